@@ -1,0 +1,175 @@
+//! What an integration has used and holds, month by month, and how fast it calls.
+
+use crate::id::TenantId;
+use crate::integration::Integration;
+use crate::money::Nanos;
+use crate::rate::RateWindow;
+use crate::tenant::TenantLifecycle;
+use crate::time::{Month, Timestamp};
+
+/// A sum that does not fit its integer, or a month that was not loaded: nothing is decided on it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the account's totals cannot be computed")]
+pub struct Overflow;
+
+/// Cost, tokens and calls, added up.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Totals {
+    /// Money.
+    pub cost: Nanos,
+    /// Tokens in and out.
+    pub tokens: i64,
+    /// Calls.
+    pub calls: i64,
+}
+
+impl Totals {
+    /// The sum.
+    ///
+    /// # Errors
+    /// [`Overflow`] when a sum does not fit.
+    pub fn plus(self, other: Self) -> Result<Self, Overflow> {
+        Ok(Self {
+            cost: self.cost.checked_add(other.cost).ok_or(Overflow)?,
+            tokens: self.tokens.checked_add(other.tokens).ok_or(Overflow)?,
+            calls: self.calls.checked_add(other.calls).ok_or(Overflow)?,
+        })
+    }
+
+    /// The difference.
+    ///
+    /// # Errors
+    /// [`Overflow`] when a difference does not fit.
+    pub fn minus(self, other: Self) -> Result<Self, Overflow> {
+        Ok(Self {
+            cost: self.cost.checked_sub(other.cost).ok_or(Overflow)?,
+            tokens: self.tokens.checked_sub(other.tokens).ok_or(Overflow)?,
+            calls: self.calls.checked_sub(other.calls).ok_or(Overflow)?,
+        })
+    }
+}
+
+/// One month of an account: what its records add up to, and what open reservations hold.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counter {
+    /// The sum of the entries of the month.
+    pub used: Totals,
+    /// The sum of the reservations made in the month that are open.
+    pub held: Totals,
+    /// The latest instant at which the counter changed; `now` never falls below it.
+    pub last_at: Timestamp,
+}
+
+/// Everything that decides about the calls of one integration.
+#[derive(Clone, Debug)]
+pub struct Account {
+    /// Whose it is.
+    pub tenant_id: TenantId,
+    /// Where the tenant is in its life.
+    pub lifecycle: TenantLifecycle,
+    /// The integration; a deleted one is still here, for its past.
+    pub integration: Integration,
+    /// The calls of the last 60 seconds.
+    pub rate: RateWindow,
+    months: Vec<Slot>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Slot {
+    month: Month,
+    counter: Counter,
+    changed: bool,
+}
+
+impl Account {
+    /// An account with no month loaded.
+    pub fn new(tenant_id: TenantId, lifecycle: TenantLifecycle, integration: Integration) -> Self {
+        Self { tenant_id, lifecycle, integration, rate: RateWindow::default(), months: Vec::new() }
+    }
+
+    /// Puts a month in as it is stored; a month without a row is the default counter.
+    pub fn restore(&mut self, month: Month, counter: Counter) {
+        match self.slot(month) {
+            Ok(slot) => *slot = Slot { month, counter, changed: false },
+            Err(Overflow) => self.months.push(Slot { month, counter, changed: false }),
+        }
+    }
+
+    /// The counter of a month.
+    ///
+    /// # Errors
+    /// [`Overflow`] when the month was not loaded: what is not known must not count as nothing.
+    pub fn counter(&self, month: Month) -> Result<&Counter, Overflow> {
+        self.months
+            .iter()
+            .find(|slot| slot.month == month)
+            .map(|slot| &slot.counter)
+            .ok_or(Overflow)
+    }
+
+    /// The months that changed, with their counters.
+    pub fn changed_months(&self) -> impl Iterator<Item = (Month, Counter)> {
+        self.months.iter().filter(|slot| slot.changed).map(|slot| (slot.month, slot.counter))
+    }
+
+    /// Takes everything as stored and forgets all months before `oldest`.
+    pub fn settle_down(&mut self, oldest: Month) {
+        self.rate.clear_changed();
+        self.months.retain(|slot| slot.month >= oldest);
+        for slot in &mut self.months {
+            slot.changed = false;
+        }
+    }
+
+    /// Takes a hold out of what its month holds.
+    ///
+    /// # Errors
+    /// [`Overflow`] when the month was not loaded.
+    pub fn unhold(&mut self, month: Month, amount: Totals) -> Result<(), Overflow> {
+        self.change(month, |counter| {
+            counter.held = counter.held.minus(amount)?;
+            Ok(())
+        })
+    }
+
+    /// Adds a hold to a month.
+    pub(crate) fn hold(&mut self, month: Month, amount: Totals) -> Result<(), Overflow> {
+        self.change(month, |counter| {
+            counter.held = counter.held.plus(amount)?;
+            Ok(())
+        })
+    }
+
+    /// Adds a record to a month.
+    pub(crate) fn count(&mut self, month: Month, amount: Totals) -> Result<(), Overflow> {
+        self.change(month, |counter| {
+            counter.used = counter.used.plus(amount)?;
+            Ok(())
+        })
+    }
+
+    /// Marks the changed months as changed at `now`.
+    pub(crate) fn stamp(&mut self, now: Timestamp) {
+        for slot in self.months.iter_mut().filter(|slot| slot.changed) {
+            slot.counter.last_at = slot.counter.last_at.max(now);
+        }
+    }
+
+    fn slot(&mut self, month: Month) -> Result<&mut Slot, Overflow> {
+        self.months.iter_mut().find(|slot| slot.month == month).ok_or(Overflow)
+    }
+
+    /// Changes a counter wholly or, on an overflow, not at all.
+    fn change(
+        &mut self,
+        month: Month,
+        change: impl FnOnce(&mut Counter) -> Result<(), Overflow>,
+    ) -> Result<(), Overflow> {
+        let slot = self.slot(month)?;
+        let mut counter = slot.counter;
+        change(&mut counter)?;
+        slot.counter = counter;
+        slot.changed = true;
+        Ok(())
+    }
+}

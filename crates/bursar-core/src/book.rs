@@ -1,0 +1,594 @@
+//! The book of a group: what its commands touch, and what they change.
+
+use std::collections::HashMap;
+
+use crate::account::{Account, Overflow, Totals};
+use crate::decide::{Decision, ReasonCode, decide, gate};
+use crate::entry::{CostSource, Entry, EntryKind, RecordedCall, UsageStatus};
+use crate::id::{EntryId, IntegrationId, TenantId};
+use crate::money::Nanos;
+use crate::reservation::{Hold, Reservation, ReservationState, ReserveRequest};
+use crate::time::{Month, Timestamp};
+use crate::usage::{CallId, PolicyResult, Usage};
+
+/// How far a record's clock may run ahead (law 5 of the ledger).
+const AHEAD_SECONDS_MAX: u32 = 5 * 60;
+/// For how long a call counts in the rate.
+const RATE_SECONDS: i64 = 60;
+
+/// The short key of a call id within its tenant, made by storage from the whole call id.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct CallKey(pub u128);
+
+/// One row of counters: an integration's month.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct CounterKey {
+    /// Whose.
+    pub tenant_id: TenantId,
+    /// Which integration.
+    pub integration_id: IntegrationId,
+    /// Which month.
+    pub month: Month,
+}
+
+/// What is known of a call id.
+#[derive(Clone, Debug)]
+pub struct Call {
+    /// The whole call id, against which every hit of the short key is confirmed.
+    pub call_id: CallId,
+    /// Its reservation, whatever became of it.
+    pub reservation: Option<Reservation>,
+    record: Option<Record>,
+    changed: bool,
+}
+
+#[derive(Clone, Debug)]
+enum Record {
+    Stored(RecordedCall),
+    /// Recorded in this group: the index of its entry.
+    New(usize),
+}
+
+impl Call {
+    /// A call id that nothing is known of yet.
+    pub fn fresh(call_id: CallId) -> Self {
+        Self { call_id, reservation: None, record: None, changed: false }
+    }
+
+    /// A call id as it is stored.
+    pub fn stored(
+        call_id: CallId,
+        reservation: Option<Reservation>,
+        record: Option<RecordedCall>,
+    ) -> Self {
+        Self { call_id, reservation, record: record.map(Record::Stored), changed: false }
+    }
+
+    /// Whether the group changed it.
+    pub const fn is_changed(&self) -> bool {
+        self.changed
+    }
+
+    /// Whether there is neither a record nor a reservation: a claim to be given back.
+    pub const fn is_void(&self) -> bool {
+        self.record.is_none() && self.reservation.is_none()
+    }
+}
+
+/// What the group did to a hold, in order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum HoldChange {
+    /// It was made.
+    Made(Hold),
+    /// It is gone: settled, released or expired.
+    Ended(Hold),
+    /// It lasts longer; the hold is as it was before.
+    Extended {
+        /// The hold with its former expiry.
+        before: Hold,
+        /// The new expiry.
+        expires_at: Timestamp,
+    },
+}
+
+/// A command that the core decides.
+#[derive(Clone, Copy, Debug)]
+pub enum Command<'a> {
+    /// Count a call, and settle its reservation.
+    Record {
+        /// The id of the entry, if it becomes one.
+        entry_id: EntryId,
+        /// The call.
+        usage: &'a Usage,
+    },
+    /// Hold money, tokens and a call, if the limits admit it.
+    Reserve(&'a ReserveRequest),
+    /// Give an open reservation back.
+    Release {
+        /// The call.
+        call_id: &'a CallId,
+        /// The only integration whose reservations the caller may touch.
+        only: Option<IntegrationId>,
+    },
+    /// Renew an open reservation.
+    Extend {
+        /// The call.
+        call_id: &'a CallId,
+        /// The only integration whose reservations the caller may touch.
+        only: Option<IntegrationId>,
+        /// For how long from now; the time first asked for, when nothing is said.
+        ttl_seconds: Option<u32>,
+    },
+}
+
+impl<'a> Command<'a> {
+    /// The call it is about.
+    pub const fn call_id(self) -> &'a CallId {
+        match self {
+            Self::Record { usage, .. } => &usage.call_id,
+            Self::Reserve(request) => &request.call_id,
+            Self::Release { call_id, .. } | Self::Extend { call_id, .. } => call_id,
+        }
+    }
+
+    /// The integration that it names.
+    pub const fn integration_id(self) -> Option<IntegrationId> {
+        match self {
+            Self::Record { usage, .. } => Some(usage.integration_id),
+            Self::Reserve(request) => Some(request.integration_id),
+            Self::Release { .. } | Self::Extend { .. } => None,
+        }
+    }
+}
+
+/// The answer to a command.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// To [`Command::Record`].
+    Record(RecordOutcome),
+    /// To [`Command::Reserve`].
+    Reserve(ReserveOutcome),
+    /// To [`Command::Release`].
+    Release(ReleaseOutcome),
+    /// To [`Command::Extend`].
+    Extend(ExtendOutcome),
+}
+
+/// What became of a record.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum RecordOutcome {
+    /// It is a new entry.
+    Accepted(EntryId),
+    /// The same record is an entry already.
+    Duplicate(EntryId),
+    /// The call id stands for something else; nothing changed.
+    Conflict,
+    /// It cannot be counted; nothing changed.
+    Refused(RecordRefusal),
+}
+
+/// Why a record cannot be counted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RecordRefusal {
+    /// The tenant has no such integration.
+    IntegrationNotFound,
+    /// It lies more than five minutes ahead.
+    InTheFuture,
+    /// A total of its month would not fit its integer.
+    TotalsOverflow,
+}
+
+/// What became of a reservation's request.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ReserveOutcome {
+    /// It holds.
+    Held(Reservation),
+    /// The same request holds already; its first answer.
+    Replayed(Reservation),
+    /// The decision refuses; nothing is held.
+    Refused(Decision),
+    /// The request cannot be decided; nothing is held.
+    Rejected(ReserveRefusal),
+}
+
+/// Why a reservation's request cannot be decided.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ReserveRefusal {
+    /// The call is recorded.
+    CallRecorded,
+    /// Its reservation ended in this state.
+    CallEnded(ReservationState),
+    /// The call id is reserved with other content.
+    OtherContent,
+    /// A cost limit needs an estimate of the cost.
+    CostEstimateRequired,
+    /// A token limit needs an estimate of the tokens.
+    TokenEstimateRequired,
+    /// A total would not fit its integer.
+    TotalsOverflow,
+}
+
+/// What became of a release.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ReleaseOutcome {
+    /// It is released, now or before.
+    Released(Reservation),
+    /// It expired before; nothing was held any more.
+    Expired(Reservation),
+    /// No such reservation.
+    NotFound,
+    /// The call was recorded.
+    Settled,
+}
+
+/// What became of a renewal.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ExtendOutcome {
+    /// It lasts until the new expiry.
+    Extended(Reservation),
+    /// No such reservation.
+    NotFound,
+    /// It ended before, in this state.
+    Ended(ReservationState),
+}
+
+/// The accounts and calls that a group of commands touches.
+///
+/// Storage fills a book, commands are applied to it one after the other, storage saves what
+/// changed in one transaction. A book that is dropped changed nothing.
+#[derive(Debug)]
+pub struct Book<'a> {
+    now: Timestamp,
+    accounts: HashMap<IntegrationId, Account>,
+    calls: HashMap<(TenantId, CallKey), Call>,
+    entries: Vec<Entry<'a>>,
+    holds: Vec<HoldChange>,
+    expired: Vec<Hold>,
+}
+
+impl<'a> Book<'a> {
+    /// Opens a book at `now`.
+    ///
+    /// `calls` must hold every call that the commands name, `accounts` the account of every
+    /// integration that the commands, an open reservation of one of the calls or a hold in `due`
+    /// names, with every month that one of them falls into, and `due` must hold every open hold
+    /// of those accounts that expires at `now` or earlier. The holds in `due` expire here.
+    ///
+    /// # Errors
+    /// [`Overflow`] when an account or month of a due hold is missing.
+    pub fn open(
+        now: Timestamp,
+        accounts: HashMap<IntegrationId, Account>,
+        calls: HashMap<(TenantId, CallKey), Call>,
+        due: Vec<Hold>,
+    ) -> Result<Self, Overflow> {
+        let mut book = Self {
+            now,
+            accounts,
+            calls,
+            entries: Vec::new(),
+            holds: Vec::new(),
+            expired: Vec::new(),
+        };
+        for hold in due {
+            book.expire(hold)?;
+        }
+        Ok(book)
+    }
+
+    /// Applies one command of a tenant.
+    ///
+    /// # Errors
+    /// [`Overflow`] when the book lacks what the command needs. The whole group must be dropped.
+    pub fn apply(
+        &mut self,
+        tenant_id: TenantId,
+        call: CallKey,
+        command: Command<'a>,
+    ) -> Result<Outcome, Overflow> {
+        let key = (tenant_id, call);
+        Ok(match command {
+            Command::Record { entry_id, usage } => {
+                Outcome::Record(self.record(key, entry_id, usage)?)
+            }
+            Command::Reserve(request) => Outcome::Reserve(self.reserve(key, request)?),
+            Command::Release { call_id, only } => {
+                Outcome::Release(self.release(key, call_id, only)?)
+            }
+            Command::Extend { call_id, only, ttl_seconds } => {
+                Outcome::Extend(self.extend(key, call_id, only, ttl_seconds)?)
+            }
+        })
+    }
+
+    /// The instant of the group.
+    pub const fn now(&self) -> Timestamp {
+        self.now
+    }
+
+    /// The new entries, in order.
+    pub fn entries(&self) -> &[Entry<'a>] {
+        &self.entries
+    }
+
+    /// The calls that the book was opened with, and what became of them.
+    pub const fn calls(&self) -> &HashMap<(TenantId, CallKey), Call> {
+        &self.calls
+    }
+
+    /// The accounts, and what became of them.
+    pub const fn accounts(&self) -> &HashMap<IntegrationId, Account> {
+        &self.accounts
+    }
+
+    /// What happened to holds, in order.
+    pub fn holds(&self) -> &[HoldChange] {
+        &self.holds
+    }
+
+    /// The holds that expired when the book was opened; their reservations have to be ended.
+    pub fn expired(&self) -> &[Hold] {
+        &self.expired
+    }
+
+    /// Gives the accounts and the changes of holds back, to be published once they are stored.
+    pub fn into_published(self) -> (HashMap<IntegrationId, Account>, Vec<HoldChange>) {
+        (self.accounts, self.holds)
+    }
+
+    fn expire(&mut self, hold: Hold) -> Result<(), Overflow> {
+        let account = self.accounts.get_mut(&hold.integration_id).ok_or(Overflow)?;
+        account.unhold(hold.month, hold.amount)?;
+        account.stamp(self.now);
+        if let Some(call) = self.calls.get_mut(&(hold.tenant_id, hold.call))
+            && let Some(reservation) = &mut call.reservation
+        {
+            end(reservation, ReservationState::Expired, reservation.expires_at);
+            call.changed = true;
+        }
+        self.holds.push(HoldChange::Ended(hold));
+        self.expired.push(hold);
+        Ok(())
+    }
+
+    fn record(
+        &mut self,
+        key: (TenantId, CallKey),
+        entry_id: EntryId,
+        usage: &'a Usage,
+    ) -> Result<RecordOutcome, Overflow> {
+        let call = self.calls.get_mut(&key).ok_or(Overflow)?;
+        if call.call_id != usage.call_id {
+            return Ok(RecordOutcome::Conflict);
+        }
+        match &call.record {
+            Some(Record::Stored(stored)) => {
+                return Ok(repeated(stored.entry_id, stored.agrees_with(usage)));
+            }
+            Some(Record::New(index)) => {
+                let entry = self.entries.get(*index).ok_or(Overflow)?;
+                return Ok(repeated(entry.entry_id, entry.agrees_with(usage)));
+            }
+            None => {}
+        }
+        let account = self
+            .accounts
+            .get_mut(&usage.integration_id)
+            .filter(|account| account.tenant_id == key.0);
+        let Some(account) = account else {
+            return Ok(RecordOutcome::Refused(RecordRefusal::IntegrationNotFound));
+        };
+        let reservation = call.reservation.as_ref();
+        if reservation.is_some_and(|held| held.request.integration_id != usage.integration_id) {
+            return Ok(RecordOutcome::Conflict);
+        }
+        let default_instant = reservation.map_or(self.now, |held| held.created_at);
+        let occurred_at = usage.occurred_at.unwrap_or(default_instant);
+        if occurred_at > self.now.plus_seconds(AHEAD_SECONDS_MAX) {
+            return Ok(RecordOutcome::Refused(RecordRefusal::InTheFuture));
+        }
+        let settles =
+            reservation.filter(|held| held.state_at(self.now) == ReservationState::Open).cloned();
+        let (cost, cost_source) = cost_of(usage, settles.as_ref());
+        let amount = Totals { cost, tokens: usage.tokens.total(), calls: 1 };
+
+        // The only step that may fail comes before the first change, so a refusal changes nothing.
+        account.counter(occurred_at.month())?;
+        if account.count(occurred_at.month(), amount).is_err() {
+            return Ok(RecordOutcome::Refused(RecordRefusal::TotalsOverflow));
+        }
+        if reservation.is_none() && counts_in_rate(usage, occurred_at, self.now) {
+            account.rate.add(occurred_at.min(self.now).second());
+        }
+        if let Some(held) = settles {
+            account.unhold(held.month(), held.amount())?;
+            self.holds.push(HoldChange::Ended(Hold::of(key.0, key.1, &held)));
+            if let Some(reservation) = &mut call.reservation {
+                end(reservation, ReservationState::Settled, self.now);
+            }
+        }
+        account.stamp(self.now);
+        call.record = Some(Record::New(self.entries.len()));
+        call.changed = true;
+        self.entries.push(Entry {
+            entry_id,
+            tenant_id: key.0,
+            kind: EntryKind::Usage,
+            usage,
+            occurred_at,
+            created_at: self.now,
+            cost,
+            cost_source,
+            computed_cost: None,
+            price_version: None,
+            usage_status: UsageStatus::Reported,
+        });
+        Ok(RecordOutcome::Accepted(entry_id))
+    }
+
+    fn reserve(
+        &mut self,
+        key: (TenantId, CallKey),
+        request: &ReserveRequest,
+    ) -> Result<ReserveOutcome, Overflow> {
+        let call = self.calls.get_mut(&key).ok_or(Overflow)?;
+        if let Some(answer) = replay(call, request, self.now) {
+            return Ok(answer);
+        }
+        let account = self
+            .accounts
+            .get_mut(&request.integration_id)
+            .filter(|account| account.tenant_id == key.0);
+        let Some(account) = account else {
+            let code = ReasonCode::IntegrationNotFound;
+            return Ok(ReserveOutcome::Refused(Decision::hard_blocked(code)));
+        };
+        if let Some(code) = gate(account) {
+            return Ok(ReserveOutcome::Refused(Decision::hard_blocked(code)));
+        }
+        let limits = account.integration.limits;
+        if limits.budget_limit_cents > 0 && request.estimate.cost == Nanos::ZERO {
+            return Ok(ReserveOutcome::Rejected(ReserveRefusal::CostEstimateRequired));
+        }
+        if limits.token_limit_month > 0 && request.estimate.tokens == 0 {
+            return Ok(ReserveOutcome::Rejected(ReserveRefusal::TokenEstimateRequired));
+        }
+        let decision = decide(account, request.estimate, self.now)?;
+        if !decision.verdict.admits() {
+            return Ok(ReserveOutcome::Refused(decision));
+        }
+        let reservation = Reservation {
+            request: request.clone(),
+            decision,
+            created_at: self.now,
+            expires_at: self.now.plus_seconds(request.ttl_seconds),
+            state: ReservationState::Open,
+            ended_at: None,
+        };
+        if account.hold(reservation.month(), reservation.amount()).is_err() {
+            return Ok(ReserveOutcome::Rejected(ReserveRefusal::TotalsOverflow));
+        }
+        account.rate.add(self.now.second());
+        account.stamp(self.now);
+        self.holds.push(HoldChange::Made(Hold::of(key.0, key.1, &reservation)));
+        call.reservation = Some(reservation.clone());
+        call.changed = true;
+        Ok(ReserveOutcome::Held(reservation))
+    }
+
+    fn release(
+        &mut self,
+        key: (TenantId, CallKey),
+        call_id: &CallId,
+        only: Option<IntegrationId>,
+    ) -> Result<ReleaseOutcome, Overflow> {
+        let call = self.calls.get_mut(&key).ok_or(Overflow)?;
+        let Some(reservation) = reserved(call, call_id, only) else {
+            return Ok(ReleaseOutcome::NotFound);
+        };
+        match reservation.state_at(self.now) {
+            ReservationState::Settled => Ok(ReleaseOutcome::Settled),
+            ReservationState::Released => Ok(ReleaseOutcome::Released(reservation.clone())),
+            ReservationState::Expired => Ok(ReleaseOutcome::Expired(reservation.clone())),
+            ReservationState::Open => {
+                let hold = Hold::of(key.0, key.1, reservation);
+                let account = self.accounts.get_mut(&hold.integration_id).ok_or(Overflow)?;
+                account.unhold(hold.month, hold.amount)?;
+                account.stamp(self.now);
+                end(reservation, ReservationState::Released, self.now);
+                let released = reservation.clone();
+                call.changed = true;
+                self.holds.push(HoldChange::Ended(hold));
+                Ok(ReleaseOutcome::Released(released))
+            }
+        }
+    }
+
+    fn extend(
+        &mut self,
+        key: (TenantId, CallKey),
+        call_id: &CallId,
+        only: Option<IntegrationId>,
+        ttl_seconds: Option<u32>,
+    ) -> Result<ExtendOutcome, Overflow> {
+        let call = self.calls.get_mut(&key).ok_or(Overflow)?;
+        let Some(reservation) = reserved(call, call_id, only) else {
+            return Ok(ExtendOutcome::NotFound);
+        };
+        let state = reservation.state_at(self.now);
+        if state != ReservationState::Open {
+            return Ok(ExtendOutcome::Ended(state));
+        }
+        let before = Hold::of(key.0, key.1, reservation);
+        let ttl = ttl_seconds.unwrap_or(reservation.request.ttl_seconds);
+        // Renewing never takes away time that was promised.
+        reservation.expires_at = reservation.expires_at.max(self.now.plus_seconds(ttl));
+        let extended = reservation.clone();
+        call.changed = true;
+        self.holds.push(HoldChange::Extended { before, expires_at: extended.expires_at });
+        Ok(ExtendOutcome::Extended(extended))
+    }
+}
+
+const fn repeated(entry_id: EntryId, agrees: bool) -> RecordOutcome {
+    if agrees { RecordOutcome::Duplicate(entry_id) } else { RecordOutcome::Conflict }
+}
+
+fn end(reservation: &mut Reservation, state: ReservationState, at: Timestamp) {
+    reservation.state = state;
+    reservation.ended_at = Some(at);
+}
+
+/// The reservation of a call, if the caller may see it.
+fn reserved<'c>(
+    call: &'c mut Call,
+    call_id: &CallId,
+    only: Option<IntegrationId>,
+) -> Option<&'c mut Reservation> {
+    if call.call_id != *call_id {
+        return None;
+    }
+    let seen = |held: &&mut Reservation| only.is_none_or(|id| id == held.request.integration_id);
+    call.reservation.as_mut().filter(seen)
+}
+
+/// The answer to a call id that is known already.
+fn replay(call: &Call, request: &ReserveRequest, now: Timestamp) -> Option<ReserveOutcome> {
+    if call.call_id != request.call_id {
+        return Some(ReserveOutcome::Rejected(ReserveRefusal::OtherContent));
+    }
+    if call.record.is_some() {
+        return Some(ReserveOutcome::Rejected(ReserveRefusal::CallRecorded));
+    }
+    let held = call.reservation.as_ref()?;
+    let state = held.state_at(now);
+    if state != ReservationState::Open {
+        return Some(ReserveOutcome::Rejected(ReserveRefusal::CallEnded(state)));
+    }
+    if held.request != *request {
+        return Some(ReserveOutcome::Rejected(ReserveRefusal::OtherContent));
+    }
+    Some(ReserveOutcome::Replayed(held.clone()))
+}
+
+/// What a record costs and who says so.
+///
+/// A settled reservation stands in for a price that nobody knows; a hold of nothing cannot, for an
+/// unknown cost must never look like a free call.
+fn cost_of(usage: &Usage, settles: Option<&Reservation>) -> (Nanos, CostSource) {
+    if let Some(reported) = usage.cost {
+        return (reported, CostSource::Reported);
+    }
+    match settles.map(|held| held.request.estimate.cost) {
+        Some(held) if held > Nanos::ZERO => (held, CostSource::Held),
+        Some(_) | None => (Nanos::ZERO, CostSource::Unknown),
+    }
+}
+
+fn counts_in_rate(usage: &Usage, occurred_at: Timestamp, now: Timestamp) -> bool {
+    let went_on = match usage.policy_result {
+        PolicyResult::Allowed | PolicyResult::Warned => true,
+        PolicyResult::Blocked => false,
+    };
+    went_on && occurred_at.second() > now.second() - RATE_SECONDS
+}

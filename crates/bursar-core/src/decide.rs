@@ -1,0 +1,290 @@
+//! May this call go on? The order of section 7 of the contract, and nothing beside it.
+
+use crate::account::{Account, Counter, Overflow};
+use crate::health::{FailureCause, Health};
+use crate::integration::{Integration, IntegrationStatus, WARN_PERCENT};
+use crate::limit::{Action, Limit, Measure, Scope, Window};
+use crate::money::Nanos;
+use crate::tenant::TenantLifecycle;
+use crate::time::Timestamp;
+use crate::usage::{UsageError, check_tokens};
+
+/// What a call is expected to take.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Estimate {
+    /// Money.
+    pub cost: Nanos,
+    /// Tokens in and out.
+    pub tokens: i64,
+}
+
+impl Estimate {
+    /// Checks an estimate; money was checked when it was read.
+    ///
+    /// # Errors
+    /// [`UsageError`] on `estimated_tokens` outside 0 to 10^9.
+    pub fn new(cost: Nanos, tokens: i64) -> Result<Self, UsageError> {
+        check_tokens("estimated_tokens", tokens)?;
+        Ok(Self { cost, tokens })
+    }
+
+    /// What the call adds to a measure.
+    fn of(self, measure: Measure) -> i128 {
+        match measure {
+            Measure::Cost => i128::from(self.cost.get()),
+            Measure::Tokens => i128::from(self.tokens),
+            Measure::Calls => 1,
+        }
+    }
+}
+
+/// The answer to a caller, from best to worst.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Verdict {
+    /// Go on.
+    Allowed,
+    /// Go on, and look at the reasons.
+    Warned,
+    /// Not now; come again after the time in the reason.
+    Throttled,
+    /// Not within this period's limits.
+    Blocked,
+    /// Not at all as things stand.
+    HardBlocked,
+}
+
+impl Verdict {
+    /// The contract's word.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Allowed => "allowed",
+            Self::Warned => "warned",
+            Self::Throttled => "throttled",
+            Self::Blocked => "blocked",
+            Self::HardBlocked => "hard_blocked",
+        }
+    }
+
+    /// Whether the call may go on.
+    pub const fn admits(self) -> bool {
+        matches!(self, Self::Allowed | Self::Warned)
+    }
+}
+
+/// Why a decision is what it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[expect(missing_docs, reason = "the words of the contract, which explains them")]
+pub enum ReasonCode {
+    IntegrationNotFound,
+    IntegrationDisabled,
+    IntegrationNotEnabled,
+    IntegrationError,
+    CredentialsInvalid,
+    TenantSuspended,
+    BudgetExceeded,
+    TokenLimitExceeded,
+    RateLimitExceeded,
+    BudgetWarning,
+    TokenWarning,
+    ProviderUnreachable,
+    AllChecksPassed,
+}
+
+impl ReasonCode {
+    /// Every code, for the codec and the documents.
+    pub const ALL: [Self; 13] = [
+        Self::IntegrationNotFound,
+        Self::IntegrationDisabled,
+        Self::IntegrationNotEnabled,
+        Self::IntegrationError,
+        Self::CredentialsInvalid,
+        Self::TenantSuspended,
+        Self::BudgetExceeded,
+        Self::TokenLimitExceeded,
+        Self::RateLimitExceeded,
+        Self::BudgetWarning,
+        Self::TokenWarning,
+        Self::ProviderUnreachable,
+        Self::AllChecksPassed,
+    ];
+
+    /// The contract's word.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::IntegrationNotFound => "integration_not_found",
+            Self::IntegrationDisabled => "integration_disabled",
+            Self::IntegrationNotEnabled => "integration_not_enabled",
+            Self::IntegrationError => "integration_error",
+            Self::CredentialsInvalid => "credentials_invalid",
+            Self::TenantSuspended => "tenant_suspended",
+            Self::BudgetExceeded => "budget_exceeded",
+            Self::TokenLimitExceeded => "token_limit_exceeded",
+            Self::RateLimitExceeded => "rate_limit_exceeded",
+            Self::BudgetWarning => "budget_warning",
+            Self::TokenWarning => "token_warning",
+            Self::ProviderUnreachable => "provider_unreachable",
+            Self::AllChecksPassed => "all_checks_passed",
+        }
+    }
+}
+
+/// One reason of a decision.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Reason {
+    /// Which.
+    pub code: ReasonCode,
+    /// The limit it speaks of.
+    pub measure: Option<Measure>,
+    /// The limit's amount, in the unit of the measure.
+    pub limit_value: i128,
+    /// Used and held when it was decided, in the unit of the measure.
+    pub current_value: i128,
+    /// The share of the limit from which the reason applies: 100 for a refusal, 80 for a warning.
+    pub threshold_percent: Option<u8>,
+    /// When to come again.
+    pub retry_after_seconds: Option<u32>,
+}
+
+impl Reason {
+    /// A reason that speaks of no limit.
+    pub const fn plain(code: ReasonCode) -> Self {
+        Self {
+            code,
+            measure: None,
+            limit_value: 0,
+            current_value: 0,
+            threshold_percent: None,
+            retry_after_seconds: None,
+        }
+    }
+}
+
+/// A decision and its reasons; never without a reason.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Decision {
+    /// The answer.
+    pub verdict: Verdict,
+    /// One reason of a refusal, or all that warn, or that all checks passed.
+    pub reasons: Vec<Reason>,
+}
+
+impl Decision {
+    /// A hard block for one reason.
+    pub fn hard_blocked(code: ReasonCode) -> Self {
+        Self { verdict: Verdict::HardBlocked, reasons: vec![Reason::plain(code)] }
+    }
+}
+
+/// The share of a limit, in percent, from which calls are warned.
+pub const fn warn_percent() -> u8 {
+    WARN_PERCENT
+}
+
+/// Decides about a call at `now`, changing nothing.
+///
+/// The account's holds must be those that are open at `now`.
+///
+/// # Errors
+/// [`Overflow`] when the month of `now` is not loaded; the caller must refuse.
+pub fn decide(account: &Account, estimate: Estimate, now: Timestamp) -> Result<Decision, Overflow> {
+    if let Some(code) = gate(account) {
+        return Ok(Decision::hard_blocked(code));
+    }
+    let counter = account.counter(now.month())?;
+    let limits = || account.integration.limits.limits();
+    for limit in limits() {
+        let current = current(account, counter, &limit, now);
+        if current >= limit.amount || current + estimate.of(limit.measure) > limit.amount {
+            return Ok(refusal(account, &limit, current, now));
+        }
+    }
+    let mut reasons: Vec<Reason> = limits()
+        .filter_map(|limit| warning(&limit, current(account, counter, &limit, now), estimate))
+        .collect();
+    if account.integration.health == Health::Failing(FailureCause::Provider) {
+        reasons.push(Reason::plain(ReasonCode::ProviderUnreachable));
+    }
+    if reasons.is_empty() {
+        let reasons = vec![Reason::plain(ReasonCode::AllChecksPassed)];
+        return Ok(Decision { verdict: Verdict::Allowed, reasons });
+    }
+    Ok(Decision { verdict: Verdict::Warned, reasons })
+}
+
+/// Steps 1 to 3: who may not call at all, whatever the limits say.
+pub(crate) fn gate(account: &Account) -> Option<ReasonCode> {
+    match account.lifecycle {
+        TenantLifecycle::Active => {}
+        TenantLifecycle::Suspended | TenantLifecycle::Terminated | TenantLifecycle::Archived => {
+            return Some(ReasonCode::TenantSuspended);
+        }
+    }
+    let integration: &Integration = &account.integration;
+    match integration.status {
+        IntegrationStatus::Deleted => Some(ReasonCode::IntegrationNotFound),
+        IntegrationStatus::Disabled => Some(ReasonCode::IntegrationDisabled),
+        IntegrationStatus::Created => Some(ReasonCode::IntegrationNotEnabled),
+        IntegrationStatus::Error => Some(ReasonCode::IntegrationError),
+        IntegrationStatus::Enabled => {
+            integration.credential_is_invalid().then_some(ReasonCode::CredentialsInvalid)
+        }
+    }
+}
+
+/// What counts against a limit before this call: used and held.
+fn current(account: &Account, counter: &Counter, limit: &Limit, now: Timestamp) -> i128 {
+    match limit.scope {
+        Scope::Integration => {}
+    }
+    let sum = |used: i64, held: i64| i128::from(used) + i128::from(held);
+    match (limit.window, limit.measure) {
+        (Window::Minute, Measure::Calls | Measure::Cost | Measure::Tokens) => {
+            i128::from(account.rate.current(now.second()))
+        }
+        (Window::Month, Measure::Cost) => sum(counter.used.cost.get(), counter.held.cost.get()),
+        (Window::Month, Measure::Tokens) => sum(counter.used.tokens, counter.held.tokens),
+        (Window::Month, Measure::Calls) => sum(counter.used.calls, counter.held.calls),
+    }
+}
+
+fn refusal(account: &Account, limit: &Limit, current: i128, now: Timestamp) -> Decision {
+    let code = match limit.measure {
+        Measure::Cost => ReasonCode::BudgetExceeded,
+        Measure::Tokens => ReasonCode::TokenLimitExceeded,
+        Measure::Calls => ReasonCode::RateLimitExceeded,
+    };
+    let (verdict, retry_after_seconds) = match limit.action {
+        Action::Block => (Verdict::Blocked, None),
+        Action::Throttle => {
+            let wait = account.rate.retry_after(now.second(), limit.amount);
+            (Verdict::Throttled, Some(wait))
+        }
+    };
+    let reason = Reason {
+        code,
+        measure: Some(limit.measure),
+        limit_value: limit.amount,
+        current_value: current,
+        threshold_percent: Some(100),
+        retry_after_seconds,
+    };
+    Decision { verdict, reasons: vec![reason] }
+}
+
+fn warning(limit: &Limit, current: i128, estimate: Estimate) -> Option<Reason> {
+    let percent = limit.warn_percent?;
+    let code = match limit.measure {
+        Measure::Cost => ReasonCode::BudgetWarning,
+        Measure::Tokens => ReasonCode::TokenWarning,
+        Measure::Calls => return None,
+    };
+    let expected = current + estimate.of(limit.measure);
+    (expected * 100 >= limit.amount * i128::from(percent)).then_some(Reason {
+        code,
+        measure: Some(limit.measure),
+        limit_value: limit.amount,
+        current_value: current,
+        threshold_percent: Some(percent),
+        retry_after_seconds: None,
+    })
+}

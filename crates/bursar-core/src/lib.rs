@@ -1,0 +1,42 @@
+//! The rules of Bursar, as a deterministic state machine.
+//!
+//! Here is decided, and nowhere else, whether a call may go on, what a record counts, and when a
+//! reservation settles, is released or expires. Given a [`Book`] (the accounts and calls that a
+//! group of commands touches, and the instant of the group), [`Book::apply`] answers an outcome
+//! and notes what has to be stored.
+//!
+//! Deliberately absent: input and output, clocks, randomness, threads, and any wire or storage
+//! format. The same commands on the same book give the same answers on every machine.
+
+mod account;
+mod book;
+mod decide;
+mod entry;
+mod health;
+mod id;
+mod integration;
+mod limit;
+mod money;
+mod rate;
+mod reservation;
+mod tenant;
+mod time;
+mod usage;
+
+pub use account::{Account, Counter, Overflow, Totals};
+pub use book::{
+    Book, Call, CallKey, Command, CounterKey, ExtendOutcome, HoldChange, Outcome, RecordOutcome,
+    RecordRefusal, ReleaseOutcome, ReserveOutcome, ReserveRefusal,
+};
+pub use decide::{Decision, Estimate, Reason, ReasonCode, Verdict, decide, warn_percent};
+pub use entry::{CostSource, Entry, EntryKind, RecordedCall, UsageStatus};
+pub use health::{FailureCause, Health};
+pub use id::{ApiKeyId, AuditId, EntryId, IntegrationId, IntegrationKeyId, ParseIdError, TenantId};
+pub use integration::{CostBasis, Integration, IntegrationStatus, LifecycleRefusal, LimitSettings};
+pub use limit::{Action, Limit, Measure, Scope, Window};
+pub use money::{MoneyError, NANOS_PER_CENT, Nanos, cents_half_up, usd_string};
+pub use rate::RateWindow;
+pub use reservation::{Hold, Reservation, ReservationState, ReserveRequest};
+pub use tenant::{OnboardingState, TenantLifecycle};
+pub use time::{Day, Hour, Month, Timestamp};
+pub use usage::{CallId, PolicyResult, TokenBuckets, Usage, UsageError};

@@ -1,0 +1,145 @@
+//! The calls of the last 60 seconds, to the second.
+
+const SLOTS: usize = 60;
+const SPAN: i64 = SLOTS as i64;
+
+/// A window of 60 one-second slots.
+///
+/// A call at second `s` counts from `s` up to, not including, `s + 60`. Slots are addressed by
+/// `second % 60`, so the window never grows and what is stored is at most 60 small rows.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RateWindow {
+    slots: [Slot; SLOTS],
+    /// Slots changed since the window was loaded, one bit each.
+    changed: u64,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Slot {
+    second: i64,
+    calls: u32,
+}
+
+impl Default for RateWindow {
+    fn default() -> Self {
+        Self { slots: [Slot { second: i64::MIN, calls: 0 }; SLOTS], changed: 0 }
+    }
+}
+
+fn index_of(second: i64) -> usize {
+    second.rem_euclid(SPAN) as usize
+}
+
+impl RateWindow {
+    /// Puts a stored slot back; the latest second of a slot wins.
+    pub fn restore(&mut self, second: i64, calls: u32) {
+        if let Some(slot) = self.slots.get_mut(index_of(second))
+            && second > slot.second
+        {
+            *slot = Slot { second, calls };
+        }
+    }
+
+    /// Counts one call at this second, unless its slot already counts a later one.
+    pub fn add(&mut self, second: i64) {
+        let index = index_of(second);
+        let Some(slot) = self.slots.get_mut(index) else { return };
+        if second < slot.second {
+            return;
+        }
+        if second > slot.second {
+            *slot = Slot { second, calls: 0 };
+        }
+        slot.calls = slot.calls.saturating_add(1);
+        self.changed |= 1 << index;
+    }
+
+    /// The calls that count at this second.
+    pub fn current(&self, now_second: i64) -> i64 {
+        self.counted(now_second).map(|slot| i64::from(slot.calls)).sum()
+    }
+
+    /// Whole seconds until fewer than `limit` calls count; at least 1.
+    pub fn retry_after(&self, now_second: i64, limit: i128) -> u32 {
+        let mut by_age: Vec<Slot> = self.counted(now_second).copied().collect();
+        by_age.sort_unstable_by_key(|slot| slot.second);
+        let mut left = i128::from(self.current(now_second));
+        for slot in by_age {
+            if left < limit {
+                break;
+            }
+            left -= i128::from(slot.calls);
+            if left < limit {
+                return (slot.second + SPAN - now_second).clamp(1, SPAN) as u32;
+            }
+        }
+        1
+    }
+
+    /// The slots changed since the window was loaded: slot number, second and calls.
+    pub fn changed(&self) -> impl Iterator<Item = (u8, i64, u32)> {
+        (0u8..).zip(&self.slots).filter_map(|(index, slot)| {
+            (self.changed & (1 << index) != 0).then_some((index, slot.second, slot.calls))
+        })
+    }
+
+    /// Takes all slots as stored.
+    pub fn clear_changed(&mut self) {
+        self.changed = 0;
+    }
+
+    /// A slot of a later second than now (the clock went back) counts, so that nothing is forgotten.
+    fn counted(&self, now_second: i64) -> impl Iterator<Item = &Slot> {
+        self.slots.iter().filter(move |slot| slot.calls > 0 && slot.second > now_second - SPAN)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn a_call_counts_for_sixty_seconds() {
+        let mut window = RateWindow::default();
+        window.add(1_000);
+        assert_eq!(window.current(1_000), 1);
+        assert_eq!(window.current(1_059), 1);
+        assert_eq!(window.current(1_060), 0);
+    }
+
+    #[test]
+    fn the_wait_ends_when_enough_calls_have_left() {
+        let mut window = RateWindow::default();
+        for second in [1_000, 1_000, 1_010, 1_020] {
+            window.add(second);
+        }
+        assert_eq!(window.retry_after(1_030, 4), 30);
+        assert_eq!(window.retry_after(1_030, 2), 40);
+        assert_eq!(window.retry_after(1_030, 1), 50);
+    }
+
+    proptest! {
+        #[test]
+        fn the_window_equals_a_plain_list(steps in prop::collection::vec((0i64..20, 0i64..70), 1..200)) {
+            let mut window = RateWindow::default();
+            let mut calls: Vec<i64> = Vec::new();
+            let mut now = 10_000;
+            for (ahead, ago) in steps {
+                now += ahead;
+                let second = now - ago;
+                if second > now - SPAN {
+                    window.add(second);
+                    calls.push(second);
+                }
+                let expected = calls.iter().filter(|second| **second > now - SPAN).count() as i64;
+                prop_assert_eq!(window.current(now), expected);
+                if expected > 0 {
+                    let wait = i64::from(window.retry_after(now, i128::from(expected)));
+                    prop_assert!(window.current(now + wait) < expected);
+                    prop_assert!(wait == 1 || window.current(now + wait - 1) == expected);
+                }
+            }
+        }
+    }
+}

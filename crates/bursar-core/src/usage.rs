@@ -1,0 +1,317 @@
+//! One model call as a client reports it, checked once and never again.
+
+use std::fmt;
+
+use crate::id::IntegrationId;
+use crate::money::Nanos;
+use crate::time::Timestamp;
+
+/// Tokens of one kind that a record or an estimate may name at most.
+const TOKENS_MAX: i64 = 1_000_000_000;
+/// Characters of an error message that are kept; a longer one is cut, the fact is not refused.
+const ERROR_MESSAGE_CHARS_MAX: usize = 4_000;
+/// The longest latency that is believed: 10^9 ms, eleven days.
+const LATENCY_MS_MAX: i64 = 1_000_000_000;
+
+/// Which field of a record is wrong, and what is wrong with it.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{field} {problem}")]
+pub struct UsageError {
+    /// The field's name on the wire.
+    pub field: &'static str,
+    /// What is wrong, as the rest of a sentence: `must not be empty`.
+    pub problem: String,
+}
+
+impl UsageError {
+    fn new(field: &'static str, problem: impl Into<String>) -> Self {
+        Self { field, problem: problem.into() }
+    }
+}
+
+/// Checks a text of 1 to `chars_max` characters without NUL.
+fn check_text(field: &'static str, text: &str, chars_max: usize) -> Result<(), UsageError> {
+    if text.is_empty() {
+        return Err(UsageError::new(field, "must not be empty"));
+    }
+    // A character takes at least one byte, so short texts need no counting.
+    if text.len() > chars_max && text.chars().count() > chars_max {
+        return Err(UsageError::new(field, format!("must have at most {chars_max} characters")));
+    }
+    if text.as_bytes().contains(&0) {
+        return Err(UsageError::new(field, "must not contain the character NUL"));
+    }
+    Ok(())
+}
+
+fn check_optional(
+    field: &'static str,
+    text: Option<&str>,
+    chars_max: usize,
+) -> Result<(), UsageError> {
+    text.map_or(Ok(()), |text| check_text(field, text, chars_max))
+}
+
+/// The client's idempotency key of a call: 1 to 100 characters.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct CallId(Box<str>);
+
+impl CallId {
+    /// Takes a call id.
+    ///
+    /// # Errors
+    /// [`UsageError`] on `call_id` when it is empty, too long, or contains NUL.
+    pub fn new(text: impl Into<Box<str>>) -> Result<Self, UsageError> {
+        let text = text.into();
+        check_text("call_id", &text, 100)?;
+        Ok(Self(text))
+    }
+
+    /// The text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for CallId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "CallId({})", self.0)
+    }
+}
+
+/// What the caller's own policy made of the call.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum PolicyResult {
+    /// It went on.
+    #[default]
+    Allowed,
+    /// It went on with a warning.
+    Warned,
+    /// It did not go on; it never counts in the rate.
+    Blocked,
+}
+
+impl PolicyResult {
+    /// The contract's word.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Allowed => "allowed",
+            Self::Warned => "warned",
+            Self::Blocked => "blocked",
+        }
+    }
+}
+
+/// The tokens of a call, each bucket between 0 and 10^9.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct TokenBuckets {
+    tokens_in: i64,
+    tokens_out: i64,
+    cache_read: i64,
+    cache_write: i64,
+    reasoning: i64,
+}
+
+impl TokenBuckets {
+    /// Checks the buckets: `cache_read + cache_write` are part of `tokens_in`, `reasoning` is part
+    /// of `tokens_out`.
+    ///
+    /// # Errors
+    /// [`UsageError`] on the bucket that is out of bounds.
+    pub fn new(
+        tokens_in: i64,
+        tokens_out: i64,
+        cache_read: i64,
+        cache_write: i64,
+        reasoning: i64,
+    ) -> Result<Self, UsageError> {
+        for (field, tokens) in [
+            ("tokens_in", tokens_in),
+            ("tokens_out", tokens_out),
+            ("tokens_cache_read", cache_read),
+            ("tokens_cache_write", cache_write),
+            ("tokens_reasoning", reasoning),
+        ] {
+            check_tokens(field, tokens)?;
+        }
+        if cache_read + cache_write > tokens_in {
+            let field =
+                if cache_read > tokens_in { "tokens_cache_read" } else { "tokens_cache_write" };
+            return Err(UsageError::new(field, "must be part of tokens_in"));
+        }
+        if reasoning > tokens_out {
+            return Err(UsageError::new("tokens_reasoning", "must be part of tokens_out"));
+        }
+        Ok(Self { tokens_in, tokens_out, cache_read, cache_write, reasoning })
+    }
+
+    /// Tokens of the prompt.
+    pub const fn tokens_in(self) -> i64 {
+        self.tokens_in
+    }
+
+    /// Tokens of the answer.
+    pub const fn tokens_out(self) -> i64 {
+        self.tokens_out
+    }
+
+    /// Prompt tokens read from the provider's cache.
+    pub const fn cache_read(self) -> i64 {
+        self.cache_read
+    }
+
+    /// Prompt tokens written to the provider's cache.
+    pub const fn cache_write(self) -> i64 {
+        self.cache_write
+    }
+
+    /// Answer tokens spent on reasoning.
+    pub const fn reasoning(self) -> i64 {
+        self.reasoning
+    }
+
+    /// What limits count: tokens in and out.
+    pub const fn total(self) -> i64 {
+        self.tokens_in + self.tokens_out
+    }
+}
+
+/// Checks a number of tokens.
+pub(crate) fn check_tokens(field: &'static str, tokens: i64) -> Result<(), UsageError> {
+    if tokens < 0 {
+        return Err(UsageError::new(field, "must not be negative"));
+    }
+    if tokens > TOKENS_MAX {
+        return Err(UsageError::new(field, format!("must be at most {TOKENS_MAX}")));
+    }
+    Ok(())
+}
+
+/// One model call, as reported. [`Usage::checked`] is the only check it needs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Usage {
+    /// Through which integration the call went.
+    pub integration_id: IntegrationId,
+    /// The client's idempotency key.
+    pub call_id: CallId,
+    /// The session it belongs to, up to 100 characters.
+    pub session_id: Option<Box<str>>,
+    /// The agent that made it, up to 100 characters.
+    pub agent_id: Option<Box<str>>,
+    /// Who served it, 1 to 50 characters.
+    pub provider: Box<str>,
+    /// The model, 1 to 100 characters.
+    pub model: Box<str>,
+    /// Its tokens.
+    pub tokens: TokenBuckets,
+    /// The cost as the client reported it, at most a million dollars.
+    pub cost: Option<Nanos>,
+    /// How long it took, in milliseconds.
+    pub latency_ms: Option<i64>,
+    /// What the caller's policy made of it.
+    pub policy_result: PolicyResult,
+    /// The error it ended with, up to 50 characters.
+    pub error_code: Option<Box<str>>,
+    /// The error's message; what exceeds 4,000 characters is cut.
+    pub error_message: Option<Box<str>>,
+    /// A JSON object as text; nothing stands for `{}`.
+    pub metadata: Option<Box<str>>,
+    /// When it happened; nothing stands for the creation of its reservation, or its arrival.
+    pub occurred_at: Option<Timestamp>,
+}
+
+impl Usage {
+    /// Checks all texts and figures of a record that came from outside.
+    ///
+    /// # Errors
+    /// [`UsageError`] names the first field that is wrong.
+    pub fn checked(mut self) -> Result<Self, UsageError> {
+        check_optional("session_id", self.session_id.as_deref(), 100)?;
+        check_optional("agent_id", self.agent_id.as_deref(), 100)?;
+        check_text("provider", &self.provider, 50)?;
+        check_text("model", &self.model, 100)?;
+        check_optional("error_code", self.error_code.as_deref(), 50)?;
+        check_optional("error_message", self.error_message.as_deref(), usize::MAX)?;
+        if let Some(latency_ms) = self.latency_ms
+            && !(0..=LATENCY_MS_MAX).contains(&latency_ms)
+        {
+            let problem = format!("must be between 0 and {LATENCY_MS_MAX}");
+            return Err(UsageError::new("latency_ms", problem));
+        }
+        if let Some(message) = &self.error_message
+            && let Some((end, _)) = message.char_indices().nth(ERROR_MESSAGE_CHARS_MAX)
+        {
+            self.error_message = message.get(..end).map(Box::from);
+        }
+        Ok(self)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn usage() -> Usage {
+        Usage {
+            integration_id: IntegrationId::from_number(1).expect("in range"),
+            call_id: CallId::new("call").expect("valid"),
+            session_id: None,
+            agent_id: None,
+            provider: "openai".into(),
+            model: "gpt".into(),
+            tokens: TokenBuckets::default(),
+            cost: None,
+            latency_ms: None,
+            policy_result: PolicyResult::Allowed,
+            error_code: None,
+            error_message: None,
+            metadata: None,
+            occurred_at: None,
+        }
+    }
+
+    #[track_caller]
+    fn check(change: impl FnOnce(&mut Usage), field: Option<&str>) {
+        let mut record = usage();
+        change(&mut record);
+        assert_eq!(record.checked().err().map(|error| error.field), field);
+    }
+
+    #[test]
+    fn each_field_has_its_bounds() {
+        check(|_| {}, None);
+        check(|u| u.provider = "x".repeat(50).into(), None);
+        check(|u| u.provider = "ä".repeat(50).into(), None);
+        check(|u| u.provider = "x".repeat(51).into(), Some("provider"));
+        check(|u| u.provider = "".into(), Some("provider"));
+        check(|u| u.model = "a\0b".into(), Some("model"));
+        check(|u| u.model = "x".repeat(101).into(), Some("model"));
+        check(|u| u.agent_id = Some("x".repeat(101).into()), Some("agent_id"));
+        check(|u| u.session_id = Some("x".repeat(101).into()), Some("session_id"));
+        check(|u| u.error_code = Some("x".repeat(51).into()), Some("error_code"));
+        check(|u| u.error_message = Some("\0".into()), Some("error_message"));
+        check(|u| u.latency_ms = Some(-1), Some("latency_ms"));
+        assert!(CallId::new("x".repeat(100)).is_ok());
+        assert!(CallId::new("x".repeat(101)).is_err());
+        assert!(CallId::new("").is_err());
+    }
+
+    #[test]
+    fn a_long_error_message_is_cut_at_a_character() {
+        let mut record = usage();
+        record.error_message = Some("ä".repeat(5_000).into());
+        let kept = record.checked().expect("accepted").error_message.expect("kept");
+        assert_eq!(kept.chars().count(), 4_000);
+    }
+
+    #[test]
+    fn buckets_are_parts_of_their_whole() {
+        assert!(TokenBuckets::new(10, 5, 6, 4, 5).is_ok());
+        let field = |buckets: Result<TokenBuckets, UsageError>| buckets.err().map(|e| e.field);
+        assert_eq!(field(TokenBuckets::new(10, 5, 11, 0, 0)), Some("tokens_cache_read"));
+        assert_eq!(field(TokenBuckets::new(10, 5, 6, 5, 0)), Some("tokens_cache_write"));
+        assert_eq!(field(TokenBuckets::new(10, 5, 0, 0, 6)), Some("tokens_reasoning"));
+        assert_eq!(field(TokenBuckets::new(-1, 5, 0, 0, 0)), Some("tokens_in"));
+        assert_eq!(field(TokenBuckets::new(0, 1_000_000_001, 0, 0, 0)), Some("tokens_out"));
+    }
+}
