@@ -316,6 +316,14 @@ impl<'a> Book<'a> {
         &self.calls
     }
 
+    /// The entry of a call, stored before or new.
+    pub fn entry_id(&self, call: &Call) -> Option<EntryId> {
+        match call.record.as_ref()? {
+            Record::Stored(recorded) => Some(recorded.entry_id),
+            Record::New(index) => self.entries.get(*index).map(|entry| entry.entry_id),
+        }
+    }
+
     /// The accounts, and what became of them.
     pub const fn accounts(&self) -> &HashMap<IntegrationId, Account> {
         &self.accounts

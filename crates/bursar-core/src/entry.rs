@@ -50,6 +50,17 @@ pub enum UsageStatus {
     Missing,
 }
 
+impl UsageStatus {
+    /// The word on the wire.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Reported => "reported",
+            Self::Estimated => "estimated",
+            Self::Missing => "missing",
+        }
+    }
+}
+
 /// An entry to be stored.
 #[derive(Clone, Debug)]
 pub struct Entry<'a> {

@@ -1,1 +1,32 @@
-//! Storage.
+//! The write path of Bursar and its storage.
+//!
+//! Here are the queue and the writer that turn commands into transactions ([`Ledger`]), the traits
+//! that a database fulfils ([`Lane`] to write, [`Store`] to read), and the databases themselves.
+//! This is the only crate that knows SQL. Deliberately absent: every rule about money; storage
+//! loads what the core needs and saves what it says.
+
+mod codec;
+mod control;
+mod error;
+mod lane;
+mod ledger;
+mod query;
+mod queue;
+mod rollup;
+mod row;
+mod sqlite;
+
+pub use codec::call_key;
+pub use control::{Changed, Control, ControlRefusal, IntegrationDraft, IntegrationEdit};
+pub use error::{Cause, StoreError};
+pub use lane::{Claim, ControlTx, Lane, Wanted, WantedCall};
+pub use ledger::Ledger;
+pub use query::{
+    DayUsage, HistoryFilter, HistoryPlace, IntegrationFilter, IntegrationUsage, OpenReservation,
+    Page, Paged, Standing, Store, Sums,
+};
+pub use rollup::{Grain, LATENCY_BOUNDS_MS, LATENCY_BUCKETS, OTHER, Rollup};
+pub use row::{
+    Actor, ApiKeyRow, AuditRow, IntegrationKeyRow, IntegrationRow, SecretHash, TenantRow, UsageRow,
+};
+pub use sqlite::{Clock, OpenError, SqliteStore};

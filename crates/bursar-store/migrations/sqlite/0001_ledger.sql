@@ -1,0 +1,221 @@
+-- The first schema. Every tenant table's key starts with tenant_id, so that the same layout can be
+-- distributed by tenant. Amounts are nano-dollars, instants microseconds since 1970 (UTC), months,
+-- days and hours are counted from 1970; the codes of enums stand in codec.rs.
+
+create table server (
+    name text primary key,
+    value text not null
+) without rowid;
+
+create table tenants (
+    tenant_id integer primary key,
+    name text not null,
+    lifecycle integer not null,
+    onboarding integer not null,
+    created_at integer not null,
+    updated_at integer not null
+);
+
+create table integrations (
+    tenant_id integer not null references tenants,
+    integration_id integer not null,
+    name text not null,
+    provider_type text not null,
+    credential_ref text,
+    config text not null,
+    origin text,
+    status integer not null,
+    health integer not null,
+    health_checked_at integer,
+    health_message text,
+    default_model text,
+    budget_limit_cents integer not null constraint integrations_budget check (budget_limit_cents >= 0),
+    token_limit_month integer not null constraint integrations_tokens check (token_limit_month >= 0),
+    rate_limit_rpm integer not null constraint integrations_rate check (rate_limit_rpm >= 0),
+    cost_basis integer not null,
+    created_at integer not null,
+    updated_at integer not null,
+    created_by text not null,
+    deleted_at integer,
+    primary key (tenant_id, integration_id)
+) without rowid;
+
+-- The name of a deleted integration is free again.
+create unique index integrations_live_name on integrations (tenant_id, name) where deleted_at is null;
+
+create table api_keys (
+    tenant_id integer not null references tenants,
+    api_key_id integer not null,
+    name text not null,
+    scopes text not null,
+    secret_hash blob not null,
+    created_at integer not null,
+    created_by text not null,
+    expires_at integer,
+    revoked_at integer,
+    last_used_at integer,
+    primary key (tenant_id, api_key_id)
+) without rowid;
+
+create table integration_keys (
+    tenant_id integer not null,
+    integration_id integer not null,
+    integration_key_id integer not null,
+    name text,
+    secret_hash blob not null,
+    created_at integer not null,
+    created_by text not null,
+    revoked_at integer,
+    last_used_at integer,
+    primary key (tenant_id, integration_id, integration_key_id),
+    foreign key (tenant_id, integration_id) references integrations
+) without rowid;
+
+-- One row for every call id that was reserved or recorded: the dedupe key, the entry it became,
+-- and its reservation with whatever became of it. Never moved with the months of the entries.
+create table calls (
+    tenant_id integer not null,
+    call_key blob not null,
+    entry_id integer,
+    call_id text,
+    integration_id integer,
+    estimated_cost_nanos integer,
+    estimated_tokens integer,
+    model text,
+    ttl_seconds integer,
+    decision text,
+    reserved_at integer,
+    expires_at integer,
+    reservation_state integer,
+    ended_at integer,
+    primary key (tenant_id, call_key)
+) without rowid;
+
+create index calls_open on calls (tenant_id, integration_id, expires_at) where reservation_state = 1;
+
+-- The ledger. Rows are only ever added.
+create table usage_entries (
+    entry_id integer primary key,
+    tenant_id integer not null,
+    integration_id integer not null,
+    kind integer not null,
+    corrects_entry_id integer,
+    call_id text not null,
+    session_id text,
+    agent_id text,
+    provider text not null,
+    model text not null,
+    tokens_in integer not null,
+    tokens_out integer not null,
+    tokens_cache_read integer not null,
+    tokens_cache_write integer not null,
+    tokens_reasoning integer not null,
+    cost_nanos integer not null,
+    cost_source integer not null,
+    reported_cost_nanos integer,
+    computed_cost_nanos integer,
+    price_version integer,
+    usage_status integer not null,
+    latency_ms integer,
+    policy_result integer not null,
+    error_code text,
+    error_message text,
+    metadata text,
+    occurred_at integer not null,
+    created_at integer not null
+);
+
+create index usage_entries_by_time on usage_entries (tenant_id, integration_id, occurred_at);
+
+-- What limits look at: one row a scope and month. scope_kind 1 is an integration.
+create table counters (
+    tenant_id integer not null,
+    scope_kind integer not null,
+    scope_id integer not null,
+    month integer not null,
+    used_cost_nanos integer not null,
+    used_tokens integer not null,
+    used_calls integer not null,
+    held_cost_nanos integer not null,
+    held_tokens integer not null,
+    held_calls integer not null,
+    last_at integer not null,
+    primary key (tenant_id, scope_kind, scope_id, month)
+) without rowid;
+
+-- The calls of the last 60 seconds: at most 60 rows a scope, addressed by second % 60.
+create table rate_slots (
+    tenant_id integer not null,
+    scope_kind integer not null,
+    scope_id integer not null,
+    slot integer not null,
+    second integer not null,
+    calls integer not null,
+    primary key (tenant_id, scope_kind, scope_id, slot)
+) without rowid;
+
+-- What dashboards read. grain 1: hours by model, 2: days by model, 3: days by agent; label is the
+-- model or the agent. latency_00 to latency_15 are the buckets of a fixed histogram.
+create table rollups (
+    tenant_id integer not null,
+    integration_id integer not null,
+    grain integer not null,
+    start integer not null,
+    provider text not null,
+    label text not null,
+    calls integer not null,
+    succeeded integer not null,
+    errors integer not null,
+    blocked integer not null,
+    unpriced integer not null,
+    tokens_in integer not null,
+    tokens_out integer not null,
+    tokens_cache_read integer not null,
+    tokens_cache_write integer not null,
+    tokens_reasoning integer not null,
+    cost_nanos integer not null,
+    latency_calls integer not null,
+    latency_sum_ms integer not null,
+    latency_00 integer not null,
+    latency_01 integer not null,
+    latency_02 integer not null,
+    latency_03 integer not null,
+    latency_04 integer not null,
+    latency_05 integer not null,
+    latency_06 integer not null,
+    latency_07 integer not null,
+    latency_08 integer not null,
+    latency_09 integer not null,
+    latency_10 integer not null,
+    latency_11 integer not null,
+    latency_12 integer not null,
+    latency_13 integer not null,
+    latency_14 integer not null,
+    latency_15 integer not null,
+    primary key (tenant_id, integration_id, grain, start, provider, label)
+) without rowid;
+
+-- The models (kind 1) and agents (kind 2) that have rollups of their own; others share one.
+create table rollup_labels (
+    tenant_id integer not null,
+    kind integer not null,
+    provider text not null,
+    label text not null,
+    primary key (tenant_id, kind, provider, label)
+) without rowid;
+
+-- Audit ids grow with time and are the newest ids of all, so the largest one is where ids go on.
+create table audit (
+    audit_id integer primary key,
+    tenant_id integer not null,
+    at integer not null,
+    actor_type text not null,
+    actor_id text not null,
+    action text not null,
+    target_type text not null,
+    target_id text not null,
+    request_id text not null,
+    detail text not null
+);
+
+create index audit_by_tenant on audit (tenant_id, audit_id);

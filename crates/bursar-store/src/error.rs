@@ -1,0 +1,47 @@
+//! What can go wrong with storage, as far as a caller acts on it.
+
+use bursar_core::Overflow;
+
+/// Why storage did not do what was asked. Nothing of the command is stored, unless it says so.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum StoreError {
+    /// The disk, the file or the database does not answer, or a commit's fate is unknown.
+    ///
+    /// A write may have been stored: repeat it with the same call id.
+    #[error("storage is not available")]
+    Unavailable(#[source] Cause),
+    /// More is waiting than the queue holds; nothing was stored.
+    #[error("too much is waiting to be written")]
+    Overloaded,
+    /// The server is going down; nothing was stored.
+    #[error("the server is shutting down")]
+    Closed,
+    /// A statement was refused for what it said: only its own command is at fault.
+    #[error("storage refused a statement")]
+    Statement(#[source] Cause),
+    /// A unique constraint spoke against it.
+    #[error("something of that key exists already")]
+    Exists(#[source] Cause),
+    /// What is stored cannot be read.
+    #[error("stored data is not understood: {0}")]
+    Corrupt(String),
+}
+
+/// What a database driver said; for operators, not for callers.
+pub type Cause = std::sync::Arc<dyn std::error::Error + Send + Sync>;
+
+impl StoreError {
+    /// Whether only the command itself is at fault, so that its neighbours may be tried again.
+    pub const fn is_definite(&self) -> bool {
+        match self {
+            Self::Statement(_) | Self::Exists(_) | Self::Corrupt(_) => true,
+            Self::Unavailable(_) | Self::Overloaded | Self::Closed => false,
+        }
+    }
+}
+
+impl From<Overflow> for StoreError {
+    fn from(overflow: Overflow) -> Self {
+        Self::Statement(std::sync::Arc::new(overflow))
+    }
+}

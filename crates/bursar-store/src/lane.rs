@@ -1,0 +1,173 @@
+//! What a database must be able to do for the write path: load, save, commit.
+//!
+//! A [`Lane`] is one writer: one connection, one transaction at a time, used by one thread. It
+//! decides nothing about money. It reads what commands touch into a [`Book`], and writes what the
+//! book says changed.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use bursar_core::{
+    ApiKeyId, Book, CallId, CallKey, EntryId, IntegrationId, IntegrationKeyId, Month, TenantId,
+    Timestamp,
+};
+
+use crate::error::StoreError;
+use crate::row::{ApiKeyRow, AuditRow, IntegrationKeyRow, IntegrationRow, TenantRow};
+
+/// How a command means to use a call id.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Claim {
+    /// Only to look at it: nothing is claimed.
+    Look,
+    /// To reserve it.
+    Reserve,
+    /// To record it as this entry.
+    Record(EntryId),
+}
+
+/// A call id that a group touches.
+#[derive(Clone, Copy, Debug)]
+pub struct WantedCall<'a> {
+    /// The whole call id.
+    pub call_id: &'a CallId,
+    /// How it will be used; the strongest use in the group.
+    pub claim: Claim,
+}
+
+/// Everything that a group of commands touches, in key order, so that locks are taken in key order.
+#[derive(Debug, Default)]
+pub struct Wanted<'a> {
+    /// The call ids. Those to be recorded or reserved are claimed while they are loaded.
+    pub calls: BTreeMap<(TenantId, CallKey), WantedCall<'a>>,
+    /// The integrations that commands name.
+    pub integrations: BTreeSet<(TenantId, IntegrationId)>,
+    /// The months that records name, beside the current one.
+    pub months: BTreeSet<(IntegrationId, Month)>,
+    /// Whether every hold that is due is to be expired, whatever the commands touch.
+    pub sweep: bool,
+}
+
+/// The reads and writes of the control plane, inside a transaction of a lane.
+///
+/// An implementation stores what it is given and checks only uniqueness.
+pub trait ControlTx {
+    /// The instant of the transaction.
+    fn now(&self) -> Timestamp;
+
+    /// The first of `count` numbers in a row that no id of this store has.
+    fn allot(&mut self, count: usize) -> i64;
+
+    /// A tenant.
+    ///
+    /// # Errors
+    /// [`StoreError`] as for every method here.
+    fn tenant(&mut self, tenant_id: TenantId) -> Result<Option<TenantRow>, StoreError>;
+
+    /// Writes a tenant, new or changed.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    fn put_tenant(&mut self, row: &TenantRow) -> Result<(), StoreError>;
+
+    /// An integration, deleted ones included; locked until the end of the transaction.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    fn integration(
+        &mut self,
+        tenant_id: TenantId,
+        integration_id: IntegrationId,
+    ) -> Result<Option<IntegrationRow>, StoreError>;
+
+    /// The live integration of this name.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    fn integration_named(
+        &mut self,
+        tenant_id: TenantId,
+        name: &str,
+    ) -> Result<Option<IntegrationId>, StoreError>;
+
+    /// Writes an integration, new or changed.
+    ///
+    /// # Errors
+    /// [`StoreError::Exists`] when a live integration has the name already.
+    fn put_integration(&mut self, row: &IntegrationRow) -> Result<(), StoreError>;
+
+    /// An API key, revoked ones included.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    fn api_key(
+        &mut self,
+        tenant_id: TenantId,
+        api_key_id: ApiKeyId,
+    ) -> Result<Option<ApiKeyRow>, StoreError>;
+
+    /// Writes an API key, new or changed.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    fn put_api_key(&mut self, row: &ApiKeyRow) -> Result<(), StoreError>;
+
+    /// A key of an integration, revoked ones included.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    fn integration_key(
+        &mut self,
+        tenant_id: TenantId,
+        integration_id: IntegrationId,
+        integration_key_id: IntegrationKeyId,
+    ) -> Result<Option<IntegrationKeyRow>, StoreError>;
+
+    /// Writes a key of an integration, new or changed.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    fn put_integration_key(&mut self, row: &IntegrationKeyRow) -> Result<(), StoreError>;
+
+    /// Adds a row to the audit log.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    fn put_audit(&mut self, row: &AuditRow) -> Result<(), StoreError>;
+}
+
+/// One writer of a database.
+///
+/// The calls of a transaction are `begin`, then `load` and `save` (or the methods of
+/// [`ControlTx`]), then `commit`; `rollback` ends a transaction in which anything failed. State
+/// that a lane keeps in memory may change only after a commit that is known to have succeeded.
+pub trait Lane: ControlTx + Send {
+    /// Opens a transaction and takes its instant, which never falls behind an earlier one.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`] when the database does not answer.
+    fn begin(&mut self) -> Result<(), StoreError>;
+
+    /// Claims and loads what a group touches, and expires the holds that are due.
+    ///
+    /// # Errors
+    /// [`StoreError`]; the transaction must be rolled back.
+    fn load<'a>(&mut self, wanted: &Wanted<'a>) -> Result<Book<'a>, StoreError>;
+
+    /// Writes what changed, and gives back claims that were not used.
+    ///
+    /// # Errors
+    /// [`StoreError`]; the transaction must be rolled back.
+    fn save(&mut self, book: Book<'_>) -> Result<(), StoreError>;
+
+    /// Makes the transaction durable, then visible to readers.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`]: whether it is durable is unknown.
+    fn commit(&mut self) -> Result<(), StoreError>;
+
+    /// Drops the transaction, and after an unknown commit everything kept in memory.
+    fn rollback(&mut self);
+
+    /// Work for a moment in which nothing waits, such as moving a log into its file.
+    fn idle(&mut self) {}
+}

@@ -1,0 +1,524 @@
+//! The write path: commands in, one transaction a group, outcomes out.
+//!
+//! A handler submits and waits. A writer thread takes all that waits, loads what it touches into a
+//! book, lets the core decide command after command, saves, commits, and then answers everyone.
+//! There is no timer: while one group commits, the next collects.
+
+use std::sync::Arc;
+use std::thread::JoinHandle;
+
+use bursar_core::{
+    CallId, CallKey, Command, EntryId, ExtendOutcome, IntegrationId, Outcome, RecordOutcome,
+    ReleaseOutcome, ReserveOutcome, ReserveRequest, TenantId, Usage,
+};
+use parking_lot::Mutex;
+use tokio::sync::oneshot;
+
+use crate::codec::call_key;
+use crate::error::StoreError;
+use crate::lane::{Claim, ControlTx, Lane, Wanted, WantedCall};
+use crate::queue::{Queue, Rank, Weighed};
+
+/// The one way to write.
+///
+/// An answer is given only after its group is on stable storage. Dropping a future that waits does
+/// not take its command back.
+#[derive(Clone)]
+pub struct Ledger {
+    queue: Arc<Queue<Job>>,
+    writer: Arc<Mutex<Option<JoinHandle<()>>>>,
+}
+
+impl Ledger {
+    /// Starts the writer thread over a lane.
+    ///
+    /// # Errors
+    /// When the thread cannot be started.
+    pub fn start(lane: Box<dyn Lane>) -> std::io::Result<Self> {
+        let queue = Arc::new(Queue::new());
+        let taken = Arc::clone(&queue);
+        let writer = std::thread::Builder::new()
+            .name("bursar-writer".to_owned())
+            .spawn(move || write_groups(&taken, lane))?;
+        Ok(Self { queue, writer: Arc::new(Mutex::new(Some(writer))) })
+    }
+
+    /// Records calls of a tenant, each for itself, in one transaction; outcomes in order.
+    ///
+    /// # Errors
+    /// [`StoreError`]: then none of the records was acknowledged. An error of
+    /// [`StoreError::Unavailable`] leaves open whether they are stored; repeating them is safe.
+    pub async fn record(
+        &self,
+        tenant_id: TenantId,
+        records: Vec<Usage>,
+    ) -> Result<Vec<RecordOutcome>, StoreError> {
+        self.ask(tenant_id, |answer| Work::Record { records, answer }).await
+    }
+
+    /// Reserves, if the limits admit it.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn reserve(
+        &self,
+        tenant_id: TenantId,
+        request: ReserveRequest,
+    ) -> Result<ReserveOutcome, StoreError> {
+        self.ask(tenant_id, |answer| Work::Reserve { request, answer }).await
+    }
+
+    /// Releases a reservation; `only` restricts to those of one integration.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn release(
+        &self,
+        tenant_id: TenantId,
+        call_id: CallId,
+        only: Option<IntegrationId>,
+    ) -> Result<ReleaseOutcome, StoreError> {
+        self.ask(tenant_id, |answer| Work::Release { call_id, only, answer }).await
+    }
+
+    /// Renews a reservation; `only` restricts to those of one integration.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn extend(
+        &self,
+        tenant_id: TenantId,
+        call_id: CallId,
+        only: Option<IntegrationId>,
+        ttl_seconds: Option<u32>,
+    ) -> Result<ExtendOutcome, StoreError> {
+        self.ask(tenant_id, |answer| Work::Extend { call_id, only, ttl_seconds, answer }).await
+    }
+
+    /// Loads an integration's account into what readers see, if it exists.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn touch(
+        &self,
+        tenant_id: TenantId,
+        integration_id: IntegrationId,
+    ) -> Result<(), StoreError> {
+        self.ask(tenant_id, |answer| Work::Touch { integration_id, answer }).await
+    }
+
+    /// Ends every reservation whose time is over.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn sweep(&self) -> Result<(), StoreError> {
+        self.wait(None, |answer| Work::Sweep { answer }).await
+    }
+
+    /// Runs a change of the control plane in a transaction of its own.
+    ///
+    /// The change may run again after a failure that left nothing behind, so it must not carry
+    /// anything over from one run to the next. If it answers an error, nothing is stored.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn change<T, F>(&self, tenant_id: TenantId, change: F) -> Result<T, StoreError>
+    where
+        T: Send + 'static,
+        F: FnMut(&mut dyn ControlTx) -> Result<T, StoreError> + Send + 'static,
+    {
+        let (answer, answered) = oneshot::channel();
+        let change = Box::new(Change { change, outcome: None, answer });
+        self.push(Job { tenant_id: Some(tenant_id), work: Work::Control(change) })?;
+        answered.await.unwrap_or(Err(StoreError::Closed))
+    }
+
+    /// Stops taking commands, and waits until all that were taken are answered.
+    pub async fn close(&self) {
+        self.queue.close();
+        let writer = self.writer.lock().take();
+        if let Some(writer) = writer {
+            // A writer that panicked has nothing left to say here; its jobs were answered.
+            let _ = tokio::task::spawn_blocking(move || writer.join()).await;
+        }
+    }
+
+    async fn ask<T>(
+        &self,
+        tenant_id: TenantId,
+        work: impl FnOnce(Answer<T>) -> Work,
+    ) -> Result<T, StoreError> {
+        self.wait(Some(tenant_id), work).await
+    }
+
+    async fn wait<T>(
+        &self,
+        tenant_id: Option<TenantId>,
+        work: impl FnOnce(Answer<T>) -> Work,
+    ) -> Result<T, StoreError> {
+        let (answer, answered) = oneshot::channel();
+        self.push(Job { tenant_id, work: work(answer) })?;
+        answered.await.unwrap_or(Err(StoreError::Closed))
+    }
+
+    fn push(&self, job: Job) -> Result<(), StoreError> {
+        self.queue.push(job).map_err(|(_, error)| error)
+    }
+}
+
+type Answer<T> = oneshot::Sender<Result<T, StoreError>>;
+
+struct Job {
+    tenant_id: Option<TenantId>,
+    work: Work,
+}
+
+enum Work {
+    Record {
+        records: Vec<Usage>,
+        answer: Answer<Vec<RecordOutcome>>,
+    },
+    Reserve {
+        request: ReserveRequest,
+        answer: Answer<ReserveOutcome>,
+    },
+    Release {
+        call_id: CallId,
+        only: Option<IntegrationId>,
+        answer: Answer<ReleaseOutcome>,
+    },
+    Extend {
+        call_id: CallId,
+        only: Option<IntegrationId>,
+        ttl_seconds: Option<u32>,
+        answer: Answer<ExtendOutcome>,
+    },
+    Touch {
+        integration_id: IntegrationId,
+        answer: Answer<()>,
+    },
+    Sweep {
+        answer: Answer<()>,
+    },
+    Control(Box<dyn ControlJob>),
+}
+
+impl Weighed for Job {
+    fn tenant_id(&self) -> Option<TenantId> {
+        self.tenant_id
+    }
+
+    fn rank(&self) -> Rank {
+        match &self.work {
+            Work::Record { .. }
+            | Work::Release { .. }
+            | Work::Extend { .. }
+            | Work::Sweep { .. } => Rank::Fact,
+            Work::Reserve { .. } | Work::Touch { .. } | Work::Control(_) => Rank::Admission,
+        }
+    }
+
+    fn bytes(&self) -> usize {
+        const SMALL: usize = 512;
+        match &self.work {
+            Work::Record { records, .. } => records.iter().map(record_bytes).sum::<usize>() + SMALL,
+            Work::Reserve { .. }
+            | Work::Release { .. }
+            | Work::Extend { .. }
+            | Work::Touch { .. }
+            | Work::Sweep { .. }
+            | Work::Control(_) => SMALL,
+        }
+    }
+
+    fn commands(&self) -> usize {
+        match &self.work {
+            Work::Record { records, .. } => records.len(),
+            Work::Reserve { .. }
+            | Work::Release { .. }
+            | Work::Extend { .. }
+            | Work::Touch { .. }
+            | Work::Sweep { .. }
+            | Work::Control(_) => 1,
+        }
+    }
+}
+
+fn record_bytes(usage: &Usage) -> usize {
+    let long = |text: &Option<Box<str>>| text.as_ref().map_or(0, |text| text.len());
+    // The other texts are at most 100 characters each.
+    512 + long(&usage.metadata) + long(&usage.error_message)
+}
+
+/// A change of the control plane whose answer has a type of its own.
+trait ControlJob: Send {
+    fn run(&mut self, tx: &mut dyn ControlTx) -> Result<(), StoreError>;
+    fn answer(self: Box<Self>, result: Result<(), StoreError>);
+}
+
+struct Change<T, F> {
+    change: F,
+    outcome: Option<T>,
+    answer: Answer<T>,
+}
+
+impl<T, F> ControlJob for Change<T, F>
+where
+    T: Send,
+    F: FnMut(&mut dyn ControlTx) -> Result<T, StoreError> + Send,
+{
+    fn run(&mut self, tx: &mut dyn ControlTx) -> Result<(), StoreError> {
+        self.outcome = Some((self.change)(tx)?);
+        Ok(())
+    }
+
+    fn answer(self: Box<Self>, result: Result<(), StoreError>) {
+        let Self { outcome, answer, .. } = *self;
+        let _ = answer.send(result.and_then(|()| outcome.ok_or(StoreError::Closed)));
+    }
+}
+
+/// Closes the queue when the writer ends, however it ends, and lets everyone who waits know.
+struct CloseOnExit<'a>(&'a Queue<Job>);
+
+impl Drop for CloseOnExit<'_> {
+    fn drop(&mut self) {
+        self.0.close();
+        while !self.0.take().is_empty() {}
+    }
+}
+
+/// The writer's life: group after group until the queue is closed and drained.
+fn write_groups(queue: &Queue<Job>, mut lane: Box<dyn Lane>) {
+    let _guard = CloseOnExit(queue);
+    loop {
+        let jobs = queue.take();
+        if jobs.is_empty() {
+            return;
+        }
+        let mut group = Vec::with_capacity(jobs.len());
+        for job in jobs {
+            match (job.tenant_id, job.work) {
+                (_, Work::Control(control)) => change_alone(lane.as_mut(), control),
+                (tenant_id, work) => group.push(Job { tenant_id, work }),
+            }
+        }
+        if !group.is_empty() {
+            write_jobs(lane.as_mut(), group);
+        }
+        if queue.is_empty() {
+            lane.idle();
+        }
+    }
+}
+
+fn change_alone(lane: &mut dyn Lane, mut control: Box<dyn ControlJob>) {
+    let result = in_transaction(lane, |lane| control.run(lane as &mut dyn ControlTx));
+    control.answer(result);
+}
+
+/// Runs a body between begin and commit, and rolls back whatever fails.
+fn in_transaction<T>(
+    lane: &mut dyn Lane,
+    body: impl FnOnce(&mut dyn Lane) -> Result<T, StoreError>,
+) -> Result<T, StoreError> {
+    let result = lane.begin().and_then(|()| {
+        let value = body(lane)?;
+        lane.commit()?;
+        Ok(value)
+    });
+    if result.is_err() {
+        lane.rollback();
+    }
+    result
+}
+
+/// One thing to do in a group; a job of a thousand records is a thousand steps.
+enum Step<'a> {
+    Apply(TenantId, CallKey, Command<'a>),
+    Touch(TenantId, IntegrationId),
+    Sweep,
+}
+
+/// What a step came to; nothing for those that only load.
+type StepOutcome = Result<Option<Outcome>, StoreError>;
+
+fn write_jobs(lane: &mut dyn Lane, jobs: Vec<Job>) {
+    let records = jobs.iter().map(records_of).sum();
+    let mut next_number = lane.allot(records);
+    let mut steps = Vec::with_capacity(jobs.len().max(records));
+    let mut counts = Vec::with_capacity(jobs.len());
+    for job in &jobs {
+        let before = steps.len();
+        push_steps(&mut steps, job, &mut next_number);
+        counts.push(steps.len() - before);
+    }
+    let mut outcomes = write_steps(lane, &steps).into_iter();
+    drop(steps);
+    for (job, count) in jobs.into_iter().zip(counts) {
+        answer_job(job.work, outcomes.by_ref().take(count));
+    }
+}
+
+/// Writes steps in one transaction. After a definite error of a statement the group is halved until
+/// the step at fault is alone; after anything else nothing is tried again.
+fn write_steps(lane: &mut dyn Lane, steps: &[Step<'_>]) -> Vec<StepOutcome> {
+    match in_transaction(lane, |lane| apply_steps(lane, steps)) {
+        Ok(outcomes) => outcomes.into_iter().map(Ok).collect(),
+        Err(error) if error.is_definite() && steps.len() > 1 => {
+            let (first, second) = steps.split_at(steps.len() / 2);
+            let mut outcomes = write_steps(lane, first);
+            outcomes.extend(write_steps(lane, second));
+            outcomes
+        }
+        Err(error) => {
+            let cause = &error as &dyn std::error::Error;
+            tracing::error!(error = cause, commands = steps.len(), "a group was not written");
+            steps.iter().map(|_| Err(error.clone())).collect()
+        }
+    }
+}
+
+fn apply_steps(
+    lane: &mut dyn Lane,
+    steps: &[Step<'_>],
+) -> Result<Vec<Option<Outcome>>, StoreError> {
+    let mut wanted = Wanted::default();
+    for step in steps {
+        want(&mut wanted, step);
+    }
+    let mut book = lane.load(&wanted)?;
+    let mut outcomes = Vec::with_capacity(steps.len());
+    for step in steps {
+        outcomes.push(match step {
+            Step::Apply(tenant_id, key, command) => Some(book.apply(*tenant_id, *key, *command)?),
+            Step::Touch(..) | Step::Sweep => None,
+        });
+    }
+    lane.save(book)?;
+    Ok(outcomes)
+}
+
+fn records_of(job: &Job) -> usize {
+    match &job.work {
+        Work::Record { records, .. } => records.len(),
+        Work::Reserve { .. }
+        | Work::Release { .. }
+        | Work::Extend { .. }
+        | Work::Touch { .. }
+        | Work::Sweep { .. }
+        | Work::Control(_) => 0,
+    }
+}
+
+fn push_steps<'a>(steps: &mut Vec<Step<'a>>, job: &'a Job, next_number: &mut i64) {
+    let Some(tenant_id) = job.tenant_id else {
+        if matches!(job.work, Work::Sweep { .. }) {
+            steps.push(Step::Sweep);
+        }
+        return;
+    };
+    let apply = |command: Command<'a>| {
+        Step::Apply(tenant_id, call_key(tenant_id, command.call_id()), command)
+    };
+    match &job.work {
+        Work::Record { records, .. } => {
+            for usage in records {
+                let Some(entry_id) = EntryId::from_number(*next_number) else { return };
+                *next_number += 1;
+                steps.push(apply(Command::Record { entry_id, usage }));
+            }
+        }
+        Work::Reserve { request, .. } => steps.push(apply(Command::Reserve(request))),
+        Work::Release { call_id, only, .. } => {
+            steps.push(apply(Command::Release { call_id, only: *only }));
+        }
+        Work::Extend { call_id, only, ttl_seconds, .. } => {
+            let ttl_seconds = *ttl_seconds;
+            steps.push(apply(Command::Extend { call_id, only: *only, ttl_seconds }));
+        }
+        Work::Touch { integration_id, .. } => steps.push(Step::Touch(tenant_id, *integration_id)),
+        Work::Sweep { .. } => steps.push(Step::Sweep),
+        Work::Control(_) => {}
+    }
+}
+
+fn want<'a>(wanted: &mut Wanted<'a>, step: &Step<'a>) {
+    let (tenant_id, key, command) = match step {
+        Step::Apply(tenant_id, key, command) => (*tenant_id, *key, command),
+        Step::Touch(tenant_id, integration_id) => {
+            wanted.integrations.insert((*tenant_id, *integration_id));
+            return;
+        }
+        Step::Sweep => {
+            wanted.sweep = true;
+            return;
+        }
+    };
+    let claim = match command {
+        Command::Record { entry_id, usage } => {
+            if let Some(occurred_at) = usage.occurred_at {
+                wanted.months.insert((usage.integration_id, occurred_at.month()));
+            }
+            Claim::Record(*entry_id)
+        }
+        Command::Reserve(_) => Claim::Reserve,
+        Command::Release { .. } | Command::Extend { .. } => Claim::Look,
+    };
+    if let Some(integration_id) = command.integration_id() {
+        wanted.integrations.insert((tenant_id, integration_id));
+    }
+    let fresh = WantedCall { call_id: command.call_id(), claim };
+    let call = wanted.calls.entry((tenant_id, key)).or_insert(fresh);
+    call.claim = call.claim.max(claim);
+}
+
+/// Gives a job its outcomes; who stopped waiting does not hear them.
+///
+/// If a batch was halved and one of its records could not be written, the whole batch is answered
+/// with the error: the others are stored, and repeating the batch finds them.
+fn answer_job(work: Work, mut outcomes: impl Iterator<Item = StepOutcome>) {
+    match work {
+        Work::Record { answer, .. } => {
+            let _ = answer.send(outcomes.map(|outcome| pick(outcome, as_record)).collect());
+        }
+        Work::Reserve { answer, .. } => send_one(answer, outcomes, as_reserve),
+        Work::Release { answer, .. } => send_one(answer, outcomes, as_release),
+        Work::Extend { answer, .. } => send_one(answer, outcomes, as_extend),
+        Work::Touch { answer, .. } | Work::Sweep { answer } => {
+            let outcome = outcomes.next().unwrap_or_else(|| Err(mixed_up()));
+            let _ = answer.send(outcome.map(|_| ()));
+        }
+        Work::Control(control) => control.answer(Err(mixed_up())),
+    }
+}
+
+fn send_one<T>(
+    answer: Answer<T>,
+    mut outcomes: impl Iterator<Item = StepOutcome>,
+    as_kind: fn(Outcome) -> Option<T>,
+) {
+    let outcome = outcomes.next().unwrap_or_else(|| Err(mixed_up()));
+    let _ = answer.send(pick(outcome, as_kind));
+}
+
+fn pick<T>(outcome: StepOutcome, as_kind: fn(Outcome) -> Option<T>) -> Result<T, StoreError> {
+    outcome?.and_then(as_kind).ok_or_else(mixed_up)
+}
+
+fn mixed_up() -> StoreError {
+    StoreError::Corrupt("an outcome of another kind of command".to_owned())
+}
+
+macro_rules! as_kind {
+    ($name:ident, $variant:ident, $type:ty) => {
+        fn $name(outcome: Outcome) -> Option<$type> {
+            if let Outcome::$variant(outcome) = outcome { Some(outcome) } else { None }
+        }
+    };
+}
+
+as_kind!(as_record, Record, RecordOutcome);
+as_kind!(as_reserve, Reserve, ReserveOutcome);
+as_kind!(as_release, Release, ReleaseOutcome);
+as_kind!(as_extend, Extend, ExtendOutcome);

@@ -1,0 +1,262 @@
+//! What can be asked of storage beside the write path: reads, which never wait for a writer.
+
+use async_trait::async_trait;
+use bursar_core::{
+    Account, ApiKeyId, CallId, Counter, Day, EntryId, IntegrationId, IntegrationKeyId, Month,
+    PolicyResult, Reservation, TenantId, Timestamp,
+};
+
+use crate::error::StoreError;
+use crate::rollup::Rollup;
+use crate::row::{ApiKeyRow, IntegrationKeyRow, IntegrationRow, TenantRow, UsageRow};
+
+/// A page by offset.
+#[derive(Clone, Copy, Debug)]
+pub struct Page {
+    /// Rows to pass over.
+    pub offset: u32,
+    /// Rows to give.
+    pub limit: u32,
+}
+
+/// Rows of a page, and how many there are in all.
+#[derive(Clone, Debug)]
+pub struct Paged<T> {
+    /// The rows.
+    pub rows: Vec<T>,
+    /// All that match.
+    pub total: i64,
+}
+
+/// Which integrations are asked for.
+#[derive(Clone, Debug, Default)]
+pub struct IntegrationFilter {
+    /// Only in this status.
+    pub status: Option<bursar_core::IntegrationStatus>,
+    /// Only of this provider.
+    pub provider_type: Option<String>,
+}
+
+/// A place in the history, which runs from the newest to the oldest entry.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct HistoryPlace {
+    /// The instant of the entry.
+    pub occurred_at: Timestamp,
+    /// The entry, which orders entries of one instant.
+    pub entry_id: EntryId,
+}
+
+/// Which entries are asked for.
+#[derive(Clone, Debug, Default)]
+#[expect(missing_docs, reason = "the fields are the contract's words")]
+pub struct HistoryFilter {
+    pub integration_id: Option<IntegrationId>,
+    pub model: Option<String>,
+    pub agent_id: Option<String>,
+    pub session_id: Option<String>,
+    pub policy_result: Option<PolicyResult>,
+    pub errors_only: bool,
+    /// From this instant on.
+    pub start: Option<Timestamp>,
+    /// Up to, not including, this instant.
+    pub end: Option<Timestamp>,
+    /// Only what comes after this place, that is, older entries.
+    pub after: Option<HistoryPlace>,
+}
+
+/// The sums of an integration over some days.
+#[derive(Clone, Debug)]
+pub struct IntegrationUsage {
+    /// Which.
+    pub integration_id: IntegrationId,
+    /// Its name, deleted or not.
+    pub name: String,
+    /// Its provider.
+    pub provider_type: String,
+    /// What it used.
+    pub sums: Sums,
+}
+
+/// The sums of an integration on one day.
+#[derive(Clone, Copy, Debug)]
+pub struct DayUsage {
+    /// Which day.
+    pub day: Day,
+    /// Which integration.
+    pub integration_id: IntegrationId,
+    /// What it used.
+    pub sums: Sums,
+}
+
+/// Sums of rollups; wider than one rollup, because many are added up.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[expect(missing_docs, reason = "the fields are the contract's words")]
+pub struct Sums {
+    pub calls: i64,
+    pub succeeded: i64,
+    pub errors: i64,
+    pub blocked: i64,
+    pub unpriced: i64,
+    pub tokens_in: i128,
+    pub tokens_out: i128,
+    pub cost_nanos: i128,
+    pub latency_calls: i64,
+    pub latency_sum_ms: i128,
+}
+
+impl Sums {
+    /// Adds a rollup.
+    pub fn add(&mut self, rollup: &Rollup) {
+        self.calls += rollup.calls;
+        self.succeeded += rollup.succeeded;
+        self.errors += rollup.errors;
+        self.blocked += rollup.blocked;
+        self.unpriced += rollup.unpriced;
+        self.tokens_in += i128::from(rollup.tokens_in);
+        self.tokens_out += i128::from(rollup.tokens_out);
+        self.cost_nanos += i128::from(rollup.cost_nanos);
+        self.latency_calls += rollup.latency_calls;
+        self.latency_sum_ms += i128::from(rollup.latency_sum_ms);
+    }
+
+    /// Adds other sums.
+    pub fn merge(&mut self, other: &Self) {
+        self.calls += other.calls;
+        self.succeeded += other.succeeded;
+        self.errors += other.errors;
+        self.blocked += other.blocked;
+        self.unpriced += other.unpriced;
+        self.tokens_in += other.tokens_in;
+        self.tokens_out += other.tokens_out;
+        self.cost_nanos += other.cost_nanos;
+        self.latency_calls += other.latency_calls;
+        self.latency_sum_ms += other.latency_sum_ms;
+    }
+}
+
+/// An account as it stands, with the instant to decide at.
+#[derive(Clone, Debug)]
+pub struct Standing {
+    /// The account, in which only holds that are open at `now` count.
+    pub account: Account,
+    /// The instant.
+    pub now: Timestamp,
+}
+
+/// An open reservation in a list.
+#[derive(Clone, Debug)]
+pub struct OpenReservation {
+    /// The call.
+    pub call_id: CallId,
+    /// The reservation.
+    pub reservation: Reservation,
+}
+
+/// A store of Bursar: what any of its databases answers.
+///
+/// Every method about a tenant takes the tenant first and answers nothing of any other.
+#[async_trait]
+pub trait Store: Send + Sync + 'static {
+    /// The instant, by the clock that decides.
+    fn now(&self) -> Timestamp;
+
+    /// The account of an integration with the current month, deleted integrations included.
+    async fn standing(
+        &self,
+        tenant_id: TenantId,
+        integration_id: IntegrationId,
+    ) -> Result<Option<Standing>, StoreError>;
+
+    /// An earlier month of an account; what nobody used is the default.
+    async fn counter(
+        &self,
+        tenant_id: TenantId,
+        integration_id: IntegrationId,
+        month: Month,
+    ) -> Result<Counter, StoreError>;
+
+    /// The open reservations of a tenant, or of one integration, by expiry.
+    async fn open_reservations(
+        &self,
+        tenant_id: TenantId,
+        integration_id: Option<IntegrationId>,
+        page: Page,
+    ) -> Result<Paged<OpenReservation>, StoreError>;
+
+    /// A tenant.
+    async fn tenant(&self, tenant_id: TenantId) -> Result<Option<TenantRow>, StoreError>;
+
+    /// The tenants, oldest first.
+    async fn tenants(&self, page: Page) -> Result<Paged<TenantRow>, StoreError>;
+
+    /// An API key.
+    async fn api_key(
+        &self,
+        tenant_id: TenantId,
+        api_key_id: ApiKeyId,
+    ) -> Result<Option<ApiKeyRow>, StoreError>;
+
+    /// The API keys of a tenant, oldest first.
+    async fn api_keys(
+        &self,
+        tenant_id: TenantId,
+        page: Page,
+    ) -> Result<Paged<ApiKeyRow>, StoreError>;
+
+    /// A live integration.
+    async fn integration(
+        &self,
+        tenant_id: TenantId,
+        integration_id: IntegrationId,
+    ) -> Result<Option<IntegrationRow>, StoreError>;
+
+    /// The live integrations of a tenant, oldest first.
+    async fn integrations(
+        &self,
+        tenant_id: TenantId,
+        filter: IntegrationFilter,
+        page: Page,
+    ) -> Result<Paged<IntegrationRow>, StoreError>;
+
+    /// A key of an integration that is not deleted.
+    async fn integration_key(
+        &self,
+        tenant_id: TenantId,
+        integration_id: IntegrationId,
+        integration_key_id: IntegrationKeyId,
+    ) -> Result<Option<IntegrationKeyRow>, StoreError>;
+
+    /// The keys of an integration, oldest first.
+    async fn integration_keys(
+        &self,
+        tenant_id: TenantId,
+        integration_id: IntegrationId,
+        page: Page,
+    ) -> Result<Paged<IntegrationKeyRow>, StoreError>;
+
+    /// Usage by integration over days, both inclusive; integrations without calls are absent.
+    async fn usage_by_integration(
+        &self,
+        tenant_id: TenantId,
+        integration_id: Option<IntegrationId>,
+        first: Day,
+        last: Day,
+    ) -> Result<Vec<IntegrationUsage>, StoreError>;
+
+    /// Usage by day and integration over days, both inclusive; days without calls are absent.
+    async fn usage_by_day(
+        &self,
+        tenant_id: TenantId,
+        integration_id: Option<IntegrationId>,
+        first: Day,
+        last: Day,
+    ) -> Result<Vec<DayUsage>, StoreError>;
+
+    /// Entries, newest first by (`occurred_at`, id).
+    async fn usage_history(
+        &self,
+        tenant_id: TenantId,
+        filter: HistoryFilter,
+        page: Page,
+    ) -> Result<Vec<UsageRow>, StoreError>;
+}

@@ -1,0 +1,134 @@
+//! Rows of the control plane, as storage keeps them.
+
+use bursar_core::{
+    ApiKeyId, AuditId, CostSource, EntryId, EntryKind, Integration, IntegrationId,
+    IntegrationKeyId, Nanos, OnboardingState, PolicyResult, TenantId, TenantLifecycle, Timestamp,
+    TokenBuckets, UsageStatus,
+};
+
+/// A tenant.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[expect(missing_docs, reason = "the fields are the contract's words")]
+pub struct TenantRow {
+    pub tenant_id: TenantId,
+    pub name: String,
+    pub lifecycle: TenantLifecycle,
+    pub onboarding: OnboardingState,
+    pub created_at: Timestamp,
+    pub updated_at: Timestamp,
+}
+
+/// An integration: what decides, and what only describes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[expect(missing_docs, reason = "the fields are the contract's words")]
+pub struct IntegrationRow {
+    pub tenant_id: TenantId,
+    pub integration_id: IntegrationId,
+    pub name: String,
+    pub provider_type: String,
+    /// Goes in and never comes out.
+    pub credential_ref: Option<String>,
+    /// A JSON object as text; goes in and never comes out.
+    pub config: String,
+    /// Scheme, host and port of the base URL in `config`, to which the credential is bound.
+    pub origin: Option<String>,
+    /// Status, health and limits.
+    pub rules: Integration,
+    pub health_checked_at: Option<Timestamp>,
+    pub health_message: Option<String>,
+    pub default_model: Option<String>,
+    pub created_at: Timestamp,
+    pub updated_at: Timestamp,
+    pub created_by: String,
+    pub deleted_at: Option<Timestamp>,
+}
+
+/// The keyed hash of a secret.
+pub type SecretHash = [u8; 32];
+
+/// An API key without its secret.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[expect(missing_docs, reason = "the fields are the contract's words")]
+pub struct ApiKeyRow {
+    pub tenant_id: TenantId,
+    pub api_key_id: ApiKeyId,
+    pub name: String,
+    /// Scopes, separated by spaces.
+    pub scopes: String,
+    pub secret_hash: SecretHash,
+    pub created_at: Timestamp,
+    pub created_by: String,
+    pub expires_at: Option<Timestamp>,
+    pub revoked_at: Option<Timestamp>,
+    pub last_used_at: Option<Timestamp>,
+}
+
+/// A key of one integration without its secret.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[expect(missing_docs, reason = "the fields are the contract's words")]
+pub struct IntegrationKeyRow {
+    pub tenant_id: TenantId,
+    pub integration_id: IntegrationId,
+    pub integration_key_id: IntegrationKeyId,
+    pub name: Option<String>,
+    pub secret_hash: SecretHash,
+    pub created_at: Timestamp,
+    pub created_by: String,
+    pub revoked_at: Option<Timestamp>,
+    pub last_used_at: Option<Timestamp>,
+}
+
+/// Who did something, and in which request.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Actor {
+    /// `founder`, `customer`, `machine` or `system`.
+    pub actor_type: &'static str,
+    /// Which one: the id of a key, the subject of a token; never a secret.
+    pub actor_id: String,
+    /// The request, as in `meta.request_id`.
+    pub request_id: String,
+}
+
+/// One row of the audit log.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[expect(missing_docs, reason = "the fields are the contract's words")]
+pub struct AuditRow {
+    pub tenant_id: TenantId,
+    pub audit_id: AuditId,
+    pub at: Timestamp,
+    pub actor: Actor,
+    /// What was done: `integration.create`.
+    pub action: &'static str,
+    pub target_type: &'static str,
+    pub target_id: String,
+    /// A JSON object of what changed; never a secret.
+    pub detail: String,
+}
+
+/// One entry of the ledger, as history shows it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[expect(missing_docs, reason = "the fields are the contract's words")]
+pub struct UsageRow {
+    pub entry_id: EntryId,
+    pub integration_id: IntegrationId,
+    pub kind: EntryKind,
+    pub call_id: String,
+    pub session_id: Option<String>,
+    pub agent_id: Option<String>,
+    pub provider: String,
+    pub model: String,
+    pub tokens: TokenBuckets,
+    pub cost: Nanos,
+    pub cost_source: CostSource,
+    pub reported_cost: Option<Nanos>,
+    pub computed_cost: Option<Nanos>,
+    pub usage_status: UsageStatus,
+    pub latency_ms: Option<i64>,
+    pub policy_result: PolicyResult,
+    pub error_code: Option<String>,
+    pub error_message: Option<String>,
+    /// A JSON object as text; nothing stands for `{}`.
+    pub metadata: Option<String>,
+    pub occurred_at: Timestamp,
+    pub created_at: Timestamp,
+}

@@ -1,0 +1,344 @@
+//! Rows of the control plane: read by writer and readers alike, written by the writer.
+
+use bursar_core::{
+    ApiKeyId, Integration, IntegrationId, IntegrationKeyId, LimitSettings, TenantId, Timestamp,
+};
+use rusqlite::{Connection, OptionalExtension, Row, params};
+
+use super::lane::SqliteLane;
+use super::load::get;
+use super::store_error;
+use crate::codec::{self, id, timestamp};
+use crate::error::StoreError;
+use crate::lane::ControlTx;
+use crate::row::{ApiKeyRow, AuditRow, IntegrationKeyRow, IntegrationRow, TenantRow};
+
+const SELECT_TENANT: &str = "select tenant_id, name, lifecycle, onboarding, created_at, updated_at \
+     from tenants where tenant_id = ?1";
+const UPSERT_TENANT: &str = "insert into tenants (tenant_id, name, lifecycle, onboarding, \
+     created_at, updated_at) values (?1, ?2, ?3, ?4, ?5, ?6) \
+     on conflict (tenant_id) do update set name = excluded.name, \
+     lifecycle = excluded.lifecycle, onboarding = excluded.onboarding, \
+     updated_at = excluded.updated_at";
+const SELECT_INTEGRATION: &str = "select tenant_id, integration_id, name, provider_type, \
+     credential_ref, config, origin, status, health, health_checked_at, health_message, \
+     default_model, budget_limit_cents, token_limit_month, rate_limit_rpm, cost_basis, created_at, \
+     updated_at, created_by, deleted_at from integrations \
+     where tenant_id = ?1 and integration_id = ?2";
+const SELECT_INTEGRATION_NAMED: &str = "select integration_id from integrations \
+     where tenant_id = ?1 and name = ?2 and deleted_at is null";
+const UPSERT_INTEGRATION: &str = "insert into integrations (tenant_id, integration_id, name, \
+     provider_type, credential_ref, config, origin, status, health, health_checked_at, \
+     health_message, default_model, budget_limit_cents, token_limit_month, rate_limit_rpm, \
+     cost_basis, created_at, updated_at, created_by, deleted_at) \
+     values (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, \
+     ?19, ?20) \
+     on conflict (tenant_id, integration_id) do update set name = excluded.name, \
+     credential_ref = excluded.credential_ref, config = excluded.config, \
+     origin = excluded.origin, status = excluded.status, health = excluded.health, \
+     health_checked_at = excluded.health_checked_at, health_message = excluded.health_message, \
+     default_model = excluded.default_model, budget_limit_cents = excluded.budget_limit_cents, \
+     token_limit_month = excluded.token_limit_month, rate_limit_rpm = excluded.rate_limit_rpm, \
+     cost_basis = excluded.cost_basis, updated_at = excluded.updated_at, \
+     deleted_at = excluded.deleted_at";
+const SELECT_API_KEY: &str = "select tenant_id, api_key_id, name, scopes, secret_hash, created_at, \
+     created_by, expires_at, revoked_at, last_used_at from api_keys \
+     where tenant_id = ?1 and api_key_id = ?2";
+const UPSERT_API_KEY: &str = "insert into api_keys (tenant_id, api_key_id, name, scopes, \
+     secret_hash, created_at, created_by, expires_at, revoked_at, last_used_at) \
+     values (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10) \
+     on conflict (tenant_id, api_key_id) do update set expires_at = excluded.expires_at, \
+     revoked_at = excluded.revoked_at, last_used_at = excluded.last_used_at";
+const SELECT_INTEGRATION_KEY: &str = "select tenant_id, integration_id, integration_key_id, name, \
+     secret_hash, created_at, created_by, revoked_at, last_used_at from integration_keys \
+     where tenant_id = ?1 and integration_id = ?2 and integration_key_id = ?3";
+const UPSERT_INTEGRATION_KEY: &str = "insert into integration_keys (tenant_id, integration_id, \
+     integration_key_id, name, secret_hash, created_at, created_by, revoked_at, last_used_at) \
+     values (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9) \
+     on conflict (tenant_id, integration_id, integration_key_id) do update set \
+     revoked_at = excluded.revoked_at, last_used_at = excluded.last_used_at";
+const INSERT_AUDIT: &str = "insert into audit (audit_id, tenant_id, at, actor_type, actor_id, \
+     action, target_type, target_id, request_id, detail) \
+     values (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)";
+
+/// The one row of a statement, read by `read`.
+fn one<T>(
+    db: &Connection,
+    sql: &str,
+    key: impl rusqlite::Params,
+    read: impl FnOnce(&Row<'_>) -> Result<T, StoreError>,
+) -> Result<Option<T>, StoreError> {
+    let mut statement = db.prepare_cached(sql).map_err(store_error)?;
+    let mut rows = statement.query(key).map_err(store_error)?;
+    rows.next().map_err(store_error)?.map(read).transpose()
+}
+
+pub(super) fn optional_instant(row: &Row<'_>, at: usize) -> Result<Option<Timestamp>, StoreError> {
+    get::<Option<i64>>(row, at)?.map(timestamp).transpose()
+}
+
+/// A tenant.
+pub(super) fn tenant(
+    db: &Connection,
+    tenant_id: TenantId,
+) -> Result<Option<TenantRow>, StoreError> {
+    one(db, SELECT_TENANT, params![tenant_id.number()], tenant_row)
+}
+
+pub(super) fn tenant_row(row: &Row<'_>) -> Result<TenantRow, StoreError> {
+    Ok(TenantRow {
+        tenant_id: id(TenantId::from_number, get(row, 0)?)?,
+        name: get(row, 1)?,
+        lifecycle: codec::lifecycle(get(row, 2)?)?,
+        onboarding: codec::onboarding(get(row, 3)?)?,
+        created_at: timestamp(get(row, 4)?)?,
+        updated_at: timestamp(get(row, 5)?)?,
+    })
+}
+
+/// An integration, deleted ones included.
+pub(super) fn integration(
+    db: &Connection,
+    tenant_id: TenantId,
+    integration_id: IntegrationId,
+) -> Result<Option<IntegrationRow>, StoreError> {
+    let key = params![tenant_id.number(), integration_id.number()];
+    one(db, SELECT_INTEGRATION, key, integration_row)
+}
+
+pub(super) fn integration_row(row: &Row<'_>) -> Result<IntegrationRow, StoreError> {
+    let limits = LimitSettings {
+        budget_limit_cents: get(row, 12)?,
+        token_limit_month: get(row, 13)?,
+        rate_limit_rpm: get(row, 14)?,
+    };
+    Ok(IntegrationRow {
+        tenant_id: id(TenantId::from_number, get(row, 0)?)?,
+        integration_id: id(IntegrationId::from_number, get(row, 1)?)?,
+        name: get(row, 2)?,
+        provider_type: get(row, 3)?,
+        credential_ref: get(row, 4)?,
+        config: get(row, 5)?,
+        origin: get(row, 6)?,
+        rules: Integration {
+            status: codec::status(get(row, 7)?)?,
+            health: codec::health(get(row, 8)?)?,
+            limits,
+            cost_basis: codec::cost_basis(get(row, 15)?)?,
+        },
+        health_checked_at: optional_instant(row, 9)?,
+        health_message: get(row, 10)?,
+        default_model: get(row, 11)?,
+        created_at: timestamp(get(row, 16)?)?,
+        updated_at: timestamp(get(row, 17)?)?,
+        created_by: get(row, 18)?,
+        deleted_at: optional_instant(row, 19)?,
+    })
+}
+
+/// An API key, revoked ones included.
+pub(super) fn api_key(
+    db: &Connection,
+    tenant_id: TenantId,
+    api_key_id: ApiKeyId,
+) -> Result<Option<ApiKeyRow>, StoreError> {
+    let key = params![tenant_id.number(), api_key_id.number()];
+    one(db, SELECT_API_KEY, key, api_key_row)
+}
+
+pub(super) fn api_key_row(row: &Row<'_>) -> Result<ApiKeyRow, StoreError> {
+    Ok(ApiKeyRow {
+        tenant_id: id(TenantId::from_number, get(row, 0)?)?,
+        api_key_id: id(ApiKeyId::from_number, get(row, 1)?)?,
+        name: get(row, 2)?,
+        scopes: get(row, 3)?,
+        secret_hash: get(row, 4)?,
+        created_at: timestamp(get(row, 5)?)?,
+        created_by: get(row, 6)?,
+        expires_at: optional_instant(row, 7)?,
+        revoked_at: optional_instant(row, 8)?,
+        last_used_at: optional_instant(row, 9)?,
+    })
+}
+
+/// A key of an integration, revoked ones included.
+pub(super) fn integration_key(
+    db: &Connection,
+    tenant_id: TenantId,
+    integration_id: IntegrationId,
+    integration_key_id: IntegrationKeyId,
+) -> Result<Option<IntegrationKeyRow>, StoreError> {
+    let key = params![tenant_id.number(), integration_id.number(), integration_key_id.number()];
+    one(db, SELECT_INTEGRATION_KEY, key, integration_key_row)
+}
+
+pub(super) fn integration_key_row(row: &Row<'_>) -> Result<IntegrationKeyRow, StoreError> {
+    Ok(IntegrationKeyRow {
+        tenant_id: id(TenantId::from_number, get(row, 0)?)?,
+        integration_id: id(IntegrationId::from_number, get(row, 1)?)?,
+        integration_key_id: id(IntegrationKeyId::from_number, get(row, 2)?)?,
+        name: get(row, 3)?,
+        secret_hash: get(row, 4)?,
+        created_at: timestamp(get(row, 5)?)?,
+        created_by: get(row, 6)?,
+        revoked_at: optional_instant(row, 7)?,
+        last_used_at: optional_instant(row, 8)?,
+    })
+}
+
+fn micros(instant: Option<Timestamp>) -> Option<i64> {
+    instant.map(Timestamp::micros)
+}
+
+impl SqliteLane {
+    fn put(&self, sql: &str, row: impl rusqlite::Params) -> Result<(), StoreError> {
+        let mut statement = self.connection.prepare_cached(sql).map_err(store_error)?;
+        statement.execute(row).map(|_| ()).map_err(store_error)
+    }
+}
+
+impl ControlTx for SqliteLane {
+    fn now(&self) -> Timestamp {
+        self.now
+    }
+
+    fn allot(&mut self, count: usize) -> i64 {
+        self.allot_numbers(count)
+    }
+
+    fn tenant(&mut self, tenant_id: TenantId) -> Result<Option<TenantRow>, StoreError> {
+        tenant(&self.connection, tenant_id)
+    }
+
+    fn put_tenant(&mut self, row: &TenantRow) -> Result<(), StoreError> {
+        let TenantRow { tenant_id, name, lifecycle, onboarding, created_at, updated_at } = row;
+        self.staged.changed_tenants.push(*tenant_id);
+        let lifecycle = codec::lifecycle_code(*lifecycle);
+        let onboarding = codec::onboarding_code(*onboarding);
+        let (created_at, updated_at) = (created_at.micros(), updated_at.micros());
+        let row = params![tenant_id.number(), name, lifecycle, onboarding, created_at, updated_at];
+        self.put(UPSERT_TENANT, row)
+    }
+
+    fn integration(
+        &mut self,
+        tenant_id: TenantId,
+        integration_id: IntegrationId,
+    ) -> Result<Option<IntegrationRow>, StoreError> {
+        integration(&self.connection, tenant_id, integration_id)
+    }
+
+    fn integration_named(
+        &mut self,
+        tenant_id: TenantId,
+        name: &str,
+    ) -> Result<Option<IntegrationId>, StoreError> {
+        let mut statement =
+            self.connection.prepare_cached(SELECT_INTEGRATION_NAMED).map_err(store_error)?;
+        let number: Option<i64> = statement
+            .query_row(params![tenant_id.number(), name], |row| row.get(0))
+            .optional()
+            .map_err(store_error)?;
+        number.map(|number| id(IntegrationId::from_number, number)).transpose()
+    }
+
+    fn put_integration(&mut self, row: &IntegrationRow) -> Result<(), StoreError> {
+        self.staged.changed_integrations.push(row.integration_id);
+        let Integration { status, health, limits, cost_basis } = row.rules;
+        self.put(
+            UPSERT_INTEGRATION,
+            params![
+                row.tenant_id.number(),
+                row.integration_id.number(),
+                row.name,
+                row.provider_type,
+                row.credential_ref,
+                row.config,
+                row.origin,
+                codec::status_code(status),
+                codec::health_code(health),
+                micros(row.health_checked_at),
+                row.health_message,
+                row.default_model,
+                limits.budget_limit_cents,
+                limits.token_limit_month,
+                limits.rate_limit_rpm,
+                codec::cost_basis_code(cost_basis),
+                row.created_at.micros(),
+                row.updated_at.micros(),
+                row.created_by,
+                micros(row.deleted_at),
+            ],
+        )
+    }
+
+    fn api_key(
+        &mut self,
+        tenant_id: TenantId,
+        api_key_id: ApiKeyId,
+    ) -> Result<Option<ApiKeyRow>, StoreError> {
+        api_key(&self.connection, tenant_id, api_key_id)
+    }
+
+    fn put_api_key(&mut self, row: &ApiKeyRow) -> Result<(), StoreError> {
+        self.put(
+            UPSERT_API_KEY,
+            params![
+                row.tenant_id.number(),
+                row.api_key_id.number(),
+                row.name,
+                row.scopes,
+                row.secret_hash,
+                row.created_at.micros(),
+                row.created_by,
+                micros(row.expires_at),
+                micros(row.revoked_at),
+                micros(row.last_used_at),
+            ],
+        )
+    }
+
+    fn integration_key(
+        &mut self,
+        tenant_id: TenantId,
+        integration_id: IntegrationId,
+        integration_key_id: IntegrationKeyId,
+    ) -> Result<Option<IntegrationKeyRow>, StoreError> {
+        integration_key(&self.connection, tenant_id, integration_id, integration_key_id)
+    }
+
+    fn put_integration_key(&mut self, row: &IntegrationKeyRow) -> Result<(), StoreError> {
+        self.put(
+            UPSERT_INTEGRATION_KEY,
+            params![
+                row.tenant_id.number(),
+                row.integration_id.number(),
+                row.integration_key_id.number(),
+                row.name,
+                row.secret_hash,
+                row.created_at.micros(),
+                row.created_by,
+                micros(row.revoked_at),
+                micros(row.last_used_at),
+            ],
+        )
+    }
+
+    fn put_audit(&mut self, row: &AuditRow) -> Result<(), StoreError> {
+        self.put(
+            INSERT_AUDIT,
+            params![
+                row.audit_id.number(),
+                row.tenant_id.number(),
+                row.at.micros(),
+                row.actor.actor_type,
+                row.actor.actor_id,
+                row.action,
+                row.target_type,
+                row.target_id,
+                row.actor.request_id,
+                row.detail,
+            ],
+        )
+    }
+}

@@ -1,0 +1,178 @@
+//! The writer of the embedded store.
+
+use std::collections::HashMap;
+use std::fs::File;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use bursar_core::{
+    Account, Book, CallKey, EntryId, HoldChange, IntegrationId, TenantId, Timestamp,
+};
+use rusqlite::Connection;
+
+use super::view::{Holds, View};
+use super::{Clock, load, open_writer, save, store_error};
+use crate::error::StoreError;
+use crate::lane::{Lane, Wanted};
+
+const MAX_ENTRY_ID: &str = "select coalesce(max(entry_id), 0) from usage_entries";
+const MAX_AUDIT_ID: &str = "select coalesce(max(audit_id), 0) from audit";
+const OPEN_INTEGRATIONS: &str = "select distinct tenant_id, integration_id from calls \
+     where reservation_state = 1";
+
+pub(super) struct SqliteLane {
+    pub(super) connection: Connection,
+    path: PathBuf,
+    /// Held as long as the lane lives.
+    _lock: File,
+    view: Arc<View>,
+    clock: Clock,
+    pub(super) now: Timestamp,
+    next_number: i64,
+    /// Call ids that this transaction claimed, with the entries they were claimed for.
+    pub(super) claims: HashMap<(TenantId, CallKey), Option<EntryId>>,
+    pub(super) staged: Staged,
+    /// Whether the connection failed in a way after which it must be opened anew.
+    broken: bool,
+}
+
+/// What memory takes over when the transaction is durable.
+#[derive(Default)]
+pub(super) struct Staged {
+    pub(super) accounts: HashMap<IntegrationId, Account>,
+    pub(super) loaded_holds: HashMap<IntegrationId, Holds>,
+    pub(super) changes: Vec<HoldChange>,
+    pub(super) changed_integrations: Vec<IntegrationId>,
+    pub(super) changed_tenants: Vec<TenantId>,
+}
+
+impl SqliteLane {
+    pub(super) fn new(
+        connection: Connection,
+        path: PathBuf,
+        lock: File,
+        view: Arc<View>,
+        clock: Clock,
+    ) -> rusqlite::Result<Self> {
+        let max = |sql: &str| connection.query_row(sql, [], |row| row.get::<_, i64>(0));
+        let last = max(MAX_ENTRY_ID)?.max(max(MAX_AUDIT_ID)?);
+        // Ids are instants in microseconds, so the last one is also the last known instant.
+        let now = Timestamp::from_micros(last).unwrap_or(Timestamp::MIN);
+        view.advance(now);
+        let mut lane = Self {
+            connection,
+            path,
+            _lock: lock,
+            view,
+            clock,
+            now,
+            next_number: last + 1,
+            claims: HashMap::new(),
+            staged: Staged::default(),
+            broken: false,
+        };
+        // Reservations that an earlier process left open have to expire here.
+        if let Err(error) = lane.load_open_accounts() {
+            tracing::warn!(error = &error as &dyn std::error::Error, "open reservations");
+        }
+        Ok(lane)
+    }
+
+    /// The view's copy of an account and its due holds, or the stored ones.
+    pub(super) fn account(
+        &mut self,
+        tenant_id: TenantId,
+        integration_id: IntegrationId,
+    ) -> Result<Option<(Account, Vec<bursar_core::Hold>)>, StoreError> {
+        if let Some((account, due)) = self.view.borrow(integration_id, self.now) {
+            return Ok((account.tenant_id == tenant_id).then_some((account, due)));
+        }
+        let Some(account) = load::account(&self.connection, tenant_id, integration_id, self.now)?
+        else {
+            return Ok(None);
+        };
+        let holds = load::open_holds(&self.connection, tenant_id, integration_id)?;
+        let due = holds.values().filter(|hold| hold.expires_at <= self.now).copied().collect();
+        self.staged.loaded_holds.insert(integration_id, holds);
+        Ok(Some((account, due)))
+    }
+
+    pub(super) fn integrations_due(&self) -> Vec<(TenantId, IntegrationId)> {
+        self.view.integrations_due(self.now)
+    }
+
+    fn load_open_accounts(&mut self) -> Result<(), StoreError> {
+        self.begin()?;
+        let mut wanted = Wanted::default();
+        {
+            let mut statement = self.connection.prepare(OPEN_INTEGRATIONS).map_err(store_error)?;
+            let mut rows = statement.query([]).map_err(store_error)?;
+            while let Some(row) = rows.next().map_err(store_error)? {
+                wanted.integrations.insert(load::integration_ref(row, 0)?);
+            }
+        }
+        let book = self.load(&wanted)?;
+        self.save(book)?;
+        self.commit()
+    }
+}
+
+impl Lane for SqliteLane {
+    fn begin(&mut self) -> Result<(), StoreError> {
+        if self.broken {
+            self.connection = open_writer(&self.path).map_err(store_error)?;
+            self.broken = false;
+        }
+        self.claims.clear();
+        self.staged = Staged::default();
+        self.now = self.view.not_before((self.clock)()).max(self.now);
+        self.connection.execute_batch("begin immediate").map_err(store_error)
+    }
+
+    fn load<'a>(&mut self, wanted: &Wanted<'a>) -> Result<Book<'a>, StoreError> {
+        load::book(self, wanted)
+    }
+
+    fn save(&mut self, book: Book<'_>) -> Result<(), StoreError> {
+        save::book(self, &book)?;
+        let (accounts, changes) = book.into_published();
+        self.staged.accounts = accounts;
+        self.staged.changes = changes;
+        Ok(())
+    }
+
+    fn commit(&mut self) -> Result<(), StoreError> {
+        if let Err(error) = self.connection.execute_batch("commit") {
+            self.broken = true;
+            self.view.clear();
+            return Err(StoreError::Unavailable(Arc::new(error)));
+        }
+        let staged = std::mem::take(&mut self.staged);
+        self.view.publish(self.now, staged.accounts, staged.loaded_holds, staged.changes);
+        for integration_id in staged.changed_integrations {
+            self.view.forget(integration_id);
+        }
+        for tenant_id in staged.changed_tenants {
+            self.view.forget_tenant(tenant_id);
+        }
+        self.view.advance(self.now);
+        Ok(())
+    }
+
+    fn rollback(&mut self) {
+        self.staged = Staged::default();
+        self.claims.clear();
+        if !self.connection.is_autocommit() && self.connection.execute_batch("rollback").is_err() {
+            self.broken = true;
+        }
+    }
+}
+
+impl SqliteLane {
+    /// The first of `count` numbers: instants in microseconds, so that ids sort by time.
+    pub(super) fn allot_numbers(&mut self, count: usize) -> i64 {
+        let first = self.next_number.max((self.clock)().micros());
+        self.next_number = first.saturating_add(i64::try_from(count).unwrap_or(i64::MAX));
+        first
+    }
+}

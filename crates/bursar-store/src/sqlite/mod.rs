@@ -1,0 +1,346 @@
+//! The embedded store: one SQLite file, one writer thread, a pool of readers.
+//!
+//! This process is the only one that has the file open, which a lock beside it ensures, so the
+//! accounts that decide live in memory ([`view`]) and change only after a commit.
+
+mod control;
+mod history;
+mod lane;
+mod load;
+mod read;
+mod save;
+mod schema;
+mod view;
+
+use std::fs::{File, TryLockError};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use bursar_core::{
+    ApiKeyId, Counter, Day, IntegrationId, IntegrationKeyId, Month, TenantId, Timestamp,
+};
+use parking_lot::Mutex;
+use rusqlite::{Connection, ErrorCode, OpenFlags};
+use tokio::sync::Semaphore;
+
+use crate::error::StoreError;
+use crate::lane::Lane;
+use crate::query::{
+    DayUsage, HistoryFilter, IntegrationFilter, IntegrationUsage, OpenReservation, Page, Paged,
+    Standing, Store,
+};
+use crate::row::{ApiKeyRow, IntegrationKeyRow, IntegrationRow, TenantRow, UsageRow};
+
+/// Reads the time; injected, so that tests own it.
+pub type Clock = Arc<dyn Fn() -> Timestamp + Send + Sync>;
+
+/// Reading connections, and so queries that run at once.
+const READERS: usize = 4;
+/// Pages of 4 KiB in the log before it is moved into the file: 64 MiB. A small figure (SQLite's
+/// own is 1,000) writes the pages of the dedupe index again and again.
+const CHECKPOINT_PAGES: u32 = 16_000;
+
+/// Why a data file cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// Another process uses it.
+    #[error("{0} is in use by another bursar process; stop it, or choose another data folder")]
+    InUse(PathBuf),
+    /// The file cannot be opened, read or made.
+    #[error("cannot open {path}: {cause}")]
+    File {
+        /// Which.
+        path: PathBuf,
+        /// What the system said.
+        cause: std::io::Error,
+    },
+    /// SQLite does not accept it.
+    #[error("cannot use {path} as a database: {cause}")]
+    Database {
+        /// Which.
+        path: PathBuf,
+        /// What SQLite said.
+        cause: rusqlite::Error,
+    },
+    /// A newer server has changed the schema in a way that this one does not know.
+    #[error("{path} has schema {found}, which needs a newer bursar (this one knows {known})")]
+    NewerSchema {
+        /// Which.
+        path: PathBuf,
+        /// The schema of the file.
+        found: u32,
+        /// The newest schema that this binary knows.
+        known: u32,
+    },
+    /// The keys in the file were hashed with another secret key.
+    #[error(
+        "{0} belongs to another secret key: start bursar with the BURSAR_SECRET_KEY (or the \
+         secret-key file) with which its keys were made"
+    )]
+    OtherSecretKey(PathBuf),
+}
+
+/// The embedded store.
+pub struct SqliteStore {
+    readers: Readers,
+    view: Arc<view::View>,
+    clock: Clock,
+}
+
+impl SqliteStore {
+    /// Opens a data file, makes it when it is not there, and brings its schema up to date.
+    ///
+    /// What an earlier process left in the log is moved into the file and synced first, so that
+    /// nothing is answered from pages that only the system's cache remembers.
+    ///
+    /// # Errors
+    /// [`OpenError`], in words for the operator.
+    pub fn open(
+        path: &Path,
+        clock: Clock,
+        secret_fingerprint: &str,
+    ) -> Result<(Arc<Self>, Box<dyn Lane>), OpenError> {
+        let lock = lock_beside(path)?;
+        let database = |cause| OpenError::Database { path: path.to_owned(), cause };
+        let mut writer = open_writer(path).map_err(database)?;
+        schema::migrate(&mut writer, path)?;
+        schema::check_secret(&writer, path, secret_fingerprint)?;
+        let view = Arc::new(view::View::default());
+        let readers = Readers::open(path).map_err(database)?;
+        let lane = lane::SqliteLane::new(
+            writer,
+            path.to_owned(),
+            lock,
+            Arc::clone(&view),
+            Arc::clone(&clock),
+        )
+        .map_err(database)?;
+        Ok((Arc::new(Self { readers, view, clock }), Box::new(lane)))
+    }
+
+    async fn read<T: Send + 'static>(
+        &self,
+        query: impl FnOnce(&Connection) -> Result<T, StoreError> + Send + 'static,
+    ) -> Result<T, StoreError> {
+        self.readers.read(query).await
+    }
+}
+
+/// Holds the file's lock, which the system takes back when the process ends, however it ends.
+fn lock_beside(path: &Path) -> Result<File, OpenError> {
+    let lock_path = path.with_extension("lock");
+    let file = |cause| OpenError::File { path: lock_path.clone(), cause };
+    let lock =
+        File::options().create(true).truncate(false).write(true).open(&lock_path).map_err(file)?;
+    match lock.try_lock() {
+        Ok(()) => Ok(lock),
+        Err(TryLockError::WouldBlock) => Err(OpenError::InUse(path.to_owned())),
+        Err(TryLockError::Error(cause)) => Err(file(cause)),
+    }
+}
+
+/// Opens the writing connection and moves what the log still holds into the file.
+fn open_writer(path: &Path) -> rusqlite::Result<Connection> {
+    let connection = Connection::open(path)?;
+    connection.pragma_update(None, "journal_mode", "wal")?;
+    connection.pragma_update(None, "synchronous", "full")?;
+    connection.pragma_update(None, "foreign_keys", "on")?;
+    connection.pragma_update(None, "cache_size", -65_536)?;
+    connection.pragma_update(None, "temp_store", "memory")?;
+    connection.pragma_update(None, "wal_autocheckpoint", CHECKPOINT_PAGES)?;
+    connection.set_prepared_statement_cache_capacity(64);
+    connection.query_row("pragma wal_checkpoint(truncate)", [], |_| Ok(()))?;
+    Ok(connection)
+}
+
+/// Connections that only read; each query waits for a free one, never for the writer.
+struct Readers {
+    free: Arc<Mutex<Vec<Connection>>>,
+    permits: Arc<Semaphore>,
+}
+
+impl Readers {
+    fn open(path: &Path) -> rusqlite::Result<Self> {
+        let mut free = Vec::with_capacity(READERS);
+        for _ in 0..READERS {
+            let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+            let connection = Connection::open_with_flags(path, flags)?;
+            connection.pragma_update(None, "cache_size", -8_192)?;
+            connection.set_prepared_statement_cache_capacity(64);
+            free.push(connection);
+        }
+        let permits = Arc::new(Semaphore::new(READERS));
+        Ok(Self { free: Arc::new(Mutex::new(free)), permits })
+    }
+
+    async fn read<T: Send + 'static>(
+        &self,
+        query: impl FnOnce(&Connection) -> Result<T, StoreError> + Send + 'static,
+    ) -> Result<T, StoreError> {
+        let permit = Arc::clone(&self.permits).acquire_owned().await;
+        let permit = permit.map_err(|_| StoreError::Closed)?;
+        let free = Arc::clone(&self.free);
+        let task = tokio::task::spawn_blocking(move || {
+            let _permit = permit;
+            let connection = free.lock().pop().ok_or(StoreError::Closed)?;
+            let result = query(&connection);
+            free.lock().push(connection);
+            result
+        });
+        task.await.unwrap_or(Err(StoreError::Closed))
+    }
+}
+
+/// What an error of SQLite means for the caller.
+fn store_error(error: rusqlite::Error) -> StoreError {
+    let Some(code) = error.sqlite_error_code() else {
+        return StoreError::Statement(Arc::new(error));
+    };
+    if code == ErrorCode::ConstraintViolation {
+        return StoreError::Exists(Arc::new(error));
+    }
+    // Whatever else SQLite says is about the file, the disk or the memory, not the command.
+    let of_command = matches!(
+        code,
+        ErrorCode::TypeMismatch | ErrorCode::TooBig | ErrorCode::ParameterOutOfRange
+    );
+    if of_command {
+        StoreError::Statement(Arc::new(error))
+    } else {
+        StoreError::Unavailable(Arc::new(error))
+    }
+}
+
+#[async_trait]
+impl Store for SqliteStore {
+    fn now(&self) -> Timestamp {
+        self.view.not_before((self.clock)())
+    }
+
+    async fn standing(
+        &self,
+        tenant_id: TenantId,
+        integration_id: IntegrationId,
+    ) -> Result<Option<Standing>, StoreError> {
+        let now = self.now();
+        let account = self.view.account(tenant_id, integration_id, now)?;
+        Ok(account.map(|account| Standing { account, now }))
+    }
+
+    async fn counter(
+        &self,
+        tenant_id: TenantId,
+        integration_id: IntegrationId,
+        month: Month,
+    ) -> Result<Counter, StoreError> {
+        self.read(move |db| load::counter(db, tenant_id, integration_id, month)).await
+    }
+
+    async fn open_reservations(
+        &self,
+        tenant_id: TenantId,
+        integration_id: Option<IntegrationId>,
+        page: Page,
+    ) -> Result<Paged<OpenReservation>, StoreError> {
+        let now = self.now();
+        self.read(move |db| read::open_reservations(db, tenant_id, integration_id, now, page)).await
+    }
+
+    async fn tenant(&self, tenant_id: TenantId) -> Result<Option<TenantRow>, StoreError> {
+        self.read(move |db| control::tenant(db, tenant_id)).await
+    }
+
+    async fn tenants(&self, page: Page) -> Result<Paged<TenantRow>, StoreError> {
+        self.read(move |db| read::tenants(db, page)).await
+    }
+
+    async fn api_key(
+        &self,
+        tenant_id: TenantId,
+        api_key_id: ApiKeyId,
+    ) -> Result<Option<ApiKeyRow>, StoreError> {
+        self.read(move |db| control::api_key(db, tenant_id, api_key_id)).await
+    }
+
+    async fn api_keys(
+        &self,
+        tenant_id: TenantId,
+        page: Page,
+    ) -> Result<Paged<ApiKeyRow>, StoreError> {
+        self.read(move |db| read::api_keys(db, tenant_id, page)).await
+    }
+
+    async fn integration(
+        &self,
+        tenant_id: TenantId,
+        integration_id: IntegrationId,
+    ) -> Result<Option<IntegrationRow>, StoreError> {
+        let row = self.read(move |db| control::integration(db, tenant_id, integration_id)).await?;
+        Ok(row.filter(|row| row.deleted_at.is_none()))
+    }
+
+    async fn integrations(
+        &self,
+        tenant_id: TenantId,
+        filter: IntegrationFilter,
+        page: Page,
+    ) -> Result<Paged<IntegrationRow>, StoreError> {
+        self.read(move |db| read::integrations(db, tenant_id, &filter, page)).await
+    }
+
+    async fn integration_key(
+        &self,
+        tenant_id: TenantId,
+        integration_id: IntegrationId,
+        integration_key_id: IntegrationKeyId,
+    ) -> Result<Option<IntegrationKeyRow>, StoreError> {
+        self.read(move |db| {
+            let owner = control::integration(db, tenant_id, integration_id)?;
+            if owner.is_none_or(|owner| owner.deleted_at.is_some()) {
+                return Ok(None);
+            }
+            control::integration_key(db, tenant_id, integration_id, integration_key_id)
+        })
+        .await
+    }
+
+    async fn integration_keys(
+        &self,
+        tenant_id: TenantId,
+        integration_id: IntegrationId,
+        page: Page,
+    ) -> Result<Paged<IntegrationKeyRow>, StoreError> {
+        self.read(move |db| read::integration_keys(db, tenant_id, integration_id, page)).await
+    }
+
+    async fn usage_by_integration(
+        &self,
+        tenant_id: TenantId,
+        integration_id: Option<IntegrationId>,
+        first: Day,
+        last: Day,
+    ) -> Result<Vec<IntegrationUsage>, StoreError> {
+        self.read(move |db| read::usage_by_integration(db, tenant_id, integration_id, first, last))
+            .await
+    }
+
+    async fn usage_by_day(
+        &self,
+        tenant_id: TenantId,
+        integration_id: Option<IntegrationId>,
+        first: Day,
+        last: Day,
+    ) -> Result<Vec<DayUsage>, StoreError> {
+        self.read(move |db| read::usage_by_day(db, tenant_id, integration_id, first, last)).await
+    }
+
+    async fn usage_history(
+        &self,
+        tenant_id: TenantId,
+        filter: HistoryFilter,
+        page: Page,
+    ) -> Result<Vec<UsageRow>, StoreError> {
+        self.read(move |db| history::usage_history(db, tenant_id, &filter, page)).await
+    }
+}

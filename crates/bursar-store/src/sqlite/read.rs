@@ -1,0 +1,214 @@
+//! Lists and sums: what readers ask. Sums come from rollups only.
+
+use bursar_core::{Day, IntegrationId, TenantId, Timestamp};
+use rusqlite::{Connection, Row, ToSql, named_params};
+
+use super::control::{api_key_row, integration_key_row, integration_row, tenant_row};
+use super::load::{self, get};
+use super::store_error;
+use crate::codec::{self, id};
+use crate::error::StoreError;
+use crate::query::{
+    DayUsage, IntegrationFilter, IntegrationUsage, OpenReservation, Page, Paged, Sums,
+};
+use crate::row::{ApiKeyRow, IntegrationKeyRow, IntegrationRow, TenantRow};
+
+const COUNT_TENANTS: &str = "select count(*) from tenants";
+const LIST_TENANTS: &str = "select tenant_id, name, lifecycle, onboarding, created_at, updated_at \
+     from tenants order by tenant_id limit :limit offset :offset";
+const COUNT_API_KEYS: &str = "select count(*) from api_keys where tenant_id = :tenant";
+const LIST_API_KEYS: &str = "select tenant_id, api_key_id, name, scopes, secret_hash, created_at, \
+     created_by, expires_at, revoked_at, last_used_at from api_keys where tenant_id = :tenant \
+     order by api_key_id limit :limit offset :offset";
+const COUNT_INTEGRATIONS: &str = "select count(*) from integrations \
+     where tenant_id = :tenant and deleted_at is null and (:status is null or status = :status) \
+     and (:provider is null or provider_type = :provider)";
+const LIST_INTEGRATIONS: &str = "select tenant_id, integration_id, name, provider_type, \
+     credential_ref, config, origin, status, health, health_checked_at, health_message, \
+     default_model, budget_limit_cents, token_limit_month, rate_limit_rpm, cost_basis, created_at, \
+     updated_at, created_by, deleted_at from integrations \
+     where tenant_id = :tenant and deleted_at is null and (:status is null or status = :status) \
+     and (:provider is null or provider_type = :provider) \
+     order by integration_id limit :limit offset :offset";
+const COUNT_INTEGRATION_KEYS: &str = "select count(*) from integration_keys \
+     where tenant_id = :tenant and integration_id = :integration";
+const LIST_INTEGRATION_KEYS: &str = "select tenant_id, integration_id, integration_key_id, name, \
+     secret_hash, created_at, created_by, revoked_at, last_used_at from integration_keys \
+     where tenant_id = :tenant and integration_id = :integration \
+     order by integration_key_id limit :limit offset :offset";
+const COUNT_OPEN: &str = "select count(*) from calls where tenant_id = :tenant \
+     and (:integration is null or integration_id = :integration) \
+     and reservation_state = 1 and expires_at > :now";
+const LIST_OPEN: &str = "select call_id, integration_id, estimated_cost_nanos, estimated_tokens, \
+     model, ttl_seconds, decision, reserved_at, expires_at, reservation_state, ended_at \
+     from calls where tenant_id = :tenant \
+     and (:integration is null or integration_id = :integration) \
+     and reservation_state = 1 and expires_at > :now \
+     order by expires_at, call_key limit :limit offset :offset";
+const LIST_DAYS: &str = "select i.integration_id, i.name, i.provider_type, r.start, r.calls, \
+     r.succeeded, r.errors, r.blocked, r.unpriced, r.tokens_in, r.tokens_out, r.cost_nanos, \
+     r.latency_calls, r.latency_sum_ms \
+     from integrations i join rollups r \
+     on r.tenant_id = i.tenant_id and r.integration_id = i.integration_id \
+     where i.tenant_id = :tenant and (:integration is null or i.integration_id = :integration) \
+     and r.grain = 2 and r.start between :first and :last order by r.start, i.integration_id";
+
+/// A page of a statement and the number of all rows.
+fn page<T>(
+    db: &Connection,
+    (count, list): (&str, &str),
+    key: &[(&str, &dyn ToSql)],
+    page: Page,
+    read: impl Fn(&Row<'_>) -> Result<T, StoreError>,
+) -> Result<Paged<T>, StoreError> {
+    let mut statement = db.prepare_cached(count).map_err(store_error)?;
+    let total = statement.query_row(key, |row| row.get(0)).map_err(store_error)?;
+    let mut key = key.to_vec();
+    key.push((":limit", &page.limit));
+    key.push((":offset", &page.offset));
+    let mut statement = db.prepare_cached(list).map_err(store_error)?;
+    let mut found = statement.query(key.as_slice()).map_err(store_error)?;
+    let mut rows = Vec::new();
+    while let Some(row) = found.next().map_err(store_error)? {
+        rows.push(read(row)?);
+    }
+    Ok(Paged { rows, total })
+}
+
+pub(super) fn tenants(db: &Connection, of: Page) -> Result<Paged<TenantRow>, StoreError> {
+    page(db, (COUNT_TENANTS, LIST_TENANTS), &[], of, tenant_row)
+}
+
+pub(super) fn api_keys(
+    db: &Connection,
+    tenant_id: TenantId,
+    of: Page,
+) -> Result<Paged<ApiKeyRow>, StoreError> {
+    let key = named_params! { ":tenant": tenant_id.number() };
+    page(db, (COUNT_API_KEYS, LIST_API_KEYS), key, of, api_key_row)
+}
+
+pub(super) fn integrations(
+    db: &Connection,
+    tenant_id: TenantId,
+    filter: &IntegrationFilter,
+    of: Page,
+) -> Result<Paged<IntegrationRow>, StoreError> {
+    let key = named_params! {
+        ":tenant": tenant_id.number(),
+        ":status": filter.status.map(codec::status_code),
+        ":provider": filter.provider_type,
+    };
+    page(db, (COUNT_INTEGRATIONS, LIST_INTEGRATIONS), key, of, integration_row)
+}
+
+pub(super) fn integration_keys(
+    db: &Connection,
+    tenant_id: TenantId,
+    integration_id: IntegrationId,
+    of: Page,
+) -> Result<Paged<IntegrationKeyRow>, StoreError> {
+    let key = named_params! {
+        ":tenant": tenant_id.number(),
+        ":integration": integration_id.number(),
+    };
+    page(db, (COUNT_INTEGRATION_KEYS, LIST_INTEGRATION_KEYS), key, of, integration_key_row)
+}
+
+pub(super) fn open_reservations(
+    db: &Connection,
+    tenant_id: TenantId,
+    integration_id: Option<IntegrationId>,
+    now: Timestamp,
+    of: Page,
+) -> Result<Paged<OpenReservation>, StoreError> {
+    let key = named_params! {
+        ":tenant": tenant_id.number(),
+        ":integration": integration_id.map(IntegrationId::number),
+        ":now": now.micros(),
+    };
+    page(db, (COUNT_OPEN, LIST_OPEN), key, of, |row| {
+        let reservation = load::reservation(row, 0)?
+            .ok_or_else(|| StoreError::Corrupt("an open reservation".to_owned()))?;
+        Ok(OpenReservation { call_id: reservation.request.call_id.clone(), reservation })
+    })
+}
+
+/// The rollups of days, one call of `take` each, ordered by day and integration.
+fn each_day(
+    db: &Connection,
+    tenant_id: TenantId,
+    integration_id: Option<IntegrationId>,
+    (first, last): (Day, Day),
+    mut take: impl FnMut(IntegrationId, Day, &Row<'_>, Sums) -> Result<(), StoreError>,
+) -> Result<(), StoreError> {
+    let mut statement = db.prepare_cached(LIST_DAYS).map_err(store_error)?;
+    let key = named_params! {
+        ":tenant": tenant_id.number(),
+        ":integration": integration_id.map(IntegrationId::number),
+        ":first": first.number(),
+        ":last": last.number(),
+    };
+    let mut rows = statement.query(key).map_err(store_error)?;
+    while let Some(row) = rows.next().map_err(store_error)? {
+        let sums = Sums {
+            calls: get(row, 4)?,
+            succeeded: get(row, 5)?,
+            errors: get(row, 6)?,
+            blocked: get(row, 7)?,
+            unpriced: get(row, 8)?,
+            tokens_in: i128::from(get::<i64>(row, 9)?),
+            tokens_out: i128::from(get::<i64>(row, 10)?),
+            cost_nanos: i128::from(get::<i64>(row, 11)?),
+            latency_calls: get(row, 12)?,
+            latency_sum_ms: i128::from(get::<i64>(row, 13)?),
+        };
+        let integration_id = id(IntegrationId::from_number, get(row, 0)?)?;
+        take(integration_id, Day::from_number(get(row, 3)?), row, sums)?;
+    }
+    Ok(())
+}
+
+pub(super) fn usage_by_integration(
+    db: &Connection,
+    tenant_id: TenantId,
+    integration_id: Option<IntegrationId>,
+    first: Day,
+    last: Day,
+) -> Result<Vec<IntegrationUsage>, StoreError> {
+    let mut usage = std::collections::BTreeMap::new();
+    each_day(db, tenant_id, integration_id, (first, last), |integration_id, _, row, sums| {
+        let found = match usage.entry(integration_id) {
+            std::collections::btree_map::Entry::Occupied(found) => found.into_mut(),
+            std::collections::btree_map::Entry::Vacant(new) => new.insert(IntegrationUsage {
+                integration_id,
+                name: get(row, 1)?,
+                provider_type: get(row, 2)?,
+                sums: Sums::default(),
+            }),
+        };
+        found.sums.merge(&sums);
+        Ok(())
+    })?;
+    Ok(usage.into_values().collect())
+}
+
+pub(super) fn usage_by_day(
+    db: &Connection,
+    tenant_id: TenantId,
+    integration_id: Option<IntegrationId>,
+    first: Day,
+    last: Day,
+) -> Result<Vec<DayUsage>, StoreError> {
+    let mut days: Vec<DayUsage> = Vec::new();
+    each_day(db, tenant_id, integration_id, (first, last), |integration_id, day, _, sums| {
+        match days.last_mut() {
+            Some(found) if found.day == day && found.integration_id == integration_id => {
+                found.sums.merge(&sums);
+            }
+            _ => days.push(DayUsage { day, integration_id, sums }),
+        }
+        Ok(())
+    })?;
+    Ok(days)
+}

@@ -1,0 +1,325 @@
+//! Saving: entries, calls, counters, rates and rollups, aggregated once a group.
+
+use bursar_core::{
+    Account, Book, Call, CallKey, Entry, EntryId, IntegrationId, Reservation, ReservationState,
+    TenantId,
+};
+use rusqlite::{Connection, OptionalExtension, params};
+
+use super::lane::SqliteLane;
+use super::store_error;
+use crate::codec::{self, SCOPE_INTEGRATION};
+use crate::error::StoreError;
+use crate::rollup::{LabelKind, Labels, Rollup, RollupKey, aggregate};
+
+const INSERT_ENTRY: &str = "insert into usage_entries (entry_id, tenant_id, integration_id, kind, \
+     call_id, session_id, agent_id, provider, model, tokens_in, tokens_out, tokens_cache_read, \
+     tokens_cache_write, tokens_reasoning, cost_nanos, cost_source, reported_cost_nanos, \
+     computed_cost_nanos, price_version, usage_status, latency_ms, policy_result, error_code, \
+     error_message, metadata, occurred_at, created_at) \
+     values (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, \
+     ?19, ?20, ?21, ?22, ?23, ?24, ?25, ?26, ?27)";
+const UPDATE_CALL: &str = "update calls set entry_id = ?3, call_id = ?4, integration_id = ?5, \
+     estimated_cost_nanos = ?6, estimated_tokens = ?7, model = ?8, ttl_seconds = ?9, \
+     decision = ?10, reserved_at = ?11, expires_at = ?12, reservation_state = ?13, ended_at = ?14 \
+     where tenant_id = ?1 and call_key = ?2";
+const UPDATE_ENTRY: &str = "update calls set entry_id = ?3 where tenant_id = ?1 and call_key = ?2";
+const DELETE_CLAIM: &str = "delete from calls where tenant_id = ?1 and call_key = ?2";
+const EXPIRE_CALL: &str = "update calls set reservation_state = ?3, ended_at = expires_at \
+     where tenant_id = ?1 and call_key = ?2";
+const UPSERT_COUNTER: &str = "insert into counters (tenant_id, scope_kind, scope_id, month, \
+     used_cost_nanos, used_tokens, used_calls, held_cost_nanos, held_tokens, held_calls, last_at) \
+     values (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11) \
+     on conflict (tenant_id, scope_kind, scope_id, month) do update set \
+     used_cost_nanos = excluded.used_cost_nanos, used_tokens = excluded.used_tokens, \
+     used_calls = excluded.used_calls, held_cost_nanos = excluded.held_cost_nanos, \
+     held_tokens = excluded.held_tokens, held_calls = excluded.held_calls, \
+     last_at = excluded.last_at";
+const UPSERT_RATE: &str = "insert into rate_slots (tenant_id, scope_kind, scope_id, slot, second, \
+     calls) values (?1, ?2, ?3, ?4, ?5, ?6) \
+     on conflict (tenant_id, scope_kind, scope_id, slot) do update set \
+     second = excluded.second, calls = excluded.calls";
+const UPSERT_ROLLUP: &str = "insert into rollups (tenant_id, integration_id, grain, start, \
+     provider, label, calls, succeeded, errors, blocked, unpriced, tokens_in, tokens_out, \
+     tokens_cache_read, tokens_cache_write, tokens_reasoning, cost_nanos, latency_calls, \
+     latency_sum_ms, latency_00, latency_01, latency_02, latency_03, latency_04, latency_05, \
+     latency_06, latency_07, latency_08, latency_09, latency_10, latency_11, latency_12, \
+     latency_13, latency_14, latency_15) \
+     values (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, \
+     ?19, ?20, ?21, ?22, ?23, ?24, ?25, ?26, ?27, ?28, ?29, ?30, ?31, ?32, ?33, ?34, ?35) \
+     on conflict (tenant_id, integration_id, grain, start, provider, label) do update set \
+     calls = calls + excluded.calls, succeeded = succeeded + excluded.succeeded, \
+     errors = errors + excluded.errors, blocked = blocked + excluded.blocked, \
+     unpriced = unpriced + excluded.unpriced, tokens_in = tokens_in + excluded.tokens_in, \
+     tokens_out = tokens_out + excluded.tokens_out, \
+     tokens_cache_read = tokens_cache_read + excluded.tokens_cache_read, \
+     tokens_cache_write = tokens_cache_write + excluded.tokens_cache_write, \
+     tokens_reasoning = tokens_reasoning + excluded.tokens_reasoning, \
+     cost_nanos = cost_nanos + excluded.cost_nanos, \
+     latency_calls = latency_calls + excluded.latency_calls, \
+     latency_sum_ms = latency_sum_ms + excluded.latency_sum_ms, \
+     latency_00 = latency_00 + excluded.latency_00, latency_01 = latency_01 + excluded.latency_01, \
+     latency_02 = latency_02 + excluded.latency_02, latency_03 = latency_03 + excluded.latency_03, \
+     latency_04 = latency_04 + excluded.latency_04, latency_05 = latency_05 + excluded.latency_05, \
+     latency_06 = latency_06 + excluded.latency_06, latency_07 = latency_07 + excluded.latency_07, \
+     latency_08 = latency_08 + excluded.latency_08, latency_09 = latency_09 + excluded.latency_09, \
+     latency_10 = latency_10 + excluded.latency_10, latency_11 = latency_11 + excluded.latency_11, \
+     latency_12 = latency_12 + excluded.latency_12, latency_13 = latency_13 + excluded.latency_13, \
+     latency_14 = latency_14 + excluded.latency_14, latency_15 = latency_15 + excluded.latency_15";
+const SELECT_LABEL: &str = "select 1 from rollup_labels \
+     where tenant_id = ?1 and kind = ?2 and provider = ?3 and label = ?4";
+const COUNT_LABELS: &str = "select count(*) from rollup_labels where tenant_id = ?1 and kind = ?2";
+const INSERT_LABEL: &str =
+    "insert into rollup_labels (tenant_id, kind, provider, label) values (?1, ?2, ?3, ?4)";
+
+/// Writes everything that a book says changed.
+pub(super) fn book(lane: &SqliteLane, book: &Book<'_>) -> Result<(), StoreError> {
+    let db = &lane.connection;
+    entries(db, book.entries())?;
+    for (key, call) in book.calls() {
+        match lane.claims.get(key) {
+            Some(claimed) => claimed_call(db, book, *key, call, *claimed)?,
+            None if call.is_changed() => update_call(db, book, *key, call)?,
+            None => {}
+        }
+    }
+    expired(db, book)?;
+    for (integration_id, account) in book.accounts() {
+        counters(db, *integration_id, account)?;
+    }
+    for (key, rollup) in aggregate(book.entries(), &mut StoredLabels(db))? {
+        upsert_rollup(db, &key, &rollup)?;
+    }
+    Ok(())
+}
+
+fn entries(db: &Connection, entries: &[Entry<'_>]) -> Result<(), StoreError> {
+    let mut insert = db.prepare_cached(INSERT_ENTRY).map_err(store_error)?;
+    for entry in entries {
+        let usage = entry.usage;
+        insert
+            .execute(params![
+                entry.entry_id.number(),
+                entry.tenant_id.number(),
+                usage.integration_id.number(),
+                codec::kind_code(entry.kind),
+                usage.call_id.as_str(),
+                usage.session_id,
+                usage.agent_id,
+                usage.provider,
+                usage.model,
+                usage.tokens.tokens_in(),
+                usage.tokens.tokens_out(),
+                usage.tokens.cache_read(),
+                usage.tokens.cache_write(),
+                usage.tokens.reasoning(),
+                entry.cost.get(),
+                codec::cost_source_code(entry.cost_source),
+                usage.cost.map(bursar_core::Nanos::get),
+                entry.computed_cost.map(bursar_core::Nanos::get),
+                entry.price_version,
+                codec::usage_status_code(entry.usage_status),
+                usage.latency_ms,
+                codec::policy_code(usage.policy_result),
+                usage.error_code,
+                usage.error_message,
+                usage.metadata,
+                entry.occurred_at.micros(),
+                entry.created_at.micros(),
+            ])
+            .map_err(store_error)?;
+    }
+    Ok(())
+}
+
+/// A call id that this group claimed: kept as claimed, completed, or given back.
+fn claimed_call(
+    db: &Connection,
+    book: &Book<'_>,
+    key: (TenantId, CallKey),
+    call: &Call,
+    claimed: Option<EntryId>,
+) -> Result<(), StoreError> {
+    if call.is_void() {
+        let mut delete = db.prepare_cached(DELETE_CLAIM).map_err(store_error)?;
+        delete.execute(params![key.0.number(), key.1.0.to_be_bytes()]).map_err(store_error)?;
+        return Ok(());
+    }
+    if call.reservation.is_none() && book.entry_id(call) == claimed {
+        return Ok(());
+    }
+    update_call(db, book, key, call)
+}
+
+fn update_call(
+    db: &Connection,
+    book: &Book<'_>,
+    (tenant_id, key): (TenantId, CallKey),
+    call: &Call,
+) -> Result<(), StoreError> {
+    let entry_id = book.entry_id(call).map(EntryId::number);
+    let key = key.0.to_be_bytes();
+    let Some(reservation) = &call.reservation else {
+        let mut update = db.prepare_cached(UPDATE_ENTRY).map_err(store_error)?;
+        update.execute(params![tenant_id.number(), key, entry_id]).map_err(store_error)?;
+        return Ok(());
+    };
+    let Reservation { request, decision, created_at, expires_at, state, ended_at } = reservation;
+    let mut update = db.prepare_cached(UPDATE_CALL).map_err(store_error)?;
+    update
+        .execute(params![
+            tenant_id.number(),
+            key,
+            entry_id,
+            request.call_id.as_str(),
+            request.integration_id.number(),
+            request.estimate.cost.get(),
+            request.estimate.tokens,
+            request.model,
+            request.ttl_seconds,
+            codec::decision_text(decision),
+            created_at.micros(),
+            expires_at.micros(),
+            codec::reservation_state_code(*state),
+            ended_at.map(bursar_core::Timestamp::micros),
+        ])
+        .map_err(store_error)?;
+    Ok(())
+}
+
+/// Ends the reservations that expired and that no command of the group named.
+fn expired(db: &Connection, book: &Book<'_>) -> Result<(), StoreError> {
+    let state = codec::reservation_state_code(ReservationState::Expired);
+    let mut expire = db.prepare_cached(EXPIRE_CALL).map_err(store_error)?;
+    for hold in book.expired() {
+        if !book.calls().contains_key(&(hold.tenant_id, hold.call)) {
+            let key = hold.call.0.to_be_bytes();
+            expire.execute(params![hold.tenant_id.number(), key, state]).map_err(store_error)?;
+        }
+    }
+    Ok(())
+}
+
+fn counters(
+    db: &Connection,
+    integration_id: IntegrationId,
+    account: &Account,
+) -> Result<(), StoreError> {
+    let tenant = account.tenant_id.number();
+    let scope = integration_id.number();
+    let mut upsert = db.prepare_cached(UPSERT_COUNTER).map_err(store_error)?;
+    for (month, counter) in account.changed_months() {
+        upsert
+            .execute(params![
+                tenant,
+                SCOPE_INTEGRATION,
+                scope,
+                month.number(),
+                counter.used.cost.get(),
+                counter.used.tokens,
+                counter.used.calls,
+                counter.held.cost.get(),
+                counter.held.tokens,
+                counter.held.calls,
+                counter.last_at.micros(),
+            ])
+            .map_err(store_error)?;
+    }
+    let mut upsert = db.prepare_cached(UPSERT_RATE).map_err(store_error)?;
+    for (slot, second, calls) in account.rate.changed() {
+        upsert
+            .execute(params![tenant, SCOPE_INTEGRATION, scope, slot, second, calls])
+            .map_err(store_error)?;
+    }
+    Ok(())
+}
+
+fn upsert_rollup(db: &Connection, key: &RollupKey<'_>, rollup: &Rollup) -> Result<(), StoreError> {
+    let Rollup {
+        calls,
+        succeeded,
+        errors,
+        blocked,
+        unpriced,
+        tokens_in,
+        tokens_out,
+        tokens_cache_read,
+        tokens_cache_write,
+        tokens_reasoning,
+        cost_nanos,
+        latency_calls,
+        latency_sum_ms,
+        latency_buckets: [l0, l1, l2, l3, l4, l5, l6, l7, l8, l9, l10, l11, l12, l13, l14, l15],
+    } = rollup;
+    let mut upsert = db.prepare_cached(UPSERT_ROLLUP).map_err(store_error)?;
+    upsert
+        .execute(params![
+            key.tenant_id.number(),
+            key.integration_id.number(),
+            key.grain.code(),
+            key.start,
+            key.provider,
+            key.label,
+            calls,
+            succeeded,
+            errors,
+            blocked,
+            unpriced,
+            tokens_in,
+            tokens_out,
+            tokens_cache_read,
+            tokens_cache_write,
+            tokens_reasoning,
+            cost_nanos,
+            latency_calls,
+            latency_sum_ms,
+            l0,
+            l1,
+            l2,
+            l3,
+            l4,
+            l5,
+            l6,
+            l7,
+            l8,
+            l9,
+            l10,
+            l11,
+            l12,
+            l13,
+            l14,
+            l15,
+        ])
+        .map_err(store_error)?;
+    Ok(())
+}
+
+struct StoredLabels<'a>(&'a Connection);
+
+impl Labels for StoredLabels<'_> {
+    fn admit(
+        &mut self,
+        tenant_id: TenantId,
+        kind: LabelKind,
+        provider: &str,
+        label: &str,
+    ) -> Result<bool, StoreError> {
+        let tenant = tenant_id.number();
+        let key = params![tenant, kind.code(), provider, label];
+        let mut select = self.0.prepare_cached(SELECT_LABEL).map_err(store_error)?;
+        let known: Option<i64> =
+            select.query_row(key, |row| row.get(0)).optional().map_err(store_error)?;
+        if known.is_some() {
+            return Ok(true);
+        }
+        let mut count = self.0.prepare_cached(COUNT_LABELS).map_err(store_error)?;
+        let labels: i64 =
+            count.query_row(params![tenant, kind.code()], |row| row.get(0)).map_err(store_error)?;
+        if labels >= kind.max() {
+            return Ok(false);
+        }
+        let mut insert = self.0.prepare_cached(INSERT_LABEL).map_err(store_error)?;
+        insert.execute(key).map_err(store_error)?;
+        Ok(true)
+    }
+}

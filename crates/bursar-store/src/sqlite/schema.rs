@@ -1,0 +1,75 @@
+//! The schema of the file: a ladder of migrations, forward only.
+
+use std::path::Path;
+
+use rusqlite::{Connection, OptionalExtension, params};
+
+use super::OpenError;
+
+/// One step of the ladder.
+struct Migration {
+    version: u32,
+    sql: &'static str,
+    /// The oldest schema whose binary still works with the file after this step.
+    oldest_known: u32,
+}
+
+const MIGRATIONS: &[Migration] = &[Migration {
+    version: 1,
+    sql: include_str!("../../migrations/sqlite/0001_ledger.sql"),
+    oldest_known: 1,
+}];
+
+const SELECT_SERVER: &str = "select value from server where name = ?1";
+const UPSERT_SERVER: &str = "insert into server (name, value) values (?1, ?2) \
+     on conflict (name) do update set value = excluded.value";
+
+/// Brings the file up to the newest schema that this binary knows.
+pub(super) fn migrate(connection: &mut Connection, path: &Path) -> Result<(), OpenError> {
+    let database = |cause| OpenError::Database { path: path.to_owned(), cause };
+    let found: u32 =
+        connection.query_row("pragma user_version", [], |row| row.get(0)).map_err(database)?;
+    let known = MIGRATIONS.last().map_or(0, |last| last.version);
+    if found > known {
+        let oldest = server_value(connection, "oldest_known").map_err(database)?;
+        let oldest = oldest.and_then(|text| text.parse::<u32>().ok()).unwrap_or(found);
+        if oldest > known {
+            return Err(OpenError::NewerSchema { path: path.to_owned(), found, known });
+        }
+        return Ok(());
+    }
+    for migration in MIGRATIONS.iter().filter(|migration| migration.version > found) {
+        apply(connection, migration).map_err(database)?;
+    }
+    Ok(())
+}
+
+fn apply(connection: &mut Connection, migration: &Migration) -> rusqlite::Result<()> {
+    let tx = connection.transaction()?;
+    tx.execute_batch(migration.sql)?;
+    tx.pragma_update(None, "user_version", migration.version)?;
+    tx.execute(UPSERT_SERVER, params!["oldest_known", migration.oldest_known.to_string()])?;
+    tx.commit()
+}
+
+/// Ties the file to the secret key with which its keys are hashed.
+pub(super) fn check_secret(
+    connection: &Connection,
+    path: &Path,
+    fingerprint: &str,
+) -> Result<(), OpenError> {
+    let database = |cause| OpenError::Database { path: path.to_owned(), cause };
+    let known = server_value(connection, "secret_fingerprint").map_err(database)?;
+    match known {
+        Some(known) if known == fingerprint => Ok(()),
+        Some(_) => Err(OpenError::OtherSecretKey(path.to_owned())),
+        None => connection
+            .execute(UPSERT_SERVER, params!["secret_fingerprint", fingerprint])
+            .map(|_| ())
+            .map_err(database),
+    }
+}
+
+fn server_value(connection: &Connection, name: &str) -> rusqlite::Result<Option<String>> {
+    connection.query_row(SELECT_SERVER, params![name], |row| row.get(0)).optional()
+}
