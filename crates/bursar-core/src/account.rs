@@ -124,10 +124,15 @@ impl Account {
     /// Takes a hold out of what its month holds.
     ///
     /// # Errors
-    /// [`Overflow`] when the month was not loaded.
+    /// [`Overflow`] when the month was not loaded, or holds less than that: what is held can never
+    /// be below nothing, or the next call would be admitted on money that is not there.
     pub fn unhold(&mut self, month: Month, amount: Totals) -> Result<(), Overflow> {
         self.change(month, |counter| {
-            counter.held = counter.held.minus(amount)?;
+            let rest = counter.held.minus(amount)?;
+            if rest.cost < Nanos::ZERO || rest.tokens < 0 || rest.calls < 0 {
+                return Err(Overflow);
+            }
+            counter.held = rest;
             Ok(())
         })
     }

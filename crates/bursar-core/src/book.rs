@@ -6,6 +6,7 @@ use crate::account::{Account, Overflow, Totals};
 use crate::decide::{Decision, ReasonCode, decide, gate};
 use crate::entry::{CostSource, Entry, EntryKind, RecordedCall, UsageStatus};
 use crate::id::{EntryId, IntegrationId, TenantId};
+use crate::integration::CostBasis;
 use crate::money::Nanos;
 use crate::reservation::{Hold, Reservation, ReservationState, ReserveRequest};
 use crate::time::{Month, Timestamp};
@@ -250,12 +251,14 @@ impl<'a> Book<'a> {
     /// Opens a book at `now`.
     ///
     /// `calls` must hold every call that the commands name, `accounts` the account of every
-    /// integration that the commands, an open reservation of one of the calls or a hold in `due`
-    /// names, with every month that one of them falls into, and `due` must hold every open hold
-    /// of those accounts that expires at `now` or earlier. The holds in `due` expire here.
+    /// integration that the commands, a reservation of one of the calls or a hold in `due` names,
+    /// with every month that one of them falls into (the current one, that of a record's instant,
+    /// that of a reservation's creation, ended or not), and `due` must hold every open hold of
+    /// those accounts that expires at `now` or earlier, once. An integration without an account is
+    /// unknown. The holds in `due` expire here.
     ///
     /// # Errors
-    /// [`Overflow`] when an account or month of a due hold is missing.
+    /// [`Overflow`] when an account or month of a due hold is missing, or a hold is not due.
     pub fn open(
         now: Timestamp,
         accounts: HashMap<IntegrationId, Account>,
@@ -345,12 +348,17 @@ impl<'a> Book<'a> {
     }
 
     fn expire(&mut self, hold: Hold) -> Result<(), Overflow> {
+        if hold.expires_at > self.now {
+            return Err(Overflow);
+        }
         let account = self.accounts.get_mut(&hold.integration_id).ok_or(Overflow)?;
         account.unhold(hold.month, hold.amount)?;
         account.stamp(self.now);
-        if let Some(call) = self.calls.get_mut(&(hold.tenant_id, hold.call))
-            && let Some(reservation) = &mut call.reservation
-        {
+        if let Some(call) = self.calls.get_mut(&(hold.tenant_id, hold.call)) {
+            let reservation = call.reservation.as_mut().ok_or(Overflow)?;
+            if reservation.state != ReservationState::Open {
+                return Err(Overflow);
+            }
             end(reservation, ReservationState::Expired, reservation.expires_at);
             call.changed = true;
         }
@@ -386,8 +394,13 @@ impl<'a> Book<'a> {
         let Some(account) = account else {
             return Ok(RecordOutcome::Refused(RecordRefusal::IntegrationNotFound));
         };
-        let reservation = call.reservation.as_ref();
-        if reservation.is_some_and(|held| held.request.integration_id != usage.integration_id) {
+        let (reservation, elsewhere) = match &call.reservation {
+            Some(held) if held.request.integration_id == usage.integration_id => (Some(held), None),
+            other => (None, other.as_ref()),
+        };
+        // What is held for a call elsewhere must be settled or released there first. Once that
+        // reservation has ended, a caller may have gone to another provider: its record counts.
+        if elsewhere.is_some_and(|held| held.state_at(self.now) == ReservationState::Open) {
             return Ok(RecordOutcome::Conflict);
         }
         let default_instant = reservation.map_or(self.now, |held| held.created_at);
@@ -397,7 +410,8 @@ impl<'a> Book<'a> {
         }
         let settles =
             reservation.filter(|held| held.state_at(self.now) == ReservationState::Open).cloned();
-        let (cost, cost_source) = cost_of(usage, settles.as_ref());
+        let basis = account.integration.cost_basis;
+        let (cost, cost_source) = cost_of(usage, settles.as_ref(), basis);
         let amount = Totals { cost, tokens: usage.tokens.total(), calls: 1 };
 
         // The only step that may fail comes before the first change, so a refusal changes nothing.
@@ -455,10 +469,10 @@ impl<'a> Book<'a> {
             return Ok(ReserveOutcome::Refused(Decision::hard_blocked(code)));
         }
         let limits = account.integration.limits;
-        if limits.budget_limit_cents > 0 && request.estimate.cost == Nanos::ZERO {
+        if limits.budget_limit_cents > 0 && request.estimate.cost <= Nanos::ZERO {
             return Ok(ReserveOutcome::Rejected(ReserveRefusal::CostEstimateRequired));
         }
-        if limits.token_limit_month > 0 && request.estimate.tokens == 0 {
+        if limits.token_limit_month > 0 && request.estimate.tokens <= 0 {
             return Ok(ReserveOutcome::Rejected(ReserveRefusal::TokenEstimateRequired));
         }
         let decision = decide(account, request.estimate, self.now)?;
@@ -581,10 +595,14 @@ fn replay(call: &Call, request: &ReserveRequest, now: Timestamp) -> Option<Reser
 
 /// What a record costs and who says so.
 ///
-/// A settled reservation stands in for a price that nobody knows; a hold of nothing cannot, for an
-/// unknown cost must never look like a free call.
-fn cost_of(usage: &Usage, settles: Option<&Reservation>) -> (Nanos, CostSource) {
-    if let Some(reported) = usage.cost {
+/// A client that is not trusted never sets its cost. A settled reservation stands in for a figure
+/// that nobody has; a hold of nothing cannot, for an unknown cost must never look like a free call.
+fn cost_of(usage: &Usage, settles: Option<&Reservation>, basis: CostBasis) -> (Nanos, CostSource) {
+    let reported = match basis {
+        CostBasis::Reported => usage.cost,
+        CostBasis::Computed => None,
+    };
+    if let Some(reported) = reported {
         return (reported, CostSource::Reported);
     }
     match settles.map(|held| held.request.estimate.cost) {

@@ -123,7 +123,7 @@ impl<'a> Control<'a> {
         actor: &Actor,
         name: &str,
     ) -> Result<TenantRow, StoreError> {
-        let tenant_id = id(TenantId::from_number, tx.allot(1))?;
+        let tenant_id = id(TenantId::from_number, tx.allot(1)?)?;
         let now = tx.now();
         let row = TenantRow {
             tenant_id,
@@ -156,7 +156,7 @@ impl<'a> Control<'a> {
         secret_hash: impl FnOnce(ApiKeyId) -> SecretHash,
     ) -> Changed<ApiKeyRow> {
         accept!(self.active_tenant()?);
-        let api_key_id = id(ApiKeyId::from_number, self.tx.allot(1))?;
+        let api_key_id = id(ApiKeyId::from_number, self.tx.allot(1)?)?;
         let row = ApiKeyRow {
             tenant_id: self.tenant_id,
             api_key_id,
@@ -201,7 +201,7 @@ impl<'a> Control<'a> {
         if self.tx.integration_named(self.tenant_id, &draft.name)?.is_some() {
             return Ok(Err(ControlRefusal::NameTaken));
         }
-        let integration_id = id(IntegrationId::from_number, self.tx.allot(1))?;
+        let integration_id = id(IntegrationId::from_number, self.tx.allot(1)?)?;
         let now = self.tx.now();
         let row = IntegrationRow {
             tenant_id: self.tenant_id,
@@ -314,7 +314,7 @@ impl<'a> Control<'a> {
         secret_hash: impl FnOnce(IntegrationKeyId) -> SecretHash,
     ) -> Changed<IntegrationKeyRow> {
         accept!(self.live_integration(integration_id)?);
-        let integration_key_id = id(IntegrationKeyId::from_number, self.tx.allot(1))?;
+        let integration_key_id = id(IntegrationKeyId::from_number, self.tx.allot(1)?)?;
         let row = IntegrationKeyRow {
             tenant_id: self.tenant_id,
             integration_id,
@@ -402,7 +402,7 @@ impl<'a> Control<'a> {
     ) -> Result<(), StoreError> {
         let row = AuditRow {
             tenant_id: self.tenant_id,
-            audit_id: id(AuditId::from_number, self.tx.allot(1))?,
+            audit_id: id(AuditId::from_number, self.tx.allot(1)?)?,
             at: self.tx.now(),
             actor: self.actor.clone(),
             action,

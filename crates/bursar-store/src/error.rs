@@ -10,6 +10,10 @@ pub enum StoreError {
     /// A write may have been stored: repeat it with the same call id.
     #[error("storage is not available")]
     Unavailable(#[source] Cause),
+    /// Nothing was stored, and the same transaction may well succeed: a deadlock, a serialization
+    /// failure, a connection lost before its commit was sent. The writer tries again by itself.
+    #[error("storage asks to try again")]
+    Again(#[source] Cause),
     /// More is waiting than the queue holds; nothing was stored.
     #[error("too much is waiting to be written")]
     Overloaded,
@@ -35,7 +39,7 @@ impl StoreError {
     pub const fn is_definite(&self) -> bool {
         match self {
             Self::Statement(_) | Self::Exists(_) | Self::Corrupt(_) => true,
-            Self::Unavailable(_) | Self::Overloaded | Self::Closed => false,
+            Self::Unavailable(_) | Self::Again(_) | Self::Overloaded | Self::Closed => false,
         }
     }
 }

@@ -43,24 +43,27 @@ pub struct Wanted<'a> {
     pub integrations: BTreeSet<(TenantId, IntegrationId)>,
     /// The months that records name, beside the current one.
     pub months: BTreeSet<(IntegrationId, Month)>,
-    /// Whether every hold that is due is to be expired, whatever the commands touch.
-    pub sweep: bool,
 }
 
 /// The reads and writes of the control plane, inside a transaction of a lane.
 ///
 /// An implementation stores what it is given and checks only uniqueness.
 pub trait ControlTx {
-    /// The instant of the transaction.
+    /// The instant of the transaction. It may be provisional until a group is loaded; what then
+    /// counts is [`Book::now`].
     fn now(&self) -> Timestamp;
 
-    /// The first of `count` numbers in a row that no id of this store has.
-    fn allot(&mut self, count: usize) -> i64;
+    /// The first of `count` numbers in a row that no id of this store has, larger than those that
+    /// this lane allotted before; also outside a transaction.
+    ///
+    /// # Errors
+    /// [`StoreError`] as for every method here.
+    fn allot(&mut self, count: usize) -> Result<i64, StoreError>;
 
     /// A tenant.
     ///
     /// # Errors
-    /// [`StoreError`] as for every method here.
+    /// [`StoreError`].
     fn tenant(&mut self, tenant_id: TenantId) -> Result<Option<TenantRow>, StoreError>;
 
     /// Writes a tenant, new or changed.
@@ -141,13 +144,23 @@ pub trait ControlTx {
 /// [`ControlTx`]), then `commit`; `rollback` ends a transaction in which anything failed. State
 /// that a lane keeps in memory may change only after a commit that is known to have succeeded.
 pub trait Lane: ControlTx + Send {
-    /// Opens a transaction and takes its instant, which never falls behind an earlier one.
+    /// The integrations that have a hold which is due, at most `limit`; outside a transaction.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    fn due(&mut self, limit: usize) -> Result<Vec<(TenantId, IntegrationId)>, StoreError>;
+
+    /// Opens a transaction. Its instant never falls behind one that an account of it was decided
+    /// at before.
     ///
     /// # Errors
     /// [`StoreError::Unavailable`] when the database does not answer.
     fn begin(&mut self) -> Result<(), StoreError>;
 
-    /// Claims and loads what a group touches, and expires the holds that are due.
+    /// Claims and loads what a group touches, and expires the holds of its accounts that are due.
+    ///
+    /// Calls are claimed in key order, then accounts are locked in key order, then the clock and
+    /// everything else is read: what was read before a lock says nothing after it.
     ///
     /// # Errors
     /// [`StoreError`]; the transaction must be rolled back.

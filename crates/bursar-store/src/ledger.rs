@@ -19,6 +19,11 @@ use crate::error::StoreError;
 use crate::lane::{Claim, ControlTx, Lane, Wanted, WantedCall};
 use crate::queue::{Queue, Rank, Weighed};
 
+/// How often a transaction is run before its callers are told to come again.
+const ATTEMPTS_MAX: u32 = 5;
+/// Integrations whose due holds one sweep expires.
+const SWEEP_MAX: usize = 1_000;
+
 /// The one way to write.
 ///
 /// An answer is given only after its group is on stable storage. Dropping a future that waits does
@@ -317,27 +322,42 @@ fn change_alone(lane: &mut dyn Lane, mut control: Box<dyn ControlJob>) {
     control.answer(result);
 }
 
-/// Runs a body between begin and commit, and rolls back whatever fails.
+/// Runs a body between begin and commit, rolls back whatever fails, and tries again, a few times,
+/// what storage asks to try again.
 fn in_transaction<T>(
     lane: &mut dyn Lane,
-    body: impl FnOnce(&mut dyn Lane) -> Result<T, StoreError>,
+    mut body: impl FnMut(&mut dyn Lane) -> Result<T, StoreError>,
 ) -> Result<T, StoreError> {
-    let result = lane.begin().and_then(|()| {
-        let value = body(lane)?;
-        lane.commit()?;
-        Ok(value)
-    });
-    if result.is_err() {
-        lane.rollback();
+    let mut attempt = 1;
+    loop {
+        let result = lane.begin().and_then(|()| {
+            let value = body(lane)?;
+            lane.commit()?;
+            Ok(value)
+        });
+        match result {
+            Err(StoreError::Again(_)) if attempt < ATTEMPTS_MAX => {
+                lane.rollback();
+                attempt += 1;
+            }
+            Err(StoreError::Again(cause)) => {
+                lane.rollback();
+                return Err(StoreError::Unavailable(cause));
+            }
+            Err(error) => {
+                lane.rollback();
+                return Err(error);
+            }
+            Ok(value) => return Ok(value),
+        }
     }
-    result
 }
 
 /// One thing to do in a group; a job of a thousand records is a thousand steps.
 enum Step<'a> {
     Apply(TenantId, CallKey, Command<'a>),
+    /// Loads an account, which expires its holds that are due.
     Touch(TenantId, IntegrationId),
-    Sweep,
 }
 
 /// What a step came to; nothing for those that only load.
@@ -345,12 +365,20 @@ type StepOutcome = Result<Option<Outcome>, StoreError>;
 
 fn write_jobs(lane: &mut dyn Lane, jobs: Vec<Job>) {
     let records = jobs.iter().map(records_of).sum();
-    let mut next_number = lane.allot(records);
+    let sweeps = jobs.iter().any(|job| matches!(job.work, Work::Sweep { .. }));
+    let prepared = lane.allot(records).and_then(|first| {
+        let due = if sweeps { lane.due(SWEEP_MAX)? } else { Vec::new() };
+        Ok((first, due))
+    });
+    let (mut next_number, due) = match prepared {
+        Ok(prepared) => prepared,
+        Err(error) => return fail_all(jobs, &error),
+    };
     let mut steps = Vec::with_capacity(jobs.len().max(records));
     let mut counts = Vec::with_capacity(jobs.len());
     for job in &jobs {
         let before = steps.len();
-        push_steps(&mut steps, job, &mut next_number);
+        push_steps(&mut steps, job, &mut next_number, &due);
         counts.push(steps.len() - before);
     }
     let mut outcomes = write_steps(lane, &steps).into_iter();
@@ -360,9 +388,19 @@ fn write_jobs(lane: &mut dyn Lane, jobs: Vec<Job>) {
     }
 }
 
+fn fail_all(jobs: Vec<Job>, error: &StoreError) {
+    for job in jobs {
+        let outcomes = std::iter::repeat_with(|| Err(error.clone())).take(job.commands());
+        answer_job(job.work, outcomes);
+    }
+}
+
 /// Writes steps in one transaction. After a definite error of a statement the group is halved until
 /// the step at fault is alone; after anything else nothing is tried again.
 fn write_steps(lane: &mut dyn Lane, steps: &[Step<'_>]) -> Vec<StepOutcome> {
+    if steps.is_empty() {
+        return Vec::new();
+    }
     match in_transaction(lane, |lane| apply_steps(lane, steps)) {
         Ok(outcomes) => outcomes.into_iter().map(Ok).collect(),
         Err(error) if error.is_definite() && steps.len() > 1 => {
@@ -392,7 +430,7 @@ fn apply_steps(
     for step in steps {
         outcomes.push(match step {
             Step::Apply(tenant_id, key, command) => Some(book.apply(*tenant_id, *key, *command)?),
-            Step::Touch(..) | Step::Sweep => None,
+            Step::Touch(..) => None,
         });
     }
     lane.save(book)?;
@@ -411,13 +449,16 @@ fn records_of(job: &Job) -> usize {
     }
 }
 
-fn push_steps<'a>(steps: &mut Vec<Step<'a>>, job: &'a Job, next_number: &mut i64) {
-    let Some(tenant_id) = job.tenant_id else {
-        if matches!(job.work, Work::Sweep { .. }) {
-            steps.push(Step::Sweep);
-        }
-        return;
-    };
+fn push_steps<'a>(
+    steps: &mut Vec<Step<'a>>,
+    job: &'a Job,
+    next_number: &mut i64,
+    due: &[(TenantId, IntegrationId)],
+) {
+    if matches!(job.work, Work::Sweep { .. }) {
+        steps.extend(due.iter().map(|(tenant, integration)| Step::Touch(*tenant, *integration)));
+    }
+    let Some(tenant_id) = job.tenant_id else { return };
     let apply = |command: Command<'a>| {
         Step::Apply(tenant_id, call_key(tenant_id, command.call_id()), command)
     };
@@ -438,8 +479,7 @@ fn push_steps<'a>(steps: &mut Vec<Step<'a>>, job: &'a Job, next_number: &mut i64
             steps.push(apply(Command::Extend { call_id, only: *only, ttl_seconds }));
         }
         Work::Touch { integration_id, .. } => steps.push(Step::Touch(tenant_id, *integration_id)),
-        Work::Sweep { .. } => steps.push(Step::Sweep),
-        Work::Control(_) => {}
+        Work::Sweep { .. } | Work::Control(_) => {}
     }
 }
 
@@ -448,10 +488,6 @@ fn want<'a>(wanted: &mut Wanted<'a>, step: &Step<'a>) {
         Step::Apply(tenant_id, key, command) => (*tenant_id, *key, command),
         Step::Touch(tenant_id, integration_id) => {
             wanted.integrations.insert((*tenant_id, *integration_id));
-            return;
-        }
-        Step::Sweep => {
-            wanted.sweep = true;
             return;
         }
     };
@@ -470,7 +506,10 @@ fn want<'a>(wanted: &mut Wanted<'a>, step: &Step<'a>) {
     }
     let fresh = WantedCall { call_id: command.call_id(), claim };
     let call = wanted.calls.entry((tenant_id, key)).or_insert(fresh);
-    call.claim = call.claim.max(claim);
+    // The first record of a call in a group is the one that becomes its entry.
+    if !matches!(call.claim, Claim::Record(_)) {
+        call.claim = call.claim.max(claim);
+    }
 }
 
 /// Gives a job its outcomes; who stopped waiting does not hear them.
@@ -486,8 +525,7 @@ fn answer_job(work: Work, mut outcomes: impl Iterator<Item = StepOutcome>) {
         Work::Release { answer, .. } => send_one(answer, outcomes, as_release),
         Work::Extend { answer, .. } => send_one(answer, outcomes, as_extend),
         Work::Touch { answer, .. } | Work::Sweep { answer } => {
-            let outcome = outcomes.next().unwrap_or_else(|| Err(mixed_up()));
-            let _ = answer.send(outcome.map(|_| ()));
+            let _ = answer.send(outcomes.try_for_each(|outcome| outcome.map(|_| ())));
         }
         Work::Control(control) => control.answer(Err(mixed_up())),
     }

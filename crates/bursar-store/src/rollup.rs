@@ -1,6 +1,6 @@
 //! Rollups: what dashboards read, aggregated once a group.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use bursar_core::{CostSource, Entry, EntryKind, IntegrationId, PolicyResult, TenantId};
 
@@ -132,16 +132,15 @@ impl Rollup {
     }
 }
 
-/// Whether a label has rollups of its own; asked once a group and label.
+/// A label of a tenant: a model of a provider, or an agent.
+pub(crate) type Label<'a> = (TenantId, LabelKind, &'a str, &'a str);
+
+/// Which labels have rollups of their own.
 pub(crate) trait Labels {
-    /// Whether this label is known, or may become known now.
-    fn admit(
-        &mut self,
-        tenant_id: TenantId,
-        kind: LabelKind,
-        provider: &str,
-        label: &str,
-    ) -> Result<bool, StoreError>;
+    /// Of these labels, asked once a group and in key order, those that are known or may become
+    /// known now.
+    fn admit<'a>(&mut self, asked: &BTreeSet<Label<'a>>)
+    -> Result<BTreeSet<Label<'a>>, StoreError>;
 }
 
 /// Adds the entries of a group up, in key order.
@@ -151,41 +150,45 @@ pub(crate) fn aggregate<'a>(
     entries: &[Entry<'a>],
     labels: &mut dyn Labels,
 ) -> Result<BTreeMap<RollupKey<'a>, Rollup>, StoreError> {
-    let mut known: BTreeMap<(TenantId, LabelKind, &'a str, &'a str), bool> = BTreeMap::new();
-    let mut admit = |tenant_id, kind, provider: &'a str, label: &'a str| {
-        let key = (tenant_id, kind, provider, label);
-        if let Some(known) = known.get(&key) {
-            return Ok(*known);
-        }
-        let admitted = labels.admit(tenant_id, kind, provider, label)?;
-        known.insert(key, admitted);
-        Ok::<bool, StoreError>(admitted)
-    };
+    let mut asked = BTreeSet::new();
+    for entry in entries {
+        asked.insert(model_label(entry));
+        asked.extend(agent_label(entry));
+    }
+    let admitted = labels.admit(&asked)?;
     let mut rollups: BTreeMap<RollupKey<'a>, Rollup> = BTreeMap::new();
     for entry in entries {
-        let usage = entry.usage;
-        let (provider, model): (&str, &str) = (&usage.provider, &usage.model);
-        let own = admit(entry.tenant_id, LabelKind::Model, provider, model)?;
-        let (provider, model) = if own { (provider, model) } else { (OTHER, OTHER) };
+        let model = model_label(entry);
+        let (_, _, provider, label) =
+            if admitted.contains(&model) { model } else { (model.0, model.1, OTHER, OTHER) };
         let by_hour = RollupKey {
             tenant_id: entry.tenant_id,
-            integration_id: usage.integration_id,
+            integration_id: entry.usage.integration_id,
             grain: Grain::Hour,
             start: entry.occurred_at.hour().number(),
             provider,
-            label: model,
+            label,
         };
         let day = entry.occurred_at.day().number();
         let by_day = RollupKey { grain: Grain::Day, start: day, ..by_hour };
         for key in [by_hour, by_day] {
             rollups.entry(key).or_default().add(entry);
         }
-        if let Some(agent) = usage.agent_id.as_deref() {
-            let own = admit(entry.tenant_id, LabelKind::Agent, "", agent)?;
-            let label = if own { agent } else { OTHER };
+        if let Some(agent) = agent_label(entry) {
+            let label = if admitted.contains(&agent) { agent.3 } else { OTHER };
             let by_agent = RollupKey { grain: Grain::AgentDay, provider: "", label, ..by_day };
             rollups.entry(by_agent).or_default().add(entry);
         }
     }
     Ok(rollups)
+}
+
+fn model_label<'a>(entry: &Entry<'a>) -> Label<'a> {
+    let usage = entry.usage;
+    (entry.tenant_id, LabelKind::Model, &usage.provider, &usage.model)
+}
+
+fn agent_label<'a>(entry: &Entry<'a>) -> Option<Label<'a>> {
+    let agent = entry.usage.agent_id.as_deref()?;
+    Some((entry.tenant_id, LabelKind::Agent, "", agent))
 }

@@ -1,5 +1,5 @@
--- The first schema. Every tenant table's key starts with tenant_id, so that the same layout can be
--- distributed by tenant. Amounts are nano-dollars, instants microseconds since 1970 (UTC), months,
+-- The first schema. Every tenant table's key starts with tenant_id, as in the layout that can be
+-- distributed by tenant, except where SQLite's row id serves as the key. Amounts are nano-dollars, instants microseconds since 1970 (UTC), months,
 -- days and hours are counted from 1970; the codes of enums stand in codec.rs.
 
 create table server (

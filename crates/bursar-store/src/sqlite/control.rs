@@ -202,8 +202,8 @@ impl ControlTx for SqliteLane {
         self.now
     }
 
-    fn allot(&mut self, count: usize) -> i64 {
-        self.allot_numbers(count)
+    fn allot(&mut self, count: usize) -> Result<i64, StoreError> {
+        Ok(self.allot_numbers(count))
     }
 
     fn tenant(&mut self, tenant_id: TenantId) -> Result<Option<TenantRow>, StoreError> {

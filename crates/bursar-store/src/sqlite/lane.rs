@@ -97,10 +97,6 @@ impl SqliteLane {
         Ok(Some((account, due)))
     }
 
-    pub(super) fn integrations_due(&self) -> Vec<(TenantId, IntegrationId)> {
-        self.view.integrations_due(self.now)
-    }
-
     fn load_open_accounts(&mut self) -> Result<(), StoreError> {
         self.begin()?;
         let mut wanted = Wanted::default();
@@ -118,6 +114,10 @@ impl SqliteLane {
 }
 
 impl Lane for SqliteLane {
+    fn due(&mut self, limit: usize) -> Result<Vec<(TenantId, IntegrationId)>, StoreError> {
+        Ok(self.view.integrations_due(self.view.not_before((self.clock)()), limit))
+    }
+
     fn begin(&mut self) -> Result<(), StoreError> {
         if self.broken {
             self.connection = open_writer(&self.path).map_err(store_error)?;

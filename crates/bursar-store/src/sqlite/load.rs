@@ -42,9 +42,6 @@ pub(super) fn book<'a>(lane: &mut SqliteLane, wanted: &Wanted<'a>) -> Result<Boo
             touched.insert((*tenant_id, reservation.request.integration_id));
         }
     }
-    if wanted.sweep {
-        touched.extend(lane.integrations_due());
-    }
     let mut accounts: HashMap<IntegrationId, Account> = HashMap::with_capacity(touched.len());
     let mut due: Vec<Hold> = Vec::new();
     for (tenant_id, integration_id) in touched {

@@ -1,5 +1,7 @@
 //! Saving: entries, calls, counters, rates and rollups, aggregated once a group.
 
+use std::collections::BTreeSet;
+
 use bursar_core::{
     Account, Book, Call, CallKey, Entry, EntryId, IntegrationId, Reservation, ReservationState,
     TenantId,
@@ -10,7 +12,7 @@ use super::lane::SqliteLane;
 use super::store_error;
 use crate::codec::{self, SCOPE_INTEGRATION};
 use crate::error::StoreError;
-use crate::rollup::{LabelKind, Labels, Rollup, RollupKey, aggregate};
+use crate::rollup::{Label, Labels, Rollup, RollupKey, aggregate};
 
 const INSERT_ENTRY: &str = "insert into usage_entries (entry_id, tenant_id, integration_id, kind, \
      call_id, session_id, agent_id, provider, model, tokens_in, tokens_out, tokens_cache_read, \
@@ -297,13 +299,22 @@ fn upsert_rollup(db: &Connection, key: &RollupKey<'_>, rollup: &Rollup) -> Resul
 struct StoredLabels<'a>(&'a Connection);
 
 impl Labels for StoredLabels<'_> {
-    fn admit(
+    fn admit<'a>(
         &mut self,
-        tenant_id: TenantId,
-        kind: LabelKind,
-        provider: &str,
-        label: &str,
-    ) -> Result<bool, StoreError> {
+        asked: &BTreeSet<Label<'a>>,
+    ) -> Result<BTreeSet<Label<'a>>, StoreError> {
+        let mut admitted = BTreeSet::new();
+        for label in asked {
+            if self.admit_one(*label)? {
+                admitted.insert(*label);
+            }
+        }
+        Ok(admitted)
+    }
+}
+
+impl StoredLabels<'_> {
+    fn admit_one(&self, (tenant_id, kind, provider, label): Label<'_>) -> Result<bool, StoreError> {
         let tenant = tenant_id.number();
         let key = params![tenant, kind.code(), provider, label];
         let mut select = self.0.prepare_cached(SELECT_LABEL).map_err(store_error)?;

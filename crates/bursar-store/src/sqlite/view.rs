@@ -77,11 +77,15 @@ impl View {
         Some((live.account.clone(), live.due(now).copied().collect()))
     }
 
-    /// The integrations that have a hold which is due.
-    pub(super) fn integrations_due(&self, now: Timestamp) -> Vec<(TenantId, IntegrationId)> {
+    /// The integrations that have a hold which is due, at most `limit`.
+    pub(super) fn integrations_due(
+        &self,
+        now: Timestamp,
+        limit: usize,
+    ) -> Vec<(TenantId, IntegrationId)> {
         let accounts = self.accounts.read();
         let due = accounts.iter().filter(|(_, live)| live.due(now).next().is_some());
-        due.map(|(id, live)| (live.account.tenant_id, *id)).collect()
+        due.map(|(id, live)| (live.account.tenant_id, *id)).take(limit).collect()
     }
 
     /// Takes over what a commit made durable.

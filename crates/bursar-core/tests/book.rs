@@ -1,0 +1,212 @@
+//! What a book demands, and what it tells: nothing missing counts as zero, no change is left out.
+
+#[expect(dead_code, reason = "the builders for decisions and random runs are not used here")]
+mod support;
+
+use std::collections::HashMap;
+
+use bursar_core::{
+    Book, Call, Counter, Hold, HoldChange, LimitSettings, Month, Nanos, Overflow, ReserveRefusal,
+    ReserveRequest, Timestamp, Totals,
+};
+use support::script::{Answer, Shown, check, extend, record, release, reserve, step, storage};
+use support::storage::{Asked, Storage, key_of};
+use support::{call_id, cents, day, entry, integration, seconds, shifted, tenant};
+
+const NONE: LimitSettings =
+    LimitSettings { budget_limit_cents: 0, token_limit_month: 0, rate_limit_rpm: 0 };
+
+fn now() -> Timestamp {
+    day(2026, 10, 15)
+}
+
+fn at(second: i64) -> Timestamp {
+    seconds(now(), second)
+}
+
+fn october() -> Month {
+    now().month()
+}
+
+fn held() -> [Shown; 1] {
+    [Shown { month: october(), used: (0, 0, 0), held: (10, 100, 1) }]
+}
+
+fn as_is(_: &mut ReserveRequest) {}
+
+/// Integration 1 without limits, with these totals in October.
+fn preset(used: Totals, held: Totals) -> Storage {
+    let mut storage = storage(NONE);
+    let counter = Counter { used, held, ..Counter::default() };
+    storage.set_counter(integration(1), october(), counter);
+    storage
+}
+
+#[test]
+fn a_hold_that_does_not_fit_its_total_is_refused_and_changes_nothing() {
+    let none = Totals::default();
+    let full = |totals: Totals| {
+        let storage = preset(none, totals);
+        let group = [reserve("a", as_is)];
+        let mut book = storage.load(now(), &group).unwrap();
+        let outcome = book.apply(tenant(1), group[0].key(), group[0].command(entry(1))).unwrap();
+        assert_eq!(Answer::of(&outcome), Answer::Rejected(ReserveRefusal::TotalsOverflow));
+        assert_unchanged(&book);
+        let account = &book.accounts()[&integration(1)];
+        assert_eq!(account.counter(october()).unwrap().held, totals);
+    };
+    full(Totals { cost: Nanos::new(i64::MAX - cents(10).get() + 1), ..none });
+    full(Totals { tokens: i64::MAX - 99, ..none });
+    full(Totals { calls: i64::MAX, ..none });
+    let fits = Totals {
+        cost: Nanos::new(i64::MAX - cents(10).get()),
+        tokens: i64::MAX - 100,
+        calls: i64::MAX - 1,
+    };
+    let group = [reserve("a", as_is)];
+    let storage = preset(none, fits);
+    let mut book = storage.load(now(), &group).unwrap();
+    let outcome = book.apply(tenant(1), group[0].key(), group[0].command(entry(1))).unwrap();
+    assert_eq!(Answer::of(&outcome), Answer::Held);
+}
+
+#[track_caller]
+fn assert_unchanged(book: &Book<'_>) {
+    assert!(book.holds().is_empty() && book.entries().is_empty());
+    assert!(book.calls().values().all(|call| !call.is_changed()));
+    for account in book.accounts().values() {
+        assert_eq!(account.changed_months().count(), 0);
+        assert_eq!(account.rate.changed().count(), 0);
+    }
+}
+
+#[test]
+fn a_month_that_changes_is_stamped_with_the_latest_instant() {
+    /// When each month of integration 1 changed last, after one more command.
+    #[track_caller]
+    fn stamps(before: &Storage, now: Timestamp, asked: Asked, expected: &[(Month, Timestamp)]) {
+        let group = [asked];
+        let mut book = before.load(now, &group).unwrap();
+        let command = group[0].command(before.entry_id(0));
+        book.apply(group[0].tenant_id, group[0].key(), command).unwrap();
+        let mut changed: Vec<(Month, Timestamp)> = book.accounts()[&integration(1)]
+            .changed_months()
+            .map(|(month, counter)| (month, counter.last_at))
+            .collect();
+        changed.sort();
+        assert_eq!(changed, expected);
+    }
+    let fresh = storage(NONE);
+    stamps(&fresh, now(), reserve("a", as_is), &[(october(), now())]);
+    stamps(&fresh, now(), record("a", |_| {}), &[(october(), now())]);
+    let september = day(2026, 9, 30);
+    let late = record("a", |usage| usage.occurred_at = Some(september));
+    stamps(&fresh, now(), late.clone(), &[(september.month(), now())]);
+
+    let made = [step(now(), reserve("a", as_is), Answer::Held)];
+    let reserved = check(&fresh, &made, 1, &held());
+    stamps(&reserved, at(5), release("a", None), &[(october(), at(5))]);
+    stamps(&reserved, at(5), extend("a", None, Some(900)), &[]);
+    stamps(&reserved, at(5), reserve("a", as_is), &[]);
+    stamps(&reserved, at(5), late, &[(september.month(), at(5)), (october(), at(5))]);
+    stamps(&reserved, at(600), extend("a", None, None), &[(october(), at(600))]);
+
+    let ahead = Counter { last_at: at(9), ..Counter::default() };
+    let mut later = storage(NONE);
+    later.set_counter(integration(1), october(), ahead);
+    stamps(&later, now(), reserve("a", as_is), &[(october(), at(9))]);
+}
+
+#[test]
+fn the_changes_of_holds_are_told_in_order() {
+    let group = [
+        reserve("a", as_is),
+        extend("a", None, Some(900)),
+        reserve("b", as_is),
+        record("b", |_| {}),
+        release("a", None),
+    ];
+    let storage = storage(NONE);
+    let mut book = storage.load(now(), &group).unwrap();
+    for (index, asked) in group.iter().enumerate() {
+        let command = asked.command(storage.entry_id(index));
+        book.apply(asked.tenant_id, asked.key(), command).unwrap();
+    }
+    let a = Hold {
+        tenant_id: tenant(1),
+        call: key_of(&call_id("a")),
+        integration_id: integration(1),
+        month: october(),
+        amount: Totals { cost: cents(10), tokens: 100, calls: 1 },
+        expires_at: at(600),
+    };
+    let b = Hold { call: key_of(&call_id("b")), ..a };
+    let changes = [
+        HoldChange::Made(a),
+        HoldChange::Extended { before: a, expires_at: at(900) },
+        HoldChange::Made(b),
+        HoldChange::Ended(b),
+        HoldChange::Ended(Hold { expires_at: at(900), ..a }),
+    ];
+    assert_eq!(book.holds(), changes);
+    let (_, published) = book.into_published();
+    assert_eq!(published, changes);
+}
+
+#[test]
+fn what_the_book_lacks_is_an_error_and_not_zero() {
+    let made = [step(now(), reserve("a", as_is), Answer::Held)];
+    let stored = check(&storage(NONE), &made, 1, &held());
+    let reservation = stored.reservation(tenant(1), &call_id("a")).unwrap().clone();
+    let hold = stored.holds()[0];
+
+    let due = Book::open(at(600), HashMap::new(), HashMap::new(), vec![hold]);
+    assert!(due.is_err(), "the account of a due hold");
+    let account = stored.account(integration(1), []).unwrap();
+    let accounts = HashMap::from([(integration(1), account)]);
+    let due = Book::open(at(600), accounts.clone(), HashMap::new(), vec![hold]);
+    assert!(due.is_err(), "the month of a due hold");
+
+    let call = Call::stored(call_id("a"), Some(reservation), None);
+    let calls = HashMap::from([((tenant(1), key_of(&call_id("a"))), call)]);
+    let fresh = (tenant(1), key_of(&call_id("new")));
+    let mut calls_with_fresh = calls.clone();
+    calls_with_fresh.insert(fresh, Call::fresh(call_id("new")));
+    let error = |accounts: &HashMap<_, _>, calls: &HashMap<_, _>, asked: &Asked| {
+        let mut book = Book::open(at(1), accounts.clone(), calls.clone(), vec![]).unwrap();
+        book.apply(tenant(1), asked.key(), asked.command(entry(1)))
+    };
+    let none = HashMap::new();
+    for asked in [
+        reserve("new", as_is),
+        record("new", |_| {}),
+        release("new", None),
+        extend("new", None, None),
+    ] {
+        assert_eq!(error(&accounts, &calls, &asked), Err(Overflow), "the call of {asked:?}");
+    }
+    for asked in [reserve("new", as_is), record("new", |_| {}), record("a", |_| {})] {
+        let outcome = error(&accounts, &calls_with_fresh, &asked);
+        assert_eq!(outcome, Err(Overflow), "the month of {asked:?}");
+    }
+    let asked = release("a", None);
+    assert_eq!(error(&none, &calls, &asked), Err(Overflow), "the account of a release");
+    assert_eq!(error(&accounts, &calls, &asked), Err(Overflow), "the month of a release");
+}
+
+#[test]
+fn a_settlement_without_the_month_of_its_hold_is_an_error() {
+    let made = shifted(october().end(), -1);
+    let steps = [step(made, reserve("a", as_is), Answer::Held)];
+    let stored = check(&storage(NONE), &steps, 1, &held());
+    let november = october().next();
+    let account = stored.account(integration(1), [november]).unwrap();
+    let reservation = stored.reservation(tenant(1), &call_id("a")).cloned();
+    let asked = record("a", |usage| usage.occurred_at = Some(november.start()));
+    let call = Call::stored(call_id("a"), reservation, None);
+    let accounts = HashMap::from([(integration(1), account)]);
+    let calls = HashMap::from([((tenant(1), asked.key()), call)]);
+    let mut book = Book::open(november.start(), accounts, calls, vec![]).unwrap();
+    let outcome = book.apply(tenant(1), asked.key(), asked.command(entry(1)));
+    assert_eq!(outcome, Err(Overflow));
+}

@@ -1,0 +1,533 @@
+//! The life of a reservation: reserved once, and then settled, released or expired, once.
+
+#![expect(clippy::unwrap_used, reason = "a test names what it reserved")]
+
+#[expect(dead_code, reason = "the builders for decisions and random runs are not used here")]
+mod support;
+
+use bursar_core::{
+    Counter, Estimate, FailureCause, Health, IntegrationStatus, LimitSettings, Month, Nanos,
+    Outcome, ReasonCode, RecordRefusal, ReservationState, ReserveOutcome, ReserveRefusal,
+    ReserveRequest, TenantLifecycle, Timestamp, Totals, Verdict,
+};
+use support::script::{
+    Answer, Shown, Step, check, extend, record, release, reserve, step, storage,
+};
+use support::storage::{Asked, Profile};
+use support::{call_id, cents, day, entry, integration, seconds, shifted, tenant};
+
+const NONE: LimitSettings =
+    LimitSettings { budget_limit_cents: 0, token_limit_month: 0, rate_limit_rpm: 0 };
+
+fn now() -> Timestamp {
+    day(2026, 10, 15)
+}
+
+fn at(second: i64) -> Timestamp {
+    seconds(now(), second)
+}
+
+fn october() -> Month {
+    now().month()
+}
+
+fn used(used: (i64, i64, i64)) -> Shown {
+    Shown { month: october(), used, held: (0, 0, 0) }
+}
+
+fn held(held: (i64, i64, i64)) -> Shown {
+    Shown { month: october(), used: (0, 0, 0), held }
+}
+
+fn as_is(_: &mut ReserveRequest) {}
+
+fn of(of_cents: i64, tokens: i64) -> impl Fn(&mut ReserveRequest) {
+    move |request| request.estimate = Estimate::new(cents(of_cents), tokens).unwrap()
+}
+
+/// A record of the call that costs so many cents.
+fn costs(call: &str, of_cents: i64) -> Asked {
+    record(call, |usage| usage.cost = Some(cents(of_cents)))
+}
+
+fn rejected(refusal: ReserveRefusal) -> Answer {
+    Answer::Rejected(refusal)
+}
+
+#[test]
+fn a_reservation_holds_its_estimate_and_counts_as_a_call() {
+    let steps = [step(now(), reserve("a", as_is), Answer::Held)];
+    check(&storage(NONE), &steps, 1, &[held((10, 100, 1))]);
+}
+
+#[test]
+fn the_same_content_replays_the_first_answer_and_holds_nothing_more() {
+    let limits = LimitSettings { budget_limit_cents: 10, rate_limit_rpm: 1, ..NONE };
+    let steps = [
+        step(now(), reserve("a", as_is), Answer::Held),
+        step(now(), reserve("a", as_is), Answer::Replayed),
+        step(at(5), reserve("a", as_is), Answer::Replayed),
+    ];
+    let end = check(&storage(limits), &steps, 1, &[held((10, 100, 1))]);
+    let reservation = end.reservation(tenant(1), &call_id("a")).unwrap();
+    assert_eq!((reservation.created_at, reservation.expires_at), (now(), at(600)));
+    assert_eq!(reservation.decision.verdict, Verdict::Warned, "the whole budget is held");
+
+    let group = [reserve("a", as_is)];
+    let mut book = end.load(at(6), &group).unwrap();
+    let command = group[0].command(entry(9));
+    let replay = book.apply(tenant(1), group[0].key(), command).unwrap();
+    assert_eq!(replay, Outcome::Reserve(ReserveOutcome::Replayed(reservation.clone())));
+    assert!(book.holds().is_empty() && book.calls().values().all(|call| !call.is_changed()));
+}
+
+#[test]
+fn other_content_under_an_open_call_id_admits_nothing() {
+    let changes: [fn(&mut ReserveRequest); 6] = [
+        |request| request.integration_id = integration(2),
+        |request| request.integration_id = integration(77),
+        |request| request.estimate.cost = Nanos::new(request.estimate.cost.get() + 1),
+        |request| request.estimate.tokens = 101,
+        |request| request.model = Some("gpt".into()),
+        |request| request.ttl_seconds = 601,
+    ];
+    for change in changes {
+        let steps = [
+            step(now(), reserve("a", as_is), Answer::Held),
+            step(now(), reserve("a", change), rejected(ReserveRefusal::OtherContent)),
+            step(at(1), reserve("a", change), rejected(ReserveRefusal::OtherContent)),
+        ];
+        check(&storage(NONE), &steps, 1, &[held((10, 100, 1))]);
+    }
+}
+
+#[test]
+fn a_call_id_that_is_recorded_or_ended_admits_nothing() {
+    #[track_caller]
+    fn ended(before: &[Step], rate: i64, shown: &[Shown], refusal: ReserveRefusal) {
+        for change in [as_is, |request: &mut ReserveRequest| request.ttl_seconds = 7] {
+            let mut steps = before.to_vec();
+            steps.push(step(at(30), reserve("a", change), rejected(refusal)));
+            check(&storage(NONE), &steps, rate, shown);
+        }
+    }
+    let made = step(now(), reserve("a", |request| request.ttl_seconds = 30), Answer::Held);
+    let recorded = step(at(1), costs("a", 4), Answer::Accepted);
+    let released = step(at(1), release("a", None), Answer::Released);
+    let counted = [used((4, 30, 1))];
+    ended(std::slice::from_ref(&recorded), 1, &counted, ReserveRefusal::CallRecorded);
+    ended(&[made.clone(), recorded.clone()], 1, &counted, ReserveRefusal::CallRecorded);
+    ended(&[made.clone(), released.clone(), recorded], 1, &counted, ReserveRefusal::CallRecorded);
+    let gone = ReserveRefusal::CallEnded(ReservationState::Released);
+    ended(&[made.clone(), released], 1, &[], gone);
+    ended(&[made], 1, &[], ReserveRefusal::CallEnded(ReservationState::Expired));
+}
+
+#[test]
+fn a_refusal_is_not_remembered() {
+    let limits = LimitSettings { budget_limit_cents: 100, ..NONE };
+    let refused = Answer::Refused(ReasonCode::BudgetExceeded);
+    let steps = [
+        step(now(), reserve("a", of(101, 0)), refused),
+        step(now(), reserve("a", of(0, 0)), rejected(ReserveRefusal::CostEstimateRequired)),
+        step(now(), release("a", None), Answer::NoReservation),
+        step(now(), reserve("a", of(100, 0)), Answer::Held),
+        step(now(), reserve("b", of(1, 0)), refused),
+    ];
+    check(&storage(limits), &steps, 1, &[held((100, 0, 1))]);
+}
+
+#[test]
+fn an_estimate_is_needed_under_its_own_limit_only() {
+    #[track_caller]
+    fn needs(limits: LimitSettings, estimate: (i64, i64), answer: Answer) {
+        let steps = [step(now(), reserve("a", of(estimate.0, estimate.1)), answer)];
+        let shown = held((estimate.0, estimate.1, 1));
+        let (rate, shown) = if answer == Answer::Held { (1, vec![shown]) } else { (0, vec![]) };
+        check(&storage(limits), &steps, rate, &shown);
+    }
+    let cost = LimitSettings { budget_limit_cents: 100, ..NONE };
+    let tokens = LimitSettings { token_limit_month: 100, ..NONE };
+    let both = LimitSettings { budget_limit_cents: 100, ..tokens };
+    let no_cost = rejected(ReserveRefusal::CostEstimateRequired);
+    let no_tokens = rejected(ReserveRefusal::TokenEstimateRequired);
+    needs(NONE, (0, 0), Answer::Held);
+    needs(LimitSettings { rate_limit_rpm: 1, ..NONE }, (0, 0), Answer::Held);
+    needs(cost, (0, 50), no_cost);
+    needs(cost, (1, 0), Answer::Held);
+    needs(tokens, (50, 0), no_tokens);
+    needs(tokens, (0, 1), Answer::Held);
+    needs(both, (0, 0), no_cost);
+    needs(both, (1, 0), no_tokens);
+    needs(both, (1, 1), Answer::Held);
+}
+
+#[test]
+fn an_estimate_is_asked_for_after_the_hard_blocks_and_before_the_limits() {
+    #[track_caller]
+    fn without_estimate(change: impl FnOnce(&mut Profile), answer: Answer) {
+        let limits =
+            LimitSettings { budget_limit_cents: 100, token_limit_month: 100, rate_limit_rpm: 1 };
+        let mut storage = storage(limits);
+        change(storage.profiles.get_mut(&integration(1)).unwrap());
+        let full = Totals { cost: cents(100), tokens: 100, calls: 1 };
+        let counter = Counter { used: full, ..Counter::default() };
+        storage.set_counter(integration(1), october(), counter);
+        let steps = [step(now(), reserve("a", of(0, 0)), answer)];
+        check(&storage, &steps, 0, &[used((100, 100, 1))]);
+    }
+    let blocked = Answer::Refused;
+    without_estimate(
+        |profile| profile.lifecycle = TenantLifecycle::Suspended,
+        blocked(ReasonCode::TenantSuspended),
+    );
+    for (status, code) in [
+        (IntegrationStatus::Deleted, ReasonCode::IntegrationNotFound),
+        (IntegrationStatus::Disabled, ReasonCode::IntegrationDisabled),
+        (IntegrationStatus::Created, ReasonCode::IntegrationNotEnabled),
+        (IntegrationStatus::Error, ReasonCode::IntegrationError),
+    ] {
+        without_estimate(|profile| profile.integration.status = status, blocked(code));
+    }
+    without_estimate(
+        |profile| profile.integration.health = Health::Failing(FailureCause::Credential),
+        blocked(ReasonCode::CredentialsInvalid),
+    );
+    without_estimate(|_| {}, rejected(ReserveRefusal::CostEstimateRequired));
+}
+
+#[test]
+fn an_unknown_and_a_foreign_integration_are_refused_alike() {
+    for number in [9, 77] {
+        let other = |request: &mut ReserveRequest| request.integration_id = integration(number);
+        let refused = Answer::Refused(ReasonCode::IntegrationNotFound);
+        let steps = [step(now(), reserve("a", other), refused)];
+        let end = check(&storage(NONE), &steps, 0, &[]);
+        assert!(end.holds().is_empty());
+        assert_eq!(end.months(integration(9)), []);
+    }
+}
+
+#[test]
+fn no_number_of_callers_holds_more_than_the_limit() {
+    #[track_caller]
+    fn admits(limits: LimitSettings, admitted: usize, refused: ReasonCode) {
+        let answer = |caller: usize| match caller < admitted {
+            true => Answer::Held,
+            false => Answer::Refused(refused),
+        };
+        let steps: Vec<Step> = (0..10)
+            .map(|caller| step(now(), reserve(&format!("c{caller}"), as_is), answer(caller)))
+            .collect();
+        let calls = admitted as i64;
+        check(&storage(limits), &steps, calls, &[held((10 * calls, 100 * calls, calls))]);
+    }
+    let budget = LimitSettings { budget_limit_cents: 35, ..NONE };
+    admits(budget, 3, ReasonCode::BudgetExceeded);
+    admits(LimitSettings { budget_limit_cents: 40, ..NONE }, 4, ReasonCode::BudgetExceeded);
+    let tokens = LimitSettings { token_limit_month: 799, ..NONE };
+    admits(tokens, 7, ReasonCode::TokenLimitExceeded);
+    let rate = LimitSettings { rate_limit_rpm: 5, ..NONE };
+    admits(rate, 5, ReasonCode::RateLimitExceeded);
+}
+
+#[test]
+fn a_record_settles_its_reservation_and_counts_the_actual() {
+    for actual in [0, 4, 10, 25] {
+        let steps = [
+            step(now(), reserve("a", as_is), Answer::Held),
+            step(at(7), costs("a", actual), Answer::Accepted),
+            step(at(7), costs("a", actual), Answer::Duplicate),
+            step(at(8), costs("a", actual), Answer::Duplicate),
+            step(at(8), costs("a", actual + 1), Answer::Conflict),
+            step(at(8), release("a", None), Answer::IsSettled),
+            step(at(8), extend("a", None, None), Answer::HadEnded(ReservationState::Settled)),
+        ];
+        let end = check(&storage(NONE), &steps, 1, &[used((actual, 30, 1))]);
+        let reservation = end.reservation(tenant(1), &call_id("a")).unwrap();
+        assert_eq!(reservation.state, ReservationState::Settled);
+        assert_eq!(reservation.ended_at, Some(at(7)));
+        assert_eq!(end.entries[0].call.occurred_at, now(), "by default when it was reserved");
+    }
+}
+
+#[test]
+fn what_settles_above_its_estimate_blocks_the_next_call() {
+    let limits = LimitSettings { budget_limit_cents: 20, ..NONE };
+    let steps = [
+        step(now(), reserve("a", as_is), Answer::Held),
+        step(now(), costs("a", 25), Answer::Accepted),
+        step(now(), reserve("b", of(1, 0)), Answer::Refused(ReasonCode::BudgetExceeded)),
+    ];
+    check(&storage(limits), &steps, 1, &[used((25, 30, 1))]);
+}
+
+#[test]
+fn across_a_months_end_the_hold_leaves_its_month_and_the_actual_counts_where_it_occurred() {
+    #[track_caller]
+    fn settles(occurred_at: Option<Timestamp>, counted_in: Month) {
+        let made = shifted(october().end(), -1);
+        let dated = record("a", |usage| {
+            usage.cost = Some(cents(4));
+            usage.occurred_at = occurred_at;
+        });
+        let steps = [
+            step(made, reserve("a", as_is), Answer::Held),
+            step(seconds(made, 30), dated, Answer::Accepted),
+        ];
+        let shown = Shown { month: counted_in, used: (4, 30, 1), held: (0, 0, 0) };
+        check(&storage(NONE), &steps, 1, &[shown]);
+    }
+    let november = october().next();
+    settles(None, october());
+    settles(Some(shifted(november.start(), -1)), october());
+    settles(Some(november.start()), november);
+    settles(Some(day(2026, 9, 30)), day(2026, 9, 30).month());
+}
+
+#[test]
+fn a_hold_blocks_the_month_in_which_it_was_made_and_no_other() {
+    let limits = LimitSettings { budget_limit_cents: 10, ..NONE };
+    let made = shifted(october().end(), -1);
+    let refused = Answer::Refused(ReasonCode::BudgetExceeded);
+    let steps = [
+        step(made, reserve("a", as_is), Answer::Held),
+        step(made, reserve("b", as_is), refused),
+        step(october().end(), reserve("b", as_is), Answer::Held),
+        step(october().end(), reserve("c", as_is), refused),
+    ];
+    let in_november = Shown { month: october().next(), ..held((10, 100, 1)) };
+    check(&storage(limits), &steps, 2, &[held((10, 100, 1)), in_november]);
+}
+
+#[test]
+fn a_hold_counts_until_a_microsecond_before_it_expires() {
+    let limits = LimitSettings { budget_limit_cents: 10, ..NONE };
+    let other = || reserve("b", |request| request.ttl_seconds = 1);
+    let made = step(now(), reserve("a", as_is), Answer::Held);
+    let before = shifted(at(600), -1);
+    let refused = Answer::Refused(ReasonCode::BudgetExceeded);
+    let steps = [made.clone(), step(before, other(), refused)];
+    check(&storage(limits), &steps, 0, &[held((10, 100, 1))]);
+    let end = check(
+        &storage(limits),
+        &[made, step(at(600), other(), Answer::Held)],
+        1,
+        &[held((10, 100, 1))],
+    );
+    let expired = end.reservation(tenant(1), &call_id("a")).unwrap();
+    assert_eq!((expired.state, expired.ended_at), (ReservationState::Expired, Some(at(600))));
+}
+
+#[test]
+fn a_reservation_is_open_until_a_microsecond_before_it_expires() {
+    #[track_caller]
+    fn last(asked: Asked, open: (Answer, &[Shown]), expired: (Answer, &[Shown])) {
+        let made = step(now(), reserve("a", as_is), Answer::Held);
+        let before = step(shifted(at(600), -1), asked.clone(), open.0);
+        check(&storage(NONE), &[made.clone(), before], 0, open.1);
+        check(&storage(NONE), &[made, step(at(600), asked, expired.0)], 0, expired.1);
+    }
+    let holds = [held((10, 100, 1))];
+    let gone = ReservationState::Expired;
+    last(release("a", None), (Answer::Released, &[]), (Answer::HadExpired, &[]));
+    last(
+        reserve("a", as_is),
+        (Answer::Replayed, &holds),
+        (rejected(ReserveRefusal::CallEnded(gone)), &[]),
+    );
+    last(extend("a", None, Some(1)), (Answer::Extended, &holds), (Answer::HadEnded(gone), &[]));
+    // Without a reported cost the two ends differ in money: only a settlement counts the hold.
+    last(
+        record("a", |_| {}),
+        (Answer::Accepted, &[used((10, 30, 1))]),
+        (Answer::Accepted, &[used((0, 30, 1))]),
+    );
+}
+
+#[test]
+fn a_record_after_release_or_expiry_counts_in_full_and_its_call_once() {
+    #[track_caller]
+    fn late(ending: &[Step], state: ReservationState, again: Answer) {
+        let mut steps = vec![step(now(), reserve("a", |r| r.ttl_seconds = 20), Answer::Held)];
+        steps.extend(ending.iter().cloned());
+        steps.push(step(at(30), costs("a", 25), Answer::Accepted));
+        steps.push(step(at(30), costs("a", 25), Answer::Duplicate));
+        steps.push(step(at(31), release("a", None), again));
+        steps.push(step(at(31), extend("a", None, None), Answer::HadEnded(state)));
+        let end = check(&storage(NONE), &steps, 1, &[used((25, 30, 1))]);
+        assert_eq!(end.entries[0].call.occurred_at, now(), "by default when it was reserved");
+        assert_eq!(end.reservation(tenant(1), &call_id("a")).unwrap().state, state);
+    }
+    let released = step(at(10), release("a", None), Answer::Released);
+    late(&[released], ReservationState::Released, Answer::Released);
+    late(&[], ReservationState::Expired, Answer::HadExpired);
+}
+
+#[test]
+fn a_release_gives_the_hold_back_once_and_leaves_the_call_counted() {
+    let steps = [
+        step(now(), reserve("a", as_is), Answer::Held),
+        step(now(), reserve("b", as_is), Answer::Held),
+        step(at(1), release("a", None), Answer::Released),
+        step(at(1), release("a", None), Answer::Released),
+        step(at(2), release("a", None), Answer::Released),
+        step(at(2), extend("a", None, None), Answer::HadEnded(ReservationState::Released)),
+    ];
+    let end = check(&storage(NONE), &steps, 2, &[held((10, 100, 1))]);
+    assert_eq!(end.reservation(tenant(1), &call_id("a")).unwrap().ended_at, Some(at(1)));
+}
+
+#[test]
+fn what_was_never_reserved_cannot_be_released_or_extended() {
+    let steps = [
+        step(now(), release("a", None), Answer::NoReservation),
+        step(now(), extend("a", None, None), Answer::NoReservation),
+        step(now(), costs("a", 4), Answer::Accepted),
+        step(at(1), release("a", None), Answer::NoReservation),
+        step(at(1), extend("a", None, None), Answer::NoReservation),
+    ];
+    check(&storage(NONE), &steps, 1, &[used((4, 30, 1))]);
+}
+
+#[test]
+fn an_extension_counts_from_now_and_never_takes_time_away() {
+    #[track_caller]
+    fn lasts(at_second: i64, ttl_seconds: Option<u32>, expires_second: i64) {
+        let steps = [
+            step(now(), reserve("a", as_is), Answer::Held),
+            step(at(at_second), extend("a", None, ttl_seconds), Answer::Extended),
+            step(shifted(at(expires_second), -1), extend("a", None, Some(1)), Answer::Extended),
+        ];
+        let end = check(&storage(NONE), &steps[..2], 0, &[held((10, 100, 1))]);
+        let reservation = end.reservation(tenant(1), &call_id("a")).unwrap();
+        assert_eq!(reservation.expires_at, at(expires_second));
+        assert_eq!(reservation.created_at, now());
+        check(&storage(NONE), &steps, 0, &[held((10, 100, 1))]);
+        let expired = Answer::HadEnded(ReservationState::Expired);
+        let late = step(at(expires_second), extend("a", None, Some(1)), expired);
+        check(&storage(NONE), &[steps[0].clone(), steps[1].clone(), late], 0, &[]);
+    }
+    lasts(100, None, 700);
+    lasts(100, Some(900), 1_000);
+    lasts(100, Some(500), 600);
+    lasts(100, Some(1), 600);
+    lasts(599, Some(86_400), 86_999);
+}
+
+#[test]
+fn an_extended_hold_stays_in_the_month_in_which_it_was_made() {
+    let made = shifted(october().end(), -1);
+    let steps = [
+        step(made, reserve("a", as_is), Answer::Held),
+        step(seconds(made, 300), extend("a", None, Some(86_400)), Answer::Extended),
+        step(seconds(made, 80_000), extend("a", None, Some(86_400)), Answer::Extended),
+    ];
+    check(&storage(NONE), &steps, 0, &[held((10, 100, 1))]);
+    let mut settled = steps.to_vec();
+    settled.push(step(seconds(made, 90_000), costs("a", 4), Answer::Accepted));
+    check(&storage(NONE), &settled, 0, &[used((4, 30, 1))]);
+}
+
+#[test]
+fn a_key_of_another_integration_sees_no_reservation() {
+    let (own, other) = (Some(integration(1)), Some(integration(2)));
+    let steps = [
+        step(now(), reserve("a", as_is), Answer::Held),
+        step(now(), release("a", other), Answer::NoReservation),
+        step(now(), extend("a", other, Some(9_000)), Answer::NoReservation),
+        step(at(1), extend("a", own, None), Answer::Extended),
+        step(at(1), release("a", own), Answer::Released),
+        step(at(2), release("a", other), Answer::NoReservation),
+        step(at(2), release("a", own), Answer::Released),
+    ];
+    check(&storage(NONE), &steps, 1, &[]);
+}
+
+#[test]
+fn another_call_id_with_the_same_short_key_touches_nothing() {
+    let other = rejected(ReserveRefusal::OtherContent);
+    let made = step(now(), reserve("a#1", as_is), Answer::Held);
+    let others = [
+        step(at(1), costs("a#2", 4), Answer::Conflict),
+        step(at(1), release("a#2", None), Answer::NoReservation),
+        step(at(1), extend("a#2", None, None), Answer::NoReservation),
+        step(at(1), reserve("a#2", as_is), other),
+    ];
+    let steps = [std::slice::from_ref(&made), others.as_slice()].concat();
+    check(&storage(NONE), &steps, 1, &[held((10, 100, 1))]);
+    let released = step(now(), release("a#1", None), Answer::Released);
+    check(&storage(NONE), &[&[made, released], others.as_slice()].concat(), 1, &[]);
+}
+
+#[test]
+fn a_reservation_past_its_time_is_expired_swept_or_not() {
+    let made = [step(now(), reserve("a", as_is), Answer::Held)];
+    let end = check(&storage(NONE), &made, 1, &[held((10, 100, 1))]);
+    let mut reservation = end.reservation(tenant(1), &call_id("a")).unwrap().clone();
+    assert_eq!(reservation.state_at(shifted(at(600), -1)), ReservationState::Open);
+    assert_eq!(reservation.state_at(at(600)), ReservationState::Expired);
+    for state in [ReservationState::Settled, ReservationState::Released, ReservationState::Expired]
+    {
+        reservation.state = state;
+        assert_eq!((reservation.state_at(now()), reservation.state_at(at(600))), (state, state));
+    }
+}
+
+#[test]
+fn a_call_id_belongs_to_its_tenant() {
+    let by_other = |mut asked: Asked| {
+        asked.tenant_id = tenant(2);
+        asked
+    };
+    let on_nine = |request: &mut ReserveRequest| request.integration_id = integration(9);
+    let steps = [
+        step(now(), reserve("a", as_is), Answer::Held),
+        step(now(), by_other(release("a", None)), Answer::NoReservation),
+        step(now(), by_other(extend("a", None, None)), Answer::NoReservation),
+        step(now(), by_other(reserve("a", on_nine)), Answer::Held),
+        step(now(), by_other(release("a", None)), Answer::Released),
+    ];
+    check(&storage(NONE), &steps, 1, &[held((10, 100, 1))]);
+}
+
+#[test]
+fn a_deleted_or_disabled_integration_still_settles_releases_and_extends() {
+    for status in [
+        IntegrationStatus::Deleted,
+        IntegrationStatus::Disabled,
+        IntegrationStatus::Error,
+        IntegrationStatus::Created,
+    ] {
+        let made = [
+            step(now(), reserve("a", as_is), Answer::Held),
+            step(now(), reserve("b", as_is), Answer::Held),
+        ];
+        let mut after = check(&storage(NONE), &made, 2, &[held((20, 200, 2))]);
+        after.profiles.get_mut(&integration(1)).unwrap().integration.status = status;
+        let steps = [
+            step(at(1), extend("a", None, None), Answer::Extended),
+            step(at(1), costs("a", 4), Answer::Accepted),
+            step(at(1), release("b", None), Answer::Released),
+        ];
+        check(&after, &steps, 2, &[used((4, 30, 1))]);
+    }
+}
+
+#[test]
+fn a_refused_record_leaves_its_reservation_open() {
+    let ahead = record("a", |usage| usage.occurred_at = Some(shifted(at(301), 1)));
+    let steps = [
+        step(now(), reserve("a", as_is), Answer::Held),
+        step(at(1), ahead, Answer::NotCounted(RecordRefusal::InTheFuture)),
+        step(at(2), reserve("a", as_is), Answer::Replayed),
+    ];
+    check(&storage(NONE), &steps, 1, &[held((10, 100, 1))]);
+    let elsewhere = record("a", |usage| usage.integration_id = integration(2));
+    let steps = [
+        step(now(), reserve("a", as_is), Answer::Held),
+        step(at(1), elsewhere, Answer::Conflict),
+        step(at(2), reserve("a", as_is), Answer::Replayed),
+    ];
+    check(&storage(NONE), &steps, 1, &[held((10, 100, 1))]);
+}

@@ -1,0 +1,76 @@
+//! Ids, instants, requests and records for the tests of the core, plain and ready to be changed.
+
+#![expect(clippy::unwrap_used, reason = "every value here is a constant that is valid")]
+
+pub(crate) mod script;
+pub(crate) mod storage;
+
+use bursar_core::{
+    CallId, Day, EntryId, Estimate, IntegrationId, NANOS_PER_CENT, Nanos, PolicyResult,
+    ReserveRequest, TenantId, Timestamp, TokenBuckets, Usage,
+};
+
+pub(crate) fn tenant(number: i64) -> TenantId {
+    TenantId::from_number(number).unwrap()
+}
+
+pub(crate) fn integration(number: i64) -> IntegrationId {
+    IntegrationId::from_number(number).unwrap()
+}
+
+pub(crate) fn entry(number: i64) -> EntryId {
+    EntryId::from_number(number).unwrap()
+}
+
+pub(crate) fn call_id(text: &str) -> CallId {
+    CallId::new(text).unwrap()
+}
+
+pub(crate) fn cents(cents: i64) -> Nanos {
+    Nanos::new(cents * NANOS_PER_CENT)
+}
+
+pub(crate) fn day(year: i32, month: u8, day: u8) -> Timestamp {
+    Day::from_civil(year, month, day).unwrap().start()
+}
+
+/// So many microseconds after (or before) an instant.
+pub(crate) fn shifted(at: Timestamp, micros: i64) -> Timestamp {
+    Timestamp::from_micros(at.micros() + micros).unwrap()
+}
+
+/// So many seconds after (or before) an instant.
+pub(crate) fn seconds(at: Timestamp, seconds: i64) -> Timestamp {
+    shifted(at, seconds * 1_000_000)
+}
+
+/// A record of 10 + 20 tokens without a cost.
+pub(crate) fn usage(integration_id: IntegrationId, call: &str) -> Usage {
+    Usage {
+        integration_id,
+        call_id: call_id(call),
+        session_id: None,
+        agent_id: None,
+        provider: "openai".into(),
+        model: "gpt".into(),
+        tokens: TokenBuckets::new(10, 20, 0, 0, 0).unwrap(),
+        cost: None,
+        latency_ms: None,
+        policy_result: PolicyResult::Allowed,
+        error_code: None,
+        error_message: None,
+        metadata: None,
+        occurred_at: None,
+    }
+}
+
+/// A request for 10 cents and 100 tokens, for ten minutes.
+pub(crate) fn request(integration_id: IntegrationId, call: &str) -> ReserveRequest {
+    ReserveRequest {
+        integration_id,
+        call_id: call_id(call),
+        estimate: Estimate::new(cents(10), 100).unwrap(),
+        model: None,
+        ttl_seconds: 600,
+    }
+}

@@ -1,0 +1,464 @@
+//! The rules once more, as plainly as they can be said: two lists, and every figure added up anew.
+//!
+//! Nothing here is kept up to date: no counter, no window, no index, no sweeping. What is used,
+//! held and called follows from the whole list at each question. Slow, and hard to get wrong.
+
+#![expect(clippy::unwrap_used, reason = "a question names what the model was told of")]
+
+use bursar_core::{
+    CallId, CostSource, Decision, EntryId, Estimate, ExtendOutcome, FailureCause, Health,
+    IntegrationId, IntegrationStatus, Measure, Month, Outcome, PolicyResult, Reason, ReasonCode,
+    RecordOutcome, RecordRefusal, ReleaseOutcome, Reservation, ReservationState, ReserveOutcome,
+    ReserveRefusal, ReserveRequest, TenantId, TenantLifecycle, Timestamp, Usage, Verdict,
+};
+
+use crate::support::storage::{Act, Profile};
+
+const MINUTE: i64 = 60;
+
+/// A call that was recorded.
+#[derive(Debug)]
+pub(crate) struct Recorded {
+    pub(crate) tenant_id: TenantId,
+    pub(crate) usage: Usage,
+    pub(crate) entry_id: EntryId,
+    pub(crate) occurred_at: Timestamp,
+    pub(crate) arrived_at: Timestamp,
+    pub(crate) cost: i64,
+    pub(crate) cost_source: CostSource,
+}
+
+/// A call that was reserved. That it expired is nowhere noted: it follows from the time.
+#[derive(Debug)]
+pub(crate) struct Promised {
+    pub(crate) tenant_id: TenantId,
+    pub(crate) request: ReserveRequest,
+    decision: Decision,
+    pub(crate) made_at: Timestamp,
+    pub(crate) until: Timestamp,
+    ended: Option<(ReservationState, Timestamp)>,
+}
+
+impl Promised {
+    pub(crate) fn state(&self, now: Timestamp) -> ReservationState {
+        match self.ended {
+            Some((state, _)) => state,
+            None if now < self.until => ReservationState::Open,
+            None => ReservationState::Expired,
+        }
+    }
+
+    fn shown(&self, now: Timestamp) -> Reservation {
+        let expired = self.state(now) == ReservationState::Expired;
+        Reservation {
+            request: self.request.clone(),
+            decision: self.decision.clone(),
+            created_at: self.made_at,
+            expires_at: self.until,
+            state: self.state(now),
+            ended_at: self.ended.map(|(_, at)| at).or(expired.then_some(self.until)),
+        }
+    }
+}
+
+/// Money, tokens and calls.
+pub(crate) type Sums = (i64, i64, i64);
+
+fn sum(amounts: impl Iterator<Item = Sums>) -> Sums {
+    amounts.fold((0, 0, 0), |sum, amount| (sum.0 + amount.0, sum.1 + amount.1, sum.2 + amount.2))
+}
+
+/// All that ever happened.
+#[derive(Debug, Default)]
+pub(crate) struct Naive {
+    pub(crate) profiles: Vec<(IntegrationId, Profile)>,
+    pub(crate) records: Vec<Recorded>,
+    pub(crate) promises: Vec<Promised>,
+}
+
+impl Naive {
+    pub(crate) fn used(&self, id: IntegrationId, month: Month) -> Sums {
+        let of_month = self
+            .records
+            .iter()
+            .filter(|record| record.usage.integration_id == id)
+            .filter(|record| record.occurred_at.month() == month);
+        sum(of_month.map(|record| {
+            (record.cost, record.usage.tokens.tokens_in() + record.usage.tokens.tokens_out(), 1)
+        }))
+    }
+
+    pub(crate) fn held(&self, id: IntegrationId, month: Month, now: Timestamp) -> Sums {
+        let of_month = self
+            .promises
+            .iter()
+            .filter(|promise| promise.request.integration_id == id)
+            .filter(|promise| promise.made_at.month() == month)
+            .filter(|promise| promise.state(now) == ReservationState::Open);
+        sum(of_month.map(|promise| {
+            let estimate = promise.request.estimate;
+            (estimate.cost.get(), estimate.tokens, 1)
+        }))
+    }
+
+    /// The calls that count in the 60 seconds that end with this one.
+    pub(crate) fn calls(&self, id: IntegrationId, now_second: i64) -> i64 {
+        let counts = |at: Timestamp| at.second() > now_second - MINUTE;
+        let reserved = self
+            .promises
+            .iter()
+            .filter(|promise| promise.request.integration_id == id)
+            .filter(|promise| counts(promise.made_at));
+        let recorded = self
+            .records
+            .iter()
+            .filter(|record| record.usage.integration_id == id)
+            .filter(|record| counts(record.occurred_at.min(record.arrived_at)))
+            .filter(|record| record.usage.policy_result != PolicyResult::Blocked)
+            .filter(|record| {
+                let place = self.promise(record.tenant_id, &record.usage.call_id);
+                let promise = place.and_then(|place| self.promises.get(place));
+                promise.is_none_or(|promise| promise.request.integration_id != id)
+            });
+        reserved.count() as i64 + recorded.count() as i64
+    }
+
+    pub(crate) fn promise(&self, tenant_id: TenantId, call_id: &CallId) -> Option<usize> {
+        let is = |promise: &Promised| {
+            promise.tenant_id == tenant_id && promise.request.call_id == *call_id
+        };
+        self.promises.iter().position(is)
+    }
+
+    fn record_of(&self, tenant_id: TenantId, call_id: &CallId) -> Option<&Recorded> {
+        let is =
+            |record: &&Recorded| record.tenant_id == tenant_id && record.usage.call_id == *call_id;
+        self.records.iter().find(is)
+    }
+
+    pub(crate) fn profile(&self, id: IntegrationId) -> Option<&Profile> {
+        self.profiles.iter().find(|(known, _)| *known == id).map(|(_, profile)| profile)
+    }
+
+    fn own(&self, tenant_id: TenantId, id: IntegrationId) -> Option<&Profile> {
+        self.profile(id).filter(|profile| profile.tenant_id == tenant_id)
+    }
+
+    pub(crate) fn apply(
+        &mut self,
+        tenant_id: TenantId,
+        act: &Act,
+        entry_id: EntryId,
+        now: Timestamp,
+    ) -> Outcome {
+        match act {
+            Act::Record(usage) => Outcome::Record(self.record(tenant_id, usage, entry_id, now)),
+            Act::Reserve(request) => Outcome::Reserve(self.reserve(tenant_id, request, now)),
+            Act::Release { call_id, only } => {
+                Outcome::Release(self.release(self.seen(tenant_id, call_id, *only), now))
+            }
+            Act::Extend { call_id, only, ttl_seconds } => {
+                let seen = self.seen(tenant_id, call_id, *only);
+                Outcome::Extend(self.extend(seen, *ttl_seconds, now))
+            }
+        }
+    }
+
+    fn record(
+        &mut self,
+        tenant_id: TenantId,
+        usage: &Usage,
+        entry_id: EntryId,
+        now: Timestamp,
+    ) -> RecordOutcome {
+        if let Some(earlier) = self.record_of(tenant_id, &usage.call_id) {
+            return if same_content(earlier, usage) {
+                RecordOutcome::Duplicate(earlier.entry_id)
+            } else {
+                RecordOutcome::Conflict
+            };
+        }
+        if self.own(tenant_id, usage.integration_id).is_none() {
+            return RecordOutcome::Refused(RecordRefusal::IntegrationNotFound);
+        }
+        let place = self.promise(tenant_id, &usage.call_id);
+        let mut promise = place.and_then(|place| self.promises.get_mut(place));
+        let elsewhere = promise
+            .as_ref()
+            .filter(|promise| promise.request.integration_id != usage.integration_id);
+        if let Some(elsewhere) = elsewhere {
+            if elsewhere.state(now) == ReservationState::Open {
+                return RecordOutcome::Conflict;
+            }
+            promise = None;
+        }
+        let mut occurred_at = now;
+        let mut settled = None;
+        if let Some(promise) = &promise {
+            occurred_at = promise.made_at;
+            if promise.state(now) == ReservationState::Open {
+                settled = Some(promise.request.estimate.cost.get());
+            }
+        }
+        occurred_at = usage.occurred_at.unwrap_or(occurred_at);
+        if occurred_at.micros() - now.micros() > 300_000_000 {
+            return RecordOutcome::Refused(RecordRefusal::InTheFuture);
+        }
+        if let (Some(promise), Some(_)) = (promise, settled) {
+            promise.ended = Some((ReservationState::Settled, now));
+        }
+        let (cost, cost_source) = match (usage.cost, settled) {
+            (Some(reported), _) => (reported.get(), CostSource::Reported),
+            (None, Some(held)) if held > 0 => (held, CostSource::Held),
+            (None, _) => (0, CostSource::Unknown),
+        };
+        self.records.push(Recorded {
+            tenant_id,
+            usage: usage.clone(),
+            entry_id,
+            occurred_at,
+            arrived_at: now,
+            cost,
+            cost_source,
+        });
+        RecordOutcome::Accepted(entry_id)
+    }
+
+    fn reserve(
+        &mut self,
+        tenant_id: TenantId,
+        request: &ReserveRequest,
+        now: Timestamp,
+    ) -> ReserveOutcome {
+        if self.record_of(tenant_id, &request.call_id).is_some() {
+            return ReserveOutcome::Rejected(ReserveRefusal::CallRecorded);
+        }
+        if let Some(place) = self.promise(tenant_id, &request.call_id) {
+            let promise = self.promises.get(place).unwrap();
+            let state = promise.state(now);
+            if state != ReservationState::Open {
+                return ReserveOutcome::Rejected(ReserveRefusal::CallEnded(state));
+            }
+            if promise.request != *request {
+                return ReserveOutcome::Rejected(ReserveRefusal::OtherContent);
+            }
+            return ReserveOutcome::Replayed(promise.shown(now));
+        }
+        let Some(profile) = self.own(tenant_id, request.integration_id) else {
+            return ReserveOutcome::Refused(refusal(ReasonCode::IntegrationNotFound));
+        };
+        if let Some(code) = hard_block(profile) {
+            return ReserveOutcome::Refused(refusal(code));
+        }
+        let limits = profile.integration.limits;
+        if limits.budget_limit_cents != 0 && request.estimate.cost.get() < 1 {
+            return ReserveOutcome::Rejected(ReserveRefusal::CostEstimateRequired);
+        }
+        if limits.token_limit_month != 0 && request.estimate.tokens < 1 {
+            return ReserveOutcome::Rejected(ReserveRefusal::TokenEstimateRequired);
+        }
+        let decision = self.decide(request.integration_id, request.estimate, now);
+        if decision.verdict > Verdict::Warned {
+            return ReserveOutcome::Refused(decision);
+        }
+        let promise = Promised {
+            tenant_id,
+            request: request.clone(),
+            decision,
+            made_at: now,
+            until: Timestamp::from_micros(
+                now.micros() + i64::from(request.ttl_seconds) * 1_000_000,
+            )
+            .unwrap(),
+            ended: None,
+        };
+        let shown = promise.shown(now);
+        self.promises.push(promise);
+        ReserveOutcome::Held(shown)
+    }
+
+    /// The promise of a call, for a caller who may see it.
+    fn seen(
+        &self,
+        tenant_id: TenantId,
+        call_id: &CallId,
+        only: Option<IntegrationId>,
+    ) -> Option<usize> {
+        let place = self.promise(tenant_id, call_id)?;
+        let of = self.promises.get(place)?.request.integration_id;
+        (only.is_none() || only == Some(of)).then_some(place)
+    }
+
+    fn release(&mut self, place: Option<usize>, now: Timestamp) -> ReleaseOutcome {
+        let Some(promise) = place.and_then(|place| self.promises.get_mut(place)) else {
+            return ReleaseOutcome::NotFound;
+        };
+        match promise.state(now) {
+            ReservationState::Settled => ReleaseOutcome::Settled,
+            ReservationState::Expired => ReleaseOutcome::Expired(promise.shown(now)),
+            ReservationState::Released => ReleaseOutcome::Released(promise.shown(now)),
+            ReservationState::Open => {
+                promise.ended = Some((ReservationState::Released, now));
+                ReleaseOutcome::Released(promise.shown(now))
+            }
+        }
+    }
+
+    fn extend(
+        &mut self,
+        place: Option<usize>,
+        ttl_seconds: Option<u32>,
+        now: Timestamp,
+    ) -> ExtendOutcome {
+        let Some(promise) = place.and_then(|place| self.promises.get_mut(place)) else {
+            return ExtendOutcome::NotFound;
+        };
+        if promise.state(now) != ReservationState::Open {
+            return ExtendOutcome::Ended(promise.state(now));
+        }
+        let ttl_seconds = i64::from(ttl_seconds.unwrap_or(promise.request.ttl_seconds));
+        let until = Timestamp::from_micros(now.micros() + ttl_seconds * 1_000_000).unwrap();
+        if until > promise.until {
+            promise.until = until;
+        }
+        ExtendOutcome::Extended(promise.shown(now))
+    }
+
+    /// Section 7 of the contract, line by line.
+    pub(crate) fn decide(&self, id: IntegrationId, estimate: Estimate, now: Timestamp) -> Decision {
+        let profile = self.profile(id).unwrap();
+        if let Some(code) = hard_block(profile) {
+            return refusal(code);
+        }
+        let (used, held) = (self.used(id, now.month()), self.held(id, now.month(), now));
+        let limits = profile.integration.limits;
+        let money = Line {
+            measure: Measure::Cost,
+            exceeded: ReasonCode::BudgetExceeded,
+            near: ReasonCode::BudgetWarning,
+            limit: i128::from(limits.budget_limit_cents) * 10_000_000,
+            current: i128::from(used.0 + held.0),
+            estimate: i128::from(estimate.cost.get()),
+        };
+        let tokens = Line {
+            measure: Measure::Tokens,
+            exceeded: ReasonCode::TokenLimitExceeded,
+            near: ReasonCode::TokenWarning,
+            limit: i128::from(limits.token_limit_month),
+            current: i128::from(used.1 + held.1),
+            estimate: i128::from(estimate.tokens),
+        };
+        for line in [money, tokens] {
+            if line.is_exceeded() {
+                let reasons = vec![line.reason(line.exceeded, 100)];
+                return Decision { verdict: Verdict::Blocked, reasons };
+            }
+        }
+        let calls = self.calls(id, now.second());
+        if limits.rate_limit_rpm != 0 && calls >= limits.rate_limit_rpm {
+            let wait = (1..).find(|wait| {
+                self.calls(id, now.second() + i64::from(*wait)) < limits.rate_limit_rpm
+            });
+            let reason = Reason {
+                code: ReasonCode::RateLimitExceeded,
+                measure: Some(Measure::Calls),
+                limit_value: limits.rate_limit_rpm.into(),
+                current_value: calls.into(),
+                threshold_percent: Some(100),
+                retry_after_seconds: wait,
+            };
+            return Decision { verdict: Verdict::Throttled, reasons: vec![reason] };
+        }
+        let near = [money, tokens].into_iter().filter(Line::is_near);
+        let mut reasons: Vec<Reason> = near.map(|line| line.reason(line.near, 80)).collect();
+        if profile.integration.health == Health::Failing(FailureCause::Provider) {
+            reasons.push(plain(ReasonCode::ProviderUnreachable));
+        }
+        if reasons.is_empty() {
+            let reasons = vec![plain(ReasonCode::AllChecksPassed)];
+            return Decision { verdict: Verdict::Allowed, reasons };
+        }
+        Decision { verdict: Verdict::Warned, reasons }
+    }
+}
+
+/// A monthly limit and what stands against it.
+#[derive(Clone, Copy)]
+struct Line {
+    measure: Measure,
+    exceeded: ReasonCode,
+    near: ReasonCode,
+    limit: i128,
+    current: i128,
+    estimate: i128,
+}
+
+impl Line {
+    fn is_exceeded(&self) -> bool {
+        self.limit != 0 && (self.current >= self.limit || self.current + self.estimate > self.limit)
+    }
+
+    /// Four fifths are 80 %.
+    fn is_near(&self) -> bool {
+        self.limit != 0 && 5 * (self.current + self.estimate) >= 4 * self.limit
+    }
+
+    fn reason(&self, code: ReasonCode, percent: u8) -> Reason {
+        Reason {
+            code,
+            measure: Some(self.measure),
+            limit_value: self.limit,
+            current_value: self.current,
+            threshold_percent: Some(percent),
+            retry_after_seconds: None,
+        }
+    }
+}
+
+fn plain(code: ReasonCode) -> Reason {
+    Reason {
+        code,
+        measure: None,
+        limit_value: 0,
+        current_value: 0,
+        threshold_percent: None,
+        retry_after_seconds: None,
+    }
+}
+
+fn refusal(code: ReasonCode) -> Decision {
+    Decision { verdict: Verdict::HardBlocked, reasons: vec![plain(code)] }
+}
+
+fn hard_block(profile: &Profile) -> Option<ReasonCode> {
+    let failing = Health::Failing(FailureCause::Credential);
+    if profile.lifecycle != TenantLifecycle::Active {
+        return Some(ReasonCode::TenantSuspended);
+    }
+    match profile.integration.status {
+        IntegrationStatus::Deleted => Some(ReasonCode::IntegrationNotFound),
+        IntegrationStatus::Disabled => Some(ReasonCode::IntegrationDisabled),
+        IntegrationStatus::Created => Some(ReasonCode::IntegrationNotEnabled),
+        IntegrationStatus::Error => Some(ReasonCode::IntegrationError),
+        IntegrationStatus::Enabled if profile.integration.health == failing => {
+            Some(ReasonCode::CredentialsInvalid)
+        }
+        IntegrationStatus::Enabled => None,
+    }
+}
+
+/// Law 2 of the ledger, field by field.
+fn same_content(earlier: &Recorded, usage: &Usage) -> bool {
+    let first = &earlier.usage;
+    first.integration_id == usage.integration_id
+        && first.session_id == usage.session_id
+        && first.agent_id == usage.agent_id
+        && first.provider == usage.provider
+        && first.model == usage.model
+        && first.tokens.tokens_in() == usage.tokens.tokens_in()
+        && first.tokens.tokens_out() == usage.tokens.tokens_out()
+        && first.cost == usage.cost
+        && first.policy_result == usage.policy_result
+        && first.error_code == usage.error_code
+        && (usage.occurred_at.is_none() || usage.occurred_at == Some(earlier.occurred_at))
+}

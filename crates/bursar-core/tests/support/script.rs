@@ -1,0 +1,166 @@
+//! Scripts: commands at given instants, the answer to each, and what the account shows at the end.
+
+#![expect(clippy::unwrap_used, reason = "a script names what it loads")]
+
+use bursar_core::{
+    ExtendOutcome, IntegrationId, LimitSettings, Month, Outcome, ReasonCode, RecordOutcome,
+    RecordRefusal, ReleaseOutcome, ReservationState, ReserveOutcome, ReserveRefusal,
+    ReserveRequest, Timestamp, Totals, Usage,
+};
+
+use super::storage::{Act, Asked, Profile, Storage};
+use super::{call_id, cents, integration, request, tenant, usage};
+
+/// An outcome in one word.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Answer {
+    Accepted,
+    Duplicate,
+    Conflict,
+    NotCounted(RecordRefusal),
+    Held,
+    Replayed,
+    Refused(ReasonCode),
+    Rejected(ReserveRefusal),
+    Released,
+    HadExpired,
+    NoReservation,
+    IsSettled,
+    Extended,
+    HadEnded(ReservationState),
+}
+
+impl Answer {
+    pub(crate) fn of(outcome: &Outcome) -> Self {
+        match outcome {
+            Outcome::Record(record) => match record {
+                RecordOutcome::Accepted(_) => Self::Accepted,
+                RecordOutcome::Duplicate(_) => Self::Duplicate,
+                RecordOutcome::Conflict => Self::Conflict,
+                RecordOutcome::Refused(refusal) => Self::NotCounted(*refusal),
+            },
+            Outcome::Reserve(reserve) => match reserve {
+                ReserveOutcome::Held(_) => Self::Held,
+                ReserveOutcome::Replayed(_) => Self::Replayed,
+                ReserveOutcome::Refused(decision) => {
+                    Self::Refused(decision.reasons.first().unwrap().code)
+                }
+                ReserveOutcome::Rejected(refusal) => Self::Rejected(*refusal),
+            },
+            Outcome::Release(release) => match release {
+                ReleaseOutcome::Released(_) => Self::Released,
+                ReleaseOutcome::Expired(_) => Self::HadExpired,
+                ReleaseOutcome::NotFound => Self::NoReservation,
+                ReleaseOutcome::Settled => Self::IsSettled,
+            },
+            Outcome::Extend(extend) => match extend {
+                ExtendOutcome::Extended(_) => Self::Extended,
+                ExtendOutcome::NotFound => Self::NoReservation,
+                ExtendOutcome::Ended(state) => Self::HadEnded(*state),
+            },
+        }
+    }
+}
+
+/// A command at an instant, and its answer.
+#[derive(Clone, Debug)]
+pub(crate) struct Step {
+    now: Timestamp,
+    asked: Asked,
+    answer: Answer,
+}
+
+pub(crate) fn step(now: Timestamp, asked: Asked, answer: Answer) -> Step {
+    Step { now, asked, answer }
+}
+
+/// A request of tenant 1 on integration 1, changed as the test needs.
+pub(crate) fn reserve(call: &str, change: impl FnOnce(&mut ReserveRequest)) -> Asked {
+    let mut request = request(integration(1), call);
+    change(&mut request);
+    Asked { tenant_id: tenant(1), act: Act::Reserve(request) }
+}
+
+/// A record of tenant 1 on integration 1, changed as the test needs.
+pub(crate) fn record(call: &str, change: impl FnOnce(&mut Usage)) -> Asked {
+    let mut usage = usage(integration(1), call);
+    change(&mut usage);
+    Asked { tenant_id: tenant(1), act: Act::Record(usage) }
+}
+
+pub(crate) fn release(call: &str, only: Option<IntegrationId>) -> Asked {
+    Asked { tenant_id: tenant(1), act: Act::Release { call_id: call_id(call), only } }
+}
+
+pub(crate) fn extend(call: &str, only: Option<IntegrationId>, ttl: Option<u32>) -> Asked {
+    let act = Act::Extend { call_id: call_id(call), only, ttl_seconds: ttl };
+    Asked { tenant_id: tenant(1), act }
+}
+
+/// What a month of integration 1 shows: cents, tokens and calls.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Shown {
+    pub(crate) month: Month,
+    pub(crate) used: (i64, i64, i64),
+    pub(crate) held: (i64, i64, i64),
+}
+
+fn totals((of_cents, tokens, calls): (i64, i64, i64)) -> Totals {
+    Totals { cost: cents(of_cents), tokens, calls }
+}
+
+/// Integrations 1 and 2 of tenant 1, with these limits on the first, and 9 of tenant 2.
+pub(crate) fn storage(limits: LimitSettings) -> Storage {
+    let mut storage = Storage::default();
+    let none = LimitSettings::default();
+    for (number, tenant_number, limits) in [(1, 1, limits), (2, 1, none), (9, 2, none)] {
+        let profile = Profile::enabled(tenant(tenant_number), limits);
+        storage.profiles.insert(integration(number), profile);
+    }
+    storage
+}
+
+/// Plays a script on a storage and compares every answer and, at the end, integration 1.
+///
+/// Every script is played twice: each step as its own group, and all steps of one instant as one
+/// group. How commands are grouped must not show.
+#[track_caller]
+pub(crate) fn check(storage: &Storage, steps: &[Step], rate: i64, shown: &[Shown]) -> Storage {
+    let alone = played(storage.clone(), steps.chunks(1), rate, shown);
+    played(storage.clone(), steps.chunk_by(|one, next| one.now == next.now), rate, shown);
+    alone
+}
+
+#[track_caller]
+fn played<'s>(
+    mut storage: Storage,
+    groups: impl Iterator<Item = &'s [Step]>,
+    rate: i64,
+    shown: &[Shown],
+) -> Storage {
+    let mut end = Timestamp::MIN;
+    for steps in groups {
+        end = steps.first().unwrap().now;
+        let group: Vec<Asked> = steps.iter().map(|step| step.asked.clone()).collect();
+        let mut book = storage.load(end, &group).unwrap();
+        for (index, (asked, step)) in group.iter().zip(steps).enumerate() {
+            let command = asked.command(storage.entry_id(index));
+            let outcome = book.apply(asked.tenant_id, asked.key(), command).unwrap();
+            assert_eq!(Answer::of(&outcome), step.answer, "{:?}", step.asked);
+        }
+        storage.save(book);
+    }
+    storage.sweep(end);
+    let account = storage.account(integration(1), []).unwrap();
+    assert_eq!(account.rate.current(end.second()), rate, "calls of the last 60 seconds");
+    let mut months = storage.months(integration(1));
+    months.extend(shown.iter().map(|month| month.month));
+    for month in months {
+        let counter = storage.counter(integration(1), month);
+        let expected = shown.iter().find(|shown| shown.month == month);
+        let used = expected.map_or(Totals::default(), |shown| totals(shown.used));
+        let held = expected.map_or(Totals::default(), |shown| totals(shown.held));
+        assert_eq!((counter.used, counter.held), (used, held), "used and held of {month}");
+    }
+    storage
+}

@@ -1,0 +1,304 @@
+//! A storage in memory: it fills a book as `Book::open` asks, and takes over what changed.
+//!
+//! It uses nothing but the public API, loads no month and no hold that the core did not ask for,
+//! and stores only what the core says has changed, so that a forgotten mark shows.
+
+#![expect(clippy::expect_used, reason = "what is missing here is a fault of the core or the test")]
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+
+use bursar_core::{
+    Account, Book, Call, CallId, CallKey, Command, CostBasis, CostSource, Counter, Entry, EntryId,
+    Health, Hold, HoldChange, Integration, IntegrationId, IntegrationStatus, LimitSettings, Month,
+    Overflow, RecordedCall, Reservation, ReservationState, ReserveRequest, TenantId,
+    TenantLifecycle, Timestamp, Usage,
+};
+
+use super::entry;
+
+/// A command that owns what it speaks of.
+#[derive(Clone, Debug)]
+pub(crate) enum Act {
+    Record(Usage),
+    Reserve(ReserveRequest),
+    Release { call_id: CallId, only: Option<IntegrationId> },
+    Extend { call_id: CallId, only: Option<IntegrationId>, ttl_seconds: Option<u32> },
+}
+
+/// A command of a tenant.
+#[derive(Clone, Debug)]
+pub(crate) struct Asked {
+    pub(crate) tenant_id: TenantId,
+    pub(crate) act: Act,
+}
+
+impl Asked {
+    pub(crate) fn command(&self, entry_id: EntryId) -> Command<'_> {
+        match &self.act {
+            Act::Record(usage) => Command::Record { entry_id, usage },
+            Act::Reserve(request) => Command::Reserve(request),
+            Act::Release { call_id, only } => Command::Release { call_id, only: *only },
+            Act::Extend { call_id, only, ttl_seconds } => {
+                Command::Extend { call_id, only: *only, ttl_seconds: *ttl_seconds }
+            }
+        }
+    }
+
+    pub(crate) fn key(&self) -> CallKey {
+        key_of(self.command(entry(1)).call_id())
+    }
+
+    /// The month that a record names; its reservation's month is known to storage.
+    fn month(&self) -> Option<Month> {
+        match &self.act {
+            Act::Record(usage) => usage.occurred_at.map(Timestamp::month),
+            Act::Reserve(_) | Act::Release { .. } | Act::Extend { .. } => None,
+        }
+    }
+}
+
+/// The short key of a call id: what stands before a `#`, so that a test can make two ids collide.
+pub(crate) fn key_of(call_id: &CallId) -> CallKey {
+    let text = call_id.as_str();
+    let short = text.split('#').next().unwrap_or(text);
+    CallKey(short.bytes().fold(7, |key, byte| (key << 8) | u128::from(byte)))
+}
+
+/// What the rules know of an integration and of its tenant.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Profile {
+    pub(crate) tenant_id: TenantId,
+    pub(crate) lifecycle: TenantLifecycle,
+    pub(crate) integration: Integration,
+}
+
+impl Profile {
+    /// Enabled and healthy, of an active tenant.
+    pub(crate) fn enabled(tenant_id: TenantId, limits: LimitSettings) -> Self {
+        let integration = Integration {
+            status: IntegrationStatus::Enabled,
+            health: Health::Healthy,
+            ..Integration::new(limits, CostBasis::Reported)
+        };
+        Self { tenant_id, lifecycle: TenantLifecycle::Active, integration }
+    }
+}
+
+/// A stored entry of the ledger.
+#[derive(Clone, Debug)]
+pub(crate) struct Kept {
+    pub(crate) call: RecordedCall,
+    pub(crate) created_at: Timestamp,
+    pub(crate) cost: bursar_core::Nanos,
+    pub(crate) cost_source: CostSource,
+}
+
+#[derive(Clone, Debug)]
+struct StoredCall {
+    call_id: CallId,
+    reservation: Option<Reservation>,
+    record: Option<RecordedCall>,
+}
+
+/// Everything that is committed.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Storage {
+    pub(crate) profiles: BTreeMap<IntegrationId, Profile>,
+    pub(crate) entries: Vec<Kept>,
+    last_entry: i64,
+    counters: BTreeMap<(IntegrationId, Month), Counter>,
+    rate: BTreeMap<(IntegrationId, u8), (i64, u32)>,
+    calls: HashMap<(TenantId, CallKey), StoredCall>,
+    holds: Vec<Hold>,
+    ended: BTreeSet<(TenantId, CallKey)>,
+}
+
+impl Storage {
+    /// The id of the next entry but so many.
+    pub(crate) fn entry_id(&self, ahead: usize) -> EntryId {
+        entry(self.last_entry + ahead as i64 + 1)
+    }
+
+    pub(crate) fn counter(&self, integration_id: IntegrationId, month: Month) -> Counter {
+        self.counters.get(&(integration_id, month)).copied().unwrap_or_default()
+    }
+
+    pub(crate) fn set_counter(&mut self, id: IntegrationId, month: Month, counter: Counter) {
+        self.counters.insert((id, month), counter);
+    }
+
+    /// The months of an integration that have a counter.
+    pub(crate) fn months(&self, integration_id: IntegrationId) -> Vec<Month> {
+        let of_it = |key: &&(IntegrationId, Month)| key.0 == integration_id;
+        self.counters.keys().filter(of_it).map(|key| key.1).collect()
+    }
+
+    pub(crate) fn reservation(&self, tenant_id: TenantId, call: &CallId) -> Option<&Reservation> {
+        self.calls.get(&(tenant_id, key_of(call)))?.reservation.as_ref()
+    }
+
+    pub(crate) fn holds(&self) -> &[Hold] {
+        &self.holds
+    }
+
+    /// The account of an integration with these months.
+    pub(crate) fn account(
+        &self,
+        integration_id: IntegrationId,
+        months: impl IntoIterator<Item = Month>,
+    ) -> Option<Account> {
+        let profile = self.profiles.get(&integration_id)?;
+        let mut account = Account::new(profile.tenant_id, profile.lifecycle, profile.integration);
+        for month in months {
+            account.restore(month, self.counter(integration_id, month));
+        }
+        for ((_, _), (second, calls)) in self.rate.range((integration_id, 0)..=(integration_id, 59))
+        {
+            account.rate.restore(*second, *calls);
+        }
+        Some(account)
+    }
+
+    /// Opens the book of a group.
+    pub(crate) fn load<'a>(
+        &self,
+        now: Timestamp,
+        group: &'a [Asked],
+    ) -> Result<Book<'a>, Overflow> {
+        let mut calls = HashMap::new();
+        let mut months: BTreeMap<IntegrationId, BTreeSet<Month>> = BTreeMap::new();
+        for asked in group {
+            let command = asked.command(entry(1));
+            let key = (asked.tenant_id, asked.key());
+            let stored = self.calls.get(&key);
+            let named = command.integration_id().into_iter();
+            let reservation = stored.and_then(|call| call.reservation.as_ref());
+            let open = reservation.filter(|held| held.state == ReservationState::Open);
+            for id in named.chain(open.map(|held| held.request.integration_id)) {
+                let of_account = months.entry(id).or_default();
+                of_account.insert(now.month());
+                of_account.extend(asked.month());
+                of_account.extend(reservation.map(Reservation::month));
+            }
+            calls.entry(key).or_insert_with(|| match stored.cloned() {
+                Some(call) => Call::stored(call.call_id, call.reservation, call.record),
+                None => Call::fresh(command.call_id().clone()),
+            });
+        }
+        self.open(now, calls, months)
+    }
+
+    /// Opens a book with every account and no call, and stores what expired.
+    pub(crate) fn sweep(&mut self, now: Timestamp) {
+        let months = self.profiles.keys().map(|id| (*id, BTreeSet::from([now.month()]))).collect();
+        let book = self.open(now, HashMap::new(), months).expect("all due holds are loaded");
+        self.save(book);
+    }
+
+    fn open<'a>(
+        &self,
+        now: Timestamp,
+        calls: HashMap<(TenantId, CallKey), Call>,
+        mut months: BTreeMap<IntegrationId, BTreeSet<Month>>,
+    ) -> Result<Book<'a>, Overflow> {
+        let mut due = Vec::new();
+        for hold in self.holds.iter().filter(|hold| hold.expires_at <= now) {
+            if let Some(of_account) = months.get_mut(&hold.integration_id) {
+                of_account.insert(hold.month);
+                due.push(*hold);
+            }
+        }
+        let accounts = months.into_iter();
+        let accounts = accounts.filter_map(|(id, months)| Some((id, self.account(id, months)?)));
+        Book::open(now, accounts.collect(), calls, due)
+    }
+
+    /// Takes over what a group changed.
+    pub(crate) fn save(&mut self, book: Book<'_>) {
+        for (id, account) in book.accounts() {
+            for (month, counter) in account.changed_months() {
+                self.counters.insert((*id, month), counter);
+            }
+            for (slot, second, calls) in account.rate.changed() {
+                self.rate.insert((*id, slot), (second, calls));
+            }
+        }
+        for (key, call) in book.calls().iter().filter(|(_, call)| call.is_changed()) {
+            assert!(!call.is_void(), "a change leaves something behind: {call:?}");
+            let record = self.calls.get_mut(key).and_then(|stored| stored.record.take());
+            let (call_id, reservation) = (call.call_id.clone(), call.reservation.clone());
+            self.calls.insert(*key, StoredCall { call_id, reservation, record });
+        }
+        for hold in book.expired().iter().filter(|hold| !in_group(&book, hold)) {
+            let call = self.calls.get_mut(&(hold.tenant_id, hold.call));
+            let reservation = call.and_then(|call| call.reservation.as_mut());
+            let reservation = reservation.expect("what expires was reserved");
+            reservation.state = ReservationState::Expired;
+            reservation.ended_at = Some(hold.expires_at);
+        }
+        for entry in book.entries() {
+            self.keep(entry);
+        }
+        for change in book.holds() {
+            self.change(*change);
+        }
+    }
+
+    fn keep(&mut self, entry: &Entry<'_>) {
+        let kept = Kept {
+            call: recorded(entry),
+            created_at: entry.created_at,
+            cost: entry.cost,
+            cost_source: entry.cost_source,
+        };
+        assert!(entry.entry_id.number() > self.last_entry, "entries are numbered: {kept:?}");
+        self.last_entry = entry.entry_id.number();
+        let key = (entry.tenant_id, key_of(&entry.usage.call_id));
+        let call = self.calls.get_mut(&key).expect("a call with a new entry is changed");
+        assert!(call.record.is_none(), "one record per call id: {call:?}");
+        call.record = Some(kept.call.clone());
+        self.entries.push(kept);
+    }
+
+    /// Changes the open holds; a hold that ends twice, or was never made, stops the test.
+    fn change(&mut self, change: HoldChange) {
+        match change {
+            HoldChange::Made(hold) => {
+                assert!(!self.ended.contains(&(hold.tenant_id, hold.call)), "again: {hold:?}");
+                self.holds.push(hold);
+            }
+            HoldChange::Ended(hold) => {
+                assert!(self.ended.insert((hold.tenant_id, hold.call)), "ends twice: {hold:?}");
+                let place = self.holds.iter().position(|open| *open == hold);
+                self.holds.swap_remove(place.expect("what ends is open"));
+            }
+            HoldChange::Extended { before, expires_at } => {
+                let open = self.holds.iter_mut().find(|open| **open == before);
+                open.expect("what is extended is open").expires_at = expires_at;
+            }
+        }
+    }
+}
+
+fn in_group(book: &Book<'_>, hold: &Hold) -> bool {
+    book.calls().contains_key(&(hold.tenant_id, hold.call))
+}
+
+fn recorded(entry: &Entry<'_>) -> RecordedCall {
+    let usage = entry.usage;
+    RecordedCall {
+        entry_id: entry.entry_id,
+        call_id: usage.call_id.clone(),
+        integration_id: usage.integration_id,
+        session_id: usage.session_id.clone(),
+        agent_id: usage.agent_id.clone(),
+        provider: usage.provider.clone(),
+        model: usage.model.clone(),
+        tokens_in: usage.tokens.tokens_in(),
+        tokens_out: usage.tokens.tokens_out(),
+        reported_cost: usage.cost,
+        policy_result: usage.policy_result,
+        error_code: usage.error_code.clone(),
+        occurred_at: entry.occurred_at,
+    }
+}

@@ -1,0 +1,200 @@
+//! May this call go on? Decisions that change nothing.
+
+use axum::extract::State;
+use axum::http::{HeaderMap, header};
+use bursar_core::{Decision, NANOS_PER_CENT, decide};
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+
+use crate::app::App;
+use crate::auth::{Authorized, EnforcementCheck};
+use crate::body::{SMALL, Text, parse};
+use crate::decision_view::{DecisionView, rate_limit_headers, retry_after};
+use crate::envelope::Answer;
+use crate::error::{ApiError, ErrorCode};
+use crate::estimate::{asked_integration, check_estimate};
+use crate::figures::{cents, percent, usd};
+use crate::instant;
+use crate::params::Query;
+
+/// Decisions that one request may ask for.
+const BATCH_MAX: usize = 100;
+
+/// A question.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Check<'a> {
+    integration_id: Option<String>,
+    #[serde(borrow, default)]
+    estimated_cost_cents: Option<&'a RawValue>,
+    #[serde(default)]
+    estimated_tokens: Option<i64>,
+}
+
+/// Many questions.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct CheckBatch<'a> {
+    #[serde(borrow)]
+    requests: Vec<Check<'a>>,
+}
+
+/// How an integration stands against its limits.
+#[derive(Debug, Serialize)]
+pub struct StatusView {
+    integration_id: String,
+    integration_status: &'static str,
+    health_state: &'static str,
+    budget: BudgetView,
+    tokens: TokensView,
+    rate: RateView,
+    period_start: String,
+    evaluated_at: String,
+}
+
+#[derive(Debug, Serialize)]
+struct BudgetView {
+    limit_cents: i64,
+    used_cents: i64,
+    used_usd: String,
+    held_cents: i64,
+    held_usd: String,
+    remaining_cents: Option<i64>,
+    remaining_usd: Option<String>,
+    percent_used: f64,
+    has_limit: bool,
+}
+
+#[derive(Debug, Serialize)]
+struct TokensView {
+    limit: i64,
+    used: i64,
+    held: i64,
+    remaining: Option<i64>,
+    percent_used: f64,
+    has_limit: bool,
+}
+
+#[derive(Debug, Serialize)]
+struct RateView {
+    limit_rpm: i64,
+    current_rpm: i64,
+    percent_used: f64,
+    has_limit: bool,
+}
+
+/// `POST /api/v1/enforcement/check`
+pub async fn check_call(
+    State(app): State<App>,
+    caller: Authorized<EnforcementCheck>,
+    body: Text<SMALL>,
+) -> Result<Answer<DecisionView>, ApiError> {
+    let (view, headers) = evaluate(&app, &caller, parse(body.as_str()?)?).await?;
+    Ok(Answer::ok(view).with_headers(headers))
+}
+
+/// `POST /api/v1/enforcement/batch`
+pub async fn check_calls(
+    State(app): State<App>,
+    caller: Authorized<EnforcementCheck>,
+    body: Text<SMALL>,
+) -> Result<Answer<Vec<DecisionView>>, ApiError> {
+    let batch: CheckBatch<'_> = parse(body.as_str()?)?;
+    if batch.requests.is_empty() || batch.requests.len() > BATCH_MAX {
+        return Err(ApiError::field("requests", "must have 1 to 100 requests"));
+    }
+    let mut views = Vec::with_capacity(batch.requests.len());
+    for check in batch.requests {
+        views.push(evaluate(&app, &caller, check).await?.0);
+    }
+    Ok(Answer::ok(views))
+}
+
+/// `GET /api/v1/enforcement/status`
+pub async fn get_status(
+    State(app): State<App>,
+    caller: Authorized<EnforcementCheck>,
+    mut query: Query,
+) -> Result<Answer<StatusView>, ApiError> {
+    let named = query.integration()?;
+    query.done()?;
+    let not_found = || ApiError::of(ErrorCode::IntegrationNotFound);
+    let integration_id =
+        named.or(caller.only).ok_or_else(|| ApiError::field("integration_id", "is required"))?;
+    if caller.only.is_some_and(|only| only != integration_id) {
+        return Err(not_found());
+    }
+    app.store.integration(caller.tenant_id, integration_id).await?.ok_or_else(not_found)?;
+    let standing = app.standing(caller.tenant_id, integration_id).await?.ok_or_else(not_found)?;
+    let (account, now) = (&standing.account, standing.now);
+    let counter = account.counter(now.month()).map_err(|_| ApiError::of(ErrorCode::Internal))?;
+    let limits = account.integration.limits;
+    let used = i128::from(counter.used.cost.get());
+    let held = i128::from(counter.held.cost.get());
+    let budget = i128::from(limits.budget_limit_cents) * i128::from(NANOS_PER_CENT);
+    let remaining = (budget > 0).then(|| (budget - used - held).max(0));
+    let current_rpm = account.rate.current(now.second());
+    let token_limit = limits.token_limit_month;
+    let tokens_taken = counter.used.tokens.saturating_add(counter.held.tokens);
+    Ok(Answer::ok(StatusView {
+        integration_id: integration_id.to_string(),
+        integration_status: account.integration.status.as_str(),
+        health_state: account.integration.health.as_str(),
+        budget: BudgetView {
+            limit_cents: limits.budget_limit_cents,
+            used_cents: cents(used),
+            used_usd: usd(used),
+            held_cents: cents(held),
+            held_usd: usd(held),
+            remaining_cents: remaining.map(cents),
+            remaining_usd: remaining.map(usd),
+            percent_used: percent(used, budget),
+            has_limit: budget > 0,
+        },
+        tokens: TokensView {
+            limit: token_limit,
+            used: counter.used.tokens,
+            held: counter.held.tokens,
+            remaining: (token_limit > 0).then(|| token_limit.saturating_sub(tokens_taken).max(0)),
+            percent_used: percent(counter.used.tokens.into(), token_limit.into()),
+            has_limit: token_limit > 0,
+        },
+        rate: RateView {
+            limit_rpm: limits.rate_limit_rpm,
+            current_rpm,
+            percent_used: percent(current_rpm.into(), limits.rate_limit_rpm.into()),
+            has_limit: limits.rate_limit_rpm > 0,
+        },
+        period_start: instant::text(now.month().start()),
+        evaluated_at: instant::text(now),
+    }))
+}
+
+async fn evaluate(
+    app: &App,
+    caller: &Authorized<EnforcementCheck>,
+    check: Check<'_>,
+) -> Result<(DecisionView, HeaderMap), ApiError> {
+    let estimate = check_estimate(check.estimated_cost_cents, check.estimated_tokens)?;
+    let asked = asked_integration(check.integration_id.as_deref(), caller.only)?;
+    let name = check
+        .integration_id
+        .unwrap_or_else(|| caller.only.map_or_else(String::new, |id| id.to_string()));
+    let standing = match asked {
+        Some(integration_id) => app.standing(caller.tenant_id, integration_id).await?,
+        None => None,
+    };
+    let Some(standing) = standing else {
+        let decision = Decision::hard_blocked(caller.unknown_integration());
+        let view = DecisionView::new(&decision, caller.tenant_id, name, app.store.now());
+        return Ok((view, HeaderMap::new()));
+    };
+    let (account, now) = (&standing.account, standing.now);
+    let decision =
+        decide(account, estimate, now).map_err(|_| ApiError::of(ErrorCode::Unavailable))?;
+    let mut headers = rate_limit_headers(account, &decision, now);
+    if let Some(seconds) = retry_after(&decision) {
+        headers.insert(header::RETRY_AFTER, seconds);
+    }
+    Ok((DecisionView::new(&decision, caller.tenant_id, name, now), headers))
+}

@@ -1,0 +1,293 @@
+//! Telemetry in: one usage record, or up to a thousand.
+//!
+//! Unknown fields are ignored here, on purpose: an old server must not lose a newer client's facts.
+
+use axum::extract::State;
+use bursar_core::{
+    CallId, IntegrationId, ParseIdError, PolicyResult, RecordOutcome, RecordRefusal, TokenBuckets,
+    Usage,
+};
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+
+use crate::app::App;
+use crate::auth::{Authorized, TelemetryWrite};
+use crate::body::{BATCH, SMALL, Text, parse};
+use crate::config_object::check_metadata;
+use crate::envelope::Answer;
+use crate::error::{ApiError, ErrorCode};
+use crate::estimate::check_cents;
+use crate::instant;
+use crate::raw_key;
+
+/// Records that one batch may have.
+pub const BATCH_RECORDS_MAX: usize = 1_000;
+
+/// A usage record as it comes in.
+#[derive(Debug, Deserialize)]
+pub struct UsageRecord<'a> {
+    integration_id: Option<String>,
+    call_id: Box<str>,
+    session_id: Option<Box<str>>,
+    agent_id: Option<Box<str>>,
+    provider: Box<str>,
+    model: Box<str>,
+    tokens_in: i64,
+    tokens_out: i64,
+    #[serde(default)]
+    tokens_cache_read: Option<i64>,
+    #[serde(default)]
+    tokens_cache_write: Option<i64>,
+    #[serde(default)]
+    tokens_reasoning: Option<i64>,
+    #[serde(borrow, default)]
+    cost_cents: Option<&'a RawValue>,
+    latency_ms: Option<i64>,
+    policy_result: Option<String>,
+    error_code: Option<Box<str>>,
+    error_message: Option<Box<str>>,
+    #[serde(borrow, default)]
+    metadata: Option<&'a RawValue>,
+    occurred_at: Option<String>,
+}
+
+/// The envelope of a batch.
+#[derive(Debug, Deserialize)]
+struct Batch<'a> {
+    #[serde(borrow)]
+    records: Vec<&'a RawValue>,
+}
+
+/// What became of one record.
+#[derive(Debug, Serialize)]
+pub struct RecordAnswer {
+    status: &'static str,
+    id: String,
+    call_id: String,
+}
+
+/// What became of a batch.
+#[derive(Debug, Default, Serialize)]
+pub struct BatchAnswer {
+    accepted: u32,
+    duplicates: u32,
+    conflicts: u32,
+    errors: u32,
+    total: usize,
+    results: Vec<BatchResult>,
+}
+
+/// What became of one record of a batch.
+#[derive(Debug, Serialize)]
+struct BatchResult {
+    index: usize,
+    call_id: Option<String>,
+    status: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    id: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    error: Option<ApiError>,
+}
+
+/// `POST /api/v1/telemetry/llm-usage`
+pub async fn record_usage(
+    State(app): State<App>,
+    caller: Authorized<TelemetryWrite>,
+    body: Text<SMALL>,
+) -> Result<Answer<RecordAnswer>, ApiError> {
+    let usage = parse::<UsageRecord<'_>>(body.as_str()?)?.check(caller.only)?;
+    let call_id = usage.call_id.as_str().to_owned();
+    let outcomes = app.ledger.record(caller.tenant_id, vec![usage]).await?;
+    let outcome = outcomes.into_iter().next().ok_or_else(|| ApiError::of(ErrorCode::Internal))?;
+    match outcome {
+        RecordOutcome::Accepted(id) => {
+            let id = id.to_string();
+            Ok(Answer::created(RecordAnswer { status: "accepted", id, call_id }))
+        }
+        RecordOutcome::Duplicate(id) => {
+            let id = id.to_string();
+            Ok(Answer::ok(RecordAnswer { status: "duplicate", id, call_id }))
+        }
+        RecordOutcome::Conflict => Err(conflict()),
+        RecordOutcome::Refused(refusal) => Err(refused(refusal)),
+    }
+}
+
+/// `POST /api/v1/telemetry/llm-usage/batch`
+pub async fn record_usage_batch(
+    State(app): State<App>,
+    caller: Authorized<TelemetryWrite>,
+    body: Text<BATCH>,
+) -> Result<Answer<BatchAnswer>, ApiError> {
+    let batch: Batch<'_> = parse(body.as_str()?)?;
+    if batch.records.is_empty() || batch.records.len() > BATCH_RECORDS_MAX {
+        return Err(ApiError::field("records", "must have 1 to 1000 records"));
+    }
+    let mut results = Vec::with_capacity(batch.records.len());
+    let mut records = Vec::with_capacity(batch.records.len());
+    for (index, record) in batch.records.iter().enumerate() {
+        match check_record(record.get(), caller.only) {
+            Ok(usage) => {
+                let call_id = Some(usage.call_id.as_str().to_owned());
+                results.push(BatchResult { index, call_id, status: "", id: None, error: None });
+                records.push(usage);
+            }
+            Err(error) => {
+                let call_id = sent_call_id(record.get());
+                let error = Some(error);
+                results.push(BatchResult { index, call_id, status: "error", id: None, error });
+            }
+        }
+    }
+    let outcomes = match records.len() {
+        0 => Vec::new(),
+        _ => app.ledger.record(caller.tenant_id, records).await?,
+    };
+    let open = results.iter_mut().filter(|result| result.error.is_none());
+    for (result, outcome) in open.zip(outcomes) {
+        result.take(outcome);
+    }
+    Ok(Answer::ok(BatchAnswer::of(results)))
+}
+
+/// Reads and checks one record.
+///
+/// # Errors
+/// [`ApiError`] that names the field.
+pub fn check_record(text: &str, only: Option<IntegrationId>) -> Result<Usage, ApiError> {
+    parse::<UsageRecord<'_>>(text)?.check(only)
+}
+
+impl BatchResult {
+    fn take(&mut self, outcome: RecordOutcome) {
+        match outcome {
+            RecordOutcome::Accepted(id) => {
+                self.status = "accepted";
+                self.id = Some(id.to_string());
+            }
+            RecordOutcome::Duplicate(id) => {
+                self.status = "duplicate";
+                self.id = Some(id.to_string());
+            }
+            RecordOutcome::Conflict => {
+                self.status = "conflict";
+                self.error = Some(conflict());
+            }
+            RecordOutcome::Refused(refusal) => {
+                self.status = "error";
+                self.error = Some(refused(refusal));
+            }
+        }
+    }
+}
+
+impl BatchAnswer {
+    fn of(results: Vec<BatchResult>) -> Self {
+        let count = |status: &str| {
+            u32::try_from(results.iter().filter(|result| result.status == status).count())
+                .unwrap_or(u32::MAX)
+        };
+        Self {
+            accepted: count("accepted"),
+            duplicates: count("duplicate"),
+            conflicts: count("conflict"),
+            errors: count("error"),
+            total: results.len(),
+            results,
+        }
+    }
+}
+
+/// The call id of a record that is refused, if it can be read, so that a client finds the record.
+fn sent_call_id(record: &str) -> Option<String> {
+    #[derive(Deserialize)]
+    struct OnlyCallId {
+        call_id: String,
+    }
+    let read: OnlyCallId = serde_json::from_str(record).ok()?;
+    Some(read.call_id)
+        .filter(|call_id| call_id.chars().count() <= 100 && !raw_key::contains_key(call_id))
+}
+
+fn conflict() -> ApiError {
+    ApiError::of(ErrorCode::CallIdConflict).on("call_id", "is taken by a record with other content")
+}
+
+fn refused(refusal: RecordRefusal) -> ApiError {
+    match refusal {
+        RecordRefusal::IntegrationNotFound => ApiError::of(ErrorCode::IntegrationNotFound)
+            .on("integration_id", "names no integration of this tenant"),
+        RecordRefusal::InTheFuture => {
+            ApiError::field("occurred_at", "must not lie more than 5 minutes in the future")
+        }
+        RecordRefusal::TotalsOverflow => ApiError::of(ErrorCode::TotalsOverflow),
+    }
+}
+
+impl UsageRecord<'_> {
+    /// Checks everything that can be checked without storage.
+    fn check(self, only: Option<IntegrationId>) -> Result<Usage, ApiError> {
+        let integration_id = check_integration(self.integration_id.as_deref(), only)?;
+        let cost = self.cost_cents.map(|text| check_cents("cost_cents", text)).transpose()?;
+        let occurred_at = self
+            .occurred_at
+            .map(|text| {
+                instant::parse(&text).map_err(|problem| ApiError::field("occurred_at", problem))
+            })
+            .transpose()?;
+        let tokens = TokenBuckets::new(
+            self.tokens_in,
+            self.tokens_out,
+            self.tokens_cache_read.unwrap_or(0),
+            self.tokens_cache_write.unwrap_or(0),
+            self.tokens_reasoning.unwrap_or(0),
+        )?;
+        // Providers quote the key in their messages; the fact is kept, the key is not.
+        let error_message =
+            self.error_message.map(|message| raw_key::redact(&message).map_or(message, Box::from));
+        let usage = Usage {
+            integration_id,
+            call_id: CallId::new(self.call_id)?,
+            session_id: self.session_id,
+            agent_id: self.agent_id,
+            provider: self.provider,
+            model: self.model,
+            tokens,
+            cost,
+            latency_ms: self.latency_ms,
+            policy_result: check_policy(self.policy_result.as_deref())?,
+            error_code: self.error_code,
+            error_message,
+            metadata: check_metadata(self.metadata)?,
+            occurred_at,
+        };
+        Ok(usage.checked()?)
+    }
+}
+
+/// The integration of a record: named, implied by an integration key, or both and the same.
+fn check_integration(
+    named: Option<&str>,
+    only: Option<IntegrationId>,
+) -> Result<IntegrationId, ApiError> {
+    let named = named.map(IntegrationId::parse).transpose();
+    match (named, only) {
+        (Err(ParseIdError::NotUuid), _) => Err(ApiError::field("integration_id", "must be a UUID")),
+        (Err(ParseIdError::Unknown), None) => Err(refused(RecordRefusal::IntegrationNotFound)),
+        (Ok(None), None) => Err(ApiError::field("integration_id", "is required")),
+        (Ok(Some(named)), None) => Ok(named),
+        (Ok(None), Some(only)) => Ok(only),
+        (Ok(Some(named)), Some(only)) if named == only => Ok(only),
+        (Ok(Some(_)) | Err(ParseIdError::Unknown), Some(_)) => {
+            Err(ApiError::field("integration_id", "must be that of the integration key"))
+        }
+    }
+}
+
+fn check_policy(text: Option<&str>) -> Result<PolicyResult, ApiError> {
+    let Some(text) = text else { return Ok(PolicyResult::Allowed) };
+    [PolicyResult::Allowed, PolicyResult::Warned, PolicyResult::Blocked]
+        .into_iter()
+        .find(|policy| policy.as_str() == text)
+        .ok_or_else(|| ApiError::field("policy_result", "must be allowed, warned or blocked"))
+}

@@ -1,0 +1,127 @@
+//! Keys that are good for one integration.
+
+use axum::extract::{Path, State};
+use bursar_store::{Control, ControlTx, IntegrationKeyRow};
+use serde::{Deserialize, Serialize};
+
+use crate::app::App;
+use crate::auth::{Authorized, IntegrationsRead, KeysWrite};
+use crate::body::{SMALL, Text, parse};
+use crate::envelope::Answer;
+use crate::error::{ApiError, ErrorCode};
+use crate::instant;
+use crate::params::{self, Query, list_meta};
+use crate::secret::{self, integration_key_prefix, integration_key_text};
+use crate::text::check_name;
+
+/// A key to be made; the body may be absent.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct IntegrationKeyCreate {
+    name: Option<String>,
+}
+
+/// A new key; the only time that its secret is shown, which is the whole value of the header.
+#[derive(Debug, Serialize)]
+pub struct IntegrationKeyCreated {
+    #[serde(flatten)]
+    key: IntegrationKeyView,
+    secret: String,
+}
+
+/// A key without its secret.
+#[derive(Debug, Serialize)]
+pub struct IntegrationKeyView {
+    id: String,
+    integration_id: String,
+    name: Option<String>,
+    prefix: String,
+    created_at: String,
+    last_used_at: Option<String>,
+    revoked_at: Option<String>,
+}
+
+impl From<IntegrationKeyRow> for IntegrationKeyView {
+    fn from(row: IntegrationKeyRow) -> Self {
+        let key_id = row.integration_key_id;
+        Self {
+            id: key_id.to_string(),
+            integration_id: row.integration_id.to_string(),
+            prefix: integration_key_prefix(row.tenant_id, row.integration_id, key_id),
+            name: row.name,
+            created_at: instant::text(row.created_at),
+            last_used_at: row.last_used_at.map(instant::text),
+            revoked_at: row.revoked_at.map(instant::text),
+        }
+    }
+}
+
+/// `POST /api/v1/integrations/{id}/keys`
+pub async fn create_integration_key(
+    State(app): State<App>,
+    caller: Authorized<KeysWrite>,
+    Path(id): Path<String>,
+    body: Text<SMALL>,
+) -> Result<Answer<IntegrationKeyCreated>, ApiError> {
+    let integration_id = params::integration_id(&id)?;
+    let create: IntegrationKeyCreate = match body.as_str()?.trim() {
+        "" => IntegrationKeyCreate::default(),
+        text => parse(text)?,
+    };
+    if let Some(name) = &create.name {
+        check_name("name", name)?;
+    }
+    let digits = secret::random_digits().map_err(|_| ApiError::of(ErrorCode::Internal))?;
+    let (tenant_id, hasher) = (caller.tenant_id, app.clone());
+    let change = move |tx: &mut dyn ControlTx| {
+        let mut text = None;
+        let made = Control::new(tx, &caller.actor, tenant_id).create_integration_key(
+            integration_id,
+            create.name.as_deref(),
+            |key_id| {
+                let key = integration_key_text(tenant_id, integration_id, key_id, &digits);
+                let hash = hasher.secret_key.hash(key.expose());
+                text = Some(key);
+                hash
+            },
+        )?;
+        Ok(made.map(|row| (row, text)))
+    };
+    let (row, text) = app.ledger.change(tenant_id, change).await??;
+    let secret = text.ok_or_else(|| ApiError::of(ErrorCode::Internal))?.expose().to_owned();
+    Ok(Answer::created(IntegrationKeyCreated { key: row.into(), secret }))
+}
+
+/// `GET /api/v1/integrations/{id}/keys`
+pub async fn list_integration_keys(
+    State(app): State<App>,
+    caller: Authorized<IntegrationsRead>,
+    Path(id): Path<String>,
+    mut query: Query,
+) -> Result<Answer<Vec<IntegrationKeyView>>, ApiError> {
+    let integration_id = params::integration_id(&id)?;
+    let page = query.page()?;
+    query.done()?;
+    let owner = app.store.integration(caller.tenant_id, integration_id).await?;
+    owner.ok_or_else(|| ApiError::of(ErrorCode::IntegrationNotFound))?;
+    let found = app.store.integration_keys(caller.tenant_id, integration_id, page).await?;
+    let meta = list_meta(page, found.rows.len(), found.total);
+    Ok(Answer::list(found.rows.into_iter().map(IntegrationKeyView::from).collect(), meta))
+}
+
+/// `DELETE /api/v1/integrations/{id}/keys/{key_id}`
+pub async fn revoke_integration_key(
+    State(app): State<App>,
+    caller: Authorized<KeysWrite>,
+    Path((id, key_id)): Path<(String, String)>,
+) -> Result<Answer<IntegrationKeyView>, ApiError> {
+    let integration_id = params::integration_id(&id)?;
+    let key_id = params::integration_key_id(&key_id)?;
+    let tenant_id = caller.tenant_id;
+    let change = move |tx: &mut dyn ControlTx| {
+        Control::new(tx, &caller.actor, tenant_id).revoke_integration_key(integration_id, key_id)
+    };
+    let row = app.ledger.change(tenant_id, change).await??;
+    app.key_cache.clear();
+    Ok(Answer::ok(row.into()))
+}

@@ -1,0 +1,479 @@
+//! Integrations: registered, changed, enabled, disabled, deleted, and their limits shown.
+
+use axum::extract::{Path, State};
+use bursar_core::{CostBasis, Counter, IntegrationStatus, LimitSettings, Month};
+use bursar_store::{
+    Changed, Control, ControlTx, IntegrationDraft, IntegrationEdit, IntegrationFilter,
+    IntegrationRow,
+};
+use serde::{Deserialize, Deserializer, Serialize};
+
+use crate::app::App;
+use crate::auth::{Authorized, IntegrationsRead, IntegrationsWrite, LimitsRead};
+use crate::body::Json;
+use crate::config_object::{ConfigObject, check_config};
+use crate::credential_ref;
+use crate::envelope::Answer;
+use crate::error::{ApiError, ErrorCode};
+use crate::figures::{cents, percent, usd};
+use crate::instant;
+use crate::params::{self, Query, list_meta};
+use crate::text::{check_name, check_text};
+
+/// The providers that are known. To add one, add its word here.
+pub const PROVIDER_TYPES: &[&str] = &["openai", "anthropic", "azure_openai", "bedrock", "custom"];
+
+/// Statuses that a list can be filtered by.
+const STATUSES: &[IntegrationStatus] = &[
+    IntegrationStatus::Created,
+    IntegrationStatus::Enabled,
+    IntegrationStatus::Disabled,
+    IntegrationStatus::Error,
+];
+
+/// An integration to be registered.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct IntegrationCreate {
+    name: String,
+    provider_type: String,
+    credential_ref: Option<String>,
+    config: Option<serde_json::Value>,
+    default_model: Option<String>,
+    #[serde(default)]
+    budget_limit_cents: i64,
+    #[serde(default)]
+    token_limit_month: i64,
+    #[serde(default)]
+    rate_limit_rpm: i64,
+    cost_basis: Option<String>,
+}
+
+/// What is to change; a field that is absent stays, an explicit null clears a nullable one.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct IntegrationUpdate {
+    #[serde(default, deserialize_with = "present")]
+    name: Option<Option<String>>,
+    #[serde(default, deserialize_with = "present")]
+    provider_type: Option<serde_json::Value>,
+    #[serde(default, deserialize_with = "present")]
+    credential_ref: Option<Option<String>>,
+    #[serde(default, deserialize_with = "present")]
+    config: Option<serde_json::Value>,
+    #[serde(default, deserialize_with = "present")]
+    default_model: Option<Option<String>>,
+    #[serde(default, deserialize_with = "present")]
+    budget_limit_cents: Option<Option<i64>>,
+    #[serde(default, deserialize_with = "present")]
+    token_limit_month: Option<Option<i64>>,
+    #[serde(default, deserialize_with = "present")]
+    rate_limit_rpm: Option<Option<i64>>,
+    #[serde(default, deserialize_with = "present")]
+    cost_basis: Option<Option<String>>,
+}
+
+/// Tells a field that is null from one that is absent.
+fn present<'de, T: Deserialize<'de>, D: Deserializer<'de>>(
+    deserializer: D,
+) -> Result<Option<T>, D::Error> {
+    T::deserialize(deserializer).map(Some)
+}
+
+/// An integration in a list.
+#[derive(Debug, Serialize)]
+pub struct IntegrationSummary {
+    id: String,
+    name: String,
+    provider_type: String,
+    status: &'static str,
+    health_state: &'static str,
+    default_model: Option<String>,
+    created_at: String,
+}
+
+/// An integration in full; of its reference only the scheme, of its configuration only the origin.
+#[derive(Debug, Serialize)]
+pub struct IntegrationView {
+    id: String,
+    tenant_id: String,
+    name: String,
+    provider_type: String,
+    status: &'static str,
+    health_state: &'static str,
+    health_checked_at: Option<String>,
+    health_message: Option<String>,
+    credential_scheme: Option<String>,
+    base_url_origin: Option<String>,
+    default_model: Option<String>,
+    budget_limit_cents: i64,
+    token_limit_month: i64,
+    rate_limit_rpm: i64,
+    cost_basis: &'static str,
+    created_at: String,
+    updated_at: String,
+    created_by: String,
+}
+
+/// The health of an integration as it is stored.
+#[derive(Debug, Serialize)]
+pub struct HealthView {
+    integration_id: String,
+    health_state: &'static str,
+    message: Option<String>,
+    latency_ms: Option<i64>,
+    checked_at: Option<String>,
+}
+
+/// The limits of an integration and what is used of them.
+#[derive(Debug, Serialize)]
+pub struct LimitsView {
+    integration_id: String,
+    integration_name: String,
+    budget_limit_cents: i64,
+    budget_used_cents: i64,
+    budget_used_usd: String,
+    budget_held_cents: i64,
+    budget_held_usd: String,
+    budget_percent: f64,
+    token_limit_month: i64,
+    tokens_used_month: i64,
+    tokens_held: i64,
+    token_percent: f64,
+    rate_limit_rpm: i64,
+    current_rpm: i64,
+    rate_percent: f64,
+    period: String,
+    period_start: String,
+    period_end: String,
+}
+
+const fn cost_basis_word(basis: CostBasis) -> &'static str {
+    match basis {
+        CostBasis::Reported => "reported",
+        CostBasis::Computed => "computed",
+    }
+}
+
+impl From<IntegrationRow> for IntegrationSummary {
+    fn from(row: IntegrationRow) -> Self {
+        Self {
+            id: row.integration_id.to_string(),
+            name: row.name,
+            provider_type: row.provider_type,
+            status: row.rules.status.as_str(),
+            health_state: row.rules.health.as_str(),
+            default_model: row.default_model,
+            created_at: instant::text(row.created_at),
+        }
+    }
+}
+
+impl From<IntegrationRow> for IntegrationView {
+    fn from(row: IntegrationRow) -> Self {
+        let limits = row.rules.limits;
+        let scheme = |reference: String| credential_ref::scheme(&reference).to_owned();
+        Self {
+            id: row.integration_id.to_string(),
+            tenant_id: row.tenant_id.to_string(),
+            name: row.name,
+            provider_type: row.provider_type,
+            status: row.rules.status.as_str(),
+            health_state: row.rules.health.as_str(),
+            health_checked_at: row.health_checked_at.map(instant::text),
+            health_message: row.health_message,
+            credential_scheme: row.credential_ref.map(scheme),
+            base_url_origin: row.origin,
+            default_model: row.default_model,
+            budget_limit_cents: limits.budget_limit_cents,
+            token_limit_month: limits.token_limit_month,
+            rate_limit_rpm: limits.rate_limit_rpm,
+            cost_basis: cost_basis_word(row.rules.cost_basis),
+            created_at: instant::text(row.created_at),
+            updated_at: instant::text(row.updated_at),
+            created_by: row.created_by,
+        }
+    }
+}
+
+/// `GET /api/v1/integrations`
+pub async fn list_integrations(
+    State(app): State<App>,
+    caller: Authorized<IntegrationsRead>,
+    mut query: Query,
+) -> Result<Answer<Vec<IntegrationSummary>>, ApiError> {
+    let page = query.page()?;
+    let status = query.read("status", |text| {
+        let found = STATUSES.iter().find(|status| status.as_str() == text);
+        found.copied().ok_or("must be created, enabled, disabled or error")
+    })?;
+    let provider_type = query.read("provider_type", |text| {
+        let known = PROVIDER_TYPES.contains(&text);
+        known.then(|| text.to_owned()).ok_or("is not a known provider")
+    })?;
+    query.done()?;
+    let filter = IntegrationFilter { status, provider_type };
+    let found = app.store.integrations(caller.tenant_id, filter, page).await?;
+    let meta = list_meta(page, found.rows.len(), found.total);
+    Ok(Answer::list(found.rows.into_iter().map(IntegrationSummary::from).collect(), meta))
+}
+
+/// `POST /api/v1/integrations`
+pub async fn create_integration(
+    State(app): State<App>,
+    caller: Authorized<IntegrationsWrite>,
+    Json(create): Json<IntegrationCreate>,
+) -> Result<Answer<IntegrationView>, ApiError> {
+    let draft = check_create(&app, &caller, create)?;
+    let tenant_id = caller.tenant_id;
+    let change = move |tx: &mut dyn ControlTx| {
+        Control::new(tx, &caller.actor, tenant_id).create_integration(draft.clone())
+    };
+    let row = app.ledger.change(tenant_id, change).await??;
+    Ok(Answer::created(row.into()))
+}
+
+/// `GET /api/v1/integrations/{id}`
+pub async fn get_integration(
+    State(app): State<App>,
+    caller: Authorized<IntegrationsRead>,
+    Path(id): Path<String>,
+) -> Result<Answer<IntegrationView>, ApiError> {
+    Ok(Answer::ok(find(&app, &caller, &id).await?.into()))
+}
+
+/// `PUT` and `PATCH /api/v1/integrations/{id}`
+pub async fn update_integration(
+    State(app): State<App>,
+    caller: Authorized<IntegrationsWrite>,
+    Path(id): Path<String>,
+    Json(update): Json<IntegrationUpdate>,
+) -> Result<Answer<IntegrationView>, ApiError> {
+    let integration_id = params::integration_id(&id)?;
+    let edit = check_update(&app, &caller, update)?;
+    if edit.is_empty() {
+        return Err(ApiError::of(ErrorCode::NothingToChange));
+    }
+    change(&app, caller, move |control| control.update_integration(integration_id, edit.clone()))
+        .await
+}
+
+/// `DELETE /api/v1/integrations/{id}`
+pub async fn delete_integration(
+    State(app): State<App>,
+    caller: Authorized<IntegrationsWrite>,
+    Path(id): Path<String>,
+) -> Result<Answer<IntegrationView>, ApiError> {
+    let integration_id = params::integration_id(&id)?;
+    change(&app, caller, move |control| control.delete_integration(integration_id)).await
+}
+
+/// `POST /api/v1/integrations/{id}/enable`
+pub async fn enable_integration(
+    State(app): State<App>,
+    caller: Authorized<IntegrationsWrite>,
+    Path(id): Path<String>,
+) -> Result<Answer<IntegrationView>, ApiError> {
+    let integration_id = params::integration_id(&id)?;
+    change(&app, caller, move |control| control.enable_integration(integration_id)).await
+}
+
+/// `POST /api/v1/integrations/{id}/disable`
+pub async fn disable_integration(
+    State(app): State<App>,
+    caller: Authorized<IntegrationsWrite>,
+    Path(id): Path<String>,
+) -> Result<Answer<IntegrationView>, ApiError> {
+    let integration_id = params::integration_id(&id)?;
+    change(&app, caller, move |control| control.disable_integration(integration_id)).await
+}
+
+/// `GET /api/v1/integrations/{id}/health`
+pub async fn get_integration_health(
+    State(app): State<App>,
+    caller: Authorized<IntegrationsRead>,
+    Path(id): Path<String>,
+) -> Result<Answer<HealthView>, ApiError> {
+    let row = find(&app, &caller, &id).await?;
+    Ok(Answer::ok(HealthView {
+        integration_id: row.integration_id.to_string(),
+        health_state: row.rules.health.as_str(),
+        message: row.health_message,
+        latency_ms: None,
+        checked_at: row.health_checked_at.map(instant::text),
+    }))
+}
+
+/// `GET /api/v1/integrations/{id}/limits`
+pub async fn get_integration_limits(
+    State(app): State<App>,
+    caller: Authorized<LimitsRead>,
+    Path(id): Path<String>,
+    mut query: Query,
+) -> Result<Answer<LimitsView>, ApiError> {
+    let period = query.read("period", instant::parse_month)?;
+    query.done()?;
+    let row = find(&app, &caller, &id).await?;
+    let not_found = || ApiError::of(ErrorCode::IntegrationNotFound);
+    if caller.only.is_some_and(|only| only != row.integration_id) {
+        return Err(not_found());
+    }
+    let standing = app.standing(caller.tenant_id, row.integration_id).await?;
+    let standing = standing.ok_or_else(not_found)?;
+    let current = standing.now.month();
+    let month = period.unwrap_or(current);
+    if month == current {
+        let failed = |_| ApiError::of(ErrorCode::Internal);
+        let counter = *standing.account.counter(month).map_err(failed)?;
+        let rpm = standing.account.rate.current(standing.now.second());
+        return Ok(Answer::ok(limits_view(row, month, &counter, rpm)));
+    }
+    // The rate of a month that is over is nobody's; its counters stay.
+    let counter = app.store.counter(caller.tenant_id, row.integration_id, month).await?;
+    Ok(Answer::ok(limits_view(row, month, &counter, 0)))
+}
+
+fn limits_view(row: IntegrationRow, month: Month, counter: &Counter, rpm: i64) -> LimitsView {
+    let limits = row.rules.limits;
+    let used = i128::from(counter.used.cost.get());
+    let held = i128::from(counter.held.cost.get());
+    let budget = i128::from(limits.budget_limit_cents) * i128::from(bursar_core::NANOS_PER_CENT);
+    LimitsView {
+        integration_id: row.integration_id.to_string(),
+        integration_name: row.name,
+        budget_limit_cents: limits.budget_limit_cents,
+        budget_used_cents: cents(used),
+        budget_used_usd: usd(used),
+        budget_held_cents: cents(held),
+        budget_held_usd: usd(held),
+        budget_percent: percent(used, budget),
+        token_limit_month: limits.token_limit_month,
+        tokens_used_month: counter.used.tokens,
+        tokens_held: counter.held.tokens,
+        token_percent: percent(counter.used.tokens.into(), limits.token_limit_month.into()),
+        rate_limit_rpm: limits.rate_limit_rpm,
+        current_rpm: rpm,
+        rate_percent: percent(rpm.into(), limits.rate_limit_rpm.into()),
+        period: month.to_string(),
+        period_start: instant::text(month.start()),
+        period_end: instant::text(month.end()),
+    }
+}
+
+/// A live integration of the caller's tenant; a foreign one answers like none.
+async fn find<S>(app: &App, caller: &Authorized<S>, id: &str) -> Result<IntegrationRow, ApiError> {
+    let integration_id = params::integration_id(id)?;
+    let row = app.store.integration(caller.tenant_id, integration_id).await?;
+    row.ok_or_else(|| ApiError::of(ErrorCode::IntegrationNotFound))
+}
+
+async fn change(
+    app: &App,
+    caller: Authorized<IntegrationsWrite>,
+    mut change: impl FnMut(&mut Control<'_>) -> Changed<IntegrationRow> + Send + 'static,
+) -> Result<Answer<IntegrationView>, ApiError> {
+    let tenant_id = caller.tenant_id;
+    let in_transaction =
+        move |tx: &mut dyn ControlTx| change(&mut Control::new(tx, &caller.actor, tenant_id));
+    let row = app.ledger.change(tenant_id, in_transaction).await??;
+    // The keys of an integration work as long as it lives.
+    app.key_cache.clear();
+    Ok(Answer::ok(row.into()))
+}
+
+fn check_create(
+    app: &App,
+    caller: &Authorized<IntegrationsWrite>,
+    create: IntegrationCreate,
+) -> Result<IntegrationDraft, ApiError> {
+    check_name("name", &create.name)?;
+    check_provider(&create.provider_type)?;
+    let credential_ref = create
+        .credential_ref
+        .map(|reference| credential_ref::check(reference, caller.set_by, &app.allowed_prefixes))
+        .transpose()?;
+    let config = create.config.as_ref().map(check_config).transpose()?;
+    let ConfigObject { text, origin } = config.unwrap_or_default();
+    check_model(create.default_model.as_deref())?;
+    let limits = LimitSettings {
+        budget_limit_cents: not_negative("budget_limit_cents", create.budget_limit_cents)?,
+        token_limit_month: not_negative("token_limit_month", create.token_limit_month)?,
+        rate_limit_rpm: not_negative("rate_limit_rpm", create.rate_limit_rpm)?,
+    };
+    let cost_basis = create.cost_basis.as_deref().map(check_cost_basis).transpose()?;
+    Ok(IntegrationDraft {
+        name: create.name,
+        provider_type: create.provider_type,
+        credential_ref,
+        config: text,
+        origin,
+        default_model: create.default_model,
+        limits,
+        cost_basis: cost_basis.unwrap_or_default(),
+    })
+}
+
+fn check_update(
+    app: &App,
+    caller: &Authorized<IntegrationsWrite>,
+    update: IntegrationUpdate,
+) -> Result<IntegrationEdit, ApiError> {
+    if update.provider_type.is_some() {
+        return Err(ApiError::field("provider_type", "never changes; register a new integration"));
+    }
+    let name = update.name.map(|name| not_null("name", name)).transpose()?;
+    if let Some(name) = &name {
+        check_name("name", name)?;
+    }
+    let check_ref =
+        |reference| credential_ref::check(reference, caller.set_by, &app.allowed_prefixes);
+    let credential_ref =
+        update.credential_ref.map(|reference| reference.map(check_ref).transpose()).transpose()?;
+    let config = update.config.as_ref().map(check_config).transpose()?;
+    check_model(update.default_model.as_ref().and_then(|model| model.as_deref()))?;
+    let limit = |field: &str, limit: Option<Option<i64>>| {
+        let value = limit.map(|limit| not_null(field, limit)).transpose()?;
+        value.map(|value| not_negative(field, value)).transpose()
+    };
+    let basis = update.cost_basis.map(|basis| not_null("cost_basis", basis)).transpose()?;
+    Ok(IntegrationEdit {
+        name,
+        credential_ref,
+        config: config.map(|config| (config.text, config.origin)),
+        default_model: update.default_model,
+        budget_limit_cents: limit("budget_limit_cents", update.budget_limit_cents)?,
+        token_limit_month: limit("token_limit_month", update.token_limit_month)?,
+        rate_limit_rpm: limit("rate_limit_rpm", update.rate_limit_rpm)?,
+        cost_basis: basis.as_deref().map(check_cost_basis).transpose()?,
+    })
+}
+
+fn not_null<T>(field: &str, value: Option<T>) -> Result<T, ApiError> {
+    value.ok_or_else(|| ApiError::field(field, "cannot be null"))
+}
+
+fn not_negative(field: &str, value: i64) -> Result<i64, ApiError> {
+    if value < 0 {
+        return Err(ApiError::field(field, "must not be negative; 0 means unlimited"));
+    }
+    Ok(value)
+}
+
+fn check_provider(provider_type: &str) -> Result<(), ApiError> {
+    if PROVIDER_TYPES.contains(&provider_type) {
+        return Ok(());
+    }
+    let problem = format!("must be one of {}", PROVIDER_TYPES.join(", "));
+    Err(ApiError::field("provider_type", &problem))
+}
+
+fn check_model(model: Option<&str>) -> Result<(), ApiError> {
+    model.map_or(Ok(()), |model| check_text("default_model", model, 100))
+}
+
+fn check_cost_basis(text: &str) -> Result<CostBasis, ApiError> {
+    [CostBasis::Reported, CostBasis::Computed]
+        .into_iter()
+        .find(|basis| cost_basis_word(*basis) == text)
+        .ok_or_else(|| ApiError::field("cost_basis", "must be reported or computed"))
+}

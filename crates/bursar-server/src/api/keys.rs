@@ -1,0 +1,165 @@
+//! API keys of a tenant.
+
+use axum::extract::{Path, State};
+use bursar_store::{ApiKeyRow, Control, ControlTx};
+use serde::{Deserialize, Serialize};
+
+use crate::app::App;
+use crate::auth::{Authorized, KeysWrite, SCOPES, covers};
+use crate::body::Json;
+use crate::envelope::Answer;
+use crate::error::{ApiError, ErrorCode};
+use crate::instant;
+use crate::params::{self, Query, list_meta};
+use crate::secret::{self, api_key_prefix, api_key_text};
+use crate::text::check_name;
+
+/// A key to be made.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct KeyCreate {
+    name: String,
+    scopes: Vec<String>,
+    expires_at: Option<String>,
+}
+
+/// A new key; the only time that its secret is shown.
+#[derive(Debug, Serialize)]
+pub struct KeyCreated {
+    #[serde(flatten)]
+    key: KeyView,
+    secret: String,
+}
+
+/// A key without its secret.
+#[derive(Debug, Serialize)]
+pub struct KeyView {
+    id: String,
+    name: String,
+    prefix: String,
+    scopes: Vec<String>,
+    created_at: String,
+    expires_at: Option<String>,
+    last_used_at: Option<String>,
+    revoked_at: Option<String>,
+}
+
+impl From<ApiKeyRow> for KeyView {
+    fn from(row: ApiKeyRow) -> Self {
+        Self {
+            id: row.api_key_id.to_string(),
+            prefix: api_key_prefix(row.tenant_id, row.api_key_id),
+            name: row.name,
+            scopes: row.scopes.split(' ').map(str::to_owned).collect(),
+            created_at: instant::text(row.created_at),
+            expires_at: row.expires_at.map(instant::text),
+            last_used_at: row.last_used_at.map(instant::text),
+            revoked_at: row.revoked_at.map(instant::text),
+        }
+    }
+}
+
+/// `POST /api/v1/keys`
+pub async fn create_key(
+    State(app): State<App>,
+    caller: Authorized<KeysWrite>,
+    Json(create): Json<KeyCreate>,
+) -> Result<Answer<KeyCreated>, ApiError> {
+    check_name("name", &create.name)?;
+    let scopes = check_scopes(&create.scopes, caller.scopes.as_deref())?;
+    let expires_at = create
+        .expires_at
+        .map(|text| instant::parse(&text).map_err(|problem| ApiError::field("expires_at", problem)))
+        .transpose()?;
+    if expires_at.is_some_and(|expires_at| expires_at <= app.store.now()) {
+        return Err(ApiError::field("expires_at", "must lie in the future"));
+    }
+    let digits = secret::random_digits().map_err(|_| ApiError::of(ErrorCode::Internal))?;
+    let (tenant_id, hasher) = (caller.tenant_id, app.clone());
+    let change = move |tx: &mut dyn ControlTx| {
+        let mut text = None;
+        let made = Control::new(tx, &caller.actor, tenant_id).create_api_key(
+            &create.name,
+            &scopes,
+            expires_at,
+            |api_key_id| {
+                let key = api_key_text(tenant_id, api_key_id, &digits);
+                let hash = hasher.secret_key.hash(key.expose());
+                text = Some(key);
+                hash
+            },
+        )?;
+        Ok(made.map(|row| (row, text)))
+    };
+    let (row, text) = app.ledger.change(tenant_id, change).await??;
+    let secret = text.ok_or_else(|| ApiError::of(ErrorCode::Internal))?.expose().to_owned();
+    Ok(Answer::created(KeyCreated { key: row.into(), secret }))
+}
+
+/// `GET /api/v1/keys`
+pub async fn list_keys(
+    State(app): State<App>,
+    caller: Authorized<KeysWrite>,
+    mut query: Query,
+) -> Result<Answer<Vec<KeyView>>, ApiError> {
+    let page = query.page()?;
+    query.done()?;
+    let found = app.store.api_keys(caller.tenant_id, page).await?;
+    let meta = list_meta(page, found.rows.len(), found.total);
+    Ok(Answer::list(found.rows.into_iter().map(KeyView::from).collect(), meta))
+}
+
+/// `DELETE /api/v1/keys/{id}`
+pub async fn revoke_key(
+    State(app): State<App>,
+    caller: Authorized<KeysWrite>,
+    Path(id): Path<String>,
+) -> Result<Answer<KeyView>, ApiError> {
+    let api_key_id = params::api_key_id(&id)?;
+    let tenant_id = caller.tenant_id;
+    let change = move |tx: &mut dyn ControlTx| {
+        Control::new(tx, &caller.actor, tenant_id).revoke_api_key(api_key_id)
+    };
+    let row = app.ledger.change(tenant_id, change).await??;
+    app.key_cache.clear();
+    Ok(Answer::ok(row.into()))
+}
+
+/// Checks scopes: known ones, and none that the caller has not itself.
+fn check_scopes(asked: &[String], own: Option<&[String]>) -> Result<String, ApiError> {
+    if asked.is_empty() {
+        return Err(ApiError::field("scopes", "must name at least one scope"));
+    }
+    for scope in asked {
+        let known = scope == "*"
+            || SCOPES.contains(&scope.as_str())
+            || SCOPES.iter().any(|known| scope.ends_with(":*") && covers(scope, known));
+        if !known {
+            let problem = format!("must each be one of {}, resource:* or *", SCOPES.join(", "));
+            return Err(ApiError::field("scopes", &problem));
+        }
+        let within = |own: &String| covers(own, scope) || own == scope;
+        if own.is_some_and(|own| !own.iter().any(within)) {
+            let message = "A key cannot give scopes that it does not have.";
+            return Err(ApiError::new(ErrorCode::Forbidden, message));
+        }
+    }
+    Ok(asked.join(" "))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_key_cannot_give_more_than_it_has() {
+        let scopes = |texts: &[&str]| texts.iter().map(|&text| text.to_owned()).collect::<Vec<_>>();
+        let own = scopes(&["keys:write", "telemetry:*"]);
+        assert!(check_scopes(&scopes(&["telemetry:read", "telemetry:*"]), Some(&own)).is_ok());
+        assert!(check_scopes(&scopes(&["*"]), Some(&own)).is_err());
+        assert!(check_scopes(&scopes(&["integrations:read"]), Some(&own)).is_err());
+        assert!(check_scopes(&scopes(&["*"]), None).is_ok());
+        assert!(check_scopes(&scopes(&["nothing:*"]), None).is_err());
+        assert!(check_scopes(&[], None).is_err());
+    }
+}

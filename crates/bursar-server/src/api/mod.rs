@@ -1,0 +1,10 @@
+//! The handlers, one file a resource. They do not know each other.
+
+pub mod enforcement;
+pub mod ingest;
+pub mod integration_keys;
+pub mod integrations;
+pub mod keys;
+pub mod reservations;
+pub mod tenants;
+pub mod usage;

@@ -1,0 +1,284 @@
+//! Reservations: what makes a budget exact.
+
+use axum::extract::{Path, State};
+use axum::http::{HeaderMap, header};
+use axum::response::{IntoResponse, Response};
+use bursar_core::{
+    CallId, Decision, ExtendOutcome, IntegrationId, ReasonCode, ReleaseOutcome, Reservation,
+    ReservationState, ReserveOutcome, ReserveRefusal, ReserveRequest, TenantId,
+};
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+
+use crate::app::App;
+use crate::auth::{Authorized, EnforcementCheck};
+use crate::body::{SMALL, Text, parse};
+use crate::decision_view::{DecisionView, rate_limit_headers, retry_after};
+use crate::envelope::Answer;
+use crate::error::{ApiError, ErrorCode};
+use crate::estimate::{asked_integration, check_estimate};
+use crate::figures::{cents, usd};
+use crate::instant;
+use crate::params::{Query, list_meta};
+use crate::text::check_text;
+
+/// What is asked to be held.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ReservationCreate<'a> {
+    integration_id: Option<String>,
+    call_id: Box<str>,
+    #[serde(borrow, default)]
+    estimated_cost_cents: Option<&'a RawValue>,
+    #[serde(default)]
+    estimated_tokens: Option<i64>,
+    model: Option<Box<str>>,
+    #[serde(default)]
+    ttl_seconds: Option<i64>,
+}
+
+/// How long a renewal lasts; the body may be absent.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ReservationExtend {
+    #[serde(default)]
+    ttl_seconds: Option<i64>,
+}
+
+/// A decision, and what it holds.
+#[derive(Debug, Serialize)]
+struct ReserveView {
+    #[serde(flatten)]
+    decision: DecisionView,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reservation: Option<HeldView>,
+}
+
+/// What is held.
+#[derive(Debug, Serialize)]
+struct HeldView {
+    call_id: String,
+    expires_at: String,
+    held_cost_cents: i64,
+    held_cost_usd: String,
+    held_tokens: i64,
+}
+
+/// A reservation in full.
+#[derive(Debug, Serialize)]
+pub struct ReservationView {
+    call_id: String,
+    integration_id: String,
+    status: &'static str,
+    held_cost_cents: i64,
+    held_cost_usd: String,
+    held_tokens: i64,
+    model: Option<String>,
+    ttl_seconds: u32,
+    created_at: String,
+    expires_at: String,
+    ended_at: Option<String>,
+}
+
+const fn state_word(state: ReservationState) -> &'static str {
+    match state {
+        ReservationState::Open => "open",
+        ReservationState::Settled => "settled",
+        ReservationState::Released => "released",
+        ReservationState::Expired => "expired",
+    }
+}
+
+impl From<&Reservation> for HeldView {
+    fn from(reservation: &Reservation) -> Self {
+        let cost = i128::from(reservation.request.estimate.cost.get());
+        Self {
+            call_id: reservation.request.call_id.as_str().to_owned(),
+            expires_at: instant::text(reservation.expires_at),
+            held_cost_cents: cents(cost),
+            held_cost_usd: usd(cost),
+            held_tokens: reservation.request.estimate.tokens,
+        }
+    }
+}
+
+impl From<Reservation> for ReservationView {
+    fn from(reservation: Reservation) -> Self {
+        let Reservation { request, decision: _, created_at, expires_at, state, ended_at } =
+            reservation;
+        let cost = i128::from(request.estimate.cost.get());
+        Self {
+            call_id: request.call_id.as_str().to_owned(),
+            integration_id: request.integration_id.to_string(),
+            status: state_word(state),
+            held_cost_cents: cents(cost),
+            held_cost_usd: usd(cost),
+            held_tokens: request.estimate.tokens,
+            model: request.model.map(String::from),
+            ttl_seconds: request.ttl_seconds,
+            created_at: instant::text(created_at),
+            expires_at: instant::text(expires_at),
+            ended_at: ended_at.map(instant::text),
+        }
+    }
+}
+
+/// `POST /api/v1/enforcement/reservations`
+pub async fn create_reservation(
+    State(app): State<App>,
+    caller: Authorized<EnforcementCheck>,
+    body: Text<SMALL>,
+) -> Result<Response, ApiError> {
+    let create: ReservationCreate<'_> = parse(body.as_str()?)?;
+    let estimate = check_estimate(create.estimated_cost_cents, create.estimated_tokens)?;
+    if let Some(model) = &create.model {
+        check_text("model", model, 100)?;
+    }
+    let ttl_default = i64::from(ReserveRequest::TTL_SECONDS_DEFAULT);
+    let ttl_seconds = ReserveRequest::check_ttl(create.ttl_seconds.unwrap_or(ttl_default))?;
+    let call_id = CallId::new(create.call_id)?;
+    let asked = asked_integration(create.integration_id.as_deref(), caller.only)?;
+    let tenant_id = caller.tenant_id;
+    let Some(integration_id) = asked else {
+        let decision = Decision::hard_blocked(caller.unknown_integration());
+        let name = create.integration_id.unwrap_or_default();
+        let decision = DecisionView::new(&decision, tenant_id, name, app.store.now());
+        return Ok(Answer::ok(ReserveView { decision, reservation: None }).into_response());
+    };
+    let request =
+        ReserveRequest { integration_id, call_id, estimate, model: create.model, ttl_seconds };
+    match app.ledger.reserve(tenant_id, request).await? {
+        ReserveOutcome::Held(held) | ReserveOutcome::Replayed(held) => {
+            let headers = decision_headers(&app, tenant_id, integration_id, &held.decision).await?;
+            let id = integration_id.to_string();
+            let decision = DecisionView::new(&held.decision, tenant_id, id, held.created_at);
+            let reservation = Some(HeldView::from(&held));
+            let view = ReserveView { decision, reservation };
+            Ok(Answer::created(view).with_headers(headers).into_response())
+        }
+        ReserveOutcome::Refused(refusal) => {
+            let unknown = Decision::hard_blocked(ReasonCode::IntegrationNotFound);
+            let refusal = if refusal == unknown {
+                Decision::hard_blocked(caller.unknown_integration())
+            } else {
+                refusal
+            };
+            let headers = decision_headers(&app, tenant_id, integration_id, &refusal).await?;
+            let id = integration_id.to_string();
+            let decision = DecisionView::new(&refusal, tenant_id, id, app.store.now());
+            let view = ReserveView { decision, reservation: None };
+            Ok(Answer::ok(view).with_headers(headers).into_response())
+        }
+        ReserveOutcome::Rejected(refusal) => Err(rejected(refusal)),
+    }
+}
+
+/// `DELETE /api/v1/enforcement/reservations/{call_id}`
+pub async fn release_reservation(
+    State(app): State<App>,
+    caller: Authorized<EnforcementCheck>,
+    Path(call_id): Path<String>,
+) -> Result<Answer<ReservationView>, ApiError> {
+    let call_id = path_call_id(call_id)?;
+    match app.ledger.release(caller.tenant_id, call_id, caller.only).await? {
+        // An expired one holds nothing any more, which is what the caller wants.
+        ReleaseOutcome::Released(ended) | ReleaseOutcome::Expired(ended) => {
+            Ok(Answer::ok(ended.into()))
+        }
+        ReleaseOutcome::NotFound => Err(ApiError::of(ErrorCode::ReservationNotFound)),
+        ReleaseOutcome::Settled => Err(ended(ReservationState::Settled)),
+    }
+}
+
+/// `POST /api/v1/enforcement/reservations/{call_id}/extend`
+pub async fn extend_reservation(
+    State(app): State<App>,
+    caller: Authorized<EnforcementCheck>,
+    Path(call_id): Path<String>,
+    body: Text<SMALL>,
+) -> Result<Answer<ReservationView>, ApiError> {
+    let call_id = path_call_id(call_id)?;
+    let extend: ReservationExtend = match body.as_str()?.trim() {
+        "" => ReservationExtend::default(),
+        text => parse(text)?,
+    };
+    let ttl_seconds = extend.ttl_seconds.map(ReserveRequest::check_ttl).transpose()?;
+    match app.ledger.extend(caller.tenant_id, call_id, caller.only, ttl_seconds).await? {
+        ExtendOutcome::Extended(reservation) => Ok(Answer::ok(reservation.into())),
+        ExtendOutcome::NotFound => Err(ApiError::of(ErrorCode::ReservationNotFound)),
+        ExtendOutcome::Ended(state) => Err(ended(state)),
+    }
+}
+
+/// `GET /api/v1/enforcement/reservations`
+pub async fn list_reservations(
+    State(app): State<App>,
+    caller: Authorized<EnforcementCheck>,
+    mut query: Query,
+) -> Result<Answer<Vec<ReservationView>>, ApiError> {
+    let page = query.page()?;
+    let named = query.integration()?;
+    query.done()?;
+    if let (Some(named), Some(only)) = (named, caller.only)
+        && named != only
+    {
+        return Err(ApiError::of(ErrorCode::IntegrationNotFound));
+    }
+    let integration_id = named.or(caller.only);
+    if let Some(integration_id) = named {
+        let found = app.store.standing(caller.tenant_id, integration_id).await?.is_some()
+            || app.standing(caller.tenant_id, integration_id).await?.is_some();
+        if !found {
+            return Err(ApiError::of(ErrorCode::IntegrationNotFound));
+        }
+    }
+    let found = app.store.open_reservations(caller.tenant_id, integration_id, page).await?;
+    let meta = list_meta(page, found.rows.len(), found.total);
+    let views = found.rows.into_iter().map(|open| ReservationView::from(open.reservation));
+    Ok(Answer::list(views.collect(), meta))
+}
+
+fn path_call_id(call_id: String) -> Result<CallId, ApiError> {
+    CallId::new(call_id).map_err(|_| ApiError::of(ErrorCode::ReservationNotFound))
+}
+
+/// The headers about the limits as they stand after the decision.
+async fn decision_headers(
+    app: &App,
+    tenant_id: TenantId,
+    integration_id: IntegrationId,
+    decision: &Decision,
+) -> Result<HeaderMap, ApiError> {
+    let standing = app.store.standing(tenant_id, integration_id).await?;
+    let mut headers = standing.map_or_else(HeaderMap::new, |standing| {
+        rate_limit_headers(&standing.account, decision, standing.now)
+    });
+    if let Some(seconds) = retry_after(decision) {
+        headers.insert(header::RETRY_AFTER, seconds);
+    }
+    Ok(headers)
+}
+
+fn ended(state: ReservationState) -> ApiError {
+    let message = format!("The reservation is {} and cannot change.", state_word(state));
+    ApiError::new(ErrorCode::ReservationEnded, message)
+}
+
+fn rejected(refusal: ReserveRefusal) -> ApiError {
+    let required = |field: &str, limit: &str| {
+        let problem = format!("must be above 0: the integration has a {limit} limit");
+        ApiError::of(ErrorCode::EstimateRequired).on(field, &problem)
+    };
+    match refusal {
+        ReserveRefusal::CallRecorded => {
+            ApiError::new(ErrorCode::ReservationEnded, "The call is recorded already.")
+        }
+        ReserveRefusal::CallEnded(state) => ended(state),
+        ReserveRefusal::OtherContent => {
+            ApiError::of(ErrorCode::CallIdConflict).on("call_id", "is reserved with other content")
+        }
+        ReserveRefusal::CostEstimateRequired => required("estimated_cost_cents", "cost"),
+        ReserveRefusal::TokenEstimateRequired => required("estimated_tokens", "token"),
+        ReserveRefusal::TotalsOverflow => ApiError::of(ErrorCode::TotalsOverflow),
+    }
+}

@@ -1,0 +1,86 @@
+//! Tenants, for the operator.
+
+use axum::extract::{Path, State};
+use bursar_core::TenantId;
+use bursar_store::{Control, TenantRow};
+use serde::{Deserialize, Serialize};
+
+use crate::app::App;
+use crate::auth::Operator;
+use crate::body::Json;
+use crate::envelope::Answer;
+use crate::error::{ApiError, ErrorCode};
+use crate::instant;
+use crate::params::{self, Query, list_meta};
+use crate::text::check_name;
+
+/// A tenant to be made.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TenantCreate {
+    name: String,
+}
+
+/// A tenant as the operator sees it.
+#[derive(Debug, Serialize)]
+pub struct TenantView {
+    id: String,
+    name: String,
+    lifecycle_state: &'static str,
+    onboarding_state: &'static str,
+    created_at: String,
+    updated_at: String,
+}
+
+impl From<TenantRow> for TenantView {
+    fn from(row: TenantRow) -> Self {
+        let TenantRow { tenant_id, name, lifecycle, onboarding, created_at, updated_at } = row;
+        Self {
+            id: tenant_id.to_string(),
+            name,
+            lifecycle_state: lifecycle.as_str(),
+            onboarding_state: onboarding.as_str(),
+            created_at: instant::text(created_at),
+            updated_at: instant::text(updated_at),
+        }
+    }
+}
+
+/// `POST /api/v1/tenants`
+pub async fn create_tenant(
+    State(app): State<App>,
+    operator: Operator,
+    Json(create): Json<TenantCreate>,
+) -> Result<Answer<TenantView>, ApiError> {
+    check_name("name", &create.name)?;
+    // The new id is made inside; a change needs some tenant to be queued under.
+    let queued_under = TenantId::from_number(1).ok_or_else(|| ApiError::of(ErrorCode::Internal))?;
+    let change = move |tx: &mut dyn bursar_store::ControlTx| {
+        Control::create_tenant(tx, &operator.actor, &create.name)
+    };
+    Ok(Answer::created(app.ledger.change(queued_under, change).await?.into()))
+}
+
+/// `GET /api/v1/tenants`
+pub async fn list_tenants(
+    State(app): State<App>,
+    _: Operator,
+    mut query: Query,
+) -> Result<Answer<Vec<TenantView>>, ApiError> {
+    let page = query.page()?;
+    query.done()?;
+    let found = app.store.tenants(page).await?;
+    let meta = list_meta(page, found.rows.len(), found.total);
+    Ok(Answer::list(found.rows.into_iter().map(TenantView::from).collect(), meta))
+}
+
+/// `GET /api/v1/tenants/{id}`
+pub async fn get_tenant(
+    State(app): State<App>,
+    _: Operator,
+    Path(id): Path<String>,
+) -> Result<Answer<TenantView>, ApiError> {
+    let row = app.store.tenant(params::tenant_id(&id)?).await?;
+    let row = row.ok_or_else(|| ApiError::of(ErrorCode::TenantNotFound))?;
+    Ok(Answer::ok(row.into()))
+}

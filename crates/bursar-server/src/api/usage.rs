@@ -1,0 +1,377 @@
+//! Telemetry out: sums from rollups, history from entries.
+
+use axum::extract::State;
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use bursar_core::{Day, EntryId, PolicyResult, Timestamp};
+use bursar_store::{DayUsage, HistoryFilter, HistoryPlace, IntegrationUsage, Page, Sums, UsageRow};
+use serde::Serialize;
+use serde_json::value::RawValue;
+
+use crate::app::App;
+use crate::auth::{Authorized, TelemetryRead};
+use crate::envelope::{Answer, ListMeta};
+use crate::error::{ApiError, ErrorCode};
+use crate::figures::{average, cents, integer, percent, usd};
+use crate::instant;
+use crate::params::Query;
+
+/// Days of a summary when nothing is said.
+const DAYS_DEFAULT: i32 = 30;
+/// Days that one question may span.
+const DAYS_MAX: i32 = 366;
+/// Entries of a page of history.
+const HISTORY_LIMIT_DEFAULT: u32 = 50;
+const HISTORY_LIMIT_MAX: u32 = 1_000;
+const HISTORY_OFFSET_MAX: u32 = 10_000;
+
+/// The sums of a period.
+#[derive(Debug, Serialize)]
+pub struct SummaryView {
+    tenant_id: String,
+    period_start: String,
+    period_end: String,
+    total_calls: i64,
+    total_tokens_in: i64,
+    total_tokens_out: i64,
+    total_cost_cents: i64,
+    total_cost_usd: String,
+    avg_latency_ms: Option<f64>,
+    error_count: i64,
+    blocked_count: i64,
+    unpriced_count: i64,
+    by_integration: Option<Vec<IntegrationSums>>,
+}
+
+/// The sums of one integration in a period.
+#[derive(Debug, Serialize)]
+struct IntegrationSums {
+    integration_id: String,
+    integration_name: String,
+    provider_type: String,
+    total_calls: i64,
+    total_tokens: i64,
+    total_cost_cents: i64,
+    total_cost_usd: String,
+    error_count: i64,
+}
+
+/// The sums of one integration on one day.
+#[derive(Debug, Serialize)]
+pub struct DayView {
+    date: String,
+    integration_id: String,
+    total_calls: i64,
+    total_tokens_in: i64,
+    total_tokens_out: i64,
+    total_tokens: i64,
+    total_cost_cents: i64,
+    total_cost_usd: String,
+    avg_latency_ms: Option<f64>,
+    error_count: i64,
+    blocked_count: i64,
+    success_rate: f64,
+}
+
+/// One entry of the history.
+#[derive(Debug, Serialize)]
+pub struct UsageView {
+    id: String,
+    kind: &'static str,
+    integration_id: String,
+    call_id: String,
+    session_id: Option<String>,
+    agent_id: Option<String>,
+    provider: String,
+    model: String,
+    tokens_in: i64,
+    tokens_out: i64,
+    total_tokens: i64,
+    tokens_cache_read: i64,
+    tokens_cache_write: i64,
+    tokens_reasoning: i64,
+    cost_cents: i64,
+    cost_usd: String,
+    cost_source: &'static str,
+    reported_cost_usd: Option<String>,
+    computed_cost_usd: Option<String>,
+    usage_status: &'static str,
+    latency_ms: Option<i64>,
+    policy_result: &'static str,
+    error_code: Option<String>,
+    error_message: Option<String>,
+    metadata: Box<RawValue>,
+    occurred_at: String,
+    created_at: String,
+}
+
+impl From<IntegrationUsage> for IntegrationSums {
+    fn from(usage: IntegrationUsage) -> Self {
+        let IntegrationUsage { integration_id, name, provider_type, sums } = usage;
+        Self {
+            integration_id: integration_id.to_string(),
+            integration_name: name,
+            provider_type,
+            total_calls: sums.calls,
+            total_tokens: integer(sums.tokens_in + sums.tokens_out),
+            total_cost_cents: cents(sums.cost_nanos),
+            total_cost_usd: usd(sums.cost_nanos),
+            error_count: sums.errors,
+        }
+    }
+}
+
+impl From<DayUsage> for DayView {
+    fn from(DayUsage { day, integration_id, sums }: DayUsage) -> Self {
+        Self {
+            date: day.to_string(),
+            integration_id: integration_id.to_string(),
+            total_calls: sums.calls,
+            total_tokens_in: integer(sums.tokens_in),
+            total_tokens_out: integer(sums.tokens_out),
+            total_tokens: integer(sums.tokens_in + sums.tokens_out),
+            total_cost_cents: cents(sums.cost_nanos),
+            total_cost_usd: usd(sums.cost_nanos),
+            avg_latency_ms: average(sums.latency_sum_ms, sums.latency_calls),
+            error_count: sums.errors,
+            blocked_count: sums.blocked,
+            success_rate: percent(sums.succeeded.into(), sums.calls.into()) / 100.0,
+        }
+    }
+}
+
+impl From<UsageRow> for UsageView {
+    fn from(row: UsageRow) -> Self {
+        let kind = match row.kind {
+            bursar_core::EntryKind::Usage => "usage",
+            bursar_core::EntryKind::Correction => "correction",
+        };
+        let dollars = |cost: bursar_core::Nanos| usd(cost.get().into());
+        let metadata = row.metadata.and_then(|text| RawValue::from_string(text).ok());
+        Self {
+            id: row.entry_id.to_string(),
+            kind,
+            integration_id: row.integration_id.to_string(),
+            call_id: row.call_id,
+            session_id: row.session_id,
+            agent_id: row.agent_id,
+            provider: row.provider,
+            model: row.model,
+            tokens_in: row.tokens.tokens_in(),
+            tokens_out: row.tokens.tokens_out(),
+            total_tokens: row.tokens.total(),
+            tokens_cache_read: row.tokens.cache_read(),
+            tokens_cache_write: row.tokens.cache_write(),
+            tokens_reasoning: row.tokens.reasoning(),
+            cost_cents: cents(row.cost.get().into()),
+            cost_usd: dollars(row.cost),
+            cost_source: row.cost_source.as_str(),
+            reported_cost_usd: row.reported_cost.map(dollars),
+            computed_cost_usd: row.computed_cost.map(dollars),
+            usage_status: row.usage_status.as_str(),
+            latency_ms: row.latency_ms,
+            policy_result: row.policy_result.as_str(),
+            error_code: row.error_code,
+            error_message: row.error_message,
+            metadata: metadata.unwrap_or_else(empty_object),
+            occurred_at: instant::text(row.occurred_at),
+            created_at: instant::text(row.created_at),
+        }
+    }
+}
+
+fn empty_object() -> Box<RawValue> {
+    RawValue::from_string("{}".to_owned()).unwrap_or_else(|_| RawValue::NULL.to_owned())
+}
+
+/// `GET /api/v1/telemetry/usage-summary`
+pub async fn get_usage_summary(
+    State(app): State<App>,
+    caller: Authorized<TelemetryRead>,
+    mut query: Query,
+) -> Result<Answer<SummaryView>, ApiError> {
+    let integration_id = query.integration()?;
+    let (first, last) = days(&app, &mut query)?;
+    query.done()?;
+    known(&app, &caller, integration_id).await?;
+    let usage =
+        app.store.usage_by_integration(caller.tenant_id, integration_id, first, last).await?;
+    let mut sums = Sums::default();
+    for of_integration in &usage {
+        sums.merge(&of_integration.sums);
+    }
+    let by_integration = match integration_id {
+        Some(_) => None,
+        None => Some(usage.into_iter().map(IntegrationSums::from).collect()),
+    };
+    Ok(Answer::ok(SummaryView {
+        tenant_id: caller.tenant_id.to_string(),
+        period_start: first.to_string(),
+        period_end: last.to_string(),
+        total_calls: sums.calls,
+        total_tokens_in: integer(sums.tokens_in),
+        total_tokens_out: integer(sums.tokens_out),
+        total_cost_cents: cents(sums.cost_nanos),
+        total_cost_usd: usd(sums.cost_nanos),
+        avg_latency_ms: average(sums.latency_sum_ms, sums.latency_calls),
+        error_count: sums.errors,
+        blocked_count: sums.blocked,
+        unpriced_count: sums.unpriced,
+        by_integration,
+    }))
+}
+
+/// `GET /api/v1/telemetry/daily-aggregates`
+pub async fn list_daily_aggregates(
+    State(app): State<App>,
+    caller: Authorized<TelemetryRead>,
+    mut query: Query,
+) -> Result<Answer<Vec<DayView>>, ApiError> {
+    let integration_id = query.integration()?;
+    let (first, last) = days(&app, &mut query)?;
+    query.done()?;
+    known(&app, &caller, integration_id).await?;
+    let usage = app.store.usage_by_day(caller.tenant_id, integration_id, first, last).await?;
+    let total = i64::try_from(usage.len()).unwrap_or(i64::MAX);
+    let page_size = u32::try_from(usage.len()).unwrap_or(u32::MAX);
+    let meta = ListMeta { total: Some(total), page: 1, page_size, ..ListMeta::default() };
+    Ok(Answer::list(usage.into_iter().map(DayView::from).collect(), meta))
+}
+
+/// `GET /api/v1/telemetry/usage-history`
+pub async fn list_usage_history(
+    State(app): State<App>,
+    caller: Authorized<TelemetryRead>,
+    mut query: Query,
+) -> Result<Answer<Vec<UsageView>>, ApiError> {
+    let limit = query.integer("limit", 1..=HISTORY_LIMIT_MAX)?.unwrap_or(HISTORY_LIMIT_DEFAULT);
+    let offset = query.integer("offset", 0..=HISTORY_OFFSET_MAX)?;
+    let after = query.read("cursor", parse_cursor)?;
+    if offset.is_some() && after.is_some() {
+        return Err(ApiError::field("offset", "cannot be combined with cursor"));
+    }
+    let filter = HistoryFilter {
+        integration_id: query.integration()?,
+        model: query.text("model"),
+        agent_id: query.text("agent_id"),
+        session_id: query.text("session_id"),
+        policy_result: query.read("policy_result", parse_policy)?,
+        errors_only: query.boolean("errors_only")?,
+        start: query.read("start", parse_start)?,
+        end: query.read("end", parse_end)?,
+        after,
+    };
+    query.done()?;
+    known(&app, &caller, filter.integration_id).await?;
+    let total = total(&app, &caller, &filter).await?;
+    let offset = offset.unwrap_or(0);
+    // One more than asked for tells whether there is more.
+    let page = Page { offset, limit: limit + 1 };
+    let mut rows = app.store.usage_history(caller.tenant_id, filter, page).await?;
+    let has_more = rows.len() > limit as usize;
+    rows.truncate(limit as usize);
+    let next_cursor = rows.last().filter(|_| has_more).map(cursor);
+    let meta =
+        ListMeta { total, page: offset / limit + 1, page_size: limit, has_more, next_cursor };
+    Ok(Answer::list(rows.into_iter().map(UsageView::from).collect(), meta))
+}
+
+/// All entries that match, where the rollups know it: without any filter but the integration.
+async fn total(
+    app: &App,
+    caller: &Authorized<TelemetryRead>,
+    filter: &HistoryFilter,
+) -> Result<Option<i64>, ApiError> {
+    let HistoryFilter {
+        integration_id,
+        model,
+        agent_id,
+        session_id,
+        policy_result,
+        errors_only,
+        start,
+        end,
+        after: _,
+    } = filter;
+    let filtered = model.is_some()
+        || agent_id.is_some()
+        || session_id.is_some()
+        || policy_result.is_some()
+        || *errors_only
+        || start.is_some()
+        || end.is_some();
+    if filtered {
+        return Ok(None);
+    }
+    let (first, last) = (Timestamp::MIN.day(), Timestamp::MAX.day());
+    let usage =
+        app.store.usage_by_integration(caller.tenant_id, *integration_id, first, last).await?;
+    Ok(Some(usage.iter().map(|of_integration| of_integration.sums.calls).sum()))
+}
+
+/// Refuses a filter by an integration that the tenant does not have; a deleted one is known.
+async fn known(
+    app: &App,
+    caller: &Authorized<TelemetryRead>,
+    integration_id: Option<bursar_core::IntegrationId>,
+) -> Result<(), ApiError> {
+    let Some(integration_id) = integration_id else { return Ok(()) };
+    let standing = app.standing(caller.tenant_id, integration_id).await?;
+    standing.map(|_| ()).ok_or_else(|| ApiError::of(ErrorCode::IntegrationNotFound))
+}
+
+/// The days of a question, both inclusive; the last 30 when nothing is said.
+fn days(app: &App, query: &mut Query) -> Result<(Day, Day), ApiError> {
+    let first = query.read("start_date", instant::parse_day)?;
+    let last = query.read("end_date", instant::parse_day)?;
+    let last = last.unwrap_or_else(|| app.store.now().day());
+    let first = first.unwrap_or_else(|| Day::from_number(last.number() - DAYS_DEFAULT + 1));
+    if first > last {
+        return Err(ApiError::field("start_date", "must not be after end_date"));
+    }
+    if last.number() - first.number() >= DAYS_MAX {
+        return Err(ApiError::field("start_date", "must be at most 366 days before end_date"));
+    }
+    Ok((first, last))
+}
+
+fn parse_policy(text: &str) -> Result<PolicyResult, &'static str> {
+    [PolicyResult::Allowed, PolicyResult::Warned, PolicyResult::Blocked]
+        .into_iter()
+        .find(|policy| policy.as_str() == text)
+        .ok_or("must be allowed, warned or blocked")
+}
+
+/// The beginning of a range: an instant, or the first one of a day.
+fn parse_start(text: &str) -> Result<Timestamp, &'static str> {
+    instant::parse_day(text).map(Day::start).or_else(|_| instant::parse(text))
+}
+
+/// The end of a range, which is not part of it: an instant, or the end of a day.
+fn parse_end(text: &str) -> Result<Timestamp, &'static str> {
+    let next = |day: Day| Day::from_number(day.number() + 1).start();
+    instant::parse_day(text).map(next).or_else(|_| instant::parse(text))
+}
+
+fn cursor(row: &UsageRow) -> String {
+    let mut bytes = [0u8; 16];
+    let (at, id) = bytes.split_at_mut(8);
+    at.copy_from_slice(&row.occurred_at.micros().to_be_bytes());
+    id.copy_from_slice(&row.entry_id.number().to_be_bytes());
+    URL_SAFE_NO_PAD.encode(bytes)
+}
+
+fn parse_cursor(text: &str) -> Result<HistoryPlace, &'static str> {
+    const WRONG: &str = "must be the next_cursor of an earlier page";
+    let bytes = URL_SAFE_NO_PAD.decode(text).map_err(|_| WRONG)?;
+    let number = |range: std::ops::Range<usize>| {
+        let part: [u8; 8] = bytes.get(range)?.try_into().ok()?;
+        Some(i64::from_be_bytes(part))
+    };
+    let occurred_at = number(0..8).and_then(Timestamp::from_micros);
+    let entry_id = number(8..16).and_then(EntryId::from_number);
+    match (occurred_at, entry_id, bytes.len()) {
+        (Some(occurred_at), Some(entry_id), 16) => Ok(HistoryPlace { occurred_at, entry_id }),
+        _ => Err(WRONG),
+    }
+}

@@ -1,0 +1,63 @@
+//! What every handler shares.
+
+use std::sync::Arc;
+
+use bursar_core::{IntegrationId, TenantId};
+use bursar_store::{Ledger, Standing, Store, StoreError};
+
+use crate::auth::KeyCache;
+use crate::credential_ref::AllowedPrefixes;
+use crate::secret::{Secret, SecretKey};
+
+/// The server without its sockets. Cloning shares it.
+#[derive(Clone)]
+pub struct App(Arc<Parts>);
+
+/// What an [`App`] is made of.
+pub struct Parts {
+    /// Reads.
+    pub store: Arc<dyn Store>,
+    /// Writes.
+    pub ledger: Ledger,
+    /// Hashes keys.
+    pub secret_key: SecretKey,
+    /// Proves the operator.
+    pub operator_token: Secret,
+    /// Which references the operator may set.
+    pub allowed_prefixes: AllowedPrefixes,
+    /// Keys that were seen a moment ago.
+    pub key_cache: KeyCache,
+}
+
+impl App {
+    /// An app of these parts.
+    pub fn new(parts: Parts) -> Self {
+        Self(Arc::new(parts))
+    }
+
+    /// The account of an integration, deleted ones included.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn standing(
+        &self,
+        tenant_id: TenantId,
+        integration_id: IntegrationId,
+    ) -> Result<Option<Standing>, StoreError> {
+        let standing = self.store.standing(tenant_id, integration_id).await?;
+        if standing.is_some() {
+            return Ok(standing);
+        }
+        // Not in memory: the writer loads it, so that the next question is answered at once.
+        self.ledger.touch(tenant_id, integration_id).await?;
+        self.store.standing(tenant_id, integration_id).await
+    }
+}
+
+impl std::ops::Deref for App {
+    type Target = Parts;
+
+    fn deref(&self) -> &Parts {
+        &self.0
+    }
+}

@@ -1,0 +1,171 @@
+//! Bodies: bounded, inflated when they are gzip, and read as JSON with errors that name the field.
+
+use std::io::Read;
+use std::time::Duration;
+
+use axum::body::Body;
+use axum::extract::{FromRequest, Request};
+use axum::http::{HeaderMap, header};
+use bytes::Bytes;
+use http_body_util::{BodyExt, LengthLimitError, Limited};
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+
+use crate::app::App;
+use crate::error::{ApiError, ErrorCode};
+
+/// The largest body of most routes, before and after inflation.
+pub const SMALL: usize = 256 * 1024;
+/// The largest body of a batch, before and after inflation.
+pub const BATCH: usize = 8 * 1024 * 1024;
+/// How long a body may take to arrive.
+const DEADLINE: Duration = Duration::from_secs(30);
+
+/// The text of a body of at most `MAX` bytes.
+#[derive(Debug)]
+pub struct Text<const MAX: usize>(pub Bytes);
+
+impl<const MAX: usize> Text<MAX> {
+    /// The body as text.
+    ///
+    /// # Errors
+    /// 400 when it is not UTF-8.
+    pub fn as_str(&self) -> Result<&str, ApiError> {
+        std::str::from_utf8(&self.0)
+            .map_err(|_| ApiError::new(ErrorCode::InvalidJson, "The body is not valid UTF-8."))
+    }
+}
+
+impl<const MAX: usize> FromRequest<App> for Text<MAX> {
+    type Rejection = ApiError;
+
+    async fn from_request(request: Request, _: &App) -> Result<Self, ApiError> {
+        let (parts, body) = request.into_parts();
+        let gzip = check_headers(&parts.headers)?;
+        let arrived = tokio::time::timeout(DEADLINE, collect(body, MAX)).await;
+        let bytes = arrived.map_err(|_| ApiError::of(ErrorCode::RequestTimeout))??;
+        if gzip { inflate(&bytes, MAX).map(Self) } else { Ok(Self(bytes)) }
+    }
+}
+
+/// A body of at most 256 KiB, read as JSON into `T`.
+#[derive(Debug)]
+pub struct Json<T>(pub T);
+
+impl<T: DeserializeOwned> FromRequest<App> for Json<T> {
+    type Rejection = ApiError;
+
+    async fn from_request(request: Request, app: &App) -> Result<Self, ApiError> {
+        let text = Text::<SMALL>::from_request(request, app).await?;
+        parse(text.as_str()?).map(Self)
+    }
+}
+
+/// Reads JSON. The quick way first; only when it fails, again with the path to what is wrong.
+///
+/// # Errors
+/// 400 when it is not JSON, 422 when a field is wrong, which the error names.
+pub fn parse<'a, T: Deserialize<'a>>(text: &'a str) -> Result<T, ApiError> {
+    match serde_json::from_str(text) {
+        Ok(value) => Ok(value),
+        Err(error) => Err(explain::<T>(text, &error)),
+    }
+}
+
+fn explain<'a, T: Deserialize<'a>>(text: &'a str, error: &serde_json::Error) -> ApiError {
+    if !error.is_data() {
+        let place = format!("line {}, column {}", error.line(), error.column());
+        let message = if error.to_string().starts_with("recursion limit") {
+            format!("The JSON is nested too deeply at {place}.")
+        } else if text.is_empty() {
+            "The body is empty; a JSON object is expected.".to_owned()
+        } else {
+            format!("The body is not valid JSON at {place}.")
+        };
+        return ApiError::new(ErrorCode::InvalidJson, message);
+    }
+    let mut deserializer = serde_json::Deserializer::from_str(text);
+    let path = match serde_path_to_error::deserialize::<_, T>(&mut deserializer) {
+        Ok(_) => String::new(),
+        Err(traced) => traced.path().to_string(),
+    };
+    blame(path.trim_start_matches('.').trim_matches('?'), &error.to_string())
+}
+
+/// Turns the words of the JSON reader into the field and what is wrong with it. The words may quote
+/// the value, which could be a secret, so only names are taken from them.
+fn blame(path: &str, words: &str) -> ApiError {
+    let quoted = |before: &str| {
+        let rest = words.split_once(before)?.1;
+        rest.split_once('`').map(|(name, _)| name.to_owned())
+    };
+    let parent = match path.rsplit_once('.') {
+        Some((parent, _)) => format!("{parent}."),
+        None => String::new(),
+    };
+    if let Some(name) = quoted("unknown field `") {
+        let error = ApiError::of(ErrorCode::UnknownField);
+        return error.on(format!("{parent}{name}"), "is not a field of this request");
+    }
+    if let Some(name) = quoted("missing field `") {
+        let parent = if path.is_empty() { String::new() } else { format!("{path}.") };
+        return ApiError::field(format!("{parent}{name}"), "is required");
+    }
+    if let Some(name) = quoted("duplicate field `") {
+        return ApiError::field(format!("{parent}{name}"), "must be given once");
+    }
+    let expected = words
+        .rsplit_once("expected ")
+        .map(|(_, rest)| rest.split(" at line").next().unwrap_or(rest));
+    let problem = match expected {
+        Some("i64") => "must be an integer that fits 64 bits".to_owned(),
+        Some("u32") => "must be an integer from 0 to 4294967295".to_owned(),
+        Some(what) => format!("must be {what}"),
+        None => "has a wrong value".to_owned(),
+    };
+    if path.is_empty() || path == "." {
+        return ApiError::new(ErrorCode::InvalidField, format!("The body {problem}."));
+    }
+    ApiError::field(path, &problem)
+}
+
+/// Checks what the headers say of the body: whether it is gzip.
+fn check_headers(headers: &HeaderMap) -> Result<bool, ApiError> {
+    let unsupported = |message| ApiError::new(ErrorCode::UnsupportedMediaType, message);
+    if let Some(content_type) = headers.get(header::CONTENT_TYPE) {
+        let text = content_type.to_str().unwrap_or_default().to_ascii_lowercase();
+        let kind = text.split(';').next().unwrap_or_default().trim();
+        if kind != "application/json" && !kind.ends_with("+json") {
+            return Err(unsupported("The body must be JSON: send Content-Type: application/json."));
+        }
+    }
+    let encoding = headers.get(header::CONTENT_ENCODING).map(|value| value.as_bytes());
+    match encoding {
+        None | Some(b"" | b"identity") => Ok(false),
+        Some(b"gzip" | b"x-gzip") => Ok(true),
+        Some(_) => Err(unsupported("Only gzip is read as Content-Encoding.")),
+    }
+}
+
+async fn collect(body: Body, max: usize) -> Result<Bytes, ApiError> {
+    match Limited::new(body, max).collect().await {
+        Ok(collected) => Ok(collected.to_bytes()),
+        Err(error) if error.is::<LengthLimitError>() => Err(too_large(max)),
+        Err(_) => Err(ApiError::new(ErrorCode::BadRequest, "The body broke off.")),
+    }
+}
+
+fn too_large(max: usize) -> ApiError {
+    let message = format!("The body may have at most {} KiB.", max / 1024);
+    ApiError::new(ErrorCode::BodyTooLarge, message)
+}
+
+fn inflate(bytes: &[u8], max: usize) -> Result<Bytes, ApiError> {
+    let mut inflated = Vec::new();
+    let bound = max as u64 + 1;
+    flate2::read::MultiGzDecoder::new(bytes)
+        .take(bound)
+        .read_to_end(&mut inflated)
+        .map_err(|_| ApiError::new(ErrorCode::InvalidJson, "The body is not valid gzip."))?;
+    if inflated.len() > max { Err(too_large(max)) } else { Ok(inflated.into()) }
+}

@@ -1,0 +1,234 @@
+//! Every error that a client can read: its code, its status and its words. The only place of
+//! status codes of failures.
+//!
+//! What the client reads says what to change; what happened inside goes to the log and never into
+//! an answer.
+
+use axum::http::{HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use bursar_core::UsageError;
+use bursar_store::{ControlRefusal, StoreError};
+use serde::Serialize;
+
+use crate::envelope;
+
+/// Seconds after which a caller may come again when storage cannot answer.
+const RETRY_AFTER_SECONDS: u32 = 1;
+
+macro_rules! codes {
+    ($($(#[doc = $doc:literal])+ $variant:ident = $code:literal, $status:ident;)+) => {
+        /// The codes of failures, as the contract's table of them.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        pub enum ErrorCode {
+            $($(#[doc = $doc])+ $variant,)+
+        }
+
+        impl ErrorCode {
+            /// Every code, for the documents.
+            pub const ALL: &[Self] = &[$(Self::$variant,)+];
+
+            /// The code on the wire.
+            pub const fn as_str(self) -> &'static str {
+                match self { $(Self::$variant => $code,)+ }
+            }
+
+            /// The HTTP status it comes with.
+            pub const fn status(self) -> StatusCode {
+                match self { $(Self::$variant => StatusCode::$status,)+ }
+            }
+
+            /// What it means, and what the caller can do.
+            pub const fn meaning(self) -> &'static str {
+                match self { $(Self::$variant => concat!($($doc,)+).trim_ascii(),)+ }
+            }
+        }
+    };
+}
+
+codes! {
+    /// The body is not JSON, not UTF-8, or its gzip is broken.
+    InvalidJson = "INVALID_JSON", BAD_REQUEST;
+    /// The request cannot be understood: a header, a cursor or the like.
+    BadRequest = "BAD_REQUEST", BAD_REQUEST;
+    /// An update names no field.
+    NothingToChange = "NOTHING_TO_CHANGE", BAD_REQUEST;
+    /// The operator did not say which tenant is meant: send X-Tenant-ID.
+    TenantRequired = "TENANT_REQUIRED", BAD_REQUEST;
+    /// Two different credentials came in one request.
+    AmbiguousCredentials = "AMBIGUOUS_CREDENTIALS", BAD_REQUEST;
+    /// No credential, or one that is wrong, expired or revoked.
+    Unauthenticated = "UNAUTHENTICATED", UNAUTHORIZED;
+    /// The credential is good, but not for this.
+    Forbidden = "FORBIDDEN", FORBIDDEN;
+    /// The key lacks the scope that the route asks for.
+    MissingScope = "MISSING_SCOPE", FORBIDDEN;
+    /// X-Tenant-ID names another tenant than the key.
+    TenantMismatch = "TENANT_MISMATCH", FORBIDDEN;
+    /// The tenant is suspended: only reads and telemetry work.
+    TenantSuspended = "TENANT_SUSPENDED", FORBIDDEN;
+    /// The tenant is terminated.
+    TenantTerminated = "TENANT_TERMINATED", FORBIDDEN;
+    /// No such route.
+    RouteNotFound = "ROUTE_NOT_FOUND", NOT_FOUND;
+    /// No such tenant.
+    TenantNotFound = "TENANT_NOT_FOUND", NOT_FOUND;
+    /// No such integration among the tenant's.
+    IntegrationNotFound = "INTEGRATION_NOT_FOUND", NOT_FOUND;
+    /// No such key among the tenant's.
+    KeyNotFound = "KEY_NOT_FOUND", NOT_FOUND;
+    /// No such reservation among the tenant's.
+    ReservationNotFound = "RESERVATION_NOT_FOUND", NOT_FOUND;
+    /// The route exists, but not with this method.
+    MethodNotAllowed = "METHOD_NOT_ALLOWED", METHOD_NOT_ALLOWED;
+    /// Another live integration of the tenant has this name.
+    NameTaken = "NAME_TAKEN", CONFLICT;
+    /// The state of the integration does not allow it.
+    InvalidState = "INVALID_STATE", CONFLICT;
+    /// The call id stands for other content; nothing changed.
+    CallIdConflict = "CALL_ID_CONFLICT", CONFLICT;
+    /// The call is recorded or its reservation ended; nothing changed.
+    ReservationEnded = "RESERVATION_ENDED", CONFLICT;
+    /// Something of that kind exists already.
+    AlreadyExists = "ALREADY_EXISTS", CONFLICT;
+    /// The body is larger than the route takes.
+    BodyTooLarge = "BODY_TOO_LARGE", PAYLOAD_TOO_LARGE;
+    /// The body's Content-Type or Content-Encoding is not one that is read.
+    UnsupportedMediaType = "UNSUPPORTED_MEDIA_TYPE", UNSUPPORTED_MEDIA_TYPE;
+    /// A field or parameter is missing, of the wrong type or out of its bounds.
+    InvalidField = "INVALID_FIELD", UNPROCESSABLE_ENTITY;
+    /// A field or parameter that the route does not know.
+    UnknownField = "UNKNOWN_FIELD", UNPROCESSABLE_ENTITY;
+    /// A text looks like a secret; store it as a credential and refer to it.
+    SecretRefused = "SECRET_REFUSED", UNPROCESSABLE_ENTITY;
+    /// Under a limit a reservation needs a positive estimate of what is limited.
+    EstimateRequired = "ESTIMATE_REQUIRED", UNPROCESSABLE_ENTITY;
+    /// A total would leave the range of its integer.
+    TotalsOverflow = "TOTALS_OVERFLOW", UNPROCESSABLE_ENTITY;
+    /// The body did not arrive in time.
+    RequestTimeout = "REQUEST_TIMEOUT", REQUEST_TIMEOUT;
+    /// Something is wrong in the server; the operator's log says what.
+    Internal = "INTERNAL", INTERNAL_SERVER_ERROR;
+    /// Too much waits to be written; come again after Retry-After.
+    Overloaded = "OVERLOADED", SERVICE_UNAVAILABLE;
+    /// Storage cannot answer; repeat with the same call id after Retry-After.
+    Unavailable = "UNAVAILABLE", SERVICE_UNAVAILABLE;
+}
+
+/// A failure as the client reads it.
+#[derive(Clone, Debug, Serialize)]
+pub struct ApiError {
+    #[serde(serialize_with = "code_word")]
+    code: ErrorCode,
+    message: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    field: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    details: Option<serde_json::Value>,
+}
+
+fn code_word<S: serde::Serializer>(code: &ErrorCode, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_str(code.as_str())
+}
+
+impl ApiError {
+    /// A failure with a sentence for the client.
+    pub fn new(code: ErrorCode, message: impl Into<String>) -> Self {
+        Self { code, message: message.into(), field: None, details: None }
+    }
+
+    /// A failure in the words of the code itself.
+    pub fn of(code: ErrorCode) -> Self {
+        Self::new(code, code.meaning())
+    }
+
+    /// A field that is wrong, with the rest of a sentence: `must not be empty`.
+    pub fn field(field: impl Into<String>, problem: &str) -> Self {
+        Self::new(ErrorCode::InvalidField, String::new()).on(field, problem)
+    }
+
+    /// The same failure, blamed on a field.
+    #[must_use]
+    pub fn on(mut self, field: impl Into<String>, problem: &str) -> Self {
+        let field = field.into();
+        self.message = format!("{field} {problem}");
+        self.field = Some(field);
+        self
+    }
+
+    /// The same failure with details for a program.
+    #[must_use]
+    pub fn with_details(mut self, details: serde_json::Value) -> Self {
+        self.details = Some(details);
+        self
+    }
+
+    /// Its code.
+    pub const fn code(&self) -> ErrorCode {
+        self.code
+    }
+
+    /// Its sentence.
+    pub fn message(&self) -> &str {
+        &self.message
+    }
+}
+
+impl From<UsageError> for ApiError {
+    fn from(UsageError { field, problem }: UsageError) -> Self {
+        Self::field(field, &problem)
+    }
+}
+
+impl From<StoreError> for ApiError {
+    fn from(error: StoreError) -> Self {
+        match &error {
+            StoreError::Overloaded => Self::of(ErrorCode::Overloaded),
+            StoreError::Closed => Self::new(ErrorCode::Unavailable, "The server is shutting down."),
+            StoreError::Exists(_) => Self::of(ErrorCode::AlreadyExists),
+            StoreError::Unavailable(cause) | StoreError::Again(cause) => {
+                tracing::error!(cause = cause.as_ref() as &dyn std::error::Error, "storage");
+                Self::of(ErrorCode::Unavailable)
+            }
+            StoreError::Statement(cause) => {
+                tracing::error!(cause = cause.as_ref() as &dyn std::error::Error, "statement");
+                Self::of(ErrorCode::Internal)
+            }
+            StoreError::Corrupt(what) => {
+                tracing::error!(what, "stored data is not understood");
+                Self::of(ErrorCode::Internal)
+            }
+        }
+    }
+}
+
+impl From<ControlRefusal> for ApiError {
+    fn from(refusal: ControlRefusal) -> Self {
+        match refusal {
+            ControlRefusal::TenantNotFound => Self::of(ErrorCode::TenantNotFound),
+            ControlRefusal::TenantNotActive => Self::of(ErrorCode::TenantSuspended),
+            ControlRefusal::IntegrationNotFound => Self::of(ErrorCode::IntegrationNotFound),
+            ControlRefusal::NameTaken => Self::of(ErrorCode::NameTaken)
+                .on("name", "is taken by another integration of this tenant"),
+            ControlRefusal::KeyNotFound => Self::of(ErrorCode::KeyNotFound),
+            ControlRefusal::Lifecycle(cause) => {
+                Self::new(ErrorCode::InvalidState, format!("Not possible: {cause}."))
+            }
+        }
+    }
+}
+
+impl IntoResponse for ApiError {
+    fn into_response(self) -> Response {
+        let status = self.code.status();
+        let mut response = envelope::failure(status, &self);
+        if status == StatusCode::SERVICE_UNAVAILABLE {
+            let seconds = HeaderValue::from(RETRY_AFTER_SECONDS);
+            response.headers_mut().insert(header::RETRY_AFTER, seconds);
+        }
+        if status == StatusCode::UNAUTHORIZED {
+            let scheme = HeaderValue::from_static("Bearer");
+            response.headers_mut().insert(header::WWW_AUTHENTICATE, scheme);
+        }
+        response
+    }
+}

@@ -1,0 +1,76 @@
+//! The whole API on one page.
+
+use axum::Router;
+use axum::extract::DefaultBodyLimit;
+use axum::middleware;
+use axum::routing::{delete, get, post};
+
+use crate::api::{
+    enforcement, ingest, integration_keys, integrations, keys, reservations, tenants, usage,
+};
+use crate::app::App;
+use crate::envelope;
+use crate::error::{ApiError, ErrorCode};
+
+/// Every route, over an app.
+pub fn router(app: App) -> Router {
+    let api = Router::new()
+        .route("/tenants", post(tenants::create_tenant).get(tenants::list_tenants))
+        .route("/tenants/{id}", get(tenants::get_tenant))
+        .route("/keys", post(keys::create_key).get(keys::list_keys))
+        .route("/keys/{id}", delete(keys::revoke_key))
+        .route(
+            "/integrations",
+            get(integrations::list_integrations).post(integrations::create_integration),
+        )
+        .route(
+            "/integrations/{id}",
+            get(integrations::get_integration)
+                .put(integrations::update_integration)
+                .patch(integrations::update_integration)
+                .delete(integrations::delete_integration),
+        )
+        .route("/integrations/{id}/enable", post(integrations::enable_integration))
+        .route("/integrations/{id}/disable", post(integrations::disable_integration))
+        .route("/integrations/{id}/health", get(integrations::get_integration_health))
+        .route("/integrations/{id}/limits", get(integrations::get_integration_limits))
+        .route(
+            "/integrations/{id}/keys",
+            post(integration_keys::create_integration_key)
+                .get(integration_keys::list_integration_keys),
+        )
+        .route("/integrations/{id}/keys/{key_id}", delete(integration_keys::revoke_integration_key))
+        .route("/telemetry/llm-usage", post(ingest::record_usage))
+        .route("/telemetry/llm-usage/batch", post(ingest::record_usage_batch))
+        .route("/telemetry/usage-summary", get(usage::get_usage_summary))
+        .route("/telemetry/usage-history", get(usage::list_usage_history))
+        .route("/telemetry/daily-aggregates", get(usage::list_daily_aggregates))
+        .route("/enforcement/check", post(enforcement::check_call))
+        .route("/enforcement/batch", post(enforcement::check_calls))
+        .route("/enforcement/status", get(enforcement::get_status))
+        .route(
+            "/enforcement/reservations",
+            post(reservations::create_reservation).get(reservations::list_reservations),
+        )
+        .route("/enforcement/reservations/{call_id}", delete(reservations::release_reservation))
+        .route(
+            "/enforcement/reservations/{call_id}/extend",
+            post(reservations::extend_reservation),
+        );
+    Router::new()
+        .nest("/api/v1", api)
+        .fallback(no_route)
+        .method_not_allowed_fallback(no_method)
+        // Each route bounds its own body, before and after inflation.
+        .layer(DefaultBodyLimit::disable())
+        .layer(middleware::from_fn(envelope::identify))
+        .with_state(app)
+}
+
+async fn no_route() -> ApiError {
+    ApiError::of(ErrorCode::RouteNotFound)
+}
+
+async fn no_method() -> ApiError {
+    ApiError::of(ErrorCode::MethodNotAllowed)
+}
