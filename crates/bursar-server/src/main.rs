@@ -1,1 +1,7 @@
-fn main() {}
+//! The binary `bursar`.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    bursar_server::cli::main()
+}

@@ -79,10 +79,9 @@ pub async fn create_integration_key(
             integration_id,
             create.name.as_deref(),
             |key_id| {
-                let key = integration_key_text(tenant_id, integration_id, key_id, &digits);
-                let hash = hasher.secret_key.hash(key.expose());
-                text = Some(key);
-                hash
+                let key =
+                    text.insert(integration_key_text(tenant_id, integration_id, key_id, &digits));
+                hasher.secret_key.hash(key.expose())
             },
         )?;
         Ok(made.map(|row| (row, text)))

@@ -83,10 +83,8 @@ pub async fn create_key(
             &scopes,
             expires_at,
             |api_key_id| {
-                let key = api_key_text(tenant_id, api_key_id, &digits);
-                let hash = hasher.secret_key.hash(key.expose());
-                text = Some(key);
-                hash
+                let key = text.insert(api_key_text(tenant_id, api_key_id, &digits));
+                hasher.secret_key.hash(key.expose())
             },
         )?;
         Ok(made.map(|row| (row, text)))

@@ -1,0 +1,185 @@
+//! Rows of a file, one after the other, in constant memory.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::{BufRead, BufReader, Read};
+use std::path::Path;
+
+use serde_json::value::RawValue;
+
+use super::{Format, ImportError};
+
+/// The longest line of NDJSON.
+const LINE_BYTES_MAX: u64 = 1024 * 1024;
+
+/// One row.
+#[derive(Debug)]
+pub(super) struct Row {
+    /// Its number, from 1, without the header.
+    pub(super) number: u64,
+    /// Its values by column.
+    pub(super) values: BTreeMap<String, Value>,
+    /// Its content, from which its call id is derived.
+    pub(super) content: String,
+}
+
+/// A value of a row.
+#[derive(Debug)]
+pub(super) enum Value {
+    /// A cell of CSV, whose type depends on the field that it is taken for.
+    Cell(String),
+    /// A value of JSON.
+    Json(Box<RawValue>),
+}
+
+/// Why a row is refused.
+#[derive(Debug)]
+pub(super) struct Refusal {
+    /// The row's number.
+    pub(super) number: u64,
+    /// The reason, as a sentence.
+    pub(super) reason: String,
+}
+
+/// The rows of a file.
+pub(super) struct Rows {
+    reader: Reader,
+    number: u64,
+    bytes_total: u64,
+}
+
+enum Reader {
+    Csv { reader: csv::Reader<File>, columns: Vec<String> },
+    Ndjson { reader: BufReader<File>, bytes_read: u64 },
+}
+
+impl Rows {
+    pub(super) fn open(path: &Path, format: Option<Format>) -> Result<Self, ImportError> {
+        let failed = |cause: &dyn std::fmt::Display| {
+            ImportError::new(format!("cannot read {}: {cause}", path.display()))
+        };
+        let file = File::open(path).map_err(|error| failed(&error))?;
+        let bytes_total = file.metadata().map_err(|error| failed(&error))?.len();
+        let ending = path.extension().and_then(|ending| ending.to_str()).unwrap_or_default();
+        let format = match (format, ending.to_ascii_lowercase().as_str()) {
+            (Some(format), _) => format,
+            (None, "csv") => Format::Csv,
+            (None, "ndjson" | "jsonl" | "json") => Format::Ndjson,
+            (None, _) => {
+                return Err(ImportError::new("say --format csv or --format ndjson"));
+            }
+        };
+        let reader = match format {
+            Format::Ndjson => Reader::Ndjson { reader: BufReader::new(file), bytes_read: 0 },
+            Format::Csv => {
+                let mut reader = csv::Reader::from_reader(file);
+                let header = reader.headers().map_err(|error| failed(&error))?;
+                let name = |column: &str| column.trim_start_matches('\u{feff}').trim().to_owned();
+                let columns = header.iter().map(name).collect();
+                Reader::Csv { reader, columns }
+            }
+        };
+        Ok(Self { reader, number: 0, bytes_total })
+    }
+
+    /// The columns of a header; nothing where every row names its own.
+    pub(super) fn columns(&self) -> Option<&[String]> {
+        match &self.reader {
+            Reader::Csv { columns, .. } => Some(columns),
+            Reader::Ndjson { .. } => None,
+        }
+    }
+
+    pub(super) const fn bytes_total(&self) -> u64 {
+        self.bytes_total
+    }
+
+    pub(super) fn bytes_read(&self) -> u64 {
+        match &self.reader {
+            Reader::Csv { reader, .. } => reader.position().byte(),
+            Reader::Ndjson { bytes_read, .. } => *bytes_read,
+        }
+    }
+
+    /// The next row, or why it is none; nothing at the end.
+    pub(super) fn next_row(&mut self) -> Result<Option<Result<Row, Refusal>>, ImportError> {
+        match &mut self.reader {
+            Reader::Csv { reader, columns } => next_csv(reader, columns, &mut self.number),
+            Reader::Ndjson { reader, bytes_read } => {
+                next_ndjson(reader, bytes_read, &mut self.number)
+            }
+        }
+    }
+}
+
+type Next = Result<Option<Result<Row, Refusal>>, ImportError>;
+
+fn next_csv(reader: &mut csv::Reader<File>, columns: &[String], number: &mut u64) -> Next {
+    let mut record = csv::StringRecord::new();
+    let more = match reader.read_record(&mut record) {
+        Ok(more) => more,
+        Err(error) if error.is_io_error() => {
+            return Err(ImportError::new(format!("the file broke off: {error}")));
+        }
+        Err(error) => {
+            *number += 1;
+            let reason = format!("is not valid CSV: {error}");
+            return Ok(Some(Err(Refusal { number: *number, reason })));
+        }
+    };
+    if !more {
+        return Ok(None);
+    }
+    *number += 1;
+    let cells = || record.iter().map(str::trim);
+    let values = columns.iter().cloned().zip(cells().map(|cell| Value::Cell(cell.to_owned())));
+    let content = cells().collect::<Vec<_>>().join("\u{1f}");
+    Ok(Some(Ok(Row { number: *number, values: values.collect(), content })))
+}
+
+fn next_ndjson(reader: &mut BufReader<File>, bytes_read: &mut u64, number: &mut u64) -> Next {
+    let broke = |cause: std::io::Error| ImportError::new(format!("the file broke off: {cause}"));
+    loop {
+        let mut line = Vec::new();
+        let read = reader.by_ref().take(LINE_BYTES_MAX).read_until(b'\n', &mut line);
+        let read = read.map_err(broke)? as u64;
+        if read == 0 {
+            return Ok(None);
+        }
+        *bytes_read += read;
+        *number += 1;
+        let refuse =
+            |reason: &str| Ok(Some(Err(Refusal { number: *number, reason: reason.to_owned() })));
+        if read == LINE_BYTES_MAX && line.last() != Some(&b'\n') {
+            *bytes_read += skip_line(reader).map_err(broke)?;
+            return refuse("has more than 1 MiB");
+        }
+        let Ok(text) = std::str::from_utf8(&line) else { return refuse("is not valid UTF-8") };
+        let text = text.trim();
+        if text.is_empty() {
+            continue;
+        }
+        let Ok(fields) = serde_json::from_str::<BTreeMap<String, Box<RawValue>>>(text) else {
+            return refuse("is not a JSON object");
+        };
+        let values = fields.into_iter().map(|(name, value)| (name, Value::Json(value))).collect();
+        return Ok(Some(Ok(Row { number: *number, values, content: text.to_owned() })));
+    }
+}
+
+fn skip_line(reader: &mut BufReader<File>) -> std::io::Result<u64> {
+    let mut skipped = 0;
+    loop {
+        let buffer = reader.fill_buf()?;
+        if buffer.is_empty() {
+            return Ok(skipped);
+        }
+        let end = buffer.iter().position(|byte| *byte == b'\n');
+        let taken = end.map_or(buffer.len(), |at| at + 1);
+        reader.consume(taken);
+        skipped += taken as u64;
+        if end.is_some() {
+            return Ok(skipped);
+        }
+    }
+}
