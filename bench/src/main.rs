@@ -1,1 +1,97 @@
-fn main() {}
+//! Measures Bursar against its own limits, in one run on one machine.
+//!
+//! E is the same HTTP stack with authentication and parsing that stores nothing; S is the bare
+//! store doing the same transactions without HTTP. Everything else is told as a part of those,
+//! because machines differ and are shared, and ratios travel.
+
+mod client;
+mod report;
+mod server;
+mod setup;
+mod store;
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Parser, Subcommand};
+
+type Failure = Box<dyn std::error::Error>;
+
+#[derive(Parser)]
+#[command(about = "Measures Bursar against its own limits")]
+struct Arguments {
+    #[command(subcommand)]
+    command: Option<Command>,
+    /// Seconds of each measurement.
+    #[arg(long, default_value_t = 5)]
+    seconds: u64,
+    /// Records in the store before it is measured.
+    #[arg(long, default_value_t = 1_000_000)]
+    records: u64,
+    /// Records in the store for the last measurement of the summary.
+    #[arg(long, default_value_t = 5_000_000)]
+    records_large: u64,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// The server that is measured; started by the harness.
+    #[command(hide = true)]
+    Serve { data_dir: PathBuf },
+}
+
+fn main() -> Result<(), Failure> {
+    let arguments = Arguments::parse();
+    match arguments.command {
+        Some(Command::Serve { data_dir }) => server::serve(data_dir),
+        None => measure(&arguments),
+    }
+}
+
+fn measure(arguments: &Arguments) -> Result<(), Failure> {
+    let folder = tempfile::tempdir()?;
+    let duration = Duration::from_secs(arguments.seconds);
+    let mut report = report::Report::default();
+
+    let setup = setup::prepare(folder.path())?;
+    eprintln!("filling the store with {} records", arguments.records);
+    store::fill(folder.path(), &setup, arguments.records)?;
+    for group in [100, 1_000, 4_000] {
+        let rate = store::measure(folder.path(), &setup, group, duration)?;
+        report.store(group, rate);
+    }
+    // A client that shares one thread with nothing else takes as little of the machine as it can.
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(async {
+        let server = server::Running::start(folder.path()).await?;
+        let run = async |name: &'static str, connections, make: &client::Make<'_>| {
+            client::run(&server.address, connections, duration, make).await.map(|r| (name, r))
+        };
+        report.http(run("E: no store, 64 connections", 64, &setup.null()).await?);
+        report.http(run("single ingest, 64 connections", 64, &setup.single()).await?);
+        report.http(run("single ingest, 256 connections", 256, &setup.single()).await?);
+        report.http(run("batches of 100, 16 connections", 16, &setup.batch()).await?);
+        report.http(run("check, 64 connections", 64, &setup.check()).await?);
+        report.http(run("reserve, 64 connections", 64, &setup.reserve()).await?);
+        report.memory(server.resident_kib());
+        let second = Duration::from_secs(1);
+        let summary = client::run(&server.address, 1, second, &setup.summary()).await?;
+        report.summary(arguments.records, summary);
+        server.stop().await?;
+        Ok::<(), Failure>(())
+    })?;
+    if arguments.records_large > arguments.records {
+        eprintln!("filling the store up to {} records", arguments.records_large);
+        store::fill(folder.path(), &setup, arguments.records_large - arguments.records)?;
+        runtime.block_on(async {
+            let server = server::Running::start(folder.path()).await?;
+            let second = Duration::from_secs(1);
+            let summary = client::run(&server.address, 1, second, &setup.summary()).await?;
+            report.summary(arguments.records_large, summary);
+            report.memory(server.resident_kib());
+            server.stop().await
+        })?;
+    }
+    report.print();
+    Ok(())
+}

@@ -1,0 +1,26 @@
+# The commands of this project. `make run` and `make test` need cargo, a C compiler and nothing else.
+
+.PHONY: run test lint prove bench clean
+
+# Builds and starts the main job: a server with a tenant, an integration and keys to try.
+run:
+	cargo run --release --locked --bin bursar -- dev
+
+# What CI runs.
+test: lint
+	cargo test --workspace --locked
+
+lint:
+	cargo fmt --all --check
+	cargo clippy --workspace --all-targets --locked -- -D warnings
+
+# The long proofs: kills, faults, races and many seeds; bounded to 20 minutes.
+prove:
+	BURSAR_PROVE=1 timeout --kill-after=10 1200 cargo test --workspace --locked --release
+
+# E, S and everything as a part of them, in one run; a few minutes.
+bench:
+	cargo run --release --locked --package bursar-bench
+
+clean:
+	cargo clean

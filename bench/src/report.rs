@@ -1,0 +1,78 @@
+//! What was measured, as a table with ratios.
+
+use crate::client::Run;
+
+#[derive(Default)]
+pub(crate) struct Report {
+    stores: Vec<(usize, f64)>,
+    runs: Vec<(&'static str, Run)>,
+    resident_kib: Vec<Option<u64>>,
+    summaries: Vec<(u64, Run)>,
+}
+
+/// What each measurement should reach, as a part of E or S.
+const BARS: &[(&str, f64, Base)] = &[
+    ("single ingest, 64 connections", 0.12, Base::Requests),
+    ("batches of 100, 16 connections", 0.6, Base::Records),
+    ("check, 64 connections", 0.6, Base::Requests),
+    ("reserve, 64 connections", 0.1, Base::Requests),
+];
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Base {
+    Requests,
+    Records,
+}
+
+impl Report {
+    pub(crate) fn store(&mut self, group: usize, rate: f64) {
+        eprintln!("S: groups of {group}: {rate:.0} records/s");
+        self.stores.push((group, rate));
+    }
+
+    pub(crate) fn http(&mut self, (name, run): (&'static str, Run)) {
+        eprintln!("{name}: {:.0} requests/s", run.rate());
+        self.runs.push((name, run));
+    }
+
+    pub(crate) fn memory(&mut self, resident_kib: Option<u64>) {
+        self.resident_kib.push(resident_kib);
+    }
+
+    pub(crate) fn summary(&mut self, records: u64, run: Run) {
+        self.summaries.push((records, run));
+    }
+
+    pub(crate) fn print(&self) {
+        let e = self.runs.first().map_or(f64::NAN, |(_, run)| run.rate());
+        let s = self.stores.iter().map(|(_, rate)| *rate).fold(0.0, f64::max);
+        println!("| measurement | a second | p50 ms | p99 ms | ratio | bar |");
+        println!("|---|---|---|---|---|---|");
+        for (group, rate) in &self.stores {
+            println!("| S: bare store, groups of {group} | {rate:.0} | | | | |");
+        }
+        for (name, run) in &self.runs {
+            let bar = BARS.iter().find(|(bar, _, _)| bar == name);
+            let by_record = run.records > run.requests;
+            let rate = if by_record { run.record_rate() } else { run.rate() };
+            let ratio =
+                if by_record { format!("{:.2} S", rate / s) } else { format!("{:.2} E", rate / e) };
+            let bar = bar.map_or_else(String::new, |(_, bar, base)| {
+                let unit = if *base == Base::Records { "S" } else { "E" };
+                format!("{bar} {unit}")
+            });
+            let (p50, p99) = (run.quantile_ms(0.5), run.quantile_ms(0.99));
+            println!("| {name} | {rate:.0} | {p50:.2} | {p99:.2} | {ratio} | {bar} |");
+        }
+        for (records, run) in &self.summaries {
+            let (p50, p99) = (run.quantile_ms(0.5), run.quantile_ms(0.99));
+            let rate = run.rate();
+            println!(
+                "| summary of 30 days at {records} records | {rate:.0} | {p50:.2} | {p99:.2} | | 5 ms |"
+            );
+        }
+        for resident_kib in self.resident_kib.iter().flatten() {
+            println!("| resident memory | {} MiB | | | | 200 MB |", resident_kib / 1024);
+        }
+    }
+}

@@ -1,0 +1,108 @@
+//! The server that is measured: the product's own router and accept loop in a process of its own,
+//! with one more route that authenticates and parses, and stores nothing.
+
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use axum::Router;
+use axum::middleware;
+use axum::routing::post;
+use bursar_server::api::ingest::check_record;
+use bursar_server::auth::{Authorized, TelemetryWrite};
+use bursar_server::body::{SMALL, Text};
+use bursar_server::envelope::{self, Answer};
+use bursar_server::error::ApiError;
+use bursar_server::router::router;
+use bursar_server::serve::{Listening, end_asked, serve as serve_connections};
+use bursar_server::{instant, start};
+use serde::Serialize;
+use tokio::net::TcpListener;
+use tokio::process::{Child, Command};
+
+use crate::Failure;
+use crate::setup::config;
+
+/// The file in which the server says where it listens.
+const ADDRESS: &str = "bench-address";
+
+#[derive(Serialize)]
+struct Null {
+    status: &'static str,
+    id: String,
+    call_id: String,
+}
+
+async fn null(
+    caller: Authorized<TelemetryWrite>,
+    body: Text<SMALL>,
+) -> Result<Answer<Null>, ApiError> {
+    let usage = check_record(body.as_str()?, caller.only)?;
+    let call_id = usage.call_id.as_str().to_owned();
+    Ok(Answer::created(Null { status: "accepted", id: usage.integration_id.to_string(), call_id }))
+}
+
+/// Serves a data folder until it is asked to end.
+pub(crate) fn serve(folder: PathBuf) -> Result<(), Failure> {
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    runtime.block_on(async {
+        let app = start::open(&config(&folder)?, Arc::new(instant::system_now))?;
+        let end = end_asked()?;
+        let listener = TcpListener::bind("127.0.0.1:0").await?;
+        let beside = folder.join("bench-address.new");
+        std::fs::write(&beside, listener.local_addr()?.to_string())?;
+        std::fs::rename(beside, folder.join(ADDRESS))?;
+        let nothing = Router::new()
+            .route("/bench/null", post(null))
+            .layer(middleware::from_fn(envelope::identify))
+            .with_state(app.clone());
+        let listening = Listening { connections_max: 10_000, drain: Duration::from_secs(5) };
+        serve_connections(listener, router(app.clone()).merge(nothing), listening, end).await;
+        app.ledger.close().await;
+        Ok(())
+    })
+}
+
+/// A server in its own process.
+pub(crate) struct Running {
+    child: Child,
+    pub(crate) address: String,
+}
+
+impl Running {
+    pub(crate) async fn start(folder: &Path) -> Result<Self, Failure> {
+        let address = folder.join(ADDRESS);
+        let _ = std::fs::remove_file(&address);
+        let mut child = Command::new(std::env::current_exe()?)
+            .arg("serve")
+            .arg(folder)
+            .stdin(Stdio::null())
+            .kill_on_drop(true)
+            .spawn()?;
+        let deadline = Instant::now() + Duration::from_secs(30);
+        loop {
+            if let Ok(address) = std::fs::read_to_string(&address) {
+                return Ok(Self { child, address });
+            }
+            if Instant::now() > deadline || child.try_wait()?.is_some() {
+                return Err("the server did not start".into());
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    }
+
+    /// Resident memory in KiB, as the system counts it.
+    pub(crate) fn resident_kib(&self) -> Option<u64> {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id()?)).ok()?;
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
+        line.trim().trim_end_matches(" kB").trim().parse().ok()
+    }
+
+    pub(crate) async fn stop(mut self) -> Result<(), Failure> {
+        let id = self.child.id().ok_or("the server ended by itself")?;
+        std::process::Command::new("kill").arg("-TERM").arg(id.to_string()).status()?;
+        self.child.wait().await?;
+        Ok(())
+    }
+}

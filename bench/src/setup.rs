@@ -1,0 +1,182 @@
+//! The tenant, the integrations and the key that are measured with, and the requests.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use bursar_core::{IntegrationId, LimitSettings, TenantId};
+use bursar_server::config::Config;
+use bursar_server::secret::{api_key_text, random_digits};
+use bursar_server::{instant, start};
+use bursar_store::{Actor, Control, ControlTx, IntegrationDraft};
+
+use crate::Failure;
+use crate::client::Make;
+
+/// Integrations that calls are spread over.
+const INTEGRATIONS: usize = 10;
+
+pub(crate) struct Setup {
+    pub(crate) tenant_id: TenantId,
+    pub(crate) integrations: Vec<IntegrationId>,
+    api_key: String,
+    next: Arc<AtomicU64>,
+}
+
+/// The configuration of a data folder.
+pub(crate) fn config(folder: &Path) -> Result<Config, Failure> {
+    let folder = folder.to_str().ok_or("the folder's name is not plain text")?;
+    let names = [("BURSAR_DATA_DIR", folder), ("BURSAR_LISTEN", "127.0.0.1:0")];
+    let environment = names.map(|(name, value)| (name.to_owned(), value.to_owned()));
+    Ok(Config::load(None, environment.into_iter())?)
+}
+
+/// Makes what is measured with.
+pub(crate) fn prepare(folder: &Path) -> Result<Setup, Failure> {
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    runtime.block_on(async {
+        let app = start::open(&config(folder)?, Arc::new(instant::system_now))?;
+        let actor = || Actor {
+            actor_type: "founder",
+            actor_id: "bench".to_owned(),
+            request_id: "bench".to_owned(),
+        };
+        let any = TenantId::from_number(1).ok_or("no tenant to queue under")?;
+        let create = move |tx: &mut dyn ControlTx| Control::create_tenant(tx, &actor(), "bench");
+        let tenant_id = app.ledger.change(any, create).await?.tenant_id;
+        let mut integrations = Vec::new();
+        for number in 0..INTEGRATIONS {
+            let draft = IntegrationDraft {
+                name: format!("bench-{number}"),
+                provider_type: "openai".to_owned(),
+                credential_ref: None,
+                config: "{}".to_owned(),
+                origin: None,
+                default_model: None,
+                limits: LimitSettings {
+                    budget_limit_cents: 1_000_000_000_000,
+                    token_limit_month: 1_000_000_000_000_000,
+                    rate_limit_rpm: 1_000_000_000,
+                },
+                cost_basis: bursar_core::CostBasis::Reported,
+            };
+            let create = move |tx: &mut dyn ControlTx| {
+                let actor = actor();
+                let mut control = Control::new(tx, &actor, tenant_id);
+                match control.create_integration(draft.clone())? {
+                    Ok(row) => control.enable_integration(row.integration_id),
+                    Err(refusal) => Ok(Err(refusal)),
+                }
+            };
+            integrations.push(app.ledger.change(tenant_id, create).await??.integration_id);
+        }
+        let (digits, hasher) = (random_digits()?, app.clone());
+        let create = move |tx: &mut dyn ControlTx| {
+            let mut text = String::new();
+            let mut hash = |id| {
+                let key = api_key_text(tenant_id, id, &digits);
+                text = key.expose().to_owned();
+                hasher.secret_key.hash(key.expose())
+            };
+            let made = Control::new(tx, &actor(), tenant_id)
+                .create_api_key("bench", "*", None, &mut hash)?;
+            Ok(made.map(|_| text))
+        };
+        let api_key = app.ledger.change(tenant_id, create).await??;
+        app.ledger.close().await;
+        Ok(Setup { tenant_id, integrations, api_key, next: Arc::new(AtomicU64::new(0)) })
+    })
+}
+
+impl Setup {
+    /// A number that no earlier record had.
+    pub(crate) fn next(&self) -> u64 {
+        self.next.fetch_add(1, Ordering::Relaxed)
+    }
+
+    /// The integration of a record.
+    pub(crate) fn integration(&self, number: u64) -> Option<IntegrationId> {
+        let at = usize::try_from(number).unwrap_or(0) % self.integrations.len().max(1);
+        self.integrations.get(at).copied()
+    }
+
+    fn record(&self) -> String {
+        let number = self.next();
+        let integration = self.integration(number).map_or_else(String::new, |id| id.to_string());
+        // A call id as clients make them: random-looking, so that the dedupe index is hit anywhere.
+        let call = number.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        format!(
+            "{{\"integration_id\":\"{integration}\",\"call_id\":\"call-{call:016x}-{number}\",\
+             \"session_id\":\"session-{}\",\"agent_id\":\"agent-{}\",\"provider\":\"openai\",\
+             \"model\":\"gpt-4o-{}\",\"tokens_in\":{},\"tokens_out\":{},\"cost_cents\":0.{:07},\
+             \"latency_ms\":{}}}",
+            number / 10,
+            number % 20,
+            number % 5,
+            number % 4_000,
+            number % 700,
+            number % 9_999_999,
+            200 + number % 3_000,
+        )
+    }
+
+    fn post(&self, path: &str, body: &str) -> Vec<u8> {
+        let length = body.len();
+        format!(
+            "POST {path} HTTP/1.1\r\nHost: bench\r\nAuthorization: Bearer {}\r\n\
+             Content-Type: application/json\r\nContent-Length: {length}\r\n\r\n{body}",
+            self.api_key
+        )
+        .into_bytes()
+    }
+
+    pub(crate) fn null(&self) -> Make<'_> {
+        Box::new(|| (self.post("/bench/null", &self.record()), 1))
+    }
+
+    pub(crate) fn single(&self) -> Make<'_> {
+        Box::new(|| (self.post("/api/v1/telemetry/llm-usage", &self.record()), 1))
+    }
+
+    pub(crate) fn batch(&self) -> Make<'_> {
+        Box::new(|| {
+            let records: Vec<String> = (0..100).map(|_| self.record()).collect();
+            let body = format!("{{\"records\":[{}]}}", records.join(","));
+            (self.post("/api/v1/telemetry/llm-usage/batch", &body), 100)
+        })
+    }
+
+    pub(crate) fn check(&self) -> Make<'_> {
+        Box::new(|| {
+            let integration = self.integration(self.next()).map(|id| id.to_string());
+            let body = format!(
+                "{{\"integration_id\":\"{}\",\"estimated_cost_cents\":0.5,\
+                 \"estimated_tokens\":1000}}",
+                integration.unwrap_or_default()
+            );
+            (self.post("/api/v1/enforcement/check", &body), 1)
+        })
+    }
+
+    pub(crate) fn reserve(&self) -> Make<'_> {
+        Box::new(|| {
+            let number = self.next();
+            let integration = self.integration(number).map(|id| id.to_string());
+            let body = format!(
+                "{{\"integration_id\":\"{}\",\"call_id\":\"reserve-{number}\",\
+                 \"estimated_cost_cents\":0.5,\"estimated_tokens\":1000}}",
+                integration.unwrap_or_default()
+            );
+            (self.post("/api/v1/enforcement/reservations", &body), 1)
+        })
+    }
+
+    pub(crate) fn summary(&self) -> Make<'_> {
+        let head = format!(
+            "GET /api/v1/telemetry/usage-summary HTTP/1.1\r\nHost: bench\r\n\
+             Authorization: Bearer {}\r\n\r\n",
+            self.api_key
+        );
+        Box::new(move || (head.clone().into_bytes(), 1))
+    }
+}

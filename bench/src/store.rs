@@ -1,0 +1,113 @@
+//! The bare store: the same transactions without HTTP, queue or threads.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bursar_core::{
+    CallId, CallKey, Command, EntryId, Nanos, PolicyResult, TenantId, Timestamp, TokenBuckets,
+    Usage,
+};
+use bursar_server::data_dir::{SECRET_KEY, secret};
+use bursar_server::instant;
+use bursar_server::secret::SecretKey;
+use bursar_store::{Claim, Lane, SqliteStore, Wanted, WantedCall, call_key};
+
+use crate::Failure;
+use crate::setup::{Setup, config};
+
+/// Records of one transaction while filling.
+const FILL_GROUP: u64 = 4_000;
+/// Days over which the filled records lie.
+const FILL_DAYS: i64 = 30;
+
+fn open(folder: &Path) -> Result<Box<dyn Lane>, Failure> {
+    let key = SecretKey::derive(&secret(folder, SECRET_KEY)?)?;
+    let path = config(folder)?.database;
+    let (_, lane) = SqliteStore::open(&path, Arc::new(instant::system_now), key.fingerprint())?;
+    Ok(lane)
+}
+
+/// Adds records that lie in the last 30 days.
+pub(crate) fn fill(folder: &Path, setup: &Setup, records: u64) -> Result<(), Failure> {
+    let mut lane = open(folder)?;
+    let now = instant::system_now().micros();
+    let span = FILL_DAYS * 86_400 * 1_000_000;
+    let mut written = 0;
+    while written < records {
+        let of_group = FILL_GROUP.min(records - written);
+        let ago = i64::try_from(records - written)? * (span / i64::try_from(records)?);
+        let at = Timestamp::from_micros(now - ago);
+        let group = (0..of_group).map(|_| usage(setup, at)).collect::<Result<Vec<_>, _>>()?;
+        write(lane.as_mut(), setup.tenant_id, &group)?;
+        written += of_group;
+    }
+    Ok(())
+}
+
+/// Records a second in transactions of this size; making the records is not counted.
+pub(crate) fn measure(
+    folder: &Path,
+    setup: &Setup,
+    group: usize,
+    duration: Duration,
+) -> Result<f64, Failure> {
+    let mut lane = open(folder)?;
+    let mut records = 0;
+    let mut took = Duration::ZERO;
+    while took < duration {
+        let of_group = (0..group).map(|_| usage(setup, None)).collect::<Result<Vec<_>, _>>()?;
+        let start = Instant::now();
+        write(lane.as_mut(), setup.tenant_id, &of_group)?;
+        took += start.elapsed();
+        records += group;
+    }
+    Ok(records as f64 / took.as_secs_f64())
+}
+
+fn usage(setup: &Setup, occurred_at: Option<Timestamp>) -> Result<Usage, Failure> {
+    let number = setup.next();
+    let call = number.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    let figure = |modulus: u64| i64::try_from(number % modulus).unwrap_or(0);
+    Ok(Usage {
+        integration_id: setup.integration(number).ok_or("no integration")?,
+        call_id: CallId::new(format!("call-{call:016x}-{number}"))?,
+        session_id: Some(format!("session-{}", number / 10).into()),
+        agent_id: Some(format!("agent-{}", number % 20).into()),
+        provider: "openai".into(),
+        model: format!("gpt-4o-{}", number % 5).into(),
+        tokens: TokenBuckets::new(figure(4_000), figure(700), 0, 0, 0)?,
+        cost: Some(Nanos::new(figure(9_999_999))),
+        latency_ms: Some(200 + figure(3_000)),
+        policy_result: PolicyResult::Allowed,
+        error_code: None,
+        error_message: None,
+        metadata: None,
+        occurred_at,
+    })
+}
+
+fn write(lane: &mut dyn Lane, tenant_id: TenantId, group: &[Usage]) -> Result<(), Failure> {
+    let first = lane.allot(group.len())?;
+    let mut wanted = Wanted::default();
+    let mut commands: Vec<(CallKey, Command<'_>)> = Vec::with_capacity(group.len());
+    for (number, usage) in (first..).zip(group) {
+        let entry_id = EntryId::from_number(number).ok_or("no entry id")?;
+        let key = call_key(tenant_id, &usage.call_id);
+        let call = WantedCall { call_id: &usage.call_id, claim: Claim::Record(entry_id) };
+        wanted.calls.insert((tenant_id, key), call);
+        wanted.integrations.insert((tenant_id, usage.integration_id));
+        if let Some(occurred_at) = usage.occurred_at {
+            wanted.months.insert((usage.integration_id, occurred_at.month()));
+        }
+        commands.push((key, Command::Record { entry_id, usage }));
+    }
+    lane.begin()?;
+    let mut book = lane.load(&wanted)?;
+    for (key, command) in &commands {
+        book.apply(tenant_id, *key, *command)?;
+    }
+    lane.save(book)?;
+    lane.commit()?;
+    Ok(())
+}
