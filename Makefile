@@ -16,6 +16,7 @@ lint:
 
 # The long proofs: kills, faults, races and many seeds; bounded to 20 minutes.
 prove:
+	cargo test --workspace --locked --release --no-run
 	BURSAR_PROVE=1 timeout --kill-after=10 1200 cargo test --workspace --locked --release
 
 # E, S and everything as a part of them, in one run; a few minutes.

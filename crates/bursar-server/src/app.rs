@@ -45,12 +45,12 @@ impl App {
         integration_id: IntegrationId,
     ) -> Result<Option<Standing>, StoreError> {
         let standing = self.store.standing(tenant_id, integration_id).await?;
-        if standing.is_some() {
-            return Ok(standing);
+        if standing.as_ref().is_some_and(|standing| !standing.in_memory) {
+            // The next question shall be answered from memory; this one need not wait for it.
+            let ledger = self.ledger.clone();
+            tokio::spawn(async move { ledger.touch(tenant_id, integration_id).await });
         }
-        // Not in memory: the writer loads it, so that the next question is answered at once.
-        self.ledger.touch(tenant_id, integration_id).await?;
-        self.store.standing(tenant_id, integration_id).await
+        Ok(standing)
     }
 }
 

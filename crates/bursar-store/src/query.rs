@@ -141,6 +141,8 @@ pub struct Standing {
     pub account: Account,
     /// The instant.
     pub now: Timestamp,
+    /// Whether it came from memory. If not, [`crate::Ledger::touch`] brings it there.
+    pub in_memory: bool,
 }
 
 /// An open reservation in a list.

@@ -225,12 +225,10 @@ pub async fn list_reservations(
         return Err(ApiError::of(ErrorCode::IntegrationNotFound));
     }
     let integration_id = named.or(caller.only);
-    if let Some(integration_id) = named {
-        let found = app.store.standing(caller.tenant_id, integration_id).await?.is_some()
-            || app.standing(caller.tenant_id, integration_id).await?.is_some();
-        if !found {
-            return Err(ApiError::of(ErrorCode::IntegrationNotFound));
-        }
+    if let Some(integration_id) = named
+        && app.standing(caller.tenant_id, integration_id).await?.is_none()
+    {
+        return Err(ApiError::of(ErrorCode::IntegrationNotFound));
     }
     let found = app.store.open_reservations(caller.tenant_id, integration_id, page).await?;
     let meta = list_meta(page, found.rows.len(), found.total);

@@ -207,6 +207,27 @@ pub(super) fn account(
     Ok(Some(account))
 }
 
+/// An account as a decision that changes nothing sees it: with the holds that are open at `now`.
+/// All of it is read from one snapshot.
+pub(super) fn standing(
+    db: &Connection,
+    tenant_id: TenantId,
+    integration_id: IntegrationId,
+    now: Timestamp,
+) -> Result<Option<Account>, StoreError> {
+    let snapshot = db.unchecked_transaction().map_err(store_error)?;
+    let Some(mut account) = account(&snapshot, tenant_id, integration_id, now)? else {
+        return Ok(None);
+    };
+    let month = now.month();
+    for hold in open_holds(&snapshot, tenant_id, integration_id)?.values() {
+        if hold.expires_at <= now && hold.month == month {
+            account.unhold(month, hold.amount)?;
+        }
+    }
+    Ok(Some(account))
+}
+
 /// A month's counter; a month without a row is the default.
 pub(super) fn counter(
     db: &Connection,

@@ -106,6 +106,7 @@ impl SqliteStore {
         let mut writer = open_writer(path).map_err(database)?;
         schema::migrate(&mut writer, path)?;
         schema::check_secret(&writer, path, secret_fingerprint)?;
+        sync_folder(path)?;
         let view = Arc::new(view::View::default());
         let readers = Readers::open(path).map_err(database)?;
         let lane = lane::SqliteLane::new(
@@ -138,6 +139,17 @@ fn lock_beside(path: &Path) -> Result<File, OpenError> {
         Err(TryLockError::WouldBlock) => Err(OpenError::InUse(path.to_owned())),
         Err(TryLockError::Error(cause)) => Err(file(cause)),
     }
+}
+
+/// Makes the names of new files as durable as what is in them.
+fn sync_folder(path: &Path) -> Result<(), OpenError> {
+    let folder = match path.parent() {
+        Some(parent) if parent != Path::new("") => parent,
+        Some(_) | None => Path::new("."),
+    };
+    File::open(folder)
+        .and_then(|folder| folder.sync_all())
+        .map_err(|cause| OpenError::File { path: folder.to_owned(), cause })
 }
 
 /// Opens the writing connection and moves what the log still holds into the file.
@@ -224,8 +236,12 @@ impl Store for SqliteStore {
         integration_id: IntegrationId,
     ) -> Result<Option<Standing>, StoreError> {
         let now = self.now();
-        let account = self.view.account(tenant_id, integration_id, now)?;
-        Ok(account.map(|account| Standing { account, now }))
+        if let Some(account) = self.view.account(tenant_id, integration_id, now)? {
+            return Ok(Some(Standing { account, now, in_memory: true }));
+        }
+        let stored = move |db: &Connection| load::standing(db, tenant_id, integration_id, now);
+        let account = self.read(stored).await?;
+        Ok(account.map(|account| Standing { account, now, in_memory: false }))
     }
 
     async fn counter(
