@@ -306,6 +306,16 @@ mod tests {
         assert_eq!(config.database, Path::new("/d/bursar.db"));
     }
 
+    #[test]
+    fn the_documents_have_every_setting() {
+        let documents = include_str!("../../../docs/operating.md");
+        for Setting { key, env, default, help } in SETTINGS {
+            let shown = if default.is_empty() { String::new() } else { format!("`{default}`") };
+            let row = format!("| `{key}` | `{env}` | {shown} | {help} |");
+            assert!(documents.contains(&row), "docs/operating.md lacks the row\n{row}");
+        }
+    }
+
     #[track_caller]
     fn check(file: Option<&str>, env: &[(&str, &str)], expected: &str) {
         let message = load(file, env).err().map(|error| error.to_string()).unwrap_or_default();

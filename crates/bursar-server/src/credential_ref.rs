@@ -116,7 +116,9 @@ mod tests {
             file: vec!["/etc/bursar/".to_owned()],
         };
         let code = check(reference.to_owned(), set_by, &allowed).err().map(|error| {
-            assert!(!error.message().contains(reference), "{} echoes", error.message());
+            let (_, value) = reference.split_once("://").unwrap_or(("", reference));
+            let echoes = !value.is_empty() && error.message().contains(value);
+            assert!(!echoes, "{} echoes", error.message());
             error.code()
         });
         assert_eq!(code, expected, "{reference}");

@@ -232,3 +232,22 @@ impl IntoResponse for ApiError {
         response
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_documents_have_every_code() {
+        let documents = include_str!("../../../docs/api.md");
+        for code in ErrorCode::ALL {
+            let row = format!(
+                "| `{}` | {} | {} |",
+                code.as_str(),
+                code.status().as_u16(),
+                code.meaning()
+            );
+            assert!(documents.contains(&row), "docs/api.md lacks the row\n{row}");
+        }
+    }
+}
