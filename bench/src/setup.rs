@@ -41,9 +41,8 @@ pub(crate) fn prepare(folder: &Path) -> Result<Setup, Failure> {
             actor_id: "bench".to_owned(),
             request_id: "bench".to_owned(),
         };
-        let any = TenantId::from_number(1).ok_or("no tenant to queue under")?;
         let create = move |tx: &mut dyn ControlTx| Control::create_tenant(tx, &actor(), "bench");
-        let tenant_id = app.ledger.change(any, create).await?.tenant_id;
+        let tenant_id = app.ledger.change(None, create).await?.tenant_id;
         let mut integrations = Vec::new();
         for number in 0..INTEGRATIONS {
             let draft = IntegrationDraft {

@@ -55,9 +55,8 @@ async fn make(app: &App) -> Result<DevSetup, Box<dyn std::error::Error>> {
         actor_id: "bursar dev".to_owned(),
         request_id: "dev".to_owned(),
     };
-    let queued_under = TenantId::from_number(1).ok_or("no tenant to queue under")?;
     let create = move |tx: &mut dyn ControlTx| Control::create_tenant(tx, &actor(), "dev");
-    let tenant_id = app.ledger.change(queued_under, create).await?.tenant_id;
+    let tenant_id = app.ledger.change(None, create).await?.tenant_id;
     let create = move |tx: &mut dyn ControlTx| {
         Control::new(tx, &actor(), tenant_id).create_integration(draft())
     };

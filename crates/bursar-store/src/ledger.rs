@@ -120,21 +120,26 @@ impl Ledger {
         self.wait(None, |answer| Work::Sweep { answer }).await
     }
 
-    /// Runs a change of the control plane in a transaction of its own.
+    /// Runs a change of the control plane in a transaction of its own; of a tenant, or of none, as
+    /// when a tenant is made.
     ///
     /// The change may run again after a failure that left nothing behind, so it must not carry
     /// anything over from one run to the next. If it answers an error, nothing is stored.
     ///
     /// # Errors
     /// [`StoreError`].
-    pub async fn change<T, F>(&self, tenant_id: TenantId, change: F) -> Result<T, StoreError>
+    pub async fn change<T, F>(
+        &self,
+        tenant_id: impl Into<Option<TenantId>>,
+        change: F,
+    ) -> Result<T, StoreError>
     where
         T: Send + 'static,
         F: FnMut(&mut dyn ControlTx) -> Result<T, StoreError> + Send + 'static,
     {
         let (answer, answered) = oneshot::channel();
         let change = Box::new(Change { change, outcome: None, answer });
-        self.push(Job { tenant_id: Some(tenant_id), work: Work::Control(change) })?;
+        self.push(Job { tenant_id: tenant_id.into(), work: Work::Control(change) })?;
         answered.await.unwrap_or(Err(StoreError::Closed))
     }
 

@@ -1,7 +1,6 @@
 //! Tenants, for the operator.
 
 use axum::extract::{Path, State};
-use bursar_core::TenantId;
 use bursar_store::{Control, TenantRow};
 use serde::{Deserialize, Serialize};
 
@@ -53,12 +52,10 @@ pub async fn create_tenant(
     Json(create): Json<TenantCreate>,
 ) -> Result<Answer<TenantView>, ApiError> {
     check_name("name", &create.name)?;
-    // The new id is made inside; a change needs some tenant to be queued under.
-    let queued_under = TenantId::from_number(1).ok_or_else(|| ApiError::of(ErrorCode::Internal))?;
     let change = move |tx: &mut dyn bursar_store::ControlTx| {
         Control::create_tenant(tx, &operator.actor, &create.name)
     };
-    Ok(Answer::created(app.ledger.change(queued_under, change).await?.into()))
+    Ok(Answer::created(app.ledger.change(None, change).await?.into()))
 }
 
 /// `GET /api/v1/tenants`

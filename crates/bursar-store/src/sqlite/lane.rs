@@ -20,6 +20,9 @@ const MAX_AUDIT_ID: &str = "select coalesce(max(audit_id), 0) from audit";
 const OPEN_INTEGRATIONS: &str = "select distinct tenant_id, integration_id from calls \
      where reservation_state = 1";
 
+/// A clock that is further behind the stored data than this is worth a warning.
+const CLOCK_BEHIND_SECONDS: u32 = 60;
+
 pub(super) struct SqliteLane {
     pub(super) connection: Connection,
     path: PathBuf,
@@ -59,6 +62,11 @@ impl SqliteLane {
         // Ids are instants in microseconds, so the last one is also the last known instant.
         let now = Timestamp::from_micros(last).unwrap_or(Timestamp::MIN);
         view.advance(now);
+        if (clock)().plus_seconds(CLOCK_BEHIND_SECONDS) < now {
+            tracing::warn!(
+                "the clock is behind what is stored; until it has caught up, time stands"
+            );
+        }
         let mut lane = Self {
             connection,
             path,
