@@ -177,6 +177,8 @@ pub enum RecordRefusal {
     InTheFuture,
     /// A total of its month would not fit its integer.
     TotalsOverflow,
+    /// Storage cannot keep it as it is; never decided here, and told by the writer.
+    NotStorable,
 }
 
 /// What became of a reservation's request.

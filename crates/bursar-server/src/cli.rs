@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+use bursar_store::SqliteStore;
 use clap::{Parser, Subcommand};
 
 use crate::config::Config;
@@ -46,6 +47,19 @@ enum Command {
     /// Usage records in bulk.
     #[command(subcommand)]
     Usage(Usage),
+    /// The store's file.
+    #[command(subcommand)]
+    Db(Db),
+}
+
+#[derive(Debug, Subcommand)]
+enum Db {
+    /// Count counters and rollups again from the entries, and report every difference.
+    Verify {
+        /// The data folder, over BURSAR_DATA_DIR.
+        #[arg(long, value_name = "FOLDER")]
+        data_dir: Option<PathBuf>,
+    },
 }
 
 #[derive(Debug, Subcommand)]
@@ -90,6 +104,7 @@ fn run(arguments: Arguments) -> Result<ExitCode, Failure> {
             let config = flags(None, import.data_dir.clone(), None)?;
             return Ok(import::run(&config, *import)?);
         }
+        Command::Db(Db::Verify { data_dir }) => return verify(&flags(None, data_dir, None)?),
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -109,6 +124,22 @@ fn serve_dev(config: &Config) -> Result<(), Failure> {
         let made = dev::prepare(config, &app).await?;
         start::run(config, app, |address| made.print(address)).await.map_err(Failure::from)
     })
+}
+
+fn verify(config: &Config) -> Result<ExitCode, Failure> {
+    let verified = SqliteStore::verify(&config.database)??;
+    for sentence in &verified.told {
+        println!("{sentence}");
+    }
+    println!(
+        "{} entries, {} open reservations, {} counters, {} rollups: {} differences",
+        verified.entries,
+        verified.open_reservations,
+        verified.counters,
+        verified.rollups,
+        verified.differences
+    );
+    Ok(if verified.differences == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
 fn runtime() -> std::io::Result<tokio::runtime::Runtime> {

@@ -175,7 +175,7 @@ impl<'a> Control<'a> {
         Ok(Ok(row))
     }
 
-    /// Revokes an API key; revoking it again changes nothing.
+    /// Revokes an API key, of a suspended tenant too; revoking it again changes nothing.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -333,7 +333,7 @@ impl<'a> Control<'a> {
         Ok(Ok(row))
     }
 
-    /// Revokes a key of an integration; revoking it again changes nothing.
+    /// Revokes a key of an integration, of a suspended tenant too; again changes nothing.
     ///
     /// # Errors
     /// [`StoreError`].

@@ -9,7 +9,7 @@ use std::thread::JoinHandle;
 
 use bursar_core::{
     CallId, CallKey, Command, EntryId, ExtendOutcome, IntegrationId, Outcome, RecordOutcome,
-    ReleaseOutcome, ReserveOutcome, ReserveRequest, TenantId, Usage,
+    RecordRefusal, ReleaseOutcome, ReserveOutcome, ReserveRequest, TenantId, Usage,
 };
 use parking_lot::Mutex;
 use tokio::sync::oneshot;
@@ -21,7 +21,7 @@ use crate::queue::{Queue, Rank, Weighed};
 
 /// How often a transaction is run before its callers are told to come again.
 const ATTEMPTS_MAX: u32 = 5;
-/// Integrations whose due holds one sweep expires.
+/// Integrations whose reservations one sweep ends.
 const SWEEP_MAX: usize = 1_000;
 
 /// The one way to write.
@@ -112,7 +112,9 @@ impl Ledger {
         self.ask(tenant_id, |answer| Work::Touch { integration_id, answer }).await
     }
 
-    /// Ends every reservation whose time is over.
+    /// Ends the reservations whose time is over, those of at most 1,000 integrations at once.
+    ///
+    /// Decisions do not depend on it: from its expiry on a hold counts nowhere.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -327,35 +329,38 @@ fn change_alone(lane: &mut dyn Lane, mut control: Box<dyn ControlJob>) {
     control.answer(result);
 }
 
-/// Runs a body between begin and commit, rolls back whatever fails, and tries again, a few times,
-/// what storage asks to try again.
+/// Runs a body between begin and commit, and rolls back whatever fails.
 fn in_transaction<T>(
     lane: &mut dyn Lane,
     mut body: impl FnMut(&mut dyn Lane) -> Result<T, StoreError>,
 ) -> Result<T, StoreError> {
-    let mut attempt = 1;
-    loop {
+    again(lane, |lane| {
         let result = lane.begin().and_then(|()| {
             let value = body(lane)?;
             lane.commit()?;
             Ok(value)
         });
-        match result {
-            Err(StoreError::Again(_)) if attempt < ATTEMPTS_MAX => {
-                lane.rollback();
-                attempt += 1;
-            }
-            Err(StoreError::Again(cause)) => {
-                lane.rollback();
-                return Err(StoreError::Unavailable(cause));
-            }
-            Err(error) => {
-                lane.rollback();
-                return Err(error);
-            }
-            Ok(value) => return Ok(value),
+        if result.is_err() {
+            lane.rollback();
+        }
+        result
+    })
+}
+
+/// Tries again, a few times, what storage asks to try again.
+fn again<T>(
+    lane: &mut dyn Lane,
+    mut attempt: impl FnMut(&mut dyn Lane) -> Result<T, StoreError>,
+) -> Result<T, StoreError> {
+    for _ in 1..ATTEMPTS_MAX {
+        match attempt(lane) {
+            Err(StoreError::Again(_)) => {}
+            result => return result,
         }
     }
+    attempt(lane).map_err(|error| {
+        if let StoreError::Again(cause) = error { StoreError::Unavailable(cause) } else { error }
+    })
 }
 
 /// One thing to do in a group; a job of a thousand records is a thousand steps.
@@ -371,13 +376,14 @@ type StepOutcome = Result<Option<Outcome>, StoreError>;
 fn write_jobs(lane: &mut dyn Lane, jobs: Vec<Job>) {
     let records = jobs.iter().map(records_of).sum();
     let sweeps = jobs.iter().any(|job| matches!(job.work, Work::Sweep { .. }));
-    let prepared = lane.allot(records).and_then(|first| {
+    let prepared = again(lane, |lane| {
         let due = if sweeps { lane.due(SWEEP_MAX)? } else { Vec::new() };
-        Ok((first, due))
+        Ok((lane.allot(records)?, due))
     });
     let (mut next_number, due) = match prepared {
         Ok(prepared) => prepared,
-        Err(error) => return fail_all(jobs, &error),
+        // No command is at fault for what was asked before any of them.
+        Err(error) => return fail_all(jobs, &StoreError::Unavailable(Arc::new(error))),
     };
     let mut steps = Vec::with_capacity(jobs.len().max(records));
     let mut counts = Vec::with_capacity(jobs.len());
@@ -518,13 +524,12 @@ fn want<'a>(wanted: &mut Wanted<'a>, step: &Step<'a>) {
 }
 
 /// Gives a job its outcomes; who stopped waiting does not hear them.
-///
-/// If a batch was halved and one of its records could not be written, the whole batch is answered
-/// with the error: the others are stored, and repeating the batch finds them.
 fn answer_job(work: Work, mut outcomes: impl Iterator<Item = StepOutcome>) {
     match work {
-        Work::Record { answer, .. } => {
-            let _ = answer.send(outcomes.map(|outcome| pick(outcome, as_record)).collect());
+        Work::Record { records, answer } => {
+            let alone = records.len() == 1;
+            let outcome = |outcome| record_outcome(outcome, alone);
+            let _ = answer.send(outcomes.map(outcome).collect());
         }
         Work::Reserve { answer, .. } => send_one(answer, outcomes, as_reserve),
         Work::Release { answer, .. } => send_one(answer, outcomes, as_release),
@@ -533,6 +538,16 @@ fn answer_job(work: Work, mut outcomes: impl Iterator<Item = StepOutcome>) {
             let _ = answer.send(outcomes.try_for_each(|outcome| outcome.map(|_| ())));
         }
         Work::Control(control) => control.answer(Err(mixed_up())),
+    }
+}
+
+/// A record that storage refuses for what it says is refused for itself: its batch stands.
+fn record_outcome(outcome: StepOutcome, alone: bool) -> Result<RecordOutcome, StoreError> {
+    match pick(outcome, as_record) {
+        Err(error) if error.is_definite() && !alone => {
+            Ok(RecordOutcome::Refused(RecordRefusal::NotStorable))
+        }
+        result => result,
     }
 }
 

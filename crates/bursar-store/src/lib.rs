@@ -15,6 +15,7 @@ mod queue;
 mod rollup;
 mod row;
 mod sqlite;
+mod verify;
 
 pub use codec::call_key;
 pub use control::{Changed, Control, ControlRefusal, IntegrationDraft, IntegrationEdit};
@@ -30,3 +31,4 @@ pub use row::{
     Actor, ApiKeyRow, AuditRow, IntegrationKeyRow, IntegrationRow, SecretHash, TenantRow, UsageRow,
 };
 pub use sqlite::{Clock, OpenError, SqliteStore};
+pub use verify::Verified;

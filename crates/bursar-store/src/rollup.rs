@@ -2,7 +2,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use bursar_core::{CostSource, Entry, EntryKind, IntegrationId, PolicyResult, TenantId};
+use bursar_core::{
+    CostSource, Entry, EntryKind, IntegrationId, Nanos, PolicyResult, TenantId, TokenBuckets,
+};
 
 use crate::error::StoreError;
 
@@ -101,27 +103,52 @@ pub struct Rollup {
     pub latency_buckets: [i64; LATENCY_BUCKETS],
 }
 
-impl Rollup {
-    fn add(&mut self, entry: &Entry<'_>) {
+/// What one entry adds to a rollup.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct RollupFacts {
+    pub(crate) kind: EntryKind,
+    pub(crate) tokens: TokenBuckets,
+    pub(crate) cost: Nanos,
+    pub(crate) cost_source: CostSource,
+    pub(crate) latency_ms: Option<i64>,
+    pub(crate) policy_result: PolicyResult,
+    pub(crate) failed: bool,
+}
+
+impl RollupFacts {
+    fn of(entry: &Entry<'_>) -> Self {
         let usage = entry.usage;
-        let is_call = match entry.kind {
+        Self {
+            kind: entry.kind,
+            tokens: usage.tokens,
+            cost: entry.cost,
+            cost_source: entry.cost_source,
+            latency_ms: usage.latency_ms,
+            policy_result: usage.policy_result,
+            failed: usage.error_code.is_some(),
+        }
+    }
+}
+
+impl Rollup {
+    pub(crate) fn add(&mut self, facts: &RollupFacts) {
+        let is_call = match facts.kind {
             EntryKind::Usage => 1,
             EntryKind::Correction => 0,
         };
-        let failed = usage.error_code.is_some();
-        let blocked = usage.policy_result == PolicyResult::Blocked;
+        let blocked = facts.policy_result == PolicyResult::Blocked;
         self.calls += is_call;
-        self.succeeded += if failed || blocked { 0 } else { is_call };
-        self.errors += if failed { is_call } else { 0 };
+        self.succeeded += if facts.failed || blocked { 0 } else { is_call };
+        self.errors += if facts.failed { is_call } else { 0 };
         self.blocked += if blocked { is_call } else { 0 };
-        self.unpriced += if entry.cost_source == CostSource::Unknown { is_call } else { 0 };
-        self.tokens_in += usage.tokens.tokens_in();
-        self.tokens_out += usage.tokens.tokens_out();
-        self.tokens_cache_read += usage.tokens.cache_read();
-        self.tokens_cache_write += usage.tokens.cache_write();
-        self.tokens_reasoning += usage.tokens.reasoning();
-        self.cost_nanos += entry.cost.get();
-        if let Some(latency_ms) = usage.latency_ms {
+        self.unpriced += if facts.cost_source == CostSource::Unknown { is_call } else { 0 };
+        self.tokens_in += facts.tokens.tokens_in();
+        self.tokens_out += facts.tokens.tokens_out();
+        self.tokens_cache_read += facts.tokens.cache_read();
+        self.tokens_cache_write += facts.tokens.cache_write();
+        self.tokens_reasoning += facts.tokens.reasoning();
+        self.cost_nanos += facts.cost.get();
+        if let Some(latency_ms) = facts.latency_ms {
             self.latency_calls += is_call;
             self.latency_sum_ms += latency_ms;
             let bucket = LATENCY_BOUNDS_MS.partition_point(|bound| *bound < latency_ms);
@@ -171,13 +198,14 @@ pub(crate) fn aggregate<'a>(
         };
         let day = entry.occurred_at.day().number();
         let by_day = RollupKey { grain: Grain::Day, start: day, ..by_hour };
+        let facts = RollupFacts::of(entry);
         for key in [by_hour, by_day] {
-            rollups.entry(key).or_default().add(entry);
+            rollups.entry(key).or_default().add(&facts);
         }
         if let Some(agent) = agent_label(entry) {
             let label = if admitted.contains(&agent) { agent.3 } else { OTHER };
             let by_agent = RollupKey { grain: Grain::AgentDay, provider: "", label, ..by_day };
-            rollups.entry(by_agent).or_default().add(entry);
+            rollups.entry(by_agent).or_default().add(&facts);
         }
     }
     Ok(rollups)

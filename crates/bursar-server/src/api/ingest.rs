@@ -221,6 +221,7 @@ fn refused(refusal: RecordRefusal) -> ApiError {
             ApiError::field("occurred_at", "must not lie more than 5 minutes in the future")
         }
         RecordRefusal::TotalsOverflow => ApiError::of(ErrorCode::TotalsOverflow),
+        RecordRefusal::NotStorable => ApiError::of(ErrorCode::Internal),
     }
 }
 

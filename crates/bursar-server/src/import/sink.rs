@@ -155,6 +155,7 @@ fn fate_of(outcome: RecordOutcome) -> Fate {
                 RecordRefusal::IntegrationNotFound => "the tenant has no such integration",
                 RecordRefusal::InTheFuture => "occurred_at lies in the future",
                 RecordRefusal::TotalsOverflow => "a total would leave the range of its integer",
+                RecordRefusal::NotStorable => "the store cannot keep it; its log says why",
             }
             .to_owned(),
         ),

@@ -91,7 +91,9 @@ create table calls (
     primary key (tenant_id, call_key)
 ) without rowid;
 
+-- The open reservations of an account, and those of all that are due.
 create index calls_open on calls (tenant_id, integration_id, expires_at) where reservation_state = 1;
+create index calls_due on calls (expires_at) where reservation_state = 1;
 
 -- The ledger. Rows are only ever added.
 create table usage_entries (

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use bursar_core::{
     Account, Book, CallKey, EntryId, HoldChange, IntegrationId, TenantId, Timestamp,
 };
-use rusqlite::Connection;
+use rusqlite::{Connection, params};
 
 use super::view::{Holds, View};
 use super::{Clock, load, open_writer, save, store_error};
@@ -17,8 +17,9 @@ use crate::lane::{Lane, Wanted};
 
 const MAX_ENTRY_ID: &str = "select coalesce(max(entry_id), 0) from usage_entries";
 const MAX_AUDIT_ID: &str = "select coalesce(max(audit_id), 0) from audit";
-const OPEN_INTEGRATIONS: &str = "select distinct tenant_id, integration_id from calls \
-     where reservation_state = 1";
+const MAX_LAST_AT: &str = "select coalesce(max(last_at), 0) from counters";
+const SELECT_DUE: &str = "select distinct tenant_id, integration_id from calls \
+     indexed by calls_due where reservation_state = 1 and expires_at <= ?1 limit ?2";
 
 /// A clock that is further behind the stored data than this is worth a warning.
 const CLOCK_BEHIND_SECONDS: u32 = 60;
@@ -59,15 +60,16 @@ impl SqliteLane {
     ) -> rusqlite::Result<Self> {
         let max = |sql: &str| connection.query_row(sql, [], |row| row.get::<_, i64>(0));
         let last = max(MAX_ENTRY_ID)?.max(max(MAX_AUDIT_ID)?);
-        // Ids are instants in microseconds, so the last one is also the last known instant.
-        let now = Timestamp::from_micros(last).unwrap_or(Timestamp::MIN);
+        // Ids are instants in microseconds, so the last one was an instant too.
+        let last_instant = last.max(max(MAX_LAST_AT)?);
+        let now = Timestamp::from_micros(last_instant).unwrap_or(Timestamp::MIN);
         view.advance(now);
         if (clock)().plus_seconds(CLOCK_BEHIND_SECONDS) < now {
             tracing::warn!(
                 "the clock is behind what is stored; until it has caught up, time stands"
             );
         }
-        let mut lane = Self {
+        Ok(Self {
             connection,
             path,
             _lock: lock,
@@ -78,12 +80,7 @@ impl SqliteLane {
             claims: HashMap::new(),
             staged: Staged::default(),
             broken: false,
-        };
-        // Reservations that an earlier process left open have to expire here.
-        if let Err(error) = lane.load_open_accounts() {
-            tracing::warn!(error = &error as &dyn std::error::Error, "open reservations");
-        }
-        Ok(lane)
+        })
     }
 
     /// The view's copy of an account and its due holds, or the stored ones.
@@ -104,26 +101,19 @@ impl SqliteLane {
         self.staged.loaded_holds.insert(integration_id, holds);
         Ok(Some((account, due)))
     }
-
-    fn load_open_accounts(&mut self) -> Result<(), StoreError> {
-        self.begin()?;
-        let mut wanted = Wanted::default();
-        {
-            let mut statement = self.connection.prepare(OPEN_INTEGRATIONS).map_err(store_error)?;
-            let mut rows = statement.query([]).map_err(store_error)?;
-            while let Some(row) = rows.next().map_err(store_error)? {
-                wanted.integrations.insert(load::integration_ref(row, 0)?);
-            }
-        }
-        let book = self.load(&wanted)?;
-        self.save(book)?;
-        self.commit()
-    }
 }
 
 impl Lane for SqliteLane {
     fn due(&mut self, limit: usize) -> Result<Vec<(TenantId, IntegrationId)>, StoreError> {
-        Ok(self.view.integrations_due(self.view.not_before((self.clock)()), limit))
+        let now = self.view.not_before((self.clock)());
+        let mut statement = self.connection.prepare_cached(SELECT_DUE).map_err(store_error)?;
+        let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+        let mut rows = statement.query(params![now.micros(), limit]).map_err(store_error)?;
+        let mut due = Vec::new();
+        while let Some(row) = rows.next().map_err(store_error)? {
+            due.push(load::integration_ref(row, 0)?);
+        }
+        Ok(due)
     }
 
     fn begin(&mut self) -> Result<(), StoreError> {

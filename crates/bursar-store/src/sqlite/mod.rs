@@ -10,6 +10,7 @@ mod load;
 mod read;
 mod save;
 mod schema;
+mod verify;
 mod view;
 
 use std::fs::{File, TryLockError};
@@ -21,7 +22,7 @@ use bursar_core::{
     ApiKeyId, Counter, Day, IntegrationId, IntegrationKeyId, Month, TenantId, Timestamp,
 };
 use parking_lot::Mutex;
-use rusqlite::{Connection, ErrorCode, OpenFlags};
+use rusqlite::{Connection, ErrorCode, OpenFlags, ffi};
 use tokio::sync::Semaphore;
 
 use crate::error::StoreError;
@@ -31,6 +32,7 @@ use crate::query::{
     Standing, Store,
 };
 use crate::row::{ApiKeyRow, IntegrationKeyRow, IntegrationRow, TenantRow, UsageRow};
+use crate::verify::Verified;
 
 /// Reads the time; injected, so that tests own it.
 pub type Clock = Arc<dyn Fn() -> Timestamp + Send + Sync>;
@@ -120,6 +122,16 @@ impl SqliteStore {
         Ok((Arc::new(Self { readers, view, clock }), Box::new(lane)))
     }
 
+    /// Counts a data file a second time, beside a server that may be running on it.
+    ///
+    /// # Errors
+    /// [`OpenError`] when it cannot be opened, [`StoreError`] when it cannot be read.
+    pub fn verify(path: &Path) -> Result<Result<Verified, StoreError>, OpenError> {
+        let database = |cause| OpenError::Database { path: path.to_owned(), cause };
+        let reader = open_reader(path).map_err(database)?;
+        Ok(verify::verify(&reader))
+    }
+
     async fn read<T: Send + 'static>(
         &self,
         query: impl FnOnce(&Connection) -> Result<T, StoreError> + Send + 'static,
@@ -166,6 +178,14 @@ fn open_writer(path: &Path) -> rusqlite::Result<Connection> {
     Ok(connection)
 }
 
+fn open_reader(path: &Path) -> rusqlite::Result<Connection> {
+    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let connection = Connection::open_with_flags(path, flags)?;
+    connection.pragma_update(None, "cache_size", -8_192)?;
+    connection.set_prepared_statement_cache_capacity(64);
+    Ok(connection)
+}
+
 /// Connections that only read; each query waits for a free one, never for the writer.
 struct Readers {
     free: Arc<Mutex<Vec<Connection>>>,
@@ -176,11 +196,7 @@ impl Readers {
     fn open(path: &Path) -> rusqlite::Result<Self> {
         let mut free = Vec::with_capacity(READERS);
         for _ in 0..READERS {
-            let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-            let connection = Connection::open_with_flags(path, flags)?;
-            connection.pragma_update(None, "cache_size", -8_192)?;
-            connection.set_prepared_statement_cache_capacity(64);
-            free.push(connection);
+            free.push(open_reader(path)?);
         }
         let permits = Arc::new(Semaphore::new(READERS));
         Ok(Self { free: Arc::new(Mutex::new(free)), permits })
@@ -209,13 +225,17 @@ fn store_error(error: rusqlite::Error) -> StoreError {
     let Some(code) = error.sqlite_error_code() else {
         return StoreError::Statement(Arc::new(error));
     };
-    if code == ErrorCode::ConstraintViolation {
+    let unique = [ffi::SQLITE_CONSTRAINT_UNIQUE, ffi::SQLITE_CONSTRAINT_PRIMARYKEY];
+    if error.sqlite_error().is_some_and(|error| unique.contains(&error.extended_code)) {
         return StoreError::Exists(Arc::new(error));
     }
     // Whatever else SQLite says is about the file, the disk or the memory, not the command.
     let of_command = matches!(
         code,
-        ErrorCode::TypeMismatch | ErrorCode::TooBig | ErrorCode::ParameterOutOfRange
+        ErrorCode::ConstraintViolation
+            | ErrorCode::TypeMismatch
+            | ErrorCode::TooBig
+            | ErrorCode::ParameterOutOfRange
     );
     if of_command {
         StoreError::Statement(Arc::new(error))

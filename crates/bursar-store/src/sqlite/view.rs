@@ -77,17 +77,6 @@ impl View {
         Some((live.account.clone(), live.due(now).copied().collect()))
     }
 
-    /// The integrations that have a hold which is due, at most `limit`.
-    pub(super) fn integrations_due(
-        &self,
-        now: Timestamp,
-        limit: usize,
-    ) -> Vec<(TenantId, IntegrationId)> {
-        let accounts = self.accounts.read();
-        let due = accounts.iter().filter(|(_, live)| live.due(now).next().is_some());
-        due.map(|(id, live)| (live.account.tenant_id, *id)).take(limit).collect()
-    }
-
     /// Takes over what a commit made durable.
     pub(super) fn publish(
         &self,
@@ -161,11 +150,11 @@ fn remove(lives: &mut HashMap<IntegrationId, Live>, hold: &Hold) {
     }
 }
 
-/// Keeps the accounts touched last; those with open holds stay, because the sweep needs them.
+/// Keeps the accounts touched last.
 fn forget_half(lives: &mut HashMap<IntegrationId, Live>) {
     let mut touched: Vec<i64> = lives.values().map(|live| live.touched).collect();
     let middle = touched.len() / 2;
     let (_, median, _) = touched.select_nth_unstable(middle);
     let median = *median;
-    lives.retain(|_, live| live.touched >= median || !live.holds.is_empty());
+    lives.retain(|_, live| live.touched > median);
 }

@@ -1,0 +1,163 @@
+//! Holds whose time is over: they count in nothing, and whoever comes by takes them away.
+
+use bursar_core::{
+    IntegrationId, RecordOutcome, ReleaseOutcome, ReservationState, ReserveOutcome, ReserveRequest,
+    TenantId, Timestamp, Totals,
+};
+
+use bursar_store::{Control, IntegrationEdit};
+
+use crate::subject::{ALL, Subject, totals, unlimited};
+use crate::support::{budget, cents, request, usage};
+
+/// A hold of 10 cents for 60 seconds.
+async fn hold(subject: &Subject, (tenant_id, integration_id): (TenantId, IntegrationId)) {
+    let asked = ReserveRequest { ttl_seconds: 60, ..request(integration_id, "call") };
+    let held = subject.reserve(tenant_id, asked).await;
+    assert!(matches!(held, ReserveOutcome::Held(_)), "{held:?}");
+}
+
+/// Ends at the very instant at which it was to end, seen in the stored reservation.
+async fn assert_expired_at(subject: &Subject, tenant_id: TenantId, at: Timestamp) {
+    let released = subject.release(tenant_id, "call").await;
+    let ReleaseOutcome::Expired(reservation) = released else { unreachable!("{released:?}") };
+    assert_eq!(reservation.state, ReservationState::Expired);
+    assert_eq!(reservation.ended_at, Some(at));
+}
+
+pub(crate) async fn a_due_hold_counts_in_no_read_swept_or_not(subject: Subject) {
+    let account = subject.account(budget(10)).await;
+    let (tenant_id, integration_id) = account;
+    hold(&subject, account).await;
+    let now = subject.world.clock.now();
+    let last = Timestamp::from_micros(now.plus_seconds(60).micros() - 1).unwrap();
+    let store = &subject.world.store;
+    for (at, expected) in
+        [(last, totals(cents(10), 100, 1)), (now.plus_seconds(60), Totals::default())]
+    {
+        subject.world.clock.set(at);
+        let standing = store.standing(tenant_id, integration_id).await.unwrap().unwrap();
+        assert_eq!(standing.now, at);
+        assert_eq!(standing.account.counter(now.month()).unwrap().held, expected);
+        let open = store.open_reservations(tenant_id, Some(integration_id), ALL).await.unwrap();
+        assert_eq!(open.total, expected.calls);
+    }
+    // Nobody swept: the place is free all the same.
+    let second = subject.reserve(tenant_id, request(integration_id, "second")).await;
+    assert!(matches!(second, ReserveOutcome::Held(_)), "{second:?}");
+    subject.world.verify().await;
+}
+
+pub(crate) async fn touching_an_account_expires_its_due_holds(subject: Subject) {
+    let account = subject.account(unlimited()).await;
+    hold(&subject, account).await;
+    let due = subject.world.clock.now().plus_seconds(60);
+    subject.world.clock.advance(100);
+    assert_eq!(subject.this_month(account).await.held.calls, 1, "nobody came by yet");
+    subject.world.ledger.touch(account.0, account.1).await.unwrap();
+    assert_eq!(subject.this_month(account).await.held, Totals::default());
+    assert_expired_at(&subject, account.0, due).await;
+    subject.world.verify().await;
+}
+
+pub(crate) async fn a_sweep_expires_holds_that_nobody_touches(subject: Subject) {
+    let account = subject.account(unlimited()).await;
+    let other = subject.world.tenant("other").await;
+    let other = (other, subject.world.integration(other, "integration", unlimited()).await);
+    hold(&subject, account).await;
+    hold(&subject, other).await;
+    let due = subject.world.clock.now().plus_seconds(60);
+    subject.world.ledger.sweep().await.unwrap();
+    assert_eq!(subject.this_month(account).await.held.calls, 1, "it was not due");
+    subject.world.clock.set(due);
+    subject.world.ledger.sweep().await.unwrap();
+    for account in [account, other] {
+        assert_eq!(subject.this_month(account).await.held, Totals::default());
+        assert_expired_at(&subject, account.0, due).await;
+    }
+    subject.world.verify().await;
+}
+
+pub(crate) async fn a_hold_made_before_a_restart_expires_after_it(subject: Subject) {
+    let account = subject.account(unlimited()).await;
+    hold(&subject, account).await;
+    let due = subject.world.clock.now().plus_seconds(60);
+    let subject = subject.reopened().await;
+    assert_eq!(subject.this_month(account).await.held.calls, 1);
+    subject.world.clock.set(due);
+    subject.world.ledger.sweep().await.unwrap();
+    assert_eq!(subject.this_month(account).await.held, Totals::default());
+    assert_expired_at(&subject, account.0, due).await;
+    subject.world.verify().await;
+}
+
+pub(crate) async fn a_hold_that_was_due_before_the_restart_expires_at_the_start(subject: Subject) {
+    let account = subject.account(unlimited()).await;
+    hold(&subject, account).await;
+    let due = subject.world.clock.now().plus_seconds(60);
+    subject.world.clock.advance(3_600);
+    let subject = subject.reopened().await;
+    subject.world.ledger.sweep().await.unwrap();
+    assert_eq!(subject.this_month(account).await.held, Totals::default());
+    assert_expired_at(&subject, account.0, due).await;
+    subject.world.verify().await;
+}
+
+pub(crate) async fn an_extended_hold_expires_at_its_new_time(subject: Subject) {
+    let account = subject.account(unlimited()).await;
+    hold(&subject, account).await;
+    let start = subject.world.clock.now();
+    subject.world.clock.advance(30);
+    subject.extend(account.0, "call", Some(300)).await;
+    subject.world.clock.set(start.plus_seconds(60));
+    subject.world.ledger.sweep().await.unwrap();
+    assert_eq!(subject.this_month(account).await.held.calls, 1);
+    subject.world.clock.set(start.plus_seconds(330));
+    subject.world.ledger.sweep().await.unwrap();
+    assert_eq!(subject.this_month(account).await.held, Totals::default());
+    assert_expired_at(&subject, account.0, start.plus_seconds(330)).await;
+    subject.world.verify().await;
+}
+
+pub(crate) async fn a_record_after_the_expiry_counts_in_full(subject: Subject) {
+    let account = subject.account(unlimited()).await;
+    let start = subject.world.clock.now();
+    hold(&subject, account).await;
+    subject.world.clock.advance(3_600);
+    let recorded = subject.record(account.0, usage(account.1, "call")).await;
+    assert!(matches!(recorded, RecordOutcome::Accepted(_)), "{recorded:?}");
+    let counter = subject.this_month(account).await;
+    assert_eq!((counter.used, counter.held), (totals(cents(1), 30, 1), Totals::default()));
+    // By law 5 it counts when its reservation was made.
+    assert_eq!(subject.entries(account.0).await[0].occurred_at, start);
+    assert_expired_at(&subject, account.0, start.plus_seconds(60)).await;
+    subject.world.verify().await;
+}
+
+pub(crate) async fn a_sweep_finds_the_holds_of_an_integration_that_changed(subject: Subject) {
+    let account = subject.account(budget(100)).await;
+    let (tenant_id, integration_id) = account;
+    hold(&subject, account).await;
+    let edit = IntegrationEdit { budget_limit_cents: Some(50), ..IntegrationEdit::default() };
+    let change =
+        move |control: &mut Control<'_>| control.update_integration(integration_id, edit.clone());
+    subject.world.control(tenant_id, change).await.unwrap().unwrap();
+    subject.world.clock.advance(3_600);
+    subject.world.ledger.sweep().await.unwrap();
+    assert_eq!(subject.this_month(account).await.held, Totals::default());
+    subject.world.verify().await;
+}
+
+pub(crate) async fn a_hold_that_ended_stays_ended_when_the_clock_goes_back(subject: Subject) {
+    let account = subject.account(budget(10)).await;
+    hold(&subject, account).await;
+    let start = subject.world.clock.now();
+    subject.world.clock.advance(60);
+    let next = subject.reserve(account.0, request(account.1, "next")).await;
+    assert!(matches!(next, ReserveOutcome::Held(_)), "{next:?}");
+    let decided_at = subject.world.clock.now();
+    subject.world.clock.set(start);
+    let subject = subject.reopened().await;
+    assert!(subject.world.store.now() >= decided_at);
+    subject.world.verify().await;
+}

@@ -1,0 +1,145 @@
+//! What every database of Bursar answers: each claim is written once and asked of all of them.
+
+#![expect(clippy::unwrap_used, reason = "a test that cannot be arranged has failed")]
+#![expect(clippy::indexing_slicing, reason = "a row that is not there fails the test")]
+
+#[path = "../support/mod.rs"]
+mod support;
+
+mod audit;
+mod expiry;
+mod history;
+mod integrations;
+mod keys;
+mod limits;
+mod months;
+mod rates;
+mod records;
+mod reservations;
+mod rollups;
+mod subject;
+mod tenancy;
+mod tenants;
+
+/// Turns each claim into a test of one database.
+macro_rules! tests_of {
+    ($database:expr; $($noun:ident: $($claim:ident),+;)+) => {
+        $(mod $noun {
+            $(#[tokio::test]
+            async fn $claim() {
+                crate::$noun::$claim(crate::subject::Subject::new($database)).await;
+            })+
+        })+
+    };
+}
+
+/// Every claim, and the databases that fulfil them: a new database is one more module below.
+macro_rules! conformance {
+    ($($name:ident: $database:expr;)+) => {
+        $(mod $name {
+            tests_of! {
+                $database;
+                tenants:
+                    a_tenant_leads_back,
+                    tenants_come_oldest_first_page_by_page,
+                    the_clock_of_the_store_never_runs_backwards;
+                integrations:
+                    an_integration_leads_back_field_by_field,
+                    an_update_changes_only_what_it_names,
+                    null_clears_a_nullable_field,
+                    another_origin_drops_the_credential,
+                    a_live_name_is_taken_once,
+                    deleting_hides_the_integration_and_frees_its_name,
+                    integrations_are_filtered_and_paged_with_their_total,
+                    an_integration_in_error_is_disabled_but_not_enabled,
+                    a_tenant_that_is_not_active_changes_no_integration;
+                keys:
+                    an_api_key_leads_back,
+                    a_second_revocation_changes_nothing,
+                    api_keys_come_oldest_first_page_by_page,
+                    an_integration_key_leads_back,
+                    integration_keys_come_oldest_first_page_by_page,
+                    a_key_of_a_deleted_integration_is_gone,
+                    an_unknown_key_is_not_revoked;
+                audit:
+                    every_change_is_audited_once,
+                    a_change_that_fails_leaves_neither_row_nor_audit,
+                    a_refused_change_is_not_audited;
+                records:
+                    a_record_leads_back_field_by_field,
+                    a_repetition_is_a_duplicate_even_after_a_restart,
+                    other_content_is_a_conflict_and_changes_nothing,
+                    the_other_fields_never_conflict,
+                    each_record_of_a_batch_stands_alone,
+                    a_refused_record_gives_its_call_id_back,
+                    records_are_accepted_whatever_became_of_the_integration,
+                    a_total_that_does_not_fit_is_refused;
+                reservations:
+                    a_hold_counts_until_its_call_is_recorded,
+                    a_release_gives_the_hold_back_once,
+                    an_extension_renews_an_open_hold_only,
+                    the_first_answer_is_replayed_even_after_a_restart,
+                    a_call_id_that_was_used_admits_nothing,
+                    a_refused_reservation_gives_its_call_id_back,
+                    a_record_after_the_release_counts_in_full,
+                    an_unknown_price_counts_what_was_held,
+                    the_reservation_of_another_integration_is_unknown,
+                    open_reservations_are_listed_by_expiry,
+                    reserving_and_recording_in_one_group_settles;
+                expiry:
+                    a_due_hold_counts_in_no_read_swept_or_not,
+                    touching_an_account_expires_its_due_holds,
+                    a_sweep_finds_the_holds_of_an_integration_that_changed,
+                    a_hold_that_ended_stays_ended_when_the_clock_goes_back,
+                    a_sweep_expires_holds_that_nobody_touches,
+                    a_hold_made_before_a_restart_expires_after_it,
+                    a_hold_that_was_due_before_the_restart_expires_at_the_start,
+                    an_extended_hold_expires_at_its_new_time,
+                    a_record_after_the_expiry_counts_in_full;
+                limits:
+                    a_changed_limit_is_used_by_the_next_command,
+                    a_changed_limit_keeps_what_is_held_and_used,
+                    a_changed_status_is_used_by_the_next_command,
+                    a_changed_health_is_used_by_the_next_command,
+                    a_changed_tenant_is_used_by_the_next_command,
+                    a_token_limit_is_kept,
+                    an_estimate_is_needed_under_a_limit;
+                rates:
+                    calls_of_the_last_minute_are_throttled,
+                    rate_slots_survive_a_restart,
+                    only_fresh_calls_that_went_on_count,
+                    a_reserved_call_counts_once;
+                months:
+                    a_late_record_counts_in_its_own_month,
+                    a_record_of_the_near_future_counts_in_the_next_month,
+                    a_new_month_starts_with_nothing_used,
+                    a_hold_stays_in_the_month_in_which_it_was_made,
+                    a_record_that_names_another_month_counts_there,
+                    a_hold_of_last_month_expires_from_last_month,
+                    a_hold_of_last_month_expires_at_a_start_months_later;
+                rollups:
+                    usage_by_day_is_the_sum_of_the_entries,
+                    usage_by_integration_is_the_sum_of_the_entries,
+                    the_days_asked_for_are_inclusive,
+                    a_deleted_integration_keeps_its_usage_and_name,
+                    hours_days_and_agents_are_the_sums_of_the_entries,
+                    models_past_a_thousand_are_counted_as_other,
+                    models_of_one_tenant_take_no_room_from_another,
+                    agents_past_ten_thousand_are_counted_as_other;
+                history:
+                    the_history_runs_from_the_newest_to_the_oldest,
+                    a_cursor_meets_every_entry_once_ties_included,
+                    an_offset_passes_over_rows,
+                    each_filter_leaves_what_it_names;
+                tenancy:
+                    a_foreign_tenant_reads_nothing,
+                    a_foreign_tenant_changes_nothing,
+                    one_call_id_of_two_tenants_is_two_calls;
+            }
+        })+
+    };
+}
+
+conformance! {
+    sqlite: crate::subject::SQLITE;
+}

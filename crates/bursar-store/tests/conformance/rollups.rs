@@ -1,0 +1,217 @@
+//! Rollups: what dashboards read equals the entries, for every grain.
+
+use std::collections::BTreeMap;
+
+use bursar_core::{CostSource, Day, IntegrationId, PolicyResult, TenantId, Usage};
+use bursar_store::{LATENCY_BOUNDS_MS, OTHER, Sums, UsageRow};
+
+use crate::subject::{Subject, earlier, unlimited};
+use crate::support::{cents, day, request, usage};
+
+/// Adds entries up once more, from what the history says of them.
+fn sums<'a>(rows: impl Iterator<Item = &'a UsageRow>) -> Sums {
+    let mut sums = Sums::default();
+    for row in rows {
+        let (failed, blocked) =
+            (row.error_code.is_some(), row.policy_result == PolicyResult::Blocked);
+        sums.merge(&Sums {
+            calls: 1,
+            succeeded: i64::from(!failed && !blocked),
+            errors: i64::from(failed),
+            blocked: i64::from(blocked),
+            unpriced: i64::from(row.cost_source == CostSource::Unknown),
+            tokens_in: row.tokens.tokens_in().into(),
+            tokens_out: row.tokens.tokens_out().into(),
+            cost_nanos: row.cost.get().into(),
+            latency_calls: i64::from(row.latency_ms.is_some()),
+            latency_sum_ms: row.latency_ms.unwrap_or(0).into(),
+        });
+    }
+    sums
+}
+
+/// Two integrations with records over five days, of several models, agents and outcomes.
+async fn recorded(subject: &Subject) -> (TenantId, [IntegrationId; 2]) {
+    let (tenant_id, first) = subject.account(unlimited()).await;
+    let second = subject.world.integration(tenant_id, "second", unlimited()).await;
+    let now = subject.world.clock.now();
+    let mut batch = Vec::new();
+    for number in 0..120i64 {
+        let integration_id = if number % 3 == 0 { first } else { second };
+        batch.push(Usage {
+            model: ["gpt", "claude", "other"][number as usize % 3].into(),
+            provider: ["openai", "anthropic"][number as usize % 2].into(),
+            agent_id: (number % 4 != 0).then(|| format!("agent {}", number % 5).into()),
+            cost: (number % 7 != 0).then(|| cents(number)),
+            latency_ms: (number % 6 != 0)
+                .then(|| LATENCY_BOUNDS_MS[number as usize % 15] + number % 2),
+            policy_result: [PolicyResult::Allowed, PolicyResult::Warned, PolicyResult::Blocked]
+                [number as usize % 8 / 3],
+            error_code: (number % 9 == 0).then(|| "failed".into()),
+            occurred_at: Some(earlier(now, number * 3_601)),
+            ..usage(integration_id, &format!("call {number}"))
+        });
+    }
+    // In several groups, so that rollups are added to and not only made.
+    for group in batch.chunks(25) {
+        subject.world.ledger.record(tenant_id, group.to_vec()).await.unwrap();
+    }
+    subject.reserve(tenant_id, request(first, "held")).await;
+    let unpriced = Usage { cost: None, ..usage(first, "held") };
+    subject.record(tenant_id, unpriced).await;
+    (tenant_id, [first, second])
+}
+
+pub(crate) async fn usage_by_day_is_the_sum_of_the_entries(subject: Subject) {
+    let (tenant_id, [first, _]) = recorded(&subject).await;
+    let subject = subject.reopened().await;
+    let rows = subject.entries(tenant_id).await;
+    assert_eq!(rows.len(), 121);
+    let mut expected: BTreeMap<(Day, IntegrationId), Vec<UsageRow>> = BTreeMap::new();
+    for row in rows {
+        expected.entry((row.occurred_at.day(), row.integration_id)).or_default().push(row);
+    }
+    let expected: Vec<_> =
+        expected.into_iter().map(|(key, rows)| (key, sums(rows.iter()))).collect();
+    let (from, to) = (Day::from_number(0), day(9999, 12, 31).day());
+    let list = async |only| {
+        let days = subject.world.store.usage_by_day(tenant_id, only, from, to).await.unwrap();
+        let days = days.into_iter().map(|day| ((day.day, day.integration_id), day.sums));
+        days.collect::<Vec<_>>()
+    };
+    assert_eq!(list(None).await, expected);
+    let of_first: Vec<_> =
+        expected.into_iter().filter(|((_, integration_id), _)| *integration_id == first).collect();
+    assert!(of_first.len() >= 5);
+    assert_eq!(list(Some(first)).await, of_first);
+}
+
+pub(crate) async fn usage_by_integration_is_the_sum_of_the_entries(subject: Subject) {
+    let (tenant_id, [first, second]) = recorded(&subject).await;
+    let idle = subject.world.integration(tenant_id, "idle", unlimited()).await;
+    let rows = subject.entries(tenant_id).await;
+    let of = |id| sums(rows.iter().filter(move |row| row.integration_id == id));
+    let (from, to) = (Day::from_number(0), subject.world.clock.now().day());
+    let list = async |only| {
+        let store = &subject.world.store;
+        let found = store.usage_by_integration(tenant_id, only, from, to).await.unwrap();
+        let found = found.into_iter();
+        found
+            .map(|usage| (usage.integration_id, usage.name, usage.provider_type, usage.sums))
+            .collect::<Vec<_>>()
+    };
+    let line = |id, name: &str| (id, name.to_owned(), "openai".to_owned(), of(id));
+    assert_eq!(list(None).await, [line(first, "integration"), line(second, "second")]);
+    assert_eq!(list(Some(second)).await, [line(second, "second")]);
+    assert_eq!(list(Some(idle)).await, []);
+}
+
+pub(crate) async fn the_days_asked_for_are_inclusive(subject: Subject) {
+    let (tenant_id, integration_id) = subject.account(unlimited()).await;
+    let (first, last) = (day(2026, 2, 27), day(2026, 3, 2));
+    for (number, at) in [
+        earlier(first, 1),
+        first,
+        day(2026, 2, 28).plus_seconds(86_399),
+        last.plus_seconds(86_399),
+        last.plus_seconds(86_400),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let call =
+            Usage { occurred_at: Some(at), ..usage(integration_id, &format!("call {number}")) };
+        subject.record(tenant_id, call).await;
+    }
+    let store = &subject.world.store;
+    let days = store.usage_by_day(tenant_id, None, first.day(), last.day()).await.unwrap();
+    let days: Vec<String> = days.iter().map(|usage| usage.day.to_string()).collect();
+    assert_eq!(days, ["2026-02-27", "2026-02-28", "2026-03-02"], "days without calls are absent");
+    let usage = store.usage_by_integration(tenant_id, None, first.day(), last.day()).await.unwrap();
+    assert_eq!(usage[0].sums.calls, 3);
+    let none = store.usage_by_day(tenant_id, None, last.day(), first.day()).await.unwrap();
+    assert!(none.is_empty());
+}
+
+pub(crate) async fn a_deleted_integration_keeps_its_usage_and_name(subject: Subject) {
+    let (tenant_id, integration_id) = subject.account(unlimited()).await;
+    subject.record(tenant_id, usage(integration_id, "call")).await;
+    subject.change(tenant_id, move |control| control.delete_integration(integration_id)).await;
+    let today = subject.world.clock.now().day();
+    let store = &subject.world.store;
+    let usage = store.usage_by_integration(tenant_id, None, today, today).await.unwrap();
+    assert_eq!((usage[0].name.as_str(), usage[0].sums.calls), ("integration", 1));
+    let days = store.usage_by_day(tenant_id, Some(integration_id), today, today).await.unwrap();
+    assert_eq!(days[0].sums.calls, 1);
+    assert_eq!(subject.entries(tenant_id).await.len(), 1);
+}
+
+pub(crate) async fn hours_days_and_agents_are_the_sums_of_the_entries(subject: Subject) {
+    recorded(&subject).await;
+    subject.world.verify().await;
+    subject.reopened().await.world.verify().await;
+}
+
+pub(crate) async fn models_past_a_thousand_are_counted_as_other(subject: Subject) {
+    let (tenant_id, integration_id) = subject.account(unlimited()).await;
+    let of_model = |model: usize, call: &str| Usage {
+        model: format!("model {model:04}").into(),
+        ..usage(integration_id, &format!("{call} {model}"))
+    };
+    for first in [0, 600] {
+        let batch = (first..first + 600).map(|model| of_model(model, "first")).collect();
+        subject.world.ledger.record(tenant_id, batch).await.unwrap();
+    }
+    // Those that were there before the thousand were full keep rollups of their own.
+    let subject = subject.reopened().await;
+    let again = vec![of_model(7, "again"), of_model(1_100, "again"), of_model(1_300, "again")];
+    subject.world.ledger.record(tenant_id, again).await.unwrap();
+
+    let models = subject.models(tenant_id);
+    assert_eq!(models.len(), 1_001);
+    let calls = |provider: &str, model: &str| {
+        let found = models.iter().find(|row| row.0 == provider && row.1 == model);
+        found.map(|(_, _, calls)| *calls)
+    };
+    assert_eq!(calls("openai", "model 0007"), Some(2));
+    assert_eq!(calls("openai", "model 1100"), None);
+    assert_eq!(calls(OTHER, OTHER), Some(202));
+    let today = subject.world.clock.now().day();
+    let days = subject.world.store.usage_by_day(tenant_id, None, today, today).await.unwrap();
+    assert_eq!(days[0].sums.calls, 1_203, "no call is lost");
+    let named = subject.entries(tenant_id).await;
+    assert!(named.iter().any(|row| row.model == "model 1300"), "the entry keeps its model");
+    subject.world.verify().await;
+}
+
+pub(crate) async fn models_of_one_tenant_take_no_room_from_another(subject: Subject) {
+    let (tenant_id, integration_id) = subject.account(unlimited()).await;
+    let other = subject.world.tenant("other").await;
+    let others = subject.world.integration(other, "integration", unlimited()).await;
+    let batch = (0..1_001).map(|model| Usage {
+        model: format!("model {model:04}").into(),
+        ..usage(integration_id, &format!("call {model}"))
+    });
+    subject.world.ledger.record(tenant_id, batch.collect()).await.unwrap();
+    let late = Usage { model: "late".into(), ..usage(others, "call") };
+    subject.record(other, late).await;
+    assert_eq!(subject.models(tenant_id).len(), 1_001);
+    assert_eq!(subject.models(other), [("openai".to_owned(), "late".to_owned(), 1)]);
+    subject.world.verify().await;
+}
+
+pub(crate) async fn agents_past_ten_thousand_are_counted_as_other(subject: Subject) {
+    let (tenant_id, integration_id) = subject.account(unlimited()).await;
+    for first in (0..10_002).step_by(1_000) {
+        let batch = (first..10_002.min(first + 1_000)).map(|agent| Usage {
+            agent_id: Some(format!("agent {agent:05}").into()),
+            ..usage(integration_id, &format!("call {agent}"))
+        });
+        subject.world.ledger.record(tenant_id, batch.collect()).await.unwrap();
+    }
+    let agents = subject.agents(tenant_id);
+    assert_eq!(agents.len(), 10_001);
+    let other = agents.iter().find(|(_, agent, _)| agent == OTHER);
+    assert_eq!(other.map(|(_, _, calls)| *calls), Some(2));
+    subject.world.verify().await;
+}

@@ -1,0 +1,186 @@
+//! The database under test, with what a test may read behind the back of `Store`.
+
+use std::path::Path;
+
+use bursar_core::{
+    Counter, ExtendOutcome, IntegrationId, LimitSettings, Month, Nanos, RecordOutcome,
+    ReleaseOutcome, ReserveOutcome, ReserveRequest, TenantId, Timestamp, TokenBuckets, Totals,
+    Usage,
+};
+use bursar_store::{Changed, Control, HistoryFilter, Page, Standing, UsageRow};
+use rusqlite::{Connection, OpenFlags, Row};
+
+use crate::support::{Database, World, call_id};
+
+pub(crate) const ALL: Page = Page { offset: 0, limit: 100_000 };
+
+/// Provider, label and calls of a rollup.
+type Labelled = (String, String, i64);
+
+/// A database, and what is not (or not yet) read through `Store`.
+#[derive(Clone, Copy)]
+pub(crate) struct Tested {
+    database: Database,
+    /// Action, target and actor of every row of the audit log, in order.
+    audit: fn(&Path) -> Vec<[String; 3]>,
+    /// Every rollup of a tenant's days by model.
+    models: fn(&Path, TenantId) -> Vec<Labelled>,
+    /// Every rollup of a tenant's days by agent.
+    agents: fn(&Path, TenantId) -> Vec<Labelled>,
+}
+
+pub(crate) const SQLITE: Tested = Tested {
+    database: crate::support::SQLITE,
+    audit: audit_sqlite,
+    models: |path, tenant_id| rollups_sqlite(path, tenant_id, 2),
+    agents: |path, tenant_id| rollups_sqlite(path, tenant_id, 3),
+};
+
+/// A new store with a tenant and its first integration.
+pub(crate) struct Subject {
+    pub(crate) world: World,
+    tested: Tested,
+}
+
+impl Subject {
+    pub(crate) fn new(tested: Tested) -> Self {
+        Self { world: World::new(tested.database), tested }
+    }
+
+    /// The same after the process ended and started again.
+    pub(crate) async fn reopened(self) -> Self {
+        Self { world: self.world.reopened().await, tested: self.tested }
+    }
+
+    pub(crate) async fn tenant(&self) -> TenantId {
+        self.world.tenant("tenant").await
+    }
+
+    /// A tenant with an enabled integration.
+    pub(crate) async fn account(&self, limits: LimitSettings) -> (TenantId, IntegrationId) {
+        let tenant_id = self.tenant().await;
+        (tenant_id, self.world.integration(tenant_id, "integration", limits).await)
+    }
+
+    pub(crate) async fn change<T: Send + 'static>(
+        &self,
+        tenant_id: TenantId,
+        change: impl FnMut(&mut Control<'_>) -> Changed<T> + Send + 'static,
+    ) -> T {
+        self.world.control(tenant_id, change).await.unwrap().unwrap()
+    }
+
+    pub(crate) async fn record(&self, tenant_id: TenantId, usage: Usage) -> RecordOutcome {
+        self.world.ledger.record(tenant_id, vec![usage]).await.unwrap().remove(0)
+    }
+
+    pub(crate) async fn reserve(
+        &self,
+        tenant_id: TenantId,
+        request: ReserveRequest,
+    ) -> ReserveOutcome {
+        self.world.ledger.reserve(tenant_id, request).await.unwrap()
+    }
+
+    pub(crate) async fn release(&self, tenant_id: TenantId, call: &str) -> ReleaseOutcome {
+        self.world.ledger.release(tenant_id, call_id(call), None).await.unwrap()
+    }
+
+    pub(crate) async fn extend(
+        &self,
+        tenant_id: TenantId,
+        call: &str,
+        ttl_seconds: Option<u32>,
+    ) -> ExtendOutcome {
+        self.world.ledger.extend(tenant_id, call_id(call), None, ttl_seconds).await.unwrap()
+    }
+
+    /// The account as readers see it, loaded if need be.
+    pub(crate) async fn standing(
+        &self,
+        tenant_id: TenantId,
+        integration_id: IntegrationId,
+    ) -> Standing {
+        self.world.ledger.touch(tenant_id, integration_id).await.unwrap();
+        self.world.store.standing(tenant_id, integration_id).await.unwrap().unwrap()
+    }
+
+    /// A month as it is stored.
+    pub(crate) async fn counter(
+        &self,
+        (tenant_id, integration_id): (TenantId, IntegrationId),
+        month: Month,
+    ) -> Counter {
+        self.world.store.counter(tenant_id, integration_id, month).await.unwrap()
+    }
+
+    /// The current month as it is stored.
+    pub(crate) async fn this_month(&self, account: (TenantId, IntegrationId)) -> Counter {
+        self.counter(account, self.world.clock.now().month()).await
+    }
+
+    pub(crate) async fn history(
+        &self,
+        tenant_id: TenantId,
+        filter: HistoryFilter,
+        page: Page,
+    ) -> Vec<UsageRow> {
+        self.world.store.usage_history(tenant_id, filter, page).await.unwrap()
+    }
+
+    pub(crate) async fn entries(&self, tenant_id: TenantId) -> Vec<UsageRow> {
+        self.history(tenant_id, HistoryFilter::default(), ALL).await
+    }
+
+    pub(crate) fn audit(&self) -> Vec<[String; 3]> {
+        (self.tested.audit)(&self.world.path())
+    }
+
+    pub(crate) fn models(&self, tenant_id: TenantId) -> Vec<Labelled> {
+        (self.tested.models)(&self.world.path(), tenant_id)
+    }
+
+    pub(crate) fn agents(&self, tenant_id: TenantId) -> Vec<Labelled> {
+        (self.tested.agents)(&self.world.path(), tenant_id)
+    }
+}
+
+pub(crate) fn unlimited() -> LimitSettings {
+    LimitSettings::default()
+}
+
+/// Cost in nano-dollars, tokens and calls.
+pub(crate) fn totals(cost: Nanos, tokens: i64, calls: i64) -> Totals {
+    Totals { cost, tokens, calls }
+}
+
+pub(crate) fn tokens(tokens_in: i64, tokens_out: i64) -> TokenBuckets {
+    TokenBuckets::new(tokens_in, tokens_out, 0, 0, 0).unwrap()
+}
+
+/// So many seconds before an instant.
+pub(crate) fn earlier(at: Timestamp, seconds: i64) -> Timestamp {
+    Timestamp::from_micros(at.micros() - seconds * 1_000_000).unwrap()
+}
+
+fn read_sqlite<T>(path: &Path, sql: &str, read: impl Fn(&Row<'_>) -> T) -> Vec<T> {
+    let db = Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_ONLY).unwrap();
+    let mut statement = db.prepare(sql).unwrap();
+    let rows = statement.query_map([], |row| Ok(read(row))).unwrap();
+    rows.map(Result::unwrap).collect()
+}
+
+fn audit_sqlite(path: &Path) -> Vec<[String; 3]> {
+    let sql = "select action, target_id, actor_id from audit order by audit_id";
+    read_sqlite(path, sql, |row| std::array::from_fn(|at| row.get(at).unwrap()))
+}
+
+fn rollups_sqlite(path: &Path, tenant_id: TenantId, grain: i64) -> Vec<Labelled> {
+    let sql = "select tenant_id, grain, provider, label, calls from rollups";
+    let rows = read_sqlite(path, sql, |row| {
+        let key: (i64, i64) = (row.get(0).unwrap(), row.get(1).unwrap());
+        (key, (row.get(2).unwrap(), row.get(3).unwrap(), row.get(4).unwrap()))
+    });
+    let own = rows.into_iter().filter(|(key, _)| *key == (tenant_id.number(), grain));
+    own.map(|(_, labelled)| labelled).collect()
+}

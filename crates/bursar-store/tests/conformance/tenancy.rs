@@ -1,0 +1,122 @@
+//! Tenants apart: whatever one has, another neither sees nor changes.
+
+use bursar_core::{
+    Counter, Day, Decision, ExtendOutcome, ReasonCode, RecordOutcome, RecordRefusal,
+    ReleaseOutcome, ReserveOutcome, TenantId,
+};
+use bursar_store::{
+    ControlRefusal, HistoryFilter, IntegrationEdit, IntegrationFilter, IntegrationRow,
+};
+
+use crate::subject::{ALL, Subject, unlimited};
+use crate::support::{call_id, cents, request, usage};
+
+/// What a tenant has, and another tenant that knows all its ids.
+struct Owned {
+    owner: TenantId,
+    stranger: TenantId,
+    integration: IntegrationRow,
+    api_key_id: bursar_core::ApiKeyId,
+    key_id: bursar_core::IntegrationKeyId,
+}
+
+async fn owned(subject: &Subject) -> Owned {
+    let (owner, integration_id) = subject.account(unlimited()).await;
+    let stranger = subject.world.tenant("stranger").await;
+    let api_key = subject
+        .change(owner, |control| control.create_api_key("key", "*", None, |_| [1; 32]))
+        .await;
+    let key = subject.change(owner, move |control| {
+        control.create_integration_key(integration_id, None, |_| [2; 32])
+    });
+    let key_id = key.await.integration_key_id;
+    subject.record(owner, usage(integration_id, "recorded")).await;
+    subject.reserve(owner, request(integration_id, "open")).await;
+    let integration = subject.world.store.integration(owner, integration_id).await;
+    let integration = integration.unwrap().unwrap();
+    Owned { owner, stranger, integration, api_key_id: api_key.api_key_id, key_id }
+}
+
+pub(crate) async fn a_foreign_tenant_reads_nothing(subject: Subject) {
+    let Owned { owner, stranger, integration, api_key_id, key_id } = owned(&subject).await;
+    let id = integration.integration_id;
+    let (store, now) = (&subject.world.store, subject.world.clock.now());
+    subject.world.ledger.touch(stranger, id).await.unwrap();
+    assert!(store.standing(stranger, id).await.unwrap().is_none());
+    assert!(store.standing(owner, id).await.unwrap().is_some());
+    let counter = store.counter(stranger, id, now.month()).await.unwrap();
+    assert_eq!(counter, Counter::default());
+    for only in [None, Some(id)] {
+        let open = store.open_reservations(stranger, only, ALL).await.unwrap();
+        assert_eq!((open.rows.len(), open.total), (0, 0));
+        let (first, last) = (Day::from_number(0), now.day());
+        let usage = store.usage_by_integration(stranger, only, first, last).await.unwrap();
+        assert!(usage.is_empty());
+        assert!(store.usage_by_day(stranger, only, first, last).await.unwrap().is_empty());
+        let filter = HistoryFilter { integration_id: only, ..Default::default() };
+        assert_eq!(subject.history(stranger, filter, ALL).await, []);
+    }
+    assert_eq!(store.api_key(stranger, api_key_id).await.unwrap(), None);
+    assert_eq!(store.api_keys(stranger, ALL).await.unwrap().total, 0);
+    assert_eq!(store.integration(stranger, id).await.unwrap(), None);
+    let listed = store.integrations(stranger, IntegrationFilter::default(), ALL).await.unwrap();
+    assert_eq!((listed.rows, listed.total), (vec![], 0));
+    assert_eq!(store.integration_key(stranger, id, key_id).await.unwrap(), None);
+    let keys = store.integration_keys(stranger, id, ALL).await.unwrap();
+    assert_eq!((keys.rows, keys.total), (vec![], 0));
+}
+
+pub(crate) async fn a_foreign_tenant_changes_nothing(subject: Subject) {
+    let Owned { owner, stranger, integration, api_key_id, key_id } = owned(&subject).await;
+    let id = integration.integration_id;
+    let before = subject.this_month((owner, id)).await;
+
+    let recorded = subject.record(stranger, usage(id, "foreign")).await;
+    assert_eq!(recorded, RecordOutcome::Refused(RecordRefusal::IntegrationNotFound));
+    let reserved = subject.reserve(stranger, request(id, "foreign")).await;
+    let not_found = Decision::hard_blocked(ReasonCode::IntegrationNotFound);
+    assert_eq!(reserved, ReserveOutcome::Refused(not_found));
+    let ledger = &subject.world.ledger;
+    for only in [None, Some(id)] {
+        let released = ledger.release(stranger, call_id("open"), only).await.unwrap();
+        assert_eq!(released, ReleaseOutcome::NotFound);
+        let extended = ledger.extend(stranger, call_id("open"), only, None).await.unwrap();
+        assert_eq!(extended, ExtendOutcome::NotFound);
+    }
+    let gone = Err(ControlRefusal::IntegrationNotFound);
+    let world = &subject.world;
+    let edit = IntegrationEdit { rate_limit_rpm: Some(1), ..IntegrationEdit::default() };
+    let updated = world.control(stranger, move |c| c.update_integration(id, edit.clone())).await;
+    assert_eq!(updated.unwrap(), gone);
+    assert_eq!(world.control(stranger, move |c| c.enable_integration(id)).await.unwrap(), gone);
+    assert_eq!(world.control(stranger, move |c| c.disable_integration(id)).await.unwrap(), gone);
+    assert_eq!(world.control(stranger, move |c| c.delete_integration(id)).await.unwrap(), gone);
+    let made =
+        world.control(stranger, move |c| c.create_integration_key(id, None, |_| [0; 32])).await;
+    assert_eq!(made.unwrap(), Err(ControlRefusal::IntegrationNotFound));
+    let revoked = world.control(stranger, move |c| c.revoke_api_key(api_key_id)).await;
+    assert_eq!(revoked.unwrap(), Err(ControlRefusal::KeyNotFound));
+    let revoked = world.control(stranger, move |c| c.revoke_integration_key(id, key_id)).await;
+    assert_eq!(revoked.unwrap(), Err(ControlRefusal::KeyNotFound));
+
+    assert_eq!(world.store.integration(owner, id).await.unwrap(), Some(integration));
+    assert_eq!(subject.this_month((owner, id)).await, before);
+    subject.world.verify().await;
+}
+
+pub(crate) async fn one_call_id_of_two_tenants_is_two_calls(subject: Subject) {
+    let (tenant_id, integration_id) = subject.account(unlimited()).await;
+    let other = subject.world.tenant("other").await;
+    let others = subject.world.integration(other, "integration", unlimited()).await;
+    let reserved = subject.reserve(tenant_id, request(integration_id, "call")).await;
+    assert!(matches!(reserved, ReserveOutcome::Held(_)), "{reserved:?}");
+    let recorded = subject.record(other, usage(others, "call")).await;
+    assert!(matches!(recorded, RecordOutcome::Accepted(_)), "{recorded:?}");
+    assert_eq!(subject.this_month((tenant_id, integration_id)).await.held.cost, cents(10));
+    assert_eq!(subject.release(other, "call").await, ReleaseOutcome::NotFound);
+    let recorded = subject.record(tenant_id, usage(integration_id, "call")).await;
+    assert!(matches!(recorded, RecordOutcome::Accepted(_)), "{recorded:?}");
+    assert_eq!(subject.entries(tenant_id).await.len(), 1);
+    assert_eq!(subject.entries(other).await.len(), 1);
+    subject.world.verify().await;
+}

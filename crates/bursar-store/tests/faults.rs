@@ -1,0 +1,465 @@
+//! The n-th call of storage fails, for n = 1, 2, 3, ...: nothing is lost, doubled or half written.
+
+#![expect(clippy::unwrap_used, reason = "a test that cannot be arranged has failed")]
+
+#[path = "support/faulty.rs"]
+mod faulty;
+#[path = "support/group.rs"]
+mod group;
+mod support;
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use bursar_core::{
+    EntryId, Estimate, ExtendOutcome, IntegrationId, LimitSettings, RecordOutcome, RecordRefusal,
+    ReleaseOutcome, ReserveOutcome, ReserveRequest, TenantId, TokenBuckets, Usage,
+};
+use bursar_store::{
+    ControlRefusal, HistoryFilter, IntegrationEdit, IntegrationFilter, Page, StoreError,
+};
+use faulty::{Fault, Faults, FaultyLane};
+use group::{Asked, in_one_group};
+use rusqlite::Connection;
+use support::{SQLITE, World, budget, call_id, cents, day, draft, request, usage};
+
+const ALL: Page = Page { offset: 0, limit: 10_000 };
+
+/// A client that asks again, with the same call ids, until it is answered; and what it was told.
+struct Client {
+    world: World,
+    tenant_id: TenantId,
+    /// The entries that were acknowledged, by call id.
+    entries: BTreeMap<String, EntryId>,
+}
+
+impl Client {
+    async fn record(&mut self, records: Vec<Usage>) {
+        let ledger = &self.world.ledger;
+        let outcomes =
+            until_answered(async || ledger.record(self.tenant_id, records.clone()).await);
+        for (usage, outcome) in records.iter().zip(outcomes.await) {
+            let (RecordOutcome::Accepted(id) | RecordOutcome::Duplicate(id)) = outcome else {
+                unreachable!("{usage:?}: {outcome:?}")
+            };
+            let before = self.entries.insert(usage.call_id.as_str().to_owned(), id);
+            assert!(before.is_none_or(|before| before == id), "two entries of {usage:?}");
+        }
+    }
+
+    async fn hold(&self, asked: ReserveRequest) {
+        let ledger = &self.world.ledger;
+        let outcome = until_answered(async || ledger.reserve(self.tenant_id, asked.clone()).await);
+        let outcome = outcome.await;
+        let held = matches!(outcome, ReserveOutcome::Held(_) | ReserveOutcome::Replayed(_));
+        assert!(held, "{outcome:?}");
+    }
+
+    /// Asks for more than is left.
+    async fn ask_too_much(&self, integration_id: IntegrationId) {
+        let estimate = Estimate { cost: cents(60), tokens: 1 };
+        let asked = ReserveRequest { estimate, ..request(integration_id, "too much") };
+        let ledger = &self.world.ledger;
+        let outcome = until_answered(async || ledger.reserve(self.tenant_id, asked.clone()).await);
+        let outcome = outcome.await;
+        assert!(matches!(outcome, ReserveOutcome::Refused(_)), "{outcome:?}");
+    }
+
+    async fn release(&self, call: &str) {
+        let ledger = &self.world.ledger;
+        let ask = async || ledger.release(self.tenant_id, call_id(call), None).await;
+        let outcome = until_answered(ask).await;
+        assert!(matches!(outcome, ReleaseOutcome::Released(_)), "{outcome:?}");
+    }
+
+    async fn extend(&self, call: &str, ttl_seconds: u32) {
+        let ledger = &self.world.ledger;
+        let ttl = Some(ttl_seconds);
+        let ask = async || ledger.extend(self.tenant_id, call_id(call), None, ttl).await;
+        let outcome = until_answered(ask).await;
+        assert!(matches!(outcome, ExtendOutcome::Extended(_)), "{outcome:?}");
+    }
+
+    /// Makes an integration; one whose answer was lost is found by its name.
+    async fn create(&self, name: &'static str) -> IntegrationId {
+        let create = async || {
+            self.world
+                .control(self.tenant_id, move |control| {
+                    control.create_integration(draft(name, LimitSettings::default()))
+                })
+                .await
+        };
+        match until_answered(create).await {
+            Ok(row) => row.integration_id,
+            Err(refusal) => {
+                assert_eq!(refusal, ControlRefusal::NameTaken);
+                let store = &self.world.store;
+                let filter = IntegrationFilter::default();
+                let listed = store.integrations(self.tenant_id, filter, ALL).await.unwrap();
+                let mut named = listed.rows.iter().filter(|row| row.name == name);
+                named.next().unwrap().integration_id
+            }
+        }
+    }
+
+    async fn update(&self, integration_id: IntegrationId, edit: IntegrationEdit) {
+        let update = async || {
+            let edit = edit.clone();
+            self.world
+                .control(self.tenant_id, move |control| {
+                    control.update_integration(integration_id, edit.clone())
+                })
+                .await
+        };
+        until_answered(update).await.unwrap();
+    }
+
+    /// Many commands in one group, each asked again on its own when it was not answered.
+    async fn crowd(&mut self, integration_id: IntegrationId) {
+        let (ledger, tenant_id) = (self.world.ledger.clone(), self.tenant_id);
+        let records: Vec<Usage> =
+            (0..6).map(|number| usage(integration_id, &format!("crowd {number}"))).collect();
+        let mut asked: Vec<Asked<'_, Result<(), StoreError>>> = Vec::new();
+        for record in &records {
+            let ledger = &ledger;
+            asked.push(Box::pin(async move {
+                ledger.record(tenant_id, vec![record.clone()]).await.map(|_| ())
+            }));
+        }
+        let hold = request(integration_id, "crowd hold");
+        let again = hold.clone();
+        asked.push(Box::pin(async { ledger.reserve(tenant_id, again).await.map(|_| ()) }));
+        let touch = ledger.touch(tenant_id, integration_id);
+        asked.push(Box::pin(touch));
+        // Who was answered was acknowledged; asking once more must find the very same.
+        drop(in_one_group(&ledger, tenant_id, asked).await);
+        for record in records {
+            self.record(vec![record]).await;
+        }
+        self.hold(hold).await;
+    }
+}
+
+/// Asks until there is an answer: the fault of the test comes once.
+async fn until_answered<T>(mut ask: impl AsyncFnMut() -> Result<T, StoreError>) -> T {
+    for _ in 0..3 {
+        match ask().await {
+            Ok(answer) => return answer,
+            Err(StoreError::Unavailable(_) | StoreError::Statement(_) | StoreError::Again(_)) => {}
+            Err(error) => unreachable!("{error}"),
+        }
+    }
+    unreachable!("one fault was met three times")
+}
+
+/// A record of a month long ago, with an agent and an error.
+fn late(integration_id: IntegrationId, call: &str) -> Usage {
+    Usage {
+        agent_id: Some("agent".into()),
+        model: "old".into(),
+        error_code: Some("failed".into()),
+        latency_ms: Some(700),
+        tokens: TokenBuckets::new(100, 50, 30, 20, 10).unwrap(),
+        occurred_at: Some(day(2025, 11, 30)),
+        ..usage(integration_id, call)
+    }
+}
+
+/// Everything that a client does, on an integration that exists.
+async fn play(client: &mut Client, limited: IntegrationId) {
+    let free = client.create("free").await;
+    client.record(vec![usage(limited, "single")]).await;
+    let batch = vec![
+        usage(limited, "batch 1"),
+        late(limited, "batch 2"),
+        late(free, "batch 3"),
+        usage(free, "batch 4"),
+        usage(limited, "single"),
+    ];
+    client.record(batch).await;
+    for call in ["settled", "released", "extended"] {
+        client.hold(request(limited, call)).await;
+    }
+    client.hold(ReserveRequest { ttl_seconds: 60, ..request(limited, "expired") }).await;
+    client.ask_too_much(limited).await;
+    client.record(vec![Usage { cost: None, ..usage(limited, "settled") }]).await;
+    client.release("released").await;
+    client.extend("extended", 900).await;
+    client.crowd(limited).await;
+    let edit = IntegrationEdit {
+        name: Some("renamed".to_owned()),
+        token_limit_month: Some(100_000),
+        ..IntegrationEdit::default()
+    };
+    client.update(limited, edit).await;
+    client.world.clock.advance(120);
+    client.world.ledger.touch(client.tenant_id, limited).await.ok();
+    let ledger = client.world.ledger.clone();
+    until_answered(async || ledger.sweep().await).await;
+    client.record(vec![usage(limited, "expired")]).await;
+    client.hold(request(limited, "last")).await;
+    client.ask_too_much(limited).await;
+}
+
+/// Plays everything with a fault; whether the fault was met, and what is stored in the end.
+async fn play_with(fault: Option<(usize, Fault)>) -> (bool, Vec<String>) {
+    let faults = Faults::default();
+    let of_lane = faults.clone();
+    let wrap = move |lane| Box::new(FaultyLane::new(lane, of_lane.clone())) as Box<_>;
+    let world = World::wrapped(SQLITE, std::sync::Arc::new(wrap));
+    let tenant_id = world.tenant("tenant").await;
+    let limited = world.integration(tenant_id, "limited", budget(100)).await;
+    let mut client = Client { world, tenant_id, entries: BTreeMap::new() };
+    if let Some((nth, fault)) = fault {
+        faults.arm(nth, fault);
+    }
+    play(&mut client, limited).await;
+    let met = !faults.disarm();
+
+    let Client { world, entries, .. } = client;
+    world.verify().await;
+    let state = stored(&world.path());
+    let world = world.reopened().await;
+    world.verify().await;
+    assert_eq!(stored(&world.path()), state, "after a restart");
+    let counter = world.store.counter(tenant_id, limited, world.clock.now().month()).await.unwrap();
+    let counted = counter.used.cost.checked_add(counter.held.cost).unwrap();
+    assert!(counted <= cents(100), "{counted:?} of a dollar");
+    let rows = world.store.usage_history(tenant_id, HistoryFilter::default(), ALL).await.unwrap();
+    let found = rows.into_iter().map(|row| (row.call_id, row.entry_id)).collect();
+    assert_eq!(entries, found, "what was acknowledged (left), what is there (right)");
+    (met, state)
+}
+
+/// What is stored, but for ids and the audit log, which tell one run from another.
+fn stored(path: &Path) -> Vec<String> {
+    let db = Connection::open(path).unwrap();
+    let mut lines = Vec::new();
+    for (columns, source) in [
+        ("name || '|' || status || '|' || budget_limit_cents || '|' || token_limit_month", ""),
+        (
+            "name || '|' || e.call_id || '|' || cost_nanos || '|' || cost_source || '|' || \
+             occurred_at || '|' || e.created_at || '|' || tokens_in",
+            "join usage_entries e using (tenant_id, integration_id)",
+        ),
+        (
+            "name || '|' || c.call_id || '|' || reservation_state || '|' || reserved_at || '|' || \
+             expires_at || '|' || coalesce(ended_at, '-') || '|' || (entry_id is null)",
+            "join calls c using (tenant_id, integration_id)",
+        ),
+        (
+            "name || '|' || month || '|' || used_cost_nanos || '|' || used_calls || '|' || \
+             held_cost_nanos || '|' || held_calls || '|' || last_at",
+            "join counters c on c.tenant_id = i.tenant_id and c.scope_id = i.integration_id",
+        ),
+        (
+            "name || '|' || slot || '|' || second || '|' || calls",
+            "join rate_slots r on r.tenant_id = i.tenant_id and r.scope_id = i.integration_id",
+        ),
+        (
+            "name || '|' || grain || '|' || start || '|' || label || '|' || calls || '|' || \
+             cost_nanos",
+            "join rollups r using (tenant_id, integration_id)",
+        ),
+    ] {
+        let sql = format!("select {columns} from integrations i {source} order by 1");
+        let mut statement = db.prepare(&sql).unwrap();
+        let rows = statement.query_map([], |row| row.get(0)).unwrap();
+        lines.extend(rows.map(|row| row.unwrap()));
+    }
+    lines
+}
+
+/// A run with the n-th call failing ends like the run without a fault, for every n.
+async fn leaves_no_trace(fault: Fault) {
+    let (_, undisturbed) = play_with(None).await;
+    for nth in 1.. {
+        let (met, state) = play_with(Some((nth, fault))).await;
+        assert_eq!(state, undisturbed, "after {fault:?} of call {nth}");
+        if !met {
+            // A scenario makes more calls than this; fewer would mean that nothing was tested.
+            assert!(nth > 80, "only {nth} calls");
+            return;
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_database_that_does_not_answer_leaves_no_trace() {
+    leaves_no_trace(Fault::Unavailable).await;
+}
+
+#[tokio::test]
+async fn a_refused_statement_leaves_no_trace() {
+    leaves_no_trace(Fault::Refused).await;
+}
+
+#[tokio::test]
+async fn a_lost_answer_leaves_no_trace() {
+    leaves_no_trace(Fault::AnswerLost).await;
+}
+
+#[tokio::test]
+async fn a_late_refusal_leaves_no_trace() {
+    leaves_no_trace(Fault::RefusedLate).await;
+}
+
+#[tokio::test]
+async fn a_transaction_that_is_to_be_tried_again_leaves_no_trace() {
+    leaves_no_trace(Fault::Again).await;
+}
+
+#[tokio::test]
+async fn a_transaction_that_is_tried_again_is_not_seen_by_the_caller() {
+    let faults = Faults::default();
+    let of_lane = faults.clone();
+    let wrap = move |lane| Box::new(FaultyLane::new(lane, of_lane.clone())) as Box<_>;
+    let world = World::wrapped(SQLITE, std::sync::Arc::new(wrap));
+    let tenant_id = world.tenant("tenant").await;
+    let limits = LimitSettings::default();
+    let integration_id = world.integration(tenant_id, "integration", limits).await;
+    // The first call allots ids; then come begin, load, save and commit.
+    for nth in 2..=5 {
+        faults.arm(nth, Fault::Again);
+        let sent = usage(integration_id, &format!("call {nth}"));
+        let outcome = world.ledger.record(tenant_id, vec![sent]).await;
+        assert!(!faults.disarm(), "call {nth} was not made");
+        let accepted = matches!(outcome.as_deref(), Ok([RecordOutcome::Accepted(_)]));
+        assert!(accepted, "call {nth}: {outcome:?}");
+    }
+    world.verify().await;
+}
+
+/// A statement that SQLite itself refuses, for one call id only.
+const POISON: &str = "create trigger poison before insert on usage_entries \
+     when new.call_id like 'poison%' begin select raise(abort, 'poison'); end";
+/// A statement that passes, and lets the commit of its transaction fail.
+const DOUBT: &str = "create table doubts (doubt integer references integrations_of_nobody \
+     deferrable initially deferred); \
+     create table integrations_of_nobody (n integer primary key); \
+     create trigger doubt after insert on usage_entries \
+     when new.call_id like 'doubt%' begin insert into doubts values (1); end";
+
+fn execute(world: &World, sql: &str) {
+    Connection::open(world.path()).unwrap().execute_batch(sql).unwrap();
+}
+
+#[tokio::test]
+async fn one_bad_command_costs_no_other_command_of_its_group() {
+    let world = World::new(SQLITE);
+    let tenant_id = world.tenant("tenant").await;
+    let integration_id = world.integration(tenant_id, "integration", budget(1_000)).await;
+    execute(&world, POISON);
+    let ledger = &world.ledger;
+    let mut asked: Vec<Asked<'_, bool>> = Vec::new();
+    for number in 0..60 {
+        let call = if number % 13 == 5 { format!("poison {number}") } else { format!("{number}") };
+        asked.push(Box::pin(async move {
+            let outcome = ledger.record(tenant_id, vec![usage(integration_id, &call)]).await;
+            match outcome.as_deref() {
+                Ok([RecordOutcome::Accepted(_)]) => !call.starts_with("poison"),
+                Err(error) => error.is_definite() && call.starts_with("poison"),
+                Ok(_) => false,
+            }
+        }));
+        let hold = request(integration_id, &format!("hold {number}"));
+        asked.push(Box::pin(async move {
+            matches!(ledger.reserve(tenant_id, hold).await, Ok(ReserveOutcome::Held(_)))
+        }));
+    }
+    let answers = in_one_group(ledger, tenant_id, asked).await;
+    assert_eq!(answers.len(), 120);
+    assert!(answers.iter().all(|as_it_should| *as_it_should), "{answers:?}");
+    world.verify().await;
+
+    execute(&world, "drop trigger poison");
+    let again = usage(integration_id, "poison 5");
+    let outcome = world.ledger.record(tenant_id, vec![again]).await.unwrap();
+    assert!(matches!(outcome.as_slice(), [RecordOutcome::Accepted(_)]), "{outcome:?}");
+    world.verify().await;
+}
+
+#[tokio::test]
+async fn a_batch_with_a_bad_record_stores_the_good_ones() {
+    let world = World::new(SQLITE);
+    let tenant_id = world.tenant("tenant").await;
+    let integration_id =
+        world.integration(tenant_id, "integration", LimitSettings::default()).await;
+    execute(&world, POISON);
+    let good: Vec<Usage> =
+        (0..20).map(|number| usage(integration_id, &format!("call {number}"))).collect();
+    let mut batch = good.clone();
+    batch.insert(7, usage(integration_id, "poison"));
+    let outcomes = world.ledger.record(tenant_id, batch).await.unwrap();
+    let refused =
+        |outcome: &RecordOutcome| *outcome == RecordOutcome::Refused(RecordRefusal::NotStorable);
+    assert_eq!(outcomes.iter().position(refused), Some(7));
+    assert_eq!(outcomes.iter().filter(|outcome| refused(outcome)).count(), 1);
+    let outcomes = world.ledger.record(tenant_id, good).await.unwrap();
+    assert!(outcomes.iter().all(|outcome| matches!(outcome, RecordOutcome::Duplicate(_))));
+    world.verify().await;
+}
+
+#[tokio::test]
+async fn a_commit_that_failed_drops_its_group_and_nothing_else() {
+    let world = World::new(SQLITE);
+    let tenant_id = world.tenant("tenant").await;
+    let integration_id = world.integration(tenant_id, "integration", budget(100)).await;
+    let record = usage(integration_id, "before");
+    world.ledger.record(tenant_id, vec![record]).await.unwrap();
+    for call in ["kept", "settled"] {
+        world.ledger.reserve(tenant_id, request(integration_id, call)).await.unwrap();
+    }
+    let before = stored(&world.path());
+    execute(&world, DOUBT);
+
+    let ledger = &world.ledger;
+    let calls = ["a", "settled", "doubt", "b"];
+    let ask = |call: &'static str| -> Asked<'_, Result<Vec<RecordOutcome>, StoreError>> {
+        Box::pin(ledger.record(tenant_id, vec![usage(integration_id, call)]))
+    };
+    let answers = in_one_group(ledger, tenant_id, calls.map(ask).into()).await;
+    assert_eq!(answers.len(), calls.len());
+    for answer in answers {
+        assert!(matches!(answer, Err(StoreError::Unavailable(_))), "{answer:?}");
+    }
+    assert_eq!(stored(&world.path()), before);
+    world.verify().await;
+
+    // What was in memory is read again: the limit counts what was held and used before.
+    execute(&world, "drop trigger doubt; drop table doubts; drop table integrations_of_nobody");
+    let fits = |call: &str, cost| ReserveRequest {
+        estimate: Estimate { cost: cents(cost), tokens: 1 },
+        ..request(integration_id, call)
+    };
+    let refused = ledger.reserve(tenant_id, fits("too much", 80)).await.unwrap();
+    assert!(matches!(refused, ReserveOutcome::Refused(_)), "{refused:?}");
+    for call in calls {
+        let again = ledger.record(tenant_id, vec![usage(integration_id, call)]).await.unwrap();
+        assert!(matches!(again.as_slice(), [RecordOutcome::Accepted(_)]), "{call}: {again:?}");
+    }
+    let held = ledger.reserve(tenant_id, fits("rest", 85)).await.unwrap();
+    assert!(matches!(held, ReserveOutcome::Held(_)), "{held:?}");
+    world.verify().await;
+    world.reopened().await.verify().await;
+}
+
+#[tokio::test]
+async fn a_change_that_panics_stops_the_writer_and_loses_nothing() {
+    let world = World::new(SQLITE);
+    let tenant_id = world.tenant("tenant").await;
+    let integration_id =
+        world.integration(tenant_id, "integration", LimitSettings::default()).await;
+    world.ledger.record(tenant_id, vec![usage(integration_id, "before")]).await.unwrap();
+    let panics = world
+        .ledger
+        .change(tenant_id, |_| -> Result<(), StoreError> { unreachable!("a fault of the test") });
+    assert!(matches!(panics.await, Err(StoreError::Closed)));
+    let refused = world.ledger.record(tenant_id, vec![usage(integration_id, "after")]).await;
+    assert!(matches!(refused, Err(StoreError::Closed)), "{refused:?}");
+    let world = world.reopened().await;
+    let outcome =
+        world.ledger.record(tenant_id, vec![usage(integration_id, "before")]).await.unwrap();
+    assert!(matches!(outcome.as_slice(), [RecordOutcome::Duplicate(_)]), "{outcome:?}");
+    world.verify().await;
+}

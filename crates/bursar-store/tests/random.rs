@@ -1,0 +1,434 @@
+//! Thousands of commands that chance chose: after all of them the sums equal the rows.
+
+#![expect(clippy::unwrap_used, reason = "a test that cannot be arranged has failed")]
+
+#[path = "support/chance.rs"]
+mod chance;
+#[path = "support/group.rs"]
+mod group;
+mod support;
+
+use std::collections::BTreeMap;
+
+use bursar_core::{
+    CallId, EntryId, Estimate, ExtendOutcome, IntegrationId, LimitSettings, Nanos, PolicyResult,
+    RecordOutcome, ReleaseOutcome, Reservation, ReserveOutcome, ReserveRequest, TenantId,
+    TenantLifecycle, Timestamp, TokenBuckets, Usage,
+};
+use bursar_store::{ControlTx, IntegrationEdit, Ledger, SqliteStore};
+use chance::Chance;
+use group::{Asked, in_one_group};
+use support::{SQLITE, World, budget, call_id, request, usage};
+
+/// A command, to be asked.
+#[derive(Clone, Debug)]
+enum Ask {
+    Record(Vec<Usage>),
+    Reserve(ReserveRequest),
+    Release(CallId, Option<IntegrationId>),
+    Extend(CallId, Option<u32>),
+    Touch(IntegrationId),
+    Sweep,
+}
+
+/// Its answer.
+#[derive(Clone, Debug, PartialEq)]
+enum Answer {
+    Record(Vec<RecordOutcome>),
+    Reserve(ReserveOutcome),
+    Release(ReleaseOutcome),
+    Extend(ExtendOutcome),
+    Done,
+}
+
+async fn answer(ledger: &Ledger, tenant_id: TenantId, ask: Ask) -> Answer {
+    match ask {
+        Ask::Record(records) => Answer::Record(ledger.record(tenant_id, records).await.unwrap()),
+        Ask::Reserve(asked) => Answer::Reserve(ledger.reserve(tenant_id, asked).await.unwrap()),
+        Ask::Release(call, only) => {
+            Answer::Release(ledger.release(tenant_id, call, only).await.unwrap())
+        }
+        Ask::Extend(call, ttl) => {
+            Answer::Extend(ledger.extend(tenant_id, call, None, ttl).await.unwrap())
+        }
+        Ask::Touch(integration_id) => {
+            ledger.touch(tenant_id, integration_id).await.unwrap();
+            Answer::Done
+        }
+        Ask::Sweep => {
+            ledger.sweep().await.unwrap();
+            Answer::Done
+        }
+    }
+}
+
+/// A tenant: two integrations on which anything is done, and a strict one.
+///
+/// On the strict one every call is reserved, and costs at most what was held for it. So by the
+/// promise of reservations its month never shows more than its limit.
+struct Tenant {
+    tenant_id: TenantId,
+    free: Vec<IntegrationId>,
+    strict: IntegrationId,
+    /// Holds of the strict integration that nothing was done with.
+    open: Vec<Reservation>,
+    /// What was sent, to be sent again.
+    sent: Vec<Usage>,
+    /// Holds of the free integrations, whatever became of them.
+    held: Vec<ReserveRequest>,
+    /// The entry of each recorded call.
+    entries: BTreeMap<String, EntryId>,
+}
+
+const STRICT_CENTS: i64 = 400;
+
+async fn tenant(world: &World, name: &'static str) -> Tenant {
+    let tenant_id = world.tenant(name).await;
+    let limits =
+        LimitSettings { budget_limit_cents: 900, token_limit_month: 40_000, rate_limit_rpm: 80 };
+    let free = vec![
+        world.integration(tenant_id, "limited", limits).await,
+        world.integration(tenant_id, "unlimited", LimitSettings::default()).await,
+    ];
+    let strict = world.integration(tenant_id, "strict", budget(STRICT_CENTS)).await;
+    Tenant {
+        tenant_id,
+        free,
+        strict,
+        open: vec![],
+        sent: vec![],
+        held: vec![],
+        entries: BTreeMap::new(),
+    }
+}
+
+impl Tenant {
+    fn ask(&mut self, chance: &mut Chance, now: Timestamp) -> Ask {
+        match chance.between(1, 100) {
+            1..=40 => {
+                let records = if chance.percent(80) { 1 } else { chance.between(2, 12) };
+                Ask::Record((0..records).map(|_| self.usage(chance, now)).collect())
+            }
+            41..=60 => Ask::Reserve(self.request(chance)),
+            61..=70 => self.settle_or_release(chance, now),
+            71..=75 => Ask::Reserve(self.strict_request(chance)),
+            76..=84 => {
+                let only = chance.percent(30).then(|| chance.one_of(&self.free));
+                Ask::Release(self.held_call(chance), only)
+            }
+            85..=92 => {
+                let ttl = chance.percent(50).then(|| chance.between(1, 7_200) as u32);
+                Ask::Extend(self.held_call(chance), ttl)
+            }
+            93..=97 => Ask::Touch(chance.one_of(&self.free)),
+            _ => Ask::Sweep,
+        }
+    }
+
+    /// Mostly one of the last calls that were held.
+    fn held_call(&self, chance: &mut Chance) -> CallId {
+        let last = self.held.get(self.held.len().saturating_sub(12)..).unwrap_or_default();
+        if last.is_empty() || chance.percent(10) {
+            return any_call(chance);
+        }
+        chance.one_of(last).call_id
+    }
+
+    fn held_or_new(&self, chance: &mut Chance) -> CallId {
+        if chance.percent(15) { self.held_call(chance) } else { any_call(chance) }
+    }
+
+    /// A record on a free integration: new, sent before, or of a call id that was used before.
+    fn usage(&mut self, chance: &mut Chance, now: Timestamp) -> Usage {
+        if !self.sent.is_empty() && chance.percent(20) {
+            return chance.one_of(&self.sent);
+        }
+        let tokens_in = chance.between(0, 900);
+        let cached = chance.between(0, tokens_in);
+        let ago = match chance.between(1, 100) {
+            1..=60 => None,
+            61..=75 => Some(chance.between(0, 70)),
+            76..=90 => Some(chance.between(0, 10 * 86_400)),
+            91..=95 => Some(chance.between(0, 200 * 86_400)),
+            _ => Some(-chance.between(0, 600)),
+        };
+        let moment = |ago: i64| Timestamp::from_micros(now.micros() - ago * 1_000_000).unwrap();
+        let policy = [PolicyResult::Allowed, PolicyResult::Warned, PolicyResult::Blocked];
+        let made = Usage {
+            session_id: chance.percent(50).then(|| "session".into()),
+            agent_id: chance.percent(60).then(|| format!("agent {}", chance.between(1, 5)).into()),
+            provider: chance.one_of(&["openai", "anthropic"]).into(),
+            model: chance.one_of(&["gpt", "claude", "small"]).into(),
+            tokens: TokenBuckets::new(tokens_in, chance.between(0, 300), cached, 0, 0).unwrap(),
+            cost: chance.percent(70).then(|| Nanos::new(chance.between(0, 70_000_001))),
+            latency_ms: chance.percent(80).then(|| chance.between(0, 60_000)),
+            policy_result: chance.one_of(&policy),
+            error_code: chance.percent(15).then(|| "failed".into()),
+            occurred_at: ago.map(moment),
+            call_id: self.held_or_new(chance),
+            ..usage(chance.one_of(&self.free), "any")
+        };
+        self.sent.push(made.clone());
+        made
+    }
+
+    fn request(&self, chance: &mut Chance) -> ReserveRequest {
+        let last = self.held.get(self.held.len().saturating_sub(12)..).unwrap_or_default();
+        if !last.is_empty() && chance.percent(10) {
+            return chance.one_of(last);
+        }
+        ReserveRequest {
+            call_id: any_call(chance),
+            estimate: Estimate::new(
+                Nanos::new(chance.between(0, 500_000_003)),
+                chance.between(0, 3_000),
+            )
+            .unwrap(),
+            ttl_seconds: chance.between(1, 900) as u32,
+            ..request(chance.one_of(&self.free), "any")
+        }
+    }
+
+    fn strict_request(&self, chance: &mut Chance) -> ReserveRequest {
+        let call = call_id(&format!("strict {}", chance.between(1, 1_000_000)));
+        let estimate =
+            Estimate::new(Nanos::new(chance.between(1, 900_000_007)), chance.between(1, 500));
+        ReserveRequest {
+            call_id: call,
+            estimate: estimate.unwrap(),
+            ttl_seconds: chance.between(1, 86_400) as u32,
+            ..request(self.strict, "any")
+        }
+    }
+
+    /// Ends a hold of the strict integration; one that is due is left to expire.
+    fn settle_or_release(&mut self, chance: &mut Chance, now: Timestamp) -> Ask {
+        self.open.retain(|held| held.expires_at > now);
+        if self.open.is_empty() {
+            return Ask::Reserve(self.strict_request(chance));
+        }
+        let place = chance.between(0, self.open.len() as i64 - 1) as usize;
+        let held = self.open.swap_remove(place);
+        let call = held.request.call_id;
+        if chance.percent(30) {
+            return Ask::Release(call, None);
+        }
+        let held = held.request.estimate.cost.get();
+        let cost = chance.percent(80).then(|| Nanos::new(chance.between(0, held)));
+        Ask::Record(vec![Usage { call_id: call, cost, ..usage(self.strict, "any") }])
+    }
+
+    /// Checks an answer against what was answered before, and remembers it.
+    fn learn(&mut self, ask: &Ask, answer: &Answer) {
+        if let (Ask::Record(records), Answer::Record(outcomes)) = (ask, answer) {
+            assert_eq!(records.len(), outcomes.len());
+            for (usage, outcome) in records.iter().zip(outcomes) {
+                let call = usage.call_id.as_str();
+                let before = self.entries.get(call).copied();
+                match outcome {
+                    RecordOutcome::Accepted(id) => {
+                        assert_eq!(before, None, "{call} was recorded before");
+                        self.entries.insert(call.to_owned(), *id);
+                    }
+                    RecordOutcome::Duplicate(id) => assert_eq!(before, Some(*id), "{call}"),
+                    RecordOutcome::Refused(_) => assert_eq!(before, None, "{call} is recorded"),
+                    RecordOutcome::Conflict => {}
+                }
+            }
+        }
+        if let Answer::Reserve(ReserveOutcome::Held(held)) = answer {
+            let call = held.request.call_id.as_str();
+            assert!(!self.entries.contains_key(call), "{call} was recorded before");
+            if held.request.integration_id == self.strict {
+                self.open.push(held.clone());
+            } else {
+                self.held.push(held.request.clone());
+            }
+        }
+    }
+}
+
+/// One of few call ids, so that they meet again and again.
+fn any_call(chance: &mut Chance) -> CallId {
+    call_id(&format!("call {}", chance.between(1, 1_500)))
+}
+
+/// A change of limits, names and states of what is not strict.
+async fn change(world: &World, tenant: &Tenant, chance: &mut Chance) {
+    let integration_id = chance.one_of(&tenant.free);
+    let tenant_id = tenant.tenant_id;
+    match chance.between(1, 10) {
+        1..=4 => {
+            let edit = IntegrationEdit {
+                budget_limit_cents: Some(chance.one_of(&[0, 300, 20_000])),
+                rate_limit_rpm: Some(chance.one_of(&[0, 5, 100])),
+                ..IntegrationEdit::default()
+            };
+            let update = world.control(tenant_id, move |control| {
+                control.update_integration(integration_id, edit.clone())
+            });
+            // A suspended tenant changes nothing; that is an answer as good as any.
+            let _ = update.await.unwrap();
+        }
+        5 => {
+            let disable = world
+                .control(tenant_id, move |control| control.disable_integration(integration_id));
+            let _ = disable.await.unwrap();
+        }
+        6..=8 => {
+            let enable =
+                world.control(tenant_id, move |control| control.enable_integration(integration_id));
+            let _ = enable.await.unwrap();
+        }
+        to => {
+            let lifecycle =
+                if to == 9 { TenantLifecycle::Suspended } else { TenantLifecycle::Active };
+            let lead = move |tx: &mut dyn ControlTx| {
+                let mut row = tx.tenant(tenant_id)?.unwrap();
+                row.lifecycle = lifecycle;
+                tx.put_tenant(&row)
+            };
+            world.ledger.change(tenant_id, lead).await.unwrap();
+        }
+    }
+}
+
+async fn assert_strict(world: &World, tenants: &[Tenant]) {
+    let now = world.store.now();
+    for tenant in tenants {
+        let (tenant_id, strict) = (tenant.tenant_id, tenant.strict);
+        let counter = world.store.counter(tenant_id, strict, now.month()).await.unwrap();
+        let counted = counter.used.cost.checked_add(counter.held.cost).unwrap();
+        assert!(counted <= support::cents(STRICT_CENTS), "{counted:?}");
+        assert!(counter.held.cost >= Nanos::ZERO, "{counter:?}");
+    }
+}
+
+/// Plays so many groups; everything that was answered.
+async fn play(seed: u64, groups: usize) -> Vec<Answer> {
+    let mut chance = Chance::new(seed);
+    let mut world = World::new(SQLITE);
+    let mut tenants = Vec::new();
+    for name in ["one", "two", "three"] {
+        tenants.push(tenant(&world, name).await);
+    }
+    let mut answers = Vec::new();
+    for group in 0..groups {
+        world.clock.advance(match chance.between(1, 100) {
+            1..=60 => chance.between(0, 2),
+            61..=90 => chance.between(1, 100),
+            91..=97 => chance.between(1, 36_000),
+            _ => chance.between(1, 20 * 86_400),
+        } as u32);
+        let now = world.store.now();
+        let size = if chance.percent(90) { chance.between(1, 30) } else { chance.between(30, 120) };
+        let mut asks = Vec::new();
+        for _ in 0..size {
+            let index = chance.between(0, tenants.len() as i64 - 1) as usize;
+            if let Some(tenant) = tenants.get_mut(index) {
+                asks.push((index, tenant.tenant_id, tenant.ask(&mut chance, now)));
+            }
+        }
+        let asked = asks.iter().map(|(_, tenant_id, ask)| {
+            Box::pin(answer(&world.ledger, *tenant_id, ask.clone())) as Asked<'_, Answer>
+        });
+        let first = asks.iter().map(|(_, tenant_id, _)| *tenant_id).next().unwrap();
+        let answered = in_one_group(&world.ledger, first, asked.collect()).await;
+        // Records go before admissions, so whoever recorded must be learnt of last.
+        let (facts, admissions): (Vec<_>, Vec<_>) = asks
+            .iter()
+            .zip(&answered)
+            .partition(|((_, _, ask), _)| !matches!(ask, Ask::Reserve(_)));
+        for ((index, _, ask), answer) in facts.into_iter().chain(admissions) {
+            if let Some(tenant) = tenants.get_mut(*index) {
+                tenant.learn(ask, answer);
+            }
+        }
+        answers.extend(answered);
+        assert_strict(&world, &tenants).await;
+        if chance.percent(15) {
+            let index = chance.between(0, tenants.len() as i64 - 1) as usize;
+            if let Some(tenant) = tenants.get(index) {
+                change(&world, tenant, &mut chance).await;
+            }
+        }
+        if chance.percent(4) {
+            world = world.reopened().await;
+        }
+        if group % 12 == 0 {
+            world.verify().await;
+        }
+    }
+    world.verify().await;
+    world.reopened().await.verify().await;
+    answers
+}
+
+#[tokio::test]
+async fn after_thousands_of_commands_the_sums_equal_the_rows() {
+    let answers = play(0x00b5_51e1, 300).await;
+    // Chance must have reached everything, or nothing is shown.
+    let count = |of: fn(&Answer) -> bool| answers.iter().filter(|answer| of(answer)).count();
+    let is_strict = |held: &Reservation| held.request.call_id.as_str().starts_with("strict");
+    let strict = answers.iter().filter(
+        |one| matches!(one, Answer::Reserve(ReserveOutcome::Held(held)) if is_strict(held)),
+    );
+    let seen = [
+        ("commands", 4_000, answers.len()),
+        ("strict holds", 100, strict.count()),
+        ("holds", 300, count(|one| matches!(one, Answer::Reserve(ReserveOutcome::Held(_))))),
+        ("replays", 10, count(|one| matches!(one, Answer::Reserve(ReserveOutcome::Replayed(_))))),
+        ("refusals", 100, count(|one| matches!(one, Answer::Reserve(ReserveOutcome::Refused(_))))),
+        ("releases", 50, count(|one| matches!(one, Answer::Release(ReleaseOutcome::Released(_))))),
+        ("expiries", 10, count(|one| matches!(one, Answer::Release(ReleaseOutcome::Expired(_))))),
+        ("settled", 10, count(|one| matches!(one, Answer::Release(ReleaseOutcome::Settled)))),
+        ("renewals", 50, count(|one| matches!(one, Answer::Extend(ExtendOutcome::Extended(_))))),
+        ("entries", 1_000, count(has_accepted)),
+    ];
+    for (what, least, times) in seen {
+        assert!(times >= least, "{what}: {times} in {seen:?}");
+    }
+}
+
+fn has_accepted(answer: &Answer) -> bool {
+    match answer {
+        Answer::Record(outcomes) => {
+            outcomes.iter().any(|outcome| matches!(outcome, RecordOutcome::Accepted(_)))
+        }
+        Answer::Reserve(_) | Answer::Release(_) | Answer::Extend(_) | Answer::Done => false,
+    }
+}
+
+#[tokio::test]
+async fn other_commands_leave_equal_sums_as_well() {
+    for seed in [2, 3] {
+        play(seed, 120).await;
+    }
+}
+
+#[tokio::test]
+async fn the_same_commands_are_answered_the_same_way() {
+    assert_eq!(play(4, 40).await, play(4, 40).await);
+}
+
+#[tokio::test]
+async fn verifying_finds_a_figure_that_was_changed() {
+    for tampered in [
+        "update counters set used_tokens = used_tokens + 1",
+        "update counters set held_calls = held_calls + 1",
+        "update rollups set cost_nanos = cost_nanos + 1 where grain = 2",
+        "delete from rollups where grain = 1",
+        "update usage_entries set tokens_in = tokens_in + 1",
+        "update calls set entry_id = null",
+        "delete from counters",
+    ] {
+        let world = World::new(SQLITE);
+        let tenant_id = world.tenant("tenant").await;
+        let integration_id = world.integration(tenant_id, "integration", budget(100)).await;
+        world.ledger.record(tenant_id, vec![usage(integration_id, "call")]).await.unwrap();
+        world.verify().await;
+        rusqlite::Connection::open(world.path()).unwrap().execute_batch(tampered).unwrap();
+        let verified = SqliteStore::verify(&world.path()).unwrap().unwrap();
+        assert!(verified.differences > 0, "{tampered}");
+    }
+}

@@ -1,0 +1,198 @@
+//! A lane in which one call fails, when and how the test says.
+
+use std::sync::{Arc, Mutex};
+
+use bursar_core::{ApiKeyId, Book, IntegrationId, IntegrationKeyId, TenantId, Timestamp};
+use bursar_store::{
+    ApiKeyRow, AuditRow, Cause, ControlTx, IntegrationKeyRow, IntegrationRow, Lane, StoreError,
+    TenantRow, Wanted,
+};
+
+/// How a call fails.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Fault {
+    /// It is not made: the database does not answer.
+    Unavailable,
+    /// It is not made: the database refuses it for what it says.
+    Refused,
+    /// It is made, and its answer is lost.
+    AnswerLost,
+    /// It is made, and refused for what it says all the same.
+    RefusedLate,
+    /// It is not made, and may be tried again at once.
+    Again,
+}
+
+impl Fault {
+    fn error(self) -> StoreError {
+        let cause: Cause = Arc::new(std::io::Error::other("a fault of the test"));
+        match self {
+            Self::Unavailable | Self::AnswerLost => StoreError::Unavailable(cause),
+            Self::Refused | Self::RefusedLate => StoreError::Statement(cause),
+            Self::Again => StoreError::Again(cause),
+        }
+    }
+
+    const fn is_made(self) -> bool {
+        match self {
+            Self::Unavailable | Self::Refused | Self::Again => false,
+            Self::AnswerLost | Self::RefusedLate => true,
+        }
+    }
+}
+
+/// Which call fails next, shared between the test and its lane.
+#[derive(Clone, Default)]
+pub(crate) struct Faults(Arc<Mutex<Option<(usize, Fault)>>>);
+
+impl Faults {
+    /// Lets the `nth` call from now on fail, counted from 1.
+    pub(crate) fn arm(&self, nth: usize, fault: Fault) {
+        self.set(Some((nth, fault)));
+    }
+
+    /// Lets every further call through; whether the fault had not been met yet.
+    pub(crate) fn disarm(&self) -> bool {
+        self.set(None).is_some()
+    }
+
+    fn set(&self, next: Option<(usize, Fault)>) -> Option<(usize, Fault)> {
+        let mut state = self.0.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        std::mem::replace(&mut state, next)
+    }
+
+    fn next(&self) -> Option<Fault> {
+        let mut state = self.0.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        let (left, fault) = (*state)?;
+        *state = (left > 1).then_some((left - 1, fault));
+        (left <= 1).then_some(fault)
+    }
+}
+
+/// Passes every call on, but for the one that is to fail.
+pub(crate) struct FaultyLane {
+    inner: Box<dyn Lane>,
+    faults: Faults,
+}
+
+impl FaultyLane {
+    pub(crate) fn new(inner: Box<dyn Lane>, faults: Faults) -> Self {
+        Self { inner, faults }
+    }
+
+    fn pass<T>(
+        &mut self,
+        call: impl FnOnce(&mut dyn Lane) -> Result<T, StoreError>,
+    ) -> Result<T, StoreError> {
+        let Some(fault) = self.faults.next() else { return call(self.inner.as_mut()) };
+        if fault.is_made() {
+            call(self.inner.as_mut())?;
+        }
+        Err(fault.error())
+    }
+}
+
+impl Lane for FaultyLane {
+    fn due(&mut self, limit: usize) -> Result<Vec<(TenantId, IntegrationId)>, StoreError> {
+        self.pass(|lane| lane.due(limit))
+    }
+
+    fn begin(&mut self) -> Result<(), StoreError> {
+        self.pass(|lane| lane.begin())
+    }
+
+    fn load<'a>(&mut self, wanted: &Wanted<'a>) -> Result<Book<'a>, StoreError> {
+        self.pass(|lane| lane.load(wanted))
+    }
+
+    fn save(&mut self, book: Book<'_>) -> Result<(), StoreError> {
+        self.pass(|lane| lane.save(book))
+    }
+
+    /// A commit that was made is never refused afterwards: its only other answer is none at all.
+    fn commit(&mut self) -> Result<(), StoreError> {
+        match self.faults.next() {
+            None => self.inner.commit(),
+            Some(fault) if fault.is_made() => {
+                self.inner.commit()?;
+                Err(Fault::AnswerLost.error())
+            }
+            Some(fault) => Err(fault.error()),
+        }
+    }
+
+    fn rollback(&mut self) {
+        self.inner.rollback();
+    }
+
+    fn idle(&mut self) {
+        self.inner.idle();
+    }
+}
+
+impl ControlTx for FaultyLane {
+    fn now(&self) -> Timestamp {
+        self.inner.now()
+    }
+
+    fn allot(&mut self, count: usize) -> Result<i64, StoreError> {
+        self.pass(|lane| lane.allot(count))
+    }
+
+    fn tenant(&mut self, tenant_id: TenantId) -> Result<Option<TenantRow>, StoreError> {
+        self.pass(|lane| lane.tenant(tenant_id))
+    }
+
+    fn put_tenant(&mut self, row: &TenantRow) -> Result<(), StoreError> {
+        self.pass(|lane| lane.put_tenant(row))
+    }
+
+    fn integration(
+        &mut self,
+        tenant_id: TenantId,
+        integration_id: IntegrationId,
+    ) -> Result<Option<IntegrationRow>, StoreError> {
+        self.pass(|lane| lane.integration(tenant_id, integration_id))
+    }
+
+    fn integration_named(
+        &mut self,
+        tenant_id: TenantId,
+        name: &str,
+    ) -> Result<Option<IntegrationId>, StoreError> {
+        self.pass(|lane| lane.integration_named(tenant_id, name))
+    }
+
+    fn put_integration(&mut self, row: &IntegrationRow) -> Result<(), StoreError> {
+        self.pass(|lane| lane.put_integration(row))
+    }
+
+    fn api_key(
+        &mut self,
+        tenant_id: TenantId,
+        api_key_id: ApiKeyId,
+    ) -> Result<Option<ApiKeyRow>, StoreError> {
+        self.pass(|lane| lane.api_key(tenant_id, api_key_id))
+    }
+
+    fn put_api_key(&mut self, row: &ApiKeyRow) -> Result<(), StoreError> {
+        self.pass(|lane| lane.put_api_key(row))
+    }
+
+    fn integration_key(
+        &mut self,
+        tenant_id: TenantId,
+        integration_id: IntegrationId,
+        integration_key_id: IntegrationKeyId,
+    ) -> Result<Option<IntegrationKeyRow>, StoreError> {
+        self.pass(|lane| lane.integration_key(tenant_id, integration_id, integration_key_id))
+    }
+
+    fn put_integration_key(&mut self, row: &IntegrationKeyRow) -> Result<(), StoreError> {
+        self.pass(|lane| lane.put_integration_key(row))
+    }
+
+    fn put_audit(&mut self, row: &AuditRow) -> Result<(), StoreError> {
+        self.pass(|lane| lane.put_audit(row))
+    }
+}

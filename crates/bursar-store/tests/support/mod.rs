@@ -1,0 +1,244 @@
+//! A store in a folder of its own, a clock that the test owns, and values ready to be changed.
+
+#![expect(clippy::unwrap_used, reason = "a test that cannot be arranged has failed")]
+
+mod recount;
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
+
+use bursar_core::{
+    CallId, CostBasis, Day, Estimate, IntegrationId, LimitSettings, NANOS_PER_CENT, Nanos,
+    PolicyResult, ReserveRequest, TenantId, Timestamp, TokenBuckets, Usage,
+};
+use bursar_store::{
+    Actor, Changed, Clock, Control, IntegrationDraft, Lane, Ledger, SqliteStore, Store,
+};
+use tempfile::TempDir;
+
+use recount::Recount;
+
+/// Opens a database that lies in, or is named by, a path.
+type Open = fn(&Path, Clock) -> (Arc<dyn Store>, Box<dyn Lane>);
+
+/// What the tests must know of a database.
+#[derive(Clone, Copy)]
+pub(crate) struct Database {
+    open: Open,
+    /// Adds the stored rows up again, and fails when a stored sum says something else.
+    recount: fn(&Path) -> Recount,
+}
+
+pub(crate) const SQLITE: Database =
+    Database { open: open_sqlite, recount: recount::recount_sqlite };
+
+fn open_sqlite(path: &Path, clock: Clock) -> (Arc<dyn Store>, Box<dyn Lane>) {
+    let (store, lane) = SqliteStore::open(path, clock, "fingerprint").unwrap();
+    (store, lane)
+}
+
+/// The time, as the test says it is.
+#[derive(Clone)]
+pub(crate) struct TestClock(Arc<AtomicI64>);
+
+impl TestClock {
+    pub(crate) fn set(&self, at: Timestamp) {
+        self.0.store(at.micros(), Ordering::SeqCst);
+    }
+
+    pub(crate) fn advance(&self, seconds: u32) {
+        self.set(self.now().plus_seconds(seconds));
+    }
+
+    pub(crate) fn now(&self) -> Timestamp {
+        Timestamp::from_micros(self.0.load(Ordering::SeqCst)).unwrap()
+    }
+
+    fn reader(&self) -> Clock {
+        let clock = self.clone();
+        Arc::new(move || clock.now())
+    }
+}
+
+/// What stands between a database's lane and the ledger.
+type Wrap = Arc<dyn Fn(Box<dyn Lane>) -> Box<dyn Lane> + Send + Sync>;
+
+/// An open store with its ledger.
+pub(crate) struct World {
+    pub(crate) clock: TestClock,
+    pub(crate) store: Arc<dyn Store>,
+    pub(crate) ledger: Ledger,
+    database: Database,
+    wrap: Wrap,
+    folder: TempDir,
+}
+
+impl World {
+    /// A new, empty store; it is the morning of 14 March 2026.
+    pub(crate) fn new(database: Database) -> Self {
+        Self::wrapped(database, Arc::new(|lane| lane))
+    }
+
+    /// A new store whose lane goes through `wrap`, each time it is opened.
+    pub(crate) fn wrapped(database: Database, wrap: Wrap) -> Self {
+        let start = day(2026, 3, 14).plus_seconds(9 * 3_600 + 26 * 60 + 53);
+        let clock = TestClock(Arc::new(AtomicI64::new(start.micros())));
+        Self::open(tempfile::tempdir().unwrap(), clock, database, wrap)
+    }
+
+    fn open(folder: TempDir, clock: TestClock, database: Database, wrap: Wrap) -> Self {
+        let (store, lane) = (database.open)(&path_in(&folder), clock.reader());
+        let ledger = Ledger::start(wrap(lane)).unwrap();
+        Self { clock, store, ledger, database, wrap, folder }
+    }
+
+    /// The same store after the process ended and started again.
+    pub(crate) async fn reopened(self) -> Self {
+        let Self { clock, store, ledger, database, wrap, folder } = self;
+        ledger.close().await;
+        drop((store, ledger));
+        Self::open(folder, clock, database, wrap)
+    }
+
+    /// Where the database lies.
+    pub(crate) fn path(&self) -> PathBuf {
+        path_in(&self.folder)
+    }
+
+    /// Makes a tenant.
+    pub(crate) async fn tenant(&self, name: &'static str) -> TenantId {
+        let any = TenantId::from_number(1).unwrap();
+        let made =
+            self.ledger.change(any, move |tx| Control::create_tenant(tx, &actor(), name)).await;
+        made.unwrap().tenant_id
+    }
+
+    /// Makes an integration and enables it.
+    pub(crate) async fn integration(
+        &self,
+        tenant_id: TenantId,
+        name: &str,
+        limits: LimitSettings,
+    ) -> IntegrationId {
+        let draft = draft(name, limits);
+        let made = self.control(tenant_id, move |control| {
+            let integration = control.create_integration(draft.clone())?;
+            let Ok(row) = integration else { return Ok(integration) };
+            control.enable_integration(row.integration_id)
+        });
+        made.await.unwrap().unwrap().integration_id
+    }
+
+    /// Runs a change of the control plane.
+    pub(crate) async fn control<T: Send + 'static>(
+        &self,
+        tenant_id: TenantId,
+        mut change: impl FnMut(&mut Control<'_>) -> Changed<T> + Send + 'static,
+    ) -> Changed<T> {
+        let run = move |tx: &mut dyn bursar_store::ControlTx| {
+            change(&mut Control::new(tx, &actor(), tenant_id))
+        };
+        self.ledger.change(tenant_id, run).await
+    }
+
+    /// Compares every stored sum, and every account as readers see it, with the rows.
+    pub(crate) async fn verify(&self) {
+        let recount = (self.database.recount)(&self.path());
+        for &(tenant_id, integration_id) in &recount.integrations {
+            self.ledger.touch(tenant_id, integration_id).await.unwrap();
+            let standing = self.store.standing(tenant_id, integration_id).await.unwrap().unwrap();
+            let (account, now) = (standing.account, standing.now);
+            let counter = account.counter(now.month()).unwrap();
+            let key = (tenant_id, integration_id);
+            assert_eq!(counter.used, recount.used(key, now.month()), "used by {key:?}");
+            assert_eq!(counter.held, recount.held(key, now), "held by {key:?}");
+            let rate = account.rate.current(now.second());
+            assert_eq!(rate, recount.rate(key, now.second()), "rate of {key:?}");
+            for month in recount.months(key) {
+                let stored = self.store.counter(tenant_id, integration_id, month).await.unwrap();
+                assert_eq!(stored.used, recount.used(key, month), "used by {key:?} in {month}");
+            }
+        }
+        // Touching expired what was due, which must have kept the sums right as well.
+        (self.database.recount)(&self.path());
+        let verified = SqliteStore::verify(&self.path()).unwrap().unwrap();
+        assert_eq!(verified.differences, 0, "{:?}", verified.told);
+    }
+}
+
+fn path_in(folder: &TempDir) -> PathBuf {
+    folder.path().join("bursar.db")
+}
+
+/// Who does everything here.
+pub(crate) fn actor() -> Actor {
+    Actor {
+        actor_type: "founder",
+        actor_id: "operator".to_owned(),
+        request_id: "request-1".to_owned(),
+    }
+}
+
+/// An integration of OpenAI with these limits.
+pub(crate) fn draft(name: &str, limits: LimitSettings) -> IntegrationDraft {
+    IntegrationDraft {
+        name: name.to_owned(),
+        provider_type: "openai".to_owned(),
+        credential_ref: Some("env://CUS_CRED_A".to_owned()),
+        config: r#"{"base_url":"https://api.example.com/v1"}"#.to_owned(),
+        origin: Some("https://api.example.com:443".to_owned()),
+        default_model: Some("gpt".to_owned()),
+        limits,
+        cost_basis: CostBasis::Reported,
+    }
+}
+
+/// A monthly budget and nothing else.
+pub(crate) fn budget(cents: i64) -> LimitSettings {
+    LimitSettings { budget_limit_cents: cents, ..LimitSettings::default() }
+}
+
+pub(crate) fn call_id(text: &str) -> CallId {
+    CallId::new(text).unwrap()
+}
+
+pub(crate) fn cents(cents: i64) -> Nanos {
+    Nanos::new(cents * NANOS_PER_CENT)
+}
+
+/// The first instant of a day.
+pub(crate) fn day(year: i32, month: u8, day: u8) -> Timestamp {
+    Day::from_civil(year, month, day).unwrap().start()
+}
+
+/// A record of 10 + 20 tokens and one cent.
+pub(crate) fn usage(integration_id: IntegrationId, call: &str) -> Usage {
+    Usage {
+        integration_id,
+        call_id: call_id(call),
+        session_id: None,
+        agent_id: None,
+        provider: "openai".into(),
+        model: "gpt".into(),
+        tokens: TokenBuckets::new(10, 20, 0, 0, 0).unwrap(),
+        cost: Some(cents(1)),
+        latency_ms: None,
+        policy_result: PolicyResult::Allowed,
+        error_code: None,
+        error_message: None,
+        metadata: None,
+        occurred_at: None,
+    }
+}
+
+/// A request for 10 cents and 100 tokens, for ten minutes.
+pub(crate) fn request(integration_id: IntegrationId, call: &str) -> ReserveRequest {
+    ReserveRequest {
+        integration_id,
+        call_id: call_id(call),
+        estimate: Estimate::new(cents(10), 100).unwrap(),
+        model: None,
+        ttl_seconds: 600,
+    }
+}

@@ -1,0 +1,365 @@
+//! What the stored rows add up to, computed a second time and without the code under test.
+
+#![expect(clippy::unwrap_used, reason = "what cannot be read has failed the test")]
+#![expect(clippy::indexing_slicing, reason = "the columns and figures are counted here")]
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+
+use bursar_core::{IntegrationId, Month, Nanos, TenantId, Timestamp, Totals};
+use bursar_store::{LATENCY_BOUNDS_MS, LATENCY_BUCKETS, OTHER, call_key};
+use rusqlite::{Connection, OpenFlags, Row};
+
+use super::call_id;
+
+/// An integration of a tenant.
+pub(crate) type Owned = (TenantId, IntegrationId);
+
+/// The sums of the rows, by integration.
+pub(crate) struct Recount {
+    pub(crate) integrations: Vec<Owned>,
+    used: BTreeMap<(Owned, Month), Totals>,
+    /// The reservations stored as open: the month they count in, what they hold, and until when.
+    open: Vec<(Owned, Month, Totals, Timestamp)>,
+    /// The calls that count in the rate, by second.
+    seconds: BTreeMap<Owned, BTreeMap<i64, i64>>,
+}
+
+impl Recount {
+    pub(crate) fn used(&self, key: Owned, month: Month) -> Totals {
+        self.used.get(&(key, month)).copied().unwrap_or_default()
+    }
+
+    /// What counts as held at `now` in its month: a hold that is due does not, swept or not.
+    pub(crate) fn held(&self, key: Owned, now: Timestamp) -> Totals {
+        let open = self.open.iter().filter(|(owner, month, _, expires_at)| {
+            *owner == key && *month == now.month() && *expires_at > now
+        });
+        open.fold(Totals::default(), |sum, (_, _, amount, _)| sum.plus(*amount).unwrap())
+    }
+
+    pub(crate) fn rate(&self, key: Owned, second: i64) -> i64 {
+        let seconds = self.seconds.get(&key).into_iter().flatten();
+        seconds.filter(|(at, _)| **at > second - 60).map(|(_, calls)| calls).sum()
+    }
+
+    pub(crate) fn months(&self, key: Owned) -> Vec<Month> {
+        self.used.keys().filter(|(owner, _)| *owner == key).map(|(_, month)| *month).collect()
+    }
+}
+
+struct Entry {
+    entry_id: i64,
+    owner: Owned,
+    is_call: i64,
+    call_id: String,
+    agent_id: Option<String>,
+    provider: String,
+    model: String,
+    /// In, out, cache read, cache write, reasoning.
+    tokens: [i64; 5],
+    cost_nanos: i64,
+    unpriced: bool,
+    latency_ms: Option<i64>,
+    blocked: bool,
+    failed: bool,
+    occurred_at: Timestamp,
+    created_at: Timestamp,
+}
+
+struct Call {
+    entry_id: Option<i64>,
+    /// State, integration, amount, reserved, expires, ended.
+    reservation: Option<(i64, Owned, Totals, Timestamp, Timestamp, Option<Timestamp>)>,
+}
+
+const OPEN: i64 = 1;
+const SETTLED: i64 = 2;
+const RELEASED: i64 = 3;
+const EXPIRED: i64 = 4;
+
+const ENTRIES: &str = "select entry_id, tenant_id, integration_id, kind, call_id, agent_id, \
+     provider, model, tokens_in, tokens_out, tokens_cache_read, tokens_cache_write, \
+     tokens_reasoning, cost_nanos, cost_source, latency_ms, policy_result, error_code, \
+     occurred_at, created_at from usage_entries order by entry_id";
+const CALLS: &str = "select tenant_id, call_key, entry_id, reservation_state, integration_id, \
+     estimated_cost_nanos, estimated_tokens, reserved_at, expires_at, ended_at, call_id from calls";
+const COUNTERS: &str = "select tenant_id, scope_id, month, used_cost_nanos, used_tokens, \
+     used_calls, held_cost_nanos, held_tokens, held_calls from counters where scope_kind = 1";
+const RATES: &str =
+    "select tenant_id, scope_id, slot, second, calls from rate_slots where scope_kind = 1";
+const ROLLUPS: &str = "select tenant_id, integration_id, grain, start, provider, label, calls, \
+     succeeded, errors, blocked, unpriced, tokens_in, tokens_out, tokens_cache_read, \
+     tokens_cache_write, tokens_reasoning, cost_nanos, latency_calls, latency_sum_ms, latency_00, \
+     latency_01, latency_02, latency_03, latency_04, latency_05, latency_06, latency_07, \
+     latency_08, latency_09, latency_10, latency_11, latency_12, latency_13, latency_14, \
+     latency_15 from rollups";
+/// The figures of a rollup after its key of six columns.
+const FIGURES: usize = 13 + LATENCY_BUCKETS;
+
+/// Adds the rows of a file up and compares them with every sum that is stored there.
+pub(crate) fn recount_sqlite(path: &Path) -> Recount {
+    let db = Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_ONLY).unwrap();
+    // One transaction, so that rows and sums are of the same instant.
+    db.execute_batch("begin").unwrap();
+    let integrity: String = db.query_row("pragma integrity_check", [], |row| row.get(0)).unwrap();
+    assert_eq!(integrity, "ok");
+    assert!(all(&db, "pragma foreign_key_check", |_| ()).is_empty(), "a row without its owner");
+
+    let integrations =
+        all(&db, "select tenant_id, integration_id from integrations", |row| owner(row, 0, 1));
+    let entries = all(&db, ENTRIES, entry);
+    let calls = calls(&db);
+    check_calls(&entries, &calls);
+    let used = used(&entries);
+    let open = open(&calls);
+    check_counters(&db, &used, &open);
+    let seconds = seconds(&entries, &calls);
+    check_rates(&db, &seconds);
+    check_rollups(&db, &entries);
+    Recount { integrations, used, open, seconds }
+}
+
+fn all<T>(db: &Connection, sql: &str, mut read: impl FnMut(&Row<'_>) -> T) -> Vec<T> {
+    let mut statement = db.prepare(sql).unwrap();
+    let rows = statement.query_map([], |row| Ok(read(row))).unwrap();
+    rows.map(Result::unwrap).collect()
+}
+
+fn owner(row: &Row<'_>, tenant: usize, integration: usize) -> Owned {
+    let tenant_id = TenantId::from_number(row.get(tenant).unwrap()).unwrap();
+    (tenant_id, IntegrationId::from_number(row.get(integration).unwrap()).unwrap())
+}
+
+fn instant(row: &Row<'_>, at: usize) -> Timestamp {
+    Timestamp::from_micros(row.get(at).unwrap()).unwrap()
+}
+
+fn entry(row: &Row<'_>) -> Entry {
+    Entry {
+        entry_id: row.get(0).unwrap(),
+        owner: owner(row, 1, 2),
+        is_call: i64::from(row.get::<_, i64>(3).unwrap() == 1),
+        call_id: row.get(4).unwrap(),
+        agent_id: row.get(5).unwrap(),
+        provider: row.get(6).unwrap(),
+        model: row.get(7).unwrap(),
+        tokens: std::array::from_fn(|bucket| row.get(8 + bucket).unwrap()),
+        cost_nanos: row.get(13).unwrap(),
+        unpriced: row.get::<_, i64>(14).unwrap() == 4,
+        latency_ms: row.get(15).unwrap(),
+        blocked: row.get::<_, i64>(16).unwrap() == 3,
+        failed: row.get::<_, Option<String>>(17).unwrap().is_some(),
+        occurred_at: instant(row, 18),
+        created_at: instant(row, 19),
+    }
+}
+
+fn calls(db: &Connection) -> BTreeMap<(TenantId, u128), Call> {
+    let rows = all(db, CALLS, |row| {
+        let tenant_id = TenantId::from_number(row.get(0).unwrap()).unwrap();
+        let key = u128::from_be_bytes(row.get(1).unwrap());
+        let state: Option<i64> = row.get(3).unwrap();
+        let reservation = state.map(|state| {
+            let text: String = row.get(10).unwrap();
+            assert_eq!(call_key(tenant_id, &call_id(&text)).0, key, "the key of {text}");
+            let amount = Totals {
+                cost: Nanos::new(row.get(5).unwrap()),
+                tokens: row.get(6).unwrap(),
+                calls: 1,
+            };
+            let ended_at: Option<i64> = row.get(9).unwrap();
+            let ended_at = ended_at.map(|micros| Timestamp::from_micros(micros).unwrap());
+            (state, owner(row, 0, 4), amount, instant(row, 7), instant(row, 8), ended_at)
+        });
+        ((tenant_id, key), Call { entry_id: row.get(2).unwrap(), reservation })
+    });
+    rows.into_iter().collect()
+}
+
+/// One entry a call id, and every reservation in a state that its row bears out.
+fn check_calls(entries: &[Entry], calls: &BTreeMap<(TenantId, u128), Call>) {
+    let mut recorded = BTreeMap::new();
+    for entry in entries.iter().filter(|entry| entry.is_call == 1) {
+        let key = (entry.owner.0, call_key(entry.owner.0, &call_id(&entry.call_id)).0);
+        let before = recorded.insert(key, entry);
+        assert!(before.is_none(), "two entries of call {}", entry.call_id);
+        let linked = calls.get(&key).and_then(|call| call.entry_id);
+        assert_eq!(linked, Some(entry.entry_id), "the entry of call {}", entry.call_id);
+    }
+    for (key, call) in calls {
+        let entry = recorded.get(key);
+        assert_eq!(call.entry_id, entry.map(|entry| entry.entry_id), "an entry that is not there");
+        let Some((state, owner, _, reserved_at, expires_at, ended_at)) = call.reservation else {
+            assert!(entry.is_some(), "a call id that nothing uses was not given back");
+            continue;
+        };
+        let bears_out = match state {
+            OPEN => entry.is_none() && ended_at.is_none(),
+            SETTLED => {
+                ended_at.is_some_and(|at| at < expires_at)
+                    && entry.is_some_and(|entry| entry.owner == owner)
+            }
+            RELEASED => ended_at.is_some_and(|at| at < expires_at && at >= reserved_at),
+            EXPIRED => ended_at == Some(expires_at),
+            _ => false,
+        };
+        assert!(bears_out, "a reservation in state {state}, ended {ended_at:?}");
+    }
+}
+
+fn used(entries: &[Entry]) -> BTreeMap<(Owned, Month), Totals> {
+    let mut used: BTreeMap<(Owned, Month), Totals> = BTreeMap::new();
+    for entry in entries {
+        let amount = Totals {
+            cost: Nanos::new(entry.cost_nanos),
+            tokens: entry.tokens[0] + entry.tokens[1],
+            calls: entry.is_call,
+        };
+        let sum = used.entry((entry.owner, entry.occurred_at.month())).or_default();
+        *sum = sum.plus(amount).unwrap();
+    }
+    used
+}
+
+fn open(calls: &BTreeMap<(TenantId, u128), Call>) -> Vec<(Owned, Month, Totals, Timestamp)> {
+    let reservations = calls.values().filter_map(|call| call.reservation);
+    let open = reservations.filter(|(state, ..)| *state == OPEN);
+    open.map(|(_, owner, amount, reserved_at, expires_at, _)| {
+        (owner, reserved_at.month(), amount, expires_at)
+    })
+    .collect()
+}
+
+fn check_counters(
+    db: &Connection,
+    used: &BTreeMap<(Owned, Month), Totals>,
+    open: &[(Owned, Month, Totals, Timestamp)],
+) {
+    let mut expected: BTreeMap<(Owned, i32), (Totals, Totals)> = BTreeMap::new();
+    for ((owner, month), amount) in used {
+        expected.entry((*owner, month.number())).or_default().0 = *amount;
+    }
+    for (owner, month, amount, _) in open {
+        let held = &mut expected.entry((*owner, month.number())).or_default().1;
+        *held = held.plus(*amount).unwrap();
+    }
+    let totals = |row: &Row<'_>, at: usize| Totals {
+        cost: Nanos::new(row.get(at).unwrap()),
+        tokens: row.get(at + 1).unwrap(),
+        calls: row.get(at + 2).unwrap(),
+    };
+    let rows = all(db, COUNTERS, |row| {
+        ((owner(row, 0, 1), row.get(2).unwrap()), (totals(row, 3), totals(row, 6)))
+    });
+    // A month in which everything was given back has a row of zeros; none is as good.
+    let stored = rows.into_iter().filter(|(_, sums)| *sums != Default::default()).collect();
+    expected.retain(|_, sums| *sums != Default::default());
+    assert_eq!(expected, stored, "counters (left) as the rows add up, (right) as stored");
+}
+
+/// A call counts once in its integration: when it was reserved there, else when it was recorded
+/// there, fresh and not blocked.
+fn seconds(
+    entries: &[Entry],
+    calls: &BTreeMap<(TenantId, u128), Call>,
+) -> BTreeMap<Owned, BTreeMap<i64, i64>> {
+    let mut seconds: BTreeMap<Owned, BTreeMap<i64, i64>> = BTreeMap::new();
+    let mut add = |owner, second| {
+        *seconds.entry(owner).or_default().entry(second).or_default() += 1;
+    };
+    let mut reserved = BTreeSet::new();
+    for (key, call) in calls {
+        if let Some((_, owner, _, reserved_at, ..)) = call.reservation {
+            reserved.insert((*key, owner));
+            add(owner, reserved_at.second());
+        }
+    }
+    for entry in entries.iter().filter(|entry| entry.is_call == 1 && !entry.blocked) {
+        let key = (entry.owner.0, call_key(entry.owner.0, &call_id(&entry.call_id)).0);
+        let fresh = entry.occurred_at.second() > entry.created_at.second() - 60;
+        if fresh && !reserved.contains(&(key, entry.owner)) {
+            add(entry.owner, entry.occurred_at.min(entry.created_at).second());
+        }
+    }
+    seconds
+}
+
+/// A slot keeps the latest of the seconds that fall into it.
+fn check_rates(db: &Connection, seconds: &BTreeMap<Owned, BTreeMap<i64, i64>>) {
+    let mut expected: BTreeMap<(Owned, i64), (i64, i64)> = BTreeMap::new();
+    for (owner, seconds) in seconds {
+        for (second, calls) in seconds {
+            expected.insert((*owner, second.rem_euclid(60)), (*second, *calls));
+        }
+    }
+    let stored = all(db, RATES, |row| {
+        ((owner(row, 0, 1), row.get(2).unwrap()), (row.get(3).unwrap(), row.get(4).unwrap()))
+    });
+    let stored = stored.into_iter().collect();
+    assert_eq!(expected, stored, "rate slots (left) as the rows add up, (right) as stored");
+}
+
+type RollupKey = (Owned, i64, i32, String, String);
+
+fn check_rollups(db: &Connection, entries: &[Entry]) {
+    let labels: BTreeSet<(i64, i64, String, String)> =
+        all(db, "select tenant_id, kind, provider, label from rollup_labels", |row| {
+            (row.get(0).unwrap(), row.get(1).unwrap(), row.get(2).unwrap(), row.get(3).unwrap())
+        })
+        .into_iter()
+        .collect();
+    let has_own = |owner: Owned, kind: i64, provider: &str, label: &str| {
+        labels.contains(&(owner.0.number(), kind, provider.to_owned(), label.to_owned()))
+    };
+    let mut expected: BTreeMap<RollupKey, [i64; FIGURES]> = BTreeMap::new();
+    for entry in entries {
+        let (hour, day) = (entry.occurred_at.hour(), entry.occurred_at.day());
+        let own = has_own(entry.owner, 1, &entry.provider, &entry.model);
+        let (provider, model) =
+            if own { (entry.provider.as_str(), entry.model.as_str()) } else { (OTHER, OTHER) };
+        let mut keys = vec![
+            (entry.owner, 1, hour.number(), provider.to_owned(), model.to_owned()),
+            (entry.owner, 2, day.number(), provider.to_owned(), model.to_owned()),
+        ];
+        if let Some(agent) = &entry.agent_id {
+            let label = if has_own(entry.owner, 2, "", agent) { agent.as_str() } else { OTHER };
+            keys.push((entry.owner, 3, day.number(), String::new(), label.to_owned()));
+        }
+        for key in keys {
+            let sums = expected.entry(key).or_insert([0; FIGURES]);
+            for (sum, figure) in sums.iter_mut().zip(figures(entry)) {
+                *sum += figure;
+            }
+        }
+    }
+    let stored: BTreeMap<RollupKey, [i64; FIGURES]> = all(db, ROLLUPS, |row| {
+        let text = |at: usize| row.get::<_, String>(at).unwrap();
+        let key = (owner(row, 0, 1), row.get(2).unwrap(), row.get(3).unwrap(), text(4), text(5));
+        (key, std::array::from_fn(|figure| row.get(6 + figure).unwrap()))
+    })
+    .into_iter()
+    .collect();
+    assert_eq!(expected, stored, "rollups (left) as the entries add up, (right) as stored");
+}
+
+/// What an entry adds to each figure of a rollup, in the order of the columns.
+fn figures(entry: &Entry) -> [i64; FIGURES] {
+    let is_call = entry.is_call;
+    let when = |holds: bool| if holds { is_call } else { 0 };
+    let mut figures = [0; FIGURES];
+    figures[0] = is_call;
+    figures[1] = when(!entry.failed && !entry.blocked);
+    figures[2] = when(entry.failed);
+    figures[3] = when(entry.blocked);
+    figures[4] = when(entry.unpriced);
+    figures[5..10].copy_from_slice(&entry.tokens);
+    figures[10] = entry.cost_nanos;
+    if let Some(latency_ms) = entry.latency_ms {
+        figures[11] = is_call;
+        figures[12] = latency_ms;
+        let slower = LATENCY_BOUNDS_MS.iter().position(|bound| latency_ms <= *bound);
+        figures[13 + slower.unwrap_or(LATENCY_BUCKETS - 1)] = is_call;
+    }
+    figures
+}
