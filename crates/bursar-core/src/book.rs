@@ -14,6 +14,9 @@ use crate::usage::{CallId, PolicyResult, Usage};
 
 /// How far a record's clock may run ahead (law 5 of the ledger).
 const AHEAD_SECONDS_MAX: u32 = 5 * 60;
+/// Reservations of one integration that are open at once. Far beyond the calls that anyone has in
+/// flight, it bounds what abandoned ones cost until they expire.
+const OPEN_RESERVATIONS_MAX: i64 = 50_000;
 /// For how long a call counts in the rate.
 const RATE_SECONDS: i64 = 60;
 
@@ -209,6 +212,8 @@ pub enum ReserveRefusal {
     TokenEstimateRequired,
     /// A total would not fit its integer.
     TotalsOverflow,
+    /// The integration holds as many open reservations as it may.
+    TooManyOpen,
 }
 
 /// What became of a release.
@@ -476,6 +481,9 @@ impl<'a> Book<'a> {
         }
         if limits.token_limit_month > 0 && request.estimate.tokens <= 0 {
             return Ok(ReserveOutcome::Rejected(ReserveRefusal::TokenEstimateRequired));
+        }
+        if account.counter(self.now.month())?.held.calls >= OPEN_RESERVATIONS_MAX {
+            return Ok(ReserveOutcome::Rejected(ReserveRefusal::TooManyOpen));
         }
         let decision = decide(account, request.estimate, self.now)?;
         if !decision.verdict.admits() {

@@ -45,19 +45,20 @@ fn preset(used: Totals, held: Totals) -> Storage {
 #[test]
 fn a_hold_that_does_not_fit_its_total_is_refused_and_changes_nothing() {
     let none = Totals::default();
-    let full = |totals: Totals| {
+    let full = |totals: Totals, refusal: ReserveRefusal| {
         let storage = preset(none, totals);
         let group = [reserve("a", as_is)];
         let mut book = storage.load(now(), &group).unwrap();
         let outcome = book.apply(tenant(1), group[0].key(), group[0].command(entry(1))).unwrap();
-        assert_eq!(Answer::of(&outcome), Answer::Rejected(ReserveRefusal::TotalsOverflow));
+        assert_eq!(Answer::of(&outcome), Answer::Rejected(refusal));
         assert_unchanged(&book);
         let account = &book.accounts()[&integration(1)];
         assert_eq!(account.counter(october()).unwrap().held, totals);
     };
-    full(Totals { cost: Nanos::new(i64::MAX - cents(10).get() + 1), ..none });
-    full(Totals { tokens: i64::MAX - 99, ..none });
-    full(Totals { calls: i64::MAX, ..none });
+    let cost = Nanos::new(i64::MAX - cents(10).get() + 1);
+    full(Totals { cost, ..none }, ReserveRefusal::TotalsOverflow);
+    full(Totals { tokens: i64::MAX - 99, ..none }, ReserveRefusal::TotalsOverflow);
+    full(Totals { calls: 50_000, ..none }, ReserveRefusal::TooManyOpen);
     let fits = Totals {
         cost: Nanos::new(i64::MAX - cents(10).get()),
         tokens: i64::MAX - 100,

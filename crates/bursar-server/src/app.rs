@@ -2,8 +2,7 @@
 
 use std::sync::Arc;
 
-use bursar_core::{IntegrationId, TenantId};
-use bursar_store::{Ledger, Standing, Store, StoreError};
+use bursar_store::{Ledger, Store};
 
 use crate::auth::KeyCache;
 use crate::credential_ref::AllowedPrefixes;
@@ -33,24 +32,6 @@ impl App {
     /// An app of these parts.
     pub fn new(parts: Parts) -> Self {
         Self(Arc::new(parts))
-    }
-
-    /// The account of an integration, deleted ones included.
-    ///
-    /// # Errors
-    /// [`StoreError`].
-    pub async fn standing(
-        &self,
-        tenant_id: TenantId,
-        integration_id: IntegrationId,
-    ) -> Result<Option<Standing>, StoreError> {
-        let standing = self.store.standing(tenant_id, integration_id).await?;
-        if standing.as_ref().is_some_and(|standing| !standing.in_memory) {
-            // The next question shall be answered from memory; this one need not wait for it.
-            let ledger = self.ledger.clone();
-            tokio::spawn(async move { ledger.touch(tenant_id, integration_id).await });
-        }
-        Ok(standing)
     }
 }
 

@@ -47,6 +47,10 @@ pub const SCOPES: &[&str] = &[
     "gateway:use",
 ];
 
+/// What the key of an integration can do, for that integration.
+pub const INTEGRATION_KEY_SCOPES: &[&str] =
+    &["telemetry:write", "enforcement:check", "integrations:read"];
+
 /// What a route asks of its caller.
 pub trait Scope: Send + Sync + 'static {
     /// The scope that an API key needs.
@@ -109,6 +113,8 @@ pub enum Caller {
         api_key_id: ApiKeyId,
         /// What it may.
         scopes: Vec<String>,
+        /// Until when.
+        expires_at: Option<Timestamp>,
     },
     /// A machine with the key of one integration.
     Integration {
@@ -119,6 +125,16 @@ pub enum Caller {
         /// Its key.
         key_id: IntegrationKeyId,
     },
+}
+
+impl Caller {
+    /// Whether the time of its key is over; a key may be remembered beyond it.
+    fn is_expired(&self, now: Timestamp) -> bool {
+        match self {
+            Self::Machine { expires_at, .. } => is_past(*expires_at, now),
+            Self::Operator | Self::Integration { .. } => false,
+        }
+    }
 }
 
 /// The tenant of a caller.
@@ -149,6 +165,11 @@ pub struct Authorized<S> {
 }
 
 impl<S> Authorized<S> {
+    /// Whether the caller may do what this scope allows.
+    pub fn may(&self, scope: &str) -> bool {
+        self.scopes.as_ref().is_none_or(|own| own.iter().any(|granted| covers(granted, scope)))
+    }
+
     /// Why a call through an integration that the tenant does not have is blocked: the tenant's
     /// life comes first in the order of decisions.
     pub fn unknown_integration(&self) -> ReasonCode {
@@ -202,11 +223,11 @@ fn operator() -> Actor {
 
 /// The tenant that `X-Tenant-ID` names: a well-formed but unknown one is some other tenant.
 fn named_tenant(headers: &HeaderMap) -> Result<Option<Result<TenantId, ()>>, ApiError> {
-    let Some(value) = headers.get(TENANT_ID) else { return Ok(None) };
-    let text = value.to_str().map_err(|_| {
-        ApiError::new(ErrorCode::BadRequest, "X-Tenant-ID must be the id of a tenant.")
-    })?;
-    Ok(Some(TenantId::parse(text).map_err(|_| ())))
+    let mut values = headers.get_all(TENANT_ID).iter();
+    let Some(value) = values.next() else { return Ok(None) };
+    let text = value.to_str().ok().filter(|_| values.all(|other| other == value));
+    let wrong = || ApiError::new(ErrorCode::BadRequest, "X-Tenant-ID must be the id of a tenant.");
+    Ok(Some(TenantId::parse(text.ok_or_else(wrong)?).map_err(|_| ())))
 }
 
 async fn authorize<S: Scope>(
@@ -230,7 +251,7 @@ async fn authorize<S: Scope>(
                 scope: PhantomData,
             });
         }
-        Caller::Machine { tenant, api_key_id, scopes } => {
+        Caller::Machine { tenant, api_key_id, scopes, expires_at: _ } => {
             if !scopes.iter().any(|granted| covers(granted, S::NAME)) {
                 let message = format!("This key lacks the scope {}.", S::NAME);
                 return Err(ApiError::new(ErrorCode::MissingScope, message));
@@ -267,63 +288,83 @@ async fn authorize<S: Scope>(
 
 /// A credential as it came.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Presented<'a> {
-    Token(&'a str),
-    Integration(&'a str),
+struct Presented<'a> {
+    kind: Kind,
+    text: &'a str,
+}
+
+/// How a credential was presented, which decides what it can prove.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+enum Kind {
+    /// As a bearer token: the operator's token or an API key.
+    Bearer,
+    /// In the header of API keys.
+    ApiKey,
+    /// In the header of integration keys.
+    Integration,
 }
 
 fn unauthenticated() -> ApiError {
     ApiError::of(ErrorCode::Unauthenticated)
 }
 
-/// The one credential of a request.
+/// The one credential of a request; the same one may come twice.
 fn presented(headers: &HeaderMap) -> Result<Presented<'_>, ApiError> {
-    let text = |name: HeaderName| {
-        headers.get(name).map(|value| value.to_str().map_err(|_| unauthenticated())).transpose()
-    };
-    let bearer = match text(header::AUTHORIZATION)? {
-        Some(value) => {
-            let (scheme, token) = value.split_once(' ').ok_or_else(unauthenticated)?;
-            if !scheme.eq_ignore_ascii_case("bearer") {
+    let mut found: Option<Presented<'_>> = None;
+    let named = [
+        (header::AUTHORIZATION, Kind::Bearer),
+        (API_KEY, Kind::ApiKey),
+        (INTEGRATION_KEY, Kind::Integration),
+    ];
+    for (name, kind) in named {
+        for value in headers.get_all(name) {
+            let value = value.to_str().map_err(|_| unauthenticated())?;
+            let text = match kind {
+                Kind::Bearer => bearer(value).ok_or_else(unauthenticated)?,
+                Kind::ApiKey | Kind::Integration => value.trim(),
+            };
+            if text.is_empty() {
                 return Err(unauthenticated());
             }
-            Some(Presented::Token(token.trim()))
+            if found.is_some_and(|earlier| earlier.text != text) {
+                return Err(ApiError::of(ErrorCode::AmbiguousCredentials));
+            }
+            found = found.or(Some(Presented { kind, text }));
         }
-        None => None,
-    };
-    let api_key = text(API_KEY)?.map(|key| Presented::Token(key.trim()));
-    let integration = text(INTEGRATION_KEY)?.map(|key| Presented::Integration(key.trim()));
-    let mut all = [bearer, api_key, integration].into_iter().flatten();
-    let first = all.next().ok_or_else(unauthenticated)?;
-    if all.any(|other| other != first) {
-        return Err(ApiError::of(ErrorCode::AmbiguousCredentials));
     }
-    Ok(first)
+    found.ok_or_else(unauthenticated)
+}
+
+fn bearer(value: &str) -> Option<&str> {
+    let (scheme, token) = value.split_once(' ')?;
+    scheme.eq_ignore_ascii_case("bearer").then(|| token.trim())
 }
 
 /// Who a request's credential proves.
 async fn caller(app: &App, headers: &HeaderMap) -> Result<Arc<Caller>, ApiError> {
-    let presented = presented(headers)?;
-    let (Presented::Token(text) | Presented::Integration(text)) = presented;
+    let Presented { kind, text } = presented(headers)?;
     let hash = app.secret_key.hash(text);
-    if let Some(known) = app.key_cache.get(&hash) {
-        return Ok(known);
-    }
-    let caller = match presented {
-        Presented::Token(token) => by_token(app, token, &hash).await?,
-        Presented::Integration(key) => by_integration_key(app, key, &hash).await?,
+    let generation = match app.key_cache.get(kind, &hash) {
+        Ok(known) if known.is_expired(app.store.now()) => return Err(unauthenticated()),
+        Ok(known) => return Ok(known),
+        Err(generation) => generation,
+    };
+    let caller = match kind {
+        Kind::Bearer if is_operator(app, &hash) => Some(Caller::Operator),
+        Kind::Bearer | Kind::ApiKey => by_api_key(app, text, &hash).await?,
+        Kind::Integration => by_integration_key(app, text, &hash).await?,
     };
     let caller = Arc::new(caller.ok_or_else(unauthenticated)?);
-    app.key_cache.put(hash, Arc::clone(&caller));
+    app.key_cache.put(kind, hash, Arc::clone(&caller), generation);
     Ok(caller)
 }
 
-async fn by_token(app: &App, token: &str, hash: &SecretHash) -> Result<Option<Caller>, StoreError> {
-    let operator_hash = app.secret_key.hash(app.operator_token.expose());
-    if same_hash(hash, &operator_hash) {
-        return Ok(Some(Caller::Operator));
-    }
-    let Some((tenant_id, api_key_id)) = read_api_key(token) else { return Ok(None) };
+fn is_operator(app: &App, hash: &SecretHash) -> bool {
+    same_hash(hash, &app.secret_key.hash(app.operator_token.expose()))
+}
+
+async fn by_api_key(app: &App, key: &str, hash: &SecretHash) -> Result<Option<Caller>, StoreError> {
+    let Some((tenant_id, api_key_id)) = read_api_key(key) else { return Ok(None) };
     let Some(row) = app.store.api_key(tenant_id, api_key_id).await? else { return Ok(None) };
     let lives = row.revoked_at.is_none() && !is_past(row.expires_at, app.store.now());
     if !lives || !same_hash(hash, &row.secret_hash) {
@@ -331,7 +372,7 @@ async fn by_token(app: &App, token: &str, hash: &SecretHash) -> Result<Option<Ca
     }
     let Some(tenant) = caller_tenant(app, tenant_id).await? else { return Ok(None) };
     let scopes = row.scopes.split(' ').map(str::to_owned).collect();
-    Ok(Some(Caller::Machine { tenant, api_key_id, scopes }))
+    Ok(Some(Caller::Machine { tenant, api_key_id, scopes, expires_at: row.expires_at }))
 }
 
 async fn by_integration_key(
@@ -359,34 +400,48 @@ fn is_past(expires_at: Option<Timestamp>, now: Timestamp) -> bool {
     expires_at.is_some_and(|expires_at| expires_at <= now)
 }
 
-/// Keys that were good a moment ago, under the hash of the whole key.
+/// Keys that were good a moment ago, under the hash of the whole key and how it was presented.
 ///
 /// An entry lives a second, so that a key that another node revokes is refused within two.
 #[derive(Default)]
-pub struct KeyCache {
-    entries: RwLock<HashMap<SecretHash, (Instant, Arc<Caller>)>>,
+pub struct KeyCache(RwLock<CachedKeys>);
+
+#[derive(Default)]
+struct CachedKeys {
+    entries: HashMap<(Kind, SecretHash), (Instant, Arc<Caller>)>,
+    /// Counts how often everything was forgotten.
+    generation: u64,
 }
 
 impl KeyCache {
-    fn get(&self, hash: &SecretHash) -> Option<Arc<Caller>> {
-        let entries = self.entries.read();
-        let (since, caller) = entries.get(hash)?;
-        (since.elapsed() < CACHE_LIFE).then(|| Arc::clone(caller))
+    /// The caller, or the generation under which one that is read now may be remembered.
+    fn get(&self, kind: Kind, hash: &SecretHash) -> Result<Arc<Caller>, u64> {
+        let cached = self.0.read();
+        match cached.entries.get(&(kind, *hash)) {
+            Some((since, caller)) if since.elapsed() < CACHE_LIFE => Ok(Arc::clone(caller)),
+            Some(_) | None => Err(cached.generation),
+        }
     }
 
-    fn put(&self, hash: SecretHash, caller: Arc<Caller>) {
-        let mut entries = self.entries.write();
-        if entries.len() >= CACHE_ENTRIES_MAX {
-            entries.retain(|_, (since, _)| since.elapsed() < CACHE_LIFE);
+    /// Remembers a caller, unless something was revoked since it was read.
+    fn put(&self, kind: Kind, hash: SecretHash, caller: Arc<Caller>, generation: u64) {
+        let mut cached = self.0.write();
+        if cached.generation != generation {
+            return;
         }
-        if entries.len() < CACHE_ENTRIES_MAX {
-            entries.insert(hash, (Instant::now(), caller));
+        if cached.entries.len() >= CACHE_ENTRIES_MAX {
+            cached.entries.retain(|_, (since, _)| since.elapsed() < CACHE_LIFE);
+        }
+        if cached.entries.len() < CACHE_ENTRIES_MAX {
+            cached.entries.insert((kind, hash), (Instant::now(), caller));
         }
     }
 
     /// Forgets everything: a key, an integration or a tenant changed here.
     pub fn clear(&self) {
-        self.entries.write().clear();
+        let mut cached = self.0.write();
+        cached.entries.clear();
+        cached.generation += 1;
     }
 }
 

@@ -42,6 +42,11 @@ impl<const MAX: usize> FromRequest<App> for Text<MAX> {
     async fn from_request(request: Request, _: &App) -> Result<Self, ApiError> {
         let (parts, body) = request.into_parts();
         let gzip = check_headers(&parts.headers)?;
+        let announced = parts.headers.get(header::CONTENT_LENGTH);
+        let announced = announced.and_then(|length| length.to_str().ok()?.parse::<u64>().ok());
+        if announced.is_some_and(|length| length > MAX as u64) {
+            return Err(too_large(MAX));
+        }
         let arrived = tokio::time::timeout(DEADLINE, collect(body, MAX)).await;
         let bytes = arrived.map_err(|_| ApiError::of(ErrorCode::RequestTimeout))??;
         if gzip { inflate(&bytes, MAX).map(Self) } else { Ok(Self(bytes)) }
@@ -49,7 +54,6 @@ impl<const MAX: usize> FromRequest<App> for Text<MAX> {
 }
 
 /// A body of at most 256 KiB, read as JSON into `T`.
-#[derive(Debug)]
 pub struct Json<T>(pub T);
 
 impl<T: DeserializeOwned> FromRequest<App> for Json<T> {
@@ -66,6 +70,13 @@ impl<T: DeserializeOwned> FromRequest<App> for Json<T> {
 /// # Errors
 /// 400 when it is not JSON, 422 when a field is wrong, which the error names.
 pub fn parse<'a, T: Deserialize<'a>>(text: &'a str) -> Result<T, ApiError> {
+    // A list would be read as the fields of an object in their order, past all names.
+    if text.trim_ascii_start().starts_with('[') {
+        return Err(ApiError::new(
+            ErrorCode::InvalidField,
+            "A JSON object is expected, not a list.",
+        ));
+    }
     match serde_json::from_str(text) {
         Ok(value) => Ok(value),
         Err(error) => Err(explain::<T>(text, &error)),
@@ -95,8 +106,9 @@ fn explain<'a, T: Deserialize<'a>>(text: &'a str, error: &serde_json::Error) -> 
 /// Turns the words of the JSON reader into the field and what is wrong with it. The words may quote
 /// the value, which could be a secret, so only names are taken from them.
 fn blame(path: &str, words: &str) -> ApiError {
+    // Only at the beginning: further on the words quote values.
     let quoted = |before: &str| {
-        let rest = words.split_once(before)?.1;
+        let rest = words.strip_prefix(before)?;
         rest.split_once('`').map(|(name, _)| name.to_owned())
     };
     let parent = match path.rsplit_once('.') {
@@ -120,6 +132,8 @@ fn blame(path: &str, words: &str) -> ApiError {
     let problem = match expected {
         Some("i64") => "must be an integer that fits 64 bits".to_owned(),
         Some("u32") => "must be an integer from 0 to 4294967295".to_owned(),
+        Some("a sequence") => "must be a list".to_owned(),
+        Some(what) if what.starts_with("struct ") => "must be an object".to_owned(),
         Some(what) => format!("must be {what}"),
         None => "has a wrong value".to_owned(),
     };

@@ -1,5 +1,6 @@
 //! The command line.
 
+use std::ffi::OsString;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -11,7 +12,7 @@ use crate::import::ImportArguments;
 use crate::{dev, import, start};
 
 /// Meters, budgets and guards the model calls that software makes with its customers' keys.
-#[derive(Debug, Parser)]
+#[derive(Parser)]
 #[command(name = "bursar", version)]
 struct Arguments {
     /// A configuration file (TOML); the environment overrides it.
@@ -21,7 +22,7 @@ struct Arguments {
     command: Command,
 }
 
-#[derive(Debug, Subcommand)]
+#[derive(Subcommand)]
 enum Command {
     /// Serve.
     Serve {
@@ -52,7 +53,7 @@ enum Command {
     Db(Db),
 }
 
-#[derive(Debug, Subcommand)]
+#[derive(Subcommand)]
 enum Db {
     /// Count counters and rollups again from the entries, and report every difference.
     Verify {
@@ -62,7 +63,7 @@ enum Db {
     },
 }
 
-#[derive(Debug, Subcommand)]
+#[derive(Subcommand)]
 enum Usage {
     /// Import usage records from CSV with a header, or NDJSON; importing twice changes nothing.
     Import(Box<ImportArguments>),
@@ -92,7 +93,10 @@ fn run(arguments: Arguments) -> Result<ExitCode, Failure> {
         ];
         let given = named.into_iter().filter_map(|(name, value)| Some((name.to_owned(), value?)));
         // Later ones win, so the command line overrides the environment.
-        let environment = std::env::vars().chain(given);
+        let plain = |(name, value): (OsString, OsString)| {
+            Some((name.into_string().ok()?, value.into_string().ok()?))
+        };
+        let environment = std::env::vars_os().filter_map(plain).chain(given);
         Config::load(arguments.config.as_deref(), environment)
     };
     match arguments.command {

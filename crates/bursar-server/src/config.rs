@@ -86,8 +86,10 @@ pub const SETTINGS: &[Setting] = &[
     },
 ];
 
+/// Beginnings of the names that container platforms give to a service called bursar.
+const SERVICE_PREFIXES: &[&str] = &["BURSAR_PORT", "BURSAR_SERVICE_"];
 /// Names in the environment that are no settings of the server.
-const CLIENT_NAMES: &[&str] = &["BURSAR_URL", "BURSAR_API_KEY"];
+const CLIENT_NAMES: &[&str] = &["BURSAR_URL", "BURSAR_API_KEY", "BURSAR_PROVE"];
 
 /// A configuration, read and checked.
 pub struct Config {
@@ -165,6 +167,7 @@ impl Config {
             match SETTINGS.iter().find(|setting| setting.env == name) {
                 Some(setting) => drop(values.insert(setting.key, value)),
                 // What clients and tests of the process read themselves.
+                None if SERVICE_PREFIXES.iter().any(|prefix| name.starts_with(prefix)) => {}
                 None if CLIENT_NAMES.contains(&name.as_str())
                     || name.starts_with("BURSAR_TEST_") => {}
                 None => return Err(ConfigError::Unknown(name)),
@@ -192,7 +195,7 @@ impl Config {
         };
         let data_dir = PathBuf::from(text("data_dir"));
         let operator_token = secret("operator_token");
-        if operator_token.as_ref().is_some_and(|token| token.expose().len() < 16) {
+        if operator_token.as_ref().is_some_and(|token| !is_strong(token)) {
             let problem = "must have at least 16 characters".to_owned();
             return Err(ConfigError::Wrong { name: "operator_token".to_owned(), problem });
         }
@@ -211,6 +214,11 @@ impl Config {
             },
         })
     }
+}
+
+/// Whether a token is long enough to prove the operator.
+pub(crate) fn is_strong(token: &Secret) -> bool {
+    token.expose().len() >= 16
 }
 
 fn database(text: &str, data_dir: &Path) -> Result<PathBuf, ConfigError> {

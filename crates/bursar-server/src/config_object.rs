@@ -35,6 +35,9 @@ pub fn check_config(config: &Value) -> Result<ConfigObject, ApiError> {
     };
     let text = config.to_string();
     check_size("config", &text)?;
+    if contains_nul(config) {
+        return Err(ApiError::field("config", "must not contain the character NUL"));
+    }
     refuse_secret("config", raw_key::find_secret(config))?;
     let origin = match fields.get("base_url") {
         None | Some(Value::Null) => None,

@@ -1,5 +1,7 @@
 //! The grammar of references to credentials. A reference names a secret; it is never one.
 
+use std::path::Path;
+
 use crate::error::{ApiError, ErrorCode};
 use crate::raw_key;
 
@@ -21,7 +23,7 @@ pub enum SetBy {
 pub struct AllowedPrefixes {
     /// Beginnings of names of environment variables.
     pub env: Vec<String>,
-    /// Beginnings of paths of files; none by default.
+    /// Folders of files; none by default.
     pub file: Vec<String>,
 }
 
@@ -91,7 +93,7 @@ fn check_file(path: &str, set_by: SetBy, allowed: &AllowedPrefixes) -> Result<()
     let straight =
         path.starts_with('/') && !path.split('/').any(|part| part == ".." || part == ".");
     grammar(straight, "must be file:///absolute/path without . and ..")?;
-    let known = allowed.file.iter().any(|prefix| path.starts_with(prefix.as_str()));
+    let known = allowed.file.iter().any(|folder| Path::new(path).starts_with(folder));
     grammar(known, "must lie in a folder that the operator's configuration allows")
 }
 
@@ -113,7 +115,7 @@ mod tests {
     fn check_ref(reference: &str, set_by: SetBy, expected: Option<ErrorCode>) {
         let allowed = AllowedPrefixes {
             env: vec!["CUS_CRED_".to_owned(), "LLM_API_KEY_".to_owned()],
-            file: vec!["/etc/bursar/".to_owned()],
+            file: vec!["/etc/bursar".to_owned()],
         };
         let code = check(reference.to_owned(), set_by, &allowed).err().map(|error| {
             let (_, value) = reference.split_once("://").unwrap_or(("", reference));
@@ -140,6 +142,7 @@ mod tests {
         check_ref("env://PATH", Operator, Some(InvalidField));
         check_ref("file:///etc/bursar/key", Operator, None);
         check_ref("file:///etc/bursar/../shadow", Operator, Some(InvalidField));
+        check_ref("file:///etc/bursar-other/key", Operator, Some(InvalidField));
         check_ref("file:///etc/shadow", Operator, Some(InvalidField));
         check_ref("file:///etc/bursar/key", Tenant, Some(Forbidden));
         check_ref("hunter2hunter2", Operator, Some(InvalidField));

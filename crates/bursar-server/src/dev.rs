@@ -17,7 +17,7 @@ use crate::secret::{Secret, api_key_text, integration_key_text, random_digits};
 const FILE: &str = "dev.json";
 
 /// What `bursar dev` made.
-#[derive(Debug, Deserialize, Serialize)]
+#[derive(Deserialize, Serialize)]
 pub struct DevSetup {
     tenant_id: String,
     integration_id: String,

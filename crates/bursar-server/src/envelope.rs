@@ -86,7 +86,6 @@ struct Envelope<'a, T: Serialize> {
 }
 
 /// A successful answer.
-#[derive(Debug)]
 pub struct Answer<T> {
     status: StatusCode,
     data: T,

@@ -10,7 +10,7 @@ use bursar_core::UsageError;
 use bursar_store::{ControlRefusal, StoreError};
 use serde::Serialize;
 
-use crate::envelope;
+use crate::{envelope, raw_key};
 
 /// Seconds after which a caller may come again when storage cannot answer.
 const RETRY_AFTER_SECONDS: u32 = 1;
@@ -150,8 +150,29 @@ impl ApiError {
     #[must_use]
     pub fn on(mut self, field: impl Into<String>, problem: &str) -> Self {
         let field = field.into();
+        // Names of fields come from outside too, and could be a key by mistake.
+        let field = raw_key::redact(&field).unwrap_or(field);
         self.message = format!("{field} {problem}");
         self.field = Some(field);
+        self
+    }
+
+    /// The same failure, of a field inside another: `requests[1]`.
+    #[must_use]
+    pub fn within(mut self, outer: &str) -> Self {
+        match self.field.take() {
+            Some(inner) => {
+                let whole = format!("{outer}.{inner}");
+                if let Some(problem) = self.message.strip_prefix(&inner) {
+                    self.message = format!("{whole}{problem}");
+                }
+                self.field = Some(whole);
+            }
+            None => {
+                self.message = format!("{outer}: {}", self.message);
+                self.field = Some(outer.to_owned());
+            }
+        }
         self
     }
 

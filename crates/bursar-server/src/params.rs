@@ -4,6 +4,7 @@ use axum::extract::FromRequestParts;
 use axum::http::request::Parts;
 use bursar_core::{ApiKeyId, IntegrationId, IntegrationKeyId, ParseIdError, TenantId};
 use bursar_store::Page;
+use serde::de::DeserializeOwned;
 
 use crate::app::App;
 use crate::envelope::ListMeta;
@@ -13,8 +14,24 @@ use crate::error::{ApiError, ErrorCode};
 const LIMIT_DEFAULT: u32 = 20;
 /// Rows that a page has at most.
 const LIMIT_MAX: u32 = 100;
+/// Parameters that a query has at most.
+const PARAMETERS_MAX: usize = 64;
 /// Rows that may be passed over.
 const OFFSET_MAX: u32 = 1_000_000;
+
+/// The parameters of a path.
+#[derive(Debug)]
+pub struct Path<T>(pub T);
+
+impl<T: DeserializeOwned + Send> FromRequestParts<App> for Path<T> {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, ApiError> {
+        let path = axum::extract::Path::<T>::from_request_parts(parts, app).await;
+        let unreadable = |_| ApiError::new(ErrorCode::BadRequest, "The path is not valid UTF-8.");
+        path.map(|path| Self(path.0)).map_err(unreadable)
+    }
+}
 
 /// The parameters of a query; asking for one takes it out, and [`Query::done`] refuses the rest.
 #[derive(Debug)]
@@ -27,6 +44,9 @@ impl FromRequestParts<App> for Query {
         let pairs = axum::extract::Query::<Vec<(String, String)>>::try_from_uri(&parts.uri);
         let unreadable = |_| ApiError::new(ErrorCode::BadRequest, "The query cannot be read.");
         let pairs = pairs.map_err(unreadable)?.0;
+        if pairs.len() > PARAMETERS_MAX {
+            return Err(ApiError::new(ErrorCode::BadRequest, "The query has too many parameters."));
+        }
         for (at, (name, _)) in pairs.iter().enumerate() {
             if pairs.iter().take(at).any(|(earlier, _)| earlier == name) {
                 return Err(ApiError::field(name.clone(), "must be given once"));

@@ -2,27 +2,50 @@
 //!
 //! Only well-known forms are recognised: a rule that guesses by randomness would refuse trace ids.
 
-/// What keys begin with, and how long the rest is at least. Forms as the providers document them.
-const FORMS: &[(&str, usize)] = &[
-    ("sk-", 16),    // OpenAI, Anthropic (sk-ant-), OpenRouter (sk-or-), DeepSeek
-    ("AIza", 30),   // Google
-    ("AKIA", 16),   // Amazon, long-lived
-    ("ASIA", 16),   // Amazon, temporary
-    ("ABSK", 30),   // Amazon Bedrock
-    ("gsk_", 20),   // Groq
-    ("xai-", 20),   // xAI
-    ("hf_", 20),    // Hugging Face
-    ("r8_", 20),    // Replicate
-    ("pplx-", 20),  // Perplexity
-    ("nvapi-", 20), // NVIDIA
-    ("fw_", 20),    // Fireworks
-    ("ghp_", 20),   // GitHub
-    ("github_pat_", 20),
-    ("glpat-", 16), // GitLab
-    ("xoxb-", 16),  // Slack
-    ("hvs.", 20),   // Vault
-    ("bur_", 60),   // Bursar
+/// What keys begin with, and what has to follow. Forms as the providers document them.
+const FORMS: &[(&str, Rest)] = &[
+    ("sk-", Rest::WithRun), // OpenAI, Anthropic (sk-ant-), OpenRouter (sk-or-), DeepSeek
+    ("xai-", Rest::WithRun), // xAI
+    ("pplx-", Rest::WithRun), // Perplexity
+    ("nvapi-", Rest::WithRun), // NVIDIA
+    ("gsk_", Rest::WithRun), // Groq
+    ("hf_", Rest::WithRun), // Hugging Face
+    ("r8_", Rest::WithRun), // Replicate
+    ("fw_", Rest::WithRun), // Fireworks
+    ("ghp_", Rest::WithRun), // GitHub
+    ("github_pat_", Rest::WithRun),
+    ("glpat-", Rest::WithRun),     // GitLab
+    ("xoxb-", Rest::WithRun),      // Slack
+    ("hvs.", Rest::WithRun),       // Vault
+    ("AIza", Rest::OfLength(35)),  // Google
+    ("ABSK", Rest::OfLength(40)),  // Amazon Bedrock
+    ("AKIA", Rest::OfLength(16)),  // Amazon, long-lived
+    ("ASIA", Rest::OfLength(16)),  // Amazon, temporary
+    ("bur_", Rest::OfLength(100)), // Bursar
 ];
+
+/// What follows the beginning of a key.
+#[derive(Clone, Copy)]
+enum Rest {
+    /// Somewhere at least this many letters and digits in a row, which words do not have.
+    WithRun,
+    /// At least so many characters.
+    OfLength(usize),
+}
+
+/// Letters and digits in a row that no word has.
+const RUN_MIN: usize = 16;
+
+impl Rest {
+    fn matches(self, rest: &str) -> bool {
+        match self {
+            Self::OfLength(length) => rest.len() >= length,
+            Self::WithRun => rest
+                .split(|character: char| !character.is_ascii_alphanumeric())
+                .any(|run| run.len() >= RUN_MIN),
+        }
+    }
+}
 
 /// Names under which a configuration would carry a secret.
 const SECRET_NAMES: &[&str] = &[
@@ -60,18 +83,28 @@ fn words(text: &str) -> impl Iterator<Item = (usize, &str)> {
     )
 }
 
-fn is_key(word: &str) -> bool {
-    let form = FORMS.iter().any(|(prefix, rest_min)| {
-        word.strip_prefix(prefix).is_some_and(|rest| rest.len() >= *rest_min)
+/// Where in a word a key begins, if there is one: at its start, or after a separator.
+fn key_in(word: &str) -> Option<usize> {
+    let starts = word.char_indices().map(|(at, _)| at).filter(|at| {
+        let before = at.checked_sub(1).and_then(|before| word.as_bytes().get(before));
+        before.is_none_or(|byte| !byte.is_ascii_alphanumeric())
     });
-    // A signed token: three parts, the first of which is JSON in base64.
-    form || (word.starts_with("eyJ") && word.len() > 40 && word.matches('.').count() == 2)
+    let mut starts = starts.filter_map(|at| Some((at, word.get(at..)?)));
+    starts.find(|(_, rest)| begins_key(rest)).map(|(at, _)| at)
+}
+
+fn begins_key(text: &str) -> bool {
+    let mut forms = FORMS.iter();
+    forms.any(|(prefix, rest)| text.strip_prefix(prefix).is_some_and(|text| rest.matches(text)))
+        // A signed token: three parts, the first of which is JSON in base64.
+        || (text.starts_with("eyJ") && text.len() > 40 && text.matches('.').count() == 2)
 }
 
 /// Whether a text contains what looks like a key.
 pub fn contains_key(text: &str) -> bool {
     text.len() >= 16
-        && (text.contains("PRIVATE KEY-----") || words(text).any(|(_, word)| is_key(word)))
+        && (text.contains("PRIVATE KEY-----")
+            || words(text).any(|(_, word)| key_in(word).is_some()))
 }
 
 /// The text with everything that looks like a key taken out.
@@ -84,8 +117,9 @@ pub fn redact(text: &str) -> Option<String> {
     }
     let mut clean = String::with_capacity(text.len());
     let mut at = 0;
-    for (start, word) in words(text).filter(|(_, word)| is_key(word)) {
-        clean.push_str(text.get(at..start).unwrap_or_default());
+    for (start, word) in words(text) {
+        let Some(key) = key_in(word) else { continue };
+        clean.push_str(text.get(at..start + key).unwrap_or_default());
         clean.push_str(REDACTED);
         at = start + word.len();
     }
@@ -139,6 +173,7 @@ mod tests {
     fn known_forms_are_recognised_wherever_they_stand() {
         for key in [
             "sk-proj-abcdefghijklmnopqrst",
+            "my-sk-abcdefghijklmnopqrst",
             concat!("Bearer sk-", "ant-", "abcdefghijklmnop"),
             "{\"k\":\"AIzaSyA1234567890abcdefghijklmnopqrstuv\"}",
             "AKIAABCDEFGHIJKLMNOP",
@@ -150,6 +185,8 @@ mod tests {
         }
         for plain in [
             "sk-short",
+            "sk-customer-support-bot-2026",
+            "hf_hub_download_failed_retry",
             "ask-me-anything-about-it-please",
             "4bf92f3577b34da6a3ce929d0e0e4736",
             "gpt-4o-mini-2024-07-18",

@@ -9,7 +9,7 @@ use bursar_store::{Clock, Ledger, OpenError, SqliteStore};
 use tokio::net::TcpListener;
 
 use crate::app::{App, Parts};
-use crate::config::Config;
+use crate::config::{Config, is_strong};
 use crate::data_dir::{self, ADDRESS, OPERATOR_TOKEN, SECRET_KEY};
 use crate::instant;
 use crate::router::router;
@@ -31,6 +31,12 @@ pub enum StartError {
     /// The secret key is not good.
     #[error("{0}")]
     SecretKey(&'static str),
+    /// The file of the operator's token does not hold one.
+    #[error("{0} must hold at least 16 characters; delete it, and a new one is made")]
+    OperatorToken(std::path::PathBuf),
+    /// The writer ended by itself, which only a fault in it can bring about.
+    #[error("the writer stopped; start again, and report what the log says before this")]
+    WriterEnded,
     /// The address cannot be listened on.
     #[error("cannot listen on {address}: {cause}")]
     Listen {
@@ -57,6 +63,9 @@ pub fn open(config: &Config, clock: Clock) -> Result<App, StartError> {
     let secret_key = SecretKey::derive(&configured(&config.secret_key, SECRET_KEY)?)
         .map_err(StartError::SecretKey)?;
     let operator_token = configured(&config.operator_token, OPERATOR_TOKEN)?;
+    if !is_strong(&operator_token) {
+        return Err(StartError::OperatorToken(config.data_dir.join(OPERATOR_TOKEN)));
+    }
     let (store, lane) = SqliteStore::open(&config.database, clock, secret_key.fingerprint())?;
     let ledger = Ledger::start(lane).map_err(StartError::System)?;
     Ok(App::new(Parts {
@@ -101,8 +110,9 @@ pub async fn run(
     let listener = TcpListener::bind(&config.listen).await.map_err(refused)?;
     let address = reachable(listener.local_addr().map_err(refused)?);
     let address_file = config.data_dir.join(ADDRESS);
-    data_dir::write_private(&address_file, &format!("http://{address}"))
-        .map_err(StartError::System)?;
+    if let Err(error) = data_dir::write_private(&address_file, &format!("http://{address}")) {
+        tracing::warn!(%error, "the command line will not find this server by itself");
+    }
     let sweeper = tokio::spawn(sweep(app.clone()));
     tracing::info!(%address, database = %config.database.display(), "bursar listens");
     ready(address);
@@ -110,7 +120,16 @@ pub async fn run(
         connections_max: config.connections_max,
         drain: Duration::from_secs(config.drain_seconds),
     };
-    serve(listener, router(app.clone()), listening, end).await;
+    let until = async {
+        tokio::select! {
+            () = end => {}
+            () = app.ledger.ended() => {}
+        }
+    };
+    serve(listener, router(app.clone()), listening, until).await;
+    if app.ledger.has_ended() {
+        return Err(StartError::WriterEnded);
+    }
     tracing::info!("draining");
     sweeper.abort();
     app.ledger.close().await;

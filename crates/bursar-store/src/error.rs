@@ -17,7 +17,7 @@ pub enum StoreError {
     /// More is waiting than the queue holds; nothing was stored.
     #[error("too much is waiting to be written")]
     Overloaded,
-    /// The server is going down; nothing was stored.
+    /// The server takes nothing any more; nothing was stored.
     #[error("the server is shutting down")]
     Closed,
     /// A statement was refused for what it said: only its own command is at fault.

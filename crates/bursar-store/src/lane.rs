@@ -144,7 +144,8 @@ pub trait ControlTx {
 /// [`ControlTx`]), then `commit`; `rollback` ends a transaction in which anything failed. State
 /// that a lane keeps in memory may change only after a commit that is known to have succeeded.
 pub trait Lane: ControlTx + Send {
-    /// The integrations that have a hold which is due, at most `limit`; outside a transaction.
+    /// The integrations that have a hold which is due, at most `limit`, and those that a reader
+    /// missed in memory; outside a transaction.
     ///
     /// # Errors
     /// [`StoreError`].

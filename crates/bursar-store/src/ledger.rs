@@ -12,7 +12,7 @@ use bursar_core::{
     RecordRefusal, ReleaseOutcome, ReserveOutcome, ReserveRequest, TenantId, Usage,
 };
 use parking_lot::Mutex;
-use tokio::sync::oneshot;
+use tokio::sync::{oneshot, watch};
 
 use crate::codec::call_key;
 use crate::error::StoreError;
@@ -32,6 +32,7 @@ const SWEEP_MAX: usize = 1_000;
 pub struct Ledger {
     queue: Arc<Queue<Job>>,
     writer: Arc<Mutex<Option<JoinHandle<()>>>>,
+    ended: watch::Receiver<bool>,
 }
 
 impl Ledger {
@@ -42,10 +43,11 @@ impl Ledger {
     pub fn start(lane: Box<dyn Lane>) -> std::io::Result<Self> {
         let queue = Arc::new(Queue::new());
         let taken = Arc::clone(&queue);
+        let (says_ended, ended) = watch::channel(false);
         let writer = std::thread::Builder::new()
             .name("bursar-writer".to_owned())
-            .spawn(move || write_groups(&taken, lane))?;
-        Ok(Self { queue, writer: Arc::new(Mutex::new(Some(writer))) })
+            .spawn(move || write_groups(&taken, lane, says_ended))?;
+        Ok(Self { queue, writer: Arc::new(Mutex::new(Some(writer))), ended })
     }
 
     /// Records calls of a tenant, each for itself, in one transaction; outcomes in order.
@@ -142,7 +144,19 @@ impl Ledger {
         let (answer, answered) = oneshot::channel();
         let change = Box::new(Change { change, outcome: None, answer });
         self.push(Job { tenant_id: tenant_id.into(), work: Work::Control(change) })?;
-        answered.await.unwrap_or(Err(StoreError::Closed))
+        answered.await.unwrap_or_else(|_| Err(unanswered()))
+    }
+
+    /// Whether the writer has ended: after [`Ledger::close`], or by a fault in it.
+    pub fn has_ended(&self) -> bool {
+        *self.ended.borrow()
+    }
+
+    /// Waits until the writer has ended. Nothing is written after that.
+    pub async fn ended(&self) {
+        let mut ended = self.ended.clone();
+        // An error means that the writer is gone without a word, which is an end too.
+        let _ = ended.wait_for(|ended| *ended).await;
     }
 
     /// Stops taking commands, and waits until all that were taken are answered.
@@ -170,12 +184,17 @@ impl Ledger {
     ) -> Result<T, StoreError> {
         let (answer, answered) = oneshot::channel();
         self.push(Job { tenant_id, work: work(answer) })?;
-        answered.await.unwrap_or(Err(StoreError::Closed))
+        answered.await.unwrap_or_else(|_| Err(unanswered()))
     }
 
     fn push(&self, job: Job) -> Result<(), StoreError> {
         self.queue.push(job).map_err(|(_, error)| error)
     }
+}
+
+/// The writer fell in the middle of a group: nobody knows whether it was stored.
+fn unanswered() -> StoreError {
+    StoreError::Unavailable(Arc::new(std::io::Error::other("the writer ended")))
 }
 
 type Answer<T> = oneshot::Sender<Result<T, StoreError>>;
@@ -291,18 +310,19 @@ where
 }
 
 /// Closes the queue when the writer ends, however it ends, and lets everyone who waits know.
-struct CloseOnExit<'a>(&'a Queue<Job>);
+struct CloseOnExit<'a>(&'a Queue<Job>, watch::Sender<bool>);
 
 impl Drop for CloseOnExit<'_> {
     fn drop(&mut self) {
         self.0.close();
         while !self.0.take().is_empty() {}
+        self.1.send_replace(true);
     }
 }
 
 /// The writer's life: group after group until the queue is closed and drained.
-fn write_groups(queue: &Queue<Job>, mut lane: Box<dyn Lane>) {
-    let _guard = CloseOnExit(queue);
+fn write_groups(queue: &Queue<Job>, mut lane: Box<dyn Lane>, says_ended: watch::Sender<bool>) {
+    let _guard = CloseOnExit(queue, says_ended);
     loop {
         let jobs = queue.take();
         if jobs.is_empty() {
@@ -376,12 +396,9 @@ type StepOutcome = Result<Option<Outcome>, StoreError>;
 fn write_jobs(lane: &mut dyn Lane, jobs: Vec<Job>) {
     let records = jobs.iter().map(records_of).sum();
     let sweeps = jobs.iter().any(|job| matches!(job.work, Work::Sweep { .. }));
-    let prepared = again(lane, |lane| {
-        let due = if sweeps { lane.due(SWEEP_MAX)? } else { Vec::new() };
-        Ok((lane.allot(records)?, due))
-    });
-    let (mut next_number, due) = match prepared {
-        Ok(prepared) => prepared,
+    let due = if sweeps { due(lane) } else { Vec::new() };
+    let mut next_number = match again(lane, |lane| lane.allot(records)) {
+        Ok(first) => first,
         // No command is at fault for what was asked before any of them.
         Err(error) => return fail_all(jobs, &StoreError::Unavailable(Arc::new(error))),
     };
@@ -397,6 +414,14 @@ fn write_jobs(lane: &mut dyn Lane, jobs: Vec<Job>) {
     for (job, count) in jobs.into_iter().zip(counts) {
         answer_job(job.work, outcomes.by_ref().take(count));
     }
+}
+
+/// The accounts to sweep. That they cannot be found now is no reason to write nothing else.
+fn due(lane: &mut dyn Lane) -> Vec<(TenantId, IntegrationId)> {
+    again(lane, |lane| lane.due(SWEEP_MAX)).unwrap_or_else(|error| {
+        tracing::warn!(error = &error as &dyn std::error::Error, "reservations were not swept");
+        Vec::new()
+    })
 }
 
 fn fail_all(jobs: Vec<Job>, error: &StoreError) {

@@ -7,7 +7,6 @@ use bursar_core::{
 };
 
 use crate::error::StoreError;
-use crate::rollup::Rollup;
 use crate::row::{ApiKeyRow, IntegrationKeyRow, IntegrationRow, TenantRow, UsageRow};
 
 /// A page by offset.
@@ -105,20 +104,6 @@ pub struct Sums {
 }
 
 impl Sums {
-    /// Adds a rollup.
-    pub fn add(&mut self, rollup: &Rollup) {
-        self.calls += rollup.calls;
-        self.succeeded += rollup.succeeded;
-        self.errors += rollup.errors;
-        self.blocked += rollup.blocked;
-        self.unpriced += rollup.unpriced;
-        self.tokens_in += i128::from(rollup.tokens_in);
-        self.tokens_out += i128::from(rollup.tokens_out);
-        self.cost_nanos += i128::from(rollup.cost_nanos);
-        self.latency_calls += rollup.latency_calls;
-        self.latency_sum_ms += i128::from(rollup.latency_sum_ms);
-    }
-
     /// Adds other sums.
     pub fn merge(&mut self, other: &Self) {
         self.calls += other.calls;
@@ -141,8 +126,6 @@ pub struct Standing {
     pub account: Account,
     /// The instant.
     pub now: Timestamp,
-    /// Whether it came from memory. If not, [`crate::Ledger::touch`] brings it there.
-    pub in_memory: bool,
 }
 
 /// An open reservation in a list.
@@ -253,6 +236,13 @@ pub trait Store: Send + Sync + 'static {
         first: Day,
         last: Day,
     ) -> Result<Vec<DayUsage>, StoreError>;
+
+    /// How many calls were recorded, by the counters.
+    async fn recorded_calls(
+        &self,
+        tenant_id: TenantId,
+        integration_id: Option<IntegrationId>,
+    ) -> Result<i64, StoreError>;
 
     /// Entries, newest first by (`occurred_at`, id).
     async fn usage_history(

@@ -117,24 +117,13 @@ impl<J: Weighed> State<J> {
     }
 
     fn take(&mut self) -> Vec<J> {
+        let mut group = Vec::new();
         let waiting: usize = self.admissions.iter().map(Weighed::commands).sum();
         let kept = waiting.min(GROUP_ADMISSIONS_MIN);
-        let mut group = Vec::new();
-        let mut commands = 0;
-        for (rank, room) in
-            [(Rank::Fact, GROUP_COMMANDS_MAX - kept), (Rank::Admission, GROUP_COMMANDS_MAX)]
-        {
-            let jobs = match rank {
-                Rank::Fact => &mut self.facts,
-                Rank::Admission => &mut self.admissions,
-            };
-            while commands < room
-                && let Some(job) = jobs.pop_front()
-            {
-                commands += job.commands();
-                group.push(job);
-            }
-        }
+        let facts = move_jobs(&mut self.facts, &mut group, GROUP_COMMANDS_MAX - kept);
+        // A batch is taken whole and may fill more than its part; admissions get theirs all the same.
+        let room = GROUP_COMMANDS_MAX.saturating_sub(facts).max(kept);
+        move_jobs(&mut self.admissions, &mut group, room);
         for job in &group {
             let bytes = job.bytes();
             self.bytes -= bytes;
@@ -149,6 +138,18 @@ impl<J: Weighed> State<J> {
         }
         group
     }
+}
+
+/// Moves jobs until they have brought at least `room` commands, and says how many they brought.
+fn move_jobs<J: Weighed>(from: &mut VecDeque<J>, to: &mut Vec<J>, room: usize) -> usize {
+    let mut commands = 0;
+    while commands < room
+        && let Some(job) = from.pop_front()
+    {
+        commands += job.commands();
+        to.push(job);
+    }
+    commands
 }
 
 #[cfg(test)]
@@ -198,6 +199,25 @@ mod tests {
         let facts = group.iter().filter(|job| job.1 == Rank::Fact).count();
         assert_eq!(group.len(), GROUP_COMMANDS_MAX);
         assert_eq!(facts, GROUP_COMMANDS_MAX - GROUP_ADMISSIONS_MIN);
+    }
+
+    #[test]
+    fn large_batches_leave_admissions_their_part() {
+        let queue = Queue::new();
+        for batch in [590, 597, 700, 716, 820, 1_000] {
+            for tenant in 1..=10 {
+                let _ = queue.push(Job(tenant, Rank::Fact, 1, batch));
+            }
+            for _ in 0..2 * GROUP_ADMISSIONS_MIN {
+                let _ = queue.push(Job(11, Rank::Admission, 1, 1));
+            }
+            let group = queue.take();
+            let admitted = group.iter().filter(|job| job.1 == Rank::Admission).count();
+            assert_eq!(admitted, GROUP_ADMISSIONS_MIN, "batches of {batch}");
+            while !queue.is_empty() {
+                queue.take();
+            }
+        }
     }
 
     #[test]

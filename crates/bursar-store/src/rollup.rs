@@ -3,7 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use bursar_core::{
-    CostSource, Entry, EntryKind, IntegrationId, Nanos, PolicyResult, TenantId, TokenBuckets,
+    CostSource, Entry, EntryKind, IntegrationId, Nanos, PolicyResult, TenantId, Timestamp,
+    TokenBuckets,
 };
 
 use crate::error::StoreError;
@@ -170,6 +171,66 @@ pub(crate) trait Labels {
     -> Result<BTreeSet<Label<'a>>, StoreError>;
 }
 
+/// An entry as far as rollups look at it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct RollupEntry<'a> {
+    pub(crate) tenant_id: TenantId,
+    pub(crate) integration_id: IntegrationId,
+    pub(crate) occurred_at: Timestamp,
+    pub(crate) provider: &'a str,
+    pub(crate) model: &'a str,
+    pub(crate) agent_id: Option<&'a str>,
+    pub(crate) facts: RollupFacts,
+}
+
+impl<'a> RollupEntry<'a> {
+    fn of(entry: &Entry<'a>) -> Self {
+        let usage = entry.usage;
+        Self {
+            tenant_id: entry.tenant_id,
+            integration_id: usage.integration_id,
+            occurred_at: entry.occurred_at,
+            provider: &usage.provider,
+            model: &usage.model,
+            agent_id: usage.agent_id.as_deref(),
+            facts: RollupFacts::of(entry),
+        }
+    }
+
+    fn model_label(&self) -> Label<'a> {
+        (self.tenant_id, LabelKind::Model, self.provider, self.model)
+    }
+
+    fn agent_label(&self) -> Option<Label<'a>> {
+        self.agent_id.map(|agent| (self.tenant_id, LabelKind::Agent, "", agent))
+    }
+
+    /// The rollups that the entry counts in; a label that is not admitted counts under another.
+    pub(crate) fn keys(
+        &self,
+        is_admitted: impl Fn(Label<'a>) -> bool,
+    ) -> impl Iterator<Item = RollupKey<'a>> {
+        let model = self.model_label();
+        let own = is_admitted(model);
+        let (provider, label) = if own { (model.2, model.3) } else { (OTHER, OTHER) };
+        let by_hour = RollupKey {
+            tenant_id: self.tenant_id,
+            integration_id: self.integration_id,
+            grain: Grain::Hour,
+            start: self.occurred_at.hour().number(),
+            provider,
+            label,
+        };
+        let day = self.occurred_at.day().number();
+        let by_day = RollupKey { grain: Grain::Day, start: day, ..by_hour };
+        let by_agent = self.agent_label().map(|agent| {
+            let label = if is_admitted(agent) { agent.3 } else { OTHER };
+            RollupKey { grain: Grain::AgentDay, provider: "", label, ..by_day }
+        });
+        [Some(by_hour), Some(by_day), by_agent].into_iter().flatten()
+    }
+}
+
 /// Adds the entries of a group up, in key order.
 ///
 /// A group's sums cannot leave 64 bits: the counters of its months were checked before.
@@ -177,46 +238,18 @@ pub(crate) fn aggregate<'a>(
     entries: &[Entry<'a>],
     labels: &mut dyn Labels,
 ) -> Result<BTreeMap<RollupKey<'a>, Rollup>, StoreError> {
+    let entries: Vec<RollupEntry<'a>> = entries.iter().map(RollupEntry::of).collect();
     let mut asked = BTreeSet::new();
-    for entry in entries {
-        asked.insert(model_label(entry));
-        asked.extend(agent_label(entry));
+    for entry in &entries {
+        asked.insert(entry.model_label());
+        asked.extend(entry.agent_label());
     }
     let admitted = labels.admit(&asked)?;
     let mut rollups: BTreeMap<RollupKey<'a>, Rollup> = BTreeMap::new();
-    for entry in entries {
-        let model = model_label(entry);
-        let (_, _, provider, label) =
-            if admitted.contains(&model) { model } else { (model.0, model.1, OTHER, OTHER) };
-        let by_hour = RollupKey {
-            tenant_id: entry.tenant_id,
-            integration_id: entry.usage.integration_id,
-            grain: Grain::Hour,
-            start: entry.occurred_at.hour().number(),
-            provider,
-            label,
-        };
-        let day = entry.occurred_at.day().number();
-        let by_day = RollupKey { grain: Grain::Day, start: day, ..by_hour };
-        let facts = RollupFacts::of(entry);
-        for key in [by_hour, by_day] {
-            rollups.entry(key).or_default().add(&facts);
-        }
-        if let Some(agent) = agent_label(entry) {
-            let label = if admitted.contains(&agent) { agent.3 } else { OTHER };
-            let by_agent = RollupKey { grain: Grain::AgentDay, provider: "", label, ..by_day };
-            rollups.entry(by_agent).or_default().add(&facts);
+    for entry in &entries {
+        for key in entry.keys(|label| admitted.contains(&label)) {
+            rollups.entry(key).or_default().add(&entry.facts);
         }
     }
     Ok(rollups)
-}
-
-fn model_label<'a>(entry: &Entry<'a>) -> Label<'a> {
-    let usage = entry.usage;
-    (entry.tenant_id, LabelKind::Model, &usage.provider, &usage.model)
-}
-
-fn agent_label<'a>(entry: &Entry<'a>) -> Option<Label<'a>> {
-    let agent = entry.usage.agent_id.as_deref()?;
-    Some((entry.tenant_id, LabelKind::Agent, "", agent))
 }

@@ -3,12 +3,10 @@
 
 use std::collections::{HashMap, HashSet};
 
-use bursar_core::{
-    Counter, CounterKey, EntryId, IntegrationId, Month, Overflow, TenantId, Timestamp, Totals,
-};
+use bursar_core::{Counter, CounterKey, IntegrationId, Month, Overflow, TenantId, Totals};
 
 use crate::error::StoreError;
-use crate::rollup::{Grain, LabelKind, OTHER, Rollup, RollupFacts};
+use crate::rollup::{Label, Rollup, RollupEntry, RollupKey};
 
 /// Differences that are told one by one; more are only counted.
 const TOLD_MAX: usize = 1_000;
@@ -39,19 +37,6 @@ impl Verified {
     }
 }
 
-/// An entry as far as it is counted.
-#[derive(Debug)]
-pub(crate) struct CountedEntry<'a> {
-    pub(crate) entry_id: EntryId,
-    pub(crate) tenant_id: TenantId,
-    pub(crate) integration_id: IntegrationId,
-    pub(crate) occurred_at: Timestamp,
-    pub(crate) provider: &'a str,
-    pub(crate) model: &'a str,
-    pub(crate) agent_id: Option<&'a str>,
-    pub(crate) facts: RollupFacts,
-}
-
 /// The key of a rollup, owned.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct CountedRollup {
@@ -61,6 +46,14 @@ pub(crate) struct CountedRollup {
     pub(crate) start: i32,
     pub(crate) provider: String,
     pub(crate) label: String,
+}
+
+impl From<RollupKey<'_>> for CountedRollup {
+    fn from(key: RollupKey<'_>) -> Self {
+        let RollupKey { tenant_id, integration_id, grain, start, provider, label } = key;
+        let (provider, label) = (provider.to_owned(), label.to_owned());
+        Self { tenant_id, integration_id, grain: grain.code(), start, provider, label }
+    }
 }
 
 /// What the entries and open reservations add up to.
@@ -73,7 +66,7 @@ pub(crate) struct Recount {
 }
 
 impl Recount {
-    pub(crate) fn add_entry(&mut self, entry: &CountedEntry<'_>) -> Result<(), StoreError> {
+    pub(crate) fn add_entry(&mut self, entry: &RollupEntry<'_>) -> Result<(), StoreError> {
         let key = CounterKey {
             tenant_id: entry.tenant_id,
             integration_id: entry.integration_id,
@@ -87,27 +80,13 @@ impl Recount {
         let amount = Totals { cost: entry.facts.cost, tokens, calls };
         let (used, _) = self.counters.entry(key).or_default();
         *used = used.plus(amount)?;
-        let (provider, model) =
-            self.own(entry.tenant_id, LabelKind::Model, entry.provider, entry.model);
-        let by_hour = CountedRollup {
-            tenant_id: entry.tenant_id,
-            integration_id: entry.integration_id,
-            grain: Grain::Hour.code(),
-            start: entry.occurred_at.hour().number(),
-            provider,
-            label: model,
+        let Self { rollups, labels, .. } = self;
+        let is_admitted = |(tenant_id, kind, provider, label): Label<'_>| {
+            labels.contains(&(tenant_id, kind.code(), provider.to_owned(), label.to_owned()))
         };
-        let day = entry.occurred_at.day().number();
-        let by_day = CountedRollup { grain: Grain::Day.code(), start: day, ..by_hour.clone() };
-        if let Some(agent) = entry.agent_id {
-            let (_, label) = self.own(entry.tenant_id, LabelKind::Agent, "", agent);
-            let grain = Grain::AgentDay.code();
-            let by_agent =
-                CountedRollup { grain, provider: String::new(), label, ..by_day.clone() };
-            self.rollups.entry(by_agent).or_default().add(&entry.facts);
+        for key in entry.keys(is_admitted) {
+            rollups.entry(key.into()).or_default().add(&entry.facts);
         }
-        self.rollups.entry(by_hour).or_default().add(&entry.facts);
-        self.rollups.entry(by_day).or_default().add(&entry.facts);
         Ok(())
     }
 
@@ -169,20 +148,5 @@ impl Recount {
         for (key, counted) in self.rollups {
             verified.differ(|| format!("no rollup {key:?}, counted {counted:?}"));
         }
-    }
-
-    /// The provider and label under which a label's sums are kept.
-    fn own(
-        &self,
-        tenant_id: TenantId,
-        kind: LabelKind,
-        provider: &str,
-        label: &str,
-    ) -> (String, String) {
-        let key = (tenant_id, kind.code(), provider.to_owned(), label.to_owned());
-        if self.labels.contains(&key) {
-            return (key.2, key.3);
-        }
-        (OTHER.to_owned(), OTHER.to_owned())
     }
 }

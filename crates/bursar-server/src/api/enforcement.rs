@@ -36,7 +36,7 @@ struct Check<'a> {
 #[serde(deny_unknown_fields)]
 struct CheckBatch<'a> {
     #[serde(borrow)]
-    requests: Vec<Check<'a>>,
+    requests: Vec<&'a RawValue>,
 }
 
 /// How an integration stands against its limits.
@@ -104,8 +104,10 @@ pub async fn check_calls(
         return Err(ApiError::field("requests", "must have 1 to 100 requests"));
     }
     let mut views = Vec::with_capacity(batch.requests.len());
-    for check in batch.requests {
-        views.push(evaluate(&app, &caller, check).await?.0);
+    for (index, request) in batch.requests.iter().enumerate() {
+        let within = |error: ApiError| error.within(&format!("requests[{index}]"));
+        let check = parse(request.get()).map_err(within)?;
+        views.push(evaluate(&app, &caller, check).await.map_err(within)?.0);
     }
     Ok(Answer::ok(views))
 }
@@ -125,7 +127,8 @@ pub async fn get_status(
         return Err(not_found());
     }
     app.store.integration(caller.tenant_id, integration_id).await?.ok_or_else(not_found)?;
-    let standing = app.standing(caller.tenant_id, integration_id).await?.ok_or_else(not_found)?;
+    let standing =
+        app.store.standing(caller.tenant_id, integration_id).await?.ok_or_else(not_found)?;
     let (account, now) = (&standing.account, standing.now);
     let counter = account.counter(now.month()).map_err(|_| ApiError::of(ErrorCode::Internal))?;
     let limits = account.integration.limits;
@@ -181,7 +184,7 @@ async fn evaluate(
         .integration_id
         .unwrap_or_else(|| caller.only.map_or_else(String::new, |id| id.to_string()));
     let standing = match asked {
-        Some(integration_id) => app.standing(caller.tenant_id, integration_id).await?,
+        Some(integration_id) => app.store.standing(caller.tenant_id, integration_id).await?,
         None => None,
     };
     let Some(standing) = standing else {

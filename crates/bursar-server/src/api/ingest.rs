@@ -2,12 +2,15 @@
 //!
 //! Unknown fields are ignored here, on purpose: an old server must not lose a newer client's facts.
 
+use std::fmt;
+
 use axum::extract::State;
 use bursar_core::{
     CallId, IntegrationId, ParseIdError, PolicyResult, RecordOutcome, RecordRefusal, TokenBuckets,
     Usage,
 };
-use serde::{Deserialize, Serialize};
+use serde::de::{IgnoredAny, SeqAccess, Visitor};
+use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::value::RawValue;
 
 use crate::app::App;
@@ -55,7 +58,44 @@ pub struct UsageRecord<'a> {
 #[derive(Debug, Deserialize)]
 struct Batch<'a> {
     #[serde(borrow)]
-    records: Vec<&'a RawValue>,
+    records: Records<'a>,
+}
+
+/// The records of a batch, as far as it may have any: the rest is only passed over.
+#[derive(Debug)]
+struct Records<'a> {
+    kept: Vec<&'a RawValue>,
+    too_many: bool,
+}
+
+impl<'de: 'a, 'a> Deserialize<'de> for Records<'a> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Bounded;
+
+        impl<'de> Visitor<'de> for Bounded {
+            type Value = Records<'de>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a list of records")
+            }
+
+            fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Records<'de>, A::Error> {
+                let mut kept = Vec::new();
+                while kept.len() < BATCH_RECORDS_MAX
+                    && let Some(record) = items.next_element()?
+                {
+                    kept.push(record);
+                }
+                let mut too_many = false;
+                while items.next_element::<IgnoredAny>()?.is_some() {
+                    too_many = true;
+                }
+                Ok(Records { kept, too_many })
+            }
+        }
+
+        deserializer.deserialize_seq(Bounded)
+    }
 }
 
 /// What became of one record.
@@ -119,13 +159,13 @@ pub async fn record_usage_batch(
     caller: Authorized<TelemetryWrite>,
     body: Text<BATCH>,
 ) -> Result<Answer<BatchAnswer>, ApiError> {
-    let batch: Batch<'_> = parse(body.as_str()?)?;
-    if batch.records.is_empty() || batch.records.len() > BATCH_RECORDS_MAX {
+    let Batch { records: Records { kept, too_many } } = parse(body.as_str()?)?;
+    if kept.is_empty() || too_many {
         return Err(ApiError::field("records", "must have 1 to 1000 records"));
     }
-    let mut results = Vec::with_capacity(batch.records.len());
-    let mut records = Vec::with_capacity(batch.records.len());
-    for (index, record) in batch.records.iter().enumerate() {
+    let mut results = Vec::with_capacity(kept.len());
+    let mut records = Vec::with_capacity(kept.len());
+    for (index, record) in kept.iter().enumerate() {
         match check_record(record.get(), caller.only) {
             Ok(usage) => {
                 let call_id = Some(usage.call_id.as_str().to_owned());
@@ -143,9 +183,9 @@ pub async fn record_usage_batch(
         0 => Vec::new(),
         _ => app.ledger.record(caller.tenant_id, records).await?,
     };
-    let open = results.iter_mut().filter(|result| result.error.is_none());
-    for (result, outcome) in open.zip(outcomes) {
-        result.take(outcome);
+    let mut outcomes = outcomes.into_iter();
+    for result in results.iter_mut().filter(|result| result.error.is_none()) {
+        result.take(outcomes.next().ok_or_else(|| ApiError::of(ErrorCode::Internal))?);
     }
     Ok(Answer::ok(BatchAnswer::of(results)))
 }

@@ -1,16 +1,16 @@
 //! Keys that are good for one integration.
 
-use axum::extract::{Path, State};
+use axum::extract::State;
 use bursar_store::{Control, ControlTx, IntegrationKeyRow};
 use serde::{Deserialize, Serialize};
 
 use crate::app::App;
-use crate::auth::{Authorized, IntegrationsRead, KeysWrite};
+use crate::auth::{Authorized, INTEGRATION_KEY_SCOPES, IntegrationsRead, KeysWrite};
 use crate::body::{SMALL, Text, parse};
 use crate::envelope::Answer;
 use crate::error::{ApiError, ErrorCode};
 use crate::instant;
-use crate::params::{self, Query, list_meta};
+use crate::params::{self, Path, Query, list_meta};
 use crate::secret::{self, integration_key_prefix, integration_key_text};
 use crate::text::check_name;
 
@@ -22,7 +22,7 @@ pub struct IntegrationKeyCreate {
 }
 
 /// A new key; the only time that its secret is shown, which is the whole value of the header.
-#[derive(Debug, Serialize)]
+#[derive(Serialize)]
 pub struct IntegrationKeyCreated {
     #[serde(flatten)]
     key: IntegrationKeyView,
@@ -64,6 +64,10 @@ pub async fn create_integration_key(
     body: Text<SMALL>,
 ) -> Result<Answer<IntegrationKeyCreated>, ApiError> {
     let integration_id = params::integration_id(&id)?;
+    if let Some(missing) = INTEGRATION_KEY_SCOPES.iter().find(|scope| !caller.may(scope)) {
+        let message = format!("The key of an integration can do {missing}, which yours cannot.");
+        return Err(ApiError::new(ErrorCode::Forbidden, message));
+    }
     let create: IntegrationKeyCreate = match body.as_str()?.trim() {
         "" => IntegrationKeyCreate::default(),
         text => parse(text)?,

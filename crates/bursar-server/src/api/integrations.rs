@@ -1,6 +1,6 @@
 //! Integrations: registered, changed, enabled, disabled, deleted, and their limits shown.
 
-use axum::extract::{Path, State};
+use axum::extract::State;
 use bursar_core::{CostBasis, Counter, IntegrationStatus, LimitSettings, Month};
 use bursar_store::{
     Changed, Control, ControlTx, IntegrationDraft, IntegrationEdit, IntegrationFilter,
@@ -17,7 +17,7 @@ use crate::envelope::Answer;
 use crate::error::{ApiError, ErrorCode};
 use crate::figures::{cents, percent, usd};
 use crate::instant;
-use crate::params::{self, Query, list_meta};
+use crate::params::{self, Path, Query, list_meta};
 use crate::text::{check_name, check_text};
 
 /// The providers that are known. To add one, add its word here.
@@ -32,7 +32,7 @@ const STATUSES: &[IntegrationStatus] = &[
 ];
 
 /// An integration to be registered.
-#[derive(Debug, Deserialize)]
+#[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct IntegrationCreate {
     name: String,
@@ -50,7 +50,7 @@ pub struct IntegrationCreate {
 }
 
 /// What is to change; a field that is absent stays, an explicit null clears a nullable one.
-#[derive(Debug, Deserialize)]
+#[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct IntegrationUpdate {
     #[serde(default, deserialize_with = "present")]
@@ -113,6 +113,14 @@ pub struct IntegrationView {
     created_at: String,
     updated_at: String,
     created_by: String,
+}
+
+/// What is left to say of an integration that was deleted.
+#[derive(Debug, Serialize)]
+pub struct IntegrationDeleted {
+    id: String,
+    name: String,
+    deleted_at: Option<String>,
 }
 
 /// The health of an integration as it is stored.
@@ -254,8 +262,9 @@ pub async fn update_integration(
     if edit.is_empty() {
         return Err(ApiError::of(ErrorCode::NothingToChange));
     }
-    change(&app, caller, move |control| control.update_integration(integration_id, edit.clone()))
-        .await
+    let update =
+        move |control: &mut Control<'_>| control.update_integration(integration_id, edit.clone());
+    Ok(Answer::ok(change(&app, caller, update).await?.into()))
 }
 
 /// `DELETE /api/v1/integrations/{id}`
@@ -263,9 +272,15 @@ pub async fn delete_integration(
     State(app): State<App>,
     caller: Authorized<IntegrationsWrite>,
     Path(id): Path<String>,
-) -> Result<Answer<IntegrationView>, ApiError> {
+) -> Result<Answer<IntegrationDeleted>, ApiError> {
     let integration_id = params::integration_id(&id)?;
-    change(&app, caller, move |control| control.delete_integration(integration_id)).await
+    let row = change(&app, caller, move |control| control.delete_integration(integration_id));
+    let row = row.await?;
+    Ok(Answer::ok(IntegrationDeleted {
+        id: row.integration_id.to_string(),
+        name: row.name,
+        deleted_at: row.deleted_at.map(instant::text),
+    }))
 }
 
 /// `POST /api/v1/integrations/{id}/enable`
@@ -275,7 +290,8 @@ pub async fn enable_integration(
     Path(id): Path<String>,
 ) -> Result<Answer<IntegrationView>, ApiError> {
     let integration_id = params::integration_id(&id)?;
-    change(&app, caller, move |control| control.enable_integration(integration_id)).await
+    let row = change(&app, caller, move |control| control.enable_integration(integration_id));
+    Ok(Answer::ok(row.await?.into()))
 }
 
 /// `POST /api/v1/integrations/{id}/disable`
@@ -285,7 +301,8 @@ pub async fn disable_integration(
     Path(id): Path<String>,
 ) -> Result<Answer<IntegrationView>, ApiError> {
     let integration_id = params::integration_id(&id)?;
-    change(&app, caller, move |control| control.disable_integration(integration_id)).await
+    let row = change(&app, caller, move |control| control.disable_integration(integration_id));
+    Ok(Answer::ok(row.await?.into()))
 }
 
 /// `GET /api/v1/integrations/{id}/health`
@@ -318,7 +335,7 @@ pub async fn get_integration_limits(
     if caller.only.is_some_and(|only| only != row.integration_id) {
         return Err(not_found());
     }
-    let standing = app.standing(caller.tenant_id, row.integration_id).await?;
+    let standing = app.store.standing(caller.tenant_id, row.integration_id).await?;
     let standing = standing.ok_or_else(not_found)?;
     let current = standing.now.month();
     let month = period.unwrap_or(current);
@@ -371,14 +388,14 @@ async fn change(
     app: &App,
     caller: Authorized<IntegrationsWrite>,
     mut change: impl FnMut(&mut Control<'_>) -> Changed<IntegrationRow> + Send + 'static,
-) -> Result<Answer<IntegrationView>, ApiError> {
+) -> Result<IntegrationRow, ApiError> {
     let tenant_id = caller.tenant_id;
     let in_transaction =
         move |tx: &mut dyn ControlTx| change(&mut Control::new(tx, &caller.actor, tenant_id));
     let row = app.ledger.change(tenant_id, in_transaction).await??;
     // The keys of an integration work as long as it lives.
     app.key_cache.clear();
-    Ok(Answer::ok(row.into()))
+    Ok(row)
 }
 
 fn check_create(

@@ -1,6 +1,6 @@
 //! API keys of a tenant.
 
-use axum::extract::{Path, State};
+use axum::extract::State;
 use bursar_store::{ApiKeyRow, Control, ControlTx};
 use serde::{Deserialize, Serialize};
 
@@ -10,7 +10,7 @@ use crate::body::Json;
 use crate::envelope::Answer;
 use crate::error::{ApiError, ErrorCode};
 use crate::instant;
-use crate::params::{self, Query, list_meta};
+use crate::params::{self, Path, Query, list_meta};
 use crate::secret::{self, api_key_prefix, api_key_text};
 use crate::text::check_name;
 
@@ -24,7 +24,7 @@ pub struct KeyCreate {
 }
 
 /// A new key; the only time that its secret is shown.
-#[derive(Debug, Serialize)]
+#[derive(Serialize)]
 pub struct KeyCreated {
     #[serde(flatten)]
     key: KeyView,

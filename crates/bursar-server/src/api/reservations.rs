@@ -1,6 +1,6 @@
 //! Reservations: what makes a budget exact.
 
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::http::{HeaderMap, header};
 use axum::response::{IntoResponse, Response};
 use bursar_core::{
@@ -19,7 +19,7 @@ use crate::error::{ApiError, ErrorCode};
 use crate::estimate::{asked_integration, check_estimate};
 use crate::figures::{cents, usd};
 use crate::instant;
-use crate::params::{Query, list_meta};
+use crate::params::{Path, Query, list_meta};
 use crate::text::check_text;
 
 /// What is asked to be held.
@@ -149,7 +149,7 @@ pub async fn create_reservation(
         ReserveRequest { integration_id, call_id, estimate, model: create.model, ttl_seconds };
     match app.ledger.reserve(tenant_id, request).await? {
         ReserveOutcome::Held(held) | ReserveOutcome::Replayed(held) => {
-            let headers = decision_headers(&app, tenant_id, integration_id, &held.decision).await?;
+            let headers = decision_headers(&app, tenant_id, integration_id, &held.decision).await;
             let id = integration_id.to_string();
             let decision = DecisionView::new(&held.decision, tenant_id, id, held.created_at);
             let reservation = Some(HeldView::from(&held));
@@ -163,7 +163,7 @@ pub async fn create_reservation(
             } else {
                 refusal
             };
-            let headers = decision_headers(&app, tenant_id, integration_id, &refusal).await?;
+            let headers = decision_headers(&app, tenant_id, integration_id, &refusal).await;
             let id = integration_id.to_string();
             let decision = DecisionView::new(&refusal, tenant_id, id, app.store.now());
             let view = ReserveView { decision, reservation: None };
@@ -226,7 +226,7 @@ pub async fn list_reservations(
     }
     let integration_id = named.or(caller.only);
     if let Some(integration_id) = named
-        && app.standing(caller.tenant_id, integration_id).await?.is_none()
+        && app.store.standing(caller.tenant_id, integration_id).await?.is_none()
     {
         return Err(ApiError::of(ErrorCode::IntegrationNotFound));
     }
@@ -240,21 +240,22 @@ fn path_call_id(call_id: String) -> Result<CallId, ApiError> {
     CallId::new(call_id).map_err(|_| ApiError::of(ErrorCode::ReservationNotFound))
 }
 
-/// The headers about the limits as they stand after the decision.
+/// The headers about the limits as they stand after the decision; without those about the limits
+/// when they cannot be read, for what is held is held.
 async fn decision_headers(
     app: &App,
     tenant_id: TenantId,
     integration_id: IntegrationId,
     decision: &Decision,
-) -> Result<HeaderMap, ApiError> {
-    let standing = app.store.standing(tenant_id, integration_id).await?;
+) -> HeaderMap {
+    let standing = app.store.standing(tenant_id, integration_id).await.ok().flatten();
     let mut headers = standing.map_or_else(HeaderMap::new, |standing| {
         rate_limit_headers(&standing.account, decision, standing.now)
     });
     if let Some(seconds) = retry_after(decision) {
         headers.insert(header::RETRY_AFTER, seconds);
     }
-    Ok(headers)
+    headers
 }
 
 fn ended(state: ReservationState) -> ApiError {
@@ -278,5 +279,9 @@ fn rejected(refusal: ReserveRefusal) -> ApiError {
         ReserveRefusal::CostEstimateRequired => required("estimated_cost_cents", "cost"),
         ReserveRefusal::TokenEstimateRequired => required("estimated_tokens", "token"),
         ReserveRefusal::TotalsOverflow => ApiError::of(ErrorCode::TotalsOverflow),
+        ReserveRefusal::TooManyOpen => {
+            let message = "The integration has 50,000 open reservations; settle or release some.";
+            ApiError::new(ErrorCode::Overloaded, message)
+        }
     }
 }

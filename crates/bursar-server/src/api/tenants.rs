@@ -1,6 +1,6 @@
 //! Tenants, for the operator.
 
-use axum::extract::{Path, State};
+use axum::extract::State;
 use bursar_store::{Control, TenantRow};
 use serde::{Deserialize, Serialize};
 
@@ -10,7 +10,7 @@ use crate::body::Json;
 use crate::envelope::Answer;
 use crate::error::{ApiError, ErrorCode};
 use crate::instant;
-use crate::params::{self, Query, list_meta};
+use crate::params::{self, Path, Query, list_meta};
 use crate::text::check_name;
 
 /// A tenant to be made.

@@ -14,12 +14,14 @@ use crate::envelope::{Answer, ListMeta};
 use crate::error::{ApiError, ErrorCode};
 use crate::figures::{average, cents, integer, percent, usd};
 use crate::instant;
-use crate::params::Query;
+use crate::params::{Query, list_meta};
 
 /// Days of a summary when nothing is said.
 const DAYS_DEFAULT: i32 = 30;
 /// Days that one question may span.
 const DAYS_MAX: i32 = 366;
+/// Rows of days that one answer has at most, which is also what it has when nothing is said.
+const DAY_ROWS_MAX: u32 = 10_000;
 /// Entries of a page of history.
 const HISTORY_LIMIT_DEFAULT: u32 = 50;
 const HISTORY_LIMIT_MAX: u32 = 1_000;
@@ -229,13 +231,16 @@ pub async fn list_daily_aggregates(
 ) -> Result<Answer<Vec<DayView>>, ApiError> {
     let integration_id = query.integration()?;
     let (first, last) = days(&app, &mut query)?;
+    let offset = query.integer("offset", 0..=DAY_ROWS_MAX * 1_000)?.unwrap_or(0);
+    let limit = query.integer("limit", 1..=DAY_ROWS_MAX)?.unwrap_or(DAY_ROWS_MAX);
     query.done()?;
     known(&app, &caller, integration_id).await?;
     let usage = app.store.usage_by_day(caller.tenant_id, integration_id, first, last).await?;
     let total = i64::try_from(usage.len()).unwrap_or(i64::MAX);
-    let page_size = u32::try_from(usage.len()).unwrap_or(u32::MAX);
-    let meta = ListMeta { total: Some(total), page: 1, page_size, ..ListMeta::default() };
-    Ok(Answer::list(usage.into_iter().map(DayView::from).collect(), meta))
+    let rows = usage.into_iter().skip(offset as usize).take(limit as usize);
+    let views: Vec<DayView> = rows.map(DayView::from).collect();
+    let meta = list_meta(Page { offset, limit }, views.len(), total);
+    Ok(Answer::list(views, meta))
 }
 
 /// `GET /api/v1/telemetry/usage-history`
@@ -276,7 +281,7 @@ pub async fn list_usage_history(
     Ok(Answer::list(rows.into_iter().map(UsageView::from).collect(), meta))
 }
 
-/// All entries that match, where the rollups know it: without any filter but the integration.
+/// All calls that match, where the counters know it: without any filter but the integration.
 async fn total(
     app: &App,
     caller: &Authorized<TelemetryRead>,
@@ -303,10 +308,7 @@ async fn total(
     if filtered {
         return Ok(None);
     }
-    let (first, last) = (Timestamp::MIN.day(), Timestamp::MAX.day());
-    let usage =
-        app.store.usage_by_integration(caller.tenant_id, *integration_id, first, last).await?;
-    Ok(Some(usage.iter().map(|of_integration| of_integration.sums.calls).sum()))
+    Ok(Some(app.store.recorded_calls(caller.tenant_id, *integration_id).await?))
 }
 
 /// Refuses a filter by an integration that the tenant does not have; a deleted one is known.
@@ -316,7 +318,7 @@ async fn known(
     integration_id: Option<bursar_core::IntegrationId>,
 ) -> Result<(), ApiError> {
     let Some(integration_id) = integration_id else { return Ok(()) };
-    let standing = app.standing(caller.tenant_id, integration_id).await?;
+    let standing = app.store.standing(caller.tenant_id, integration_id).await?;
     standing.map(|_| ()).ok_or_else(|| ApiError::of(ErrorCode::IntegrationNotFound))
 }
 

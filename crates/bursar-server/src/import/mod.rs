@@ -21,11 +21,13 @@ use crate::config::Config;
 
 /// Rows sent at once.
 const ROWS_MAX: usize = 1_000;
+/// Bytes sent at once, well below what one batch may have.
+const BYTES_MAX: usize = 4 * 1024 * 1024;
 /// Refused rows that are shown; the others are only counted.
 const SHOWN_MAX: u64 = 20;
 
 /// What to import, and how to read it.
-#[derive(Debug, Args)]
+#[derive(Args)]
 pub struct ImportArguments {
     /// The file: CSV with a header, or NDJSON.
     #[arg(value_name = "FILE")]
@@ -104,13 +106,18 @@ pub fn run(config: &Config, arguments: ImportArguments) -> Result<ExitCode, Impo
     let bar = progress(rows.bytes_total());
     let mut tally = Tally::default();
     let mut records: Vec<(u64, String)> = Vec::with_capacity(ROWS_MAX);
+    let mut bytes = 0;
     while let Some(row) = rows.next_row()? {
         match row.and_then(|row: Row| Ok((row.number, mapping.record(&row)?))) {
-            Ok(record) => records.push(record),
+            Ok(record) => {
+                bytes += record.1.len();
+                records.push(record);
+            }
             Err(refusal) => tally.refuse(&bar, refusal.number, &refusal.reason),
         }
-        if records.len() == ROWS_MAX {
+        if records.len() == ROWS_MAX || bytes >= BYTES_MAX {
             send(&mut sink, &mut records, &mut tally, &bar)?;
+            bytes = 0;
             bar.set_position(rows.bytes_read());
         }
     }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use bursar_core::Nanos;
+use bursar_core::{NANOS_PER_CENT, Nanos};
 use jiff::civil::DateTime;
 use jiff::tz::TimeZone;
 use serde_json::value::RawValue;
@@ -136,7 +136,7 @@ impl Mapping {
                 Err(_) => Err("must be an integer".to_owned()),
             },
             Kind::Cents => match Nanos::from_cents_text(text) {
-                Ok(_) => Ok(text.to_owned()),
+                Ok(cost) => Ok(cents_text(cost)),
                 Err(error) => Err(error.to_string()),
             },
             Kind::Instant => self.instant(text).map(|text| quoted(&text)),
@@ -181,6 +181,12 @@ impl Mapping {
         let digest = hasher.finalize().to_hex();
         format!("import-{}", digest.get(..32).unwrap_or_default())
     }
+}
+
+/// An amount as the exact JSON number of its cents.
+fn cents_text(cost: Nanos) -> String {
+    let (whole, rest) = (cost.get() / NANOS_PER_CENT, cost.get() % NANOS_PER_CENT);
+    format!("{whole}.{rest:07}")
 }
 
 fn quoted(text: &str) -> String {

@@ -21,6 +21,9 @@ const MAX_LAST_AT: &str = "select coalesce(max(last_at), 0) from counters";
 const SELECT_DUE: &str = "select distinct tenant_id, integration_id from calls \
      indexed by calls_due where reservation_state = 1 and expires_at <= ?1 limit ?2";
 
+/// A log that has grown beyond this, because readers kept it from being begun anew, is cut in the
+/// next moment in which nothing waits.
+const LOG_BYTES_MAX: u64 = 256 * 1024 * 1024;
 /// A clock that is further behind the stored data than this is worth a warning.
 const CLOCK_BEHIND_SECONDS: u32 = 60;
 
@@ -109,7 +112,7 @@ impl Lane for SqliteLane {
         let mut statement = self.connection.prepare_cached(SELECT_DUE).map_err(store_error)?;
         let limit = i64::try_from(limit).unwrap_or(i64::MAX);
         let mut rows = statement.query(params![now.micros(), limit]).map_err(store_error)?;
-        let mut due = Vec::new();
+        let mut due: Vec<_> = self.view.take_missed().into_iter().collect();
         while let Some(row) = rows.next().map_err(store_error)? {
             due.push(load::integration_ref(row, 0)?);
         }
@@ -155,6 +158,18 @@ impl Lane for SqliteLane {
         }
         self.view.advance(self.now);
         Ok(())
+    }
+
+    fn idle(&mut self) {
+        let log = self.path.with_extension("db-wal");
+        let log_bytes = log.metadata().map_or(0, |file| file.len());
+        if log_bytes > LOG_BYTES_MAX {
+            // Readers may be in the way; then the next idle moment will do.
+            let truncate = "pragma wal_checkpoint(truncate)";
+            if let Err(error) = self.connection.query_row(truncate, [], |_| Ok(())) {
+                tracing::warn!(%error, "the log was not moved into the file");
+            }
+        }
     }
 
     fn rollback(&mut self) {

@@ -104,6 +104,7 @@ impl SqliteStore {
         secret_fingerprint: &str,
     ) -> Result<(Arc<Self>, Box<dyn Lane>), OpenError> {
         let lock = lock_beside(path)?;
+        create_private(path)?;
         let database = |cause| OpenError::Database { path: path.to_owned(), cause };
         let mut writer = open_writer(path).map_err(database)?;
         schema::migrate(&mut writer, path)?;
@@ -153,6 +154,13 @@ fn lock_beside(path: &Path) -> Result<File, OpenError> {
     }
 }
 
+/// Makes the file, for its owner only; SQLite gives its log the same mode.
+fn create_private(path: &Path) -> Result<(), OpenError> {
+    use std::os::unix::fs::OpenOptionsExt;
+    let made = File::options().create(true).truncate(false).write(true).mode(0o600).open(path);
+    made.map(|_| ()).map_err(|cause| OpenError::File { path: path.to_owned(), cause })
+}
+
 /// Makes the names of new files as durable as what is in them.
 fn sync_folder(path: &Path) -> Result<(), OpenError> {
     let folder = match path.parent() {
@@ -167,8 +175,19 @@ fn sync_folder(path: &Path) -> Result<(), OpenError> {
 /// Opens the writing connection and moves what the log still holds into the file.
 fn open_writer(path: &Path) -> rusqlite::Result<Connection> {
     let connection = Connection::open(path)?;
-    connection.pragma_update(None, "journal_mode", "wal")?;
+    let mode: String =
+        connection.pragma_update_and_check(None, "journal_mode", "wal", |row| row.get(0))?;
+    if mode != "wal" {
+        let message = format!("the file system does not allow a write-ahead log ({mode})");
+        return Err(rusqlite::Error::SqliteFailure(
+            ffi::Error::new(ffi::SQLITE_CANTOPEN),
+            Some(message),
+        ));
+    }
     connection.pragma_update(None, "synchronous", "full")?;
+    // Without these, a sync on macOS does not reach the disk; elsewhere they change nothing.
+    connection.pragma_update(None, "fullfsync", "on")?;
+    connection.pragma_update(None, "checkpoint_fullfsync", "on")?;
     connection.pragma_update(None, "foreign_keys", "on")?;
     connection.pragma_update(None, "cache_size", -65_536)?;
     connection.pragma_update(None, "temp_store", "memory")?;
@@ -211,12 +230,29 @@ impl Readers {
         let free = Arc::clone(&self.free);
         let task = tokio::task::spawn_blocking(move || {
             let _permit = permit;
-            let connection = free.lock().pop().ok_or(StoreError::Closed)?;
-            let result = query(&connection);
-            free.lock().push(connection);
-            result
+            let borrowed = Borrowed::from(free)?;
+            borrowed.connection.as_ref().map_or(Err(StoreError::Closed), query)
         });
-        task.await.unwrap_or(Err(StoreError::Closed))
+        task.await.unwrap_or_else(|error| Err(StoreError::Unavailable(Arc::new(error))))
+    }
+}
+
+/// A reading connection on loan, which goes back whatever happens to the query.
+struct Borrowed {
+    connection: Option<Connection>,
+    free: Arc<Mutex<Vec<Connection>>>,
+}
+
+impl Borrowed {
+    fn from(free: Arc<Mutex<Vec<Connection>>>) -> Result<Self, StoreError> {
+        let connection = free.lock().pop().ok_or(StoreError::Closed)?;
+        Ok(Self { connection: Some(connection), free })
+    }
+}
+
+impl Drop for Borrowed {
+    fn drop(&mut self) {
+        self.free.lock().extend(self.connection.take());
     }
 }
 
@@ -257,11 +293,15 @@ impl Store for SqliteStore {
     ) -> Result<Option<Standing>, StoreError> {
         let now = self.now();
         if let Some(account) = self.view.account(tenant_id, integration_id, now)? {
-            return Ok(Some(Standing { account, now, in_memory: true }));
+            return Ok(Some(Standing { account, now }));
         }
         let stored = move |db: &Connection| load::standing(db, tenant_id, integration_id, now);
         let account = self.read(stored).await?;
-        Ok(account.map(|account| Standing { account, now, in_memory: false }))
+        if account.is_some() {
+            // The next sweep brings it into memory; this question need not wait for it.
+            self.view.miss(tenant_id, integration_id);
+        }
+        Ok(account.map(|account| Standing { account, now }))
     }
 
     async fn counter(
@@ -369,6 +409,14 @@ impl Store for SqliteStore {
         last: Day,
     ) -> Result<Vec<DayUsage>, StoreError> {
         self.read(move |db| read::usage_by_day(db, tenant_id, integration_id, first, last)).await
+    }
+
+    async fn recorded_calls(
+        &self,
+        tenant_id: TenantId,
+        integration_id: Option<IntegrationId>,
+    ) -> Result<i64, StoreError> {
+        self.read(move |db| read::recorded_calls(db, tenant_id, integration_id)).await
     }
 
     async fn usage_history(

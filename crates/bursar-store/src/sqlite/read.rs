@@ -36,15 +36,26 @@ const LIST_INTEGRATION_KEYS: &str = "select tenant_id, integration_id, integrati
      secret_hash, created_at, created_by, revoked_at, last_used_at from integration_keys \
      where tenant_id = :tenant and integration_id = :integration \
      order by integration_key_id limit :limit offset :offset";
-const COUNT_OPEN: &str = "select count(*) from calls where tenant_id = :tenant \
-     and (:integration is null or integration_id = :integration) \
-     and reservation_state = 1 and expires_at > :now";
+const COUNT_OPEN: &str = "select count(*) from calls indexed by calls_open \
+     where tenant_id = :tenant and reservation_state = 1 and expires_at > :now";
 const LIST_OPEN: &str = "select call_id, integration_id, estimated_cost_nanos, estimated_tokens, \
      model, ttl_seconds, decision, reserved_at, expires_at, reservation_state, ended_at \
-     from calls where tenant_id = :tenant \
-     and (:integration is null or integration_id = :integration) \
+     from calls indexed by calls_open \
+     where tenant_id = :tenant and reservation_state = 1 and expires_at > :now \
+     order by expires_at, call_key limit :limit offset :offset";
+const COUNT_OPEN_OF: &str = "select count(*) from calls indexed by calls_open \
+     where tenant_id = :tenant and integration_id = :integration \
+     and reservation_state = 1 and expires_at > :now";
+const LIST_OPEN_OF: &str = "select call_id, integration_id, estimated_cost_nanos, \
+     estimated_tokens, model, ttl_seconds, decision, reserved_at, expires_at, reservation_state, \
+     ended_at from calls indexed by calls_open \
+     where tenant_id = :tenant and integration_id = :integration \
      and reservation_state = 1 and expires_at > :now \
      order by expires_at, call_key limit :limit offset :offset";
+const SUM_CALLS: &str = "select coalesce(sum(used_calls), 0) from counters \
+     where tenant_id = :tenant and scope_kind = 1";
+const SUM_CALLS_OF: &str = "select coalesce(sum(used_calls), 0) from counters \
+     where tenant_id = :tenant and scope_kind = 1 and scope_id = :integration";
 const LIST_DAYS: &str = "select i.integration_id, i.name, i.provider_type, r.start, r.calls, \
      r.succeeded, r.errors, r.blocked, r.unpriced, r.tokens_in, r.tokens_out, r.cost_nanos, \
      r.latency_calls, r.latency_sum_ms \
@@ -122,16 +133,35 @@ pub(super) fn open_reservations(
     now: Timestamp,
     of: Page,
 ) -> Result<Paged<OpenReservation>, StoreError> {
-    let key = named_params! {
-        ":tenant": tenant_id.number(),
-        ":integration": integration_id.map(IntegrationId::number),
-        ":now": now.micros(),
-    };
-    page(db, (COUNT_OPEN, LIST_OPEN), key, of, |row| {
+    let read = |row: &Row<'_>| {
         let reservation = load::reservation(row, 0)?
             .ok_or_else(|| StoreError::Corrupt("an open reservation".to_owned()))?;
         Ok(OpenReservation { call_id: reservation.request.call_id.clone(), reservation })
-    })
+    };
+    let (tenant, now) = (tenant_id.number(), now.micros());
+    let Some(integration_id) = integration_id else {
+        let key = named_params! { ":tenant": tenant, ":now": now };
+        return page(db, (COUNT_OPEN, LIST_OPEN), key, of, read);
+    };
+    let key =
+        named_params! { ":tenant": tenant, ":integration": integration_id.number(), ":now": now };
+    page(db, (COUNT_OPEN_OF, LIST_OPEN_OF), key, of, read)
+}
+
+pub(super) fn recorded_calls(
+    db: &Connection,
+    tenant_id: TenantId,
+    integration_id: Option<IntegrationId>,
+) -> Result<i64, StoreError> {
+    let tenant = tenant_id.number();
+    let Some(integration_id) = integration_id else {
+        let mut sum = db.prepare_cached(SUM_CALLS).map_err(store_error)?;
+        let key = named_params! { ":tenant": tenant };
+        return sum.query_row(key, |row| row.get(0)).map_err(store_error);
+    };
+    let mut sum = db.prepare_cached(SUM_CALLS_OF).map_err(store_error)?;
+    let key = named_params! { ":tenant": tenant, ":integration": integration_id.number() };
+    sum.query_row(key, |row| row.get(0)).map_err(store_error)
 }
 
 /// The rollups of days, one call of `take` each, ordered by day and integration.

@@ -1,18 +1,18 @@
 //! Saving: entries, calls, counters, rates and rollups, aggregated once a group.
 
-use std::collections::BTreeSet;
+use std::collections::btree_map::Entry;
+use std::collections::{BTreeMap, BTreeSet};
 
 use bursar_core::{
-    Account, Book, Call, CallKey, Entry, EntryId, IntegrationId, Reservation, ReservationState,
-    TenantId,
+    Account, Book, Call, CallKey, EntryId, IntegrationId, Reservation, ReservationState, TenantId,
 };
-use rusqlite::{Connection, OptionalExtension, params};
+use rusqlite::{Connection, params};
 
 use super::lane::SqliteLane;
 use super::store_error;
 use crate::codec::{self, SCOPE_INTEGRATION};
 use crate::error::StoreError;
-use crate::rollup::{Label, Labels, Rollup, RollupKey, aggregate};
+use crate::rollup::{Label, LabelKind, Labels, Rollup, RollupKey, aggregate};
 
 const INSERT_ENTRY: &str = "insert into usage_entries (entry_id, tenant_id, integration_id, kind, \
      call_id, session_id, agent_id, provider, model, tokens_in, tokens_out, tokens_cache_read, \
@@ -95,7 +95,7 @@ pub(super) fn book(lane: &SqliteLane, book: &Book<'_>) -> Result<(), StoreError>
     Ok(())
 }
 
-fn entries(db: &Connection, entries: &[Entry<'_>]) -> Result<(), StoreError> {
+fn entries(db: &Connection, entries: &[bursar_core::Entry<'_>]) -> Result<(), StoreError> {
     let mut insert = db.prepare_cached(INSERT_ENTRY).map_err(store_error)?;
     for entry in entries {
         let usage = entry.usage;
@@ -304,9 +304,22 @@ impl Labels for StoredLabels<'_> {
         asked: &BTreeSet<Label<'a>>,
     ) -> Result<BTreeSet<Label<'a>>, StoreError> {
         let mut admitted = BTreeSet::new();
-        for label in asked {
-            if self.admit_one(*label)? {
-                admitted.insert(*label);
+        // Counted once a group, and only where there is something new.
+        let mut counts: BTreeMap<(TenantId, LabelKind), i64> = BTreeMap::new();
+        for &label in asked {
+            let (tenant_id, kind, ..) = label;
+            if self.is_known(label)? {
+                admitted.insert(label);
+                continue;
+            }
+            let count = match counts.entry((tenant_id, kind)) {
+                Entry::Occupied(known) => known.into_mut(),
+                Entry::Vacant(unknown) => unknown.insert(self.count(tenant_id, kind)?),
+            };
+            if *count < kind.max() {
+                self.insert(label)?;
+                *count += 1;
+                admitted.insert(label);
             }
         }
         Ok(admitted)
@@ -314,23 +327,21 @@ impl Labels for StoredLabels<'_> {
 }
 
 impl StoredLabels<'_> {
-    fn admit_one(&self, (tenant_id, kind, provider, label): Label<'_>) -> Result<bool, StoreError> {
-        let tenant = tenant_id.number();
-        let key = params![tenant, kind.code(), provider, label];
+    fn is_known(&self, (tenant_id, kind, provider, label): Label<'_>) -> Result<bool, StoreError> {
         let mut select = self.0.prepare_cached(SELECT_LABEL).map_err(store_error)?;
-        let known: Option<i64> =
-            select.query_row(key, |row| row.get(0)).optional().map_err(store_error)?;
-        if known.is_some() {
-            return Ok(true);
-        }
+        let key = params![tenant_id.number(), kind.code(), provider, label];
+        select.exists(key).map_err(store_error)
+    }
+
+    fn count(&self, tenant_id: TenantId, kind: LabelKind) -> Result<i64, StoreError> {
         let mut count = self.0.prepare_cached(COUNT_LABELS).map_err(store_error)?;
-        let labels: i64 =
-            count.query_row(params![tenant, kind.code()], |row| row.get(0)).map_err(store_error)?;
-        if labels >= kind.max() {
-            return Ok(false);
-        }
+        let key = params![tenant_id.number(), kind.code()];
+        count.query_row(key, |row| row.get(0)).map_err(store_error)
+    }
+
+    fn insert(&self, (tenant_id, kind, provider, label): Label<'_>) -> Result<(), StoreError> {
         let mut insert = self.0.prepare_cached(INSERT_LABEL).map_err(store_error)?;
-        insert.execute(key).map_err(store_error)?;
-        Ok(true)
+        let row = params![tenant_id.number(), kind.code(), provider, label];
+        insert.execute(row).map(|_| ()).map_err(store_error)
     }
 }

@@ -10,8 +10,8 @@ use super::load::{get, integration_ref};
 use super::store_error;
 use crate::codec::{self, call_key, id, timestamp};
 use crate::error::StoreError;
-use crate::rollup::{LATENCY_BUCKETS, Rollup, RollupFacts};
-use crate::verify::{CountedEntry, CountedRollup, Recount, Verified};
+use crate::rollup::{LATENCY_BUCKETS, Rollup, RollupEntry, RollupFacts};
+use crate::verify::{CountedRollup, Recount, Verified};
 
 const LABELS: &str = "select tenant_id, kind, provider, label from rollup_labels";
 const ENTRIES: &str = "select entry_id, tenant_id, integration_id, kind, call_id, agent_id, \
@@ -119,8 +119,8 @@ fn entry(
     let (provider, model): (String, String) = (get(row, 6)?, get(row, 7)?);
     let agent_id: Option<String> = get(row, 5)?;
     let kind = codec::kind(get(row, 3)?)?;
-    let entry = CountedEntry {
-        entry_id: id(EntryId::from_number, get(row, 0)?)?,
+    let entry_id = id(EntryId::from_number, get(row, 0)?)?;
+    let entry = RollupEntry {
         tenant_id: id(TenantId::from_number, get(row, 1)?)?,
         integration_id: id(IntegrationId::from_number, get(row, 2)?)?,
         occurred_at: timestamp(get(row, 18)?)?,
@@ -149,9 +149,8 @@ fn entry(
                 .query_row(params![entry.tenant_id.number(), key], |row| row.get(0))
                 .optional()
                 .map_err(store_error)?;
-            if found.flatten() != Some(entry.entry_id.number()) {
-                verified
-                    .differ(|| format!("the call id of entry {} leads elsewhere", entry.entry_id));
+            if found.flatten() != Some(entry_id.number()) {
+                verified.differ(|| format!("the call id of entry {} leads elsewhere", entry_id));
             }
             Ok(1)
         }

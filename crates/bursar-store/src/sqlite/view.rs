@@ -4,16 +4,18 @@
 //! commit's fate is unknown. It is bounded: accounts that nobody touched for long are forgotten
 //! and loaded again when they are needed.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::atomic::{AtomicI64, Ordering};
 
 use bursar_core::{
     Account, CallKey, Hold, HoldChange, IntegrationId, Month, Overflow, TenantId, Timestamp,
 };
-use parking_lot::RwLock;
+use parking_lot::{Mutex, RwLock};
 
 /// Accounts that are kept, at about a kilobyte each.
 const ACCOUNTS_MAX: usize = 50_000;
+/// Accounts that are remembered as missed.
+const MISSED_MAX: usize = 1_000;
 
 /// The holds of an account by expiry.
 pub(super) type Holds = BTreeMap<(Timestamp, CallKey), Hold>;
@@ -22,6 +24,8 @@ pub(super) type Holds = BTreeMap<(Timestamp, CallKey), Hold>;
 pub(super) struct View {
     accounts: RwLock<HashMap<IntegrationId, Live>>,
     last_now: AtomicI64,
+    /// Accounts that were asked for and are not here.
+    missed: Mutex<BTreeSet<(TenantId, IntegrationId)>>,
 }
 
 struct Live {
@@ -64,6 +68,19 @@ impl View {
             }
         }
         Ok(Some(account))
+    }
+
+    /// Takes note of an account that was asked for and is not here.
+    pub(super) fn miss(&self, tenant_id: TenantId, integration_id: IntegrationId) {
+        let mut missed = self.missed.lock();
+        if missed.len() < MISSED_MAX {
+            missed.insert((tenant_id, integration_id));
+        }
+    }
+
+    /// The accounts that were asked for since the last time.
+    pub(super) fn take_missed(&self) -> BTreeSet<(TenantId, IntegrationId)> {
+        std::mem::take(&mut self.missed.lock())
     }
 
     /// A copy of an account to work on, with its holds that are due.

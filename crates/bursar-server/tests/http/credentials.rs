@@ -1,0 +1,193 @@
+//! What proves who calls, and what does not.
+
+use bursar_core::{ApiKeyId, TenantId};
+use bursar_server::secret::{api_key_text, random_digits};
+use serde_json::json;
+
+use crate::support::{Persona, Tenant, TestApp, record};
+
+async fn arranged() -> (TestApp, Tenant, String) {
+    let app = TestApp::new();
+    let tenant = app.tenant("a").await;
+    let id = tenant.integration("i", json!({})).await;
+    (app, tenant, id)
+}
+
+/// The same text with one of its characters changed.
+fn changed(text: &str, at: usize) -> String {
+    let mut bytes = text.as_bytes().to_vec();
+    bytes[at] = if bytes[at] == b'0' { b'1' } else { b'0' };
+    String::from_utf8(bytes).unwrap()
+}
+
+#[track_caller]
+fn check(answer: &crate::support::Answer, status: u16, code: &str, secret: &str) {
+    assert!(secret.len() < 16 || !answer.refused(status, code).body.contains(secret));
+    answer.refused(status, code);
+}
+
+#[tokio::test]
+async fn an_api_key_comes_as_bearer_or_in_its_own_header() {
+    let (app, tenant, _) = arranged().await;
+    let made = tenant.new_key(&["integrations:read"]).await;
+    let secret = made.text("/data/secret");
+    for (name, value) in [
+        ("authorization", format!("Bearer {secret}")),
+        ("authorization", format!("bearer {secret}")),
+        ("authorization", format!("BEARER  {secret} ")),
+        ("x-aos-key", secret.to_owned()),
+    ] {
+        app.nobody().with(name, &value).get("/integrations").await.is(200);
+    }
+}
+
+#[tokio::test]
+async fn a_changed_key_is_no_key() {
+    let (app, tenant, id) = arranged().await;
+    let made = tenant.new_key(&["*"]).await;
+    let api_key = made.text("/data/secret").to_owned();
+    let integration_key = tenant.integration_key(&id).await;
+    let integration_key = integration_key.header("x-cus-integration-key");
+    // Another secret under a checksum that is right.
+    let tenant_id = TenantId::parse(&tenant.id).unwrap();
+    let key_id = ApiKeyId::parse(made.text("/data/id")).unwrap();
+    let forged = api_key_text(tenant_id, key_id, &random_digits().unwrap());
+    let mut wrong = vec![
+        ("x-aos-key", forged.expose().to_owned()),
+        ("x-aos-key", format!("{api_key}0")),
+        ("x-aos-key", api_key.to_uppercase()),
+        ("x-aos-key", integration_key.to_owned()),
+        ("x-aos-key", "bur_".to_owned()),
+        ("x-aos-key", String::new()),
+        ("x-cus-integration-key", api_key.clone()),
+        ("x-cus-integration-key", "::".to_owned()),
+        ("x-cus-integration-key", String::new()),
+        ("authorization", api_key.clone()),
+        ("authorization", format!("Basic {api_key}")),
+        ("authorization", "Bearer".to_owned()),
+        ("authorization", "Bearer ".to_owned()),
+        ("authorization", "Bearer operator-token-of-the-test".to_owned()),
+        ("authorization", format!("Bearer {integration_key}")),
+        ("x-aos-key", made.text("/data/prefix").to_owned()),
+    ];
+    wrong.extend((0..api_key.len()).step_by(7).map(|at| ("x-aos-key", changed(&api_key, at))));
+    wrong.extend(
+        (0..integration_key.len())
+            .step_by(7)
+            .map(|at| ("x-cus-integration-key", changed(integration_key, at))),
+    );
+    for (name, value) in wrong {
+        let persona = app.nobody().with(name, &value);
+        let sent = persona.post("/telemetry/llm-usage").json(&record(&id, "c")).await;
+        check(&sent, 401, "UNAUTHENTICATED", &value);
+    }
+    let summary = tenant.founder().get("/telemetry/usage-summary").await;
+    assert_eq!(summary.at("/data/total_calls"), 0);
+}
+
+#[tokio::test]
+async fn two_different_credentials_are_refused_and_the_same_twice_is_one() {
+    let (app, tenant, id) = arranged().await;
+    let first = tenant.key(&["*"]).await;
+    let second = tenant.new_key(&["*"]).await;
+    let second = second.text("/data/secret").to_owned();
+    let integration_key = tenant.integration_key(&id).await;
+    let integration_key = integration_key.header("x-cus-integration-key");
+    let operator = app.founder();
+    let limits = format!("/integrations/{id}/limits");
+    let ambiguous: [Persona; 4] = [
+        first.clone().with("x-aos-key", &second),
+        first.clone().with("x-cus-integration-key", integration_key),
+        tenant.holder_of(&second).with("x-cus-integration-key", integration_key),
+        operator.with("x-aos-key", &second).with("x-tenant-id", &tenant.id),
+    ];
+    for persona in ambiguous {
+        check(&persona.get(&limits).await, 400, "AMBIGUOUS_CREDENTIALS", &second);
+    }
+    tenant.holder_of(&second).with("x-aos-key", &second).get(&limits).await.is(200);
+}
+
+#[tokio::test]
+async fn a_key_that_ended_is_no_key_on_any_route_it_was_good_for() {
+    let (app, tenant, id) = arranged().await;
+    let revoked = tenant.new_key(&["*"]).await;
+    let expiring = json!({ "name": "k", "scopes": ["*"], "expires_at": "2026-03-14T09:26:54Z" });
+    let expiring = tenant.founder().post("/keys").json(&expiring).await;
+    let of_integration = tenant.integration_key(&id).await;
+    tenant.founder().delete(&format!("/keys/{}", revoked.text("/data/id"))).await.is(200);
+    tenant.founder().delete(&format!("/integrations/{id}")).await.is(200);
+    app.clock.advance(1);
+    let ended = [
+        tenant.holder_of(revoked.text("/data/secret")),
+        tenant.holder_of(expiring.is(201).text("/data/secret")),
+        of_integration,
+    ];
+    for persona in ended {
+        let sent = persona.post("/telemetry/llm-usage").json(&record(&id, "c")).await;
+        sent.refused(401, "UNAUTHENTICATED");
+        let check = persona.post("/enforcement/check").json(&json!({ "integration_id": id })).await;
+        check.refused(401, "UNAUTHENTICATED");
+        persona.get("/enforcement/reservations").await.refused(401, "UNAUTHENTICATED");
+    }
+}
+
+#[tokio::test]
+async fn a_secret_is_shown_by_the_creation_only() {
+    let (app, tenant, id) = arranged().await;
+    let founder = tenant.founder();
+    let made = tenant.new_key(&["integrations:read"]).await;
+    let key = made.text("/data/secret");
+    let of_integration = founder.post(&format!("/integrations/{id}/keys")).await;
+    let integration_key = of_integration.is(201).text("/data/secret");
+    let holder = tenant.holder_of(key);
+    let holder_of_integration = app.nobody().with("x-cus-integration-key", integration_key);
+    let mut answers = vec![
+        founder.get("/keys").await,
+        founder.get("/integrations").await,
+        founder.get(&format!("/integrations/{id}")).await,
+        founder.get(&format!("/integrations/{id}/keys")).await,
+        holder.get("/integrations").await,
+        holder.get("/keys").await,
+        holder_of_integration.get(&format!("/integrations/{id}/limits")).await,
+        holder_of_integration.get("/keys").await,
+        holder_of_integration.get("/nothing").await,
+    ];
+    let of_key = format!("/keys/{}", made.text("/data/id"));
+    answers.push(founder.delete(&of_key).await);
+    let key_id = of_integration.text("/data/id");
+    answers.push(founder.delete(&format!("/integrations/{id}/keys/{key_id}")).await);
+    answers.push(holder.get("/integrations").await);
+    for answer in answers {
+        for secret in [key, integration_key] {
+            // The random part alone must not be there either.
+            let (_, digits) = secret.rsplit_once('_').unwrap();
+            assert!(!answer.body.contains(digits), "{}", answer.body);
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_credential_reference_and_a_configuration_never_come_out() {
+    let (_app, tenant, _) = arranged().await;
+    let founder = tenant.founder();
+    let create = json!({
+        "name": "n",
+        "provider_type": "custom",
+        "credential_ref": "vault://secret/hidden/path#field",
+        "config": { "base_url": "https://api.example.com/hidden/path", "region": "hidden" },
+    });
+    let made = founder.post("/integrations").json(&create).await;
+    let path = format!("/integrations/{}", made.is(201).text("/data/id"));
+    let answers = [
+        founder.get(&path).await,
+        founder.get("/integrations").await,
+        founder.patch(&path).json(&json!({ "config": { "region": "hidden" } })).await,
+        founder.post(&format!("{path}/enable")).await,
+        founder.get(&format!("{path}/limits")).await,
+        founder.get(&format!("{path}/health")).await,
+        founder.delete(&path).await,
+    ];
+    for answer in answers.iter().chain([&made]) {
+        assert!(answer.status.is_success() && !answer.body.contains("hidden"), "{}", answer.body);
+    }
+}

@@ -1,0 +1,165 @@
+//! Keys that are good for one integration.
+
+use serde_json::json;
+
+use crate::support::{TestApp, record};
+
+#[tokio::test]
+async fn a_new_integration_key_shows_its_secret_once() {
+    let app = TestApp::new();
+    let tenant = app.tenant("a").await;
+    let id = tenant.integration("i", json!({})).await;
+    let path = format!("/integrations/{id}/keys");
+    let made = tenant.founder().post(&path).json(&json!({ "name": "worker" })).await;
+    insta::assert_json_snapshot!(made.is(201).shown(), @r#"
+    {
+      "data": {
+        "created_at": "2026-03-14T09:26:53Z",
+        "id": "[id 1]",
+        "integration_id": "[id 2]",
+        "last_used_at": null,
+        "name": "worker",
+        "prefix": "[id 3]:[id 2]:[id 1]",
+        "revoked_at": null,
+        "secret": "[secret]"
+      },
+      "meta": {
+        "request_id": "[request id]",
+        "timestamp": "[now]"
+      },
+      "success": true
+    }
+    "#);
+    let secret = made.text("/data/secret");
+    assert!(secret.starts_with(&format!("{}:{id}:", tenant.id)));
+    assert!(secret.starts_with(made.text("/data/prefix")));
+    let listed = tenant.founder().get(&path).await;
+    insta::assert_json_snapshot!(listed.is(200).shown(), @r#"
+    {
+      "data": [
+        {
+          "created_at": "2026-03-14T09:26:53Z",
+          "id": "[id 1]",
+          "integration_id": "[id 2]",
+          "last_used_at": null,
+          "name": "worker",
+          "prefix": "[id 3]:[id 2]:[id 1]",
+          "revoked_at": null
+        }
+      ],
+      "meta": {
+        "has_more": false,
+        "page": 1,
+        "page_size": 20,
+        "request_id": "[request id]",
+        "timestamp": "[now]",
+        "total": 1
+      },
+      "success": true
+    }
+    "#);
+}
+
+#[tokio::test]
+async fn a_name_is_not_needed() {
+    let app = TestApp::new();
+    let tenant = app.tenant("a").await;
+    let id = tenant.integration("i", json!({})).await;
+    let path = format!("/integrations/{id}/keys");
+    for body in ["", " ", "{}", r#"{"name":null}"#] {
+        let made = tenant.founder().post(&path).body(body).await;
+        assert!(made.is(201).at("/data/name").is_null());
+    }
+    let listed = tenant.founder().get(&format!("{path}?limit=3&offset=3")).await;
+    assert_eq!(listed.is(200).at("/meta/total"), 4);
+    assert_eq!(listed.column("/id").len(), 1);
+}
+
+#[tokio::test]
+async fn a_revoked_integration_key_is_refused_at_once() {
+    let app = TestApp::new();
+    let tenant = app.tenant("a").await;
+    let id = tenant.integration("i", json!({})).await;
+    let key = tenant.integration_key(&id).await;
+    let limits = format!("/integrations/{id}/limits");
+    key.get(&limits).await.is(200);
+    let listed = tenant.founder().get(&format!("/integrations/{id}/keys")).await;
+    let path = format!("/integrations/{id}/keys/{}", listed.text("/data/0/id"));
+    let revoked = tenant.founder().delete(&path).await;
+    insta::assert_json_snapshot!(revoked.is(200).shown(), @r#"
+    {
+      "data": {
+        "created_at": "2026-03-14T09:26:53Z",
+        "id": "[id 1]",
+        "integration_id": "[id 2]",
+        "last_used_at": null,
+        "name": null,
+        "prefix": "[id 3]:[id 2]:[id 1]",
+        "revoked_at": "2026-03-14T09:26:53Z"
+      },
+      "meta": {
+        "request_id": "[request id]",
+        "timestamp": "[now]"
+      },
+      "success": true
+    }
+    "#);
+    key.get(&limits).await.refused(401, "UNAUTHENTICATED");
+    app.clock.advance(7);
+    assert_eq!(tenant.founder().delete(&path).await.is(200).data(), revoked.data());
+}
+
+#[tokio::test]
+async fn a_key_is_found_under_its_own_integration_only() {
+    let app = TestApp::new();
+    let tenant = app.tenant("a").await;
+    let (one, other) =
+        (tenant.integration("one", json!({})).await, tenant.integration("other", json!({})).await);
+    let key = tenant.integration_key(&one).await;
+    let listed = tenant.founder().get(&format!("/integrations/{one}/keys")).await;
+    let path = format!("/integrations/{other}/keys/{}", listed.text("/data/0/id"));
+    tenant.founder().delete(&path).await.refused(404, "KEY_NOT_FOUND");
+    assert_eq!(
+        tenant.founder().get(&format!("/integrations/{other}/keys")).await.at("/meta/total"),
+        0
+    );
+    key.get(&format!("/integrations/{one}/limits")).await.is(200);
+}
+
+#[tokio::test]
+async fn an_integration_key_names_the_integration_of_its_records() {
+    let app = TestApp::new();
+    let tenant = app.tenant("a").await;
+    let id = tenant.integration("i", json!({})).await;
+    let other = tenant.integration("other", json!({})).await;
+    let key = tenant.integration_key(&id).await;
+    let mut unnamed = record(&id, "unnamed");
+    unnamed.as_object_mut().unwrap().remove("integration_id");
+    key.post("/telemetry/llm-usage").json(&unnamed).await.is(201);
+    key.post("/telemetry/llm-usage").json(&record(&id, "named")).await.is(201);
+    let foreign = key.post("/telemetry/llm-usage").json(&record(&other, "other")).await;
+    foreign.refused(422, "INVALID_FIELD").on("integration_id");
+    let limits = tenant.founder().get(&format!("/integrations/{id}/limits")).await;
+    assert_eq!(limits.at("/data/tokens_used_month"), 2_000);
+    let limits = tenant.founder().get(&format!("/integrations/{other}/limits")).await;
+    assert_eq!(limits.at("/data/tokens_used_month"), 0);
+}
+
+#[tokio::test]
+async fn an_integration_key_implies_the_integration_of_its_questions() {
+    let app = TestApp::new();
+    let tenant = app.tenant("a").await;
+    let id = tenant.integration("i", json!({})).await;
+    tenant.integration("other", json!({})).await;
+    let key = tenant.integration_key(&id).await;
+    let decision = key.post("/enforcement/check").json(&json!({})).await;
+    assert_eq!(decision.is(200).text("/data/integration_id"), id);
+    let status = key.get("/enforcement/status").await;
+    assert_eq!(status.is(200).text("/data/integration_id"), id);
+    let reserve = json!({ "call_id": "c", "estimated_cost_cents": 1 });
+    let held = key.post("/enforcement/reservations").json(&reserve).await;
+    assert_eq!(held.is(201).text("/data/integration_id"), id);
+    assert_eq!(key.get("/enforcement/reservations").await.is(200).at("/meta/total"), 1);
+    key.post("/enforcement/reservations/c/extend").await.is(200);
+    key.delete("/enforcement/reservations/c").await.is(200);
+}

@@ -1,0 +1,184 @@
+//! API keys of a tenant.
+
+use serde_json::json;
+
+use crate::support::{Answer, TestApp};
+
+#[tokio::test]
+async fn a_new_key_shows_its_secret_once() {
+    let app = TestApp::new();
+    let tenant = app.tenant("a").await;
+    let create = json!({
+        "name": "ingest",
+        "scopes": ["telemetry:write", "enforcement:check"],
+        "expires_at": "2026-04-01T00:00:00Z",
+    });
+    let made = tenant.founder().post("/keys").json(&create).await;
+    insta::assert_json_snapshot!(made.is(201).shown(), @r#"
+    {
+      "data": {
+        "created_at": "2026-03-14T09:26:53Z",
+        "expires_at": "2026-04-01T00:00:00Z",
+        "id": "[id 1]",
+        "last_used_at": null,
+        "name": "ingest",
+        "prefix": "bur_[id 2]_[id 1]",
+        "revoked_at": null,
+        "scopes": [
+          "telemetry:write",
+          "enforcement:check"
+        ],
+        "secret": "[secret]"
+      },
+      "meta": {
+        "request_id": "[request id]",
+        "timestamp": "[now]"
+      },
+      "success": true
+    }
+    "#);
+    let secret = made.text("/data/secret");
+    assert!(secret.starts_with("bur_") && secret.starts_with(made.text("/data/prefix")));
+    let listed = tenant.founder().get("/keys").await;
+    insta::assert_json_snapshot!(listed.is(200).shown(), @r#"
+    {
+      "data": [
+        {
+          "created_at": "2026-03-14T09:26:53Z",
+          "expires_at": "2026-04-01T00:00:00Z",
+          "id": "[id 1]",
+          "last_used_at": null,
+          "name": "ingest",
+          "prefix": "bur_[id 2]_[id 1]",
+          "revoked_at": null,
+          "scopes": [
+            "telemetry:write",
+            "enforcement:check"
+          ]
+        }
+      ],
+      "meta": {
+        "has_more": false,
+        "page": 1,
+        "page_size": 20,
+        "request_id": "[request id]",
+        "timestamp": "[now]",
+        "total": 1
+      },
+      "success": true
+    }
+    "#);
+}
+
+#[tokio::test]
+async fn keys_are_listed_oldest_first_page_by_page() {
+    let app = TestApp::new();
+    let tenant = app.tenant("a").await;
+    for name in ["a", "b", "c"] {
+        let create = json!({ "name": name, "scopes": ["*"] });
+        tenant.founder().post("/keys").json(&create).await.is(201);
+    }
+    let page = tenant.founder().get("/keys?limit=2&offset=2").await;
+    assert_eq!(page.is(200).column("/name"), ["c"]);
+    assert_eq!(page.at("/meta/total"), 3);
+    assert_eq!(page.at("/meta/page"), 2);
+    assert_eq!(page.at("/meta/has_more"), false);
+}
+
+#[tokio::test]
+async fn a_revoked_key_is_refused_at_once_and_stays_in_the_list() {
+    let app = TestApp::new();
+    let tenant = app.tenant("a").await;
+    let made = tenant.new_key(&["integrations:read"]).await;
+    let key = tenant.holder_of(made.text("/data/secret"));
+    key.get("/integrations").await.is(200);
+    app.clock.advance(7);
+    let path = format!("/keys/{}", made.text("/data/id"));
+    let revoked = tenant.founder().delete(&path).await;
+    insta::assert_json_snapshot!(revoked.is(200).shown(), @r#"
+    {
+      "data": {
+        "created_at": "2026-03-14T09:26:53Z",
+        "expires_at": null,
+        "id": "[id 1]",
+        "last_used_at": null,
+        "name": "key",
+        "prefix": "bur_[id 2]_[id 1]",
+        "revoked_at": "2026-03-14T09:27:00Z",
+        "scopes": [
+          "integrations:read"
+        ]
+      },
+      "meta": {
+        "request_id": "[request id]",
+        "timestamp": "[now]"
+      },
+      "success": true
+    }
+    "#);
+    key.get("/integrations").await.refused(401, "UNAUTHENTICATED");
+    app.clock.advance(7);
+    assert_eq!(tenant.founder().delete(&path).await.is(200).data(), revoked.data());
+    let listed = tenant.founder().get("/keys").await;
+    assert_eq!(listed.text("/data/0/revoked_at"), "2026-03-14T09:27:00Z");
+}
+
+#[tokio::test]
+async fn a_key_works_until_it_expires() {
+    let app = TestApp::new();
+    let tenant = app.tenant("a").await;
+    let create = json!({ "name": "k", "scopes": ["*"], "expires_at": "2026-03-14T10:00:00+00:00" });
+    // Two keys, because one that was good a moment ago is remembered for a moment.
+    let made = tenant.founder().post("/keys").json(&create).await;
+    let before = tenant.holder_of(made.is(201).text("/data/secret"));
+    let made = tenant.founder().post("/keys").json(&create).await;
+    let after = tenant.holder_of(made.is(201).text("/data/secret"));
+    app.clock.set((2026, 3, 14), 10 * 3_600 - 1);
+    before.get("/integrations").await.is(200);
+    app.clock.advance(1);
+    after.get("/integrations").await.refused(401, "UNAUTHENTICATED");
+}
+
+#[tokio::test]
+async fn a_key_gives_no_scope_that_it_lacks() {
+    let app = TestApp::new();
+    let tenant = app.tenant("a").await;
+    let key = tenant.key(&["keys:write", "telemetry:*"]).await;
+    for (scopes, status) in [
+        (json!(["telemetry:read"]), 201),
+        (json!(["telemetry:*", "keys:write"]), 201),
+        (json!(["telemetry:read", "integrations:read"]), 403),
+        (json!(["*"]), 403),
+        (json!(["keys:*"]), 403),
+    ] {
+        let made = key.post("/keys").json(&json!({ "name": "k", "scopes": scopes })).await;
+        made.is(status);
+    }
+    let listed = tenant.founder().get("/keys").await;
+    assert_eq!(listed.at("/meta/total"), 3);
+}
+
+#[track_caller]
+fn check(refused: &Answer, field: &str) {
+    refused.refused(422, "INVALID_FIELD").on(field);
+}
+
+#[tokio::test]
+async fn a_key_that_makes_no_sense_is_not_made() {
+    let app = TestApp::new();
+    let tenant = app.tenant("a").await;
+    let post = async |body| tenant.founder().post("/keys").json(&body).await;
+    check(&post(json!({ "scopes": ["*"] })).await, "name");
+    check(&post(json!({ "name": "", "scopes": ["*"] })).await, "name");
+    check(&post(json!({ "name": "k" })).await, "scopes");
+    check(&post(json!({ "name": "k", "scopes": [] })).await, "scopes");
+    check(&post(json!({ "name": "k", "scopes": "*" })).await, "scopes");
+    check(&post(json!({ "name": "k", "scopes": ["read"] })).await, "scopes");
+    check(&post(json!({ "name": "k", "scopes": ["nothing:*"] })).await, "scopes");
+    check(&post(json!({ "name": "k", "scopes": ["telemetry:read keys:write"] })).await, "scopes");
+    for expires_at in ["2026-03-14T09:26:53Z", "2026-04-01", "soon", ""] {
+        let body = json!({ "name": "k", "scopes": ["*"], "expires_at": expires_at });
+        check(&post(body).await, "expires_at");
+    }
+    assert_eq!(tenant.founder().get("/keys").await.at("/meta/total"), 0);
+}

@@ -1,0 +1,27 @@
+//! Every feature over HTTP, in process: the product's own router over a real store.
+
+#![expect(clippy::unwrap_used, reason = "a test that cannot be arranged has failed")]
+#![expect(clippy::indexing_slicing, reason = "a field that is not there fails the test")]
+
+mod support;
+
+mod bad_fields;
+mod batches;
+mod bodies;
+mod checks;
+mod costs;
+mod credentials;
+mod envelope;
+mod history;
+mod integration_keys;
+mod integration_updates;
+mod integrations;
+mod keys;
+mod limits;
+mod odd_requests;
+mod raw_keys;
+mod records;
+mod reservations;
+mod summaries;
+mod tenancy;
+mod tenants;

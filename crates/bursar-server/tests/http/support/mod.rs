@@ -1,0 +1,111 @@
+//! A server without sockets over a store in a folder of its own, and a clock that the test owns.
+
+mod answer;
+mod persona;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
+
+use axum::Router;
+use bursar_core::{Day, Timestamp};
+use bursar_server::config::Config;
+use bursar_server::router::router;
+use bursar_server::start;
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+pub(crate) use answer::Answer;
+pub(crate) use persona::{Persona, Tenant};
+
+const OPERATOR_TOKEN: &str = "operator-token-of-the-tests";
+const SECRET_KEY: &str = "secret-key-of-the-tests-32-bytes";
+
+/// The time, as the test says it is.
+#[derive(Clone)]
+pub(crate) struct TestClock(Arc<AtomicI64>);
+
+impl TestClock {
+    /// Sets the clock to an instant of a day, given in seconds after midnight.
+    pub(crate) fn set(&self, (year, month, day): (i32, u8, u8), second: u32) {
+        let at = Day::from_civil(year, month, day).unwrap().start().plus_seconds(second);
+        self.0.store(at.micros(), Ordering::SeqCst);
+    }
+
+    pub(crate) fn advance(&self, seconds: i64) {
+        self.0.fetch_add(seconds * 1_000_000, Ordering::SeqCst);
+    }
+}
+
+/// The server; it is 9:26:53 in the morning of 14 March 2026.
+pub(crate) struct TestApp {
+    pub(crate) clock: TestClock,
+    router: Router,
+    _folder: TempDir,
+}
+
+impl TestApp {
+    pub(crate) fn new() -> Self {
+        let clock = TestClock(Arc::default());
+        clock.set((2026, 3, 14), 9 * 3_600 + 26 * 60 + 53);
+        let folder = tempfile::tempdir().unwrap();
+        let environment = [
+            ("BURSAR_DATA_DIR", folder.path().to_str().unwrap()),
+            ("BURSAR_OPERATOR_TOKEN", OPERATOR_TOKEN),
+            ("BURSAR_SECRET_KEY", SECRET_KEY),
+        ];
+        let environment = environment.map(|(name, value)| (name.to_owned(), value.to_owned()));
+        let config = Config::load(None, environment.into_iter()).unwrap();
+        let reader = clock.clone();
+        let now = move || Timestamp::from_micros(reader.0.load(Ordering::SeqCst)).unwrap();
+        let app = start::open(&config, Arc::new(now)).unwrap();
+        Self { clock, router: router(app), _folder: folder }
+    }
+
+    /// Someone without any credential.
+    pub(crate) fn nobody(&self) -> Persona {
+        Persona::new(self.router.clone())
+    }
+
+    /// The operator, naming no tenant.
+    pub(crate) fn founder(&self) -> Persona {
+        self.nobody().with("authorization", &format!("Bearer {OPERATOR_TOKEN}"))
+    }
+
+    /// A new tenant.
+    pub(crate) async fn tenant(&self, name: &str) -> Tenant {
+        let made = self.founder().post("/tenants").json(&json!({ "name": name })).await;
+        Tenant::new(made.is(201).text("/data/id"), self.nobody(), self.founder())
+    }
+}
+
+/// The same object with some fields changed or added.
+pub(crate) fn with(mut base: Value, changes: Value) -> Value {
+    let (Some(fields), Value::Object(changes)) = (base.as_object_mut(), changes) else {
+        unreachable!("both are objects");
+    };
+    fields.extend(changes);
+    base
+}
+
+/// A usage record that is accepted: a thousand tokens for 1.25 cents.
+pub(crate) fn record(integration_id: &str, call_id: &str) -> Value {
+    json!({
+        "integration_id": integration_id,
+        "call_id": call_id,
+        "provider": "openai",
+        "model": "gpt-4o",
+        "tokens_in": 800,
+        "tokens_out": 200,
+        "cost_cents": 1.25,
+    })
+}
+
+/// A reservation of 10 cents and a thousand tokens.
+pub(crate) fn reservation(integration_id: &str, call_id: &str) -> Value {
+    json!({
+        "integration_id": integration_id,
+        "call_id": call_id,
+        "estimated_cost_cents": 10,
+        "estimated_tokens": 1000,
+    })
+}

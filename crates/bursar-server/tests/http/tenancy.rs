@@ -1,0 +1,504 @@
+//! Every route, asked by everyone who may not: one table, in which no route may be missing.
+
+use std::collections::BTreeSet;
+
+use axum::http::Method;
+use bursar_core::{ApiKeyId, IntegrationId, IntegrationKeyId};
+use serde_json::{Value, json};
+
+use crate::support::{Answer, Persona, Tenant, TestApp, record, reservation};
+
+/// Who may ask.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Access {
+    /// The operator.
+    Operator,
+    /// An API key with this scope.
+    Key(&'static str),
+    /// An API key with this scope, and the key of an integration for that integration.
+    IntegrationKey(&'static str),
+}
+
+/// What someone hears who names what is not theirs.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Foreign {
+    /// 404 with this code.
+    NotFound(&'static str),
+    /// The decision about an integration that does not exist.
+    HardBlocked,
+    /// The route names nothing; its list shows nothing of others.
+    Unnamed,
+}
+
+use Access::{IntegrationKey, Key, Operator};
+use Foreign::{HardBlocked, NotFound, Unnamed};
+
+/// Method, path as the router has it, who may, what a foreign id answers.
+type Route = (&'static str, &'static str, Access, Foreign);
+
+const NO_INTEGRATION: Foreign = NotFound("INTEGRATION_NOT_FOUND");
+const NO_KEY: Foreign = NotFound("KEY_NOT_FOUND");
+const NO_RESERVATION: Foreign = NotFound("RESERVATION_NOT_FOUND");
+const READ: Access = Key("integrations:read");
+const WRITE: Access = Key("integrations:write");
+const KEYS: Access = Key("keys:write");
+const INGEST: Access = IntegrationKey("telemetry:write");
+const USAGE: Access = Key("telemetry:read");
+const DECIDE: Access = IntegrationKey("enforcement:check");
+
+const ROUTES: &[Route] = &[
+    ("post", "/tenants", Operator, Unnamed),
+    ("get", "/tenants", Operator, Unnamed),
+    ("get", "/tenants/{id}", Operator, Unnamed),
+    ("post", "/keys", KEYS, Unnamed),
+    ("get", "/keys", KEYS, Unnamed),
+    ("delete", "/keys/{id}", KEYS, NO_KEY),
+    ("get", "/integrations", READ, Unnamed),
+    ("post", "/integrations", WRITE, Unnamed),
+    ("get", "/integrations/{id}", READ, NO_INTEGRATION),
+    ("put", "/integrations/{id}", WRITE, NO_INTEGRATION),
+    ("patch", "/integrations/{id}", WRITE, NO_INTEGRATION),
+    ("delete", "/integrations/{id}", WRITE, NO_INTEGRATION),
+    ("post", "/integrations/{id}/enable", WRITE, NO_INTEGRATION),
+    ("post", "/integrations/{id}/disable", WRITE, NO_INTEGRATION),
+    ("get", "/integrations/{id}/health", READ, NO_INTEGRATION),
+    ("get", "/integrations/{id}/limits", IntegrationKey("integrations:read"), NO_INTEGRATION),
+    ("post", "/integrations/{id}/keys", KEYS, NO_INTEGRATION),
+    ("get", "/integrations/{id}/keys", READ, NO_INTEGRATION),
+    ("delete", "/integrations/{id}/keys/{key_id}", KEYS, NO_KEY),
+    ("post", "/telemetry/llm-usage", INGEST, NO_INTEGRATION),
+    ("post", "/telemetry/llm-usage/batch", INGEST, NO_INTEGRATION),
+    ("get", "/telemetry/usage-summary", USAGE, NO_INTEGRATION),
+    ("get", "/telemetry/usage-history", USAGE, NO_INTEGRATION),
+    ("get", "/telemetry/daily-aggregates", USAGE, NO_INTEGRATION),
+    ("post", "/enforcement/check", DECIDE, HardBlocked),
+    ("post", "/enforcement/batch", DECIDE, HardBlocked),
+    ("get", "/enforcement/status", DECIDE, NO_INTEGRATION),
+    ("post", "/enforcement/reservations", DECIDE, HardBlocked),
+    ("get", "/enforcement/reservations", DECIDE, NO_INTEGRATION),
+    ("delete", "/enforcement/reservations/{call_id}", DECIDE, NO_RESERVATION),
+    ("post", "/enforcement/reservations/{call_id}/extend", DECIDE, NO_RESERVATION),
+];
+
+/// An id that this server never made.
+const UNKNOWN: &str = "00000000-0000-8000-8000-000000000000";
+
+/// Two tenants; the first one has one thing of each kind, the second one nothing.
+struct World {
+    app: TestApp,
+    owner: Tenant,
+    other: Tenant,
+    owned: Owned,
+}
+
+/// What the owner has.
+struct Owned {
+    integration: String,
+    api_key: String,
+    integration_key: String,
+}
+
+impl World {
+    async fn new() -> Self {
+        let app = TestApp::new();
+        let (owner, other) = (app.tenant("owner").await, app.tenant("other").await);
+        let integration = owner.integration("i", json!({})).await;
+        let api_key = owner.new_key(&["*"]).await.text("/data/id").to_owned();
+        let founder = owner.founder();
+        let key = founder.post(&format!("/integrations/{integration}/keys")).await;
+        let integration_key = key.is(201).text("/data/id").to_owned();
+        let reserve = reservation(&integration, "reserved");
+        founder.post("/enforcement/reservations").json(&reserve).await.is(201);
+        founder.post("/telemetry/llm-usage").json(&record(&integration, "used")).await.is(201);
+        let owned = Owned { integration, api_key, integration_key };
+        Self { app, owner, other, owned }
+    }
+
+    /// Asks a route of the table for what the owner has.
+    async fn ask(&self, persona: &Persona, route: &Route) -> Answer {
+        self.ask_about(persona, route, &self.owned).await
+    }
+
+    async fn ask_about(&self, persona: &Persona, route: &Route, owned: &Owned) -> Answer {
+        let (method, template, _, foreign) = route;
+        let integration = &owned.integration;
+        let id = match *template {
+            "/tenants/{id}" => &self.owner.id,
+            "/keys/{id}" => &owned.api_key,
+            _ => integration,
+        };
+        let mut path = template
+            .replace("{id}", id)
+            .replace("{key_id}", &owned.integration_key)
+            .replace("{call_id}", "reserved");
+        let named_in_query = *method == "get" && !path.contains(integration.as_str());
+        if named_in_query && *foreign == NO_INTEGRATION {
+            path.push_str(&format!("?integration_id={integration}"));
+        }
+        let method = Method::from_bytes(method.to_uppercase().as_bytes()).unwrap();
+        let request = persona.request(method, &path);
+        match body(route, integration) {
+            Some(body) => request.json(&body).await,
+            None => request.await,
+        }
+    }
+
+    /// Everything that can be read of the owner.
+    async fn owners_state(&self) -> Vec<String> {
+        let mut state = Vec::new();
+        for path in [
+            "/keys".to_owned(),
+            "/integrations".to_owned(),
+            format!("/integrations/{}", self.owned.integration),
+            format!("/integrations/{}/keys", self.owned.integration),
+            format!("/integrations/{}/limits", self.owned.integration),
+            "/telemetry/usage-summary".to_owned(),
+            "/telemetry/usage-history".to_owned(),
+            "/enforcement/reservations".to_owned(),
+        ] {
+            state.push(self.owner.founder().get(&path).await.is(200).data().to_string());
+        }
+        state
+    }
+}
+
+/// A body that the route would take from its owner.
+fn body(route: &Route, integration: &str) -> Option<Value> {
+    let question = json!({ "integration_id": integration, "estimated_cost_cents": 1 });
+    match (route.0, route.1) {
+        ("post", "/tenants") => Some(json!({ "name": "t" })),
+        ("post", "/keys") => Some(json!({ "name": "k", "scopes": ["keys:write"] })),
+        ("post", "/integrations") => Some(json!({ "name": "n", "provider_type": "custom" })),
+        ("put" | "patch", _) => Some(json!({ "name": "stolen" })),
+        ("post", "/telemetry/llm-usage") => Some(record(integration, "new")),
+        ("post", "/telemetry/llm-usage/batch") => {
+            Some(json!({ "records": [record(integration, "new")] }))
+        }
+        ("post", "/enforcement/check") => Some(question),
+        ("post", "/enforcement/batch") => Some(json!({ "requests": [question] })),
+        ("post", "/enforcement/reservations") => Some(reservation(integration, "newly-reserved")),
+        _ => None,
+    }
+}
+
+/// The methods and paths of the router, read from its text.
+fn routed() -> BTreeSet<(String, String)> {
+    const TEXT: &str = include_str!("../../src/router.rs");
+    let mut routed = BTreeSet::new();
+    for call in TEXT.split(".route(").skip(1) {
+        let path = call.split('"').nth(1).unwrap_or_default();
+        let methods = call.split_once(&format!("\"{path}\"")).unwrap_or_default().1;
+        // What follows the last route is no route any more.
+        let methods = methods.split(';').next().unwrap_or_default();
+        for word in
+            methods.split(|part: char| !part.is_alphanumeric() && part != '_' && part != '(')
+        {
+            for method in ["get", "post", "put", "patch", "delete", "any"] {
+                if word.starts_with(&format!("{method}(")) {
+                    routed.insert((method.to_owned(), path.to_owned()));
+                }
+            }
+        }
+    }
+    routed
+}
+
+#[test]
+fn no_route_is_missing_from_the_table() {
+    let table: BTreeSet<(String, String)> =
+        ROUTES.iter().map(|(method, path, ..)| ((*method).into(), (*path).into())).collect();
+    assert_eq!(table.len(), ROUTES.len(), "a route stands twice in the table");
+    assert_eq!(routed(), table);
+    assert!(table.len() >= 30, "the router's text is not understood");
+}
+
+/// What a foreign or unknown id answers.
+#[track_caller]
+fn check_foreign(route: &Route, answer: &Answer) {
+    match (route.1, route.3) {
+        ("/telemetry/llm-usage/batch", _) => {
+            assert_eq!(answer.is(200).at("/data/errors"), 1);
+            assert_eq!(answer.text("/data/results/0/error/code"), "INTEGRATION_NOT_FOUND");
+        }
+        (_, NotFound(code)) => {
+            answer.refused(404, code);
+        }
+        ("/enforcement/batch", HardBlocked) => {
+            assert_eq!(answer.is(200).text("/data/0/result"), "hard_blocked");
+            assert_eq!(answer.text("/data/0/reasons/0/code"), "integration_not_found");
+        }
+        (_, HardBlocked) => {
+            assert_eq!(answer.is(200).text("/data/result"), "hard_blocked");
+            assert_eq!(answer.text("/data/reasons/0/code"), "integration_not_found");
+            assert!(answer.at("/data/reservation").is_null());
+        }
+        (_, Unnamed) => {}
+    }
+}
+
+/// The answer with the ids of the request taken out, to compare answers about different ids.
+fn without(answer: &Answer, owned: &Owned) -> String {
+    let mut shown = answer.shown().to_string();
+    for id in [&owned.integration, &owned.api_key, &owned.integration_key] {
+        shown = shown.replace(id.as_str(), "id");
+    }
+    shown
+}
+
+#[tokio::test]
+async fn another_tenant_hears_of_nothing_and_changes_nothing() {
+    let world = World::new().await;
+    let before = world.owners_state().await;
+    let stranger = world.other.key(&["*"]).await;
+    // Ids that this server could make, and has not.
+    let number = 1 << 40;
+    let unknown = Owned {
+        integration: IntegrationId::from_number(number).unwrap().to_string(),
+        api_key: ApiKeyId::from_number(number).unwrap().to_string(),
+        integration_key: IntegrationKeyId::from_number(number).unwrap().to_string(),
+    };
+    for route in ROUTES.iter().filter(|route| route.2 != Operator) {
+        let answer = world.ask(&stranger, route).await;
+        check_foreign(route, &answer);
+        assert!(route.3 == Unnamed || !answer.body.contains(&world.owner.id), "{}", answer.body);
+        if matches!(route.3, NotFound(_) | HardBlocked) {
+            let of_unknown = world.ask_about(&stranger, route, &unknown).await;
+            assert_eq!(without(&answer, &world.owned), without(&of_unknown, &unknown));
+        }
+        if route.0 == "get" && route.3 == Unnamed {
+            assert!(!answer.is(200).body.contains(&world.owned.integration), "{}", route.1);
+            assert!(!answer.body.contains(&world.owned.api_key), "{}", route.1);
+        }
+    }
+    assert_eq!(world.owners_state().await, before);
+}
+
+#[tokio::test]
+async fn without_a_name_a_list_shows_only_what_is_the_callers() {
+    let world = World::new().await;
+    let stranger = world.other.key(&["*"]).await;
+    for path in [
+        "/integrations",
+        "/telemetry/usage-summary",
+        "/telemetry/usage-history",
+        "/telemetry/daily-aggregates",
+        "/enforcement/reservations",
+    ] {
+        let answer = stranger.get(path).await;
+        assert!(!answer.is(200).body.contains(&world.owned.integration), "{path}");
+        assert!(!answer.body.contains(&world.owner.id), "{path}");
+    }
+}
+
+#[tokio::test]
+async fn without_a_credential_nothing_is_answered() {
+    let world = World::new().await;
+    let before = world.owners_state().await;
+    let nobody = world.app.nobody();
+    for route in ROUTES {
+        let answer = world.ask(&nobody, route).await;
+        assert_eq!(answer.refused(401, "UNAUTHENTICATED").headers["www-authenticate"], "Bearer");
+        let named = nobody.clone().with("x-tenant-id", &world.owner.id);
+        world.ask(&named, route).await.refused(401, "UNAUTHENTICATED");
+    }
+    assert_eq!(world.owners_state().await, before);
+}
+
+#[tokio::test]
+async fn a_key_without_the_scope_is_refused_and_one_with_it_is_not() {
+    const SCOPES: [&str; 8] = [
+        "integrations:read",
+        "integrations:write",
+        "telemetry:read",
+        "telemetry:write",
+        "enforcement:check",
+        "credentials:write",
+        "keys:write",
+        "gateway:use",
+    ];
+    for route in ROUTES {
+        let world = World::new().await;
+        let (Key(needed) | IntegrationKey(needed)) = route.2 else { continue };
+        let others: Vec<&str> = SCOPES.into_iter().filter(|scope| *scope != needed).collect();
+        let before = world.owners_state().await;
+        let without = world.owner.key(&others).await;
+        world.ask(&without, route).await.refused(403, "MISSING_SCOPE");
+        let resource = needed.split(':').next().unwrap_or_default();
+        let after = world.owners_state().await;
+        assert_eq!(after[1..], before[1..], "{}", route.1);
+        for granted in [needed, &format!("{resource}:*"), "*"] {
+            let mut granted = vec![granted];
+            // A key gives only what it has, and the key of an integration has these.
+            if route.1 == "/integrations/{id}/keys" {
+                granted.extend(["telemetry:write", "enforcement:check", "integrations:read"]);
+            }
+            let key = world.owner.key(&granted).await;
+            let answer = world.ask(&key, route).await;
+            assert!(!matches!(answer.status.as_u16(), 401 | 403), "{}: {}", route.1, answer.body);
+            assert!(answer.status.as_u16() < 500, "{}: {}", route.1, answer.body);
+        }
+    }
+}
+
+#[tokio::test]
+async fn the_operators_routes_are_the_operators() {
+    let world = World::new().await;
+    let id = &world.owned.integration;
+    for persona in [world.owner.key(&["*"]).await, world.owner.integration_key(id).await] {
+        for route in ROUTES.iter().filter(|route| route.2 == Operator) {
+            world.ask(&persona, route).await.refused(403, "FORBIDDEN");
+        }
+    }
+    assert_eq!(world.app.founder().get("/tenants").await.at("/meta/total"), 2);
+}
+
+#[tokio::test]
+async fn an_integration_key_is_good_for_few_routes() {
+    let world = World::new().await;
+    let key = world.owner.integration_key(&world.owned.integration).await;
+    let before = world.owners_state().await;
+    for route in ROUTES.iter().filter(|route| matches!(route.2, Key(_))) {
+        world.ask(&key, route).await.refused(403, "MISSING_SCOPE");
+    }
+    assert_eq!(world.owners_state().await, before);
+    for route in ROUTES.iter().filter(|route| matches!(route.2, IntegrationKey(_))) {
+        // A world for each: what is released cannot be renewed.
+        let world = World::new().await;
+        let key = world.owner.integration_key(&world.owned.integration).await;
+        let answer = world.ask(&key, route).await;
+        assert!(matches!(answer.status.as_u16(), 200 | 201), "{}: {}", route.1, answer.body);
+    }
+}
+
+#[tokio::test]
+async fn the_key_of_another_integration_hears_of_nothing_and_changes_nothing() {
+    let world = World::new().await;
+    let sibling = world.owner.integration("sibling", json!({})).await;
+    let foreign = world.other.integration("foreign", json!({})).await;
+    let keys =
+        [world.owner.integration_key(&sibling).await, world.other.integration_key(&foreign).await];
+    let before = world.owners_state().await;
+    for key in &keys {
+        for route in ROUTES.iter().filter(|route| matches!(route.2, IntegrationKey(_))) {
+            let answer = world.ask(key, route).await;
+            match route.1 {
+                // The two that are given must agree.
+                "/telemetry/llm-usage" => {
+                    answer.refused(422, "INVALID_FIELD").on("integration_id");
+                }
+                "/telemetry/llm-usage/batch" => {
+                    assert_eq!(answer.is(200).at("/data/errors"), 1);
+                    assert_eq!(answer.text("/data/results/0/error/field"), "integration_id");
+                }
+                _ => check_foreign(route, &answer),
+            }
+        }
+    }
+    assert_eq!(world.owners_state().await, before);
+}
+
+#[tokio::test]
+async fn a_key_with_the_name_of_another_tenant_is_refused() {
+    let world = World::new().await;
+    let before = world.owners_state().await;
+    let key = world.other.key(&["*"]).await;
+    let integration = world.other.integration("i", json!({})).await;
+    let integration_key = world.other.integration_key(&integration).await;
+    for named in [world.owner.id.as_str(), UNKNOWN, "nonsense", ""] {
+        for route in ROUTES {
+            let personas: &[&Persona] = match route.2 {
+                Operator => &[],
+                Key(_) => &[&key],
+                IntegrationKey(_) => &[&key, &integration_key],
+            };
+            for &persona in personas {
+                let persona = persona.clone().with("x-tenant-id", named);
+                world.ask(&persona, route).await.refused(403, "TENANT_MISMATCH");
+            }
+        }
+    }
+    assert_eq!(world.owners_state().await, before);
+}
+
+/// A text of the same form with another last character.
+fn tampered(key: &str) -> String {
+    let (body, last) = key.split_at(key.len() - 1);
+    format!("{body}{}", if last == "0" { "1" } else { "0" })
+}
+
+#[tokio::test]
+async fn a_key_that_is_no_good_opens_no_route() {
+    let world = World::new().await;
+    let (owner, nobody) = (&world.owner, world.app.nobody());
+    let founder = owner.founder();
+    let revoked = owner.new_key(&["*"]).await;
+    founder.delete(&format!("/keys/{}", revoked.text("/data/id"))).await.is(200);
+    let expiring = json!({ "name": "k", "scopes": ["*"], "expires_at": "2026-03-14T09:26:54Z" });
+    let expiring = founder.post("/keys").json(&expiring).await;
+    let expired = expiring.is(201).text("/data/secret");
+    let good = owner.new_key(&["*"]).await;
+    let of_integration = owner.integration_key(&world.owned.integration).await;
+    let of_integration = of_integration.header("x-cus-integration-key");
+    let keys = format!("/integrations/{}/keys", world.owned.integration);
+    let ended = founder.post(&keys).await;
+    founder.delete(&format!("{keys}/{}", ended.is(201).text("/data/id"))).await.is(200);
+    world.app.clock.advance(1);
+    let before = world.owners_state().await;
+    for persona in [
+        owner.holder_of(revoked.text("/data/secret")),
+        owner.holder_of(expired),
+        owner.holder_of(&tampered(good.text("/data/secret"))),
+        nobody.clone().with("x-cus-integration-key", ended.text("/data/secret")),
+        nobody.clone().with("x-cus-integration-key", &tampered(of_integration)),
+        nobody.clone().with("authorization", "Bearer operator-token-of-the-wrong-server"),
+    ] {
+        let named = persona.with("x-tenant-id", &owner.id);
+        for route in ROUTES {
+            world.ask(&named, route).await.refused(401, "UNAUTHENTICATED");
+        }
+    }
+    assert_eq!(world.owners_state().await, before);
+}
+
+#[tokio::test]
+async fn two_different_credentials_open_no_route() {
+    let world = World::new().await;
+    let first = world.owner.key(&["*"]).await;
+    let second = world.owner.new_key(&["*"]).await;
+    let of_integration = world.owner.integration_key(&world.owned.integration).await;
+    let of_integration = of_integration.header("x-cus-integration-key");
+    let before = world.owners_state().await;
+    for persona in [
+        first.clone().with("x-aos-key", second.text("/data/secret")),
+        first.with("x-cus-integration-key", of_integration),
+        world.owner.founder().with("x-aos-key", second.text("/data/secret")),
+    ] {
+        for route in ROUTES {
+            world.ask(&persona, route).await.refused(400, "AMBIGUOUS_CREDENTIALS");
+        }
+    }
+    assert_eq!(world.owners_state().await, before);
+}
+
+#[tokio::test]
+async fn a_key_may_name_its_own_tenant() {
+    let world = World::new().await;
+    let own = world.owner.key(&["*"]).await.with("x-tenant-id", &world.owner.id);
+    own.get("/integrations").await.is(200);
+    let upper = world.owner.key(&["*"]).await.with("x-tenant-id", &world.owner.id.to_uppercase());
+    upper.get("/integrations").await.is(200);
+}
+
+#[tokio::test]
+async fn the_operator_says_which_tenant_is_meant() {
+    let world = World::new().await;
+    let before = world.owners_state().await;
+    for route in ROUTES.iter().filter(|route| route.2 != Operator) {
+        world.ask(&world.app.founder(), route).await.refused(400, "TENANT_REQUIRED");
+        let unknown = world.app.founder().with("x-tenant-id", UNKNOWN);
+        world.ask(&unknown, route).await.refused(404, "TENANT_NOT_FOUND");
+        // Naming a tenant, the operator hears of that one only.
+        check_foreign(route, &world.ask(&world.other.founder(), route).await);
+    }
+    assert_eq!(world.owners_state().await, before);
+}
