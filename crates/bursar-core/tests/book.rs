@@ -62,7 +62,7 @@ fn a_hold_that_does_not_fit_its_total_is_refused_and_changes_nothing() {
     let fits = Totals {
         cost: Nanos::new(i64::MAX - cents(10).get()),
         tokens: i64::MAX - 100,
-        calls: i64::MAX - 1,
+        calls: 49_999,
     };
     let group = [reserve("a", as_is)];
     let storage = preset(none, fits);

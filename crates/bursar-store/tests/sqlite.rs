@@ -160,3 +160,28 @@ fn a_file_that_is_no_database_is_refused_and_kept() {
     let refused = SqliteStore::open(&nowhere, clock(), "fingerprint").err().unwrap();
     assert!(matches!(refused, OpenError::File { .. }), "{refused}");
 }
+
+#[test]
+fn another_way_to_the_same_file_is_refused() {
+    let (folder, path) = migrated();
+    let elsewhere = folder.path().join("elsewhere");
+    std::fs::create_dir(&elsewhere).unwrap();
+    let link = elsewhere.join("bursar.db");
+    std::os::unix::fs::symlink(&path, &link).unwrap();
+    let first = SqliteStore::open(&path, clock(), "fingerprint").unwrap();
+    let second = SqliteStore::open(&link, clock(), "fingerprint").err().unwrap();
+    assert!(matches!(second, OpenError::InUse(_)), "{second}");
+    // Another file beside it is another store.
+    let other = folder.path().join("bursar.sqlite");
+    drop(SqliteStore::open(&other, clock(), "fingerprint").unwrap());
+    drop(first);
+}
+
+#[test]
+fn a_closed_file_is_all_there_is_and_its_owners_only() {
+    use std::os::unix::fs::PermissionsExt;
+    let (folder, path) = migrated();
+    let log = folder.path().join("bursar.db-wal");
+    assert!(log.metadata().map_or(0, |file| file.len()) == 0);
+    assert_eq!(path.metadata().unwrap().permissions().mode() & 0o777, 0o600);
+}

@@ -11,7 +11,7 @@ use bursar_core::{
 use rusqlite::{Connection, params};
 
 use super::view::{Holds, View};
-use super::{Clock, load, open_writer, save, store_error};
+use super::{Clock, beside, load, open_writer, save, store_error};
 use crate::error::StoreError;
 use crate::lane::{Lane, Wanted};
 
@@ -161,14 +161,10 @@ impl Lane for SqliteLane {
     }
 
     fn idle(&mut self) {
-        let log = self.path.with_extension("db-wal");
-        let log_bytes = log.metadata().map_or(0, |file| file.len());
+        let log_bytes = beside(&self.path, "-wal").metadata().map_or(0, |file| file.len());
         if log_bytes > LOG_BYTES_MAX {
             // Readers may be in the way; then the next idle moment will do.
-            let truncate = "pragma wal_checkpoint(truncate)";
-            if let Err(error) = self.connection.query_row(truncate, [], |_| Ok(())) {
-                tracing::warn!(%error, "the log was not moved into the file");
-            }
+            self.empty_log();
         }
     }
 
@@ -181,7 +177,22 @@ impl Lane for SqliteLane {
     }
 }
 
+impl Drop for SqliteLane {
+    /// Leaves the whole of the data in the file, for whoever copies it.
+    fn drop(&mut self) {
+        self.empty_log();
+    }
+}
+
 impl SqliteLane {
+    /// Moves the log into the file and cuts it.
+    fn empty_log(&self) {
+        let truncate = "pragma wal_checkpoint(truncate)";
+        if let Err(error) = self.connection.query_row(truncate, [], |_| Ok(())) {
+            tracing::warn!(%error, "the log was not moved into the file");
+        }
+    }
+
     /// The first of `count` numbers: instants in microseconds, so that ids sort by time.
     pub(super) fn allot_numbers(&mut self, count: usize) -> i64 {
         let first = self.next_number.max((self.clock)().micros());

@@ -103,8 +103,8 @@ impl SqliteStore {
         clock: Clock,
         secret_fingerprint: &str,
     ) -> Result<(Arc<Self>, Box<dyn Lane>), OpenError> {
-        let lock = lock_beside(path)?;
         create_private(path)?;
+        let lock = lock_beside(path)?;
         let database = |cause| OpenError::Database { path: path.to_owned(), cause };
         let mut writer = open_writer(path).map_err(database)?;
         schema::migrate(&mut writer, path)?;
@@ -143,7 +143,9 @@ impl SqliteStore {
 
 /// Holds the file's lock, which the system takes back when the process ends, however it ends.
 fn lock_beside(path: &Path) -> Result<File, OpenError> {
-    let lock_path = path.with_extension("lock");
+    let whole = |cause| OpenError::File { path: path.to_owned(), cause };
+    // Whichever way leads to the file: its lock stands beside the file itself.
+    let lock_path = beside(&path.canonicalize().map_err(whole)?, ".lock");
     let file = |cause| OpenError::File { path: lock_path.clone(), cause };
     let lock =
         File::options().create(true).truncate(false).write(true).open(&lock_path).map_err(file)?;
@@ -152,6 +154,13 @@ fn lock_beside(path: &Path) -> Result<File, OpenError> {
         Err(TryLockError::WouldBlock) => Err(OpenError::InUse(path.to_owned())),
         Err(TryLockError::Error(cause)) => Err(file(cause)),
     }
+}
+
+/// A path with something added to its name.
+fn beside(path: &Path, ending: &str) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(ending);
+    PathBuf::from(name)
 }
 
 /// Makes the file, for its owner only; SQLite gives its log the same mode.

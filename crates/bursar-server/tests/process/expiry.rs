@@ -1,0 +1,224 @@
+//! Time passes under a running server: holds expire and are swept, months end in the middle of a
+//! call, and a crash changes none of it.
+
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use crate::support::books::{integer, nanos};
+use crate::support::clock::{END_OF_JUNE_2031, MID_JUNE_2031};
+use crate::support::folder::Folder;
+use crate::support::http::{Answer, Http};
+use crate::support::server::Server;
+use crate::support::strace::{Fault, SYNCS};
+use crate::support::tenant::Tenant;
+use crate::support::within;
+
+const BUDGET_CENTS: u64 = 100;
+const NANOS_PER_CENT: i128 = 10_000_000;
+/// A quarter of a minute after the end of June, which is a few seconds into July.
+const JULY_2031: u64 = END_OF_JUNE_2031 + 15;
+/// Longer than the server lets pass between two sweeps.
+const SWEPT_WITHIN: Duration = Duration::from_secs(10);
+
+/// A server with one integration whose budget is a dollar.
+struct Site {
+    folder: Folder,
+    server: Server,
+    tenant: Tenant,
+    integration: String,
+}
+
+impl Site {
+    /// A site whose clock shows an instant.
+    fn at(second: u64) -> Self {
+        let folder = Folder::new();
+        folder.clock.show(second);
+        let server = Server::start(&folder);
+        let mut tenant = Tenant::new(&folder, &server);
+        let integration = tenant.add_integration(&server, BUDGET_CENTS);
+        Self { folder, server, tenant, integration }
+    }
+
+    fn http(&self) -> Http {
+        self.tenant.client(&self.server)
+    }
+
+    /// The same site after a crash.
+    fn killed_and_started(self) -> Self {
+        let Self { folder, server, tenant, integration } = self;
+        server.kill();
+        let server = Server::start(&folder);
+        Self { folder, server, tenant, integration }
+    }
+
+    fn reserve(&self, call_id: &str, cents: u32, ttl_seconds: u32) -> Answer {
+        let body = json!({
+            "integration_id": self.integration, "call_id": call_id,
+            "estimated_cost_cents": cents, "ttl_seconds": ttl_seconds,
+        });
+        self.http().post("/api/v1/enforcement/reservations", &body).expect("an answer")
+    }
+
+    /// Records a call, with `occurred_at` or without.
+    fn record(&self, call_id: &str, cents: u32, occurred_at: Option<&str>) -> Answer {
+        let body = json!({
+            "integration_id": self.integration, "call_id": call_id, "provider": "openai",
+            "model": "gpt-4o", "tokens_in": 1, "tokens_out": 1, "cost_cents": cents,
+            "occurred_at": occurred_at,
+        });
+        self.http().post("/api/v1/telemetry/llm-usage", &body).expect("an answer")
+    }
+
+    fn release(&self, call_id: &str) -> Answer {
+        let path = format!("/api/v1/enforcement/reservations/{call_id}");
+        self.http().delete(&path).expect("an answer")
+    }
+
+    /// Cents used and held in a month, and the reservations that are open now.
+    #[track_caller]
+    fn figures(&self, month: &str) -> (i128, i128, i64) {
+        let path = format!("/api/v1/integrations/{}/limits?period={month}", self.integration);
+        let limits = self.http().get(&path).expect("an answer");
+        assert_eq!(limits.status, 200, "{limits:?}");
+        let limits = limits.body.get("data").expect("data");
+        let cents = |field: &str| nanos(limits, field) / NANOS_PER_CENT;
+        let path = "/api/v1/enforcement/reservations";
+        let open = self.http().get(path).expect("an answer").body;
+        let open = integer(open.get("meta").expect("meta"), "total");
+        (cents("budget_used_usd"), cents("budget_held_usd"), open)
+    }
+
+    /// Waits until the hold of an earlier month is swept; nothing is asked of the integration but
+    /// its figures.
+    #[track_caller]
+    fn check_swept(&self, month: &str) {
+        let swept = within(SWEPT_WITHIN, || (self.figures(month).1 == 0).then_some(()));
+        assert_eq!(swept, Some(()), "an expired hold of {month} still counts");
+    }
+}
+
+#[test]
+fn a_hold_counts_until_it_expires_and_no_longer() {
+    let site = Site::at(MID_JUNE_2031);
+    assert_eq!(site.reserve("first", 60, 60).status, 201);
+    assert_eq!(site.reserve("second", 60, 60).data("result"), "blocked");
+
+    site.folder.clock.show(MID_JUNE_2031 + 50);
+    assert_eq!(site.reserve("second", 60, 60).data("result"), "blocked");
+    site.folder.clock.show(MID_JUNE_2031 + 65);
+    assert_eq!(site.reserve("second", 60, 60).status, 201, "the first has expired");
+
+    assert_eq!(site.figures("2031-06"), (0, 60, 1));
+    assert_eq!(site.release("first").data("status"), "expired");
+    site.server.stop();
+}
+
+#[test]
+fn a_hold_survives_a_crash_and_expires_at_the_same_instant() {
+    let site = Site::at(MID_JUNE_2031);
+    let held = site.reserve("first", 60, 60);
+    let expires_at = held.body.pointer("/data/reservation/expires_at").cloned();
+
+    let site = site.killed_and_started();
+    assert_eq!(site.figures("2031-06"), (0, 60, 1));
+    assert_eq!(site.reserve("second", 60, 60).data("result"), "blocked");
+    let replayed = site.reserve("first", 60, 60);
+    assert_eq!(replayed.status, 201);
+    assert_eq!(replayed.body.pointer("/data/reservation/expires_at").cloned(), expires_at);
+
+    site.folder.clock.show(MID_JUNE_2031 + 65);
+    assert_eq!(site.figures("2031-06"), (0, 0, 0));
+    site.server.stop();
+}
+
+#[test]
+fn a_hold_that_expired_while_no_server_ran_is_over_and_its_call_still_counts() {
+    let site = Site::at(MID_JUNE_2031);
+    assert_eq!(site.reserve("late", 60, 60).status, 201);
+    site.folder.clock.show(MID_JUNE_2031 + 65);
+
+    let site = site.killed_and_started();
+
+    assert_eq!(site.figures("2031-06"), (0, 0, 0));
+    let again = site.reserve("late", 60, 60);
+    assert_eq!((again.status, again.code()), (409, "RESERVATION_ENDED"), "{again:?}");
+    assert_eq!(site.record("late", 70, None).status, 201);
+    let site = site.killed_and_started();
+    assert_eq!(site.figures("2031-06"), (70, 0, 0));
+    assert_eq!(site.record("late", 70, None).data("status"), "duplicate");
+    site.server.stop();
+}
+
+#[test]
+fn an_expired_hold_is_swept_without_being_asked_for() {
+    let site = Site::at(END_OF_JUNE_2031);
+    assert_eq!(site.reserve("first", 60, 5).status, 201);
+    site.folder.clock.show(JULY_2031);
+    site.check_swept("2031-06");
+    let site = site.killed_and_started();
+    assert_eq!(site.figures("2031-06"), (0, 0, 0));
+    site.server.stop();
+}
+
+/// After a commit of unknown fate the server forgets what it had in memory, the holds that are to
+/// expire included; whoever looks at their account must find them expired all the same.
+#[test]
+fn an_expired_hold_counts_no_longer_after_the_disk_has_failed() {
+    let site = Site::at(END_OF_JUNE_2031);
+    assert_eq!(site.reserve("first", 60, 5).status, 201);
+    let Site { folder, server, mut tenant, integration } = site;
+    let other = tenant.add_integration(&server, 0);
+    server.stop();
+    // The log is moved, so that the calls that are counted are the writer's alone.
+    Server::start(&folder).stop();
+    folder.clock.show(END_OF_JUNE_2031);
+    let fault = Fault { calls: SYNCS, error: "EIO", when: "1".to_owned(), file: "bursar.db-wal" };
+    let server = Server::start_by(&folder, fault.serve(&folder));
+
+    // Another integration's record meets the fault; nothing touches the one that holds.
+    let unlucky = Site { folder, server, tenant, integration: other };
+    assert_eq!(unlucky.record("unlucky", 1, None).status, 503);
+    let Site { folder, server, tenant, .. } = unlucky;
+    let site = Site { folder, server, tenant, integration };
+    site.folder.clock.show(JULY_2031);
+
+    site.check_swept("2031-06");
+    site.server.stop();
+}
+
+/// A call that is reserved in June and recorded in July.
+#[track_caller]
+fn check_across_the_months(occurred_at: Option<&str>, june: i128, july: i128) {
+    let site = Site::at(END_OF_JUNE_2031);
+    assert_eq!(site.reserve("long", 60, 3_600).status, 201);
+    let site = site.killed_and_started();
+    site.folder.clock.show(JULY_2031);
+    assert_eq!(site.figures("2031-06"), (0, 60, 1), "the hold stays in its month");
+    assert_eq!(site.figures("2031-07"), (0, 0, 1), "and out of the next");
+    // July's budget is whole.
+    assert_eq!(site.reserve("whole", 100, 3_600).status, 201);
+    assert_eq!(site.release("whole").status, 200);
+
+    let settled = site.record("long", 70, occurred_at);
+    assert_eq!(settled.status, 201, "{settled:?}");
+
+    assert_eq!(site.figures("2031-06"), (june, 0, 0));
+    assert_eq!(site.figures("2031-07"), (july, 0, 0));
+    let site = site.killed_and_started();
+    assert_eq!(site.figures("2031-06"), (june, 0, 0));
+    assert_eq!(site.figures("2031-07"), (july, 0, 0));
+    let code = site.release("long");
+    assert_eq!((code.status, code.body.get("data")), (409, Some(&Value::Null)), "{code:?}");
+    site.server.stop();
+}
+
+#[test]
+fn a_call_over_the_end_of_a_month_counts_where_it_was_reserved() {
+    check_across_the_months(None, 70, 0);
+}
+
+#[test]
+fn a_call_over_the_end_of_a_month_counts_where_its_record_says() {
+    check_across_the_months(Some("2031-07-01T00:00:01Z"), 0, 70);
+}

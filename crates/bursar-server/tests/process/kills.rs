@@ -1,0 +1,105 @@
+//! SIGKILL at any moment: what was acknowledged is there, once, and every sum agrees with it.
+
+use std::time::Duration;
+
+use crate::support::books::Books;
+use crate::support::chance::Chance;
+use crate::support::folder::Folder;
+use crate::support::scale;
+use crate::support::server::{Process, Server};
+use crate::support::tenant::Tenant;
+use crate::support::writer::{Writer, check_promises};
+
+const SEED: u64 = 20_261_120;
+const WRITERS: usize = 8;
+/// Far above what the writers can spend.
+const BUDGET_CENTS: u64 = 1_000_000_000_000;
+/// In how long a server must answer after a crash.
+const RESTART_MAX: Duration = Duration::from_secs(2);
+/// Steps of one writer between two kills, which it does not come to.
+const STEPS_MAX: usize = 20_000;
+
+#[test]
+fn what_was_acknowledged_before_a_kill_is_there_once() {
+    let kills = scale(3, 30);
+    let folder = Folder::new();
+    let mut server = Server::start(&folder);
+    let mut tenant = Tenant::new(&folder, &server);
+    tenant.add_integration(&server, BUDGET_CENTS);
+    tenant.add_integration(&server, BUDGET_CENTS);
+    let mut writers = Writer::several(&tenant, WRITERS, SEED);
+    let mut chance = Chance::new(SEED);
+    let mut restarts = Vec::new();
+
+    for kill in 0..kills {
+        // Every third server is killed when it has hardly begun to answer.
+        let millis = if kill % 3 == 2 { chance.below(20) } else { 50 + chance.below(600) };
+        write_until_killed(server, &tenant, &mut writers, Duration::from_millis(millis));
+        if kill % 3 == 0 {
+            kill_while_starting(&folder, Duration::from_millis(chance.below(40)));
+        }
+
+        server = Server::start(&folder);
+        restarts.push(server.ready_after);
+        check_promises(&writers, &Books::read(&server, &tenant));
+    }
+
+    let mut clients: Vec<_> = writers.iter().map(|_| tenant.client(&server)).collect();
+    for (writer, http) in writers.iter_mut().zip(&mut clients) {
+        assert!(writer.write(http, 20).is_none(), "a server that nobody killed");
+    }
+    server.stop();
+    let server = Server::start(&folder);
+    let acknowledged = check_promises(&writers, &Books::read(&server, &tenant));
+    server.stop();
+
+    restarts.sort();
+    let repeated: usize = writers.iter().map(|writer| writer.repeated).sum();
+    let median = restarts.get(restarts.len() / 2).copied().unwrap_or_default();
+    let slowest = restarts.last().copied().unwrap_or_default();
+    println!(
+        "{kills} kills under load, {acknowledged} records acknowledged, {repeated} steps repeated; \
+         restarts took {median:?} (median), {slowest:?} (slowest)"
+    );
+    assert!(slowest <= RESTART_MAX, "{restarts:?}");
+    assert!(repeated > 0, "no kill met a request");
+}
+
+#[test]
+fn a_server_killed_during_its_first_start_starts_afterwards() {
+    let mut chance = Chance::new(SEED);
+    for _ in 0..scale(4, 40) {
+        let folder = Folder::new();
+        kill_while_starting(&folder, Duration::from_micros(chance.below(60_000)));
+        let server = Server::start(&folder);
+        let mut tenant = Tenant::new(&folder, &server);
+        tenant.add_integration(&server, BUDGET_CENTS);
+        let mut writer = Writer::new(&tenant, 0, SEED);
+        let _ = writer.write(&mut tenant.client(&server), 5);
+        server.kill();
+        let server = Server::start(&folder);
+        check_promises(&[writer], &Books::read(&server, &tenant));
+    }
+}
+
+/// Lets the writers write, kills the server, and waits until all of them noticed.
+fn write_until_killed(server: Server, tenant: &Tenant, writers: &mut [Writer], after: Duration) {
+    std::thread::scope(|scope| {
+        for writer in writers {
+            let mut http = tenant.client(&server);
+            scope.spawn(move || {
+                let lost = writer.write(&mut http, STEPS_MAX);
+                assert!(lost.is_some(), "a writer was done before the kill");
+            });
+        }
+        // The moment of the kill is the point of the test, not a wait for something.
+        std::thread::sleep(after);
+        server.kill();
+    });
+}
+
+fn kill_while_starting(folder: &Folder, after: Duration) {
+    let mut process = Process::start(&mut folder.serve());
+    std::thread::sleep(after);
+    process.kill();
+}

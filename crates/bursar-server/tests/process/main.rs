@@ -1,0 +1,16 @@
+//! Proofs that need the real binary: it is killed, its disk fails, it is stopped under load, and
+//! what it acknowledged must be there, once.
+//!
+//! An ordinary run is short. With `BURSAR_PROVE=1` the same tests use larger numbers.
+//! Deliberately absent: rules and routes as such, which are proved without a process.
+
+#![expect(clippy::expect_used, reason = "a proof stops at the first thing that does not hold")]
+#![expect(clippy::panic, reason = "a proof stops at the first thing that does not hold")]
+
+mod drain;
+mod expiry;
+mod faults;
+mod kills;
+mod races;
+mod refusals;
+mod support;

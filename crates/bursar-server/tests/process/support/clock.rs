@@ -1,0 +1,37 @@
+//! The server's clock, shifted by a file that the test owns.
+
+use std::path::{Path, PathBuf};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+/// The middle of a month, so that no test meets the end of one by accident.
+pub(crate) const MID_JUNE_2031: u64 = 1_939_291_200;
+/// Ten seconds before the end of that month.
+pub(crate) const END_OF_JUNE_2031: u64 = 1_940_630_390;
+
+/// A file with seconds to add to the system's clock.
+pub(crate) struct ClockFile(PathBuf);
+
+impl ClockFile {
+    pub(crate) fn new(path: PathBuf) -> Self {
+        let clock = Self(path);
+        clock.show(MID_JUNE_2031);
+        clock
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        &self.0
+    }
+
+    /// Shifts the clock so that it now shows an instant, in seconds since 1970.
+    pub(crate) fn show(&self, second: u64) {
+        let since = SystemTime::now().duration_since(UNIX_EPOCH).expect("after 1970").as_secs();
+        self.add(i64::try_from(second).expect("small") - i64::try_from(since).expect("small"));
+    }
+
+    fn add(&self, seconds: i64) {
+        // By renaming, because the server reads the file while it is being written.
+        let beside = self.0.with_extension("new");
+        std::fs::write(&beside, seconds.to_string()).expect("the clock file is written");
+        std::fs::rename(&beside, &self.0).expect("the clock file is renamed");
+    }
+}

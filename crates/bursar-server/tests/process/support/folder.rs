@@ -1,0 +1,101 @@
+//! A data folder, and the command that starts the binary on it.
+
+use std::fs::File;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use tempfile::TempDir;
+
+use super::clock::ClockFile;
+
+/// The binary under test.
+const BINARY: &str = env!("CARGO_BIN_EXE_bursar");
+
+/// A data folder, with settings for whatever serves it.
+pub(crate) struct Folder {
+    root: TempDir,
+    data: PathBuf,
+    settings: Vec<(&'static str, String)>,
+    /// The clock of its servers. It begins in the middle of a month.
+    pub(crate) clock: ClockFile,
+}
+
+impl Folder {
+    /// A new folder on the disk of the machine.
+    pub(crate) fn new() -> Self {
+        let root = tempfile::tempdir().expect("a folder for the test");
+        // The links of the system resolved, because a traced path must be spelled as it is opened.
+        let data = root.path().canonicalize().expect("a path").join("data");
+        let clock = ClockFile::new(root.path().join("clock"));
+        Self { root, data, settings: Vec::new(), clock }
+    }
+
+    /// The same folder with its data somewhere else.
+    pub(crate) fn with_data(mut self, data: PathBuf) -> Self {
+        self.data = data;
+        self
+    }
+
+    /// Sets a variable of the server's environment.
+    pub(crate) fn set(&mut self, name: &'static str, value: impl Into<String>) {
+        self.settings.retain(|(known, _)| *known != name);
+        self.settings.push((name, value.into()));
+    }
+
+    /// A path beside the data.
+    pub(crate) fn beside(&self, name: &str) -> PathBuf {
+        self.root.path().join(name)
+    }
+
+    /// A path in the data folder.
+    pub(crate) fn file(&self, name: &str) -> PathBuf {
+        self.data.join(name)
+    }
+
+    pub(crate) fn data(&self) -> &Path {
+        &self.data
+    }
+
+    pub(crate) fn operator_token(&self) -> String {
+        let path = self.file("operator-token");
+        std::fs::read_to_string(path).expect("the operator's token").trim().to_owned()
+    }
+
+    /// What the servers on this folder wrote to their logs.
+    pub(crate) fn log(&self) -> String {
+        std::fs::read_to_string(self.beside("log")).unwrap_or_default()
+    }
+
+    /// `bursar serve` on this folder, on a port that the system chooses.
+    pub(crate) fn serve(&self) -> Command {
+        self.prepared(Command::new(BINARY))
+    }
+
+    /// The same under another program, which gets the binary as its last arguments.
+    pub(crate) fn serve_under(&self, program: &str, arguments: &[&str]) -> Command {
+        let mut command = Command::new(program);
+        command.args(arguments).arg(BINARY);
+        self.prepared(command)
+    }
+
+    fn prepared(&self, mut command: Command) -> Command {
+        // The settings of whoever runs the tests are not those of the test.
+        for (name, _) in std::env::vars_os() {
+            if name.to_string_lossy().starts_with("BURSAR_") {
+                command.env_remove(name);
+            }
+        }
+        let log = File::options().create(true).append(true).open(self.beside("log"));
+        command
+            .arg("serve")
+            .env("BURSAR_DATA_DIR", &self.data)
+            .env("BURSAR_LISTEN", "127.0.0.1:0")
+            .env("BURSAR_LOG", "warn")
+            .env("BURSAR_TEST_CLOCK_FILE", self.clock.path())
+            .envs(self.settings.iter().map(|(name, value)| (name, value)))
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(log.expect("a log file"));
+        command
+    }
+}

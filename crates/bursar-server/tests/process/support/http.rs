@@ -1,0 +1,162 @@
+//! A client that knows what became of each request: answered whole, cut off, or never answered.
+
+use std::fmt::Write as _;
+use std::io::{BufRead, BufReader, ErrorKind, Read, Write as _};
+use std::net::TcpStream;
+use std::time::Duration;
+
+use serde_json::Value;
+
+/// How long one read or write may take: longer than any answer, so that a test never hangs.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// A connection that is kept open, and the headers that go with every request.
+pub(crate) struct Http {
+    address: String,
+    headers: String,
+    stream: Option<BufReader<TcpStream>>,
+}
+
+/// A whole answer.
+#[derive(Debug)]
+pub(crate) struct Answer {
+    pub(crate) status: u16,
+    pub(crate) body: Value,
+}
+
+/// Why there is no answer.
+#[derive(Debug)]
+pub(crate) enum NoAnswer {
+    /// No connection was made, so nothing was sent.
+    NotConnected,
+    /// The connection ended before the first byte of an answer.
+    Unanswered,
+    /// The connection ended in the middle of an answer.
+    Cut(String),
+}
+
+impl Answer {
+    pub(crate) fn is_success(&self) -> bool {
+        (200..300).contains(&self.status)
+    }
+
+    /// What a success carries.
+    pub(crate) fn data(&self, field: &str) -> &Value {
+        self.body.get("data").and_then(|data| data.get(field)).unwrap_or(&Value::Null)
+    }
+
+    /// The code of a failure.
+    pub(crate) fn code(&self) -> &str {
+        self.body.pointer("/error/code").and_then(Value::as_str).unwrap_or_default()
+    }
+}
+
+impl Http {
+    /// A client of an address, with headers for every request. It connects when it has to.
+    pub(crate) fn new(address: &str, headers: &[(&str, &str)]) -> Self {
+        let mut text = String::new();
+        for (name, value) in headers {
+            write!(text, "{name}: {value}\r\n").expect("written to a text");
+        }
+        Self { address: address.to_owned(), headers: text, stream: None }
+    }
+
+    pub(crate) fn get(&mut self, path: &str) -> Result<Answer, NoAnswer> {
+        self.send("GET", path, "")
+    }
+
+    pub(crate) fn post(&mut self, path: &str, body: &Value) -> Result<Answer, NoAnswer> {
+        self.send("POST", path, &body.to_string())
+    }
+
+    /// Posts a text that is JSON already.
+    pub(crate) fn post_text(&mut self, path: &str, body: &str) -> Result<Answer, NoAnswer> {
+        self.send("POST", path, body)
+    }
+
+    pub(crate) fn delete(&mut self, path: &str) -> Result<Answer, NoAnswer> {
+        self.send("DELETE", path, "")
+    }
+
+    /// Sends a request once; a connection that fails is not used again.
+    fn send(&mut self, method: &str, path: &str, body: &str) -> Result<Answer, NoAnswer> {
+        let mut stream = match self.stream.take() {
+            Some(stream) => stream,
+            None => self.connect().ok_or(NoAnswer::NotConnected)?,
+        };
+        let head = self.head(method, path, body);
+        // One write, so that a request is not in two packets; and an answer may be there even if
+        // the writing failed, because the server may answer early.
+        let _ = stream.get_mut().write_all(format!("{head}{body}").as_bytes());
+        let (answer, keep) = read_answer(&mut stream)?;
+        if keep {
+            self.stream = Some(stream);
+        }
+        Ok(answer)
+    }
+
+    fn connect(&self) -> Option<BufReader<TcpStream>> {
+        let stream = TcpStream::connect(&self.address).ok()?;
+        stream.set_read_timeout(Some(PATIENCE)).ok()?;
+        stream.set_write_timeout(Some(PATIENCE)).ok()?;
+        stream.set_nodelay(true).ok()?;
+        Some(BufReader::new(stream))
+    }
+
+    fn head(&self, method: &str, path: &str, body: &str) -> String {
+        let Self { address, headers, .. } = self;
+        let length = body.len();
+        let content = match length {
+            0 => String::new(),
+            _ => format!("Content-Type: application/json\r\nContent-Length: {length}\r\n"),
+        };
+        format!("{method} {path} HTTP/1.1\r\nHost: {address}\r\n{headers}{content}\r\n")
+    }
+
+    /// Sends only the beginning of a request and leaves it at that.
+    pub(crate) fn send_half(&mut self, path: &str, body: &Value) {
+        let body = body.to_string();
+        let head = self.head("POST", path, &body);
+        let half = body.get(..body.len() / 2).unwrap_or_default();
+        let mut stream = self.connect().expect("a connection");
+        stream.get_mut().write_all(format!("{head}{half}").as_bytes()).expect("written");
+        self.stream = Some(stream);
+    }
+}
+
+/// Reads an answer, and whether the connection may be used again.
+fn read_answer(stream: &mut BufReader<TcpStream>) -> Result<(Answer, bool), NoAnswer> {
+    let mut line = String::new();
+    match stream.read_line(&mut line) {
+        Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => {
+            panic!("the server left a request unanswered for {PATIENCE:?}");
+        }
+        Ok(_) | Err(_) if line.is_empty() => return Err(NoAnswer::Unanswered),
+        Ok(_) | Err(_) => {}
+    }
+    let cut = |so_far: &str| NoAnswer::Cut(so_far.to_owned());
+    let status = line.split(' ').nth(1).and_then(|status| status.parse().ok());
+    let status = status.ok_or_else(|| cut(&line))?;
+    let (mut length, mut keep) = (None, true);
+    loop {
+        let mut header = String::new();
+        if !stream.read_line(&mut header).is_ok_and(|bytes| bytes > 0) || !header.ends_with('\n') {
+            return Err(cut(&line));
+        }
+        let header = header.trim_end().to_ascii_lowercase();
+        match header.split_once(':') {
+            Some(("content-length", value)) => length = value.trim().parse::<usize>().ok(),
+            Some(("connection", value)) => keep = value.trim() != "close",
+            Some(_) => {}
+            None if header.is_empty() => break,
+            None => panic!("{header:?} is not a header"),
+        }
+    }
+    let length = length.unwrap_or_else(|| panic!("an answer without a length: {line}"));
+    let mut body = vec![0; length];
+    stream.read_exact(&mut body).map_err(|_| cut(&line))?;
+    let body = serde_json::from_slice(&body).unwrap_or_else(|_| {
+        panic!("an answer that is not JSON: {}", String::from_utf8_lossy(&body))
+    });
+    Ok((Answer { status, body }, keep))
+}

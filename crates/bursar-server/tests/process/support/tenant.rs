@@ -1,0 +1,61 @@
+//! A tenant with integrations, made over HTTP as an operator would.
+
+use serde_json::{Value, json};
+
+use super::folder::Folder;
+use super::http::{Answer, Http};
+use super::server::Server;
+
+/// A tenant and its key, good for every server on the same folder.
+#[derive(Clone, Debug)]
+pub(crate) struct Tenant {
+    bearer: String,
+    pub(crate) integrations: Vec<String>,
+}
+
+impl Tenant {
+    /// A tenant without integrations.
+    pub(crate) fn new(folder: &Folder, server: &Server) -> Self {
+        let operator = format!("Bearer {}", folder.operator_token());
+        let mut http = Http::new(server.address(), &[("Authorization", &operator)]);
+        let made = made(http.post("/api/v1/tenants", &json!({"name": "a tenant"})));
+        let named = [("Authorization", operator.as_str()), ("X-Tenant-ID", made.as_str())];
+        let mut http = Http::new(server.address(), &named);
+        let key = http.post("/api/v1/keys", &json!({"name": "all", "scopes": ["*"]}));
+        let key = key.expect("an answer");
+        assert_eq!(key.status, 201, "{key:?}");
+        let secret = key.data("secret").as_str().expect("a secret");
+        Self { bearer: format!("Bearer {secret}"), integrations: Vec::new() }
+    }
+
+    /// Adds an enabled integration with a budget; 0 is none.
+    pub(crate) fn add_integration(&mut self, server: &Server, budget_limit_cents: u64) -> String {
+        let mut http = self.client(server);
+        let name = format!("integration {}", self.integrations.len());
+        let create = json!({
+            "name": name, "provider_type": "openai", "budget_limit_cents": budget_limit_cents
+        });
+        let id = made(http.post("/api/v1/integrations", &create));
+        let enabled = http.post(&format!("/api/v1/integrations/{id}/enable"), &Value::Null);
+        assert_eq!(enabled.expect("an answer").status, 200);
+        self.integrations.push(id.clone());
+        id
+    }
+
+    /// A client of a server with this tenant's key.
+    pub(crate) fn client(&self, server: &Server) -> Http {
+        self.client_of(server.address())
+    }
+
+    /// A client of an address with this tenant's key.
+    pub(crate) fn client_of(&self, address: &str) -> Http {
+        Http::new(address, &[("Authorization", &self.bearer)])
+    }
+}
+
+/// The id of what was created.
+fn made<E: std::fmt::Debug>(answer: Result<Answer, E>) -> String {
+    let answer = answer.expect("an answer");
+    assert_eq!(answer.status, 201, "{answer:?}");
+    answer.data("id").as_str().expect("an id").to_owned()
+}
