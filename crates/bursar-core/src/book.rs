@@ -3,6 +3,10 @@
 use std::collections::HashMap;
 
 use crate::account::{Account, Overflow, Totals};
+use crate::command::{
+    Command, ExtendOutcome, Outcome, RecordOutcome, RecordRefusal, ReleaseOutcome, ReserveOutcome,
+    ReserveRefusal,
+};
 use crate::decide::{Decision, ReasonCode, decide, gate};
 use crate::entry::{CostSource, Entry, EntryKind, RecordedCall, UsageStatus};
 use crate::id::{EntryId, IntegrationId, TenantId};
@@ -93,151 +97,6 @@ pub enum HoldChange {
         /// The new expiry.
         expires_at: Timestamp,
     },
-}
-
-/// A command that the core decides.
-#[derive(Clone, Copy, Debug)]
-pub enum Command<'a> {
-    /// Count a call, and settle its reservation.
-    Record {
-        /// The id of the entry, if it becomes one.
-        entry_id: EntryId,
-        /// The call.
-        usage: &'a Usage,
-    },
-    /// Hold money, tokens and a call, if the limits admit it.
-    Reserve(&'a ReserveRequest),
-    /// Give an open reservation back.
-    Release {
-        /// The call.
-        call_id: &'a CallId,
-        /// The only integration whose reservations the caller may touch.
-        only: Option<IntegrationId>,
-    },
-    /// Renew an open reservation.
-    Extend {
-        /// The call.
-        call_id: &'a CallId,
-        /// The only integration whose reservations the caller may touch.
-        only: Option<IntegrationId>,
-        /// For how long from now; the time first asked for, when nothing is said.
-        ttl_seconds: Option<u32>,
-    },
-}
-
-impl<'a> Command<'a> {
-    /// The call it is about.
-    pub const fn call_id(self) -> &'a CallId {
-        match self {
-            Self::Record { usage, .. } => &usage.call_id,
-            Self::Reserve(request) => &request.call_id,
-            Self::Release { call_id, .. } | Self::Extend { call_id, .. } => call_id,
-        }
-    }
-
-    /// The integration that it names.
-    pub const fn integration_id(self) -> Option<IntegrationId> {
-        match self {
-            Self::Record { usage, .. } => Some(usage.integration_id),
-            Self::Reserve(request) => Some(request.integration_id),
-            Self::Release { .. } | Self::Extend { .. } => None,
-        }
-    }
-}
-
-/// The answer to a command.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Outcome {
-    /// To [`Command::Record`].
-    Record(RecordOutcome),
-    /// To [`Command::Reserve`].
-    Reserve(ReserveOutcome),
-    /// To [`Command::Release`].
-    Release(ReleaseOutcome),
-    /// To [`Command::Extend`].
-    Extend(ExtendOutcome),
-}
-
-/// What became of a record.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum RecordOutcome {
-    /// It is a new entry.
-    Accepted(EntryId),
-    /// The same record is an entry already.
-    Duplicate(EntryId),
-    /// The call id stands for something else; nothing changed.
-    Conflict,
-    /// It cannot be counted; nothing changed.
-    Refused(RecordRefusal),
-}
-
-/// Why a record cannot be counted.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum RecordRefusal {
-    /// The tenant has no such integration.
-    IntegrationNotFound,
-    /// It lies more than five minutes ahead.
-    InTheFuture,
-    /// A total of its month would not fit its integer.
-    TotalsOverflow,
-    /// Storage cannot keep it as it is; never decided here, and told by the writer.
-    NotStorable,
-}
-
-/// What became of a reservation's request.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum ReserveOutcome {
-    /// It holds.
-    Held(Reservation),
-    /// The same request holds already; its first answer.
-    Replayed(Reservation),
-    /// The decision refuses; nothing is held.
-    Refused(Decision),
-    /// The request cannot be decided; nothing is held.
-    Rejected(ReserveRefusal),
-}
-
-/// Why a reservation's request cannot be decided.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ReserveRefusal {
-    /// The call is recorded.
-    CallRecorded,
-    /// Its reservation ended in this state.
-    CallEnded(ReservationState),
-    /// The call id is reserved with other content.
-    OtherContent,
-    /// A cost limit needs an estimate of the cost.
-    CostEstimateRequired,
-    /// A token limit needs an estimate of the tokens.
-    TokenEstimateRequired,
-    /// A total would not fit its integer.
-    TotalsOverflow,
-    /// The integration holds as many open reservations as it may.
-    TooManyOpen,
-}
-
-/// What became of a release.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum ReleaseOutcome {
-    /// It is released, now or before.
-    Released(Reservation),
-    /// It expired before; nothing was held any more.
-    Expired(Reservation),
-    /// No such reservation.
-    NotFound,
-    /// The call was recorded.
-    Settled,
-}
-
-/// What became of a renewal.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum ExtendOutcome {
-    /// It lasts until the new expiry.
-    Extended(Reservation),
-    /// No such reservation.
-    NotFound,
-    /// It ended before, in this state.
-    Ended(ReservationState),
 }
 
 /// The accounts and calls that a group of commands touches.
@@ -381,18 +240,8 @@ impl<'a> Book<'a> {
         usage: &'a Usage,
     ) -> Result<RecordOutcome, Overflow> {
         let call = self.calls.get_mut(&key).ok_or(Overflow)?;
-        if call.call_id != usage.call_id {
-            return Ok(RecordOutcome::Conflict);
-        }
-        match &call.record {
-            Some(Record::Stored(stored)) => {
-                return Ok(repeated(stored.entry_id, stored.agrees_with(usage)));
-            }
-            Some(Record::New(index)) => {
-                let entry = self.entries.get(*index).ok_or(Overflow)?;
-                return Ok(repeated(entry.entry_id, entry.agrees_with(usage)));
-            }
-            None => {}
+        if let Some(outcome) = repetition(call, &self.entries, usage)? {
+            return Ok(outcome);
         }
         let account = self
             .accounts
@@ -401,32 +250,19 @@ impl<'a> Book<'a> {
         let Some(account) = account else {
             return Ok(RecordOutcome::Refused(RecordRefusal::IntegrationNotFound));
         };
-        let (reservation, elsewhere) = match &call.reservation {
-            Some(held) if held.request.integration_id == usage.integration_id => (Some(held), None),
-            other => (None, other.as_ref()),
+        let weight = match weigh(call, account, usage, self.now) {
+            Ok(weight) => weight,
+            Err(outcome) => return Ok(outcome),
         };
-        // What is held for a call elsewhere must be settled or released there first. Once that
-        // reservation has ended, a caller may have gone to another provider: its record counts.
-        if elsewhere.is_some_and(|held| held.state_at(self.now) == ReservationState::Open) {
-            return Ok(RecordOutcome::Conflict);
-        }
-        let default_instant = reservation.map_or(self.now, |held| held.created_at);
-        let occurred_at = usage.occurred_at.unwrap_or(default_instant);
-        if occurred_at > self.now.plus_seconds(AHEAD_SECONDS_MAX) {
-            return Ok(RecordOutcome::Refused(RecordRefusal::InTheFuture));
-        }
-        let settles =
-            reservation.filter(|held| held.state_at(self.now) == ReservationState::Open).cloned();
-        let basis = account.integration.cost_basis;
-        let (cost, cost_source) = cost_of(usage, settles.as_ref(), basis);
+        let Weight { occurred_at, cost, cost_source, settles, counts_in_rate } = weight;
         let amount = Totals { cost, tokens: usage.tokens.total(), calls: 1 };
 
-        // The only step that may fail comes before the first change, so a refusal changes nothing.
+        // The only step that may be refused comes before the first change.
         account.counter(occurred_at.month())?;
         if account.count(occurred_at.month(), amount).is_err() {
             return Ok(RecordOutcome::Refused(RecordRefusal::TotalsOverflow));
         }
-        if reservation.is_none() && counts_in_rate(usage, occurred_at, self.now) {
+        if counts_in_rate {
             account.rate.add(occurred_at.min(self.now).second());
         }
         if let Some(held) = settles {
@@ -560,6 +396,63 @@ impl<'a> Book<'a> {
         self.holds.push(HoldChange::Extended { before, expires_at: extended.expires_at });
         Ok(ExtendOutcome::Extended(extended))
     }
+}
+
+/// How a new record counts.
+struct Weight {
+    occurred_at: Timestamp,
+    cost: Nanos,
+    cost_source: CostSource,
+    /// The open reservation that it settles.
+    settles: Option<Reservation>,
+    counts_in_rate: bool,
+}
+
+/// Weighs a record of a call that is not recorded yet, changing nothing.
+fn weigh(
+    call: &Call,
+    account: &Account,
+    usage: &Usage,
+    now: Timestamp,
+) -> Result<Weight, RecordOutcome> {
+    let (reservation, elsewhere) = match &call.reservation {
+        Some(held) if held.request.integration_id == usage.integration_id => (Some(held), None),
+        other => (None, other.as_ref()),
+    };
+    // What is held for a call elsewhere must be settled or released there first. Once that
+    // reservation has ended, a caller may have gone to another provider: its record counts.
+    if elsewhere.is_some_and(|held| held.state_at(now) == ReservationState::Open) {
+        return Err(RecordOutcome::Conflict);
+    }
+    let default_instant = reservation.map_or(now, |held| held.created_at);
+    let occurred_at = usage.occurred_at.unwrap_or(default_instant);
+    if occurred_at > now.plus_seconds(AHEAD_SECONDS_MAX) {
+        return Err(RecordOutcome::Refused(RecordRefusal::InTheFuture));
+    }
+    let settles = reservation.filter(|held| held.state_at(now) == ReservationState::Open).cloned();
+    let (cost, cost_source) = cost_of(usage, settles.as_ref(), account.integration.cost_basis);
+    let counts_in_rate = reservation.is_none() && counts_in_rate(usage, occurred_at, now);
+    Ok(Weight { occurred_at, cost, cost_source, settles, counts_in_rate })
+}
+
+/// The answer to a record of a call that is recorded already, or whose key is another call's.
+fn repetition(
+    call: &Call,
+    entries: &[Entry<'_>],
+    usage: &Usage,
+) -> Result<Option<RecordOutcome>, Overflow> {
+    if call.call_id != usage.call_id {
+        return Ok(Some(RecordOutcome::Conflict));
+    }
+    let (entry_id, agrees) = match &call.record {
+        None => return Ok(None),
+        Some(Record::Stored(stored)) => (stored.entry_id, stored.agrees_with(usage)),
+        Some(Record::New(index)) => {
+            let entry = entries.get(*index).ok_or(Overflow)?;
+            (entry.entry_id, entry.agrees_with(usage))
+        }
+    };
+    Ok(Some(repeated(entry_id, agrees)))
 }
 
 const fn repeated(entry_id: EntryId, agrees: bool) -> RecordOutcome {

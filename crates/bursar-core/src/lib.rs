@@ -10,6 +10,7 @@
 
 mod account;
 mod book;
+mod command;
 mod decide;
 mod entry;
 mod health;
@@ -24,9 +25,10 @@ mod time;
 mod usage;
 
 pub use account::{Account, Counter, Overflow, Totals};
-pub use book::{
-    Book, Call, CallKey, Command, CounterKey, ExtendOutcome, HoldChange, Outcome, RecordOutcome,
-    RecordRefusal, ReleaseOutcome, ReserveOutcome, ReserveRefusal,
+pub use book::{Book, Call, CallKey, CounterKey, HoldChange};
+pub use command::{
+    Command, ExtendOutcome, Outcome, RecordOutcome, RecordRefusal, ReleaseOutcome, ReserveOutcome,
+    ReserveRefusal,
 };
 pub use decide::{Decision, Estimate, Reason, ReasonCode, Verdict, decide, warn_percent};
 pub use entry::{CostSource, Entry, EntryKind, RecordedCall, UsageStatus};

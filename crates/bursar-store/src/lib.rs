@@ -16,6 +16,7 @@ mod rollup;
 mod row;
 mod sqlite;
 mod verify;
+mod writer;
 
 pub use codec::call_key;
 pub use control::{Changed, Control, ControlRefusal, IntegrationDraft, IntegrationEdit};

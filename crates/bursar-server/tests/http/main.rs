@@ -2,6 +2,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot be arranged has failed")]
 #![expect(clippy::indexing_slicing, reason = "a field that is not there fails the test")]
+#![expect(clippy::too_many_lines, reason = "a snapshot is as long as its answer")]
 
 mod support;
 
