@@ -24,7 +24,7 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Serve.
+    /// Serve until asked to stop (SIGTERM, Ctrl-C).
     Serve {
         /// Address and port to listen on, over BURSAR_LISTEN.
         #[arg(long, value_name = "ADDRESS")]

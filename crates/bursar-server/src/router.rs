@@ -6,7 +6,7 @@ use axum::middleware;
 use axum::routing::{delete, get, post};
 
 use crate::api::{
-    enforcement, ingest, integration_keys, integrations, keys, reservations, tenants, usage,
+    enforcement, health, ingest, integration_keys, integrations, keys, reservations, tenants, usage,
 };
 use crate::app::App;
 use crate::envelope;
@@ -59,6 +59,9 @@ pub fn router(app: App) -> Router {
         );
     Router::new()
         .nest("/api/v1", api)
+        .route("/health", get(health::get_ready))
+        .route("/health/live", get(health::get_live))
+        .route("/health/ready", get(health::get_ready))
         .fallback(no_route)
         .method_not_allowed_fallback(no_method)
         // Each route bounds its own body, before and after inflation.

@@ -108,3 +108,13 @@ async fn a_method_that_a_route_does_not_have_is_refused_with_those_it_has() {
         }
     }
 }
+
+#[tokio::test]
+async fn whoever_starts_the_server_can_ask_whether_it_is_ready() {
+    let nobody = TestApp::new().nobody();
+    for (path, status) in
+        [("/health", "ready"), ("/health/live", "live"), ("/health/ready", "ready")]
+    {
+        assert_eq!(nobody.root(path).await.is(200).at("/data/status"), status);
+    }
+}

@@ -55,6 +55,11 @@ impl Persona {
         self.request(Method::DELETE, path)
     }
 
+    /// A request to a path outside of the API.
+    pub(crate) fn root(&self, path: &str) -> Request {
+        Request { uri: path.to_owned(), ..self.request(Method::GET, path) }
+    }
+
     /// A request to a path of the API.
     pub(crate) fn request(&self, method: Method, path: &str) -> Request {
         let uri = format!("/api/v1{path}");
