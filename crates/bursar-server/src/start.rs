@@ -115,6 +115,10 @@ pub async fn run(
     }
     let sweeper = tokio::spawn(sweep(app.clone()));
     tracing::info!(%address, database = %config.database.display(), "bursar listens");
+    if config.operator_token.is_none() {
+        let file = config.data_dir.join(OPERATOR_TOKEN);
+        tracing::info!(file = %file.display(), "the operator's token is in this file");
+    }
     ready(address);
     let listening = Listening {
         connections_max: config.connections_max,
