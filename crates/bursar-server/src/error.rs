@@ -122,8 +122,6 @@ pub struct ApiError {
     message: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     field: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    details: Option<serde_json::Value>,
 }
 
 fn code_word<S: serde::Serializer>(code: &ErrorCode, serializer: S) -> Result<S::Ok, S::Error> {
@@ -133,7 +131,7 @@ fn code_word<S: serde::Serializer>(code: &ErrorCode, serializer: S) -> Result<S:
 impl ApiError {
     /// A failure with a sentence for the client.
     pub fn new(code: ErrorCode, message: impl Into<String>) -> Self {
-        Self { code, message: message.into(), field: None, details: None }
+        Self { code, message: message.into(), field: None }
     }
 
     /// A failure in the words of the code itself.
@@ -173,13 +171,6 @@ impl ApiError {
                 self.field = Some(outer.to_owned());
             }
         }
-        self
-    }
-
-    /// The same failure with details for a program.
-    #[must_use]
-    pub fn with_details(mut self, details: serde_json::Value) -> Self {
-        self.details = Some(details);
         self
     }
 

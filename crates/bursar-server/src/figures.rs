@@ -1,15 +1,11 @@
 //! Figures as the wire shows them: cents, dollars, percents.
 
-use bursar_core::{cents_half_up, usd_string};
+use bursar_core::cents_half_up;
+pub use bursar_core::usd_string as usd;
 
 /// Nano-dollars as cents, rounded half up once, within what an integer of 64 bits shows.
 pub fn cents(nanos: i128) -> i64 {
     i64::try_from(cents_half_up(nanos)).unwrap_or(i64::MAX)
-}
-
-/// Nano-dollars as an exact decimal string of dollars.
-pub fn usd(nanos: i128) -> String {
-    usd_string(nanos)
 }
 
 /// A sum as far as 64 bits show it.
