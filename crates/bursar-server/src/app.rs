@@ -6,6 +6,7 @@ use bursar_store::{Ledger, Store};
 
 use crate::auth::KeyCache;
 use crate::credential_ref::AllowedPrefixes;
+use crate::decision_log::DecisionLog;
 use crate::secret::{Secret, SecretKey};
 
 /// The server without its sockets. Cloning shares it.
@@ -26,6 +27,8 @@ pub struct Parts {
     pub allowed_prefixes: AllowedPrefixes,
     /// Keys that were seen a moment ago.
     pub key_cache: KeyCache,
+    /// Decisions that someone may ask about.
+    pub decision_log: DecisionLog,
 }
 
 impl App {

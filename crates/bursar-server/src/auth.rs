@@ -170,6 +170,24 @@ impl<S> Authorized<S> {
         self.scopes.as_ref().is_none_or(|own| own.iter().any(|granted| covers(granted, scope)))
     }
 
+    /// Refuses a question about an integration that the tenant does not have, or that the key is
+    /// not for; a deleted one is known, for its usage stays.
+    ///
+    /// # Errors
+    /// 404, and whatever storage says.
+    pub async fn known_integration(
+        &self,
+        app: &App,
+        integration_id: Option<IntegrationId>,
+    ) -> Result<(), ApiError> {
+        let Some(integration_id) = integration_id else { return Ok(()) };
+        let foreign = self.only.is_some_and(|only| only != integration_id);
+        if foreign || !app.store.knows_integration(self.tenant_id, integration_id).await? {
+            return Err(ApiError::of(ErrorCode::IntegrationNotFound));
+        }
+        Ok(())
+    }
+
     /// Why a call through an integration that the tenant does not have is blocked: the tenant's
     /// life comes first in the order of decisions.
     pub fn unknown_integration(&self) -> ReasonCode {

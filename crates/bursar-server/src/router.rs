@@ -6,7 +6,8 @@ use axum::middleware;
 use axum::routing::{delete, get, post};
 
 use crate::api::{
-    enforcement, health, ingest, integration_keys, integrations, keys, reservations, tenants, usage,
+    decisions, enforcement, health, history, ingest, integration_keys, integrations, keys,
+    reservations, series, tenants, usage,
 };
 use crate::app::App;
 use crate::envelope;
@@ -43,11 +44,15 @@ pub fn router(app: App) -> Router {
         .route("/telemetry/llm-usage", post(ingest::record_usage))
         .route("/telemetry/llm-usage/batch", post(ingest::record_usage_batch))
         .route("/telemetry/usage-summary", get(usage::get_usage_summary))
-        .route("/telemetry/usage-history", get(usage::list_usage_history))
+        .route("/telemetry/usage-history", get(history::list_usage_history))
+        .route("/telemetry/export", get(history::export_usage))
+        .route("/telemetry/usage-series", get(series::get_usage_series))
+        .route("/telemetry/usage-breakdown", get(series::get_usage_breakdown))
         .route("/telemetry/daily-aggregates", get(usage::list_daily_aggregates))
         .route("/enforcement/check", post(enforcement::check_call))
         .route("/enforcement/batch", post(enforcement::check_calls))
         .route("/enforcement/status", get(enforcement::get_status))
+        .route("/enforcement/decisions", get(decisions::list_decisions))
         .route(
             "/enforcement/reservations",
             post(reservations::create_reservation).get(reservations::list_reservations),

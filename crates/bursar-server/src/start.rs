@@ -75,6 +75,7 @@ pub fn open(config: &Config, clock: Clock) -> Result<App, StartError> {
         operator_token,
         allowed_prefixes: config.allowed_prefixes.clone(),
         key_cache: crate::auth::KeyCache::default(),
+        decision_log: crate::decision_log::DecisionLog::default(),
     }))
 }
 
@@ -136,6 +137,7 @@ pub async fn run(
     }
     tracing::info!("draining");
     sweeper.abort();
+    keep_decisions(&app).await;
     app.ledger.close().await;
     // The next server writes its own; a stale one only costs a failed connection.
     let _ = std::fs::remove_file(address_file);
@@ -151,5 +153,12 @@ async fn sweep(app: App) {
         if let Err(error) = app.ledger.sweep().await {
             tracing::warn!(%error, "reservations were not swept; they count no more all the same");
         }
+        keep_decisions(&app).await;
+    }
+}
+
+async fn keep_decisions(app: &App) {
+    if let Err(error) = app.decision_log.write(&app.ledger).await {
+        tracing::warn!(%error, "refusals and warnings of the last second were not kept");
     }
 }

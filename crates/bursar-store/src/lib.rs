@@ -5,6 +5,7 @@
 //! This is the only crate that knows SQL. Deliberately absent: every rule about money; storage
 //! loads what the core needs and saves what it says.
 
+mod breakdown;
 mod codec;
 mod control;
 mod error;
@@ -18,18 +19,23 @@ mod sqlite;
 mod verify;
 mod writer;
 
+pub use breakdown::{
+    Breakdown, BreakdownFilter, Group, GroupBy, Series, SeriesFilter, SeriesStep, Step,
+};
 pub use codec::call_key;
 pub use control::{Changed, Control, ControlRefusal, IntegrationDraft, IntegrationEdit};
 pub use error::{Cause, StoreError};
 pub use lane::{Claim, ControlTx, Lane, Wanted, WantedCall};
 pub use ledger::Ledger;
 pub use query::{
-    DayUsage, HistoryFilter, HistoryPlace, IntegrationFilter, IntegrationUsage, OpenReservation,
-    Page, Paged, Standing, Store, Sums,
+    CallFilter, CallLabel, CallOutcome, DayUsage, DecisionFilter, HistoryFilter, HistoryPage,
+    HistoryPlace, IntegrationFilter, IntegrationUsage, OpenReservation, Page, Paged, Standing,
+    Store, Sums,
 };
 pub use rollup::{Grain, LATENCY_BOUNDS_MS, LATENCY_BUCKETS, OTHER, Rollup};
 pub use row::{
-    Actor, ApiKeyRow, AuditRow, IntegrationKeyRow, IntegrationRow, SecretHash, TenantRow, UsageRow,
+    Actor, ApiKeyRow, AuditRow, DecisionKind, DecisionRow, IntegrationKeyRow, IntegrationRow,
+    SecretHash, TenantRow, UsageRow,
 };
 pub use sqlite::{Clock, OpenError, SqliteStore};
 pub use verify::Verified;

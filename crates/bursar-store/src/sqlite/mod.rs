@@ -4,12 +4,14 @@
 //! accounts that decide live in memory ([`view`]) and change only after a commit.
 
 mod control;
+mod decisions;
 mod history;
 mod lane;
 mod load;
 mod read;
 mod save;
 mod schema;
+mod series;
 mod verify;
 mod view;
 
@@ -25,13 +27,14 @@ use parking_lot::Mutex;
 use rusqlite::{Connection, ErrorCode, OpenFlags, ffi};
 use tokio::sync::Semaphore;
 
+use crate::breakdown::{Breakdown, BreakdownFilter, GroupBy, Series, SeriesFilter};
 use crate::error::StoreError;
 use crate::lane::Lane;
 use crate::query::{
-    DayUsage, HistoryFilter, IntegrationFilter, IntegrationUsage, OpenReservation, Page, Paged,
-    Standing, Store,
+    CallFilter, DayUsage, DecisionFilter, HistoryFilter, HistoryPage, IntegrationFilter,
+    IntegrationUsage, OpenReservation, Page, Paged, Standing, Store,
 };
-use crate::row::{ApiKeyRow, IntegrationKeyRow, IntegrationRow, TenantRow, UsageRow};
+use crate::row::{ApiKeyRow, DecisionRow, IntegrationKeyRow, IntegrationRow, TenantRow};
 use crate::verify::Verified;
 
 /// Reads the time; injected, so that tests own it.
@@ -39,6 +42,8 @@ pub type Clock = Arc<dyn Fn() -> Timestamp + Send + Sync>;
 
 /// Reading connections, and so queries that run at once.
 const READERS: usize = 4;
+/// Reading connections for queries that read very many rows, so that others need not wait for them.
+const WIDE_READERS: usize = 1;
 /// Pages of 4 KiB in the log before it is moved into the file: 64 MiB. A small figure (SQLite's
 /// own is 1,000) writes the pages of the dedupe index again and again.
 const CHECKPOINT_PAGES: u32 = 16_000;
@@ -86,6 +91,7 @@ pub enum OpenError {
 /// The embedded store.
 pub struct SqliteStore {
     readers: Readers,
+    wide_readers: Readers,
     view: Arc<view::View>,
     clock: Clock,
 }
@@ -111,7 +117,8 @@ impl SqliteStore {
         schema::check_secret(&writer, path, secret_fingerprint)?;
         sync_folder(path)?;
         let view = Arc::new(view::View::default());
-        let readers = Readers::open(path).map_err(database)?;
+        let readers = Readers::open(path, READERS).map_err(database)?;
+        let wide_readers = Readers::open(path, WIDE_READERS).map_err(database)?;
         let lane = lane::SqliteLane::new(
             writer,
             path.to_owned(),
@@ -120,7 +127,7 @@ impl SqliteStore {
             Arc::clone(&clock),
         )
         .map_err(database)?;
-        Ok((Arc::new(Self { readers, view, clock }), Box::new(lane)))
+        Ok((Arc::new(Self { readers, wide_readers, view, clock }), Box::new(lane)))
     }
 
     /// Counts a data file a second time, beside a server that may be running on it.
@@ -221,12 +228,12 @@ struct Readers {
 }
 
 impl Readers {
-    fn open(path: &Path) -> rusqlite::Result<Self> {
-        let mut free = Vec::with_capacity(READERS);
-        for _ in 0..READERS {
+    fn open(path: &Path, count: usize) -> rusqlite::Result<Self> {
+        let mut free = Vec::with_capacity(count);
+        for _ in 0..count {
             free.push(open_reader(path)?);
         }
-        let permits = Arc::new(Semaphore::new(READERS));
+        let permits = Arc::new(Semaphore::new(count));
         Ok(Self { free: Arc::new(Mutex::new(free)), permits })
     }
 
@@ -365,6 +372,15 @@ impl Store for SqliteStore {
         Ok(row.filter(|row| row.deleted_at.is_none()))
     }
 
+    async fn knows_integration(
+        &self,
+        tenant_id: TenantId,
+        integration_id: IntegrationId,
+    ) -> Result<bool, StoreError> {
+        self.read(move |db| Ok(control::integration(db, tenant_id, integration_id)?.is_some()))
+            .await
+    }
+
     async fn integrations(
         &self,
         tenant_id: TenantId,
@@ -433,7 +449,42 @@ impl Store for SqliteStore {
         tenant_id: TenantId,
         filter: HistoryFilter,
         page: Page,
-    ) -> Result<Vec<UsageRow>, StoreError> {
+    ) -> Result<HistoryPage, StoreError> {
         self.read(move |db| history::usage_history(db, tenant_id, &filter, page)).await
+    }
+
+    async fn counted_calls(
+        &self,
+        tenant_id: TenantId,
+        filter: CallFilter,
+    ) -> Result<Option<i64>, StoreError> {
+        self.read(move |db| series::counted_calls(db, tenant_id, &filter)).await
+    }
+
+    async fn usage_breakdown(
+        &self,
+        tenant_id: TenantId,
+        filter: BreakdownFilter,
+    ) -> Result<Option<Breakdown>, StoreError> {
+        let readers =
+            if filter.by == GroupBy::Session { &self.wide_readers } else { &self.readers };
+        readers.read(move |db| series::usage_breakdown(db, tenant_id, filter)).await
+    }
+
+    async fn usage_series(
+        &self,
+        tenant_id: TenantId,
+        filter: SeriesFilter,
+    ) -> Result<Series, StoreError> {
+        self.read(move |db| series::usage_series(db, tenant_id, filter)).await
+    }
+
+    async fn decisions(
+        &self,
+        tenant_id: TenantId,
+        filter: DecisionFilter,
+        limit: u32,
+    ) -> Result<Vec<DecisionRow>, StoreError> {
+        self.read(move |db| decisions::list(db, tenant_id, &filter, limit)).await
     }
 }

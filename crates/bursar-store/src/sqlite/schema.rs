@@ -14,11 +14,18 @@ struct Migration {
     oldest_known: u32,
 }
 
-const MIGRATIONS: &[Migration] = &[Migration {
-    version: 1,
-    sql: include_str!("../../migrations/sqlite/0001_ledger.sql"),
-    oldest_known: 1,
-}];
+const MIGRATIONS: &[Migration] = &[
+    Migration {
+        version: 1,
+        sql: include_str!("../../migrations/sqlite/0001_ledger.sql"),
+        oldest_known: 1,
+    },
+    Migration {
+        version: 2,
+        sql: include_str!("../../migrations/sqlite/0002_reads.sql"),
+        oldest_known: 1,
+    },
+];
 
 const SELECT_SERVER: &str = "select value from server where name = ?1";
 const UPSERT_SERVER: &str = "insert into server (name, value) values (?1, ?2) \
@@ -39,6 +46,14 @@ pub(super) fn migrate(connection: &mut Connection, path: &Path) -> Result<(), Op
         return Ok(());
     }
     for migration in MIGRATIONS.iter().filter(|migration| migration.version > found) {
+        if found > 0 {
+            // On a large file this takes its time, and nothing else tells what it waits for.
+            tracing::info!(
+                from = found,
+                to = migration.version,
+                "the schema is brought up to date"
+            );
+        }
         apply(connection, migration).map_err(database)?;
     }
     Ok(())

@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicI64, Ordering};
 
 use axum::Router;
 use bursar_core::{Day, Timestamp};
+use bursar_server::app::App;
 use bursar_server::config::Config;
 use bursar_server::router::router;
 use bursar_server::start;
@@ -39,6 +40,7 @@ impl TestClock {
 /// The server; it is 9:26:53 in the morning of 14 March 2026.
 pub(crate) struct TestApp {
     pub(crate) clock: TestClock,
+    app: App,
     router: Router,
     _folder: TempDir,
 }
@@ -58,7 +60,13 @@ impl TestApp {
         let reader = clock.clone();
         let now = move || Timestamp::from_micros(reader.0.load(Ordering::SeqCst)).unwrap();
         let app = start::open(&config, Arc::new(now)).unwrap();
-        Self { clock, router: router(app), _folder: folder }
+        Self { clock, router: router(app.clone()), app, _folder: folder }
+    }
+
+    /// Writes down what the server writes down every second.
+    pub(crate) async fn tick(&self) {
+        self.app.ledger.sweep().await.unwrap();
+        self.app.decision_log.write(&self.app.ledger).await.unwrap();
     }
 
     /// Someone without any credential.
