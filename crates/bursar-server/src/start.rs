@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bursar_core::Timestamp;
-use bursar_store::{Clock, Ledger, OpenError, SqliteStore};
+use bursar_store::{Clock, Ledger, OpenError, SqliteStore, Unobserved};
 use tokio::net::TcpListener;
 
 use crate::app::{App, Parts};
@@ -67,7 +67,7 @@ pub fn open(config: &Config, clock: Clock) -> Result<App, StartError> {
         return Err(StartError::OperatorToken(config.data_dir.join(OPERATOR_TOKEN)));
     }
     let (store, lane) = SqliteStore::open(&config.database, clock, secret_key.fingerprint())?;
-    let ledger = Ledger::start(lane).map_err(StartError::System)?;
+    let ledger = Ledger::start(lane, Arc::new(Unobserved)).map_err(StartError::System)?;
     Ok(App::new(Parts {
         store,
         ledger,

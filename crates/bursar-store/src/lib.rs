@@ -8,8 +8,10 @@
 mod codec;
 mod control;
 mod error;
+mod hot;
 mod lane;
 mod ledger;
+mod observe;
 mod query;
 mod queue;
 mod rollup;
@@ -21,12 +23,15 @@ mod writer;
 pub use codec::call_key;
 pub use control::{Changed, Control, ControlRefusal, IntegrationDraft, IntegrationEdit};
 pub use error::{Cause, StoreError};
+pub use hot::HotAccount;
 pub use lane::{Claim, ControlTx, Lane, Wanted, WantedCall};
 pub use ledger::Ledger;
+pub use observe::{CostFacts, Facts, HoldFacts, ModelKey, Observer, Taken, Took, Unobserved};
 pub use query::{
     DayUsage, HistoryFilter, HistoryPlace, IntegrationFilter, IntegrationUsage, OpenReservation,
-    Page, Paged, Standing, Store, Sums,
+    Page, Paged, Standing, Stock, Store, Sums,
 };
+pub use queue::Waiting;
 pub use rollup::{Grain, LATENCY_BOUNDS_MS, LATENCY_BUCKETS, OTHER, Rollup};
 pub use row::{
     Actor, ApiKeyRow, AuditRow, IntegrationKeyRow, IntegrationRow, SecretHash, TenantRow, UsageRow,

@@ -10,6 +10,7 @@ mod load;
 mod read;
 mod save;
 mod schema;
+mod stock;
 mod verify;
 mod view;
 
@@ -26,10 +27,11 @@ use rusqlite::{Connection, ErrorCode, OpenFlags, ffi};
 use tokio::sync::Semaphore;
 
 use crate::error::StoreError;
+use crate::hot::HotAccount;
 use crate::lane::Lane;
 use crate::query::{
     DayUsage, HistoryFilter, IntegrationFilter, IntegrationUsage, OpenReservation, Page, Paged,
-    Standing, Store,
+    Standing, Stock, Store,
 };
 use crate::row::{ApiKeyRow, IntegrationKeyRow, IntegrationRow, TenantRow, UsageRow};
 use crate::verify::Verified;
@@ -85,6 +87,7 @@ pub enum OpenError {
 
 /// The embedded store.
 pub struct SqliteStore {
+    path: PathBuf,
     readers: Readers,
     view: Arc<view::View>,
     clock: Clock,
@@ -120,7 +123,7 @@ impl SqliteStore {
             Arc::clone(&clock),
         )
         .map_err(database)?;
-        Ok((Arc::new(Self { readers, view, clock }), Box::new(lane)))
+        Ok((Arc::new(Self { path: path.to_owned(), readers, view, clock }), Box::new(lane)))
     }
 
     /// Counts a data file a second time, beside a server that may be running on it.
@@ -435,5 +438,15 @@ impl Store for SqliteStore {
         page: Page,
     ) -> Result<Vec<UsageRow>, StoreError> {
         self.read(move |db| history::usage_history(db, tenant_id, &filter, page)).await
+    }
+
+    async fn hottest(&self, limit: usize) -> Result<Vec<HotAccount>, StoreError> {
+        let month = self.now().month();
+        self.read(move |db| stock::hottest(db, month, limit)).await
+    }
+
+    async fn stock(&self) -> Result<Stock, StoreError> {
+        let (path, now) = (self.path.clone(), self.now());
+        self.read(move |db| stock::stock(db, &path, now)).await
     }
 }

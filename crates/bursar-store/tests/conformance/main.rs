@@ -20,6 +20,7 @@ mod rollups;
 mod subject;
 mod tenancy;
 mod tenants;
+mod watch;
 
 /// Turns each claim into a test of one database.
 macro_rules! tests_of {
@@ -135,6 +136,11 @@ macro_rules! conformance {
                     a_foreign_tenant_reads_nothing,
                     a_foreign_tenant_changes_nothing,
                     one_call_id_of_two_tenants_is_two_calls;
+                watch:
+                    the_integrations_nearest_to_a_limit_come_first,
+                    only_live_integrations_with_a_monthly_limit_are_hot,
+                    what_is_held_is_hot_too,
+                    what_is_stored_is_counted;
             }
         })+
     };
