@@ -15,6 +15,7 @@ use crate::error::{ApiError, ErrorCode};
 use crate::estimate::{asked_integration, check_estimate};
 use crate::figures::{cents, percent, usd};
 use crate::instant;
+use crate::metrics::DecisionKind;
 use crate::params::Query;
 
 /// Decisions that one request may ask for.
@@ -189,12 +190,14 @@ async fn evaluate(
     };
     let Some(standing) = standing else {
         let decision = Decision::hard_blocked(caller.unknown_integration());
+        app.metrics.decided(DecisionKind::Check, &decision);
         let view = DecisionView::new(&decision, caller.tenant_id, name, app.store.now());
         return Ok((view, HeaderMap::new()));
     };
     let (account, now) = (&standing.account, standing.now);
     let decision =
         decide(account, estimate, now).map_err(|_| ApiError::of(ErrorCode::Unavailable))?;
+    app.metrics.decided(DecisionKind::Check, &decision);
     let mut headers = rate_limit_headers(account, &decision, now);
     if let Some(seconds) = retry_after(&decision) {
         headers.insert(header::RETRY_AFTER, seconds);

@@ -6,6 +6,7 @@ pub mod ingest;
 pub mod integration_keys;
 pub mod integrations;
 pub mod keys;
+pub mod metrics;
 pub mod reservations;
 pub mod tenants;
 pub mod usage;

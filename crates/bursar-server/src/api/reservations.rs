@@ -19,6 +19,7 @@ use crate::error::{ApiError, ErrorCode};
 use crate::estimate::{asked_integration, check_estimate};
 use crate::figures::{cents, usd};
 use crate::instant;
+use crate::metrics::DecisionKind;
 use crate::params::{Path, Query, list_meta};
 use crate::text::check_text;
 
@@ -141,13 +142,19 @@ pub async fn create_reservation(
     let tenant_id = caller.tenant_id;
     let Some(integration_id) = asked else {
         let decision = Decision::hard_blocked(caller.unknown_integration());
+        app.metrics.decided(DecisionKind::Reservation, &decision);
         let name = create.integration_id.unwrap_or_default();
         let decision = DecisionView::new(&decision, tenant_id, name, app.store.now());
         return Ok(Answer::ok(ReserveView { decision, reservation: None }).into_response());
     };
     let request =
         ReserveRequest { integration_id, call_id, estimate, model: create.model, ttl_seconds };
-    match app.ledger.reserve(tenant_id, request).await? {
+    let outcome = app.ledger.reserve(tenant_id, request).await?;
+    // A replayed answer is no new decision.
+    if let ReserveOutcome::Held(held) = &outcome {
+        app.metrics.decided(DecisionKind::Reservation, &held.decision);
+    }
+    match outcome {
         ReserveOutcome::Held(held) | ReserveOutcome::Replayed(held) => {
             let headers = decision_headers(&app, tenant_id, integration_id, &held.decision).await;
             let id = integration_id.to_string();
@@ -163,6 +170,7 @@ pub async fn create_reservation(
             } else {
                 refusal
             };
+            app.metrics.decided(DecisionKind::Reservation, &refusal);
             let headers = decision_headers(&app, tenant_id, integration_id, &refusal).await;
             let id = integration_id.to_string();
             let decision = DecisionView::new(&refusal, tenant_id, id, app.store.now());

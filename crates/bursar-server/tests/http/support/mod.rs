@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicI64, Ordering};
 
 use axum::Router;
 use bursar_core::{Day, Timestamp};
+use bursar_server::app::App;
 use bursar_server::config::Config;
 use bursar_server::router::router;
 use bursar_server::start;
@@ -18,6 +19,7 @@ pub(crate) use answer::Answer;
 pub(crate) use persona::{Persona, Tenant};
 
 const OPERATOR_TOKEN: &str = "operator-token-of-the-tests";
+pub(crate) const METRICS_TOKEN: &str = "metrics-token-of-the-tests";
 const SECRET_KEY: &str = "secret-key-of-the-tests-32-bytes";
 
 /// The time, as the test says it is.
@@ -39,6 +41,7 @@ impl TestClock {
 /// The server; it is 9:26:53 in the morning of 14 March 2026.
 pub(crate) struct TestApp {
     pub(crate) clock: TestClock,
+    app: App,
     router: Router,
     _folder: TempDir,
 }
@@ -51,6 +54,7 @@ impl TestApp {
         let environment = [
             ("BURSAR_DATA_DIR", folder.path().to_str().unwrap()),
             ("BURSAR_OPERATOR_TOKEN", OPERATOR_TOKEN),
+            ("BURSAR_METRICS_TOKEN", METRICS_TOKEN),
             ("BURSAR_SECRET_KEY", SECRET_KEY),
         ];
         let environment = environment.map(|(name, value)| (name.to_owned(), value.to_owned()));
@@ -58,7 +62,12 @@ impl TestApp {
         let reader = clock.clone();
         let now = move || Timestamp::from_micros(reader.0.load(Ordering::SeqCst)).unwrap();
         let app = start::open(&config, Arc::new(now)).unwrap();
-        Self { clock, router: router(app), _folder: folder }
+        Self { clock, router: router(app.clone()), app, _folder: folder }
+    }
+
+    /// Reads the metrics that come from the store, as the server does now and then.
+    pub(crate) async fn read_stock(&self) {
+        self.app.metrics.read_stock(self.app.store.as_ref()).await.unwrap();
     }
 
     /// Someone without any credential.
