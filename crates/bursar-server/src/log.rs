@@ -101,10 +101,10 @@ where
         let (trace_id, span_id) = (request.trace_id(), request.span_id());
         match (self.format, line.strip_suffix('}')) {
             // Request ids are letters, digits and `-_.:`, which JSON takes as they are.
-            (LogFormat::Json, Some(open)) => writeln!(
-                writer,
-                r#"{open},"request_id":"{request_id}","trace_id":"{trace_id}","span_id":"{span_id}"}}"#
-            ),
+            (LogFormat::Json, Some(open)) => {
+                write!(writer, r#"{open},"request_id":"{request_id}","#)?;
+                writeln!(writer, r#""trace_id":"{trace_id}","span_id":"{span_id}"}}"#)
+            }
             (LogFormat::Json, None) | (LogFormat::Human, _) => writeln!(
                 writer,
                 "{line} request_id={request_id} trace_id={trace_id} span_id={span_id}"

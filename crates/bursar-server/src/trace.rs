@@ -259,7 +259,7 @@ mod tests {
         check(&format!("00-{TRACE}-{}-01", SPAN.to_uppercase()), None);
         check(&format!("00-{}-{SPAN}-01", TRACE.replace('0', "g")), None);
         check(&format!("00-{TRACE}0-{SPAN}-01"), None);
-        check(&format!("00-é{}-{SPAN}-01", &TRACE[2..]), None);
+        check(&format!("00-{}-{SPAN}-01", TRACE.replacen("0a", "é", 1)), None);
     }
 
     #[test]

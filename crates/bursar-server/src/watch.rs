@@ -11,6 +11,8 @@ use crate::app::App;
 use crate::error::ErrorCode;
 use crate::trace::{self, TraceContext};
 
+/// The target of the lines about requests.
+const TARGET: &str = "bursar::http";
 /// The route of a request that no route takes.
 const NO_ROUTE: &str = "none";
 
@@ -26,7 +28,7 @@ pub async fn watch_request(State(app): State<App>, request: Request, next: Next)
         let mut response = next.run(request).await;
         let error = response.extensions().get::<ErrorCode>().copied();
         let latency_ms = counted.end(response.status(), error);
-        log_answer(method, route, response.status(), latency_ms);
+        log_answer(method, route, response.status(), error, latency_ms);
         response.headers_mut().extend(passed_on);
         response
     })
@@ -34,11 +36,19 @@ pub async fn watch_request(State(app): State<App>, request: Request, next: Next)
 }
 
 /// The causes of failures are logged where they are met, with the same request id.
-fn log_answer(method: &str, route: &str, status: StatusCode, latency_ms: f64) {
-    let code = status.as_u16();
-    if status.is_server_error() {
-        tracing::warn!(target: "bursar::http", method, route, status = code, latency_ms, "answered");
+fn log_answer(
+    method: &str,
+    route: &str,
+    status: StatusCode,
+    error: Option<ErrorCode>,
+    latency_ms: f64,
+) {
+    // A flood that is turned away must not become a flood in the log; the metrics count it.
+    let is_failure = status.is_server_error() && error != Some(ErrorCode::Overloaded);
+    let status = status.as_u16();
+    if is_failure {
+        tracing::warn!(target: TARGET, method, route, status, latency_ms, "answered");
     } else {
-        tracing::debug!(target: "bursar::http", method, route, status = code, latency_ms, "answered");
+        tracing::debug!(target: TARGET, method, route, status, latency_ms, "answered");
     }
 }

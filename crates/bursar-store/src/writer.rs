@@ -56,9 +56,9 @@ pub(crate) fn write_groups(
         });
         let mut group = Vec::with_capacity(jobs.len());
         for Job { tenant_id, work, asked_at } in jobs {
-            match work {
-                Work::Control(control) => change_alone(lane.as_mut(), observer, control),
-                work => group.push(Job { tenant_id, work, asked_at }),
+            match (tenant_id, work) {
+                (_, Work::Control(control)) => change_alone(lane.as_mut(), observer, control),
+                (tenant_id, work) => group.push(Job { tenant_id, work, asked_at }),
             }
         }
         if !group.is_empty() {

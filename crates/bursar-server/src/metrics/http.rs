@@ -115,3 +115,22 @@ fn word(method: &Method) -> &'static str {
     ];
     KNOWN.iter().find(|(known, _)| known == method).map_or("other", |(_, word)| word)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_request_whose_client_went_away_is_counted_and_not_in_flight() {
+        let metrics = HttpMetrics::new(&Registry::new()).expect("metrics");
+        let counted = metrics.begin("/route", &Method::GET);
+        assert_eq!(metrics.in_flight.get(), 1);
+        drop(counted);
+        assert_eq!(metrics.in_flight.get(), 0);
+        assert_eq!(metrics.requests.with_label_values(&["/route", "GET", NONE]).get(), 1);
+        metrics.begin("/route", &Method::GET).end(StatusCode::OK, None);
+        assert_eq!(metrics.in_flight.get(), 0);
+        assert_eq!(metrics.requests.with_label_values(&["/route", "GET", "200"]).get(), 1);
+        assert_eq!(metrics.requests.with_label_values(&["/route", "GET", NONE]).get(), 1);
+    }
+}

@@ -1,11 +1,10 @@
 //! What the writer tells: usage once it is durable, and what writing took.
 
-use bursar_store::{Facts, HoldFacts, Observer, Rollup, StoreError, Taken, Took, Waiting};
-use parking_lot::Mutex;
+use bursar_store::{Facts, HoldFacts, Observer, StoreError, Taken, Took, Waiting};
 use prometheus::{Histogram, IntCounterVec, IntGauge, Registry, Result};
 
-use super::labels::LabelSets;
 use super::table;
+use super::usage::UsageMetrics;
 
 /// From half a millisecond, a fast disk's sync, to where callers have given up.
 const WRITE_BOUNDS_SECONDS: &[f64] =
@@ -14,19 +13,12 @@ const WRITE_BOUNDS_SECONDS: &[f64] =
 const GROUP_BOUNDS: &[f64] =
     &[1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 512.0, 1_024.0, 2_048.0, 4_096.0];
 
+/// The kinds of failures of a transaction.
+const FAILURES: &[&str] = &["unavailable", "again", "statement", "exists", "corrupt"];
+
 /// The metrics of the write path.
 pub(super) struct LedgerMetrics {
-    sets: Mutex<LabelSets>,
-    calls: IntCounterVec,
-    calls_failed: IntCounterVec,
-    calls_blocked: IntCounterVec,
-    calls_unpriced: IntCounterVec,
-    tokens_in: IntCounterVec,
-    tokens_out: IntCounterVec,
-    tokens_cache_read: IntCounterVec,
-    tokens_cache_write: IntCounterVec,
-    tokens_reasoning: IntCounterVec,
-    cost: IntCounterVec,
+    usage: UsageMetrics,
     cost_by_source: IntCounterVec,
     reservation_changes: IntCounterVec,
     group_commands: Histogram,
@@ -42,25 +34,20 @@ pub(super) struct LedgerMetrics {
 
 impl LedgerMetrics {
     pub(super) fn new(registry: &Registry) -> Result<Self> {
+        let write_failures = table::WRITE_FAILURES.counters(registry)?;
+        for kind in FAILURES {
+            // Seen from the start, so that the first failure is an increase.
+            write_failures.with_label_values(&[kind]);
+        }
         Ok(Self {
-            sets: Mutex::default(),
-            calls: table::CALLS.counters(registry)?,
-            calls_failed: table::CALLS_FAILED.counters(registry)?,
-            calls_blocked: table::CALLS_BLOCKED.counters(registry)?,
-            calls_unpriced: table::CALLS_UNPRICED.counters(registry)?,
-            tokens_in: table::TOKENS_IN.counters(registry)?,
-            tokens_out: table::TOKENS_OUT.counters(registry)?,
-            tokens_cache_read: table::TOKENS_CACHE_READ.counters(registry)?,
-            tokens_cache_write: table::TOKENS_CACHE_WRITE.counters(registry)?,
-            tokens_reasoning: table::TOKENS_REASONING.counters(registry)?,
-            cost: table::COST.counters(registry)?,
+            usage: UsageMetrics::default(),
             cost_by_source: table::COST_BY_SOURCE.counters(registry)?,
             reservation_changes: table::RESERVATION_CHANGES.counters(registry)?,
             group_commands: table::GROUP_COMMANDS.histogram(registry, GROUP_BOUNDS)?,
             queue_wait: table::QUEUE_WAIT.histogram(registry, WRITE_BOUNDS_SECONDS)?,
             transaction: table::TRANSACTION.histogram(registry, WRITE_BOUNDS_SECONDS)?,
             commit: table::COMMIT.histogram(registry, WRITE_BOUNDS_SECONDS)?,
-            write_failures: table::WRITE_FAILURES.counters(registry)?,
+            write_failures,
             queue_jobs: table::QUEUE_JOBS.gauge(registry)?,
             queue_commands: table::QUEUE_COMMANDS.gauge(registry)?,
             queue_bytes: table::QUEUE_BYTES.gauge(registry)?,
@@ -78,29 +65,9 @@ impl LedgerMetrics {
         self.queue_limit.set(figure(bytes_max));
     }
 
-    fn count(&self, labels: [&str; 3], sums: &Rollup) {
-        // The first three are there for every model, so that rates can be divided by each other;
-        // the others only where there is something to count.
-        for (family, more) in [
-            (&self.calls, sums.calls),
-            (&self.calls_failed, sums.errors),
-            (&self.cost, sums.cost_nanos),
-        ] {
-            add(family, &labels, more);
-        }
-        for (family, more) in [
-            (&self.calls_blocked, sums.blocked),
-            (&self.calls_unpriced, sums.unpriced),
-            (&self.tokens_in, sums.tokens_in),
-            (&self.tokens_out, sums.tokens_out),
-            (&self.tokens_cache_read, sums.tokens_cache_read),
-            (&self.tokens_cache_write, sums.tokens_cache_write),
-            (&self.tokens_reasoning, sums.tokens_reasoning),
-        ] {
-            if more > 0 {
-                add(family, &labels, more);
-            }
-        }
+    /// Adds the families of usage to a text, which are not in the registry.
+    pub(super) fn render_usage(&self, text: &mut String) -> std::fmt::Result {
+        self.usage.render(text)
     }
 }
 
@@ -116,12 +83,10 @@ impl Observer for LedgerMetrics {
     }
 
     fn written(&self, facts: &Facts<'_>) {
-        let mut sets = self.sets.lock();
-        for (key, sums) in &facts.models {
-            self.count(sets.place(*key), sums);
-        }
+        self.usage.count(facts);
         for (source, nanos) in facts.costs.iter().filter(|(_, nanos)| *nanos > 0) {
-            add(&self.cost_by_source, &[source.as_str()], nanos);
+            let nanos = u64::try_from(nanos).unwrap_or(0);
+            self.cost_by_source.with_label_values(&[source.as_str()]).inc_by(nanos);
         }
         let HoldFacts { made, extended, settled, released, expired } = facts.holds;
         for (change, more) in [
@@ -147,9 +112,4 @@ impl Observer for LedgerMetrics {
         };
         self.write_failures.with_label_values(&[kind]).inc();
     }
-}
-
-fn add(family: &IntCounterVec, labels: &[&str], more: i64) {
-    // What is below zero was left out before.
-    family.with_label_values(labels).inc_by(u64::try_from(more).unwrap_or(0));
 }

@@ -10,6 +10,7 @@ mod ledger;
 mod process;
 mod stock;
 mod table;
+mod usage;
 
 use axum::http::Method;
 use bursar_core::Decision;
@@ -49,15 +50,18 @@ impl Metrics {
 
     /// The metrics as text (Prometheus text format 0.0.4), with what waits for the writer now.
     ///
-    /// With as many label sets as there can be it takes tens of milliseconds: not for a thread
-    /// that has requests to answer.
+    /// With as many label sets as there can be it takes some milliseconds: not for a thread that
+    /// has requests to answer.
     ///
     /// # Errors
     /// When a family cannot be written, which the text format has no reason for.
     pub fn render(&self, waiting: Waiting) -> prometheus::Result<String> {
         self.ledger.see(waiting);
         self.process.see();
-        TextEncoder::new().encode_to_string(&self.registry.gather())
+        let mut text = TextEncoder::new().encode_to_string(&self.registry.gather())?;
+        let written = self.ledger.render_usage(&mut text);
+        written.map_err(|error| prometheus::Error::Msg(error.to_string()))?;
+        Ok(text)
     }
 
     /// Reads the gauges that come from the store.

@@ -97,7 +97,7 @@ metrics! {
     COMMIT = Histogram "bursar_commit_seconds" []
         "How long their commits took, which is mostly the disk's sync.";
     WRITE_FAILURES = Counter "bursar_write_failures_total" ["kind"]
-        "Transactions that failed: unavailable (or of unknown fate), again, statement, exists, corrupt.";
+        "Transactions that failed: unavailable, again, statement, exists or corrupt.";
     QUEUE_JOBS = Gauge "bursar_queue_jobs" []
         "Requests that wait for the writer, a batch being one.";
     QUEUE_COMMANDS = Gauge "bursar_queue_commands" []

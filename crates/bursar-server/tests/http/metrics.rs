@@ -51,7 +51,7 @@ async fn usage_is_counted_once_by_tenant_and_model() {
         .refused(409, "CALL_ID_CONFLICT");
 
     let metrics = scrape(&app).await;
-    let labels = format!(r#"{{model="gpt-4o",provider="openai",tenant_id="{}"}}"#, tenant.id);
+    let labels = format!(r#"{{tenant_id="{}",provider="openai",model="gpt-4o"}}"#, tenant.id);
     check(&metrics, &format!("bursar_calls_total{labels} 3"));
     check(&metrics, &format!("bursar_calls_failed_total{labels} 1"));
     check(&metrics, &format!("bursar_calls_blocked_total{labels} 1"));
