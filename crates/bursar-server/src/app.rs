@@ -7,6 +7,7 @@ use bursar_store::{Ledger, Store};
 use crate::auth::KeyCache;
 use crate::credential_ref::AllowedPrefixes;
 use crate::decision_log::DecisionLog;
+use crate::metrics::Metrics;
 use crate::secret::{Secret, SecretKey};
 
 /// The server without its sockets. Cloning shares it.
@@ -23,6 +24,10 @@ pub struct Parts {
     pub secret_key: SecretKey,
     /// Proves the operator.
     pub operator_token: Secret,
+    /// Proves whoever scrapes the metrics, if it was configured.
+    pub metrics_token: Option<Secret>,
+    /// What is measured.
+    pub metrics: Arc<Metrics>,
     /// Which references the operator may set.
     pub allowed_prefixes: AllowedPrefixes,
     /// Keys that were seen a moment ago.

@@ -207,6 +207,10 @@ pub struct Operator {
     pub actor: Actor,
 }
 
+/// Whoever may read the metrics: the operator, or who has the token for them.
+#[derive(Debug)]
+pub struct Scraper;
+
 impl<S: Scope> FromRequestParts<App> for Authorized<S> {
     type Rejection = ApiError;
 
@@ -229,6 +233,28 @@ impl FromRequestParts<App> for Operator {
             }
         }
     }
+}
+
+impl FromRequestParts<App> for Scraper {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, ApiError> {
+        if is_open(parts) || has_metrics_token(app, &parts.headers) {
+            return Ok(Self);
+        }
+        Operator::from_request_parts(parts, app).await.map(|_| Self)
+    }
+}
+
+/// Whether the request came in where only the operator's own network reaches: nowhere so far.
+fn is_open(_: &Parts) -> bool {
+    false
+}
+
+fn has_metrics_token(app: &App, headers: &HeaderMap) -> bool {
+    let Ok(Presented { kind: Kind::Bearer, text }) = presented(headers) else { return false };
+    let hash = |text| app.secret_key.hash(text);
+    app.metrics_token.as_ref().is_some_and(|token| same_hash(&hash(text), &hash(token.expose())))
 }
 
 fn actor(actor_type: &'static str, actor_id: String) -> Actor {

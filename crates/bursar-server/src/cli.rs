@@ -9,7 +9,7 @@ use clap::{Parser, Subcommand};
 
 use crate::config::Config;
 use crate::import::ImportArguments;
-use crate::{dev, import, start};
+use crate::{dev, import, log, start};
 
 /// Meters, budgets and guards the model calls that software makes with its customers' keys.
 #[derive(Parser)]
@@ -114,7 +114,7 @@ fn run(arguments: Arguments) -> Result<ExitCode, Failure> {
 }
 
 fn serve(config: &Config) -> Result<(), Failure> {
-    log_to_stderr(&config.log)?;
+    log::start(config.log_format, &config.log)?;
     runtime()?.block_on(async {
         let app = start::open(config, start::clock())?;
         start::run(config, app, |_| {}).await.map_err(Failure::from)
@@ -122,7 +122,7 @@ fn serve(config: &Config) -> Result<(), Failure> {
 }
 
 fn serve_dev(config: &Config) -> Result<(), Failure> {
-    log_to_stderr(&config.log)?;
+    log::start(config.log_format, &config.log)?;
     runtime()?.block_on(async {
         let app = start::open(config, start::clock())?;
         let made = dev::prepare(config, &app).await?;
@@ -148,10 +148,4 @@ fn verify(config: &Config) -> Result<ExitCode, Failure> {
 
 fn runtime() -> std::io::Result<tokio::runtime::Runtime> {
     tokio::runtime::Builder::new_multi_thread().enable_all().build()
-}
-
-fn log_to_stderr(filter: &str) -> Result<(), Failure> {
-    let filter = tracing_subscriber::EnvFilter::try_new(filter)?;
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
-    Ok(())
 }

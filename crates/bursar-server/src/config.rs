@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use crate::credential_ref::AllowedPrefixes;
+use crate::log::LogFormat;
 use crate::secret::Secret;
 
 /// One setting.
@@ -61,6 +62,19 @@ pub const SETTINGS: &[Setting] = &[
         help: "What is logged: error, warn, info, debug, trace, or targets with levels.",
     },
     Setting {
+        key: "log_format",
+        env: "BURSAR_LOG_FORMAT",
+        default: "human",
+        help: "How lines of the log look: human, or json.",
+    },
+    Setting {
+        key: "metrics_token",
+        env: "BURSAR_METRICS_TOKEN",
+        default: "",
+        help: "A bearer token that is good for /metrics only, at least 16 characters; nothing \
+               means that only the operator's token is.",
+    },
+    Setting {
         key: "server.connections_max",
         env: "BURSAR_SERVER_CONNECTIONS_MAX",
         default: "10000",
@@ -105,6 +119,10 @@ pub struct Config {
     pub secret_key: Option<Secret>,
     /// What is logged.
     pub log: String,
+    /// How lines of the log look.
+    pub log_format: LogFormat,
+    /// The token of whoever scrapes the metrics, if there is one.
+    pub metrics_token: Option<Secret>,
     /// Connections at once.
     pub connections_max: usize,
     /// Seconds to drain.
@@ -194,18 +212,26 @@ impl Config {
             })
         };
         let data_dir = PathBuf::from(text("data_dir"));
-        let operator_token = secret("operator_token");
-        if operator_token.as_ref().is_some_and(|token| !is_strong(token)) {
-            let problem = "must have at least 16 characters".to_owned();
-            return Err(ConfigError::Wrong { name: "operator_token".to_owned(), problem });
-        }
+        let token = |key: &str| match secret(key) {
+            Some(token) if !is_strong(&token) => {
+                let problem = "must have at least 16 characters".to_owned();
+                Err(ConfigError::Wrong { name: key.to_owned(), problem })
+            }
+            token => Ok(token),
+        };
+        let log_format = LogFormat::named(&text("log_format")).ok_or_else(|| {
+            let problem = "must be human or json".to_owned();
+            ConfigError::Wrong { name: "log_format".to_owned(), problem }
+        })?;
         Ok(Self {
             listen: text("listen"),
             database: database(&text("database"), &data_dir)?,
             data_dir,
-            operator_token,
+            operator_token: token("operator_token")?,
             secret_key: secret("secret_key"),
             log: text("log"),
+            log_format,
+            metrics_token: token("metrics_token")?,
             connections_max: number("server.connections_max")? as usize,
             drain_seconds: number("server.drain_seconds")?.into(),
             allowed_prefixes: AllowedPrefixes {
@@ -337,6 +363,8 @@ mod tests {
         check(Some("listen = "), &[], "not valid TOML");
         check(None, &[("BURSAR_LISTN", "x")], "BURSAR_LISTN is not a setting");
         check(None, &[("BURSAR_OPERATOR_TOKEN", "short")], "operator_token must have");
+        check(None, &[("BURSAR_METRICS_TOKEN", "short")], "metrics_token must have");
+        check(None, &[("BURSAR_LOG_FORMAT", "xml")], "log_format must be human or json");
         check(None, &[("BURSAR_DATABASE", "mysql://x")], "database must be sqlite:");
         check(None, &[("BURSAR_SERVER_DRAIN_SECONDS", "soon")], "must be a whole number");
     }

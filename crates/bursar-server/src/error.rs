@@ -233,6 +233,8 @@ impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
         let status = self.code.status();
         let mut response = envelope::failure(status, &self);
+        // For the metrics, which see answers only.
+        response.extensions_mut().insert(self.code);
         if status == StatusCode::SERVICE_UNAVAILABLE {
             let seconds = HeaderValue::from(RETRY_AFTER_SECONDS);
             response.headers_mut().insert(header::RETRY_AFTER, seconds);

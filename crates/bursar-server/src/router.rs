@@ -6,12 +6,13 @@ use axum::middleware;
 use axum::routing::{delete, get, post};
 
 use crate::api::{
-    decisions, enforcement, health, history, ingest, integration_keys, integrations, keys,
+    decisions, enforcement, health, history, ingest, integration_keys, integrations, keys, metrics,
     reservations, series, tenants, usage,
 };
 use crate::app::App;
 use crate::envelope;
 use crate::error::{ApiError, ErrorCode};
+use crate::watch;
 
 /// Every route, over an app.
 pub fn router(app: App) -> Router {
@@ -67,10 +68,12 @@ pub fn router(app: App) -> Router {
         .route("/health", get(health::get_ready))
         .route("/health/live", get(health::get_live))
         .route("/health/ready", get(health::get_ready))
+        .route("/metrics", get(metrics::get_metrics))
         .fallback(no_route)
         .method_not_allowed_fallback(no_method)
         // Each route bounds its own body, before and after inflation.
         .layer(DefaultBodyLimit::disable())
+        .layer(middleware::from_fn_with_state(app.clone(), watch::watch_request))
         .layer(middleware::from_fn(envelope::identify))
         .with_state(app)
 }

@@ -2,22 +2,26 @@
 
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bursar_core::Timestamp;
-use bursar_store::{Clock, Ledger, OpenError, SqliteStore};
+use bursar_store::{Clock, Ledger, Observer, OpenError, SqliteStore};
 use tokio::net::TcpListener;
 
 use crate::app::{App, Parts};
 use crate::config::{Config, is_strong};
 use crate::data_dir::{self, ADDRESS, OPERATOR_TOKEN, SECRET_KEY};
 use crate::instant;
+use crate::metrics::Metrics;
 use crate::router::router;
-use crate::secret::SecretKey;
+use crate::secret::{Secret, SecretKey};
 use crate::serve::{Listening, end_asked, reachable, serve};
 
 /// How often reservations whose time is over are ended.
 const SWEEP_EVERY: Duration = Duration::from_secs(1);
+
+/// How often the gauges that come from the store are read, when that is quickly done.
+const STOCK_EVERY: Duration = Duration::from_secs(15);
 
 /// Why the server does not start, in words for the operator.
 #[derive(Debug, thiserror::Error)]
@@ -45,6 +49,9 @@ pub enum StartError {
         /// What the system said.
         cause: std::io::Error,
     },
+    /// A metric is not well formed, which only a fault in their table can bring about.
+    #[error("the metrics cannot be made: {0}")]
+    Metrics(#[from] prometheus::Error),
     /// The system refused a thread or a signal.
     #[error("cannot start: {0}")]
     System(std::io::Error),
@@ -56,8 +63,8 @@ pub enum StartError {
 /// [`StartError`].
 pub fn open(config: &Config, clock: Clock) -> Result<App, StartError> {
     data_dir::create(&config.data_dir)?;
-    let configured = |secret: &Option<crate::secret::Secret>, file: &str| match secret {
-        Some(secret) => Ok(crate::secret::Secret::new(secret.expose().to_owned())),
+    let configured = |secret: &Option<Secret>, file: &str| match secret {
+        Some(secret) => Ok(copied(secret)),
         None => data_dir::secret(&config.data_dir, file),
     };
     let secret_key = SecretKey::derive(&configured(&config.secret_key, SECRET_KEY)?)
@@ -67,16 +74,24 @@ pub fn open(config: &Config, clock: Clock) -> Result<App, StartError> {
         return Err(StartError::OperatorToken(config.data_dir.join(OPERATOR_TOKEN)));
     }
     let (store, lane) = SqliteStore::open(&config.database, clock, secret_key.fingerprint())?;
-    let ledger = Ledger::start(lane).map_err(StartError::System)?;
+    let metrics = Arc::new(Metrics::new()?);
+    let observer = Arc::clone(&metrics) as Arc<dyn Observer>;
+    let ledger = Ledger::start(lane, observer).map_err(StartError::System)?;
     Ok(App::new(Parts {
         store,
         ledger,
         secret_key,
         operator_token,
+        metrics_token: config.metrics_token.as_ref().map(copied),
+        metrics,
         allowed_prefixes: config.allowed_prefixes.clone(),
         key_cache: crate::auth::KeyCache::default(),
         decision_log: crate::decision_log::DecisionLog::default(),
     }))
+}
+
+fn copied(secret: &Secret) -> Secret {
+    Secret::new(secret.expose().to_owned())
 }
 
 /// The clock of a server: the system's.
@@ -115,6 +130,7 @@ pub async fn run(
         tracing::warn!(%error, "the command line will not find this server by itself");
     }
     let sweeper = tokio::spawn(sweep(app.clone()));
+    let watcher = tokio::spawn(watch_stock(app.clone()));
     tracing::info!(%address, database = %config.database.display(), "bursar listens");
     if config.operator_token.is_none() {
         let file = config.data_dir.join(OPERATOR_TOKEN);
@@ -137,6 +153,7 @@ pub async fn run(
     }
     tracing::info!("draining");
     sweeper.abort();
+    watcher.abort();
     keep_decisions(&app).await;
     app.ledger.close().await;
     // The next server writes its own; a stale one only costs a failed connection.
@@ -160,5 +177,17 @@ async fn sweep(app: App) {
 async fn keep_decisions(app: &App) {
     if let Err(error) = app.decision_log.write(&app.ledger).await {
         tracing::warn!(%error, "refusals and warnings of the last second were not kept");
+    }
+}
+
+/// Reads the gauges of the store now and then, for as long as the server lives.
+async fn watch_stock(app: App) {
+    loop {
+        let began = Instant::now();
+        if let Err(error) = app.metrics.read_stock(app.store.as_ref()).await {
+            tracing::warn!(%error, "the metrics of what is stored were not read");
+        }
+        // A store that is so large that it takes long is asked less often.
+        tokio::time::sleep(STOCK_EVERY.max(began.elapsed() * 20)).await;
     }
 }

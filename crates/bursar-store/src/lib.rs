@@ -9,8 +9,10 @@ mod breakdown;
 mod codec;
 mod control;
 mod error;
+mod hot;
 mod lane;
 mod ledger;
+mod observe;
 mod query;
 mod queue;
 mod rollup;
@@ -25,13 +27,16 @@ pub use breakdown::{
 pub use codec::call_key;
 pub use control::{Changed, Control, ControlRefusal, IntegrationDraft, IntegrationEdit};
 pub use error::{Cause, StoreError};
+pub use hot::HotAccount;
 pub use lane::{Claim, ControlTx, Lane, Wanted, WantedCall};
 pub use ledger::Ledger;
+pub use observe::{CostFacts, Facts, HoldFacts, ModelKey, Observer, Taken, Took, Unobserved};
 pub use query::{
     CallFilter, CallLabel, CallOutcome, DayUsage, DecisionFilter, HistoryFilter, HistoryPage,
     HistoryPlace, IntegrationFilter, IntegrationUsage, OpenReservation, Page, Paged, Standing,
-    Store, Sums,
+    Stock, Store, Sums,
 };
+pub use queue::Waiting;
 pub use rollup::{Grain, LATENCY_BOUNDS_MS, LATENCY_BUCKETS, OTHER, Rollup};
 pub use row::{
     Actor, ApiKeyRow, AuditRow, DecisionKind, DecisionRow, IntegrationKeyRow, IntegrationRow,

@@ -8,6 +8,7 @@ use bursar_core::{
 
 use crate::breakdown::{Breakdown, BreakdownFilter, Series, SeriesFilter};
 use crate::error::StoreError;
+use crate::hot::HotAccount;
 use crate::rollup::{LATENCY_BUCKETS, Rollup};
 use crate::row::{ApiKeyRow, DecisionRow, IntegrationKeyRow, IntegrationRow, TenantRow, UsageRow};
 
@@ -261,6 +262,19 @@ pub struct OpenReservation {
     pub reservation: Reservation,
 }
 
+/// How much is stored, for whoever watches the server.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Stock {
+    /// Tenants, whatever their lifecycle.
+    pub tenants: i64,
+    /// Reservations that hold now.
+    pub open_reservations: i64,
+    /// What the data takes on disk, in bytes; 0 when it cannot be told.
+    pub data_bytes: u64,
+    /// What the write-ahead log takes on disk, in bytes; 0 when it cannot be told.
+    pub log_bytes: u64,
+}
+
 /// A store of Bursar: what any of its databases answers.
 ///
 /// Every method about a tenant takes the tenant first and answers nothing of any other.
@@ -413,4 +427,13 @@ pub trait Store: Send + Sync + 'static {
         filter: DecisionFilter,
         limit: u32,
     ) -> Result<Vec<DecisionRow>, StoreError>;
+
+    /// The live integrations that have a monthly limit and were used this month, those nearest to
+    /// a limit first, at most `limit`, of all tenants.
+    ///
+    /// For the operator only: it is the one read that crosses tenants, beside [`Store::tenants`].
+    async fn hottest(&self, limit: usize) -> Result<Vec<HotAccount>, StoreError>;
+
+    /// How much is stored, of all tenants.
+    async fn stock(&self) -> Result<Stock, StoreError>;
 }

@@ -114,6 +114,16 @@ pub enum DecisionKind {
     Reservation,
 }
 
+impl DecisionKind {
+    /// Its word.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Check => "check",
+            Self::Reservation => "reservation",
+        }
+    }
+}
+
 /// A decision other than "allowed", kept so that someone can ask why.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DecisionRow {

@@ -2,7 +2,7 @@
 
 use axum::extract::State;
 use bursar_core::{DecisionId, ReasonCode, Verdict};
-use bursar_store::{DecisionFilter, DecisionKind, DecisionRow};
+use bursar_store::{DecisionFilter, DecisionRow};
 use serde::Serialize;
 
 use crate::app::App;
@@ -35,13 +35,6 @@ pub struct KeptDecisionView {
     last_at: String,
 }
 
-const fn kind_word(kind: DecisionKind) -> &'static str {
-    match kind {
-        DecisionKind::Check => "check",
-        DecisionKind::Reservation => "reservation",
-    }
-}
-
 impl From<DecisionRow> for KeptDecisionView {
     fn from(row: DecisionRow) -> Self {
         let DecisionRow {
@@ -59,7 +52,7 @@ impl From<DecisionRow> for KeptDecisionView {
         let cost = i128::from(estimate.cost.get());
         Self {
             id: decision_id.to_string(),
-            kind: kind_word(kind),
+            kind: kind.as_str(),
             integration_id: integration_id.map(|id| id.to_string()),
             call_id,
             result: decision.verdict.as_str(),

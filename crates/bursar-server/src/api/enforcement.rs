@@ -203,6 +203,7 @@ async fn evaluate(
     let Some(standing) = standing else {
         let decision = Decision::hard_blocked(caller.unknown_integration());
         let now = app.store.now();
+        app.metrics.decided(DecisionKind::Check, &decision);
         keep(None, &decision, now);
         let view = DecisionView::new(&decision, caller.tenant_id, name, now);
         return Ok((view, HeaderMap::new()));
@@ -210,6 +211,7 @@ async fn evaluate(
     let (account, now) = (&standing.account, standing.now);
     let decision =
         decide(account, estimate, now).map_err(|_| ApiError::of(ErrorCode::Unavailable))?;
+    app.metrics.decided(DecisionKind::Check, &decision);
     if decision.verdict != Verdict::Allowed {
         keep(asked, &decision, now);
     }

@@ -8,6 +8,7 @@ pub mod ingest;
 pub mod integration_keys;
 pub mod integrations;
 pub mod keys;
+pub mod metrics;
 pub mod reservations;
 pub mod series;
 pub mod tenants;

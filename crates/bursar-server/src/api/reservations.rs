@@ -153,6 +153,7 @@ pub async fn create_reservation(
     };
     let Some(integration_id) = asked else {
         let decision = Decision::hard_blocked(caller.unknown_integration());
+        app.metrics.decided(DecisionKind::Reservation, &decision);
         let name = create.integration_id.unwrap_or_default();
         let now = app.store.now();
         app.decision_log.note(note(None, &decision, now));
@@ -163,6 +164,7 @@ pub async fn create_reservation(
         ReserveRequest { integration_id, call_id, estimate, model: create.model, ttl_seconds };
     match app.ledger.reserve(tenant_id, request).await? {
         ReserveOutcome::Held(held) => {
+            app.metrics.decided(DecisionKind::Reservation, &held.decision);
             if held.decision.verdict != Verdict::Allowed {
                 let at = held.created_at;
                 app.decision_log.note(note(Some(integration_id), &held.decision, at));
@@ -178,6 +180,7 @@ pub async fn create_reservation(
                 refusal
             };
             let now = app.store.now();
+            app.metrics.decided(DecisionKind::Reservation, &refusal);
             app.decision_log.note(note((!unknown).then_some(integration_id), &refusal, now));
             let headers = decision_headers(&app, tenant_id, integration_id, &refusal).await;
             let id = integration_id.to_string();

@@ -53,6 +53,7 @@ const ROUTES: &[Route] = &[
     ("post", "/tenants", Operator, Unnamed),
     ("get", "/tenants", Operator, Unnamed),
     ("get", "/tenants/{id}", Operator, Unnamed),
+    ("get", "/metrics", Operator, Unnamed),
     ("post", "/keys", KEYS, Unnamed),
     ("get", "/keys", KEYS, Unnamed),
     ("delete", "/keys/{id}", KEYS, NO_KEY),
@@ -143,7 +144,10 @@ impl World {
             path.push_str(&format!("?integration_id={integration}"));
         }
         let method = Method::from_bytes(method.to_uppercase().as_bytes()).unwrap();
-        let request = persona.request(method, &path);
+        let request = match *template {
+            "/metrics" => persona.root(&path),
+            _ => persona.request(method, &path),
+        };
         match body(route, integration) {
             Some(body) => request.json(&body).await,
             None => request.await,

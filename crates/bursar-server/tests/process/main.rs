@@ -14,3 +14,4 @@ mod kills;
 mod races;
 mod refusals;
 mod support;
+mod watch;

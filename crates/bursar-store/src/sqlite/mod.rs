@@ -12,6 +12,7 @@ mod read;
 mod save;
 mod schema;
 mod series;
+mod stock;
 mod verify;
 mod view;
 
@@ -29,10 +30,11 @@ use tokio::sync::Semaphore;
 
 use crate::breakdown::{Breakdown, BreakdownFilter, GroupBy, Series, SeriesFilter};
 use crate::error::StoreError;
+use crate::hot::HotAccount;
 use crate::lane::Lane;
 use crate::query::{
     CallFilter, DayUsage, DecisionFilter, HistoryFilter, HistoryPage, IntegrationFilter,
-    IntegrationUsage, OpenReservation, Page, Paged, Standing, Store,
+    IntegrationUsage, OpenReservation, Page, Paged, Standing, Stock, Store,
 };
 use crate::row::{ApiKeyRow, DecisionRow, IntegrationKeyRow, IntegrationRow, TenantRow};
 use crate::verify::Verified;
@@ -90,6 +92,7 @@ pub enum OpenError {
 
 /// The embedded store.
 pub struct SqliteStore {
+    path: PathBuf,
     readers: Readers,
     wide_readers: Readers,
     view: Arc<view::View>,
@@ -127,7 +130,8 @@ impl SqliteStore {
             Arc::clone(&clock),
         )
         .map_err(database)?;
-        Ok((Arc::new(Self { readers, wide_readers, view, clock }), Box::new(lane)))
+        let path = path.to_owned();
+        Ok((Arc::new(Self { path, readers, wide_readers, view, clock }), Box::new(lane)))
     }
 
     /// Counts a data file a second time, beside a server that may be running on it.
@@ -486,5 +490,15 @@ impl Store for SqliteStore {
         limit: u32,
     ) -> Result<Vec<DecisionRow>, StoreError> {
         self.read(move |db| decisions::list(db, tenant_id, &filter, limit)).await
+    }
+
+    async fn hottest(&self, limit: usize) -> Result<Vec<HotAccount>, StoreError> {
+        let month = self.now().month();
+        self.read(move |db| stock::hottest(db, month, limit)).await
+    }
+
+    async fn stock(&self) -> Result<Stock, StoreError> {
+        let (path, now) = (self.path.clone(), self.now());
+        self.read(move |db| stock::stock(db, &path, now)).await
     }
 }

@@ -13,7 +13,7 @@ use crate::query::{
 };
 use crate::row::{ApiKeyRow, IntegrationKeyRow, IntegrationRow, TenantRow};
 
-const COUNT_TENANTS: &str = "select count(*) from tenants";
+pub(super) const COUNT_TENANTS: &str = "select count(*) from tenants";
 const LIST_TENANTS: &str = "select tenant_id, name, lifecycle, onboarding, created_at, updated_at \
      from tenants order by tenant_id limit :limit offset :offset";
 const COUNT_API_KEYS: &str = "select count(*) from api_keys where tenant_id = :tenant";

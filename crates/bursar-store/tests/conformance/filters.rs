@@ -262,3 +262,24 @@ pub(crate) async fn pages_without_a_second_filter_are_full(subject: Subject) {
         }
     }
 }
+
+pub(crate) async fn a_page_of_heavy_entries_ends_early_and_leads_on(subject: Subject) {
+    let (tenant_id, integration_id) = subject.account(unlimited()).await;
+    let metadata = format!(r#"{{"text":"{}"}}"#, "x".repeat(1_000_000));
+    let now = subject.world.clock.now();
+    for number in 0..10u32 {
+        let heavy = Usage {
+            metadata: Some(metadata.as_str().into()),
+            occurred_at: Some(earlier(now, number.into())),
+            ..usage(integration_id, &number.to_string())
+        };
+        subject.record(tenant_id, heavy).await;
+    }
+    let filter = HistoryFilter::default();
+    for (offset, limit) in [(0, 50), (0, 10), (0, 7), (0, 1), (3, 50)] {
+        let page = Page { offset, limit };
+        let (met, pages) = followed(&subject, tenant_id, &filter, page).await;
+        assert_eq!(met, (offset as usize..10).collect::<Vec<_>>(), "{page:?}");
+        assert!(pages > 1, "{page:?} takes all at once");
+    }
+}

@@ -29,6 +29,7 @@ mod series;
 mod subject;
 mod tenancy;
 mod tenants;
+mod watch;
 
 /// Turns each claim into a test of one database.
 macro_rules! tests_of {
@@ -144,7 +145,8 @@ macro_rules! conformance {
                     filters_combine_in_every_way,
                     the_last_page_names_no_next_one,
                     filters_that_seldom_meet_lead_on_to_every_match,
-                    pages_without_a_second_filter_are_full;
+                    pages_without_a_second_filter_are_full,
+                    a_page_of_heavy_entries_ends_early_and_leads_on;
                 breakdown:
                     each_group_is_the_sum_of_its_entries,
                     the_largest_groups_come_first,
@@ -175,6 +177,11 @@ macro_rules! conformance {
                     a_foreign_tenant_reads_no_figures_and_no_decisions,
                     a_foreign_tenant_changes_nothing,
                     one_call_id_of_two_tenants_is_two_calls;
+                watch:
+                    the_integrations_nearest_to_a_limit_come_first,
+                    only_live_integrations_with_a_monthly_limit_are_hot,
+                    what_is_held_is_hot_too,
+                    what_is_stored_is_counted;
             }
         })+
     };

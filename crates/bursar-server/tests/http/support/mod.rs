@@ -19,6 +19,7 @@ pub(crate) use answer::Answer;
 pub(crate) use persona::{Persona, Tenant};
 
 const OPERATOR_TOKEN: &str = "operator-token-of-the-tests";
+pub(crate) const METRICS_TOKEN: &str = "metrics-token-of-the-tests";
 const SECRET_KEY: &str = "secret-key-of-the-tests-32-bytes";
 
 /// The time, as the test says it is.
@@ -53,6 +54,7 @@ impl TestApp {
         let environment = [
             ("BURSAR_DATA_DIR", folder.path().to_str().unwrap()),
             ("BURSAR_OPERATOR_TOKEN", OPERATOR_TOKEN),
+            ("BURSAR_METRICS_TOKEN", METRICS_TOKEN),
             ("BURSAR_SECRET_KEY", SECRET_KEY),
         ];
         let environment = environment.map(|(name, value)| (name.to_owned(), value.to_owned()));
@@ -67,6 +69,11 @@ impl TestApp {
     pub(crate) async fn tick(&self) {
         self.app.ledger.sweep().await.unwrap();
         self.app.decision_log.write(&self.app.ledger).await.unwrap();
+    }
+
+    /// Reads the metrics that come from the store, as the server does now and then.
+    pub(crate) async fn read_stock(&self) {
+        self.app.metrics.read_stock(self.app.store.as_ref()).await.unwrap();
     }
 
     /// Someone without any credential.

@@ -42,6 +42,11 @@ impl Tenant {
         id
     }
 
+    /// The key itself.
+    pub(crate) fn secret(&self) -> &str {
+        self.bearer.trim_start_matches("Bearer ")
+    }
+
     /// A client of a server with this tenant's key.
     pub(crate) fn client(&self, server: &Server) -> Http {
         self.client_of(server.address())
