@@ -5,6 +5,8 @@ use std::sync::Arc;
 use bursar_store::{Ledger, Store};
 
 use crate::auth::KeyCache;
+use crate::body::BodyLimits;
+use crate::budget::ByteBudget;
 use crate::credential_ref::AllowedPrefixes;
 use crate::secret::{Secret, SecretKey};
 
@@ -26,6 +28,10 @@ pub struct Parts {
     pub allowed_prefixes: AllowedPrefixes,
     /// Keys that were seen a moment ago.
     pub key_cache: KeyCache,
+    /// What bodies of requests may cost.
+    pub body_limits: BodyLimits,
+    /// The bytes of all large answers that are not taken yet.
+    pub answer_budget: ByteBudget,
 }
 
 impl App {

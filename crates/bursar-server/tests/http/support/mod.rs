@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicI64, Ordering};
 use axum::Router;
 use bursar_core::{Day, Timestamp};
 use bursar_server::config::Config;
-use bursar_server::router::router;
+use bursar_server::router::{operator_router, router};
 use bursar_server::start;
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -40,11 +40,17 @@ impl TestClock {
 pub(crate) struct TestApp {
     pub(crate) clock: TestClock,
     router: Router,
+    operator_router: Router,
     _folder: TempDir,
 }
 
 impl TestApp {
     pub(crate) fn new() -> Self {
+        Self::with_settings(&[])
+    }
+
+    /// The same with other settings, by their names in the environment.
+    pub(crate) fn with_settings(settings: &[(&str, &str)]) -> Self {
         let clock = TestClock(Arc::default());
         clock.set((2026, 3, 14), 9 * 3_600 + 26 * 60 + 53);
         let folder = tempfile::tempdir().unwrap();
@@ -53,17 +59,24 @@ impl TestApp {
             ("BURSAR_OPERATOR_TOKEN", OPERATOR_TOKEN),
             ("BURSAR_SECRET_KEY", SECRET_KEY),
         ];
-        let environment = environment.map(|(name, value)| (name.to_owned(), value.to_owned()));
-        let config = Config::load(None, environment.into_iter()).unwrap();
+        let environment = environment.iter().chain(settings);
+        let environment = environment.map(|&(name, value)| (name.to_owned(), value.to_owned()));
+        let config = Config::load(None, environment).unwrap();
         let reader = clock.clone();
         let now = move || Timestamp::from_micros(reader.0.load(Ordering::SeqCst)).unwrap();
         let app = start::open(&config, Arc::new(now)).unwrap();
-        Self { clock, router: router(app), _folder: folder }
+        let operator_router = operator_router(app.clone());
+        Self { clock, router: router(app), operator_router, _folder: folder }
     }
 
     /// Someone without any credential.
     pub(crate) fn nobody(&self) -> Persona {
         Persona::new(self.router.clone())
+    }
+
+    /// Someone without any credential at the operator's own listener.
+    pub(crate) fn nobody_inside(&self) -> Persona {
+        Persona::new(self.operator_router.clone())
     }
 
     /// The operator, naming no tenant.
