@@ -11,8 +11,8 @@ use tokio::time::Instant;
 
 use super::limits::Deadlines;
 
-/// With what every HTTP/2 connection opens, as far as no request of HTTP/1.1 does.
-const HTTP2_OPENING: &[u8] = b"PRI ";
+/// With what every HTTP/2 connection opens.
+const HTTP2_OPENING: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 /// What a client may send between two requests. A client that uploads a body that nobody waits for
 /// sends one window more; floods of PING or SETTINGS send this much in a moment.
 const QUIET_BYTES_MAX: usize = 1024 * 1024;
@@ -308,7 +308,7 @@ mod tests {
     #[test]
     fn floods_are_due_at_once() {
         let (progress, start) = opened();
-        progress.read(b"PRI ", start);
+        progress.read(HTTP2_OPENING, start);
         progress.read(&vec![0; QUIET_BYTES_MAX + 1], start);
         check(&progress, Some((start, Cut::Chatter)));
         let (progress, start) = opened();
