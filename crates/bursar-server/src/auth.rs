@@ -19,6 +19,7 @@ use parking_lot::RwLock;
 
 use crate::app::App;
 use crate::credential_ref::SetBy;
+use crate::doorway::RequestTenant;
 use crate::envelope;
 use crate::error::{ApiError, ErrorCode};
 use crate::secret::{read_api_key, read_integration_key, same_hash};
@@ -195,7 +196,11 @@ impl<S: Scope> FromRequestParts<App> for Authorized<S> {
     async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, ApiError> {
         let caller = caller(app, &parts.headers).await?;
         let named = named_tenant(&parts.headers)?;
-        authorize(app, &caller, named).await
+        let authorized: Self = authorize(app, &caller, named).await?;
+        if let Some(tenant) = parts.extensions.get::<RequestTenant>() {
+            tenant.proved(authorized.tenant_id);
+        }
+        Ok(authorized)
     }
 }
 

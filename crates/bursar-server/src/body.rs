@@ -13,6 +13,7 @@ use serde::de::DeserializeOwned;
 
 use crate::app::App;
 use crate::budget::{ByteBudget, ByteHold};
+use crate::doorway::RequestTenant;
 use crate::error::{ApiError, ErrorCode};
 use crate::json_depth::{DEPTH_MAX, find_too_deep};
 
@@ -58,10 +59,15 @@ impl<const MAX: usize> FromRequest<App> for Text<MAX> {
         if announced.is_some_and(|length| length > MAX as u64) {
             return Err(too_large(MAX));
         }
+        let tenant_id = parts.extensions.get::<RequestTenant>().and_then(RequestTenant::get);
         let BodyLimits { deadline, budget } = &app.body_limits;
-        let arrived = tokio::time::timeout(*deadline, collect(body, MAX, budget)).await;
+        let collected = collect(body, MAX, budget.hold(tenant_id));
+        let arrived = tokio::time::timeout(*deadline, collected).await;
         let bytes = arrived.map_err(|_| ApiError::of(ErrorCode::RequestTimeout))??;
-        if gzip { inflate(&bytes, MAX, budget).await.map(Self) } else { Ok(Self(bytes)) }
+        if !gzip {
+            return Ok(Self(bytes));
+        }
+        inflate(&bytes, MAX, budget.hold(tenant_id)).await.map(Self)
     }
 }
 
@@ -189,17 +195,16 @@ fn check_headers(headers: &HeaderMap) -> Result<bool, ApiError> {
     }
 }
 
-async fn collect(mut body: Body, max: usize, budget: &ByteBudget) -> Result<Bytes, ApiError> {
+async fn collect(mut body: Body, max: usize, mut hold: ByteHold) -> Result<Bytes, ApiError> {
     let mut collected = Vec::new();
     let mut whole = Bytes::new();
-    let mut hold: Option<ByteHold> = None;
     while let Some(frame) = body.frame().await {
         let broke_off = |_| ApiError::new(ErrorCode::BadRequest, "The body broke off.");
         let Ok(data) = frame.map_err(broke_off)?.into_data() else { continue };
         if whole.len() + collected.len() + data.len() > max {
             return Err(too_large(max));
         }
-        extend(&mut hold, data.len(), budget)?;
+        take(&mut hold, data.len())?;
         // Most bodies come in one part, which is not copied.
         if whole.is_empty() && collected.is_empty() {
             whole = data;
@@ -209,24 +214,12 @@ async fn collect(mut body: Body, max: usize, budget: &ByteBudget) -> Result<Byte
         collected.extend_from_slice(&data);
     }
     let bytes = if collected.is_empty() { whole } else { collected.into() };
-    Ok(kept(hold, bytes))
+    Ok(hold.keep(bytes))
 }
 
-/// Takes more of the budget, or asks the client to come again.
-fn extend(hold: &mut Option<ByteHold>, bytes: usize, budget: &ByteBudget) -> Result<(), ApiError> {
-    let more = budget.take(bytes).ok_or_else(|| ApiError::of(ErrorCode::Overloaded))?;
-    match hold {
-        Some(hold) => hold.join(more),
-        None => *hold = Some(more),
-    }
-    Ok(())
-}
-
-fn kept(hold: Option<ByteHold>, bytes: Bytes) -> Bytes {
-    match hold {
-        Some(hold) => hold.keep(bytes),
-        None => bytes,
-    }
+/// Takes more of the memory for bodies, or asks the client to come again.
+fn take(hold: &mut ByteHold, bytes: usize) -> Result<(), ApiError> {
+    if hold.take(bytes) { Ok(()) } else { Err(ApiError::of(ErrorCode::Overloaded)) }
 }
 
 fn too_large(max: usize) -> ApiError {
@@ -235,10 +228,9 @@ fn too_large(max: usize) -> ApiError {
 }
 
 /// Inflates in steps: a few kilobytes may become the whole bound, and others wait for the thread.
-async fn inflate(bytes: &[u8], max: usize, budget: &ByteBudget) -> Result<Bytes, ApiError> {
+async fn inflate(bytes: &[u8], max: usize, mut hold: ByteHold) -> Result<Bytes, ApiError> {
     let mut decoder = flate2::read::MultiGzDecoder::new(bytes);
     let mut inflated = Vec::new();
-    let mut hold = None;
     loop {
         let step = INFLATE_STEP.min(max + 1 - inflated.len());
         let read =
@@ -248,9 +240,9 @@ async fn inflate(bytes: &[u8], max: usize, budget: &ByteBudget) -> Result<Bytes,
         if inflated.len() > max {
             return Err(too_large(max));
         }
-        extend(&mut hold, read, budget)?;
+        take(&mut hold, read)?;
         if read < step {
-            return Ok(kept(hold, inflated.into()));
+            return Ok(hold.keep(inflated.into()));
         }
         tokio::task::yield_now().await;
     }

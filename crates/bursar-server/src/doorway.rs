@@ -4,6 +4,7 @@
 //! Deliberately absent: CORS. No page of another origin is meant to call this server.
 
 use std::pin::Pin;
+use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll};
 
 use axum::body::{Body, HttpBody};
@@ -11,6 +12,7 @@ use axum::extract::{Request, State};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
+use bursar_core::TenantId;
 use bytes::Bytes;
 use hyper::body::{Frame, SizeHint};
 
@@ -35,6 +37,23 @@ pub enum Listener {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct OverTls;
 
+/// Whose request it is, once that is proved; an extension of every request.
+#[derive(Clone, Debug, Default)]
+pub struct RequestTenant(Arc<OnceLock<TenantId>>);
+
+impl RequestTenant {
+    /// Someone proved to be of this tenant.
+    pub(crate) fn proved(&self, tenant_id: TenantId) {
+        // A request has one tenant, whoever asks for it how often.
+        let _ = self.0.set(tenant_id);
+    }
+
+    /// The tenant, if one is proved.
+    pub fn get(&self) -> Option<TenantId> {
+        self.0.get().copied()
+    }
+}
+
 static HEADERS: [(HeaderName, HeaderValue); 5] = [
     (header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff")),
     (header::CACHE_CONTROL, HeaderValue::from_static("no-store")),
@@ -48,13 +67,15 @@ static HEADERS: [(HeaderName, HeaderValue); 5] = [
 static ONLY_TLS: HeaderValue = HeaderValue::from_static("max-age=31536000");
 
 /// Refuses a head out of bounds, and sends an answer out with what every answer has.
-pub async fn pass(State(app): State<App>, request: Request, next: Next) -> Response {
+pub async fn pass(State(app): State<App>, mut request: Request, next: Next) -> Response {
+    let tenant = RequestTenant::default();
+    request.extensions_mut().insert(tenant.clone());
     let over_tls = request.extensions().get::<OverTls>().is_some();
     let response = match check_head(&request) {
         Ok(()) => next.run(request).await,
         Err(error) => error.into_response(),
     };
-    let mut response = match bound_answer(&app, response) {
+    let mut response = match bound_answer(&app, tenant.get(), response) {
         Ok(response) => response,
         Err(error) => error.into_response(),
     };
@@ -86,11 +107,17 @@ fn check_head(request: &Request) -> Result<(), ApiError> {
 }
 
 /// Takes memory for a large answer until the client has taken it.
-fn bound_answer(app: &App, response: Response) -> Result<Response, ApiError> {
+fn bound_answer(
+    app: &App,
+    tenant_id: Option<TenantId>,
+    response: Response,
+) -> Result<Response, ApiError> {
     let bytes = response.body().size_hint().exact().filter(|bytes| *bytes > SMALL_ANSWER);
     let Some(bytes) = bytes else { return Ok(response) };
-    let taken = usize::try_from(bytes).ok().and_then(|bytes| app.answer_budget.take(bytes));
-    let hold = taken.ok_or_else(|| ApiError::of(ErrorCode::Overloaded))?;
+    let mut hold = app.answer_budget.hold(tenant_id);
+    if !usize::try_from(bytes).is_ok_and(|bytes| hold.take(bytes)) {
+        return Err(ApiError::of(ErrorCode::Overloaded));
+    }
     Ok(response.map(|body| Body::new(HeldBody { body, hold: Some(hold) })))
 }
 

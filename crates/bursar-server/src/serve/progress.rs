@@ -13,9 +13,9 @@ use super::limits::Deadlines;
 
 /// With what every HTTP/2 connection opens.
 const HTTP2_OPENING: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
-/// What a client may send between two requests. A client that uploads a body that nobody waits for
-/// sends one window more; floods of PING or SETTINGS send this much in a moment.
-const QUIET_BYTES_MAX: usize = 1024 * 1024;
+/// What a client may send between two requests. A client whose body nobody waits for sends one
+/// window of a megabyte more; floods of PING or SETTINGS send this much in a moment.
+const QUIET_BYTES_MAX: usize = 2 * 1024 * 1024;
 /// Requests that a client may take back beyond those it lets be answered.
 const TAKEN_BACK_MAX: u32 = 200;
 /// How long a connection that was asked to end may take with nothing to answer.

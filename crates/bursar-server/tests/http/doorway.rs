@@ -60,7 +60,7 @@ async fn a_head_out_of_bounds_is_refused() {
 
 #[tokio::test]
 async fn bodies_beyond_the_memory_for_all_are_asked_to_come_again() {
-    let app = TestApp::with_settings(&[("BURSAR_SERVER_BODY_BYTES_MAX_TOTAL", "2000")]);
+    let app = TestApp::with_settings(&[("BURSAR_SERVER_BODY_BYTES_MAX_TOTAL", "8000")]);
     let tenant = app.tenant("a").await;
     let id = tenant.integration("i", json!({})).await;
     let body = with(record(&id, "c"), json!({ "metadata": { "a": "x".repeat(2_000) } }));
@@ -74,7 +74,7 @@ async fn bodies_beyond_the_memory_for_all_are_asked_to_come_again() {
 
 #[tokio::test]
 async fn an_inflated_body_counts_as_what_it_became() {
-    let app = TestApp::with_settings(&[("BURSAR_SERVER_BODY_BYTES_MAX_TOTAL", "1000000")]);
+    let app = TestApp::with_settings(&[("BURSAR_SERVER_BODY_BYTES_MAX_TOTAL", "4000000")]);
     let founder = app.tenant("a").await.founder();
     let bomb = crate::bodies::gzip(&vec![b' '; 2_000_000]);
     assert!(bomb.len() < 5_000, "{}", bomb.len());
@@ -84,7 +84,7 @@ async fn an_inflated_body_counts_as_what_it_became() {
 
 #[tokio::test]
 async fn large_answers_beyond_the_memory_for_all_are_asked_to_come_again() {
-    let app = TestApp::with_settings(&[("BURSAR_SERVER_ANSWER_BYTES_MAX_TOTAL", "70000")]);
+    let app = TestApp::with_settings(&[("BURSAR_SERVER_ANSWER_BYTES_MAX_TOTAL", "280000")]);
     let tenant = app.tenant("a").await;
     let id = tenant.integration("i", json!({})).await;
     for call in ["a", "b", "c"] {
