@@ -22,6 +22,7 @@ use self::addresses::{Addresses, Place};
 use self::connection::Door;
 use self::limits::Limits;
 use self::tls::Certificates;
+use self::watched::Abort;
 use crate::doorway::Listener;
 
 /// How long to wait after an accept that failed, for instance for want of file descriptors.
@@ -108,7 +109,11 @@ async fn accept_all(listener: TcpListener, door: Arc<Door>, connections_max: usi
             accepted = accept(&listener, &permits) => accepted,
         };
         let Some((stream, peer, permit)) = accepted else { continue };
-        let Some(place) = admit(&door, &addresses, peer) else { continue };
+        let Some(place) = admit(&door, &addresses, peer) else {
+            // Reset, so that the system keeps nothing of connections that were never served.
+            stream.abort();
+            continue;
+        };
         let door = Arc::clone(&door);
         // Held by the task, so that the end of the server waits for it.
         let held = drain.clone();

@@ -20,6 +20,8 @@ pub(crate) mod tenant;
 
 use std::time::{Duration, Instant};
 
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+
 /// How long to wait between two looks at something that takes its own time.
 const LOOK_EVERY: Duration = Duration::from_millis(2);
 
@@ -38,6 +40,16 @@ impl Resources {
         let memory = memory.and_then(|text| text.trim().strip_suffix(" kB")?.parse().ok());
         Self { descriptors, memory_kib: memory.expect("its memory") }
     }
+}
+
+/// Lets this process and the server have as many descriptors as the crowd needs.
+pub(crate) fn raise_descriptors(needed: u64) {
+    let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
+    if current.is_none_or(|current| current >= needed) {
+        return;
+    }
+    let raised = Rlimit { current: Some(needed), maximum };
+    setrlimit(Resource::Nofile, raised).expect("the system gives as many descriptors as needed");
 }
 
 /// One figure for an ordinary run, another for a long proof.

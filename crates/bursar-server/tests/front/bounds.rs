@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::support::folder::Folder;
-use crate::support::frames::{self, kind};
+use crate::support::frames::{self, flag, kind};
 use crate::support::server::Server;
 use crate::support::wire::Wire;
 
@@ -126,6 +126,25 @@ fn one_address_gets_its_share_of_connections_and_no_more() {
 }
 
 #[test]
+fn beyond_the_last_place_a_connection_waits_for_one() {
+    let mut folder = Folder::new();
+    folder.set("BURSAR_SERVER_CONNECTIONS_MAX", "3");
+    let server = Server::start(&folder);
+    let mut held: Vec<Wire> = (0..3).map(|_| Wire::open(server.address())).collect();
+    let mut waiting = Wire::open(server.address());
+    waiting.send(format!("{LIVE}\r\n"));
+    for wire in &mut held {
+        wire.send(format!("{LIVE}\r\n"));
+        assert_eq!(wire.answer().map(|(status, _)| status), Some(200));
+    }
+    assert!(waiting.is_silent(), "no place is free");
+    drop(held);
+    assert_eq!(waiting.answer().map(|(status, _)| status), Some(200));
+    drop(waiting);
+    server.stop();
+}
+
+#[test]
 fn a_trusted_proxy_speaks_for_many() {
     let mut folder = Folder::new();
     folder.set("BURSAR_SERVER_CONNECTIONS_PER_ADDRESS_MAX", "1");
@@ -143,14 +162,20 @@ fn a_trusted_proxy_speaks_for_many() {
 fn http2_has_the_same_bounds() {
     let folder = Folder::new();
     let server = Server::start(&folder);
-    let sizes = [(100, kind::HEADERS), (15_000, kind::HEADERS)];
-    for (bytes, expected) in sizes {
+    for (bytes, expected) in [(30_000, "ready"), (33_000, "")] {
         let mut wire = Wire::open(server.address());
         wire.send(frames::opening());
-        wire.send(frames::get(1, "/health/live", &[("x-long", &"a".repeat(bytes))]));
+        let head = frames::head("GET", "/health/ready", &[("x-long", &"a".repeat(bytes))]);
+        let (first, rest) = head.split_at(16_000);
+        let (second, last) = rest.split_at(rest.len().min(16_000));
+        wire.send(frames::frame(kind::HEADERS, flag::END_STREAM, 1, first));
+        wire.send(frames::frame(kind::CONTINUATION, 0, 1, second));
+        wire.send(frames::frame(kind::CONTINUATION, flag::END_HEADERS, 1, last));
         wire.send(frames::frame(kind::GO_AWAY, 0, 0, &[0; 8]));
-        let sent = frames::read(&wire.rest());
-        assert!(sent.contains(&(expected, 1)), "{bytes}: {sent:?}");
+        let bytes = wire.rest();
+        assert!(frames::read(&bytes).contains(&(kind::HEADERS, 1)), "{bytes:?}");
+        let text = String::from_utf8_lossy(&bytes).into_owned();
+        assert_eq!(text.contains("ready"), expected == "ready", "{text}");
     }
     let many: Vec<(&str, &str)> = vec![("x-many", "1"); 120];
     let mut wire = Wire::open(server.address());

@@ -5,6 +5,7 @@
 
 #![expect(clippy::expect_used, reason = "a proof stops at the first thing that does not hold")]
 #![expect(clippy::panic, reason = "a proof stops at the first thing that does not hold")]
+#![expect(clippy::indexing_slicing, reason = "a proof stops at the first thing that does not hold")]
 
 mod bounds;
 mod deadlines;

@@ -68,6 +68,14 @@ impl Wire {
         }
     }
 
+    /// Whether nothing has come so far, and no end either.
+    pub(crate) fn is_silent(&self) -> bool {
+        self.0.set_nonblocking(true).expect("set");
+        let peeked = self.0.peek(&mut [0]);
+        self.0.set_nonblocking(false).expect("set");
+        peeked.is_err_and(|error| error.kind() == ErrorKind::WouldBlock)
+    }
+
     /// Sends the same bytes again and again until the server ends the connection, without reading
     /// what it answers. Says how long that took.
     #[track_caller]
