@@ -5,6 +5,8 @@ use std::sync::Arc;
 use bursar_store::{Ledger, Store};
 
 use crate::auth::KeyCache;
+use crate::body::BodyLimits;
+use crate::budget::ByteBudget;
 use crate::credential_ref::AllowedPrefixes;
 use crate::decision_log::DecisionLog;
 use crate::metrics::Metrics;
@@ -34,6 +36,10 @@ pub struct Parts {
     pub key_cache: KeyCache,
     /// Decisions that someone may ask about.
     pub decision_log: DecisionLog,
+    /// What bodies of requests may cost.
+    pub body_limits: BodyLimits,
+    /// The bytes of all large answers that are not taken yet.
+    pub answer_budget: ByteBudget,
 }
 
 impl App {

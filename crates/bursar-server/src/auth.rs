@@ -19,6 +19,8 @@ use parking_lot::RwLock;
 
 use crate::app::App;
 use crate::credential_ref::SetBy;
+use crate::doorway::Listener;
+use crate::doorway::RequestTenant;
 use crate::envelope;
 use crate::error::{ApiError, ErrorCode};
 use crate::secret::{read_api_key, read_integration_key, same_hash};
@@ -217,7 +219,11 @@ impl<S: Scope> FromRequestParts<App> for Authorized<S> {
     async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, ApiError> {
         let caller = caller(app, &parts.headers).await?;
         let named = named_tenant(&parts.headers)?;
-        authorize(app, &caller, named).await
+        let authorized: Self = authorize(app, &caller, named).await?;
+        if let Some(tenant) = parts.extensions.get::<RequestTenant>() {
+            tenant.proved(authorized.tenant_id);
+        }
+        Ok(authorized)
     }
 }
 
@@ -246,9 +252,9 @@ impl FromRequestParts<App> for Scraper {
     }
 }
 
-/// Whether the request came in where only the operator's own network reaches: nowhere so far.
-fn is_open(_: &Parts) -> bool {
-    false
+/// Whether the request came in where only the operator's own network reaches.
+fn is_open(parts: &Parts) -> bool {
+    parts.extensions.get::<Listener>() == Some(&Listener::Operator)
 }
 
 fn has_metrics_token(app: &App, headers: &HeaderMap) -> bool {

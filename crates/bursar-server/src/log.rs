@@ -40,7 +40,8 @@ impl LogFormat {
 /// # Errors
 /// When the filter is not valid, or the process logs already.
 pub fn start(format: LogFormat, filter: &str) -> Result<(), Box<dyn std::error::Error>> {
-    let filter = EnvFilter::try_new(filter)?;
+    // What clients do wrong in HTTP/2 is said at their pace: an attack must not fill the log.
+    let filter = EnvFilter::try_new(format!("h2=error,{filter}"))?;
     let no_color = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
     let ansi = std::io::stderr().is_terminal() && !no_color;
     let subscriber = subscriber(format, filter, ansi, std::io::stderr);

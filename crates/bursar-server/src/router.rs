@@ -10,12 +10,33 @@ use crate::api::{
     reservations, series, tenants, usage,
 };
 use crate::app::App;
+use crate::doorway;
 use crate::envelope;
 use crate::error::{ApiError, ErrorCode};
 use crate::watch;
 
-/// Every route, over an app.
+/// Every route, over an app: what a server with one listener serves.
 pub fn router(app: App) -> Router {
+    finish(tenant_routes().merge(operator_routes()), app)
+}
+
+/// What the public listener serves when the operator's routes have a listener of their own.
+pub fn public_router(app: App) -> Router {
+    finish(tenant_routes(), app)
+}
+
+/// What the operator's own listener serves.
+pub fn operator_router(app: App) -> Router {
+    finish(operator_routes(), app)
+}
+
+/// The routes that watch the server rather than use it. Each proves its caller itself, because
+/// without a listener of its own it is open to whoever reaches the public one.
+pub fn operator_routes() -> Router<App> {
+    Router::new().route("/metrics", get(metrics::get_metrics))
+}
+
+fn tenant_routes() -> Router<App> {
     let api = Router::new()
         .route("/tenants", post(tenants::create_tenant).get(tenants::list_tenants))
         .route("/tenants/{id}", get(tenants::get_tenant))
@@ -63,16 +84,21 @@ pub fn router(app: App) -> Router {
             "/enforcement/reservations/{call_id}/extend",
             post(reservations::extend_reservation),
         );
-    Router::new()
-        .nest("/api/v1", api)
+    Router::new().nest("/api/v1", api)
+}
+
+/// Health, and what is around every route. Health is on each listener: load balancers and whoever
+/// starts the server ask where they can reach it.
+fn finish(routes: Router<App>, app: App) -> Router {
+    routes
         .route("/health", get(health::get_ready))
         .route("/health/live", get(health::get_live))
         .route("/health/ready", get(health::get_ready))
-        .route("/metrics", get(metrics::get_metrics))
         .fallback(no_route)
         .method_not_allowed_fallback(no_method)
         // Each route bounds its own body, before and after inflation.
         .layer(DefaultBodyLimit::disable())
+        .layer(middleware::from_fn_with_state(app.clone(), doorway::pass))
         .layer(middleware::from_fn_with_state(app.clone(), watch::watch_request))
         .layer(middleware::from_fn(envelope::identify))
         .with_state(app)

@@ -6,16 +6,18 @@ use std::time::{Duration, Instant};
 
 use bursar_core::Timestamp;
 use bursar_store::{Clock, Ledger, Observer, OpenError, SqliteStore};
-use tokio::net::TcpListener;
+use tokio::signal::unix::{SignalKind, signal};
 
 use crate::app::{App, Parts};
 use crate::config::{Config, is_strong};
 use crate::data_dir::{self, ADDRESS, OPERATOR_TOKEN, SECRET_KEY};
+use crate::doorway::Listener;
 use crate::instant;
 use crate::metrics::Metrics;
-use crate::router::router;
+use crate::router::{operator_router, public_router, router};
 use crate::secret::{Secret, SecretKey};
-use crate::serve::{Listening, end_asked, reachable, serve};
+use crate::serve::tls::{Certificates, TlsError};
+use crate::serve::{Entrance, end_asked, listen, reachable, serve};
 
 /// How often reservations whose time is over are ended.
 const SWEEP_EVERY: Duration = Duration::from_secs(1);
@@ -41,6 +43,9 @@ pub enum StartError {
     /// The writer ended by itself, which only a fault in it can bring about.
     #[error("the writer stopped; start again, and report what the log says before this")]
     WriterEnded,
+    /// The certificate cannot be used.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
     /// The address cannot be listened on.
     #[error("cannot listen on {address}: {cause}")]
     Listen {
@@ -87,6 +92,8 @@ pub fn open(config: &Config, clock: Clock) -> Result<App, StartError> {
         allowed_prefixes: config.allowed_prefixes.clone(),
         key_cache: crate::auth::KeyCache::default(),
         decision_log: crate::decision_log::DecisionLog::default(),
+        body_limits: config.body_limits.clone(),
+        answer_budget: config.answer_budget.clone(),
     }))
 }
 
@@ -122,12 +129,16 @@ pub async fn run(
     ready: impl FnOnce(std::net::SocketAddr),
 ) -> Result<(), StartError> {
     let end = end_asked().map_err(StartError::System)?;
-    let refused = |cause| StartError::Listen { address: config.listen.clone(), cause };
-    let listener = TcpListener::bind(&config.listen).await.map_err(refused)?;
-    let address = reachable(listener.local_addr().map_err(refused)?);
+    let certificates = config.tls_files.clone().map(Certificates::load).transpose()?.map(Arc::new);
+    let (entrances, address) = enter(config, &app).await?;
+    let scheme = if certificates.is_some() { "https" } else { "http" };
     let address_file = config.data_dir.join(ADDRESS);
-    if let Err(error) = data_dir::write_private(&address_file, &format!("http://{address}")) {
+    if let Err(error) = data_dir::write_private(&address_file, &format!("{scheme}://{address}")) {
         tracing::warn!(%error, "the command line will not find this server by itself");
+    }
+    if let Some(certificates) = &certificates {
+        let hangup = signal(SignalKind::hangup()).map_err(StartError::System)?;
+        tokio::spawn(Arc::clone(certificates).follow(hangup));
     }
     let sweeper = tokio::spawn(sweep(app.clone()));
     let watcher = tokio::spawn(watch_stock(app.clone()));
@@ -137,17 +148,13 @@ pub async fn run(
         tracing::info!(file = %file.display(), "the operator's token is in this file");
     }
     ready(address);
-    let listening = Listening {
-        connections_max: config.connections_max,
-        drain: Duration::from_secs(config.drain_seconds),
-    };
     let until = async {
         tokio::select! {
             () = end => {}
             () = app.ledger.ended() => {}
         }
     };
-    serve(listener, router(app.clone()), listening, until).await;
+    serve(entrances, config.limits.clone(), certificates, until).await;
     if app.ledger.has_ended() {
         return Err(StartError::WriterEnded);
     }
@@ -160,6 +167,31 @@ pub async fn run(
     let _ = std::fs::remove_file(address_file);
     tracing::info!("stopped");
     Ok(())
+}
+
+/// Listens where the configuration says, and tells under which address tenants reach it.
+async fn enter(
+    config: &Config,
+    app: &App,
+) -> Result<(Vec<Entrance>, std::net::SocketAddr), StartError> {
+    let bind = async |address: &String| {
+        let refused = |cause| StartError::Listen { address: address.clone(), cause };
+        let listener = listen(address).await.map_err(refused)?;
+        let at = reachable(listener.local_addr().map_err(refused)?);
+        Ok::<_, StartError>((listener, at))
+    };
+    let (listener, address) = bind(&config.listen).await?;
+    let Some(operator_listen) = &config.operator_listen else {
+        let router = router(app.clone());
+        return Ok((vec![Entrance { listener, router, kind: Listener::Public }], address));
+    };
+    let router = public_router(app.clone());
+    let public = Entrance { listener, router, kind: Listener::Public };
+    let (listener, at) = bind(operator_listen).await?;
+    tracing::info!(address = %at, "the operator's routes are here only");
+    let router = operator_router(app.clone());
+    let operator = Entrance { listener, router, kind: Listener::Operator };
+    Ok((vec![public, operator], address))
 }
 
 async fn sweep(app: App) {

@@ -18,8 +18,9 @@ use serde_json::value::RawValue;
 
 use crate::app::App;
 use crate::auth::{Authorized, TelemetryRead};
+use crate::budget::ByteHold;
 use crate::envelope::{Answer, ListMeta};
-use crate::error::ApiError;
+use crate::error::{ApiError, ErrorCode};
 use crate::figures::{cents, usd};
 use crate::instant;
 use crate::params::Query;
@@ -30,6 +31,8 @@ const LIMIT_MAX: u32 = 1_000;
 const OFFSET_MAX: u32 = 10_000;
 /// Entries that an export reads at once.
 const EXPORT_PAGE: Page = Page { offset: 0, limit: 1_000 };
+/// What an export holds of the memory for large answers: a page that is read and one that is sent.
+const EXPORT_BYTES: usize = 2 * 1024 * 1024;
 /// Days over which entries are counted for `total`.
 const COUNT_DAYS_MAX: i32 = 366;
 
@@ -324,6 +327,8 @@ struct Export {
     filter: HistoryFilter,
     format: Format,
     next: Next,
+    /// For as long as someone reads it.
+    _hold: ByteHold,
 }
 
 /// What an export does next.
@@ -345,9 +350,13 @@ pub async fn export_usage(
     query.done()?;
     caller.known_integration(&app, filter.integration_id).await?;
     let tenant_id = caller.tenant_id;
+    let mut hold = app.answer_budget.hold(Some(tenant_id));
+    if !hold.take(EXPORT_BYTES) {
+        return Err(ApiError::of(ErrorCode::Overloaded));
+    }
     // What cannot be read at all is an error, and not a file that breaks off.
     let page = app.store.usage_history(tenant_id, filter.clone(), EXPORT_PAGE).await?;
-    let export = Export { app, tenant_id, filter, format, next: Next::Head(page) };
+    let export = Export { app, tenant_id, filter, format, next: Next::Head(page), _hold: hold };
     let mut response = Response::new(Body::from_stream(stream::try_unfold(export, Export::piece)));
     let (content_type, disposition) = format.headers();
     let headers = response.headers_mut();

@@ -84,7 +84,8 @@ fn the_log_is_json_and_tells_routes_and_ids_and_no_secret() {
         assert_eq!(line.get(field), Some(&value), "{line}");
     }
     assert!(line.get("latency_ms").is_some_and(Value::is_f64), "{line}");
-    for secret in [token.as_str(), "not-a-key", "not-an-id", "not-a-name", tenant.secret()] {
+    let api_key = tenant.bearer.trim_start_matches("Bearer ");
+    for secret in [token.as_str(), "not-a-key", "not-an-id", "not-a-name", api_key] {
         assert!(!log.contains(secret), "{secret} is in the log");
     }
 }

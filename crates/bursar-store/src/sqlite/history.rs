@@ -21,7 +21,7 @@ const EXAMINED_MAX: usize = 20_000;
 const EXAMINED_MIN: usize = 50;
 /// Bytes of metadata and messages after which a page ends, so that a page fits into memory whatever
 /// its entries carry.
-const PAGE_BYTES_MAX: usize = 4 * 1024 * 1024;
+const PAGE_BYTES_MAX: usize = 1024 * 1024;
 
 const INTEGRATIONS: &str = "select integration_id from integrations \
      where tenant_id = :tenant and (:integration is null or integration_id = :integration)";

@@ -10,7 +10,7 @@ use axum::Router;
 use bursar_core::{Day, Timestamp};
 use bursar_server::app::App;
 use bursar_server::config::Config;
-use bursar_server::router::router;
+use bursar_server::router::{operator_router, router};
 use bursar_server::start;
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -43,11 +43,17 @@ pub(crate) struct TestApp {
     pub(crate) clock: TestClock,
     app: App,
     router: Router,
+    operator_router: Router,
     _folder: TempDir,
 }
 
 impl TestApp {
     pub(crate) fn new() -> Self {
+        Self::with_settings(&[])
+    }
+
+    /// The same with other settings, by their names in the environment.
+    pub(crate) fn with_settings(settings: &[(&str, &str)]) -> Self {
         let clock = TestClock(Arc::default());
         clock.set((2026, 3, 14), 9 * 3_600 + 26 * 60 + 53);
         let folder = tempfile::tempdir().unwrap();
@@ -57,12 +63,15 @@ impl TestApp {
             ("BURSAR_METRICS_TOKEN", METRICS_TOKEN),
             ("BURSAR_SECRET_KEY", SECRET_KEY),
         ];
-        let environment = environment.map(|(name, value)| (name.to_owned(), value.to_owned()));
-        let config = Config::load(None, environment.into_iter()).unwrap();
+        let environment = environment.iter().chain(settings);
+        let environment = environment.map(|&(name, value)| (name.to_owned(), value.to_owned()));
+        let config = Config::load(None, environment).unwrap();
         let reader = clock.clone();
         let now = move || Timestamp::from_micros(reader.0.load(Ordering::SeqCst)).unwrap();
         let app = start::open(&config, Arc::new(now)).unwrap();
-        Self { clock, router: router(app.clone()), app, _folder: folder }
+        let operator_router = operator_router(app.clone());
+        let router = router(app.clone());
+        Self { clock, app, router, operator_router, _folder: folder }
     }
 
     /// Writes down what the server writes down every second.
@@ -79,6 +88,11 @@ impl TestApp {
     /// Someone without any credential.
     pub(crate) fn nobody(&self) -> Persona {
         Persona::new(self.router.clone())
+    }
+
+    /// Someone without any credential at the operator's own listener.
+    pub(crate) fn nobody_inside(&self) -> Persona {
+        Persona::new(self.operator_router.clone())
     }
 
     /// The operator, naming no tenant.

@@ -9,7 +9,8 @@ use super::server::Server;
 /// A tenant and its key, good for every server on the same folder.
 #[derive(Clone, Debug)]
 pub(crate) struct Tenant {
-    bearer: String,
+    /// The header's value that proves this tenant.
+    pub(crate) bearer: String,
     pub(crate) integrations: Vec<String>,
 }
 
@@ -40,11 +41,6 @@ impl Tenant {
         assert_eq!(enabled.expect("an answer").status, 200);
         self.integrations.push(id.clone());
         id
-    }
-
-    /// The key itself.
-    pub(crate) fn secret(&self) -> &str {
-        self.bearer.trim_start_matches("Bearer ")
     }
 
     /// A client of a server with this tenant's key.
