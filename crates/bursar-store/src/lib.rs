@@ -31,5 +31,5 @@ pub use rollup::{Grain, LATENCY_BOUNDS_MS, LATENCY_BUCKETS, OTHER, Rollup};
 pub use row::{
     Actor, ApiKeyRow, AuditRow, IntegrationKeyRow, IntegrationRow, SecretHash, TenantRow, UsageRow,
 };
-pub use sqlite::{Clock, OpenError, SqliteStore};
+pub use sqlite::{BackedUp, Clock, CopyError, Existing, OpenError, Restore, SqliteStore, Watch};
 pub use verify::Verified;
