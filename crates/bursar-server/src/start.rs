@@ -31,6 +31,12 @@ pub enum StartError {
     /// The secret key is not good.
     #[error("{0}")]
     SecretKey(&'static str),
+    /// The database is there, and the secret key that it was made with is not.
+    #[error(
+        "{0} is missing, without which no key of {1} works: put it back, or give its text as \
+         BURSAR_SECRET_KEY"
+    )]
+    SecretKeyLost(std::path::PathBuf, std::path::PathBuf),
     /// The file of the operator's token does not hold one.
     #[error("{0} must hold at least 16 characters; delete it, and a new one is made")]
     OperatorToken(std::path::PathBuf),
@@ -60,6 +66,7 @@ pub fn open(config: &Config, clock: Clock) -> Result<App, StartError> {
         Some(secret) => Ok(crate::secret::Secret::new(secret.expose().to_owned())),
         None => data_dir::secret(&config.data_dir, file),
     };
+    refuse_lost_secret(config)?;
     let secret_key = SecretKey::derive(&configured(&config.secret_key, SECRET_KEY)?)
         .map_err(StartError::SecretKey)?;
     let operator_token = configured(&config.operator_token, OPERATOR_TOKEN)?;
@@ -76,6 +83,17 @@ pub fn open(config: &Config, clock: Clock) -> Result<App, StartError> {
         allowed_prefixes: config.allowed_prefixes.clone(),
         key_cache: crate::auth::KeyCache::default(),
     }))
+}
+
+/// Refuses to make a secret key for a database that was made with another: the first start makes
+/// the key before the database.
+fn refuse_lost_secret(config: &Config) -> Result<(), StartError> {
+    let file = config.data_dir.join(SECRET_KEY);
+    let is_made = config.database.metadata().is_ok_and(|file| file.len() > 0);
+    if is_made && config.secret_key.is_none() && !file.exists() {
+        return Err(StartError::SecretKeyLost(file, config.database.clone()));
+    }
+    Ok(())
 }
 
 /// The clock of a server: the system's.

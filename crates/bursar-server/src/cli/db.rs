@@ -243,7 +243,7 @@ fn watched<T>(
 }
 
 fn already_there(path: &Path) -> Failure {
-    format!("{} exists; move it away, or say --force", path.display()).into()
+    format!("{} exists; say --force to replace it", path.display()).into()
 }
 
 fn with_ending(path: &Path, ending: &str) -> PathBuf {
@@ -252,11 +252,8 @@ fn with_ending(path: &Path, ending: &str) -> PathBuf {
     PathBuf::from(name)
 }
 
-/// Now, as a part of a file's name: 20261120T130039Z.
+/// Now, as a part of a file's name: 20261120T130039.123456Z.
 fn stamp() -> String {
     let text = instant::text(instant::system_now());
-    let whole = text.split('.').next().unwrap_or_default();
-    let mut stamp: String = whole.chars().filter(|letter| !"-:Z".contains(*letter)).collect();
-    stamp.push('Z');
-    stamp
+    text.chars().filter(|letter| !"-:".contains(*letter)).collect()
 }

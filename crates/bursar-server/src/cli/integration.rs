@@ -118,7 +118,7 @@ struct Terms {
     credential_ref: Option<String>,
     /// Its configuration, a JSON object, or @ and a file that holds one.
     #[arg(long, value_name = "JSON|@FILE")]
-    config: Option<String>,
+    config_json: Option<String>,
     /// Whose figure counts: reported by the client, or computed by the server.
     #[arg(long, value_name = "BASIS")]
     cost_basis: Option<String>,
@@ -229,10 +229,10 @@ impl Terms {
             rate_limit,
             default_model,
             credential_ref,
-            config,
+            config_json,
             cost_basis,
         } = self;
-        let config = config.map(|text| read_config(&text)).transpose()?;
+        let config = config_json.map(|text| read_config(&text)).transpose()?;
         let given = [
             ("budget_limit_cents", budget_cents.map(Value::from)),
             ("token_limit_month", token_limit.map(Value::from)),
@@ -252,7 +252,8 @@ fn read_config(text: &str) -> Result<Value, Failure> {
     let text = match text.strip_prefix('@') {
         None => text.to_owned(),
         Some(path) => std::fs::read_to_string(path)
-            .map_err(|error| format!("--config: cannot read {path}: {error}"))?,
+            .map_err(|error| format!("--config-json: cannot read {path}: {error}"))?,
     };
-    serde_json::from_str(&text).map_err(|error| format!("--config is not JSON: {error}").into())
+    serde_json::from_str(&text)
+        .map_err(|error| format!("--config-json is not JSON: {error}").into())
 }

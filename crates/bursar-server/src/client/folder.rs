@@ -2,7 +2,6 @@
 
 use axum::body::Body;
 use axum::http::request::Builder;
-use bursar_store::OpenError;
 use http_body_util::BodyExt;
 use hyper::service::Service;
 use hyper_util::service::TowerToHyperService;
@@ -12,7 +11,7 @@ use crate::app::App;
 use crate::config::Config;
 use crate::router::router;
 use crate::secret::Secret;
-use crate::start::{self, StartError};
+use crate::start;
 
 pub(super) struct Folder {
     runtime: tokio::runtime::Runtime,
@@ -20,27 +19,13 @@ pub(super) struct Folder {
     service: TowerToHyperService<axum::Router>,
 }
 
-/// Why a folder is not opened.
-pub(super) enum FolderError {
-    /// A server runs on it.
-    InUse,
-    Other(ClientError),
-}
-
 impl Folder {
-    pub(super) fn open(config: &Config) -> Result<Self, FolderError> {
-        let other = |sentence: String| FolderError::Other(ClientError::new(sentence));
-        let runtime = tokio::runtime::Builder::new_multi_thread()
-            .enable_all()
-            .build()
-            .map_err(|error| other(error.to_string()))?;
+    pub(super) fn open(config: &Config) -> Result<Self, ClientError> {
+        let said = |error: &dyn std::error::Error| ClientError::new(error.to_string());
+        let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
+        let runtime = runtime.map_err(|error| said(&error))?;
         let app = runtime.block_on(async { start::open(config, start::clock()) });
-        let app = app.map_err(|error| {
-            if matches!(error, StartError::Store(OpenError::InUse(_))) {
-                return FolderError::InUse;
-            }
-            other(error.to_string())
-        })?;
+        let app = app.map_err(|error| said(&error))?;
         let service = TowerToHyperService::new(router(app.clone()));
         Ok(Self { runtime, app, service })
     }

@@ -10,11 +10,12 @@ mod server;
 
 use std::path::PathBuf;
 
+use bursar_store::SqliteStore;
 use clap::Args;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use self::folder::{Folder, FolderError};
+use self::folder::Folder;
 use self::server::Server;
 use crate::config::Config;
 use crate::data_dir::{OPERATOR_TOKEN, read_secret};
@@ -152,19 +153,16 @@ impl Door {
                 config.database.display()
             )));
         }
-        match Folder::open(config) {
-            Ok(folder) => {
-                let credential =
-                    Credential { secret: folder.operator_token(), origin: Origin::Configured };
-                Ok(Self { way: Way::Folder(Box::new(folder)), credential, tenant: None })
-            }
-            Err(FolderError::InUse) => {
-                let server = Server::new(config, None);
-                let credential = operator_credential(config, &server)?;
-                Ok(Self { way: Way::Server(server), credential, tenant: None })
-            }
-            Err(FolderError::Other(error)) => Err(error),
+        // Asked before anything is opened, which would make secrets that are missing.
+        let in_use = SqliteStore::is_in_use(&config.database);
+        if in_use.map_err(|error| ClientError::new(error.to_string()))? {
+            let server = Server::new(config, None);
+            let credential = operator_credential(config, &server)?;
+            return Ok(Self { way: Way::Server(server), credential, tenant: None });
         }
+        let folder = Folder::open(config)?;
+        let credential = Credential { secret: folder.operator_token(), origin: Origin::Configured };
+        Ok(Self { way: Way::Folder(Box::new(folder)), credential, tenant: None })
     }
 
     /// Names the tenant whose affairs these are, by its id or by its name.

@@ -62,7 +62,7 @@ pub enum CopyError {
         what: String,
     },
     /// There is a file of that name.
-    #[error("{0} exists; choose another name, or say --force")]
+    #[error("{0} exists; say --force to replace it")]
     Exists(PathBuf),
     /// The name is one of the database's own files.
     #[error("{0} is a file of the running database; choose another name")]

@@ -128,6 +128,18 @@ impl SqliteStore {
         Ok((Arc::new(Self { readers, view, clock }), Box::new(lane)))
     }
 
+    /// Whether a server, or another process that writes, has a data file open.
+    ///
+    /// # Errors
+    /// [`OpenError`] when that cannot be told.
+    pub fn is_in_use(path: &Path) -> Result<bool, OpenError> {
+        match lock_beside(path) {
+            Ok(_free) => Ok(false),
+            Err(OpenError::InUse(_)) => Ok(true),
+            Err(error) => Err(error),
+        }
+    }
+
     /// Counts a data file a second time, beside a server that may be running on it.
     ///
     /// # Errors
