@@ -6,7 +6,7 @@ use std::time::Duration;
 use clap::Args;
 
 use super::{Failure, output};
-use crate::client::{is_of_this_machine, url_here};
+use crate::client::{agent, url_here};
 use crate::config::Config;
 
 /// A server that takes longer than this is not one to send calls to.
@@ -25,15 +25,7 @@ pub(super) struct HealthArguments {
 pub(super) fn run(config: &Config, arguments: HealthArguments) -> Result<(), Failure> {
     let url = arguments.url.unwrap_or_else(|| url_here(config));
     let url = url.trim().trim_end_matches('/');
-    let mut settings = ureq::Agent::config_builder()
-        .http_status_as_error(false)
-        .max_redirects(0)
-        .timeout_global(Some(DEADLINE));
-    if is_of_this_machine(url) {
-        settings = settings.proxy(None);
-    }
-    let agent = settings.build().new_agent();
-    let answer = agent.get(format!("{url}/health/ready")).call();
+    let answer = agent(url, DEADLINE).get(format!("{url}/health/ready")).call();
     match answer.map(|answer| answer.status().as_u16()) {
         Ok(200) => Ok(output::say(&format!("{url} is ready\n"))?),
         Ok(status) => Err(format!("{url} is not ready: it answers {status}").into()),

@@ -21,7 +21,8 @@ use crate::config::Config;
 use crate::data_dir::{OPERATOR_TOKEN, read_secret};
 use crate::secret::Secret;
 
-pub use self::server::{is_of_this_machine, url_here};
+use self::server::is_of_this_machine;
+pub use self::server::{agent, url_here};
 
 /// Rows asked for at once.
 const PAGE: usize = 100;
@@ -143,7 +144,14 @@ impl Door {
         }
         if access.url.is_some() {
             let server = Server::new(config, access.url.as_deref());
-            let credential = operator_credential(config, &server)?;
+            if config.operator_token.is_none() && !is_of_this_machine(server.url()) {
+                return Err(ClientError::new(format!(
+                    "say in whose name to ask {}: --api-key (BURSAR_API_KEY), or \
+                     BURSAR_OPERATOR_TOKEN",
+                    server.url()
+                )));
+            }
+            let credential = operator_credential(config)?;
             return Ok(Self { way: Way::Server(server), credential, tenant: None });
         }
         if !config.database.exists() {
@@ -157,7 +165,7 @@ impl Door {
         let in_use = SqliteStore::is_in_use(&config.database);
         if in_use.map_err(|error| ClientError::new(error.to_string()))? {
             let server = Server::new(config, None);
-            let credential = operator_credential(config, &server)?;
+            let credential = operator_credential(config)?;
             return Ok(Self { way: Way::Server(server), credential, tenant: None });
         }
         let folder = Folder::open(config)?;
@@ -303,18 +311,12 @@ impl Door {
     }
 }
 
-/// The operator's token for a server: the configured one, or for a server of this machine the one
-/// in the data folder, which nobody else is to see.
-fn operator_credential(config: &Config, server: &Server) -> Result<Credential, ClientError> {
+/// The operator's token: the configured one, or the one in the data folder, which no server but its
+/// own, or one of this machine, is to see.
+fn operator_credential(config: &Config) -> Result<Credential, ClientError> {
     if let Some(token) = &config.operator_token {
         let secret = Secret::new(token.expose().to_owned());
         return Ok(Credential { secret, origin: Origin::Configured });
-    }
-    if !is_of_this_machine(server.url()) {
-        return Err(ClientError::new(format!(
-            "say in whose name to ask {}: --api-key (BURSAR_API_KEY), or BURSAR_OPERATOR_TOKEN",
-            server.url()
-        )));
     }
     let path = config.data_dir.join(OPERATOR_TOKEN);
     let token = read_secret(&config.data_dir, OPERATOR_TOKEN)
