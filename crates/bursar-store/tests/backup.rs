@@ -168,6 +168,9 @@ fn a_backup_replaces_only_what_it_is_told_to() {
         let refused = world.backup(own, Existing::Replace);
         assert!(matches!(refused, Err(CopyError::Own(_))), "{own}: {refused:?}");
     }
+    std::fs::create_dir(world.file("folder")).unwrap();
+    let refused = world.backup("folder", Existing::Replace).unwrap_err().to_string();
+    assert!(refused.contains("is a directory"), "{refused}");
     std::os::unix::fs::symlink(world.database(), world.file("link")).unwrap();
     let refused = world.backup("link", Existing::Replace);
     assert!(matches!(refused, Err(CopyError::Own(_))), "{refused:?}");
@@ -268,7 +271,7 @@ fn only_a_whole_database_of_bursar_is_restored() {
         ("foreign", "is not a database of bursar"),
         ("newer", "needs a newer bursar"),
         ("missing", "No such file"),
-        ("bursar.db", "is a file of the running database"),
+        ("bursar.db", "is a file of the database itself"),
     ] {
         let refused = world.restore(name).unwrap_err().to_string();
         assert!(refused.contains(words), "{name}: {refused}");

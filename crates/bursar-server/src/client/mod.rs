@@ -154,12 +154,19 @@ impl Door {
             let credential = operator_credential(config)?;
             return Ok(Self { way: Way::Server(server), credential, tenant: None });
         }
-        if !config.database.exists() {
-            return Err(ClientError::new(format!(
-                "there is no database {}: start `bursar serve` once, or say where: --data-dir, \
-                 or --url and --api-key",
-                config.database.display()
-            )));
+        let path = config.database.display();
+        match config.database.try_exists() {
+            Ok(true) => {}
+            Ok(false) => {
+                return Err(ClientError::new(format!(
+                    "there is no database {path}: start `bursar serve` once, or say where: \
+                     --data-dir, or --url and --api-key"
+                )));
+            }
+            Err(error) => {
+                let owner = "run this as the user who runs the server";
+                return Err(ClientError::new(format!("cannot look at {path} ({error}): {owner}")));
+            }
         }
         // Asked before anything is opened, which would make secrets that are missing.
         let in_use = SqliteStore::is_in_use(&config.database);

@@ -65,7 +65,7 @@ pub enum CopyError {
     #[error("{0} exists; say --force to replace it")]
     Exists(PathBuf),
     /// The name is one of the database's own files.
-    #[error("{0} is a file of the running database; choose another name")]
+    #[error("{0} is a file of the database itself; choose another one")]
     Own(PathBuf),
     /// A file lies there that SQLite would take for a part of the new one.
     #[error("{0} would be mixed with the file that is to be put beside it; move it away first")]
@@ -127,6 +127,9 @@ fn check_target(from: &Path, to: &Path, existing: Existing) -> Result<(), CopyEr
     let own = COMPANIONS.iter().copied().chain(["", ".lock"]);
     if own.into_iter().any(|ending| beside(&from, ending) == whole) {
         return Err(CopyError::Own(to.to_owned()));
+    }
+    if whole.is_dir() {
+        return Err(CopyError::file(to, io::ErrorKind::IsADirectory.into()));
     }
     if existing == Existing::Keep && whole.exists() {
         return Err(CopyError::Exists(to.to_owned()));
