@@ -1,5 +1,6 @@
 //! From a configuration to a running server, and back.
 
+use std::io::Read;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,6 +19,9 @@ use crate::serve::{Listening, end_asked, reachable, serve};
 
 /// How often reservations whose time is over are ended.
 const SWEEP_EVERY: Duration = Duration::from_secs(1);
+
+/// How every database of SQLite begins.
+const SQLITE_HEAD: &[u8; 16] = b"SQLite format 3\0";
 
 /// Why the server does not start, in words for the operator.
 #[derive(Debug, thiserror::Error)]
@@ -89,7 +93,9 @@ pub fn open(config: &Config, clock: Clock) -> Result<App, StartError> {
 /// the key before the database.
 fn refuse_lost_secret(config: &Config) -> Result<(), StartError> {
     let file = config.data_dir.join(SECRET_KEY);
-    let is_made = config.database.metadata().is_ok_and(|file| file.len() > 0);
+    let mut head = [0; SQLITE_HEAD.len()];
+    let read = std::fs::File::open(&config.database).and_then(|mut db| db.read_exact(&mut head));
+    let is_made = read.is_ok() && head == *SQLITE_HEAD;
     if is_made && config.secret_key.is_none() && !file.exists() {
         return Err(StartError::SecretKeyLost(file, config.database.clone()));
     }
