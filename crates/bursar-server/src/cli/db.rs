@@ -138,7 +138,7 @@ fn restore(config: &Config, arguments: &RestoreArguments) -> Result<(), Failure>
     let restore = watched(|watch| {
         SqliteStore::restore(file, &config.database, existing, watch).map_err(Failure::from)
     })?;
-    let new_secret = check_secret(config, secret_key.as_deref(), *force, |fingerprint| {
+    let new_secret = check_secret(config, secret_key.as_deref(), existing, |fingerprint| {
         restore.check_secret(file, fingerprint)
     })?;
     let ending = format!(".before-restore-{}", stamp());
@@ -168,7 +168,7 @@ fn restore(config: &Config, arguments: &RestoreArguments) -> Result<(), Failure>
 fn check_secret(
     config: &Config,
     brought: Option<&Path>,
-    force: bool,
+    existing: Existing,
     fits: impl Fn(&str) -> Result<(), OpenError>,
 ) -> Result<Option<Secret>, Failure> {
     let check = |secret: &Secret| -> Result<(), Failure> {
@@ -198,7 +198,9 @@ fn check_secret(
     check(&secret)?;
     match known {
         Some(known) if known.expose() == secret.expose() => Ok(None),
-        Some(_) if !force => Err(already_there(&config.data_dir.join(SECRET_KEY))),
+        Some(_) if existing == Existing::Keep => {
+            Err(already_there(&config.data_dir.join(SECRET_KEY)))
+        }
         Some(_) | None => Ok(Some(secret)),
     }
 }

@@ -1,6 +1,7 @@
 //! `bursar integration`: registered, changed, enabled, disabled, deleted, and their limits.
 
 use clap::{Args, Subcommand, ValueEnum};
+use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 
 use super::Failure;
@@ -141,7 +142,8 @@ pub(super) fn run(config: &Config, arguments: IntegrationArguments) -> Result<()
         };
         match command {
             IntegrationCommand::Create { name, provider, terms, enable } => {
-                create(door, shape, &name, &provider, terms, enable)
+                let made = create(door, &name, &provider, terms)?;
+                if enable { enable_made(door, shape, &made) } else { shape.one(&made) }
             }
             IntegrationCommand::List => {
                 shape.list(&door.list("/integrations")?, COLUMNS, ("integration", "integrations"))
@@ -171,27 +173,21 @@ pub(super) fn run(config: &Config, arguments: IntegrationArguments) -> Result<()
     })
 }
 
-fn create(
-    door: &Door,
-    shape: Shape,
-    name: &str,
-    provider: &str,
-    terms: Terms,
-    enable: bool,
-) -> Result<(), Failure> {
+fn create(door: &Door, name: &str, provider: &str, terms: Terms) -> Result<Box<RawValue>, Failure> {
     let mut body = terms.fields()?;
     body.insert("name".to_owned(), name.into());
     body.insert("provider_type".to_owned(), provider.into());
-    let made = door.ask("POST", "/integrations", Some(&Value::Object(body).to_string()))?;
-    if !enable {
-        return shape.one(&made);
-    }
-    let id: Value = serde_json::from_str(made.get())?;
-    let id = id.get("id").and_then(Value::as_str).unwrap_or_default();
+    Ok(door.ask("POST", "/integrations", Some(&Value::Object(body).to_string()))?)
+}
+
+/// Enables what was just made; if that fails, what was made is told all the same.
+fn enable_made(door: &Door, shape: Shape, made: &RawValue) -> Result<(), Failure> {
+    let view: Value = serde_json::from_str(made.get())?;
+    let id = view.get("id").and_then(Value::as_str).unwrap_or_default();
     match door.ask("POST", &format!("/integrations/{id}/enable"), None) {
         Ok(enabled) => shape.one(&enabled),
         Err(error) => {
-            shape.one(&made)?;
+            shape.one(made)?;
             Err(format!("made, but not enabled: {error}").into())
         }
     }

@@ -5,7 +5,7 @@ use serde_json::json;
 
 use super::Failure;
 use super::output::{Column, Shape};
-use crate::client::Door;
+use crate::client::{Door, path};
 
 const COLUMNS: &[Column] = &[
     ("ID", "id"),
@@ -58,7 +58,7 @@ pub(super) fn run(
         }
         IntegrationKeyCommand::Revoke { integration, id } => {
             let integration = door.integration(&integration)?;
-            let path = super::key::path(&["integrations", &integration, "keys", &id])?;
+            let path = path(&["integrations", &integration, "keys", &id])?;
             shape.one(&door.ask("DELETE", &path, None)?)
         }
     }

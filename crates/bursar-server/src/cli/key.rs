@@ -5,7 +5,7 @@ use serde_json::json;
 
 use super::Failure;
 use super::output::{Column, Shape};
-use crate::client::{Access, Door};
+use crate::client::{Access, Door, path};
 use crate::config::Config;
 
 const COLUMNS: &[Column] = &[
@@ -70,18 +70,4 @@ pub(super) fn run(config: &Config, arguments: KeyArguments) -> Result<(), Failur
             }
         }
     })
-}
-
-/// A path of segments that come from the command line, and must each stay one segment.
-pub(super) fn path(segments: &[&str]) -> Result<String, Failure> {
-    let mut path = String::new();
-    for segment in segments {
-        let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-';
-        if segment.is_empty() || !segment.bytes().all(is_plain) {
-            return Err(format!("{segment:?} is not an id").into());
-        }
-        path.push('/');
-        path.push_str(segment);
-    }
-    Ok(path)
 }

@@ -16,19 +16,18 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use self::folder::Folder;
-use self::server::Server;
+use self::server::{Server, is_of_this_machine};
 use crate::config::Config;
 use crate::data_dir::{OPERATOR_TOKEN, read_secret};
 use crate::secret::Secret;
 
-use self::server::is_of_this_machine;
 pub use self::server::{agent, url_here};
 
 /// Rows asked for at once.
 const PAGE: usize = 100;
 
 /// Which server, and in whose name.
-#[derive(Args, Clone, Debug)]
+#[derive(Args)]
 pub struct Access {
     /// The server, when it is not the one of the data folder.
     #[arg(long, value_name = "URL", env = "BURSAR_URL", global = true)]
@@ -316,6 +315,23 @@ impl Door {
             ),
         }
     }
+}
+
+/// A path of segments that come from the command line, and must each stay one segment.
+///
+/// # Errors
+/// [`ClientError`] for what can be no id.
+pub fn path(segments: &[&str]) -> Result<String, ClientError> {
+    let mut path = String::new();
+    for segment in segments {
+        let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-';
+        if segment.is_empty() || !segment.bytes().all(is_plain) {
+            return Err(ClientError::new(format!("{segment:?} is not an id")));
+        }
+        path.push('/');
+        path.push_str(segment);
+    }
+    Ok(path)
 }
 
 /// The operator's token: the configured one, or the one in the data folder, which no server but its
