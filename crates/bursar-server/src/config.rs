@@ -193,6 +193,17 @@ const SERVICE_PREFIXES: &[&str] = &["BURSAR_PORT", "BURSAR_SERVICE_"];
 /// Names in the environment that are no settings of the server.
 const CLIENT_NAMES: &[&str] = &["BURSAR_URL", "BURSAR_API_KEY", "BURSAR_PROVE"];
 
+/// Where the value of a setting comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Origin {
+    /// Nothing was said.
+    Default,
+    /// The configuration file.
+    File,
+    /// The environment.
+    Environment,
+}
+
 /// A configuration, read and checked.
 pub struct Config {
     /// Address and port.
@@ -270,22 +281,33 @@ impl Config {
         file: Option<&Path>,
         environment: impl Iterator<Item = (String, String)>,
     ) -> Result<Self, ConfigError> {
-        let mut values: BTreeMap<&'static str, String> =
-            SETTINGS.iter().map(|setting| (setting.key, setting.default.to_owned())).collect();
-        if let Some(path) = file {
-            read_file(path, &mut values)?;
-        }
-        for (name, value) in environment.filter(|(name, _)| name.starts_with("BURSAR_")) {
-            match SETTINGS.iter().find(|setting| setting.env == name) {
-                Some(setting) => drop(values.insert(setting.key, value)),
-                // What clients and tests of the process read themselves.
-                None if SERVICE_PREFIXES.iter().any(|prefix| name.starts_with(prefix)) => {}
-                None if CLIENT_NAMES.contains(&name.as_str())
-                    || name.starts_with("BURSAR_TEST_") => {}
-                None => return Err(ConfigError::Unknown(name)),
+        Self::of(&values(file, environment)?)
+    }
+
+    /// The value of every setting, and where it comes from.
+    ///
+    /// # Errors
+    /// [`ConfigError`] for what cannot be read; values are not checked.
+    pub fn in_force(
+        file: Option<&Path>,
+        environment: impl Iterator<Item = (String, String)>,
+    ) -> Result<Vec<(&'static Setting, String, Origin)>, ConfigError> {
+        let environment: Vec<(String, String)> = environment.collect();
+        let filed = values(file, std::iter::empty())?;
+        let found = values(file, environment.iter().cloned())?;
+        let origin = |setting: &Setting| {
+            if environment.iter().any(|(name, _)| name == setting.env) {
+                Origin::Environment
+            } else if filed.get(setting.key).is_some_and(|value| value != setting.default) {
+                Origin::File
+            } else {
+                Origin::Default
             }
-        }
-        Self::of(&values)
+        };
+        let row = |setting: &'static Setting| {
+            (setting, found.get(setting.key).cloned().unwrap_or_default(), origin(setting))
+        };
+        Ok(SETTINGS.iter().map(row).collect())
     }
 
     fn of(values: &BTreeMap<&'static str, String>) -> Result<Self, ConfigError> {
@@ -325,6 +347,28 @@ impl Config {
             },
         })
     }
+}
+
+/// What the file and the environment over it say, as texts.
+fn values(
+    file: Option<&Path>,
+    environment: impl Iterator<Item = (String, String)>,
+) -> Result<BTreeMap<&'static str, String>, ConfigError> {
+    let mut values: BTreeMap<&'static str, String> =
+        SETTINGS.iter().map(|setting| (setting.key, setting.default.to_owned())).collect();
+    if let Some(path) = file {
+        read_file(path, &mut values)?;
+    }
+    for (name, value) in environment.filter(|(name, _)| name.starts_with("BURSAR_")) {
+        match SETTINGS.iter().find(|setting| setting.env == name) {
+            Some(setting) => drop(values.insert(setting.key, value)),
+            // What clients and tests of the process read themselves.
+            None if SERVICE_PREFIXES.iter().any(|prefix| name.starts_with(prefix)) => {}
+            None if CLIENT_NAMES.contains(&name.as_str()) || name.starts_with("BURSAR_TEST_") => {}
+            None => return Err(ConfigError::Unknown(name)),
+        }
+    }
+    Ok(values)
 }
 
 /// What was said for every setting.

@@ -268,4 +268,12 @@ mod tests {
             assert!(documents.contains(&row), "docs/api.md lacks the row\n{row}");
         }
     }
+    #[test]
+    fn the_operators_guide_says_what_to_do_about_every_code() {
+        let guide = include_str!("../../../docs/operating.md");
+        for code in ErrorCode::ALL {
+            let row = format!("| `{}` | ", code.as_str());
+            assert!(guide.contains(&row), "docs/operating.md lacks a row that begins with {row}");
+        }
+    }
 }

@@ -10,6 +10,7 @@ pub mod auth;
 pub mod body;
 pub mod budget;
 pub mod cli;
+pub mod client;
 pub mod client_address;
 pub mod config;
 pub mod config_object;

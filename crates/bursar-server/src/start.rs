@@ -1,5 +1,6 @@
 //! From a configuration to a running server, and back.
 
+use std::io::Read;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -24,6 +25,8 @@ const SWEEP_EVERY: Duration = Duration::from_secs(1);
 
 /// How often the gauges that come from the store are read, when that is quickly done.
 const STOCK_EVERY: Duration = Duration::from_secs(15);
+/// How every database of SQLite begins.
+const SQLITE_HEAD: &[u8; 16] = b"SQLite format 3\0";
 
 /// Why the server does not start, in words for the operator.
 #[derive(Debug, thiserror::Error)]
@@ -37,6 +40,12 @@ pub enum StartError {
     /// The secret key is not good.
     #[error("{0}")]
     SecretKey(&'static str),
+    /// The database is there, and the secret key that it was made with is not.
+    #[error(
+        "{0} is missing, without which no key of {1} works: put it back, or give its text as \
+         BURSAR_SECRET_KEY"
+    )]
+    SecretKeyLost(std::path::PathBuf, std::path::PathBuf),
     /// The file of the operator's token does not hold one.
     #[error("{0} must hold at least 16 characters; delete it, and a new one is made")]
     OperatorToken(std::path::PathBuf),
@@ -72,6 +81,7 @@ pub fn open(config: &Config, clock: Clock) -> Result<App, StartError> {
         Some(secret) => Ok(copied(secret)),
         None => data_dir::secret(&config.data_dir, file),
     };
+    refuse_lost_secret(config)?;
     let secret_key = SecretKey::derive(&configured(&config.secret_key, SECRET_KEY)?)
         .map_err(StartError::SecretKey)?;
     let operator_token = configured(&config.operator_token, OPERATOR_TOKEN)?;
@@ -99,6 +109,19 @@ pub fn open(config: &Config, clock: Clock) -> Result<App, StartError> {
 
 fn copied(secret: &Secret) -> Secret {
     Secret::new(secret.expose().to_owned())
+}
+
+/// Refuses to make a secret key for a database that was made with another: the first start makes
+/// the key before the database.
+fn refuse_lost_secret(config: &Config) -> Result<(), StartError> {
+    let file = config.data_dir.join(SECRET_KEY);
+    let mut head = [0; SQLITE_HEAD.len()];
+    let read = std::fs::File::open(&config.database).and_then(|mut db| db.read_exact(&mut head));
+    let is_made = read.is_ok() && head == *SQLITE_HEAD;
+    if is_made && config.secret_key.is_none() && !file.exists() {
+        return Err(StartError::SecretKeyLost(file, config.database.clone()));
+    }
+    Ok(())
 }
 
 /// The clock of a server: the system's.

@@ -42,5 +42,5 @@ pub use row::{
     Actor, ApiKeyRow, AuditRow, DecisionKind, DecisionRow, IntegrationKeyRow, IntegrationRow,
     SecretHash, TenantRow, UsageRow,
 };
-pub use sqlite::{Clock, OpenError, SqliteStore};
+pub use sqlite::{BackedUp, Clock, CopyError, Existing, OpenError, Restore, SqliteStore, Watch};
 pub use verify::Verified;

@@ -3,18 +3,23 @@
 //! This process is the only one that has the file open, which a lock beside it ensures, so the
 //! accounts that decide live in memory ([`view`]) and change only after a commit.
 
+mod backup;
 mod control;
 mod decisions;
 mod history;
 mod lane;
 mod load;
 mod read;
+mod restore;
 mod save;
 mod schema;
 mod series;
 mod stock;
 mod verify;
 mod view;
+
+pub use backup::{BackedUp, CopyError, Existing, Watch};
+pub use restore::Restore;
 
 use std::fs::{File, TryLockError};
 use std::path::{Path, PathBuf};
@@ -134,6 +139,18 @@ impl SqliteStore {
         Ok((Arc::new(Self { path, readers, wide_readers, view, clock }), Box::new(lane)))
     }
 
+    /// Whether a server, or another process that writes, has a data file open.
+    ///
+    /// # Errors
+    /// [`OpenError`] when that cannot be told.
+    pub fn is_in_use(path: &Path) -> Result<bool, OpenError> {
+        match lock_beside(path) {
+            Ok(_free) => Ok(false),
+            Err(OpenError::InUse(_)) => Ok(true),
+            Err(error) => Err(error),
+        }
+    }
+
     /// Counts a data file a second time, beside a server that may be running on it.
     ///
     /// # Errors
@@ -156,7 +173,12 @@ impl SqliteStore {
 fn lock_beside(path: &Path) -> Result<File, OpenError> {
     let whole = |cause| OpenError::File { path: path.to_owned(), cause };
     // Whichever way leads to the file: its lock stands beside the file itself.
-    let lock_path = beside(&path.canonicalize().map_err(whole)?, ".lock");
+    lock_of(path, &path.canonicalize().map_err(whole)?)
+}
+
+/// Holds the lock of a file that need not be there, whose path has no links in it.
+fn lock_of(path: &Path, canonical: &Path) -> Result<File, OpenError> {
+    let lock_path = beside(canonical, ".lock");
     let file = |cause| OpenError::File { path: lock_path.clone(), cause };
     let lock =
         File::options().create(true).truncate(false).write(true).open(&lock_path).map_err(file)?;
