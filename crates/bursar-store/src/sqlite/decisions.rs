@@ -13,7 +13,8 @@ use crate::row::DecisionRow;
 const UPSERT_DECISION: &str = "insert into decisions (tenant_id, decision_id, kind, \
      integration_id, verdict, code, decision, call_id, estimated_cost_nanos, estimated_tokens, \
      times, first_at, last_at) values (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13) \
-     on conflict (tenant_id, decision_id) do update set decision = excluded.decision, \
+     on conflict (tenant_id, decision_id) do update set verdict = excluded.verdict, \
+     code = excluded.code, decision = excluded.decision, \
      estimated_cost_nanos = excluded.estimated_cost_nanos, \
      estimated_tokens = excluded.estimated_tokens, times = excluded.times, \
      last_at = excluded.last_at";
@@ -104,7 +105,7 @@ fn decision_row(row: &Row<'_>) -> Result<DecisionRow, StoreError> {
         integration_id: integration_id
             .map(|number| id(IntegrationId::from_number, number))
             .transpose()?,
-        decision: codec::decision(Some(&text))?,
+        decision: codec::decision(Some(text.as_str()).filter(|text| !text.is_empty()))?,
         call_id: get(row, 5)?,
         estimate: Estimate { cost: Nanos::new(get(row, 6)?), tokens: get(row, 7)? },
         times: get(row, 8)?,

@@ -15,10 +15,10 @@ use crate::error::StoreError;
 use crate::query::{HistoryFilter, HistoryPage, HistoryPlace, Page};
 use crate::row::UsageRow;
 
-/// Entries that one page looks at, shared by the walks that are merged.
-const EXAMINED_MAX: usize = 20_000;
-/// Entries that each walk may look at, however many there are.
-const EXAMINED_MIN: usize = 50;
+/// Entries that one page passes over, shared by the walks that are merged.
+const PASSED_MAX: usize = 20_000;
+/// Entries that each walk may pass over, however many there are.
+const PASSED_MIN: usize = 50;
 /// Bytes of metadata and messages after which a page ends, so that a page fits into memory whatever
 /// its entries carry.
 const PAGE_BYTES_MAX: usize = 1024 * 1024;
@@ -26,7 +26,7 @@ const PAGE_BYTES_MAX: usize = 1024 * 1024;
 const INTEGRATIONS: &str = "select integration_id from integrations \
      where tenant_id = :tenant and (:integration is null or integration_id = :integration)";
 const BY_TIME: &str = "select occurred_at, entry_id, (:model is null or model = :model) \
-     and (:agent is null or agent_id = :agent) and (:session is null or session_id = :session) \
+     and (:agent is null or agent_id is :agent) and (:session is null or session_id is :session) \
      and (:policy is null or policy_result = :policy) \
      and (:errors_only = 0 or error_code is not null) \
      from usage_entries indexed by usage_entries_by_time \
@@ -34,8 +34,8 @@ const BY_TIME: &str = "select occurred_at, entry_id, (:model is null or model = 
      and occurred_at between :first_at and :last_at \
      and (occurred_at, entry_id) < (:after_at, :after_id) \
      order by occurred_at desc, entry_id desc";
-const BY_MODEL: &str = "select occurred_at, entry_id, (:agent is null or agent_id = :agent) \
-     and (:session is null or session_id = :session) \
+const BY_MODEL: &str = "select occurred_at, entry_id, (:agent is null or agent_id is :agent) \
+     and (:session is null or session_id is :session) \
      and (:policy is null or policy_result = :policy) \
      and (:errors_only = 0 or error_code is not null) \
      from usage_entries indexed by usage_entries_by_model \
@@ -45,7 +45,7 @@ const BY_MODEL: &str = "select occurred_at, entry_id, (:agent is null or agent_i
      order by occurred_at desc, entry_id desc";
 const BY_AGENT: &str = "select occurred_at, entry_id, \
      (:integration is null or integration_id = :integration) \
-     and (:model is null or model = :model) and (:session is null or session_id = :session) \
+     and (:model is null or model = :model) and (:session is null or session_id is :session) \
      and (:policy is null or policy_result = :policy) \
      and (:errors_only = 0 or error_code is not null) \
      from usage_entries indexed by usage_entries_by_agent \
@@ -55,7 +55,7 @@ const BY_AGENT: &str = "select occurred_at, entry_id, \
      order by occurred_at desc, entry_id desc";
 const BY_SESSION: &str = "select occurred_at, entry_id, \
      (:integration is null or integration_id = :integration) \
-     and (:model is null or model = :model) and (:agent is null or agent_id = :agent) \
+     and (:model is null or model = :model) and (:agent is null or agent_id is :agent) \
      and (:policy is null or policy_result = :policy) \
      and (:errors_only = 0 or error_code is not null) \
      from usage_entries indexed by usage_entries_by_session \
@@ -65,8 +65,8 @@ const BY_SESSION: &str = "select occurred_at, entry_id, \
      order by occurred_at desc, entry_id desc";
 const FAILED: &str = "select occurred_at, entry_id, \
      (:integration is null or integration_id = :integration) \
-     and (:model is null or model = :model) and (:agent is null or agent_id = :agent) \
-     and (:session is null or session_id = :session) \
+     and (:model is null or model = :model) and (:agent is null or agent_id is :agent) \
+     and (:session is null or session_id is :session) \
      and (:policy is null or policy_result = :policy) and :errors_only <> 0 \
      from usage_entries indexed by usage_entries_failed \
      where tenant_id = :tenant and error_code is not null \
@@ -75,8 +75,8 @@ const FAILED: &str = "select occurred_at, entry_id, \
      order by occurred_at desc, entry_id desc";
 const NOT_ALLOWED: &str = "select occurred_at, entry_id, \
      (:integration is null or integration_id = :integration) \
-     and (:model is null or model = :model) and (:agent is null or agent_id = :agent) \
-     and (:session is null or session_id = :session) \
+     and (:model is null or model = :model) and (:agent is null or agent_id is :agent) \
+     and (:session is null or session_id is :session) \
      and (:errors_only = 0 or error_code is not null) \
      from usage_entries indexed by usage_entries_not_allowed \
      where tenant_id = :tenant and policy_result = :policy and policy_result <> 1 \
@@ -106,13 +106,13 @@ pub(super) fn usage_history(
     // One more than asked for tells whether there is more.
     let wanted = last + 1;
     let walks = walks(db, tenant_id, filter)?;
-    let examined_max = (EXAMINED_MAX / walks.len().max(1)).max(EXAMINED_MIN);
+    let passed_max = (PASSED_MAX / walks.len().max(1)).max(PASSED_MIN);
     let mut places: Vec<HistoryPlace> = Vec::new();
     let mut horizon: Option<HistoryPlace> = None;
     for walk in &walks {
-        // Once the page is full, only what is newer than its last place matters.
-        let floor = places.get(wanted - 1).copied();
-        let mut found = Found { wanted, examined_max, places: &mut places };
+        // Once the page is full, or ends early, only what is newer than its last place matters.
+        let floor = places.get(wanted - 1).copied().max(horizon);
+        let mut found = Found { wanted, passed_max, places: &mut places };
         horizon = horizon.max(found.walk(db, tenant_id, filter, walk, floor)?);
         places.sort_unstable_by(|a, b| b.cmp(a));
         places.truncate(wanted);
@@ -176,7 +176,7 @@ pub(super) fn integrations(
 /// The places that were found so far, and how far to look for more.
 struct Found<'a> {
     wanted: usize,
-    examined_max: usize,
+    passed_max: usize,
     places: &'a mut Vec<HistoryPlace>,
 }
 
@@ -210,7 +210,7 @@ impl Found<'_> {
         };
         let mut statement = db.prepare_cached(walk.sql).map_err(store_error)?;
         let mut rows = statement.query(key).map_err(store_error)?;
-        let (mut examined, mut matched) = (0, 0);
+        let (mut passed, mut matched) = (0, 0);
         while matched < self.wanted
             && let Some(row) = rows.next().map_err(store_error)?
         {
@@ -218,12 +218,13 @@ impl Found<'_> {
                 occurred_at: timestamp(get(row, 0)?)?,
                 entry_id: id(EntryId::from_number, get(row, 1)?)?,
             };
-            examined += 1;
             if get(row, 2)? {
                 matched += 1;
                 self.places.push(place);
+                continue;
             }
-            if examined >= self.examined_max && matched < self.wanted {
+            passed += 1;
+            if passed >= self.passed_max {
                 return Ok(Some(place));
             }
         }

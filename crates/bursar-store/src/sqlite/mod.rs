@@ -273,7 +273,10 @@ impl Readers {
         let task = tokio::task::spawn_blocking(move || {
             let _permit = permit;
             let borrowed = Borrowed::from(free)?;
-            borrowed.connection.as_ref().map_or(Err(StoreError::Closed), query)
+            let connection = borrowed.connection.as_ref().ok_or(StoreError::Closed)?;
+            // Whatever a question reads, it reads of one moment.
+            let snapshot = connection.unchecked_transaction().map_err(store_error)?;
+            query(&snapshot)
         });
         task.await.unwrap_or_else(|error| Err(StoreError::Unavailable(Arc::new(error))))
     }

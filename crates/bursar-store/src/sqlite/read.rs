@@ -62,7 +62,7 @@ const LIST_DAYS: &str = "select i.integration_id, i.name, i.provider_type, r.sta
      r.latency_calls, r.latency_sum_ms, r.latency_00, r.latency_01, r.latency_02, r.latency_03, \
      r.latency_04, r.latency_05, r.latency_06, r.latency_07, r.latency_08, r.latency_09, \
      r.latency_10, r.latency_11, r.latency_12, r.latency_13, r.latency_14, r.latency_15 \
-     from integrations i join rollups r \
+     from integrations i cross join rollups r \
      on r.tenant_id = i.tenant_id and r.integration_id = i.integration_id \
      where i.tenant_id = :tenant and (:integration is null or i.integration_id = :integration) \
      and r.grain = 2 and r.start between :first and :last order by r.start, i.integration_id";

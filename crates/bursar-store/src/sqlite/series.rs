@@ -24,18 +24,23 @@ const LIST_ROLLUPS: &str = "select i.integration_id, i.name, i.provider_type, r.
      r.latency_calls, r.latency_sum_ms, r.latency_00, r.latency_01, r.latency_02, r.latency_03, \
      r.latency_04, r.latency_05, r.latency_06, r.latency_07, r.latency_08, r.latency_09, \
      r.latency_10, r.latency_11, r.latency_12, r.latency_13, r.latency_14, r.latency_15 \
-     from integrations i join rollups r \
+     from integrations i cross join rollups r \
      on r.tenant_id = i.tenant_id and r.integration_id = i.integration_id \
      where i.tenant_id = :tenant and (:integration is null or i.integration_id = :integration) \
      and r.grain = :grain and r.start between :first and :last";
 const COUNT_CALLS: &str = "select coalesce(sum(r.calls), 0), coalesce(sum(r.errors), 0), \
-     coalesce(sum(r.blocked), 0) from integrations i join rollups r \
+     coalesce(sum(r.blocked), 0) from integrations i cross join rollups r \
      on r.tenant_id = i.tenant_id and r.integration_id = i.integration_id \
      where i.tenant_id = :tenant and (:integration is null or i.integration_id = :integration) \
      and r.grain = :grain and r.start between :first and :last \
      and (:label is null or r.label = :label)";
 const HAS_LABEL: &str = "select 1 from rollup_labels \
      where tenant_id = :tenant and kind = :kind and label = :label limit 1";
+const HAS_OTHER: &str = "select 1 from integrations i cross join rollups r \
+     on r.tenant_id = i.tenant_id and r.integration_id = i.integration_id \
+     where i.tenant_id = :tenant and (:integration is null or i.integration_id = :integration) \
+     and r.grain = :grain and r.start between :first and :last \
+     and r.provider = :other and r.label = :other limit 1";
 const WALK_SESSIONS: &str = "select entry_id, session_id, cost_nanos \
      from usage_entries indexed by usage_entries_by_time \
      where tenant_id = :tenant and integration_id = :integration \
@@ -197,7 +202,7 @@ fn sessions(
         }
     }
     let mut largest: Vec<SessionCost> = costs.into_values().collect();
-    largest.sort_unstable_by_key(|cost| Reverse((cost.cost_nanos, cost.calls)));
+    largest.sort_unstable_by_key(|cost| Reverse((cost.cost_nanos, cost.calls, cost.entry_number)));
     let mut ranking = Ranking::default();
     for cost in largest.into_iter().take(filter.groups_max) {
         let mut statement = db.prepare_cached(SESSION_OF).map_err(store_error)?;
@@ -313,6 +318,21 @@ pub(super) fn counted_calls(
             has.query_row(key, |row| row.get(0)).optional().map_err(store_error)?;
         // What is called like the rest cannot be told from it.
         if found.is_none() || label == OTHER {
+            return Ok(None);
+        }
+    }
+    if let Some(CallLabel::Model(_)) = &filter.label {
+        // Of some provider, the model may be counted as other.
+        let mut has = db.prepare_cached(HAS_OTHER).map_err(store_error)?;
+        let key = named_params! {
+            ":tenant": tenant_id.number(),
+            ":integration": filter.integration_id.map(IntegrationId::number),
+            ":grain": grain.code(),
+            ":first": filter.first.number(),
+            ":last": filter.last.number(),
+            ":other": OTHER,
+        };
+        if has.exists(key).map_err(store_error)? {
             return Ok(None);
         }
     }
