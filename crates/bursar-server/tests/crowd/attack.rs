@@ -114,7 +114,9 @@ impl Attack {
     /// What comes next, the how manieth time; nothing for those who say no more.
     pub(crate) fn next(self, step: u32) -> Vec<u8> {
         match self {
-            Self::SlowHeads | Self::SlowBodies | Self::SlowReaders => b" ".to_vec(),
+            Self::SlowHeads | Self::SlowBodies => b" ".to_vec(),
+            // An empty line before a request is none yet.
+            Self::SlowReaders => b"\r\n".to_vec(),
             Self::IdleConnections => Vec::new(),
             Self::LargeHeads => vec![b'a'; 16 * 1024],
             Self::ManyHeaders => b"X-Many: 1\r\n".repeat(FRAMES),

@@ -31,6 +31,8 @@ const FLOOR: Duration = Duration::from_millis(5);
 const MEMORY_MAX_KIB: u64 = 200 * 1024;
 /// What may be left of it afterwards: the allocator does not give everything back.
 const MEMORY_LEFT_MAX_KIB: u64 = 96 * 1024;
+/// What a second crowd may add to that.
+const MEMORY_GROWS_MAX_KIB: u64 = 32 * 1024;
 /// How much later than its deadline a cut may come on a busy machine.
 const SLACK: Duration = Duration::from_secs(4);
 
@@ -50,21 +52,28 @@ fn a_crowd_of_hostile_clients_does_not_slow_an_honest_one_down() {
     let before = Resources::of(server.pid());
     println!("before: {before:?}");
 
-    let failures: Vec<String> = Attack::ALL
-        .iter()
-        .filter_map(|attack| meet(*attack, &server, &tenant, &mut honest))
-        .collect();
-
-    assert_eq!(failures, Vec::<String>::new());
-    let after = within(Duration::from_secs(20), || {
-        let now = Resources::of(server.pid());
-        let is_calm = now.descriptors <= before.descriptors + 4
-            && now.memory_kib <= before.memory_kib + MEMORY_LEFT_MAX_KIB;
-        is_calm.then_some(now)
-    });
-    println!("after: {:?}", Resources::of(server.pid()));
-    after.expect("the server is as it was before");
+    let mut after = calm_down(&server, before);
+    // Once is enough to see a leak of connections; of memory only whether it grows again tells.
+    for pass in 1..=scale(1, 2) {
+        let mut meet = |attack: &Attack| meet(*attack, &server, &tenant, &mut honest);
+        let failures: Vec<String> = Attack::ALL.iter().filter_map(&mut meet).collect();
+        assert_eq!(failures, Vec::<String>::new());
+        let now = calm_down(&server, before);
+        println!("after pass {pass}: {now:?}");
+        let grown_max = if pass == 1 { MEMORY_LEFT_MAX_KIB } else { MEMORY_GROWS_MAX_KIB };
+        assert!(now.memory_kib <= after.memory_kib + grown_max, "{after:?}, then {now:?}");
+        after = now;
+    }
     server.stop();
+}
+
+/// What the server uses when nobody is left but the honest client.
+#[track_caller]
+fn calm_down(server: &Server, before: Resources) -> Resources {
+    let calm = within(Duration::from_secs(20), || {
+        Some(Resources::of(server.pid())).filter(|now| now.descriptors <= before.descriptors + 4)
+    });
+    calm.expect("the server gives its descriptors back")
 }
 
 /// Measures an honest client without and with an attack, in turns. Says what was wrong.
