@@ -77,6 +77,8 @@ struct Gathered {
     /// Rows written for a tenant since its oldest were dropped.
     written: HashMap<TenantId, u32>,
     lost: u64,
+    /// When something was noted last, kept or not.
+    latest: Option<Timestamp>,
 }
 
 /// Gathers decisions and writes them.
@@ -180,6 +182,7 @@ impl Gathered {
             verdict: note.decision.verdict,
             code: note.decision.reasons.first().map(|reason| reason.code),
         };
+        self.latest = self.latest.max(Some(note.at));
         let is_full = self.windows.len() >= WINDOWS_MAX || self.singles.len() >= PENDING_MAX;
         let known = self.windows.get_mut(&key).filter(|window| window.is_open(note.at));
         let window = match known {
@@ -221,8 +224,7 @@ impl Gathered {
         }
         // Rows get their ids in the order in which things happened.
         pending.sort_by_key(|pending| pending.first_at);
-        let latest = pending.iter().map(|pending| pending.note.at).max();
-        if let Some(latest) = latest {
+        if let Some(latest) = self.latest {
             self.windows.retain(|_, window| window.is_open(latest) || window.is_unwritten());
         }
         let mut crowded = BTreeSet::new();
@@ -361,9 +363,11 @@ mod tests {
         assert!(gathered.windows.len() <= WINDOWS_MAX);
         assert!(gathered.singles.len() <= PENDING_MAX);
         assert!(gathered.lost > 0);
-        // Later everything is as before.
+        // Later everything is as before, whatever was lost until then.
         taken(&mut gathered);
         gathered.take_note(note(None, 7, 3_600));
+        taken(&mut gathered);
+        gathered.take_note(note(None, 7, 3_601));
         assert!(taken(&mut gathered).contains(&(None, 1)));
         assert!(gathered.windows.len() <= WINDOWS_MAX);
     }
