@@ -9,6 +9,7 @@ mod key;
 mod output;
 mod settings;
 mod tenant;
+mod usage;
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
@@ -18,7 +19,6 @@ use clap::{Parser, Subcommand};
 
 use crate::client::Access;
 use crate::config::Config;
-use crate::import::ImportArguments;
 use crate::log::{self, LogFormat};
 use crate::{dev, import, start};
 
@@ -64,7 +64,7 @@ enum Command {
     Integration(Box<integration::IntegrationArguments>),
     /// Usage records in bulk.
     #[command(subcommand)]
-    Usage(Usage),
+    Usage(usage::UsageCommand),
     /// The store's file: verify it, back it up, restore it.
     Db(db::DbArguments),
     /// Ask whether the server can do its work; ends with 0 when it can.
@@ -74,12 +74,6 @@ enum Command {
     Config(settings::ConfigCommand),
     /// Print what makes a shell complete this command.
     Completions(completions::CompletionsArguments),
-}
-
-#[derive(Subcommand)]
-enum Usage {
-    /// Import usage records from CSV with a header, or NDJSON; importing twice changes nothing.
-    Import(Box<ImportArguments>),
 }
 
 type Failure = Box<dyn std::error::Error>;
@@ -113,8 +107,11 @@ fn run(arguments: Arguments) -> Result<ExitCode, Failure> {
         Command::Integration(arguments) => {
             integration::run(&for_client(file, &arguments.access)?, *arguments)?;
         }
-        Command::Usage(Usage::Import(import)) => {
+        Command::Usage(usage::UsageCommand::Import(import)) => {
             return Ok(import::run(&for_client(file, &import.access)?, *import)?);
+        }
+        Command::Usage(usage::UsageCommand::Export(export)) => {
+            usage::export(&for_client(file, &export.access)?, &export)?;
         }
         Command::Db(arguments) => {
             return db::run(&configuration(file, &Flags::folder(&arguments.data_dir))?, arguments);

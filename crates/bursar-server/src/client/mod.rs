@@ -8,8 +8,10 @@ mod folder;
 mod name;
 mod server;
 
+use std::io::Write;
 use std::path::PathBuf;
 
+use axum::http::request::Builder;
 use bursar_store::SqliteStore;
 use clap::Args;
 use serde::Deserialize;
@@ -88,6 +90,9 @@ enum Origin {
     Configured,
     File(PathBuf),
 }
+
+/// How many bytes a file has that was fetched, or what came in its place.
+type Fetched = Result<u64, Reply>;
 
 /// What came back, whatever it says.
 pub struct Reply {
@@ -224,12 +229,7 @@ impl Door {
     /// [`ClientError`] when nothing comes back.
     pub fn send(&self, method: &str, path: &str, body: Option<&str>) -> Result<Reply, ClientError> {
         let path = format!("/api/v1{path}");
-        let bearer = Secret::new(format!("Bearer {}", self.credential.secret.expose()));
-        let mut request =
-            axum::http::Request::builder().method(method).header("authorization", bearer.expose());
-        if let Some(tenant) = &self.tenant {
-            request = request.header("x-tenant-id", tenant);
-        }
+        let mut request = self.request(method);
         if body.is_some() {
             request = request.header("content-type", "application/json");
         }
@@ -237,6 +237,31 @@ impl Door {
             Way::Server(server) => server.send(request, &path, body),
             Way::Folder(folder) => folder.send(request, &path, body),
         }
+    }
+
+    /// A request in this name.
+    fn request(&self, method: &str) -> Builder {
+        let bearer = Secret::new(format!("Bearer {}", self.credential.secret.expose()));
+        let request =
+            axum::http::Request::builder().method(method).header("authorization", bearer.expose());
+        match &self.tenant {
+            Some(tenant) => request.header("x-tenant-id", tenant),
+            None => request,
+        }
+    }
+
+    /// Asks for a file and writes it as it comes; answers how many bytes it has.
+    ///
+    /// # Errors
+    /// [`ClientError`], also when the file breaks off or cannot be written.
+    pub fn fetch(&self, path: &str, to: &mut dyn Write) -> Result<u64, ClientError> {
+        let request = self.request("GET");
+        let path = format!("/api/v1{path}");
+        let fetched = match &self.way {
+            Way::Server(server) => server.fetch(request, &path, to)?,
+            Way::Folder(folder) => folder.fetch(request, &path, to)?,
+        };
+        fetched.map_err(|reply| self.failure(&reply))
     }
 
     /// Sends a request and answers the data of its success.
@@ -315,6 +340,10 @@ impl Door {
             ),
         }
     }
+}
+
+fn broken_off(error: impl std::fmt::Display) -> ClientError {
+    ClientError::new(format!("the file is not whole: {error}"))
 }
 
 /// A path of segments that come from the command line, and must each stay one segment.

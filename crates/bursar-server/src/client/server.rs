@@ -1,5 +1,6 @@
 //! A running server.
 
+use std::io::Write;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
@@ -7,7 +8,7 @@ use axum::http::Uri;
 use axum::http::request::Builder;
 use ureq::tls::TlsConfig;
 
-use super::{ClientError, Reply};
+use super::{ClientError, Fetched, Reply, broken_off};
 use crate::config::Config;
 use crate::data_dir::ADDRESS;
 use crate::serve::reachable;
@@ -47,6 +48,32 @@ impl Server {
         let mut answer = answered.map_err(away)?;
         let text = answer.body_mut().read_to_string().map_err(away)?;
         Ok(Reply { status: answer.status().as_u16(), text })
+    }
+
+    /// Writes the answer as it comes, however long that takes.
+    pub(super) fn fetch(
+        &self,
+        request: Builder,
+        path: &str,
+        to: &mut dyn Write,
+    ) -> Result<Fetched, ClientError> {
+        let wrong = |error| ClientError::new(format!("cannot ask {}: {error}", self.url));
+        let away = |error| ClientError::new(format!("{} cannot be reached: {error}", self.url));
+        let request = request.uri(format!("{}{path}", self.url)).body(()).map_err(wrong)?;
+        let request = self
+            .agent
+            .configure_request(request)
+            .timeout_global(None)
+            .timeout_recv_response(Some(ANSWER_DEADLINE))
+            .build();
+        let mut answer = self.agent.run(request).map_err(away)?;
+        let status = answer.status().as_u16();
+        if status != 200 {
+            let text = answer.body_mut().read_to_string().map_err(away)?;
+            return Ok(Err(Reply { status, text }));
+        }
+        let copied = std::io::copy(&mut answer.into_body().into_reader(), to);
+        copied.map(Ok).map_err(broken_off)
     }
 }
 

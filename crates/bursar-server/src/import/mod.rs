@@ -8,7 +8,7 @@ mod record;
 mod sink;
 mod source;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{Args, ValueEnum};
@@ -65,6 +65,17 @@ pub enum Format {
     Csv,
     /// A JSON object a line.
     Ndjson,
+}
+
+impl Format {
+    /// The format that the ending of a file's name tells.
+    pub fn of(path: &Path) -> Option<Self> {
+        match path.extension()?.to_str()?.to_ascii_lowercase().as_str() {
+            "csv" => Some(Self::Csv),
+            "ndjson" | "jsonl" | "json" => Some(Self::Ndjson),
+            _ => None,
+        }
+    }
 }
 
 /// Why an import cannot go on, in words for the person at the terminal.
