@@ -7,15 +7,14 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use axum::Router;
-use axum::middleware;
 use axum::routing::post;
 use bursar_server::api::ingest::check_record;
 use bursar_server::auth::{Authorized, TelemetryWrite};
 use bursar_server::body::{SMALL, Text};
 use bursar_server::doorway::Listener;
-use bursar_server::envelope::{self, Answer};
+use bursar_server::envelope::Answer;
 use bursar_server::error::ApiError;
-use bursar_server::router::router;
+use bursar_server::router::router_with;
 use bursar_server::serve::{Entrance, end_asked, listen, serve as serve_connections};
 use bursar_server::{instant, start};
 use serde::Serialize;
@@ -54,11 +53,7 @@ pub(crate) fn serve(folder: PathBuf) -> Result<(), Failure> {
         let beside = folder.join("bench-address.new");
         std::fs::write(&beside, listener.local_addr()?.to_string())?;
         std::fs::rename(beside, folder.join(ADDRESS))?;
-        let nothing = Router::new()
-            .route("/bench/null", post(null))
-            .layer(middleware::from_fn(envelope::identify))
-            .with_state(app.clone());
-        let router = router(app.clone()).merge(nothing);
+        let router = router_with(Router::new().route("/bench/null", post(null)), app.clone());
         let entrance = Entrance { listener, router, kind: Listener::Public };
         serve_connections(vec![entrance], config.limits, None, end).await;
         app.ledger.close().await;

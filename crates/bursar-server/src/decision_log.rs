@@ -76,6 +76,7 @@ struct Gathered {
     singles: Vec<Note>,
     /// Rows written for a tenant since its oldest were dropped.
     written: HashMap<TenantId, u32>,
+    /// Decisions that were not taken note of, because too many different ones came at once.
     lost: u64,
     /// When something was noted last, kept or not.
     latest: Option<Timestamp>,
@@ -114,7 +115,13 @@ impl DecisionLog {
     /// [`StoreError`].
     pub async fn write(&self, ledger: &Ledger) -> Result<(), StoreError> {
         let _writing = self.writing.lock().await;
-        let (pending, crowded) = self.gathered.lock().take_pending();
+        let ((pending, crowded), lost) = {
+            let mut gathered = self.gathered.lock();
+            (gathered.take_pending(), std::mem::take(&mut gathered.lost))
+        };
+        if lost > 0 {
+            tracing::warn!(lost, "too many different refusals at once: not all of them are kept");
+        }
         if pending.is_empty() {
             return Ok(());
         }
@@ -130,11 +137,6 @@ impl DecisionLog {
                 Err(error)
             }
         }
-    }
-
-    /// How many decisions were not kept, because too many different ones came at once.
-    pub fn lost(&self) -> u64 {
-        self.gathered.lock().lost
     }
 }
 

@@ -8,7 +8,7 @@ use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll};
 
 use axum::body::{Body, HttpBody};
-use axum::extract::{Request, State};
+use axum::extract::Request;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
@@ -67,7 +67,7 @@ static HEADERS: [(HeaderName, HeaderValue); 5] = [
 static ONLY_TLS: HeaderValue = HeaderValue::from_static("max-age=31536000");
 
 /// Refuses a head out of bounds, and sends an answer out with what every answer has.
-pub async fn pass(State(app): State<App>, mut request: Request, next: Next) -> Response {
+pub async fn pass(app: &App, mut request: Request, next: Next) -> Response {
     let tenant = RequestTenant::default();
     request.extensions_mut().insert(tenant.clone());
     let over_tls = request.extensions().get::<OverTls>().is_some();
@@ -75,11 +75,13 @@ pub async fn pass(State(app): State<App>, mut request: Request, next: Next) -> R
         Ok(()) => next.run(request).await,
         Err(error) => error.into_response(),
     };
-    let mut response = match bound_answer(&app, tenant.get(), response) {
+    let mut response = match bound_answer(app, tenant.get(), response) {
         Ok(response) => response,
         Err(error) => error.into_response(),
     };
     let headers = response.headers_mut();
+    // With room for the ids and the trace, which come last.
+    headers.reserve(HEADERS.len() + 4);
     for (name, value) in &HEADERS {
         set_default(headers, name, value);
     }

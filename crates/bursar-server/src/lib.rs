@@ -30,6 +30,7 @@ mod json_depth;
 pub mod log;
 pub mod metrics;
 pub mod params;
+pub mod passage;
 pub mod period;
 pub mod raw_key;
 pub mod router;

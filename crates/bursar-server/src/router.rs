@@ -10,14 +10,17 @@ use crate::api::{
     reservations, series, tenants, usage,
 };
 use crate::app::App;
-use crate::doorway;
-use crate::envelope;
 use crate::error::{ApiError, ErrorCode};
-use crate::watch;
+use crate::passage;
 
 /// Every route, over an app: what a server with one listener serves.
 pub fn router(app: App) -> Router {
     finish(tenant_routes().merge(operator_routes()), app)
+}
+
+/// The same with more routes, which pass whatever every route passes: for measuring.
+pub fn router_with(more: Router<App>, app: App) -> Router {
+    finish(tenant_routes().merge(operator_routes()).merge(more), app)
 }
 
 /// What the public listener serves when the operator's routes have a listener of their own.
@@ -98,9 +101,7 @@ fn finish(routes: Router<App>, app: App) -> Router {
         .method_not_allowed_fallback(no_method)
         // Each route bounds its own body, before and after inflation.
         .layer(DefaultBodyLimit::disable())
-        .layer(middleware::from_fn_with_state(app.clone(), doorway::pass))
-        .layer(middleware::from_fn_with_state(app.clone(), watch::watch_request))
-        .layer(middleware::from_fn(envelope::identify))
+        .layer(middleware::from_fn_with_state(app.clone(), passage::pass))
         .with_state(app)
 }
 

@@ -2,9 +2,7 @@
 //!
 //! Deliberately absent: paths, queries, headers and bodies. A route is named by its template.
 
-use axum::extract::{MatchedPath, Request, State};
-use axum::http::StatusCode;
-use axum::middleware::Next;
+use axum::http::{Method, StatusCode};
 use axum::response::Response;
 
 use crate::app::App;
@@ -13,19 +11,20 @@ use crate::trace::{self, TraceContext};
 
 /// The target of the lines about requests.
 const TARGET: &str = "bursar::http";
-/// The route of a request that no route takes.
-const NO_ROUTE: &str = "none";
 
 /// Answers a request within its trace, counts it and logs it.
-pub async fn watch_request(State(app): State<App>, request: Request, next: Next) -> Response {
-    let context = TraceContext::of(request.headers());
-    let passed_on = context.child_headers();
-    let matched = request.extensions().get::<MatchedPath>().cloned();
-    let route = matched.as_ref().map_or(NO_ROUTE, MatchedPath::as_str);
-    let counted = app.metrics.begin(route, request.method());
+pub async fn watch(
+    app: &App,
+    trace: TraceContext,
+    route: &str,
+    method: &Method,
+    answer: impl Future<Output = Response>,
+) -> Response {
+    let passed_on = trace.child_headers();
+    let counted = app.metrics.begin(route, method);
     let method = counted.method();
-    trace::within(context, async {
-        let mut response = next.run(request).await;
+    trace::within(trace, async {
+        let mut response = answer.await;
         let error = response.extensions().get::<ErrorCode>().copied();
         let latency_ms = counted.end(response.status(), error);
         log_answer(method, route, response.status(), error, latency_ms);
