@@ -149,14 +149,15 @@ fn shifted(path: &Path) -> Timestamp {
 pub async fn run(
     config: &Config,
     app: App,
-    ready: impl FnOnce(std::net::SocketAddr),
+    ready: impl FnOnce(&str),
 ) -> Result<(), StartError> {
     let end = end_asked().map_err(StartError::System)?;
     let certificates = config.tls_files.clone().map(Certificates::load).transpose()?.map(Arc::new);
     let (entrances, address) = enter(config, &app).await?;
     let scheme = if certificates.is_some() { "https" } else { "http" };
+    let url = format!("{scheme}://{address}");
     let address_file = config.data_dir.join(ADDRESS);
-    if let Err(error) = data_dir::write_private(&address_file, &format!("{scheme}://{address}")) {
+    if let Err(error) = data_dir::write_private(&address_file, &url) {
         tracing::warn!(%error, "the command line will not find this server by itself");
     }
     if let Some(certificates) = &certificates {
@@ -170,7 +171,7 @@ pub async fn run(
         let file = config.data_dir.join(OPERATOR_TOKEN);
         tracing::info!(file = %file.display(), "the operator's token is in this file");
     }
-    ready(address);
+    ready(&url);
     let until = async {
         tokio::select! {
             () = end => {}

@@ -181,7 +181,7 @@ fn serve_dev(config: &Config) -> Result<(), Failure> {
     runtime()?.block_on(async {
         let app = start::open(config, start::clock())?;
         let made = dev::prepare(config, &app).await?;
-        start::run(config, app, |address| made.print(address)).await.map_err(Failure::from)
+        start::run(config, app, |url| made.print(url)).await.map_err(Failure::from)
     })
 }
 
