@@ -8,6 +8,7 @@ use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
+use utoipa::ToSchema;
 
 use crate::error::ApiError;
 use crate::instant;
@@ -53,9 +54,10 @@ fn make_request_id() -> HeaderValue {
 }
 
 /// What a list says about itself.
-#[derive(Clone, Debug, Default, Serialize)]
+#[derive(Clone, Debug, Default, Serialize, ToSchema)]
 pub struct ListMeta {
     /// All rows that match; null where it cannot be known cheaply.
+    #[schema(required)]
     pub total: Option<i64>,
     /// The page, from 1.
     pub page: u32,
@@ -64,6 +66,7 @@ pub struct ListMeta {
     /// Whether there is more after this page.
     pub has_more: bool,
     /// Where to go on, for lists that are paged by place.
+    #[schema(value_type = String, required = false)]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub next_cursor: Option<String>,
 }

@@ -6,7 +6,8 @@ use axum::middleware;
 use axum::routing::{delete, get, post};
 
 use crate::api::{
-    enforcement, health, ingest, integration_keys, integrations, keys, reservations, tenants, usage,
+    docs, enforcement, health, ingest, integration_keys, integrations, keys, reservations, tenants,
+    usage,
 };
 use crate::app::App;
 use crate::envelope;
@@ -62,6 +63,9 @@ pub fn router(app: App) -> Router {
         .route("/health", get(health::get_ready))
         .route("/health/live", get(health::get_live))
         .route("/health/ready", get(health::get_ready))
+        .route("/openapi.json", get(docs::get_openapi))
+        .route("/docs", get(docs::get_docs))
+        .route("/docs/style.css", get(docs::get_docs_style))
         .fallback(no_route)
         .method_not_allowed_fallback(no_method)
         // Each route bounds its own body, before and after inflation.

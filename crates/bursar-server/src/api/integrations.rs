@@ -7,6 +7,7 @@ use bursar_store::{
     IntegrationRow,
 };
 use serde::{Deserialize, Deserializer, Serialize};
+use utoipa::ToSchema;
 
 use crate::app::App;
 use crate::auth::{Authorized, IntegrationsRead, IntegrationsWrite, LimitsRead};
@@ -17,7 +18,9 @@ use crate::envelope::Answer;
 use crate::error::{ApiError, ErrorCode};
 use crate::figures::{cents, percent, usd};
 use crate::instant;
-use crate::params::{self, Path, Query, list_meta};
+use crate::openapi::kinds::{self, FreeObject, Id, Instant, LimitAmount, ModelName, Name, Usd};
+use crate::openapi::words;
+use crate::params::{self, PageParams, Path, Query, list_meta};
 use crate::text::{check_name, check_text};
 
 /// The providers that are known. To add one, add its word here.
@@ -32,43 +35,61 @@ const STATUSES: &[IntegrationStatus] = &[
 ];
 
 /// An integration to be registered.
-#[derive(Deserialize)]
+#[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct IntegrationCreate {
+    #[schema(value_type = Name)]
     name: String,
+    #[schema(value_type = words::ProviderType)]
     provider_type: String,
+    #[schema(max_length = 500, pattern = "^(encrypted|vault|env|file)://")]
     credential_ref: Option<String>,
+    #[schema(value_type = Option<FreeObject>)]
     config: Option<serde_json::Value>,
+    #[schema(value_type = Option<ModelName>)]
     default_model: Option<String>,
+    #[schema(value_type = LimitAmount)]
     #[serde(default)]
     budget_limit_cents: i64,
+    #[schema(value_type = LimitAmount)]
     #[serde(default)]
     token_limit_month: i64,
+    #[schema(value_type = LimitAmount)]
     #[serde(default)]
     rate_limit_rpm: i64,
+    #[schema(value_type = Option<words::CostBasis>)]
     cost_basis: Option<String>,
 }
 
 /// What is to change; a field that is absent stays, an explicit null clears a nullable one.
-#[derive(Deserialize)]
+#[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct IntegrationUpdate {
+    #[schema(value_type = Name, required = false)]
     #[serde(default, deserialize_with = "present")]
     name: Option<Option<String>>,
+    #[schema(ignore)]
     #[serde(default, deserialize_with = "present")]
     provider_type: Option<serde_json::Value>,
+    #[schema(value_type = Option<String>, max_length = 500, pattern = "^(encrypted|vault|env|file)://")]
     #[serde(default, deserialize_with = "present")]
     credential_ref: Option<Option<String>>,
+    #[schema(value_type = FreeObject, required = false)]
     #[serde(default, deserialize_with = "present")]
     config: Option<serde_json::Value>,
+    #[schema(value_type = Option<ModelName>)]
     #[serde(default, deserialize_with = "present")]
     default_model: Option<Option<String>>,
+    #[schema(value_type = LimitAmount, required = false)]
     #[serde(default, deserialize_with = "present")]
     budget_limit_cents: Option<Option<i64>>,
+    #[schema(value_type = LimitAmount, required = false)]
     #[serde(default, deserialize_with = "present")]
     token_limit_month: Option<Option<i64>>,
+    #[schema(value_type = LimitAmount, required = false)]
     #[serde(default, deserialize_with = "present")]
     rate_limit_rpm: Option<Option<i64>>,
+    #[schema(value_type = words::CostBasis, required = false)]
     #[serde(default, deserialize_with = "present")]
     cost_basis: Option<Option<String>>,
 }
@@ -81,67 +102,96 @@ fn present<'de, T: Deserialize<'de>, D: Deserializer<'de>>(
 }
 
 /// An integration in a list.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 pub struct IntegrationSummary {
+    #[schema(value_type = Id)]
     id: String,
     name: String,
+    #[schema(value_type = words::ProviderType)]
     provider_type: String,
+    #[schema(value_type = words::IntegrationStatus)]
     status: &'static str,
+    #[schema(value_type = words::HealthState)]
     health_state: &'static str,
+    #[schema(required)]
     default_model: Option<String>,
+    #[schema(value_type = Instant)]
     created_at: String,
 }
 
 /// An integration in full; of its reference only the scheme, of its configuration only the origin.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 pub struct IntegrationView {
+    #[schema(value_type = Id)]
     id: String,
+    #[schema(value_type = Id)]
     tenant_id: String,
     name: String,
+    #[schema(value_type = words::ProviderType)]
     provider_type: String,
+    #[schema(value_type = words::IntegrationStatus)]
     status: &'static str,
+    #[schema(value_type = words::HealthState)]
     health_state: &'static str,
+    #[schema(value_type = Option<Instant>, required)]
     health_checked_at: Option<String>,
+    #[schema(required)]
     health_message: Option<String>,
+    #[schema(required)]
     credential_scheme: Option<String>,
+    #[schema(required)]
     base_url_origin: Option<String>,
+    #[schema(required)]
     default_model: Option<String>,
     budget_limit_cents: i64,
     token_limit_month: i64,
     rate_limit_rpm: i64,
+    #[schema(value_type = words::CostBasis)]
     cost_basis: &'static str,
+    #[schema(value_type = Instant)]
     created_at: String,
+    #[schema(value_type = Instant)]
     updated_at: String,
     created_by: String,
 }
 
 /// What is left to say of an integration that was deleted.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 pub struct IntegrationDeleted {
+    #[schema(value_type = Id)]
     id: String,
     name: String,
+    #[schema(value_type = Option<Instant>, required)]
     deleted_at: Option<String>,
 }
 
 /// The health of an integration as it is stored.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 pub struct HealthView {
+    #[schema(value_type = Id)]
     integration_id: String,
+    #[schema(value_type = words::HealthState)]
     health_state: &'static str,
+    #[schema(required)]
     message: Option<String>,
+    #[schema(required)]
     latency_ms: Option<i64>,
+    #[schema(value_type = Option<Instant>, required)]
     checked_at: Option<String>,
 }
 
 /// The limits of an integration and what is used of them.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 pub struct LimitsView {
+    #[schema(value_type = Id)]
     integration_id: String,
     integration_name: String,
     budget_limit_cents: i64,
     budget_used_cents: i64,
+    #[schema(value_type = Usd)]
     budget_used_usd: String,
     budget_held_cents: i64,
+    #[schema(value_type = Usd)]
     budget_held_usd: String,
     budget_percent: f64,
     token_limit_month: i64,
@@ -151,12 +201,16 @@ pub struct LimitsView {
     rate_limit_rpm: i64,
     current_rpm: i64,
     rate_percent: f64,
+    #[schema(value_type = kinds::Month)]
     period: String,
+    #[schema(value_type = Instant)]
     period_start: String,
+    #[schema(value_type = Instant)]
     period_end: String,
 }
 
-const fn cost_basis_word(basis: CostBasis) -> &'static str {
+/// The contract's word.
+pub(crate) const fn cost_basis_word(basis: CostBasis) -> &'static str {
     match basis {
         CostBasis::Reported => "reported",
         CostBasis::Computed => "computed",
@@ -204,7 +258,19 @@ impl From<IntegrationRow> for IntegrationView {
     }
 }
 
-/// `GET /api/v1/integrations`
+/// Lists the integrations
+#[utoipa::path(
+    get,
+    path = "/api/v1/integrations",
+    tag = "integrations",
+    security(("api_key" = ["integrations:read"])),
+    params(
+        PageParams,
+        ("status" = Option<words::IntegrationStatus>, Query, description = "Only with this status."),
+        ("provider_type" = Option<words::ProviderType>, Query, description = "Only of this one."),
+    ),
+    responses((status = 200, body = [IntegrationSummary], description = "A page of integrations.")),
+)]
 pub async fn list_integrations(
     State(app): State<App>,
     caller: Authorized<IntegrationsRead>,
@@ -226,7 +292,33 @@ pub async fn list_integrations(
     Ok(Answer::list(found.rows.into_iter().map(IntegrationSummary::from).collect(), meta))
 }
 
-/// `POST /api/v1/integrations`
+/// Registers an integration
+///
+/// It starts as `created`; enable it before calls go through it.
+#[utoipa::path(
+    post,
+    path = "/api/v1/integrations",
+    tag = "integrations",
+    security(("api_key" = ["integrations:write"])),
+    request_body(
+        content = IntegrationCreate,
+        example = json!({
+            "name": "production",
+            "provider_type": "openai",
+            "credential_ref": "vault://secret/tenants/acme/openai",
+            "budget_limit_cents": 10_000,
+            "rate_limit_rpm": 600,
+        }),
+    ),
+    responses((status = 201, body = IntegrationView, description = "The integration.")),
+    extensions(("x-refuses" = json!([
+        ErrorCode::Forbidden,
+        ErrorCode::TenantSuspended,
+        ErrorCode::NameTaken,
+        ErrorCode::UnknownField,
+        ErrorCode::SecretRefused,
+    ]))),
+)]
 pub async fn create_integration(
     State(app): State<App>,
     caller: Authorized<IntegrationsWrite>,
@@ -241,7 +333,18 @@ pub async fn create_integration(
     Ok(Answer::created(row.into()))
 }
 
-/// `GET /api/v1/integrations/{id}`
+/// Reads an integration
+///
+/// Of the credential's reference only the scheme is shown, of the configuration only the origin.
+#[utoipa::path(
+    get,
+    path = "/api/v1/integrations/{id}",
+    tag = "integrations",
+    security(("api_key" = ["integrations:read"])),
+    params(("id" = Id, Path, description = "The integration.")),
+    responses((status = 200, body = IntegrationView, description = "The integration.")),
+    extensions(("x-refuses" = json!([ErrorCode::IntegrationNotFound]))),
+)]
 pub async fn get_integration(
     State(app): State<App>,
     caller: Authorized<IntegrationsRead>,
@@ -250,7 +353,27 @@ pub async fn get_integration(
     Ok(Answer::ok(find(&app, &caller, &id).await?.into()))
 }
 
-/// `PUT` and `PATCH /api/v1/integrations/{id}`
+/// Changes an integration
+///
+/// Only fields that are present change; null clears `credential_ref` and `default_model`.
+#[utoipa::path(
+    method(put, patch),
+    path = "/api/v1/integrations/{id}",
+    tag = "integrations",
+    security(("api_key" = ["integrations:write"])),
+    params(("id" = Id, Path, description = "The integration.")),
+    request_body(content = IntegrationUpdate, example = json!({ "budget_limit_cents": 20_000 })),
+    responses((status = 200, body = IntegrationView, description = "The integration, changed.")),
+    extensions(("x-refuses" = json!([
+        ErrorCode::NothingToChange,
+        ErrorCode::Forbidden,
+        ErrorCode::TenantSuspended,
+        ErrorCode::IntegrationNotFound,
+        ErrorCode::NameTaken,
+        ErrorCode::UnknownField,
+        ErrorCode::SecretRefused,
+    ]))),
+)]
 pub async fn update_integration(
     State(app): State<App>,
     caller: Authorized<IntegrationsWrite>,
@@ -267,7 +390,21 @@ pub async fn update_integration(
     Ok(Answer::ok(change(&app, caller, update).await?.into()))
 }
 
-/// `DELETE /api/v1/integrations/{id}`
+/// Deletes an integration
+///
+/// Its usage stays, its name becomes free, its keys stop working.
+#[utoipa::path(
+    delete,
+    path = "/api/v1/integrations/{id}",
+    tag = "integrations",
+    security(("api_key" = ["integrations:write"])),
+    params(("id" = Id, Path, description = "The integration.")),
+    responses((status = 200, body = IntegrationDeleted, description = "What was deleted.")),
+    extensions(("x-refuses" = json!([
+        ErrorCode::TenantSuspended,
+        ErrorCode::IntegrationNotFound,
+    ]))),
+)]
 pub async fn delete_integration(
     State(app): State<App>,
     caller: Authorized<IntegrationsWrite>,
@@ -283,7 +420,22 @@ pub async fn delete_integration(
     }))
 }
 
-/// `POST /api/v1/integrations/{id}/enable`
+/// Enables an integration
+///
+/// From `created` or `disabled`; one in `error` needs a good test first.
+#[utoipa::path(
+    post,
+    path = "/api/v1/integrations/{id}/enable",
+    tag = "integrations",
+    security(("api_key" = ["integrations:write"])),
+    params(("id" = Id, Path, description = "The integration.")),
+    responses((status = 200, body = IntegrationView, description = "The integration, enabled.")),
+    extensions(("x-refuses" = json!([
+        ErrorCode::TenantSuspended,
+        ErrorCode::IntegrationNotFound,
+        ErrorCode::InvalidState,
+    ]))),
+)]
 pub async fn enable_integration(
     State(app): State<App>,
     caller: Authorized<IntegrationsWrite>,
@@ -294,7 +446,21 @@ pub async fn enable_integration(
     Ok(Answer::ok(row.await?.into()))
 }
 
-/// `POST /api/v1/integrations/{id}/disable`
+/// Disables an integration
+///
+/// From any state. Usage of calls in flight is still taken.
+#[utoipa::path(
+    post,
+    path = "/api/v1/integrations/{id}/disable",
+    tag = "integrations",
+    security(("api_key" = ["integrations:write"])),
+    params(("id" = Id, Path, description = "The integration.")),
+    responses((status = 200, body = IntegrationView, description = "The integration, disabled.")),
+    extensions(("x-refuses" = json!([
+        ErrorCode::TenantSuspended,
+        ErrorCode::IntegrationNotFound,
+    ]))),
+)]
 pub async fn disable_integration(
     State(app): State<App>,
     caller: Authorized<IntegrationsWrite>,
@@ -305,7 +471,16 @@ pub async fn disable_integration(
     Ok(Answer::ok(row.await?.into()))
 }
 
-/// `GET /api/v1/integrations/{id}/health`
+/// Reads the last known health of an integration
+#[utoipa::path(
+    get,
+    path = "/api/v1/integrations/{id}/health",
+    tag = "integrations",
+    security(("api_key" = ["integrations:read"])),
+    params(("id" = Id, Path, description = "The integration.")),
+    responses((status = 200, body = HealthView, description = "Its health.")),
+    extensions(("x-refuses" = json!([ErrorCode::IntegrationNotFound]))),
+)]
 pub async fn get_integration_health(
     State(app): State<App>,
     caller: Authorized<IntegrationsRead>,
@@ -321,7 +496,19 @@ pub async fn get_integration_health(
     }))
 }
 
-/// `GET /api/v1/integrations/{id}/limits`
+/// Shows the limits of an integration and what is used and held of them
+#[utoipa::path(
+    get,
+    path = "/api/v1/integrations/{id}/limits",
+    tag = "integrations",
+    security(("api_key" = ["integrations:read"]), ("integration_key" = [])),
+    params(
+        ("id" = Id, Path, description = "The integration."),
+        ("period" = Option<kinds::Month>, Query, description = "The month; default the current."),
+    ),
+    responses((status = 200, body = LimitsView, description = "Limits, used and held.")),
+    extensions(("x-refuses" = json!([ErrorCode::IntegrationNotFound]))),
+)]
 pub async fn get_integration_limits(
     State(app): State<App>,
     caller: Authorized<LimitsRead>,

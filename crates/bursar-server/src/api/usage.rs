@@ -3,10 +3,12 @@
 use axum::extract::State;
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use bursar_core::{Day, EntryId, PolicyResult, Timestamp};
+use bursar_core::{Day, EntryId, EntryKind, PolicyResult, Timestamp};
 use bursar_store::{DayUsage, HistoryFilter, HistoryPlace, IntegrationUsage, Page, Sums, UsageRow};
 use serde::Serialize;
 use serde_json::value::RawValue;
+use utoipa::openapi::path::{Parameter, ParameterIn};
+use utoipa::{IntoParams, ToSchema};
 
 use crate::app::App;
 use crate::auth::{Authorized, TelemetryRead};
@@ -14,6 +16,8 @@ use crate::envelope::{Answer, ListMeta};
 use crate::error::{ApiError, ErrorCode};
 use crate::figures::{average, cents, integer, percent, usd};
 use crate::instant;
+use crate::openapi::kinds::{Date, FreeObject, Id, Instant, InstantOrDate, Usd, Whole};
+use crate::openapi::{query, words};
 use crate::params::{Query, list_meta};
 
 /// Days of a summary when nothing is said.
@@ -22,53 +26,68 @@ const DAYS_DEFAULT: i32 = 30;
 const DAYS_MAX: i32 = 366;
 /// Rows of days that one answer has at most, which is also what it has when nothing is said.
 const DAY_ROWS_MAX: u32 = 10_000;
+/// Rows of days that may be passed over.
+const DAY_OFFSET_MAX: u32 = 10_000_000;
 /// Entries of a page of history.
 const HISTORY_LIMIT_DEFAULT: u32 = 50;
 const HISTORY_LIMIT_MAX: u32 = 1_000;
 const HISTORY_OFFSET_MAX: u32 = 10_000;
 
 /// The sums of a period.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 pub struct SummaryView {
+    #[schema(value_type = Id)]
     tenant_id: String,
+    #[schema(value_type = Date)]
     period_start: String,
+    #[schema(value_type = Date)]
     period_end: String,
     total_calls: i64,
     total_tokens_in: i64,
     total_tokens_out: i64,
     total_cost_cents: i64,
+    #[schema(value_type = Usd)]
     total_cost_usd: String,
+    #[schema(required)]
     avg_latency_ms: Option<f64>,
     error_count: i64,
     blocked_count: i64,
     unpriced_count: i64,
+    #[schema(required)]
     by_integration: Option<Vec<IntegrationSums>>,
 }
 
 /// The sums of one integration in a period.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 struct IntegrationSums {
+    #[schema(value_type = Id)]
     integration_id: String,
     integration_name: String,
+    #[schema(value_type = words::ProviderType)]
     provider_type: String,
     total_calls: i64,
     total_tokens: i64,
     total_cost_cents: i64,
+    #[schema(value_type = Usd)]
     total_cost_usd: String,
     error_count: i64,
 }
 
 /// The sums of one integration on one day.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 pub struct DayView {
+    #[schema(value_type = Date)]
     date: String,
+    #[schema(value_type = Id)]
     integration_id: String,
     total_calls: i64,
     total_tokens_in: i64,
     total_tokens_out: i64,
     total_tokens: i64,
     total_cost_cents: i64,
+    #[schema(value_type = Usd)]
     total_cost_usd: String,
+    #[schema(required)]
     avg_latency_ms: Option<f64>,
     error_count: i64,
     blocked_count: i64,
@@ -76,13 +95,18 @@ pub struct DayView {
 }
 
 /// One entry of the history.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 pub struct UsageView {
+    #[schema(value_type = Id)]
     id: String,
+    #[schema(value_type = words::EntryKind)]
     kind: &'static str,
+    #[schema(value_type = Id)]
     integration_id: String,
     call_id: String,
+    #[schema(required)]
     session_id: Option<String>,
+    #[schema(required)]
     agent_id: Option<String>,
     provider: String,
     model: String,
@@ -93,18 +117,38 @@ pub struct UsageView {
     tokens_cache_write: i64,
     tokens_reasoning: i64,
     cost_cents: i64,
+    #[schema(value_type = Usd)]
     cost_usd: String,
+    #[schema(value_type = words::CostSource)]
     cost_source: &'static str,
+    #[schema(value_type = Option<Usd>, required)]
     reported_cost_usd: Option<String>,
+    #[schema(value_type = Option<Usd>, required)]
     computed_cost_usd: Option<String>,
+    #[schema(value_type = words::UsageStatus)]
     usage_status: &'static str,
+    #[schema(required)]
     latency_ms: Option<i64>,
+    #[schema(value_type = words::PolicyResult)]
     policy_result: &'static str,
+    #[schema(required)]
     error_code: Option<String>,
+    #[schema(required)]
     error_message: Option<String>,
+    #[schema(value_type = FreeObject)]
     metadata: Box<RawValue>,
+    #[schema(value_type = Instant)]
     occurred_at: String,
+    #[schema(value_type = Instant)]
     created_at: String,
+}
+
+/// The word for what an entry is.
+pub(crate) const fn kind_word(kind: EntryKind) -> &'static str {
+    match kind {
+        EntryKind::Usage => "usage",
+        EntryKind::Correction => "correction",
+    }
 }
 
 impl From<IntegrationUsage> for IntegrationSums {
@@ -144,15 +188,11 @@ impl From<DayUsage> for DayView {
 
 impl From<UsageRow> for UsageView {
     fn from(row: UsageRow) -> Self {
-        let kind = match row.kind {
-            bursar_core::EntryKind::Usage => "usage",
-            bursar_core::EntryKind::Correction => "correction",
-        };
         let dollars = |cost: bursar_core::Nanos| usd(cost.get().into());
         let metadata = row.metadata.and_then(|text| RawValue::from_string(text).ok());
         Self {
             id: row.entry_id.to_string(),
-            kind,
+            kind: kind_word(row.kind),
             integration_id: row.integration_id.to_string(),
             call_id: row.call_id,
             session_id: row.session_id,
@@ -182,11 +222,66 @@ impl From<UsageRow> for UsageView {
     }
 }
 
+/// The days of a question, as [`days`] takes them, for the documents.
+struct DaysParams;
+
+impl IntoParams for DaysParams {
+    fn into_params(_: impl Fn() -> Option<ParameterIn>) -> Vec<Parameter> {
+        vec![
+            query::<Id>("integration_id", "Only this integration."),
+            query::<Date>("start_date", "The first day; by default the last is the 30th."),
+            query::<Date>("end_date", "The last day, at most the 366th; by default today."),
+        ]
+    }
+}
+
+/// The page of a list of days, for the documents.
+struct DayPageParams;
+
+impl IntoParams for DayPageParams {
+    fn into_params(_: impl Fn() -> Option<ParameterIn>) -> Vec<Parameter> {
+        vec![
+            query::<Whole<0, DAY_OFFSET_MAX, 0>>("offset", "Rows to pass over."),
+            query::<Whole<1, DAY_ROWS_MAX, DAY_ROWS_MAX>>("limit", "Rows of a page."),
+        ]
+    }
+}
+
+/// The filters of the history, for the documents.
+struct HistoryParams;
+
+impl IntoParams for HistoryParams {
+    fn into_params(_: impl Fn() -> Option<ParameterIn>) -> Vec<Parameter> {
+        vec![
+            query::<Id>("integration_id", "Only of this integration."),
+            query::<String>("model", "Only of this model."),
+            query::<String>("agent_id", "Only of this agent."),
+            query::<String>("session_id", "Only of this session."),
+            query::<words::PolicyResult>("policy_result", "Only with this result."),
+            query::<bool>("errors_only", "Only calls that ended with an error."),
+            query::<InstantOrDate>("start", "From here on: an instant, or the first of a day."),
+            query::<InstantOrDate>("end", "Before here: an instant, or the end of a day."),
+            query::<Whole<1, HISTORY_LIMIT_MAX, HISTORY_LIMIT_DEFAULT>>("limit", "Rows of a page."),
+            query::<Whole<0, HISTORY_OFFSET_MAX, 0>>("offset", "Rows to pass over."),
+            query::<String>("cursor", "The `next_cursor` of an earlier page."),
+        ]
+    }
+}
+
 fn empty_object() -> Box<RawValue> {
     RawValue::from_string("{}".to_owned()).unwrap_or_else(|_| RawValue::NULL.to_owned())
 }
 
-/// `GET /api/v1/telemetry/usage-summary`
+/// Sums up the usage of a period
+#[utoipa::path(
+    get,
+    path = "/api/v1/telemetry/usage-summary",
+    tag = "telemetry",
+    security(("api_key" = ["telemetry:read"])),
+    params(DaysParams),
+    responses((status = 200, body = SummaryView, description = "The sums.")),
+    extensions(("x-refuses" = json!([ErrorCode::IntegrationNotFound]))),
+)]
 pub async fn get_usage_summary(
     State(app): State<App>,
     caller: Authorized<TelemetryRead>,
@@ -223,7 +318,18 @@ pub async fn get_usage_summary(
     }))
 }
 
-/// `GET /api/v1/telemetry/daily-aggregates`
+/// Lists the usage by day and integration
+///
+/// Days without calls are absent.
+#[utoipa::path(
+    get,
+    path = "/api/v1/telemetry/daily-aggregates",
+    tag = "telemetry",
+    security(("api_key" = ["telemetry:read"])),
+    params(DaysParams, DayPageParams),
+    responses((status = 200, body = [DayView], description = "A page of days.")),
+    extensions(("x-refuses" = json!([ErrorCode::IntegrationNotFound]))),
+)]
 pub async fn list_daily_aggregates(
     State(app): State<App>,
     caller: Authorized<TelemetryRead>,
@@ -231,7 +337,7 @@ pub async fn list_daily_aggregates(
 ) -> Result<Answer<Vec<DayView>>, ApiError> {
     let integration_id = query.integration()?;
     let (first, last) = days(&app, &mut query)?;
-    let offset = query.integer("offset", 0..=DAY_ROWS_MAX * 1_000)?.unwrap_or(0);
+    let offset = query.integer("offset", 0..=DAY_OFFSET_MAX)?.unwrap_or(0);
     let limit = query.integer("limit", 1..=DAY_ROWS_MAX)?.unwrap_or(DAY_ROWS_MAX);
     query.done()?;
     known(&app, &caller, integration_id).await?;
@@ -243,7 +349,19 @@ pub async fn list_daily_aggregates(
     Ok(Answer::list(views, meta))
 }
 
-/// `GET /api/v1/telemetry/usage-history`
+/// Lists usage records, newest first
+///
+/// Go on with `cursor`, which is the last page's `next_cursor`, or with `offset`; not with both.
+/// `total` is null unless `integration_id` is the only filter.
+#[utoipa::path(
+    get,
+    path = "/api/v1/telemetry/usage-history",
+    tag = "telemetry",
+    security(("api_key" = ["telemetry:read"])),
+    params(HistoryParams),
+    responses((status = 200, body = [UsageView], description = "A page of records.")),
+    extensions(("x-refuses" = json!([ErrorCode::IntegrationNotFound]))),
+)]
 pub async fn list_usage_history(
     State(app): State<App>,
     caller: Authorized<TelemetryRead>,

@@ -12,6 +12,7 @@ mod bodies;
 mod checks;
 mod costs;
 mod credentials;
+mod documents;
 mod envelope;
 mod history;
 mod integration_keys;
