@@ -21,6 +21,7 @@ pub mod estimate;
 pub mod figures;
 pub mod import;
 pub mod instant;
+pub mod integration_view;
 pub mod openapi;
 pub mod params;
 pub mod raw_key;

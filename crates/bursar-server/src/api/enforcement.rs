@@ -27,11 +27,14 @@ const BATCH_MAX: usize = 100;
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 struct Check<'a> {
+    /// Needed without an integration key.
     #[schema(value_type = Option<Id>)]
     integration_id: Option<String>,
+    /// 0 unless said.
     #[schema(value_type = Option<Cents>)]
     #[serde(borrow, default)]
     estimated_cost_cents: Option<&'a RawValue>,
+    /// 0 unless said.
     #[schema(value_type = Option<Tokens>)]
     #[serde(default)]
     estimated_tokens: Option<i64>,

@@ -40,45 +40,60 @@ pub(crate) const ERROR: &str = "error";
 /// A usage record as it comes in.
 #[derive(Debug, Deserialize, ToSchema)]
 pub struct UsageRecord<'a> {
+    /// Needed without an integration key.
     #[schema(value_type = Option<Id>)]
     integration_id: Option<String>,
+    /// Makes the record safe to repeat; settles the reservation of this call.
     #[schema(value_type = kinds::CallId)]
     call_id: Box<str>,
     #[schema(value_type = Option<Label>)]
     session_id: Option<Box<str>>,
     #[schema(value_type = Option<Label>)]
     agent_id: Option<Box<str>>,
+    /// Who served the call.
     #[schema(value_type = ShortLabel)]
     provider: Box<str>,
+    /// The model that answered.
     #[schema(value_type = Label)]
     model: Box<str>,
+    /// Tokens of the prompt, those from and to a cache included.
     #[schema(value_type = Tokens)]
     tokens_in: i64,
+    /// Tokens of the answer, reasoning included.
     #[schema(value_type = Tokens)]
     tokens_out: i64,
+    /// Part of `tokens_in`: read from a cache.
     #[schema(value_type = Option<Tokens>)]
     #[serde(default)]
     tokens_cache_read: Option<i64>,
+    /// Part of `tokens_in`: written to a cache.
     #[schema(value_type = Option<Tokens>)]
     #[serde(default)]
     tokens_cache_write: Option<i64>,
+    /// Part of `tokens_out`: spent on reasoning.
     #[schema(value_type = Option<Tokens>)]
     #[serde(default)]
     tokens_reasoning: Option<i64>,
+    /// What the call cost; without it what was held counts, or nothing is known.
     #[schema(value_type = Option<Cents>)]
     #[serde(borrow, default)]
     cost_cents: Option<&'a RawValue>,
     #[schema(minimum = 0, maximum = 1_000_000_000)]
     latency_ms: Option<i64>,
+    /// `allowed` unless said; a blocked call never counts in the rate.
     #[schema(value_type = Option<words::PolicyResult>)]
     policy_result: Option<String>,
+    /// The error that the call ended with.
     #[schema(value_type = Option<ShortLabel>)]
     error_code: Option<Box<str>>,
+    /// Cut after 4,000 characters; keys in it are taken out.
     #[schema(value_type = Option<Message>)]
     error_message: Option<Box<str>>,
+    /// Whatever else is known of the call.
     #[schema(value_type = Option<FreeObject>)]
     #[serde(borrow, default)]
     metadata: Option<&'a RawValue>,
+    /// When the call was made, at most 5 minutes ahead; by default its reservation, or now.
     #[schema(value_type = Option<Instant>)]
     occurred_at: Option<String>,
 }

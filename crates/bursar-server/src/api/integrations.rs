@@ -1,12 +1,12 @@
 //! Integrations: registered, changed, enabled, disabled, deleted, and their limits shown.
 
 use axum::extract::State;
-use bursar_core::{CostBasis, Counter, IntegrationStatus, LimitSettings, Month};
+use bursar_core::{CostBasis, IntegrationStatus, LimitSettings};
 use bursar_store::{
     Changed, Control, ControlTx, IntegrationDraft, IntegrationEdit, IntegrationFilter,
     IntegrationRow,
 };
-use serde::{Deserialize, Deserializer, Serialize};
+use serde::{Deserialize, Deserializer};
 use utoipa::ToSchema;
 
 use crate::app::App;
@@ -16,9 +16,12 @@ use crate::config_object::{ConfigObject, check_config};
 use crate::credential_ref;
 use crate::envelope::Answer;
 use crate::error::{ApiError, ErrorCode};
-use crate::figures::{cents, percent, usd};
 use crate::instant;
-use crate::openapi::kinds::{self, FreeObject, Id, Instant, LimitAmount, ModelName, Name, Usd};
+use crate::integration_view::{
+    HealthView, IntegrationDeleted, IntegrationSummary, IntegrationView, LimitsView,
+    cost_basis_word,
+};
+use crate::openapi::kinds::{self, CredentialRef, FreeObject, Id, LimitAmount, ModelName, Name};
 use crate::openapi::words;
 use crate::params::{self, PageParams, Path, Query, list_meta};
 use crate::text::{check_name, check_text};
@@ -38,25 +41,33 @@ const STATUSES: &[IntegrationStatus] = &[
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct IntegrationCreate {
+    /// Unique among the tenant's live integrations.
     #[schema(value_type = Name)]
     name: String,
     #[schema(value_type = words::ProviderType)]
     provider_type: String,
-    #[schema(max_length = 500, pattern = "^(encrypted|vault|env|file)://")]
+    /// Where the credential is; never shown again.
+    #[schema(value_type = Option<CredentialRef>)]
     credential_ref: Option<String>,
+    /// What calls need, such as `base_url`; never shown again, and no place for secrets.
     #[schema(value_type = Option<FreeObject>)]
     config: Option<serde_json::Value>,
+    /// The model to use when a call names none.
     #[schema(value_type = Option<ModelName>)]
     default_model: Option<String>,
+    /// Money a month; 0 is unlimited.
     #[schema(value_type = LimitAmount)]
     #[serde(default)]
     budget_limit_cents: i64,
+    /// Tokens a month; 0 is unlimited.
     #[schema(value_type = LimitAmount)]
     #[serde(default)]
     token_limit_month: i64,
+    /// Calls in 60 seconds; 0 is unlimited.
     #[schema(value_type = LimitAmount)]
     #[serde(default)]
     rate_limit_rpm: i64,
+    /// `reported` unless said.
     #[schema(value_type = Option<words::CostBasis>)]
     cost_basis: Option<String>,
 }
@@ -64,6 +75,7 @@ pub struct IntegrationCreate {
 /// What is to change; a field that is absent stays, an explicit null clears a nullable one.
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
+#[schema(min_properties = 1)]
 pub struct IntegrationUpdate {
     #[schema(value_type = Name, required = false)]
     #[serde(default, deserialize_with = "present")]
@@ -71,7 +83,7 @@ pub struct IntegrationUpdate {
     #[schema(ignore)]
     #[serde(default, deserialize_with = "present")]
     provider_type: Option<serde_json::Value>,
-    #[schema(value_type = Option<String>, max_length = 500, pattern = "^(encrypted|vault|env|file)://")]
+    #[schema(value_type = Option<CredentialRef>)]
     #[serde(default, deserialize_with = "present")]
     credential_ref: Option<Option<String>>,
     #[schema(value_type = FreeObject, required = false)]
@@ -99,163 +111,6 @@ fn present<'de, T: Deserialize<'de>, D: Deserializer<'de>>(
     deserializer: D,
 ) -> Result<Option<T>, D::Error> {
     T::deserialize(deserializer).map(Some)
-}
-
-/// An integration in a list.
-#[derive(Debug, Serialize, ToSchema)]
-pub struct IntegrationSummary {
-    #[schema(value_type = Id)]
-    id: String,
-    name: String,
-    #[schema(value_type = words::ProviderType)]
-    provider_type: String,
-    #[schema(value_type = words::IntegrationStatus)]
-    status: &'static str,
-    #[schema(value_type = words::HealthState)]
-    health_state: &'static str,
-    #[schema(required)]
-    default_model: Option<String>,
-    #[schema(value_type = Instant)]
-    created_at: String,
-}
-
-/// An integration in full; of its reference only the scheme, of its configuration only the origin.
-#[derive(Debug, Serialize, ToSchema)]
-pub struct IntegrationView {
-    #[schema(value_type = Id)]
-    id: String,
-    #[schema(value_type = Id)]
-    tenant_id: String,
-    name: String,
-    #[schema(value_type = words::ProviderType)]
-    provider_type: String,
-    #[schema(value_type = words::IntegrationStatus)]
-    status: &'static str,
-    #[schema(value_type = words::HealthState)]
-    health_state: &'static str,
-    #[schema(value_type = Option<Instant>, required)]
-    health_checked_at: Option<String>,
-    #[schema(required)]
-    health_message: Option<String>,
-    #[schema(required)]
-    credential_scheme: Option<String>,
-    #[schema(required)]
-    base_url_origin: Option<String>,
-    #[schema(required)]
-    default_model: Option<String>,
-    budget_limit_cents: i64,
-    token_limit_month: i64,
-    rate_limit_rpm: i64,
-    #[schema(value_type = words::CostBasis)]
-    cost_basis: &'static str,
-    #[schema(value_type = Instant)]
-    created_at: String,
-    #[schema(value_type = Instant)]
-    updated_at: String,
-    created_by: String,
-}
-
-/// What is left to say of an integration that was deleted.
-#[derive(Debug, Serialize, ToSchema)]
-pub struct IntegrationDeleted {
-    #[schema(value_type = Id)]
-    id: String,
-    name: String,
-    #[schema(value_type = Option<Instant>, required)]
-    deleted_at: Option<String>,
-}
-
-/// The health of an integration as it is stored.
-#[derive(Debug, Serialize, ToSchema)]
-pub struct HealthView {
-    #[schema(value_type = Id)]
-    integration_id: String,
-    #[schema(value_type = words::HealthState)]
-    health_state: &'static str,
-    #[schema(required)]
-    message: Option<String>,
-    #[schema(required)]
-    latency_ms: Option<i64>,
-    #[schema(value_type = Option<Instant>, required)]
-    checked_at: Option<String>,
-}
-
-/// The limits of an integration and what is used of them.
-#[derive(Debug, Serialize, ToSchema)]
-pub struct LimitsView {
-    #[schema(value_type = Id)]
-    integration_id: String,
-    integration_name: String,
-    budget_limit_cents: i64,
-    budget_used_cents: i64,
-    #[schema(value_type = Usd)]
-    budget_used_usd: String,
-    budget_held_cents: i64,
-    #[schema(value_type = Usd)]
-    budget_held_usd: String,
-    budget_percent: f64,
-    token_limit_month: i64,
-    tokens_used_month: i64,
-    tokens_held: i64,
-    token_percent: f64,
-    rate_limit_rpm: i64,
-    current_rpm: i64,
-    rate_percent: f64,
-    #[schema(value_type = kinds::Month)]
-    period: String,
-    #[schema(value_type = Instant)]
-    period_start: String,
-    #[schema(value_type = Instant)]
-    period_end: String,
-}
-
-/// The contract's word.
-pub(crate) const fn cost_basis_word(basis: CostBasis) -> &'static str {
-    match basis {
-        CostBasis::Reported => "reported",
-        CostBasis::Computed => "computed",
-    }
-}
-
-impl From<IntegrationRow> for IntegrationSummary {
-    fn from(row: IntegrationRow) -> Self {
-        Self {
-            id: row.integration_id.to_string(),
-            name: row.name,
-            provider_type: row.provider_type,
-            status: row.rules.status.as_str(),
-            health_state: row.rules.health.as_str(),
-            default_model: row.default_model,
-            created_at: instant::text(row.created_at),
-        }
-    }
-}
-
-impl From<IntegrationRow> for IntegrationView {
-    fn from(row: IntegrationRow) -> Self {
-        let limits = row.rules.limits;
-        let scheme = |reference: String| credential_ref::scheme(&reference).to_owned();
-        Self {
-            id: row.integration_id.to_string(),
-            tenant_id: row.tenant_id.to_string(),
-            name: row.name,
-            provider_type: row.provider_type,
-            status: row.rules.status.as_str(),
-            health_state: row.rules.health.as_str(),
-            health_checked_at: row.health_checked_at.map(instant::text),
-            health_message: row.health_message,
-            credential_scheme: row.credential_ref.map(scheme),
-            base_url_origin: row.origin,
-            default_model: row.default_model,
-            budget_limit_cents: limits.budget_limit_cents,
-            token_limit_month: limits.token_limit_month,
-            rate_limit_rpm: limits.rate_limit_rpm,
-            cost_basis: cost_basis_word(row.rules.cost_basis),
-            created_at: instant::text(row.created_at),
-            updated_at: instant::text(row.updated_at),
-            created_by: row.created_by,
-        }
-    }
 }
 
 /// Lists the integrations
@@ -412,12 +267,7 @@ pub async fn delete_integration(
 ) -> Result<Answer<IntegrationDeleted>, ApiError> {
     let integration_id = params::integration_id(&id)?;
     let row = change(&app, caller, move |control| control.delete_integration(integration_id));
-    let row = row.await?;
-    Ok(Answer::ok(IntegrationDeleted {
-        id: row.integration_id.to_string(),
-        name: row.name,
-        deleted_at: row.deleted_at.map(instant::text),
-    }))
+    Ok(Answer::ok(row.await?.into()))
 }
 
 /// Enables an integration
@@ -486,14 +336,7 @@ pub async fn get_integration_health(
     caller: Authorized<IntegrationsRead>,
     Path(id): Path<String>,
 ) -> Result<Answer<HealthView>, ApiError> {
-    let row = find(&app, &caller, &id).await?;
-    Ok(Answer::ok(HealthView {
-        integration_id: row.integration_id.to_string(),
-        health_state: row.rules.health.as_str(),
-        message: row.health_message,
-        latency_ms: None,
-        checked_at: row.health_checked_at.map(instant::text),
-    }))
+    Ok(Answer::ok(find(&app, &caller, &id).await?.into()))
 }
 
 /// Shows the limits of an integration and what is used and held of them
@@ -530,38 +373,11 @@ pub async fn get_integration_limits(
         let failed = |_| ApiError::of(ErrorCode::Internal);
         let counter = *standing.account.counter(month).map_err(failed)?;
         let rpm = standing.account.rate.current(standing.now.second());
-        return Ok(Answer::ok(limits_view(row, month, &counter, rpm)));
+        return Ok(Answer::ok(LimitsView::new(row, month, &counter, rpm)));
     }
     // The rate of a month that is over is nobody's; its counters stay.
     let counter = app.store.counter(caller.tenant_id, row.integration_id, month).await?;
-    Ok(Answer::ok(limits_view(row, month, &counter, 0)))
-}
-
-fn limits_view(row: IntegrationRow, month: Month, counter: &Counter, rpm: i64) -> LimitsView {
-    let limits = row.rules.limits;
-    let used = i128::from(counter.used.cost.get());
-    let held = i128::from(counter.held.cost.get());
-    let budget = i128::from(limits.budget_limit_cents) * i128::from(bursar_core::NANOS_PER_CENT);
-    LimitsView {
-        integration_id: row.integration_id.to_string(),
-        integration_name: row.name,
-        budget_limit_cents: limits.budget_limit_cents,
-        budget_used_cents: cents(used),
-        budget_used_usd: usd(used),
-        budget_held_cents: cents(held),
-        budget_held_usd: usd(held),
-        budget_percent: percent(used, budget),
-        token_limit_month: limits.token_limit_month,
-        tokens_used_month: counter.used.tokens,
-        tokens_held: counter.held.tokens,
-        token_percent: percent(counter.used.tokens.into(), limits.token_limit_month.into()),
-        rate_limit_rpm: limits.rate_limit_rpm,
-        current_rpm: rpm,
-        rate_percent: percent(rpm.into(), limits.rate_limit_rpm.into()),
-        period: month.to_string(),
-        period_start: instant::text(month.start()),
-        period_end: instant::text(month.end()),
-    }
+    Ok(Answer::ok(LimitsView::new(row, month, &counter, 0)))
 }
 
 /// A live integration of the caller's tenant; a foreign one answers like none.

@@ -11,7 +11,7 @@ use crate::body::Json;
 use crate::envelope::Answer;
 use crate::error::{ApiError, ErrorCode};
 use crate::instant;
-use crate::openapi::kinds::{Id, Instant, Name};
+use crate::openapi::kinds::{Id, Instant, Later, Name};
 use crate::openapi::words;
 use crate::params::{self, PageParams, Path, Query, list_meta};
 use crate::secret::{self, api_key_prefix, api_key_text};
@@ -21,11 +21,14 @@ use crate::text::check_name;
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct KeyCreate {
+    /// What it is for.
     #[schema(value_type = Name)]
     name: String,
+    /// What it may.
     #[schema(value_type = Vec<words::Scope>, min_items = 1)]
     scopes: Vec<String>,
-    #[schema(value_type = Option<Instant>)]
+    /// From here on it is no good; by default never.
+    #[schema(value_type = Option<Later>)]
     expires_at: Option<String>,
 }
 

@@ -29,18 +29,23 @@ use crate::text::check_text;
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 struct ReservationCreate<'a> {
+    /// Needed without an integration key.
     #[schema(value_type = Option<Id>)]
     integration_id: Option<String>,
     #[schema(value_type = kinds::CallId)]
     call_id: Box<str>,
+    /// Above 0 when the integration has a budget.
     #[schema(value_type = Option<Cents>)]
     #[serde(borrow, default)]
     estimated_cost_cents: Option<&'a RawValue>,
+    /// Above 0 when the integration has a token limit.
     #[schema(value_type = Option<Tokens>)]
     #[serde(default)]
     estimated_tokens: Option<i64>,
+    /// A hint for pricing.
     #[schema(value_type = Option<ModelName>)]
     model: Option<Box<str>>,
+    /// For how long to hold.
     #[schema(minimum = 1, maximum = 86400, default = 600)]
     #[serde(default)]
     ttl_seconds: Option<i64>,
@@ -50,6 +55,7 @@ struct ReservationCreate<'a> {
 #[derive(Debug, Default, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 struct ReservationExtend {
+    /// From now on; by default as long as it was made for.
     #[schema(minimum = 1, maximum = 86400)]
     #[serde(default)]
     ttl_seconds: Option<i64>,
@@ -180,6 +186,16 @@ impl From<Reservation> for ReservationView {
             headers(
                 ("RateLimit-Policy" = String, description = "The limits, by the IETF's draft."),
                 ("RateLimit" = String, description = "What is left of them."),
+            ),
+            links(
+                ("release" = (
+                    operation_id = "release_reservation",
+                    parameters(("call_id" = "$response.body#/data/reservation/call_id")),
+                )),
+                ("extend" = (
+                    operation_id = "extend_reservation",
+                    parameters(("call_id" = "$response.body#/data/reservation/call_id")),
+                )),
             ),
         ),
     ),

@@ -38,8 +38,10 @@ const HISTORY_OFFSET_MAX: u32 = 10_000;
 pub struct SummaryView {
     #[schema(value_type = Id)]
     tenant_id: String,
+    /// The first day.
     #[schema(value_type = Date)]
     period_start: String,
+    /// The last day.
     #[schema(value_type = Date)]
     period_end: String,
     total_calls: i64,
@@ -52,7 +54,9 @@ pub struct SummaryView {
     avg_latency_ms: Option<f64>,
     error_count: i64,
     blocked_count: i64,
+    /// Calls whose cost is not known.
     unpriced_count: i64,
+    /// Null when one integration is asked for.
     #[schema(required)]
     by_integration: Option<Vec<IntegrationSums>>,
 }
@@ -91,6 +95,7 @@ pub struct DayView {
     avg_latency_ms: Option<f64>,
     error_count: i64,
     blocked_count: i64,
+    /// Calls that neither failed nor were blocked, of all.
     success_rate: f64,
 }
 
@@ -116,9 +121,12 @@ pub struct UsageView {
     tokens_cache_read: i64,
     tokens_cache_write: i64,
     tokens_reasoning: i64,
+    /// Rounded half up; `cost_usd` is exact.
     cost_cents: i64,
+    /// The cost that counts.
     #[schema(value_type = Usd)]
     cost_usd: String,
+    /// Which figure it is.
     #[schema(value_type = words::CostSource)]
     cost_source: &'static str,
     #[schema(value_type = Option<Usd>, required)]

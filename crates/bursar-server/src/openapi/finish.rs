@@ -240,6 +240,12 @@ fn finish_security(access: &Access, operation: &mut Object) {
 fn finish_parameters(access: &Access, operation: &mut Object) {
     let parameters = operation.entry("parameters").or_insert_with(|| json!([]));
     let Some(parameters) = parameters.as_array_mut() else { return };
+    for parameter in parameters.iter_mut().filter(|parameter| is(parameter, "in", "query")) {
+        // A form sends what is not filled in; it counts as absent.
+        if let Some(parameter) = parameter.as_object_mut() {
+            parameter.insert("allowEmptyValue".to_owned(), json!(true));
+        }
+    }
     match access {
         Access::Everyone | Access::Operator => {}
         Access::Tenant { .. } => {

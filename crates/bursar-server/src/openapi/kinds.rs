@@ -34,13 +34,15 @@ macro_rules! kinds {
 
 kinds! {
     /// An id that this server made.
-    Id = custom("uuid").examples(["00064cf9-f9f4-8fc4-a2a7-2d1d4b3a5c6e"]);
+    Id = custom("uuid").examples(["00660b79-1e72-8c3a-87e1-65583f7b7206"]);
     /// An instant in UTC, to the microsecond.
     Instant = text(KnownFormat::DateTime).examples(["2026-11-20T13:00:39.123456Z"]);
     /// A day of the UTC calendar.
     Date = text(KnownFormat::Date).examples(["2026-11-20"]);
     /// A month of the UTC calendar.
     Month = pattern("^(19[7-9][0-9]|[2-9][0-9]{3})-(0[1-9]|1[0-2])$").examples(["2026-10"]);
+    /// An instant that lies in the future.
+    Later = text(KnownFormat::DateTime).examples(["2100-01-01T00:00:00Z"]);
     /// An instant with a zone, or a day of the UTC calendar.
     InstantOrDate =
         AnyOfBuilder::new().item(text(KnownFormat::DateTime)).item(text(KnownFormat::Date));
@@ -52,6 +54,9 @@ kinds! {
         .minimum(Some(0.0))
         .maximum(Some(CENTS_MAX))
         .examples([1.25]);
+    /// A reference to a credential, never the credential: `encrypted://<id>`,
+    /// `vault://<mount>/<path>[#field]`, and for the operator `env://NAME` and `file:///path`.
+    CredentialRef = pattern(REFERENCE).max_length(Some(500)).examples(["vault://secret/openai"]);
     /// A name of 1 to 255 characters, not blank, without control characters.
     Name = pattern(PLAIN).min_length(Some(1)).max_length(Some(255)).examples(["acme"]);
     /// A text of 1 to 100 characters, not blank, without control characters.
@@ -80,6 +85,12 @@ kinds! {
     FreeObject = ObjectBuilder::new();
 }
 
+const REFERENCE: &str = concat!(
+    r"^(encrypted://[A-Za-z0-9-]+",
+    r"|vault://[A-Za-z0-9_-][A-Za-z0-9_.-]*(/[A-Za-z0-9_-][A-Za-z0-9_.-]*)+(#[A-Za-z0-9_-]+)?",
+    r"|env://[A-Za-z0-9_]+",
+    r"|file:///[^\x00-\x1f\x7f-\x9f]+)$",
+);
 /// Something else than blanks, and no control character.
 const PLAIN: &str = r"^[^\x00-\x1f\x7f-\x9f]*[^\s\x00-\x1f\x7f-\x9f][^\x00-\x1f\x7f-\x9f]*$";
 /// No NUL.

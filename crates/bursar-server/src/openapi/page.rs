@@ -241,7 +241,9 @@ impl Page {
                     self.raw("</td><td>");
                     self.kind(kind);
                     self.raw("</td><td>");
-                    self.inline(text(kind, "/description"));
+                    let described = ["/description", "/oneOf/0/description"];
+                    let described = described.iter().map(|pointer| text(kind, pointer));
+                    self.inline(described.max_by_key(|text| text.len()).unwrap_or_default());
                     self.raw("</td></tr>\n");
                 }
                 self.raw("</tbody>\n</table>\n");

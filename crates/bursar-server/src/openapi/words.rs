@@ -9,7 +9,7 @@ use utoipa::openapi::{RefOr, Schema};
 use utoipa::{PartialSchema, ToSchema};
 
 use crate::api::{health, ingest, integrations, reservations, usage};
-use crate::{auth, decision_view, error};
+use crate::{auth, decision_view, error, integration_view};
 
 /// One of these words.
 fn one_of(meaning: &str, words: impl IntoIterator<Item = impl Into<Value>>) -> RefOr<Schema> {
@@ -72,7 +72,7 @@ words! {
     IntegrationStatus = bursar_core::IntegrationStatus::as_str
         { Created, Enabled, Disabled, Error } hides { Deleted };
     /// Whose figure is the cost of a record: the client's, or always the computed one.
-    CostBasis = integrations::cost_basis_word { Reported, Computed };
+    CostBasis = integration_view::cost_basis_word { Reported, Computed };
     /// What the caller's own policy made of the call.
     PolicyResult = bursar_core::PolicyResult::as_str { Allowed, Warned, Blocked };
     /// The answer to a caller, from best to worst. The first two let the call go on.
