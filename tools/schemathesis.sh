@@ -45,7 +45,10 @@ address=
 tries=0
 while [ -z "$address" ]; do
     tries=$((tries + 1))
-    [ "$tries" -le 100 ] && kill -0 "$server" 2>/dev/null || { cat "$work/log" >&2; fail "the server did not start"; }
+    if [ "$tries" -gt 100 ] || ! kill -0 "$server" 2>/dev/null; then
+        cat "$work/log" >&2
+        fail "the server did not start"
+    fi
     sleep 0.1
     address=$(sed -n 's/.*address=\([0-9.]*:[0-9]*\).*/\1/p' "$work/log" | head -n 1)
 done

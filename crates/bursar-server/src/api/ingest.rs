@@ -150,6 +150,7 @@ pub struct RecordAnswer {
     status: &'static str,
     #[schema(value_type = Id)]
     id: String,
+    #[schema(value_type = kinds::CallId)]
     call_id: String,
 }
 

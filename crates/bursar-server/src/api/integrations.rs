@@ -121,7 +121,7 @@ fn present<'de, T: Deserialize<'de>, D: Deserializer<'de>>(
     security(("api_key" = ["integrations:read"])),
     params(
         PageParams,
-        ("status" = Option<words::IntegrationStatus>, Query, description = "Only with this status."),
+        ("status" = Option<words::IntegrationStatus>, Query, description = "Only these."),
         ("provider_type" = Option<words::ProviderType>, Query, description = "Only of this one."),
     ),
     responses((status = 200, body = [IntegrationSummary], description = "A page of integrations.")),

@@ -74,6 +74,7 @@ struct ReserveView {
 /// What is held.
 #[derive(Debug, Serialize, ToSchema)]
 struct HeldView {
+    #[schema(value_type = kinds::CallId)]
     call_id: String,
     #[schema(value_type = Instant)]
     expires_at: String,
@@ -86,6 +87,7 @@ struct HeldView {
 /// A reservation in full.
 #[derive(Debug, Serialize, ToSchema)]
 pub struct ReservationView {
+    #[schema(value_type = kinds::CallId)]
     call_id: String,
     #[schema(value_type = Id)]
     integration_id: String,

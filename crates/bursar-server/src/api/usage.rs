@@ -16,7 +16,7 @@ use crate::envelope::{Answer, ListMeta};
 use crate::error::{ApiError, ErrorCode};
 use crate::figures::{average, cents, integer, percent, usd};
 use crate::instant;
-use crate::openapi::kinds::{Date, FreeObject, Id, Instant, InstantOrDate, Usd, Whole};
+use crate::openapi::kinds::{self, Date, FreeObject, Id, Instant, InstantOrDate, Usd, Whole};
 use crate::openapi::{query, words};
 use crate::params::{Query, list_meta};
 
@@ -108,6 +108,7 @@ pub struct UsageView {
     kind: &'static str,
     #[schema(value_type = Id)]
     integration_id: String,
+    #[schema(value_type = kinds::CallId)]
     call_id: String,
     #[schema(required)]
     session_id: Option<String>,

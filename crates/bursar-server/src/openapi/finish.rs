@@ -11,6 +11,9 @@ type Object = Map<String, Value>;
 /// A second path of the same handler, and the name of its operation.
 const ALIASES: &[(&str, &str, &str)] = &[("/health/ready", "/health", "get_health")];
 
+/// Operations that would have the name of another: one handler of two methods gives it to both.
+const RENAMED: &[(&str, &str, &str)] = &[("put", "/api/v1/integrations/{id}", "put_integration")];
+
 /// Finishes the document that the handlers' own words make.
 pub(super) fn finish(mut document: Value) -> Value {
     let mut failures = Map::new();
@@ -47,9 +50,9 @@ pub(super) fn is_enveloped(path: &str) -> bool {
 }
 
 fn finish_operation(path: &str, method: &str, operation: &mut Object, failures: &mut Object) {
-    // One handler of two methods would give both operations its name.
-    if method == "put" {
-        operation.insert("operationId".to_owned(), json!("put_integration"));
+    let renamed = RENAMED.iter().find(|renamed| (renamed.0, renamed.1) == (method, path));
+    if let Some((.., name)) = renamed {
+        operation.insert("operationId".to_owned(), json!(name));
     }
     let access = Access::of(operation);
     let refusals = refusals(&access, method, operation);
@@ -307,7 +310,7 @@ fn finish_components(components: &mut Object) {
     let tenant = json!({
         "name": "X-Tenant-ID",
         "in": "header",
-        "description": "The operator names the tenant with it; a key's own tenant may be named too.",
+        "description": "The tenant that the operator means; with a key only its own.",
         "schema": { "$ref": "#/components/schemas/Id" },
     });
     let request_id = json!({

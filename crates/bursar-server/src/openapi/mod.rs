@@ -34,7 +34,12 @@ pub const EXAMPLE_ID: &str = "00064cf9-f9f4-8fc4-a2a7-2d1d4b3a5c6e";
     info(
         title = "Bursar",
         description = "Meters, budgets and guards calls to large language models that are made \
-            with keys of their customers' own.",
+            with keys of their customers' own.\n\n\
+            Bodies are JSON of at most 256 KiB (a batch 8 MiB) and may be gzip-encoded. Fields and \
+            parameters that a route does not know are refused by name, except in usage records. \
+            After a 503 send the same again: call ids make every write safe to repeat.\n\n\
+            A path that is not here answers 404 `ROUTE_NOT_FOUND`, a method that a path does not \
+            have 405 `METHOD_NOT_ALLOWED`. Both have the envelope too.",
         license(name = "Apache-2.0", identifier = "Apache-2.0"),
     ),
     servers((url = "/", description = "This server.")),

@@ -191,6 +191,7 @@ impl Page {
         let all =
             || fields(operation, "/responses").map(|(status, answer)| (status, follow(answer)));
         let is_failure = |status: &str| status.starts_with('4') || status.starts_with('5');
+        let mut shown = None;
         for (status, answer) in all().filter(|(status, _)| !is_failure(status)) {
             self.raw("<p><span class=\"status\">");
             self.text(status);
@@ -201,7 +202,9 @@ impl Page {
                 self.raw(" <span class=\"kind\"><code>data</code>: ");
                 self.kind(data);
                 self.raw("</span></p>\n");
-                self.json(&example_of(data, 0));
+                if shown.replace(data) != Some(data) {
+                    self.json(&example_of(data, 0));
+                }
             } else {
                 self.raw("</p>\n");
             }
