@@ -99,7 +99,7 @@ key=$(post "/integrations/$BURSAR_INTEGRATION/keys" '' secret)
 ask -H "X-CUS-Integration-Key: $key" || failed=1
 
 echo "== with the token of the metrics"
-ask -H "Authorization: Bearer $metrics_token" --include-path /metrics || failed=1
+ask -H "Authorization: Bearer $metrics_token" --include-path /metrics --phases coverage,fuzzing || failed=1
 
 kill -0 "$server" 2>/dev/null || fail "the server ended"
 if grep -E 'ERROR|panicked' "$work/log" >&2; then
