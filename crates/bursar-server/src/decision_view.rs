@@ -6,9 +6,12 @@ use bursar_core::{
     warn_percent,
 };
 use serde::Serialize;
+use utoipa::ToSchema;
 
 use crate::figures::{cents, integer, usd};
 use crate::instant;
+use crate::openapi::kinds::{Id, Instant, Usd};
+use crate::openapi::words;
 
 /// The quota policies, by the current draft of the IETF (draft-ietf-httpapi-ratelimit-headers).
 const POLICY: HeaderName = HeaderName::from_static("ratelimit-policy");
@@ -16,29 +19,42 @@ const POLICY: HeaderName = HeaderName::from_static("ratelimit-policy");
 const RATELIMIT: HeaderName = HeaderName::from_static("ratelimit");
 
 /// A decision on the wire.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 pub struct DecisionView {
+    #[schema(value_type = words::Verdict)]
     result: &'static str,
+    #[schema(value_type = Id)]
     integration_id: String,
+    #[schema(value_type = Id)]
     tenant_id: String,
     reasons: Vec<ReasonView>,
     degraded: bool,
+    #[schema(value_type = Instant)]
     evaluated_at: String,
+    #[schema(value_type = Object)]
     metadata: serde_json::Map<String, serde_json::Value>,
 }
 
 /// A reason on the wire. Amounts of money are cents, with the exact dollars beside them.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 pub struct ReasonView {
+    #[schema(value_type = words::ReasonCode)]
     code: &'static str,
     message: String,
+    #[schema(value_type = Option<words::LimitType>, required)]
     limit_type: Option<&'static str>,
+    #[schema(required)]
     limit_value: Option<i64>,
+    #[schema(required)]
     current_value: Option<i64>,
+    #[schema(required)]
     threshold_percent: Option<u8>,
+    #[schema(required)]
     retry_after_seconds: Option<u32>,
+    #[schema(value_type = Usd)]
     #[serde(skip_serializing_if = "Option::is_none")]
     limit_value_usd: Option<String>,
+    #[schema(value_type = Usd)]
     #[serde(skip_serializing_if = "Option::is_none")]
     current_value_usd: Option<String>,
 }
@@ -63,7 +79,8 @@ impl DecisionView {
     }
 }
 
-const fn limit_type(measure: Measure) -> &'static str {
+/// The contract's word for what a limit adds up.
+pub(crate) const fn limit_type(measure: Measure) -> &'static str {
     match measure {
         Measure::Cost => "budget",
         Measure::Tokens => "tokens",

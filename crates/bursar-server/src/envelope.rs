@@ -6,6 +6,7 @@ use axum::body::Body;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
+use utoipa::ToSchema;
 
 use crate::error::ApiError;
 use crate::instant;
@@ -51,9 +52,10 @@ fn make_request_id() -> HeaderValue {
 }
 
 /// What a list says about itself.
-#[derive(Clone, Debug, Default, Serialize)]
+#[derive(Clone, Debug, Default, Serialize, ToSchema)]
 pub struct ListMeta {
     /// All rows that match; null where it cannot be known cheaply.
+    #[schema(required)]
     pub total: Option<i64>,
     /// The page, from 1.
     pub page: u32,
@@ -62,6 +64,7 @@ pub struct ListMeta {
     /// Whether there is more after this page.
     pub has_more: bool,
     /// Where to go on, for lists that are paged by place.
+    #[schema(value_type = String, required = false)]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub next_cursor: Option<String>,
 }

@@ -8,8 +8,10 @@ use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use bursar_core::UsageError;
 use bursar_store::{ControlRefusal, StoreError};
-use serde::Serialize;
+use serde::{Serialize, Serializer};
+use utoipa::ToSchema;
 
+use crate::openapi::words;
 use crate::{envelope, raw_key};
 
 /// Seconds after which a caller may come again when storage cannot answer.
@@ -119,17 +121,20 @@ codes! {
 }
 
 /// A failure as the client reads it.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, ToSchema)]
 pub struct ApiError {
-    #[serde(serialize_with = "code_word")]
+    #[schema(value_type = words::ErrorCode)]
     code: ErrorCode,
     message: String,
+    #[schema(value_type = String, required = false)]
     #[serde(skip_serializing_if = "Option::is_none")]
     field: Option<String>,
 }
 
-fn code_word<S: serde::Serializer>(code: &ErrorCode, serializer: S) -> Result<S::Ok, S::Error> {
-    serializer.serialize_str(code.as_str())
+impl Serialize for ErrorCode {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(self.as_str())
+    }
 }
 
 impl ApiError {

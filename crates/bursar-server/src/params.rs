@@ -5,10 +5,14 @@ use axum::http::request::Parts;
 use bursar_core::{ApiKeyId, IntegrationId, IntegrationKeyId, ParseIdError, TenantId};
 use bursar_store::Page;
 use serde::de::DeserializeOwned;
+use utoipa::IntoParams;
+use utoipa::openapi::path::{Parameter, ParameterIn};
 
 use crate::app::App;
 use crate::envelope::ListMeta;
 use crate::error::{ApiError, ErrorCode};
+use crate::openapi::kinds::Whole;
+use crate::openapi::query;
 
 /// Rows that a page has when nothing is said.
 const LIMIT_DEFAULT: u32 = 20;
@@ -143,6 +147,19 @@ impl Query {
                     .on(name, "is not a parameter of this route"))
             }
         }
+    }
+}
+
+/// `offset` and `limit` as [`Query::page`] takes them, for the documents.
+#[derive(Debug)]
+pub struct PageParams;
+
+impl IntoParams for PageParams {
+    fn into_params(_: impl Fn() -> Option<ParameterIn>) -> Vec<Parameter> {
+        vec![
+            query::<Whole<0, OFFSET_MAX, 0>>("offset", "Rows to pass over."),
+            query::<Whole<1, LIMIT_MAX, LIMIT_DEFAULT>>("limit", "Rows of a page."),
+        ]
     }
 }
 

@@ -1,10 +1,13 @@
 //! The days and instants that a question is about.
 
 use bursar_core::{Day, Timestamp};
+use utoipa::openapi::path::Parameter;
 
 use crate::app::App;
 use crate::error::ApiError;
 use crate::instant;
+use crate::openapi::kinds::{Date, Id, InstantOrDate};
+use crate::openapi::query;
 use crate::params::Query;
 
 /// Days that a question covers when it does not say.
@@ -44,4 +47,22 @@ pub fn read_instants(
     let next = |day: Day| Day::from_number(day.number() + 1).start();
     let end = |text: &str| instant::parse_day(text).map(next).or_else(|_| instant::parse(text));
     Ok((query.read("start", start)?, query.read("end", end)?))
+}
+
+/// The integration and the days of a question as [`read_days`] takes them, for the documents; `last`
+/// says what `end_date` may be.
+pub fn day_params(last: &str) -> Vec<Parameter> {
+    vec![
+        query::<Id>("integration_id", "Only this integration."),
+        query::<Date>("start_date", "The first day; by default the last is the 30th."),
+        query::<Date>("end_date", last),
+    ]
+}
+
+/// The instants of a question as [`read_instants`] takes them, for the documents.
+pub fn instant_params() -> [Parameter; 2] {
+    [
+        query::<InstantOrDate>("start", "From here on: an instant, or the first of a day."),
+        query::<InstantOrDate>("end", "Before here: an instant, or the end of a day."),
+    ]
 }

@@ -6,8 +6,8 @@ use axum::middleware;
 use axum::routing::{delete, get, post};
 
 use crate::api::{
-    decisions, enforcement, health, history, ingest, integration_keys, integrations, keys, metrics,
-    reservations, series, tenants, usage,
+    decisions, docs, enforcement, health, history, ingest, integration_keys, integrations, keys,
+    metrics, reservations, series, tenants, usage,
 };
 use crate::app::App;
 use crate::error::{ApiError, ErrorCode};
@@ -15,17 +15,17 @@ use crate::passage;
 
 /// Every route, over an app: what a server with one listener serves.
 pub fn router(app: App) -> Router {
-    finish(tenant_routes().merge(operator_routes()), app)
+    finish(public_routes().merge(operator_routes()), app)
 }
 
 /// The same with more routes, which pass whatever every route passes: for measuring.
 pub fn router_with(more: Router<App>, app: App) -> Router {
-    finish(tenant_routes().merge(operator_routes()).merge(more), app)
+    finish(public_routes().merge(operator_routes()).merge(more), app)
 }
 
 /// What the public listener serves when the operator's routes have a listener of their own.
 pub fn public_router(app: App) -> Router {
-    finish(tenant_routes(), app)
+    finish(public_routes(), app)
 }
 
 /// What the operator's own listener serves.
@@ -39,7 +39,8 @@ pub fn operator_routes() -> Router<App> {
     Router::new().route("/metrics", get(metrics::get_metrics))
 }
 
-fn tenant_routes() -> Router<App> {
+/// What tenants use, and what describes it to them.
+fn public_routes() -> Router<App> {
     let api = Router::new()
         .route("/tenants", post(tenants::create_tenant).get(tenants::list_tenants))
         .route("/tenants/{id}", get(tenants::get_tenant))
@@ -87,7 +88,11 @@ fn tenant_routes() -> Router<App> {
             "/enforcement/reservations/{call_id}/extend",
             post(reservations::extend_reservation),
         );
-    Router::new().nest("/api/v1", api)
+    Router::new()
+        .nest("/api/v1", api)
+        .route("/openapi.json", get(docs::get_openapi))
+        .route("/docs", get(docs::get_docs))
+        .route("/docs/style.css", get(docs::get_docs_style))
 }
 
 /// Health, and what is around every route. Health is on each listener: load balancers and whoever

@@ -4,34 +4,50 @@ use axum::extract::State;
 use bursar_core::{DecisionId, ReasonCode, Verdict};
 use bursar_store::{DecisionFilter, DecisionRow};
 use serde::Serialize;
+use utoipa::openapi::path::{Parameter, ParameterIn};
+use utoipa::{IntoParams, ToSchema};
 
 use crate::app::App;
 use crate::auth::{Authorized, EnforcementCheck};
 use crate::decision_view::ReasonView;
 use crate::envelope::{Answer, ListMeta};
-use crate::error::ApiError;
+use crate::error::{ApiError, ErrorCode};
 use crate::figures::{cents, usd};
 use crate::instant;
+use crate::openapi::kinds::{self, Id, Instant, Usd, Whole};
+use crate::openapi::{query, words};
 use crate::params::Query;
-use crate::period::read_instants;
+use crate::period::{instant_params, read_instants};
 
 const LIMIT_DEFAULT: u32 = 20;
 const LIMIT_MAX: u32 = 100;
 
 /// A decision that was given once, or again and again within a minute.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 pub struct KeptDecisionView {
+    #[schema(value_type = Id)]
     id: String,
+    /// What was asked.
+    #[schema(value_type = words::DecisionKind)]
     kind: &'static str,
+    /// Null when it is none of the tenant's.
+    #[schema(value_type = Option<Id>, required)]
     integration_id: Option<String>,
+    /// Of a reservation.
+    #[schema(value_type = Option<kinds::CallId>, required)]
     call_id: Option<String>,
+    #[schema(value_type = words::KeptVerdict)]
     result: &'static str,
     reasons: Vec<ReasonView>,
     estimated_cost_cents: i64,
+    #[schema(value_type = Usd)]
     estimated_cost_usd: String,
     estimated_tokens: i64,
+    /// How often it was given.
     count: i64,
+    #[schema(value_type = Instant)]
     first_at: String,
+    #[schema(value_type = Instant)]
     last_at: String,
 }
 
@@ -67,7 +83,36 @@ impl From<DecisionRow> for KeptDecisionView {
     }
 }
 
-/// `GET /api/v1/enforcement/decisions`
+/// The filters and the page of kept decisions, for the documents.
+struct DecisionParams;
+
+impl IntoParams for DecisionParams {
+    fn into_params(_: impl Fn() -> Option<ParameterIn>) -> Vec<Parameter> {
+        let own = [
+            query::<Id>("integration_id", "Only about this integration."),
+            query::<String>("call_id", "Only about this call."),
+            query::<words::KeptVerdict>("result", "Only with this result."),
+            query::<words::ReasonCode>("reason", "Only for this reason."),
+            query::<Whole<1, LIMIT_MAX, LIMIT_DEFAULT>>("limit", "Rows of a page."),
+            query::<String>("cursor", "The `next_cursor` of an earlier page."),
+        ];
+        own.into_iter().chain(instant_params()).collect()
+    }
+}
+
+/// Lists why calls were not admitted, or only with a warning, newest first
+///
+/// No ledger: a decision appears within about a second, and a tenant's newest 10,000 rows are kept.
+/// Checks that are decided alike share a row a minute.
+#[utoipa::path(
+    get,
+    path = "/api/v1/enforcement/decisions",
+    tag = "enforcement",
+    security(("api_key" = ["enforcement:check"]), ("integration_key" = [])),
+    params(DecisionParams),
+    responses((status = 200, body = [KeptDecisionView], description = "A page of decisions.")),
+    extensions(("x-refuses" = json!([ErrorCode::IntegrationNotFound]))),
+)]
 pub async fn list_decisions(
     State(app): State<App>,
     caller: Authorized<EnforcementCheck>,

@@ -6,6 +6,7 @@ use bursar_core::{Decision, NANOS_PER_CENT, Verdict, decide};
 use bursar_store::DecisionKind;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
+use utoipa::ToSchema;
 
 use crate::app::App;
 use crate::auth::{Authorized, EnforcementCheck};
@@ -17,67 +18,86 @@ use crate::error::{ApiError, ErrorCode};
 use crate::estimate::{asked_integration, check_estimate};
 use crate::figures::{cents, percent, usd};
 use crate::instant;
+use crate::openapi::kinds::{Cents, Id, Instant, Tokens, Usd};
+use crate::openapi::{EXAMPLE_ID, words};
 use crate::params::Query;
 
 /// Decisions that one request may ask for.
 const BATCH_MAX: usize = 100;
 
 /// A question.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 struct Check<'a> {
+    /// Needed without an integration key.
+    #[schema(value_type = Option<Id>)]
     integration_id: Option<String>,
+    /// 0 unless said.
+    #[schema(value_type = Option<Cents>)]
     #[serde(borrow, default)]
     estimated_cost_cents: Option<&'a RawValue>,
+    /// 0 unless said.
+    #[schema(value_type = Option<Tokens>)]
     #[serde(default)]
     estimated_tokens: Option<i64>,
 }
 
 /// Many questions.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 struct CheckBatch<'a> {
+    #[schema(value_type = Vec<Check>, min_items = 1, max_items = 100)]
     #[serde(borrow)]
     requests: Vec<&'a RawValue>,
 }
 
 /// How an integration stands against its limits.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 pub struct StatusView {
+    #[schema(value_type = Id)]
     integration_id: String,
+    #[schema(value_type = words::IntegrationStatus)]
     integration_status: &'static str,
+    #[schema(value_type = words::HealthState)]
     health_state: &'static str,
     budget: BudgetView,
     tokens: TokensView,
     rate: RateView,
+    #[schema(value_type = Instant)]
     period_start: String,
+    #[schema(value_type = Instant)]
     evaluated_at: String,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 struct BudgetView {
     limit_cents: i64,
     used_cents: i64,
+    #[schema(value_type = Usd)]
     used_usd: String,
     held_cents: i64,
+    #[schema(value_type = Usd)]
     held_usd: String,
+    #[schema(required)]
     remaining_cents: Option<i64>,
+    #[schema(value_type = Option<Usd>, required)]
     remaining_usd: Option<String>,
     percent_used: f64,
     has_limit: bool,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 struct TokensView {
     limit: i64,
     used: i64,
     held: i64,
+    #[schema(required)]
     remaining: Option<i64>,
     percent_used: f64,
     has_limit: bool,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 struct RateView {
     limit_rpm: i64,
     current_rpm: i64,
@@ -85,7 +105,34 @@ struct RateView {
     has_limit: bool,
 }
 
-/// `POST /api/v1/enforcement/check`
+/// Asks whether a call may go on, and changes nothing
+#[utoipa::path(
+    post,
+    path = "/api/v1/enforcement/check",
+    tag = "enforcement",
+    security(("api_key" = ["enforcement:check"]), ("integration_key" = [])),
+    request_body(
+        content = Check,
+        example = json!({
+            "integration_id": EXAMPLE_ID,
+            "estimated_cost_cents": 2,
+            "estimated_tokens": 1500,
+        }),
+    ),
+    responses(
+        (
+            status = 200,
+            body = DecisionView,
+            description = "The decision.",
+            headers(
+                ("RateLimit-Policy" = String, description = "The limits, by the IETF's draft."),
+                ("RateLimit" = String, description = "What is left of them."),
+                ("Retry-After" = u32, description = "Seconds; comes with `throttled`."),
+            ),
+        ),
+    ),
+    extensions(("x-refuses" = json!([ErrorCode::UnknownField]))),
+)]
 pub async fn check_call(
     State(app): State<App>,
     caller: Authorized<EnforcementCheck>,
@@ -95,7 +142,21 @@ pub async fn check_call(
     Ok(Answer::ok(view).with_headers(headers))
 }
 
-/// `POST /api/v1/enforcement/batch`
+/// Asks about up to 100 calls, and changes nothing
+#[utoipa::path(
+    post,
+    path = "/api/v1/enforcement/batch",
+    tag = "enforcement",
+    security(("api_key" = ["enforcement:check"]), ("integration_key" = [])),
+    request_body(
+        content = CheckBatch,
+        example = json!({
+            "requests": [{ "integration_id": EXAMPLE_ID, "estimated_cost_cents": 2 }],
+        }),
+    ),
+    responses((status = 200, body = [DecisionView], description = "The decisions, in order.")),
+    extensions(("x-refuses" = json!([ErrorCode::UnknownField]))),
+)]
 pub async fn check_calls(
     State(app): State<App>,
     caller: Authorized<EnforcementCheck>,
@@ -114,7 +175,18 @@ pub async fn check_calls(
     Ok(Answer::ok(views))
 }
 
-/// `GET /api/v1/enforcement/status`
+/// Shows how an integration stands against its limits
+#[utoipa::path(
+    get,
+    path = "/api/v1/enforcement/status",
+    tag = "enforcement",
+    security(("api_key" = ["enforcement:check"]), ("integration_key" = [])),
+    params(
+        ("integration_id" = Option<Id>, Query, description = "Needed without an integration key."),
+    ),
+    responses((status = 200, body = StatusView, description = "Used, held and remaining.")),
+    extensions(("x-refuses" = json!([ErrorCode::IntegrationNotFound]))),
+)]
 pub async fn get_status(
     State(app): State<App>,
     caller: Authorized<EnforcementCheck>,

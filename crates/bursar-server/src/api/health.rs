@@ -4,27 +4,49 @@
 use axum::extract::State;
 use bursar_store::Page;
 use serde::Serialize;
+use utoipa::ToSchema;
 
 use crate::app::App;
 use crate::envelope::Answer;
 use crate::error::{ApiError, ErrorCode};
+use crate::openapi::words;
+
+/// What the server is when it answers.
+pub(crate) const LIVE: &str = "live";
+pub(crate) const READY: &str = "ready";
 
 /// How the server is.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 pub struct ServerHealth {
+    #[schema(value_type = words::ServerState)]
     status: &'static str,
 }
 
-/// `GET /health/live`: the process answers.
+/// Tells that the process answers
+#[utoipa::path(
+    get,
+    path = "/health/live",
+    tag = "server",
+    responses((status = 200, body = ServerHealth, description = "It lives.")),
+)]
 pub async fn get_live() -> Answer<ServerHealth> {
-    Answer::ok(ServerHealth { status: "live" })
+    Answer::ok(ServerHealth { status: LIVE })
 }
 
-/// `GET /health` and `GET /health/ready`: the store can be read, and its writer is there.
+/// Tells whether the store can be read and its writer is there
+///
+/// `/health` and `/health/ready` are the same.
+#[utoipa::path(
+    get,
+    path = "/health/ready",
+    tag = "server",
+    responses((status = 200, body = ServerHealth, description = "It can do its work.")),
+    extensions(("x-refuses" = json!([ErrorCode::Internal, ErrorCode::Unavailable]))),
+)]
 pub async fn get_ready(State(app): State<App>) -> Result<Answer<ServerHealth>, ApiError> {
     if app.ledger.has_ended() {
         return Err(ApiError::new(ErrorCode::Unavailable, "The server is stopping."));
     }
     app.store.tenants(Page { offset: 0, limit: 1 }).await?;
-    Ok(Answer::ok(ServerHealth { status: "ready" }))
+    Ok(Answer::ok(ServerHealth { status: READY }))
 }

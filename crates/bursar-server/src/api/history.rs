@@ -6,7 +6,7 @@ use axum::http::{HeaderValue, header};
 use axum::response::Response;
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use bursar_core::{Day, EntryId, PolicyResult, TenantId, Timestamp};
+use bursar_core::{Day, EntryId, EntryKind, PolicyResult, TenantId, Timestamp};
 use bursar_store::{
     CallFilter, CallLabel, CallOutcome, HistoryFilter, HistoryPage, HistoryPlace, Page, StoreError,
     UsageRow,
@@ -15,6 +15,8 @@ use bytes::Bytes;
 use futures_util::stream;
 use serde::Serialize;
 use serde_json::value::RawValue;
+use utoipa::openapi::path::{Parameter, ParameterIn};
+use utoipa::{IntoParams, ToSchema};
 
 use crate::app::App;
 use crate::auth::{Authorized, TelemetryRead};
@@ -23,8 +25,10 @@ use crate::envelope::{Answer, ListMeta};
 use crate::error::{ApiError, ErrorCode};
 use crate::figures::{cents, usd};
 use crate::instant;
+use crate::openapi::kinds::{self, FreeObject, Id, Instant, Usd, Whole};
+use crate::openapi::{query, words};
 use crate::params::Query;
-use crate::period::read_instants;
+use crate::period::{instant_params, read_instants};
 
 const LIMIT_DEFAULT: u32 = 50;
 const LIMIT_MAX: u32 = 1_000;
@@ -37,13 +41,19 @@ const EXPORT_BYTES: usize = 2 * 1024 * 1024;
 const COUNT_DAYS_MAX: i32 = 366;
 
 /// One entry of the history.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 pub struct UsageView {
+    #[schema(value_type = Id)]
     id: String,
+    #[schema(value_type = words::EntryKind)]
     kind: &'static str,
+    #[schema(value_type = Id)]
     integration_id: String,
+    #[schema(value_type = kinds::CallId)]
     call_id: String,
+    #[schema(required)]
     session_id: Option<String>,
+    #[schema(required)]
     agent_id: Option<String>,
     provider: String,
     model: String,
@@ -53,18 +63,33 @@ pub struct UsageView {
     tokens_cache_read: i64,
     tokens_cache_write: i64,
     tokens_reasoning: i64,
+    /// Rounded half up; `cost_usd` is exact.
     cost_cents: i64,
+    /// The cost that counts.
+    #[schema(value_type = Usd)]
     cost_usd: String,
+    /// Which figure it is.
+    #[schema(value_type = words::CostSource)]
     cost_source: &'static str,
+    #[schema(value_type = Option<Usd>, required)]
     reported_cost_usd: Option<String>,
+    #[schema(value_type = Option<Usd>, required)]
     computed_cost_usd: Option<String>,
+    #[schema(value_type = words::UsageStatus)]
     usage_status: &'static str,
+    #[schema(required)]
     latency_ms: Option<i64>,
+    #[schema(value_type = words::PolicyResult)]
     policy_result: &'static str,
+    #[schema(required)]
     error_code: Option<String>,
+    #[schema(required)]
     error_message: Option<String>,
+    #[schema(value_type = FreeObject)]
     metadata: Box<RawValue>,
+    #[schema(value_type = Instant)]
     occurred_at: String,
+    #[schema(value_type = Instant)]
     created_at: String,
 }
 
@@ -99,17 +124,21 @@ const COLUMNS: [&str; 27] = [
     "created_at",
 ];
 
+/// The word for what an entry is.
+pub(crate) const fn kind_word(kind: EntryKind) -> &'static str {
+    match kind {
+        EntryKind::Usage => "usage",
+        EntryKind::Correction => "correction",
+    }
+}
+
 impl From<UsageRow> for UsageView {
     fn from(row: UsageRow) -> Self {
-        let kind = match row.kind {
-            bursar_core::EntryKind::Usage => "usage",
-            bursar_core::EntryKind::Correction => "correction",
-        };
         let dollars = |cost: bursar_core::Nanos| usd(cost.get().into());
         let metadata = row.metadata.and_then(|text| RawValue::from_string(text).ok());
         Self {
             id: row.entry_id.to_string(),
-            kind,
+            kind: kind_word(row.kind),
             integration_id: row.integration_id.to_string(),
             call_id: row.call_id,
             session_id: row.session_id,
@@ -143,7 +172,60 @@ fn empty_object() -> Box<RawValue> {
     RawValue::from_string("{}".to_owned()).unwrap_or_else(|_| RawValue::NULL.to_owned())
 }
 
-/// `GET /api/v1/telemetry/usage-history`
+/// The filters of the history, as [`read_filter`] takes them, for the documents.
+struct FilterParams;
+
+impl IntoParams for FilterParams {
+    fn into_params(_: impl Fn() -> Option<ParameterIn>) -> Vec<Parameter> {
+        let labels = [
+            query::<Id>("integration_id", "Only of this integration."),
+            query::<String>("model", "Only of this model."),
+            query::<String>("agent_id", "Only of this agent."),
+            query::<String>("session_id", "Only of this session."),
+            query::<words::PolicyResult>("policy_result", "Only with this result."),
+            query::<bool>("errors_only", "Only calls that ended with an error."),
+        ];
+        labels.into_iter().chain(instant_params()).collect()
+    }
+}
+
+/// The page of the history, for the documents.
+struct HistoryPageParams;
+
+impl IntoParams for HistoryPageParams {
+    fn into_params(_: impl Fn() -> Option<ParameterIn>) -> Vec<Parameter> {
+        vec![
+            query::<Whole<1, LIMIT_MAX, LIMIT_DEFAULT>>("limit", "Rows of a page."),
+            query::<Whole<0, OFFSET_MAX, 0>>("offset", "Rows to pass over."),
+            query::<String>("cursor", "The `next_cursor` of an earlier page."),
+        ]
+    }
+}
+
+/// The form of an export, for the documents.
+struct FormatParams;
+
+impl IntoParams for FormatParams {
+    fn into_params(_: impl Fn() -> Option<ParameterIn>) -> Vec<Parameter> {
+        vec![query::<words::ExportFormat>("format", "How it is written; by default as CSV.")]
+    }
+}
+
+/// Lists usage records, newest first
+///
+/// Go on with `cursor`, which is the last page's `next_cursor`, or with `offset`; not with both. A
+/// page may have fewer rows than `limit`, even none, and still have more after it. `total` is told
+/// for no filter, and for whole days by integration, model or agent, all calls, failed or blocked
+/// ones; else it is null.
+#[utoipa::path(
+    get,
+    path = "/api/v1/telemetry/usage-history",
+    tag = "telemetry",
+    security(("api_key" = ["telemetry:read"])),
+    params(FilterParams, HistoryPageParams),
+    responses((status = 200, body = [UsageView], description = "A page of records.")),
+    extensions(("x-refuses" = json!([ErrorCode::IntegrationNotFound]))),
+)]
 pub async fn list_usage_history(
     State(app): State<App>,
     caller: Authorized<TelemetryRead>,
@@ -236,18 +318,23 @@ fn whole_days(start: Timestamp, end: Timestamp) -> Option<(Day, Day)> {
 
 /// How a file of usage is written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Format {
+pub(crate) enum Format {
     Csv,
     Ndjson,
 }
 
 impl Format {
-    fn parse(text: &str) -> Result<Self, &'static str> {
-        match text {
-            "csv" => Ok(Self::Csv),
-            "ndjson" => Ok(Self::Ndjson),
-            _ => Err("must be csv or ndjson"),
+    /// The word for it.
+    pub(crate) const fn as_str(self) -> &'static str {
+        match self {
+            Self::Csv => "csv",
+            Self::Ndjson => "ndjson",
         }
+    }
+
+    fn parse(text: &str) -> Result<Self, &'static str> {
+        let mut known = [Self::Csv, Self::Ndjson].into_iter();
+        known.find(|format| format.as_str() == text).ok_or("must be csv or ndjson")
     }
 
     const fn headers(self) -> (&'static str, &'static str) {
@@ -339,7 +426,27 @@ enum Next {
     End,
 }
 
-/// `GET /api/v1/telemetry/export`
+/// Writes all of the history to a file, newest first
+///
+/// One answer as long as it has to be; if something fails on the way, the connection breaks off, so
+/// that a file that ended properly is whole.
+#[utoipa::path(
+    get,
+    path = "/api/v1/telemetry/export",
+    tag = "telemetry",
+    security(("api_key" = ["telemetry:read"])),
+    params(FormatParams, FilterParams),
+    responses(
+        (
+            status = 200,
+            description = "The file: CSV with the names of the fields in its first line, or an \
+                object a line, each as the history shows it.",
+            content((String = "text/csv"), (String = "application/x-ndjson")),
+            headers(("Content-Disposition" = String, description = "Suggests a name for it.")),
+        ),
+    ),
+    extensions(("x-refuses" = json!([ErrorCode::IntegrationNotFound]))),
+)]
 pub async fn export_usage(
     State(app): State<App>,
     caller: Authorized<TelemetryRead>,

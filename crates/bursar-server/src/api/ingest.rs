@@ -12,6 +12,7 @@ use bursar_core::{
 use serde::de::{IgnoredAny, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::value::RawValue;
+use utoipa::ToSchema;
 
 use crate::app::App;
 use crate::auth::{Authorized, TelemetryWrite};
@@ -21,42 +22,86 @@ use crate::envelope::Answer;
 use crate::error::{ApiError, ErrorCode};
 use crate::estimate::check_cents;
 use crate::instant;
+use crate::openapi::kinds::{
+    self, Cents, FreeObject, Id, Instant, Label, Message, ShortLabel, Tokens,
+};
+use crate::openapi::{BatchRecord, EXAMPLE_ID, words};
 use crate::raw_key;
 
 /// Records that one batch may have.
 pub const BATCH_RECORDS_MAX: usize = 1_000;
 
+/// What became of a record, on the wire.
+pub(crate) const ACCEPTED: &str = "accepted";
+pub(crate) const DUPLICATE: &str = "duplicate";
+pub(crate) const CONFLICT: &str = "conflict";
+pub(crate) const ERROR: &str = "error";
+
 /// A usage record as it comes in.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, ToSchema)]
 pub struct UsageRecord<'a> {
+    /// Needed without an integration key.
+    #[schema(value_type = Option<Id>)]
     integration_id: Option<String>,
+    /// Makes the record safe to repeat; settles the reservation of this call.
+    #[schema(value_type = kinds::CallId)]
     call_id: Box<str>,
+    #[schema(value_type = Option<Label>)]
     session_id: Option<Box<str>>,
+    #[schema(value_type = Option<Label>)]
     agent_id: Option<Box<str>>,
+    /// Who served the call.
+    #[schema(value_type = ShortLabel)]
     provider: Box<str>,
+    /// The model that answered.
+    #[schema(value_type = Label)]
     model: Box<str>,
+    /// Tokens of the prompt, those from and to a cache included.
+    #[schema(value_type = Tokens)]
     tokens_in: i64,
+    /// Tokens of the answer, reasoning included.
+    #[schema(value_type = Tokens)]
     tokens_out: i64,
+    /// Part of `tokens_in`: read from a cache.
+    #[schema(value_type = Option<Tokens>)]
     #[serde(default)]
     tokens_cache_read: Option<i64>,
+    /// Part of `tokens_in`: written to a cache.
+    #[schema(value_type = Option<Tokens>)]
     #[serde(default)]
     tokens_cache_write: Option<i64>,
+    /// Part of `tokens_out`: spent on reasoning.
+    #[schema(value_type = Option<Tokens>)]
     #[serde(default)]
     tokens_reasoning: Option<i64>,
+    /// What the call cost; without it what was held counts, or nothing is known.
+    #[schema(value_type = Option<Cents>)]
     #[serde(borrow, default)]
     cost_cents: Option<&'a RawValue>,
+    #[schema(minimum = 0, maximum = 1_000_000_000)]
     latency_ms: Option<i64>,
+    /// `allowed` unless said; a blocked call never counts in the rate.
+    #[schema(value_type = Option<words::PolicyResult>)]
     policy_result: Option<String>,
+    /// The error that the call ended with.
+    #[schema(value_type = Option<ShortLabel>)]
     error_code: Option<Box<str>>,
+    /// Cut after 4,000 characters; keys in it are taken out.
+    #[schema(value_type = Option<Message>)]
     error_message: Option<Box<str>>,
+    /// Whatever else is known of the call.
+    #[schema(value_type = Option<FreeObject>)]
     #[serde(borrow, default)]
     metadata: Option<&'a RawValue>,
+    /// When the call was made, at most 5 minutes ahead; by default its reservation, or now.
+    #[schema(value_type = Option<Instant>)]
     occurred_at: Option<String>,
 }
 
 /// The envelope of a batch.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, ToSchema)]
 struct Batch<'a> {
+    #[schema(value_type = Vec<BatchRecord>, min_items = 1, max_items = 1000)]
     #[serde(borrow)]
     records: Records<'a>,
 }
@@ -99,15 +144,18 @@ impl<'de: 'a, 'a> Deserialize<'de> for Records<'a> {
 }
 
 /// What became of one record.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 pub struct RecordAnswer {
+    #[schema(value_type = words::RecordStatus)]
     status: &'static str,
+    #[schema(value_type = Id)]
     id: String,
+    #[schema(value_type = kinds::CallId)]
     call_id: String,
 }
 
 /// What became of a batch.
-#[derive(Debug, Default, Serialize)]
+#[derive(Debug, Default, Serialize, ToSchema)]
 pub struct BatchAnswer {
     accepted: u32,
     duplicates: u32,
@@ -118,18 +166,42 @@ pub struct BatchAnswer {
 }
 
 /// What became of one record of a batch.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 struct BatchResult {
     index: usize,
+    #[schema(required)]
     call_id: Option<String>,
+    #[schema(value_type = words::BatchRecordStatus)]
     status: &'static str,
+    #[schema(value_type = Id, required = false)]
     #[serde(skip_serializing_if = "Option::is_none")]
     id: Option<String>,
+    #[schema(value_type = ApiError, required = false)]
     #[serde(skip_serializing_if = "Option::is_none")]
     error: Option<ApiError>,
 }
 
-/// `POST /api/v1/telemetry/llm-usage`
+/// Records one model call
+///
+/// A success means that the record is on stable storage. It settles the reservation of its call id.
+/// Fields that are not known are ignored. The same call id with other content changes nothing.
+#[utoipa::path(
+    post,
+    path = "/api/v1/telemetry/llm-usage",
+    tag = "telemetry",
+    security(("api_key" = ["telemetry:write"]), ("integration_key" = [])),
+    request_body(content = UsageRecord, example = example_record),
+    responses(
+        (status = 200, body = RecordAnswer, description = "A duplicate; nothing changed."),
+        (status = 201, body = RecordAnswer, description = "Accepted."),
+    ),
+    extensions(("x-refuses" = json!([
+        ErrorCode::IntegrationNotFound,
+        ErrorCode::CallIdConflict,
+        ErrorCode::SecretRefused,
+        ErrorCode::TotalsOverflow,
+    ]))),
+)]
 pub async fn record_usage(
     State(app): State<App>,
     caller: Authorized<TelemetryWrite>,
@@ -142,18 +214,29 @@ pub async fn record_usage(
     match outcome {
         RecordOutcome::Accepted(id) => {
             let id = id.to_string();
-            Ok(Answer::created(RecordAnswer { status: "accepted", id, call_id }))
+            Ok(Answer::created(RecordAnswer { status: ACCEPTED, id, call_id }))
         }
         RecordOutcome::Duplicate(id) => {
             let id = id.to_string();
-            Ok(Answer::ok(RecordAnswer { status: "duplicate", id, call_id }))
+            Ok(Answer::ok(RecordAnswer { status: DUPLICATE, id, call_id }))
         }
         RecordOutcome::Conflict => Err(conflict()),
         RecordOutcome::Refused(refusal) => Err(refused(refusal)),
     }
 }
 
-/// `POST /api/v1/telemetry/llm-usage/batch`
+/// Records up to 1,000 model calls
+///
+/// Each record stands alone: what became of it is told in its place, and a bad one never costs a
+/// good one.
+#[utoipa::path(
+    post,
+    path = "/api/v1/telemetry/llm-usage/batch",
+    tag = "telemetry",
+    security(("api_key" = ["telemetry:write"]), ("integration_key" = [])),
+    request_body(content = Batch, example = json!({ "records": [example_record()] })),
+    responses((status = 200, body = BatchAnswer, description = "What became of each.")),
+)]
 pub async fn record_usage_batch(
     State(app): State<App>,
     caller: Authorized<TelemetryWrite>,
@@ -175,7 +258,7 @@ pub async fn record_usage_batch(
             Err(error) => {
                 let call_id = sent_call_id(record.get());
                 let error = Some(error);
-                results.push(BatchResult { index, call_id, status: "error", id: None, error });
+                results.push(BatchResult { index, call_id, status: ERROR, id: None, error });
             }
         }
     }
@@ -202,19 +285,19 @@ impl BatchResult {
     fn take(&mut self, outcome: RecordOutcome) {
         match outcome {
             RecordOutcome::Accepted(id) => {
-                self.status = "accepted";
+                self.status = ACCEPTED;
                 self.id = Some(id.to_string());
             }
             RecordOutcome::Duplicate(id) => {
-                self.status = "duplicate";
+                self.status = DUPLICATE;
                 self.id = Some(id.to_string());
             }
             RecordOutcome::Conflict => {
-                self.status = "conflict";
+                self.status = CONFLICT;
                 self.error = Some(conflict());
             }
             RecordOutcome::Refused(refusal) => {
-                self.status = "error";
+                self.status = ERROR;
                 self.error = Some(refused(refusal));
             }
         }
@@ -228,14 +311,27 @@ impl BatchAnswer {
                 .unwrap_or(u32::MAX)
         };
         Self {
-            accepted: count("accepted"),
-            duplicates: count("duplicate"),
-            conflicts: count("conflict"),
-            errors: count("error"),
+            accepted: count(ACCEPTED),
+            duplicates: count(DUPLICATE),
+            conflicts: count(CONFLICT),
+            errors: count(ERROR),
             total: results.len(),
             results,
         }
     }
+}
+
+/// A record for the documents.
+fn example_record() -> serde_json::Value {
+    serde_json::json!({
+        "integration_id": EXAMPLE_ID,
+        "call_id": "call-1",
+        "provider": "openai",
+        "model": "gpt-4o",
+        "tokens_in": 1200,
+        "tokens_out": 240,
+        "cost_cents": 0.54,
+    })
 }
 
 /// The call id of a record that is refused, if it can be read, so that a client finds the record.

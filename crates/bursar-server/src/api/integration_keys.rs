@@ -3,6 +3,7 @@
 use axum::extract::State;
 use bursar_store::{Control, ControlTx, IntegrationKeyRow};
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 use crate::app::App;
 use crate::auth::{Authorized, INTEGRATION_KEY_SCOPES, IntegrationsRead, KeysWrite};
@@ -10,19 +11,21 @@ use crate::body::{SMALL, Text, parse};
 use crate::envelope::Answer;
 use crate::error::{ApiError, ErrorCode};
 use crate::instant;
-use crate::params::{self, Path, Query, list_meta};
+use crate::openapi::kinds::{Id, Instant, Name};
+use crate::params::{self, PageParams, Path, Query, list_meta};
 use crate::secret::{self, integration_key_prefix, integration_key_text};
 use crate::text::check_name;
 
 /// A key to be made; the body may be absent.
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Default, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct IntegrationKeyCreate {
+    #[schema(value_type = Option<Name>)]
     name: Option<String>,
 }
 
 /// A new key; the only time that its secret is shown, which is the whole value of the header.
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 pub struct IntegrationKeyCreated {
     #[serde(flatten)]
     key: IntegrationKeyView,
@@ -30,14 +33,20 @@ pub struct IntegrationKeyCreated {
 }
 
 /// A key without its secret.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 pub struct IntegrationKeyView {
+    #[schema(value_type = Id)]
     id: String,
+    #[schema(value_type = Id)]
     integration_id: String,
+    #[schema(value_type = Option<Name>, required)]
     name: Option<String>,
     prefix: String,
+    #[schema(value_type = Instant)]
     created_at: String,
+    #[schema(value_type = Option<Instant>, required)]
     last_used_at: Option<String>,
+    #[schema(value_type = Option<Instant>, required)]
     revoked_at: Option<String>,
 }
 
@@ -56,7 +65,26 @@ impl From<IntegrationKeyRow> for IntegrationKeyView {
     }
 }
 
-/// `POST /api/v1/integrations/{id}/keys`
+/// Makes a key of one integration
+///
+/// Its secret, the whole value of the header, is in this answer and in no other. Whoever makes it
+/// needs all that it can do.
+#[utoipa::path(
+    post,
+    path = "/api/v1/integrations/{id}/keys",
+    tag = "keys",
+    security(("api_key" = ["keys:write"])),
+    params(("id" = Id, Path, description = "The integration.")),
+    request_body(content = Option<IntegrationKeyCreate>, example = json!({ "name": "worker" })),
+    responses((status = 201, body = IntegrationKeyCreated, description = "The key, secret too.")),
+    extensions(("x-refuses" = json!([
+        ErrorCode::Forbidden,
+        ErrorCode::TenantSuspended,
+        ErrorCode::IntegrationNotFound,
+        ErrorCode::UnknownField,
+        ErrorCode::SecretRefused,
+    ]))),
+)]
 pub async fn create_integration_key(
     State(app): State<App>,
     caller: Authorized<KeysWrite>,
@@ -95,7 +123,16 @@ pub async fn create_integration_key(
     Ok(Answer::created(IntegrationKeyCreated { key: row.into(), secret }))
 }
 
-/// `GET /api/v1/integrations/{id}/keys`
+/// Lists the keys of an integration, without their secrets
+#[utoipa::path(
+    get,
+    path = "/api/v1/integrations/{id}/keys",
+    tag = "keys",
+    security(("api_key" = ["integrations:read"])),
+    params(("id" = Id, Path, description = "The integration."), PageParams),
+    responses((status = 200, body = [IntegrationKeyView], description = "A page of keys.")),
+    extensions(("x-refuses" = json!([ErrorCode::IntegrationNotFound]))),
+)]
 pub async fn list_integration_keys(
     State(app): State<App>,
     caller: Authorized<IntegrationsRead>,
@@ -112,7 +149,23 @@ pub async fn list_integration_keys(
     Ok(Answer::list(found.rows.into_iter().map(IntegrationKeyView::from).collect(), meta))
 }
 
-/// `DELETE /api/v1/integrations/{id}/keys/{key_id}`
+/// Revokes a key of an integration
+#[utoipa::path(
+    delete,
+    path = "/api/v1/integrations/{id}/keys/{key_id}",
+    tag = "keys",
+    security(("api_key" = ["keys:write"])),
+    params(
+        ("id" = Id, Path, description = "The integration."),
+        ("key_id" = Id, Path, description = "The key."),
+    ),
+    responses((status = 200, body = IntegrationKeyView, description = "The key, revoked.")),
+    extensions(("x-refuses" = json!([
+        ErrorCode::IntegrationNotFound,
+        ErrorCode::KeyNotFound,
+        ErrorCode::TenantSuspended,
+    ]))),
+)]
 pub async fn revoke_integration_key(
     State(app): State<App>,
     caller: Authorized<KeysWrite>,

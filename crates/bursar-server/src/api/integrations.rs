@@ -1,12 +1,13 @@
 //! Integrations: registered, changed, enabled, disabled, deleted, and their limits shown.
 
 use axum::extract::State;
-use bursar_core::{CostBasis, Counter, IntegrationStatus, LimitSettings, Month};
+use bursar_core::{CostBasis, IntegrationStatus, LimitSettings};
 use bursar_store::{
     Changed, Control, ControlTx, IntegrationDraft, IntegrationEdit, IntegrationFilter,
     IntegrationRow,
 };
-use serde::{Deserialize, Deserializer, Serialize};
+use serde::{Deserialize, Deserializer};
+use utoipa::ToSchema;
 
 use crate::app::App;
 use crate::auth::{Authorized, IntegrationsRead, IntegrationsWrite, LimitsRead};
@@ -15,9 +16,14 @@ use crate::config_object::{ConfigObject, check_config};
 use crate::credential_ref;
 use crate::envelope::Answer;
 use crate::error::{ApiError, ErrorCode};
-use crate::figures::{cents, percent, usd};
 use crate::instant;
-use crate::params::{self, Path, Query, list_meta};
+use crate::integration_view::{
+    HealthView, IntegrationDeleted, IntegrationSummary, IntegrationView, LimitsView,
+    cost_basis_word,
+};
+use crate::openapi::kinds::{self, CredentialRef, FreeObject, Id, LimitAmount, ModelName, Name};
+use crate::openapi::words;
+use crate::params::{self, PageParams, Path, Query, list_meta};
 use crate::text::{check_name, check_text};
 
 /// The providers that are known. To add one, add its word here.
@@ -32,43 +38,70 @@ const STATUSES: &[IntegrationStatus] = &[
 ];
 
 /// An integration to be registered.
-#[derive(Deserialize)]
+#[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct IntegrationCreate {
+    /// Unique among the tenant's live integrations.
+    #[schema(value_type = Name)]
     name: String,
+    #[schema(value_type = words::ProviderType)]
     provider_type: String,
+    /// Where the credential is; never shown again.
+    #[schema(value_type = Option<CredentialRef>)]
     credential_ref: Option<String>,
+    /// What calls need, such as `base_url`; never shown again, and no place for secrets.
+    #[schema(value_type = Option<FreeObject>)]
     config: Option<serde_json::Value>,
+    /// The model to use when a call names none.
+    #[schema(value_type = Option<ModelName>)]
     default_model: Option<String>,
+    /// Money a month; 0 is unlimited.
+    #[schema(value_type = LimitAmount)]
     #[serde(default)]
     budget_limit_cents: i64,
+    /// Tokens a month; 0 is unlimited.
+    #[schema(value_type = LimitAmount)]
     #[serde(default)]
     token_limit_month: i64,
+    /// Calls in 60 seconds; 0 is unlimited.
+    #[schema(value_type = LimitAmount)]
     #[serde(default)]
     rate_limit_rpm: i64,
+    /// `reported` unless said.
+    #[schema(value_type = Option<words::CostBasis>)]
     cost_basis: Option<String>,
 }
 
 /// What is to change; a field that is absent stays, an explicit null clears a nullable one.
-#[derive(Deserialize)]
+#[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
+#[schema(min_properties = 1)]
 pub struct IntegrationUpdate {
+    #[schema(value_type = Name, required = false)]
     #[serde(default, deserialize_with = "present")]
     name: Option<Option<String>>,
+    #[schema(ignore)]
     #[serde(default, deserialize_with = "present")]
     provider_type: Option<serde_json::Value>,
+    #[schema(value_type = Option<CredentialRef>)]
     #[serde(default, deserialize_with = "present")]
     credential_ref: Option<Option<String>>,
+    #[schema(value_type = FreeObject, required = false)]
     #[serde(default, deserialize_with = "present")]
     config: Option<serde_json::Value>,
+    #[schema(value_type = Option<ModelName>)]
     #[serde(default, deserialize_with = "present")]
     default_model: Option<Option<String>>,
+    #[schema(value_type = LimitAmount, required = false)]
     #[serde(default, deserialize_with = "present")]
     budget_limit_cents: Option<Option<i64>>,
+    #[schema(value_type = LimitAmount, required = false)]
     #[serde(default, deserialize_with = "present")]
     token_limit_month: Option<Option<i64>>,
+    #[schema(value_type = LimitAmount, required = false)]
     #[serde(default, deserialize_with = "present")]
     rate_limit_rpm: Option<Option<i64>>,
+    #[schema(value_type = words::CostBasis, required = false)]
     #[serde(default, deserialize_with = "present")]
     cost_basis: Option<Option<String>>,
 }
@@ -80,131 +113,19 @@ fn present<'de, T: Deserialize<'de>, D: Deserializer<'de>>(
     T::deserialize(deserializer).map(Some)
 }
 
-/// An integration in a list.
-#[derive(Debug, Serialize)]
-pub struct IntegrationSummary {
-    id: String,
-    name: String,
-    provider_type: String,
-    status: &'static str,
-    health_state: &'static str,
-    default_model: Option<String>,
-    created_at: String,
-}
-
-/// An integration in full; of its reference only the scheme, of its configuration only the origin.
-#[derive(Debug, Serialize)]
-pub struct IntegrationView {
-    id: String,
-    tenant_id: String,
-    name: String,
-    provider_type: String,
-    status: &'static str,
-    health_state: &'static str,
-    health_checked_at: Option<String>,
-    health_message: Option<String>,
-    credential_scheme: Option<String>,
-    base_url_origin: Option<String>,
-    default_model: Option<String>,
-    budget_limit_cents: i64,
-    token_limit_month: i64,
-    rate_limit_rpm: i64,
-    cost_basis: &'static str,
-    created_at: String,
-    updated_at: String,
-    created_by: String,
-}
-
-/// What is left to say of an integration that was deleted.
-#[derive(Debug, Serialize)]
-pub struct IntegrationDeleted {
-    id: String,
-    name: String,
-    deleted_at: Option<String>,
-}
-
-/// The health of an integration as it is stored.
-#[derive(Debug, Serialize)]
-pub struct HealthView {
-    integration_id: String,
-    health_state: &'static str,
-    message: Option<String>,
-    latency_ms: Option<i64>,
-    checked_at: Option<String>,
-}
-
-/// The limits of an integration and what is used of them.
-#[derive(Debug, Serialize)]
-pub struct LimitsView {
-    integration_id: String,
-    integration_name: String,
-    budget_limit_cents: i64,
-    budget_used_cents: i64,
-    budget_used_usd: String,
-    budget_held_cents: i64,
-    budget_held_usd: String,
-    budget_percent: f64,
-    token_limit_month: i64,
-    tokens_used_month: i64,
-    tokens_held: i64,
-    token_percent: f64,
-    rate_limit_rpm: i64,
-    current_rpm: i64,
-    rate_percent: f64,
-    period: String,
-    period_start: String,
-    period_end: String,
-}
-
-const fn cost_basis_word(basis: CostBasis) -> &'static str {
-    match basis {
-        CostBasis::Reported => "reported",
-        CostBasis::Computed => "computed",
-    }
-}
-
-impl From<IntegrationRow> for IntegrationSummary {
-    fn from(row: IntegrationRow) -> Self {
-        Self {
-            id: row.integration_id.to_string(),
-            name: row.name,
-            provider_type: row.provider_type,
-            status: row.rules.status.as_str(),
-            health_state: row.rules.health.as_str(),
-            default_model: row.default_model,
-            created_at: instant::text(row.created_at),
-        }
-    }
-}
-
-impl From<IntegrationRow> for IntegrationView {
-    fn from(row: IntegrationRow) -> Self {
-        let limits = row.rules.limits;
-        let scheme = |reference: String| credential_ref::scheme(&reference).to_owned();
-        Self {
-            id: row.integration_id.to_string(),
-            tenant_id: row.tenant_id.to_string(),
-            name: row.name,
-            provider_type: row.provider_type,
-            status: row.rules.status.as_str(),
-            health_state: row.rules.health.as_str(),
-            health_checked_at: row.health_checked_at.map(instant::text),
-            health_message: row.health_message,
-            credential_scheme: row.credential_ref.map(scheme),
-            base_url_origin: row.origin,
-            default_model: row.default_model,
-            budget_limit_cents: limits.budget_limit_cents,
-            token_limit_month: limits.token_limit_month,
-            rate_limit_rpm: limits.rate_limit_rpm,
-            cost_basis: cost_basis_word(row.rules.cost_basis),
-            created_at: instant::text(row.created_at),
-            updated_at: instant::text(row.updated_at),
-            created_by: row.created_by,
-        }
-    }
-}
-
-/// `GET /api/v1/integrations`
+/// Lists the integrations
+#[utoipa::path(
+    get,
+    path = "/api/v1/integrations",
+    tag = "integrations",
+    security(("api_key" = ["integrations:read"])),
+    params(
+        PageParams,
+        ("status" = Option<words::IntegrationStatus>, Query, description = "Only these."),
+        ("provider_type" = Option<words::ProviderType>, Query, description = "Only of this one."),
+    ),
+    responses((status = 200, body = [IntegrationSummary], description = "A page of integrations.")),
+)]
 pub async fn list_integrations(
     State(app): State<App>,
     caller: Authorized<IntegrationsRead>,
@@ -226,7 +147,33 @@ pub async fn list_integrations(
     Ok(Answer::list(found.rows.into_iter().map(IntegrationSummary::from).collect(), meta))
 }
 
-/// `POST /api/v1/integrations`
+/// Registers an integration
+///
+/// It starts as `created`; enable it before calls go through it.
+#[utoipa::path(
+    post,
+    path = "/api/v1/integrations",
+    tag = "integrations",
+    security(("api_key" = ["integrations:write"])),
+    request_body(
+        content = IntegrationCreate,
+        example = json!({
+            "name": "production",
+            "provider_type": "openai",
+            "credential_ref": "vault://secret/tenants/acme/openai",
+            "budget_limit_cents": 10_000,
+            "rate_limit_rpm": 600,
+        }),
+    ),
+    responses((status = 201, body = IntegrationView, description = "The integration.")),
+    extensions(("x-refuses" = json!([
+        ErrorCode::Forbidden,
+        ErrorCode::TenantSuspended,
+        ErrorCode::NameTaken,
+        ErrorCode::UnknownField,
+        ErrorCode::SecretRefused,
+    ]))),
+)]
 pub async fn create_integration(
     State(app): State<App>,
     caller: Authorized<IntegrationsWrite>,
@@ -241,7 +188,18 @@ pub async fn create_integration(
     Ok(Answer::created(row.into()))
 }
 
-/// `GET /api/v1/integrations/{id}`
+/// Reads an integration
+///
+/// Of the credential's reference only the scheme is shown, of the configuration only the origin.
+#[utoipa::path(
+    get,
+    path = "/api/v1/integrations/{id}",
+    tag = "integrations",
+    security(("api_key" = ["integrations:read"])),
+    params(("id" = Id, Path, description = "The integration.")),
+    responses((status = 200, body = IntegrationView, description = "The integration.")),
+    extensions(("x-refuses" = json!([ErrorCode::IntegrationNotFound]))),
+)]
 pub async fn get_integration(
     State(app): State<App>,
     caller: Authorized<IntegrationsRead>,
@@ -250,7 +208,27 @@ pub async fn get_integration(
     Ok(Answer::ok(find(&app, &caller, &id).await?.into()))
 }
 
-/// `PUT` and `PATCH /api/v1/integrations/{id}`
+/// Changes an integration
+///
+/// Only fields that are present change; null clears `credential_ref` and `default_model`.
+#[utoipa::path(
+    method(put, patch),
+    path = "/api/v1/integrations/{id}",
+    tag = "integrations",
+    security(("api_key" = ["integrations:write"])),
+    params(("id" = Id, Path, description = "The integration.")),
+    request_body(content = IntegrationUpdate, example = json!({ "budget_limit_cents": 20_000 })),
+    responses((status = 200, body = IntegrationView, description = "The integration, changed.")),
+    extensions(("x-refuses" = json!([
+        ErrorCode::NothingToChange,
+        ErrorCode::Forbidden,
+        ErrorCode::TenantSuspended,
+        ErrorCode::IntegrationNotFound,
+        ErrorCode::NameTaken,
+        ErrorCode::UnknownField,
+        ErrorCode::SecretRefused,
+    ]))),
+)]
 pub async fn update_integration(
     State(app): State<App>,
     caller: Authorized<IntegrationsWrite>,
@@ -267,7 +245,21 @@ pub async fn update_integration(
     Ok(Answer::ok(change(&app, caller, update).await?.into()))
 }
 
-/// `DELETE /api/v1/integrations/{id}`
+/// Deletes an integration
+///
+/// Its usage stays, its name becomes free, its keys stop working.
+#[utoipa::path(
+    delete,
+    path = "/api/v1/integrations/{id}",
+    tag = "integrations",
+    security(("api_key" = ["integrations:write"])),
+    params(("id" = Id, Path, description = "The integration.")),
+    responses((status = 200, body = IntegrationDeleted, description = "What was deleted.")),
+    extensions(("x-refuses" = json!([
+        ErrorCode::TenantSuspended,
+        ErrorCode::IntegrationNotFound,
+    ]))),
+)]
 pub async fn delete_integration(
     State(app): State<App>,
     caller: Authorized<IntegrationsWrite>,
@@ -275,15 +267,25 @@ pub async fn delete_integration(
 ) -> Result<Answer<IntegrationDeleted>, ApiError> {
     let integration_id = params::integration_id(&id)?;
     let row = change(&app, caller, move |control| control.delete_integration(integration_id));
-    let row = row.await?;
-    Ok(Answer::ok(IntegrationDeleted {
-        id: row.integration_id.to_string(),
-        name: row.name,
-        deleted_at: row.deleted_at.map(instant::text),
-    }))
+    Ok(Answer::ok(row.await?.into()))
 }
 
-/// `POST /api/v1/integrations/{id}/enable`
+/// Enables an integration
+///
+/// From `created` or `disabled`; one in `error` needs a good test first.
+#[utoipa::path(
+    post,
+    path = "/api/v1/integrations/{id}/enable",
+    tag = "integrations",
+    security(("api_key" = ["integrations:write"])),
+    params(("id" = Id, Path, description = "The integration.")),
+    responses((status = 200, body = IntegrationView, description = "The integration, enabled.")),
+    extensions(("x-refuses" = json!([
+        ErrorCode::TenantSuspended,
+        ErrorCode::IntegrationNotFound,
+        ErrorCode::InvalidState,
+    ]))),
+)]
 pub async fn enable_integration(
     State(app): State<App>,
     caller: Authorized<IntegrationsWrite>,
@@ -294,7 +296,21 @@ pub async fn enable_integration(
     Ok(Answer::ok(row.await?.into()))
 }
 
-/// `POST /api/v1/integrations/{id}/disable`
+/// Disables an integration
+///
+/// From any state. Usage of calls in flight is still taken.
+#[utoipa::path(
+    post,
+    path = "/api/v1/integrations/{id}/disable",
+    tag = "integrations",
+    security(("api_key" = ["integrations:write"])),
+    params(("id" = Id, Path, description = "The integration.")),
+    responses((status = 200, body = IntegrationView, description = "The integration, disabled.")),
+    extensions(("x-refuses" = json!([
+        ErrorCode::TenantSuspended,
+        ErrorCode::IntegrationNotFound,
+    ]))),
+)]
 pub async fn disable_integration(
     State(app): State<App>,
     caller: Authorized<IntegrationsWrite>,
@@ -305,23 +321,37 @@ pub async fn disable_integration(
     Ok(Answer::ok(row.await?.into()))
 }
 
-/// `GET /api/v1/integrations/{id}/health`
+/// Reads the last known health of an integration
+#[utoipa::path(
+    get,
+    path = "/api/v1/integrations/{id}/health",
+    tag = "integrations",
+    security(("api_key" = ["integrations:read"])),
+    params(("id" = Id, Path, description = "The integration.")),
+    responses((status = 200, body = HealthView, description = "Its health.")),
+    extensions(("x-refuses" = json!([ErrorCode::IntegrationNotFound]))),
+)]
 pub async fn get_integration_health(
     State(app): State<App>,
     caller: Authorized<IntegrationsRead>,
     Path(id): Path<String>,
 ) -> Result<Answer<HealthView>, ApiError> {
-    let row = find(&app, &caller, &id).await?;
-    Ok(Answer::ok(HealthView {
-        integration_id: row.integration_id.to_string(),
-        health_state: row.rules.health.as_str(),
-        message: row.health_message,
-        latency_ms: None,
-        checked_at: row.health_checked_at.map(instant::text),
-    }))
+    Ok(Answer::ok(find(&app, &caller, &id).await?.into()))
 }
 
-/// `GET /api/v1/integrations/{id}/limits`
+/// Shows the limits of an integration and what is used and held of them
+#[utoipa::path(
+    get,
+    path = "/api/v1/integrations/{id}/limits",
+    tag = "integrations",
+    security(("api_key" = ["integrations:read"]), ("integration_key" = [])),
+    params(
+        ("id" = Id, Path, description = "The integration."),
+        ("period" = Option<kinds::Month>, Query, description = "The month; default the current."),
+    ),
+    responses((status = 200, body = LimitsView, description = "Limits, used and held.")),
+    extensions(("x-refuses" = json!([ErrorCode::IntegrationNotFound]))),
+)]
 pub async fn get_integration_limits(
     State(app): State<App>,
     caller: Authorized<LimitsRead>,
@@ -343,38 +373,11 @@ pub async fn get_integration_limits(
         let failed = |_| ApiError::of(ErrorCode::Internal);
         let counter = *standing.account.counter(month).map_err(failed)?;
         let rpm = standing.account.rate.current(standing.now.second());
-        return Ok(Answer::ok(limits_view(row, month, &counter, rpm)));
+        return Ok(Answer::ok(LimitsView::new(row, month, &counter, rpm)));
     }
     // The rate of a month that is over is nobody's; its counters stay.
     let counter = app.store.counter(caller.tenant_id, row.integration_id, month).await?;
-    Ok(Answer::ok(limits_view(row, month, &counter, 0)))
-}
-
-fn limits_view(row: IntegrationRow, month: Month, counter: &Counter, rpm: i64) -> LimitsView {
-    let limits = row.rules.limits;
-    let used = i128::from(counter.used.cost.get());
-    let held = i128::from(counter.held.cost.get());
-    let budget = i128::from(limits.budget_limit_cents) * i128::from(bursar_core::NANOS_PER_CENT);
-    LimitsView {
-        integration_id: row.integration_id.to_string(),
-        integration_name: row.name,
-        budget_limit_cents: limits.budget_limit_cents,
-        budget_used_cents: cents(used),
-        budget_used_usd: usd(used),
-        budget_held_cents: cents(held),
-        budget_held_usd: usd(held),
-        budget_percent: percent(used, budget),
-        token_limit_month: limits.token_limit_month,
-        tokens_used_month: counter.used.tokens,
-        tokens_held: counter.held.tokens,
-        token_percent: percent(counter.used.tokens.into(), limits.token_limit_month.into()),
-        rate_limit_rpm: limits.rate_limit_rpm,
-        current_rpm: rpm,
-        rate_percent: percent(rpm.into(), limits.rate_limit_rpm.into()),
-        period: month.to_string(),
-        period_start: instant::text(month.start()),
-        period_end: instant::text(month.end()),
-    }
+    Ok(Answer::ok(LimitsView::new(row, month, &counter, 0)))
 }
 
 /// A live integration of the caller's tenant; a foreign one answers like none.

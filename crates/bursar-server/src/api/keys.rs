@@ -3,6 +3,7 @@
 use axum::extract::State;
 use bursar_store::{ApiKeyRow, Control, ControlTx};
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 use crate::app::App;
 use crate::auth::{Authorized, KeysWrite, SCOPES, covers};
@@ -10,21 +11,29 @@ use crate::body::Json;
 use crate::envelope::Answer;
 use crate::error::{ApiError, ErrorCode};
 use crate::instant;
-use crate::params::{self, Path, Query, list_meta};
+use crate::openapi::kinds::{Id, Instant, Later, Name};
+use crate::openapi::words;
+use crate::params::{self, PageParams, Path, Query, list_meta};
 use crate::secret::{self, api_key_prefix, api_key_text};
 use crate::text::check_name;
 
 /// A key to be made.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct KeyCreate {
+    /// What it is for.
+    #[schema(value_type = Name)]
     name: String,
+    /// What it may.
+    #[schema(value_type = Vec<words::Scope>, min_items = 1)]
     scopes: Vec<String>,
+    /// From here on it is no good; by default never.
+    #[schema(value_type = Option<Later>)]
     expires_at: Option<String>,
 }
 
 /// A new key; the only time that its secret is shown.
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 pub struct KeyCreated {
     #[serde(flatten)]
     key: KeyView,
@@ -32,15 +41,21 @@ pub struct KeyCreated {
 }
 
 /// A key without its secret.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 pub struct KeyView {
+    #[schema(value_type = Id)]
     id: String,
     name: String,
     prefix: String,
+    #[schema(value_type = Vec<words::Scope>)]
     scopes: Vec<String>,
+    #[schema(value_type = Instant)]
     created_at: String,
+    #[schema(value_type = Option<Instant>, required)]
     expires_at: Option<String>,
+    #[schema(value_type = Option<Instant>, required)]
     last_used_at: Option<String>,
+    #[schema(value_type = Option<Instant>, required)]
     revoked_at: Option<String>,
 }
 
@@ -59,7 +74,26 @@ impl From<ApiKeyRow> for KeyView {
     }
 }
 
-/// `POST /api/v1/keys`
+/// Makes an API key
+///
+/// Its secret is in this answer and in no other. A key cannot give scopes that it lacks.
+#[utoipa::path(
+    post,
+    path = "/api/v1/keys",
+    tag = "keys",
+    security(("api_key" = ["keys:write"])),
+    request_body(
+        content = KeyCreate,
+        example = json!({ "name": "backend", "scopes": ["telemetry:write", "enforcement:check"] }),
+    ),
+    responses((status = 201, body = KeyCreated, description = "The key with its secret.")),
+    extensions(("x-refuses" = json!([
+        ErrorCode::Forbidden,
+        ErrorCode::TenantSuspended,
+        ErrorCode::UnknownField,
+        ErrorCode::SecretRefused,
+    ]))),
+)]
 pub async fn create_key(
     State(app): State<App>,
     caller: Authorized<KeysWrite>,
@@ -94,7 +128,15 @@ pub async fn create_key(
     Ok(Answer::created(KeyCreated { key: row.into(), secret }))
 }
 
-/// `GET /api/v1/keys`
+/// Lists the API keys, without their secrets
+#[utoipa::path(
+    get,
+    path = "/api/v1/keys",
+    tag = "keys",
+    security(("api_key" = ["keys:write"])),
+    params(PageParams),
+    responses((status = 200, body = [KeyView], description = "A page of keys.")),
+)]
 pub async fn list_keys(
     State(app): State<App>,
     caller: Authorized<KeysWrite>,
@@ -107,7 +149,16 @@ pub async fn list_keys(
     Ok(Answer::list(found.rows.into_iter().map(KeyView::from).collect(), meta))
 }
 
-/// `DELETE /api/v1/keys/{id}`
+/// Revokes an API key
+#[utoipa::path(
+    delete,
+    path = "/api/v1/keys/{id}",
+    tag = "keys",
+    security(("api_key" = ["keys:write"])),
+    params(("id" = Id, Path, description = "The key.")),
+    responses((status = 200, body = KeyView, description = "The key, revoked.")),
+    extensions(("x-refuses" = json!([ErrorCode::KeyNotFound, ErrorCode::TenantSuspended]))),
+)]
 pub async fn revoke_key(
     State(app): State<App>,
     caller: Authorized<KeysWrite>,

@@ -11,7 +11,19 @@ use crate::error::{ApiError, ErrorCode};
 /// The text format of Prometheus.
 const TEXT_FORMAT: &str = "text/plain; version=0.0.4; charset=utf-8";
 
-/// `GET /metrics`: not in the envelope, because that is what scrapers read.
+/// Shows the metrics
+///
+/// In the text format of Prometheus. Where the operator's routes have a listener of their own, they
+/// are there only, and open to whoever reaches it.
+#[utoipa::path(
+    get,
+    path = "/metrics",
+    tag = "server",
+    security(("operator" = []), ("metrics_token" = [])),
+    responses(
+        (status = 200, body = String, content_type = "text/plain", description = "The metrics."),
+    ),
+)]
 pub async fn get_metrics(State(app): State<App>, _: Scraper) -> Result<Response, ApiError> {
     let waiting = app.ledger.waiting();
     let rendered = tokio::task::spawn_blocking(move || app.metrics.render(waiting)).await;

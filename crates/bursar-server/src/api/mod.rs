@@ -1,6 +1,7 @@
 //! The handlers, one file a resource. They do not know each other.
 
 pub mod decisions;
+pub mod docs;
 pub mod enforcement;
 pub mod health;
 pub mod history;

@@ -10,6 +10,7 @@ use bursar_core::{
 use bursar_store::DecisionKind;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
+use utoipa::ToSchema;
 
 use crate::app::App;
 use crate::auth::{Authorized, EnforcementCheck};
@@ -21,68 +22,96 @@ use crate::error::{ApiError, ErrorCode};
 use crate::estimate::{asked_integration, check_estimate};
 use crate::figures::{cents, usd};
 use crate::instant;
-use crate::params::{Path, Query, list_meta};
+use crate::openapi::kinds::{self, Cents, Id, Instant, ModelName, Tokens, Usd};
+use crate::openapi::{EXAMPLE_ID, words};
+use crate::params::{PageParams, Path, Query, list_meta};
 use crate::text::check_text;
 
 /// What is asked to be held.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 struct ReservationCreate<'a> {
+    /// Needed without an integration key.
+    #[schema(value_type = Option<Id>)]
     integration_id: Option<String>,
+    #[schema(value_type = kinds::CallId)]
     call_id: Box<str>,
+    /// Above 0 when the integration has a budget.
+    #[schema(value_type = Option<Cents>)]
     #[serde(borrow, default)]
     estimated_cost_cents: Option<&'a RawValue>,
+    /// Above 0 when the integration has a token limit.
+    #[schema(value_type = Option<Tokens>)]
     #[serde(default)]
     estimated_tokens: Option<i64>,
+    /// A hint for pricing.
+    #[schema(value_type = Option<ModelName>)]
     model: Option<Box<str>>,
+    /// For how long to hold.
+    #[schema(minimum = 1, maximum = 86400, default = 600)]
     #[serde(default)]
     ttl_seconds: Option<i64>,
 }
 
 /// How long a renewal lasts; the body may be absent.
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Default, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 struct ReservationExtend {
+    /// From now on; by default as long as it was made for.
+    #[schema(minimum = 1, maximum = 86400)]
     #[serde(default)]
     ttl_seconds: Option<i64>,
 }
 
 /// A decision, and what it holds.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 struct ReserveView {
     #[serde(flatten)]
     decision: DecisionView,
+    #[schema(value_type = HeldView, required = false)]
     #[serde(skip_serializing_if = "Option::is_none")]
     reservation: Option<HeldView>,
 }
 
 /// What is held.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 struct HeldView {
+    #[schema(value_type = kinds::CallId)]
     call_id: String,
+    #[schema(value_type = Instant)]
     expires_at: String,
     held_cost_cents: i64,
+    #[schema(value_type = Usd)]
     held_cost_usd: String,
     held_tokens: i64,
 }
 
 /// A reservation in full.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 pub struct ReservationView {
+    #[schema(value_type = kinds::CallId)]
     call_id: String,
+    #[schema(value_type = Id)]
     integration_id: String,
+    #[schema(value_type = words::ReservationState)]
     status: &'static str,
     held_cost_cents: i64,
+    #[schema(value_type = Usd)]
     held_cost_usd: String,
     held_tokens: i64,
+    #[schema(required)]
     model: Option<String>,
     ttl_seconds: u32,
+    #[schema(value_type = Instant)]
     created_at: String,
+    #[schema(value_type = Instant)]
     expires_at: String,
+    #[schema(value_type = Option<Instant>, required)]
     ended_at: Option<String>,
 }
 
-const fn state_word(state: ReservationState) -> &'static str {
+/// The contract's word.
+pub(crate) const fn state_word(state: ReservationState) -> &'static str {
     match state {
         ReservationState::Open => "open",
         ReservationState::Settled => "settled",
@@ -125,7 +154,64 @@ impl From<Reservation> for ReservationView {
     }
 }
 
-/// `POST /api/v1/enforcement/reservations`
+/// Asks whether a call may go on, and holds what it is expected to take
+///
+/// The usage record with this call id settles it. Under a limit a positive estimate of what is
+/// limited is needed. The same request again replays its answer as long as it is open.
+#[utoipa::path(
+    post,
+    path = "/api/v1/enforcement/reservations",
+    tag = "enforcement",
+    security(("api_key" = ["enforcement:check"]), ("integration_key" = [])),
+    request_body(
+        content = ReservationCreate,
+        example = json!({
+            "integration_id": EXAMPLE_ID,
+            "call_id": "call-1",
+            "estimated_cost_cents": 2,
+            "estimated_tokens": 1500,
+        }),
+    ),
+    responses(
+        (
+            status = 200,
+            body = ReserveView,
+            description = "The refusing decision; nothing is held.",
+            headers(
+                ("RateLimit-Policy" = String, description = "The limits, by the IETF's draft."),
+                ("RateLimit" = String, description = "What is left of them."),
+                ("Retry-After" = u32, description = "Seconds; comes with `throttled`."),
+            ),
+        ),
+        (
+            status = 201,
+            body = ReserveView,
+            description = "The decision and what is held: go on.",
+            headers(
+                ("RateLimit-Policy" = String, description = "The limits, by the IETF's draft."),
+                ("RateLimit" = String, description = "What is left of them."),
+            ),
+            links(
+                ("release" = (
+                    operation_id = "release_reservation",
+                    parameters(("call_id" = "$response.body#/data/reservation/call_id")),
+                )),
+                ("extend" = (
+                    operation_id = "extend_reservation",
+                    parameters(("call_id" = "$response.body#/data/reservation/call_id")),
+                )),
+            ),
+        ),
+    ),
+    extensions(("x-refuses" = json!([
+        ErrorCode::CallIdConflict,
+        ErrorCode::ReservationEnded,
+        ErrorCode::UnknownField,
+        ErrorCode::SecretRefused,
+        ErrorCode::EstimateRequired,
+        ErrorCode::TotalsOverflow,
+    ]))),
+)]
 pub async fn create_reservation(
     State(app): State<App>,
     caller: Authorized<EnforcementCheck>,
@@ -201,7 +287,21 @@ async fn held_answer(app: &App, tenant_id: TenantId, held: &Reservation) -> Resp
     Answer::created(view).with_headers(headers).into_response()
 }
 
-/// `DELETE /api/v1/enforcement/reservations/{call_id}`
+/// Releases a reservation
+///
+/// One that is released or expired already answers the same.
+#[utoipa::path(
+    delete,
+    path = "/api/v1/enforcement/reservations/{call_id}",
+    tag = "enforcement",
+    security(("api_key" = ["enforcement:check"]), ("integration_key" = [])),
+    params(("call_id" = kinds::CallId, Path, description = "The call.")),
+    responses((status = 200, body = ReservationView, description = "It holds nothing any more.")),
+    extensions(("x-refuses" = json!([
+        ErrorCode::ReservationNotFound,
+        ErrorCode::ReservationEnded,
+    ]))),
+)]
 pub async fn release_reservation(
     State(app): State<App>,
     caller: Authorized<EnforcementCheck>,
@@ -218,7 +318,23 @@ pub async fn release_reservation(
     }
 }
 
-/// `POST /api/v1/enforcement/reservations/{call_id}/extend`
+/// Renews an open reservation
+///
+/// From now on, for as long as it was made for unless said otherwise; never shorter than before.
+#[utoipa::path(
+    post,
+    path = "/api/v1/enforcement/reservations/{call_id}/extend",
+    tag = "enforcement",
+    security(("api_key" = ["enforcement:check"]), ("integration_key" = [])),
+    params(("call_id" = kinds::CallId, Path, description = "The call.")),
+    request_body(content = Option<ReservationExtend>, example = json!({ "ttl_seconds": 600 })),
+    responses((status = 200, body = ReservationView, description = "The reservation, renewed.")),
+    extensions(("x-refuses" = json!([
+        ErrorCode::ReservationNotFound,
+        ErrorCode::ReservationEnded,
+        ErrorCode::UnknownField,
+    ]))),
+)]
 pub async fn extend_reservation(
     State(app): State<App>,
     caller: Authorized<EnforcementCheck>,
@@ -238,7 +354,19 @@ pub async fn extend_reservation(
     }
 }
 
-/// `GET /api/v1/enforcement/reservations`
+/// Lists the open reservations
+#[utoipa::path(
+    get,
+    path = "/api/v1/enforcement/reservations",
+    tag = "enforcement",
+    security(("api_key" = ["enforcement:check"]), ("integration_key" = [])),
+    params(
+        PageParams,
+        ("integration_id" = Option<Id>, Query, description = "Only of this integration."),
+    ),
+    responses((status = 200, body = [ReservationView], description = "A page of reservations.")),
+    extensions(("x-refuses" = json!([ErrorCode::IntegrationNotFound]))),
+)]
 pub async fn list_reservations(
     State(app): State<App>,
     caller: Authorized<EnforcementCheck>,

@@ -6,15 +6,19 @@ use bursar_store::{
     Breakdown, BreakdownFilter, Group, GroupBy, Series, SeriesFilter, SeriesStep, Step, Sums,
 };
 use serde::Serialize;
+use utoipa::openapi::path::{Parameter, ParameterIn};
+use utoipa::{IntoParams, ToSchema};
 
 use crate::app::App;
 use crate::auth::{Authorized, TelemetryRead};
 use crate::envelope::Answer;
-use crate::error::ApiError;
+use crate::error::{ApiError, ErrorCode};
 use crate::figures::{average, cents, integer, latency_percentile, percent, share, usd};
 use crate::instant;
+use crate::openapi::kinds::{Date, Id, Instant, Usd, Whole};
+use crate::openapi::{query, words};
 use crate::params::Query;
-use crate::period::read_days;
+use crate::period::{day_params, read_days};
 
 /// Days of a series by day, and of a breakdown.
 const DAYS_MAX: i32 = 366;
@@ -29,48 +33,66 @@ const GROUPS_MAX: u32 = 100;
 const POINTS_MAX: i64 = 10_000;
 
 /// Sums as they are shown wherever usage is told apart.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 struct SumsView {
     total_calls: i64,
     total_tokens_in: i64,
     total_tokens_out: i64,
     total_tokens: i64,
     total_cost_cents: i64,
+    #[schema(value_type = Usd)]
     total_cost_usd: String,
+    #[schema(required)]
     avg_latency_ms: Option<f64>,
+    /// Estimated from a histogram; 40000 stands for that or more.
+    #[schema(required)]
     latency_p50_ms: Option<i64>,
+    #[schema(required)]
     latency_p95_ms: Option<i64>,
+    #[schema(required)]
     latency_p99_ms: Option<i64>,
     error_count: i64,
     blocked_count: i64,
+    /// Calls whose cost is not known.
     unpriced_count: i64,
+    /// Calls that neither failed nor were blocked, of all.
     success_rate: f64,
 }
 
 /// What usage is told apart by: of these fields those that the question was for.
-#[derive(Debug, Default, Serialize)]
+#[derive(Debug, Default, Serialize, ToSchema)]
 struct GroupView {
+    #[schema(value_type = Id, required = false)]
     #[serde(skip_serializing_if = "Option::is_none")]
     integration_id: Option<String>,
+    #[schema(value_type = String, required = false)]
     #[serde(skip_serializing_if = "Option::is_none")]
     integration_name: Option<String>,
+    #[schema(value_type = words::ProviderType, required = false)]
     #[serde(skip_serializing_if = "Option::is_none")]
     provider_type: Option<String>,
+    #[schema(value_type = String, required = false)]
     #[serde(skip_serializing_if = "Option::is_none")]
     provider: Option<String>,
+    #[schema(value_type = String, required = false)]
     #[serde(skip_serializing_if = "Option::is_none")]
     model: Option<String>,
+    #[schema(value_type = String, required = false)]
     #[serde(skip_serializing_if = "Option::is_none")]
     agent_id: Option<String>,
+    #[schema(value_type = String, required = false)]
     #[serde(skip_serializing_if = "Option::is_none")]
     session_id: Option<String>,
 }
 
 /// Usage of a period by what took most of it.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 pub struct BreakdownView {
+    #[schema(value_type = words::GroupBy)]
     by: &'static str,
+    #[schema(value_type = Date)]
     period_start: String,
+    #[schema(value_type = Date)]
     period_end: String,
     total: SumsView,
     groups: Vec<GroupSums>,
@@ -78,21 +100,27 @@ pub struct BreakdownView {
     other: SumsView,
 }
 
-#[derive(Debug, Serialize)]
+/// What one group took in a period.
+#[derive(Debug, Serialize, ToSchema)]
 struct GroupSums {
     #[serde(flatten)]
     group: GroupView,
     #[serde(flatten)]
     sums: SumsView,
+    /// Its share of the cost of the total.
     cost_percent: f64,
 }
 
 /// Usage of a period step by step.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 pub struct SeriesView {
+    #[schema(value_type = Option<words::SeriesGroupBy>, required)]
     group_by: Option<&'static str>,
+    #[schema(value_type = words::SeriesStep)]
     step: &'static str,
+    #[schema(value_type = Date)]
     period_start: String,
+    #[schema(value_type = Date)]
     period_end: String,
     total: Vec<PointView>,
     groups: Vec<GroupSeries>,
@@ -100,15 +128,19 @@ pub struct SeriesView {
     other: Vec<PointView>,
 }
 
-#[derive(Debug, Serialize)]
+/// What one group took step by step; steps without its calls are absent.
+#[derive(Debug, Serialize, ToSchema)]
 struct GroupSeries {
     #[serde(flatten)]
     group: GroupView,
     points: Vec<PointView>,
 }
 
-#[derive(Debug, Serialize)]
+/// The sums of a step.
+#[derive(Debug, Serialize, ToSchema)]
 struct PointView {
+    /// When the step begins.
+    #[schema(value_type = Instant)]
     start: String,
     #[serde(flatten)]
     sums: SumsView,
@@ -156,7 +188,8 @@ impl From<Group> for GroupView {
     }
 }
 
-const fn word(by: GroupBy) -> &'static str {
+/// The word for what usage is told apart by.
+pub(crate) const fn group_word(by: GroupBy) -> &'static str {
     match by {
         GroupBy::Integration => "integration",
         GroupBy::Model => "model",
@@ -167,10 +200,64 @@ const fn word(by: GroupBy) -> &'static str {
 }
 
 fn named(text: &str, known: &[GroupBy]) -> Option<GroupBy> {
-    known.iter().copied().find(|by| word(*by) == text)
+    known.iter().copied().find(|by| group_word(*by) == text)
 }
 
-/// `GET /api/v1/telemetry/usage-breakdown`
+/// The word for a step.
+pub(crate) const fn step_word(step: Step) -> &'static str {
+    match step {
+        Step::Hour => "hour",
+        Step::Day => "day",
+    }
+}
+
+/// What a breakdown is asked, for the documents.
+struct BreakdownParams;
+
+impl IntoParams for BreakdownParams {
+    fn into_params(_: impl Fn() -> Option<ParameterIn>) -> Vec<Parameter> {
+        let mut params = vec![
+            query::<words::GroupBy>("by", "What usage is told apart by; by default the model."),
+            query::<Whole<1, GROUPS_MAX, GROUPS_DEFAULT>>("limit", "Groups that are told apart."),
+        ];
+        let last = "The last day, at most the 366th, by session the 7th; by default today.";
+        params.extend(day_params(last));
+        params
+    }
+}
+
+/// What a series is asked, for the documents.
+struct SeriesParams;
+
+impl IntoParams for SeriesParams {
+    fn into_params(_: impl Fn() -> Option<ParameterIn>) -> Vec<Parameter> {
+        let mut params = vec![
+            query::<words::SeriesGroupBy>(
+                "group_by",
+                "What usage is told apart by; by default only the total is told.",
+            ),
+            query::<words::SeriesStep>("step", "By default days; agents are told by day only."),
+            query::<Whole<1, GROUPS_MAX, GROUPS_DEFAULT>>("limit", "Groups that are told apart."),
+        ];
+        let last = "The last day, at most the 366th, by hour the 31st; by default today.";
+        params.extend(day_params(last));
+        params
+    }
+}
+
+/// Sums up the usage of a period by what took most of it
+///
+/// The groups with the largest cost; `other` is what is left of `total`, with calls that have no
+/// agent or session. Sessions are told for 7 days at most, also when no day is named.
+#[utoipa::path(
+    get,
+    path = "/api/v1/telemetry/usage-breakdown",
+    tag = "telemetry",
+    security(("api_key" = ["telemetry:read"])),
+    params(BreakdownParams),
+    responses((status = 200, body = BreakdownView, description = "The sums by group.")),
+    extensions(("x-refuses" = json!([ErrorCode::IntegrationNotFound]))),
+)]
 pub async fn get_usage_breakdown(
     State(app): State<App>,
     caller: Authorized<TelemetryRead>,
@@ -209,7 +296,7 @@ fn breakdown_view(by: GroupBy, (first, last): (Day, Day), breakdown: Breakdown) 
         cost_percent: percent(sums.cost_nanos, total.cost_nanos),
     });
     BreakdownView {
-        by: word(by),
+        by: group_word(by),
         period_start: first.to_string(),
         period_end: last.to_string(),
         total: SumsView::from(&total),
@@ -218,7 +305,18 @@ fn breakdown_view(by: GroupBy, (first, last): (Day, Day), breakdown: Breakdown) 
     }
 }
 
-/// `GET /api/v1/telemetry/usage-series`
+/// Sums up the usage of a period step by step
+///
+/// Steps without calls are absent. An answer has at most 10,000 points.
+#[utoipa::path(
+    get,
+    path = "/api/v1/telemetry/usage-series",
+    tag = "telemetry",
+    security(("api_key" = ["telemetry:read"])),
+    params(SeriesParams),
+    responses((status = 200, body = SeriesView, description = "The sums by step.")),
+    extensions(("x-refuses" = json!([ErrorCode::IntegrationNotFound]))),
+)]
 pub async fn get_usage_series(
     State(app): State<App>,
     caller: Authorized<TelemetryRead>,
@@ -229,10 +327,9 @@ pub async fn get_usage_series(
         named(text, &[Integration, Model, Provider, Agent])
             .ok_or("must be integration, model, provider or agent")
     })?;
-    let step = query.read("step", |text| match text {
-        "hour" => Ok(Step::Hour),
-        "day" => Ok(Step::Day),
-        _ => Err("must be hour or day"),
+    let step = query.read("step", |text| {
+        let mut known = [Step::Hour, Step::Day].into_iter();
+        known.find(|step| step_word(*step) == text).ok_or("must be hour or day")
     })?;
     let step = step.unwrap_or(Step::Day);
     if by == Some(Agent) && step == Step::Hour {
@@ -282,11 +379,8 @@ fn series_view(filter: &SeriesFilter, series: Series) -> SeriesView {
         points: points(&|step| step.groups.get(&place).copied()),
     };
     SeriesView {
-        group_by: filter.by.map(word),
-        step: match filter.step {
-            Step::Hour => "hour",
-            Step::Day => "day",
-        },
+        group_by: filter.by.map(group_word),
+        step: step_word(filter.step),
         period_start: filter.first.to_string(),
         period_end: filter.last.to_string(),
         total: points(&|step| Some(step.total)),

@@ -3,6 +3,7 @@
 use axum::extract::State;
 use bursar_store::{Control, TenantRow};
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 use crate::app::App;
 use crate::auth::Operator;
@@ -10,24 +11,32 @@ use crate::body::Json;
 use crate::envelope::Answer;
 use crate::error::{ApiError, ErrorCode};
 use crate::instant;
-use crate::params::{self, Path, Query, list_meta};
+use crate::openapi::kinds::{Id, Instant, Name};
+use crate::openapi::words;
+use crate::params::{self, PageParams, Path, Query, list_meta};
 use crate::text::check_name;
 
 /// A tenant to be made.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct TenantCreate {
+    #[schema(value_type = Name)]
     name: String,
 }
 
 /// A tenant as the operator sees it.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 pub struct TenantView {
+    #[schema(value_type = Id)]
     id: String,
     name: String,
+    #[schema(value_type = words::TenantLifecycle)]
     lifecycle_state: &'static str,
+    #[schema(value_type = words::OnboardingState)]
     onboarding_state: &'static str,
+    #[schema(value_type = Instant)]
     created_at: String,
+    #[schema(value_type = Instant)]
     updated_at: String,
 }
 
@@ -45,7 +54,16 @@ impl From<TenantRow> for TenantView {
     }
 }
 
-/// `POST /api/v1/tenants`
+/// Makes a tenant
+#[utoipa::path(
+    post,
+    path = "/api/v1/tenants",
+    tag = "tenants",
+    security(("operator" = [])),
+    request_body(content = TenantCreate, example = json!({ "name": "acme" })),
+    responses((status = 201, body = TenantView, description = "The tenant as it was made.")),
+    extensions(("x-refuses" = json!([ErrorCode::UnknownField, ErrorCode::SecretRefused]))),
+)]
 pub async fn create_tenant(
     State(app): State<App>,
     operator: Operator,
@@ -58,7 +76,15 @@ pub async fn create_tenant(
     Ok(Answer::created(app.ledger.change(None, change).await?.into()))
 }
 
-/// `GET /api/v1/tenants`
+/// Lists the tenants
+#[utoipa::path(
+    get,
+    path = "/api/v1/tenants",
+    tag = "tenants",
+    security(("operator" = [])),
+    params(PageParams),
+    responses((status = 200, body = [TenantView], description = "A page of tenants.")),
+)]
 pub async fn list_tenants(
     State(app): State<App>,
     _: Operator,
@@ -71,7 +97,16 @@ pub async fn list_tenants(
     Ok(Answer::list(found.rows.into_iter().map(TenantView::from).collect(), meta))
 }
 
-/// `GET /api/v1/tenants/{id}`
+/// Reads a tenant
+#[utoipa::path(
+    get,
+    path = "/api/v1/tenants/{id}",
+    tag = "tenants",
+    security(("operator" = [])),
+    params(("id" = Id, Path, description = "The tenant.")),
+    responses((status = 200, body = TenantView, description = "The tenant.")),
+    extensions(("x-refuses" = json!([ErrorCode::TenantNotFound]))),
+)]
 pub async fn get_tenant(
     State(app): State<App>,
     _: Operator,

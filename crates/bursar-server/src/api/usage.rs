@@ -3,68 +3,96 @@
 use axum::extract::State;
 use bursar_store::{DayUsage, IntegrationUsage, Page, Sums};
 use serde::Serialize;
+use utoipa::openapi::path::{Parameter, ParameterIn};
+use utoipa::{IntoParams, ToSchema};
 
 use crate::app::App;
 use crate::auth::{Authorized, TelemetryRead};
 use crate::envelope::Answer;
-use crate::error::ApiError;
+use crate::error::{ApiError, ErrorCode};
 use crate::figures::{average, cents, integer, latency_percentile, share, usd};
+use crate::openapi::kinds::{Date, Id, Usd, Whole};
+use crate::openapi::{query, words};
 use crate::params::{Query, list_meta};
-use crate::period::read_days;
+use crate::period::{day_params, read_days};
 
 /// Days that one question may span.
 const DAYS_MAX: i32 = 366;
 /// Rows of days that one answer has at most, which is also what it has when nothing is said.
 const DAY_ROWS_MAX: u32 = 10_000;
+/// Rows of days that may be passed over.
+const DAY_OFFSET_MAX: u32 = 10_000_000;
 
 /// The sums of a period.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 pub struct SummaryView {
+    #[schema(value_type = Id)]
     tenant_id: String,
+    /// The first day.
+    #[schema(value_type = Date)]
     period_start: String,
+    /// The last day.
+    #[schema(value_type = Date)]
     period_end: String,
     total_calls: i64,
     total_tokens_in: i64,
     total_tokens_out: i64,
     total_cost_cents: i64,
+    #[schema(value_type = Usd)]
     total_cost_usd: String,
+    #[schema(required)]
     avg_latency_ms: Option<f64>,
+    /// Estimated from a histogram; 40000 stands for that or more.
+    #[schema(required)]
     latency_p50_ms: Option<i64>,
+    #[schema(required)]
     latency_p95_ms: Option<i64>,
+    #[schema(required)]
     latency_p99_ms: Option<i64>,
     error_count: i64,
     blocked_count: i64,
+    /// Calls whose cost is not known.
     unpriced_count: i64,
+    /// Null when one integration is asked for.
+    #[schema(required)]
     by_integration: Option<Vec<IntegrationSums>>,
 }
 
 /// The sums of one integration in a period.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 struct IntegrationSums {
+    #[schema(value_type = Id)]
     integration_id: String,
     integration_name: String,
+    #[schema(value_type = words::ProviderType)]
     provider_type: String,
     total_calls: i64,
     total_tokens: i64,
     total_cost_cents: i64,
+    #[schema(value_type = Usd)]
     total_cost_usd: String,
     error_count: i64,
 }
 
 /// The sums of one integration on one day.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 pub struct DayView {
+    #[schema(value_type = Date)]
     date: String,
+    #[schema(value_type = Id)]
     integration_id: String,
     total_calls: i64,
     total_tokens_in: i64,
     total_tokens_out: i64,
     total_tokens: i64,
     total_cost_cents: i64,
+    #[schema(value_type = Usd)]
     total_cost_usd: String,
+    #[schema(required)]
     avg_latency_ms: Option<f64>,
     error_count: i64,
     blocked_count: i64,
+    /// Calls that neither failed nor were blocked, of all.
     success_rate: f64,
 }
 
@@ -103,7 +131,37 @@ impl From<DayUsage> for DayView {
     }
 }
 
-/// `GET /api/v1/telemetry/usage-summary`
+/// The days of a question, as [`read_days`] takes them, for the documents.
+struct DaysParams;
+
+impl IntoParams for DaysParams {
+    fn into_params(_: impl Fn() -> Option<ParameterIn>) -> Vec<Parameter> {
+        day_params("The last day, at most the 366th; by default today.")
+    }
+}
+
+/// The page of a list of days, for the documents.
+struct DayPageParams;
+
+impl IntoParams for DayPageParams {
+    fn into_params(_: impl Fn() -> Option<ParameterIn>) -> Vec<Parameter> {
+        vec![
+            query::<Whole<0, DAY_OFFSET_MAX, 0>>("offset", "Rows to pass over."),
+            query::<Whole<1, DAY_ROWS_MAX, DAY_ROWS_MAX>>("limit", "Rows of a page."),
+        ]
+    }
+}
+
+/// Sums up the usage of a period
+#[utoipa::path(
+    get,
+    path = "/api/v1/telemetry/usage-summary",
+    tag = "telemetry",
+    security(("api_key" = ["telemetry:read"])),
+    params(DaysParams),
+    responses((status = 200, body = SummaryView, description = "The sums.")),
+    extensions(("x-refuses" = json!([ErrorCode::IntegrationNotFound]))),
+)]
 pub async fn get_usage_summary(
     State(app): State<App>,
     caller: Authorized<TelemetryRead>,
@@ -143,7 +201,18 @@ pub async fn get_usage_summary(
     }))
 }
 
-/// `GET /api/v1/telemetry/daily-aggregates`
+/// Lists the usage by day and integration
+///
+/// Days without calls are absent.
+#[utoipa::path(
+    get,
+    path = "/api/v1/telemetry/daily-aggregates",
+    tag = "telemetry",
+    security(("api_key" = ["telemetry:read"])),
+    params(DaysParams, DayPageParams),
+    responses((status = 200, body = [DayView], description = "A page of days.")),
+    extensions(("x-refuses" = json!([ErrorCode::IntegrationNotFound]))),
+)]
 pub async fn list_daily_aggregates(
     State(app): State<App>,
     caller: Authorized<TelemetryRead>,
@@ -151,7 +220,7 @@ pub async fn list_daily_aggregates(
 ) -> Result<Answer<Vec<DayView>>, ApiError> {
     let integration_id = query.integration()?;
     let (first, last) = read_days(&app, &mut query, DAYS_MAX)?;
-    let offset = query.integer("offset", 0..=DAY_ROWS_MAX * 1_000)?.unwrap_or(0);
+    let offset = query.integer("offset", 0..=DAY_OFFSET_MAX)?.unwrap_or(0);
     let limit = query.integer("limit", 1..=DAY_ROWS_MAX)?.unwrap_or(DAY_ROWS_MAX);
     query.done()?;
     caller.known_integration(&app, integration_id).await?;

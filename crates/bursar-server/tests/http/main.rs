@@ -13,6 +13,7 @@ mod checks;
 mod costs;
 mod credentials;
 mod decisions;
+mod documents;
 mod doorway;
 mod envelope;
 mod exports;

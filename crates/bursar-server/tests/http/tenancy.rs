@@ -47,13 +47,17 @@ const USAGE: Access = Key("telemetry:read");
 const DECIDE: Access = IntegrationKey("enforcement:check");
 
 /// Routes that are open to all and tell nothing about anyone; this list may only shrink.
-const OPEN: [&str; 3] = ["/health", "/health/live", "/health/ready"];
+const OPEN: [&str; 6] =
+    ["/health", "/health/live", "/health/ready", "/openapi.json", "/docs", "/docs/style.css"];
+
+/// For the operator, but not of the API.
+const METRICS: &str = "/metrics";
 
 const ROUTES: &[Route] = &[
     ("post", "/tenants", Operator, Unnamed),
     ("get", "/tenants", Operator, Unnamed),
     ("get", "/tenants/{id}", Operator, Unnamed),
-    ("get", "/metrics", Operator, Unnamed),
+    ("get", METRICS, Operator, Unnamed),
     ("post", "/keys", KEYS, Unnamed),
     ("get", "/keys", KEYS, Unnamed),
     ("delete", "/keys/{id}", KEYS, NO_KEY),
@@ -145,7 +149,7 @@ impl World {
         }
         let method = Method::from_bytes(method.to_uppercase().as_bytes()).unwrap();
         let request = match *template {
-            "/metrics" => persona.root(&path),
+            METRICS => persona.root(&path),
             _ => persona.request(method, &path),
         };
         match body(route, integration) {
@@ -215,6 +219,37 @@ fn routed() -> BTreeSet<(String, String)> {
         }
     }
     routed
+}
+
+/// Every route, as the document names it.
+pub(crate) fn all_routes() -> BTreeSet<(String, String)> {
+    let open = OPEN.iter().map(|path| ("get".to_owned(), (*path).to_owned()));
+    let table = ROUTES.iter().map(|(method, path, ..)| ((*method).to_owned(), in_api(path)));
+    open.chain(table).collect()
+}
+
+/// Who may use a route, as the document says it.
+pub(crate) fn security(method: &str, path: &str) -> Value {
+    let route = ROUTES.iter().find(|route| route.0 == method && in_api(route.1) == path);
+    let by_key = |scope: &str| {
+        let [key, header] = ["api_key", "api_key_header"].map(|name| json!({ name: [scope] }));
+        vec![key, header, json!({ "operator": [] })]
+    };
+    match route.map(|route| route.2) {
+        None => json!([{}]),
+        Some(Operator) if path == METRICS => json!([{ "operator": [] }, { "metrics_token": [] }]),
+        Some(Operator) => json!([{ "operator": [] }]),
+        Some(Key(scope)) => by_key(scope).into(),
+        Some(IntegrationKey(scope)) => {
+            let mut all = by_key(scope);
+            all.push(json!({ "integration_key": [] }));
+            all.into()
+        }
+    }
+}
+
+fn in_api(path: &str) -> String {
+    if path == METRICS { path.to_owned() } else { format!("/api/v1{path}") }
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! A server without sockets over a store in a folder of its own, and a clock that the test owns.
 
 mod answer;
+pub(crate) mod conformance;
 mod persona;
 
 use std::sync::Arc;

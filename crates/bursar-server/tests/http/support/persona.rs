@@ -9,7 +9,7 @@ use http_body_util::BodyExt;
 use serde_json::{Value, json};
 use tower::ServiceExt;
 
-use super::Answer;
+use super::{Answer, conformance};
 
 /// Someone who calls, with the headers that prove it.
 #[derive(Clone)]
@@ -94,15 +94,29 @@ impl Request {
         self
     }
 
+    /// The same request with another method.
+    pub(crate) fn method(mut self, method: Method) -> Self {
+        self.method = method;
+        self
+    }
+
     async fn send(self) -> Answer {
         let Self { persona: Persona { router, headers }, method, uri, body } = self;
-        let mut request = HttpRequest::new(Body::from(body));
-        *request.method_mut() = method;
+        let mut request = HttpRequest::new(Body::from(body.clone()));
+        *request.method_mut() = method.clone();
         *request.uri_mut() = uri.parse().unwrap();
         *request.headers_mut() = headers;
-        let (parts, body) = router.oneshot(request).await.unwrap().into_parts();
-        let bytes = body.collect().await.unwrap().to_bytes();
-        Answer::new(parts.status, parts.headers, String::from_utf8(bytes.to_vec()).unwrap())
+        let (parts, answer) = router.oneshot(request).await.unwrap().into_parts();
+        let bytes = answer.collect().await.unwrap().to_bytes();
+        let text = String::from_utf8(bytes.to_vec()).unwrap();
+        conformance::check_answer((&method, &uri), parts.status, &parts.headers, &text);
+        // What is compressed or not even text is none of the document's affair.
+        if parts.status.is_success()
+            && let Ok(sent) = std::str::from_utf8(&body)
+        {
+            conformance::check_request(method.as_str(), &uri, sent);
+        }
+        Answer::new(parts.status, parts.headers, text)
     }
 }
 

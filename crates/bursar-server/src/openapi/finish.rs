@@ -1,0 +1,435 @@
+//! What is true of every handler of its kind, added to what the handlers say of themselves.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde_json::{Map, Value, json};
+
+use crate::error::ErrorCode;
+
+type Object = Map<String, Value>;
+
+/// A second path of the same handler, and the name of its operation.
+const ALIASES: &[(&str, &str, &str)] = &[("/health/ready", "/health", "get_health")];
+
+/// Operations that would have the name of another: one handler of two methods gives it to both.
+const RENAMED: &[(&str, &str, &str)] = &[("put", "/api/v1/integrations/{id}", "put_integration")];
+
+/// Types that are only parts of others, which [`flatten`] makes whole.
+const PARTS: &[&str] = &["ListMeta", "GroupView"];
+
+/// Finishes the document that the handlers' own words make.
+pub(super) fn finish(mut document: Value) -> Value {
+    let mut failures = Map::new();
+    if let Some(paths) = object_at(&mut document, "/paths") {
+        for (path, alias, operation_id) in ALIASES {
+            let Some(mut item) = paths.get(*path).cloned() else { continue };
+            if let Some(operation) = object_at(&mut item, "/get") {
+                operation.insert("operationId".to_owned(), json!(operation_id));
+            }
+            paths.insert((*alias).to_owned(), item);
+        }
+        for (path, item) in paths {
+            for (method, operation) in item.as_object_mut().into_iter().flatten() {
+                if let Some(operation) = operation.as_object_mut() {
+                    finish_operation(path, method, operation, &mut failures);
+                }
+            }
+        }
+    }
+    if let Some(components) = object_at(&mut document, "/components") {
+        finish_components(components);
+        components.insert("responses".to_owned(), failures.into());
+    }
+    document
+}
+
+fn object_at<'a>(value: &'a mut Value, pointer: &str) -> Option<&'a mut Object> {
+    value.pointer_mut(pointer).and_then(Value::as_object_mut)
+}
+
+/// Whether answers come in the envelope; documents and pages come as they are.
+pub(super) fn is_enveloped(path: &str) -> bool {
+    path.starts_with("/api/") || path.starts_with("/health")
+}
+
+fn finish_operation(path: &str, method: &str, operation: &mut Object, failures: &mut Object) {
+    let renamed = RENAMED.iter().find(|renamed| (renamed.0, renamed.1) == (method, path));
+    if let Some((.., name)) = renamed {
+        operation.insert("operationId".to_owned(), json!(name));
+    }
+    let access = Access::of(operation);
+    let refusals = refusals(&access, operation);
+    let is_limited = parameters(operation).any(|parameter| is(parameter, "name", "limit"));
+    finish_security(&access, operation);
+    finish_parameters(&access, operation);
+    finish_body(operation);
+    let Some(responses) = operation.get_mut("responses").and_then(Value::as_object_mut) else {
+        return;
+    };
+    for response in responses.values_mut() {
+        if is_enveloped(path)
+            && let Some(content) = object_at(response, "/content/application~1json")
+        {
+            let data = content.remove("schema").unwrap_or_default();
+            // Elsewhere it limits something within the answer.
+            let is_paged = is_limited && is(&data, "type", "array");
+            content.insert("schema".to_owned(), success(&data, is_paged));
+        }
+    }
+    for (status, codes) in refusals {
+        let reference = format!("#/components/responses/{}", failure_name(&codes));
+        responses.insert(status.to_string(), json!({ "$ref": reference }));
+        failures.insert(failure_name(&codes), failure(status, &codes));
+    }
+    let own = |response: &&mut Object| !response.contains_key("$ref");
+    for response in responses.values_mut().filter_map(Value::as_object_mut).filter(own) {
+        let headers = response.entry("headers").or_insert_with(|| json!({}));
+        if let Some(headers) = headers.as_object_mut() {
+            headers.extend(headers_of_all());
+        }
+    }
+}
+
+fn is(object: &Value, field: &str, text: &str) -> bool {
+    object.get(field).and_then(Value::as_str) == Some(text)
+}
+
+fn parameters(operation: &Object) -> impl Iterator<Item = &Value> {
+    operation.get("parameters").and_then(Value::as_array).into_iter().flatten()
+}
+
+/// Who may use a route, as its handler says in `security`.
+enum Access {
+    Everyone,
+    Operator,
+    /// The operator, and whoever has the token of the metrics.
+    Scraper,
+    Tenant {
+        scope: String,
+        integration_key: bool,
+    },
+}
+
+impl Access {
+    fn of(operation: &Object) -> Self {
+        let security = operation.get("security").and_then(Value::as_array);
+        let named = |scheme: &str| security.into_iter().flatten().find_map(|one| one.get(scheme));
+        let scope = named("api_key").and_then(|scopes| scopes.get(0)).and_then(Value::as_str);
+        match (named("metrics_token"), named("operator"), scope) {
+            (Some(_), ..) => Self::Scraper,
+            (None, Some(_), _) => Self::Operator,
+            (None, None, Some(scope)) => Self::Tenant {
+                scope: scope.to_owned(),
+                integration_key: named("integration_key").is_some(),
+            },
+            (None, None, None) => Self::Everyone,
+        }
+    }
+}
+
+/// Everything that the route may refuse with, by status.
+fn refusals(access: &Access, operation: &mut Object) -> BTreeMap<u16, Vec<ErrorCode>> {
+    use ErrorCode::*;
+    let own = operation.remove("x-refuses").unwrap_or_default();
+    let own: BTreeSet<&str> =
+        own.as_array().into_iter().flatten().filter_map(Value::as_str).collect();
+    let mut codes: Vec<ErrorCode> =
+        ErrorCode::ALL.iter().copied().filter(|code| own.contains(code.as_str())).collect();
+    codes.extend([UriTooLong, HeadersTooLarge]);
+    match access {
+        Access::Everyone => {}
+        Access::Operator | Access::Scraper => codes.extend([Forbidden]),
+        Access::Tenant { .. } => codes.extend([
+            BadRequest,
+            TenantRequired,
+            MissingScope,
+            TenantMismatch,
+            TenantTerminated,
+            TenantNotFound,
+        ]),
+    }
+    match access {
+        Access::Everyone => {}
+        Access::Operator | Access::Scraper | Access::Tenant { .. } => {
+            codes.extend([AmbiguousCredentials, Unauthenticated]);
+            codes.extend([Internal, Overloaded, Unavailable]);
+        }
+    }
+    for parameter in parameters(operation) {
+        if is(parameter, "in", "path") {
+            codes.push(BadRequest);
+        }
+        if is(parameter, "in", "query") {
+            codes.extend([BadRequest, InvalidField, UnknownField]);
+        }
+    }
+    if operation.contains_key("requestBody") {
+        let of_bodies = [BadRequest, InvalidJson, BodyTooLarge, UnsupportedMediaType];
+        codes.extend(of_bodies);
+        codes.extend([InvalidField, RequestTimeout]);
+    }
+    let mut by_status: BTreeMap<u16, Vec<ErrorCode>> = BTreeMap::new();
+    for code in ErrorCode::ALL.iter().filter(|code| codes.contains(code)) {
+        by_status.entry(code.status().as_u16()).or_default().push(*code);
+    }
+    by_status
+}
+
+/// The envelope of a success.
+fn success(data: &Value, is_paged: bool) -> Value {
+    let meta = if is_paged { "PageMeta" } else { "Meta" };
+    json!({
+        "type": "object",
+        "required": ["success", "data", "meta"],
+        "properties": {
+            "success": { "const": true },
+            "data": data,
+            "meta": { "$ref": format!("#/components/schemas/{meta}") },
+        },
+    })
+}
+
+/// The headers that every answer has.
+fn headers_of_all() -> impl Iterator<Item = (String, Value)> {
+    ["X-Request-ID", "traceparent"].into_iter().map(|name| (name.to_owned(), header(name)))
+}
+
+fn header(name: &str) -> Value {
+    json!({ "$ref": format!("#/components/headers/{name}") })
+}
+
+/// Routes that fail alike share the answer, which is named after its codes.
+fn failure_name(codes: &[ErrorCode]) -> String {
+    let words: Vec<&str> = codes.iter().map(|code| code.as_str()).collect();
+    words.join(".")
+}
+
+/// The answer of a failure: the envelope, and the codes that it may have.
+fn failure(status: u16, codes: &[ErrorCode]) -> Value {
+    let meaning = |code: &ErrorCode| format!("`{}`: {}", code.as_str(), code.meaning());
+    let meanings: Vec<String> = codes.iter().map(meaning).collect();
+    let mut headers: Object = headers_of_all().collect();
+    let also = match status {
+        401 => Some("WWW-Authenticate"),
+        503 => Some("Retry-After"),
+        _ => None,
+    };
+    headers.extend(also.map(|name| (name.to_owned(), header(name))));
+    let words: Vec<&str> = codes.iter().map(|code| code.as_str()).collect();
+    let narrowed =
+        json!({ "properties": { "error": { "properties": { "code": { "enum": words } } } } });
+    let schema = json!({ "allOf": [{ "$ref": "#/components/schemas/Failure" }, narrowed] });
+    json!({
+        "description": meanings.join("\n\n"),
+        "headers": headers,
+        "content": { "application/json": { "schema": schema } },
+    })
+}
+
+fn finish_security(access: &Access, operation: &mut Object) {
+    let (security, sentence) = match access {
+        Access::Everyone => (json!([{}]), "Open to all.".to_owned()),
+        Access::Operator => (json!([{ "operator": [] }]), "For the operator.".to_owned()),
+        Access::Scraper => (
+            json!([{ "operator": [] }, { "metrics_token": [] }]),
+            "For the operator, and for the token of the setting `metrics_token`.".to_owned(),
+        ),
+        Access::Tenant { scope, integration_key } => {
+            let mut security = vec![
+                json!({ "api_key": [scope] }),
+                json!({ "api_key_header": [scope] }),
+                json!({ "operator": [] }),
+            ];
+            let mut sentence = format!("Scope: `{scope}`.");
+            if *integration_key {
+                security.push(json!({ "integration_key": [] }));
+                sentence.push_str(" The key of an integration is good for that integration.");
+            }
+            (security.into(), sentence)
+        }
+    };
+    operation.insert("security".to_owned(), security);
+    let said = operation.get("description").and_then(Value::as_str);
+    let said = said.map(|said| format!("{said}\n\n{sentence}")).unwrap_or(sentence);
+    operation.insert("description".to_owned(), json!(said));
+}
+
+fn finish_parameters(access: &Access, operation: &mut Object) {
+    let parameters = operation.entry("parameters").or_insert_with(|| json!([]));
+    let Some(parameters) = parameters.as_array_mut() else { return };
+    for parameter in parameters.iter_mut().filter(|parameter| is(parameter, "in", "query")) {
+        // A form sends what is not filled in; it counts as absent.
+        if let Some(parameter) = parameter.as_object_mut() {
+            parameter.insert("allowEmptyValue".to_owned(), json!(true));
+        }
+    }
+    match access {
+        Access::Everyone | Access::Operator | Access::Scraper => {}
+        Access::Tenant { .. } => {
+            parameters.push(json!({ "$ref": "#/components/parameters/X-Tenant-ID" }));
+        }
+    }
+    parameters.push(json!({ "$ref": "#/components/parameters/X-Request-ID" }));
+}
+
+/// A body that may be absent is an `Option`, which does not mean that it may be null.
+fn finish_body(operation: &mut Object) {
+    let Some(body) = operation.get_mut("requestBody") else { return };
+    let schema = body.pointer("/content/application~1json/schema/oneOf");
+    let of_option = schema.and_then(Value::as_array);
+    let inner = of_option.and_then(|some| some.iter().find(|one| one.get("$ref").is_some()));
+    let inner = inner.cloned();
+    let is_optional = inner.is_some();
+    if let (Some(inner), Some(content)) = (inner, object_at(body, "/content/application~1json")) {
+        content.insert("schema".to_owned(), inner);
+    }
+    if let Some(body) = body.as_object_mut() {
+        body.insert("required".to_owned(), json!(!is_optional));
+    }
+}
+
+fn finish_components(components: &mut Object) {
+    let schemas = components.entry("schemas").or_insert_with(|| json!({}));
+    if let Some(schemas) = schemas.as_object_mut() {
+        schemas.insert("Meta".to_owned(), meta());
+        let both = [
+            json!({ "$ref": "#/components/schemas/Meta" }),
+            json!({ "$ref": "#/components/schemas/ListMeta" }),
+        ];
+        let page = json!({ "description": "What a list says about itself.", "allOf": both });
+        schemas.insert("PageMeta".to_owned(), page);
+        schemas.insert("Failure".to_owned(), envelope_of_failures());
+        flatten(schemas);
+        for part in PARTS {
+            schemas.remove(*part);
+        }
+    }
+    components.insert("securitySchemes".to_owned(), security_schemes());
+    let request_id = json!({
+        "description": "The id of the request, also in `meta`.",
+        "required": true,
+        "schema": { "type": "string", "pattern": "^[A-Za-z0-9_.:-]{1,128}$" },
+    });
+    let trace = json!({
+        "description": "The trace of the request, and the server's span in it (W3C Trace Context).",
+        "required": true,
+        "schema": { "type": "string", "pattern": "^00-[0-9a-f]{32}-[0-9a-f]{16}-0[01]$" },
+    });
+    let seconds = json!({
+        "description": "Come again after so many seconds.",
+        "required": true,
+        "schema": { "type": "integer", "minimum": 0 },
+    });
+    let scheme = json!({
+        "description": "The scheme of the credential that is missing.",
+        "required": true,
+        "schema": { "const": "Bearer" },
+    });
+    let headers = json!({
+        "X-Request-ID": request_id,
+        "traceparent": trace,
+        "Retry-After": seconds,
+        "WWW-Authenticate": scheme,
+    });
+    components.insert("headers".to_owned(), headers);
+    let tenant = json!({
+        "name": "X-Tenant-ID",
+        "in": "header",
+        "description": "The tenant that the operator means; with a key only its own.",
+        "schema": { "$ref": "#/components/schemas/Id" },
+    });
+    let request_id = json!({
+        "name": "X-Request-ID",
+        "in": "header",
+        "description": "Taken over when it has 1 to 128 of the characters A-Z a-z 0-9 - _ . :",
+        "schema": { "type": "string" },
+    });
+    let parameters = json!({ "X-Tenant-ID": tenant, "X-Request-ID": request_id });
+    components.insert("parameters".to_owned(), parameters);
+}
+
+fn meta() -> Value {
+    json!({
+        "description": "What an answer says about itself.",
+        "type": "object",
+        "required": ["timestamp", "request_id"],
+        "properties": {
+            "timestamp": { "$ref": "#/components/schemas/Instant" },
+            "request_id": { "type": "string", "maxLength": 128 },
+        },
+    })
+}
+
+fn envelope_of_failures() -> Value {
+    json!({
+        "description": "The envelope of a failure.",
+        "type": "object",
+        "required": ["success", "data", "error", "meta"],
+        "properties": {
+            "success": { "const": false },
+            "data": { "type": "null" },
+            "error": { "$ref": "#/components/schemas/ApiError" },
+            "meta": { "$ref": "#/components/schemas/Meta" },
+        },
+    })
+}
+
+fn security_schemes() -> Value {
+    json!({
+        "operator": {
+            "type": "http",
+            "scheme": "bearer",
+            "description": "The operator's token; `X-Tenant-ID` names the tenant.",
+        },
+        "api_key": {
+            "type": "http",
+            "scheme": "bearer",
+            "bearerFormat": "bur_...",
+            "description": "An API key of a tenant, with scopes.",
+        },
+        "api_key_header": {
+            "type": "apiKey",
+            "in": "header",
+            "name": "X-AOS-Key",
+            "description": "The same API key in a header of its own.",
+        },
+        "metrics_token": {
+            "type": "http",
+            "scheme": "bearer",
+            "description": "The token of the setting `metrics_token`, good for the metrics only.",
+        },
+        "integration_key": {
+            "type": "apiKey",
+            "in": "header",
+            "name": "X-CUS-Integration-Key",
+            "description": "A key that is good for one integration only.",
+        },
+    })
+}
+
+/// Makes one object of each type that is made of several: readers follow it more easily.
+fn flatten(schemas: &mut Object) {
+    let parts = |schema: &Value| schema.get("allOf").and_then(Value::as_array).cloned();
+    let composed: Vec<(String, Vec<Value>)> =
+        schemas.iter().filter_map(|(name, schema)| Some((name.clone(), parts(schema)?))).collect();
+    for (name, parts) in composed {
+        let mut properties = Map::new();
+        let mut required = Vec::new();
+        for part in &parts {
+            let named = part.get("$ref").and_then(Value::as_str);
+            let named = named.and_then(|reference| reference.rsplit('/').next());
+            let part = named.and_then(|name| schemas.get(name)).unwrap_or(part);
+            let fields = part.get("properties").and_then(Value::as_object).cloned();
+            properties.extend(fields.unwrap_or_default());
+            required.extend(
+                part.get("required").and_then(Value::as_array).into_iter().flatten().cloned(),
+            );
+        }
+        if let Some(schema) = schemas.get_mut(&name).and_then(Value::as_object_mut) {
+            schema.remove("allOf");
+            schema.insert("type".to_owned(), json!("object"));
+            schema.insert("properties".to_owned(), properties.into());
+            schema.insert("required".to_owned(), required.into());
+        }
+    }
+}

@@ -1,0 +1,142 @@
+//! The OpenAPI document: made from the handlers and the types that they read and write.
+//!
+//! A handler says its path, its parameters, its body, its successes, and in `x-refuses` the
+//! failures that are its own. [`finish`] adds what is true of every handler of its kind: the
+//! envelope, the failures of credentials, bodies and storage, and the headers.
+
+mod finish;
+pub mod kinds;
+pub mod page;
+pub mod words;
+
+use std::borrow::Cow;
+use std::sync::LazyLock;
+
+use serde_json::Value;
+use utoipa::openapi::path::{Parameter, ParameterBuilder, ParameterIn};
+use utoipa::openapi::schema::{AnyOfBuilder, ObjectBuilder, SchemaType};
+use utoipa::openapi::{Ref, RefOr, Required, Schema};
+use utoipa::{OpenApi, PartialSchema, ToSchema};
+
+use crate::api::{
+    decisions, docs, enforcement, health, history, ingest, integration_keys, integrations, keys,
+    metrics, reservations, series, tenants, usage,
+};
+use crate::envelope::ListMeta;
+use crate::error::ApiError;
+
+/// An integration in examples.
+pub const EXAMPLE_ID: &str = "00064cf9-f9f4-8fc4-a2a7-2d1d4b3a5c6e";
+
+/// Every handler. A route that is missing here fails a test.
+#[derive(OpenApi)]
+#[openapi(
+    info(
+        title = "Bursar",
+        description = "Meters, budgets and guards calls to large language models that are made \
+            with keys of their customers' own.\n\n\
+            Bodies are JSON of at most 256 KiB (a batch 8 MiB) and may be gzip-encoded. Fields and \
+            parameters that a route does not know are refused by name, except in usage records. \
+            After a 503 send the same again: call ids make every write safe to repeat.\n\n\
+            A path that is not here answers 404 `ROUTE_NOT_FOUND`, a method that a path does not \
+            have 405 `METHOD_NOT_ALLOWED`. Both have the envelope too. What cannot be read as \
+            HTTP, or has more than 100 headers or 32 KiB of them, may be refused without it.\n\n\
+            Every answer has a `traceparent` of the caller's trace, if the request had a valid \
+            one, or of a new one.",
+        license(name = "Apache-2.0", identifier = "Apache-2.0"),
+    ),
+    servers((url = "/", description = "This server.")),
+    tags(
+        (name = "telemetry", description = "Calls that were made, and what they add up to."),
+        (name = "enforcement", description = "May this call go on? Decisions and reservations."),
+        (name = "integrations", description = "Providers, credentials' references and limits."),
+        (name = "keys", description = "Keys of a tenant and of one integration."),
+        (name = "tenants", description = "Tenants, for the operator."),
+        (name = "server", description = "The server itself."),
+    ),
+    paths(
+        tenants::create_tenant,
+        tenants::list_tenants,
+        tenants::get_tenant,
+        keys::create_key,
+        keys::list_keys,
+        keys::revoke_key,
+        integrations::list_integrations,
+        integrations::create_integration,
+        integrations::get_integration,
+        integrations::update_integration,
+        integrations::delete_integration,
+        integrations::enable_integration,
+        integrations::disable_integration,
+        integrations::get_integration_health,
+        integrations::get_integration_limits,
+        integration_keys::create_integration_key,
+        integration_keys::list_integration_keys,
+        integration_keys::revoke_integration_key,
+        ingest::record_usage,
+        ingest::record_usage_batch,
+        usage::get_usage_summary,
+        usage::list_daily_aggregates,
+        history::list_usage_history,
+        history::export_usage,
+        series::get_usage_series,
+        series::get_usage_breakdown,
+        enforcement::check_call,
+        enforcement::check_calls,
+        enforcement::get_status,
+        decisions::list_decisions,
+        reservations::create_reservation,
+        reservations::list_reservations,
+        reservations::release_reservation,
+        reservations::extend_reservation,
+        health::get_ready,
+        health::get_live,
+        metrics::get_metrics,
+        docs::get_openapi,
+        docs::get_docs,
+        docs::get_docs_style,
+    ),
+    components(schemas(ApiError, ListMeta)),
+)]
+struct Handlers;
+
+/// The document.
+pub fn document() -> &'static Value {
+    static DOCUMENT: LazyLock<Value> = LazyLock::new(|| {
+        let handlers = serde_json::to_value(Handlers::openapi());
+        // The types of the document are always written as JSON.
+        handlers.map(finish::finish).unwrap_or_default()
+    });
+    &DOCUMENT
+}
+
+/// A parameter of a query that may be absent.
+pub fn query<T: PartialSchema>(name: &str, description: &str) -> Parameter {
+    ParameterBuilder::new()
+        .name(name)
+        .parameter_in(ParameterIn::Query)
+        .required(Required::False)
+        .description(Some(description))
+        .schema(Some(T::schema()))
+        .build()
+}
+
+/// One of the records of a batch: a good one, or anything, which fails alone.
+#[derive(Debug)]
+pub struct BatchRecord;
+
+impl PartialSchema for BatchRecord {
+    fn schema() -> RefOr<Schema> {
+        let anything = ObjectBuilder::new()
+            .schema_type(SchemaType::AnyValue)
+            .description(Some("Anything else becomes an `error` in the place of this record."));
+        let record = Ref::from_schema_name("UsageRecord");
+        RefOr::T(Schema::from(AnyOfBuilder::new().item(record).item(anything).build()))
+    }
+}
+
+impl ToSchema for BatchRecord {
+    fn name() -> Cow<'static, str> {
+        Cow::Borrowed("BatchRecord")
+    }
+}

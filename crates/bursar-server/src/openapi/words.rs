@@ -1,0 +1,189 @@
+//! The closed sets of words on the wire, read from the code that writes them.
+
+use std::borrow::Cow;
+
+use bursar_core::{FailureCause, Health, Measure};
+use serde_json::Value;
+use utoipa::openapi::schema::{ObjectBuilder, Type};
+use utoipa::openapi::{RefOr, Schema};
+use utoipa::{PartialSchema, ToSchema};
+
+use crate::api::{health, history, ingest, integrations, reservations, series};
+use crate::{auth, decision_view, error, integration_view};
+
+/// One of these words.
+fn one_of(meaning: &str, words: impl IntoIterator<Item = impl Into<Value>>) -> RefOr<Schema> {
+    let text = ObjectBuilder::new().schema_type(Type::String).enum_values(Some(words));
+    text.description(Some(meaning.trim_ascii())).build().into()
+}
+
+macro_rules! word {
+    ($(#[doc = $doc:literal])+ $name:ident, $words:expr) => {
+        $(#[doc = $doc])+
+        #[derive(Debug)]
+        pub struct $name;
+
+        impl PartialSchema for $name {
+            fn schema() -> RefOr<Schema> {
+                one_of(concat!($($doc,)+), $words)
+            }
+        }
+
+        impl ToSchema for $name {
+            fn name() -> Cow<'static, str> {
+                Cow::Borrowed(stringify!($name))
+            }
+        }
+    };
+}
+
+/// The words of an enum. A variant that is neither shown nor hidden does not compile.
+macro_rules! words {
+    ($(
+        $(#[doc = $doc:literal])+
+        $name:ident in $type:ty = $word:path { $($shown:ident),+ } $(hides { $hidden:ident })?;
+    )+) => {
+        $(
+            word! {
+                $(#[doc = $doc])+
+                $name,
+                {
+                    type Known = $type;
+                    const fn is_known(value: Known) {
+                        match value {
+                            $(Known::$shown)|+ $(| Known::$hidden)? => {}
+                        }
+                    }
+                    let _: fn(Known) = is_known;
+                    [$($word(Known::$shown)),+]
+                }
+            }
+        )+
+    };
+}
+
+words! {
+    /// Where a tenant is in its life.
+    TenantLifecycle in bursar_core::TenantLifecycle =
+        bursar_core::TenantLifecycle::as_str { Active, Suspended, Terminated, Archived };
+    /// How far a tenant has come in setting itself up.
+    OnboardingState in bursar_core::OnboardingState =
+        bursar_core::OnboardingState::as_str
+        { Created, IdentityVerified, ApiKeyCreated, SdkConnected, Complete };
+    /// Where an integration is in its life.
+    IntegrationStatus in bursar_core::IntegrationStatus =
+        bursar_core::IntegrationStatus::as_str
+        { Created, Enabled, Disabled, Error } hides { Deleted };
+    /// Whose figure is the cost of a record: the client's, or always the computed one.
+    CostBasis in bursar_core::CostBasis =
+        integration_view::cost_basis_word { Reported, Computed };
+    /// What the caller's own policy made of the call.
+    PolicyResult in bursar_core::PolicyResult =
+        bursar_core::PolicyResult::as_str { Allowed, Warned, Blocked };
+    /// The answer to a caller, from best to worst. The first two let the call go on.
+    Verdict in bursar_core::Verdict =
+        bursar_core::Verdict::as_str { Allowed, Warned, Throttled, Blocked, HardBlocked };
+    /// What an entry of the ledger is.
+    EntryKind in bursar_core::EntryKind =
+        history::kind_word { Usage, Correction };
+    /// Which figure is the cost of a record.
+    CostSource in bursar_core::CostSource =
+        bursar_core::CostSource::as_str { Reported, Computed, Held, Unknown };
+    /// Where the figures of a record come from.
+    UsageStatus in bursar_core::UsageStatus =
+        bursar_core::UsageStatus::as_str { Reported, Estimated, Missing };
+    /// How a reservation stands.
+    ReservationState in bursar_core::ReservationState =
+        reservations::state_word { Open, Settled, Released, Expired };
+    /// What was asked when a decision was kept.
+    DecisionKind in bursar_store::DecisionKind =
+        bursar_store::DecisionKind::as_str { Check, Reservation };
+    /// What usage is told apart by.
+    GroupBy in bursar_store::GroupBy =
+        series::group_word { Integration, Model, Provider, Agent, Session };
+    /// What a series tells usage apart by.
+    SeriesGroupBy in bursar_store::GroupBy =
+        series::group_word { Integration, Model, Provider, Agent } hides { Session };
+    /// The steps of a series.
+    SeriesStep in bursar_store::Step = series::step_word { Hour, Day };
+    /// How an export is written.
+    ExportFormat in history::Format = history::Format::as_str { Csv, Ndjson };
+    /// The answers to a caller that are kept: all but the one that nothing was to be said about.
+    KeptVerdict in bursar_core::Verdict =
+        bursar_core::Verdict::as_str { Warned, Throttled, Blocked, HardBlocked } hides { Allowed };
+}
+
+word! {
+    /// What the last check of a provider and its credential said.
+    HealthState,
+    {
+        const fn is_known(value: Health) {
+            match value {
+                Health::Unknown | Health::Healthy | Health::Degraded => {}
+                Health::Failing(FailureCause::Credential | FailureCause::Provider) => {}
+            }
+        }
+        let _: fn(Health) = is_known;
+        let failing = Health::Failing(FailureCause::Provider);
+        [Health::Unknown, Health::Healthy, Health::Degraded, failing].map(Health::as_str)
+    }
+}
+
+word! {
+    /// The limit that a reason speaks of; values of `budget` are cents.
+    LimitType,
+    [Measure::Cost, Measure::Tokens, Measure::Calls].map(decision_view::limit_type)
+}
+
+word! {
+    /// Why a decision is what it is.
+    ReasonCode,
+    bursar_core::ReasonCode::ALL.map(bursar_core::ReasonCode::as_str)
+}
+
+word! {
+    /// What a failure is; the table of codes says what each means.
+    ErrorCode,
+    error::ErrorCode::ALL.iter().map(|code| code.as_str())
+}
+
+word! {
+    /// A provider that is known.
+    ProviderType,
+    integrations::PROVIDER_TYPES.iter().copied()
+}
+
+word! {
+    /// What became of one record that stands alone.
+    RecordStatus,
+    [ingest::ACCEPTED, ingest::DUPLICATE]
+}
+
+word! {
+    /// What became of one record of a batch.
+    BatchRecordStatus,
+    [ingest::ACCEPTED, ingest::DUPLICATE, ingest::CONFLICT, ingest::ERROR]
+}
+
+/// Every scope, and the wildcards of their resources.
+fn scopes() -> Vec<String> {
+    let mut scopes = vec!["*".to_owned()];
+    for scope in auth::SCOPES {
+        let wildcard = scope.split_once(':').map(|(resource, _)| format!("{resource}:*"));
+        scopes.extend(wildcard.filter(|wildcard| !scopes.contains(wildcard)));
+        scopes.push((*scope).to_owned());
+    }
+    scopes
+}
+
+word! {
+    /// What an API key may; a wildcard stands for all scopes of a resource, or for all.
+    Scope,
+    scopes()
+}
+
+word! {
+    /// What the server is when it answers.
+    ServerState,
+    [health::LIVE, health::READY]
+}
