@@ -1,7 +1,8 @@
 #!/bin/sh
 # Asks a running server everything that its OpenAPI document allows, and much that it does not: no answer may be
 # a 5xx, undocumented, or of another shape than documented. As the operator, with an API key, and with the key of an
-# integration. Usage: tools/schemathesis.sh [path of the binary]; EXAMPLES cases an operation.
+# integration; the metrics also with the token that is theirs.
+# Usage: tools/schemathesis.sh [path of the binary]; EXAMPLES cases an operation.
 set -eu
 
 version=4.32.5
@@ -38,8 +39,9 @@ fi
 "$tools/bin/openapi-spec-validator" openapi.json
 
 token=operator-token-of-schemathesis
-env -i BURSAR_LISTEN=127.0.0.1:0 BURSAR_DATA_DIR="$work/data" BURSAR_OPERATOR_TOKEN=$token NO_COLOR=1 \
-    "$binary" serve >"$work/log" 2>&1 &
+metrics_token=metrics-token-of-schemathesis
+env -i BURSAR_LISTEN=127.0.0.1:0 BURSAR_DATA_DIR="$work/data" BURSAR_OPERATOR_TOKEN=$token \
+    BURSAR_METRICS_TOKEN=$metrics_token NO_COLOR=1 "$binary" serve >"$work/log" 2>&1 &
 server=$!
 address=
 tries=0
@@ -95,6 +97,9 @@ ask -H "Authorization: Bearer $key" || failed=1
 prepare "as a machine with the key of an integration"
 key=$(post "/integrations/$BURSAR_INTEGRATION/keys" '' secret)
 ask -H "X-CUS-Integration-Key: $key" || failed=1
+
+echo "== with the token of the metrics"
+ask -H "Authorization: Bearer $metrics_token" --include-path /metrics --phases coverage,fuzzing || failed=1
 
 kill -0 "$server" 2>/dev/null || fail "the server ended"
 if grep -E 'ERROR|panicked' "$work/log" >&2; then

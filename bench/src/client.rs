@@ -65,6 +65,15 @@ pub(crate) async fn run(
     Ok(run)
 }
 
+/// One request's answer, with its head.
+pub(crate) async fn ask(address: &str, make: &Make<'_>) -> Result<String, Failure> {
+    let mut stream = TcpStream::connect(address).await?;
+    stream.write_all(&make().0).await?;
+    let mut buffer = Vec::new();
+    read_answer(&mut stream, &mut buffer).await?;
+    Ok(String::from_utf8(buffer)?)
+}
+
 /// One connection until the end: microseconds and records of each request.
 async fn client(address: &str, end: Instant, make: &Make<'_>) -> Result<Vec<(u32, u64)>, Failure> {
     let mut answers = Vec::new();

@@ -5,6 +5,7 @@
 //! because machines differ and are shared, and ratios travel.
 
 mod client;
+mod reads;
 mod report;
 mod server;
 mod setup;
@@ -28,8 +29,8 @@ struct Arguments {
     /// Records in the store before it is measured.
     #[arg(long, default_value_t = 1_000_000)]
     records: u64,
-    /// Records in the store for the last measurement of the summary.
-    #[arg(long, default_value_t = 5_000_000)]
+    /// Records in the store when reading is measured.
+    #[arg(long, default_value_t = 10_000_000)]
     records_large: u64,
 }
 
@@ -88,6 +89,10 @@ fn measure(arguments: &Arguments) -> Result<(), Failure> {
             let second = Duration::from_secs(1);
             let summary = client::run(&server.address, 1, second, &setup.summary()).await?;
             report.summary(arguments.records_large, summary);
+            report.reads(arguments.records_large, reads::measure(&server.address, &setup).await?);
+            for format in ["csv", "ndjson"] {
+                report.export(format, reads::export(&server.address, &setup, format).await?);
+            }
             report.memory(server.resident_kib());
             server.stop().await
         })?;

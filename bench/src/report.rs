@@ -8,6 +8,8 @@ pub(crate) struct Report {
     runs: Vec<(&'static str, Run)>,
     resident_kib: Vec<Option<u64>>,
     summaries: Vec<(u64, Run)>,
+    reads: Vec<(u64, Vec<(String, Run)>)>,
+    exports: Vec<(&'static str, (f64, f64))>,
 }
 
 /// What each measurement should reach, as a part of E or S.
@@ -43,6 +45,15 @@ impl Report {
         self.summaries.push((records, run));
     }
 
+    pub(crate) fn reads(&mut self, records: u64, runs: Vec<(String, Run)>) {
+        self.reads.push((records, runs));
+    }
+
+    /// Entries and bytes a second.
+    pub(crate) fn export(&mut self, format: &'static str, rates: (f64, f64)) {
+        self.exports.push((format, rates));
+    }
+
     pub(crate) fn print(&self) {
         let e = self.runs.first().map_or(f64::NAN, |(_, run)| run.rate());
         let s = self.stores.iter().map(|(_, rate)| *rate).fold(0.0, f64::max);
@@ -70,6 +81,16 @@ impl Report {
             println!(
                 "| summary of 30 days at {records} records | {rate:.0} | {p50:.2} | {p99:.2} | | 5 ms |"
             );
+        }
+        for (records, runs) in &self.reads {
+            for (name, run) in runs {
+                let (rate, p50, p99) = (run.rate(), run.quantile_ms(0.5), run.quantile_ms(0.99));
+                println!("| {name}, at {records} | {rate:.0} | {p50:.2} | {p99:.2} | | |");
+            }
+        }
+        for (format, (rows, bytes)) in &self.exports {
+            let megabytes = bytes / 1e6;
+            println!("| export as {format}: entries | {rows:.0} ({megabytes:.0} MB) | | | | |");
         }
         for resident_kib in self.resident_kib.iter().flatten() {
             println!("| resident memory | {} MiB | | | | 200 MB |", resident_kib / 1024);

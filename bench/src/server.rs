@@ -7,18 +7,17 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use axum::Router;
-use axum::middleware;
 use axum::routing::post;
 use bursar_server::api::ingest::check_record;
 use bursar_server::auth::{Authorized, TelemetryWrite};
 use bursar_server::body::{SMALL, Text};
-use bursar_server::envelope::{self, Answer};
+use bursar_server::doorway::Listener;
+use bursar_server::envelope::Answer;
 use bursar_server::error::ApiError;
-use bursar_server::router::router;
-use bursar_server::serve::{Listening, end_asked, serve as serve_connections};
+use bursar_server::router::router_with;
+use bursar_server::serve::{Entrance, end_asked, listen, serve as serve_connections};
 use bursar_server::{instant, start};
 use serde::Serialize;
-use tokio::net::TcpListener;
 use tokio::process::{Child, Command};
 
 use crate::Failure;
@@ -47,18 +46,16 @@ async fn null(
 pub(crate) fn serve(folder: PathBuf) -> Result<(), Failure> {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     runtime.block_on(async {
-        let app = start::open(&config(&folder)?, Arc::new(instant::system_now))?;
+        let config = config(&folder)?;
+        let app = start::open(&config, Arc::new(instant::system_now))?;
         let end = end_asked()?;
-        let listener = TcpListener::bind("127.0.0.1:0").await?;
+        let listener = listen("127.0.0.1:0").await?;
         let beside = folder.join("bench-address.new");
         std::fs::write(&beside, listener.local_addr()?.to_string())?;
         std::fs::rename(beside, folder.join(ADDRESS))?;
-        let nothing = Router::new()
-            .route("/bench/null", post(null))
-            .layer(middleware::from_fn(envelope::identify))
-            .with_state(app.clone());
-        let listening = Listening { connections_max: 10_000, drain: Duration::from_secs(5) };
-        serve_connections(listener, router(app.clone()).merge(nothing), listening, end).await;
+        let router = router_with(Router::new().route("/bench/null", post(null)), app.clone());
+        let entrance = Entrance { listener, router, kind: Listener::Public };
+        serve_connections(vec![entrance], config.limits, None, end).await;
         app.ledger.close().await;
         Ok(())
     })

@@ -171,8 +171,13 @@ impl Setup {
     }
 
     pub(crate) fn summary(&self) -> Make<'_> {
+        self.get("usage-summary")
+    }
+
+    /// A question, by its path after `/api/v1/telemetry/`.
+    pub(crate) fn get(&self, path: &str) -> Make<'_> {
         let head = format!(
-            "GET /api/v1/telemetry/usage-summary HTTP/1.1\r\nHost: bench\r\n\
+            "GET /api/v1/telemetry/{path} HTTP/1.1\r\nHost: bench\r\n\
              Authorization: Bearer {}\r\n\r\n",
             self.api_key
         );

@@ -73,14 +73,26 @@ fn usage(setup: &Setup, occurred_at: Option<Timestamp>) -> Result<Usage, Failure
         integration_id: setup.integration(number).ok_or("no integration")?,
         call_id: CallId::new(format!("call-{call:016x}-{number}"))?,
         session_id: Some(format!("session-{}", number / 10).into()),
-        agent_id: Some(format!("agent-{}", number % 20).into()),
+        agent_id: Some(if number % 100_000 == 5 {
+            "rare-agent".into()
+        } else {
+            format!("agent-{}", number % 20).into()
+        }),
         provider: "openai".into(),
-        model: format!("gpt-4o-{}", number % 5).into(),
+        model: if number % 100_000 == 3 {
+            "rare-model".into()
+        } else {
+            format!("gpt-4o-{}", number % 5).into()
+        },
         tokens: TokenBuckets::new(figure(4_000), figure(700), 0, 0, 0)?,
         cost: Some(Nanos::new(figure(9_999_999))),
         latency_ms: Some(200 + figure(3_000)),
-        policy_result: PolicyResult::Allowed,
-        error_code: None,
+        policy_result: if number % 1_000 == 7 {
+            PolicyResult::Blocked
+        } else {
+            PolicyResult::Allowed
+        },
+        error_code: (number % 500 == 9).then(|| "timeout".into()),
         error_message: None,
         metadata: None,
         occurred_at,

@@ -54,6 +54,10 @@ pub enum Verdict {
 }
 
 impl Verdict {
+    /// Every answer, from best to worst.
+    pub const ALL: [Self; 5] =
+        [Self::Allowed, Self::Warned, Self::Throttled, Self::Blocked, Self::HardBlocked];
+
     /// The contract's word.
     pub const fn as_str(self) -> &'static str {
         match self {

@@ -138,6 +138,10 @@ id! {
     /// A row of the audit log.
     AuditId, 6
 }
+id! {
+    /// A decision that was kept so that someone can ask why.
+    DecisionId, 7
+}
 
 #[cfg(test)]
 mod tests {

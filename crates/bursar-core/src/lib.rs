@@ -33,7 +33,9 @@ pub use command::{
 pub use decide::{Decision, Estimate, Reason, ReasonCode, Verdict, decide, warn_percent};
 pub use entry::{CostSource, Entry, EntryKind, RecordedCall, UsageStatus};
 pub use health::{FailureCause, Health};
-pub use id::{ApiKeyId, AuditId, EntryId, IntegrationId, IntegrationKeyId, ParseIdError, TenantId};
+pub use id::{
+    ApiKeyId, AuditId, DecisionId, EntryId, IntegrationId, IntegrationKeyId, ParseIdError, TenantId,
+};
 pub use integration::{CostBasis, Integration, IntegrationStatus, LifecycleRefusal, LimitSettings};
 pub use limit::{Action, Limit, Measure, Scope, Window};
 pub use money::{MoneyError, NANOS_PER_CENT, Nanos, cents_half_up, usd_string};

@@ -69,6 +69,11 @@ impl Hour {
     pub const fn from_number(number: i32) -> Self {
         Self(number)
     }
+
+    /// Its first instant.
+    pub fn start(self) -> Timestamp {
+        Day(self.0.div_euclid(24)).start().plus_seconds(self.0.rem_euclid(24) as u32 * 3_600)
+    }
 }
 
 /// A day of the UTC calendar, counted from 1970-01-01.

@@ -5,7 +5,11 @@ use std::sync::Arc;
 use bursar_store::{Ledger, Store};
 
 use crate::auth::KeyCache;
+use crate::body::BodyLimits;
+use crate::budget::ByteBudget;
 use crate::credential_ref::AllowedPrefixes;
+use crate::decision_log::DecisionLog;
+use crate::metrics::Metrics;
 use crate::secret::{Secret, SecretKey};
 
 /// The server without its sockets. Cloning shares it.
@@ -22,10 +26,20 @@ pub struct Parts {
     pub secret_key: SecretKey,
     /// Proves the operator.
     pub operator_token: Secret,
+    /// Proves whoever scrapes the metrics, if it was configured.
+    pub metrics_token: Option<Secret>,
+    /// What is measured.
+    pub metrics: Arc<Metrics>,
     /// Which references the operator may set.
     pub allowed_prefixes: AllowedPrefixes,
     /// Keys that were seen a moment ago.
     pub key_cache: KeyCache,
+    /// Decisions that someone may ask about.
+    pub decision_log: DecisionLog,
+    /// What bodies of requests may cost.
+    pub body_limits: BodyLimits,
+    /// The bytes of all large answers that are not taken yet.
+    pub answer_budget: ByteBudget,
 }
 
 impl App {

@@ -19,6 +19,8 @@ use parking_lot::RwLock;
 
 use crate::app::App;
 use crate::credential_ref::SetBy;
+use crate::doorway::Listener;
+use crate::doorway::RequestTenant;
 use crate::envelope;
 use crate::error::{ApiError, ErrorCode};
 use crate::secret::{read_api_key, read_integration_key, same_hash};
@@ -170,6 +172,24 @@ impl<S> Authorized<S> {
         self.scopes.as_ref().is_none_or(|own| own.iter().any(|granted| covers(granted, scope)))
     }
 
+    /// Refuses a question about an integration that the tenant does not have, or that the key is
+    /// not for; a deleted one is known, for its usage stays.
+    ///
+    /// # Errors
+    /// 404, and whatever storage says.
+    pub async fn known_integration(
+        &self,
+        app: &App,
+        integration_id: Option<IntegrationId>,
+    ) -> Result<(), ApiError> {
+        let Some(integration_id) = integration_id else { return Ok(()) };
+        let foreign = self.only.is_some_and(|only| only != integration_id);
+        if foreign || !app.store.knows_integration(self.tenant_id, integration_id).await? {
+            return Err(ApiError::of(ErrorCode::IntegrationNotFound));
+        }
+        Ok(())
+    }
+
     /// Why a call through an integration that the tenant does not have is blocked: the tenant's
     /// life comes first in the order of decisions.
     pub fn unknown_integration(&self) -> ReasonCode {
@@ -189,13 +209,21 @@ pub struct Operator {
     pub actor: Actor,
 }
 
+/// Whoever may read the metrics: the operator, or who has the token for them.
+#[derive(Debug)]
+pub struct Scraper;
+
 impl<S: Scope> FromRequestParts<App> for Authorized<S> {
     type Rejection = ApiError;
 
     async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, ApiError> {
         let caller = caller(app, &parts.headers).await?;
         let named = named_tenant(&parts.headers)?;
-        authorize(app, &caller, named).await
+        let authorized: Self = authorize(app, &caller, named).await?;
+        if let Some(tenant) = parts.extensions.get::<RequestTenant>() {
+            tenant.proved(authorized.tenant_id);
+        }
+        Ok(authorized)
     }
 }
 
@@ -211,6 +239,28 @@ impl FromRequestParts<App> for Operator {
             }
         }
     }
+}
+
+impl FromRequestParts<App> for Scraper {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, ApiError> {
+        if is_open(parts) || has_metrics_token(app, &parts.headers) {
+            return Ok(Self);
+        }
+        Operator::from_request_parts(parts, app).await.map(|_| Self)
+    }
+}
+
+/// Whether the request came in where only the operator's own network reaches.
+fn is_open(parts: &Parts) -> bool {
+    parts.extensions.get::<Listener>() == Some(&Listener::Operator)
+}
+
+fn has_metrics_token(app: &App, headers: &HeaderMap) -> bool {
+    let Ok(Presented { kind: Kind::Bearer, text }) = presented(headers) else { return false };
+    let hash = |text| app.secret_key.hash(text);
+    app.metrics_token.as_ref().is_some_and(|token| same_hash(&hash(text), &hash(token.expose())))
 }
 
 fn actor(actor_type: &'static str, actor_id: String) -> Actor {

@@ -7,19 +7,31 @@ use axum::body::Body;
 use axum::extract::{FromRequest, Request};
 use axum::http::{HeaderMap, header};
 use bytes::Bytes;
-use http_body_util::{BodyExt, LengthLimitError, Limited};
+use http_body_util::BodyExt;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
 use crate::app::App;
+use crate::budget::{ByteBudget, ByteHold};
+use crate::doorway::RequestTenant;
 use crate::error::{ApiError, ErrorCode};
+use crate::json_depth::{DEPTH_MAX, find_too_deep};
 
 /// The largest body of most routes, before and after inflation.
 pub const SMALL: usize = 256 * 1024;
 /// The largest body of a batch, before and after inflation.
 pub const BATCH: usize = 8 * 1024 * 1024;
-/// How long a body may take to arrive.
-const DEADLINE: Duration = Duration::from_secs(30);
+/// What is inflated before others have their turn: about a millisecond's work.
+const INFLATE_STEP: usize = 256 * 1024;
+
+/// What bodies of requests may cost.
+#[derive(Clone, Debug)]
+pub struct BodyLimits {
+    /// How long one body may take to arrive.
+    pub deadline: Duration,
+    /// The bytes of all bodies in memory, as they arrived and inflated.
+    pub budget: ByteBudget,
+}
 
 /// The text of a body of at most `MAX` bytes.
 #[derive(Debug)]
@@ -39,7 +51,7 @@ impl<const MAX: usize> Text<MAX> {
 impl<const MAX: usize> FromRequest<App> for Text<MAX> {
     type Rejection = ApiError;
 
-    async fn from_request(request: Request, _: &App) -> Result<Self, ApiError> {
+    async fn from_request(request: Request, app: &App) -> Result<Self, ApiError> {
         let (parts, body) = request.into_parts();
         let gzip = check_headers(&parts.headers)?;
         let announced = parts.headers.get(header::CONTENT_LENGTH);
@@ -47,9 +59,15 @@ impl<const MAX: usize> FromRequest<App> for Text<MAX> {
         if announced.is_some_and(|length| length > MAX as u64) {
             return Err(too_large(MAX));
         }
-        let arrived = tokio::time::timeout(DEADLINE, collect(body, MAX)).await;
+        let tenant_id = parts.extensions.get::<RequestTenant>().and_then(RequestTenant::get);
+        let BodyLimits { deadline, budget } = &app.body_limits;
+        let collected = collect(body, MAX, budget.hold(tenant_id));
+        let arrived = tokio::time::timeout(*deadline, collected).await;
         let bytes = arrived.map_err(|_| ApiError::of(ErrorCode::RequestTimeout))??;
-        if gzip { inflate(&bytes, MAX).map(Self) } else { Ok(Self(bytes)) }
+        if !gzip {
+            return Ok(Self(bytes));
+        }
+        inflate(&bytes, MAX, budget.hold(tenant_id)).await.map(Self)
     }
 }
 
@@ -68,8 +86,24 @@ impl<T: DeserializeOwned> FromRequest<App> for Json<T> {
 /// Reads JSON. The quick way first; only when it fails, again with the path to what is wrong.
 ///
 /// # Errors
-/// 400 when it is not JSON, 422 when a field is wrong, which the error names.
+/// 400 when it is not JSON or nested too deeply, 422 when a field is wrong, which the error names.
 pub fn parse<'a, T: Deserialize<'a>>(text: &'a str) -> Result<T, ApiError> {
+    if let Some((line, column)) = find_too_deep(text) {
+        let message = format!(
+            "The JSON is nested too deeply, in more than {DEPTH_MAX} levels, at line {line}, \
+             column {column}."
+        );
+        return Err(ApiError::new(ErrorCode::InvalidJson, message));
+    }
+    parse_envelope(text)
+}
+
+/// Reads JSON whose parts are passed over here, and are read with [`parse`] one by one, so that one
+/// that is nested too deeply costs no other.
+///
+/// # Errors
+/// 400 when it is not JSON, 422 when a field is wrong, which the error names.
+pub fn parse_envelope<'a, T: Deserialize<'a>>(text: &'a str) -> Result<T, ApiError> {
     // A list would be read as the fields of an object in their order, past all names.
     if text.trim_ascii_start().starts_with('[') {
         return Err(ApiError::new(
@@ -161,12 +195,31 @@ fn check_headers(headers: &HeaderMap) -> Result<bool, ApiError> {
     }
 }
 
-async fn collect(body: Body, max: usize) -> Result<Bytes, ApiError> {
-    match Limited::new(body, max).collect().await {
-        Ok(collected) => Ok(collected.to_bytes()),
-        Err(error) if error.is::<LengthLimitError>() => Err(too_large(max)),
-        Err(_) => Err(ApiError::new(ErrorCode::BadRequest, "The body broke off.")),
+async fn collect(mut body: Body, max: usize, mut hold: ByteHold) -> Result<Bytes, ApiError> {
+    let mut collected = Vec::new();
+    let mut whole = Bytes::new();
+    while let Some(frame) = body.frame().await {
+        let broke_off = |_| ApiError::new(ErrorCode::BadRequest, "The body broke off.");
+        let Ok(data) = frame.map_err(broke_off)?.into_data() else { continue };
+        if whole.len() + collected.len() + data.len() > max {
+            return Err(too_large(max));
+        }
+        take(&mut hold, data.len())?;
+        // Most bodies come in one part, which is not copied.
+        if whole.is_empty() && collected.is_empty() {
+            whole = data;
+            continue;
+        }
+        collected.extend_from_slice(&std::mem::take(&mut whole));
+        collected.extend_from_slice(&data);
     }
+    let bytes = if collected.is_empty() { whole } else { collected.into() };
+    Ok(hold.keep(bytes))
+}
+
+/// Takes more of the memory for bodies, or asks the client to come again.
+fn take(hold: &mut ByteHold, bytes: usize) -> Result<(), ApiError> {
+    if hold.take(bytes) { Ok(()) } else { Err(ApiError::of(ErrorCode::Overloaded)) }
 }
 
 fn too_large(max: usize) -> ApiError {
@@ -174,12 +227,23 @@ fn too_large(max: usize) -> ApiError {
     ApiError::new(ErrorCode::BodyTooLarge, message)
 }
 
-fn inflate(bytes: &[u8], max: usize) -> Result<Bytes, ApiError> {
+/// Inflates in steps: a few kilobytes may become the whole bound, and others wait for the thread.
+async fn inflate(bytes: &[u8], max: usize, mut hold: ByteHold) -> Result<Bytes, ApiError> {
+    let mut decoder = flate2::read::MultiGzDecoder::new(bytes);
     let mut inflated = Vec::new();
-    let bound = max as u64 + 1;
-    flate2::read::MultiGzDecoder::new(bytes)
-        .take(bound)
-        .read_to_end(&mut inflated)
-        .map_err(|_| ApiError::new(ErrorCode::InvalidJson, "The body is not valid gzip."))?;
-    if inflated.len() > max { Err(too_large(max)) } else { Ok(inflated.into()) }
+    loop {
+        let step = INFLATE_STEP.min(max + 1 - inflated.len());
+        let read =
+            decoder.by_ref().take(step as u64).read_to_end(&mut inflated).map_err(|_| {
+                ApiError::new(ErrorCode::InvalidJson, "The body is not valid gzip.")
+            })?;
+        if inflated.len() > max {
+            return Err(too_large(max));
+        }
+        take(&mut hold, read)?;
+        if read < step {
+            return Ok(hold.keep(inflated.into()));
+        }
+        tokio::task::yield_now().await;
+    }
 }

@@ -3,9 +3,16 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
+use crate::body::BodyLimits;
+use crate::budget::ByteBudget;
+use crate::client_address::TrustedProxies;
 use crate::credential_ref::AllowedPrefixes;
+use crate::log::LogFormat;
 use crate::secret::Secret;
+use crate::serve::limits::{Deadlines, Limits};
+use crate::serve::tls::TlsFiles;
 
 /// One setting.
 #[derive(Debug)]
@@ -27,6 +34,13 @@ pub const SETTINGS: &[Setting] = &[
         env: "BURSAR_LISTEN",
         default: "127.0.0.1:8080",
         help: "Address and port to listen on.",
+    },
+    Setting {
+        key: "operator_listen",
+        env: "BURSAR_OPERATOR_LISTEN",
+        default: "",
+        help: "Address and port on which alone the operator's routes are served; nothing means \
+               the same as listen.",
     },
     Setting {
         key: "data_dir",
@@ -61,10 +75,98 @@ pub const SETTINGS: &[Setting] = &[
         help: "What is logged: error, warn, info, debug, trace, or targets with levels.",
     },
     Setting {
+        key: "log_format",
+        env: "BURSAR_LOG_FORMAT",
+        default: "human",
+        help: "How lines of the log look: human, or json.",
+    },
+    Setting {
+        key: "metrics_token",
+        env: "BURSAR_METRICS_TOKEN",
+        default: "",
+        help: "A bearer token that is good for /metrics only, at least 16 characters; nothing \
+               means that only the operator's token is.",
+    },
+    Setting {
         key: "server.connections_max",
         env: "BURSAR_SERVER_CONNECTIONS_MAX",
         default: "10000",
         help: "Connections that are open at once; more wait to be accepted.",
+    },
+    Setting {
+        key: "server.connections_per_address_max",
+        env: "BURSAR_SERVER_CONNECTIONS_PER_ADDRESS_MAX",
+        default: "1000",
+        help: "Connections that are open at once from one address, of IPv6 from one /64; more are \
+               closed. Trusted proxies are not counted.",
+    },
+    Setting {
+        key: "server.streams_max",
+        env: "BURSAR_SERVER_STREAMS_MAX",
+        default: "128",
+        help: "Requests that are open at once on one HTTP/2 connection.",
+    },
+    Setting {
+        key: "server.header_seconds",
+        env: "BURSAR_SERVER_HEADER_SECONDS",
+        default: "10",
+        help: "How long the head of a request may take from its first byte, or a TLS handshake.",
+    },
+    Setting {
+        key: "server.body_seconds",
+        env: "BURSAR_SERVER_BODY_SECONDS",
+        default: "30",
+        help: "How long the body of a request may take.",
+    },
+    Setting {
+        key: "server.idle_seconds",
+        env: "BURSAR_SERVER_IDLE_SECONDS",
+        default: "75",
+        help: "How long a connection may be open without a request.",
+    },
+    Setting {
+        key: "server.write_seconds",
+        env: "BURSAR_SERVER_WRITE_SECONDS",
+        default: "30",
+        help: "How long a client may take nothing of an answer.",
+    },
+    Setting {
+        key: "server.body_bytes_max_total",
+        env: "BURSAR_SERVER_BODY_BYTES_MAX_TOTAL",
+        default: "67108864",
+        help: "Bytes of all bodies of requests in memory, of one tenant a quarter, inflated ones \
+               counted packed and unpacked; beyond that requests are answered 503.",
+    },
+    Setting {
+        key: "server.answer_bytes_max_total",
+        env: "BURSAR_SERVER_ANSWER_BYTES_MAX_TOTAL",
+        default: "67108864",
+        help: "Bytes of all answers above 64 KiB that clients have not taken, of one tenant a \
+               quarter; beyond that such requests are answered 503.",
+    },
+    Setting {
+        key: "server.trusted_proxies",
+        env: "BURSAR_SERVER_TRUSTED_PROXIES",
+        default: "",
+        help: "Networks (10.0.0.0/8) and addresses whose X-Forwarded-For is believed, by comma.",
+    },
+    Setting {
+        key: "tls.certificate",
+        env: "BURSAR_TLS_CERTIFICATE",
+        default: "",
+        help: "A PEM file with the certificate and its chain; nothing means no TLS.",
+    },
+    Setting {
+        key: "tls.key",
+        env: "BURSAR_TLS_KEY",
+        default: "",
+        help: "A PEM file with the private key of the certificate.",
+    },
+    Setting {
+        key: "tls.reload_seconds",
+        env: "BURSAR_TLS_RELOAD_SECONDS",
+        default: "10",
+        help: "How often these files are looked at for a new certificate; SIGHUP does it at once.",
     },
     Setting {
         key: "server.drain_seconds",
@@ -91,10 +193,23 @@ const SERVICE_PREFIXES: &[&str] = &["BURSAR_PORT", "BURSAR_SERVICE_"];
 /// Names in the environment that are no settings of the server.
 const CLIENT_NAMES: &[&str] = &["BURSAR_URL", "BURSAR_API_KEY", "BURSAR_PROVE"];
 
+/// Where the value of a setting comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Origin {
+    /// Nothing was said.
+    Default,
+    /// The configuration file.
+    File,
+    /// The environment.
+    Environment,
+}
+
 /// A configuration, read and checked.
 pub struct Config {
     /// Address and port.
     pub listen: String,
+    /// Address and port of the operator's routes, if they have their own.
+    pub operator_listen: Option<String>,
     /// The data folder.
     pub data_dir: PathBuf,
     /// The embedded store's file.
@@ -105,10 +220,18 @@ pub struct Config {
     pub secret_key: Option<Secret>,
     /// What is logged.
     pub log: String,
-    /// Connections at once.
-    pub connections_max: usize,
-    /// Seconds to drain.
-    pub drain_seconds: u64,
+    /// How lines of the log look.
+    pub log_format: LogFormat,
+    /// The token of whoever scrapes the metrics, if there is one.
+    pub metrics_token: Option<Secret>,
+    /// What the front door lets in.
+    pub limits: Limits,
+    /// What bodies of requests may cost.
+    pub body_limits: BodyLimits,
+    /// The bytes of all large answers that are not taken yet.
+    pub answer_budget: ByteBudget,
+    /// The certificate, if TLS is spoken.
+    pub tls_files: Option<TlsFiles>,
     /// What references may name on this server.
     pub allowed_prefixes: AllowedPrefixes,
 }
@@ -158,62 +281,158 @@ impl Config {
         file: Option<&Path>,
         environment: impl Iterator<Item = (String, String)>,
     ) -> Result<Self, ConfigError> {
-        let mut values: BTreeMap<&'static str, String> =
-            SETTINGS.iter().map(|setting| (setting.key, setting.default.to_owned())).collect();
-        if let Some(path) = file {
-            read_file(path, &mut values)?;
-        }
-        for (name, value) in environment.filter(|(name, _)| name.starts_with("BURSAR_")) {
-            match SETTINGS.iter().find(|setting| setting.env == name) {
-                Some(setting) => drop(values.insert(setting.key, value)),
-                // What clients and tests of the process read themselves.
-                None if SERVICE_PREFIXES.iter().any(|prefix| name.starts_with(prefix)) => {}
-                None if CLIENT_NAMES.contains(&name.as_str())
-                    || name.starts_with("BURSAR_TEST_") => {}
-                None => return Err(ConfigError::Unknown(name)),
+        Self::of(&values(file, environment)?)
+    }
+
+    /// The value of every setting, and where it comes from.
+    ///
+    /// # Errors
+    /// [`ConfigError`] for what cannot be read; values are not checked.
+    pub fn in_force(
+        file: Option<&Path>,
+        environment: impl Iterator<Item = (String, String)>,
+    ) -> Result<Vec<(&'static Setting, String, Origin)>, ConfigError> {
+        let environment: Vec<(String, String)> = environment.collect();
+        let filed = values(file, std::iter::empty())?;
+        let found = values(file, environment.iter().cloned())?;
+        let origin = |setting: &Setting| {
+            if environment.iter().any(|(name, _)| name == setting.env) {
+                Origin::Environment
+            } else if filed.get(setting.key).is_some_and(|value| value != setting.default) {
+                Origin::File
+            } else {
+                Origin::Default
             }
-        }
-        Self::of(&values)
+        };
+        let row = |setting: &'static Setting| {
+            (setting, found.get(setting.key).cloned().unwrap_or_default(), origin(setting))
+        };
+        Ok(SETTINGS.iter().map(row).collect())
     }
 
     fn of(values: &BTreeMap<&'static str, String>) -> Result<Self, ConfigError> {
-        let text = |key: &str| values.get(key).cloned().unwrap_or_default();
-        let secret = |key: &str| Some(text(key)).filter(|text| !text.is_empty()).map(Secret::new);
-        let list = |key: &str| {
-            text(key)
-                .split(',')
-                .map(str::trim)
-                .filter(|part| !part.is_empty())
-                .map(str::to_owned)
-                .collect()
+        let values = Values(values);
+        let secret = |key| values.named(key).map(Secret::new);
+        let data_dir = PathBuf::from(values.text("data_dir"));
+        let token = |key| match secret(key) {
+            Some(token) if !is_strong(&token) => {
+                Err(wrong(key, "must have at least 16 characters"))
+            }
+            token => Ok(token),
         };
-        let number = |key: &str| {
-            text(key).parse::<u32>().ok().filter(|number| *number > 0).ok_or_else(|| {
-                let problem = "must be a whole number above 0".to_owned();
-                ConfigError::Wrong { name: key.to_owned(), problem }
-            })
-        };
-        let data_dir = PathBuf::from(text("data_dir"));
-        let operator_token = secret("operator_token");
-        if operator_token.as_ref().is_some_and(|token| !is_strong(token)) {
-            let problem = "must have at least 16 characters".to_owned();
-            return Err(ConfigError::Wrong { name: "operator_token".to_owned(), problem });
-        }
+        let log_format = LogFormat::named(&values.text("log_format"))
+            .ok_or_else(|| wrong("log_format", "must be human or json"))?;
+        let body_bytes = values.number("server.body_bytes_max_total")? as usize;
+        let answer_bytes = values.number("server.answer_bytes_max_total")? as usize;
         Ok(Self {
-            listen: text("listen"),
-            database: database(&text("database"), &data_dir)?,
+            listen: values.text("listen"),
+            operator_listen: values.named("operator_listen"),
+            database: database(&values.text("database"), &data_dir)?,
             data_dir,
-            operator_token,
+            operator_token: token("operator_token")?,
             secret_key: secret("secret_key"),
-            log: text("log"),
-            connections_max: number("server.connections_max")? as usize,
-            drain_seconds: number("server.drain_seconds")?.into(),
+            log: values.text("log"),
+            log_format,
+            metrics_token: token("metrics_token")?,
+            limits: values.limits()?,
+            body_limits: BodyLimits {
+                deadline: values.seconds("server.body_seconds")?,
+                budget: ByteBudget::new(body_bytes),
+            },
+            answer_budget: ByteBudget::new(answer_bytes),
+            tls_files: values.tls_files()?,
             allowed_prefixes: AllowedPrefixes {
-                env: list("credentials.env_prefixes"),
-                file: list("credentials.file_prefixes"),
+                env: values.list("credentials.env_prefixes"),
+                file: values.list("credentials.file_prefixes"),
             },
         })
     }
+}
+
+/// What the file and the environment over it say, as texts.
+fn values(
+    file: Option<&Path>,
+    environment: impl Iterator<Item = (String, String)>,
+) -> Result<BTreeMap<&'static str, String>, ConfigError> {
+    let mut values: BTreeMap<&'static str, String> =
+        SETTINGS.iter().map(|setting| (setting.key, setting.default.to_owned())).collect();
+    if let Some(path) = file {
+        read_file(path, &mut values)?;
+    }
+    for (name, value) in environment.filter(|(name, _)| name.starts_with("BURSAR_")) {
+        match SETTINGS.iter().find(|setting| setting.env == name) {
+            Some(setting) => drop(values.insert(setting.key, value)),
+            // What clients and tests of the process read themselves.
+            None if SERVICE_PREFIXES.iter().any(|prefix| name.starts_with(prefix)) => {}
+            None if CLIENT_NAMES.contains(&name.as_str()) || name.starts_with("BURSAR_TEST_") => {}
+            None => return Err(ConfigError::Unknown(name)),
+        }
+    }
+    Ok(values)
+}
+
+/// What was said for every setting.
+struct Values<'a>(&'a BTreeMap<&'static str, String>);
+
+impl Values<'_> {
+    fn text(&self, key: &str) -> String {
+        self.0.get(key).cloned().unwrap_or_default()
+    }
+
+    fn named(&self, key: &str) -> Option<String> {
+        Some(self.text(key)).filter(|text| !text.is_empty())
+    }
+
+    fn list(&self, key: &str) -> Vec<String> {
+        let text = self.text(key);
+        let parts = text.split(',').map(str::trim).filter(|part| !part.is_empty());
+        parts.map(str::to_owned).collect()
+    }
+
+    fn number(&self, key: &str) -> Result<u32, ConfigError> {
+        let number = self.text(key).parse::<u32>().ok().filter(|number| *number > 0);
+        number.ok_or_else(|| wrong(key, "must be a whole number above 0"))
+    }
+
+    fn seconds(&self, key: &str) -> Result<Duration, ConfigError> {
+        Ok(Duration::from_secs(self.number(key)?.into()))
+    }
+
+    fn limits(&self) -> Result<Limits, ConfigError> {
+        let proxies = TrustedProxies::parse(&self.list("server.trusted_proxies"));
+        let is_none = |text| format!("has {text:?}, which is neither a network nor an address");
+        Ok(Limits {
+            connections_max: self.number("server.connections_max")? as usize,
+            connections_per_address_max: self.number("server.connections_per_address_max")?
+                as usize,
+            streams_max: self.number("server.streams_max")?,
+            deadlines: Deadlines {
+                header: self.seconds("server.header_seconds")?,
+                idle: self.seconds("server.idle_seconds")?,
+                write: self.seconds("server.write_seconds")?,
+            },
+            drain: self.seconds("server.drain_seconds")?,
+            trusted_proxies: proxies
+                .map_err(|text| wrong("server.trusted_proxies", &is_none(text)))?,
+        })
+    }
+
+    fn tls_files(&self) -> Result<Option<TlsFiles>, ConfigError> {
+        let reload_every = self.seconds("tls.reload_seconds")?;
+        match (self.named("tls.certificate"), self.named("tls.key")) {
+            (None, None) => Ok(None),
+            (Some(certificate), Some(key)) => {
+                let (certificate, key) = (certificate.into(), key.into());
+                Ok(Some(TlsFiles { certificate, key, reload_every }))
+            }
+            (Some(_), None) => Err(wrong("tls.key", "is needed with tls.certificate")),
+            (None, Some(_)) => Err(wrong("tls.certificate", "is needed with tls.key")),
+        }
+    }
+}
+
+fn wrong(key: &str, problem: &str) -> ConfigError {
+    ConfigError::Wrong { name: key.to_owned(), problem: problem.to_owned() }
 }
 
 /// Whether a token is long enough to prove the operator.
@@ -227,10 +446,7 @@ fn database(text: &str, data_dir: &Path) -> Result<PathBuf, ConfigError> {
     }
     match text.strip_prefix("sqlite:") {
         Some(path) if !path.is_empty() => Ok(PathBuf::from(path)),
-        Some(_) | None => {
-            let problem = "must be sqlite:<path>".to_owned();
-            Err(ConfigError::Wrong { name: "database".to_owned(), problem })
-        }
+        Some(_) | None => Err(wrong("database", "must be sqlite:<path>")),
     }
 }
 
@@ -261,8 +477,7 @@ fn put(
         return Err(ConfigError::Unknown(key));
     };
     let Some(text) = plain(value) else {
-        let problem = "must be a text, a number or a list of texts".to_owned();
-        return Err(ConfigError::Wrong { name: key, problem });
+        return Err(wrong(&key, "must be a text, a number or a list of texts"));
     };
     values.insert(setting.key, text);
     Ok(())
@@ -310,7 +525,7 @@ mod tests {
         let file = "listen = '0.0.0.0:1'\ndata_dir = '/d'\n[server]\ndrain_seconds = 3";
         let config = load(Some(file), &[("BURSAR_LISTEN", "0.0.0.0:2")]).expect("valid");
         assert_eq!(config.listen, "0.0.0.0:2");
-        assert_eq!(config.drain_seconds, 3);
+        assert_eq!(config.limits.drain, Duration::from_secs(3));
         assert_eq!(config.database, Path::new("/d/bursar.db"));
     }
 
@@ -337,7 +552,13 @@ mod tests {
         check(Some("listen = "), &[], "not valid TOML");
         check(None, &[("BURSAR_LISTN", "x")], "BURSAR_LISTN is not a setting");
         check(None, &[("BURSAR_OPERATOR_TOKEN", "short")], "operator_token must have");
+        check(None, &[("BURSAR_METRICS_TOKEN", "short")], "metrics_token must have");
+        check(None, &[("BURSAR_LOG_FORMAT", "xml")], "log_format must be human or json");
         check(None, &[("BURSAR_DATABASE", "mysql://x")], "database must be sqlite:");
         check(None, &[("BURSAR_SERVER_DRAIN_SECONDS", "soon")], "must be a whole number");
+        check(None, &[("BURSAR_TLS_KEY", "key.pem")], "tls.certificate is needed");
+        check(None, &[("BURSAR_TLS_CERTIFICATE", "c.pem")], "tls.key is needed");
+        let proxies = [("BURSAR_SERVER_TRUSTED_PROXIES", "10.0.0.0/8, a proxy")];
+        check(None, &proxies, "has \"a proxy\", which is neither");
     }
 }

@@ -1,6 +1,5 @@
 //! `bursar dev`: everything that the main job needs, made once, and how to try it.
 
-use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use bursar_core::{CostBasis, IntegrationId, LimitSettings, TenantId};
@@ -122,12 +121,12 @@ impl DevSetup {
     }
 
     /// Prints what was made and lines to copy.
-    pub fn print(&self, address: SocketAddr) {
+    pub fn print(&self, url: &str) {
         let Self { tenant_id, integration_id, api_key, integration_key, operator_token, folder } =
             self;
         println!(
             r#"
-Bursar runs on http://{address} and keeps its data in {folder}.
+Bursar runs on {url} and keeps its data in {folder}.
 Stop it with Ctrl-C. To begin anew, delete the folder.
 
   operator token    {operator_token}
@@ -138,7 +137,7 @@ Stop it with Ctrl-C. To begin anew, delete the folder.
 
 Paste these into another terminal:
 
-export BURSAR=http://{address}/api/v1
+export BURSAR={url}/api/v1
 export KEY='{api_key}'
 export INTEGRATION={integration_id}
 

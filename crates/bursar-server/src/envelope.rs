@@ -3,9 +3,7 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use axum::body::Body;
-use axum::extract::Request;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
-use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 use utoipa::ToSchema;
@@ -27,15 +25,15 @@ pub fn request_id() -> String {
     CURRENT.try_with(|id| id.to_str().unwrap_or_default().to_owned()).unwrap_or_default()
 }
 
-/// Takes a sane request id over, or makes one, and returns it with the answer.
-pub async fn identify(request: Request, next: Next) -> Response {
-    let id = request
-        .headers()
-        .get(&REQUEST_ID)
-        .filter(|value| is_sane(value.as_bytes()))
-        .cloned()
-        .unwrap_or_else(make_request_id);
-    let mut response = CURRENT.scope(id.clone(), next.run(request)).await;
+/// Takes a sane request id over, or makes one.
+pub fn identify(headers: &HeaderMap) -> HeaderValue {
+    let given = headers.get(&REQUEST_ID).filter(|value| is_sane(value.as_bytes()));
+    given.cloned().unwrap_or_else(make_request_id)
+}
+
+/// Answers a request of this id, and returns it with the answer.
+pub async fn within(id: HeaderValue, answer: impl Future<Output = Response>) -> Response {
+    let mut response = CURRENT.scope(id.clone(), answer).await;
     response.headers_mut().insert(REQUEST_ID, id);
     response
 }

@@ -48,7 +48,7 @@ macro_rules! codes {
 }
 
 codes! {
-    /// The body is not JSON, not UTF-8, or its gzip is broken.
+    /// The body is not JSON, nested too deeply, not UTF-8, or its gzip is broken.
     InvalidJson = "INVALID_JSON", BAD_REQUEST;
     /// The request cannot be understood: a header, a cursor or the like.
     BadRequest = "BAD_REQUEST", BAD_REQUEST;
@@ -94,6 +94,10 @@ codes! {
     AlreadyExists = "ALREADY_EXISTS", CONFLICT;
     /// The body is larger than the route takes.
     BodyTooLarge = "BODY_TOO_LARGE", PAYLOAD_TOO_LARGE;
+    /// The path with its query is longer than 8 KiB.
+    UriTooLong = "URI_TOO_LONG", URI_TOO_LONG;
+    /// The request has more than 100 headers.
+    HeadersTooLarge = "HEADERS_TOO_LARGE", REQUEST_HEADER_FIELDS_TOO_LARGE;
     /// The body's Content-Type or Content-Encoding is not one that is read.
     UnsupportedMediaType = "UNSUPPORTED_MEDIA_TYPE", UNSUPPORTED_MEDIA_TYPE;
     /// A field or parameter is missing, of the wrong type or out of its bounds.
@@ -110,7 +114,7 @@ codes! {
     RequestTimeout = "REQUEST_TIMEOUT", REQUEST_TIMEOUT;
     /// Something is wrong in the server; the operator's log says what.
     Internal = "INTERNAL", INTERNAL_SERVER_ERROR;
-    /// Too much waits to be written; come again after Retry-After.
+    /// Too much waits to be read or written; come again after Retry-After.
     Overloaded = "OVERLOADED", SERVICE_UNAVAILABLE;
     /// Storage cannot answer; repeat with the same call id after Retry-After.
     Unavailable = "UNAVAILABLE", SERVICE_UNAVAILABLE;
@@ -238,6 +242,8 @@ impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
         let status = self.code.status();
         let mut response = envelope::failure(status, &self);
+        // For the metrics, which see answers only.
+        response.extensions_mut().insert(self.code);
         if status == StatusCode::SERVICE_UNAVAILABLE {
             let seconds = HeaderValue::from(RETRY_AFTER_SECONDS);
             response.headers_mut().insert(header::RETRY_AFTER, seconds);
@@ -265,6 +271,14 @@ mod tests {
                 code.meaning()
             );
             assert!(documents.contains(&row), "docs/api.md lacks the row\n{row}");
+        }
+    }
+    #[test]
+    fn the_operators_guide_says_what_to_do_about_every_code() {
+        let guide = include_str!("../../../docs/operating.md");
+        for code in ErrorCode::ALL {
+            let row = format!("| `{}` | ", code.as_str());
+            assert!(guide.contains(&row), "docs/operating.md lacks a row that begins with {row}");
         }
     }
 }

@@ -2,6 +2,7 @@
 
 use bursar_core::cents_half_up;
 pub use bursar_core::usd_string as usd;
+use bursar_store::{LATENCY_BOUNDS_MS, LATENCY_BUCKETS};
 
 /// Nano-dollars as cents, rounded half up once, within what an integer of 64 bits shows.
 pub fn cents(nanos: i128) -> i64 {
@@ -22,20 +23,69 @@ pub fn percent(used: i128, limit: i128) -> f64 {
     hundredths as f64 / 100.0
 }
 
+/// What part of a whole something is, from 0 to 1 with four decimals; 0 when there is nothing.
+pub fn share(part: i64, whole: i64) -> f64 {
+    if whole <= 0 {
+        return 0.0;
+    }
+    (i128::from(part) * 10_000 / i128::from(whole)) as f64 / 10_000.0
+}
+
 /// An average with two decimals; nothing over nothing.
 pub fn average(sum: i128, count: i64) -> Option<f64> {
     (count > 0).then(|| (sum.saturating_mul(100) / i128::from(count)) as f64 / 100.0)
+}
+
+/// The latency that this share of the calls, in percent, did not exceed, estimated from a histogram:
+/// as if the calls of a bucket were spread evenly over it. Nothing over nothing; past the last bound
+/// the bound itself, for nobody knows how far.
+pub fn latency_percentile(buckets: &[i64; LATENCY_BUCKETS], percent: i64) -> Option<i64> {
+    let calls: i64 = buckets.iter().sum();
+    if calls <= 0 {
+        return None;
+    }
+    let rank = calls.saturating_mul(percent).saturating_add(99).div_euclid(100);
+    let (mut below, mut lower) = (0, 0);
+    for (in_bucket, upper) in buckets.iter().zip(LATENCY_BOUNDS_MS) {
+        if *in_bucket > 0 && below + in_bucket >= rank {
+            return Some(lower + (upper - lower) * (rank - below) / in_bucket);
+        }
+        below += in_bucket;
+        lower = upper;
+    }
+    Some(lower)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    #[track_caller]
+    fn check(calls: &[(usize, i64)], expected: [Option<i64>; 3]) {
+        let mut buckets = [0; LATENCY_BUCKETS];
+        for (bucket, calls) in calls {
+            buckets[*bucket] = *calls;
+        }
+        assert_eq!([50, 95, 99].map(|percent| latency_percentile(&buckets, percent)), expected);
+    }
+
+    #[test]
+    fn percentiles_lie_in_the_bucket_of_their_call() {
+        check(&[], [None; 3]);
+        check(&[(0, 1)], [Some(50); 3]);
+        check(&[(0, 100)], [Some(25), Some(47), Some(49)]);
+        check(&[(0, 50), (4, 49), (5, 1)], [Some(50), Some(483), Some(500)]);
+        check(&[(15, 3)], [Some(40_000); 3]);
+        check(&[(1, 98), (15, 2)], [Some(75), Some(98), Some(40_000)]);
+    }
+
     #[test]
     fn percents_may_pass_a_hundred_and_need_a_limit() {
         assert!((percent(1, 3) - 33.33).abs() < 1e-9);
         assert!((percent(3, 2) - 150.0).abs() < 1e-9);
         assert!(percent(3, 0).abs() < 1e-9);
+        assert!((share(8, 9) - 0.8888).abs() < 1e-12);
+        assert!(share(0, 0).abs() < 1e-12);
         assert_eq!(average(0, 0), None);
         assert!(average(10, 4).is_some_and(|mean| (mean - 2.5).abs() < 1e-9));
     }

@@ -6,15 +6,41 @@ use axum::middleware;
 use axum::routing::{delete, get, post};
 
 use crate::api::{
-    docs, enforcement, health, ingest, integration_keys, integrations, keys, reservations, tenants,
-    usage,
+    decisions, docs, enforcement, health, history, ingest, integration_keys, integrations, keys,
+    metrics, reservations, series, tenants, usage,
 };
 use crate::app::App;
-use crate::envelope;
 use crate::error::{ApiError, ErrorCode};
+use crate::passage;
 
-/// Every route, over an app.
+/// Every route, over an app: what a server with one listener serves.
 pub fn router(app: App) -> Router {
+    finish(tenant_routes().merge(operator_routes()), app)
+}
+
+/// The same with more routes, which pass whatever every route passes: for measuring.
+pub fn router_with(more: Router<App>, app: App) -> Router {
+    finish(tenant_routes().merge(operator_routes()).merge(more), app)
+}
+
+/// What the public listener serves when the operator's routes have a listener of their own.
+pub fn public_router(app: App) -> Router {
+    finish(tenant_routes(), app)
+}
+
+/// What the operator's own listener serves.
+pub fn operator_router(app: App) -> Router {
+    finish(operator_routes(), app)
+}
+
+/// The routes that watch the server rather than use it. Each proves its caller itself, because
+/// without a listener of its own it is open to whoever reaches the public one.
+pub fn operator_routes() -> Router<App> {
+    Router::new().route("/metrics", get(metrics::get_metrics))
+}
+
+/// What tenants use, and what describes it to them.
+fn tenant_routes() -> Router<App> {
     let api = Router::new()
         .route("/tenants", post(tenants::create_tenant).get(tenants::list_tenants))
         .route("/tenants/{id}", get(tenants::get_tenant))
@@ -44,11 +70,15 @@ pub fn router(app: App) -> Router {
         .route("/telemetry/llm-usage", post(ingest::record_usage))
         .route("/telemetry/llm-usage/batch", post(ingest::record_usage_batch))
         .route("/telemetry/usage-summary", get(usage::get_usage_summary))
-        .route("/telemetry/usage-history", get(usage::list_usage_history))
+        .route("/telemetry/usage-history", get(history::list_usage_history))
+        .route("/telemetry/export", get(history::export_usage))
+        .route("/telemetry/usage-series", get(series::get_usage_series))
+        .route("/telemetry/usage-breakdown", get(series::get_usage_breakdown))
         .route("/telemetry/daily-aggregates", get(usage::list_daily_aggregates))
         .route("/enforcement/check", post(enforcement::check_call))
         .route("/enforcement/batch", post(enforcement::check_calls))
         .route("/enforcement/status", get(enforcement::get_status))
+        .route("/enforcement/decisions", get(decisions::list_decisions))
         .route(
             "/enforcement/reservations",
             post(reservations::create_reservation).get(reservations::list_reservations),
@@ -60,17 +90,23 @@ pub fn router(app: App) -> Router {
         );
     Router::new()
         .nest("/api/v1", api)
-        .route("/health", get(health::get_ready))
-        .route("/health/live", get(health::get_live))
-        .route("/health/ready", get(health::get_ready))
         .route("/openapi.json", get(docs::get_openapi))
         .route("/docs", get(docs::get_docs))
         .route("/docs/style.css", get(docs::get_docs_style))
+}
+
+/// Health, and what is around every route. Health is on each listener: load balancers and whoever
+/// starts the server ask where they can reach it.
+fn finish(routes: Router<App>, app: App) -> Router {
+    routes
+        .route("/health", get(health::get_ready))
+        .route("/health/live", get(health::get_live))
+        .route("/health/ready", get(health::get_ready))
         .fallback(no_route)
         .method_not_allowed_fallback(no_method)
         // Each route bounds its own body, before and after inflation.
         .layer(DefaultBodyLimit::disable())
-        .layer(middleware::from_fn(envelope::identify))
+        .layer(middleware::from_fn_with_state(app.clone(), passage::pass))
         .with_state(app)
 }
 

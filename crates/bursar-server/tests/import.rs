@@ -350,9 +350,9 @@ fn an_import_that_cannot_work_says_why_and_stores_nothing() {
         let mut import = bursar();
         import.current_dir(world.folder.path()).args(unknown).args(more).output().unwrap()
     };
-    check_failed(&import(&[]), "say whose calls these are");
-    check_failed(&import(&["--tenant", "nobody"]), "--tenant");
-    check_failed(&import(&["--tenant", &world.integration]), "--tenant");
+    check_failed(&import(&[]), "say whose: --tenant");
+    check_failed(&import(&["--tenant", "nobody"]), "no tenant of the id or name \"nobody\"");
+    check_failed(&import(&["--tenant", &world.integration]), "No such tenant. (TENANT_NOT_FOUND)");
     assert_eq!(world.sums_at_rest(), json!([0, 0, "0"]));
 }
 

@@ -10,6 +10,7 @@ use bursar_core::{
 use serde::{Deserialize, Serialize};
 
 use crate::error::StoreError;
+use crate::row::DecisionKind;
 
 /// The code of the only scope that limits have so far.
 pub(crate) const SCOPE_INTEGRATION: i64 = 1;
@@ -69,6 +70,7 @@ codes!(CostSource, cost_source_code, cost_source, {
 });
 codes!(UsageStatus, usage_status_code, usage_status, { Reported = 1, Estimated = 2, Missing = 3, });
 codes!(PolicyResult, policy_code, policy, { Allowed = 1, Warned = 2, Blocked = 3, });
+codes!(DecisionKind, decision_kind_code, decision_kind, { Check = 1, Reservation = 2, });
 codes!(ReservationState, reservation_state_code, reservation_state, {
     Open = 1, Settled = 2, Released = 3, Expired = 4,
 });
@@ -101,9 +103,11 @@ struct ReasonText {
     current: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     threshold: Option<u8>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    retry_after: Option<u32>,
 }
 
-/// The decision that admitted a reservation, as text; nothing for the plain "allowed".
+/// A decision as text; nothing for the plain "allowed".
 pub(crate) fn decision_text(decision: &Decision) -> Option<String> {
     if *decision == plainly_allowed() {
         return None;
@@ -114,6 +118,7 @@ pub(crate) fn decision_text(decision: &Decision) -> Option<String> {
         limit: reason.measure.map(|_| reason.limit_value.to_string()),
         current: reason.measure.map(|_| reason.current_value.to_string()),
         threshold: reason.threshold_percent,
+        retry_after: reason.retry_after_seconds,
     });
     let text =
         DecisionText { verdict: decision.verdict.as_str().to_owned(), reasons: reasons.collect() };
@@ -123,9 +128,9 @@ pub(crate) fn decision_text(decision: &Decision) -> Option<String> {
 /// Reads what [`decision_text`] wrote.
 pub(crate) fn decision(text: Option<&str>) -> Result<Decision, StoreError> {
     let Some(text) = text else { return Ok(plainly_allowed()) };
-    let corrupt = || StoreError::Corrupt("a reservation's decision".to_owned());
+    let corrupt = || StoreError::Corrupt("a decision".to_owned());
     let read: DecisionText = serde_json::from_str(text).map_err(|_| corrupt())?;
-    let verdict = [Verdict::Allowed, Verdict::Warned]
+    let verdict = Verdict::ALL
         .into_iter()
         .find(|verdict| verdict.as_str() == read.verdict)
         .ok_or_else(corrupt)?;
@@ -148,7 +153,7 @@ pub(crate) fn decision(text: Option<&str>) -> Result<Decision, StoreError> {
             limit_value: amount(reason.limit).map_err(|_| corrupt())?,
             current_value: amount(reason.current).map_err(|_| corrupt())?,
             threshold_percent: reason.threshold,
-            retry_after_seconds: None,
+            retry_after_seconds: reason.retry_after,
         });
     }
     Ok(Decision { verdict, reasons })
@@ -187,7 +192,18 @@ mod tests {
                 Reason::plain(ReasonCode::ProviderUnreachable),
             ],
         };
-        for known in [warned, plainly_allowed()] {
+        let throttled = Decision {
+            verdict: Verdict::Throttled,
+            reasons: vec![Reason {
+                code: ReasonCode::RateLimitExceeded,
+                measure: Some(Measure::Calls),
+                limit_value: 60,
+                current_value: 60,
+                threshold_percent: None,
+                retry_after_seconds: Some(17),
+            }],
+        };
+        for known in [warned, throttled, plainly_allowed()] {
             let text = decision_text(&known);
             assert_eq!(decision(text.as_deref()).expect("readable"), known);
         }

@@ -12,7 +12,7 @@ use bursar_core::{
 };
 
 use crate::error::StoreError;
-use crate::row::{ApiKeyRow, AuditRow, IntegrationKeyRow, IntegrationRow, TenantRow};
+use crate::row::{ApiKeyRow, AuditRow, DecisionRow, IntegrationKeyRow, IntegrationRow, TenantRow};
 
 /// How a command means to use a call id.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -136,6 +136,18 @@ pub trait ControlTx {
     /// # Errors
     /// [`StoreError`].
     fn put_audit(&mut self, row: &AuditRow) -> Result<(), StoreError>;
+
+    /// Keeps a decision, new or met again.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    fn put_decision(&mut self, row: &DecisionRow) -> Result<(), StoreError>;
+
+    /// Drops a tenant's decisions but the newest.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    fn drop_decisions(&mut self, tenant_id: TenantId, kept: u32) -> Result<(), StoreError>;
 }
 
 /// One writer of a database.

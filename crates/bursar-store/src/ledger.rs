@@ -6,6 +6,7 @@
 
 use std::sync::Arc;
 use std::thread::JoinHandle;
+use std::time::Instant;
 
 use bursar_core::{
     CallId, ExtendOutcome, IntegrationId, RecordOutcome, ReleaseOutcome, ReserveOutcome,
@@ -16,7 +17,8 @@ use tokio::sync::{oneshot, watch};
 
 use crate::error::StoreError;
 use crate::lane::{ControlTx, Lane};
-use crate::queue::{Queue, Rank, Weighed};
+use crate::observe::Observer;
+use crate::queue::{Queue, Rank, Waiting, Weighed};
 use crate::writer::write_groups;
 
 /// The one way to write.
@@ -31,17 +33,17 @@ pub struct Ledger {
 }
 
 impl Ledger {
-    /// Starts the writer thread over a lane.
+    /// Starts the writer thread over a lane, watched by an observer.
     ///
     /// # Errors
     /// When the thread cannot be started.
-    pub fn start(lane: Box<dyn Lane>) -> std::io::Result<Self> {
+    pub fn start(lane: Box<dyn Lane>, observer: Arc<dyn Observer>) -> std::io::Result<Self> {
         let queue = Arc::new(Queue::new());
         let taken = Arc::clone(&queue);
         let (says_ended, ended) = watch::channel(false);
         let writer = std::thread::Builder::new()
             .name("bursar-writer".to_owned())
-            .spawn(move || write_groups(&taken, lane, says_ended))?;
+            .spawn(move || write_groups(&taken, lane, observer.as_ref(), says_ended))?;
         Ok(Self { queue, writer: Arc::new(Mutex::new(Some(writer))), ended })
     }
 
@@ -138,8 +140,13 @@ impl Ledger {
     {
         let (answer, answered) = oneshot::channel();
         let change = Box::new(Change { change, outcome: None, answer });
-        self.push(Job { tenant_id: tenant_id.into(), work: Work::Control(change) })?;
+        self.push(tenant_id.into(), Work::Control(change))?;
         answered.await.unwrap_or_else(|_| Err(unanswered()))
+    }
+
+    /// What waits to be written; cheap, and never waits for the writer's work.
+    pub fn waiting(&self) -> Waiting {
+        self.queue.waiting()
     }
 
     /// Whether the writer has ended: after [`Ledger::close`], or by a fault in it.
@@ -178,11 +185,12 @@ impl Ledger {
         work: impl FnOnce(Answer<T>) -> Work,
     ) -> Result<T, StoreError> {
         let (answer, answered) = oneshot::channel();
-        self.push(Job { tenant_id, work: work(answer) })?;
+        self.push(tenant_id, work(answer))?;
         answered.await.unwrap_or_else(|_| Err(unanswered()))
     }
 
-    fn push(&self, job: Job) -> Result<(), StoreError> {
+    fn push(&self, tenant_id: Option<TenantId>, work: Work) -> Result<(), StoreError> {
+        let job = Job { tenant_id, work, asked_at: Instant::now() };
         self.queue.push(job).map_err(|(_, error)| error)
     }
 }
@@ -197,6 +205,8 @@ pub(crate) type Answer<T> = oneshot::Sender<Result<T, StoreError>>;
 pub(crate) struct Job {
     pub(crate) tenant_id: Option<TenantId>,
     pub(crate) work: Work,
+    /// When it came into the queue.
+    pub(crate) asked_at: Instant,
 }
 
 pub(crate) enum Work {

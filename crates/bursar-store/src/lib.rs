@@ -5,11 +5,14 @@
 //! This is the only crate that knows SQL. Deliberately absent: every rule about money; storage
 //! loads what the core needs and saves what it says.
 
+mod breakdown;
 mod codec;
 mod control;
 mod error;
+mod hot;
 mod lane;
 mod ledger;
+mod observe;
 mod query;
 mod queue;
 mod rollup;
@@ -18,18 +21,26 @@ mod sqlite;
 mod verify;
 mod writer;
 
+pub use breakdown::{
+    Breakdown, BreakdownFilter, Group, GroupBy, Series, SeriesFilter, SeriesStep, Step,
+};
 pub use codec::call_key;
 pub use control::{Changed, Control, ControlRefusal, IntegrationDraft, IntegrationEdit};
 pub use error::{Cause, StoreError};
+pub use hot::HotAccount;
 pub use lane::{Claim, ControlTx, Lane, Wanted, WantedCall};
 pub use ledger::Ledger;
+pub use observe::{CostFacts, Facts, HoldFacts, ModelKey, Observer, Taken, Took, Unobserved};
 pub use query::{
-    DayUsage, HistoryFilter, HistoryPlace, IntegrationFilter, IntegrationUsage, OpenReservation,
-    Page, Paged, Standing, Store, Sums,
+    CallFilter, CallLabel, CallOutcome, DayUsage, DecisionFilter, HistoryFilter, HistoryPage,
+    HistoryPlace, IntegrationFilter, IntegrationUsage, OpenReservation, Page, Paged, Standing,
+    Stock, Store, Sums,
 };
+pub use queue::Waiting;
 pub use rollup::{Grain, LATENCY_BOUNDS_MS, LATENCY_BUCKETS, OTHER, Rollup};
 pub use row::{
-    Actor, ApiKeyRow, AuditRow, IntegrationKeyRow, IntegrationRow, SecretHash, TenantRow, UsageRow,
+    Actor, ApiKeyRow, AuditRow, DecisionKind, DecisionRow, IntegrationKeyRow, IntegrationRow,
+    SecretHash, TenantRow, UsageRow,
 };
-pub use sqlite::{Clock, OpenError, SqliteStore};
+pub use sqlite::{BackedUp, Clock, CopyError, Existing, OpenError, Restore, SqliteStore, Watch};
 pub use verify::Verified;

@@ -2,12 +2,15 @@
 
 use async_trait::async_trait;
 use bursar_core::{
-    Account, ApiKeyId, CallId, Counter, Day, EntryId, IntegrationId, IntegrationKeyId, Month,
-    PolicyResult, Reservation, TenantId, Timestamp,
+    Account, ApiKeyId, CallId, Counter, Day, DecisionId, EntryId, IntegrationId, IntegrationKeyId,
+    Month, PolicyResult, ReasonCode, Reservation, TenantId, Timestamp, Verdict,
 };
 
+use crate::breakdown::{Breakdown, BreakdownFilter, Series, SeriesFilter};
 use crate::error::StoreError;
-use crate::row::{ApiKeyRow, IntegrationKeyRow, IntegrationRow, TenantRow, UsageRow};
+use crate::hot::HotAccount;
+use crate::rollup::{LATENCY_BUCKETS, Rollup};
+use crate::row::{ApiKeyRow, DecisionRow, IntegrationKeyRow, IntegrationRow, TenantRow, UsageRow};
 
 /// A page by offset.
 #[derive(Clone, Copy, Debug)]
@@ -63,6 +66,49 @@ pub struct HistoryFilter {
     pub after: Option<HistoryPlace>,
 }
 
+/// A page of the history.
+#[derive(Clone, Debug, Default)]
+pub struct HistoryPage {
+    /// The entries.
+    pub rows: Vec<UsageRow>,
+    /// Where the next page begins, if there may be more. A page can have fewer rows than asked for
+    /// and still name a next one, when filters that seldom meet made it look at very many entries.
+    pub next: Option<HistoryPlace>,
+}
+
+/// Which calls are counted; by rollups, so only by what they tell apart.
+#[derive(Clone, Debug)]
+pub struct CallFilter {
+    /// Only of this integration.
+    pub integration_id: Option<IntegrationId>,
+    /// Only of this model or agent.
+    pub label: Option<CallLabel>,
+    /// Only calls that came out like this.
+    pub outcome: Option<CallOutcome>,
+    /// From this day on.
+    pub first: Day,
+    /// Up to this day, inclusive.
+    pub last: Day,
+}
+
+/// A label that rollups tell apart.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum CallLabel {
+    /// A model, of whatever provider.
+    Model(String),
+    /// An agent.
+    Agent(String),
+}
+
+/// How a call came out, as far as rollups count it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CallOutcome {
+    /// With an error.
+    Failed,
+    /// Blocked by the caller's own policy.
+    Blocked,
+}
+
 /// The sums of an integration over some days.
 #[derive(Clone, Debug)]
 pub struct IntegrationUsage {
@@ -101,9 +147,44 @@ pub struct Sums {
     pub cost_nanos: i128,
     pub latency_calls: i64,
     pub latency_sum_ms: i128,
+    /// Calls by latency; bounds are [`crate::LATENCY_BOUNDS_MS`].
+    pub latency_buckets: [i64; LATENCY_BUCKETS],
 }
 
 impl Sums {
+    /// Adds a rollup.
+    pub(crate) fn add(&mut self, rollup: &Rollup) {
+        let Rollup {
+            calls,
+            succeeded,
+            errors,
+            blocked,
+            unpriced,
+            tokens_in,
+            tokens_out,
+            tokens_cache_read: _,
+            tokens_cache_write: _,
+            tokens_reasoning: _,
+            cost_nanos,
+            latency_calls,
+            latency_sum_ms,
+            latency_buckets,
+        } = *rollup;
+        self.merge(&Self {
+            calls,
+            succeeded,
+            errors,
+            blocked,
+            unpriced,
+            tokens_in: tokens_in.into(),
+            tokens_out: tokens_out.into(),
+            cost_nanos: cost_nanos.into(),
+            latency_calls,
+            latency_sum_ms: latency_sum_ms.into(),
+            latency_buckets,
+        });
+    }
+
     /// Adds other sums.
     pub fn merge(&mut self, other: &Self) {
         self.calls += other.calls;
@@ -116,7 +197,51 @@ impl Sums {
         self.cost_nanos += other.cost_nanos;
         self.latency_calls += other.latency_calls;
         self.latency_sum_ms += other.latency_sum_ms;
+        for (bucket, more) in self.latency_buckets.iter_mut().zip(other.latency_buckets) {
+            *bucket += more;
+        }
     }
+
+    /// What is left when a part is taken out.
+    #[must_use]
+    pub fn without(&self, part: &Self) -> Self {
+        let mut latency_buckets = self.latency_buckets;
+        for (bucket, less) in latency_buckets.iter_mut().zip(part.latency_buckets) {
+            *bucket -= less;
+        }
+        Self {
+            calls: self.calls - part.calls,
+            succeeded: self.succeeded - part.succeeded,
+            errors: self.errors - part.errors,
+            blocked: self.blocked - part.blocked,
+            unpriced: self.unpriced - part.unpriced,
+            tokens_in: self.tokens_in - part.tokens_in,
+            tokens_out: self.tokens_out - part.tokens_out,
+            cost_nanos: self.cost_nanos - part.cost_nanos,
+            latency_calls: self.latency_calls - part.latency_calls,
+            latency_sum_ms: self.latency_sum_ms - part.latency_sum_ms,
+            latency_buckets,
+        }
+    }
+}
+
+/// Which decisions are asked for.
+#[derive(Clone, Debug, Default)]
+pub struct DecisionFilter {
+    /// Only about this integration.
+    pub integration_id: Option<IntegrationId>,
+    /// Only about this call.
+    pub call_id: Option<String>,
+    /// Only with this answer.
+    pub verdict: Option<Verdict>,
+    /// Only for this reason, the first one of the decision.
+    pub code: Option<ReasonCode>,
+    /// Only those that were met again at or after this instant.
+    pub start: Option<Timestamp>,
+    /// Only those that were met first before this instant.
+    pub end: Option<Timestamp>,
+    /// Only older ones than this.
+    pub before: Option<DecisionId>,
 }
 
 /// An account as it stands, with the instant to decide at.
@@ -135,6 +260,19 @@ pub struct OpenReservation {
     pub call_id: CallId,
     /// The reservation.
     pub reservation: Reservation,
+}
+
+/// How much is stored, for whoever watches the server.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Stock {
+    /// Tenants, whatever their lifecycle.
+    pub tenants: i64,
+    /// Reservations that hold now.
+    pub open_reservations: i64,
+    /// What the data takes on disk, in bytes; 0 when it cannot be told.
+    pub data_bytes: u64,
+    /// What the write-ahead log takes on disk, in bytes; 0 when it cannot be told.
+    pub log_bytes: u64,
 }
 
 /// A store of Bursar: what any of its databases answers.
@@ -195,6 +333,13 @@ pub trait Store: Send + Sync + 'static {
         integration_id: IntegrationId,
     ) -> Result<Option<IntegrationRow>, StoreError>;
 
+    /// Whether the tenant has or had this integration; its usage stays when it is deleted.
+    async fn knows_integration(
+        &self,
+        tenant_id: TenantId,
+        integration_id: IntegrationId,
+    ) -> Result<bool, StoreError>;
+
     /// The live integrations of a tenant, oldest first.
     async fn integrations(
         &self,
@@ -244,11 +389,51 @@ pub trait Store: Send + Sync + 'static {
         integration_id: Option<IntegrationId>,
     ) -> Result<i64, StoreError>;
 
+    /// How many calls match, by the rollups of their days; nothing where these cannot tell, because
+    /// the label has none of its own.
+    async fn counted_calls(
+        &self,
+        tenant_id: TenantId,
+        filter: CallFilter,
+    ) -> Result<Option<i64>, StoreError>;
+
     /// Entries, newest first by (`occurred_at`, id).
     async fn usage_history(
         &self,
         tenant_id: TenantId,
         filter: HistoryFilter,
         page: Page,
-    ) -> Result<Vec<UsageRow>, StoreError>;
+    ) -> Result<HistoryPage, StoreError>;
+
+    /// Usage over days by what took most of it; nothing when the days have more sessions than can
+    /// be told apart.
+    async fn usage_breakdown(
+        &self,
+        tenant_id: TenantId,
+        filter: BreakdownFilter,
+    ) -> Result<Option<Breakdown>, StoreError>;
+
+    /// Usage step by step, by what took most of it.
+    async fn usage_series(
+        &self,
+        tenant_id: TenantId,
+        filter: SeriesFilter,
+    ) -> Result<Series, StoreError>;
+
+    /// Decisions other than "allowed", newest first.
+    async fn decisions(
+        &self,
+        tenant_id: TenantId,
+        filter: DecisionFilter,
+        limit: u32,
+    ) -> Result<Vec<DecisionRow>, StoreError>;
+
+    /// The live integrations that have a monthly limit and were used this month, those nearest to
+    /// a limit first, at most `limit`, of all tenants.
+    ///
+    /// For the operator only: it is the one read that crosses tenants, beside [`Store::tenants`].
+    async fn hottest(&self, limit: usize) -> Result<Vec<HotAccount>, StoreError>;
+
+    /// How much is stored, of all tenants.
+    async fn stock(&self) -> Result<Stock, StoreError>;
 }

@@ -38,6 +38,19 @@ pub(crate) trait Weighed {
     fn commands(&self) -> usize;
 }
 
+/// What waits to be written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Waiting {
+    /// Requests to the writer, a batch of records being one.
+    pub jobs: usize,
+    /// Commands in them, each record of a batch being one.
+    pub commands: usize,
+    /// About how much memory they take.
+    pub bytes: usize,
+    /// How much memory they may take before more is refused.
+    pub bytes_max: usize,
+}
+
 pub(crate) struct Queue<J> {
     state: Mutex<State<J>>,
     filled: Condvar,
@@ -47,6 +60,7 @@ struct State<J> {
     facts: VecDeque<J>,
     admissions: VecDeque<J>,
     bytes: usize,
+    commands: usize,
     tenant_bytes: HashMap<TenantId, usize>,
     closed: bool,
 }
@@ -57,6 +71,7 @@ impl<J: Weighed> Queue<J> {
             facts: VecDeque::new(),
             admissions: VecDeque::new(),
             bytes: 0,
+            commands: 0,
             tenant_bytes: HashMap::new(),
             closed: false,
         };
@@ -79,6 +94,7 @@ impl<J: Weighed> Queue<J> {
             return Err((job, StoreError::Overloaded));
         }
         state.bytes += bytes;
+        state.commands += job.commands();
         if let Some(tenant_id) = job.tenant_id() {
             *state.tenant_bytes.entry(tenant_id).or_default() += bytes;
         }
@@ -104,6 +120,16 @@ impl<J: Weighed> Queue<J> {
         self.state.lock().is_empty()
     }
 
+    pub(crate) fn waiting(&self) -> Waiting {
+        let state = self.state.lock();
+        Waiting {
+            jobs: state.facts.len() + state.admissions.len(),
+            commands: state.commands,
+            bytes: state.bytes,
+            bytes_max: BYTES_MAX,
+        }
+    }
+
     /// Refuses new jobs; those that wait are still taken.
     pub(crate) fn close(&self) {
         self.state.lock().closed = true;
@@ -127,6 +153,7 @@ impl<J: Weighed> State<J> {
         for job in &group {
             let bytes = job.bytes();
             self.bytes -= bytes;
+            self.commands -= job.commands();
             if let Some(tenant_id) = job.tenant_id()
                 && let Some(of_tenant) = self.tenant_bytes.get_mut(&tenant_id)
             {
@@ -218,6 +245,18 @@ mod tests {
                 queue.take();
             }
         }
+    }
+
+    #[test]
+    fn what_waits_is_told() {
+        let queue = Queue::new();
+        let told = |jobs, commands, bytes| Waiting { jobs, commands, bytes, bytes_max: BYTES_MAX };
+        assert_eq!(queue.waiting(), told(0, 0, 0));
+        let _ = queue.push(Job(1, Rank::Fact, 700, 1_000));
+        let _ = queue.push(Job(2, Rank::Admission, 5, 1));
+        assert_eq!(queue.waiting(), told(2, 1_001, 705));
+        queue.take();
+        assert_eq!(queue.waiting(), told(0, 0, 0));
     }
 
     #[test]

@@ -117,7 +117,7 @@ pub(crate) struct RollupFacts {
 }
 
 impl RollupFacts {
-    fn of(entry: &Entry<'_>) -> Self {
+    pub(crate) fn of(entry: &Entry<'_>) -> Self {
         let usage = entry.usage;
         Self {
             kind: entry.kind,

@@ -1,9 +1,9 @@
 //! Rows of the control plane, as storage keeps them.
 
 use bursar_core::{
-    ApiKeyId, AuditId, CostSource, EntryId, EntryKind, Integration, IntegrationId,
-    IntegrationKeyId, Nanos, OnboardingState, PolicyResult, TenantId, TenantLifecycle, Timestamp,
-    TokenBuckets, UsageStatus,
+    ApiKeyId, AuditId, CostSource, Decision, DecisionId, EntryId, EntryKind, Estimate, Integration,
+    IntegrationId, IntegrationKeyId, Nanos, OnboardingState, PolicyResult, TenantId,
+    TenantLifecycle, Timestamp, TokenBuckets, UsageStatus,
 };
 
 /// A tenant.
@@ -103,6 +103,50 @@ pub struct AuditRow {
     pub target_id: String,
     /// A JSON object of what changed; never a secret.
     pub detail: String,
+}
+
+/// Whether a decision was only asked for, or with a reservation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum DecisionKind {
+    /// A check, which changes nothing.
+    Check,
+    /// A reservation.
+    Reservation,
+}
+
+impl DecisionKind {
+    /// Its word.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Check => "check",
+            Self::Reservation => "reservation",
+        }
+    }
+}
+
+/// A decision other than "allowed", kept so that someone can ask why.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DecisionRow {
+    /// Whose.
+    pub tenant_id: TenantId,
+    /// Which; ids grow with time.
+    pub decision_id: DecisionId,
+    /// What it answered.
+    pub kind: DecisionKind,
+    /// About which integration; nothing when it is none of the tenant's.
+    pub integration_id: Option<IntegrationId>,
+    /// The answer and its reasons, as they were the last time.
+    pub decision: Decision,
+    /// The call, when the row stands for one.
+    pub call_id: Option<String>,
+    /// What the last of the callers expected to take.
+    pub estimate: Estimate,
+    /// How often it was given.
+    pub times: i64,
+    /// When it was given first.
+    pub first_at: Timestamp,
+    /// When it was given last.
+    pub last_at: Timestamp,
 }
 
 /// One entry of the ledger, as history shows it.

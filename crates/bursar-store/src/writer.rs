@@ -1,6 +1,7 @@
 //! The writer's thread: groups of jobs into transactions, transactions into answers.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use bursar_core::{
     CallKey, Command, EntryId, ExtendOutcome, IntegrationId, Outcome, RecordOutcome, RecordRefusal,
@@ -12,6 +13,7 @@ use crate::codec::call_key;
 use crate::error::StoreError;
 use crate::lane::{Claim, ControlTx, Lane, Wanted, WantedCall};
 use crate::ledger::{Answer, ControlJob, Job, Work};
+use crate::observe::{Facts, Observer, Taken, Took};
 use crate::queue::{Queue, Weighed};
 
 /// How often a transaction is run before its callers are told to come again.
@@ -34,6 +36,7 @@ impl Drop for CloseOnExit<'_> {
 pub(crate) fn write_groups(
     queue: &Queue<Job>,
     mut lane: Box<dyn Lane>,
+    observer: &dyn Observer,
     says_ended: watch::Sender<bool>,
 ) {
     let _guard = CloseOnExit(queue, says_ended);
@@ -42,15 +45,24 @@ pub(crate) fn write_groups(
         if jobs.is_empty() {
             return;
         }
+        observer.taken(Taken {
+            commands: jobs.iter().map(Weighed::commands).sum(),
+            waited: jobs
+                .iter()
+                .map(|job| job.asked_at)
+                .min()
+                .unwrap_or_else(Instant::now)
+                .elapsed(),
+        });
         let mut group = Vec::with_capacity(jobs.len());
-        for job in jobs {
-            match (job.tenant_id, job.work) {
-                (_, Work::Control(control)) => change_alone(lane.as_mut(), control),
-                (tenant_id, work) => group.push(Job { tenant_id, work }),
+        for Job { tenant_id, work, asked_at } in jobs {
+            match (tenant_id, work) {
+                (_, Work::Control(control)) => change_alone(lane.as_mut(), observer, control),
+                (tenant_id, work) => group.push(Job { tenant_id, work, asked_at }),
             }
         }
         if !group.is_empty() {
-            write_jobs(lane.as_mut(), group);
+            write_jobs(lane.as_mut(), observer, group);
         }
         if queue.is_empty() {
             lane.idle();
@@ -58,24 +70,29 @@ pub(crate) fn write_groups(
     }
 }
 
-fn change_alone(lane: &mut dyn Lane, mut control: Box<dyn ControlJob>) {
-    let result = in_transaction(lane, |lane| control.run(lane as &mut dyn ControlTx));
+fn change_alone(lane: &mut dyn Lane, observer: &dyn Observer, mut control: Box<dyn ControlJob>) {
+    let result = in_transaction(lane, observer, |lane| control.run(lane as &mut dyn ControlTx));
     control.answer(result);
 }
 
 /// Runs a body between begin and commit, and rolls back whatever fails.
 fn in_transaction<T>(
     lane: &mut dyn Lane,
+    observer: &dyn Observer,
     mut body: impl FnMut(&mut dyn Lane) -> Result<T, StoreError>,
 ) -> Result<T, StoreError> {
     again(lane, |lane| {
+        let began = Instant::now();
         let result = lane.begin().and_then(|()| {
             let value = body(lane)?;
+            let saved = Instant::now();
             lane.commit()?;
+            observer.committed(Took { transaction: began.elapsed(), commit: saved.elapsed() });
             Ok(value)
         });
-        if result.is_err() {
+        if let Err(error) = &result {
             lane.rollback();
+            observer.failed(error);
         }
         result
     })
@@ -107,14 +124,17 @@ enum Step<'a> {
 /// What a step came to; nothing for those that only load.
 type StepOutcome = Result<Option<Outcome>, StoreError>;
 
-fn write_jobs(lane: &mut dyn Lane, jobs: Vec<Job>) {
+fn write_jobs(lane: &mut dyn Lane, observer: &dyn Observer, jobs: Vec<Job>) {
     let records = jobs.iter().map(records_of).sum();
     let sweeps = jobs.iter().any(|job| matches!(job.work, Work::Sweep { .. }));
     let due = if sweeps { due(lane) } else { Vec::new() };
     let mut next_number = match again(lane, |lane| lane.allot(records)) {
         Ok(first) => first,
         // No command is at fault for what was asked before any of them.
-        Err(error) => return fail_all(jobs, &StoreError::Unavailable(Arc::new(error))),
+        Err(error) => {
+            observer.failed(&error);
+            return fail_all(jobs, &StoreError::Unavailable(Arc::new(error)));
+        }
     };
     let mut steps = Vec::with_capacity(jobs.len().max(records));
     let mut counts = Vec::with_capacity(jobs.len());
@@ -123,7 +143,7 @@ fn write_jobs(lane: &mut dyn Lane, jobs: Vec<Job>) {
         push_steps(&mut steps, job, &mut next_number, &due);
         counts.push(steps.len() - before);
     }
-    let mut outcomes = write_steps(lane, &steps).into_iter();
+    let mut outcomes = write_steps(lane, observer, &steps).into_iter();
     drop(steps);
     for (job, count) in jobs.into_iter().zip(counts) {
         answer_job(job.work, outcomes.by_ref().take(count));
@@ -147,16 +167,23 @@ fn fail_all(jobs: Vec<Job>, error: &StoreError) {
 
 /// Writes steps in one transaction. After a definite error of a statement the group is halved until
 /// the step at fault is alone; after anything else nothing is tried again.
-fn write_steps(lane: &mut dyn Lane, steps: &[Step<'_>]) -> Vec<StepOutcome> {
+fn write_steps(
+    lane: &mut dyn Lane,
+    observer: &dyn Observer,
+    steps: &[Step<'_>],
+) -> Vec<StepOutcome> {
     if steps.is_empty() {
         return Vec::new();
     }
-    match in_transaction(lane, |lane| apply_steps(lane, steps)) {
-        Ok(outcomes) => outcomes.into_iter().map(Ok).collect(),
+    match in_transaction(lane, observer, |lane| apply_steps(lane, steps)) {
+        Ok((outcomes, facts)) => {
+            observer.written(&facts);
+            outcomes.into_iter().map(Ok).collect()
+        }
         Err(error) if error.is_definite() && steps.len() > 1 => {
             let (first, second) = steps.split_at(steps.len() / 2);
-            let mut outcomes = write_steps(lane, first);
-            outcomes.extend(write_steps(lane, second));
+            let mut outcomes = write_steps(lane, observer, first);
+            outcomes.extend(write_steps(lane, observer, second));
             outcomes
         }
         Err(error) => {
@@ -167,10 +194,10 @@ fn write_steps(lane: &mut dyn Lane, steps: &[Step<'_>]) -> Vec<StepOutcome> {
     }
 }
 
-fn apply_steps(
+fn apply_steps<'a>(
     lane: &mut dyn Lane,
-    steps: &[Step<'_>],
-) -> Result<Vec<Option<Outcome>>, StoreError> {
+    steps: &[Step<'a>],
+) -> Result<(Vec<Option<Outcome>>, Facts<'a>), StoreError> {
     let mut wanted = Wanted::default();
     for step in steps {
         want(&mut wanted, step);
@@ -183,8 +210,9 @@ fn apply_steps(
             Step::Touch(..) => None,
         });
     }
+    let facts = Facts::of(&book);
     lane.save(book)?;
-    Ok(outcomes)
+    Ok((outcomes, facts))
 }
 
 fn records_of(job: &Job) -> usize {

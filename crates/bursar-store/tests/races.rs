@@ -230,7 +230,8 @@ async fn a_call_id_sent_twenty_times_at_once_is_one_entry() {
         assert_eq!((accepted, ids.len()), (1, 1), "round {round}");
     }
     let page = Page { offset: 0, limit: 100 };
-    let rows = world.store.usage_history(tenant_id, HistoryFilter::default(), page).await.unwrap();
+    let rows =
+        world.store.usage_history(tenant_id, HistoryFilter::default(), page).await.unwrap().rows;
     assert_eq!(rows.len(), 10);
     world.verify().await;
 }
@@ -349,7 +350,8 @@ async fn a_ledger_that_closes_answers_everyone_and_keeps_its_word() {
         world = world.reopened().await;
         let page = Page { offset: 0, limit: 10_000 };
         let rows = world.store.usage_history(tenant_id, HistoryFilter::default(), page).await;
-        let stored: BTreeSet<String> = rows.unwrap().into_iter().map(|row| row.call_id).collect();
+        let stored: BTreeSet<String> =
+            rows.unwrap().rows.into_iter().map(|row| row.call_id).collect();
         assert_eq!(promised, stored, "promised (left) and stored (right) in round {round}");
     }
     world.verify().await;

@@ -5,8 +5,8 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use bursar_core::Timestamp;
-use bursar_store::{Clock, OpenError, SqliteStore};
+use bursar_core::{PolicyResult, TenantId, Timestamp};
+use bursar_store::{Clock, DecisionFilter, HistoryFilter, OpenError, Page, SqliteStore, Store};
 use rusqlite::Connection;
 use tempfile::TempDir;
 
@@ -83,11 +83,14 @@ fn every_statement_prepares_on_the_newest_schema() {
     }
 }
 
-/// Statements that may read a table from end to end: without a tenant, once at the start, or to
-/// verify the whole file.
-const MAY_SCAN: [&str; 9] = [
+/// Statements that may read a table from end to end: without a tenant, once at the start, for the
+/// metrics, or to verify or copy the whole file.
+const MAY_SCAN: [&str; 12] = [
+    "BEGIN_SNAPSHOT",
+    "COUNT_ENTRIES",
     "COUNT_TENANTS",
     "LIST_TENANTS",
+    "LIST_LIMITED",
     "MAX_LAST_AT",
     "LABELS",
     "ENTRIES",
@@ -97,18 +100,135 @@ const MAY_SCAN: [&str; 9] = [
     "CALLS_WITH_ENTRY",
 ];
 
+/// The steps of SQLite's plan for a statement.
+fn plan(db: &Connection, text: &str) -> Vec<String> {
+    let mut statement = db.prepare(&format!("explain query plan {text}")).unwrap();
+    statement.raw_query().mapped(|row| row.get(3)).map(|step| step.unwrap()).collect()
+}
+
 #[test]
 fn no_statement_about_a_tenant_reads_a_whole_table() {
     let (_folder, path) = migrated();
     let db = Connection::open(path).unwrap();
     for Constant { name, file, text } in constants() {
-        let mut statement = db.prepare(&format!("explain query plan {text}")).unwrap();
-        let plan: Vec<String> =
-            statement.raw_query().mapped(|row| row.get(3)).map(|step| step.unwrap()).collect();
+        let plan = plan(&db, &text);
         let scans = plan.iter().any(|step| step.starts_with("SCAN") && !step.contains("CONSTANT"));
         let may = MAY_SCAN.contains(&name.as_str());
         assert!(!scans || may, "{name} in {file}: {plan:?}");
     }
+}
+
+/// The plan of one statement of one file.
+fn plan_of(db: &Connection, file: &str, name: &str) -> Vec<String> {
+    let found = constants().into_iter().find(|known| known.file == file && known.name == name);
+    plan(db, &found.unwrap().text)
+}
+
+#[test]
+fn the_history_begins_where_the_last_page_ended_and_sorts_nothing() {
+    let (_folder, path) = migrated();
+    let db = Connection::open(path).unwrap();
+    let walks = [
+        ("BY_TIME", "usage_entries_by_time (tenant_id=? AND integration_id=?"),
+        ("BY_MODEL", "usage_entries_by_model (tenant_id=? AND integration_id=? AND model=?"),
+        ("BY_AGENT", "usage_entries_by_agent (tenant_id=? AND agent_id=?"),
+        ("BY_SESSION", "usage_entries_by_session (tenant_id=? AND session_id=?"),
+        ("FAILED", "usage_entries_failed (tenant_id=?"),
+        ("NOT_ALLOWED", "usage_entries_not_allowed (tenant_id=? AND policy_result=?"),
+    ];
+    for (name, index) in walks {
+        // One step: whatever else stood here would sort (USE TEMP B-TREE) or look up.
+        let walk = format!(
+            "SEARCH usage_entries USING INDEX {index} AND occurred_at>? AND occurred_at<?)"
+        );
+        assert_eq!(plan_of(&db, "history.rs", name), [walk], "{name}");
+    }
+}
+
+#[test]
+fn sums_of_days_read_these_days_only() {
+    let (_folder, path) = migrated();
+    let db = Connection::open(path).unwrap();
+    let rollups =
+        "PRIMARY KEY (tenant_id=? AND integration_id=? AND grain=? AND start>? AND start<?)";
+    let sessions = "INDEX usage_entries_by_session \
+         (tenant_id=? AND session_id=? AND occurred_at>? AND occurred_at<?)";
+    let entries = "INDEX usage_entries_by_time \
+         (tenant_id=? AND integration_id=? AND occurred_at>? AND occurred_at<?)";
+    let reads = [
+        ("read.rs", "LIST_DAYS", rollups),
+        ("series.rs", "LIST_ROLLUPS", rollups),
+        ("series.rs", "COUNT_CALLS", rollups),
+        ("series.rs", "WALK_SESSIONS", entries),
+        ("series.rs", "SUM_SESSION", sessions),
+    ];
+    for (file, name, index) in reads {
+        let plan = plan_of(&db, file, name);
+        assert!(plan.iter().any(|step| step.contains(index)), "{name}: {plan:?}");
+    }
+}
+
+/// A file of the first schema, with three calls of one tenant.
+fn of_the_first_schema(path: &Path) {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("migrations/sqlite");
+    let schema = std::fs::read_to_string(folder.join("0001_ledger.sql")).unwrap();
+    let db = Connection::open(path).unwrap();
+    db.execute_batch(&schema).unwrap();
+    db.pragma_update(None, "user_version", 1).unwrap();
+    db.execute_batch(
+        "insert into server (name, value) values ('oldest_known', '1'),
+             ('secret_fingerprint', 'fingerprint');
+         insert into tenants values (1, 'tenant', 1, 1, 1, 1);
+         insert into integrations values (1, 2, 'integration', 'openai', null, '{}', null, 2, 1,
+             null, null, null, 0, 0, 0, 1, 1, 1, 'operator', null);
+         insert into usage_entries (entry_id, tenant_id, integration_id, kind, call_id, session_id,
+             agent_id, provider, model, tokens_in, tokens_out, tokens_cache_read,
+             tokens_cache_write, tokens_reasoning, cost_nanos, cost_source, usage_status,
+             policy_result, error_code, occurred_at, created_at) values
+             (10, 1, 2, 1, 'call 10', 'session', null, 'openai', 'gpt', 1, 2, 0, 0, 0, 7, 1, 1, 1,
+                 null, 10, 10),
+             (11, 1, 2, 1, 'call 11', null, 'agent', 'openai', 'gpt', 1, 2, 0, 0, 0, 7, 1, 1, 3,
+                 'failed', 11, 11),
+             (12, 1, 2, 1, 'call 12', null, null, 'openai', 'gpt', 1, 2, 0, 0, 0, 7, 1, 1, 2,
+                 null, 12, 12);",
+    )
+    .unwrap();
+}
+
+#[tokio::test]
+async fn a_file_of_the_first_schema_is_brought_up_to_date_and_keeps_its_entries() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("bursar.db");
+    of_the_first_schema(&path);
+    let (store, lane) = SqliteStore::open(&path, clock(), "fingerprint").unwrap();
+    let tenant_id = TenantId::from_number(1).unwrap();
+    let any = HistoryFilter::default;
+    let text = |text: &str| Some(text.to_owned());
+    let blocked = Some(PolicyResult::Blocked);
+    let cases: Vec<(HistoryFilter, &[&str])> = vec![
+        (any(), &["call 12", "call 11", "call 10"]),
+        (HistoryFilter { model: text("gpt"), ..any() }, &["call 12", "call 11", "call 10"]),
+        (HistoryFilter { session_id: text("session"), ..any() }, &["call 10"]),
+        (HistoryFilter { agent_id: text("agent"), ..any() }, &["call 11"]),
+        (HistoryFilter { errors_only: true, ..any() }, &["call 11"]),
+        (HistoryFilter { policy_result: blocked, ..any() }, &["call 11"]),
+    ];
+    for (filter, expected) in cases {
+        let page = Page { offset: 0, limit: 10 };
+        let found = store.usage_history(tenant_id, filter.clone(), page).await.unwrap();
+        let calls: Vec<&str> = found.rows.iter().map(|row| row.call_id.as_str()).collect();
+        assert_eq!(calls, expected, "{filter:?}");
+    }
+    let kept = store.decisions(tenant_id, DecisionFilter::default(), 10).await.unwrap();
+    assert_eq!(kept, []);
+    drop((store, lane));
+    let db = Connection::open(&path).unwrap();
+    let version: u32 = db.query_row("pragma user_version", [], |row| row.get(0)).unwrap();
+    assert_eq!(version, 2);
+    // Going back to the binary before is still possible.
+    let sql = "select value from server where name = 'oldest_known'";
+    let oldest_known: String = db.query_row(sql, [], |row| row.get(0)).unwrap();
+    assert_eq!(oldest_known, "1");
 }
 
 #[test]

@@ -7,6 +7,7 @@ use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::Response;
 use bytes::Bytes;
 
+use crate::error::ErrorCode;
 use crate::openapi;
 
 /// The page works without any other host, and without scripts.
@@ -58,6 +59,7 @@ impl Fixed {
         (status = 200, body = Object, description = "The OpenAPI document."),
         (status = 304, description = "As before: `If-None-Match` names its `ETag`."),
     ),
+    extensions(("x-refuses" = json!([ErrorCode::Overloaded]))),
 )]
 pub async fn get_openapi(headers: HeaderMap) -> Response {
     static DOCUMENT: LazyLock<Fixed> =
@@ -74,6 +76,7 @@ pub async fn get_openapi(headers: HeaderMap) -> Response {
         (status = 200, body = String, content_type = "text/html", description = "A page."),
         (status = 304, description = "As before: `If-None-Match` names its `ETag`."),
     ),
+    extensions(("x-refuses" = json!([ErrorCode::Overloaded]))),
 )]
 pub async fn get_docs(headers: HeaderMap) -> Response {
     static PAGE: LazyLock<Fixed> =

@@ -2,7 +2,8 @@
 
 use axum::extract::State;
 use axum::http::{HeaderMap, header};
-use bursar_core::{Decision, NANOS_PER_CENT, decide};
+use bursar_core::{Decision, NANOS_PER_CENT, Verdict, decide};
+use bursar_store::DecisionKind;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use utoipa::ToSchema;
@@ -10,6 +11,7 @@ use utoipa::ToSchema;
 use crate::app::App;
 use crate::auth::{Authorized, EnforcementCheck};
 use crate::body::{SMALL, Text, parse};
+use crate::decision_log::Note;
 use crate::decision_view::{DecisionView, rate_limit_headers, retry_after};
 use crate::envelope::Answer;
 use crate::error::{ApiError, ErrorCode};
@@ -259,14 +261,32 @@ async fn evaluate(
         Some(integration_id) => app.store.standing(caller.tenant_id, integration_id).await?,
         None => None,
     };
+    let keep = |integration_id, decision: &Decision, at| {
+        app.decision_log.note(Note {
+            tenant_id: caller.tenant_id,
+            kind: DecisionKind::Check,
+            integration_id,
+            decision: decision.clone(),
+            call_id: None,
+            estimate,
+            at,
+        });
+    };
     let Some(standing) = standing else {
         let decision = Decision::hard_blocked(caller.unknown_integration());
-        let view = DecisionView::new(&decision, caller.tenant_id, name, app.store.now());
+        let now = app.store.now();
+        app.metrics.decided(DecisionKind::Check, &decision);
+        keep(None, &decision, now);
+        let view = DecisionView::new(&decision, caller.tenant_id, name, now);
         return Ok((view, HeaderMap::new()));
     };
     let (account, now) = (&standing.account, standing.now);
     let decision =
         decide(account, estimate, now).map_err(|_| ApiError::of(ErrorCode::Unavailable))?;
+    app.metrics.decided(DecisionKind::Check, &decision);
+    if decision.verdict != Verdict::Allowed {
+        keep(asked, &decision, now);
+    }
     let mut headers = rate_limit_headers(account, &decision, now);
     if let Some(seconds) = retry_after(&decision) {
         headers.insert(header::RETRY_AFTER, seconds);

@@ -16,7 +16,7 @@ use utoipa::ToSchema;
 
 use crate::app::App;
 use crate::auth::{Authorized, TelemetryWrite};
-use crate::body::{BATCH, SMALL, Text, parse};
+use crate::body::{BATCH, SMALL, Text, parse, parse_envelope};
 use crate::config_object::check_metadata;
 use crate::envelope::Answer;
 use crate::error::{ApiError, ErrorCode};
@@ -242,7 +242,7 @@ pub async fn record_usage_batch(
     caller: Authorized<TelemetryWrite>,
     body: Text<BATCH>,
 ) -> Result<Answer<BatchAnswer>, ApiError> {
-    let Batch { records: Records { kept, too_many } } = parse(body.as_str()?)?;
+    let Batch { records: Records { kept, too_many } } = parse_envelope(body.as_str()?)?;
     if kept.is_empty() || too_many {
         return Err(ApiError::field("records", "must have 1 to 1000 records"));
     }

@@ -1,12 +1,16 @@
 //! The handlers, one file a resource. They do not know each other.
 
+pub mod decisions;
 pub mod docs;
 pub mod enforcement;
 pub mod health;
+pub mod history;
 pub mod ingest;
 pub mod integration_keys;
 pub mod integrations;
 pub mod keys;
+pub mod metrics;
 pub mod reservations;
+pub mod series;
 pub mod tenants;
 pub mod usage;

@@ -5,8 +5,9 @@ use axum::http::{HeaderMap, header};
 use axum::response::{IntoResponse, Response};
 use bursar_core::{
     CallId, Decision, ExtendOutcome, IntegrationId, ReasonCode, ReleaseOutcome, Reservation,
-    ReservationState, ReserveOutcome, ReserveRefusal, ReserveRequest, TenantId,
+    ReservationState, ReserveOutcome, ReserveRefusal, ReserveRequest, TenantId, Verdict,
 };
+use bursar_store::DecisionKind;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use utoipa::ToSchema;
@@ -14,6 +15,7 @@ use utoipa::ToSchema;
 use crate::app::App;
 use crate::auth::{Authorized, EnforcementCheck};
 use crate::body::{SMALL, Text, parse};
+use crate::decision_log::Note;
 use crate::decision_view::{DecisionView, rate_limit_headers, retry_after};
 use crate::envelope::Answer;
 use crate::error::{ApiError, ErrorCode};
@@ -225,38 +227,64 @@ pub async fn create_reservation(
     let call_id = CallId::new(create.call_id)?;
     let asked = asked_integration(create.integration_id.as_deref(), caller.only)?;
     let tenant_id = caller.tenant_id;
+    let named_call = call_id.as_str().to_owned();
+    let note = |integration_id, decision: &Decision, at| Note {
+        tenant_id,
+        kind: DecisionKind::Reservation,
+        integration_id,
+        decision: decision.clone(),
+        call_id: Some(named_call),
+        estimate,
+        at,
+    };
     let Some(integration_id) = asked else {
         let decision = Decision::hard_blocked(caller.unknown_integration());
+        app.metrics.decided(DecisionKind::Reservation, &decision);
         let name = create.integration_id.unwrap_or_default();
-        let decision = DecisionView::new(&decision, tenant_id, name, app.store.now());
+        let now = app.store.now();
+        app.decision_log.note(note(None, &decision, now));
+        let decision = DecisionView::new(&decision, tenant_id, name, now);
         return Ok(Answer::ok(ReserveView { decision, reservation: None }).into_response());
     };
     let request =
         ReserveRequest { integration_id, call_id, estimate, model: create.model, ttl_seconds };
     match app.ledger.reserve(tenant_id, request).await? {
-        ReserveOutcome::Held(held) | ReserveOutcome::Replayed(held) => {
-            let headers = decision_headers(&app, tenant_id, integration_id, &held.decision).await;
-            let id = integration_id.to_string();
-            let decision = DecisionView::new(&held.decision, tenant_id, id, held.created_at);
-            let reservation = Some(HeldView::from(&held));
-            let view = ReserveView { decision, reservation };
-            Ok(Answer::created(view).with_headers(headers).into_response())
+        ReserveOutcome::Held(held) => {
+            app.metrics.decided(DecisionKind::Reservation, &held.decision);
+            if held.decision.verdict != Verdict::Allowed {
+                let at = held.created_at;
+                app.decision_log.note(note(Some(integration_id), &held.decision, at));
+            }
+            Ok(held_answer(&app, tenant_id, &held).await)
         }
+        ReserveOutcome::Replayed(held) => Ok(held_answer(&app, tenant_id, &held).await),
         ReserveOutcome::Refused(refusal) => {
-            let unknown = Decision::hard_blocked(ReasonCode::IntegrationNotFound);
-            let refusal = if refusal == unknown {
+            let unknown = refusal == Decision::hard_blocked(ReasonCode::IntegrationNotFound);
+            let refusal = if unknown {
                 Decision::hard_blocked(caller.unknown_integration())
             } else {
                 refusal
             };
+            let now = app.store.now();
+            app.metrics.decided(DecisionKind::Reservation, &refusal);
+            app.decision_log.note(note((!unknown).then_some(integration_id), &refusal, now));
             let headers = decision_headers(&app, tenant_id, integration_id, &refusal).await;
             let id = integration_id.to_string();
-            let decision = DecisionView::new(&refusal, tenant_id, id, app.store.now());
+            let decision = DecisionView::new(&refusal, tenant_id, id, now);
             let view = ReserveView { decision, reservation: None };
             Ok(Answer::ok(view).with_headers(headers).into_response())
         }
         ReserveOutcome::Rejected(refusal) => Err(rejected(refusal)),
     }
+}
+
+async fn held_answer(app: &App, tenant_id: TenantId, held: &Reservation) -> Response {
+    let integration_id = held.request.integration_id;
+    let headers = decision_headers(app, tenant_id, integration_id, &held.decision).await;
+    let id = integration_id.to_string();
+    let decision = DecisionView::new(&held.decision, tenant_id, id, held.created_at);
+    let view = ReserveView { decision, reservation: Some(HeldView::from(held)) };
+    Answer::created(view).with_headers(headers).into_response()
 }
 
 /// Releases a reservation
@@ -347,17 +375,8 @@ pub async fn list_reservations(
     let page = query.page()?;
     let named = query.integration()?;
     query.done()?;
-    if let (Some(named), Some(only)) = (named, caller.only)
-        && named != only
-    {
-        return Err(ApiError::of(ErrorCode::IntegrationNotFound));
-    }
+    caller.known_integration(&app, named).await?;
     let integration_id = named.or(caller.only);
-    if let Some(integration_id) = named
-        && app.store.standing(caller.tenant_id, integration_id).await?.is_none()
-    {
-        return Err(ApiError::of(ErrorCode::IntegrationNotFound));
-    }
     let found = app.store.open_reservations(caller.tenant_id, integration_id, page).await?;
     let meta = list_meta(page, found.rows.len(), found.total);
     let views = found.rows.into_iter().map(|open| ReservationView::from(open.reservation));

@@ -8,15 +8,15 @@ mod record;
 mod sink;
 mod source;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{Args, ValueEnum};
 use indicatif::{ProgressBar, ProgressStyle};
 
 use self::record::Mapping;
-use self::sink::Sink;
 use self::source::{Row, Rows};
+use crate::client::{Access, ClientError, Door};
 use crate::config::Config;
 
 /// Rows sent at once.
@@ -35,8 +35,8 @@ pub struct ImportArguments {
     /// The integration that the calls went through.
     #[arg(long, value_name = "ID")]
     integration: Option<String>,
-    /// The tenant; needed unless an API key is given.
-    #[arg(long, value_name = "ID")]
+    /// The tenant, by its id or its name; needed unless an API key is given.
+    #[arg(long, value_name = "TENANT")]
     tenant: Option<String>,
     /// Take a field from a column of another name: tokens_in=ContextTokens.
     #[arg(long = "map", value_name = "FIELD=COLUMN")]
@@ -53,15 +53,9 @@ pub struct ImportArguments {
     /// The name from which call ids are derived; the file's name when nothing is said.
     #[arg(long, value_name = "NAME")]
     source: Option<String>,
-    /// The running server, when it is not the one of the data folder.
-    #[arg(long, value_name = "URL", env = "BURSAR_URL")]
-    url: Option<String>,
-    /// An API key with the scope telemetry:write.
-    #[arg(long, value_name = "KEY", env = "BURSAR_API_KEY", hide_env_values = true)]
-    api_key: Option<String>,
-    /// The data folder, over BURSAR_DATA_DIR.
-    #[arg(long, value_name = "FOLDER")]
-    pub(crate) data_dir: Option<PathBuf>,
+    /// The way to Bursar; an API key needs the scope telemetry:write.
+    #[command(flatten)]
+    pub(crate) access: Access,
 }
 
 /// How a file is written.
@@ -73,10 +67,27 @@ pub enum Format {
     Ndjson,
 }
 
+impl Format {
+    /// The format that the ending of a file's name tells.
+    pub fn of(path: &Path) -> Option<Self> {
+        match path.extension()?.to_str()?.to_ascii_lowercase().as_str() {
+            "csv" => Some(Self::Csv),
+            "ndjson" | "jsonl" | "json" => Some(Self::Ndjson),
+            _ => None,
+        }
+    }
+}
+
 /// Why an import cannot go on, in words for the person at the terminal.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
 pub struct ImportError(String);
+
+impl From<ClientError> for ImportError {
+    fn from(error: ClientError) -> Self {
+        Self(error.to_string())
+    }
+}
 
 impl ImportError {
     fn new(message: impl Into<String>) -> Self {
@@ -102,7 +113,18 @@ pub fn run(config: &Config, arguments: ImportArguments) -> Result<ExitCode, Impo
     let mapping = Mapping::new(&arguments)?;
     let mut rows = Rows::open(&arguments.file, arguments.format)?;
     mapping.check_columns(rows.columns())?;
-    let mut sink = Sink::open(config, &arguments)?;
+    let tally = Door::with(config, &arguments.access, |door| {
+        door.enter(arguments.tenant.as_deref())?;
+        send_all(door, &mapping, &mut rows)
+    })?;
+    println!(
+        "{} accepted, {} already there, {} refused",
+        tally.accepted, tally.duplicates, tally.refused
+    );
+    Ok(if tally.refused == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+fn send_all(door: &Door, mapping: &Mapping, rows: &mut Rows) -> Result<Tally, ImportError> {
     let bar = progress(rows.bytes_total());
     let mut tally = Tally::default();
     let mut records: Vec<(u64, String)> = Vec::with_capacity(ROWS_MAX);
@@ -116,23 +138,18 @@ pub fn run(config: &Config, arguments: ImportArguments) -> Result<ExitCode, Impo
             Err(refusal) => tally.refuse(&bar, refusal.number, &refusal.reason),
         }
         if records.len() == ROWS_MAX || bytes >= BYTES_MAX {
-            send(&mut sink, &mut records, &mut tally, &bar)?;
+            send(door, &mut records, &mut tally, &bar)?;
             bytes = 0;
             bar.set_position(rows.bytes_read());
         }
     }
-    send(&mut sink, &mut records, &mut tally, &bar)?;
+    send(door, &mut records, &mut tally, &bar)?;
     bar.finish_and_clear();
-    sink.close();
-    println!(
-        "{} accepted, {} already there, {} refused",
-        tally.accepted, tally.duplicates, tally.refused
-    );
-    Ok(if tally.refused == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    Ok(tally)
 }
 
 fn send(
-    sink: &mut Sink,
+    door: &Door,
     records: &mut Vec<(u64, String)>,
     tally: &mut Tally,
     bar: &ProgressBar,
@@ -141,7 +158,7 @@ fn send(
         return Ok(());
     }
     let texts: Vec<&str> = records.iter().map(|(_, text)| text.as_str()).collect();
-    let fates = sink.send(&texts)?;
+    let fates = sink::send(door, &texts)?;
     for ((number, _), fate) in records.iter().zip(fates) {
         match fate {
             sink::Fate::Accepted => tally.accepted += 1,
@@ -164,7 +181,8 @@ impl Tally {
     }
 }
 
-fn progress(bytes_total: u64) -> ProgressBar {
+/// How far a command is, on a terminal.
+pub(crate) fn progress(bytes_total: u64) -> ProgressBar {
     let bar = ProgressBar::new(bytes_total);
     let template = "{bar:40} {percent} %  {bytes} of {total_bytes}  {elapsed}, {eta} left";
     if let Ok(style) = ProgressStyle::with_template(template) {

@@ -60,15 +60,9 @@ impl Rows {
         };
         let file = File::open(path).map_err(|error| failed(&error))?;
         let bytes_total = file.metadata().map_err(|error| failed(&error))?.len();
-        let ending = path.extension().and_then(|ending| ending.to_str()).unwrap_or_default();
-        let format = match (format, ending.to_ascii_lowercase().as_str()) {
-            (Some(format), _) => format,
-            (None, "csv") => Format::Csv,
-            (None, "ndjson" | "jsonl" | "json") => Format::Ndjson,
-            (None, _) => {
-                return Err(ImportError::new("say --format csv or --format ndjson"));
-            }
-        };
+        let format = format.or_else(|| Format::of(path));
+        let unknown = || ImportError::new("say --format csv or --format ndjson");
+        let format = format.ok_or_else(unknown)?;
         let reader = match format {
             Format::Ndjson => Reader::Ndjson { reader: BufReader::new(file), bytes_read: 0 },
             Format::Csv => {

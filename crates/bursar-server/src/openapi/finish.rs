@@ -14,6 +14,9 @@ const ALIASES: &[(&str, &str, &str)] = &[("/health/ready", "/health", "get_healt
 /// Operations that would have the name of another: one handler of two methods gives it to both.
 const RENAMED: &[(&str, &str, &str)] = &[("put", "/api/v1/integrations/{id}", "put_integration")];
 
+/// Types that are only parts of others, which [`flatten`] makes whole.
+const PARTS: &[&str] = &["ListMeta", "GroupView"];
+
 /// Finishes the document that the handlers' own words make.
 pub(super) fn finish(mut document: Value) -> Value {
     let mut failures = Map::new();
@@ -55,8 +58,8 @@ fn finish_operation(path: &str, method: &str, operation: &mut Object, failures: 
         operation.insert("operationId".to_owned(), json!(name));
     }
     let access = Access::of(operation);
-    let refusals = refusals(&access, method, operation);
-    let paged = parameters(operation).any(|parameter| is(parameter, "name", "limit"));
+    let refusals = refusals(&access, operation);
+    let is_limited = parameters(operation).any(|parameter| is(parameter, "name", "limit"));
     finish_security(&access, operation);
     finish_parameters(&access, operation);
     finish_body(operation);
@@ -68,7 +71,9 @@ fn finish_operation(path: &str, method: &str, operation: &mut Object, failures: 
             && let Some(content) = object_at(response, "/content/application~1json")
         {
             let data = content.remove("schema").unwrap_or_default();
-            content.insert("schema".to_owned(), success(&data, paged));
+            // Elsewhere it limits something within the answer.
+            let is_paged = is_limited && is(&data, "type", "array");
+            content.insert("schema".to_owned(), success(&data, is_paged));
         }
     }
     for (status, codes) in refusals {
@@ -80,7 +85,7 @@ fn finish_operation(path: &str, method: &str, operation: &mut Object, failures: 
     for response in responses.values_mut().filter_map(Value::as_object_mut).filter(own) {
         let headers = response.entry("headers").or_insert_with(|| json!({}));
         if let Some(headers) = headers.as_object_mut() {
-            headers.insert("X-Request-ID".to_owned(), header("X-Request-ID"));
+            headers.extend(headers_of_all());
         }
     }
 }
@@ -97,7 +102,12 @@ fn parameters(operation: &Object) -> impl Iterator<Item = &Value> {
 enum Access {
     Everyone,
     Operator,
-    Tenant { scope: String, integration_key: bool },
+    /// The operator, and whoever has the token of the metrics.
+    Scraper,
+    Tenant {
+        scope: String,
+        integration_key: bool,
+    },
 }
 
 impl Access {
@@ -105,32 +115,30 @@ impl Access {
         let security = operation.get("security").and_then(Value::as_array);
         let named = |scheme: &str| security.into_iter().flatten().find_map(|one| one.get(scheme));
         let scope = named("api_key").and_then(|scopes| scopes.get(0)).and_then(Value::as_str);
-        match (named("operator"), scope) {
-            (Some(_), _) => Self::Operator,
-            (None, Some(scope)) => Self::Tenant {
+        match (named("metrics_token"), named("operator"), scope) {
+            (Some(_), ..) => Self::Scraper,
+            (None, Some(_), _) => Self::Operator,
+            (None, None, Some(scope)) => Self::Tenant {
                 scope: scope.to_owned(),
                 integration_key: named("integration_key").is_some(),
             },
-            (None, None) => Self::Everyone,
+            (None, None, None) => Self::Everyone,
         }
     }
 }
 
 /// Everything that the route may refuse with, by status.
-fn refusals(
-    access: &Access,
-    method: &str,
-    operation: &mut Object,
-) -> BTreeMap<u16, Vec<ErrorCode>> {
+fn refusals(access: &Access, operation: &mut Object) -> BTreeMap<u16, Vec<ErrorCode>> {
     use ErrorCode::*;
     let own = operation.remove("x-refuses").unwrap_or_default();
     let own: BTreeSet<&str> =
         own.as_array().into_iter().flatten().filter_map(Value::as_str).collect();
     let mut codes: Vec<ErrorCode> =
         ErrorCode::ALL.iter().copied().filter(|code| own.contains(code.as_str())).collect();
+    codes.extend([UriTooLong, HeadersTooLarge]);
     match access {
         Access::Everyone => {}
-        Access::Operator => codes.extend([Forbidden]),
+        Access::Operator | Access::Scraper => codes.extend([Forbidden]),
         Access::Tenant { .. } => codes.extend([
             BadRequest,
             TenantRequired,
@@ -142,11 +150,9 @@ fn refusals(
     }
     match access {
         Access::Everyone => {}
-        Access::Operator | Access::Tenant { .. } => {
-            codes.extend([AmbiguousCredentials, Unauthenticated, Internal, Unavailable]);
-            if method != "get" {
-                codes.push(Overloaded);
-            }
+        Access::Operator | Access::Scraper | Access::Tenant { .. } => {
+            codes.extend([AmbiguousCredentials, Unauthenticated]);
+            codes.extend([Internal, Overloaded, Unavailable]);
         }
     }
     for parameter in parameters(operation) {
@@ -170,8 +176,8 @@ fn refusals(
 }
 
 /// The envelope of a success.
-fn success(data: &Value, paged: bool) -> Value {
-    let meta = if paged { "PageMeta" } else { "Meta" };
+fn success(data: &Value, is_paged: bool) -> Value {
+    let meta = if is_paged { "PageMeta" } else { "Meta" };
     json!({
         "type": "object",
         "required": ["success", "data", "meta"],
@@ -181,6 +187,11 @@ fn success(data: &Value, paged: bool) -> Value {
             "meta": { "$ref": format!("#/components/schemas/{meta}") },
         },
     })
+}
+
+/// The headers that every answer has.
+fn headers_of_all() -> impl Iterator<Item = (String, Value)> {
+    ["X-Request-ID", "traceparent"].into_iter().map(|name| (name.to_owned(), header(name)))
 }
 
 fn header(name: &str) -> Value {
@@ -197,8 +208,7 @@ fn failure_name(codes: &[ErrorCode]) -> String {
 fn failure(status: u16, codes: &[ErrorCode]) -> Value {
     let meaning = |code: &ErrorCode| format!("`{}`: {}", code.as_str(), code.meaning());
     let meanings: Vec<String> = codes.iter().map(meaning).collect();
-    let mut headers = Map::new();
-    headers.insert("X-Request-ID".to_owned(), header("X-Request-ID"));
+    let mut headers: Object = headers_of_all().collect();
     let also = match status {
         401 => Some("WWW-Authenticate"),
         503 => Some("Retry-After"),
@@ -220,6 +230,10 @@ fn finish_security(access: &Access, operation: &mut Object) {
     let (security, sentence) = match access {
         Access::Everyone => (json!([{}]), "Open to all.".to_owned()),
         Access::Operator => (json!([{ "operator": [] }]), "For the operator.".to_owned()),
+        Access::Scraper => (
+            json!([{ "operator": [] }, { "metrics_token": [] }]),
+            "For the operator, and for the token of the setting `metrics_token`.".to_owned(),
+        ),
         Access::Tenant { scope, integration_key } => {
             let mut security = vec![
                 json!({ "api_key": [scope] }),
@@ -250,7 +264,7 @@ fn finish_parameters(access: &Access, operation: &mut Object) {
         }
     }
     match access {
-        Access::Everyone | Access::Operator => {}
+        Access::Everyone | Access::Operator | Access::Scraper => {}
         Access::Tenant { .. } => {
             parameters.push(json!({ "$ref": "#/components/parameters/X-Tenant-ID" }));
         }
@@ -286,13 +300,20 @@ fn finish_components(components: &mut Object) {
         schemas.insert("PageMeta".to_owned(), page);
         schemas.insert("Failure".to_owned(), envelope_of_failures());
         flatten(schemas);
-        schemas.remove("ListMeta");
+        for part in PARTS {
+            schemas.remove(*part);
+        }
     }
     components.insert("securitySchemes".to_owned(), security_schemes());
     let request_id = json!({
         "description": "The id of the request, also in `meta`.",
         "required": true,
         "schema": { "type": "string", "pattern": "^[A-Za-z0-9_.:-]{1,128}$" },
+    });
+    let trace = json!({
+        "description": "The trace of the request, and the server's span in it (W3C Trace Context).",
+        "required": true,
+        "schema": { "type": "string", "pattern": "^00-[0-9a-f]{32}-[0-9a-f]{16}-0[01]$" },
     });
     let seconds = json!({
         "description": "Come again after so many seconds.",
@@ -304,8 +325,12 @@ fn finish_components(components: &mut Object) {
         "required": true,
         "schema": { "const": "Bearer" },
     });
-    let headers =
-        json!({ "X-Request-ID": request_id, "Retry-After": seconds, "WWW-Authenticate": scheme });
+    let headers = json!({
+        "X-Request-ID": request_id,
+        "traceparent": trace,
+        "Retry-After": seconds,
+        "WWW-Authenticate": scheme,
+    });
     components.insert("headers".to_owned(), headers);
     let tenant = json!({
         "name": "X-Tenant-ID",
@@ -367,6 +392,11 @@ fn security_schemes() -> Value {
             "in": "header",
             "name": "X-AOS-Key",
             "description": "The same API key in a header of its own.",
+        },
+        "metrics_token": {
+            "type": "http",
+            "scheme": "bearer",
+            "description": "The token of the setting `metrics_token`, good for the metrics only.",
         },
         "integration_key": {
             "type": "apiKey",

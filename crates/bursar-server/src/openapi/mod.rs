@@ -19,8 +19,8 @@ use utoipa::openapi::{Ref, RefOr, Required, Schema};
 use utoipa::{OpenApi, PartialSchema, ToSchema};
 
 use crate::api::{
-    docs, enforcement, health, ingest, integration_keys, integrations, keys, reservations, tenants,
-    usage,
+    decisions, docs, enforcement, health, history, ingest, integration_keys, integrations, keys,
+    metrics, reservations, series, tenants, usage,
 };
 use crate::envelope::ListMeta;
 use crate::error::ApiError;
@@ -39,7 +39,10 @@ pub const EXAMPLE_ID: &str = "00064cf9-f9f4-8fc4-a2a7-2d1d4b3a5c6e";
             parameters that a route does not know are refused by name, except in usage records. \
             After a 503 send the same again: call ids make every write safe to repeat.\n\n\
             A path that is not here answers 404 `ROUTE_NOT_FOUND`, a method that a path does not \
-            have 405 `METHOD_NOT_ALLOWED`. Both have the envelope too.",
+            have 405 `METHOD_NOT_ALLOWED`. Both have the envelope too. What cannot be read as \
+            HTTP, or has more than 100 headers or 32 KiB of them, may be refused without it.\n\n\
+            Every answer has a `traceparent` of the caller's trace, if the request had a valid \
+            one, or of a new one.",
         license(name = "Apache-2.0", identifier = "Apache-2.0"),
     ),
     servers((url = "/", description = "This server.")),
@@ -49,7 +52,7 @@ pub const EXAMPLE_ID: &str = "00064cf9-f9f4-8fc4-a2a7-2d1d4b3a5c6e";
         (name = "integrations", description = "Providers, credentials' references and limits."),
         (name = "keys", description = "Keys of a tenant and of one integration."),
         (name = "tenants", description = "Tenants, for the operator."),
-        (name = "server", description = "The server itself; open to all."),
+        (name = "server", description = "The server itself."),
     ),
     paths(
         tenants::create_tenant,
@@ -73,17 +76,22 @@ pub const EXAMPLE_ID: &str = "00064cf9-f9f4-8fc4-a2a7-2d1d4b3a5c6e";
         ingest::record_usage,
         ingest::record_usage_batch,
         usage::get_usage_summary,
-        usage::list_usage_history,
         usage::list_daily_aggregates,
+        history::list_usage_history,
+        history::export_usage,
+        series::get_usage_series,
+        series::get_usage_breakdown,
         enforcement::check_call,
         enforcement::check_calls,
         enforcement::get_status,
+        decisions::list_decisions,
         reservations::create_reservation,
         reservations::list_reservations,
         reservations::release_reservation,
         reservations::extend_reservation,
         health::get_ready,
         health::get_live,
+        metrics::get_metrics,
         docs::get_openapi,
         docs::get_docs,
         docs::get_docs_style,

@@ -8,7 +8,7 @@ use utoipa::openapi::schema::{ObjectBuilder, Type};
 use utoipa::openapi::{RefOr, Schema};
 use utoipa::{PartialSchema, ToSchema};
 
-use crate::api::{health, ingest, integrations, reservations, usage};
+use crate::api::{health, history, ingest, integrations, reservations, series};
 use crate::{auth, decision_view, error, integration_view};
 
 /// One of these words.
@@ -37,24 +37,25 @@ macro_rules! word {
     };
 }
 
-/// The words of an enum of the core. A variant that is neither shown nor hidden does not compile.
+/// The words of an enum. A variant that is neither shown nor hidden does not compile.
 macro_rules! words {
     ($(
         $(#[doc = $doc:literal])+
-        $name:ident = $word:path { $($shown:ident),+ } $(hides { $hidden:ident })?;
+        $name:ident in $type:ty = $word:path { $($shown:ident),+ } $(hides { $hidden:ident })?;
     )+) => {
         $(
             word! {
                 $(#[doc = $doc])+
                 $name,
                 {
-                    const fn is_known(value: bursar_core::$name) {
+                    type Known = $type;
+                    const fn is_known(value: Known) {
                         match value {
-                            $(bursar_core::$name::$shown)|+ $(| bursar_core::$name::$hidden)? => {}
+                            $(Known::$shown)|+ $(| Known::$hidden)? => {}
                         }
                     }
-                    let _: fn(bursar_core::$name) = is_known;
-                    [$($word(bursar_core::$name::$shown)),+]
+                    let _: fn(Known) = is_known;
+                    [$($word(Known::$shown)),+]
                 }
             }
         )+
@@ -63,28 +64,53 @@ macro_rules! words {
 
 words! {
     /// Where a tenant is in its life.
-    TenantLifecycle = bursar_core::TenantLifecycle::as_str
-        { Active, Suspended, Terminated, Archived };
+    TenantLifecycle in bursar_core::TenantLifecycle =
+        bursar_core::TenantLifecycle::as_str { Active, Suspended, Terminated, Archived };
     /// How far a tenant has come in setting itself up.
-    OnboardingState = bursar_core::OnboardingState::as_str
+    OnboardingState in bursar_core::OnboardingState =
+        bursar_core::OnboardingState::as_str
         { Created, IdentityVerified, ApiKeyCreated, SdkConnected, Complete };
     /// Where an integration is in its life.
-    IntegrationStatus = bursar_core::IntegrationStatus::as_str
+    IntegrationStatus in bursar_core::IntegrationStatus =
+        bursar_core::IntegrationStatus::as_str
         { Created, Enabled, Disabled, Error } hides { Deleted };
     /// Whose figure is the cost of a record: the client's, or always the computed one.
-    CostBasis = integration_view::cost_basis_word { Reported, Computed };
+    CostBasis in bursar_core::CostBasis =
+        integration_view::cost_basis_word { Reported, Computed };
     /// What the caller's own policy made of the call.
-    PolicyResult = bursar_core::PolicyResult::as_str { Allowed, Warned, Blocked };
+    PolicyResult in bursar_core::PolicyResult =
+        bursar_core::PolicyResult::as_str { Allowed, Warned, Blocked };
     /// The answer to a caller, from best to worst. The first two let the call go on.
-    Verdict = bursar_core::Verdict::as_str { Allowed, Warned, Throttled, Blocked, HardBlocked };
+    Verdict in bursar_core::Verdict =
+        bursar_core::Verdict::as_str { Allowed, Warned, Throttled, Blocked, HardBlocked };
     /// What an entry of the ledger is.
-    EntryKind = usage::kind_word { Usage, Correction };
+    EntryKind in bursar_core::EntryKind =
+        history::kind_word { Usage, Correction };
     /// Which figure is the cost of a record.
-    CostSource = bursar_core::CostSource::as_str { Reported, Computed, Held, Unknown };
+    CostSource in bursar_core::CostSource =
+        bursar_core::CostSource::as_str { Reported, Computed, Held, Unknown };
     /// Where the figures of a record come from.
-    UsageStatus = bursar_core::UsageStatus::as_str { Reported, Estimated, Missing };
+    UsageStatus in bursar_core::UsageStatus =
+        bursar_core::UsageStatus::as_str { Reported, Estimated, Missing };
     /// How a reservation stands.
-    ReservationState = reservations::state_word { Open, Settled, Released, Expired };
+    ReservationState in bursar_core::ReservationState =
+        reservations::state_word { Open, Settled, Released, Expired };
+    /// What was asked when a decision was kept.
+    DecisionKind in bursar_store::DecisionKind =
+        bursar_store::DecisionKind::as_str { Check, Reservation };
+    /// What usage is told apart by.
+    GroupBy in bursar_store::GroupBy =
+        series::group_word { Integration, Model, Provider, Agent, Session };
+    /// What a series tells usage apart by.
+    SeriesGroupBy in bursar_store::GroupBy =
+        series::group_word { Integration, Model, Provider, Agent } hides { Session };
+    /// The steps of a series.
+    SeriesStep in bursar_store::Step = series::step_word { Hour, Day };
+    /// How an export is written.
+    ExportFormat in history::Format = history::Format::as_str { Csv, Ndjson };
+    /// The answers to a caller that are kept: all but the one that nothing was to be said about.
+    KeptVerdict in bursar_core::Verdict =
+        bursar_core::Verdict::as_str { Warned, Throttled, Blocked, HardBlocked } hides { Allowed };
 }
 
 word! {

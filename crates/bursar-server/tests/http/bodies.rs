@@ -8,7 +8,7 @@ use serde_json::json;
 
 use crate::support::{Answer, Persona, Tenant, TestApp, record};
 
-fn gzip(bytes: &[u8]) -> Vec<u8> {
+pub(crate) fn gzip(bytes: &[u8]) -> Vec<u8> {
     let mut encoder = GzEncoder::new(Vec::new(), Compression::best());
     encoder.write_all(bytes).unwrap();
     encoder.finish().unwrap()
@@ -111,16 +111,21 @@ async fn what_is_nested_too_deeply_does_no_harm() {
     assert!(answer.text("/error/message").contains("nested too deeply"));
     let base = record(&id, "c").to_string();
     let open = base.trim_end_matches('}');
-    // Metadata is read, so it is refused; what is unknown is passed over, whatever it is.
-    let metadata = format!("{open},\"metadata\":{{\"a\":{}}}}}", nested(10_000));
-    let answer = send(&founder, "/telemetry/llm-usage", metadata.clone()).await;
-    answer.refused(422, "INVALID_FIELD").on("metadata");
+    // What is unknown is passed over, but not at any depth.
     let unknown = format!("{open},\"unknown\":{deep}}}");
-    let batch = format!("{{\"records\":[{metadata},{unknown}],\"unknown\":{deep}}}");
+    for name in ["metadata", "unknown"] {
+        let body = |depth| format!("{open},\"{name}\":{{\"a\":{}}}}}", nested(depth));
+        let answer = send(&founder, "/telemetry/llm-usage", body(63)).await;
+        answer.refused(400, "INVALID_JSON");
+        assert!(answer.text("/error/message").contains("nested too deeply, in more than 64"));
+    }
+    // In a batch such a record costs no other.
+    let batch = format!("{{\"records\":[{unknown},{base}],\"unknown\":{deep}}}");
     let answer = send(&founder, "/telemetry/llm-usage/batch", batch).await;
-    assert_eq!(answer.is(200).text("/data/results/0/error/field"), "metadata");
+    assert_eq!(answer.is(200).text("/data/results/0/error/code"), "INVALID_JSON");
     assert_eq!(answer.at("/data/accepted"), 1);
-    send(&founder, "/telemetry/llm-usage", unknown).await.is(200);
+    let metadata = format!("{open},\"metadata\":{{\"a\":{}}}}}", nested(62));
+    send(&founder, "/telemetry/llm-usage", metadata).await.is(200);
     assert_eq!(calls(&tenant).await, 1);
 }
 

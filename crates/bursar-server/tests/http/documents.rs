@@ -186,6 +186,14 @@ async fn the_document_is_served_to_everyone_once() {
 }
 
 #[tokio::test]
+async fn the_document_is_shown_where_tenants_call() {
+    let app = TestApp::new();
+    for path in ["/openapi.json", "/docs", "/docs/style.css"] {
+        app.nobody_inside().root(path).await.refused(404, "ROUTE_NOT_FOUND");
+    }
+}
+
+#[tokio::test]
 async fn the_page_needs_no_other_host_and_no_script() {
     let page = TestApp::new().nobody().root("/docs").await;
     let policy = page.headers["content-security-policy"].to_str().unwrap();

@@ -64,6 +64,9 @@ async fn a_summary_adds_everything_up() {
           }
         ],
         "error_count": 2,
+        "latency_p50_ms": 100,
+        "latency_p95_ms": 300,
+        "latency_p99_ms": 300,
         "period_end": "2026-03-14",
         "period_start": "2026-02-13",
         "tenant_id": "[id 3]",

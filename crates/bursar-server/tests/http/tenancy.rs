@@ -50,10 +50,14 @@ const DECIDE: Access = IntegrationKey("enforcement:check");
 const OPEN: [&str; 6] =
     ["/health", "/health/live", "/health/ready", "/openapi.json", "/docs", "/docs/style.css"];
 
+/// For the operator, but not of the API.
+const METRICS: &str = "/metrics";
+
 const ROUTES: &[Route] = &[
     ("post", "/tenants", Operator, Unnamed),
     ("get", "/tenants", Operator, Unnamed),
     ("get", "/tenants/{id}", Operator, Unnamed),
+    ("get", METRICS, Operator, Unnamed),
     ("post", "/keys", KEYS, Unnamed),
     ("get", "/keys", KEYS, Unnamed),
     ("delete", "/keys/{id}", KEYS, NO_KEY),
@@ -74,10 +78,14 @@ const ROUTES: &[Route] = &[
     ("post", "/telemetry/llm-usage/batch", INGEST, NO_INTEGRATION),
     ("get", "/telemetry/usage-summary", USAGE, NO_INTEGRATION),
     ("get", "/telemetry/usage-history", USAGE, NO_INTEGRATION),
+    ("get", "/telemetry/export", USAGE, NO_INTEGRATION),
+    ("get", "/telemetry/usage-series", USAGE, NO_INTEGRATION),
+    ("get", "/telemetry/usage-breakdown", USAGE, NO_INTEGRATION),
     ("get", "/telemetry/daily-aggregates", USAGE, NO_INTEGRATION),
     ("post", "/enforcement/check", DECIDE, HardBlocked),
     ("post", "/enforcement/batch", DECIDE, HardBlocked),
     ("get", "/enforcement/status", DECIDE, NO_INTEGRATION),
+    ("get", "/enforcement/decisions", DECIDE, NO_INTEGRATION),
     ("post", "/enforcement/reservations", DECIDE, HardBlocked),
     ("get", "/enforcement/reservations", DECIDE, NO_INTEGRATION),
     ("delete", "/enforcement/reservations/{call_id}", DECIDE, NO_RESERVATION),
@@ -140,7 +148,10 @@ impl World {
             path.push_str(&format!("?integration_id={integration}"));
         }
         let method = Method::from_bytes(method.to_uppercase().as_bytes()).unwrap();
-        let request = persona.request(method, &path);
+        let request = match *template {
+            METRICS => persona.root(&path),
+            _ => persona.request(method, &path),
+        };
         match body(route, integration) {
             Some(body) => request.json(&body).await,
             None => request.await,
@@ -226,6 +237,7 @@ pub(crate) fn security(method: &str, path: &str) -> Value {
     };
     match route.map(|route| route.2) {
         None => json!([{}]),
+        Some(Operator) if path == METRICS => json!([{ "operator": [] }, { "metrics_token": [] }]),
         Some(Operator) => json!([{ "operator": [] }]),
         Some(Key(scope)) => by_key(scope).into(),
         Some(IntegrationKey(scope)) => {
@@ -237,7 +249,7 @@ pub(crate) fn security(method: &str, path: &str) -> Value {
 }
 
 fn in_api(path: &str) -> String {
-    format!("/api/v1{path}")
+    if path == METRICS { path.to_owned() } else { format!("/api/v1{path}") }
 }
 
 #[test]

@@ -7,6 +7,7 @@
 #![expect(clippy::expect_used, reason = "a proof stops at the first thing that does not hold")]
 #![expect(clippy::panic, reason = "a proof stops at the first thing that does not hold")]
 
+mod backups;
 mod drain;
 mod expiry;
 mod faults;
@@ -14,3 +15,4 @@ mod kills;
 mod races;
 mod refusals;
 mod support;
+mod watch;

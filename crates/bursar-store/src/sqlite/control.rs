@@ -7,11 +7,11 @@ use rusqlite::{Connection, OptionalExtension, Row, params};
 
 use super::lane::SqliteLane;
 use super::load::get;
-use super::store_error;
+use super::{decisions, store_error};
 use crate::codec::{self, id, timestamp};
 use crate::error::StoreError;
 use crate::lane::ControlTx;
-use crate::row::{ApiKeyRow, AuditRow, IntegrationKeyRow, IntegrationRow, TenantRow};
+use crate::row::{ApiKeyRow, AuditRow, DecisionRow, IntegrationKeyRow, IntegrationRow, TenantRow};
 
 const SELECT_TENANT: &str = "select tenant_id, name, lifecycle, onboarding, created_at, updated_at \
      from tenants where tenant_id = ?1";
@@ -340,5 +340,13 @@ impl ControlTx for SqliteLane {
                 row.detail,
             ],
         )
+    }
+
+    fn put_decision(&mut self, row: &DecisionRow) -> Result<(), StoreError> {
+        decisions::put(&self.connection, row)
+    }
+
+    fn drop_decisions(&mut self, tenant_id: TenantId, kept: u32) -> Result<(), StoreError> {
+        decisions::drop_old(&self.connection, tenant_id, kept)
     }
 }

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::fs::File;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bursar_core::{
     Account, Book, CallKey, EntryId, HoldChange, IntegrationId, TenantId, Timestamp,
@@ -24,6 +25,8 @@ const SELECT_DUE: &str = "select distinct tenant_id, integration_id from calls \
 /// A log that has grown beyond this, because readers kept it from being begun anew, is cut in the
 /// next moment in which nothing waits.
 const LOG_BYTES_MAX: u64 = 256 * 1024 * 1024;
+/// How long the writer waits for another process that has the file.
+const BUSY_MAX: Duration = Duration::from_secs(5);
 /// A clock that is further behind the stored data than this is worth a warning.
 const CLOCK_BEHIND_SECONDS: u32 = 60;
 
@@ -163,8 +166,14 @@ impl Lane for SqliteLane {
     fn idle(&mut self) {
         let log_bytes = beside(&self.path, "-wal").metadata().map_or(0, |file| file.len());
         if log_bytes > LOG_BYTES_MAX {
-            // Readers may be in the way; then the next idle moment will do.
+            // Readers may be in the way; then the next idle moment will do. Without this, a backup
+            // or a verification that takes minutes would hold up writes for seconds at a time.
+            let waiting = self.connection.busy_timeout(Duration::ZERO);
             self.empty_log();
+            let waiting = waiting.and_then(|()| self.connection.busy_timeout(BUSY_MAX));
+            if let Err(error) = waiting {
+                tracing::warn!(%error, "the writer's patience with other processes is not set");
+            }
         }
     }
 

@@ -215,12 +215,11 @@ pub(super) fn standing(
     integration_id: IntegrationId,
     now: Timestamp,
 ) -> Result<Option<Account>, StoreError> {
-    let snapshot = db.unchecked_transaction().map_err(store_error)?;
-    let Some(mut account) = account(&snapshot, tenant_id, integration_id, now)? else {
+    let Some(mut account) = account(db, tenant_id, integration_id, now)? else {
         return Ok(None);
     };
     let month = now.month();
-    for hold in open_holds(&snapshot, tenant_id, integration_id)?.values() {
+    for hold in open_holds(db, tenant_id, integration_id)?.values() {
         if hold.expires_at <= now && hold.month == month {
             account.unhold(month, hold.amount)?;
         }

@@ -3,15 +3,23 @@
 //! This process is the only one that has the file open, which a lock beside it ensures, so the
 //! accounts that decide live in memory ([`view`]) and change only after a commit.
 
+mod backup;
 mod control;
+mod decisions;
 mod history;
 mod lane;
 mod load;
 mod read;
+mod restore;
 mod save;
 mod schema;
+mod series;
+mod stock;
 mod verify;
 mod view;
+
+pub use backup::{BackedUp, CopyError, Existing, Watch};
+pub use restore::Restore;
 
 use std::fs::{File, TryLockError};
 use std::path::{Path, PathBuf};
@@ -25,13 +33,15 @@ use parking_lot::Mutex;
 use rusqlite::{Connection, ErrorCode, OpenFlags, ffi};
 use tokio::sync::Semaphore;
 
+use crate::breakdown::{Breakdown, BreakdownFilter, GroupBy, Series, SeriesFilter};
 use crate::error::StoreError;
+use crate::hot::HotAccount;
 use crate::lane::Lane;
 use crate::query::{
-    DayUsage, HistoryFilter, IntegrationFilter, IntegrationUsage, OpenReservation, Page, Paged,
-    Standing, Store,
+    CallFilter, DayUsage, DecisionFilter, HistoryFilter, HistoryPage, IntegrationFilter,
+    IntegrationUsage, OpenReservation, Page, Paged, Standing, Stock, Store,
 };
-use crate::row::{ApiKeyRow, IntegrationKeyRow, IntegrationRow, TenantRow, UsageRow};
+use crate::row::{ApiKeyRow, DecisionRow, IntegrationKeyRow, IntegrationRow, TenantRow};
 use crate::verify::Verified;
 
 /// Reads the time; injected, so that tests own it.
@@ -39,6 +49,8 @@ pub type Clock = Arc<dyn Fn() -> Timestamp + Send + Sync>;
 
 /// Reading connections, and so queries that run at once.
 const READERS: usize = 4;
+/// Reading connections for queries that read very many rows, so that others need not wait for them.
+const WIDE_READERS: usize = 1;
 /// Pages of 4 KiB in the log before it is moved into the file: 64 MiB. A small figure (SQLite's
 /// own is 1,000) writes the pages of the dedupe index again and again.
 const CHECKPOINT_PAGES: u32 = 16_000;
@@ -85,7 +97,9 @@ pub enum OpenError {
 
 /// The embedded store.
 pub struct SqliteStore {
+    path: PathBuf,
     readers: Readers,
+    wide_readers: Readers,
     view: Arc<view::View>,
     clock: Clock,
 }
@@ -111,7 +125,8 @@ impl SqliteStore {
         schema::check_secret(&writer, path, secret_fingerprint)?;
         sync_folder(path)?;
         let view = Arc::new(view::View::default());
-        let readers = Readers::open(path).map_err(database)?;
+        let readers = Readers::open(path, READERS).map_err(database)?;
+        let wide_readers = Readers::open(path, WIDE_READERS).map_err(database)?;
         let lane = lane::SqliteLane::new(
             writer,
             path.to_owned(),
@@ -120,7 +135,20 @@ impl SqliteStore {
             Arc::clone(&clock),
         )
         .map_err(database)?;
-        Ok((Arc::new(Self { readers, view, clock }), Box::new(lane)))
+        let path = path.to_owned();
+        Ok((Arc::new(Self { path, readers, wide_readers, view, clock }), Box::new(lane)))
+    }
+
+    /// Whether a server, or another process that writes, has a data file open.
+    ///
+    /// # Errors
+    /// [`OpenError`] when that cannot be told.
+    pub fn is_in_use(path: &Path) -> Result<bool, OpenError> {
+        match lock_beside(path) {
+            Ok(_free) => Ok(false),
+            Err(OpenError::InUse(_)) => Ok(true),
+            Err(error) => Err(error),
+        }
     }
 
     /// Counts a data file a second time, beside a server that may be running on it.
@@ -145,7 +173,12 @@ impl SqliteStore {
 fn lock_beside(path: &Path) -> Result<File, OpenError> {
     let whole = |cause| OpenError::File { path: path.to_owned(), cause };
     // Whichever way leads to the file: its lock stands beside the file itself.
-    let lock_path = beside(&path.canonicalize().map_err(whole)?, ".lock");
+    lock_of(path, &path.canonicalize().map_err(whole)?)
+}
+
+/// Holds the lock of a file that need not be there, whose path has no links in it.
+fn lock_of(path: &Path, canonical: &Path) -> Result<File, OpenError> {
+    let lock_path = beside(canonical, ".lock");
     let file = |cause| OpenError::File { path: lock_path.clone(), cause };
     let lock =
         File::options().create(true).truncate(false).write(true).open(&lock_path).map_err(file)?;
@@ -221,12 +254,12 @@ struct Readers {
 }
 
 impl Readers {
-    fn open(path: &Path) -> rusqlite::Result<Self> {
-        let mut free = Vec::with_capacity(READERS);
-        for _ in 0..READERS {
+    fn open(path: &Path, count: usize) -> rusqlite::Result<Self> {
+        let mut free = Vec::with_capacity(count);
+        for _ in 0..count {
             free.push(open_reader(path)?);
         }
-        let permits = Arc::new(Semaphore::new(READERS));
+        let permits = Arc::new(Semaphore::new(count));
         Ok(Self { free: Arc::new(Mutex::new(free)), permits })
     }
 
@@ -240,7 +273,10 @@ impl Readers {
         let task = tokio::task::spawn_blocking(move || {
             let _permit = permit;
             let borrowed = Borrowed::from(free)?;
-            borrowed.connection.as_ref().map_or(Err(StoreError::Closed), query)
+            let connection = borrowed.connection.as_ref().ok_or(StoreError::Closed)?;
+            // Whatever a question reads, it reads of one moment.
+            let snapshot = connection.unchecked_transaction().map_err(store_error)?;
+            query(&snapshot)
         });
         task.await.unwrap_or_else(|error| Err(StoreError::Unavailable(Arc::new(error))))
     }
@@ -365,6 +401,15 @@ impl Store for SqliteStore {
         Ok(row.filter(|row| row.deleted_at.is_none()))
     }
 
+    async fn knows_integration(
+        &self,
+        tenant_id: TenantId,
+        integration_id: IntegrationId,
+    ) -> Result<bool, StoreError> {
+        self.read(move |db| Ok(control::integration(db, tenant_id, integration_id)?.is_some()))
+            .await
+    }
+
     async fn integrations(
         &self,
         tenant_id: TenantId,
@@ -433,7 +478,52 @@ impl Store for SqliteStore {
         tenant_id: TenantId,
         filter: HistoryFilter,
         page: Page,
-    ) -> Result<Vec<UsageRow>, StoreError> {
+    ) -> Result<HistoryPage, StoreError> {
         self.read(move |db| history::usage_history(db, tenant_id, &filter, page)).await
+    }
+
+    async fn counted_calls(
+        &self,
+        tenant_id: TenantId,
+        filter: CallFilter,
+    ) -> Result<Option<i64>, StoreError> {
+        self.read(move |db| series::counted_calls(db, tenant_id, &filter)).await
+    }
+
+    async fn usage_breakdown(
+        &self,
+        tenant_id: TenantId,
+        filter: BreakdownFilter,
+    ) -> Result<Option<Breakdown>, StoreError> {
+        let readers =
+            if filter.by == GroupBy::Session { &self.wide_readers } else { &self.readers };
+        readers.read(move |db| series::usage_breakdown(db, tenant_id, filter)).await
+    }
+
+    async fn usage_series(
+        &self,
+        tenant_id: TenantId,
+        filter: SeriesFilter,
+    ) -> Result<Series, StoreError> {
+        self.read(move |db| series::usage_series(db, tenant_id, filter)).await
+    }
+
+    async fn decisions(
+        &self,
+        tenant_id: TenantId,
+        filter: DecisionFilter,
+        limit: u32,
+    ) -> Result<Vec<DecisionRow>, StoreError> {
+        self.read(move |db| decisions::list(db, tenant_id, &filter, limit)).await
+    }
+
+    async fn hottest(&self, limit: usize) -> Result<Vec<HotAccount>, StoreError> {
+        let month = self.now().month();
+        self.read(move |db| stock::hottest(db, month, limit)).await
+    }
+
+    async fn stock(&self) -> Result<Stock, StoreError> {
+        let (path, now) = (self.path.clone(), self.now());
+        self.read(move |db| stock::stock(db, &path, now)).await
     }
 }

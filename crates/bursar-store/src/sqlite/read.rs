@@ -5,7 +5,7 @@ use rusqlite::{Connection, Row, ToSql, named_params};
 
 use super::control::{api_key_row, integration_key_row, integration_row, tenant_row};
 use super::load::{self, get};
-use super::store_error;
+use super::{series, store_error};
 use crate::codec::{self, id};
 use crate::error::StoreError;
 use crate::query::{
@@ -13,7 +13,7 @@ use crate::query::{
 };
 use crate::row::{ApiKeyRow, IntegrationKeyRow, IntegrationRow, TenantRow};
 
-const COUNT_TENANTS: &str = "select count(*) from tenants";
+pub(super) const COUNT_TENANTS: &str = "select count(*) from tenants";
 const LIST_TENANTS: &str = "select tenant_id, name, lifecycle, onboarding, created_at, updated_at \
      from tenants order by tenant_id limit :limit offset :offset";
 const COUNT_API_KEYS: &str = "select count(*) from api_keys where tenant_id = :tenant";
@@ -57,9 +57,12 @@ const SUM_CALLS: &str = "select coalesce(sum(used_calls), 0) from counters \
 const SUM_CALLS_OF: &str = "select coalesce(sum(used_calls), 0) from counters \
      where tenant_id = :tenant and scope_kind = 1 and scope_id = :integration";
 const LIST_DAYS: &str = "select i.integration_id, i.name, i.provider_type, r.start, r.calls, \
-     r.succeeded, r.errors, r.blocked, r.unpriced, r.tokens_in, r.tokens_out, r.cost_nanos, \
-     r.latency_calls, r.latency_sum_ms \
-     from integrations i join rollups r \
+     r.succeeded, r.errors, r.blocked, r.unpriced, r.tokens_in, r.tokens_out, \
+     r.tokens_cache_read, r.tokens_cache_write, r.tokens_reasoning, r.cost_nanos, \
+     r.latency_calls, r.latency_sum_ms, r.latency_00, r.latency_01, r.latency_02, r.latency_03, \
+     r.latency_04, r.latency_05, r.latency_06, r.latency_07, r.latency_08, r.latency_09, \
+     r.latency_10, r.latency_11, r.latency_12, r.latency_13, r.latency_14, r.latency_15 \
+     from integrations i cross join rollups r \
      on r.tenant_id = i.tenant_id and r.integration_id = i.integration_id \
      where i.tenant_id = :tenant and (:integration is null or i.integration_id = :integration) \
      and r.grain = 2 and r.start between :first and :last order by r.start, i.integration_id";
@@ -181,18 +184,8 @@ fn each_day(
     };
     let mut rows = statement.query(key).map_err(store_error)?;
     while let Some(row) = rows.next().map_err(store_error)? {
-        let sums = Sums {
-            calls: get(row, 4)?,
-            succeeded: get(row, 5)?,
-            errors: get(row, 6)?,
-            blocked: get(row, 7)?,
-            unpriced: get(row, 8)?,
-            tokens_in: i128::from(get::<i64>(row, 9)?),
-            tokens_out: i128::from(get::<i64>(row, 10)?),
-            cost_nanos: i128::from(get::<i64>(row, 11)?),
-            latency_calls: get(row, 12)?,
-            latency_sum_ms: i128::from(get::<i64>(row, 13)?),
-        };
+        let mut sums = Sums::default();
+        sums.add(&series::rollup(row, 4)?);
         let integration_id = id(IntegrationId::from_number, get(row, 0)?)?;
         take(integration_id, Day::from_number(get(row, 3)?), row, sums)?;
     }

@@ -14,11 +14,18 @@ struct Migration {
     oldest_known: u32,
 }
 
-const MIGRATIONS: &[Migration] = &[Migration {
-    version: 1,
-    sql: include_str!("../../migrations/sqlite/0001_ledger.sql"),
-    oldest_known: 1,
-}];
+const MIGRATIONS: &[Migration] = &[
+    Migration {
+        version: 1,
+        sql: include_str!("../../migrations/sqlite/0001_ledger.sql"),
+        oldest_known: 1,
+    },
+    Migration {
+        version: 2,
+        sql: include_str!("../../migrations/sqlite/0002_reads.sql"),
+        oldest_known: 1,
+    },
+];
 
 const SELECT_SERVER: &str = "select value from server where name = ?1";
 const UPSERT_SERVER: &str = "insert into server (name, value) values (?1, ?2) \
@@ -26,6 +33,21 @@ const UPSERT_SERVER: &str = "insert into server (name, value) values (?1, ?2) \
 
 /// Brings the file up to the newest schema that this binary knows.
 pub(super) fn migrate(connection: &mut Connection, path: &Path) -> Result<(), OpenError> {
+    let database = |cause| OpenError::Database { path: path.to_owned(), cause };
+    let found = check_version(connection, path)?;
+    for migration in MIGRATIONS.iter().filter(|migration| migration.version > found) {
+        if found > 0 {
+            // On a large file this takes its time, and nothing else tells what it waits for.
+            let to = migration.version;
+            tracing::info!(from = found, to, "the schema is brought up to date");
+        }
+        apply(connection, migration).map_err(database)?;
+    }
+    Ok(())
+}
+
+/// The version of the file's schema, if this binary can use it.
+fn check_version(connection: &Connection, path: &Path) -> Result<u32, OpenError> {
     let database = |cause| OpenError::Database { path: path.to_owned(), cause };
     let found: u32 =
         connection.query_row("pragma user_version", [], |row| row.get(0)).map_err(database)?;
@@ -36,12 +58,8 @@ pub(super) fn migrate(connection: &mut Connection, path: &Path) -> Result<(), Op
         if oldest > known {
             return Err(OpenError::NewerSchema { path: path.to_owned(), found, known });
         }
-        return Ok(());
     }
-    for migration in MIGRATIONS.iter().filter(|migration| migration.version > found) {
-        apply(connection, migration).map_err(database)?;
-    }
-    Ok(())
+    Ok(found)
 }
 
 fn apply(connection: &mut Connection, migration: &Migration) -> rusqlite::Result<()> {
@@ -68,6 +86,20 @@ pub(super) fn check_secret(
             .map(|_| ())
             .map_err(database),
     }
+}
+
+/// What a file says about itself, without changing it.
+pub(super) struct Described {
+    /// Tells which secret key its keys are hashed with; none were made when there is nothing.
+    pub(super) secret_fingerprint: Option<String>,
+}
+
+/// Reads whether a file is one of ours, and one that this binary can use.
+pub(super) fn describe(connection: &Connection, path: &Path) -> Result<Described, OpenError> {
+    let database = |cause| OpenError::Database { path: path.to_owned(), cause };
+    check_version(connection, path)?;
+    let secret_fingerprint = server_value(connection, "secret_fingerprint").map_err(database)?;
+    Ok(Described { secret_fingerprint })
 }
 
 fn server_value(connection: &Connection, name: &str) -> rusqlite::Result<Option<String>> {

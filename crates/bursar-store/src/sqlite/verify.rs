@@ -7,10 +7,11 @@ use bursar_core::{
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
 use super::load::{get, integration_ref};
+use super::series::rollup;
 use super::store_error;
 use crate::codec::{self, call_key, id, timestamp};
 use crate::error::StoreError;
-use crate::rollup::{LATENCY_BUCKETS, Rollup, RollupEntry, RollupFacts};
+use crate::rollup::{RollupEntry, RollupFacts};
 use crate::verify::{CountedRollup, Recount, Verified};
 
 const LABELS: &str = "select tenant_id, kind, provider, label from rollup_labels";
@@ -85,7 +86,7 @@ pub(super) fn verify(db: &Connection) -> Result<Verified, StoreError> {
             provider: get(row, 4)?,
             label: get(row, 5)?,
         };
-        recount.compare_rollup(&key, &rollup(row)?, &mut verified);
+        recount.compare_rollup(&key, &rollup(row, 6)?, &mut verified);
         Ok(())
     })?;
     recount.finish(&mut verified);
@@ -155,27 +156,4 @@ fn entry(
             Ok(1)
         }
     }
-}
-
-fn rollup(row: &Row<'_>) -> Result<Rollup, StoreError> {
-    let mut latency_buckets = [0; LATENCY_BUCKETS];
-    for (bucket, at) in latency_buckets.iter_mut().zip(19..) {
-        *bucket = get(row, at)?;
-    }
-    Ok(Rollup {
-        calls: get(row, 6)?,
-        succeeded: get(row, 7)?,
-        errors: get(row, 8)?,
-        blocked: get(row, 9)?,
-        unpriced: get(row, 10)?,
-        tokens_in: get(row, 11)?,
-        tokens_out: get(row, 12)?,
-        tokens_cache_read: get(row, 13)?,
-        tokens_cache_write: get(row, 14)?,
-        tokens_reasoning: get(row, 15)?,
-        cost_nanos: get(row, 16)?,
-        latency_calls: get(row, 17)?,
-        latency_sum_ms: get(row, 18)?,
-        latency_buckets,
-    })
 }

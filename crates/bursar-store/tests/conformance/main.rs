@@ -6,20 +6,30 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+#[path = "../support/chance.rs"]
+mod chance;
+
 mod audit;
+mod breakdown;
+mod counts;
+mod decisions;
 mod expiry;
+mod filters;
 mod history;
 mod integrations;
 mod keys;
 mod limits;
+mod mixture;
 mod months;
 mod rates;
 mod records;
 mod reservations;
 mod rollups;
+mod series;
 mod subject;
 mod tenancy;
 mod tenants;
+mod watch;
 
 /// Turns each claim into a test of one database.
 macro_rules! tests_of {
@@ -131,10 +141,47 @@ macro_rules! conformance {
                     a_cursor_meets_every_entry_once_ties_included,
                     an_offset_passes_over_rows,
                     each_filter_leaves_what_it_names;
+                filters:
+                    filters_combine_in_every_way,
+                    the_last_page_names_no_next_one,
+                    filters_that_seldom_meet_lead_on_to_every_match,
+                    pages_without_a_second_filter_are_full,
+                    a_page_of_heavy_entries_ends_early_and_leads_on;
+                breakdown:
+                    each_group_is_the_sum_of_its_entries,
+                    the_largest_groups_come_first,
+                    groups_of_equal_cost_come_by_calls_then_by_name,
+                    what_is_left_of_the_total_is_the_sum_of_the_others,
+                    the_days_of_a_breakdown_are_inclusive,
+                    a_deleted_integration_keeps_its_name_in_its_group,
+                    groups_and_total_are_of_one_moment;
+                series:
+                    each_step_is_the_sum_of_its_entries,
+                    agents_have_days_but_no_hours,
+                    sessions_have_no_steps_of_their_own,
+                    groups_that_are_not_told_apart_count_in_the_total,
+                    the_days_of_a_series_are_inclusive;
+                counts:
+                    calls_are_counted_by_label_and_outcome,
+                    the_days_that_are_counted_are_inclusive,
+                    a_label_without_rollups_of_its_own_is_not_counted,
+                    a_model_that_is_partly_other_is_not_counted;
+                decisions:
+                    a_decision_leads_back_field_by_field,
+                    a_decision_that_is_met_again_is_replaced,
+                    decisions_come_newest_first_page_by_page,
+                    each_filter_of_decisions_leaves_what_it_names,
+                    only_the_newest_decisions_of_a_tenant_are_kept;
                 tenancy:
                     a_foreign_tenant_reads_nothing,
+                    a_foreign_tenant_reads_no_figures_and_no_decisions,
                     a_foreign_tenant_changes_nothing,
                     one_call_id_of_two_tenants_is_two_calls;
+                watch:
+                    the_integrations_nearest_to_a_limit_come_first,
+                    only_live_integrations_with_a_monthly_limit_are_hot,
+                    what_is_held_is_hot_too,
+                    what_is_stored_is_counted;
             }
         })+
     };

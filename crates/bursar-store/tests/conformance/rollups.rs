@@ -2,33 +2,12 @@
 
 use std::collections::BTreeMap;
 
-use bursar_core::{CostSource, Day, IntegrationId, PolicyResult, TenantId, Usage};
-use bursar_store::{LATENCY_BOUNDS_MS, OTHER, Sums, UsageRow};
+use bursar_core::{Day, IntegrationId, PolicyResult, TenantId, Usage};
+use bursar_store::{LATENCY_BOUNDS_MS, OTHER, UsageRow};
 
+use crate::mixture::sums;
 use crate::subject::{Subject, earlier, unlimited};
 use crate::support::{cents, day, request, usage};
-
-/// Adds entries up once more, from what the history says of them.
-fn sums<'a>(rows: impl Iterator<Item = &'a UsageRow>) -> Sums {
-    let mut sums = Sums::default();
-    for row in rows {
-        let (failed, blocked) =
-            (row.error_code.is_some(), row.policy_result == PolicyResult::Blocked);
-        sums.merge(&Sums {
-            calls: 1,
-            succeeded: i64::from(!failed && !blocked),
-            errors: i64::from(failed),
-            blocked: i64::from(blocked),
-            unpriced: i64::from(row.cost_source == CostSource::Unknown),
-            tokens_in: row.tokens.tokens_in().into(),
-            tokens_out: row.tokens.tokens_out().into(),
-            cost_nanos: row.cost.get().into(),
-            latency_calls: i64::from(row.latency_ms.is_some()),
-            latency_sum_ms: row.latency_ms.unwrap_or(0).into(),
-        });
-    }
-    sums
-}
 
 /// Two integrations with records over five days, of several models, agents and outcomes.
 async fn recorded(subject: &Subject) -> (TenantId, [IntegrationId; 2]) {

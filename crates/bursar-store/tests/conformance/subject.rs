@@ -125,7 +125,7 @@ impl Subject {
         filter: HistoryFilter,
         page: Page,
     ) -> Vec<UsageRow> {
-        self.world.store.usage_history(tenant_id, filter, page).await.unwrap()
+        self.world.store.usage_history(tenant_id, filter, page).await.unwrap().rows
     }
 
     pub(crate) async fn entries(&self, tenant_id: TenantId) -> Vec<UsageRow> {

@@ -1,13 +1,16 @@
 //! Tenants apart: whatever one has, another neither sees nor changes.
 
 use bursar_core::{
-    Counter, Day, Decision, ExtendOutcome, ReasonCode, RecordOutcome, RecordRefusal,
-    ReleaseOutcome, ReserveOutcome, TenantId,
+    Counter, Day, Decision, ExtendOutcome, IntegrationId, PolicyResult, ReasonCode, RecordOutcome,
+    RecordRefusal, ReleaseOutcome, ReserveOutcome, TenantId, Usage,
 };
 use bursar_store::{
-    ControlRefusal, HistoryFilter, IntegrationEdit, IntegrationFilter, IntegrationRow,
+    BreakdownFilter, CallFilter, CallLabel, ControlRefusal, DecisionFilter, HistoryFilter,
+    IntegrationEdit, IntegrationFilter, IntegrationRow, SeriesFilter, Step, Sums,
 };
 
+use crate::breakdown::{EVERY, always};
+use crate::decisions::{put, refused};
 use crate::subject::{ALL, Subject, unlimited};
 use crate::support::{call_id, cents, request, usage};
 
@@ -64,6 +67,69 @@ pub(crate) async fn a_foreign_tenant_reads_nothing(subject: Subject) {
     assert_eq!(store.integration_key(stranger, id, key_id).await.unwrap(), None);
     let keys = store.integration_keys(stranger, id, ALL).await.unwrap();
     assert_eq!((keys.rows, keys.total), (vec![], 0));
+}
+
+pub(crate) async fn a_foreign_tenant_reads_no_figures_and_no_decisions(subject: Subject) {
+    let Owned { owner, stranger, integration, .. } = owned(&subject).await;
+    let id = integration.integration_id;
+    let labelled = Usage {
+        agent_id: Some("agent".into()),
+        session_id: Some("session".into()),
+        error_code: Some("failed".into()),
+        policy_result: PolicyResult::Blocked,
+        ..usage(id, "labelled")
+    };
+    subject.record(owner, labelled).await;
+    put(&subject, vec![refused((owner, id), 1, subject.world.clock.now())]).await;
+    let (store, (first, last)) = (&subject.world.store, always());
+    for (tenant_id, is_owner) in [(stranger, false), (owner, true)] {
+        let calls = if is_owner { 2 } else { 0 };
+        for integration_id in [None, Some(id)] {
+            for by in EVERY {
+                let filter =
+                    BreakdownFilter { by, integration_id, first, last, groups_max: usize::MAX };
+                let found = store.usage_breakdown(tenant_id, filter).await.unwrap().unwrap();
+                assert_eq!(found.total == Sums::default(), !is_owner, "{filter:?}");
+                assert_eq!(found.groups.is_empty(), !is_owner, "{filter:?}");
+                let (by, step) = (Some(by), Step::Day);
+                let filter =
+                    SeriesFilter { by, step, integration_id, first, last, groups_max: usize::MAX };
+                let found = store.usage_series(tenant_id, filter).await.unwrap();
+                assert_eq!(found.steps.is_empty(), !is_owner, "{filter:?}");
+                assert_eq!(found.groups.is_empty(), !is_owner, "{filter:?}");
+            }
+            let counted = CallFilter { integration_id, label: None, outcome: None, first, last };
+            let found = store.counted_calls(tenant_id, counted.clone()).await.unwrap();
+            assert_eq!(found, Some(calls));
+            for label in [CallLabel::Model("gpt".into()), CallLabel::Agent("agent".into())] {
+                let labelled = CallFilter { label: Some(label), ..counted.clone() };
+                let found = store.counted_calls(tenant_id, labelled).await.unwrap();
+                assert_eq!(found.is_some(), is_owner, "a stranger's label is unknown");
+            }
+            let of_integration = DecisionFilter { integration_id, ..DecisionFilter::default() };
+            let found = store.decisions(tenant_id, of_integration, 10).await.unwrap();
+            assert_eq!(found.is_empty(), !is_owner);
+            for filter in filters(integration_id) {
+                let found = subject.history(tenant_id, filter.clone(), ALL).await;
+                assert_eq!(found.is_empty(), !is_owner, "{filter:?}");
+            }
+        }
+        assert_eq!(store.recorded_calls(tenant_id, None).await.unwrap(), calls);
+        assert_eq!(store.recorded_calls(tenant_id, Some(id)).await.unwrap(), calls);
+    }
+}
+
+/// Every filter of the history by itself.
+fn filters(integration_id: Option<IntegrationId>) -> [HistoryFilter; 6] {
+    let any = HistoryFilter { integration_id, ..HistoryFilter::default() };
+    [
+        any.clone(),
+        HistoryFilter { model: Some("gpt".to_owned()), ..any.clone() },
+        HistoryFilter { agent_id: Some("agent".to_owned()), ..any.clone() },
+        HistoryFilter { session_id: Some("session".to_owned()), ..any.clone() },
+        HistoryFilter { errors_only: true, ..any.clone() },
+        HistoryFilter { policy_result: Some(PolicyResult::Blocked), ..any },
+    ]
 }
 
 pub(crate) async fn a_foreign_tenant_changes_nothing(subject: Subject) {

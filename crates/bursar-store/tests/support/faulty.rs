@@ -4,8 +4,8 @@ use std::sync::{Arc, Mutex};
 
 use bursar_core::{ApiKeyId, Book, IntegrationId, IntegrationKeyId, TenantId, Timestamp};
 use bursar_store::{
-    ApiKeyRow, AuditRow, Cause, ControlTx, IntegrationKeyRow, IntegrationRow, Lane, StoreError,
-    TenantRow, Wanted,
+    ApiKeyRow, AuditRow, Cause, ControlTx, DecisionRow, IntegrationKeyRow, IntegrationRow, Lane,
+    StoreError, TenantRow, Wanted,
 };
 
 /// How a call fails.
@@ -194,5 +194,13 @@ impl ControlTx for FaultyLane {
 
     fn put_audit(&mut self, row: &AuditRow) -> Result<(), StoreError> {
         self.pass(|lane| lane.put_audit(row))
+    }
+
+    fn put_decision(&mut self, row: &DecisionRow) -> Result<(), StoreError> {
+        self.pass(|lane| lane.put_decision(row))
+    }
+
+    fn drop_decisions(&mut self, tenant_id: TenantId, kept: u32) -> Result<(), StoreError> {
+        self.pass(|lane| lane.drop_decisions(tenant_id, kept))
     }
 }

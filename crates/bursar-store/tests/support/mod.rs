@@ -13,7 +13,8 @@ use bursar_core::{
     PolicyResult, ReserveRequest, TenantId, Timestamp, TokenBuckets, Usage,
 };
 use bursar_store::{
-    Actor, Changed, Clock, Control, IntegrationDraft, Lane, Ledger, SqliteStore, Store,
+    Actor, Changed, Clock, Control, IntegrationDraft, Lane, Ledger, Observer, SqliteStore, Store,
+    Unobserved,
 };
 use tempfile::TempDir;
 
@@ -71,6 +72,7 @@ pub(crate) struct World {
     pub(crate) ledger: Ledger,
     database: Database,
     wrap: Wrap,
+    observer: Arc<dyn Observer>,
     folder: TempDir,
 }
 
@@ -82,23 +84,34 @@ impl World {
 
     /// A new store whose lane goes through `wrap`, each time it is opened.
     pub(crate) fn wrapped(database: Database, wrap: Wrap) -> Self {
-        let start = day(2026, 3, 14).plus_seconds(9 * 3_600 + 26 * 60 + 53);
-        let clock = TestClock(Arc::new(AtomicI64::new(start.micros())));
-        Self::open(tempfile::tempdir().unwrap(), clock, database, wrap)
+        Self::observed(database, wrap, Arc::new(Unobserved))
     }
 
-    fn open(folder: TempDir, clock: TestClock, database: Database, wrap: Wrap) -> Self {
+    /// The same with an observer of the writer.
+    pub(crate) fn observed(database: Database, wrap: Wrap, observer: Arc<dyn Observer>) -> Self {
+        let start = day(2026, 3, 14).plus_seconds(9 * 3_600 + 26 * 60 + 53);
+        let clock = TestClock(Arc::new(AtomicI64::new(start.micros())));
+        Self::open(tempfile::tempdir().unwrap(), clock, database, wrap, observer)
+    }
+
+    fn open(
+        folder: TempDir,
+        clock: TestClock,
+        database: Database,
+        wrap: Wrap,
+        observer: Arc<dyn Observer>,
+    ) -> Self {
         let (store, lane) = (database.open)(&path_in(&folder), clock.reader());
-        let ledger = Ledger::start(wrap(lane)).unwrap();
-        Self { clock, store, ledger, database, wrap, folder }
+        let ledger = Ledger::start(wrap(lane), Arc::clone(&observer)).unwrap();
+        Self { clock, store, ledger, database, wrap, observer, folder }
     }
 
     /// The same store after the process ended and started again.
     pub(crate) async fn reopened(self) -> Self {
-        let Self { clock, store, ledger, database, wrap, folder } = self;
+        let Self { clock, store, ledger, database, wrap, observer, folder } = self;
         ledger.close().await;
         drop((store, ledger));
-        Self::open(folder, clock, database, wrap)
+        Self::open(folder, clock, database, wrap, observer)
     }
 
     /// Where the database lies.

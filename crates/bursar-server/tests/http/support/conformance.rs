@@ -48,8 +48,12 @@ pub(crate) fn check_answer(
     let path = uri.split('?').next().unwrap_or_default();
     let method = if method == Method::HEAD { Method::GET } else { method.clone() };
     let asked = format!("{method} {path} -> {status}");
-    let Some((template, operation)) = operation(&method, path) else {
-        assert!(matches!(status.as_u16(), 404 | 405), "{asked}: the document has no such route");
+    // A route may be on the other listener.
+    let is_elsewhere = status == 404 && body.contains("\"ROUTE_NOT_FOUND\"");
+    let found = operation(&method, path).filter(|_| !is_elsewhere);
+    let Some((template, operation)) = found else {
+        let is_refused = matches!(status.as_u16(), 404 | 405 | 414 | 431);
+        assert!(is_refused, "{asked}: the document has no such route");
         return;
     };
     let response = follow(&operation["responses"][status.as_str()]);
@@ -61,7 +65,10 @@ pub(crate) fn check_answer(
     let sent = headers.get("content-type").map(|value| value.to_str().unwrap());
     let sent = sent.map(|sent| sent.split(';').next().unwrap_or_default());
     let documented = response["content"].as_object().cloned().unwrap_or_else(Map::new);
-    assert_eq!(sent, documented.keys().next().map(String::as_str), "{asked}");
+    match sent {
+        Some(sent) => assert!(documented.contains_key(sent), "{asked}: {sent}"),
+        None => assert!(documented.is_empty(), "{asked} has no content"),
+    }
     if sent == Some("application/json") && !body.is_empty() {
         let place = format!("{method} {template} {status}");
         let mut schema = response["content"]["application/json"]["schema"].clone();

@@ -9,8 +9,9 @@ use std::sync::atomic::{AtomicI64, Ordering};
 
 use axum::Router;
 use bursar_core::{Day, Timestamp};
+use bursar_server::app::App;
 use bursar_server::config::Config;
-use bursar_server::router::router;
+use bursar_server::router::{operator_router, router};
 use bursar_server::start;
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -19,6 +20,7 @@ pub(crate) use answer::Answer;
 pub(crate) use persona::{Persona, Tenant};
 
 const OPERATOR_TOKEN: &str = "operator-token-of-the-tests";
+pub(crate) const METRICS_TOKEN: &str = "metrics-token-of-the-tests";
 const SECRET_KEY: &str = "secret-key-of-the-tests-32-bytes";
 
 /// The time, as the test says it is.
@@ -40,31 +42,58 @@ impl TestClock {
 /// The server; it is 9:26:53 in the morning of 14 March 2026.
 pub(crate) struct TestApp {
     pub(crate) clock: TestClock,
+    app: App,
     router: Router,
+    operator_router: Router,
     _folder: TempDir,
 }
 
 impl TestApp {
     pub(crate) fn new() -> Self {
+        Self::with_settings(&[])
+    }
+
+    /// The same with other settings, by their names in the environment.
+    pub(crate) fn with_settings(settings: &[(&str, &str)]) -> Self {
         let clock = TestClock(Arc::default());
         clock.set((2026, 3, 14), 9 * 3_600 + 26 * 60 + 53);
         let folder = tempfile::tempdir().unwrap();
         let environment = [
             ("BURSAR_DATA_DIR", folder.path().to_str().unwrap()),
             ("BURSAR_OPERATOR_TOKEN", OPERATOR_TOKEN),
+            ("BURSAR_METRICS_TOKEN", METRICS_TOKEN),
             ("BURSAR_SECRET_KEY", SECRET_KEY),
         ];
-        let environment = environment.map(|(name, value)| (name.to_owned(), value.to_owned()));
-        let config = Config::load(None, environment.into_iter()).unwrap();
+        let environment = environment.iter().chain(settings);
+        let environment = environment.map(|&(name, value)| (name.to_owned(), value.to_owned()));
+        let config = Config::load(None, environment).unwrap();
         let reader = clock.clone();
         let now = move || Timestamp::from_micros(reader.0.load(Ordering::SeqCst)).unwrap();
         let app = start::open(&config, Arc::new(now)).unwrap();
-        Self { clock, router: router(app), _folder: folder }
+        let operator_router = operator_router(app.clone());
+        let router = router(app.clone());
+        Self { clock, app, router, operator_router, _folder: folder }
+    }
+
+    /// Writes down what the server writes down every second.
+    pub(crate) async fn tick(&self) {
+        self.app.ledger.sweep().await.unwrap();
+        self.app.decision_log.write(&self.app.ledger).await.unwrap();
+    }
+
+    /// Reads the metrics that come from the store, as the server does now and then.
+    pub(crate) async fn read_stock(&self) {
+        self.app.metrics.read_stock(self.app.store.as_ref()).await.unwrap();
     }
 
     /// Someone without any credential.
     pub(crate) fn nobody(&self) -> Persona {
         Persona::new(self.router.clone())
+    }
+
+    /// Someone without any credential at the operator's own listener.
+    pub(crate) fn nobody_inside(&self) -> Persona {
+        Persona::new(self.operator_router.clone())
     }
 
     /// The operator, naming no tenant.

@@ -78,24 +78,46 @@ impl Folder {
         self.prepared(command)
     }
 
+    /// Another command of the binary, on this folder.
+    pub(crate) fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(BINARY);
+        self.set_environment(&mut command);
+        command.args(arguments).stdin(Stdio::null());
+        command
+    }
+
+    /// Runs another command of the binary, and answers what it printed.
+    #[track_caller]
+    pub(crate) fn run(&self, arguments: &[&str]) -> String {
+        let output = self.command(arguments).output().expect("the binary");
+        let blamed = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(0), "{arguments:?}: {blamed}");
+        String::from_utf8(output.stdout).expect("a text")
+    }
+
     fn prepared(&self, mut command: Command) -> Command {
+        self.set_environment(&mut command);
+        let log = File::options().create(true).append(true).open(self.beside("log"));
+        command
+            .arg("serve")
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(log.expect("a log file"));
+        command
+    }
+
+    fn set_environment(&self, command: &mut Command) {
         // The settings of whoever runs the tests are not those of the test.
         for (name, _) in std::env::vars_os() {
             if name.to_string_lossy().starts_with("BURSAR_") {
                 command.env_remove(name);
             }
         }
-        let log = File::options().create(true).append(true).open(self.beside("log"));
         command
-            .arg("serve")
             .env("BURSAR_DATA_DIR", &self.data)
             .env("BURSAR_LISTEN", "127.0.0.1:0")
             .env("BURSAR_LOG", "warn")
             .env("BURSAR_TEST_CLOCK_FILE", self.clock.path())
-            .envs(self.settings.iter().map(|(name, value)| (name, value)))
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(log.expect("a log file"));
-        command
+            .envs(self.settings.iter().map(|(name, value)| (name, value)));
     }
 }

@@ -17,7 +17,7 @@ pub(crate) struct Http {
     stream: Option<BufReader<TcpStream>>,
 }
 
-/// A whole answer.
+/// A whole answer; plain text is a JSON string.
 #[derive(Debug)]
 pub(crate) struct Answer {
     pub(crate) status: u16,
@@ -137,7 +137,7 @@ fn read_answer(stream: &mut BufReader<TcpStream>) -> Result<(Answer, bool), NoAn
     let cut = |so_far: &str| NoAnswer::Cut(so_far.to_owned());
     let status = line.split(' ').nth(1).and_then(|status| status.parse().ok());
     let status = status.ok_or_else(|| cut(&line))?;
-    let (mut length, mut keep) = (None, true);
+    let (mut length, mut keep, mut is_text) = (None, true, false);
     loop {
         let mut header = String::new();
         if !stream.read_line(&mut header).is_ok_and(|bytes| bytes > 0) || !header.ends_with('\n') {
@@ -146,6 +146,7 @@ fn read_answer(stream: &mut BufReader<TcpStream>) -> Result<(Answer, bool), NoAn
         let header = header.trim_end().to_ascii_lowercase();
         match header.split_once(':') {
             Some(("content-length", value)) => length = value.trim().parse::<usize>().ok(),
+            Some(("content-type", value)) => is_text = value.trim().starts_with("text/plain"),
             Some(("connection", value)) => keep = value.trim() != "close",
             Some(_) => {}
             None if header.is_empty() => break,
@@ -155,6 +156,10 @@ fn read_answer(stream: &mut BufReader<TcpStream>) -> Result<(Answer, bool), NoAn
     let length = length.unwrap_or_else(|| panic!("an answer without a length: {line}"));
     let mut body = vec![0; length];
     stream.read_exact(&mut body).map_err(|_| cut(&line))?;
+    if is_text {
+        let body = Value::String(String::from_utf8_lossy(&body).into_owned());
+        return Ok((Answer { status, body }, keep));
+    }
     let body = serde_json::from_slice(&body).unwrap_or_else(|_| {
         panic!("an answer that is not JSON: {}", String::from_utf8_lossy(&body))
     });

@@ -9,7 +9,8 @@ use super::server::Server;
 /// A tenant and its key, good for every server on the same folder.
 #[derive(Clone, Debug)]
 pub(crate) struct Tenant {
-    bearer: String,
+    /// The header's value that proves this tenant.
+    pub(crate) bearer: String,
     pub(crate) integrations: Vec<String>,
 }
 

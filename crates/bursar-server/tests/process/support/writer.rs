@@ -107,6 +107,11 @@ impl Writer {
         self.recorded.len()
     }
 
+    /// Acknowledged records, by call id.
+    pub(crate) fn records(&self) -> &HashMap<String, Entry> {
+        &self.recorded
+    }
+
     /// Writes until an answer is missing, or until it has done enough.
     pub(crate) fn write(&mut self, http: &mut Http, steps_max: usize) -> Option<NoAnswer> {
         for _ in 0..steps_max {

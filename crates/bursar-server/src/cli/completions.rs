@@ -1,0 +1,18 @@
+//! `bursar completions`: what makes a shell complete the command.
+
+use clap::{Args, CommandFactory};
+use clap_complete::{Shell, generate};
+
+use super::{Arguments, Failure, output};
+
+#[derive(Args)]
+pub(super) struct CompletionsArguments {
+    /// The shell that is to read it.
+    shell: Shell,
+}
+
+pub(super) fn run(arguments: &CompletionsArguments) -> Result<(), Failure> {
+    let mut script = Vec::new();
+    generate(arguments.shell, &mut Arguments::command(), "bursar", &mut script);
+    Ok(output::say(&String::from_utf8(script)?)?)
+}

@@ -1,0 +1,261 @@
+//! `bursar db`: the store's file is verified, backed up and restored.
+
+use std::ops::ControlFlow;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Instant;
+
+use bursar_store::{BackedUp, Existing, OpenError, SqliteStore};
+use clap::{Args, Subcommand};
+use indicatif::{HumanBytes, ProgressBar};
+
+use super::{Failure, output, runtime};
+use crate::config::Config;
+use crate::data_dir::{self, SECRET_KEY, read_secret, write_private};
+use crate::import::progress;
+use crate::instant;
+use crate::secret::{Secret, SecretKey};
+use crate::serve::end_asked;
+
+#[derive(Args)]
+pub(super) struct DbArguments {
+    /// The data folder, over BURSAR_DATA_DIR.
+    #[arg(long, value_name = "FOLDER", global = true)]
+    pub(super) data_dir: Option<PathBuf>,
+    #[command(subcommand)]
+    command: DbCommand,
+}
+
+#[derive(Subcommand)]
+enum DbCommand {
+    /// Count counters and rollups again from the entries, and report every difference.
+    Verify {
+        /// A backup, instead of the data folder's file.
+        file: Option<PathBuf>,
+    },
+    /// Copy the store to a file, while the server writes or not; one instant of it, whole.
+    Backup(BackupArguments),
+    /// Put a backup in the place of the store; the server must be stopped.
+    Restore(RestoreArguments),
+}
+
+#[derive(Args)]
+struct BackupArguments {
+    /// The file to be written.
+    file: PathBuf,
+    /// Replace the file if it is there.
+    #[arg(long)]
+    force: bool,
+    /// Count the whole backup again, as `bursar db verify` does.
+    #[arg(long)]
+    verify: bool,
+    /// Write the secret key beside it, to FILE.secret-key; whoever has both can test guesses of keys.
+    #[arg(long)]
+    with_secret_key: bool,
+}
+
+#[derive(Args)]
+struct RestoreArguments {
+    /// The backup.
+    file: PathBuf,
+    /// Replace the store that is there; it is kept as bursar.db.before-restore-<time>.
+    #[arg(long)]
+    force: bool,
+    /// The secret key that belongs to the backup, when the data folder has none or another.
+    #[arg(long, value_name = "FILE")]
+    secret_key: Option<PathBuf>,
+}
+
+pub(super) fn run(config: &Config, arguments: DbArguments) -> Result<ExitCode, Failure> {
+    match arguments.command {
+        DbCommand::Verify { file } => verify(file.as_deref().unwrap_or(&config.database)),
+        DbCommand::Backup(arguments) => backup(config, &arguments),
+        DbCommand::Restore(arguments) => {
+            restore(config, &arguments)?;
+            Ok(ExitCode::SUCCESS)
+        }
+    }
+}
+
+fn verify(file: &Path) -> Result<ExitCode, Failure> {
+    let verified = SqliteStore::verify(file)??;
+    let mut text = String::new();
+    for sentence in &verified.told {
+        text.push_str(sentence);
+        text.push('\n');
+    }
+    output::say(&format!(
+        "{text}{} entries, {} open reservations, {} counters, {} rollups: {} differences\n",
+        verified.entries,
+        verified.open_reservations,
+        verified.counters,
+        verified.rollups,
+        verified.differences
+    ))?;
+    Ok(if verified.differences == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+fn backup(config: &Config, arguments: &BackupArguments) -> Result<ExitCode, Failure> {
+    let BackupArguments { file, force, verify: then_verify, with_secret_key } = arguments;
+    let secret_key = with_secret_key.then(|| known_secret(config)).transpose()?;
+    let secret_file = with_ending(file, ".secret-key");
+    if secret_key.is_some() && !force && secret_file.exists() {
+        return Err(already_there(&secret_file));
+    }
+    let existing = if *force { Existing::Replace } else { Existing::Keep };
+    let (since, instant) = (Instant::now(), instant::text(instant::system_now()));
+    let made = watched(|watch| {
+        SqliteStore::backup(&config.database, file, existing, watch).map_err(Failure::from)
+    })?;
+    let BackedUp { bytes, entries, .. } = made;
+    output::say(&format!(
+        "{}: {}, {entries} entries, as of {instant}, in {:.1} s\n",
+        file.display(),
+        HumanBytes(bytes),
+        since.elapsed().as_secs_f64()
+    ))?;
+    match secret_key {
+        Some(secret) => {
+            write_private(&secret_file, secret.expose())?;
+            output::say(&format!("{}: the secret key\n", secret_file.display()))?;
+        }
+        None => eprintln!(
+            "The secret key belongs to the backup, and is not in it: keep {} (or \
+             BURSAR_SECRET_KEY) too, or no key of it works.",
+            config.data_dir.join(SECRET_KEY).display()
+        ),
+    }
+    if *then_verify { verify(file) } else { Ok(ExitCode::SUCCESS) }
+}
+
+fn restore(config: &Config, arguments: &RestoreArguments) -> Result<(), Failure> {
+    let RestoreArguments { file, force, secret_key } = arguments;
+    data_dir::create(&config.data_dir)?;
+    let existing = if *force { Existing::Replace } else { Existing::Keep };
+    let since = Instant::now();
+    let restore = watched(|watch| {
+        SqliteStore::restore(file, &config.database, existing, watch).map_err(Failure::from)
+    })?;
+    let new_secret = check_secret(config, secret_key.as_deref(), existing, |fingerprint| {
+        restore.check_secret(file, fingerprint)
+    })?;
+    let ending = format!(".before-restore-{}", stamp());
+    // First everything that leaves what was there usable, then the key, then one rename.
+    let aside = restore.set_aside(&with_ending(&config.database, &ending))?;
+    if let Some(secret) = new_secret {
+        let path = config.data_dir.join(SECRET_KEY);
+        if let Some(known) = read_secret(&config.data_dir, SECRET_KEY)? {
+            write_private(&with_ending(&path, &ending), known.expose())?;
+        }
+        write_private(&path, secret.expose())?;
+    }
+    let BackedUp { bytes, entries, .. } = restore.publish()?;
+    output::say(&format!(
+        "{} is restored: {}, {entries} entries, in {:.1} s\n",
+        config.database.display(),
+        HumanBytes(bytes),
+        since.elapsed().as_secs_f64()
+    ))?;
+    if let Some(aside) = aside {
+        output::say(&format!("what was there is kept as {}\n", aside.display()))?;
+    }
+    Ok(())
+}
+
+/// Finds the secret key that fits the backup; answers it when it is to be put into the folder.
+fn check_secret(
+    config: &Config,
+    brought: Option<&Path>,
+    existing: Existing,
+    fits: impl Fn(&str) -> Result<(), OpenError>,
+) -> Result<Option<Secret>, Failure> {
+    let check = |secret: &Secret| -> Result<(), Failure> {
+        Ok(fits(SecretKey::derive(secret)?.fingerprint())?)
+    };
+    if let Some(configured) = &config.secret_key {
+        if brought.is_some() {
+            return Err("the secret key is configured (BURSAR_SECRET_KEY): change it there".into());
+        }
+        check(configured)?;
+        return Ok(None);
+    }
+    let known = read_secret(&config.data_dir, SECRET_KEY)?;
+    let Some(path) = brought else {
+        let path = config.data_dir.join(SECRET_KEY);
+        let known = known.ok_or_else(|| {
+            let path = path.display();
+            format!("there is no {path}: bring the backup's own key along with --secret-key FILE")
+        })?;
+        check(&known)
+            .map_err(|error| format!("{error}; or bring it along with --secret-key FILE"))?;
+        return Ok(None);
+    };
+    let text = std::fs::read_to_string(path)
+        .map_err(|error| format!("cannot read {}: {error}", path.display()))?;
+    let secret = Secret::new(text.trim().to_owned());
+    check(&secret)?;
+    match known {
+        Some(known) if known.expose() == secret.expose() => Ok(None),
+        Some(_) if existing == Existing::Keep => {
+            Err(already_there(&config.data_dir.join(SECRET_KEY)))
+        }
+        Some(_) | None => Ok(Some(secret)),
+    }
+}
+
+fn known_secret(config: &Config) -> Result<Secret, Failure> {
+    if let Some(secret) = &config.secret_key {
+        return Ok(Secret::new(secret.expose().to_owned()));
+    }
+    let missing = || format!("there is no {}", config.data_dir.join(SECRET_KEY).display());
+    Ok(read_secret(&config.data_dir, SECRET_KEY)?.ok_or_else(missing)?)
+}
+
+/// Does a long copy with a bar on the terminal, until it is done or someone asks to stop.
+fn watched<T>(
+    work: impl FnOnce(bursar_store::Watch<'_>) -> Result<T, Failure>,
+) -> Result<T, Failure> {
+    let asked = Arc::new(AtomicBool::new(false));
+    let runtime = runtime()?;
+    let (end, told) = (
+        {
+            let _in = runtime.enter();
+            end_asked()?
+        },
+        Arc::clone(&asked),
+    );
+    runtime.spawn(async move {
+        end.await;
+        told.store(true, Ordering::Relaxed);
+    });
+    let bar: ProgressBar = progress(0);
+    let done = work(&mut |done, total| {
+        bar.set_length(total);
+        bar.set_position(done);
+        if asked.load(Ordering::Relaxed) {
+            ControlFlow::Break(())
+        } else {
+            ControlFlow::Continue(())
+        }
+    });
+    bar.finish_and_clear();
+    done
+}
+
+fn already_there(path: &Path) -> Failure {
+    format!("{} exists; say --force to replace it", path.display()).into()
+}
+
+fn with_ending(path: &Path, ending: &str) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(ending);
+    PathBuf::from(name)
+}
+
+/// Now, as a part of a file's name: 20261120T130039.123456Z.
+fn stamp() -> String {
+    let text = instant::text(instant::system_now());
+    text.chars().filter(|letter| !"-:".contains(*letter)).collect()
+}

@@ -1,0 +1,34 @@
+//! `bursar health`: whether the server can do its work, for whoever watches it.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::Args;
+
+use super::{Failure, output};
+use crate::client::{agent, url_here};
+use crate::config::Config;
+
+/// A server that takes longer than this is not one to send calls to.
+const DEADLINE: Duration = Duration::from_secs(3);
+
+#[derive(Args)]
+pub(super) struct HealthArguments {
+    /// The server, when it is not the one of the data folder or of BURSAR_LISTEN.
+    #[arg(long, value_name = "URL", env = "BURSAR_URL")]
+    url: Option<String>,
+    /// The data folder, over BURSAR_DATA_DIR.
+    #[arg(long, value_name = "FOLDER")]
+    pub(super) data_dir: Option<PathBuf>,
+}
+
+pub(super) fn run(config: &Config, arguments: HealthArguments) -> Result<(), Failure> {
+    let url = arguments.url.unwrap_or_else(|| url_here(config));
+    let url = url.trim().trim_end_matches('/');
+    let answer = agent(url, DEADLINE).get(format!("{url}/health/ready")).call();
+    match answer.map(|answer| answer.status().as_u16()) {
+        Ok(200) => Ok(output::say(&format!("{url} is ready\n"))?),
+        Ok(status) => Err(format!("{url} is not ready: it answers {status}").into()),
+        Err(error) => Err(format!("{url} is not ready: {error}").into()),
+    }
+}

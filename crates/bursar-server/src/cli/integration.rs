@@ -1,0 +1,255 @@
+//! `bursar integration`: registered, changed, enabled, disabled, deleted, and their limits.
+
+use clap::{Args, Subcommand, ValueEnum};
+use serde_json::value::RawValue;
+use serde_json::{Map, Value};
+
+use super::Failure;
+use super::integration_key::{self, IntegrationKeyCommand};
+use super::output::{Column, Shape};
+use crate::client::{Access, Door};
+use crate::config::Config;
+
+const COLUMNS: &[Column] = &[
+    ("ID", "id"),
+    ("NAME", "name"),
+    ("PROVIDER", "provider_type"),
+    ("STATUS", "status"),
+    ("HEALTH", "health_state"),
+    ("MODEL", "default_model"),
+    ("CREATED", "created_at"),
+];
+
+#[derive(Args)]
+pub(super) struct IntegrationArguments {
+    #[command(flatten)]
+    pub(super) access: Access,
+    /// The tenant, by its id or its name; not needed with an API key.
+    #[arg(long, global = true)]
+    tenant: Option<String>,
+    #[command(flatten)]
+    shape: Shape,
+    #[command(subcommand)]
+    command: IntegrationCommand,
+}
+
+#[derive(Subcommand)]
+enum IntegrationCommand {
+    /// Register an integration; it takes calls once it is enabled.
+    Create {
+        /// Its name, unique among the tenant's integrations.
+        name: String,
+        /// openai, anthropic, azure_openai, bedrock or custom.
+        #[arg(long)]
+        provider: String,
+        #[command(flatten)]
+        terms: Terms,
+        /// Enable it at once.
+        #[arg(long)]
+        enable: bool,
+    },
+    /// List all integrations.
+    List,
+    /// Show one integration.
+    Show {
+        /// Its id or its name.
+        integration: String,
+    },
+    /// Change what is named; everything else stays.
+    Update {
+        /// Its id or its name.
+        integration: String,
+        /// A new name.
+        #[arg(long)]
+        name: Option<String>,
+        #[command(flatten)]
+        terms: Terms,
+        /// Take a value away.
+        #[arg(long, value_name = "FIELD", value_delimiter = ',')]
+        clear: Vec<Clearable>,
+    },
+    /// Let calls through it.
+    Enable {
+        /// Its id or its name.
+        integration: String,
+    },
+    /// Refuse calls from now on; records of calls that happened are still taken.
+    Disable {
+        /// Its id or its name.
+        integration: String,
+    },
+    /// Delete it: its usage stays, its name becomes free, its keys stop working.
+    Delete {
+        /// Its id or its name.
+        integration: String,
+        /// Really delete it; this cannot be undone.
+        #[arg(long, required = true)]
+        yes: bool,
+    },
+    /// Show what is used of its limits.
+    Limits {
+        /// Its id or its name.
+        integration: String,
+        /// An earlier month, such as 2026-10.
+        #[arg(long, value_name = "MONTH")]
+        period: Option<String>,
+    },
+    /// Keys that are good for one integration.
+    #[command(subcommand)]
+    Key(IntegrationKeyCommand),
+}
+
+/// What an integration is to be like.
+#[derive(Args)]
+struct Terms {
+    /// What it may spend in a month, in cents of a dollar; 0 is no limit.
+    #[arg(long, value_name = "CENTS")]
+    budget_cents: Option<u64>,
+    /// The tokens that it may use in a month; 0 is no limit.
+    #[arg(long, value_name = "TOKENS")]
+    token_limit: Option<u64>,
+    /// The calls that it may make in a minute; 0 is no limit.
+    #[arg(long, value_name = "CALLS")]
+    rate_limit: Option<u64>,
+    /// The model that is meant when a call names none.
+    #[arg(long, value_name = "MODEL")]
+    default_model: Option<String>,
+    /// Where its credential is kept, such as env://CUS_CRED_ACME; never the credential itself.
+    #[arg(long, value_name = "REFERENCE")]
+    credential_ref: Option<String>,
+    /// Its configuration, a JSON object, or @ and a file that holds one.
+    #[arg(long, value_name = "JSON|@FILE")]
+    config_json: Option<String>,
+    /// Whose figure counts: reported by the client, or computed by the server.
+    #[arg(long, value_name = "BASIS")]
+    cost_basis: Option<String>,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+#[value(rename_all = "kebab-case")]
+enum Clearable {
+    DefaultModel,
+    CredentialRef,
+}
+
+pub(super) fn run(config: &Config, arguments: IntegrationArguments) -> Result<(), Failure> {
+    let IntegrationArguments { access, tenant, shape, command } = arguments;
+    Door::with(config, &access, |door| {
+        door.enter(tenant.as_deref())?;
+        let post = |integration: &str, verb: &str| {
+            let id = door.integration(integration)?;
+            shape.one(&door.ask("POST", &format!("/integrations/{id}/{verb}"), None)?)
+        };
+        match command {
+            IntegrationCommand::Create { name, provider, terms, enable } => {
+                let made = create(door, &name, &provider, terms)?;
+                if enable { enable_made(door, shape, &made) } else { shape.one(&made) }
+            }
+            IntegrationCommand::List => {
+                shape.list(&door.list("/integrations")?, COLUMNS, ("integration", "integrations"))
+            }
+            IntegrationCommand::Show { integration } => {
+                let id = door.integration(&integration)?;
+                shape.one(&door.ask("GET", &format!("/integrations/{id}"), None)?)
+            }
+            IntegrationCommand::Update { integration, name, terms, clear } => {
+                let id = door.integration(&integration)?;
+                let body = changes(name, terms, &clear)?.to_string();
+                shape.one(&door.ask("PATCH", &format!("/integrations/{id}"), Some(&body))?)
+            }
+            IntegrationCommand::Enable { integration } => post(&integration, "enable"),
+            IntegrationCommand::Disable { integration } => post(&integration, "disable"),
+            IntegrationCommand::Delete { integration, yes: _ } => {
+                let id = door.integration(&integration)?;
+                shape.one(&door.ask("DELETE", &format!("/integrations/{id}"), None)?)
+            }
+            IntegrationCommand::Limits { integration, period } => {
+                let id = door.integration(&integration)?;
+                let path = limits_path(&id, period.as_deref())?;
+                shape.one(&door.ask("GET", &path, None)?)
+            }
+            IntegrationCommand::Key(command) => integration_key::run(door, shape, command),
+        }
+    })
+}
+
+fn create(door: &Door, name: &str, provider: &str, terms: Terms) -> Result<Box<RawValue>, Failure> {
+    let mut body = terms.fields()?;
+    body.insert("name".to_owned(), name.into());
+    body.insert("provider_type".to_owned(), provider.into());
+    Ok(door.ask("POST", "/integrations", Some(&Value::Object(body).to_string()))?)
+}
+
+/// Enables what was just made; if that fails, what was made is told all the same.
+fn enable_made(door: &Door, shape: Shape, made: &RawValue) -> Result<(), Failure> {
+    let view: Value = serde_json::from_str(made.get())?;
+    let id = view.get("id").and_then(Value::as_str).unwrap_or_default();
+    match door.ask("POST", &format!("/integrations/{id}/enable"), None) {
+        Ok(enabled) => shape.one(&enabled),
+        Err(error) => {
+            shape.one(made)?;
+            Err(format!("made, but not enabled: {error}").into())
+        }
+    }
+}
+
+fn changes(name: Option<String>, terms: Terms, clear: &[Clearable]) -> Result<Value, Failure> {
+    let mut body = terms.fields()?;
+    if let Some(name) = name {
+        body.insert("name".to_owned(), name.into());
+    }
+    for field in clear {
+        let field = match field {
+            Clearable::DefaultModel => "default_model",
+            Clearable::CredentialRef => "credential_ref",
+        };
+        if body.insert(field.to_owned(), Value::Null).is_some() {
+            return Err(format!("{field} cannot be both given and cleared").into());
+        }
+    }
+    Ok(Value::Object(body))
+}
+
+fn limits_path(id: &str, period: Option<&str>) -> Result<String, Failure> {
+    let Some(period) = period else { return Ok(format!("/integrations/{id}/limits")) };
+    crate::instant::parse_month(period).map_err(|problem| format!("--period {problem}"))?;
+    Ok(format!("/integrations/{id}/limits?period={period}"))
+}
+
+impl Terms {
+    /// The fields of a request, of what was given.
+    fn fields(self) -> Result<Map<String, Value>, Failure> {
+        let Self {
+            budget_cents,
+            token_limit,
+            rate_limit,
+            default_model,
+            credential_ref,
+            config_json,
+            cost_basis,
+        } = self;
+        let config = config_json.map(|text| read_config(&text)).transpose()?;
+        let given = [
+            ("budget_limit_cents", budget_cents.map(Value::from)),
+            ("token_limit_month", token_limit.map(Value::from)),
+            ("rate_limit_rpm", rate_limit.map(Value::from)),
+            ("default_model", default_model.map(Value::from)),
+            ("credential_ref", credential_ref.map(Value::from)),
+            ("config", config),
+            ("cost_basis", cost_basis.map(Value::from)),
+        ];
+        let fields = given.into_iter();
+        Ok(fields.filter_map(|(name, value)| Some((name.to_owned(), value?))).collect())
+    }
+}
+
+/// A JSON text, or the content of a file that is named after an `@`.
+fn read_config(text: &str) -> Result<Value, Failure> {
+    let text = match text.strip_prefix('@') {
+        None => text.to_owned(),
+        Some(path) => std::fs::read_to_string(path)
+            .map_err(|error| format!("--config-json: cannot read {path}: {error}"))?,
+    };
+    serde_json::from_str(&text)
+        .map_err(|error| format!("--config-json is not JSON: {error}").into())
+}

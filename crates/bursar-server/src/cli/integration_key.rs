@@ -1,0 +1,65 @@
+//! `bursar integration key`: keys that are good for one integration.
+
+use clap::Subcommand;
+use serde_json::json;
+
+use super::Failure;
+use super::output::{Column, Shape};
+use crate::client::{Door, path};
+
+const COLUMNS: &[Column] = &[
+    ("ID", "id"),
+    ("NAME", "name"),
+    ("CREATED", "created_at"),
+    ("LAST USED", "last_used_at"),
+    ("REVOKED", "revoked_at"),
+];
+
+#[derive(Subcommand)]
+pub(super) enum IntegrationKeyCommand {
+    /// Make a key, and print it, this once: the whole value of the header X-CUS-Integration-Key.
+    Create {
+        /// The integration, by its id or its name.
+        integration: String,
+        /// What it is for.
+        #[arg(long)]
+        name: Option<String>,
+    },
+    /// List the keys of an integration, without their secrets.
+    List {
+        /// The integration, by its id or its name.
+        integration: String,
+    },
+    /// Revoke a key: it is refused from now on.
+    Revoke {
+        /// The integration, by its id or its name.
+        integration: String,
+        /// The key's id.
+        id: String,
+    },
+}
+
+pub(super) fn run(
+    door: &Door,
+    shape: Shape,
+    command: IntegrationKeyCommand,
+) -> Result<(), Failure> {
+    match command {
+        IntegrationKeyCommand::Create { integration, name } => {
+            let id = door.integration(&integration)?;
+            let body = json!({ "name": name }).to_string();
+            let made = door.ask("POST", &format!("/integrations/{id}/keys"), Some(&body))?;
+            shape.made(&made, "value of the header X-CUS-Integration-Key")
+        }
+        IntegrationKeyCommand::List { integration } => {
+            let id = door.integration(&integration)?;
+            let rows = door.list(&format!("/integrations/{id}/keys"))?;
+            shape.list(&rows, COLUMNS, ("key", "keys"))
+        }
+        IntegrationKeyCommand::Revoke { integration, id } => {
+            let integration = door.integration(&integration)?;
+            let path = path(&["integrations", &integration, "keys", &id])?;
+            shape.one(&door.ask("DELETE", &path, None)?)
+        }
+    }
+}

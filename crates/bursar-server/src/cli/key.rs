@@ -1,0 +1,73 @@
+//! `bursar key`: API keys of a tenant.
+
+use clap::{Args, Subcommand};
+use serde_json::json;
+
+use super::Failure;
+use super::output::{Column, Shape};
+use crate::client::{Access, Door, path};
+use crate::config::Config;
+
+const COLUMNS: &[Column] = &[
+    ("ID", "id"),
+    ("NAME", "name"),
+    ("SCOPES", "scopes"),
+    ("CREATED", "created_at"),
+    ("EXPIRES", "expires_at"),
+    ("LAST USED", "last_used_at"),
+    ("REVOKED", "revoked_at"),
+];
+
+#[derive(Args)]
+pub(super) struct KeyArguments {
+    #[command(flatten)]
+    pub(super) access: Access,
+    /// The tenant, by its id or its name; not needed with an API key.
+    #[arg(long, global = true)]
+    tenant: Option<String>,
+    #[command(flatten)]
+    shape: Shape,
+    #[command(subcommand)]
+    command: KeyCommand,
+}
+
+#[derive(Subcommand)]
+enum KeyCommand {
+    /// Make a key, and print it, this once.
+    Create {
+        /// What it is for.
+        #[arg(long)]
+        name: String,
+        /// What it can do, such as telemetry:write, integrations:* or *; several by comma.
+        #[arg(long = "scope", value_name = "SCOPE", required = true, value_delimiter = ',')]
+        scopes: Vec<String>,
+        /// Until when it is good, such as 2027-01-01T00:00:00Z; for ever when nothing is said.
+        #[arg(long, value_name = "INSTANT")]
+        expires_at: Option<String>,
+    },
+    /// List all keys, without their secrets.
+    List,
+    /// Revoke a key: it is refused from now on.
+    Revoke {
+        /// Its id.
+        id: String,
+    },
+}
+
+pub(super) fn run(config: &Config, arguments: KeyArguments) -> Result<(), Failure> {
+    let KeyArguments { access, tenant, shape, command } = arguments;
+    Door::with(config, &access, |door| {
+        door.enter(tenant.as_deref())?;
+        match command {
+            KeyCommand::Create { name, scopes, expires_at } => {
+                let body = json!({ "name": name, "scopes": scopes, "expires_at": expires_at });
+                let made = door.ask("POST", "/keys", Some(&body.to_string()))?;
+                shape.made(&made, "API key")
+            }
+            KeyCommand::List => shape.list(&door.list("/keys")?, COLUMNS, ("key", "keys")),
+            KeyCommand::Revoke { id } => {
+                shape.one(&door.ask("DELETE", &path(&["keys", &id])?, None)?)
+            }
+        }
+    })
+}

@@ -1,0 +1,202 @@
+//! The command line.
+
+mod completions;
+mod db;
+mod health;
+mod integration;
+mod integration_key;
+mod key;
+mod output;
+mod settings;
+mod tenant;
+mod usage;
+
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+use crate::client::Access;
+use crate::config::Config;
+use crate::log::{self, LogFormat};
+use crate::{dev, import, start};
+
+/// Meters, budgets and guards the model calls that software makes with its customers' keys.
+#[derive(Parser)]
+#[command(name = "bursar", version)]
+struct Arguments {
+    /// A configuration file (TOML); the environment overrides it.
+    #[arg(long, global = true, value_name = "FILE")]
+    config: Option<PathBuf>,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Serve until asked to stop (SIGTERM, Ctrl-C).
+    Serve {
+        /// Address and port to listen on, over BURSAR_LISTEN.
+        #[arg(long, value_name = "ADDRESS")]
+        listen: Option<String>,
+        /// The data folder, over BURSAR_DATA_DIR.
+        #[arg(long, value_name = "FOLDER")]
+        data_dir: Option<PathBuf>,
+        /// sqlite:<path>, over BURSAR_DATABASE.
+        #[arg(long, value_name = "URL")]
+        database: Option<String>,
+    },
+    /// Serve with a tenant, an integration and keys made once, and print how to try them.
+    Dev {
+        /// Address and port to listen on, over BURSAR_LISTEN.
+        #[arg(long, value_name = "ADDRESS")]
+        listen: Option<String>,
+        /// The data folder, over BURSAR_DATA_DIR.
+        #[arg(long, value_name = "FOLDER")]
+        data_dir: Option<PathBuf>,
+    },
+    /// Tenants: make them and look at them.
+    Tenant(tenant::TenantArguments),
+    /// API keys of a tenant.
+    Key(key::KeyArguments),
+    /// Integrations of a tenant, their limits and their keys.
+    Integration(Box<integration::IntegrationArguments>),
+    /// Usage records in bulk.
+    #[command(subcommand)]
+    Usage(usage::UsageCommand),
+    /// The store's file: verify it, back it up, restore it.
+    Db(db::DbArguments),
+    /// Ask whether the server can do its work; ends with 0 when it can.
+    Health(health::HealthArguments),
+    /// The configuration: an example file, and what is in force.
+    #[command(subcommand)]
+    Config(settings::ConfigCommand),
+    /// Print what makes a shell complete this command.
+    Completions(completions::CompletionsArguments),
+}
+
+type Failure = Box<dyn std::error::Error>;
+
+/// Runs what the command line asks for.
+pub fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    match run(arguments) {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("bursar: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(arguments: Arguments) -> Result<ExitCode, Failure> {
+    let Arguments { config: file, command } = arguments;
+    let file = file.as_deref();
+    match command {
+        Command::Serve { listen, data_dir, database } => {
+            serve(&configuration(file, &Flags { listen, data_dir, database })?)?;
+        }
+        Command::Dev { listen, data_dir } => {
+            serve_dev(&configuration(file, &Flags { listen, data_dir, database: None })?)?;
+        }
+        Command::Tenant(arguments) => {
+            tenant::run(&for_client(file, &arguments.access)?, arguments)?;
+        }
+        Command::Key(arguments) => key::run(&for_client(file, &arguments.access)?, arguments)?,
+        Command::Integration(arguments) => {
+            integration::run(&for_client(file, &arguments.access)?, *arguments)?;
+        }
+        Command::Usage(usage::UsageCommand::Import(import)) => {
+            return Ok(import::run(&for_client(file, &import.access)?, *import)?);
+        }
+        Command::Usage(usage::UsageCommand::Export(export)) => {
+            usage::export(&for_client(file, &export.access)?, &export)?;
+        }
+        Command::Db(arguments) => {
+            return db::run(&configuration(file, &Flags::folder(&arguments.data_dir))?, arguments);
+        }
+        Command::Health(arguments) => {
+            health::run(&configuration(file, &Flags::folder(&arguments.data_dir))?, arguments)?;
+        }
+        Command::Config(command) => settings::run(file, &command)?,
+        Command::Completions(arguments) => completions::run(&arguments)?,
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Settings that the command line gives.
+#[derive(Default)]
+struct Flags {
+    listen: Option<String>,
+    data_dir: Option<PathBuf>,
+    database: Option<String>,
+}
+
+impl Flags {
+    fn folder(data_dir: &Option<PathBuf>) -> Self {
+        Self { data_dir: data_dir.clone(), ..Self::default() }
+    }
+}
+
+/// The configuration: the file, the environment over it, and flags over both.
+fn configuration(file: Option<&Path>, flags: &Flags) -> Result<Config, Failure> {
+    let Flags { listen, data_dir, database } = flags;
+    let data_dir = data_dir.as_ref().map(|folder| folder.to_string_lossy().into_owned());
+    let named = [
+        ("BURSAR_LISTEN", listen.clone()),
+        ("BURSAR_DATA_DIR", data_dir),
+        ("BURSAR_DATABASE", database.clone()),
+    ];
+    let given = named.into_iter().filter_map(|(name, value)| Some((name.to_owned(), value?)));
+    // Later ones win, so the command line overrides the environment.
+    Ok(Config::load(file, environment().chain(given))?)
+}
+
+/// The environment, as far as it is text.
+fn environment() -> impl Iterator<Item = (String, String)> {
+    let plain = |(name, value): (OsString, OsString)| {
+        Some((name.into_string().ok()?, value.into_string().ok()?))
+    };
+    std::env::vars_os().filter_map(plain)
+}
+
+/// The configuration of a command that asks a server, or serves the folder itself for a moment;
+/// what goes wrong inside is told then, and nothing else.
+fn for_client(file: Option<&Path>, access: &Access) -> Result<Config, Failure> {
+    log::start(LogFormat::Human, "error")?;
+    configuration(file, &Flags::folder(&access.data_dir))
+}
+
+fn serve(config: &Config) -> Result<(), Failure> {
+    log::start(config.log_format, &config.log)?;
+    runtime()?.block_on(async {
+        let app = start::open(config, start::clock())?;
+        start::run(config, app, |_| {}).await.map_err(Failure::from)
+    })
+}
+
+fn serve_dev(config: &Config) -> Result<(), Failure> {
+    log::start(config.log_format, &config.log)?;
+    runtime()?.block_on(async {
+        let app = start::open(config, start::clock())?;
+        let made = dev::prepare(config, &app).await?;
+        start::run(config, app, |url| made.print(url)).await.map_err(Failure::from)
+    })
+}
+
+fn runtime() -> std::io::Result<tokio::runtime::Runtime> {
+    tokio::runtime::Builder::new_multi_thread().enable_all().build()
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Arguments::command().debug_assert();
+    }
+}

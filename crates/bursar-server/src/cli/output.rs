@@ -1,0 +1,166 @@
+//! What commands print: tables and fields for people, JSON for programs.
+
+use std::io::{self, Write};
+
+use clap::Args;
+use serde::Deserialize;
+use serde::de::{MapAccess, Visitor};
+use serde_json::Value;
+use serde_json::value::RawValue;
+
+use super::Failure;
+
+/// What stands where there is nothing.
+const NOTHING: &str = "-";
+/// Between the columns of a table.
+const GAP: &str = "  ";
+
+/// How a command prints.
+#[derive(Args, Clone, Copy, Debug)]
+pub(super) struct Shape {
+    /// Print the data of the answer as JSON.
+    #[arg(long, global = true)]
+    json: bool,
+}
+
+/// A column of a table: its title, and the field that it shows.
+pub(super) type Column = (&'static str, &'static str);
+
+impl Shape {
+    /// Prints one thing, a field a line.
+    pub(super) fn one(self, data: &RawValue) -> Result<(), Failure> {
+        if self.json {
+            return Ok(say(&format!("{data}\n"))?);
+        }
+        Ok(say(&lines(&Fields::of(data)?))?)
+    }
+
+    /// Prints a list, a row a line.
+    pub(super) fn list(
+        self,
+        rows: &[Box<RawValue>],
+        columns: &[Column],
+        (one, many): (&str, &str),
+    ) -> Result<(), Failure> {
+        if self.json {
+            let texts: Vec<&str> = rows.iter().map(|row| row.get()).collect();
+            return Ok(say(&format!("[{}]\n", texts.join(",")))?);
+        }
+        let mut table = vec![columns.iter().map(|(title, _)| (*title).to_owned()).collect()];
+        for row in rows {
+            let fields = Fields::of(row)?;
+            table.push(columns.iter().map(|(_, name)| fields.shown(name)).collect());
+        }
+        let mut text = if rows.is_empty() { String::new() } else { aligned(&table) };
+        let noun = if rows.len() == 1 { one } else { many };
+        text.push_str(&format!("{} {noun}\n", rows.len()));
+        Ok(say(&text)?)
+    }
+
+    /// Prints what was made, and last of all, alone on its line, the secret that is never shown
+    /// again.
+    pub(super) fn made(self, data: &RawValue, noun: &str) -> Result<(), Failure> {
+        if self.json {
+            return self.one(data);
+        }
+        let mut fields = Fields::of(data)?;
+        let secret = fields.take("secret");
+        say(&lines(&fields))?;
+        if let Some(Value::String(secret)) = secret {
+            eprintln!("The last line is the {noun}. It is shown this once; keep it safe:");
+            say(&format!("{secret}\n"))?;
+        }
+        Ok(())
+    }
+}
+
+/// Writes to the standard output; whoever stopped reading has seen enough.
+pub(super) fn say(text: &str) -> io::Result<()> {
+    let mut out = io::stdout().lock();
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+        said => said,
+    }
+}
+
+/// The fields of an object, in the order in which they came.
+struct Fields(Vec<(String, Value)>);
+
+impl Fields {
+    fn of(data: &RawValue) -> Result<Self, Failure> {
+        Ok(serde_json::from_str(data.get())?)
+    }
+
+    fn shown(&self, name: &str) -> String {
+        let found = self.0.iter().find(|(known, _)| known == name);
+        found.map_or_else(|| NOTHING.to_owned(), |(_, value)| shown(value))
+    }
+
+    fn take(&mut self, name: &str) -> Option<Value> {
+        let at = self.0.iter().position(|(known, _)| known == name)?;
+        Some(self.0.remove(at).1)
+    }
+}
+
+impl<'de> Deserialize<'de> for Fields {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct InOrder;
+        impl<'de> Visitor<'de> for InOrder {
+            type Value = Fields;
+
+            fn expecting(&self, to: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                to.write_str("an object")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Fields, A::Error> {
+                let mut fields = Vec::new();
+                while let Some(field) = map.next_entry()? {
+                    fields.push(field);
+                }
+                Ok(Fields(fields))
+            }
+        }
+        deserializer.deserialize_map(InOrder)
+    }
+}
+
+fn lines(fields: &Fields) -> String {
+    let rows: Vec<Vec<String>> =
+        fields.0.iter().map(|(name, value)| vec![name.clone(), shown(value)]).collect();
+    aligned(&rows)
+}
+
+/// A value as a person reads it. Control characters of foreign texts do not reach the terminal.
+fn shown(value: &Value) -> String {
+    let text = match value {
+        Value::Null => NOTHING.to_owned(),
+        Value::String(text) if text.is_empty() => NOTHING.to_owned(),
+        Value::String(text) => text.clone(),
+        Value::Array(items) => items.iter().map(shown).collect::<Vec<_>>().join(" "),
+        Value::Bool(_) | Value::Number(_) | Value::Object(_) => value.to_string(),
+    };
+    text.chars()
+        .flat_map(|letter| {
+            let escaped = letter.is_control().then(|| letter.escape_default());
+            let plain = escaped.is_none().then_some(letter);
+            escaped.into_iter().flatten().chain(plain)
+        })
+        .collect()
+}
+
+/// Rows with their columns under each other, and no blanks at the end of a line.
+fn aligned(rows: &[Vec<String>]) -> String {
+    let columns = rows.iter().map(Vec::len).max().unwrap_or_default();
+    let width = |column: usize| {
+        let cells = rows.iter().filter_map(|row| row.get(column));
+        cells.map(|cell| cell.chars().count()).max().unwrap_or_default()
+    };
+    let widths: Vec<usize> = (0..columns).map(width).collect();
+    let mut text = String::new();
+    for row in rows {
+        let cells = row.iter().zip(&widths).map(|(cell, width)| format!("{cell:<width$}"));
+        text.push_str(cells.collect::<Vec<_>>().join(GAP).trim_end());
+        text.push('\n');
+    }
+    text
+}

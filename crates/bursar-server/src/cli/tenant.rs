@@ -1,0 +1,58 @@
+//! `bursar tenant`: made and looked at by the operator.
+
+use clap::{Args, Subcommand};
+use serde_json::json;
+
+use super::Failure;
+use super::output::{Column, Shape};
+use crate::client::{Access, Door};
+use crate::config::Config;
+
+const COLUMNS: &[Column] = &[
+    ("ID", "id"),
+    ("NAME", "name"),
+    ("LIFECYCLE", "lifecycle_state"),
+    ("ONBOARDING", "onboarding_state"),
+    ("CREATED", "created_at"),
+];
+
+#[derive(Args)]
+pub(super) struct TenantArguments {
+    #[command(flatten)]
+    pub(super) access: Access,
+    #[command(flatten)]
+    shape: Shape,
+    #[command(subcommand)]
+    command: TenantCommand,
+}
+
+#[derive(Subcommand)]
+enum TenantCommand {
+    /// Make a tenant.
+    Create {
+        /// Its name; names need not be unique, but unique ones can be given for the id.
+        name: String,
+    },
+    /// List all tenants.
+    List,
+    /// Show one tenant.
+    Show {
+        /// Its id, or its name when only one has it.
+        tenant: String,
+    },
+}
+
+pub(super) fn run(config: &Config, arguments: TenantArguments) -> Result<(), Failure> {
+    let TenantArguments { access, shape, command } = arguments;
+    Door::with(config, &access, |door| match command {
+        TenantCommand::Create { name } => {
+            let body = json!({ "name": name }).to_string();
+            shape.one(&door.ask("POST", "/tenants", Some(&body))?)
+        }
+        TenantCommand::List => shape.list(&door.list("/tenants")?, COLUMNS, ("tenant", "tenants")),
+        TenantCommand::Show { tenant } => {
+            let id = door.tenant(&tenant)?;
+            shape.one(&door.ask("GET", &format!("/tenants/{id}"), None)?)
+        }
+    })
+}

@@ -1,0 +1,137 @@
+//! `bursar usage`: usage records in bulk, in and out.
+
+use std::fs::{self, File};
+use std::io::{self, BufWriter, Write};
+use std::path::{Path, PathBuf};
+
+use clap::{Args, Subcommand};
+use indicatif::HumanBytes;
+
+use super::Failure;
+use crate::client::{Access, Door};
+use crate::config::Config;
+use crate::import::{Format, ImportArguments};
+
+#[derive(Subcommand)]
+pub(super) enum UsageCommand {
+    /// Import usage records from CSV with a header, or NDJSON; importing twice changes nothing.
+    Import(Box<ImportArguments>),
+    /// Export the history, newest first, to a file or to the standard output.
+    Export(Box<ExportArguments>),
+}
+
+/// What to export, and where to.
+#[derive(Args)]
+pub(super) struct ExportArguments {
+    #[command(flatten)]
+    pub(super) access: Access,
+    /// Whose: an id, or a name that only one tenant has; an API key says it by itself.
+    #[arg(long, value_name = "TENANT")]
+    tenant: Option<String>,
+    /// The file to write; nothing means the standard output.
+    #[arg(long, short, value_name = "FILE")]
+    output: Option<PathBuf>,
+    /// Replace a file that is there.
+    #[arg(long, requires = "output")]
+    force: bool,
+    /// The format; by default what the file's name ends with, and else csv.
+    #[arg(long)]
+    format: Option<Format>,
+    /// Only this integration, by its id or name.
+    #[arg(long)]
+    integration: Option<String>,
+    /// Only this model.
+    #[arg(long)]
+    model: Option<String>,
+    /// Only this agent.
+    #[arg(long)]
+    agent: Option<String>,
+    /// Only this session.
+    #[arg(long)]
+    session: Option<String>,
+    /// Only calls with this result: allowed, warned or blocked.
+    #[arg(long)]
+    policy_result: Option<String>,
+    /// Only calls with an error.
+    #[arg(long)]
+    errors_only: bool,
+    /// From this instant or day on.
+    #[arg(long, value_name = "WHEN")]
+    start: Option<String>,
+    /// Up to this instant, or to the end of this day.
+    #[arg(long, value_name = "WHEN")]
+    end: Option<String>,
+}
+
+pub(super) fn export(config: &Config, arguments: &ExportArguments) -> Result<(), Failure> {
+    let output = arguments.output.as_deref();
+    if let Some(path) = output.filter(|path| path.exists() && !arguments.force) {
+        return Err(format!("{} exists; say --force to replace it", path.display()).into());
+    }
+    Door::with(config, &arguments.access, |door| {
+        door.enter(arguments.tenant.as_deref())?;
+        let path = question(door, arguments)?;
+        let Some(output) = output else {
+            let mut out = BufWriter::new(io::stdout().lock());
+            door.fetch(&path, &mut out)?;
+            return Ok(out.flush()?);
+        };
+        let bytes = to_file(output, |file| Ok(door.fetch(&path, file)?))?;
+        eprintln!("{}: {}", output.display(), HumanBytes(bytes));
+        Ok(())
+    })
+}
+
+fn question(door: &Door, arguments: &ExportArguments) -> Result<String, Failure> {
+    let named = arguments.output.as_deref().and_then(Format::of);
+    let format = arguments.format.or(named).unwrap_or(Format::Csv);
+    let integration = arguments.integration.as_deref().map(|named| door.integration(named));
+    let integration = integration.transpose()?;
+    let mut query = form_urlencoded::Serializer::new(String::new());
+    let word = match format {
+        Format::Csv => "csv",
+        Format::Ndjson => "ndjson",
+    };
+    query.append_pair("format", word);
+    let filters = [
+        ("integration_id", &integration),
+        ("model", &arguments.model),
+        ("agent_id", &arguments.agent),
+        ("session_id", &arguments.session),
+        ("policy_result", &arguments.policy_result),
+        ("start", &arguments.start),
+        ("end", &arguments.end),
+    ];
+    for (name, value) in filters {
+        if let Some(value) = value {
+            query.append_pair(name, value);
+        }
+    }
+    if arguments.errors_only {
+        query.append_pair("errors_only", "true");
+    }
+    Ok(format!("/telemetry/export?{}", query.finish()))
+}
+
+/// Writes a file that has its name only when it is whole.
+fn to_file(
+    path: &Path,
+    write: impl FnOnce(&mut dyn Write) -> Result<u64, Failure>,
+) -> Result<u64, Failure> {
+    let mut name = path.as_os_str().to_owned();
+    name.push(format!(".partial-{}", std::process::id()));
+    let partial = PathBuf::from(name);
+    let told = |error: io::Error| format!("cannot write {}: {error}", path.display());
+    let mut file = BufWriter::new(File::create(&partial).map_err(told)?);
+    let written = write(&mut file).and_then(|bytes| {
+        file.flush().map_err(told)?;
+        file.get_ref().sync_all().map_err(told)?;
+        fs::rename(&partial, path).map_err(told)?;
+        Ok(bytes)
+    });
+    if written.is_err() {
+        // What is not whole is of no use; that it cannot be removed changes nothing.
+        let _ = fs::remove_file(&partial);
+    }
+    written
+}

@@ -1,0 +1,138 @@
+//! Who calls, when proxies stand between: `X-Forwarded-For`, believed only from trusted ones.
+
+use std::net::{IpAddr, SocketAddr};
+
+use axum::http::HeaderMap;
+use ipnet::IpNet;
+
+/// The header in which each proxy adds the address it was called from.
+const FORWARDED_FOR: &str = "x-forwarded-for";
+
+/// The address of the client of a request; an extension of every request that came by a socket.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ClientAddress(pub IpAddr);
+
+/// The proxies whose word about the client's address is taken.
+#[derive(Clone, Debug, Default)]
+pub struct TrustedProxies(Vec<IpNet>);
+
+impl TrustedProxies {
+    /// Reads networks (`10.0.0.0/8`) and single addresses.
+    ///
+    /// # Errors
+    /// The text that is neither.
+    pub fn parse(texts: &[String]) -> Result<Self, String> {
+        let network = |text: &String| {
+            let address =
+                || text.parse().map(|address: IpAddr| IpNet::from(address.to_canonical()));
+            text.parse::<IpNet>().or_else(|_| address()).map_err(|_| text.clone())
+        };
+        texts.iter().map(network).collect::<Result<_, _>>().map(Self)
+    }
+
+    /// Whether an address is one of them.
+    pub fn contains(&self, address: IpAddr) -> bool {
+        let address = address.to_canonical();
+        self.0.iter().any(|network| network.contains(&address))
+    }
+}
+
+impl ClientAddress {
+    /// The last address that a trusted proxy was called from and that is no trusted proxy itself.
+    ///
+    /// A header that cannot be read is worth nothing, and neither is one of a peer that is not
+    /// trusted: the client is the peer then.
+    pub fn of(peer: IpAddr, headers: &HeaderMap, trusted: &TrustedProxies) -> Self {
+        let peer = peer.to_canonical();
+        let mut client = peer;
+        if !trusted.contains(peer) {
+            return Self(peer);
+        }
+        let values: Vec<_> = headers.get_all(FORWARDED_FOR).iter().collect();
+        for value in values.into_iter().rev() {
+            let Ok(hops) = value.to_str() else { return Self(peer) };
+            for hop in hops.rsplit(',') {
+                let Some(address) = read_hop(hop.trim()) else { return Self(peer) };
+                client = address;
+                if !trusted.contains(client) {
+                    return Self(client);
+                }
+            }
+        }
+        Self(client)
+    }
+}
+
+/// An address, which some proxies write with a port.
+fn read_hop(text: &str) -> Option<IpAddr> {
+    let bare = text.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(text);
+    let address = bare.parse().or_else(|_| text.parse().map(|hop: SocketAddr| hop.ip()));
+    address.ok().map(|address: IpAddr| address.to_canonical())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TRUSTED: &[&str] = &["10.0.0.0/8", "192.0.2.7", "2001:db8::/32"];
+
+    #[track_caller]
+    fn check(peer: &str, values: &[&str], expected: &str) {
+        let trusted: Vec<String> = TRUSTED.iter().map(|text| (*text).to_owned()).collect();
+        let trusted = TrustedProxies::parse(&trusted).expect("networks");
+        let mut headers = HeaderMap::new();
+        for value in values {
+            headers.append(FORWARDED_FOR, value.as_bytes().try_into().expect("a header"));
+        }
+        let client = ClientAddress::of(peer.parse().expect("an address"), &headers, &trusted);
+        assert_eq!(client.0.to_string(), expected, "{peer} {values:?}");
+    }
+
+    #[test]
+    fn only_a_trusted_peer_is_believed() {
+        check("203.0.113.9", &["198.51.100.1"], "203.0.113.9");
+        check("10.1.2.3", &["198.51.100.1"], "198.51.100.1");
+        check("192.0.2.7", &["198.51.100.1"], "198.51.100.1");
+        check("192.0.2.8", &["198.51.100.1"], "192.0.2.8");
+        check("::ffff:10.1.2.3", &["198.51.100.1"], "198.51.100.1");
+        check("2001:db8::1", &["2001:470::5"], "2001:470::5");
+    }
+
+    #[test]
+    fn what_a_client_claims_itself_is_passed_over() {
+        check("10.0.0.1", &["127.0.0.1, 198.51.100.1"], "198.51.100.1");
+        check("10.0.0.1", &["127.0.0.1", "198.51.100.1"], "198.51.100.1");
+        check("10.0.0.1", &["127.0.0.1, 198.51.100.1, 10.0.0.2"], "198.51.100.1");
+        check("10.0.0.1", &["127.0.0.1, 198.51.100.1", "10.0.0.3 ,10.0.0.2"], "198.51.100.1");
+    }
+
+    #[test]
+    fn when_all_are_proxies_the_first_of_them_is_the_client() {
+        check("10.0.0.1", &["10.0.0.3, 10.0.0.2"], "10.0.0.3");
+        check("10.0.0.1", &[], "10.0.0.1");
+    }
+
+    #[test]
+    fn ports_and_brackets_are_read() {
+        check("10.0.0.1", &["198.51.100.1:4711"], "198.51.100.1");
+        check("10.0.0.1", &["[2001:470::5]:4711"], "2001:470::5");
+        check("10.0.0.1", &["[2001:470::5]"], "2001:470::5");
+        check("10.0.0.1", &["::ffff:198.51.100.1"], "198.51.100.1");
+    }
+
+    #[test]
+    fn a_header_that_cannot_be_read_is_worth_nothing() {
+        for wrong in ["", "unknown", "198.51.100.1,", "198.51.100.1;10.0.0.2", "a\u{e9}", "1.2.3"] {
+            check("10.0.0.1", &[wrong], "10.0.0.1");
+        }
+        check("10.0.0.1", &["198.51.100.1, nonsense, 10.0.0.2"], "10.0.0.1");
+    }
+
+    #[test]
+    fn what_is_no_network_is_named() {
+        for wrong in ["10.0.0.0/33", "example.com", "10.0.0"] {
+            let texts = ["10.0.0.0/8".to_owned(), wrong.to_owned()];
+            assert_eq!(TrustedProxies::parse(&texts).err().as_deref(), Some(wrong));
+        }
+    }
+}

@@ -1,0 +1,388 @@
+//! Decisions other than "allowed", kept for a while so that someone can ask why.
+//!
+//! A check changes nothing and must stay cheap, so decisions are gathered in memory and written
+//! once a second. Reservations are kept one by one, as long as they are few; what comes again and
+//! again for the same reason shares a row a minute, which says how often. Everything is bounded,
+//! and what is gathered when the process dies is lost: this is no ledger.
+
+use std::collections::{BTreeSet, HashMap};
+
+use bursar_core::{
+    Decision, DecisionId, Estimate, IntegrationId, ReasonCode, TenantId, Timestamp, Verdict,
+};
+use bursar_store::{ControlTx, DecisionKind, DecisionRow, Ledger, StoreError};
+use parking_lot::Mutex;
+
+/// How long equal decisions share a row.
+const WINDOW_SECONDS: u32 = 60;
+/// Reservations of one window that have rows of their own.
+const SINGLES_MAX: u32 = 10;
+/// What is gathered in memory at most.
+const WINDOWS_MAX: usize = 20_000;
+const PENDING_MAX: usize = 20_000;
+/// Rows that are kept for a tenant.
+const KEPT: u32 = 10_000;
+/// Rows of a tenant after whose writing the oldest are dropped.
+const DROP_EVERY: u32 = 500;
+
+/// A decision that someone may ask about.
+#[derive(Clone, Debug)]
+pub struct Note {
+    /// Whose.
+    pub tenant_id: TenantId,
+    /// What it answered.
+    pub kind: DecisionKind,
+    /// About which integration; nothing when it is none of the tenant's.
+    pub integration_id: Option<IntegrationId>,
+    /// The answer.
+    pub decision: Decision,
+    /// Which call, if it has an id.
+    pub call_id: Option<String>,
+    /// What the call was expected to take.
+    pub estimate: Estimate,
+    /// When.
+    pub at: Timestamp,
+}
+
+/// What equal decisions have in common.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+struct Key {
+    tenant_id: TenantId,
+    kind: DecisionKind,
+    integration_id: Option<IntegrationId>,
+    verdict: Verdict,
+    code: Option<ReasonCode>,
+}
+
+/// The decisions of one key in one minute.
+struct Window {
+    started: Timestamp,
+    singles: u32,
+    shared: Option<Shared>,
+}
+
+/// The row that decisions of a window share.
+struct Shared {
+    row: Option<DecisionId>,
+    times: i64,
+    first_at: Timestamp,
+    last: Note,
+    is_written: bool,
+}
+
+#[derive(Default)]
+struct Gathered {
+    windows: HashMap<Key, Window>,
+    singles: Vec<Note>,
+    /// Rows written for a tenant since its oldest were dropped.
+    written: HashMap<TenantId, u32>,
+    /// Decisions that were not taken note of, because too many different ones came at once.
+    lost: u64,
+    /// When something was noted last, kept or not.
+    latest: Option<Timestamp>,
+}
+
+/// Gathers decisions and writes them.
+#[derive(Default)]
+pub struct DecisionLog {
+    gathered: Mutex<Gathered>,
+    /// One at a time, so that a window has one row.
+    writing: tokio::sync::Mutex<()>,
+}
+
+/// A row to be written: a new one, or one that was met again.
+#[derive(Clone)]
+struct Pending {
+    key: Option<(Key, Timestamp)>,
+    row: Option<DecisionId>,
+    note: Note,
+    times: i64,
+    first_at: Timestamp,
+}
+
+impl DecisionLog {
+    /// Takes note of a decision; of those that are plainly allowed it does not.
+    pub fn note(&self, note: Note) {
+        if note.decision.verdict != Verdict::Allowed {
+            self.gathered.lock().take_note(note);
+        }
+    }
+
+    /// Writes what was gathered. What cannot be written is tried again with the next call, except
+    /// for decisions that have rows of their own.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn write(&self, ledger: &Ledger) -> Result<(), StoreError> {
+        let _writing = self.writing.lock().await;
+        let ((pending, crowded), lost) = {
+            let mut gathered = self.gathered.lock();
+            (gathered.take_pending(), std::mem::take(&mut gathered.lost))
+        };
+        if lost > 0 {
+            tracing::warn!(lost, "too many different refusals at once: not all of them are kept");
+        }
+        if pending.is_empty() {
+            return Ok(());
+        }
+        let rows = pending.clone();
+        let change = move |tx: &mut dyn ControlTx| put_rows(tx, &rows, &crowded);
+        match ledger.change(None, change).await {
+            Ok(ids) => {
+                self.gathered.lock().written(&pending, &ids);
+                Ok(())
+            }
+            Err(error) => {
+                self.gathered.lock().not_written(&pending);
+                Err(error)
+            }
+        }
+    }
+}
+
+fn put_rows(
+    tx: &mut dyn ControlTx,
+    pending: &[Pending],
+    crowded: &BTreeSet<TenantId>,
+) -> Result<Vec<DecisionId>, StoreError> {
+    let mut ids = Vec::with_capacity(pending.len());
+    for Pending { key: _, row, note, times, first_at } in pending {
+        let decision_id = match row {
+            Some(known) => *known,
+            None => {
+                let number = tx.allot(1)?;
+                DecisionId::from_number(number)
+                    .ok_or_else(|| StoreError::Corrupt(format!("{number} is no id")))?
+            }
+        };
+        tx.put_decision(&DecisionRow {
+            tenant_id: note.tenant_id,
+            decision_id,
+            kind: note.kind,
+            integration_id: note.integration_id,
+            decision: note.decision.clone(),
+            call_id: note.call_id.clone(),
+            estimate: note.estimate,
+            times: *times,
+            first_at: *first_at,
+            last_at: note.at,
+        })?;
+        ids.push(decision_id);
+    }
+    for tenant_id in crowded {
+        tx.drop_decisions(*tenant_id, KEPT)?;
+    }
+    Ok(ids)
+}
+
+impl Gathered {
+    fn take_note(&mut self, note: Note) {
+        let key = Key {
+            tenant_id: note.tenant_id,
+            kind: note.kind,
+            integration_id: note.integration_id,
+            verdict: note.decision.verdict,
+            code: note.decision.reasons.first().map(|reason| reason.code),
+        };
+        self.latest = self.latest.max(Some(note.at));
+        let is_full = self.windows.len() >= WINDOWS_MAX || self.singles.len() >= PENDING_MAX;
+        let known = self.windows.get_mut(&key).filter(|window| window.is_open(note.at));
+        let window = match known {
+            Some(window) => window,
+            None if is_full => {
+                self.lost += 1;
+                return;
+            }
+            None => {
+                let new = Window { started: note.at, singles: 0, shared: None };
+                // A window that is over has been written, or is written no more.
+                self.windows.insert(key, new);
+                let Some(window) = self.windows.get_mut(&key) else { return };
+                window
+            }
+        };
+        if note.call_id.is_some() && window.singles < SINGLES_MAX && !is_full {
+            window.singles += 1;
+            self.singles.push(note);
+        } else {
+            window.share(note);
+        }
+    }
+
+    /// What is to be written now, and whose oldest rows are to be dropped.
+    fn take_pending(&mut self) -> (Vec<Pending>, BTreeSet<TenantId>) {
+        let mut pending: Vec<Pending> = std::mem::take(&mut self.singles)
+            .into_iter()
+            .map(|note| Pending { key: None, row: None, times: 1, first_at: note.at, note })
+            .collect();
+        for (key, window) in &mut self.windows {
+            let Some(shared) = window.shared.as_mut().filter(|shared| !shared.is_written) else {
+                continue;
+            };
+            shared.is_written = true;
+            let Shared { row, times, first_at, .. } = *shared;
+            let note = shared.last.clone();
+            pending.push(Pending { key: Some((*key, window.started)), row, note, times, first_at });
+        }
+        // Rows get their ids in the order in which things happened.
+        pending.sort_by_key(|pending| pending.first_at);
+        if let Some(latest) = self.latest {
+            self.windows.retain(|_, window| window.is_open(latest) || window.is_unwritten());
+        }
+        let mut crowded = BTreeSet::new();
+        for note in pending.iter().filter(|pending| pending.row.is_none()).map(|new| &new.note) {
+            let written = self.written.entry(note.tenant_id).or_default();
+            *written += 1;
+            if *written >= DROP_EVERY {
+                crowded.insert(note.tenant_id);
+            }
+        }
+        self.written.retain(|tenant_id, _| !crowded.contains(tenant_id));
+        (pending, crowded)
+    }
+
+    fn written(&mut self, pending: &[Pending], ids: &[DecisionId]) {
+        for (pending, id) in pending.iter().zip(ids) {
+            if let Some(shared) = self.shared(pending) {
+                shared.row = Some(*id);
+            }
+        }
+    }
+
+    fn not_written(&mut self, pending: &[Pending]) {
+        for pending in pending {
+            if let Some(shared) = self.shared(pending) {
+                shared.is_written = false;
+            }
+        }
+    }
+
+    fn shared(&mut self, pending: &Pending) -> Option<&mut Shared> {
+        let (key, started) = pending.key?;
+        let window = self.windows.get_mut(&key).filter(|window| window.started == started)?;
+        window.shared.as_mut()
+    }
+}
+
+impl Window {
+    fn is_open(&self, now: Timestamp) -> bool {
+        now < self.started.plus_seconds(WINDOW_SECONDS)
+    }
+
+    fn is_unwritten(&self) -> bool {
+        self.shared.as_ref().is_some_and(|shared| !shared.is_written)
+    }
+
+    fn share(&mut self, note: Note) {
+        // Whoever shares a row is not one call.
+        let last = Note { call_id: None, ..note };
+        match &mut self.shared {
+            Some(shared) => {
+                shared.times += 1;
+                shared.last = last;
+                shared.is_written = false;
+            }
+            None => {
+                let first_at = last.at;
+                let shared = Shared { row: None, times: 1, first_at, last, is_written: false };
+                self.shared = Some(shared);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn note(call_id: Option<&str>, tenant: i64, second: u32) -> Note {
+        Note {
+            tenant_id: TenantId::from_number(tenant).expect("in range"),
+            kind: DecisionKind::Reservation,
+            integration_id: None,
+            decision: Decision::hard_blocked(ReasonCode::IntegrationNotFound),
+            call_id: call_id.map(str::to_owned),
+            estimate: Estimate::default(),
+            at: Timestamp::MIN.plus_seconds(second),
+        }
+    }
+
+    /// What each row to be written stands for: its call, and how often.
+    fn taken(gathered: &mut Gathered) -> Vec<(Option<String>, i64)> {
+        let (pending, _) = gathered.take_pending();
+        let ids: Vec<DecisionId> =
+            (1..).map_while(DecisionId::from_number).take(pending.len()).collect();
+        gathered.written(&pending, &ids);
+        pending.into_iter().map(|pending| (pending.note.call_id, pending.times)).collect()
+    }
+
+    #[test]
+    fn a_few_calls_have_rows_of_their_own_and_the_rest_share_one() {
+        let mut gathered = Gathered::default();
+        for number in 0..SINGLES_MAX + 5 {
+            gathered.take_note(note(Some(&format!("call {number}")), 1, number));
+        }
+        let rows = taken(&mut gathered);
+        assert_eq!(rows.len(), SINGLES_MAX as usize + 1);
+        assert_eq!(rows.last(), Some(&(None, 5)));
+        assert_eq!(taken(&mut gathered), []);
+        gathered.take_note(note(Some("one more"), 1, 30));
+        assert_eq!(taken(&mut gathered), [(None, 6)]);
+    }
+
+    #[test]
+    fn a_new_minute_begins_anew() {
+        let mut gathered = Gathered::default();
+        for second in [0, 1, 59, 60, 61] {
+            gathered.take_note(note(None, 1, second));
+            assert_eq!(taken(&mut gathered).len(), 1);
+        }
+        let times: Vec<i64> = gathered
+            .windows
+            .values()
+            .filter_map(|window| window.shared.as_ref().map(|shared| shared.times))
+            .collect();
+        assert_eq!(times, [2]);
+    }
+
+    #[test]
+    fn what_could_not_be_written_comes_again() {
+        let mut gathered = Gathered::default();
+        gathered.take_note(note(None, 1, 0));
+        let (pending, _) = gathered.take_pending();
+        gathered.not_written(&pending);
+        gathered.take_note(note(None, 1, 1));
+        assert_eq!(taken(&mut gathered), [(None, 2)]);
+    }
+
+    #[test]
+    fn however_much_comes_memory_is_bounded() {
+        let mut gathered = Gathered::default();
+        for tenant in 1..=3 * WINDOWS_MAX as i64 {
+            gathered.take_note(note(Some("call"), tenant, 0));
+            gathered.take_note(note(None, tenant, 0));
+        }
+        assert!(gathered.windows.len() <= WINDOWS_MAX);
+        assert!(gathered.singles.len() <= PENDING_MAX);
+        assert!(gathered.lost > 0);
+        // Later everything is as before, whatever was lost until then.
+        taken(&mut gathered);
+        gathered.take_note(note(None, 7, 3_600));
+        taken(&mut gathered);
+        gathered.take_note(note(None, 7, 3_601));
+        assert!(taken(&mut gathered).contains(&(None, 1)));
+        assert!(gathered.windows.len() <= WINDOWS_MAX);
+    }
+
+    #[test]
+    fn the_oldest_rows_of_a_crowded_tenant_are_dropped_now_and_then() {
+        let mut gathered = Gathered::default();
+        let mut drops = 0;
+        for minute in 0..DROP_EVERY * 2 {
+            gathered.take_note(note(None, 1, minute * 60));
+            let (_, crowded) = gathered.take_pending();
+            drops += crowded.len();
+        }
+        assert_eq!(drops, 2);
+    }
+}

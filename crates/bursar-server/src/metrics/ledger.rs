@@ -1,0 +1,115 @@
+//! What the writer tells: usage once it is durable, and what writing took.
+
+use bursar_store::{Facts, HoldFacts, Observer, StoreError, Taken, Took, Waiting};
+use prometheus::{Histogram, IntCounterVec, IntGauge, Registry, Result};
+
+use super::table;
+use super::usage::UsageMetrics;
+
+/// From half a millisecond, a fast disk's sync, to where callers have given up.
+const WRITE_BOUNDS_SECONDS: &[f64] =
+    &[0.000_5, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0];
+/// Up to a full group and beyond it, for a last batch fills more than its part.
+const GROUP_BOUNDS: &[f64] =
+    &[1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 512.0, 1_024.0, 2_048.0, 4_096.0];
+
+/// The kinds of failures of a transaction.
+const FAILURES: &[&str] = &["unavailable", "again", "statement", "exists", "corrupt"];
+
+/// The metrics of the write path.
+pub(super) struct LedgerMetrics {
+    usage: UsageMetrics,
+    cost_by_source: IntCounterVec,
+    reservation_changes: IntCounterVec,
+    group_commands: Histogram,
+    queue_wait: Histogram,
+    transaction: Histogram,
+    commit: Histogram,
+    write_failures: IntCounterVec,
+    queue_jobs: IntGauge,
+    queue_commands: IntGauge,
+    queue_bytes: IntGauge,
+    queue_limit: IntGauge,
+}
+
+impl LedgerMetrics {
+    pub(super) fn new(registry: &Registry) -> Result<Self> {
+        let write_failures = table::WRITE_FAILURES.counters(registry)?;
+        for kind in FAILURES {
+            // Seen from the start, so that the first failure is an increase.
+            write_failures.with_label_values(&[kind]);
+        }
+        Ok(Self {
+            usage: UsageMetrics::default(),
+            cost_by_source: table::COST_BY_SOURCE.counters(registry)?,
+            reservation_changes: table::RESERVATION_CHANGES.counters(registry)?,
+            group_commands: table::GROUP_COMMANDS.histogram(registry, GROUP_BOUNDS)?,
+            queue_wait: table::QUEUE_WAIT.histogram(registry, WRITE_BOUNDS_SECONDS)?,
+            transaction: table::TRANSACTION.histogram(registry, WRITE_BOUNDS_SECONDS)?,
+            commit: table::COMMIT.histogram(registry, WRITE_BOUNDS_SECONDS)?,
+            write_failures,
+            queue_jobs: table::QUEUE_JOBS.gauge(registry)?,
+            queue_commands: table::QUEUE_COMMANDS.gauge(registry)?,
+            queue_bytes: table::QUEUE_BYTES.gauge(registry)?,
+            queue_limit: table::QUEUE_LIMIT.gauge(registry)?,
+        })
+    }
+
+    /// Takes over what waits, which is looked at when the metrics are.
+    pub(super) fn see(&self, waiting: Waiting) {
+        let Waiting { jobs, commands, bytes, bytes_max } = waiting;
+        let figure = |size: usize| i64::try_from(size).unwrap_or(i64::MAX);
+        self.queue_jobs.set(figure(jobs));
+        self.queue_commands.set(figure(commands));
+        self.queue_bytes.set(figure(bytes));
+        self.queue_limit.set(figure(bytes_max));
+    }
+
+    /// Adds the families of usage to a text, which are not in the registry.
+    pub(super) fn render_usage(&self, text: &mut String) -> std::fmt::Result {
+        self.usage.render(text)
+    }
+}
+
+impl Observer for LedgerMetrics {
+    fn taken(&self, Taken { commands, waited }: Taken) {
+        self.group_commands.observe(commands as f64);
+        self.queue_wait.observe(waited.as_secs_f64());
+    }
+
+    fn committed(&self, Took { transaction, commit }: Took) {
+        self.transaction.observe(transaction.as_secs_f64());
+        self.commit.observe(commit.as_secs_f64());
+    }
+
+    fn written(&self, facts: &Facts<'_>) {
+        self.usage.count(facts);
+        for (source, nanos) in facts.costs.iter().filter(|(_, nanos)| *nanos > 0) {
+            let nanos = u64::try_from(nanos).unwrap_or(0);
+            self.cost_by_source.with_label_values(&[source.as_str()]).inc_by(nanos);
+        }
+        let HoldFacts { made, extended, settled, released, expired } = facts.holds;
+        for (change, more) in [
+            ("made", made),
+            ("extended", extended),
+            ("settled", settled),
+            ("released", released),
+            ("expired", expired),
+        ] {
+            self.reservation_changes.with_label_values(&[change]).inc_by(more);
+        }
+    }
+
+    fn failed(&self, error: &StoreError) {
+        let kind = match error {
+            StoreError::Unavailable(_) => "unavailable",
+            StoreError::Again(_) => "again",
+            StoreError::Statement(_) => "statement",
+            StoreError::Exists(_) => "exists",
+            StoreError::Corrupt(_) => "corrupt",
+            // A transaction never says these; they are about the queue.
+            StoreError::Overloaded | StoreError::Closed => "queue",
+        };
+        self.write_failures.with_label_values(&[kind]).inc();
+    }
+}

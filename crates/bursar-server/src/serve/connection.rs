@@ -1,0 +1,187 @@
+//! One connection, from its first byte to its end, by the client, a deadline or the server's end.
+
+use std::future::poll_fn;
+use std::net::IpAddr;
+use std::pin::pin;
+use std::sync::Arc;
+use std::task::Poll;
+use std::time::Duration;
+
+use axum::Router;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::server::conn::auto;
+use hyper_util::service::TowerToHyperService;
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::sync::watch;
+use tokio::time::{Instant, sleep_until, timeout};
+
+use super::gate::Gate;
+use super::limits::{HEAD_BYTES_MAX, Limits};
+use super::progress::{Cut, Progress};
+use super::tls::Certificates;
+use super::watched::{Abort, Watched};
+use crate::doorway::{Listener, OverTls};
+
+/// How often the other end of an HTTP/2 connection is asked whether it is there.
+const PING_EVERY: Duration = Duration::from_secs(30);
+/// How long it may take to say so.
+const PONG_WITHIN: Duration = Duration::from_secs(20);
+/// What one request may send before it is read, and all requests of a connection together.
+const STREAM_WINDOW: u32 = 256 * 1024;
+const CONNECTION_WINDOW: u32 = 1024 * 1024;
+/// What waits for one slow HTTP/2 stream.
+const SEND_BUFFER: usize = 128 * 1024;
+/// Streams that are reset before anyone looked at them, and streams that broke a rule.
+const RESETS_MAX: usize = 32;
+/// Where the next deadline is set when there is none.
+const FAR: Duration = Duration::from_secs(3_600);
+/// What TLS begins with.
+const TLS_HANDSHAKE: u8 = 0x16;
+/// For clients that speak plain HTTP to a port of TLS.
+const NOT_TLS: &[u8] = b"HTTP/1.1 400 Bad Request\r\nContent-Type: text/plain\r\n\
+    Content-Length: 29\r\nConnection: close\r\n\r\nThis port is for HTTPS only.\r\n";
+
+/// What all connections of a listener share.
+pub(crate) struct Door {
+    pub(crate) router: Router,
+    pub(crate) listener: Listener,
+    pub(crate) limits: Arc<Limits>,
+    pub(crate) certificates: Option<Arc<Certificates>>,
+    pub(crate) drain: watch::Receiver<bool>,
+}
+
+impl Door {
+    /// Serves a connection until its end.
+    pub(crate) async fn serve(&self, stream: TcpStream, peer: IpAddr) {
+        let Some(certificates) = &self.certificates else {
+            return self.drive(stream, peer, None).await;
+        };
+        let handshake = async {
+            let mut first = [0];
+            if stream.peek(&mut first).await? == 1 && first != [TLS_HANDSHAKE] {
+                let mut stream = stream;
+                stream.write_all(NOT_TLS).await?;
+                return Ok(None);
+            }
+            certificates.acceptor().accept(stream).await.map(Some)
+        };
+        let mut drain = self.drain.clone();
+        let shaken = tokio::select! {
+            shaken = timeout(self.limits.deadlines.header, handshake) => shaken,
+            _ = drain.wait_for(|asked| *asked) => return,
+        };
+        match shaken {
+            Ok(Ok(Some(stream))) => self.drive(stream, peer, Some(OverTls)).await,
+            Ok(Ok(None)) => {}
+            Ok(Err(error)) => tracing::debug!(%error, %peer, "a TLS handshake failed"),
+            Err(_) => tracing::debug!(%peer, "a TLS handshake took too long"),
+        }
+    }
+
+    async fn drive<S>(&self, stream: S, peer: IpAddr, over_tls: Option<OverTls>)
+    where
+        S: Abort + AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        let progress = Arc::new(Progress::new(self.limits.deadlines, Instant::now()));
+        let gate = Gate {
+            routes: TowerToHyperService::new(self.router.clone()),
+            progress: Arc::clone(&progress),
+            limits: Arc::clone(&self.limits),
+            peer,
+            listener: self.listener,
+            over_tls,
+        };
+        let io = TokioIo::new(Watched::new(stream, Arc::clone(&progress)));
+        let protocols = protocols(&self.limits);
+        let connection = pin!(protocols.serve_connection(io, gate));
+        if let Some(cut) = until_end(connection, &progress, self.drain.clone()).await {
+            tracing::debug!(?cut, %peer, "a connection was cut");
+        }
+    }
+}
+
+fn protocols(limits: &Limits) -> auto::Builder<TokioExecutor> {
+    let mut builder = auto::Builder::new(TokioExecutor::new());
+    builder
+        .http1()
+        .timer(TokioTimer::new())
+        // The connection's own deadlines tell a slow head from an idle connection.
+        .header_read_timeout(None)
+        .max_buf_size(HEAD_BYTES_MAX);
+    builder
+        .http2()
+        .timer(TokioTimer::new())
+        .max_concurrent_streams(limits.streams_max)
+        .max_header_list_size(u32::try_from(HEAD_BYTES_MAX).unwrap_or(u32::MAX))
+        .initial_stream_window_size(STREAM_WINDOW)
+        .initial_connection_window_size(CONNECTION_WINDOW)
+        .max_send_buf_size(SEND_BUFFER)
+        .max_pending_accept_reset_streams(RESETS_MAX)
+        .max_local_error_reset_streams(RESETS_MAX)
+        .keep_alive_interval(PING_EVERY)
+        .keep_alive_timeout(PONG_WITHIN);
+    builder
+}
+
+type Connection<'a, S> = auto::Connection<'a, TokioIo<Watched<S>>, Gate, TokioExecutor>;
+
+/// Drives a connection to its end, and says why if the server cut it.
+async fn until_end<S>(
+    mut connection: std::pin::Pin<&mut Connection<'_, S>>,
+    progress: &Progress,
+    mut drain: watch::Receiver<bool>,
+) -> Option<Cut>
+where
+    S: Abort + AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let mut asked = pin!(async move {
+        // An error means that the server is gone, which asks for the end as well.
+        let _ = drain.wait_for(|asked| *asked).await;
+        drain
+    });
+    // Held to the end, so that the server knows when the last connection ended.
+    let mut held = None;
+    let mut closing = false;
+    let mut alarm = pin!(sleep_until(Instant::now() + FAR));
+    poll_fn(|cx| {
+        if held.is_none()
+            && let Poll::Ready(drain) = asked.as_mut().poll(cx)
+        {
+            held = Some(drain);
+            closing = true;
+            progress.close(Instant::now());
+            connection.as_mut().graceful_shutdown();
+        }
+        loop {
+            // A connection that breaks off is the client's affair.
+            if connection.as_mut().poll(cx).is_ready() {
+                return Poll::Ready(None);
+            }
+            let due = progress.due();
+            let at = due.map_or_else(|| Instant::now() + FAR, |(at, _)| at);
+            // Later deadlines are looked at when the alarm rings, so that a busy connection does
+            // not move its alarm with every request.
+            if at < alarm.deadline() || alarm.is_elapsed() {
+                alarm.as_mut().reset(at);
+            }
+            if alarm.as_mut().poll(cx).is_pending() {
+                return Poll::Pending;
+            }
+            match due {
+                Some((at, cut)) if at <= Instant::now() => {
+                    if cut != Cut::Idle || closing {
+                        progress.cut();
+                        return Poll::Ready(Some(cut));
+                    }
+                    // An idle client is told, and may have its answer if it is just asking.
+                    closing = true;
+                    progress.close(Instant::now());
+                    connection.as_mut().graceful_shutdown();
+                }
+                Some(_) | None => {}
+            }
+        }
+    })
+    .await
+}

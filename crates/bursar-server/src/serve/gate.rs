@@ -1,0 +1,49 @@
+//! The service of one connection: tells each request where it came from, and the connection's
+//! deadlines that it is there.
+
+use std::convert::Infallible;
+use std::net::IpAddr;
+use std::pin::Pin;
+use std::sync::Arc;
+
+use axum::Router;
+use hyper::body::Incoming;
+use hyper::service::Service;
+use hyper::{Request, Response};
+use hyper_util::service::TowerToHyperService;
+
+use super::answer::{AnswerBody, InFlight};
+use super::limits::Limits;
+use super::progress::Progress;
+use crate::client_address::ClientAddress;
+use crate::doorway::{Listener, OverTls};
+
+/// The service of one connection.
+pub(crate) struct Gate {
+    pub(crate) routes: TowerToHyperService<Router>,
+    pub(crate) progress: Arc<Progress>,
+    pub(crate) limits: Arc<Limits>,
+    pub(crate) peer: IpAddr,
+    pub(crate) listener: Listener,
+    pub(crate) over_tls: Option<OverTls>,
+}
+
+impl Service<Request<Incoming>> for Gate {
+    type Response = Response<AnswerBody>;
+    type Error = Infallible;
+    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, Infallible>> + Send>>;
+
+    fn call(&self, mut request: Request<Incoming>) -> Self::Future {
+        let in_flight = InFlight::new(Arc::clone(&self.progress));
+        let trusted = &self.limits.trusted_proxies;
+        let client = ClientAddress::of(self.peer, request.headers(), trusted);
+        let extensions = request.extensions_mut();
+        extensions.insert(client);
+        extensions.insert(self.listener);
+        if let Some(over_tls) = self.over_tls {
+            extensions.insert(over_tls);
+        }
+        let answer = self.routes.call(request);
+        Box::pin(async move { Ok(answer.await?.map(|body| in_flight.answer(body))) })
+    }
+}

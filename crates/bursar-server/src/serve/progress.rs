@@ -1,0 +1,332 @@
+//! What a connection is doing, as far as its deadlines need to know: is a request in flight, has
+//! one begun to arrive, does the client take its answers.
+//!
+//! The wrapped stream, the service and the bodies of answers report here; whoever drives the
+//! connection asks what is due. Deliberately absent: timers and sockets.
+
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use tokio::time::Instant;
+
+use super::limits::Deadlines;
+
+/// With what every HTTP/2 connection opens.
+const HTTP2_OPENING: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+/// What a client may send between two requests. A client whose body nobody waits for sends one
+/// window of a megabyte more; floods of PING or SETTINGS send this much in a moment.
+const QUIET_BYTES_MAX: usize = 2 * 1024 * 1024;
+/// Requests that a client may take back beyond those it lets be answered.
+const TAKEN_BACK_MAX: u32 = 200;
+/// How long a connection that was asked to end may take with nothing to answer.
+const CLOSING_MAX: Duration = Duration::from_secs(2);
+
+/// Why a connection is ended by the server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Cut {
+    /// The head of a request did not arrive in time.
+    SlowHead,
+    /// No request came for too long.
+    Idle,
+    /// The client takes nothing of an answer.
+    SlowReader,
+    /// Bytes without end, and no request in them.
+    Chatter,
+    /// Requests that are taken back as soon as they are made.
+    TakenBack,
+    /// It was asked to end and did not.
+    Lingering,
+}
+
+/// The shared state of one connection.
+#[derive(Debug)]
+pub(crate) struct Progress {
+    deadlines: Deadlines,
+    state: Mutex<State>,
+}
+
+/// Which version of HTTP a connection speaks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Version {
+    /// This many bytes were like the opening of HTTP/2.
+    Unknown(usize),
+    Http1,
+    Http2,
+}
+
+#[derive(Debug)]
+struct State {
+    version: Version,
+    /// Requests that are read or answered.
+    requests: u32,
+    /// Since when there is none.
+    quiet_since: Instant,
+    /// What was read since then.
+    quiet_bytes: usize,
+    /// When the head of the next request began to arrive.
+    head_since: Option<Instant>,
+    /// Since when the socket takes no more.
+    blocked_since: Option<Instant>,
+    /// Answers that are not handed over whole, and when something of each was last taken.
+    answers: Vec<(u64, Instant)>,
+    next_answer: u64,
+    answered: u32,
+    taken_back: u32,
+    /// When the connection was asked to end.
+    closing_since: Option<Instant>,
+    /// Whether the server ended it against the client's will.
+    is_cut: bool,
+}
+
+impl Progress {
+    /// A connection that was opened now.
+    pub(crate) fn new(deadlines: Deadlines, now: Instant) -> Self {
+        let state = State {
+            version: Version::Unknown(0),
+            requests: 0,
+            quiet_since: now,
+            quiet_bytes: 0,
+            head_since: None,
+            blocked_since: None,
+            answers: Vec::new(),
+            next_answer: 0,
+            answered: 0,
+            taken_back: 0,
+            closing_since: None,
+            is_cut: false,
+        };
+        Self { deadlines, state: Mutex::new(state) }
+    }
+
+    /// Bytes arrived.
+    pub(crate) fn read(&self, bytes: &[u8], now: Instant) {
+        let mut state = self.state.lock();
+        for byte in bytes {
+            let Version::Unknown(seen) = state.version else { break };
+            state.version = match HTTP2_OPENING.get(seen) {
+                Some(expected) if expected != byte => Version::Http1,
+                Some(_) if seen + 1 == HTTP2_OPENING.len() => Version::Http2,
+                Some(_) | None => Version::Unknown(seen + 1),
+            };
+        }
+        if state.requests > 0 {
+            return;
+        }
+        state.quiet_bytes = state.quiet_bytes.saturating_add(bytes.len());
+        // Frames of HTTP/2 that are no requests come at any time; its heads are bounded by the
+        // idle deadline.
+        match state.version {
+            Version::Http2 => state.head_since = None,
+            Version::Http1 | Version::Unknown(_) if bytes.is_empty() => {}
+            Version::Http1 | Version::Unknown(_) => {
+                state.head_since.get_or_insert(now);
+            }
+        }
+    }
+
+    /// The socket took something.
+    pub(crate) fn wrote(&self) {
+        self.state.lock().blocked_since = None;
+    }
+
+    /// The socket takes nothing.
+    pub(crate) fn blocked(&self, now: Instant) {
+        self.state.lock().blocked_since.get_or_insert(now);
+    }
+
+    /// The head of a request is complete.
+    pub(crate) fn begin_request(&self) {
+        let mut state = self.state.lock();
+        state.requests += 1;
+        state.head_since = None;
+        state.quiet_bytes = 0;
+    }
+
+    /// A request is answered whole, or was taken back.
+    pub(crate) fn end_request(&self, now: Instant) {
+        let mut state = self.state.lock();
+        state.requests = state.requests.saturating_sub(1);
+        if state.requests == 0 {
+            state.quiet_since = now;
+        }
+    }
+
+    /// A request was taken back before it was answered.
+    pub(crate) fn take_back(&self) {
+        let mut state = self.state.lock();
+        state.taken_back = state.taken_back.saturating_add(1);
+    }
+
+    /// An answer is there for the client to take.
+    pub(crate) fn begin_answer(&self, now: Instant) -> u64 {
+        let mut state = self.state.lock();
+        let answer = state.next_answer;
+        state.next_answer += 1;
+        state.answered = state.answered.saturating_add(1);
+        state.answers.push((answer, now));
+        answer
+    }
+
+    /// The next part of an answer was asked for.
+    pub(crate) fn advance_answer(&self, answer: u64, now: Instant) {
+        let mut state = self.state.lock();
+        if let Some((_, taken_at)) = state.answers.iter_mut().find(|(known, _)| *known == answer) {
+            *taken_at = now;
+        }
+    }
+
+    /// Nothing of an answer is left to hand over.
+    pub(crate) fn end_answer(&self, answer: u64) {
+        self.state.lock().answers.retain(|(known, _)| *known != answer);
+    }
+
+    /// The connection was asked to end once it has nothing to answer.
+    pub(crate) fn close(&self, now: Instant) {
+        self.state.lock().closing_since.get_or_insert(now);
+    }
+
+    /// The server ends the connection whatever the client does.
+    pub(crate) fn cut(&self) {
+        self.state.lock().is_cut = true;
+    }
+
+    /// Whether the server ended the connection whatever the client does.
+    pub(crate) fn is_cut(&self) -> bool {
+        self.state.lock().is_cut
+    }
+
+    /// The next deadline and what it means; none while the server has to do something.
+    pub(crate) fn due(&self) -> Option<(Instant, Cut)> {
+        let state = self.state.lock();
+        let Deadlines { header, idle, write } = self.deadlines;
+        if state.quiet_bytes > QUIET_BYTES_MAX {
+            return Some((state.quiet_since, Cut::Chatter));
+        }
+        if state.taken_back > state.answered.saturating_add(TAKEN_BACK_MAX) {
+            return Some((state.quiet_since, Cut::TakenBack));
+        }
+        let untaken = state.answers.iter().map(|(_, taken_at)| *taken_at).min();
+        let reader = [state.blocked_since, untaken].into_iter().flatten().min();
+        let reader = reader.map(|since| (since + write, Cut::SlowReader));
+        if state.requests > 0 {
+            return reader;
+        }
+        let quiet = match (state.closing_since, state.head_since) {
+            (Some(asked), _) => (asked.max(state.quiet_since) + CLOSING_MAX, Cut::Lingering),
+            (None, Some(since)) => (since + header, Cut::SlowHead),
+            (None, None) => (state.quiet_since + idle, Cut::Idle),
+        };
+        [Some(quiet), reader].into_iter().flatten().min_by_key(|(at, _)| *at)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const fn seconds(seconds: u64) -> Duration {
+        Duration::from_secs(seconds)
+    }
+
+    const DEADLINES: Deadlines =
+        Deadlines { header: seconds(10), idle: seconds(75), write: seconds(30) };
+
+    fn opened() -> (Progress, Instant) {
+        let now = Instant::now();
+        (Progress::new(DEADLINES, now), now)
+    }
+
+    #[track_caller]
+    fn check(progress: &Progress, expected: Option<(Instant, Cut)>) {
+        assert_eq!(progress.due(), expected);
+    }
+
+    #[test]
+    fn a_connection_without_a_request_is_idle() {
+        let (progress, start) = opened();
+        check(&progress, Some((start + seconds(75), Cut::Idle)));
+        progress.begin_request();
+        check(&progress, None);
+        progress.end_request(start + seconds(5));
+        check(&progress, Some((start + seconds(80), Cut::Idle)));
+    }
+
+    #[test]
+    fn a_head_has_its_time_from_its_first_byte_however_many_follow() {
+        let (progress, start) = opened();
+        for (after, byte) in b"POST".iter().enumerate() {
+            progress.read(&[*byte], start + seconds(3 + after as u64));
+        }
+        check(&progress, Some((start + seconds(13), Cut::SlowHead)));
+        progress.begin_request();
+        progress.read(b"more", start + seconds(6));
+        progress.end_request(start + seconds(7));
+        check(&progress, Some((start + seconds(82), Cut::Idle)));
+    }
+
+    #[test]
+    fn frames_of_http2_are_no_head_but_its_opening_has_a_deadline() {
+        let (progress, start) = opened();
+        progress.read(b"PR", start);
+        check(&progress, Some((start + seconds(10), Cut::SlowHead)));
+        progress.read(b"I * HTTP/2.0\r\n\r\nSM\r\n\r\n", start + seconds(1));
+        progress.read(b"a frame", start + seconds(70));
+        check(&progress, Some((start + seconds(75), Cut::Idle)));
+    }
+
+    #[test]
+    fn a_reader_that_takes_nothing_is_due_and_one_that_takes_something_is_not() {
+        let (progress, start) = opened();
+        progress.begin_request();
+        let answer = progress.begin_answer(start);
+        check(&progress, Some((start + seconds(30), Cut::SlowReader)));
+        progress.advance_answer(answer, start + seconds(20));
+        check(&progress, Some((start + seconds(50), Cut::SlowReader)));
+        progress.end_answer(answer);
+        check(&progress, None);
+        progress.blocked(start + seconds(21));
+        progress.blocked(start + seconds(40));
+        check(&progress, Some((start + seconds(51), Cut::SlowReader)));
+        progress.wrote();
+        check(&progress, None);
+    }
+
+    #[test]
+    fn one_answer_that_is_left_lying_is_seen_beside_others_that_are_taken() {
+        let (progress, start) = opened();
+        progress.begin_request();
+        progress.begin_request();
+        let left = progress.begin_answer(start);
+        let taken = progress.begin_answer(start);
+        progress.advance_answer(taken, start + seconds(29));
+        progress.end_answer(taken);
+        check(&progress, Some((start + seconds(30), Cut::SlowReader)));
+        progress.end_answer(left);
+        check(&progress, None);
+    }
+
+    #[test]
+    fn floods_are_due_at_once() {
+        let (progress, start) = opened();
+        progress.read(HTTP2_OPENING, start);
+        progress.read(&vec![0; QUIET_BYTES_MAX + 1], start);
+        check(&progress, Some((start, Cut::Chatter)));
+        let (progress, start) = opened();
+        for _ in 0..=TAKEN_BACK_MAX {
+            progress.begin_request();
+            progress.take_back();
+            progress.end_request(start);
+        }
+        check(&progress, Some((start, Cut::TakenBack)));
+    }
+
+    #[test]
+    fn what_was_asked_to_end_may_answer_first_and_then_has_a_moment() {
+        let (progress, start) = opened();
+        progress.begin_request();
+        progress.close(start);
+        check(&progress, None);
+        progress.end_request(start + seconds(9));
+        check(&progress, Some((start + seconds(11), Cut::Lingering)));
+    }
+}

@@ -1,0 +1,119 @@
+//! A stream whose reads and writes are seen by the connection's deadlines.
+
+use std::io::{self, IoSlice};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
+use tokio::time::Instant;
+use tokio_rustls::server::TlsStream;
+
+use super::progress::Progress;
+
+/// A stream that can be thrown away with all that was written to it.
+pub(crate) trait Abort {
+    /// Makes the end of the stream a reset: what a client does not take costs nothing from then on.
+    fn abort(&self);
+}
+
+impl Abort for TcpStream {
+    fn abort(&self) {
+        // It may have ended already, which is as good.
+        let _ = self.set_zero_linger();
+    }
+}
+
+impl Abort for TlsStream<TcpStream> {
+    fn abort(&self) {
+        self.get_ref().0.abort();
+    }
+}
+
+/// A stream and the progress of its connection.
+#[derive(Debug)]
+pub(crate) struct Watched<S: Abort> {
+    stream: S,
+    progress: Arc<Progress>,
+}
+
+impl<S: Abort> Watched<S> {
+    pub(crate) fn new(stream: S, progress: Arc<Progress>) -> Self {
+        Self { stream, progress }
+    }
+
+    fn report<T>(&self, polled: &Poll<io::Result<T>>) {
+        match polled {
+            Poll::Ready(_) => self.progress.wrote(),
+            Poll::Pending => self.progress.blocked(Instant::now()),
+        }
+    }
+}
+
+impl<S: Abort> Drop for Watched<S> {
+    fn drop(&mut self) {
+        if self.progress.is_cut() {
+            self.stream.abort();
+        }
+    }
+}
+
+impl<S: Abort + AsyncRead + Unpin> AsyncRead for Watched<S> {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        let before = buffer.filled().len();
+        let polled = Pin::new(&mut this.stream).poll_read(cx, buffer);
+        if polled.is_ready() {
+            this.progress.read(buffer.filled().get(before..).unwrap_or_default(), Instant::now());
+        }
+        polled
+    }
+}
+
+impl<S: Abort + AsyncWrite + Unpin> AsyncWrite for Watched<S> {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        let this = self.get_mut();
+        let polled = Pin::new(&mut this.stream).poll_write(cx, bytes);
+        this.report(&polled);
+        polled
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        parts: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let this = self.get_mut();
+        let polled = Pin::new(&mut this.stream).poll_write_vectored(cx, parts);
+        this.report(&polled);
+        polled
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        let polled = Pin::new(&mut this.stream).poll_flush(cx);
+        // Under TLS a write may succeed into a buffer: only the flush meets the socket. Without
+        // TLS a flush does nothing and says nothing.
+        if polled.is_pending() {
+            this.report(&polled);
+        }
+        polled
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.get_mut().stream).poll_shutdown(cx)
+    }
+}

@@ -1,0 +1,138 @@
+//! SIGTERM under load over HTTP/2: each request that began has its whole answer, and what was
+//! acknowledged stays.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use h2::client::SendRequest;
+use serde_json::{Value, json};
+use tokio::net::TcpStream;
+use tokio::task::JoinSet;
+
+use crate::support::folder::Folder;
+use crate::support::server::Server;
+use crate::support::tenant::Tenant;
+
+const CONNECTIONS: usize = 3;
+const STREAMS: usize = 8;
+/// Requests of one stream after another, which the end of the server comes before.
+const STEPS_MAX: usize = 50_000;
+/// In how long a server under this load must have ended.
+const END_MAX: Duration = Duration::from_secs(5);
+
+/// What became of the requests of one stream after another.
+#[derive(Default)]
+struct Told {
+    acknowledged: Vec<Value>,
+    /// Refused with the end of the connection, so that nothing was done.
+    turned_away: Vec<Value>,
+}
+
+#[test]
+fn a_server_that_is_asked_to_end_answers_every_stream_that_began() {
+    let folder = Folder::new();
+    let mut server = Server::start(&folder);
+    let mut tenant = Tenant::new(&folder, &server);
+    let integration = tenant.add_integration(&server, 0);
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let runtime = runtime.expect("a runtime");
+    let told = runtime.block_on(async {
+        let mut streams = JoinSet::new();
+        for connection in 0..CONNECTIONS {
+            let sender = connect(server.address()).await;
+            for stream in 0..STREAMS {
+                let (sender, bearer) = (sender.clone(), tenant.bearer.clone());
+                let integration = integration.clone();
+                streams.spawn(async move {
+                    let call = |step| format!("{connection}-{stream}-{step}");
+                    let records = (0..STEPS_MAX).map(|step| record(&integration, &call(step)));
+                    write(sender, &bearer, records).await
+                });
+            }
+        }
+        tokio::time::sleep(Duration::from_millis(400)).await;
+        server.ask_to_end();
+        streams.join_all().await
+    });
+
+    assert_eq!(server.end_within(END_MAX).code(), Some(0));
+    let server = Server::start(&folder);
+    let (mut acknowledged, mut turned_away) = (0, 0);
+    for Told { acknowledged: kept, turned_away: lost } in &told {
+        check(&tenant, &server, kept, "duplicate");
+        check(&tenant, &server, lost, "accepted");
+        acknowledged += kept.len();
+        turned_away += lost.len();
+    }
+    println!("{acknowledged} records acknowledged, {turned_away} turned away");
+    assert!(acknowledged > CONNECTIONS * STREAMS, "{acknowledged} are no load");
+    server.stop();
+}
+
+async fn connect(address: &str) -> SendRequest<Bytes> {
+    let stream = TcpStream::connect(address).await.expect("a connection");
+    let (sender, connection) = h2::client::handshake(stream).await.expect("HTTP/2");
+    // How it ends is seen by its streams.
+    tokio::spawn(connection);
+    sender
+}
+
+/// Writes records until the connection takes no more.
+async fn write(
+    sender: SendRequest<Bytes>,
+    bearer: &str,
+    records: impl Iterator<Item = Value>,
+) -> Told {
+    let mut told = Told::default();
+    for record in records {
+        let Ok(mut sender) = sender.clone().ready().await else { break };
+        let request = hyper::Request::post("http://a/api/v1/telemetry/llm-usage")
+            .header("authorization", bearer)
+            .body(())
+            .expect("a request");
+        let Ok((answer, mut body)) = sender.send_request(request, false) else { break };
+        if body.send_data(record.to_string().into(), true).is_err() {
+            told.turned_away.push(record);
+            break;
+        }
+        let Ok(answer) = answer.await else {
+            told.turned_away.push(record);
+            break;
+        };
+        let (head, mut parts) = answer.into_parts();
+        let mut text = Vec::new();
+        while let Some(part) = parts.data().await {
+            text.extend_from_slice(&part.expect("an answer that began is not cut"));
+        }
+        let text: Value = serde_json::from_slice(&text).expect("a whole answer");
+        match head.status.as_u16() {
+            201 => told.acknowledged.push(record),
+            503 => {
+                told.turned_away.push(record);
+                break;
+            }
+            other => panic!("{other}: {text}"),
+        }
+    }
+    told
+}
+
+/// Sends records again: what the server says of them tells whether it has them.
+#[track_caller]
+fn check(tenant: &Tenant, server: &Server, records: &[Value], expected: &str) {
+    let mut http = tenant.client(server);
+    for some in records.chunks(1_000) {
+        let body = json!({ "records": some });
+        let answer = http.post("/api/v1/telemetry/llm-usage/batch", &body).expect("an answer");
+        for result in answer.data("results").as_array().expect("results") {
+            assert_eq!(result.get("status"), Some(&json!(expected)), "{result}");
+        }
+    }
+}
+
+fn record(integration: &str, call_id: &str) -> Value {
+    json!({
+        "integration_id": integration, "call_id": call_id, "provider": "openai",
+        "model": "gpt-4o", "tokens_in": 1, "tokens_out": 1, "cost_cents": 1,
+    })
+}

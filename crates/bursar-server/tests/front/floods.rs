@@ -1,0 +1,102 @@
+//! Floods of HTTP/2 frames end their own connection and nothing else.
+
+use std::time::Duration;
+
+use crate::support::folder::Folder;
+use crate::support::frames::{self, flag, kind};
+use crate::support::server::Server;
+use crate::support::wire::Wire;
+
+const LIMIT: Duration = Duration::from_secs(15);
+
+fn server() -> (Folder, Server) {
+    let mut folder = Folder::new();
+    // A flood whose answers nobody reads is also a reader that takes nothing.
+    folder.set("BURSAR_SERVER_WRITE_SECONDS", "2");
+    let server = Server::start(&folder);
+    (folder, server)
+}
+
+/// Floods one connection until it is cut, while another one is answered.
+#[track_caller]
+fn check(make: impl FnMut() -> Vec<u8>) {
+    let (_folder, server) = server();
+    let mut honest = Wire::open(server.address());
+    let mut hostile = Wire::open(server.address());
+    hostile.send(frames::opening());
+    hostile.cut_while(LIMIT, make);
+    honest.send("GET /health/ready HTTP/1.1\r\nHost: a\r\n\r\n");
+    assert_eq!(honest.answer().map(|(status, _)| status), Some(200));
+    server.stop();
+}
+
+#[test]
+fn requests_that_are_taken_back_at_once_are_cut_off() {
+    let mut stream = 1;
+    check(|| {
+        let mut bytes = Vec::new();
+        for _ in 0..50 {
+            bytes.extend(frames::get(stream, "/health/ready", &[]));
+            bytes.extend(frames::frame(kind::RESET, 0, stream, &8_u32.to_be_bytes()));
+            stream += 2;
+        }
+        bytes
+    });
+}
+
+#[test]
+fn questions_without_end_are_cut_off() {
+    check(|| frames::frame(kind::PING, 0, 0, &[0; 8]).repeat(500));
+}
+
+#[test]
+fn settings_without_end_are_cut_off() {
+    check(|| frames::setting(frames::INITIAL_WINDOW_SIZE, 65_535).repeat(500));
+}
+
+#[test]
+fn a_head_that_never_ends_is_cut_off() {
+    let mut first = true;
+    check(|| {
+        let part = frames::head("GET", "/", &[("x-long", &"a".repeat(1_000))]);
+        if std::mem::take(&mut first) {
+            frames::frame(kind::HEADERS, flag::END_STREAM, 1, &part)
+        } else {
+            frames::frame(kind::CONTINUATION, 0, 1, b"")
+        }
+    });
+}
+
+#[test]
+fn parts_of_a_body_without_content_are_cut_off() {
+    let mut first = true;
+    check(|| {
+        if std::mem::take(&mut first) {
+            let head = frames::head("POST", "/health/live", &[]);
+            frames::frame(kind::HEADERS, flag::END_HEADERS, 1, &head)
+        } else {
+            frames::frame(kind::DATA, 0, 1, b"").repeat(500)
+        }
+    });
+}
+
+#[test]
+fn more_streams_than_allowed_are_refused() {
+    let mut folder = Folder::new();
+    folder.set("BURSAR_SERVER_STREAMS_MAX", "5");
+    folder.set("BURSAR_SERVER_BODY_SECONDS", "1");
+    let server = Server::start(&folder);
+    let bearer = format!("Bearer {}", folder.operator_token());
+    let mut wire = Wire::open(server.address());
+    wire.send(frames::opening());
+    let head = frames::head("POST", "/api/v1/tenants", &[("authorization", bearer.as_str())]);
+    for at in 0..8 {
+        wire.send(frames::frame(kind::HEADERS, flag::END_HEADERS, 2 * at + 1, &head));
+    }
+    wire.send(frames::frame(kind::GO_AWAY, 0, 0, &[0; 8]));
+    let sent = frames::read(&wire.rest());
+    let of = |wanted: u8| sent.iter().filter(|(kind, _)| *kind == wanted).count();
+    assert_eq!(of(kind::HEADERS), 5, "{sent:?}");
+    assert!(sent.contains(&(kind::RESET, 15)), "{sent:?}");
+    server.stop();
+}

@@ -1,0 +1,35 @@
+//! The operator's routes on a listener of their own.
+
+use std::time::Duration;
+
+use crate::support::folder::Folder;
+use crate::support::server::Server;
+use crate::support::wire::Wire;
+use crate::support::within;
+
+fn status(address: &str, path: &str) -> Option<u16> {
+    let mut wire = Wire::open(address);
+    wire.send(format!("GET {path} HTTP/1.1\r\nHost: a\r\n\r\n"));
+    wire.answer().map(|(status, _)| status)
+}
+
+#[test]
+fn the_operators_listener_has_health_and_not_the_api() {
+    let mut folder = Folder::new();
+    folder.set("BURSAR_OPERATOR_LISTEN", "127.0.0.1:0");
+    folder.set("BURSAR_LOG", "info");
+    let server = Server::start(&folder);
+    let address = within(Duration::from_secs(10), || {
+        let log = folder.log();
+        let line = log.lines().find(|line| line.contains("the operator's routes"))?;
+        let port = line.split("127.0.0.1:").nth(1)?;
+        let port: String = port.chars().take_while(char::is_ascii_digit).collect();
+        Some(format!("127.0.0.1:{port}"))
+    });
+    let address = address.expect("the log names the address");
+    assert_eq!(status(&address, "/health/ready"), Some(200));
+    assert_eq!(status(&address, "/api/v1/tenants"), Some(404));
+    assert_eq!(status(server.address(), "/health/ready"), Some(200));
+    assert_eq!(status(server.address(), "/api/v1/tenants"), Some(401));
+    server.stop();
+}

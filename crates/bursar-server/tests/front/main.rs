@@ -1,0 +1,16 @@
+//! The front door of the real binary over real sockets: deadlines, caps, HTTP/2, TLS, listeners.
+//!
+//! Deliberately absent: what a crowd of hostile clients does to an honest one, which is measured
+//! alone (tests/crowd).
+
+#![expect(clippy::expect_used, reason = "a proof stops at the first thing that does not hold")]
+#![expect(clippy::panic, reason = "a proof stops at the first thing that does not hold")]
+#![expect(clippy::indexing_slicing, reason = "a proof stops at the first thing that does not hold")]
+
+mod bounds;
+mod deadlines;
+mod drain;
+mod floods;
+mod listeners;
+mod support;
+mod tls;

@@ -1,0 +1,108 @@
+//! What every request passes: bounds of its head, headers for browsers, and memory that all share.
+
+use axum::http::Method;
+use serde_json::json;
+
+use crate::support::{Answer, TestApp, record, with};
+
+#[tokio::test]
+async fn every_answer_tells_browsers_to_keep_out() {
+    let app = TestApp::new();
+    for (path, status) in [("/health/live", 200), ("/api/v1/tenants", 401), ("/nowhere", 404)] {
+        let answer = app.nobody().root(path).await;
+        assert_eq!(answer.status.as_u16(), status);
+        for (name, value) in [
+            ("x-content-type-options", "nosniff"),
+            ("cache-control", "no-store"),
+            ("content-security-policy", "default-src 'none'; frame-ancestors 'none'"),
+            ("referrer-policy", "no-referrer"),
+            ("x-frame-options", "DENY"),
+        ] {
+            assert_eq!(answer.headers[name], value, "{path}");
+        }
+        assert!(!answer.headers.contains_key("strict-transport-security"), "only over TLS");
+    }
+}
+
+#[track_caller]
+fn check_no_cors(answer: &Answer) {
+    let mut names = answer.headers.keys();
+    assert!(names.all(|name| !name.as_str().starts_with("access-control")));
+}
+
+#[tokio::test]
+async fn no_page_of_another_origin_gets_in() {
+    let app = TestApp::new();
+    let tenant = app.tenant("a").await;
+    let asked = tenant.founder().get("/integrations").header("origin", "https://example.com").await;
+    check_no_cors(asked.is(200));
+    let preflight = app
+        .nobody()
+        .request(Method::OPTIONS, "/integrations")
+        .header("origin", "https://example.com")
+        .header("access-control-request-method", "POST")
+        .await;
+    check_no_cors(preflight.refused(405, "METHOD_NOT_ALLOWED"));
+}
+
+#[tokio::test]
+async fn a_head_out_of_bounds_is_refused() {
+    let app = TestApp::new();
+    let path = |bytes: usize| format!("/{}", "a".repeat(bytes - 1));
+    app.nobody().root(&path(8 * 1024)).await.refused(404, "ROUTE_NOT_FOUND");
+    app.nobody().root(&path(8 * 1024 + 1)).await.refused(414, "URI_TOO_LONG");
+    let many = |count: usize| {
+        (0..count).fold(app.nobody().root("/nowhere"), |request, _| request.header("x-many", "1"))
+    };
+    many(100).await.refused(404, "ROUTE_NOT_FOUND");
+    many(101).await.refused(431, "HEADERS_TOO_LARGE");
+}
+
+#[tokio::test]
+async fn bodies_beyond_the_memory_for_all_are_asked_to_come_again() {
+    let app = TestApp::with_settings(&[("BURSAR_SERVER_BODY_BYTES_MAX_TOTAL", "8000")]);
+    let tenant = app.tenant("a").await;
+    let id = tenant.integration("i", json!({})).await;
+    let body = with(record(&id, "c"), json!({ "metadata": { "a": "x".repeat(2_000) } }));
+    for _ in 0..2 {
+        let answer = tenant.founder().post("/telemetry/llm-usage").json(&body).await;
+        assert_eq!(answer.refused(503, "OVERLOADED").headers["retry-after"], "1");
+    }
+    let small = record(&id, "c");
+    tenant.founder().post("/telemetry/llm-usage").json(&small).await.is(201);
+}
+
+#[tokio::test]
+async fn an_inflated_body_counts_as_what_it_became() {
+    let app = TestApp::with_settings(&[("BURSAR_SERVER_BODY_BYTES_MAX_TOTAL", "4000000")]);
+    let founder = app.tenant("a").await.founder();
+    let bomb = crate::bodies::gzip(&vec![b' '; 2_000_000]);
+    assert!(bomb.len() < 5_000, "{}", bomb.len());
+    let request = founder.post("/telemetry/llm-usage/batch").body(bomb);
+    request.header("content-encoding", "gzip").await.refused(503, "OVERLOADED");
+}
+
+#[tokio::test]
+async fn large_answers_beyond_the_memory_for_all_are_asked_to_come_again() {
+    let app = TestApp::with_settings(&[("BURSAR_SERVER_ANSWER_BYTES_MAX_TOTAL", "280000")]);
+    let tenant = app.tenant("a").await;
+    let id = tenant.integration("i", json!({})).await;
+    for call in ["a", "b", "c"] {
+        let body = with(record(&id, call), json!({ "metadata": { "a": "x".repeat(30_000) } }));
+        tenant.founder().post("/telemetry/llm-usage").json(&body).await.is(201);
+    }
+    let founder = tenant.founder();
+    founder.get("/telemetry/usage-history").await.refused(503, "OVERLOADED");
+    founder.get("/telemetry/usage-history?limit=2").await.is(200);
+    founder.get("/telemetry/usage-history?limit=2").await.is(200);
+}
+
+#[tokio::test]
+async fn the_operators_routes_can_be_kept_off_the_public_listener() {
+    let app = TestApp::new();
+    for path in ["/health", "/health/live", "/health/ready"] {
+        app.nobody_inside().root(path).await.is(200);
+        app.nobody().root(path).await.is(200);
+    }
+    app.nobody_inside().get("/tenants").await.refused(404, "ROUTE_NOT_FOUND");
+}

@@ -1,0 +1,253 @@
+//! Backups beside a server that writes, and restores, also ones that are killed.
+
+use std::collections::HashMap;
+use std::path::Path;
+use std::process::Stdio;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use crate::support::books::{Books, Entry};
+use crate::support::chance::Chance;
+use crate::support::folder::Folder;
+use crate::support::http::Http;
+use crate::support::scale;
+use crate::support::server::{Process, Server};
+use crate::support::tenant::Tenant;
+use crate::support::writer::{Outcome, Writer, check_promises};
+
+const SEED: u64 = 20_261_121;
+const WRITERS: usize = 8;
+const BUDGET_CENTS: u64 = 1_000_000_000_000;
+/// Steps of every writer before the first backup, so that there is something to copy.
+const FIRST_STEPS: usize = 40;
+/// How long a write may take while a backup runs; seconds would mean that it waited for its end.
+const WRITE_MAX: Duration = Duration::from_secs(2);
+
+/// Writers that write until they are told to stop, and how long each step took.
+struct Load<'a> {
+    writers: &'a [Mutex<Writer>],
+    ends: AtomicBool,
+    /// Whether a backup runs.
+    copies: AtomicBool,
+    /// Steps while a backup ran, and all others.
+    times: [Mutex<Vec<Duration>>; 2],
+}
+
+impl Load<'_> {
+    fn write(&self, writer: &Mutex<Writer>, http: &mut Http) {
+        while !self.ends.load(Ordering::Relaxed) {
+            let mut writer = writer.lock().expect("no writer panicked");
+            let (copies, since) = (self.copies.load(Ordering::Relaxed), Instant::now());
+            let outcome = writer.step(http);
+            let took = since.elapsed();
+            assert!(matches!(outcome, Outcome::Acknowledged | Outcome::Confirmed), "{outcome:?}");
+            let [during, otherwise] = &self.times;
+            let times = if copies { during } else { otherwise };
+            times.lock().expect("no writer panicked").push(took);
+        }
+    }
+
+    /// Every record that is acknowledged now.
+    fn acknowledged(&self) -> HashMap<String, Entry> {
+        let mut all = HashMap::new();
+        for writer in self.writers {
+            let writer = writer.lock().expect("no writer panicked");
+            all.extend(writer.records().iter().map(|(id, entry)| (id.clone(), entry.clone())));
+        }
+        all
+    }
+
+    /// The median, the 99th percentile and the longest of the steps.
+    fn figures(&self, which: usize) -> (Duration, Duration, Duration, usize) {
+        let times = self.times.get(which).expect("two kinds");
+        let mut times = times.lock().expect("no writer panicked").clone();
+        times.sort();
+        let at = |per_cent: usize| {
+            times.get(times.len().saturating_sub(1) * per_cent / 100).copied().unwrap_or_default()
+        };
+        (at(50), at(99), at(100), times.len())
+    }
+}
+
+#[test]
+fn a_backup_under_load_has_every_record_acknowledged_before_it_began() {
+    let backups = scale(3, 20);
+    let folder = Folder::new();
+    let server = Server::start(&folder);
+    let mut tenant = Tenant::new(&folder, &server);
+    tenant.add_integration(&server, BUDGET_CENTS);
+    tenant.add_integration(&server, BUDGET_CENTS);
+    let mut writers = Writer::several(&tenant, WRITERS, SEED);
+    for writer in &mut writers {
+        assert!(writer.write(&mut tenant.client(&server), FIRST_STEPS).is_none());
+    }
+    let writers: Vec<Mutex<Writer>> = writers.into_iter().map(Mutex::new).collect();
+    let load = Load {
+        writers: &writers,
+        ends: AtomicBool::new(false),
+        copies: AtomicBool::new(false),
+        times: [Mutex::default(), Mutex::default()],
+    };
+
+    let mut made = Vec::new();
+    std::thread::scope(|scope| {
+        for writer in &writers {
+            let (load, mut http) = (&load, tenant.client(&server));
+            scope.spawn(move || load.write(writer, &mut http));
+        }
+        for number in 0..backups {
+            let acknowledged = load.acknowledged();
+            let file = folder.beside(&format!("backup-{number}"));
+            load.copies.store(true, Ordering::Relaxed);
+            let said = folder.run(&["db", "backup", &file.to_string_lossy()]);
+            load.copies.store(false, Ordering::Relaxed);
+            made.push((file, acknowledged, said));
+        }
+        load.ends.store(true, Ordering::Relaxed);
+    });
+    server.stop();
+
+    for (file, acknowledged, _) in &made {
+        check_backup(&folder, &tenant, file, acknowledged);
+    }
+    let ((median, slow, slowest, during), (usual, usual_slow, _, _)) =
+        (load.figures(0), load.figures(1));
+    let (_, _, last) = made.last().expect("a backup");
+    println!(
+        "{backups} backups under {WRITERS} writers, the last one {}; {during} steps while one ran \
+         took {median:?} (median), {slow:?} (p99), {slowest:?} (slowest); without one {usual:?} \
+         and {usual_slow:?}",
+        last.trim()
+    );
+    assert!(during > WRITERS, "hardly anything was written during a backup");
+    assert!(slowest < WRITE_MAX, "a write waited {slowest:?}");
+}
+
+/// Checks a backup by itself, and what a server on it tells.
+#[track_caller]
+fn check_backup(
+    origin: &Folder,
+    tenant: &Tenant,
+    file: &Path,
+    acknowledged: &HashMap<String, Entry>,
+) {
+    let path = file.to_string_lossy();
+    let verified = origin.run(&["db", "verify", &path]);
+    assert!(verified.contains(": 0 differences"), "{verified}");
+    let folder = Folder::new();
+    let key = origin.file("secret-key");
+    folder.run(&["db", "restore", &path, "--secret-key", &key.to_string_lossy()]);
+    let server = Server::start(&folder);
+    let books = Books::read(&server, tenant);
+    for (call_id, entry) in acknowledged {
+        assert_eq!(books.entries.get(call_id), Some(entry), "{call_id} of {path}");
+    }
+    server.stop();
+}
+
+#[test]
+fn a_restore_brings_back_exactly_what_was_backed_up() {
+    let folder = Folder::new();
+    let server = Server::start(&folder);
+    let mut tenant = Tenant::new(&folder, &server);
+    tenant.add_integration(&server, BUDGET_CENTS);
+    let mut early = Writer::new(&tenant, 0, SEED);
+    let mut late = Writer::new(&tenant, 1, SEED);
+    assert!(early.write(&mut tenant.client(&server), FIRST_STEPS).is_none());
+    let before = Books::read(&server, &tenant);
+    let file = folder.beside("backup");
+    let path = file.to_string_lossy();
+    folder.run(&["db", "backup", &path]);
+    assert!(late.write(&mut tenant.client(&server), FIRST_STEPS).is_none());
+
+    let refused = folder.command(&["db", "restore", &path, "--force"]).output().expect("run");
+    let blamed = String::from_utf8_lossy(&refused.stderr);
+    assert_eq!(refused.status.code(), Some(1), "{blamed}");
+    assert!(blamed.contains("is in use by another bursar process"), "{blamed}");
+    let both = Books::read(&server, &tenant);
+    // Killed, so that commits are in the log only when the restore begins.
+    server.kill();
+    let said = folder.run(&["db", "restore", &path, "--force"]);
+
+    let server = Server::start(&folder);
+    let restored = Books::read(&server, &tenant);
+    assert_eq!(restored.entries, before.entries);
+    assert_eq!(restored.holds, before.holds);
+    assert!(early.write(&mut tenant.client(&server), 5).is_none());
+    check_promises(&[early], &Books::read(&server, &tenant));
+    server.stop();
+
+    let (_, aside) = said.trim().rsplit_once(' ').expect("where the old file is");
+    folder.run(&["db", "restore", aside, "--force"]);
+    let server = Server::start(&folder);
+    let back = Books::read(&server, &tenant);
+    assert_eq!(back.entries, both.entries);
+    assert_eq!(back.holds, both.holds);
+    server.stop();
+}
+
+#[test]
+fn a_restore_that_is_killed_leaves_the_old_or_the_new_store() {
+    let folder = Folder::new();
+    Server::start(&folder).stop();
+    let (new, old) = (folder.beside("new"), folder.beside("old"));
+    let [new, old] = [&new, &old].map(|path| path.to_string_lossy().into_owned());
+    folder.run(&["tenant", "create", "first"]);
+    folder.run(&["db", "backup", &new]);
+    folder.run(&["tenant", "create", "second"]);
+    folder.run(&["db", "backup", &old]);
+    let since = Instant::now();
+    folder.run(&["db", "restore", &old, "--force"]);
+    let whole = u64::try_from(since.elapsed().as_micros()).expect("a moment");
+    let mut chance = Chance::new(SEED);
+    let mut seen = [0; 2];
+
+    for _ in 0..scale(12, 150) {
+        let mut restore = folder.command(&["db", "restore", &new, "--force"]);
+        let mut process = Process::start(restore.stdout(Stdio::null()).stderr(Stdio::null()));
+        // The moment of the kill is the point of the test, not a wait for something.
+        std::thread::sleep(Duration::from_micros(chance.below(whole + whole / 4)));
+        process.kill();
+
+        // Whoever opens it to write, as a server does, brings a change in order that was cut off.
+        let tenants = folder.run(&["tenant", "list"]);
+        let verified = folder.run(&["db", "verify"]);
+        assert!(verified.contains(": 0 differences"), "{verified}");
+        let is_old = tenants.contains("second");
+        let (rows, known) = if is_old { ("2 tenants", 1) } else { ("1 tenant\n", 0) };
+        assert!(tenants.contains("first") && tenants.contains(rows), "{tenants}");
+        *seen.get_mut(known).expect("two kinds") += 1;
+        if !is_old {
+            folder.run(&["db", "restore", &old, "--force"]);
+        }
+    }
+    println!("{} killed restores left the new store, {} the old one", seen[0], seen[1]);
+}
+
+#[test]
+fn a_backup_that_is_asked_to_end_leaves_nothing() {
+    let folder = Folder::new();
+    let server = Server::start(&folder);
+    let file = folder.beside("backup");
+    let mut chance = Chance::new(SEED);
+    for _ in 0..scale(5, 50) {
+        let mut backup = folder.command(&["db", "backup", &file.to_string_lossy()]);
+        let mut process = Process::start(backup.stdout(Stdio::null()).stderr(Stdio::null()));
+        std::thread::sleep(Duration::from_micros(chance.below(20_000)));
+        // It may have ended already, and then there is nobody to ask.
+        if process.ended().is_none() {
+            crate::support::server::send_signal("TERM", process.pid());
+        }
+        process.end_within(Duration::from_secs(10));
+        let root = file.parent().expect("a folder");
+        let names = std::fs::read_dir(root).expect("listed").filter_map(Result::ok);
+        let left: Vec<_> = names
+            .map(|entry| entry.file_name().to_string_lossy().into_owned())
+            .filter(|name| name.starts_with("backup.partial"))
+            .collect();
+        assert_eq!(left, [""; 0]);
+        let _ = std::fs::remove_file(&file);
+    }
+    server.stop();
+}

@@ -1,0 +1,72 @@
+//! The integrations that are nearest to their monthly limits.
+
+use bursar_core::{Counter, IntegrationId, LimitSettings, Measure, TenantId, Window};
+
+/// A live integration with a monthly limit, and its current month.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct HotAccount {
+    /// Whose.
+    pub tenant_id: TenantId,
+    /// Which integration.
+    pub integration_id: IntegrationId,
+    /// Its limits.
+    pub limits: LimitSettings,
+    /// Its current month as stored: a hold that expired counts until it is swept.
+    pub counter: Counter,
+}
+
+impl HotAccount {
+    /// What is used and held under a monthly limit, and the limit, in the unit of the measure;
+    /// nothing when there is no such limit.
+    pub fn taken(&self, measure: Measure) -> Option<(i128, i128)> {
+        let is_asked =
+            |limit: &bursar_core::Limit| limit.measure == measure && limit.window == Window::Month;
+        let limit = self.limits.limits().find(is_asked)?;
+        let (used, held) = (self.counter.used, self.counter.held);
+        let taken = match measure {
+            Measure::Cost => i128::from(used.cost.get()) + i128::from(held.cost.get()),
+            Measure::Tokens => i128::from(used.tokens) + i128::from(held.tokens),
+            Measure::Calls => i128::from(used.calls) + i128::from(held.calls),
+        };
+        Some((taken, limit.amount))
+    }
+
+    /// The larger of the shares of its limits, in millionths.
+    fn heat(&self) -> i128 {
+        let share = |measure| self.taken(measure).map(|(taken, limit)| taken * 1_000_000 / limit);
+        share(Measure::Cost).max(share(Measure::Tokens)).unwrap_or(0)
+    }
+}
+
+/// Keeps the hottest of many accounts, in memory for twice as many as are asked for.
+pub(crate) struct Hottest {
+    kept: Vec<HotAccount>,
+    limit: usize,
+}
+
+impl Hottest {
+    pub(crate) fn new(limit: usize) -> Self {
+        Self { kept: Vec::new(), limit }
+    }
+
+    pub(crate) fn offer(&mut self, account: HotAccount) {
+        self.kept.push(account);
+        if self.kept.len() >= self.limit.saturating_mul(2) {
+            self.cut();
+        }
+    }
+
+    /// The hottest, by heat and then by id.
+    pub(crate) fn into_rows(mut self) -> Vec<HotAccount> {
+        self.cut();
+        self.kept
+    }
+
+    fn cut(&mut self) {
+        let order = |account: &HotAccount| {
+            (std::cmp::Reverse(account.heat()), account.tenant_id, account.integration_id)
+        };
+        self.kept.sort_unstable_by_key(order);
+        self.kept.truncate(self.limit);
+    }
+}

@@ -1,0 +1,295 @@
+//! A copy of the data file, made while a server writes to it.
+//!
+//! The copy is one snapshot: what was committed before it began, and nothing else. It is one file
+//! without a log, so that nothing beside it can be forgotten or mixed with another.
+
+use std::fs::{self, File};
+use std::io;
+use std::ops::ControlFlow;
+use std::path::{Path, PathBuf};
+
+use rusqlite::backup::{Backup, StepResult};
+use rusqlite::{Connection, ffi};
+
+use super::{OpenError, SqliteStore, beside, open_reader, schema, sync_folder};
+
+/// Pages copied between two looks at whether to go on: 4 MiB.
+const PAGES: i32 = 1_024;
+/// What SQLite puts beside a database, and reads with it.
+pub(super) const COMPANIONS: &[&str] = &["-wal", "-shm", "-journal"];
+
+const COUNT_ENTRIES: &str = "select count(*) from usage_entries";
+const BEGIN_SNAPSHOT: &str = "select count(*) from sqlite_schema";
+
+/// Told how much is copied, of how much, in bytes; answers whether to go on.
+pub type Watch<'a> = &'a mut dyn FnMut(u64, u64) -> ControlFlow<()>;
+
+/// What to do when there is a file already where one is to be put.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Existing {
+    /// Leave it, and fail.
+    Keep,
+    /// Put the new one in its place.
+    Replace,
+}
+
+/// A copy that was made and looked through.
+#[derive(Debug)]
+pub struct BackedUp {
+    /// Its size.
+    pub bytes: u64,
+    /// Entries of the ledger in it.
+    pub entries: u64,
+    /// Tells which secret key belongs to it.
+    pub secret_fingerprint: Option<String>,
+}
+
+/// Why a copy was not made or not used, in words for the operator.
+#[derive(Debug, thiserror::Error)]
+pub enum CopyError {
+    /// A data file cannot be used.
+    #[error(transparent)]
+    Open(#[from] OpenError),
+    /// The file is no database of Bursar.
+    #[error("{0} is not a database of bursar")]
+    Foreign(PathBuf),
+    /// The file is damaged.
+    #[error("{path} is damaged: {what}")]
+    Damaged {
+        /// Which.
+        path: PathBuf,
+        /// What SQLite found.
+        what: String,
+    },
+    /// There is a file of that name.
+    #[error("{0} exists; say --force to replace it")]
+    Exists(PathBuf),
+    /// The name is one of the database's own files.
+    #[error("{0} is a file of the database itself; choose another one")]
+    Own(PathBuf),
+    /// A file lies there that SQLite would take for a part of the new one.
+    #[error("{0} would be mixed with the file that is to be put beside it; move it away first")]
+    LeftOver(PathBuf),
+    /// The database that is there cannot be made one whole file, so it is not touched.
+    #[error(
+        "{path} cannot be set aside whole ({cause}); nothing was changed. If no other process \
+         reads it, move it away yourself, together with {path}-wal and {path}-shm, and try again",
+        path = .path.display()
+    )]
+    NotWhole {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        cause: String,
+    },
+    /// Someone asked to stop.
+    #[error("stopped; nothing was changed")]
+    Stopped,
+}
+
+impl CopyError {
+    pub(super) fn database(path: &Path, cause: rusqlite::Error) -> Self {
+        OpenError::Database { path: path.to_owned(), cause }.into()
+    }
+
+    pub(super) fn file(path: &Path, cause: io::Error) -> Self {
+        OpenError::File { path: path.to_owned(), cause }.into()
+    }
+}
+
+impl SqliteStore {
+    /// Copies a data file, beside a server that may be writing to it, and looks the copy through.
+    ///
+    /// The copy holds every record that was acknowledged before it began. It has its name only
+    /// when it is whole and on stable storage; when it fails, nothing is left. The server's writes
+    /// go on; its log grows meanwhile by what they write.
+    ///
+    /// # Errors
+    /// [`CopyError`].
+    pub fn backup(
+        from: &Path,
+        to: &Path,
+        existing: Existing,
+        watch: Watch<'_>,
+    ) -> Result<BackedUp, CopyError> {
+        check_target(from, to, existing)?;
+        let partial = Partial::beside(to);
+        let backed_up = copy(from, &partial, watch)?;
+        partial.publish(to, existing)?;
+        Ok(backed_up)
+    }
+}
+
+/// Refuses names that would do harm, before any work is done.
+fn check_target(from: &Path, to: &Path, existing: Existing) -> Result<(), CopyError> {
+    let from = from.canonicalize().map_err(|cause| CopyError::file(from, cause))?;
+    let whole = resolve(to)?;
+    let own = COMPANIONS.iter().copied().chain(["", ".lock"]);
+    if own.into_iter().any(|ending| beside(&from, ending) == whole) {
+        return Err(CopyError::Own(to.to_owned()));
+    }
+    if whole.is_dir() {
+        return Err(CopyError::file(to, io::ErrorKind::IsADirectory.into()));
+    }
+    if existing == Existing::Keep && whole.exists() {
+        return Err(CopyError::Exists(to.to_owned()));
+    }
+    refuse_companions(&whole)
+}
+
+/// Refuses to put a file where SQLite would find a log that belongs to another one.
+///
+/// An empty log, and the index of a log (`-shm`), are left by whoever only read; SQLite makes them
+/// anew.
+pub(super) fn refuse_companions(path: &Path) -> Result<(), CopyError> {
+    let logs = ["-wal", "-journal"].map(|ending| beside(path, ending));
+    let found = logs.into_iter().find(|log| log.metadata().is_ok_and(|file| file.len() > 0));
+    found.map_or(Ok(()), |path| Err(CopyError::LeftOver(path)))
+}
+
+/// A path without links, of a file that need not be there.
+pub(super) fn resolve(path: &Path) -> Result<PathBuf, CopyError> {
+    let missing = match path.canonicalize() {
+        Ok(whole) => return Ok(whole),
+        Err(missing) => missing,
+    };
+    let failed = |cause| CopyError::file(path, cause);
+    // A link to nothing leads to a disk that is not there: no place for a new file.
+    if missing.kind() != io::ErrorKind::NotFound || path.symlink_metadata().is_ok() {
+        return Err(failed(missing));
+    }
+    let Some(name) = path.file_name() else { return Err(failed(missing)) };
+    let folder = path.parent().filter(|folder| *folder != Path::new(""));
+    let folder = folder.unwrap_or(Path::new(".")).canonicalize().map_err(failed)?;
+    Ok(folder.join(name))
+}
+
+/// Copies one snapshot and looks it through; the copy is durable afterwards.
+pub(super) fn copy(
+    from: &Path,
+    partial: &Partial,
+    watch: Watch<'_>,
+) -> Result<BackedUp, CopyError> {
+    let to = partial.path.as_path();
+    create_new(to).map_err(|cause| CopyError::file(to, cause))?;
+    let bytes = copy_snapshot(from, to, watch)?;
+    let copied = |cause| CopyError::database(to, cause);
+    let connection = Connection::open(to).map_err(copied)?;
+    // The copy says of itself that it has a log; it has none, and must not be given one by whoever
+    // looks into it.
+    set_mode(&connection, "delete").map_err(copied)?;
+    let backed_up = look_through(&connection, from, bytes)?;
+    connection.close().map_err(|(_, cause)| copied(cause))?;
+    if watch(bytes, bytes).is_break() {
+        return Err(CopyError::Stopped);
+    }
+    let sync = File::open(to).and_then(|file| file.sync_all());
+    sync.map_err(|cause| CopyError::file(to, cause))?;
+    Ok(backed_up)
+}
+
+fn create_new(path: &Path) -> io::Result<()> {
+    use std::os::unix::fs::OpenOptionsExt;
+    File::options().create_new(true).write(true).mode(0o600).open(path).map(|_| ())
+}
+
+/// Copies the pages of one snapshot; answers how many bytes they have.
+fn copy_snapshot(from: &Path, to: &Path, watch: Watch<'_>) -> Result<u64, CopyError> {
+    let read = |cause| CopyError::database(from, cause);
+    let written = |cause| CopyError::database(to, cause);
+    let source = open_reader(from).map_err(read)?;
+    // As long as this transaction is open, what others commit neither changes what is copied nor
+    // makes the copy begin again; and it keeps nobody from writing.
+    let snapshot = source.unchecked_transaction().map_err(read)?;
+    snapshot.query_row(BEGIN_SNAPSHOT, [], |_| Ok(())).map_err(read)?;
+    let page_bytes: u32 =
+        snapshot.query_row("pragma page_size", [], |row| row.get(0)).map_err(read)?;
+    let bytes = |pages: i32| u64::try_from(pages).unwrap_or_default() * u64::from(page_bytes);
+    let mut target = Connection::open(to).map_err(written)?;
+    // Nobody else knows the file yet, and it is synced when it is whole.
+    set_mode(&target, "off").map_err(written)?;
+    target.pragma_update(None, "synchronous", "off").map_err(written)?;
+    let backup = Backup::new(&source, &mut target).map_err(written)?;
+    loop {
+        let step = backup.step(PAGES).map_err(written)?;
+        let progress = backup.progress();
+        let total = bytes(progress.pagecount);
+        if step == StepResult::Done {
+            return Ok(total);
+        }
+        if step != StepResult::More {
+            let what = "another process locks it".to_owned();
+            return Err(CopyError::NotWhole { path: from.to_owned(), cause: what });
+        }
+        if watch(bytes(progress.pagecount - progress.remaining), total).is_break() {
+            return Err(CopyError::Stopped);
+        }
+    }
+}
+
+/// Sets how a connection keeps its journal, and checks that it does.
+pub(super) fn set_mode(connection: &Connection, mode: &str) -> rusqlite::Result<()> {
+    let found: String =
+        connection.pragma_update_and_check(None, "journal_mode", mode, |row| row.get(0))?;
+    if found == mode {
+        return Ok(());
+    }
+    let cause = format!("its journal stays in the mode {found}");
+    Err(rusqlite::Error::SqliteFailure(ffi::Error::new(ffi::SQLITE_BUSY), Some(cause)))
+}
+
+/// Checks that a copy is whole and one of ours; what is wrong is blamed on what was copied.
+fn look_through(copy: &Connection, from: &Path, bytes: u64) -> Result<BackedUp, CopyError> {
+    let read = |cause| CopyError::database(from, cause);
+    let foreign = |_| CopyError::Foreign(from.to_owned());
+    let found: String =
+        copy.query_row("pragma quick_check(1)", [], |row| row.get(0)).map_err(read)?;
+    if found != "ok" {
+        return Err(CopyError::Damaged { path: from.to_owned(), what: found });
+    }
+    let entries: i64 = copy.query_row(COUNT_ENTRIES, [], |row| row.get(0)).map_err(foreign)?;
+    let entries = u64::try_from(entries).unwrap_or_default();
+    let secret_fingerprint = schema::describe(copy, from)?.secret_fingerprint;
+    Ok(BackedUp { bytes, entries, secret_fingerprint })
+}
+
+/// A file that is not whole yet, and is removed unless it is published.
+pub(super) struct Partial {
+    pub(super) path: PathBuf,
+}
+
+impl Partial {
+    pub(super) fn beside(to: &Path) -> Self {
+        Self { path: beside(to, &format!(".partial-{}", std::process::id())) }
+    }
+
+    /// Gives the file its name.
+    pub(super) fn publish(self, to: &Path, existing: Existing) -> Result<(), CopyError> {
+        let failed = |cause| CopyError::file(to, cause);
+        match existing {
+            Existing::Replace => fs::rename(&self.path, to).map_err(failed)?,
+            // A link takes no name that another has taken meanwhile.
+            Existing::Keep => match fs::hard_link(&self.path, to) {
+                Ok(()) => {}
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+                    return Err(CopyError::Exists(to.to_owned()));
+                }
+                // Some file systems have no links.
+                Err(_) if !to.exists() => fs::rename(&self.path, to).map_err(failed)?,
+                Err(cause) => return Err(failed(cause)),
+            },
+        }
+        drop(self);
+        Ok(sync_folder(to)?)
+    }
+}
+
+impl Drop for Partial {
+    fn drop(&mut self) {
+        let endings = COMPANIONS.iter().copied().chain([""]);
+        for path in endings.map(|ending| beside(&self.path, ending)) {
+            // Most of them were never there.
+            let _ = fs::remove_file(path);
+        }
+    }
+}

@@ -1,0 +1,152 @@
+//! A copy put in the place of the data file.
+//!
+//! At every instant the path leads to the old file with all of its log or to the new one without
+//! any: a log beside another file than its own would be played into it. So the old file is made
+//! whole first (its log moved in and deleted), and one rename does the rest.
+
+use std::fs::{self, File};
+use std::io;
+use std::os::unix::fs::{MetadataExt, chown};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use rusqlite::Connection;
+
+use super::backup::{
+    CopyError, Existing, Partial, Watch, copy, refuse_companions, resolve, set_mode,
+};
+use super::{BackedUp, OpenError, SqliteStore, beside, lock_of, sync_folder};
+
+/// A backup, copied beside the data file, looked through and ready to take its place.
+///
+/// Holds the lock of the data file, so that no server starts meanwhile. Dropping it changes
+/// nothing.
+pub struct Restore {
+    partial: Partial,
+    /// The data file, without links.
+    database: PathBuf,
+    backed_up: BackedUp,
+    _lock: File,
+}
+
+impl SqliteStore {
+    /// Copies a backup beside a data file, which no server may be using, and looks it through.
+    ///
+    /// # Errors
+    /// [`CopyError`].
+    pub fn restore(
+        from: &Path,
+        database: &Path,
+        existing: Existing,
+        watch: Watch<'_>,
+    ) -> Result<Restore, CopyError> {
+        let whole = resolve(database)?;
+        let source = from.canonicalize().map_err(|cause| CopyError::file(from, cause))?;
+        if source == whole {
+            return Err(CopyError::Own(from.to_owned()));
+        }
+        let lock = lock_of(database, &whole)?;
+        if is_there(&whole) {
+            if existing == Existing::Keep {
+                return Err(CopyError::Exists(database.to_owned()));
+            }
+        } else {
+            refuse_companions(&whole)?;
+        }
+        let partial = Partial::beside(&whole);
+        let backed_up = copy(from, &partial, watch)?;
+        give_to_owner(&partial.path, &whole).map_err(|cause| CopyError::file(&whole, cause))?;
+        Ok(Restore { partial, database: whole, backed_up, _lock: lock })
+    }
+}
+
+/// A file that a start left empty holds nothing that could be lost.
+fn is_there(path: &Path) -> bool {
+    path.metadata().is_ok_and(|file| file.len() > 0)
+}
+
+/// Gives the new files to whom the folder belongs, who is not always the one who restores.
+fn give_to_owner(path: &Path, database: &Path) -> io::Result<()> {
+    let folder = database.parent().unwrap_or(Path::new("/")).metadata()?;
+    for path in [path, &beside(database, ".lock")] {
+        if path.metadata()?.uid() != folder.uid() {
+            chown(path, Some(folder.uid()), Some(folder.gid()))?;
+        }
+    }
+    Ok(())
+}
+
+impl Restore {
+    /// What is in the backup.
+    pub fn backed_up(&self) -> &BackedUp {
+        &self.backed_up
+    }
+
+    /// Checks that a secret key is the one with which the backup's keys were hashed.
+    ///
+    /// # Errors
+    /// [`OpenError::OtherSecretKey`].
+    pub fn check_secret(&self, from: &Path, fingerprint: &str) -> Result<(), OpenError> {
+        match &self.backed_up.secret_fingerprint {
+            Some(known) if known != fingerprint => Err(OpenError::OtherSecretKey(from.to_owned())),
+            Some(_) | None => Ok(()),
+        }
+    }
+
+    /// Gives the data file that is there a second name, whole; nothing when there is none.
+    ///
+    /// # Errors
+    /// [`CopyError`]; the data file is as it was.
+    pub fn set_aside(&self, aside: &Path) -> Result<Option<PathBuf>, CopyError> {
+        if !is_there(&self.database) {
+            return Ok(None);
+        }
+        make_whole(&self.database)?;
+        let failed = |cause| CopyError::file(aside, cause);
+        match fs::hard_link(&self.database, aside) {
+            Ok(()) => {}
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+                return Err(CopyError::Exists(aside.to_owned()));
+            }
+            // Some file systems have no links.
+            Err(_) => {
+                fs::copy(&self.database, aside).map_err(failed)?;
+                File::open(aside).and_then(|file| file.sync_all()).map_err(failed)?;
+            }
+        }
+        sync_folder(aside)?;
+        Ok(Some(aside.to_owned()))
+    }
+
+    /// Puts the backup in the place of the data file, by one rename.
+    ///
+    /// # Errors
+    /// [`CopyError`]; the data file is as it was, unless only the last sync failed.
+    pub fn publish(self) -> Result<BackedUp, CopyError> {
+        refuse_companions(&self.database)?;
+        self.partial.publish(&self.database, Existing::Replace)?;
+        Ok(self.backed_up)
+    }
+}
+
+/// Moves the log of a data file into it and deletes the log.
+fn make_whole(path: &Path) -> Result<(), CopyError> {
+    let made = || -> rusqlite::Result<bool> {
+        let connection = Connection::open(path)?;
+        connection.busy_timeout(Duration::ZERO)?;
+        connection.pragma_update(None, "synchronous", "full")?;
+        connection.pragma_update(None, "fullfsync", "on")?;
+        connection.pragma_update(None, "checkpoint_fullfsync", "on")?;
+        let busy: i64 =
+            connection.query_row("pragma wal_checkpoint(truncate)", [], |row| row.get(0))?;
+        set_mode(&connection, "delete")?;
+        connection.close().map_err(|(_, cause)| cause)?;
+        Ok(busy == 0)
+    };
+    let not_whole = |cause: String| CopyError::NotWhole { path: path.to_owned(), cause };
+    match made() {
+        Ok(true) => Ok(()),
+        Ok(false) => Err(not_whole("another process reads it".to_owned())),
+        Err(cause) => Err(not_whole(cause.to_string())),
+    }
+}

@@ -1,0 +1,74 @@
+//! What watches over the store ask of the whole of it: what is hot, and how much there is.
+
+use std::path::Path;
+
+use bursar_core::{
+    Counter, IntegrationId, LimitSettings, Month, Nanos, TenantId, Timestamp, Totals,
+};
+use rusqlite::{Connection, params};
+
+use super::load::get;
+use super::read::COUNT_TENANTS;
+use super::{beside, store_error};
+use crate::codec::{id, timestamp};
+use crate::error::StoreError;
+use crate::hot::{HotAccount, Hottest};
+use crate::query::Stock;
+
+/// The cross join keeps the order: integrations are fewer than counters, which have every month.
+const LIST_LIMITED: &str = "select i.tenant_id, i.integration_id, i.budget_limit_cents, \
+     i.token_limit_month, i.rate_limit_rpm, c.used_cost_nanos, c.used_tokens, c.used_calls, \
+     c.held_cost_nanos, c.held_tokens, c.held_calls, c.last_at \
+     from integrations i cross join counters c on c.tenant_id = i.tenant_id \
+     and c.scope_kind = 1 and c.scope_id = i.integration_id and c.month = ?1 \
+     where i.deleted_at is null and (i.budget_limit_cents > 0 or i.token_limit_month > 0)";
+const COUNT_OPEN_OF_ALL: &str = "select count(*) from calls indexed by calls_due \
+     where reservation_state = 1 and expires_at > ?1";
+
+pub(super) fn hottest(
+    db: &Connection,
+    month: Month,
+    limit: usize,
+) -> Result<Vec<HotAccount>, StoreError> {
+    let mut statement = db.prepare_cached(LIST_LIMITED).map_err(store_error)?;
+    let mut rows = statement.query(params![month.number()]).map_err(store_error)?;
+    let mut hottest = Hottest::new(limit);
+    while let Some(row) = rows.next().map_err(store_error)? {
+        let totals = |at: usize| {
+            Ok::<Totals, StoreError>(Totals {
+                cost: Nanos::new(get(row, at)?),
+                tokens: get(row, at + 1)?,
+                calls: get(row, at + 2)?,
+            })
+        };
+        hottest.offer(HotAccount {
+            tenant_id: id(TenantId::from_number, get(row, 0)?)?,
+            integration_id: id(IntegrationId::from_number, get(row, 1)?)?,
+            limits: LimitSettings {
+                budget_limit_cents: get(row, 2)?,
+                token_limit_month: get(row, 3)?,
+                rate_limit_rpm: get(row, 4)?,
+            },
+            counter: Counter {
+                used: totals(5)?,
+                held: totals(8)?,
+                last_at: timestamp(get(row, 11)?)?,
+            },
+        });
+    }
+    Ok(hottest.into_rows())
+}
+
+pub(super) fn stock(db: &Connection, path: &Path, now: Timestamp) -> Result<Stock, StoreError> {
+    let mut tenants = db.prepare_cached(COUNT_TENANTS).map_err(store_error)?;
+    let mut open = db.prepare_cached(COUNT_OPEN_OF_ALL).map_err(store_error)?;
+    let size = |path: &Path| path.metadata().map_or(0, |file| file.len());
+    Ok(Stock {
+        tenants: tenants.query_row([], |row| row.get(0)).map_err(store_error)?,
+        open_reservations: open
+            .query_row(params![now.micros()], |row| row.get(0))
+            .map_err(store_error)?,
+        data_bytes: size(path),
+        log_bytes: size(&beside(path, "-wal")),
+    })
+}

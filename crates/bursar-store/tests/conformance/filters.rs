@@ -1,0 +1,285 @@
+//! Filters of the history: each with every other, page by page, and where they seldom meet.
+
+use bursar_core::{IntegrationId, PolicyResult, TenantId, Timestamp, Usage};
+use bursar_store::{HistoryFilter, HistoryPlace, Page, UsageRow};
+
+use crate::mixture::{AGENTS, MODELS, POLICIES, SESSIONS, mixed};
+use crate::subject::{Subject, earlier, unlimited};
+use crate::support::usage;
+
+/// Whether a filter lets an entry through, in plain words.
+fn keeps(filter: &HistoryFilter, row: &UsageRow) -> bool {
+    let HistoryFilter {
+        integration_id,
+        model,
+        agent_id,
+        session_id,
+        policy_result,
+        errors_only,
+        start,
+        end,
+        after,
+    } = filter;
+    let place = HistoryPlace { occurred_at: row.occurred_at, entry_id: row.entry_id };
+    integration_id.is_none_or(|id| row.integration_id == id)
+        && model.as_ref().is_none_or(|model| row.model == *model)
+        && agent_id.as_ref().is_none_or(|agent| row.agent_id.as_ref() == Some(agent))
+        && session_id.as_ref().is_none_or(|session| row.session_id.as_ref() == Some(session))
+        && policy_result.is_none_or(|policy| row.policy_result == policy)
+        && (!errors_only || row.error_code.is_some())
+        && start.is_none_or(|start| row.occurred_at >= start)
+        && end.is_none_or(|end| row.occurred_at < end)
+        && after.is_none_or(|after| place < after)
+}
+
+/// Every filter together with every other, and each left out.
+fn every_filter(
+    integration_id: IntegrationId,
+    start: Timestamp,
+    end: Timestamp,
+) -> Vec<HistoryFilter> {
+    let policies = [None].into_iter().chain(POLICIES.map(Some));
+    let combined = (0..128u32).flat_map(|bits| policies.clone().map(move |policy| (bits, policy)));
+    let filters = combined.map(|(bits, policy_result)| {
+        let has = |bit: u32| bits & (1 << bit) != 0;
+        let text = |bit, text: &str| has(bit).then(|| text.to_owned());
+        HistoryFilter {
+            integration_id: has(0).then_some(integration_id),
+            model: text(1, MODELS[0]),
+            agent_id: text(2, AGENTS[0]),
+            session_id: text(3, SESSIONS[0]),
+            policy_result,
+            errors_only: has(4),
+            start: has(5).then_some(start),
+            end: has(6).then_some(end),
+            after: None,
+        }
+    });
+    filters.collect()
+}
+
+/// Follows a filter from page to page to its end; every page names a next one exactly when there
+/// is more to come.
+async fn walked(
+    subject: &Subject,
+    tenant_id: TenantId,
+    filter: &HistoryFilter,
+    (limit, expected): (u32, &[UsageRow]),
+) -> Vec<UsageRow> {
+    let mut met: Vec<UsageRow> = Vec::new();
+    let mut filter = filter.clone();
+    loop {
+        let page = Page { offset: 0, limit };
+        let found = subject.world.store.usage_history(tenant_id, filter.clone(), page).await;
+        let found = found.unwrap();
+        assert!(found.rows.len() <= limit as usize);
+        met.extend(found.rows);
+        let is_more = met.len() < expected.len();
+        assert_eq!(
+            found.next.is_some(),
+            is_more,
+            "{limit} a page after {} of {filter:?}",
+            met.len()
+        );
+        if found.next.is_none() {
+            return met;
+        }
+        filter.after = found.next;
+    }
+}
+
+pub(crate) async fn filters_combine_in_every_way(subject: Subject) {
+    let (tenant_id, [first, ..]) = mixed(&subject, 250).await;
+    let all = subject.entries(tenant_id).await;
+    assert_eq!(all.len(), 250);
+    let filters = every_filter(first, all[220].occurred_at, all[20].occurred_at);
+    let mut matches = 0;
+    for filter in filters {
+        let kept = all.iter().filter(|row| keeps(&filter, row));
+        let kept: Vec<UsageRow> = kept.cloned().collect();
+        matches += usize::from(!kept.is_empty());
+        for limit in [1_000, 7, 1] {
+            let met = walked(&subject, tenant_id, &filter, (limit, &kept)).await;
+            assert_eq!(met, kept, "{limit} a page of {filter:?}");
+        }
+    }
+    assert!(matches > 400, "only {matches} filters let anything through");
+}
+
+pub(crate) async fn the_last_page_names_no_next_one(subject: Subject) {
+    let (tenant_id, _) = mixed(&subject, 42).await;
+    let all = subject.entries(tenant_id).await;
+    let rare = HistoryFilter { model: Some(MODELS[0].to_owned()), ..HistoryFilter::default() };
+    let none = HistoryFilter { model: Some("nobody's".to_owned()), ..HistoryFilter::default() };
+    for filter in [HistoryFilter::default(), rare, none] {
+        let kept = all.iter().filter(|row| keeps(&filter, row));
+        let kept: Vec<UsageRow> = kept.cloned().collect();
+        let count = kept.len() as u32;
+        // Exact multiples of the size of a page among them.
+        for (offset, limit) in (0..=count + 1).flat_map(|at| [(at, 1), (at, 7), (at, 42)]) {
+            let page = Page { offset, limit };
+            let found = subject.world.store.usage_history(tenant_id, filter.clone(), page).await;
+            let next = found.unwrap().next;
+            assert_eq!(next.is_some(), offset + limit < count, "{page:?} of {count}");
+        }
+    }
+}
+
+/// How many calls [`many`] makes.
+const MANY: usize = 25_200;
+/// Those that are not like the others; the next call after each is different in another way.
+/// Two of them are of the first integration, of which a page sees the end, and older than what it
+/// sees of the second.
+const SELDOM: [usize; 7] = [0, 9_000, 14_000, 15_001, 19_998, 20_005, MANY - 2];
+
+/// Calls a second apart, the newest first, of two integrations: five of six are of the second one.
+async fn many(subject: &Subject) -> (TenantId, [IntegrationId; 2]) {
+    let (tenant_id, first) = subject.account(unlimited()).await;
+    let second = subject.world.integration(tenant_id, "second", unlimited()).await;
+    let now = subject.world.clock.now();
+    let integrations = [first, second];
+    let calls: Vec<Usage> = (0..MANY).map(|number| many_call(integrations, now, number)).collect();
+    for group in calls.chunks(2_100) {
+        subject.world.ledger.record(tenant_id, group.to_vec()).await.unwrap();
+    }
+    (tenant_id, integrations)
+}
+
+fn of_first(number: usize) -> bool {
+    number % 6 == 1
+}
+
+fn many_call([first, second]: [IntegrationId; 2], now: Timestamp, number: usize) -> Usage {
+    let is_seldom = SELDOM.contains(&number);
+    let follows = number > 0 && SELDOM.contains(&(number - 1));
+    Usage {
+        session_id: Some("session".into()),
+        agent_id: Some("agent".into()),
+        model: if follows { "rare" } else { "common" }.into(),
+        policy_result: if is_seldom { PolicyResult::Allowed } else { PolicyResult::Warned },
+        error_code: Some("failed".into()),
+        occurred_at: Some(earlier(now, number as i64)),
+        ..usage(if of_first(number) { first } else { second }, &number.to_string())
+    }
+}
+
+/// Filters that nearly all of [`many`] pass but for one, by what leads the way, and the calls that
+/// pass.
+fn seldom_meeting() -> Vec<(HistoryFilter, Vec<usize>)> {
+    let text = |text: &str| Some(text.to_owned());
+    let allowed =
+        HistoryFilter { policy_result: Some(PolicyResult::Allowed), ..Default::default() };
+    let rare = HistoryFilter {
+        policy_result: Some(PolicyResult::Warned),
+        model: text("rare"),
+        ..Default::default()
+    };
+    let seldom = SELDOM.to_vec();
+    vec![
+        (allowed.clone(), seldom.clone()),
+        (HistoryFilter { model: text("common"), ..allowed.clone() }, seldom.clone()),
+        (HistoryFilter { agent_id: text("agent"), ..allowed.clone() }, seldom.clone()),
+        (HistoryFilter { session_id: text("session"), ..allowed.clone() }, seldom.clone()),
+        (HistoryFilter { errors_only: true, ..allowed }, seldom.clone()),
+        (rare, seldom.iter().map(|number| number + 1).collect()),
+    ]
+}
+
+/// The calls that lead from a page to its last follower, and how many pages these were.
+async fn followed(
+    subject: &Subject,
+    tenant_id: TenantId,
+    filter: &HistoryFilter,
+    page: Page,
+) -> (Vec<usize>, usize) {
+    let (mut met, mut pages) = (Vec::new(), 0);
+    let (mut filter, mut page) = (filter.clone(), page);
+    loop {
+        let found = subject.world.store.usage_history(tenant_id, filter.clone(), page).await;
+        let found = found.unwrap();
+        pages += 1;
+        assert!(found.rows.len() <= page.limit as usize);
+        assert!(found.next.is_none() || found.next != filter.after, "no way on: {filter:?}");
+        met.extend(found.rows.iter().map(|row| row.call_id.parse::<usize>().unwrap()));
+        let Some(next) = found.next else { return (met, pages) };
+        (filter.after, page.offset) = (Some(next), 0);
+    }
+}
+
+/// Whether a call is of the integration asked for.
+type IsOwn = fn(usize) -> bool;
+
+pub(crate) async fn filters_that_seldom_meet_lead_on_to_every_match(subject: Subject) {
+    let (tenant_id, [first, second]) = many(&subject).await;
+    for (filter, calls) in seldom_meeting() {
+        let cases: [(Option<IntegrationId>, IsOwn); 3] =
+            [(None, |_| true), (Some(first), of_first), (Some(second), |number| !of_first(number))];
+        for (integration_id, is_own) in cases {
+            let filter = HistoryFilter { integration_id, ..filter.clone() };
+            let own: Vec<usize> = calls.iter().copied().filter(|call| is_own(*call)).collect();
+            for limit in [1, 2, 50] {
+                let page = Page { offset: 0, limit };
+                let (met, pages) = followed(&subject, tenant_id, &filter, page).await;
+                assert_eq!(met, own, "{limit} a page of {filter:?}");
+                assert!(pages <= own.len() + 4, "{pages} pages of {filter:?}");
+            }
+        }
+        // What a page may cost is bounded, whatever it finds.
+        let page = Page { offset: 0, limit: 50 };
+        let found = subject.world.store.usage_history(tenant_id, filter.clone(), page).await;
+        let found = found.unwrap();
+        assert!(found.rows.len() < calls.len() && found.next.is_some(), "{filter:?}");
+        // Those of the first page can be passed over.
+        for offset in 0..=found.rows.len() {
+            let page = Page { offset: offset as u32, limit: 50 };
+            let (met, _) = followed(&subject, tenant_id, &filter, page).await;
+            assert_eq!(met, calls[offset..], "from {offset} on of {filter:?}");
+        }
+    }
+}
+
+pub(crate) async fn pages_without_a_second_filter_are_full(subject: Subject) {
+    let (tenant_id, busy) = subject.account(unlimited()).await;
+    // So many that the share of each is small.
+    for number in 0..49 {
+        subject.world.integration(tenant_id, &format!("idle {number}"), unlimited()).await;
+    }
+    let now = subject.world.clock.now();
+    let calls = (0..1_000usize).map(|number| Usage {
+        occurred_at: Some(earlier(now, number as i64)),
+        ..usage(busy, &number.to_string())
+    });
+    subject.world.ledger.record(tenant_id, calls.collect()).await.unwrap();
+    let by_model = HistoryFilter { model: Some("gpt".to_owned()), ..HistoryFilter::default() };
+    for filter in [HistoryFilter::default(), by_model] {
+        for (offset, limit) in [(0, 500), (0, 999), (500, 100), (899, 100)] {
+            let page = Page { offset, limit };
+            let found = subject.world.store.usage_history(tenant_id, filter.clone(), page).await;
+            let rows = found.unwrap().rows;
+            let met = rows.iter().map(|row| row.call_id.parse::<u32>().unwrap());
+            let is_whole = met.eq(offset..offset + limit);
+            assert!(is_whole, "{} rows in {page:?} of {filter:?}", rows.len());
+        }
+    }
+}
+
+pub(crate) async fn a_page_of_heavy_entries_ends_early_and_leads_on(subject: Subject) {
+    let (tenant_id, integration_id) = subject.account(unlimited()).await;
+    let metadata = format!(r#"{{"text":"{}"}}"#, "x".repeat(1_000_000));
+    let now = subject.world.clock.now();
+    for number in 0..10u32 {
+        let heavy = Usage {
+            metadata: Some(metadata.as_str().into()),
+            occurred_at: Some(earlier(now, number.into())),
+            ..usage(integration_id, &number.to_string())
+        };
+        subject.record(tenant_id, heavy).await;
+    }
+    let filter = HistoryFilter::default();
+    for (offset, limit) in [(0, 50), (0, 10), (0, 7), (0, 1), (3, 50)] {
+        let page = Page { offset, limit };
+        let (met, pages) = followed(&subject, tenant_id, &filter, page).await;
+        assert_eq!(met, (offset as usize..10).collect::<Vec<_>>(), "{page:?}");
+        assert!(pages > 1, "{page:?} takes all at once");
+    }
+}
