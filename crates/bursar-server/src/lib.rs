@@ -41,4 +41,6 @@ pub mod serve;
 pub mod start;
 pub mod text;
 pub mod trace;
+pub mod usage_file;
+pub mod usage_view;
 pub mod watch;

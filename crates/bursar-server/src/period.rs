@@ -28,7 +28,7 @@ pub fn read_days(app: &App, query: &mut Query, days_max: i32) -> Result<(Day, Da
         return Err(ApiError::field("start_date", "must not be after end_date"));
     }
     if last.number() - first.number() >= days_max {
-        let problem = format!("must be at most {days_max} days before end_date");
+        let problem = format!("must leave at most {days_max} days up to end_date");
         return Err(ApiError::field("start_date", &problem));
     }
     Ok((first, last))

@@ -15,17 +15,17 @@ use crate::passage;
 
 /// Every route, over an app: what a server with one listener serves.
 pub fn router(app: App) -> Router {
-    finish(public_routes().merge(operator_routes()), app)
+    finish(tenant_routes().merge(operator_routes()), app)
 }
 
 /// The same with more routes, which pass whatever every route passes: for measuring.
 pub fn router_with(more: Router<App>, app: App) -> Router {
-    finish(public_routes().merge(operator_routes()).merge(more), app)
+    finish(tenant_routes().merge(operator_routes()).merge(more), app)
 }
 
 /// What the public listener serves when the operator's routes have a listener of their own.
 pub fn public_router(app: App) -> Router {
-    finish(public_routes(), app)
+    finish(tenant_routes(), app)
 }
 
 /// What the operator's own listener serves.
@@ -40,7 +40,7 @@ pub fn operator_routes() -> Router<App> {
 }
 
 /// What tenants use, and what describes it to them.
-fn public_routes() -> Router<App> {
+fn tenant_routes() -> Router<App> {
     let api = Router::new()
         .route("/tenants", post(tenants::create_tenant).get(tenants::list_tenants))
         .route("/tenants/{id}", get(tenants::get_tenant))

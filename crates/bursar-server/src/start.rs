@@ -146,11 +146,7 @@ fn shifted(path: &Path) -> Timestamp {
 ///
 /// # Errors
 /// [`StartError`].
-pub async fn run(
-    config: &Config,
-    app: App,
-    ready: impl FnOnce(&str),
-) -> Result<(), StartError> {
+pub async fn run(config: &Config, app: App, ready: impl FnOnce(&str)) -> Result<(), StartError> {
     let end = end_asked().map_err(StartError::System)?;
     let certificates = config.tls_files.clone().map(Certificates::load).transpose()?.map(Arc::new);
     let (entrances, address) = enter(config, &app).await?;

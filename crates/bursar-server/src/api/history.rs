@@ -6,29 +6,26 @@ use axum::http::{HeaderValue, header};
 use axum::response::Response;
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use bursar_core::{Day, EntryId, EntryKind, PolicyResult, TenantId, Timestamp};
+use bursar_core::{Day, EntryId, PolicyResult, TenantId, Timestamp};
 use bursar_store::{
     CallFilter, CallLabel, CallOutcome, HistoryFilter, HistoryPage, HistoryPlace, Page, StoreError,
-    UsageRow,
 };
 use bytes::Bytes;
 use futures_util::stream;
-use serde::Serialize;
-use serde_json::value::RawValue;
+use utoipa::IntoParams;
 use utoipa::openapi::path::{Parameter, ParameterIn};
-use utoipa::{IntoParams, ToSchema};
 
 use crate::app::App;
 use crate::auth::{Authorized, TelemetryRead};
 use crate::budget::ByteHold;
-use crate::envelope::{Answer, ListMeta};
+use crate::envelope::{self, Answer, ListMeta};
 use crate::error::{ApiError, ErrorCode};
-use crate::figures::{cents, usd};
-use crate::instant;
-use crate::openapi::kinds::{self, FreeObject, Id, Instant, Usd, Whole};
+use crate::openapi::kinds::{Id, Whole};
 use crate::openapi::{query, words};
 use crate::params::Query;
 use crate::period::{instant_params, read_instants};
+use crate::usage_file::UsageFormat;
+use crate::usage_view::UsageView;
 
 const LIMIT_DEFAULT: u32 = 50;
 const LIMIT_MAX: u32 = 1_000;
@@ -39,138 +36,6 @@ const EXPORT_PAGE: Page = Page { offset: 0, limit: 1_000 };
 const EXPORT_BYTES: usize = 2 * 1024 * 1024;
 /// Days over which entries are counted for `total`.
 const COUNT_DAYS_MAX: i32 = 366;
-
-/// One entry of the history.
-#[derive(Debug, Serialize, ToSchema)]
-pub struct UsageView {
-    #[schema(value_type = Id)]
-    id: String,
-    #[schema(value_type = words::EntryKind)]
-    kind: &'static str,
-    #[schema(value_type = Id)]
-    integration_id: String,
-    #[schema(value_type = kinds::CallId)]
-    call_id: String,
-    #[schema(required)]
-    session_id: Option<String>,
-    #[schema(required)]
-    agent_id: Option<String>,
-    provider: String,
-    model: String,
-    tokens_in: i64,
-    tokens_out: i64,
-    total_tokens: i64,
-    tokens_cache_read: i64,
-    tokens_cache_write: i64,
-    tokens_reasoning: i64,
-    /// Rounded half up; `cost_usd` is exact.
-    cost_cents: i64,
-    /// The cost that counts.
-    #[schema(value_type = Usd)]
-    cost_usd: String,
-    /// Which figure it is.
-    #[schema(value_type = words::CostSource)]
-    cost_source: &'static str,
-    #[schema(value_type = Option<Usd>, required)]
-    reported_cost_usd: Option<String>,
-    #[schema(value_type = Option<Usd>, required)]
-    computed_cost_usd: Option<String>,
-    #[schema(value_type = words::UsageStatus)]
-    usage_status: &'static str,
-    #[schema(required)]
-    latency_ms: Option<i64>,
-    #[schema(value_type = words::PolicyResult)]
-    policy_result: &'static str,
-    #[schema(required)]
-    error_code: Option<String>,
-    #[schema(required)]
-    error_message: Option<String>,
-    #[schema(value_type = FreeObject)]
-    metadata: Box<RawValue>,
-    #[schema(value_type = Instant)]
-    occurred_at: String,
-    #[schema(value_type = Instant)]
-    created_at: String,
-}
-
-/// The fields of an entry in the order of a CSV file, which has them in its first line.
-const COLUMNS: [&str; 27] = [
-    "id",
-    "kind",
-    "integration_id",
-    "call_id",
-    "session_id",
-    "agent_id",
-    "provider",
-    "model",
-    "tokens_in",
-    "tokens_out",
-    "total_tokens",
-    "tokens_cache_read",
-    "tokens_cache_write",
-    "tokens_reasoning",
-    "cost_cents",
-    "cost_usd",
-    "cost_source",
-    "reported_cost_usd",
-    "computed_cost_usd",
-    "usage_status",
-    "latency_ms",
-    "policy_result",
-    "error_code",
-    "error_message",
-    "metadata",
-    "occurred_at",
-    "created_at",
-];
-
-/// The word for what an entry is.
-pub(crate) const fn kind_word(kind: EntryKind) -> &'static str {
-    match kind {
-        EntryKind::Usage => "usage",
-        EntryKind::Correction => "correction",
-    }
-}
-
-impl From<UsageRow> for UsageView {
-    fn from(row: UsageRow) -> Self {
-        let dollars = |cost: bursar_core::Nanos| usd(cost.get().into());
-        let metadata = row.metadata.and_then(|text| RawValue::from_string(text).ok());
-        Self {
-            id: row.entry_id.to_string(),
-            kind: kind_word(row.kind),
-            integration_id: row.integration_id.to_string(),
-            call_id: row.call_id,
-            session_id: row.session_id,
-            agent_id: row.agent_id,
-            provider: row.provider,
-            model: row.model,
-            tokens_in: row.tokens.tokens_in(),
-            tokens_out: row.tokens.tokens_out(),
-            total_tokens: row.tokens.total(),
-            tokens_cache_read: row.tokens.cache_read(),
-            tokens_cache_write: row.tokens.cache_write(),
-            tokens_reasoning: row.tokens.reasoning(),
-            cost_cents: cents(row.cost.get().into()),
-            cost_usd: dollars(row.cost),
-            cost_source: row.cost_source.as_str(),
-            reported_cost_usd: row.reported_cost.map(dollars),
-            computed_cost_usd: row.computed_cost.map(dollars),
-            usage_status: row.usage_status.as_str(),
-            latency_ms: row.latency_ms,
-            policy_result: row.policy_result.as_str(),
-            error_code: row.error_code,
-            error_message: row.error_message,
-            metadata: metadata.unwrap_or_else(empty_object),
-            occurred_at: instant::text(row.occurred_at),
-            created_at: instant::text(row.created_at),
-        }
-    }
-}
-
-fn empty_object() -> Box<RawValue> {
-    RawValue::from_string("{}".to_owned()).unwrap_or_else(|_| RawValue::NULL.to_owned())
-}
 
 /// The filters of the history, as [`read_filter`] takes them, for the documents.
 struct FilterParams;
@@ -230,7 +95,7 @@ pub async fn list_usage_history(
     State(app): State<App>,
     caller: Authorized<TelemetryRead>,
     mut query: Query,
-) -> Result<Answer<Vec<UsageView>>, ApiError> {
+) -> Result<Response, ApiError> {
     let limit = query.integer("limit", 1..=LIMIT_MAX)?.unwrap_or(LIMIT_DEFAULT);
     let offset = query.integer("offset", 0..=OFFSET_MAX)?;
     let after = query.read("cursor", parse_cursor)?;
@@ -250,7 +115,8 @@ pub async fn list_usage_history(
         has_more: found.next.is_some(),
         next_cursor: found.next.map(cursor),
     };
-    Ok(Answer::list(found.rows.into_iter().map(UsageView::from).collect(), meta))
+    let views: Vec<UsageView> = found.rows.into_iter().map(UsageView::from).collect();
+    Ok(Answer::list(views, meta).large().await)
 }
 
 fn read_filter(query: &mut Query) -> Result<HistoryFilter, ApiError> {
@@ -316,103 +182,12 @@ fn whole_days(start: Timestamp, end: Timestamp) -> Option<(Day, Day)> {
     (whole && days <= COUNT_DAYS_MAX).then(|| (first, Day::from_number(after.number() - 1)))
 }
 
-/// How a file of usage is written.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Format {
-    Csv,
-    Ndjson,
-}
-
-impl Format {
-    /// The word for it.
-    pub(crate) const fn as_str(self) -> &'static str {
-        match self {
-            Self::Csv => "csv",
-            Self::Ndjson => "ndjson",
-        }
-    }
-
-    fn parse(text: &str) -> Result<Self, &'static str> {
-        let mut known = [Self::Csv, Self::Ndjson].into_iter();
-        known.find(|format| format.as_str() == text).ok_or("must be csv or ndjson")
-    }
-
-    const fn headers(self) -> (&'static str, &'static str) {
-        match self {
-            Self::Csv => ("text/csv; charset=utf-8", "attachment; filename=\"usage.csv\""),
-            Self::Ndjson => ("application/x-ndjson", "attachment; filename=\"usage.ndjson\""),
-        }
-    }
-
-    /// What stands before the first entry.
-    fn head(self) -> Bytes {
-        match self {
-            Self::Csv => Bytes::from(COLUMNS.join(",") + "\n"),
-            Self::Ndjson => Bytes::new(),
-        }
-    }
-
-    fn write(self, rows: Vec<UsageRow>) -> Result<Bytes, std::io::Error> {
-        let mut text = Vec::with_capacity(rows.len() * 512);
-        match self {
-            Self::Ndjson => {
-                for row in rows {
-                    serde_json::to_writer(&mut text, &UsageView::from(row))?;
-                    text.push(b'\n');
-                }
-            }
-            Self::Csv => {
-                let mut writer = csv::Writer::from_writer(&mut text);
-                for row in rows {
-                    write_record(&mut writer, &UsageView::from(row))?;
-                }
-                writer.flush()?;
-                drop(writer);
-            }
-        }
-        Ok(text.into())
-    }
-}
-
-fn write_record(writer: &mut csv::Writer<&mut Vec<u8>>, view: &UsageView) -> csv::Result<()> {
-    let text = |text: &Option<String>| text.clone().unwrap_or_default();
-    writer.write_record([
-        view.id.as_str(),
-        view.kind,
-        &view.integration_id,
-        &view.call_id,
-        &text(&view.session_id),
-        &text(&view.agent_id),
-        &view.provider,
-        &view.model,
-        &view.tokens_in.to_string(),
-        &view.tokens_out.to_string(),
-        &view.total_tokens.to_string(),
-        &view.tokens_cache_read.to_string(),
-        &view.tokens_cache_write.to_string(),
-        &view.tokens_reasoning.to_string(),
-        &view.cost_cents.to_string(),
-        &view.cost_usd,
-        view.cost_source,
-        &text(&view.reported_cost_usd),
-        &text(&view.computed_cost_usd),
-        view.usage_status,
-        &view.latency_ms.map(|latency_ms| latency_ms.to_string()).unwrap_or_default(),
-        view.policy_result,
-        &text(&view.error_code),
-        &text(&view.error_message),
-        view.metadata.get(),
-        &view.occurred_at,
-        &view.created_at,
-    ])
-}
-
 /// An export between two of its pieces.
 struct Export {
     app: App,
     tenant_id: TenantId,
     filter: HistoryFilter,
-    format: Format,
+    format: UsageFormat,
     next: Next,
     /// For as long as someone reads it.
     _hold: ByteHold,
@@ -452,7 +227,7 @@ pub async fn export_usage(
     caller: Authorized<TelemetryRead>,
     mut query: Query,
 ) -> Result<Response, ApiError> {
-    let format = query.read("format", Format::parse)?.unwrap_or(Format::Csv);
+    let format = query.read("format", UsageFormat::parse)?.unwrap_or(UsageFormat::Csv);
     let filter = read_filter(&mut query)?;
     query.done()?;
     caller.known_integration(&app, filter.integration_id).await?;
@@ -492,8 +267,11 @@ impl Export {
         if let Some(place) = page.next {
             self.next = Next::Read(place);
         }
-        let unwritable = |cause| StoreError::Unavailable(std::sync::Arc::new(cause));
-        let text = self.format.write(page.rows).map_err(unwritable)?;
+        let format = self.format;
+        let text = envelope::aside(move || format.write(page.rows)).await;
+        let fell = || std::io::Error::other("a page was not written");
+        let text = text.unwrap_or_else(|| Err(fell()));
+        let text = text.map_err(|cause| StoreError::Unavailable(std::sync::Arc::new(cause)))?;
         Ok(Some((text, self)))
     }
 }

@@ -1,6 +1,7 @@
 //! Usage by what took it, and step by step: what dashboards draw.
 
 use axum::extract::State;
+use axum::response::Response;
 use bursar_core::Day;
 use bursar_store::{
     Breakdown, BreakdownFilter, Group, GroupBy, Series, SeriesFilter, SeriesStep, Step, Sums,
@@ -321,7 +322,7 @@ pub async fn get_usage_series(
     State(app): State<App>,
     caller: Authorized<TelemetryRead>,
     mut query: Query,
-) -> Result<Answer<SeriesView>, ApiError> {
+) -> Result<Response, ApiError> {
     use GroupBy::{Agent, Integration, Model, Provider};
     let by = query.read("group_by", |text| {
         named(text, &[Integration, Model, Provider, Agent])
@@ -354,7 +355,7 @@ pub async fn get_usage_series(
     let groups_max = limit as usize;
     let filter = SeriesFilter { by, step, integration_id, first, last, groups_max };
     let series = app.store.usage_series(caller.tenant_id, filter).await?;
-    Ok(Answer::ok(series_view(&filter, series)))
+    Ok(Answer::ok(series_view(&filter, series)).large().await)
 }
 
 fn series_view(filter: &SeriesFilter, series: Series) -> SeriesView {

@@ -1,6 +1,7 @@
 //! Telemetry out: the sums of a period and of its days, from rollups.
 
 use axum::extract::State;
+use axum::response::Response;
 use bursar_store::{DayUsage, IntegrationUsage, Page, Sums};
 use serde::Serialize;
 use utoipa::openapi::path::{Parameter, ParameterIn};
@@ -217,7 +218,7 @@ pub async fn list_daily_aggregates(
     State(app): State<App>,
     caller: Authorized<TelemetryRead>,
     mut query: Query,
-) -> Result<Answer<Vec<DayView>>, ApiError> {
+) -> Result<Response, ApiError> {
     let integration_id = query.integration()?;
     let (first, last) = read_days(&app, &mut query, DAYS_MAX)?;
     let offset = query.integer("offset", 0..=DAY_OFFSET_MAX)?.unwrap_or(0);
@@ -229,5 +230,5 @@ pub async fn list_daily_aggregates(
     let rows = usage.into_iter().skip(offset as usize).take(limit as usize);
     let views: Vec<DayView> = rows.map(DayView::from).collect();
     let meta = list_meta(Page { offset, limit }, views.len(), total);
-    Ok(Answer::list(views, meta))
+    Ok(Answer::list(views, meta).large().await)
 }

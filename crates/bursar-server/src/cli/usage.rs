@@ -10,7 +10,8 @@ use indicatif::HumanBytes;
 use super::Failure;
 use crate::client::{Access, Door};
 use crate::config::Config;
-use crate::import::{Format, ImportArguments};
+use crate::import::ImportArguments;
+use crate::usage_file::UsageFormat;
 
 #[derive(Subcommand)]
 pub(super) enum UsageCommand {
@@ -36,7 +37,7 @@ pub(super) struct ExportArguments {
     force: bool,
     /// The format; by default what the file's name ends with, and else csv.
     #[arg(long)]
-    format: Option<Format>,
+    format: Option<UsageFormat>,
     /// Only this integration, by its id or name.
     #[arg(long)]
     integration: Option<String>,
@@ -83,16 +84,12 @@ pub(super) fn export(config: &Config, arguments: &ExportArguments) -> Result<(),
 }
 
 fn question(door: &Door, arguments: &ExportArguments) -> Result<String, Failure> {
-    let named = arguments.output.as_deref().and_then(Format::of);
-    let format = arguments.format.or(named).unwrap_or(Format::Csv);
+    let named = arguments.output.as_deref().and_then(UsageFormat::of);
+    let format = arguments.format.or(named).unwrap_or(UsageFormat::Csv);
     let integration = arguments.integration.as_deref().map(|named| door.integration(named));
     let integration = integration.transpose()?;
     let mut query = form_urlencoded::Serializer::new(String::new());
-    let word = match format {
-        Format::Csv => "csv",
-        Format::Ndjson => "ndjson",
-    };
-    query.append_pair("format", word);
+    query.append_pair("format", format.as_str());
     let filters = [
         ("integration_id", &integration),
         ("model", &arguments.model),

@@ -8,16 +8,17 @@ mod record;
 mod sink;
 mod source;
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::{Args, ValueEnum};
+use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
 
 use self::record::Mapping;
 use self::source::{Row, Rows};
 use crate::client::{Access, ClientError, Door};
 use crate::config::Config;
+use crate::usage_file::UsageFormat;
 
 /// Rows sent at once.
 const ROWS_MAX: usize = 1_000;
@@ -49,33 +50,13 @@ pub struct ImportArguments {
     time_zone: Option<String>,
     /// How the file is written; by its ending when nothing is said.
     #[arg(long, value_enum)]
-    format: Option<Format>,
+    format: Option<UsageFormat>,
     /// The name from which call ids are derived; the file's name when nothing is said.
     #[arg(long, value_name = "NAME")]
     source: Option<String>,
     /// The way to Bursar; an API key needs the scope telemetry:write.
     #[command(flatten)]
     pub(crate) access: Access,
-}
-
-/// How a file is written.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum Format {
-    /// Comma-separated values with a header.
-    Csv,
-    /// A JSON object a line.
-    Ndjson,
-}
-
-impl Format {
-    /// The format that the ending of a file's name tells.
-    pub fn of(path: &Path) -> Option<Self> {
-        match path.extension()?.to_str()?.to_ascii_lowercase().as_str() {
-            "csv" => Some(Self::Csv),
-            "ndjson" | "jsonl" | "json" => Some(Self::Ndjson),
-            _ => None,
-        }
-    }
 }
 
 /// Why an import cannot go on, in words for the person at the terminal.

@@ -7,7 +7,8 @@ use std::path::Path;
 
 use serde_json::value::RawValue;
 
-use super::{Format, ImportError};
+use super::ImportError;
+use crate::usage_file::UsageFormat;
 
 /// The longest line of NDJSON.
 const LINE_BYTES_MAX: u64 = 1024 * 1024;
@@ -54,18 +55,18 @@ enum Reader {
 }
 
 impl Rows {
-    pub(super) fn open(path: &Path, format: Option<Format>) -> Result<Self, ImportError> {
+    pub(super) fn open(path: &Path, format: Option<UsageFormat>) -> Result<Self, ImportError> {
         let failed = |cause: &dyn std::fmt::Display| {
             ImportError::new(format!("cannot read {}: {cause}", path.display()))
         };
         let file = File::open(path).map_err(|error| failed(&error))?;
         let bytes_total = file.metadata().map_err(|error| failed(&error))?.len();
-        let format = format.or_else(|| Format::of(path));
+        let format = format.or_else(|| UsageFormat::of(path));
         let unknown = || ImportError::new("say --format csv or --format ndjson");
         let format = format.ok_or_else(unknown)?;
         let reader = match format {
-            Format::Ndjson => Reader::Ndjson { reader: BufReader::new(file), bytes_read: 0 },
-            Format::Csv => {
+            UsageFormat::Ndjson => Reader::Ndjson { reader: BufReader::new(file), bytes_read: 0 },
+            UsageFormat::Csv => {
                 let mut reader = csv::Reader::from_reader(file);
                 let header = reader.headers().map_err(|error| failed(&error))?;
                 let name = |column: &str| column.trim_start_matches('\u{feff}').trim().to_owned();

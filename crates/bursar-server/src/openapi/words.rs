@@ -8,8 +8,8 @@ use utoipa::openapi::schema::{ObjectBuilder, Type};
 use utoipa::openapi::{RefOr, Schema};
 use utoipa::{PartialSchema, ToSchema};
 
-use crate::api::{health, history, ingest, integrations, reservations, series};
-use crate::{auth, decision_view, error, integration_view};
+use crate::api::{health, ingest, integrations, reservations, series};
+use crate::{auth, decision_view, error, integration_view, usage_file, usage_view};
 
 /// One of these words.
 fn one_of(meaning: &str, words: impl IntoIterator<Item = impl Into<Value>>) -> RefOr<Schema> {
@@ -85,7 +85,7 @@ words! {
         bursar_core::Verdict::as_str { Allowed, Warned, Throttled, Blocked, HardBlocked };
     /// What an entry of the ledger is.
     EntryKind in bursar_core::EntryKind =
-        history::kind_word { Usage, Correction };
+        usage_view::kind_word { Usage, Correction };
     /// Which figure is the cost of a record.
     CostSource in bursar_core::CostSource =
         bursar_core::CostSource::as_str { Reported, Computed, Held, Unknown };
@@ -107,7 +107,7 @@ words! {
     /// The steps of a series.
     SeriesStep in bursar_store::Step = series::step_word { Hour, Day };
     /// How an export is written.
-    ExportFormat in history::Format = history::Format::as_str { Csv, Ndjson };
+    ExportFormat in usage_file::UsageFormat = usage_file::UsageFormat::as_str { Csv, Ndjson };
     /// The answers to a caller that are kept: all but the one that nothing was to be said about.
     KeptVerdict in bursar_core::Verdict =
         bursar_core::Verdict::as_str { Warned, Throttled, Blocked, HardBlocked } hides { Allowed };
