@@ -22,11 +22,7 @@ impl TrustedProxies {
     /// # Errors
     /// The text that is neither.
     pub fn parse(texts: &[String]) -> Result<Self, String> {
-        let network = |text: &String| {
-            let address =
-                || text.parse().map(|address: IpAddr| IpNet::from(address.to_canonical()));
-            text.parse::<IpNet>().or_else(|_| address()).map_err(|_| text.clone())
-        };
+        let network = |text: &String| read_network(text).ok_or_else(|| text.clone());
         texts.iter().map(network).collect::<Result<_, _>>().map(Self)
     }
 
@@ -60,6 +56,26 @@ impl ClientAddress {
             }
         }
         Self(client)
+    }
+}
+
+/// A network in the form in which addresses are compared.
+fn read_network(text: &str) -> Option<IpNet> {
+    let (address, length) = match text.split_once('/') {
+        Some((address, length)) => (address, Some(length)),
+        None => (text, None),
+    };
+    // Read by itself first: the reader of networks takes 010.0.0.0 for 10.0.0.0, where others see
+    // an octal number.
+    let address = address.parse::<IpAddr>().ok()?.to_canonical();
+    if length.is_none() {
+        return Some(IpNet::from(address));
+    }
+    let network: IpNet = text.parse().ok()?;
+    let mapped_bits = if address.is_ipv4() { network.max_prefix_len() - 32 } else { 0 };
+    match network.prefix_len().checked_sub(mapped_bits) {
+        Some(length) => IpNet::new(address, length).ok(),
+        None => Some(network),
     }
 }
 
@@ -129,8 +145,16 @@ mod tests {
     }
 
     #[test]
+    fn a_network_may_be_written_in_the_form_for_both_families() {
+        let trusted = TrustedProxies::parse(&["::ffff:10.0.0.0/104".to_owned()]).expect("one");
+        let contains = |text: &str| trusted.contains(text.parse().expect("an address"));
+        assert!(contains("10.1.2.3") && contains("::ffff:10.1.2.3"));
+        assert!(!contains("11.1.2.3") && !contains("::a01:203"));
+    }
+
+    #[test]
     fn what_is_no_network_is_named() {
-        for wrong in ["10.0.0.0/33", "example.com", "10.0.0"] {
+        for wrong in ["10.0.0.0/33", "example.com", "10.0.0", "010.0.0.0/8", "00.0.0.0/0"] {
             let texts = ["10.0.0.0/8".to_owned(), wrong.to_owned()];
             assert_eq!(TrustedProxies::parse(&texts).err().as_deref(), Some(wrong));
         }

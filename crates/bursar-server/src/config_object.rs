@@ -1,6 +1,9 @@
 //! The free objects of a request: `config` of an integration and `metadata` of a record.
 
+use std::net::Ipv6Addr;
+
 use axum::http::Uri;
+use axum::http::uri::Authority;
 use serde_json::Value;
 use serde_json::value::RawValue;
 
@@ -104,18 +107,33 @@ fn origin(url: &str) -> Result<String, ApiError> {
         ApiError::field("config.base_url", "must be an http or https URL without user and password")
     };
     let uri: Uri = url.parse().map_err(|_| wrong())?;
-    let port = match uri.scheme_str() {
-        Some("https") => 443,
-        Some("http") => 80,
+    let (scheme, port) = match uri.scheme_str() {
+        Some("https") => ("https", "443"),
+        Some("http") => ("http", "80"),
         Some(_) | None => return Err(wrong()),
     };
-    let authority = uri.authority().ok_or_else(wrong)?;
-    if authority.as_str().contains('@') || authority.host().is_empty() {
-        return Err(wrong());
+    let authority = uri.authority().map(Authority::as_str).ok_or_else(wrong)?;
+    let end = authority.find(']').map_or(0, |end| end + 1);
+    let (host, port) = match authority.get(end..).and_then(|rest| rest.split_once(':')) {
+        Some((_, said)) => {
+            (authority.strip_suffix(said).and_then(|host| host.strip_suffix(':')), said)
+        }
+        None => (Some(authority), port),
+    };
+    let host = host.and_then(read_host).ok_or_else(wrong)?;
+    let is_number = port.bytes().all(|byte| byte.is_ascii_digit());
+    let port = port.parse::<u16>().ok().filter(|port| is_number && *port > 0).ok_or_else(wrong)?;
+    Ok(format!("{scheme}://{host}:{port}"))
+}
+
+/// A host in the one form in which hosts are compared. Readers of URLs take more, and differ on it.
+fn read_host(text: &str) -> Option<String> {
+    if let Some(rest) = text.strip_prefix('[') {
+        let address: Ipv6Addr = rest.strip_suffix(']')?.parse().ok()?;
+        return Some(format!("[{address}]"));
     }
-    let scheme = uri.scheme_str().unwrap_or_default();
-    let host = authority.host().to_ascii_lowercase();
-    Ok(format!("{scheme}://{host}:{}", authority.port_u16().unwrap_or(port)))
+    let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-._".contains(&byte);
+    (!text.is_empty() && text.bytes().all(is_plain)).then(|| text.to_ascii_lowercase())
 }
 
 #[cfg(test)]
@@ -129,8 +147,14 @@ mod tests {
             Some("https://api.example.com:443")
         );
         assert_eq!(origin("http://[::1]:8000").ok().as_deref(), Some("http://[::1]:8000"));
+        assert_eq!(origin("http://[::0:1]/").ok().as_deref(), Some("http://[::1]:80"));
         for wrong in ["ftp://a", "https://", "/v1", "https://user:pw@a", "a b", "javascript:1"] {
             assert!(origin(wrong).is_err(), "{wrong}");
+        }
+        for wrong in
+            ["a:", "a:0", "a:65536", "a:+1", "a:1:2", "a,b", "a[::1]", "[::1", "[::1]a", "[1]"]
+        {
+            assert!(origin(&format!("https://{wrong}")).is_err(), "{wrong}");
         }
     }
 

@@ -93,7 +93,11 @@ fn check_file(path: &str, set_by: SetBy, allowed: &AllowedPrefixes) -> Result<()
     let straight =
         path.starts_with('/') && !path.split('/').any(|part| part == ".." || part == ".");
     grammar(straight, "must be file:///absolute/path without . and ..")?;
-    let known = allowed.file.iter().any(|folder| Path::new(path).starts_with(folder));
+    let lies_in = |folder: &String| {
+        let below = Path::new(path).strip_prefix(folder);
+        below.is_ok_and(|below| below.components().next().is_some())
+    };
+    let known = allowed.file.iter().any(lies_in);
     grammar(known, "must lie in a folder that the operator's configuration allows")
 }
 
@@ -144,6 +148,8 @@ mod tests {
         check_ref("file:///etc/bursar/../shadow", Operator, Some(InvalidField));
         check_ref("file:///etc/bursar-other/key", Operator, Some(InvalidField));
         check_ref("file:///etc/shadow", Operator, Some(InvalidField));
+        check_ref("file:///etc/bursar", Operator, Some(InvalidField));
+        check_ref("file:///etc/bursar/", Operator, Some(InvalidField));
         check_ref("file:///etc/bursar/key", Tenant, Some(Forbidden));
         check_ref("hunter2hunter2", Operator, Some(InvalidField));
         check_ref("https://example.com", Tenant, Some(InvalidField));

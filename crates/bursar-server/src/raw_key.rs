@@ -96,8 +96,9 @@ fn key_in(word: &str) -> Option<usize> {
 fn begins_key(text: &str) -> bool {
     let mut forms = FORMS.iter();
     forms.any(|(prefix, rest)| text.strip_prefix(prefix).is_some_and(|text| rest.matches(text)))
-        // A signed token: three parts, the first of which is JSON in base64.
-        || (text.starts_with("eyJ") && text.len() > 40 && text.matches('.').count() == 2)
+        // A signed token: three parts, the first of which is JSON in base64; an encrypted one has
+        // five. A bound from below, so that whatever follows a token does not hide it.
+        || (text.starts_with("eyJ") && text.len() > 40 && text.matches('.').count() >= 2)
 }
 
 /// Whether a text contains what looks like a key.
@@ -203,6 +204,9 @@ mod tests {
             redact("Incorrect API key provided: sk-abcdefghijklmnopqrst. See ä docs.").as_deref(),
             Some("Incorrect API key provided: [redacted] See ä docs.")
         );
+        let token = "eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIxMjM0NTY3ODkwIn0.abcdefghij";
+        let sentence = format!("token={token}.gsk_abcdefghijklmnopqrstuvwxyz, refused");
+        assert_eq!(redact(&sentence).as_deref(), Some("token=[redacted], refused"));
         assert_eq!(redact("nothing to see"), None);
     }
 

@@ -173,6 +173,9 @@ const fn measure_word(measure: Measure) -> &'static str {
 }
 
 #[cfg(test)]
+mod fuzz;
+
+#[cfg(test)]
 mod tests {
     use super::*;
 

@@ -4,6 +4,8 @@
 //! gives them, so that importing the same file again changes nothing, and a file that grew adds
 //! only what is new.
 
+#[cfg(test)]
+mod fuzz;
 mod record;
 mod sink;
 mod source;

@@ -13,7 +13,7 @@ use crate::instant;
 
 /// How a field is written in JSON.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Kind {
+pub(super) enum Kind {
     Text,
     Number,
     Cents,
@@ -22,7 +22,7 @@ enum Kind {
 }
 
 /// The fields of a usage record.
-const FIELDS: &[(&str, Kind)] = &[
+pub(super) const FIELDS: &[(&str, Kind)] = &[
     ("integration_id", Kind::Text),
     ("call_id", Kind::Text),
     ("session_id", Kind::Text),

@@ -1,0 +1,105 @@
+//! Texts from outside that the core reads itself: amounts, ids, call ids.
+
+#![expect(clippy::expect_used, reason = "a proof stops at the first thing that does not hold")]
+
+#[path = "support/fuzzing.rs"]
+mod fuzzing;
+
+use bursar_core::{
+    ApiKeyId, CallId, EntryId, IntegrationId, MoneyError, NANOS_PER_CENT, Nanos, TenantId,
+};
+use fuzzing::{Choices, Effort, Fate, fuzz};
+
+const AMOUNTS: &[&str] = &[
+    "0",
+    "1",
+    "1.25",
+    "0.0000001",
+    "1e-05",
+    "1.25E+2",
+    "100000000",
+    "99999999.9999999",
+    "1e8",
+    "-0.0",
+    "12345.678",
+    "0.30000000000000004",
+    "-1",
+    "1e-7",
+    "0e999999999999999999999",
+];
+
+#[test]
+fn an_amount_is_read_exactly_or_not_at_all() {
+    fuzz(bolero::check!(), Effort::PLAIN, |choices| {
+        let amount = choices.one_of(AMOUNTS);
+        let text = choices.broken(amount, &["e", "E", "+", "-", ".", "00000000", "e-7", "9"]);
+        let read = Nanos::from_cents_text(&text);
+        if let Ok(cost) = read {
+            assert!((0..=Nanos::RECORD_MAX.get()).contains(&cost.get()), "{text}");
+            check_value(&text, cost);
+        }
+        Fate::of(&read)
+    });
+}
+
+/// Claims that other ways to write an amount mean the same, and that a known reader agrees as far
+/// as its precision goes.
+#[track_caller]
+fn check_value(text: &str, cost: Nanos) {
+    let plain = format!("{}.{:07}", cost.get() / NANOS_PER_CENT, cost.get() % NANOS_PER_CENT);
+    assert_eq!(Nanos::from_cents_text(&plain), Ok(cost), "{text}");
+    let known: f64 = text.parse().expect("a number for others too");
+    let difference = (known * NANOS_PER_CENT as f64 - cost.get() as f64).abs();
+    assert!(difference <= 1e-6 + known.abs() * 1e-5, "{text} is {known}, not {}", cost.get());
+    if !text.contains(['e', 'E']) {
+        assert_eq!(Nanos::from_cents_text(&format!("{text}e0")), Ok(cost), "{text}");
+        let tenfold = Nanos::from_cents_text(&format!("{text}E+1"));
+        let expected = cost.get() * 10;
+        if expected <= Nanos::RECORD_MAX.get() {
+            assert_eq!(tenfold, Ok(Nanos::new(expected)), "{text}");
+        } else {
+            assert_eq!(tenfold, Err(MoneyError::TooLarge), "{text}");
+        }
+    }
+}
+
+/// Claims that what is read as an id is its text in some letter case, and no id of another kind.
+macro_rules! check_id {
+    ($choices:expr, $type:ty, $other:ty) => {{
+        let number = $choices.integer().unsigned_abs() % (1 << 60);
+        let id = <$type>::from_number(i64::try_from(number.max(1)).expect("small"));
+        let text = id.expect("in range").to_string();
+        let text = if $choices.one_in(4) { text.to_uppercase() } else { text };
+        let text = $choices.broken(&text, &["-", "8", "00000000"]);
+        let read = <$type>::parse(&text);
+        if let Ok(id) = read {
+            assert_eq!(id.to_string(), text.to_lowercase());
+            assert_eq!(<$type>::from_number(id.number()), Some(id));
+            assert!(<$other>::parse(&text).is_err(), "{text} is two things");
+        }
+        Fate::of(&read)
+    }};
+}
+
+#[test]
+fn an_id_is_read_back_and_is_of_one_kind() {
+    fuzz(bolero::check!(), Effort::PLAIN, |choices: &mut Choices<'_>| match choices.below(4) {
+        0 => check_id!(choices, TenantId, IntegrationId),
+        1 => check_id!(choices, IntegrationId, EntryId),
+        2 => check_id!(choices, EntryId, ApiKeyId),
+        _ => check_id!(choices, ApiKeyId, TenantId),
+    });
+}
+
+#[test]
+fn a_call_id_keeps_its_bounds() {
+    fuzz(bolero::check!(), Effort::PLAIN, |choices| {
+        let text = choices.one_of(&["call-2026-11-20-0001", "\u{e4}\u{1f600}", "x"]);
+        let text = choices.broken(text, &["\0", "\u{e4}"]);
+        let read = CallId::new(text.as_str());
+        let fits = (1..=100).contains(&text.chars().count()) && !text.contains('\0');
+        assert_eq!(read.is_ok(), fits, "{text:?}");
+        assert!(read.as_ref().map_or(true, |call_id| call_id.as_str() == text));
+        Fate::of(&read)
+    });
+}

@@ -1,0 +1,99 @@
+//! The configuration file and the environment.
+
+use std::path::Path;
+
+use bursar_server::config::{Config, ConfigError, SETTINGS};
+use bursar_server::secret::Secret;
+
+use crate::fuzzing::{Choices, Effort, Fate, fuzz};
+
+const EXAMPLE: &str = include_str!("../../../../bursar.example.toml");
+/// A secret that no message may repeat.
+const SECRET: &str = "hush-0123456789-abcdefghij-ABCDEFGHIJ";
+const WORDS: &[&str] =
+    &["[", "]", "[[", "=", "\"", "'", "'''", "#", "\n", ".", "{", "}", "1979-05-27", "0x"];
+/// Values that some setting takes.
+const VALUES: &[&str] = &[
+    "\"0.0.0.0:1\"",
+    "1",
+    "10",
+    "\"json\"",
+    "\"info\"",
+    "\"10.0.0.0/8, ::1\"",
+    "[\"10.0.0.0/8\"]",
+    "\"sqlite:/d/b\"",
+    "\"\"",
+    "0",
+    "-1",
+    "1.5",
+    "true",
+    "[1]",
+    "4294967296",
+    "\"4294967295\"",
+    "1979-05-27",
+    "{}",
+];
+
+/// Lines of settings, each with a value that may be wrong; secrets have the one that is looked for.
+fn any_file(choices: &mut Choices<'_>) -> String {
+    let keys: Vec<&str> = SETTINGS.iter().map(|setting| setting.key).collect();
+    let mut text = String::new();
+    for _ in 0..choices.below(5) {
+        let key = choices.one_of(&keys);
+        let is_secret = key.ends_with("token") || key == "secret_key";
+        let value = choices.one_of(VALUES);
+        let value = if is_secret { format!("\"{SECRET}\"") } else { value.to_owned() };
+        text += &format!("{key} = {value}\n");
+    }
+    text
+}
+
+fn any_environment(choices: &mut Choices<'_>) -> Vec<(String, String)> {
+    const NAMES: &[&str] =
+        &["BURSAR_LISTEN", "BURSAR_SERVER_DRAIN_SECONDS", "BURSAR_PORT_80", "BURSAR_URL", "PATH"];
+    let named = (0..choices.below(3)).map(|_| {
+        let name = choices.one_of(NAMES).to_owned();
+        let value = choices.one_of(&["1", "10", "a:1", "", "\u{e4}", "0"]).to_owned();
+        if choices.one_in(8) { (choices.broken(&name, &["_"]), value) } else { (name, value) }
+    });
+    named.collect()
+}
+
+fn check_bounds(config: &Config) {
+    let limits = &config.limits;
+    assert!(limits.connections_max > 0 && limits.streams_max > 0);
+    assert!(!limits.deadlines.header.is_zero() && !limits.drain.is_zero());
+    let is_strong =
+        |secret: &Option<Secret>| secret.as_ref().is_none_or(|text| text.expose().len() >= 16);
+    assert!(is_strong(&config.operator_token) && is_strong(&config.metrics_token));
+    assert_ne!(config.database, Path::new(""));
+}
+
+#[test]
+fn a_configuration_works_or_the_message_names_the_setting_and_no_secret() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("bursar.toml");
+    fuzz(bolero::check!(), Effort { inputs: 1_000, ..Effort::PLAIN }, |choices| {
+        let text = if choices.one_in(4) { EXAMPLE.to_owned() } else { any_file(choices) };
+        let is_broken = choices.one_in(3);
+        let text = if is_broken { choices.broken(&text, WORDS) } else { text };
+        std::fs::write(&path, &text).expect("written");
+        let environment = any_environment(choices);
+        let read = Config::load(Some(&path), environment.clone().into_iter());
+        match &read {
+            Ok(config) => {
+                check_bounds(config);
+                let rows = Config::in_force(Some(&path), environment.into_iter());
+                assert_eq!(rows.expect("as before").len(), SETTINGS.len());
+            }
+            Err(error) => {
+                let said = error.to_string();
+                // A broken file may have the secret where a name should be.
+                let may_quote = is_broken && !matches!(error, ConfigError::Invalid { .. });
+                assert!(may_quote || !said.contains("0123456789-abc"), "{said}");
+                assert!(!matches!(error, ConfigError::Unreadable { .. }), "{said}");
+            }
+        }
+        Fate::of(&read)
+    });
+}

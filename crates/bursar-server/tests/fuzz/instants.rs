@@ -1,0 +1,59 @@
+//! Instants, days and months.
+
+use bursar_server::instant::{parse, parse_day, parse_month, text};
+
+use crate::fuzzing::{Effort, Fate, fuzz};
+
+const WORDS: &[&str] = &["-", ":", "T", "Z", "+01:00", "[UTC]", ".", "60", "99", "00", "12"];
+
+#[test]
+fn an_instant_is_written_as_it_was_read() {
+    const INSTANTS: &[&str] = &[
+        "2026-11-20T13:00:39.123456Z",
+        "1970-01-01T00:00:00Z",
+        "9999-12-30T23:59:59.999999999Z",
+        "2024-02-29 23:59:60+00:00",
+        "2023-11-16T19:17:03.9799609-08:00",
+    ];
+    fuzz(bolero::check!(), Effort::PLAIN, |choices| {
+        let known = choices.one_of(INSTANTS);
+        let read = parse(&choices.broken(known, WORDS));
+        if let Ok(at) = read {
+            let written = text(at);
+            assert!(written.ends_with('Z') && written.is_ascii(), "{written}");
+            assert_eq!(parse(&written), Ok(at), "{written}");
+            let day = written.split('T').next().unwrap_or_default();
+            assert_eq!(parse_day(day), Ok(at.day()), "{written}");
+        }
+        Fate::of(&read)
+    });
+}
+
+#[test]
+fn a_day_is_written_as_it_was_read() {
+    fuzz(bolero::check!(), Effort::PLAIN, |choices| {
+        let known = choices.one_of(&["2026-11-20", "2024-02-29", "1970-01-01", "9999-12-31"]);
+        let broken = choices.broken(known, WORDS);
+        let read = parse_day(&broken);
+        if let Ok(day) = read {
+            assert_eq!(day.to_string(), broken);
+            assert_eq!(day.start().day(), day);
+            assert!(broken.starts_with(&day.month().to_string()), "{broken}");
+        }
+        Fate::of(&read)
+    });
+}
+
+#[test]
+fn a_month_is_written_as_it_was_read() {
+    fuzz(bolero::check!(), Effort::PLAIN, |choices| {
+        let known = choices.one_of(&["2026-10", "1970-01", "9999-12"]);
+        let broken = choices.broken(known, WORDS);
+        let read = parse_month(&broken);
+        if let Ok(month) = read {
+            assert_eq!(month.to_string(), broken);
+            assert_eq!(month.start().month(), month);
+        }
+        Fate::of(&read)
+    });
+}

@@ -1,0 +1,62 @@
+//! Bodies that are packed.
+
+use std::io::Write;
+
+use axum::http::{HeaderMap, HeaderValue, Method, Uri, header};
+use flate2::Compression;
+use flate2::write::GzEncoder;
+use serde_json::Value;
+
+use crate::answers::check_answer;
+use crate::fuzzing::{Choices, Effort, Fate, fuzz};
+use crate::server::{Server, bearer};
+
+fn pack(bytes: &[u8], level: usize) -> Vec<u8> {
+    let level = Compression::new(u32::try_from(level).expect("small"));
+    let mut encoder = GzEncoder::new(Vec::new(), level);
+    encoder.write_all(bytes).expect("packed");
+    encoder.finish().expect("packed")
+}
+
+fn any_body(choices: &mut Choices<'_>, integration_id: &str) -> String {
+    let known = format!("{{\"integration_id\":\"{integration_id}\",\"estimated_tokens\":1}}");
+    let mut text = choices.broken(&known, &["\"", "{", ",\"estimated_cost_cents\":1.5", "0"]);
+    if choices.one_in(30) {
+        text.push_str(&" ".repeat(300_000));
+    }
+    text
+}
+
+#[test]
+fn a_packed_body_is_answered_like_a_plain_one_and_a_broken_one_is_refused() {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let runtime = runtime.expect("a runtime");
+    let server = Server::new();
+    let known = runtime.block_on(server.furnish());
+    let integration_id = known.integrations.first().expect("there is one").as_str();
+    let uri = Uri::from_static("/api/v1/enforcement/check");
+    let ask = |body: Vec<u8>, encoding: Option<&'static str>| {
+        let mut headers: HeaderMap = bearer(&known.api_key);
+        if let Some(encoding) = encoding {
+            headers.insert(header::CONTENT_ENCODING, HeaderValue::from_static(encoding));
+        }
+        let reply = runtime.block_on(server.send(Method::POST, uri.clone(), headers, body));
+        check_answer(&Method::POST, uri.path(), &reply);
+        reply
+    };
+    fuzz(bolero::check!(), Effort { inputs: 300, ..Effort::PLAIN }, |choices| {
+        let body = any_body(choices, integration_id).into_bytes();
+        let plain = ask(body.clone(), None);
+        // In one part or in several, which together are one body as well.
+        let (first, second) = body.split_at(choices.below(body.len() + 1));
+        let mut packed = pack(first, choices.below(10));
+        packed.extend(pack(second, choices.below(10)));
+        let unpacked = ask(packed.clone(), Some(choices.one_of(&["gzip", "x-gzip"])));
+        assert_eq!(unpacked.status, plain.status, "{}", unpacked.body);
+        let error = |json: &Value| json.get("error").cloned();
+        assert_eq!(error(&unpacked.json), error(&plain.json));
+        let broken = ask(choices.broken_bytes(&packed, &["\x1f"]), Some("gzip"));
+        if broken.status.is_success() { Fate::Accepted } else { Fate::Refused }
+    });
+    runtime.block_on(server.end());
+}

@@ -1,0 +1,150 @@
+//! Usage records: what is accepted says what was sent and keeps the documented bounds; a refusal
+//! never repeats a key.
+
+use std::collections::BTreeMap;
+
+use bursar_core::{IntegrationId, Nanos, Usage};
+use bursar_server::api::ingest::check_record;
+use bursar_server::raw_key::contains_key;
+use serde_json::Value;
+use serde_json::value::RawValue;
+
+use crate::fuzzing::{Choices, Effort, Fate, fuzz};
+use crate::raw_keys::KEYS;
+
+/// Fields of records that are accepted, with values that are and values that are not.
+const FIELDS: &[(&str, &[&str])] = &[
+    ("call_id", &["\"call-1\"", "\"\u{e4}\"", "\"a/b?c\"", "\"\""]),
+    ("provider", &["\"openai\"", "\"anthropic\"", "\"\\u0000\""]),
+    ("model", &["\"gpt-4o\"", "\"claude-sonnet-4\"", "\"\\ud83d\\ude00\"", "\"\\ud83d\""]),
+    ("tokens_in", &["800", "1000000000", "0", "1000000001", "-1", "1.5", "8e2"]),
+    ("tokens_out", &["200", "0", "\"200\"", "null"]),
+    ("tokens_cache_read", &["400", "0", "null", "801"]),
+    ("tokens_cache_write", &["400", "null", "9223372036854775807"]),
+    ("tokens_reasoning", &["200", "0", "201"]),
+    ("cost_cents", &["1.25", "0", "1e-05", "100000000", "null", "\"1\"", "1.23456789", "[1]"]),
+    ("session_id", &["\"session-1\"", "null", "7"]),
+    ("agent_id", &["\"agent-1\"", "null"]),
+    ("latency_ms", &["412", "null", "1000000001"]),
+    ("policy_result", &["\"allowed\"", "\"blocked\"", "null", "\"maybe\""]),
+    ("error_code", &["\"429\"", "null"]),
+    (
+        "error_message",
+        &["\"Incorrect API key provided: sk-abcdefghijklmnopqrst.\"", "\"x\"", "null"],
+    ),
+    ("metadata", &["{}", "{\"team\":\"a\",\"n\":[1,{}]}", "null", "[]", "{\"\\u0000\":1}"]),
+    ("occurred_at", &["\"2026-03-14T09:00:00Z\"", "null", "\"2026-03-14\""]),
+    ("not_known_yet", &["{\"a\":[[[1]]]}", "true"]),
+];
+const WORDS: &[&str] = &["\"", "\\\"", "{", "}", "[", "]", ",", ":", "\"call_id\":", "1e400", " "];
+
+fn integration_id() -> IntegrationId {
+    IntegrationId::from_number(1_763_600_000_000_007).expect("in range")
+}
+
+/// A value that the field may have, or now and then one that it should not.
+fn any_value(choices: &mut Choices<'_>, values: &[&str]) -> String {
+    match choices.below(24) {
+        0 => choices.one_of(values).to_owned(),
+        1 => choices.integer().to_string(),
+        2 => format!("\"{}\"", choices.one_of(KEYS)),
+        3 => format!("{{\"{}\":1}}", choices.one_of(KEYS)),
+        4 => format!("\"{}\"", "\u{e4}".repeat(choices.one_of(&[50, 51, 100, 101, 4_001]))),
+        5 => {
+            let depth = choices.one_of(&[2, 62, 63, 64, 65, 130]);
+            format!("{}{}", "[".repeat(depth), "]".repeat(depth))
+        }
+        _ => values.first().copied().unwrap_or_default().to_owned(),
+    }
+}
+
+fn any_record(choices: &mut Choices<'_>) -> String {
+    let mut fields = vec![format!("\"integration_id\":\"{}\"", integration_id())];
+    for (index, (field, values)) in FIELDS.iter().enumerate() {
+        let is_needed = (0..5).contains(&index);
+        let is_left_out = if is_needed { choices.one_in(40) } else { choices.one_in(2) };
+        if is_left_out {
+            continue;
+        }
+        let field = if choices.one_in(60) { choices.one_of(KEYS) } else { field };
+        fields.push(format!("\"{field}\":{}", any_value(choices, values)));
+        if choices.one_in(60) {
+            fields.push(format!("\"{field}\":{}", any_value(choices, values)));
+        }
+    }
+    let text = format!("{{{}}}", fields.join(","));
+    if choices.one_in(3) { choices.broken(&text, WORDS) } else { text }
+}
+
+/// Claims the bounds of the contract.
+fn check_bounds(usage: &Usage) {
+    let of = |text: &str, most: usize| {
+        assert!((1..=most).contains(&text.chars().count()) && !text.contains('\0'), "{text}");
+    };
+    of(usage.call_id.as_str(), 100);
+    of(&usage.provider, 50);
+    of(&usage.model, 100);
+    let optional = [
+        (&usage.session_id, 100),
+        (&usage.agent_id, 100),
+        (&usage.error_code, 50),
+        (&usage.error_message, 4_000),
+    ];
+    for (text, most) in optional {
+        text.iter().for_each(|text| of(text, most));
+    }
+    let tokens = usage.tokens;
+    assert!((0..=1_000_000_000).contains(&tokens.tokens_in()));
+    assert!((0..=1_000_000_000).contains(&tokens.tokens_out()));
+    assert!(tokens.cache_read() + tokens.cache_write() <= tokens.tokens_in());
+    assert!((0..=tokens.tokens_out()).contains(&tokens.reasoning()));
+    assert!(usage.cost.is_none_or(|cost| (Nanos::ZERO..=Nanos::RECORD_MAX).contains(&cost)));
+    assert!(usage.latency_ms.is_none_or(|latency_ms| (0..=1_000_000_000).contains(&latency_ms)));
+    assert!(usage.error_message.iter().all(|message| !contains_key(message)));
+    if let Some(metadata) = &usage.metadata {
+        let value: Value = serde_json::from_str(metadata).expect("JSON");
+        assert!(value.is_object() && metadata.len() <= 32 * 1024 && !contains_key(metadata));
+    }
+}
+
+/// Claims that a known reader reads the same.
+fn check_meaning(text: &str, usage: &Usage) {
+    let fields: BTreeMap<String, &RawValue> = serde_json::from_str(text).expect("an object");
+    let value = |field: &str| {
+        let raw = fields.get(field).map_or("null", |raw| raw.get());
+        serde_json::from_str::<Value>(raw).expect("JSON")
+    };
+    assert_eq!(value("call_id"), usage.call_id.as_str());
+    assert_eq!(value("provider"), *usage.provider);
+    assert_eq!(value("model"), *usage.model);
+    assert_eq!(value("tokens_in"), usage.tokens.tokens_in());
+    assert_eq!(value("tokens_out"), usage.tokens.tokens_out());
+    assert_eq!(value("latency_ms").as_i64(), usage.latency_ms);
+    assert_eq!(value("session_id").as_str(), usage.session_id.as_deref());
+    assert_eq!(value("cost_cents").is_null(), usage.cost.is_none());
+    assert_eq!(value("occurred_at").is_null(), usage.occurred_at.is_none());
+}
+
+#[test]
+fn a_record_means_what_it_says_and_a_refusal_repeats_no_key() {
+    let effort = Effort { seconds: 15, ..Effort::PLAIN };
+    fuzz(bolero::check!(), effort, |choices| {
+        let text = any_record(choices);
+        let only = choices.one_in(4).then(integration_id);
+        let read = check_record(&text, only);
+        match &read {
+            Ok(usage) => {
+                assert_eq!(usage.integration_id, integration_id());
+                check_bounds(usage);
+                check_meaning(&text, usage);
+                assert_eq!(check_record(&text, only).as_ref().ok(), Some(usage));
+            }
+            Err(error) => {
+                let shown = serde_json::to_string(error).expect("JSON");
+                assert!(!contains_key(&shown), "{shown}");
+                assert!(matches!(error.code().status().as_u16(), 400 | 404 | 422), "{shown}");
+            }
+        }
+        Fate::of(&read)
+    });
+}

@@ -1,0 +1,52 @@
+//! Bodies of the routes that manage things, read into their types.
+
+use bursar_server::api::integrations::{IntegrationCreate, IntegrationUpdate};
+use bursar_server::api::keys::KeyCreate;
+use bursar_server::api::tenants::TenantCreate;
+use bursar_server::body::parse;
+use bursar_server::error::{ApiError, ErrorCode};
+use bursar_server::raw_key::contains_key;
+
+use crate::fuzzing::{Effort, Fate, fuzz};
+use crate::raw_keys::KEYS;
+
+/// Reads a body as one type.
+type Read = fn(&str) -> Result<(), ApiError>;
+
+/// Bodies that are read, and as what.
+const BODIES: &[(&str, Read)] = &[
+    (r#"{"name":"a"}"#, |text| parse::<TenantCreate>(text).map(drop)),
+    (r#"{"name":"k","scopes":["telemetry:*"],"expires_at":"2027-01-01T00:00:00Z"}"#, |text| {
+        parse::<KeyCreate>(text).map(drop)
+    }),
+    (
+        r#"{"name":"i","provider_type":"openai","credential_ref":"vault://a/b","config":{"a":[1]},
+            "budget_limit_cents":100,"token_limit_month":0,"rate_limit_rpm":60}"#,
+        |text| parse::<IntegrationCreate>(text).map(drop),
+    ),
+    (
+        r#"{"name":"i","credential_ref":null,"config":{"base_url":"https://a"},"rate_limit_rpm":1}"#,
+        |text| parse::<IntegrationUpdate>(text).map(drop),
+    ),
+];
+const WORDS: &[&str] =
+    &["\"", "\\\"", "{", "[", "]", ",", ":", "null", "\"name\":", "1e400", "\"x\":1,"];
+
+#[test]
+fn a_body_is_read_or_the_refusal_says_where_it_is_wrong() {
+    fuzz(bolero::check!(), Effort::PLAIN, |choices| {
+        let (text, read) = choices.one_of(BODIES);
+        let words = if choices.one_in(2) { KEYS } else { WORDS };
+        let text = choices.broken(text, words);
+        let read = read(&text);
+        if let Err(error) = &read {
+            let shown = serde_json::to_string(error).expect("JSON");
+            assert!(!contains_key(&shown), "{shown}");
+            let of_bodies =
+                [ErrorCode::InvalidField, ErrorCode::UnknownField, ErrorCode::InvalidJson];
+            assert!(of_bodies.contains(&error.code()), "{shown}");
+            assert!(!error.message().is_empty());
+        }
+        Fate::of(&read)
+    });
+}

@@ -1,0 +1,35 @@
+//! Certificates and keys as files.
+
+use std::time::Duration;
+
+use bursar_server::serve::tls::{Certificates, TlsError, TlsFiles};
+
+use crate::fuzzing::{Effort, Fate, fuzz};
+
+#[test]
+fn a_pair_is_taken_or_the_message_names_the_file_and_not_its_content() {
+    const WORDS: &[&str] =
+        &["-----BEGIN CERTIFICATE-----\n", "-----END PRIVATE KEY-----\n", "-----", "=", "A", "\n"];
+    let folder = tempfile::tempdir().expect("a folder");
+    let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).expect("made");
+    let (certificate, key) = (made.cert.pem(), made.signing_key.serialize_pem());
+    let secret = key.lines().nth(1).expect("base64").to_owned();
+    let files = TlsFiles {
+        certificate: folder.path().join("certificate.pem"),
+        key: folder.path().join("key.pem"),
+        reload_every: Duration::from_secs(10),
+    };
+    fuzz(bolero::check!(), Effort { inputs: 200, ..Effort::PLAIN }, |choices| {
+        let broken = choices.broken_bytes(certificate.as_bytes(), WORDS);
+        std::fs::write(&files.certificate, broken).expect("written");
+        let broken = choices.broken_bytes(key.as_bytes(), WORDS);
+        std::fs::write(&files.key, broken).expect("written");
+        let read = Certificates::load(files.clone());
+        if let Err(error) = &read {
+            let said = format!("{error} {error:?}");
+            assert!(!matches!(error, TlsError::Unreadable { .. }), "{said}");
+            assert!(said.contains(".pem") && !said.contains(&secret), "{said}");
+        }
+        Fate::of(&read)
+    });
+}
