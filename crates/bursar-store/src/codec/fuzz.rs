@@ -35,6 +35,14 @@ fn any_reason(choices: &mut Choices<'_>) -> Reason {
     }
 }
 
+/// Amounts of nothing are not written.
+fn without_loose_amounts(mut decision: Decision) -> Decision {
+    for reason in decision.reasons.iter_mut().filter(|reason| reason.measure.is_none()) {
+        (reason.limit_value, reason.current_value) = (0, 0);
+    }
+    decision
+}
+
 #[test]
 fn a_stored_decision_leads_back_and_a_broken_one_is_an_error() {
     const WORDS: &[&str] =
@@ -46,11 +54,9 @@ fn a_stored_decision_leads_back_and_a_broken_one_is_an_error() {
         let broken = choices.broken(&text.unwrap_or_default(), WORDS);
         let read = decision(Some(&broken));
         match &read {
-            // What only looks different is written in one way.
             Ok(read) => {
-                let written = decision_text(read);
-                let again = decision(written.as_deref()).expect("its own text");
-                assert_eq!(decision_text(&again), written, "{broken}");
+                let again = decision(decision_text(read).as_deref()).expect("its own text");
+                assert_eq!(again, without_loose_amounts(read.clone()), "{broken}");
             }
             Err(error) => {
                 assert_eq!(error.to_string(), "stored data is not understood: a decision");
