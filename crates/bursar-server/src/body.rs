@@ -6,6 +6,7 @@ use std::time::Duration;
 use axum::body::Body;
 use axum::extract::{FromRequest, Request};
 use axum::http::{HeaderMap, header};
+use bursar_core::TenantId;
 use bytes::Bytes;
 use http_body_util::BodyExt;
 use serde::Deserialize;
@@ -21,6 +22,8 @@ use crate::json_depth::{DEPTH_MAX, find_too_deep};
 pub const SMALL: usize = 256 * 1024;
 /// The largest body of a batch, before and after inflation.
 pub const BATCH: usize = 8 * 1024 * 1024;
+/// Records that a batch may have.
+pub const BATCH_RECORDS_MAX: usize = 1_000;
 /// What is inflated before others have their turn: about a millisecond's work.
 const INFLATE_STEP: usize = 256 * 1024;
 
@@ -55,14 +58,22 @@ impl<const MAX: usize> FromRequest<App> for Text<MAX> {
         let (parts, body) = request.into_parts();
         let gzip = check_headers(&parts.headers)?;
         let announced = parts.headers.get(header::CONTENT_LENGTH);
-        let announced = announced.and_then(|length| length.to_str().ok()?.parse::<u64>().ok());
-        if announced.is_some_and(|length| length > MAX as u64) {
+        let announced = announced.and_then(|length| length.to_str().ok()?.parse::<usize>().ok());
+        if announced.is_some_and(|length| length > MAX) {
             return Err(too_large(MAX));
         }
         let tenant_id = parts.extensions.get::<RequestTenant>().and_then(RequestTenant::get);
         let BodyLimits { deadline, budget } = &app.body_limits;
-        let collected = collect(body, MAX, budget.hold(tenant_id));
-        let arrived = tokio::time::timeout(*deadline, collected).await;
+        let mut hold = budget.hold(tenant_id);
+        let arrival = async move {
+            if !hold.take(announced.unwrap_or(0)) || !has_room::<MAX>(app, tenant_id, &hold) {
+                drop(hold);
+                pass_over(body, 0, MAX).await?;
+                return Err(ApiError::of(ErrorCode::Overloaded));
+            }
+            collect(body, MAX, hold).await
+        };
+        let arrived = tokio::time::timeout(*deadline, arrival).await;
         let bytes = arrived.map_err(|_| ApiError::of(ErrorCode::RequestTimeout))??;
         if !gzip {
             return Ok(Self(bytes));
@@ -195,26 +206,58 @@ fn check_headers(headers: &HeaderMap) -> Result<bool, ApiError> {
     }
 }
 
+/// Whether a batch could be written when all of its tenant that are arriving have arrived: reading
+/// one for nothing costs as much as writing it, and there may be many times more than can be written.
+fn has_room<const MAX: usize>(app: &App, tenant_id: Option<TenantId>, hold: &ByteHold) -> bool {
+    let Some(tenant_id) = tenant_id.filter(|_| MAX == BATCH) else { return true };
+    app.ledger.has_room(tenant_id, hold.of_holder(), BATCH_RECORDS_MAX)
+}
+
+/// Collects a body; what it announced is held already.
 async fn collect(mut body: Body, max: usize, mut hold: ByteHold) -> Result<Bytes, ApiError> {
     let mut collected = Vec::new();
     let mut whole = Bytes::new();
     while let Some(frame) = body.frame().await {
-        let broke_off = |_| ApiError::new(ErrorCode::BadRequest, "The body broke off.");
-        let Ok(data) = frame.map_err(broke_off)?.into_data() else { continue };
-        if whole.len() + collected.len() + data.len() > max {
+        let Ok(data) = frame.map_err(|_| broke_off())?.into_data() else { continue };
+        let length = whole.len() + collected.len() + data.len();
+        if length > max {
             return Err(too_large(max));
         }
-        take(&mut hold, data.len())?;
+        let more = length.saturating_sub(hold.bytes());
+        if let Err(refusal) = take(&mut hold, more) {
+            drop((hold, collected, whole, data));
+            pass_over(body, length, max).await?;
+            return Err(refusal);
+        }
         // Most bodies come in one part, which is not copied.
         if whole.is_empty() && collected.is_empty() {
             whole = data;
             continue;
+        }
+        if collected.is_empty() {
+            collected.reserve_exact(hold.bytes());
         }
         collected.extend_from_slice(&std::mem::take(&mut whole));
         collected.extend_from_slice(&data);
     }
     let bytes = if collected.is_empty() { whole } else { collected.into() };
     Ok(hold.keep(bytes))
+}
+
+/// Reads the rest of a body and forgets it: a client that still sends when its connection ends does
+/// not come to read why.
+async fn pass_over(mut body: Body, mut length: usize, max: usize) -> Result<(), ApiError> {
+    while let Some(frame) = body.frame().await {
+        length += frame.map_err(|_| broke_off())?.data_ref().map_or(0, Bytes::len);
+        if length > max {
+            return Err(too_large(max));
+        }
+    }
+    Ok(())
+}
+
+fn broke_off() -> ApiError {
+    ApiError::new(ErrorCode::BadRequest, "The body broke off.")
 }
 
 /// Takes more of the memory for bodies, or asks the client to come again.

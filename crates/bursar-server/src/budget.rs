@@ -1,5 +1,6 @@
 //! Bytes that all requests share, so that memory stays bounded whoever sends or asks for much. One
-//! tenant holds at most a quarter of them, so that its slow clients are its own affair.
+//! tenant holds at most a quarter of them, and never more than it leaves, so that its slow clients
+//! are its own affair.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
@@ -52,13 +53,26 @@ impl ByteHold {
         let mut held = self.budget.held.lock();
         let Some(total) = held.bytes.checked_add(bytes) else { return false };
         let own = held.of_holders.get(&self.holder).copied().unwrap_or(0).saturating_add(bytes);
-        if total > self.budget.bytes_max || own > self.budget.bytes_max / 4 {
+        let Some(left) = self.budget.bytes_max.checked_sub(total) else { return false };
+        if own > self.budget.bytes_max / 4 || own > left {
             return false;
         }
         held.bytes = total;
-        held.of_holders.insert(self.holder, own);
+        if bytes > 0 {
+            held.of_holders.insert(self.holder, own);
+        }
         self.bytes += bytes;
         true
+    }
+
+    /// What it holds.
+    pub fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// What its holder holds by all of its holds.
+    pub fn of_holder(&self) -> usize {
+        self.budget.held.lock().of_holders.get(&self.holder).copied().unwrap_or(0)
     }
 
     /// Ties the hold to bytes: it ends when the last copy of them is dropped.
@@ -118,17 +132,21 @@ mod tests {
     }
 
     #[test]
-    fn one_tenant_holds_at_most_a_quarter_and_all_together_no_more_than_there_is() {
+    fn one_tenant_holds_at_most_a_quarter_and_no_more_than_it_leaves() {
         let budget = ByteBudget::new(40);
         let mut holds: Vec<ByteHold> =
             (1..6).map(|number| budget.hold(Some(tenant(number)))).collect();
         assert!(!holds[0].take(11));
-        for hold in &mut holds[..4] {
+        for hold in &mut holds[..3] {
             assert!(hold.take(10));
             assert!(!hold.take(1));
         }
-        assert!(!holds[4].take(1));
+        assert!(!holds[3].take(6));
+        assert!(holds[3].take(5));
+        assert!(!holds[4].take(3));
+        assert!(holds[4].take(2));
         holds.remove(0);
-        assert!(holds[3].take(10));
+        assert!(!holds[3].take(6));
+        assert!(holds[3].take(5));
     }
 }

@@ -133,14 +133,14 @@ pub const SETTINGS: &[Setting] = &[
     Setting {
         key: "server.body_bytes_max_total",
         env: "BURSAR_SERVER_BODY_BYTES_MAX_TOTAL",
-        default: "67108864",
+        default: "50331648",
         help: "Bytes of all bodies of requests in memory, of one tenant a quarter, inflated ones \
                counted packed and unpacked; beyond that requests are answered 503.",
     },
     Setting {
         key: "server.answer_bytes_max_total",
         env: "BURSAR_SERVER_ANSWER_BYTES_MAX_TOTAL",
-        default: "67108864",
+        default: "33554432",
         help: "Bytes of all answers above 64 KiB that clients have not taken, of one tenant a \
                quarter; beyond that such requests are answered 503.",
     },

@@ -60,6 +60,14 @@ impl Ledger {
         self.ask(tenant_id, |answer| Work::Record { records, answer }).await
     }
 
+    /// Whether [`Ledger::record`] would have room now for a batch of which only the text is there,
+    /// so that a refusal need not cost the work that it refuses.
+    pub fn has_room(&self, tenant_id: TenantId, text_bytes: usize, records_max: usize) -> bool {
+        // Without long texts a record takes about twice what its text does.
+        let bytes = text_bytes + text_bytes.min(records_max.saturating_mul(SMALL));
+        self.queue.has_room(tenant_id, Rank::Bulk, bytes)
+    }
+
     /// Reserves, if the limits admit it.
     ///
     /// # Errors
@@ -246,16 +254,13 @@ impl Weighed for Job {
 
     fn rank(&self) -> Rank {
         match &self.work {
-            Work::Record { .. }
-            | Work::Release { .. }
-            | Work::Extend { .. }
-            | Work::Sweep { .. } => Rank::Fact,
+            Work::Record { records, .. } => rank_of(records.len()),
+            Work::Release { .. } | Work::Extend { .. } | Work::Sweep { .. } => Rank::Fact,
             Work::Reserve { .. } | Work::Touch { .. } | Work::Control(_) => Rank::Admission,
         }
     }
 
     fn bytes(&self) -> usize {
-        const SMALL: usize = 512;
         match &self.work {
             Work::Record { records, .. } => records.iter().map(record_bytes).sum::<usize>() + SMALL,
             Work::Reserve { .. }
@@ -280,10 +285,20 @@ impl Weighed for Job {
     }
 }
 
+/// About what a job takes besides its records, and a record besides its long texts: the others are
+/// at most 100 characters each.
+const SMALL: usize = 512;
+
+/// Records up to which a batch goes with single ones.
+const SMALL_BATCH: usize = 16;
+
+fn rank_of(records: usize) -> Rank {
+    if records > SMALL_BATCH { Rank::Bulk } else { Rank::Fact }
+}
+
 fn record_bytes(usage: &Usage) -> usize {
     let long = |text: &Option<Box<str>>| text.as_ref().map_or(0, |text| text.len());
-    // The other texts are at most 100 characters each.
-    512 + long(&usage.metadata) + long(&usage.error_message)
+    SMALL + long(&usage.metadata) + long(&usage.error_message)
 }
 
 /// A change of the control plane whose answer has a type of its own.

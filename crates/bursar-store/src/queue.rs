@@ -1,7 +1,9 @@
 //! The bounded queue before a writer.
 //!
-//! Facts (records, releases, renewals) leave it before admissions when it is long, but never all
-//! of a group, so that neither starves. It is bounded in bytes, and one tenant may fill a quarter.
+//! When it is long, facts (records, releases, renewals) leave it before large batches of them, and
+//! those before admissions, but never all of a group, so that none starves. Within each, tenants
+//! take turns. It is bounded in bytes; one tenant may fill a quarter, and has never more in it than
+//! there is room left, so that whoever is quiet gets in whoever is loud.
 
 use std::collections::{HashMap, VecDeque};
 
@@ -10,20 +12,25 @@ use parking_lot::{Condvar, Mutex};
 
 use crate::error::StoreError;
 
-/// Bytes that may wait.
-const BYTES_MAX: usize = 64 * 1024 * 1024;
+/// Bytes that may wait: about half a second's work, beyond which waiting helps nobody.
+const BYTES_MAX: usize = 24 * 1024 * 1024;
 /// The share of the queue that one tenant may fill.
 const TENANT_BYTES_MAX: usize = BYTES_MAX / 4;
 /// Commands taken into one group.
 const GROUP_COMMANDS_MAX: usize = 4_096;
-/// The part of a full group that is kept for admissions.
+/// The parts of a full group that are kept for large batches and for admissions.
+const GROUP_BULK_MIN: usize = GROUP_COMMANDS_MAX / 2;
 const GROUP_ADMISSIONS_MIN: usize = GROUP_COMMANDS_MAX / 8;
+/// Commands that a tenant may bring when it is its turn; one that brings more misses turns.
+const TURN_COMMANDS: isize = 64;
 
 /// Which jobs go first when there are too many.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Rank {
     /// What happened, or gives money back.
     Fact,
+    /// So much of what happened that others should not wait for it.
+    Bulk,
     /// What asks for more.
     Admission,
 }
@@ -57,8 +64,9 @@ pub(crate) struct Queue<J> {
 }
 
 struct State<J> {
-    facts: VecDeque<J>,
-    admissions: VecDeque<J>,
+    facts: Turns<J>,
+    bulk: Turns<J>,
+    admissions: Turns<J>,
     bytes: usize,
     commands: usize,
     tenant_bytes: HashMap<TenantId, usize>,
@@ -68,8 +76,9 @@ struct State<J> {
 impl<J: Weighed> Queue<J> {
     pub(crate) fn new() -> Self {
         let state = State {
-            facts: VecDeque::new(),
-            admissions: VecDeque::new(),
+            facts: Turns::default(),
+            bulk: Turns::default(),
+            admissions: Turns::default(),
             bytes: 0,
             commands: 0,
             tenant_bytes: HashMap::new(),
@@ -85,12 +94,7 @@ impl<J: Weighed> Queue<J> {
             return Err((job, StoreError::Closed));
         }
         let bytes = job.bytes();
-        let of_tenant =
-            job.tenant_id().and_then(|id| state.tenant_bytes.get(&id)).copied().unwrap_or(0);
-        // A job that is alone always fits: its size was bounded where it was read.
-        let full = state.bytes > 0 && state.bytes + bytes > BYTES_MAX;
-        let unfair = of_tenant > 0 && of_tenant + bytes > TENANT_BYTES_MAX;
-        if full || unfair {
+        if !state.has_room(job.tenant_id(), job.rank(), bytes) {
             return Err((job, StoreError::Overloaded));
         }
         state.bytes += bytes;
@@ -99,12 +103,18 @@ impl<J: Weighed> Queue<J> {
             *state.tenant_bytes.entry(tenant_id).or_default() += bytes;
         }
         match job.rank() {
-            Rank::Fact => state.facts.push_back(job),
-            Rank::Admission => state.admissions.push_back(job),
+            Rank::Fact => state.facts.push(job),
+            Rank::Bulk => state.bulk.push(job),
+            Rank::Admission => state.admissions.push(job),
         }
         drop(state);
         self.filled.notify_one();
         Ok(())
+    }
+
+    /// Whether a job of so many bytes would get in now.
+    pub(crate) fn has_room(&self, tenant_id: TenantId, rank: Rank, bytes: usize) -> bool {
+        self.state.lock().has_room(Some(tenant_id), rank, bytes)
     }
 
     /// Waits for jobs and takes a group of them; empty when closed and drained.
@@ -123,7 +133,7 @@ impl<J: Weighed> Queue<J> {
     pub(crate) fn waiting(&self) -> Waiting {
         let state = self.state.lock();
         Waiting {
-            jobs: state.facts.len() + state.admissions.len(),
+            jobs: state.facts.jobs + state.bulk.jobs + state.admissions.jobs,
             commands: state.commands,
             bytes: state.bytes,
             bytes_max: BYTES_MAX,
@@ -139,17 +149,35 @@ impl<J: Weighed> Queue<J> {
 
 impl<J: Weighed> State<J> {
     fn is_empty(&self) -> bool {
-        self.facts.is_empty() && self.admissions.is_empty()
+        self.facts.jobs + self.bulk.jobs + self.admissions.jobs == 0
+    }
+
+    fn has_room(&self, tenant_id: Option<TenantId>, rank: Rank, bytes: usize) -> bool {
+        // A job that is alone always fits: its size was bounded where it was read.
+        if self.bytes == 0 {
+            return true;
+        }
+        let of_tenant = tenant_id.and_then(|id| self.tenant_bytes.get(&id)).copied().unwrap_or(0);
+        let Some(left) = BYTES_MAX.checked_sub(self.bytes + bytes) else { return false };
+        // What is small and happened is the last to be refused.
+        let left = match rank {
+            Rank::Fact => left,
+            Rank::Admission => left / 4 * 3,
+            Rank::Bulk => left / 2,
+        };
+        let is_fair = of_tenant == 0 || of_tenant + bytes <= TENANT_BYTES_MAX;
+        is_fair && of_tenant + bytes <= left
     }
 
     fn take(&mut self) -> Vec<J> {
         let mut group = Vec::new();
-        let waiting: usize = self.admissions.iter().map(Weighed::commands).sum();
-        let kept = waiting.min(GROUP_ADMISSIONS_MIN);
-        let facts = move_jobs(&mut self.facts, &mut group, GROUP_COMMANDS_MAX - kept);
-        // A batch is taken whole and may fill more than its part; admissions get theirs all the same.
-        let room = GROUP_COMMANDS_MAX.saturating_sub(facts).max(kept);
-        move_jobs(&mut self.admissions, &mut group, room);
+        let for_admissions = self.admissions.commands.min(GROUP_ADMISSIONS_MIN);
+        let for_bulk = self.bulk.commands.min(GROUP_BULK_MIN);
+        let mut room = GROUP_COMMANDS_MAX;
+        room -= self.facts.take(room - for_admissions - for_bulk, &mut group).min(room);
+        // A batch is taken whole and may fill more than its part; others get theirs all the same.
+        let bulk = self.bulk.take(room.saturating_sub(for_admissions).max(for_bulk), &mut group);
+        self.admissions.take(room.saturating_sub(bulk).max(for_admissions), &mut group);
         for job in &group {
             let bytes = job.bytes();
             self.bytes -= bytes;
@@ -167,16 +195,66 @@ impl<J: Weighed> State<J> {
     }
 }
 
-/// Moves jobs until they have brought at least `room` commands, and says how many they brought.
-fn move_jobs<J: Weighed>(from: &mut VecDeque<J>, to: &mut Vec<J>, room: usize) -> usize {
-    let mut commands = 0;
-    while commands < room
-        && let Some(job) = from.pop_front()
-    {
-        commands += job.commands();
-        to.push(job);
+/// Jobs of one rank: those of a tenant in their order, tenants in turn.
+struct Turns<J> {
+    lines: HashMap<Option<TenantId>, Line<J>>,
+    /// Whose turn it is next; everyone who has a line, once.
+    order: VecDeque<Option<TenantId>>,
+    jobs: usize,
+    commands: usize,
+}
+
+/// The jobs of one tenant.
+struct Line<J> {
+    jobs: VecDeque<J>,
+    /// Commands that it may still bring; below 0 after a batch that was larger.
+    credit: isize,
+}
+
+impl<J> Default for Turns<J> {
+    fn default() -> Self {
+        Self { lines: HashMap::new(), order: VecDeque::new(), jobs: 0, commands: 0 }
     }
-    commands
+}
+
+impl<J: Weighed> Turns<J> {
+    fn push(&mut self, job: J) {
+        self.jobs += 1;
+        self.commands += job.commands();
+        let line = self.lines.entry(job.tenant_id()).or_insert_with(|| {
+            self.order.push_back(job.tenant_id());
+            Line { jobs: VecDeque::new(), credit: 0 }
+        });
+        line.jobs.push_back(job);
+    }
+
+    /// Moves jobs until they have brought at least `room` commands, and says how many they brought.
+    fn take(&mut self, room: usize, to: &mut Vec<J>) -> usize {
+        let mut taken = 0;
+        while taken < room
+            && let Some(tenant_id) = self.order.pop_front()
+        {
+            let Some(line) = self.lines.get_mut(&tenant_id) else { continue };
+            line.credit += TURN_COMMANDS;
+            while taken < room
+                && line.credit > 0
+                && let Some(job) = line.jobs.pop_front()
+            {
+                let commands = job.commands();
+                line.credit = line.credit.saturating_sub_unsigned(commands);
+                taken += commands;
+                self.jobs -= 1;
+                to.push(job);
+            }
+            if line.jobs.is_empty() {
+                self.lines.remove(&tenant_id);
+            } else {
+                self.order.push_back(tenant_id);
+            }
+        }
+        self.commands -= taken;
+        taken
+    }
 }
 
 #[cfg(test)]
@@ -201,16 +279,51 @@ mod tests {
     }
 
     #[test]
-    fn one_tenant_fills_at_most_a_quarter() {
+    fn one_tenant_fills_at_most_a_quarter_and_no_more_than_it_leaves() {
         let queue = Queue::new();
         let eighth = BYTES_MAX / 8;
         let mut pushed = Vec::new();
         for tenant in [1, 1, 1, 2, 2, 3, 3, 4, 4, 5] {
             pushed.push(queue.push(Job(tenant, Rank::Fact, eighth, 1)).is_ok());
         }
-        assert_eq!(pushed, [true, true, false, true, true, true, true, true, true, false]);
+        assert_eq!(pushed, [true, true, false, true, true, true, true, true, false, false]);
+        assert!(queue.push(Job(5, Rank::Fact, eighth / 2, 1)).is_ok(), "whoever is quiet gets in");
         assert_eq!(queue.take().len(), 8);
         assert!(queue.push(Job(1, Rank::Fact, eighth, 1)).is_ok());
+    }
+
+    #[test]
+    fn small_facts_are_the_last_to_be_refused_and_batches_the_first() {
+        let queue = Queue::new();
+        for tenant in 1..=3 {
+            assert!(queue.push(Job(tenant, Rank::Fact, BYTES_MAX / 4, 1)).is_ok());
+        }
+        let is_taken = |rank, part: usize| {
+            let tenant_id = TenantId::from_number(4).expect("a number of an id");
+            queue.has_room(tenant_id, rank, BYTES_MAX / 4 / 100 * part)
+        };
+        assert!(is_taken(Rank::Bulk, 33) && !is_taken(Rank::Bulk, 34));
+        assert!(is_taken(Rank::Admission, 42) && !is_taken(Rank::Admission, 43));
+        assert!(is_taken(Rank::Fact, 50) && !is_taken(Rank::Fact, 51));
+    }
+
+    #[test]
+    fn tenants_take_turns_whatever_their_batches_bring() {
+        let queue = Queue::new();
+        for _ in 0..20 {
+            let _ = queue.push(Job(1, Rank::Bulk, 1, 1_000));
+        }
+        for _ in 0..2_000 {
+            let _ = queue.push(Job(2, Rank::Bulk, 1, 20));
+        }
+        let _ = queue.push(Job(3, Rank::Bulk, 1, 20));
+        let group = queue.take();
+        let brought = |tenant| {
+            let of_tenant = group.iter().filter(|job| job.0 == tenant);
+            of_tenant.map(Weighed::commands).sum::<usize>()
+        };
+        assert_eq!(brought(3), 20);
+        assert!(brought(1).abs_diff(brought(2)) <= 1_000, "{} {}", brought(1), brought(2));
     }
 
     #[test]
@@ -233,7 +346,7 @@ mod tests {
         let queue = Queue::new();
         for batch in [590, 597, 700, 716, 820, 1_000] {
             for tenant in 1..=10 {
-                let _ = queue.push(Job(tenant, Rank::Fact, 1, batch));
+                let _ = queue.push(Job(tenant, Rank::Bulk, 1, batch));
             }
             for _ in 0..2 * GROUP_ADMISSIONS_MIN {
                 let _ = queue.push(Job(11, Rank::Admission, 1, 1));

@@ -16,7 +16,7 @@ use utoipa::ToSchema;
 
 use crate::app::App;
 use crate::auth::{Authorized, TelemetryWrite};
-use crate::body::{BATCH, SMALL, Text, parse, parse_envelope};
+use crate::body::{BATCH, BATCH_RECORDS_MAX, SMALL, Text, parse, parse_envelope};
 use crate::config_object::check_metadata;
 use crate::envelope::Answer;
 use crate::error::{ApiError, ErrorCode};
@@ -27,9 +27,6 @@ use crate::openapi::kinds::{
 };
 use crate::openapi::{BatchRecord, EXAMPLE_ID, words};
 use crate::raw_key;
-
-/// Records that one batch may have.
-pub const BATCH_RECORDS_MAX: usize = 1_000;
 
 /// What became of a record, on the wire.
 pub(crate) const ACCEPTED: &str = "accepted";
@@ -242,9 +239,33 @@ pub async fn record_usage_batch(
     caller: Authorized<TelemetryWrite>,
     body: Text<BATCH>,
 ) -> Result<Answer<BatchAnswer>, ApiError> {
+    let (mut results, records) = check_batch(&app, &caller, &body)?;
+    // What waits to be written is not kept twice.
+    drop(body);
+    let outcomes = match records.len() {
+        0 => Vec::new(),
+        _ => app.ledger.record(caller.tenant_id, records).await?,
+    };
+    let mut outcomes = outcomes.into_iter();
+    for result in results.iter_mut().filter(|result| result.error.is_none()) {
+        result.take(outcomes.next().ok_or_else(|| ApiError::of(ErrorCode::Internal))?);
+    }
+    Ok(Answer::ok(BatchAnswer::of(results)))
+}
+
+/// Reads and checks the records of a batch, if there is room for them; those that are refused have
+/// their results already.
+fn check_batch(
+    app: &App,
+    caller: &Authorized<TelemetryWrite>,
+    body: &Text<BATCH>,
+) -> Result<(Vec<BatchResult>, Vec<Usage>), ApiError> {
     let Batch { records: Records { kept, too_many } } = parse_envelope(body.as_str()?)?;
     if kept.is_empty() || too_many {
         return Err(ApiError::field("records", "must have 1 to 1000 records"));
+    }
+    if kept.len() > 1 && !app.ledger.has_room(caller.tenant_id, body.0.len(), kept.len()) {
+        return Err(ApiError::of(ErrorCode::Overloaded));
     }
     let mut results = Vec::with_capacity(kept.len());
     let mut records = Vec::with_capacity(kept.len());
@@ -262,15 +283,7 @@ pub async fn record_usage_batch(
             }
         }
     }
-    let outcomes = match records.len() {
-        0 => Vec::new(),
-        _ => app.ledger.record(caller.tenant_id, records).await?,
-    };
-    let mut outcomes = outcomes.into_iter();
-    for result in results.iter_mut().filter(|result| result.error.is_none()) {
-        result.take(outcomes.next().ok_or_else(|| ApiError::of(ErrorCode::Internal))?);
-    }
-    Ok(Answer::ok(BatchAnswer::of(results)))
+    Ok((results, records))
 }
 
 /// Reads and checks one record.

@@ -98,7 +98,8 @@ fn a_file_comes_to_the_same_records_each_time_and_to_nothing_else() {
     let folder = tempfile::tempdir().expect("a folder");
     let path = folder.path().join("usage");
     fuzz(bolero::check!(), Effort { inputs: 500, ..Effort::PLAIN }, |choices| {
-        let (format, texts) = choices.one_of(&[(UsageFormat::Csv, CSVS), (UsageFormat::Ndjson, NDJSONS)]);
+        let (format, texts) =
+            choices.one_of(&[(UsageFormat::Csv, CSVS), (UsageFormat::Ndjson, NDJSONS)]);
         let text = choices.one_of(texts);
         let bytes = choices.broken_bytes(text.as_bytes(), WORDS);
         std::fs::write(&path, &bytes).expect("written");

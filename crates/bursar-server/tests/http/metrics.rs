@@ -172,7 +172,7 @@ async fn the_writer_and_the_process_are_watched() {
     check(&metrics, "bursar_group_commands_sum 1");
     check(&metrics, "bursar_queue_wait_seconds_count 1");
     check(&metrics, "bursar_queue_commands 0");
-    check(&metrics, "bursar_queue_limit_bytes 67108864");
+    check(&metrics, "bursar_queue_limit_bytes 25165824");
     let version = env!("CARGO_PKG_VERSION");
     check(&metrics, &format!(r#"bursar_build_info{{version="{version}"}} 1"#));
     for name in ["process_resident_memory_bytes", "process_open_fds", "process_start_time_seconds"]
