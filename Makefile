@@ -17,10 +17,10 @@ lint:
 # The long proofs: kills, faults, races and many seeds, bounded to 20 minutes; then the whole API asked by schemathesis, a
 # few minutes more, which wants python3 with venv and pip, and curl.
 prove:
-	cargo test --workspace --locked --release --no-run
-	BURSAR_PROVE=1 timeout --kill-after=10 1200 cargo test --workspace --locked --release
-	cargo build --locked --release --bin bursar
-	timeout --kill-after=10 900 tools/schemathesis.sh target/release/bursar
+	cargo test --workspace --locked --profile prove --no-run
+	BURSAR_PROVE=1 timeout --kill-after=10 1200 cargo test --workspace --locked --profile prove
+	cargo build --locked --profile prove --bin bursar
+	timeout --kill-after=10 900 tools/schemathesis.sh target/prove/bursar
 
 # E, S and everything as a part of them, in one run; a few minutes.
 bench:

@@ -12,6 +12,7 @@ mod error;
 mod hot;
 mod lane;
 mod ledger;
+mod memory;
 mod observe;
 mod query;
 mod queue;

@@ -18,6 +18,9 @@ const BYTES_MAX: usize = 24 * 1024 * 1024;
 const TENANT_BYTES_MAX: usize = BYTES_MAX / 4;
 /// Commands taken into one group.
 const GROUP_COMMANDS_MAX: usize = 4_096;
+/// Bytes after which no more facts, and as many again after which no more batches, are taken into a
+/// group: it stays in memory until it is written.
+const GROUP_BYTES_MAX: usize = BYTES_MAX / 6;
 /// The parts of a full group that are kept for large batches and for admissions.
 const GROUP_BULK_MIN: usize = GROUP_COMMANDS_MAX / 2;
 const GROUP_ADMISSIONS_MIN: usize = GROUP_COMMANDS_MAX / 8;
@@ -68,6 +71,8 @@ struct State<J> {
     bulk: Turns<J>,
     admissions: Turns<J>,
     bytes: usize,
+    /// Those of the group that is being written.
+    taken_bytes: usize,
     commands: usize,
     tenant_bytes: HashMap<TenantId, usize>,
     closed: bool,
@@ -80,6 +85,7 @@ impl<J: Weighed> Queue<J> {
             bulk: Turns::default(),
             admissions: Turns::default(),
             bytes: 0,
+            taken_bytes: 0,
             commands: 0,
             tenant_bytes: HashMap::new(),
             closed: false,
@@ -117,9 +123,11 @@ impl<J: Weighed> Queue<J> {
         self.state.lock().has_room(Some(tenant_id), rank, bytes)
     }
 
-    /// Waits for jobs and takes a group of them; empty when closed and drained.
+    /// Waits for jobs and takes a group of them; empty when closed and drained. The group before
+    /// is written when its writer comes for the next.
     pub(crate) fn take(&self) -> Vec<J> {
         let mut state = self.state.lock();
+        state.taken_bytes = 0;
         while state.is_empty() && !state.closed {
             self.filled.wait(&mut state);
         }
@@ -158,7 +166,8 @@ impl<J: Weighed> State<J> {
             return true;
         }
         let of_tenant = tenant_id.and_then(|id| self.tenant_bytes.get(&id)).copied().unwrap_or(0);
-        let Some(left) = BYTES_MAX.checked_sub(self.bytes + bytes) else { return false };
+        let held = self.bytes + self.taken_bytes + bytes;
+        let Some(left) = BYTES_MAX.checked_sub(held) else { return false };
         // What is small and happened is the last to be refused.
         let left = match rank {
             Rank::Fact => left,
@@ -174,10 +183,13 @@ impl<J: Weighed> State<J> {
         let for_admissions = self.admissions.commands.min(GROUP_ADMISSIONS_MIN);
         let for_bulk = self.bulk.commands.min(GROUP_BULK_MIN);
         let mut room = GROUP_COMMANDS_MAX;
-        room -= self.facts.take(room - for_admissions - for_bulk, &mut group).min(room);
+        let for_facts = room - for_admissions - for_bulk;
+        room -= self.facts.take(for_facts, GROUP_BYTES_MAX, &mut group).min(room);
         // A batch is taken whole and may fill more than its part; others get theirs all the same.
-        let bulk = self.bulk.take(room.saturating_sub(for_admissions).max(for_bulk), &mut group);
-        self.admissions.take(room.saturating_sub(bulk).max(for_admissions), &mut group);
+        let for_bulk = room.saturating_sub(for_admissions).max(for_bulk);
+        let bulk = self.bulk.take(for_bulk, GROUP_BYTES_MAX, &mut group);
+        let for_admissions = room.saturating_sub(bulk).max(for_admissions);
+        self.admissions.take(for_admissions, BYTES_MAX, &mut group);
         for job in &group {
             let bytes = job.bytes();
             self.bytes -= bytes;
@@ -190,6 +202,7 @@ impl<J: Weighed> State<J> {
                     self.tenant_bytes.remove(&tenant_id);
                 }
             }
+            self.taken_bytes += bytes;
         }
         group
     }
@@ -228,19 +241,23 @@ impl<J: Weighed> Turns<J> {
         line.jobs.push_back(job);
     }
 
-    /// Moves jobs until they have brought at least `room` commands, and says how many they brought.
-    fn take(&mut self, room: usize, to: &mut Vec<J>) -> usize {
-        let mut taken = 0;
+    /// Moves jobs until they have brought at least `room` commands or so many bytes, and says how
+    /// many commands they brought.
+    fn take(&mut self, room: usize, bytes_room: usize, to: &mut Vec<J>) -> usize {
+        let (mut taken, mut bytes) = (0, 0);
         while taken < room
+            && bytes < bytes_room
             && let Some(tenant_id) = self.order.pop_front()
         {
             let Some(line) = self.lines.get_mut(&tenant_id) else { continue };
             line.credit += TURN_COMMANDS;
             while taken < room
+                && bytes < bytes_room
                 && line.credit > 0
                 && let Some(job) = line.jobs.pop_front()
             {
                 let commands = job.commands();
+                bytes += job.bytes();
                 line.credit = line.credit.saturating_sub_unsigned(commands);
                 taken += commands;
                 self.jobs -= 1;
@@ -288,7 +305,9 @@ mod tests {
         }
         assert_eq!(pushed, [true, true, false, true, true, true, true, true, false, false]);
         assert!(queue.push(Job(5, Rank::Fact, eighth / 2, 1)).is_ok(), "whoever is quiet gets in");
-        assert_eq!(queue.take().len(), 8);
+        while !queue.is_empty() {
+            queue.take();
+        }
         assert!(queue.push(Job(1, Rank::Fact, eighth, 1)).is_ok());
     }
 
@@ -358,6 +377,36 @@ mod tests {
                 queue.take();
             }
         }
+    }
+
+    #[test]
+    fn a_group_is_bounded_in_bytes_and_has_something_of_every_rank() {
+        let queue = Queue::new();
+        for tenant in 1..=3 {
+            for rank in [Rank::Fact, Rank::Bulk] {
+                let _ = queue.push(Job(tenant, rank, BYTES_MAX / 12, 1));
+            }
+            let _ = queue.push(Job(tenant, Rank::Admission, 1, 1));
+        }
+        let taken: Vec<Rank> = queue.take().iter().map(|job| job.1).collect();
+        assert_eq!(taken.iter().filter(|rank| **rank == Rank::Fact).count(), 2);
+        assert_eq!(taken.iter().filter(|rank| **rank == Rank::Bulk).count(), 2);
+        assert_eq!(taken.iter().filter(|rank| **rank == Rank::Admission).count(), 3);
+    }
+
+    #[test]
+    fn what_is_being_written_takes_room() {
+        let queue = Queue::new();
+        for tenant in 1..=4 {
+            assert!(queue.push(Job(tenant, Rank::Fact, BYTES_MAX / 16, 1)).is_ok());
+        }
+        let tenant_id = TenantId::from_number(5).expect("a number of an id");
+        let has_room = || queue.has_room(tenant_id, Rank::Fact, BYTES_MAX / 4);
+        assert_eq!(queue.take().len(), 3);
+        assert!(has_room());
+        assert!(queue.push(Job(6, Rank::Fact, BYTES_MAX / 4, 1)).is_ok());
+        assert!(!queue.has_room(tenant_id, Rank::Fact, BYTES_MAX / 2 - BYTES_MAX / 16));
+        assert_eq!(queue.take().len(), 2);
     }
 
     #[test]

@@ -12,6 +12,11 @@ use tokio_rustls::server::TlsStream;
 
 use super::progress::Progress;
 
+/// What is read at once. hyper keeps a buffer for each connection, of 8 KiB until a read fills it and
+/// then up to four times as large; with less than that in a read it never grows, which for a crowd
+/// with large bodies is most of the memory of the server.
+const READ_MAX: usize = 8 * 1024 - 1;
+
 /// A stream that can be thrown away with all that was written to it.
 pub(crate) trait Abort {
     /// Makes the end of the stream a reset: what a client does not take costs nothing from then on.
@@ -66,11 +71,14 @@ impl<S: Abort + AsyncRead + Unpin> AsyncRead for Watched<S> {
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let this = self.get_mut();
-        let before = buffer.filled().len();
-        let polled = Pin::new(&mut this.stream).poll_read(cx, buffer);
+        let room = buffer.remaining().min(READ_MAX);
+        let mut part = ReadBuf::new(buffer.initialize_unfilled_to(room));
+        let polled = Pin::new(&mut this.stream).poll_read(cx, &mut part);
         if polled.is_ready() {
-            this.progress.read(buffer.filled().get(before..).unwrap_or_default(), Instant::now());
+            this.progress.read(part.filled(), Instant::now());
         }
+        let read = part.filled().len();
+        buffer.advance(read);
         polled
     }
 }

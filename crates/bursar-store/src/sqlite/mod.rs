@@ -37,6 +37,7 @@ use crate::breakdown::{Breakdown, BreakdownFilter, GroupBy, Series, SeriesFilter
 use crate::error::StoreError;
 use crate::hot::HotAccount;
 use crate::lane::Lane;
+use crate::memory::Caches;
 use crate::query::{
     CallFilter, DayUsage, DecisionFilter, HistoryFilter, HistoryPage, IntegrationFilter,
     IntegrationUsage, OpenReservation, Page, Paged, Standing, Stock, Store,
@@ -51,9 +52,6 @@ pub type Clock = Arc<dyn Fn() -> Timestamp + Send + Sync>;
 const READERS: usize = 4;
 /// Reading connections for queries that read very many rows, so that others need not wait for them.
 const WIDE_READERS: usize = 1;
-/// Pages of 4 KiB in the log before it is moved into the file: 64 MiB. A small figure (SQLite's
-/// own is 1,000) writes the pages of the dedupe index again and again.
-const CHECKPOINT_PAGES: u32 = 16_000;
 
 /// Why a data file cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -231,9 +229,10 @@ fn open_writer(path: &Path) -> rusqlite::Result<Connection> {
     connection.pragma_update(None, "fullfsync", "on")?;
     connection.pragma_update(None, "checkpoint_fullfsync", "on")?;
     connection.pragma_update(None, "foreign_keys", "on")?;
-    connection.pragma_update(None, "cache_size", -65_536)?;
+    let caches = Caches::fitting();
+    connection.pragma_update(None, "cache_size", -caches.writer_kib)?;
     connection.pragma_update(None, "temp_store", "memory")?;
-    connection.pragma_update(None, "wal_autocheckpoint", CHECKPOINT_PAGES)?;
+    connection.pragma_update(None, "wal_autocheckpoint", caches.log_pages)?;
     connection.set_prepared_statement_cache_capacity(64);
     connection.query_row("pragma wal_checkpoint(truncate)", [], |_| Ok(()))?;
     Ok(connection)
@@ -242,7 +241,7 @@ fn open_writer(path: &Path) -> rusqlite::Result<Connection> {
 fn open_reader(path: &Path) -> rusqlite::Result<Connection> {
     let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let connection = Connection::open_with_flags(path, flags)?;
-    connection.pragma_update(None, "cache_size", -8_192)?;
+    connection.pragma_update(None, "cache_size", -Caches::fitting().reader_kib)?;
     connection.set_prepared_statement_cache_capacity(64);
     Ok(connection)
 }
