@@ -3,7 +3,6 @@
 
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use axum::Router;
@@ -16,7 +15,7 @@ use bursar_server::envelope::Answer;
 use bursar_server::error::ApiError;
 use bursar_server::router::router_with;
 use bursar_server::serve::{Entrance, end_asked, listen, serve as serve_connections};
-use bursar_server::{instant, start};
+use bursar_server::start;
 use serde::Serialize;
 use tokio::process::{Child, Command};
 
@@ -47,7 +46,7 @@ pub(crate) fn serve(folder: PathBuf) -> Result<(), Failure> {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     runtime.block_on(async {
         let config = config(&folder)?;
-        let app = start::open(&config, Arc::new(instant::system_now))?;
+        let app = start::open(&config, None)?;
         let end = end_asked()?;
         let listener = listen("127.0.0.1:0").await?;
         let beside = folder.join("bench-address.new");

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use bursar_core::{IntegrationId, LimitSettings, TenantId};
 use bursar_server::config::Config;
 use bursar_server::secret::{api_key_text, random_digits};
-use bursar_server::{instant, start};
+use bursar_server::start;
 use bursar_store::{Actor, Control, ControlTx, IntegrationDraft};
 
 use crate::Failure;
@@ -35,7 +35,7 @@ pub(crate) fn config(folder: &Path) -> Result<Config, Failure> {
 pub(crate) fn prepare(folder: &Path) -> Result<Setup, Failure> {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     runtime.block_on(async {
-        let app = start::open(&config(folder)?, Arc::new(instant::system_now))?;
+        let app = start::open(&config(folder)?, None)?;
         let actor = || Actor {
             actor_type: "founder",
             actor_id: "bench".to_owned(),

@@ -26,13 +26,12 @@ use bursar_core::TenantId;
 use deadpool_postgres::{Manager, ManagerConfig, Object, Pool, RecyclingMethod, Runtime, Timeouts};
 use tokio_postgres::Client;
 
-pub use schema::SchemaStatus;
-
 use clock::DatabaseClock;
 use connect::Address;
 
 use crate::error::StoreError;
 use crate::lane::Lane;
+use crate::schema::SchemaStatus;
 use crate::sqlite::Clock;
 
 /// How long a question waits for a connection.

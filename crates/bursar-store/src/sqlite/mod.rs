@@ -43,6 +43,7 @@ use crate::query::{
     IntegrationUsage, OpenReservation, Page, Paged, Standing, Stock, Store,
 };
 use crate::row::{ApiKeyRow, DecisionRow, IntegrationKeyRow, IntegrationRow, TenantRow};
+use crate::schema::SchemaStatus;
 use crate::verify::Verified;
 
 /// Reads the time; injected, so that tests own it.
@@ -153,6 +154,21 @@ impl SqliteStore {
             Err(OpenError::InUse(_)) => Ok(true),
             Err(error) => Err(error),
         }
+    }
+
+    /// What the schema of a data file is, beside a server that may be running on it; of one that is
+    /// not there nothing is found.
+    ///
+    /// # Errors
+    /// [`OpenError`] when it is there and cannot be read.
+    pub fn schema_status(path: &Path) -> Result<SchemaStatus, OpenError> {
+        let database = |cause| OpenError::Database { path: path.to_owned(), cause };
+        let connection = match path.try_exists() {
+            Ok(true) => open_reader(path).map_err(database)?,
+            Ok(false) => Connection::open_in_memory().map_err(database)?,
+            Err(cause) => return Err(OpenError::File { path: path.to_owned(), cause }),
+        };
+        schema::status(&connection, path)
     }
 
     /// Counts a data file a second time, beside a server that may be running on it.
