@@ -1,0 +1,330 @@
+//! The PostgreSQL of the tests: what it promises to those that lean on it.
+
+#![expect(clippy::unwrap_used, reason = "a test that cannot be arranged has failed")]
+
+#[path = "support/postgres/mod.rs"]
+mod postgres;
+
+use std::net::TcpStream;
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use postgres::bouncer::Bouncer;
+use postgres::cluster::{Cluster, Mode};
+use postgres::database::Database;
+use postgres::proxy::Proxy;
+use postgres::session::{Row, ask, block_on, connect, rows};
+use postgres::url::Url;
+use tokio_postgres::Client;
+
+/// How long to look for what must come.
+const LIMIT: Duration = Duration::from_secs(30);
+
+/// One table of tenants' notes, under row level security, with a note of each of two tenants.
+fn migrate(owner_url: &str, application: &str) {
+    let sql = format!(
+        "create table notes (tenant_id bigint not null, note text not null);
+         insert into notes values (1, 'of one'), (2, 'of two');
+         alter table notes enable row level security;
+         alter table notes force row level security;
+         create policy notes_of_tenant on notes
+             using (tenant_id = nullif(current_setting('bursar.tenant_id', true), '')::bigint);
+         grant select, insert on notes to {application};"
+    );
+    ask(owner_url, &sql).unwrap();
+}
+
+/// The only column of the rows of a statement.
+#[track_caller]
+fn column(url: &str, sql: &str) -> Vec<String> {
+    ask(url, sql).unwrap().into_iter().map(|row| row.into_iter().next().unwrap().unwrap()).collect()
+}
+
+/// The number that a statement answers.
+async fn number(client: &Client, sql: &str) -> i64 {
+    let answer: Vec<Row> = rows(client, sql).await.unwrap();
+    answer.into_iter().flatten().flatten().next().unwrap().parse().unwrap()
+}
+
+/// Looks until something holds.
+#[track_caller]
+fn wait_until(mut holds: impl FnMut() -> bool) {
+    let deadline = Instant::now() + LIMIT;
+    while !holds() {
+        assert!(Instant::now() < deadline, "not within {LIMIT:?}");
+        std::thread::yield_now();
+    }
+}
+
+#[test]
+fn the_shared_cluster_is_as_durable_as_a_server_must_be() {
+    let settings = "select current_setting('fsync') || current_setting('synchronous_commit') \
+         || current_setting('full_page_writes')";
+    let answer = Cluster::shared().run(settings);
+    assert_eq!(answer, [[Some("ononon".to_owned())]]);
+}
+
+#[test]
+fn a_clone_has_what_was_migrated_and_nothing_of_another_clone() {
+    let one = Database::migrated(Cluster::shared(), migrate);
+    let other = Database::migrated(Cluster::shared(), migrate);
+    one.run("insert into notes values (3, 'of three')");
+    let notes = "select note from notes order by tenant_id";
+    assert_eq!(column(&one.admin_url(), notes), ["of one", "of two", "of three"]);
+    assert_eq!(column(&other.admin_url(), notes), ["of one", "of two"]);
+}
+
+#[test]
+fn a_database_is_dropped_with_whoever_is_connected() {
+    let cluster = Cluster::shared();
+    let database = Database::new(cluster);
+    let name = column(database.app_url(), "select current_database()");
+    let role = column(&database.role("bypassrls"), "select current_user");
+    let client = block_on(async { connect(database.owner_url()).await.unwrap() });
+    drop(database);
+    let left = format!(
+        "select datname from pg_database where datname = '{}' \
+         union all select rolname from pg_roles where rolname = '{}'",
+        name[0], role[0]
+    );
+    assert_eq!(cluster.run(&left), Vec::<Row>::new());
+    drop(client);
+}
+
+#[test]
+fn neither_role_of_a_database_passes_row_level_security() {
+    let database = Database::migrated(Cluster::shared(), migrate);
+    let notes = "select note from notes order by tenant_id";
+    let of_one = format!("begin; set local bursar.tenant_id = '1'; {notes}; commit");
+    for url in [database.app_url(), database.owner_url()] {
+        assert_eq!(column(url, notes), Vec::<String>::new());
+        assert_eq!(column(url, &of_one), ["of one"]);
+    }
+    assert_eq!(column(&database.role("bypassrls"), notes), ["of one", "of two"]);
+    let owner =
+        column(database.app_url(), "select tableowner from pg_tables where tablename = 'notes'");
+    assert_ne!(owner, [database.app_role()]);
+    assert!(ask(database.app_url(), "drop table notes").is_err());
+}
+
+#[test]
+fn a_cluster_that_is_stopped_comes_back_where_it_was() {
+    let cluster = Cluster::with(&[("max_connections", "20")]);
+    assert_eq!(cluster.run("show max_connections"), [[Some("20".to_owned())]]);
+    cluster.run("create table kept (step int)");
+    let url = cluster.admin().to_string();
+    for (step, mode) in [(1, Mode::Immediate), (2, Mode::Fast)] {
+        cluster.run(&format!("insert into kept values ({step})"));
+        let pid = cluster.pid();
+        cluster.stop(mode);
+        assert!(ask(&url, "select 1").is_err());
+        cluster.start();
+        assert_ne!(cluster.pid(), pid);
+    }
+    assert_eq!(column(&url, "select step from kept order by step"), ["1", "2"]);
+}
+
+#[tokio::test]
+async fn terminated_backends_are_those_of_one_database() {
+    let (database, other) = (Database::new(Cluster::shared()), Database::new(Cluster::shared()));
+    let ended = connect(database.app_url()).await.unwrap();
+    let kept = connect(other.app_url()).await.unwrap();
+    let pid = number(&ended, "select pg_backend_pid()").await;
+    assert_eq!(database.backends(), [i32::try_from(pid).unwrap()]);
+    assert_eq!(database.terminate_backends(), 1);
+    assert!(rows(&ended, "select 1").await.is_err());
+    assert_eq!(number(&kept, "select 1").await, 1);
+    assert_eq!(other.backends().len(), 1);
+}
+
+#[tokio::test]
+async fn a_pooler_gives_one_connection_to_many_clients() {
+    let cluster = Cluster::shared();
+    let database = Database::migrated(cluster, migrate);
+    let bouncer = Bouncer::start(cluster, 1);
+    let url = bouncer.through(database.app_url());
+    let (one, other) = (connect(&url).await.unwrap(), connect(&url).await.unwrap());
+    let pid = "select pg_backend_pid()";
+    assert_eq!(number(&one, pid).await, number(&other, pid).await);
+    // While one is in a transaction, the other waits.
+    rows(&one, "begin; set local bursar.tenant_id = '2'").await.unwrap();
+    let (inside, outside) =
+        tokio::join!(rows(&one, "select note from notes; commit"), rows(&other, "table notes"));
+    assert_eq!(inside.unwrap(), [[Some("of two".to_owned())]]);
+    assert_eq!(outside.unwrap(), Vec::<Row>::new());
+    let owner = connect(&bouncer.through(database.owner_url())).await.unwrap();
+    assert_eq!(number(&owner, "select 1").await, 1);
+}
+
+#[tokio::test]
+async fn a_proxy_that_is_cut_lets_new_clients_in() {
+    let database = Database::new(Cluster::shared());
+    let proxy = Proxy::start(database.app_url());
+    let url = proxy.through(database.app_url());
+    let client = connect(&url).await.unwrap();
+    assert_eq!(number(&client, "select 1").await, 1);
+    proxy.cut();
+    assert!(rows(&client, "select 1").await.is_err());
+    let next = connect(&url).await.unwrap();
+    assert_eq!(number(&next, "select 2").await, 2);
+    drop(proxy);
+    assert!(connect(&url).await.is_err());
+}
+
+#[tokio::test]
+async fn held_replies_come_when_they_may_pass() {
+    let database = Database::new(Cluster::shared());
+    database.run("create sequence steps");
+    let (proxy, url) = (Proxy::start(database.app_url()), database.admin_url());
+    let (client, direct) =
+        (connect(&proxy.through(&url)).await.unwrap(), connect(&url).await.unwrap());
+    proxy.hold();
+    let held = tokio::spawn(async move { number(&client, "select nextval('steps')").await });
+    let deadline = Instant::now() + LIMIT;
+    while number(&direct, "select count(*) from steps where is_called").await == 0 {
+        assert!(Instant::now() < deadline, "the server was not asked");
+    }
+    assert!(!held.is_finished());
+    proxy.pass();
+    assert_eq!(held.await.unwrap(), 1);
+}
+
+/// Commits a fact, with the answer to its insert and the answer to its commit.
+async fn commit_fact(client: &Client, way: Way) -> [bool; 2] {
+    let insert = "insert into facts select count(*) from facts";
+    rows(client, "begin").await.unwrap();
+    let simple = |sql| async move { rows(client, sql).await.is_ok() };
+    match way {
+        Way::Simple => [simple(insert).await, simple("commit").await],
+        Way::Pipelined => {
+            let (inserted, committed) = tokio::join!(simple(insert), simple(" COMMIT; "));
+            [inserted, committed]
+        }
+        Way::Extended => {
+            let inserted = client.execute_typed(insert, &[]).await.is_ok();
+            [inserted, client.execute_typed("commit", &[]).await.is_ok()]
+        }
+    }
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Way {
+    Simple,
+    Pipelined,
+    Extended,
+}
+
+#[tokio::test]
+async fn a_commit_whose_reply_is_lost_is_stored_once() {
+    let database = Database::new(Cluster::shared());
+    ask(database.owner_url(), "create table facts (number bigint not null)").unwrap();
+    let proxy = Proxy::start(database.owner_url());
+    let direct = connect(database.owner_url()).await.unwrap();
+    let mut facts = 0;
+    for (lost, way) in [(1, Way::Simple), (2, Way::Pipelined), (3, Way::Extended)] {
+        let client = connect(&proxy.through(database.owner_url())).await.unwrap();
+        assert_eq!(commit_fact(&client, way).await, [true, true], "{way:?} that passes");
+        proxy.lose_next_commit();
+        assert_eq!(commit_fact(&client, way).await, [true, false], "{way:?} that is lost");
+        assert_eq!(proxy.wait_for_lost(lost, LIMIT), lost);
+        assert!(client.is_closed());
+        facts += 2;
+        assert_eq!(number(&direct, "select count(*) from facts").await, facts, "{way:?}");
+    }
+    assert_eq!(proxy.commits_lost(), 3);
+}
+
+/// Tells a copy of this program that it is to be killed, and where it says what it started.
+const VICTIM: &str = "BURSAR_TEST_HARNESS_VICTIM";
+
+/// What the victim does: it starts servers, says where, and waits for its end.
+fn be_killed(note: &Path) {
+    let cluster = Cluster::new();
+    let bouncer = Bouncer::start(&cluster, 1);
+    let url = cluster.admin();
+    let text = format!("{} {}", url.host(), Url::parse(&bouncer.through(&url.to_string())).host());
+    let draft = note.with_extension("draft");
+    std::fs::write(&draft, text).unwrap();
+    std::fs::rename(&draft, note).unwrap();
+    // Whoever kills it holds the other end.
+    std::io::stdin().read_line(&mut String::new()).unwrap();
+}
+
+/// One test of this program, in another process.
+fn other_process(test: &str) -> Command {
+    let mut command = Command::new(std::env::current_exe().unwrap());
+    command.args(["--exact", test, "--nocapture"]).stdout(Stdio::null()).stderr(Stdio::null());
+    command
+}
+
+#[test]
+fn what_a_process_started_ends_with_it_and_leaves_nothing() {
+    if let Some(note) = std::env::var_os(VICTIM) {
+        return be_killed(Path::new(&note));
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let note = folder.path().join("note");
+    // Its clusters go there, and so can be seen to go.
+    let clusters = folder.path().join("clusters");
+    std::fs::create_dir(&clusters).unwrap();
+    open_to_all(&[folder.path(), &clusters]);
+    let mut victim = other_process("what_a_process_started_ends_with_it_and_leaves_nothing")
+        .env(VICTIM, &note)
+        .env("TMPDIR", &clusters)
+        .stdin(Stdio::piped())
+        .spawn()
+        .unwrap();
+    wait_until(|| note.is_file() || victim.try_wait().unwrap().is_some());
+    let text = std::fs::read_to_string(&note).unwrap();
+    let servers: Vec<&str> = text.split(' ').collect();
+    let listening = || servers.iter().filter(|host| TcpStream::connect(host).is_ok()).count();
+    let folders = || std::fs::read_dir(&clusters).unwrap().count();
+    assert_eq!((listening(), folders()), (2, 2));
+    victim.kill().unwrap();
+    victim.wait().unwrap();
+    wait_until(|| folders() == 0);
+    assert_eq!(listening(), 0);
+}
+
+/// Lets the account of the server through.
+fn open_to_all(folders: &[&Path]) {
+    use std::os::unix::fs::PermissionsExt;
+    for folder in folders {
+        std::fs::set_permissions(folder, PermissionsExt::from_mode(0o755)).unwrap();
+    }
+}
+
+#[test]
+fn a_server_that_is_named_is_used_and_what_is_old_on_it_goes() {
+    let server = Cluster::new();
+    server.run("create database bursar_test_1_1_00000000_template_0 is_template true");
+    server.run("create role bursar_test_1_1_00000000_owner_0");
+    server.run("create database bursar_tests_of_somebody");
+    let status = other_process("a_clone_has_what_was_migrated_and_nothing_of_another_clone")
+        .env("BURSAR_TEST_POSTGRES_URL", server.admin().to_string())
+        .status()
+        .unwrap();
+    assert!(status.success());
+    // What the process could not drop stays, for the next one to find.
+    let expected = [("database", 1), ("clone", 0), ("1_1_00000000", 0), ("s_of_somebody", 1)];
+    for (kind, count) in expected {
+        let left = format!(
+            "select datname from pg_database where datname like 'bursar_test%{kind}%' \
+             union all select rolname from pg_roles where rolname like 'bursar_test%{kind}%'"
+        );
+        assert_eq!(server.run(&left).len(), count, "{kind}");
+    }
+}
+
+#[test]
+fn a_url_changes_in_one_part() {
+    let url = Url::parse("postgres://role:a@b@db.example/name?sslmode=disable&x=/@");
+    let check = |changed: Url, expected: &str| assert_eq!(changed.to_string(), expected);
+    check(url.to("other"), "postgres://role:a@b@db.example/other?sslmode=disable&x=/@");
+    check(url.of("me", "pw"), "postgres://me:pw@db.example/name?sslmode=disable&x=/@");
+    check(url.over("127.0.0.1:1"), "postgres://role:a@b@127.0.0.1:1/name?sslmode=disable&x=/@");
+    check(Url::parse("postgres://localhost"), "postgres://localhost/");
+    assert_eq!(url.host(), "db.example:5432");
+    assert_eq!(Url::parse("postgres://localhost:1/").host(), "localhost:1");
+}

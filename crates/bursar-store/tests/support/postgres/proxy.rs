@@ -1,0 +1,331 @@
+//! A way to the server that can be cut, held, or lose the one reply that nobody can do without.
+//!
+//! It understands as much of the protocol as that takes: where a message ends, which messages ask
+//! for an answer, and whether one says `commit`. Deliberately absent: TLS and COPY FROM STDIN.
+
+use std::io::{BufReader, BufWriter, Read, Result, Write};
+use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use super::url::Url;
+
+const SSL_REQUEST: u32 = 80_877_103;
+const GSS_REQUEST: u32 = 80_877_104;
+
+/// A proxy on a port of its own. Dropping it cuts every connection.
+pub(crate) struct Proxy {
+    address: SocketAddr,
+    shared: Arc<Shared>,
+    accepting: Option<JoinHandle<()>>,
+}
+
+/// What all connections of a proxy look at.
+struct Shared {
+    target: String,
+    state: Mutex<State>,
+    changed: Condvar,
+    ended: AtomicBool,
+}
+
+#[derive(Default)]
+struct State {
+    /// Whether replies wait.
+    held: bool,
+    /// Whether the next commit loses its reply.
+    loses_next: bool,
+    commits_lost: usize,
+    links: Vec<Weak<Link>>,
+}
+
+/// One client and its connection to the server.
+struct Link {
+    client: TcpStream,
+    server: TcpStream,
+    is_cut: AtomicBool,
+    batches: Mutex<Batches>,
+}
+
+/// Requests that end in one `ReadyForQuery` each: a simple query, or whatever a `Sync` ends.
+#[derive(Default)]
+struct Batches {
+    /// Answers of one byte without a head, to a question about encryption.
+    bare: u32,
+    sent: u64,
+    answered: u64,
+    /// The one whose reply is swallowed.
+    lost: Option<u64>,
+}
+
+impl Proxy {
+    /// Starts one before the server that a URL names.
+    pub(crate) fn start(url: &str) -> Self {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a port");
+        let address = listener.local_addr().expect("an address");
+        let shared = Arc::new(Shared {
+            target: Url::parse(url).host(),
+            state: Mutex::default(),
+            changed: Condvar::new(),
+            ended: AtomicBool::new(false),
+        });
+        let accepts = Arc::clone(&shared);
+        let accepting = std::thread::spawn(move || accept(&listener, &accepts));
+        Self { address, shared, accepting: Some(accepting) }
+    }
+
+    /// The same database by this way.
+    pub(crate) fn through(&self, url: &str) -> String {
+        Url::parse(url).over(&self.address.to_string()).to_string()
+    }
+
+    /// Holds all replies back, as a server does that hangs. What is asked still reaches it.
+    pub(crate) fn hold(&self) {
+        self.shared.state().held = true;
+    }
+
+    /// Lets replies pass, those that waited too.
+    pub(crate) fn pass(&self) {
+        self.shared.state().held = false;
+        self.shared.wake();
+    }
+
+    /// Cuts every connection there is. New ones may come.
+    pub(crate) fn cut(&self) {
+        let links = std::mem::take(&mut self.shared.state().links);
+        for link in links.iter().filter_map(Weak::upgrade) {
+            link.cut();
+        }
+        self.shared.wake();
+    }
+
+    /// Lets the next commit reach the server, swallows its reply, and cuts that connection.
+    pub(crate) fn lose_next_commit(&self) {
+        self.shared.state().loses_next = true;
+    }
+
+    /// How many commits lost their reply, after it had come from the server.
+    pub(crate) fn commits_lost(&self) -> usize {
+        self.shared.state().commits_lost
+    }
+
+    /// Waits until so many commits lost their reply; else answers how many did.
+    pub(crate) fn wait_for_lost(&self, commits: usize, limit: Duration) -> usize {
+        let waiting = |state: &mut State| state.commits_lost < commits;
+        let waited = self.shared.changed.wait_timeout_while(self.shared.state(), limit, waiting);
+        waited.unwrap_or_else(PoisonError::into_inner).0.commits_lost
+    }
+}
+
+impl Drop for Proxy {
+    fn drop(&mut self) {
+        self.shared.ended.store(true, Ordering::SeqCst);
+        // The thread that accepts looks up when somebody comes.
+        let _ = TcpStream::connect(self.address);
+        if let Some(accepting) = self.accepting.take() {
+            let _ = accepting.join();
+        }
+        self.cut();
+    }
+}
+
+impl Shared {
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Lets whoever waits look again; never between a look and the wait that follows it.
+    fn wake(&self) {
+        let _state = self.state();
+        self.changed.notify_all();
+    }
+
+    /// Waits while replies are held, unless the connection is cut meanwhile.
+    fn wait_until_passing(&self, link: &Link) {
+        let waiting = |state: &mut State| state.held && !link.is_cut.load(Ordering::SeqCst);
+        drop(self.changed.wait_while(self.state(), waiting));
+    }
+}
+
+impl Link {
+    fn batches(&self) -> MutexGuard<'_, Batches> {
+        self.batches.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn cut(&self) {
+        self.is_cut.store(true, Ordering::SeqCst);
+        for stream in [&self.client, &self.server] {
+            // One that has ended already cannot be shut down, which is as good.
+            let _ = stream.shutdown(Shutdown::Both);
+        }
+    }
+}
+
+fn accept(listener: &TcpListener, shared: &Arc<Shared>) {
+    for client in listener.incoming() {
+        if shared.ended.load(Ordering::SeqCst) {
+            return;
+        }
+        // A client that meets no server is let go at once, as by a server that is down.
+        let Ok(link) = client.and_then(|client| connect(client, shared)) else { continue };
+        {
+            let mut state = shared.state();
+            state.links.retain(|link| link.strong_count() > 0);
+            state.links.push(Arc::downgrade(&link));
+        }
+        let (asks, asked) = (Arc::clone(&link), Arc::clone(shared));
+        std::thread::spawn(move || {
+            // However it ends, both sides end.
+            let _ = pump_requests(&asks, &asked);
+            asks.cut();
+            asked.wake();
+        });
+        let (answers, answered) = (link, Arc::clone(shared));
+        std::thread::spawn(move || {
+            let _ = pump_replies(&answers, &answered);
+            answers.cut();
+        });
+    }
+}
+
+fn connect(client: TcpStream, shared: &Shared) -> Result<Arc<Link>> {
+    let server = TcpStream::connect(&shared.target)?;
+    for stream in [&client, &server] {
+        stream.set_nodelay(true)?;
+    }
+    let (is_cut, batches) = (AtomicBool::new(false), Mutex::default());
+    Ok(Arc::new(Link { client, server, is_cut, batches }))
+}
+
+/// A message: its type, none for the first ones of a connection, and what follows the length.
+struct Message {
+    kind: Option<u8>,
+    body: Vec<u8>,
+}
+
+impl Message {
+    /// Reads a message of which the type has been read.
+    fn read(kind: Option<u8>, from: &mut impl Read) -> Result<Self> {
+        let mut length = [0; 4];
+        from.read_exact(&mut length)?;
+        let length = u64::from(u32::from_be_bytes(length)).saturating_sub(4);
+        let mut body = Vec::new();
+        if from.take(length).read_to_end(&mut body)? as u64 != length {
+            return Err(std::io::ErrorKind::UnexpectedEof.into());
+        }
+        Ok(Self { kind, body })
+    }
+
+    fn write(&self, to: &mut impl Write) -> Result<()> {
+        if let Some(kind) = self.kind {
+            to.write_all(&[kind])?;
+        }
+        let length = u32::try_from(self.body.len() + 4).expect("a length that was read");
+        to.write_all(&length.to_be_bytes())?;
+        to.write_all(&self.body)
+    }
+
+    /// Whether it is a statement that commits, as a simple query or to be executed later.
+    fn commits(&self) -> bool {
+        let statement = match self.kind {
+            Some(b'Q') => self.body.as_slice(),
+            // After the name of the statement, which ends in a zero.
+            Some(b'P') => self.body.splitn(2, |byte| *byte == 0).nth(1).unwrap_or_default(),
+            Some(_) | None => return false,
+        };
+        let word: Vec<u8> = statement
+            .trim_ascii_start()
+            .iter()
+            .take_while(|byte| byte.is_ascii_alphabetic())
+            .map(u8::to_ascii_lowercase)
+            .collect();
+        word == b"commit"
+    }
+}
+
+fn pump_requests(link: &Link, shared: &Shared) -> Result<()> {
+    let mut from = BufReader::new(&link.client);
+    let mut to = BufWriter::new(&link.server);
+    loop {
+        let message = Message::read(None, &mut from)?;
+        let code = message.body.first_chunk().map(|code| u32::from_be_bytes(*code));
+        let asks_first = matches!(code, Some(SSL_REQUEST | GSS_REQUEST));
+        {
+            let mut batches = link.batches();
+            if asks_first {
+                batches.bare += 1;
+            } else {
+                // The start of the session, or a request to cancel, to which nothing comes.
+                batches.sent += 1;
+            }
+        }
+        message.write(&mut to)?;
+        to.flush()?;
+        if !asks_first {
+            break;
+        }
+    }
+    let mut kind = [0];
+    loop {
+        from.read_exact(&mut kind)?;
+        let message = Message::read(kind.first().copied(), &mut from)?;
+        note_request(&message, link, shared);
+        message.write(&mut to)?;
+        if from.buffer().is_empty() {
+            to.flush()?;
+        }
+    }
+}
+
+/// Counts a request before it is sent, so that its reply cannot come first.
+fn note_request(message: &Message, link: &Link, shared: &Shared) {
+    let loses = message.commits() && std::mem::take(&mut shared.state().loses_next);
+    let mut batches = link.batches();
+    if loses {
+        batches.lost = Some(batches.sent + 1);
+    }
+    if matches!(message.kind, Some(b'Q' | b'S')) {
+        batches.sent += 1;
+    }
+}
+
+fn pump_replies(link: &Link, shared: &Shared) -> Result<()> {
+    let mut from = BufReader::new(&link.server);
+    let mut to = BufWriter::new(&link.client);
+    let mut kind = [0];
+    loop {
+        from.read_exact(&mut kind)?;
+        if link.batches().bare > 0 {
+            link.batches().bare -= 1;
+            shared.wait_until_passing(link);
+            to.write_all(&kind)?;
+            to.flush()?;
+            continue;
+        }
+        let message = Message::read(kind.first().copied(), &mut from)?;
+        let is_last = message.kind == Some(b'Z');
+        let is_lost = {
+            let mut batches = link.batches();
+            let is_lost = batches.lost == Some(batches.answered + 1);
+            batches.answered += u64::from(is_last);
+            is_lost
+        };
+        match (is_lost, is_last) {
+            (true, false) => continue,
+            (true, true) => {
+                to.flush()?;
+                link.cut();
+                shared.state().commits_lost += 1;
+                shared.wake();
+                return Ok(());
+            }
+            (false, _) => {}
+        }
+        shared.wait_until_passing(link);
+        message.write(&mut to)?;
+        if from.buffer().is_empty() {
+            to.flush()?;
+        }
+    }
+}
