@@ -7,8 +7,12 @@
 
 mod breakdown;
 mod codec;
+mod columns;
 mod control;
+mod decode;
 mod error;
+mod fold;
+mod history;
 mod hot;
 mod lane;
 mod ledger;
