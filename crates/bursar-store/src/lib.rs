@@ -11,11 +11,14 @@ mod columns;
 mod control;
 mod decode;
 mod error;
+mod fold;
+mod history;
 mod hot;
 mod lane;
 mod ledger;
 mod memory;
 mod observe;
+#[expect(dead_code, reason = "the reads of the store of several nodes come next")]
 mod postgres;
 mod query;
 mod queue;

@@ -14,9 +14,7 @@ use std::sync::Arc;
 use bursar_core::{
     IntegrationId, LimitSettings, RecordOutcome, ReleaseOutcome, ReserveOutcome, TenantId,
 };
-use bursar_store::{
-    Control, Ledger, PostgresOptions, PostgresStore, Unobserved,
-};
+use bursar_store::{Control, Ledger, PostgresOptions, PostgresStore, Unobserved};
 use postgres::cluster::Cluster;
 use postgres::database::Database;
 use support::{actor, budget, call_id, draft, request, usage};
