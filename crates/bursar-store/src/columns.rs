@@ -79,3 +79,50 @@ pub(crate) trait Columns {
 fn missing(at: usize) -> StoreError {
     StoreError::Corrupt(format!("nothing in column {at}"))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A row of one column.
+    struct One(Option<i64>, Option<&'static str>, Option<&'static [u8]>);
+
+    impl Columns for One {
+        fn opt_number(&self, _: usize) -> Result<Option<i64>, StoreError> {
+            Ok(self.0)
+        }
+
+        fn opt_str(&self, _: usize) -> Result<Option<&str>, StoreError> {
+            Ok(self.1)
+        }
+
+        fn opt_bytes(&self, _: usize) -> Result<Option<&[u8]>, StoreError> {
+            Ok(self.2)
+        }
+
+        fn flag(&self, _: usize) -> Result<bool, StoreError> {
+            Ok(false)
+        }
+    }
+
+    #[test]
+    fn what_does_not_fit_is_corrupt_and_not_cut() {
+        let row = One(Some(i64::from(u32::MAX) + 1), Some("text"), Some(&[1, 2, 3]));
+        assert!(matches!(row.int::<u32>(0), Err(StoreError::Corrupt(_))));
+        assert!(matches!(row.opt_int::<i32>(0), Err(StoreError::Corrupt(_))));
+        assert!(matches!(row.bytes::<4>(0), Err(StoreError::Corrupt(_))));
+        assert_eq!(row.int::<i64>(0).expect("it fits"), 4_294_967_296);
+        assert_eq!(row.bytes::<3>(0).expect("it fits"), [1, 2, 3]);
+    }
+
+    #[test]
+    fn nothing_is_nothing_only_where_it_may_be() {
+        let row = One(None, None, None);
+        assert_eq!(row.opt_int::<i64>(0).expect("nothing"), None);
+        assert_eq!(row.opt_text::<String>(0).expect("nothing"), None);
+        assert_eq!(row.opt_instant(0).expect("nothing"), None);
+        assert!(matches!(row.int::<i64>(0), Err(StoreError::Corrupt(_))));
+        assert!(matches!(row.text::<String>(0), Err(StoreError::Corrupt(_))));
+        assert!(matches!(row.instant(0), Err(StoreError::Corrupt(_))));
+    }
+}

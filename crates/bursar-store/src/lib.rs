@@ -11,11 +11,14 @@ mod columns;
 mod control;
 mod decode;
 mod error;
+mod fold;
+mod history;
 mod hot;
 mod lane;
 mod ledger;
 mod memory;
 mod observe;
+#[expect(dead_code, reason = "the reads of the store of several nodes come next")]
 mod postgres;
 mod query;
 mod queue;
@@ -36,7 +39,7 @@ pub use hot::HotAccount;
 pub use lane::{Claim, ControlTx, Grouping, Lane, Wanted, WantedCall};
 pub use ledger::Ledger;
 pub use observe::{CostFacts, Facts, HoldFacts, ModelKey, Observer, Taken, Took, Unobserved};
-pub use postgres::{OpenPostgresError, PostgresOptions, PostgresStore};
+pub use postgres::{OpenPostgresError, OpenedPostgres, PostgresOptions, PostgresStore};
 pub use query::{
     CallFilter, CallLabel, CallOutcome, DayUsage, DecisionFilter, HistoryFilter, HistoryPage,
     HistoryPlace, IntegrationFilter, IntegrationUsage, OpenReservation, Page, Paged, Standing,

@@ -98,6 +98,9 @@ pub struct PostgresOptions {
     pub clock: Option<Clock>,
 }
 
+/// An open store, and the lanes that write to it.
+pub type OpenedPostgres = (Arc<PostgresStore>, Vec<Box<dyn Lane>>);
+
 /// The store of several nodes.
 pub struct PostgresStore {
     pool: Pool,
@@ -109,10 +112,7 @@ impl PostgresStore {
     ///
     /// # Errors
     /// [`OpenPostgresError`], in words for the operator.
-    pub fn open(
-        url: &str,
-        options: &PostgresOptions,
-    ) -> Result<(Arc<Self>, Vec<Box<dyn Lane>>), OpenPostgresError> {
+    pub fn open(url: &str, options: &PostgresOptions) -> Result<OpenedPostgres, OpenPostgresError> {
         let address = Address::parse(url)?;
         let clock = DatabaseClock::new(options.clock.clone());
         let checked = address.clone();
@@ -240,10 +240,8 @@ fn pool_error(error: deadpool_postgres::PoolError) -> StoreError {
 
 /// What an error means to whoever asked: a question is never asked again by itself.
 fn read_error(error: tokio_postgres::Error) -> StoreError {
-    match tx::store_error(error) {
-        StoreError::Again(cause) => StoreError::Unavailable(cause),
-        other => other,
-    }
+    let error = tx::store_error(error);
+    if let StoreError::Again(cause) = error { StoreError::Unavailable(cause) } else { error }
 }
 
 /// Runs something to its end on a runtime of its own, wherever this is called.

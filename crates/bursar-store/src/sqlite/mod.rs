@@ -4,6 +4,7 @@
 //! accounts that decide live in memory ([`view`]) and change only after a commit.
 
 mod backup;
+mod columns;
 mod control;
 mod decisions;
 mod history;
@@ -366,16 +367,16 @@ impl Store for SqliteStore {
         integration_id: IntegrationId,
     ) -> Result<Option<Standing>, StoreError> {
         let now = self.now();
-        if let Some(account) = self.view.account(tenant_id, integration_id, now)? {
-            return Ok(Some(Standing { account, now }));
+        if let Some(standing) = self.view.standing(tenant_id, integration_id, now)? {
+            return Ok(Some(standing));
         }
         let stored = move |db: &Connection| load::standing(db, tenant_id, integration_id, now);
-        let account = self.look_up(stored).await?;
-        if account.is_some() {
+        let standing = self.look_up(stored).await?;
+        if standing.is_some() {
             // The next sweep brings it into memory; this question need not wait for it.
             self.view.miss(tenant_id, integration_id);
         }
-        Ok(account.map(|account| Standing { account, now }))
+        Ok(standing)
     }
 
     async fn counter(
