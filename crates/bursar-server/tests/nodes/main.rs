@@ -9,6 +9,9 @@
 
 mod away;
 mod commands;
+mod exact;
+mod once;
 mod refusals;
+mod replies;
 mod serving;
 mod support;

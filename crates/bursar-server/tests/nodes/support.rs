@@ -1,9 +1,9 @@
 //! A database with nodes over it, and the clients of the tests of the process.
 
-#[expect(dead_code, reason = "the proofs of storage use more of it")]
 #[path = "../process/support/books.rs"]
 pub(crate) mod books;
-#[expect(dead_code, reason = "the proofs of storage use more of it")]
+#[path = "../process/support/chance.rs"]
+pub(crate) mod chance;
 #[path = "../process/support/clock.rs"]
 pub(crate) mod clock;
 #[expect(dead_code, reason = "the proofs of storage use more of it")]
@@ -20,6 +20,12 @@ pub(crate) mod postgres;
 pub(crate) mod server;
 #[path = "../process/support/tenant.rs"]
 pub(crate) mod tenant;
+#[expect(dead_code, reason = "the proofs of storage use more of it")]
+#[path = "../process/support/writer.rs"]
+pub(crate) mod writer;
+
+pub(crate) mod fleet;
+pub(crate) mod load;
 
 use std::process::Output;
 use std::time::{Duration, Instant};
@@ -113,6 +119,12 @@ pub(crate) fn check_failed(output: &Output, words: &[&str]) {
     assert!(!said.contains("panicked"), "{said}");
 }
 
+/// One figure for an ordinary run, another for a long proof.
+pub(crate) fn scale<T>(ordinary: T, proving: T) -> T {
+    let proves = std::env::var_os("BURSAR_PROVE").is_some_and(|value| value == "1");
+    if proves { proving } else { ordinary }
+}
+
 /// Looks until something is there, but not for ever.
 pub(crate) fn within<T>(limit: Duration, mut look: impl FnMut() -> Option<T>) -> Option<T> {
     let deadline = Instant::now() + limit;
@@ -125,4 +137,15 @@ pub(crate) fn within<T>(limit: Duration, mut look: impl FnMut() -> Option<T>) ->
         }
         std::thread::sleep(LOOK_EVERY);
     }
+}
+
+/// What of a process is resident.
+///
+/// # Panics
+/// When the process has ended.
+pub(crate) fn resident_kib(pid: u32) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).expect("a process");
+    let resident = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+    let resident = resident.and_then(|text| text.trim().strip_suffix(" kB")?.parse().ok());
+    resident.expect("the memory of a process that lives")
 }
