@@ -9,9 +9,11 @@
 
 mod away;
 mod commands;
+mod crash;
 mod exact;
 mod once;
 mod refusals;
 mod replies;
 mod serving;
 mod support;
+mod terminated;
