@@ -11,6 +11,7 @@ mod away;
 mod commands;
 mod crash;
 mod exact;
+mod kills;
 mod once;
 mod refusals;
 mod replies;
