@@ -12,6 +12,8 @@ mod clocks;
 mod commands;
 mod crash;
 mod exact;
+mod fresh;
+mod isolation;
 mod kills;
 mod once;
 mod refusals;
