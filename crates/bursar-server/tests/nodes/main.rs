@@ -16,6 +16,7 @@ mod fresh;
 mod isolation;
 mod kills;
 mod once;
+mod pooled;
 mod refusals;
 mod replies;
 mod serving;
