@@ -1,6 +1,5 @@
 //! A database with nodes over it, and the clients of the tests of the process.
 
-#[expect(dead_code, reason = "the proofs of storage use more of it")]
 #[path = "../process/support/books.rs"]
 pub(crate) mod books;
 #[expect(dead_code, reason = "the proofs of storage use more of it")]
