@@ -188,5 +188,6 @@ macro_rules! conformance {
 }
 
 conformance! {
-    sqlite: crate::subject::SQLITE;
+    sqlite: crate::support::SQLITE;
+    postgres: crate::support::POSTGRES;
 }
