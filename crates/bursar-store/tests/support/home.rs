@@ -3,16 +3,10 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use bursar_store::{
-    Clock, Lane, PostgresOptions, PostgresStore, SqliteStore, Store, Verified,
-};
+use bursar_store::{Clock, Lane, SqliteStore, Store, Verified};
 use rusqlite::types::ValueRef;
 use rusqlite::{Connection, OpenFlags};
 use tempfile::TempDir;
-
-use super::postgres::cluster::Cluster;
-use super::postgres::database::Database;
-use super::postgres::session::{block_on, connect, rows};
 
 /// One row, each column as a text; bytes as hexadecimal digits.
 pub(crate) type Cells = Vec<Option<String>>;
@@ -68,9 +62,8 @@ impl Home for File {
 fn cells(db: &Connection, sql: &str) -> Vec<Cells> {
     let mut statement = db.prepare(sql).unwrap();
     let columns = statement.column_count();
-    let rows = statement.query_map([], |row| {
-        Ok((0..columns).map(|at| cell(row.get_ref(at).unwrap())).collect())
-    });
+    let rows = statement
+        .query_map([], |row| Ok((0..columns).map(|at| cell(row.get_ref(at).unwrap())).collect()));
     rows.unwrap().map(Result::unwrap).collect()
 }
 
@@ -81,55 +74,5 @@ fn cell(value: ValueRef<'_>) -> Option<String> {
         ValueRef::Real(number) => Some(number.to_string()),
         ValueRef::Text(text) => Some(String::from_utf8(text.to_vec()).unwrap()),
         ValueRef::Blob(bytes) => Some(bytes.iter().map(|byte| format!("{byte:02x}")).collect()),
-    }
-}
-
-/// A PostgreSQL database of its own.
-pub(super) struct Server(Database);
-
-impl Server {
-    pub(super) fn new() -> Self {
-        Self(Database::migrated(Cluster::shared(), |owner_url, app_role| {
-            PostgresStore::migrate(owner_url, app_role).unwrap();
-        }))
-    }
-}
-
-impl Home for Server {
-    fn open(&self, clock: Clock) -> (Arc<dyn Store>, Vec<Box<dyn Lane>>) {
-        let options = PostgresOptions {
-            lanes: 2,
-            readers: 4,
-            secret_fingerprint: "fingerprint".to_owned(),
-            clock: Some(clock),
-        };
-        let (store, lanes) = PostgresStore::open(self.0.app_url(), &options).unwrap();
-        (store, lanes)
-    }
-
-    /// As the application's role, which sees the rows of one tenant at a time.
-    fn rows(&self, statements: &[&str]) -> Vec<Vec<Cells>> {
-        block_on(async {
-            let db = connect(self.0.app_url()).await.unwrap();
-            db.batch_execute("begin isolation level repeatable read").await.unwrap();
-            let tenants = rows(&db, "select tenant_id from tenants").await.unwrap();
-            let mut found = vec![Vec::new(); statements.len()];
-            for tenant in tenants.iter().flatten().flatten() {
-                let name = format!("set local bursar.tenant_id = '{tenant}'");
-                db.batch_execute(&name).await.unwrap();
-                for (sql, found) in statements.iter().zip(&mut found) {
-                    found.extend(rows(&db, sql).await.unwrap());
-                }
-            }
-            found
-        })
-    }
-
-    fn verify(&self) -> Verified {
-        PostgresStore::verify(self.0.app_url()).unwrap().unwrap()
-    }
-
-    fn path(&self) -> PathBuf {
-        unreachable!("a server is no file")
     }
 }

@@ -3,7 +3,6 @@
 #![expect(clippy::unwrap_used, reason = "a test that cannot be arranged has failed")]
 
 pub(crate) mod home;
-pub(crate) mod postgres;
 mod recount;
 
 use std::path::PathBuf;
@@ -25,7 +24,6 @@ use recount::Recount;
 pub(crate) type Database = fn() -> Box<dyn Home>;
 
 pub(crate) const SQLITE: Database = || Box::new(home::File::new());
-pub(crate) const POSTGRES: Database = || Box::new(home::Server::new());
 
 /// The time, as the test says it is.
 #[derive(Clone)]

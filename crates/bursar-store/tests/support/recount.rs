@@ -168,8 +168,7 @@ fn calls(rows: &[Cells]) -> BTreeMap<(TenantId, u128), Call> {
             let text = text(row, 10);
             assert_eq!(call_key(tenant_id, &call_id(&text)).0, key, "the key of {text}");
             let amount = Totals { cost: Nanos::new(int(row, 5)), tokens: int(row, 6), calls: 1 };
-            let ended_at =
-                opt_int(row, 9).map(|micros| Timestamp::from_micros(micros).unwrap());
+            let ended_at = opt_int(row, 9).map(|micros| Timestamp::from_micros(micros).unwrap());
             (state, owner(row, 0, 4), amount, instant(row, 7), instant(row, 8), ended_at)
         });
         ((tenant_id, key), Call { entry_id: opt_int(row, 2), reservation })
