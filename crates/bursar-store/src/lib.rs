@@ -37,7 +37,9 @@ pub use hot::HotAccount;
 pub use lane::{Claim, ControlTx, Grouping, Lane, Wanted, WantedCall};
 pub use ledger::Ledger;
 pub use observe::{CostFacts, Facts, HoldFacts, ModelKey, Observer, Taken, Took, Unobserved};
-pub use postgres::{OpenPostgresError, PostgresOptions, PostgresStore, SchemaStatus};
+pub use postgres::{
+    OpenPostgresError, OpenedPostgres, PostgresOptions, PostgresStore, SchemaStatus,
+};
 pub use query::{
     CallFilter, CallLabel, CallOutcome, DayUsage, DecisionFilter, HistoryFilter, HistoryPage,
     HistoryPlace, IntegrationFilter, IntegrationUsage, OpenReservation, Page, Paged, Standing,

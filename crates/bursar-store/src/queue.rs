@@ -546,6 +546,69 @@ mod tests {
         assert_eq!(take(&queue).len(), 2);
     }
 
+    fn tenants_of(group: &[Job]) -> Vec<i64> {
+        group.iter().map(|job| job.0).collect()
+    }
+
+    #[test]
+    fn each_of_several_writers_has_a_tenant_to_itself() {
+        let queue = Queue::new();
+        let (mut one, mut other) =
+            (Writing::new(Grouping::OneTenant), Writing::new(Grouping::OneTenant));
+        for tenant in [1, 2, 1, 1, 2] {
+            let _ = queue.push(Job(tenant, Rank::Fact, 1, 1));
+        }
+        assert_eq!(tenants_of(&queue.take(&mut one)), [1, 1, 1]);
+        let _ = queue.push(Job(1, Rank::Fact, 1, 1));
+        assert_eq!(tenants_of(&queue.take(&mut other)), [2, 2]);
+        let _ = queue.push(Job(2, Rank::Fact, 1, 1));
+        assert_eq!(tenants_of(&queue.take(&mut one)), [1]);
+        assert_eq!(tenants_of(&queue.take(&mut other)), [2]);
+    }
+
+    #[test]
+    fn a_tenant_that_only_asks_gets_its_turn_beside_one_that_records() {
+        let queue = Queue::new();
+        let mut writing = Writing::new(Grouping::OneTenant);
+        let _ = queue.push(Job(2, Rank::Admission, 1, 1));
+        let mut groups = 0;
+        while queue.waiting().jobs > 0 && groups < 10 {
+            let _ = queue.push(Job(1, Rank::Fact, 1, 1));
+            groups += 1;
+            if tenants_of(&queue.take(&mut writing)) == [2] {
+                break;
+            }
+        }
+        assert!(groups < 5, "{groups}");
+    }
+
+    #[test]
+    fn a_closed_queue_drains_to_the_last_of_several_writers() {
+        let queue = std::sync::Arc::new(Queue::new());
+        for tenant in 1..=50 {
+            let _ = queue.push(Job(tenant % 5 + 1, Rank::Fact, 1, 1));
+        }
+        queue.close();
+        let writers: Vec<_> = (0..4)
+            .map(|_| {
+                let queue = std::sync::Arc::clone(&queue);
+                std::thread::spawn(move || {
+                    let (mut writing, mut count) = (Writing::new(Grouping::OneTenant), 0);
+                    loop {
+                        let group = queue.take(&mut writing);
+                        if group.is_empty() {
+                            return count;
+                        }
+                        count += group.len();
+                    }
+                })
+            })
+            .collect();
+        let drained: usize =
+            writers.into_iter().map(|writer| writer.join().expect("a writer that ends")).sum();
+        assert_eq!(drained, 50);
+    }
+
     #[test]
     fn what_waits_is_told() {
         let queue = Queue::new();

@@ -104,7 +104,7 @@ pub struct PostgresOptions {
 }
 
 /// An open store, and the lanes that write to it.
-pub type Opened = (Arc<PostgresStore>, Vec<Box<dyn Lane>>);
+pub type OpenedPostgres = (Arc<PostgresStore>, Vec<Box<dyn Lane>>);
 
 /// The store of several nodes.
 pub struct PostgresStore {
@@ -119,7 +119,7 @@ impl PostgresStore {
     ///
     /// # Errors
     /// [`OpenPostgresError`], in words for the operator.
-    pub fn open(url: &str, options: &PostgresOptions) -> Result<Opened, OpenPostgresError> {
+    pub fn open(url: &str, options: &PostgresOptions) -> Result<OpenedPostgres, OpenPostgresError> {
         let address = Address::parse(url)?;
         let clock = DatabaseClock::new(options.clock.clone());
         let checked = address.clone();
