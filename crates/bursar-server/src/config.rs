@@ -2,6 +2,7 @@
 //! defaults and the words about them.
 
 use std::collections::BTreeMap;
+use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -189,7 +190,7 @@ pub const SETTINGS: &[Setting] = &[
         key: "postgres.readers",
         env: "BURSAR_POSTGRES_READERS",
         default: "8",
-        help: "Connections to PostgreSQL that read, opened as they are needed; 1 to 1000.",
+        help: "Connections to PostgreSQL that read, opened as they are needed; 2 to 1000.",
     },
     Setting {
         key: "server.drain_seconds",
@@ -217,9 +218,10 @@ const SERVICE_PREFIXES: &[&str] = &["BURSAR_PORT", "BURSAR_SERVICE_"];
 const CLIENT_NAMES: &[&str] = &["BURSAR_URL", "BURSAR_API_KEY", "BURSAR_PROVE"];
 
 /// More writers than this only wait for each other.
-const POSTGRES_WRITERS_MAX: u32 = 100;
-/// More readers than this are a mistake: PostgreSQL has a process for each.
-const POSTGRES_READERS_MAX: u32 = 1_000;
+const POSTGRES_WRITERS: RangeInclusive<u32> = 1..=100;
+/// One reader would let a list keep everyone waiting who is asked for a key; PostgreSQL has a
+/// process for each.
+const POSTGRES_READERS: RangeInclusive<u32> = 2..=1_000;
 
 /// Where the value of a setting comes from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -426,17 +428,18 @@ impl Values<'_> {
         Ok(Duration::from_secs(self.number(key)?.into()))
     }
 
-    fn at_most(&self, key: &str, max: u32) -> Result<usize, ConfigError> {
+    fn within(&self, key: &str, bounds: RangeInclusive<u32>) -> Result<usize, ConfigError> {
         let number = self.number(key)?;
-        if number > max {
-            return Err(wrong(key, &format!("must be at most {max}")));
+        if !bounds.contains(&number) {
+            let (min, max) = bounds.into_inner();
+            return Err(wrong(key, &format!("must be from {min} to {max}")));
         }
         Ok(number as usize)
     }
 
     fn database(&self, data_dir: &Path) -> Result<Database, ConfigError> {
-        let writers = self.at_most("postgres.writers", POSTGRES_WRITERS_MAX)?;
-        let readers = self.at_most("postgres.readers", POSTGRES_READERS_MAX)?;
+        let writers = self.within("postgres.writers", POSTGRES_WRITERS)?;
+        let readers = self.within("postgres.readers", POSTGRES_READERS)?;
         let text = self.text("database");
         if text.is_empty() {
             return Ok(Database::File(data_dir.join("bursar.db")));
@@ -581,7 +584,12 @@ mod tests {
         let Database::Postgres(database) = &config.database else { panic!("{}", config.database) };
         assert_eq!((database.writers, database.readers), (2, 8));
         assert_eq!(config.database.to_string(), "postgresql://host/bursar");
-        check(None, &[("BURSAR_POSTGRES_WRITERS", "101")], "postgres.writers must be at most 100");
+        check(
+            None,
+            &[("BURSAR_POSTGRES_WRITERS", "101")],
+            "postgres.writers must be from 1 to 100",
+        );
+        check(None, &[("BURSAR_POSTGRES_READERS", "1")], "readers must be from 2 to 1000");
         let wrong = ("BURSAR_DATABASE", "postgres://role:hidden@role:x@host/bursar");
         check(None, &[wrong], "database has more than one @");
     }

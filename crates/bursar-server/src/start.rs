@@ -124,9 +124,10 @@ pub fn open_for_command(config: &Config, clock: Option<Clock>) -> Result<App, St
         Database::Postgres(database) => {
             // Who has the database and the secret key proves no more by a token, and nobody else
             // can ask this process.
-            let token = config.operator_token.as_ref().map_or_else(random_digits, |token| {
-                Ok(copied(token))
-            });
+            let token = config
+                .operator_token
+                .as_ref()
+                .map_or_else(random_digits, |token| Ok(copied(token)));
             let token = token.map_err(|error| StartError::System(io::Error::other(error)))?;
             let few = database.with_connections(COMMAND_WRITERS, COMMAND_READERS);
             open_postgres(config, &few, token, clock)

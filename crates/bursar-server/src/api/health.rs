@@ -47,6 +47,6 @@ pub async fn get_ready(State(app): State<App>) -> Result<Answer<ServerHealth>, A
     if app.ledger.has_ended() {
         return Err(ApiError::new(ErrorCode::Unavailable, "The server is stopping."));
     }
-    pulse::feel(app.store.as_ref()).await?;
+    pulse::feel(&app.store).await?;
     Ok(Answer::ok(ServerHealth { status: READY }))
 }

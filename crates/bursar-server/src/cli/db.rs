@@ -134,11 +134,7 @@ fn told(verified: &Verified) -> Result<ExitCode, Failure> {
     Ok(if verified.differences == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-fn backup(
-    config: &Config,
-    store: &Path,
-    arguments: &BackupArguments,
-) -> Result<ExitCode, Failure> {
+fn backup(config: &Config, store: &Path, arguments: &BackupArguments) -> Result<ExitCode, Failure> {
     let BackupArguments { file, force, verify: then_verify, with_secret_key } = arguments;
     let secret_key = with_secret_key.then(|| known_secret(config)).transpose()?;
     let secret_file = with_ending(file, ".secret-key");
@@ -147,9 +143,8 @@ fn backup(
     }
     let existing = if *force { Existing::Replace } else { Existing::Keep };
     let (since, instant) = (Instant::now(), instant::text(instant::system_now()));
-    let made = watched(|watch| {
-        SqliteStore::backup(store, file, existing, watch).map_err(Failure::from)
-    })?;
+    let made =
+        watched(|watch| SqliteStore::backup(store, file, existing, watch).map_err(Failure::from))?;
     let BackedUp { bytes, entries, .. } = made;
     output::say(&format!(
         "{}: {}, {entries} entries, as of {instant}, in {:.1} s\n",
@@ -176,9 +171,8 @@ fn restore(config: &Config, store: &Path, arguments: &RestoreArguments) -> Resul
     data_dir::create(&config.data_dir)?;
     let existing = if *force { Existing::Replace } else { Existing::Keep };
     let since = Instant::now();
-    let restore = watched(|watch| {
-        SqliteStore::restore(file, store, existing, watch).map_err(Failure::from)
-    })?;
+    let restore =
+        watched(|watch| SqliteStore::restore(file, store, existing, watch).map_err(Failure::from))?;
     let new_secret = check_secret(config, secret_key.as_deref(), existing, |fingerprint| {
         restore.check_secret(file, fingerprint)
     })?;

@@ -2,7 +2,11 @@
 
 use std::time::{Duration, Instant};
 
+use serde_json::{Value, json};
+
 use crate::support::books::Books;
+use crate::support::clock::MID_JUNE_2031;
+use crate::support::folder::Folder;
 use crate::support::http::Http;
 use crate::support::postgres::cluster::{Cluster, Mode};
 use crate::support::postgres::proxy::Proxy;
@@ -12,6 +16,7 @@ use crate::support::{Site, record, reservation, within};
 
 const AWAY_MAX: Duration = Duration::from_secs(2);
 const BACK_MAX: Duration = Duration::from_secs(5);
+const JOBS_MAX: Duration = Duration::from_secs(10);
 /// Clients that ask at once.
 const CLIENTS: usize = 8;
 
@@ -25,7 +30,8 @@ fn check_away(server: &Server, tenant: &Tenant) {
         let call = format!("away {client}");
         let answer = match client % 4 {
             0 => http.post("/api/v1/telemetry/llm-usage", &record(integration_id, &call, 1)),
-            1 => http.post("/api/v1/enforcement/reservations", &reservation(integration_id, &call, 1)),
+            1 => http
+                .post("/api/v1/enforcement/reservations", &reservation(integration_id, &call, 1)),
             2 => http.get("/api/v1/telemetry/usage-summary"),
             _ => http.get("/health/ready"),
         };
@@ -58,6 +64,28 @@ fn check_back(server: &Server, tenant: &Tenant) {
     assert_eq!(http.get("/health/ready").expect("an answer").status, 200);
 }
 
+/// Claims that what a node does by itself goes on: holds that are due end, and refusals are kept.
+#[track_caller]
+fn check_jobs(site: &Site, node: &Folder, tenant: &Tenant, http: &mut Http) {
+    let integration_id = tenant.integrations.first().expect("an integration");
+    node.clock.show(MID_JUNE_2031 + 601);
+    let ended = within(JOBS_MAX, || {
+        let open = site.database.run("select 1 from calls where reservation_state = 1");
+        open.is_empty().then_some(())
+    });
+    assert!(ended.is_some(), "holds that are due are not ended");
+
+    let check = json!({ "integration_id": integration_id, "estimated_cost_cents": 2_000_000 });
+    let checked = http.post("/api/v1/enforcement/check", &check).expect("an answer");
+    assert_eq!(checked.data("result"), "blocked", "{checked:?}");
+    let kept = within(JOBS_MAX, || {
+        let kept = http.get("/api/v1/enforcement/decisions").expect("an answer");
+        let rows = kept.body.get("data").and_then(Value::as_array).expect("rows");
+        (!rows.is_empty()).then_some(())
+    });
+    assert!(kept.is_some(), "refusals are not kept");
+}
+
 #[test]
 fn a_crash_of_the_database_is_told_at_once_and_got_over() {
     let cluster = Cluster::new();
@@ -72,6 +100,9 @@ fn a_crash_of_the_database_is_told_at_once_and_got_over() {
         let call = record(&integration_id, &format!("before {call}"), 1);
         assert_eq!(http.post("/api/v1/telemetry/llm-usage", &call).expect("an answer").status, 201);
     }
+    let held =
+        http.post("/api/v1/enforcement/reservations", &reservation(&integration_id, "held", 1));
+    assert_eq!(held.expect("an answer").status, 201);
     cluster.stop(Mode::Immediate);
     check_away(&server, &tenant);
     // Once for the log, however long it lasts.
@@ -83,6 +114,8 @@ fn a_crash_of_the_database_is_told_at_once_and_got_over() {
     let books = Books::read(&server, &tenant);
     let before = books.entries.keys().filter(|call| call.starts_with("before")).count();
     assert_eq!(before, 20, "what was acknowledged is there, once");
+    assert!(books.holds.contains_key("held"));
+    check_jobs(&site, &node, &tenant, &mut http);
     server.stop();
     let log = node.log();
     assert_eq!(log.matches("the database is away").count(), 1, "{log}");

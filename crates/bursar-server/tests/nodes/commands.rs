@@ -91,12 +91,13 @@ fn a_difference_in_the_database_is_told_and_ends_with_one() {
     let node = site.node();
     node.run(&["tenant", "create", "acme"]);
     let create = ["integration", "create", "main", "--tenant=acme", "--provider=openai"];
-    node.run(&[&create[..], &["--enable"]].concat());
+    let made = json(&node, &[&create[..], &["--enable"]].concat());
+    let id = made.get("id").and_then(Value::as_str).expect("an id");
     let calls = node.beside("calls.ndjson");
     let line = r#"{"call_id":"a","provider":"openai","model":"m","tokens_in":1,"tokens_out":2,"cost_cents":3}"#;
     std::fs::write(&calls, line).expect("written");
     let file = calls.to_string_lossy().into_owned();
-    node.run(&["usage", "import", &file, "--tenant=acme", "--integration=main"]);
+    node.run(&["usage", "import", &file, "--tenant=acme", "--integration", id]);
     assert!(node.run(&["db", "verify"]).contains(" 0 differences"));
 
     site.database.run("update counters set used_tokens = used_tokens + 1");
