@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::process::Output;
-use std::sync::{LazyLock, OnceLock};
+use std::sync::OnceLock;
 
 use super::place;
 use super::programs;
@@ -31,14 +31,7 @@ const SETTINGS: [(&str, &str); 10] = [
 /// Where the log may lie in memory.
 const LITTLE_LOG: [(&str, &str); 2] = [("min_wal_size", "64MB"), ("max_wal_size", "256MB")];
 
-static SHARED: LazyLock<Cluster> = LazyLock::new(|| {
-    let Ok(url) = std::env::var(URL_VARIABLE) else {
-        return Cluster::of_own(Own::create(place::quick_folder(), &LITTLE_LOG));
-    };
-    let cluster = Cluster::of(Url::parse(&url), None);
-    cluster.drop_stale();
-    cluster
-});
+static SHARED: OnceLock<Cluster> = OnceLock::new();
 
 /// How a server is stopped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -77,7 +70,14 @@ impl Cluster {
     /// It is the server that `BURSAR_TEST_POSTGRES_URL` names, if it is set; else one that lies in
     /// memory where it can. What a disk does is for a cluster of one's own.
     pub(crate) fn shared() -> &'static Self {
-        &SHARED
+        SHARED.get_or_init(|| {
+            let Ok(url) = std::env::var(URL_VARIABLE) else {
+                return Self::of_own(Own::create(place::quick_folder(), &LITTLE_LOG));
+            };
+            let cluster = Self::of(Url::parse(&url), None);
+            cluster.drop_stale();
+            cluster
+        })
     }
 
     /// One of its own on disk, which a test may stop and start.
