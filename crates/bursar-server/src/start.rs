@@ -91,7 +91,7 @@ pub fn open(config: &Config, clock: Clock) -> Result<App, StartError> {
     let (store, lane) = SqliteStore::open(&config.database, clock, secret_key.fingerprint())?;
     let metrics = Arc::new(Metrics::new()?);
     let observer = Arc::clone(&metrics) as Arc<dyn Observer>;
-    let ledger = Ledger::start(lane, observer).map_err(StartError::System)?;
+    let ledger = Ledger::start(vec![lane], observer).map_err(StartError::System)?;
     Ok(App::new(Parts {
         store,
         ledger,

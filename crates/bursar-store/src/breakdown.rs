@@ -1,9 +1,10 @@
 //! Usage by what took it: the largest groups of some days, and the same step by step.
 //!
 //! How many groups there are is not bounded by anything that a question can know, so a question
-//! says how many it wants; the others are what is left of the total.
+//! says how many it wants; the others are what is left of the total. What is made of the rollups
+//! is written here once; a database only reads them ([`crate::fold`] adds them up).
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 
 use bursar_core::{Day, IntegrationId};
 
@@ -124,26 +125,5 @@ impl GroupBy {
             Self::Agent => Some(Grain::AgentDay),
             Self::Session => None,
         }
-    }
-}
-
-/// Adds groups up and keeps the largest.
-#[derive(Default)]
-pub(crate) struct Ranking(HashMap<Group, Sums>);
-
-impl Ranking {
-    pub(crate) fn of(&mut self, group: Group) -> &mut Sums {
-        self.0.entry(group).or_default()
-    }
-
-    /// The groups of the largest cost, then of the most calls, then by name.
-    pub(crate) fn largest(self, groups_max: usize) -> Vec<(Group, Sums)> {
-        let mut groups: Vec<(Group, Sums)> = self.0.into_iter().collect();
-        groups.sort_unstable_by(|(group_a, a), (group_b, b)| {
-            let order = b.cost_nanos.cmp(&a.cost_nanos).then(b.calls.cmp(&a.calls));
-            order.then_with(|| group_a.cmp(group_b))
-        });
-        groups.truncate(groups_max);
-        groups
     }
 }

@@ -150,12 +150,26 @@ pub trait ControlTx {
     fn drop_decisions(&mut self, tenant_id: TenantId, kept: u32) -> Result<(), StoreError>;
 }
 
+/// Which commands a lane takes into one transaction.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Grouping {
+    /// Those of all tenants.
+    Mixed,
+    /// Those of one tenant, which no other lane of this process writes meanwhile.
+    OneTenant,
+}
+
 /// One writer of a database.
 ///
 /// The calls of a transaction are `begin`, then `load` and `save` (or the methods of
 /// [`ControlTx`]), then `commit`; `rollback` ends a transaction in which anything failed. State
 /// that a lane keeps in memory may change only after a commit that is known to have succeeded.
 pub trait Lane: ControlTx + Send {
+    /// Which commands it takes into one transaction.
+    fn grouping(&self) -> Grouping {
+        Grouping::Mixed
+    }
+
     /// The integrations that have a hold which is due, at most `limit`, and those that a reader
     /// missed in memory; outside a transaction.
     ///

@@ -2,9 +2,11 @@
 //!
 //! A handler submits and waits. A writer thread takes all that waits, loads what it touches into a
 //! book, lets the core decide command after command, saves, commits, and then answers everyone.
-//! There is no timer: while one group commits, the next collects.
+//! There is no timer: while one group commits, the next collects. A database that takes several
+//! transactions at once has several writers, each at the commands of one tenant at a time.
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
 use std::thread::JoinHandle;
 use std::time::Instant;
 
@@ -19,7 +21,7 @@ use crate::error::StoreError;
 use crate::lane::{ControlTx, Lane};
 use crate::observe::Observer;
 use crate::queue::{Queue, Rank, Waiting, Weighed};
-use crate::writer::write_groups;
+use crate::writer::{Shared, write_groups};
 
 /// The one way to write.
 ///
@@ -28,23 +30,33 @@ use crate::writer::write_groups;
 #[derive(Clone)]
 pub struct Ledger {
     queue: Arc<Queue<Job>>,
-    writer: Arc<Mutex<Option<JoinHandle<()>>>>,
+    writers: Arc<Mutex<Vec<JoinHandle<()>>>>,
     ended: watch::Receiver<bool>,
 }
 
 impl Ledger {
-    /// Starts the writer thread over a lane, watched by an observer.
+    /// Starts a writer thread over each lane, watched by an observer.
     ///
     /// # Errors
-    /// When the thread cannot be started.
-    pub fn start(lane: Box<dyn Lane>, observer: Arc<dyn Observer>) -> std::io::Result<Self> {
-        let queue = Arc::new(Queue::new());
-        let taken = Arc::clone(&queue);
+    /// When a thread cannot be started.
+    pub fn start(lanes: Vec<Box<dyn Lane>>, observer: Arc<dyn Observer>) -> std::io::Result<Self> {
         let (says_ended, ended) = watch::channel(false);
-        let writer = std::thread::Builder::new()
-            .name("bursar-writer".to_owned())
-            .spawn(move || write_groups(&taken, lane, observer.as_ref(), says_ended))?;
-        Ok(Self { queue, writer: Arc::new(Mutex::new(Some(writer))), ended })
+        let queue = Arc::new(Queue::new());
+        let shared = Arc::new(Shared {
+            queue: Arc::clone(&queue),
+            observer,
+            writing: AtomicUsize::new(lanes.len()),
+            says_ended,
+        });
+        let mut writers = Vec::with_capacity(lanes.len());
+        for lane in lanes {
+            let shared = Arc::clone(&shared);
+            let thread = std::thread::Builder::new().name("bursar-writer".to_owned());
+            // Those that were started end when the queue is closed.
+            let started = thread.spawn(move || write_groups(&shared, lane));
+            writers.push(started.inspect_err(|_| queue.close())?);
+        }
+        Ok(Self { queue, writers: Arc::new(Mutex::new(writers)), ended })
     }
 
     /// Records calls of a tenant, each for itself, in one transaction; outcomes in order.
@@ -172,8 +184,8 @@ impl Ledger {
     /// Stops taking commands, and waits until all that were taken are answered.
     pub async fn close(&self) {
         self.queue.close();
-        let writer = self.writer.lock().take();
-        if let Some(writer) = writer {
+        let writers = std::mem::take(&mut *self.writers.lock());
+        for writer in writers {
             // A writer that panicked has nothing left to say here; its jobs were answered.
             let _ = tokio::task::spawn_blocking(move || writer.join()).await;
         }

@@ -7,13 +7,19 @@
 
 mod breakdown;
 mod codec;
+mod columns;
 mod control;
+mod decode;
 mod error;
+mod fold;
+mod history;
 mod hot;
 mod lane;
 mod ledger;
 mod memory;
 mod observe;
+#[expect(dead_code, reason = "the reads of the store of several nodes come next")]
+mod postgres;
 mod query;
 mod queue;
 mod rollup;
@@ -29,9 +35,12 @@ pub use codec::call_key;
 pub use control::{Changed, Control, ControlRefusal, IntegrationDraft, IntegrationEdit};
 pub use error::{Cause, StoreError};
 pub use hot::HotAccount;
-pub use lane::{Claim, ControlTx, Lane, Wanted, WantedCall};
+pub use lane::{Claim, ControlTx, Grouping, Lane, Wanted, WantedCall};
 pub use ledger::Ledger;
 pub use observe::{CostFacts, Facts, HoldFacts, ModelKey, Observer, Taken, Took, Unobserved};
+pub use postgres::{
+    OpenPostgresError, OpenedPostgres, PostgresOptions, PostgresStore, SchemaStatus,
+};
 pub use query::{
     CallFilter, CallLabel, CallOutcome, DayUsage, DecisionFilter, HistoryFilter, HistoryPage,
     HistoryPlace, IntegrationFilter, IntegrationUsage, OpenReservation, Page, Paged, Standing,

@@ -2,15 +2,18 @@
 //!
 //! When it is long, facts (records, releases, renewals) leave it before large batches of them, and
 //! those before admissions, but never all of a group, so that none starves. Within each, tenants
-//! take turns. It is bounded in bytes; one tenant may fill a quarter, and has never more in it than
+//! take turns. Several writers may share it, each with the jobs of one tenant at a time.
+//!
+//! It is bounded in bytes; one tenant may fill a quarter, and has never more in it than
 //! there is room left, so that whoever is quiet gets in whoever is loud.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 
 use bursar_core::TenantId;
 use parking_lot::{Condvar, Mutex};
 
 use crate::error::StoreError;
+use crate::lane::Grouping;
 
 /// Bytes that may wait: about half a second's work, beyond which waiting helps nobody.
 const BYTES_MAX: usize = 24 * 1024 * 1024;
@@ -61,6 +64,19 @@ pub struct Waiting {
     pub bytes_max: usize,
 }
 
+/// What a writer has taken and not yet written.
+pub(crate) struct Writing {
+    grouping: Grouping,
+    bytes: usize,
+    tenant: Option<Option<TenantId>>,
+}
+
+impl Writing {
+    pub(crate) const fn new(grouping: Grouping) -> Self {
+        Self { grouping, bytes: 0, tenant: None }
+    }
+}
+
 pub(crate) struct Queue<J> {
     state: Mutex<State<J>>,
     filled: Condvar,
@@ -71,8 +87,12 @@ struct State<J> {
     bulk: Turns<J>,
     admissions: Turns<J>,
     bytes: usize,
-    /// Those of the group that is being written.
+    /// Those of the groups that are being written.
     taken_bytes: usize,
+    /// Whose jobs are being written by one of several writers.
+    busy: HashSet<Option<TenantId>>,
+    /// The groups of one tenant that were taken, so that every rank is asked first at times.
+    rounds: usize,
     commands: usize,
     tenant_bytes: HashMap<TenantId, usize>,
     closed: bool,
@@ -86,6 +106,8 @@ impl<J: Weighed> Queue<J> {
             admissions: Turns::default(),
             bytes: 0,
             taken_bytes: 0,
+            busy: HashSet::new(),
+            rounds: 0,
             commands: 0,
             tenant_bytes: HashMap::new(),
             closed: false,
@@ -124,14 +146,36 @@ impl<J: Weighed> Queue<J> {
     }
 
     /// Waits for jobs and takes a group of them; empty when closed and drained. The group before
-    /// is written when its writer comes for the next.
-    pub(crate) fn take(&self) -> Vec<J> {
+    /// is written when its writer comes for the next, with the same `writing`.
+    pub(crate) fn take(&self, writing: &mut Writing) -> Vec<J> {
         let mut state = self.state.lock();
-        state.taken_bytes = 0;
-        while state.is_empty() && !state.closed {
+        state.finish(writing);
+        loop {
+            let group = match writing.grouping {
+                Grouping::Mixed => state.take(),
+                Grouping::OneTenant => state.take_of_one(writing),
+            };
+            if !group.is_empty() || state.closed && state.is_empty() {
+                writing.bytes = state.let_go(&group);
+                // Whoever waits because a tenant was busy may go on now.
+                if state.closed {
+                    self.filled.notify_all();
+                } else if writing.grouping == Grouping::OneTenant && !state.is_empty() {
+                    self.filled.notify_one();
+                }
+                return group;
+            }
             self.filled.wait(&mut state);
         }
-        state.take()
+    }
+
+    /// Takes whatever is left, when nobody writes any more.
+    pub(crate) fn drain(&self) {
+        let mut state = self.state.lock();
+        while !state.is_empty() {
+            let group = state.take();
+            state.let_go(&group);
+        }
     }
 
     pub(crate) fn is_empty(&self) -> bool {
@@ -190,7 +234,56 @@ impl<J: Weighed> State<J> {
         let bulk = self.bulk.take(for_bulk, GROUP_BYTES_MAX, &mut group);
         let for_admissions = room.saturating_sub(bulk).max(for_admissions);
         self.admissions.take(for_admissions, BYTES_MAX, &mut group);
-        for job in &group {
+        group
+    }
+
+    /// The jobs of a tenant that no other writer is at, in turn; and whose they are.
+    fn take_of_one(&mut self, writing: &mut Writing) -> Vec<J> {
+        let Some(tenant_id) = self.next_idle() else { return Vec::new() };
+        self.rounds = self.rounds.wrapping_add(1);
+        let mut group = Vec::new();
+        let for_admissions = self.admissions.waiting_of(tenant_id).min(GROUP_ADMISSIONS_MIN);
+        let for_bulk = self.bulk.waiting_of(tenant_id).min(GROUP_BULK_MIN);
+        let mut room = GROUP_COMMANDS_MAX;
+        let for_facts = room - for_admissions - for_bulk;
+        let taken = self.facts.take_of(tenant_id, for_facts, GROUP_BYTES_MAX, &mut group);
+        room = room.saturating_sub(taken);
+        let for_bulk = room.saturating_sub(for_admissions).max(for_bulk);
+        let bulk = self.bulk.take_of(tenant_id, for_bulk, GROUP_BYTES_MAX, &mut group);
+        let for_admissions = room.saturating_sub(bulk).max(for_admissions);
+        self.admissions.take_of(tenant_id, for_admissions, BYTES_MAX, &mut group);
+        self.busy.insert(tenant_id);
+        writing.tenant = Some(tenant_id);
+        group
+    }
+
+    /// The next tenant that has something to write and is not being written. Facts are asked first,
+    /// but every few rounds the others are, so that a tenant with nothing else gets its turn.
+    fn next_idle(&self) -> Option<Option<TenantId>> {
+        let Self { facts, bulk, admissions, .. } = self;
+        let ranks = match self.rounds % 4 {
+            1 => [bulk, facts, admissions],
+            3 => [admissions, facts, bulk],
+            _ => [facts, bulk, admissions],
+        };
+        ranks.into_iter().find_map(|turns| {
+            turns.order.iter().find(|tenant_id| !self.busy.contains(*tenant_id)).copied()
+        })
+    }
+
+    /// What a writer took before is written.
+    fn finish(&mut self, writing: &mut Writing) {
+        self.taken_bytes -= std::mem::take(&mut writing.bytes);
+        if let Some(tenant_id) = writing.tenant.take() {
+            self.busy.remove(&tenant_id);
+        }
+    }
+
+    /// Jobs leave the queue, but their bytes stay counted until they are written; how many those
+    /// are.
+    fn let_go(&mut self, group: &[J]) -> usize {
+        let mut taken = 0;
+        for job in group {
             let bytes = job.bytes();
             self.bytes -= bytes;
             self.commands -= job.commands();
@@ -202,9 +295,10 @@ impl<J: Weighed> State<J> {
                     self.tenant_bytes.remove(&tenant_id);
                 }
             }
-            self.taken_bytes += bytes;
+            taken += bytes;
         }
-        group
+        self.taken_bytes += taken;
+        taken
     }
 }
 
@@ -272,6 +366,45 @@ impl<J: Weighed> Turns<J> {
         self.commands -= taken;
         taken
     }
+
+    /// Commands of a tenant that wait.
+    fn waiting_of(&self, tenant_id: Option<TenantId>) -> usize {
+        let line = self.lines.get(&tenant_id);
+        line.map_or(0, |line| line.jobs.iter().map(Weighed::commands).sum())
+    }
+
+    /// Moves jobs of one tenant, whose next turn then comes after everyone else's.
+    fn take_of(
+        &mut self,
+        tenant_id: Option<TenantId>,
+        room: usize,
+        bytes_room: usize,
+        to: &mut Vec<J>,
+    ) -> usize {
+        let Some(line) = self.lines.get_mut(&tenant_id) else { return 0 };
+        let (mut taken, mut bytes) = (0, 0);
+        while taken < room
+            && bytes < bytes_room
+            && let Some(job) = line.jobs.pop_front()
+        {
+            taken += job.commands();
+            bytes += job.bytes();
+            self.jobs -= 1;
+            to.push(job);
+        }
+        self.commands -= taken;
+        let is_done = line.jobs.is_empty();
+        if is_done {
+            self.lines.remove(&tenant_id);
+        }
+        if let Some(at) = self.order.iter().position(|waiting| *waiting == tenant_id) {
+            self.order.remove(at);
+        }
+        if !is_done {
+            self.order.push_back(tenant_id);
+        }
+        taken
+    }
 }
 
 #[cfg(test)]
@@ -295,6 +428,10 @@ mod tests {
         }
     }
 
+    fn take(queue: &Queue<Job>) -> Vec<Job> {
+        queue.take(&mut Writing::new(Grouping::Mixed))
+    }
+
     #[test]
     fn one_tenant_fills_at_most_a_quarter_and_no_more_than_it_leaves() {
         let queue = Queue::new();
@@ -306,7 +443,7 @@ mod tests {
         assert_eq!(pushed, [true, true, false, true, true, true, true, true, false, false]);
         assert!(queue.push(Job(5, Rank::Fact, eighth / 2, 1)).is_ok(), "whoever is quiet gets in");
         while !queue.is_empty() {
-            queue.take();
+            take(&queue);
         }
         assert!(queue.push(Job(1, Rank::Fact, eighth, 1)).is_ok());
     }
@@ -336,7 +473,7 @@ mod tests {
             let _ = queue.push(Job(2, Rank::Bulk, 1, 20));
         }
         let _ = queue.push(Job(3, Rank::Bulk, 1, 20));
-        let group = queue.take();
+        let group = take(&queue);
         let brought = |tenant| {
             let of_tenant = group.iter().filter(|job| job.0 == tenant);
             of_tenant.map(Weighed::commands).sum::<usize>()
@@ -354,7 +491,7 @@ mod tests {
         for _ in 0..10_000 {
             let _ = queue.push(Job(2, Rank::Fact, 1, 1));
         }
-        let group = queue.take();
+        let group = take(&queue);
         let facts = group.iter().filter(|job| job.1 == Rank::Fact).count();
         assert_eq!(group.len(), GROUP_COMMANDS_MAX);
         assert_eq!(facts, GROUP_COMMANDS_MAX - GROUP_ADMISSIONS_MIN);
@@ -370,11 +507,11 @@ mod tests {
             for _ in 0..2 * GROUP_ADMISSIONS_MIN {
                 let _ = queue.push(Job(11, Rank::Admission, 1, 1));
             }
-            let group = queue.take();
+            let group = take(&queue);
             let admitted = group.iter().filter(|job| job.1 == Rank::Admission).count();
             assert_eq!(admitted, GROUP_ADMISSIONS_MIN, "batches of {batch}");
             while !queue.is_empty() {
-                queue.take();
+                take(&queue);
             }
         }
     }
@@ -388,7 +525,7 @@ mod tests {
             }
             let _ = queue.push(Job(tenant, Rank::Admission, 1, 1));
         }
-        let taken: Vec<Rank> = queue.take().iter().map(|job| job.1).collect();
+        let taken: Vec<Rank> = take(&queue).iter().map(|job| job.1).collect();
         assert_eq!(taken.iter().filter(|rank| **rank == Rank::Fact).count(), 2);
         assert_eq!(taken.iter().filter(|rank| **rank == Rank::Bulk).count(), 2);
         assert_eq!(taken.iter().filter(|rank| **rank == Rank::Admission).count(), 3);
@@ -402,11 +539,74 @@ mod tests {
         }
         let tenant_id = TenantId::from_number(5).expect("a number of an id");
         let has_room = || queue.has_room(tenant_id, Rank::Fact, BYTES_MAX / 4);
-        assert_eq!(queue.take().len(), 3);
+        assert_eq!(take(&queue).len(), 3);
         assert!(has_room());
         assert!(queue.push(Job(6, Rank::Fact, BYTES_MAX / 4, 1)).is_ok());
         assert!(!queue.has_room(tenant_id, Rank::Fact, BYTES_MAX / 2 - BYTES_MAX / 16));
-        assert_eq!(queue.take().len(), 2);
+        assert_eq!(take(&queue).len(), 2);
+    }
+
+    fn tenants_of(group: &[Job]) -> Vec<i64> {
+        group.iter().map(|job| job.0).collect()
+    }
+
+    #[test]
+    fn each_of_several_writers_has_a_tenant_to_itself() {
+        let queue = Queue::new();
+        let (mut one, mut other) =
+            (Writing::new(Grouping::OneTenant), Writing::new(Grouping::OneTenant));
+        for tenant in [1, 2, 1, 1, 2] {
+            let _ = queue.push(Job(tenant, Rank::Fact, 1, 1));
+        }
+        assert_eq!(tenants_of(&queue.take(&mut one)), [1, 1, 1]);
+        let _ = queue.push(Job(1, Rank::Fact, 1, 1));
+        assert_eq!(tenants_of(&queue.take(&mut other)), [2, 2]);
+        let _ = queue.push(Job(2, Rank::Fact, 1, 1));
+        assert_eq!(tenants_of(&queue.take(&mut one)), [1]);
+        assert_eq!(tenants_of(&queue.take(&mut other)), [2]);
+    }
+
+    #[test]
+    fn a_tenant_that_only_asks_gets_its_turn_beside_one_that_records() {
+        let queue = Queue::new();
+        let mut writing = Writing::new(Grouping::OneTenant);
+        let _ = queue.push(Job(2, Rank::Admission, 1, 1));
+        let mut groups = 0;
+        while queue.waiting().jobs > 0 && groups < 10 {
+            let _ = queue.push(Job(1, Rank::Fact, 1, 1));
+            groups += 1;
+            if tenants_of(&queue.take(&mut writing)) == [2] {
+                break;
+            }
+        }
+        assert!(groups < 5, "{groups}");
+    }
+
+    #[test]
+    fn a_closed_queue_drains_to_the_last_of_several_writers() {
+        let queue = std::sync::Arc::new(Queue::new());
+        for tenant in 1..=50 {
+            let _ = queue.push(Job(tenant % 5 + 1, Rank::Fact, 1, 1));
+        }
+        queue.close();
+        let writers: Vec<_> = (0..4)
+            .map(|_| {
+                let queue = std::sync::Arc::clone(&queue);
+                std::thread::spawn(move || {
+                    let (mut writing, mut count) = (Writing::new(Grouping::OneTenant), 0);
+                    loop {
+                        let group = queue.take(&mut writing);
+                        if group.is_empty() {
+                            return count;
+                        }
+                        count += group.len();
+                    }
+                })
+            })
+            .collect();
+        let drained: usize =
+            writers.into_iter().map(|writer| writer.join().expect("a writer that ends")).sum();
+        assert_eq!(drained, 50);
     }
 
     #[test]
@@ -417,7 +617,7 @@ mod tests {
         let _ = queue.push(Job(1, Rank::Fact, 700, 1_000));
         let _ = queue.push(Job(2, Rank::Admission, 5, 1));
         assert_eq!(queue.waiting(), told(2, 1_001, 705));
-        queue.take();
+        take(&queue);
         assert_eq!(queue.waiting(), told(0, 0, 0));
     }
 
@@ -427,7 +627,7 @@ mod tests {
         assert!(queue.push(Job(1, Rank::Fact, 1, 1)).is_ok());
         queue.close();
         assert!(matches!(queue.push(Job(1, Rank::Fact, 1, 1)), Err((_, StoreError::Closed))));
-        assert_eq!(queue.take().len(), 1);
-        assert!(queue.take().is_empty());
+        assert_eq!(take(&queue).len(), 1);
+        assert!(take(&queue).is_empty());
     }
 }

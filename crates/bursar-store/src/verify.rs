@@ -3,10 +3,16 @@
 
 use std::collections::{HashMap, HashSet};
 
-use bursar_core::{Counter, CounterKey, IntegrationId, Month, Overflow, TenantId, Totals};
+use bursar_core::{
+    CallId, CallKey, CounterKey, EntryId, EntryKind, IntegrationId, Month, Nanos, TenantId,
+    Timestamp, Totals,
+};
 
+use crate::codec::call_key;
+use crate::columns::Columns;
+use crate::decode;
 use crate::error::StoreError;
-use crate::rollup::{Label, Rollup, RollupEntry, RollupKey};
+use crate::rollup::{Label, Rollup, RollupEntry, RollupFacts, RollupKey};
 
 /// Differences that are told one by one; more are only counted.
 const TOLD_MAX: usize = 1_000;
@@ -29,7 +35,7 @@ pub struct Verified {
 }
 
 impl Verified {
-    pub(crate) fn differ(&mut self, sentence: impl FnOnce() -> String) {
+    fn differ(&mut self, sentence: impl FnOnce() -> String) {
         self.differences += 1;
         if self.told.len() < TOLD_MAX {
             self.told.push(sentence());
@@ -37,15 +43,71 @@ impl Verified {
     }
 }
 
+/// An entry as far as it is counted again.
+pub(crate) struct CountedEntry {
+    pub(crate) entry_id: EntryId,
+    tenant_id: TenantId,
+    integration_id: IntegrationId,
+    call_id: String,
+    agent_id: Option<String>,
+    provider: String,
+    model: String,
+    occurred_at: Timestamp,
+    facts: RollupFacts,
+}
+
+impl CountedEntry {
+    /// `entry_id, tenant_id, integration_id, call_id, agent_id, provider, model, occurred_at` and
+    /// the columns of [`decode::rollup_facts`].
+    pub(crate) fn read(row: &impl Columns) -> Result<Self, StoreError> {
+        let (tenant_id, integration_id) = decode::integration_ref(row, 1)?;
+        Ok(Self {
+            entry_id: row.id(0, EntryId::from_number)?,
+            tenant_id,
+            integration_id,
+            call_id: row.text(3)?,
+            agent_id: row.opt_text(4)?,
+            provider: row.text(5)?,
+            model: row.text(6)?,
+            occurred_at: row.instant(7)?,
+            facts: decode::rollup_facts(row, 8)?,
+        })
+    }
+
+    /// The call id that must lead to it; nothing for a correction.
+    pub(crate) fn call_key(&self) -> Result<Option<(TenantId, CallKey)>, StoreError> {
+        match self.facts.kind {
+            EntryKind::Correction => Ok(None),
+            EntryKind::Usage => {
+                let call_id = CallId::new(self.call_id.as_str())
+                    .map_err(|error| StoreError::Corrupt(error.to_string()))?;
+                Ok(Some((self.tenant_id, call_key(self.tenant_id, &call_id))))
+            }
+        }
+    }
+
+    fn rollup_entry(&self) -> RollupEntry<'_> {
+        RollupEntry {
+            tenant_id: self.tenant_id,
+            integration_id: self.integration_id,
+            occurred_at: self.occurred_at,
+            provider: &self.provider,
+            model: &self.model,
+            agent_id: self.agent_id.as_deref(),
+            facts: self.facts,
+        }
+    }
+}
+
 /// The key of a rollup, owned.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub(crate) struct CountedRollup {
-    pub(crate) tenant_id: TenantId,
-    pub(crate) integration_id: IntegrationId,
-    pub(crate) grain: i64,
-    pub(crate) start: i32,
-    pub(crate) provider: String,
-    pub(crate) label: String,
+struct CountedRollup {
+    tenant_id: TenantId,
+    integration_id: IntegrationId,
+    grain: i64,
+    start: i32,
+    provider: String,
+    label: String,
 }
 
 impl From<RollupKey<'_>> for CountedRollup {
@@ -56,25 +118,47 @@ impl From<RollupKey<'_>> for CountedRollup {
     }
 }
 
-/// What the entries and open reservations add up to.
+/// What the entries and open reservations add up to, and how it compares with what is stored.
 #[derive(Default)]
 pub(crate) struct Recount {
+    verified: Verified,
     counters: HashMap<CounterKey, (Totals, Totals)>,
     rollups: HashMap<CountedRollup, Rollup>,
     /// Which models and agents have rollups of their own.
-    pub(crate) labels: HashSet<(TenantId, i64, String, String)>,
+    labels: HashSet<(TenantId, i64, String, String)>,
+    /// Entries that call ids must lead to.
+    calls: i64,
 }
 
 impl Recount {
-    pub(crate) fn add_entry(&mut self, entry: &RollupEntry<'_>) -> Result<(), StoreError> {
+    /// Takes a label that has rollups of its own: `tenant_id, kind, provider, label`. All of these
+    /// come first.
+    pub(crate) fn add_label(&mut self, row: &impl Columns) -> Result<(), StoreError> {
+        let tenant_id = row.id(0, TenantId::from_number)?;
+        self.labels.insert((tenant_id, row.int(1)?, row.text(2)?, row.text(3)?));
+        Ok(())
+    }
+
+    /// Counts an entry, with the entry that its call id leads to.
+    pub(crate) fn add_entry(
+        &mut self,
+        entry: &CountedEntry,
+        of_call: Option<i64>,
+    ) -> Result<(), StoreError> {
+        self.verified.entries += 1;
+        let calls = match entry.facts.kind {
+            EntryKind::Usage => 1,
+            EntryKind::Correction => 0,
+        };
+        self.calls += calls;
+        if calls == 1 && of_call != Some(entry.entry_id.number()) {
+            let entry_id = entry.entry_id;
+            self.verified.differ(|| format!("the call id of entry {entry_id} leads elsewhere"));
+        }
         let key = CounterKey {
             tenant_id: entry.tenant_id,
             integration_id: entry.integration_id,
             month: entry.occurred_at.month(),
-        };
-        let calls = match entry.facts.kind {
-            bursar_core::EntryKind::Usage => 1,
-            bursar_core::EntryKind::Correction => 0,
         };
         let tokens = entry.facts.tokens.total();
         let amount = Totals { cost: entry.facts.cost, tokens, calls };
@@ -84,60 +168,78 @@ impl Recount {
         let is_admitted = |(tenant_id, kind, provider, label): Label<'_>| {
             labels.contains(&(tenant_id, kind.code(), provider.to_owned(), label.to_owned()))
         };
-        for key in entry.keys(is_admitted) {
+        for key in entry.rollup_entry().keys(is_admitted) {
             rollups.entry(key.into()).or_default().add(&entry.facts);
         }
         Ok(())
     }
 
-    pub(crate) fn add_hold(
-        &mut self,
-        tenant_id: TenantId,
-        integration_id: IntegrationId,
-        month: Month,
-        amount: Totals,
-    ) -> Result<(), Overflow> {
-        let key = CounterKey { tenant_id, integration_id, month };
+    /// Compares how many call ids lead to an entry, after all entries.
+    pub(crate) fn compare_calls(&mut self, stored: i64) {
+        let counted = self.calls;
+        if stored != counted {
+            self.verified
+                .differ(|| format!("{stored} call ids name an entry, {counted} calls are there"));
+        }
+    }
+
+    /// Counts an open reservation: `tenant_id, integration_id, estimated_cost_nanos,
+    /// estimated_tokens, reserved_at`.
+    pub(crate) fn add_open(&mut self, row: &impl Columns) -> Result<(), StoreError> {
+        self.verified.open_reservations += 1;
+        let (tenant_id, integration_id) = decode::integration_ref(row, 0)?;
+        let amount = Totals { cost: Nanos::new(row.int(2)?), tokens: row.int(3)?, calls: 1 };
+        let key = CounterKey { tenant_id, integration_id, month: row.instant(4)?.month() };
         let (_, held) = self.counters.entry(key).or_default();
         *held = held.plus(amount)?;
         Ok(())
     }
 
-    /// Compares a stored counter, and takes it off the list.
-    pub(crate) fn compare_counter(
-        &mut self,
-        key: CounterKey,
-        stored: &Counter,
-        verified: &mut Verified,
-    ) {
-        verified.counters += 1;
+    /// Compares a stored counter, and takes it off the list: `tenant_id, scope_id, month` and the
+    /// columns of [`decode::counter`].
+    pub(crate) fn compare_counter(&mut self, row: &impl Columns) -> Result<(), StoreError> {
+        let (tenant_id, integration_id) = decode::integration_ref(row, 0)?;
+        let key = CounterKey { tenant_id, integration_id, month: Month::from_number(row.int(2)?) };
+        let stored = decode::counter(row, 3)?;
+        self.verified.counters += 1;
         let (used, held) = self.counters.remove(&key).unwrap_or_default();
         let of = || format!("{} of integration {}", key.month, key.integration_id);
         if stored.used != used {
-            verified.differ(|| format!("{}: used is {:?}, counted {used:?}", of(), stored.used));
+            self.verified
+                .differ(|| format!("{}: used is {:?}, counted {used:?}", of(), stored.used));
         }
         if stored.held != held {
-            verified.differ(|| format!("{}: held is {:?}, counted {held:?}", of(), stored.held));
+            self.verified
+                .differ(|| format!("{}: held is {:?}, counted {held:?}", of(), stored.held));
         }
+        Ok(())
     }
 
-    /// Compares a stored rollup, and takes it off the list.
-    pub(crate) fn compare_rollup(
-        &mut self,
-        key: &CountedRollup,
-        stored: &Rollup,
-        verified: &mut Verified,
-    ) {
-        verified.rollups += 1;
-        let counted = self.rollups.remove(key).unwrap_or_default();
-        if *stored != counted {
-            verified.differ(|| format!("rollup {key:?} is {stored:?}, counted {counted:?}"));
+    /// Compares a stored rollup, and takes it off the list: `tenant_id, integration_id, grain,
+    /// start, provider, label` and the columns of [`decode::rollup`].
+    pub(crate) fn compare_rollup(&mut self, row: &impl Columns) -> Result<(), StoreError> {
+        let (tenant_id, integration_id) = decode::integration_ref(row, 0)?;
+        let key = CountedRollup {
+            tenant_id,
+            integration_id,
+            grain: row.int(2)?,
+            start: row.int(3)?,
+            provider: row.text(4)?,
+            label: row.text(5)?,
+        };
+        let stored = decode::rollup(row, 6)?;
+        self.verified.rollups += 1;
+        let counted = self.rollups.remove(&key).unwrap_or_default();
+        if stored != counted {
+            self.verified.differ(|| format!("rollup {key:?} is {stored:?}, counted {counted:?}"));
         }
+        Ok(())
     }
 
-    /// What was counted and is not stored at all.
-    pub(crate) fn finish(self, verified: &mut Verified) {
-        for (key, (used, held)) in self.counters {
+    /// What it came to, with what was counted and is not stored at all.
+    pub(crate) fn into_verified(self) -> Verified {
+        let Self { mut verified, counters, rollups, .. } = self;
+        for (key, (used, held)) in counters {
             if (used, held) != (Totals::default(), Totals::default()) {
                 verified.differ(|| {
                     let of = format!("{} of integration {}", key.month, key.integration_id);
@@ -145,8 +247,9 @@ impl Recount {
                 });
             }
         }
-        for (key, counted) in self.rollups {
+        for (key, counted) in rollups {
             verified.differ(|| format!("no rollup {key:?}, counted {counted:?}"));
         }
+        verified
     }
 }

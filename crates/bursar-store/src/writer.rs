@@ -1,6 +1,7 @@
 //! The writer's thread: groups of jobs into transactions, transactions into answers.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
 
 use bursar_core::{
@@ -11,37 +12,46 @@ use tokio::sync::watch;
 
 use crate::codec::call_key;
 use crate::error::StoreError;
-use crate::lane::{Claim, ControlTx, Lane, Wanted, WantedCall};
+use crate::lane::{Claim, ControlTx, Grouping, Lane, Wanted, WantedCall};
 use crate::ledger::{Answer, ControlJob, Job, Work};
 use crate::observe::{Facts, Observer, Taken, Took};
-use crate::queue::{Queue, Weighed};
+use crate::queue::{Queue, Weighed, Writing};
 
 /// How often a transaction is run before its callers are told to come again.
 const ATTEMPTS_MAX: u32 = 5;
 /// Integrations whose reservations one sweep ends.
 const SWEEP_MAX: usize = 1_000;
 
-/// Closes the queue when the writer ends, however it ends, and lets everyone who waits know.
-struct CloseOnExit<'a>(&'a Queue<Job>, watch::Sender<bool>);
+/// What the writers of a ledger share.
+pub(crate) struct Shared {
+    pub(crate) queue: Arc<Queue<Job>>,
+    pub(crate) observer: Arc<dyn Observer>,
+    /// Writers that have not ended.
+    pub(crate) writing: AtomicUsize,
+    pub(crate) says_ended: watch::Sender<bool>,
+}
+
+/// Closes the queue when a writer ends, however it ends, and lets everyone who waits know.
+struct CloseOnExit<'a>(&'a Shared);
 
 impl Drop for CloseOnExit<'_> {
     fn drop(&mut self) {
-        self.0.close();
-        while !self.0.take().is_empty() {}
-        self.1.send_replace(true);
+        let Shared { queue, writing, says_ended, .. } = self.0;
+        queue.close();
+        if writing.fetch_sub(1, Ordering::AcqRel) == 1 {
+            queue.drain();
+            says_ended.send_replace(true);
+        }
     }
 }
 
-/// The writer's life: group after group until the queue is closed and drained.
-pub(crate) fn write_groups(
-    queue: &Queue<Job>,
-    mut lane: Box<dyn Lane>,
-    observer: &dyn Observer,
-    says_ended: watch::Sender<bool>,
-) {
-    let _guard = CloseOnExit(queue, says_ended);
+/// A writer's life: group after group until the queue is closed and drained.
+pub(crate) fn write_groups(shared: &Shared, mut lane: Box<dyn Lane>) {
+    let _guard = CloseOnExit(shared);
+    let (queue, observer) = (shared.queue.as_ref(), shared.observer.as_ref());
+    let mut writing = Writing::new(lane.grouping());
     loop {
-        let jobs = queue.take();
+        let jobs = queue.take(&mut writing);
         if jobs.is_empty() {
             return;
         }
@@ -121,6 +131,14 @@ enum Step<'a> {
     Touch(TenantId, IntegrationId),
 }
 
+impl Step<'_> {
+    const fn tenant_id(&self) -> TenantId {
+        match self {
+            Self::Apply(tenant_id, ..) | Self::Touch(tenant_id, _) => *tenant_id,
+        }
+    }
+}
+
 /// What a step came to; nothing for those that only load.
 type StepOutcome = Result<Option<Outcome>, StoreError>;
 
@@ -143,7 +161,16 @@ fn write_jobs(lane: &mut dyn Lane, observer: &dyn Observer, jobs: Vec<Job>) {
         push_steps(&mut steps, job, &mut next_number, &due);
         counts.push(steps.len() - before);
     }
-    let mut outcomes = write_steps(lane, observer, &steps).into_iter();
+    let parts: Vec<&[Step<'_>]> = match lane.grouping() {
+        Grouping::Mixed => vec![&steps],
+        // Only a sweep touches several tenants.
+        Grouping::OneTenant => steps.chunk_by(|a, b| a.tenant_id() == b.tenant_id()).collect(),
+    };
+    let mut outcomes = Vec::with_capacity(steps.len());
+    for part in parts {
+        outcomes.extend(write_steps(lane, observer, part));
+    }
+    let mut outcomes = outcomes.into_iter();
     drop(steps);
     for (job, count) in jobs.into_iter().zip(counts) {
         answer_job(job.work, outcomes.by_ref().take(count));

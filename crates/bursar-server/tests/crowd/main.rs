@@ -30,7 +30,7 @@ const FLOOR: Duration = Duration::from_millis(5);
 /// What a crowd may add to the memory of the server while it is there.
 const MEMORY_MAX_KIB: u64 = 200 * 1024;
 /// What may be left of it afterwards: the allocator does not give everything back.
-const MEMORY_LEFT_MAX_KIB: u64 = 96 * 1024;
+const MEMORY_LEFT_MAX_KIB: u64 = 160 * 1024;
 /// What a second crowd may add to that.
 const MEMORY_GROWS_MAX_KIB: u64 = 32 * 1024;
 /// How much later than its deadline a cut may come on a busy machine.

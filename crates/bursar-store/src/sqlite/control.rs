@@ -1,14 +1,12 @@
 //! Rows of the control plane: read by writer and readers alike, written by the writer.
 
-use bursar_core::{
-    ApiKeyId, Integration, IntegrationId, IntegrationKeyId, LimitSettings, TenantId, Timestamp,
-};
+use bursar_core::{ApiKeyId, Integration, IntegrationId, IntegrationKeyId, TenantId, Timestamp};
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
 use super::lane::SqliteLane;
-use super::load::get;
 use super::{decisions, store_error};
-use crate::codec::{self, id, timestamp};
+use crate::codec::{self, id};
+use crate::decode;
 use crate::error::StoreError;
 use crate::lane::ControlTx;
 use crate::row::{ApiKeyRow, AuditRow, DecisionRow, IntegrationKeyRow, IntegrationRow, TenantRow};
@@ -73,27 +71,12 @@ fn one<T>(
     rows.next().map_err(store_error)?.map(read).transpose()
 }
 
-pub(super) fn optional_instant(row: &Row<'_>, at: usize) -> Result<Option<Timestamp>, StoreError> {
-    get::<Option<i64>>(row, at)?.map(timestamp).transpose()
-}
-
 /// A tenant.
 pub(super) fn tenant(
     db: &Connection,
     tenant_id: TenantId,
 ) -> Result<Option<TenantRow>, StoreError> {
-    one(db, SELECT_TENANT, params![tenant_id.number()], tenant_row)
-}
-
-pub(super) fn tenant_row(row: &Row<'_>) -> Result<TenantRow, StoreError> {
-    Ok(TenantRow {
-        tenant_id: id(TenantId::from_number, get(row, 0)?)?,
-        name: get(row, 1)?,
-        lifecycle: codec::lifecycle(get(row, 2)?)?,
-        onboarding: codec::onboarding(get(row, 3)?)?,
-        created_at: timestamp(get(row, 4)?)?,
-        updated_at: timestamp(get(row, 5)?)?,
-    })
+    one(db, SELECT_TENANT, params![tenant_id.number()], |row| decode::tenant_row(row))
 }
 
 /// An integration, deleted ones included.
@@ -103,37 +86,7 @@ pub(super) fn integration(
     integration_id: IntegrationId,
 ) -> Result<Option<IntegrationRow>, StoreError> {
     let key = params![tenant_id.number(), integration_id.number()];
-    one(db, SELECT_INTEGRATION, key, integration_row)
-}
-
-pub(super) fn integration_row(row: &Row<'_>) -> Result<IntegrationRow, StoreError> {
-    let limits = LimitSettings {
-        budget_limit_cents: get(row, 12)?,
-        token_limit_month: get(row, 13)?,
-        rate_limit_rpm: get(row, 14)?,
-    };
-    Ok(IntegrationRow {
-        tenant_id: id(TenantId::from_number, get(row, 0)?)?,
-        integration_id: id(IntegrationId::from_number, get(row, 1)?)?,
-        name: get(row, 2)?,
-        provider_type: get(row, 3)?,
-        credential_ref: get(row, 4)?,
-        config: get(row, 5)?,
-        origin: get(row, 6)?,
-        rules: Integration {
-            status: codec::status(get(row, 7)?)?,
-            health: codec::health(get(row, 8)?)?,
-            limits,
-            cost_basis: codec::cost_basis(get(row, 15)?)?,
-        },
-        health_checked_at: optional_instant(row, 9)?,
-        health_message: get(row, 10)?,
-        default_model: get(row, 11)?,
-        created_at: timestamp(get(row, 16)?)?,
-        updated_at: timestamp(get(row, 17)?)?,
-        created_by: get(row, 18)?,
-        deleted_at: optional_instant(row, 19)?,
-    })
+    one(db, SELECT_INTEGRATION, key, |row| decode::integration_row(row))
 }
 
 /// An API key, revoked ones included.
@@ -143,22 +96,7 @@ pub(super) fn api_key(
     api_key_id: ApiKeyId,
 ) -> Result<Option<ApiKeyRow>, StoreError> {
     let key = params![tenant_id.number(), api_key_id.number()];
-    one(db, SELECT_API_KEY, key, api_key_row)
-}
-
-pub(super) fn api_key_row(row: &Row<'_>) -> Result<ApiKeyRow, StoreError> {
-    Ok(ApiKeyRow {
-        tenant_id: id(TenantId::from_number, get(row, 0)?)?,
-        api_key_id: id(ApiKeyId::from_number, get(row, 1)?)?,
-        name: get(row, 2)?,
-        scopes: get(row, 3)?,
-        secret_hash: get(row, 4)?,
-        created_at: timestamp(get(row, 5)?)?,
-        created_by: get(row, 6)?,
-        expires_at: optional_instant(row, 7)?,
-        revoked_at: optional_instant(row, 8)?,
-        last_used_at: optional_instant(row, 9)?,
-    })
+    one(db, SELECT_API_KEY, key, |row| decode::api_key_row(row))
 }
 
 /// A key of an integration, revoked ones included.
@@ -169,21 +107,7 @@ pub(super) fn integration_key(
     integration_key_id: IntegrationKeyId,
 ) -> Result<Option<IntegrationKeyRow>, StoreError> {
     let key = params![tenant_id.number(), integration_id.number(), integration_key_id.number()];
-    one(db, SELECT_INTEGRATION_KEY, key, integration_key_row)
-}
-
-pub(super) fn integration_key_row(row: &Row<'_>) -> Result<IntegrationKeyRow, StoreError> {
-    Ok(IntegrationKeyRow {
-        tenant_id: id(TenantId::from_number, get(row, 0)?)?,
-        integration_id: id(IntegrationId::from_number, get(row, 1)?)?,
-        integration_key_id: id(IntegrationKeyId::from_number, get(row, 2)?)?,
-        name: get(row, 3)?,
-        secret_hash: get(row, 4)?,
-        created_at: timestamp(get(row, 5)?)?,
-        created_by: get(row, 6)?,
-        revoked_at: optional_instant(row, 7)?,
-        last_used_at: optional_instant(row, 8)?,
-    })
+    one(db, SELECT_INTEGRATION_KEY, key, |row| decode::integration_key_row(row))
 }
 
 fn micros(instant: Option<Timestamp>) -> Option<i64> {

@@ -1,11 +1,11 @@
 //! Decisions that were kept so that someone can ask why. Bounded for each tenant.
 
-use bursar_core::{DecisionId, Estimate, IntegrationId, Nanos, TenantId};
-use rusqlite::{Connection, Row, named_params, params};
+use bursar_core::{DecisionId, IntegrationId, TenantId};
+use rusqlite::{Connection, named_params, params};
 
-use super::load::get;
 use super::store_error;
-use crate::codec::{self, id, timestamp};
+use crate::codec;
+use crate::decode;
 use crate::error::StoreError;
 use crate::query::DecisionFilter;
 use crate::row::DecisionRow;
@@ -90,26 +90,7 @@ pub(super) fn list(
     let mut rows = statement.query(key).map_err(store_error)?;
     let mut decisions = Vec::new();
     while let Some(row) = rows.next().map_err(store_error)? {
-        decisions.push(decision_row(row)?);
+        decisions.push(decode::decision_row(row)?);
     }
     Ok(decisions)
-}
-
-fn decision_row(row: &Row<'_>) -> Result<DecisionRow, StoreError> {
-    let integration_id = get::<Option<i64>>(row, 3)?;
-    let text: String = get(row, 4)?;
-    Ok(DecisionRow {
-        tenant_id: id(TenantId::from_number, get(row, 0)?)?,
-        decision_id: id(DecisionId::from_number, get(row, 1)?)?,
-        kind: codec::decision_kind(get(row, 2)?)?,
-        integration_id: integration_id
-            .map(|number| id(IntegrationId::from_number, number))
-            .transpose()?,
-        decision: codec::decision(Some(text.as_str()).filter(|text| !text.is_empty()))?,
-        call_id: get(row, 5)?,
-        estimate: Estimate { cost: Nanos::new(get(row, 6)?), tokens: get(row, 7)? },
-        times: get(row, 8)?,
-        first_at: timestamp(get(row, 9)?)?,
-        last_at: timestamp(get(row, 10)?)?,
-    })
 }

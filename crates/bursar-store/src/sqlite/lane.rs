@@ -13,6 +13,7 @@ use rusqlite::{Connection, params};
 
 use super::view::{Holds, View};
 use super::{Clock, beside, load, open_writer, save, store_error};
+use crate::decode;
 use crate::error::StoreError;
 use crate::lane::{Lane, Wanted};
 
@@ -117,7 +118,7 @@ impl Lane for SqliteLane {
         let mut rows = statement.query(params![now.micros(), limit]).map_err(store_error)?;
         let mut due: Vec<_> = self.view.take_missed().into_iter().collect();
         while let Some(row) = rows.next().map_err(store_error)? {
-            due.push(load::integration_ref(row, 0)?);
+            due.push(decode::integration_ref(row, 0)?);
         }
         Ok(due)
     }

@@ -3,18 +3,21 @@
 use std::collections::{BTreeMap, HashMap};
 
 use bursar_core::{
-    Account, Book, Call, CallId, CallKey, Counter, EntryId, Estimate, Hold, IntegrationId, Month,
-    Nanos, RecordedCall, Reservation, ReserveRequest, TenantId, Timestamp, Totals,
+    Account, Book, Call, CallKey, Counter, EntryId, Hold, IntegrationId, Month, RecordedCall,
+    TenantId, Timestamp,
 };
-use rusqlite::{Connection, OptionalExtension, Row, params};
+use rusqlite::{Connection, params};
 
 use super::control;
 use super::lane::SqliteLane;
 use super::store_error;
 use super::view::Holds;
-use crate::codec::{self, SCOPE_INTEGRATION, id, timestamp};
+use crate::codec::{SCOPE_INTEGRATION, id};
+use crate::columns::Columns;
+use crate::decode;
 use crate::error::StoreError;
 use crate::lane::{Claim, Wanted};
+use crate::query::Standing;
 
 const CLAIM: &str = "insert into calls (tenant_id, call_key, entry_id) values (?1, ?2, ?3) \
      on conflict do nothing";
@@ -118,18 +121,11 @@ fn stored_call(
     let mut rows =
         statement.query(params![tenant_id.number(), key.0.to_be_bytes()]).map_err(store_error)?;
     let Some(row) = rows.next().map_err(store_error)? else { return Ok(None) };
-    let entry_number: Option<i64> = row.get(0).map_err(store_error)?;
-    let reservation = reservation(row, 1)?;
-    let record = match entry_number {
+    let record = match row.opt_number(0)? {
         None => None,
         Some(number) => Some(recorded(db, tenant_id, number)?),
     };
-    let call_id = match (&reservation, &record) {
-        (_, Some(record)) => record.call_id.clone(),
-        (Some(reservation), None) => reservation.request.call_id.clone(),
-        (None, None) => return Err(StoreError::Corrupt("a call id without a use".to_owned())),
-    };
-    Ok(Some(Call::stored(call_id, reservation, record)))
+    decode::call(decode::reservation(row, 1)?, record).map(Some)
 }
 
 /// The entry of a call, as far as a repetition must agree with it.
@@ -145,42 +141,7 @@ fn recorded(
         .next()
         .map_err(store_error)?
         .ok_or_else(|| StoreError::Corrupt(format!("entry {entry_number} is missing")))?;
-    Ok(RecordedCall {
-        entry_id: id(EntryId::from_number, entry_number)?,
-        call_id: call_id(get(row, 0)?)?,
-        integration_id: id(IntegrationId::from_number, get(row, 1)?)?,
-        session_id: get(row, 2)?,
-        agent_id: get(row, 3)?,
-        provider: get(row, 4)?,
-        model: get(row, 5)?,
-        tokens_in: get(row, 6)?,
-        tokens_out: get(row, 7)?,
-        reported_cost: get::<Option<i64>>(row, 8)?.map(Nanos::new),
-        policy_result: codec::policy(get(row, 9)?)?,
-        error_code: get(row, 10)?,
-        occurred_at: timestamp(get(row, 11)?)?,
-    })
-}
-
-/// Reads a reservation from the columns `call_id` to `ended_at`, the first of which is `at`.
-pub(super) fn reservation(row: &Row<'_>, at: usize) -> Result<Option<Reservation>, StoreError> {
-    let Some(state) = get::<Option<i64>>(row, at + 9)? else { return Ok(None) };
-    let request = ReserveRequest {
-        call_id: call_id(get(row, at)?)?,
-        integration_id: id(IntegrationId::from_number, get(row, at + 1)?)?,
-        estimate: Estimate { cost: Nanos::new(get(row, at + 2)?), tokens: get(row, at + 3)? },
-        model: get(row, at + 4)?,
-        ttl_seconds: get(row, at + 5)?,
-    };
-    let decision: Option<String> = get(row, at + 6)?;
-    Ok(Some(Reservation {
-        request,
-        decision: codec::decision(decision.as_deref())?,
-        created_at: timestamp(get(row, at + 7)?)?,
-        expires_at: timestamp(get(row, at + 8)?)?,
-        state: codec::reservation_state(state)?,
-        ended_at: get::<Option<i64>>(row, at + 10)?.map(timestamp).transpose()?,
-    }))
+    decode::recorded_call(row, 0, id(EntryId::from_number, entry_number)?)
 }
 
 /// An account with its rate, and no month yet.
@@ -200,31 +161,23 @@ pub(super) fn account(
         .query(params![tenant_id.number(), SCOPE_INTEGRATION, integration_id.number()])
         .map_err(store_error)?;
     while let Some(row) = rows.next().map_err(store_error)? {
-        account.rate.restore(get(row, 0)?, get(row, 1)?);
+        account.rate.restore(row.int(0)?, row.int(1)?);
     }
     let month = now.month();
     account.restore(month, counter(db, tenant_id, integration_id, month)?);
     Ok(Some(account))
 }
 
-/// An account as a decision that changes nothing sees it: with the holds that are open at `now`.
-/// All of it is read from one snapshot.
+/// An account as a decision that changes nothing sees it, read from one snapshot.
 pub(super) fn standing(
     db: &Connection,
     tenant_id: TenantId,
     integration_id: IntegrationId,
     now: Timestamp,
-) -> Result<Option<Account>, StoreError> {
-    let Some(mut account) = account(db, tenant_id, integration_id, now)? else {
-        return Ok(None);
-    };
-    let month = now.month();
-    for hold in open_holds(db, tenant_id, integration_id)?.values() {
-        if hold.expires_at <= now && hold.month == month {
-            account.unhold(month, hold.amount)?;
-        }
-    }
-    Ok(Some(account))
+) -> Result<Option<Standing>, StoreError> {
+    let Some(account) = account(db, tenant_id, integration_id, now)? else { return Ok(None) };
+    let holds = open_holds(db, tenant_id, integration_id)?;
+    Ok(Some(Standing::of(account, holds.into_values(), now)?))
 }
 
 /// A month's counter; a month without a row is the default.
@@ -237,19 +190,9 @@ pub(super) fn counter(
     let key =
         params![tenant_id.number(), SCOPE_INTEGRATION, integration_id.number(), month.number()];
     let mut statement = db.prepare_cached(SELECT_COUNTER).map_err(store_error)?;
-    let read = |row: &Row<'_>| {
-        let totals = |at: usize| {
-            Ok::<Totals, rusqlite::Error>(Totals {
-                cost: Nanos::new(row.get(at)?),
-                tokens: row.get(at + 1)?,
-                calls: row.get(at + 2)?,
-            })
-        };
-        Ok((totals(0)?, totals(3)?, row.get::<_, i64>(6)?))
-    };
-    let found = statement.query_row(key, read).optional().map_err(store_error)?;
-    let Some((used, held, last_at)) = found else { return Ok(Counter::default()) };
-    Ok(Counter { used, held, last_at: timestamp(last_at)? })
+    let mut rows = statement.query(key).map_err(store_error)?;
+    let stored = rows.next().map_err(store_error)?.map(|row| decode::counter(row, 0)).transpose();
+    Ok(stored?.unwrap_or_default())
 }
 
 /// The holds of an account that are stored as open.
@@ -264,38 +207,10 @@ pub(super) fn open_holds(
         .query(params![tenant_id.number(), integration_id.number()])
         .map_err(store_error)?;
     while let Some(row) = rows.next().map_err(store_error)? {
-        let key: [u8; 16] = get(row, 0)?;
-        let call = CallKey(u128::from_be_bytes(key));
-        let expires_at = timestamp(get(row, 4)?)?;
-        let hold = Hold {
-            tenant_id,
-            call,
-            integration_id,
-            month: timestamp(get(row, 3)?)?.month(),
-            amount: Totals { cost: Nanos::new(get(row, 1)?), tokens: get(row, 2)?, calls: 1 },
-            expires_at,
-        };
-        holds.insert((expires_at, call), hold);
+        let hold = decode::hold(row, tenant_id, integration_id)?;
+        holds.insert((hold.expires_at, hold.call), hold);
     }
     Ok(holds)
-}
-
-/// A tenant and an integration in two columns.
-pub(super) fn integration_ref(
-    row: &Row<'_>,
-    at: usize,
-) -> Result<(TenantId, IntegrationId), StoreError> {
-    let tenant_id = id(TenantId::from_number, get(row, at)?)?;
-    Ok((tenant_id, id(IntegrationId::from_number, get(row, at + 1)?)?))
-}
-
-/// A column, with the error of this crate.
-pub(super) fn get<T: rusqlite::types::FromSql>(row: &Row<'_>, at: usize) -> Result<T, StoreError> {
-    row.get(at).map_err(store_error)
-}
-
-fn call_id(text: String) -> Result<CallId, StoreError> {
-    CallId::new(text).map_err(|error| StoreError::Corrupt(error.to_string()))
 }
 
 #[cfg(test)]
@@ -304,7 +219,7 @@ mod tests {
 
     #[test]
     fn the_statements_mean_open_reservations() {
-        let open = codec::reservation_state_code(bursar_core::ReservationState::Open);
+        let open = crate::codec::reservation_state_code(bursar_core::ReservationState::Open);
         assert!(SELECT_OPEN.ends_with(&format!("reservation_state = {open}")));
     }
 }

@@ -4,6 +4,7 @@
 //! accounts that decide live in memory ([`view`]) and change only after a commit.
 
 mod backup;
+mod columns;
 mod control;
 mod decisions;
 mod history;
@@ -50,6 +51,9 @@ pub type Clock = Arc<dyn Fn() -> Timestamp + Send + Sync>;
 
 /// Reading connections, and so queries that run at once.
 const READERS: usize = 4;
+/// Reading connections for the one row that a request cannot go on without, so that whoever asks
+/// for long lists keeps nobody waiting who is asked for their key.
+const POINT_READERS: usize = 2;
 /// Reading connections for queries that read very many rows, so that others need not wait for them.
 const WIDE_READERS: usize = 1;
 
@@ -97,6 +101,7 @@ pub enum OpenError {
 pub struct SqliteStore {
     path: PathBuf,
     readers: Readers,
+    point_readers: Readers,
     wide_readers: Readers,
     view: Arc<view::View>,
     clock: Clock,
@@ -124,6 +129,7 @@ impl SqliteStore {
         sync_folder(path)?;
         let view = Arc::new(view::View::default());
         let readers = Readers::open(path, READERS).map_err(database)?;
+        let point_readers = Readers::open(path, POINT_READERS).map_err(database)?;
         let wide_readers = Readers::open(path, WIDE_READERS).map_err(database)?;
         let lane = lane::SqliteLane::new(
             writer,
@@ -134,7 +140,8 @@ impl SqliteStore {
         )
         .map_err(database)?;
         let path = path.to_owned();
-        Ok((Arc::new(Self { path, readers, wide_readers, view, clock }), Box::new(lane)))
+        let store = Self { path, readers, point_readers, wide_readers, view, clock };
+        Ok((Arc::new(store), Box::new(lane)))
     }
 
     /// Whether a server, or another process that writes, has a data file open.
@@ -164,6 +171,14 @@ impl SqliteStore {
         query: impl FnOnce(&Connection) -> Result<T, StoreError> + Send + 'static,
     ) -> Result<T, StoreError> {
         self.readers.read(query).await
+    }
+
+    /// Reads a row or two by their keys.
+    async fn look_up<T: Send + 'static>(
+        &self,
+        query: impl FnOnce(&Connection) -> Result<T, StoreError> + Send + 'static,
+    ) -> Result<T, StoreError> {
+        self.point_readers.read(query).await
     }
 }
 
@@ -336,16 +351,16 @@ impl Store for SqliteStore {
         integration_id: IntegrationId,
     ) -> Result<Option<Standing>, StoreError> {
         let now = self.now();
-        if let Some(account) = self.view.account(tenant_id, integration_id, now)? {
-            return Ok(Some(Standing { account, now }));
+        if let Some(standing) = self.view.standing(tenant_id, integration_id, now)? {
+            return Ok(Some(standing));
         }
         let stored = move |db: &Connection| load::standing(db, tenant_id, integration_id, now);
-        let account = self.read(stored).await?;
-        if account.is_some() {
+        let standing = self.look_up(stored).await?;
+        if standing.is_some() {
             // The next sweep brings it into memory; this question need not wait for it.
             self.view.miss(tenant_id, integration_id);
         }
-        Ok(account.map(|account| Standing { account, now }))
+        Ok(standing)
     }
 
     async fn counter(
@@ -354,7 +369,7 @@ impl Store for SqliteStore {
         integration_id: IntegrationId,
         month: Month,
     ) -> Result<Counter, StoreError> {
-        self.read(move |db| load::counter(db, tenant_id, integration_id, month)).await
+        self.look_up(move |db| load::counter(db, tenant_id, integration_id, month)).await
     }
 
     async fn open_reservations(
@@ -368,7 +383,7 @@ impl Store for SqliteStore {
     }
 
     async fn tenant(&self, tenant_id: TenantId) -> Result<Option<TenantRow>, StoreError> {
-        self.read(move |db| control::tenant(db, tenant_id)).await
+        self.look_up(move |db| control::tenant(db, tenant_id)).await
     }
 
     async fn tenants(&self, page: Page) -> Result<Paged<TenantRow>, StoreError> {
@@ -380,7 +395,7 @@ impl Store for SqliteStore {
         tenant_id: TenantId,
         api_key_id: ApiKeyId,
     ) -> Result<Option<ApiKeyRow>, StoreError> {
-        self.read(move |db| control::api_key(db, tenant_id, api_key_id)).await
+        self.look_up(move |db| control::api_key(db, tenant_id, api_key_id)).await
     }
 
     async fn api_keys(
@@ -396,7 +411,8 @@ impl Store for SqliteStore {
         tenant_id: TenantId,
         integration_id: IntegrationId,
     ) -> Result<Option<IntegrationRow>, StoreError> {
-        let row = self.read(move |db| control::integration(db, tenant_id, integration_id)).await?;
+        let row =
+            self.look_up(move |db| control::integration(db, tenant_id, integration_id)).await?;
         Ok(row.filter(|row| row.deleted_at.is_none()))
     }
 
@@ -405,7 +421,7 @@ impl Store for SqliteStore {
         tenant_id: TenantId,
         integration_id: IntegrationId,
     ) -> Result<bool, StoreError> {
-        self.read(move |db| Ok(control::integration(db, tenant_id, integration_id)?.is_some()))
+        self.look_up(move |db| Ok(control::integration(db, tenant_id, integration_id)?.is_some()))
             .await
     }
 
@@ -424,7 +440,7 @@ impl Store for SqliteStore {
         integration_id: IntegrationId,
         integration_key_id: IntegrationKeyId,
     ) -> Result<Option<IntegrationKeyRow>, StoreError> {
-        self.read(move |db| {
+        self.look_up(move |db| {
             let owner = control::integration(db, tenant_id, integration_id)?;
             if owner.is_none_or(|owner| owner.deleted_at.is_some()) {
                 return Ok(None);

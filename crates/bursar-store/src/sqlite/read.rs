@@ -3,14 +3,12 @@
 use bursar_core::{Day, IntegrationId, TenantId, Timestamp};
 use rusqlite::{Connection, Row, ToSql, named_params};
 
-use super::control::{api_key_row, integration_key_row, integration_row, tenant_row};
-use super::load::{self, get};
-use super::{series, store_error};
-use crate::codec::{self, id};
+use super::store_error;
+use crate::codec;
+use crate::decode;
 use crate::error::StoreError;
-use crate::query::{
-    DayUsage, IntegrationFilter, IntegrationUsage, OpenReservation, Page, Paged, Sums,
-};
+use crate::fold::{DaySums, IntegrationSums};
+use crate::query::{DayUsage, IntegrationFilter, IntegrationUsage, OpenReservation, Page, Paged};
 use crate::row::{ApiKeyRow, IntegrationKeyRow, IntegrationRow, TenantRow};
 
 pub(super) const COUNT_TENANTS: &str = "select count(*) from tenants";
@@ -90,7 +88,7 @@ fn page<T>(
 }
 
 pub(super) fn tenants(db: &Connection, of: Page) -> Result<Paged<TenantRow>, StoreError> {
-    page(db, (COUNT_TENANTS, LIST_TENANTS), &[], of, tenant_row)
+    page(db, (COUNT_TENANTS, LIST_TENANTS), &[], of, |row| decode::tenant_row(row))
 }
 
 pub(super) fn api_keys(
@@ -99,7 +97,7 @@ pub(super) fn api_keys(
     of: Page,
 ) -> Result<Paged<ApiKeyRow>, StoreError> {
     let key = named_params! { ":tenant": tenant_id.number() };
-    page(db, (COUNT_API_KEYS, LIST_API_KEYS), key, of, api_key_row)
+    page(db, (COUNT_API_KEYS, LIST_API_KEYS), key, of, |row| decode::api_key_row(row))
 }
 
 pub(super) fn integrations(
@@ -113,7 +111,7 @@ pub(super) fn integrations(
         ":status": filter.status.map(codec::status_code),
         ":provider": filter.provider_type,
     };
-    page(db, (COUNT_INTEGRATIONS, LIST_INTEGRATIONS), key, of, integration_row)
+    page(db, (COUNT_INTEGRATIONS, LIST_INTEGRATIONS), key, of, |row| decode::integration_row(row))
 }
 
 pub(super) fn integration_keys(
@@ -126,7 +124,9 @@ pub(super) fn integration_keys(
         ":tenant": tenant_id.number(),
         ":integration": integration_id.number(),
     };
-    page(db, (COUNT_INTEGRATION_KEYS, LIST_INTEGRATION_KEYS), key, of, integration_key_row)
+    page(db, (COUNT_INTEGRATION_KEYS, LIST_INTEGRATION_KEYS), key, of, |row| {
+        decode::integration_key_row(row)
+    })
 }
 
 pub(super) fn open_reservations(
@@ -136,11 +136,7 @@ pub(super) fn open_reservations(
     now: Timestamp,
     of: Page,
 ) -> Result<Paged<OpenReservation>, StoreError> {
-    let read = |row: &Row<'_>| {
-        let reservation = load::reservation(row, 0)?
-            .ok_or_else(|| StoreError::Corrupt("an open reservation".to_owned()))?;
-        Ok(OpenReservation { call_id: reservation.request.call_id.clone(), reservation })
-    };
+    let read = |row: &Row<'_>| decode::open_reservation(row);
     let (tenant, now) = (tenant_id.number(), now.micros());
     let Some(integration_id) = integration_id else {
         let key = named_params! { ":tenant": tenant, ":now": now };
@@ -173,7 +169,7 @@ fn each_day(
     tenant_id: TenantId,
     integration_id: Option<IntegrationId>,
     (first, last): (Day, Day),
-    mut take: impl FnMut(IntegrationId, Day, &Row<'_>, Sums) -> Result<(), StoreError>,
+    mut take: impl FnMut(&Row<'_>) -> Result<(), StoreError>,
 ) -> Result<(), StoreError> {
     let mut statement = db.prepare_cached(LIST_DAYS).map_err(store_error)?;
     let key = named_params! {
@@ -184,10 +180,7 @@ fn each_day(
     };
     let mut rows = statement.query(key).map_err(store_error)?;
     while let Some(row) = rows.next().map_err(store_error)? {
-        let mut sums = Sums::default();
-        sums.add(&series::rollup(row, 4)?);
-        let integration_id = id(IntegrationId::from_number, get(row, 0)?)?;
-        take(integration_id, Day::from_number(get(row, 3)?), row, sums)?;
+        take(row)?;
     }
     Ok(())
 }
@@ -199,21 +192,9 @@ pub(super) fn usage_by_integration(
     first: Day,
     last: Day,
 ) -> Result<Vec<IntegrationUsage>, StoreError> {
-    let mut usage = std::collections::BTreeMap::new();
-    each_day(db, tenant_id, integration_id, (first, last), |integration_id, _, row, sums| {
-        let found = match usage.entry(integration_id) {
-            std::collections::btree_map::Entry::Occupied(found) => found.into_mut(),
-            std::collections::btree_map::Entry::Vacant(new) => new.insert(IntegrationUsage {
-                integration_id,
-                name: get(row, 1)?,
-                provider_type: get(row, 2)?,
-                sums: Sums::default(),
-            }),
-        };
-        found.sums.merge(&sums);
-        Ok(())
-    })?;
-    Ok(usage.into_values().collect())
+    let mut sums = IntegrationSums::default();
+    each_day(db, tenant_id, integration_id, (first, last), |row| sums.add(row))?;
+    Ok(sums.into_usage())
 }
 
 pub(super) fn usage_by_day(
@@ -223,15 +204,7 @@ pub(super) fn usage_by_day(
     first: Day,
     last: Day,
 ) -> Result<Vec<DayUsage>, StoreError> {
-    let mut days: Vec<DayUsage> = Vec::new();
-    each_day(db, tenant_id, integration_id, (first, last), |integration_id, day, _, sums| {
-        match days.last_mut() {
-            Some(found) if found.day == day && found.integration_id == integration_id => {
-                found.sums.merge(&sums);
-            }
-            _ => days.push(DayUsage { day, integration_id, sums }),
-        }
-        Ok(())
-    })?;
-    Ok(days)
+    let mut sums = DaySums::default();
+    each_day(db, tenant_id, integration_id, (first, last), |row| sums.add(row))?;
+    Ok(sums.into_usage())
 }

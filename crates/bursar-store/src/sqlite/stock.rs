@@ -2,15 +2,12 @@
 
 use std::path::Path;
 
-use bursar_core::{
-    Counter, IntegrationId, LimitSettings, Month, Nanos, TenantId, Timestamp, Totals,
-};
+use bursar_core::{Month, Timestamp};
 use rusqlite::{Connection, params};
 
-use super::load::get;
 use super::read::COUNT_TENANTS;
 use super::{beside, store_error};
-use crate::codec::{id, timestamp};
+use crate::decode;
 use crate::error::StoreError;
 use crate::hot::{HotAccount, Hottest};
 use crate::query::Stock;
@@ -34,27 +31,7 @@ pub(super) fn hottest(
     let mut rows = statement.query(params![month.number()]).map_err(store_error)?;
     let mut hottest = Hottest::new(limit);
     while let Some(row) = rows.next().map_err(store_error)? {
-        let totals = |at: usize| {
-            Ok::<Totals, StoreError>(Totals {
-                cost: Nanos::new(get(row, at)?),
-                tokens: get(row, at + 1)?,
-                calls: get(row, at + 2)?,
-            })
-        };
-        hottest.offer(HotAccount {
-            tenant_id: id(TenantId::from_number, get(row, 0)?)?,
-            integration_id: id(IntegrationId::from_number, get(row, 1)?)?,
-            limits: LimitSettings {
-                budget_limit_cents: get(row, 2)?,
-                token_limit_month: get(row, 3)?,
-                rate_limit_rpm: get(row, 4)?,
-            },
-            counter: Counter {
-                used: totals(5)?,
-                held: totals(8)?,
-                last_at: timestamp(get(row, 11)?)?,
-            },
-        });
+        hottest.offer(decode::hot_account(row)?);
     }
     Ok(hottest.into_rows())
 }

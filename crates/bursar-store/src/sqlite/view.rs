@@ -12,6 +12,8 @@ use bursar_core::{
 };
 use parking_lot::{Mutex, RwLock};
 
+use crate::query::Standing;
+
 /// Accounts that are kept, at about a kilobyte each.
 const ACCOUNTS_MAX: usize = 50_000;
 /// Accounts that are remembered as missed.
@@ -49,25 +51,18 @@ impl View {
 
     /// An account for a decision that changes nothing: without the holds that are due but not yet
     /// swept. Nothing when it, or the month of `now`, is not in memory.
-    pub(super) fn account(
+    pub(super) fn standing(
         &self,
         tenant_id: TenantId,
         integration_id: IntegrationId,
         now: Timestamp,
-    ) -> Result<Option<Account>, Overflow> {
+    ) -> Result<Option<Standing>, Overflow> {
         let accounts = self.accounts.read();
         let Some(live) = accounts.get(&integration_id) else { return Ok(None) };
         if live.account.tenant_id != tenant_id || live.account.counter(now.month()).is_err() {
             return Ok(None);
         }
-        let mut account = live.account.clone();
-        for hold in live.due(now) {
-            // A month that is not in memory is not the one that decides.
-            if account.counter(hold.month).is_ok() {
-                account.unhold(hold.month, hold.amount)?;
-            }
-        }
-        Ok(Some(account))
+        Standing::of(live.account.clone(), live.due(now).copied(), now).map(Some)
     }
 
     /// Takes note of an account that was asked for and is not here.

@@ -102,7 +102,7 @@ impl World {
         observer: Arc<dyn Observer>,
     ) -> Self {
         let (store, lane) = (database.open)(&path_in(&folder), clock.reader());
-        let ledger = Ledger::start(wrap(lane), Arc::clone(&observer)).unwrap();
+        let ledger = Ledger::start(vec![wrap(lane)], Arc::clone(&observer)).unwrap();
         Self { clock, store, ledger, database, wrap, observer, folder }
     }
 

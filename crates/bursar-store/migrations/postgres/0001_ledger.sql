@@ -1,0 +1,329 @@
+-- The first schema. Every tenant table's key, unique index and foreign key starts with tenant_id, so
+-- that the tables can be distributed by tenant; server, tenants, leases and id_numbers are reference
+-- tables. Amounts are nano-dollars, instants microseconds since 1970 (UTC), months, days and hours
+-- are counted from 1970; the codes of enums stand in codec.rs. Keys that are texts are compared byte
+-- by byte, as the embedded store does.
+
+create table server (
+    name text primary key,
+    value text not null
+);
+
+create table tenants (
+    tenant_id bigint primary key,
+    name text not null,
+    lifecycle smallint not null,
+    onboarding smallint not null,
+    created_at bigint not null,
+    updated_at bigint not null
+);
+
+-- Work that one node at a time does, and until when it has it.
+create table leases (
+    name text primary key,
+    holder text not null,
+    until_at bigint not null
+);
+
+-- Where ids go on. Lanes take them in runs, so that few transactions meet here.
+create table id_numbers (
+    name text primary key,
+    next_number bigint not null
+);
+
+insert into id_numbers (name, next_number) values ('ids', 1);
+
+create table integrations (
+    tenant_id bigint not null references tenants,
+    integration_id bigint not null,
+    name text collate "C" not null,
+    provider_type text not null,
+    credential_ref text,
+    config text not null,
+    origin text,
+    status smallint not null,
+    health smallint not null,
+    health_checked_at bigint,
+    health_message text,
+    default_model text,
+    budget_limit_cents bigint not null constraint integrations_budget check (budget_limit_cents >= 0),
+    token_limit_month bigint not null constraint integrations_tokens check (token_limit_month >= 0),
+    rate_limit_rpm bigint not null constraint integrations_rate check (rate_limit_rpm >= 0),
+    cost_basis smallint not null,
+    created_at bigint not null,
+    updated_at bigint not null,
+    created_by text not null,
+    deleted_at bigint,
+    primary key (tenant_id, integration_id)
+);
+
+-- The name of a deleted integration is free again.
+create unique index integrations_live_name on integrations (tenant_id, name) where deleted_at is null;
+
+create table api_keys (
+    tenant_id bigint not null references tenants,
+    api_key_id bigint not null,
+    name text not null,
+    scopes text not null,
+    secret_hash bytea not null,
+    created_at bigint not null,
+    created_by text not null,
+    expires_at bigint,
+    revoked_at bigint,
+    last_used_at bigint,
+    primary key (tenant_id, api_key_id)
+);
+
+create table integration_keys (
+    tenant_id bigint not null,
+    integration_id bigint not null,
+    integration_key_id bigint not null,
+    name text,
+    secret_hash bytea not null,
+    created_at bigint not null,
+    created_by text not null,
+    revoked_at bigint,
+    last_used_at bigint,
+    primary key (tenant_id, integration_id, integration_key_id),
+    foreign key (tenant_id, integration_id) references integrations
+);
+
+-- One row for every call id that was reserved or recorded: the dedupe key, the entry it became,
+-- and its reservation with whatever became of it. Never moved with the months of the entries.
+create table calls (
+    tenant_id bigint not null,
+    call_key uuid not null,
+    entry_id bigint,
+    call_id text,
+    integration_id bigint,
+    estimated_cost_nanos bigint,
+    estimated_tokens bigint,
+    model text,
+    ttl_seconds bigint,
+    decision text,
+    reserved_at bigint,
+    expires_at bigint,
+    reservation_state smallint,
+    ended_at bigint,
+    primary key (tenant_id, call_key)
+) with (fillfactor = 90);
+
+-- The open reservations of an account, by expiry, and those of a tenant.
+create index calls_open on calls (tenant_id, integration_id, expires_at) where reservation_state = 1;
+create index calls_due on calls (tenant_id, expires_at) where reservation_state = 1;
+
+-- The ledger. Rows are only ever added.
+create table usage_entries (
+    tenant_id bigint not null,
+    entry_id bigint not null,
+    integration_id bigint not null,
+    occurred_at bigint not null,
+    created_at bigint not null,
+    corrects_entry_id bigint,
+    tokens_in bigint not null,
+    tokens_out bigint not null,
+    tokens_cache_read bigint not null,
+    tokens_cache_write bigint not null,
+    tokens_reasoning bigint not null,
+    cost_nanos bigint not null,
+    reported_cost_nanos bigint,
+    computed_cost_nanos bigint,
+    price_version bigint,
+    latency_ms bigint,
+    kind smallint not null,
+    cost_source smallint not null,
+    usage_status smallint not null,
+    policy_result smallint not null,
+    call_id text not null,
+    session_id text collate "C",
+    agent_id text collate "C",
+    provider text not null,
+    model text collate "C" not null,
+    error_code text,
+    error_message text,
+    metadata text,
+    primary key (tenant_id, entry_id)
+);
+
+-- Each filter of the history has an index to walk from the newest entry to the oldest, so that a
+-- page costs what it shows and not what it passes over. Those on rare things are partial.
+create index usage_entries_by_time on usage_entries (tenant_id, integration_id, occurred_at, entry_id);
+create index usage_entries_by_model on usage_entries (tenant_id, integration_id, model, occurred_at, entry_id);
+create index usage_entries_by_agent on usage_entries (tenant_id, agent_id, occurred_at, entry_id)
+    where agent_id is not null;
+create index usage_entries_by_session on usage_entries (tenant_id, session_id, occurred_at, entry_id)
+    where session_id is not null;
+create index usage_entries_failed on usage_entries (tenant_id, occurred_at, entry_id)
+    where error_code is not null;
+create index usage_entries_not_allowed on usage_entries (tenant_id, policy_result, occurred_at, entry_id)
+    where policy_result <> 1;
+
+-- What limits look at: one row a scope and month. scope_kind 1 is an integration. Rows change with
+-- every group, so pages keep room for their next versions.
+create table counters (
+    tenant_id bigint not null,
+    scope_kind smallint not null,
+    scope_id bigint not null,
+    month integer not null,
+    used_cost_nanos bigint not null,
+    used_tokens bigint not null,
+    used_calls bigint not null,
+    held_cost_nanos bigint not null,
+    held_tokens bigint not null,
+    held_calls bigint not null,
+    last_at bigint not null,
+    primary key (tenant_id, scope_kind, scope_id, month)
+) with (fillfactor = 50);
+
+-- The calls of the last 60 seconds: at most 60 rows a scope, addressed by second % 60.
+create table rate_slots (
+    tenant_id bigint not null,
+    scope_kind smallint not null,
+    scope_id bigint not null,
+    slot smallint not null,
+    second bigint not null,
+    calls bigint not null,
+    primary key (tenant_id, scope_kind, scope_id, slot)
+) with (fillfactor = 50);
+
+-- What dashboards read. grain 1: hours by model, 2: days by model, 3: days by agent; label is the
+-- model or the agent. latency_00 to latency_15 are the buckets of a fixed histogram.
+create table rollups (
+    tenant_id bigint not null,
+    integration_id bigint not null,
+    grain smallint not null,
+    start integer not null,
+    provider text collate "C" not null,
+    label text collate "C" not null,
+    calls bigint not null,
+    succeeded bigint not null,
+    errors bigint not null,
+    blocked bigint not null,
+    unpriced bigint not null,
+    tokens_in bigint not null,
+    tokens_out bigint not null,
+    tokens_cache_read bigint not null,
+    tokens_cache_write bigint not null,
+    tokens_reasoning bigint not null,
+    cost_nanos bigint not null,
+    latency_calls bigint not null,
+    latency_sum_ms bigint not null,
+    latency_00 bigint not null,
+    latency_01 bigint not null,
+    latency_02 bigint not null,
+    latency_03 bigint not null,
+    latency_04 bigint not null,
+    latency_05 bigint not null,
+    latency_06 bigint not null,
+    latency_07 bigint not null,
+    latency_08 bigint not null,
+    latency_09 bigint not null,
+    latency_10 bigint not null,
+    latency_11 bigint not null,
+    latency_12 bigint not null,
+    latency_13 bigint not null,
+    latency_14 bigint not null,
+    latency_15 bigint not null,
+    primary key (tenant_id, integration_id, grain, start, provider, label)
+) with (fillfactor = 70);
+
+-- The models (kind 1) and agents (kind 2) that have rollups of their own; others share one.
+create table rollup_labels (
+    tenant_id bigint not null,
+    kind smallint not null,
+    provider text collate "C" not null,
+    label text collate "C" not null,
+    primary key (tenant_id, kind, provider, label)
+);
+
+-- How many of them there are: whoever adds one has the row, so that two nodes cannot both add the last.
+create table rollup_label_counts (
+    tenant_id bigint not null,
+    kind smallint not null,
+    labels bigint not null,
+    primary key (tenant_id, kind)
+);
+
+create table audit (
+    tenant_id bigint not null,
+    audit_id bigint not null,
+    at bigint not null,
+    actor_type text not null,
+    actor_id text not null,
+    action text not null,
+    target_type text not null,
+    target_id text not null,
+    request_id text not null,
+    detail text not null,
+    primary key (tenant_id, audit_id)
+);
+
+-- Decisions other than "allowed", so that someone can ask why. Not part of the ledger: bounded for
+-- each tenant, the oldest go, and equal ones of a minute share a row. kind 1: check, 2: reservation.
+create table decisions (
+    tenant_id bigint not null,
+    decision_id bigint not null,
+    kind smallint not null,
+    integration_id bigint,
+    verdict text not null,
+    code text not null,
+    decision text not null,
+    call_id text,
+    estimated_cost_nanos bigint not null,
+    estimated_tokens bigint not null,
+    times bigint not null,
+    first_at bigint not null,
+    last_at bigint not null,
+    primary key (tenant_id, decision_id)
+);
+
+-- The second line behind the statements themselves: a transaction sees the rows of the tenant that it
+-- names, and of nobody when it names none. Forced, so that it holds for the owner too.
+alter table integrations enable row level security;
+alter table integrations force row level security;
+create policy of_tenant on integrations
+    using (tenant_id = (select nullif(current_setting('bursar.tenant_id', true), '')::bigint));
+alter table api_keys enable row level security;
+alter table api_keys force row level security;
+create policy of_tenant on api_keys
+    using (tenant_id = (select nullif(current_setting('bursar.tenant_id', true), '')::bigint));
+alter table integration_keys enable row level security;
+alter table integration_keys force row level security;
+create policy of_tenant on integration_keys
+    using (tenant_id = (select nullif(current_setting('bursar.tenant_id', true), '')::bigint));
+alter table calls enable row level security;
+alter table calls force row level security;
+create policy of_tenant on calls
+    using (tenant_id = (select nullif(current_setting('bursar.tenant_id', true), '')::bigint));
+alter table usage_entries enable row level security;
+alter table usage_entries force row level security;
+create policy of_tenant on usage_entries
+    using (tenant_id = (select nullif(current_setting('bursar.tenant_id', true), '')::bigint));
+alter table counters enable row level security;
+alter table counters force row level security;
+create policy of_tenant on counters
+    using (tenant_id = (select nullif(current_setting('bursar.tenant_id', true), '')::bigint));
+alter table rate_slots enable row level security;
+alter table rate_slots force row level security;
+create policy of_tenant on rate_slots
+    using (tenant_id = (select nullif(current_setting('bursar.tenant_id', true), '')::bigint));
+alter table rollups enable row level security;
+alter table rollups force row level security;
+create policy of_tenant on rollups
+    using (tenant_id = (select nullif(current_setting('bursar.tenant_id', true), '')::bigint));
+alter table rollup_labels enable row level security;
+alter table rollup_labels force row level security;
+create policy of_tenant on rollup_labels
+    using (tenant_id = (select nullif(current_setting('bursar.tenant_id', true), '')::bigint));
+alter table rollup_label_counts enable row level security;
+alter table rollup_label_counts force row level security;
+create policy of_tenant on rollup_label_counts
+    using (tenant_id = (select nullif(current_setting('bursar.tenant_id', true), '')::bigint));
+alter table audit enable row level security;
+alter table audit force row level security;
+create policy of_tenant on audit
+    using (tenant_id = (select nullif(current_setting('bursar.tenant_id', true), '')::bigint));
+alter table decisions enable row level security;
+alter table decisions force row level security;
+create policy of_tenant on decisions
+    using (tenant_id = (select nullif(current_setting('bursar.tenant_id', true), '')::bigint));

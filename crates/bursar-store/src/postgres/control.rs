@@ -1,0 +1,294 @@
+//! Rows of the control plane, written by a lane.
+
+use bursar_core::{ApiKeyId, Integration, IntegrationId, IntegrationKeyId, TenantId, Timestamp};
+
+use super::lane::PostgresLane;
+use super::tx::{Param, params, store_error};
+use crate::codec;
+use crate::columns::Columns;
+use crate::decode;
+use crate::error::StoreError;
+use crate::lane::ControlTx;
+use crate::row::{ApiKeyRow, AuditRow, DecisionRow, IntegrationKeyRow, IntegrationRow, TenantRow};
+
+const SELECT_TENANT: &str = "select tenant_id, name, lifecycle, onboarding, created_at, updated_at \
+     from tenants where tenant_id = $1";
+const UPSERT_TENANT: &str = "insert into tenants (tenant_id, name, lifecycle, onboarding, \
+     created_at, updated_at) values ($1, $2, $3, $4, $5, $6) \
+     on conflict (tenant_id) do update set name = excluded.name, \
+     lifecycle = excluded.lifecycle, onboarding = excluded.onboarding, \
+     updated_at = excluded.updated_at";
+const LOCK_INTEGRATION: &str = "select tenant_id, integration_id, name, provider_type, \
+     credential_ref, config, origin, status, health, health_checked_at, health_message, \
+     default_model, budget_limit_cents, token_limit_month, rate_limit_rpm, cost_basis, created_at, \
+     updated_at, created_by, deleted_at from integrations \
+     where tenant_id = $1 and integration_id = $2 for no key update";
+const SELECT_INTEGRATION_NAMED: &str = "select integration_id from integrations \
+     where tenant_id = $1 and name = $2 and deleted_at is null";
+const UPSERT_INTEGRATION: &str = "insert into integrations (tenant_id, integration_id, name, \
+     provider_type, credential_ref, config, origin, status, health, health_checked_at, \
+     health_message, default_model, budget_limit_cents, token_limit_month, rate_limit_rpm, \
+     cost_basis, created_at, updated_at, created_by, deleted_at) \
+     values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, \
+     $19, $20) \
+     on conflict (tenant_id, integration_id) do update set name = excluded.name, \
+     credential_ref = excluded.credential_ref, config = excluded.config, \
+     origin = excluded.origin, status = excluded.status, health = excluded.health, \
+     health_checked_at = excluded.health_checked_at, health_message = excluded.health_message, \
+     default_model = excluded.default_model, budget_limit_cents = excluded.budget_limit_cents, \
+     token_limit_month = excluded.token_limit_month, rate_limit_rpm = excluded.rate_limit_rpm, \
+     cost_basis = excluded.cost_basis, updated_at = excluded.updated_at, \
+     deleted_at = excluded.deleted_at";
+const SELECT_API_KEY: &str = "select tenant_id, api_key_id, name, scopes, secret_hash, created_at, \
+     created_by, expires_at, revoked_at, last_used_at from api_keys \
+     where tenant_id = $1 and api_key_id = $2";
+const UPSERT_API_KEY: &str = "insert into api_keys (tenant_id, api_key_id, name, scopes, \
+     secret_hash, created_at, created_by, expires_at, revoked_at, last_used_at) \
+     values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10) \
+     on conflict (tenant_id, api_key_id) do update set expires_at = excluded.expires_at, \
+     revoked_at = excluded.revoked_at, last_used_at = excluded.last_used_at";
+const SELECT_INTEGRATION_KEY: &str = "select tenant_id, integration_id, integration_key_id, name, \
+     secret_hash, created_at, created_by, revoked_at, last_used_at from integration_keys \
+     where tenant_id = $1 and integration_id = $2 and integration_key_id = $3";
+const UPSERT_INTEGRATION_KEY: &str = "insert into integration_keys (tenant_id, integration_id, \
+     integration_key_id, name, secret_hash, created_at, created_by, revoked_at, last_used_at) \
+     values ($1, $2, $3, $4, $5, $6, $7, $8, $9) \
+     on conflict (tenant_id, integration_id, integration_key_id) do update set \
+     revoked_at = excluded.revoked_at, last_used_at = excluded.last_used_at";
+const INSERT_AUDIT: &str = "insert into audit (audit_id, tenant_id, at, actor_type, actor_id, \
+     action, target_type, target_id, request_id, detail) \
+     values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)";
+
+const UPSERT_DECISION: &str = "insert into decisions (tenant_id, decision_id, kind, \
+     integration_id, verdict, code, decision, call_id, estimated_cost_nanos, estimated_tokens, \
+     times, first_at, last_at) values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13) \
+     on conflict (tenant_id, decision_id) do update set verdict = excluded.verdict, \
+     code = excluded.code, decision = excluded.decision, \
+     estimated_cost_nanos = excluded.estimated_cost_nanos, \
+     estimated_tokens = excluded.estimated_tokens, times = excluded.times, \
+     last_at = excluded.last_at";
+const DROP_DECISIONS: &str = "delete from decisions where tenant_id = $1 and decision_id <= \
+     (select decision_id from decisions where tenant_id = $1 \
+     order by decision_id desc limit 1 offset $2)";
+/// Whoever is being admitted by an integration of the tenant is admitted before the change or after.
+const LOCK_INTEGRATIONS: &str = "select integration_id from integrations where tenant_id = $1 \
+     order by tenant_id, integration_id for no key update";
+
+fn micros(instant: Option<Timestamp>) -> Option<i64> {
+    instant.map(Timestamp::micros)
+}
+
+impl PostgresLane {
+    fn put(&mut self, tenant_id: TenantId, sql: &str, row: &[Param<'_>]) -> Result<(), StoreError> {
+        self.ask_of(Some(tenant_id), async |client| {
+            client.execute_typed(sql, row).await.map(|_| ()).map_err(store_error)
+        })
+    }
+
+    fn one<T>(
+        &mut self,
+        tenant_id: TenantId,
+        sql: &str,
+        key: &[Param<'_>],
+        read: impl FnOnce(&tokio_postgres::Row) -> Result<T, StoreError>,
+    ) -> Result<Option<T>, StoreError> {
+        let row = self.ask_of(Some(tenant_id), async |client| {
+            client.query_typed_opt(sql, key).await.map_err(store_error)
+        })?;
+        row.as_ref().map(read).transpose()
+    }
+}
+
+impl ControlTx for PostgresLane {
+    fn now(&self) -> Timestamp {
+        self.now
+    }
+
+    fn allot(&mut self, count: usize) -> Result<i64, StoreError> {
+        self.allot_numbers(count)
+    }
+
+    fn tenant(&mut self, tenant_id: TenantId) -> Result<Option<TenantRow>, StoreError> {
+        let tenant = tenant_id.number();
+        self.one(tenant_id, SELECT_TENANT, params![tenant], decode::tenant_row)
+    }
+
+    fn put_tenant(&mut self, row: &TenantRow) -> Result<(), StoreError> {
+        let TenantRow { tenant_id, name, lifecycle, onboarding, created_at, updated_at } = row;
+        let tenant = tenant_id.number();
+        self.put(*tenant_id, LOCK_INTEGRATIONS, params![tenant])?;
+        self.put(
+            *tenant_id,
+            UPSERT_TENANT,
+            params![
+                tenant,
+                *name,
+                codec::lifecycle_code(*lifecycle),
+                codec::onboarding_code(*onboarding),
+                created_at.micros(),
+                updated_at.micros(),
+            ],
+        )
+    }
+
+    fn integration(
+        &mut self,
+        tenant_id: TenantId,
+        integration_id: IntegrationId,
+    ) -> Result<Option<IntegrationRow>, StoreError> {
+        self.one(
+            tenant_id,
+            LOCK_INTEGRATION,
+            params![tenant_id.number(), integration_id.number()],
+            decode::integration_row,
+        )
+    }
+
+    fn integration_named(
+        &mut self,
+        tenant_id: TenantId,
+        name: &str,
+    ) -> Result<Option<IntegrationId>, StoreError> {
+        let read = |row: &tokio_postgres::Row| row.id(0, IntegrationId::from_number);
+        self.one(tenant_id, SELECT_INTEGRATION_NAMED, params![tenant_id.number(), name], read)
+    }
+
+    fn put_integration(&mut self, row: &IntegrationRow) -> Result<(), StoreError> {
+        let Integration { status, health, limits, cost_basis } = row.rules;
+        self.put(
+            row.tenant_id,
+            UPSERT_INTEGRATION,
+            params![
+                row.tenant_id.number(),
+                row.integration_id.number(),
+                row.name,
+                row.provider_type,
+                row.credential_ref,
+                row.config,
+                row.origin,
+                codec::status_code(status),
+                codec::health_code(health),
+                micros(row.health_checked_at),
+                row.health_message,
+                row.default_model,
+                limits.budget_limit_cents,
+                limits.token_limit_month,
+                limits.rate_limit_rpm,
+                codec::cost_basis_code(cost_basis),
+                row.created_at.micros(),
+                row.updated_at.micros(),
+                row.created_by,
+                micros(row.deleted_at),
+            ],
+        )
+    }
+
+    fn api_key(
+        &mut self,
+        tenant_id: TenantId,
+        api_key_id: ApiKeyId,
+    ) -> Result<Option<ApiKeyRow>, StoreError> {
+        self.one(
+            tenant_id,
+            SELECT_API_KEY,
+            params![tenant_id.number(), api_key_id.number()],
+            decode::api_key_row,
+        )
+    }
+
+    fn put_api_key(&mut self, row: &ApiKeyRow) -> Result<(), StoreError> {
+        self.put(
+            row.tenant_id,
+            UPSERT_API_KEY,
+            params![
+                row.tenant_id.number(),
+                row.api_key_id.number(),
+                row.name,
+                row.scopes,
+                row.secret_hash.as_slice(),
+                row.created_at.micros(),
+                row.created_by,
+                micros(row.expires_at),
+                micros(row.revoked_at),
+                micros(row.last_used_at),
+            ],
+        )
+    }
+
+    fn integration_key(
+        &mut self,
+        tenant_id: TenantId,
+        integration_id: IntegrationId,
+        integration_key_id: IntegrationKeyId,
+    ) -> Result<Option<IntegrationKeyRow>, StoreError> {
+        self.one(
+            tenant_id,
+            SELECT_INTEGRATION_KEY,
+            params![tenant_id.number(), integration_id.number(), integration_key_id.number()],
+            decode::integration_key_row,
+        )
+    }
+
+    fn put_integration_key(&mut self, row: &IntegrationKeyRow) -> Result<(), StoreError> {
+        self.put(
+            row.tenant_id,
+            UPSERT_INTEGRATION_KEY,
+            params![
+                row.tenant_id.number(),
+                row.integration_id.number(),
+                row.integration_key_id.number(),
+                row.name,
+                row.secret_hash.as_slice(),
+                row.created_at.micros(),
+                row.created_by,
+                micros(row.revoked_at),
+                micros(row.last_used_at),
+            ],
+        )
+    }
+
+    fn put_audit(&mut self, row: &AuditRow) -> Result<(), StoreError> {
+        self.put(
+            row.tenant_id,
+            INSERT_AUDIT,
+            params![
+                row.audit_id.number(),
+                row.tenant_id.number(),
+                row.at.micros(),
+                row.actor.actor_type,
+                row.actor.actor_id,
+                row.action,
+                row.target_type,
+                row.target_id,
+                row.actor.request_id,
+                row.detail,
+            ],
+        )
+    }
+
+    fn put_decision(&mut self, row: &DecisionRow) -> Result<(), StoreError> {
+        self.put(
+            row.tenant_id,
+            UPSERT_DECISION,
+            params![
+                row.tenant_id.number(),
+                row.decision_id.number(),
+                codec::decision_kind_code(row.kind),
+                row.integration_id.map(IntegrationId::number),
+                row.decision.verdict.as_str(),
+                row.decision.reasons.first().map_or("", |reason| reason.code.as_str()),
+                codec::decision_text(&row.decision).unwrap_or_default(),
+                row.call_id,
+                row.estimate.cost.get(),
+                row.estimate.tokens,
+                row.times,
+                row.first_at.micros(),
+                row.last_at.micros(),
+            ],
+        )
+    }
+
+    fn drop_decisions(&mut self, tenant_id: TenantId, kept: u32) -> Result<(), StoreError> {
+        self.put(tenant_id, DROP_DECISIONS, params![tenant_id.number(), i64::from(kept)])
+    }
+}

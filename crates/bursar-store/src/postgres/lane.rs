@@ -1,0 +1,239 @@
+//! A writer of the database: one thread, one connection, one transaction at a time.
+
+use std::collections::{BTreeSet, HashMap};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bursar_core::{Book, CallKey, EntryId, IntegrationId, TenantId, Timestamp};
+use tokio::runtime::Runtime;
+use tokio_postgres::Client;
+
+use super::clock::DatabaseClock;
+use super::connect::Address;
+use super::labels::KnownLabels;
+use super::sweep::{self, Sweep};
+use super::tx::{self, commit_error, params, store_error};
+use super::{load, save};
+use crate::error::StoreError;
+use crate::lane::{Grouping, Lane, Wanted};
+
+/// How long the database may take for whatever it is asked at once; beyond its own bounds.
+const ANSWER_MAX: Duration = Duration::from_secs(20);
+/// Numbers that a lane takes at once, and for how long it uses them: an id tells about when it was
+/// made.
+const NUMBERS: i64 = 8_192;
+const NUMBERS_LIFE: Duration = Duration::from_secs(1);
+/// Numbers that a transaction begins with at least: those of a change of the control plane.
+const NUMBERS_LEFT_MIN: i64 = 64;
+
+const TAKE_NUMBERS: &str = "update id_numbers set next_number = greatest(next_number, coalesce($2, \
+     (extract(epoch from clock_timestamp()) * 1000000)::bigint)) + $1 where name = 'ids' \
+     returning next_number - $1";
+
+pub(super) struct PostgresLane {
+    address: Address,
+    runtime: Runtime,
+    client: Option<Arc<Client>>,
+    pub(super) clock: DatabaseClock,
+    pub(super) now: Timestamp,
+    open: Open,
+    numbers: Numbers,
+    pub(super) labels: KnownLabels,
+    /// Call ids that this transaction claimed, with the entries they were claimed for.
+    pub(super) claims: HashMap<CallKey, Option<EntryId>>,
+    /// Integrations that a group turned out to touch beside those that it names.
+    pub(super) also: BTreeSet<IntegrationId>,
+    pub(super) sweep: Arc<Sweep>,
+}
+
+/// The transaction of the lane.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Open {
+    No,
+    /// It was begun here and not yet there, because nothing was asked.
+    Promised,
+    /// Rows of this tenant are seen.
+    Yes(Option<TenantId>),
+}
+
+/// A run of numbers that nobody else has.
+#[derive(Default)]
+struct Numbers {
+    next: i64,
+    end: i64,
+    taken_at: Option<Instant>,
+}
+
+impl PostgresLane {
+    pub(super) fn new(
+        address: Address,
+        clock: DatabaseClock,
+        sweep: Arc<Sweep>,
+    ) -> std::io::Result<Self> {
+        Ok(Self {
+            address,
+            runtime: tokio::runtime::Builder::new_current_thread().enable_all().build()?,
+            client: None,
+            now: clock.estimate(),
+            clock,
+            open: Open::No,
+            numbers: Numbers::default(),
+            labels: KnownLabels::default(),
+            claims: HashMap::new(),
+            also: BTreeSet::new(),
+            sweep,
+        })
+    }
+
+    /// Asks the database, over a new connection if there is none.
+    pub(super) fn ask<T>(
+        &mut self,
+        question: impl AsyncFnOnce(&Client) -> Result<T, StoreError>,
+    ) -> Result<T, StoreError> {
+        let known = self.client.clone();
+        let address = &self.address;
+        let asked = self.runtime.block_on(async {
+            let asking = async {
+                let client = match known {
+                    Some(client) => client,
+                    None => Arc::new(address.connect().await.map_err(store_error)?),
+                };
+                let answer = question(&client).await;
+                Ok::<_, StoreError>((client, answer))
+            };
+            tokio::time::timeout(ANSWER_MAX, asking).await
+        });
+        let (client, answer) = match asked {
+            Ok(Ok(answered)) => answered,
+            Ok(Err(error)) => return Err(error),
+            Err(late) => {
+                self.client = None;
+                return Err(StoreError::Unavailable(Arc::new(late)));
+            }
+        };
+        // A connection that is lost is seen here at the latest; the next question makes a new one.
+        self.client = if client.is_closed() { None } else { Some(client) };
+        answer
+    }
+
+    /// Drops the connection; the next question makes a new one.
+    pub(super) fn disconnect(&mut self) {
+        self.client = None;
+    }
+
+    /// The text that makes sure that a transaction is open in which a tenant's rows are seen, to be
+    /// sent before whatever is asked; nothing when it is so.
+    pub(super) fn opening(&mut self, tenant_id: Option<TenantId>) -> Option<String> {
+        let text = match (self.open, tenant_id) {
+            (Open::No | Open::Promised, _) => tx::begin_write(tenant_id),
+            (Open::Yes(Some(seen)), Some(asked)) if seen == asked => return None,
+            (Open::Yes(_), Some(asked)) => tx::name_tenant(asked),
+            (Open::Yes(_), None) => return None,
+        };
+        let seen = if let Open::Yes(seen) = self.open { seen } else { None };
+        self.open = Open::Yes(tenant_id.or(seen));
+        Some(text)
+    }
+
+    /// Asks in the transaction of the lane, about rows of a tenant.
+    pub(super) fn ask_of<T>(
+        &mut self,
+        tenant_id: Option<TenantId>,
+        question: impl AsyncFnOnce(&Client) -> Result<T, StoreError>,
+    ) -> Result<T, StoreError> {
+        let opening = self.opening(tenant_id);
+        self.ask(async move |client| {
+            if let Some(text) = opening {
+                client.batch_execute(&text).await.map_err(store_error)?;
+            }
+            question(client).await
+        })
+    }
+
+    pub(super) fn allot_numbers(&mut self, count: usize) -> Result<i64, StoreError> {
+        let count = i64::try_from(count).unwrap_or(i64::MAX);
+        let Numbers { next, end, taken_at } = self.numbers;
+        let is_fresh = taken_at.is_some_and(|taken_at| taken_at.elapsed() < NUMBERS_LIFE);
+        let is_open = matches!(self.open, Open::Yes(_));
+        if end - next >= count && (is_fresh || is_open) {
+            self.numbers.next += count;
+            return Ok(next);
+        }
+        if is_open {
+            // Numbers that are taken in a transaction are given back with it, and would be given
+            // to someone else: the next attempt takes them before it begins.
+            self.numbers = Numbers::default();
+            return Err(StoreError::Again(Arc::new(std::io::Error::other("no ids are left"))));
+        }
+        let run = count.max(NUMBERS);
+        let injected = self.clock.injected();
+        let first = self.ask(async |client| {
+            let row = client.query_typed_one(TAKE_NUMBERS, params![run, injected]).await;
+            row.and_then(|row| row.try_get::<_, i64>(0)).map_err(store_error)
+        })?;
+        self.numbers =
+            Numbers { next: first + count, end: first + run, taken_at: Some(Instant::now()) };
+        Ok(first)
+    }
+}
+
+impl Lane for PostgresLane {
+    fn grouping(&self) -> Grouping {
+        Grouping::OneTenant
+    }
+
+    fn due(&mut self, limit: usize) -> Result<Vec<(TenantId, IntegrationId)>, StoreError> {
+        sweep::due(self, limit)
+    }
+
+    fn begin(&mut self) -> Result<(), StoreError> {
+        self.claims.clear();
+        self.labels.forget_staged();
+        self.now = self.clock.estimate().max(self.now);
+        let Numbers { next, end, .. } = self.numbers;
+        if end - next < NUMBERS_LEFT_MIN {
+            self.numbers = Numbers::default();
+            self.allot_numbers(0)?;
+        }
+        self.open = Open::Promised;
+        Ok(())
+    }
+
+    fn load<'a>(&mut self, wanted: &Wanted<'a>) -> Result<Book<'a>, StoreError> {
+        load::book(self, wanted)
+    }
+
+    fn save(&mut self, book: Book<'_>) -> Result<(), StoreError> {
+        save::book(self, &book)
+    }
+
+    fn commit(&mut self) -> Result<(), StoreError> {
+        let open = std::mem::replace(&mut self.open, Open::No);
+        if let Open::Yes(_) = open {
+            let committed =
+                self.ask(async |client| client.batch_execute("commit").await.map_err(commit_error));
+            if let Err(error) = committed {
+                // Whatever became of it, this connection is not asked about it.
+                self.disconnect();
+                return Err(error);
+            }
+        }
+        self.labels.keep_staged();
+        self.also.clear();
+        self.clock.advance(self.now);
+        Ok(())
+    }
+
+    fn rollback(&mut self) {
+        self.claims.clear();
+        self.labels.forget_staged();
+        let open = std::mem::replace(&mut self.open, Open::No);
+        if matches!(open, Open::Yes(_)) && self.client.is_some() {
+            let rolled_back = self
+                .ask(async |client| client.batch_execute("rollback").await.map_err(store_error));
+            if rolled_back.is_err() {
+                self.disconnect();
+            }
+        }
+    }
+}

@@ -1,0 +1,379 @@
+//! Loading a group: claims, then locks, then the clock, then everything else. What was read before
+//! a lock says nothing after it, so nothing is.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+
+use bursar_core::{
+    Account, Book, Call, CallKey, EntryId, Hold, IntegrationId, Month, TenantId, Timestamp,
+};
+use tokio_postgres::{Client, Row};
+
+use super::lane::PostgresLane;
+use super::pipeline::{Sent, in_order};
+use super::tx::{Key, params, store_error};
+use crate::codec::SCOPE_INTEGRATION;
+use crate::columns::Columns;
+use crate::decode;
+use crate::error::StoreError;
+use crate::lane::{Claim, Wanted};
+use crate::row::IntegrationRow;
+
+const CLOCK: &str = "select (extract(epoch from clock_timestamp()) * 1000000)::bigint";
+const CLAIM: &str = "insert into calls (tenant_id, call_key, entry_id) \
+     select $1, call_key, entry_id from unnest($2::uuid[], $3::bigint[]) as claim (call_key, entry_id) \
+     on conflict (tenant_id, call_key) do nothing returning call_key";
+const RESERVED_FOR: &str = "select distinct integration_id from calls where tenant_id = $1 \
+     and call_key = any($2) and integration_id is not null";
+const LOCK: &str = "select tenant_id, integration_id, name, provider_type, credential_ref, config, \
+     origin, status, health, health_checked_at, health_message, default_model, budget_limit_cents, \
+     token_limit_month, rate_limit_rpm, cost_basis, created_at, updated_at, created_by, deleted_at \
+     from integrations where tenant_id = $1 and integration_id = any($2) \
+     order by tenant_id, integration_id for no key update";
+const LAST_AT: &str = "select coalesce(max(last_at), 0) from counters \
+     where tenant_id = $1 and scope_kind = 1 and scope_id = any($2)";
+const SELECT_TENANT: &str = "select tenant_id, name, lifecycle, onboarding, created_at, updated_at \
+     from tenants where tenant_id = $1";
+const SELECT_COUNTERS: &str = "select scope_id, month, used_cost_nanos, used_tokens, used_calls, \
+     held_cost_nanos, held_tokens, held_calls, last_at from counters \
+     where tenant_id = $1 and scope_kind = 1 and scope_id = any($2) and month = any($3)";
+const SELECT_RATES: &str = "select scope_id, second, calls from rate_slots \
+     where tenant_id = $1 and scope_kind = 1 and scope_id = any($2) and second > $3";
+const SELECT_DUE: &str = "select call_key, estimated_cost_nanos, estimated_tokens, reserved_at, \
+     expires_at, integration_id from calls where tenant_id = $1 and integration_id = any($2) \
+     and reservation_state = 1 and expires_at <= $3";
+const SELECT_CALLS: &str = "select c.call_key, c.entry_id, c.call_id, c.integration_id, \
+     c.estimated_cost_nanos, c.estimated_tokens, c.model, c.ttl_seconds, c.decision, \
+     c.reserved_at, c.expires_at, c.reservation_state, c.ended_at, e.call_id, e.integration_id, \
+     e.session_id, e.agent_id, e.provider, e.model, e.tokens_in, e.tokens_out, \
+     e.reported_cost_nanos, e.policy_result, e.error_code, e.occurred_at, e.entry_id \
+     from calls c left join usage_entries e on e.tenant_id = c.tenant_id and e.entry_id = c.entry_id \
+     where c.tenant_id = $1 and c.call_key = any($2)";
+
+/// Seconds for which a call counts in the rate; slots that are older need not be loaded.
+const RATE_SECONDS: i64 = 60;
+
+/// The database's clock, in microseconds.
+pub(super) async fn clock(client: &Client) -> Result<i64, tokio_postgres::Error> {
+    client.query_typed_one(CLOCK, params![]).await?.try_get(0)
+}
+
+/// Claims, locks and loads what a group touches, and opens its book.
+pub(super) fn book<'a>(
+    lane: &mut PostgresLane,
+    wanted: &Wanted<'a>,
+) -> Result<Book<'a>, StoreError> {
+    let Some(tenant_id) = tenant_of(wanted)? else {
+        return Ok(Book::open(lane.now, HashMap::new(), HashMap::new(), Vec::new())?);
+    };
+    let injected = lane.clock.injected();
+    let also = lane.also.clone();
+    let loaded = lane.ask_of(Some(tenant_id), async |client| {
+        let group = Group::of(tenant_id, wanted, &also);
+        group.load(client, injected).await
+    })?;
+    let Loaded { clock, now, claims, accounts, calls, due, missed } = loaded;
+    if !missed.is_empty() {
+        // Found out too late to be locked in order: the next attempt begins with them.
+        lane.also.extend(missed);
+        let cause = std::io::Error::other("a call is reserved for an integration not yet locked");
+        return Err(StoreError::Again(std::sync::Arc::new(cause)));
+    }
+    lane.clock.heard(clock);
+    lane.now = lane.now.max(now);
+    lane.claims = claims;
+    Ok(Book::open(now, accounts, calls, due)?)
+}
+
+/// The one tenant of a group.
+fn tenant_of(wanted: &Wanted<'_>) -> Result<Option<TenantId>, StoreError> {
+    let of_calls = wanted.calls.keys().map(|(tenant_id, _)| *tenant_id);
+    let of_integrations = wanted.integrations.iter().map(|(tenant_id, _)| *tenant_id);
+    let tenants: BTreeSet<TenantId> = of_calls.chain(of_integrations).collect();
+    if tenants.len() > 1 {
+        return Err(StoreError::Corrupt("a group of several tenants".to_owned()));
+    }
+    Ok(tenants.first().copied())
+}
+
+/// What a group asks for, as the database takes it.
+struct Group<'w, 'a> {
+    tenant_id: TenantId,
+    wanted: &'w Wanted<'a>,
+    /// In key order, which claims are made in.
+    claimed_keys: Vec<Key>,
+    claimed_entries: Vec<Option<i64>>,
+    looked_keys: Vec<Key>,
+    integrations: BTreeSet<IntegrationId>,
+}
+
+/// What the database answered.
+struct Loaded {
+    clock: i64,
+    now: Timestamp,
+    claims: HashMap<CallKey, Option<EntryId>>,
+    accounts: HashMap<IntegrationId, Account>,
+    calls: HashMap<(TenantId, CallKey), Call>,
+    due: Vec<Hold>,
+    missed: BTreeSet<IntegrationId>,
+}
+
+/// Accounts that are locked, and the instant at which they were.
+struct Locked {
+    clock: i64,
+    now: Timestamp,
+    integrations: Vec<IntegrationRow>,
+}
+
+impl<'w, 'a> Group<'w, 'a> {
+    fn of(tenant_id: TenantId, wanted: &'w Wanted<'a>, also: &BTreeSet<IntegrationId>) -> Self {
+        let mut group = Self {
+            tenant_id,
+            wanted,
+            claimed_keys: Vec::new(),
+            claimed_entries: Vec::new(),
+            looked_keys: Vec::new(),
+            integrations: wanted
+                .integrations
+                .iter()
+                .map(|(_, id)| *id)
+                .chain(also.clone())
+                .collect(),
+        };
+        for (&(_, key), call) in &wanted.calls {
+            let entry_id = match call.claim {
+                Claim::Look => {
+                    group.looked_keys.push(Key(key));
+                    continue;
+                }
+                Claim::Reserve => None,
+                Claim::Record(entry_id) => Some(entry_id.number()),
+            };
+            group.claimed_keys.push(Key(key));
+            group.claimed_entries.push(entry_id);
+        }
+        group
+    }
+
+    fn numbers(&self) -> Vec<i64> {
+        self.integrations.iter().map(|id| id.number()).collect()
+    }
+
+    async fn load(mut self, client: &Client, injected: Option<i64>) -> Result<Loaded, StoreError> {
+        let claims = self.claim(client).await?;
+        let others = self.unclaimed(&claims);
+        if !others.is_empty() {
+            self.add_reserved_for(client, &others).await?;
+        }
+        let locked = self.lock(client, injected).await?;
+        let now = locked.now;
+        let mut months: BTreeSet<Month> =
+            self.wanted.months.iter().map(|(_, month)| *month).collect();
+        months.insert(now.month());
+        let (tenant, rows) = (self.tenant_id.number(), self.numbers());
+        let months_asked: Vec<i64> = months.iter().map(|month| month.number().into()).collect();
+        let (oldest, at) = (now.second() - RATE_SECONDS, now.micros());
+        let counters = params![tenant, rows, months_asked];
+        let rates = params![tenant, rows, oldest];
+        let due = params![tenant, rows, at];
+        let calls = params![tenant, others];
+        let tenant_key = params![tenant];
+        let mut asked: Vec<Sent<'_, Vec<Row>>> = vec![
+            query(client, SELECT_TENANT, tenant_key),
+            query(client, SELECT_COUNTERS, counters),
+            query(client, SELECT_RATES, rates),
+            query(client, SELECT_DUE, due),
+        ];
+        if !others.is_empty() {
+            asked.push(query(client, SELECT_CALLS, calls));
+        }
+        let mut answers = in_order(asked).await?.into_iter();
+        let mut next = || answers.next().unwrap_or_default();
+        let (tenants, counters, rates, due, stored) = (next(), next(), next(), next(), next());
+
+        let mut accounts = self.accounts(&tenants, locked.integrations, &rates)?;
+        restore(&mut accounts, &months, &counters)?;
+        let due = due.iter().map(|row| self.hold(row)).collect::<Result<Vec<_>, _>>()?;
+        let calls = self.calls(&stored)?;
+        let missed = calls.values().filter_map(|call| call.reservation.as_ref());
+        let missed: BTreeSet<IntegrationId> = missed
+            .map(|held| held.request.integration_id)
+            .filter(|id| !self.integrations.contains(id))
+            .collect();
+        self.load_other_months(client, &mut accounts, &calls, &due).await?;
+        Ok(Loaded { clock: locked.clock, now, claims, accounts, calls, due, missed })
+    }
+
+    /// Claims call ids in key order, and waits for whoever claimed one of them before.
+    async fn claim(
+        &self,
+        client: &Client,
+    ) -> Result<HashMap<CallKey, Option<EntryId>>, StoreError> {
+        if self.claimed_keys.is_empty() {
+            return Ok(HashMap::new());
+        }
+        let tenant = self.tenant_id.number();
+        let key = params![tenant, self.claimed_keys, self.claimed_entries];
+        let rows = client.query_typed(CLAIM, key).await.map_err(store_error)?;
+        let mut claims = HashMap::with_capacity(rows.len());
+        for row in rows {
+            let key = CallKey(u128::from_be_bytes(row.bytes(0)?));
+            let call = self.wanted.calls.get(&(self.tenant_id, key));
+            let entry_id = match call.map(|call| call.claim) {
+                Some(Claim::Record(entry_id)) => Some(entry_id),
+                Some(Claim::Reserve | Claim::Look) | None => None,
+            };
+            claims.insert(key, entry_id);
+        }
+        Ok(claims)
+    }
+
+    /// The call ids that were there before, or are only looked at.
+    fn unclaimed(&self, claims: &HashMap<CallKey, Option<EntryId>>) -> Vec<Key> {
+        let claimed = self.claimed_keys.iter().filter(|key| !claims.contains_key(&key.0));
+        claimed.chain(&self.looked_keys).copied().collect()
+    }
+
+    /// Adds the integrations that call ids are reserved for, to be locked with the others.
+    async fn add_reserved_for(&mut self, client: &Client, keys: &[Key]) -> Result<(), StoreError> {
+        let (tenant, keys) = (self.tenant_id.number(), keys.to_vec());
+        let rows = client.query_typed(RESERVED_FOR, params![tenant, keys]).await;
+        for row in rows.map_err(store_error)? {
+            self.integrations.insert(row.id(0, IntegrationId::from_number)?);
+        }
+        Ok(())
+    }
+
+    /// Locks accounts in key order, and only then reads the clock: never an instant before one that
+    /// any of them was decided at.
+    async fn lock(&self, client: &Client, injected: Option<i64>) -> Result<Locked, StoreError> {
+        let (tenant, rows) = (self.tenant_id.number(), self.numbers());
+        let key = params![tenant, rows];
+        let asked = vec![
+            query(client, LOCK, key),
+            query(client, LAST_AT, key),
+            query(client, CLOCK, params![]),
+        ];
+        let mut answers = in_order(asked).await?.into_iter();
+        let mut next = || answers.next().unwrap_or_default();
+        let (integrations, last_at, clock) = (next(), next(), next());
+        let number = |rows: &[Row]| rows.first().map_or(Ok(0), |row| row.int::<i64>(0));
+        let (last_at, clock) = (number(&last_at)?, number(&clock)?);
+        let integrations = integrations.iter().map(decode::integration_row);
+        Ok(Locked {
+            clock,
+            now: crate::codec::timestamp(injected.unwrap_or(clock).max(last_at))?,
+            integrations: integrations.collect::<Result<_, _>>()?,
+        })
+    }
+
+    fn accounts(
+        &self,
+        tenants: &[Row],
+        integrations: Vec<IntegrationRow>,
+        rates: &[Row],
+    ) -> Result<HashMap<IntegrationId, Account>, StoreError> {
+        let Some(tenant) = tenants.first() else { return Ok(HashMap::new()) };
+        let tenant = decode::tenant_row(tenant)?;
+        let account = |row: IntegrationRow| {
+            (row.integration_id, Account::new(self.tenant_id, tenant.lifecycle, row.rules))
+        };
+        let mut accounts: HashMap<_, _> = integrations.into_iter().map(account).collect();
+        for row in rates {
+            if let Some(account) = accounts.get_mut(&row.id(0, IntegrationId::from_number)?) {
+                account.rate.restore(row.int(1)?, row.int(2)?);
+            }
+        }
+        Ok(accounts)
+    }
+
+    fn hold(&self, row: &Row) -> Result<Hold, StoreError> {
+        decode::hold(row, self.tenant_id, row.id(5, IntegrationId::from_number)?)
+    }
+
+    /// Every call of the group, as it is stored or as nothing that is known yet.
+    fn calls(&self, stored: &[Row]) -> Result<HashMap<(TenantId, CallKey), Call>, StoreError> {
+        let fresh = |call: &crate::lane::WantedCall<'_>| Call::fresh(call.call_id.clone());
+        let mut calls: HashMap<_, _> =
+            self.wanted.calls.iter().map(|(key, call)| (*key, fresh(call))).collect();
+        for row in stored {
+            let key = CallKey(u128::from_be_bytes(row.bytes(0)?));
+            let entry_number = row.opt_number(1)?;
+            let reservation = decode::reservation(row, 2)?;
+            let record = match entry_number {
+                None => None,
+                Some(number) if row.opt_number(25)?.is_some() => {
+                    let entry_id = crate::codec::id(EntryId::from_number, number)?;
+                    Some(decode::recorded_call(row, 13, entry_id)?)
+                }
+                Some(number) => {
+                    return Err(StoreError::Corrupt(format!("entry {number} is missing")));
+                }
+            };
+            calls.insert((self.tenant_id, key), decode::call(reservation, record)?);
+        }
+        Ok(calls)
+    }
+
+    /// Months of reservations that nobody could know before they were read.
+    async fn load_other_months(
+        &self,
+        client: &Client,
+        accounts: &mut HashMap<IntegrationId, Account>,
+        calls: &HashMap<(TenantId, CallKey), Call>,
+        due: &[Hold],
+    ) -> Result<(), StoreError> {
+        let of_due = due.iter().map(|hold| (hold.integration_id, hold.month));
+        let of_calls = calls.values().filter_map(|call| call.reservation.as_ref());
+        let of_calls = of_calls.map(|held| (held.request.integration_id, held.month()));
+        let is_missing = |(id, month): &(IntegrationId, Month)| {
+            accounts.get(id).is_some_and(|account| account.counter(*month).is_err())
+        };
+        let missing: BTreeMap<Month, Vec<IntegrationId>> = of_due
+            .chain(of_calls)
+            .filter(is_missing)
+            .fold(BTreeMap::new(), |mut all, (id, month)| {
+                all.entry(month).or_default().push(id);
+                all
+            });
+        for (month, ids) in missing {
+            let (tenant, months) = (self.tenant_id.number(), vec![i64::from(month.number())]);
+            let rows: Vec<i64> = ids.iter().map(|id| id.number()).collect();
+            let key = params![tenant, rows, months];
+            let found = client.query_typed(SELECT_COUNTERS, key).await.map_err(store_error)?;
+            let mut part: HashMap<IntegrationId, Account> =
+                ids.iter().filter_map(|id| accounts.remove_entry(id)).collect();
+            restore(&mut part, &BTreeSet::from([month]), &found)?;
+            accounts.extend(part);
+        }
+        Ok(())
+    }
+}
+
+fn query<'a>(
+    client: &'a Client,
+    sql: &'static str,
+    key: &'a [super::tx::Param<'a>],
+) -> Sent<'a, Vec<Row>> {
+    Box::pin(async move { client.query_typed(sql, key).await.map_err(store_error) })
+}
+
+/// Gives accounts these months; a month without a row is the default.
+fn restore(
+    accounts: &mut HashMap<IntegrationId, Account>,
+    months: &BTreeSet<Month>,
+    rows: &[Row],
+) -> Result<(), StoreError> {
+    let mut stored = HashMap::with_capacity(rows.len());
+    for row in rows {
+        let id = row.id(0, IntegrationId::from_number)?;
+        stored.insert((id, Month::from_number(row.int(1)?)), decode::counter(row, 2)?);
+    }
+    for (id, account) in accounts {
+        for month in months {
+            account.restore(*month, stored.remove(&(*id, *month)).unwrap_or_default());
+        }
+    }
+    Ok(())
+}
+
+const _: () = assert!(SCOPE_INTEGRATION == 1);

@@ -1,0 +1,340 @@
+//! Saving: a few bulk statements for a whole group, sent together.
+
+use std::collections::BTreeMap;
+
+use bursar_core::{Book, Entry, EntryId, Hold, Nanos, Reservation, TenantId, Timestamp};
+use tokio_postgres::Client;
+
+use super::labels::StoredLabels;
+use super::lane::PostgresLane;
+use super::pipeline::{Sent, in_order};
+use super::tx::{Key, Param, param, store_error};
+use crate::codec;
+use crate::error::StoreError;
+use crate::rollup::{LATENCY_BUCKETS, Rollup, RollupKey, aggregate};
+
+const INSERT_ENTRIES: &str = "insert into usage_entries (tenant_id, entry_id, integration_id, kind, \
+     call_id, session_id, agent_id, provider, model, tokens_in, tokens_out, tokens_cache_read, \
+     tokens_cache_write, tokens_reasoning, cost_nanos, cost_source, reported_cost_nanos, \
+     computed_cost_nanos, price_version, usage_status, latency_ms, policy_result, error_code, \
+     error_message, metadata, occurred_at, created_at) \
+     select $1, entry.* from unnest($2::bigint[], $3::bigint[], $4::bigint[], $5::text[], \
+     $6::text[], $7::text[], $8::text[], $9::text[], $10::bigint[], $11::bigint[], $12::bigint[], \
+     $13::bigint[], $14::bigint[], $15::bigint[], $16::bigint[], $17::bigint[], $18::bigint[], \
+     $19::bigint[], $20::bigint[], $21::bigint[], $22::bigint[], $23::text[], $24::text[], \
+     $25::text[], $26::bigint[], $27::bigint[]) as entry";
+const UPDATE_CALLS: &str = "update calls set entry_id = new.entry_id, call_id = new.call_id, \
+     integration_id = new.integration_id, estimated_cost_nanos = new.estimated_cost_nanos, \
+     estimated_tokens = new.estimated_tokens, model = new.model, ttl_seconds = new.ttl_seconds, \
+     decision = new.decision, reserved_at = new.reserved_at, expires_at = new.expires_at, \
+     reservation_state = new.reservation_state, ended_at = new.ended_at \
+     from unnest($2::uuid[], $3::bigint[], $4::text[], $5::bigint[], $6::bigint[], $7::bigint[], \
+     $8::text[], $9::bigint[], $10::text[], $11::bigint[], $12::bigint[], $13::bigint[], \
+     $14::bigint[]) as new (call_key, entry_id, call_id, integration_id, estimated_cost_nanos, \
+     estimated_tokens, model, ttl_seconds, decision, reserved_at, expires_at, reservation_state, \
+     ended_at) where calls.tenant_id = $1 and calls.call_key = new.call_key";
+const UPDATE_ENTRIES_OF_CALLS: &str = "update calls set entry_id = new.entry_id \
+     from unnest($2::uuid[], $3::bigint[]) as new (call_key, entry_id) \
+     where calls.tenant_id = $1 and calls.call_key = new.call_key";
+const DELETE_CLAIMS: &str = "delete from calls where tenant_id = $1 and call_key = any($2)";
+const EXPIRE_CALLS: &str = "update calls set reservation_state = 4, ended_at = expires_at \
+     where tenant_id = $1 and call_key = any($2)";
+const UPSERT_COUNTERS: &str = "insert into counters (tenant_id, scope_kind, scope_id, month, \
+     used_cost_nanos, used_tokens, used_calls, held_cost_nanos, held_tokens, held_calls, last_at) \
+     select $1, 1, counter.* from unnest($2::bigint[], $3::bigint[], $4::bigint[], $5::bigint[], \
+     $6::bigint[], $7::bigint[], $8::bigint[], $9::bigint[], $10::bigint[]) as counter \
+     on conflict (tenant_id, scope_kind, scope_id, month) do update set \
+     used_cost_nanos = excluded.used_cost_nanos, used_tokens = excluded.used_tokens, \
+     used_calls = excluded.used_calls, held_cost_nanos = excluded.held_cost_nanos, \
+     held_tokens = excluded.held_tokens, held_calls = excluded.held_calls, \
+     last_at = excluded.last_at";
+const UPSERT_RATES: &str = "insert into rate_slots (tenant_id, scope_kind, scope_id, slot, second, \
+     calls) select $1, 1, rate.* from unnest($2::bigint[], $3::bigint[], $4::bigint[], \
+     $5::bigint[]) as rate \
+     on conflict (tenant_id, scope_kind, scope_id, slot) do update set \
+     second = excluded.second, calls = excluded.calls";
+const UPSERT_ROLLUPS: &str = "insert into rollups (tenant_id, integration_id, grain, start, \
+     provider, label, calls, succeeded, errors, blocked, unpriced, tokens_in, tokens_out, \
+     tokens_cache_read, tokens_cache_write, tokens_reasoning, cost_nanos, latency_calls, \
+     latency_sum_ms, latency_00, latency_01, latency_02, latency_03, latency_04, latency_05, \
+     latency_06, latency_07, latency_08, latency_09, latency_10, latency_11, latency_12, \
+     latency_13, latency_14, latency_15) \
+     select $1, rollup.* from unnest($2::bigint[], $3::bigint[], $4::bigint[], $5::text[], \
+     $6::text[], $7::bigint[], $8::bigint[], $9::bigint[], $10::bigint[], $11::bigint[], \
+     $12::bigint[], $13::bigint[], $14::bigint[], $15::bigint[], $16::bigint[], $17::bigint[], \
+     $18::bigint[], $19::bigint[], $20::bigint[], $21::bigint[], $22::bigint[], $23::bigint[], \
+     $24::bigint[], $25::bigint[], $26::bigint[], $27::bigint[], $28::bigint[], $29::bigint[], \
+     $30::bigint[], $31::bigint[], $32::bigint[], $33::bigint[], $34::bigint[], $35::bigint[]) \
+     as rollup \
+     on conflict (tenant_id, integration_id, grain, start, provider, label) do update set \
+     calls = rollups.calls + excluded.calls, \
+     succeeded = rollups.succeeded + excluded.succeeded, \
+     errors = rollups.errors + excluded.errors, blocked = rollups.blocked + excluded.blocked, \
+     unpriced = rollups.unpriced + excluded.unpriced, \
+     tokens_in = rollups.tokens_in + excluded.tokens_in, \
+     tokens_out = rollups.tokens_out + excluded.tokens_out, \
+     tokens_cache_read = rollups.tokens_cache_read + excluded.tokens_cache_read, \
+     tokens_cache_write = rollups.tokens_cache_write + excluded.tokens_cache_write, \
+     tokens_reasoning = rollups.tokens_reasoning + excluded.tokens_reasoning, \
+     cost_nanos = rollups.cost_nanos + excluded.cost_nanos, \
+     latency_calls = rollups.latency_calls + excluded.latency_calls, \
+     latency_sum_ms = rollups.latency_sum_ms + excluded.latency_sum_ms, \
+     latency_00 = rollups.latency_00 + excluded.latency_00, \
+     latency_01 = rollups.latency_01 + excluded.latency_01, \
+     latency_02 = rollups.latency_02 + excluded.latency_02, \
+     latency_03 = rollups.latency_03 + excluded.latency_03, \
+     latency_04 = rollups.latency_04 + excluded.latency_04, \
+     latency_05 = rollups.latency_05 + excluded.latency_05, \
+     latency_06 = rollups.latency_06 + excluded.latency_06, \
+     latency_07 = rollups.latency_07 + excluded.latency_07, \
+     latency_08 = rollups.latency_08 + excluded.latency_08, \
+     latency_09 = rollups.latency_09 + excluded.latency_09, \
+     latency_10 = rollups.latency_10 + excluded.latency_10, \
+     latency_11 = rollups.latency_11 + excluded.latency_11, \
+     latency_12 = rollups.latency_12 + excluded.latency_12, \
+     latency_13 = rollups.latency_13 + excluded.latency_13, \
+     latency_14 = rollups.latency_14 + excluded.latency_14, \
+     latency_15 = rollups.latency_15 + excluded.latency_15";
+
+/// Writes everything that a book says changed.
+pub(super) fn book(lane: &mut PostgresLane, book: &Book<'_>) -> Result<(), StoreError> {
+    let Some(tenant_id) = tenant_of(book) else { return Ok(()) };
+    let rollups = aggregate(book.entries(), &mut StoredLabels(lane))?;
+    let mut bulks = vec![entries(book.entries())];
+    bulks.extend(calls(lane, book));
+    bulks.push(expired(book));
+    bulks.extend(accounts(book));
+    bulks.push(self::rollups(&rollups));
+    bulks.retain(|bulk| bulk.rows > 0);
+    let tenant = tenant_id.number();
+    lane.ask_of(Some(tenant_id), async |client| {
+        let sent = bulks.iter().map(|bulk| bulk.send(client, &tenant));
+        in_order(sent.collect()).await.map(|_| ())
+    })
+}
+
+fn tenant_of(book: &Book<'_>) -> Option<TenantId> {
+    let of_accounts = book.accounts().values().map(|account| account.tenant_id);
+    of_accounts.chain(book.calls().keys().map(|(tenant_id, _)| *tenant_id)).next()
+}
+
+/// One statement for many rows of a tenant, whose values come column by column.
+struct Bulk<'b> {
+    sql: &'static str,
+    rows: usize,
+    columns: Vec<Column<'b>>,
+}
+
+enum Column<'b> {
+    Numbers(Vec<i64>),
+    OptNumbers(Vec<Option<i64>>),
+    Texts(Vec<&'b str>),
+    OptTexts(Vec<Option<&'b str>>),
+    OwnTexts(Vec<Option<String>>),
+    Keys(Vec<Key>),
+}
+
+impl Bulk<'_> {
+    fn send<'s>(&'s self, client: &'s Client, tenant: &'s i64) -> Sent<'s, u64> {
+        Box::pin(async move {
+            let mut values: Vec<Param<'_>> = vec![param(tenant)];
+            values.extend(self.columns.iter().map(Column::param));
+            client.execute_typed(self.sql, &values).await.map_err(store_error)
+        })
+    }
+}
+
+impl Column<'_> {
+    fn param(&self) -> Param<'_> {
+        match self {
+            Self::Numbers(values) => param(values),
+            Self::OptNumbers(values) => param(values),
+            Self::Texts(values) => param(values),
+            Self::OptTexts(values) => param(values),
+            Self::OwnTexts(values) => param(values),
+            Self::Keys(values) => param(values),
+        }
+    }
+}
+
+fn entries<'b>(entries: &'b [Entry<'_>]) -> Bulk<'b> {
+    let number = |of: fn(&Entry<'_>) -> i64| Column::Numbers(entries.iter().map(of).collect());
+    let opt =
+        |of: fn(&Entry<'_>) -> Option<i64>| Column::OptNumbers(entries.iter().map(of).collect());
+    let text = |of: fn(&'b Entry<'_>) -> &'b str| Column::Texts(entries.iter().map(of).collect());
+    let opt_text = |of: fn(&'b Entry<'_>) -> Option<&'b str>| {
+        Column::OptTexts(entries.iter().map(of).collect())
+    };
+    let columns = vec![
+        number(|entry| entry.entry_id.number()),
+        number(|entry| entry.usage.integration_id.number()),
+        number(|entry| codec::kind_code(entry.kind)),
+        text(|entry| entry.usage.call_id.as_str()),
+        opt_text(|entry| entry.usage.session_id.as_deref()),
+        opt_text(|entry| entry.usage.agent_id.as_deref()),
+        text(|entry| &entry.usage.provider),
+        text(|entry| &entry.usage.model),
+        number(|entry| entry.usage.tokens.tokens_in()),
+        number(|entry| entry.usage.tokens.tokens_out()),
+        number(|entry| entry.usage.tokens.cache_read()),
+        number(|entry| entry.usage.tokens.cache_write()),
+        number(|entry| entry.usage.tokens.reasoning()),
+        number(|entry| entry.cost.get()),
+        number(|entry| codec::cost_source_code(entry.cost_source)),
+        opt(|entry| entry.usage.cost.map(Nanos::get)),
+        opt(|entry| entry.computed_cost.map(Nanos::get)),
+        opt(|entry| entry.price_version),
+        number(|entry| codec::usage_status_code(entry.usage_status)),
+        opt(|entry| entry.usage.latency_ms),
+        number(|entry| codec::policy_code(entry.usage.policy_result)),
+        opt_text(|entry| entry.usage.error_code.as_deref()),
+        opt_text(|entry| entry.usage.error_message.as_deref()),
+        opt_text(|entry| entry.usage.metadata.as_deref()),
+        number(|entry| entry.occurred_at.micros()),
+        number(|entry| entry.created_at.micros()),
+    ];
+    Bulk { sql: INSERT_ENTRIES, rows: entries.len(), columns }
+}
+
+/// The call ids that this group claimed or changed: completed, named an entry, or given back.
+fn calls<'b>(lane: &PostgresLane, book: &'b Book<'_>) -> [Bulk<'b>; 3] {
+    let (mut void, mut recorded, mut reserved) = (Vec::new(), Vec::new(), Vec::new());
+    for (&(_, key), call) in book.calls() {
+        let entry_id = book.entry_id(call);
+        match lane.claims.get(&key) {
+            Some(_) if call.is_void() => void.push(Key(key)),
+            Some(claimed) if call.reservation.is_none() && entry_id == *claimed => {}
+            None if !call.is_changed() => {}
+            Some(_) | None => match &call.reservation {
+                Some(reservation) => reserved.push((Key(key), entry_id, reservation)),
+                None => recorded.push((Key(key), entry_id)),
+            },
+        }
+    }
+    let number = |entry_id: &Option<EntryId>| entry_id.map(EntryId::number);
+    [
+        Bulk { sql: DELETE_CLAIMS, rows: void.len(), columns: vec![Column::Keys(void)] },
+        Bulk {
+            sql: UPDATE_ENTRIES_OF_CALLS,
+            rows: recorded.len(),
+            columns: vec![
+                Column::Keys(recorded.iter().map(|(key, _)| *key).collect()),
+                Column::OptNumbers(recorded.iter().map(|(_, entry)| number(entry)).collect()),
+            ],
+        },
+        reservations(&reserved),
+    ]
+}
+
+fn reservations<'b>(reserved: &[(Key, Option<EntryId>, &'b Reservation)]) -> Bulk<'b> {
+    let number = |of: fn(&Reservation) -> i64| {
+        Column::Numbers(reserved.iter().map(|(.., held)| of(held)).collect())
+    };
+    let columns = vec![
+        Column::Keys(reserved.iter().map(|(key, ..)| *key).collect()),
+        Column::OptNumbers(
+            reserved.iter().map(|(_, entry, _)| entry.map(EntryId::number)).collect(),
+        ),
+        Column::Texts(reserved.iter().map(|(.., held)| held.request.call_id.as_str()).collect()),
+        number(|held| held.request.integration_id.number()),
+        number(|held| held.request.estimate.cost.get()),
+        number(|held| held.request.estimate.tokens),
+        Column::OptTexts(reserved.iter().map(|(.., held)| held.request.model.as_deref()).collect()),
+        number(|held| held.request.ttl_seconds.into()),
+        Column::OwnTexts(
+            reserved.iter().map(|(.., held)| codec::decision_text(&held.decision)).collect(),
+        ),
+        number(|held| held.created_at.micros()),
+        number(|held| held.expires_at.micros()),
+        number(|held| codec::reservation_state_code(held.state)),
+        Column::OptNumbers(
+            reserved.iter().map(|(.., held)| held.ended_at.map(Timestamp::micros)).collect(),
+        ),
+    ];
+    Bulk { sql: UPDATE_CALLS, rows: reserved.len(), columns }
+}
+
+/// The reservations that expired and that no command of the group named.
+fn expired(book: &Book<'_>) -> Bulk<'static> {
+    let is_unnamed = |hold: &&Hold| !book.calls().contains_key(&(hold.tenant_id, hold.call));
+    let keys: Vec<Key> =
+        book.expired().iter().filter(is_unnamed).map(|hold| Key(hold.call)).collect();
+    Bulk { sql: EXPIRE_CALLS, rows: keys.len(), columns: vec![Column::Keys(keys)] }
+}
+
+/// The months and the rates of the accounts.
+fn accounts(book: &Book<'_>) -> [Bulk<'static>; 2] {
+    let mut months: [Vec<i64>; 9] = Default::default();
+    let mut rates: [Vec<i64>; 4] = Default::default();
+    for (integration_id, account) in book.accounts() {
+        let scope = integration_id.number();
+        for (month, counter) in account.changed_months() {
+            let row = [
+                scope,
+                month.number().into(),
+                counter.used.cost.get(),
+                counter.used.tokens,
+                counter.used.calls,
+                counter.held.cost.get(),
+                counter.held.tokens,
+                counter.held.calls,
+                counter.last_at.micros(),
+            ];
+            months.iter_mut().zip(row).for_each(|(column, value)| column.push(value));
+        }
+        for (slot, second, calls) in account.rate.changed() {
+            let row = [scope, slot.into(), second, calls.into()];
+            rates.iter_mut().zip(row).for_each(|(column, value)| column.push(value));
+        }
+    }
+    let bulk = |sql, columns: Vec<Vec<i64>>| Bulk {
+        sql,
+        rows: columns.first().map_or(0, Vec::len),
+        columns: columns.into_iter().map(Column::Numbers).collect(),
+    };
+    [bulk(UPSERT_COUNTERS, months.into()), bulk(UPSERT_RATES, rates.into())]
+}
+
+fn rollups<'b>(rollups: &BTreeMap<RollupKey<'b>, Rollup>) -> Bulk<'b> {
+    let key = |of: fn(&RollupKey<'b>) -> i64| Column::Numbers(rollups.keys().map(of).collect());
+    let text = |of: fn(&RollupKey<'b>) -> &'b str| Column::Texts(rollups.keys().map(of).collect());
+    let mut columns = vec![
+        key(|key| key.integration_id.number()),
+        key(|key| key.grain.code()),
+        key(|key| key.start.into()),
+        text(|key| key.provider),
+        text(|key| key.label),
+    ];
+    let sums: [fn(&Rollup) -> i64; 13] = [
+        |rollup| rollup.calls,
+        |rollup| rollup.succeeded,
+        |rollup| rollup.errors,
+        |rollup| rollup.blocked,
+        |rollup| rollup.unpriced,
+        |rollup| rollup.tokens_in,
+        |rollup| rollup.tokens_out,
+        |rollup| rollup.tokens_cache_read,
+        |rollup| rollup.tokens_cache_write,
+        |rollup| rollup.tokens_reasoning,
+        |rollup| rollup.cost_nanos,
+        |rollup| rollup.latency_calls,
+        |rollup| rollup.latency_sum_ms,
+    ];
+    columns.extend(sums.map(|sum| Column::Numbers(rollups.values().map(sum).collect())));
+    columns.extend((0..LATENCY_BUCKETS).map(|bucket| {
+        let count = |rollup: &Rollup| rollup.latency_buckets.get(bucket).copied().unwrap_or(0);
+        Column::Numbers(rollups.values().map(count).collect())
+    }));
+    Bulk { sql: UPSERT_ROLLUPS, rows: rollups.len(), columns }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_statements_mean_expired_reservations() {
+        let expired = codec::reservation_state_code(bursar_core::ReservationState::Expired);
+        assert!(EXPIRE_CALLS.contains(&format!("reservation_state = {expired},")));
+    }
+}
