@@ -90,7 +90,8 @@ impl PostgresLane {
         })
     }
 
-    /// Asks the database, over a new connection if there is none.
+    /// Asks the database, over a new connection if there is none, so never in a transaction that may
+    /// have lost its own.
     pub(super) fn ask<T>(
         &mut self,
         question: impl AsyncFnOnce(&Client) -> Result<T, StoreError>,
@@ -121,6 +122,18 @@ impl PostgresLane {
         answer
     }
 
+    /// Refuses to go on with an open transaction on another connection: that one knows nothing of it,
+    /// would write at once whatever it is told, and say yes to a commit of nothing.
+    fn keep_connection(&self) -> Result<(), StoreError> {
+        match (self.open, &self.client) {
+            (Open::Yes(_), None) => {
+                let lost = std::io::Error::other("the connection of the transaction is lost");
+                Err(StoreError::Again(Arc::new(lost)))
+            }
+            (Open::No | Open::Promised, _) | (Open::Yes(_), Some(_)) => Ok(()),
+        }
+    }
+
     /// Drops the connection; the next question makes a new one.
     pub(super) fn disconnect(&mut self) {
         self.client = None;
@@ -146,6 +159,7 @@ impl PostgresLane {
         tenant_id: Option<TenantId>,
         question: impl AsyncFnOnce(&Client) -> Result<T, StoreError>,
     ) -> Result<T, StoreError> {
+        self.keep_connection()?;
         let opening = self.opening(tenant_id);
         self.ask(async move |client| {
             if let Some(text) = opening {
@@ -213,6 +227,7 @@ impl Lane for PostgresLane {
     }
 
     fn commit(&mut self) -> Result<(), StoreError> {
+        self.keep_connection()?;
         let open = std::mem::replace(&mut self.open, Open::No);
         if let Open::Yes(_) = open {
             let committed =
