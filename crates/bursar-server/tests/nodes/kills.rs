@@ -20,7 +20,7 @@ const BUDGET_CENTS: u64 = 1_000_000_000_000;
 /// Later than any hold of the writers ends, and in the same month.
 const NEXT_WEEK: u64 = MID_JUNE_2031 + 7 * 86_400;
 /// Longer than a node that was killed has the sweep to itself.
-const SWEPT_WITHIN: Duration = Duration::from_secs(45);
+const SWEPT_WITHIN: Duration = Duration::from_secs(20);
 const RESERVATIONS: &str = "/api/v1/enforcement/reservations";
 
 /// Kills one node after the other and starts it again, as long as it takes; how many.
