@@ -11,6 +11,7 @@ mod away;
 mod clocks;
 mod commands;
 mod crash;
+mod deadlocks;
 mod exact;
 mod fresh;
 mod isolation;
