@@ -39,6 +39,7 @@ impl HotAccount {
 }
 
 /// Keeps the hottest of many accounts, in memory for twice as many as are asked for.
+#[derive(Clone)]
 pub(crate) struct Hottest {
     kept: Vec<HotAccount>,
     limit: usize,

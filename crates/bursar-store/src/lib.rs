@@ -18,7 +18,6 @@ mod lane;
 mod ledger;
 mod memory;
 mod observe;
-#[expect(dead_code, reason = "the reads of the store of several nodes come next")]
 mod postgres;
 mod query;
 mod queue;

@@ -35,6 +35,18 @@ pub struct Verified {
 }
 
 impl Verified {
+    /// Adds what another part of the data came to.
+    pub(crate) fn merge(&mut self, other: Self) {
+        let Self { entries, open_reservations, counters, rollups, differences, told } = other;
+        self.entries += entries;
+        self.open_reservations += open_reservations;
+        self.counters += counters;
+        self.rollups += rollups;
+        self.differences += differences;
+        let room = TOLD_MAX.saturating_sub(self.told.len());
+        self.told.extend(told.into_iter().take(room));
+    }
+
     fn differ(&mut self, sentence: impl FnOnce() -> String) {
         self.differences += 1;
         if self.told.len() < TOLD_MAX {
@@ -234,6 +246,11 @@ impl Recount {
             self.verified.differ(|| format!("rollup {key:?} is {stored:?}, counted {counted:?}"));
         }
         Ok(())
+    }
+
+    /// Tells of a difference that only one database can have.
+    pub(crate) fn differ(&mut self, sentence: impl FnOnce() -> String) {
+        self.verified.differ(sentence);
     }
 
     /// What it came to, with what was counted and is not stored at all.

@@ -46,6 +46,11 @@ pub(super) struct PostgresLane {
     pub(super) sweep: Arc<Sweep>,
 }
 
+/// A database that takes no connections takes none a moment later either: whoever waits is told.
+fn no_connection(error: tokio_postgres::Error) -> StoreError {
+    StoreError::Unavailable(Arc::new(error))
+}
+
 /// The transaction of the lane.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Open {
@@ -96,7 +101,7 @@ impl PostgresLane {
             let asking = async {
                 let client = match known {
                     Some(client) => client,
-                    None => Arc::new(address.connect().await.map_err(store_error)?),
+                    None => Arc::new(address.connect().await.map_err(no_connection)?),
                 };
                 let answer = question(&client).await;
                 Ok::<_, StoreError>((client, answer))

@@ -4,38 +4,42 @@
 //! reads the database's clock, loads, decides and saves in one transaction. No statement is
 //! prepared and nothing is set beyond a transaction, so that a pooler may stand between.
 
+mod ask;
 mod clock;
 mod columns;
 mod connect;
 mod control;
+mod decisions;
+mod history;
 mod labels;
 mod lane;
 mod load;
 mod pipeline;
+mod read;
+mod readers;
 mod save;
 mod schema;
+mod series;
 mod settings;
+mod stock;
+mod store;
 mod sweep;
 mod tx;
+mod verify;
 
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
-
-use bursar_core::TenantId;
-use deadpool_postgres::{Manager, ManagerConfig, Object, Pool, RecyclingMethod, Runtime, Timeouts};
-use tokio_postgres::Client;
 
 use clock::DatabaseClock;
 use connect::Address;
+use readers::Readers;
+use stock::Walks;
 
 use crate::error::StoreError;
 use crate::lane::Lane;
 use crate::schema::SchemaStatus;
 use crate::sqlite::Clock;
-
-/// How long a question waits for a connection.
-const READER_WAIT_MAX: Duration = Duration::from_secs(2);
+use crate::verify::Verified;
 
 /// Why a database cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -103,8 +107,10 @@ pub type OpenedPostgres = (Arc<PostgresStore>, Vec<Box<dyn Lane>>);
 
 /// The store of several nodes.
 pub struct PostgresStore {
-    pool: Pool,
+    readers: Readers,
     clock: DatabaseClock,
+    /// Where the questions about all tenants are.
+    walks: Arc<Walks>,
 }
 
 impl PostgresStore {
@@ -141,8 +147,8 @@ impl PostgresStore {
         let lanes = lanes
             .collect::<std::io::Result<Vec<_>>>()
             .map_err(|error| OpenPostgresError::Database(error.to_string()))?;
-        let pool = readers(&address, options.readers)?;
-        Ok((Arc::new(Self { pool, clock }), lanes))
+        let readers = Readers::new(&address, options.readers)?;
+        Ok((Arc::new(Self { readers, clock, walks: Arc::default() }), lanes))
     }
 
     /// What the schema of a database is.
@@ -165,83 +171,15 @@ impl PostgresStore {
         in_short(async move { schema::migrate(&address.connect().await?, &app_role).await })
     }
 
-    /// Asks something of one tenant, or of no tenant's rows, all of one moment.
+    /// Counts a database a second time, beside servers that may be running on it; as a role that
+    /// may read its tables. Blocks until that is done.
     ///
-    /// What was asked runs to its end whether or not anyone still waits for the answer, so that a
-    /// connection never goes back in the middle of a transaction.
-    async fn read<T, F, Asked>(
-        &self,
-        tenant_id: Option<TenantId>,
-        question: F,
-    ) -> Result<T, StoreError>
-    where
-        T: Send + 'static,
-        F: FnOnce(Arc<Reader>) -> Asked + Send + 'static,
-        Asked: Future<Output = Result<T, StoreError>> + Send,
-    {
-        let connection = self.pool.get().await.map_err(pool_error)?;
-        let asked = tokio::spawn(async move {
-            let reader = Arc::new(Reader { connection: Some(connection) });
-            reader.client()?.batch_execute(&tx::begin_read(tenant_id)).await.map_err(read_error)?;
-            let answer = question(Arc::clone(&reader)).await?;
-            reader.client()?.batch_execute("commit").await.map_err(read_error)?;
-            if let Some(reader) = Arc::into_inner(reader) {
-                reader.give_back();
-            }
-            Ok(answer)
-        });
-        asked.await.unwrap_or_else(|error| Err(StoreError::Unavailable(Arc::new(error))))
+    /// # Errors
+    /// [`OpenPostgresError`] when it cannot be opened, [`StoreError`] when it cannot be read.
+    pub fn verify(url: &str) -> Result<Result<Verified, StoreError>, OpenPostgresError> {
+        let address = Address::parse(url)?;
+        in_short(async move { Ok(verify::verify(&address.connect().await?).await) })
     }
-}
-
-/// A connection in a transaction that reads. It is closed when it is dropped, unless it is given
-/// back: then its transaction has ended.
-pub(crate) struct Reader {
-    connection: Option<Object>,
-}
-
-impl Reader {
-    pub(crate) fn client(&self) -> Result<&Client, StoreError> {
-        self.connection
-            .as_ref()
-            .map(|connection| -> &Client { connection })
-            .ok_or(StoreError::Closed)
-    }
-
-    fn give_back(mut self) {
-        drop(self.connection.take());
-    }
-}
-
-impl Drop for Reader {
-    fn drop(&mut self) {
-        if let Some(connection) = self.connection.take() {
-            drop(Object::take(connection));
-        }
-    }
-}
-
-fn readers(address: &Address, count: usize) -> Result<Pool, OpenPostgresError> {
-    let config = ManagerConfig { recycling_method: RecyclingMethod::Fast };
-    let manager = Manager::from_config(address.config.clone(), address.tls.clone(), config);
-    let waits =
-        Timeouts { wait: Some(READER_WAIT_MAX), create: Some(READER_WAIT_MAX), recycle: None };
-    let pool = Pool::builder(manager)
-        .max_size(count.max(1))
-        .timeouts(waits)
-        .runtime(Runtime::Tokio1)
-        .build();
-    pool.map_err(|error| OpenPostgresError::Database(error.to_string()))
-}
-
-fn pool_error(error: deadpool_postgres::PoolError) -> StoreError {
-    StoreError::Unavailable(Arc::new(error))
-}
-
-/// What an error means to whoever asked: a question is never asked again by itself.
-fn read_error(error: tokio_postgres::Error) -> StoreError {
-    let error = tx::store_error(error);
-    if let StoreError::Again(cause) = error { StoreError::Unavailable(cause) } else { error }
 }
 
 /// Runs something to its end on a runtime of its own, wherever this is called.

@@ -23,14 +23,20 @@ pub(super) async fn check(client: &Client) -> Result<(), OpenPostgresError> {
     if version < OLDEST_VERSION {
         return refuse(format!("PostgreSQL {} is too old: 14 is the oldest", version / 10_000));
     }
-    for (at, name) in [(1, "fsync"), (2, "full_page_writes")] {
-        let value: String = row.try_get(at)?;
-        if value != "on" {
-            return refuse(format!(
-                "{name} is {value}: what is acknowledged could be lost. Set it to on in \
-                 postgresql.conf and restart PostgreSQL"
-            ));
-        }
+    let fsync: String = row.try_get(1)?;
+    if fsync != "on" {
+        return refuse(format!(
+            "fsync is {fsync}: what is acknowledged could be lost. Set it to on in \
+             postgresql.conf and restart PostgreSQL"
+        ));
+    }
+    let full_pages: String = row.try_get(2)?;
+    if full_pages != "on" {
+        tracing::warn!(
+            full_page_writes = full_pages,
+            "a page that is half written when the power fails is lost, unless the file system \
+             prevents it"
+        );
     }
     let commit: String = row.try_get(3)?;
     if commit == "off" {

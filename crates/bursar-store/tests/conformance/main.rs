@@ -3,6 +3,11 @@
 #![expect(clippy::unwrap_used, reason = "a test that cannot be arranged has failed")]
 #![expect(clippy::indexing_slicing, reason = "a row that is not there fails the test")]
 
+#[expect(dead_code, reason = "other tests use more of it")]
+#[path = "../support/postgres/mod.rs"]
+mod postgres;
+#[path = "../support/server.rs"]
+mod server;
 #[path = "../support/mod.rs"]
 mod support;
 
@@ -188,5 +193,6 @@ macro_rules! conformance {
 }
 
 conformance! {
-    sqlite: crate::subject::SQLITE;
+    sqlite: crate::support::SQLITE;
+    postgres: crate::server::POSTGRES;
 }

@@ -1,15 +1,13 @@
 //! The database under test, with what a test may read behind the back of `Store`.
 
-use std::path::Path;
-
 use bursar_core::{
     Counter, ExtendOutcome, IntegrationId, LimitSettings, Month, Nanos, RecordOutcome,
     ReleaseOutcome, ReserveOutcome, ReserveRequest, TenantId, Timestamp, TokenBuckets, Totals,
     Usage,
 };
 use bursar_store::{Changed, Control, HistoryFilter, Page, Standing, UsageRow};
-use rusqlite::{Connection, OpenFlags, Row};
 
+use crate::support::home::Cells;
 use crate::support::{Database, World, call_id};
 
 pub(crate) const ALL: Page = Page { offset: 0, limit: 100_000 };
@@ -17,39 +15,19 @@ pub(crate) const ALL: Page = Page { offset: 0, limit: 100_000 };
 /// Provider, label and calls of a rollup.
 type Labelled = (String, String, i64);
 
-/// A database, and what is not (or not yet) read through `Store`.
-#[derive(Clone, Copy)]
-pub(crate) struct Tested {
-    database: Database,
-    /// Action, target and actor of every row of the audit log, in order.
-    audit: fn(&Path) -> Vec<[String; 3]>,
-    /// Every rollup of a tenant's days by model.
-    models: fn(&Path, TenantId) -> Vec<Labelled>,
-    /// Every rollup of a tenant's days by agent.
-    agents: fn(&Path, TenantId) -> Vec<Labelled>,
-}
-
-pub(crate) const SQLITE: Tested = Tested {
-    database: crate::support::SQLITE,
-    audit: audit_sqlite,
-    models: |path, tenant_id| rollups_sqlite(path, tenant_id, 2),
-    agents: |path, tenant_id| rollups_sqlite(path, tenant_id, 3),
-};
-
 /// A new store with a tenant and its first integration.
 pub(crate) struct Subject {
     pub(crate) world: World,
-    tested: Tested,
 }
 
 impl Subject {
-    pub(crate) fn new(tested: Tested) -> Self {
-        Self { world: World::new(tested.database), tested }
+    pub(crate) fn new(database: Database) -> Self {
+        Self { world: World::new(database) }
     }
 
     /// The same after the process ended and started again.
     pub(crate) async fn reopened(self) -> Self {
-        Self { world: self.world.reopened().await, tested: self.tested }
+        Self { world: self.world.reopened().await }
     }
 
     pub(crate) async fn tenant(&self) -> TenantId {
@@ -132,16 +110,31 @@ impl Subject {
         self.history(tenant_id, HistoryFilter::default(), ALL).await
     }
 
+    /// Action, target and actor of every row of the audit log, in order.
     pub(crate) fn audit(&self) -> Vec<[String; 3]> {
-        (self.tested.audit)(&self.world.path())
+        let sql = "select audit_id, action, target_id, actor_id from audit";
+        let mut rows = self.world.home.rows(&[sql]).remove(0);
+        rows.sort_by_key(|row| row[0].as_ref().unwrap().parse::<i64>().unwrap());
+        rows.iter().map(|row| std::array::from_fn(|at| row[at + 1].clone().unwrap())).collect()
     }
 
+    /// Every rollup of a tenant's days by model.
     pub(crate) fn models(&self, tenant_id: TenantId) -> Vec<Labelled> {
-        (self.tested.models)(&self.world.path(), tenant_id)
+        self.rollups(tenant_id, 2)
     }
 
+    /// Every rollup of a tenant's days by agent.
     pub(crate) fn agents(&self, tenant_id: TenantId) -> Vec<Labelled> {
-        (self.tested.agents)(&self.world.path(), tenant_id)
+        self.rollups(tenant_id, 3)
+    }
+
+    fn rollups(&self, tenant_id: TenantId, grain: i64) -> Vec<Labelled> {
+        let sql = "select tenant_id, grain, provider, label, calls from rollups";
+        let rows = self.world.home.rows(&[sql]).remove(0);
+        let key = [tenant_id.number(), grain].map(|number| Some(number.to_string()));
+        let own = rows.iter().filter(|row| row[..2] == key);
+        let text = |row: &Cells, at: usize| row[at].clone().unwrap();
+        own.map(|row| (text(row, 2), text(row, 3), text(row, 4).parse().unwrap())).collect()
     }
 }
 
@@ -161,26 +154,4 @@ pub(crate) fn tokens(tokens_in: i64, tokens_out: i64) -> TokenBuckets {
 /// So many seconds before an instant.
 pub(crate) fn earlier(at: Timestamp, seconds: i64) -> Timestamp {
     Timestamp::from_micros(at.micros() - seconds * 1_000_000).unwrap()
-}
-
-fn read_sqlite<T>(path: &Path, sql: &str, read: impl Fn(&Row<'_>) -> T) -> Vec<T> {
-    let db = Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_ONLY).unwrap();
-    let mut statement = db.prepare(sql).unwrap();
-    let rows = statement.query_map([], |row| Ok(read(row))).unwrap();
-    rows.map(Result::unwrap).collect()
-}
-
-fn audit_sqlite(path: &Path) -> Vec<[String; 3]> {
-    let sql = "select action, target_id, actor_id from audit order by audit_id";
-    read_sqlite(path, sql, |row| std::array::from_fn(|at| row.get(at).unwrap()))
-}
-
-fn rollups_sqlite(path: &Path, tenant_id: TenantId, grain: i64) -> Vec<Labelled> {
-    let sql = "select tenant_id, grain, provider, label, calls from rollups";
-    let rows = read_sqlite(path, sql, |row| {
-        let key: (i64, i64) = (row.get(0).unwrap(), row.get(1).unwrap());
-        (key, (row.get(2).unwrap(), row.get(3).unwrap(), row.get(4).unwrap()))
-    });
-    let own = rows.into_iter().filter(|(key, _)| *key == (tenant_id.number(), grain));
-    own.map(|(_, labelled)| labelled).collect()
 }

@@ -2,9 +2,10 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot be arranged has failed")]
 
+pub(crate) mod home;
 mod recount;
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 
@@ -13,31 +14,16 @@ use bursar_core::{
     PolicyResult, ReserveRequest, TenantId, Timestamp, TokenBuckets, Usage,
 };
 use bursar_store::{
-    Actor, Changed, Clock, Control, IntegrationDraft, Lane, Ledger, Observer, SqliteStore, Store,
-    Unobserved,
+    Actor, Changed, Clock, Control, IntegrationDraft, Lane, Ledger, Observer, Store, Unobserved,
 };
-use tempfile::TempDir;
 
+use home::Home;
 use recount::Recount;
 
-/// Opens a database that lies in, or is named by, a path.
-type Open = fn(&Path, Clock) -> (Arc<dyn Store>, Box<dyn Lane>);
+/// Makes a database of a test's own.
+pub(crate) type Database = fn() -> Box<dyn Home>;
 
-/// What the tests must know of a database.
-#[derive(Clone, Copy)]
-pub(crate) struct Database {
-    open: Open,
-    /// Adds the stored rows up again, and fails when a stored sum says something else.
-    recount: fn(&Path) -> Recount,
-}
-
-pub(crate) const SQLITE: Database =
-    Database { open: open_sqlite, recount: recount::recount_sqlite };
-
-fn open_sqlite(path: &Path, clock: Clock) -> (Arc<dyn Store>, Box<dyn Lane>) {
-    let (store, lane) = SqliteStore::open(path, clock, "fingerprint").unwrap();
-    (store, lane)
-}
+pub(crate) const SQLITE: Database = || Box::new(home::File::new());
 
 /// The time, as the test says it is.
 #[derive(Clone)]
@@ -70,10 +56,9 @@ pub(crate) struct World {
     pub(crate) clock: TestClock,
     pub(crate) store: Arc<dyn Store>,
     pub(crate) ledger: Ledger,
-    database: Database,
+    pub(crate) home: Box<dyn Home>,
     wrap: Wrap,
     observer: Arc<dyn Observer>,
-    folder: TempDir,
 }
 
 impl World {
@@ -91,32 +76,32 @@ impl World {
     pub(crate) fn observed(database: Database, wrap: Wrap, observer: Arc<dyn Observer>) -> Self {
         let start = day(2026, 3, 14).plus_seconds(9 * 3_600 + 26 * 60 + 53);
         let clock = TestClock(Arc::new(AtomicI64::new(start.micros())));
-        Self::open(tempfile::tempdir().unwrap(), clock, database, wrap, observer)
+        Self::open(database(), clock, wrap, observer)
     }
 
     fn open(
-        folder: TempDir,
+        home: Box<dyn Home>,
         clock: TestClock,
-        database: Database,
         wrap: Wrap,
         observer: Arc<dyn Observer>,
     ) -> Self {
-        let (store, lane) = (database.open)(&path_in(&folder), clock.reader());
-        let ledger = Ledger::start(vec![wrap(lane)], Arc::clone(&observer)).unwrap();
-        Self { clock, store, ledger, database, wrap, observer, folder }
+        let (store, lanes) = home.open(clock.reader());
+        let lanes = lanes.into_iter().map(|lane| wrap(lane)).collect();
+        let ledger = Ledger::start(lanes, Arc::clone(&observer)).unwrap();
+        Self { clock, store, ledger, home, wrap, observer }
     }
 
     /// The same store after the process ended and started again.
     pub(crate) async fn reopened(self) -> Self {
-        let Self { clock, store, ledger, database, wrap, observer, folder } = self;
+        let Self { clock, store, ledger, home, wrap, observer } = self;
         ledger.close().await;
         drop((store, ledger));
-        Self::open(folder, clock, database, wrap, observer)
+        Self::open(home, clock, wrap, observer)
     }
 
-    /// Where the database lies.
+    /// Where the database lies, if it is a file.
     pub(crate) fn path(&self) -> PathBuf {
-        path_in(&self.folder)
+        self.home.path()
     }
 
     /// Makes a tenant.
@@ -157,7 +142,7 @@ impl World {
 
     /// Compares every stored sum, and every account as readers see it, with the rows.
     pub(crate) async fn verify(&self) {
-        let recount = (self.database.recount)(&self.path());
+        let recount = Recount::of(self.home.as_ref());
         for &(tenant_id, integration_id) in &recount.integrations {
             self.ledger.touch(tenant_id, integration_id).await.unwrap();
             let standing = self.store.standing(tenant_id, integration_id).await.unwrap().unwrap();
@@ -174,14 +159,10 @@ impl World {
             }
         }
         // Touching expired what was due, which must have kept the sums right as well.
-        (self.database.recount)(&self.path());
-        let verified = SqliteStore::verify(&self.path()).unwrap().unwrap();
+        Recount::of(self.home.as_ref());
+        let verified = self.home.verify();
         assert_eq!(verified.differences, 0, "{:?}", verified.told);
     }
-}
-
-fn path_in(folder: &TempDir) -> PathBuf {
-    folder.path().join("bursar.db")
 }
 
 /// Who does everything here.

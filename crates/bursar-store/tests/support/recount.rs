@@ -4,13 +4,12 @@
 #![expect(clippy::indexing_slicing, reason = "the columns and figures are counted here")]
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::Path;
 
 use bursar_core::{IntegrationId, Month, Nanos, TenantId, Timestamp, Totals};
 use bursar_store::{LATENCY_BOUNDS_MS, LATENCY_BUCKETS, OTHER, call_key};
-use rusqlite::{Connection, OpenFlags, Row};
 
 use super::call_id;
+use super::home::{Cells, Home};
 
 /// An integration of a tenant.
 pub(crate) type Owned = (TenantId, IntegrationId);
@@ -26,6 +25,23 @@ pub(crate) struct Recount {
 }
 
 impl Recount {
+    /// Adds the rows of a database up and compares them with every sum that is stored there.
+    pub(crate) fn of(home: &dyn Home) -> Self {
+        // All of the same instant.
+        let tables = home.rows(&[INTEGRATIONS, ENTRIES, CALLS, COUNTERS, RATES, LABELS, ROLLUPS]);
+        let integrations = tables[0].iter().map(|row| owner(row, 0, 1)).collect();
+        let entries: Vec<Entry> = tables[1].iter().map(entry).collect();
+        let calls = calls(&tables[2]);
+        check_calls(&entries, &calls);
+        let used = used(&entries);
+        let open = open(&calls);
+        check_counters(&tables[3], &used, &open);
+        let seconds = seconds(&entries, &calls);
+        check_rates(&tables[4], &seconds);
+        check_rollups(&tables[5], &tables[6], &entries);
+        Self { integrations, used, open, seconds }
+    }
+
     pub(crate) fn used(&self, key: Owned, month: Month) -> Totals {
         self.used.get(&(key, month)).copied().unwrap_or_default()
     }
@@ -78,6 +94,7 @@ const SETTLED: i64 = 2;
 const RELEASED: i64 = 3;
 const EXPIRED: i64 = 4;
 
+const INTEGRATIONS: &str = "select tenant_id, integration_id from integrations";
 const ENTRIES: &str = "select entry_id, tenant_id, integration_id, kind, call_id, agent_id, \
      provider, model, tokens_in, tokens_out, tokens_cache_read, tokens_cache_write, \
      tokens_reasoning, cost_nanos, cost_source, latency_ms, policy_result, error_code, \
@@ -88,6 +105,7 @@ const COUNTERS: &str = "select tenant_id, scope_id, month, used_cost_nanos, used
      used_calls, held_cost_nanos, held_tokens, held_calls from counters where scope_kind = 1";
 const RATES: &str =
     "select tenant_id, scope_id, slot, second, calls from rate_slots where scope_kind = 1";
+const LABELS: &str = "select tenant_id, kind, provider, label from rollup_labels";
 const ROLLUPS: &str = "select tenant_id, integration_id, grain, start, provider, label, calls, \
      succeeded, errors, blocked, unpriced, tokens_in, tokens_out, tokens_cache_read, \
      tokens_cache_write, tokens_reasoning, cost_nanos, latency_calls, latency_sum_ms, latency_00, \
@@ -97,84 +115,65 @@ const ROLLUPS: &str = "select tenant_id, integration_id, grain, start, provider,
 /// The figures of a rollup after its key of six columns.
 const FIGURES: usize = 13 + LATENCY_BUCKETS;
 
-/// Adds the rows of a file up and compares them with every sum that is stored there.
-pub(crate) fn recount_sqlite(path: &Path) -> Recount {
-    let db = Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_ONLY).unwrap();
-    // One transaction, so that rows and sums are of the same instant.
-    db.execute_batch("begin").unwrap();
-    let integrity: String = db.query_row("pragma integrity_check", [], |row| row.get(0)).unwrap();
-    assert_eq!(integrity, "ok");
-    assert!(all(&db, "pragma foreign_key_check", |_| ()).is_empty(), "a row without its owner");
-
-    let integrations =
-        all(&db, "select tenant_id, integration_id from integrations", |row| owner(row, 0, 1));
-    let entries = all(&db, ENTRIES, entry);
-    let calls = calls(&db);
-    check_calls(&entries, &calls);
-    let used = used(&entries);
-    let open = open(&calls);
-    check_counters(&db, &used, &open);
-    let seconds = seconds(&entries, &calls);
-    check_rates(&db, &seconds);
-    check_rollups(&db, &entries);
-    Recount { integrations, used, open, seconds }
+fn opt_int(row: &Cells, at: usize) -> Option<i64> {
+    row[at].as_ref().map(|text| text.parse().unwrap())
 }
 
-fn all<T>(db: &Connection, sql: &str, mut read: impl FnMut(&Row<'_>) -> T) -> Vec<T> {
-    let mut statement = db.prepare(sql).unwrap();
-    let rows = statement.query_map([], |row| Ok(read(row))).unwrap();
-    rows.map(Result::unwrap).collect()
+fn int(row: &Cells, at: usize) -> i64 {
+    opt_int(row, at).unwrap()
 }
 
-fn owner(row: &Row<'_>, tenant: usize, integration: usize) -> Owned {
-    let tenant_id = TenantId::from_number(row.get(tenant).unwrap()).unwrap();
-    (tenant_id, IntegrationId::from_number(row.get(integration).unwrap()).unwrap())
+fn text(row: &Cells, at: usize) -> String {
+    row[at].clone().unwrap()
 }
 
-fn instant(row: &Row<'_>, at: usize) -> Timestamp {
-    Timestamp::from_micros(row.get(at).unwrap()).unwrap()
+fn owner(row: &Cells, tenant: usize, integration: usize) -> Owned {
+    let tenant_id = TenantId::from_number(int(row, tenant)).unwrap();
+    (tenant_id, IntegrationId::from_number(int(row, integration)).unwrap())
 }
 
-fn entry(row: &Row<'_>) -> Entry {
+fn instant(row: &Cells, at: usize) -> Timestamp {
+    Timestamp::from_micros(int(row, at)).unwrap()
+}
+
+fn totals(row: &Cells, at: usize) -> Totals {
+    Totals { cost: Nanos::new(int(row, at)), tokens: int(row, at + 1), calls: int(row, at + 2) }
+}
+
+fn entry(row: &Cells) -> Entry {
     Entry {
-        entry_id: row.get(0).unwrap(),
+        entry_id: int(row, 0),
         owner: owner(row, 1, 2),
-        is_call: i64::from(row.get::<_, i64>(3).unwrap() == 1),
-        call_id: row.get(4).unwrap(),
-        agent_id: row.get(5).unwrap(),
-        provider: row.get(6).unwrap(),
-        model: row.get(7).unwrap(),
-        tokens: std::array::from_fn(|bucket| row.get(8 + bucket).unwrap()),
-        cost_nanos: row.get(13).unwrap(),
-        unpriced: row.get::<_, i64>(14).unwrap() == 4,
-        latency_ms: row.get(15).unwrap(),
-        blocked: row.get::<_, i64>(16).unwrap() == 3,
-        failed: row.get::<_, Option<String>>(17).unwrap().is_some(),
+        is_call: i64::from(int(row, 3) == 1),
+        call_id: text(row, 4),
+        agent_id: row[5].clone(),
+        provider: text(row, 6),
+        model: text(row, 7),
+        tokens: std::array::from_fn(|bucket| int(row, 8 + bucket)),
+        cost_nanos: int(row, 13),
+        unpriced: int(row, 14) == 4,
+        latency_ms: opt_int(row, 15),
+        blocked: int(row, 16) == 3,
+        failed: row[17].is_some(),
         occurred_at: instant(row, 18),
         created_at: instant(row, 19),
     }
 }
 
-fn calls(db: &Connection) -> BTreeMap<(TenantId, u128), Call> {
-    let rows = all(db, CALLS, |row| {
-        let tenant_id = TenantId::from_number(row.get(0).unwrap()).unwrap();
-        let key = u128::from_be_bytes(row.get(1).unwrap());
-        let state: Option<i64> = row.get(3).unwrap();
-        let reservation = state.map(|state| {
-            let text: String = row.get(10).unwrap();
+fn calls(rows: &[Cells]) -> BTreeMap<(TenantId, u128), Call> {
+    let call = |row: &Cells| {
+        let tenant_id = TenantId::from_number(int(row, 0)).unwrap();
+        let key = u128::from_str_radix(&text(row, 1).replace('-', ""), 16).unwrap();
+        let reservation = opt_int(row, 3).map(|state| {
+            let text = text(row, 10);
             assert_eq!(call_key(tenant_id, &call_id(&text)).0, key, "the key of {text}");
-            let amount = Totals {
-                cost: Nanos::new(row.get(5).unwrap()),
-                tokens: row.get(6).unwrap(),
-                calls: 1,
-            };
-            let ended_at: Option<i64> = row.get(9).unwrap();
-            let ended_at = ended_at.map(|micros| Timestamp::from_micros(micros).unwrap());
+            let amount = Totals { cost: Nanos::new(int(row, 5)), tokens: int(row, 6), calls: 1 };
+            let ended_at = opt_int(row, 9).map(|micros| Timestamp::from_micros(micros).unwrap());
             (state, owner(row, 0, 4), amount, instant(row, 7), instant(row, 8), ended_at)
         });
-        ((tenant_id, key), Call { entry_id: row.get(2).unwrap(), reservation })
-    });
-    rows.into_iter().collect()
+        ((tenant_id, key), Call { entry_id: opt_int(row, 2), reservation })
+    };
+    rows.iter().map(call).collect()
 }
 
 /// One entry a call id, and every reservation in a state that its row bears out.
@@ -232,7 +231,7 @@ fn open(calls: &BTreeMap<(TenantId, u128), Call>) -> Vec<(Owned, Month, Totals, 
 }
 
 fn check_counters(
-    db: &Connection,
+    rows: &[Cells],
     used: &BTreeMap<(Owned, Month), Totals>,
     open: &[(Owned, Month, Totals, Timestamp)],
 ) {
@@ -244,16 +243,12 @@ fn check_counters(
         let held = &mut expected.entry((*owner, month.number())).or_default().1;
         *held = held.plus(*amount).unwrap();
     }
-    let totals = |row: &Row<'_>, at: usize| Totals {
-        cost: Nanos::new(row.get(at).unwrap()),
-        tokens: row.get(at + 1).unwrap(),
-        calls: row.get(at + 2).unwrap(),
-    };
-    let rows = all(db, COUNTERS, |row| {
-        ((owner(row, 0, 1), row.get(2).unwrap()), (totals(row, 3), totals(row, 6)))
+    let rows = rows.iter().map(|row| {
+        let month = i32::try_from(int(row, 2)).unwrap();
+        ((owner(row, 0, 1), month), (totals(row, 3), totals(row, 6)))
     });
     // A month in which everything was given back has a row of zeros; none is as good.
-    let stored = rows.into_iter().filter(|(_, sums)| *sums != Default::default()).collect();
+    let stored = rows.filter(|(_, sums)| *sums != Default::default()).collect();
     expected.retain(|_, sums| *sums != Default::default());
     assert_eq!(expected, stored, "counters (left) as the rows add up, (right) as stored");
 }
@@ -286,29 +281,23 @@ fn seconds(
 }
 
 /// A slot keeps the latest of the seconds that fall into it.
-fn check_rates(db: &Connection, seconds: &BTreeMap<Owned, BTreeMap<i64, i64>>) {
+fn check_rates(rows: &[Cells], seconds: &BTreeMap<Owned, BTreeMap<i64, i64>>) {
     let mut expected: BTreeMap<(Owned, i64), (i64, i64)> = BTreeMap::new();
     for (owner, seconds) in seconds {
         for (second, calls) in seconds {
             expected.insert((*owner, second.rem_euclid(60)), (*second, *calls));
         }
     }
-    let stored = all(db, RATES, |row| {
-        ((owner(row, 0, 1), row.get(2).unwrap()), (row.get(3).unwrap(), row.get(4).unwrap()))
-    });
-    let stored = stored.into_iter().collect();
+    let slot = |row: &Cells| ((owner(row, 0, 1), int(row, 2)), (int(row, 3), int(row, 4)));
+    let stored = rows.iter().map(slot).collect();
     assert_eq!(expected, stored, "rate slots (left) as the rows add up, (right) as stored");
 }
 
 type RollupKey = (Owned, i64, i32, String, String);
 
-fn check_rollups(db: &Connection, entries: &[Entry]) {
-    let labels: BTreeSet<(i64, i64, String, String)> =
-        all(db, "select tenant_id, kind, provider, label from rollup_labels", |row| {
-            (row.get(0).unwrap(), row.get(1).unwrap(), row.get(2).unwrap(), row.get(3).unwrap())
-        })
-        .into_iter()
-        .collect();
+fn check_rollups(labels: &[Cells], rollups: &[Cells], entries: &[Entry]) {
+    let label = |row: &Cells| (int(row, 0), int(row, 1), text(row, 2), text(row, 3));
+    let labels: BTreeSet<(i64, i64, String, String)> = labels.iter().map(label).collect();
     let has_own = |owner: Owned, kind: i64, provider: &str, label: &str| {
         labels.contains(&(owner.0.number(), kind, provider.to_owned(), label.to_owned()))
     };
@@ -333,13 +322,12 @@ fn check_rollups(db: &Connection, entries: &[Entry]) {
             }
         }
     }
-    let stored: BTreeMap<RollupKey, [i64; FIGURES]> = all(db, ROLLUPS, |row| {
-        let text = |at: usize| row.get::<_, String>(at).unwrap();
-        let key = (owner(row, 0, 1), row.get(2).unwrap(), row.get(3).unwrap(), text(4), text(5));
-        (key, std::array::from_fn(|figure| row.get(6 + figure).unwrap()))
-    })
-    .into_iter()
-    .collect();
+    let rollup = |row: &Cells| {
+        let start = i32::try_from(int(row, 3)).unwrap();
+        let key = (owner(row, 0, 1), int(row, 2), start, text(row, 4), text(row, 5));
+        (key, std::array::from_fn(|figure| int(row, 6 + figure)))
+    };
+    let stored: BTreeMap<RollupKey, [i64; FIGURES]> = rollups.iter().map(rollup).collect();
     assert_eq!(expected, stored, "rollups (left) as the entries add up, (right) as stored");
 }
 

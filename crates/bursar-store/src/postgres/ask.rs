@@ -1,0 +1,58 @@
+//! Questions to the database, and their rows as they come.
+
+use std::pin::pin;
+
+use futures_util::TryStreamExt;
+use tokio_postgres::{Client, Row};
+
+use super::readers::read_error;
+use super::tx::Param;
+use crate::error::StoreError;
+
+/// The rows of a statement, each read by `read`. They are all in memory at once.
+pub(super) async fn rows<T>(
+    db: &Client,
+    sql: &str,
+    params: &[Param<'_>],
+    read: impl Fn(&Row) -> Result<T, StoreError>,
+) -> Result<Vec<T>, StoreError> {
+    let found = db.query_typed(sql, params).await.map_err(read_error)?;
+    found.iter().map(read).collect()
+}
+
+/// The only row of a statement, or nothing.
+pub(super) async fn one<T>(
+    db: &Client,
+    sql: &str,
+    params: &[Param<'_>],
+    read: impl FnOnce(&Row) -> Result<T, StoreError>,
+) -> Result<Option<T>, StoreError> {
+    let found = db.query_typed_opt(sql, params).await.map_err(read_error)?;
+    found.as_ref().map(read).transpose()
+}
+
+/// The number in the only row of a statement.
+pub(super) async fn number(
+    db: &Client,
+    sql: &str,
+    params: &[Param<'_>],
+) -> Result<i64, StoreError> {
+    let row = db.query_typed_one(sql, params).await.map_err(read_error)?;
+    row.try_get(0).map_err(read_error)
+}
+
+/// The rows of a statement, one call of `take` each, however many there are.
+pub(super) async fn each(
+    db: &Client,
+    sql: &str,
+    params: &[Param<'_>],
+    mut take: impl FnMut(&Row) -> Result<(), StoreError>,
+) -> Result<(), StoreError> {
+    let params = params.iter().map(|(value, of)| (*value, of.clone()));
+    let found = db.query_typed_raw(sql, params).await.map_err(read_error)?;
+    let mut found = pin!(found);
+    while let Some(row) = found.try_next().await.map_err(read_error)? {
+        take(&row)?;
+    }
+    Ok(())
+}

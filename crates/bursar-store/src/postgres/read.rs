@@ -1,0 +1,334 @@
+//! Rows, lists and sums: what readers ask. Sums come from rollups only.
+//!
+//! Statements that do not depend on each other are sent together, so that a question takes one
+//! round trip.
+
+use bursar_core::{
+    Account, ApiKeyId, Counter, Day, IntegrationId, IntegrationKeyId, Month, TenantId,
+};
+use tokio::try_join;
+use tokio_postgres::{Client, Row};
+
+use super::ask::{each, number, one, rows};
+use super::clock::DatabaseClock;
+use super::tx::{Param, params};
+use crate::codec::{self, timestamp};
+use crate::columns::Columns;
+use crate::decode;
+use crate::error::StoreError;
+use crate::fold::{DaySums, IntegrationSums};
+use crate::query::{
+    DayUsage, IntegrationFilter, IntegrationUsage, OpenReservation, Page, Paged, Standing,
+};
+use crate::row::{ApiKeyRow, IntegrationKeyRow, IntegrationRow, TenantRow};
+
+/// The instant of the transaction by the database's clock, the same in all of its statements.
+const CLOCK: &str = "select coalesce($1, (extract(epoch from now()) * 1000000)::bigint)";
+const SELECT_TENANT: &str = "select tenant_id, name, lifecycle, onboarding, created_at, updated_at \
+     from tenants where tenant_id = $1";
+pub(super) const COUNT_TENANTS: &str = "select count(*) from tenants";
+const LIST_TENANTS: &str = "select tenant_id, name, lifecycle, onboarding, created_at, updated_at \
+     from tenants order by tenant_id limit $1 offset $2";
+const SELECT_API_KEY: &str = "select tenant_id, api_key_id, name, scopes, secret_hash, created_at, \
+     created_by, expires_at, revoked_at, last_used_at from api_keys \
+     where tenant_id = $1 and api_key_id = $2";
+const COUNT_API_KEYS: &str = "select count(*) from api_keys where tenant_id = $1";
+const LIST_API_KEYS: &str = "select tenant_id, api_key_id, name, scopes, secret_hash, created_at, \
+     created_by, expires_at, revoked_at, last_used_at from api_keys where tenant_id = $1 \
+     order by api_key_id limit $2 offset $3";
+const SELECT_INTEGRATION: &str = "select tenant_id, integration_id, name, provider_type, \
+     credential_ref, config, origin, status, health, health_checked_at, health_message, \
+     default_model, budget_limit_cents, token_limit_month, rate_limit_rpm, cost_basis, created_at, \
+     updated_at, created_by, deleted_at from integrations \
+     where tenant_id = $1 and integration_id = $2";
+const COUNT_INTEGRATIONS: &str = "select count(*) from integrations \
+     where tenant_id = $1 and deleted_at is null and ($2 is null or status = $2) \
+     and ($3 is null or provider_type = $3)";
+const LIST_INTEGRATIONS: &str = "select tenant_id, integration_id, name, provider_type, \
+     credential_ref, config, origin, status, health, health_checked_at, health_message, \
+     default_model, budget_limit_cents, token_limit_month, rate_limit_rpm, cost_basis, created_at, \
+     updated_at, created_by, deleted_at from integrations \
+     where tenant_id = $1 and deleted_at is null and ($2 is null or status = $2) \
+     and ($3 is null or provider_type = $3) \
+     order by integration_id limit $4 offset $5";
+const SELECT_INTEGRATION_KEY: &str = "select tenant_id, integration_id, integration_key_id, name, \
+     secret_hash, created_at, created_by, revoked_at, last_used_at from integration_keys \
+     where tenant_id = $1 and integration_id = $2 and integration_key_id = $3";
+const COUNT_INTEGRATION_KEYS: &str = "select count(*) from integration_keys \
+     where tenant_id = $1 and integration_id = $2";
+const LIST_INTEGRATION_KEYS: &str = "select tenant_id, integration_id, integration_key_id, name, \
+     secret_hash, created_at, created_by, revoked_at, last_used_at from integration_keys \
+     where tenant_id = $1 and integration_id = $2 \
+     order by integration_key_id limit $3 offset $4";
+const COUNTERS_SINCE: &str = "select month, used_cost_nanos, used_tokens, used_calls, \
+     held_cost_nanos, held_tokens, held_calls, last_at from counters \
+     where tenant_id = $1 and scope_kind = 1 and scope_id = $2 and month >= $3";
+const SELECT_COUNTER: &str = "select used_cost_nanos, used_tokens, used_calls, held_cost_nanos, \
+     held_tokens, held_calls, last_at from counters \
+     where tenant_id = $1 and scope_kind = 1 and scope_id = $2 and month = $3";
+const SELECT_RATE: &str = "select second, calls from rate_slots \
+     where tenant_id = $1 and scope_kind = 1 and scope_id = $2";
+/// The holds that are due at the instant of the transaction, or at the last one that the account was
+/// decided at.
+const SELECT_DUE: &str = "select call_key, estimated_cost_nanos, estimated_tokens, reserved_at, \
+     expires_at from calls where tenant_id = $1 and integration_id = $2 and reservation_state = 1 \
+     and expires_at <= greatest(coalesce($3, (extract(epoch from now()) * 1000000)::bigint), \
+     (select max(last_at) from counters \
+     where tenant_id = $1 and scope_kind = 1 and scope_id = $2 and month >= $4))";
+const COUNT_OPEN: &str = "select count(*) from calls \
+     where tenant_id = $1 and reservation_state = 1 \
+     and expires_at > coalesce($2, (extract(epoch from now()) * 1000000)::bigint)";
+const LIST_OPEN: &str = "select call_id, integration_id, estimated_cost_nanos, estimated_tokens, \
+     model, ttl_seconds, decision, reserved_at, expires_at, reservation_state, ended_at \
+     from calls where tenant_id = $1 and reservation_state = 1 \
+     and expires_at > coalesce($2, (extract(epoch from now()) * 1000000)::bigint) \
+     order by expires_at, call_key limit $3 offset $4";
+const COUNT_OPEN_OF: &str = "select count(*) from calls \
+     where tenant_id = $1 and integration_id = $2 and reservation_state = 1 \
+     and expires_at > coalesce($3, (extract(epoch from now()) * 1000000)::bigint)";
+const LIST_OPEN_OF: &str = "select call_id, integration_id, estimated_cost_nanos, \
+     estimated_tokens, model, ttl_seconds, decision, reserved_at, expires_at, reservation_state, \
+     ended_at from calls where tenant_id = $1 and integration_id = $2 and reservation_state = 1 \
+     and expires_at > coalesce($3, (extract(epoch from now()) * 1000000)::bigint) \
+     order by expires_at, call_key limit $4 offset $5";
+const SUM_CALLS: &str = "select coalesce(sum(used_calls), 0)::bigint from counters \
+     where tenant_id = $1 and scope_kind = 1 and ($2 is null or scope_id = $2)";
+const LIST_DAYS: &str = "select i.integration_id, i.name, i.provider_type, r.start, r.calls, \
+     r.succeeded, r.errors, r.blocked, r.unpriced, r.tokens_in, r.tokens_out, \
+     r.tokens_cache_read, r.tokens_cache_write, r.tokens_reasoning, r.cost_nanos, \
+     r.latency_calls, r.latency_sum_ms, r.latency_00, r.latency_01, r.latency_02, r.latency_03, \
+     r.latency_04, r.latency_05, r.latency_06, r.latency_07, r.latency_08, r.latency_09, \
+     r.latency_10, r.latency_11, r.latency_12, r.latency_13, r.latency_14, r.latency_15 \
+     from rollups r join integrations i \
+     on i.tenant_id = r.tenant_id and i.integration_id = r.integration_id \
+     where r.tenant_id = $1 and r.integration_id = any (array (select integration_id \
+     from integrations where tenant_id = $1 and ($2 is null or integration_id = $2))) \
+     and r.grain = 2 and r.start between $3 and $4 order by r.start, r.integration_id";
+
+/// A page of a statement, and the number of all rows. Both statements take the same values; the
+/// first one has no use for the page.
+async fn page<T>(
+    db: &Client,
+    (count, list): (&str, &str),
+    params: &[Param<'_>],
+    read: impl Fn(&Row) -> Result<T, StoreError>,
+) -> Result<Paged<T>, StoreError> {
+    let (total, rows) = try_join!(number(db, count, params), rows(db, list, params, read))?;
+    Ok(Paged { rows, total })
+}
+
+/// The values of a page.
+fn bounds(page: Page) -> (i64, i64) {
+    (page.limit.into(), page.offset.into())
+}
+
+pub(super) async fn tenant(
+    db: &Client,
+    tenant_id: TenantId,
+) -> Result<Option<TenantRow>, StoreError> {
+    one(db, SELECT_TENANT, params![tenant_id.number()], decode::tenant_row).await
+}
+
+pub(super) async fn tenants(db: &Client, of: Page) -> Result<Paged<TenantRow>, StoreError> {
+    let (limit, offset) = bounds(of);
+    page(db, (COUNT_TENANTS, LIST_TENANTS), params![limit, offset], decode::tenant_row).await
+}
+
+pub(super) async fn api_key(
+    db: &Client,
+    tenant_id: TenantId,
+    api_key_id: ApiKeyId,
+) -> Result<Option<ApiKeyRow>, StoreError> {
+    let (tenant, api_key) = (tenant_id.number(), api_key_id.number());
+    one(db, SELECT_API_KEY, params![tenant, api_key], decode::api_key_row).await
+}
+
+pub(super) async fn api_keys(
+    db: &Client,
+    tenant_id: TenantId,
+    of: Page,
+) -> Result<Paged<ApiKeyRow>, StoreError> {
+    let (tenant, (limit, offset)) = (tenant_id.number(), bounds(of));
+    let key = params![tenant, limit, offset];
+    page(db, (COUNT_API_KEYS, LIST_API_KEYS), key, decode::api_key_row).await
+}
+
+/// An integration, deleted ones included.
+pub(super) async fn integration(
+    db: &Client,
+    tenant_id: TenantId,
+    integration_id: IntegrationId,
+) -> Result<Option<IntegrationRow>, StoreError> {
+    let (tenant, integration) = (tenant_id.number(), integration_id.number());
+    one(db, SELECT_INTEGRATION, params![tenant, integration], decode::integration_row).await
+}
+
+pub(super) async fn integrations(
+    db: &Client,
+    tenant_id: TenantId,
+    filter: &IntegrationFilter,
+    of: Page,
+) -> Result<Paged<IntegrationRow>, StoreError> {
+    let (tenant, (limit, offset)) = (tenant_id.number(), bounds(of));
+    let status = filter.status.map(codec::status_code);
+    let provider_type = filter.provider_type.as_deref();
+    let key = params![tenant, status, provider_type, limit, offset];
+    page(db, (COUNT_INTEGRATIONS, LIST_INTEGRATIONS), key, decode::integration_row).await
+}
+
+/// A key of an integration that is not deleted.
+pub(super) async fn integration_key(
+    db: &Client,
+    tenant_id: TenantId,
+    integration_id: IntegrationId,
+    integration_key_id: IntegrationKeyId,
+) -> Result<Option<IntegrationKeyRow>, StoreError> {
+    let (tenant, owner) = (tenant_id.number(), integration_id.number());
+    let number = integration_key_id.number();
+    let key = params![tenant, owner, number];
+    let (owner, key) = try_join!(
+        integration(db, tenant_id, integration_id),
+        one(db, SELECT_INTEGRATION_KEY, key, decode::integration_key_row)
+    )?;
+    let is_live = owner.is_some_and(|owner| owner.deleted_at.is_none());
+    Ok(key.filter(|_| is_live))
+}
+
+pub(super) async fn integration_keys(
+    db: &Client,
+    tenant_id: TenantId,
+    integration_id: IntegrationId,
+    of: Page,
+) -> Result<Paged<IntegrationKeyRow>, StoreError> {
+    let (tenant, integration) = (tenant_id.number(), integration_id.number());
+    let (limit, offset) = bounds(of);
+    let key = params![tenant, integration, limit, offset];
+    page(db, (COUNT_INTEGRATION_KEYS, LIST_INTEGRATION_KEYS), key, decode::integration_key_row)
+        .await
+}
+
+pub(super) async fn open_reservations(
+    db: &Client,
+    tenant_id: TenantId,
+    integration_id: Option<IntegrationId>,
+    injected: Option<i64>,
+    of: Page,
+) -> Result<Paged<OpenReservation>, StoreError> {
+    let (tenant, (limit, offset)) = (tenant_id.number(), bounds(of));
+    let Some(integration_id) = integration_id else {
+        let key = params![tenant, injected, limit, offset];
+        return page(db, (COUNT_OPEN, LIST_OPEN), key, decode::open_reservation).await;
+    };
+    let integration = integration_id.number();
+    let key = params![tenant, integration, injected, limit, offset];
+    page(db, (COUNT_OPEN_OF, LIST_OPEN_OF), key, decode::open_reservation).await
+}
+
+/// A month's counter; a month without a row is the default.
+pub(super) async fn counter(
+    db: &Client,
+    tenant_id: TenantId,
+    integration_id: IntegrationId,
+    month: Month,
+) -> Result<Counter, StoreError> {
+    let (tenant, integration) = (tenant_id.number(), integration_id.number());
+    let month = i64::from(month.number());
+    let key = params![tenant, integration, month];
+    let stored = one(db, SELECT_COUNTER, key, |row| decode::counter(row, 0)).await?;
+    Ok(stored.unwrap_or_default())
+}
+
+/// An account as a decision that changes nothing sees it, at the database's clock, which is asked
+/// in the same moment.
+pub(super) async fn standing(
+    db: &Client,
+    tenant_id: TenantId,
+    integration_id: IntegrationId,
+    clock: &DatabaseClock,
+) -> Result<Option<Standing>, StoreError> {
+    let injected = clock.injected();
+    let (of_tenant, of_integration) = (tenant_id.number(), integration_id.number());
+    // A month early, because the estimate of the clock may be past an end that it did not come to.
+    let since = i64::from(clock.estimate().month().number()) - 1;
+    let instant = params![injected];
+    let counters = params![of_tenant, of_integration, since];
+    let due = params![of_tenant, of_integration, injected, since];
+    let (heard, tenant, integration, counters, slots, holds) = try_join!(
+        number(db, CLOCK, instant),
+        tenant(db, tenant_id),
+        integration(db, tenant_id, integration_id),
+        rows(db, COUNTERS_SINCE, counters, month_counter),
+        rows(db, SELECT_RATE, counters, |row| Ok((row.int(0)?, row.int(1)?))),
+        rows(db, SELECT_DUE, due, |row| decode::hold(row, tenant_id, integration_id)),
+    )?;
+    if injected.is_none() {
+        clock.heard(heard);
+    }
+    let (Some(tenant), Some(integration)) = (tenant, integration) else { return Ok(None) };
+    let last_at = counters.iter().map(|(_, counter)| counter.last_at).max();
+    let now = timestamp(heard)?.max(last_at.unwrap_or_default());
+    let month = now.month();
+    let mut account = Account::new(tenant_id, tenant.lifecycle, integration.rules);
+    for (second, calls) in slots {
+        account.rate.restore(second, calls);
+    }
+    let of_month = counters.iter().find(|(of, _)| *of == month);
+    account.restore(
+        month,
+        match of_month {
+            Some((_, counter)) => *counter,
+            None if i64::from(month.number()) >= since => Counter::default(),
+            // The estimate was far ahead, so this month was not asked for.
+            None => counter(db, tenant_id, integration_id, month).await?,
+        },
+    );
+    Ok(Some(Standing::of(account, holds, now)?))
+}
+
+fn month_counter(row: &Row) -> Result<(Month, Counter), StoreError> {
+    Ok((Month::from_number(row.int(0)?), decode::counter(row, 1)?))
+}
+
+pub(super) async fn recorded_calls(
+    db: &Client,
+    tenant_id: TenantId,
+    integration_id: Option<IntegrationId>,
+) -> Result<i64, StoreError> {
+    let (tenant, integration) = (tenant_id.number(), integration_id.map(IntegrationId::number));
+    number(db, SUM_CALLS, params![tenant, integration]).await
+}
+
+/// The rollups of days, one call of `take` each, ordered by day and integration.
+async fn each_day(
+    db: &Client,
+    tenant_id: TenantId,
+    integration_id: Option<IntegrationId>,
+    (first, last): (Day, Day),
+    take: impl FnMut(&Row) -> Result<(), StoreError>,
+) -> Result<(), StoreError> {
+    let (tenant, integration) = (tenant_id.number(), integration_id.map(IntegrationId::number));
+    let (first, last) = (i64::from(first.number()), i64::from(last.number()));
+    each(db, LIST_DAYS, params![tenant, integration, first, last], take).await
+}
+
+pub(super) async fn usage_by_integration(
+    db: &Client,
+    tenant_id: TenantId,
+    integration_id: Option<IntegrationId>,
+    days: (Day, Day),
+) -> Result<Vec<IntegrationUsage>, StoreError> {
+    let mut sums = IntegrationSums::default();
+    each_day(db, tenant_id, integration_id, days, |row| sums.add(row)).await?;
+    Ok(sums.into_usage())
+}
+
+pub(super) async fn usage_by_day(
+    db: &Client,
+    tenant_id: TenantId,
+    integration_id: Option<IntegrationId>,
+    days: (Day, Day),
+) -> Result<Vec<DayUsage>, StoreError> {
+    let mut sums = DaySums::default();
+    each_day(db, tenant_id, integration_id, days, |row| sums.add(row)).await?;
+    Ok(sums.into_usage())
+}

@@ -1,0 +1,204 @@
+//! Usage by what took it, and step by step: from rollups, sessions from entries.
+
+use std::collections::HashMap;
+
+use bursar_core::{Day, IntegrationId, TenantId};
+use futures_util::future::try_join_all;
+use parking_lot::Mutex;
+use tokio::try_join;
+use tokio_postgres::{Client, Row};
+
+use super::ask::{each, number, one, rows};
+use super::history::integrations;
+use super::tx::params;
+use crate::breakdown::{Breakdown, BreakdownFilter, Series, SeriesFilter};
+use crate::columns::Columns;
+use crate::decode;
+use crate::error::StoreError;
+use crate::fold::{
+    BreakdownFold, FoundRollup, LargestSessions, Part, SESSIONS_MAX, SeriesFold, SessionCost, Span,
+};
+use crate::query::CallFilter;
+use crate::rollup::{OTHER, Rollup};
+
+// The integrations are an array, so that the key of the rollups leads to the days of each, whatever
+// the statistics say: read from end to end, a tenant's rollups are many more.
+const LIST_ROLLUPS: &str = "select i.integration_id, i.name, i.provider_type, r.start, r.provider, \
+     r.label, r.calls, r.succeeded, r.errors, r.blocked, r.unpriced, r.tokens_in, r.tokens_out, \
+     r.tokens_cache_read, r.tokens_cache_write, r.tokens_reasoning, r.cost_nanos, \
+     r.latency_calls, r.latency_sum_ms, r.latency_00, r.latency_01, r.latency_02, r.latency_03, \
+     r.latency_04, r.latency_05, r.latency_06, r.latency_07, r.latency_08, r.latency_09, \
+     r.latency_10, r.latency_11, r.latency_12, r.latency_13, r.latency_14, r.latency_15 \
+     from rollups r join integrations i \
+     on i.tenant_id = r.tenant_id and i.integration_id = r.integration_id \
+     where r.tenant_id = $1 and r.integration_id = any (array (select integration_id \
+     from integrations where tenant_id = $1 and ($2 is null or integration_id = $2))) \
+     and r.grain = $3 and r.start between $4 and $5";
+const COUNT_CALLS: &str = "select coalesce(sum(calls), 0)::bigint, \
+     coalesce(sum(errors), 0)::bigint, coalesce(sum(blocked), 0)::bigint from rollups \
+     where tenant_id = $1 and integration_id = any (array (select integration_id \
+     from integrations where tenant_id = $1 and ($2 is null or integration_id = $2))) \
+     and grain = $3 and start between $4 and $5 and ($6 is null or label = $6)";
+const HAS_LABEL: &str = "select count(*) from (select from rollup_labels \
+     where tenant_id = $1 and kind = $2 and label = $3 limit 1) found";
+const HAS_OTHER: &str = "select count(*) from (select from rollups \
+     where tenant_id = $1 and integration_id = any (array (select integration_id \
+     from integrations where tenant_id = $1 and ($2 is null or integration_id = $2))) \
+     and grain = $3 and start between $4 and $5 and provider = $6 and label = $6 limit 1) found";
+/// Of each session an entry, by which it is found again. One row more than can be told apart. Each
+/// integration is read by itself (`offset 0` keeps it so), by time: an index on sessions would give
+/// them in order, but those of all times.
+const SUM_SESSIONS: &str = "select max(found.entry_id), count(*), \
+     least(greatest(sum(found.cost_nanos), -9223372036854775808), 9223372036854775807)::bigint \
+     from unnest($2) as walked (integration_id) cross join lateral \
+     (select entry_id, session_id, cost_nanos from usage_entries \
+     where tenant_id = $1 and integration_id = walked.integration_id \
+     and occurred_at >= $3 and occurred_at < $4 and session_id is not null offset 0) found \
+     group by found.session_id limit $5 + 1";
+const SESSIONS_OF: &str = "select session_id from usage_entries \
+     where tenant_id = $1 and entry_id = any ($2) and session_id is not null";
+const LIST_SESSIONS: &str = "select session_id, kind, tokens_in, tokens_out, tokens_cache_read, \
+     tokens_cache_write, tokens_reasoning, cost_nanos, cost_source, latency_ms, policy_result, \
+     error_code is not null from usage_entries \
+     where tenant_id = $1 and session_id = any ($2) \
+     and occurred_at >= $3 and occurred_at < $4 and ($5 is null or integration_id = $5)";
+
+/// Whose rollups.
+type Whose = (TenantId, Option<IntegrationId>);
+
+/// Reads rollups of some spans, all at once.
+async fn each_of(
+    db: &Client,
+    (tenant_id, integration_id): Whose,
+    reads: Vec<(Part, Span)>,
+    take: impl Fn(Part, FoundRollup) + Sync,
+) -> Result<(), StoreError> {
+    let (tenant, integration) = (tenant_id.number(), integration_id.map(IntegrationId::number));
+    let take = &take;
+    let read = |(part, span): (Part, Span)| async move {
+        let (grain, first, last) = stored(span);
+        let key = params![tenant, integration, grain, first, last];
+        each(db, LIST_ROLLUPS, key, |row| {
+            take(part, FoundRollup::read(row)?);
+            Ok(())
+        })
+        .await
+    };
+    try_join_all(reads.into_iter().map(read)).await.map(|_| ())
+}
+
+/// Grain, first and last step, as they are stored.
+fn stored(span: Span) -> (i64, i64, i64) {
+    (span.grain.code(), span.first.into(), span.last.into())
+}
+
+pub(super) async fn usage_breakdown(
+    db: &Client,
+    tenant_id: TenantId,
+    filter: &BreakdownFilter,
+) -> Result<Option<Breakdown>, StoreError> {
+    let fold = Mutex::new(BreakdownFold::new(filter));
+    if filter.by.day_grain().is_none() {
+        let Some(largest) = largest_sessions(db, tenant_id, filter).await? else {
+            return Ok(None);
+        };
+        for (session_id, rollup) in sessions(db, tenant_id, filter, &largest).await? {
+            fold.lock().add_session(session_id, &rollup);
+        }
+    }
+    let whose = (tenant_id, filter.integration_id);
+    each_of(db, whose, filter.reads(), |part, found| fold.lock().add(part, found)).await?;
+    Ok(Some(fold.into_inner().into_breakdown()))
+}
+
+/// The first instant of the days, and the first one after them.
+fn instants(filter: &BreakdownFilter) -> (i64, i64) {
+    let end = Day::from_number(filter.last.number() + 1);
+    (filter.first.start().micros(), end.start().micros())
+}
+
+/// The largest sessions; nothing when there are too many. The database adds their entries up, which
+/// it does on disk where they are many; here only as many are kept as are asked for.
+async fn largest_sessions(
+    db: &Client,
+    tenant_id: TenantId,
+    filter: &BreakdownFilter,
+) -> Result<Option<Vec<SessionCost>>, StoreError> {
+    let (tenant, (start, end)) = (tenant_id.number(), instants(filter));
+    let integrations = integrations(db, tenant_id, filter.integration_id).await?;
+    let told_apart = i64::try_from(SESSIONS_MAX).unwrap_or(i64::MAX);
+    let (mut largest, mut count) = (LargestSessions::new(filter), 0);
+    let key = params![tenant, integrations, start, end, told_apart];
+    each(db, SUM_SESSIONS, key, |row| {
+        count += 1;
+        largest.offer(SessionCost {
+            entry_number: row.int(0)?,
+            calls: row.int(1)?,
+            cost_nanos: row.int(2)?,
+        });
+        Ok(())
+    })
+    .await?;
+    Ok((count <= told_apart).then(|| largest.into_sessions()))
+}
+
+/// These sessions in full.
+async fn sessions(
+    db: &Client,
+    tenant_id: TenantId,
+    filter: &BreakdownFilter,
+    largest: &[SessionCost],
+) -> Result<HashMap<String, Rollup>, StoreError> {
+    let (tenant, (start, end)) = (tenant_id.number(), instants(filter));
+    let entries: Vec<i64> = largest.iter().map(|session| session.entry_number).collect();
+    let session_id = |row: &Row| row.text::<String>(0);
+    let names = rows(db, SESSIONS_OF, params![tenant, entries], session_id).await?;
+    let integration = filter.integration_id.map(IntegrationId::number);
+    let mut sums: HashMap<String, Rollup> =
+        names.iter().map(|name| (name.clone(), Rollup::default())).collect();
+    let key = params![tenant, names, start, end, integration];
+    each(db, LIST_SESSIONS, key, |row| {
+        if let Some(sum) = sums.get_mut(row.str(0)?) {
+            sum.add(&decode::rollup_facts(row, 1)?);
+        }
+        Ok(())
+    })
+    .await?;
+    Ok(sums)
+}
+
+pub(super) async fn usage_series(
+    db: &Client,
+    tenant_id: TenantId,
+    filter: &SeriesFilter,
+) -> Result<Series, StoreError> {
+    let breakdown = match filter.breakdown() {
+        Some(breakdown) => usage_breakdown(db, tenant_id, &breakdown).await?,
+        None => None,
+    };
+    let fold = Mutex::new(SeriesFold::new(filter, breakdown));
+    let whose = (tenant_id, filter.integration_id);
+    each_of(db, whose, filter.reads(), |part, found| fold.lock().add(part, found)).await?;
+    Ok(fold.into_inner().into_series())
+}
+
+pub(super) async fn counted_calls(
+    db: &Client,
+    tenant_id: TenantId,
+    filter: &CallFilter,
+) -> Result<Option<i64>, StoreError> {
+    let tenant = tenant_id.number();
+    let integration = filter.integration_id.map(IntegrationId::number);
+    let (grain, first, last) = stored(filter.span());
+    let label = filter.labelled();
+    let (kind, name) = (label.map(|(kind, _)| kind.code()), label.map(|(_, name)| name));
+    let labelled = params![tenant, kind, name];
+    let other = params![tenant, integration, grain, first, last, OTHER];
+    let counted = params![tenant, integration, grain, first, last, name];
+    let (has_label, has_other, calls) = try_join!(
+        number(db, HAS_LABEL, labelled),
+        number(db, HAS_OTHER, other),
+        one(db, COUNT_CALLS, counted, |row| filter.pick(row)),
+    )?;
+    Ok(calls.filter(|_| filter.is_told_apart(has_label > 0, has_other > 0)))
+}

@@ -1,0 +1,165 @@
+//! What watches over the store ask of the whole of it: what is hot, and how much there is.
+//!
+//! No statement crosses tenants: whoever asks about all of them walks them, many at once, each
+//! after the transaction was told whose rows it sees. Where there are very many, a question walks
+//! only some, and the next one goes on from there.
+
+use bursar_core::{Month, TenantId};
+use futures_util::future::try_join_all;
+use parking_lot::Mutex;
+use tokio::join;
+use tokio_postgres::Client;
+
+use super::ask::{number, rows};
+use super::read::COUNT_TENANTS;
+use super::readers::read_error;
+use super::tx::{self, params};
+use crate::columns::Columns;
+use crate::decode;
+use crate::error::StoreError;
+use crate::hot::{HotAccount, Hottest};
+use crate::query::Stock;
+
+/// Tenants that are asked about at once.
+const TENANTS_AT_ONCE: usize = 256;
+/// Tenants that one question walks.
+const TENANTS_MAX: usize = 8_192;
+
+const NEXT_TENANTS: &str =
+    "select tenant_id from tenants where tenant_id > $1 order by tenant_id limit $2";
+const LIST_LIMITED: &str = "select i.tenant_id, i.integration_id, i.budget_limit_cents, \
+     i.token_limit_month, i.rate_limit_rpm, c.used_cost_nanos, c.used_tokens, c.used_calls, \
+     c.held_cost_nanos, c.held_tokens, c.held_calls, c.last_at \
+     from counters c join integrations i \
+     on i.tenant_id = c.tenant_id and i.integration_id = c.scope_id \
+     where c.tenant_id = $1 and c.scope_kind = 1 and c.month = $2 \
+     and c.scope_id = any (array (select integration_id from integrations \
+     where tenant_id = $1 and deleted_at is null \
+     and (budget_limit_cents > 0 or token_limit_month > 0)))";
+const COUNT_OPEN: &str = "select count(*) from calls where tenant_id = $1 \
+     and reservation_state = 1 \
+     and expires_at > coalesce($2, (extract(epoch from now()) * 1000000)::bigint)";
+const DATA_BYTES: &str = "select pg_database_size(current_database())";
+
+/// Where the walks through all tenants are.
+#[derive(Default)]
+pub(super) struct Walks {
+    hottest: Mutex<Walk<Hottest>>,
+    open: Mutex<Walk<i64>>,
+}
+
+/// A walk through all tenants that may take several questions.
+struct Walk<T> {
+    /// The tenant at which the last question ended; 0 at the start.
+    after: i64,
+    /// What this walk came to so far.
+    found: Option<T>,
+    /// What the last whole one came to.
+    last: Option<T>,
+}
+
+impl<T> Default for Walk<T> {
+    fn default() -> Self {
+        Self { after: 0, found: None, last: None }
+    }
+}
+
+impl<T: Clone> Walk<T> {
+    /// Goes on, and tells what the last whole walk came to, or this one as long as there is none.
+    ///
+    /// `fresh` is what a walk begins with, `ask` sends what is asked about a tenant, and `add` takes
+    /// the answer.
+    async fn go_on<Answer, Asked>(
+        &mut self,
+        db: &Client,
+        fresh: T,
+        ask: impl Fn(TenantId) -> Asked,
+        mut add: impl FnMut(&mut T, Answer),
+    ) -> Result<T, StoreError>
+    where
+        Asked: Future<Output = Result<Answer, StoreError>>,
+    {
+        let mut found = self.found.take().unwrap_or(fresh);
+        for _ in 0..TENANTS_MAX / TENANTS_AT_ONCE {
+            let tenants = next_tenants(db, self.after, TENANTS_AT_ONCE).await?;
+            let asked = tenants.iter().map(|tenant_id| seeing(db, *tenant_id, ask(*tenant_id)));
+            for answer in try_join_all(asked).await? {
+                add(&mut found, answer);
+            }
+            if tenants.len() < TENANTS_AT_ONCE {
+                self.after = 0;
+                self.last = Some(found.clone());
+                return Ok(found);
+            }
+            self.after = tenants.last().map_or(0, |tenant_id| tenant_id.number());
+        }
+        self.found = Some(found.clone());
+        Ok(self.last.clone().unwrap_or(found))
+    }
+}
+
+/// The tenants after this one.
+pub(super) async fn next_tenants(
+    db: &Client,
+    after: i64,
+    limit: usize,
+) -> Result<Vec<TenantId>, StoreError> {
+    let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+    rows(db, NEXT_TENANTS, params![after, limit], |row| row.id(0, TenantId::from_number)).await
+}
+
+/// Asks something while the transaction sees the rows of this tenant; what sends several statements
+/// must send them all at once.
+async fn seeing<T>(
+    db: &Client,
+    tenant_id: TenantId,
+    ask: impl Future<Output = Result<T, StoreError>>,
+) -> Result<T, StoreError> {
+    let name = tx::name_tenant(tenant_id);
+    let (named, answer) = join!(biased; db.batch_execute(&name), ask);
+    named.map_err(read_error)?;
+    answer
+}
+
+pub(super) async fn hottest(
+    db: &Client,
+    walks: &Walks,
+    month: Month,
+    limit: usize,
+) -> Result<Vec<HotAccount>, StoreError> {
+    let mut walk = std::mem::take(&mut *walks.hottest.lock());
+    let month = i64::from(month.number());
+    let ask = |tenant_id: TenantId| async move {
+        let tenant = tenant_id.number();
+        rows(db, LIST_LIMITED, params![tenant, month], decode::hot_account).await
+    };
+    let add = |hottest: &mut Hottest, found: Vec<HotAccount>| {
+        found.into_iter().for_each(|account| hottest.offer(account));
+    };
+    let found = walk.go_on(db, Hottest::new(limit), ask, add).await?;
+    *walks.hottest.lock() = walk;
+    Ok(found.into_rows())
+}
+
+pub(super) async fn stock(
+    db: &Client,
+    walks: &Walks,
+    injected: Option<i64>,
+) -> Result<Stock, StoreError> {
+    let mut walk = std::mem::take(&mut *walks.open.lock());
+    let ask = |tenant_id: TenantId| async move {
+        let tenant = tenant_id.number();
+        number(db, COUNT_OPEN, params![tenant, injected]).await
+    };
+    let open_reservations = walk.go_on(db, 0, ask, |sum, open: i64| *sum += open).await?;
+    *walks.open.lock() = walk;
+    let tenants = number(db, COUNT_TENANTS, params![]).await?;
+    let data_bytes = number(db, DATA_BYTES, params![]).await?;
+    Ok(Stock {
+        tenants,
+        open_reservations,
+        data_bytes: u64::try_from(data_bytes).unwrap_or_default(),
+        // The log is that of all databases of the server, and not shown to everybody.
+        log_bytes: 0,
+    })
+}

@@ -1,0 +1,286 @@
+//! What can be asked of the store: each question one transaction that only reads.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use bursar_core::{
+    ApiKeyId, Counter, Day, IntegrationId, IntegrationKeyId, Month, TenantId, Timestamp,
+};
+
+use super::readers::Reader;
+use super::{PostgresStore, decisions, history, read, series, stock};
+use crate::breakdown::{Breakdown, BreakdownFilter, GroupBy, Series, SeriesFilter};
+use crate::error::StoreError;
+use crate::hot::HotAccount;
+use crate::query::{
+    CallFilter, DayUsage, DecisionFilter, HistoryFilter, HistoryPage, IntegrationFilter,
+    IntegrationUsage, OpenReservation, Page, Paged, Standing, Stock, Store,
+};
+use crate::row::{ApiKeyRow, DecisionRow, IntegrationKeyRow, IntegrationRow, TenantRow};
+
+#[async_trait]
+impl Store for PostgresStore {
+    fn now(&self) -> Timestamp {
+        self.clock.estimate()
+    }
+
+    async fn standing(
+        &self,
+        tenant_id: TenantId,
+        integration_id: IntegrationId,
+    ) -> Result<Option<Standing>, StoreError> {
+        let clock = self.clock.clone();
+        self.readers
+            .look_up(Some(tenant_id), async move |db| {
+                read::standing(db.client()?, tenant_id, integration_id, &clock).await
+            })
+            .await
+    }
+
+    async fn counter(
+        &self,
+        tenant_id: TenantId,
+        integration_id: IntegrationId,
+        month: Month,
+    ) -> Result<Counter, StoreError> {
+        self.readers
+            .look_up(Some(tenant_id), async move |db| {
+                read::counter(db.client()?, tenant_id, integration_id, month).await
+            })
+            .await
+    }
+
+    async fn open_reservations(
+        &self,
+        tenant_id: TenantId,
+        integration_id: Option<IntegrationId>,
+        page: Page,
+    ) -> Result<Paged<OpenReservation>, StoreError> {
+        let injected = self.clock.injected();
+        self.readers
+            .read(Some(tenant_id), async move |db| {
+                read::open_reservations(db.client()?, tenant_id, integration_id, injected, page)
+                    .await
+            })
+            .await
+    }
+
+    async fn tenant(&self, tenant_id: TenantId) -> Result<Option<TenantRow>, StoreError> {
+        self.readers
+            .look_up(None, async move |db| read::tenant(db.client()?, tenant_id).await)
+            .await
+    }
+
+    async fn tenants(&self, page: Page) -> Result<Paged<TenantRow>, StoreError> {
+        self.readers.read(None, async move |db| read::tenants(db.client()?, page).await).await
+    }
+
+    async fn api_key(
+        &self,
+        tenant_id: TenantId,
+        api_key_id: ApiKeyId,
+    ) -> Result<Option<ApiKeyRow>, StoreError> {
+        self.readers
+            .look_up(Some(tenant_id), async move |db| {
+                read::api_key(db.client()?, tenant_id, api_key_id).await
+            })
+            .await
+    }
+
+    async fn api_keys(
+        &self,
+        tenant_id: TenantId,
+        page: Page,
+    ) -> Result<Paged<ApiKeyRow>, StoreError> {
+        self.readers
+            .read(Some(tenant_id), async move |db| {
+                read::api_keys(db.client()?, tenant_id, page).await
+            })
+            .await
+    }
+
+    async fn integration(
+        &self,
+        tenant_id: TenantId,
+        integration_id: IntegrationId,
+    ) -> Result<Option<IntegrationRow>, StoreError> {
+        let row = self.readers.look_up(Some(tenant_id), async move |db| {
+            read::integration(db.client()?, tenant_id, integration_id).await
+        });
+        Ok(row.await?.filter(|row| row.deleted_at.is_none()))
+    }
+
+    async fn knows_integration(
+        &self,
+        tenant_id: TenantId,
+        integration_id: IntegrationId,
+    ) -> Result<bool, StoreError> {
+        let row = self.readers.look_up(Some(tenant_id), async move |db| {
+            read::integration(db.client()?, tenant_id, integration_id).await
+        });
+        Ok(row.await?.is_some())
+    }
+
+    async fn integrations(
+        &self,
+        tenant_id: TenantId,
+        filter: IntegrationFilter,
+        page: Page,
+    ) -> Result<Paged<IntegrationRow>, StoreError> {
+        self.readers
+            .read(Some(tenant_id), async move |db| {
+                read::integrations(db.client()?, tenant_id, &filter, page).await
+            })
+            .await
+    }
+
+    async fn integration_key(
+        &self,
+        tenant_id: TenantId,
+        integration_id: IntegrationId,
+        integration_key_id: IntegrationKeyId,
+    ) -> Result<Option<IntegrationKeyRow>, StoreError> {
+        self.readers
+            .look_up(Some(tenant_id), async move |db| {
+                let db = db.client()?;
+                read::integration_key(db, tenant_id, integration_id, integration_key_id).await
+            })
+            .await
+    }
+
+    async fn integration_keys(
+        &self,
+        tenant_id: TenantId,
+        integration_id: IntegrationId,
+        page: Page,
+    ) -> Result<Paged<IntegrationKeyRow>, StoreError> {
+        self.readers
+            .read(Some(tenant_id), async move |db| {
+                read::integration_keys(db.client()?, tenant_id, integration_id, page).await
+            })
+            .await
+    }
+
+    async fn usage_by_integration(
+        &self,
+        tenant_id: TenantId,
+        integration_id: Option<IntegrationId>,
+        first: Day,
+        last: Day,
+    ) -> Result<Vec<IntegrationUsage>, StoreError> {
+        self.readers
+            .read(Some(tenant_id), async move |db| {
+                let days = (first, last);
+                read::usage_by_integration(db.client()?, tenant_id, integration_id, days).await
+            })
+            .await
+    }
+
+    async fn usage_by_day(
+        &self,
+        tenant_id: TenantId,
+        integration_id: Option<IntegrationId>,
+        first: Day,
+        last: Day,
+    ) -> Result<Vec<DayUsage>, StoreError> {
+        self.readers
+            .read(Some(tenant_id), async move |db| {
+                let days = (first, last);
+                read::usage_by_day(db.client()?, tenant_id, integration_id, days).await
+            })
+            .await
+    }
+
+    async fn recorded_calls(
+        &self,
+        tenant_id: TenantId,
+        integration_id: Option<IntegrationId>,
+    ) -> Result<i64, StoreError> {
+        self.readers
+            .read(Some(tenant_id), async move |db| {
+                read::recorded_calls(db.client()?, tenant_id, integration_id).await
+            })
+            .await
+    }
+
+    async fn counted_calls(
+        &self,
+        tenant_id: TenantId,
+        filter: CallFilter,
+    ) -> Result<Option<i64>, StoreError> {
+        self.readers
+            .read(Some(tenant_id), async move |db| {
+                series::counted_calls(db.client()?, tenant_id, &filter).await
+            })
+            .await
+    }
+
+    async fn usage_history(
+        &self,
+        tenant_id: TenantId,
+        filter: HistoryFilter,
+        page: Page,
+    ) -> Result<HistoryPage, StoreError> {
+        self.readers
+            .read(Some(tenant_id), async move |db| {
+                history::usage_history(db.client()?, tenant_id, &filter, page).await
+            })
+            .await
+    }
+
+    async fn usage_breakdown(
+        &self,
+        tenant_id: TenantId,
+        filter: BreakdownFilter,
+    ) -> Result<Option<Breakdown>, StoreError> {
+        let question = async move |db: Arc<Reader>| {
+            series::usage_breakdown(db.client()?, tenant_id, &filter).await
+        };
+        if filter.by == GroupBy::Session {
+            self.readers.read_much(Some(tenant_id), question).await
+        } else {
+            self.readers.read(Some(tenant_id), question).await
+        }
+    }
+
+    async fn usage_series(
+        &self,
+        tenant_id: TenantId,
+        filter: SeriesFilter,
+    ) -> Result<Series, StoreError> {
+        self.readers
+            .read(Some(tenant_id), async move |db| {
+                series::usage_series(db.client()?, tenant_id, &filter).await
+            })
+            .await
+    }
+
+    async fn decisions(
+        &self,
+        tenant_id: TenantId,
+        filter: DecisionFilter,
+        limit: u32,
+    ) -> Result<Vec<DecisionRow>, StoreError> {
+        self.readers
+            .read(Some(tenant_id), async move |db| {
+                decisions::list(db.client()?, tenant_id, &filter, limit).await
+            })
+            .await
+    }
+
+    async fn hottest(&self, limit: usize) -> Result<Vec<HotAccount>, StoreError> {
+        let (walks, month) = (Arc::clone(&self.walks), self.now().month());
+        self.readers
+            .read_much(None, async move |db| {
+                stock::hottest(db.client()?, &walks, month, limit).await
+            })
+            .await
+    }
+
+    async fn stock(&self) -> Result<Stock, StoreError> {
+        let (walks, injected) = (Arc::clone(&self.walks), self.clock.injected());
+        self.readers
+            .read_much(None, async move |db| stock::stock(db.client()?, &walks, injected).await)
+            .await
+    }
+}

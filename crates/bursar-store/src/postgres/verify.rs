@@ -1,0 +1,142 @@
+//! Counting the database a second time, tenant by tenant, all of one moment.
+
+use std::collections::HashMap;
+
+use bursar_core::{CallKey, TenantId};
+use tokio::try_join;
+use tokio_postgres::{Client, Row};
+
+use super::ask::{each, number, rows};
+use super::readers::read_error;
+use super::stock::next_tenants;
+use super::tx::{self, Key, params};
+use crate::columns::Columns;
+use crate::error::StoreError;
+use crate::verify::{CountedEntry, Recount, Verified};
+
+/// Tenants that are looked up at once.
+const TENANTS_AT_ONCE: usize = 1_000;
+/// Entries that are in memory at once.
+const ENTRIES_AT_ONCE: i64 = 5_000;
+
+/// Counting takes as long as it takes, and reads most of what there is.
+const BEGIN: &str = "begin isolation level repeatable read read only; \
+     set local statement_timeout = 0; set local idle_in_transaction_session_timeout = 0";
+const LABELS: &str =
+    "select tenant_id, kind, provider, label from rollup_labels where tenant_id = $1";
+const LABEL_COUNTS: &str = "select kind, labels from rollup_label_counts where tenant_id = $1";
+const ENTRIES: &str = "select entry_id, tenant_id, integration_id, call_id, agent_id, provider, \
+     model, occurred_at, kind, tokens_in, tokens_out, tokens_cache_read, tokens_cache_write, \
+     tokens_reasoning, cost_nanos, cost_source, latency_ms, policy_result, error_code is not null \
+     from usage_entries where tenant_id = $1 and entry_id > $2 order by entry_id limit $3";
+const ENTRIES_OF_CALLS: &str = "select call_key, entry_id from calls \
+     where tenant_id = $1 and call_key = any ($2) and entry_id is not null";
+const CALLS_WITH_ENTRY: &str =
+    "select count(*) from calls where tenant_id = $1 and entry_id is not null";
+const OPEN: &str = "select tenant_id, integration_id, estimated_cost_nanos, estimated_tokens, \
+     reserved_at from calls where tenant_id = $1 and reservation_state = 1";
+const COUNTERS: &str = "select tenant_id, scope_id, month, used_cost_nanos, used_tokens, \
+     used_calls, held_cost_nanos, held_tokens, held_calls, last_at from counters \
+     where tenant_id = $1 and scope_kind = 1";
+const ROLLUPS: &str = "select tenant_id, integration_id, grain, start, provider, label, calls, \
+     succeeded, errors, blocked, unpriced, tokens_in, tokens_out, tokens_cache_read, \
+     tokens_cache_write, tokens_reasoning, cost_nanos, latency_calls, latency_sum_ms, latency_00, \
+     latency_01, latency_02, latency_03, latency_04, latency_05, latency_06, latency_07, \
+     latency_08, latency_09, latency_10, latency_11, latency_12, latency_13, latency_14, \
+     latency_15 from rollups where tenant_id = $1";
+
+/// Counts everything again and compares it with what is stored.
+pub(super) async fn verify(db: &Client) -> Result<Verified, StoreError> {
+    db.batch_execute(BEGIN).await.map_err(read_error)?;
+    let (mut verified, mut after) = (Verified::default(), 0);
+    loop {
+        let tenants = next_tenants(db, after, TENANTS_AT_ONCE).await?;
+        let Some(last) = tenants.last() else { break };
+        after = last.number();
+        for tenant_id in tenants {
+            verified.merge(tenant(db, tenant_id).await?);
+        }
+    }
+    db.batch_execute("commit").await.map_err(read_error)?;
+    Ok(verified)
+}
+
+async fn tenant(db: &Client, tenant_id: TenantId) -> Result<Verified, StoreError> {
+    db.batch_execute(&tx::name_tenant(tenant_id)).await.map_err(read_error)?;
+    let mut recount = Recount::default();
+    let tenant = tenant_id.number();
+    labels(db, tenant, &mut recount).await?;
+    entries(db, tenant, &mut recount).await?;
+    recount.compare_calls(number(db, CALLS_WITH_ENTRY, params![tenant]).await?);
+    each(db, OPEN, params![tenant], |row| recount.add_open(row)).await?;
+    each(db, COUNTERS, params![tenant], |row| recount.compare_counter(row)).await?;
+    each(db, ROLLUPS, params![tenant], |row| recount.compare_rollup(row)).await?;
+    Ok(recount.into_verified())
+}
+
+/// Takes the labels, and compares how many of each kind there are.
+async fn labels(db: &Client, tenant: i64, recount: &mut Recount) -> Result<(), StoreError> {
+    let mut counted: HashMap<i64, i64> = HashMap::new();
+    each(db, LABELS, params![tenant], |row| {
+        *counted.entry(row.int(1)?).or_default() += 1;
+        recount.add_label(row)
+    })
+    .await?;
+    let read = |row: &Row| Ok((row.int(0)?, row.int(1)?));
+    let mut stored: HashMap<i64, i64> =
+        rows(db, LABEL_COUNTS, params![tenant], read).await?.into_iter().collect();
+    for (kind, counted) in counted {
+        let stored = stored.remove(&kind).unwrap_or_default();
+        if stored != counted {
+            recount.differ(|| {
+                format!("tenant {tenant} has {counted} labels of kind {kind}, {stored} are counted")
+            });
+        }
+    }
+    for (kind, stored) in stored.into_iter().filter(|(_, stored)| *stored != 0) {
+        recount.differ(|| {
+            format!("tenant {tenant} has no labels of kind {kind}, {stored} are counted")
+        });
+    }
+    Ok(())
+}
+
+/// Counts the entries, some at a time; while the calls of some are looked up, the next are read.
+async fn entries(db: &Client, tenant: i64, recount: &mut Recount) -> Result<(), StoreError> {
+    let mut some = entries_after(db, tenant, 0).await?;
+    while let Some(last) = some.last() {
+        let after = last.entry_id.number();
+        let (known, next) =
+            try_join!(entries_of_calls(db, tenant, &some), entries_after(db, tenant, after))?;
+        for entry in &some {
+            let key = entry.call_key()?;
+            let of_call = key.and_then(|(_, key)| known.get(&key)).copied();
+            recount.add_entry(entry, of_call)?;
+        }
+        some = next;
+    }
+    Ok(())
+}
+
+async fn entries_after(
+    db: &Client,
+    tenant: i64,
+    after: i64,
+) -> Result<Vec<CountedEntry>, StoreError> {
+    rows(db, ENTRIES, params![tenant, after, ENTRIES_AT_ONCE], CountedEntry::read).await
+}
+
+/// The entries that the call ids of these entries lead to.
+async fn entries_of_calls(
+    db: &Client,
+    tenant: i64,
+    entries: &[CountedEntry],
+) -> Result<HashMap<CallKey, i64>, StoreError> {
+    let mut keys = Vec::with_capacity(entries.len());
+    for entry in entries {
+        keys.extend(entry.call_key()?.map(|(_, key)| Key(key)));
+    }
+    let read = |row: &Row| Ok((CallKey(u128::from_be_bytes(row.bytes(0)?)), row.int(1)?));
+    let found = rows(db, ENTRIES_OF_CALLS, params![tenant, keys], read).await?;
+    Ok(found.into_iter().collect())
+}

@@ -1,0 +1,63 @@
+//! The store of several nodes as the home of a test's store.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use bursar_store::{Clock, Lane, PostgresOptions, PostgresStore, Store, Verified};
+
+use crate::postgres::cluster::Cluster;
+use crate::postgres::database::Database;
+use crate::postgres::session::{block_on, connect, rows};
+use crate::support::home::{Cells, Home};
+
+pub(crate) const POSTGRES: crate::support::Database = || Box::new(Server::new());
+
+/// A PostgreSQL database of its own.
+struct Server(Database);
+
+impl Server {
+    fn new() -> Self {
+        Self(Database::migrated(Cluster::shared(), |owner_url, app_role| {
+            PostgresStore::migrate(owner_url, app_role).unwrap();
+        }))
+    }
+}
+
+impl Home for Server {
+    fn open(&self, clock: Clock) -> (Arc<dyn Store>, Vec<Box<dyn Lane>>) {
+        let options = PostgresOptions {
+            lanes: 2,
+            readers: 4,
+            secret_fingerprint: "fingerprint".to_owned(),
+            clock: Some(clock),
+        };
+        let (store, lanes) = PostgresStore::open(self.0.app_url(), &options).unwrap();
+        (store, lanes)
+    }
+
+    /// As the application's role, which sees the rows of one tenant at a time.
+    fn rows(&self, statements: &[&str]) -> Vec<Vec<Cells>> {
+        block_on(async {
+            let db = connect(self.0.app_url()).await.unwrap();
+            db.batch_execute("begin isolation level repeatable read").await.unwrap();
+            let tenants = rows(&db, "select tenant_id from tenants").await.unwrap();
+            let mut found = vec![Vec::new(); statements.len()];
+            for tenant in tenants.iter().flatten().flatten() {
+                let name = format!("set local bursar.tenant_id = '{tenant}'");
+                db.batch_execute(&name).await.unwrap();
+                for (sql, found) in statements.iter().zip(&mut found) {
+                    found.extend(rows(&db, sql).await.unwrap());
+                }
+            }
+            found
+        })
+    }
+
+    fn verify(&self) -> Verified {
+        PostgresStore::verify(self.0.app_url()).unwrap().unwrap()
+    }
+
+    fn path(&self) -> PathBuf {
+        unreachable!("a server is no file")
+    }
+}
