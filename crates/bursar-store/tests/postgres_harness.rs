@@ -5,6 +5,7 @@
 #[path = "support/postgres/mod.rs"]
 mod postgres;
 
+use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -125,6 +126,16 @@ fn a_cluster_that_is_stopped_comes_back_where_it_was() {
     assert_eq!(column(&url, "select step from kept order by step"), ["1", "2"]);
 }
 
+#[test]
+fn a_cluster_that_follows_can_only_be_read() {
+    let cluster = Cluster::new();
+    cluster.run("create table kept (step int)");
+    cluster.follow();
+    let url = cluster.admin().to_string();
+    assert_eq!(column(&url, "select count(*) || ' ' || pg_is_in_recovery() from kept"), ["0 true"]);
+    assert!(ask(&url, "insert into kept values (1)").is_err());
+}
+
 #[tokio::test]
 async fn terminated_backends_are_those_of_one_database() {
     let (database, other) = (Database::new(Cluster::shared()), Database::new(Cluster::shared()));
@@ -170,6 +181,21 @@ async fn a_proxy_that_is_cut_lets_new_clients_in() {
     assert_eq!(number(&next, "select 2").await, 2);
     drop(proxy);
     assert!(connect(&url).await.is_err());
+}
+
+#[test]
+fn a_question_about_encryption_passes_a_proxy() {
+    let proxy = Proxy::start(&Cluster::shared().admin().to_string());
+    let host = Url::parse(&proxy.through("postgres://somewhere/")).host();
+    let mut stream = TcpStream::connect(host).unwrap();
+    stream.write_all(&[0, 0, 0, 8, 4, 210, 22, 47]).unwrap();
+    let mut answer = [0];
+    stream.read_exact(&mut answer).unwrap();
+    assert_eq!(&answer, b"N");
+    // The session begins in the clear: protocol 3.0, and a user.
+    stream.write_all(b"\0\0\0\x13\0\x03\0\0user\0bursar\0").unwrap();
+    stream.read_exact(&mut answer).unwrap();
+    assert!(b"RE".contains(&answer[0]), "{answer:?}");
 }
 
 #[tokio::test]

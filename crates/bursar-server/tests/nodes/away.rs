@@ -137,3 +137,28 @@ fn a_database_that_says_nothing_is_away_like_one_that_is_down() {
     check_back(&server, &tenant);
     server.stop();
 }
+
+#[test]
+fn a_host_that_says_nothing_does_not_stand_before_the_one_that_serves() {
+    let site = Site::new();
+    let (first, second) =
+        (Proxy::start(site.database.app_url()), Proxy::start(site.database.app_url()));
+    // Both hosts in one URL: role@first,second/name.
+    let url = first.through(site.database.app_url());
+    let host = |proxy: &Proxy| {
+        let url = proxy.through(site.database.app_url());
+        let place = url.rsplit('@').next().and_then(|rest| rest.split('/').next());
+        place.expect("a host").to_owned()
+    };
+    let url = url.replace(&host(&first), &format!("{},{}", host(&first), host(&second)));
+    let node = site.node_by(&url);
+    let server = Server::start(&node);
+    let mut tenant = Tenant::new(&node, &server);
+    tenant.add_integration(&server, 1_000_000);
+    // As a primary that loses its network after its connections were reset.
+    first.hold();
+    first.cut();
+    check_back(&server, &tenant);
+    server.stop();
+    Server::start(&node).stop();
+}

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bursar_core::TenantId;
-use deadpool_postgres::{Manager, ManagerConfig, Object, Pool, RecyclingMethod, Runtime, Timeouts};
+use deadpool_postgres::{ManagerConfig, Object, Pool, RecyclingMethod, Runtime, Timeouts};
 use tokio::join;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 use tokio_postgres::Client;
@@ -34,9 +34,9 @@ impl Readers {
     /// Room for so many connections; they are made when they are needed.
     pub(super) fn new(address: &Address, count: usize) -> Result<Self, OpenPostgresError> {
         let config = ManagerConfig { recycling_method: RecyclingMethod::Fast };
-        let manager = Manager::from_config(address.config.clone(), address.tls.clone(), config);
-        let waits = Timeouts { wait: Some(WAIT_MAX), create: Some(WAIT_MAX), recycle: None };
-        let pool = Pool::builder(manager)
+        let create = Some(address.connect_max());
+        let waits = Timeouts { wait: Some(WAIT_MAX), create, recycle: None };
+        let pool = Pool::builder(address.manager(config))
             .max_size(count.max(1))
             .timeouts(waits)
             .runtime(Runtime::Tokio1)
@@ -105,8 +105,11 @@ impl Readers {
             let is_answered = answered.is_ok();
             // Nobody need wait for the end of a transaction that changed nothing.
             let _ = answers.send(answered);
-            if is_answered && reader.end().await {
-                Arc::into_inner(reader).map(Reader::give_back);
+            if is_answered
+                && reader.end().await
+                && let Some(reader) = Arc::into_inner(reader)
+            {
+                reader.give_back();
             }
             drop(permits);
         });

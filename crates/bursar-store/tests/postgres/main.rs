@@ -3,14 +3,74 @@
 //! The schema and the statements are read from the source with a parser, so that a table or a
 //! statement that breaks the rule is found before it runs, on whatever database.
 
+#![expect(clippy::unwrap_used, reason = "a test that cannot be arranged has failed")]
 #![expect(clippy::wildcard_enum_match_arm, reason = "the parser reads other databases' words too")]
 
+mod citus;
+#[path = "../support/constants.rs"]
+mod constants;
+mod database;
+#[expect(dead_code, reason = "other tests use more of it")]
+#[path = "../support/postgres/mod.rs"]
+mod postgres;
 mod samples;
 mod schema;
 mod scope;
 mod statements;
 
+use constants::{Constant, constants, sources};
 use schema::Schema;
+
+const SOURCE: &str = "src/postgres";
+const MIGRATIONS: &str = "migrations/postgres";
+/// Texts for people.
+const NO_STATEMENTS: [&str; 1] = ["ADDRESS_FORM"];
+
+/// What the migrations make.
+pub(crate) fn schema() -> Schema {
+    let migrations = sources(MIGRATIONS);
+    Schema::read(migrations.iter().map(|(_, sql)| sql.as_str())).unwrap()
+}
+
+/// The statements of the store.
+pub(crate) fn all_statements() -> Vec<Constant> {
+    let mut constants = constants(SOURCE);
+    constants.retain(|constant| !NO_STATEMENTS.contains(&constant.name.as_str()));
+    constants
+}
+
+#[test]
+fn every_table_of_the_migrations_keeps_the_rule() {
+    let schema = schema();
+    let count = schema.tables.keys().filter(|table| schema.is_of_tenants(table)).count();
+    assert!(count >= 12, "only {count} tables of tenants found");
+    assert_eq!(schema.faults(), Vec::<String>::new());
+}
+
+#[test]
+fn every_statement_of_the_store_names_one_tenant() {
+    let (schema, statements) = (schema(), all_statements());
+    assert!(statements.len() >= 40, "only {} statements found", statements.len());
+    let broken = |Constant { name, file, text }: Constant| {
+        let faults = statements::faults(&schema, &text);
+        (!faults.is_empty()).then(|| format!("{name} in {file}: {faults:?}"))
+    };
+    assert_eq!(statements.into_iter().filter_map(broken).collect::<Vec<_>>(), Vec::<String>::new());
+}
+
+#[test]
+fn no_statement_stands_where_it_is_not_judged() {
+    let begins = ["select ", "insert into ", "update ", "delete from ", "with "];
+    let statements = all_statements();
+    for (file, source) in sources(SOURCE) {
+        for word in begins {
+            let written = source.matches(&format!("\"{word}")).count();
+            let of_file = statements.iter().filter(|known| known.file == file);
+            let judged = of_file.filter(|known| known.text.starts_with(word)).count();
+            assert_eq!(written, judged, "texts that begin with {word}in {file}");
+        }
+    }
+}
 
 #[test]
 fn a_schema_that_keeps_the_rule_passes() {

@@ -71,7 +71,8 @@ impl Cluster {
     /// memory where it can. What a disk does is for a cluster of one's own.
     pub(crate) fn shared() -> &'static Self {
         SHARED.get_or_init(|| {
-            let Ok(url) = std::env::var(URL_VARIABLE) else {
+            let named = std::env::var(URL_VARIABLE).ok().filter(|url| !url.is_empty());
+            let Some(url) = named else {
                 return Self::of_own(Own::create(place::quick_folder(), &LITTLE_LOG));
             };
             let cluster = Self::of(Url::parse(&url), None);
@@ -131,6 +132,19 @@ impl Cluster {
         if let Err(blamed) = own.start() {
             panic!("PostgreSQL does not start again: {blamed}");
         }
+    }
+
+    /// Starts a running server again as one that only follows another: it can be read, not written.
+    ///
+    /// # Panics
+    /// On a server that was not made here.
+    #[track_caller]
+    pub(crate) fn follow(&self) {
+        self.stop(Mode::Fast);
+        let signal = data(&self.own().folder).join("standby.signal");
+        std::fs::write(&signal, "").expect("a file in the cluster");
+        programs::give(&signal);
+        self.start();
     }
 
     /// The process of the server, which is not a child of this one.
