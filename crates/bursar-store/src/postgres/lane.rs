@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bursar_core::{Book, CallKey, EntryId, IntegrationId, TenantId, Timestamp};
+use tokio::join;
 use tokio::runtime::Runtime;
 use tokio_postgres::Client;
 
@@ -162,10 +163,13 @@ impl PostgresLane {
         self.keep_connection()?;
         let opening = self.opening(tenant_id);
         self.ask(async move |client| {
-            if let Some(text) = opening {
-                client.batch_execute(&text).await.map_err(store_error)?;
-            }
-            question(client).await
+            let Some(text) = opening else { return question(client).await };
+            // Sent together, which saves a round trip: where the opening fails and the connection
+            // stands, no row of a tenant is seen or written, because none is named.
+            let opening = client.batch_execute(&text);
+            let (opened, answer) = join!(biased; opening, question(client));
+            opened.map_err(store_error)?;
+            answer
         })
     }
 

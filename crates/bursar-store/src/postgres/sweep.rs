@@ -28,8 +28,8 @@ const LEASE: &str = "insert into leases (name, holder, until_at) \
 const NEXT_TENANTS: &str =
     "select tenant_id from tenants where tenant_id > $1 order by tenant_id limit $2";
 const DUE: &str = "select distinct integration_id from calls where tenant_id = $1 \
-     and reservation_state = 1 and expires_at <= coalesce($2, \
-     (extract(epoch from clock_timestamp()) * 1000000)::bigint) limit $3";
+     and reservation_state = 1 and expires_at <= (select coalesce($2, \
+     (extract(epoch from clock_timestamp()) * 1000000)::bigint)) limit $3";
 
 /// The sweep of a node, whichever of its lanes does it.
 pub(super) struct Sweep {
