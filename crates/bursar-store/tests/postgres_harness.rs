@@ -21,6 +21,7 @@ use tokio_postgres::Client;
 
 /// How long to look for what must come.
 const LIMIT: Duration = Duration::from_secs(30);
+const LOOK_EVERY: Duration = Duration::from_millis(2);
 
 /// One table of tenants' notes, under row level security, with a note of each of two tenants.
 fn migrate(owner_url: &str, application: &str) {
@@ -54,7 +55,7 @@ fn wait_until(mut holds: impl FnMut() -> bool) {
     let deadline = Instant::now() + LIMIT;
     while !holds() {
         assert!(Instant::now() < deadline, "not within {LIMIT:?}");
-        std::thread::yield_now();
+        std::thread::sleep(LOOK_EVERY);
     }
 }
 
@@ -280,7 +281,7 @@ fn be_killed(note: &Path) {
 /// One test of this program, in another process.
 fn other_process(test: &str) -> Command {
     let mut command = Command::new(std::env::current_exe().unwrap());
-    command.args(["--exact", test, "--nocapture"]).stdout(Stdio::null()).stderr(Stdio::null());
+    command.args(["--exact", test, "--nocapture"]);
     command
 }
 
@@ -299,6 +300,7 @@ fn what_a_process_started_ends_with_it_and_leaves_nothing() {
         .env(VICTIM, &note)
         .env("TMPDIR", &clusters)
         .stdin(Stdio::piped())
+        .stdout(Stdio::null())
         .spawn()
         .unwrap();
     wait_until(|| note.is_file() || victim.try_wait().unwrap().is_some());
@@ -333,11 +335,11 @@ fn a_server_that_is_named_is_used_and_what_is_old_on_it_goes() {
     ] {
         ask(&url, old).unwrap();
     }
-    let status = other_process("terminated_backends_are_those_of_one_database")
+    let output = other_process("terminated_backends_are_those_of_one_database")
         .env("BURSAR_TEST_POSTGRES_URL", &url)
-        .status()
+        .output()
         .unwrap();
-    assert!(status.success());
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     let left = "select datname from pg_database where datname like 'bursar%'";
     assert_eq!(column(&url, left), ["bursar_tests_of_somebody"]);
     // A process cannot drop the roles that all its databases share: the next one finds them.
