@@ -2,6 +2,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot be arranged has failed")]
 
+#[expect(dead_code, reason = "other tests use more of it")]
 mod support;
 
 use std::collections::BTreeSet;

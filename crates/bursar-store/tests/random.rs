@@ -6,6 +6,7 @@
 mod chance;
 #[path = "support/group.rs"]
 mod group;
+#[expect(dead_code, reason = "other tests use more of it")]
 mod support;
 
 use std::collections::BTreeMap;

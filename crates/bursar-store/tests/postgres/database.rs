@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use bursar_store::PostgresStore;
 use tokio_postgres::types::Type;
+use tokio_postgres::{Client, Error};
 
 use crate::postgres::cluster::Cluster;
 use crate::postgres::database::Database;
@@ -87,16 +88,32 @@ fn every_statement_prepares_on_the_newest_schema() {
                 client.batch_execute(&sql).await.unwrap();
                 continue;
             }
-            // What is selected from a parameter alone has no type that the database could find.
-            let tenant = client.prepare_typed(&statement.text, &[Type::INT8]).await;
-            let prepared = match tenant {
-                Ok(prepared) => Ok(prepared),
-                Err(_) => client.prepare(&statement.text).await,
-            };
+            let prepared = prepare(&client, &statement.text, Vec::new()).await;
             let (name, file) = (statement.name, statement.file);
             assert!(prepared.is_ok(), "{name} in {file}: {:?}", prepared.err());
         }
     });
+}
+
+/// Prepares a statement. A value that is only asked for (`$1 is null`) or selected has no type that
+/// the database could find: it is tried as a number, then as a text.
+async fn prepare(client: &Client, sql: &str, types: Vec<Type>) -> Result<(), Error> {
+    let Err(error) = client.prepare_typed(sql, &types).await else { return Ok(()) };
+    let message = error.as_db_error().map(|said| said.message()).unwrap_or_default();
+    let without_type = message.strip_prefix("could not determine data type of parameter $");
+    let Some(number) = without_type.and_then(|number| number.parse::<usize>().ok()) else {
+        return Err(error);
+    };
+    let with = |of: Type| {
+        let mut types = types.clone();
+        types.resize(types.len().max(number), Type::UNKNOWN);
+        types[number - 1] = of;
+        types
+    };
+    if Box::pin(prepare(client, sql, with(Type::INT8))).await.is_ok() {
+        return Ok(());
+    }
+    Box::pin(prepare(client, sql, with(Type::TEXT))).await
 }
 
 /// What puts one row of a tenant into every table of tenants, whatever the columns.
