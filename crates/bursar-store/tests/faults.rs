@@ -218,10 +218,10 @@ async fn play_with(fault: Option<(usize, Fault)>) -> (bool, Vec<String>) {
 
     let Client { world, entries, .. } = client;
     world.verify().await;
-    let state = stored(&world.path());
+    let state = stored(&world.home.path());
     let world = world.reopened().await;
     world.verify().await;
-    assert_eq!(stored(&world.path()), state, "after a restart");
+    assert_eq!(stored(&world.home.path()), state, "after a restart");
     let counter = world.store.counter(tenant_id, limited, world.clock.now().month()).await.unwrap();
     let counted = counter.used.cost.checked_add(counter.held.cost).unwrap();
     assert!(counted <= cents(100), "{counted:?} of a dollar");
@@ -342,7 +342,7 @@ const DOUBT: &str = "create table doubts (doubt integer references integrations_
      when new.call_id like 'doubt%' begin insert into doubts values (1); end";
 
 fn execute(world: &World, sql: &str) {
-    Connection::open(world.path()).unwrap().execute_batch(sql).unwrap();
+    Connection::open(world.home.path()).unwrap().execute_batch(sql).unwrap();
 }
 
 #[tokio::test]
@@ -411,7 +411,7 @@ async fn a_commit_that_failed_drops_its_group_and_nothing_else() {
     for call in ["kept", "settled"] {
         world.ledger.reserve(tenant_id, request(integration_id, call)).await.unwrap();
     }
-    let before = stored(&world.path());
+    let before = stored(&world.home.path());
     execute(&world, DOUBT);
 
     let ledger = &world.ledger;
@@ -424,7 +424,7 @@ async fn a_commit_that_failed_drops_its_group_and_nothing_else() {
     for answer in answers {
         assert!(matches!(answer, Err(StoreError::Unavailable(_))), "{answer:?}");
     }
-    assert_eq!(stored(&world.path()), before);
+    assert_eq!(stored(&world.home.path()), before);
     world.verify().await;
 
     // What was in memory is read again: the limit counts what was held and used before.

@@ -191,7 +191,7 @@ async fn a_group_that_is_halved_is_told_once_and_without_its_bad_command() {
     let watched = Watched::new(LimitSettings::default()).await;
     let poison = "create trigger poison before insert on usage_entries \
          when new.call_id = 'poison' begin select raise(abort, 'poison'); end";
-    Connection::open(watched.world.path()).unwrap().execute_batch(poison).unwrap();
+    Connection::open(watched.world.home.path()).unwrap().execute_batch(poison).unwrap();
     let (ledger, tenant_id) = (&watched.world.ledger, watched.tenant_id);
     let mut asked: Vec<Asked<'_, bool>> = Vec::new();
     for number in 0..40 {

@@ -105,8 +105,11 @@ impl Readers {
             let is_answered = answered.is_ok();
             // Nobody need wait for the end of a transaction that changed nothing.
             let _ = answers.send(answered);
-            if is_answered && reader.end().await {
-                Arc::into_inner(reader).map(Reader::give_back);
+            if is_answered
+                && reader.end().await
+                && let Some(reader) = Arc::into_inner(reader)
+            {
+                reader.give_back();
             }
             drop(permits);
         });

@@ -158,6 +158,7 @@ pub(crate) async fn a_hold_that_ended_stays_ended_when_the_clock_goes_back(subje
     let decided_at = subject.world.clock.now();
     subject.world.clock.set(start);
     let subject = subject.reopened().await;
-    assert!(subject.world.store.now() >= decided_at);
+    let standing = subject.world.store.standing(account.0, account.1).await.unwrap();
+    assert!(standing.unwrap().now >= decided_at);
     subject.world.verify().await;
 }

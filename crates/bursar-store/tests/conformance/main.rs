@@ -34,6 +34,7 @@ mod series;
 mod subject;
 mod tenancy;
 mod tenants;
+mod verifying;
 mod watch;
 
 /// Turns each claim into a test of one database.
@@ -187,6 +188,11 @@ macro_rules! conformance {
                     only_live_integrations_with_a_monthly_limit_are_hot,
                     what_is_held_is_hot_too,
                     what_is_stored_is_counted;
+                verifying:
+                    what_was_counted_is_told,
+                    a_figure_that_was_changed_is_found,
+                    a_row_that_is_missing_is_found,
+                    an_entry_that_was_changed_is_found;
             }
         })+
     };
@@ -194,5 +200,5 @@ macro_rules! conformance {
 
 conformance! {
     sqlite: crate::support::SQLITE;
-    postgres: crate::server::POSTGRES;
+    postgresql: crate::server::POSTGRES;
 }

@@ -22,6 +22,9 @@ pub(crate) trait Home: Send + Sync {
     /// What the store itself finds when it counts everything a second time.
     fn verify(&self) -> Verified;
 
+    /// Runs a statement behind the back of the store, on the rows of every tenant.
+    fn tamper(&self, sql: &str);
+
     /// The file, of a database that is one.
     fn path(&self) -> PathBuf;
 }
@@ -52,6 +55,10 @@ impl Home for File {
 
     fn verify(&self) -> Verified {
         SqliteStore::verify(&self.path()).unwrap().unwrap()
+    }
+
+    fn tamper(&self, sql: &str) {
+        Connection::open(self.path()).unwrap().execute_batch(sql).unwrap();
     }
 
     fn path(&self) -> PathBuf {

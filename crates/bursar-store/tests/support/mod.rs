@@ -5,7 +5,6 @@
 pub(crate) mod home;
 mod recount;
 
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 
@@ -97,11 +96,6 @@ impl World {
         ledger.close().await;
         drop((store, ledger));
         Self::open(home, clock, wrap, observer)
-    }
-
-    /// Where the database lies, if it is a file.
-    pub(crate) fn path(&self) -> PathBuf {
-        self.home.path()
     }
 
     /// Makes a tenant.

@@ -7,7 +7,7 @@ use bursar_store::{Clock, Lane, PostgresOptions, PostgresStore, Store, Verified}
 
 use crate::postgres::cluster::Cluster;
 use crate::postgres::database::Database;
-use crate::postgres::session::{block_on, connect, rows};
+use crate::postgres::session::{ask, block_on, connect, rows};
 use crate::support::home::{Cells, Home};
 
 pub(crate) const POSTGRES: crate::support::Database = || Box::new(Server::new());
@@ -26,7 +26,8 @@ impl Server {
 impl Home for Server {
     fn open(&self, clock: Clock) -> (Arc<dyn Store>, Vec<Box<dyn Lane>>) {
         let options = PostgresOptions {
-            lanes: 2,
+            // Ids of one lane are in the order in which they were made.
+            lanes: 1,
             readers: 4,
             secret_fingerprint: "fingerprint".to_owned(),
             clock: Some(clock),
@@ -55,6 +56,15 @@ impl Home for Server {
 
     fn verify(&self) -> Verified {
         PostgresStore::verify(self.0.app_url()).unwrap().unwrap()
+    }
+
+    /// As the owner, which may do what the application's role may not.
+    fn tamper(&self, sql: &str) {
+        for tenant in ask(self.0.owner_url(), "select tenant_id from tenants").unwrap() {
+            let tenant = tenant.into_iter().next().unwrap().unwrap();
+            let sql = format!("set bursar.tenant_id = '{tenant}'; {sql}");
+            ask(self.0.owner_url(), &sql).unwrap();
+        }
     }
 
     fn path(&self) -> PathBuf {

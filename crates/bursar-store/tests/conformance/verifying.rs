@@ -1,0 +1,61 @@
+//! Counting everything a second time.
+
+use crate::subject::Subject;
+use crate::support::{budget, request, usage};
+
+/// One call that was recorded, and one that is reserved.
+async fn two_calls(subject: &Subject) {
+    let (tenant_id, integration_id) = subject.account(budget(100)).await;
+    subject.record(tenant_id, usage(integration_id, "recorded")).await;
+    subject.reserve(tenant_id, request(integration_id, "reserved")).await;
+}
+
+pub(crate) async fn what_was_counted_is_told(subject: Subject) {
+    two_calls(&subject).await;
+    let verified = subject.world.home.verify();
+    assert_eq!((verified.entries, verified.open_reservations), (1, 1));
+    // One month, and its hour and day by model; the call has no agent.
+    assert_eq!((verified.counters, verified.rollups), (1, 2));
+    assert_eq!(verified.differences, 0, "{:?}", verified.told);
+}
+
+pub(crate) async fn a_figure_that_was_changed_is_found(subject: Subject) {
+    two_calls(&subject).await;
+    subject.world.verify().await;
+    // Each leaves a difference of its own, so that the last ones are found among those before.
+    let mut differences = 0;
+    for tampered in [
+        "update counters set used_tokens = used_tokens + 1",
+        "update counters set held_calls = held_calls + 1",
+        "update rollups set cost_nanos = cost_nanos + 1 where grain = 2",
+        "update rollups set calls = calls + 1 where grain = 1",
+        "update calls set entry_id = null where entry_id is not null",
+    ] {
+        subject.world.home.tamper(tampered);
+        let verified = subject.world.home.verify();
+        assert!(verified.differences > differences, "{tampered}: {:?}", verified.told);
+        differences = verified.differences;
+    }
+}
+
+pub(crate) async fn a_row_that_is_missing_is_found(subject: Subject) {
+    two_calls(&subject).await;
+    subject.world.verify().await;
+    let mut differences = 0;
+    for tampered in [
+        "delete from rollups where grain = 1",
+        "delete from rollups where grain = 2",
+        "delete from counters",
+    ] {
+        subject.world.home.tamper(tampered);
+        let verified = subject.world.home.verify();
+        assert!(verified.differences >= differences.max(1), "{tampered}: {:?}", verified.told);
+        differences = verified.differences;
+    }
+}
+
+pub(crate) async fn an_entry_that_was_changed_is_found(subject: Subject) {
+    two_calls(&subject).await;
+    subject.world.home.tamper("update usage_entries set tokens_in = tokens_in + 1");
+    assert!(subject.world.home.verify().differences > 0);
+}

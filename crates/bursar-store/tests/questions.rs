@@ -1,0 +1,318 @@
+//! Questions to the store of several nodes: what they read, and what becomes of their connections.
+
+#![expect(clippy::unwrap_used, reason = "a test that cannot be arranged has failed")]
+#![expect(clippy::indexing_slicing, reason = "a row that is not there fails the test")]
+
+#[expect(dead_code, reason = "other tests use more of it")]
+#[path = "support/postgres/mod.rs"]
+mod postgres;
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bursar_core::{Day, IntegrationId, PolicyResult, TenantId};
+use bursar_store::{
+    BreakdownFilter, CallFilter, CallLabel, GroupBy, HistoryFilter, Page, PostgresOptions,
+    PostgresStore, SeriesFilter, Step, Store,
+};
+use postgres::cluster::Cluster;
+use postgres::database::Database;
+use postgres::session::ask;
+
+/// How long to look for what must come.
+const LIMIT: Duration = Duration::from_secs(30);
+/// Entries of the tenant.
+const ENTRIES: i64 = 100_000;
+/// Its integrations.
+const INTEGRATIONS: i64 = 20;
+/// Entries that a page may pass over.
+const PASSED_MAX: i64 = 20_000;
+/// The day of the last entry; one of the other days has a thousandth of them.
+const TODAY: i32 = 20_526;
+
+fn migrated() -> Database {
+    Database::migrated(Cluster::shared(), |owner_url, app_role| {
+        PostgresStore::migrate(owner_url, app_role).unwrap();
+    })
+}
+
+fn open(database: &Database, readers: usize) -> Arc<PostgresStore> {
+    let options = PostgresOptions {
+        lanes: 1,
+        readers,
+        secret_fingerprint: "fingerprint".to_owned(),
+        clock: None,
+    };
+    let (store, lanes) = PostgresStore::open(database.app_url(), &options).unwrap();
+    // A lane is at home on a thread of its own.
+    std::thread::spawn(move || drop(lanes)).join().unwrap();
+    store
+}
+
+fn tenant() -> TenantId {
+    TenantId::from_number(1).unwrap()
+}
+
+fn integration(number: i64) -> IntegrationId {
+    IntegrationId::from_number(100 + number).unwrap()
+}
+
+/// A tenant of many entries, most of them alike and half of them of one integration, and of the
+/// rollups of three years.
+///
+/// Nobody gathers statistics of it: a plan must be good without them.
+fn fill(database: &Database) {
+    let sql = "alter table usage_entries set (autovacuum_enabled = false);
+         alter table rollups set (autovacuum_enabled = false);
+         alter table integrations set (autovacuum_enabled = false);";
+    ask(database.owner_url(), sql).unwrap();
+    let sql = format!(
+        "begin;
+         set local bursar.tenant_id = '1';
+         insert into tenants values (1, 'tenant', 1, 1, 1, 1);
+         insert into integrations select 1, 100 + n, 'integration ' || n, 'openai', null, '{{}}',
+             null, 2, 1, null, null, null, 0, 0, 0, 1, 1, 1, 'operator', null
+             from generate_series(1, {INTEGRATIONS}) n;
+         insert into usage_entries (tenant_id, entry_id, integration_id, occurred_at, created_at,
+             tokens_in, tokens_out, tokens_cache_read, tokens_cache_write, tokens_reasoning,
+             cost_nanos, kind, cost_source, usage_status, policy_result, call_id, session_id,
+             agent_id, provider, model, error_code)
+             select 1, n, case when n % 2 = 0 then 101 else 102 + n / 2 % ({INTEGRATIONS} - 1) end,
+             ({TODAY} + 1)::bigint * 86400000000 - n * 864000, 1, 1, 2, 0, 0, 0, 7, 1, 1, 1, 2,
+             'call ' || n, 'session ' || n % 2, 'agent', 'openai', 'model', 'failed'
+             from generate_series(1::bigint, {ENTRIES}) n;
+         insert into rollups select 1, 100 + i, g, s, 'openai', 'model',
+             1, 1, 0, 0, 0, 1, 2, 0, 0, 0, 7, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0
+             from generate_series(1, {INTEGRATIONS}) i, generate_series(1, 3) g,
+             generate_series({TODAY} - 1095, {TODAY}) s;
+         insert into rollup_labels values (1, 1, 'openai', 'model');
+         commit;"
+    );
+    ask(database.app_url(), &sql).unwrap();
+}
+
+/// The rows that were read of a table so far, whichever way.
+fn rows_read(database: &Database, table: &str) -> i64 {
+    let sql = format!(
+        "select coalesce(sum(idx_tup_read), 0)::bigint
+             + (select coalesce(sum(seq_tup_read), 0)::bigint from pg_stat_user_tables
+                where relname = '{table}')
+         from pg_stat_user_indexes where relname = '{table}'"
+    );
+    database.run(&sql)[0][0].as_ref().unwrap().parse().unwrap()
+}
+
+/// How many rows of a table a question reads. A connection says so when it ends.
+async fn reads_of<T>(
+    database: &Database,
+    table: &str,
+    question: impl AsyncFnOnce(Arc<PostgresStore>) -> T,
+) -> (T, i64) {
+    let before = rows_read(database, table);
+    let answer = question(open(database, 1)).await;
+    let deadline = Instant::now() + LIMIT;
+    while !database.backends().is_empty() {
+        assert!(Instant::now() < deadline, "a connection outlives its store");
+        tokio::task::yield_now().await;
+    }
+    (answer, rows_read(database, table) - before)
+}
+
+/// Each way to lead a page with another filter that lets nothing through, and those ways alone.
+fn filters() -> Vec<(HistoryFilter, bool)> {
+    let any = HistoryFilter::default;
+    let text = |text: &str| Some(text.to_owned());
+    let warned = Some(PolicyResult::Warned);
+    let leading = [
+        any(),
+        HistoryFilter { integration_id: Some(integration(1)), ..any() },
+        HistoryFilter { model: text("model"), ..any() },
+        HistoryFilter { agent_id: text("agent"), ..any() },
+        HistoryFilter { session_id: text("session 1"), ..any() },
+        HistoryFilter { errors_only: true, ..any() },
+        HistoryFilter { policy_result: warned, ..any() },
+    ];
+    let nobody = |leading: &HistoryFilter| {
+        let HistoryFilter { agent_id, session_id, errors_only, policy_result, .. } = leading;
+        if agent_id.is_some() || session_id.is_some() || *errors_only || policy_result.is_some() {
+            HistoryFilter { model: text("nobody's"), ..leading.clone() }
+        } else {
+            let allowed = Some(PolicyResult::Allowed);
+            HistoryFilter { policy_result: allowed, ..leading.clone() }
+        }
+    };
+    let seldom = leading.iter().map(|leading| (nobody(leading), false)).collect::<Vec<_>>();
+    leading.into_iter().map(|leading| (leading, true)).chain(seldom).collect()
+}
+
+#[tokio::test]
+async fn a_page_reads_a_bounded_number_of_entries_whatever_it_finds() {
+    let database = migrated();
+    fill(&database);
+    let limit = 50;
+    // The second time with statistics.
+    let cases = filters().into_iter().map(|case| (case, "")).chain(
+        filters().into_iter().map(|case| (case, "analyze")),
+    );
+    for ((filter, is_full), gather) in cases {
+        ask(database.owner_url(), gather).unwrap();
+        let page = Page { offset: 0, limit };
+        let asked = filter.clone();
+        let (found, read) = reads_of(&database, "usage_entries", async |store| {
+            store.usage_history(tenant(), asked, page).await.unwrap()
+        })
+        .await;
+        assert_eq!(found.rows.len() == limit as usize, is_full, "{filter:?}");
+        assert!(found.next.is_some(), "{filter:?}");
+        // A walk reads one entry more than it wants, and the page is read by its keys.
+        let wanted = i64::from(limit) + 2;
+        let most = if is_full { 8 * wanted } else { PASSED_MAX + INTEGRATIONS * wanted };
+        assert!(read > 0 && read <= most + wanted, "{read} entries are read for {filter:?}");
+    }
+}
+
+#[tokio::test]
+async fn sums_read_the_rollups_of_their_days_only() {
+    let database = migrated();
+    fill(&database);
+    let (first, last) = (Day::from_number(TODAY - 29), Day::from_number(TODAY));
+    let of_days = 30 * INTEGRATIONS;
+    let breakdown = |by| BreakdownFilter { by, integration_id: None, first, last, groups_max: 10 };
+    let series = SeriesFilter {
+        by: Some(GroupBy::Model),
+        step: Step::Day,
+        integration_id: None,
+        first,
+        last,
+        groups_max: 10,
+    };
+    let label = Some(CallLabel::Model("model".to_owned()));
+    let calls = CallFilter { integration_id: None, label, outcome: None, first, last };
+    let mut read = Vec::new();
+    let table = "rollups";
+    let (days, of_them) = reads_of(&database, table, async |store| {
+        store.usage_by_day(tenant(), None, first, last).await.unwrap()
+    })
+    .await;
+    assert_eq!(days.len() as i64, of_days);
+    read.push(of_them);
+    let (integrations, of_them) = reads_of(&database, table, async |store| {
+        store.usage_by_integration(tenant(), None, first, last).await.unwrap()
+    })
+    .await;
+    assert_eq!(integrations.len() as i64, INTEGRATIONS);
+    read.push(of_them);
+    let (models, of_them) = reads_of(&database, table, async |store| {
+        store.usage_breakdown(tenant(), breakdown(GroupBy::Model)).await.unwrap().unwrap()
+    })
+    .await;
+    assert_eq!(models.total.calls, of_days);
+    read.push(of_them);
+    let (counted, of_them) = reads_of(&database, table, async |store| {
+        store.counted_calls(tenant(), calls).await.unwrap()
+    })
+    .await;
+    assert_eq!(counted, Some(of_days));
+    // Once to count, once to look for calls that are counted as other.
+    read.push(of_them / 2);
+    let (steps, of_them) = reads_of(&database, table, async |store| {
+        store.usage_series(tenant(), series).await.unwrap()
+    })
+    .await;
+    assert_eq!(steps.steps.len(), 30);
+    // Once for the groups, once for the steps.
+    read.push(of_them / 2);
+    for of_them in &read {
+        assert!((1..=of_days + INTEGRATIONS).contains(of_them), "{read:?} of {of_days}");
+    }
+}
+
+#[tokio::test]
+async fn sessions_read_the_entries_of_their_days_only() {
+    let database = migrated();
+    fill(&database);
+    let day = Day::from_number(TODAY);
+    let filter = BreakdownFilter {
+        by: GroupBy::Session,
+        integration_id: Some(integration(2)),
+        first: day,
+        last: day,
+        groups_max: 1,
+    };
+    let (sessions, read) = reads_of(&database, "usage_entries", async |store| {
+        store.usage_breakdown(tenant(), filter).await.unwrap().unwrap()
+    })
+    .await;
+    // All entries are of this day. Those of the integration are added up, then one session is read.
+    let calls = sessions.groups[0].1.calls;
+    assert!(calls > 2_000 && calls < ENTRIES / INTEGRATIONS, "{calls}");
+    assert!(read <= calls + ENTRIES / 2 + 10, "{read} entries are read");
+    let yesterday = Day::from_number(TODAY - 1);
+    let filter = BreakdownFilter { first: yesterday, last: yesterday, ..filter };
+    let (sessions, read) = reads_of(&database, "usage_entries", async |store| {
+        store.usage_breakdown(tenant(), filter).await.unwrap().unwrap()
+    })
+    .await;
+    assert!(sessions.groups.is_empty());
+    assert!(read <= 10, "{read} entries are read");
+}
+
+#[tokio::test]
+async fn whoever_stops_waiting_leaves_no_connection_in_a_transaction() {
+    let database = migrated();
+    ask(database.app_url(), "insert into tenants values (1, 'tenant', 1, 1, 1, 1)").unwrap();
+    let store = open(&database, 1);
+    for _ in 0..50 {
+        let asked = tokio::time::timeout(Duration::ZERO, store.tenant(tenant()));
+        // Whether there was an answer at once does not matter.
+        let _ = asked.await;
+    }
+    // The only connection is still one that a question can use.
+    assert!(store.tenant(tenant()).await.unwrap().is_some());
+    assert_eq!(store.tenants(Page { offset: 0, limit: 10 }).await.unwrap().total, 1);
+    assert_eq!(store.integration(tenant(), integration(1)).await.unwrap(), None);
+}
+
+#[tokio::test]
+async fn a_connection_that_is_lost_is_replaced() {
+    let database = migrated();
+    ask(database.app_url(), "insert into tenants values (1, 'tenant', 1, 1, 1, 1)").unwrap();
+    let store = open(&database, 2);
+    assert!(store.tenant(tenant()).await.unwrap().is_some());
+    let deadline = Instant::now() + LIMIT;
+    for _ in 0..3 {
+        assert!(database.terminate_backends() > 0);
+        while store.tenant(tenant()).await.is_err() {
+            assert!(Instant::now() < deadline, "no question is answered any more");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_question_sees_the_rows_of_its_tenant_only() {
+    let database = migrated();
+    fill(&database);
+    let store = open(&database, 1);
+    let other = TenantId::from_number(2).unwrap();
+    let page = Page { offset: 0, limit: 10 };
+    assert_eq!(store.integrations(tenant(), Default::default(), page).await.unwrap().total, 20);
+    assert_eq!(store.integrations(other, Default::default(), page).await.unwrap().total, 0);
+    // Not even one that forgets to say whose rows it wants.
+    let sql = "begin; set local bursar.tenant_id = '2'; select count(*) from integrations; commit";
+    let seen = ask(database.app_url(), sql).unwrap();
+    assert_eq!(seen, [[Some("0".to_owned())]]);
+}
+
+#[test]
+fn verifying_counts_the_labels_too() {
+    let database = migrated();
+    let label = "insert into rollup_labels values (1, 1, 'openai', 'model')";
+    let count = "insert into rollup_label_counts values (1, 1, 1)";
+    for (row, differences) in [(label, 1), (count, 0)] {
+        let tenant = "insert into tenants values (1, 'tenant', 1, 1, 1, 1) on conflict do nothing";
+        let sql = format!("begin; set local bursar.tenant_id = '1'; {tenant}; {row}; commit");
+        ask(database.app_url(), &sql).unwrap();
+        let verified = PostgresStore::verify(database.app_url()).unwrap().unwrap();
+        assert_eq!(verified.differences, differences, "{:?}", verified.told);
+    }
+}
