@@ -1,4 +1,5 @@
-# The commands of this project. `make run` and `make test` need cargo, a C compiler and nothing else.
+# The commands of this project. `make run` needs cargo, a C compiler and nothing else; `make test` also programs to test with,
+# which it fetches on Debian and asks for elsewhere (README.md).
 
 .PHONY: run test lint prove bench clean
 

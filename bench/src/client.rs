@@ -38,17 +38,21 @@ impl Run {
     }
 }
 
-/// Keeps every connection busy for a time.
+/// Keeps every connection busy for a time; they are spread evenly over the servers.
 pub(crate) async fn run(
-    address: &str,
+    addresses: &[&str],
     connections: usize,
     duration: Duration,
     make: &Make<'_>,
 ) -> Result<Run, Failure> {
     let start = Instant::now();
     let end = start + duration;
-    let mut clients: FuturesUnordered<_> =
-        (0..connections).map(|_| client(address, end, make)).collect();
+    let mut clients: FuturesUnordered<_> = addresses
+        .iter()
+        .cycle()
+        .take(connections)
+        .map(|address| client(address, end, make))
+        .collect();
     let mut run = Run { requests: 0, records: 0, seconds: 0.0, latencies: Vec::new() };
     while let Some(answers) = clients.next().await {
         for (micros, records) in answers? {

@@ -1,10 +1,11 @@
 //! Measures Bursar against its own limits, in one run on one machine.
 //!
 //! E is the same HTTP stack with authentication and parsing that stores nothing; S is the bare
-//! store doing the same transactions without HTTP. Everything else is told as a part of those,
-//! because machines differ and are shared, and ratios travel.
+//! embedded store doing the same transactions without HTTP, and P the same on PostgreSQL. Everything
+//! else is told as a part of those, because machines differ and are shared, and ratios travel.
 
 mod client;
+mod postgres;
 mod reads;
 mod report;
 mod server;
@@ -14,7 +15,10 @@ mod store;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::{Parser, Subcommand};
+use clap::{Parser, Subcommand, ValueEnum};
+use tokio::runtime::Runtime;
+
+use setup::{INTEGRATIONS, Place, Setup};
 
 type Failure = Box<dyn std::error::Error>;
 
@@ -32,6 +36,15 @@ struct Arguments {
     /// Records in the store when reading is measured.
     #[arg(long, default_value_t = 10_000_000)]
     records_large: u64,
+    /// Measure one of the stores only.
+    #[arg(long)]
+    only: Option<Only>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Only {
+    Embedded,
+    Postgres,
 }
 
 #[derive(Subcommand)]
@@ -50,23 +63,43 @@ fn main() -> Result<(), Failure> {
 }
 
 fn measure(arguments: &Arguments) -> Result<(), Failure> {
-    let folder = tempfile::tempdir()?;
-    let duration = Duration::from_secs(arguments.seconds);
-    let mut report = report::Report::default();
-
-    let setup = setup::prepare(folder.path())?;
-    eprintln!("filling the store with {} records", arguments.records);
-    store::fill(folder.path(), &setup, arguments.records)?;
-    for group in [100, 1_000, 4_000] {
-        let rate = store::measure(folder.path(), &setup, group, duration)?;
-        report.store(group, rate);
-    }
     // A client that shares one thread with nothing else takes as little of the machine as it can.
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let mut report = report::Report::default();
+    match arguments.only {
+        Some(Only::Embedded) => embedded(arguments, &runtime, &mut report)?,
+        Some(Only::Postgres) => postgres::measure(arguments, &runtime, &mut report)?,
+        None => {
+            embedded(arguments, &runtime, &mut report)?;
+            postgres::measure(arguments, &runtime, &mut report)?;
+        }
+    }
+    report.print();
+    Ok(())
+}
+
+/// Measures the server with its embedded store.
+fn embedded(
+    arguments: &Arguments,
+    runtime: &Runtime,
+    report: &mut report::Report,
+) -> Result<(), Failure> {
+    let folder = tempfile::tempdir()?;
+    let place = Place::embedded(folder.path());
+    let duration = Duration::from_secs(arguments.seconds);
+
+    let setup = setup::prepare(&place, INTEGRATIONS)?;
+    eprintln!("filling the store with {} records", arguments.records);
+    let mut lane = store::open(&place)?;
+    store::fill(lane.as_mut(), &setup, arguments.records)?;
+    for group in [100, 1_000, 4_000] {
+        report.store(group, store::measure(lane.as_mut(), &setup, group, duration)?);
+    }
+    drop(lane);
     runtime.block_on(async {
-        let server = server::Running::start(folder.path()).await?;
+        let server = server::Running::start(&place).await?;
         let run = async |name: &'static str, connections, make: &client::Make<'_>| {
-            client::run(&server.address, connections, duration, make).await.map(|r| (name, r))
+            client::run(&[&server.address], connections, duration, make).await.map(|r| (name, r))
         };
         report.http(run("E: no store, 64 connections", 64, &setup.null()).await?);
         report.http(run("single ingest, 64 connections", 64, &setup.single()).await?);
@@ -76,27 +109,39 @@ fn measure(arguments: &Arguments) -> Result<(), Failure> {
         report.http(run("reserve, 64 connections", 64, &setup.reserve()).await?);
         report.memory(server.resident_kib());
         let second = Duration::from_secs(1);
-        let summary = client::run(&server.address, 1, second, &setup.summary()).await?;
+        let summary = client::run(&[&server.address], 1, second, &setup.summary()).await?;
         report.summary(arguments.records, summary);
         server.stop().await?;
         Ok::<(), Failure>(())
     })?;
     if arguments.records_large > arguments.records {
-        eprintln!("filling the store up to {} records", arguments.records_large);
-        store::fill(folder.path(), &setup, arguments.records_large - arguments.records)?;
-        runtime.block_on(async {
-            let server = server::Running::start(folder.path()).await?;
-            let second = Duration::from_secs(1);
-            let summary = client::run(&server.address, 1, second, &setup.summary()).await?;
-            report.summary(arguments.records_large, summary);
-            report.reads(arguments.records_large, reads::measure(&server.address, &setup).await?);
-            for format in ["csv", "ndjson"] {
-                report.export(format, reads::export(&server.address, &setup, format).await?);
-            }
-            report.memory(server.resident_kib());
-            server.stop().await
-        })?;
+        large(arguments, runtime, &place, &setup, report)?;
     }
-    report.print();
     Ok(())
+}
+
+/// Measures what reading costs once there is much to read.
+fn large(
+    arguments: &Arguments,
+    runtime: &Runtime,
+    place: &Place,
+    setup: &Setup,
+    report: &mut report::Report,
+) -> Result<(), Failure> {
+    eprintln!("filling the store up to {} records", arguments.records_large);
+    let mut lane = store::open(place)?;
+    store::fill(lane.as_mut(), setup, arguments.records_large - arguments.records)?;
+    drop(lane);
+    runtime.block_on(async {
+        let server = server::Running::start(place).await?;
+        let second = Duration::from_secs(1);
+        let summary = client::run(&[&server.address], 1, second, &setup.summary()).await?;
+        report.summary(arguments.records_large, summary);
+        report.reads(arguments.records_large, reads::measure(&server.address, setup).await?);
+        for format in ["csv", "ndjson"] {
+            report.export(format, reads::export(&server.address, setup, format).await?);
+        }
+        report.memory(server.resident_kib());
+        server.stop().await
+    })
 }

@@ -48,7 +48,7 @@ pub(crate) async fn measure(address: &str, setup: &Setup) -> Result<Vec<(String,
     let mut runs = Vec::new();
     for (name, path) in QUESTIONS {
         let path = filled(path, setup)?;
-        runs.push(((*name).to_owned(), client::run(address, 1, EACH, &setup.get(&path)).await?));
+        runs.push(((*name).to_owned(), client::run(&[address], 1, EACH, &setup.get(&path)).await?));
     }
     // A page in the middle of everything, reached by its cursor.
     let half = filled("usage-history?end={15 days}", setup)?;
@@ -58,7 +58,7 @@ pub(crate) async fn measure(address: &str, setup: &Setup) -> Result<Vec<(String,
     let deep = setup.get(&format!("usage-history?cursor={cursor}"));
     runs.push((
         "history, a page in the middle".to_owned(),
-        client::run(address, 1, EACH, &deep).await?,
+        client::run(&[address], 1, EACH, &deep).await?,
     ));
     Ok(runs)
 }

@@ -10,6 +10,16 @@ pub(crate) struct Report {
     summaries: Vec<(u64, Run)>,
     reads: Vec<(u64, Vec<(String, Run)>)>,
     exports: Vec<(&'static str, (f64, f64))>,
+    postgres: Postgres,
+}
+
+/// What was measured on PostgreSQL.
+#[derive(Default)]
+struct Postgres {
+    stores: Vec<(String, f64)>,
+    /// Records a second of the bare store's quickest transaction on one lane.
+    base: f64,
+    runs: Vec<(&'static str, Run)>,
 }
 
 /// What each measurement should reach, as a part of E or S.
@@ -19,6 +29,8 @@ const BARS: &[(&str, f64, Base)] = &[
     ("check, 64 connections", 0.6, Base::Requests),
     ("reserve, 64 connections", 0.1, Base::Requests),
 ];
+/// What batches through a node on PostgreSQL should reach, as a part of P.
+const POSTGRES_BAR: f64 = 0.6;
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Base {
@@ -52,6 +64,23 @@ impl Report {
     /// Entries and bytes a second.
     pub(crate) fn export(&mut self, format: &'static str, rates: (f64, f64)) {
         self.exports.push((format, rates));
+    }
+
+    /// Records a second of the bare store on PostgreSQL, in groups on one lane: P.
+    pub(crate) fn postgres_store(&mut self, group: usize, rate: f64) {
+        self.postgres.base = self.postgres.base.max(rate);
+        self.postgres_lanes(format!("groups of {group}"), rate);
+    }
+
+    /// The same on several lanes at once.
+    pub(crate) fn postgres_lanes(&mut self, name: String, rate: f64) {
+        eprintln!("P: {name}: {rate:.0} records/s");
+        self.postgres.stores.push((name, rate));
+    }
+
+    pub(crate) fn postgres_http(&mut self, (name, run): (&'static str, Run)) {
+        eprintln!("PostgreSQL: {name}: {:.0} requests/s", run.rate());
+        self.postgres.runs.push((name, run));
     }
 
     pub(crate) fn print(&self) {
@@ -94,6 +123,27 @@ impl Report {
         }
         for resident_kib in self.resident_kib.iter().flatten() {
             println!("| resident memory | {} MiB | | | | 200 MB |", resident_kib / 1024);
+        }
+        self.print_postgres(e);
+    }
+
+    fn print_postgres(&self, e: f64) {
+        let Postgres { stores, base, runs } = &self.postgres;
+        for (name, rate) in stores {
+            let ratio = rate / base;
+            println!("| P: bare store on PostgreSQL, {name} | {rate:.0} | | | {ratio:.2} P | |");
+        }
+        for (name, run) in runs {
+            let (p50, p99) = (run.quantile_ms(0.5), run.quantile_ms(0.99));
+            let (rate, ratio, bar) = if run.records > run.requests {
+                let rate = run.record_rate();
+                (rate, format!("{:.2} P", rate / base), format!("{POSTGRES_BAR} P"))
+            } else if e.is_nan() {
+                (run.rate(), String::new(), String::new())
+            } else {
+                (run.rate(), format!("{:.2} E", run.rate() / e), String::new())
+            };
+            println!("| PostgreSQL: {name} | {rate:.0} | {p50:.2} | {p99:.2} | {ratio} | {bar} |");
         }
     }
 }

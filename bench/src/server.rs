@@ -1,9 +1,8 @@
 //! The server that is measured: the product's own router and accept loop in a process of its own,
 //! with one more route that authenticates and parses, and stores nothing.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::Stdio;
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use axum::Router;
@@ -16,12 +15,12 @@ use bursar_server::envelope::Answer;
 use bursar_server::error::ApiError;
 use bursar_server::router::router_with;
 use bursar_server::serve::{Entrance, end_asked, listen, serve as serve_connections};
-use bursar_server::{instant, start};
+use bursar_server::start;
 use serde::Serialize;
 use tokio::process::{Child, Command};
 
 use crate::Failure;
-use crate::setup::config;
+use crate::setup::Place;
 
 /// The file in which the server says where it listens.
 const ADDRESS: &str = "bench-address";
@@ -42,12 +41,12 @@ async fn null(
     Ok(Answer::created(Null { status: "accepted", id: usage.integration_id.to_string(), call_id }))
 }
 
-/// Serves a data folder until it is asked to end.
+/// Serves a ledger until it is asked to end.
 pub(crate) fn serve(folder: PathBuf) -> Result<(), Failure> {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     runtime.block_on(async {
-        let config = config(&folder)?;
-        let app = start::open(&config, Arc::new(instant::system_now))?;
+        let config = Place::of_server(folder.clone()).config()?;
+        let app = start::open(&config, None)?;
         let end = end_asked()?;
         let listener = listen("127.0.0.1:0").await?;
         let beside = folder.join("bench-address.new");
@@ -68,12 +67,13 @@ pub(crate) struct Running {
 }
 
 impl Running {
-    pub(crate) async fn start(folder: &Path) -> Result<Self, Failure> {
-        let address = folder.join(ADDRESS);
+    pub(crate) async fn start(place: &Place) -> Result<Self, Failure> {
+        let address = place.folder.join(ADDRESS);
         let _ = std::fs::remove_file(&address);
         let mut child = Command::new(std::env::current_exe()?)
             .arg("serve")
-            .arg(folder)
+            .arg(&place.folder)
+            .envs(place.environment())
             .stdin(Stdio::null())
             .kill_on_drop(true)
             .spawn()?;

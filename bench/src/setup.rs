@@ -1,20 +1,71 @@
 //! The tenant, the integrations and the key that are measured with, and the requests.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use bursar_core::{IntegrationId, LimitSettings, TenantId};
 use bursar_server::config::Config;
 use bursar_server::secret::{api_key_text, random_digits};
-use bursar_server::{instant, start};
+use bursar_server::start;
 use bursar_store::{Actor, Control, ControlTx, IntegrationDraft};
 
 use crate::Failure;
 use crate::client::Make;
 
 /// Integrations that calls are spread over.
-const INTEGRATIONS: usize = 10;
+pub(crate) const INTEGRATIONS: usize = 10;
+/// What every node over one database is given; a file's server makes its own.
+const SHARED_SECRETS: [(&str, &str); 2] = [
+    ("BURSAR_SECRET_KEY", "the one secret key of nodes that are measured"),
+    ("BURSAR_OPERATOR_TOKEN", "the one token of nodes that are measured"),
+];
+const DATABASE: &str = "BURSAR_DATABASE";
+
+/// Where the ledger of a server is kept.
+pub(crate) struct Place {
+    pub(crate) folder: PathBuf,
+    /// The URL of the database that nodes share; the embedded file of the folder otherwise.
+    database: Option<String>,
+}
+
+impl Place {
+    /// The embedded store of a folder.
+    pub(crate) fn embedded(folder: &Path) -> Self {
+        Self { folder: folder.to_owned(), database: None }
+    }
+
+    /// A node over a database, with a folder in which it says where it listens.
+    pub(crate) fn node(folder: &Path, url: &str) -> Self {
+        Self { folder: folder.to_owned(), database: Some(url.to_owned()) }
+    }
+
+    /// Another node over the same database.
+    pub(crate) fn beside(&self, folder: &Path) -> Self {
+        Self { folder: folder.to_owned(), database: self.database.clone() }
+    }
+
+    /// That of a server which the harness started.
+    pub(crate) fn of_server(folder: PathBuf) -> Self {
+        Self { folder, database: std::env::var(DATABASE).ok() }
+    }
+
+    /// What tells a server about it, beside its folder.
+    pub(crate) fn environment(&self) -> Option<(&'static str, &str)> {
+        self.database.as_deref().map(|url| (DATABASE, url))
+    }
+
+    /// The configuration of a server.
+    pub(crate) fn config(&self) -> Result<Config, Failure> {
+        let folder = self.folder.to_str().ok_or("the folder's name is not plain text")?;
+        let own = [("BURSAR_DATA_DIR", folder), ("BURSAR_LISTEN", "127.0.0.1:0")];
+        let shared = self.environment().into_iter().chain(SHARED_SECRETS);
+        let shared = shared.filter(|_| self.database.is_some());
+        let environment = own.into_iter().chain(shared);
+        let environment = environment.map(|(name, value)| (name.to_owned(), value.to_owned()));
+        Ok(Config::load(None, environment)?)
+    }
+}
 
 pub(crate) struct Setup {
     pub(crate) tenant_id: TenantId,
@@ -23,19 +74,11 @@ pub(crate) struct Setup {
     next: Arc<AtomicU64>,
 }
 
-/// The configuration of a data folder.
-pub(crate) fn config(folder: &Path) -> Result<Config, Failure> {
-    let folder = folder.to_str().ok_or("the folder's name is not plain text")?;
-    let names = [("BURSAR_DATA_DIR", folder), ("BURSAR_LISTEN", "127.0.0.1:0")];
-    let environment = names.map(|(name, value)| (name.to_owned(), value.to_owned()));
-    Ok(Config::load(None, environment.into_iter())?)
-}
-
-/// Makes what is measured with.
-pub(crate) fn prepare(folder: &Path) -> Result<Setup, Failure> {
+/// Makes a tenant with integrations and a key.
+pub(crate) fn prepare(place: &Place, integrations_count: usize) -> Result<Setup, Failure> {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     runtime.block_on(async {
-        let app = start::open(&config(folder)?, Arc::new(instant::system_now))?;
+        let app = start::open(&place.config()?, None)?;
         let actor = || Actor {
             actor_type: "founder",
             actor_id: "bench".to_owned(),
@@ -44,7 +87,7 @@ pub(crate) fn prepare(folder: &Path) -> Result<Setup, Failure> {
         let create = move |tx: &mut dyn ControlTx| Control::create_tenant(tx, &actor(), "bench");
         let tenant_id = app.ledger.change(None, create).await?.tenant_id;
         let mut integrations = Vec::new();
-        for number in 0..INTEGRATIONS {
+        for number in 0..integrations_count {
             let draft = IntegrationDraft {
                 name: format!("bench-{number}"),
                 provider_type: "openai".to_owned(),

@@ -1,6 +1,5 @@
 //! The bare store: the same transactions without HTTP, queue or threads.
 
-use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -14,23 +13,24 @@ use bursar_server::secret::SecretKey;
 use bursar_store::{Claim, Lane, SqliteStore, Wanted, WantedCall, call_key};
 
 use crate::Failure;
-use crate::setup::{Setup, config};
+use crate::setup::{Place, Setup};
 
 /// Records of one transaction while filling.
 const FILL_GROUP: u64 = 4_000;
 /// Days over which the filled records lie.
 const FILL_DAYS: i64 = 30;
 
-fn open(folder: &Path) -> Result<Box<dyn Lane>, Failure> {
-    let key = SecretKey::derive(&secret(folder, SECRET_KEY)?)?;
-    let path = config(folder)?.database;
-    let (_, lane) = SqliteStore::open(&path, Arc::new(instant::system_now), key.fingerprint())?;
+/// Opens the embedded store of a folder, without a server.
+pub(crate) fn open(place: &Place) -> Result<Box<dyn Lane>, Failure> {
+    let key = SecretKey::derive(&secret(&place.folder, SECRET_KEY)?)?;
+    let config = place.config()?;
+    let path = config.database.file().ok_or("the place is not that of an embedded store")?;
+    let (_, lane) = SqliteStore::open(path, Arc::new(instant::system_now), key.fingerprint())?;
     Ok(lane)
 }
 
 /// Adds records that lie in the last 30 days.
-pub(crate) fn fill(folder: &Path, setup: &Setup, records: u64) -> Result<(), Failure> {
-    let mut lane = open(folder)?;
+pub(crate) fn fill(lane: &mut dyn Lane, setup: &Setup, records: u64) -> Result<(), Failure> {
     let now = instant::system_now().micros();
     let span = FILL_DAYS * 86_400 * 1_000_000;
     let mut written = 0;
@@ -39,7 +39,7 @@ pub(crate) fn fill(folder: &Path, setup: &Setup, records: u64) -> Result<(), Fai
         let ago = i64::try_from(records - written)? * (span / i64::try_from(records)?);
         let at = Timestamp::from_micros(now - ago);
         let group = (0..of_group).map(|_| usage(setup, at)).collect::<Result<Vec<_>, _>>()?;
-        write(lane.as_mut(), setup.tenant_id, &group)?;
+        write(lane, setup.tenant_id, &group)?;
         written += of_group;
     }
     Ok(())
@@ -47,18 +47,17 @@ pub(crate) fn fill(folder: &Path, setup: &Setup, records: u64) -> Result<(), Fai
 
 /// Records a second in transactions of this size; making the records is not counted.
 pub(crate) fn measure(
-    folder: &Path,
+    lane: &mut dyn Lane,
     setup: &Setup,
     group: usize,
     duration: Duration,
 ) -> Result<f64, Failure> {
-    let mut lane = open(folder)?;
     let mut records = 0;
     let mut took = Duration::ZERO;
     while took < duration {
         let of_group = (0..group).map(|_| usage(setup, None)).collect::<Result<Vec<_>, _>>()?;
         let start = Instant::now();
-        write(lane.as_mut(), setup.tenant_id, &of_group)?;
+        write(lane, setup.tenant_id, &of_group)?;
         took += start.elapsed();
         records += group;
     }

@@ -10,6 +10,7 @@ use crate::budget::ByteBudget;
 use crate::credential_ref::AllowedPrefixes;
 use crate::decision_log::DecisionLog;
 use crate::metrics::Metrics;
+use crate::pulse::Pulse;
 use crate::secret::{Secret, SecretKey};
 
 /// The server without its sockets. Cloning shares it.
@@ -36,6 +37,8 @@ pub struct Parts {
     pub key_cache: KeyCache,
     /// Decisions that someone may ask about.
     pub decision_log: DecisionLog,
+    /// Whether the database answers, when it is not a part of this process.
+    pub pulse: Option<Pulse>,
     /// What bodies of requests may cost.
     pub body_limits: BodyLimits,
     /// The bytes of all large answers that are not taken yet.

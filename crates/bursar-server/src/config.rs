@@ -2,6 +2,7 @@
 //! defaults and the words about them.
 
 use std::collections::BTreeMap;
+use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -9,6 +10,7 @@ use crate::body::BodyLimits;
 use crate::budget::ByteBudget;
 use crate::client_address::TrustedProxies;
 use crate::credential_ref::AllowedPrefixes;
+use crate::database::{Database, PostgresDatabase, SQLITE, is_postgres};
 use crate::log::LogFormat;
 use crate::secret::Secret;
 use crate::serve::limits::{Deadlines, Limits};
@@ -46,27 +48,31 @@ pub const SETTINGS: &[Setting] = &[
         key: "data_dir",
         env: "BURSAR_DATA_DIR",
         default: "./bursar-data",
-        help: "Folder of the embedded store and of the secrets that are made on the first start.",
+        help: "Folder of the embedded store and of the secrets that are made on the first start; \
+               a server on PostgreSQL needs none.",
     },
     Setting {
         key: "database",
         env: "BURSAR_DATABASE",
         default: "",
-        help: "sqlite:<path>; nothing means bursar.db in the data folder.",
+        help: "sqlite:<path>, or postgres://... for several nodes; nothing means bursar.db in the \
+               data folder.",
     },
     Setting {
         key: "operator_token",
         env: "BURSAR_OPERATOR_TOKEN",
         default: "",
         help: "The operator's bearer token, at least 16 characters; nothing means the file \
-               operator-token in the data folder, made on the first start.",
+               operator-token in the data folder, made on the first start. On PostgreSQL it is \
+               required, the same for every node.",
     },
     Setting {
         key: "secret_key",
         env: "BURSAR_SECRET_KEY",
         default: "",
         help: "The key under which API keys are hashed, at least 32 bytes; nothing means the file \
-               secret-key in the data folder, made on the first start.",
+               secret-key in the data folder, made on the first start. On PostgreSQL it is \
+               required, the same for every node.",
     },
     Setting {
         key: "log",
@@ -169,6 +175,24 @@ pub const SETTINGS: &[Setting] = &[
         help: "How often these files are looked at for a new certificate; SIGHUP does it at once.",
     },
     Setting {
+        key: "postgres.password_file",
+        env: "BURSAR_POSTGRES_PASSWORD_FILE",
+        default: "",
+        help: "A file with the password of the database's role, for a URL that has none.",
+    },
+    Setting {
+        key: "postgres.writers",
+        env: "BURSAR_POSTGRES_WRITERS",
+        default: "4",
+        help: "Connections to PostgreSQL that write, each for one tenant at a time; 1 to 100.",
+    },
+    Setting {
+        key: "postgres.readers",
+        env: "BURSAR_POSTGRES_READERS",
+        default: "8",
+        help: "Connections to PostgreSQL that read, opened as they are needed; 2 to 1000.",
+    },
+    Setting {
         key: "server.drain_seconds",
         env: "BURSAR_SERVER_DRAIN_SECONDS",
         default: "20",
@@ -193,6 +217,12 @@ const SERVICE_PREFIXES: &[&str] = &["BURSAR_PORT", "BURSAR_SERVICE_"];
 /// Names in the environment that are no settings of the server.
 const CLIENT_NAMES: &[&str] = &["BURSAR_URL", "BURSAR_API_KEY", "BURSAR_PROVE"];
 
+/// More writers than this only wait for each other.
+const POSTGRES_WRITERS: RangeInclusive<u32> = 1..=100;
+/// One reader would let a list keep everyone waiting who is asked for a key; PostgreSQL has a
+/// process for each.
+const POSTGRES_READERS: RangeInclusive<u32> = 2..=1_000;
+
 /// Where the value of a setting comes from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Origin {
@@ -212,8 +242,8 @@ pub struct Config {
     pub operator_listen: Option<String>,
     /// The data folder.
     pub data_dir: PathBuf,
-    /// The embedded store's file.
-    pub database: PathBuf,
+    /// Where the ledger is kept.
+    pub database: Database,
     /// The operator's token, if it was configured.
     pub operator_token: Option<Secret>,
     /// The secret key, if it was configured.
@@ -327,7 +357,7 @@ impl Config {
         Ok(Self {
             listen: values.text("listen"),
             operator_listen: values.named("operator_listen"),
-            database: database(&values.text("database"), &data_dir)?,
+            database: values.database(&data_dir)?,
             data_dir,
             operator_token: token("operator_token")?,
             secret_key: secret("secret_key"),
@@ -398,6 +428,33 @@ impl Values<'_> {
         Ok(Duration::from_secs(self.number(key)?.into()))
     }
 
+    fn within(&self, key: &str, bounds: RangeInclusive<u32>) -> Result<usize, ConfigError> {
+        let number = self.number(key)?;
+        if !bounds.contains(&number) {
+            let (min, max) = bounds.into_inner();
+            return Err(wrong(key, &format!("must be from {min} to {max}")));
+        }
+        Ok(number as usize)
+    }
+
+    fn database(&self, data_dir: &Path) -> Result<Database, ConfigError> {
+        let writers = self.within("postgres.writers", POSTGRES_WRITERS)?;
+        let readers = self.within("postgres.readers", POSTGRES_READERS)?;
+        let text = self.text("database");
+        if text.is_empty() {
+            return Ok(Database::File(data_dir.join("bursar.db")));
+        }
+        if is_postgres(&text) {
+            let password_file = self.named("postgres.password_file").map(PathBuf::from);
+            let database = PostgresDatabase::new(&text, password_file, writers, readers);
+            return database.map(Database::Postgres).map_err(|problem| wrong("database", problem));
+        }
+        match text.strip_prefix(SQLITE) {
+            Some(path) if !path.is_empty() => Ok(Database::File(PathBuf::from(path))),
+            Some(_) | None => Err(wrong("database", "must be sqlite:<path> or postgres://...")),
+        }
+    }
+
     fn limits(&self) -> Result<Limits, ConfigError> {
         let proxies = TrustedProxies::parse(&self.list("server.trusted_proxies"));
         let is_none = |text| format!("has {text:?}, which is neither a network nor an address");
@@ -438,16 +495,6 @@ fn wrong(key: &str, problem: &str) -> ConfigError {
 /// Whether a token is long enough to prove the operator.
 pub(crate) fn is_strong(token: &Secret) -> bool {
     token.expose().len() >= 16
-}
-
-fn database(text: &str, data_dir: &Path) -> Result<PathBuf, ConfigError> {
-    if text.is_empty() {
-        return Ok(data_dir.join("bursar.db"));
-    }
-    match text.strip_prefix("sqlite:") {
-        Some(path) if !path.is_empty() => Ok(PathBuf::from(path)),
-        Some(_) | None => Err(wrong("database", "must be sqlite:<path>")),
-    }
 }
 
 fn read_file(path: &Path, values: &mut BTreeMap<&'static str, String>) -> Result<(), ConfigError> {
@@ -516,7 +563,7 @@ mod tests {
     fn nothing_configured_is_a_working_configuration() {
         let config = load(None, &[("PATH", "/bin")]).expect("defaults");
         assert_eq!(config.listen, "127.0.0.1:8080");
-        assert_eq!(config.database, Path::new("./bursar-data/bursar.db"));
+        assert_eq!(config.database.file(), Some(Path::new("./bursar-data/bursar.db")));
         assert_eq!(config.allowed_prefixes.env, ["CUS_CRED_", "LLM_API_KEY_"]);
     }
 
@@ -526,7 +573,25 @@ mod tests {
         let config = load(Some(file), &[("BURSAR_LISTEN", "0.0.0.0:2")]).expect("valid");
         assert_eq!(config.listen, "0.0.0.0:2");
         assert_eq!(config.limits.drain, Duration::from_secs(3));
-        assert_eq!(config.database, Path::new("/d/bursar.db"));
+        assert_eq!(config.database.file(), Some(Path::new("/d/bursar.db")));
+    }
+
+    #[test]
+    fn a_database_of_postgresql_has_its_connections() {
+        let url = ("BURSAR_DATABASE", "postgresql://role:hidden@host/bursar");
+        let file = "[postgres]\nwriters = 2";
+        let config = load(Some(file), &[url]).expect("valid");
+        let Database::Postgres(database) = &config.database else { panic!("{}", config.database) };
+        assert_eq!((database.writers, database.readers), (2, 8));
+        assert_eq!(config.database.to_string(), "postgresql://host/bursar");
+        check(
+            None,
+            &[("BURSAR_POSTGRES_WRITERS", "101")],
+            "postgres.writers must be from 1 to 100",
+        );
+        check(None, &[("BURSAR_POSTGRES_READERS", "1")], "readers must be from 2 to 1000");
+        let wrong = ("BURSAR_DATABASE", "postgres://role:hidden@role:x@host/bursar");
+        check(None, &[wrong], "database has more than one @");
     }
 
     #[test]
@@ -554,7 +619,7 @@ mod tests {
         check(None, &[("BURSAR_OPERATOR_TOKEN", "short")], "operator_token must have");
         check(None, &[("BURSAR_METRICS_TOKEN", "short")], "metrics_token must have");
         check(None, &[("BURSAR_LOG_FORMAT", "xml")], "log_format must be human or json");
-        check(None, &[("BURSAR_DATABASE", "mysql://x")], "database must be sqlite:");
+        check(None, &[("BURSAR_DATABASE", "mysql://x")], "database must be sqlite:<path> or");
         check(None, &[("BURSAR_SERVER_DRAIN_SECONDS", "soon")], "must be a whole number");
         check(None, &[("BURSAR_TLS_KEY", "key.pem")], "tls.certificate is needed");
         check(None, &[("BURSAR_TLS_CERTIFICATE", "c.pem")], "tls.key is needed");

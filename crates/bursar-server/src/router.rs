@@ -11,21 +11,21 @@ use crate::api::{
 };
 use crate::app::App;
 use crate::error::{ApiError, ErrorCode};
-use crate::passage;
+use crate::{passage, pulse};
 
 /// Every route, over an app: what a server with one listener serves.
 pub fn router(app: App) -> Router {
-    finish(tenant_routes().merge(operator_routes()), app)
+    finish(tenant_routes(&app).merge(operator_routes()), app)
 }
 
 /// The same with more routes, which pass whatever every route passes: for measuring.
 pub fn router_with(more: Router<App>, app: App) -> Router {
-    finish(tenant_routes().merge(operator_routes()).merge(more), app)
+    finish(tenant_routes(&app).merge(operator_routes()).merge(more), app)
 }
 
 /// What the public listener serves when the operator's routes have a listener of their own.
 pub fn public_router(app: App) -> Router {
-    finish(tenant_routes(), app)
+    finish(tenant_routes(&app), app)
 }
 
 /// What the operator's own listener serves.
@@ -40,7 +40,7 @@ pub fn operator_routes() -> Router<App> {
 }
 
 /// What tenants use, and what describes it to them.
-fn tenant_routes() -> Router<App> {
+fn tenant_routes(app: &App) -> Router<App> {
     let api = Router::new()
         .route("/tenants", post(tenants::create_tenant).get(tenants::list_tenants))
         .route("/tenants/{id}", get(tenants::get_tenant))
@@ -88,6 +88,11 @@ fn tenant_routes() -> Router<App> {
             "/enforcement/reservations/{call_id}/extend",
             post(reservations::extend_reservation),
         );
+    let api = match &app.pulse {
+        // Whatever is in it asks the database.
+        Some(_) => api.layer(middleware::from_fn_with_state(app.clone(), pulse::pass)),
+        None => api,
+    };
     Router::new()
         .nest("/api/v1", api)
         .route("/openapi.json", get(docs::get_openapi))

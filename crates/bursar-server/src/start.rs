@@ -1,22 +1,27 @@
 //! From a configuration to a running server, and back.
 
-use std::io::Read;
-use std::path::Path;
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bursar_core::Timestamp;
-use bursar_store::{Clock, Ledger, Observer, OpenError, SqliteStore};
+use bursar_store::{
+    Clock, Lane, Ledger, Observer, OpenError, OpenPostgresError, PostgresOptions, PostgresStore,
+    SqliteStore, Store,
+};
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::app::{App, Parts};
 use crate::config::{Config, is_strong};
 use crate::data_dir::{self, ADDRESS, OPERATOR_TOKEN, SECRET_KEY};
+use crate::database::{Database, PasswordError, PostgresDatabase};
 use crate::doorway::Listener;
 use crate::instant;
 use crate::metrics::Metrics;
+use crate::pulse::{self, Pulse};
 use crate::router::{operator_router, public_router, router};
-use crate::secret::{Secret, SecretKey};
+use crate::secret::{Secret, SecretKey, random_digits};
 use crate::serve::tls::{Certificates, TlsError};
 use crate::serve::{Entrance, end_asked, listen, reachable, serve};
 
@@ -25,6 +30,9 @@ const SWEEP_EVERY: Duration = Duration::from_secs(1);
 
 /// How often the gauges that come from the store are read, when that is quickly done.
 const STOCK_EVERY: Duration = Duration::from_secs(15);
+/// Connections to a shared database of a command that works on it by itself.
+const COMMAND_WRITERS: usize = 1;
+const COMMAND_READERS: usize = 2;
 /// How every database of SQLite begins.
 const SQLITE_HEAD: &[u8; 16] = b"SQLite format 3\0";
 
@@ -37,6 +45,24 @@ pub enum StartError {
     /// The store cannot be used.
     #[error(transparent)]
     Store(#[from] OpenError),
+    /// The database of the nodes cannot be used.
+    #[error(transparent)]
+    Postgres(#[from] OpenPostgresError),
+    /// Its password cannot be read.
+    #[error(transparent)]
+    Password(#[from] PasswordError),
+    /// A node has no secret key.
+    #[error(
+        "on PostgreSQL the secret key is required: give every node the same BURSAR_SECRET_KEY, at \
+         least 32 bytes (openssl rand -hex 32), and keep it as safe as the database"
+    )]
+    NoSecretKey,
+    /// A node has no token of the operator.
+    #[error(
+        "on PostgreSQL the operator's token is required: give every node the same \
+         BURSAR_OPERATOR_TOKEN, at least 16 characters (openssl rand -hex 24)"
+    )]
+    NoOperatorToken,
     /// The secret key is not good.
     #[error("{0}")]
     SecretKey(&'static str),
@@ -45,10 +71,10 @@ pub enum StartError {
         "{0} is missing, without which no key of {1} works: put it back, or give its text as \
          BURSAR_SECRET_KEY"
     )]
-    SecretKeyLost(std::path::PathBuf, std::path::PathBuf),
+    SecretKeyLost(PathBuf, PathBuf),
     /// The file of the operator's token does not hold one.
     #[error("{0} must hold at least 16 characters; delete it, and a new one is made")]
-    OperatorToken(std::path::PathBuf),
+    OperatorToken(PathBuf),
     /// The writer ended by itself, which only a fault in it can bring about.
     #[error("the writer stopped; start again, and report what the log says before this")]
     WriterEnded,
@@ -61,37 +87,114 @@ pub enum StartError {
         /// Which address.
         address: String,
         /// What the system said.
-        cause: std::io::Error,
+        cause: io::Error,
     },
     /// A metric is not well formed, which only a fault in their table can bring about.
     #[error("the metrics cannot be made: {0}")]
     Metrics(#[from] prometheus::Error),
     /// The system refused a thread or a signal.
     #[error("cannot start: {0}")]
-    System(std::io::Error),
+    System(io::Error),
 }
 
-/// Opens the store and starts its writer.
+/// Opens the store of a server and starts its writers.
+///
+/// A clock stands in the place of the store's own, which is that of this machine or, with several
+/// nodes, that of their database.
 ///
 /// # Errors
 /// [`StartError`].
-pub fn open(config: &Config, clock: Clock) -> Result<App, StartError> {
+pub fn open(config: &Config, clock: Option<Clock>) -> Result<App, StartError> {
+    match &config.database {
+        Database::File(path) => open_file(config, path, clock),
+        Database::Postgres(database) => {
+            let token = config.operator_token.as_ref().ok_or(StartError::NoOperatorToken)?;
+            open_postgres(config, database, copied(token), clock)
+        }
+    }
+}
+
+/// The same for a command that works on the store by itself, for a moment.
+///
+/// # Errors
+/// [`StartError`].
+pub fn open_for_command(config: &Config, clock: Option<Clock>) -> Result<App, StartError> {
+    match &config.database {
+        Database::File(path) => open_file(config, path, clock),
+        Database::Postgres(database) => {
+            // Who has the database and the secret key proves no more by a token, and nobody else
+            // can ask this process.
+            let token = config
+                .operator_token
+                .as_ref()
+                .map_or_else(random_digits, |token| Ok(copied(token)));
+            let token = token.map_err(|error| StartError::System(io::Error::other(error)))?;
+            let few = database.with_connections(COMMAND_WRITERS, COMMAND_READERS);
+            open_postgres(config, &few, token, clock)
+        }
+    }
+}
+
+/// Opens a file, with secrets that are made on the first start.
+fn open_file(config: &Config, path: &Path, clock: Option<Clock>) -> Result<App, StartError> {
     data_dir::create(&config.data_dir)?;
     let configured = |secret: &Option<Secret>, file: &str| match secret {
         Some(secret) => Ok(copied(secret)),
         None => data_dir::secret(&config.data_dir, file),
     };
-    refuse_lost_secret(config)?;
+    refuse_lost_secret(config, path)?;
     let secret_key = SecretKey::derive(&configured(&config.secret_key, SECRET_KEY)?)
         .map_err(StartError::SecretKey)?;
     let operator_token = configured(&config.operator_token, OPERATOR_TOKEN)?;
     if !is_strong(&operator_token) {
         return Err(StartError::OperatorToken(config.data_dir.join(OPERATOR_TOKEN)));
     }
-    let (store, lane) = SqliteStore::open(&config.database, clock, secret_key.fingerprint())?;
+    let clock = clock.unwrap_or_else(|| Arc::new(instant::system_now));
+    let (store, lane) = SqliteStore::open(path, clock, secret_key.fingerprint())?;
+    let secrets = Secrets { secret_key, operator_token };
+    assemble(config, secrets, Opened { store, lanes: vec![lane], pulse: None })
+}
+
+/// Opens a database that nodes share. Nothing is made on this machine: what one node made, the
+/// others would not have.
+fn open_postgres(
+    config: &Config,
+    database: &PostgresDatabase,
+    operator_token: Secret,
+    clock: Option<Clock>,
+) -> Result<App, StartError> {
+    let secret_key = config.secret_key.as_ref().ok_or(StartError::NoSecretKey)?;
+    let secret_key = SecretKey::derive(secret_key).map_err(StartError::SecretKey)?;
+    let options = PostgresOptions {
+        lanes: database.writers,
+        readers: database.readers,
+        secret_fingerprint: secret_key.fingerprint().to_owned(),
+        clock,
+    };
+    let (store, lanes) = PostgresStore::open(database.url()?.expose(), &options)?;
+    let secrets = Secrets { secret_key, operator_token };
+    assemble(config, secrets, Opened { store, lanes, pulse: Some(Pulse::default()) })
+}
+
+/// What hashes keys and proves the operator.
+struct Secrets {
+    secret_key: SecretKey,
+    operator_token: Secret,
+}
+
+/// A store that is open.
+struct Opened {
+    store: Arc<dyn Store>,
+    lanes: Vec<Box<dyn Lane>>,
+    pulse: Option<Pulse>,
+}
+
+fn assemble(config: &Config, secrets: Secrets, opened: Opened) -> Result<App, StartError> {
+    let Secrets { secret_key, operator_token } = secrets;
+    let Opened { store, lanes, pulse } = opened;
     let metrics = Arc::new(Metrics::new()?);
     let observer = Arc::clone(&metrics) as Arc<dyn Observer>;
-    let ledger = Ledger::start(vec![lane], observer).map_err(StartError::System)?;
+    let ledger = Ledger::start(lanes, observer).map_err(StartError::System)?;
     Ok(App::new(Parts {
         store,
         ledger,
@@ -102,6 +205,7 @@ pub fn open(config: &Config, clock: Clock) -> Result<App, StartError> {
         allowed_prefixes: config.allowed_prefixes.clone(),
         key_cache: crate::auth::KeyCache::default(),
         decision_log: crate::decision_log::DecisionLog::default(),
+        pulse,
         body_limits: config.body_limits.clone(),
         answer_budget: config.answer_budget.clone(),
     }))
@@ -113,25 +217,22 @@ fn copied(secret: &Secret) -> Secret {
 
 /// Refuses to make a secret key for a database that was made with another: the first start makes
 /// the key before the database.
-fn refuse_lost_secret(config: &Config) -> Result<(), StartError> {
+fn refuse_lost_secret(config: &Config, path: &Path) -> Result<(), StartError> {
     let file = config.data_dir.join(SECRET_KEY);
     let mut head = [0; SQLITE_HEAD.len()];
-    let read = std::fs::File::open(&config.database).and_then(|mut db| db.read_exact(&mut head));
+    let read = std::fs::File::open(path).and_then(|mut db| db.read_exact(&mut head));
     let is_made = read.is_ok() && head == *SQLITE_HEAD;
     if is_made && config.secret_key.is_none() && !file.exists() {
-        return Err(StartError::SecretKeyLost(file, config.database.clone()));
+        return Err(StartError::SecretKeyLost(file, path.to_owned()));
     }
     Ok(())
 }
 
-/// The clock of a server: the system's.
-///
-/// For tests of the real process, `BURSAR_TEST_CLOCK_FILE` names a file with seconds to add.
-pub fn clock() -> Clock {
-    match std::env::var_os("BURSAR_TEST_CLOCK_FILE") {
-        None => Arc::new(instant::system_now),
-        Some(path) => Arc::new(move || shifted(Path::new(&path))),
-    }
+/// What stands in the place of the store's clock: nothing but for tests of the real process, for
+/// which `BURSAR_TEST_CLOCK_FILE` names a file with seconds to add to this machine's clock.
+pub fn clock() -> Option<Clock> {
+    let path = std::env::var_os("BURSAR_TEST_CLOCK_FILE").filter(|path| !path.is_empty())?;
+    Some(Arc::new(move || shifted(Path::new(&path))))
 }
 
 fn shifted(path: &Path) -> Timestamp {
@@ -152,17 +253,15 @@ pub async fn run(config: &Config, app: App, ready: impl FnOnce(&str)) -> Result<
     let (entrances, address) = enter(config, &app).await?;
     let scheme = if certificates.is_some() { "https" } else { "http" };
     let url = format!("{scheme}://{address}");
-    let address_file = config.data_dir.join(ADDRESS);
-    if let Err(error) = data_dir::write_private(&address_file, &url) {
-        tracing::warn!(%error, "the command line will not find this server by itself");
-    }
+    let address_file = leave_address(config, &url);
     if let Some(certificates) = &certificates {
         let hangup = signal(SignalKind::hangup()).map_err(StartError::System)?;
         tokio::spawn(Arc::clone(certificates).follow(hangup));
     }
+    let watched =
+        [tokio::spawn(pulse::follow(app.clone())), tokio::spawn(watch_stock(app.clone()))];
     let sweeper = tokio::spawn(sweep(app.clone()));
-    let watcher = tokio::spawn(watch_stock(app.clone()));
-    tracing::info!(%address, database = %config.database.display(), "bursar listens");
+    tracing::info!(%address, database = %config.database, "bursar listens");
     if config.operator_token.is_none() {
         let file = config.data_dir.join(OPERATOR_TOKEN);
         tracing::info!(file = %file.display(), "the operator's token is in this file");
@@ -180,13 +279,35 @@ pub async fn run(config: &Config, app: App, ready: impl FnOnce(&str)) -> Result<
     }
     tracing::info!("draining");
     sweeper.abort();
-    watcher.abort();
-    keep_decisions(&app).await;
-    app.ledger.close().await;
+    for watcher in watched {
+        watcher.abort();
+    }
+    if is_away(&app) {
+        // Everyone was told to come again; to wait for it would only outlast the supervisor.
+        tracing::warn!("the database is away: what waited for it was answered 503");
+    } else {
+        keep_decisions(&app).await;
+        app.ledger.close().await;
+    }
     // The next server writes its own; a stale one only costs a failed connection.
-    let _ = std::fs::remove_file(address_file);
+    if let Some(file) = address_file {
+        let _ = std::fs::remove_file(file);
+    }
     tracing::info!("stopped");
     Ok(())
+}
+
+/// Leaves the address of the server for the command line, where that looks for it. A node of several
+/// needs no folder; where it has one, its address is there too.
+fn leave_address(config: &Config, url: &str) -> Option<PathBuf> {
+    if config.database.file().is_none() && !config.data_dir.is_dir() {
+        return None;
+    }
+    let file = config.data_dir.join(ADDRESS);
+    if let Err(error) = data_dir::write_private(&file, url) {
+        tracing::warn!(%error, "the command line will not find this server by itself");
+    }
+    Some(file)
 }
 
 /// Listens where the configuration says, and tells under which address tenants reach it.
@@ -219,11 +340,19 @@ async fn sweep(app: App) {
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
         ticks.tick().await;
+        if is_away(&app) {
+            continue;
+        }
         if let Err(error) = app.ledger.sweep().await {
             tracing::warn!(%error, "reservations were not swept; they count no more all the same");
         }
         keep_decisions(&app).await;
     }
+}
+
+/// Whether the store cannot do anything now, which is told once and not by everyone who asks it.
+fn is_away(app: &App) -> bool {
+    app.pulse.as_ref().is_some_and(Pulse::is_away)
 }
 
 async fn keep_decisions(app: &App) {
@@ -236,7 +365,9 @@ async fn keep_decisions(app: &App) {
 async fn watch_stock(app: App) {
     loop {
         let began = Instant::now();
-        if let Err(error) = app.metrics.read_stock(app.store.as_ref()).await {
+        if !is_away(&app)
+            && let Err(error) = app.metrics.read_stock(app.store.as_ref()).await
+        {
             tracing::warn!(%error, "the metrics of what is stored were not read");
         }
         // A store that is so large that it takes long is asked less often.

@@ -7,6 +7,7 @@ use axum::response::Response;
 
 use crate::app::App;
 use crate::error::ErrorCode;
+use crate::pulse::Away;
 use crate::trace::{self, TraceContext};
 
 /// The target of the lines about requests.
@@ -27,7 +28,11 @@ pub async fn watch(
         let mut response = answer.await;
         let error = response.extensions().get::<ErrorCode>().copied();
         let latency_ms = counted.end(response.status(), error);
-        log_answer(method, route, response.status(), error, latency_ms);
+        // A flood that is turned away must not become a flood in the log; the metrics count it.
+        let is_turned_away =
+            error == Some(ErrorCode::Overloaded) || response.extensions().get::<Away>().is_some();
+        let is_failure = response.status().is_server_error() && !is_turned_away;
+        log_answer(method, route, response.status(), is_failure, latency_ms);
         response.headers_mut().extend(passed_on);
         response
     })
@@ -35,15 +40,7 @@ pub async fn watch(
 }
 
 /// The causes of failures are logged where they are met, with the same request id.
-fn log_answer(
-    method: &str,
-    route: &str,
-    status: StatusCode,
-    error: Option<ErrorCode>,
-    latency_ms: f64,
-) {
-    // A flood that is turned away must not become a flood in the log; the metrics count it.
-    let is_failure = status.is_server_error() && error != Some(ErrorCode::Overloaded);
+fn log_answer(method: &str, route: &str, status: StatusCode, is_failure: bool, latency_ms: f64) {
     let status = status.as_u16();
     if is_failure {
         tracing::warn!(target: TARGET, method, route, status, latency_ms, "answered");

@@ -308,6 +308,23 @@ fn a_running_servers_missing_token_is_told_and_not_made() {
 }
 
 #[test]
+fn the_schema_of_a_folder_is_told_and_needs_no_migration() {
+    let world = World { folder: tempfile::tempdir().unwrap(), server: None };
+    let status = world.json(&["db", "status"]);
+    assert_eq!(status.get("schema"), Some(&0.into()), "{status}");
+    assert!(world.run(&["db", "migrate"]).contains("nothing to do"));
+    assert!(!world.data().exists(), "neither of them makes anything");
+
+    let world = World::served();
+    let status = world.json(&["db", "status"]);
+    assert_eq!(status.get("schema"), status.get("schema_known"), "{status}");
+    assert_eq!(status.get("is_usable"), Some(&true.into()), "{status}");
+    std::fs::write(world.folder.path().join("text"), "no database".repeat(100)).unwrap();
+    let other = ["db", "status", "--database=sqlite:text"];
+    world.check_failed(&other, 1, &["cannot use text", "not a database"]);
+}
+
+#[test]
 fn a_lost_secret_key_is_not_replaced_by_a_new_one() {
     let world = World::at_rest();
     let key = world.data().join("secret-key");
@@ -349,6 +366,12 @@ fn the_configuration_in_force_is_told_without_secrets() {
         assert!(said.lines().any(|found| found == line), "{line:?} is not in\n{said}");
     }
     assert!(!said.contains(secret), "{said}");
+    let mut told = world.command(&["config", "check"]);
+    let url = "postgres://role:hidden-password@db:5432/bursar?sslmode=require";
+    let output = told.env("BURSAR_DATABASE", url).output().unwrap();
+    let said = String::from_utf8(output.stdout).unwrap();
+    assert!(said.contains("database = postgres://db:5432/bursar  # BURSAR_DATABASE"), "{said}");
+    assert!(!said.contains("hidden"), "{said}");
     std::fs::write(world.folder.path().join("bursar.toml"), "lisen = 1").unwrap();
     world.check_failed(&check, 1, &["lisen is not a setting"]);
 }

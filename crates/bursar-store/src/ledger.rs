@@ -20,6 +20,7 @@ use tokio::sync::{oneshot, watch};
 use crate::error::StoreError;
 use crate::lane::{ControlTx, Lane};
 use crate::observe::Observer;
+use crate::query::Standing;
 use crate::queue::{Queue, Rank, Waiting, Weighed};
 use crate::writer::{Shared, write_groups};
 
@@ -89,6 +90,19 @@ impl Ledger {
         tenant_id: TenantId,
         request: ReserveRequest,
     ) -> Result<ReserveOutcome, StoreError> {
+        Ok(self.reserve_with_standing(tenant_id, request).await?.0)
+    }
+
+    /// The same, with the account as it stood after the decision: what it was decided by is not
+    /// asked for again. Nothing of an integration that there is not.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn reserve_with_standing(
+        &self,
+        tenant_id: TenantId,
+        request: ReserveRequest,
+    ) -> Result<(ReserveOutcome, Option<Standing>), StoreError> {
         self.ask(tenant_id, |answer| Work::Reserve { request, answer }).await
     }
 
@@ -236,7 +250,7 @@ pub(crate) enum Work {
     },
     Reserve {
         request: ReserveRequest,
-        answer: Answer<ReserveOutcome>,
+        answer: Answer<(ReserveOutcome, Option<Standing>)>,
     },
     Release {
         call_id: CallId,

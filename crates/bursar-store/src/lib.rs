@@ -23,6 +23,7 @@ mod query;
 mod queue;
 mod rollup;
 mod row;
+mod schema;
 mod sqlite;
 mod verify;
 mod writer;
@@ -37,9 +38,7 @@ pub use hot::HotAccount;
 pub use lane::{Claim, ControlTx, Grouping, Lane, Wanted, WantedCall};
 pub use ledger::Ledger;
 pub use observe::{CostFacts, Facts, HoldFacts, ModelKey, Observer, Taken, Took, Unobserved};
-pub use postgres::{
-    OpenPostgresError, OpenedPostgres, PostgresOptions, PostgresStore, SchemaStatus,
-};
+pub use postgres::{OpenPostgresError, OpenedPostgres, PostgresOptions, PostgresStore};
 pub use query::{
     CallFilter, CallLabel, CallOutcome, DayUsage, DecisionFilter, HistoryFilter, HistoryPage,
     HistoryPlace, IntegrationFilter, IntegrationUsage, OpenReservation, Page, Paged, Standing,
@@ -51,5 +50,6 @@ pub use row::{
     Actor, ApiKeyRow, AuditRow, DecisionKind, DecisionRow, IntegrationKeyRow, IntegrationRow,
     SecretHash, TenantRow, UsageRow,
 };
+pub use schema::SchemaStatus;
 pub use sqlite::{BackedUp, Clock, CopyError, Existing, OpenError, Restore, SqliteStore, Watch};
 pub use verify::Verified;

@@ -5,8 +5,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
 
 use bursar_core::{
-    CallKey, Command, EntryId, ExtendOutcome, IntegrationId, Outcome, RecordOutcome, RecordRefusal,
-    ReleaseOutcome, ReserveOutcome, TenantId,
+    Book, CallKey, Command, EntryId, ExtendOutcome, IntegrationId, Outcome, RecordOutcome,
+    RecordRefusal, ReleaseOutcome, ReserveOutcome, TenantId,
 };
 use tokio::sync::watch;
 
@@ -15,6 +15,7 @@ use crate::error::StoreError;
 use crate::lane::{Claim, ControlTx, Grouping, Lane, Wanted, WantedCall};
 use crate::ledger::{Answer, ControlJob, Job, Work};
 use crate::observe::{Facts, Observer, Taken, Took};
+use crate::query::Standing;
 use crate::queue::{Queue, Weighed, Writing};
 
 /// How often a transaction is run before its callers are told to come again.
@@ -139,8 +140,16 @@ impl Step<'_> {
     }
 }
 
-/// What a step came to; nothing for those that only load.
-type StepOutcome = Result<Option<Outcome>, StoreError>;
+/// What a step came to.
+#[derive(Default)]
+struct Done {
+    /// Nothing for a step that only loads.
+    outcome: Option<Outcome>,
+    /// The account of a reservation that was asked for, as it stood after that.
+    standing: Option<Standing>,
+}
+
+type StepOutcome = Result<Done, StoreError>;
 
 fn write_jobs(lane: &mut dyn Lane, observer: &dyn Observer, jobs: Vec<Job>) {
     let records = jobs.iter().map(records_of).sum();
@@ -224,7 +233,7 @@ fn write_steps(
 fn apply_steps<'a>(
     lane: &mut dyn Lane,
     steps: &[Step<'a>],
-) -> Result<(Vec<Option<Outcome>>, Facts<'a>), StoreError> {
+) -> Result<(Vec<Done>, Facts<'a>), StoreError> {
     let mut wanted = Wanted::default();
     for step in steps {
         want(&mut wanted, step);
@@ -233,13 +242,25 @@ fn apply_steps<'a>(
     let mut outcomes = Vec::with_capacity(steps.len());
     for step in steps {
         outcomes.push(match step {
-            Step::Apply(tenant_id, key, command) => Some(book.apply(*tenant_id, *key, *command)?),
-            Step::Touch(..) => None,
+            Step::Apply(tenant_id, key, command) => {
+                let outcome = Some(book.apply(*tenant_id, *key, *command)?);
+                Done { outcome, standing: standing(&book, *tenant_id, command) }
+            }
+            Step::Touch(..) => Done::default(),
         });
     }
     let facts = Facts::of(&book);
     lane.save(book)?;
     Ok((outcomes, facts))
+}
+
+/// Whoever asks for a reservation is told what is left.
+fn standing(book: &Book<'_>, tenant_id: TenantId, command: &Command<'_>) -> Option<Standing> {
+    let Command::Reserve(request) = command else { return None };
+    let account = book.accounts().get(&request.integration_id);
+    // The group may hold accounts of other tenants, whose ids nobody need know to name them.
+    let account = account.filter(|account| account.tenant_id == tenant_id)?.clone();
+    Some(Standing { account, now: book.now() })
 }
 
 fn records_of(job: &Job) -> usize {
@@ -325,7 +346,13 @@ fn answer_job(work: Work, mut outcomes: impl Iterator<Item = StepOutcome>) {
             let outcome = |outcome| record_outcome(outcome, alone);
             let _ = answer.send(outcomes.map(outcome).collect());
         }
-        Work::Reserve { answer, .. } => send_one(answer, outcomes, as_reserve),
+        Work::Reserve { answer, .. } => {
+            let done = outcomes.next().unwrap_or_else(|| Err(mixed_up()));
+            let _ = answer.send(done.and_then(|Done { outcome, standing }| {
+                let outcome = outcome.and_then(as_reserve).ok_or_else(mixed_up)?;
+                Ok((outcome, standing))
+            }));
+        }
         Work::Release { answer, .. } => send_one(answer, outcomes, as_release),
         Work::Extend { answer, .. } => send_one(answer, outcomes, as_extend),
         Work::Touch { answer, .. } | Work::Sweep { answer } => {
@@ -355,7 +382,7 @@ fn send_one<T>(
 }
 
 fn pick<T>(outcome: StepOutcome, as_kind: fn(Outcome) -> Option<T>) -> Result<T, StoreError> {
-    outcome?.and_then(as_kind).ok_or_else(mixed_up)
+    outcome?.outcome.and_then(as_kind).ok_or_else(mixed_up)
 }
 
 fn mixed_up() -> StoreError {

@@ -151,9 +151,10 @@ async fn a_page_reads_a_bounded_number_of_entries_whatever_it_finds() {
     fill(&database);
     let limit = 50;
     // The second time with statistics.
-    let cases = filters().into_iter().map(|case| (case, "")).chain(
-        filters().into_iter().map(|case| (case, "analyze")),
-    );
+    let cases = filters()
+        .into_iter()
+        .map(|case| (case, ""))
+        .chain(filters().into_iter().map(|case| (case, "analyze")));
     for ((filter, is_full), gather) in cases {
         ask(database.owner_url(), gather).unwrap();
         let page = Page { offset: 0, limit };

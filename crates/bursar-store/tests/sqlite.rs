@@ -2,11 +2,15 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot be arranged has failed")]
 
+#[path = "support/constants.rs"]
+mod constants;
+
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use bursar_core::{PolicyResult, TenantId, Timestamp};
 use bursar_store::{Clock, DecisionFilter, HistoryFilter, OpenError, Page, SqliteStore, Store};
+use constants::Constant;
 use rusqlite::Connection;
 use tempfile::TempDir;
 
@@ -22,53 +26,9 @@ fn migrated() -> (TempDir, PathBuf) {
     (folder, path)
 }
 
-/// A text constant of the source.
-struct Constant {
-    name: String,
-    file: String,
-    text: String,
-}
-
-/// Every `const NAME: &str = "..."` of the embedded store.
+/// Every text constant of the embedded store.
 fn constants() -> Vec<Constant> {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/sqlite");
-    let mut files: Vec<PathBuf> =
-        std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect();
-    files.sort();
-    let mut found = Vec::new();
-    for path in files {
-        let source = std::fs::read_to_string(&path).unwrap();
-        let file = path.file_name().unwrap().to_string_lossy().into_owned();
-        for piece in source.split("const ").skip(1) {
-            let Some((name, rest)) = piece.split_once(": &str =") else { continue };
-            let is_name =
-                name.chars().all(|c| c.is_ascii_uppercase() || c == '_' || c.is_numeric());
-            if !is_name {
-                continue;
-            }
-            let literal = rest.trim_start().strip_prefix('"').unwrap();
-            let text = unescaped(literal);
-            found.push(Constant { name: name.to_owned(), file: file.clone(), text });
-        }
-    }
-    found
-}
-
-/// The literal up to its closing quote; a line that ends in a backslash goes on in the next one.
-fn unescaped(literal: &str) -> String {
-    let mut text = String::new();
-    let mut characters = literal.chars().peekable();
-    while let Some(character) = characters.next() {
-        match character {
-            '"' => return text,
-            '\\' => {
-                assert_eq!(characters.next(), Some('\n'), "no other escape is known here");
-                while characters.next_if(|next| next.is_whitespace()).is_some() {}
-            }
-            other => text.push(other),
-        }
-    }
-    unreachable!("a literal without an end")
+    constants::constants("src/sqlite")
 }
 
 #[test]

@@ -2,7 +2,6 @@
 //! the answers tell nothing about anyone.
 
 use axum::extract::State;
-use bursar_store::Page;
 use serde::Serialize;
 use utoipa::ToSchema;
 
@@ -10,6 +9,7 @@ use crate::app::App;
 use crate::envelope::Answer;
 use crate::error::{ApiError, ErrorCode};
 use crate::openapi::words;
+use crate::pulse;
 
 /// What the server is when it answers.
 pub(crate) const LIVE: &str = "live";
@@ -47,6 +47,6 @@ pub async fn get_ready(State(app): State<App>) -> Result<Answer<ServerHealth>, A
     if app.ledger.has_ended() {
         return Err(ApiError::new(ErrorCode::Unavailable, "The server is stopping."));
     }
-    app.store.tenants(Page { offset: 0, limit: 1 }).await?;
+    pulse::feel(&app.store).await?;
     Ok(Answer::ok(ServerHealth { status: READY }))
 }

@@ -4,10 +4,10 @@ use axum::extract::State;
 use axum::http::{HeaderMap, header};
 use axum::response::{IntoResponse, Response};
 use bursar_core::{
-    CallId, Decision, ExtendOutcome, IntegrationId, ReasonCode, ReleaseOutcome, Reservation,
-    ReservationState, ReserveOutcome, ReserveRefusal, ReserveRequest, TenantId, Verdict,
+    CallId, Decision, ExtendOutcome, ReasonCode, ReleaseOutcome, Reservation, ReservationState,
+    ReserveOutcome, ReserveRefusal, ReserveRequest, TenantId, Verdict,
 };
-use bursar_store::DecisionKind;
+use bursar_store::{DecisionKind, Standing};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use utoipa::ToSchema;
@@ -248,16 +248,17 @@ pub async fn create_reservation(
     };
     let request =
         ReserveRequest { integration_id, call_id, estimate, model: create.model, ttl_seconds };
-    match app.ledger.reserve(tenant_id, request).await? {
+    let (outcome, standing) = app.ledger.reserve_with_standing(tenant_id, request).await?;
+    match outcome {
         ReserveOutcome::Held(held) => {
             app.metrics.decided(DecisionKind::Reservation, &held.decision);
             if held.decision.verdict != Verdict::Allowed {
                 let at = held.created_at;
                 app.decision_log.note(note(Some(integration_id), &held.decision, at));
             }
-            Ok(held_answer(&app, tenant_id, &held).await)
+            Ok(held_answer(tenant_id, &held, standing.as_ref()))
         }
-        ReserveOutcome::Replayed(held) => Ok(held_answer(&app, tenant_id, &held).await),
+        ReserveOutcome::Replayed(held) => Ok(held_answer(tenant_id, &held, standing.as_ref())),
         ReserveOutcome::Refused(refusal) => {
             let unknown = refusal == Decision::hard_blocked(ReasonCode::IntegrationNotFound);
             let refusal = if unknown {
@@ -268,7 +269,7 @@ pub async fn create_reservation(
             let now = app.store.now();
             app.metrics.decided(DecisionKind::Reservation, &refusal);
             app.decision_log.note(note((!unknown).then_some(integration_id), &refusal, now));
-            let headers = decision_headers(&app, tenant_id, integration_id, &refusal).await;
+            let headers = decision_headers(standing.as_ref(), &refusal);
             let id = integration_id.to_string();
             let decision = DecisionView::new(&refusal, tenant_id, id, now);
             let view = ReserveView { decision, reservation: None };
@@ -278,10 +279,9 @@ pub async fn create_reservation(
     }
 }
 
-async fn held_answer(app: &App, tenant_id: TenantId, held: &Reservation) -> Response {
-    let integration_id = held.request.integration_id;
-    let headers = decision_headers(app, tenant_id, integration_id, &held.decision).await;
-    let id = integration_id.to_string();
+fn held_answer(tenant_id: TenantId, held: &Reservation, standing: Option<&Standing>) -> Response {
+    let headers = decision_headers(standing, &held.decision);
+    let id = held.request.integration_id.to_string();
     let decision = DecisionView::new(&held.decision, tenant_id, id, held.created_at);
     let view = ReserveView { decision, reservation: Some(HeldView::from(held)) };
     Answer::created(view).with_headers(headers).into_response()
@@ -387,15 +387,8 @@ fn path_call_id(call_id: String) -> Result<CallId, ApiError> {
     CallId::new(call_id).map_err(|_| ApiError::of(ErrorCode::ReservationNotFound))
 }
 
-/// The headers about the limits as they stand after the decision; without those about the limits
-/// when they cannot be read, for what is held is held.
-async fn decision_headers(
-    app: &App,
-    tenant_id: TenantId,
-    integration_id: IntegrationId,
-    decision: &Decision,
-) -> HeaderMap {
-    let standing = app.store.standing(tenant_id, integration_id).await.ok().flatten();
+/// The headers about the limits as they stand after the decision.
+fn decision_headers(standing: Option<&Standing>, decision: &Decision) -> HeaderMap {
     let mut headers = standing.map_or_else(HeaderMap::new, |standing| {
         rate_limit_headers(&standing.account, decision, standing.now)
     });

@@ -1,4 +1,4 @@
-//! `bursar db`: the store's file is verified, backed up and restored.
+//! `bursar db`: the store is verified and migrated; its file is backed up and restored.
 
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
@@ -7,13 +7,15 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
-use bursar_store::{BackedUp, Existing, OpenError, SqliteStore};
+use bursar_store::{BackedUp, Existing, OpenError, PostgresStore, SqliteStore, Verified};
 use clap::{Args, Subcommand};
 use indicatif::{HumanBytes, ProgressBar};
 
-use super::{Failure, output, runtime};
+use super::output::Shape;
+use super::{Failure, output, runtime, schema};
 use crate::config::Config;
 use crate::data_dir::{self, SECRET_KEY, read_secret, write_private};
+use crate::database::Database;
 use crate::import::progress;
 use crate::instant;
 use crate::secret::{Secret, SecretKey};
@@ -24,6 +26,9 @@ pub(super) struct DbArguments {
     /// The data folder, over BURSAR_DATA_DIR.
     #[arg(long, value_name = "FOLDER", global = true)]
     pub(super) data_dir: Option<PathBuf>,
+    /// sqlite:<path> or postgres://..., over BURSAR_DATABASE.
+    #[arg(long, value_name = "URL", global = true)]
+    pub(super) database: Option<String>,
     #[command(subcommand)]
     command: DbCommand,
 }
@@ -32,9 +37,18 @@ pub(super) struct DbArguments {
 enum DbCommand {
     /// Count counters and rollups again from the entries, and report every difference.
     Verify {
-        /// A backup, instead of the data folder's file.
+        /// A backup, instead of the store.
         file: Option<PathBuf>,
     },
+    /// Bring the schema of a PostgreSQL up to date, as the role that owns the tables; that of a file
+    /// is brought up to date by each start.
+    Migrate {
+        /// The role of the servers, which is let use the tables and must not own them.
+        #[arg(long, value_name = "NAME")]
+        app_role: Option<String>,
+    },
+    /// Tell which schema there is and what to do; ends with 0 when this binary can use it.
+    Status(Shape),
     /// Copy the store to a file, while the server writes or not; one instant of it, whole.
     Backup(BackupArguments),
     /// Put a backup in the place of the store; the server must be stopped.
@@ -70,17 +84,40 @@ struct RestoreArguments {
 
 pub(super) fn run(config: &Config, arguments: DbArguments) -> Result<ExitCode, Failure> {
     match arguments.command {
-        DbCommand::Verify { file } => verify(file.as_deref().unwrap_or(&config.database)),
-        DbCommand::Backup(arguments) => backup(config, &arguments),
+        DbCommand::Verify { file } => match (&file, &config.database) {
+            (Some(file), _) | (None, Database::File(file)) => verify(file),
+            (None, Database::Postgres(database)) => {
+                told(&PostgresStore::verify(database.url()?.expose())??)
+            }
+        },
+        DbCommand::Migrate { app_role } => {
+            schema::migrate(config, app_role.as_deref())?;
+            Ok(ExitCode::SUCCESS)
+        }
+        DbCommand::Status(shape) => schema::status(config, shape),
+        DbCommand::Backup(arguments) => backup(config, own_file(config)?, &arguments),
         DbCommand::Restore(arguments) => {
-            restore(config, &arguments)?;
+            restore(config, own_file(config)?, &arguments)?;
             Ok(ExitCode::SUCCESS)
         }
     }
 }
 
+/// The file of the embedded store, which alone is copied by this binary.
+fn own_file(config: &Config) -> Result<&Path, Failure> {
+    Ok(config.database.file().ok_or(
+        "PostgreSQL is backed up and restored by its own tools: pg_basebackup with an archive of \
+         the log, which brings back any instant, or pg_dump as a superuser or a role with \
+         BYPASSRLS; docs/operating.md says how. Keep BURSAR_SECRET_KEY with it",
+    )?)
+}
+
 fn verify(file: &Path) -> Result<ExitCode, Failure> {
-    let verified = SqliteStore::verify(file)??;
+    told(&SqliteStore::verify(file)??)
+}
+
+/// Prints what a verification came to.
+fn told(verified: &Verified) -> Result<ExitCode, Failure> {
     let mut text = String::new();
     for sentence in &verified.told {
         text.push_str(sentence);
@@ -97,7 +134,7 @@ fn verify(file: &Path) -> Result<ExitCode, Failure> {
     Ok(if verified.differences == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-fn backup(config: &Config, arguments: &BackupArguments) -> Result<ExitCode, Failure> {
+fn backup(config: &Config, store: &Path, arguments: &BackupArguments) -> Result<ExitCode, Failure> {
     let BackupArguments { file, force, verify: then_verify, with_secret_key } = arguments;
     let secret_key = with_secret_key.then(|| known_secret(config)).transpose()?;
     let secret_file = with_ending(file, ".secret-key");
@@ -106,9 +143,8 @@ fn backup(config: &Config, arguments: &BackupArguments) -> Result<ExitCode, Fail
     }
     let existing = if *force { Existing::Replace } else { Existing::Keep };
     let (since, instant) = (Instant::now(), instant::text(instant::system_now()));
-    let made = watched(|watch| {
-        SqliteStore::backup(&config.database, file, existing, watch).map_err(Failure::from)
-    })?;
+    let made =
+        watched(|watch| SqliteStore::backup(store, file, existing, watch).map_err(Failure::from))?;
     let BackedUp { bytes, entries, .. } = made;
     output::say(&format!(
         "{}: {}, {entries} entries, as of {instant}, in {:.1} s\n",
@@ -130,20 +166,19 @@ fn backup(config: &Config, arguments: &BackupArguments) -> Result<ExitCode, Fail
     if *then_verify { verify(file) } else { Ok(ExitCode::SUCCESS) }
 }
 
-fn restore(config: &Config, arguments: &RestoreArguments) -> Result<(), Failure> {
+fn restore(config: &Config, store: &Path, arguments: &RestoreArguments) -> Result<(), Failure> {
     let RestoreArguments { file, force, secret_key } = arguments;
     data_dir::create(&config.data_dir)?;
     let existing = if *force { Existing::Replace } else { Existing::Keep };
     let since = Instant::now();
-    let restore = watched(|watch| {
-        SqliteStore::restore(file, &config.database, existing, watch).map_err(Failure::from)
-    })?;
+    let restore =
+        watched(|watch| SqliteStore::restore(file, store, existing, watch).map_err(Failure::from))?;
     let new_secret = check_secret(config, secret_key.as_deref(), existing, |fingerprint| {
         restore.check_secret(file, fingerprint)
     })?;
     let ending = format!(".before-restore-{}", stamp());
     // First everything that leaves what was there usable, then the key, then one rename.
-    let aside = restore.set_aside(&with_ending(&config.database, &ending))?;
+    let aside = restore.set_aside(&with_ending(store, &ending))?;
     if let Some(secret) = new_secret {
         let path = config.data_dir.join(SECRET_KEY);
         if let Some(known) = read_secret(&config.data_dir, SECRET_KEY)? {
@@ -154,7 +189,7 @@ fn restore(config: &Config, arguments: &RestoreArguments) -> Result<(), Failure>
     let BackedUp { bytes, entries, .. } = restore.publish()?;
     output::say(&format!(
         "{} is restored: {}, {entries} entries, in {:.1} s\n",
-        config.database.display(),
+        store.display(),
         HumanBytes(bytes),
         since.elapsed().as_secs_f64()
     ))?;

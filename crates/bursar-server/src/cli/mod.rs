@@ -7,6 +7,7 @@ mod integration;
 mod integration_key;
 mod key;
 mod output;
+mod schema;
 mod settings;
 mod tenant;
 mod usage;
@@ -43,7 +44,7 @@ enum Command {
         /// The data folder, over BURSAR_DATA_DIR.
         #[arg(long, value_name = "FOLDER")]
         data_dir: Option<PathBuf>,
-        /// sqlite:<path>, over BURSAR_DATABASE.
+        /// sqlite:<path> or postgres://..., over BURSAR_DATABASE; a list of processes shows it.
         #[arg(long, value_name = "URL")]
         database: Option<String>,
     },
@@ -65,7 +66,7 @@ enum Command {
     /// Usage records in bulk.
     #[command(subcommand)]
     Usage(usage::UsageCommand),
-    /// The store's file: verify it, back it up, restore it.
+    /// The store: verify it, bring its schema up to date, back it up, restore it.
     Db(db::DbArguments),
     /// Ask whether the server can do its work; ends with 0 when it can.
     Health(health::HealthArguments),
@@ -114,10 +115,12 @@ fn run(arguments: Arguments) -> Result<ExitCode, Failure> {
             usage::export(&for_client(file, &export.access)?, &export)?;
         }
         Command::Db(arguments) => {
-            return db::run(&configuration(file, &Flags::folder(&arguments.data_dir))?, arguments);
+            let flags = Flags::store(&arguments.data_dir, &arguments.database);
+            return db::run(&configuration(file, &flags)?, arguments);
         }
         Command::Health(arguments) => {
-            health::run(&configuration(file, &Flags::folder(&arguments.data_dir))?, arguments)?;
+            let flags = Flags::store(&arguments.data_dir, &None);
+            health::run(&configuration(file, &flags)?, arguments)?;
         }
         Command::Config(command) => settings::run(file, &command)?,
         Command::Completions(arguments) => completions::run(&arguments)?,
@@ -126,7 +129,6 @@ fn run(arguments: Arguments) -> Result<ExitCode, Failure> {
 }
 
 /// Settings that the command line gives.
-#[derive(Default)]
 struct Flags {
     listen: Option<String>,
     data_dir: Option<PathBuf>,
@@ -134,8 +136,8 @@ struct Flags {
 }
 
 impl Flags {
-    fn folder(data_dir: &Option<PathBuf>) -> Self {
-        Self { data_dir: data_dir.clone(), ..Self::default() }
+    fn store(data_dir: &Option<PathBuf>, database: &Option<String>) -> Self {
+        Self { listen: None, data_dir: data_dir.clone(), database: database.clone() }
     }
 }
 
@@ -161,11 +163,11 @@ fn environment() -> impl Iterator<Item = (String, String)> {
     std::env::vars_os().filter_map(plain)
 }
 
-/// The configuration of a command that asks a server, or serves the folder itself for a moment;
+/// The configuration of a command that asks a server, or serves the store itself for a moment;
 /// what goes wrong inside is told then, and nothing else.
 fn for_client(file: Option<&Path>, access: &Access) -> Result<Config, Failure> {
     log::start(LogFormat::Human, "error")?;
-    configuration(file, &Flags::folder(&access.data_dir))
+    configuration(file, &Flags::store(&access.data_dir, &access.database))
 }
 
 fn serve(config: &Config) -> Result<(), Failure> {
@@ -177,6 +179,11 @@ fn serve(config: &Config) -> Result<(), Failure> {
 }
 
 fn serve_dev(config: &Config) -> Result<(), Failure> {
+    if config.database.file().is_none() {
+        return Err("`bursar dev` keeps what it makes in a folder, and none of it in PostgreSQL: \
+                    use `bursar serve`, and `bursar tenant`, `integration` and `key`"
+            .into());
+    }
     log::start(config.log_format, &config.log)?;
     runtime()?.block_on(async {
         let app = start::open(config, start::clock())?;

@@ -7,6 +7,7 @@ use clap::Subcommand;
 
 use super::{Failure, environment, output};
 use crate::config::{Config, Origin, SETTINGS, Setting};
+use crate::database;
 
 /// Columns of a line of the example.
 const WIDTH: usize = 96;
@@ -86,9 +87,10 @@ fn check(file: Option<&Path>) -> Result<String, Failure> {
     let mut text = String::new();
     for (setting, value, origin) in Config::in_force(file, environment())? {
         let value = match value.as_str() {
-            "" => "(nothing)",
-            _ if is_secret(setting.key) => "(set)",
-            value => value,
+            "" => "(nothing)".to_owned(),
+            _ if is_secret(setting.key) => "(set)".to_owned(),
+            value if setting.key == "database" => database::shown(value),
+            value => value.to_owned(),
         };
         let origin = match origin {
             Origin::Default => "default",

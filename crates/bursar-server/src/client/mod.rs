@@ -1,15 +1,15 @@
-//! How the command line talks to Bursar: to a running server, or to the data folder when no server
-//! runs on it.
+//! How the command line talks to Bursar: to a running server, or to the store itself when that is a
+//! data folder on which no server runs, or a PostgreSQL.
 //!
 //! Both ways take the same HTTP requests, so that rules, audit rows and errors are the same; the
-//! folder is served by this process, without a socket, for as long as the command takes.
+//! store is served by this process, without a socket, for as long as the command takes.
 
-mod folder;
+mod here;
 mod name;
 mod server;
 
 use std::io::Write;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use axum::http::request::Builder;
 use bursar_store::SqliteStore;
@@ -17,10 +17,11 @@ use clap::Args;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use self::folder::Folder;
+use self::here::Here;
 use self::server::{Server, is_of_this_machine};
 use crate::config::Config;
 use crate::data_dir::{OPERATOR_TOKEN, read_secret};
+use crate::database::Database;
 use crate::secret::Secret;
 
 pub use self::server::{agent, url_here};
@@ -40,6 +41,9 @@ pub struct Access {
     /// The data folder, over BURSAR_DATA_DIR.
     #[arg(long, value_name = "FOLDER", global = true)]
     pub data_dir: Option<PathBuf>,
+    /// sqlite:<path> or postgres://..., over BURSAR_DATABASE.
+    #[arg(long, value_name = "URL", global = true)]
+    pub database: Option<String>,
 }
 
 /// Why a command cannot be done, in words for the person at the terminal.
@@ -76,7 +80,7 @@ pub struct Door {
 
 enum Way {
     Server(Server),
-    Folder(Box<Folder>),
+    Here(Box<Here>),
 }
 
 /// What proves who calls, and where it comes from.
@@ -133,8 +137,8 @@ impl Door {
     ) -> Result<T, E> {
         let mut door = Self::open(config, access)?;
         let done = work(&mut door);
-        if let Way::Folder(folder) = door.way {
-            folder.close();
+        if let Way::Here(here) = door.way {
+            here.close();
         }
         done
     }
@@ -158,30 +162,42 @@ impl Door {
             let credential = operator_credential(config)?;
             return Ok(Self { way: Way::Server(server), credential, tenant: None });
         }
-        let path = config.database.display();
-        match config.database.try_exists() {
+        match &config.database {
+            Database::File(path) => Self::open_file(config, path),
+            Database::Postgres(_) => Self::open_here(config),
+        }
+    }
+
+    /// The server on a data folder, or the folder itself.
+    fn open_file(config: &Config, path: &Path) -> Result<Self, ClientError> {
+        let shown = path.display();
+        match path.try_exists() {
             Ok(true) => {}
             Ok(false) => {
                 return Err(ClientError::new(format!(
-                    "there is no database {path}: start `bursar serve` once, or say where: \
-                     --data-dir, or --url and --api-key"
+                    "there is no database {shown}: start `bursar serve` once, or say where: \
+                     --data-dir, --database, or --url and --api-key"
                 )));
             }
             Err(error) => {
                 let owner = "run this as the user who runs the server";
-                return Err(ClientError::new(format!("cannot look at {path} ({error}): {owner}")));
+                return Err(ClientError::new(format!("cannot look at {shown} ({error}): {owner}")));
             }
         }
         // Asked before anything is opened, which would make secrets that are missing.
-        let in_use = SqliteStore::is_in_use(&config.database);
+        let in_use = SqliteStore::is_in_use(path);
         if in_use.map_err(|error| ClientError::new(error.to_string()))? {
             let server = Server::new(config, None);
             let credential = operator_credential(config)?;
             return Ok(Self { way: Way::Server(server), credential, tenant: None });
         }
-        let folder = Folder::open(config)?;
-        let credential = Credential { secret: folder.operator_token(), origin: Origin::Configured };
-        Ok(Self { way: Way::Folder(Box::new(folder)), credential, tenant: None })
+        Self::open_here(config)
+    }
+
+    fn open_here(config: &Config) -> Result<Self, ClientError> {
+        let here = Here::open(config)?;
+        let credential = Credential { secret: here.operator_token(), origin: Origin::Configured };
+        Ok(Self { way: Way::Here(Box::new(here)), credential, tenant: None })
     }
 
     /// Names the tenant whose affairs these are, by its id or by its name.
@@ -218,9 +234,13 @@ impl Door {
         name::tenant(self, named)
     }
 
-    /// Whether this is a server, which may be busy or away for a moment.
-    pub fn is_server(&self) -> bool {
-        matches!(self.way, Way::Server(_))
+    /// Whether what is asked may be busy or away for a moment: a server, or a database that this
+    /// process does not have to itself.
+    pub fn may_be_away(&self) -> bool {
+        match &self.way {
+            Way::Server(_) => true,
+            Way::Here(here) => here.is_shared(),
+        }
     }
 
     /// Sends a request and answers whatever comes back.
@@ -235,7 +255,7 @@ impl Door {
         }
         match &self.way {
             Way::Server(server) => server.send(request, &path, body),
-            Way::Folder(folder) => folder.send(request, &path, body),
+            Way::Here(here) => here.send(request, &path, body),
         }
     }
 
@@ -259,7 +279,7 @@ impl Door {
         let path = format!("/api/v1{path}");
         let fetched = match &self.way {
             Way::Server(server) => server.fetch(request, &path, to)?,
-            Way::Folder(folder) => folder.fetch(request, &path, to)?,
+            Way::Here(here) => here.fetch(request, &path, to)?,
         };
         fetched.map_err(|reply| self.failure(&reply))
     }
@@ -320,7 +340,7 @@ impl Door {
     fn strange(&self, reply: &Reply) -> ClientError {
         let who = match &self.way {
             Way::Server(server) => server.url(),
-            Way::Folder(_) => "the data folder",
+            Way::Here(_) => "the store",
         };
         ClientError::new(format!("{who} answered {}, and not as bursar does", reply.status))
     }

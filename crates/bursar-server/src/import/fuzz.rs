@@ -66,7 +66,7 @@ fn any_arguments(choices: &mut Choices<'_>, file: &Path, format: UsageFormat) ->
         time_zone: zones.into_iter().next(),
         format: Some(format),
         source: Some("a source".to_owned()),
-        access: Access { url: None, api_key: None, data_dir: None },
+        access: Access { url: None, api_key: None, data_dir: None, database: None },
     }
 }
 

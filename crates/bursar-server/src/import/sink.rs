@@ -8,7 +8,7 @@ use super::ImportError;
 use crate::client::{Door, Reply};
 
 const PATH: &str = "/telemetry/llm-usage/batch";
-/// How often a server that is overloaded or away is asked again.
+/// How often a server or a database that is overloaded or away is asked again.
 const TRIES_MAX: u32 = 8;
 /// How long to wait before the second time; each time twice as long.
 const FIRST_PAUSE: Duration = Duration::from_millis(200);
@@ -68,7 +68,7 @@ pub(super) fn send(door: &Door, records: &[&str]) -> Result<Vec<Fate>, ImportErr
 /// Sends a batch until it is answered, which the call ids make safe.
 fn post(door: &Door, body: &str) -> Result<Reply, ImportError> {
     let mut pause = FIRST_PAUSE;
-    let mut tries = if door.is_server() { TRIES_MAX } else { 1 };
+    let mut tries = if door.may_be_away() { TRIES_MAX } else { 1 };
     loop {
         tries -= 1;
         match door.send("POST", PATH, Some(body)) {

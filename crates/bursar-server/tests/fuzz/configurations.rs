@@ -34,6 +34,16 @@ const VALUES: &[&str] = &[
     "{}",
 ];
 
+/// Addresses with the secret where a password is, or where one ends up that is not written well.
+const ADDRESSES: &[&str] = &[
+    "\"postgres://r:hush-0123456789-abcdefghij@h/b\"",
+    "\"postgres://r@h/b?password=hush-0123456789-abcdefghij\"",
+    "\"postgres://r:a@hush-0123456789-abcdefghij@h/b\"",
+    "\"postgres://r:hush-0123456789-abcdefghij\"",
+    "\"postgres://r:a@b/hush-0123456789-abcdefghij/c\"",
+    "\"mysql://r:hush-0123456789-abcdefghij@h/b\"",
+];
+
 /// Lines of settings, each with a value that may be wrong; secrets have the one that is looked for.
 fn any_file(choices: &mut Choices<'_>) -> String {
     let keys: Vec<&str> = SETTINGS.iter().map(|setting| setting.key).collect();
@@ -41,7 +51,8 @@ fn any_file(choices: &mut Choices<'_>) -> String {
     for _ in 0..choices.below(5) {
         let key = choices.one_of(&keys);
         let is_secret = key.ends_with("token") || key == "secret_key";
-        let value = choices.one_of(VALUES);
+        let is_address = key == "database" && choices.one_in(2);
+        let value = choices.one_of(if is_address { ADDRESSES } else { VALUES });
         let value = if is_secret { format!("\"{SECRET}\"") } else { value.to_owned() };
         text += &format!("{key} = {value}\n");
     }
@@ -66,7 +77,7 @@ fn check_bounds(config: &Config) {
     let is_strong =
         |secret: &Option<Secret>| secret.as_ref().is_none_or(|text| text.expose().len() >= 16);
     assert!(is_strong(&config.operator_token) && is_strong(&config.metrics_token));
-    assert_ne!(config.database, Path::new(""));
+    assert_ne!(config.database.file(), Some(Path::new("")));
 }
 
 #[test]
@@ -83,6 +94,8 @@ fn a_configuration_works_or_the_message_names_the_setting_and_no_secret() {
         match &read {
             Ok(config) => {
                 check_bounds(config);
+                let shown = config.database.to_string();
+                assert!(is_broken || !shown.contains("0123456789-abc"), "{shown}");
                 let rows = Config::in_force(Some(&path), environment.into_iter());
                 assert_eq!(rows.expect("as before").len(), SETTINGS.len());
             }

@@ -57,9 +57,10 @@ impl Server {
         let now = Arc::new(AtomicI64::new(noon.micros()));
         let clock = Arc::clone(&now);
         let read = move || Timestamp::from_micros(clock.load(Ordering::SeqCst)).unwrap_or(noon);
-        let app = start::open(&config, Arc::new(read)).expect("a server");
+        let app = start::open(&config, Some(Arc::new(read))).expect("a server");
         let router = router(app.clone());
-        Self { app, router, now, database: config.database, folder }
+        let database = config.database.file().expect("a file").to_owned();
+        Self { app, router, now, database, folder }
     }
 
     /// What listeners serve.

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bursar_core::{Book, CallKey, EntryId, IntegrationId, TenantId, Timestamp};
+use tokio::join;
 use tokio::runtime::Runtime;
 use tokio_postgres::Client;
 
@@ -90,7 +91,8 @@ impl PostgresLane {
         })
     }
 
-    /// Asks the database, over a new connection if there is none.
+    /// Asks the database, over a new connection if there is none, so never in a transaction that may
+    /// have lost its own.
     pub(super) fn ask<T>(
         &mut self,
         question: impl AsyncFnOnce(&Client) -> Result<T, StoreError>,
@@ -121,6 +123,18 @@ impl PostgresLane {
         answer
     }
 
+    /// Refuses to go on with an open transaction on another connection: that one knows nothing of it,
+    /// would write at once whatever it is told, and say yes to a commit of nothing.
+    fn keep_connection(&self) -> Result<(), StoreError> {
+        match (self.open, &self.client) {
+            (Open::Yes(_), None) => {
+                let lost = std::io::Error::other("the connection of the transaction is lost");
+                Err(StoreError::Again(Arc::new(lost)))
+            }
+            (Open::No | Open::Promised, _) | (Open::Yes(_), Some(_)) => Ok(()),
+        }
+    }
+
     /// Drops the connection; the next question makes a new one.
     pub(super) fn disconnect(&mut self) {
         self.client = None;
@@ -146,12 +160,16 @@ impl PostgresLane {
         tenant_id: Option<TenantId>,
         question: impl AsyncFnOnce(&Client) -> Result<T, StoreError>,
     ) -> Result<T, StoreError> {
+        self.keep_connection()?;
         let opening = self.opening(tenant_id);
         self.ask(async move |client| {
-            if let Some(text) = opening {
-                client.batch_execute(&text).await.map_err(store_error)?;
-            }
-            question(client).await
+            let Some(text) = opening else { return question(client).await };
+            // Sent together, which saves a round trip: where the opening fails and the connection
+            // stands, no row of a tenant is seen or written, because none is named.
+            let opening = client.batch_execute(&text);
+            let (opened, answer) = join!(biased; opening, question(client));
+            opened.map_err(store_error)?;
+            answer
         })
     }
 
@@ -213,6 +231,7 @@ impl Lane for PostgresLane {
     }
 
     fn commit(&mut self) -> Result<(), StoreError> {
+        self.keep_connection()?;
         let open = std::mem::replace(&mut self.open, Open::No);
         if let Open::Yes(_) = open {
             let committed =

@@ -22,32 +22,54 @@ const CLOCK: &str = "select (extract(epoch from clock_timestamp()) * 1000000)::b
 const CLAIM: &str = "insert into calls (tenant_id, call_key, entry_id) \
      select $1, call_key, entry_id from unnest($2::uuid[], $3::bigint[]) as claim (call_key, entry_id) \
      on conflict (tenant_id, call_key) do nothing returning call_key";
-const RESERVED_FOR: &str = "select distinct integration_id from calls where tenant_id = $1 \
-     and call_key = any($2) and integration_id is not null";
+// What is asked for by many keys is looked up key by key, in subqueries that the planner leaves as they
+// are: for a tenant of which it never heard, it would rather read all that the tenant has.
+const RESERVED_FOR: &str = "select distinct c.integration_id from unnest($2::uuid[]) as asked (call_key) \
+     cross join lateral (select integration_id from calls \
+     where tenant_id = $1 and call_key = asked.call_key limit 1) c \
+     where c.integration_id is not null";
 const LOCK: &str = "select tenant_id, integration_id, name, provider_type, credential_ref, config, \
      origin, status, health, health_checked_at, health_message, default_model, budget_limit_cents, \
      token_limit_month, rate_limit_rpm, cost_basis, created_at, updated_at, created_by, deleted_at \
      from integrations where tenant_id = $1 and integration_id = any($2) \
      order by tenant_id, integration_id for no key update";
-const LAST_AT: &str = "select coalesce(max(last_at), 0) from counters \
-     where tenant_id = $1 and scope_kind = 1 and scope_id = any($2)";
+const LAST_AT: &str = "select coalesce(max(c.last_at), 0) from unnest($2::bigint[]) as asked (scope_id) \
+     cross join lateral (select max(last_at) as last_at from counters \
+     where tenant_id = $1 and scope_kind = 1 and scope_id = asked.scope_id) c";
 const SELECT_TENANT: &str = "select tenant_id, name, lifecycle, onboarding, created_at, updated_at \
      from tenants where tenant_id = $1";
-const SELECT_COUNTERS: &str = "select scope_id, month, used_cost_nanos, used_tokens, used_calls, \
+const SELECT_COUNTERS: &str = "select c.scope_id, c.month, c.used_cost_nanos, c.used_tokens, \
+     c.used_calls, c.held_cost_nanos, c.held_tokens, c.held_calls, c.last_at \
+     from unnest($2::bigint[]) as asked (scope_id) \
+     cross join lateral (select scope_id, month, used_cost_nanos, used_tokens, used_calls, \
      held_cost_nanos, held_tokens, held_calls, last_at from counters \
-     where tenant_id = $1 and scope_kind = 1 and scope_id = any($2) and month = any($3)";
-const SELECT_RATES: &str = "select scope_id, second, calls from rate_slots \
-     where tenant_id = $1 and scope_kind = 1 and scope_id = any($2) and second > $3";
-const SELECT_DUE: &str = "select call_key, estimated_cost_nanos, estimated_tokens, reserved_at, \
-     expires_at, integration_id from calls where tenant_id = $1 and integration_id = any($2) \
-     and reservation_state = 1 and expires_at <= $3";
+     where tenant_id = $1 and scope_kind = 1 and scope_id = asked.scope_id and month = any($3) \
+     offset 0) c";
+const SELECT_RATES: &str = "select r.scope_id, r.second, r.calls \
+     from unnest($2::bigint[]) as asked (scope_id) \
+     cross join lateral (select scope_id, second, calls from rate_slots \
+     where tenant_id = $1 and scope_kind = 1 and scope_id = asked.scope_id and second > $3 \
+     offset 0) r";
+const SELECT_DUE: &str = "select c.call_key, c.estimated_cost_nanos, c.estimated_tokens, \
+     c.reserved_at, c.expires_at, c.integration_id \
+     from unnest($2::bigint[]) as asked (integration_id) \
+     cross join lateral (select call_key, estimated_cost_nanos, estimated_tokens, reserved_at, \
+     expires_at, integration_id from calls where tenant_id = $1 \
+     and integration_id = asked.integration_id and reservation_state = 1 and expires_at <= $3 \
+     offset 0) c";
 const SELECT_CALLS: &str = "select c.call_key, c.entry_id, c.call_id, c.integration_id, \
      c.estimated_cost_nanos, c.estimated_tokens, c.model, c.ttl_seconds, c.decision, \
      c.reserved_at, c.expires_at, c.reservation_state, c.ended_at, e.call_id, e.integration_id, \
      e.session_id, e.agent_id, e.provider, e.model, e.tokens_in, e.tokens_out, \
      e.reported_cost_nanos, e.policy_result, e.error_code, e.occurred_at, e.entry_id \
-     from calls c left join usage_entries e on e.tenant_id = c.tenant_id and e.entry_id = c.entry_id \
-     where c.tenant_id = $1 and c.call_key = any($2)";
+     from unnest($2::uuid[]) as asked (call_key) \
+     cross join lateral (select call_key, entry_id, call_id, integration_id, \
+     estimated_cost_nanos, estimated_tokens, model, ttl_seconds, decision, reserved_at, \
+     expires_at, reservation_state, ended_at from calls \
+     where tenant_id = $1 and call_key = asked.call_key limit 1) c \
+     left join lateral (select call_id, integration_id, session_id, agent_id, provider, model, \
+     tokens_in, tokens_out, reported_cost_nanos, policy_result, error_code, occurred_at, entry_id \
+     from usage_entries where tenant_id = $1 and entry_id = c.entry_id limit 1) e on true";
 
 /// Seconds for which a call counts in the rate; slots that are older need not be loaded.
 const RATE_SECONDS: i64 = 60;

@@ -30,8 +30,6 @@ mod verify;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-pub use schema::SchemaStatus;
-
 use clock::DatabaseClock;
 use connect::Address;
 use readers::Readers;
@@ -39,6 +37,7 @@ use stock::Walks;
 
 use crate::error::StoreError;
 use crate::lane::Lane;
+use crate::schema::SchemaStatus;
 use crate::sqlite::Clock;
 use crate::verify::Verified;
 

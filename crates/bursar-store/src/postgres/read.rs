@@ -70,26 +70,30 @@ const SELECT_RATE: &str = "select second, calls from rate_slots \
      where tenant_id = $1 and scope_kind = 1 and scope_id = $2";
 /// The holds that are due at the instant of the transaction, or at the last one that the account was
 /// decided at.
+///
+/// An instant that is computed stands in a query of its own, here and wherever one is compared: the
+/// database does not let other expressions choose rows before row level security did, and would
+/// look at all that the tenant holds.
 const SELECT_DUE: &str = "select call_key, estimated_cost_nanos, estimated_tokens, reserved_at, \
      expires_at from calls where tenant_id = $1 and integration_id = $2 and reservation_state = 1 \
-     and expires_at <= greatest(coalesce($3, (extract(epoch from now()) * 1000000)::bigint), \
+     and expires_at <= (select greatest(coalesce($3, (extract(epoch from now()) * 1000000)::bigint), \
      (select max(last_at) from counters \
-     where tenant_id = $1 and scope_kind = 1 and scope_id = $2 and month >= $4))";
+     where tenant_id = $1 and scope_kind = 1 and scope_id = $2 and month >= $4)))";
 const COUNT_OPEN: &str = "select count(*) from calls \
      where tenant_id = $1 and reservation_state = 1 \
-     and expires_at > coalesce($2, (extract(epoch from now()) * 1000000)::bigint)";
+     and expires_at > (select coalesce($2, (extract(epoch from now()) * 1000000)::bigint))";
 const LIST_OPEN: &str = "select call_id, integration_id, estimated_cost_nanos, estimated_tokens, \
      model, ttl_seconds, decision, reserved_at, expires_at, reservation_state, ended_at \
      from calls where tenant_id = $1 and reservation_state = 1 \
-     and expires_at > coalesce($2, (extract(epoch from now()) * 1000000)::bigint) \
+     and expires_at > (select coalesce($2, (extract(epoch from now()) * 1000000)::bigint)) \
      order by expires_at, call_key limit $3 offset $4";
 const COUNT_OPEN_OF: &str = "select count(*) from calls \
      where tenant_id = $1 and integration_id = $2 and reservation_state = 1 \
-     and expires_at > coalesce($3, (extract(epoch from now()) * 1000000)::bigint)";
+     and expires_at > (select coalesce($3, (extract(epoch from now()) * 1000000)::bigint))";
 const LIST_OPEN_OF: &str = "select call_id, integration_id, estimated_cost_nanos, \
      estimated_tokens, model, ttl_seconds, decision, reserved_at, expires_at, reservation_state, \
      ended_at from calls where tenant_id = $1 and integration_id = $2 and reservation_state = 1 \
-     and expires_at > coalesce($3, (extract(epoch from now()) * 1000000)::bigint) \
+     and expires_at > (select coalesce($3, (extract(epoch from now()) * 1000000)::bigint)) \
      order by expires_at, call_key limit $4 offset $5";
 const SUM_CALLS: &str = "select coalesce(sum(used_calls), 0)::bigint from counters \
      where tenant_id = $1 and scope_kind = 1 and ($2 is null or scope_id = $2)";

@@ -23,22 +23,29 @@ const INSERT_ENTRIES: &str = "insert into usage_entries (tenant_id, entry_id, in
      $13::bigint[], $14::bigint[], $15::bigint[], $16::bigint[], $17::bigint[], $18::bigint[], \
      $19::bigint[], $20::bigint[], $21::bigint[], $22::bigint[], $23::text[], $24::text[], \
      $25::text[], $26::bigint[], $27::bigint[]) as entry";
-const UPDATE_CALLS: &str = "update calls set entry_id = new.entry_id, call_id = new.call_id, \
-     integration_id = new.integration_id, estimated_cost_nanos = new.estimated_cost_nanos, \
-     estimated_tokens = new.estimated_tokens, model = new.model, ttl_seconds = new.ttl_seconds, \
-     decision = new.decision, reserved_at = new.reserved_at, expires_at = new.expires_at, \
-     reservation_state = new.reservation_state, ended_at = new.ended_at \
-     from unnest($2::uuid[], $3::bigint[], $4::text[], $5::bigint[], $6::bigint[], $7::bigint[], \
-     $8::text[], $9::bigint[], $10::text[], $11::bigint[], $12::bigint[], $13::bigint[], \
-     $14::bigint[]) as new (call_key, entry_id, call_id, integration_id, estimated_cost_nanos, \
-     estimated_tokens, model, ttl_seconds, decision, reserved_at, expires_at, reservation_state, \
-     ended_at) where calls.tenant_id = $1 and calls.call_key = new.call_key";
-const UPDATE_ENTRIES_OF_CALLS: &str = "update calls set entry_id = new.entry_id \
-     from unnest($2::uuid[], $3::bigint[]) as new (call_key, entry_id) \
-     where calls.tenant_id = $1 and calls.call_key = new.call_key";
+// Calls are there when they are written: the conflict only finds them. An update would join them, and
+// the planner, that may never have heard of the tenant, would read all that the tenant has.
+const UPDATE_CALLS: &str = "insert into calls (tenant_id, call_key, entry_id, call_id, \
+     integration_id, estimated_cost_nanos, estimated_tokens, model, ttl_seconds, decision, \
+     reserved_at, expires_at, reservation_state, ended_at) \
+     select $1, call.* from unnest($2::uuid[], $3::bigint[], $4::text[], $5::bigint[], \
+     $6::bigint[], $7::bigint[], $8::text[], $9::bigint[], $10::text[], $11::bigint[], \
+     $12::bigint[], $13::bigint[], $14::bigint[]) as call \
+     on conflict (tenant_id, call_key) do update set entry_id = excluded.entry_id, \
+     call_id = excluded.call_id, integration_id = excluded.integration_id, \
+     estimated_cost_nanos = excluded.estimated_cost_nanos, \
+     estimated_tokens = excluded.estimated_tokens, model = excluded.model, \
+     ttl_seconds = excluded.ttl_seconds, decision = excluded.decision, \
+     reserved_at = excluded.reserved_at, expires_at = excluded.expires_at, \
+     reservation_state = excluded.reservation_state, ended_at = excluded.ended_at";
+const UPDATE_ENTRIES_OF_CALLS: &str = "insert into calls (tenant_id, call_key, entry_id) \
+     select $1, call.* from unnest($2::uuid[], $3::bigint[]) as call \
+     on conflict (tenant_id, call_key) do update set entry_id = excluded.entry_id";
+const EXPIRE_CALLS: &str = "insert into calls (tenant_id, call_key) \
+     select $1, call.* from unnest($2::uuid[]) as call \
+     on conflict (tenant_id, call_key) do update set reservation_state = 4, \
+     ended_at = calls.expires_at";
 const DELETE_CLAIMS: &str = "delete from calls where tenant_id = $1 and call_key = any($2)";
-const EXPIRE_CALLS: &str = "update calls set reservation_state = 4, ended_at = expires_at \
-     where tenant_id = $1 and call_key = any($2)";
 const UPSERT_COUNTERS: &str = "insert into counters (tenant_id, scope_kind, scope_id, month, \
      used_cost_nanos, used_tokens, used_calls, held_cost_nanos, held_tokens, held_calls, last_at) \
      select $1, 1, counter.* from unnest($2::bigint[], $3::bigint[], $4::bigint[], $5::bigint[], \

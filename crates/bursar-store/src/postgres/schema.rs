@@ -5,6 +5,7 @@ use tokio_postgres::Client;
 
 use super::OpenPostgresError;
 use super::tx::params;
+use crate::schema::SchemaStatus;
 
 /// One step of the ladder.
 struct Migration {
@@ -26,26 +27,6 @@ const UPSERT_SERVER: &str = "insert into server (name, value) values ($1, $2) \
 const INSERT_SERVER: &str =
     "insert into server (name, value) values ($1, $2) on conflict (name) do nothing";
 const HAS_SCHEMA: &str = "select to_regclass('server') is not null";
-
-/// What is known of a database's schema.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct SchemaStatus {
-    /// The version of the database; 0 when nothing was made yet.
-    pub found: u32,
-    /// The newest version that this binary knows.
-    pub known: u32,
-    /// The oldest version whose binary may still use the database.
-    pub oldest_known: u32,
-}
-
-impl SchemaStatus {
-    /// Whether this binary can use the database as it is.
-    pub const fn is_usable(&self) -> bool {
-        self.found > 0
-            && (self.found == self.known
-                || self.found > self.known && self.oldest_known <= self.known)
-    }
-}
 
 /// What the application's role may do with each table: what is append-only is so for it too.
 const GRANTS: &[(&str, &str)] = &[

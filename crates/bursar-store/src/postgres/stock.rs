@@ -38,7 +38,7 @@ const LIST_LIMITED: &str = "select i.tenant_id, i.integration_id, i.budget_limit
      and (budget_limit_cents > 0 or token_limit_month > 0)))";
 const COUNT_OPEN: &str = "select count(*) from calls where tenant_id = $1 \
      and reservation_state = 1 \
-     and expires_at > coalesce($2, (extract(epoch from now()) * 1000000)::bigint)";
+     and expires_at > (select coalesce($2, (extract(epoch from now()) * 1000000)::bigint))";
 const DATA_BYTES: &str = "select pg_database_size(current_database())";
 
 /// Where the walks through all tenants are.

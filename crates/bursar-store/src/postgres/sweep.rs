@@ -15,8 +15,9 @@ use crate::error::StoreError;
 /// Tenants that one sweep looks at, and how many of them are asked about at once.
 const TENANTS_MAX: i64 = 512;
 const ASKED_AT_ONCE: usize = 64;
-/// For how long a node has the sweep to itself, in microseconds.
-const LEASE_MICROS: i64 = 30_000_000;
+/// For how long a node has the sweep to itself, in microseconds: each sweep renews it, one a second,
+/// and nobody sweeps for as long after a node that was killed.
+const LEASE_MICROS: i64 = 10_000_000;
 
 const LEASE: &str = "insert into leases (name, holder, until_at) \
      values ('sweep', $1, (extract(epoch from clock_timestamp()) * 1000000)::bigint + $2) \
@@ -27,8 +28,8 @@ const LEASE: &str = "insert into leases (name, holder, until_at) \
 const NEXT_TENANTS: &str =
     "select tenant_id from tenants where tenant_id > $1 order by tenant_id limit $2";
 const DUE: &str = "select distinct integration_id from calls where tenant_id = $1 \
-     and reservation_state = 1 and expires_at <= coalesce($2, \
-     (extract(epoch from clock_timestamp()) * 1000000)::bigint) limit $3";
+     and reservation_state = 1 and expires_at <= (select coalesce($2, \
+     (extract(epoch from clock_timestamp()) * 1000000)::bigint)) limit $3";
 
 /// The sweep of a node, whichever of its lanes does it.
 pub(super) struct Sweep {

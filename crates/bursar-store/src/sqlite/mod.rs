@@ -44,6 +44,7 @@ use crate::query::{
     IntegrationUsage, OpenReservation, Page, Paged, Standing, Stock, Store,
 };
 use crate::row::{ApiKeyRow, DecisionRow, IntegrationKeyRow, IntegrationRow, TenantRow};
+use crate::schema::SchemaStatus;
 use crate::verify::Verified;
 
 /// Reads the time; injected, so that tests own it.
@@ -154,6 +155,21 @@ impl SqliteStore {
             Err(OpenError::InUse(_)) => Ok(true),
             Err(error) => Err(error),
         }
+    }
+
+    /// What the schema of a data file is, beside a server that may be running on it; of one that is
+    /// not there nothing is found.
+    ///
+    /// # Errors
+    /// [`OpenError`] when it is there and cannot be read.
+    pub fn schema_status(path: &Path) -> Result<SchemaStatus, OpenError> {
+        let database = |cause| OpenError::Database { path: path.to_owned(), cause };
+        let connection = match path.try_exists() {
+            Ok(true) => open_reader(path).map_err(database)?,
+            Ok(false) => Connection::open_in_memory().map_err(database)?,
+            Err(cause) => return Err(OpenError::File { path: path.to_owned(), cause }),
+        };
+        schema::status(&connection, path)
     }
 
     /// Counts a data file a second time, beside a server that may be running on it.
@@ -343,6 +359,11 @@ fn store_error(error: rusqlite::Error) -> StoreError {
 impl Store for SqliteStore {
     fn now(&self) -> Timestamp {
         self.view.not_before((self.clock)())
+    }
+
+    async fn ping(&self) -> Result<(), StoreError> {
+        // Whoever asks for one row waits for nobody who reads many.
+        self.look_up(read::ping).await
     }
 
     async fn standing(

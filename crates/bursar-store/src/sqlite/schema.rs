@@ -5,6 +5,7 @@ use std::path::Path;
 use rusqlite::{Connection, OptionalExtension, params};
 
 use super::OpenError;
+use crate::schema::SchemaStatus;
 
 /// One step of the ladder.
 struct Migration {
@@ -48,18 +49,25 @@ pub(super) fn migrate(connection: &mut Connection, path: &Path) -> Result<(), Op
 
 /// The version of the file's schema, if this binary can use it.
 fn check_version(connection: &Connection, path: &Path) -> Result<u32, OpenError> {
+    let SchemaStatus { found, known, oldest_known } = status(connection, path)?;
+    if found > known && oldest_known > known {
+        return Err(OpenError::NewerSchema { path: path.to_owned(), found, known });
+    }
+    Ok(found)
+}
+
+/// Reads what the schema of a file is.
+pub(super) fn status(connection: &Connection, path: &Path) -> Result<SchemaStatus, OpenError> {
     let database = |cause| OpenError::Database { path: path.to_owned(), cause };
     let found: u32 =
         connection.query_row("pragma user_version", [], |row| row.get(0)).map_err(database)?;
     let known = MIGRATIONS.last().map_or(0, |last| last.version);
-    if found > known {
-        let oldest = server_value(connection, "oldest_known").map_err(database)?;
-        let oldest = oldest.and_then(|text| text.parse::<u32>().ok()).unwrap_or(found);
-        if oldest > known {
-            return Err(OpenError::NewerSchema { path: path.to_owned(), found, known });
-        }
-    }
-    Ok(found)
+    let oldest = match found {
+        0 => None,
+        _ => server_value(connection, "oldest_known").map_err(database)?,
+    };
+    let oldest_known = oldest.and_then(|text| text.parse().ok()).unwrap_or(found);
+    Ok(SchemaStatus { found, known, oldest_known })
 }
 
 fn apply(connection: &mut Connection, migration: &Migration) -> rusqlite::Result<()> {

@@ -69,7 +69,7 @@ impl TestApp {
         let config = Config::load(None, environment).unwrap();
         let reader = clock.clone();
         let now = move || Timestamp::from_micros(reader.0.load(Ordering::SeqCst)).unwrap();
-        let app = start::open(&config, Arc::new(now)).unwrap();
+        let app = start::open(&config, Some(Arc::new(now))).unwrap();
         let operator_router = operator_router(app.clone());
         let router = router(app.clone());
         Self { clock, app, router, operator_router, _folder: folder }

@@ -137,7 +137,7 @@ fn read_answer(stream: &mut BufReader<TcpStream>) -> Result<(Answer, bool), NoAn
     let cut = |so_far: &str| NoAnswer::Cut(so_far.to_owned());
     let status = line.split(' ').nth(1).and_then(|status| status.parse().ok());
     let status = status.ok_or_else(|| cut(&line))?;
-    let (mut length, mut keep, mut is_text) = (None, true, false);
+    let (mut length, mut keep, mut is_text, mut says_when) = (None, true, false, false);
     loop {
         let mut header = String::new();
         if !stream.read_line(&mut header).is_ok_and(|bytes| bytes > 0) || !header.ends_with('\n') {
@@ -148,11 +148,13 @@ fn read_answer(stream: &mut BufReader<TcpStream>) -> Result<(Answer, bool), NoAn
             Some(("content-length", value)) => length = value.trim().parse::<usize>().ok(),
             Some(("content-type", value)) => is_text = value.trim().starts_with("text/plain"),
             Some(("connection", value)) => keep = value.trim() != "close",
+            Some(("retry-after", _)) => says_when = true,
             Some(_) => {}
             None if header.is_empty() => break,
             None => panic!("{header:?} is not a header"),
         }
     }
+    assert!(says_when || status != 503, "{line} does not say when to come again");
     let length = length.unwrap_or_else(|| panic!("an answer without a length: {line}"));
     let mut body = vec![0; length];
     stream.read_exact(&mut body).map_err(|_| cut(&line))?;

@@ -93,6 +93,7 @@ fn settings(port: u16, cluster: &Cluster, pool_size: u32, users: &Path, pid: &Pa
          auth_file = {}\n\
          pidfile = {}\n\
          pool_mode = transaction\n\
+         server_login_retry = 1\n\
          default_pool_size = {pool_size}\n\
          max_client_conn = 1000\n",
         users.display(),

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::process::Output;
-use std::sync::{LazyLock, OnceLock};
+use std::sync::OnceLock;
 
 use super::place;
 use super::programs;
@@ -28,13 +28,10 @@ const SETTINGS: [(&str, &str); 10] = [
     ("log_statement", "none"),
     ("log_line_prefix", "%m [%p] %q%u@%d "),
 ];
+/// Where the log may lie in memory.
+const LITTLE_LOG: [(&str, &str); 2] = [("min_wal_size", "64MB"), ("max_wal_size", "256MB")];
 
-static SHARED: LazyLock<Cluster> = LazyLock::new(|| {
-    let Ok(url) = std::env::var(URL_VARIABLE) else { return Cluster::new() };
-    let cluster = Cluster::of(Url::parse(&url), None);
-    cluster.drop_stale();
-    cluster
-});
+static SHARED: OnceLock<Cluster> = OnceLock::new();
 
 /// How a server is stopped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -70,19 +67,31 @@ pub(super) struct Roles {
 impl Cluster {
     /// The one of this process, for tests that do nothing to the server itself.
     ///
-    /// It is the server that `BURSAR_TEST_POSTGRES_URL` names, if it is set.
+    /// It is the server that `BURSAR_TEST_POSTGRES_URL` names, if it is set; else one that lies in
+    /// memory where it can. What a disk does is for a cluster of one's own.
     pub(crate) fn shared() -> &'static Self {
-        &SHARED
+        SHARED.get_or_init(|| {
+            let named = std::env::var(URL_VARIABLE).ok().filter(|url| !url.is_empty());
+            let Some(url) = named else {
+                return Self::of_own(Own::create(place::quick_folder(), &LITTLE_LOG));
+            };
+            let cluster = Self::of(Url::parse(&url), None);
+            cluster.drop_stale();
+            cluster
+        })
     }
 
-    /// One of its own, which a test may stop and start.
+    /// One of its own on disk, which a test may stop and start.
     pub(crate) fn new() -> Self {
         Self::with(&[])
     }
 
     /// The same with settings that replace or follow the usual ones.
     pub(crate) fn with(settings: &[(&str, &str)]) -> Self {
-        let own = Own::create(settings);
+        Self::of_own(Own::create(place::folder(), settings))
+    }
+
+    fn of_own(own: Own) -> Self {
         let host = format!("127.0.0.1:{}", own.port);
         let admin = Url::parse(&format!("postgres://{SUPERUSER}@{host}/postgres"));
         Self::of(admin, Some(own))
@@ -123,6 +132,19 @@ impl Cluster {
         if let Err(blamed) = own.start() {
             panic!("PostgreSQL does not start again: {blamed}");
         }
+    }
+
+    /// Starts a running server again as one that only follows another: it can be read, not written.
+    ///
+    /// # Panics
+    /// On a server that was not made here.
+    #[track_caller]
+    pub(crate) fn follow(&self) {
+        self.stop(Mode::Fast);
+        let signal = data(&self.own().folder).join("standby.signal");
+        std::fs::write(&signal, "").expect("a file in the cluster");
+        programs::give(&signal);
+        self.start();
     }
 
     /// The process of the server, which is not a child of this one.
@@ -180,8 +202,7 @@ impl Cluster {
 }
 
 impl Own {
-    fn create(settings: &[(&str, &str)]) -> Self {
-        let folder = place::folder();
+    fn create(folder: PathBuf, settings: &[(&str, &str)]) -> Self {
         // Nothing in it is wanted any more, so it ends without writing everything out: QUIT.
         let supervisor = Supervisor::start(&folder, &pid_file(&folder), "QUIT");
         programs::give(&folder);

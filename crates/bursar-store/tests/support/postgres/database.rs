@@ -103,22 +103,27 @@ impl Database {
         answer.unwrap_or_else(|error| panic!("{sql}: {error:?}"))
     }
 
-    /// The processes that serve the connections to it.
+    /// The processes that serve connections to it, but those of a superuser.
+    #[track_caller]
     pub(crate) fn backends(&self) -> Vec<i32> {
-        self.numbers("select pid")
+        self.processes("select pid")
     }
 
-    /// Ends every connection to it, as an administrator or a failover does, and answers how many.
+    /// Ends these connections, as an administrator or a failover does, and answers how many.
+    #[track_caller]
     pub(crate) fn terminate_backends(&self) -> usize {
-        self.numbers("select pid, pg_terminate_backend(pid)").len()
+        self.processes("select pid, pg_terminate_backend(pid)").len()
     }
 
-    fn numbers(&self, select: &str) -> Vec<i32> {
-        let rows = self.run(&format!(
-            "{select} from pg_stat_activity where datname = '{}' and pid <> pg_backend_pid() \
-             and backend_type = 'client backend'",
-            self.name
-        ));
+    #[track_caller]
+    fn processes(&self, select: &str) -> Vec<i32> {
+        let name = &self.name;
+        // A connection that asked here before may take a moment to go.
+        let sql = format!(
+            "{select} from pg_stat_activity where datname = '{name}' and usename <> current_user"
+        );
+        let rows = session::ask(&self.server_url, &sql);
+        let rows = rows.unwrap_or_else(|error| panic!("{sql}: {error:?}"));
         let first = |row: session::Row| row.into_iter().next().flatten()?.parse().ok();
         rows.into_iter().filter_map(first).collect()
     }

@@ -9,25 +9,11 @@ const VERSIONS: &str = "/usr/lib/postgresql";
 /// Drop-ins for how Debian makes the cluster of a newly installed server.
 const CREATECLUSTER: &str = "/etc/postgresql-common/createcluster.d";
 
-static POSTGRES: LazyLock<PathBuf> = LazyLock::new(|| {
-    find_postgres().or_else(install_postgres).unwrap_or_else(|| {
-        panic!(
-            "these tests need PostgreSQL 14 or newer: install the server's programs (Debian: \
-             apt-get install postgresql), put initdb and pg_ctl on the PATH, or set \
-             BURSAR_TEST_POSTGRES_URL to a role that may create databases and roles. As root on \
-             Debian the package is installed by itself, which failed here."
-        )
-    })
-});
+static POSTGRES: LazyLock<Option<PathBuf>> =
+    LazyLock::new(|| find_postgres().or_else(install_postgres));
 
-static BOUNCER: LazyLock<PathBuf> = LazyLock::new(|| {
-    find_bouncer().or_else(install_bouncer).unwrap_or_else(|| {
-        panic!(
-            "these tests need pgbouncer: install it (Debian: apt-get install pgbouncer) and put \
-             it on the PATH. As root on Debian it is installed by itself, which failed here."
-        )
-    })
-});
+static BOUNCER: LazyLock<Option<PathBuf>> =
+    LazyLock::new(|| find_bouncer().or_else(install_bouncer));
 
 static ACCOUNT: LazyLock<Option<Account>> = LazyLock::new(|| {
     if id(&["-u"]) != Some(0) {
@@ -41,12 +27,26 @@ static ACCOUNT: LazyLock<Option<Account>> = LazyLock::new(|| {
 
 /// A program of PostgreSQL's server.
 pub(super) fn postgres(name: &str) -> PathBuf {
-    POSTGRES.join(name)
+    let Some(folder) = POSTGRES.as_ref() else {
+        panic!(
+            "these tests need PostgreSQL 14 or newer: install the server's programs (Debian: \
+             apt-get install postgresql), put initdb and pg_ctl on the PATH, or set \
+             BURSAR_TEST_POSTGRES_URL to a role that may create databases and roles. As root on \
+             Debian the package is installed by itself, which failed here."
+        )
+    };
+    folder.join(name)
 }
 
 /// The pooler.
 pub(super) fn bouncer() -> PathBuf {
-    BOUNCER.clone()
+    let Some(program) = BOUNCER.as_ref() else {
+        panic!(
+            "these tests need pgbouncer: install it (Debian: apt-get install pgbouncer) and put \
+             it on the PATH. As root on Debian it is installed by itself, which failed here."
+        )
+    };
+    program.clone()
 }
 
 /// Whom the programs run as.

@@ -38,7 +38,7 @@ impl Supervisor {
         let mut command = Command::new("sh");
         command.args(["-c", SCRIPT, "supervisor"]).arg(folder).arg(pid_file).arg(signal);
         command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null());
-        // In a group of its own: what a terminal or `timeout` sends to the test is not meant for it.
+        // In a group of its own: what a terminal or `timeout` sends to the test is not for it.
         command.process_group(0).current_dir("/");
         let mut shell = command.spawn().expect("a shell");
         let pipe = shell.stdin.take();

@@ -1,4 +1,5 @@
-//! The data folder, served by this process alone.
+//! The store itself, served by this process for a moment: a data folder on which no server runs, or
+//! a PostgreSQL, beside whatever nodes are on it.
 
 use std::io::Write;
 
@@ -16,18 +17,18 @@ use crate::router::router;
 use crate::secret::Secret;
 use crate::start;
 
-pub(super) struct Folder {
+pub(super) struct Here {
     runtime: tokio::runtime::Runtime,
     app: App,
     service: TowerToHyperService<axum::Router>,
 }
 
-impl Folder {
+impl Here {
     pub(super) fn open(config: &Config) -> Result<Self, ClientError> {
         let said = |error: &dyn std::error::Error| ClientError::new(error.to_string());
         let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
         let runtime = runtime.map_err(|error| said(&error))?;
-        let app = runtime.block_on(async { start::open(config, start::clock()) });
+        let app = runtime.block_on(async { start::open_for_command(config, start::clock()) });
         let app = app.map_err(|error| said(&error))?;
         let service = TowerToHyperService::new(router(app.clone()));
         Ok(Self { runtime, app, service })
@@ -35,6 +36,11 @@ impl Folder {
 
     pub(super) fn operator_token(&self) -> Secret {
         Secret::new(self.app.operator_token.expose().to_owned())
+    }
+
+    /// Whether other processes work on the same store.
+    pub(super) fn is_shared(&self) -> bool {
+        self.app.pulse.is_some()
     }
 
     pub(super) fn send(
@@ -84,7 +90,7 @@ impl Folder {
         }
     }
 
-    /// Stores what was taken and folds the log into the file.
+    /// Stores what was taken, and in a folder folds the log into the file.
     pub(super) fn close(self) {
         self.runtime.block_on(self.app.ledger.close());
     }

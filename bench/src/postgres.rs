@@ -1,0 +1,164 @@
+//! PostgreSQL: the bare store's transaction through its writer lanes, and nodes over one database.
+
+use std::time::Duration;
+
+use bursar_server::database::Database as Kept;
+use bursar_server::secret::SecretKey;
+use bursar_store::{Lane, PostgresOptions, PostgresStore};
+use tokio::runtime::Runtime;
+
+use crate::client::{self, Make, Run};
+use crate::report::Report;
+use crate::server::Running;
+use crate::setup::{INTEGRATIONS, Place, Setup, prepare};
+use crate::{Arguments, Failure, store};
+
+#[expect(dead_code, reason = "the tests of the store use more of it")]
+#[path = "../../crates/bursar-store/tests/support/postgres/mod.rs"]
+mod support;
+
+use support::cluster::Cluster;
+use support::database::Database;
+
+/// A server that was not made here.
+const URL_VARIABLE: &str = "BURSAR_TEST_POSTGRES_URL";
+/// What an operator would set before anything else.
+const SETTINGS: [(&str, &str); 2] = [("shared_buffers", "512MB"), ("max_wal_size", "4GB")];
+/// Writer lanes that are measured together, each with a tenant of its own.
+const LANES: usize = 4;
+/// Records of one transaction on each of them.
+const LANES_GROUP: usize = 1_000;
+/// Integrations that reservations are spread over so that they seldom meet.
+const MANY_INTEGRATIONS: usize = 1_000;
+/// Servers over the one database.
+const NODES: usize = 2;
+
+/// Measures what needs PostgreSQL; says so and goes on where there is none.
+pub(crate) fn measure(
+    arguments: &Arguments,
+    runtime: &Runtime,
+    report: &mut Report,
+) -> Result<(), Failure> {
+    // The programs may be missing, and the tests that share this code end there.
+    let Ok(database) = std::panic::catch_unwind(start) else {
+        eprintln!("PostgreSQL is not measured: none can be had here");
+        return Ok(());
+    };
+    let folder = tempfile::tempdir()?;
+    let place = Place::node(folder.path(), database.app_url());
+    let setup = prepare(&place, INTEGRATIONS)?;
+    let duration = Duration::from_secs(arguments.seconds);
+
+    let mut lanes = open(&place)?;
+    let lane = lanes.first_mut().ok_or("no lane")?;
+    eprintln!("filling PostgreSQL with {} records", arguments.records);
+    store::fill(lane.as_mut(), &setup, arguments.records)?;
+    // What a server does by itself after such a load, and at no certain moment.
+    database.run("vacuum (analyze, freeze)");
+    for group in [100, 1_000, 4_000] {
+        database.run("checkpoint");
+        report.postgres_store(group, store::measure(lane.as_mut(), &setup, group, duration)?);
+    }
+    let mut tenants = vec![setup];
+    for _ in 1..LANES {
+        tenants.push(prepare(&place, INTEGRATIONS)?);
+    }
+    let rate = together(lanes, &tenants, duration)?;
+    let name = format!("{LANES} lanes of a tenant each, groups of {LANES_GROUP}");
+    report.postgres_lanes(name, rate);
+    let setup = tenants.first().ok_or("no tenant")?;
+    nodes(&place, setup, duration, runtime, report)
+}
+
+/// A database with the schema, on a server of its own or on the one that the environment names.
+fn start() -> Database {
+    let migrate = |owner_url: &str, app_role: &str| {
+        if let Err(error) = PostgresStore::migrate(owner_url, app_role) {
+            eprintln!("PostgreSQL is not migrated: {error}");
+        }
+    };
+    if std::env::var_os(URL_VARIABLE).is_some() {
+        return Database::migrated(Cluster::shared(), migrate);
+    }
+    // It ends with this process.
+    Database::migrated(Box::leak(Box::new(Cluster::with(&SETTINGS))), migrate)
+}
+
+fn open(place: &Place) -> Result<Vec<Box<dyn Lane>>, Failure> {
+    let config = place.config()?;
+    let Kept::Postgres(database) = &config.database else {
+        return Err("the place is not that of a node".into());
+    };
+    let secret_key = config.secret_key.as_ref().ok_or("a node without a secret key")?;
+    let options = PostgresOptions {
+        lanes: LANES,
+        readers: 1,
+        secret_fingerprint: SecretKey::derive(secret_key)?.fingerprint().to_owned(),
+        clock: None,
+    };
+    Ok(PostgresStore::open(database.url()?.expose(), &options)?.1)
+}
+
+/// Records a second of lanes that write at the same time, each for its own tenant.
+fn together(
+    lanes: Vec<Box<dyn Lane>>,
+    tenants: &[Setup],
+    duration: Duration,
+) -> Result<f64, Failure> {
+    let write = |mut lane: Box<dyn Lane>, setup| {
+        // A text, because what went wrong must leave the thread.
+        store::measure(lane.as_mut(), setup, LANES_GROUP, duration)
+            .map_err(|error| error.to_string())
+    };
+    let write = &write;
+    std::thread::scope(|scope| {
+        let started: Vec<_> = lanes
+            .into_iter()
+            .zip(tenants)
+            .map(|(lane, setup)| scope.spawn(move || write(lane, setup)))
+            .collect();
+        let mut sum = 0.0;
+        for lane in started {
+            sum += lane.join().map_err(|_| "a lane panicked")??;
+        }
+        Ok(sum)
+    })
+}
+
+/// Measures one node, then two over the same database.
+fn nodes(
+    place: &Place,
+    setup: &Setup,
+    duration: Duration,
+    runtime: &Runtime,
+    report: &mut Report,
+) -> Result<(), Failure> {
+    let hot = prepare(place, 1)?;
+    let wide = prepare(place, MANY_INTEGRATIONS)?;
+    runtime.block_on(async {
+        let mut servers = Vec::new();
+        for number in 0..NODES {
+            let folder = place.folder.join(format!("node-{number}"));
+            std::fs::create_dir(&folder)?;
+            servers.push(Running::start(&place.beside(&folder)).await?);
+        }
+        let all: Vec<&str> = servers.iter().map(|server| server.address.as_str()).collect();
+        let one = all.get(..1).unwrap_or_default();
+        let run = async |name: &'static str, over: &[&str], connections, make: &Make<'_>| {
+            client::run(over, connections, duration, make).await.map(|run: Run| (name, run))
+        };
+        report.postgres_http(run("batches of 100, 16 connections", one, 16, &setup.batch()).await?);
+        report.postgres_http(run("single ingest, 64 connections", one, 64, &setup.single()).await?);
+        report.postgres_http(run("check, 64 connections", one, 64, &setup.check()).await?);
+        report.postgres_http(run("reserve, 64 connections", one, 64, &setup.reserve()).await?);
+        let name = "reserve on one integration, 64 connections to two nodes";
+        report.postgres_http(run(name, &all, 64, &hot.reserve()).await?);
+        let name = "reserve on 1,000 integrations, 64 connections to two nodes";
+        report.postgres_http(run(name, &all, 64, &wide.reserve()).await?);
+        for server in servers {
+            report.memory(server.resident_kib());
+            server.stop().await?;
+        }
+        Ok(())
+    })
+}

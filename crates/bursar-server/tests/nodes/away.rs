@@ -1,0 +1,167 @@
+//! A database that goes away and comes back.
+
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+
+use crate::support::books::Books;
+use crate::support::clock::MID_JUNE_2031;
+use crate::support::folder::Folder;
+use crate::support::http::Http;
+use crate::support::postgres::cluster::{Cluster, Mode};
+use crate::support::postgres::proxy::Proxy;
+use crate::support::server::Server;
+use crate::support::tenant::Tenant;
+use crate::support::{Site, record, reservation, within};
+
+const AWAY_MAX: Duration = Duration::from_secs(2);
+const BACK_MAX: Duration = Duration::from_secs(5);
+const JOBS_MAX: Duration = Duration::from_secs(10);
+/// Clients that ask at once.
+const CLIENTS: usize = 8;
+
+/// Claims that everything that needs the database is answered 503 in time, asked by many at once.
+#[track_caller]
+fn check_away(server: &Server, tenant: &Tenant) {
+    let integration_id = tenant.integrations.first().expect("an integration");
+    let ask = |client: usize| {
+        let mut http = tenant.client(server);
+        let began = Instant::now();
+        let call = format!("away {client}");
+        let answer = match client % 4 {
+            0 => http.post("/api/v1/telemetry/llm-usage", &record(integration_id, &call, 1)),
+            1 => http
+                .post("/api/v1/enforcement/reservations", &reservation(integration_id, &call, 1)),
+            2 => http.get("/api/v1/telemetry/usage-summary"),
+            _ => http.get("/health/ready"),
+        };
+        let answer = answer.expect("an answer");
+        assert_eq!((answer.status, answer.code()), (503, "UNAVAILABLE"), "{answer:?}");
+        let took = began.elapsed();
+        assert!(took < AWAY_MAX, "client {client} waited {took:?}");
+    };
+    std::thread::scope(|scope| {
+        let clients: Vec<_> = (0..CLIENTS).map(|client| scope.spawn(move || ask(client))).collect();
+        for client in clients {
+            client.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+        }
+    });
+    let mut http = Http::new(server.address(), &[]);
+    assert_eq!(http.get("/health/live").expect("an answer").status, 200);
+}
+
+/// Claims that the node takes records again, by itself and soon.
+#[track_caller]
+fn check_back(server: &Server, tenant: &Tenant) {
+    let integration_id = tenant.integrations.first().expect("an integration");
+    let mut http = tenant.client(server);
+    let recorded = within(BACK_MAX, || {
+        let call = record(integration_id, "back", 1);
+        let answer = http.post("/api/v1/telemetry/llm-usage", &call).expect("an answer");
+        answer.is_success().then_some(())
+    });
+    assert!(recorded.is_some(), "nothing is taken {BACK_MAX:?} after the database is back");
+    assert_eq!(http.get("/health/ready").expect("an answer").status, 200);
+}
+
+/// Claims that what a node does by itself goes on: holds that are due end, and refusals are kept.
+#[track_caller]
+fn check_jobs(site: &Site, node: &Folder, tenant: &Tenant, http: &mut Http) {
+    let integration_id = tenant.integrations.first().expect("an integration");
+    node.clock.show(MID_JUNE_2031 + 601);
+    let ended = within(JOBS_MAX, || {
+        let open = site.database.run("select 1 from calls where reservation_state = 1");
+        open.is_empty().then_some(())
+    });
+    assert!(ended.is_some(), "holds that are due are not ended");
+
+    let check = json!({ "integration_id": integration_id, "estimated_cost_cents": 2_000_000 });
+    let checked = http.post("/api/v1/enforcement/check", &check).expect("an answer");
+    assert_eq!(checked.data("result"), "blocked", "{checked:?}");
+    let kept = within(JOBS_MAX, || {
+        let kept = http.get("/api/v1/enforcement/decisions").expect("an answer");
+        let rows = kept.body.get("data").and_then(Value::as_array).expect("rows");
+        (!rows.is_empty()).then_some(())
+    });
+    assert!(kept.is_some(), "refusals are not kept");
+}
+
+#[test]
+fn a_crash_of_the_database_is_told_at_once_and_got_over() {
+    let cluster = Cluster::new();
+    let site = Site::on(&cluster);
+    let mut node = site.node();
+    node.set("BURSAR_LOG", "info");
+    let server = Server::start(&node);
+    let mut tenant = Tenant::new(&node, &server);
+    let integration_id = tenant.add_integration(&server, 1_000_000);
+    let mut http = tenant.client(&server);
+    for call in 0..20 {
+        let call = record(&integration_id, &format!("before {call}"), 1);
+        assert_eq!(http.post("/api/v1/telemetry/llm-usage", &call).expect("an answer").status, 201);
+    }
+    let held =
+        http.post("/api/v1/enforcement/reservations", &reservation(&integration_id, "held", 1));
+    assert_eq!(held.expect("an answer").status, 201);
+    cluster.stop(Mode::Immediate);
+    check_away(&server, &tenant);
+    // Once for the log, however long it lasts.
+    let told = within(Duration::from_secs(3), || node.log().contains("is away").then_some(()));
+    assert!(told.is_some(), "{}", node.log());
+    check_away(&server, &tenant);
+    cluster.start();
+    check_back(&server, &tenant);
+    let books = Books::read(&server, &tenant);
+    let before = books.entries.keys().filter(|call| call.starts_with("before")).count();
+    assert_eq!(before, 20, "what was acknowledged is there, once");
+    assert!(books.holds.contains_key("held"));
+    check_jobs(&site, &node, &tenant, &mut http);
+    server.stop();
+    let log = node.log();
+    assert_eq!(log.matches("the database is away").count(), 1, "{log}");
+    assert_eq!(log.matches("the database is back").count(), 1, "{log}");
+}
+
+#[test]
+fn a_database_that_says_nothing_is_away_like_one_that_is_down() {
+    let site = Site::new();
+    let proxy = Proxy::start(site.database.app_url());
+    let node = site.node_by(&proxy.through(site.database.app_url()));
+    let server = Server::start(&node);
+    let mut tenant = Tenant::new(&node, &server);
+    tenant.add_integration(&server, 1_000_000);
+    proxy.hold();
+    check_away(&server, &tenant);
+    check_away(&server, &tenant);
+    proxy.pass();
+    check_back(&server, &tenant);
+    proxy.hold();
+    check_away(&server, &tenant);
+    // It does not wait at its end for what says nothing.
+    server.stop();
+}
+
+#[test]
+fn a_host_that_says_nothing_does_not_stand_before_the_one_that_serves() {
+    let site = Site::new();
+    let (first, second) =
+        (Proxy::start(site.database.app_url()), Proxy::start(site.database.app_url()));
+    // Both hosts in one URL: role@first,second/name.
+    let url = first.through(site.database.app_url());
+    let host = |proxy: &Proxy| {
+        let url = proxy.through(site.database.app_url());
+        let place = url.rsplit('@').next().and_then(|rest| rest.split('/').next());
+        place.expect("a host").to_owned()
+    };
+    let url = url.replace(&host(&first), &format!("{},{}", host(&first), host(&second)));
+    let node = site.node_by(&url);
+    let server = Server::start(&node);
+    let mut tenant = Tenant::new(&node, &server);
+    tenant.add_integration(&server, 1_000_000);
+    // As a primary that loses its network after its connections were reset.
+    first.hold();
+    first.cut();
+    check_back(&server, &tenant);
+    server.stop();
+    Server::start(&node).stop();
+}

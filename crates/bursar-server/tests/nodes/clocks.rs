@@ -1,0 +1,207 @@
+//! Nodes whose clocks are wrong: budgets, expiry, rates and months follow the database's clock.
+
+use std::path::Path;
+use std::process::Command;
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use crate::support::fleet::Fleet;
+use crate::support::http::{Answer, Http};
+use crate::support::tenant::Tenant;
+use crate::support::{Site, record, reservation, within};
+
+/// Shows the process into which it is loaded a shifted clock.
+const SKEW: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/nodes/skew.c");
+/// By how much an instant may be off that is compared with the database's a moment later.
+const MOMENT_SECONDS: f64 = 30.0;
+/// Longer than the shortest hold of these tests.
+const EXPIRED_WITHIN: Duration = Duration::from_secs(15);
+const RECORDS: &str = "/api/v1/telemetry/llm-usage";
+const CHECK: &str = "/api/v1/enforcement/check";
+const RESERVATIONS: &str = "/api/v1/enforcement/reservations";
+
+/// Nodes on either side of the database's clock, and a tenant.
+struct Skewed {
+    site: Site,
+    fleet: Fleet,
+    tenant: Tenant,
+}
+
+impl Skewed {
+    /// Starts a node that is ahead of the database's clock and one that is behind it.
+    fn by(seconds: i64) -> Self {
+        let site = Site::new();
+        let fleet = Fleet::prepared(&site, site.database.app_url(), 2, |number, folder| {
+            let library = folder.beside("skew.so");
+            build(&library);
+            let ahead = if number == 0 { seconds } else { -seconds };
+            folder.set("LD_PRELOAD", library.to_string_lossy());
+            folder.set("SKEW_SECONDS", ahead.to_string());
+            // The database's clock itself.
+            folder.set("BURSAR_TEST_CLOCK_FILE", "");
+        });
+        let tenant = fleet.tenant(&[100, 100]);
+        let skewed = Self { site, fleet, tenant };
+        skewed.wait_for_a_month_that_does_not_end();
+        for (node, expected) in [(0, seconds), (1, -seconds)] {
+            let shown = skewed.http(node).get("/api/v1/integrations").expect("an answer");
+            let shown = shown.body.pointer("/meta/timestamp").and_then(Value::as_str);
+            let off = skewed.seconds_from_now(shown.expect("a timestamp")) - expected as f64;
+            assert!(off.abs() < MOMENT_SECONDS, "the clock of node {node} is not shifted: {off}");
+        }
+        skewed
+    }
+
+    fn http(&self, node: usize) -> Http {
+        self.tenant.client(self.fleet.server(node))
+    }
+
+    fn integration(&self, number: usize) -> &str {
+        self.tenant.integrations.get(number).expect("an integration")
+    }
+
+    /// How far an instant lies ahead of the database's clock.
+    fn seconds_from_now(&self, instant: &str) -> f64 {
+        let ahead = format!("extract(epoch from '{instant}'::timestamptz - clock_timestamp())");
+        self.asked(&ahead).parse().expect("a number")
+    }
+
+    /// An instant so far ahead of the database's clock.
+    fn instant(&self, ahead_seconds: i64) -> String {
+        self.asked(&format!(
+            "to_char(clock_timestamp() at time zone 'utc' + interval '{ahead_seconds} seconds', \
+             'YYYY-MM-DD\"T\"HH24:MI:SS\"Z\"')"
+        ))
+    }
+
+    fn asked(&self, value: &str) -> String {
+        let rows = self.site.database.run(&format!("select ({value})::text"));
+        rows.into_iter().flatten().flatten().next().expect("a value")
+    }
+
+    /// No test meets the end of a month by accident.
+    fn wait_for_a_month_that_does_not_end(&self) {
+        let month = |at: &str| self.asked(&format!("date_trunc('month', {at} at time zone 'utc')"));
+        let lasts = || month("now()") == month("(now() + interval '1 minute')");
+        assert!(within(Duration::from_secs(90), || lasts().then_some(())).is_some());
+    }
+}
+
+#[track_caller]
+fn build(library: &Path) {
+    let mut compiler = Command::new("cc");
+    compiler.args(["-shared", "-fPIC", "-o"]).arg(library).arg(SKEW);
+    assert!(compiler.status().expect("a C compiler").success(), "{SKEW} is not compiled");
+}
+
+#[track_caller]
+fn text<'a>(answer: &'a Answer, pointer: &str) -> &'a str {
+    let found = answer.body.pointer(pointer).and_then(Value::as_str);
+    found.unwrap_or_else(|| panic!("{pointer} is not in {answer:?}"))
+}
+
+/// Reserves for a moment at one node and claims that the other waits until that is over.
+#[track_caller]
+fn check_expiry(skewed: &Skewed, by: usize, integration: &str) {
+    let mut short = reservation(integration, &format!("short {by}"), 60);
+    short.as_object_mut().expect("an object").insert("ttl_seconds".to_owned(), json!(2));
+    let held = skewed.http(by).post(RESERVATIONS, &short).expect("an answer");
+    assert_eq!(held.status, 201, "{held:?}");
+    let expires_at = text(&held, "/data/reservation/expires_at").to_owned();
+    assert!((0.0..=2.0).contains(&skewed.seconds_from_now(&expires_at)), "{held:?}");
+
+    let check = json!({ "integration_id": integration, "estimated_cost_cents": 60 });
+    for node in [0, 1] {
+        let checked = skewed.http(node).post(CHECK, &check).expect("an answer");
+        let left = skewed.seconds_from_now(&expires_at);
+        assert!(checked.data("result") == "blocked" || left <= 0.0, "{left} s left: {checked:?}");
+    }
+    let next = reservation(integration, &format!("next {by}"), 60);
+    let mut http = skewed.http(1 - by);
+    let admitted = within(EXPIRED_WITHIN, || {
+        let answer = http.post(RESERVATIONS, &next).expect("an answer");
+        (answer.status == 201).then_some(answer)
+    });
+    let admitted = admitted.expect("an expired hold still counts");
+    assert!(skewed.seconds_from_now(&expires_at) <= 0.0, "a hold ended before its time");
+    let lasts = skewed.seconds_from_now(text(&admitted, "/data/reservation/expires_at"));
+    assert!((600.0 - MOMENT_SECONDS..=600.0).contains(&lasts), "{lasts} s of 600");
+    let released = http.delete(&format!("{RESERVATIONS}/next {by}").replace(' ', "%20"));
+    assert_eq!(released.expect("an answer").status, 200);
+}
+
+/// Claims that the calls of one minute are counted together, whichever node they came by.
+#[track_caller]
+fn check_rate(skewed: &Skewed) {
+    let create = json!({ "name": "rate", "provider_type": "openai", "rate_limit_rpm": 4 });
+    let made = skewed.http(0).post("/api/v1/integrations", &create).expect("an answer");
+    let integration = text(&made, "/data/id");
+    let enable = format!("/api/v1/integrations/{integration}/enable");
+    assert_eq!(skewed.http(1).post(&enable, &Value::Null).expect("an answer").status, 200);
+    for call in 0..4 {
+        let held = reservation(integration, &format!("rate {call}"), 1);
+        let held = skewed.http(call % 2).post(RESERVATIONS, &held).expect("an answer");
+        assert_eq!(held.status, 201, "{held:?}");
+    }
+    for node in [0, 1] {
+        let more = reservation(integration, &format!("more {node}"), 1);
+        let more = skewed.http(node).post(RESERVATIONS, &more).expect("an answer");
+        assert_eq!(more.data("result"), "throttled", "{more:?}");
+        let limits = format!("/api/v1/integrations/{integration}/limits");
+        let limits = skewed.http(node).get(&limits).expect("an answer");
+        assert_eq!(limits.data("current_rpm"), 4, "{limits:?}");
+    }
+}
+
+/// Claims that a call is dated by the database's clock, and that both nodes show it in its month.
+#[track_caller]
+fn check_dates(skewed: &Skewed, integration: &str) {
+    let month = skewed.asked("to_char(now() at time zone 'utc', 'YYYY-MM')");
+    for node in [0, 1] {
+        let mut http = skewed.http(node);
+        let mut dated = |call: &str, ahead_seconds: i64| {
+            let mut call = record(integration, &format!("{call} {node}"), 1);
+            let occurred_at = json!(skewed.instant(ahead_seconds));
+            call.as_object_mut().expect("an object").insert("occurred_at".to_owned(), occurred_at);
+            http.post(RECORDS, &call).expect("an answer").status
+        };
+        assert_eq!((dated("future", 1_200), dated("now", 0)), (422, 201), "node {node}");
+        let undated = record(integration, &format!("undated {node}"), 1);
+        assert_eq!(http.post(RECORDS, &undated).expect("an answer").status, 201);
+        let newest = "/api/v1/telemetry/usage-history?limit=1";
+        let newest = http.get(newest).expect("an answer");
+        for field in ["/data/0/occurred_at", "/data/0/created_at"] {
+            let off = skewed.seconds_from_now(text(&newest, field));
+            assert!(off.abs() < MOMENT_SECONDS, "{field} is off by {off}: {newest:?}");
+        }
+    }
+    for node in [0, 1] {
+        let limits = format!("/api/v1/integrations/{integration}/limits");
+        let limits = skewed.http(node).get(&limits).expect("an answer");
+        assert!(text(&limits, "/data/period_start").starts_with(&month), "{limits:?}");
+        assert_eq!(limits.data("budget_used_cents"), 4, "{limits:?}");
+    }
+}
+
+/// Claims that the clocks of nodes do not matter.
+#[track_caller]
+fn check_skewed(seconds: i64) {
+    let skewed = Skewed::by(seconds);
+    check_expiry(&skewed, 0, skewed.integration(0));
+    check_expiry(&skewed, 1, skewed.integration(0));
+    check_rate(&skewed);
+    check_dates(&skewed, skewed.integration(1));
+    skewed.fleet.check_verified();
+    skewed.fleet.stop();
+}
+
+#[test]
+fn nodes_an_hour_off_on_either_side_follow_the_clock_of_the_database() {
+    check_skewed(3_600);
+}
+
+#[test]
+fn nodes_in_the_month_before_and_in_the_next_follow_the_month_of_the_database() {
+    check_skewed(40 * 86_400);
+}

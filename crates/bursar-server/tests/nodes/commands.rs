@@ -1,0 +1,120 @@
+//! The operator's commands on a PostgreSQL, beside nodes and without any.
+
+use serde_json::Value;
+
+use crate::support::books::integer;
+use crate::support::folder::Folder;
+use crate::support::http::Http;
+use crate::support::server::Server;
+use crate::support::{Site, check_failed};
+
+/// What a command that is to print JSON prints.
+#[track_caller]
+fn json(node: &Folder, arguments: &[&str]) -> Value {
+    let said = node.run(&[arguments, &["--json"]].concat());
+    serde_json::from_str(&said).unwrap_or_else(|_| panic!("{said} is no JSON"))
+}
+
+#[test]
+fn the_schema_is_made_once_and_told() {
+    let site = Site::empty();
+    let node = site.node();
+    let status = node.command(&["db", "status", "--json"]).output().expect("the binary");
+    assert_eq!(status.status.code(), Some(1));
+    let told: Value = serde_json::from_slice(&status.stdout).expect("JSON");
+    assert_eq!(integer(&told, "schema"), 0);
+    assert!(told.to_string().contains("run `bursar db migrate --app-role NAME`"), "{told}");
+
+    let (owner, role) = (site.database.owner_url(), site.database.app_role());
+    let migrate = ["db", "migrate", "--database", owner];
+    let nameless = node.command(&migrate).output().expect("the binary");
+    check_failed(&nameless, &["--app-role NAME"]);
+    let migrate = [&migrate[..], &["--app-role", role]].concat();
+    let said = node.run(&migrate);
+    assert!(said.contains("from 0") && said.contains(role), "{said}");
+    let said = node.run(&migrate);
+    assert!(said.contains("as before"), "{said}");
+
+    let told = json(&node, &["db", "status"]);
+    assert_eq!(told.get("is_usable"), Some(&Value::Bool(true)), "{told}");
+    assert_eq!(integer(&told, "schema"), integer(&told, "schema_known"));
+    assert!(!told.to_string().contains(&site.password()), "{told}");
+    Server::start(&node).stop();
+    assert!(node.run(&migrate).contains("as before"), "a schema in use");
+}
+
+#[test]
+fn whoever_does_not_own_the_tables_cannot_migrate() {
+    let site = Site::empty();
+    let node = site.node();
+    let migrate = ["db", "migrate", "--app-role", site.database.app_role()];
+    let refused = node.command(&migrate).output().expect("the binary");
+    check_failed(&refused, &["permission denied"]);
+}
+
+#[test]
+fn what_a_command_makes_on_the_database_every_node_knows() {
+    let site = Site::new();
+    let node = site.node();
+    let server = Server::start(&node);
+    // Without a folder and without the operator's token: who has the database needs none.
+    let mut alone = site.node();
+    alone.set("BURSAR_OPERATOR_TOKEN", "");
+    std::fs::remove_dir_all(alone.data()).expect("removed");
+    alone.run(&["tenant", "create", "acme"]);
+    let create = ["integration", "create", "main", "--tenant=acme", "--provider=openai"];
+    let made = json(&alone, &[&create[..], &["--budget-cents=100", "--enable"]].concat());
+    let key = json(&alone, &["key", "create", "--tenant=acme", "--name=k", "--scope=*"]);
+    assert!(!alone.data().exists(), "a command needs no folder");
+
+    let secret = key.get("secret").and_then(Value::as_str).expect("a secret");
+    let mut http = Http::new(server.address(), &[("X-AOS-Key", secret)]);
+    let id = made.get("id").and_then(Value::as_str).expect("an id");
+    let limits = http.get(&format!("/api/v1/integrations/{id}/limits")).expect("an answer");
+    assert_eq!(limits.data("budget_limit_cents"), 100, "{limits:?}");
+    server.stop();
+}
+
+#[test]
+fn a_command_without_the_secret_key_makes_nothing() {
+    let site = Site::new();
+    let mut node = site.node();
+    node.set("BURSAR_SECRET_KEY", "");
+    let refused = node.command(&["tenant", "create", "acme"]).output().expect("the binary");
+    check_failed(&refused, &["the secret key is required"]);
+    assert_eq!(site.database.run("select count(*) from tenants"), [[Some("0".to_owned())]]);
+}
+
+#[test]
+fn a_difference_in_the_database_is_told_and_ends_with_one() {
+    let site = Site::new();
+    let node = site.node();
+    node.run(&["tenant", "create", "acme"]);
+    let create = ["integration", "create", "main", "--tenant=acme", "--provider=openai"];
+    let made = json(&node, &[&create[..], &["--enable"]].concat());
+    let id = made.get("id").and_then(Value::as_str).expect("an id");
+    let calls = node.beside("calls.ndjson");
+    let line = r#"{"call_id":"a","provider":"openai","model":"m","tokens_in":1,"tokens_out":2,"cost_cents":3}"#;
+    std::fs::write(&calls, line).expect("written");
+    let file = calls.to_string_lossy().into_owned();
+    node.run(&["usage", "import", &file, "--tenant=acme", "--integration", id]);
+    assert!(node.run(&["db", "verify"]).contains(" 0 differences"));
+
+    site.database.run("update counters set used_tokens = used_tokens + 1");
+    let verified = node.command(&["db", "verify"]).output().expect("the binary");
+    assert_eq!(verified.status.code(), Some(1));
+    let said = String::from_utf8_lossy(&verified.stdout);
+    assert!(said.contains("1 differences") && said.contains("used is"), "{said}");
+}
+
+#[test]
+fn copies_of_the_database_are_left_to_its_own_tools() {
+    let site = Site::new();
+    let node = site.node();
+    for command in ["backup", "restore"] {
+        let refused = node.command(&["db", command, "copy"]).output().expect("the binary");
+        check_failed(&refused, &["pg_basebackup", "pg_dump", "BURSAR_SECRET_KEY"]);
+    }
+    let refused = node.command(&["dev"]).output().expect("the binary");
+    check_failed(&refused, &["`bursar dev` keeps what it makes in a folder"]);
+}

@@ -1,0 +1,126 @@
+//! What is changed through one node holds at the others: in decisions at once, else within 2 seconds.
+
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use crate::support::fleet::Fleet;
+use crate::support::http::{Answer, Http};
+use crate::support::tenant::Tenant;
+use crate::support::{Site, record, reservation, scale, within};
+
+const KNOWN_WITHIN: Duration = Duration::from_secs(2);
+const RECORDS: &str = "/api/v1/telemetry/llm-usage";
+const CHECK: &str = "/api/v1/enforcement/check";
+const RESERVATIONS: &str = "/api/v1/enforcement/reservations";
+
+fn reserve(http: &mut Http, integration: &str, call_id: &str) -> Answer {
+    http.post(RESERVATIONS, &reservation(integration, call_id, 10)).expect("an answer")
+}
+
+/// Claims that a check at a node comes to this within two seconds.
+#[track_caller]
+fn check_told(http: &mut Http, integration: &str, result: &str) {
+    let body = json!({ "integration_id": integration, "estimated_cost_cents": 1 });
+    let told = within(KNOWN_WITHIN, || {
+        let answer = http.post(CHECK, &body).expect("an answer");
+        (answer.data("result") == result).then_some(())
+    });
+    assert_eq!(told, Some(()), "a check is not {result} after {KNOWN_WITHIN:?}");
+}
+
+#[test]
+fn an_integration_that_one_node_disables_is_blocked_by_another_at_once() {
+    let site = Site::new();
+    let fleet = Fleet::start(&site, 2);
+    let tenant = fleet.tenant(&[1_000]);
+    let integration = tenant.integrations.first().expect("an integration");
+    let [mut here, mut there] = [0, 1].map(|node| tenant.client(fleet.server(node)));
+    for round in 0..scale(5, 25) {
+        assert_eq!(reserve(&mut there, integration, &format!("before {round}")).status, 201);
+        check_told(&mut there, integration, "allowed");
+        let mut set = |what: &str| {
+            let path = format!("/api/v1/integrations/{integration}/{what}");
+            assert_eq!(here.post(&path, &Value::Null).expect("an answer").status, 200);
+        };
+        set("disable");
+        let refused = reserve(&mut there, integration, &format!("after {round}"));
+        assert_eq!((refused.status, refused.data("result")), (200, &json!("hard_blocked")));
+        check_told(&mut there, integration, "hard_blocked");
+        set("enable");
+        let released = there.delete(&format!("{RESERVATIONS}/before%20{round}"));
+        assert_eq!(released.expect("an answer").status, 200);
+    }
+    fleet.stop();
+}
+
+#[test]
+fn the_key_of_an_integration_that_one_node_revokes_is_refused_by_another_within_two_seconds() {
+    let site = Site::new();
+    let fleet = Fleet::start(&site, 2);
+    let tenant = fleet.tenant(&[1_000]);
+    let integration = tenant.integrations.first().expect("an integration");
+    let mut here = tenant.client(fleet.server(0));
+    let keys = format!("/api/v1/integrations/{integration}/keys");
+    for round in 0..scale(2, 10) {
+        let made = here.post(&keys, &json!({})).expect("an answer");
+        let text = |field: &str| made.data(field).as_str().expect(field).to_owned();
+        let key = [("X-CUS-Integration-Key", text("secret"))];
+        let key = key.each_ref().map(|(name, value)| (*name, value.as_str()));
+        let mut there = Http::new(fleet.server(1).address(), &key);
+        let mut sent = 0;
+        let mut send = || {
+            sent += 1;
+            let call = record(integration, &format!("call {round} {sent}"), 1);
+            there.post(RECORDS, &call).expect("an answer").status
+        };
+        assert_eq!(send(), 201);
+        let revoked = here.delete(&format!("{keys}/{}", text("id")));
+        assert_eq!(revoked.expect("an answer").status, 200);
+        let refused = within(KNOWN_WITHIN, || (send() == 401).then_some(()));
+        assert_eq!(refused, Some(()), "the other node still takes the key");
+    }
+    fleet.stop();
+}
+
+/// Sets a budget through a node, by the command line.
+#[track_caller]
+fn set_budget(fleet: &Fleet, tenant: &Tenant, node: usize, integration: &str, cents: u32) {
+    let node = fleet.node(node);
+    node.folder.run(&[
+        "integration",
+        "update",
+        integration,
+        &format!("--budget-cents={cents}"),
+        &format!("--url=http://{}", node.server.address()),
+        &format!("--api-key={}", tenant.bearer.trim_start_matches("Bearer ")),
+    ]);
+}
+
+#[test]
+fn no_node_admits_by_a_limit_that_another_has_changed() {
+    let site = Site::new();
+    let fleet = Fleet::start(&site, 2);
+    let tenant = fleet.tenant(&[10]);
+    let integration = tenant.integrations.first().expect("an integration");
+    let mut held_cents = 0;
+    for round in 0..scale(6, 30) {
+        // A limit is set through one node and asked for at the other, and then the other way round.
+        let (sets, asks) = if round % 2 == 0 { (0, 1) } else { (1, 0) };
+        let mut http = tenant.client(fleet.server(asks));
+        set_budget(&fleet, &tenant, sets, integration, held_cents + 9);
+        let refused = reserve(&mut http, integration, &format!("refused {round}"));
+        assert_eq!((refused.status, refused.data("result")), (200, &json!("blocked")));
+        set_budget(&fleet, &tenant, sets, integration, held_cents + 10);
+        let held = reserve(&mut http, integration, &format!("held {round}"));
+        assert_eq!(held.status, 201, "{held:?}");
+        held_cents += 10;
+        let limits = format!("/api/v1/integrations/{integration}/limits");
+        let shown = within(KNOWN_WITHIN, || {
+            let limits = http.get(&limits).expect("an answer");
+            (limits.data("budget_limit_cents") == held_cents).then_some(())
+        });
+        assert_eq!(shown, Some(()), "the other node shows the limit before");
+    }
+    fleet.stop();
+}

@@ -1,0 +1,141 @@
+//! Row level security, the second line behind the statements: what the role of the servers, and the
+//! owner of the tables, can see and write when they do not say of which tenant.
+
+use std::time::Duration;
+
+use serde_json::json;
+
+use crate::support::fleet::Fleet;
+use crate::support::postgres::session;
+use crate::support::{Site, record, reservation, within};
+
+const TABLES: &str = "select table_name::text from information_schema.columns \
+     where column_name = 'tenant_id' and table_schema = 'public' and table_name <> 'tenants' \
+     order by table_name";
+
+/// The values of the only column of what is asked.
+fn values(rows: Vec<session::Row>) -> Vec<String> {
+    rows.into_iter().flatten().flatten().collect()
+}
+
+/// Two tenants with a row in every table that has rows of tenants.
+struct Tenants {
+    site: Site,
+    tables: Vec<String>,
+    /// Their numbers.
+    numbers: [String; 2],
+}
+
+impl Tenants {
+    fn new() -> Self {
+        let site = Site::new();
+        let fleet = Fleet::start(&site, 1);
+        for _ in 0..2 {
+            let tenant = fleet.tenant(&[100]);
+            let integration = tenant.integrations.first().expect("an integration");
+            let mut http = tenant.client(fleet.server(0));
+            let keys = format!("/api/v1/integrations/{integration}/keys");
+            let too_much = json!({ "integration_id": integration, "estimated_cost_cents": 101 });
+            for (path, body) in [
+                (keys.as_str(), json!({})),
+                ("/api/v1/enforcement/reservations", reservation(integration, "held", 10)),
+                ("/api/v1/telemetry/llm-usage", record(integration, "recorded", 1)),
+                ("/api/v1/enforcement/check", too_much),
+            ] {
+                let answer = http.post(path, &body).expect("an answer");
+                assert!(answer.is_success(), "{answer:?}");
+            }
+        }
+        let tables = values(site.database.run(TABLES));
+        let numbers = values(site.database.run("select tenant_id from tenants order by tenant_id"));
+        let numbers = numbers.try_into().expect("two tenants");
+        let tenants = Self { site, tables, numbers };
+        // Decisions are written once a second.
+        let missing = || -> Vec<&String> {
+            let of = |table: &&String| {
+                let count = format!("select count(distinct tenant_id) from {table}");
+                values(tenants.site.database.run(&count)) != ["2"]
+            };
+            tenants.tables.iter().filter(of).collect()
+        };
+        let filled = within(Duration::from_secs(10), || missing().is_empty().then_some(()));
+        assert!(filled.is_some(), "no rows of both tenants in {:?}", missing());
+        assert!(tenants.tables.len() >= 12, "{:?}", tenants.tables);
+        fleet.stop();
+        tenants
+    }
+
+    /// What a role sees or is told as a tenant or as none.
+    fn ask(&self, url: &str, tenant: Option<&str>, sql: &str) -> Result<Vec<String>, String> {
+        let named = tenant.map(|tenant| format!("set local bursar.tenant_id = '{tenant}';"));
+        let sql = format!("begin; {} {sql}; commit", named.unwrap_or_default());
+        let rows = session::ask(url, &sql).map_err(|error| {
+            let said = error.as_db_error().map(|said| said.message().to_owned());
+            said.unwrap_or_else(|| error.to_string())
+        })?;
+        Ok(values(rows))
+    }
+}
+
+#[test]
+fn a_session_sees_the_rows_of_the_tenant_that_it_names_and_no_others() {
+    let tenants = Tenants::new();
+    let [a, b] = &tenants.numbers;
+    let database = &tenants.site.database;
+    for table in &tenants.tables {
+        let seen = format!("select distinct tenant_id from {table} order by tenant_id");
+        for url in [database.app_url(), database.owner_url()] {
+            let see = |tenant| tenants.ask(url, tenant, &seen).expect("rows");
+            assert_eq!(see(None), Vec::<String>::new(), "{table} without a tenant");
+            assert_eq!(see(Some("")), Vec::<String>::new(), "{table} of a tenant without a number");
+            assert_eq!(see(Some(a)), [a.clone()], "{table} of one tenant");
+            assert_eq!(see(Some(b)), [b.clone()], "{table} of the other");
+        }
+    }
+}
+
+#[test]
+fn a_session_writes_no_row_of_a_tenant_that_it_does_not_name() {
+    let tenants = Tenants::new();
+    let [a, b] = &tenants.numbers;
+    let database = &tenants.site.database;
+    for table in &tenants.tables {
+        let row =
+            format!("select to_jsonb({table})::text from {table} where tenant_id = {b} limit 1");
+        let row = values(database.run(&row)).pop().expect("a row");
+        let row = row.replace('\'', "''");
+        let insert = format!(
+            "insert into {table} select * from jsonb_populate_record(null::{table}, '{row}')"
+        );
+        for tenant in [Some(a.as_str()), None] {
+            let refused = tenants.ask(database.app_url(), tenant, &insert);
+            let refused = refused.expect_err("a row of another tenant was written");
+            assert!(refused.contains("row-level security"), "{table}: {refused}");
+        }
+    }
+}
+
+#[test]
+fn a_session_changes_and_deletes_no_row_of_a_tenant_that_it_does_not_name() {
+    let tenants = Tenants::new();
+    let [a, b] = &tenants.numbers;
+    let database = &tenants.site.database;
+    let count = |table: &str, rest: &str| {
+        values(database.run(&format!("select count(*) from {table} where tenant_id = {b} {rest}")))
+    };
+    for table in ["calls", "decisions"] {
+        let before = count(table, "");
+        let delete = format!("delete from {table} where tenant_id = {b} returning tenant_id");
+        for tenant in [Some(a.as_str()), None] {
+            let deleted = tenants.ask(database.app_url(), tenant, &delete);
+            assert_eq!(deleted, Ok(Vec::new()), "{table}");
+        }
+        assert_eq!(count(table, ""), before, "{table}");
+    }
+    let change = format!("update counters set used_tokens = -1 where tenant_id = {b} returning 1");
+    assert_eq!(tenants.ask(database.app_url(), Some(a), &change), Ok(Vec::new()));
+    assert_eq!(count("counters", "and used_tokens = -1"), ["0"]);
+    let move_over = format!("update counters set tenant_id = {b} where tenant_id = {a}");
+    let refused = tenants.ask(database.app_url(), Some(a), &move_over);
+    assert!(refused.expect_err("moved").contains("row-level security"));
+}

@@ -1,0 +1,100 @@
+//! Nodes are killed at random moments while clients write to them and reserve.
+
+use std::time::{Duration, Instant};
+
+use serde_json::json;
+
+use crate::support::books::{Books, integer};
+use crate::support::chance::Chance;
+use crate::support::clock::MID_JUNE_2031;
+use crate::support::fleet::Fleet;
+use crate::support::load::{Addresses, write_while};
+use crate::support::tenant::Tenant;
+use crate::support::writer::{Writer, check_promises};
+use crate::support::{Site, reservation, scale, within};
+
+const SEED: u64 = 20_261_124;
+const NODES: usize = 3;
+const WRITERS: usize = 12;
+const BUDGET_CENTS: u64 = 1_000_000_000_000;
+/// Later than any hold of the writers ends, and in the same month.
+const NEXT_WEEK: u64 = MID_JUNE_2031 + 7 * 86_400;
+/// Longer than a node that was killed has the sweep to itself.
+const SWEPT_WITHIN: Duration = Duration::from_secs(20);
+const RESERVATIONS: &str = "/api/v1/enforcement/reservations";
+
+/// Kills one node after the other and starts it again, as long as it takes; how many.
+fn kill_at_random(fleet: &mut Fleet, addresses: &Addresses, lasts: Duration) -> usize {
+    let mut chance = Chance::new(SEED);
+    let until = Instant::now() + lasts;
+    let mut kills = 0;
+    while Instant::now() < until {
+        // The moment of the kill is the point of the test, not a wait for something.
+        std::thread::sleep(Duration::from_millis(20 + chance.below(400)));
+        fleet.kill_and_start(chance.below(NODES as u64) as usize);
+        addresses.follow(fleet);
+        kills += 1;
+    }
+    kills
+}
+
+/// What a check of the last cent of a budget comes to.
+fn check(fleet: &Fleet, tenant: &Tenant, node: usize, integration: &str) -> String {
+    let body = json!({ "integration_id": integration, "estimated_cost_cents": 100 });
+    let answer = tenant.client(fleet.server(node)).post("/api/v1/enforcement/check", &body);
+    answer.expect("an answer").data("result").as_str().expect("a result").to_owned()
+}
+
+/// Claims that holds count nowhere from their end on, and are ended by whichever node lives.
+#[track_caller]
+fn check_expired(fleet: &Fleet, tenant: &Tenant, site: &Site, full: &str) {
+    for node in 0..NODES {
+        assert_eq!(check(fleet, tenant, node, full), "blocked", "before its end");
+    }
+    fleet.clock().show(NEXT_WEEK);
+    for node in 0..NODES {
+        // All of the budget is asked for, which is warned of.
+        assert_eq!(check(fleet, tenant, node, full), "warned", "a hold outlives its end");
+        let listed = tenant.client(fleet.server(node)).get(RESERVATIONS).expect("an answer");
+        assert_eq!(integer(listed.body.get("meta").expect("meta"), "total"), 0);
+    }
+    let since = Instant::now();
+    let left = "select count(*) from calls where reservation_state = 1 union all \
+                select count(*) from counters where (held_cost_nanos, held_tokens, held_calls) <> \
+                (0, 0, 0)";
+    let none = || site.database.run(left).into_iter().flatten().flatten().all(|rows| rows == "0");
+    let swept = within(SWEPT_WITHIN, || none().then_some(()));
+    assert_eq!(swept, Some(()), "holds are left after {SWEPT_WITHIN:?}");
+    println!("swept after {:?}", since.elapsed());
+}
+
+#[test]
+fn nodes_killed_at_random_lose_nothing_and_leave_no_hold_behind() {
+    let site = Site::new();
+    let mut fleet = Fleet::start(&site, NODES);
+    let mut tenant = fleet.tenant(&[BUDGET_CENTS, BUDGET_CENTS]);
+    let mut writers = Writer::several(&tenant, WRITERS, SEED);
+    let addresses = Addresses::of(&fleet);
+    let lasts = Duration::from_secs(scale(6, 60));
+    let (kills, met) = write_while(&tenant, &addresses, &mut writers, |_| {
+        kill_at_random(&mut fleet, &addresses, lasts)
+    });
+    let books = Books::read(fleet.server(0), &tenant);
+    let acknowledged = check_promises(&writers, &books);
+    fleet.check_verified();
+    let holds = books.holds.len();
+    println!("{kills} kills, {acknowledged} records acknowledged, {holds} holds, {met:?}");
+    assert!(met.lost > 0, "no kill met a request: {met:?}");
+    assert!(holds > 0, "there is something to expire");
+
+    let full = tenant.add_integration(fleet.server(0), 100);
+    let mut held = reservation(&full, "all of it", 100);
+    held.as_object_mut().expect("an object").insert("ttl_seconds".to_owned(), json!(86_400));
+    let held = tenant.client(fleet.server(1)).post(RESERVATIONS, &held);
+    assert_eq!(held.expect("an answer").status, 201);
+    check_expired(&fleet, &tenant, &site, &full);
+    let after = Books::read(fleet.server(2), &tenant);
+    assert_eq!((after.entries.len(), after.holds.len()), (books.entries.len(), 0));
+    fleet.check_verified();
+    fleet.stop();
+}

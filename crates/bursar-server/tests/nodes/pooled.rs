@@ -1,0 +1,31 @@
+//! The proofs of several nodes with a pooler in transaction mode in front of the database.
+
+use crate::crash::check_crashes;
+use crate::exact::check_exact;
+use crate::once::check_once;
+use crate::support::Site;
+use crate::support::fleet::Fleet;
+use crate::support::postgres::bouncer::Bouncer;
+use crate::support::postgres::cluster::Cluster;
+
+/// Fewer connections than the nodes together would have.
+const POOL_SIZE: u32 = 8;
+
+#[test]
+fn budgets_are_exact_and_calls_are_there_once_through_a_pooler() {
+    let site = Site::new();
+    let bouncer = Bouncer::start(Cluster::shared(), POOL_SIZE);
+    let url = bouncer.through(site.database.app_url());
+    let fleet = Fleet::by(&site, &url, 3);
+    check_once(&fleet, 1);
+    check_exact(&fleet, 2);
+    fleet.stop();
+}
+
+#[test]
+fn a_crash_of_the_database_behind_a_pooler_is_told_in_time_got_over_and_loses_nothing() {
+    let cluster = Cluster::new();
+    let site = Site::on(&cluster);
+    let bouncer = Bouncer::start(&cluster, POOL_SIZE);
+    check_crashes(&site, &cluster, &bouncer.through(site.database.app_url()), 1);
+}

@@ -1,0 +1,86 @@
+//! Replies to commits are lost: nobody knows whether the commit was done, and it was.
+
+use std::time::Duration;
+
+use crate::support::books::Books;
+use crate::support::fleet::Fleet;
+use crate::support::load::{Addresses, write_while};
+use crate::support::postgres::proxy::Proxy;
+use crate::support::writer::{Writer, check_promises};
+use crate::support::{Site, record, reservation, scale};
+
+const SEED: u64 = 20_261_121;
+const NODES: usize = 2;
+const WRITERS: usize = 8;
+/// Far above what the writers can spend.
+const BUDGET_CENTS: u64 = 1_000_000_000_000;
+/// Steps of the writers between two losses.
+const STEPS: usize = 10;
+/// In how long a commit comes by.
+const COMMIT_MAX: Duration = Duration::from_secs(10);
+const RECORDS: &str = "/api/v1/telemetry/llm-usage";
+const RESERVATIONS: &str = "/api/v1/enforcement/reservations";
+
+#[test]
+fn what_is_repeated_after_a_lost_reply_is_added_once_and_nothing_is_lost() {
+    let site = Site::new();
+    let proxy = Proxy::start(site.database.app_url());
+    let fleet = Fleet::by(&site, &proxy.through(site.database.app_url()), NODES);
+    let tenant = fleet.tenant(&[BUDGET_CENTS, BUDGET_CENTS]);
+    let mut writers = Writer::several(&tenant, WRITERS, SEED);
+
+    let losses = scale(15, 200);
+    let (_, met) = write_while(&tenant, &Addresses::of(&fleet), &mut writers, |progress| {
+        for loss in 1..=losses {
+            proxy.lose_next_commit();
+            assert_eq!(proxy.wait_for_lost(loss, COMMIT_MAX), loss, "no commit came by");
+            progress.wait_for(STEPS);
+        }
+    });
+    let acknowledged = check_promises(&writers, &Books::read(fleet.server(0), &tenant));
+    check_promises(&writers, &Books::read(fleet.server(1), &tenant));
+    fleet.check_verified();
+    println!("{losses} replies lost, {acknowledged} records acknowledged, {met:?}");
+    assert!(met.unavailable > 0, "no lost reply met a writer: {met:?}");
+    assert_eq!(met.lost, 0, "every client is answered: {met:?}");
+    fleet.stop();
+}
+
+#[test]
+fn a_call_whose_commit_is_in_doubt_is_known_to_whichever_node_is_asked_again() {
+    let site = Site::new();
+    let proxy = Proxy::start(site.database.app_url());
+    let fleet = Fleet::by(&site, &proxy.through(site.database.app_url()), NODES);
+    let tenant = fleet.tenant(&[100]);
+    let integration = tenant.integrations.first().expect("an integration");
+    let (mut sent, mut doubts) = (0, 0);
+    let rounds = scale(10, 50);
+    for round in 0..rounds {
+        let call_id = format!("call-{round}");
+        let held = reservation(integration, &call_id, 10);
+        let used = record(integration, &call_id, 1);
+        for (path, body) in [(RESERVATIONS, &held), (RECORDS, &used)] {
+            proxy.lose_next_commit();
+            let mut refused = 0;
+            let answer = loop {
+                sent += 1;
+                let mut http = tenant.client(fleet.server(sent));
+                let answer = http.post(path, body).expect("an answer");
+                if answer.status != 503 {
+                    break answer;
+                }
+                refused += 1;
+                assert!(refused < 20, "nothing but 503: {answer:?}");
+            };
+            assert!(answer.is_success(), "{answer:?}");
+            doubts += usize::from(answer.data("status") == "duplicate");
+            assert!(refused > 0 || answer.data("status") != "duplicate", "{answer:?}");
+        }
+    }
+    println!("{doubts} of {rounds} records were in doubt and stored");
+    assert!(doubts > 0, "no lost reply met a record");
+    let Books { entries, holds } = Books::read(fleet.server(0), &tenant);
+    assert_eq!((entries.len(), holds.len()), (rounds, 0));
+    fleet.check_verified();
+    fleet.stop();
+}

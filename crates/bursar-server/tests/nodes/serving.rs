@@ -1,0 +1,203 @@
+//! Nodes at work.
+
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use crate::support::books::Books;
+use crate::support::http::Http;
+use crate::support::postgres::bouncer::Bouncer;
+use crate::support::postgres::cluster::Cluster;
+use crate::support::server::{Process, Server};
+use crate::support::tenant::Tenant;
+use crate::support::{OPERATOR_TOKEN, Site, record, reservation, within};
+
+const RECORDS: &str = "/api/v1/telemetry/llm-usage";
+const RESERVATIONS: &str = "/api/v1/enforcement/reservations";
+
+/// Reserves and records through two nodes in turn, and claims that both show the same, once.
+#[track_caller]
+fn check_shared(one: &Server, other: &Server, tenant: &Tenant) {
+    let integration_id = tenant.integrations.first().expect("an integration");
+    let (mut here, mut there) = (tenant.client(one), tenant.client(other));
+    let held = there.post(RESERVATIONS, &reservation(integration_id, "held", 30));
+    assert_eq!(held.expect("an answer").status, 201);
+    let again = here.post(RESERVATIONS, &reservation(integration_id, "held", 30));
+    assert_eq!(again.expect("an answer").status, 201, "the same content replays the answer");
+    let open = here.post(RESERVATIONS, &reservation(integration_id, "open", 20));
+    assert_eq!(open.expect("an answer").status, 201);
+
+    let settled = here.post(RECORDS, &record(integration_id, "held", 25)).expect("an answer");
+    assert_eq!((settled.status, settled.data("status")), (201, &json!("accepted")));
+    let again = there.post(RECORDS, &record(integration_id, "held", 25)).expect("an answer");
+    assert_eq!(again.data("status"), "duplicate", "{again:?}");
+    assert_eq!(again.data("id"), settled.data("id"));
+    let other_content = there.post(RECORDS, &record(integration_id, "held", 26));
+    assert_eq!(other_content.expect("an answer").code(), "CALL_ID_CONFLICT");
+
+    let books = [Books::read(one, tenant), Books::read(other, tenant)];
+    for Books { entries, holds } in &books {
+        assert_eq!((entries.len(), holds.len()), (1, 1));
+        assert!(entries.contains_key("held") && holds.contains_key("open"));
+    }
+}
+
+#[test]
+fn what_one_node_writes_every_node_shows_and_counts_once() {
+    let site = Site::new();
+    let (one, other) = (site.node(), site.node());
+    let (first, second) = (Server::start(&one), Server::start(&other));
+    let mut tenant = Tenant::new(&one, &first);
+    tenant.add_integration(&second, 100);
+    check_shared(&first, &second, &tenant);
+    first.stop();
+    second.stop();
+    assert_eq!(one.run(&["db", "verify"]).lines().last().map(str::to_owned), {
+        Some("1 entries, 1 open reservations, 1 counters, 2 rollups: 0 differences".to_owned())
+    });
+}
+
+#[test]
+fn a_pooler_in_transaction_mode_may_stand_between() {
+    let site = Site::new();
+    let bouncer = Bouncer::start(Cluster::shared(), 4);
+    let url = bouncer.through(site.database.app_url());
+    let (one, other) = (site.node_by(&url), site.node_by(&url));
+    let (first, second) = (Server::start(&one), Server::start(&other));
+    let mut tenant = Tenant::new(&one, &first);
+    tenant.add_integration(&first, 100);
+    check_shared(&first, &second, &tenant);
+    first.stop();
+    second.stop();
+}
+
+#[test]
+fn a_limit_that_one_node_lowers_counts_in_the_next_decision_of_another() {
+    let site = Site::new();
+    let (one, other) = (site.node(), site.node());
+    let (first, second) = (Server::start(&one), Server::start(&other));
+    let mut tenant = Tenant::new(&one, &first);
+    let integration_id = tenant.add_integration(&first, 100);
+    let mut there = tenant.client(&second);
+    let admitted = there.post(RESERVATIONS, &reservation(&integration_id, "a", 10));
+    assert_eq!(admitted.expect("an answer").status, 201);
+
+    let lowered = one.run(&[
+        "integration",
+        "update",
+        &integration_id,
+        "--budget-cents=15",
+        &format!("--url=http://{}", first.address()),
+        &format!("--api-key={}", tenant.bearer.trim_start_matches("Bearer ")),
+    ]);
+    assert!(lowered.contains("15"), "{lowered}");
+    let check = json!({ "integration_id": integration_id, "estimated_cost_cents": 10 });
+    let checked = there.post("/api/v1/enforcement/check", &check).expect("an answer");
+    assert_eq!(checked.data("result"), "blocked", "{checked:?}");
+    let refused = there.post(RESERVATIONS, &reservation(&integration_id, "b", 10));
+    let refused = refused.expect("an answer");
+    assert_eq!((refused.status, refused.data("result")), (200, &json!("blocked")), "{refused:?}");
+    first.stop();
+    second.stop();
+}
+
+#[test]
+fn a_key_that_one_node_revokes_is_refused_by_another_within_two_seconds() {
+    let site = Site::new();
+    let (one, other) = (site.node(), site.node());
+    let (first, second) = (Server::start(&one), Server::start(&other));
+    let tenant = Tenant::new(&one, &first);
+    let mut here = tenant.client(&first);
+    let made = here.post("/api/v1/keys", &json!({ "name": "k", "scopes": ["telemetry:read"] }));
+    let made = made.expect("an answer");
+    let text = |field: &str| made.data(field).as_str().expect(field).to_owned();
+    let mut there = Http::new(second.address(), &[("X-AOS-Key", &text("secret"))]);
+    let summary = "/api/v1/telemetry/usage-summary";
+    assert_eq!(there.get(summary).expect("an answer").status, 200);
+
+    let revoked = here.delete(&format!("/api/v1/keys/{}", text("id")));
+    assert_eq!(revoked.expect("an answer").status, 200);
+    let refused = within(Duration::from_secs(2), || {
+        let answer = there.get(summary).expect("an answer");
+        (answer.status == 401).then_some(())
+    });
+    assert!(refused.is_some(), "the other node still takes the key");
+    first.stop();
+    second.stop();
+}
+
+#[test]
+fn a_hold_expires_once_whichever_node_is_left() {
+    let site = Site::new();
+    let (one, mut other) = (site.node(), site.node());
+    let clock = one.clock.path().to_string_lossy().into_owned();
+    other.set("BURSAR_TEST_CLOCK_FILE", clock);
+    let (first, second) = (Server::start(&one), Server::start(&other));
+    let mut tenant = Tenant::new(&one, &first);
+    let integration_id = tenant.add_integration(&first, 100);
+    let mut there = tenant.client(&second);
+    for call in ["a", "b"] {
+        let held = there.post(RESERVATIONS, &reservation(&integration_id, call, 50));
+        assert_eq!(held.expect("an answer").status, 201);
+    }
+    let full = there.post(RESERVATIONS, &reservation(&integration_id, "c", 50));
+    assert_eq!(full.expect("an answer").status, 200);
+
+    first.kill();
+    one.clock.show(crate::support::clock::MID_JUNE_2031 + 601);
+    let admitted = there.post(RESERVATIONS, &reservation(&integration_id, "d", 50));
+    assert_eq!(admitted.expect("an answer").status, 201, "what is past holds nothing");
+    let mut late = record(&integration_id, "a", 10);
+    late.as_object_mut().expect("an object").insert("cost_cents".to_owned(), json!(10));
+    assert_eq!(there.post(RECORDS, &late).expect("an answer").status, 201);
+    let books = Books::read(&second, &tenant);
+    assert_eq!((books.entries.len(), books.holds.len()), (1, 1));
+    second.stop();
+}
+
+#[test]
+fn a_node_makes_no_folder_and_shows_its_password_nowhere() {
+    let site = Site::new();
+    let mut node = site.node();
+    std::fs::remove_dir_all(node.data()).expect("removed");
+    node.set("BURSAR_LOG", "trace");
+    node.set("BURSAR_LOG_FORMAT", "json");
+    let mut process = Process::start(&mut node.serve());
+    let address = within(Duration::from_secs(30), || {
+        if let Some(status) = process.ended() {
+            panic!("the node ended with {status}:\n{}", node.log());
+        }
+        listening(&node.log())
+    });
+    let address = address.expect("an address in the log");
+    let operator = format!("Bearer {OPERATOR_TOKEN}");
+    let mut http = Http::new(&address, &[("Authorization", &operator)]);
+    let mut seen = String::new();
+    for path in ["/health/ready", "/api/v1/tenants", "/metrics", "/api/v1/no/such", "/openapi.json"]
+    {
+        seen += &http.get(path).expect("an answer").body.to_string();
+    }
+    let url = format!("--url=http://{address}");
+    seen += &node.run(&["health", &url]);
+    seen += &node.run(&["config", "check"]);
+    seen += &node.run(&["db", "status"]);
+    assert!(!node.data().exists(), "a node needs no folder");
+    seen += &node.log();
+    assert!(seen.contains("bursar listens"), "the log is looked at");
+    assert!(!seen.contains(&site.password()), "the password is shown");
+    for secret in [OPERATOR_TOKEN, crate::support::SECRET_KEY] {
+        assert!(!seen.contains(secret), "a secret is shown");
+    }
+    process.kill();
+}
+
+/// Where a node says in its log that it listens.
+fn listening(log: &str) -> Option<String> {
+    let lines = log.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+    let said = lines.into_iter().find(|line| {
+        let message = line.get("message").or_else(|| line.pointer("/fields/message"));
+        message.and_then(Value::as_str) == Some("bursar listens")
+    })?;
+    let address = said.get("address").or_else(|| said.pointer("/fields/address"))?;
+    address.as_str().map(str::to_owned)
+}

@@ -1,0 +1,154 @@
+//! Writers at work while something is done to what they write to.
+
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use super::fleet::Fleet;
+use super::http::Http;
+use super::tenant::Tenant;
+use super::within;
+use super::writer::{Outcome, Writer};
+
+/// How long a writer that was not served waits before it repeats.
+const PAUSE: Duration = Duration::from_millis(5);
+/// In how long writers must be served again when all is well.
+const SERVED_AGAIN_MAX: Duration = Duration::from_secs(20);
+
+/// Where nodes listen. A writer goes from one that does not serve it to the next.
+pub(crate) struct Addresses(Mutex<Vec<String>>);
+
+impl Addresses {
+    pub(crate) fn of(fleet: &Fleet) -> Self {
+        let addresses = Self(Mutex::default());
+        addresses.follow(fleet);
+        addresses
+    }
+
+    /// Takes note of where the nodes listen now.
+    pub(crate) fn follow(&self, fleet: &Fleet) {
+        let now = fleet.nodes.iter().map(|node| node.server.address().to_owned()).collect();
+        *self.0.lock().expect("addresses") = now;
+    }
+
+    fn client(&self, tenant: &Tenant, number: usize) -> Http {
+        let addresses = self.0.lock().expect("addresses");
+        let address = addresses.get(number % addresses.len()).expect("a node");
+        tenant.client_of(address)
+    }
+}
+
+/// What writers met.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Met {
+    /// Steps that were done.
+    pub(crate) steps: usize,
+    /// Answers of 503.
+    pub(crate) unavailable: usize,
+    /// Requests without an answer.
+    pub(crate) lost: usize,
+    /// The longest that anyone waited for a 503.
+    pub(crate) slowest_refusal: Duration,
+}
+
+impl Met {
+    fn with(self, other: Self) -> Self {
+        Self {
+            steps: self.steps + other.steps,
+            unavailable: self.unavailable + other.unavailable,
+            lost: self.lost + other.lost,
+            slowest_refusal: self.slowest_refusal.max(other.slowest_refusal),
+        }
+    }
+}
+
+/// What whoever disturbs the writers sees of them.
+#[derive(Debug, Default)]
+pub(crate) struct Progress {
+    steps: AtomicUsize,
+}
+
+impl Progress {
+    /// Waits until the writers have done so many more steps.
+    #[track_caller]
+    pub(crate) fn wait_for(&self, steps: usize) {
+        let done = || self.steps.load(Ordering::Relaxed);
+        let enough = done() + steps;
+        let served = within(SERVED_AGAIN_MAX, || (done() >= enough).then_some(()));
+        assert!(served.is_some(), "the writers are not served for {SERVED_AGAIN_MAX:?}");
+    }
+}
+
+/// Tells the writers to come to an end, also when the test fails.
+struct End<'a>(&'a AtomicBool);
+
+impl Drop for End<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
+/// Lets writers write, each at a node until that does not serve it, for as long as they are disturbed.
+/// Then each goes on until nothing that it asked for is in doubt.
+pub(crate) fn write_while<T>(
+    tenant: &Tenant,
+    addresses: &Addresses,
+    writers: &mut [Writer],
+    disturb: impl FnOnce(&Progress) -> T,
+) -> (T, Met) {
+    let (ended, progress) = (AtomicBool::new(false), Progress::default());
+    let (ended, progress) = (&ended, &progress);
+    std::thread::scope(|scope| {
+        let writers = writers.iter_mut().enumerate();
+        let start = |(number, writer)| {
+            scope.spawn(move || write_until(ended, tenant, addresses, number, writer, progress))
+        };
+        let writing: Vec<_> = writers.map(start).collect();
+        let done = {
+            let _end = End(ended);
+            disturb(progress)
+        };
+        let met = writing
+            .into_iter()
+            .map(|writer| writer.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)));
+        (done, met.fold(Met::default(), Met::with))
+    })
+}
+
+fn write_until(
+    ended: &AtomicBool,
+    tenant: &Tenant,
+    addresses: &Addresses,
+    mut number: usize,
+    writer: &mut Writer,
+    progress: &Progress,
+) -> Met {
+    let mut met = Met::default();
+    let mut http = addresses.client(tenant, number);
+    let mut ends = None;
+    loop {
+        let began = Instant::now();
+        match writer.step(&mut http) {
+            Outcome::Acknowledged | Outcome::Confirmed => {
+                met.steps += 1;
+                progress.steps.fetch_add(1, Ordering::Relaxed);
+                if ended.load(Ordering::Relaxed) {
+                    return met;
+                }
+                continue;
+            }
+            Outcome::Unavailable => {
+                met.unavailable += 1;
+                met.slowest_refusal = met.slowest_refusal.max(began.elapsed());
+            }
+            Outcome::Lost(_) => met.lost += 1,
+        }
+        if ended.load(Ordering::Relaxed) {
+            let end = *ends.get_or_insert_with(|| Instant::now() + SERVED_AGAIN_MAX);
+            assert!(Instant::now() < end, "nobody serves a writer {SERVED_AGAIN_MAX:?} after all");
+        }
+        number += 1;
+        http = addresses.client(tenant, number);
+        std::thread::sleep(PAUSE);
+    }
+}

@@ -1,0 +1,42 @@
+//! Connections are ended in the middle of whatever they do, as an administrator or a failover does.
+
+use std::time::Duration;
+
+use crate::support::books::Books;
+use crate::support::chance::Chance;
+use crate::support::fleet::Fleet;
+use crate::support::load::{Addresses, write_while};
+use crate::support::writer::{Writer, check_promises};
+use crate::support::{Site, scale};
+
+const SEED: u64 = 20_261_123;
+const NODES: usize = 2;
+const WRITERS: usize = 8;
+const BUDGET_CENTS: u64 = 1_000_000_000_000;
+
+#[test]
+fn connections_that_end_in_the_middle_of_a_group_cost_nothing_and_nobody_more_than_a_503() {
+    let site = Site::new();
+    let fleet = Fleet::start(&site, NODES);
+    let tenant = fleet.tenant(&[BUDGET_CENTS, BUDGET_CENTS]);
+    let mut writers = Writer::several(&tenant, WRITERS, SEED);
+    let mut chance = Chance::new(SEED);
+
+    let times = scale(30, 400);
+    let addresses = Addresses::of(&fleet);
+    let (ended, met) = write_while(&tenant, &addresses, &mut writers, |_| {
+        let end = |_| {
+            // The moment of the end is the point of the test, not a wait for something.
+            std::thread::sleep(Duration::from_millis(chance.below(60)));
+            site.database.terminate_backends()
+        };
+        (0..times).map(end).sum::<usize>()
+    });
+    let acknowledged = check_promises(&writers, &Books::read(fleet.server(0), &tenant));
+    fleet.check_verified();
+    println!("{ended} connections ended, {acknowledged} records acknowledged, {met:?}");
+    assert!(ended > times, "connections are made anew");
+    assert_eq!(met.lost, 0, "every client is answered: {met:?}");
+    assert!(met.steps > times, "the nodes go on: {met:?}");
+    fleet.stop();
+}

@@ -1,0 +1,86 @@
+//! `deploy/citus.sql`, held to the migrations. Citus itself is not asked: what it would be told is
+//! written down, and what it is known to refuse is looked for.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use crate::database::{check_apart, column, migrated, tables_of_tenants};
+use crate::postgres::database::Database;
+use crate::postgres::session::ask;
+use crate::schema::REFERENCE;
+
+/// Tables whose statements ask for the clock while they change a row, which Citus refuses on
+/// tables that it has copies of.
+const ON_THE_COORDINATOR: [&str; 2] = ["leases", "id_numbers"];
+
+/// What stands in the place of Citus and writes down what it is asked, in order.
+const STAND_IN: &str = "
+    create table placed (place serial, name text primary key, by text, beside text);
+    create function create_reference_table(regclass) returns void language sql
+        as 'insert into placed (name) values ($1::text)';
+    create function create_distributed_table(
+        name regclass, by text, distribution_type text default 'hash',
+        colocate_with text default 'default'
+    ) returns void language sql
+        as 'insert into placed (name, by, beside) values ($1::text, $2, $4)';";
+
+/// A database on which the file was run as its owner.
+fn placed() -> Database {
+    let database = migrated();
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../deploy/citus.sql");
+    ask(database.owner_url(), STAND_IN).unwrap();
+    ask(database.owner_url(), &std::fs::read_to_string(path).unwrap()).unwrap();
+    database
+}
+
+#[test]
+fn every_table_is_placed_once_and_beside_the_others_of_its_tenant() {
+    let database = placed();
+    let row = |row: Vec<Option<String>>| {
+        let [Some(name), by, beside] = row.as_slice() else { panic!("{row:?}") };
+        (name.clone(), (by.clone(), beside.clone()))
+    };
+    let rows = database.run("select name, by, beside from placed order by place");
+    let placed: BTreeMap<_, _> = rows.into_iter().map(row).collect();
+    let text = |text: &str| Some(text.to_owned());
+    let mut expected = BTreeMap::new();
+    for table in tables_of_tenants() {
+        let beside = if table == "integrations" { "default" } else { "integrations" };
+        expected.insert(table, (text("tenant_id"), text(beside)));
+    }
+    for table in REFERENCE.iter().filter(|table| !ON_THE_COORDINATOR.contains(table)) {
+        expected.insert((*table).to_owned(), (None, None));
+    }
+    assert_eq!(placed, expected);
+}
+
+#[test]
+fn a_table_is_placed_after_those_that_it_refers_to() {
+    let early = "select k.conname from pg_constraint k \
+         join placed a on a.name = k.conrelid::regclass::text \
+         left join placed b on b.name = k.confrelid::regclass::text \
+         where k.contype = 'f' and coalesce(a.place < b.place, true)";
+    assert_eq!(column(&placed(), early), Vec::<String>::new());
+}
+
+#[test]
+fn policies_have_no_subquery_there_and_still_keep_tenants_apart() {
+    let database = placed();
+    let subqueries = "select tablename || ': ' || qual from pg_policies \
+         where qual ilike '%select%' or with_check ilike '%select%'";
+    assert_eq!(column(&database, subqueries), Vec::<String>::new());
+    ask(database.owner_url(), "drop table placed cascade").unwrap();
+    check_apart(&database);
+}
+
+#[test]
+fn what_changes_a_table_with_copies_does_not_ask_for_the_clock() {
+    for statement in crate::all_statements() {
+        let changes = ["insert", "update", "delete"].iter();
+        let is_change = changes.clone().any(|word| statement.text.starts_with(word));
+        let is_there = ON_THE_COORDINATOR.iter().any(|table| statement.text.contains(table));
+        let asks = ["clock_timestamp()", "now()", "random()"].iter();
+        let asked = asks.clone().find(|word| statement.text.contains(**word));
+        assert!(!is_change || is_there || asked.is_none(), "{}: {asked:?}", statement.name);
+    }
+}

@@ -1,0 +1,120 @@
+//! What only the PostgreSQL store has: the rule that everything of a tenant starts with it.
+//!
+//! The schema and the statements are read from the source with a parser, so that a table or a
+//! statement that breaks the rule is found before it runs, on whatever database.
+
+#![expect(clippy::unwrap_used, reason = "a test that cannot be arranged has failed")]
+#![expect(clippy::wildcard_enum_match_arm, reason = "the parser reads other databases' words too")]
+
+mod citus;
+#[path = "../support/constants.rs"]
+mod constants;
+mod database;
+#[expect(dead_code, reason = "other tests use more of it")]
+#[path = "../support/postgres/mod.rs"]
+mod postgres;
+mod samples;
+mod schema;
+mod scope;
+mod statements;
+
+use constants::{Constant, constants, sources};
+use schema::Schema;
+
+const SOURCE: &str = "src/postgres";
+const MIGRATIONS: &str = "migrations/postgres";
+/// Texts for people.
+const NO_STATEMENTS: [&str; 1] = ["ADDRESS_FORM"];
+
+/// What the migrations make.
+pub(crate) fn schema() -> Schema {
+    let migrations = sources(MIGRATIONS);
+    Schema::read(migrations.iter().map(|(_, sql)| sql.as_str())).unwrap()
+}
+
+/// The statements of the store.
+pub(crate) fn all_statements() -> Vec<Constant> {
+    let mut constants = constants(SOURCE);
+    constants.retain(|constant| !NO_STATEMENTS.contains(&constant.name.as_str()));
+    constants
+}
+
+#[test]
+fn every_table_of_the_migrations_keeps_the_rule() {
+    let schema = schema();
+    let count = schema.tables.keys().filter(|table| schema.is_of_tenants(table)).count();
+    assert!(count >= 12, "only {count} tables of tenants found");
+    assert_eq!(schema.faults(), Vec::<String>::new());
+}
+
+#[test]
+fn every_statement_of_the_store_names_one_tenant() {
+    let (schema, statements) = (schema(), all_statements());
+    assert!(statements.len() >= 40, "only {} statements found", statements.len());
+    let broken = |Constant { name, file, text }: Constant| {
+        let faults = statements::faults(&schema, &text);
+        (!faults.is_empty()).then(|| format!("{name} in {file}: {faults:?}"))
+    };
+    assert_eq!(statements.into_iter().filter_map(broken).collect::<Vec<_>>(), Vec::<String>::new());
+}
+
+#[test]
+fn no_statement_stands_where_it_is_not_judged() {
+    let begins = ["select ", "insert into ", "update ", "delete from ", "with "];
+    let statements = all_statements();
+    for (file, source) in sources(SOURCE) {
+        for word in begins {
+            let written = source.matches(&format!("\"{word}")).count();
+            let of_file = statements.iter().filter(|known| known.file == file);
+            let judged = of_file.filter(|known| known.text.starts_with(word)).count();
+            assert_eq!(written, judged, "texts that begin with {word}in {file}");
+        }
+    }
+}
+
+#[test]
+fn a_schema_that_keeps_the_rule_passes() {
+    assert_eq!(Schema::read([samples::SCHEMA]).unwrap().faults(), Vec::<String>::new());
+}
+
+#[test]
+fn every_break_of_the_rule_in_a_schema_is_found() {
+    for (migration, expected) in samples::BROKEN_SCHEMAS {
+        let faults = Schema::read([samples::SCHEMA, migration]).unwrap().faults();
+        assert!(faults.iter().any(|fault| fault.contains(expected)), "{migration}: {faults:?}");
+    }
+}
+
+#[test]
+fn a_table_without_a_part_of_row_level_security_is_found() {
+    let table = "create table t (tenant_id bigint primary key);";
+    let secured = [
+        ("alter table t enable row level security;", "is not enabled"),
+        ("alter table t force row level security;", "is not forced"),
+        ("create policy p on t using (tenant_id = current_setting('bursar.tenant_id'));", "policy"),
+    ];
+    let all = secured.map(|(statement, _)| statement).concat();
+    assert_eq!(Schema::read([table, &all]).unwrap().faults(), Vec::<String>::new());
+    for (missing, expected) in secured {
+        let faults = Schema::read([table, &all.replace(missing, "")]).unwrap().faults();
+        let [fault] = faults.as_slice() else { panic!("without {missing}: {faults:?}") };
+        assert!(fault.contains(expected), "without {missing}: {fault}");
+    }
+}
+
+#[test]
+fn statements_that_name_one_tenant_pass() {
+    let schema = Schema::read([samples::SCHEMA]).unwrap();
+    for sql in samples::ONE_TENANT {
+        assert_eq!(statements::faults(&schema, sql), Vec::<String>::new(), "{sql}");
+    }
+}
+
+#[test]
+fn every_break_of_the_rule_in_a_statement_is_found() {
+    let schema = Schema::read([samples::SCHEMA]).unwrap();
+    for (sql, expected) in samples::BROKEN_STATEMENTS {
+        let faults = statements::faults(&schema, sql);
+        assert!(faults.iter().any(|fault| fault.contains(expected)), "{sql}: {faults:?}");
+    }
+}

@@ -1,0 +1,277 @@
+//! What the migrations make, as far as the rule of tenants looks at it.
+//!
+//! The rule: whatever keeps rows of a tenant apart, or leads from one to another, starts with
+//! `tenant_id`, so that the tables can be distributed by it; and row level security is on.
+
+use std::collections::BTreeMap;
+
+use sqlparser::ast::{
+    AlterTable, AlterTableOperation, ColumnOption, CreateIndex, CreatePolicy, CreatePolicyCommand,
+    CreatePolicyType, CreateTable, Expr, ForeignKeyConstraint, Ident, IndexColumn, ObjectName,
+    Statement, TableConstraint,
+};
+use sqlparser::dialect::PostgreSqlDialect;
+use sqlparser::parser::{Parser, ParserError};
+
+/// The tables that are of no tenant. Where tables are distributed, every node has all of each.
+pub(crate) const REFERENCE: [&str; 4] = ["server", "tenants", "leases", "id_numbers"];
+
+/// The column that everything of a tenant starts with.
+pub(crate) const TENANT: &str = "tenant_id";
+/// What a transaction sets to the tenant that it is about.
+const SETTING: &str = "'bursar.tenant_id'";
+
+/// A table, as far as the rule looks at it.
+#[derive(Debug, Default)]
+pub(crate) struct Table {
+    pub(crate) columns: Vec<String>,
+    has_primary_key: bool,
+    /// Columns of keys, unique constraints and foreign keys, with what they are.
+    keys: Vec<(String, Vec<String>)>,
+    is_secured: bool,
+    is_forced: bool,
+    policies: Vec<Policy>,
+}
+
+#[derive(Debug)]
+struct Policy {
+    name: String,
+    is_for_all: bool,
+    /// What rows must be, to be seen and to be written.
+    expressions: Vec<String>,
+}
+
+/// All tables by name, and what is wrong with the statements that make them.
+#[derive(Debug, Default)]
+pub(crate) struct Schema {
+    pub(crate) tables: BTreeMap<String, Table>,
+    faults: Vec<String>,
+}
+
+/// Parses statements as PostgreSQL's.
+///
+/// # Errors
+/// What the parser says of a text that it cannot read.
+pub(crate) fn parse(sql: &str) -> Result<Vec<Statement>, ParserError> {
+    // The parser does not know the weaker locks, which the rule does not tell apart.
+    let known =
+        sql.replace("for no key update", "for update").replace("for key share", "for share");
+    Parser::parse_sql(&PostgreSqlDialect {}, &known)
+}
+
+/// The last part of a name, in lower case: there is only one schema.
+pub(crate) fn last_part(name: &ObjectName) -> String {
+    let last = name.0.last().and_then(|part| part.as_ident());
+    last.map(|ident| ident.value.to_lowercase()).unwrap_or_default()
+}
+
+impl Schema {
+    /// Reads migrations in their order.
+    ///
+    /// # Errors
+    /// What the parser says of a text that it cannot read.
+    pub(crate) fn read<'a>(
+        migrations: impl IntoIterator<Item = &'a str>,
+    ) -> Result<Self, ParserError> {
+        let mut schema = Self::default();
+        for migration in migrations {
+            for statement in parse(migration)? {
+                schema.apply(&statement);
+            }
+        }
+        Ok(schema)
+    }
+
+    /// Whether a table's rows are of tenants.
+    pub(crate) fn is_of_tenants(&self, table: &str) -> bool {
+        self.tables.contains_key(table) && !REFERENCE.contains(&table)
+    }
+
+    /// Everything that breaks the rule, as sentences that name the table.
+    pub(crate) fn faults(&self) -> Vec<String> {
+        let mut faults = self.faults.clone();
+        for (name, table) in &self.tables {
+            if self.is_of_tenants(name) {
+                faults.extend(table.faults().into_iter().map(|fault| format!("{name}: {fault}")));
+            }
+        }
+        faults
+    }
+
+    fn apply(&mut self, statement: &Statement) {
+        match statement {
+            Statement::CreateTable(table) => self.create_table(table),
+            Statement::CreateIndex(index) => self.create_index(index),
+            Statement::AlterTable(alteration) => self.alter_table(alteration),
+            Statement::CreatePolicy(policy) => self.create_policy(policy),
+            Statement::Insert(insert) => {
+                let of_tenants = self.is_of_tenants(&insert.table.to_string());
+                if of_tenants {
+                    self.faults.push(format!("cannot be judged: {insert}"));
+                }
+            }
+            // They make nothing that could break the rule.
+            Statement::Comment { .. } | Statement::Grant(_) | Statement::Revoke(_) => {}
+            Statement::CreateSequence { .. } | Statement::Set(_) => {}
+            // Whatever else there is must be read by someone before it is let through.
+            other => self.faults.push(format!("cannot be judged: {other}")),
+        }
+    }
+
+    fn create_table(&mut self, made: &CreateTable) {
+        let name = last_part(&made.name);
+        let of_another = made.partition_of.is_some() || made.inherits.is_some();
+        if made.query.is_some() || made.like.is_some() || of_another {
+            self.faults.push(format!("{name}: is made from another table"));
+        }
+        let table = self.tables.entry(name).or_default();
+        for column in &made.columns {
+            let name = column.name.value.to_lowercase();
+            for option in &column.options {
+                table.add_column_option(&name, &option.option);
+            }
+            table.columns.push(name);
+        }
+        for constraint in &made.constraints {
+            table.add_constraint(constraint);
+        }
+    }
+
+    fn create_index(&mut self, made: &CreateIndex) {
+        if made.unique {
+            let table = self.known(&made.table_name);
+            table.keys.push(("unique index".to_owned(), index_columns(&made.columns)));
+        }
+    }
+
+    fn alter_table(&mut self, alteration: &AlterTable) {
+        for operation in &alteration.operations {
+            let table = self.known(&alteration.name);
+            match operation {
+                AlterTableOperation::AddConstraint { constraint, .. } => {
+                    table.add_constraint(constraint);
+                }
+                AlterTableOperation::AddColumn { column_def, .. } => {
+                    let name = column_def.name.value.to_lowercase();
+                    for option in &column_def.options {
+                        table.add_column_option(&name, &option.option);
+                    }
+                    table.columns.push(name);
+                }
+                AlterTableOperation::EnableRowLevelSecurity => table.is_secured = true,
+                AlterTableOperation::ForceRowLevelSecurity => table.is_forced = true,
+                other => {
+                    let table = last_part(&alteration.name);
+                    self.faults.push(format!("{table}: cannot be judged: {other}"));
+                }
+            }
+        }
+    }
+
+    fn create_policy(&mut self, made: &CreatePolicy) {
+        let is_permissive = !matches!(made.policy_type, Some(CreatePolicyType::Restrictive));
+        let is_for_all = matches!(made.command, None | Some(CreatePolicyCommand::All));
+        let expressions = made.using.iter().chain(&made.with_check);
+        let policy = Policy {
+            name: made.name.value.clone(),
+            is_for_all: is_permissive && is_for_all && made.using.is_some() && made.to.is_none(),
+            expressions: expressions.map(tenant_compared).collect(),
+        };
+        self.known(&made.table_name).policies.push(policy);
+    }
+
+    /// A table that was made before; one that was not shows as a table without columns.
+    fn known(&mut self, name: &ObjectName) -> &mut Table {
+        self.tables.entry(last_part(name)).or_default()
+    }
+}
+
+impl Table {
+    fn add_column_option(&mut self, column: &str, option: &ColumnOption) {
+        let columns = vec![column.to_owned()];
+        match option {
+            ColumnOption::PrimaryKey(_) => {
+                self.has_primary_key = true;
+                self.keys.push(("primary key".to_owned(), columns));
+            }
+            ColumnOption::Unique(_) => self.keys.push(("unique constraint".to_owned(), columns)),
+            ColumnOption::ForeignKey(key) => self.add_foreign_key(key, columns),
+            // None of the others relates rows.
+            _ => {}
+        }
+    }
+
+    fn add_constraint(&mut self, constraint: &TableConstraint) {
+        match constraint {
+            TableConstraint::PrimaryKey(key) => {
+                self.has_primary_key = true;
+                self.keys.push(("primary key".to_owned(), index_columns(&key.columns)));
+            }
+            TableConstraint::Unique(key) => {
+                self.keys.push(("unique constraint".to_owned(), index_columns(&key.columns)));
+            }
+            TableConstraint::ForeignKey(key) => self.add_foreign_key(key, names(&key.columns)),
+            TableConstraint::Check(_) => {}
+            other => self.keys.push((format!("what cannot be judged ({other})"), Vec::new())),
+        }
+    }
+
+    fn add_foreign_key(&mut self, key: &ForeignKeyConstraint, columns: Vec<String>) {
+        let to = last_part(&key.foreign_table);
+        if !key.referred_columns.is_empty() {
+            let referred = names(&key.referred_columns);
+            self.keys.push((format!("what a foreign key refers to in {to}"), referred));
+        }
+        self.keys.push((format!("foreign key to {to}"), columns));
+    }
+
+    fn faults(&self) -> Vec<String> {
+        let mut faults = Vec::new();
+        if !self.columns.iter().any(|column| column == TENANT) {
+            faults.push(format!("has no column {TENANT}"));
+        }
+        if !self.has_primary_key {
+            faults.push("has no primary key".to_owned());
+        }
+        for (key, columns) in &self.keys {
+            if columns.first().is_none_or(|first| first != TENANT) {
+                faults.push(format!("{key} does not start with {TENANT}: {columns:?}"));
+            }
+        }
+        if !self.is_secured {
+            faults.push("row level security is not enabled".to_owned());
+        }
+        if !self.is_forced {
+            faults.push("row level security is not forced on its owner".to_owned());
+        }
+        if self.policies.is_empty() {
+            faults.push("has no policy".to_owned());
+        }
+        for Policy { name, is_for_all, expressions } in &self.policies {
+            if !is_for_all {
+                faults.push(format!("policy {name} is not for all commands of all roles"));
+            }
+            for expression in expressions.iter().filter(|expression| !expression.is_empty()) {
+                faults.push(format!("policy {name} does not compare {TENANT}: {expression}"));
+            }
+        }
+        faults
+    }
+}
+
+/// Empty when an expression says that `tenant_id` is what the transaction has set; else its text.
+fn tenant_compared(expression: &Expr) -> String {
+    let text = expression.to_string();
+    let compared = text.strip_prefix(&format!("{TENANT} = ")).unwrap_or_default();
+    let is_one_comparison = ![" OR ", " AND ", " IS "].iter().any(|word| compared.contains(word));
+    if is_one_comparison && compared.contains(SETTING) { String::new() } else { text }
+}
+
+/// The columns of an index; what is no column has the text of its expression.
+fn index_columns(columns: &[IndexColumn]) -> Vec<String> {
+    columns.iter().map(|column| column.column.expr.to_string().to_lowercase()).collect()
+}
+
+fn names(columns: &[Ident]) -> Vec<String> {
+    columns.iter().map(|column| column.value.to_lowercase()).collect()
+}
