@@ -57,7 +57,8 @@ fn integration(number: i64) -> IntegrationId {
     IntegrationId::from_number(100 + number).unwrap()
 }
 
-/// A tenant of many entries, most of them alike, and of the rollups of three years.
+/// A tenant of many entries, most of them alike and half of them of one integration, and of the
+/// rollups of three years.
 ///
 /// Nobody gathers statistics of it: a plan must be good without them.
 fn fill(database: &Database) {
@@ -76,7 +77,7 @@ fn fill(database: &Database) {
              tokens_in, tokens_out, tokens_cache_read, tokens_cache_write, tokens_reasoning,
              cost_nanos, kind, cost_source, usage_status, policy_result, call_id, session_id,
              agent_id, provider, model, error_code)
-             select 1, n, 101 + n % {INTEGRATIONS},
+             select 1, n, case when n % 2 = 0 then 101 else 102 + n / 2 % ({INTEGRATIONS} - 1) end,
              ({TODAY} + 1)::bigint * 86400000000 - n * 864000, 1, 1, 2, 0, 0, 0, 7, 1, 1, 1, 2,
              'call ' || n, 'session ' || n % 2, 'agent', 'openai', 'model', 'failed'
              from generate_series(1::bigint, {ENTRIES}) n;
@@ -149,7 +150,13 @@ async fn a_page_reads_a_bounded_number_of_entries_whatever_it_finds() {
     let database = migrated();
     fill(&database);
     let limit = 50;
-    for (filter, is_full) in filters() {
+    // The second time with statistics.
+    let cases = filters()
+        .into_iter()
+        .map(|case| (case, ""))
+        .chain(filters().into_iter().map(|case| (case, "analyze")));
+    for ((filter, is_full), gather) in cases {
+        ask(database.owner_url(), gather).unwrap();
         let page = Page { offset: 0, limit };
         let asked = filter.clone();
         let (found, read) = reads_of(&database, "usage_entries", async |store| {
@@ -228,7 +235,7 @@ async fn sessions_read_the_entries_of_their_days_only() {
     let day = Day::from_number(TODAY);
     let filter = BreakdownFilter {
         by: GroupBy::Session,
-        integration_id: Some(integration(1)),
+        integration_id: Some(integration(2)),
         first: day,
         last: day,
         groups_max: 1,
@@ -237,10 +244,10 @@ async fn sessions_read_the_entries_of_their_days_only() {
         store.usage_breakdown(tenant(), filter).await.unwrap().unwrap()
     })
     .await;
-    // All entries are of this day; those of one integration are added up, then one session is read.
+    // All entries are of this day. Those of the integration are added up, then one session is read.
     let calls = sessions.groups[0].1.calls;
-    assert_eq!(calls, ENTRIES / INTEGRATIONS);
-    assert!(read <= ENTRIES / INTEGRATIONS + ENTRIES / 2 + 10, "{read} entries are read");
+    assert!(calls > 2_000 && calls < ENTRIES / INTEGRATIONS, "{calls}");
+    assert!(read <= calls + ENTRIES / 2 + 10, "{read} entries are read");
     let yesterday = Day::from_number(TODAY - 1);
     let filter = BreakdownFilter { first: yesterday, last: yesterday, ..filter };
     let (sessions, read) = reads_of(&database, "usage_entries", async |store| {

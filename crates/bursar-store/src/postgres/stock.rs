@@ -23,7 +23,7 @@ use crate::query::Stock;
 /// Tenants that are asked about at once.
 const TENANTS_AT_ONCE: usize = 256;
 /// Tenants that one question walks.
-const TENANTS_MAX: usize = 8_192;
+const TENANTS_MAX: usize = 4_096;
 
 const NEXT_TENANTS: &str =
     "select tenant_id from tenants where tenant_id > $1 order by tenant_id limit $2";
