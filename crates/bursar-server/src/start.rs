@@ -282,8 +282,13 @@ pub async fn run(config: &Config, app: App, ready: impl FnOnce(&str)) -> Result<
     for watcher in watched {
         watcher.abort();
     }
-    keep_decisions(&app).await;
-    app.ledger.close().await;
+    if is_away(&app) {
+        // Everyone was told to come again; to wait for it would only outlast the supervisor.
+        tracing::warn!("the database is away: what waited for it was answered 503");
+    } else {
+        keep_decisions(&app).await;
+        app.ledger.close().await;
+    }
     // The next server writes its own; a stale one only costs a failed connection.
     if let Some(file) = address_file {
         let _ = std::fs::remove_file(file);
@@ -351,9 +356,6 @@ fn is_away(app: &App) -> bool {
 }
 
 async fn keep_decisions(app: &App) {
-    if is_away(app) {
-        return;
-    }
     if let Err(error) = app.decision_log.write(&app.ledger).await {
         tracing::warn!(%error, "refusals and warnings of the last second were not kept");
     }

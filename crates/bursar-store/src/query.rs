@@ -301,6 +301,9 @@ pub trait Store: Send + Sync + 'static {
     /// The instant, by the clock that decides.
     fn now(&self) -> Timestamp;
 
+    /// Asks whether the database answers, and takes writes, by a way that no other question takes.
+    async fn ping(&self) -> Result<(), StoreError>;
+
     /// The account of an integration with the current month, deleted integrations included.
     async fn standing(
         &self,

@@ -135,6 +135,9 @@ fn a_database_that_says_nothing_is_away_like_one_that_is_down() {
     check_away(&server, &tenant);
     proxy.pass();
     check_back(&server, &tenant);
+    proxy.hold();
+    check_away(&server, &tenant);
+    // It does not wait at its end for what says nothing.
     server.stop();
 }
 

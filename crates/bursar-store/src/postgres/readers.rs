@@ -3,6 +3,7 @@
 //! A question is one transaction that sees one moment and one tenant. It runs to its end whether or
 //! not anyone still waits for the answer, so that a connection never goes back in the middle of it.
 
+use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -19,6 +20,10 @@ use crate::error::StoreError;
 
 /// How long a question waits for a connection.
 const WAIT_MAX: Duration = Duration::from_secs(2);
+/// How long a database that is there may take to say so.
+const PING_MAX: Duration = Duration::from_secs(1);
+
+const IS_STANDBY: &str = "select pg_is_in_recovery()";
 
 /// The connections that read.
 pub(super) struct Readers {
@@ -28,22 +33,33 @@ pub(super) struct Readers {
     lists: Arc<Semaphore>,
     /// Those that may read very many rows.
     wide: Arc<Semaphore>,
+    /// One that only tells whether the database answers, however many questions wait for it.
+    pulse: Pool,
 }
 
 impl Readers {
     /// Room for so many connections; they are made when they are needed.
     pub(super) fn new(address: &Address, count: usize) -> Result<Self, OpenPostgresError> {
-        let config = ManagerConfig { recycling_method: RecyclingMethod::Fast };
-        let create = Some(address.connect_max());
-        let waits = Timeouts { wait: Some(WAIT_MAX), create, recycle: None };
-        let pool = Pool::builder(address.manager(config))
-            .max_size(count.max(1))
-            .timeouts(waits)
-            .runtime(Runtime::Tokio1)
-            .build()
-            .map_err(|error| OpenPostgresError::Database(error.to_string()))?;
         let lists = Arc::new(Semaphore::new((count * 3 / 4).max(1)));
-        Ok(Self { pool, lists, wide: Arc::new(Semaphore::new(1)) })
+        let wide = Arc::new(Semaphore::new(1));
+        Ok(Self { pool: pool(address, count.max(1))?, lists, wide, pulse: pool(address, 1)? })
+    }
+
+    /// Asks whether the database answers and is no standby. A connection that says nothing is given
+    /// up, and the next question makes another one.
+    pub(super) async fn ping(&self) -> Result<(), StoreError> {
+        let connection = connection(&self.pulse).await?;
+        let reader = Reader { connection: Some(connection) };
+        let asked = reader.client()?.query_typed_one(IS_STANDBY, &[]);
+        let answered = tokio::time::timeout(PING_MAX, asked).await;
+        let row = answered.map_err(|late| StoreError::Unavailable(Arc::new(late)))?;
+        let is_standby: bool = row.and_then(|row| row.try_get(0)).map_err(read_error)?;
+        if is_standby {
+            // By the same name there may be another server the next time.
+            return Err(StoreError::Unavailable(Arc::new(io::Error::other("this is a standby"))));
+        }
+        reader.give_back();
+        Ok(())
     }
 
     /// Asks for a row or two by their keys, of one tenant or of no tenant's.
@@ -96,8 +112,7 @@ impl Readers {
         T: Send + 'static,
         Asked: Future<Output = Result<T, StoreError>> + Send + 'static,
     {
-        let connection = self.pool.get().await;
-        let connection = connection.map_err(|error| StoreError::Unavailable(Arc::new(error)))?;
+        let connection = connection(&self.pool).await?;
         let (answers, answer) = oneshot::channel();
         tokio::spawn(async move {
             let reader = Arc::new(Reader { connection: Some(connection) });
@@ -115,6 +130,23 @@ impl Readers {
         });
         answer.await.unwrap_or_else(|lost| Err(StoreError::Unavailable(Arc::new(lost))))
     }
+}
+
+/// Connections that are made when they are needed.
+fn pool(address: &Address, count: usize) -> Result<Pool, OpenPostgresError> {
+    let config = ManagerConfig { recycling_method: RecyclingMethod::Fast };
+    let create = Some(address.connect_max());
+    let waits = Timeouts { wait: Some(WAIT_MAX), create, recycle: None };
+    let pool = Pool::builder(address.manager(config))
+        .max_size(count)
+        .timeouts(waits)
+        .runtime(Runtime::Tokio1)
+        .build();
+    pool.map_err(|error| OpenPostgresError::Database(error.to_string()))
+}
+
+async fn connection(pool: &Pool) -> Result<Object, StoreError> {
+    pool.get().await.map_err(|error| StoreError::Unavailable(Arc::new(error)))
 }
 
 /// A permit, waited for as long as for a connection.

@@ -24,6 +24,10 @@ impl Store for PostgresStore {
         self.clock.estimate()
     }
 
+    async fn ping(&self) -> Result<(), StoreError> {
+        self.readers.ping().await
+    }
+
     async fn standing(
         &self,
         tenant_id: TenantId,

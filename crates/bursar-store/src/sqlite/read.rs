@@ -11,6 +11,7 @@ use crate::fold::{DaySums, IntegrationSums};
 use crate::query::{DayUsage, IntegrationFilter, IntegrationUsage, OpenReservation, Page, Paged};
 use crate::row::{ApiKeyRow, IntegrationKeyRow, IntegrationRow, TenantRow};
 
+const PING: &str = "select count(*) from server";
 pub(super) const COUNT_TENANTS: &str = "select count(*) from tenants";
 const LIST_TENANTS: &str = "select tenant_id, name, lifecycle, onboarding, created_at, updated_at \
      from tenants order by tenant_id limit :limit offset :offset";
@@ -85,6 +86,12 @@ fn page<T>(
         rows.push(read(row)?);
     }
     Ok(Paged { rows, total })
+}
+
+/// Reads as little of the file as shows that it can be read.
+pub(super) fn ping(db: &Connection) -> Result<(), StoreError> {
+    let mut statement = db.prepare_cached(PING).map_err(store_error)?;
+    statement.query_row([], |_| Ok(())).map_err(store_error)
 }
 
 pub(super) fn tenants(db: &Connection, of: Page) -> Result<Paged<TenantRow>, StoreError> {
