@@ -16,7 +16,7 @@ use bursar_core::{
     RecordOutcome, ReleaseOutcome, Reservation, ReserveOutcome, ReserveRequest, TenantId,
     TenantLifecycle, Timestamp, TokenBuckets, Usage,
 };
-use bursar_store::{ControlTx, IntegrationEdit, Ledger, SqliteStore};
+use bursar_store::{ControlTx, IntegrationEdit, Ledger};
 use chance::Chance;
 use group::{Asked, in_one_group};
 use support::{SQLITE, World, budget, call_id, request, usage};

@@ -31,7 +31,7 @@ const PLANS: &str =
 const INTEGRATIONS: &str = "select integration_id from integrations \
      where tenant_id = $1 and ($2 is null or integration_id = $2) order by integration_id";
 const BY_TIME: &str = "select found.occurred_at, found.entry_id, found.matches \
-     from unnest($2) as walked (integration_id) cross join lateral \
+     from unnest($2::bigint[]) as walked (integration_id) cross join lateral \
      (select occurred_at, entry_id, matches from (select occurred_at, entry_id, matches, \
      count(*) filter (where not matches) \
      over (order by occurred_at desc, entry_id desc rows unbounded preceding) as passed \
@@ -42,10 +42,10 @@ const BY_TIME: &str = "select found.occurred_at, found.entry_id, found.matches \
      and (not $11 or error_code is not null) as matches from usage_entries \
      where tenant_id = $1 and integration_id = walked.integration_id \
      and occurred_at between $3 and $4 and (occurred_at, entry_id) < ($5, $6) \
-     order by occurred_at desc, entry_id desc limit $12 + $13) newest) counted \
+     order by occurred_at desc, entry_id desc limit $12::bigint + $13::bigint) newest) counted \
      where matches or passed = $13 limit $12) found";
 const BY_MODEL: &str = "select found.occurred_at, found.entry_id, found.matches \
-     from unnest($2) as walked (integration_id) cross join lateral \
+     from unnest($2::bigint[]) as walked (integration_id) cross join lateral \
      (select occurred_at, entry_id, matches from (select occurred_at, entry_id, matches, \
      count(*) filter (where not matches) \
      over (order by occurred_at desc, entry_id desc rows unbounded preceding) as passed \
@@ -55,55 +55,55 @@ const BY_MODEL: &str = "select found.occurred_at, found.entry_id, found.matches 
      and (not $11 or error_code is not null) as matches from usage_entries \
      where tenant_id = $1 and integration_id = walked.integration_id and model = $7 \
      and occurred_at between $3 and $4 and (occurred_at, entry_id) < ($5, $6) \
-     order by occurred_at desc, entry_id desc limit $12 + $13) newest) counted \
+     order by occurred_at desc, entry_id desc limit $12::bigint + $13::bigint) newest) counted \
      where matches or passed = $13 limit $12) found";
 const BY_AGENT: &str = "select occurred_at, entry_id, matches \
      from (select occurred_at, entry_id, matches, count(*) filter (where not matches) \
      over (order by occurred_at desc, entry_id desc rows unbounded preceding) as passed \
      from (select occurred_at, entry_id, \
-     (cardinality($2) = 0 or integration_id = any ($2)) and ($7 is null or model = $7) \
+     (cardinality($2::bigint[]) = 0 or integration_id = any ($2)) and ($7 is null or model = $7) \
      and ($9 is null or session_id is not distinct from $9) \
      and ($10 is null or policy_result = $10) \
      and (not $11 or error_code is not null) as matches from usage_entries \
      where tenant_id = $1 and agent_id = $8 \
      and occurred_at between $3 and $4 and (occurred_at, entry_id) < ($5, $6) \
-     order by occurred_at desc, entry_id desc limit $12 + $13) newest) counted \
+     order by occurred_at desc, entry_id desc limit $12::bigint + $13::bigint) newest) counted \
      where matches or passed = $13 limit $12";
 const BY_SESSION: &str = "select occurred_at, entry_id, matches \
      from (select occurred_at, entry_id, matches, count(*) filter (where not matches) \
      over (order by occurred_at desc, entry_id desc rows unbounded preceding) as passed \
      from (select occurred_at, entry_id, \
-     (cardinality($2) = 0 or integration_id = any ($2)) and ($7 is null or model = $7) \
+     (cardinality($2::bigint[]) = 0 or integration_id = any ($2)) and ($7 is null or model = $7) \
      and ($8 is null or agent_id is not distinct from $8) \
      and ($10 is null or policy_result = $10) \
      and (not $11 or error_code is not null) as matches from usage_entries \
      where tenant_id = $1 and session_id = $9 \
      and occurred_at between $3 and $4 and (occurred_at, entry_id) < ($5, $6) \
-     order by occurred_at desc, entry_id desc limit $12 + $13) newest) counted \
+     order by occurred_at desc, entry_id desc limit $12::bigint + $13::bigint) newest) counted \
      where matches or passed = $13 limit $12";
 const FAILED: &str = "select occurred_at, entry_id, matches \
      from (select occurred_at, entry_id, matches, count(*) filter (where not matches) \
      over (order by occurred_at desc, entry_id desc rows unbounded preceding) as passed \
      from (select occurred_at, entry_id, \
-     (cardinality($2) = 0 or integration_id = any ($2)) and ($7 is null or model = $7) \
+     (cardinality($2::bigint[]) = 0 or integration_id = any ($2)) and ($7 is null or model = $7) \
      and ($8 is null or agent_id is not distinct from $8) \
      and ($9 is null or session_id is not distinct from $9) \
      and ($10 is null or policy_result = $10) as matches from usage_entries \
      where tenant_id = $1 and error_code is not null \
      and occurred_at between $3 and $4 and (occurred_at, entry_id) < ($5, $6) \
-     order by occurred_at desc, entry_id desc limit $12 + $13) newest) counted \
+     order by occurred_at desc, entry_id desc limit $12::bigint + $13::bigint) newest) counted \
      where matches or passed = $13 limit $12";
 const NOT_ALLOWED: &str = "select occurred_at, entry_id, matches \
      from (select occurred_at, entry_id, matches, count(*) filter (where not matches) \
      over (order by occurred_at desc, entry_id desc rows unbounded preceding) as passed \
      from (select occurred_at, entry_id, \
-     (cardinality($2) = 0 or integration_id = any ($2)) and ($7 is null or model = $7) \
+     (cardinality($2::bigint[]) = 0 or integration_id = any ($2)) and ($7 is null or model = $7) \
      and ($8 is null or agent_id is not distinct from $8) \
      and ($9 is null or session_id is not distinct from $9) \
      and (not $11 or error_code is not null) as matches from usage_entries \
      where tenant_id = $1 and policy_result = $10 and policy_result <> 1 \
      and occurred_at between $3 and $4 and (occurred_at, entry_id) < ($5, $6) \
-     order by occurred_at desc, entry_id desc limit $12 + $13) newest) counted \
+     order by occurred_at desc, entry_id desc limit $12::bigint + $13::bigint) newest) counted \
      where matches or passed = $13 limit $12";
 /// The entries of a page, as far as the texts of those before leave room.
 const SELECT_ENTRIES: &str = "select entry_id, integration_id, kind, call_id, session_id, \

@@ -50,7 +50,7 @@ const HAS_OTHER: &str = "select count(*) from (select from rollups \
 /// them in order, but those of all times.
 const SUM_SESSIONS: &str = "select max(found.entry_id), count(*), \
      least(greatest(sum(found.cost_nanos), -9223372036854775808), 9223372036854775807)::bigint \
-     from unnest($2) as walked (integration_id) cross join lateral \
+     from unnest($2::bigint[]) as walked (integration_id) cross join lateral \
      (select entry_id, session_id, cost_nanos from usage_entries \
      where tenant_id = $1 and integration_id = walked.integration_id \
      and occurred_at >= $3 and occurred_at < $4 and session_id is not null offset 0) found \

@@ -11,7 +11,7 @@ use crate::fold::{DaySums, IntegrationSums};
 use crate::query::{DayUsage, IntegrationFilter, IntegrationUsage, OpenReservation, Page, Paged};
 use crate::row::{ApiKeyRow, IntegrationKeyRow, IntegrationRow, TenantRow};
 
-const PING: &str = "select count(*) from server";
+const PING: &str = "select value from server where name = 'oldest_known'";
 pub(super) const COUNT_TENANTS: &str = "select count(*) from tenants";
 const LIST_TENANTS: &str = "select tenant_id, name, lifecycle, onboarding, created_at, updated_at \
      from tenants order by tenant_id limit :limit offset :offset";
