@@ -214,6 +214,9 @@ pub const SETTINGS: &[Setting] = &[
 
 /// Beginnings of the names that container platforms give to a service called bursar.
 const SERVICE_PREFIXES: &[&str] = &["BURSAR_PORT", "BURSAR_SERVICE_"];
+/// What the names for any service have in them, and those for its ports.
+const SERVICE_PARTS: &[&str] = &["_SERVICE_HOST", "_SERVICE_PORT"];
+const PROTOCOLS: &[&str] = &["_TCP", "_UDP", "_SCTP"];
 /// Names in the environment that are no settings of the server.
 const CLIENT_NAMES: &[&str] = &["BURSAR_URL", "BURSAR_API_KEY", "BURSAR_PROVE"];
 
@@ -393,12 +396,21 @@ fn values(
         match SETTINGS.iter().find(|setting| setting.env == name) {
             Some(setting) => drop(values.insert(setting.key, value)),
             // What clients and tests of the process read themselves.
-            None if SERVICE_PREFIXES.iter().any(|prefix| name.starts_with(prefix)) => {}
+            None if is_of_a_service(&name, &value) => {}
             None if CLIENT_NAMES.contains(&name.as_str()) || name.starts_with("BURSAR_TEST_") => {}
             None => return Err(ConfigError::Unknown(name)),
         }
     }
     Ok(values)
+}
+
+/// Whether a container platform tells by it where a service is: one that is called bursar, or whose
+/// name begins so, as that of its database.
+fn is_of_a_service(name: &str, value: &str) -> bool {
+    SERVICE_PREFIXES.iter().any(|prefix| name.starts_with(prefix))
+        || SERVICE_PARTS.iter().any(|part| name.contains(part))
+        || name.ends_with("_PORT") && value.contains("://")
+        || name.contains("_PORT_") && PROTOCOLS.iter().any(|protocol| name.contains(protocol))
 }
 
 /// What was said for every setting.
@@ -602,6 +614,21 @@ mod tests {
             let row = format!("| `{key}` | `{env}` | {shown} | {help} |");
             assert!(documents.contains(&row), "docs/operating.md lacks the row\n{row}");
         }
+    }
+
+    #[test]
+    fn what_a_platform_says_about_services_is_no_setting() {
+        for (name, value) in [
+            ("BURSAR_SERVICE_HOST", "10.0.0.1"),
+            ("BURSAR_PORT", "tcp://10.0.0.1:8080"),
+            ("BURSAR_POSTGRES_SERVICE_HOST", "10.0.0.1"),
+            ("BURSAR_POSTGRES_SERVICE_PORT_POSTGRES", "5432"),
+            ("BURSAR_POSTGRES_PORT", "tcp://10.0.0.1:5432"),
+            ("BURSAR_POSTGRES_PORT_5432_TCP_ADDR", "10.0.0.1"),
+        ] {
+            assert!(load(None, &[(name, value)]).is_ok(), "{name}");
+        }
+        check(None, &[("BURSAR_POSTGRES_PORT", "5432")], "BURSAR_POSTGRES_PORT is not a setting");
     }
 
     #[track_caller]

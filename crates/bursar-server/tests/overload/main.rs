@@ -51,6 +51,8 @@ const BUDGET_CENTS: u64 = 1_000_000_000_000;
 /// Clients that send the largest batches, and records that they send a second together.
 const WIDE_CLIENTS: usize = 2;
 const WIDE_PACE: f64 = 1_000.0;
+/// What chance may do to the part of requests that is not refused.
+const CHANCE: f64 = 0.02;
 /// The slowest of a hundred requests of the quiet tenant.
 const QUIET_P99_MAX: Duration = Duration::from_secs(2);
 /// Until when a lone request must be quick again.
@@ -269,7 +271,8 @@ impl Seen {
         assert!(first_kib.max(second_kib) * 1024 <= MEMORY_MAX, "too much memory");
         assert!(self.quiet.percent(99) <= QUIET_P99_MAX, "the quiet tenant waits");
         let Tally { settlements, admissions, .. } = &self.tally;
-        assert!(settlements.success() >= admissions.success(), "admissions go first");
+        let least = admissions.success() - CHANCE;
+        assert!(settlements.success() >= least, "admissions go first");
         // A few seconds of a build for tests, beside other tests, measure nothing.
         if scale(false, true) {
             assert!(self.offered >= peak * OFFERED_MIN, "too little was asked for");
