@@ -23,7 +23,7 @@ prove:
 	cargo build --locked --profile prove --bin bursar
 	timeout --kill-after=10 900 tools/schemathesis.sh target/prove/bursar
 
-# E, S and everything as a part of them, in one run; a few minutes.
+# E, S, P and everything as a part of them, in one run; a few minutes. P wants PostgreSQL's programs, as the tests do.
 bench:
 	cargo run --release --locked --package bursar-bench
 

@@ -1,8 +1,9 @@
 //! Measures Bursar against its own limits, in one run on one machine.
 //!
 //! E is the same HTTP stack with authentication and parsing that stores nothing; S is the bare
-//! embedded store doing the same transactions without HTTP, and P the same on PostgreSQL. Everything
-//! else is told as a part of those, because machines differ and are shared, and ratios travel.
+//! embedded store doing the same transactions without HTTP, and P the same on PostgreSQL.
+//! Everything else is told as a part of those, because machines differ and are shared, and ratios
+//! travel.
 
 mod client;
 mod postgres;

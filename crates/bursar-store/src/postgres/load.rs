@@ -22,9 +22,10 @@ const CLOCK: &str = "select (extract(epoch from clock_timestamp()) * 1000000)::b
 const CLAIM: &str = "insert into calls (tenant_id, call_key, entry_id) \
      select $1, call_key, entry_id from unnest($2::uuid[], $3::bigint[]) as claim (call_key, entry_id) \
      on conflict (tenant_id, call_key) do nothing returning call_key";
-// What is asked for by many keys is looked up key by key, in subqueries that the planner leaves as they
-// are: for a tenant of which it never heard, it would rather read all that the tenant has.
-const RESERVED_FOR: &str = "select distinct c.integration_id from unnest($2::uuid[]) as asked (call_key) \
+// What is asked for by many keys is looked up key by key, in subqueries that the planner leaves as
+// they are: for a tenant of which it never heard, it would rather read all that the tenant has.
+const RESERVED_FOR: &str = "select distinct c.integration_id \
+     from unnest($2::uuid[]) as asked (call_key) \
      cross join lateral (select integration_id from calls \
      where tenant_id = $1 and call_key = asked.call_key limit 1) c \
      where c.integration_id is not null";
@@ -33,7 +34,8 @@ const LOCK: &str = "select tenant_id, integration_id, name, provider_type, crede
      token_limit_month, rate_limit_rpm, cost_basis, created_at, updated_at, created_by, deleted_at \
      from integrations where tenant_id = $1 and integration_id = any($2) \
      order by tenant_id, integration_id for no key update";
-const LAST_AT: &str = "select coalesce(max(c.last_at), 0) from unnest($2::bigint[]) as asked (scope_id) \
+const LAST_AT: &str = "select coalesce(max(c.last_at), 0) \
+     from unnest($2::bigint[]) as asked (scope_id) \
      cross join lateral (select max(last_at) as last_at from counters \
      where tenant_id = $1 and scope_kind = 1 and scope_id = asked.scope_id) c";
 const SELECT_TENANT: &str = "select tenant_id, name, lifecycle, onboarding, created_at, updated_at \

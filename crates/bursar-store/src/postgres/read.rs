@@ -76,7 +76,8 @@ const SELECT_RATE: &str = "select second, calls from rate_slots \
 /// look at all that the tenant holds.
 const SELECT_DUE: &str = "select call_key, estimated_cost_nanos, estimated_tokens, reserved_at, \
      expires_at from calls where tenant_id = $1 and integration_id = $2 and reservation_state = 1 \
-     and expires_at <= (select greatest(coalesce($3, (extract(epoch from now()) * 1000000)::bigint), \
+     and expires_at <= (select \
+     greatest(coalesce($3, (extract(epoch from now()) * 1000000)::bigint), \
      (select max(last_at) from counters \
      where tenant_id = $1 and scope_kind = 1 and scope_id = $2 and month >= $4)))";
 const COUNT_OPEN: &str = "select count(*) from calls \

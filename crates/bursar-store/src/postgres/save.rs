@@ -23,8 +23,8 @@ const INSERT_ENTRIES: &str = "insert into usage_entries (tenant_id, entry_id, in
      $13::bigint[], $14::bigint[], $15::bigint[], $16::bigint[], $17::bigint[], $18::bigint[], \
      $19::bigint[], $20::bigint[], $21::bigint[], $22::bigint[], $23::text[], $24::text[], \
      $25::text[], $26::bigint[], $27::bigint[]) as entry";
-// Calls are there when they are written: the conflict only finds them. An update would join them, and
-// the planner, that may never have heard of the tenant, would read all that the tenant has.
+// Calls are there when they are written: the conflict only finds them. An update would join them,
+// and the planner, that may never have heard of the tenant, would read all that the tenant has.
 const UPDATE_CALLS: &str = "insert into calls (tenant_id, call_key, entry_id, call_id, \
      integration_id, estimated_cost_nanos, estimated_tokens, model, ttl_seconds, decision, \
      reserved_at, expires_at, reservation_state, ended_at) \
