@@ -1,4 +1,5 @@
-//! What is changed through one node holds at the others: in decisions at once, else within 2 seconds.
+//! What is changed through one node holds at the others: in decisions at once, else within two
+//! seconds.
 
 use std::time::Duration;
 

@@ -74,8 +74,8 @@ impl Fleet {
         tenant
     }
 
-    /// Lets many clients, spread over all nodes, do something at the same moment; what they came to,
-    /// in the order of their numbers.
+    /// Lets many clients, spread over all nodes, do something at the same moment; what they came
+    /// to, in the order of their numbers.
     pub(crate) fn at_once<T: Send>(
         &self,
         tenant: &Tenant,

@@ -88,8 +88,8 @@ impl Drop for End<'_> {
     }
 }
 
-/// Lets writers write, each at a node until that does not serve it, for as long as they are disturbed.
-/// Then each goes on until nothing that it asked for is in doubt.
+/// Lets writers write, each at a node until that does not serve it, for as long as they are
+/// disturbed. Then each goes on until nothing that it asked for is in doubt.
 pub(crate) fn write_while<T>(
     tenant: &Tenant,
     addresses: &Addresses,
