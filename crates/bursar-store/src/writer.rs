@@ -401,3 +401,41 @@ as_kind!(as_record, Record, RecordOutcome);
 as_kind!(as_reserve, Reserve, ReserveOutcome);
 as_kind!(as_release, Release, ReleaseOutcome);
 as_kind!(as_extend, Extend, ExtendOutcome);
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashMap;
+
+    use bursar_core::{
+        Account, CallId, CostBasis, Estimate, Health, Integration, IntegrationStatus,
+        LimitSettings, Nanos, ReserveRequest, TenantLifecycle, Timestamp,
+    };
+
+    use super::*;
+
+    #[test]
+    fn whoever_reserves_is_told_of_an_account_of_its_own_only() {
+        let tenant = |number| TenantId::from_number(number).expect("a number of an id");
+        let integration_id = IntegrationId::from_number(7).expect("a number of an id");
+        let rules = Integration {
+            status: IntegrationStatus::Enabled,
+            health: Health::Unknown,
+            limits: LimitSettings::default(),
+            cost_basis: CostBasis::Reported,
+        };
+        let account = Account::new(tenant(1), TenantLifecycle::Active, rules);
+        let accounts = HashMap::from([(integration_id, account)]);
+        let book = Book::open(Timestamp::MIN, accounts, HashMap::new(), Vec::new());
+        let book = book.expect("a book without holds");
+        let request = ReserveRequest {
+            integration_id,
+            call_id: CallId::new("call").expect("a call id"),
+            estimate: Estimate { cost: Nanos::ZERO, tokens: 0 },
+            model: None,
+            ttl_seconds: 1,
+        };
+        let command = Command::Reserve(&request);
+        assert!(standing(&book, tenant(1), &command).is_some());
+        assert!(standing(&book, tenant(2), &command).is_none());
+    }
+}
