@@ -60,32 +60,47 @@ fn integration(number: i64) -> IntegrationId {
 /// A tenant of many entries, most of them alike and half of them of one integration, and of the
 /// rollups of three years.
 ///
-/// Nobody gathers statistics of it: a plan must be good without them.
+/// What the planner knows is of the time when there was another tenant only, a small one: a plan must
+/// be as good without statistics as with them.
 fn fill(database: &Database) {
+    // The server may look again whenever it likes; here only when a test says so.
     let sql = "alter table usage_entries set (autovacuum_enabled = false);
          alter table rollups set (autovacuum_enabled = false);
          alter table integrations set (autovacuum_enabled = false);";
     ask(database.owner_url(), sql).unwrap();
+    grow(database, 2, 100);
+    gather(database);
+    grow(database, 1, ENTRIES);
+}
+
+/// Lets the planner look at the tables as they are now.
+fn gather(database: &Database) {
+    ask(database.owner_url(), "analyze usage_entries, rollups, integrations").unwrap();
+}
+
+fn grow(database: &Database, tenant: i64, entries: i64) {
+    let days = if tenant == 1 { 1_095 } else { 3 };
     let sql = format!(
         "begin;
-         set local bursar.tenant_id = '1';
-         insert into tenants values (1, 'tenant', 1, 1, 1, 1);
-         insert into integrations select 1, 100 + n, 'integration ' || n, 'openai', null, '{{}}',
-             null, 2, 1, null, null, null, 0, 0, 0, 1, 1, 1, 'operator', null
+         set local bursar.tenant_id = '{tenant}';
+         insert into tenants values ({tenant}, 'tenant', 1, 1, 1, 1);
+         insert into integrations select {tenant}, 100 + n, 'integration ' || n, 'openai', null,
+             '{{}}', null, 2, 1, null, null, null, 0, 0, 0, 1, 1, 1, 'operator', null
              from generate_series(1, {INTEGRATIONS}) n;
          insert into usage_entries (tenant_id, entry_id, integration_id, occurred_at, created_at,
              tokens_in, tokens_out, tokens_cache_read, tokens_cache_write, tokens_reasoning,
              cost_nanos, kind, cost_source, usage_status, policy_result, call_id, session_id,
              agent_id, provider, model, error_code)
-             select 1, n, case when n % 2 = 0 then 101 else 102 + n / 2 % ({INTEGRATIONS} - 1) end,
+             select {tenant}, n,
+             case when n % 2 = 0 then 101 else 102 + n / 2 % ({INTEGRATIONS} - 1) end,
              ({TODAY} + 1)::bigint * 86400000000 - n * 864000, 1, 1, 2, 0, 0, 0, 7, 1, 1, 1, 2,
              'call ' || n, 'session ' || n % 2, 'agent', 'openai', 'model', 'failed'
-             from generate_series(1::bigint, {ENTRIES}) n;
-         insert into rollups select 1, 100 + i, g, s, 'openai', 'model',
+             from generate_series(1::bigint, {entries}) n;
+         insert into rollups select {tenant}, 100 + i, g, s, 'openai', 'model',
              1, 1, 0, 0, 0, 1, 2, 0, 0, 0, 7, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0
              from generate_series(1, {INTEGRATIONS}) i, generate_series(1, 3) g,
-             generate_series({TODAY} - 1095, {TODAY}) s;
-         insert into rollup_labels values (1, 1, 'openai', 'model');
+             generate_series({TODAY} - {days}, {TODAY}) s;
+         insert into rollup_labels values ({tenant}, 1, 'openai', 'model');
          commit;"
     );
     ask(database.app_url(), &sql).unwrap();
@@ -149,26 +164,29 @@ fn filters() -> Vec<(HistoryFilter, bool)> {
 async fn a_page_reads_a_bounded_number_of_entries_whatever_it_finds() {
     let database = migrated();
     fill(&database);
-    let limit = 50;
-    // The second time with statistics.
-    let cases = filters()
-        .into_iter()
-        .map(|case| (case, ""))
-        .chain(filters().into_iter().map(|case| (case, "analyze")));
-    for ((filter, is_full), gather) in cases {
-        ask(database.owner_url(), gather).unwrap();
+    pages_are_bounded(&database, 50).await;
+    gather(&database);
+    pages_are_bounded(&database, 50).await;
+    pages_are_bounded(&database, 1_000).await;
+}
+
+async fn pages_are_bounded(database: &Database, limit: u32) {
+    for (filter, is_full) in filters() {
         let page = Page { offset: 0, limit };
         let asked = filter.clone();
-        let (found, read) = reads_of(&database, "usage_entries", async |store| {
+        let (found, read) = reads_of(database, "usage_entries", async |store| {
             store.usage_history(tenant(), asked, page).await.unwrap()
         })
         .await;
         assert_eq!(found.rows.len() == limit as usize, is_full, "{filter:?}");
         assert!(found.next.is_some(), "{filter:?}");
-        // A walk reads one entry more than it wants, and the page is read by its keys.
+        // A walk reads one entry more than it wants, and the page is read by its keys, twice.
         let wanted = i64::from(limit) + 2;
-        let most = if is_full { 8 * wanted } else { PASSED_MAX + INTEGRATIONS * wanted };
-        assert!(read > 0 && read <= most + wanted, "{read} entries are read for {filter:?}");
+        let walked = if is_full { 8 * wanted } else { PASSED_MAX + INTEGRATIONS * wanted };
+        assert!(
+            read > 0 && read <= walked + 2 * wanted,
+            "{read} entries are read for {limit} of {filter:?}"
+        );
     }
 }
 
@@ -176,47 +194,47 @@ async fn a_page_reads_a_bounded_number_of_entries_whatever_it_finds() {
 async fn sums_read_the_rollups_of_their_days_only() {
     let database = migrated();
     fill(&database);
+    sums_are_bounded(&database).await;
+    gather(&database);
+    sums_are_bounded(&database).await;
+}
+
+async fn sums_are_bounded(database: &Database) {
     let (first, last) = (Day::from_number(TODAY - 29), Day::from_number(TODAY));
     let of_days = 30 * INTEGRATIONS;
-    let breakdown = |by| BreakdownFilter { by, integration_id: None, first, last, groups_max: 10 };
-    let series = SeriesFilter {
-        by: Some(GroupBy::Model),
-        step: Step::Day,
-        integration_id: None,
-        first,
-        last,
-        groups_max: 10,
-    };
+    let by = GroupBy::Model;
+    let breakdown = BreakdownFilter { by, integration_id: None, first, last, groups_max: 10 };
+    let (by, step) = (Some(by), Step::Day);
+    let series = SeriesFilter { by, step, integration_id: None, first, last, groups_max: 10 };
     let label = Some(CallLabel::Model("model".to_owned()));
     let calls = CallFilter { integration_id: None, label, outcome: None, first, last };
     let mut read = Vec::new();
-    let table = "rollups";
-    let (days, of_them) = reads_of(&database, table, async |store| {
+    let (days, of_them) = reads_of(database, "rollups", async |store| {
         store.usage_by_day(tenant(), None, first, last).await.unwrap()
     })
     .await;
     assert_eq!(days.len() as i64, of_days);
     read.push(of_them);
-    let (integrations, of_them) = reads_of(&database, table, async |store| {
+    let (integrations, of_them) = reads_of(database, "rollups", async |store| {
         store.usage_by_integration(tenant(), None, first, last).await.unwrap()
     })
     .await;
     assert_eq!(integrations.len() as i64, INTEGRATIONS);
     read.push(of_them);
-    let (models, of_them) = reads_of(&database, table, async |store| {
-        store.usage_breakdown(tenant(), breakdown(GroupBy::Model)).await.unwrap().unwrap()
+    let (models, of_them) = reads_of(database, "rollups", async |store| {
+        store.usage_breakdown(tenant(), breakdown).await.unwrap().unwrap()
     })
     .await;
     assert_eq!(models.total.calls, of_days);
     read.push(of_them);
-    let (counted, of_them) = reads_of(&database, table, async |store| {
+    let (counted, of_them) = reads_of(database, "rollups", async |store| {
         store.counted_calls(tenant(), calls).await.unwrap()
     })
     .await;
     assert_eq!(counted, Some(of_days));
     // Once to count, once to look for calls that are counted as other.
     read.push(of_them / 2);
-    let (steps, of_them) = reads_of(&database, table, async |store| {
+    let (steps, of_them) = reads_of(database, "rollups", async |store| {
         store.usage_series(tenant(), series).await.unwrap()
     })
     .await;
@@ -232,6 +250,12 @@ async fn sums_read_the_rollups_of_their_days_only() {
 async fn sessions_read_the_entries_of_their_days_only() {
     let database = migrated();
     fill(&database);
+    sessions_are_bounded(&database).await;
+    gather(&database);
+    sessions_are_bounded(&database).await;
+}
+
+async fn sessions_are_bounded(database: &Database) {
     let day = Day::from_number(TODAY);
     let filter = BreakdownFilter {
         by: GroupBy::Session,
@@ -240,7 +264,7 @@ async fn sessions_read_the_entries_of_their_days_only() {
         last: day,
         groups_max: 1,
     };
-    let (sessions, read) = reads_of(&database, "usage_entries", async |store| {
+    let (sessions, read) = reads_of(database, "usage_entries", async |store| {
         store.usage_breakdown(tenant(), filter).await.unwrap().unwrap()
     })
     .await;
@@ -250,12 +274,63 @@ async fn sessions_read_the_entries_of_their_days_only() {
     assert!(read <= calls + ENTRIES / 2 + 10, "{read} entries are read");
     let yesterday = Day::from_number(TODAY - 1);
     let filter = BreakdownFilter { first: yesterday, last: yesterday, ..filter };
-    let (sessions, read) = reads_of(&database, "usage_entries", async |store| {
+    let (sessions, read) = reads_of(database, "usage_entries", async |store| {
         store.usage_breakdown(tenant(), filter).await.unwrap().unwrap()
     })
     .await;
     assert!(sessions.groups.is_empty());
     assert!(read <= 10, "{read} entries are read");
+}
+
+/// Each entry is read by itself, and its call by its key.
+#[tokio::test]
+async fn verifying_reads_each_entry_once_and_each_call_by_its_key() {
+    let database = migrated();
+    let calls = "alter table calls set (autovacuum_enabled = false)";
+    ask(database.owner_url(), calls).unwrap();
+    fill(&database);
+    let before = (rows_read(&database, "usage_entries"), rows_read(&database, "calls"));
+    let verified = PostgresStore::verify(database.app_url()).unwrap().unwrap();
+    // There are no calls and no counters here.
+    assert_eq!(verified.entries as i64, ENTRIES + 100);
+    assert!(verified.differences > 0);
+    let deadline = Instant::now() + LIMIT;
+    while !database.backends().is_empty() {
+        assert!(Instant::now() < deadline, "a connection outlives its verification");
+    }
+    let read = rows_read(&database, "usage_entries") - before.0;
+    assert!((ENTRIES..=ENTRIES + 10_200).contains(&read), "{read} entries are read");
+    assert_eq!(rows_read(&database, "calls"), before.1);
+}
+
+#[tokio::test]
+async fn gauges_of_very_many_tenants_take_several_readings() {
+    let database = migrated();
+    // Of the last of them an integration has used all of its budget.
+    let many = 5_000;
+    let sql = format!(
+        "begin;
+         set local bursar.tenant_id = '{many}';
+         insert into tenants select n, 'tenant', 1, 1, 1, 1 from generate_series(1, {many}) n;
+         insert into integrations values ({many}, 1, 'hot', 'openai', null, '{{}}', null, 2, 1,
+             null, null, null, 1, 0, 0, 1, 1, 1, 'operator', null);
+         insert into counters select {many}, 1, 1, m, 10000000, 0, 1, 0, 0, 0, 1
+             from generate_series(600, 1200) m;
+         insert into calls (tenant_id, call_key, call_id, integration_id, estimated_cost_nanos,
+             estimated_tokens, ttl_seconds, reserved_at, expires_at, reservation_state)
+             values ({many}, gen_random_uuid(), 'call', 1, 1, 1, 1, 1, 253402300799999999, 1);
+         commit"
+    );
+    ask(database.app_url(), &sql).unwrap();
+    let store = open(&database, 2);
+    let mut readings = Vec::new();
+    for _ in 0..4 {
+        let (hottest, stock) = (store.hottest(10).await.unwrap(), store.stock().await.unwrap());
+        assert_eq!(stock.tenants, many);
+        readings.push((hottest.len(), stock.open_reservations));
+    }
+    // The first one did not come so far; from then on the last whole walk is told.
+    assert_eq!(readings, [(0, 0), (1, 1), (1, 1), (1, 1)]);
 }
 
 #[tokio::test]
@@ -294,12 +369,12 @@ async fn a_question_sees_the_rows_of_its_tenant_only() {
     let database = migrated();
     fill(&database);
     let store = open(&database, 1);
-    let other = TenantId::from_number(2).unwrap();
+    let other = TenantId::from_number(3).unwrap();
     let page = Page { offset: 0, limit: 10 };
     assert_eq!(store.integrations(tenant(), Default::default(), page).await.unwrap().total, 20);
     assert_eq!(store.integrations(other, Default::default(), page).await.unwrap().total, 0);
-    // Not even one that forgets to say whose rows it wants.
-    let sql = "begin; set local bursar.tenant_id = '2'; select count(*) from integrations; commit";
+    // Not even a statement that forgets to say whose rows it wants.
+    let sql = "begin; set local bursar.tenant_id = '3'; select count(*) from integrations; commit";
     let seen = ask(database.app_url(), sql).unwrap();
     assert_eq!(seen, [[Some("0".to_owned())]]);
 }

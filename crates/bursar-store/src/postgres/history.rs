@@ -105,21 +105,25 @@ const NOT_ALLOWED: &str = "select occurred_at, entry_id, matches \
      and occurred_at between $3 and $4 and (occurred_at, entry_id) < ($5, $6) \
      order by occurred_at desc, entry_id desc limit $12::bigint + $13::bigint) newest) counted \
      where matches or passed = $13 limit $12";
-/// The entries of a page, as far as the texts of those before leave room.
-const SELECT_ENTRIES: &str = "select entry_id, integration_id, kind, call_id, session_id, \
-     agent_id, provider, model, tokens_in, tokens_out, tokens_cache_read, tokens_cache_write, \
-     tokens_reasoning, cost_nanos, cost_source, reported_cost_nanos, computed_cost_nanos, \
-     latency_ms, policy_result, error_code, error_message, metadata, occurred_at, created_at, \
-     usage_status from (select entry_id, integration_id, kind, call_id, session_id, \
-     agent_id, provider, model, tokens_in, tokens_out, tokens_cache_read, tokens_cache_write, \
-     tokens_reasoning, cost_nanos, cost_source, reported_cost_nanos, computed_cost_nanos, \
-     latency_ms, policy_result, error_code, error_message, metadata, occurred_at, created_at, \
-     usage_status, \
-     sum(coalesce(octet_length(metadata), 0) + coalesce(octet_length(error_message), 0)) \
-     over (order by occurred_at desc, entry_id desc \
-     rows between unbounded preceding and 1 preceding) as bytes_before \
-     from usage_entries where tenant_id = $1 and entry_id = any ($2)) page \
-     where coalesce(bytes_before, 0) <= $3";
+/// The entries of a page, as far as the texts of those before leave room. Each is looked up by its
+/// key (`limit 1` keeps it so).
+const SELECT_ENTRIES: &str = "with fitting as materialized (select entry_id from \
+     (select asked.entry_id, sum(sized.bytes) \
+     over (order by asked.place rows between unbounded preceding and 1 preceding) as bytes_before \
+     from unnest($2) with ordinality as asked (entry_id, place) cross join lateral (select \
+     coalesce(octet_length(metadata), 0) + coalesce(octet_length(error_message), 0) as bytes \
+     from usage_entries where tenant_id = $1 and entry_id = asked.entry_id limit 1) sized) page \
+     where coalesce(bytes_before, 0) <= $3) \
+     select e.entry_id, e.integration_id, e.kind, e.call_id, e.session_id, e.agent_id, \
+     e.provider, e.model, e.tokens_in, e.tokens_out, e.tokens_cache_read, e.tokens_cache_write, \
+     e.tokens_reasoning, e.cost_nanos, e.cost_source, e.reported_cost_nanos, \
+     e.computed_cost_nanos, e.latency_ms, e.policy_result, e.error_code, e.error_message, \
+     e.metadata, e.occurred_at, e.created_at, e.usage_status from fitting cross join lateral \
+     (select entry_id, integration_id, kind, call_id, session_id, agent_id, provider, model, \
+     tokens_in, tokens_out, tokens_cache_read, tokens_cache_write, tokens_reasoning, cost_nanos, \
+     cost_source, reported_cost_nanos, computed_cost_nanos, latency_ms, policy_result, \
+     error_code, error_message, metadata, occurred_at, created_at, usage_status \
+     from usage_entries where tenant_id = $1 and entry_id = fitting.entry_id limit 1) e";
 
 pub(super) async fn usage_history(
     db: &Client,

@@ -41,7 +41,7 @@ impl Readers {
     /// Room for so many connections; they are made when they are needed.
     pub(super) fn new(address: &Address, count: usize) -> Result<Self, OpenPostgresError> {
         let lists = Arc::new(Semaphore::new((count * 3 / 4).max(1)));
-        let wide = Arc::new(Semaphore::new(1));
+        let wide = Arc::new(Semaphore::new((count / 4).max(1)));
         Ok(Self { pool: pool(address, count.max(1))?, lists, wide, pulse: pool(address, 1)? })
     }
 

@@ -79,20 +79,22 @@ impl<T: Clone> Walk<T> {
     where
         Asked: Future<Output = Result<Answer, StoreError>>,
     {
+        // Whatever goes wrong, the next walk begins at the start, with nothing left out.
+        let mut after = std::mem::take(&mut self.after);
         let mut found = self.found.take().unwrap_or(fresh);
         for _ in 0..TENANTS_MAX / TENANTS_AT_ONCE {
-            let tenants = next_tenants(db, self.after, TENANTS_AT_ONCE).await?;
+            let tenants = next_tenants(db, after, TENANTS_AT_ONCE).await?;
             let asked = tenants.iter().map(|tenant_id| seeing(db, *tenant_id, ask(*tenant_id)));
             for answer in try_join_all(asked).await? {
                 add(&mut found, answer);
             }
             if tenants.len() < TENANTS_AT_ONCE {
-                self.after = 0;
                 self.last = Some(found.clone());
                 return Ok(found);
             }
-            self.after = tenants.last().map_or(0, |tenant_id| tenant_id.number());
+            after = tenants.last().map_or(0, |tenant_id| tenant_id.number());
         }
+        self.after = after;
         self.found = Some(found.clone());
         Ok(self.last.clone().unwrap_or(found))
     }
@@ -136,9 +138,9 @@ pub(super) async fn hottest(
     let add = |hottest: &mut Hottest, found: Vec<HotAccount>| {
         found.into_iter().for_each(|account| hottest.offer(account));
     };
-    let found = walk.go_on(db, Hottest::new(limit), ask, add).await?;
+    let found = walk.go_on(db, Hottest::new(limit), ask, add).await;
     *walks.hottest.lock() = walk;
-    Ok(found.into_rows())
+    Ok(found?.into_rows())
 }
 
 pub(super) async fn stock(
@@ -151,8 +153,9 @@ pub(super) async fn stock(
         let tenant = tenant_id.number();
         number(db, COUNT_OPEN, params![tenant, injected]).await
     };
-    let open_reservations = walk.go_on(db, 0, ask, |sum, open: i64| *sum += open).await?;
+    let open_reservations = walk.go_on(db, 0, ask, |sum, open: i64| *sum += open).await;
     *walks.open.lock() = walk;
+    let open_reservations = open_reservations?;
     let tenants = number(db, COUNT_TENANTS, params![]).await?;
     let data_bytes = number(db, DATA_BYTES, params![]).await?;
     Ok(Stock {

@@ -275,16 +275,14 @@ impl Store for PostgresStore {
     async fn hottest(&self, limit: usize) -> Result<Vec<HotAccount>, StoreError> {
         let (walks, month) = (Arc::clone(&self.walks), self.now().month());
         self.readers
-            .read_much(None, async move |db| {
-                stock::hottest(db.client()?, &walks, month, limit).await
-            })
+            .read(None, async move |db| stock::hottest(db.client()?, &walks, month, limit).await)
             .await
     }
 
     async fn stock(&self) -> Result<Stock, StoreError> {
         let (walks, injected) = (Arc::clone(&self.walks), self.clock.injected());
         self.readers
-            .read_much(None, async move |db| stock::stock(db.client()?, &walks, injected).await)
+            .read(None, async move |db| stock::stock(db.client()?, &walks, injected).await)
             .await
     }
 }
