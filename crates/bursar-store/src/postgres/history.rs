@@ -110,7 +110,7 @@ const NOT_ALLOWED: &str = "select occurred_at, entry_id, matches \
 const SELECT_ENTRIES: &str = "with fitting as materialized (select entry_id from \
      (select asked.entry_id, sum(sized.bytes) \
      over (order by asked.place rows between unbounded preceding and 1 preceding) as bytes_before \
-     from unnest($2) with ordinality as asked (entry_id, place) cross join lateral (select \
+     from unnest($2::bigint[]) with ordinality as asked (entry_id, place) cross join lateral (select \
      coalesce(octet_length(metadata), 0) + coalesce(octet_length(error_message), 0) as bytes \
      from usage_entries where tenant_id = $1 and entry_id = asked.entry_id limit 1) sized) page \
      where coalesce(bytes_before, 0) <= $3) \

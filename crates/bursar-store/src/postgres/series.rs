@@ -55,12 +55,12 @@ const SUM_SESSIONS: &str = "select max(found.entry_id), count(*), \
      where tenant_id = $1 and integration_id = walked.integration_id \
      and occurred_at >= $3 and occurred_at < $4 and session_id is not null offset 0) found \
      group by found.session_id limit $5 + 1";
-const SESSIONS_OF: &str = "select e.session_id from unnest($2) as asked (entry_id) \
+const SESSIONS_OF: &str = "select e.session_id from unnest($2::bigint[]) as asked (entry_id) \
      cross join lateral (select session_id from usage_entries \
      where tenant_id = $1 and entry_id = asked.entry_id limit 1) e where e.session_id is not null";
 const LIST_SESSIONS: &str = "select asked.session_id, e.kind, e.tokens_in, e.tokens_out, \
      e.tokens_cache_read, e.tokens_cache_write, e.tokens_reasoning, e.cost_nanos, e.cost_source, \
-     e.latency_ms, e.policy_result, e.error_code is not null from unnest($2) as asked (session_id) \
+     e.latency_ms, e.policy_result, e.error_code is not null from unnest($2::text[]) as asked (session_id) \
      cross join lateral (select kind, tokens_in, tokens_out, tokens_cache_read, \
      tokens_cache_write, tokens_reasoning, cost_nanos, cost_source, latency_ms, policy_result, \
      error_code from usage_entries where tenant_id = $1 and session_id = asked.session_id \

@@ -32,7 +32,7 @@ const ENTRIES: &str = "select entry_id, tenant_id, integration_id, call_id, agen
      tokens_reasoning, cost_nanos, cost_source, latency_ms, policy_result, error_code is not null \
      from usage_entries where tenant_id = $1 and entry_id > $2 order by entry_id limit $3";
 /// Call by call, whatever the planner believes of the tenant.
-const ENTRIES_OF_CALLS: &str = "select c.call_key, c.entry_id from unnest($2) as asked (call_key) \
+const ENTRIES_OF_CALLS: &str = "select c.call_key, c.entry_id from unnest($2::uuid[]) as asked (call_key) \
      cross join lateral (select call_key, entry_id from calls \
      where tenant_id = $1 and call_key = asked.call_key limit 1) c where c.entry_id is not null";
 const CALLS_WITH_ENTRY: &str =
