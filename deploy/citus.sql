@@ -43,6 +43,8 @@ alter policy of_tenant on rollup_label_counts
     using (tenant_id = nullif(current_setting('bursar.tenant_id', true), '')::bigint);
 alter policy of_tenant on audit
     using (tenant_id = nullif(current_setting('bursar.tenant_id', true), '')::bigint);
+alter policy of_tenant on audit_heads
+    using (tenant_id = nullif(current_setting('bursar.tenant_id', true), '')::bigint);
 alter policy of_tenant on decisions
     using (tenant_id = nullif(current_setting('bursar.tenant_id', true), '')::bigint);
 
@@ -58,6 +60,7 @@ select create_distributed_table('rollups', 'tenant_id', colocate_with => 'integr
 select create_distributed_table('rollup_labels', 'tenant_id', colocate_with => 'integrations');
 select create_distributed_table('rollup_label_counts', 'tenant_id', colocate_with => 'integrations');
 select create_distributed_table('audit', 'tenant_id', colocate_with => 'integrations');
+select create_distributed_table('audit_heads', 'tenant_id', colocate_with => 'integrations');
 select create_distributed_table('decisions', 'tenant_id', colocate_with => 'integrations');
 
 commit;

@@ -264,7 +264,7 @@ fn has_metrics_token(app: &App, headers: &HeaderMap) -> bool {
 }
 
 fn actor(actor_type: &'static str, actor_id: String) -> Actor {
-    Actor { actor_type, actor_id, request_id: envelope::request_id() }
+    Actor { actor_type, actor_id, request_id: envelope::request_id(), address: None }
 }
 
 fn operator() -> Actor {

@@ -53,6 +53,7 @@ async fn make(app: &App) -> Result<DevSetup, Box<dyn std::error::Error>> {
         actor_type: "founder",
         actor_id: "bursar dev".to_owned(),
         request_id: "dev".to_owned(),
+        address: None,
     };
     let create = move |tx: &mut dyn ControlTx| Control::create_tenant(tx, &actor(), "dev");
     let tenant_id = app.ledger.change(None, create).await?.tenant_id;

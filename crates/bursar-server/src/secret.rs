@@ -1,7 +1,7 @@
 //! Secrets: how they are made, recognised and compared. Nothing here can be printed.
 
 use bursar_core::{ApiKeyId, IntegrationId, IntegrationKeyId, ParseIdError, TenantId};
-use bursar_store::SecretHash;
+use bursar_store::{AuditKey, SecretHash};
 use subtle::ConstantTimeEq;
 use zeroize::{Zeroize, ZeroizeOnDrop};
 
@@ -61,6 +61,7 @@ fn hex(bytes: &[u8]) -> String {
 #[derive(ZeroizeOnDrop)]
 pub struct SecretKey {
     key: [u8; 32],
+    audit: [u8; 32],
     #[zeroize(skip)]
     fingerprint: String,
 }
@@ -76,14 +77,20 @@ impl SecretKey {
             return Err("the secret key must have at least 32 bytes");
         }
         let key = blake3::derive_key("bursar 2026-11 hash of keys", bytes);
+        let audit = blake3::derive_key("bursar 2026-11 seal of audit logs", bytes);
         let print = blake3::derive_key("bursar 2026-11 fingerprint of the secret key", bytes);
         let fingerprint = hex(print.get(..8).unwrap_or_default());
-        Ok(Self { key, fingerprint })
+        Ok(Self { key, audit, fingerprint })
     }
 
     /// What tells one secret key from another, and nothing about it.
     pub fn fingerprint(&self) -> &str {
         &self.fingerprint
+    }
+
+    /// The key that seals the audit log.
+    pub fn audit_key(&self) -> AuditKey {
+        AuditKey::new(self.audit)
     }
 
     /// The hash of a secret.

@@ -150,7 +150,8 @@ fn open_file(config: &Config, path: &Path, clock: Option<Clock>) -> Result<App, 
         return Err(StartError::OperatorToken(config.data_dir.join(OPERATOR_TOKEN)));
     }
     let clock = clock.unwrap_or_else(|| Arc::new(instant::system_now));
-    let (store, lane) = SqliteStore::open(path, clock, secret_key.fingerprint())?;
+    let (store, lane) =
+        SqliteStore::open(path, clock, secret_key.fingerprint(), secret_key.audit_key())?;
     let secrets = Secrets { secret_key, operator_token };
     assemble(config, secrets, Opened { store, lanes: vec![lane], pulse: None })
 }
@@ -169,6 +170,7 @@ fn open_postgres(
         lanes: database.writers,
         readers: database.readers,
         secret_fingerprint: secret_key.fingerprint().to_owned(),
+        audit_key: secret_key.audit_key(),
         clock,
     };
     let (store, lanes) = PostgresStore::open(database.url()?.expose(), &options)?;

@@ -1,6 +1,6 @@
 //! What can go wrong with storage, as far as a caller acts on it.
 
-use bursar_core::Overflow;
+use bursar_core::{Overflow, TenantId};
 
 /// Why storage did not do what was asked. Nothing of the command is stored, unless it says so.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -40,6 +40,23 @@ impl StoreError {
         match self {
             Self::Statement(_) | Self::Exists(_) | Self::Corrupt(_) => true,
             Self::Unavailable(_) | Self::Again(_) | Self::Overloaded | Self::Closed => false,
+        }
+    }
+}
+
+impl StoreError {
+    /// What it means of a row of the audit log: that its place is taken is no fault of the change.
+    pub(crate) fn of_chain(self, tenant_id: TenantId) -> Self {
+        match self {
+            Self::Exists(_) => {
+                Self::Corrupt(format!("the audit log of tenant {tenant_id} goes on after its head"))
+            }
+            other @ (Self::Unavailable(_)
+            | Self::Again(_)
+            | Self::Overloaded
+            | Self::Closed
+            | Self::Statement(_)
+            | Self::Corrupt(_)) => other,
         }
     }
 }

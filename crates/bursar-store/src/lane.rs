@@ -131,10 +131,11 @@ pub trait ControlTx {
     /// [`StoreError`].
     fn put_integration_key(&mut self, row: &IntegrationKeyRow) -> Result<(), StoreError>;
 
-    /// Adds a row to the audit log.
+    /// Adds a row to the audit log, as the next one of its tenant's chain; at the latest with the
+    /// commit, so that a database whose writers wait for each other has that lock as its last.
     ///
     /// # Errors
-    /// [`StoreError`].
+    /// [`StoreError`], of this call or of the commit.
     fn put_audit(&mut self, row: &AuditRow) -> Result<(), StoreError>;
 
     /// Keeps a decision, new or met again.
@@ -202,7 +203,7 @@ pub trait Lane: ControlTx + Send {
     /// Makes the transaction durable, then visible to readers.
     ///
     /// # Errors
-    /// [`StoreError::Unavailable`]: whether it is durable is unknown.
+    /// [`StoreError::Unavailable`]: whether it is durable is unknown. Any other: it is not.
     fn commit(&mut self) -> Result<(), StoreError>;
 
     /// Drops the transaction, and after an unknown commit everything kept in memory.

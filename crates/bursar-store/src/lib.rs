@@ -5,6 +5,8 @@
 //! This is the only crate that knows SQL. Deliberately absent: every rule about money; storage
 //! loads what the core needs and saves what it says.
 
+mod audit;
+mod audit_check;
 mod breakdown;
 mod codec;
 mod columns;
@@ -28,6 +30,10 @@ mod sqlite;
 mod verify;
 mod writer;
 
+pub use audit::{
+    AuditEntry, AuditFilter, AuditHash, AuditKey, AuditLink, AuditPage, AuditPlace, ChainPlace,
+};
+pub use audit_check::{AuditCheck, AuditVerified};
 pub use breakdown::{
     Breakdown, BreakdownFilter, Group, GroupBy, Series, SeriesFilter, SeriesStep, Step,
 };

@@ -7,6 +7,7 @@ use bursar_core::{
     Verdict,
 };
 
+use crate::audit::{AuditEntry, AuditFilter, AuditPage, ChainPlace};
 use crate::breakdown::{Breakdown, BreakdownFilter, Series, SeriesFilter};
 use crate::error::StoreError;
 use crate::hot::HotAccount;
@@ -448,6 +449,23 @@ pub trait Store: Send + Sync + 'static {
         filter: DecisionFilter,
         limit: u32,
     ) -> Result<Vec<DecisionRow>, StoreError>;
+
+    /// Rows of the audit log, newest first by (`at`, id).
+    async fn audit(
+        &self,
+        tenant_id: TenantId,
+        filter: AuditFilter,
+        limit: u32,
+    ) -> Result<AuditPage, StoreError>;
+
+    /// Rows of the audit log from its beginning, after a place of it: rows of no chain by their id,
+    /// then the chain. Fewer than asked for are the last ones.
+    async fn audit_chain(
+        &self,
+        tenant_id: TenantId,
+        after: Option<ChainPlace>,
+        limit: u32,
+    ) -> Result<Vec<AuditEntry>, StoreError>;
 
     /// The live integrations that have a monthly limit and were used this month, those nearest to
     /// a limit first, at most `limit`, of all tenants.

@@ -87,9 +87,11 @@ pub struct Actor {
     pub actor_id: String,
     /// The request, as in `meta.request_id`.
     pub request_id: String,
+    /// The address of the client; nothing for the command line on a store of its own.
+    pub address: Option<String>,
 }
 
-/// One row of the audit log.
+/// A row for the audit log, before it has its place in the chain.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[expect(missing_docs, reason = "the fields are the contract's words")]
 pub struct AuditRow {

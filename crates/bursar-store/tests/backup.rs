@@ -7,12 +7,16 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use bursar_core::Timestamp;
-use bursar_store::{BackedUp, Clock, CopyError, Existing, OpenError, SqliteStore};
+use bursar_store::{AuditKey, BackedUp, Clock, CopyError, Existing, OpenError, SqliteStore};
 use rusqlite::{Connection, params};
 use tempfile::TempDir;
 
 /// Rows of a kilobyte, enough for several steps of a copy.
 const MANY: i64 = 12_000;
+
+fn audit_key() -> AuditKey {
+    AuditKey::new([7; 32])
+}
 
 fn clock() -> Clock {
     Arc::new(|| Timestamp::from_micros(1_780_000_000_000_000).unwrap())
@@ -41,7 +45,7 @@ impl World {
 
     /// Opens and closes it as a server does, which folds its log into it.
     fn open(&self) {
-        drop(SqliteStore::open(&self.database(), clock(), "fingerprint").unwrap());
+        drop(SqliteStore::open(&self.database(), clock(), "fingerprint", audit_key()).unwrap());
     }
 
     /// Adds rows, each in the log until it is folded.
@@ -237,7 +241,8 @@ fn a_restore_that_stops_anywhere_leaves_the_old_file_whole() {
 fn a_restore_is_refused_while_the_file_is_in_use() {
     let world = World::new(3);
     world.backup("copy", Existing::Keep).unwrap();
-    let running = SqliteStore::open(&world.database(), clock(), "fingerprint").unwrap();
+    let running =
+        SqliteStore::open(&world.database(), clock(), "fingerprint", audit_key()).unwrap();
     let refused = world.restore("copy");
     assert!(matches!(refused, Err(CopyError::Open(OpenError::InUse(_)))), "{refused:?}");
     drop(running);

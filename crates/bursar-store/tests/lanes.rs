@@ -14,7 +14,7 @@ use std::sync::Arc;
 use bursar_core::{
     IntegrationId, LimitSettings, RecordOutcome, ReleaseOutcome, ReserveOutcome, TenantId,
 };
-use bursar_store::{Control, Ledger, PostgresOptions, PostgresStore, Unobserved};
+use bursar_store::{AuditKey, Control, Ledger, PostgresOptions, PostgresStore, Unobserved};
 use postgres::cluster::Cluster;
 use postgres::database::Database;
 use support::{actor, budget, call_id, draft, request, usage};
@@ -30,6 +30,7 @@ fn node(database: &Database) -> Ledger {
         lanes: 2,
         readers: 2,
         secret_fingerprint: "fingerprint".to_owned(),
+        audit_key: AuditKey::new([7; 32]),
         clock: None,
     };
     let (_store, lanes) = PostgresStore::open(database.app_url(), &options).unwrap();

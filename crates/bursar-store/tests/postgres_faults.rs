@@ -9,7 +9,7 @@
 mod postgres;
 
 use bursar_core::{OnboardingState, TenantId, TenantLifecycle, Timestamp};
-use bursar_store::{Lane, PostgresOptions, PostgresStore, StoreError, TenantRow};
+use bursar_store::{AuditKey, Lane, PostgresOptions, PostgresStore, StoreError, TenantRow};
 use postgres::cluster::Cluster;
 use postgres::database::Database;
 
@@ -30,6 +30,7 @@ impl Interrupted {
             lanes: 1,
             readers: 1,
             secret_fingerprint: "fingerprint".to_owned(),
+            audit_key: AuditKey::new([7; 32]),
             clock: None,
         };
         let (_store, mut lanes) = PostgresStore::open(database.app_url(), &options).unwrap();

@@ -12,8 +12,8 @@ use std::time::{Duration, Instant};
 
 use bursar_core::{Day, IntegrationId, PolicyResult, TenantId};
 use bursar_store::{
-    BreakdownFilter, CallFilter, CallLabel, GroupBy, HistoryFilter, Page, PostgresOptions,
-    PostgresStore, SeriesFilter, Step, Store,
+    AuditKey, BreakdownFilter, CallFilter, CallLabel, GroupBy, HistoryFilter, Page,
+    PostgresOptions, PostgresStore, SeriesFilter, Step, Store,
 };
 use postgres::cluster::Cluster;
 use postgres::database::Database;
@@ -41,6 +41,7 @@ fn open(database: &Database, readers: usize) -> Arc<PostgresStore> {
         lanes: 1,
         readers,
         secret_fingerprint: "fingerprint".to_owned(),
+        audit_key: AuditKey::new([7; 32]),
         clock: None,
     };
     let (store, lanes) = PostgresStore::open(database.app_url(), &options).unwrap();

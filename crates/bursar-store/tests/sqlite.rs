@@ -9,10 +9,16 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use bursar_core::{PolicyResult, TenantId, Timestamp};
-use bursar_store::{Clock, DecisionFilter, HistoryFilter, OpenError, Page, SqliteStore, Store};
+use bursar_store::{
+    AuditKey, Clock, DecisionFilter, HistoryFilter, OpenError, Page, SqliteStore, Store,
+};
 use constants::Constant;
 use rusqlite::Connection;
 use tempfile::TempDir;
+
+fn audit_key() -> AuditKey {
+    AuditKey::new([7; 32])
+}
 
 fn clock() -> Clock {
     Arc::new(|| Timestamp::from_micros(1_780_000_000_000_000).unwrap())
@@ -22,7 +28,7 @@ fn clock() -> Clock {
 fn migrated() -> (TempDir, PathBuf) {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("bursar.db");
-    drop(SqliteStore::open(&path, clock(), "fingerprint").unwrap());
+    drop(SqliteStore::open(&path, clock(), "fingerprint", audit_key()).unwrap());
     (folder, path)
 }
 
@@ -45,7 +51,8 @@ fn every_statement_prepares_on_the_newest_schema() {
 
 /// Statements that may read a table from end to end: without a tenant, once at the start, for the
 /// metrics, or to verify or copy the whole file.
-const MAY_SCAN: [&str; 12] = [
+const MAY_SCAN: [&str; 13] = [
+    "AUDITED_TENANTS",
     "BEGIN_SNAPSHOT",
     "COUNT_ENTRIES",
     "COUNT_TENANTS",
@@ -106,6 +113,25 @@ fn the_history_begins_where_the_last_page_ended_and_sorts_nothing() {
 }
 
 #[test]
+fn the_audit_log_begins_where_the_last_page_ended_and_sorts_nothing() {
+    let (_folder, path) = migrated();
+    let db = Connection::open(path).unwrap();
+    let range = "AND at>? AND at<?)";
+    let walks = [
+        ("BY_TIME", format!("audit_by_time (tenant_id=? {range}")),
+        ("BY_ACTOR", format!("audit_by_actor (tenant_id=? AND actor_id=? {range}")),
+        ("BY_ACTION", format!("audit_by_action (tenant_id=? AND action=? {range}")),
+        ("BY_TARGET", format!("audit_by_target (tenant_id=? AND target_id=? {range}")),
+        ("UNCHAINED", "audit_unchained (tenant_id=? AND audit_id>?)".to_owned()),
+        ("CHAIN", "audit_chain (tenant_id=? AND sequence>?)".to_owned()),
+    ];
+    for (name, index) in walks {
+        let walk = format!("SEARCH audit USING INDEX {index}");
+        assert_eq!(plan_of(&db, "audit.rs", name), [walk], "{name}");
+    }
+}
+
+#[test]
 fn sums_of_days_read_these_days_only() {
     let (_folder, path) = migrated();
     let db = Connection::open(path).unwrap();
@@ -141,6 +167,8 @@ fn of_the_first_schema(path: &Path) {
          insert into tenants values (1, 'tenant', 1, 1, 1, 1);
          insert into integrations values (1, 2, 'integration', 'openai', null, '{}', null, 2, 1,
              null, null, null, 0, 0, 0, 1, 1, 1, 'operator', null);
+         insert into audit values (9, 1, 9, 'founder', 'operator', 'tenant.create', 'tenant', '1',
+             'request', '{}');
          insert into usage_entries (entry_id, tenant_id, integration_id, kind, call_id, session_id,
              agent_id, provider, model, tokens_in, tokens_out, tokens_cache_read,
              tokens_cache_write, tokens_reasoning, cost_nanos, cost_source, usage_status,
@@ -160,7 +188,7 @@ async fn a_file_of_the_first_schema_is_brought_up_to_date_and_keeps_its_entries(
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("bursar.db");
     of_the_first_schema(&path);
-    let (store, lane) = SqliteStore::open(&path, clock(), "fingerprint").unwrap();
+    let (store, lane) = SqliteStore::open(&path, clock(), "fingerprint", audit_key()).unwrap();
     let tenant_id = TenantId::from_number(1).unwrap();
     let any = HistoryFilter::default;
     let text = |text: &str| Some(text.to_owned());
@@ -184,7 +212,10 @@ async fn a_file_of_the_first_schema_is_brought_up_to_date_and_keeps_its_entries(
     drop((store, lane));
     let db = Connection::open(&path).unwrap();
     let version: u32 = db.query_row("pragma user_version", [], |row| row.get(0)).unwrap();
-    assert_eq!(version, 2);
+    assert_eq!(version, 3);
+    let audited = SqliteStore::verify_audit(&path, "fingerprint", &audit_key(), None);
+    let audited = audited.unwrap().unwrap();
+    assert_eq!((audited.unchained, audited.differences), (1, 0), "{:?}", audited.told);
     // Going back to the binary before is still possible.
     let sql = "select value from server where name = 'oldest_known'";
     let oldest_known: String = db.query_row(sql, [], |row| row.get(0)).unwrap();
@@ -194,20 +225,20 @@ async fn a_file_of_the_first_schema_is_brought_up_to_date_and_keeps_its_entries(
 #[test]
 fn a_second_process_is_refused() {
     let (_folder, path) = migrated();
-    let first = SqliteStore::open(&path, clock(), "fingerprint").unwrap();
-    let second = SqliteStore::open(&path, clock(), "fingerprint").err().unwrap();
+    let first = SqliteStore::open(&path, clock(), "fingerprint", audit_key()).unwrap();
+    let second = SqliteStore::open(&path, clock(), "fingerprint", audit_key()).err().unwrap();
     assert!(matches!(second, OpenError::InUse(_)), "{second}");
     drop(first);
-    assert!(SqliteStore::open(&path, clock(), "fingerprint").is_ok());
+    assert!(SqliteStore::open(&path, clock(), "fingerprint", audit_key()).is_ok());
 }
 
 #[test]
 fn another_secret_key_is_refused() {
     let (_folder, path) = migrated();
-    let other = SqliteStore::open(&path, clock(), "other").err().unwrap();
+    let other = SqliteStore::open(&path, clock(), "other", audit_key()).err().unwrap();
     assert!(matches!(other, OpenError::OtherSecretKey(_)), "{other}");
     // Whoever was refused must not have taken the file over.
-    assert!(SqliteStore::open(&path, clock(), "fingerprint").is_ok());
+    assert!(SqliteStore::open(&path, clock(), "fingerprint", audit_key()).is_ok());
 }
 
 #[test]
@@ -220,11 +251,11 @@ fn a_newer_schema_is_refused_unless_it_still_knows_this_one() {
         db.execute(sql, [oldest_known.to_string()]).unwrap();
     };
     newer(1_000);
-    let refused = SqliteStore::open(&path, clock(), "fingerprint").err().unwrap();
+    let refused = SqliteStore::open(&path, clock(), "fingerprint", audit_key()).err().unwrap();
     let is_newer = matches!(refused, OpenError::NewerSchema { found: 1_000, .. });
     assert!(is_newer, "{refused}");
     newer(1);
-    assert!(SqliteStore::open(&path, clock(), "fingerprint").is_ok());
+    assert!(SqliteStore::open(&path, clock(), "fingerprint", audit_key()).is_ok());
 }
 
 #[test]
@@ -233,11 +264,11 @@ fn a_file_that_is_no_database_is_refused_and_kept() {
     let path = folder.path().join("bursar.db");
     let text = "not a database at all, and long enough to be read as the header of one. ".repeat(9);
     std::fs::write(&path, &text).unwrap();
-    let refused = SqliteStore::open(&path, clock(), "fingerprint").err().unwrap();
+    let refused = SqliteStore::open(&path, clock(), "fingerprint", audit_key()).err().unwrap();
     assert!(matches!(refused, OpenError::Database { .. }), "{refused}");
     assert_eq!(std::fs::read_to_string(&path).unwrap(), text);
     let nowhere = folder.path().join("missing/bursar.db");
-    let refused = SqliteStore::open(&nowhere, clock(), "fingerprint").err().unwrap();
+    let refused = SqliteStore::open(&nowhere, clock(), "fingerprint", audit_key()).err().unwrap();
     assert!(matches!(refused, OpenError::File { .. }), "{refused}");
 }
 
@@ -248,12 +279,12 @@ fn another_way_to_the_same_file_is_refused() {
     std::fs::create_dir(&elsewhere).unwrap();
     let link = elsewhere.join("bursar.db");
     std::os::unix::fs::symlink(&path, &link).unwrap();
-    let first = SqliteStore::open(&path, clock(), "fingerprint").unwrap();
-    let second = SqliteStore::open(&link, clock(), "fingerprint").err().unwrap();
+    let first = SqliteStore::open(&path, clock(), "fingerprint", audit_key()).unwrap();
+    let second = SqliteStore::open(&link, clock(), "fingerprint", audit_key()).err().unwrap();
     assert!(matches!(second, OpenError::InUse(_)), "{second}");
     // Another file beside it is another store.
     let other = folder.path().join("bursar.sqlite");
-    drop(SqliteStore::open(&other, clock(), "fingerprint").unwrap());
+    drop(SqliteStore::open(&other, clock(), "fingerprint", audit_key()).unwrap());
     drop(first);
 }
 
@@ -264,4 +295,23 @@ fn a_closed_file_is_all_there_is_and_its_owners_only() {
     let log = folder.path().join("bursar.db-wal");
     assert!(log.metadata().map_or(0, |file| file.len()) == 0);
     assert_eq!(path.metadata().unwrap().permissions().mode() & 0o777, 0o600);
+}
+
+#[test]
+fn the_audit_log_is_checked_with_its_own_secret_key_only() {
+    let (_folder, path) = migrated();
+    let verify = |fingerprint| SqliteStore::verify_audit(&path, fingerprint, &audit_key(), None);
+    assert_eq!(verify("fingerprint").unwrap().unwrap().differences, 0);
+    let refused = verify("other").err().unwrap();
+    assert!(matches!(refused, OpenError::OtherSecretKey(_)), "{refused}");
+}
+
+#[test]
+fn the_audit_log_of_an_older_schema_is_not_checked() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("bursar.db");
+    of_the_first_schema(&path);
+    let refused = SqliteStore::verify_audit(&path, "fingerprint", &audit_key(), None);
+    let refused = refused.err().unwrap().to_string();
+    assert!(refused.contains("start a server on it once"), "{refused}");
 }

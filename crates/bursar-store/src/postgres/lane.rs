@@ -14,9 +14,11 @@ use super::connect::Address;
 use super::labels::KnownLabels;
 use super::sweep::{self, Sweep};
 use super::tx::{self, commit_error, params, store_error};
-use super::{load, save};
+use super::{audit, load, save};
+use crate::audit::AuditKey;
 use crate::error::StoreError;
 use crate::lane::{Grouping, Lane, Wanted};
+use crate::row::AuditRow;
 
 /// How long the database may take for whatever it is asked at once; beyond its own bounds.
 const ANSWER_MAX: Duration = Duration::from_secs(20);
@@ -45,6 +47,10 @@ pub(super) struct PostgresLane {
     /// Integrations that a group turned out to touch beside those that it names.
     pub(super) also: BTreeSet<IntegrationId>,
     pub(super) sweep: Arc<Sweep>,
+    pub(super) audit_key: AuditKey,
+    /// What this transaction adds to the audit log, at its end: the head of a chain is the last row
+    /// that it locks, whatever else it changes after the change that is audited.
+    pub(super) audits: Vec<AuditRow>,
 }
 
 /// A database that takes no connections takes none a moment later either: whoever waits is told.
@@ -75,6 +81,7 @@ impl PostgresLane {
         address: Address,
         clock: DatabaseClock,
         sweep: Arc<Sweep>,
+        audit_key: AuditKey,
     ) -> std::io::Result<Self> {
         Ok(Self {
             address,
@@ -88,6 +95,8 @@ impl PostgresLane {
             claims: HashMap::new(),
             also: BTreeSet::new(),
             sweep,
+            audit_key,
+            audits: Vec::new(),
         })
     }
 
@@ -211,6 +220,7 @@ impl Lane for PostgresLane {
 
     fn begin(&mut self) -> Result<(), StoreError> {
         self.claims.clear();
+        self.audits.clear();
         self.labels.forget_staged();
         self.now = self.clock.estimate().max(self.now);
         let Numbers { next, end, .. } = self.numbers;
@@ -231,6 +241,7 @@ impl Lane for PostgresLane {
     }
 
     fn commit(&mut self) -> Result<(), StoreError> {
+        audit::write(self)?;
         self.keep_connection()?;
         let open = std::mem::replace(&mut self.open, Open::No);
         if let Open::Yes(_) = open {
@@ -250,6 +261,7 @@ impl Lane for PostgresLane {
 
     fn rollback(&mut self) {
         self.claims.clear();
+        self.audits.clear();
         self.labels.forget_staged();
         let open = std::mem::replace(&mut self.open, Open::No);
         if matches!(open, Open::Yes(_)) && self.client.is_some() {

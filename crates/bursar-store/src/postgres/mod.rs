@@ -5,6 +5,7 @@
 //! prepared and nothing is set beyond a transaction, so that a pooler may stand between.
 
 mod ask;
+mod audit;
 mod clock;
 mod columns;
 mod connect;
@@ -30,11 +31,15 @@ mod verify;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use bursar_core::TenantId;
 use clock::DatabaseClock;
 use connect::Address;
 use readers::Readers;
 use stock::Walks;
+use tokio_postgres::Client;
 
+use crate::audit::AuditKey;
+use crate::audit_check::AuditVerified;
 use crate::error::StoreError;
 use crate::lane::Lane;
 use crate::schema::SchemaStatus;
@@ -98,6 +103,8 @@ pub struct PostgresOptions {
     pub readers: usize,
     /// Tells which secret key this node hashes keys with.
     pub secret_fingerprint: String,
+    /// Seals the heads of the audit log; the same on every node.
+    pub audit_key: AuditKey,
     /// What stands in the place of the database's clock in tests.
     pub clock: Option<Clock>,
 }
@@ -126,22 +133,16 @@ impl PostgresStore {
         let heard = in_short(async move {
             let client = checked.connect().await?;
             settings::check(&client).await?;
-            let status = schema::status(&client).await?;
-            if !status.is_usable() {
-                let (found, known) = (status.found, status.known);
-                return Err(if found > known {
-                    OpenPostgresError::NewerSchema { found, known }
-                } else {
-                    OpenPostgresError::OlderSchema { found, known }
-                });
-            }
+            check_schema(&client).await?;
             schema::check_secret(&client, &fingerprint).await?;
             Ok(load::clock(&client).await?)
         })?;
         clock.heard(heard);
         let sweep = Arc::new(sweep::Sweep::new());
         let lanes = (0..options.lanes.max(1)).map(|_| {
-            let lane = lane::PostgresLane::new(address.clone(), clock.clone(), Arc::clone(&sweep));
+            let (address, sweep) = (address.clone(), Arc::clone(&sweep));
+            let audit_key = options.audit_key.clone();
+            let lane = lane::PostgresLane::new(address, clock.clone(), sweep, audit_key);
             lane.map(|lane| Box::new(lane) as Box<dyn Lane>)
         });
         let lanes = lanes
@@ -179,6 +180,40 @@ impl PostgresStore {
     pub fn verify(url: &str) -> Result<Result<Verified, StoreError>, OpenPostgresError> {
         let address = Address::parse(url)?;
         in_short(async move { Ok(verify::verify(&address.connect().await?).await) })
+    }
+
+    /// Checks the audit log of every tenant, or of one, beside servers that may be running on the
+    /// database; as a role that may read its tables. Blocks until that is done.
+    ///
+    /// # Errors
+    /// [`OpenPostgresError`] when it cannot be opened or belongs to another secret key;
+    /// [`StoreError`] when it cannot be read.
+    pub fn verify_audit(
+        url: &str,
+        secret_fingerprint: &str,
+        audit_key: &AuditKey,
+        only: Option<TenantId>,
+    ) -> Result<Result<AuditVerified, StoreError>, OpenPostgresError> {
+        let address = Address::parse(url)?;
+        in_short(async move {
+            let client = address.connect().await?;
+            check_schema(&client).await?;
+            schema::check_for_reading(&client, secret_fingerprint).await?;
+            Ok(audit::verify(&client, audit_key, only).await)
+        })
+    }
+}
+
+/// Refuses a schema that this binary cannot use as it is.
+async fn check_schema(client: &Client) -> Result<(), OpenPostgresError> {
+    let status = schema::status(client).await?;
+    let SchemaStatus { found, known, oldest_known: _ } = status;
+    if status.is_usable() {
+        Ok(())
+    } else if found > known {
+        Err(OpenPostgresError::NewerSchema { found, known })
+    } else {
+        Err(OpenPostgresError::OlderSchema { found, known })
     }
 }
 

@@ -15,11 +15,18 @@ struct Migration {
     oldest_known: i64,
 }
 
-const MIGRATIONS: &[Migration] = &[Migration {
-    version: 1,
-    sql: include_str!("../../migrations/postgres/0001_ledger.sql"),
-    oldest_known: 1,
-}];
+const MIGRATIONS: &[Migration] = &[
+    Migration {
+        version: 1,
+        sql: include_str!("../../migrations/postgres/0001_ledger.sql"),
+        oldest_known: 1,
+    },
+    Migration {
+        version: 2,
+        sql: include_str!("../../migrations/postgres/0002_audit.sql"),
+        oldest_known: 1,
+    },
+];
 
 const SELECT_SERVER: &str = "select value from server where name = $1";
 const UPSERT_SERVER: &str = "insert into server (name, value) values ($1, $2) \
@@ -32,6 +39,7 @@ const HAS_SCHEMA: &str = "select to_regclass('server') is not null";
 const GRANTS: &[(&str, &str)] = &[
     ("select, insert", "server, usage_entries, audit"),
     ("select, insert, update", "tenants, integrations, api_keys, integration_keys, counters"),
+    ("select, insert, update", "audit_heads"),
     ("select, insert, update", "rate_slots, rollups, rollup_label_counts, leases"),
     ("select, insert", "rollup_labels"),
     ("select, insert, update, delete", "calls, decisions"),
@@ -88,6 +96,17 @@ pub(super) async fn check_secret(
     match value(client, name).await? {
         Some(known) if known == fingerprint => Ok(()),
         Some(_) | None => Err(OpenPostgresError::OtherSecretKey),
+    }
+}
+
+/// Refuses a database of another secret key; changes nothing.
+pub(super) async fn check_for_reading(
+    client: &Client,
+    fingerprint: &str,
+) -> Result<(), OpenPostgresError> {
+    match value(client, "secret_fingerprint").await? {
+        Some(known) if known != fingerprint => Err(OpenPostgresError::OtherSecretKey),
+        Some(_) | None => Ok(()),
     }
 }
 

@@ -8,7 +8,8 @@ use bursar_core::{
 };
 
 use super::readers::Reader;
-use super::{PostgresStore, decisions, history, read, series, stock};
+use super::{PostgresStore, audit, decisions, history, read, series, stock};
+use crate::audit::{AuditEntry, AuditFilter, AuditPage, ChainPlace};
 use crate::breakdown::{Breakdown, BreakdownFilter, GroupBy, Series, SeriesFilter};
 use crate::error::StoreError;
 use crate::hot::HotAccount;
@@ -268,6 +269,32 @@ impl Store for PostgresStore {
         self.readers
             .read(Some(tenant_id), async move |db| {
                 decisions::list(db.client()?, tenant_id, &filter, limit).await
+            })
+            .await
+    }
+
+    async fn audit(
+        &self,
+        tenant_id: TenantId,
+        filter: AuditFilter,
+        limit: u32,
+    ) -> Result<AuditPage, StoreError> {
+        self.readers
+            .read(Some(tenant_id), async move |db| {
+                audit::list(db.client()?, tenant_id, &filter, limit).await
+            })
+            .await
+    }
+
+    async fn audit_chain(
+        &self,
+        tenant_id: TenantId,
+        after: Option<ChainPlace>,
+        limit: u32,
+    ) -> Result<Vec<AuditEntry>, StoreError> {
+        self.readers
+            .read(Some(tenant_id), async move |db| {
+                audit::chain(db.client()?, tenant_id, after, limit).await
             })
             .await
     }

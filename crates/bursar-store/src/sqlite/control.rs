@@ -4,7 +4,7 @@ use bursar_core::{ApiKeyId, Integration, IntegrationId, IntegrationKeyId, Tenant
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
 use super::lane::SqliteLane;
-use super::{decisions, store_error};
+use super::{audit, decisions, store_error};
 use crate::codec::{self, id};
 use crate::decode;
 use crate::error::StoreError;
@@ -55,10 +55,6 @@ const UPSERT_INTEGRATION_KEY: &str = "insert into integration_keys (tenant_id, i
      values (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9) \
      on conflict (tenant_id, integration_id, integration_key_id) do update set \
      revoked_at = excluded.revoked_at, last_used_at = excluded.last_used_at";
-const INSERT_AUDIT: &str = "insert into audit (audit_id, tenant_id, at, actor_type, actor_id, \
-     action, target_type, target_id, request_id, detail) \
-     values (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)";
-
 /// The one row of a statement, read by `read`.
 fn one<T>(
     db: &Connection,
@@ -249,21 +245,7 @@ impl ControlTx for SqliteLane {
     }
 
     fn put_audit(&mut self, row: &AuditRow) -> Result<(), StoreError> {
-        self.put(
-            INSERT_AUDIT,
-            params![
-                row.audit_id.number(),
-                row.tenant_id.number(),
-                row.at.micros(),
-                row.actor.actor_type,
-                row.actor.actor_id,
-                row.action,
-                row.target_type,
-                row.target_id,
-                row.actor.request_id,
-                row.detail,
-            ],
-        )
+        audit::put(self, row)
     }
 
     fn put_decision(&mut self, row: &DecisionRow) -> Result<(), StoreError> {

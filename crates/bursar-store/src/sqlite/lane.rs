@@ -13,6 +13,7 @@ use rusqlite::{Connection, params};
 
 use super::view::{Holds, View};
 use super::{Clock, beside, load, open_writer, save, store_error};
+use crate::audit::AuditKey;
 use crate::decode;
 use crate::error::StoreError;
 use crate::lane::{Lane, Wanted};
@@ -38,6 +39,7 @@ pub(super) struct SqliteLane {
     _lock: File,
     view: Arc<View>,
     clock: Clock,
+    pub(super) audit_key: AuditKey,
     pub(super) now: Timestamp,
     next_number: i64,
     /// Call ids that this transaction claimed, with the entries they were claimed for.
@@ -64,6 +66,7 @@ impl SqliteLane {
         lock: File,
         view: Arc<View>,
         clock: Clock,
+        audit_key: AuditKey,
     ) -> rusqlite::Result<Self> {
         let max = |sql: &str| connection.query_row(sql, [], |row| row.get::<_, i64>(0));
         let last = max(MAX_ENTRY_ID)?.max(max(MAX_AUDIT_ID)?);
@@ -82,6 +85,7 @@ impl SqliteLane {
             _lock: lock,
             view,
             clock,
+            audit_key,
             now,
             next_number: last + 1,
             claims: HashMap::new(),

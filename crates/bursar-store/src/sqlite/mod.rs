@@ -3,6 +3,7 @@
 //! This process is the only one that has the file open, which a lock beside it ensures, so the
 //! accounts that decide live in memory ([`view`]) and change only after a commit.
 
+mod audit;
 mod backup;
 mod columns;
 mod control;
@@ -34,6 +35,8 @@ use parking_lot::Mutex;
 use rusqlite::{Connection, ErrorCode, OpenFlags, ffi};
 use tokio::sync::Semaphore;
 
+use crate::audit::{AuditEntry, AuditFilter, AuditKey, AuditPage, ChainPlace};
+use crate::audit_check::AuditVerified;
 use crate::breakdown::{Breakdown, BreakdownFilter, GroupBy, Series, SeriesFilter};
 use crate::error::StoreError;
 use crate::hot::HotAccount;
@@ -90,6 +93,16 @@ pub enum OpenError {
         /// The newest schema that this binary knows.
         known: u32,
     },
+    /// A server of this version was never started on it.
+    #[error("{path} has schema {found}, and schema {known} is needed: start a server on it once")]
+    OlderSchema {
+        /// Which.
+        path: PathBuf,
+        /// The schema of the file.
+        found: u32,
+        /// The newest schema that this binary knows.
+        known: u32,
+    },
     /// The keys in the file were hashed with another secret key.
     #[error(
         "{0} belongs to another secret key: start bursar with the BURSAR_SECRET_KEY (or the \
@@ -120,6 +133,7 @@ impl SqliteStore {
         path: &Path,
         clock: Clock,
         secret_fingerprint: &str,
+        audit_key: AuditKey,
     ) -> Result<(Arc<Self>, Box<dyn Lane>), OpenError> {
         create_private(path)?;
         let lock = lock_beside(path)?;
@@ -138,6 +152,7 @@ impl SqliteStore {
             lock,
             Arc::clone(&view),
             Arc::clone(&clock),
+            audit_key,
         )
         .map_err(database)?;
         let path = path.to_owned();
@@ -180,6 +195,24 @@ impl SqliteStore {
         let database = |cause| OpenError::Database { path: path.to_owned(), cause };
         let reader = open_reader(path).map_err(database)?;
         Ok(verify::verify(&reader))
+    }
+
+    /// Checks the audit log of every tenant, or of one, beside a server that may be running on the
+    /// file.
+    ///
+    /// # Errors
+    /// [`OpenError`] when it cannot be opened, has no chain yet or belongs to another secret key;
+    /// [`StoreError`] when it cannot be read.
+    pub fn verify_audit(
+        path: &Path,
+        secret_fingerprint: &str,
+        audit_key: &AuditKey,
+        only: Option<TenantId>,
+    ) -> Result<Result<AuditVerified, StoreError>, OpenError> {
+        let database = |cause| OpenError::Database { path: path.to_owned(), cause };
+        let reader = open_reader(path).map_err(database)?;
+        schema::check_for_reading(&reader, path, secret_fingerprint)?;
+        Ok(audit::verify(&reader, audit_key, only))
     }
 
     async fn read<T: Send + 'static>(
@@ -551,6 +584,24 @@ impl Store for SqliteStore {
         limit: u32,
     ) -> Result<Vec<DecisionRow>, StoreError> {
         self.read(move |db| decisions::list(db, tenant_id, &filter, limit)).await
+    }
+
+    async fn audit(
+        &self,
+        tenant_id: TenantId,
+        filter: AuditFilter,
+        limit: u32,
+    ) -> Result<AuditPage, StoreError> {
+        self.read(move |db| audit::list(db, tenant_id, &filter, limit)).await
+    }
+
+    async fn audit_chain(
+        &self,
+        tenant_id: TenantId,
+        after: Option<ChainPlace>,
+        limit: u32,
+    ) -> Result<Vec<AuditEntry>, StoreError> {
+        self.read(move |db| audit::chain(db, tenant_id, after, limit)).await
     }
 
     async fn hottest(&self, limit: usize) -> Result<Vec<HotAccount>, StoreError> {

@@ -26,6 +26,11 @@ const MIGRATIONS: &[Migration] = &[
         sql: include_str!("../../migrations/sqlite/0002_reads.sql"),
         oldest_known: 1,
     },
+    Migration {
+        version: 3,
+        sql: include_str!("../../migrations/sqlite/0003_audit.sql"),
+        oldest_known: 1,
+    },
 ];
 
 const SELECT_SERVER: &str = "select value from server where name = ?1";
@@ -93,6 +98,22 @@ pub(super) fn check_secret(
             .execute(UPSERT_SERVER, params!["secret_fingerprint", fingerprint])
             .map(|_| ())
             .map_err(database),
+    }
+}
+
+/// Refuses a file that has not the newest schema, or that is of another secret key; changes nothing.
+pub(super) fn check_for_reading(
+    connection: &Connection,
+    path: &Path,
+    fingerprint: &str,
+) -> Result<(), OpenError> {
+    let SchemaStatus { found, known, .. } = status(connection, path)?;
+    if found < known {
+        return Err(OpenError::OlderSchema { path: path.to_owned(), found, known });
+    }
+    match describe(connection, path)?.secret_fingerprint {
+        Some(of_file) if of_file != fingerprint => Err(OpenError::OtherSecretKey(path.to_owned())),
+        Some(_) | None => Ok(()),
     }
 }
 

@@ -1,11 +1,18 @@
 //! The audit log: one row for each change, in the transaction of the change.
 
+use std::collections::BTreeSet;
+
+use bursar_core::TenantId;
 use bursar_store::{
-    Control, ControlRefusal, ControlTx, IntegrationEdit, IntegrationFilter, StoreError,
+    AuditEntry, AuditFilter, AuditPlace, Control, ControlRefusal, ControlTx, IntegrationEdit,
+    IntegrationFilter, StoreError,
 };
 
 use crate::subject::{ALL, Subject, unlimited};
 use crate::support::{actor, draft};
+
+/// Rows that one page looks at.
+const LOOKED_MAX: i64 = 10_000;
 
 pub(crate) async fn every_change_is_audited_once(subject: Subject) {
     let (tenant_id, integration_id) = subject.account(unlimited()).await;
@@ -75,4 +82,191 @@ pub(crate) async fn a_refused_change_is_not_audited(subject: Subject) {
         .control(tenant_id, |control| control.create_integration(draft("taken", unlimited())));
     assert_eq!(refused.await.unwrap(), Err(ControlRefusal::NameTaken));
     assert_eq!(subject.audit(), before);
+}
+
+/// A tenant with a key that was made and revoked, each second one change.
+async fn three_rows(subject: &Subject) -> TenantId {
+    let tenant_id = subject.tenant().await;
+    subject.world.clock.advance(1);
+    let made =
+        subject.change(tenant_id, |control| control.create_api_key("key", "*", None, |_| [1; 32]));
+    let api_key_id = made.await.api_key_id;
+    subject.world.clock.advance(1);
+    subject.change(tenant_id, move |control| control.revoke_api_key(api_key_id)).await;
+    tenant_id
+}
+
+/// The rows of the log that a filter lets through, in pages of this size, and how many pages.
+async fn listed(
+    subject: &Subject,
+    tenant_id: TenantId,
+    filter: &AuditFilter,
+    limit: u32,
+) -> (Vec<AuditEntry>, usize) {
+    let (mut rows, mut after, mut pages) = (Vec::new(), None::<AuditPlace>, 0);
+    loop {
+        let filter = AuditFilter { after, ..filter.clone() };
+        let page = subject.world.store.audit(tenant_id, filter, limit).await.unwrap();
+        assert!(page.rows.len() <= limit as usize);
+        rows.extend(page.rows);
+        pages += 1;
+        if page.next.is_none() {
+            return (rows, pages);
+        }
+        assert!(after != page.next, "the log goes on where it was");
+        after = page.next;
+    }
+}
+
+fn actions(rows: &[AuditEntry]) -> Vec<&str> {
+    rows.iter().map(|row| row.action.as_str()).collect()
+}
+
+pub(crate) async fn an_audit_row_leads_back_field_by_field(subject: Subject) {
+    let start = subject.world.clock.now();
+    let tenant_id = three_rows(&subject).await;
+    let page = subject.world.store.audit(tenant_id, AuditFilter::default(), 1).await.unwrap();
+    let [row] = page.rows.as_slice() else { unreachable!("{page:?}") };
+    let actor = actor();
+    assert_eq!(row.tenant_id, tenant_id);
+    assert_eq!(row.at, start.plus_seconds(2));
+    assert_eq!(row.actor_type, actor.actor_type);
+    assert_eq!(row.actor_id, actor.actor_id);
+    assert_eq!(row.address, actor.address);
+    assert_eq!(row.request_id, actor.request_id);
+    assert_eq!((row.action.as_str(), row.target_type.as_str()), ("api_key.revoke", "api_key"));
+    assert_eq!(row.detail, "{}");
+    let link = row.link.unwrap();
+    assert_eq!(link.sequence, 3);
+    assert_eq!(link.hash, row.hash_at(3, &link.prev_hash));
+    let after = page.next.unwrap();
+    let filter = AuditFilter { after: Some(after), ..AuditFilter::default() };
+    let before = subject.world.store.audit(tenant_id, filter, 1).await.unwrap();
+    assert_eq!(before.rows[0].link.unwrap().hash, link.prev_hash);
+}
+
+pub(crate) async fn the_audit_log_comes_newest_first_page_by_page(subject: Subject) {
+    let tenant_id = three_rows(&subject).await;
+    for limit in [1, 2, 3, 50] {
+        let (rows, _) = listed(&subject, tenant_id, &AuditFilter::default(), limit).await;
+        assert_eq!(
+            actions(&rows),
+            ["api_key.revoke", "api_key.create", "tenant.create"],
+            "{limit}"
+        );
+    }
+}
+
+pub(crate) async fn the_audit_log_is_read_from_its_beginning_page_by_page(subject: Subject) {
+    let tenant_id = three_rows(&subject).await;
+    unchained(&subject, tenant_id, 2);
+    let store = &subject.world.store;
+    let whole = store.audit_chain(tenant_id, None, 50).await.unwrap();
+    let sequences: Vec<_> = whole.iter().map(|row| row.link.map(|link| link.sequence)).collect();
+    assert_eq!(sequences, [None, None, Some(1), Some(2), Some(3)]);
+    for limit in [1, 2, 3, 4] {
+        let (mut rows, mut after) = (Vec::new(), None);
+        loop {
+            let page = store.audit_chain(tenant_id, after, limit).await.unwrap();
+            let is_last = page.len() < limit as usize;
+            rows.extend(page);
+            after = rows.last().map(AuditEntry::chain_place);
+            if is_last {
+                break;
+            }
+        }
+        assert_eq!(rows, whole, "{limit}");
+    }
+}
+
+/// Adds rows of no chain, as a server of the version before does.
+pub(crate) fn unchained(subject: &Subject, tenant_id: TenantId, count: i64) {
+    let tenant = tenant_id.number();
+    for number in 1..=count {
+        subject.world.home.tamper(&format!(
+            "insert into audit (audit_id, tenant_id, at, actor_type, actor_id, action, \
+             target_type, target_id, request_id, detail) select {number}, tenant_id, {number}, \
+             'founder', 'operator', 'tenant.create', 'tenant', 'a', 'request', '{{}}' from audit_heads \
+             where tenant_id = {tenant}"
+        ));
+    }
+}
+
+pub(crate) async fn each_filter_of_the_audit_log_leaves_what_it_names(subject: Subject) {
+    let start = subject.world.clock.now();
+    let tenant_id = three_rows(&subject).await;
+    let text = |text: &str| Some(text.to_owned());
+    let any = AuditFilter::default;
+    let (all, _) = listed(&subject, tenant_id, &any(), 50).await;
+    let (revoke, create, tenant) = ("api_key.revoke", "api_key.create", "tenant.create");
+    let key = Some(all[0].target_id.clone());
+    let at = |seconds: u32| Some(start.plus_seconds(seconds));
+    for (filter, expected) in [
+        (AuditFilter { actor_id: text("operator"), ..any() }, vec![revoke, create, tenant]),
+        (AuditFilter { actor_id: text("nobody"), ..any() }, vec![]),
+        (AuditFilter { action: text(create), ..any() }, vec![create]),
+        (AuditFilter { target_type: text("api_key"), ..any() }, vec![revoke, create]),
+        (AuditFilter { target_id: key.clone(), ..any() }, vec![revoke, create]),
+        (AuditFilter { target_id: key.clone(), action: text(revoke), ..any() }, vec![revoke]),
+        (AuditFilter { target_id: key, target_type: text("tenant"), ..any() }, vec![]),
+        (AuditFilter { start: at(1), ..any() }, vec![revoke, create]),
+        (AuditFilter { end: at(1), ..any() }, vec![tenant]),
+        (AuditFilter { start: at(1), end: at(2), ..any() }, vec![create]),
+        (AuditFilter { actor_id: text("operator"), start: at(2), ..any() }, vec![revoke]),
+    ] {
+        for limit in [1, 50] {
+            let (rows, _) = listed(&subject, tenant_id, &filter, limit).await;
+            assert_eq!(actions(&rows), expected, "{filter:?} by {limit}");
+        }
+    }
+}
+
+pub(crate) async fn audit_filters_that_seldom_meet_lead_on_to_every_match(subject: Subject) {
+    let tenant_id = three_rows(&subject).await;
+    // Older than everything else; two of them have another action.
+    subject.world.home.tamper(&format!(
+        "insert into audit (audit_id, tenant_id, at, actor_type, actor_id, action, target_type, \
+         target_id, request_id, detail) \
+         with recursive numbers (n) as (select 1 union all select n + 1 from numbers \
+         where n < {LOOKED_MAX} * 2 + 5) select n, tenant_id, n, 'founder', 'operator', \
+         case when n in (1, 9000) then 'rare' else 'common' end, 'a', 'b', 'request', '{{}}' \
+         from numbers cross join tenants"
+    ));
+    let (actor_id, target_id) = (Some("operator".to_owned()), Some("b".to_owned()));
+    let rare = AuditFilter { action: Some("rare".to_owned()), ..AuditFilter::default() };
+    for (filter, pages_min) in [
+        (AuditFilter { actor_id, ..rare.clone() }, 3),
+        (AuditFilter { target_id, ..rare.clone() }, 3),
+        (rare, 1),
+    ] {
+        let (rows, pages) = listed(&subject, tenant_id, &filter, 50).await;
+        let found: Vec<i64> = rows.iter().map(|row| row.audit_id.number()).collect();
+        assert_eq!(found, [9_000, 1], "{filter:?}");
+        assert_eq!(pages, pages_min, "{filter:?}");
+    }
+    let (rows, _) = listed(&subject, tenant_id, &AuditFilter::default(), 1_000).await;
+    let ids: BTreeSet<_> = rows.iter().map(|row| row.audit_id).collect();
+    assert_eq!(ids.len() as i64, LOOKED_MAX * 2 + 5 + 3);
+    assert!(rows.is_sorted_by_key(|row| std::cmp::Reverse(row.at)));
+}
+
+pub(crate) async fn a_chain_goes_on_after_a_restart(subject: Subject) {
+    let tenant_id = three_rows(&subject).await;
+    let subject = subject.reopened().await;
+    subject.change(tenant_id, |control| control.create_api_key("b", "*", None, |_| [1; 32])).await;
+    let verified = subject.world.home.verify_audit();
+    assert_eq!((verified.rows, verified.differences), (4, 0), "{:?}", verified.told);
+}
+
+pub(crate) async fn the_audit_log_of_another_tenant_is_not_read(subject: Subject) {
+    three_rows(&subject).await;
+    let other = subject.tenant().await;
+    let (rows, _) = listed(&subject, other, &AuditFilter::default(), 50).await;
+    assert_eq!(actions(&rows), ["tenant.create"]);
+    let rows = subject.world.store.audit_chain(other, None, 50).await.unwrap();
+    assert_eq!(actions(&rows), ["tenant.create"]);
+    assert_eq!(rows[0].link.unwrap().sequence, 1);
+    let nobody = TenantId::from_number(1).unwrap();
+    let (rows, _) = listed(&subject, nobody, &AuditFilter::default(), 50).await;
+    assert_eq!(rows, []);
 }

@@ -16,6 +16,7 @@ mod chance;
 
 mod audit;
 mod breakdown;
+mod chain;
 mod counts;
 mod decisions;
 mod expiry;
@@ -80,7 +81,27 @@ macro_rules! conformance {
                 audit:
                     every_change_is_audited_once,
                     a_change_that_fails_leaves_neither_row_nor_audit,
-                    a_refused_change_is_not_audited;
+                    a_refused_change_is_not_audited,
+                    an_audit_row_leads_back_field_by_field,
+                    the_audit_log_comes_newest_first_page_by_page,
+                    the_audit_log_is_read_from_its_beginning_page_by_page,
+                    each_filter_of_the_audit_log_leaves_what_it_names,
+                    audit_filters_that_seldom_meet_lead_on_to_every_match,
+                    a_chain_goes_on_after_a_restart,
+                    the_audit_log_of_another_tenant_is_not_read;
+                chain:
+                    a_chain_that_nobody_touched_is_whole,
+                    a_column_that_was_edited_is_found,
+                    a_row_that_was_taken_out_is_found,
+                    an_end_that_was_cut_off_is_found,
+                    rows_that_changed_places_are_found,
+                    a_row_that_was_put_in_is_found,
+                    a_forged_head_is_found,
+                    a_chain_written_anew_without_the_key_is_found,
+                    a_log_that_was_emptied_is_found,
+                    a_forged_head_is_not_made_genuine_by_the_next_change,
+                    a_row_is_not_written_where_one_stands_already,
+                    rows_of_no_chain_are_counted_and_no_fault;
                 records:
                     a_record_leads_back_field_by_field,
                     a_repetition_is_a_duplicate_even_after_a_restart,

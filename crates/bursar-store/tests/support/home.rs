@@ -3,13 +3,18 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use bursar_store::{Clock, Lane, SqliteStore, Store, Verified};
+use bursar_store::{AuditKey, AuditVerified, Clock, Lane, SqliteStore, Store, Verified};
 use rusqlite::types::ValueRef;
 use rusqlite::{Connection, OpenFlags};
 use tempfile::TempDir;
 
 /// One row, each column as a text; bytes as hexadecimal digits.
 pub(crate) type Cells = Vec<Option<String>>;
+
+/// Seals the audit log of every store here.
+pub(crate) fn audit_key() -> AuditKey {
+    AuditKey::new([7; 32])
+}
 
 /// A database of a test's own, which goes when it is dropped.
 pub(crate) trait Home: Send + Sync {
@@ -22,8 +27,14 @@ pub(crate) trait Home: Send + Sync {
     /// What the store itself finds when it counts everything a second time.
     fn verify(&self) -> Verified;
 
+    /// What the store itself finds when it checks the audit log.
+    fn verify_audit(&self) -> AuditVerified;
+
     /// Runs a statement behind the back of the store, on the rows of every tenant.
     fn tamper(&self, sql: &str);
+
+    /// Bytes as a statement of this database writes them.
+    fn literal(&self, bytes: &[u8]) -> String;
 
     /// The file, of a database that is one.
     fn path(&self) -> PathBuf;
@@ -40,7 +51,8 @@ impl File {
 
 impl Home for File {
     fn open(&self, clock: Clock) -> (Arc<dyn Store>, Vec<Box<dyn Lane>>) {
-        let (store, lane) = SqliteStore::open(&self.path(), clock, "fingerprint").unwrap();
+        let opened = SqliteStore::open(&self.path(), clock, "fingerprint", audit_key());
+        let (store, lane) = opened.unwrap();
         (store, vec![lane])
     }
 
@@ -57,13 +69,27 @@ impl Home for File {
         SqliteStore::verify(&self.path()).unwrap().unwrap()
     }
 
+    fn verify_audit(&self) -> AuditVerified {
+        let key = audit_key();
+        SqliteStore::verify_audit(&self.path(), "fingerprint", &key, None).unwrap().unwrap()
+    }
+
     fn tamper(&self, sql: &str) {
         Connection::open(self.path()).unwrap().execute_batch(sql).unwrap();
+    }
+
+    fn literal(&self, bytes: &[u8]) -> String {
+        format!("x'{}'", digits(bytes))
     }
 
     fn path(&self) -> PathBuf {
         Path::join(self.0.path(), "bursar.db")
     }
+}
+
+/// Bytes as hexadecimal digits.
+pub(crate) fn digits(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 fn cells(db: &Connection, sql: &str) -> Vec<Cells> {
@@ -80,6 +106,6 @@ fn cell(value: ValueRef<'_>) -> Option<String> {
         ValueRef::Integer(number) => Some(number.to_string()),
         ValueRef::Real(number) => Some(number.to_string()),
         ValueRef::Text(text) => Some(String::from_utf8(text.to_vec()).unwrap()),
-        ValueRef::Blob(bytes) => Some(bytes.iter().map(|byte| format!("{byte:02x}")).collect()),
+        ValueRef::Blob(bytes) => Some(digits(bytes)),
     }
 }

@@ -156,6 +156,8 @@ impl World {
         Recount::of(self.home.as_ref());
         let verified = self.home.verify();
         assert_eq!(verified.differences, 0, "{:?}", verified.told);
+        let audited = self.home.verify_audit();
+        assert_eq!((audited.differences, audited.unchained), (0, 0), "{:?}", audited.told);
     }
 }
 
@@ -165,6 +167,7 @@ pub(crate) fn actor() -> Actor {
         actor_type: "founder",
         actor_id: "operator".to_owned(),
         request_id: "request-1".to_owned(),
+        address: Some("192.0.2.1".to_owned()),
     }
 }
 

@@ -3,12 +3,12 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use bursar_store::{Clock, Lane, PostgresOptions, PostgresStore, Store, Verified};
+use bursar_store::{AuditVerified, Clock, Lane, PostgresOptions, PostgresStore, Store, Verified};
 
 use crate::postgres::cluster::Cluster;
 use crate::postgres::database::Database;
 use crate::postgres::session::{ask, block_on, connect, rows};
-use crate::support::home::{Cells, Home};
+use crate::support::home::{Cells, Home, audit_key, digits};
 
 pub(crate) const POSTGRES: crate::support::Database = || Box::new(Server::new());
 
@@ -30,6 +30,7 @@ impl Home for Server {
             lanes: 1,
             readers: 4,
             secret_fingerprint: "fingerprint".to_owned(),
+            audit_key: audit_key(),
             clock: Some(clock),
         };
         let (store, lanes) = PostgresStore::open(self.0.app_url(), &options).unwrap();
@@ -58,6 +59,11 @@ impl Home for Server {
         PostgresStore::verify(self.0.app_url()).unwrap().unwrap()
     }
 
+    fn verify_audit(&self) -> AuditVerified {
+        let (url, key) = (self.0.app_url(), audit_key());
+        PostgresStore::verify_audit(url, "fingerprint", &key, None).unwrap().unwrap()
+    }
+
     /// As the owner, which may do what the application's role may not.
     fn tamper(&self, sql: &str) {
         for tenant in ask(self.0.owner_url(), "select tenant_id from tenants").unwrap() {
@@ -65,6 +71,10 @@ impl Home for Server {
             let sql = format!("set bursar.tenant_id = '{tenant}'; {sql}");
             ask(self.0.owner_url(), &sql).unwrap();
         }
+    }
+
+    fn literal(&self, bytes: &[u8]) -> String {
+        format!("'\\x{}'::bytea", digits(bytes))
     }
 
     fn path(&self) -> PathBuf {

@@ -1,0 +1,321 @@
+//! The audit log: written as a chain at the end of a transaction, listed, and checked.
+
+use bursar_core::TenantId;
+use tokio::try_join;
+use tokio_postgres::{Client, Row};
+
+use super::ask::{one, rows};
+use super::lane::PostgresLane;
+use super::pipeline::{Sent, in_order};
+use super::readers::read_error;
+use super::stock::next_tenants;
+use super::tx::{self, params, store_error};
+use crate::audit::{
+    AuditEntry, AuditFilter, AuditHead, AuditKey, AuditPage, AuditPageMaker, AuditStretch,
+    AuditWay, ChainPlace, LOOKED_MAX,
+};
+use crate::audit_check::{AuditCheck, AuditVerified};
+use crate::columns::Columns;
+use crate::decode;
+use crate::error::StoreError;
+use crate::row::AuditRow;
+
+/// Rows that a check has in memory at once, and tenants that it looks up at once.
+const ROWS_AT_ONCE: i64 = 5_000;
+const TENANTS_AT_ONCE: usize = 1_000;
+
+/// Whatever the statistics say, an index leads and nothing is sorted.
+const PLANS: &str =
+    "set local enable_sort = off; set local enable_bitmapscan = off; set local jit = off";
+/// Checking takes as long as it takes.
+const BEGIN: &str = "begin isolation level repeatable read read only; \
+     set local statement_timeout = 0; set local idle_in_transaction_session_timeout = 0; \
+     set local enable_sort = off; set local jit = off";
+const LOCK_HEAD: &str = "select sequence, hash, seal from audit_heads where tenant_id = $1 \
+     for no key update";
+const SELECT_HEAD: &str = "select sequence, hash, seal from audit_heads where tenant_id = $1";
+const INSERT_HEAD: &str = "insert into audit_heads (tenant_id, sequence, hash, seal) \
+     values ($1, $2, $3, $4) on conflict (tenant_id) do nothing";
+const UPDATE_HEAD: &str =
+    "update audit_heads set sequence = $2, hash = $3, seal = $4 where tenant_id = $1";
+const INSERT_AUDIT: &str = "insert into audit (audit_id, tenant_id, at, actor_type, actor_id, \
+     address, action, target_type, target_id, request_id, detail, sequence, prev_hash, hash) \
+     values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14)";
+const BY_TIME: &str = "select tenant_id, audit_id, at, actor_type, actor_id, address, action, \
+     target_type, target_id, request_id, detail, sequence, prev_hash, hash, matches, \
+     place = $10 as is_last from (select tenant_id, audit_id, at, actor_type, actor_id, address, \
+     action, target_type, target_id, request_id, detail, sequence, prev_hash, hash, \
+     ($6 is null or actor_id = $6) and ($7 is null or action = $7) \
+     and ($8 is null or target_type = $8) and ($9 is null or target_id = $9) as matches, \
+     row_number() over (order by at desc, audit_id desc) as place from audit \
+     where tenant_id = $1 and at between $2 and $3 and (at, audit_id) < ($4, $5) \
+     order by at desc, audit_id desc limit $10::bigint) looked \
+     where matches or place = $10 limit $11";
+const BY_ACTOR: &str = "select tenant_id, audit_id, at, actor_type, actor_id, address, action, \
+     target_type, target_id, request_id, detail, sequence, prev_hash, hash, matches, \
+     place = $10 as is_last from (select tenant_id, audit_id, at, actor_type, actor_id, address, \
+     action, target_type, target_id, request_id, detail, sequence, prev_hash, hash, \
+     ($7 is null or action = $7) and ($8 is null or target_type = $8) \
+     and ($9 is null or target_id = $9) as matches, \
+     row_number() over (order by at desc, audit_id desc) as place from audit \
+     where tenant_id = $1 and actor_id = $6 \
+     and at between $2 and $3 and (at, audit_id) < ($4, $5) \
+     order by at desc, audit_id desc limit $10::bigint) looked \
+     where matches or place = $10 limit $11";
+const BY_ACTION: &str = "select tenant_id, audit_id, at, actor_type, actor_id, address, action, \
+     target_type, target_id, request_id, detail, sequence, prev_hash, hash, matches, \
+     place = $10 as is_last from (select tenant_id, audit_id, at, actor_type, actor_id, address, \
+     action, target_type, target_id, request_id, detail, sequence, prev_hash, hash, \
+     ($6 is null or actor_id = $6) and ($8 is null or target_type = $8) \
+     and ($9 is null or target_id = $9) as matches, \
+     row_number() over (order by at desc, audit_id desc) as place from audit \
+     where tenant_id = $1 and action = $7 \
+     and at between $2 and $3 and (at, audit_id) < ($4, $5) \
+     order by at desc, audit_id desc limit $10::bigint) looked \
+     where matches or place = $10 limit $11";
+const BY_TARGET: &str = "select tenant_id, audit_id, at, actor_type, actor_id, address, action, \
+     target_type, target_id, request_id, detail, sequence, prev_hash, hash, matches, \
+     place = $10 as is_last from (select tenant_id, audit_id, at, actor_type, actor_id, address, \
+     action, target_type, target_id, request_id, detail, sequence, prev_hash, hash, \
+     ($6 is null or actor_id = $6) and ($7 is null or action = $7) \
+     and ($8 is null or target_type = $8) as matches, \
+     row_number() over (order by at desc, audit_id desc) as place from audit \
+     where tenant_id = $1 and target_id = $9 \
+     and at between $2 and $3 and (at, audit_id) < ($4, $5) \
+     order by at desc, audit_id desc limit $10::bigint) looked \
+     where matches or place = $10 limit $11";
+const UNCHAINED: &str = "select tenant_id, audit_id, at, actor_type, actor_id, address, action, \
+     target_type, target_id, request_id, detail, sequence, prev_hash, hash from audit \
+     where tenant_id = $1 and sequence is null and audit_id > $2 order by audit_id limit $3";
+const CHAIN: &str = "select tenant_id, audit_id, at, actor_type, actor_id, address, action, \
+     target_type, target_id, request_id, detail, sequence, prev_hash, hash from audit \
+     where tenant_id = $1 and sequence > $2 order by sequence limit $3";
+
+/// Writes what the transaction of a lane adds, tenant by tenant.
+pub(super) fn write(lane: &mut PostgresLane) -> Result<(), StoreError> {
+    let mut added = std::mem::take(&mut lane.audits);
+    added.sort_by_key(|row| row.tenant_id);
+    for of_tenant in added.chunk_by(|a, b| a.tenant_id == b.tenant_id) {
+        if let Some(first) = of_tenant.first() {
+            let tenant_id = first.tenant_id;
+            write_of(lane, tenant_id, of_tenant).map_err(|error| error.of_chain(tenant_id))?;
+        }
+    }
+    Ok(())
+}
+
+fn write_of(
+    lane: &mut PostgresLane,
+    tenant_id: TenantId,
+    added: &[AuditRow],
+) -> Result<(), StoreError> {
+    let key = lane.audit_key.clone();
+    let mut head = lock_head(lane, tenant_id, &key)?;
+    let mut entries = Vec::with_capacity(added.len());
+    for row in added {
+        let (entry, next) = head.follow(row, &key)?;
+        entries.push(entry);
+        head = next;
+    }
+    lane.ask_of(Some(tenant_id), async |client| {
+        let mut statements: Vec<Sent<'_, ()>> = Vec::with_capacity(entries.len() + 1);
+        for entry in &entries {
+            statements.push(Box::pin(insert(client, entry)));
+        }
+        statements.push(Box::pin(put_head(client, UPDATE_HEAD, &head)));
+        in_order(statements).await.map(|_| ())
+    })
+}
+
+/// The head of a tenant's chain, which nobody else follows until this transaction has ended.
+fn lock_head(
+    lane: &mut PostgresLane,
+    tenant_id: TenantId,
+    key: &AuditKey,
+) -> Result<AuditHead, StoreError> {
+    if let Some(head) = locked_head(lane, tenant_id)? {
+        return Ok(head);
+    }
+    // Whoever else makes it at the same time is waited for, and then it is there.
+    let first = AuditHead::of_none(tenant_id, key);
+    lane.ask_of(Some(tenant_id), async |client| put_head(client, INSERT_HEAD, &first).await)?;
+    let none = || StoreError::Corrupt(format!("the audit log of tenant {tenant_id} has no head"));
+    locked_head(lane, tenant_id)?.ok_or_else(none)
+}
+
+fn locked_head(
+    lane: &mut PostgresLane,
+    tenant_id: TenantId,
+) -> Result<Option<AuditHead>, StoreError> {
+    let tenant = tenant_id.number();
+    let row = lane.ask_of(Some(tenant_id), async |client| {
+        client.query_typed_opt(LOCK_HEAD, params![tenant]).await.map_err(store_error)
+    })?;
+    row.map(|row| decode::audit_head(tenant_id, &row)).transpose()
+}
+
+async fn put_head(client: &Client, sql: &str, head: &AuditHead) -> Result<(), StoreError> {
+    let AuditHead { tenant_id, sequence, hash, seal } = head;
+    let tenant = tenant_id.number();
+    let done = client
+        .execute_typed(sql, params![tenant, *sequence, hash.as_slice(), seal.as_slice()])
+        .await;
+    done.map(|_| ()).map_err(store_error)
+}
+
+async fn insert(client: &Client, entry: &AuditEntry) -> Result<(), StoreError> {
+    let link = entry.link.as_ref();
+    let done = client
+        .execute_typed(
+            INSERT_AUDIT,
+            params![
+                entry.audit_id.number(),
+                entry.tenant_id.number(),
+                entry.at.micros(),
+                entry.actor_type.as_str(),
+                entry.actor_id.as_str(),
+                entry.address.as_deref(),
+                entry.action.as_str(),
+                entry.target_type.as_str(),
+                entry.target_id.as_str(),
+                entry.request_id.as_str(),
+                entry.detail.as_str(),
+                link.map(|link| link.sequence),
+                link.map(|link| link.prev_hash.as_slice()),
+                link.map(|link| link.hash.as_slice()),
+            ],
+        )
+        .await;
+    done.map(|_| ()).map_err(store_error)
+}
+
+/// The statement that walks an index.
+const fn walk_sql(way: AuditWay) -> &'static str {
+    match way {
+        AuditWay::Target => BY_TARGET,
+        AuditWay::Actor => BY_ACTOR,
+        AuditWay::Action => BY_ACTION,
+        AuditWay::Time => BY_TIME,
+    }
+}
+
+/// Rows, newest first.
+pub(super) async fn list(
+    db: &Client,
+    tenant_id: TenantId,
+    filter: &AuditFilter,
+    limit: u32,
+) -> Result<AuditPage, StoreError> {
+    let AuditStretch { first_at, last_at, after_at, after_id } = AuditStretch::of(filter);
+    let looked_max = i64::try_from(LOOKED_MAX).unwrap_or(i64::MAX);
+    let walk = async {
+        let found = db
+            .query_typed(
+                walk_sql(AuditWay::of(filter)),
+                params![
+                    tenant_id.number(),
+                    first_at,
+                    last_at,
+                    after_at,
+                    after_id,
+                    filter.actor_id.as_deref(),
+                    filter.action.as_deref(),
+                    filter.target_type.as_deref(),
+                    filter.target_id.as_deref(),
+                    looked_max,
+                    i64::from(limit) + 1,
+                ],
+            )
+            .await;
+        found.map_err(read_error)
+    };
+    let ((), found) =
+        try_join!(biased; async { db.batch_execute(PLANS).await.map_err(read_error) }, walk)?;
+    let mut page = AuditPageMaker::new(limit);
+    for row in &found {
+        if !page.goes_on() {
+            break;
+        }
+        page.look(row, row.flag(14)?)?;
+        if row.flag(15)? {
+            page.gave_up(decode::audit_place(row)?);
+        }
+    }
+    Ok(page.page())
+}
+
+/// Rows from the beginning of the log.
+pub(super) async fn chain(
+    db: &Client,
+    tenant_id: TenantId,
+    after: Option<ChainPlace>,
+    limit: u32,
+) -> Result<Vec<AuditEntry>, StoreError> {
+    let (unchained, linked) = ChainPlace::starts(after);
+    let mut entries = Vec::new();
+    let tenant = tenant_id.number();
+    for (sql, start) in [(UNCHAINED, unchained), (CHAIN, Some(linked))] {
+        let Some(start) = start else { continue };
+        let left = i64::from(limit) - i64::try_from(entries.len()).unwrap_or(i64::MAX);
+        let read = decode::audit_entry;
+        entries.extend(rows(db, sql, params![tenant, start, left], read).await?);
+    }
+    Ok(entries)
+}
+
+/// Checks the log of every tenant, or of one, all of one moment.
+pub(super) async fn verify(
+    db: &Client,
+    key: &AuditKey,
+    only: Option<TenantId>,
+) -> Result<AuditVerified, StoreError> {
+    db.batch_execute(BEGIN).await.map_err(read_error)?;
+    let mut verified = AuditVerified::default();
+    if let Some(tenant_id) = only {
+        verified.merge(verify_tenant(db, key, tenant_id).await?);
+    }
+    let mut after = 0;
+    while only.is_none() {
+        let tenants = next_tenants(db, after, TENANTS_AT_ONCE).await?;
+        let Some(last) = tenants.last() else { break };
+        after = last.number();
+        for tenant_id in tenants {
+            verified.merge(verify_tenant(db, key, tenant_id).await?);
+        }
+    }
+    db.batch_execute("commit").await.map_err(read_error)?;
+    Ok(verified)
+}
+
+async fn verify_tenant(
+    db: &Client,
+    key: &AuditKey,
+    tenant_id: TenantId,
+) -> Result<AuditVerified, StoreError> {
+    db.batch_execute(&tx::name_tenant(tenant_id)).await.map_err(read_error)?;
+    let mut check = AuditCheck::new(tenant_id);
+    let tenant = tenant_id.number();
+    // What was written behind the server's back may be of any kind, and is told all the same.
+    for (sql, place) in [(UNCHAINED, 1), (CHAIN, 11)] {
+        let mut after = i64::MIN;
+        loop {
+            let read = |row: &Row| Ok((row.int::<i64>(place)?, decode::audit_entry(row)));
+            let some = rows(db, sql, params![tenant, after, ROWS_AT_ONCE], read).await?;
+            let Some((last, _)) = some.last() else { break };
+            after = *last;
+            for (_, entry) in some {
+                match entry {
+                    Ok(entry) => check.take(&entry),
+                    Err(error) => check.unreadable(&error),
+                }
+            }
+        }
+    }
+    let read = |row: &Row| Ok(decode::audit_head(tenant_id, row));
+    let head = one(db, SELECT_HEAD, params![tenant], read).await?;
+    let head = head.transpose().unwrap_or_else(|error| {
+        check.unreadable(&error);
+        None
+    });
+    Ok(check.finish_at(head.as_ref(), key))
+}

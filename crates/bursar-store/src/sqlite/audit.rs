@@ -1,0 +1,224 @@
+//! The audit log: written as a chain, listed, and checked.
+
+use bursar_core::TenantId;
+use rusqlite::{Connection, Row, named_params, params};
+
+use super::lane::SqliteLane;
+use super::store_error;
+use crate::audit::{
+    AuditEntry, AuditFilter, AuditHead, AuditKey, AuditPage, AuditPageMaker, AuditStretch,
+    AuditWay, ChainPlace,
+};
+use crate::audit_check::{AuditCheck, AuditVerified};
+use crate::columns::Columns;
+use crate::decode;
+use crate::error::StoreError;
+use crate::row::AuditRow;
+
+const SELECT_HEAD: &str = "select sequence, hash, seal from audit_heads where tenant_id = ?1";
+const UPSERT_HEAD: &str = "insert into audit_heads (tenant_id, sequence, hash, seal) \
+     values (?1, ?2, ?3, ?4) on conflict (tenant_id) do update set sequence = excluded.sequence, \
+     hash = excluded.hash, seal = excluded.seal";
+const INSERT_AUDIT: &str = "insert into audit (audit_id, tenant_id, at, actor_type, actor_id, \
+     address, action, target_type, target_id, request_id, detail, sequence, prev_hash, hash) \
+     values (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14)";
+const BY_TIME: &str = "select tenant_id, audit_id, at, actor_type, actor_id, address, action, \
+     target_type, target_id, request_id, detail, sequence, prev_hash, hash, \
+     (:actor is null or actor_id = :actor) and (:action is null or action = :action) \
+     and (:type is null or target_type = :type) and (:target is null or target_id = :target) \
+     from audit indexed by audit_by_time where tenant_id = :tenant \
+     and at between :first_at and :last_at and (at, audit_id) < (:after_at, :after_id) \
+     order by at desc, audit_id desc";
+const BY_ACTOR: &str = "select tenant_id, audit_id, at, actor_type, actor_id, address, action, \
+     target_type, target_id, request_id, detail, sequence, prev_hash, hash, \
+     (:action is null or action = :action) \
+     and (:type is null or target_type = :type) and (:target is null or target_id = :target) \
+     from audit indexed by audit_by_actor where tenant_id = :tenant and actor_id = :actor \
+     and at between :first_at and :last_at and (at, audit_id) < (:after_at, :after_id) \
+     order by at desc, audit_id desc";
+const BY_ACTION: &str = "select tenant_id, audit_id, at, actor_type, actor_id, address, action, \
+     target_type, target_id, request_id, detail, sequence, prev_hash, hash, \
+     (:actor is null or actor_id = :actor) \
+     and (:type is null or target_type = :type) and (:target is null or target_id = :target) \
+     from audit indexed by audit_by_action where tenant_id = :tenant and action = :action \
+     and at between :first_at and :last_at and (at, audit_id) < (:after_at, :after_id) \
+     order by at desc, audit_id desc";
+const BY_TARGET: &str = "select tenant_id, audit_id, at, actor_type, actor_id, address, action, \
+     target_type, target_id, request_id, detail, sequence, prev_hash, hash, \
+     (:actor is null or actor_id = :actor) and (:action is null or action = :action) \
+     and (:type is null or target_type = :type) \
+     from audit indexed by audit_by_target where tenant_id = :tenant and target_id = :target \
+     and at between :first_at and :last_at and (at, audit_id) < (:after_at, :after_id) \
+     order by at desc, audit_id desc";
+const UNCHAINED: &str = "select tenant_id, audit_id, at, actor_type, actor_id, address, action, \
+     target_type, target_id, request_id, detail, sequence, prev_hash, hash \
+     from audit indexed by audit_unchained where tenant_id = ?1 and sequence is null \
+     and audit_id > ?2 order by audit_id limit ?3";
+const CHAIN: &str = "select tenant_id, audit_id, at, actor_type, actor_id, address, action, \
+     target_type, target_id, request_id, detail, sequence, prev_hash, hash \
+     from audit indexed by audit_chain where tenant_id = ?1 and sequence > ?2 \
+     order by sequence limit ?3";
+/// Whoever has rows, whether or not the tenant is there.
+const AUDITED_TENANTS: &str = "select tenant_id from tenants union select tenant_id from audit \
+     union select tenant_id from audit_heads order by tenant_id";
+
+/// Adds a row to its tenant's chain.
+pub(super) fn put(lane: &SqliteLane, row: &AuditRow) -> Result<(), StoreError> {
+    let (db, key) = (&lane.connection, &lane.audit_key);
+    let tenant_id = row.tenant_id;
+    let head = head(db, tenant_id)?.unwrap_or_else(|| AuditHead::of_none(tenant_id, key));
+    let (entry, AuditHead { sequence, hash, seal, .. }) = head.follow(row, key)?;
+    insert(db, &entry).map_err(|error| error.of_chain(tenant_id))?;
+    let mut upsert = db.prepare_cached(UPSERT_HEAD).map_err(store_error)?;
+    upsert.execute(params![tenant_id.number(), sequence, hash, seal]).map_err(store_error)?;
+    Ok(())
+}
+
+fn insert(db: &Connection, entry: &AuditEntry) -> Result<(), StoreError> {
+    let mut statement = db.prepare_cached(INSERT_AUDIT).map_err(store_error)?;
+    statement
+        .execute(params![
+            entry.audit_id.number(),
+            entry.tenant_id.number(),
+            entry.at.micros(),
+            entry.actor_type,
+            entry.actor_id,
+            entry.address,
+            entry.action,
+            entry.target_type,
+            entry.target_id,
+            entry.request_id,
+            entry.detail,
+            entry.link.map(|link| link.sequence),
+            entry.link.map(|link| link.prev_hash),
+            entry.link.map(|link| link.hash),
+        ])
+        .map(|_| ())
+        .map_err(store_error)
+}
+
+fn head(db: &Connection, tenant_id: TenantId) -> Result<Option<AuditHead>, StoreError> {
+    let mut statement = db.prepare_cached(SELECT_HEAD).map_err(store_error)?;
+    let mut rows = statement.query(params![tenant_id.number()]).map_err(store_error)?;
+    let row = rows.next().map_err(store_error)?;
+    row.map(|row| decode::audit_head(tenant_id, row)).transpose()
+}
+
+/// The statement that walks an index.
+const fn walk_sql(way: AuditWay) -> &'static str {
+    match way {
+        AuditWay::Target => BY_TARGET,
+        AuditWay::Actor => BY_ACTOR,
+        AuditWay::Action => BY_ACTION,
+        AuditWay::Time => BY_TIME,
+    }
+}
+
+/// Rows, newest first.
+pub(super) fn list(
+    db: &Connection,
+    tenant_id: TenantId,
+    filter: &AuditFilter,
+    limit: u32,
+) -> Result<AuditPage, StoreError> {
+    let AuditStretch { first_at, last_at, after_at, after_id } = AuditStretch::of(filter);
+    let key = named_params! {
+        ":tenant": tenant_id.number(),
+        ":first_at": first_at,
+        ":last_at": last_at,
+        ":after_at": after_at,
+        ":after_id": after_id,
+        ":actor": filter.actor_id,
+        ":action": filter.action,
+        ":type": filter.target_type,
+        ":target": filter.target_id,
+    };
+    let mut page = AuditPageMaker::new(limit);
+    let mut statement = db.prepare_cached(walk_sql(AuditWay::of(filter))).map_err(store_error)?;
+    let mut rows = statement.query(key).map_err(store_error)?;
+    while page.goes_on()
+        && let Some(row) = rows.next().map_err(store_error)?
+    {
+        page.look(row, row.flag(14)?)?;
+    }
+    Ok(page.page())
+}
+
+/// Rows from the beginning of the log.
+pub(super) fn chain(
+    db: &Connection,
+    tenant_id: TenantId,
+    after: Option<ChainPlace>,
+    limit: u32,
+) -> Result<Vec<AuditEntry>, StoreError> {
+    let (unchained, linked) = ChainPlace::starts(after);
+    let mut entries = Vec::new();
+    let tenant = tenant_id.number();
+    for (sql, start) in [(UNCHAINED, unchained), (CHAIN, Some(linked))] {
+        let Some(start) = start else { continue };
+        let left = i64::from(limit) - i64::try_from(entries.len()).unwrap_or(i64::MAX);
+        each(db, sql, params![tenant, start, left], |row| {
+            entries.push(decode::audit_entry(row)?);
+            Ok(())
+        })?;
+    }
+    Ok(entries)
+}
+
+/// Checks the log of every tenant, or of one, all of one moment.
+pub(super) fn verify(
+    db: &Connection,
+    key: &AuditKey,
+    only: Option<TenantId>,
+) -> Result<AuditVerified, StoreError> {
+    let snapshot = db.unchecked_transaction().map_err(store_error)?;
+    let mut tenants = Vec::from_iter(only);
+    if only.is_none() {
+        each(&snapshot, AUDITED_TENANTS, params![], |row| {
+            tenants.push(row.id(0, TenantId::from_number)?);
+            Ok(())
+        })?;
+    }
+    let mut verified = AuditVerified::default();
+    for tenant_id in tenants {
+        verified.merge(verify_tenant(&snapshot, key, tenant_id)?);
+    }
+    Ok(verified)
+}
+
+fn verify_tenant(
+    db: &Connection,
+    key: &AuditKey,
+    tenant_id: TenantId,
+) -> Result<AuditVerified, StoreError> {
+    let mut check = AuditCheck::new(tenant_id);
+    for sql in [UNCHAINED, CHAIN] {
+        // What was written behind the server's back may be of any kind, and is told all the same.
+        each(db, sql, params![tenant_id.number(), i64::MIN, -1], |row| {
+            match decode::audit_entry(row) {
+                Ok(entry) => check.take(&entry),
+                Err(error) => check.unreadable(&error),
+            }
+            Ok(())
+        })?;
+    }
+    let head = head(db, tenant_id).unwrap_or_else(|error| {
+        check.unreadable(&error);
+        None
+    });
+    Ok(check.finish_at(head.as_ref(), key))
+}
+
+fn each(
+    db: &Connection,
+    sql: &str,
+    key: impl rusqlite::Params,
+    mut take: impl FnMut(&Row<'_>) -> Result<(), StoreError>,
+) -> Result<(), StoreError> {
+    let mut statement = db.prepare_cached(sql).map_err(store_error)?;
+    let mut rows = statement.query(key).map_err(store_error)?;
+    while let Some(row) = rows.next().map_err(store_error)? {
+        take(row)?;
+    }
+    Ok(())
+}
