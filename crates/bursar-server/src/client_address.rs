@@ -33,7 +33,21 @@ impl TrustedProxies {
     }
 }
 
+tokio::task_local! {
+    static CURRENT: Option<ClientAddress>;
+}
+
+/// Answers a request of this client.
+pub async fn within<T>(client: Option<ClientAddress>, answer: impl Future<Output = T>) -> T {
+    CURRENT.scope(client, answer).await
+}
+
 impl ClientAddress {
+    /// The client of the request that this task answers; nothing when it came by no socket.
+    pub fn current() -> Option<Self> {
+        CURRENT.try_with(|client| *client).ok().flatten()
+    }
+
     /// The last address that a trusted proxy was called from and that is no trusted proxy itself.
     ///
     /// A header that cannot be read is worth nothing, and neither is one of a peer that is not

@@ -5,6 +5,7 @@ use axum::middleware::Next;
 use axum::response::Response;
 
 use crate::app::App;
+use crate::client_address::{self, ClientAddress};
 use crate::trace::TraceContext;
 use crate::{doorway, envelope, watch};
 
@@ -18,6 +19,7 @@ pub async fn pass(State(app): State<App>, request: Request, next: Next) -> Respo
     let method = request.method().clone();
     let matched = request.extensions().get::<MatchedPath>().cloned();
     let route = matched.as_ref().map_or(NO_ROUTE, MatchedPath::as_str);
-    let answer = doorway::pass(&app, request, next);
+    let client = request.extensions().get::<ClientAddress>().copied();
+    let answer = client_address::within(client, doorway::pass(&app, request, next));
     envelope::within(id, watch::watch(&app, trace, route, &method, answer)).await
 }

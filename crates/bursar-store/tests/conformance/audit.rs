@@ -44,6 +44,7 @@ pub(crate) async fn every_change_is_audited_once(subject: Subject) {
         ("tenant.create", tenant_id.to_string()),
         ("integration.create", integration.clone()),
         ("integration.enable", integration.clone()),
+        ("tenant.onboarding", tenant_id.to_string()),
         ("api_key.create", api_key_id.to_string()),
         ("integration_key.create", key_id.to_string()),
         ("integration.update", integration.clone()),
@@ -84,15 +85,17 @@ pub(crate) async fn a_refused_change_is_not_audited(subject: Subject) {
     assert_eq!(subject.audit(), before);
 }
 
-/// A tenant with a key that was made and revoked, each second one change.
+/// A tenant with an integration that was made and disabled, each second one change.
 async fn three_rows(subject: &Subject) -> TenantId {
     let tenant_id = subject.tenant().await;
     subject.world.clock.advance(1);
+    let draft = draft("integration", unlimited());
     let made =
-        subject.change(tenant_id, |control| control.create_api_key("key", "*", None, |_| [1; 32]));
-    let api_key_id = made.await.api_key_id;
+        subject.change(tenant_id, move |control| control.create_integration(draft.clone())).await;
     subject.world.clock.advance(1);
-    subject.change(tenant_id, move |control| control.revoke_api_key(api_key_id)).await;
+    subject
+        .change(tenant_id, move |control| control.disable_integration(made.integration_id))
+        .await;
     tenant_id
 }
 
@@ -134,8 +137,11 @@ pub(crate) async fn an_audit_row_leads_back_field_by_field(subject: Subject) {
     assert_eq!(row.actor_id, actor.actor_id);
     assert_eq!(row.address, actor.address);
     assert_eq!(row.request_id, actor.request_id);
-    assert_eq!((row.action.as_str(), row.target_type.as_str()), ("api_key.revoke", "api_key"));
-    assert_eq!(row.detail, "{}");
+    assert_eq!(
+        (row.action.as_str(), row.target_type.as_str()),
+        ("integration.disable", "integration")
+    );
+    assert_eq!(row.detail, r#"{"from":"created","to":"disabled"}"#);
     let link = row.link.unwrap();
     assert_eq!(link.sequence, 3);
     assert_eq!(link.hash, row.hash_at(3, &link.prev_hash));
@@ -151,7 +157,7 @@ pub(crate) async fn the_audit_log_comes_newest_first_page_by_page(subject: Subje
         let (rows, _) = listed(&subject, tenant_id, &AuditFilter::default(), limit).await;
         assert_eq!(
             actions(&rows),
-            ["api_key.revoke", "api_key.create", "tenant.create"],
+            ["integration.disable", "integration.create", "tenant.create"],
             "{limit}"
         );
     }
@@ -198,21 +204,24 @@ pub(crate) async fn each_filter_of_the_audit_log_leaves_what_it_names(subject: S
     let text = |text: &str| Some(text.to_owned());
     let any = AuditFilter::default;
     let (all, _) = listed(&subject, tenant_id, &any(), 50).await;
-    let (revoke, create, tenant) = ("api_key.revoke", "api_key.create", "tenant.create");
-    let key = Some(all[0].target_id.clone());
+    let (disable, create, tenant) = ("integration.disable", "integration.create", "tenant.create");
+    let integration = Some(all[0].target_id.clone());
     let at = |seconds: u32| Some(start.plus_seconds(seconds));
     for (filter, expected) in [
-        (AuditFilter { actor_id: text("operator"), ..any() }, vec![revoke, create, tenant]),
+        (AuditFilter { actor_id: text("operator"), ..any() }, vec![disable, create, tenant]),
         (AuditFilter { actor_id: text("nobody"), ..any() }, vec![]),
         (AuditFilter { action: text(create), ..any() }, vec![create]),
-        (AuditFilter { target_type: text("api_key"), ..any() }, vec![revoke, create]),
-        (AuditFilter { target_id: key.clone(), ..any() }, vec![revoke, create]),
-        (AuditFilter { target_id: key.clone(), action: text(revoke), ..any() }, vec![revoke]),
-        (AuditFilter { target_id: key, target_type: text("tenant"), ..any() }, vec![]),
-        (AuditFilter { start: at(1), ..any() }, vec![revoke, create]),
+        (AuditFilter { target_type: text("integration"), ..any() }, vec![disable, create]),
+        (AuditFilter { target_id: integration.clone(), ..any() }, vec![disable, create]),
+        (
+            AuditFilter { target_id: integration.clone(), action: text(disable), ..any() },
+            vec![disable],
+        ),
+        (AuditFilter { target_id: integration, target_type: text("tenant"), ..any() }, vec![]),
+        (AuditFilter { start: at(1), ..any() }, vec![disable, create]),
         (AuditFilter { end: at(1), ..any() }, vec![tenant]),
         (AuditFilter { start: at(1), end: at(2), ..any() }, vec![create]),
-        (AuditFilter { actor_id: text("operator"), start: at(2), ..any() }, vec![revoke]),
+        (AuditFilter { actor_id: text("operator"), start: at(2), ..any() }, vec![disable]),
     ] {
         for limit in [1, 50] {
             let (rows, _) = listed(&subject, tenant_id, &filter, limit).await;
@@ -253,7 +262,7 @@ pub(crate) async fn audit_filters_that_seldom_meet_lead_on_to_every_match(subjec
 pub(crate) async fn a_chain_goes_on_after_a_restart(subject: Subject) {
     let tenant_id = three_rows(&subject).await;
     let subject = subject.reopened().await;
-    subject.change(tenant_id, |control| control.create_api_key("b", "*", None, |_| [1; 32])).await;
+    subject.change(tenant_id, |control| control.rename_tenant("other")).await;
     let verified = subject.world.home.verify_audit();
     assert_eq!((verified.rows, verified.differences), (4, 0), "{:?}", verified.told);
 }

@@ -1,10 +1,10 @@
 //! The audit log as a chain: whatever is done to it behind the server's back is found.
 
 use bursar_core::TenantId;
-use bursar_store::{AuditVerified, Control, StoreError};
+use bursar_store::{AuditVerified, StoreError};
 
 use crate::audit::unchained;
-use crate::subject::{ALL, Subject};
+use crate::subject::Subject;
 
 /// Rows of the chain of the tenant that is tampered with.
 const ROWS: u64 = 6;
@@ -14,9 +14,7 @@ async fn chains(subject: &Subject) -> TenantId {
     let tenant_id = subject.tenant().await;
     for name in ["a", "b", "c", "d", "e"] {
         subject.world.clock.advance(1);
-        subject
-            .change(tenant_id, move |control| control.create_api_key(name, "*", None, |_| [1; 32]))
-            .await;
+        subject.change(tenant_id, move |control| control.rename_tenant(name)).await;
     }
     subject.tenant().await;
     tenant_id
@@ -55,9 +53,9 @@ pub(crate) async fn a_chain_that_nobody_touched_is_whole(subject: Subject) {
 
 pub(crate) async fn a_column_that_was_edited_is_found(subject: Subject) {
     let tenant_id = subject.tenant().await;
-    for _ in 0..40 {
-        let make = |control: &mut Control<'_>| control.create_api_key("a", "*", None, |_| [1; 32]);
-        subject.change(tenant_id, make).await;
+    for number in 0..40 {
+        let name = format!("name {number}");
+        subject.change(tenant_id, move |control| control.rename_tenant(&name)).await;
     }
     let mut differences = 0;
     for (number, (column, other)) in [
@@ -66,7 +64,7 @@ pub(crate) async fn a_column_that_was_edited_is_found(subject: Subject) {
         ("actor_id", "'somebody'"),
         ("address", "'198.51.100.9'"),
         ("address", "null"),
-        ("action", "'api_key.revoke'"),
+        ("action", "'tenant.suspend'"),
         ("target_type", "'integration'"),
         ("target_id", "'other'"),
         ("request_id", "'other'"),
@@ -198,9 +196,7 @@ pub(crate) async fn a_forged_head_is_not_made_genuine_by_the_next_change(subject
          where tenant_id = {t} and sequence = 5) where tenant_id = {t}";
     after(&subject, tenant_id, cut);
     for name in ["f", "g"] {
-        subject
-            .change(tenant_id, move |control| control.create_api_key(name, "*", None, |_| [1; 32]))
-            .await;
+        subject.change(tenant_id, move |control| control.rename_tenant(name)).await;
     }
     let verified = subject.world.home.verify_audit();
     check_found(&verified, cut, "the head was not sealed with this secret key");
@@ -210,13 +206,10 @@ pub(crate) async fn a_forged_head_is_not_made_genuine_by_the_next_change(subject
 pub(crate) async fn a_row_is_not_written_where_one_stands_already(subject: Subject) {
     let tenant_id = chains(&subject).await;
     after(&subject, tenant_id, "delete from audit_heads where tenant_id = {t}");
-    let refused = subject
-        .world
-        .control(tenant_id, |control| control.create_api_key("f", "*", None, |_| [1; 32]))
-        .await;
+    let refused = subject.world.control(tenant_id, |control| control.rename_tenant("f")).await;
     assert!(matches!(refused, Err(StoreError::Corrupt(_))), "{refused:?}");
-    let keys = subject.world.store.api_keys(tenant_id, ALL).await.unwrap();
-    assert_eq!(keys.total, 5);
+    let tenant = subject.world.store.tenant(tenant_id).await.unwrap().unwrap();
+    assert_eq!(tenant.name, "e");
 }
 
 pub(crate) async fn rows_of_no_chain_are_counted_and_no_fault(subject: Subject) {
