@@ -7,6 +7,7 @@
 pub mod access;
 pub mod api;
 pub mod app;
+pub mod audit_view;
 pub mod auth;
 pub mod body;
 pub mod budget;
@@ -16,6 +17,7 @@ pub mod client_address;
 pub mod config;
 pub mod config_object;
 pub mod credential_ref;
+pub mod cursor;
 pub mod data_dir;
 pub mod database;
 pub mod decision_log;

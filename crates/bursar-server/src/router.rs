@@ -7,8 +7,8 @@ use axum::routing::{delete, get, post};
 
 use crate::access::Access;
 use crate::api::{
-    decisions, docs, enforcement, health, history, ingest, integration_keys, integrations, keys,
-    metrics, onboarding, reservations, series, session, tenants, usage,
+    audit, decisions, docs, enforcement, health, history, ingest, integration_keys, integrations,
+    keys, metrics, onboarding, reservations, series, session, tenants, usage,
 };
 use crate::app::App;
 use crate::error::{ApiError, ErrorCode};
@@ -57,6 +57,8 @@ fn tenant_routes(app: &App) -> Router<App> {
         .route("/tenants/{id}/resume", post(tenants::resume_tenant))
         .route("/tenants/{id}/terminate", post(tenants::terminate_tenant))
         .route("/tenants/{id}/archive", post(tenants::archive_tenant))
+        .route("/audit", get(audit::list_audit))
+        .route("/audit/export", get(audit::export_audit))
         .route("/keys", post(keys::create_key).get(keys::list_keys))
         .route("/keys/{id}", delete(keys::revoke_key))
         .route(

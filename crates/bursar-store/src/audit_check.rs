@@ -3,10 +3,11 @@
 //! Knows nothing of where the rows come from: a database in one snapshot, or a file that was
 //! exported. Changes nothing.
 
+use std::fmt;
+
 use bursar_core::{TenantId, Timestamp};
 
 use crate::audit::{AuditEntry, AuditHash, AuditHead, AuditKey, AuditLink};
-use crate::error::StoreError;
 
 /// Differences that are told one by one; more are only counted.
 const TOLD_MAX: usize = 1_000;
@@ -111,7 +112,7 @@ impl AuditCheck {
     }
 
     /// Takes note of a row that cannot be read at all.
-    pub fn unreadable(&mut self, error: &StoreError) {
+    pub fn unreadable(&mut self, error: &dyn fmt::Display) {
         self.differ(|| format!("a row cannot be read: {error}"));
     }
 

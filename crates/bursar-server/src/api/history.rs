@@ -4,8 +4,6 @@ use axum::body::Body;
 use axum::extract::State;
 use axum::http::{HeaderValue, header};
 use axum::response::Response;
-use base64::Engine;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use bursar_core::{Day, EntryId, PolicyResult, TenantId, Timestamp};
 use bursar_store::{
     CallFilter, CallLabel, CallOutcome, HistoryFilter, HistoryPage, HistoryPlace, Page, StoreError,
@@ -18,6 +16,7 @@ use utoipa::openapi::path::{Parameter, ParameterIn};
 use crate::app::App;
 use crate::auth::Authorized;
 use crate::budget::ByteHold;
+use crate::cursor;
 use crate::envelope::{self, Answer, ListMeta};
 use crate::error::{ApiError, ErrorCode};
 use crate::openapi::kinds::{Id, Whole};
@@ -282,24 +281,10 @@ fn parse_policy(text: &str) -> Result<PolicyResult, &'static str> {
 }
 
 fn cursor(place: HistoryPlace) -> String {
-    let mut bytes = [0u8; 16];
-    let (at, id) = bytes.split_at_mut(8);
-    at.copy_from_slice(&place.occurred_at.micros().to_be_bytes());
-    id.copy_from_slice(&place.entry_id.number().to_be_bytes());
-    URL_SAFE_NO_PAD.encode(bytes)
+    cursor::text(place.occurred_at, place.entry_id.number())
 }
 
 fn parse_cursor(text: &str) -> Result<HistoryPlace, &'static str> {
-    const WRONG: &str = "must be the next_cursor of an earlier page";
-    let bytes = URL_SAFE_NO_PAD.decode(text).map_err(|_| WRONG)?;
-    let number = |range: std::ops::Range<usize>| {
-        let part: [u8; 8] = bytes.get(range)?.try_into().ok()?;
-        Some(i64::from_be_bytes(part))
-    };
-    let occurred_at = number(0..8).and_then(Timestamp::from_micros);
-    let entry_id = number(8..16).and_then(EntryId::from_number);
-    match (occurred_at, entry_id, bytes.len()) {
-        (Some(occurred_at), Some(entry_id), 16) => Ok(HistoryPlace { occurred_at, entry_id }),
-        _ => Err(WRONG),
-    }
+    let (occurred_at, entry_id) = cursor::parse(text, EntryId::from_number)?;
+    Ok(HistoryPlace { occurred_at, entry_id })
 }

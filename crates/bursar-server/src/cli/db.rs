@@ -35,7 +35,8 @@ pub(super) struct DbArguments {
 
 #[derive(Subcommand)]
 enum DbCommand {
-    /// Count counters and rollups again from the entries, and report every difference.
+    /// Count counters and rollups again from the entries, and report every difference. The audit log
+    /// is checked by `bursar audit verify`, which needs the secret key.
     Verify {
         /// A backup, instead of the store.
         file: Option<PathBuf>,
@@ -240,7 +241,8 @@ fn check_secret(
     }
 }
 
-fn known_secret(config: &Config) -> Result<Secret, Failure> {
+/// The secret key of a folder, as the server takes it.
+pub(super) fn known_secret(config: &Config) -> Result<Secret, Failure> {
     if let Some(secret) = &config.secret_key {
         return Ok(Secret::new(secret.expose().to_owned()));
     }

@@ -1,5 +1,6 @@
 //! The command line.
 
+mod audit;
 mod completions;
 mod db;
 mod health;
@@ -11,6 +12,7 @@ mod schema;
 mod settings;
 mod tenant;
 mod usage;
+mod whole_file;
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
@@ -66,6 +68,9 @@ enum Command {
     /// Usage records in bulk.
     #[command(subcommand)]
     Usage(usage::UsageCommand),
+    /// The audit log: check it, export it.
+    #[command(subcommand)]
+    Audit(audit::AuditCommand),
     /// The store: verify it, bring its schema up to date, back it up, restore it.
     Db(db::DbArguments),
     /// Ask whether the server can do its work; ends with 0 when it can.
@@ -113,6 +118,13 @@ fn run(arguments: Arguments) -> Result<ExitCode, Failure> {
         }
         Command::Usage(usage::UsageCommand::Export(export)) => {
             usage::export(&for_client(file, &export.access)?, &export)?;
+        }
+        Command::Audit(audit::AuditCommand::Verify(verify)) => {
+            let flags = Flags::store(&verify.data_dir, &verify.database);
+            return audit::verify(&configuration(file, &flags)?, &verify);
+        }
+        Command::Audit(audit::AuditCommand::Export(export)) => {
+            audit::export(&for_client(file, &export.access)?, &export)?;
         }
         Command::Db(arguments) => {
             let flags = Flags::store(&arguments.data_dir, &arguments.database);

@@ -1,13 +1,12 @@
 //! `bursar usage`: usage records in bulk, in and out.
 
-use std::fs::{self, File};
 use std::io::{self, BufWriter, Write};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
 use indicatif::HumanBytes;
 
-use super::Failure;
+use super::{Failure, whole_file};
 use crate::client::{Access, Door};
 use crate::config::Config;
 use crate::import::ImportArguments;
@@ -77,7 +76,7 @@ pub(super) fn export(config: &Config, arguments: &ExportArguments) -> Result<(),
             door.fetch(&path, &mut out)?;
             return Ok(out.flush()?);
         };
-        let bytes = to_file(output, |file| Ok(door.fetch(&path, file)?))?;
+        let bytes = whole_file::write(output, |file| Ok(door.fetch(&path, file)?))?;
         eprintln!("{}: {}", output.display(), HumanBytes(bytes));
         Ok(())
     })
@@ -108,27 +107,4 @@ fn question(door: &Door, arguments: &ExportArguments) -> Result<String, Failure>
         query.append_pair("errors_only", "true");
     }
     Ok(format!("/telemetry/export?{}", query.finish()))
-}
-
-/// Writes a file that has its name only when it is whole.
-fn to_file(
-    path: &Path,
-    write: impl FnOnce(&mut dyn Write) -> Result<u64, Failure>,
-) -> Result<u64, Failure> {
-    let mut name = path.as_os_str().to_owned();
-    name.push(format!(".partial-{}", std::process::id()));
-    let partial = PathBuf::from(name);
-    let told = |error: io::Error| format!("cannot write {}: {error}", path.display());
-    let mut file = BufWriter::new(File::create(&partial).map_err(told)?);
-    let written = write(&mut file).and_then(|bytes| {
-        file.flush().map_err(told)?;
-        file.get_ref().sync_all().map_err(told)?;
-        fs::rename(&partial, path).map_err(told)?;
-        Ok(bytes)
-    });
-    if written.is_err() {
-        // What is not whole is of no use; that it cannot be removed changes nothing.
-        let _ = fs::remove_file(&partial);
-    }
-    written
 }

@@ -81,6 +81,8 @@ kinds! {
         .format(Some(SchemaFormat::KnownFormat(KnownFormat::Int64)))
         .minimum(Some(0))
         .maximum(Some(i64::MAX));
+    /// A hash: 64 hexadecimal digits.
+    Digest = pattern("^[0-9a-f]{64}$");
     /// What is known of a call beside its figures: an object of at most 32 KiB, without secrets.
     FreeObject = ObjectBuilder::new();
 }

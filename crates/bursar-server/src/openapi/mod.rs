@@ -19,8 +19,8 @@ use utoipa::openapi::{Ref, RefOr, Required, Schema};
 use utoipa::{OpenApi, PartialSchema, ToSchema};
 
 use crate::api::{
-    decisions, docs, enforcement, health, history, ingest, integration_keys, integrations, keys,
-    metrics, onboarding, reservations, series, session, tenants, usage,
+    audit, decisions, docs, enforcement, health, history, ingest, integration_keys, integrations,
+    keys, metrics, onboarding, reservations, series, session, tenants, usage,
 };
 use crate::envelope::ListMeta;
 use crate::error::ApiError;
@@ -52,6 +52,7 @@ pub const EXAMPLE_ID: &str = "00064cf9-f9f4-8fc4-a2a7-2d1d4b3a5c6e";
         (name = "integrations", description = "Providers, credentials' references and limits."),
         (name = "keys", description = "Keys of a tenant and of one integration."),
         (name = "session", description = "Who calls, and how far the tenant is set up."),
+        (name = "audit", description = "Who changed what."),
         (name = "tenants", description = "Tenants, for the operator."),
         (name = "server", description = "The server itself."),
     ),
@@ -66,6 +67,8 @@ pub const EXAMPLE_ID: &str = "00064cf9-f9f4-8fc4-a2a7-2d1d4b3a5c6e";
         tenants::archive_tenant,
         session::get_session_context,
         onboarding::finalize_onboarding,
+        audit::list_audit,
+        audit::export_audit,
         keys::create_key,
         keys::list_keys,
         keys::revoke_key,

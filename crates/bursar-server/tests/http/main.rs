@@ -6,6 +6,7 @@
 
 mod support;
 
+mod audit;
 mod bad_fields;
 mod batches;
 mod bodies;

@@ -70,6 +70,8 @@ const ROUTES: &[Route] = &[
     ("get", "/session/context", Anyone, Unnamed),
     ("post", "/onboarding/finalize", Admin, Unnamed),
     ("get", METRICS, Operator, Unnamed),
+    ("get", "/audit", Admin, Unnamed),
+    ("get", "/audit/export", Admin, Unnamed),
     ("post", "/keys", KEYS, Unnamed),
     ("get", "/keys", KEYS, Unnamed),
     ("delete", "/keys/{id}", KEYS, NO_KEY),

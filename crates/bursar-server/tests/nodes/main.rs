@@ -7,6 +7,7 @@
 #![expect(clippy::expect_used, reason = "a proof stops at the first thing that does not hold")]
 #![expect(clippy::panic, reason = "a proof stops at the first thing that does not hold")]
 
+mod audited;
 mod away;
 mod clocks;
 mod commands;

@@ -101,11 +101,14 @@ impl Fleet {
         })
     }
 
-    /// Claims that a second count of the whole database finds what is stored.
+    /// Claims that a second count of the whole database finds what is stored, and that the audit log
+    /// is whole.
     #[track_caller]
     pub(crate) fn check_verified(&self) {
-        let told = self.node(0).folder.run(&["db", "verify"]);
-        assert!(told.ends_with(" 0 differences\n"), "{told}");
+        for noun in ["db", "audit"] {
+            let told = self.node(0).folder.run(&[noun, "verify"]);
+            assert!(told.ends_with(" 0 differences\n"), "{told}");
+        }
     }
 
     /// Kills a node, and starts it anew; somewhere else, so far as its clients are concerned.

@@ -1,0 +1,162 @@
+//! `bursar audit`: the audit log checked, in the store or in a file, and exported.
+
+use std::fs::File;
+use std::io::{self, BufRead, BufReader, BufWriter, Write};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use bursar_core::TenantId;
+use bursar_store::{AuditCheck, AuditVerified, PostgresStore, SqliteStore};
+use clap::{Args, Subcommand};
+use indicatif::HumanBytes;
+
+use super::db::known_secret;
+use super::{Failure, output, whole_file};
+use crate::audit_view::{AuditView, hash_text};
+use crate::client::{Access, Door};
+use crate::config::Config;
+use crate::database::Database;
+use crate::instant;
+use crate::secret::{Secret, SecretKey};
+use crate::start::StartError;
+
+#[derive(Subcommand)]
+pub(super) enum AuditCommand {
+    /// Check every row of the audit log against its hash, its neighbours and the sealed head, and
+    /// report every difference; ends with 0 when there is none.
+    Verify(VerifyArguments),
+    /// Export the whole log of a tenant, oldest first, to a file or to the standard output.
+    Export(Box<ExportArguments>),
+}
+
+/// What to check.
+#[derive(Args)]
+pub(super) struct VerifyArguments {
+    /// The data folder, over BURSAR_DATA_DIR.
+    #[arg(long, value_name = "FOLDER")]
+    pub(super) data_dir: Option<PathBuf>,
+    /// sqlite:<path> or postgres://..., over BURSAR_DATABASE.
+    #[arg(long, value_name = "URL")]
+    pub(super) database: Option<String>,
+    /// Only the log of this tenant.
+    #[arg(long, value_name = "ID")]
+    tenant: Option<String>,
+    /// An export, instead of the store: without the secret key, and so without the head.
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["data_dir", "database", "tenant"])]
+    file: Option<PathBuf>,
+}
+
+/// What to export, and where to.
+#[derive(Args)]
+pub(super) struct ExportArguments {
+    #[command(flatten)]
+    pub(super) access: Access,
+    /// Whose: an id, or a name that only one tenant has.
+    #[arg(long, value_name = "TENANT")]
+    tenant: Option<String>,
+    /// The file to write; nothing means the standard output.
+    #[arg(long, short, value_name = "FILE")]
+    output: Option<PathBuf>,
+    /// Replace a file that is there.
+    #[arg(long, requires = "output")]
+    force: bool,
+}
+
+/// Checks the log where it is stored, beside a server or not, or in a file.
+pub(super) fn verify(config: &Config, arguments: &VerifyArguments) -> Result<ExitCode, Failure> {
+    if let Some(file) = &arguments.file {
+        return verify_file(file);
+    }
+    let only = arguments.tenant.as_deref().map(TenantId::parse).transpose();
+    let only = only.map_err(|error| format!("--tenant {error}"))?;
+    let verified = match &config.database {
+        Database::File(path) => {
+            let key = secret_key(&known_secret(config)?)?;
+            SqliteStore::verify_audit(path, key.fingerprint(), &key.audit_key(), only)??
+        }
+        Database::Postgres(database) => {
+            let key = secret_key(config.secret_key.as_ref().ok_or(StartError::NoSecretKey)?)?;
+            let (url, audit_key) = (database.url()?, key.audit_key());
+            PostgresStore::verify_audit(url.expose(), key.fingerprint(), &audit_key, only)??
+        }
+    };
+    told(&verified)
+}
+
+fn secret_key(secret: &Secret) -> Result<SecretKey, Failure> {
+    Ok(SecretKey::derive(secret)?)
+}
+
+/// Checks an export, line by line.
+fn verify_file(path: &Path) -> Result<ExitCode, Failure> {
+    let read = |error: io::Error| format!("cannot read {}: {error}", path.display());
+    let mut check: Option<AuditCheck> = None;
+    for (number, line) in BufReader::new(File::open(path).map_err(read)?).lines().enumerate() {
+        let view: Result<AuditView, _> = serde_json::from_str(&line.map_err(read)?);
+        let entry = view.map_err(|error| error.to_string());
+        let entry = entry.and_then(|view| view.entry().map_err(str::to_owned));
+        match (entry, &mut check) {
+            (Ok(entry), Some(check)) => check.take(&entry),
+            (Ok(entry), None) => {
+                check.insert(AuditCheck::new(entry.tenant_id)).take(&entry);
+            }
+            (Err(error), Some(check)) => check.unreadable(&format!("line {}: {error}", number + 1)),
+            (Err(error), None) => {
+                let path = path.display();
+                return Err(format!("{path} is no export of an audit log: {error}").into());
+            }
+        }
+    }
+    let check = check.ok_or_else(|| format!("{} is empty", path.display()))?;
+    let end = check.end();
+    let code = told(&check.finish())?;
+    if let Some((sequence, hash)) = end {
+        let hash = hash_text(&hash);
+        output::say(&format!("the chain ends with row {sequence}, hash {hash}\n"))?;
+    }
+    eprintln!(
+        "Checked without the secret key: a chain that was hashed anew, or cut at its end, is only \
+         found by `bursar audit verify` on the store, or by its last hash if you kept that."
+    );
+    Ok(code)
+}
+
+/// Prints what a check came to.
+fn told(verified: &AuditVerified) -> Result<ExitCode, Failure> {
+    let AuditVerified { tenants, rows, unchained, newest_unchained, differences, told } = verified;
+    let mut text = String::new();
+    for sentence in told {
+        text.push_str(sentence);
+        text.push('\n');
+    }
+    text.push_str(&format!("{rows} rows of {tenants} tenants: {differences} differences\n"));
+    if let Some(newest) = newest_unchained {
+        text.push_str(&format!(
+            "{unchained} rows are in no chain, because an older server wrote them, the last at {}: \
+             nothing proves these\n",
+            instant::text(*newest)
+        ));
+    }
+    output::say(&text)?;
+    Ok(if *differences == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// Exports the log of a tenant.
+pub(super) fn export(config: &Config, arguments: &ExportArguments) -> Result<(), Failure> {
+    let output = arguments.output.as_deref();
+    if let Some(path) = output.filter(|path| path.exists() && !arguments.force) {
+        return Err(format!("{} exists; say --force to replace it", path.display()).into());
+    }
+    Door::with(config, &arguments.access, |door| {
+        door.enter(arguments.tenant.as_deref())?;
+        let path = "/audit/export";
+        let Some(output) = output else {
+            let mut out = BufWriter::new(io::stdout().lock());
+            door.fetch(path, &mut out)?;
+            return Ok(out.flush()?);
+        };
+        let bytes = whole_file::write(output, |file| Ok(door.fetch(path, file)?))?;
+        eprintln!("{}: {}", output.display(), HumanBytes(bytes));
+        Ok(())
+    })
+}
