@@ -121,6 +121,7 @@ enum Next {
             headers(("Content-Disposition" = String, description = "Suggests a name for it.")),
         ),
     ),
+    extensions(("x-refuses" = json!([ErrorCode::UnknownField]))),
 )]
 pub async fn export_audit(
     State(app): State<App>,
