@@ -93,15 +93,15 @@ pub enum OpenError {
         /// The newest schema that this binary knows.
         known: u32,
     },
-    /// A server of this version was never started on it.
-    #[error("{path} has schema {found}, and schema {known} is needed: start a server on it once")]
+    /// No server was started on it that keeps a chain.
+    #[error("{path} has schema {found}, and schema {needed} is needed: start a server on it once")]
     OlderSchema {
         /// Which.
         path: PathBuf,
         /// The schema of the file.
         found: u32,
-        /// The newest schema that this binary knows.
-        known: u32,
+        /// The first one that has what is asked for.
+        needed: u32,
     },
     /// The keys in the file were hashed with another secret key.
     #[error(
@@ -211,7 +211,7 @@ impl SqliteStore {
     ) -> Result<Result<AuditVerified, StoreError>, OpenError> {
         let database = |cause| OpenError::Database { path: path.to_owned(), cause };
         let reader = open_reader(path).map_err(database)?;
-        schema::check_for_reading(&reader, path, secret_fingerprint)?;
+        schema::check_audited(&reader, path, secret_fingerprint)?;
         Ok(audit::verify(&reader, audit_key, only))
     }
 

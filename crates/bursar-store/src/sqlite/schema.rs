@@ -33,6 +33,9 @@ const MIGRATIONS: &[Migration] = &[
     },
 ];
 
+/// The first schema whose audit log is a chain.
+const CHAINED: u32 = 3;
+
 const SELECT_SERVER: &str = "select value from server where name = ?1";
 const UPSERT_SERVER: &str = "insert into server (name, value) values (?1, ?2) \
      on conflict (name) do update set value = excluded.value";
@@ -101,15 +104,15 @@ pub(super) fn check_secret(
     }
 }
 
-/// Refuses a file that has not the newest schema, or that is of another secret key; changes nothing.
-pub(super) fn check_for_reading(
+/// Refuses a file whose audit log has no chain, or that is of another secret key; changes nothing.
+pub(super) fn check_audited(
     connection: &Connection,
     path: &Path,
     fingerprint: &str,
 ) -> Result<(), OpenError> {
-    let SchemaStatus { found, known, .. } = status(connection, path)?;
-    if found < known {
-        return Err(OpenError::OlderSchema { path: path.to_owned(), found, known });
+    let SchemaStatus { found, .. } = status(connection, path)?;
+    if found < CHAINED {
+        return Err(OpenError::OlderSchema { path: path.to_owned(), found, needed: CHAINED });
     }
     match describe(connection, path)?.secret_fingerprint {
         Some(of_file) if of_file != fingerprint => Err(OpenError::OtherSecretKey(path.to_owned())),
