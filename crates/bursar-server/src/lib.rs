@@ -4,6 +4,7 @@
 //! the ledger answers. Deliberately absent: rules about money (they are in `bursar-core`) and SQL
 //! (it is in `bursar-store`).
 
+pub mod access;
 pub mod api;
 pub mod app;
 pub mod auth;
@@ -32,8 +33,10 @@ mod json_depth;
 pub mod log;
 pub mod metrics;
 pub mod openapi;
+pub mod outbound;
 pub mod params;
 pub mod passage;
+pub mod people;
 pub mod period;
 pub mod pulse;
 pub mod raw_key;
