@@ -41,6 +41,6 @@ pub use limit::{Action, Limit, Measure, Scope, Window};
 pub use money::{MoneyError, NANOS_PER_CENT, Nanos, cents_half_up, usd_string};
 pub use rate::RateWindow;
 pub use reservation::{Hold, Reservation, ReservationState, ReserveRequest};
-pub use tenant::{OnboardingState, TenantLifecycle};
+pub use tenant::{OnboardingState, TenantLifecycle, TenantRefusal};
 pub use time::{Day, Hour, Month, Timestamp};
 pub use usage::{CallId, PolicyResult, TokenBuckets, Usage, UsageError};

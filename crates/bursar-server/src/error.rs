@@ -12,6 +12,7 @@ use serde::{Serialize, Serializer};
 use utoipa::ToSchema;
 
 use crate::openapi::words;
+use crate::people::PersonError;
 use crate::{envelope, raw_key};
 
 /// Seconds after which a caller may come again when storage cannot answer.
@@ -84,7 +85,7 @@ codes! {
     MethodNotAllowed = "METHOD_NOT_ALLOWED", METHOD_NOT_ALLOWED;
     /// Another live integration of the tenant has this name.
     NameTaken = "NAME_TAKEN", CONFLICT;
-    /// The state of the integration does not allow it.
+    /// The state of the integration, key or tenant does not allow it.
     InvalidState = "INVALID_STATE", CONFLICT;
     /// The call id stands for other content; nothing changed.
     CallIdConflict = "CALL_ID_CONFLICT", CONFLICT;
@@ -222,11 +223,25 @@ impl From<StoreError> for ApiError {
     }
 }
 
+impl From<PersonError> for ApiError {
+    fn from(error: PersonError) -> Self {
+        let code = match error {
+            PersonError::Refused(_) => ErrorCode::Unauthenticated,
+            PersonError::KeysUnavailable => ErrorCode::Unavailable,
+        };
+        Self::new(code, error.to_string())
+    }
+}
+
 impl From<ControlRefusal> for ApiError {
     fn from(refusal: ControlRefusal) -> Self {
         match refusal {
             ControlRefusal::TenantNotFound => Self::of(ErrorCode::TenantNotFound),
-            ControlRefusal::TenantNotActive => Self::of(ErrorCode::TenantSuspended),
+            ControlRefusal::TenantSuspended => Self::of(ErrorCode::TenantSuspended),
+            ControlRefusal::TenantTerminated => Self::of(ErrorCode::TenantTerminated),
+            ControlRefusal::Tenant(cause) => {
+                Self::new(ErrorCode::InvalidState, format!("Not possible: {cause}."))
+            }
             ControlRefusal::IntegrationNotFound => Self::of(ErrorCode::IntegrationNotFound),
             ControlRefusal::NameTaken => Self::of(ErrorCode::NameTaken)
                 .on("name", "is taken by another integration of this tenant"),

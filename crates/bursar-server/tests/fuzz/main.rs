@@ -17,12 +17,21 @@ mod documents;
 mod fuzzing;
 mod headers;
 mod instants;
+#[expect(dead_code, reason = "tests/people uses all of it")]
+#[path = "../people/issuer.rs"]
+mod issuer;
 mod keys;
 mod packed;
 mod raw_keys;
 mod records;
 mod requests;
 mod routes;
+#[path = "../people/rsa_key.rs"]
+mod rsa_key;
 mod server;
+#[expect(dead_code, reason = "tests/people uses all of it")]
+#[path = "../people/signer.rs"]
+mod signer;
 mod sockets;
 mod tls;
+mod tokens;
