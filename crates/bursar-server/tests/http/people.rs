@@ -96,7 +96,11 @@ async fn what_is_of_another_tenant_is_not_found() {
     for method in [Method::GET, Method::DELETE] {
         stranger.request(method, &path).await.refused(404, "INTEGRATION_NOT_FOUND");
     }
-    stranger.post("/telemetry/llm-usage").json(&record(&id, "c")).await.refused(404, "INTEGRATION_NOT_FOUND");
+    stranger
+        .post("/telemetry/llm-usage")
+        .json(&record(&id, "c"))
+        .await
+        .refused(404, "INTEGRATION_NOT_FOUND");
     assert_eq!(stranger.get("/integrations").await.is(200).data(), &json!([]));
     world.person(&world.owner.id, "viewer").get(&path).await.is(200);
     let named = stranger.with("x-tenant-id", &world.owner.id);
