@@ -11,6 +11,7 @@ use crate::credential_ref::AllowedPrefixes;
 use crate::decision_log::DecisionLog;
 use crate::metrics::Metrics;
 use crate::onboarding::Pauses;
+use crate::people::Issuers;
 use crate::pulse::Pulse;
 use crate::secret::{Secret, SecretKey};
 
@@ -36,6 +37,8 @@ pub struct Parts {
     pub allowed_prefixes: AllowedPrefixes,
     /// Keys that were seen a moment ago.
     pub key_cache: KeyCache,
+    /// Who vouches for people.
+    pub issuers: Issuers,
     /// Tenants whose onboarding could not be written a moment ago.
     pub onboarding_pauses: Pauses,
     /// Decisions that someone may ask about.

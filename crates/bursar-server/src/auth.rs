@@ -23,6 +23,7 @@ use crate::client_address::ClientAddress;
 use crate::credential_ref::SetBy;
 use crate::doorway::Listener;
 use crate::error::{ApiError, ErrorCode};
+use crate::people::{Person, PersonError, Refusal};
 use crate::secret::{read_api_key, read_integration_key, same_hash};
 use crate::{envelope, onboarding};
 
@@ -92,10 +93,12 @@ pub enum Caller {
     Person {
         /// Their tenant.
         tenant: CallerTenant,
-        /// Who, in the words of the issuer.
-        subject: String,
+        /// Their issuer, and who they are to it.
+        name: String,
         /// What they may.
         role: Role,
+        /// From when on their token proves nothing more.
+        expires_at: Timestamp,
     },
 }
 
@@ -104,7 +107,8 @@ impl Caller {
     fn is_expired(&self, now: Timestamp) -> bool {
         match self {
             Self::Machine { expires_at, .. } => is_past(*expires_at, now),
-            Self::Operator | Self::Integration { .. } | Self::Person { .. } => false,
+            Self::Person { expires_at, .. } => is_past(Some(*expires_at), now),
+            Self::Operator | Self::Integration { .. } => false,
         }
     }
 
@@ -132,7 +136,7 @@ impl Caller {
             Self::Operator => "operator".to_owned(),
             Self::Machine { api_key_id, .. } => api_key_id.to_string(),
             Self::Integration { key_id, .. } => key_id.to_string(),
-            Self::Person { subject, .. } => subject.clone(),
+            Self::Person { name, .. } => name.clone(),
         };
         let (actor_type, request_id) = (self.actor_type(), envelope::request_id());
         let address = ClientAddress::current().map(|client| client.0.to_string());
@@ -511,6 +515,7 @@ async fn caller(app: &App, headers: &HeaderMap) -> Result<Arc<Caller>, ApiError>
     };
     let caller = match kind {
         Kind::Bearer if is_operator(app, &hash) => Some(Caller::Operator),
+        Kind::Bearer if is_token(text) => Some(by_token(app, text).await?),
         Kind::Bearer | Kind::ApiKey => by_api_key(app, text, &hash).await?,
         Kind::Integration => by_integration_key(app, text, &hash).await?,
     };
@@ -549,6 +554,21 @@ async fn by_integration_key(
     }
     let Some(tenant) = caller_tenant(app, tenant_id).await? else { return Ok(None) };
     Ok(Some(Caller::Integration { tenant, integration_id, key_id }))
+}
+
+/// Whether a credential can only be meant as the token of a person.
+fn is_token(text: &str) -> bool {
+    !text.starts_with("bur_") && text.bytes().filter(|byte| *byte == b'.').count() == 2
+}
+
+async fn by_token(app: &App, token: &str) -> Result<Caller, ApiError> {
+    let person = app.issuers.prove(token, app.store.now()).await?;
+    let Person { tenant_id, subject, issuer, role, expires_at } = person;
+    let tenant = caller_tenant(app, tenant_id).await?;
+    // Nobody is told which tenants there are.
+    let tenant = tenant.ok_or(PersonError::Refused(Refusal::Tenant))?;
+    // What one issuer calls someone, another may call someone else.
+    Ok(Caller::Person { tenant, name: format!("{issuer}|{subject}"), role, expires_at })
 }
 
 async fn caller_tenant(app: &App, tenant_id: TenantId) -> Result<Option<CallerTenant>, StoreError> {

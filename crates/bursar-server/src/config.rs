@@ -12,6 +12,7 @@ use crate::client_address::TrustedProxies;
 use crate::credential_ref::AllowedPrefixes;
 use crate::database::{Database, PostgresDatabase, SQLITE, is_postgres};
 use crate::log::LogFormat;
+use crate::people::{IssuerConfig, read_issuers};
 use crate::secret::Secret;
 use crate::serve::limits::{Deadlines, Limits};
 use crate::serve::tls::TlsFiles;
@@ -199,6 +200,13 @@ pub const SETTINGS: &[Setting] = &[
         help: "How long requests may take to end after SIGTERM.",
     },
     Setting {
+        key: ISSUERS,
+        env: "BURSAR_OIDC_ISSUERS",
+        default: "",
+        help: "Who vouches for people: in the file a table [[oidc.issuers]] for each issuer, in \
+               the environment a JSON list of the same objects; nothing means nobody.",
+    },
+    Setting {
         key: "credentials.env_prefixes",
         env: "BURSAR_CREDENTIALS_ENV_PREFIXES",
         default: "CUS_CRED_,LLM_API_KEY_",
@@ -211,6 +219,9 @@ pub const SETTINGS: &[Setting] = &[
         help: "Folders whose files file:// references may name, by comma; nothing means none.",
     },
 ];
+
+/// The setting that is a list of tables.
+const ISSUERS: &str = "oidc.issuers";
 
 /// Beginnings of the names that container platforms give to a service called bursar.
 const SERVICE_PREFIXES: &[&str] = &["BURSAR_PORT", "BURSAR_SERVICE_"];
@@ -265,6 +276,8 @@ pub struct Config {
     pub answer_budget: ByteBudget,
     /// The certificate, if TLS is spoken.
     pub tls_files: Option<TlsFiles>,
+    /// Who vouches for people.
+    pub issuers: Vec<IssuerConfig>,
     /// What references may name on this server.
     pub allowed_prefixes: AllowedPrefixes,
 }
@@ -374,6 +387,8 @@ impl Config {
             },
             answer_budget: ByteBudget::new(answer_bytes),
             tls_files: values.tls_files()?,
+            issuers: read_issuers(&values.text(ISSUERS))
+                .map_err(|problem| wrong(ISSUERS, &problem))?,
             allowed_prefixes: AllowedPrefixes {
                 env: values.list("credentials.env_prefixes"),
                 file: values.list("credentials.file_prefixes"),
@@ -535,11 +550,19 @@ fn put(
     let Some(setting) = SETTINGS.iter().find(|setting| setting.key == key) else {
         return Err(ConfigError::Unknown(key));
     };
-    let Some(text) = plain(value) else {
+    let tables = if key == ISSUERS { tables(value) } else { None };
+    let Some(text) = tables.or_else(|| plain(value)) else {
         return Err(wrong(&key, "must be a text, a number or a list of texts"));
     };
     values.insert(setting.key, text);
     Ok(())
+}
+
+/// A list of tables, as the JSON that stands for it in the environment.
+fn tables(value: &toml::Value) -> Option<String> {
+    let items = value.as_array()?;
+    let is_list = !items.is_empty() && items.iter().all(toml::Value::is_table);
+    is_list.then(|| serde_json::to_string(items).ok())?
 }
 
 fn plain(value: &toml::Value) -> Option<String> {
@@ -629,6 +652,26 @@ mod tests {
             assert!(load(None, &[(name, value)]).is_ok(), "{name}");
         }
         check(None, &[("BURSAR_POSTGRES_PORT", "5432")], "BURSAR_POSTGRES_PORT is not a setting");
+    }
+
+    #[test]
+    fn issuers_are_tables_in_the_file_and_json_in_the_environment() {
+        let tenant = bursar_core::TenantId::from_number(7).expect("in range");
+        let file = format!(
+            "[[oidc.issuers]]\nissuer = 'https://a.example'\naudience = 'b'\ntenant = '{tenant}'\n\
+             [[oidc.issuers]]\nissuer = 'https://c.example'\naudience = 'b'\ntenant_claim = 'd'"
+        );
+        let count = |config: Result<Config, ConfigError>| config.expect("valid").issuers.len();
+        assert_eq!(count(load(Some(&file), &[])), 2);
+        assert_eq!(count(load(Some(&file), &[("BURSAR_OIDC_ISSUERS", "[]")])), 0);
+        let json = r#"[{"issuer":"https://a.example","audience":"b","tenant_claim":"d"}]"#;
+        assert_eq!(count(load(None, &[("BURSAR_OIDC_ISSUERS", json)])), 1);
+        let wrong = "[[oidc.issuers]]\nissuer = 'https://a.example'";
+        check(Some(wrong), &[], "oidc.issuers is wrong at [0]: missing field `audience`");
+        let unknown = "[[oidc.issuers]]\nissuers = 'https://a.example'";
+        check(Some(unknown), &[], "unknown field `issuers`");
+        check(Some("[[listen]]\na = 1"), &[], "listen must be a text");
+        check(Some("[oidc]\nissuers = [1]"), &[], "oidc.issuers must be");
     }
 
     #[track_caller]

@@ -12,6 +12,7 @@ use serde::{Serialize, Serializer};
 use utoipa::ToSchema;
 
 use crate::openapi::words;
+use crate::people::PersonError;
 use crate::{envelope, raw_key};
 
 /// Seconds after which a caller may come again when storage cannot answer.
@@ -219,6 +220,16 @@ impl From<StoreError> for ApiError {
                 Self::of(ErrorCode::Internal)
             }
         }
+    }
+}
+
+impl From<PersonError> for ApiError {
+    fn from(error: PersonError) -> Self {
+        let code = match error {
+            PersonError::Refused(_) => ErrorCode::Unauthenticated,
+            PersonError::KeysUnavailable => ErrorCode::Unavailable,
+        };
+        Self::new(code, error.to_string())
     }
 }
 

@@ -19,6 +19,8 @@ use crate::database::{Database, PasswordError, PostgresDatabase};
 use crate::doorway::Listener;
 use crate::instant;
 use crate::metrics::Metrics;
+use crate::outbound::{self, Outbound};
+use crate::people::Issuers;
 use crate::pulse::{self, Pulse};
 use crate::router::{operator_router, public_router, router};
 use crate::secret::{Secret, SecretKey, random_digits};
@@ -92,6 +94,9 @@ pub enum StartError {
     /// A metric is not well formed, which only a fault in their table can bring about.
     #[error("the metrics cannot be made: {0}")]
     Metrics(#[from] prometheus::Error),
+    /// TLS cannot be spoken to others, which only a fault in how this was built can bring about.
+    #[error("requests to others cannot be made: {0}")]
+    Outbound(#[from] rustls::Error),
     /// The system refused a thread or a signal.
     #[error("cannot start: {0}")]
     System(io::Error),
@@ -206,12 +211,22 @@ fn assemble(config: &Config, secrets: Secrets, opened: Opened) -> Result<App, St
         metrics,
         allowed_prefixes: config.allowed_prefixes.clone(),
         key_cache: crate::auth::KeyCache::default(),
+        issuers: issuers(config)?,
         onboarding_pauses: crate::onboarding::Pauses::default(),
         decision_log: crate::decision_log::DecisionLog::default(),
         pulse,
         body_limits: config.body_limits.clone(),
         answer_budget: config.answer_budget.clone(),
     }))
+}
+
+/// Who vouches for people. The authorities of this machine are read only when there is someone.
+fn issuers(config: &Config) -> Result<Issuers, StartError> {
+    if config.issuers.is_empty() {
+        return Ok(Issuers::default());
+    }
+    let outbound = Outbound::new(outbound::native_roots(), outbound::DEADLINE)?;
+    Ok(Issuers::new(config.issuers.clone(), outbound))
 }
 
 fn copied(secret: &Secret) -> Secret {

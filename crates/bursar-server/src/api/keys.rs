@@ -123,6 +123,8 @@ pub async fn create_key(
         Ok(made.map(|row| (row, text)))
     };
     let (row, text) = app.ledger.change(tenant_id, change).await??;
+    // A first key brings the onboarding on, which those who are remembered do not know.
+    app.key_cache.clear();
     let secret = text.ok_or_else(|| ApiError::of(ErrorCode::Internal))?.expose().to_owned();
     Ok(Answer::created(KeyCreated { key: row.into(), secret }))
 }

@@ -17,12 +17,21 @@ mod documents;
 mod fuzzing;
 mod headers;
 mod instants;
+#[expect(clippy::unwrap_used, dead_code, reason = "tests/people uses all of it in its own way")]
+#[path = "../people/issuer.rs"]
+mod issuer;
 mod keys;
 mod packed;
 mod raw_keys;
 mod records;
 mod requests;
 mod routes;
+#[path = "../people/rsa_key.rs"]
+mod rsa_key;
 mod server;
+#[expect(clippy::unwrap_used, dead_code, reason = "tests/people uses all of it in its own way")]
+#[path = "../people/signer.rs"]
+mod signer;
 mod sockets;
 mod tls;
+mod tokens;

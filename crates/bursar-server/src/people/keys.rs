@@ -1,0 +1,256 @@
+//! The public keys of an issuer, as its JWKS lists them.
+
+use std::sync::Arc;
+
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use jsonwebtoken::DecodingKey;
+use serde::Deserialize;
+use serde_json::Value;
+
+/// The largest JWKS.
+pub(super) const JWKS_BYTES_MAX: usize = 256 * 1024;
+/// Keys of one issuer.
+const KEYS_MAX: usize = 100;
+/// Bits of an RSA modulus: fewer are broken, more only cost time.
+const RSA_BITS: std::ops::RangeInclusive<usize> = 2_048..=8_192;
+/// Bytes of a coordinate on P-256, and of a point on Ed25519.
+const POINT_BYTES: usize = 32;
+
+/// How a token is signed. The list is fixed: what is not in it proves nothing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Algorithm {
+    /// RSASSA-PKCS1-v1_5 with SHA-256.
+    Rs256,
+    /// ECDSA on P-256 with SHA-256.
+    Es256,
+    /// Ed25519.
+    EdDsa,
+}
+
+impl Algorithm {
+    const ALL: [Self; 3] = [Self::Rs256, Self::Es256, Self::EdDsa];
+
+    /// The algorithm of this name in a token's header or in a key.
+    pub(super) fn named(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|algorithm| algorithm.as_str() == name)
+    }
+
+    const fn as_str(self) -> &'static str {
+        match self {
+            Self::Rs256 => "RS256",
+            Self::Es256 => "ES256",
+            Self::EdDsa => "EdDSA",
+        }
+    }
+
+    /// The same in the words of the library.
+    pub(super) const fn library(self) -> jsonwebtoken::Algorithm {
+        match self {
+            Self::Rs256 => jsonwebtoken::Algorithm::RS256,
+            Self::Es256 => jsonwebtoken::Algorithm::ES256,
+            Self::EdDsa => jsonwebtoken::Algorithm::EdDSA,
+        }
+    }
+}
+
+/// A key that signatures can be verified with, by the one algorithm that its kind has.
+pub(super) struct PublicKey {
+    id: Option<String>,
+    /// How what it verifies is signed.
+    pub(super) algorithm: Algorithm,
+    /// The key as the library takes it.
+    pub(super) decoding: DecodingKey,
+}
+
+/// The keys of an issuer that can be used.
+#[derive(Clone, Default)]
+pub(super) struct KeySet(Arc<[Arc<PublicKey>]>);
+
+/// A JWKS as it comes.
+#[derive(Deserialize)]
+pub(super) struct Jwks {
+    keys: Vec<Value>,
+}
+
+/// An issuer lists more keys than are kept.
+#[derive(Debug, thiserror::Error)]
+#[error("the JWKS has more than {KEYS_MAX} keys")]
+pub(super) struct TooManyKeys;
+
+/// What is read of a key; private parts and certificates are passed over.
+#[derive(Deserialize)]
+struct Jwk {
+    kty: String,
+    kid: Option<String>,
+    alg: Option<String>,
+    #[serde(rename = "use")]
+    purpose: Option<String>,
+    key_ops: Option<Vec<String>>,
+    crv: Option<String>,
+    n: Option<String>,
+    e: Option<String>,
+    x: Option<String>,
+    y: Option<String>,
+}
+
+impl KeySet {
+    /// Takes the keys that can be used. Others are passed over: an issuer may have keys for others,
+    /// of kinds that are not known here.
+    ///
+    /// # Errors
+    /// [`TooManyKeys`].
+    pub(super) fn of(jwks: Jwks) -> Result<Self, TooManyKeys> {
+        if jwks.keys.len() > KEYS_MAX {
+            return Err(TooManyKeys);
+        }
+        let written = jwks.keys.into_iter().filter_map(|key| serde_json::from_value(key).ok());
+        Ok(Self(written.filter_map(|key| public_key(&key)).map(Arc::new).collect()))
+    }
+
+    /// The key that a token names. One that names none is meant for the only key there is.
+    pub(super) fn find(&self, id: Option<&str>, algorithm: Algorithm) -> Option<Arc<PublicKey>> {
+        let found = match (id, &*self.0) {
+            (None, [only]) => Some(only),
+            (None, _) => None,
+            (Some(id), keys) => {
+                keys.iter().find(|key| key.id.as_deref() == Some(id) && key.algorithm == algorithm)
+            }
+        };
+        found.filter(|key| key.algorithm == algorithm).map(Arc::clone)
+    }
+
+    /// How many there are.
+    pub(super) fn len(&self) -> usize {
+        self.0.len()
+    }
+}
+
+fn public_key(key: &Jwk) -> Option<PublicKey> {
+    let is_for_signatures = key.purpose.as_deref().is_none_or(|purpose| purpose == "sig")
+        && key.key_ops.as_ref().is_none_or(|ops| ops.iter().any(|op| op == "verify"));
+    if !is_for_signatures {
+        return None;
+    }
+    let (algorithm, decoding) = match (key.kty.as_str(), key.crv.as_deref()) {
+        ("RSA", _) => (Algorithm::Rs256, rsa(key)?),
+        ("EC", Some("P-256")) => (Algorithm::Es256, p256(key)?),
+        ("OKP", Some("Ed25519")) => {
+            (Algorithm::EdDsa, DecodingKey::from_ed_der(&point(key.x.as_deref())?))
+        }
+        _ => return None,
+    };
+    let fits = key.alg.as_deref().is_none_or(|name| Algorithm::named(name) == Some(algorithm));
+    fits.then(|| PublicKey { id: key.kid.clone(), algorithm, decoding })
+}
+
+fn bytes(text: Option<&str>) -> Option<Vec<u8>> {
+    URL_SAFE_NO_PAD.decode(text?).ok()
+}
+
+fn rsa(key: &Jwk) -> Option<DecodingKey> {
+    let number = |text: Option<&str>| {
+        let bytes = bytes(text)?;
+        // Some issuers write a sign in front, which is no part of the number.
+        let start = bytes.iter().position(|byte| *byte != 0)?;
+        bytes.get(start..).map(<[u8]>::to_vec)
+    };
+    let (n, e) = (number(key.n.as_deref())?, number(key.e.as_deref())?);
+    let bits = n.len() * 8 - n.first()?.leading_zeros() as usize;
+    RSA_BITS.contains(&bits).then(|| DecodingKey::from_rsa_raw_components(&n, &e))
+}
+
+/// A point on P-256, uncompressed.
+fn p256(key: &Jwk) -> Option<DecodingKey> {
+    let (x, y) = (point(key.x.as_deref())?, point(key.y.as_deref())?);
+    Some(DecodingKey::from_ec_der(&[&[4], x.as_slice(), y.as_slice()].concat()))
+}
+
+fn point(text: Option<&str>) -> Option<Vec<u8>> {
+    bytes(text).filter(|bytes| bytes.len() == POINT_BYTES)
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn set(keys: &[Value]) -> KeySet {
+        let jwks = serde_json::from_value(json!({ "keys": keys })).expect("a JWKS");
+        KeySet::of(jwks).unwrap_or_else(|error| panic!("{error}"))
+    }
+
+    fn coordinate(byte: u8) -> String {
+        URL_SAFE_NO_PAD.encode([byte; POINT_BYTES])
+    }
+
+    fn modulus(bits: usize) -> String {
+        let mut bytes = vec![0xff; bits.div_ceil(8)];
+        bytes[0] = 0xff >> (bytes.len() * 8 - bits);
+        URL_SAFE_NO_PAD.encode(bytes)
+    }
+
+    fn with(mut key: Value, name: &str, value: Value) -> Value {
+        key[name] = value;
+        key
+    }
+
+    #[test]
+    fn keys_that_cannot_be_used_are_passed_over() {
+        let rsa = json!({ "kty": "RSA", "n": modulus(2_048), "e": "AQAB", "alg": "RS256" });
+        let ec = json!({ "kty": "EC", "crv": "P-256", "x": coordinate(1), "y": coordinate(2) });
+        let ed = json!({ "kty": "OKP", "crv": "Ed25519", "x": coordinate(3), "use": "sig" });
+        assert_eq!(set(&[rsa.clone(), ec.clone(), ed.clone()]).len(), 3);
+        assert_eq!(set(&[with(rsa.clone(), "n", json!(modulus(8_192)))]).len(), 1);
+        assert_eq!(set(&[with(ed.clone(), "key_ops", json!(["verify"]))]).len(), 1);
+        for (key, name, value) in [
+            (&rsa, "n", json!(modulus(2_047))),
+            (&rsa, "n", json!(modulus(8_193))),
+            (&rsa, "n", json!("")),
+            (&rsa, "n", json!("AA")),
+            (&rsa, "n", json!("not base64!")),
+            (&rsa, "n", json!(5)),
+            (&rsa, "e", json!(null)),
+            (&rsa, "alg", json!("RS512")),
+            (&rsa, "alg", json!("ES256")),
+            (&rsa, "use", json!("enc")),
+            (&rsa, "key_ops", json!(["sign"])),
+            (&ec, "crv", json!("P-384")),
+            (&ec, "y", json!("AA")),
+            (&ec, "alg", json!("EdDSA")),
+            (&ed, "crv", json!("Ed448")),
+            (&ed, "x", json!(coordinate(1) + "AA")),
+            (&ed, "kty", json!("oct")),
+            (&ed, "kty", json!(7)),
+        ] {
+            let key = with(key.clone(), name, value);
+            assert_eq!(set(std::slice::from_ref(&key)).len(), 0, "{key}");
+        }
+        assert_eq!(set(&[json!(1), json!({}), json!(null)]).len(), 0);
+    }
+
+    #[test]
+    fn a_hundred_keys_are_enough() {
+        let jwks = |count: usize| {
+            serde_json::from_value(json!({ "keys": vec![json!({}); count] })).expect("a JWKS")
+        };
+        assert!(KeySet::of(jwks(100)).is_ok());
+        assert!(KeySet::of(jwks(101)).is_err());
+    }
+
+    #[test]
+    fn a_token_names_its_key_unless_there_is_only_one() {
+        let key = |id: &str, x: u8| json!({ "kty": "OKP", "crv": "Ed25519", "x": coordinate(x), "kid": id });
+        let one = set(&[key("a", 1)]);
+        assert!(one.find(None, Algorithm::EdDsa).is_some());
+        assert!(one.find(Some("a"), Algorithm::EdDsa).is_some());
+        assert!(one.find(Some("b"), Algorithm::EdDsa).is_none());
+        assert!(one.find(None, Algorithm::Rs256).is_none());
+        assert!(one.find(Some("a"), Algorithm::Rs256).is_none());
+        let two = set(&[key("a", 1), key("b", 2)]);
+        assert!(two.find(None, Algorithm::EdDsa).is_none());
+        assert!(two.find(Some("b"), Algorithm::EdDsa).is_some());
+        assert!(set(&[]).find(None, Algorithm::EdDsa).is_none());
+    }
+}
