@@ -15,11 +15,18 @@ struct Migration {
     oldest_known: i64,
 }
 
-const MIGRATIONS: &[Migration] = &[Migration {
-    version: 1,
-    sql: include_str!("../../migrations/postgres/0001_ledger.sql"),
-    oldest_known: 1,
-}];
+const MIGRATIONS: &[Migration] = &[
+    Migration {
+        version: 1,
+        sql: include_str!("../../migrations/postgres/0001_ledger.sql"),
+        oldest_known: 1,
+    },
+    Migration {
+        version: 4,
+        sql: include_str!("../../migrations/postgres/0004_keys.sql"),
+        oldest_known: 1,
+    },
+];
 
 const SELECT_SERVER: &str = "select value from server where name = $1";
 const UPSERT_SERVER: &str = "insert into server (name, value) values ($1, $2) \

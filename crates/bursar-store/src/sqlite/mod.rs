@@ -8,6 +8,7 @@ mod columns;
 mod control;
 mod decisions;
 mod history;
+mod keys;
 mod lane;
 mod load;
 mod read;

@@ -26,6 +26,11 @@ const MIGRATIONS: &[Migration] = &[
         sql: include_str!("../../migrations/sqlite/0002_reads.sql"),
         oldest_known: 1,
     },
+    Migration {
+        version: 5,
+        sql: include_str!("../../migrations/sqlite/0005_keys.sql"),
+        oldest_known: 1,
+    },
 ];
 
 const SELECT_SERVER: &str = "select value from server where name = ?1";
