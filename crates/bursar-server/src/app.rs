@@ -9,6 +9,7 @@ use crate::body::BodyLimits;
 use crate::budget::ByteBudget;
 use crate::credential_ref::AllowedPrefixes;
 use crate::decision_log::DecisionLog;
+use crate::key_uses::KeyUses;
 use crate::metrics::Metrics;
 use crate::onboarding::Pauses;
 use crate::people::Issuers;
@@ -41,6 +42,8 @@ pub struct Parts {
     pub issuers: Issuers,
     /// Tenants whose onboarding could not be written a moment ago.
     pub onboarding_pauses: Pauses,
+    /// Which keys were used since it was written down last.
+    pub key_uses: KeyUses,
     /// Decisions that someone may ask about.
     pub decision_log: DecisionLog,
     /// Whether the database answers, when it is not a part of this process.

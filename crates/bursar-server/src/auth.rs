@@ -14,7 +14,7 @@ use bursar_core::{
     ApiKeyId, IntegrationId, IntegrationKeyId, OnboardingState, ReasonCode, TenantId,
     TenantLifecycle, Timestamp,
 };
-use bursar_store::{Actor, SecretHash, StoreError, TenantRow};
+use bursar_store::{Actor, KeyId, SecretHash, StoreError, TenantRow};
 use parking_lot::RwLock;
 
 use crate::access::{Access, Role};
@@ -88,6 +88,8 @@ pub enum Caller {
         integration_id: IntegrationId,
         /// Its key.
         key_id: IntegrationKeyId,
+        /// Until when.
+        expires_at: Option<Timestamp>,
     },
     /// A person of a tenant, known by an issuer of the operator's choice.
     Person {
@@ -106,9 +108,24 @@ impl Caller {
     /// Whether the time of its key is over; a key may be remembered beyond it.
     fn is_expired(&self, now: Timestamp) -> bool {
         match self {
-            Self::Machine { expires_at, .. } => is_past(*expires_at, now),
+            Self::Machine { expires_at, .. } | Self::Integration { expires_at, .. } => {
+                is_past(*expires_at, now)
+            }
             Self::Person { expires_at, .. } => is_past(Some(*expires_at), now),
-            Self::Operator | Self::Integration { .. } => false,
+            Self::Operator => false,
+        }
+    }
+
+    /// The key that it came with.
+    fn key(&self) -> Option<(TenantId, KeyId)> {
+        match self {
+            Self::Machine { tenant, api_key_id, .. } => {
+                Some((tenant.tenant_id, KeyId::Api(*api_key_id)))
+            }
+            Self::Integration { tenant, integration_id, key_id, .. } => {
+                Some((tenant.tenant_id, KeyId::Integration(*integration_id, *key_id)))
+            }
+            Self::Operator | Self::Person { .. } => None,
         }
     }
 
@@ -520,6 +537,10 @@ async fn caller(app: &App, headers: &HeaderMap) -> Result<Arc<Caller>, ApiError>
         Kind::Integration => by_integration_key(app, text, &hash).await?,
     };
     let caller = Arc::new(caller.ok_or_else(unauthenticated)?);
+    if let Some((tenant_id, key)) = caller.key() {
+        // Once a second at most: a key that is remembered was noted when it was read.
+        app.key_uses.note(tenant_id, key, app.store.now());
+    }
     app.key_cache.put(kind, hash, Arc::clone(&caller), generation);
     Ok(caller)
 }
@@ -549,11 +570,14 @@ async fn by_integration_key(
         return Ok(None);
     };
     let row = app.store.integration_key(tenant_id, integration_id, key_id).await?;
-    if !row.is_some_and(|row| row.revoked_at.is_none() && same_hash(hash, &row.secret_hash)) {
+    let Some(row) = row else { return Ok(None) };
+    let lives = row.revoked_at.is_none() && !is_past(row.expires_at, app.store.now());
+    if !lives || !same_hash(hash, &row.secret_hash) {
         return Ok(None);
     }
     let Some(tenant) = caller_tenant(app, tenant_id).await? else { return Ok(None) };
-    Ok(Some(Caller::Integration { tenant, integration_id, key_id }))
+    let expires_at = row.expires_at;
+    Ok(Some(Caller::Integration { tenant, integration_id, key_id, expires_at }))
 }
 
 /// Whether a credential can only be meant as the token of a person.

@@ -246,6 +246,9 @@ impl From<ControlRefusal> for ApiError {
             ControlRefusal::NameTaken => Self::of(ErrorCode::NameTaken)
                 .on("name", "is taken by another integration of this tenant"),
             ControlRefusal::KeyNotFound => Self::of(ErrorCode::KeyNotFound),
+            ControlRefusal::KeyEnded | ControlRefusal::KeyReplaced => {
+                Self::new(ErrorCode::InvalidState, format!("Not possible: {refusal}."))
+            }
             ControlRefusal::Lifecycle(cause) => {
                 Self::new(ErrorCode::InvalidState, format!("Not possible: {cause}."))
             }

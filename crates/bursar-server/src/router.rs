@@ -62,6 +62,7 @@ fn tenant_routes(app: &App) -> Router<App> {
         .route("/audit/export", get(audit::export_audit))
         .route("/keys", post(keys::create_key).get(keys::list_keys))
         .route("/keys/{id}", delete(keys::revoke_key))
+        .route("/keys/{id}/rotate", post(keys::rotate_key))
         .route(
             "/integrations",
             get(integrations::list_integrations).post(integrations::create_integration),
@@ -83,6 +84,10 @@ fn tenant_routes(app: &App) -> Router<App> {
                 .get(integration_keys::list_integration_keys),
         )
         .route("/integrations/{id}/keys/{key_id}", delete(integration_keys::revoke_integration_key))
+        .route(
+            "/integrations/{id}/keys/{key_id}/rotate",
+            post(integration_keys::rotate_integration_key),
+        )
         .route("/telemetry/llm-usage", post(ingest::record_usage))
         .route("/telemetry/llm-usage/batch", post(ingest::record_usage_batch))
         .route("/telemetry/usage-summary", get(usage::get_usage_summary))

@@ -29,6 +29,8 @@ use crate::serve::{Entrance, end_asked, listen, reachable, serve};
 
 /// How often reservations whose time is over are ended.
 const SWEEP_EVERY: Duration = Duration::from_secs(1);
+/// How often it is written down which keys were used.
+const KEY_USES_EVERY: Duration = Duration::from_secs(30);
 
 /// How often the gauges that come from the store are read, when that is quickly done.
 const STOCK_EVERY: Duration = Duration::from_secs(15);
@@ -213,6 +215,7 @@ fn assemble(config: &Config, secrets: Secrets, opened: Opened) -> Result<App, St
         key_cache: crate::auth::KeyCache::default(),
         issuers: issuers(config)?,
         onboarding_pauses: crate::onboarding::Pauses::default(),
+        key_uses: crate::key_uses::KeyUses::default(),
         decision_log: crate::decision_log::DecisionLog::default(),
         pulse,
         body_limits: config.body_limits.clone(),
@@ -276,8 +279,11 @@ pub async fn run(config: &Config, app: App, ready: impl FnOnce(&str)) -> Result<
         let hangup = signal(SignalKind::hangup()).map_err(StartError::System)?;
         tokio::spawn(Arc::clone(certificates).follow(hangup));
     }
-    let watched =
-        [tokio::spawn(pulse::follow(app.clone())), tokio::spawn(watch_stock(app.clone()))];
+    let watched = [
+        tokio::spawn(pulse::follow(app.clone())),
+        tokio::spawn(watch_stock(app.clone())),
+        tokio::spawn(watch_keys(app.clone())),
+    ];
     let sweeper = tokio::spawn(sweep(app.clone()));
     tracing::info!(%address, database = %config.database, "bursar listens");
     if config.operator_token.is_none() {
@@ -305,6 +311,7 @@ pub async fn run(config: &Config, app: App, ready: impl FnOnce(&str)) -> Result<
         tracing::warn!("the database is away: what waited for it was answered 503");
     } else {
         keep_decisions(&app).await;
+        keep_key_uses(&app).await;
         app.ledger.close().await;
     }
     // The next server writes its own; a stale one only costs a failed connection.
@@ -376,6 +383,24 @@ fn is_away(app: &App) -> bool {
 async fn keep_decisions(app: &App) {
     if let Err(error) = app.decision_log.write(&app.ledger).await {
         tracing::warn!(%error, "refusals and warnings of the last second were not kept");
+    }
+}
+
+async fn keep_key_uses(app: &App) {
+    if let Err(error) = app.key_uses.write(&app.ledger).await {
+        tracing::warn!(%error, "it was not written down when keys were used last");
+    }
+}
+
+/// Writes down which keys are used, for as long as the server lives.
+async fn watch_keys(app: App) {
+    let mut ticks = tokio::time::interval(KEY_USES_EVERY);
+    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        ticks.tick().await;
+        if !is_away(&app) {
+            keep_key_uses(&app).await;
+        }
     }
 }
 

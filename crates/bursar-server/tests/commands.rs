@@ -168,6 +168,8 @@ fn check_life(world: &World) {
 
     let key = integration(&["key", "create", "other", "--name=sdk"]);
     assert_eq!(text(first(&integration(&["key", "list", "other"])), "id"), text(&key, "id"));
+    let key = integration(&["key", "rotate", "other", &text(&key, "id"), "--overlap-seconds=0"]);
+    assert_eq!(text(&key, "name"), "sdk");
     let revoked = integration(&["key", "revoke", "other", &text(&key, "id")]);
     assert!(revoked.get("revoked_at").unwrap().is_string());
     assert_eq!(integration(&["list"]).as_array().map(Vec::len), Some(1));
@@ -178,6 +180,8 @@ fn check_life(world: &World) {
     let key = world.json(&create);
     assert_eq!(key.get("scopes"), Some(&serde_json::json!(["telemetry:*", "keys:write"])));
     assert_eq!(text(first(&world.json(&["key", "list", "--tenant=acme"])), "id"), text(&key, "id"));
+    let key = world.json(&["key", "rotate", "--tenant=acme", &text(&key, "id")]);
+    assert_eq!(key.get("scopes"), Some(&serde_json::json!(["telemetry:*", "keys:write"])));
     let revoked = world.json(&["key", "revoke", "--tenant=acme", &text(&key, "id")]);
     assert!(revoked.get("revoked_at").unwrap().is_string());
 
@@ -228,6 +232,7 @@ fn check_mistakes(world: &World) {
         (&["key", "create", "--tenant=acme", "--name=k", "--scope=x"], 1, &["scopes must each"]),
         (&["key", "revoke", "--tenant=acme", nobody], 1, &["(KEY_NOT_FOUND)"]),
         (&["key", "revoke", "--tenant=acme", "../tenants"], 1, &["is not an id"]),
+        (&["key", "rotate", "--tenant=acme", nobody], 1, &["(KEY_NOT_FOUND)"]),
         (
             &["integration", "create", "main", "--tenant=acme", "--provider=openai"],
             1,

@@ -70,6 +70,15 @@ pub(crate) trait Columns {
         self.opt_number(at)?.map(codec::timestamp).transpose()
     }
 
+    /// An id of some kind, or nothing.
+    fn opt_id<T>(
+        &self,
+        at: usize,
+        make: impl FnOnce(i64) -> Option<T>,
+    ) -> Result<Option<T>, StoreError> {
+        self.opt_number(at)?.map(|number| codec::id(make, number)).transpose()
+    }
+
     /// An id of some kind.
     fn id<T>(&self, at: usize, make: impl FnOnce(i64) -> Option<T>) -> Result<T, StoreError> {
         codec::id(make, self.int(at)?)

@@ -40,6 +40,12 @@ pub enum ControlRefusal {
     /// No such key.
     #[error("no such key")]
     KeyNotFound,
+    /// The key is revoked or expired.
+    #[error("the key is revoked or expired")]
+    KeyEnded,
+    /// The key was rotated already.
+    #[error("another key took its place already; rotate that one")]
+    KeyReplaced,
     /// The integration's life does not allow it.
     #[error(transparent)]
     Lifecycle(#[from] LifecycleRefusal),
@@ -114,6 +120,8 @@ macro_rules! accept {
         }
     };
 }
+
+mod rotation;
 
 impl<'a> Control<'a> {
     /// A change to a tenant by an actor.
@@ -227,6 +235,7 @@ impl<'a> Control<'a> {
             expires_at,
             revoked_at: None,
             last_used_at: None,
+            replaced_by: None,
         };
         self.tx.put_api_key(&row)?;
         let detail = serde_json::json!({ "name": name, "scopes": scopes });
@@ -384,8 +393,10 @@ impl<'a> Control<'a> {
             secret_hash: secret_hash(integration_key_id),
             created_at: self.tx.now(),
             created_by: self.actor.actor_id.clone(),
+            expires_at: None,
             revoked_at: None,
             last_used_at: None,
+            replaced_by: None,
         };
         self.tx.put_integration_key(&row)?;
         let detail = serde_json::json!({ "integration_id": integration_id.to_string() });

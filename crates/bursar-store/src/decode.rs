@@ -67,7 +67,7 @@ fn limits(row: &impl Columns, at: usize) -> Result<LimitSettings, StoreError> {
 }
 
 /// `tenant_id, api_key_id, name, scopes, secret_hash, created_at, created_by, expires_at,
-/// revoked_at, last_used_at`.
+/// revoked_at, last_used_at, replaced_by`.
 pub(crate) fn api_key_row(row: &impl Columns) -> Result<ApiKeyRow, StoreError> {
     Ok(ApiKeyRow {
         tenant_id: row.id(0, TenantId::from_number)?,
@@ -80,11 +80,12 @@ pub(crate) fn api_key_row(row: &impl Columns) -> Result<ApiKeyRow, StoreError> {
         expires_at: row.opt_instant(7)?,
         revoked_at: row.opt_instant(8)?,
         last_used_at: row.opt_instant(9)?,
+        replaced_by: row.opt_id(10, bursar_core::ApiKeyId::from_number)?,
     })
 }
 
 /// `tenant_id, integration_id, integration_key_id, name, secret_hash, created_at, created_by,
-/// revoked_at, last_used_at`.
+/// expires_at, revoked_at, last_used_at, replaced_by`.
 pub(crate) fn integration_key_row(row: &impl Columns) -> Result<IntegrationKeyRow, StoreError> {
     Ok(IntegrationKeyRow {
         tenant_id: row.id(0, TenantId::from_number)?,
@@ -94,8 +95,10 @@ pub(crate) fn integration_key_row(row: &impl Columns) -> Result<IntegrationKeyRo
         secret_hash: row.bytes(4)?,
         created_at: row.instant(5)?,
         created_by: row.text(6)?,
-        revoked_at: row.opt_instant(7)?,
-        last_used_at: row.opt_instant(8)?,
+        expires_at: row.opt_instant(7)?,
+        revoked_at: row.opt_instant(8)?,
+        last_used_at: row.opt_instant(9)?,
+        replaced_by: row.opt_id(10, bursar_core::IntegrationKeyId::from_number)?,
     })
 }
 

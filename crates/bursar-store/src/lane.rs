@@ -12,7 +12,17 @@ use bursar_core::{
 };
 
 use crate::error::StoreError;
-use crate::row::{ApiKeyRow, AuditRow, DecisionRow, IntegrationKeyRow, IntegrationRow, TenantRow};
+use crate::row::{
+    ApiKeyRow, AuditRow, DecisionRow, IntegrationKeyRow, IntegrationRow, KeyId, TenantRow,
+};
+
+/// How exact it is when a key was used last: finer steps are not written.
+pub const STAMP_EVERY_SECONDS: i64 = 60;
+
+/// A stored use that is no younger than this gives way to one of an instant, in microseconds.
+pub(crate) fn stamped_before(at: Timestamp) -> i64 {
+    at.micros().saturating_sub(STAMP_EVERY_SECONDS * 1_000_000)
+}
 
 /// How a command means to use a call id.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -130,6 +140,18 @@ pub trait ControlTx {
     /// # Errors
     /// [`StoreError`].
     fn put_integration_key(&mut self, row: &IntegrationKeyRow) -> Result<(), StoreError>;
+
+    /// Writes when keys of a tenant were used last, where nothing is stored or something that is older
+    /// by more than [`STAMP_EVERY_SECONDS`]; in order of the keys. Keys that another transaction
+    /// changes meanwhile are passed over: nobody waits for this, and it waits for nobody.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    fn stamp_keys(
+        &mut self,
+        tenant_id: TenantId,
+        uses: &[(KeyId, Timestamp)],
+    ) -> Result<(), StoreError>;
 
     /// Adds a row to the audit log, as the next one of its tenant's chain; at the latest with the
     /// commit, so that a database whose writers wait for each other has that lock as its last.

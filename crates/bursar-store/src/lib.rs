@@ -41,7 +41,7 @@ pub use codec::call_key;
 pub use control::{Changed, Control, ControlRefusal, IntegrationDraft, IntegrationEdit};
 pub use error::{Cause, StoreError};
 pub use hot::HotAccount;
-pub use lane::{Claim, ControlTx, Grouping, Lane, Wanted, WantedCall};
+pub use lane::{Claim, ControlTx, Grouping, Lane, STAMP_EVERY_SECONDS, Wanted, WantedCall};
 pub use ledger::Ledger;
 pub use observe::{CostFacts, Facts, HoldFacts, ModelKey, Observer, Taken, Took, Unobserved};
 pub use postgres::{OpenPostgresError, OpenedPostgres, PostgresOptions, PostgresStore};
@@ -54,7 +54,7 @@ pub use queue::Waiting;
 pub use rollup::{Grain, LATENCY_BOUNDS_MS, LATENCY_BUCKETS, OTHER, Rollup};
 pub use row::{
     Actor, ApiKeyRow, AuditRow, DecisionKind, DecisionRow, IntegrationKeyRow, IntegrationRow,
-    SecretHash, TenantRow, UsageRow,
+    KeyId, SecretHash, TenantRow, UsageRow,
 };
 pub use schema::SchemaStatus;
 pub use sqlite::{BackedUp, Clock, CopyError, Existing, OpenError, Restore, SqliteStore, Watch};

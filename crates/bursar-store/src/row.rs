@@ -61,6 +61,8 @@ pub struct ApiKeyRow {
     pub expires_at: Option<Timestamp>,
     pub revoked_at: Option<Timestamp>,
     pub last_used_at: Option<Timestamp>,
+    /// The key that took its place when it was rotated.
+    pub replaced_by: Option<ApiKeyId>,
 }
 
 /// A key of one integration without its secret.
@@ -74,8 +76,20 @@ pub struct IntegrationKeyRow {
     pub secret_hash: SecretHash,
     pub created_at: Timestamp,
     pub created_by: String,
+    pub expires_at: Option<Timestamp>,
     pub revoked_at: Option<Timestamp>,
     pub last_used_at: Option<Timestamp>,
+    /// The key that took its place when it was rotated.
+    pub replaced_by: Option<IntegrationKeyId>,
+}
+
+/// Which key of a tenant.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum KeyId {
+    /// An API key.
+    Api(ApiKeyId),
+    /// A key of an integration.
+    Integration(IntegrationId, IntegrationKeyId),
 }
 
 /// Who did something, and in which request.

@@ -15,7 +15,7 @@ use bursar_core::{
     IntegrationId, LimitSettings, RecordOutcome, ReleaseOutcome, ReserveOutcome, TenantId,
     TenantLifecycle,
 };
-use bursar_store::{AuditKey, Control, Ledger, PostgresOptions, PostgresStore, Unobserved};
+use bursar_store::{AuditKey, Control, KeyId, Ledger, PostgresOptions, PostgresStore, Unobserved};
 use postgres::cluster::Cluster;
 use postgres::database::Database;
 use support::{actor, budget, call_id, draft, request, usage};
@@ -161,4 +161,41 @@ async fn changes_of_a_tenant_on_two_nodes_lose_none_of_each_other() {
             one.change(tenant_id, move |tx| Ok(tx.tenant(tenant_id)?.unwrap())).await.unwrap();
         assert_eq!((stored.name, stored.lifecycle), (expected, to));
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_key_that_someone_changes_is_not_stamped_and_nobody_waits() {
+    let database = Database::migrated(Cluster::shared(), migrate);
+    let (one, other) = (node(&database), node(&database));
+    let (tenant_id, _) = account(&one, budget(100)).await;
+    let mut keys = Vec::new();
+    for name in ["changes", "rests"] {
+        let made = one.change(tenant_id, move |tx| {
+            Control::new(tx, &actor(), tenant_id).create_api_key(name, "*", None, |_| [1; 32])
+        });
+        keys.push(made.await.unwrap().unwrap().api_key_id);
+    }
+    let (changes, rests) = (keys[0], keys[1]);
+    let (says_locked, locked) = std::sync::mpsc::channel();
+    let (says_stamped, stamped) = std::sync::mpsc::channel();
+    let changing = tokio::spawn(async move {
+        let change = one.change(tenant_id, move |tx| {
+            let key = tx.api_key(tenant_id, changes)?;
+            says_locked.send(()).unwrap();
+            stamped.recv().unwrap();
+            Ok(key)
+        });
+        change.await.unwrap();
+        one
+    });
+    tokio::task::spawn_blocking(move || locked.recv().unwrap()).await.unwrap();
+    let at = bursar_core::Timestamp::MIN.plus_seconds(1_000);
+    let uses = [(KeyId::Api(changes), at), (KeyId::Api(rests), at)];
+    // In a transaction of its own, while the other one is open.
+    other.change(tenant_id, move |tx| tx.stamp_keys(tenant_id, &uses)).await.unwrap();
+    let last_used = database.run("select last_used_at from api_keys order by api_key_id");
+    let at = at.micros().to_string();
+    assert_eq!(last_used, [[None], [Some(at)]]);
+    says_stamped.send(()).unwrap();
+    changing.await.unwrap();
 }

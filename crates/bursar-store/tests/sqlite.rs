@@ -212,7 +212,7 @@ async fn a_file_of_the_first_schema_is_brought_up_to_date_and_keeps_its_entries(
     drop((store, lane));
     let db = Connection::open(&path).unwrap();
     let version: u32 = db.query_row("pragma user_version", [], |row| row.get(0)).unwrap();
-    assert_eq!(version, 3);
+    assert_eq!(version, 5);
     let audited = SqliteStore::verify_audit(&path, "fingerprint", &audit_key(), None);
     let audited = audited.unwrap().unwrap();
     assert_eq!((audited.unchained, audited.differences), (1, 0), "{:?}", audited.told);

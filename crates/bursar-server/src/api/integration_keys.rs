@@ -13,6 +13,7 @@ use crate::error::{ApiError, ErrorCode};
 use crate::instant;
 use crate::openapi::kinds::{Id, Instant, Name};
 use crate::params::{self, PageParams, Path, Query, list_meta};
+use crate::rotation::KeyRotate;
 use crate::secret::{self, integration_key_prefix, integration_key_text};
 use crate::text::check_name;
 
@@ -44,10 +45,16 @@ pub struct IntegrationKeyView {
     prefix: String,
     #[schema(value_type = Instant)]
     created_at: String,
+    /// Only a key that was rotated has an end.
+    #[schema(value_type = Option<Instant>, required)]
+    expires_at: Option<String>,
     #[schema(value_type = Option<Instant>, required)]
     last_used_at: Option<String>,
     #[schema(value_type = Option<Instant>, required)]
     revoked_at: Option<String>,
+    /// The key that took its place when it was rotated.
+    #[schema(value_type = Option<Id>, required)]
+    replaced_by: Option<String>,
 }
 
 impl From<IntegrationKeyRow> for IntegrationKeyView {
@@ -59,8 +66,10 @@ impl From<IntegrationKeyRow> for IntegrationKeyView {
             prefix: integration_key_prefix(row.tenant_id, row.integration_id, key_id),
             name: row.name,
             created_at: instant::text(row.created_at),
+            expires_at: row.expires_at.map(instant::text),
             last_used_at: row.last_used_at.map(instant::text),
             revoked_at: row.revoked_at.map(instant::text),
+            replaced_by: row.replaced_by.map(|id| id.to_string()),
         }
     }
 }
@@ -91,10 +100,7 @@ pub async fn create_integration_key(
     body: Text<SMALL>,
 ) -> Result<Answer<IntegrationKeyCreated>, ApiError> {
     let integration_id = params::integration_id(&id)?;
-    if let Some(missing) = INTEGRATION_KEY_SCOPES.iter().find(|scope| !caller.may(scope)) {
-        let message = format!("The key of an integration can do {missing}, which yours cannot.");
-        return Err(ApiError::new(ErrorCode::Forbidden, message));
-    }
+    check_can_give(&caller)?;
     let create: IntegrationKeyCreate = match body.as_str()?.trim() {
         "" => IntegrationKeyCreate::default(),
         text => parse(text)?,
@@ -179,4 +185,73 @@ pub async fn revoke_integration_key(
     let row = app.ledger.change(tenant_id, change).await??;
     app.key_cache.clear();
     Ok(Answer::ok(row.into()))
+}
+
+/// Makes a key of an integration in the place of another
+///
+/// Of the same name, with a secret of its own, which is in this answer and in no other. The old key
+/// goes on for the overlap. A key is rotated once, then the one that took its place; whoever rotates
+/// it needs all that it can do.
+#[utoipa::path(
+    post,
+    path = "/api/v1/integrations/{id}/keys/{key_id}/rotate",
+    tag = "keys",
+    params(
+        ("id" = Id, Path, description = "The integration."),
+        ("key_id" = Id, Path, description = "The key."),
+    ),
+    request_body(content = Option<KeyRotate>, example = json!({ "overlap_seconds": 3600 })),
+    responses((status = 201, body = IntegrationKeyCreated, description = "The key, secret too.")),
+    extensions(("x-refuses" = json!([
+        ErrorCode::Forbidden,
+        ErrorCode::TenantSuspended,
+        ErrorCode::IntegrationNotFound,
+        ErrorCode::KeyNotFound,
+        ErrorCode::InvalidState,
+        ErrorCode::UnknownField,
+    ]))),
+)]
+pub async fn rotate_integration_key(
+    State(app): State<App>,
+    caller: Authorized,
+    Path((id, key_id)): Path<(String, String)>,
+    body: Text<SMALL>,
+) -> Result<Answer<IntegrationKeyCreated>, ApiError> {
+    let integration_id = params::integration_id(&id)?;
+    let key_id = params::integration_key_id(&key_id)?;
+    check_can_give(&caller)?;
+    let overlap_seconds = KeyRotate::overlap_seconds(&body)?;
+    caller.active()?;
+    let digits = secret::random_digits().map_err(|_| ApiError::of(ErrorCode::Internal))?;
+    let (tenant_id, hasher) = (caller.tenant_id, app.clone());
+    let change = move |tx: &mut dyn ControlTx| {
+        let mut text = None;
+        let made = Control::new(tx, &caller.actor, tenant_id).rotate_integration_key(
+            integration_id,
+            key_id,
+            overlap_seconds,
+            |new| {
+                let key =
+                    text.insert(integration_key_text(tenant_id, integration_id, new, &digits));
+                hasher.secret_key.hash(key.expose())
+            },
+        )?;
+        Ok(made.map(|row| (row, text)))
+    };
+    let (row, text) = app.ledger.change(tenant_id, change).await??;
+    app.key_cache.clear();
+    let secret = text.ok_or_else(|| ApiError::of(ErrorCode::Internal))?.expose().to_owned();
+    Ok(Answer::created(IntegrationKeyCreated { key: row.into(), secret }))
+}
+
+/// Refuses whoever cannot do all that the key of an integration can.
+fn check_can_give(caller: &Authorized) -> Result<(), ApiError> {
+    match INTEGRATION_KEY_SCOPES.iter().find(|scope| !caller.may(scope)) {
+        None => Ok(()),
+        Some(missing) => {
+            let message =
+                format!("The key of an integration can do {missing}, which yours cannot.");
+            Err(ApiError::new(ErrorCode::Forbidden, message))
+        }
+    }
 }

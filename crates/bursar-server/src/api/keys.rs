@@ -7,13 +7,14 @@ use utoipa::ToSchema;
 
 use crate::app::App;
 use crate::auth::{Authorized, SCOPES, covers};
-use crate::body::Json;
+use crate::body::{Json, SMALL, Text};
 use crate::envelope::Answer;
 use crate::error::{ApiError, ErrorCode};
 use crate::instant;
 use crate::openapi::kinds::{Id, Instant, Later, Name};
 use crate::openapi::words;
 use crate::params::{self, PageParams, Path, Query, list_meta};
+use crate::rotation::KeyRotate;
 use crate::secret::{self, api_key_prefix, api_key_text};
 use crate::text::check_name;
 
@@ -57,6 +58,9 @@ pub struct KeyView {
     last_used_at: Option<String>,
     #[schema(value_type = Option<Instant>, required)]
     revoked_at: Option<String>,
+    /// The key that took its place when it was rotated.
+    #[schema(value_type = Option<Id>, required)]
+    replaced_by: Option<String>,
 }
 
 impl From<ApiKeyRow> for KeyView {
@@ -70,6 +74,7 @@ impl From<ApiKeyRow> for KeyView {
             expires_at: row.expires_at.map(instant::text),
             last_used_at: row.last_used_at.map(instant::text),
             revoked_at: row.revoked_at.map(instant::text),
+            replaced_by: row.replaced_by.map(|id| id.to_string()),
         }
     }
 }
@@ -171,6 +176,61 @@ pub async fn revoke_key(
     let row = app.ledger.change(tenant_id, change).await??;
     app.key_cache.clear();
     Ok(Answer::ok(row.into()))
+}
+
+/// Makes an API key in the place of another
+///
+/// Of the same name, scopes and end, with a secret of its own, which is in this answer and in no
+/// other. The old key goes on for the overlap, and never beyond its own end. A key is rotated once,
+/// then the one that took its place; who cannot give all of its scopes cannot rotate it.
+#[utoipa::path(
+    post,
+    path = "/api/v1/keys/{id}/rotate",
+    tag = "keys",
+    params(("id" = Id, Path, description = "The key.")),
+    request_body(content = Option<KeyRotate>, example = json!({ "overlap_seconds": 3600 })),
+    responses((status = 201, body = KeyCreated, description = "The new key with its secret.")),
+    extensions(("x-refuses" = json!([
+        ErrorCode::Forbidden,
+        ErrorCode::TenantSuspended,
+        ErrorCode::KeyNotFound,
+        ErrorCode::InvalidState,
+        ErrorCode::UnknownField,
+    ]))),
+)]
+pub async fn rotate_key(
+    State(app): State<App>,
+    caller: Authorized,
+    Path(id): Path<String>,
+    body: Text<SMALL>,
+) -> Result<Answer<KeyCreated>, ApiError> {
+    let api_key_id = params::api_key_id(&id)?;
+    let overlap_seconds = KeyRotate::overlap_seconds(&body)?;
+    caller.active()?;
+    let tenant_id = caller.tenant_id;
+    let old = app.store.api_key(tenant_id, api_key_id).await?;
+    let old = old.ok_or_else(|| ApiError::of(ErrorCode::KeyNotFound))?;
+    // The scopes of a key never change.
+    let scopes: Vec<String> = old.scopes.split(' ').map(str::to_owned).collect();
+    check_scopes(&scopes, caller.scopes.as_deref())?;
+    let digits = secret::random_digits().map_err(|_| ApiError::of(ErrorCode::Internal))?;
+    let hasher = app.clone();
+    let change = move |tx: &mut dyn ControlTx| {
+        let mut text = None;
+        let made = Control::new(tx, &caller.actor, tenant_id).rotate_api_key(
+            api_key_id,
+            overlap_seconds,
+            |new| {
+                let key = text.insert(api_key_text(tenant_id, new, &digits));
+                hasher.secret_key.hash(key.expose())
+            },
+        )?;
+        Ok(made.map(|row| (row, text)))
+    };
+    let (row, text) = app.ledger.change(tenant_id, change).await??;
+    app.key_cache.clear();
+    let secret = text.ok_or_else(|| ApiError::of(ErrorCode::Internal))?.expose().to_owned();
+    Ok(Answer::created(KeyCreated { key: row.into(), secret }))
 }
 
 /// Checks scopes: known ones, and none that the caller has not itself.

@@ -11,9 +11,13 @@ const COLUMNS: &[Column] = &[
     ("ID", "id"),
     ("NAME", "name"),
     ("CREATED", "created_at"),
+    ("EXPIRES", "expires_at"),
     ("LAST USED", "last_used_at"),
     ("REVOKED", "revoked_at"),
 ];
+
+/// What a new key is called where it is shown.
+const INTEGRATION_KEY: &str = "value of the header X-CUS-Integration-Key";
 
 #[derive(Subcommand)]
 pub(super) enum IntegrationKeyCommand {
@@ -29,6 +33,16 @@ pub(super) enum IntegrationKeyCommand {
     List {
         /// The integration, by its id or its name.
         integration: String,
+    },
+    /// Make a key in the place of another, and print it, this once; the old one goes on for a while.
+    Rotate {
+        /// The integration, by its id or its name.
+        integration: String,
+        /// The old key's id.
+        id: String,
+        /// For how long the old key goes on; 0 revokes it at once.
+        #[arg(long, value_name = "SECONDS", default_value_t = 3_600)]
+        overlap_seconds: u32,
     },
     /// Revoke a key: it is refused from now on.
     Revoke {
@@ -49,12 +63,18 @@ pub(super) fn run(
             let id = door.integration(&integration)?;
             let body = json!({ "name": name }).to_string();
             let made = door.ask("POST", &format!("/integrations/{id}/keys"), Some(&body))?;
-            shape.made(&made, "value of the header X-CUS-Integration-Key")
+            shape.made(&made, INTEGRATION_KEY)
         }
         IntegrationKeyCommand::List { integration } => {
             let id = door.integration(&integration)?;
             let rows = door.list(&format!("/integrations/{id}/keys"))?;
             shape.list(&rows, COLUMNS, ("key", "keys"))
+        }
+        IntegrationKeyCommand::Rotate { integration, id, overlap_seconds } => {
+            let integration = door.integration(&integration)?;
+            let path = path(&["integrations", &integration, "keys", &id, "rotate"])?;
+            let body = json!({ "overlap_seconds": overlap_seconds }).to_string();
+            shape.made(&door.ask("POST", &path, Some(&body))?, INTEGRATION_KEY)
         }
         IntegrationKeyCommand::Revoke { integration, id } => {
             let integration = door.integration(&integration)?;

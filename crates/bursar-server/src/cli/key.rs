@@ -47,6 +47,14 @@ enum KeyCommand {
     },
     /// List all keys, without their secrets.
     List,
+    /// Make a key in the place of another, and print it, this once; the old one goes on for a while.
+    Rotate {
+        /// The id of the old key.
+        id: String,
+        /// For how long the old key goes on; 0 revokes it at once.
+        #[arg(long, value_name = "SECONDS", default_value_t = 3_600)]
+        overlap_seconds: u32,
+    },
     /// Revoke a key: it is refused from now on.
     Revoke {
         /// Its id.
@@ -65,6 +73,11 @@ pub(super) fn run(config: &Config, arguments: KeyArguments) -> Result<(), Failur
                 shape.made(&made, "API key")
             }
             KeyCommand::List => shape.list(&door.list("/keys")?, COLUMNS, ("key", "keys")),
+            KeyCommand::Rotate { id, overlap_seconds } => {
+                let body = json!({ "overlap_seconds": overlap_seconds }).to_string();
+                let made = door.ask("POST", &path(&["keys", &id, "rotate"])?, Some(&body))?;
+                shape.made(&made, "API key")
+            }
             KeyCommand::Revoke { id } => {
                 shape.one(&door.ask("DELETE", &path(&["keys", &id])?, None)?)
             }

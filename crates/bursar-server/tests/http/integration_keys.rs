@@ -15,11 +15,13 @@ async fn a_new_integration_key_shows_its_secret_once() {
     {
       "data": {
         "created_at": "2026-03-14T09:26:53Z",
+        "expires_at": null,
         "id": "[id 1]",
         "integration_id": "[id 2]",
         "last_used_at": null,
         "name": "worker",
         "prefix": "[id 3]:[id 2]:[id 1]",
+        "replaced_by": null,
         "revoked_at": null,
         "secret": "[secret]"
       },
@@ -39,11 +41,13 @@ async fn a_new_integration_key_shows_its_secret_once() {
       "data": [
         {
           "created_at": "2026-03-14T09:26:53Z",
+          "expires_at": null,
           "id": "[id 1]",
           "integration_id": "[id 2]",
           "last_used_at": null,
           "name": "worker",
           "prefix": "[id 3]:[id 2]:[id 1]",
+          "replaced_by": null,
           "revoked_at": null
         }
       ],
@@ -90,11 +94,13 @@ async fn a_revoked_integration_key_is_refused_at_once() {
     {
       "data": {
         "created_at": "2026-03-14T09:26:53Z",
+        "expires_at": null,
         "id": "[id 1]",
         "integration_id": "[id 2]",
         "last_used_at": null,
         "name": null,
         "prefix": "[id 3]:[id 2]:[id 1]",
+        "replaced_by": null,
         "revoked_at": "2026-03-14T09:26:53Z"
       },
       "meta": {
@@ -162,4 +168,53 @@ async fn an_integration_key_implies_the_integration_of_its_questions() {
     assert_eq!(key.get("/enforcement/reservations").await.is(200).at("/meta/total"), 1);
     key.post("/enforcement/reservations/c/extend").await.is(200);
     key.delete("/enforcement/reservations/c").await.is(200);
+}
+
+#[tokio::test]
+async fn a_rotated_integration_key_goes_on_for_the_overlap() {
+    let app = TestApp::new();
+    let tenant = app.tenant("a").await;
+    let id = tenant.integration("i", json!({})).await;
+    let (keys, limits) = (format!("/integrations/{id}/keys"), format!("/integrations/{id}/limits"));
+    let made = tenant.founder().post(&keys).json(&json!({ "name": "worker" })).await;
+    let holder = |secret: &str| app.nobody().with("x-cus-integration-key", secret);
+    let old = holder(made.is(201).text("/data/secret"));
+    old.get(&limits).await.is(200);
+    let rotate = format!("{keys}/{}/rotate", made.text("/data/id"));
+    tenant.key(&["keys:write"]).await.post(&rotate).await.refused(403, "FORBIDDEN");
+    let rotated = tenant.founder().post(&rotate).await;
+    insta::assert_json_snapshot!(rotated.is(201).shown(), @r#"
+    {
+      "data": {
+        "created_at": "2026-03-14T09:26:53Z",
+        "expires_at": null,
+        "id": "[id 1]",
+        "integration_id": "[id 2]",
+        "last_used_at": null,
+        "name": "worker",
+        "prefix": "[id 3]:[id 2]:[id 1]",
+        "replaced_by": null,
+        "revoked_at": null,
+        "secret": "[secret]"
+      },
+      "meta": {
+        "request_id": "[request id]",
+        "timestamp": "[now]"
+      },
+      "success": true
+    }
+    "#);
+    let new = holder(rotated.text("/data/secret"));
+    new.get(&limits).await.is(200);
+    tenant.founder().post(&rotate).await.refused(409, "INVALID_STATE");
+    let listed = tenant.founder().get(&keys).await;
+    assert_eq!(listed.text("/data/0/expires_at"), "2026-03-14T10:26:53Z");
+    assert_eq!(listed.text("/data/0/replaced_by"), rotated.text("/data/id"));
+    app.clock.advance(3_599);
+    old.get(&limits).await.is(200);
+    app.clock.advance(1);
+    old.get(&limits).await.refused(401, "UNAUTHENTICATED");
+    let rotate = format!("{keys}/{}/rotate", rotated.text("/data/id"));
+    tenant.founder().post(&rotate).json(&json!({ "overlap_seconds": 0 })).await.is(201);
+    new.get(&limits).await.refused(401, "UNAUTHENTICATED");
 }

@@ -23,6 +23,7 @@ async fn a_new_key_shows_its_secret_once() {
         "last_used_at": null,
         "name": "ingest",
         "prefix": "bur_[id 2]_[id 1]",
+        "replaced_by": null,
         "revoked_at": null,
         "scopes": [
           "telemetry:write",
@@ -50,6 +51,7 @@ async fn a_new_key_shows_its_secret_once() {
           "last_used_at": null,
           "name": "ingest",
           "prefix": "bur_[id 2]_[id 1]",
+          "replaced_by": null,
           "revoked_at": null,
           "scopes": [
             "telemetry:write",
@@ -104,6 +106,7 @@ async fn a_revoked_key_is_refused_at_once_and_stays_in_the_list() {
         "last_used_at": null,
         "name": "key",
         "prefix": "bur_[id 2]_[id 1]",
+        "replaced_by": null,
         "revoked_at": "2026-03-14T09:27:00Z",
         "scopes": [
           "integrations:read"
@@ -137,6 +140,130 @@ async fn a_key_works_until_it_expires() {
     before.get("/integrations").await.is(200);
     app.clock.advance(1);
     after.get("/integrations").await.refused(401, "UNAUTHENTICATED");
+}
+
+#[tokio::test]
+async fn a_key_that_was_good_a_moment_ago_expires_at_its_very_instant() {
+    let app = TestApp::new();
+    let tenant = app.tenant("a").await;
+    let create = json!({ "name": "k", "scopes": ["*"], "expires_at": "2026-03-14T10:00:00Z" });
+    let made = tenant.founder().post("/keys").json(&create).await;
+    let key = tenant.holder_of(made.is(201).text("/data/secret"));
+    app.clock.set((2026, 3, 14), 10 * 3_600 - 1);
+    key.get("/integrations").await.is(200);
+    app.clock.advance(1);
+    key.get("/integrations").await.refused(401, "UNAUTHENTICATED");
+}
+
+#[tokio::test]
+async fn a_rotated_key_goes_on_for_the_overlap_beside_the_one_that_takes_its_place() {
+    let app = TestApp::new();
+    let tenant = app.tenant("a").await;
+    let made = tenant.new_key(&["integrations:read", "keys:write"]).await;
+    let old = tenant.holder_of(made.is(201).text("/data/secret"));
+    old.get("/integrations").await.is(200);
+    let path = format!("/keys/{}/rotate", made.text("/data/id"));
+    let rotated = old.post(&path).json(&json!({ "overlap_seconds": 60 })).await;
+    insta::assert_json_snapshot!(rotated.is(201).shown(), @r#"
+    {
+      "data": {
+        "created_at": "2026-03-14T09:26:53Z",
+        "expires_at": null,
+        "id": "[id 1]",
+        "last_used_at": null,
+        "name": "key",
+        "prefix": "bur_[id 2]_[id 1]",
+        "replaced_by": null,
+        "revoked_at": null,
+        "scopes": [
+          "integrations:read",
+          "keys:write"
+        ],
+        "secret": "[secret]"
+      },
+      "meta": {
+        "request_id": "[request id]",
+        "timestamp": "[now]"
+      },
+      "success": true
+    }
+    "#);
+    let new = tenant.holder_of(rotated.text("/data/secret"));
+    new.get("/integrations").await.is(200);
+    app.clock.advance(59);
+    old.get("/integrations").await.is(200);
+    let listed = new.get("/keys").await;
+    assert_eq!(listed.is(200).text("/data/0/expires_at"), "2026-03-14T09:27:53Z");
+    assert_eq!(listed.text("/data/0/replaced_by"), rotated.text("/data/id"));
+    app.clock.advance(1);
+    old.get("/integrations").await.refused(401, "UNAUTHENTICATED");
+    new.get("/integrations").await.is(200);
+}
+
+#[tokio::test]
+async fn a_key_is_rotated_once_and_only_while_it_lives() {
+    let app = TestApp::new();
+    let tenant = app.tenant("a").await;
+    let (founder, made) = (tenant.founder(), tenant.new_key(&["*"]).await);
+    let rotate = |answer: &Answer| format!("/keys/{}/rotate", answer.text("/data/id"));
+    let old = tenant.holder_of(made.is(201).text("/data/secret"));
+    let at_once = json!({ "overlap_seconds": 0 });
+    let second = founder.post(&rotate(&made)).json(&at_once).await;
+    old.get("/integrations").await.refused(401, "UNAUTHENTICATED");
+    founder.post(&rotate(&made)).await.refused(409, "INVALID_STATE");
+    let third = founder.post(&rotate(second.is(201))).await;
+    founder.post(&rotate(&second)).await.refused(409, "INVALID_STATE");
+    founder.delete(&format!("/keys/{}", third.is(201).text("/data/id"))).await.is(200);
+    founder.post(&rotate(&third)).await.refused(409, "INVALID_STATE");
+    let create = json!({ "name": "k", "scopes": ["*"], "expires_at": "2026-03-14T10:00:00Z" });
+    let short = founder.post("/keys").json(&create).await;
+    let new =
+        founder.post(&rotate(short.is(201))).json(&json!({ "overlap_seconds": 604_800 })).await;
+    assert_eq!(new.is(201).text("/data/expires_at"), "2026-03-14T10:00:00Z");
+    let listed = founder.get("/keys?limit=1&offset=3").await;
+    assert_eq!(listed.text("/data/0/expires_at"), "2026-03-14T10:00:00Z", "not beyond its own end");
+    app.clock.set((2026, 3, 14), 10 * 3_600);
+    founder.post(&rotate(&new)).await.refused(409, "INVALID_STATE");
+}
+
+#[tokio::test]
+async fn a_key_that_would_give_more_than_it_has_rotates_nothing() {
+    let app = TestApp::new();
+    let tenant = app.tenant("a").await;
+    let made = tenant.new_key(&["telemetry:read", "keys:write"]).await;
+    let path = format!("/keys/{}/rotate", made.is(201).text("/data/id"));
+    tenant.key(&["keys:write"]).await.post(&path).await.refused(403, "FORBIDDEN");
+    for (overlap, field) in [
+        (json!({ "overlap_seconds": -1 }), "overlap_seconds"),
+        (json!({ "overlap_seconds": 604_801 }), "overlap_seconds"),
+        (json!({ "overlap_seconds": "1" }), "overlap_seconds"),
+    ] {
+        check(&tenant.founder().post(&path).json(&overlap).await, field);
+    }
+    let unknown = json!({ "overlap": 1 });
+    tenant.founder().post(&path).json(&unknown).await.refused(422, "UNKNOWN_FIELD").on("overlap");
+    let key = tenant.key(&["keys:*", "telemetry:*"]).await;
+    assert_eq!(key.post(&path).body("").await.is(201).text("/data/name"), "key");
+}
+
+#[tokio::test]
+async fn keys_show_when_they_were_used_last() {
+    let app = TestApp::new();
+    let tenant = app.tenant("a").await;
+    let id = tenant.integration("i", json!({})).await;
+    let key = tenant.key(&["integrations:read"]).await;
+    let of_integration = tenant.integration_key(&id).await;
+    tenant.key(&["*"]).await;
+    key.get("/integrations").await.is(200);
+    key.get("/telemetry/usage-history").await.refused(403, "MISSING_SCOPE");
+    of_integration.get(&format!("/integrations/{id}/limits")).await.is(200);
+    app.clock.advance(30);
+    app.write_key_uses().await;
+    let listed = tenant.founder().get("/keys").await;
+    assert_eq!(listed.text("/data/0/last_used_at"), "2026-03-14T09:26:53Z");
+    assert!(listed.at("/data/1/last_used_at").is_null(), "it was never used");
+    let listed = tenant.founder().get(&format!("/integrations/{id}/keys")).await;
+    assert_eq!(listed.text("/data/0/last_used_at"), "2026-03-14T09:26:53Z");
 }
 
 #[tokio::test]

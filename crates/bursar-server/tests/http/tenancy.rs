@@ -75,6 +75,7 @@ const ROUTES: &[Route] = &[
     ("post", "/keys", KEYS, Unnamed),
     ("get", "/keys", KEYS, Unnamed),
     ("delete", "/keys/{id}", KEYS, NO_KEY),
+    ("post", "/keys/{id}/rotate", KEYS, NO_KEY),
     ("get", "/integrations", READ, Unnamed),
     ("post", "/integrations", WRITE, Unnamed),
     ("get", "/integrations/{id}", READ, NO_INTEGRATION),
@@ -88,6 +89,7 @@ const ROUTES: &[Route] = &[
     ("post", "/integrations/{id}/keys", KEYS, NO_INTEGRATION),
     ("get", "/integrations/{id}/keys", READ, NO_INTEGRATION),
     ("delete", "/integrations/{id}/keys/{key_id}", KEYS, NO_KEY),
+    ("post", "/integrations/{id}/keys/{key_id}/rotate", KEYS, NO_INTEGRATION),
     ("post", "/telemetry/llm-usage", INGEST, NO_INTEGRATION),
     ("post", "/telemetry/llm-usage/batch", INGEST, NO_INTEGRATION),
     ("get", "/telemetry/usage-summary", USAGE, NO_INTEGRATION),
@@ -129,7 +131,7 @@ impl World {
         let app = TestApp::new();
         let (owner, other) = (app.tenant("owner").await, app.tenant("other").await);
         let integration = owner.integration("i", json!({})).await;
-        let api_key = owner.new_key(&["*"]).await.text("/data/id").to_owned();
+        let api_key = owner.new_key(&["keys:write"]).await.text("/data/id").to_owned();
         let founder = owner.founder();
         let key = founder.post(&format!("/integrations/{integration}/keys")).await;
         let integration_key = key.is(201).text("/data/id").to_owned();
@@ -150,7 +152,7 @@ impl World {
         let integration = &owned.integration;
         let id = match *template {
             _ if template.starts_with("/tenants/") => &self.owner.id,
-            "/keys/{id}" => &owned.api_key,
+            "/keys/{id}" | "/keys/{id}/rotate" => &owned.api_key,
             _ => integration,
         };
         let mut path = template
@@ -433,7 +435,7 @@ async fn a_key_without_the_scope_is_refused_and_one_with_it_is_not() {
         for granted in [needed, &format!("{resource}:*"), "*"] {
             let mut granted = vec![granted];
             // A key gives only what it has, and the key of an integration has these.
-            if route.1 == "/integrations/{id}/keys" {
+            if route.0 == "post" && route.1.starts_with("/integrations/{id}/keys") {
                 granted.extend(["telemetry:write", "enforcement:check", "integrations:read"]);
             }
             let key = world.owner.key(&granted).await;

@@ -84,6 +84,40 @@ fn the_key_of_an_integration_that_one_node_revokes_is_refused_by_another_within_
     fleet.stop();
 }
 
+#[test]
+fn an_api_key_that_one_node_revokes_or_rotates_is_refused_by_another_within_two_seconds() {
+    let site = Site::new();
+    let fleet = Fleet::start(&site, 2);
+    let tenant = fleet.tenant(&[]);
+    let mut here = tenant.client(fleet.server(0));
+    for round in 0..scale(2, 10) {
+        let made = here.post("/api/v1/keys", &json!({ "name": "key", "scopes": ["*"] }));
+        let made = made.expect("an answer");
+        let bearer =
+            |made: &Answer| format!("Bearer {}", made.data("secret").as_str().expect("text"));
+        let mut there = Http::new(fleet.server(1).address(), &[("Authorization", &bearer(&made))]);
+        let mut ask = || there.get("/api/v1/integrations").expect("an answer").status;
+        assert_eq!(ask(), 200);
+        let path = format!("/api/v1/keys/{}", made.data("id").as_str().expect("an id"));
+        let successor = if round % 2 == 0 {
+            assert_eq!(here.delete(&path).expect("an answer").status, 200);
+            None
+        } else {
+            let at_once = json!({ "overlap_seconds": 0 });
+            let rotated = here.post(&format!("{path}/rotate"), &at_once).expect("an answer");
+            assert_eq!(rotated.status, 201, "{rotated:?}");
+            Some(bearer(&rotated))
+        };
+        let refused = within(KNOWN_WITHIN, || (ask() == 401).then_some(()));
+        assert_eq!(refused, Some(()), "the other node still takes the key");
+        if let Some(bearer) = successor {
+            let mut there = Http::new(fleet.server(1).address(), &[("Authorization", &bearer)]);
+            assert_eq!(there.get("/api/v1/integrations").expect("an answer").status, 200);
+        }
+    }
+    fleet.stop();
+}
+
 /// Sets a budget through a node, by the command line.
 #[track_caller]
 fn set_budget(fleet: &Fleet, tenant: &Tenant, node: usize, integration: &str, cents: u32) {

@@ -136,7 +136,8 @@ fn hang(
         });
         drop(stopped);
         let held = askers.into_iter().flat_map(|asker| asker.join().expect("an asker")).collect();
-        let served_after = served_after.expect("the other node serves what the hung one has locked");
+        let served_after =
+            served_after.expect("the other node serves what the hung one has locked");
         Hang { served_after, slowest_refusal, held }
     })
 }

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::support::books::Books;
 use crate::support::chance::Chance;
@@ -109,6 +109,20 @@ fn a_request_that_never_ends_holds_the_end_up_for_the_time_to_drain_only() {
     assert!(!folder.file("server-address").exists(), "nobody listens any more");
     let server = Server::start(&folder);
     assert!(Books::read(&server, &tenant).entries.is_empty(), "half a request");
+    server.stop();
+}
+
+#[test]
+fn when_keys_were_used_last_is_written_down_before_the_end() {
+    let folder = Folder::new();
+    let server = Server::start(&folder);
+    let tenant = Tenant::new(&folder, &server);
+    let mut http = tenant.client(&server);
+    assert_eq!(http.get("/api/v1/integrations").expect("an answer").status, 200);
+    server.stop();
+    let server = Server::start(&folder);
+    let keys = tenant.client(&server).get("/api/v1/keys").expect("an answer");
+    assert!(keys.body.pointer("/data/0/last_used_at").is_some_and(Value::is_string), "{keys:?}");
     server.stop();
 }
 

@@ -1,8 +1,5 @@
 //! Random chains and whatever can be done to them: it is found.
 
-#![expect(clippy::unwrap_used, reason = "a test that cannot be arranged has failed")]
-#![expect(clippy::indexing_slicing, reason = "a row that is not there fails the test")]
-
 #[path = "../../tests/support/chance.rs"]
 mod chance;
 

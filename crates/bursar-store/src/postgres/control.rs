@@ -2,6 +2,7 @@
 
 use bursar_core::{ApiKeyId, Integration, IntegrationId, IntegrationKeyId, TenantId, Timestamp};
 
+use super::keys;
 use super::lane::PostgresLane;
 use super::tx::{Param, params, store_error};
 use crate::codec;
@@ -9,7 +10,9 @@ use crate::columns::Columns;
 use crate::decode;
 use crate::error::StoreError;
 use crate::lane::ControlTx;
-use crate::row::{ApiKeyRow, AuditRow, DecisionRow, IntegrationKeyRow, IntegrationRow, TenantRow};
+use crate::row::{
+    ApiKeyRow, AuditRow, DecisionRow, IntegrationKeyRow, IntegrationRow, KeyId, TenantRow,
+};
 
 /// Changes of a tenant follow one another, whichever node makes them.
 const LOCK_TENANT: &str = "select tenant_id, name, lifecycle, onboarding, created_at, updated_at \
@@ -41,21 +44,25 @@ const UPSERT_INTEGRATION: &str = "insert into integrations (tenant_id, integrati
      cost_basis = excluded.cost_basis, updated_at = excluded.updated_at, \
      deleted_at = excluded.deleted_at";
 const SELECT_API_KEY: &str = "select tenant_id, api_key_id, name, scopes, secret_hash, created_at, \
-     created_by, expires_at, revoked_at, last_used_at from api_keys \
-     where tenant_id = $1 and api_key_id = $2";
+     created_by, expires_at, revoked_at, last_used_at, replaced_by from api_keys \
+     where tenant_id = $1 and api_key_id = $2 for no key update";
 const UPSERT_API_KEY: &str = "insert into api_keys (tenant_id, api_key_id, name, scopes, \
-     secret_hash, created_at, created_by, expires_at, revoked_at, last_used_at) \
-     values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10) \
+     secret_hash, created_at, created_by, expires_at, revoked_at, last_used_at, replaced_by) \
+     values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11) \
      on conflict (tenant_id, api_key_id) do update set expires_at = excluded.expires_at, \
-     revoked_at = excluded.revoked_at, last_used_at = excluded.last_used_at";
+     revoked_at = excluded.revoked_at, last_used_at = excluded.last_used_at, \
+     replaced_by = excluded.replaced_by";
 const SELECT_INTEGRATION_KEY: &str = "select tenant_id, integration_id, integration_key_id, name, \
-     secret_hash, created_at, created_by, revoked_at, last_used_at from integration_keys \
-     where tenant_id = $1 and integration_id = $2 and integration_key_id = $3";
+     secret_hash, created_at, created_by, expires_at, revoked_at, last_used_at, replaced_by \
+     from integration_keys \
+     where tenant_id = $1 and integration_id = $2 and integration_key_id = $3 for no key update";
 const UPSERT_INTEGRATION_KEY: &str = "insert into integration_keys (tenant_id, integration_id, \
-     integration_key_id, name, secret_hash, created_at, created_by, revoked_at, last_used_at) \
-     values ($1, $2, $3, $4, $5, $6, $7, $8, $9) \
+     integration_key_id, name, secret_hash, created_at, created_by, expires_at, revoked_at, \
+     last_used_at, replaced_by) \
+     values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11) \
      on conflict (tenant_id, integration_id, integration_key_id) do update set \
-     revoked_at = excluded.revoked_at, last_used_at = excluded.last_used_at";
+     expires_at = excluded.expires_at, revoked_at = excluded.revoked_at, \
+     last_used_at = excluded.last_used_at, replaced_by = excluded.replaced_by";
 const UPSERT_DECISION: &str = "insert into decisions (tenant_id, decision_id, kind, \
      integration_id, verdict, code, decision, call_id, estimated_cost_nanos, estimated_tokens, \
      times, first_at, last_at) values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13) \
@@ -210,6 +217,7 @@ impl ControlTx for PostgresLane {
                 micros(row.expires_at),
                 micros(row.revoked_at),
                 micros(row.last_used_at),
+                row.replaced_by.map(ApiKeyId::number),
             ],
         )
     }
@@ -240,10 +248,20 @@ impl ControlTx for PostgresLane {
                 row.secret_hash.as_slice(),
                 row.created_at.micros(),
                 row.created_by,
+                micros(row.expires_at),
                 micros(row.revoked_at),
                 micros(row.last_used_at),
+                row.replaced_by.map(IntegrationKeyId::number),
             ],
         )
+    }
+
+    fn stamp_keys(
+        &mut self,
+        tenant_id: TenantId,
+        uses: &[(KeyId, Timestamp)],
+    ) -> Result<(), StoreError> {
+        keys::stamp(self, tenant_id, uses)
     }
 
     fn put_audit(&mut self, row: &AuditRow) -> Result<(), StoreError> {

@@ -12,6 +12,7 @@ mod connect;
 mod control;
 mod decisions;
 mod history;
+mod keys;
 mod labels;
 mod lane;
 mod load;

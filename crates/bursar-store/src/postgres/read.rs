@@ -30,11 +30,11 @@ pub(super) const COUNT_TENANTS: &str = "select count(*) from tenants";
 const LIST_TENANTS: &str = "select tenant_id, name, lifecycle, onboarding, created_at, updated_at \
      from tenants order by tenant_id limit $1 offset $2";
 const SELECT_API_KEY: &str = "select tenant_id, api_key_id, name, scopes, secret_hash, created_at, \
-     created_by, expires_at, revoked_at, last_used_at from api_keys \
+     created_by, expires_at, revoked_at, last_used_at, replaced_by from api_keys \
      where tenant_id = $1 and api_key_id = $2";
 const COUNT_API_KEYS: &str = "select count(*) from api_keys where tenant_id = $1";
 const LIST_API_KEYS: &str = "select tenant_id, api_key_id, name, scopes, secret_hash, created_at, \
-     created_by, expires_at, revoked_at, last_used_at from api_keys where tenant_id = $1 \
+     created_by, expires_at, revoked_at, last_used_at, replaced_by from api_keys where tenant_id = $1 \
      order by api_key_id limit $2 offset $3";
 const SELECT_INTEGRATION: &str = "select tenant_id, integration_id, name, provider_type, \
      credential_ref, config, origin, status, health, health_checked_at, health_message, \
@@ -52,12 +52,14 @@ const LIST_INTEGRATIONS: &str = "select tenant_id, integration_id, name, provide
      and ($3 is null or provider_type = $3) \
      order by integration_id limit $4 offset $5";
 const SELECT_INTEGRATION_KEY: &str = "select tenant_id, integration_id, integration_key_id, name, \
-     secret_hash, created_at, created_by, revoked_at, last_used_at from integration_keys \
+     secret_hash, created_at, created_by, expires_at, revoked_at, last_used_at, replaced_by \
+     from integration_keys \
      where tenant_id = $1 and integration_id = $2 and integration_key_id = $3";
 const COUNT_INTEGRATION_KEYS: &str = "select count(*) from integration_keys \
      where tenant_id = $1 and integration_id = $2";
 const LIST_INTEGRATION_KEYS: &str = "select tenant_id, integration_id, integration_key_id, name, \
-     secret_hash, created_at, created_by, revoked_at, last_used_at from integration_keys \
+     secret_hash, created_at, created_by, expires_at, revoked_at, last_used_at, replaced_by \
+     from integration_keys \
      where tenant_id = $1 and integration_id = $2 \
      order by integration_key_id limit $3 offset $4";
 const COUNTERS_SINCE: &str = "select month, used_cost_nanos, used_tokens, used_calls, \

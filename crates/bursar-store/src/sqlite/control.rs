@@ -4,12 +4,14 @@ use bursar_core::{ApiKeyId, Integration, IntegrationId, IntegrationKeyId, Tenant
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
 use super::lane::SqliteLane;
-use super::{audit, decisions, store_error};
+use super::{audit, decisions, keys, store_error};
 use crate::codec::{self, id};
 use crate::decode;
 use crate::error::StoreError;
 use crate::lane::ControlTx;
-use crate::row::{ApiKeyRow, AuditRow, DecisionRow, IntegrationKeyRow, IntegrationRow, TenantRow};
+use crate::row::{
+    ApiKeyRow, AuditRow, DecisionRow, IntegrationKeyRow, IntegrationRow, KeyId, TenantRow,
+};
 
 const SELECT_TENANT: &str = "select tenant_id, name, lifecycle, onboarding, created_at, updated_at \
      from tenants where tenant_id = ?1";
@@ -40,21 +42,26 @@ const UPSERT_INTEGRATION: &str = "insert into integrations (tenant_id, integrati
      cost_basis = excluded.cost_basis, updated_at = excluded.updated_at, \
      deleted_at = excluded.deleted_at";
 const SELECT_API_KEY: &str = "select tenant_id, api_key_id, name, scopes, secret_hash, created_at, \
-     created_by, expires_at, revoked_at, last_used_at from api_keys \
+     created_by, expires_at, revoked_at, last_used_at, replaced_by from api_keys \
      where tenant_id = ?1 and api_key_id = ?2";
 const UPSERT_API_KEY: &str = "insert into api_keys (tenant_id, api_key_id, name, scopes, \
-     secret_hash, created_at, created_by, expires_at, revoked_at, last_used_at) \
-     values (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10) \
+     secret_hash, created_at, created_by, expires_at, revoked_at, last_used_at, replaced_by) \
+     values (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11) \
      on conflict (tenant_id, api_key_id) do update set expires_at = excluded.expires_at, \
-     revoked_at = excluded.revoked_at, last_used_at = excluded.last_used_at";
+     revoked_at = excluded.revoked_at, last_used_at = excluded.last_used_at, \
+     replaced_by = excluded.replaced_by";
 const SELECT_INTEGRATION_KEY: &str = "select tenant_id, integration_id, integration_key_id, name, \
-     secret_hash, created_at, created_by, revoked_at, last_used_at from integration_keys \
+     secret_hash, created_at, created_by, expires_at, revoked_at, last_used_at, replaced_by \
+     from integration_keys \
      where tenant_id = ?1 and integration_id = ?2 and integration_key_id = ?3";
 const UPSERT_INTEGRATION_KEY: &str = "insert into integration_keys (tenant_id, integration_id, \
-     integration_key_id, name, secret_hash, created_at, created_by, revoked_at, last_used_at) \
-     values (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9) \
+     integration_key_id, name, secret_hash, created_at, created_by, expires_at, revoked_at, \
+     last_used_at, replaced_by) \
+     values (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11) \
      on conflict (tenant_id, integration_id, integration_key_id) do update set \
-     revoked_at = excluded.revoked_at, last_used_at = excluded.last_used_at";
+     expires_at = excluded.expires_at, revoked_at = excluded.revoked_at, \
+     last_used_at = excluded.last_used_at, replaced_by = excluded.replaced_by";
+
 /// The one row of a statement, read by `read`.
 fn one<T>(
     db: &Connection,
@@ -214,6 +221,7 @@ impl ControlTx for SqliteLane {
                 micros(row.expires_at),
                 micros(row.revoked_at),
                 micros(row.last_used_at),
+                row.replaced_by.map(ApiKeyId::number),
             ],
         )
     }
@@ -238,10 +246,20 @@ impl ControlTx for SqliteLane {
                 row.secret_hash,
                 row.created_at.micros(),
                 row.created_by,
+                micros(row.expires_at),
                 micros(row.revoked_at),
                 micros(row.last_used_at),
+                row.replaced_by.map(IntegrationKeyId::number),
             ],
         )
+    }
+
+    fn stamp_keys(
+        &mut self,
+        tenant_id: TenantId,
+        uses: &[(KeyId, Timestamp)],
+    ) -> Result<(), StoreError> {
+        keys::stamp(self, tenant_id, uses)
     }
 
     fn put_audit(&mut self, row: &AuditRow) -> Result<(), StoreError> {

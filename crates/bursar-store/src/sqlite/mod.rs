@@ -9,6 +9,7 @@ mod columns;
 mod control;
 mod decisions;
 mod history;
+mod keys;
 mod lane;
 mod load;
 mod read;

@@ -17,7 +17,7 @@ const LIST_TENANTS: &str = "select tenant_id, name, lifecycle, onboarding, creat
      from tenants order by tenant_id limit :limit offset :offset";
 const COUNT_API_KEYS: &str = "select count(*) from api_keys where tenant_id = :tenant";
 const LIST_API_KEYS: &str = "select tenant_id, api_key_id, name, scopes, secret_hash, created_at, \
-     created_by, expires_at, revoked_at, last_used_at from api_keys where tenant_id = :tenant \
+     created_by, expires_at, revoked_at, last_used_at, replaced_by from api_keys where tenant_id = :tenant \
      order by api_key_id limit :limit offset :offset";
 const COUNT_INTEGRATIONS: &str = "select count(*) from integrations \
      where tenant_id = :tenant and deleted_at is null and (:status is null or status = :status) \
@@ -32,7 +32,8 @@ const LIST_INTEGRATIONS: &str = "select tenant_id, integration_id, name, provide
 const COUNT_INTEGRATION_KEYS: &str = "select count(*) from integration_keys \
      where tenant_id = :tenant and integration_id = :integration";
 const LIST_INTEGRATION_KEYS: &str = "select tenant_id, integration_id, integration_key_id, name, \
-     secret_hash, created_at, created_by, revoked_at, last_used_at from integration_keys \
+     secret_hash, created_at, created_by, expires_at, revoked_at, last_used_at, replaced_by \
+     from integration_keys \
      where tenant_id = :tenant and integration_id = :integration \
      order by integration_key_id limit :limit offset :offset";
 const COUNT_OPEN: &str = "select count(*) from calls indexed by calls_open \

@@ -23,6 +23,17 @@ pub(crate) async fn every_change_is_audited_once(subject: Subject) {
         control.create_integration_key(integration_id, None, |_| [2; 32])
     });
     let key_id = key.await.integration_key_id;
+    let rotated = [api_key_id.to_string(), key_id.to_string()];
+    let api_key_id = subject
+        .change(tenant_id, move |control| control.rotate_api_key(api_key_id, 1, |_| [3; 32]))
+        .await
+        .api_key_id;
+    let key_id = subject
+        .change(tenant_id, move |control| {
+            control.rotate_integration_key(integration_id, key_id, 1, |_| [4; 32])
+        })
+        .await
+        .integration_key_id;
     let edit = IntegrationEdit { rate_limit_rpm: Some(1), ..IntegrationEdit::default() };
     subject
         .change(tenant_id, move |control| control.update_integration(integration_id, edit.clone()))
@@ -45,8 +56,10 @@ pub(crate) async fn every_change_is_audited_once(subject: Subject) {
         ("integration.create", integration.clone()),
         ("integration.enable", integration.clone()),
         ("tenant.onboarding", tenant_id.to_string()),
-        ("api_key.create", api_key_id.to_string()),
-        ("integration_key.create", key_id.to_string()),
+        ("api_key.create", rotated[0].clone()),
+        ("integration_key.create", rotated[1].clone()),
+        ("api_key.rotate", rotated[0].clone()),
+        ("integration_key.rotate", rotated[1].clone()),
         ("integration.update", integration.clone()),
         ("api_key.revoke", api_key_id.to_string()),
         ("integration_key.revoke", key_id.to_string()),

@@ -1,7 +1,7 @@
 //! API keys of a tenant and keys of one integration.
 
-use bursar_core::{ApiKeyId, IntegrationId, IntegrationKeyId, TenantId};
-use bursar_store::{ApiKeyRow, ControlRefusal, IntegrationKeyRow, Page};
+use bursar_core::{ApiKeyId, IntegrationId, IntegrationKeyId, TenantId, Timestamp};
+use bursar_store::{ApiKeyRow, ControlRefusal, ControlTx, IntegrationKeyRow, KeyId, Page};
 
 use crate::subject::{Subject, unlimited};
 use crate::support::actor;
@@ -42,6 +42,7 @@ pub(crate) async fn an_api_key_leads_back(subject: Subject) {
         expires_at: Some(now.plus_seconds(60)),
         revoked_at: None,
         last_used_at: None,
+        replaced_by: None,
     };
     assert_eq!(made, expected);
 
@@ -105,8 +106,10 @@ pub(crate) async fn an_integration_key_leads_back(subject: Subject) {
         secret_hash: [made.integration_key_id.number() as u8; 32],
         created_at: now,
         created_by: actor().actor_id,
+        expires_at: None,
         revoked_at: None,
         last_used_at: None,
+        replaced_by: None,
     };
     assert_eq!(made, expected);
 
@@ -167,4 +170,154 @@ pub(crate) async fn an_unknown_key_is_not_revoked(subject: Subject) {
         .world
         .control(tenant_id, move |control| control.revoke_integration_key(integration_id, key_id));
     assert_eq!(revoked.await.unwrap(), Err(ControlRefusal::KeyNotFound));
+}
+
+pub(crate) async fn a_rotated_key_has_a_successor_and_ends_after_the_overlap(subject: Subject) {
+    let account = subject.account(unlimited()).await;
+    let (tenant_id, integration_id) = account;
+    let old = create_api_key(&subject, tenant_id, "key").await;
+    let old_key = create_integration_key(&subject, account, Some("machine")).await;
+    subject.world.clock.advance(10);
+    let now = subject.world.clock.now();
+    let api_key_id = old.api_key_id;
+    let new = subject.change(tenant_id, move |control| {
+        control.rotate_api_key(api_key_id, 20, |id| [id.number() as u8; 32])
+    });
+    let new = new.await;
+    let key_id = old_key.integration_key_id;
+    let new_key = subject.change(tenant_id, move |control| {
+        control.rotate_integration_key(integration_id, key_id, 20, |id| [id.number() as u8; 32])
+    });
+    let new_key = new_key.await;
+    let expected = ApiKeyRow {
+        api_key_id: new.api_key_id,
+        secret_hash: [new.api_key_id.number() as u8; 32],
+        created_at: now,
+        ..old.clone()
+    };
+    assert_eq!(new, expected);
+    assert_eq!((new_key.name.as_deref(), new_key.expires_at), (Some("machine"), None));
+    let subject = subject.reopened().await;
+    let store = &subject.world.store;
+    let stored = store.api_key(tenant_id, old.api_key_id).await.unwrap().unwrap();
+    let ends = Some(now.plus_seconds(20));
+    let replaced_by = Some(new.api_key_id);
+    assert_eq!(stored, ApiKeyRow { expires_at: ends, replaced_by, ..old });
+    assert_eq!(store.api_key(tenant_id, new.api_key_id).await.unwrap(), Some(new));
+    let stored = store.integration_key(tenant_id, integration_id, key_id).await.unwrap().unwrap();
+    let replaced_by = Some(new_key.integration_key_id);
+    assert_eq!(stored, IntegrationKeyRow { expires_at: ends, replaced_by, ..old_key });
+    let id = new_key.integration_key_id;
+    let stored = store.integration_key(tenant_id, integration_id, id).await.unwrap();
+    assert_eq!(stored, Some(new_key));
+}
+
+pub(crate) async fn an_overlap_ends_with_the_key_and_none_revokes_it(subject: Subject) {
+    let account = subject.account(unlimited()).await;
+    let (tenant_id, integration_id) = account;
+    let now = subject.world.clock.now();
+    let [long, none] = ["long", "none"].map(|name| create_api_key(&subject, tenant_id, name));
+    let (long, none) = (long.await.api_key_id, none.await.api_key_id);
+    let key_id = create_integration_key(&subject, account, None).await.integration_key_id;
+    let rotated = subject
+        .change(tenant_id, move |control| control.rotate_api_key(long, 604_800, |_| [1; 32]))
+        .await;
+    let own_end = Some(now.plus_seconds(60));
+    assert_eq!(rotated.expires_at, own_end, "the new one ends when the old one was to");
+    subject.change(tenant_id, move |control| control.rotate_api_key(none, 0, |_| [2; 32])).await;
+    let rotate = move |control: &mut bursar_store::Control<'_>| {
+        control.rotate_integration_key(integration_id, key_id, 0, |_| [3; 32])
+    };
+    assert_eq!(subject.change(tenant_id, rotate).await.revoked_at, None);
+    let store = &subject.world.store;
+    let long = store.api_key(tenant_id, long).await.unwrap().unwrap();
+    assert_eq!((long.expires_at, long.revoked_at), (own_end, None));
+    let none = store.api_key(tenant_id, none).await.unwrap().unwrap();
+    assert_eq!((none.expires_at, none.revoked_at), (own_end, Some(now)));
+    let key = store.integration_key(tenant_id, integration_id, key_id).await.unwrap().unwrap();
+    assert_eq!((key.expires_at, key.revoked_at), (None, Some(now)));
+}
+
+pub(crate) async fn a_key_that_ended_or_was_rotated_is_not_rotated(subject: Subject) {
+    let account = subject.account(unlimited()).await;
+    let (tenant_id, integration_id) = account;
+    let rotate_api = async |id: ApiKeyId| {
+        let rotate = move |control: &mut bursar_store::Control<'_>| {
+            control.rotate_api_key(id, 9, |_| [1; 32])
+        };
+        subject.world.control(tenant_id, rotate).await.unwrap().map(|row| row.api_key_id)
+    };
+    let rotate = async |id: IntegrationKeyId| {
+        let rotate = move |control: &mut bursar_store::Control<'_>| {
+            control.rotate_integration_key(integration_id, id, 9, |_| [1; 32])
+        };
+        subject.world.control(tenant_id, rotate).await.unwrap().map(|row| row.integration_key_id)
+    };
+    let api = create_api_key(&subject, tenant_id, "key").await.api_key_id;
+    let key = create_integration_key(&subject, account, None).await.integration_key_id;
+    let (new_api, new_key) = (rotate_api(api).await.unwrap(), rotate(key).await.unwrap());
+    let before = subject.audit();
+    assert_eq!(rotate_api(api).await, Err(ControlRefusal::KeyReplaced));
+    assert_eq!(rotate(key).await, Err(ControlRefusal::KeyReplaced));
+    assert_eq!(
+        rotate_api(ApiKeyId::from_number(7).unwrap()).await,
+        Err(ControlRefusal::KeyNotFound)
+    );
+    let unknown = IntegrationKeyId::from_number(7).unwrap();
+    assert_eq!(rotate(unknown).await, Err(ControlRefusal::KeyNotFound));
+    assert_eq!(subject.audit(), before);
+    subject
+        .change(tenant_id, move |control| control.revoke_integration_key(integration_id, new_key))
+        .await;
+    assert_eq!(rotate(new_key).await, Err(ControlRefusal::KeyEnded));
+    // The end of the first key, at its instant.
+    subject.world.clock.advance(60);
+    assert_eq!(rotate_api(new_api).await, Err(ControlRefusal::KeyEnded));
+}
+
+/// Stamps keys, and answers what is stored of both afterwards.
+async fn stamped(
+    subject: &Subject,
+    (tenant_id, keys): (TenantId, [KeyId; 2]),
+    after_seconds: u32,
+) -> [Option<i64>; 2] {
+    let at = Timestamp::MIN.plus_seconds(after_seconds);
+    let uses = keys.map(|key| (key, at));
+    let stamp = move |tx: &mut dyn ControlTx| tx.stamp_keys(tenant_id, &uses);
+    subject.world.ledger.change(tenant_id, stamp).await.unwrap();
+    let mut found = [None; 2];
+    for (key, found) in keys.iter().zip(&mut found) {
+        let store = &subject.world.store;
+        let last = match *key {
+            KeyId::Api(id) => store.api_key(tenant_id, id).await.unwrap().unwrap().last_used_at,
+            KeyId::Integration(integration_id, id) => {
+                let row = store.integration_key(tenant_id, integration_id, id).await.unwrap();
+                row.unwrap().last_used_at
+            }
+        };
+        let seconds = |at: Timestamp| (at.micros() - Timestamp::MIN.micros()) / 1_000_000;
+        *found = last.map(seconds);
+    }
+    found
+}
+
+pub(crate) async fn uses_of_keys_are_written_once_a_minute_and_never_back(subject: Subject) {
+    let account = subject.account(unlimited()).await;
+    let api = create_api_key(&subject, account.0, "key").await.api_key_id;
+    let key = create_integration_key(&subject, account, None).await.integration_key_id;
+    let keys = [KeyId::Api(api), KeyId::Integration(account.1, key)];
+    let before = subject.audit();
+    for (after, stored) in [(1_000, 1_000), (1_059, 1_000), (1_060, 1_060), (900, 1_060)] {
+        let found = stamped(&subject, (account.0, keys), after).await;
+        assert_eq!(found, [Some(stored); 2], "after {after} seconds");
+    }
+    assert_eq!(subject.audit(), before, "a use is no change");
+    // A key of someone else is no key, and what is not there is passed over.
+    let stranger = subject.world.tenant("stranger").await;
+    let at = Timestamp::MIN.plus_seconds(2_000);
+    let stamp = move |tx: &mut dyn ControlTx| tx.stamp_keys(stranger, &keys.map(|key| (key, at)));
+    subject.world.ledger.change(stranger, stamp).await.unwrap();
+    let revoked =
+        subject.change(account.0, move |control| control.revoke_api_key(api)).await.last_used_at;
+    assert_eq!(revoked, Some(Timestamp::MIN.plus_seconds(1_060)));
 }

@@ -78,7 +78,11 @@ macro_rules! conformance {
                     an_integration_key_leads_back,
                     integration_keys_come_oldest_first_page_by_page,
                     a_key_of_a_deleted_integration_is_gone,
-                    an_unknown_key_is_not_revoked;
+                    an_unknown_key_is_not_revoked,
+                    a_rotated_key_has_a_successor_and_ends_after_the_overlap,
+                    an_overlap_ends_with_the_key_and_none_revokes_it,
+                    a_key_that_ended_or_was_rotated_is_not_rotated,
+                    uses_of_keys_are_written_once_a_minute_and_never_back;
                 audit:
                     every_change_is_audited_once,
                     a_change_that_fails_leaves_neither_row_nor_audit,

@@ -1,7 +1,5 @@
 //! Chance that is the same on every machine: SplitMix64.
 
-#![expect(clippy::indexing_slicing, reason = "the place is below the length")]
-
 /// A sequence of numbers that its seed determines.
 pub(crate) struct Chance(u64);
 
@@ -31,6 +29,7 @@ impl Chance {
 
     /// One of the choices, of which there must be some.
     pub(crate) fn one_of<T: Clone>(&mut self, choices: &[T]) -> T {
-        choices[self.between(0, choices.len() as i64 - 1) as usize].clone()
+        let at = self.between(0, choices.len() as i64 - 1) as usize;
+        choices.get(at).unwrap().clone()
     }
 }

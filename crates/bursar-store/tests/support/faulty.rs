@@ -4,8 +4,8 @@ use std::sync::{Arc, Mutex};
 
 use bursar_core::{ApiKeyId, Book, IntegrationId, IntegrationKeyId, TenantId, Timestamp};
 use bursar_store::{
-    ApiKeyRow, AuditRow, Cause, ControlTx, DecisionRow, IntegrationKeyRow, IntegrationRow, Lane,
-    StoreError, TenantRow, Wanted,
+    ApiKeyRow, AuditRow, Cause, ControlTx, DecisionRow, IntegrationKeyRow, IntegrationRow, KeyId,
+    Lane, StoreError, TenantRow, Wanted,
 };
 
 /// How a call fails.
@@ -190,6 +190,14 @@ impl ControlTx for FaultyLane {
 
     fn put_integration_key(&mut self, row: &IntegrationKeyRow) -> Result<(), StoreError> {
         self.pass(|lane| lane.put_integration_key(row))
+    }
+
+    fn stamp_keys(
+        &mut self,
+        tenant_id: TenantId,
+        uses: &[(KeyId, Timestamp)],
+    ) -> Result<(), StoreError> {
+        self.pass(|lane| lane.stamp_keys(tenant_id, uses))
     }
 
     fn put_audit(&mut self, row: &AuditRow) -> Result<(), StoreError> {

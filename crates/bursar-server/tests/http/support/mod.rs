@@ -81,6 +81,11 @@ impl TestApp {
         self.app.decision_log.write(&self.app.ledger).await.unwrap();
     }
 
+    /// Writes down which keys were used, as the server does now and then.
+    pub(crate) async fn write_key_uses(&self) {
+        self.app.key_uses.write(&self.app.ledger).await.unwrap();
+    }
+
     /// Reads the metrics that come from the store, as the server does now and then.
     pub(crate) async fn read_stock(&self) {
         self.app.metrics.read_stock(self.app.store.as_ref()).await.unwrap();
