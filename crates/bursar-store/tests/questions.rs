@@ -12,8 +12,8 @@ use std::time::{Duration, Instant};
 
 use bursar_core::{Day, IntegrationId, PolicyResult, TenantId};
 use bursar_store::{
-    AuditKey, BreakdownFilter, CallFilter, CallLabel, GroupBy, HistoryFilter, Page,
-    PostgresOptions, PostgresStore, SeriesFilter, Step, Store,
+    AuditFilter, AuditKey, BreakdownFilter, CallFilter, CallLabel, ChainPlace, GroupBy,
+    HistoryFilter, Page, PostgresOptions, PostgresStore, SeriesFilter, Step, Store,
 };
 use postgres::cluster::Cluster;
 use postgres::database::Database;
@@ -189,6 +189,71 @@ async fn pages_are_bounded(database: &Database, limit: u32) {
             "{read} entries are read for {limit} of {filter:?}"
         );
     }
+}
+
+/// Rows of the audit log that a page may pass over.
+const LOOKED_MAX: i64 = 10_000;
+/// Rows of the audit log of the tenant.
+const AUDITED: i64 = 40_000;
+
+/// Adds rows of the audit log, a tenth of them of a second actor.
+fn audit(database: &Database, tenant: i64, rows: i64) {
+    let sql = format!(
+        "begin;
+         set local bursar.tenant_id = '{tenant}';
+         insert into audit (tenant_id, audit_id, at, actor_type, actor_id, action, target_type,
+             target_id, request_id, detail, sequence, prev_hash, hash)
+             select {tenant}, n, n, 'machine', case when n % 10 = 0 then 'b' else 'a' end,
+             'a.update', 'a', 'target ' || n % 3, 'request', '{{}}', n, sha256('x'), sha256('x')
+             from generate_series(1::bigint, {rows}) n;
+         commit;"
+    );
+    ask(database.app_url(), &sql).unwrap();
+}
+
+#[tokio::test]
+async fn a_page_of_the_audit_log_reads_a_bounded_number_of_rows_whatever_it_finds() {
+    let database = migrated();
+    ask(database.owner_url(), "alter table audit set (autovacuum_enabled = false)").unwrap();
+    // What the planner knows is of the time when there was a small tenant only.
+    audit(&database, 2, 100);
+    ask(database.owner_url(), "analyze audit").unwrap();
+    audit(&database, 1, AUDITED);
+    audit_pages_are_bounded(&database).await;
+    ask(database.owner_url(), "analyze audit").unwrap();
+    audit_pages_are_bounded(&database).await;
+}
+
+async fn audit_pages_are_bounded(database: &Database) {
+    let text = |text: &str| Some(text.to_owned());
+    let any = AuditFilter::default;
+    let leading = [
+        any(),
+        AuditFilter { actor_id: text("a"), ..any() },
+        AuditFilter { actor_id: text("b"), ..any() },
+        AuditFilter { action: text("a.update"), ..any() },
+        AuditFilter { target_id: text("target 1"), ..any() },
+    ];
+    for leading in leading {
+        let seldom = AuditFilter { target_type: text("nothing's"), ..leading.clone() };
+        for (filter, is_full) in [(leading, true), (seldom, false)] {
+            let asked = filter.clone();
+            let (found, read) = reads_of(database, "audit", async |store| {
+                store.audit(tenant(), asked, 50).await.unwrap()
+            })
+            .await;
+            assert_eq!(found.rows.len() == 50, is_full, "{filter:?}");
+            let walked = if is_full { 52 } else { LOOKED_MAX + 2 };
+            assert!(read > 0 && read <= walked, "{read} rows are read for {filter:?}");
+        }
+    }
+    let after = Some(ChainPlace::Linked(AUDITED / 2));
+    let (found, read) = reads_of(database, "audit", async |store| {
+        store.audit_chain(tenant(), after, 50).await.unwrap()
+    })
+    .await;
+    assert_eq!(found.first().and_then(|row| row.link).map(|link| link.sequence), Some(20_001));
+    assert!(read <= 52, "{read} rows are read");
 }
 
 #[tokio::test]

@@ -1,0 +1,150 @@
+//! The audit log of a database that several processes share: one chain, whoever writes.
+
+#![expect(clippy::unwrap_used, reason = "a test that cannot be arranged has failed")]
+
+#[expect(dead_code, reason = "other tests use more of it")]
+#[path = "support/postgres/mod.rs"]
+mod postgres;
+#[expect(dead_code, reason = "other tests use more of it")]
+mod support;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use bursar_core::{ApiKeyId, TenantId};
+use bursar_store::{
+    AuditVerified, Control, Ledger, Observer, PostgresOptions, PostgresStore, StoreError,
+};
+use postgres::cluster::Cluster;
+use postgres::database::Database;
+use support::actor;
+use support::home::audit_key;
+
+const KEYS: usize = 30;
+
+/// Attempts at a transaction that failed.
+#[derive(Default)]
+struct Failures(AtomicUsize);
+
+impl Observer for Failures {
+    fn failed(&self, _: &StoreError) {
+        self.0.fetch_add(1, Ordering::SeqCst);
+    }
+}
+
+/// Two nodes on a database with a tenant.
+struct World {
+    database: Database,
+    nodes: [Ledger; 2],
+    failures: Arc<Failures>,
+    tenant_id: TenantId,
+}
+
+impl World {
+    async fn new() -> Self {
+        let database = Database::migrated(Cluster::shared(), |owner_url, app_role| {
+            PostgresStore::migrate(owner_url, app_role).unwrap();
+        });
+        let failures = Arc::new(Failures::default());
+        let nodes = [0, 1].map(|_| {
+            let options = PostgresOptions {
+                lanes: 2,
+                readers: 2,
+                secret_fingerprint: "fingerprint".to_owned(),
+                audit_key: audit_key(),
+                clock: None,
+            };
+            let (_store, lanes) = PostgresStore::open(database.app_url(), &options).unwrap();
+            Ledger::start(lanes, Arc::clone(&failures) as Arc<dyn Observer>).unwrap()
+        });
+        let made = nodes[0].change(None, |tx| Control::create_tenant(tx, &actor(), "tenant")).await;
+        let tenant_id = made.unwrap().tenant_id;
+        Self { database, nodes, failures, tenant_id }
+    }
+
+    /// Keys, which are made one after the other.
+    async fn keys(&self) -> Vec<ApiKeyId> {
+        let mut keys = Vec::new();
+        let tenant_id = self.tenant_id;
+        for _ in 0..KEYS {
+            let made = self.nodes[0].change(tenant_id, move |tx| {
+                Control::new(tx, &actor(), tenant_id).create_api_key("k", "*", None, |_| [1; 32])
+            });
+            keys.push(made.await.unwrap().unwrap().api_key_id);
+        }
+        keys
+    }
+
+    /// Revokes keys, two at the same moment on two nodes.
+    async fn revoke(&self, keys: &[ApiKeyId]) {
+        for pair in keys.chunks(2) {
+            let [first, second] = pair else { unreachable!("an even number of keys") };
+            tokio::join!(self.revoke_on(0, *first), self.revoke_on(1, *second));
+        }
+    }
+
+    async fn revoke_on(&self, node: usize, api_key_id: ApiKeyId) {
+        let tenant_id = self.tenant_id;
+        let revoked = self.nodes.get(node).unwrap().change(tenant_id, move |tx| {
+            Control::new(tx, &actor(), tenant_id).revoke_api_key(api_key_id)
+        });
+        revoked.await.unwrap().unwrap();
+    }
+
+    fn verify(&self) -> AuditVerified {
+        let (url, key) = (self.database.app_url(), audit_key());
+        PostgresStore::verify_audit(url, "fingerprint", &key, None).unwrap().unwrap()
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn changes_on_two_nodes_make_one_chain() {
+    let world = World::new().await;
+    let keys = world.keys().await;
+    world.revoke(&keys).await;
+    let verified = world.verify();
+    // The tenant, its onboarding, and every key twice.
+    assert_eq!(verified.rows as usize, 2 + 2 * KEYS);
+    assert_eq!(verified.differences, 0, "{:?}", verified.told);
+    assert_eq!(world.failures.0.load(Ordering::SeqCst), 0, "attempts that failed");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_first_rows_of_a_chain_on_two_nodes_make_one_chain() {
+    let world = World::new().await;
+    let keys = world.keys().await;
+    for pair in keys.chunks(2) {
+        // As a server of the version before would have left it.
+        world.database.run("update audit set sequence = null, prev_hash = null, hash = null");
+        world.database.run("delete from audit_heads");
+        world.revoke(pair).await;
+        let verified = world.verify();
+        assert_eq!((verified.rows, verified.differences), (2, 0), "{:?}", verified.told);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_change_that_goes_on_after_its_row_keeps_nobody_waiting_for_it() {
+    let world = World::new().await;
+    let keys = world.keys().await;
+    let tenant_id = world.tenant_id;
+    for pair in keys.chunks(2) {
+        let [first, second] = pair else { unreachable!("an even number of keys") };
+        let (first, second) = (*first, *second);
+        // One locks the tenant after it has added its row, the other one before.
+        let after = world.nodes[0].change(tenant_id, move |tx| {
+            let changed = Control::new(tx, &actor(), tenant_id).revoke_api_key(first)?;
+            tx.tenant(tenant_id)?;
+            Ok(changed)
+        });
+        let before = world.nodes[1].change(tenant_id, move |tx| {
+            tx.tenant(tenant_id)?;
+            Control::new(tx, &actor(), tenant_id).revoke_api_key(second)
+        });
+        let (after, before) = tokio::join!(after, before);
+        after.unwrap().unwrap();
+        before.unwrap().unwrap();
+    }
+    assert_eq!(world.verify().differences, 0);
+    assert_eq!(world.failures.0.load(Ordering::SeqCst), 0, "transactions waited for each other");
+}
