@@ -88,9 +88,9 @@ impl WebUrl {
         })
     }
 
-    /// The URL as it was written.
-    pub fn as_str(&self) -> &str {
-        &self.text
+    /// The URL as it may be seen: without its query, in which some have a key.
+    pub fn shown(&self) -> &str {
+        self.text.split('?').next().unwrap_or_default()
     }
 
     /// Whether what it answers comes by TLS.
@@ -290,6 +290,7 @@ mod tests {
         let url = WebUrl::parse("https://a.example:8443/b/c?d=e").expect("a URL");
         let request = request(&url);
         assert_eq!(request.uri().to_string(), "/b/c?d=e");
+        assert_eq!(url.shown(), "https://a.example:8443/b/c");
         assert_eq!(request.headers()[header::HOST], "a.example:8443");
         let request = super::request(&WebUrl::parse("https://a.example").expect("a URL"));
         assert_eq!(request.uri().to_string(), "/");

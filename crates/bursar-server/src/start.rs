@@ -285,6 +285,8 @@ pub async fn run(config: &Config, app: App, ready: impl FnOnce(&str)) -> Result<
         tokio::spawn(watch_keys(app.clone())),
     ];
     let sweeper = tokio::spawn(sweep(app.clone()));
+    let trusting = app.clone();
+    tokio::spawn(async move { trusting.issuers.fetch_keys(trusting.store.now()).await });
     tracing::info!(%address, database = %config.database, "bursar listens");
     if config.operator_token.is_none() {
         let file = config.data_dir.join(OPERATOR_TOKEN);

@@ -126,6 +126,11 @@ impl HeldKeys {
         Self { issuer, keys_at, outbound, held, flight }
     }
 
+    /// Fetches, unless it was done a moment ago.
+    pub(super) async fn fetch_first(self: &Arc<Self>, now: Timestamp) {
+        let _ = self.fetched(now).await;
+    }
+
     /// The key that a token names.
     ///
     /// # Errors
@@ -216,7 +221,7 @@ impl HeldKeys {
     async fn discover(&self, url: &WebUrl) -> Result<WebUrl, FetchError> {
         let Discovery { issuer, jwks_uri } = self.get(url, DISCOVERY_BYTES_MAX).await?;
         if issuer != self.issuer {
-            return Err(FetchError::OtherIssuer(url.as_str().to_owned()));
+            return Err(FetchError::OtherIssuer(url.shown().to_owned()));
         }
         let found = WebUrl::parse(&jwks_uri).map_err(FetchError::JwksUrl)?;
         if url.is_tls() && !found.is_tls() {
@@ -231,6 +236,6 @@ impl HeldKeys {
         bytes_max: usize,
     ) -> Result<T, FetchError> {
         let got = self.outbound.get_json(url, bytes_max).await;
-        got.map_err(|error| FetchError::Outbound(url.as_str().to_owned(), error))
+        got.map_err(|error| FetchError::Outbound(url.shown().to_owned(), error))
     }
 }

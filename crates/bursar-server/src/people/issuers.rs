@@ -221,7 +221,7 @@ mod tests {
         let list = read_issuers(&json!([written()]).to_string()).expect("an issuer");
         let KeysAt::Discovery(url) = &list[0].keys_at else { panic!("no discovery") };
         let expected = "https://id.example.com/realms/acme/.well-known/openid-configuration";
-        assert_eq!(url.as_str(), expected);
+        assert_eq!(url.shown(), expected);
         assert_eq!(list[0].role_claim.0, "bursar_role");
         assert!(read_issuers("").is_ok_and(|list| list.is_empty()));
         assert!(read_issuers("[]").is_ok_and(|list| list.is_empty()));
@@ -233,7 +233,7 @@ mod tests {
         issuer["issuer"] = json!("https://acme.example.com/");
         let list = read_issuers(&json!([issuer]).to_string()).expect("an issuer");
         let KeysAt::Discovery(url) = &list[0].keys_at else { panic!("no discovery") };
-        assert_eq!(url.as_str(), "https://acme.example.com/.well-known/openid-configuration");
+        assert_eq!(url.shown(), "https://acme.example.com/.well-known/openid-configuration");
         assert_eq!(list[0].issuer, "https://acme.example.com/");
     }
 

@@ -17,6 +17,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use bursar_core::{TenantId, Timestamp};
+use futures_util::future::join_all;
 
 use crate::access::Role;
 use crate::outbound::Outbound;
@@ -112,6 +113,12 @@ impl Issuers {
             (name, Issuer { config, keys: Arc::new(keys) })
         });
         Self(trusted.collect())
+    }
+
+    /// Fetches the keys of all issuers, so that the log of the start tells of one that does not
+    /// answer and the first person does not wait.
+    pub async fn fetch_keys(&self, now: Timestamp) {
+        join_all(self.0.values().map(|issuer| issuer.keys.fetch_first(now))).await;
     }
 
     /// Who a token proves, at this instant.

@@ -1,110 +1,75 @@
-//! People over HTTP: every route by role, tenants that are not theirs, and the ends of a token.
+//! People over HTTP; which routes are theirs is in tenancy.rs.
 
-use axum::http::Method;
 use bursar_core::{Day, TenantId};
-use bursar_server::access::{ACCESS, Access, Role, Rule};
 use serde_json::{Value, json};
 
 use crate::issuer::{DISCOVERY, KEYS, Says, TestIssuer};
 use crate::signer::Signer;
-use crate::support::{Answer, Persona, Tenant, TestApp, record};
+use crate::support::{Persona, Tenant, TestApp};
 
 /// An id that this server never made.
 const UNKNOWN: &str = "00000000-0000-8000-8000-000000000000";
 
-/// A server that trusts an issuer of all its tenants, and two tenants.
-struct World {
-    app: TestApp,
-    issuer: TestIssuer,
-    key: Signer,
-    owner: Tenant,
-    other: Tenant,
+/// An issuer that vouches for people of every tenant, and its key.
+pub(crate) struct People {
+    pub(crate) issuer: TestIssuer,
+    pub(crate) key: Signer,
 }
 
-impl World {
-    async fn new() -> Self {
+impl People {
+    /// An issuer, and a server that trusts it.
+    pub(crate) async fn with_app() -> (Self, TestApp) {
         let key = Signer::p256("a");
         let issuer = TestIssuer::new(&[&key]).await;
-        let trusted = json!([{
-            "issuer": issuer.url,
-            "audience": "bursar",
-            "tenant_claim": "org",
-        }]);
+        let trusted =
+            json!([{ "issuer": issuer.url, "audience": "bursar", "tenant_claim": "org" }]);
         let app = TestApp::with_settings(&[("BURSAR_OIDC_ISSUERS", &trusted.to_string())]);
-        let (owner, other) = (app.tenant("owner").await, app.tenant("other").await);
-        Self { app, issuer, key, owner, other }
+        (Self { issuer, key }, app)
     }
 
-    /// What the issuer says of a person of a tenant, good for ten minutes.
-    fn claims(&self, tenant_id: &str, role: &str) -> Value {
-        let morning = Day::from_civil(2026, 3, 14).unwrap().start().plus_seconds(9 * 3_600);
+    /// What the issuer says of a person of a tenant: good for ten minutes from the start of a
+    /// test on.
+    pub(crate) fn claims(&self, tenant_id: &str, role: &str) -> Value {
+        let start = Day::from_civil(2026, 3, 14).unwrap().start().plus_seconds(34_013);
         json!({
             "iss": self.issuer.url,
             "aud": "bursar",
             "sub": "ada",
             "org": tenant_id,
             "bursar_role": role,
-            "nbf": morning.second(),
-            "exp": morning.second() + 2_213,
+            "nbf": start.second(),
+            "exp": start.second() + 600,
         })
     }
 
-    fn holder_of(&self, token: &str) -> Persona {
-        self.app.nobody().with("authorization", &format!("Bearer {token}"))
+    /// A person of a tenant.
+    pub(crate) fn person(&self, app: &TestApp, tenant_id: &str, role: &str) -> Persona {
+        holder_of(app, &self.key.token(&self.claims(tenant_id, role)))
+    }
+}
+
+/// Someone with this token.
+pub(crate) fn holder_of(app: &TestApp, token: &str) -> Persona {
+    app.nobody().with("authorization", &format!("Bearer {token}"))
+}
+
+/// A server that trusts an issuer of all its tenants, and a tenant.
+struct World {
+    app: TestApp,
+    people: People,
+    owner: Tenant,
+}
+
+impl World {
+    async fn new() -> Self {
+        let (people, app) = People::with_app().await;
+        let owner = app.tenant("owner").await;
+        Self { app, people, owner }
     }
 
     fn person(&self, tenant_id: &str, role: &str) -> Persona {
-        self.holder_of(&self.key.token(&self.claims(tenant_id, role)))
+        self.people.person(&self.app, tenant_id, role)
     }
-}
-
-/// Asks a route of the table for things that are not there.
-async fn ask(persona: &Persona, rule: &Rule) -> Answer {
-    let path = rule.path.strip_prefix("/api/v1").unwrap();
-    let path = path.replace("{id}", UNKNOWN).replace("{key_id}", UNKNOWN);
-    persona.request(rule.method.clone(), &path.replace("{call_id}", "c")).await
-}
-
-#[tokio::test]
-async fn each_route_is_open_to_the_roles_of_the_table() {
-    let world = World::new().await;
-    for (name, role) in [("viewer", Role::Viewer), ("admin", Role::Admin)] {
-        let person = world.person(&world.owner.id, name);
-        for rule in ACCESS {
-            let may = match rule.access {
-                Access::Operator => false,
-                Access::Anyone => true,
-                Access::Tenant { role: needed, .. } => role >= needed,
-            };
-            let answer = ask(&person, rule).await;
-            let status = answer.status.as_u16();
-            if may {
-                assert!(![401, 403].contains(&status), "{name} {} {status}", rule.path);
-            } else {
-                answer.refused(403, "FORBIDDEN");
-            }
-        }
-    }
-}
-
-#[tokio::test]
-async fn what_is_of_another_tenant_is_not_found() {
-    let world = World::new().await;
-    let id = world.owner.integration("i", json!({})).await;
-    let stranger = world.person(&world.other.id, "admin");
-    let path = format!("/integrations/{id}");
-    for method in [Method::GET, Method::DELETE] {
-        stranger.request(method, &path).await.refused(404, "INTEGRATION_NOT_FOUND");
-    }
-    stranger
-        .post("/telemetry/llm-usage")
-        .json(&record(&id, "c"))
-        .await
-        .refused(404, "INTEGRATION_NOT_FOUND");
-    assert_eq!(stranger.get("/integrations").await.is(200).data(), &json!([]));
-    world.person(&world.owner.id, "viewer").get(&path).await.is(200);
-    let named = stranger.with("x-tenant-id", &world.owner.id);
-    named.get("/integrations").await.refused(403, "TENANT_MISMATCH");
 }
 
 #[tokio::test]
@@ -122,7 +87,7 @@ async fn a_person_sets_a_tenant_up_and_is_known_by_name() {
     assert_eq!(context.is(200).data(), &expected);
     let made = json!({ "name": "i", "provider_type": "custom" });
     let made = person.post("/integrations").json(&made).await;
-    assert_eq!(made.is(201).text("/data/created_by"), format!("{}|ada", world.issuer.url));
+    assert_eq!(made.is(201).text("/data/created_by"), format!("{}|ada", world.people.issuer.url));
     let key = json!({ "name": "k", "scopes": ["*"] });
     person.post("/keys").json(&key).await.is(201);
     assert_eq!(
@@ -173,14 +138,14 @@ async fn a_token_that_was_good_a_moment_ago_is_refused_when_its_time_is_over() {
 #[tokio::test]
 async fn a_refusal_says_what_is_wrong_and_repeats_nothing() {
     let world = World::new().await;
-    let mut claims = world.claims(&world.owner.id, "admin");
+    let mut claims = world.people.claims(&world.owner.id, "admin");
     claims["aud"] = json!("canary-audience");
     for (token, expected) in [
-        (world.key.token(&claims), "it is meant for someone else (aud)"),
+        (world.people.key.token(&claims), "it is meant for someone else (aud)"),
         ("canary.canary.canary".to_owned(), "it is not a signed token"),
         (Signer::p256("canary").token(&claims), "its key (kid) is none of its issuer's"),
     ] {
-        let answer = world.holder_of(&token).get("/integrations").await;
+        let answer = holder_of(&world.app, &token).get("/integrations").await;
         answer.refused(401, "UNAUTHENTICATED");
         assert!(answer.text("/error/message").contains(expected), "{}", answer.body);
         assert!(!answer.body.contains("canary"), "{}", answer.body);
@@ -191,26 +156,26 @@ async fn a_refusal_says_what_is_wrong_and_repeats_nothing() {
 #[tokio::test]
 async fn an_issuer_that_is_away_stops_its_people_and_nobody_else() {
     let world = World::new().await;
-    world.issuer.says(KEYS, Says::Status(500));
+    world.people.issuer.says(KEYS, Says::Status(500));
     let person = world.person(&world.owner.id, "viewer");
     let answer = person.get("/integrations").await;
     answer.refused(503, "UNAVAILABLE");
     assert_eq!(answer.headers["retry-after"], "1");
     world.owner.key(&["*"]).await.get("/integrations").await.is(200);
-    world.issuer.says(KEYS, Says::keys(&[&world.key]));
+    world.people.issuer.says(KEYS, Says::keys(&[&world.people.key]));
     world.app.clock.advance(10);
     person.get("/integrations").await.is(200);
-    assert_eq!(world.issuer.asked(DISCOVERY), 2);
+    assert_eq!(world.people.issuer.asked(DISCOVERY), 2);
 }
 
 #[tokio::test]
 async fn a_token_is_good_in_its_own_header_only() {
     let world = World::new().await;
-    let token = world.key.token(&world.claims(&world.owner.id, "admin"));
+    let token = world.people.key.token(&world.people.claims(&world.owner.id, "admin"));
     for header in ["x-aos-key", "x-cus-integration-key"] {
         let persona = world.app.nobody().with(header, &token);
         persona.get("/integrations").await.refused(401, "UNAUTHENTICATED");
     }
-    let both = world.holder_of(&token).with("x-aos-key", "bur_another");
+    let both = holder_of(&world.app, &token).with("x-aos-key", "bur_another");
     both.get("/integrations").await.refused(400, "AMBIGUOUS_CREDENTIALS");
 }

@@ -7,6 +7,8 @@ use bursar_core::{ApiKeyId, IntegrationId, IntegrationKeyId};
 use bursar_server::access::{self, Role};
 use serde_json::{Value, json};
 
+use crate::people::{People, holder_of};
+use crate::signer::Signer;
 use crate::support::{Answer, Persona, Tenant, TestApp, record, reservation};
 
 /// Who may ask.
@@ -114,6 +116,7 @@ const UNKNOWN: &str = "00000000-0000-8000-8000-000000000000";
 /// Two tenants; the first one has one thing of each kind, the second one nothing.
 struct World {
     app: TestApp,
+    people: People,
     owner: Tenant,
     other: Tenant,
     owned: Owned,
@@ -128,7 +131,7 @@ struct Owned {
 
 impl World {
     async fn new() -> Self {
-        let app = TestApp::new();
+        let (people, app) = People::with_app().await;
         let (owner, other) = (app.tenant("owner").await, app.tenant("other").await);
         let integration = owner.integration("i", json!({})).await;
         let api_key = owner.new_key(&["keys:write"]).await.text("/data/id").to_owned();
@@ -139,7 +142,12 @@ impl World {
         founder.post("/enforcement/reservations").json(&reserve).await.is(201);
         founder.post("/telemetry/llm-usage").json(&record(&integration, "used")).await.is(201);
         let owned = Owned { integration, api_key, integration_key };
-        Self { app, owner, other, owned }
+        Self { app, people, owner, other, owned }
+    }
+
+    /// A person of a tenant.
+    fn person(&self, tenant: &Tenant, role: Role) -> Persona {
+        self.people.person(&self.app, &tenant.id, role.as_str())
     }
 
     /// Asks a route of the table for what the owner has.
@@ -351,7 +359,6 @@ fn without(answer: &Answer, owned: &Owned) -> String {
 async fn another_tenant_hears_of_nothing_and_changes_nothing() {
     let world = World::new().await;
     let before = world.owners_state().await;
-    let stranger = world.other.key(&["*"]).await;
     // Ids that this server could make, and has not.
     let number = 1 << 40;
     let unknown = Owned {
@@ -359,24 +366,59 @@ async fn another_tenant_hears_of_nothing_and_changes_nothing() {
         api_key: ApiKeyId::from_number(number).unwrap().to_string(),
         integration_key: IntegrationKeyId::from_number(number).unwrap().to_string(),
     };
-    for route in ROUTES.iter().filter(|route| route.2 != Operator) {
-        let answer = world.ask(&stranger, route).await;
-        if route.2 == Admin {
-            answer.refused(403, "FORBIDDEN");
-            continue;
-        }
-        check_foreign(route, &answer);
-        assert!(route.3 == Unnamed || !answer.body.contains(&world.owner.id), "{}", answer.body);
-        if matches!(route.3, NotFound(_) | HardBlocked) {
-            let of_unknown = world.ask_about(&stranger, route, &unknown).await;
-            assert_eq!(without(&answer, &world.owned), without(&of_unknown, &unknown));
-        }
-        if route.0 == "get" && route.3 == Unnamed {
-            assert!(!answer.is(200).body.contains(&world.owned.integration), "{}", route.1);
-            assert!(!answer.body.contains(&world.owned.api_key), "{}", route.1);
+    let person = world.person(&world.other, Role::Admin);
+    for stranger in [world.other.key(&["*"]).await, person] {
+        for route in ROUTES.iter().filter(|route| route.2 != Operator) {
+            let answer = world.ask(&stranger, route).await;
+            // No key opens these; a person opens their own tenant's.
+            if route.2 == Admin && answer.status == 403 {
+                answer.refused(403, "FORBIDDEN");
+                continue;
+            }
+            check_foreign(route, &answer);
+            assert!(
+                route.3 == Unnamed || !answer.body.contains(&world.owner.id),
+                "{}",
+                answer.body
+            );
+            if matches!(route.3, NotFound(_) | HardBlocked) {
+                let of_unknown = world.ask_about(&stranger, route, &unknown).await;
+                assert_eq!(without(&answer, &world.owned), without(&of_unknown, &unknown));
+            }
+            if route.0 == "get" && route.3 == Unnamed {
+                assert!(!answer.is(200).body.contains(&world.owned.integration), "{}", route.1);
+                assert!(!answer.body.contains(&world.owned.api_key), "{}", route.1);
+            }
         }
     }
     assert_eq!(world.owners_state().await, before);
+}
+
+#[tokio::test]
+async fn a_person_may_what_their_role_may() {
+    let rule = |route: &Route| {
+        let method = Method::from_bytes(route.0.to_uppercase().as_bytes()).unwrap();
+        match access::access(&method, &in_api(route.1)) {
+            Some(access::Access::Tenant { role, .. }) => Some(role),
+            Some(access::Access::Anyone) => Some(Role::Viewer),
+            Some(access::Access::Operator) | None => None,
+        }
+    };
+    for role in [Role::Viewer, Role::Admin] {
+        let world = World::new().await;
+        let person = world.person(&world.owner, role);
+        let before = world.owners_state().await;
+        let may = |route: &&Route| rule(route).is_some_and(|needed| role >= needed);
+        for route in ROUTES.iter().filter(|route| !may(route)) {
+            world.ask(&person, route).await.refused(403, "FORBIDDEN");
+        }
+        assert_eq!(world.owners_state().await, before);
+        for route in ROUTES.iter().filter(may) {
+            let world = World::new().await;
+            let answer = world.ask(&world.person(&world.owner, role), route).await;
+            assert!(answer.status.is_success(), "{}: {}", route.1, answer.body);
+        }
+    }
 }
 
 #[tokio::test]
@@ -450,7 +492,9 @@ async fn a_key_without_the_scope_is_refused_and_one_with_it_is_not() {
 async fn the_operators_routes_are_the_operators() {
     let world = World::new().await;
     let id = &world.owned.integration;
-    for persona in [world.owner.key(&["*"]).await, world.owner.integration_key(id).await] {
+    let person = world.person(&world.owner, Role::Admin);
+    let keys = [world.owner.key(&["*"]).await, world.owner.integration_key(id).await];
+    for persona in keys.into_iter().chain([person]) {
         for route in ROUTES.iter().filter(|route| route.2 == Operator) {
             world.ask(&persona, route).await.refused(403, "FORBIDDEN");
         }
@@ -510,12 +554,14 @@ async fn a_key_with_the_name_of_another_tenant_is_refused() {
     let key = world.other.key(&["*"]).await;
     let integration = world.other.integration("i", json!({})).await;
     let integration_key = world.other.integration_key(&integration).await;
+    let person = world.person(&world.other, Role::Admin);
     for named in [world.owner.id.as_str(), UNKNOWN, "nonsense", ""] {
         for route in ROUTES {
             let personas: &[&Persona] = match route.2 {
-                Operator | Admin => &[],
-                Key(_) => &[&key],
-                IntegrationKey(_) | Anyone => &[&key, &integration_key],
+                Operator => &[],
+                Admin => &[&person],
+                Key(_) => &[&key, &person],
+                IntegrationKey(_) | Anyone => &[&key, &integration_key, &person],
             };
             for &persona in personas {
                 let persona = persona.clone().with("x-tenant-id", named);
@@ -548,9 +594,14 @@ async fn a_key_that_is_no_good_opens_no_route() {
     let keys = format!("/integrations/{}/keys", world.owned.integration);
     let ended = founder.post(&keys).await;
     founder.delete(&format!("{keys}/{}", ended.is(201).text("/data/id"))).await.is(200);
+    let claims = world.people.claims(&owner.id, "admin");
+    let outdated = crate::support::with(claims.clone(), json!({ "exp": 0 }));
     world.app.clock.advance(1);
     let before = world.owners_state().await;
     for persona in [
+        holder_of(&world.app, &world.people.key.token(&outdated)),
+        holder_of(&world.app, &Signer::p256("a").token(&claims)),
+        world.people.person(&world.app, UNKNOWN, "admin"),
         owner.holder_of(revoked.text("/data/secret")),
         owner.holder_of(expired),
         owner.holder_of(&tampered(good.text("/data/secret"))),
@@ -578,6 +629,7 @@ async fn two_different_credentials_open_no_route() {
         first.clone().with("x-aos-key", second.text("/data/secret")),
         first.with("x-cus-integration-key", of_integration),
         world.owner.founder().with("x-aos-key", second.text("/data/secret")),
+        world.person(&world.owner, Role::Admin).with("x-aos-key", second.text("/data/secret")),
     ] {
         for route in ROUTES {
             world.ask(&persona, route).await.refused(400, "AMBIGUOUS_CREDENTIALS");

@@ -46,6 +46,20 @@ async fn keys_are_fetched_once_for_everyone() {
 }
 
 #[tokio::test]
+async fn keys_can_be_fetched_before_anyone_comes() {
+    let key = Signer::ed25519("a");
+    let issuer = TestIssuer::new(&[&key]).await;
+    let away = TestIssuer::new(&[&key]).await;
+    away.says(DISCOVERY, Says::Status(500));
+    let issuers = trusted(&[written(&issuer.url), written(&away.url)]);
+    issuers.fetch_keys(noon(0)).await;
+    assert_eq!((issuer.asked(KEYS), away.asked(DISCOVERY)), (1, 1));
+    assert!(prove(&issuers, &key, &issuer, 0).await.is_ok());
+    assert_eq!(prove(&issuers, &key, &away, 0).await, UNAVAILABLE);
+    assert_eq!((issuer.asked(KEYS), away.asked(DISCOVERY)), (1, 1));
+}
+
+#[tokio::test]
 async fn a_crowd_of_unknown_keys_is_one_fetch_every_ten_seconds() {
     let key = Signer::ed25519("a");
     let issuer = TestIssuer::new(&[&key]).await;
