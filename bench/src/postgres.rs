@@ -90,10 +90,12 @@ fn open(place: &Place) -> Result<Vec<Box<dyn Lane>>, Failure> {
         return Err("the place is not that of a node".into());
     };
     let secret_key = config.secret_key.as_ref().ok_or("a node without a secret key")?;
+    let secret_key = SecretKey::derive(secret_key)?;
     let options = PostgresOptions {
         lanes: LANES,
         readers: 1,
-        secret_fingerprint: SecretKey::derive(secret_key)?.fingerprint().to_owned(),
+        secret_fingerprint: secret_key.fingerprint().to_owned(),
+        audit_key: secret_key.audit_key(),
         clock: None,
     };
     Ok(PostgresStore::open(database.url()?.expose(), &options)?.1)

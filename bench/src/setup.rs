@@ -83,6 +83,7 @@ pub(crate) fn prepare(place: &Place, integrations_count: usize) -> Result<Setup,
             actor_type: "founder",
             actor_id: "bench".to_owned(),
             request_id: "bench".to_owned(),
+            address: None,
         };
         let create = move |tx: &mut dyn ControlTx| Control::create_tenant(tx, &actor(), "bench");
         let tenant_id = app.ledger.change(None, create).await?.tenant_id;

@@ -25,7 +25,8 @@ pub(crate) fn open(place: &Place) -> Result<Box<dyn Lane>, Failure> {
     let key = SecretKey::derive(&secret(&place.folder, SECRET_KEY)?)?;
     let config = place.config()?;
     let path = config.database.file().ok_or("the place is not that of an embedded store")?;
-    let (_, lane) = SqliteStore::open(path, Arc::new(instant::system_now), key.fingerprint())?;
+    let clock = Arc::new(instant::system_now);
+    let (_, lane) = SqliteStore::open(path, clock, key.fingerprint(), key.audit_key())?;
     Ok(lane)
 }
 
