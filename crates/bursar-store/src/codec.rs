@@ -173,7 +173,7 @@ const fn measure_word(measure: Measure) -> &'static str {
 }
 
 #[cfg(test)]
-mod fuzz;
+pub(crate) mod fuzz;
 
 #[cfg(test)]
 mod tests {

@@ -2,7 +2,7 @@
 //! an error, and the server goes on.
 
 #[path = "../../../bursar-core/tests/support/fuzzing.rs"]
-mod fuzzing;
+pub(crate) mod fuzzing;
 
 use bursar_core::{Decision, Measure, Reason, ReasonCode, Verdict};
 use fuzzing::{Choices, Effort, Fate, fuzz};
