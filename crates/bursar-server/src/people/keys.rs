@@ -233,7 +233,7 @@ mod tests {
     #[test]
     fn a_hundred_keys_are_enough() {
         let jwks = |count: usize| {
-            serde_json::from_value(json!({ "keys": vec![json!({}); count] })).expect("a JWKS")
+            serde_json::from_value(json!({ "keys": vec![json!({}); count] })).expect("keys")
         };
         assert!(KeySet::of(jwks(100)).is_ok());
         assert!(KeySet::of(jwks(101)).is_err());
