@@ -1,9 +1,9 @@
 //! The keys of an issuer as they are held here: fetched when they are needed, for a while.
 //!
-//! A key that an issuer takes back is refused after five minutes, unless the issuer does not answer:
-//! then the last keys that it told go on for a day, so that its outage is not one of this server. A
-//! token that names a key which is not held asks for a fetch, but not more often than every ten
-//! seconds, however many such tokens come.
+//! A key that an issuer takes back is refused after five minutes, unless the issuer does not
+//! answer: then the last keys that it told go on for a day, so that its outage is not one of this
+//! server. A token that names a key which is not held asks for a fetch, but not more often than
+//! every ten seconds, however many such tokens come.
 
 use std::sync::Arc;
 

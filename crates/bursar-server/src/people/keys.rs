@@ -233,7 +233,7 @@ mod tests {
     #[test]
     fn a_hundred_keys_are_enough() {
         let jwks = |count: usize| {
-            serde_json::from_value(json!({ "keys": vec![json!({}); count] })).expect("a JWKS")
+            serde_json::from_value(json!({ "keys": vec![json!({}); count] })).expect("keys")
         };
         assert!(KeySet::of(jwks(100)).is_ok());
         assert!(KeySet::of(jwks(101)).is_err());
@@ -241,7 +241,10 @@ mod tests {
 
     #[test]
     fn a_token_names_its_key_unless_there_is_only_one() {
-        let key = |id: &str, x: u8| json!({ "kty": "OKP", "crv": "Ed25519", "x": coordinate(x), "kid": id });
+        let key = |id: &str, byte: u8| {
+            let x = coordinate(byte);
+            json!({ "kty": "OKP", "crv": "Ed25519", "x": x, "kid": id })
+        };
         let one = set(&[key("a", 1)]);
         assert!(one.find(None, Algorithm::EdDsa).is_some());
         assert!(one.find(Some("a"), Algorithm::EdDsa).is_some());

@@ -63,7 +63,9 @@ impl Signer {
                 json!({ "kty": "RSA", "kid": self.id, "n": text(&n), "e": text(&e) })
             }
             Key::P256(key) => {
-                let (x, y) = key.public_key().as_ref()[1..].split_at(32);
+                // What comes before the coordinates says that both are there.
+                let (_, point) = key.public_key().as_ref().split_at(1);
+                let (x, y) = point.split_at(32);
                 let (x, y) = (text(x), text(y));
                 json!({ "kty": "EC", "crv": "P-256", "kid": self.id, "x": x, "y": y })
             }

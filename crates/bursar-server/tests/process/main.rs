@@ -11,8 +11,17 @@ mod backups;
 mod drain;
 mod expiry;
 mod faults;
+#[expect(clippy::unwrap_used, dead_code, reason = "tests/people uses all of it in its own way")]
+#[path = "../people/issuer.rs"]
+mod issuer;
 mod kills;
+mod people;
 mod races;
 mod refusals;
+#[path = "../people/rsa_key.rs"]
+mod rsa_key;
+#[expect(clippy::unwrap_used, dead_code, reason = "tests/people uses all of it in its own way")]
+#[path = "../people/signer.rs"]
+mod signer;
 mod support;
 mod watch;

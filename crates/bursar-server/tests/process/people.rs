@@ -1,0 +1,57 @@
+//! People of tenants, by the real binary.
+
+use serde_json::json;
+use tokio::runtime::Runtime;
+
+use crate::issuer::TestIssuer;
+use crate::signer::Signer;
+use crate::support::folder::Folder;
+use crate::support::http::{Answer, Http};
+use crate::support::server::Server;
+use crate::support::tenant::Tenant;
+
+/// The clocks of these tests are set to other days.
+const IN_2100: u64 = 4_102_444_800;
+
+fn context(server: &Server, token: &str) -> Answer {
+    let bearer = format!("Bearer {token}");
+    let mut http = Http::new(server.address(), &[("Authorization", &bearer)]);
+    http.get("/api/v1/session/context").expect("an answer")
+}
+
+#[test]
+fn a_person_comes_in_and_no_line_of_the_log_has_a_part_of_their_token() {
+    let runtime = Runtime::new().expect("a runtime");
+    let key = Signer::p256("a");
+    let issuer = runtime.block_on(TestIssuer::new(&[&key]));
+    let trusted = json!([{ "issuer": issuer.url, "audience": "bursar", "tenant_claim": "org" }]);
+    let mut folder = Folder::new();
+    folder.set("BURSAR_OIDC_ISSUERS", trusted.to_string());
+    folder.set("BURSAR_LOG", "trace");
+    let server = Server::start(&folder);
+    let mut machine = Tenant::new(&folder, &server).client(&server);
+    let of_machine = machine.get("/api/v1/session/context").expect("an answer");
+    let claims = |role: &str| {
+        json!({
+            "iss": issuer.url,
+            "aud": "bursar",
+            "sub": "canary",
+            "org": of_machine.data("tenant_id"),
+            "bursar_role": role,
+            "nbf": 0,
+            "exp": IN_2100,
+        })
+    };
+    let (good, bad) = (key.token(&claims("viewer")), key.token(&claims("king")));
+    let answer = context(&server, &good);
+    assert_eq!(answer.status, 200, "{answer:?}");
+    assert_eq!(answer.data("actor_type"), "customer");
+    assert_eq!(context(&server, &bad).status, 401);
+    server.stop();
+
+    let log = folder.log();
+    assert!(log.contains("the keys of an issuer were fetched"), "{log}");
+    for part in good.split('.').chain(bad.split('.')) {
+        assert!(!log.contains(part), "{log}");
+    }
+}
