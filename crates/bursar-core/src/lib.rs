@@ -18,6 +18,7 @@ mod id;
 mod integration;
 mod limit;
 mod money;
+mod protection;
 mod rate;
 mod reservation;
 mod tenant;
@@ -39,6 +40,10 @@ pub use id::{
 pub use integration::{CostBasis, Integration, IntegrationStatus, LifecycleRefusal, LimitSettings};
 pub use limit::{Action, Limit, Measure, Scope, Window};
 pub use money::{MoneyError, NANOS_PER_CENT, Nanos, cents_half_up, usd_string};
+pub use protection::{
+    Breach, Capacity, Counting, Dimension, Pace, ProtectedRequest, Protection, ProtectionDecision,
+    RequestClass, Route, Thresholds,
+};
 pub use rate::RateWindow;
 pub use reservation::{Hold, Reservation, ReservationState, ReserveRequest};
 pub use tenant::{OnboardingState, TenantLifecycle};
