@@ -184,7 +184,7 @@ async fn a_file_of_the_first_schema_is_brought_up_to_date_and_keeps_its_entries(
     drop((store, lane));
     let db = Connection::open(&path).unwrap();
     let version: u32 = db.query_row("pragma user_version", [], |row| row.get(0)).unwrap();
-    assert_eq!(version, 2);
+    assert_eq!(version, 4);
     // Going back to the binary before is still possible.
     let sql = "select value from server where name = 'oldest_known'";
     let oldest_known: String = db.query_row(sql, [], |row| row.get(0)).unwrap();

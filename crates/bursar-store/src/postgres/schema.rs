@@ -15,11 +15,18 @@ struct Migration {
     oldest_known: i64,
 }
 
-const MIGRATIONS: &[Migration] = &[Migration {
-    version: 1,
-    sql: include_str!("../../migrations/postgres/0001_ledger.sql"),
-    oldest_known: 1,
-}];
+const MIGRATIONS: &[Migration] = &[
+    Migration {
+        version: 1,
+        sql: include_str!("../../migrations/postgres/0001_ledger.sql"),
+        oldest_known: 1,
+    },
+    Migration {
+        version: 3,
+        sql: include_str!("../../migrations/postgres/0003_protection.sql"),
+        oldest_known: 1,
+    },
+];
 
 const SELECT_SERVER: &str = "select value from server where name = $1";
 const UPSERT_SERVER: &str = "insert into server (name, value) values ($1, $2) \
@@ -34,7 +41,8 @@ const GRANTS: &[(&str, &str)] = &[
     ("select, insert, update", "tenants, integrations, api_keys, integration_keys, counters"),
     ("select, insert, update", "rate_slots, rollups, rollup_label_counts, leases"),
     ("select, insert", "rollup_labels"),
-    ("select, insert, update, delete", "calls, decisions"),
+    ("select, insert, update, delete", "calls, decisions, signals"),
+    ("select, insert, update", "protection_overrides"),
     ("select, update", "id_numbers"),
 ];
 

@@ -26,6 +26,11 @@ const MIGRATIONS: &[Migration] = &[
         sql: include_str!("../../migrations/sqlite/0002_reads.sql"),
         oldest_known: 1,
     },
+    Migration {
+        version: 4,
+        sql: include_str!("../../migrations/sqlite/0004_protection.sql"),
+        oldest_known: 1,
+    },
 ];
 
 const SELECT_SERVER: &str = "select value from server where name = ?1";
