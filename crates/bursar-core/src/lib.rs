@@ -47,6 +47,6 @@ pub use protection::{
 };
 pub use rate::RateWindow;
 pub use reservation::{Hold, Reservation, ReservationState, ReserveRequest};
-pub use tenant::{OnboardingState, TenantLifecycle};
+pub use tenant::{OnboardingState, TenantLifecycle, TenantRefusal};
 pub use time::{Day, Hour, Month, Timestamp};
 pub use usage::{CallId, PolicyResult, TokenBuckets, Usage, UsageError};

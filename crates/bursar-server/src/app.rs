@@ -10,6 +10,7 @@ use crate::budget::ByteBudget;
 use crate::credential_ref::AllowedPrefixes;
 use crate::decision_log::DecisionLog;
 use crate::metrics::Metrics;
+use crate::onboarding::Pauses;
 use crate::pulse::Pulse;
 use crate::secret::{Secret, SecretKey};
 
@@ -35,6 +36,8 @@ pub struct Parts {
     pub allowed_prefixes: AllowedPrefixes,
     /// Keys that were seen a moment ago.
     pub key_cache: KeyCache,
+    /// Tenants whose onboarding could not be written a moment ago.
+    pub onboarding_pauses: Pauses,
     /// Decisions that someone may ask about.
     pub decision_log: DecisionLog,
     /// Whether the database answers, when it is not a part of this process.

@@ -1,10 +1,9 @@
 //! Who calls, and what they may: the only source of a [`TenantId`].
 //!
-//! A handler asks for [`Authorized`] with the scope it needs; having it is the authorization check.
-//! There is no fallback tenant and no way around.
+//! The guard asks [`admit`] for every route of the table in `access.rs`; a handler takes [`Authorized`],
+//! [`Operator`] or [`Anyone`] from it. There is no fallback tenant and no way around.
 
 use std::collections::HashMap;
-use std::marker::PhantomData;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -12,18 +11,19 @@ use axum::extract::FromRequestParts;
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderName, header};
 use bursar_core::{
-    ApiKeyId, IntegrationId, IntegrationKeyId, ReasonCode, TenantId, TenantLifecycle, Timestamp,
+    ApiKeyId, IntegrationId, IntegrationKeyId, OnboardingState, ReasonCode, TenantId,
+    TenantLifecycle, Timestamp,
 };
-use bursar_store::{Actor, SecretHash, StoreError};
+use bursar_store::{Actor, SecretHash, StoreError, TenantRow};
 use parking_lot::RwLock;
 
+use crate::access::{Access, Role};
 use crate::app::App;
 use crate::credential_ref::SetBy;
 use crate::doorway::Listener;
-use crate::doorway::RequestTenant;
-use crate::envelope;
 use crate::error::{ApiError, ErrorCode};
 use crate::secret::{read_api_key, read_integration_key, same_hash};
+use crate::{envelope, onboarding};
 
 /// The header that names the tenant.
 pub const TENANT_ID: HeaderName = HeaderName::from_static("x-tenant-id");
@@ -52,46 +52,6 @@ pub const SCOPES: &[&str] = &[
 /// What the key of an integration can do, for that integration.
 pub const INTEGRATION_KEY_SCOPES: &[&str] =
     &["telemetry:write", "enforcement:check", "integrations:read"];
-
-/// What a route asks of its caller.
-pub trait Scope: Send + Sync + 'static {
-    /// The scope that an API key needs.
-    const NAME: &'static str;
-    /// Whether the key of an integration is good for it, for that integration only.
-    const INTEGRATION_KEY: bool;
-}
-
-macro_rules! scopes {
-    ($($(#[$doc:meta])* $type:ident = $name:literal, $integration_key:literal;)+) => {
-        $(
-            $(#[$doc])*
-            #[derive(Debug)]
-            pub struct $type;
-
-            impl Scope for $type {
-                const NAME: &'static str = $name;
-                const INTEGRATION_KEY: bool = $integration_key;
-            }
-        )+
-    };
-}
-
-scopes! {
-    /// To read integrations.
-    IntegrationsRead = "integrations:read", false;
-    /// To read the limits of an integration, which its own key may too.
-    LimitsRead = "integrations:read", true;
-    /// To change integrations.
-    IntegrationsWrite = "integrations:write", false;
-    /// To read usage.
-    TelemetryRead = "telemetry:read", false;
-    /// To record usage.
-    TelemetryWrite = "telemetry:write", true;
-    /// To ask for decisions and reservations.
-    EnforcementCheck = "enforcement:check", true;
-    /// To manage API keys.
-    KeysWrite = "keys:write", false;
-}
 
 /// Whether a scope of a key, which may have wildcards, covers another.
 pub fn covers(granted: &str, asked: &str) -> bool {
@@ -127,6 +87,15 @@ pub enum Caller {
         /// Its key.
         key_id: IntegrationKeyId,
     },
+    /// A person of a tenant, known by an issuer of the operator's choice.
+    Person {
+        /// Their tenant.
+        tenant: CallerTenant,
+        /// Who, in the words of the issuer.
+        subject: String,
+        /// What they may.
+        role: Role,
+    },
 }
 
 impl Caller {
@@ -134,7 +103,80 @@ impl Caller {
     fn is_expired(&self, now: Timestamp) -> bool {
         match self {
             Self::Machine { expires_at, .. } => is_past(*expires_at, now),
-            Self::Operator | Self::Integration { .. } => false,
+            Self::Operator | Self::Integration { .. } | Self::Person { .. } => false,
+        }
+    }
+
+    /// Its tenant; the operator has none.
+    fn tenant(&self) -> Option<CallerTenant> {
+        match self {
+            Self::Operator => None,
+            Self::Machine { tenant, .. }
+            | Self::Integration { tenant, .. }
+            | Self::Person { tenant, .. } => Some(*tenant),
+        }
+    }
+
+    /// As which kind of actor it is known.
+    fn actor_type(&self) -> &'static str {
+        match self {
+            Self::Operator => "founder",
+            Self::Machine { .. } | Self::Integration { .. } => "machine",
+            Self::Person { .. } => "customer",
+        }
+    }
+
+    fn actor(&self) -> Actor {
+        let actor_id = match self {
+            Self::Operator => "operator".to_owned(),
+            Self::Machine { api_key_id, .. } => api_key_id.to_string(),
+            Self::Integration { key_id, .. } => key_id.to_string(),
+            Self::Person { subject, .. } => subject.clone(),
+        };
+        let (actor_type, request_id) = (self.actor_type(), envelope::request_id());
+        Actor { actor_type, actor_id, request_id }
+    }
+
+    /// How far its first call brings a tenant.
+    fn step(&self) -> Option<OnboardingState> {
+        match self {
+            Self::Operator => None,
+            Self::Machine { .. } | Self::Integration { .. } => Some(OnboardingState::SdkConnected),
+            Self::Person { .. } => Some(OnboardingState::IdentityVerified),
+        }
+    }
+
+    /// Refuses whoever may not use a route of a tenant, whichever tenant it is.
+    fn check(
+        &self,
+        scope: Option<&str>,
+        integration_key: bool,
+        needed: Role,
+    ) -> Result<(), ApiError> {
+        let no_scope = |message: String| Err(ApiError::new(ErrorCode::MissingScope, message));
+        match self {
+            Self::Operator => Ok(()),
+            Self::Machine { .. } | Self::Integration { .. } if scope.is_none() => {
+                let message =
+                    format!("No key opens this route; a person's role {} does.", needed.as_str());
+                Err(ApiError::new(ErrorCode::Forbidden, message))
+            }
+            Self::Machine { scopes, .. } => {
+                let scope = scope.unwrap_or_default();
+                if scopes.iter().any(|granted| covers(granted, scope)) {
+                    return Ok(());
+                }
+                no_scope(format!("This key lacks the scope {scope}."))
+            }
+            Self::Integration { .. } if integration_key => Ok(()),
+            Self::Integration { .. } => {
+                no_scope("The key of an integration is not good for this route.".to_owned())
+            }
+            Self::Person { role, .. } if *role >= needed => Ok(()),
+            Self::Person { .. } => {
+                let message = format!("This route needs the role {}.", needed.as_str());
+                Err(ApiError::new(ErrorCode::Forbidden, message))
+            }
         }
     }
 }
@@ -146,11 +188,20 @@ pub struct CallerTenant {
     pub tenant_id: TenantId,
     /// Where it is in its life.
     pub lifecycle: TenantLifecycle,
+    /// How far it has come in setting itself up.
+    pub onboarding: OnboardingState,
 }
 
-/// A caller who may use a route of scope `S`, on one tenant.
-#[derive(Debug)]
-pub struct Authorized<S> {
+impl CallerTenant {
+    fn of(row: &TenantRow) -> Self {
+        let TenantRow { tenant_id, lifecycle, onboarding, .. } = row;
+        Self { tenant_id: *tenant_id, lifecycle: *lifecycle, onboarding: *onboarding }
+    }
+}
+
+/// A caller who may use the route, on one tenant.
+#[derive(Clone, Debug)]
+pub struct Authorized {
     /// On which tenant.
     pub tenant_id: TenantId,
     /// On which integration only, for the key of one.
@@ -163,10 +214,31 @@ pub struct Authorized<S> {
     pub set_by: SetBy,
     /// Where the tenant is in its life.
     pub lifecycle: TenantLifecycle,
-    scope: PhantomData<S>,
+    /// How far the tenant has come in setting itself up.
+    pub onboarding: OnboardingState,
 }
 
-impl<S> Authorized<S> {
+impl Authorized {
+    /// The tenant as a whole.
+    pub fn tenant(&self) -> CallerTenant {
+        let Self { tenant_id, lifecycle, onboarding, .. } = *self;
+        CallerTenant { tenant_id, lifecycle, onboarding }
+    }
+
+    /// Refuses a change of a tenant that is not active.
+    ///
+    /// # Errors
+    /// 403.
+    pub fn active(&self) -> Result<(), ApiError> {
+        match self.lifecycle {
+            TenantLifecycle::Active => Ok(()),
+            TenantLifecycle::Suspended => Err(ApiError::of(ErrorCode::TenantSuspended)),
+            TenantLifecycle::Terminated | TenantLifecycle::Archived => {
+                Err(ApiError::of(ErrorCode::TenantTerminated))
+            }
+        }
+    }
+
     /// Whether the caller may do what this scope allows.
     pub fn may(&self, scope: &str) -> bool {
         self.scopes.as_ref().is_none_or(|own| own.iter().any(|granted| covers(granted, scope)))
@@ -203,42 +275,56 @@ impl<S> Authorized<S> {
 }
 
 /// The operator.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Operator {
     /// Who, for the audit log.
     pub actor: Actor,
+}
+
+/// Whoever proved who they are.
+#[derive(Clone, Debug)]
+pub struct Anyone {
+    /// As which kind of actor.
+    pub actor_type: &'static str,
+    /// Of which tenant; of the operator the one that is named, if any.
+    pub tenant: Option<CallerTenant>,
+    /// What the key of a machine is good for.
+    pub capabilities: Vec<String>,
 }
 
 /// Whoever may read the metrics: the operator, or who has the token for them.
 #[derive(Debug)]
 pub struct Scraper;
 
-impl<S: Scope> FromRequestParts<App> for Authorized<S> {
-    type Rejection = ApiError;
-
-    async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, ApiError> {
-        let caller = caller(app, &parts.headers).await?;
-        let named = named_tenant(&parts.headers)?;
-        let authorized: Self = authorize(app, &caller, named).await?;
-        if let Some(tenant) = parts.extensions.get::<RequestTenant>() {
-            tenant.proved(authorized.tenant_id);
-        }
-        Ok(authorized)
-    }
+/// A caller whom the guard let in, as the route wants to know it.
+#[derive(Clone, Debug)]
+pub enum Admitted {
+    /// The operator, of no tenant.
+    Operator(Operator),
+    /// Whoever it is.
+    Anyone(Anyone),
+    /// A caller on one tenant.
+    Tenant(Authorized),
 }
 
-impl FromRequestParts<App> for Operator {
-    type Rejection = ApiError;
+macro_rules! from_the_guard {
+    ($($type:ident),+) => {$(
+        impl FromRequestParts<App> for $type {
+            type Rejection = ApiError;
 
-    async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, ApiError> {
-        match caller(app, &parts.headers).await?.as_ref() {
-            Caller::Operator => Ok(Self { actor: operator() }),
-            Caller::Machine { .. } | Caller::Integration { .. } => {
-                let message = "This route is the operator's.";
-                Err(ApiError::new(ErrorCode::Forbidden, message))
+            async fn from_request_parts(parts: &mut Parts, _: &App) -> Result<Self, ApiError> {
+                parts.extensions.remove::<Self>().ok_or_else(unguarded)
             }
         }
-    }
+    )+};
+}
+
+from_the_guard!(Authorized, Operator, Anyone);
+
+/// A handler asks for what the guard did not let in: nobody passes.
+fn unguarded() -> ApiError {
+    tracing::error!("a route takes a caller whom the table of access does not admit to it");
+    ApiError::of(ErrorCode::Forbidden)
 }
 
 impl FromRequestParts<App> for Scraper {
@@ -248,7 +334,7 @@ impl FromRequestParts<App> for Scraper {
         if is_open(parts) || has_metrics_token(app, &parts.headers) {
             return Ok(Self);
         }
-        Operator::from_request_parts(parts, app).await.map(|_| Self)
+        operator(&*caller(app, &parts.headers).await?).map(|_| Self)
     }
 }
 
@@ -263,12 +349,13 @@ fn has_metrics_token(app: &App, headers: &HeaderMap) -> bool {
     app.metrics_token.as_ref().is_some_and(|token| same_hash(&hash(text), &hash(token.expose())))
 }
 
-fn actor(actor_type: &'static str, actor_id: String) -> Actor {
-    Actor { actor_type, actor_id, request_id: envelope::request_id() }
-}
-
-fn operator() -> Actor {
-    actor("founder", "operator".to_owned())
+fn operator(caller: &Caller) -> Result<Operator, ApiError> {
+    match caller {
+        Caller::Operator => Ok(Operator { actor: caller.actor() }),
+        Caller::Machine { .. } | Caller::Integration { .. } | Caller::Person { .. } => {
+            Err(ApiError::new(ErrorCode::Forbidden, "This route is the operator's."))
+        }
+    }
 }
 
 /// The tenant that `X-Tenant-ID` names: a well-formed but unknown one is some other tenant.
@@ -280,60 +367,81 @@ fn named_tenant(headers: &HeaderMap) -> Result<Option<Result<TenantId, ()>>, Api
     Ok(Some(TenantId::parse(text.ok_or_else(wrong)?).map_err(|_| ())))
 }
 
-async fn authorize<S: Scope>(
+/// Lets a caller in who may use a route, and notes how far the first call brings its tenant.
+///
+/// # Errors
+/// 401 when nobody is proved, 403 when it is somebody else's route, and whatever storage says.
+pub async fn admit(app: &App, headers: &HeaderMap, access: Access) -> Result<Admitted, ApiError> {
+    let caller = caller(app, headers).await?;
+    let named = named_tenant(headers)?;
+    match access {
+        Access::Operator => return operator(&caller).map(Admitted::Operator),
+        Access::Anyone => {}
+        Access::Tenant { scope, integration_key, role } => {
+            caller.check(scope, integration_key, role)?;
+        }
+    }
+    let mut tenant = tenant_of(app, &caller, named).await?;
+    if let (Some(tenant), Some(step)) = (&mut tenant, caller.step())
+        && tenant.onboarding < step
+    {
+        tenant.onboarding = onboarding::reach(app, *tenant, step, &caller.actor()).await;
+    }
+    match access {
+        Access::Operator | Access::Anyone => {
+            let (actor_type, capabilities) = (caller.actor_type(), capabilities(&caller));
+            Ok(Admitted::Anyone(Anyone { actor_type, tenant, capabilities }))
+        }
+        Access::Tenant { .. } => {
+            let tenant = tenant.ok_or_else(|| ApiError::of(ErrorCode::TenantRequired))?;
+            Ok(Admitted::Tenant(authorized(&caller, tenant)))
+        }
+    }
+}
+
+/// What the key of a machine is good for.
+fn capabilities(caller: &Caller) -> Vec<String> {
+    match caller {
+        Caller::Machine { scopes, .. } => scopes.clone(),
+        Caller::Integration { .. } => {
+            INTEGRATION_KEY_SCOPES.iter().map(|&scope| scope.to_owned()).collect()
+        }
+        Caller::Operator | Caller::Person { .. } => Vec::new(),
+    }
+}
+
+fn authorized(caller: &Caller, tenant: CallerTenant) -> Authorized {
+    let (only, scopes, set_by) = match caller {
+        Caller::Operator => (None, None, SetBy::Operator),
+        Caller::Machine { scopes, .. } => (None, Some(scopes.clone()), SetBy::Tenant),
+        Caller::Integration { integration_id, .. } => (Some(*integration_id), None, SetBy::Tenant),
+        Caller::Person { .. } => (None, None, SetBy::Tenant),
+    };
+    let CallerTenant { tenant_id, lifecycle, onboarding } = tenant;
+    Authorized { tenant_id, only, actor: caller.actor(), scopes, set_by, lifecycle, onboarding }
+}
+
+/// The tenant on which a caller acts; nothing when the operator names none.
+async fn tenant_of(
     app: &App,
     caller: &Caller,
     named: Option<Result<TenantId, ()>>,
-) -> Result<Authorized<S>, ApiError> {
-    let (tenant, only, actor, scopes) = match caller {
-        Caller::Operator => {
-            let named = named.ok_or_else(|| ApiError::of(ErrorCode::TenantRequired))?;
-            let unknown = || ApiError::of(ErrorCode::TenantNotFound);
-            let tenant_id = named.map_err(|()| unknown())?;
-            let tenant = app.store.tenant(tenant_id).await?.ok_or_else(unknown)?;
-            return Ok(Authorized {
-                tenant_id,
-                only: None,
-                actor: operator(),
-                scopes: None,
-                set_by: SetBy::Operator,
-                lifecycle: tenant.lifecycle,
-                scope: PhantomData,
-            });
-        }
-        Caller::Machine { tenant, api_key_id, scopes, expires_at: _ } => {
-            if !scopes.iter().any(|granted| covers(granted, S::NAME)) {
-                let message = format!("This key lacks the scope {}.", S::NAME);
-                return Err(ApiError::new(ErrorCode::MissingScope, message));
-            }
-            (*tenant, None, actor("machine", api_key_id.to_string()), Some(scopes.clone()))
-        }
-        Caller::Integration { tenant, integration_id, key_id } => {
-            if !S::INTEGRATION_KEY {
-                let message = "The key of an integration is not good for this route.";
-                return Err(ApiError::new(ErrorCode::MissingScope, message));
-            }
-            (*tenant, Some(*integration_id), actor("machine", key_id.to_string()), None)
-        }
+) -> Result<Option<CallerTenant>, ApiError> {
+    let Some(tenant) = caller.tenant() else {
+        let Some(named) = named else { return Ok(None) };
+        let unknown = || ApiError::of(ErrorCode::TenantNotFound);
+        let row = app.store.tenant(named.map_err(|()| unknown())?).await?;
+        return Ok(Some(CallerTenant::of(&row.ok_or_else(unknown)?)));
     };
     if named.is_some_and(|named| named != Ok(tenant.tenant_id)) {
         return Err(ApiError::of(ErrorCode::TenantMismatch));
     }
     match tenant.lifecycle {
-        TenantLifecycle::Active | TenantLifecycle::Suspended => {}
+        TenantLifecycle::Active | TenantLifecycle::Suspended => Ok(Some(tenant)),
         TenantLifecycle::Terminated | TenantLifecycle::Archived => {
-            return Err(ApiError::of(ErrorCode::TenantTerminated));
+            Err(ApiError::of(ErrorCode::TenantTerminated))
         }
     }
-    Ok(Authorized {
-        tenant_id: tenant.tenant_id,
-        only,
-        actor,
-        scopes,
-        set_by: SetBy::Tenant,
-        lifecycle: tenant.lifecycle,
-        scope: PhantomData,
-    })
 }
 
 /// A credential as it came.
@@ -443,7 +551,7 @@ async fn by_integration_key(
 
 async fn caller_tenant(app: &App, tenant_id: TenantId) -> Result<Option<CallerTenant>, StoreError> {
     let tenant = app.store.tenant(tenant_id).await?;
-    Ok(tenant.map(|tenant| CallerTenant { tenant_id, lifecycle: tenant.lifecycle }))
+    Ok(tenant.as_ref().map(CallerTenant::of))
 }
 
 fn is_past(expires_at: Option<Timestamp>, now: Timestamp) -> bool {

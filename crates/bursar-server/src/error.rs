@@ -84,7 +84,7 @@ codes! {
     MethodNotAllowed = "METHOD_NOT_ALLOWED", METHOD_NOT_ALLOWED;
     /// Another live integration of the tenant has this name.
     NameTaken = "NAME_TAKEN", CONFLICT;
-    /// The state of the integration does not allow it.
+    /// The state of the integration, key or tenant does not allow it.
     InvalidState = "INVALID_STATE", CONFLICT;
     /// The call id stands for other content; nothing changed.
     CallIdConflict = "CALL_ID_CONFLICT", CONFLICT;
@@ -226,7 +226,11 @@ impl From<ControlRefusal> for ApiError {
     fn from(refusal: ControlRefusal) -> Self {
         match refusal {
             ControlRefusal::TenantNotFound => Self::of(ErrorCode::TenantNotFound),
-            ControlRefusal::TenantNotActive => Self::of(ErrorCode::TenantSuspended),
+            ControlRefusal::TenantSuspended => Self::of(ErrorCode::TenantSuspended),
+            ControlRefusal::TenantTerminated => Self::of(ErrorCode::TenantTerminated),
+            ControlRefusal::Tenant(cause) => {
+                Self::new(ErrorCode::InvalidState, format!("Not possible: {cause}."))
+            }
             ControlRefusal::IntegrationNotFound => Self::of(ErrorCode::IntegrationNotFound),
             ControlRefusal::NameTaken => Self::of(ErrorCode::NameTaken)
                 .on("name", "is taken by another integration of this tenant"),

@@ -4,6 +4,7 @@
 //! the ledger answers. Deliberately absent: rules about money (they are in `bursar-core`) and SQL
 //! (it is in `bursar-store`).
 
+pub mod access;
 pub mod api;
 pub mod app;
 pub mod auth;
@@ -25,12 +26,14 @@ pub mod envelope;
 pub mod error;
 pub mod estimate;
 pub mod figures;
+pub mod guard;
 pub mod import;
 pub mod instant;
 pub mod integration_view;
 mod json_depth;
 pub mod log;
 pub mod metrics;
+pub mod onboarding;
 pub mod openapi;
 pub mod params;
 pub mod passage;

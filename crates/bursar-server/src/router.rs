@@ -1,25 +1,32 @@
 //! The whole API on one page.
 
 use axum::Router;
-use axum::extract::DefaultBodyLimit;
-use axum::middleware;
+use axum::extract::{DefaultBodyLimit, Request};
+use axum::middleware::{self, Next};
 use axum::routing::{delete, get, post};
 
+use crate::access::Access;
 use crate::api::{
     decisions, docs, enforcement, health, history, ingest, integration_keys, integrations, keys,
-    metrics, reservations, series, tenants, usage,
+    metrics, onboarding, reservations, series, session, tenants, usage,
 };
 use crate::app::App;
 use crate::error::{ApiError, ErrorCode};
-use crate::{passage, pulse};
+use crate::{guard, passage, pulse};
 
 /// Every route, over an app: what a server with one listener serves.
 pub fn router(app: App) -> Router {
     finish(tenant_routes(&app).merge(operator_routes()), app)
 }
 
-/// The same with more routes, which pass whatever every route passes: for measuring.
-pub fn router_with(more: Router<App>, app: App) -> Router {
+/// The same with more routes of this access, which pass whatever every route passes: for measuring.
+pub fn router_with(more: Router<App>, access: Access, app: App) -> Router {
+    let guarded = app.clone();
+    let guard = move |request: Request, next: Next| {
+        let app = guarded.clone();
+        async move { guard::pass_as(&app, access, request, next).await }
+    };
+    let more = more.layer(middleware::from_fn(guard));
     finish(tenant_routes(&app).merge(operator_routes()).merge(more), app)
 }
 
@@ -42,8 +49,14 @@ pub fn operator_routes() -> Router<App> {
 /// What tenants use, and what describes it to them.
 fn tenant_routes(app: &App) -> Router<App> {
     let api = Router::new()
+        .route("/session/context", get(session::get_session_context))
+        .route("/onboarding/finalize", post(onboarding::finalize_onboarding))
         .route("/tenants", post(tenants::create_tenant).get(tenants::list_tenants))
-        .route("/tenants/{id}", get(tenants::get_tenant))
+        .route("/tenants/{id}", get(tenants::get_tenant).patch(tenants::update_tenant))
+        .route("/tenants/{id}/suspend", post(tenants::suspend_tenant))
+        .route("/tenants/{id}/resume", post(tenants::resume_tenant))
+        .route("/tenants/{id}/terminate", post(tenants::terminate_tenant))
+        .route("/tenants/{id}/archive", post(tenants::archive_tenant))
         .route("/keys", post(keys::create_key).get(keys::list_keys))
         .route("/keys/{id}", delete(keys::revoke_key))
         .route(
@@ -88,6 +101,7 @@ fn tenant_routes(app: &App) -> Router<App> {
             "/enforcement/reservations/{call_id}/extend",
             post(reservations::extend_reservation),
         );
+    let api = api.route_layer(middleware::from_fn_with_state(app.clone(), guard::pass));
     let api = match &app.pulse {
         // Whatever is in it asks the database.
         Some(_) => api.layer(middleware::from_fn_with_state(app.clone(), pulse::pass)),

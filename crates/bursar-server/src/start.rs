@@ -204,6 +204,7 @@ fn assemble(config: &Config, secrets: Secrets, opened: Opened) -> Result<App, St
         metrics,
         allowed_prefixes: config.allowed_prefixes.clone(),
         key_cache: crate::auth::KeyCache::default(),
+        onboarding_pauses: crate::onboarding::Pauses::default(),
         decision_log: crate::decision_log::DecisionLog::default(),
         pulse,
         body_limits: config.body_limits.clone(),

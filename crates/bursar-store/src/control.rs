@@ -6,7 +6,7 @@
 use bursar_core::{
     ApiKeyId, AuditId, CostBasis, Dimension, Integration, IntegrationId, IntegrationKeyId,
     IntegrationStatus, LifecycleRefusal, LimitSettings, OnboardingState, TenantId, TenantLifecycle,
-    Timestamp,
+    TenantRefusal, Timestamp,
 };
 
 use crate::codec::id;
@@ -23,9 +23,15 @@ pub enum ControlRefusal {
     /// No such tenant.
     #[error("no such tenant")]
     TenantNotFound,
-    /// The tenant is not active, so nothing of it can be changed.
-    #[error("the tenant is not active")]
-    TenantNotActive,
+    /// The tenant is suspended, so nothing of it can be changed.
+    #[error("the tenant is suspended")]
+    TenantSuspended,
+    /// The tenant is at the end of its life, so nothing of it can be changed.
+    #[error("the tenant is terminated")]
+    TenantTerminated,
+    /// The tenant's life or its onboarding does not allow it.
+    #[error(transparent)]
+    Tenant(#[from] TenantRefusal),
     /// No such integration, or it is deleted.
     #[error("no such integration")]
     IntegrationNotFound,
@@ -146,6 +152,57 @@ impl<'a> Control<'a> {
         Ok(row)
     }
 
+    /// Gives a tenant another name, unless it is at the end of its life.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub fn rename_tenant(&mut self, name: &str) -> Changed<TenantRow> {
+        let mut row = accept!(self.living_tenant()?);
+        if row.name == name {
+            return Ok(Ok(row));
+        }
+        name.clone_into(&mut row.name);
+        let detail = serde_json::json!({ "name": name });
+        self.put_tenant(row, "tenant.update", detail).map(Ok)
+    }
+
+    /// Suspends, resumes, terminates or archives a tenant.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub fn lead_tenant(&mut self, to: TenantLifecycle) -> Changed<TenantRow> {
+        let mut row = accept!(self.known_tenant()?);
+        let from = row.lifecycle;
+        row.lifecycle = accept!(from.becoming(to).map_err(ControlRefusal::from));
+        let action = match row.lifecycle {
+            TenantLifecycle::Active => "tenant.resume",
+            TenantLifecycle::Suspended => "tenant.suspend",
+            TenantLifecycle::Terminated => "tenant.terminate",
+            TenantLifecycle::Archived => "tenant.archive",
+        };
+        let detail = serde_json::json!({ "from": from.as_str(), "to": to.as_str() });
+        self.put_tenant(row, action, detail).map(Ok)
+    }
+
+    /// Notes that a tenant that lives has reached a step of its onboarding.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub fn reach_onboarding(&mut self, step: OnboardingState) -> Changed<TenantRow> {
+        let row = accept!(self.living_tenant()?);
+        self.reach(row, step).map(Ok)
+    }
+
+    /// Ends the onboarding of an active tenant.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub fn finalize_onboarding(&mut self) -> Changed<TenantRow> {
+        let row = accept!(self.active_tenant()?);
+        let step = accept!(row.onboarding.finalized().map_err(ControlRefusal::from));
+        self.reach(row, step).map(Ok)
+    }
+
     /// Makes an API key.
     ///
     /// # Errors
@@ -157,7 +214,8 @@ impl<'a> Control<'a> {
         expires_at: Option<Timestamp>,
         secret_hash: impl FnOnce(ApiKeyId) -> SecretHash,
     ) -> Changed<ApiKeyRow> {
-        accept!(self.active_tenant()?);
+        let tenant = accept!(self.active_tenant()?);
+        self.reach(tenant, OnboardingState::ApiKeyCreated)?;
         let api_key_id = id(ApiKeyId::from_number, self.tx.allot(1)?)?;
         let row = ApiKeyRow {
             tenant_id: self.tenant_id,
@@ -315,7 +373,9 @@ impl<'a> Control<'a> {
         name: Option<&str>,
         secret_hash: impl FnOnce(IntegrationKeyId) -> SecretHash,
     ) -> Changed<IntegrationKeyRow> {
+        let tenant = accept!(self.active_tenant()?);
         accept!(self.live_integration(integration_id)?);
+        self.reach(tenant, OnboardingState::ApiKeyCreated)?;
         let integration_key_id = id(IntegrationKeyId::from_number, self.tx.allot(1)?)?;
         let row = IntegrationKeyRow {
             tenant_id: self.tenant_id,
@@ -368,9 +428,7 @@ impl<'a> Control<'a> {
         expires_at: Timestamp,
         reason: &str,
     ) -> Changed<OverrideRow> {
-        if self.tx.tenant(self.tenant_id)?.is_none() {
-            return Ok(Err(ControlRefusal::TenantNotFound));
-        }
+        accept!(self.known_tenant()?);
         let row = OverrideRow {
             tenant_id: self.tenant_id,
             dimension,
@@ -409,15 +467,55 @@ impl<'a> Control<'a> {
         Ok(Ok(row))
     }
 
+    /// Writes a tenant with what it has come to.
+    fn reach(
+        &mut self,
+        mut row: TenantRow,
+        step: OnboardingState,
+    ) -> Result<TenantRow, StoreError> {
+        let from = row.onboarding;
+        row.onboarding = from.reached(step);
+        if row.onboarding == from {
+            return Ok(row);
+        }
+        let detail = serde_json::json!({ "from": from.as_str(), "to": row.onboarding.as_str() });
+        self.put_tenant(row, "tenant.onboarding", detail)
+    }
+
+    fn put_tenant(
+        &mut self,
+        mut row: TenantRow,
+        action: &'static str,
+        detail: serde_json::Value,
+    ) -> Result<TenantRow, StoreError> {
+        row.updated_at = self.tx.now();
+        self.tx.put_tenant(&row)?;
+        self.audit(action, "tenant", row.tenant_id.to_string(), detail)?;
+        Ok(row)
+    }
+
+    fn known_tenant(&mut self) -> Changed<TenantRow> {
+        Ok(self.tx.tenant(self.tenant_id)?.ok_or(ControlRefusal::TenantNotFound))
+    }
+
+    /// The tenant, if it is not at the end of its life.
+    fn living_tenant(&mut self) -> Changed<TenantRow> {
+        let tenant = accept!(self.known_tenant()?);
+        Ok(match tenant.lifecycle {
+            TenantLifecycle::Active | TenantLifecycle::Suspended => Ok(tenant),
+            TenantLifecycle::Terminated | TenantLifecycle::Archived => {
+                Err(ControlRefusal::TenantTerminated)
+            }
+        })
+    }
+
     fn active_tenant(&mut self) -> Changed<TenantRow> {
-        let Some(tenant) = self.tx.tenant(self.tenant_id)? else {
-            return Ok(Err(ControlRefusal::TenantNotFound));
-        };
+        let tenant = accept!(self.living_tenant()?);
         Ok(match tenant.lifecycle {
             TenantLifecycle::Active => Ok(tenant),
             TenantLifecycle::Suspended
             | TenantLifecycle::Terminated
-            | TenantLifecycle::Archived => Err(ControlRefusal::TenantNotActive),
+            | TenantLifecycle::Archived => Err(ControlRefusal::TenantSuspended),
         })
     }
 

@@ -61,7 +61,7 @@ pub trait ControlTx {
     /// [`StoreError`] as for every method here.
     fn allot(&mut self, count: usize) -> Result<i64, StoreError>;
 
-    /// A tenant.
+    /// A tenant; locked until the end of the transaction.
     ///
     /// # Errors
     /// [`StoreError`].

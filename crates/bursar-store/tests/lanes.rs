@@ -13,6 +13,7 @@ use std::sync::Arc;
 
 use bursar_core::{
     IntegrationId, LimitSettings, RecordOutcome, ReleaseOutcome, ReserveOutcome, TenantId,
+    TenantLifecycle,
 };
 use bursar_store::{Control, Ledger, PostgresOptions, PostgresStore, Unobserved};
 use postgres::cluster::Cluster;
@@ -133,4 +134,30 @@ async fn a_call_that_is_sent_at_once_everywhere_is_recorded_once() {
         }
     }
     assert_eq!(accepted, 50);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn changes_of_a_tenant_on_two_nodes_lose_none_of_each_other() {
+    let database = Database::migrated(Cluster::shared(), migrate);
+    let (one, other) = (node(&database), node(&database));
+    let (tenant_id, _) = account(&one, budget(100)).await;
+    for round in 0..20 {
+        let name = format!("name {round}");
+        let expected = name.clone();
+        let renamed = one.change(tenant_id, move |tx| {
+            Control::new(tx, &actor(), tenant_id).rename_tenant(&name)
+        });
+        let to = match round % 2 {
+            0 => TenantLifecycle::Suspended,
+            _ => TenantLifecycle::Active,
+        };
+        let led = other
+            .change(tenant_id, move |tx| Control::new(tx, &actor(), tenant_id).lead_tenant(to));
+        let (renamed, led) = tokio::join!(renamed, led);
+        renamed.unwrap().unwrap();
+        led.unwrap().unwrap();
+        let stored =
+            one.change(tenant_id, move |tx| Ok(tx.tenant(tenant_id)?.unwrap())).await.unwrap();
+        assert_eq!((stored.name, stored.lifecycle), (expected, to));
+    }
 }

@@ -8,7 +8,7 @@ use utoipa::openapi::path::{Parameter, ParameterIn};
 use utoipa::{IntoParams, ToSchema};
 
 use crate::app::App;
-use crate::auth::{Authorized, EnforcementCheck};
+use crate::auth::Authorized;
 use crate::decision_view::ReasonView;
 use crate::envelope::{Answer, ListMeta};
 use crate::error::{ApiError, ErrorCode};
@@ -108,14 +108,13 @@ impl IntoParams for DecisionParams {
     get,
     path = "/api/v1/enforcement/decisions",
     tag = "enforcement",
-    security(("api_key" = ["enforcement:check"]), ("integration_key" = [])),
     params(DecisionParams),
     responses((status = 200, body = [KeptDecisionView], description = "A page of decisions.")),
     extensions(("x-refuses" = json!([ErrorCode::IntegrationNotFound]))),
 )]
 pub async fn list_decisions(
     State(app): State<App>,
-    caller: Authorized<EnforcementCheck>,
+    caller: Authorized,
     mut query: Query,
 ) -> Result<Answer<Vec<KeptDecisionView>>, ApiError> {
     let limit = query.integer("limit", 1..=LIMIT_MAX)?.unwrap_or(LIMIT_DEFAULT);

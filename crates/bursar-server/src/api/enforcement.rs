@@ -9,7 +9,7 @@ use serde_json::value::RawValue;
 use utoipa::ToSchema;
 
 use crate::app::App;
-use crate::auth::{Authorized, EnforcementCheck};
+use crate::auth::Authorized;
 use crate::body::{SMALL, Text, parse};
 use crate::decision_log::Note;
 use crate::decision_view::{DecisionView, rate_limit_headers, retry_after};
@@ -110,7 +110,6 @@ struct RateView {
     post,
     path = "/api/v1/enforcement/check",
     tag = "enforcement",
-    security(("api_key" = ["enforcement:check"]), ("integration_key" = [])),
     request_body(
         content = Check,
         example = json!({
@@ -135,7 +134,7 @@ struct RateView {
 )]
 pub async fn check_call(
     State(app): State<App>,
-    caller: Authorized<EnforcementCheck>,
+    caller: Authorized,
     body: Text<SMALL>,
 ) -> Result<Answer<DecisionView>, ApiError> {
     let (view, headers) = evaluate(&app, &caller, parse(body.as_str()?)?).await?;
@@ -147,7 +146,6 @@ pub async fn check_call(
     post,
     path = "/api/v1/enforcement/batch",
     tag = "enforcement",
-    security(("api_key" = ["enforcement:check"]), ("integration_key" = [])),
     request_body(
         content = CheckBatch,
         example = json!({
@@ -159,7 +157,7 @@ pub async fn check_call(
 )]
 pub async fn check_calls(
     State(app): State<App>,
-    caller: Authorized<EnforcementCheck>,
+    caller: Authorized,
     body: Text<SMALL>,
 ) -> Result<Answer<Vec<DecisionView>>, ApiError> {
     let batch: CheckBatch<'_> = parse(body.as_str()?)?;
@@ -180,7 +178,6 @@ pub async fn check_calls(
     get,
     path = "/api/v1/enforcement/status",
     tag = "enforcement",
-    security(("api_key" = ["enforcement:check"]), ("integration_key" = [])),
     params(
         ("integration_id" = Option<Id>, Query, description = "Needed without an integration key."),
     ),
@@ -189,7 +186,7 @@ pub async fn check_calls(
 )]
 pub async fn get_status(
     State(app): State<App>,
-    caller: Authorized<EnforcementCheck>,
+    caller: Authorized,
     mut query: Query,
 ) -> Result<Answer<StatusView>, ApiError> {
     let named = query.integration()?;
@@ -249,7 +246,7 @@ pub async fn get_status(
 
 async fn evaluate(
     app: &App,
-    caller: &Authorized<EnforcementCheck>,
+    caller: &Authorized,
     check: Check<'_>,
 ) -> Result<(DecisionView, HeaderMap), ApiError> {
     let estimate = check_estimate(check.estimated_cost_cents, check.estimated_tokens)?;

@@ -16,7 +16,7 @@ use utoipa::IntoParams;
 use utoipa::openapi::path::{Parameter, ParameterIn};
 
 use crate::app::App;
-use crate::auth::{Authorized, TelemetryRead};
+use crate::auth::Authorized;
 use crate::budget::ByteHold;
 use crate::envelope::{self, Answer, ListMeta};
 use crate::error::{ApiError, ErrorCode};
@@ -86,14 +86,13 @@ impl IntoParams for FormatParams {
     get,
     path = "/api/v1/telemetry/usage-history",
     tag = "telemetry",
-    security(("api_key" = ["telemetry:read"])),
     params(FilterParams, HistoryPageParams),
     responses((status = 200, body = [UsageView], description = "A page of records.")),
     extensions(("x-refuses" = json!([ErrorCode::IntegrationNotFound]))),
 )]
 pub async fn list_usage_history(
     State(app): State<App>,
-    caller: Authorized<TelemetryRead>,
+    caller: Authorized,
     mut query: Query,
 ) -> Result<Response, ApiError> {
     let limit = query.integer("limit", 1..=LIMIT_MAX)?.unwrap_or(LIMIT_DEFAULT);
@@ -209,7 +208,6 @@ enum Next {
     get,
     path = "/api/v1/telemetry/export",
     tag = "telemetry",
-    security(("api_key" = ["telemetry:read"])),
     params(FormatParams, FilterParams),
     responses(
         (
@@ -224,7 +222,7 @@ enum Next {
 )]
 pub async fn export_usage(
     State(app): State<App>,
-    caller: Authorized<TelemetryRead>,
+    caller: Authorized,
     mut query: Query,
 ) -> Result<Response, ApiError> {
     let format = query.read("format", UsageFormat::parse)?.unwrap_or(UsageFormat::Csv);

@@ -6,8 +6,8 @@ use std::fmt;
 
 use axum::extract::State;
 use bursar_core::{
-    CallId, IntegrationId, ParseIdError, PolicyResult, RecordOutcome, RecordRefusal, TokenBuckets,
-    Usage,
+    CallId, IntegrationId, OnboardingState, ParseIdError, PolicyResult, RecordOutcome,
+    RecordRefusal, TokenBuckets, Usage,
 };
 use serde::de::{IgnoredAny, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
@@ -15,18 +15,18 @@ use serde_json::value::RawValue;
 use utoipa::ToSchema;
 
 use crate::app::App;
-use crate::auth::{Authorized, TelemetryWrite};
+use crate::auth::Authorized;
 use crate::body::{BATCH, BATCH_RECORDS_MAX, SMALL, Text, parse, parse_envelope};
 use crate::config_object::check_metadata;
 use crate::envelope::Answer;
 use crate::error::{ApiError, ErrorCode};
 use crate::estimate::check_cents;
-use crate::instant;
 use crate::openapi::kinds::{
     self, Cents, FreeObject, Id, Instant, Label, Message, ShortLabel, Tokens,
 };
 use crate::openapi::{BatchRecord, EXAMPLE_ID, words};
 use crate::raw_key;
+use crate::{instant, onboarding};
 
 /// What became of a record, on the wire.
 pub(crate) const ACCEPTED: &str = "accepted";
@@ -186,7 +186,6 @@ struct BatchResult {
     post,
     path = "/api/v1/telemetry/llm-usage",
     tag = "telemetry",
-    security(("api_key" = ["telemetry:write"]), ("integration_key" = [])),
     request_body(content = UsageRecord, example = example_record),
     responses(
         (status = 200, body = RecordAnswer, description = "A duplicate; nothing changed."),
@@ -201,12 +200,13 @@ struct BatchResult {
 )]
 pub async fn record_usage(
     State(app): State<App>,
-    caller: Authorized<TelemetryWrite>,
+    caller: Authorized,
     body: Text<SMALL>,
 ) -> Result<Answer<RecordAnswer>, ApiError> {
     let usage = parse::<UsageRecord<'_>>(body.as_str()?)?.check(caller.only)?;
     let call_id = usage.call_id.as_str().to_owned();
     let outcomes = app.ledger.record(caller.tenant_id, vec![usage]).await?;
+    complete_onboarding(&app, &caller, &outcomes).await;
     let outcome = outcomes.into_iter().next().ok_or_else(|| ApiError::of(ErrorCode::Internal))?;
     match outcome {
         RecordOutcome::Accepted(id) => {
@@ -230,13 +230,12 @@ pub async fn record_usage(
     post,
     path = "/api/v1/telemetry/llm-usage/batch",
     tag = "telemetry",
-    security(("api_key" = ["telemetry:write"]), ("integration_key" = [])),
     request_body(content = Batch, example = json!({ "records": [example_record()] })),
     responses((status = 200, body = BatchAnswer, description = "What became of each.")),
 )]
 pub async fn record_usage_batch(
     State(app): State<App>,
-    caller: Authorized<TelemetryWrite>,
+    caller: Authorized,
     body: Text<BATCH>,
 ) -> Result<Answer<BatchAnswer>, ApiError> {
     let (mut results, records) = check_batch(&app, &caller, &body)?;
@@ -246,6 +245,7 @@ pub async fn record_usage_batch(
         0 => Vec::new(),
         _ => app.ledger.record(caller.tenant_id, records).await?,
     };
+    complete_onboarding(&app, &caller, &outcomes).await;
     let mut outcomes = outcomes.into_iter();
     for result in results.iter_mut().filter(|result| result.error.is_none()) {
         result.take(outcomes.next().ok_or_else(|| ApiError::of(ErrorCode::Internal))?);
@@ -253,11 +253,21 @@ pub async fn record_usage_batch(
     Ok(Answer::ok(BatchAnswer::of(results)))
 }
 
+/// The first accepted record ends the onboarding of its tenant.
+async fn complete_onboarding(app: &App, caller: &Authorized, outcomes: &[RecordOutcome]) {
+    let kept = |outcome: &RecordOutcome| {
+        matches!(outcome, RecordOutcome::Accepted(_) | RecordOutcome::Duplicate(_))
+    };
+    if caller.onboarding < OnboardingState::Complete && outcomes.iter().any(kept) {
+        onboarding::reach(app, caller.tenant(), OnboardingState::Complete, &caller.actor).await;
+    }
+}
+
 /// Reads and checks the records of a batch, if there is room for them; those that are refused have
 /// their results already.
 fn check_batch(
     app: &App,
-    caller: &Authorized<TelemetryWrite>,
+    caller: &Authorized,
     body: &Text<BATCH>,
 ) -> Result<(Vec<BatchResult>, Vec<Usage>), ApiError> {
     let Batch { records: Records { kept, too_many } } = parse_envelope(body.as_str()?)?;

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use crate::app::App;
-use crate::auth::{Authorized, INTEGRATION_KEY_SCOPES, IntegrationsRead, KeysWrite};
+use crate::auth::{Authorized, INTEGRATION_KEY_SCOPES};
 use crate::body::{SMALL, Text, parse};
 use crate::envelope::Answer;
 use crate::error::{ApiError, ErrorCode};
@@ -73,7 +73,6 @@ impl From<IntegrationKeyRow> for IntegrationKeyView {
     post,
     path = "/api/v1/integrations/{id}/keys",
     tag = "keys",
-    security(("api_key" = ["keys:write"])),
     params(("id" = Id, Path, description = "The integration.")),
     request_body(content = Option<IntegrationKeyCreate>, example = json!({ "name": "worker" })),
     responses((status = 201, body = IntegrationKeyCreated, description = "The key, secret too.")),
@@ -87,7 +86,7 @@ impl From<IntegrationKeyRow> for IntegrationKeyView {
 )]
 pub async fn create_integration_key(
     State(app): State<App>,
-    caller: Authorized<KeysWrite>,
+    caller: Authorized,
     Path(id): Path<String>,
     body: Text<SMALL>,
 ) -> Result<Answer<IntegrationKeyCreated>, ApiError> {
@@ -128,14 +127,13 @@ pub async fn create_integration_key(
     get,
     path = "/api/v1/integrations/{id}/keys",
     tag = "keys",
-    security(("api_key" = ["integrations:read"])),
     params(("id" = Id, Path, description = "The integration."), PageParams),
     responses((status = 200, body = [IntegrationKeyView], description = "A page of keys.")),
     extensions(("x-refuses" = json!([ErrorCode::IntegrationNotFound]))),
 )]
 pub async fn list_integration_keys(
     State(app): State<App>,
-    caller: Authorized<IntegrationsRead>,
+    caller: Authorized,
     Path(id): Path<String>,
     mut query: Query,
 ) -> Result<Answer<Vec<IntegrationKeyView>>, ApiError> {
@@ -154,7 +152,6 @@ pub async fn list_integration_keys(
     delete,
     path = "/api/v1/integrations/{id}/keys/{key_id}",
     tag = "keys",
-    security(("api_key" = ["keys:write"])),
     params(
         ("id" = Id, Path, description = "The integration."),
         ("key_id" = Id, Path, description = "The key."),
@@ -168,7 +165,7 @@ pub async fn list_integration_keys(
 )]
 pub async fn revoke_integration_key(
     State(app): State<App>,
-    caller: Authorized<KeysWrite>,
+    caller: Authorized,
     Path((id, key_id)): Path<(String, String)>,
 ) -> Result<Answer<IntegrationKeyView>, ApiError> {
     let integration_id = params::integration_id(&id)?;

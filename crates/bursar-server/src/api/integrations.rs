@@ -10,7 +10,7 @@ use serde::{Deserialize, Deserializer};
 use utoipa::ToSchema;
 
 use crate::app::App;
-use crate::auth::{Authorized, IntegrationsRead, IntegrationsWrite, LimitsRead};
+use crate::auth::Authorized;
 use crate::body::Json;
 use crate::config_object::{ConfigObject, check_config};
 use crate::credential_ref;
@@ -118,7 +118,6 @@ fn present<'de, T: Deserialize<'de>, D: Deserializer<'de>>(
     get,
     path = "/api/v1/integrations",
     tag = "integrations",
-    security(("api_key" = ["integrations:read"])),
     params(
         PageParams,
         ("status" = Option<words::IntegrationStatus>, Query, description = "Only these."),
@@ -128,7 +127,7 @@ fn present<'de, T: Deserialize<'de>, D: Deserializer<'de>>(
 )]
 pub async fn list_integrations(
     State(app): State<App>,
-    caller: Authorized<IntegrationsRead>,
+    caller: Authorized,
     mut query: Query,
 ) -> Result<Answer<Vec<IntegrationSummary>>, ApiError> {
     let page = query.page()?;
@@ -154,7 +153,6 @@ pub async fn list_integrations(
     post,
     path = "/api/v1/integrations",
     tag = "integrations",
-    security(("api_key" = ["integrations:write"])),
     request_body(
         content = IntegrationCreate,
         example = json!({
@@ -176,7 +174,7 @@ pub async fn list_integrations(
 )]
 pub async fn create_integration(
     State(app): State<App>,
-    caller: Authorized<IntegrationsWrite>,
+    caller: Authorized,
     Json(create): Json<IntegrationCreate>,
 ) -> Result<Answer<IntegrationView>, ApiError> {
     let draft = check_create(&app, &caller, create)?;
@@ -195,14 +193,13 @@ pub async fn create_integration(
     get,
     path = "/api/v1/integrations/{id}",
     tag = "integrations",
-    security(("api_key" = ["integrations:read"])),
     params(("id" = Id, Path, description = "The integration.")),
     responses((status = 200, body = IntegrationView, description = "The integration.")),
     extensions(("x-refuses" = json!([ErrorCode::IntegrationNotFound]))),
 )]
 pub async fn get_integration(
     State(app): State<App>,
-    caller: Authorized<IntegrationsRead>,
+    caller: Authorized,
     Path(id): Path<String>,
 ) -> Result<Answer<IntegrationView>, ApiError> {
     Ok(Answer::ok(find(&app, &caller, &id).await?.into()))
@@ -215,7 +212,6 @@ pub async fn get_integration(
     method(put, patch),
     path = "/api/v1/integrations/{id}",
     tag = "integrations",
-    security(("api_key" = ["integrations:write"])),
     params(("id" = Id, Path, description = "The integration.")),
     request_body(content = IntegrationUpdate, example = json!({ "budget_limit_cents": 20_000 })),
     responses((status = 200, body = IntegrationView, description = "The integration, changed.")),
@@ -231,7 +227,7 @@ pub async fn get_integration(
 )]
 pub async fn update_integration(
     State(app): State<App>,
-    caller: Authorized<IntegrationsWrite>,
+    caller: Authorized,
     Path(id): Path<String>,
     Json(update): Json<IntegrationUpdate>,
 ) -> Result<Answer<IntegrationView>, ApiError> {
@@ -252,7 +248,6 @@ pub async fn update_integration(
     delete,
     path = "/api/v1/integrations/{id}",
     tag = "integrations",
-    security(("api_key" = ["integrations:write"])),
     params(("id" = Id, Path, description = "The integration.")),
     responses((status = 200, body = IntegrationDeleted, description = "What was deleted.")),
     extensions(("x-refuses" = json!([
@@ -262,7 +257,7 @@ pub async fn update_integration(
 )]
 pub async fn delete_integration(
     State(app): State<App>,
-    caller: Authorized<IntegrationsWrite>,
+    caller: Authorized,
     Path(id): Path<String>,
 ) -> Result<Answer<IntegrationDeleted>, ApiError> {
     let integration_id = params::integration_id(&id)?;
@@ -277,7 +272,6 @@ pub async fn delete_integration(
     post,
     path = "/api/v1/integrations/{id}/enable",
     tag = "integrations",
-    security(("api_key" = ["integrations:write"])),
     params(("id" = Id, Path, description = "The integration.")),
     responses((status = 200, body = IntegrationView, description = "The integration, enabled.")),
     extensions(("x-refuses" = json!([
@@ -288,7 +282,7 @@ pub async fn delete_integration(
 )]
 pub async fn enable_integration(
     State(app): State<App>,
-    caller: Authorized<IntegrationsWrite>,
+    caller: Authorized,
     Path(id): Path<String>,
 ) -> Result<Answer<IntegrationView>, ApiError> {
     let integration_id = params::integration_id(&id)?;
@@ -303,7 +297,6 @@ pub async fn enable_integration(
     post,
     path = "/api/v1/integrations/{id}/disable",
     tag = "integrations",
-    security(("api_key" = ["integrations:write"])),
     params(("id" = Id, Path, description = "The integration.")),
     responses((status = 200, body = IntegrationView, description = "The integration, disabled.")),
     extensions(("x-refuses" = json!([
@@ -313,7 +306,7 @@ pub async fn enable_integration(
 )]
 pub async fn disable_integration(
     State(app): State<App>,
-    caller: Authorized<IntegrationsWrite>,
+    caller: Authorized,
     Path(id): Path<String>,
 ) -> Result<Answer<IntegrationView>, ApiError> {
     let integration_id = params::integration_id(&id)?;
@@ -326,14 +319,13 @@ pub async fn disable_integration(
     get,
     path = "/api/v1/integrations/{id}/health",
     tag = "integrations",
-    security(("api_key" = ["integrations:read"])),
     params(("id" = Id, Path, description = "The integration.")),
     responses((status = 200, body = HealthView, description = "Its health.")),
     extensions(("x-refuses" = json!([ErrorCode::IntegrationNotFound]))),
 )]
 pub async fn get_integration_health(
     State(app): State<App>,
-    caller: Authorized<IntegrationsRead>,
+    caller: Authorized,
     Path(id): Path<String>,
 ) -> Result<Answer<HealthView>, ApiError> {
     Ok(Answer::ok(find(&app, &caller, &id).await?.into()))
@@ -344,7 +336,6 @@ pub async fn get_integration_health(
     get,
     path = "/api/v1/integrations/{id}/limits",
     tag = "integrations",
-    security(("api_key" = ["integrations:read"]), ("integration_key" = [])),
     params(
         ("id" = Id, Path, description = "The integration."),
         ("period" = Option<kinds::Month>, Query, description = "The month; default the current."),
@@ -354,7 +345,7 @@ pub async fn get_integration_health(
 )]
 pub async fn get_integration_limits(
     State(app): State<App>,
-    caller: Authorized<LimitsRead>,
+    caller: Authorized,
     Path(id): Path<String>,
     mut query: Query,
 ) -> Result<Answer<LimitsView>, ApiError> {
@@ -381,7 +372,7 @@ pub async fn get_integration_limits(
 }
 
 /// A live integration of the caller's tenant; a foreign one answers like none.
-async fn find<S>(app: &App, caller: &Authorized<S>, id: &str) -> Result<IntegrationRow, ApiError> {
+async fn find(app: &App, caller: &Authorized, id: &str) -> Result<IntegrationRow, ApiError> {
     let integration_id = params::integration_id(id)?;
     let row = app.store.integration(caller.tenant_id, integration_id).await?;
     row.ok_or_else(|| ApiError::of(ErrorCode::IntegrationNotFound))
@@ -389,7 +380,7 @@ async fn find<S>(app: &App, caller: &Authorized<S>, id: &str) -> Result<Integrat
 
 async fn change(
     app: &App,
-    caller: Authorized<IntegrationsWrite>,
+    caller: Authorized,
     mut change: impl FnMut(&mut Control<'_>) -> Changed<IntegrationRow> + Send + 'static,
 ) -> Result<IntegrationRow, ApiError> {
     let tenant_id = caller.tenant_id;
@@ -403,7 +394,7 @@ async fn change(
 
 fn check_create(
     app: &App,
-    caller: &Authorized<IntegrationsWrite>,
+    caller: &Authorized,
     create: IntegrationCreate,
 ) -> Result<IntegrationDraft, ApiError> {
     check_name("name", &create.name)?;
@@ -435,7 +426,7 @@ fn check_create(
 
 fn check_update(
     app: &App,
-    caller: &Authorized<IntegrationsWrite>,
+    caller: &Authorized,
     update: IntegrationUpdate,
 ) -> Result<IntegrationEdit, ApiError> {
     if update.provider_type.is_some() {

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use crate::app::App;
-use crate::auth::{Authorized, KeysWrite, SCOPES, covers};
+use crate::auth::{Authorized, SCOPES, covers};
 use crate::body::Json;
 use crate::envelope::Answer;
 use crate::error::{ApiError, ErrorCode};
@@ -81,7 +81,6 @@ impl From<ApiKeyRow> for KeyView {
     post,
     path = "/api/v1/keys",
     tag = "keys",
-    security(("api_key" = ["keys:write"])),
     request_body(
         content = KeyCreate,
         example = json!({ "name": "backend", "scopes": ["telemetry:write", "enforcement:check"] }),
@@ -96,7 +95,7 @@ impl From<ApiKeyRow> for KeyView {
 )]
 pub async fn create_key(
     State(app): State<App>,
-    caller: Authorized<KeysWrite>,
+    caller: Authorized,
     Json(create): Json<KeyCreate>,
 ) -> Result<Answer<KeyCreated>, ApiError> {
     check_name("name", &create.name)?;
@@ -133,13 +132,12 @@ pub async fn create_key(
     get,
     path = "/api/v1/keys",
     tag = "keys",
-    security(("api_key" = ["keys:write"])),
     params(PageParams),
     responses((status = 200, body = [KeyView], description = "A page of keys.")),
 )]
 pub async fn list_keys(
     State(app): State<App>,
-    caller: Authorized<KeysWrite>,
+    caller: Authorized,
     mut query: Query,
 ) -> Result<Answer<Vec<KeyView>>, ApiError> {
     let page = query.page()?;
@@ -154,14 +152,13 @@ pub async fn list_keys(
     delete,
     path = "/api/v1/keys/{id}",
     tag = "keys",
-    security(("api_key" = ["keys:write"])),
     params(("id" = Id, Path, description = "The key.")),
     responses((status = 200, body = KeyView, description = "The key, revoked.")),
     extensions(("x-refuses" = json!([ErrorCode::KeyNotFound, ErrorCode::TenantSuspended]))),
 )]
 pub async fn revoke_key(
     State(app): State<App>,
-    caller: Authorized<KeysWrite>,
+    caller: Authorized,
     Path(id): Path<String>,
 ) -> Result<Answer<KeyView>, ApiError> {
     let api_key_id = params::api_key_id(&id)?;

@@ -19,7 +19,6 @@ const TEXT_FORMAT: &str = "text/plain; version=0.0.4; charset=utf-8";
     get,
     path = "/metrics",
     tag = "server",
-    security(("operator" = []), ("metrics_token" = [])),
     responses(
         (status = 200, body = String, content_type = "text/plain", description = "The metrics."),
     ),

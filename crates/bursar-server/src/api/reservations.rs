@@ -13,7 +13,7 @@ use serde_json::value::RawValue;
 use utoipa::ToSchema;
 
 use crate::app::App;
-use crate::auth::{Authorized, EnforcementCheck};
+use crate::auth::Authorized;
 use crate::body::{SMALL, Text, parse};
 use crate::decision_log::Note;
 use crate::decision_view::{DecisionView, rate_limit_headers, retry_after};
@@ -162,7 +162,6 @@ impl From<Reservation> for ReservationView {
     post,
     path = "/api/v1/enforcement/reservations",
     tag = "enforcement",
-    security(("api_key" = ["enforcement:check"]), ("integration_key" = [])),
     request_body(
         content = ReservationCreate,
         example = json!({
@@ -214,7 +213,7 @@ impl From<Reservation> for ReservationView {
 )]
 pub async fn create_reservation(
     State(app): State<App>,
-    caller: Authorized<EnforcementCheck>,
+    caller: Authorized,
     body: Text<SMALL>,
 ) -> Result<Response, ApiError> {
     let create: ReservationCreate<'_> = parse(body.as_str()?)?;
@@ -294,7 +293,6 @@ fn held_answer(tenant_id: TenantId, held: &Reservation, standing: Option<&Standi
     delete,
     path = "/api/v1/enforcement/reservations/{call_id}",
     tag = "enforcement",
-    security(("api_key" = ["enforcement:check"]), ("integration_key" = [])),
     params(("call_id" = kinds::CallId, Path, description = "The call.")),
     responses((status = 200, body = ReservationView, description = "It holds nothing any more.")),
     extensions(("x-refuses" = json!([
@@ -304,7 +302,7 @@ fn held_answer(tenant_id: TenantId, held: &Reservation, standing: Option<&Standi
 )]
 pub async fn release_reservation(
     State(app): State<App>,
-    caller: Authorized<EnforcementCheck>,
+    caller: Authorized,
     Path(call_id): Path<String>,
 ) -> Result<Answer<ReservationView>, ApiError> {
     let call_id = path_call_id(call_id)?;
@@ -325,23 +323,24 @@ pub async fn release_reservation(
     post,
     path = "/api/v1/enforcement/reservations/{call_id}/extend",
     tag = "enforcement",
-    security(("api_key" = ["enforcement:check"]), ("integration_key" = [])),
     params(("call_id" = kinds::CallId, Path, description = "The call.")),
     request_body(content = Option<ReservationExtend>, example = json!({ "ttl_seconds": 600 })),
     responses((status = 200, body = ReservationView, description = "The reservation, renewed.")),
     extensions(("x-refuses" = json!([
         ErrorCode::ReservationNotFound,
         ErrorCode::ReservationEnded,
+        ErrorCode::TenantSuspended,
         ErrorCode::UnknownField,
     ]))),
 )]
 pub async fn extend_reservation(
     State(app): State<App>,
-    caller: Authorized<EnforcementCheck>,
+    caller: Authorized,
     Path(call_id): Path<String>,
     body: Text<SMALL>,
 ) -> Result<Answer<ReservationView>, ApiError> {
     let call_id = path_call_id(call_id)?;
+    caller.active()?;
     let extend: ReservationExtend = match body.as_str()?.trim() {
         "" => ReservationExtend::default(),
         text => parse(text)?,
@@ -359,7 +358,6 @@ pub async fn extend_reservation(
     get,
     path = "/api/v1/enforcement/reservations",
     tag = "enforcement",
-    security(("api_key" = ["enforcement:check"]), ("integration_key" = [])),
     params(
         PageParams,
         ("integration_id" = Option<Id>, Query, description = "Only of this integration."),
@@ -369,7 +367,7 @@ pub async fn extend_reservation(
 )]
 pub async fn list_reservations(
     State(app): State<App>,
-    caller: Authorized<EnforcementCheck>,
+    caller: Authorized,
     mut query: Query,
 ) -> Result<Answer<Vec<ReservationView>>, ApiError> {
     let page = query.page()?;

@@ -11,7 +11,7 @@ use utoipa::openapi::path::{Parameter, ParameterIn};
 use utoipa::{IntoParams, ToSchema};
 
 use crate::app::App;
-use crate::auth::{Authorized, TelemetryRead};
+use crate::auth::Authorized;
 use crate::envelope::Answer;
 use crate::error::{ApiError, ErrorCode};
 use crate::figures::{average, cents, integer, latency_percentile, percent, share, usd};
@@ -254,14 +254,13 @@ impl IntoParams for SeriesParams {
     get,
     path = "/api/v1/telemetry/usage-breakdown",
     tag = "telemetry",
-    security(("api_key" = ["telemetry:read"])),
     params(BreakdownParams),
     responses((status = 200, body = BreakdownView, description = "The sums by group.")),
     extensions(("x-refuses" = json!([ErrorCode::IntegrationNotFound]))),
 )]
 pub async fn get_usage_breakdown(
     State(app): State<App>,
-    caller: Authorized<TelemetryRead>,
+    caller: Authorized,
     mut query: Query,
 ) -> Result<Answer<BreakdownView>, ApiError> {
     use GroupBy::{Agent, Integration, Model, Provider, Session};
@@ -313,14 +312,13 @@ fn breakdown_view(by: GroupBy, (first, last): (Day, Day), breakdown: Breakdown) 
     get,
     path = "/api/v1/telemetry/usage-series",
     tag = "telemetry",
-    security(("api_key" = ["telemetry:read"])),
     params(SeriesParams),
     responses((status = 200, body = SeriesView, description = "The sums by step.")),
     extensions(("x-refuses" = json!([ErrorCode::IntegrationNotFound]))),
 )]
 pub async fn get_usage_series(
     State(app): State<App>,
-    caller: Authorized<TelemetryRead>,
+    caller: Authorized,
     mut query: Query,
 ) -> Result<Response, ApiError> {
     use GroupBy::{Agent, Integration, Model, Provider};

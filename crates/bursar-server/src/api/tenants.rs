@@ -1,7 +1,8 @@
 //! Tenants, for the operator.
 
 use axum::extract::State;
-use bursar_store::{Control, TenantRow};
+use bursar_core::TenantLifecycle;
+use bursar_store::{Control, ControlTx, TenantRow};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
@@ -22,6 +23,14 @@ use crate::text::check_name;
 pub struct TenantCreate {
     #[schema(value_type = Name)]
     name: String,
+}
+
+/// What is to change of a tenant.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct TenantUpdate {
+    #[schema(value_type = Name, required = false)]
+    name: Option<String>,
 }
 
 /// A tenant as the operator sees it.
@@ -59,7 +68,6 @@ impl From<TenantRow> for TenantView {
     post,
     path = "/api/v1/tenants",
     tag = "tenants",
-    security(("operator" = [])),
     request_body(content = TenantCreate, example = json!({ "name": "acme" })),
     responses((status = 201, body = TenantView, description = "The tenant as it was made.")),
     extensions(("x-refuses" = json!([ErrorCode::UnknownField, ErrorCode::SecretRefused]))),
@@ -70,9 +78,8 @@ pub async fn create_tenant(
     Json(create): Json<TenantCreate>,
 ) -> Result<Answer<TenantView>, ApiError> {
     check_name("name", &create.name)?;
-    let change = move |tx: &mut dyn bursar_store::ControlTx| {
-        Control::create_tenant(tx, &operator.actor, &create.name)
-    };
+    let change =
+        move |tx: &mut dyn ControlTx| Control::create_tenant(tx, &operator.actor, &create.name);
     Ok(Answer::created(app.ledger.change(None, change).await?.into()))
 }
 
@@ -81,7 +88,6 @@ pub async fn create_tenant(
     get,
     path = "/api/v1/tenants",
     tag = "tenants",
-    security(("operator" = [])),
     params(PageParams),
     responses((status = 200, body = [TenantView], description = "A page of tenants.")),
 )]
@@ -102,7 +108,6 @@ pub async fn list_tenants(
     get,
     path = "/api/v1/tenants/{id}",
     tag = "tenants",
-    security(("operator" = [])),
     params(("id" = Id, Path, description = "The tenant.")),
     responses((status = 200, body = TenantView, description = "The tenant.")),
     extensions(("x-refuses" = json!([ErrorCode::TenantNotFound]))),
@@ -114,5 +119,122 @@ pub async fn get_tenant(
 ) -> Result<Answer<TenantView>, ApiError> {
     let row = app.store.tenant(params::tenant_id(&id)?).await?;
     let row = row.ok_or_else(|| ApiError::of(ErrorCode::TenantNotFound))?;
+    Ok(Answer::ok(row.into()))
+}
+
+/// Renames a tenant
+#[utoipa::path(
+    patch,
+    path = "/api/v1/tenants/{id}",
+    tag = "tenants",
+    params(("id" = Id, Path, description = "The tenant.")),
+    request_body(content = TenantUpdate, example = json!({ "name": "acme" })),
+    responses((status = 200, body = TenantView, description = "The tenant as it is now.")),
+    extensions(("x-refuses" = json!([
+        ErrorCode::NothingToChange,
+        ErrorCode::TenantNotFound,
+        ErrorCode::TenantTerminated,
+        ErrorCode::UnknownField,
+        ErrorCode::SecretRefused,
+    ]))),
+)]
+pub async fn update_tenant(
+    State(app): State<App>,
+    operator: Operator,
+    Path(id): Path<String>,
+    Json(update): Json<TenantUpdate>,
+) -> Result<Answer<TenantView>, ApiError> {
+    let tenant_id = params::tenant_id(&id)?;
+    let name = update.name.ok_or_else(|| ApiError::of(ErrorCode::NothingToChange))?;
+    check_name("name", &name)?;
+    let change = move |tx: &mut dyn ControlTx| {
+        Control::new(tx, &operator.actor, tenant_id).rename_tenant(&name)
+    };
+    Ok(Answer::ok(app.ledger.change(tenant_id, change).await??.into()))
+}
+
+/// Suspends an active tenant
+///
+/// Reads work and usage records are accepted; every decision is a hard block, nothing else changes.
+#[utoipa::path(
+    post,
+    path = "/api/v1/tenants/{id}/suspend",
+    tag = "tenants",
+    params(("id" = Id, Path, description = "The tenant.")),
+    responses((status = 200, body = TenantView, description = "The tenant as it is now.")),
+    extensions(("x-refuses" = json!([ErrorCode::TenantNotFound, ErrorCode::InvalidState]))),
+)]
+pub async fn suspend_tenant(
+    State(app): State<App>,
+    operator: Operator,
+    Path(id): Path<String>,
+) -> Result<Answer<TenantView>, ApiError> {
+    lead(&app, operator, &id, TenantLifecycle::Suspended).await
+}
+
+/// Resumes a suspended tenant
+#[utoipa::path(
+    post,
+    path = "/api/v1/tenants/{id}/resume",
+    tag = "tenants",
+    params(("id" = Id, Path, description = "The tenant.")),
+    responses((status = 200, body = TenantView, description = "The tenant as it is now.")),
+    extensions(("x-refuses" = json!([ErrorCode::TenantNotFound, ErrorCode::InvalidState]))),
+)]
+pub async fn resume_tenant(
+    State(app): State<App>,
+    operator: Operator,
+    Path(id): Path<String>,
+) -> Result<Answer<TenantView>, ApiError> {
+    lead(&app, operator, &id, TenantLifecycle::Active).await
+}
+
+/// Terminates an active or suspended tenant
+///
+/// For good: its keys and its people open nothing any more. What it used stays.
+#[utoipa::path(
+    post,
+    path = "/api/v1/tenants/{id}/terminate",
+    tag = "tenants",
+    params(("id" = Id, Path, description = "The tenant.")),
+    responses((status = 200, body = TenantView, description = "The tenant as it is now.")),
+    extensions(("x-refuses" = json!([ErrorCode::TenantNotFound, ErrorCode::InvalidState]))),
+)]
+pub async fn terminate_tenant(
+    State(app): State<App>,
+    operator: Operator,
+    Path(id): Path<String>,
+) -> Result<Answer<TenantView>, ApiError> {
+    lead(&app, operator, &id, TenantLifecycle::Terminated).await
+}
+
+/// Archives a terminated tenant
+#[utoipa::path(
+    post,
+    path = "/api/v1/tenants/{id}/archive",
+    tag = "tenants",
+    params(("id" = Id, Path, description = "The tenant.")),
+    responses((status = 200, body = TenantView, description = "The tenant as it is now.")),
+    extensions(("x-refuses" = json!([ErrorCode::TenantNotFound, ErrorCode::InvalidState]))),
+)]
+pub async fn archive_tenant(
+    State(app): State<App>,
+    operator: Operator,
+    Path(id): Path<String>,
+) -> Result<Answer<TenantView>, ApiError> {
+    lead(&app, operator, &id, TenantLifecycle::Archived).await
+}
+
+async fn lead(
+    app: &App,
+    operator: Operator,
+    id: &str,
+    to: TenantLifecycle,
+) -> Result<Answer<TenantView>, ApiError> {
+    let tenant_id = params::tenant_id(id)?;
+    let change =
+        move |tx: &mut dyn ControlTx| Control::new(tx, &operator.actor, tenant_id).lead_tenant(to);
+    let row = app.ledger.change(tenant_id, change).await??;
+    app.key_cache.clear();
     Ok(Answer::ok(row.into()))
 }

@@ -8,7 +8,7 @@ use utoipa::openapi::path::{Parameter, ParameterIn};
 use utoipa::{IntoParams, ToSchema};
 
 use crate::app::App;
-use crate::auth::{Authorized, TelemetryRead};
+use crate::auth::Authorized;
 use crate::envelope::Answer;
 use crate::error::{ApiError, ErrorCode};
 use crate::figures::{average, cents, integer, latency_percentile, share, usd};
@@ -158,14 +158,13 @@ impl IntoParams for DayPageParams {
     get,
     path = "/api/v1/telemetry/usage-summary",
     tag = "telemetry",
-    security(("api_key" = ["telemetry:read"])),
     params(DaysParams),
     responses((status = 200, body = SummaryView, description = "The sums.")),
     extensions(("x-refuses" = json!([ErrorCode::IntegrationNotFound]))),
 )]
 pub async fn get_usage_summary(
     State(app): State<App>,
-    caller: Authorized<TelemetryRead>,
+    caller: Authorized,
     mut query: Query,
 ) -> Result<Answer<SummaryView>, ApiError> {
     let integration_id = query.integration()?;
@@ -209,14 +208,13 @@ pub async fn get_usage_summary(
     get,
     path = "/api/v1/telemetry/daily-aggregates",
     tag = "telemetry",
-    security(("api_key" = ["telemetry:read"])),
     params(DaysParams, DayPageParams),
     responses((status = 200, body = [DayView], description = "A page of days.")),
     extensions(("x-refuses" = json!([ErrorCode::IntegrationNotFound]))),
 )]
 pub async fn list_daily_aggregates(
     State(app): State<App>,
-    caller: Authorized<TelemetryRead>,
+    caller: Authorized,
     mut query: Query,
 ) -> Result<Response, ApiError> {
     let integration_id = query.integration()?;

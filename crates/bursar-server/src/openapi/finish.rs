@@ -2,8 +2,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use axum::http::Method;
 use serde_json::{Map, Value, json};
 
+use crate::access;
 use crate::error::ErrorCode;
 
 type Object = Map<String, Value>;
@@ -57,7 +59,7 @@ fn finish_operation(path: &str, method: &str, operation: &mut Object, failures: 
     if let Some((.., name)) = renamed {
         operation.insert("operationId".to_owned(), json!(name));
     }
-    let access = Access::of(operation);
+    let access = Access::of(method, path);
     let refusals = refusals(&access, operation);
     let is_limited = parameters(operation).any(|parameter| is(parameter, "name", "limit"));
     finish_security(&access, operation);
@@ -98,31 +100,22 @@ fn parameters(operation: &Object) -> impl Iterator<Item = &Value> {
     operation.get("parameters").and_then(Value::as_array).into_iter().flatten()
 }
 
-/// Who may use a route, as its handler says in `security`.
+/// Who may use a route.
 enum Access {
     Everyone,
-    Operator,
     /// The operator, and whoever has the token of the metrics.
     Scraper,
-    Tenant {
-        scope: String,
-        integration_key: bool,
-    },
+    /// As the table of access says.
+    Guarded(access::Access),
 }
 
 impl Access {
-    fn of(operation: &Object) -> Self {
-        let security = operation.get("security").and_then(Value::as_array);
-        let named = |scheme: &str| security.into_iter().flatten().find_map(|one| one.get(scheme));
-        let scope = named("api_key").and_then(|scopes| scopes.get(0)).and_then(Value::as_str);
-        match (named("metrics_token"), named("operator"), scope) {
-            (Some(_), ..) => Self::Scraper,
-            (None, Some(_), _) => Self::Operator,
-            (None, None, Some(scope)) => Self::Tenant {
-                scope: scope.to_owned(),
-                integration_key: named("integration_key").is_some(),
-            },
-            (None, None, None) => Self::Everyone,
+    fn of(method: &str, path: &str) -> Self {
+        let method = Method::from_bytes(method.to_ascii_uppercase().as_bytes()).ok();
+        match method.and_then(|method| access::access(&method, path)) {
+            Some(access) => Self::Guarded(access),
+            None if path == "/metrics" => Self::Scraper,
+            None => Self::Everyone,
         }
     }
 }
@@ -136,21 +129,20 @@ fn refusals(access: &Access, operation: &mut Object) -> BTreeMap<u16, Vec<ErrorC
     let mut codes: Vec<ErrorCode> =
         ErrorCode::ALL.iter().copied().filter(|code| own.contains(code.as_str())).collect();
     codes.extend([UriTooLong, HeadersTooLarge]);
+    let of_tenants = [BadRequest, TenantMismatch, TenantTerminated, TenantNotFound];
     match access {
         Access::Everyone => {}
-        Access::Operator | Access::Scraper => codes.extend([Forbidden]),
-        Access::Tenant { .. } => codes.extend([
-            BadRequest,
-            TenantRequired,
-            MissingScope,
-            TenantMismatch,
-            TenantTerminated,
-            TenantNotFound,
-        ]),
+        Access::Scraper | Access::Guarded(access::Access::Operator) => codes.push(Forbidden),
+        Access::Guarded(access::Access::Anyone) => codes.extend(of_tenants),
+        Access::Guarded(access::Access::Tenant { scope, .. }) => {
+            codes.extend(of_tenants);
+            codes.extend([TenantRequired, Forbidden, MissingScope]);
+            codes.retain(|code| scope.is_some() || *code != MissingScope);
+        }
     }
     match access {
         Access::Everyone => {}
-        Access::Operator | Access::Scraper | Access::Tenant { .. } => {
+        Access::Scraper | Access::Guarded(_) => {
             codes.extend([AmbiguousCredentials, Unauthenticated]);
             codes.extend([Internal, Overloaded, Unavailable]);
         }
@@ -227,28 +219,38 @@ fn failure(status: u16, codes: &[ErrorCode]) -> Value {
 }
 
 fn finish_security(access: &Access, operation: &mut Object) {
+    let operator = json!({ "operator": [] });
+    let keys = |scope: &[&str]| ["api_key", "api_key_header"].map(|name| json!({ name: scope }));
+    let (integration_key, person) = (json!({ "integration_key": [] }), json!({ "person": [] }));
     let (security, sentence) = match access {
-        Access::Everyone => (json!([{}]), "Open to all.".to_owned()),
-        Access::Operator => (json!([{ "operator": [] }]), "For the operator.".to_owned()),
+        Access::Everyone => (vec![json!({})], "Open to all.".to_owned()),
         Access::Scraper => (
-            json!([{ "operator": [] }, { "metrics_token": [] }]),
+            vec![operator, json!({ "metrics_token": [] })],
             "For the operator, and for the token of the setting `metrics_token`.".to_owned(),
         ),
-        Access::Tenant { scope, integration_key } => {
-            let mut security = vec![
-                json!({ "api_key": [scope] }),
-                json!({ "api_key_header": [scope] }),
-                json!({ "operator": [] }),
-            ];
-            let mut sentence = format!("Scope: `{scope}`.");
-            if *integration_key {
-                security.push(json!({ "integration_key": [] }));
+        Access::Guarded(access::Access::Operator) => {
+            (vec![operator], "For the operator.".to_owned())
+        }
+        Access::Guarded(access::Access::Anyone) => {
+            let [bearer, header] = keys(&[]);
+            let all = vec![bearer, header, integration_key, person, operator];
+            (all, "For everyone with a credential, whatever it is good for.".to_owned())
+        }
+        Access::Guarded(access::Access::Tenant { scope, integration_key: by_its_key, role }) => {
+            let mut security: Vec<Value> = scope.iter().flat_map(|scope| keys(&[*scope])).collect();
+            security.extend([operator, person]);
+            let mut sentence = match scope {
+                Some(scope) => format!("Scope: `{scope}`. Role: `{}`.", role.as_str()),
+                None => format!("Role: `{}`. No API key is good for it.", role.as_str()),
+            };
+            if *by_its_key {
+                security.push(integration_key);
                 sentence.push_str(" The key of an integration is good for that integration.");
             }
-            (security.into(), sentence)
+            (security, sentence)
         }
     };
-    operation.insert("security".to_owned(), security);
+    operation.insert("security".to_owned(), security.into());
     let said = operation.get("description").and_then(Value::as_str);
     let said = said.map(|said| format!("{said}\n\n{sentence}")).unwrap_or(sentence);
     operation.insert("description".to_owned(), json!(said));
@@ -264,8 +266,8 @@ fn finish_parameters(access: &Access, operation: &mut Object) {
         }
     }
     match access {
-        Access::Everyone | Access::Operator | Access::Scraper => {}
-        Access::Tenant { .. } => {
+        Access::Everyone | Access::Scraper | Access::Guarded(access::Access::Operator) => {}
+        Access::Guarded(access::Access::Anyone | access::Access::Tenant { .. }) => {
             parameters.push(json!({ "$ref": "#/components/parameters/X-Tenant-ID" }));
         }
     }
@@ -392,6 +394,12 @@ fn security_schemes() -> Value {
             "in": "header",
             "name": "X-AOS-Key",
             "description": "The same API key in a header of its own.",
+        },
+        "person": {
+            "type": "http",
+            "scheme": "bearer",
+            "bearerFormat": "JWT",
+            "description": "A token of a person, from an issuer that the operator configured.",
         },
         "metrics_token": {
             "type": "http",

@@ -20,7 +20,7 @@ use utoipa::{OpenApi, PartialSchema, ToSchema};
 
 use crate::api::{
     decisions, docs, enforcement, health, history, ingest, integration_keys, integrations, keys,
-    metrics, reservations, series, tenants, usage,
+    metrics, onboarding, reservations, series, session, tenants, usage,
 };
 use crate::envelope::ListMeta;
 use crate::error::ApiError;
@@ -51,6 +51,7 @@ pub const EXAMPLE_ID: &str = "00064cf9-f9f4-8fc4-a2a7-2d1d4b3a5c6e";
         (name = "enforcement", description = "May this call go on? Decisions and reservations."),
         (name = "integrations", description = "Providers, credentials' references and limits."),
         (name = "keys", description = "Keys of a tenant and of one integration."),
+        (name = "session", description = "Who calls, and how far the tenant is set up."),
         (name = "tenants", description = "Tenants, for the operator."),
         (name = "server", description = "The server itself."),
     ),
@@ -58,6 +59,13 @@ pub const EXAMPLE_ID: &str = "00064cf9-f9f4-8fc4-a2a7-2d1d4b3a5c6e";
         tenants::create_tenant,
         tenants::list_tenants,
         tenants::get_tenant,
+        tenants::update_tenant,
+        tenants::suspend_tenant,
+        tenants::resume_tenant,
+        tenants::terminate_tenant,
+        tenants::archive_tenant,
+        session::get_session_context,
+        onboarding::finalize_onboarding,
         keys::create_key,
         keys::list_keys,
         keys::revoke_key,

@@ -183,6 +183,12 @@ word! {
 }
 
 word! {
+    /// As which kind of actor a caller is known: the operator, a person, or a program.
+    ActorType,
+    ["founder", "customer", "machine"]
+}
+
+word! {
     /// What the server is when it answers.
     ServerState,
     [health::LIVE, health::READY]

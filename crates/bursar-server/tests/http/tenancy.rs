@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use axum::http::Method;
 use bursar_core::{ApiKeyId, IntegrationId, IntegrationKeyId};
+use bursar_server::access::{self, Role};
 use serde_json::{Value, json};
 
 use crate::support::{Answer, Persona, Tenant, TestApp, record, reservation};
@@ -17,6 +18,10 @@ enum Access {
     Key(&'static str),
     /// An API key with this scope, and the key of an integration for that integration.
     IntegrationKey(&'static str),
+    /// A person who is an admin; no key.
+    Admin,
+    /// Whoever has a credential.
+    Anyone,
 }
 
 /// What someone hears who names what is not theirs.
@@ -30,7 +35,7 @@ enum Foreign {
     Unnamed,
 }
 
-use Access::{IntegrationKey, Key, Operator};
+use Access::{Admin, Anyone, IntegrationKey, Key, Operator};
 use Foreign::{HardBlocked, NotFound, Unnamed};
 
 /// Method, path as the router has it, who may, what a foreign id answers.
@@ -57,6 +62,13 @@ const ROUTES: &[Route] = &[
     ("post", "/tenants", Operator, Unnamed),
     ("get", "/tenants", Operator, Unnamed),
     ("get", "/tenants/{id}", Operator, Unnamed),
+    ("patch", "/tenants/{id}", Operator, Unnamed),
+    ("post", "/tenants/{id}/suspend", Operator, Unnamed),
+    ("post", "/tenants/{id}/resume", Operator, Unnamed),
+    ("post", "/tenants/{id}/terminate", Operator, Unnamed),
+    ("post", "/tenants/{id}/archive", Operator, Unnamed),
+    ("get", "/session/context", Anyone, Unnamed),
+    ("post", "/onboarding/finalize", Admin, Unnamed),
     ("get", METRICS, Operator, Unnamed),
     ("post", "/keys", KEYS, Unnamed),
     ("get", "/keys", KEYS, Unnamed),
@@ -135,7 +147,7 @@ impl World {
         let (method, template, _, foreign) = route;
         let integration = &owned.integration;
         let id = match *template {
-            "/tenants/{id}" => &self.owner.id,
+            _ if template.starts_with("/tenants/") => &self.owner.id,
             "/keys/{id}" => &owned.api_key,
             _ => integration,
         };
@@ -233,12 +245,18 @@ pub(crate) fn security(method: &str, path: &str) -> Value {
     let route = ROUTES.iter().find(|route| route.0 == method && in_api(route.1) == path);
     let by_key = |scope: &str| {
         let [key, header] = ["api_key", "api_key_header"].map(|name| json!({ name: [scope] }));
-        vec![key, header, json!({ "operator": [] })]
+        vec![key, header, json!({ "operator": [] }), json!({ "person": [] })]
     };
+    let person = json!({ "person": [] });
     match route.map(|route| route.2) {
         None => json!([{}]),
         Some(Operator) if path == METRICS => json!([{ "operator": [] }, { "metrics_token": [] }]),
         Some(Operator) => json!([{ "operator": [] }]),
+        Some(Anyone) => {
+            let schemes = ["api_key", "api_key_header", "integration_key", "person", "operator"];
+            schemes.map(|name| json!({ name: [] })).to_vec().into()
+        }
+        Some(Admin) => json!([{ "operator": [] }, person]),
         Some(Key(scope)) => by_key(scope).into(),
         Some(IntegrationKey(scope)) => {
             let mut all = by_key(scope);
@@ -259,6 +277,37 @@ fn no_route_is_missing_from_the_table() {
     assert_eq!(table.len(), ROUTES.len(), "a route stands twice in the table");
     assert_eq!(routed(), table);
     assert!(table.len() >= 30, "the router's text is not understood");
+}
+
+#[test]
+fn the_table_of_access_is_this_one() {
+    let expected: BTreeSet<String> = ROUTES
+        .iter()
+        .filter(|route| route.1 != METRICS)
+        .map(|(method, path, access, _)| {
+            // Who only asks changes nothing.
+            let asks =
+                *method == "get" || ["/enforcement/check", "/enforcement/batch"].contains(path);
+            let keeps = path.starts_with("/keys");
+            let role = if asks && !keeps { Role::Viewer } else { Role::Admin };
+            let tenant =
+                |scope, integration_key| access::Access::Tenant { scope, integration_key, role };
+            let access = match access {
+                Operator => access::Access::Operator,
+                Anyone => access::Access::Anyone,
+                Admin => tenant(None, false),
+                Key(scope) => tenant(Some(*scope), false),
+                IntegrationKey(scope) => tenant(Some(*scope), true),
+            };
+            format!("{} {} {access:?}", method.to_uppercase(), in_api(path))
+        })
+        .collect();
+    let found: BTreeSet<String> = access::ACCESS
+        .iter()
+        .map(|rule| format!("{} {} {:?}", rule.method, rule.path, rule.access))
+        .collect();
+    assert_eq!(found, expected);
+    assert_eq!(access::ACCESS.len(), expected.len(), "a route stands twice in the table");
 }
 
 /// What a foreign or unknown id answers.
@@ -456,9 +505,9 @@ async fn a_key_with_the_name_of_another_tenant_is_refused() {
     for named in [world.owner.id.as_str(), UNKNOWN, "nonsense", ""] {
         for route in ROUTES {
             let personas: &[&Persona] = match route.2 {
-                Operator => &[],
+                Operator | Admin => &[],
                 Key(_) => &[&key],
-                IntegrationKey(_) => &[&key, &integration_key],
+                IntegrationKey(_) | Anyone => &[&key, &integration_key],
             };
             for &persona in personas {
                 let persona = persona.clone().with("x-tenant-id", named);
@@ -542,7 +591,7 @@ async fn a_key_may_name_its_own_tenant() {
 async fn the_operator_says_which_tenant_is_meant() {
     let world = World::new().await;
     let before = world.owners_state().await;
-    for route in ROUTES.iter().filter(|route| route.2 != Operator) {
+    for route in ROUTES.iter().filter(|route| !matches!(route.2, Operator | Anyone)) {
         world.ask(&world.app.founder(), route).await.refused(400, "TENANT_REQUIRED");
         let unknown = world.app.founder().with("x-tenant-id", UNKNOWN);
         world.ask(&unknown, route).await.refused(404, "TENANT_NOT_FOUND");
@@ -550,4 +599,17 @@ async fn the_operator_says_which_tenant_is_meant() {
         check_foreign(route, &world.ask(&world.other.founder(), route).await);
     }
     assert_eq!(world.owners_state().await, before);
+}
+
+#[tokio::test]
+async fn no_key_opens_what_is_for_admins() {
+    let world = World::new().await;
+    let integration_key = world.owner.integration_key(&world.owned.integration).await;
+    for route in ROUTES.iter().filter(|route| route.2 == Admin) {
+        let key = world.owner.key(&["*"]).await;
+        world.ask(&key, route).await.refused(403, "FORBIDDEN");
+        world.ask(&integration_key, route).await.refused(403, "FORBIDDEN");
+        let answer = world.ask(&world.owner.founder(), route).await;
+        assert!(answer.status.is_success(), "{}: {}", route.1, answer.body);
+    }
 }

@@ -13,8 +13,9 @@ use crate::lane::ControlTx;
 use crate::protection::{OverrideRow, SignalRow, stored_decision};
 use crate::row::{ApiKeyRow, AuditRow, DecisionRow, IntegrationKeyRow, IntegrationRow, TenantRow};
 
-const SELECT_TENANT: &str = "select tenant_id, name, lifecycle, onboarding, created_at, updated_at \
-     from tenants where tenant_id = $1";
+/// Changes of a tenant follow one another, whichever node makes them.
+const LOCK_TENANT: &str = "select tenant_id, name, lifecycle, onboarding, created_at, updated_at \
+     from tenants where tenant_id = $1 for no key update";
 const UPSERT_TENANT: &str = "insert into tenants (tenant_id, name, lifecycle, onboarding, \
      created_at, updated_at) values ($1, $2, $3, $4, $5, $6) \
      on conflict (tenant_id) do update set name = excluded.name, \
@@ -74,6 +75,7 @@ const DROP_DECISIONS: &str = "delete from decisions where tenant_id = $1 and dec
      order by decision_id desc limit 1 offset $2)";
 /// Whoever is being admitted by an integration of the tenant is admitted before the change or after.
 const LOCK_INTEGRATIONS: &str = "select integration_id from integrations where tenant_id = $1 \
+     and exists (select from tenants where tenant_id = $1 and lifecycle <> $2) \
      order by tenant_id, integration_id for no key update";
 
 fn micros(instant: Option<Timestamp>) -> Option<i64> {
@@ -112,20 +114,21 @@ impl ControlTx for PostgresLane {
 
     fn tenant(&mut self, tenant_id: TenantId) -> Result<Option<TenantRow>, StoreError> {
         let tenant = tenant_id.number();
-        self.one(tenant_id, SELECT_TENANT, params![tenant], decode::tenant_row)
+        self.one(tenant_id, LOCK_TENANT, params![tenant], decode::tenant_row)
     }
 
     fn put_tenant(&mut self, row: &TenantRow) -> Result<(), StoreError> {
         let TenantRow { tenant_id, name, lifecycle, onboarding, created_at, updated_at } = row;
         let tenant = tenant_id.number();
-        self.put(*tenant_id, LOCK_INTEGRATIONS, params![tenant])?;
+        let lifecycle = codec::lifecycle_code(*lifecycle);
+        self.put(*tenant_id, LOCK_INTEGRATIONS, params![tenant, lifecycle])?;
         self.put(
             *tenant_id,
             UPSERT_TENANT,
             params![
                 tenant,
                 *name,
-                codec::lifecycle_code(*lifecycle),
+                lifecycle,
                 codec::onboarding_code(*onboarding),
                 created_at.micros(),
                 updated_at.micros(),

@@ -37,6 +37,7 @@ pub(crate) async fn every_change_is_audited_once(subject: Subject) {
         ("tenant.create", tenant_id.to_string()),
         ("integration.create", integration.clone()),
         ("integration.enable", integration.clone()),
+        ("tenant.onboarding", tenant_id.to_string()),
         ("api_key.create", api_key_id.to_string()),
         ("integration_key.create", key_id.to_string()),
         ("integration.update", integration.clone()),

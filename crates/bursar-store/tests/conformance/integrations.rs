@@ -253,7 +253,7 @@ pub(crate) async fn a_tenant_that_is_not_active_changes_no_integration(subject: 
     subject.world.ledger.change(tenant_id, suspend).await.unwrap();
 
     let edit = IntegrationEdit { rate_limit_rpm: Some(1), ..IntegrationEdit::default() };
-    let not_active = Err(ControlRefusal::TenantNotActive);
+    let not_active = Err(ControlRefusal::TenantSuspended);
     assert_eq!(update(&subject, &row, edit).await, not_active);
     for (tenant_id, refusal) in
         [(tenant_id, not_active), (unknown, Err(ControlRefusal::TenantNotFound))]

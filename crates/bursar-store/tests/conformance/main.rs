@@ -59,6 +59,7 @@ macro_rules! conformance {
                 tenants:
                     a_tenant_leads_back,
                     tenants_come_oldest_first_page_by_page,
+                    what_a_tenant_comes_to_is_stored_and_audited,
                     the_clock_of_the_store_never_runs_backwards;
                 integrations:
                     an_integration_leads_back_field_by_field,

@@ -1,7 +1,7 @@
 //! Tenants, and the clock that everything is measured by.
 
-use bursar_core::{OnboardingState, TenantId, TenantLifecycle};
-use bursar_store::{Page, TenantRow};
+use bursar_core::{OnboardingState, TenantId, TenantLifecycle, TenantRefusal};
+use bursar_store::{ControlRefusal, Page, TenantRow};
 
 use crate::subject::{Subject, unlimited};
 use crate::support::usage;
@@ -51,4 +51,52 @@ pub(crate) async fn the_clock_of_the_store_never_runs_backwards(subject: Subject
     let subject = subject.reopened().await;
     let standing = subject.world.store.standing(tenant_id, integration_id).await.unwrap();
     assert!(standing.unwrap().now >= now, "after a restart");
+}
+
+pub(crate) async fn what_a_tenant_comes_to_is_stored_and_audited(subject: Subject) {
+    let tenant_id = subject.tenant().await;
+    let before = subject.audit().len();
+    subject.change(tenant_id, |control| control.rename_tenant("other")).await;
+    // What changes nothing leaves no trace.
+    subject.change(tenant_id, |control| control.rename_tenant("other")).await;
+    for _ in 0..2 {
+        let step = OnboardingState::SdkConnected;
+        subject.change(tenant_id, move |control| control.reach_onboarding(step)).await;
+    }
+    let step = OnboardingState::IdentityVerified;
+    subject.change(tenant_id, move |control| control.reach_onboarding(step)).await;
+    subject.change(tenant_id, |control| control.finalize_onboarding()).await;
+    for to in [TenantLifecycle::Suspended, TenantLifecycle::Terminated] {
+        subject.change(tenant_id, move |control| control.lead_tenant(to)).await;
+    }
+    for refused in [
+        subject.world.control(tenant_id, |control| control.rename_tenant("late")).await,
+        subject.world.control(tenant_id, |control| control.finalize_onboarding()).await,
+    ] {
+        assert_eq!(refused.unwrap(), Err(ControlRefusal::TenantTerminated));
+    }
+    let back = subject
+        .world
+        .control(tenant_id, |control| control.lead_tenant(TenantLifecycle::Active))
+        .await;
+    let (from, to) = (TenantLifecycle::Terminated, TenantLifecycle::Active);
+    assert_eq!(back.unwrap(), Err(ControlRefusal::Tenant(TenantRefusal::Life { from, to })));
+
+    let subject = subject.reopened().await;
+    let stored = subject.world.store.tenant(tenant_id).await.unwrap().unwrap();
+    assert_eq!(stored.name, "other");
+    assert_eq!(stored.lifecycle, TenantLifecycle::Terminated);
+    assert_eq!(stored.onboarding, OnboardingState::Complete);
+    let actions: Vec<String> =
+        subject.audit()[before..].iter().map(|[action, ..]| action.clone()).collect();
+    assert_eq!(
+        actions,
+        [
+            "tenant.update",
+            "tenant.onboarding",
+            "tenant.onboarding",
+            "tenant.suspend",
+            "tenant.terminate"
+        ]
+    );
 }

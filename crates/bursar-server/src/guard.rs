@@ -1,0 +1,54 @@
+//! What every request of a tenant or the operator passes before its handler: who is it, may they use
+//! this route, and should it go on now.
+//!
+//! A route that the table of access does not name is refused, whatever its handler would do.
+
+use axum::extract::{MatchedPath, Request, State};
+use axum::http::Method;
+use axum::middleware::Next;
+use axum::response::{IntoResponse, Response};
+
+use crate::access::{self, Access};
+use crate::app::App;
+use crate::auth::{self, Admitted};
+use crate::doorway::RequestTenant;
+use crate::error::{ApiError, ErrorCode};
+
+/// Lets a request in as the table says.
+pub async fn pass(State(app): State<App>, request: Request, next: Next) -> Response {
+    let matched = request.extensions().get::<MatchedPath>().cloned();
+    let path = matched.as_ref().map_or("", MatchedPath::as_str);
+    match access::access(request.method(), path) {
+        Some(access) => pass_as(&app, access, request, next).await,
+        None => refuse(request.method(), path),
+    }
+}
+
+/// Lets a request in when its caller may use a route of this access.
+pub async fn pass_as(app: &App, access: Access, mut request: Request, next: Next) -> Response {
+    let admitted = match auth::admit(app, request.headers(), access).await {
+        Ok(admitted) => admitted,
+        Err(error) => return error.into_response(),
+    };
+    match admitted {
+        Admitted::Operator(operator) => {
+            request.extensions_mut().insert(operator);
+        }
+        Admitted::Anyone(anyone) => {
+            request.extensions_mut().insert(anyone);
+        }
+        Admitted::Tenant(authorized) => {
+            if let Some(tenant) = request.extensions().get::<RequestTenant>() {
+                tenant.proved(authorized.tenant_id);
+            }
+            request.extensions_mut().insert(authorized);
+        }
+    }
+    next.run(request).await
+}
+
+/// A route that nobody was given.
+fn refuse(method: &Method, path: &str) -> Response {
+    tracing::error!(%method, route = path, "a route is missing from the table of access");
+    ApiError::of(ErrorCode::Forbidden).into_response()
+}
