@@ -11,6 +11,7 @@ use crate::credential_ref::AllowedPrefixes;
 use crate::decision_log::DecisionLog;
 use crate::metrics::Metrics;
 use crate::onboarding::Pauses;
+use crate::protection::Protector;
 use crate::pulse::Pulse;
 use crate::secret::{Secret, SecretKey};
 
@@ -40,6 +41,8 @@ pub struct Parts {
     pub onboarding_pauses: Pauses,
     /// Decisions that someone may ask about.
     pub decision_log: DecisionLog,
+    /// Keeps the server from what its tenants send too much of.
+    pub protection: Protector,
     /// Whether the database answers, when it is not a part of this process.
     pub pulse: Option<Pulse>,
     /// What bodies of requests may cost.

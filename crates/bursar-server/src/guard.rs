@@ -13,6 +13,7 @@ use crate::app::App;
 use crate::auth::{self, Admitted};
 use crate::doorway::RequestTenant;
 use crate::error::{ApiError, ErrorCode};
+use crate::protection;
 
 /// Lets a request in as the table says.
 pub async fn pass(State(app): State<App>, request: Request, next: Next) -> Response {
@@ -30,6 +31,18 @@ pub async fn pass_as(app: &App, access: Access, mut request: Request, next: Next
         Ok(admitted) => admitted,
         Err(error) => return error.into_response(),
     };
+    let tenant = match &admitted {
+        Admitted::Operator(_) => None,
+        Admitted::Anyone(anyone) => anyone.tenant,
+        Admitted::Tenant(authorized) => Some(authorized.tenant()),
+    };
+    if let Some(tenant) = tenant {
+        let matched = request.extensions().get::<MatchedPath>().cloned();
+        let path = matched.as_ref().map_or("", MatchedPath::as_str);
+        if let Err(error) = protection::pass(app, tenant, path, &mut request).await {
+            return error.into_response();
+        }
+    }
     match admitted {
         Admitted::Operator(operator) => {
             request.extensions_mut().insert(operator);

@@ -38,6 +38,7 @@ pub mod openapi;
 pub mod params;
 pub mod passage;
 pub mod period;
+pub mod protection;
 pub mod pulse;
 pub mod raw_key;
 pub mod router;

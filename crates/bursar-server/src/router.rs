@@ -7,8 +7,8 @@ use axum::routing::{delete, get, post};
 
 use crate::access::Access;
 use crate::api::{
-    decisions, docs, enforcement, health, history, ingest, integration_keys, integrations, keys,
-    metrics, onboarding, reservations, series, session, tenants, usage,
+    abuse, decisions, docs, enforcement, health, history, ingest, integration_keys, integrations,
+    keys, metrics, onboarding, reservations, series, session, tenants, usage,
 };
 use crate::app::App;
 use crate::error::{ApiError, ErrorCode};
@@ -16,7 +16,7 @@ use crate::{guard, passage, pulse};
 
 /// Every route, over an app: what a server with one listener serves.
 pub fn router(app: App) -> Router {
-    finish(tenant_routes(&app).merge(operator_routes()), app)
+    finish(tenant_routes(&app).merge(operator_routes(&app)), app)
 }
 
 /// The same with more routes of this access, which pass whatever every route passes: for measuring.
@@ -27,7 +27,7 @@ pub fn router_with(more: Router<App>, access: Access, app: App) -> Router {
         async move { guard::pass_as(&app, access, request, next).await }
     };
     let more = more.layer(middleware::from_fn(guard));
-    finish(tenant_routes(&app).merge(operator_routes()).merge(more), app)
+    finish(tenant_routes(&app).merge(operator_routes(&app)).merge(more), app)
 }
 
 /// What the public listener serves when the operator's routes have a listener of their own.
@@ -37,13 +37,16 @@ pub fn public_router(app: App) -> Router {
 
 /// What the operator's own listener serves.
 pub fn operator_router(app: App) -> Router {
-    finish(operator_routes(), app)
+    finish(operator_routes(&app), app)
 }
 
-/// The routes that watch the server rather than use it. Each proves its caller itself, because
-/// without a listener of its own it is open to whoever reaches the public one.
-pub fn operator_routes() -> Router<App> {
-    Router::new().route("/metrics", get(metrics::get_metrics))
+/// The routes that watch the server rather than use it. Each proves its caller, because without a
+/// listener of its own it is open to whoever reaches the public one.
+pub fn operator_routes(app: &App) -> Router<App> {
+    let founder = Router::new()
+        .route("/fdr/abuse/signals/{tenant_id}", get(abuse::list_signals))
+        .route("/fdr/abuse/override", post(abuse::override_protection));
+    guarded(founder, app).route("/metrics", get(metrics::get_metrics))
 }
 
 /// What tenants use, and what describes it to them.
@@ -101,17 +104,20 @@ fn tenant_routes(app: &App) -> Router<App> {
             "/enforcement/reservations/{call_id}/extend",
             post(reservations::extend_reservation),
         );
-    let api = api.route_layer(middleware::from_fn_with_state(app.clone(), guard::pass));
-    let api = match &app.pulse {
-        // Whatever is in it asks the database.
-        Some(_) => api.layer(middleware::from_fn_with_state(app.clone(), pulse::pass)),
-        None => api,
-    };
     Router::new()
-        .nest("/api/v1", api)
+        .nest("/api/v1", guarded(api, app))
         .route("/openapi.json", get(docs::get_openapi))
         .route("/docs", get(docs::get_docs))
         .route("/docs/style.css", get(docs::get_docs_style))
+}
+
+/// Routes whose callers the table of access knows; whatever is in them asks the database.
+fn guarded(routes: Router<App>, app: &App) -> Router<App> {
+    let routes = routes.route_layer(middleware::from_fn_with_state(app.clone(), guard::pass));
+    match &app.pulse {
+        Some(_) => routes.layer(middleware::from_fn_with_state(app.clone(), pulse::pass)),
+        None => routes,
+    }
 }
 
 /// Health, and what is around every route. Health is on each listener: load balancers and whoever

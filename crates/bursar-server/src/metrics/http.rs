@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use axum::http::{Method, StatusCode};
-use bursar_core::Decision;
+use bursar_core::{Decision, Dimension, ProtectionDecision};
 use bursar_store::DecisionKind;
 use prometheus::{HistogramVec, IntCounterVec, IntGauge, Registry, Result};
 
@@ -23,6 +23,7 @@ pub(super) struct HttpMetrics {
     in_flight: IntGauge,
     errors: IntCounterVec,
     decisions: IntCounterVec,
+    protection: IntCounterVec,
 }
 
 impl HttpMetrics {
@@ -33,6 +34,7 @@ impl HttpMetrics {
             in_flight: table::HTTP_IN_FLIGHT.gauge(registry)?,
             errors: table::HTTP_ERRORS.counters(registry)?,
             decisions: table::DECISIONS.counters(registry)?,
+            protection: table::PROTECTION.counters(registry)?,
         })
     }
 
@@ -40,6 +42,10 @@ impl HttpMetrics {
         let reason = decision.reasons.first().map_or(NONE, |reason| reason.code.as_str());
         let labels = [kind.as_str(), decision.verdict.as_str(), reason];
         self.decisions.with_label_values(&labels).inc();
+    }
+
+    pub(super) fn protected(&self, dimension: Dimension, decision: &ProtectionDecision) {
+        self.protection.with_label_values(&[dimension.as_str(), decision.as_str()]).inc();
     }
 
     pub(super) fn begin<'m>(&'m self, route: &'m str, method: &Method) -> Counted<'m> {
