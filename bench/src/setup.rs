@@ -21,6 +21,13 @@ const SHARED_SECRETS: [(&str, &str); 2] = [
     ("BURSAR_OPERATOR_TOKEN", "the one token of nodes that are measured"),
 ];
 const DATABASE: &str = "BURSAR_DATABASE";
+/// Far above what is measured, so that protection costs what it costs and refuses nothing.
+const UNPROTECTED: [(&str, &str); 4] = [
+    ("BURSAR_PROTECTION_REQUESTS_PER_MINUTE", "1000000000"),
+    ("BURSAR_PROTECTION_REQUESTS_PER_SECOND", "1000000000"),
+    ("BURSAR_PROTECTION_TRAFFIC_PER_MINUTE", "1000000000"),
+    ("BURSAR_PROTECTION_TRAFFIC_PER_SECOND", "1000000000"),
+];
 
 /// Where the ledger of a server is kept.
 pub(crate) struct Place {
@@ -61,7 +68,7 @@ impl Place {
         let own = [("BURSAR_DATA_DIR", folder), ("BURSAR_LISTEN", "127.0.0.1:0")];
         let shared = self.environment().into_iter().chain(SHARED_SECRETS);
         let shared = shared.filter(|_| self.database.is_some());
-        let environment = own.into_iter().chain(shared);
+        let environment = own.into_iter().chain(UNPROTECTED).chain(shared);
         let environment = environment.map(|(name, value)| (name.to_owned(), value.to_owned()));
         Ok(Config::load(None, environment)?)
     }

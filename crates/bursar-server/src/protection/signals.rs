@@ -34,6 +34,8 @@ struct Key {
 /// The signals of one key in one minute.
 #[derive(Clone)]
 struct Window {
+    /// Windows are numbered as they begin.
+    number: u64,
     started: Timestamp,
     row: Option<SignalId>,
     last: ProtectionDecision,
@@ -49,6 +51,8 @@ struct Gathered {
     written: HashMap<TenantId, u32>,
     /// Signals that were not taken note of, because too many different ones came at once.
     lost: u64,
+    /// Windows that began.
+    begun: u64,
     /// When something was noted last, kept or not.
     latest: Option<Timestamp>,
 }
@@ -153,7 +157,9 @@ impl Gathered {
             return;
         }
         // A window that is over has been written, or is written no more.
+        self.begun += 1;
         let window = Window {
+            number: self.begun,
             started: at,
             row: None,
             last: decision,
@@ -176,7 +182,7 @@ impl Gathered {
             is_new || latest.is_some_and(|latest| window.is_open(latest))
         });
         // Rows get their ids in the order in which things happened.
-        pending.sort_by_key(|(_, window)| window.started);
+        pending.sort_by_key(|(_, window)| window.number);
         let mut crowded = BTreeSet::new();
         for (key, _) in pending.iter().filter(|(_, window)| window.row.is_none()) {
             let written = self.written.entry(key.tenant_id).or_default();
@@ -193,7 +199,7 @@ impl Gathered {
     fn settle(&mut self, pending: &[(Key, Window)], ids: Option<&[SignalId]>) {
         for (at, (key, written)) in pending.iter().enumerate() {
             let window = self.windows.get_mut(key);
-            let Some(window) = window.filter(|window| window.started == written.started) else {
+            let Some(window) = window.filter(|window| window.number == written.number) else {
                 continue;
             };
             match ids.and_then(|ids| ids.get(at)) {

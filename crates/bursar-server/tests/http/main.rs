@@ -25,6 +25,7 @@ mod keys;
 mod limits;
 mod metrics;
 mod odd_requests;
+mod protection;
 mod raw_keys;
 mod records;
 mod reservations;
