@@ -15,6 +15,10 @@ const REQUEST_BOUNDS_SECONDS: &[f64] =
     &[0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0];
 /// The status of a request whose client did not wait for the answer.
 const NONE: &str = "none";
+/// What protection does by the rule that is built in, so that each is there before it happens: of a
+/// counter that begins at 1 nothing tells that it has grown.
+const PROTECTION: [[&str; 2]; 4] =
+    [["rate", "reject"], ["burst", "throttle"], ["cost", "reject"], ["anomaly", "warn"]];
 
 /// The metrics of the API.
 pub(super) struct HttpMetrics {
@@ -28,13 +32,17 @@ pub(super) struct HttpMetrics {
 
 impl HttpMetrics {
     pub(super) fn new(registry: &Registry) -> Result<Self> {
+        let protection = table::PROTECTION.counters(registry)?;
+        for labels in PROTECTION {
+            protection.with_label_values(&labels).inc_by(0);
+        }
         Ok(Self {
             requests: table::HTTP_REQUESTS.counters(registry)?,
             seconds: table::HTTP_SECONDS.histograms(registry, REQUEST_BOUNDS_SECONDS)?,
             in_flight: table::HTTP_IN_FLIGHT.gauge(registry)?,
             errors: table::HTTP_ERRORS.counters(registry)?,
             decisions: table::DECISIONS.counters(registry)?,
-            protection: table::PROTECTION.counters(registry)?,
+            protection,
         })
     }
 
