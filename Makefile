@@ -1,19 +1,24 @@
 # The commands of this project. `make run` needs cargo, a C compiler and nothing else; `make test` also programs to test with,
 # which it fetches on Debian and asks for elsewhere (README.md).
 
-.PHONY: run test lint prove bench clean
+.PHONY: run test lint deny prove bench clean
 
 # Builds and starts the main job: a server with a tenant, an integration and keys to try.
 run:
 	cargo run --release --locked --bin bursar -- dev
 
 # What CI runs.
-test: lint
+test: lint deny
 	cargo test --workspace --locked
 
 lint:
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets --locked -- -D warnings
+
+# Licences, bans and sources of what we depend on, and its known vulnerabilities where their database can be had. The first run
+# builds cargo-deny, in a minute or two.
+deny:
+	tools/deny.sh
 
 # The long proofs: kills, faults, races and many seeds, bounded to 20 minutes; then the whole API asked by schemathesis, a
 # few minutes more, which wants python3 with venv and pip, and curl.

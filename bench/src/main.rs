@@ -103,6 +103,7 @@ fn embedded(
             client::run(&[&server.address], connections, duration, make).await.map(|r| (name, r))
         };
         report.http(run("E: no store, 64 connections", 64, &setup.null()).await?);
+        report.http(run(report::OPEN, 64, &setup.open()).await?);
         report.http(run("single ingest, 64 connections", 64, &setup.single()).await?);
         report.http(run("single ingest, 256 connections", 256, &setup.single()).await?);
         report.http(run("batches of 100, 16 connections", 16, &setup.batch()).await?);

@@ -29,6 +29,8 @@ const BARS: &[(&str, f64, Base)] = &[
     ("check, 64 connections", 0.6, Base::Requests),
     ("reserve, 64 connections", 0.1, Base::Requests),
 ];
+/// What E does without asking who calls and whether they may go on.
+pub(crate) const OPEN: &str = "E without authentication and protection, 64 connections";
 /// What batches through a node on PostgreSQL should reach, as a part of P.
 const POSTGRES_BAR: f64 = 0.6;
 
@@ -103,6 +105,11 @@ impl Report {
             });
             let (p50, p99) = (run.quantile_ms(0.5), run.quantile_ms(0.99));
             println!("| {name} | {rate:.0} | {p50:.2} | {p99:.2} | {ratio} | {bar} |");
+        }
+        let open = self.runs.iter().find(|(name, _)| *name == OPEN);
+        if let Some((_, open)) = open {
+            let added_us = (1.0 / e - 1.0 / open.rate()) * 1e6;
+            println!("| authentication and protection add, us a request | {added_us:.2} | | | | |");
         }
         for (records, run) in &self.summaries {
             let (p50, p99) = (run.quantile_ms(0.5), run.quantile_ms(0.99));

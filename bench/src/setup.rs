@@ -183,6 +183,10 @@ impl Setup {
         Box::new(|| (self.post("/bench/null", &self.record()), 1))
     }
 
+    pub(crate) fn open(&self) -> Make<'_> {
+        Box::new(|| (self.post("/bench/open", &self.record()), 1))
+    }
+
     pub(crate) fn single(&self) -> Make<'_> {
         Box::new(|| (self.post("/api/v1/telemetry/llm-usage", &self.record()), 1))
     }

@@ -19,15 +19,16 @@ pub fn router(app: App) -> Router {
     finish(tenant_routes(&app).merge(operator_routes(&app)), app)
 }
 
-/// The same with more routes of this access, which pass whatever every route passes: for measuring.
-pub fn router_with(more: Router<App>, access: Access, app: App) -> Router {
+/// The same with more routes, for measuring: some that are open, and some of this access, which pass
+/// whatever a usage record passes.
+pub fn router_with(open: Router<App>, more: Router<App>, access: Access, app: App) -> Router {
     let guarded = app.clone();
     let guard = move |request: Request, next: Next| {
         let app = guarded.clone();
-        async move { guard::pass_as(&app, access, request, next).await }
+        async move { guard::pass_as(&app, access, "/api/v1/telemetry/llm-usage", request, next).await }
     };
     let more = more.layer(middleware::from_fn(guard));
-    finish(tenant_routes(&app).merge(operator_routes(&app)).merge(more), app)
+    finish(tenant_routes(&app).merge(operator_routes(&app)).merge(open).merge(more), app)
 }
 
 /// What the public listener serves when the operator's routes have a listener of their own.

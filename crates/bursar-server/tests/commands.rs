@@ -180,6 +180,18 @@ fn check_life(world: &World) {
     assert_eq!(text(first(&world.json(&["key", "list", "--tenant=acme"])), "id"), text(&key, "id"));
     let revoked = world.json(&["key", "revoke", "--tenant=acme", &text(&key, "id")]);
     assert!(revoked.get("revoked_at").unwrap().is_string());
+
+    world.json(&["tenant", "create", "short-lived"]);
+    assert_eq!(text(&world.json(&["tenant", "rename", "short-lived", "lived"]), "name"), "lived");
+    for (command, state) in [
+        (&["suspend", "lived"][..], "SUSPENDED"),
+        (&["resume", "lived"], "ACTIVE"),
+        (&["terminate", "lived", "--yes"], "TERMINATED"),
+        (&["archive", "lived"], "ARCHIVED"),
+    ] {
+        let tenant = world.json(&[&["tenant"], command].concat());
+        assert_eq!(text(&tenant, "lifecycle_state"), state);
+    }
 }
 
 #[test]
@@ -193,6 +205,8 @@ fn everything_is_managed_in_a_folder_at_rest_and_known_to_the_next_server() {
     check_life(&world);
     world.start();
     assert_eq!(text(first(&world.json(&["tenant", "list"])), "name"), "acme");
+    world.check_failed(&["tenant", "resume", "lived"], 1, &["ARCHIVED", "(INVALID_STATE)"]);
+    world.check_failed(&["tenant", "terminate", "acme"], 2, &["--yes"]);
 }
 
 #[track_caller]

@@ -40,6 +40,36 @@ enum TenantCommand {
         /// Its id, or its name when only one has it.
         tenant: String,
     },
+    /// Give a tenant another name.
+    Rename {
+        /// Its id, or its name when only one has it.
+        tenant: String,
+        /// The new name.
+        name: String,
+    },
+    /// Suspend an active tenant: it reads and records, and every decision is a hard block.
+    Suspend {
+        /// Its id, or its name when only one has it.
+        tenant: String,
+    },
+    /// Make a suspended tenant active again.
+    Resume {
+        /// Its id, or its name when only one has it.
+        tenant: String,
+    },
+    /// Terminate a tenant for good: nothing of it works any more, what it used stays.
+    Terminate {
+        /// Its id, or its name when only one has it.
+        tenant: String,
+        /// Really terminate it; this cannot be undone.
+        #[arg(long, required = true)]
+        yes: bool,
+    },
+    /// Archive a terminated tenant.
+    Archive {
+        /// Its id, or its name when only one has it.
+        tenant: String,
+    },
 }
 
 pub(super) fn run(config: &Config, arguments: TenantArguments) -> Result<(), Failure> {
@@ -54,5 +84,18 @@ pub(super) fn run(config: &Config, arguments: TenantArguments) -> Result<(), Fai
             let id = door.tenant(&tenant)?;
             shape.one(&door.ask("GET", &format!("/tenants/{id}"), None)?)
         }
+        TenantCommand::Rename { tenant, name } => {
+            let (id, body) = (door.tenant(&tenant)?, json!({ "name": name }).to_string());
+            shape.one(&door.ask("PATCH", &format!("/tenants/{id}"), Some(&body))?)
+        }
+        TenantCommand::Suspend { tenant } => lead(door, shape, &tenant, "suspend"),
+        TenantCommand::Resume { tenant } => lead(door, shape, &tenant, "resume"),
+        TenantCommand::Terminate { tenant, yes: _ } => lead(door, shape, &tenant, "terminate"),
+        TenantCommand::Archive { tenant } => lead(door, shape, &tenant, "archive"),
     })
+}
+
+fn lead(door: &Door, shape: Shape, tenant: &str, verb: &str) -> Result<(), Failure> {
+    let id = door.tenant(tenant)?;
+    shape.one(&door.ask("POST", &format!("/tenants/{id}/{verb}"), None)?)
 }

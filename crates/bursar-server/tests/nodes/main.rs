@@ -14,6 +14,7 @@ mod crash;
 mod deadlocks;
 mod exact;
 mod fresh;
+mod hangs;
 mod isolation;
 mod kills;
 mod once;

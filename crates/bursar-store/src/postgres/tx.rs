@@ -86,9 +86,11 @@ impl<'a> FromSql<'a> for Key {
 }
 
 /// How long a statement of the writer waits for a lock, runs, or leaves its transaction idle: a
-/// node that hangs must not hold what others wait for.
+/// node that hangs must not hold what others wait for. The database ends its transaction before
+/// they give up on the lock, so that they are served late instead of refused. Between two
+/// statements a node that runs computes for milliseconds; one that was paused begins anew.
 const WRITE_BOUNDS: &str = "set local lock_timeout = '5s'; set local statement_timeout = '15s'; \
-     set local idle_in_transaction_session_timeout = '15s'";
+     set local idle_in_transaction_session_timeout = '3500ms'";
 /// Every statement of the writer finds its rows by their keys, whatever the statistics say.
 const WRITE_PLANS: &str = "set local enable_seqscan = off; set local enable_hashjoin = off; \
      set local enable_mergejoin = off";
