@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use bursar_core::{IntegrationId, LimitSettings, TenantId};
+use bursar_core::{IntegrationId, LimitSettings, OnboardingState, TenantId};
 use bursar_server::config::Config;
 use bursar_server::secret::{api_key_text, random_digits};
 use bursar_server::start;
@@ -132,6 +132,11 @@ pub(crate) fn prepare(place: &Place, integrations_count: usize) -> Result<Setup,
             Ok(made.map(|_| text))
         };
         let api_key = app.ledger.change(tenant_id, create).await??;
+        // Protection begins when a tenant is set up.
+        let complete = move |tx: &mut dyn ControlTx| {
+            Control::new(tx, &actor(), tenant_id).reach_onboarding(OnboardingState::Complete)
+        };
+        app.ledger.change(tenant_id, complete).await??;
         app.ledger.close().await;
         Ok(Setup { tenant_id, integrations, api_key, next: Arc::new(AtomicU64::new(0)) })
     })

@@ -43,10 +43,10 @@ pub async fn pass_as(
         Admitted::Anyone(anyone) => anyone.tenant,
         Admitted::Tenant(authorized) => Some(authorized.tenant()),
     };
-    if let Some(tenant) = tenant {
-        if let Err(error) = protection::pass(app, tenant, path, &mut request).await {
-            return error.into_response();
-        }
+    if let Some(tenant) = tenant
+        && let Err(error) = protection::pass(app, tenant, path, &mut request).await
+    {
+        return error.into_response();
     }
     match admitted {
         Admitted::Operator(operator) => {
