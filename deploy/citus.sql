@@ -47,6 +47,10 @@ alter policy of_tenant on audit_heads
     using (tenant_id = nullif(current_setting('bursar.tenant_id', true), '')::bigint);
 alter policy of_tenant on decisions
     using (tenant_id = nullif(current_setting('bursar.tenant_id', true), '')::bigint);
+alter policy of_tenant on signals
+    using (tenant_id = nullif(current_setting('bursar.tenant_id', true), '')::bigint);
+alter policy of_tenant on protection_overrides
+    using (tenant_id = nullif(current_setting('bursar.tenant_id', true), '')::bigint);
 
 -- All rows of a tenant lie on one node, so that its transactions stay there.
 select create_distributed_table('integrations', 'tenant_id');
@@ -62,5 +66,7 @@ select create_distributed_table('rollup_label_counts', 'tenant_id', colocate_wit
 select create_distributed_table('audit', 'tenant_id', colocate_with => 'integrations');
 select create_distributed_table('audit_heads', 'tenant_id', colocate_with => 'integrations');
 select create_distributed_table('decisions', 'tenant_id', colocate_with => 'integrations');
+select create_distributed_table('signals', 'tenant_id', colocate_with => 'integrations');
+select create_distributed_table('protection_overrides', 'tenant_id', colocate_with => 'integrations');
 
 commit;

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use bursar_core::{IntegrationId, LimitSettings, TenantId};
+use bursar_core::{IntegrationId, LimitSettings, OnboardingState, TenantId};
 use bursar_server::config::Config;
 use bursar_server::secret::{api_key_text, random_digits};
 use bursar_server::start;
@@ -21,6 +21,13 @@ const SHARED_SECRETS: [(&str, &str); 2] = [
     ("BURSAR_OPERATOR_TOKEN", "the one token of nodes that are measured"),
 ];
 const DATABASE: &str = "BURSAR_DATABASE";
+/// Far above what is measured, so that protection costs what it costs and refuses nothing.
+const UNPROTECTED: [(&str, &str); 4] = [
+    ("BURSAR_PROTECTION_REQUESTS_PER_MINUTE", "1000000000"),
+    ("BURSAR_PROTECTION_REQUESTS_PER_SECOND", "1000000000"),
+    ("BURSAR_PROTECTION_TRAFFIC_PER_MINUTE", "1000000000"),
+    ("BURSAR_PROTECTION_TRAFFIC_PER_SECOND", "1000000000"),
+];
 
 /// Where the ledger of a server is kept.
 pub(crate) struct Place {
@@ -61,7 +68,7 @@ impl Place {
         let own = [("BURSAR_DATA_DIR", folder), ("BURSAR_LISTEN", "127.0.0.1:0")];
         let shared = self.environment().into_iter().chain(SHARED_SECRETS);
         let shared = shared.filter(|_| self.database.is_some());
-        let environment = own.into_iter().chain(shared);
+        let environment = own.into_iter().chain(UNPROTECTED).chain(shared);
         let environment = environment.map(|(name, value)| (name.to_owned(), value.to_owned()));
         Ok(Config::load(None, environment)?)
     }
@@ -126,6 +133,11 @@ pub(crate) fn prepare(place: &Place, integrations_count: usize) -> Result<Setup,
             Ok(made.map(|_| text))
         };
         let api_key = app.ledger.change(tenant_id, create).await??;
+        // Protection begins when a tenant is set up.
+        let complete = move |tx: &mut dyn ControlTx| {
+            Control::new(tx, &actor(), tenant_id).reach_onboarding(OnboardingState::Complete)
+        };
+        app.ledger.change(tenant_id, complete).await??;
         app.ledger.close().await;
         Ok(Setup { tenant_id, integrations, api_key, next: Arc::new(AtomicU64::new(0)) })
     })

@@ -142,6 +142,10 @@ id! {
     /// A decision that was kept so that someone can ask why.
     DecisionId, 7
 }
+id! {
+    /// Something that protection did, kept so that someone can see it.
+    SignalId, 8
+}
 
 #[cfg(test)]
 mod tests {

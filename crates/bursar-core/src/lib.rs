@@ -18,6 +18,7 @@ mod id;
 mod integration;
 mod limit;
 mod money;
+mod protection;
 mod rate;
 mod reservation;
 mod tenant;
@@ -34,11 +35,16 @@ pub use decide::{Decision, Estimate, Reason, ReasonCode, Verdict, decide, warn_p
 pub use entry::{CostSource, Entry, EntryKind, RecordedCall, UsageStatus};
 pub use health::{FailureCause, Health};
 pub use id::{
-    ApiKeyId, AuditId, DecisionId, EntryId, IntegrationId, IntegrationKeyId, ParseIdError, TenantId,
+    ApiKeyId, AuditId, DecisionId, EntryId, IntegrationId, IntegrationKeyId, ParseIdError,
+    SignalId, TenantId,
 };
 pub use integration::{CostBasis, Integration, IntegrationStatus, LifecycleRefusal, LimitSettings};
 pub use limit::{Action, Limit, Measure, Scope, Window};
 pub use money::{MoneyError, NANOS_PER_CENT, Nanos, cents_half_up, usd_string};
+pub use protection::{
+    Breach, Capacity, Counting, Dimension, Pace, ProtectedRequest, Protection, ProtectionDecision,
+    RequestClass, Route, Thresholds,
+};
 pub use rate::RateWindow;
 pub use reservation::{Hold, Reservation, ReservationState, ReserveRequest};
 pub use tenant::{OnboardingState, TenantLifecycle, TenantRefusal};

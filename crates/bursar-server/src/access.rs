@@ -100,6 +100,8 @@ pub static ACCESS: &[Rule] = &[
     rule(POST, "/api/v1/tenants/{id}/archive", OPERATOR),
     rule(GET, "/api/v1/audit", ADMIN),
     rule(GET, "/api/v1/audit/export", ADMIN),
+    rule(GET, "/fdr/abuse/signals/{tenant_id}", OPERATOR),
+    rule(POST, "/fdr/abuse/override", OPERATOR),
     rule(POST, "/api/v1/keys", KEYS),
     rule(GET, "/api/v1/keys", KEYS),
     rule(DELETE, "/api/v1/keys/{id}", KEYS),

@@ -13,6 +13,7 @@ use crate::key_uses::KeyUses;
 use crate::metrics::Metrics;
 use crate::onboarding::Pauses;
 use crate::people::Issuers;
+use crate::protection::Protector;
 use crate::pulse::Pulse;
 use crate::secret::{Secret, SecretKey};
 
@@ -46,6 +47,8 @@ pub struct Parts {
     pub key_uses: KeyUses,
     /// Decisions that someone may ask about.
     pub decision_log: DecisionLog,
+    /// Keeps the server from what its tenants send too much of.
+    pub protection: Protector,
     /// Whether the database answers, when it is not a part of this process.
     pub pulse: Option<Pulse>,
     /// What bodies of requests may cost.

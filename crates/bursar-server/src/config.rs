@@ -6,6 +6,8 @@ use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use bursar_core::{Pace, Thresholds};
+
 use crate::body::BodyLimits;
 use crate::budget::ByteBudget;
 use crate::client_address::TrustedProxies;
@@ -207,6 +209,46 @@ pub const SETTINGS: &[Setting] = &[
                the environment a JSON list of the same objects; nothing means nobody.",
     },
     Setting {
+        key: "protection.requests_per_minute",
+        env: "BURSAR_PROTECTION_REQUESTS_PER_MINUTE",
+        default: "1000",
+        help: "Management requests and reads that a tenant may send to one route in 60 seconds; 0 \
+               is unlimited.",
+    },
+    Setting {
+        key: "protection.requests_per_second",
+        env: "BURSAR_PROTECTION_REQUESTS_PER_SECOND",
+        default: "100",
+        help: "Management requests and reads that a tenant may send in a second; 0 is unlimited.",
+    },
+    Setting {
+        key: "protection.traffic_per_minute",
+        env: "BURSAR_PROTECTION_TRAFFIC_PER_MINUTE",
+        default: "60000",
+        help: "Telemetry writes and decisions that a tenant may send to one route in 60 seconds; \
+               0 is unlimited.",
+    },
+    Setting {
+        key: "protection.traffic_per_second",
+        env: "BURSAR_PROTECTION_TRAFFIC_PER_SECOND",
+        default: "5000",
+        help: "Telemetry writes and decisions that a tenant may send in a second; 0 is unlimited.",
+    },
+    Setting {
+        key: "protection.cost_cents_day",
+        env: "BURSAR_PROTECTION_COST_CENTS_DAY",
+        default: "0",
+        help: "What a tenant may spend on a UTC day, in cents, before its decisions are refused; 0 \
+               is unlimited.",
+    },
+    Setting {
+        key: "protection.anomaly_floor",
+        env: "BURSAR_PROTECTION_ANOMALY_FLOOR",
+        default: "10000",
+        help: "Requests of a tenant in five minutes that are taken for usual at least; ten times \
+               what is usual is an anomaly; 0 means that none is looked for.",
+    },
+    Setting {
         key: "credentials.env_prefixes",
         env: "BURSAR_CREDENTIALS_ENV_PREFIXES",
         default: "CUS_CRED_,LLM_API_KEY_",
@@ -236,6 +278,9 @@ const POSTGRES_WRITERS: RangeInclusive<u32> = 1..=100;
 /// One reader would let a list keep everyone waiting who is asked for a key; PostgreSQL has a
 /// process for each.
 const POSTGRES_READERS: RangeInclusive<u32> = 2..=1_000;
+
+/// More than any threshold has a reason to be.
+const AMOUNT_MAX: u32 = 1_000_000_000;
 
 /// Where the value of a setting comes from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -278,6 +323,8 @@ pub struct Config {
     pub tls_files: Option<TlsFiles>,
     /// Who vouches for people.
     pub issuers: Vec<IssuerConfig>,
+    /// What tenants are held to when nothing else is said of them.
+    pub protection: Thresholds,
     /// What references may name on this server.
     pub allowed_prefixes: AllowedPrefixes,
 }
@@ -389,6 +436,7 @@ impl Config {
             tls_files: values.tls_files()?,
             issuers: read_issuers(&values.text(ISSUERS))
                 .map_err(|problem| wrong(ISSUERS, &problem))?,
+            protection: values.thresholds()?,
             allowed_prefixes: AllowedPrefixes {
                 env: values.list("credentials.env_prefixes"),
                 file: values.list("credentials.file_prefixes"),
@@ -449,6 +497,27 @@ impl Values<'_> {
     fn number(&self, key: &str) -> Result<u32, ConfigError> {
         let number = self.text(key).parse::<u32>().ok().filter(|number| *number > 0);
         number.ok_or_else(|| wrong(key, "must be a whole number above 0"))
+    }
+
+    /// A number that may be 0.
+    fn amount(&self, key: &str) -> Result<u32, ConfigError> {
+        let amount = self.text(key).parse::<u32>().ok().filter(|amount| *amount <= AMOUNT_MAX);
+        amount.ok_or_else(|| wrong(key, &format!("must be a whole number from 0 to {AMOUNT_MAX}")))
+    }
+
+    fn thresholds(&self) -> Result<Thresholds, ConfigError> {
+        Ok(Thresholds {
+            management: Pace {
+                requests_per_minute: self.amount("protection.requests_per_minute")?,
+                requests_per_second: self.amount("protection.requests_per_second")?,
+            },
+            traffic: Pace {
+                requests_per_minute: self.amount("protection.traffic_per_minute")?,
+                requests_per_second: self.amount("protection.traffic_per_second")?,
+            },
+            cost_cents_day: self.amount("protection.cost_cents_day")?,
+            anomaly_floor: self.amount("protection.anomaly_floor")?,
+        })
     }
 
     fn seconds(&self, key: &str) -> Result<Duration, ConfigError> {
@@ -600,6 +669,7 @@ mod tests {
         assert_eq!(config.listen, "127.0.0.1:8080");
         assert_eq!(config.database.file(), Some(Path::new("./bursar-data/bursar.db")));
         assert_eq!(config.allowed_prefixes.env, ["CUS_CRED_", "LLM_API_KEY_"]);
+        assert_eq!(config.protection, Thresholds::default());
     }
 
     #[test]
@@ -693,6 +763,8 @@ mod tests {
         check(None, &[("BURSAR_SERVER_DRAIN_SECONDS", "soon")], "must be a whole number");
         check(None, &[("BURSAR_TLS_KEY", "key.pem")], "tls.certificate is needed");
         check(None, &[("BURSAR_TLS_CERTIFICATE", "c.pem")], "tls.key is needed");
+        let many = [("BURSAR_PROTECTION_COST_CENTS_DAY", "1000000001")];
+        check(None, &many, "protection.cost_cents_day must be a whole number from 0 to 1000000000");
         let proxies = [("BURSAR_SERVER_TRUSTED_PROXIES", "10.0.0.0/8, a proxy")];
         check(None, &proxies, "has \"a proxy\", which is neither");
     }

@@ -6,7 +6,7 @@
 
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use bursar_core::UsageError;
+use bursar_core::{Breach, Dimension, ProtectionDecision, UsageError};
 use bursar_store::{ControlRefusal, StoreError};
 use serde::{Serialize, Serializer};
 use utoipa::ToSchema;
@@ -113,10 +113,16 @@ codes! {
     TotalsOverflow = "TOTALS_OVERFLOW", UNPROCESSABLE_ENTITY;
     /// The body did not arrive in time.
     RequestTimeout = "REQUEST_TIMEOUT", REQUEST_TIMEOUT;
+    /// Too many requests of the tenant to this route; come again after Retry-After.
+    RateLimited = "RATE_LIMITED", TOO_MANY_REQUESTS;
+    /// The tenant has spent what it may spend on a day; come again after Retry-After.
+    CostLimitExceeded = "COST_LIMIT_EXCEEDED", TOO_MANY_REQUESTS;
     /// Something is wrong in the server; the operator's log says what.
     Internal = "INTERNAL", INTERNAL_SERVER_ERROR;
     /// Too much waits to be read or written; come again after Retry-After.
     Overloaded = "OVERLOADED", SERVICE_UNAVAILABLE;
+    /// Too many requests of the tenant at once; come again after Retry-After.
+    Throttled = "THROTTLED", SERVICE_UNAVAILABLE;
     /// Storage cannot answer; repeat with the same call id after Retry-After.
     Unavailable = "UNAVAILABLE", SERVICE_UNAVAILABLE;
 }
@@ -130,6 +136,30 @@ pub struct ApiError {
     #[schema(value_type = String, required = false)]
     #[serde(skip_serializing_if = "Option::is_none")]
     field: Option<String>,
+    #[schema(value_type = ErrorDetails, required = false)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    details: Option<Box<ErrorDetails>>,
+}
+
+/// The threshold that a request met.
+#[derive(Clone, Debug, Serialize, ToSchema)]
+pub struct ErrorDetails {
+    #[schema(value_type = words::ProtectionDimension)]
+    dimension: &'static str,
+    /// When to come again, in milliseconds from now.
+    retry_after_ms: i64,
+    /// What is there: requests, of `cost` cents.
+    current_value: i64,
+    /// What is allowed.
+    allowed_value: i64,
+}
+
+impl ErrorDetails {
+    /// Whole seconds after which to come again, rounded up.
+    const fn retry_after_seconds(&self) -> i64 {
+        const MILLIS: i64 = 1_000;
+        self.retry_after_ms / MILLIS + (self.retry_after_ms % MILLIS > 0) as i64
+    }
 }
 
 impl Serialize for ErrorCode {
@@ -141,7 +171,7 @@ impl Serialize for ErrorCode {
 impl ApiError {
     /// A failure with a sentence for the client.
     pub fn new(code: ErrorCode, message: impl Into<String>) -> Self {
-        Self { code, message: message.into(), field: None }
+        Self { code, message: message.into(), field: None, details: None }
     }
 
     /// A failure in the words of the code itself.
@@ -152,6 +182,24 @@ impl ApiError {
     /// A field that is wrong, with the rest of a sentence: `must not be empty`.
     pub fn field(field: impl Into<String>, problem: &str) -> Self {
         Self::new(ErrorCode::InvalidField, String::new()).on(field, problem)
+    }
+
+    /// The failure of a request that protection refuses; nothing when it goes on.
+    pub fn protection(decision: &ProtectionDecision) -> Option<Self> {
+        let (code, breach) = match decision {
+            ProtectionDecision::Allow | ProtectionDecision::Warn(_) => return None,
+            ProtectionDecision::Throttle(breach) => (ErrorCode::Throttled, breach),
+            ProtectionDecision::Reject(breach) => match breach.dimension {
+                Dimension::Cost => (ErrorCode::CostLimitExceeded, breach),
+                Dimension::Rate | Dimension::Burst | Dimension::Anomaly => {
+                    (ErrorCode::RateLimited, breach)
+                }
+            },
+        };
+        let &Breach { dimension, retry_after_ms, current_value, allowed_value } = breach;
+        let dimension = dimension.as_str();
+        let details = ErrorDetails { dimension, retry_after_ms, current_value, allowed_value };
+        Some(Self { details: Some(Box::new(details)), ..Self::of(code) })
     }
 
     /// The same failure, blamed on a field.
@@ -259,11 +307,17 @@ impl From<ControlRefusal> for ApiError {
 impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
         let status = self.code.status();
+        let retry_after = match &self.details {
+            Some(details) => Some(HeaderValue::from(details.retry_after_seconds())),
+            None if status == StatusCode::SERVICE_UNAVAILABLE => {
+                Some(HeaderValue::from(RETRY_AFTER_SECONDS))
+            }
+            None => None,
+        };
         let mut response = envelope::failure(status, &self);
         // For the metrics, which see answers only.
         response.extensions_mut().insert(self.code);
-        if status == StatusCode::SERVICE_UNAVAILABLE {
-            let seconds = HeaderValue::from(RETRY_AFTER_SECONDS);
+        if let Some(seconds) = retry_after {
             response.headers_mut().insert(header::RETRY_AFTER, seconds);
         }
         if status == StatusCode::UNAUTHORIZED {

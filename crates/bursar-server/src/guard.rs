@@ -13,23 +13,41 @@ use crate::app::App;
 use crate::auth::{self, Admitted};
 use crate::doorway::RequestTenant;
 use crate::error::{ApiError, ErrorCode};
+use crate::protection;
 
 /// Lets a request in as the table says.
 pub async fn pass(State(app): State<App>, request: Request, next: Next) -> Response {
     let matched = request.extensions().get::<MatchedPath>().cloned();
     let path = matched.as_ref().map_or("", MatchedPath::as_str);
     match access::access(request.method(), path) {
-        Some(access) => pass_as(&app, access, request, next).await,
+        Some(access) => pass_as(&app, access, path, request, next).await,
         None => refuse(request.method(), path),
     }
 }
 
-/// Lets a request in when its caller may use a route of this access.
-pub async fn pass_as(app: &App, access: Access, mut request: Request, next: Next) -> Response {
+/// Lets a request in when its caller may use a route of this access, and it goes on now as one of
+/// this path does.
+pub async fn pass_as(
+    app: &App,
+    access: Access,
+    path: &str,
+    mut request: Request,
+    next: Next,
+) -> Response {
     let admitted = match auth::admit(app, request.headers(), access).await {
         Ok(admitted) => admitted,
         Err(error) => return error.into_response(),
     };
+    let tenant = match &admitted {
+        Admitted::Operator(_) => None,
+        Admitted::Anyone(anyone) => anyone.tenant,
+        Admitted::Tenant(authorized) => Some(authorized.tenant()),
+    };
+    if let Some(tenant) = tenant
+        && let Err(error) = protection::pass(app, tenant, path, &mut request).await
+    {
+        return error.into_response();
+    }
     match admitted {
         Admitted::Operator(operator) => {
             request.extensions_mut().insert(operator);

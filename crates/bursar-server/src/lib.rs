@@ -43,6 +43,7 @@ pub mod params;
 pub mod passage;
 pub mod people;
 pub mod period;
+pub mod protection;
 pub mod pulse;
 pub mod raw_key;
 pub mod rotation;

@@ -7,8 +7,8 @@ use axum::routing::{delete, get, post};
 
 use crate::access::Access;
 use crate::api::{
-    audit, decisions, docs, enforcement, health, history, ingest, integration_keys, integrations,
-    keys, metrics, onboarding, reservations, series, session, tenants, usage,
+    abuse, audit, decisions, docs, enforcement, health, history, ingest, integration_keys,
+    integrations, keys, metrics, onboarding, reservations, series, session, tenants, usage,
 };
 use crate::app::App;
 use crate::error::{ApiError, ErrorCode};
@@ -16,19 +16,19 @@ use crate::{guard, passage, pulse};
 
 /// Every route, over an app: what a server with one listener serves.
 pub fn router(app: App) -> Router {
-    finish(tenant_routes(&app).merge(operator_routes()), app)
+    finish(tenant_routes(&app).merge(operator_routes(&app)), app)
 }
 
 /// The same with more routes, for measuring: some that are open, and some of this access, which pass
-/// whatever a route of a tenant passes.
+/// whatever a usage record passes.
 pub fn router_with(open: Router<App>, more: Router<App>, access: Access, app: App) -> Router {
     let guarded = app.clone();
     let guard = move |request: Request, next: Next| {
         let app = guarded.clone();
-        async move { guard::pass_as(&app, access, request, next).await }
+        async move { guard::pass_as(&app, access, "/api/v1/telemetry/llm-usage", request, next).await }
     };
     let more = more.layer(middleware::from_fn(guard));
-    finish(tenant_routes(&app).merge(operator_routes()).merge(open).merge(more), app)
+    finish(tenant_routes(&app).merge(operator_routes(&app)).merge(open).merge(more), app)
 }
 
 /// What the public listener serves when the operator's routes have a listener of their own.
@@ -38,13 +38,16 @@ pub fn public_router(app: App) -> Router {
 
 /// What the operator's own listener serves.
 pub fn operator_router(app: App) -> Router {
-    finish(operator_routes(), app)
+    finish(operator_routes(&app), app)
 }
 
-/// The routes that watch the server rather than use it. Each proves its caller itself, because
-/// without a listener of its own it is open to whoever reaches the public one.
-pub fn operator_routes() -> Router<App> {
-    Router::new().route("/metrics", get(metrics::get_metrics))
+/// The routes that watch the server rather than use it. Each proves its caller, because without a
+/// listener of its own it is open to whoever reaches the public one.
+pub fn operator_routes(app: &App) -> Router<App> {
+    let founder = Router::new()
+        .route("/fdr/abuse/signals/{tenant_id}", get(abuse::list_signals))
+        .route("/fdr/abuse/override", post(abuse::override_protection));
+    guarded(founder, app).route("/metrics", get(metrics::get_metrics))
 }
 
 /// What tenants use, and what describes it to them.
@@ -109,17 +112,20 @@ fn tenant_routes(app: &App) -> Router<App> {
             "/enforcement/reservations/{call_id}/extend",
             post(reservations::extend_reservation),
         );
-    let api = api.route_layer(middleware::from_fn_with_state(app.clone(), guard::pass));
-    let api = match &app.pulse {
-        // Whatever is in it asks the database.
-        Some(_) => api.layer(middleware::from_fn_with_state(app.clone(), pulse::pass)),
-        None => api,
-    };
     Router::new()
-        .nest("/api/v1", api)
+        .nest("/api/v1", guarded(api, app))
         .route("/openapi.json", get(docs::get_openapi))
         .route("/docs", get(docs::get_docs))
         .route("/docs/style.css", get(docs::get_docs_style))
+}
+
+/// Routes whose callers the table of access knows; whatever is in them asks the database.
+fn guarded(routes: Router<App>, app: &App) -> Router<App> {
+    let routes = routes.route_layer(middleware::from_fn_with_state(app.clone(), guard::pass));
+    match &app.pulse {
+        Some(_) => routes.layer(middleware::from_fn_with_state(app.clone(), pulse::pass)),
+        None => routes,
+    }
 }
 
 /// Health, and what is around every route. Health is on each listener: load balancers and whoever

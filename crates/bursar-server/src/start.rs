@@ -217,6 +217,7 @@ fn assemble(config: &Config, secrets: Secrets, opened: Opened) -> Result<App, St
         onboarding_pauses: crate::onboarding::Pauses::default(),
         key_uses: crate::key_uses::KeyUses::default(),
         decision_log: crate::decision_log::DecisionLog::default(),
+        protection: crate::protection::Protector::new(config.protection),
         pulse,
         body_limits: config.body_limits.clone(),
         answer_budget: config.answer_budget.clone(),
@@ -385,6 +386,9 @@ fn is_away(app: &App) -> bool {
 async fn keep_decisions(app: &App) {
     if let Err(error) = app.decision_log.write(&app.ledger).await {
         tracing::warn!(%error, "refusals and warnings of the last second were not kept");
+    }
+    if let Err(error) = app.protection.write(&app.ledger).await {
+        tracing::warn!(%error, "what protection did in the last second was not kept");
     }
 }
 

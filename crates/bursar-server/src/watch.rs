@@ -29,8 +29,8 @@ pub async fn watch(
         let error = response.extensions().get::<ErrorCode>().copied();
         let latency_ms = counted.end(response.status(), error);
         // A flood that is turned away must not become a flood in the log; the metrics count it.
-        let is_turned_away =
-            error == Some(ErrorCode::Overloaded) || response.extensions().get::<Away>().is_some();
+        let is_turned_away = matches!(error, Some(ErrorCode::Overloaded | ErrorCode::Throttled))
+            || response.extensions().get::<Away>().is_some();
         let is_failure = response.status().is_server_error() && !is_turned_away;
         log_answer(method, route, response.status(), is_failure, latency_ms);
         response.headers_mut().extend(passed_on);

@@ -3,7 +3,7 @@
 //! Codes are part of the stored data: they are never changed, only added.
 
 use bursar_core::{
-    CallId, CallKey, CostBasis, CostSource, Decision, EntryKind, FailureCause, Health,
+    CallId, CallKey, CostBasis, CostSource, Decision, Dimension, EntryKind, FailureCause, Health,
     IntegrationStatus, Measure, OnboardingState, PolicyResult, Reason, ReasonCode,
     ReservationState, TenantId, TenantLifecycle, Timestamp, UsageStatus, Verdict,
 };
@@ -74,6 +74,8 @@ codes!(DecisionKind, decision_kind_code, decision_kind, { Check = 1, Reservation
 codes!(ReservationState, reservation_state_code, reservation_state, {
     Open = 1, Settled = 2, Released = 3, Expired = 4,
 });
+
+codes!(Dimension, dimension_code, dimension, { Rate = 1, Burst = 2, Cost = 3, Anomaly = 4, });
 
 /// An instant as it is stored.
 pub(crate) fn timestamp(micros: i64) -> Result<Timestamp, StoreError> {

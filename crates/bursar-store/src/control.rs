@@ -4,14 +4,15 @@
 //! it changes nothing.
 
 use bursar_core::{
-    ApiKeyId, AuditId, CostBasis, Integration, IntegrationId, IntegrationKeyId, IntegrationStatus,
-    LifecycleRefusal, LimitSettings, OnboardingState, TenantId, TenantLifecycle, TenantRefusal,
-    Timestamp,
+    ApiKeyId, AuditId, CostBasis, Dimension, Integration, IntegrationId, IntegrationKeyId,
+    IntegrationStatus, LifecycleRefusal, LimitSettings, OnboardingState, TenantId, TenantLifecycle,
+    TenantRefusal, Timestamp,
 };
 
 use crate::codec::id;
 use crate::error::StoreError;
 use crate::lane::ControlTx;
+use crate::protection::OverrideRow;
 use crate::row::{
     Actor, ApiKeyRow, AuditRow, IntegrationKeyRow, IntegrationRow, SecretHash, TenantRow,
 };
@@ -423,6 +424,39 @@ impl<'a> Control<'a> {
             let target = integration_key_id.to_string();
             self.audit("integration_key.revoke", "integration_key", target, detail)?;
         }
+        Ok(Ok(row))
+    }
+
+    /// Gives a tenant, whatever became of it, another threshold of a dimension until an instant; 0 is
+    /// unlimited.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub fn override_protection(
+        &mut self,
+        dimension: Dimension,
+        allowed_value: u32,
+        expires_at: Timestamp,
+        reason: &str,
+    ) -> Changed<OverrideRow> {
+        accept!(self.known_tenant()?);
+        let row = OverrideRow {
+            tenant_id: self.tenant_id,
+            dimension,
+            allowed_value,
+            expires_at,
+            reason: reason.to_owned(),
+            created_at: self.tx.now(),
+            created_by: self.actor.actor_id.clone(),
+        };
+        self.tx.put_override(&row)?;
+        let detail = serde_json::json!({
+            "allowed_value": allowed_value,
+            "expires_at_micros": expires_at.micros(),
+            "reason": reason,
+        });
+        let target = dimension.as_str().to_owned();
+        self.audit("protection.override", "protection", target, detail)?;
         Ok(Ok(row))
     }
 

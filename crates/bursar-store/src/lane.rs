@@ -12,6 +12,7 @@ use bursar_core::{
 };
 
 use crate::error::StoreError;
+use crate::protection::{OverrideRow, SignalRow};
 use crate::row::{
     ApiKeyRow, AuditRow, DecisionRow, IntegrationKeyRow, IntegrationRow, KeyId, TenantRow,
 };
@@ -171,6 +172,24 @@ pub trait ControlTx {
     /// # Errors
     /// [`StoreError`].
     fn drop_decisions(&mut self, tenant_id: TenantId, kept: u32) -> Result<(), StoreError>;
+
+    /// Keeps what protection did, new or met again.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    fn put_signal(&mut self, row: &SignalRow) -> Result<(), StoreError>;
+
+    /// Drops a tenant's signals but the newest.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    fn drop_signals(&mut self, tenant_id: TenantId, kept: u32) -> Result<(), StoreError>;
+
+    /// Writes a threshold of a tenant in the place of the one before.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    fn put_override(&mut self, row: &OverrideRow) -> Result<(), StoreError>;
 }
 
 /// Which commands a lane takes into one transaction.

@@ -21,6 +21,7 @@ mod ledger;
 mod memory;
 mod observe;
 mod postgres;
+mod protection;
 mod query;
 mod queue;
 mod rollup;
@@ -45,6 +46,7 @@ pub use lane::{Claim, ControlTx, Grouping, Lane, STAMP_EVERY_SECONDS, Wanted, Wa
 pub use ledger::Ledger;
 pub use observe::{CostFacts, Facts, HoldFacts, ModelKey, Observer, Taken, Took, Unobserved};
 pub use postgres::{OpenPostgresError, OpenedPostgres, PostgresOptions, PostgresStore};
+pub use protection::{OverrideRow, SignalRow};
 pub use query::{
     CallFilter, CallLabel, CallOutcome, DayUsage, DecisionFilter, HistoryFilter, HistoryPage,
     HistoryPlace, IntegrationFilter, IntegrationUsage, OpenReservation, Page, Paged, Standing,

@@ -3,14 +3,15 @@
 use async_trait::async_trait;
 use bursar_core::{
     Account, ApiKeyId, CallId, Counter, Day, DecisionId, EntryId, Hold, IntegrationId,
-    IntegrationKeyId, Month, Overflow, PolicyResult, ReasonCode, Reservation, TenantId, Timestamp,
-    Verdict,
+    IntegrationKeyId, Month, Overflow, PolicyResult, ReasonCode, Reservation, SignalId, TenantId,
+    Timestamp, Verdict,
 };
 
 use crate::audit::{AuditEntry, AuditFilter, AuditPage, ChainPlace};
 use crate::breakdown::{Breakdown, BreakdownFilter, Series, SeriesFilter};
 use crate::error::StoreError;
 use crate::hot::HotAccount;
+use crate::protection::{OverrideRow, SignalRow};
 use crate::rollup::{LATENCY_BUCKETS, Rollup};
 use crate::row::{ApiKeyRow, DecisionRow, IntegrationKeyRow, IntegrationRow, TenantRow, UsageRow};
 
@@ -466,6 +467,31 @@ pub trait Store: Send + Sync + 'static {
         after: Option<ChainPlace>,
         limit: u32,
     ) -> Result<Vec<AuditEntry>, StoreError>;
+
+    /// What protection did, newest first.
+    async fn signals(
+        &self,
+        tenant_id: TenantId,
+        before: Option<SignalId>,
+        limit: u32,
+    ) -> Result<Vec<SignalRow>, StoreError>;
+
+    /// The thresholds that a tenant has instead of the configured ones, by dimension; those that
+    /// are expired are absent.
+    async fn protection_overrides(
+        &self,
+        tenant_id: TenantId,
+    ) -> Result<Vec<OverrideRow>, StoreError>;
+
+    /// What a tenant spent on a day, in nano-dollars, over all integrations and by rollups.
+    async fn cost_of_day(&self, tenant_id: TenantId, day: Day) -> Result<i128, StoreError>;
+
+    /// Which of some calls have an open reservation.
+    async fn reserved_calls(
+        &self,
+        tenant_id: TenantId,
+        call_ids: Vec<CallId>,
+    ) -> Result<Vec<CallId>, StoreError>;
 
     /// The live integrations that have a monthly limit and were used this month, those nearest to
     /// a limit first, at most `limit`, of all tenants.

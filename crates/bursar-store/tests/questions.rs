@@ -10,7 +10,7 @@ mod postgres;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use bursar_core::{Day, IntegrationId, PolicyResult, TenantId};
+use bursar_core::{CallId, Day, IntegrationId, PolicyResult, TenantId};
 use bursar_store::{
     AuditFilter, AuditKey, BreakdownFilter, CallFilter, CallLabel, ChainPlace, GroupBy,
     HistoryFilter, Page, PostgresOptions, PostgresStore, SeriesFilter, Step, Store,
@@ -310,6 +310,43 @@ async fn sums_are_bounded(database: &Database) {
     for of_them in &read {
         assert!((1..=of_days + INTEGRATIONS).contains(of_them), "{read:?} of {of_days}");
     }
+}
+
+#[tokio::test]
+async fn what_protection_asks_reads_a_day_and_the_calls_that_it_names() {
+    let database = migrated();
+    let calls = "alter table calls set (autovacuum_enabled = false)";
+    ask(database.owner_url(), calls).unwrap();
+    fill(&database);
+    let sql = "begin; set local bursar.tenant_id = '1';
+         insert into calls (tenant_id, call_key, call_id, integration_id, estimated_cost_nanos,
+             estimated_tokens, ttl_seconds, reserved_at, expires_at, reservation_state)
+             select 1, gen_random_uuid(), 'call ' || n, 101, 1, 1, 1, 1, 253402300799999999, 1
+             from generate_series(1, 20000) n;
+         commit";
+    ask(database.app_url(), sql).unwrap();
+    protection_is_bounded(&database).await;
+    gather(&database);
+    ask(database.owner_url(), "analyze calls").unwrap();
+    protection_is_bounded(&database).await;
+}
+
+async fn protection_is_bounded(database: &Database) {
+    let day = Day::from_number(TODAY);
+    let (cost, read) = reads_of(database, "rollups", async |store| {
+        store.cost_of_day(tenant(), day).await.unwrap()
+    })
+    .await;
+    assert_eq!(cost, 7 * i128::from(INTEGRATIONS));
+    assert!((1..=2 * INTEGRATIONS).contains(&read), "{read} rollups are read");
+    // None of them has the key of its call id, so none is found.
+    let asked: Vec<CallId> =
+        (0..1_000).map(|number| CallId::new(format!("call {number}")).unwrap()).collect();
+    let (reserved, read) = reads_of(database, "calls", async |store| {
+        store.reserved_calls(tenant(), asked).await.unwrap()
+    })
+    .await;
+    assert!(reserved.is_empty() && read <= 1_000, "{read} calls are read");
 }
 
 #[tokio::test]

@@ -145,6 +145,8 @@ fn sums_of_days_read_these_days_only() {
         ("read.rs", "LIST_DAYS", rollups),
         ("series.rs", "LIST_ROLLUPS", rollups),
         ("series.rs", "COUNT_CALLS", rollups),
+        ("protection.rs", "SUM_COST", "(tenant_id=? AND integration_id=? AND grain=? AND start=?)"),
+        ("protection.rs", "IS_RESERVED", "(tenant_id=? AND call_key=?)"),
         ("series.rs", "WALK_SESSIONS", entries),
         ("series.rs", "SUM_SESSION", sessions),
     ];

@@ -130,7 +130,7 @@ struct RateView {
             ),
         ),
     ),
-    extensions(("x-refuses" = json!([ErrorCode::UnknownField]))),
+    extensions(("x-refuses" = json!([ErrorCode::UnknownField, ErrorCode::CostLimitExceeded]))),
 )]
 pub async fn check_call(
     State(app): State<App>,
@@ -153,7 +153,7 @@ pub async fn check_call(
         }),
     ),
     responses((status = 200, body = [DecisionView], description = "The decisions, in order.")),
-    extensions(("x-refuses" = json!([ErrorCode::UnknownField]))),
+    extensions(("x-refuses" = json!([ErrorCode::UnknownField, ErrorCode::CostLimitExceeded]))),
 )]
 pub async fn check_calls(
     State(app): State<App>,

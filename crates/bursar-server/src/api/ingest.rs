@@ -25,6 +25,7 @@ use crate::openapi::kinds::{
     self, Cents, FreeObject, Id, Instant, Label, Message, ShortLabel, Tokens,
 };
 use crate::openapi::{BatchRecord, EXAMPLE_ID, words};
+use crate::protection::{Deferral, Spared};
 use crate::raw_key;
 use crate::{instant, onboarding};
 
@@ -201,9 +202,12 @@ struct BatchResult {
 pub async fn record_usage(
     State(app): State<App>,
     caller: Authorized,
+    deferral: Deferral,
     body: Text<SMALL>,
 ) -> Result<Answer<RecordAnswer>, ApiError> {
     let usage = parse::<UsageRecord<'_>>(body.as_str()?)?.check(caller.only)?;
+    // One call goes on, or the refusal is the answer.
+    deferral.decide(&app, std::iter::once(&usage.call_id)).await?;
     let call_id = usage.call_id.as_str().to_owned();
     let outcomes = app.ledger.record(caller.tenant_id, vec![usage]).await?;
     complete_onboarding(&app, &caller, &outcomes).await;
@@ -236,11 +240,16 @@ pub async fn record_usage(
 pub async fn record_usage_batch(
     State(app): State<App>,
     caller: Authorized,
+    deferral: Deferral,
     body: Text<BATCH>,
 ) -> Result<Answer<BatchAnswer>, ApiError> {
-    let (mut results, records) = check_batch(&app, &caller, &body)?;
+    let (mut results, mut records) = check_batch(&app, &caller, &body)?;
     // What waits to be written is not kept twice.
     drop(body);
+    let call_ids = records.iter().map(|usage| &usage.call_id);
+    if let Some(spared) = deferral.decide(&app, call_ids).await? {
+        records = spare(&spared, &mut results, records);
+    }
     let outcomes = match records.len() {
         0 => Vec::new(),
         _ => app.ledger.record(caller.tenant_id, records).await?,
@@ -251,6 +260,20 @@ pub async fn record_usage_batch(
         result.take(outcomes.next().ok_or_else(|| ApiError::of(ErrorCode::Internal))?);
     }
     Ok(Answer::ok(BatchAnswer::of(results)))
+}
+
+/// Refuses the records that protection does not let go on, and keeps the others.
+fn spare(spared: &Spared, results: &mut [BatchResult], records: Vec<Usage>) -> Vec<Usage> {
+    let good = results.iter_mut().filter(|result| result.error.is_none());
+    let keep = |(usage, result): (Usage, &mut BatchResult)| {
+        if spared.has(&usage.call_id) {
+            return Some(usage);
+        }
+        result.status = ERROR;
+        result.error = Some(spared.refusal());
+        None
+    };
+    records.into_iter().zip(good).filter_map(keep).collect()
 }
 
 /// The first accepted record ends the onboarding of its tenant.

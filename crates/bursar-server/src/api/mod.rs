@@ -1,5 +1,6 @@
 //! The handlers, one file a resource. They do not know each other.
 
+pub mod abuse;
 pub mod audit;
 pub mod decisions;
 pub mod docs;

@@ -209,6 +209,7 @@ impl From<Reservation> for ReservationView {
         ErrorCode::SecretRefused,
         ErrorCode::EstimateRequired,
         ErrorCode::TotalsOverflow,
+        ErrorCode::CostLimitExceeded,
     ]))),
 )]
 pub async fn create_reservation(

@@ -72,7 +72,7 @@ fn post(door: &Door, body: &str) -> Result<Reply, ImportError> {
     loop {
         tries -= 1;
         match door.send("POST", PATH, Some(body)) {
-            Ok(Reply { status: 503, .. }) | Err(_) if tries > 0 => std::thread::sleep(pause),
+            Ok(Reply { status: 429 | 503, .. }) | Err(_) if tries > 0 => std::thread::sleep(pause),
             Ok(reply) => return Ok(reply),
             Err(error) => return Err(ImportError::new(error.to_string())),
         }

@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use axum::http::{Method, StatusCode};
-use bursar_core::Decision;
+use bursar_core::{Decision, Dimension, ProtectionDecision};
 use bursar_store::DecisionKind;
 use prometheus::{HistogramVec, IntCounterVec, IntGauge, Registry, Result};
 
@@ -15,6 +15,10 @@ const REQUEST_BOUNDS_SECONDS: &[f64] =
     &[0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0];
 /// The status of a request whose client did not wait for the answer.
 const NONE: &str = "none";
+/// What protection does by the rule that is built in, so that each is there before it happens: of a
+/// counter that begins at 1 nothing tells that it has grown.
+const PROTECTION: [[&str; 2]; 4] =
+    [["rate", "reject"], ["burst", "throttle"], ["cost", "reject"], ["anomaly", "warn"]];
 
 /// The metrics of the API.
 pub(super) struct HttpMetrics {
@@ -23,16 +27,22 @@ pub(super) struct HttpMetrics {
     in_flight: IntGauge,
     errors: IntCounterVec,
     decisions: IntCounterVec,
+    protection: IntCounterVec,
 }
 
 impl HttpMetrics {
     pub(super) fn new(registry: &Registry) -> Result<Self> {
+        let protection = table::PROTECTION.counters(registry)?;
+        for labels in PROTECTION {
+            protection.with_label_values(&labels).inc_by(0);
+        }
         Ok(Self {
             requests: table::HTTP_REQUESTS.counters(registry)?,
             seconds: table::HTTP_SECONDS.histograms(registry, REQUEST_BOUNDS_SECONDS)?,
             in_flight: table::HTTP_IN_FLIGHT.gauge(registry)?,
             errors: table::HTTP_ERRORS.counters(registry)?,
             decisions: table::DECISIONS.counters(registry)?,
+            protection,
         })
     }
 
@@ -40,6 +50,10 @@ impl HttpMetrics {
         let reason = decision.reasons.first().map_or(NONE, |reason| reason.code.as_str());
         let labels = [kind.as_str(), decision.verdict.as_str(), reason];
         self.decisions.with_label_values(&labels).inc();
+    }
+
+    pub(super) fn protected(&self, dimension: Dimension, decision: &ProtectionDecision) {
+        self.protection.with_label_values(&[dimension.as_str(), decision.as_str()]).inc();
     }
 
     pub(super) fn begin<'m>(&'m self, route: &'m str, method: &Method) -> Counted<'m> {

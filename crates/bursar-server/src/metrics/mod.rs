@@ -13,7 +13,7 @@ mod table;
 mod usage;
 
 use axum::http::Method;
-use bursar_core::Decision;
+use bursar_core::{Decision, Dimension, ProtectionDecision};
 use bursar_store::{DecisionKind, Facts, Observer, Store, StoreError, Taken, Took, Waiting};
 use prometheus::{Registry, TextEncoder};
 
@@ -75,6 +75,11 @@ impl Metrics {
     /// Counts a decision.
     pub fn decided(&self, kind: DecisionKind, decision: &Decision) {
         self.http.decided(kind, decision);
+    }
+
+    /// Counts what protection did to a request.
+    pub fn protected(&self, dimension: Dimension, decision: &ProtectionDecision) {
+        self.http.protected(dimension, decision);
     }
 
     /// Begins to count a request of a route, which is a template and never a path.

@@ -76,6 +76,8 @@ metrics! {
         "Reservations that were made, extended, settled, released or expired.";
     DECISIONS = Counter "bursar_decisions_total" ["kind", "result", "reason"]
         "Decisions of checks and new reservations, by the first of their reasons.";
+    PROTECTION = Counter "bursar_protection_decisions_total" ["dimension", "action"]
+        "What protection did to requests that met a threshold: warn, throttle or reject.";
     BUDGET_USED = Gauge "bursar_budget_used_ratio" ["tenant_id", "integration_id"]
         "Money used and held this month over the budget, of the 1,000 nearest to a limit.";
     TOKENS_USED = Gauge "bursar_tokens_used_ratio" ["tenant_id", "integration_id"]

@@ -51,7 +51,7 @@ fn object_at<'a>(value: &'a mut Value, pointer: &str) -> Option<&'a mut Object> 
 
 /// Whether answers come in the envelope; documents and pages come as they are.
 pub(super) fn is_enveloped(path: &str) -> bool {
-    path.starts_with("/api/") || path.starts_with("/health")
+    ["/api/", "/fdr/", "/health"].iter().any(|start| path.starts_with(start))
 }
 
 fn finish_operation(path: &str, method: &str, operation: &mut Object, failures: &mut Object) {
@@ -133,10 +133,14 @@ fn refusals(access: &Access, operation: &mut Object) -> BTreeMap<u16, Vec<ErrorC
     match access {
         Access::Everyone => {}
         Access::Scraper | Access::Guarded(access::Access::Operator) => codes.push(Forbidden),
-        Access::Guarded(access::Access::Anyone) => codes.extend(of_tenants),
+        Access::Guarded(access::Access::Anyone) => {
+            codes.extend(of_tenants);
+            codes.extend([RateLimited, Throttled]);
+        }
         Access::Guarded(access::Access::Tenant { scope, .. }) => {
             codes.extend(of_tenants);
             codes.extend([TenantRequired, Forbidden, MissingScope]);
+            codes.extend([RateLimited, Throttled]);
             codes.retain(|code| scope.is_some() || *code != MissingScope);
         }
     }
@@ -203,7 +207,7 @@ fn failure(status: u16, codes: &[ErrorCode]) -> Value {
     let mut headers: Object = headers_of_all().collect();
     let also = match status {
         401 => Some("WWW-Authenticate"),
-        503 => Some("Retry-After"),
+        429 | 503 => Some("Retry-After"),
         _ => None,
     };
     headers.extend(also.map(|name| (name.to_owned(), header(name))));

@@ -6,6 +6,8 @@ use utoipa::openapi::schema::{AnyOfBuilder, KnownFormat, ObjectBuilder, SchemaFo
 use utoipa::openapi::{RefOr, Schema};
 use utoipa::{PartialSchema, ToSchema};
 
+use crate::api::abuse;
+
 /// The largest cost that a record or an estimate may name, in cents: a million dollars.
 const CENTS_MAX: f64 = 100_000_000.0;
 
@@ -75,6 +77,16 @@ kinds! {
         .format(Some(SchemaFormat::KnownFormat(KnownFormat::Int64)))
         .minimum(Some(0))
         .maximum(Some(1_000_000_000));
+    /// A threshold of protection; 0 means unlimited.
+    AllowedValue = ObjectBuilder::new()
+        .schema_type(Type::Integer)
+        .minimum(Some(0))
+        .maximum(Some(abuse::ALLOWED_VALUE_MAX));
+    /// A reason of 1 to 500 characters, not blank, without control characters.
+    ReasonText = pattern(PLAIN)
+        .min_length(Some(1))
+        .max_length(Some(abuse::REASON_CHARS_MAX))
+        .examples(["a migration"]);
     /// A limit; 0 means unlimited.
     LimitAmount = ObjectBuilder::new()
         .schema_type(Type::Integer)

@@ -19,8 +19,8 @@ use utoipa::openapi::{Ref, RefOr, Required, Schema};
 use utoipa::{OpenApi, PartialSchema, ToSchema};
 
 use crate::api::{
-    audit, decisions, docs, enforcement, health, history, ingest, integration_keys, integrations,
-    keys, metrics, onboarding, reservations, series, session, tenants, usage,
+    abuse, audit, decisions, docs, enforcement, health, history, ingest, integration_keys,
+    integrations, keys, metrics, onboarding, reservations, series, session, tenants, usage,
 };
 use crate::envelope::ListMeta;
 use crate::error::ApiError;
@@ -54,6 +54,7 @@ pub const EXAMPLE_ID: &str = "00064cf9-f9f4-8fc4-a2a7-2d1d4b3a5c6e";
         (name = "session", description = "Who calls, and how far the tenant is set up."),
         (name = "audit", description = "Who changed what."),
         (name = "tenants", description = "Tenants, for the operator."),
+        (name = "protection", description = "Too many requests of a tenant, for the operator."),
         (name = "server", description = "The server itself."),
     ),
     paths(
@@ -102,6 +103,8 @@ pub const EXAMPLE_ID: &str = "00064cf9-f9f4-8fc4-a2a7-2d1d4b3a5c6e";
         reservations::list_reservations,
         reservations::release_reservation,
         reservations::extend_reservation,
+        abuse::list_signals,
+        abuse::override_protection,
         health::get_ready,
         health::get_live,
         metrics::get_metrics,

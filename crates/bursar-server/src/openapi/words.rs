@@ -106,6 +106,9 @@ words! {
         series::group_word { Integration, Model, Provider, Agent } hides { Session };
     /// The steps of a series.
     SeriesStep in bursar_store::Step = series::step_word { Hour, Day };
+    /// What protection looks at.
+    ProtectionDimension in bursar_core::Dimension =
+        bursar_core::Dimension::as_str { Rate, Burst, Cost, Anomaly };
     /// How an export is written.
     ExportFormat in usage_file::UsageFormat = usage_file::UsageFormat::as_str { Csv, Ndjson };
     /// The answers to a caller that are kept: all but the one that nothing was to be said about.
@@ -126,6 +129,31 @@ word! {
         let _: fn(Health) = is_known;
         let failing = Health::Failing(FailureCause::Provider);
         [Health::Unknown, Health::Healthy, Health::Degraded, failing].map(Health::as_str)
+    }
+}
+
+word! {
+    /// What protection did to a request that met a threshold.
+    ProtectionAction,
+    {
+        use bursar_core::{Breach, Dimension, ProtectionDecision};
+        const fn is_known(decision: ProtectionDecision) {
+            match decision {
+                ProtectionDecision::Allow
+                | ProtectionDecision::Warn(_)
+                | ProtectionDecision::Throttle(_)
+                | ProtectionDecision::Reject(_) => {}
+            }
+        }
+        let _: fn(ProtectionDecision) = is_known;
+        let dimension = Dimension::Rate;
+        let breach = Breach { dimension, retry_after_ms: 0, current_value: 0, allowed_value: 0 };
+        let kept: [fn(Breach) -> ProtectionDecision; 3] = [
+            ProtectionDecision::Warn,
+            ProtectionDecision::Throttle,
+            ProtectionDecision::Reject,
+        ];
+        kept.map(|kept| kept(breach).as_str())
     }
 }
 

@@ -30,6 +30,7 @@ mod limits;
 mod metrics;
 mod odd_requests;
 mod people;
+mod protection;
 mod raw_keys;
 mod records;
 mod reservations;

@@ -74,6 +74,8 @@ const ROUTES: &[Route] = &[
     ("get", METRICS, Operator, Unnamed),
     ("get", "/audit", Admin, Unnamed),
     ("get", "/audit/export", Admin, Unnamed),
+    ("get", "/fdr/abuse/signals/{tenant_id}", Operator, Unnamed),
+    ("post", "/fdr/abuse/override", Operator, Unnamed),
     ("post", "/keys", KEYS, Unnamed),
     ("get", "/keys", KEYS, Unnamed),
     ("delete", "/keys/{id}", KEYS, NO_KEY),
@@ -166,15 +168,17 @@ impl World {
         let mut path = template
             .replace("{id}", id)
             .replace("{key_id}", &owned.integration_key)
+            .replace("{tenant_id}", &self.owner.id)
             .replace("{call_id}", "reserved");
         let named_in_query = *method == "get" && !path.contains(integration.as_str());
         if named_in_query && *foreign == NO_INTEGRATION {
             path.push_str(&format!("?integration_id={integration}"));
         }
         let method = Method::from_bytes(method.to_uppercase().as_bytes()).unwrap();
-        let request = match *template {
-            METRICS => persona.root(&path),
-            _ => persona.request(method, &path),
+        let request = if is_of_the_api(template) {
+            persona.request(method, &path)
+        } else {
+            persona.root(&path).method(method)
         };
         match body(route, integration) {
             Some(body) => request.json(&body).await,
@@ -206,6 +210,13 @@ fn body(route: &Route, integration: &str) -> Option<Value> {
     let question = json!({ "integration_id": integration, "estimated_cost_cents": 1 });
     match (route.0, route.1) {
         ("post", "/tenants") => Some(json!({ "name": "t" })),
+        ("post", "/fdr/abuse/override") => Some(json!({
+            "tenant_id": integration,
+            "dimension": "rate",
+            "allowed_value": 1,
+            "expires_at": "2026-03-15T00:00:00Z",
+            "reason": "a test",
+        })),
         ("post", "/keys") => Some(json!({ "name": "k", "scopes": ["keys:write"] })),
         ("post", "/integrations") => Some(json!({ "name": "n", "provider_type": "custom" })),
         ("put" | "patch", _) => Some(json!({ "name": "stolen" })),
@@ -278,8 +289,12 @@ pub(crate) fn security(method: &str, path: &str) -> Value {
     }
 }
 
+fn is_of_the_api(path: &str) -> bool {
+    path != METRICS && !path.starts_with("/fdr/")
+}
+
 fn in_api(path: &str) -> String {
-    if path == METRICS { path.to_owned() } else { format!("/api/v1{path}") }
+    if is_of_the_api(path) { format!("/api/v1{path}") } else { path.to_owned() }
 }
 
 #[test]

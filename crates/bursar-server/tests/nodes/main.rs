@@ -20,6 +20,7 @@ mod isolation;
 mod kills;
 mod once;
 mod pooled;
+mod protection;
 mod refusals;
 mod replies;
 mod serving;

@@ -89,3 +89,51 @@ fn the_log_is_json_and_tells_routes_and_ids_and_no_secret() {
         assert!(!log.contains(secret), "{secret} is in the log");
     }
 }
+
+#[test]
+fn a_refusal_of_protection_is_one_event_in_the_log() {
+    let mut folder = Folder::new();
+    folder.set("BURSAR_LOG", "info");
+    folder.set("BURSAR_LOG_FORMAT", "json");
+    folder.set("BURSAR_PROTECTION_REQUESTS_PER_MINUTE", "1");
+    let server = Server::start(&folder);
+    let mut tenant = Tenant::new(&folder, &server);
+    let integration_id = tenant.add_integration(&server, 100);
+    let mut http = tenant.client(&server);
+    let record = json!({
+        "integration_id": integration_id, "call_id": "call", "provider": "openai", "model": "gpt",
+        "tokens_in": 1, "tokens_out": 1,
+    });
+    let accepted = http.post("/api/v1/telemetry/llm-usage", &record).expect("an answer");
+    assert_eq!(accepted.status, 201, "{accepted:?}");
+    let path = format!("/api/v1/integrations/{integration_id}");
+    let integration = http.get(&path).expect("an answer");
+    assert_eq!(integration.status, 200, "{integration:?}");
+    let refused = http.get(&path).expect("an answer");
+    assert_eq!((refused.status, refused.code()), (429, "RATE_LIMITED"), "{refused:?}");
+    server.stop();
+
+    let log = folder.log();
+    let lines: Vec<Value> =
+        log.lines().map(|line| serde_json::from_str(line).expect(line)).collect();
+    let is_told = |line: &&Value| line.get("event").is_some();
+    let told: Vec<&Value> = lines.iter().filter(is_told).collect();
+    let [line] = told.as_slice() else { panic!("{told:?}") };
+    for (field, value) in [
+        ("level", json!("WARN")),
+        ("target", json!("bursar::protection")),
+        ("event", json!("abuse_protection_triggered")),
+        ("tenant_id", integration.data("tenant_id").clone()),
+        ("dimension", json!("rate")),
+        ("action", json!("reject")),
+        ("endpoint", json!("/api/v1/integrations/{id}")),
+        ("operation", json!("GET")),
+        ("current_value", json!(1)),
+        ("allowed_value", json!(1)),
+    ] {
+        assert_eq!(line.get(field), Some(&value), "{line}");
+    }
+    assert!(line.get("timestamp").is_some() && line.get("anomaly").is_none(), "{line}");
+    assert!(line.get("retry_after_ms").is_some_and(Value::is_i64), "{line}");
+    assert!(!log.contains(&path), "a path with an id is in the log");
+}

@@ -4,12 +4,14 @@ use bursar_core::{ApiKeyId, Integration, IntegrationId, IntegrationKeyId, Tenant
 
 use super::keys;
 use super::lane::PostgresLane;
+use super::protection::{DROP_SIGNALS, UPSERT_OVERRIDE, UPSERT_SIGNAL};
 use super::tx::{Param, params, store_error};
 use crate::codec;
 use crate::columns::Columns;
 use crate::decode;
 use crate::error::StoreError;
 use crate::lane::ControlTx;
+use crate::protection::{OverrideRow, SignalRow, stored_decision};
 use crate::row::{
     ApiKeyRow, AuditRow, DecisionRow, IntegrationKeyRow, IntegrationRow, KeyId, TenantRow,
 };
@@ -293,5 +295,48 @@ impl ControlTx for PostgresLane {
 
     fn drop_decisions(&mut self, tenant_id: TenantId, kept: u32) -> Result<(), StoreError> {
         self.put(tenant_id, DROP_DECISIONS, params![tenant_id.number(), i64::from(kept)])
+    }
+
+    fn put_signal(&mut self, row: &SignalRow) -> Result<(), StoreError> {
+        let Some(stored) = stored_decision(&row.decision) else { return Ok(()) };
+        let (dimension, action, retry_after_ms, current_value, allowed_value) = stored;
+        self.put(
+            row.tenant_id,
+            UPSERT_SIGNAL,
+            params![
+                row.tenant_id.number(),
+                row.signal_id.number(),
+                dimension,
+                action,
+                row.endpoint,
+                row.operation,
+                retry_after_ms,
+                current_value,
+                allowed_value,
+                row.times,
+                row.first_at.micros(),
+                row.last_at.micros(),
+            ],
+        )
+    }
+
+    fn drop_signals(&mut self, tenant_id: TenantId, kept: u32) -> Result<(), StoreError> {
+        self.put(tenant_id, DROP_SIGNALS, params![tenant_id.number(), i64::from(kept)])
+    }
+
+    fn put_override(&mut self, row: &OverrideRow) -> Result<(), StoreError> {
+        self.put(
+            row.tenant_id,
+            UPSERT_OVERRIDE,
+            params![
+                row.tenant_id.number(),
+                codec::dimension_code(row.dimension),
+                i64::from(row.allowed_value),
+                row.expires_at.micros(),
+                row.reason,
+                row.created_at.micros(),
+                row.created_by,
+            ],
+        )
     }
 }

@@ -17,6 +17,7 @@ mod labels;
 mod lane;
 mod load;
 mod pipeline;
+mod protection;
 mod read;
 mod readers;
 mod save;

@@ -27,6 +27,11 @@ const MIGRATIONS: &[Migration] = &[
         oldest_known: 1,
     },
     Migration {
+        version: 3,
+        sql: include_str!("../../migrations/postgres/0003_protection.sql"),
+        oldest_known: 1,
+    },
+    Migration {
         version: 4,
         sql: include_str!("../../migrations/postgres/0004_keys.sql"),
         oldest_known: 1,
@@ -47,7 +52,8 @@ const GRANTS: &[(&str, &str)] = &[
     ("select, insert, update", "audit_heads"),
     ("select, insert, update", "rate_slots, rollups, rollup_label_counts, leases"),
     ("select, insert", "rollup_labels"),
-    ("select, insert, update, delete", "calls, decisions"),
+    ("select, insert, update, delete", "calls, decisions, signals"),
+    ("select, insert, update", "protection_overrides"),
     ("select, update", "id_numbers"),
 ];
 

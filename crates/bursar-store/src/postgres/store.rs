@@ -4,15 +4,17 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use bursar_core::{
-    ApiKeyId, Counter, Day, IntegrationId, IntegrationKeyId, Month, TenantId, Timestamp,
+    ApiKeyId, CallId, Counter, Day, IntegrationId, IntegrationKeyId, Month, SignalId, TenantId,
+    Timestamp,
 };
 
 use super::readers::Reader;
-use super::{PostgresStore, audit, decisions, history, read, series, stock};
+use super::{PostgresStore, audit, decisions, history, protection, read, series, stock};
 use crate::audit::{AuditEntry, AuditFilter, AuditPage, ChainPlace};
 use crate::breakdown::{Breakdown, BreakdownFilter, GroupBy, Series, SeriesFilter};
 use crate::error::StoreError;
 use crate::hot::HotAccount;
+use crate::protection::{OverrideRow, SignalRow};
 use crate::query::{
     CallFilter, DayUsage, DecisionFilter, HistoryFilter, HistoryPage, IntegrationFilter,
     IntegrationUsage, OpenReservation, Page, Paged, Standing, Stock, Store,
@@ -286,6 +288,19 @@ impl Store for PostgresStore {
             .await
     }
 
+    async fn signals(
+        &self,
+        tenant_id: TenantId,
+        before: Option<SignalId>,
+        limit: u32,
+    ) -> Result<Vec<SignalRow>, StoreError> {
+        self.readers
+            .read(Some(tenant_id), async move |db| {
+                protection::signals(db.client()?, tenant_id, before, limit).await
+            })
+            .await
+    }
+
     async fn audit_chain(
         &self,
         tenant_id: TenantId,
@@ -295,6 +310,39 @@ impl Store for PostgresStore {
         self.readers
             .read(Some(tenant_id), async move |db| {
                 audit::chain(db.client()?, tenant_id, after, limit).await
+            })
+            .await
+    }
+
+    async fn protection_overrides(
+        &self,
+        tenant_id: TenantId,
+    ) -> Result<Vec<OverrideRow>, StoreError> {
+        let now = self.now();
+        self.readers
+            .look_up(Some(tenant_id), async move |db| {
+                protection::overrides(db.client()?, tenant_id, now).await
+            })
+            .await
+    }
+
+    async fn cost_of_day(&self, tenant_id: TenantId, day: Day) -> Result<i128, StoreError> {
+        self.readers
+            .read(Some(tenant_id), async move |db| {
+                protection::cost_of_day(db.client()?, tenant_id, day).await
+            })
+            .await
+    }
+
+    async fn reserved_calls(
+        &self,
+        tenant_id: TenantId,
+        call_ids: Vec<CallId>,
+    ) -> Result<Vec<CallId>, StoreError> {
+        let now = self.now();
+        self.readers
+            .read(Some(tenant_id), async move |db| {
+                protection::reserved_calls(db.client()?, tenant_id, call_ids, now).await
             })
             .await
     }

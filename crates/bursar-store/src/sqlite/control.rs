@@ -4,11 +4,12 @@ use bursar_core::{ApiKeyId, Integration, IntegrationId, IntegrationKeyId, Tenant
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
 use super::lane::SqliteLane;
-use super::{audit, decisions, keys, store_error};
+use super::{audit, decisions, keys, protection, store_error};
 use crate::codec::{self, id};
 use crate::decode;
 use crate::error::StoreError;
 use crate::lane::ControlTx;
+use crate::protection::{OverrideRow, SignalRow};
 use crate::row::{
     ApiKeyRow, AuditRow, DecisionRow, IntegrationKeyRow, IntegrationRow, KeyId, TenantRow,
 };
@@ -272,5 +273,17 @@ impl ControlTx for SqliteLane {
 
     fn drop_decisions(&mut self, tenant_id: TenantId, kept: u32) -> Result<(), StoreError> {
         decisions::drop_old(&self.connection, tenant_id, kept)
+    }
+
+    fn put_signal(&mut self, row: &SignalRow) -> Result<(), StoreError> {
+        protection::put_signal(&self.connection, row)
+    }
+
+    fn drop_signals(&mut self, tenant_id: TenantId, kept: u32) -> Result<(), StoreError> {
+        protection::drop_old(&self.connection, tenant_id, kept)
+    }
+
+    fn put_override(&mut self, row: &OverrideRow) -> Result<(), StoreError> {
+        protection::put_override(&self.connection, row)
     }
 }

@@ -12,6 +12,7 @@ mod history;
 mod keys;
 mod lane;
 mod load;
+mod protection;
 mod read;
 mod restore;
 mod save;
@@ -30,7 +31,8 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use bursar_core::{
-    ApiKeyId, Counter, Day, IntegrationId, IntegrationKeyId, Month, TenantId, Timestamp,
+    ApiKeyId, CallId, Counter, Day, IntegrationId, IntegrationKeyId, Month, SignalId, TenantId,
+    Timestamp,
 };
 use parking_lot::Mutex;
 use rusqlite::{Connection, ErrorCode, OpenFlags, ffi};
@@ -43,6 +45,7 @@ use crate::error::StoreError;
 use crate::hot::HotAccount;
 use crate::lane::Lane;
 use crate::memory::Caches;
+use crate::protection::{OverrideRow, SignalRow};
 use crate::query::{
     CallFilter, DayUsage, DecisionFilter, HistoryFilter, HistoryPage, IntegrationFilter,
     IntegrationUsage, OpenReservation, Page, Paged, Standing, Stock, Store,
@@ -603,6 +606,36 @@ impl Store for SqliteStore {
         limit: u32,
     ) -> Result<Vec<AuditEntry>, StoreError> {
         self.read(move |db| audit::chain(db, tenant_id, after, limit)).await
+    }
+
+    async fn signals(
+        &self,
+        tenant_id: TenantId,
+        before: Option<SignalId>,
+        limit: u32,
+    ) -> Result<Vec<SignalRow>, StoreError> {
+        self.read(move |db| protection::signals(db, tenant_id, before, limit)).await
+    }
+
+    async fn protection_overrides(
+        &self,
+        tenant_id: TenantId,
+    ) -> Result<Vec<OverrideRow>, StoreError> {
+        let now = self.now();
+        self.look_up(move |db| protection::overrides(db, tenant_id, now)).await
+    }
+
+    async fn cost_of_day(&self, tenant_id: TenantId, day: Day) -> Result<i128, StoreError> {
+        self.read(move |db| protection::cost_of_day(db, tenant_id, day)).await
+    }
+
+    async fn reserved_calls(
+        &self,
+        tenant_id: TenantId,
+        call_ids: Vec<CallId>,
+    ) -> Result<Vec<CallId>, StoreError> {
+        let now = self.now();
+        self.read(move |db| protection::reserved_calls(db, tenant_id, call_ids, now)).await
     }
 
     async fn hottest(&self, limit: usize) -> Result<Vec<HotAccount>, StoreError> {

@@ -32,6 +32,11 @@ const MIGRATIONS: &[Migration] = &[
         oldest_known: 1,
     },
     Migration {
+        version: 4,
+        sql: include_str!("../../migrations/sqlite/0004_protection.sql"),
+        oldest_known: 1,
+    },
+    Migration {
         version: 5,
         sql: include_str!("../../migrations/sqlite/0005_keys.sql"),
         oldest_known: 1,

@@ -27,6 +27,7 @@ mod keys;
 mod limits;
 mod mixture;
 mod months;
+mod protection;
 mod rates;
 mod records;
 mod reservations;
@@ -204,6 +205,18 @@ macro_rules! conformance {
                     decisions_come_newest_first_page_by_page,
                     each_filter_of_decisions_leaves_what_it_names,
                     only_the_newest_decisions_of_a_tenant_are_kept;
+                protection:
+                    a_signal_leads_back_field_by_field,
+                    a_signal_that_is_met_again_is_replaced,
+                    signals_come_newest_first_page_by_page,
+                    only_the_newest_signals_of_a_tenant_are_kept,
+                    an_override_leads_back_until_it_expires,
+                    a_later_override_replaces_the_one_before,
+                    an_override_is_audited_and_an_unknown_tenant_has_none,
+                    the_cost_of_a_day_is_that_of_all_integrations,
+                    a_cost_that_no_integer_holds_is_summed_all_the_same,
+                    a_call_is_reserved_while_its_hold_is_open,
+                    a_foreign_tenant_sees_nothing_of_protection;
                 tenancy:
                     a_foreign_tenant_reads_nothing,
                     a_foreign_tenant_reads_no_figures_and_no_decisions,

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex};
 use bursar_core::{ApiKeyId, Book, IntegrationId, IntegrationKeyId, TenantId, Timestamp};
 use bursar_store::{
     ApiKeyRow, AuditRow, Cause, ControlTx, DecisionRow, IntegrationKeyRow, IntegrationRow, KeyId,
-    Lane, StoreError, TenantRow, Wanted,
+    Lane, OverrideRow, SignalRow, StoreError, TenantRow, Wanted,
 };
 
 /// How a call fails.
@@ -210,5 +210,17 @@ impl ControlTx for FaultyLane {
 
     fn drop_decisions(&mut self, tenant_id: TenantId, kept: u32) -> Result<(), StoreError> {
         self.pass(|lane| lane.drop_decisions(tenant_id, kept))
+    }
+
+    fn put_signal(&mut self, row: &SignalRow) -> Result<(), StoreError> {
+        self.pass(|lane| lane.put_signal(row))
+    }
+
+    fn drop_signals(&mut self, tenant_id: TenantId, kept: u32) -> Result<(), StoreError> {
+        self.pass(|lane| lane.drop_signals(tenant_id, kept))
+    }
+
+    fn put_override(&mut self, row: &OverrideRow) -> Result<(), StoreError> {
+        self.pass(|lane| lane.put_override(row))
     }
 }

@@ -60,6 +60,11 @@ impl Persona {
         Request { uri: path.to_owned(), ..self.request(Method::GET, path) }
     }
 
+    /// The same with a body, which is posted.
+    pub(crate) fn root_post(&self, path: &str, body: &Value) -> Request {
+        self.root(path).method(Method::POST).json(body)
+    }
+
     /// A request to a path of the API.
     pub(crate) fn request(&self, method: Method, path: &str) -> Request {
         let uri = format!("/api/v1{path}");

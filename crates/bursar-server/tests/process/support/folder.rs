@@ -11,6 +11,14 @@ use super::clock::ClockFile;
 /// The binary under test.
 const BINARY: &str = env!("CARGO_BIN_EXE_bursar");
 
+/// Thresholds that no test means to meet, and that many would.
+const UNPROTECTED: [&str; 4] = [
+    "BURSAR_PROTECTION_REQUESTS_PER_MINUTE",
+    "BURSAR_PROTECTION_REQUESTS_PER_SECOND",
+    "BURSAR_PROTECTION_TRAFFIC_PER_MINUTE",
+    "BURSAR_PROTECTION_TRAFFIC_PER_SECOND",
+];
+
 /// A data folder, with settings for whatever serves it.
 pub(crate) struct Folder {
     root: TempDir,
@@ -118,6 +126,7 @@ impl Folder {
             .env("BURSAR_LISTEN", "127.0.0.1:0")
             .env("BURSAR_LOG", "warn")
             .env("BURSAR_TEST_CLOCK_FILE", self.clock.path())
+            .envs(UNPROTECTED.map(|name| (name, "1000000000")))
             .envs(self.settings.iter().map(|(name, value)| (name, value)));
     }
 }

@@ -1,0 +1,66 @@
+//! What protection adds to a request, with far more tenants than caches hold.
+
+#![expect(clippy::unwrap_used, reason = "a measurement names what it made")]
+
+use std::hint::black_box;
+use std::time::{Duration, Instant};
+
+use bursar_core::{
+    Capacity, Counting, ProtectedRequest, Protection, RequestClass, Route, TenantId, Thresholds,
+    Timestamp,
+};
+use criterion::Criterion;
+
+const TENANTS: u64 = 100_000;
+const ROUTES: u64 = 5;
+/// The bound of one decision.
+const MOST: Duration = Duration::from_micros(2);
+/// What is measured against the bound.
+const DECISIONS: u32 = 2_000_000;
+
+/// The requests of all tenants to all routes in an order without a pattern, a microsecond apart.
+struct Requests(u64);
+
+impl Requests {
+    fn next(&mut self) -> ProtectedRequest {
+        self.0 += 1;
+        let mut chance = self.0.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        chance ^= chance >> 29;
+        ProtectedRequest {
+            tenant_id: TenantId::from_number((chance % TENANTS) as i64 + 1).unwrap(),
+            route: Route((chance / TENANTS % ROUTES) as u16),
+            class: RequestClass::Traffic,
+            thresholds: Thresholds::default(),
+            cost_nanos_day: Some(0),
+            now: Timestamp::from_micros(1_763_640_000_000_000 + self.0 as i64).unwrap(),
+        }
+    }
+}
+
+fn warm(capacity: Capacity) -> (Counting, Requests) {
+    let (mut rule, mut requests) = (Counting::new(capacity), Requests(0));
+    for _ in 0..4 * TENANTS * ROUTES {
+        rule.decide(&requests.next());
+    }
+    (rule, requests)
+}
+
+fn main() {
+    let mut criterion = Criterion::default().configure_from_args();
+    let everything = Capacity { tenants: 131_072, routes: 1_048_576 };
+    let crowded = Capacity { tenants: 16_384, routes: 65_536 };
+    for (name, capacity) in [("all are remembered", everything), ("most are forgotten", crowded)] {
+        let (mut rule, mut requests) = warm(capacity);
+        criterion.bench_function(name, |bencher| {
+            bencher.iter(|| rule.decide(black_box(&requests.next())));
+        });
+        let began = Instant::now();
+        for _ in 0..DECISIONS {
+            black_box(rule.decide(black_box(&requests.next())));
+        }
+        let each = began.elapsed() / DECISIONS;
+        println!("{name}: {each:?} a decision");
+        assert!(each < MOST, "{name}: {each:?} is more than {MOST:?}");
+    }
+    criterion.final_summary();
+}

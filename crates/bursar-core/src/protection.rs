@@ -1,0 +1,375 @@
+//! Whether a request should go on now, whoever sends it.
+//!
+//! Here are the dimensions of protection, what they are held to, and the rule that is built in
+//! ([`Counting`]); another one can take its place behind [`Protection`]. Deliberately absent: who
+//! calls and what they may, where thresholds come from, and what a refusal looks like to a client.
+//! It changes nothing elsewhere, and what it remembers is bounded however many tenants come.
+
+mod activity;
+mod recent;
+mod slots;
+
+use activity::Activity;
+use recent::Recent;
+use slots::Slots;
+
+use crate::money::{NANOS_PER_CENT, cents_half_up};
+use crate::{Day, TenantId, Timestamp};
+
+const MICROS_PER_MILLI: i64 = 1_000;
+/// The minute of a rate is looked at by whole seconds.
+const RATE_SLOT_MICROS: i64 = 1_000_000;
+const RATE_SLOTS: usize = 60;
+/// The second of a burst is looked at by tenths.
+const BURST_SLOT_MICROS: i64 = 100_000;
+const BURST_SLOTS: usize = 10;
+/// So many times what is usual is no accident.
+const ANOMALY_FACTOR: i64 = 10;
+
+/// What is looked at, in this order; the first refusal ends it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Dimension {
+    /// Requests of a tenant to one route in the last 60 seconds.
+    Rate,
+    /// Requests of a tenant in the last second.
+    Burst,
+    /// What the tenant spent on this UTC day.
+    Cost,
+    /// Requests of the last five minutes beside what is usual for the tenant; never refuses.
+    Anomaly,
+}
+
+impl Dimension {
+    /// All of them, in their order.
+    pub const ALL: [Self; 4] = [Self::Rate, Self::Burst, Self::Cost, Self::Anomaly];
+
+    /// The contract's word.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Rate => "rate",
+            Self::Burst => "burst",
+            Self::Cost => "cost",
+            Self::Anomaly => "anomaly",
+        }
+    }
+}
+
+/// What a request is, as far as thresholds tell requests apart.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum RequestClass {
+    /// Management and reads.
+    Management,
+    /// Telemetry and decisions: the traffic of a tenant's own customers.
+    Traffic,
+    /// Calls through the gateway, whose pace its integration's limits hold.
+    Gateway,
+}
+
+/// How fast requests of one class may come; 0 is unlimited.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Pace {
+    /// To one route, in 60 seconds.
+    pub requests_per_minute: u32,
+    /// To all routes of the class, in a second.
+    pub requests_per_second: u32,
+}
+
+/// What a tenant is held to; 0 is unlimited.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Thresholds {
+    /// The pace of management and reads.
+    pub management: Pace,
+    /// The pace of telemetry and decisions.
+    pub traffic: Pace,
+    /// What may be spent on a UTC day, in cents, before decisions are refused.
+    pub cost_cents_day: u32,
+    /// Fewer requests than this in five minutes are never taken for usual, so that the first busy
+    /// minute of a quiet tenant is no anomaly.
+    pub anomaly_floor: u32,
+}
+
+impl Default for Thresholds {
+    fn default() -> Self {
+        Self {
+            management: Pace { requests_per_minute: 1_000, requests_per_second: 100 },
+            traffic: Pace { requests_per_minute: 60_000, requests_per_second: 5_000 },
+            cost_cents_day: 0,
+            anomaly_floor: 10_000,
+        }
+    }
+}
+
+impl Thresholds {
+    /// The same, but for one dimension of this tenant: of rate and burst the pace of both classes,
+    /// of cost the cents a day, of anomaly the floor.
+    #[must_use]
+    pub const fn overridden(mut self, dimension: Dimension, allowed: u32) -> Self {
+        match dimension {
+            Dimension::Rate => {
+                self.management.requests_per_minute = allowed;
+                self.traffic.requests_per_minute = allowed;
+            }
+            Dimension::Burst => {
+                self.management.requests_per_second = allowed;
+                self.traffic.requests_per_second = allowed;
+            }
+            Dimension::Cost => self.cost_cents_day = allowed,
+            Dimension::Anomaly => self.anomaly_floor = allowed,
+        }
+        self
+    }
+
+    const fn pace(&self, class: RequestClass) -> Pace {
+        match class {
+            RequestClass::Management => self.management,
+            RequestClass::Traffic => self.traffic,
+            RequestClass::Gateway => Pace { requests_per_minute: 0, requests_per_second: 0 },
+        }
+    }
+}
+
+/// A route of the API, by a number that the server gives it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Route(pub u16);
+
+/// A request as protection sees it.
+#[derive(Clone, Copy, Debug)]
+pub struct ProtectedRequest {
+    /// Whose.
+    pub tenant_id: TenantId,
+    /// To which route.
+    pub route: Route,
+    /// Of which class.
+    pub class: RequestClass,
+    /// What the tenant is held to.
+    pub thresholds: Thresholds,
+    /// What the tenant spent on this UTC day, in nano-dollars; nothing where no cost is guarded.
+    pub cost_nanos_day: Option<i128>,
+    /// When.
+    pub now: Timestamp,
+}
+
+/// A threshold that a request met.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Breach {
+    /// Of which dimension.
+    pub dimension: Dimension,
+    /// When to come again, in milliseconds from now; 0 for what is no refusal.
+    pub retry_after_ms: i64,
+    /// What was there: requests, of cost cents.
+    pub current_value: i64,
+    /// What is allowed, in the same unit.
+    pub allowed_value: i64,
+}
+
+/// Whether a request should go on now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ProtectionDecision {
+    /// It goes on.
+    Allow,
+    /// It goes on, and someone should look.
+    Warn(Breach),
+    /// It comes too close to the one before, and should be sent again in a moment.
+    Throttle(Breach),
+    /// It is more than the tenant may.
+    Reject(Breach),
+}
+
+impl ProtectionDecision {
+    /// The contract's word.
+    pub const fn as_str(&self) -> &'static str {
+        match self {
+            Self::Allow => "allow",
+            Self::Warn(_) => "warn",
+            Self::Throttle(_) => "throttle",
+            Self::Reject(_) => "reject",
+        }
+    }
+
+    /// Which threshold was met.
+    pub const fn breach(&self) -> Option<&Breach> {
+        match self {
+            Self::Allow => None,
+            Self::Warn(breach) | Self::Throttle(breach) | Self::Reject(breach) => Some(breach),
+        }
+    }
+}
+
+/// What decides whether a request should go on now.
+///
+/// An implementation must not look at anything but the request and its own memory, must bound that
+/// memory, and must not count a request that it refuses: a client that repeats a refused request
+/// would never be let in again.
+pub trait Protection: Send {
+    /// Decides about a request, and counts it if it goes on.
+    fn decide(&mut self, request: &ProtectedRequest) -> ProtectionDecision;
+
+    /// Counts a request that goes on whatever its thresholds say; at most it warns.
+    fn count(&mut self, request: &ProtectedRequest) -> ProtectionDecision;
+}
+
+/// How much the rule that is built in remembers; beyond that the one idle the longest is forgotten.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Capacity {
+    /// Tenants, with their bursts and what is usual for them; about 250 bytes each.
+    pub tenants: u32,
+    /// Routes of a tenant with their minute; about 350 bytes each.
+    pub routes: u32,
+}
+
+/// The rule that is built in: it counts requests in sliding windows.
+///
+/// Never more than a rate's threshold go on in any 60 whole seconds, and never more than a burst's
+/// in any ten tenths of a second; when a slot leaves, those that wait go on.
+#[derive(Debug)]
+pub struct Counting {
+    minutes: Recent<(TenantId, Route), Slots<RATE_SLOTS>>,
+    tenants: Recent<TenantId, TenantCounts>,
+}
+
+/// What is counted of a tenant over all routes.
+#[derive(Debug, Default)]
+struct TenantCounts {
+    management: Slots<BURST_SLOTS>,
+    traffic: Slots<BURST_SLOTS>,
+    activity: Activity,
+}
+
+/// What one request is held to, moved on to its instant.
+struct Counts<'a> {
+    minute: Option<&'a mut Slots<RATE_SLOTS>>,
+    second: Option<&'a mut Slots<BURST_SLOTS>>,
+    activity: &'a mut Activity,
+}
+
+impl Protection for Counting {
+    fn decide(&mut self, request: &ProtectedRequest) -> ProtectionDecision {
+        let Some(mut counts) = self.counts(request) else { return ProtectionDecision::Allow };
+        counts.refusal(request).unwrap_or_else(|| counts.count(request))
+    }
+
+    fn count(&mut self, request: &ProtectedRequest) -> ProtectionDecision {
+        let Some(mut counts) = self.counts(request) else { return ProtectionDecision::Allow };
+        counts.count(request)
+    }
+}
+
+impl Counting {
+    /// A rule that remembers so much, and nothing yet.
+    pub fn new(capacity: Capacity) -> Self {
+        let Capacity { tenants, routes } = capacity;
+        Self { minutes: Recent::new(routes), tenants: Recent::new(tenants) }
+    }
+
+    /// How many tenants, and how many of their routes, it remembers.
+    pub const fn remembered(&self) -> (usize, usize) {
+        (self.tenants.len(), self.minutes.len())
+    }
+
+    /// Never nothing.
+    fn counts(&mut self, request: &ProtectedRequest) -> Option<Counts<'_>> {
+        let &ProtectedRequest { tenant_id, route, class, thresholds, now, .. } = request;
+        let mut minute = None;
+        // A minute that nobody is held to takes no place.
+        if thresholds.pace(class).requests_per_minute > 0 {
+            let slots = self.minutes.touch((tenant_id, route))?;
+            slots.advance(now.micros().div_euclid(RATE_SLOT_MICROS));
+            minute = Some(slots);
+        }
+        let TenantCounts { management, traffic, activity } = self.tenants.touch(tenant_id)?;
+        let mut second = match class {
+            RequestClass::Management => Some(management),
+            RequestClass::Traffic => Some(traffic),
+            RequestClass::Gateway => None,
+        };
+        if let Some(slots) = &mut second {
+            slots.advance(now.micros().div_euclid(BURST_SLOT_MICROS));
+        }
+        activity.advance(now);
+        Some(Counts { minute, second, activity })
+    }
+}
+
+impl Counts<'_> {
+    fn refusal(&self, request: &ProtectedRequest) -> Option<ProtectionDecision> {
+        let Pace { requests_per_minute, requests_per_second } =
+            request.thresholds.pace(request.class);
+        let over_rate = self.minute.as_deref().and_then(|slots| {
+            over(slots, Dimension::Rate, requests_per_minute, RATE_SLOT_MICROS, request.now)
+        });
+        let over_burst = || {
+            self.second.as_deref().and_then(|slots| {
+                over(slots, Dimension::Burst, requests_per_second, BURST_SLOT_MICROS, request.now)
+            })
+        };
+        over_rate
+            .map(ProtectionDecision::Reject)
+            .or_else(|| over_burst().map(ProtectionDecision::Throttle))
+            .or_else(|| over_cost(request).map(ProtectionDecision::Reject))
+    }
+
+    fn count(&mut self, request: &ProtectedRequest) -> ProtectionDecision {
+        if let Some(minute) = &mut self.minute {
+            minute.add();
+        }
+        if let Some(second) = &mut self.second {
+            second.add();
+        }
+        self.activity.add();
+        let floor = i64::from(request.thresholds.anomaly_floor);
+        let allowed_value = self.activity.mean().max(floor).saturating_mul(ANOMALY_FACTOR);
+        let current_value = self.activity.current();
+        if floor == 0 || current_value < allowed_value || !self.activity.raise() {
+            return ProtectionDecision::Allow;
+        }
+        let dimension = Dimension::Anomaly;
+        ProtectionDecision::Warn(Breach {
+            dimension,
+            retry_after_ms: 0,
+            current_value,
+            allowed_value,
+        })
+    }
+}
+
+/// Whether a window is full, and when one more fits.
+fn over<const N: usize>(
+    slots: &Slots<N>,
+    dimension: Dimension,
+    allowed: u32,
+    slot_micros: i64,
+    now: Timestamp,
+) -> Option<Breach> {
+    let (current_value, allowed_value) = (slots.total(), i64::from(allowed));
+    if allowed == 0 || current_value < allowed_value {
+        return None;
+    }
+    let fits_at_micros = slots.below(allowed_value) * slot_micros;
+    Some(Breach {
+        dimension,
+        retry_after_ms: millis_until(fits_at_micros, now),
+        current_value,
+        allowed_value,
+    })
+}
+
+fn over_cost(request: &ProtectedRequest) -> Option<Breach> {
+    let spent = request.cost_nanos_day?;
+    let allowed = request.thresholds.cost_cents_day;
+    if allowed == 0 || spent < i128::from(allowed) * i128::from(NANOS_PER_CENT) {
+        return None;
+    }
+    let tomorrow = Day::from_number(request.now.day().number() + 1).start();
+    Some(Breach {
+        dimension: Dimension::Cost,
+        retry_after_ms: millis_until(tomorrow.micros(), request.now),
+        current_value: i64::try_from(cents_half_up(spent)).unwrap_or(i64::MAX),
+        allowed_value: i64::from(allowed),
+    })
+}
+
+/// Milliseconds up to an instant, rounded up; at least one.
+fn millis_until(micros: i64, now: Timestamp) -> i64 {
+    let ahead = (micros - now.micros()).max(1);
+    ahead.div_euclid(MICROS_PER_MILLI) + i64::from(ahead % MICROS_PER_MILLI > 0)
+}

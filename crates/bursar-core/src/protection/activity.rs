@@ -1,0 +1,127 @@
+//! How busy a tenant is, and how busy it usually is.
+
+use super::slots::Slots;
+use crate::time::Timestamp;
+
+/// The last five minutes are looked at in slots of 30 seconds.
+const SLOT_SECONDS: i64 = 30;
+const SLOTS: usize = 10;
+const WINDOW_SECONDS: i64 = SLOT_SECONDS * SLOTS as i64;
+/// A finished window has this share in the mean: what was an hour ago counts a third of what is.
+const SHARE: u64 = 12;
+/// The mean is kept in 256ths of a request, so that a slow tenant's does not stand still.
+const FRACTION: u64 = 256;
+
+/// Requests of the last five minutes, and the decayed mean of finished windows of five minutes.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Activity {
+    recent: Slots<SLOTS>,
+    /// The number of the window that runs.
+    window: i64,
+    in_window: u64,
+    mean: u64,
+    is_raised: bool,
+}
+
+impl Activity {
+    /// Moves on to an instant; windows that are over go into the mean.
+    pub(super) fn advance(&mut self, now: Timestamp) {
+        self.recent.advance(now.second().div_euclid(SLOT_SECONDS));
+        let window = now.second().div_euclid(WINDOW_SECONDS);
+        let ahead = window - self.window;
+        // A clock that went back over a whole window was wrong about the one that runs.
+        if ahead < -1 {
+            *self =
+                Self { recent: self.recent.clone(), window, mean: self.mean, ..Self::default() };
+        }
+        if ahead <= 0 {
+            return;
+        }
+        let finished = std::mem::take(&mut self.in_window);
+        self.mean = decayed(self.mean, finished);
+        let mut idle = ahead - 1;
+        // It ends soon, however long nobody came: a mean is nothing after some 400 windows.
+        while idle > 0 && self.mean > 0 {
+            self.mean = decayed(self.mean, 0);
+            idle -= 1;
+        }
+        self.window = window;
+        self.is_raised = false;
+    }
+
+    /// Counts a request.
+    pub(super) fn add(&mut self) {
+        self.recent.add();
+        self.in_window += 1;
+    }
+
+    /// The requests of the last five minutes.
+    pub(super) const fn current(&self) -> i64 {
+        self.recent.total()
+    }
+
+    /// What is usual for five minutes.
+    pub(super) const fn mean(&self) -> i64 {
+        (self.mean / FRACTION) as i64
+    }
+
+    /// Whether this is the first time in the window that runs; from now on it is not.
+    pub(super) fn raise(&mut self) -> bool {
+        !std::mem::replace(&mut self.is_raised, true)
+    }
+}
+
+const fn decayed(mean: u64, finished: u64) -> u64 {
+    mean - mean.div_ceil(SHARE) + finished * FRACTION / SHARE
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(second: u32) -> Timestamp {
+        Timestamp::MIN.plus_seconds(second)
+    }
+
+    fn window(activity: &mut Activity, number: u32, requests: u32) {
+        activity.advance(at(number * 300));
+        for _ in 0..requests {
+            activity.add();
+        }
+    }
+
+    #[test]
+    fn the_mean_comes_near_what_is_usual_and_forgets_what_was() {
+        let mut activity = Activity::default();
+        for number in 0..100 {
+            window(&mut activity, number, 1_000);
+        }
+        assert!((990..=1_000).contains(&activity.mean()), "{}", activity.mean());
+        // A third of it is left after an hour of nothing.
+        activity.advance(at((100 + 12) * 300));
+        assert!((300..=400).contains(&activity.mean()), "{}", activity.mean());
+        activity.advance(at(u32::MAX));
+        assert_eq!(activity.mean(), 0);
+    }
+
+    #[test]
+    fn the_window_that_runs_is_no_part_of_the_mean() {
+        let mut activity = Activity::default();
+        window(&mut activity, 0, 1_200);
+        assert_eq!(activity.mean(), 0);
+        activity.advance(at(300));
+        assert_eq!(activity.mean(), 100);
+    }
+
+    #[test]
+    fn a_clock_that_goes_back_keeps_what_was_learned() {
+        let mut activity = Activity::default();
+        window(&mut activity, 100, 1_200);
+        activity.advance(at(101 * 300));
+        activity.add();
+        activity.advance(at(100 * 300 + 299));
+        assert_eq!((activity.mean(), activity.in_window), (100, 1));
+        activity.advance(at(50 * 300));
+        assert_eq!((activity.mean(), activity.in_window, activity.current()), (100, 0, 0));
+    }
+}

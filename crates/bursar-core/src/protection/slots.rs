@@ -1,0 +1,114 @@
+//! Counts of the last `N` slots of time.
+
+/// A sliding window of `N` slots, addressed by `slot % N`, so that it never grows.
+///
+/// What is counted in slot `s` counts from `s` up to, not including, `s + N`.
+#[derive(Clone, Debug)]
+pub(super) struct Slots<const N: usize> {
+    latest: i64,
+    total: i64,
+    counts: [u32; N],
+}
+
+impl<const N: usize> Default for Slots<N> {
+    fn default() -> Self {
+        Self { latest: 0, total: 0, counts: [0; N] }
+    }
+}
+
+impl<const N: usize> Slots<N> {
+    const SPAN: i64 = N as i64;
+
+    /// Moves on to a slot; those that are too old leave.
+    ///
+    /// A clock that went back a little stands still until it has caught up. One that went back
+    /// further than the window begins anew: what was counted in a future that was a mistake must
+    /// not keep anyone out until that future comes.
+    pub(super) fn advance(&mut self, slot: i64) {
+        if slot >= self.latest + Self::SPAN || slot <= self.latest - Self::SPAN {
+            *self = Self { latest: slot, ..Self::default() };
+        }
+        while self.latest < slot {
+            self.latest += 1;
+            if let Some(left) = self.counts.get_mut(Self::place(self.latest)) {
+                self.total -= i64::from(std::mem::take(left));
+            }
+        }
+    }
+
+    /// Counts one in the slot that was advanced to.
+    pub(super) fn add(&mut self) {
+        if let Some(count) = self.counts.get_mut(Self::place(self.latest))
+            && let Some(more) = count.checked_add(1)
+        {
+            *count = more;
+            self.total += 1;
+        }
+    }
+
+    /// What counts in the slot that was advanced to.
+    pub(super) const fn total(&self) -> i64 {
+        self.total
+    }
+
+    /// The slot from which on fewer than `limit` count, if nothing is added; a limit is above zero.
+    pub(super) fn below(&self, limit: i64) -> i64 {
+        let mut left = self.total;
+        let mut slot = self.latest - Self::SPAN;
+        while left >= limit && slot < self.latest {
+            slot += 1;
+            left -= self.counts.get(Self::place(slot)).map_or(0, |count| i64::from(*count));
+        }
+        slot + Self::SPAN
+    }
+
+    const fn place(slot: i64) -> usize {
+        slot.rem_euclid(Self::SPAN) as usize
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn the_window_equals_a_plain_list(steps in prop::collection::vec((0i64..15, 0u8..4), 1..200)) {
+            let mut window = Slots::<10>::default();
+            let mut counted: Vec<i64> = Vec::new();
+            let mut now = 1_000;
+            for (ahead, added) in steps {
+                now += ahead;
+                window.advance(now);
+                for _ in 0..added {
+                    window.add();
+                    counted.push(now);
+                }
+                let at = |slot: i64| counted.iter().filter(|one| **one > slot - 10).count() as i64;
+                prop_assert_eq!(window.total(), at(now));
+                for limit in 1..=window.total() {
+                    let below = window.below(limit);
+                    prop_assert!(at(below) < limit && at(below - 1) >= limit);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_clock_that_goes_back_keeps_nobody_out() {
+        let mut window = Slots::<10>::default();
+        window.advance(1_000);
+        window.add();
+        window.advance(995);
+        assert_eq!(window.total(), 1, "a little: it stands still");
+        window.add();
+        window.advance(1_000);
+        assert_eq!(window.total(), 2);
+        window.advance(990);
+        assert_eq!(window.total(), 0, "by the whole window: it begins anew");
+        window.add();
+        window.advance(1_000);
+        assert_eq!(window.total(), 0);
+    }
+}

@@ -1,0 +1,351 @@
+//! Protection: every dimension at its edge, and a long run beside a plain list of requests.
+
+#![expect(clippy::unwrap_used, reason = "the tests name what they made")]
+
+use bursar_core::{
+    Breach, Capacity, Counting, Day, Dimension, NANOS_PER_CENT, Pace, ProtectedRequest, Protection,
+    ProtectionDecision, RequestClass, Route, TenantId, Thresholds, Timestamp,
+};
+use proptest::prelude::*;
+
+const CAPACITY: Capacity = Capacity { tenants: 100, routes: 100 };
+const NOON_MILLIS: i64 = 1_763_640_000_000;
+
+fn tenant(number: i64) -> TenantId {
+    TenantId::from_number(number).unwrap()
+}
+
+/// So many milliseconds after a noon.
+fn at(millis: i64) -> Timestamp {
+    Timestamp::from_micros((NOON_MILLIS + millis) * 1_000).unwrap()
+}
+
+/// Few enough of everything to reach it.
+fn thresholds() -> Thresholds {
+    Thresholds {
+        management: Pace { requests_per_minute: 5, requests_per_second: 3 },
+        traffic: Pace { requests_per_minute: 50, requests_per_second: 20 },
+        cost_cents_day: 100,
+        anomaly_floor: 10,
+    }
+}
+
+fn request(millis: i64) -> ProtectedRequest {
+    ProtectedRequest {
+        tenant_id: tenant(1),
+        route: Route(1),
+        class: RequestClass::Management,
+        thresholds: thresholds(),
+        cost_nanos_day: None,
+        now: at(millis),
+    }
+}
+
+fn only(dimension: Dimension, allowed: u32) -> Thresholds {
+    Dimension::ALL
+        .into_iter()
+        .fold(thresholds(), |unlimited, dimension| unlimited.overridden(dimension, 0))
+        .overridden(dimension, allowed)
+}
+
+#[track_caller]
+fn check(rule: &mut Counting, request: ProtectedRequest, expected: ProtectionDecision) {
+    assert_eq!(rule.decide(&request), expected);
+}
+
+fn allow(rule: &mut Counting, request: ProtectedRequest, times: u32) {
+    for _ in 0..times {
+        check(rule, request, ProtectionDecision::Allow);
+    }
+}
+
+const fn breach(
+    dimension: Dimension,
+    retry_after_ms: i64,
+    current_value: i64,
+    allowed_value: i64,
+) -> Breach {
+    Breach { dimension, retry_after_ms, current_value, allowed_value }
+}
+
+#[test]
+fn the_minute_of_a_route_is_full_at_its_threshold_and_free_when_a_second_leaves() {
+    let rule = &mut Counting::new(CAPACITY);
+    let of = |millis| ProtectedRequest { thresholds: only(Dimension::Rate, 5), ..request(millis) };
+    allow(rule, of(500), 2);
+    allow(rule, of(10_000), 3);
+    let rejected = |millis| ProtectionDecision::Reject(breach(Dimension::Rate, millis, 5, 5));
+    check(rule, of(10_999), rejected(49_001));
+    check(rule, of(59_999), rejected(1));
+    allow(rule, of(60_000), 2);
+    check(rule, of(60_000), rejected(10_000));
+    // Another route and another tenant have minutes of their own.
+    allow(rule, ProtectedRequest { route: Route(2), ..of(60_000) }, 5);
+    allow(rule, ProtectedRequest { tenant_id: tenant(2), ..of(60_000) }, 5);
+}
+
+#[test]
+fn the_second_of_a_tenant_is_full_at_its_threshold_over_all_routes() {
+    let rule = &mut Counting::new(CAPACITY);
+    let of = |millis| ProtectedRequest { thresholds: only(Dimension::Burst, 3), ..request(millis) };
+    allow(rule, of(150), 1);
+    allow(rule, ProtectedRequest { route: Route(2), ..of(250) }, 2);
+    let throttled = |millis| ProtectionDecision::Throttle(breach(Dimension::Burst, millis, 3, 3));
+    check(rule, of(999), throttled(101));
+    check(rule, of(1_099), throttled(1));
+    allow(rule, of(1_100), 1);
+    check(rule, of(1_100), throttled(100));
+    allow(rule, ProtectedRequest { tenant_id: tenant(2), ..of(1_100) }, 3);
+}
+
+#[test]
+fn traffic_never_takes_the_seconds_of_management() {
+    let rule = &mut Counting::new(CAPACITY);
+    let traffic = ProtectedRequest { class: RequestClass::Traffic, route: Route(2), ..request(0) };
+    allow(rule, traffic, 20);
+    let full = ProtectionDecision::Throttle(breach(Dimension::Burst, 1_000, 20, 20));
+    check(rule, traffic, full);
+    allow(rule, request(0), 3);
+    check(rule, request(0), ProtectionDecision::Throttle(breach(Dimension::Burst, 1_000, 3, 3)));
+    // The gateway has no pace of its own here.
+    let gateway = ProtectedRequest { class: RequestClass::Gateway, route: Route(3), ..request(0) };
+    for _ in 0..70 {
+        assert_eq!(rule.decide(&gateway), ProtectionDecision::Allow);
+    }
+}
+
+#[test]
+fn a_day_is_full_when_exactly_its_amount_is_spent() {
+    let rule = &mut Counting::new(CAPACITY);
+    let of = |nanos: i128| ProtectedRequest {
+        thresholds: only(Dimension::Cost, 100),
+        cost_nanos_day: Some(nanos),
+        ..request(0)
+    };
+    let full = 100 * i128::from(NANOS_PER_CENT);
+    allow(rule, of(full - 1), 1);
+    let half_a_day = 12 * 3_600_000;
+    let rejected = ProtectionDecision::Reject(breach(Dimension::Cost, half_a_day, 100, 100));
+    check(rule, of(full), rejected);
+    let beyond = ProtectionDecision::Reject(breach(Dimension::Cost, half_a_day, i64::MAX, 100));
+    check(rule, of(i128::MAX / 2), beyond);
+    let last = Day::from_number(at(0).day().number() + 1).start().micros() - 1;
+    let late = ProtectedRequest { now: Timestamp::from_micros(last).unwrap(), ..of(full) };
+    check(rule, late, ProtectionDecision::Reject(breach(Dimension::Cost, 1, 100, 100)));
+    allow(rule, ProtectedRequest { cost_nanos_day: None, ..of(0) }, 1);
+    allow(rule, ProtectedRequest { thresholds: only(Dimension::Cost, 0), ..of(full) }, 1);
+}
+
+#[test]
+fn the_order_is_rate_then_burst_then_cost() {
+    let rule = &mut Counting::new(CAPACITY);
+    let thresholds = Thresholds {
+        management: Pace { requests_per_minute: 3, requests_per_second: 3 },
+        ..thresholds()
+    };
+    let of = |millis| ProtectedRequest { thresholds, ..request(millis) };
+    let spent = |request| ProtectedRequest { cost_nanos_day: Some(i128::MAX / 2), ..request };
+    let dimension = |rule: &mut Counting, request| {
+        rule.decide(&request).breach().map(|breach| breach.dimension)
+    };
+    assert_eq!(dimension(rule, spent(of(0))), Some(Dimension::Cost));
+    allow(rule, of(0), 3);
+    assert_eq!(dimension(rule, spent(of(0))), Some(Dimension::Rate));
+    let elsewhere = ProtectedRequest { route: Route(2), ..of(0) };
+    assert_eq!(dimension(rule, spent(elsewhere)), Some(Dimension::Burst));
+}
+
+#[test]
+fn what_is_refused_counts_nowhere() {
+    let rule = &mut Counting::new(CAPACITY);
+    allow(rule, request(0), 3);
+    for _ in 0..1_000 {
+        assert!(matches!(rule.decide(&request(900)), ProtectionDecision::Throttle(_)));
+    }
+    allow(rule, request(1_000), 2);
+    for _ in 0..1_000 {
+        assert!(matches!(rule.decide(&request(2_000)), ProtectionDecision::Reject(_)));
+    }
+    // The three and the two leave, and whoever repeated all the time is let in.
+    allow(rule, request(60_000), 3);
+    allow(rule, request(61_000), 2);
+}
+
+#[test]
+fn what_goes_on_whatever_is_said_counts_and_is_never_refused() {
+    let rule = &mut Counting::new(CAPACITY);
+    let of = |millis| ProtectedRequest { thresholds: only(Dimension::Rate, 5), ..request(millis) };
+    for _ in 0..8 {
+        assert_eq!(rule.count(&of(0)), ProtectionDecision::Allow);
+    }
+    let full = ProtectionDecision::Reject(breach(Dimension::Rate, 60_000, 8, 5));
+    check(rule, of(0), full);
+}
+
+#[test]
+fn ten_times_the_floor_in_five_minutes_is_an_anomaly_once() {
+    let rule = &mut Counting::new(CAPACITY);
+    let of =
+        |millis| ProtectedRequest { thresholds: only(Dimension::Anomaly, 10), ..request(millis) };
+    let warned = |current| ProtectionDecision::Warn(breach(Dimension::Anomaly, 0, current, 100));
+    allow(rule, of(0), 50);
+    allow(rule, of(200_000), 49);
+    check(rule, of(299_999), warned(100));
+    allow(rule, of(299_999), 500);
+    // In the next window it is new again, as long as the last five minutes are so full.
+    let recent = of(300_000);
+    assert_eq!(rule.decide(&recent).breach().map(|breach| breach.current_value), Some(551));
+    // What is counted whatever is said is seen as well.
+    let rule = &mut Counting::new(CAPACITY);
+    for _ in 0..99 {
+        assert_eq!(rule.count(&of(0)), ProtectionDecision::Allow);
+    }
+    assert_eq!(rule.count(&of(0)), warned(100));
+}
+
+#[test]
+fn a_quiet_tenants_first_full_minute_is_no_anomaly() {
+    let rule = &mut Counting::new(CAPACITY);
+    let thresholds = Thresholds::default();
+    let traffic = RequestClass::Traffic;
+    for second in 0..60 {
+        let of = ProtectedRequest { thresholds, class: traffic, ..request(second * 1_000) };
+        allow(rule, of, 1_000);
+    }
+    let full = ProtectedRequest { thresholds, class: traffic, ..request(59_999) };
+    assert!(matches!(rule.decide(&full), ProtectionDecision::Reject(_)));
+}
+
+#[test]
+fn a_busy_tenant_is_held_to_what_is_usual_for_it() {
+    let rule = &mut Counting::new(CAPACITY);
+    let of =
+        |millis| ProtectedRequest { thresholds: only(Dimension::Anomaly, 10), ..request(millis) };
+    let window = 300_000;
+    // 200 in each window, of which the very first are an anomaly to a tenant nobody knows.
+    for number in 0..200 {
+        for _ in 0..200 {
+            let decision = rule.decide(&of(number * window));
+            assert!(number < 8 || decision == ProtectionDecision::Allow, "{number} {decision:?}");
+        }
+    }
+    let usual = 199;
+    for _ in 1..usual * 10 {
+        check(rule, of(200 * window), ProtectionDecision::Allow);
+    }
+    let warned = ProtectionDecision::Warn(breach(Dimension::Anomaly, 0, usual * 10, usual * 10));
+    check(rule, of(200 * window), warned);
+}
+
+#[test]
+fn a_threshold_of_0_holds_nobody() {
+    let rule = &mut Counting::new(CAPACITY);
+    let unlimited = only(Dimension::Anomaly, 0);
+    let of = ProtectedRequest {
+        thresholds: unlimited,
+        cost_nanos_day: Some(i128::MAX / 2),
+        ..request(0)
+    };
+    allow(rule, of, 10_000);
+}
+
+#[test]
+fn a_clock_that_was_wrong_by_an_hour_keeps_nobody_out() {
+    let rule = &mut Counting::new(CAPACITY);
+    allow(rule, request(3_600_000), 3);
+    allow(rule, request(0), 3);
+    assert!(matches!(rule.decide(&request(0)), ProtectionDecision::Throttle(_)));
+    // Back by less than the window: what was counted still counts, and leaves.
+    allow(rule, request(1_000), 2);
+    assert!(matches!(rule.decide(&request(500)), ProtectionDecision::Reject(_)));
+    allow(rule, request(60_000), 3);
+}
+
+#[test]
+fn however_many_tenants_and_routes_come_memory_is_bounded() {
+    let rule = &mut Counting::new(Capacity { tenants: 10, routes: 20 });
+    for number in 1..=1_000 {
+        for route in 0..7 {
+            let tenant_id = tenant(number);
+            rule.decide(&ProtectedRequest { tenant_id, route: Route(route), ..request(0) });
+        }
+    }
+    assert_eq!(rule.remembered(), (10, 20));
+    // Whoever was forgotten begins anew, and is counted again.
+    allow(rule, request(0), 3);
+    assert!(matches!(rule.decide(&request(0)), ProtectionDecision::Throttle(_)));
+}
+
+/// Everything that went on, in a plain list.
+#[derive(Default)]
+struct Naive(Vec<ProtectedRequest>);
+
+impl Naive {
+    fn count(&self, is_meant: impl Fn(&ProtectedRequest) -> bool) -> i64 {
+        self.0.iter().filter(|request| is_meant(request)).count() as i64
+    }
+
+    fn full(&self, asked: &ProtectedRequest, now: Timestamp) -> Option<Dimension> {
+        let pace = match asked.class {
+            RequestClass::Management => asked.thresholds.management,
+            RequestClass::Traffic => asked.thresholds.traffic,
+            RequestClass::Gateway => return None,
+        };
+        let minute = self.count(|one| {
+            (one.tenant_id, one.route) == (asked.tenant_id, asked.route)
+                && one.now.second() > now.second() - 60
+        });
+        let tenth = |at: Timestamp| at.micros() / 100_000;
+        let second = self.count(|one| {
+            (one.tenant_id, one.class) == (asked.tenant_id, asked.class)
+                && tenth(one.now) > tenth(now) - 10
+        });
+        let is_full = |count: i64, allowed: u32| allowed > 0 && count >= i64::from(allowed);
+        if is_full(minute, pace.requests_per_minute) {
+            Some(Dimension::Rate)
+        } else {
+            is_full(second, pace.requests_per_second).then_some(Dimension::Burst)
+        }
+    }
+}
+
+fn steps() -> impl Strategy<Value = Vec<(i64, i64, u16, bool)>> {
+    let ahead = prop_oneof![4 => 0i64..40, 2 => 0i64..900, 1 => 0i64..30_000];
+    prop::collection::vec((ahead, 1i64..3, 0u16..3, any::<bool>()), 1..300)
+}
+
+proptest! {
+    #[test]
+    fn the_rule_equals_a_plain_list_of_what_went_on(steps in steps()) {
+        let mut rule = Counting::new(CAPACITY);
+        let mut naive = Naive::default();
+        let mut millis = 0;
+        for (ahead, number, route, is_traffic) in steps {
+            millis += ahead;
+            // A route is of one class.
+            let class = if is_traffic { RequestClass::Traffic } else { RequestClass::Management };
+            let route = Route(route + if is_traffic { 10 } else { 0 });
+            let thresholds = Thresholds { anomaly_floor: 0, ..thresholds() };
+            let asked = ProtectedRequest {
+                tenant_id: tenant(number),
+                route,
+                class,
+                thresholds,
+                ..request(millis)
+            };
+            let decision = rule.decide(&asked);
+            let expected = naive.full(&asked, asked.now);
+            prop_assert_eq!(decision.breach().map(|breach| breach.dimension), expected);
+            match decision.breach() {
+                None => naive.0.push(asked),
+                Some(breach) => {
+                    // At its end the wait is over for this dimension, and not a moment before.
+                    let end = at(millis + breach.retry_after_ms);
+                    let before = at(millis + breach.retry_after_ms - 1);
+                    prop_assert_ne!(naive.full(&asked, end), expected);
+                    prop_assert_eq!(naive.full(&asked, before), expected);
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,266 @@
+//! Protection of the server from what its tenants send: should this request go on now?
+//!
+//! The rule itself is in `bursar-core` ([`Protection`]); here is what it needs to know of a request
+//! (its route, the tenant's thresholds, what the tenant spent today) and what becomes of a decision:
+//! an answer, a line of the log, a metric, and a row that the operator can read. Deliberately
+//! absent: who calls, which is proved before.
+
+mod per_tenant;
+mod routes;
+mod signals;
+
+use std::sync::Arc;
+
+use axum::extract::{FromRequestParts, Request};
+use axum::http::request::Parts;
+use bursar_core::{
+    CallId, Capacity, Dimension, OnboardingState, ProtectedRequest, Protection, ProtectionDecision,
+    TenantId, Thresholds, Timestamp,
+};
+use bursar_store::{Ledger, OverrideRow, StoreError};
+use parking_lot::Mutex;
+
+use self::per_tenant::PerTenant;
+use self::routes::{Facts, Refusal};
+use self::signals::SignalLog;
+use crate::app::App;
+use crate::auth::CallerTenant;
+use crate::error::{ApiError, ErrorCode};
+
+pub(crate) use self::signals::KEPT as SIGNALS_KEPT;
+
+/// The rule is asked under a lock, of which there are so many that requests seldom meet.
+const SHARDS: u64 = 16;
+/// What the rule remembers, in all shards together: about 35 MiB when it is full.
+const CAPACITY: Capacity = Capacity { tenants: 32_768, routes: 65_536 };
+/// The target of the lines about what protection did.
+const TARGET: &str = "bursar::protection";
+
+/// What protects one node: the rule, what tenants have instead of the configured thresholds, and
+/// what was done.
+///
+/// Every node counts what it sees itself; only what a tenant spent is read from the store.
+pub struct Protector {
+    thresholds: Thresholds,
+    shards: Vec<Mutex<Box<dyn Protection>>>,
+    overrides: PerTenant<Arc<[OverrideRow]>>,
+    costs: PerTenant<i128>,
+    signals: SignalLog,
+}
+
+impl Protector {
+    /// A protector with these thresholds and the rule that is built in.
+    pub fn new(thresholds: Thresholds) -> Self {
+        Self::with_rule(thresholds, |capacity| Box::new(bursar_core::Counting::new(capacity)))
+    }
+
+    /// The same with another rule, which is made once for each shard.
+    pub fn with_rule(
+        thresholds: Thresholds,
+        make: impl Fn(Capacity) -> Box<dyn Protection>,
+    ) -> Self {
+        let Capacity { tenants, routes } = CAPACITY;
+        let of_shard =
+            Capacity { tenants: tenants / SHARDS as u32, routes: routes / SHARDS as u32 };
+        Self {
+            thresholds,
+            shards: (0..SHARDS).map(|_| Mutex::new(make(of_shard))).collect(),
+            overrides: PerTenant::default(),
+            costs: PerTenant::default(),
+            signals: SignalLog::default(),
+        }
+    }
+
+    /// Forgets which thresholds a tenant has: they were changed here.
+    pub fn forget(&self, tenant_id: TenantId) {
+        self.overrides.forget(tenant_id);
+    }
+
+    /// Writes what was done since the last call.
+    ///
+    /// # Errors
+    /// [`StoreError`]; it is tried again with the next call.
+    pub async fn write(&self, ledger: &Ledger) -> Result<(), StoreError> {
+        self.signals.write(ledger).await
+    }
+
+    fn ask(
+        &self,
+        request: &ProtectedRequest,
+        ask: impl FnOnce(&mut dyn Protection, &ProtectedRequest) -> ProtectionDecision,
+    ) -> ProtectionDecision {
+        // Ids are instants: their last bits alone would fall together.
+        let mixed = (request.tenant_id.number() as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32;
+        match self.shards.get((mixed % SHARDS) as usize) {
+            Some(shard) => ask(shard.lock().as_mut(), request),
+            None => ProtectionDecision::Allow,
+        }
+    }
+}
+
+/// Lets a tenant's request go on, or refuses it. Of telemetry the refusal is left with the request,
+/// for its handler to ask for as [`Deferral`].
+///
+/// # Errors
+/// The refusal; 503 when money is guarded and what was spent cannot be read.
+pub async fn pass(
+    app: &App,
+    tenant: CallerTenant,
+    path: &str,
+    request: &mut Request,
+) -> Result<(), ApiError> {
+    let Some(facts) = routes::facts(request.method(), path) else { return Ok(()) };
+    if tenant.onboarding != OnboardingState::Complete {
+        return Ok(());
+    }
+    let asked = protected(app, tenant.tenant_id, facts).await?;
+    let refusal = match facts.refusal {
+        Refusal::Never => {
+            count(app, facts, &asked);
+            return Ok(());
+        }
+        Refusal::AtOnce | Refusal::Deferred => {
+            app.protection.ask(&asked, |rule, request| rule.decide(request))
+        }
+    };
+    let Some(error) = ApiError::protection(&refusal) else {
+        tell(app, facts, &asked, refusal);
+        return Ok(());
+    };
+    if facts.refusal == Refusal::Deferred {
+        request.extensions_mut().insert(Deferred { facts, asked, refusal, error });
+        return Ok(());
+    }
+    tell(app, facts, &asked, refusal);
+    Err(error)
+}
+
+/// What the rule has to know of a request.
+async fn protected(
+    app: &App,
+    tenant_id: TenantId,
+    facts: &Facts,
+) -> Result<ProtectedRequest, ApiError> {
+    let now = app.store.now();
+    let unavailable = |_| ApiError::of(ErrorCode::Unavailable);
+    let thresholds = match thresholds(app, tenant_id, now).await {
+        Ok(thresholds) => thresholds,
+        // Where money is guarded, a limit that cannot be read is no limit that does not exist.
+        Err(error) if facts.is_cost_guarded => return Err(unavailable(error)),
+        Err(_) => app.protection.thresholds,
+    };
+    let mut cost_nanos_day = None;
+    if facts.is_cost_guarded && thresholds.cost_cents_day > 0 {
+        let ask = || app.store.cost_of_day(tenant_id, now.day());
+        let cost = app.protection.costs.get(tenant_id, now, ask).await;
+        cost_nanos_day = Some(cost.map_err(unavailable)?);
+    }
+    let Facts { route, class, .. } = *facts;
+    Ok(ProtectedRequest { tenant_id, route, class, thresholds, cost_nanos_day, now })
+}
+
+/// What a tenant is held to now.
+async fn thresholds(
+    app: &App,
+    tenant_id: TenantId,
+    now: Timestamp,
+) -> Result<Thresholds, StoreError> {
+    let ask = async || app.store.protection_overrides(tenant_id).await.map(Arc::from);
+    let overrides = app.protection.overrides.get(tenant_id, now, ask).await?;
+    let in_force = overrides.iter().filter(|row| row.expires_at > now);
+    Ok(in_force.fold(app.protection.thresholds, |thresholds, row| {
+        thresholds.overridden(row.dimension, row.allowed_value)
+    }))
+}
+
+/// Counts what goes on whatever its thresholds say.
+fn count(app: &App, facts: &Facts, asked: &ProtectedRequest) {
+    let decision = app.protection.ask(asked, |rule, request| rule.count(request));
+    tell(app, facts, asked, decision);
+}
+
+/// Tells whoever watches of a decision other than "allow".
+fn tell(app: &App, facts: &Facts, asked: &ProtectedRequest, decision: ProtectionDecision) {
+    let Some(breach) = decision.breach() else { return };
+    app.metrics.protected(breach.dimension, &decision);
+    tracing::warn!(
+        target: TARGET,
+        event = "abuse_protection_triggered",
+        tenant_id = %asked.tenant_id,
+        dimension = breach.dimension.as_str(),
+        action = decision.as_str(),
+        endpoint = facts.endpoint,
+        operation = facts.operation,
+        current_value = breach.current_value,
+        allowed_value = breach.allowed_value,
+        retry_after_ms = breach.retry_after_ms,
+        anomaly = (breach.dimension == Dimension::Anomaly).then_some(true),
+    );
+    app.protection.signals.note(asked.tenant_id, facts, decision, asked.now);
+}
+
+/// A refusal that waits until the calls of a request are known.
+#[derive(Clone)]
+struct Deferred {
+    facts: &'static Facts,
+    asked: ProtectedRequest,
+    refusal: ProtectionDecision,
+    error: ApiError,
+}
+
+/// Whether some records of a request may be refused: those that settle a reservation never are.
+pub struct Deferral(Option<Deferred>);
+
+/// The calls of a request that go on all the same, and what the others hear.
+pub struct Spared {
+    calls: Vec<CallId>,
+    error: ApiError,
+}
+
+impl Spared {
+    /// Whether this call goes on.
+    pub fn has(&self, call_id: &CallId) -> bool {
+        self.calls.binary_search(call_id).is_ok()
+    }
+
+    /// The refusal of the others.
+    pub fn refusal(&self) -> ApiError {
+        self.error.clone()
+    }
+}
+
+impl FromRequestParts<App> for Deferral {
+    type Rejection = std::convert::Infallible;
+
+    async fn from_request_parts(parts: &mut Parts, _: &App) -> Result<Self, Self::Rejection> {
+        Ok(Self(parts.extensions.remove()))
+    }
+}
+
+impl Deferral {
+    /// Decides about the calls of a request; nothing when all of them go on.
+    ///
+    /// # Errors
+    /// The refusal, when none of them settles a reservation; whatever storage says.
+    pub async fn decide<'a>(
+        self,
+        app: &App,
+        call_ids: impl Iterator<Item = &'a CallId>,
+    ) -> Result<Option<Spared>, ApiError> {
+        let Some(Deferred { facts, asked, refusal, error }) = self.0 else { return Ok(None) };
+        let call_ids: Vec<CallId> = call_ids.cloned().collect();
+        let all = call_ids.len();
+        let mut calls = app.store.reserved_calls(asked.tenant_id, call_ids).await?;
+        if calls.is_empty() {
+            tell(app, facts, &asked, refusal);
+            return Err(error);
+        }
+        count(app, facts, &asked);
+        if calls.len() == all {
+            return Ok(None);
+        }
+        tell(app, facts, &asked, refusal);
+        calls.sort_unstable();
+        Ok(Some(Spared { calls, error }))
+    }
+}

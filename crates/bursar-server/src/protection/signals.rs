@@ -1,0 +1,311 @@
+//! What protection did, kept for a while so that the operator can see it.
+//!
+//! Gathered in memory and written once a second; what is done again and again for the same reason
+//! shares a row a minute, which says how often. Everything is bounded, and what is gathered when
+//! the process dies is lost: this is no ledger.
+
+use std::collections::{BTreeSet, HashMap};
+
+use bursar_core::{Dimension, ProtectionDecision, SignalId, TenantId, Timestamp};
+use bursar_store::{ControlTx, Ledger, SignalRow, StoreError};
+use parking_lot::Mutex;
+
+use super::routes::Facts;
+
+/// How long equal signals share a row.
+const WINDOW_SECONDS: u32 = 60;
+/// What is gathered in memory at most.
+const WINDOWS_MAX: usize = 20_000;
+/// Rows that are kept for a tenant.
+pub(crate) const KEPT: u32 = 1_000;
+/// Rows of a tenant after whose writing the oldest are dropped.
+const DROP_EVERY: u32 = 100;
+
+/// What equal signals have in common.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+struct Key {
+    tenant_id: TenantId,
+    endpoint: &'static str,
+    operation: &'static str,
+    dimension: Dimension,
+    action: &'static str,
+}
+
+/// The signals of one key in one minute.
+#[derive(Clone)]
+struct Window {
+    /// Windows are numbered as they begin.
+    number: u64,
+    started: Timestamp,
+    row: Option<SignalId>,
+    last: ProtectionDecision,
+    last_at: Timestamp,
+    times: i64,
+    is_written: bool,
+}
+
+#[derive(Default)]
+struct Gathered {
+    windows: HashMap<Key, Window>,
+    /// Rows written for a tenant since its oldest were dropped.
+    written: HashMap<TenantId, u32>,
+    /// Signals that were not taken note of, because too many different ones came at once.
+    lost: u64,
+    /// Windows that began.
+    begun: u64,
+    /// When something was noted last, kept or not.
+    latest: Option<Timestamp>,
+}
+
+/// Gathers signals and writes them.
+#[derive(Default)]
+pub(super) struct SignalLog {
+    gathered: Mutex<Gathered>,
+    /// One at a time, so that a window has one row.
+    writing: tokio::sync::Mutex<()>,
+}
+
+impl SignalLog {
+    /// Takes note of a decision other than "allow".
+    pub(super) fn note(
+        &self,
+        tenant_id: TenantId,
+        facts: &Facts,
+        decision: ProtectionDecision,
+        at: Timestamp,
+    ) {
+        let Some(breach) = decision.breach() else { return };
+        let key = Key {
+            tenant_id,
+            endpoint: facts.endpoint,
+            operation: facts.operation,
+            dimension: breach.dimension,
+            action: decision.as_str(),
+        };
+        self.gathered.lock().take_note(key, decision, at);
+    }
+
+    /// Writes what was gathered. What cannot be written is tried again with the next call.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub(super) async fn write(&self, ledger: &Ledger) -> Result<(), StoreError> {
+        let _writing = self.writing.lock().await;
+        let ((pending, crowded), lost) = {
+            let mut gathered = self.gathered.lock();
+            (gathered.take_pending(), std::mem::take(&mut gathered.lost))
+        };
+        if lost > 0 {
+            tracing::warn!(lost, "too many different signals at once: not all of them are kept");
+        }
+        if pending.is_empty() {
+            return Ok(());
+        }
+        let rows = pending.clone();
+        let change = move |tx: &mut dyn ControlTx| put_rows(tx, &rows, &crowded);
+        let written = ledger.change(None, change).await;
+        self.gathered.lock().settle(&pending, written.as_deref().ok());
+        written.map(|_| ())
+    }
+}
+
+fn put_rows(
+    tx: &mut dyn ControlTx,
+    pending: &[(Key, Window)],
+    crowded: &BTreeSet<TenantId>,
+) -> Result<Vec<SignalId>, StoreError> {
+    let mut ids = Vec::with_capacity(pending.len());
+    for (key, window) in pending {
+        let signal_id = match window.row {
+            Some(known) => known,
+            None => {
+                let number = tx.allot(1)?;
+                SignalId::from_number(number)
+                    .ok_or_else(|| StoreError::Corrupt(format!("{number} is no id")))?
+            }
+        };
+        tx.put_signal(&SignalRow {
+            tenant_id: key.tenant_id,
+            signal_id,
+            decision: window.last,
+            endpoint: key.endpoint.to_owned(),
+            operation: key.operation.to_owned(),
+            times: window.times,
+            first_at: window.started,
+            last_at: window.last_at,
+        })?;
+        ids.push(signal_id);
+    }
+    for tenant_id in crowded {
+        tx.drop_signals(*tenant_id, KEPT)?;
+    }
+    Ok(ids)
+}
+
+impl Gathered {
+    fn take_note(&mut self, key: Key, decision: ProtectionDecision, at: Timestamp) {
+        self.latest = self.latest.max(Some(at));
+        if let Some(window) = self.windows.get_mut(&key).filter(|window| window.is_open(at)) {
+            window.last = decision;
+            window.last_at = at;
+            window.times += 1;
+            window.is_written = false;
+            return;
+        }
+        if self.windows.len() >= WINDOWS_MAX {
+            self.lost += 1;
+            return;
+        }
+        // A window that is over has been written, or is written no more.
+        self.begun += 1;
+        let window = Window {
+            number: self.begun,
+            started: at,
+            row: None,
+            last: decision,
+            last_at: at,
+            times: 1,
+            is_written: false,
+        };
+        self.windows.insert(key, window);
+    }
+
+    /// What is to be written now, and whose oldest rows are to be dropped.
+    fn take_pending(&mut self) -> (Vec<(Key, Window)>, BTreeSet<TenantId>) {
+        let mut pending = Vec::new();
+        let latest = self.latest;
+        self.windows.retain(|key, window| {
+            let is_new = !std::mem::replace(&mut window.is_written, true);
+            if is_new {
+                pending.push((*key, window.clone()));
+            }
+            is_new || latest.is_some_and(|latest| window.is_open(latest))
+        });
+        // Rows get their ids in the order in which things happened.
+        pending.sort_by_key(|(_, window)| window.number);
+        let mut crowded = BTreeSet::new();
+        for (key, _) in pending.iter().filter(|(_, window)| window.row.is_none()) {
+            let written = self.written.entry(key.tenant_id).or_default();
+            *written += 1;
+            if *written >= DROP_EVERY {
+                crowded.insert(key.tenant_id);
+            }
+        }
+        self.written.retain(|tenant_id, _| !crowded.contains(tenant_id));
+        (pending, crowded)
+    }
+
+    /// Notes which rows were written, or that none was.
+    fn settle(&mut self, pending: &[(Key, Window)], ids: Option<&[SignalId]>) {
+        for (at, (key, written)) in pending.iter().enumerate() {
+            let window = self.windows.get_mut(key);
+            let Some(window) = window.filter(|window| window.number == written.number) else {
+                continue;
+            };
+            match ids.and_then(|ids| ids.get(at)) {
+                Some(id) => window.row = Some(*id),
+                None => window.is_written = false,
+            }
+        }
+    }
+}
+
+impl Window {
+    fn is_open(&self, now: Timestamp) -> bool {
+        now < self.started.plus_seconds(WINDOW_SECONDS)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bursar_core::Breach;
+
+    use super::*;
+
+    fn key(tenant: i64, dimension: Dimension) -> Key {
+        let tenant_id = TenantId::from_number(tenant).expect("in range");
+        Key { tenant_id, endpoint: "/route", operation: "GET", dimension, action: "reject" }
+    }
+
+    fn decision(current_value: i64) -> ProtectionDecision {
+        let dimension = Dimension::Rate;
+        let (retry_after_ms, allowed_value) = (1, 1);
+        ProtectionDecision::Reject(Breach {
+            dimension,
+            retry_after_ms,
+            current_value,
+            allowed_value,
+        })
+    }
+
+    fn at(second: u32) -> Timestamp {
+        Timestamp::MIN.plus_seconds(second)
+    }
+
+    /// What each row to be written stands for: its tenant, and how often.
+    fn taken(gathered: &mut Gathered) -> Vec<(i64, i64, Option<SignalId>)> {
+        let (pending, _) = gathered.take_pending();
+        let ids: Vec<SignalId> =
+            (1..).map_while(SignalId::from_number).take(pending.len()).collect();
+        gathered.settle(&pending, Some(&ids));
+        let shown =
+            |(key, window): (Key, Window)| (key.tenant_id.number(), window.times, window.row);
+        pending.into_iter().map(shown).collect()
+    }
+
+    #[test]
+    fn equal_signals_of_a_minute_share_a_row() {
+        let mut gathered = Gathered::default();
+        for second in [0, 1, 59] {
+            gathered.take_note(key(1, Dimension::Rate), decision(7), at(second));
+        }
+        assert_eq!(taken(&mut gathered), [(1, 3, None)]);
+        assert_eq!(taken(&mut gathered), []);
+        gathered.take_note(key(1, Dimension::Rate), decision(7), at(59));
+        assert_eq!(taken(&mut gathered), [(1, 4, SignalId::from_number(1))]);
+        gathered.take_note(key(1, Dimension::Rate), decision(7), at(60));
+        gathered.take_note(key(1, Dimension::Burst), decision(7), at(60));
+        gathered.take_note(key(2, Dimension::Burst), decision(7), at(61));
+        let mut rows = taken(&mut gathered);
+        rows.sort_unstable();
+        assert_eq!(rows, [(1, 1, None), (1, 1, None), (2, 1, None)]);
+    }
+
+    #[test]
+    fn what_could_not_be_written_comes_again() {
+        let mut gathered = Gathered::default();
+        gathered.take_note(key(1, Dimension::Rate), decision(7), at(0));
+        let (pending, _) = gathered.take_pending();
+        gathered.settle(&pending, None);
+        gathered.take_note(key(1, Dimension::Rate), decision(8), at(1));
+        assert_eq!(taken(&mut gathered), [(1, 2, None)]);
+    }
+
+    #[test]
+    fn however_much_comes_memory_is_bounded() {
+        let mut gathered = Gathered::default();
+        for tenant in 1..=2 * WINDOWS_MAX as i64 {
+            gathered.take_note(key(tenant, Dimension::Rate), decision(7), at(0));
+        }
+        assert_eq!(gathered.windows.len(), WINDOWS_MAX);
+        assert_eq!(gathered.lost, WINDOWS_MAX as u64);
+        // Later everything is as before, whatever was lost until then.
+        taken(&mut gathered);
+        gathered.take_note(key(7, Dimension::Rate), decision(7), at(3_600));
+        taken(&mut gathered);
+        gathered.take_note(key(7, Dimension::Rate), decision(7), at(3_601));
+        assert!(taken(&mut gathered).iter().any(|(tenant, ..)| *tenant == 7));
+        assert!(gathered.windows.len() <= 2);
+    }
+
+    #[test]
+    fn the_oldest_rows_of_a_crowded_tenant_are_dropped_now_and_then() {
+        let mut gathered = Gathered::default();
+        let mut drops = 0;
+        for minute in 0..DROP_EVERY * 2 {
+            gathered.take_note(key(1, Dimension::Rate), decision(7), at(minute * 60));
+            drops += gathered.take_pending().1.len();
+        }
+        assert_eq!(drops, 2);
+    }
+}

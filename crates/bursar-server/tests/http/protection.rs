@@ -1,0 +1,465 @@
+//! Protection over HTTP: each dimension at its edge, what is never refused, and what the operator
+//! sees and says.
+
+use serde_json::{Value, json};
+
+use crate::support::{Answer, Persona, Tenant, TestApp, record, reservation, with};
+
+const PER_MINUTE: &str = "BURSAR_PROTECTION_REQUESTS_PER_MINUTE";
+const PER_SECOND: &str = "BURSAR_PROTECTION_REQUESTS_PER_SECOND";
+const TRAFFIC_PER_MINUTE: &str = "BURSAR_PROTECTION_TRAFFIC_PER_MINUTE";
+const TRAFFIC_PER_SECOND: &str = "BURSAR_PROTECTION_TRAFFIC_PER_SECOND";
+const COST: &str = "BURSAR_PROTECTION_COST_CENTS_DAY";
+const FLOOR: &str = "BURSAR_PROTECTION_ANOMALY_FLOOR";
+
+/// A tenant that is set up, with the id of its integration. Nothing of it is counted yet.
+async fn complete(app: &TestApp) -> (Tenant, String) {
+    let tenant = app.tenant("a").await;
+    let id = tenant.integration("i", json!({})).await;
+    let first = with(record(&id, "first"), json!({ "cost_cents": 0 }));
+    tenant.founder().post("/telemetry/llm-usage").json(&first).await.is(201);
+    (tenant, id)
+}
+
+/// Claims a refusal with these details, and that the header says the same.
+#[track_caller]
+fn check_refused(answer: &Answer, status: u16, code: &str, (dimension, details): (&str, [i64; 3])) {
+    let [retry_after_ms, current_value, allowed_value] = details;
+    let expected = json!({
+        "dimension": dimension,
+        "retry_after_ms": retry_after_ms,
+        "current_value": current_value,
+        "allowed_value": allowed_value,
+    });
+    assert_eq!(*answer.refused(status, code).at("/error/details"), expected);
+    let seconds = (retry_after_ms + 999) / 1_000;
+    assert_eq!(answer.headers["retry-after"], seconds.to_string());
+}
+
+async fn usage(persona: &Persona, id: &str, call_id: &str) -> Answer {
+    persona.post("/telemetry/llm-usage").json(&record(id, call_id)).await
+}
+
+async fn batch(persona: &Persona, id: &str, call_ids: &[&str]) -> Answer {
+    let records: Vec<Value> = call_ids.iter().map(|call_id| record(id, call_id)).collect();
+    persona.post("/telemetry/llm-usage/batch").json(&json!({ "records": records })).await
+}
+
+async fn reserve(persona: &Persona, id: &str, call_id: &str) -> Answer {
+    persona.post("/enforcement/reservations").json(&reservation(id, call_id)).await
+}
+
+async fn check(persona: &Persona, id: &str) -> Answer {
+    persona.post("/enforcement/check").json(&json!({ "integration_id": id })).await
+}
+
+async fn total_calls(tenant: &Tenant) -> Value {
+    let summary = tenant.founder().get("/telemetry/usage-summary").await;
+    summary.is(200).at("/data/total_calls").clone()
+}
+
+fn overriding(tenant: &Tenant, changes: Value) -> Value {
+    let base = json!({
+        "tenant_id": tenant.id,
+        "dimension": "rate",
+        "allowed_value": 5,
+        "expires_at": "2026-03-14T09:40:00Z",
+        "reason": "a launch that we agreed on",
+    });
+    with(base, changes)
+}
+
+async fn signals(app: &TestApp, tenant: &Tenant) -> Answer {
+    app.tick().await;
+    app.founder().root(&format!("/fdr/abuse/signals/{}", tenant.id)).await
+}
+
+#[tokio::test]
+async fn a_route_is_rejected_beyond_its_minute_and_free_when_a_second_leaves() {
+    let app = TestApp::with_settings(&[(PER_MINUTE, "3")]);
+    let (tenant, _) = complete(&app).await;
+    let key = tenant.key(&["integrations:read"]).await;
+    for seconds in [0, 10, 0] {
+        app.clock.advance(seconds);
+        key.get("/integrations").await.is(200);
+    }
+    let full = |ms| ("rate", [ms, 3, 3]);
+    check_refused(&key.get("/integrations").await, 429, "RATE_LIMITED", full(50_000));
+    app.clock.advance(49);
+    check_refused(&key.get("/integrations").await, 429, "RATE_LIMITED", full(1_000));
+    // Whoever repeats is let in when the first leaves; other routes and tenants never noticed.
+    app.clock.advance(1);
+    key.get("/integrations").await.is(200);
+    check_refused(&key.get("/integrations").await, 429, "RATE_LIMITED", full(10_000));
+    key.get(&format!("/integrations/{}", tenant.id)).await.refused(404, "INTEGRATION_NOT_FOUND");
+    complete(&app).await.0.founder().get("/integrations").await.is(200);
+}
+
+#[tokio::test]
+async fn a_second_is_throttled_over_all_routes_of_a_class() {
+    let settings = [(PER_SECOND, "3"), (TRAFFIC_PER_SECOND, "2")];
+    let app = TestApp::with_settings(&settings);
+    let (tenant, id) = complete(&app).await;
+    let key = tenant.key(&["*"]).await;
+    app.clock.advance(1);
+    for path in ["/integrations", "/telemetry/usage-summary", "/session/context"] {
+        key.get(path).await.is(200);
+    }
+    let full = ("burst", [1_000, 3, 3]);
+    check_refused(&key.get("/keys").await, 503, "THROTTLED", full);
+    // Traffic has a second of its own.
+    for call_id in ["a", "b"] {
+        usage(&key, &id, call_id).await.is(201);
+    }
+    let full = ("burst", [1_000, 2, 2]);
+    check_refused(&usage(&key, &id, "c").await, 503, "THROTTLED", full);
+    check_refused(&check(&key, &id).await, 503, "THROTTLED", full);
+    app.clock.advance(1);
+    key.get("/keys").await.is(200);
+    usage(&key, &id, "c").await.is(201);
+}
+
+#[tokio::test]
+async fn a_day_is_full_when_exactly_its_amount_is_spent_and_ends_at_midnight() {
+    let app = TestApp::with_settings(&[(COST, "10")]);
+    let (tenant, id) = complete(&app).await;
+    let key = tenant.key(&["*"]).await;
+    let other = tenant.integration("other", json!({})).await;
+    reserve(&key, &id, "held").await.is(201);
+    reserve(&key, &id, "kept").await.is(201);
+    let spend = async |call_id, cents: f64| {
+        let spent = with(record(&other, call_id), json!({ "cost_cents": cents }));
+        key.post("/telemetry/llm-usage").json(&spent).await.is(201);
+        // What was read is taken for true for a second.
+        app.clock.advance(1);
+    };
+    spend("most", 9.999_999_9).await;
+    check(&key, &id).await.is(200);
+    spend("rest", 0.000_000_1).await;
+    // It is 9:26:55, and the limit is that of the tenant and not of an integration.
+    let until_midnight = (24 * 3_600 - (9 * 3_600 + 26 * 60 + 55)) * 1_000;
+    let full = ("cost", [until_midnight, 10, 10]);
+    check_refused(&check(&key, &id).await, 429, "COST_LIMIT_EXCEEDED", full);
+    let question = json!({ "requests": [{ "integration_id": id }] });
+    let answer = key.post("/enforcement/batch").json(&question).await;
+    check_refused(&answer, 429, "COST_LIMIT_EXCEEDED", full);
+    check_refused(&reserve(&key, &id, "more").await, 429, "COST_LIMIT_EXCEEDED", full);
+    // Facts, reads, and what is held already go on.
+    usage(&key, &id, "a fact").await.is(201);
+    key.get(&format!("/enforcement/status?integration_id={id}")).await.is(200);
+    key.post("/enforcement/reservations/kept/extend").await.is(200);
+    key.delete("/enforcement/reservations/held").await.is(200);
+    app.clock.set((2026, 3, 15), 0);
+    check(&key, &id).await.is(200);
+}
+
+#[tokio::test]
+async fn ten_times_what_is_usual_is_told_once_and_refuses_nothing() {
+    let app = TestApp::with_settings(&[(FLOOR, "2")]);
+    let (tenant, _) = complete(&app).await;
+    let key = tenant.key(&["integrations:read"]).await;
+    for _ in 0..30 {
+        key.get("/integrations").await.is(200);
+    }
+    let shown = signals(&app, &tenant).await;
+    let found = &shown.is(200).data()["signals"];
+    assert_eq!(found.as_array().map(Vec::len), Some(1), "{found}");
+    assert_eq!(found[0]["dimension"], "anomaly");
+    assert_eq!(found[0]["action"], "warn");
+    // The operator's request that made the key counts as the tenant's.
+    assert_eq!([&found[0]["current_value"], &found[0]["allowed_value"]], [20, 20]);
+    assert_eq!([&found[0]["count"], &found[0]["retry_after_ms"]], [1, 0]);
+}
+
+#[tokio::test]
+async fn a_tenant_that_is_being_set_up_is_exempt_and_so_is_setting_it_up() {
+    let app = TestApp::with_settings(&[(PER_MINUTE, "1"), (TRAFFIC_PER_MINUTE, "1")]);
+    let tenant = app.tenant("new").await;
+    let key = tenant.key(&["*"]).await;
+    for _ in 0..5 {
+        key.get("/integrations").await.is(200);
+    }
+    let (tenant, _) = complete(&app).await;
+    for _ in 0..5 {
+        tenant.founder().post("/onboarding/finalize").await.is(200);
+    }
+    let key = tenant.key(&["*"]).await;
+    key.get("/integrations").await.is(200);
+    key.get("/integrations").await.refused(429, "RATE_LIMITED");
+    key.get("/session/context").await.is(200);
+    key.get("/session/context").await.refused(429, "RATE_LIMITED");
+}
+
+#[tokio::test]
+async fn a_throttled_client_that_sends_again_loses_nothing() {
+    let app = TestApp::with_settings(&[(TRAFFIC_PER_MINUTE, "2")]);
+    let (tenant, id) = complete(&app).await;
+    let key = tenant.key(&["*"]).await;
+    app.clock.advance(60);
+    for call_id in ["held-1", "held-2"] {
+        reserve(&key, &id, call_id).await.is(201);
+    }
+    for call_id in ["a", "b"] {
+        usage(&key, &id, call_id).await.is(201);
+        batch(&key, &id, &[&format!("{call_id}-1"), &format!("{call_id}-2")]).await.is(200);
+    }
+    // Beyond the threshold only what settles goes on.
+    let full = |current| ("rate", [60_000, current, 2]);
+    check_refused(&usage(&key, &id, "c").await, 429, "RATE_LIMITED", full(2));
+    usage(&key, &id, "held-1").await.is(201);
+    check_refused(&usage(&key, &id, "held-1").await, 429, "RATE_LIMITED", full(3));
+    check_refused(&batch(&key, &id, &["d", "e"]).await, 429, "RATE_LIMITED", full(2));
+    let mixed = ["d", "held-2", "e"];
+    let answer = batch(&key, &id, &mixed).await;
+    let counts = ["accepted", "errors", "total"].map(|name| answer.is(200).data()[name].clone());
+    assert_eq!(counts, [1, 2, 3], "{}", answer.body);
+    let statuses: Vec<&str> =
+        (0..3).map(|at| answer.text(&format!("/data/results/{at}/status"))).collect();
+    assert_eq!(statuses, ["error", "accepted", "error"]);
+    assert_eq!(answer.text("/data/results/0/error/code"), "RATE_LIMITED");
+    assert_eq!(answer.text("/data/results/2/error/details/dimension"), "rate");
+    assert_eq!(total_calls(&tenant).await, 1 + 6 + 2);
+    // The client sends all of it again, with the same call ids.
+    app.clock.advance(60);
+    usage(&key, &id, "c").await.is(201);
+    usage(&key, &id, "held-1").await.is(200);
+    let answer = batch(&key, &id, &mixed).await;
+    let counts =
+        ["accepted", "duplicates", "errors"].map(|name| answer.is(200).data()[name].clone());
+    assert_eq!(counts, [2, 1, 0], "{}", answer.body);
+    assert_eq!(total_calls(&tenant).await, 1 + 6 + 2 + 3);
+    let open = key.get("/enforcement/reservations").await;
+    assert_eq!(open.is(200).at("/meta/total"), 0);
+}
+
+#[tokio::test]
+async fn a_record_that_is_wrong_is_told_so_beside_those_that_settle() {
+    let app = TestApp::with_settings(&[(TRAFFIC_PER_SECOND, "1")]);
+    let (tenant, id) = complete(&app).await;
+    let key = tenant.key(&["*"]).await;
+    app.clock.advance(1);
+    reserve(&key, &id, "held").await.is(201);
+    let wrong = with(record(&id, "wrong"), json!({ "tokens_in": -1 }));
+    let records = json!({ "records": [wrong, record(&id, "held"), record(&id, "new")] });
+    let answer = key.post("/telemetry/llm-usage/batch").json(&records).await;
+    let code = |at: usize| answer.at(&format!("/data/results/{at}/error/code")).clone();
+    assert_eq!(
+        [code(0), code(1), code(2)],
+        [json!("INVALID_FIELD"), Value::Null, "THROTTLED".into()]
+    );
+    assert_eq!(answer.is(200).data()["accepted"], 1);
+    let only_wrong = json!({ "records": [wrong] });
+    let answer = key.post("/telemetry/llm-usage/batch").json(&only_wrong).await;
+    answer.refused(503, "THROTTLED");
+}
+
+#[tokio::test]
+async fn a_release_is_counted_and_never_refused() {
+    let app = TestApp::with_settings(&[(TRAFFIC_PER_MINUTE, "2"), (TRAFFIC_PER_SECOND, "2")]);
+    let (tenant, id) = complete(&app).await;
+    let key = tenant.key(&["*"]).await;
+    app.clock.advance(60);
+    for call_id in ["a", "b"] {
+        reserve(&key, &id, call_id).await.is(201);
+    }
+    for call_id in ["a", "b", "a"] {
+        key.delete(&format!("/enforcement/reservations/{call_id}")).await.is(200);
+    }
+    check_refused(&check(&key, &id).await, 503, "THROTTLED", ("burst", [1_000, 5, 2]));
+}
+
+#[tokio::test]
+async fn a_suspended_tenant_is_held_to_the_same() {
+    let app = TestApp::with_settings(&[(PER_MINUTE, "1"), (TRAFFIC_PER_MINUTE, "1")]);
+    let (tenant, id) = complete(&app).await;
+    let key = tenant.key(&["*"]).await;
+    app.founder().post(&format!("/tenants/{}/suspend", tenant.id)).await.is(200);
+    usage(&key, &id, "a").await.is(201);
+    usage(&key, &id, "b").await.refused(429, "RATE_LIMITED");
+    key.get("/integrations").await.is(200);
+    key.get("/integrations").await.refused(429, "RATE_LIMITED");
+}
+
+#[tokio::test]
+async fn an_override_holds_at_once_and_until_it_expires() {
+    let app = TestApp::with_settings(&[(PER_MINUTE, "1")]);
+    let (tenant, _) = complete(&app).await;
+    let key = tenant.key(&["integrations:read"]).await;
+    key.get("/integrations").await.is(200);
+    key.get("/integrations").await.refused(429, "RATE_LIMITED");
+    let made = app.founder().root_post("/fdr/abuse/override", &overriding(&tenant, json!({})));
+    insta::assert_json_snapshot!(made.await.is(201).shown(), @r#"
+    {
+      "data": {
+        "allowed_value": 5,
+        "created_at": "2026-03-14T09:26:53Z",
+        "created_by": "operator",
+        "dimension": "rate",
+        "expires_at": "2026-03-14T09:40:00Z",
+        "reason": "a launch that we agreed on",
+        "tenant_id": "[id 1]"
+      },
+      "meta": {
+        "request_id": "[request id]",
+        "timestamp": "[now]"
+      },
+      "success": true
+    }
+    "#);
+    for _ in 1..5 {
+        key.get("/integrations").await.is(200);
+    }
+    let full = ("rate", [60_000, 5, 5]);
+    check_refused(&key.get("/integrations").await, 429, "RATE_LIMITED", full);
+    // A later one replaces it; 0 is unlimited.
+    let unlimited = overriding(&tenant, json!({ "allowed_value": 0 }));
+    app.founder().root_post("/fdr/abuse/override", &unlimited).await.is(201);
+    for _ in 0..10 {
+        key.get("/integrations").await.is(200);
+    }
+    let shown = signals(&app, &tenant).await;
+    assert_eq!(shown.is(200).at("/data/overrides/0/allowed_value"), 0);
+    assert_eq!(shown.at("/data/overrides/1"), &Value::Null);
+    app.clock.set((2026, 3, 14), 9 * 3_600 + 40 * 60);
+    key.get("/integrations").await.is(200);
+    let full = ("rate", [60_000, 1, 1]);
+    check_refused(&key.get("/integrations").await, 429, "RATE_LIMITED", full);
+    assert_eq!(signals(&app, &tenant).await.at("/data/overrides/0"), &Value::Null);
+}
+
+#[tokio::test]
+async fn an_override_of_each_dimension_sets_what_it_says() {
+    let app = TestApp::new();
+    let (tenant, id) = complete(&app).await;
+    let key = tenant.key(&["*"]).await;
+    app.clock.advance(60);
+    let put = async |dimension: &str, allowed_value: u32| {
+        let changes = json!({ "dimension": dimension, "allowed_value": allowed_value });
+        let made = app.founder().root_post("/fdr/abuse/override", &overriding(&tenant, changes));
+        made.await.is(201);
+    };
+    put("burst", 1).await;
+    key.get("/integrations").await.is(200);
+    key.get("/integrations").await.refused(503, "THROTTLED");
+    usage(&key, &id, "a").await.is(201);
+    usage(&key, &id, "b").await.refused(503, "THROTTLED");
+    put("burst", 0).await;
+    put("cost", 1).await;
+    app.clock.advance(1);
+    check(&key, &id).await.refused(429, "COST_LIMIT_EXCEEDED");
+    put("cost", 1_000).await;
+    check(&key, &id).await.is(200);
+    put("anomaly", 1).await;
+    for _ in 0..20 {
+        key.get("/integrations").await.is(200);
+    }
+    let shown = signals(&app, &tenant).await;
+    let dimensions = |answer: &Answer| -> Vec<String> {
+        let rows = answer.data()["signals"].as_array().cloned().unwrap_or_default();
+        rows.iter().map(|row| row["dimension"].as_str().unwrap_or_default().to_owned()).collect()
+    };
+    assert_eq!(dimensions(&shown), ["anomaly", "cost", "burst", "burst"], "{}", shown.body);
+}
+
+#[tokio::test]
+async fn an_override_that_is_wrong_is_refused_by_name() {
+    let app = TestApp::new();
+    let tenant = app.tenant("a").await;
+    let post = async |body: &Value| app.founder().root_post("/fdr/abuse/override", body).await;
+    for (field, value) in [
+        ("dimension", json!("speed")),
+        ("allowed_value", json!(1_000_000_001)),
+        ("allowed_value", json!(-1)),
+        ("allowed_value", json!("5")),
+        ("expires_at", json!("2026-03-14T09:26:53Z")),
+        ("expires_at", json!("2026-06-12T09:26:53.000001Z")),
+        ("expires_at", json!("tomorrow")),
+        ("reason", json!("")),
+        ("reason", json!("r".repeat(501))),
+    ] {
+        let answer = post(&overriding(&tenant, json!({ field: value }))).await;
+        answer.refused(422, "INVALID_FIELD").on(field);
+    }
+    let unknown = overriding(&tenant, json!({ "limit": 5 }));
+    post(&unknown).await.refused(422, "UNKNOWN_FIELD").on("limit");
+    let mut without = overriding(&tenant, json!({}));
+    without.as_object_mut().unwrap().remove("reason");
+    post(&without).await.refused(422, "INVALID_FIELD").on("reason");
+    for tenant_id in ["00000000-0000-8000-8000-000000000000", "nonsense"] {
+        let foreign = overriding(&tenant, json!({ "tenant_id": tenant_id }));
+        post(&foreign).await.refused(404, "TENANT_NOT_FOUND");
+        let path = format!("/fdr/abuse/signals/{tenant_id}");
+        app.founder().root(&path).await.refused(404, "TENANT_NOT_FOUND");
+    }
+    // To the day, and with a reason of just the length.
+    let changes = json!({ "expires_at": "2026-06-12T09:26:53Z", "reason": "r".repeat(500) });
+    post(&overriding(&tenant, changes)).await.is(201);
+}
+
+#[tokio::test]
+async fn the_operator_sees_what_was_done_and_how_often() {
+    let app = TestApp::with_settings(&[(PER_MINUTE, "1"), (TRAFFIC_PER_SECOND, "1")]);
+    let (tenant, id) = complete(&app).await;
+    let key = tenant.key(&["*"]).await;
+    app.clock.advance(60);
+    for status in [200, 429, 429, 429] {
+        key.get(&format!("/integrations/{id}")).await.is(status);
+    }
+    usage(&key, &id, "a").await.is(201);
+    usage(&key, &id, "b").await.refused(503, "THROTTLED");
+    let shown = signals(&app, &tenant).await;
+    insta::assert_json_snapshot!(shown.is(200).shown(), @r#"
+    {
+      "data": {
+        "overrides": [],
+        "signals": [
+          {
+            "action": "throttle",
+            "allowed_value": 1,
+            "count": 1,
+            "current_value": 1,
+            "dimension": "burst",
+            "endpoint": "/api/v1/telemetry/llm-usage",
+            "first_at": "2026-03-14T09:27:53Z",
+            "id": "[id 1]",
+            "last_at": "2026-03-14T09:27:53Z",
+            "operation": "POST",
+            "retry_after_ms": 1000
+          },
+          {
+            "action": "reject",
+            "allowed_value": 1,
+            "count": 3,
+            "current_value": 1,
+            "dimension": "rate",
+            "endpoint": "/api/v1/integrations/{id}",
+            "first_at": "2026-03-14T09:27:53Z",
+            "id": "[id 2]",
+            "last_at": "2026-03-14T09:27:53Z",
+            "operation": "GET",
+            "retry_after_ms": 60000
+          }
+        ],
+        "tenant_id": "[id 3]"
+      },
+      "meta": {
+        "request_id": "[request id]",
+        "timestamp": "[now]"
+      },
+      "success": true
+    }
+    "#);
+    let path = format!("/fdr/abuse/signals/{}?limit=1", tenant.id);
+    let newest = app.founder().root(&path).await;
+    assert_eq!(newest.is(200).data()["signals"].as_array().map(Vec::len), Some(1));
+    app.founder().root(&format!("{path}001")).await.refused(422, "INVALID_FIELD").on("limit");
+    let other = app.tenant("other").await;
+    assert_eq!(signals(&app, &other).await.at("/data/signals"), &json!([]));
+    let metrics = app.founder().root("/metrics").await.body;
+    for row in
+        ["{action=\"reject\",dimension=\"rate\"} 3", "{action=\"throttle\",dimension=\"burst\"} 1"]
+    {
+        let row = format!("bursar_protection_decisions_total{row}");
+        assert!(metrics.contains(&row), "{row}");
+    }
+}
