@@ -14,6 +14,7 @@ const DOCKERFILE: &str = include_str!("../../../Dockerfile");
 const DOCKERIGNORE: &str = include_str!("../../../.dockerignore");
 const UNIT: &str = include_str!("../../../deploy/systemd/bursar.service");
 const GUIDE: &str = include_str!("../../../docs/operating.md");
+const CONTROL: &str = include_str!("../../bursar-store/src/control.rs");
 
 /// The instructions of the Dockerfile with their continuations, without comments.
 fn instructions() -> Vec<(String, String)> {
@@ -183,4 +184,18 @@ fn every_command_of_the_guide_exists() {
         }
     }
     assert!(checked >= 8, "only {checked} commands were found");
+}
+
+#[test]
+fn the_guide_names_every_action_of_the_audit_log() {
+    let is_word =
+        |text: &str| !text.is_empty() && text.chars().all(|c| c.is_ascii_lowercase() || c == '_');
+    let is_action = |text: &&str| {
+        text.split_once('.').is_some_and(|(noun, verb)| is_word(noun) && is_word(verb))
+    };
+    let actions: Vec<&str> = CONTROL.split('"').skip(1).step_by(2).filter(is_action).collect();
+    assert!(actions.len() >= 16, "{actions:?}");
+    for action in actions {
+        assert!(GUIDE.contains(&format!("`{action}`")), "operating.md does not name {action}");
+    }
 }
