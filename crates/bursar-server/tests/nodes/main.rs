@@ -8,6 +8,7 @@
 #![expect(clippy::panic, reason = "a proof stops at the first thing that does not hold")]
 
 mod away;
+mod canary;
 mod clocks;
 mod commands;
 mod crash;
