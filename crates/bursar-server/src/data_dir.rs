@@ -45,7 +45,10 @@ pub fn secret(folder: &Path, name: &str) -> Result<Secret, DataDirError> {
     }
     let path = folder.join(name);
     let failed = |cause| DataDirError { path: path.clone(), cause };
-    let made = random_digits().map_err(|error| failed(io::Error::other(error)))?;
+    let digits = random_digits().map_err(|error| failed(io::Error::other(error)))?;
+    // A form by which it is recognised where it does not belong.
+    let kind = name.split('-').next().unwrap_or(name);
+    let made = Secret::new(format!("bur_{kind}_{}", digits.expose()));
     publish_once(&path, made.expose()).map_err(failed)?;
     // Another process that starts here now may have been first: what stands in the file counts.
     let missing = || failed(io::Error::from(io::ErrorKind::NotFound));

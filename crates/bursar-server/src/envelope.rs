@@ -10,7 +10,7 @@ use tokio::sync::Semaphore;
 use utoipa::ToSchema;
 
 use crate::error::{ApiError, ErrorCode};
-use crate::instant;
+use crate::{instant, raw_key};
 
 /// The header of the request id.
 pub const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -28,7 +28,7 @@ pub fn request_id() -> String {
 
 /// Takes a sane request id over, or makes one.
 pub fn identify(headers: &HeaderMap) -> HeaderValue {
-    let given = headers.get(&REQUEST_ID).filter(|value| is_sane(value.as_bytes()));
+    let given = headers.get(&REQUEST_ID).filter(|value| is_sane(value));
     given.cloned().unwrap_or_else(make_request_id)
 }
 
@@ -39,9 +39,12 @@ pub async fn within(id: HeaderValue, answer: impl Future<Output = Response>) -> 
     response
 }
 
-fn is_sane(id: &[u8]) -> bool {
-    let plain = |byte: &u8| byte.is_ascii_alphanumeric() || b"-_.:".contains(byte);
-    !id.is_empty() && id.len() <= REQUEST_ID_CHARS_MAX && id.iter().all(plain)
+/// Whether an id can stand in answers, logs and the audit log.
+fn is_sane(id: &HeaderValue) -> bool {
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.:".contains(&byte);
+    let Ok(id) = id.to_str() else { return false };
+    let is_plain = !id.is_empty() && id.len() <= REQUEST_ID_CHARS_MAX && id.bytes().all(plain);
+    is_plain && !raw_key::contains_key(id)
 }
 
 fn make_request_id() -> HeaderValue {

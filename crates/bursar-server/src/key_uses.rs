@@ -11,8 +11,8 @@ use parking_lot::Mutex;
 
 /// Keys that are noted at most.
 const NOTED_MAX: usize = 20_000;
-/// Keys that are written in one transaction, so that nobody waits long for its end. Those of several
-/// tenants together: on one disk each transaction costs a sync.
+/// Keys that are written in one transaction, so that nobody waits long for its end. Those of
+/// several tenants together: on one disk each transaction costs a sync.
 const WRITTEN_TOGETHER: usize = 256;
 
 type Noted = BTreeMap<(TenantId, KeyId), Timestamp>;

@@ -26,6 +26,14 @@ pub fn check_text(field: &str, text: &str, chars_max: usize) -> Result<(), ApiEr
     if text.chars().any(char::is_control) {
         return Err(ApiError::field(field, "must not contain control characters"));
     }
+    refuse_key(field, text)
+}
+
+/// Refuses a text that looks like a key: it would be kept and shown.
+///
+/// # Errors
+/// 422 on the field.
+pub fn refuse_key(field: &str, text: &str) -> Result<(), ApiError> {
     if raw_key::contains_key(text) {
         let problem = "looks like a raw key; a key does not belong here";
         return Err(ApiError::of(ErrorCode::SecretRefused).on(field, problem));

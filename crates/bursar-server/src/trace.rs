@@ -9,6 +9,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use axum::http::{HeaderMap, HeaderName, HeaderValue};
 
+use crate::raw_key;
+
 /// The header of the trace and the caller's span.
 pub const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 /// The header of what tracing systems add to it.
@@ -149,7 +151,8 @@ fn read_state(headers: &HeaderMap) -> Option<HeaderValue> {
     let members: Vec<String> =
         members.into_iter().map(|(key, value)| format!("{key}={value}")).collect();
     let state = members.join(",");
-    if state.is_empty() || state.len() > STATE_CHARS_MAX {
+    // It is passed on to others, to whom no key goes by mistake.
+    if state.is_empty() || state.len() > STATE_CHARS_MAX || raw_key::contains_key(&state) {
         return None;
     }
     HeaderValue::try_from(state).ok()

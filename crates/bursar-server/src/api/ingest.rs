@@ -27,6 +27,7 @@ use crate::openapi::kinds::{
 use crate::openapi::{BatchRecord, EXAMPLE_ID, words};
 use crate::protection::{Deferral, Spared};
 use crate::raw_key;
+use crate::text::refuse_key;
 use crate::{instant, onboarding};
 
 /// What became of a record, on the wire.
@@ -410,6 +411,7 @@ fn refused(refusal: RecordRefusal) -> ApiError {
 impl UsageRecord<'_> {
     /// Checks everything that can be checked without storage.
     fn check(self, only: Option<IntegrationId>) -> Result<Usage, ApiError> {
+        self.refuse_keys()?;
         let integration_id = check_integration(self.integration_id.as_deref(), only)?;
         let cost = self.cost_cents.map(|text| check_cents("cost_cents", text)).transpose()?;
         let occurred_at = self
@@ -445,6 +447,24 @@ impl UsageRecord<'_> {
             occurred_at,
         };
         Ok(usage.checked()?)
+    }
+}
+
+impl UsageRecord<'_> {
+    /// Refuses a key in what names things and stands in lists, metrics and exports.
+    fn refuse_keys(&self) -> Result<(), ApiError> {
+        refuse_key("call_id", &self.call_id)?;
+        refuse_key("provider", &self.provider)?;
+        refuse_key("model", &self.model)?;
+        let optional = [
+            ("session_id", &self.session_id),
+            ("agent_id", &self.agent_id),
+            ("error_code", &self.error_code),
+        ];
+        for (field, text) in optional {
+            refuse_key(field, text.as_deref().unwrap_or_default())?;
+        }
+        Ok(())
     }
 }
 

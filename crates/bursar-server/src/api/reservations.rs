@@ -25,7 +25,7 @@ use crate::instant;
 use crate::openapi::kinds::{self, Cents, Id, Instant, ModelName, Tokens, Usd};
 use crate::openapi::{EXAMPLE_ID, words};
 use crate::params::{PageParams, Path, Query, list_meta};
-use crate::text::check_text;
+use crate::text::{check_text, refuse_key};
 
 /// What is asked to be held.
 #[derive(Debug, Deserialize, ToSchema)]
@@ -224,6 +224,7 @@ pub async fn create_reservation(
     }
     let ttl_default = i64::from(ReserveRequest::TTL_SECONDS_DEFAULT);
     let ttl_seconds = ReserveRequest::check_ttl(create.ttl_seconds.unwrap_or(ttl_default))?;
+    refuse_key("call_id", &create.call_id)?;
     let call_id = CallId::new(create.call_id)?;
     let asked = asked_integration(create.integration_id.as_deref(), caller.only)?;
     let tenant_id = caller.tenant_id;

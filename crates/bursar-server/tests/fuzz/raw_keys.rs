@@ -14,6 +14,12 @@ pub(crate) const KEYS: &[&str] = &[
     "AIzaSyA1234567890abcdefghijklmnopqrstuv",
     "ABSKabcdefghijklmnopqrstuvwxyzabcdefghijklmn",
     "AKIAABCDEFGHIJKLMNOP",
+    "hf_abcdefghijklmnopqrstuvwxyzabcdefgh",
+    "bur_operator_0123456789abcdef0123456789abcdef",
+    concat!(
+        "00660b79-1e72-8c3a-87e1-65583f7b7206_",
+        "0123456789abcdef0123456789abcdef0123456789abcdef01234567",
+    ),
     "eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIxMjM0NTY3ODkwIn0.abcdefghij",
 ];
 const PARTS: &[&str] = &[

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::support::{Answer, TestApp, record, with};
+use crate::support::{Answer, TestApp, record, reservation, with};
 
 /// Made up, in the forms of real ones.
 const RAW_KEYS: &[&str] = &[
@@ -164,4 +164,40 @@ async fn only_the_operator_names_what_lies_on_the_server() {
         }
     }
     assert_eq!(tenant.founder().get("/integrations").await.at("/meta/total"), 2);
+}
+
+#[tokio::test]
+async fn a_call_is_not_named_after_a_raw_key() {
+    let app = TestApp::new();
+    let tenant = app.tenant("a").await;
+    let id = tenant.integration("i", json!({})).await;
+    for raw_key in RAW_KEYS {
+        for field in ["call_id", "session_id", "agent_id", "provider", "model", "error_code"] {
+            // The shortest key fits every field, the others are too long for some.
+            let named = with(record(&id, "call"), json!({ field: raw_key }));
+            let answer = tenant.founder().post("/telemetry/llm-usage").json(&named).await;
+            check(&answer, field, raw_key);
+            let batch = json!({ "records": [named, record(&id, "good")] });
+            let answer = tenant.founder().post("/telemetry/llm-usage/batch").json(&batch).await;
+            assert_eq!(answer.is(200).text("/data/results/0/error/code"), "SECRET_REFUSED");
+            assert_eq!(answer.text("/data/results/0/error/field"), field);
+            assert!(!answer.body.contains(raw_key), "{}", answer.body);
+            assert_eq!(answer.at("/data/errors"), 1);
+        }
+        let reserve = with(reservation(&id, "held"), json!({ "call_id": raw_key }));
+        let answer = tenant.founder().post("/enforcement/reservations").json(&reserve).await;
+        check(&answer, "call_id", raw_key);
+    }
+    let history = tenant.founder().get("/telemetry/usage-history").await;
+    assert_eq!(history.is(200).at("/meta/total"), 1);
+}
+
+#[tokio::test]
+async fn a_request_is_not_known_by_a_raw_key() {
+    let app = TestApp::new();
+    for raw_key in RAW_KEYS {
+        let answer = app.founder().get("/tenants").header("x-request-id", raw_key).await;
+        assert!(answer.is(200).text("/meta/request_id").starts_with("req-"), "{}", answer.body);
+        assert!(answer.headers.values().all(|value| value != raw_key));
+    }
 }

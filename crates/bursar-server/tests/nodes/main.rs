@@ -9,6 +9,7 @@
 
 mod audited;
 mod away;
+mod canary;
 mod clocks;
 mod commands;
 mod crash;

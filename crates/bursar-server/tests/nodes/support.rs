@@ -2,6 +2,8 @@
 
 #[path = "../process/support/books.rs"]
 pub(crate) mod books;
+#[path = "../process/support/canary.rs"]
+pub(crate) mod canary;
 #[path = "../process/support/chance.rs"]
 pub(crate) mod chance;
 #[path = "../process/support/clock.rs"]

@@ -8,6 +8,7 @@
 #![expect(clippy::panic, reason = "a proof stops at the first thing that does not hold")]
 
 mod backups;
+mod canary;
 mod drain;
 mod expiry;
 mod faults;

@@ -2,6 +2,7 @@
 //! must agree with it.
 
 pub(crate) mod books;
+pub(crate) mod canary;
 pub(crate) mod chance;
 pub(crate) mod clock;
 pub(crate) mod disk;
