@@ -1,9 +1,9 @@
 //! Protection of the server from what its tenants send: should this request go on now?
 //!
 //! The rule itself is in `bursar-core` ([`Protection`]); here is what it needs to know of a request
-//! (its route, the tenant's thresholds, what the tenant spent today) and what becomes of a decision:
-//! an answer, a line of the log, a metric, and a row that the operator can read. Deliberately
-//! absent: who calls, which is proved before.
+//! (its route, the tenant's thresholds, what the tenant spent today) and what becomes of a
+//! decision: an answer, a line of the log, a metric, and a row that the operator can read.
+//! Deliberately absent: who calls, which is proved before.
 
 mod per_tenant;
 mod routes;
