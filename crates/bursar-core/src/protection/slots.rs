@@ -74,7 +74,9 @@ mod tests {
 
     proptest! {
         #[test]
-        fn the_window_equals_a_plain_list(steps in prop::collection::vec((0i64..15, 0u8..4), 1..200)) {
+        fn the_window_equals_a_plain_list(
+            steps in prop::collection::vec((0i64..15, 0u8..4), 1..200),
+        ) {
             let mut window = Slots::<10>::default();
             let mut counted: Vec<i64> = Vec::new();
             let mut now = 1_000;

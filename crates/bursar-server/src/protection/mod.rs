@@ -1,9 +1,9 @@
 //! Protection of the server from what its tenants send: should this request go on now?
 //!
 //! The rule itself is in `bursar-core` ([`Protection`]); here is what it needs to know of a request
-//! (its route, the tenant's thresholds, what the tenant spent today) and what becomes of a decision:
-//! an answer, a line of the log, a metric, and a row that the operator can read. Deliberately
-//! absent: who calls, which is proved before.
+//! (its route, the tenant's thresholds, what the tenant spent today) and what becomes of a
+//! decision: an answer, a line of the log, a metric, and a row that the operator can read.
+//! Deliberately absent: who calls, which is proved before.
 
 mod per_tenant;
 mod routes;
@@ -89,13 +89,17 @@ impl Protector {
         request: &ProtectedRequest,
         ask: impl FnOnce(&mut dyn Protection, &ProtectedRequest) -> ProtectionDecision,
     ) -> ProtectionDecision {
-        // Ids are instants: their last bits alone would fall together.
-        let mixed = (request.tenant_id.number() as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32;
-        match self.shards.get((mixed % SHARDS) as usize) {
+        match self.shards.get(shard_of(request.tenant_id)) {
             Some(shard) => ask(shard.lock().as_mut(), request),
             None => ProtectionDecision::Allow,
         }
     }
+}
+
+/// Ids are instants: their last bits alone would fall together.
+fn shard_of(tenant_id: TenantId) -> usize {
+    let mixed = (tenant_id.number() as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32;
+    (mixed % SHARDS) as usize
 }
 
 /// Lets a tenant's request go on, or refuses it. Of telemetry the refusal is left with the request,
@@ -262,5 +266,65 @@ impl Deferral {
         tell(app, facts, &asked, refusal);
         calls.sort_unstable();
         Ok(Some(Spared { calls, error }))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bursar_core::{Breach, RequestClass, Route};
+
+    use super::*;
+
+    /// Another rule: it lets nothing go on.
+    struct Never;
+
+    impl Protection for Never {
+        fn decide(&mut self, _: &ProtectedRequest) -> ProtectionDecision {
+            let (dimension, retry_after_ms) = (Dimension::Rate, 1);
+            let (current_value, allowed_value) = (1, 1);
+            let breach = Breach { dimension, retry_after_ms, current_value, allowed_value };
+            ProtectionDecision::Reject(breach)
+        }
+
+        fn count(&mut self, _: &ProtectedRequest) -> ProtectionDecision {
+            ProtectionDecision::Allow
+        }
+    }
+
+    fn request(tenant: i64) -> ProtectedRequest {
+        ProtectedRequest {
+            tenant_id: TenantId::from_number(tenant).expect("in range"),
+            route: Route(1),
+            class: RequestClass::Management,
+            thresholds: Thresholds::default(),
+            cost_nanos_day: None,
+            now: Timestamp::MIN,
+        }
+    }
+
+    #[test]
+    fn another_rule_can_take_the_place_of_the_one_that_is_built_in() {
+        let own = Protector::new(Thresholds::default());
+        let other = Protector::with_rule(Thresholds::default(), |_| Box::new(Never));
+        for tenant in 1..100 {
+            let asked = request(tenant);
+            let decision = own.ask(&asked, |rule, request| rule.decide(request));
+            assert_eq!(decision, ProtectionDecision::Allow);
+            let decision = other.ask(&asked, |rule, request| rule.decide(request));
+            assert_eq!(decision.as_str(), "reject");
+            let decision = other.ask(&asked, |rule, request| rule.count(request));
+            assert_eq!(decision, ProtectionDecision::Allow);
+        }
+    }
+
+    #[test]
+    fn tenants_are_spread_over_all_locks() {
+        // Made one after the other, some microseconds apart.
+        let mut tenants = [0_u32; SHARDS as usize];
+        for number in 0..16_000_i64 {
+            let asked = request(1_763_600_000_000_000 + number * 64);
+            tenants[shard_of(asked.tenant_id)] += 1;
+        }
+        assert!(tenants.iter().all(|count| (500..1_500).contains(count)), "{tenants:?}");
     }
 }

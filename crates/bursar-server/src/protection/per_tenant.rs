@@ -19,11 +19,30 @@ const TENANTS_MAX: usize = 20_000;
 /// is none to the store.
 pub(super) struct PerTenant<T>(RwLock<HashMap<TenantId, Arc<Slot<T>>>>);
 
-type Slot<T> = Mutex<Option<Known<T>>>;
+struct Slot<T> {
+    known: RwLock<Option<Known<T>>>,
+    /// Whoever asks holds it.
+    asking: Mutex<()>,
+}
 
 struct Known<T> {
     at: Timestamp,
     answer: Result<T, StoreError>,
+}
+
+impl<T> Default for Slot<T> {
+    fn default() -> Self {
+        Self { known: RwLock::default(), asking: Mutex::default() }
+    }
+}
+
+impl<T: Clone> Slot<T> {
+    /// What the store said less than a second ago.
+    fn fresh(&self, now: Timestamp) -> Option<Result<T, StoreError>> {
+        let known = self.known.read();
+        let Known { at, answer } = known.as_ref()?;
+        (at.micros().abs_diff(now.micros()) < LIFE_MICROS).then(|| answer.clone())
+    }
 }
 
 impl<T> Default for PerTenant<T> {
@@ -44,18 +63,20 @@ impl<T: Clone> PerTenant<T> {
         ask: impl FnOnce() -> F,
     ) -> Result<T, StoreError> {
         let slot = self.slot(tenant_id);
-        let mut known = slot.lock().await;
-        if let Some(Known { at, answer }) = known.as_ref()
-            && at.micros().abs_diff(now.micros()) < LIFE_MICROS
-        {
-            return answer.clone();
+        if let Some(answer) = slot.fresh(now) {
+            return answer;
+        }
+        let _asking = slot.asking.lock().await;
+        // Whoever asked before may have asked for this one too.
+        if let Some(answer) = slot.fresh(now) {
+            return answer;
         }
         let answer = ask().await;
         if let Err(error) = &answer {
             let error = error as &dyn std::error::Error;
             tracing::error!(error, %tenant_id, "what protection asks of storage is not answered");
         }
-        *known = Some(Known { at: now, answer: answer.clone() });
+        *slot.known.write() = Some(Known { at: now, answer: answer.clone() });
         answer
     }
 

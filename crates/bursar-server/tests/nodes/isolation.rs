@@ -6,8 +6,9 @@ use std::time::Duration;
 use serde_json::json;
 
 use crate::support::fleet::Fleet;
+use crate::support::http::Http;
 use crate::support::postgres::session;
-use crate::support::{Site, record, reservation, within};
+use crate::support::{OPERATOR_TOKEN, Site, record, reservation, within};
 
 const TABLES: &str = "select table_name::text from information_schema.columns \
      where column_name = 'tenant_id' and table_schema = 'public' and table_name <> 'tenants' \
@@ -16,6 +17,21 @@ const TABLES: &str = "select table_name::text from information_schema.columns \
 /// The values of the only column of what is asked.
 fn values(rows: Vec<session::Row>) -> Vec<String> {
     rows.into_iter().flatten().flatten().collect()
+}
+
+/// Gives a tenant a threshold of its own, and lets it meet it.
+fn hold_back(fleet: &Fleet, http: &mut Http) {
+    let context = "/api/v1/session/context";
+    let answer = http.get(context).expect("an answer");
+    let held = json!({
+        "tenant_id": answer.data("tenant_id"), "dimension": "rate", "allowed_value": 1,
+        "expires_at": "2031-07-01T00:00:00Z", "reason": "a test",
+    });
+    let bearer = format!("Bearer {OPERATOR_TOKEN}");
+    let mut operator = Http::new(fleet.server(0).address(), &[("Authorization", &bearer)]);
+    let made = operator.post("/fdr/abuse/override", &held).expect("an answer");
+    assert_eq!(made.status, 201, "{made:?}");
+    assert_eq!(http.get(context).expect("an answer").status, 429);
 }
 
 /// Two tenants with a row in every table that has rows of tenants.
@@ -45,6 +61,7 @@ impl Tenants {
                 let answer = http.post(path, &body).expect("an answer");
                 assert!(answer.is_success(), "{answer:?}");
             }
+            hold_back(&fleet, &mut http);
         }
         let tables = values(site.database.run(TABLES));
         let numbers = values(site.database.run("select tenant_id from tenants order by tenant_id"));
@@ -123,7 +140,7 @@ fn a_session_changes_and_deletes_no_row_of_a_tenant_that_it_does_not_name() {
     let count = |table: &str, rest: &str| {
         values(database.run(&format!("select count(*) from {table} where tenant_id = {b} {rest}")))
     };
-    for table in ["calls", "decisions"] {
+    for table in ["calls", "decisions", "signals"] {
         let before = count(table, "");
         let delete = format!("delete from {table} where tenant_id = {b} returning tenant_id");
         for tenant in [Some(a.as_str()), None] {

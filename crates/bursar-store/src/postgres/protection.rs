@@ -38,8 +38,8 @@ const SUM_COST: &str = "select coalesce(sum(cost_nanos / 1000000000), 0)::bigint
      coalesce(sum(cost_nanos % 1000000000), 0)::bigint from rollups \
      where tenant_id = $1 and integration_id = any (array (select integration_id \
      from integrations where tenant_id = $1)) and grain = 2 and start = $2";
-/// What is asked of a call stands outside: inside, the index of open reservations would seem to fit,
-/// which has all of a tenant's.
+/// What is asked of a call stands outside: inside, the index of open reservations would seem to
+/// fit, which has all of a tenant's.
 const LIST_RESERVED: &str = "select c.call_id from unnest($2::uuid[]) as asked (call_key) \
      cross join lateral (select call_id, reservation_state, expires_at from calls \
      where tenant_id = $1 and call_key = asked.call_key limit 1) c \

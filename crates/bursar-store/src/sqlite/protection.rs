@@ -40,25 +40,23 @@ const IS_RESERVED: &str = "select count(*) from calls where tenant_id = ?1 and c
      and call_id = ?3 and reservation_state = 1 and expires_at > ?4";
 
 pub(super) fn put_signal(db: &Connection, row: &SignalRow) -> Result<(), StoreError> {
-    let SignalRow { tenant_id, signal_id, decision, endpoint, operation, times, first_at, last_at } =
-        row;
-    let Some(stored) = stored_decision(decision) else { return Ok(()) };
+    let Some(stored) = stored_decision(&row.decision) else { return Ok(()) };
     let (dimension, action, retry_after_ms, current_value, allowed_value) = stored;
     let mut upsert = db.prepare_cached(UPSERT_SIGNAL).map_err(store_error)?;
     upsert
         .execute(params![
-            tenant_id.number(),
-            signal_id.number(),
+            row.tenant_id.number(),
+            row.signal_id.number(),
             dimension,
             action,
-            endpoint,
-            operation,
+            row.endpoint,
+            row.operation,
             retry_after_ms,
             current_value,
             allowed_value,
-            times,
-            first_at.micros(),
-            last_at.micros(),
+            row.times,
+            row.first_at.micros(),
+            row.last_at.micros(),
         ])
         .map(|_| ())
         .map_err(store_error)
