@@ -48,6 +48,10 @@ async fn a_changed_key_is_no_key() {
     let api_key = made.text("/data/secret").to_owned();
     let integration_key = tenant.integration_key(&id).await;
     let integration_key = integration_key.header("x-cus-integration-key");
+    // The good ones are remembered, under their whole texts.
+    tenant.holder_of(&api_key).get("/integrations").await.is(200);
+    let by_integration = app.nobody().with("x-cus-integration-key", integration_key);
+    by_integration.get(&format!("/integrations/{id}/limits")).await.is(200);
     // Another secret under a checksum that is right.
     let tenant_id = TenantId::parse(&tenant.id).unwrap();
     let key_id = ApiKeyId::parse(made.text("/data/id")).unwrap();
