@@ -34,10 +34,14 @@ pub const API_KEY: HeaderName = HeaderName::from_static("x-aos-key");
 /// The header of an integration key.
 pub const INTEGRATION_KEY: HeaderName = HeaderName::from_static("x-cus-integration-key");
 
+/// As which kind of actor the operator is known.
+const OPERATOR: &str = "founder";
 /// For how long a key that was good is taken for good without asking storage.
 const CACHE_LIFE: Duration = Duration::from_secs(1);
 /// Keys that are remembered.
 const CACHE_ENTRIES_MAX: usize = 20_000;
+/// Tenants of which it is remembered when something of them was forgotten.
+const FORGOTTEN_MAX: usize = 10_000;
 
 /// The scopes of API keys, as the contract names them.
 pub const SCOPES: &[&str] = &[
@@ -129,6 +133,10 @@ impl Caller {
         }
     }
 
+    fn is_person(&self) -> bool {
+        matches!(self, Self::Person { .. })
+    }
+
     /// Its tenant; the operator has none.
     fn tenant(&self) -> Option<CallerTenant> {
         match self {
@@ -142,7 +150,7 @@ impl Caller {
     /// As which kind of actor it is known.
     fn actor_type(&self) -> &'static str {
         match self {
-            Self::Operator => "founder",
+            Self::Operator => OPERATOR,
             Self::Machine { .. } | Self::Integration { .. } => "machine",
             Self::Person { .. } => "customer",
         }
@@ -330,6 +338,17 @@ pub enum Admitted {
     Tenant(Authorized),
 }
 
+impl Admitted {
+    /// Whether it is the operator, on a tenant or not.
+    pub fn is_operator(&self) -> bool {
+        match self {
+            Self::Operator(_) => true,
+            Self::Anyone(anyone) => anyone.actor_type == OPERATOR,
+            Self::Tenant(authorized) => authorized.actor.actor_type == OPERATOR,
+        }
+    }
+}
+
 macro_rules! from_the_guard {
     ($($type:ident),+) => {$(
         impl FromRequestParts<App> for $type {
@@ -399,10 +418,11 @@ pub async fn admit(app: &App, headers: &HeaderMap, access: Access) -> Result<Adm
     let named = named_tenant(headers)?;
     match access {
         Access::Operator => return operator(&caller).map(Admitted::Operator),
-        Access::Anyone => {}
-        Access::Tenant { scope, integration_key, role } => {
+        // A person who may not do this has proved who they are.
+        Access::Tenant { scope, integration_key, role } if !caller.is_person() => {
             caller.check(scope, integration_key, role)?;
         }
+        Access::Anyone | Access::Tenant { .. } => {}
     }
     let mut tenant = tenant_of(app, &caller, named).await?;
     if let (Some(tenant), Some(step)) = (&mut tenant, caller.step())
@@ -415,7 +435,8 @@ pub async fn admit(app: &App, headers: &HeaderMap, access: Access) -> Result<Adm
             let (actor_type, capabilities) = (caller.actor_type(), capabilities(&caller));
             Ok(Admitted::Anyone(Anyone { actor_type, tenant, capabilities }))
         }
-        Access::Tenant { .. } => {
+        Access::Tenant { scope, integration_key, role } => {
+            caller.check(scope, integration_key, role)?;
             let tenant = tenant.ok_or_else(|| ApiError::of(ErrorCode::TenantRequired))?;
             Ok(Admitted::Tenant(authorized(&caller, tenant)))
         }
@@ -525,10 +546,10 @@ fn bearer(value: &str) -> Option<&str> {
 async fn caller(app: &App, headers: &HeaderMap) -> Result<Arc<Caller>, ApiError> {
     let Presented { kind, text } = presented(headers)?;
     let hash = app.secret_key.hash(text);
-    let generation = match app.key_cache.get(kind, &hash) {
+    let missed = match app.key_cache.get(kind, &hash) {
         Ok(known) if known.is_expired(app.store.now()) => return Err(unauthenticated()),
         Ok(known) => return Ok(known),
-        Err(generation) => generation,
+        Err(missed) => missed,
     };
     let caller = match kind {
         Kind::Bearer if is_operator(app, &hash) => Some(Caller::Operator),
@@ -541,7 +562,7 @@ async fn caller(app: &App, headers: &HeaderMap) -> Result<Arc<Caller>, ApiError>
         // Once a second at most: a key that is remembered was noted when it was read.
         app.key_uses.note(tenant_id, key, app.store.now());
     }
-    app.key_cache.put(kind, hash, Arc::clone(&caller), generation);
+    app.key_cache.put(kind, hash, Arc::clone(&caller), missed);
     Ok(caller)
 }
 
@@ -613,39 +634,72 @@ pub struct KeyCache(RwLock<CachedKeys>);
 #[derive(Default)]
 struct CachedKeys {
     entries: HashMap<(Kind, SecretHash), (Instant, Arc<Caller>)>,
-    /// Counts how often everything was forgotten.
+    /// How often something of a tenant was forgotten, of those that lately had something to forget.
+    forgotten: HashMap<TenantId, u64>,
+    /// The count at which everything was forgotten last.
+    everything: u64,
+    /// Counts whatever was forgotten, of all tenants.
     generation: u64,
 }
 
+/// When a caller was looked for who is not remembered.
+#[derive(Clone, Copy)]
+struct Missed {
+    at: Instant,
+    generation: u64,
+}
+
+impl CachedKeys {
+    /// Whether something of the caller's tenant was forgotten since.
+    fn is_stale(&self, caller: &Caller, generation: u64) -> bool {
+        let Some(tenant) = caller.tenant() else { return false };
+        generation < self.everything
+            || self.forgotten.get(&tenant.tenant_id).is_some_and(|last| *last > generation)
+    }
+}
+
 impl KeyCache {
-    /// The caller, or the generation under which one that is read now may be remembered.
-    fn get(&self, kind: Kind, hash: &SecretHash) -> Result<Arc<Caller>, u64> {
+    /// The caller, or since when whoever is read now may be remembered.
+    fn get(&self, kind: Kind, hash: &SecretHash) -> Result<Arc<Caller>, Missed> {
         let cached = self.0.read();
         match cached.entries.get(&(kind, *hash)) {
             Some((since, caller)) if since.elapsed() < CACHE_LIFE => Ok(Arc::clone(caller)),
-            Some(_) | None => Err(cached.generation),
+            Some(_) | None => Err(Missed { at: Instant::now(), generation: cached.generation }),
         }
     }
 
-    /// Remembers a caller, unless something was revoked since it was read.
-    fn put(&self, kind: Kind, hash: SecretHash, caller: Arc<Caller>, generation: u64) {
+    /// Remembers a caller, unless something of the tenant changed since it was read.
+    ///
+    /// Its second began before it was read: what another node changed meanwhile is not believed
+    /// for longer because the answer was slow.
+    fn put(&self, kind: Kind, hash: SecretHash, caller: Arc<Caller>, missed: Missed) {
         let mut cached = self.0.write();
-        if cached.generation != generation {
+        if missed.at.elapsed() >= CACHE_LIFE || cached.is_stale(&caller, missed.generation) {
             return;
         }
         if cached.entries.len() >= CACHE_ENTRIES_MAX {
             cached.entries.retain(|_, (since, _)| since.elapsed() < CACHE_LIFE);
         }
         if cached.entries.len() < CACHE_ENTRIES_MAX {
-            cached.entries.insert((kind, hash), (Instant::now(), caller));
+            cached.entries.insert((kind, hash), (missed.at, caller));
         }
     }
 
-    /// Forgets everything: a key, an integration or a tenant changed here.
-    pub fn clear(&self) {
+    /// Forgets who is of a tenant: a key, an integration or the tenant itself changed here.
+    pub fn forget(&self, tenant_id: TenantId) {
         let mut cached = self.0.write();
-        cached.entries.clear();
         cached.generation += 1;
+        let generation = cached.generation;
+        let of_tenant =
+            |caller: &Caller| caller.tenant().is_some_and(|tenant| tenant.tenant_id == tenant_id);
+        cached.entries.retain(|_, (_, caller)| !of_tenant(caller));
+        if cached.forgotten.len() >= FORGOTTEN_MAX {
+            // Whoever is being read now is read again the next time.
+            cached.forgotten.clear();
+            cached.entries.clear();
+            cached.everything = generation;
+        }
+        cached.forgotten.insert(tenant_id, generation);
     }
 }
 

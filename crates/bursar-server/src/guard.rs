@@ -43,8 +43,10 @@ pub async fn pass_as(
         Admitted::Anyone(anyone) => anyone.tenant,
         Admitted::Tenant(authorized) => Some(authorized.tenant()),
     };
+    // The operator acts on a tenant that floods the server, too.
+    let is_operator = admitted.is_operator();
     if let Some(tenant) = tenant
-        && let Err(error) = protection::pass(app, tenant, path, &mut request).await
+        && let Err(error) = protection::pass(app, tenant, is_operator, path, &mut request).await
     {
         return error.into_response();
     }

@@ -58,7 +58,7 @@ pub async fn reach(
         move |tx: &mut dyn ControlTx| Control::new(tx, &actor, tenant_id).reach_onboarding(step);
     match timeout(WRITE_MAX, app.ledger.change(tenant_id, change)).await {
         Ok(Ok(Ok(row))) => {
-            app.key_cache.clear();
+            app.key_cache.forget(tenant_id);
             row.onboarding
         }
         // The tenant is gone or at the end of its life: nothing is set up any more.

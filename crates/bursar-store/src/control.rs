@@ -239,7 +239,12 @@ impl<'a> Control<'a> {
             replaced_by: None,
         };
         self.tx.put_api_key(&row)?;
-        let detail = serde_json::json!({ "name": name, "scopes": scopes });
+        let expires_at_micros = expires_at.map(Timestamp::micros);
+        let detail = serde_json::json!({
+            "name": name,
+            "scopes": scopes,
+            "expires_at_micros": expires_at_micros,
+        });
         self.audit("api_key.create", "api_key", api_key_id.to_string(), detail)?;
         Ok(Ok(row))
     }

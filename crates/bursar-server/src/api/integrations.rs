@@ -388,7 +388,7 @@ async fn change(
         move |tx: &mut dyn ControlTx| change(&mut Control::new(tx, &caller.actor, tenant_id));
     let row = app.ledger.change(tenant_id, in_transaction).await??;
     // The keys of an integration work as long as it lives.
-    app.key_cache.clear();
+    app.key_cache.forget(tenant_id);
     Ok(row)
 }
 

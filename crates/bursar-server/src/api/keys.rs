@@ -129,7 +129,7 @@ pub async fn create_key(
     };
     let (row, text) = app.ledger.change(tenant_id, change).await??;
     // A first key brings the onboarding on, which those who are remembered do not know.
-    app.key_cache.clear();
+    app.key_cache.forget(tenant_id);
     let secret = text.ok_or_else(|| ApiError::of(ErrorCode::Internal))?.expose().to_owned();
     Ok(Answer::created(KeyCreated { key: row.into(), secret }))
 }
@@ -161,7 +161,7 @@ pub async fn list_keys(
     tag = "keys",
     params(("id" = Id, Path, description = "The key.")),
     responses((status = 200, body = KeyView, description = "The key, revoked.")),
-    extensions(("x-refuses" = json!([ErrorCode::KeyNotFound, ErrorCode::TenantSuspended]))),
+    extensions(("x-refuses" = json!([ErrorCode::KeyNotFound]))),
 )]
 pub async fn revoke_key(
     State(app): State<App>,
@@ -174,7 +174,7 @@ pub async fn revoke_key(
         Control::new(tx, &caller.actor, tenant_id).revoke_api_key(api_key_id)
     };
     let row = app.ledger.change(tenant_id, change).await??;
-    app.key_cache.clear();
+    app.key_cache.forget(tenant_id);
     Ok(Answer::ok(row.into()))
 }
 
@@ -228,7 +228,7 @@ pub async fn rotate_key(
         Ok(made.map(|row| (row, text)))
     };
     let (row, text) = app.ledger.change(tenant_id, change).await??;
-    app.key_cache.clear();
+    app.key_cache.forget(tenant_id);
     let secret = text.ok_or_else(|| ApiError::of(ErrorCode::Internal))?.expose().to_owned();
     Ok(Answer::created(KeyCreated { key: row.into(), secret }))
 }

@@ -41,7 +41,7 @@ pub async fn finalize_onboarding(
         Control::new(tx, &caller.actor, tenant_id).finalize_onboarding()
     };
     let row = app.ledger.change(tenant_id, change).await??;
-    app.key_cache.clear();
+    app.key_cache.forget(tenant_id);
     let onboarding_state = row.onboarding.as_str();
     Ok(Answer::ok(OnboardingView { tenant_id: tenant_id.to_string(), onboarding_state }))
 }

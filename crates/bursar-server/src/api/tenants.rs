@@ -235,6 +235,6 @@ async fn lead(
     let change =
         move |tx: &mut dyn ControlTx| Control::new(tx, &operator.actor, tenant_id).lead_tenant(to);
     let row = app.ledger.change(tenant_id, change).await??;
-    app.key_cache.clear();
+    app.key_cache.forget(tenant_id);
     Ok(Answer::ok(row.into()))
 }

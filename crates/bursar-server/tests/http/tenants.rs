@@ -198,6 +198,7 @@ async fn a_suspended_tenant_reads_and_records_and_nothing_else() {
     let tenant = app.tenant("a").await;
     let integration = tenant.integration("i", json!({})).await;
     let machine = tenant.key(&["*"]).await;
+    let lost_key = tenant.new_key(&["telemetry:read"]).await;
     let reserve = machine.post("/enforcement/reservations").json(&reservation(&integration, "r"));
     reserve.await.is(201);
     let other = reservation(&integration, "released");
@@ -235,6 +236,9 @@ async fn a_suspended_tenant_reads_and_records_and_nothing_else() {
     ] {
         write.await.refused(403, "TENANT_SUSPENDED");
     }
+    // Whoever lost a key takes it back at any time.
+    let lost = lost_key.text("/data/id");
+    machine.delete(&format!("/keys/{lost}")).await.is(200);
     app.founder().post(&format!("/tenants/{}/resume", tenant.id)).await.is(200);
     machine.patch(&path).json(&json!({ "name": "m" })).await.is(200);
 }

@@ -328,7 +328,7 @@ impl Store for PostgresStore {
 
     async fn cost_of_day(&self, tenant_id: TenantId, day: Day) -> Result<i128, StoreError> {
         self.readers
-            .read(Some(tenant_id), async move |db| {
+            .look_up(Some(tenant_id), async move |db| {
                 protection::cost_of_day(db.client()?, tenant_id, day).await
             })
             .await
@@ -341,7 +341,7 @@ impl Store for PostgresStore {
     ) -> Result<Vec<CallId>, StoreError> {
         let now = self.now();
         self.readers
-            .read(Some(tenant_id), async move |db| {
+            .look_up(Some(tenant_id), async move |db| {
                 protection::reserved_calls(db.client()?, tenant_id, call_ids, now).await
             })
             .await
