@@ -19,10 +19,10 @@ use crate::protection;
 pub async fn pass(State(app): State<App>, request: Request, next: Next) -> Response {
     let matched = request.extensions().get::<MatchedPath>().cloned();
     let path = matched.as_ref().map_or("", MatchedPath::as_str);
-    match access::access(request.method(), path) {
-        Some(access) => pass_as(&app, access, path, request, next).await,
-        None => refuse(request.method(), path),
-    }
+    let Some(access) = access::access(request.method(), path) else {
+        return refuse(request.method(), path);
+    };
+    pass_as(&app, access, path, request, next).await
 }
 
 /// Lets a request in when its caller may use a route of this access, and it goes on now as one of
@@ -31,24 +31,33 @@ pub async fn pass_as(
     app: &App,
     access: Access,
     path: &str,
-    mut request: Request,
+    request: Request,
     next: Next,
 ) -> Response {
-    let admitted = match auth::admit(app, request.headers(), access).await {
-        Ok(admitted) => admitted,
-        Err(error) => return error.into_response(),
-    };
+    // What this takes is given back before the handler runs, which may wait long for a slow client.
+    match Box::pin(enter(app, access, path, request)).await {
+        Ok(request) => next.run(request).await,
+        Err(error) => error.into_response(),
+    }
+}
+
+/// The request with who sends it.
+async fn enter(
+    app: &App,
+    access: Access,
+    path: &str,
+    mut request: Request,
+) -> Result<Request, ApiError> {
+    let admitted = auth::admit(app, request.headers(), access).await?;
     let tenant = match &admitted {
         Admitted::Operator(_) => None,
         Admitted::Anyone(anyone) => anyone.tenant,
         Admitted::Tenant(authorized) => Some(authorized.tenant()),
     };
-    // The operator acts on a tenant that floods the server, too.
-    let is_operator = admitted.is_operator();
-    if let Some(tenant) = tenant
-        && let Err(error) = protection::pass(app, tenant, is_operator, path, &mut request).await
-    {
-        return error.into_response();
+    if let Some(tenant) = tenant {
+        // The operator acts on a tenant that floods the server, too.
+        let is_operator = admitted.is_operator();
+        protection::pass(app, tenant, is_operator, path, &mut request).await?;
     }
     match admitted {
         Admitted::Operator(operator) => {
@@ -64,7 +73,7 @@ pub async fn pass_as(
             request.extensions_mut().insert(authorized);
         }
     }
-    next.run(request).await
+    Ok(request)
 }
 
 /// A route that nobody was given.

@@ -20,6 +20,8 @@ pub async fn pass(State(app): State<App>, request: Request, next: Next) -> Respo
     let matched = request.extensions().get::<MatchedPath>().cloned();
     let route = matched.as_ref().map_or(NO_ROUTE, MatchedPath::as_str);
     let client = request.extensions().get::<ClientAddress>().copied();
-    let answer = client_address::within(client, doorway::pass(&app, request, next));
+    // Each of the futures around it would have room for it twice.
+    let answer = Box::pin(doorway::pass(&app, request, next));
+    let answer = client_address::within(client, answer);
     envelope::within(id, watch::watch(&app, trace, route, &method, answer)).await
 }
