@@ -716,4 +716,60 @@ mod tests {
         assert!(!covers("telemetry:read", "telemetry:write"));
         assert!(!covers("tele:*", "telemetry:read"));
     }
+
+    fn machine(tenant: i64) -> Arc<Caller> {
+        let tenant = CallerTenant {
+            tenant_id: TenantId::from_number(tenant).unwrap(),
+            lifecycle: TenantLifecycle::Active,
+            onboarding: OnboardingState::Complete,
+        };
+        let api_key_id = ApiKeyId::from_number(1).unwrap();
+        Arc::new(Caller::Machine { tenant, api_key_id, scopes: Vec::new(), expires_at: None })
+    }
+
+    fn missed(cache: &KeyCache, hash: u8) -> Missed {
+        cache.get(Kind::ApiKey, &[hash; 32]).unwrap_err()
+    }
+
+    fn knows(cache: &KeyCache, hash: u8) -> bool {
+        cache.get(Kind::ApiKey, &[hash; 32]).is_ok()
+    }
+
+    #[test]
+    fn forgetting_a_tenant_forgets_its_callers_and_those_that_are_being_read() {
+        let cache = KeyCache::default();
+        let tenant_id = TenantId::from_number(1).unwrap();
+        let (first, second) = (missed(&cache, 1), missed(&cache, 2));
+        cache.put(Kind::ApiKey, [1; 32], machine(1), first);
+        let late = missed(&cache, 3);
+        cache.forget(tenant_id);
+        assert!(!knows(&cache, 1));
+        cache.put(Kind::ApiKey, [3; 32], machine(1), late);
+        assert!(!knows(&cache, 3), "it was read before the change");
+        cache.put(Kind::ApiKey, [2; 32], machine(2), second);
+        assert!(knows(&cache, 2), "another tenant's");
+        let after = missed(&cache, 1);
+        cache.put(Kind::ApiKey, [1; 32], machine(1), after);
+        assert!(knows(&cache, 1));
+    }
+
+    #[test]
+    fn whoever_was_read_slowly_is_not_remembered_for_longer() {
+        let cache = KeyCache::default();
+        let Missed { at, generation } = missed(&cache, 1);
+        let long_ago = Missed { at: at.checked_sub(CACHE_LIFE).unwrap(), generation };
+        cache.put(Kind::ApiKey, [1; 32], machine(1), long_ago);
+        assert!(!knows(&cache, 1));
+    }
+
+    #[test]
+    fn beyond_what_is_remembered_of_tenants_everything_is_forgotten() {
+        let cache = KeyCache::default();
+        let before = missed(&cache, 1);
+        for tenant in 0..=FORGOTTEN_MAX as i64 {
+            cache.forget(TenantId::from_number(tenant + 10).unwrap());
+        }
+        cache.put(Kind::ApiKey, [1; 32], machine(10), before);
+        assert!(!knows(&cache, 1));
+    }
 }

@@ -463,3 +463,24 @@ async fn the_operator_sees_what_was_done_and_how_often() {
         assert!(metrics.contains(&row), "{row}");
     }
 }
+
+#[tokio::test]
+async fn what_the_operator_does_to_a_tenant_that_floods_goes_on() {
+    let app = TestApp::with_settings(&[(PER_MINUTE, "2"), (TRAFFIC_PER_MINUTE, "2")]);
+    let (tenant, id) = complete(&app).await;
+    let key = tenant.key(&["*"]).await;
+    for _ in 0..2 {
+        key.get("/integrations").await.is(200);
+    }
+    key.get("/integrations").await.refused(429, "RATE_LIMITED");
+    let founder = tenant.founder();
+    founder.get("/integrations").await.is(200);
+    founder.get("/session/context").await.is(200);
+    founder.post(&format!("/integrations/{id}/disable")).await.is(200);
+    founder.post(&format!("/integrations/{id}/enable")).await.is(200);
+    // Money is the tenant's, whoever asks for it.
+    for _ in 0..2 {
+        check(&founder, &id).await.is(200);
+    }
+    check(&founder, &id).await.refused(429, "RATE_LIMITED");
+}
