@@ -100,18 +100,25 @@ impl Default for Thresholds {
 }
 
 impl Thresholds {
-    /// The same, but for one dimension of this tenant: of rate and burst the pace of both classes,
-    /// of cost the cents a day, of anomaly the floor.
+    /// The same, but for one dimension of this tenant; 0 is unlimited.
+    ///
+    /// Of rate and burst `allowed` takes the place of what management has. Below that, or when
+    /// management has no threshold, the tenant is to be slowed down, and traffic gets the same;
+    /// from there on traffic is only raised: what is allowed, or what traffic has if that is more.
+    /// Of cost it is the cents a day, of anomaly the floor.
     #[must_use]
     pub const fn overridden(mut self, dimension: Dimension, allowed: u32) -> Self {
+        let Self { management, traffic, .. } = &mut self;
         match dimension {
             Dimension::Rate => {
-                self.management.requests_per_minute = allowed;
-                self.traffic.requests_per_minute = allowed;
+                let (before, other) = (management.requests_per_minute, traffic.requests_per_minute);
+                traffic.requests_per_minute = overridden_traffic(before, other, allowed);
+                management.requests_per_minute = allowed;
             }
             Dimension::Burst => {
-                self.management.requests_per_second = allowed;
-                self.traffic.requests_per_second = allowed;
+                let (before, other) = (management.requests_per_second, traffic.requests_per_second);
+                traffic.requests_per_second = overridden_traffic(before, other, allowed);
+                management.requests_per_second = allowed;
             }
             Dimension::Cost => self.cost_cents_day = allowed,
             Dimension::Anomaly => self.anomaly_floor = allowed,
@@ -126,6 +133,13 @@ impl Thresholds {
             RequestClass::Gateway => Pace { requests_per_minute: 0, requests_per_second: 0 },
         }
     }
+}
+
+/// What traffic is held to when `allowed` takes the place of the threshold of management.
+const fn overridden_traffic(management: u32, traffic: u32, allowed: u32) -> u32 {
+    let is_slowed_down = allowed > 0 && (management == 0 || allowed < management);
+    let is_raised = allowed == 0 || traffic > 0 && traffic < allowed;
+    if is_slowed_down || is_raised { allowed } else { traffic }
 }
 
 /// A route of the API, by a number that the server gives it.

@@ -68,6 +68,54 @@ const fn breach(
     Breach { dimension, retry_after_ms, current_value, allowed_value }
 }
 
+/// What management and traffic are held to by an override.
+fn overridden(configured: (u32, u32), allowed: u32) -> (u32, u32) {
+    let (management, traffic) = configured;
+    let pace = |amount| Pace { requests_per_minute: amount, requests_per_second: amount };
+    let base = Thresholds { management: pace(management), traffic: pace(traffic), ..thresholds() };
+    let [rate, burst] =
+        [Dimension::Rate, Dimension::Burst].map(|dimension| base.overridden(dimension, allowed));
+    let minutes = (rate.management.requests_per_minute, rate.traffic.requests_per_minute);
+    let seconds = (burst.management.requests_per_second, burst.traffic.requests_per_second);
+    assert_eq!(minutes, seconds);
+    // The other of the two stays.
+    assert_eq!(rate.management.requests_per_second, management);
+    assert_eq!(rate.traffic.requests_per_second, traffic);
+    assert_eq!(burst.management.requests_per_minute, management);
+    assert_eq!(burst.traffic.requests_per_minute, traffic);
+    minutes
+}
+
+#[test]
+fn an_override_above_what_management_has_never_lowers_traffic() {
+    let configured = (1_000, 60_000);
+    for allowed in [1_000, 1_001, 5_000, 59_999, 60_000] {
+        assert_eq!(overridden(configured, allowed), (allowed, 60_000));
+    }
+    for allowed in [60_001, u32::MAX] {
+        assert_eq!(overridden(configured, allowed), (allowed, allowed));
+    }
+}
+
+#[test]
+fn an_override_below_what_management_has_slows_both_down() {
+    for allowed in [1, 999] {
+        assert_eq!(overridden((1_000, 60_000), allowed), (allowed, allowed));
+        assert_eq!(overridden((1_000, 0), allowed), (allowed, allowed));
+    }
+}
+
+#[test]
+fn no_threshold_is_more_than_any_to_an_override() {
+    assert_eq!(overridden((1_000, 60_000), 0), (0, 0));
+    assert_eq!(overridden((0, 0), 0), (0, 0));
+    // Traffic without a threshold keeps none, unless the tenant is slowed down.
+    assert_eq!(overridden((1_000, 0), 5_000), (5_000, 0));
+    // Where management has none, every threshold slows down.
+    assert_eq!(overridden((0, 60_000), 5_000), (5_000, 5_000));
+    assert_eq!(overridden((0, 0), 5_000), (5_000, 5_000));
+}
+
 #[test]
 fn the_minute_of_a_route_is_full_at_its_threshold_and_free_when_a_second_leaves() {
     let rule = &mut Counting::new(CAPACITY);

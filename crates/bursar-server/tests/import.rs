@@ -38,7 +38,12 @@ impl Drop for Server {
 
 impl Server {
     fn start(folder: &Path) -> Self {
+        Self::start_with(folder, &[])
+    }
+
+    fn start_with(folder: &Path, settings: &[(&str, &str)]) -> Self {
         let mut serve = bursar();
+        serve.envs(settings.iter().copied());
         serve.args(["serve", "--listen", "127.0.0.1:0", "--data-dir"]).arg(folder);
         let child = serve.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
         let since = Instant::now();
@@ -119,7 +124,12 @@ impl World {
 
     /// Runs an import of a file into the data folder, or into the server that runs on it.
     fn import(&self, file: &str, more: &[&str]) -> Output {
+        self.import_with(file, more, &[])
+    }
+
+    fn import_with(&self, file: &str, more: &[&str], settings: &[(&str, &str)]) -> Output {
         let mut import = bursar();
+        import.envs(settings.iter().copied());
         import.current_dir(self.folder.path()).args(["usage", "import", file]);
         import.args(["--data-dir", "data", "--tenant", &self.tenant]);
         import.args(["--integration", &self.integration]).args(more).output().unwrap()
@@ -259,6 +269,44 @@ fn ndjson_goes_in_whole_and_a_file_that_grew_adds_what_is_new() {
         check(&world.import("calls.ndjson", &[]), true, tally, &[]);
         assert_eq!(world.sums(&server), json!([4, 15, "0.02"]));
     }
+}
+
+/// One request of traffic a second, so that every further batch has to wait.
+const ONE_A_SECOND: (&str, &str) = ("BURSAR_PROTECTION_TRAFFIC_PER_SECOND", "1");
+
+/// So many lines of NDJSON, and a world whose tenant is set up, for others are not held to a rate.
+fn many(count: usize) -> (World, String) {
+    let world = World::new();
+    world.write("first.ndjson", &line(Some("first"), 1));
+    check(&world.import("first.ndjson", &[]), true, "1 accepted, 0 already there, 0 refused", &[]);
+    let lines = (0..count).map(|number| line(Some(&format!("call {number}")), 1)).collect();
+    (world, lines)
+}
+
+#[test]
+fn an_import_over_the_rate_waits_and_drops_nothing() {
+    let (world, lines) = many(2_100);
+    world.write("calls.ndjson", &lines);
+    let tally = "2100 accepted, 0 already there, 0 refused";
+    check(&world.import_with("calls.ndjson", &[], &[ONE_A_SECOND]), true, tally, &[]);
+    let server = Server::start_with(&world.data(), &[ONE_A_SECOND]);
+    let tally = "0 accepted, 2100 already there, 0 refused";
+    check(&world.import("calls.ndjson", &[]), true, tally, &[]);
+    assert_eq!(world.sums(&server), json!([2_101, 2_101, "10.505"]));
+}
+
+#[test]
+fn records_refused_beside_those_that_settle_are_sent_again() {
+    let (world, lines) = many(3);
+    world.write("calls.ndjson", &lines);
+    let server = Server::start_with(&world.data(), &[ONE_A_SECOND]);
+    let hold = json!({
+        "integration_id": world.integration, "call_id": "call 1", "estimated_cost_cents": 1,
+        "estimated_tokens": 1,
+    });
+    server.request(&world.tenant, "POST", "/enforcement/reservations", &hold);
+    check(&world.import("calls.ndjson", &[]), true, "3 accepted, 0 already there, 0 refused", &[]);
+    assert_eq!(world.sums(&server), json!([4, 4, "0.02"]));
 }
 
 #[test]

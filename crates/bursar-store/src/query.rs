@@ -486,7 +486,8 @@ pub trait Store: Send + Sync + 'static {
     /// What a tenant spent on a day, in nano-dollars, over all integrations and by rollups.
     async fn cost_of_day(&self, tenant_id: TenantId, day: Day) -> Result<i128, StoreError>;
 
-    /// Which of some calls have an open reservation.
+    /// Which of some calls have an open reservation; a call that was asked for more than once is
+    /// answered as often, so that as many answers as questions mean that all are reserved.
     async fn reserved_calls(
         &self,
         tenant_id: TenantId,

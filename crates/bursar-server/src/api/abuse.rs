@@ -36,9 +36,10 @@ pub struct OverrideCreate {
     tenant_id: String,
     #[schema(value_type = words::ProtectionDimension)]
     dimension: String,
-    /// Of `rate` requests to a route in a minute, of `burst` requests in a second, of both classes;
-    /// of `cost` cents a day, of `anomaly` the requests in five minutes that are nothing unusual;
-    /// 0 is unlimited.
+    /// Of `rate` requests to a route in a minute, of `burst` requests in a second: instead of what
+    /// is configured for management and reads. Below that it holds for traffic too; otherwise
+    /// traffic keeps its own threshold where that is more. Of `cost` cents a day, of `anomaly` the
+    /// requests in five minutes that are nothing unusual. 0 is unlimited.
     #[schema(value_type = AllowedValue)]
     allowed_value: u32,
     /// At most 90 days ahead.

@@ -10,7 +10,7 @@ use http_body_util::BodyExt;
 use hyper::service::Service;
 use hyper_util::service::TowerToHyperService;
 
-use super::{ClientError, Fetched, Reply, broken_off};
+use super::{ClientError, Fetched, Reply, broken_off, retry_after};
 use crate::app::App;
 use crate::config::Config;
 use crate::router::router;
@@ -98,7 +98,8 @@ impl Here {
 
 async fn read(answer: Response<Body>) -> Result<Reply, ClientError> {
     let status = answer.status().as_u16();
+    let retry_after = retry_after(answer.headers());
     let body = answer.into_body().collect().await;
     let body = body.map_err(|error| ClientError::new(error.to_string()))?.to_bytes();
-    Ok(Reply { status, text: String::from_utf8_lossy(&body).into_owned() })
+    Ok(Reply { status, retry_after, text: String::from_utf8_lossy(&body).into_owned() })
 }

@@ -10,7 +10,10 @@ mod server;
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
+use axum::http::HeaderMap;
+use axum::http::header::RETRY_AFTER;
 use axum::http::request::Builder;
 use bursar_store::SqliteStore;
 use clap::Args;
@@ -102,6 +105,8 @@ type Fetched = Result<u64, Reply>;
 pub struct Reply {
     /// The HTTP status.
     pub status: u16,
+    /// How long to wait before the same is sent again, where that is said.
+    pub retry_after: Option<Duration>,
     /// The body.
     pub text: String,
 }
@@ -360,6 +365,12 @@ impl Door {
             ),
         }
     }
+}
+
+/// What an answer says of when to come again: in seconds, as Bursar does, or not at all.
+fn retry_after(headers: &HeaderMap) -> Option<Duration> {
+    let text = headers.get(RETRY_AFTER)?.to_str().ok()?;
+    text.trim().parse().ok().map(Duration::from_secs)
 }
 
 fn broken_off(error: impl std::fmt::Display) -> ClientError {

@@ -8,7 +8,7 @@ use axum::http::Uri;
 use axum::http::request::Builder;
 use ureq::tls::TlsConfig;
 
-use super::{ClientError, Fetched, Reply, broken_off};
+use super::{ClientError, Fetched, Reply, broken_off, retry_after};
 use crate::config::Config;
 use crate::data_dir::ADDRESS;
 use crate::serve::reachable;
@@ -46,8 +46,9 @@ impl Server {
         };
         let away = |error| ClientError::new(format!("{} cannot be reached: {error}", self.url));
         let mut answer = answered.map_err(away)?;
+        let retry_after = retry_after(answer.headers());
         let text = answer.body_mut().read_to_string().map_err(away)?;
-        Ok(Reply { status: answer.status().as_u16(), text })
+        Ok(Reply { status: answer.status().as_u16(), retry_after, text })
     }
 
     /// Writes the answer as it comes, however long that takes.
@@ -69,8 +70,9 @@ impl Server {
         let mut answer = self.agent.run(request).map_err(away)?;
         let status = answer.status().as_u16();
         if status != 200 {
+            let retry_after = retry_after(answer.headers());
             let text = answer.body_mut().read_to_string().map_err(away)?;
-            return Ok(Err(Reply { status, text }));
+            return Ok(Err(Reply { status, retry_after, text }));
         }
         let copied = std::io::copy(&mut answer.into_body().into_reader(), to);
         copied.map(Ok).map_err(broken_off)

@@ -20,6 +20,9 @@ const WINDOWS_MAX: usize = 20_000;
 pub(crate) const KEPT: u32 = 1_000;
 /// Rows of a tenant after whose writing the oldest are dropped.
 const DROP_EVERY: u32 = 100;
+/// Tenants whose rows are counted between two drops. Whoever is forgotten has its oldest rows
+/// dropped with its next one, as everyone has after a start.
+const COUNTED_MAX: usize = 20_000;
 
 /// What equal signals have in common.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
@@ -47,7 +50,7 @@ struct Window {
 #[derive(Default)]
 struct Gathered {
     windows: HashMap<Key, Window>,
-    /// Rows written for a tenant since its oldest were dropped.
+    /// Rows written for a tenant since its oldest were dropped; unknown before its first drop.
     written: HashMap<TenantId, u32>,
     /// Signals that were not taken note of, because too many different ones came at once.
     lost: u64,
@@ -101,10 +104,15 @@ impl SignalLog {
         if pending.is_empty() {
             return Ok(());
         }
-        let rows = pending.clone();
-        let change = move |tx: &mut dyn ControlTx| put_rows(tx, &rows, &crowded);
+        let (rows, drops) = (pending.clone(), crowded.clone());
+        let change = move |tx: &mut dyn ControlTx| put_rows(tx, &rows, &drops);
         let written = ledger.change(None, change).await;
-        self.gathered.lock().settle(&pending, written.as_deref().ok());
+        let mut gathered = self.gathered.lock();
+        gathered.settle(&pending, written.as_deref().ok());
+        if written.is_err() {
+            gathered.forget(&crowded);
+        }
+        drop(gathered);
         written.map(|_| ())
     }
 }
@@ -185,14 +193,29 @@ impl Gathered {
         pending.sort_by_key(|(_, window)| window.number);
         let mut crowded = BTreeSet::new();
         for (key, _) in pending.iter().filter(|(_, window)| window.row.is_none()) {
-            let written = self.written.entry(key.tenant_id).or_default();
-            *written += 1;
-            if *written >= DROP_EVERY {
+            if self.is_crowded(key.tenant_id) {
                 crowded.insert(key.tenant_id);
             }
         }
-        self.written.retain(|tenant_id, _| !crowded.contains(tenant_id));
         (pending, crowded)
+    }
+
+    /// Counts a row of a tenant, and says whether its oldest are to be dropped with it.
+    fn is_crowded(&mut self, tenant_id: TenantId) -> bool {
+        if let Some(written) = self.written.get_mut(&tenant_id) {
+            *written = (*written + 1) % DROP_EVERY;
+            return *written == 0;
+        }
+        if self.written.len() >= COUNTED_MAX {
+            self.written.clear();
+        }
+        self.written.insert(tenant_id, 0);
+        true
+    }
+
+    /// Has the oldest rows of tenants dropped with their next one, because they were not now.
+    fn forget(&mut self, tenants: &BTreeSet<TenantId>) {
+        self.written.retain(|tenant_id, _| !tenants.contains(tenant_id));
     }
 
     /// Notes which rows were written, or that none was.
@@ -298,14 +321,41 @@ mod tests {
         assert!(gathered.windows.len() <= 2);
     }
 
+    /// Notes one new row of a tenant, and says for how many tenants old ones are dropped with it.
+    fn drops(gathered: &mut Gathered, tenant: i64, minute: u32) -> usize {
+        gathered.take_note(key(tenant, Dimension::Rate), decision(7), at(minute * 60));
+        gathered.take_pending().1.len()
+    }
+
     #[test]
-    fn the_oldest_rows_of_a_crowded_tenant_are_dropped_now_and_then() {
+    fn the_oldest_rows_of_a_tenant_are_dropped_with_its_first_row_and_every_hundredth_after() {
         let mut gathered = Gathered::default();
-        let mut drops = 0;
-        for minute in 0..DROP_EVERY * 2 {
-            gathered.take_note(key(1, Dimension::Rate), decision(7), at(minute * 60));
-            drops += gathered.take_pending().1.len();
+        let dropping: Vec<u32> =
+            (0..=DROP_EVERY * 2).filter(|minute| drops(&mut gathered, 1, *minute) > 0).collect();
+        assert_eq!(dropping, [0, DROP_EVERY, DROP_EVERY * 2]);
+        assert_eq!(drops(&mut gathered, 2, 0), 1);
+    }
+
+    #[test]
+    fn what_could_not_be_dropped_is_dropped_with_the_next_row() {
+        let mut gathered = Gathered::default();
+        gathered.take_note(key(1, Dimension::Rate), decision(7), at(0));
+        let (pending, crowded) = gathered.take_pending();
+        gathered.settle(&pending, None);
+        gathered.forget(&crowded);
+        assert_eq!(gathered.take_pending().1, crowded);
+        assert_eq!(crowded.len(), 1);
+    }
+
+    #[test]
+    fn however_many_tenants_come_what_counts_their_rows_is_bounded() {
+        let mut gathered = Gathered::default();
+        for tenant in 1..=COUNTED_MAX as i64 + 1 {
+            assert!(gathered.is_crowded(key(tenant, Dimension::Rate).tenant_id));
         }
-        assert_eq!(drops, 2);
+        assert_eq!(gathered.written.len(), 1);
+        // Whoever was forgotten is as after a start.
+        assert!(gathered.is_crowded(key(1, Dimension::Rate).tenant_id));
+        assert!(!gathered.is_crowded(key(1, Dimension::Rate).tenant_id));
     }
 }

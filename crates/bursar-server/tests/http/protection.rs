@@ -362,6 +362,39 @@ async fn an_override_of_each_dimension_sets_what_it_says() {
 }
 
 #[tokio::test]
+async fn an_override_for_management_takes_nothing_from_traffic() {
+    let settings = [(PER_MINUTE, "2"), (TRAFFIC_PER_MINUTE, "4")];
+    let app = TestApp::with_settings(&settings);
+    let (tenant, id) = complete(&app).await;
+    let key = tenant.key(&["*"]).await;
+    app.clock.advance(60);
+    let put = async |allowed_value: u32| {
+        let changes = json!({ "allowed_value": allowed_value });
+        let made = app.founder().root_post("/fdr/abuse/override", &overriding(&tenant, changes));
+        made.await.is(201);
+        app.clock.advance(60);
+    };
+    let check_both = async |round: &str, management: i64, traffic: i64| {
+        for _ in 0..management {
+            key.get("/integrations").await.is(200);
+        }
+        let full = ("rate", [60_000, management, management]);
+        check_refused(&key.get("/integrations").await, 429, "RATE_LIMITED", full);
+        for number in 0..traffic {
+            usage(&key, &id, &format!("{round}-{number}")).await.is(201);
+        }
+        let full = ("rate", [60_000, traffic, traffic]);
+        check_refused(&usage(&key, &id, "more").await, 429, "RATE_LIMITED", full);
+    };
+    put(3).await;
+    check_both("raised", 3, 4).await;
+    put(5).await;
+    check_both("above both", 5, 5).await;
+    put(1).await;
+    check_both("slowed down", 1, 1).await;
+}
+
+#[tokio::test]
 async fn an_override_that_is_wrong_is_refused_by_name() {
     let app = TestApp::new();
     let tenant = app.tenant("a").await;

@@ -216,6 +216,7 @@ macro_rules! conformance {
                     the_cost_of_a_day_is_that_of_all_integrations,
                     a_cost_that_no_integer_holds_is_summed_all_the_same,
                     a_call_is_reserved_while_its_hold_is_open,
+                    a_reserved_call_is_answered_as_often_as_it_was_asked_for,
                     a_foreign_tenant_sees_nothing_of_protection;
                 tenancy:
                     a_foreign_tenant_reads_nothing,

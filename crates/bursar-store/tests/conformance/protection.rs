@@ -233,6 +233,20 @@ pub(crate) async fn a_call_is_reserved_while_its_hold_is_open(subject: Subject) 
     assert!(subject.world.store.reserved_calls(tenant_id, many).await.unwrap().is_empty());
 }
 
+pub(crate) async fn a_reserved_call_is_answered_as_often_as_it_was_asked_for(subject: Subject) {
+    let (tenant_id, integration_id) = subject.account(unlimited()).await;
+    for call in ["a", "b"] {
+        subject.reserve(tenant_id, request(integration_id, call)).await;
+    }
+    let asked = ["a", "free", "b", "a", "free", "a"].map(call_id).to_vec();
+    let mut found = subject.world.store.reserved_calls(tenant_id, asked).await.unwrap();
+    found.sort_unstable();
+    assert_eq!(found, ["a", "a", "a", "b"].map(call_id));
+    let all = vec![call_id("b"); 3];
+    let found = subject.world.store.reserved_calls(tenant_id, all.clone()).await.unwrap();
+    assert_eq!(found, all);
+}
+
 pub(crate) async fn a_foreign_tenant_sees_nothing_of_protection(subject: Subject) {
     let (tenant_id, integration_id) = subject.account(unlimited()).await;
     let stranger = subject.world.tenant("stranger").await;
