@@ -559,7 +559,7 @@ fn check_audit(world: &World, address: Option<&str>) {
 fn check_unchained(world: &World, row: &Value) {
     let mut row = row.clone();
     for field in ["sequence", "prev_hash", "hash"] {
-        row[field] = Value::Null;
+        *row.get_mut(field).unwrap() = Value::Null;
     }
     std::fs::write(world.folder.path().join("log.ndjson"), format!("{row}\n")).unwrap();
     let verify = ["audit", "verify", "--file=log.ndjson"];
@@ -571,7 +571,7 @@ fn check_unchained(world: &World, row: &Value) {
         let expected = format!("row {} of {} is in no chain", text(&row, "id"), text(&row, "at"));
         assert!(said.contains(&expected), "{said}");
     }
-    let said = world.run(&[&verify[..], &["--unchained-before=9999-12-31T23:59:59Z"]].concat());
+    let said = world.run(&[&verify[..], &["--unchained-before=9999-01-01T00:00:00Z"]].concat());
     assert!(
         said.starts_with("0 rows of 1 tenants: 0 differences\n1 rows are in no chain"),
         "{said}"
