@@ -55,6 +55,20 @@ impl Timestamp {
     }
 }
 
+/// RFC 3339 in UTC: `2026-11-20T13:00:39.123456Z`, without a fraction when there is none.
+impl fmt::Display for Timestamp {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let second = self.second().rem_euclid(SECONDS_PER_DAY);
+        let (hour, minute, second) = (second / 3_600, second / 60 % 60, second % 60);
+        write!(f, "{}T{hour:02}:{minute:02}:{second:02}", self.day())?;
+        let fraction = self.0.rem_euclid(MICROS_PER_SECOND);
+        if fraction != 0 {
+            write!(f, ".{fraction:06}")?;
+        }
+        f.write_str("Z")
+    }
+}
+
 /// An hour of the UTC calendar, counted from 1970.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Hour(i32);
@@ -207,6 +221,7 @@ mod tests {
             let known = jiff::Timestamp::from_microsecond(micros)
                 .expect("in range").to_zoned(jiff::tz::TimeZone::UTC);
             let (year, month, day) = at.day().civil();
+            prop_assert_eq!(at.to_string().parse().ok(), Some(known.timestamp()));
             prop_assert_eq!(
                 (i32::from(known.year()), known.month() as u8, known.day() as u8),
                 (year, month, day)

@@ -24,7 +24,7 @@ pub struct AuditView {
     at: String,
     /// As which kind of actor it was done.
     actor_type: String,
-    /// By whom: the id of a key, the subject of a token, or `operator`.
+    /// By whom: the id of a key, `<issuer>|<subject>` of a person's token, or `operator`.
     actor_id: String,
     /// From where; null for the command line on a store of its own.
     #[schema(required)]

@@ -14,17 +14,9 @@ pub fn system_now() -> Timestamp {
 
 /// `2026-11-20T13:00:39.123456Z`, without a fraction when there is none.
 pub fn text(at: Timestamp) -> String {
-    const MICROS: i64 = 1_000_000;
-    let second = at.second().rem_euclid(86_400);
     let mut text = String::with_capacity(27);
     // Writing to a String cannot fail.
-    let _ = write!(text, "{}T", at.day());
-    let _ = write!(text, "{:02}:{:02}:{:02}", second / 3_600, second / 60 % 60, second % 60);
-    let fraction = at.micros().rem_euclid(MICROS);
-    if fraction != 0 {
-        let _ = write!(text, ".{fraction:06}");
-    }
-    text.push('Z');
+    let _ = write!(text, "{at}");
     text
 }
 
@@ -53,6 +45,14 @@ pub fn parse_day(text: &str) -> Result<Day, &'static str> {
     let (year, month, day) = (next(4), next(2), next(2));
     let (Some(year), Some(month), Some(day)) = (year, month, day) else { return Err(WRONG) };
     Day::from_civil(i32::from(year), month as u8, day as u8).ok_or(WRONG)
+}
+
+/// Reads an instant, or a day, which means its beginning.
+///
+/// # Errors
+/// The rest of a sentence about the field.
+pub fn parse_start(text: &str) -> Result<Timestamp, &'static str> {
+    parse_day(text).map(Day::start).or_else(|_| parse(text))
 }
 
 /// Reads a month: `2026-10`.

@@ -42,11 +42,9 @@ pub fn read_days(app: &App, query: &mut Query, days_max: i32) -> Result<(Day, Da
 pub fn read_instants(
     query: &mut Query,
 ) -> Result<(Option<Timestamp>, Option<Timestamp>), ApiError> {
-    let start =
-        |text: &str| instant::parse_day(text).map(Day::start).or_else(|_| instant::parse(text));
     let next = |day: Day| Day::from_number(day.number() + 1).start();
     let end = |text: &str| instant::parse_day(text).map(next).or_else(|_| instant::parse(text));
-    Ok((query.read("start", start)?, query.read("end", end)?))
+    Ok((query.read("start", instant::parse_start)?, query.read("end", end)?))
 }
 
 /// The integration and the days of a question as [`read_days`] takes them, for the documents; `last`

@@ -21,7 +21,8 @@ pub struct AuditVerified {
     pub tenants: u64,
     /// Rows that are in a chain.
     pub rows: u64,
-    /// Rows that are in none, because a server wrote them that kept none: nothing proves these.
+    /// Rows that are in none and old enough to be those of a server that kept none: nothing
+    /// proves these.
     pub unchained: u64,
     /// The newest of them.
     pub newest_unchained: Option<Timestamp>,
@@ -59,6 +60,7 @@ impl AuditVerified {
 #[derive(Debug)]
 pub struct AuditCheck {
     tenant_id: TenantId,
+    unchained_before: Option<Timestamp>,
     /// The last row of the chain that was seen.
     sequence: i64,
     hash: AuditHash,
@@ -68,9 +70,13 @@ pub struct AuditCheck {
 
 impl AuditCheck {
     /// Before the first row of a tenant.
-    pub fn new(tenant_id: TenantId) -> Self {
+    ///
+    /// A row of no chain is a difference, but one from before `unchained_before`: the end of the
+    /// last server that kept no chain. Nothing means that there never was such a server.
+    pub fn new(tenant_id: TenantId, unchained_before: Option<Timestamp>) -> Self {
         let verified = AuditVerified { tenants: 1, ..AuditVerified::default() };
-        Self { tenant_id, sequence: 0, hash: [0; 32], has_beginning: false, verified }
+        let (sequence, hash, has_beginning) = (0, [0; 32], false);
+        Self { tenant_id, unchained_before, sequence, hash, has_beginning, verified }
     }
 
     /// Takes the next row.
@@ -79,21 +85,28 @@ impl AuditCheck {
             let other = entry.tenant_id;
             self.differ(|| format!("row {} is one of tenant {other}", entry.audit_id));
         }
-        let is_first = entry.link.is_none_or(|link| link.sequence == 1);
-        self.has_beginning |= is_first && entry.action == FIRST_ACTION;
         match entry.link {
             Some(link) => self.take_link(entry, link),
-            None => {
-                self.verified.unchained += 1;
-                let newest = &mut self.verified.newest_unchained;
-                *newest = (*newest).max(Some(entry.at));
-            }
+            None => self.take_unchained(entry),
         }
+    }
+
+    fn take_unchained(&mut self, entry: &AuditEntry) {
+        let AuditEntry { audit_id, at, .. } = entry;
+        if self.unchained_before.is_none_or(|before| *at >= before) {
+            self.differ(|| format!("row {audit_id} of {at} is in no chain"));
+            return;
+        }
+        self.verified.unchained += 1;
+        let newest = &mut self.verified.newest_unchained;
+        *newest = (*newest).max(Some(*at));
+        self.has_beginning |= entry.action == FIRST_ACTION;
     }
 
     fn take_link(&mut self, entry: &AuditEntry, link: AuditLink) {
         self.verified.rows += 1;
         let AuditLink { sequence, prev_hash, hash } = link;
+        self.has_beginning |= sequence == 1 && entry.action == FIRST_ACTION;
         let expected = expected(self.sequence);
         if sequence > expected {
             self.differ(|| format!("{} missing", rows(expected, sequence - 1)));
@@ -133,8 +146,8 @@ impl AuditCheck {
     pub(crate) fn finish_at(mut self, head: Option<&AuditHead>, key: &AuditKey) -> AuditVerified {
         let (last, hash) = (self.sequence, self.hash);
         match head {
-            None if last > 0 => self.differ(|| "the chain has no head".to_owned()),
-            None => {}
+            None if self.is_of_before() => {}
+            None => self.differ(|| "the chain has no head".to_owned()),
             Some(head) => {
                 if head.sequence > last {
                     let (first, last) = (expected(last), head.sequence);
@@ -151,6 +164,12 @@ impl AuditCheck {
             }
         }
         self.finish()
+    }
+
+    /// Whether nothing was seen but rows of a server that kept no chain.
+    fn is_of_before(&self) -> bool {
+        let AuditVerified { rows, unchained, differences, .. } = self.verified;
+        rows == 0 && unchained > 0 && differences == 0
     }
 
     fn differ(&mut self, sentence: impl FnOnce() -> String) {

@@ -97,7 +97,7 @@ pub enum KeyId {
 pub struct Actor {
     /// `founder`, `customer`, `machine` or `system`.
     pub actor_type: &'static str,
-    /// Which one: the id of a key, the subject of a token; never a secret.
+    /// Which one: the id of a key, `<issuer>|<subject>` of a token; never a secret.
     pub actor_id: String,
     /// The request, as in `meta.request_id`.
     pub request_id: String,

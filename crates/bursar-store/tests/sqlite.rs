@@ -215,9 +215,17 @@ async fn a_file_of_the_first_schema_is_brought_up_to_date_and_keeps_its_entries(
     let db = Connection::open(&path).unwrap();
     let version: u32 = db.query_row("pragma user_version", [], |row| row.get(0)).unwrap();
     assert_eq!(version, 5);
-    let audited = SqliteStore::verify_audit(&path, "fingerprint", &audit_key(), None);
-    let audited = audited.unwrap().unwrap();
-    assert_eq!((audited.unchained, audited.differences), (1, 0), "{:?}", audited.told);
+    let audited = |unchained_before| {
+        let key = audit_key();
+        SqliteStore::verify_audit(&path, "fingerprint", &key, None, unchained_before)
+            .unwrap()
+            .unwrap()
+    };
+    let upgraded = audited(Timestamp::from_micros(10));
+    assert_eq!((upgraded.unchained, upgraded.differences), (1, 0), "{:?}", upgraded.told);
+    // The row, the beginning and the head, as nothing says that there was an upgrade.
+    let unsaid = audited(None);
+    assert_eq!((unsaid.unchained, unsaid.differences), (0, 3), "{:?}", unsaid.told);
     // Going back to the binary before is still possible.
     let sql = "select value from server where name = 'oldest_known'";
     let oldest_known: String = db.query_row(sql, [], |row| row.get(0)).unwrap();
@@ -302,7 +310,8 @@ fn a_closed_file_is_all_there_is_and_its_owners_only() {
 #[test]
 fn the_audit_log_is_checked_with_its_own_secret_key_only() {
     let (_folder, path) = migrated();
-    let verify = |fingerprint| SqliteStore::verify_audit(&path, fingerprint, &audit_key(), None);
+    let verify =
+        |fingerprint| SqliteStore::verify_audit(&path, fingerprint, &audit_key(), None, None);
     assert_eq!(verify("fingerprint").unwrap().unwrap().differences, 0);
     let refused = verify("other").err().unwrap();
     assert!(matches!(refused, OpenError::OtherSecretKey(_)), "{refused}");
@@ -313,7 +322,7 @@ fn the_audit_log_of_an_older_schema_is_not_checked() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("bursar.db");
     of_the_first_schema(&path);
-    let refused = SqliteStore::verify_audit(&path, "fingerprint", &audit_key(), None);
+    let refused = SqliteStore::verify_audit(&path, "fingerprint", &audit_key(), None, None);
     let refused = refused.err().unwrap().to_string();
     assert!(refused.contains("start a server on it once"), "{refused}");
 }

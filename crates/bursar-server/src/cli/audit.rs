@@ -5,7 +5,7 @@ use std::io::{self, BufRead, BufReader, BufWriter, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use bursar_core::TenantId;
+use bursar_core::{TenantId, Timestamp};
 use bursar_store::{AuditCheck, AuditVerified, PostgresStore, SqliteStore};
 use clap::{Args, Subcommand};
 use indicatif::HumanBytes;
@@ -44,6 +44,10 @@ pub(super) struct VerifyArguments {
     /// An export, instead of the store: without the secret key, and so without the head.
     #[arg(long, value_name = "FILE", conflicts_with_all = ["data_dir", "database", "tenant"])]
     file: Option<PathBuf>,
+    /// The end of the last server that kept no chain, as an instant or a day: rows of no chain from
+    /// before it are counted, and no differences. For a store that was upgraded.
+    #[arg(long, value_name = "INSTANT", value_parser = instant::parse_start)]
+    unchained_before: Option<Timestamp>,
 }
 
 /// What to export, and where to.
@@ -64,20 +68,23 @@ pub(super) struct ExportArguments {
 
 /// Checks the log where it is stored, beside a server or not, or in a file.
 pub(super) fn verify(config: &Config, arguments: &VerifyArguments) -> Result<ExitCode, Failure> {
+    let unchained_before = arguments.unchained_before;
     if let Some(file) = &arguments.file {
-        return verify_file(file);
+        return verify_file(file, unchained_before);
     }
     let only = arguments.tenant.as_deref().map(TenantId::parse).transpose();
     let only = only.map_err(|error| format!("--tenant {error}"))?;
     let verified = match &config.database {
         Database::File(path) => {
             let key = secret_key(&known_secret(config)?)?;
-            SqliteStore::verify_audit(path, key.fingerprint(), &key.audit_key(), only)??
+            let (fingerprint, audit_key) = (key.fingerprint(), key.audit_key());
+            SqliteStore::verify_audit(path, fingerprint, &audit_key, only, unchained_before)??
         }
         Database::Postgres(database) => {
             let key = secret_key(config.secret_key.as_ref().ok_or(StartError::NoSecretKey)?)?;
-            let (url, audit_key) = (database.url()?, key.audit_key());
-            PostgresStore::verify_audit(url.expose(), key.fingerprint(), &audit_key, only)??
+            let url = database.url()?;
+            let (url, fingerprint, audit_key) = (url.expose(), key.fingerprint(), key.audit_key());
+            PostgresStore::verify_audit(url, fingerprint, &audit_key, only, unchained_before)??
         }
     };
     told(&verified)
@@ -88,7 +95,7 @@ fn secret_key(secret: &Secret) -> Result<SecretKey, Failure> {
 }
 
 /// Checks an export, line by line.
-fn verify_file(path: &Path) -> Result<ExitCode, Failure> {
+fn verify_file(path: &Path, unchained_before: Option<Timestamp>) -> Result<ExitCode, Failure> {
     let read = |error: io::Error| format!("cannot read {}: {error}", path.display());
     let mut check: Option<AuditCheck> = None;
     for (number, line) in BufReader::new(File::open(path).map_err(read)?).lines().enumerate() {
@@ -98,7 +105,8 @@ fn verify_file(path: &Path) -> Result<ExitCode, Failure> {
         match (entry, &mut check) {
             (Ok(entry), Some(check)) => check.take(&entry),
             (Ok(entry), None) => {
-                check.insert(AuditCheck::new(entry.tenant_id)).take(&entry);
+                let new = AuditCheck::new(entry.tenant_id, unchained_before);
+                check.insert(new).take(&entry);
             }
             (Err(error), Some(check)) => check.unreadable(&format!("line {}: {error}", number + 1)),
             (Err(error), None) => {
@@ -132,7 +140,7 @@ fn told(verified: &AuditVerified) -> Result<ExitCode, Failure> {
     text.push_str(&format!("{rows} rows of {tenants} tenants: {differences} differences\n"));
     if let Some(newest) = newest_unchained {
         text.push_str(&format!(
-            "{unchained} rows are in no chain, because an older server wrote them, the last at {}: \
+            "{unchained} rows are in no chain, as an older server leaves them, the last at {}: \
              nothing proves these\n",
             instant::text(*newest)
         ));

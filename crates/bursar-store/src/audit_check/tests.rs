@@ -46,7 +46,12 @@ fn chain(choices: &mut Choices<'_>) -> (Vec<AuditEntry>, AuditHead) {
 }
 
 fn checked(entries: &[AuditEntry]) -> AuditCheck {
-    let mut check = AuditCheck::new(tenant(1));
+    checked_as(entries, None)
+}
+
+/// As the log of a store that was upgraded then.
+fn checked_as(entries: &[AuditEntry], unchained_before: Option<Timestamp>) -> AuditCheck {
+    let mut check = AuditCheck::new(tenant(1), unchained_before);
     entries.iter().for_each(|entry| check.take(entry));
     check
 }
@@ -130,7 +135,8 @@ fn any_fault_of_a_chain_is_found() {
     fuzz(bolero::check!(), Effort::PLAIN, |choices| {
         let (mut entries, head) = chain(choices);
         let fault = tamper(choices, &mut entries);
-        let check = checked(&entries);
+        let upgraded = choices.one_in(2).then_some(Timestamp::MAX);
+        let check = checked_as(&entries, upgraded);
         fate(&check.finish_at(Some(&head), &key()), fault != Fault::None)
     });
 }
@@ -141,9 +147,23 @@ fn any_fault_of_a_file_is_found_but_that_its_end_is_missing() {
         let (mut entries, _) = chain(choices);
         let fault = tamper(choices, &mut entries);
         // Nobody knows how long it was: what left the chain at its end is not missed.
-        let is_cut = fault == Fault::Cut
-            || fault == Fault::Edited && entries.last().is_some_and(|last| last.link.is_none());
-        fate(&checked(&entries).finish(), fault != Fault::None && !is_cut)
+        let left = entries.last().is_some_and(|last| last.link.is_none());
+        let is_found = fault != Fault::None && fault != Fault::Cut;
+        let upgraded = checked_as(&entries, Some(Timestamp::MAX)).finish();
+        fate(&upgraded, is_found && !left);
+        fate(&checked(&entries).finish(), is_found)
+    });
+}
+
+#[test]
+fn a_chain_without_a_head_is_found() {
+    fuzz(bolero::check!(), Effort::PLAIN, |choices| {
+        let (mut entries, _) = chain(choices);
+        let (count, upgraded) = (entries.len(), choices.one_in(2).then_some(Timestamp::MAX));
+        let unchained = choices.below(count + 1);
+        entries.iter_mut().take(unchained).for_each(|entry| entry.link = None);
+        let is_of_before = unchained == count && upgraded.is_some();
+        fate(&checked_as(&entries, upgraded).finish_at(None, &key()), !is_of_before)
     });
 }
 
@@ -165,7 +185,7 @@ fn any_fault_is_found_though_everything_is_hashed_anew() {
 
 #[test]
 fn the_chain_of_one_tenant_is_none_of_another() {
-    let mut check = AuditCheck::new(tenant(2));
+    let mut check = AuditCheck::new(tenant(2), None);
     let mut head = AuditHead::of_none(tenant(2), &key());
     let row = AuditRow {
         tenant_id: tenant(1),

@@ -1,6 +1,6 @@
 //! The audit log: written as a chain at the end of a transaction, listed, and checked.
 
-use bursar_core::TenantId;
+use bursar_core::{TenantId, Timestamp};
 use tokio::try_join;
 use tokio_postgres::{Client, Row};
 
@@ -268,11 +268,12 @@ pub(super) async fn verify(
     db: &Client,
     key: &AuditKey,
     only: Option<TenantId>,
+    unchained_before: Option<Timestamp>,
 ) -> Result<AuditVerified, StoreError> {
     db.batch_execute(BEGIN).await.map_err(read_error)?;
     let mut verified = AuditVerified::default();
     if let Some(tenant_id) = only {
-        verified.merge(verify_tenant(db, key, tenant_id).await?);
+        verified.merge(verify_tenant(db, key, tenant_id, unchained_before).await?);
     }
     let mut after = 0;
     while only.is_none() {
@@ -280,7 +281,7 @@ pub(super) async fn verify(
         let Some(last) = tenants.last() else { break };
         after = last.number();
         for tenant_id in tenants {
-            verified.merge(verify_tenant(db, key, tenant_id).await?);
+            verified.merge(verify_tenant(db, key, tenant_id, unchained_before).await?);
         }
     }
     db.batch_execute("commit").await.map_err(read_error)?;
@@ -291,9 +292,10 @@ async fn verify_tenant(
     db: &Client,
     key: &AuditKey,
     tenant_id: TenantId,
+    unchained_before: Option<Timestamp>,
 ) -> Result<AuditVerified, StoreError> {
     db.batch_execute(&tx::name_tenant(tenant_id)).await.map_err(read_error)?;
-    let mut check = AuditCheck::new(tenant_id);
+    let mut check = AuditCheck::new(tenant_id, unchained_before);
     let tenant = tenant_id.number();
     // What was written behind the server's back may be of any kind, and is told all the same.
     for (sql, place) in [(UNCHAINED, 1), (CHAIN, 11)] {

@@ -1,6 +1,6 @@
 //! The audit log: written as a chain, listed, and checked.
 
-use bursar_core::TenantId;
+use bursar_core::{TenantId, Timestamp};
 use rusqlite::{Connection, Row, named_params, params};
 
 use super::lane::SqliteLane;
@@ -170,6 +170,7 @@ pub(super) fn verify(
     db: &Connection,
     key: &AuditKey,
     only: Option<TenantId>,
+    unchained_before: Option<Timestamp>,
 ) -> Result<AuditVerified, StoreError> {
     let snapshot = db.unchecked_transaction().map_err(store_error)?;
     let mut tenants = Vec::from_iter(only);
@@ -181,7 +182,7 @@ pub(super) fn verify(
     }
     let mut verified = AuditVerified::default();
     for tenant_id in tenants {
-        verified.merge(verify_tenant(&snapshot, key, tenant_id)?);
+        verified.merge(verify_tenant(&snapshot, key, tenant_id, unchained_before)?);
     }
     Ok(verified)
 }
@@ -190,8 +191,9 @@ fn verify_tenant(
     db: &Connection,
     key: &AuditKey,
     tenant_id: TenantId,
+    unchained_before: Option<Timestamp>,
 ) -> Result<AuditVerified, StoreError> {
-    let mut check = AuditCheck::new(tenant_id);
+    let mut check = AuditCheck::new(tenant_id, unchained_before);
     for sql in [UNCHAINED, CHAIN] {
         // What was written behind the server's back may be of any kind, and is told all the same.
         each(db, sql, params![tenant_id.number(), i64::MIN, -1], |row| {

@@ -202,7 +202,7 @@ impl SqliteStore {
     }
 
     /// Checks the audit log of every tenant, or of one, beside a server that may be running on the
-    /// file.
+    /// file. Rows of no chain are differences unless they are from before `unchained_before`.
     ///
     /// # Errors
     /// [`OpenError`] when it cannot be opened, has no chain yet or belongs to another secret key;
@@ -212,11 +212,12 @@ impl SqliteStore {
         secret_fingerprint: &str,
         audit_key: &AuditKey,
         only: Option<TenantId>,
+        unchained_before: Option<Timestamp>,
     ) -> Result<Result<AuditVerified, StoreError>, OpenError> {
         let database = |cause| OpenError::Database { path: path.to_owned(), cause };
         let reader = open_reader(path).map_err(database)?;
         schema::check_audited(&reader, path, secret_fingerprint)?;
-        Ok(audit::verify(&reader, audit_key, only))
+        Ok(audit::verify(&reader, audit_key, only, unchained_before))
     }
 
     async fn read<T: Send + 'static>(

@@ -107,7 +107,9 @@ macro_rules! conformance {
                     a_log_that_was_emptied_is_found,
                     a_forged_head_is_not_made_genuine_by_the_next_change,
                     a_row_is_not_written_where_one_stands_already,
-                    rows_of_no_chain_are_counted_and_no_fault;
+                    rows_of_no_chain_are_found_unless_they_are_from_before_the_upgrade,
+                    a_chain_that_was_taken_out_from_behind_rows_of_none_is_found,
+                    a_log_that_was_replaced_by_rows_of_no_chain_is_found;
                 records:
                     a_record_leads_back_field_by_field,
                     a_repetition_is_a_duplicate_even_after_a_restart,

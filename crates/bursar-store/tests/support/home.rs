@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use bursar_core::Timestamp;
 use bursar_store::{AuditKey, AuditVerified, Clock, Lane, SqliteStore, Store, Verified};
 use rusqlite::types::ValueRef;
 use rusqlite::{Connection, OpenFlags};
@@ -27,8 +28,14 @@ pub(crate) trait Home: Send + Sync {
     /// What the store itself finds when it counts everything a second time.
     fn verify(&self) -> Verified;
 
-    /// What the store itself finds when it checks the audit log.
-    fn verify_audit(&self) -> AuditVerified;
+    /// What the store itself finds when it checks the audit log of a store that no older server
+    /// wrote.
+    fn verify_audit(&self) -> AuditVerified {
+        self.verify_upgraded_audit(None)
+    }
+
+    /// The same of a store that was upgraded at this instant from a server that kept no chain.
+    fn verify_upgraded_audit(&self, unchained_before: Option<Timestamp>) -> AuditVerified;
 
     /// Runs a statement behind the back of the store, on the rows of every tenant.
     fn tamper(&self, sql: &str);
@@ -69,9 +76,11 @@ impl Home for File {
         SqliteStore::verify(&self.path()).unwrap().unwrap()
     }
 
-    fn verify_audit(&self) -> AuditVerified {
-        let key = audit_key();
-        SqliteStore::verify_audit(&self.path(), "fingerprint", &key, None).unwrap().unwrap()
+    fn verify_upgraded_audit(&self, unchained_before: Option<Timestamp>) -> AuditVerified {
+        let (path, key) = (self.path(), audit_key());
+        let verified =
+            SqliteStore::verify_audit(&path, "fingerprint", &key, None, unchained_before);
+        verified.unwrap().unwrap()
     }
 
     fn tamper(&self, sql: &str) {

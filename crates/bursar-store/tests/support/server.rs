@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use bursar_core::Timestamp;
 use bursar_store::{AuditVerified, Clock, Lane, PostgresOptions, PostgresStore, Store, Verified};
 
 use crate::postgres::cluster::Cluster;
@@ -59,9 +60,11 @@ impl Home for Server {
         PostgresStore::verify(self.0.app_url()).unwrap().unwrap()
     }
 
-    fn verify_audit(&self) -> AuditVerified {
+    fn verify_upgraded_audit(&self, unchained_before: Option<Timestamp>) -> AuditVerified {
         let (url, key) = (self.0.app_url(), audit_key());
-        PostgresStore::verify_audit(url, "fingerprint", &key, None).unwrap().unwrap()
+        let verified =
+            PostgresStore::verify_audit(url, "fingerprint", &key, None, unchained_before);
+        verified.unwrap().unwrap()
     }
 
     /// As the owner, which may do what the application's role may not.
