@@ -47,6 +47,9 @@ pub fn check_config(config: &Value) -> Result<ConfigObject, ApiError> {
         Some(Value::String(url)) => Some(origin(url)?),
         Some(_) => return Err(ApiError::field("config.base_url", "must be a URL")),
     };
+    // In small letters more looks like a key than in the letters that came.
+    let has_key = origin.as_deref().is_some_and(raw_key::contains_key);
+    refuse_secret("config", has_key.then(|| ".base_url".to_owned()))?;
     Ok(ConfigObject { text, origin })
 }
 
@@ -174,5 +177,12 @@ mod tests {
         assert!(metadata(format!(r#"{{"a":"{}"}}"#, "x".repeat(BYTES_MAX))).is_err());
         let bomb = format!("{{\"a\":{}{}}}", "[".repeat(5_000), "]".repeat(5_000));
         assert!(metadata(bomb).is_err());
+    }
+
+    #[test]
+    fn an_origin_that_looks_like_a_key_in_small_letters_is_refused() {
+        let key = format!("bur_operator_{}", "0123456789ABCDEF".repeat(3));
+        let config = serde_json::json!({ "base_url": format!("https://{key}.example.com") });
+        assert!(check_config(&config).is_err());
     }
 }

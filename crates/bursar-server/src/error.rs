@@ -205,7 +205,8 @@ impl ApiError {
     /// The same failure, blamed on a field.
     #[must_use]
     pub fn on(mut self, field: impl Into<String>, problem: &str) -> Self {
-        let field = field.into();
+        // JSON writes control characters with letters, which could make a key of what follows.
+        let field = field.into().replace(char::is_control, "\u{fffd}");
         // Names of fields come from outside too, and could be a key by mistake.
         let field = raw_key::redact(&field).unwrap_or(field);
         self.message = format!("{field} {problem}");
@@ -345,6 +346,15 @@ mod tests {
             assert!(documents.contains(&row), "docs/api.md lacks the row\n{row}");
         }
     }
+
+    #[test]
+    fn what_is_said_of_a_field_has_no_key_in_the_form_in_which_it_is_sent() {
+        let digits = "0123456789abcdef".repeat(3);
+        let error = ApiError::field(format!("\u{8}ur_operator_{digits}"), "is not known");
+        let sent = serde_json::to_string(&error).unwrap();
+        assert!(!raw_key::contains_key(&sent), "{sent}");
+    }
+
     #[test]
     fn the_operators_guide_says_what_to_do_about_every_code() {
         let guide = include_str!("../../../docs/operating.md");
