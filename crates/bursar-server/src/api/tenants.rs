@@ -28,6 +28,7 @@ pub struct TenantCreate {
 /// What is to change of a tenant.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
+#[schema(min_properties = 1)]
 pub struct TenantUpdate {
     #[schema(value_type = Name, required = false)]
     name: Option<String>,
