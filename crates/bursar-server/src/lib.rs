@@ -36,6 +36,7 @@ mod json_depth;
 pub mod key_uses;
 pub mod log;
 pub mod metrics;
+pub mod minting;
 pub mod onboarding;
 pub mod openapi;
 pub mod outbound;

@@ -11,10 +11,11 @@ use crate::body::{SMALL, Text, parse};
 use crate::envelope::Answer;
 use crate::error::{ApiError, ErrorCode};
 use crate::instant;
+use crate::minting::mint;
 use crate::openapi::kinds::{Id, Instant, Name};
 use crate::params::{self, PageParams, Path, Query, list_meta};
 use crate::rotation::KeyRotate;
-use crate::secret::{self, integration_key_prefix, integration_key_text};
+use crate::secret::{Secret, integration_key_prefix, integration_key_text};
 use crate::text::check_name;
 
 /// A key to be made; the body may be absent.
@@ -108,25 +109,15 @@ pub async fn create_integration_key(
     if let Some(name) = &create.name {
         check_name("name", name)?;
     }
-    let digits = secret::random_digits().map_err(|_| ApiError::of(ErrorCode::Internal))?;
-    let (tenant_id, hasher) = (caller.tenant_id, app.clone());
-    let change = move |tx: &mut dyn ControlTx| {
-        let mut text = None;
-        let made = Control::new(tx, &caller.actor, tenant_id).create_integration_key(
-            integration_id,
-            create.name.as_deref(),
-            |key_id| {
-                let key =
-                    text.insert(integration_key_text(tenant_id, integration_id, key_id, &digits));
-                hasher.secret_key.hash(key.expose())
-            },
-        )?;
-        Ok(made.map(|row| (row, text)))
+    let tenant_id = caller.tenant_id;
+    let text_of = move |key_id, digits: &Secret| {
+        integration_key_text(tenant_id, integration_id, key_id, digits)
     };
-    let (row, text) = app.ledger.change(tenant_id, change).await??;
-    // A first key brings the onboarding on, which those who are remembered do not know.
-    app.key_cache.forget(tenant_id);
-    let secret = text.ok_or_else(|| ApiError::of(ErrorCode::Internal))?.expose().to_owned();
+    let (row, secret) = mint(&app, tenant_id, text_of, move |tx, hash| {
+        let mut control = Control::new(tx, &caller.actor, tenant_id);
+        control.create_integration_key(integration_id, create.name.as_deref(), hash)
+    })
+    .await?;
     Ok(Answer::created(IntegrationKeyCreated { key: row.into(), secret }))
 }
 
@@ -221,25 +212,14 @@ pub async fn rotate_integration_key(
     check_can_give(&caller)?;
     let overlap_seconds = KeyRotate::overlap_seconds(&body)?;
     caller.active()?;
-    let digits = secret::random_digits().map_err(|_| ApiError::of(ErrorCode::Internal))?;
-    let (tenant_id, hasher) = (caller.tenant_id, app.clone());
-    let change = move |tx: &mut dyn ControlTx| {
-        let mut text = None;
-        let made = Control::new(tx, &caller.actor, tenant_id).rotate_integration_key(
-            integration_id,
-            key_id,
-            overlap_seconds,
-            |new| {
-                let key =
-                    text.insert(integration_key_text(tenant_id, integration_id, new, &digits));
-                hasher.secret_key.hash(key.expose())
-            },
-        )?;
-        Ok(made.map(|row| (row, text)))
-    };
-    let (row, text) = app.ledger.change(tenant_id, change).await??;
-    app.key_cache.forget(tenant_id);
-    let secret = text.ok_or_else(|| ApiError::of(ErrorCode::Internal))?.expose().to_owned();
+    let tenant_id = caller.tenant_id;
+    let text_of =
+        move |new, digits: &Secret| integration_key_text(tenant_id, integration_id, new, digits);
+    let (row, secret) = mint(&app, tenant_id, text_of, move |tx, hash| {
+        let mut control = Control::new(tx, &caller.actor, tenant_id);
+        control.rotate_integration_key(integration_id, key_id, overlap_seconds, hash)
+    })
+    .await?;
     Ok(Answer::created(IntegrationKeyCreated { key: row.into(), secret }))
 }
 

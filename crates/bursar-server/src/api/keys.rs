@@ -11,11 +11,12 @@ use crate::body::{Json, SMALL, Text};
 use crate::envelope::Answer;
 use crate::error::{ApiError, ErrorCode};
 use crate::instant;
+use crate::minting::mint;
 use crate::openapi::kinds::{Id, Instant, Later, Name};
 use crate::openapi::words;
 use crate::params::{self, PageParams, Path, Query, list_meta};
 use crate::rotation::KeyRotate;
-use crate::secret::{self, api_key_prefix, api_key_text};
+use crate::secret::{Secret, api_key_prefix, api_key_text};
 use crate::text::check_name;
 
 /// A key to be made.
@@ -112,25 +113,13 @@ pub async fn create_key(
     if expires_at.is_some_and(|expires_at| expires_at <= app.store.now()) {
         return Err(ApiError::field("expires_at", "must lie in the future"));
     }
-    let digits = secret::random_digits().map_err(|_| ApiError::of(ErrorCode::Internal))?;
-    let (tenant_id, hasher) = (caller.tenant_id, app.clone());
-    let change = move |tx: &mut dyn ControlTx| {
-        let mut text = None;
-        let made = Control::new(tx, &caller.actor, tenant_id).create_api_key(
-            &create.name,
-            &scopes,
-            expires_at,
-            |api_key_id| {
-                let key = text.insert(api_key_text(tenant_id, api_key_id, &digits));
-                hasher.secret_key.hash(key.expose())
-            },
-        )?;
-        Ok(made.map(|row| (row, text)))
-    };
-    let (row, text) = app.ledger.change(tenant_id, change).await??;
-    // A first key brings the onboarding on, which those who are remembered do not know.
-    app.key_cache.forget(tenant_id);
-    let secret = text.ok_or_else(|| ApiError::of(ErrorCode::Internal))?.expose().to_owned();
+    let tenant_id = caller.tenant_id;
+    let text_of = move |id, digits: &Secret| api_key_text(tenant_id, id, digits);
+    let (row, secret) = mint(&app, tenant_id, text_of, move |tx, hash| {
+        let mut control = Control::new(tx, &caller.actor, tenant_id);
+        control.create_api_key(&create.name, &scopes, expires_at, hash)
+    })
+    .await?;
     Ok(Answer::created(KeyCreated { key: row.into(), secret }))
 }
 
@@ -213,23 +202,12 @@ pub async fn rotate_key(
     // The scopes of a key never change.
     let scopes: Vec<String> = old.scopes.split(' ').map(str::to_owned).collect();
     check_scopes(&scopes, caller.scopes.as_deref())?;
-    let digits = secret::random_digits().map_err(|_| ApiError::of(ErrorCode::Internal))?;
-    let hasher = app.clone();
-    let change = move |tx: &mut dyn ControlTx| {
-        let mut text = None;
-        let made = Control::new(tx, &caller.actor, tenant_id).rotate_api_key(
-            api_key_id,
-            overlap_seconds,
-            |new| {
-                let key = text.insert(api_key_text(tenant_id, new, &digits));
-                hasher.secret_key.hash(key.expose())
-            },
-        )?;
-        Ok(made.map(|row| (row, text)))
-    };
-    let (row, text) = app.ledger.change(tenant_id, change).await??;
-    app.key_cache.forget(tenant_id);
-    let secret = text.ok_or_else(|| ApiError::of(ErrorCode::Internal))?.expose().to_owned();
+    let text_of = move |id, digits: &Secret| api_key_text(tenant_id, id, digits);
+    let (row, secret) = mint(&app, tenant_id, text_of, move |tx, hash| {
+        let mut control = Control::new(tx, &caller.actor, tenant_id);
+        control.rotate_api_key(api_key_id, overlap_seconds, hash)
+    })
+    .await?;
     Ok(Answer::created(KeyCreated { key: row.into(), secret }))
 }
 
