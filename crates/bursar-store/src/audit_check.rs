@@ -8,9 +8,8 @@ use std::fmt;
 use bursar_core::{TenantId, Timestamp};
 
 use crate::audit::{AuditEntry, AuditHash, AuditHead, AuditKey, AuditLink};
+use crate::differences::Differences;
 
-/// Differences that are told one by one; more are only counted.
-const TOLD_MAX: usize = 1_000;
 /// With what every tenant's log begins.
 const FIRST_ACTION: &str = "tenant.create";
 
@@ -26,30 +25,19 @@ pub struct AuditVerified {
     pub unchained: u64,
     /// The newest of them.
     pub newest_unchained: Option<Timestamp>,
-    /// All differences.
-    pub differences: u64,
-    /// The first of them, as sentences.
-    pub told: Vec<String>,
+    /// Where they are not as they should be.
+    pub differences: Differences,
 }
 
 impl AuditVerified {
     /// Adds what the log of another tenant came to.
     pub(crate) fn merge(&mut self, other: Self) {
-        let Self { tenants, rows, unchained, newest_unchained, differences, told } = other;
+        let Self { tenants, rows, unchained, newest_unchained, differences } = other;
         self.tenants += tenants;
         self.rows += rows;
         self.unchained += unchained;
         self.newest_unchained = self.newest_unchained.max(newest_unchained);
-        self.differences += differences;
-        let room = TOLD_MAX.saturating_sub(self.told.len());
-        self.told.extend(told.into_iter().take(room));
-    }
-
-    fn differ(&mut self, sentence: impl FnOnce() -> String) {
-        self.differences += 1;
-        if self.told.len() < TOLD_MAX {
-            self.told.push(sentence());
-        }
+        self.differences.merge(differences);
     }
 }
 
@@ -168,13 +156,13 @@ impl AuditCheck {
 
     /// Whether nothing was seen but rows of a server that kept no chain.
     fn is_of_before(&self) -> bool {
-        let AuditVerified { rows, unchained, differences, .. } = self.verified;
-        rows == 0 && unchained > 0 && differences == 0
+        let AuditVerified { rows, unchained, ref differences, .. } = self.verified;
+        rows == 0 && unchained > 0 && differences.count == 0
     }
 
     fn differ(&mut self, sentence: impl FnOnce() -> String) {
         let tenant_id = self.tenant_id;
-        self.verified.differ(|| format!("tenant {tenant_id}: {}", sentence()));
+        self.verified.differences.add(|| format!("tenant {tenant_id}: {}", sentence()));
     }
 }
 

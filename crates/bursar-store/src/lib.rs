@@ -12,6 +12,7 @@ mod codec;
 mod columns;
 mod control;
 mod decode;
+mod differences;
 mod error;
 mod fold;
 mod history;
@@ -40,6 +41,7 @@ pub use breakdown::{
 };
 pub use codec::call_key;
 pub use control::{Changed, Control, ControlRefusal, IntegrationDraft, IntegrationEdit};
+pub use differences::Differences;
 pub use error::{Cause, StoreError};
 pub use hot::HotAccount;
 pub use lane::{Claim, ControlTx, Grouping, Lane, STAMP_EVERY_SECONDS, Wanted, WantedCall};

@@ -11,11 +11,9 @@ use bursar_core::{
 use crate::codec::call_key;
 use crate::columns::Columns;
 use crate::decode;
+use crate::differences::Differences;
 use crate::error::StoreError;
 use crate::rollup::{Label, Rollup, RollupEntry, RollupFacts, RollupKey};
-
-/// Differences that are told one by one; more are only counted.
-const TOLD_MAX: usize = 1_000;
 
 /// What a verification came to.
 #[derive(Debug, Default)]
@@ -28,30 +26,19 @@ pub struct Verified {
     pub counters: u64,
     /// Stored rows of rollups that were compared.
     pub rollups: u64,
-    /// All differences.
-    pub differences: u64,
-    /// The first of them, as sentences.
-    pub told: Vec<String>,
+    /// Where they are not as they should be.
+    pub differences: Differences,
 }
 
 impl Verified {
     /// Adds what another part of the data came to.
     pub(crate) fn merge(&mut self, other: Self) {
-        let Self { entries, open_reservations, counters, rollups, differences, told } = other;
+        let Self { entries, open_reservations, counters, rollups, differences } = other;
         self.entries += entries;
         self.open_reservations += open_reservations;
         self.counters += counters;
         self.rollups += rollups;
-        self.differences += differences;
-        let room = TOLD_MAX.saturating_sub(self.told.len());
-        self.told.extend(told.into_iter().take(room));
-    }
-
-    fn differ(&mut self, sentence: impl FnOnce() -> String) {
-        self.differences += 1;
-        if self.told.len() < TOLD_MAX {
-            self.told.push(sentence());
-        }
+        self.differences.merge(differences);
     }
 }
 
@@ -165,7 +152,9 @@ impl Recount {
         self.calls += calls;
         if calls == 1 && of_call != Some(entry.entry_id.number()) {
             let entry_id = entry.entry_id;
-            self.verified.differ(|| format!("the call id of entry {entry_id} leads elsewhere"));
+            self.verified
+                .differences
+                .add(|| format!("the call id of entry {entry_id} leads elsewhere"));
         }
         let key = CounterKey {
             tenant_id: entry.tenant_id,
@@ -191,7 +180,8 @@ impl Recount {
         let counted = self.calls;
         if stored != counted {
             self.verified
-                .differ(|| format!("{stored} call ids name an entry, {counted} calls are there"));
+                .differences
+                .add(|| format!("{stored} call ids name an entry, {counted} calls are there"));
         }
     }
 
@@ -218,11 +208,13 @@ impl Recount {
         let of = || format!("{} of integration {}", key.month, key.integration_id);
         if stored.used != used {
             self.verified
-                .differ(|| format!("{}: used is {:?}, counted {used:?}", of(), stored.used));
+                .differences
+                .add(|| format!("{}: used is {:?}, counted {used:?}", of(), stored.used));
         }
         if stored.held != held {
             self.verified
-                .differ(|| format!("{}: held is {:?}, counted {held:?}", of(), stored.held));
+                .differences
+                .add(|| format!("{}: held is {:?}, counted {held:?}", of(), stored.held));
         }
         Ok(())
     }
@@ -243,14 +235,16 @@ impl Recount {
         self.verified.rollups += 1;
         let counted = self.rollups.remove(&key).unwrap_or_default();
         if stored != counted {
-            self.verified.differ(|| format!("rollup {key:?} is {stored:?}, counted {counted:?}"));
+            self.verified
+                .differences
+                .add(|| format!("rollup {key:?} is {stored:?}, counted {counted:?}"));
         }
         Ok(())
     }
 
     /// Tells of a difference that only one database can have.
     pub(crate) fn differ(&mut self, sentence: impl FnOnce() -> String) {
-        self.verified.differ(sentence);
+        self.verified.differences.add(sentence);
     }
 
     /// What it came to, with what was counted and is not stored at all.
@@ -258,14 +252,14 @@ impl Recount {
         let Self { mut verified, counters, rollups, .. } = self;
         for (key, (used, held)) in counters {
             if (used, held) != (Totals::default(), Totals::default()) {
-                verified.differ(|| {
+                verified.differences.add(|| {
                     let of = format!("{} of integration {}", key.month, key.integration_id);
                     format!("{of}: no counter, counted {used:?} and held {held:?}")
                 });
             }
         }
         for (key, counted) in rollups {
-            verified.differ(|| format!("no rollup {key:?}, counted {counted:?}"));
+            verified.differences.add(|| format!("no rollup {key:?}, counted {counted:?}"));
         }
         verified
     }

@@ -135,7 +135,7 @@ fn a_backup_is_one_file_of_its_owner() {
     let looked = Connection::open(world.file("copy")).unwrap();
     assert_eq!(count(&looked), 2);
     assert!(!world.file("copy-wal").exists());
-    assert!(SqliteStore::verify(&world.file("copy")).unwrap().unwrap().told.is_empty());
+    assert!(SqliteStore::verify(&world.file("copy")).unwrap().unwrap().differences.told.is_empty());
 }
 
 #[test]

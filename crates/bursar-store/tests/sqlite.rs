@@ -222,10 +222,20 @@ async fn a_file_of_the_first_schema_is_brought_up_to_date_and_keeps_its_entries(
             .unwrap()
     };
     let upgraded = audited(Timestamp::from_micros(10));
-    assert_eq!((upgraded.unchained, upgraded.differences), (1, 0), "{:?}", upgraded.told);
+    assert_eq!(
+        (upgraded.unchained, upgraded.differences.count),
+        (1, 0),
+        "{:?}",
+        upgraded.differences.told
+    );
     // The row, the beginning and the head, as nothing says that there was an upgrade.
     let unsaid = audited(None);
-    assert_eq!((unsaid.unchained, unsaid.differences), (0, 3), "{:?}", unsaid.told);
+    assert_eq!(
+        (unsaid.unchained, unsaid.differences.count),
+        (0, 3),
+        "{:?}",
+        unsaid.differences.told
+    );
     // Going back to the binary before is still possible.
     let sql = "select value from server where name = 'oldest_known'";
     let oldest_known: String = db.query_row(sql, [], |row| row.get(0)).unwrap();
@@ -312,7 +322,7 @@ fn the_audit_log_is_checked_with_its_own_secret_key_only() {
     let (_folder, path) = migrated();
     let verify =
         |fingerprint| SqliteStore::verify_audit(&path, fingerprint, &audit_key(), None, None);
-    assert_eq!(verify("fingerprint").unwrap().unwrap().differences, 0);
+    assert_eq!(verify("fingerprint").unwrap().unwrap().differences.count, 0);
     let refused = verify("other").err().unwrap();
     assert!(matches!(refused, OpenError::OtherSecretKey(_)), "{refused}");
 }

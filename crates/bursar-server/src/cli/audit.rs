@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use bursar_core::{TenantId, Timestamp};
-use bursar_store::{AuditCheck, AuditVerified, PostgresStore, SqliteStore};
+use bursar_store::{AuditCheck, AuditVerified, Differences, PostgresStore, SqliteStore};
 use clap::{Args, Subcommand};
 use indicatif::HumanBytes;
 
@@ -131,13 +131,14 @@ fn verify_file(path: &Path, unchained_before: Option<Timestamp>) -> Result<ExitC
 
 /// Prints what a check came to.
 fn told(verified: &AuditVerified) -> Result<ExitCode, Failure> {
-    let AuditVerified { tenants, rows, unchained, newest_unchained, differences, told } = verified;
+    let AuditVerified { tenants, rows, unchained, newest_unchained, differences } = verified;
+    let Differences { count, told } = differences;
     let mut text = String::new();
     for sentence in told {
         text.push_str(sentence);
         text.push('\n');
     }
-    text.push_str(&format!("{rows} rows of {tenants} tenants: {differences} differences\n"));
+    text.push_str(&format!("{rows} rows of {tenants} tenants: {count} differences\n"));
     if let Some(newest) = newest_unchained {
         text.push_str(&format!(
             "{unchained} rows are in no chain, as an older server leaves them, the last at {}: \
@@ -146,7 +147,7 @@ fn told(verified: &AuditVerified) -> Result<ExitCode, Failure> {
         ));
     }
     output::say(&text)?;
-    Ok(if *differences == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    Ok(if *count == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
 /// Exports the log of a tenant.

@@ -120,7 +120,7 @@ fn verify(file: &Path) -> Result<ExitCode, Failure> {
 /// Prints what a verification came to.
 fn told(verified: &Verified) -> Result<ExitCode, Failure> {
     let mut text = String::new();
-    for sentence in &verified.told {
+    for sentence in &verified.differences.told {
         text.push_str(sentence);
         text.push('\n');
     }
@@ -130,9 +130,9 @@ fn told(verified: &Verified) -> Result<ExitCode, Failure> {
         verified.open_reservations,
         verified.counters,
         verified.rollups,
-        verified.differences
+        verified.differences.count
     ))?;
-    Ok(if verified.differences == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    Ok(if verified.differences.count == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
 fn backup(config: &Config, store: &Path, arguments: &BackupArguments) -> Result<ExitCode, Failure> {

@@ -151,11 +151,11 @@ async fn the_file_of_the_log_is_a_chain_that_can_be_checked_alone() {
         check.finish()
     };
     let whole = check(&lines);
-    assert_eq!((whole.rows, whole.differences), (6, 0), "{:?}", whole.told);
+    assert_eq!((whole.rows, whole.differences.count), (6, 0), "{:?}", whole.differences.told);
     let edited = lines[2].replace("\"founder\"", "\"machine\"");
     let tampered = [lines[0], lines[1], &edited, lines[3], lines[5]];
     let found = check(&tampered);
-    assert_eq!(found.differences, 2, "{:?}", found.told);
+    assert_eq!(found.differences.count, 2, "{:?}", found.differences.told);
 }
 
 #[tokio::test]

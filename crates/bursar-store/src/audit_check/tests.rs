@@ -126,7 +126,7 @@ fn hash_anew(entries: &mut [AuditEntry]) {
 
 #[track_caller]
 fn fate(verified: &AuditVerified, is_touched: bool) -> Fate {
-    assert_eq!(verified.differences > 0, is_touched, "{:?}", verified.told);
+    assert_eq!(verified.differences.count > 0, is_touched, "{:?}", verified.differences.told);
     if is_touched { Fate::Refused } else { Fate::Accepted }
 }
 
@@ -206,5 +206,5 @@ fn the_chain_of_one_tenant_is_none_of_another() {
     head = next;
     check.take(&entry);
     let verified = check.finish_at(Some(&head), &key());
-    assert_eq!(verified.differences, 1, "{:?}", verified.told);
+    assert_eq!(verified.differences.count, 1, "{:?}", verified.differences.told);
 }

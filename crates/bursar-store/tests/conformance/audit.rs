@@ -277,7 +277,12 @@ pub(crate) async fn a_chain_goes_on_after_a_restart(subject: Subject) {
     let subject = subject.reopened().await;
     subject.change(tenant_id, |control| control.rename_tenant("other")).await;
     let verified = subject.world.home.verify_audit();
-    assert_eq!((verified.rows, verified.differences), (4, 0), "{:?}", verified.told);
+    assert_eq!(
+        (verified.rows, verified.differences.count),
+        (4, 0),
+        "{:?}",
+        verified.differences.told
+    );
 }
 
 pub(crate) async fn the_audit_log_of_another_tenant_is_not_read(subject: Subject) {

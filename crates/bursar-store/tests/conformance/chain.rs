@@ -30,16 +30,16 @@ fn after(subject: &Subject, tenant_id: TenantId, tampered: &str) -> AuditVerifie
 
 #[track_caller]
 fn check_found(verified: &AuditVerified, tampered: &str, expected: &str) {
-    assert!(verified.differences > 0, "{tampered}: not found");
-    let told = verified.told.iter().any(|sentence| sentence.contains(expected));
-    assert!(told, "{tampered}: {:?}", verified.told);
+    assert!(verified.differences.count > 0, "{tampered}: not found");
+    let told = verified.differences.told.iter().any(|sentence| sentence.contains(expected));
+    assert!(told, "{tampered}: {:?}", verified.differences.told);
 }
 
 /// The claim that this is found in a chain of six rows, and told in these words.
 async fn finds(subject: &Subject, tampered: &str, expected: &str) {
     let tenant_id = chains(subject).await;
     let before = subject.world.home.verify_audit();
-    assert_eq!(before.differences, 0, "{:?}", before.told);
+    assert_eq!(before.differences.count, 0, "{:?}", before.differences.told);
     check_found(&after(subject, tenant_id, tampered), tampered, expected);
 }
 
@@ -47,7 +47,12 @@ pub(crate) async fn a_chain_that_nobody_touched_is_whole(subject: Subject) {
     chains(&subject).await;
     let verified = subject.world.home.verify_audit();
     assert_eq!((verified.tenants, verified.rows), (2, ROWS + 1));
-    assert_eq!((verified.unchained, verified.differences), (0, 0), "{:?}", verified.told);
+    assert_eq!(
+        (verified.unchained, verified.differences.count),
+        (0, 0),
+        "{:?}",
+        verified.differences.told
+    );
     assert_eq!(verified.newest_unchained, None);
 }
 
@@ -88,8 +93,12 @@ pub(crate) async fn a_column_that_was_edited_is_found(subject: Subject) {
             "update audit set {column} = {other} where tenant_id = {{t}} and sequence = {sequence}"
         );
         let verified = after(&subject, tenant_id, &edit);
-        assert!(verified.differences > differences, "{edit}: {:?}", verified.told);
-        differences = verified.differences;
+        assert!(
+            verified.differences.count > differences,
+            "{edit}: {:?}",
+            verified.differences.told
+        );
+        differences = verified.differences.count;
     }
 }
 
@@ -110,7 +119,7 @@ pub(crate) async fn an_end_that_was_cut_off_is_found(subject: Subject) {
          where tenant_id = {t} and sequence = 5) where tenant_id = {t}";
     let verified = after(&subject, tenant_id, head);
     check_found(&verified, head, "the head was not sealed");
-    assert_eq!(verified.differences, 1, "{:?}", verified.told);
+    assert_eq!(verified.differences.count, 1, "{:?}", verified.differences.told);
 }
 
 pub(crate) async fn rows_that_changed_places_are_found(subject: Subject) {
@@ -177,7 +186,7 @@ pub(crate) async fn a_chain_written_anew_without_the_key_is_found(subject: Subje
     );
     let verified = after(&subject, tenant_id, &head);
     check_found(&verified, &head, "the head was not sealed with this secret key");
-    assert_eq!(verified.differences, 1, "{:?}", verified.told);
+    assert_eq!(verified.differences.count, 1, "{:?}", verified.differences.told);
 }
 
 pub(crate) async fn a_log_that_was_emptied_is_found(subject: Subject) {
@@ -200,7 +209,12 @@ pub(crate) async fn a_forged_head_is_not_made_genuine_by_the_next_change(subject
     }
     let verified = subject.world.home.verify_audit();
     check_found(&verified, cut, "the head was not sealed with this secret key");
-    assert_eq!((verified.rows, verified.differences), (ROWS + 2, 1), "{:?}", verified.told);
+    assert_eq!(
+        (verified.rows, verified.differences.count),
+        (ROWS + 2, 1),
+        "{:?}",
+        verified.differences.told
+    );
 }
 
 pub(crate) async fn a_row_is_not_written_where_one_stands_already(subject: Subject) {
@@ -221,7 +235,12 @@ pub(crate) async fn rows_of_no_chain_are_found_unless_they_are_from_before_the_u
         let verified = verify_upgraded(&subject, upgraded);
         let newest = verified.newest_unchained.map_or(0, Timestamp::micros);
         assert_eq!((verified.unchained, newest), (counted as u64, counted), "{upgraded:?}");
-        assert_eq!(verified.differences, 3 - counted as u64, "{:?}", verified.told);
+        assert_eq!(
+            verified.differences.count,
+            3 - counted as u64,
+            "{:?}",
+            verified.differences.told
+        );
     }
     let verified = verify_upgraded(&subject, Some(3));
     check_found(&verified, "3 rows", "of 1970-01-01T00:00:00.000003Z is in no chain");
@@ -243,7 +262,12 @@ fn finds_no_chain(subject: &Subject, tampered: &str) {
     }
     // The bound of what can be known: so does a log look that is all from before the upgrade.
     let verified = verify_upgraded(subject, Some(4));
-    assert_eq!((verified.unchained, verified.differences), (3, 0), "{:?}", verified.told);
+    assert_eq!(
+        (verified.unchained, verified.differences.count),
+        (3, 0),
+        "{:?}",
+        verified.differences.told
+    );
 }
 
 pub(crate) async fn a_chain_that_was_taken_out_from_behind_rows_of_none_is_found(subject: Subject) {

@@ -16,7 +16,7 @@ pub(crate) async fn what_was_counted_is_told(subject: Subject) {
     assert_eq!((verified.entries, verified.open_reservations), (1, 1));
     // One month, and its hour and day by model; the call has no agent.
     assert_eq!((verified.counters, verified.rollups), (1, 2));
-    assert_eq!(verified.differences, 0, "{:?}", verified.told);
+    assert_eq!(verified.differences.count, 0, "{:?}", verified.differences.told);
 }
 
 pub(crate) async fn a_figure_that_was_changed_is_found(subject: Subject) {
@@ -33,8 +33,12 @@ pub(crate) async fn a_figure_that_was_changed_is_found(subject: Subject) {
     ] {
         subject.world.home.tamper(tampered);
         let verified = subject.world.home.verify();
-        assert!(verified.differences > differences, "{tampered}: {:?}", verified.told);
-        differences = verified.differences;
+        assert!(
+            verified.differences.count > differences,
+            "{tampered}: {:?}",
+            verified.differences.told
+        );
+        differences = verified.differences.count;
     }
 }
 
@@ -49,13 +53,17 @@ pub(crate) async fn a_row_that_is_missing_is_found(subject: Subject) {
     ] {
         subject.world.home.tamper(tampered);
         let verified = subject.world.home.verify();
-        assert!(verified.differences >= differences.max(1), "{tampered}: {:?}", verified.told);
-        differences = verified.differences;
+        assert!(
+            verified.differences.count >= differences.max(1),
+            "{tampered}: {:?}",
+            verified.differences.told
+        );
+        differences = verified.differences.count;
     }
 }
 
 pub(crate) async fn an_entry_that_was_changed_is_found(subject: Subject) {
     two_calls(&subject).await;
     subject.world.home.tamper("update usage_entries set tokens_in = tokens_in + 1");
-    assert!(subject.world.home.verify().differences > 0);
+    assert!(subject.world.home.verify().differences.count > 0);
 }

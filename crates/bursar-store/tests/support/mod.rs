@@ -155,9 +155,14 @@ impl World {
         // Touching expired what was due, which must have kept the sums right as well.
         Recount::of(self.home.as_ref());
         let verified = self.home.verify();
-        assert_eq!(verified.differences, 0, "{:?}", verified.told);
+        assert_eq!(verified.differences.count, 0, "{:?}", verified.differences.told);
         let audited = self.home.verify_audit();
-        assert_eq!((audited.differences, audited.unchained), (0, 0), "{:?}", audited.told);
+        assert_eq!(
+            (audited.differences.count, audited.unchained),
+            (0, 0),
+            "{:?}",
+            audited.differences.told
+        );
     }
 }
 
