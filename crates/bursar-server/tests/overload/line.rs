@@ -26,9 +26,14 @@ pub(crate) struct Answer {
 }
 
 impl Answer {
+    /// The beginning of its body.
+    pub(crate) fn body(&self) -> &str {
+        &self.body
+    }
+
     /// Whether the beginning of its body has a text.
     pub(crate) fn says(&self, text: &str) -> bool {
-        self.body.contains(text)
+        self.body().contains(text)
     }
 
     /// Whether it says, as the contract asks, that there is too much and when to come again.

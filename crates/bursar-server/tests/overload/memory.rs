@@ -57,7 +57,7 @@ impl Residents {
 ///
 /// # Panics
 /// When the process has ended.
-fn resident_kib(pid: u32) -> u64 {
+pub(crate) fn resident_kib(pid: u32) -> u64 {
     let status = std::fs::read_to_string(format!("/proc/{pid}/status")).expect("a process");
     let resident = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
     let resident = resident.and_then(|text| text.trim().strip_suffix(" kB")?.parse().ok());

@@ -1,0 +1,71 @@
+//! The disk: the largest records at full speed, and what is written about refusals.
+
+use std::time::Duration;
+
+use crate::attack::{Attack, Client, PROTECTED};
+use crate::request;
+use crate::scene::{Scene, Store};
+use crate::support::scale;
+
+/// What a record may carry: nearly the 32 KiB of metadata.
+const METADATA: usize = 32_000;
+/// Batches of each of the four clients at most, so that the disk of the machine stays whole: 50 MiB
+/// in an ordinary run, and 1 GiB in a long one.
+fn batches_max() -> usize {
+    scale(40, 80)
+}
+
+/// The largest records as fast as they are answered.
+pub(crate) const STORING: Attack = Attack::new("storing", storing);
+/// The same on PostgreSQL.
+pub(crate) const STORING_POSTGRES: Attack = Attack {
+    store: Store::Postgres,
+    lasts: Duration::from_secs(10),
+    ..Attack::new("storing on PostgreSQL", storing)
+};
+/// Decisions that refuse, and requests beyond the rate: each leaves a row or a signal.
+pub(crate) const REFUSED: Attack = Attack {
+    settings: &PROTECTED,
+    lasts: Duration::from_secs(10),
+    disk_mib_max: Some(64),
+    ..Attack::new("refused", refused)
+};
+
+fn storing(scene: &mut Scene) -> Vec<Client> {
+    let client = |number: usize| {
+        let (bearer, target) = (scene.attacker.bearer.clone(), scene.target());
+        let more = format!(",\"metadata\":{{\"text\":\"{}\"}}", "x".repeat(METADATA));
+        let mut sent = 0;
+        Client::asks(number, move || {
+            sent += 1;
+            let record =
+                |at| request::record(&target, &format!("{number}-{sent}-{at}"), "gpt-4o", &more);
+            let records: Vec<String> = (0..scale(10, 100)).map(record).collect();
+            (sent <= batches_max())
+                .then(|| request::post(request::BATCH, &bearer, &request::batch(&records)))
+        })
+    };
+    (0..4).map(client).collect()
+}
+
+fn refused(scene: &mut Scene) -> Vec<Client> {
+    let target = scene.add_enabled(1);
+    let bearer = &scene.attacker.bearer;
+    let mut clients = Vec::new();
+    for number in 0..6 {
+        let (bearer, target) = (bearer.clone(), target.clone());
+        let mut sent = 0;
+        clients.push(Client::asks(number, move || {
+            sent += 1;
+            let reservation = format!(
+                "{{\"integration_id\":\"{target}\",\"call_id\":\"{number}-{sent}\",\
+                 \"estimated_cost_cents\":100,\"estimated_tokens\":1}}"
+            );
+            Some(request::post("/api/v1/enforcement/reservations", &bearer, &reservation))
+        }));
+    }
+    for number in 6..8 {
+        clients.push(Client::repeats(number, request::get("/api/v1/integrations?limit=1", bearer)));
+    }
+    clients
+}

@@ -1,0 +1,88 @@
+//! One caller takes as much of a resource as it can, and the others do not notice: memory, worker
+//! time, writer time, readers, connections, label sets, the disk and the log.
+//!
+//! Alone in its binary, because it measures time; its tests wait for each other. An ordinary run
+//! is short, and its bounds leave room for a build for tests and a busy machine. With
+//! `BURSAR_PROVE=1` attacks last longer and the bounds are those that are promised.
+
+#![expect(clippy::expect_used, reason = "a proof stops at the first thing that does not hold")]
+#![expect(clippy::panic, reason = "a proof stops at the first thing that does not hold")]
+#![expect(clippy::indexing_slicing, reason = "a proof stops at the first thing that does not hold")]
+
+mod attack;
+mod disk;
+mod force;
+mod memory;
+mod request;
+mod scene;
+mod support;
+mod verdict;
+mod watch;
+mod writer;
+
+use parking_lot::Mutex;
+
+use crate::attack::Attack;
+use crate::scene::Scene;
+use crate::support::{raise_descriptors, scale};
+use crate::verdict::Verdict;
+
+/// Descriptors of this process and of the server.
+const DESCRIPTORS: u64 = 4_000;
+
+/// Claims that an attack leaves the honest callers, and the server's memory, as they are.
+#[track_caller]
+fn check(attack: &Attack) {
+    static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
+    let _alone = ONE_AT_A_TIME.lock();
+    raise_descriptors(DESCRIPTORS);
+    let mut failures = Vec::new();
+    // The machine has other work too: what does not hold in a short run gets a second one.
+    for _ in 0..scale(2, 1) {
+        let mut scene = Scene::new(attack);
+        let clients = (attack.prepare)(&mut scene);
+        let verdict = Verdict::of(attack, &scene, clients);
+        println!("{verdict}");
+        scene.close();
+        failures = verdict.failures();
+        if failures.is_empty() {
+            break;
+        }
+    }
+    assert_eq!(failures, Vec::<String>::new(), "{}", attack.name);
+}
+
+#[test]
+fn memory_is_not_filled_by_slow_bodies_and_answers_that_are_not_taken() {
+    check(&memory::HELD);
+}
+
+#[test]
+fn writer_time_is_not_taken_by_reservations_that_expire_at_one_moment() {
+    check(&writer::EXPIRING);
+}
+
+#[test]
+fn writer_time_is_not_taken_by_batches_conflicts_and_changes() {
+    check(&writer::WRITING);
+}
+
+#[test]
+fn writer_time_is_not_taken_on_postgresql_either() {
+    check(&writer::WRITING_POSTGRES);
+}
+
+#[test]
+fn the_disk_is_not_taken_by_the_largest_records() {
+    check(&disk::STORING);
+}
+
+#[test]
+fn the_disk_is_not_taken_on_postgresql_either() {
+    check(&disk::STORING_POSTGRES);
+}
+
+#[test]
+fn the_disk_is_not_taken_by_refusals() {
+    check(&disk::REFUSED);
+}

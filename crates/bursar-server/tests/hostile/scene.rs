@@ -1,0 +1,136 @@
+//! A server of its own for each attack, with the attacker's tenant and an honest one on it.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use bursar_store::PostgresStore;
+
+use crate::attack::{Attack, Client};
+use crate::force::{Force, Tally};
+use crate::request;
+use crate::support::folder::Folder;
+use crate::support::http::Http;
+use crate::support::postgres::cluster::Cluster;
+use crate::support::postgres::database::Database;
+use crate::support::server::Server;
+use crate::support::tenant::Tenant;
+
+const OPERATOR_TOKEN: &str = "bur_operator_of_every_server_of_this_family";
+const SECRET_KEY: &str = "one secret key of thirty-two bytes or more";
+/// Records of the honest tenant, so that its history has a page to show.
+const HONEST_RECORDS: usize = 100;
+/// How long a preparation may take.
+const PREPARED_WITHIN: Duration = Duration::from_secs(120);
+
+/// The database of a server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Store {
+    Sqlite,
+    Postgres,
+}
+
+/// A server, the tenant that attacks and the one that is honest.
+pub(crate) struct Scene {
+    // Before what it uses, because fields are dropped in their order.
+    server: Server,
+    pub(crate) folder: Folder,
+    _database: Option<Database>,
+    pub(crate) attacker: Tenant,
+    pub(crate) honest: Tenant,
+}
+
+impl Scene {
+    #[track_caller]
+    pub(crate) fn new(attack: &Attack) -> Self {
+        let mut folder = Folder::new();
+        let database = (attack.store == Store::Postgres).then(|| database(&mut folder));
+        for (name, value) in attack.settings {
+            folder.set(name, *value);
+        }
+        let server = Server::start(&folder);
+        let tenant = || {
+            let mut tenant = Tenant::new(&folder, &server);
+            tenant.add_integration(&server, 0);
+            tenant
+        };
+        let (attacker, honest) = (tenant(), tenant());
+        let scene = Self { server, folder, _database: database, attacker, honest };
+        // With a record a tenant's onboarding is complete: only then is it held to all thresholds.
+        scene.store_records(&scene.attacker, 1);
+        scene.store_records(&scene.honest, HONEST_RECORDS);
+        scene
+    }
+
+    #[track_caller]
+    fn store_records(&self, tenant: &Tenant, count: usize) {
+        let first = tenant.integrations.first().expect("an integration");
+        let record = |at| request::record(first, &format!("first-{at}"), "gpt-4o", "");
+        let records: Vec<String> = (0..count).map(record).collect();
+        let body = request::batch(&records);
+        let stored = tenant.client(&self.server).post_text(request::BATCH, &body);
+        assert_eq!(stored.expect("an answer").status, 200);
+    }
+
+    pub(crate) fn address(&self) -> SocketAddr {
+        self.server.address().parse().expect("an address")
+    }
+
+    pub(crate) fn pid(&self) -> u32 {
+        self.server.pid()
+    }
+
+    /// What the data folder holds; nothing of a database elsewhere.
+    pub(crate) fn disk_bytes(&self) -> u64 {
+        let files = std::fs::read_dir(self.folder.data()).expect("a folder");
+        files.filter_map(|file| file.ok()?.metadata().ok()).map(|file| file.len()).sum()
+    }
+
+    /// The attacker's first integration.
+    pub(crate) fn target(&self) -> String {
+        self.attacker.integrations.first().expect("an integration").clone()
+    }
+
+    /// A client with the attacker's key.
+    pub(crate) fn attacker_client(&self) -> Http {
+        self.attacker.client(&self.server)
+    }
+
+    pub(crate) fn operator_bearer(&self) -> String {
+        format!("Bearer {}", self.folder.operator_token())
+    }
+
+    /// Gives the attacker one more integration that is enabled, with a budget; 0 is none.
+    pub(crate) fn add_enabled(&mut self, budget_limit_cents: u64) -> String {
+        self.attacker.add_integration(&self.server, budget_limit_cents)
+    }
+
+    /// Lets clients ask until they have nothing left to ask.
+    #[track_caller]
+    pub(crate) fn work_off(&self, clients: Vec<Client>) -> Tally {
+        let tally = Force::start(clients, self.address()).finish(PREPARED_WITHIN);
+        let is_odd = |status: &u16| !matches!(status, 200 | 201 | 503);
+        assert_eq!(tally.answers.keys().find(|status| is_odd(status)), None, "{tally:?}");
+        tally
+    }
+
+    /// Asks the server to end, and expects that it does so in good order.
+    #[track_caller]
+    pub(crate) fn close(self) {
+        self.server.stop();
+    }
+}
+
+/// A database of its own on the PostgreSQL of this process, and the settings of a node over it.
+fn database(folder: &mut Folder) -> Database {
+    fn migrate(owner_url: &str, app_role: &str) {
+        PostgresStore::migrate(owner_url, app_role).expect("migrated");
+    }
+    let database = Database::migrated(Cluster::shared(), migrate);
+    std::fs::create_dir(folder.data()).expect("a folder");
+    // The clients of the tests look for it there; the server does not.
+    std::fs::write(folder.file("operator-token"), OPERATOR_TOKEN).expect("a file");
+    folder.set("BURSAR_DATABASE", database.app_url());
+    folder.set("BURSAR_SECRET_KEY", SECRET_KEY);
+    folder.set("BURSAR_OPERATOR_TOKEN", OPERATOR_TOKEN);
+    database
+}

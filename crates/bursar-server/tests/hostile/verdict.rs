@@ -1,0 +1,207 @@
+//! An attack carried out, and whether anyone else noticed it.
+
+use std::fmt;
+use std::time::{Duration, Instant};
+
+use crate::attack::{Attack, Client};
+use crate::force::{Force, Tally};
+use crate::scene::Scene;
+use crate::support::memory::{MemoryWatch, Residents};
+use crate::support::{scale, within};
+use crate::watch::{Ask, Caller, Seen, Watch};
+
+/// How long the honest callers are at work before the attack: memory is compared with this.
+const WARM_UP: Duration = Duration::from_millis(400);
+/// How long an attack lasts in an ordinary run.
+const SHORT: Duration = Duration::from_secs(2);
+/// How much the memory of the server may exceed what it was before an attack. The budgets of
+/// bodies (48 MiB) and answers (32 MiB), of which one tenant gets a quarter, what is made of
+/// them, the queue of the writer and its cache are in it.
+const PEAK_KIB_MAX: u64 = 200 * 1024;
+/// How much more the second half of an attack may take than the first: flat, but for what the
+/// allocator does. An ordinary run is over before the caches are warm.
+fn growth_kib_max() -> u64 {
+    scale(96, 32) * 1024
+}
+/// What may be left after an attack: the allocator does not give everything back.
+const LEFT_KIB_MAX: u64 = 160 * 1024;
+/// Until when everything must be back to normal.
+const RECOVERY_MAX: Duration = Duration::from_secs(5);
+/// Good rounds of all honest requests, one after the other, that are taken for normal.
+const ROUNDS: usize = 3;
+
+/// What an attack did to the others.
+pub(crate) struct Verdict {
+    name: &'static str,
+    statuses: &'static [u16],
+    disk_mib_max: Option<u64>,
+    lasted: Duration,
+    tally: Tally,
+    seen: Vec<(Ask, Option<Seen>)>,
+    before_kib: u64,
+    during: Residents,
+    disk_mib: u64,
+    recovery: Result<Duration, String>,
+}
+
+impl Verdict {
+    /// Carries an attack out.
+    pub(crate) fn of(attack: &Attack, scene: &Scene, clients: Vec<Client>) -> Self {
+        let warm_up = Watch::start(scene);
+        std::thread::sleep(WARM_UP);
+        let (before_kib, before_disk) = (resident_kib(scene), scene.disk_bytes());
+        drop(warm_up.end());
+        let lasts = scale(SHORT, attack.lasts);
+
+        let (memory, watch) = (MemoryWatch::start(scene.pid()), Watch::start(scene));
+        let force = Force::start(clients, scene.address());
+        std::thread::sleep(lasts);
+        let tally = force.end();
+        let ended = Instant::now();
+        let seen = watch.end();
+        let during = memory.end();
+        let recovery = recover(scene, ended, before_kib);
+        let disk_mib = scene.disk_bytes().saturating_sub(before_disk) / 1024 / 1024;
+        let Attack { name, statuses, disk_mib_max, .. } = *attack;
+        Self {
+            name,
+            statuses,
+            disk_mib_max,
+            lasted: lasts,
+            tally,
+            seen,
+            before_kib,
+            during,
+            disk_mib,
+            recovery,
+        }
+    }
+
+    /// What does not hold.
+    pub(crate) fn failures(&self) -> Vec<String> {
+        let mut failures = Vec::new();
+        if self.tally.connections == 0 {
+            failures.push("the attacker had no connection".to_owned());
+        }
+        for (status, (count, example)) in &self.tally.answers {
+            if !self.statuses.contains(status) && !matches!(status, 429 | 503) {
+                failures.push(format!("the attacker got {count} times {status}: {example}"));
+            }
+        }
+        if self.disk_mib_max.is_some_and(|most| self.disk_mib > most) {
+            failures.push(format!("the data grew by {} MiB", self.disk_mib));
+        }
+        for (ask, seen) in &self.seen {
+            let Some(seen) = seen else {
+                failures.push(format!("{ask:?} was not answered"));
+                continue;
+            };
+            if seen.percent(99) > ask.p99_max() {
+                failures.push(format!("the p99 of {ask:?} is {:?}", seen.percent(99)));
+            }
+            if !seen.failures.is_empty() {
+                failures.push(format!("{ask:?} failed: {:?}", seen.failures));
+            }
+        }
+        let (first, second) = self.during.halves_kib();
+        if first.max(second) > self.before_kib + PEAK_KIB_MAX {
+            failures.push(format!("memory rose by {} KiB", first.max(second) - self.before_kib));
+        }
+        if second > first + growth_kib_max() {
+            failures.push(format!("memory is not flat: {} KiB more", second - first));
+        }
+        if let Err(problem) = &self.recovery {
+            failures.push(format!("not normal {RECOVERY_MAX:?} after: {problem}"));
+        }
+        failures
+    }
+}
+
+impl fmt::Display for Verdict {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { name, lasted, tally, seen, before_kib, during, disk_mib, recovery, .. } = self;
+        let answers: Vec<String> = tally
+            .answers
+            .iter()
+            .map(|(status, (count, _))| format!("{count} times {status}"))
+            .collect();
+        writeln!(
+            f,
+            "{name}: {lasted:?} of {} connections, {} cut, answered [{}]",
+            tally.connections,
+            tally.cuts,
+            answers.join(", ")
+        )?;
+        let unusual = tally.answers.iter().filter(|(status, _)| **status >= 400);
+        for (status, (_, example)) in unusual {
+            writeln!(f, "  {status}: {example}")?;
+        }
+        for (ask, seen) in seen {
+            let Some(seen) = seen else {
+                writeln!(f, "  {ask:?}: gave up")?;
+                continue;
+            };
+            writeln!(
+                f,
+                "  {ask:?}: {} asked, p50 {:?}, p99 {:?}, slowest {:?}, failures {:?}",
+                seen.took.len(),
+                seen.percent(50),
+                seen.percent(99),
+                seen.percent(100),
+                seen.failures
+            )?;
+        }
+        let curve = during.curve_mib();
+        writeln!(f, "  MiB resident: {} before, then by tenths {curve:?}", before_kib / 1024)?;
+        write!(f, "  data: {disk_mib} MiB more; back to normal: {recovery:?}")
+    }
+}
+
+/// How long after the attack everyone was served as before and memory was given back, or what
+/// was still wrong when the time was over.
+fn recover(scene: &Scene, ended: Instant, before_kib: u64) -> Result<Duration, String> {
+    let mut callers = Ask::ALL.map(|ask| Caller::new(scene, ask));
+    let mut attacker = scene.attacker_client();
+    let (mut good, mut problem) = (0, String::new());
+    let left = RECOVERY_MAX.saturating_sub(ended.elapsed());
+    let recovered = within(left, || {
+        let mut round = || -> Result<(), String> {
+            for caller in &mut callers {
+                caller.check()?;
+            }
+            let answer = attacker.get("/api/v1/telemetry/usage-history?limit=1");
+            match answer {
+                Ok(answer) if answer.is_success() => {}
+                // Protection tells the attacker to wait out its own rate.
+                Ok(answer) if matches!(answer.code(), "THROTTLED" | "RATE_LIMITED") => {}
+                other => return Err(format!("the attacker's own tenant: {other:?}")),
+            }
+            let left_kib = resident_kib(scene).saturating_sub(before_kib);
+            if left_kib > LEFT_KIB_MAX {
+                return Err(format!("{left_kib} KiB of memory are left"));
+            }
+            Ok(())
+        };
+        match round() {
+            Ok(()) => good += 1,
+            Err(found) => (good, problem) = (0, found),
+        }
+        (good >= ROUNDS).then(|| ended.elapsed())
+    });
+    recovered.ok_or(problem)
+}
+
+fn resident_kib(scene: &Scene) -> u64 {
+    crate::support::memory::resident_kib(scene.pid())
+}
+
+impl Caller {
+    /// Asks once, and says what was not as it is without an attack.
+    fn check(&mut self) -> Result<(), String> {
+        let asked = Instant::now();
+        self.ask().map_err(|failure| format!("{:?}: {failure}", self.kind()))?;
+        let took = asked.elapsed();
+        let kind = self.kind();
+        if took > kind.p99_max() { Err(format!("{kind:?} took {took:?}")) } else { Ok(()) }
+    }
+}

@@ -1,0 +1,104 @@
+//! Writer time: holds that expire at one moment, and batches and changes at full speed.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use crate::attack::{Attack, Client};
+use crate::request;
+use crate::scene::{Scene, Store};
+use crate::support::scale;
+
+const RESERVATIONS: &str = "/api/v1/enforcement/reservations";
+const CLIENTS: usize = 32;
+/// How long before the moment at which all holds expire no more are made.
+const CALM: Duration = Duration::from_millis(500);
+
+/// Reservations that all expire in the middle of the attack, and others that expire as they come.
+pub(crate) const EXPIRING: Attack = Attack::new("expiring", expiring);
+/// Batches of records and of conflicts, and changes of integrations, as fast as they are answered.
+pub(crate) const WRITING: Attack = Attack::new("writing", writing);
+/// The same on PostgreSQL.
+pub(crate) const WRITING_POSTGRES: Attack = Attack {
+    store: Store::Postgres,
+    lasts: Duration::from_secs(10),
+    ..Attack::new("writing on PostgreSQL", writing)
+};
+
+fn expiring(scene: &mut Scene) -> Vec<Client> {
+    for _ in 0..3 {
+        scene.add_enabled(0);
+    }
+    let reservations_max = scale(5_000, 150_000);
+    let end = Instant::now() + Duration::from_secs(scale(3, 40));
+    let made = Arc::new(AtomicU64::new(0));
+    let reserve = |number: usize| {
+        let (made, bearer) = (Arc::clone(&made), scene.attacker.bearer.clone());
+        let integration = integration(scene, number);
+        Client::asks(number, move || {
+            let left = end.checked_duration_since(Instant::now() + CALM)?;
+            let call = made.fetch_add(1, Ordering::Relaxed);
+            let ttl = (left + CALM).as_secs() + 1;
+            (call < reservations_max)
+                .then(|| reservation(&integration, &format!("due-{call}"), ttl, &bearer))
+        })
+    };
+    let tally = scene.work_off((0..CLIENTS).map(reserve).collect());
+    let made = tally.answers.get(&201).map(|(count, _)| count);
+    println!("reservations that expire at one moment: {made:?}");
+    let reserve = |number: usize| {
+        let (bearer, integration) = (scene.attacker.bearer.clone(), integration(scene, number));
+        let mut call = 0;
+        Client::asks(number, move || {
+            call += 1;
+            Some(reservation(&integration, &format!("brief-{number}-{call}"), 1, &bearer))
+        })
+    };
+    (0..CLIENTS).map(reserve).collect()
+}
+
+/// One of the attacker's integrations.
+fn integration(scene: &Scene, number: usize) -> String {
+    let all = &scene.attacker.integrations;
+    all.get(number % all.len()).expect("an integration").clone()
+}
+
+fn reservation(integration: &str, call_id: &str, ttl_seconds: u64, bearer: &str) -> Vec<u8> {
+    let body = format!(
+        "{{\"integration_id\":\"{integration}\",\"call_id\":\"{call_id}\",\
+         \"estimated_cost_cents\":1,\"estimated_tokens\":1,\"ttl_seconds\":{ttl_seconds}}}"
+    );
+    request::post(RESERVATIONS, bearer, &body)
+}
+
+fn writing(scene: &mut Scene) -> Vec<Client> {
+    let target = scene.target();
+    let records = scale(100, 1_000);
+    let mut clients = Vec::new();
+    for number in 0..8 {
+        let (bearer, target) = (scene.attacker.bearer.clone(), target.clone());
+        let mut sent = 0;
+        // Half of them send the same calls with other content: all of those are conflicts.
+        let is_new = number < 4;
+        clients.push(Client::asks(number, move || {
+            sent += 1;
+            let part = if is_new { sent } else { 0 };
+            let more = format!(",\"latency_ms\":{sent},\"agent_id\":\"{}\"", sent % 50);
+            let record =
+                |at| request::record(&target, &format!("{number}-{part}-{at}"), "gpt-4o", &more);
+            let made: Vec<String> = (0..records).map(record).collect();
+            Some(request::post(request::BATCH, &bearer, &request::batch(&made)))
+        }));
+    }
+    for number in 8..12 {
+        let (bearer, path) =
+            (scene.attacker.bearer.clone(), format!("/api/v1/integrations/{target}"));
+        let mut sent = 0;
+        clients.push(Client::asks(number, move || {
+            sent += 1;
+            let body = format!("{{\"name\":\"renamed {number} {sent}\"}}");
+            Some(request::with_body("PATCH", &path, &bearer, "", body.as_bytes()))
+        }));
+    }
+    clients
+}
