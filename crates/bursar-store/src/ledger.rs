@@ -282,7 +282,8 @@ impl Weighed for Job {
         match &self.work {
             Work::Record { records, .. } => rank_of(records.len()),
             Work::Release { .. } | Work::Extend { .. } | Work::Sweep { .. } => Rank::Fact,
-            Work::Reserve { .. } | Work::Touch { .. } | Work::Control(_) => Rank::Admission,
+            Work::Reserve { .. } | Work::Touch { .. } => Rank::Admission,
+            Work::Control(_) => Rank::Change,
         }
     }
 

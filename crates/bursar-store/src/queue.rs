@@ -5,7 +5,9 @@
 //! take turns. Several writers may share it, each with the jobs of one tenant at a time.
 //!
 //! It is bounded in bytes; one tenant may fill a quarter, and has never more in it than
-//! there is room left, so that whoever is quiet gets in whoever is loud.
+//! there is room left, so that whoever is quiet gets in whoever is loud. Changes of a tenant (a key
+//! that is revoked, an integration that is disabled) have a little room beside its quarter, so that
+//! what fills it can be stopped.
 
 use std::collections::{HashMap, HashSet, VecDeque};
 
@@ -19,6 +21,8 @@ use crate::lane::Grouping;
 const BYTES_MAX: usize = 24 * 1024 * 1024;
 /// The share of the queue that one tenant may fill.
 const TENANT_BYTES_MAX: usize = BYTES_MAX / 4;
+/// What changes of a tenant may take beside that.
+const CHANGES_BYTES_MAX: usize = 64 * 1024;
 /// Commands taken into one group.
 const GROUP_COMMANDS_MAX: usize = 4_096;
 /// Bytes after which no more facts, and as many again after which no more batches, are taken into a
@@ -39,6 +43,8 @@ pub(crate) enum Rank {
     Bulk,
     /// What asks for more.
     Admission,
+    /// What manages a tenant.
+    Change,
 }
 
 /// Something that waits to be written.
@@ -133,7 +139,7 @@ impl<J: Weighed> Queue<J> {
         match job.rank() {
             Rank::Fact => state.facts.push(job),
             Rank::Bulk => state.bulk.push(job),
-            Rank::Admission => state.admissions.push(job),
+            Rank::Admission | Rank::Change => state.admissions.push(job),
         }
         drop(state);
         self.filled.notify_one();
@@ -217,6 +223,9 @@ impl<J: Weighed> State<J> {
             Rank::Fact => left,
             Rank::Admission => left / 4 * 3,
             Rank::Bulk => left / 2,
+            Rank::Change => {
+                return of_tenant + bytes <= TENANT_BYTES_MAX + CHANGES_BYTES_MAX;
+            }
         };
         let is_fair = of_tenant == 0 || of_tenant + bytes <= TENANT_BYTES_MAX;
         is_fair && of_tenant + bytes <= left
@@ -446,6 +455,20 @@ mod tests {
             take(&queue);
         }
         assert!(queue.push(Job(1, Rank::Fact, eighth, 1)).is_ok());
+    }
+
+    #[test]
+    fn a_tenant_that_fills_its_quarter_can_still_be_changed() {
+        let queue = Queue::new();
+        for rank in [Rank::Bulk, Rank::Fact] {
+            assert!(queue.push(Job(1, rank, TENANT_BYTES_MAX / 2, 1)).is_ok());
+        }
+        for rank in [Rank::Fact, Rank::Bulk, Rank::Admission] {
+            assert!(queue.push(Job(1, rank, 512, 1)).is_err(), "{rank:?}");
+        }
+        let changes = || queue.push(Job(1, Rank::Change, 512, 1));
+        let taken = (0..1_000).take_while(|_| changes().is_ok()).count();
+        assert_eq!(taken, CHANGES_BYTES_MAX / 512);
     }
 
     #[test]
