@@ -6,8 +6,8 @@ use std::hint::black_box;
 use std::time::{Duration, Instant};
 
 use bursar_core::{
-    Capacity, Counting, ProtectedRequest, Protection, RequestClass, Route, TenantId, Thresholds,
-    Timestamp,
+    Capacity, Counting, IntegrationId, ProtectedRequest, Protection, RequestClass, Route, TenantId,
+    Thresholds, Timestamp, WindowOwner,
 };
 use criterion::Criterion;
 
@@ -26,13 +26,18 @@ impl Requests {
         self.0 += 1;
         let mut chance = self.0.wrapping_mul(0x9e37_79b9_7f4a_7c15);
         chance ^= chance >> 29;
+        let tenant_id = TenantId::from_number((chance % TENANTS) as i64 + 1).unwrap();
+        // Every third request comes with the key of an integration.
+        let integration_id =
+            self.0.is_multiple_of(3).then(|| IntegrationId::from_number(1).unwrap());
         ProtectedRequest {
-            tenant_id: TenantId::from_number((chance % TENANTS) as i64 + 1).unwrap(),
+            owner: WindowOwner { tenant_id, integration_id },
             route: Route((chance / TENANTS % ROUTES) as u16),
             class: RequestClass::Traffic,
             thresholds: Thresholds::default(),
             cost_nanos_day: Some(0),
-            now: Timestamp::from_micros(1_763_640_000_000_000 + self.0 as i64).unwrap(),
+            now: Timestamp::from_micros(1_763_640_000_000_000).unwrap(),
+            elapsed: Duration::from_micros(self.0),
         }
     }
 }
@@ -47,8 +52,8 @@ fn warm(capacity: Capacity) -> (Counting, Requests) {
 
 fn main() {
     let mut criterion = Criterion::default().configure_from_args();
-    let everything = Capacity { tenants: 131_072, routes: 1_048_576 };
-    let crowded = Capacity { tenants: 16_384, routes: 65_536 };
+    let everything = Capacity { tenants: 131_072, owners: 262_144, routes: 1_048_576 };
+    let crowded = Capacity { tenants: 16_384, owners: 16_384, routes: 65_536 };
     for (name, capacity) in [("all are remembered", everything), ("most are forgotten", crowded)] {
         let (mut rule, mut requests) = warm(capacity);
         criterion.bench_function(name, |bencher| {

@@ -43,7 +43,7 @@ pub use limit::{Action, Limit, Measure, Scope, Window};
 pub use money::{MoneyError, NANOS_PER_CENT, Nanos, cents_half_up, usd_string};
 pub use protection::{
     Breach, Capacity, Counting, Dimension, Pace, ProtectedRequest, Protection, ProtectionDecision,
-    RequestClass, Route, Thresholds,
+    RequestClass, Route, Thresholds, WindowOwner,
 };
 pub use rate::RateWindow;
 pub use reservation::{Hold, Reservation, ReservationState, ReserveRequest};

@@ -9,12 +9,14 @@ mod activity;
 mod recent;
 mod slots;
 
+use core::time::Duration;
+
 use activity::Activity;
-use recent::Recent;
+use recent::{Key, Recent};
 use slots::Slots;
 
 use crate::money::{NANOS_PER_CENT, cents_half_up};
-use crate::{Day, TenantId, Timestamp};
+use crate::{Day, IntegrationId, OnboardingState, TenantId, Timestamp};
 
 const MICROS_PER_MILLI: i64 = 1_000;
 /// The minute of a rate is looked at by whole seconds.
@@ -25,13 +27,17 @@ const BURST_SLOT_MICROS: i64 = 100_000;
 const BURST_SLOTS: usize = 10;
 /// So many times what is usual is no accident.
 const ANOMALY_FACTOR: i64 = 10;
+/// How many times its thresholds a tenant has while it is being set up.
+const SETUP_FACTOR: u32 = 10;
+/// One tenant's integrations take at most this part of what is remembered.
+const SHARE: u32 = 8;
 
 /// What is looked at, in this order; the first refusal ends it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Dimension {
-    /// Requests of a tenant to one route in the last 60 seconds.
+    /// Requests of a window owner to one route in the last 60 seconds.
     Rate,
-    /// Requests of a tenant in the last second.
+    /// Requests of a window owner in the last second.
     Burst,
     /// What the tenant spent on this UTC day.
     Cost,
@@ -74,6 +80,16 @@ pub struct Pace {
     pub requests_per_second: u32,
 }
 
+impl Pace {
+    const fn of_setup(self) -> Self {
+        let Self { requests_per_minute, requests_per_second } = self;
+        Self {
+            requests_per_minute: requests_per_minute.saturating_mul(SETUP_FACTOR),
+            requests_per_second: requests_per_second.saturating_mul(SETUP_FACTOR),
+        }
+    }
+}
+
 /// What a tenant is held to; 0 is unlimited.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Thresholds {
@@ -100,6 +116,51 @@ impl Default for Thresholds {
 }
 
 impl Thresholds {
+    /// What a tenant is held to, when these are configured and it has these overrides.
+    ///
+    /// While it is being set up it has ten times the rate, the burst and the anomaly floor; a daily
+    /// amount of money is never raised. An override is absolute: in its dimension the tenant has
+    /// what it will have when it is set up.
+    #[must_use]
+    pub fn of_tenant(
+        self,
+        onboarding: OnboardingState,
+        overrides: impl IntoIterator<Item = (Dimension, u32)>,
+    ) -> Self {
+        let mut in_force =
+            if onboarding == OnboardingState::Complete { self } else { self.of_setup() };
+        for (dimension, allowed) in overrides {
+            in_force.take(dimension, &self.overridden(dimension, allowed));
+        }
+        in_force
+    }
+
+    const fn of_setup(self) -> Self {
+        let Self { management, traffic, cost_cents_day, anomaly_floor } = self;
+        Self {
+            management: management.of_setup(),
+            traffic: traffic.of_setup(),
+            cost_cents_day,
+            anomaly_floor: anomaly_floor.saturating_mul(SETUP_FACTOR),
+        }
+    }
+
+    /// Takes the thresholds of one dimension from others.
+    const fn take(&mut self, dimension: Dimension, from: &Self) {
+        match dimension {
+            Dimension::Rate => {
+                self.management.requests_per_minute = from.management.requests_per_minute;
+                self.traffic.requests_per_minute = from.traffic.requests_per_minute;
+            }
+            Dimension::Burst => {
+                self.management.requests_per_second = from.management.requests_per_second;
+                self.traffic.requests_per_second = from.traffic.requests_per_second;
+            }
+            Dimension::Cost => self.cost_cents_day = from.cost_cents_day,
+            Dimension::Anomaly => self.anomaly_floor = from.anomaly_floor,
+        }
+    }
+
     /// The same, but for one dimension of this tenant; 0 is unlimited.
     ///
     /// Of rate and burst `allowed` takes the place of what management has. Below that, or when
@@ -146,11 +207,23 @@ const fn overridden_traffic(management: u32, traffic: u32, allowed: u32) -> u32 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Route(pub u16);
 
+/// In whose windows a request counts.
+///
+/// What is sent with the key of an integration counts in the windows of that integration alone, so
+/// that one application cannot keep out the others, or the people who would stop it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct WindowOwner {
+    /// The tenant.
+    pub tenant_id: TenantId,
+    /// The integration whose key the request came with; none when it came with another credential.
+    pub integration_id: Option<IntegrationId>,
+}
+
 /// A request as protection sees it.
 #[derive(Clone, Copy, Debug)]
 pub struct ProtectedRequest {
-    /// Whose.
-    pub tenant_id: TenantId,
+    /// In whose windows it counts.
+    pub owner: WindowOwner,
     /// To which route.
     pub route: Route,
     /// Of which class.
@@ -159,8 +232,10 @@ pub struct ProtectedRequest {
     pub thresholds: Thresholds,
     /// What the tenant spent on this UTC day, in nano-dollars; nothing where no cost is guarded.
     pub cost_nanos_day: Option<i128>,
-    /// When.
+    /// The time that tells which day it is.
     pub now: Timestamp,
+    /// When, by a monotonic clock: windows move by it, whatever becomes of the time.
+    pub elapsed: Duration,
 }
 
 /// A threshold that a request met.
@@ -225,28 +300,50 @@ pub trait Protection: Send {
 /// How much the rule that is built in remembers; beyond that the one idle the longest is forgotten.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Capacity {
-    /// Tenants, with their bursts and what is usual for them; about 250 bytes each.
+    /// Tenants, with what is usual for them; about 150 bytes each.
     pub tenants: u32,
-    /// Routes of a tenant with their minute; about 350 bytes each.
+    /// Window owners, with their bursts; about 200 bytes each.
+    pub owners: u32,
+    /// Routes of a window owner, with their minute; about 350 bytes each.
     pub routes: u32,
 }
 
 /// The rule that is built in: it counts requests in sliding windows.
 ///
 /// Never more than a rate's threshold go on in any 60 whole seconds, and never more than a burst's
-/// in any ten tenths of a second; when a slot leaves, those that wait go on.
+/// in any ten tenths of a second; when a slot leaves, those that wait go on. However many
+/// integrations a tenant has, they take an eighth of what is remembered, and then each other's
+/// places.
 #[derive(Debug)]
 pub struct Counting {
-    minutes: Recent<(TenantId, Route), Slots<RATE_SLOTS>>,
-    tenants: Recent<TenantId, TenantCounts>,
+    minutes: Recent<(WindowOwner, Route), Slots<RATE_SLOTS>>,
+    seconds: Recent<WindowOwner, Seconds>,
+    tenants: Recent<TenantId, Activity>,
 }
 
-/// What is counted of a tenant over all routes.
+/// What is counted of a window owner over all routes of a class.
 #[derive(Debug, Default)]
-struct TenantCounts {
+struct Seconds {
     management: Slots<BURST_SLOTS>,
     traffic: Slots<BURST_SLOTS>,
-    activity: Activity,
+}
+
+impl Key for TenantId {
+    fn sharer(&self) -> Option<TenantId> {
+        None
+    }
+}
+
+impl Key for WindowOwner {
+    fn sharer(&self) -> Option<TenantId> {
+        self.integration_id.map(|_| self.tenant_id)
+    }
+}
+
+impl Key for (WindowOwner, Route) {
+    fn sharer(&self) -> Option<TenantId> {
+        self.0.sharer()
+    }
 }
 
 /// What one request is held to, moved on to its instant.
@@ -271,35 +368,41 @@ impl Protection for Counting {
 impl Counting {
     /// A rule that remembers so much, and nothing yet.
     pub fn new(capacity: Capacity) -> Self {
-        let Capacity { tenants, routes } = capacity;
-        Self { minutes: Recent::new(routes), tenants: Recent::new(tenants) }
+        let Capacity { tenants, owners, routes } = capacity;
+        Self {
+            minutes: Recent::new(routes, routes / SHARE),
+            seconds: Recent::new(owners, owners / SHARE),
+            tenants: Recent::new(tenants, tenants),
+        }
     }
 
-    /// How many tenants, and how many of their routes, it remembers.
-    pub const fn remembered(&self) -> (usize, usize) {
-        (self.tenants.len(), self.minutes.len())
+    /// How many tenants, window owners, and routes of these it remembers.
+    pub const fn remembered(&self) -> (usize, usize, usize) {
+        (self.tenants.len(), self.seconds.len(), self.minutes.len())
     }
 
     /// Never nothing.
     fn counts(&mut self, request: &ProtectedRequest) -> Option<Counts<'_>> {
-        let &ProtectedRequest { tenant_id, route, class, thresholds, now, .. } = request;
+        let &ProtectedRequest { owner, route, class, thresholds, elapsed, .. } = request;
+        let elapsed_micros = micros(elapsed);
         let mut minute = None;
         // A minute that nobody is held to takes no place.
         if thresholds.pace(class).requests_per_minute > 0 {
-            let slots = self.minutes.touch((tenant_id, route))?;
-            slots.advance(now.micros().div_euclid(RATE_SLOT_MICROS));
+            let slots = self.minutes.touch((owner, route))?;
+            slots.advance(elapsed_micros / RATE_SLOT_MICROS);
             minute = Some(slots);
         }
-        let TenantCounts { management, traffic, activity } = self.tenants.touch(tenant_id)?;
+        let Seconds { management, traffic } = self.seconds.touch(owner)?;
         let mut second = match class {
             RequestClass::Management => Some(management),
             RequestClass::Traffic => Some(traffic),
             RequestClass::Gateway => None,
         };
         if let Some(slots) = &mut second {
-            slots.advance(now.micros().div_euclid(BURST_SLOT_MICROS));
+            slots.advance(elapsed_micros / BURST_SLOT_MICROS);
         }
-        activity.advance(now);
+        let activity = self.tenants.touch(owner.tenant_id)?;
+        activity.advance(elapsed);
         Some(Counts { minute, second, activity })
     }
 }
@@ -309,11 +412,17 @@ impl Counts<'_> {
         let Pace { requests_per_minute, requests_per_second } =
             request.thresholds.pace(request.class);
         let over_rate = self.minute.as_deref().and_then(|slots| {
-            over(slots, Dimension::Rate, requests_per_minute, RATE_SLOT_MICROS, request.now)
+            over(slots, Dimension::Rate, requests_per_minute, RATE_SLOT_MICROS, request.elapsed)
         });
         let over_burst = || {
             self.second.as_deref().and_then(|slots| {
-                over(slots, Dimension::Burst, requests_per_second, BURST_SLOT_MICROS, request.now)
+                over(
+                    slots,
+                    Dimension::Burst,
+                    requests_per_second,
+                    BURST_SLOT_MICROS,
+                    request.elapsed,
+                )
             })
         };
         over_rate
@@ -352,16 +461,16 @@ fn over<const N: usize>(
     dimension: Dimension,
     allowed: u32,
     slot_micros: i64,
-    now: Timestamp,
+    elapsed: Duration,
 ) -> Option<Breach> {
     let (current_value, allowed_value) = (slots.total(), i64::from(allowed));
     if allowed == 0 || current_value < allowed_value {
         return None;
     }
-    let fits_at_micros = slots.below(allowed_value) * slot_micros;
+    let fits_at_micros = slots.below(allowed_value).saturating_mul(slot_micros);
     Some(Breach {
         dimension,
-        retry_after_ms: millis_until(fits_at_micros, now),
+        retry_after_ms: millis_up(fits_at_micros - micros(elapsed)),
         current_value,
         allowed_value,
     })
@@ -376,14 +485,18 @@ fn over_cost(request: &ProtectedRequest) -> Option<Breach> {
     let tomorrow = Day::from_number(request.now.day().number() + 1).start();
     Some(Breach {
         dimension: Dimension::Cost,
-        retry_after_ms: millis_until(tomorrow.micros(), request.now),
+        retry_after_ms: millis_up(tomorrow.micros() - request.now.micros()),
         current_value: i64::try_from(cents_half_up(spent)).unwrap_or(i64::MAX),
         allowed_value: i64::from(allowed),
     })
 }
 
-/// Milliseconds up to an instant, rounded up; at least one.
-fn millis_until(micros: i64, now: Timestamp) -> i64 {
-    let ahead = (micros - now.micros()).max(1);
+fn micros(elapsed: Duration) -> i64 {
+    i64::try_from(elapsed.as_micros()).unwrap_or(i64::MAX)
+}
+
+/// Milliseconds, rounded up; at least one.
+fn millis_up(micros: i64) -> i64 {
+    let ahead = micros.max(1);
     ahead.div_euclid(MICROS_PER_MILLI) + i64::from(ahead % MICROS_PER_MILLI > 0)
 }

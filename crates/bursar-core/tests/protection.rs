@@ -2,17 +2,26 @@
 
 #![expect(clippy::unwrap_used, reason = "the tests name what they made")]
 
+use std::time::Duration;
+
 use bursar_core::{
-    Breach, Capacity, Counting, Day, Dimension, NANOS_PER_CENT, Pace, ProtectedRequest, Protection,
-    ProtectionDecision, RequestClass, Route, TenantId, Thresholds, Timestamp,
+    Breach, Capacity, Counting, Day, Dimension, IntegrationId, NANOS_PER_CENT, OnboardingState,
+    Pace, ProtectedRequest, Protection, ProtectionDecision, RequestClass, Route, TenantId,
+    Thresholds, Timestamp, WindowOwner,
 };
 use proptest::prelude::*;
 
-const CAPACITY: Capacity = Capacity { tenants: 100, routes: 100 };
+const CAPACITY: Capacity = Capacity { tenants: 100, owners: 100, routes: 100 };
 const NOON_MILLIS: i64 = 1_763_640_000_000;
 
-fn tenant(number: i64) -> TenantId {
-    TenantId::from_number(number).unwrap()
+/// A tenant, when its requests come with a credential that is good for all of it.
+fn tenant(number: i64) -> WindowOwner {
+    WindowOwner { tenant_id: TenantId::from_number(number).unwrap(), integration_id: None }
+}
+
+/// An integration of a tenant, when its requests come with its own key.
+fn integration(number: i64, integration: i64) -> WindowOwner {
+    WindowOwner { integration_id: IntegrationId::from_number(integration), ..tenant(number) }
 }
 
 /// So many milliseconds after a noon.
@@ -32,13 +41,18 @@ fn thresholds() -> Thresholds {
 
 fn request(millis: i64) -> ProtectedRequest {
     ProtectedRequest {
-        tenant_id: tenant(1),
+        owner: tenant(1),
         route: Route(1),
         class: RequestClass::Management,
         thresholds: thresholds(),
         cost_nanos_day: None,
         now: at(millis),
+        elapsed: elapsed(millis),
     }
+}
+
+fn elapsed(millis: i64) -> Duration {
+    Duration::from_millis(millis.try_into().unwrap())
 }
 
 fn only(dimension: Dimension, allowed: u32) -> Thresholds {
@@ -129,7 +143,7 @@ fn the_minute_of_a_route_is_full_at_its_threshold_and_free_when_a_second_leaves(
     check(rule, of(60_000), rejected(10_000));
     // Another route and another tenant have minutes of their own.
     allow(rule, ProtectedRequest { route: Route(2), ..of(60_000) }, 5);
-    allow(rule, ProtectedRequest { tenant_id: tenant(2), ..of(60_000) }, 5);
+    allow(rule, ProtectedRequest { owner: tenant(2), ..of(60_000) }, 5);
 }
 
 #[test]
@@ -143,7 +157,7 @@ fn the_second_of_a_tenant_is_full_at_its_threshold_over_all_routes() {
     check(rule, of(1_099), throttled(1));
     allow(rule, of(1_100), 1);
     check(rule, of(1_100), throttled(100));
-    allow(rule, ProtectedRequest { tenant_id: tenant(2), ..of(1_100) }, 3);
+    allow(rule, ProtectedRequest { owner: tenant(2), ..of(1_100) }, 3);
 }
 
 #[test]
@@ -298,30 +312,136 @@ fn a_threshold_of_0_holds_nobody() {
 }
 
 #[test]
-fn a_clock_that_was_wrong_by_an_hour_keeps_nobody_out() {
+fn windows_move_by_the_monotonic_clock_whatever_the_time_is() {
     let rule = &mut Counting::new(CAPACITY);
-    allow(rule, request(3_600_000), 3);
-    allow(rule, request(0), 3);
-    assert!(matches!(rule.decide(&request(0)), ProtectionDecision::Throttle(_)));
-    // Back by less than the window: what was counted still counts, and leaves.
+    let hour = 3_600_000;
+    // The time stands, jumps an hour ahead, and goes back.
+    let of = |millis, at_millis| ProtectedRequest { now: at(at_millis), ..request(millis) };
+    allow(rule, of(0, 0), 3);
+    let throttled = |millis| ProtectionDecision::Throttle(breach(Dimension::Burst, millis, 3, 3));
+    check(rule, of(300, hour), throttled(700));
+    check(rule, of(999, 0), throttled(1));
+    allow(rule, of(1_000, 0), 2);
+    let rejected = |millis| ProtectionDecision::Reject(breach(Dimension::Rate, millis, 5, 5));
+    check(rule, of(2_000, -hour), rejected(58_000));
+    check(rule, of(59_999, 24 * hour), rejected(1));
+    allow(rule, of(60_000, 0), 3);
+}
+
+#[test]
+fn a_request_that_read_the_clock_before_another_counts_with_it() {
+    let rule = &mut Counting::new(CAPACITY);
     allow(rule, request(1_000), 2);
-    assert!(matches!(rule.decide(&request(500)), ProtectionDecision::Reject(_)));
-    allow(rule, request(60_000), 3);
+    allow(rule, request(900), 1);
+    let full = ProtectionDecision::Throttle(breach(Dimension::Burst, 1_100, 3, 3));
+    check(rule, request(900), full);
+    allow(rule, request(2_000), 2);
+}
+
+#[test]
+fn an_integration_has_windows_of_its_own() {
+    let rule = &mut Counting::new(CAPACITY);
+    let of = |owner, millis| ProtectedRequest { owner, ..request(millis) };
+    allow(rule, of(integration(1, 1), 0), 3);
+    let burst = ProtectionDecision::Throttle(breach(Dimension::Burst, 1_000, 3, 3));
+    check(rule, of(integration(1, 1), 0), burst);
+    // Neither the tenant, nor its other integrations, nor one of the same number elsewhere.
+    for owner in [tenant(1), integration(1, 2), integration(2, 1)] {
+        allow(rule, of(owner, 0), 3);
+        check(rule, of(owner, 0), burst);
+    }
+    allow(rule, of(integration(1, 1), 1_000), 2);
+    let rate = ProtectionDecision::Reject(breach(Dimension::Rate, 58_000, 5, 5));
+    check(rule, of(integration(1, 1), 2_000), rate);
+    allow(rule, of(tenant(1), 2_000), 2);
+}
+
+#[test]
+fn an_anomaly_is_that_of_the_tenant_whichever_keys_its_requests_come_with() {
+    let rule = &mut Counting::new(CAPACITY);
+    let thresholds = only(Dimension::Anomaly, 10);
+    for number in 1..100 {
+        let owner = if number % 2 == 0 { tenant(1) } else { integration(1, number) };
+        allow(rule, ProtectedRequest { owner, thresholds, ..request(0) }, 1);
+    }
+    let warned = ProtectionDecision::Warn(breach(Dimension::Anomaly, 0, 100, 100));
+    check(rule, ProtectedRequest { thresholds, ..request(0) }, warned);
 }
 
 #[test]
 fn however_many_tenants_and_routes_come_memory_is_bounded() {
-    let rule = &mut Counting::new(Capacity { tenants: 10, routes: 20 });
+    let rule = &mut Counting::new(Capacity { tenants: 10, owners: 15, routes: 20 });
     for number in 1..=1_000 {
         for route in 0..7 {
-            let tenant_id = tenant(number);
-            rule.decide(&ProtectedRequest { tenant_id, route: Route(route), ..request(0) });
+            for owner in [tenant(number), integration(number, 1)] {
+                rule.decide(&ProtectedRequest { owner, route: Route(route), ..request(0) });
+            }
         }
     }
-    assert_eq!(rule.remembered(), (10, 20));
+    assert_eq!(rule.remembered(), (10, 15, 20));
     // Whoever was forgotten begins anew, and is counted again.
     allow(rule, request(0), 3);
     assert!(matches!(rule.decide(&request(0)), ProtectionDecision::Throttle(_)));
+}
+
+#[test]
+fn a_tenant_of_many_integrations_takes_its_share_and_no_more() {
+    let rule = &mut Counting::new(Capacity { tenants: 100, owners: 80, routes: 80 });
+    let thresholds = Thresholds { anomaly_floor: 0, ..thresholds() };
+    let of = |owner| ProtectedRequest { owner, thresholds, ..request(0) };
+    let full = ProtectionDecision::Throttle(breach(Dimension::Burst, 1_000, 3, 3));
+    for number in 1..=20 {
+        allow(rule, of(tenant(number)), 3);
+        allow(rule, of(integration(number, 1)), 3);
+    }
+    for number in 1..=1_000 {
+        allow(rule, of(integration(1, number + 1)), 1);
+    }
+    // An eighth of 80 are its integrations; the others and the tenant itself are as they were.
+    assert_eq!(rule.remembered(), (20, 49, 49));
+    for number in 1..=20 {
+        check(rule, of(tenant(number)), full);
+        if number > 1 {
+            check(rule, of(integration(number, 1)), full);
+        }
+    }
+    // Its integrations take the places of each other: the busy one keeps its own.
+    allow(rule, of(integration(1, 1)), 3);
+    for number in 1..=1_000 {
+        allow(rule, of(integration(1, number + 1)), 1);
+        check(rule, of(integration(1, 1)), full);
+    }
+}
+
+/// What a tenant that is being set up is held to: rates of management and traffic, then the floor.
+#[track_caller]
+fn check_setup(overrides: &[(Dimension, u32)], expected: [u32; 3]) {
+    let thresholds = Thresholds::default();
+    let held = thresholds.of_tenant(OnboardingState::Created, overrides.iter().copied());
+    let Thresholds { management, traffic, anomaly_floor, .. } = held;
+    let (rate, burst) = (management.requests_per_minute, management.requests_per_second);
+    assert_eq!([rate, traffic.requests_per_minute, anomaly_floor], expected);
+    assert_eq!((burst, traffic.requests_per_second), (1_000, 50_000), "bursts have no override");
+}
+
+#[test]
+fn a_tenant_that_is_being_set_up_has_ten_times_the_thresholds_and_overrides_are_absolute() {
+    check_setup(&[], [10_000, 600_000, 100_000]);
+    check_setup(&[(Dimension::Rate, 1)], [1, 1, 100_000]);
+    check_setup(&[(Dimension::Rate, 5_000)], [5_000, 60_000, 100_000]);
+    check_setup(&[(Dimension::Rate, 70_000)], [70_000, 70_000, 100_000]);
+    check_setup(&[(Dimension::Rate, 0), (Dimension::Anomaly, 7)], [0, 0, 7]);
+    // Money is the same for everyone, no threshold stays none, and nothing wraps.
+    let pace = |amount| Pace { requests_per_minute: amount, requests_per_second: amount };
+    let odd = Thresholds {
+        management: pace(0),
+        traffic: pace(u32::MAX),
+        cost_cents_day: 100,
+        anomaly_floor: 0,
+    };
+    assert_eq!(odd.of_tenant(OnboardingState::SdkConnected, []), odd);
+    let complete = Thresholds::default().of_tenant(OnboardingState::Complete, []);
+    assert_eq!(complete, Thresholds::default());
 }
 
 /// Everything that went on, in a plain list.
@@ -340,13 +460,12 @@ impl Naive {
             RequestClass::Gateway => return None,
         };
         let minute = self.count(|one| {
-            (one.tenant_id, one.route) == (asked.tenant_id, asked.route)
+            (one.owner, one.route) == (asked.owner, asked.route)
                 && one.now.second() > now.second() - 60
         });
         let tenth = |at: Timestamp| at.micros() / 100_000;
         let second = self.count(|one| {
-            (one.tenant_id, one.class) == (asked.tenant_id, asked.class)
-                && tenth(one.now) > tenth(now) - 10
+            (one.owner, one.class) == (asked.owner, asked.class) && tenth(one.now) > tenth(now) - 10
         });
         let is_full = |count: i64, allowed: u32| allowed > 0 && count >= i64::from(allowed);
         if is_full(minute, pace.requests_per_minute) {
@@ -357,9 +476,10 @@ impl Naive {
     }
 }
 
-fn steps() -> impl Strategy<Value = Vec<(i64, i64, u16, bool)>> {
+fn steps() -> impl Strategy<Value = Vec<(i64, (i64, i64), u16, bool)>> {
     let ahead = prop_oneof![4 => 0i64..40, 2 => 0i64..900, 1 => 0i64..30_000];
-    prop::collection::vec((ahead, 1i64..3, 0u16..3, any::<bool>()), 1..300)
+    let owner = (1i64..3, 0i64..2);
+    prop::collection::vec((ahead, owner, 0u16..3, any::<bool>()), 1..300)
 }
 
 proptest! {
@@ -368,14 +488,15 @@ proptest! {
         let mut rule = Counting::new(CAPACITY);
         let mut naive = Naive::default();
         let mut millis = 0;
-        for (ahead, number, route, is_traffic) in steps {
+        for (ahead, (number, key), route, is_traffic) in steps {
             millis += ahead;
             // A route is of one class.
             let class = if is_traffic { RequestClass::Traffic } else { RequestClass::Management };
             let route = Route(route + if is_traffic { 10 } else { 0 });
             let thresholds = Thresholds { anomaly_floor: 0, ..thresholds() };
             let asked = ProtectedRequest {
-                tenant_id: tenant(number),
+                // The key of an integration, or another credential of its tenant.
+                owner: integration(number, key),
                 route,
                 class,
                 thresholds,

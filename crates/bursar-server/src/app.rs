@@ -9,8 +9,10 @@ use crate::body::BodyLimits;
 use crate::budget::ByteBudget;
 use crate::credential_ref::AllowedPrefixes;
 use crate::decision_log::DecisionLog;
+use crate::failed_logins::FailedLogins;
 use crate::key_uses::KeyUses;
 use crate::metrics::Metrics;
+use crate::monotonic_clock::MonotonicClock;
 use crate::onboarding::Pauses;
 use crate::people::Issuers;
 use crate::protection::Protector;
@@ -27,6 +29,8 @@ pub struct Parts {
     pub store: Arc<dyn Store>,
     /// Writes.
     pub ledger: Ledger,
+    /// What windows and pauses move by.
+    pub monotonic_clock: MonotonicClock,
     /// Hashes keys.
     pub secret_key: SecretKey,
     /// Proves the operator.
@@ -39,6 +43,8 @@ pub struct Parts {
     pub allowed_prefixes: AllowedPrefixes,
     /// Keys that were seen a moment ago.
     pub key_cache: KeyCache,
+    /// Credentials that proved nobody.
+    pub failed_logins: FailedLogins,
     /// Who vouches for people.
     pub issuers: Issuers,
     /// Tenants whose onboarding could not be written a moment ago.

@@ -23,6 +23,7 @@ use crate::client_address::ClientAddress;
 use crate::credential_ref::SetBy;
 use crate::doorway::Listener;
 use crate::error::{ApiError, ErrorCode};
+use crate::failed_logins::FailedLogin;
 use crate::people::{Person, PersonError, Refusal};
 use crate::secret::{read_api_key, read_integration_key, same_hash};
 use crate::{envelope, onboarding};
@@ -36,6 +37,8 @@ pub const INTEGRATION_KEY: HeaderName = HeaderName::from_static("x-cus-integrati
 
 /// As which kind of actor the operator is known.
 const OPERATOR: &str = "founder";
+/// How the operator's tokens that are made here begin.
+const OPERATOR_TOKEN_START: &str = "bur_operator_";
 /// For how long a key that was good is taken for good without asking storage.
 const CACHE_LIFE: Duration = Duration::from_secs(1);
 /// Keys that are remembered.
@@ -130,6 +133,14 @@ impl Caller {
                 Some((tenant.tenant_id, KeyId::Integration(*integration_id, *key_id)))
             }
             Self::Operator | Self::Person { .. } => None,
+        }
+    }
+
+    /// The integration whose key it has.
+    fn only(&self) -> Option<IntegrationId> {
+        match self {
+            Self::Integration { integration_id, .. } => Some(*integration_id),
+            Self::Operator | Self::Machine { .. } | Self::Person { .. } => None,
         }
     }
 
@@ -319,6 +330,8 @@ pub struct Anyone {
     pub actor_type: &'static str,
     /// Of which tenant; of the operator the one that is named, if any.
     pub tenant: Option<CallerTenant>,
+    /// On which integration only, for the key of one.
+    pub only: Option<IntegrationId>,
     /// What the key of a machine is good for.
     pub capabilities: Vec<String>,
 }
@@ -386,7 +399,9 @@ fn is_open(parts: &Parts) -> bool {
 }
 
 fn has_metrics_token(app: &App, headers: &HeaderMap) -> bool {
-    let Ok(Presented { kind: Kind::Bearer, text }) = presented(headers) else { return false };
+    let Ok(Some(Presented { kind: Kind::Bearer, text })) = presented(headers) else {
+        return false;
+    };
     let hash = |text| app.secret_key.hash(text);
     app.metrics_token.as_ref().is_some_and(|token| same_hash(&hash(text), &hash(token.expose())))
 }
@@ -424,7 +439,13 @@ pub async fn admit(app: &App, headers: &HeaderMap, access: Access) -> Result<Adm
         }
         Access::Anyone | Access::Tenant { .. } => {}
     }
-    let mut tenant = tenant_of(app, &caller, named).await?;
+    let mut tenant = match tenant_of(app, &caller, named).await {
+        Err(error) if error.code() == ErrorCode::TenantMismatch => {
+            note_failure(app, FailedLogin::OtherTenant);
+            return Err(error);
+        }
+        found => found?,
+    };
     if let (Some(tenant), Some(step)) = (&mut tenant, caller.step())
         && tenant.onboarding < step
     {
@@ -433,7 +454,8 @@ pub async fn admit(app: &App, headers: &HeaderMap, access: Access) -> Result<Adm
     match access {
         Access::Operator | Access::Anyone => {
             let (actor_type, capabilities) = (caller.actor_type(), capabilities(&caller));
-            Ok(Admitted::Anyone(Anyone { actor_type, tenant, capabilities }))
+            let only = caller.only();
+            Ok(Admitted::Anyone(Anyone { actor_type, tenant, only, capabilities }))
         }
         Access::Tenant { scope, integration_key, role } => {
             caller.check(scope, integration_key, role)?;
@@ -455,12 +477,12 @@ fn capabilities(caller: &Caller) -> Vec<String> {
 }
 
 fn authorized(caller: &Caller, tenant: CallerTenant) -> Authorized {
-    let (only, scopes, set_by) = match caller {
-        Caller::Operator => (None, None, SetBy::Operator),
-        Caller::Machine { scopes, .. } => (None, Some(scopes.clone()), SetBy::Tenant),
-        Caller::Integration { integration_id, .. } => (Some(*integration_id), None, SetBy::Tenant),
-        Caller::Person { .. } => (None, None, SetBy::Tenant),
+    let (scopes, set_by) = match caller {
+        Caller::Operator => (None, SetBy::Operator),
+        Caller::Machine { scopes, .. } => (Some(scopes.clone()), SetBy::Tenant),
+        Caller::Integration { .. } | Caller::Person { .. } => (None, SetBy::Tenant),
     };
+    let only = caller.only();
     let CallerTenant { tenant_id, lifecycle, onboarding } = tenant;
     Authorized { tenant_id, only, actor: caller.actor(), scopes, set_by, lifecycle, onboarding }
 }
@@ -495,6 +517,22 @@ struct Presented<'a> {
     text: &'a str,
 }
 
+impl Presented<'_> {
+    /// What failed when it proves nobody, as far as its form tells.
+    fn failure(&self) -> FailedLogin {
+        match self.kind {
+            Kind::Integration => FailedLogin::IntegrationKey,
+            Kind::ApiKey => FailedLogin::ApiKey,
+            Kind::Bearer if is_token(self.text) => FailedLogin::OidcToken,
+            Kind::Bearer if self.text.starts_with(OPERATOR_TOKEN_START) => {
+                FailedLogin::OperatorToken
+            }
+            Kind::Bearer if self.text.starts_with("bur_") => FailedLogin::ApiKey,
+            Kind::Bearer => FailedLogin::OperatorToken,
+        }
+    }
+}
+
 /// How a credential was presented, which decides what it can prove.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 enum Kind {
@@ -510,8 +548,8 @@ fn unauthenticated() -> ApiError {
     ApiError::of(ErrorCode::Unauthenticated)
 }
 
-/// The one credential of a request; the same one may come twice.
-fn presented(headers: &HeaderMap) -> Result<Presented<'_>, ApiError> {
+/// The one credential of a request, if it has any; the same one may come twice.
+fn presented(headers: &HeaderMap) -> Result<Option<Presented<'_>>, ApiError> {
     let mut found: Option<Presented<'_>> = None;
     let named = [
         (header::AUTHORIZATION, Kind::Bearer),
@@ -534,7 +572,7 @@ fn presented(headers: &HeaderMap) -> Result<Presented<'_>, ApiError> {
             found = found.or(Some(Presented { kind, text }));
         }
     }
-    found.ok_or_else(unauthenticated)
+    Ok(found)
 }
 
 fn bearer(value: &str) -> Option<&str> {
@@ -542,9 +580,30 @@ fn bearer(value: &str) -> Option<&str> {
     scheme.eq_ignore_ascii_case("bearer").then(|| token.trim())
 }
 
-/// Who a request's credential proves.
+/// Who a request's credential proves. One that proves nobody is told to whoever watches.
 async fn caller(app: &App, headers: &HeaderMap) -> Result<Arc<Caller>, ApiError> {
-    let Presented { kind, text } = presented(headers)?;
+    let is_refused = |error: &ApiError| error.code() == ErrorCode::Unauthenticated;
+    let presented = presented(headers).inspect_err(|error| {
+        if is_refused(error) {
+            note_failure(app, FailedLogin::Malformed);
+        }
+    })?;
+    let presented = presented.ok_or_else(unauthenticated)?;
+    let proved = prove(app, presented).await;
+    if proved.as_ref().is_err_and(is_refused) {
+        note_failure(app, presented.failure());
+    }
+    proved
+}
+
+fn note_failure(app: &App, kind: FailedLogin) {
+    app.metrics.failed_login(kind);
+    let address = ClientAddress::current().map(|client| client.0);
+    app.failed_logins.note(address, kind, app.monotonic_clock.elapsed());
+}
+
+async fn prove(app: &App, presented: Presented<'_>) -> Result<Arc<Caller>, ApiError> {
+    let Presented { kind, text } = presented;
     let hash = app.secret_key.hash(text);
     let missed = match app.key_cache.get(kind, &hash) {
         Ok(known) if known.is_expired(app.store.now()) => return Err(unauthenticated()),

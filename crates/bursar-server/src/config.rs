@@ -212,27 +212,29 @@ pub const SETTINGS: &[Setting] = &[
         key: "protection.requests_per_minute",
         env: "BURSAR_PROTECTION_REQUESTS_PER_MINUTE",
         default: "1000",
-        help: "Management requests and reads that a tenant may send to one route in 60 seconds; 0 \
-               is unlimited.",
+        help: "Management requests and reads that a tenant, or an integration by its own key, may \
+               send to one route in 60 seconds; 0 is unlimited.",
     },
     Setting {
         key: "protection.requests_per_second",
         env: "BURSAR_PROTECTION_REQUESTS_PER_SECOND",
         default: "100",
-        help: "Management requests and reads that a tenant may send in a second; 0 is unlimited.",
+        help: "Management requests and reads that a tenant, or an integration by its own key, may \
+               send in a second; 0 is unlimited.",
     },
     Setting {
         key: "protection.traffic_per_minute",
         env: "BURSAR_PROTECTION_TRAFFIC_PER_MINUTE",
         default: "60000",
-        help: "Telemetry writes and decisions that a tenant may send to one route in 60 seconds; \
-               0 is unlimited.",
+        help: "Telemetry writes and decisions that a tenant, or an integration by its own key, may \
+               send to one route in 60 seconds; 0 is unlimited.",
     },
     Setting {
         key: "protection.traffic_per_second",
         env: "BURSAR_PROTECTION_TRAFFIC_PER_SECOND",
         default: "5000",
-        help: "Telemetry writes and decisions that a tenant may send in a second; 0 is unlimited.",
+        help: "Telemetry writes and decisions that a tenant, or an integration by its own key, may \
+               send in a second; 0 is unlimited.",
     },
     Setting {
         key: "protection.cost_cents_day",

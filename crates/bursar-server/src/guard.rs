@@ -13,7 +13,7 @@ use crate::app::App;
 use crate::auth::{self, Admitted};
 use crate::doorway::RequestTenant;
 use crate::error::{ApiError, ErrorCode};
-use crate::protection;
+use crate::protection::{self, Sender};
 
 /// Lets a request in as the table says.
 pub async fn pass(State(app): State<App>, request: Request, next: Next) -> Response {
@@ -49,15 +49,15 @@ async fn enter(
     mut request: Request,
 ) -> Result<Request, ApiError> {
     let admitted = auth::admit(app, request.headers(), access).await?;
-    let tenant = match &admitted {
-        Admitted::Operator(_) => None,
-        Admitted::Anyone(anyone) => anyone.tenant,
-        Admitted::Tenant(authorized) => Some(authorized.tenant()),
+    let (tenant, integration_id) = match &admitted {
+        Admitted::Operator(_) => (None, None),
+        Admitted::Anyone(anyone) => (anyone.tenant, anyone.only),
+        Admitted::Tenant(authorized) => (Some(authorized.tenant()), authorized.only),
     };
     if let Some(tenant) = tenant {
         // The operator acts on a tenant that floods the server, too.
-        let is_operator = admitted.is_operator();
-        protection::pass(app, tenant, is_operator, path, &mut request).await?;
+        let sender = Sender { tenant, integration_id, is_operator: admitted.is_operator() };
+        protection::pass(app, sender, path, &mut request).await?;
     }
     match admitted {
         Admitted::Operator(operator) => {

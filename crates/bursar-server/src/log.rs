@@ -4,16 +4,32 @@
 //! line is written, instead of a span for every request, so that requests that log nothing pay
 //! nothing.
 
+use std::backtrace::{Backtrace, BacktraceStatus};
 use std::fmt;
-use std::io::IsTerminal;
+use std::fs::File;
+use std::io::{self, IsTerminal};
+use std::os::fd::AsFd;
+use std::panic::PanicHookInfo;
+use std::sync::{Arc, OnceLock};
+use std::thread;
+use std::time::Duration;
 
-use tracing::{Event, Subscriber};
+use tracing::{Event, Level, Subscriber};
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::fmt::format::{FormatEvent, FormatFields, Writer};
 use tracing_subscriber::fmt::{FmtContext, MakeWriter};
 use tracing_subscriber::registry::LookupSpan;
 
+use crate::log_queue::{LogQueue, QueueWriter, Room, TARGET};
 use crate::{envelope, trace};
+
+/// The target of the lines about panics.
+const PANIC_TARGET: &str = "bursar::panic";
+/// How long the end of the process waits until its last lines are written.
+const FLUSH_WITHIN: Duration = Duration::from_secs(1);
+
+/// What waits to be written, once the process logs.
+static QUEUE: OnceLock<Arc<LogQueue>> = OnceLock::new();
 
 /// How lines of the log look.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,18 +51,78 @@ impl LogFormat {
     }
 }
 
-/// Begins to log to the standard error output.
+/// Begins to log to the standard error output, from a thread of its own.
+///
+/// Panics are logged too: what writes them otherwise waits for the output.
 ///
 /// # Errors
-/// When the filter is not valid, or the process logs already.
+/// When the filter is not valid, the process logs already, or the system refuses a thread.
 pub fn start(format: LogFormat, filter: &str) -> Result<(), Box<dyn std::error::Error>> {
     // What clients do wrong in HTTP/2 is said at their pace: an attack must not fill the log.
     let filter = EnvFilter::try_new(format!("h2=error,{filter}"))?;
     let no_color = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
-    let ansi = std::io::stderr().is_terminal() && !no_color;
-    let subscriber = subscriber(format, filter, ansi, std::io::stderr);
+    let ansi = io::stderr().is_terminal() && !no_color;
+    let queue = Arc::new(LogQueue::default());
+    let subscriber = subscriber(format, filter, ansi, QueueWriter(Arc::clone(&queue)));
     tracing::subscriber::set_global_default(subscriber)?;
+    // A file of its own: whoever writes to the standard error output by its lock must not wait for
+    // the thread.
+    let output = File::from(io::stderr().as_fd().try_clone_to_owned()?);
+    let writing = Arc::clone(&queue);
+    thread::Builder::new()
+        .name("log".to_owned())
+        .spawn(move || writing.write(output, tell_dropped))?;
+    let panicking = Arc::clone(&queue);
+    std::panic::set_hook(Box::new(move |info| log_panic(&panicking, info)));
+    // It is the first: a second one would not have become the subscriber.
+    let _ = QUEUE.set(queue);
     Ok(())
+}
+
+/// Writes a line for people, as it is: in its turn if the process logs.
+pub fn say(line: &str) {
+    match QUEUE.get() {
+        Some(queue) => queue.push(format!("{line}\n").as_bytes(), Room::Always),
+        None => eprintln!("{line}"),
+    }
+}
+
+/// Waits until the log is written, at most a second: the last thing before the process ends.
+pub fn flush() {
+    if let Some(queue) = QUEUE.get() {
+        queue.flush(FLUSH_WITHIN);
+    }
+}
+
+/// How many lines were dropped because the output did not take them.
+pub fn dropped() -> u64 {
+    QUEUE.get().map_or(0, |queue| queue.dropped())
+}
+
+/// The lines that were lost may have been errors.
+fn tell_dropped(dropped: u64) {
+    tracing::error!(target: TARGET, dropped, "{dropped} lines of the log were dropped");
+}
+
+fn log_panic(queue: &LogQueue, info: &PanicHookInfo<'_>) {
+    let thread = thread::current();
+    let name = thread.name().unwrap_or("unnamed");
+    let location = info.location().map(ToString::to_string).unwrap_or_default();
+    let message = info.payload_as_str().unwrap_or("no message");
+    let backtrace = Backtrace::capture();
+    let backtrace = (backtrace.status() == BacktraceStatus::Captured).then_some(backtrace);
+    if tracing::enabled!(target: PANIC_TARGET, Level::ERROR) {
+        let backtrace = backtrace.map(tracing::field::display);
+        tracing::error!(target: PANIC_TARGET, thread = name, location, backtrace, "{message}");
+    } else {
+        // A filter is not meant to hide this.
+        let line = format!("thread '{name}' panicked at {location}: {message}\n");
+        queue.push(line.as_bytes(), Room::Errors);
+    }
+    // It is the end of the process.
+    if name == "main" {
+        queue.flush(FLUSH_WITHIN);
+    }
 }
 
 /// What writes the log somewhere.

@@ -19,6 +19,7 @@ use crate::database::{Database, PasswordError, PostgresDatabase};
 use crate::doorway::Listener;
 use crate::instant;
 use crate::metrics::Metrics;
+use crate::monotonic_clock::MonotonicClock;
 use crate::outbound::{self, Outbound};
 use crate::people::Issuers;
 use crate::pulse::{self, Pulse};
@@ -112,13 +113,26 @@ pub enum StartError {
 /// # Errors
 /// [`StartError`].
 pub fn open(config: &Config, clock: Option<Clock>) -> Result<App, StartError> {
-    match &config.database {
-        Database::File(path) => open_file(config, path, clock),
+    open_with(config, clock, MonotonicClock::system())
+}
+
+/// The same with a monotonic clock that a test moves.
+///
+/// # Errors
+/// [`StartError`].
+pub fn open_with(
+    config: &Config,
+    clock: Option<Clock>,
+    monotonic_clock: MonotonicClock,
+) -> Result<App, StartError> {
+    let opened = match &config.database {
+        Database::File(path) => open_file(config, path, clock)?,
         Database::Postgres(database) => {
             let token = config.operator_token.as_ref().ok_or(StartError::NoOperatorToken)?;
-            open_postgres(config, database, copied(token), clock)
+            open_postgres(config, database, copied(token), clock)?
         }
-    }
+    };
+    assemble(config, opened, monotonic_clock)
 }
 
 /// The same for a command that works on the store by itself, for a moment.
@@ -126,8 +140,8 @@ pub fn open(config: &Config, clock: Option<Clock>) -> Result<App, StartError> {
 /// # Errors
 /// [`StartError`].
 pub fn open_for_command(config: &Config, clock: Option<Clock>) -> Result<App, StartError> {
-    match &config.database {
-        Database::File(path) => open_file(config, path, clock),
+    let opened = match &config.database {
+        Database::File(path) => open_file(config, path, clock)?,
         Database::Postgres(database) => {
             // Who has the database and the secret key proves no more by a token, and nobody else
             // can ask this process.
@@ -137,13 +151,14 @@ pub fn open_for_command(config: &Config, clock: Option<Clock>) -> Result<App, St
                 .map_or_else(random_digits, |token| Ok(copied(token)));
             let token = token.map_err(|error| StartError::System(io::Error::other(error)))?;
             let few = database.with_connections(COMMAND_WRITERS, COMMAND_READERS);
-            open_postgres(config, &few, token, clock)
+            open_postgres(config, &few, token, clock)?
         }
-    }
+    };
+    assemble(config, opened, MonotonicClock::system())
 }
 
 /// Opens a file, with secrets that are made on the first start.
-fn open_file(config: &Config, path: &Path, clock: Option<Clock>) -> Result<App, StartError> {
+fn open_file(config: &Config, path: &Path, clock: Option<Clock>) -> Result<Opened, StartError> {
     data_dir::create(&config.data_dir)?;
     let configured = |secret: &Option<Secret>, file: &str| match secret {
         Some(secret) => Ok(copied(secret)),
@@ -160,7 +175,7 @@ fn open_file(config: &Config, path: &Path, clock: Option<Clock>) -> Result<App, 
     let (store, lane) =
         SqliteStore::open(path, clock, secret_key.fingerprint(), secret_key.audit_key())?;
     let secrets = Secrets { secret_key, operator_token };
-    assemble(config, secrets, Opened { store, lanes: vec![lane], pulse: None })
+    Ok(Opened { secrets, store, lanes: vec![lane], pulse: None })
 }
 
 /// Opens a database that nodes share. Nothing is made on this machine: what one node made, the
@@ -170,7 +185,7 @@ fn open_postgres(
     database: &PostgresDatabase,
     operator_token: Secret,
     clock: Option<Clock>,
-) -> Result<App, StartError> {
+) -> Result<Opened, StartError> {
     let secret_key = config.secret_key.as_ref().ok_or(StartError::NoSecretKey)?;
     let secret_key = SecretKey::derive(secret_key).map_err(StartError::SecretKey)?;
     let options = PostgresOptions {
@@ -182,7 +197,7 @@ fn open_postgres(
     };
     let (store, lanes) = PostgresStore::open(database.url()?.expose(), &options)?;
     let secrets = Secrets { secret_key, operator_token };
-    assemble(config, secrets, Opened { store, lanes, pulse: Some(Pulse::default()) })
+    Ok(Opened { secrets, store, lanes, pulse: Some(Pulse::default()) })
 }
 
 /// What hashes keys and proves the operator.
@@ -193,26 +208,33 @@ struct Secrets {
 
 /// A store that is open.
 struct Opened {
+    secrets: Secrets,
     store: Arc<dyn Store>,
     lanes: Vec<Box<dyn Lane>>,
     pulse: Option<Pulse>,
 }
 
-fn assemble(config: &Config, secrets: Secrets, opened: Opened) -> Result<App, StartError> {
+fn assemble(
+    config: &Config,
+    opened: Opened,
+    monotonic_clock: MonotonicClock,
+) -> Result<App, StartError> {
+    let Opened { secrets, store, lanes, pulse } = opened;
     let Secrets { secret_key, operator_token } = secrets;
-    let Opened { store, lanes, pulse } = opened;
     let metrics = Arc::new(Metrics::new()?);
     let observer = Arc::clone(&metrics) as Arc<dyn Observer>;
     let ledger = Ledger::start(lanes, observer).map_err(StartError::System)?;
     Ok(App::new(Parts {
         store,
         ledger,
+        monotonic_clock,
         secret_key,
         operator_token,
         metrics_token: config.metrics_token.as_ref().map(copied),
         metrics,
         allowed_prefixes: config.allowed_prefixes.clone(),
         key_cache: crate::auth::KeyCache::default(),
+        failed_logins: crate::failed_logins::FailedLogins::default(),
         issuers: issuers(config)?,
         onboarding_pauses: crate::onboarding::Pauses::default(),
         key_uses: crate::key_uses::KeyUses::default(),
@@ -306,6 +328,7 @@ pub async fn run(config: &Config, app: App, ready: impl FnOnce(&str)) -> Result<
     }
     tracing::info!("draining");
     sweeper.abort();
+    app.failed_logins.tell_all();
     for watcher in watched {
         watcher.abort();
     }
@@ -368,6 +391,7 @@ async fn sweep(app: App) {
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
         ticks.tick().await;
+        app.failed_logins.tell(app.monotonic_clock.elapsed());
         if is_away(&app) {
             continue;
         }

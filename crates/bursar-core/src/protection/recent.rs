@@ -1,47 +1,95 @@
-//! A map of fixed capacity that forgets whatever was not asked for the longest.
+//! A map of fixed capacity that forgets the entry that was idle the longest.
 
 use std::collections::HashMap;
 use std::hash::Hash;
 
+use crate::TenantId;
+
 /// The place of nothing.
 const NONE: u32 = u32::MAX;
 
-/// Values by key, of which the one idle the longest goes when another comes and all places are
-/// taken. Entries are linked by their places in one list, from the newest to the oldest, so that
-/// every access costs the same however many there are.
+/// A key of a [`Recent`] map.
+pub(super) trait Key: Copy + Eq + Hash {
+    /// The tenant whose share of the map this key takes a place of; none when it takes no share.
+    fn sharer(&self) -> Option<TenantId>;
+}
+
+/// Values by key. When all places are taken, a new key gets the place of the one idle the longest.
+///
+/// A tenant whose keys have taken its whole share gives up the one of its own that was idle the
+/// longest, so that one tenant cannot push out the others. Entries are linked by their places from
+/// the newest to the oldest, so that every access costs the same however many there are.
 #[derive(Debug)]
 pub(super) struct Recent<K, V> {
     places: HashMap<K, u32>,
     entries: Vec<Entry<K, V>>,
-    newest: u32,
-    oldest: u32,
+    all: List,
+    /// The places of the tenants that have some of their share.
+    shares: HashMap<TenantId, List>,
     capacity: u32,
+    share_max: u32,
 }
 
 #[derive(Debug)]
 struct Entry<K, V> {
     key: K,
     value: V,
+    in_all: Links,
+    in_share: Links,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Links {
     newer: u32,
     older: u32,
 }
 
-impl<K: Copy + Eq + Hash, V: Default> Recent<K, V> {
-    /// An empty map of this many places; at least one.
-    pub(super) fn new(capacity: u32) -> Self {
-        let capacity = capacity.clamp(1, NONE);
-        let (places, entries) = (HashMap::new(), Vec::new());
-        Self { places, entries, newest: NONE, oldest: NONE, capacity }
+/// In which of its lists an entry is moved.
+#[derive(Clone, Copy)]
+enum Within {
+    All,
+    Share,
+}
+
+/// The ends of a list that is linked through the entries.
+#[derive(Debug)]
+struct List {
+    newest: u32,
+    oldest: u32,
+    len: u32,
+}
+
+impl Links {
+    const NONE: Self = Self { newer: NONE, older: NONE };
+}
+
+impl<K, V> Entry<K, V> {
+    const fn links(&mut self, within: Within) -> &mut Links {
+        match within {
+            Within::All => &mut self.in_all,
+            Within::Share => &mut self.in_share,
+        }
+    }
+}
+
+impl<K: Key, V: Default> Recent<K, V> {
+    /// An empty map of this many places, of which one tenant may share so many; at least one each.
+    pub(super) fn new(capacity: u32, share_max: u32) -> Self {
+        Self {
+            places: HashMap::new(),
+            entries: Vec::new(),
+            all: List::EMPTY,
+            shares: HashMap::new(),
+            capacity: capacity.clamp(1, NONE),
+            share_max: share_max.max(1),
+        }
     }
 
     /// The value of a key, a fresh one if it is new; from now on the newest. Never nothing.
     pub(super) fn touch(&mut self, key: K) -> Option<&mut V> {
         let place = match self.places.get(&key) {
             Some(&place) => {
-                if place != self.newest {
-                    self.unlink(place);
-                    self.link(place);
-                }
+                self.renew(&key, place);
                 place
             }
             None => self.admit(key),
@@ -54,49 +102,96 @@ impl<K: Copy + Eq + Hash, V: Default> Recent<K, V> {
         self.entries.len()
     }
 
-    /// Gives a new key a place: a free one, else that of the oldest.
+    fn renew(&mut self, key: &K, place: u32) {
+        if place == self.all.newest {
+            return;
+        }
+        let Self { entries, all, shares, .. } = self;
+        all.unlink(entries, place, Within::All);
+        all.link(entries, place, Within::All);
+        if let Some(share) = key.sharer().and_then(|tenant_id| shares.get_mut(&tenant_id)) {
+            share.unlink(entries, place, Within::Share);
+            share.link(entries, place, Within::Share);
+        }
+    }
+
+    /// Gives a new key a place: that of its tenant's oldest when the share is taken, else a free
+    /// one, else that of the oldest of all.
     fn admit(&mut self, key: K) -> u32 {
-        let fresh = Entry { key, value: V::default(), newer: NONE, older: NONE };
+        let sharer = key.sharer();
+        let full_share = sharer
+            .and_then(|tenant_id| self.shares.get(&tenant_id))
+            .filter(|share| share.len >= self.share_max);
         let taken = self.entries.len() as u32;
-        let place = if taken < self.capacity {
-            self.entries.push(fresh);
-            taken
-        } else {
-            let place = self.oldest;
-            self.unlink(place);
-            if let Some(entry) = self.entries.get_mut(place as usize) {
-                self.places.remove(&entry.key);
-                *entry = fresh;
+        let (in_all, in_share) = (Links::NONE, Links::NONE);
+        let fresh = Entry { key, value: V::default(), in_all, in_share };
+        let place = match full_share {
+            Some(share) => self.replace(share.oldest, fresh),
+            None if taken == self.capacity => self.replace(self.all.oldest, fresh),
+            None => {
+                self.entries.push(fresh);
+                taken
             }
-            place
         };
         self.places.insert(key, place);
-        self.link(place);
+        let Self { entries, all, shares, .. } = self;
+        all.link(entries, place, Within::All);
+        if let Some(tenant_id) = sharer {
+            let share = shares.entry(tenant_id).or_insert(List::EMPTY);
+            share.link(entries, place, Within::Share);
+        }
         place
     }
 
-    fn unlink(&mut self, place: u32) {
-        let Some(&Entry { newer, older, .. }) = self.entries.get(place as usize) else { return };
-        match self.entries.get_mut(newer as usize) {
-            Some(entry) => entry.older = older,
+    /// Puts an entry into a place that is taken, and forgets the one that was there.
+    fn replace(&mut self, place: u32, fresh: Entry<K, V>) -> u32 {
+        let Self { places, entries, all, shares, .. } = self;
+        all.unlink(entries, place, Within::All);
+        let Some(key) = entries.get(place as usize).map(|entry| entry.key) else { return place };
+        if let Some(tenant_id) = key.sharer()
+            && let Some(share) = shares.get_mut(&tenant_id)
+        {
+            share.unlink(entries, place, Within::Share);
+            if share.len == 0 {
+                shares.remove(&tenant_id);
+            }
+        }
+        places.remove(&key);
+        if let Some(entry) = entries.get_mut(place as usize) {
+            *entry = fresh;
+        }
+        place
+    }
+}
+
+impl List {
+    const EMPTY: Self = Self { newest: NONE, oldest: NONE, len: 0 };
+
+    fn unlink<K, V>(&mut self, entries: &mut [Entry<K, V>], place: u32, within: Within) {
+        let Some(entry) = entries.get_mut(place as usize) else { return };
+        let Links { newer, older } = *entry.links(within);
+        match entries.get_mut(newer as usize) {
+            Some(entry) => entry.links(within).older = older,
             None => self.newest = older,
         }
-        match self.entries.get_mut(older as usize) {
-            Some(entry) => entry.newer = newer,
+        match entries.get_mut(older as usize) {
+            Some(entry) => entry.links(within).newer = newer,
             None => self.oldest = newer,
         }
+        self.len -= 1;
     }
 
-    fn link(&mut self, place: u32) {
+    fn link<K, V>(&mut self, entries: &mut [Entry<K, V>], place: u32, within: Within) {
         let second = self.newest;
-        if let Some(entry) = self.entries.get_mut(place as usize) {
-            (entry.newer, entry.older) = (NONE, second);
+        if let Some(entry) = entries.get_mut(place as usize) {
+            *entry.links(within) = Links { newer: NONE, older: second };
         }
-        match self.entries.get_mut(second as usize) {
-            Some(entry) => entry.newer = place,
+        match entries.get_mut(second as usize) {
+            Some(entry) => entry.links(within).newer = place,
             None => self.oldest = place,
         }
         self.newest = place;
+        self.len += 1;
     }
 }
 
@@ -105,27 +200,55 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
+    /// A key that takes a share of a tenant, unless that is 0.
+    impl Key for (u8, u8) {
+        fn sharer(&self) -> Option<TenantId> {
+            // There is no tenant 0.
+            TenantId::from_number(self.0.into())
+        }
+    }
+
+    /// The same as a plain list, from the oldest to the newest.
+    #[derive(Default)]
+    struct Plain(Vec<((u8, u8), u32)>);
+
+    impl Plain {
+        fn touch(&mut self, key: (u8, u8), capacity: usize, share_max: usize) -> u32 {
+            let known = self.0.iter().position(|(one, _)| *one == key);
+            let before = known.map_or(0, |place| self.0.remove(place).1);
+            let is_of_tenant = |((tenant, _), _): &((u8, u8), u32)| *tenant == key.0;
+            let shared = self.0.iter().filter(|one| is_of_tenant(one)).count();
+            if key.0 > 0 && shared >= share_max {
+                let oldest = self.0.iter().position(is_of_tenant).expect("it has some");
+                self.0.remove(oldest);
+            } else if self.0.len() == capacity {
+                self.0.remove(0);
+            }
+            self.0.push((key, before + 1));
+            before + 1
+        }
+    }
+
     proptest! {
         #[test]
-        fn the_one_idle_the_longest_goes(
-            capacity in 1u32..6,
-            keys in prop::collection::vec(0u8..9, 1..200),
+        fn the_one_idle_the_longest_goes_and_none_has_more_than_its_share(
+            capacity in 1u32..8,
+            share_max in 1u32..5,
+            keys in prop::collection::vec((0u8..4, 0u8..6), 1..200),
         ) {
-            let mut recent: Recent<u8, u32> = Recent::new(capacity);
-            // From the oldest to the newest.
-            let mut plain: Vec<(u8, u32)> = Vec::new();
+            let mut recent: Recent<(u8, u8), u32> = Recent::new(capacity, share_max);
+            let mut plain = Plain::default();
             for key in keys {
-                let known = plain.iter().position(|(one, _)| *one == key);
-                let before = known.map_or(0, |place| plain.remove(place).1);
-                if plain.len() == capacity as usize {
-                    plain.remove(0);
-                }
-                plain.push((key, before + 1));
+                let expected = plain.touch(key, capacity as usize, share_max as usize);
                 let value = recent.touch(key).expect("a place");
                 *value += 1;
-                prop_assert_eq!(*value, before + 1);
-                prop_assert_eq!(recent.len(), plain.len());
-                prop_assert_eq!(recent.places.len(), plain.len());
+                prop_assert_eq!(*value, expected);
+                prop_assert_eq!(recent.len(), recent.places.len());
+                prop_assert_eq!(recent.places.len(), plain.0.len());
+                let shared: u32 = recent.shares.values().map(|share| share.len).sum();
+                let of_tenants = plain.0.iter().filter(|((tenant, _), _)| *tenant > 0).count();
+                prop_assert_eq!(shared as usize, of_tenants);
+                prop_assert!(recent.shares.values().all(|share| (1..=share_max).contains(&share.len)));
             }
         }
     }

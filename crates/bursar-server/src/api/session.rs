@@ -33,7 +33,7 @@ pub struct SessionContext {
     responses((status = 200, body = SessionContext, description = "Who calls.")),
 )]
 pub async fn get_session_context(caller: Anyone) -> Answer<SessionContext> {
-    let Anyone { actor_type, tenant, capabilities } = caller;
+    let Anyone { actor_type, tenant, only: _, capabilities } = caller;
     Answer::ok(SessionContext {
         actor_type,
         tenant_id: tenant.map(|tenant| tenant.tenant_id.to_string()),

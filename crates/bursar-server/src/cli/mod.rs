@@ -87,13 +87,12 @@ type Failure = Box<dyn std::error::Error>;
 /// Runs what the command line asks for.
 pub fn main() -> ExitCode {
     let arguments = Arguments::parse();
-    match run(arguments) {
-        Ok(code) => code,
-        Err(error) => {
-            eprintln!("bursar: {error}");
-            ExitCode::FAILURE
-        }
-    }
+    let code = run(arguments).unwrap_or_else(|error| {
+        log::say(&format!("bursar: {error}"));
+        ExitCode::FAILURE
+    });
+    log::flush();
+    code
 }
 
 fn run(arguments: Arguments) -> Result<ExitCode, Failure> {

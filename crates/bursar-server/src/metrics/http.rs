@@ -9,6 +9,7 @@ use prometheus::{HistogramVec, IntCounterVec, IntGauge, Registry, Result};
 
 use super::table;
 use crate::error::ErrorCode;
+use crate::failed_logins::FailedLogin;
 
 /// From a check that is answered from memory to where clients have given up.
 const REQUEST_BOUNDS_SECONDS: &[f64] =
@@ -28,6 +29,7 @@ pub(super) struct HttpMetrics {
     errors: IntCounterVec,
     decisions: IntCounterVec,
     protection: IntCounterVec,
+    failed_logins: IntCounterVec,
 }
 
 impl HttpMetrics {
@@ -36,6 +38,10 @@ impl HttpMetrics {
         for labels in PROTECTION {
             protection.with_label_values(&labels).inc_by(0);
         }
+        let failed_logins = table::FAILED_LOGINS.counters(registry)?;
+        for kind in FailedLogin::ALL {
+            failed_logins.with_label_values(&[kind.as_str()]).inc_by(0);
+        }
         Ok(Self {
             requests: table::HTTP_REQUESTS.counters(registry)?,
             seconds: table::HTTP_SECONDS.histograms(registry, REQUEST_BOUNDS_SECONDS)?,
@@ -43,6 +49,7 @@ impl HttpMetrics {
             errors: table::HTTP_ERRORS.counters(registry)?,
             decisions: table::DECISIONS.counters(registry)?,
             protection,
+            failed_logins,
         })
     }
 
@@ -54,6 +61,10 @@ impl HttpMetrics {
 
     pub(super) fn protected(&self, dimension: Dimension, decision: &ProtectionDecision) {
         self.protection.with_label_values(&[dimension.as_str(), decision.as_str()]).inc();
+    }
+
+    pub(super) fn failed_login(&self, kind: FailedLogin) {
+        self.failed_logins.with_label_values(&[kind.as_str()]).inc();
     }
 
     pub(super) fn begin<'m>(&'m self, route: &'m str, method: &Method) -> Counted<'m> {

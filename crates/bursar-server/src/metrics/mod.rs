@@ -17,6 +17,8 @@ use bursar_core::{Decision, Dimension, ProtectionDecision};
 use bursar_store::{DecisionKind, Facts, Observer, Store, StoreError, Taken, Took, Waiting};
 use prometheus::{Registry, TextEncoder};
 
+use crate::failed_logins::FailedLogin;
+
 pub use self::http::Counted;
 pub use self::table::{Kind, METRICS, Metric};
 use self::{
@@ -80,6 +82,11 @@ impl Metrics {
     /// Counts what protection did to a request.
     pub fn protected(&self, dimension: Dimension, decision: &ProtectionDecision) {
         self.http.protected(dimension, decision);
+    }
+
+    /// Counts a request whose credential proves nobody.
+    pub fn failed_login(&self, kind: FailedLogin) {
+        self.http.failed_login(kind);
     }
 
     /// Begins to count a request of a route, which is a template and never a path.

@@ -3,7 +3,7 @@
 use prometheus::{Counter, IntGauge, Registry, Result};
 
 use super::table;
-use crate::instant;
+use crate::{instant, log};
 
 /// Ticks in a second in which Linux tells processor time to programs, on every architecture.
 const TICKS_A_SECOND: f64 = 100.0;
@@ -13,6 +13,7 @@ pub(super) struct ProcessMetrics {
     cpu: Counter,
     memory: IntGauge,
     open_fds: IntGauge,
+    log_dropped: Counter,
 }
 
 impl ProcessMetrics {
@@ -24,11 +25,14 @@ impl ProcessMetrics {
             cpu: table::PROCESS_CPU.counter(registry)?,
             memory: table::PROCESS_MEMORY.gauge(registry)?,
             open_fds: table::PROCESS_FDS.gauge(registry)?,
+            log_dropped: table::LOG_DROPPED.counter(registry)?,
         })
     }
 
     /// Looks at the process anew.
     pub(super) fn see(&self) {
+        let dropped = log::dropped() as f64;
+        self.log_dropped.inc_by((dropped - self.log_dropped.get()).max(0.0));
         if let Some(seconds) = read("/proc/self/stat").as_deref().and_then(cpu_seconds) {
             self.cpu.inc_by((seconds - self.cpu.get()).max(0.0));
         }

@@ -116,6 +116,10 @@ metrics! {
         "Requests that are being answered.";
     HTTP_ERRORS = Counter "bursar_http_errors_total" ["code"]
         "Failures by their code, as docs/api.md lists them.";
+    FAILED_LOGINS = Counter "bursar_failed_logins_total" ["kind"]
+        "Requests whose credential proves nobody, by its kind, or that name another tenant.";
+    LOG_DROPPED = Counter "bursar_log_lines_dropped_total" []
+        "Lines of the log that were dropped because its output did not take them.";
     BUILD_INFO = Gauge "bursar_build_info" ["version"]
         "Always 1, with the version of the server.";
     PROCESS_START = Gauge "process_start_time_seconds" []

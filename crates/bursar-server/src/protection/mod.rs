@@ -10,19 +10,20 @@ mod routes;
 mod signals;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::extract::{FromRequestParts, Request};
 use axum::http::request::Parts;
 use bursar_core::{
-    CallId, Capacity, Dimension, OnboardingState, ProtectedRequest, Protection, ProtectionDecision,
-    TenantId, Thresholds, Timestamp,
+    CallId, Capacity, Day, Dimension, IntegrationId, ProtectedRequest, Protection,
+    ProtectionDecision, TenantId, Thresholds, Timestamp, WindowOwner,
 };
 use bursar_store::{Ledger, OverrideRow, StoreError};
 use parking_lot::Mutex;
 
 use self::per_tenant::PerTenant;
 use self::routes::{Facts, Refusal};
-use self::signals::SignalLog;
+use self::signals::{Moment, SignalLog};
 use crate::app::App;
 use crate::auth::CallerTenant;
 use crate::error::{ApiError, ErrorCode};
@@ -32,19 +33,21 @@ pub(crate) use self::signals::KEPT as SIGNALS_KEPT;
 /// The rule is asked under a lock, of which there are so many that requests seldom meet.
 const SHARDS: u64 = 16;
 /// What the rule remembers, in all shards together: about 35 MiB when it is full.
-const CAPACITY: Capacity = Capacity { tenants: 32_768, routes: 65_536 };
+const CAPACITY: Capacity = Capacity { tenants: 32_768, owners: 32_768, routes: 65_536 };
 /// The target of the lines about what protection did.
 const TARGET: &str = "bursar::protection";
 
 /// What protects one node: the rule, what tenants have instead of the configured thresholds, and
 /// what was done.
 ///
-/// Every node counts what it sees itself; only what a tenant spent is read from the store.
+/// Every node counts what it sees itself; only what a tenant spent is read from the store. Windows
+/// and caches move by a monotonic clock; the store's time only tells the day whose cost is guarded,
+/// when overrides end, and what is shown.
 pub struct Protector {
     thresholds: Thresholds,
     shards: Vec<Mutex<Box<dyn Protection>>>,
-    overrides: PerTenant<Arc<[OverrideRow]>>,
-    costs: PerTenant<i128>,
+    overrides: PerTenant<(), Arc<[OverrideRow]>>,
+    costs: PerTenant<Day, i128>,
     signals: SignalLog,
 }
 
@@ -59,9 +62,10 @@ impl Protector {
         thresholds: Thresholds,
         make: impl Fn(Capacity) -> Box<dyn Protection>,
     ) -> Self {
-        let Capacity { tenants, routes } = CAPACITY;
+        let Capacity { tenants, owners, routes } = CAPACITY;
+        let part = |places: u32| places / SHARDS as u32;
         let of_shard =
-            Capacity { tenants: tenants / SHARDS as u32, routes: routes / SHARDS as u32 };
+            Capacity { tenants: part(tenants), owners: part(owners), routes: part(routes) };
         Self {
             thresholds,
             shards: (0..SHARDS).map(|_| Mutex::new(make(of_shard))).collect(),
@@ -89,7 +93,7 @@ impl Protector {
         request: &ProtectedRequest,
         ask: impl FnOnce(&mut dyn Protection, &ProtectedRequest) -> ProtectionDecision,
     ) -> ProtectionDecision {
-        match self.shards.get(shard_of(request.tenant_id)) {
+        match self.shards.get(shard_of(request.owner.tenant_id)) {
             Some(shard) => ask(shard.lock().as_mut(), request),
             None => ProtectionDecision::Allow,
         }
@@ -102,6 +106,17 @@ fn shard_of(tenant_id: TenantId) -> usize {
     (mixed % SHARDS) as usize
 }
 
+/// Who sends a request of a tenant.
+#[derive(Clone, Copy, Debug)]
+pub struct Sender {
+    /// The tenant.
+    pub tenant: CallerTenant,
+    /// The integration whose key the request came with.
+    pub integration_id: Option<IntegrationId>,
+    /// Whether the operator acts on the tenant.
+    pub is_operator: bool,
+}
+
 /// Lets a tenant's request go on, or refuses it; what the operator does to the tenant goes on, but
 /// for decisions about money. Of telemetry the refusal is left with the request,
 /// for its handler to ask for as [`Deferral`].
@@ -110,18 +125,14 @@ fn shard_of(tenant_id: TenantId) -> usize {
 /// The refusal; 503 when money is guarded and what was spent cannot be read.
 pub async fn pass(
     app: &App,
-    tenant: CallerTenant,
-    is_operator: bool,
+    sender: Sender,
     path: &str,
     request: &mut Request,
 ) -> Result<(), ApiError> {
     let Some(facts) = routes::facts(request.method(), path) else { return Ok(()) };
-    if tenant.onboarding != OnboardingState::Complete {
-        return Ok(());
-    }
-    let asked = protected(app, tenant.tenant_id, facts).await?;
+    let asked = protected(app, sender, facts).await?;
     let refusal = match facts.refusal {
-        _ if is_operator && !facts.is_cost_guarded => {
+        _ if sender.is_operator && !facts.is_cost_guarded => {
             count(app, facts, &asked);
             return Ok(());
         }
@@ -146,41 +157,43 @@ pub async fn pass(
 }
 
 /// What the rule has to know of a request.
-async fn protected(
-    app: &App,
-    tenant_id: TenantId,
-    facts: &Facts,
-) -> Result<ProtectedRequest, ApiError> {
-    let now = app.store.now();
+async fn protected(app: &App, sender: Sender, facts: &Facts) -> Result<ProtectedRequest, ApiError> {
+    let Sender { tenant, integration_id, .. } = sender;
+    let tenant_id = tenant.tenant_id;
+    let (now, asked_at) = (app.store.now(), app.monotonic_clock.elapsed());
     let unavailable = |_| ApiError::of(ErrorCode::Unavailable);
-    let thresholds = match thresholds(app, tenant_id, now).await {
+    let thresholds = match thresholds(app, tenant, now, asked_at).await {
         Ok(thresholds) => thresholds,
         // Where money is guarded, a limit that cannot be read is no limit that does not exist.
         Err(error) if facts.is_cost_guarded => return Err(unavailable(error)),
-        Err(_) => app.protection.thresholds,
+        Err(_) => app.protection.thresholds.of_tenant(tenant.onboarding, []),
     };
     let mut cost_nanos_day = None;
     if facts.is_cost_guarded && thresholds.cost_cents_day > 0 {
         let ask = || app.store.cost_of_day(tenant_id, now.day());
-        let cost = app.protection.costs.get(tenant_id, now, ask).await;
+        let cost = app.protection.costs.get(tenant_id, now.day(), asked_at, ask).await;
         cost_nanos_day = Some(cost.map_err(unavailable)?);
     }
     let Facts { route, class, .. } = *facts;
-    Ok(ProtectedRequest { tenant_id, route, class, thresholds, cost_nanos_day, now })
+    let owner = WindowOwner { tenant_id, integration_id };
+    // Read anew: the store may have taken its time, and a wait begins now.
+    let elapsed = app.monotonic_clock.elapsed();
+    Ok(ProtectedRequest { owner, route, class, thresholds, cost_nanos_day, now, elapsed })
 }
 
 /// What a tenant is held to now.
 async fn thresholds(
     app: &App,
-    tenant_id: TenantId,
+    tenant: CallerTenant,
     now: Timestamp,
+    elapsed: Duration,
 ) -> Result<Thresholds, StoreError> {
+    let CallerTenant { tenant_id, onboarding, .. } = tenant;
     let ask = async || app.store.protection_overrides(tenant_id).await.map(Arc::from);
-    let overrides = app.protection.overrides.get(tenant_id, now, ask).await?;
+    let overrides = app.protection.overrides.get(tenant_id, (), elapsed, ask).await?;
     let in_force = overrides.iter().filter(|row| row.expires_at > now);
-    Ok(in_force.fold(app.protection.thresholds, |thresholds, row| {
-        thresholds.overridden(row.dimension, row.allowed_value)
-    }))
+    let in_force = in_force.map(|row| (row.dimension, row.allowed_value));
+    Ok(app.protection.thresholds.of_tenant(onboarding, in_force))
 }
 
 /// Counts what goes on whatever its thresholds say.
@@ -192,11 +205,13 @@ fn count(app: &App, facts: &Facts, asked: &ProtectedRequest) {
 /// Tells whoever watches of a decision other than "allow".
 fn tell(app: &App, facts: &Facts, asked: &ProtectedRequest, decision: ProtectionDecision) {
     let Some(breach) = decision.breach() else { return };
+    let WindowOwner { tenant_id, integration_id } = asked.owner;
     app.metrics.protected(breach.dimension, &decision);
     tracing::warn!(
         target: TARGET,
         event = "abuse_protection_triggered",
-        tenant_id = %asked.tenant_id,
+        %tenant_id,
+        integration_id = integration_id.map(tracing::field::display),
         dimension = breach.dimension.as_str(),
         action = decision.as_str(),
         endpoint = facts.endpoint,
@@ -206,7 +221,8 @@ fn tell(app: &App, facts: &Facts, asked: &ProtectedRequest, decision: Protection
         retry_after_ms = breach.retry_after_ms,
         anomaly = (breach.dimension == Dimension::Anomaly).then_some(true),
     );
-    app.protection.signals.note(asked.tenant_id, facts, decision, asked.now);
+    let at = Moment { elapsed: asked.elapsed, time: asked.now };
+    app.protection.signals.note(tenant_id, facts, decision, at);
 }
 
 /// A refusal that waits until the calls of a request are known.
@@ -260,7 +276,7 @@ impl Deferral {
         let Some(Deferred { facts, asked, refusal, error }) = self.0 else { return Ok(None) };
         let call_ids: Vec<CallId> = call_ids.cloned().collect();
         let all = call_ids.len();
-        let mut calls = app.store.reserved_calls(asked.tenant_id, call_ids).await?;
+        let mut calls = app.store.reserved_calls(asked.owner.tenant_id, call_ids).await?;
         if calls.is_empty() {
             tell(app, facts, &asked, refusal);
             return Err(error);
@@ -298,13 +314,15 @@ mod tests {
     }
 
     fn request(tenant: i64) -> ProtectedRequest {
+        let tenant_id = TenantId::from_number(tenant).expect("in range");
         ProtectedRequest {
-            tenant_id: TenantId::from_number(tenant).expect("in range"),
+            owner: WindowOwner { tenant_id, integration_id: None },
             route: Route(1),
             class: RequestClass::Management,
             thresholds: Thresholds::default(),
             cost_nanos_day: None,
             now: Timestamp::MIN,
+            elapsed: Duration::ZERO,
         }
     }
 
@@ -329,7 +347,7 @@ mod tests {
         let mut tenants = [0_u32; SHARDS as usize];
         for number in 0..16_000_i64 {
             let asked = request(1_763_600_000_000_000 + number * 64);
-            tenants[shard_of(asked.tenant_id)] += 1;
+            tenants[shard_of(asked.owner.tenant_id)] += 1;
         }
         assert!(tenants.iter().all(|count| (500..1_500).contains(count)), "{tenants:?}");
     }

@@ -22,7 +22,7 @@ pub(super) enum Refusal {
     AtOnce,
     /// When its calls are known, and only those of them that settle no reservation.
     Deferred,
-    /// Not at all: it gives back what is held.
+    /// Not at all: it gives back what is held, or ends what someone must not use any more.
     Never,
 }
 
@@ -84,7 +84,14 @@ fn facts_of(route: Route, operation: &'static str, endpoint: &'static str) -> Fa
         ("POST", "/api/v1/telemetry/llm-usage" | "/api/v1/telemetry/llm-usage/batch") => {
             Refusal::Deferred
         }
-        ("DELETE", "/api/v1/enforcement/reservations/{call_id}") => Refusal::Never,
+        ("POST", "/api/v1/integrations/{id}/disable")
+        | (
+            "DELETE",
+            "/api/v1/enforcement/reservations/{call_id}"
+            | "/api/v1/integrations/{id}"
+            | "/api/v1/integrations/{id}/keys/{key_id}"
+            | "/api/v1/keys/{id}",
+        ) => Refusal::Never,
         _ => Refusal::AtOnce,
     };
     let is_cost_guarded = operation == "POST"
@@ -165,6 +172,28 @@ mod tests {
         let one = "/api/v1/enforcement/reservations/{call_id}";
         check(&Method::DELETE, one, Traffic, Never, false);
         check(&Method::POST, &format!("{one}/extend"), Traffic, AtOnce, false);
+    }
+
+    #[test]
+    fn what_ends_a_key_or_an_integration_is_never_refused() {
+        use Refusal::{AtOnce, Never};
+        use RequestClass::Management;
+        check(&Method::DELETE, "/api/v1/keys/{id}", Management, Never, false);
+        let integration = "/api/v1/integrations/{id}";
+        check(&Method::DELETE, integration, Management, Never, false);
+        check(&Method::POST, &format!("{integration}/disable"), Management, Never, false);
+        check(&Method::POST, &format!("{integration}/enable"), Management, AtOnce, false);
+        let key = format!("{integration}/keys/{{key_id}}");
+        check(&Method::DELETE, &key, Management, Never, false);
+        // A tenant is suspended and terminated by the operator, whom nothing here holds up.
+        for end in ["suspend", "terminate", "archive"] {
+            assert!(facts(&Method::POST, &format!("/api/v1/tenants/{{id}}/{end}")).is_none());
+        }
+        let deleted = ACCESS.iter().filter(|rule| rule.method == Method::DELETE);
+        for rule in deleted.filter(|rule| rule.access != access::Access::Operator) {
+            let refusal = facts(&rule.method, rule.path).map(|facts| facts.refusal);
+            assert_eq!(refusal, Some(Never), "{}: may a flood keep it from ending?", rule.path);
+        }
     }
 
     #[test]

@@ -5,6 +5,7 @@
 //! the process dies is lost: this is no ledger.
 
 use std::collections::{BTreeSet, HashMap};
+use std::time::Duration;
 
 use bursar_core::{Dimension, ProtectionDecision, SignalId, TenantId, Timestamp};
 use bursar_store::{ControlTx, Ledger, SignalRow, StoreError};
@@ -12,8 +13,8 @@ use parking_lot::Mutex;
 
 use super::routes::Facts;
 
-/// How long equal signals share a row.
-const WINDOW_SECONDS: u32 = 60;
+/// How long equal signals share a row, by a monotonic clock.
+const WINDOW: Duration = Duration::from_secs(60);
 /// What is gathered in memory at most.
 const WINDOWS_MAX: usize = 20_000;
 /// Rows that are kept for a tenant.
@@ -34,12 +35,19 @@ struct Key {
     action: &'static str,
 }
 
+/// When something was done: by the clock that windows move by, and the time that is shown.
+#[derive(Clone, Copy)]
+pub(super) struct Moment {
+    pub(super) elapsed: Duration,
+    pub(super) time: Timestamp,
+}
+
 /// The signals of one key in one minute.
 #[derive(Clone)]
 struct Window {
     /// Windows are numbered as they begin.
     number: u64,
-    started: Timestamp,
+    started: Moment,
     row: Option<SignalId>,
     last: ProtectionDecision,
     last_at: Timestamp,
@@ -57,7 +65,7 @@ struct Gathered {
     /// Windows that began.
     begun: u64,
     /// When something was noted last, kept or not.
-    latest: Option<Timestamp>,
+    latest: Option<Duration>,
 }
 
 /// Gathers signals and writes them.
@@ -75,7 +83,7 @@ impl SignalLog {
         tenant_id: TenantId,
         facts: &Facts,
         decision: ProtectionDecision,
-        at: Timestamp,
+        at: Moment,
     ) {
         let Some(breach) = decision.breach() else { return };
         let key = Key {
@@ -139,7 +147,7 @@ fn put_rows(
             endpoint: key.endpoint.to_owned(),
             operation: key.operation.to_owned(),
             times: window.times,
-            first_at: window.started,
+            first_at: window.started.time,
             last_at: window.last_at,
         })?;
         ids.push(signal_id);
@@ -151,11 +159,12 @@ fn put_rows(
 }
 
 impl Gathered {
-    fn take_note(&mut self, key: Key, decision: ProtectionDecision, at: Timestamp) {
-        self.latest = self.latest.max(Some(at));
-        if let Some(window) = self.windows.get_mut(&key).filter(|window| window.is_open(at)) {
+    fn take_note(&mut self, key: Key, decision: ProtectionDecision, at: Moment) {
+        let Moment { elapsed, time } = at;
+        self.latest = self.latest.max(Some(elapsed));
+        if let Some(window) = self.windows.get_mut(&key).filter(|window| window.is_open(elapsed)) {
             window.last = decision;
-            window.last_at = at;
+            window.last_at = time;
             window.times += 1;
             window.is_written = false;
             return;
@@ -171,7 +180,7 @@ impl Gathered {
             started: at,
             row: None,
             last: decision,
-            last_at: at,
+            last_at: time,
             times: 1,
             is_written: false,
         };
@@ -234,8 +243,8 @@ impl Gathered {
 }
 
 impl Window {
-    fn is_open(&self, now: Timestamp) -> bool {
-        now < self.started.plus_seconds(WINDOW_SECONDS)
+    fn is_open(&self, elapsed: Duration) -> bool {
+        elapsed.saturating_sub(self.started.elapsed) < WINDOW
     }
 }
 
@@ -261,8 +270,9 @@ mod tests {
         })
     }
 
-    fn at(second: u32) -> Timestamp {
-        Timestamp::MIN.plus_seconds(second)
+    /// The time stands meanwhile.
+    fn at(second: u32) -> Moment {
+        Moment { elapsed: Duration::from_secs(second.into()), time: Timestamp::MIN }
     }
 
     /// What each row to be written stands for: its tenant, and how often.

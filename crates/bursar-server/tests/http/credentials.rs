@@ -195,3 +195,48 @@ async fn a_credential_reference_and_a_configuration_never_come_out() {
         assert!(answer.status.is_success() && !answer.body.contains("hidden"), "{}", answer.body);
     }
 }
+
+#[tokio::test]
+async fn every_credential_that_proves_nobody_is_counted_by_its_kind() {
+    let app = TestApp::new();
+    let (tenant, other) = (app.tenant("a").await, app.tenant("b").await);
+    let key = tenant.key(&["*"]).await;
+    let wrong: [(&str, &[(&'static str, &str)]); 8] = [
+        ("operator_token", &[("authorization", "Bearer not-the-operator")]),
+        ("operator_token", &[("authorization", "Bearer bur_operator_of.the.night_shift")]),
+        ("api_key", &[("authorization", "Bearer bur_not_a_key")]),
+        ("api_key", &[("x-aos-key", "not-a-key")]),
+        ("integration_key", &[("x-cus-integration-key", "a:b:c")]),
+        ("oidc_token", &[("authorization", "Bearer e30.e30.e30")]),
+        ("malformed", &[("authorization", "Basic dTpw")]),
+        // The same one twice is one credential.
+        ("api_key", &[("authorization", "Bearer bur_no"), ("x-aos-key", "bur_no")]),
+    ];
+    for (_, headers) in wrong {
+        let mut someone = app.nobody();
+        for (name, value) in headers {
+            someone = someone.with(name, value);
+        }
+        someone.get("/integrations").await.refused(401, "UNAUTHENTICATED");
+    }
+    // A scrape proves itself, too.
+    let scraper = app.nobody().with("authorization", "Bearer not-the-metrics-token");
+    scraper.root("/metrics").await.refused(401, "UNAUTHENTICATED");
+    let foreign = key.clone().with("x-tenant-id", &other.id);
+    foreign.get("/integrations").await.refused(403, "TENANT_MISMATCH");
+    // None at all is no attempt, and neither is what is refused for another reason.
+    app.nobody().get("/integrations").await.refused(401, "UNAUTHENTICATED");
+    key.get("/tenants").await.refused(403, "FORBIDDEN");
+    let metrics = app.founder().root("/metrics").await.body;
+    for (kind, count) in [
+        ("operator_token", 3),
+        ("api_key", 3),
+        ("integration_key", 1),
+        ("oidc_token", 1),
+        ("malformed", 1),
+        ("other_tenant", 1),
+    ] {
+        let row = format!("bursar_failed_logins_total{{kind=\"{kind}\"}} {count}\n");
+        assert!(metrics.contains(&row), "{row}");
+    }
+}

@@ -12,12 +12,13 @@ const TRAFFIC_PER_SECOND: &str = "BURSAR_PROTECTION_TRAFFIC_PER_SECOND";
 const COST: &str = "BURSAR_PROTECTION_COST_CENTS_DAY";
 const FLOOR: &str = "BURSAR_PROTECTION_ANOMALY_FLOOR";
 
-/// A tenant that is set up, with the id of its integration. Nothing of it is counted yet.
+/// A tenant that is set up, with the id of its integration. Nothing of it is counted any more.
 async fn complete(app: &TestApp) -> (Tenant, String) {
     let tenant = app.tenant("a").await;
     let id = tenant.integration("i", json!({})).await;
     let first = with(record(&id, "first"), json!({ "cost_cents": 0 }));
     tenant.founder().post("/telemetry/llm-usage").json(&first).await.is(201);
+    app.clock.rest(600);
     (tenant, id)
 }
 
@@ -172,13 +173,34 @@ async fn ten_times_what_is_usual_is_told_once_and_refuses_nothing() {
 }
 
 #[tokio::test]
-async fn a_tenant_that_is_being_set_up_is_exempt_and_so_is_setting_it_up() {
-    let app = TestApp::with_settings(&[(PER_MINUTE, "1"), (TRAFFIC_PER_MINUTE, "1")]);
+async fn a_tenant_that_is_being_set_up_has_ten_times_the_thresholds_and_no_more() {
+    let app = TestApp::with_settings(&[(PER_MINUTE, "1"), (PER_SECOND, "2"), (COST, "1")]);
     let tenant = app.tenant("new").await;
     let key = tenant.key(&["*"]).await;
-    for _ in 0..5 {
+    app.clock.rest(60);
+    for _ in 0..10 {
         key.get("/integrations").await.is(200);
     }
+    let full = ("rate", [60_000, 10, 10]);
+    check_refused(&key.get("/integrations").await, 429, "RATE_LIMITED", full);
+    for _ in 0..10 {
+        key.get("/session/context").await.is(200);
+    }
+    let full = ("burst", [1_000, 20, 20]);
+    check_refused(&key.get("/keys").await, 503, "THROTTLED", full);
+    // An override is what it says.
+    let absolute = overriding(&tenant, json!({ "allowed_value": 11 }));
+    app.founder().root_post("/fdr/abuse/override", &absolute).await.is(201);
+    app.clock.rest(1);
+    key.get("/integrations").await.is(200);
+    let full = ("rate", [59_000, 11, 11]);
+    check_refused(&key.get("/integrations").await, 429, "RATE_LIMITED", full);
+    tenant.founder().get("/integrations").await.is(200);
+}
+
+#[tokio::test]
+async fn setting_a_tenant_up_is_exempt() {
+    let app = TestApp::with_settings(&[(PER_MINUTE, "1"), (TRAFFIC_PER_MINUTE, "1")]);
     let (tenant, _) = complete(&app).await;
     for _ in 0..5 {
         tenant.founder().post("/onboarding/finalize").await.is(200);
@@ -188,6 +210,128 @@ async fn a_tenant_that_is_being_set_up_is_exempt_and_so_is_setting_it_up() {
     key.get("/integrations").await.refused(429, "RATE_LIMITED");
     key.get("/session/context").await.is(200);
     key.get("/session/context").await.refused(429, "RATE_LIMITED");
+}
+
+#[tokio::test]
+async fn a_clock_that_stands_or_jumps_holds_nobody_up() {
+    let app = TestApp::with_settings(&[(PER_MINUTE, "5"), (TRAFFIC_PER_MINUTE, "5")]);
+    let (tenant, id) = complete(&app).await;
+    let key = tenant.key(&["*"]).await;
+    // It is an hour ahead for a moment, and stands for that hour because time never goes back.
+    app.clock.jump(3_600);
+    key.get("/integrations").await.is(200);
+    app.clock.jump(-3_600);
+    for minute in 0..10 {
+        for number in 0..4 {
+            key.get("/integrations").await.is(200);
+            usage(&key, &id, &format!("{minute}-{number}")).await.is(201);
+        }
+        app.clock.rest(60);
+    }
+    // What is refused is told when to come, and is let in then.
+    for _ in 0..5 {
+        key.get("/integrations").await.is(200);
+    }
+    app.clock.rest(13);
+    let full = ("rate", [47_000, 5, 5]);
+    check_refused(&key.get("/integrations").await, 429, "RATE_LIMITED", full);
+    app.clock.rest(47);
+    key.get("/integrations").await.is(200);
+}
+
+#[tokio::test]
+async fn what_is_read_for_a_second_is_read_again_while_the_clock_stands() {
+    let app = TestApp::with_settings(&[(COST, "10")]);
+    let (tenant, id) = complete(&app).await;
+    let key = tenant.key(&["*"]).await;
+    check(&key, &id).await.is(200);
+    let spent = with(record(&id, "spent"), json!({ "cost_cents": 10 }));
+    key.post("/telemetry/llm-usage").json(&spent).await.is(201);
+    app.clock.rest(1);
+    check(&key, &id).await.refused(429, "COST_LIMIT_EXCEEDED");
+    // Another day is another question, within the same second too.
+    app.clock.jump(24 * 3_600);
+    check(&key, &id).await.is(200);
+}
+
+#[tokio::test]
+async fn signals_of_a_minute_share_a_row_while_the_clock_stands() {
+    let app = TestApp::with_settings(&[(PER_MINUTE, "1")]);
+    let (tenant, _) = complete(&app).await;
+    let key = tenant.key(&["*"]).await;
+    for _ in 0..2 {
+        key.get("/integrations").await.is(200);
+        key.get("/integrations").await.refused(429, "RATE_LIMITED");
+        app.tick().await;
+        app.clock.rest(60);
+    }
+    let shown = signals(&app, &tenant).await;
+    assert_eq!(shown.is(200).data()["signals"].as_array().map(Vec::len), Some(2));
+}
+
+#[tokio::test]
+async fn what_the_key_of_an_integration_does_counts_against_that_integration_alone() {
+    let settings = [(PER_SECOND, "2"), (PER_MINUTE, "3"), (TRAFFIC_PER_SECOND, "2")];
+    let app = TestApp::with_settings(&settings);
+    let (tenant, id) = complete(&app).await;
+    let other = tenant.integration("other", json!({})).await;
+    let (loud, quiet) = (tenant.integration_key(&id).await, tenant.integration_key(&other).await);
+    let key = tenant.key(&["*"]).await;
+    app.clock.rest(60);
+    let limits = format!("/integrations/{id}/limits");
+    for path in [&limits, "/session/context"] {
+        loud.get(path).await.is(200);
+    }
+    let full = ("burst", [1_000, 2, 2]);
+    check_refused(&loud.get(&limits).await, 503, "THROTTLED", full);
+    for call_id in ["a", "b"] {
+        usage(&loud, &id, call_id).await.is(201);
+    }
+    check_refused(&usage(&loud, &id, "c").await, 503, "THROTTLED", full);
+    check_refused(&check(&loud, &id).await, 503, "THROTTLED", full);
+    // Its tenant and the tenant's other integrations have all of their own.
+    for path in [&limits, "/integrations"] {
+        key.get(path).await.is(200);
+    }
+    check_refused(&key.get("/integrations").await, 503, "THROTTLED", full);
+    for call_id in ["d", "e"] {
+        usage(&key, &id, call_id).await.is(201);
+        usage(&quiet, &other, &format!("quiet {call_id}")).await.is(201);
+    }
+    check_refused(&usage(&quiet, &other, "f").await, 503, "THROTTLED", full);
+    // The minute of a route is its own, too.
+    for _ in 0..2 {
+        app.clock.rest(1);
+        loud.get(&limits).await.is(200);
+    }
+    let full = ("rate", [58_000, 3, 3]);
+    check_refused(&loud.get(&limits).await, 429, "RATE_LIMITED", full);
+    key.get(&limits).await.is(200);
+}
+
+#[tokio::test]
+async fn a_tenant_that_is_over_its_thresholds_can_still_stop_what_floods_it() {
+    let app = TestApp::with_settings(&[(PER_MINUTE, "1"), (PER_SECOND, "1")]);
+    let (tenant, id) = complete(&app).await;
+    let other = tenant.integration("other", json!({})).await;
+    let made = tenant.founder().post(&format!("/integrations/{id}/keys")).await;
+    let key_id = made.is(201).text("/data/id").to_owned();
+    let known = tenant.founder().post("/keys").json(&json!({ "name": "n", "scopes": ["*"] })).await;
+    let api_key_id = known.is(201).text("/data/id").to_owned();
+    let key = tenant.key(&["*"]).await;
+    app.clock.rest(60);
+    key.get("/integrations").await.is(200);
+    key.get("/integrations").await.refused(429, "RATE_LIMITED");
+    key.get("/keys").await.refused(503, "THROTTLED");
+    for _ in 0..3 {
+        key.delete(&format!("/integrations/{id}/keys/{key_id}")).await.is(200);
+        key.post(&format!("/integrations/{id}/disable")).await.is(200);
+        key.delete(&format!("/keys/{api_key_id}")).await.is(200);
+    }
+    for integration in [&id, &other] {
+        key.delete(&format!("/integrations/{integration}")).await.is(200);
+    }
+    key.post(&format!("/integrations/{id}/enable")).await.refused(503, "THROTTLED");
 }
 
 #[tokio::test]

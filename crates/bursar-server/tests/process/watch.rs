@@ -1,5 +1,7 @@
 //! What a running server tells those who watch it.
 
+use std::io::{BufRead, BufReader, PipeReader};
+use std::sync::mpsc::{self, Receiver};
 use std::time::Duration;
 
 use serde_json::{Value, json};
@@ -72,7 +74,17 @@ fn the_log_is_json_and_tells_routes_and_ids_and_no_secret() {
         log.lines().map(|line| serde_json::from_str(line).expect(line)).collect();
     let of_request: Vec<&Value> =
         lines.iter().filter(|line| line.get("request_id") == Some(&json!("the-request"))).collect();
-    let [line] = of_request.as_slice() else { panic!("{of_request:?}") };
+    let [refused, line] = of_request.as_slice() else { panic!("{of_request:?}") };
+    for (field, value) in [
+        ("level", json!("WARN")),
+        ("target", json!("bursar::auth")),
+        ("event", json!("login_failed")),
+        ("address", json!("127.0.0.1")),
+        ("count", json!(1)),
+        ("kinds", json!("api_key")),
+    ] {
+        assert_eq!(refused.get(field), Some(&value), "{refused}");
+    }
     for (field, value) in [
         ("level", json!("DEBUG")),
         ("target", json!("bursar::http")),
@@ -136,4 +148,105 @@ fn a_refusal_of_protection_is_one_event_in_the_log() {
     assert!(line.get("timestamp").is_some() && line.get("anomaly").is_none(), "{line}");
     assert!(line.get("retry_after_ms").is_some_and(Value::is_i64), "{line}");
     assert!(!log.contains(&path), "a path with an id is in the log");
+}
+
+/// A server that logs into a pipe, and the end of the pipe that is to be read. Its tenant is set up;
+/// the path is that of its integration, for which every further request is refused and logged.
+fn piped(folder: &mut Folder) -> (Server, PipeReader, Http, String) {
+    folder.set("BURSAR_LOG", "info,bursar::http=debug");
+    folder.set("BURSAR_METRICS_TOKEN", METRICS_TOKEN);
+    folder.set("BURSAR_PROTECTION_REQUESTS_PER_MINUTE", "1");
+    let (reader, writer) = std::io::pipe().expect("a pipe");
+    let mut command = folder.serve();
+    command.stderr(writer);
+    let server = Server::start_by(folder, command);
+    let mut tenant = Tenant::new(folder, &server);
+    let integration_id = tenant.add_integration(&server, 0);
+    let mut http = tenant.client(&server);
+    let record = json!({
+        "integration_id": integration_id, "call_id": "call", "provider": "openai", "model": "gpt",
+        "tokens_in": 1, "tokens_out": 1,
+    });
+    let accepted = http.post("/api/v1/telemetry/llm-usage", &record).expect("an answer");
+    assert_eq!(accepted.status, 201, "{accepted:?}");
+    let path = format!("/api/v1/integrations/{integration_id}");
+    assert_eq!(http.get(&path).expect("an answer").status, 200);
+    (server, reader, http, path)
+}
+
+/// Is refused so often, and logged twice each time.
+#[track_caller]
+fn be_refused(http: &mut Http, path: &str, times: usize) {
+    for _ in 0..times {
+        let refused = http.get(path).expect("an answer");
+        assert_eq!((refused.status, refused.code()), (429, "RATE_LIMITED"), "{refused:?}");
+    }
+}
+
+/// The lines of a pipe, read as they come.
+fn lines_of(reader: PipeReader) -> Receiver<String> {
+    let (sender, lines) = mpsc::channel();
+    std::thread::spawn(move || {
+        for line in BufReader::new(reader).lines().map_while(Result::ok) {
+            // Nobody waits for it any more.
+            if sender.send(line).is_err() {
+                break;
+            }
+        }
+    });
+    lines
+}
+
+/// Reads until a line has this in it.
+#[track_caller]
+fn read_until(lines: &Receiver<String>, part: &str) -> String {
+    loop {
+        let line = lines.recv_timeout(Duration::from_secs(30));
+        let line = line.unwrap_or_else(|_| panic!("no line with {part}"));
+        if line.contains(part) {
+            return line;
+        }
+    }
+}
+
+#[test]
+fn a_log_that_nobody_reads_holds_nobody_up_and_goes_on_when_it_is_read() {
+    let mut folder = Folder::new();
+    let (server, reader, mut http, path) = piped(&mut folder);
+    // More than the pipe and the queue before it hold.
+    be_refused(&mut http, &path, 4_500);
+    let dropped = "bursar_log_lines_dropped_total ";
+    let count = |line: String| line.rsplit(' ').next().and_then(|count| count.parse::<u64>().ok());
+    assert!(count(scraped(&server, dropped)).is_some_and(|count| count > 0));
+    let mut anyone = Http::new(server.address(), &[]);
+    for health in ["/health/live", "/health/ready"] {
+        assert_eq!(anyone.get(health).expect("an answer").status, 200, "{health}");
+    }
+    let integration_id = path.rsplit('/').next().expect("an id");
+    let asked = json!({ "integration_id": integration_id });
+    let checked = http.post("/api/v1/enforcement/check", &asked).expect("an answer");
+    assert_eq!(checked.status, 200, "{checked:?}");
+
+    let lines = lines_of(reader);
+    assert!(read_until(&lines, "abuse_protection_triggered").contains("WARN"));
+    let told = read_until(&lines, "lines of the log were dropped");
+    assert!(told.contains("ERROR"), "{told}");
+    // From now on nothing is lost.
+    let before = count(scraped(&server, dropped));
+    let named = [("X-Request-ID", "after-the-flood"), ("X-AOS-Key", "nobodys")];
+    let refused = Http::new(server.address(), &named).get(&path).expect("an answer");
+    assert_eq!(refused.status, 401);
+    read_until(&lines, "after-the-flood");
+    assert_eq!(count(scraped(&server, dropped)), before);
+    server.stop();
+    read_until(&lines, "stopped");
+}
+
+#[test]
+fn a_server_whose_log_nobody_reads_ends_when_it_is_asked_to() {
+    let mut folder = Folder::new();
+    let (server, reader, mut http, path) = piped(&mut folder);
+    be_refused(&mut http, &path, 500);
+    server.stop();
+    drop(reader);
 }

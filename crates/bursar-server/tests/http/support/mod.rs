@@ -6,11 +6,13 @@ mod persona;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
+use std::time::Duration;
 
 use axum::Router;
 use bursar_core::{Day, Timestamp};
 use bursar_server::app::App;
 use bursar_server::config::Config;
+use bursar_server::monotonic_clock::MonotonicClock;
 use bursar_server::router::{operator_router, router};
 use bursar_server::start;
 use serde_json::{Value, json};
@@ -31,19 +33,37 @@ const UNPROTECTED: [&str; 4] = [
     "BURSAR_PROTECTION_TRAFFIC_PER_SECOND",
 ];
 
-/// The time, as the test says it is.
+/// The time, as the test says it is, in microseconds; and the monotonic clock that moves with it.
 #[derive(Clone)]
-pub(crate) struct TestClock(Arc<AtomicI64>);
+pub(crate) struct TestClock(Arc<AtomicI64>, Arc<AtomicI64>);
 
 impl TestClock {
     /// Sets the clock to an instant of a day, given in seconds after midnight.
     pub(crate) fn set(&self, (year, month, day): (i32, u8, u8), second: u32) {
         let at = Day::from_civil(year, month, day).unwrap().start().plus_seconds(second);
-        self.0.store(at.micros(), Ordering::SeqCst);
+        let before = self.0.swap(at.micros(), Ordering::SeqCst);
+        self.1.fetch_add((at.micros() - before).max(0), Ordering::SeqCst);
     }
 
     pub(crate) fn advance(&self, seconds: i64) {
+        self.jump(seconds);
+        self.rest(seconds);
+    }
+
+    /// Sets the time ahead or back, as someone sets a clock, while no time passes.
+    pub(crate) fn jump(&self, seconds: i64) {
         self.0.fetch_add(seconds * 1_000_000, Ordering::SeqCst);
+    }
+
+    /// Lets time pass while the clock that tells it stands.
+    pub(crate) fn rest(&self, seconds: i64) {
+        self.1.fetch_add(seconds * 1_000_000, Ordering::SeqCst);
+    }
+
+    fn monotonic(&self) -> MonotonicClock {
+        let micros = Arc::clone(&self.1);
+        let elapsed = move || Duration::from_micros(micros.load(Ordering::SeqCst).unsigned_abs());
+        MonotonicClock::injected(elapsed)
     }
 }
 
@@ -63,7 +83,7 @@ impl TestApp {
 
     /// The same with other settings, by their names in the environment.
     pub(crate) fn with_settings(settings: &[(&str, &str)]) -> Self {
-        let clock = TestClock(Arc::default());
+        let clock = TestClock(Arc::default(), Arc::default());
         clock.set((2026, 3, 14), 9 * 3_600 + 26 * 60 + 53);
         let folder = tempfile::tempdir().unwrap();
         let environment = [
@@ -78,7 +98,7 @@ impl TestApp {
         let config = Config::load(None, environment).unwrap();
         let reader = clock.clone();
         let now = move || Timestamp::from_micros(reader.0.load(Ordering::SeqCst)).unwrap();
-        let app = start::open(&config, Some(Arc::new(now))).unwrap();
+        let app = start::open_with(&config, Some(Arc::new(now)), clock.monotonic()).unwrap();
         let operator_router = operator_router(app.clone());
         let router = router(app.clone());
         Self { clock, app, router, operator_router, _folder: folder }
