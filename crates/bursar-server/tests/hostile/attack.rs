@@ -20,6 +20,8 @@ pub(crate) struct Attack {
     pub(crate) store: Store,
     /// Variables of the server's environment.
     pub(crate) settings: &'static [(&'static str, &'static str)],
+    /// Whether the server's log goes into a pipe that is never read.
+    pub(crate) log: Log,
     /// How long it lasts in a long proof.
     pub(crate) lasts: Duration,
     /// Brings the server into the state that the attack needs, and makes its clients.
@@ -31,6 +33,14 @@ pub(crate) struct Attack {
     pub(crate) disk_mib_max: Option<u64>,
 }
 
+/// Where the server's log goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Log {
+    File,
+    /// A pipe that is never read, at the level `info`.
+    StuckPipe,
+}
+
 impl Attack {
     /// An attack on the embedded store with the usual log.
     pub(crate) const fn new(name: &'static str, prepare: fn(&mut Scene) -> Vec<Client>) -> Self {
@@ -38,6 +48,7 @@ impl Attack {
             name,
             store: Store::Sqlite,
             settings: &[],
+            log: Log::File,
             lasts: Duration::from_secs(20),
             prepare,
             statuses: &[200, 201],

@@ -12,6 +12,7 @@
 mod attack;
 mod disk;
 mod force;
+mod log;
 mod memory;
 mod request;
 mod scene;
@@ -85,4 +86,9 @@ fn the_disk_is_not_taken_on_postgresql_either() {
 #[test]
 fn the_disk_is_not_taken_by_refusals() {
     check(&disk::REFUSED);
+}
+
+#[test]
+fn a_log_that_is_not_read_stops_nothing() {
+    check(&log::STUCK);
 }

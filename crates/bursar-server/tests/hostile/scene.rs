@@ -1,11 +1,12 @@
 //! A server of its own for each attack, with the attacker's tenant and an honest one on it.
 
 use std::net::SocketAddr;
+use std::process::Stdio;
 use std::time::Duration;
 
 use bursar_store::PostgresStore;
 
-use crate::attack::{Attack, Client};
+use crate::attack::{Attack, Client, Log};
 use crate::force::{Force, Tally};
 use crate::request;
 use crate::support::folder::Folder;
@@ -47,7 +48,15 @@ impl Scene {
         for (name, value) in attack.settings {
             folder.set(name, *value);
         }
-        let server = Server::start(&folder);
+        let server = match attack.log {
+            Log::File => Server::start(&folder),
+            Log::StuckPipe => {
+                folder.set("BURSAR_LOG", "info");
+                let mut command = folder.serve();
+                command.stderr(Stdio::piped());
+                Server::start_by(&folder, command)
+            }
+        };
         let tenant = || {
             let mut tenant = Tenant::new(&folder, &server);
             tenant.add_integration(&server, 0);

@@ -15,7 +15,9 @@ const CLIENTS: usize = 32;
 const CALM: Duration = Duration::from_millis(500);
 
 /// Reservations that all expire in the middle of the attack, and others that expire as they come.
-pub(crate) const EXPIRING: Attack = Attack::new("expiring", expiring);
+/// Beyond 50,000 of an integration they are refused.
+pub(crate) const EXPIRING: Attack =
+    Attack { statuses: &[200, 201, 409], ..Attack::new("expiring", expiring) };
 /// Batches of records and of conflicts, and changes of integrations, as fast as they are answered.
 pub(crate) const WRITING: Attack = Attack::new("writing", writing);
 /// The same on PostgreSQL.
@@ -30,7 +32,7 @@ fn expiring(scene: &mut Scene) -> Vec<Client> {
         scene.add_enabled(0);
     }
     let reservations_max = scale(5_000, 150_000);
-    let end = Instant::now() + Duration::from_secs(scale(3, 40));
+    let end = Instant::now() + Duration::from_secs(scale(3, 35));
     let made = Arc::new(AtomicU64::new(0));
     let reserve = |number: usize| {
         let (made, bearer) = (Arc::clone(&made), scene.attacker.bearer.clone());
