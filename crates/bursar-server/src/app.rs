@@ -9,6 +9,7 @@ use crate::body::BodyLimits;
 use crate::budget::ByteBudget;
 use crate::credential_ref::AllowedPrefixes;
 use crate::decision_log::DecisionLog;
+use crate::decode_pool::DecodePool;
 use crate::failed_logins::FailedLogins;
 use crate::key_uses::KeyUses;
 use crate::metrics::Metrics;
@@ -59,6 +60,8 @@ pub struct Parts {
     pub pulse: Option<Pulse>,
     /// What bodies of requests may cost.
     pub body_limits: BodyLimits,
+    /// Threads that read large and compressed bodies.
+    pub decode_pool: DecodePool,
     /// The bytes of all large answers that are not taken yet.
     pub answer_budget: ByteBudget,
 }

@@ -1,11 +1,10 @@
 //! Bodies: bounded, inflated when they are gzip, and read as JSON with errors that name the field.
 
-use std::io::Read;
 use std::time::Duration;
 
 use axum::body::Body;
 use axum::extract::{FromRequest, Request};
-use axum::http::{HeaderMap, header};
+use axum::http::{Extensions, HeaderMap, header};
 use bursar_core::TenantId;
 use bytes::Bytes;
 use http_body_util::BodyExt;
@@ -16,6 +15,7 @@ use crate::app::App;
 use crate::budget::{ByteBudget, ByteHold};
 use crate::doorway::RequestTenant;
 use crate::error::{ApiError, ErrorCode};
+use crate::inflate::inflate;
 use crate::json_depth::{DEPTH_MAX, find_too_deep};
 
 /// The largest body of most routes, before and after inflation.
@@ -24,8 +24,10 @@ pub const SMALL: usize = 256 * 1024;
 pub const BATCH: usize = 8 * 1024 * 1024;
 /// Records that a batch may have.
 pub const BATCH_RECORDS_MAX: usize = 1_000;
-/// What is inflated before others have their turn: about a millisecond's work.
-const INFLATE_STEP: usize = 256 * 1024;
+/// What is decoded at once on a thread that answers requests: below a millisecond's work, however
+/// the client made it.
+const INLINE_GZIP_MAX: usize = 1024;
+const INLINE_JSON_MAX: usize = 64 * 1024;
 
 /// What bodies of requests may cost.
 #[derive(Clone, Debug)]
@@ -49,6 +51,23 @@ impl<const MAX: usize> Text<MAX> {
         std::str::from_utf8(&self.0)
             .map_err(|_| ApiError::new(ErrorCode::InvalidJson, "The body is not valid UTF-8."))
     }
+
+    /// Reads the body where that keeps no other request waiting: a large one aside.
+    ///
+    /// # Errors
+    /// What `read` refuses, 400 when the body is not UTF-8, and 503 when too many large bodies of
+    /// the tenant wait to be read.
+    pub async fn read<T: Send + 'static>(
+        self,
+        app: &App,
+        tenant_id: Option<TenantId>,
+        read: impl FnOnce(&str) -> Result<T, ApiError> + Send + 'static,
+    ) -> Result<T, ApiError> {
+        if self.0.len() <= INLINE_JSON_MAX {
+            return read(self.as_str()?);
+        }
+        app.decode_pool.run(tenant_id, move || read(self.as_str()?)).await?
+    }
 }
 
 impl<const MAX: usize> FromRequest<App> for Text<MAX> {
@@ -60,9 +79,9 @@ impl<const MAX: usize> FromRequest<App> for Text<MAX> {
         let announced = parts.headers.get(header::CONTENT_LENGTH);
         let announced = announced.and_then(|length| length.to_str().ok()?.parse::<usize>().ok());
         if announced.is_some_and(|length| length > MAX) {
-            return Err(too_large(MAX));
+            return Err(ApiError::too_large(MAX));
         }
-        let tenant_id = parts.extensions.get::<RequestTenant>().and_then(RequestTenant::get);
+        let tenant_id = proved_tenant(&parts.extensions);
         let BodyLimits { deadline, budget } = &app.body_limits;
         let mut hold = budget.hold(tenant_id);
         let arrival = async move {
@@ -78,19 +97,25 @@ impl<const MAX: usize> FromRequest<App> for Text<MAX> {
         if !gzip {
             return Ok(Self(bytes));
         }
-        inflate(&bytes, MAX, budget.hold(tenant_id)).await.map(Self)
+        let hold = budget.hold(tenant_id);
+        if bytes.len() <= INLINE_GZIP_MAX {
+            return inflate(&bytes, MAX, hold).map(Self);
+        }
+        let inflated = app.decode_pool.run(tenant_id, move || inflate(&bytes, MAX, hold));
+        inflated.await?.map(Self)
     }
 }
 
 /// A body of at most 256 KiB, read as JSON into `T`.
 pub struct Json<T>(pub T);
 
-impl<T: DeserializeOwned> FromRequest<App> for Json<T> {
+impl<T: DeserializeOwned + Send + 'static> FromRequest<App> for Json<T> {
     type Rejection = ApiError;
 
     async fn from_request(request: Request, app: &App) -> Result<Self, ApiError> {
+        let tenant_id = proved_tenant(request.extensions());
         let text = Text::<SMALL>::from_request(request, app).await?;
-        parse(text.as_str()?).map(Self)
+        text.read(app, tenant_id, |text| parse(text)).await.map(Self)
     }
 }
 
@@ -221,7 +246,7 @@ async fn collect(mut body: Body, max: usize, mut hold: ByteHold) -> Result<Bytes
         let Ok(data) = frame.map_err(|_| broke_off())?.into_data() else { continue };
         let length = whole.len() + collected.len() + data.len();
         if length > max {
-            return Err(too_large(max));
+            return Err(ApiError::too_large(max));
         }
         let more = length.saturating_sub(hold.bytes());
         if let Err(refusal) = take(&mut hold, more) {
@@ -250,10 +275,15 @@ async fn pass_over(mut body: Body, mut length: usize, max: usize) -> Result<(), 
     while let Some(frame) = body.frame().await {
         length += frame.map_err(|_| broke_off())?.data_ref().map_or(0, Bytes::len);
         if length > max {
-            return Err(too_large(max));
+            return Err(ApiError::too_large(max));
         }
     }
     Ok(())
+}
+
+/// The tenant that the body is for, if one is proved.
+fn proved_tenant(extensions: &Extensions) -> Option<TenantId> {
+    extensions.get::<RequestTenant>().and_then(RequestTenant::get)
 }
 
 fn broke_off() -> ApiError {
@@ -263,30 +293,4 @@ fn broke_off() -> ApiError {
 /// Takes more of the memory for bodies, or asks the client to come again.
 fn take(hold: &mut ByteHold, bytes: usize) -> Result<(), ApiError> {
     if hold.take(bytes) { Ok(()) } else { Err(ApiError::of(ErrorCode::Overloaded)) }
-}
-
-fn too_large(max: usize) -> ApiError {
-    let message = format!("The body may have at most {} KiB.", max / 1024);
-    ApiError::new(ErrorCode::BodyTooLarge, message)
-}
-
-/// Inflates in steps: a few kilobytes may become the whole bound, and others wait for the thread.
-async fn inflate(bytes: &[u8], max: usize, mut hold: ByteHold) -> Result<Bytes, ApiError> {
-    let mut decoder = flate2::read::MultiGzDecoder::new(bytes);
-    let mut inflated = Vec::new();
-    loop {
-        let step = INFLATE_STEP.min(max + 1 - inflated.len());
-        let read =
-            decoder.by_ref().take(step as u64).read_to_end(&mut inflated).map_err(|_| {
-                ApiError::new(ErrorCode::InvalidJson, "The body is not valid gzip.")
-            })?;
-        if inflated.len() > max {
-            return Err(too_large(max));
-        }
-        take(&mut hold, read)?;
-        if read < step {
-            return Ok(hold.keep(inflated.into()));
-        }
-        tokio::task::yield_now().await;
-    }
 }

@@ -49,7 +49,7 @@ macro_rules! codes {
 }
 
 codes! {
-    /// The body is not JSON, nested too deeply, not UTF-8, or its gzip is broken.
+    /// The body is not JSON, nested too deeply, not UTF-8, or its gzip is broken or takes too much work.
     InvalidJson = "INVALID_JSON", BAD_REQUEST;
     /// The request cannot be understood: a header, a cursor or the like.
     BadRequest = "BAD_REQUEST", BAD_REQUEST;
@@ -182,6 +182,12 @@ impl ApiError {
     /// A field that is wrong, with the rest of a sentence: `must not be empty`.
     pub fn field(field: impl Into<String>, problem: &str) -> Self {
         Self::new(ErrorCode::InvalidField, String::new()).on(field, problem)
+    }
+
+    /// The failure of a body of more than so many bytes.
+    pub fn too_large(bytes_max: usize) -> Self {
+        let message = format!("The body may have at most {} KiB.", bytes_max / 1024);
+        Self::new(ErrorCode::BodyTooLarge, message)
     }
 
     /// The failure of a request that protection refuses; nothing when it goes on.

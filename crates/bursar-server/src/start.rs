@@ -242,6 +242,7 @@ fn assemble(
         protection: crate::protection::Protector::new(config.protection),
         pulse,
         body_limits: config.body_limits.clone(),
+        decode_pool: crate::decode_pool::DecodePool::default(),
         answer_budget: config.answer_budget.clone(),
     }))
 }

@@ -405,6 +405,14 @@ fn an_import_that_cannot_work_says_why_and_stores_nothing() {
 }
 
 #[test]
+fn a_quote_that_is_never_closed_ends_the_import_and_not_the_memory() {
+    let world = World::new();
+    let text = format!("call_id,model\na,\"{}", "b,c\n".repeat(1_000_000));
+    world.write("open.csv", &text);
+    check_failed(&world.import("open.csv", &[]), "a row has more than 1 MiB");
+}
+
+#[test]
 fn a_time_without_a_zone_needs_one() {
     let world = World::new();
     let text = "occurred_at,provider,model,tokens_in,tokens_out\n2023-10-29 02:30:00,p,m,1,1\n";

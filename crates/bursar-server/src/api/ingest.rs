@@ -7,7 +7,7 @@ use std::fmt;
 use axum::extract::State;
 use bursar_core::{
     CallId, IntegrationId, OnboardingState, ParseIdError, PolicyResult, RecordOutcome,
-    RecordRefusal, TokenBuckets, Usage,
+    RecordRefusal, TenantId, TokenBuckets, Usage,
 };
 use serde::de::{IgnoredAny, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
@@ -206,7 +206,9 @@ pub async fn record_usage(
     deferral: Deferral,
     body: Text<SMALL>,
 ) -> Result<Answer<RecordAnswer>, ApiError> {
-    let usage = parse::<UsageRecord<'_>>(body.as_str()?)?.check(caller.only)?;
+    let only = caller.only;
+    let read = body.read(&app, Some(caller.tenant_id), move |text| check_record(text, only));
+    let usage = read.await?;
     // One call goes on, or the refusal is the answer.
     deferral.decide(&app, std::iter::once(&usage.call_id)).await?;
     let call_id = usage.call_id.as_str().to_owned();
@@ -244,9 +246,11 @@ pub async fn record_usage_batch(
     deferral: Deferral,
     body: Text<BATCH>,
 ) -> Result<Answer<BatchAnswer>, ApiError> {
-    let (mut results, mut records) = check_batch(&app, &caller, &body)?;
-    // What waits to be written is not kept twice.
-    drop(body);
+    let (tenant_id, only, reading) = (caller.tenant_id, caller.only, app.clone());
+    // The body ends with this: what waits to be written is not kept twice.
+    let checked =
+        body.read(&app, Some(tenant_id), move |text| check_batch(&reading, tenant_id, only, text));
+    let (mut results, mut records) = checked.await?;
     let call_ids = records.iter().map(|usage| &usage.call_id);
     if let Some(spared) = deferral.decide(&app, call_ids).await? {
         records = spare(&spared, &mut results, records);
@@ -291,20 +295,21 @@ async fn complete_onboarding(app: &App, caller: &Authorized, outcomes: &[RecordO
 /// their results already.
 fn check_batch(
     app: &App,
-    caller: &Authorized,
-    body: &Text<BATCH>,
+    tenant_id: TenantId,
+    only: Option<IntegrationId>,
+    text: &str,
 ) -> Result<(Vec<BatchResult>, Vec<Usage>), ApiError> {
-    let Batch { records: Records { kept, too_many } } = parse_envelope(body.as_str()?)?;
+    let Batch { records: Records { kept, too_many } } = parse_envelope(text)?;
     if kept.is_empty() || too_many {
         return Err(ApiError::field("records", "must have 1 to 1000 records"));
     }
-    if kept.len() > 1 && !app.ledger.has_room(caller.tenant_id, body.0.len(), kept.len()) {
+    if kept.len() > 1 && !app.ledger.has_room(tenant_id, text.len(), kept.len()) {
         return Err(ApiError::of(ErrorCode::Overloaded));
     }
     let mut results = Vec::with_capacity(kept.len());
     let mut records = Vec::with_capacity(kept.len());
     for (index, record) in kept.iter().enumerate() {
-        match check_record(record.get(), caller.only) {
+        match check_record(record.get(), only) {
             Ok(usage) => {
                 let call_id = Some(usage.call_id.as_str().to_owned());
                 results.push(BatchResult { index, call_id, status: "", id: None, error: None });

@@ -12,6 +12,9 @@ use crate::usage_file::UsageFormat;
 
 /// The longest line of NDJSON.
 const LINE_BYTES_MAX: u64 = 1024 * 1024;
+/// What is read for one row of CSV at most: a quote that is never closed makes a row of the rest of
+/// the file.
+const ROW_BYTES_MAX: usize = 1024 * 1024;
 
 /// One row.
 #[derive(Debug)]
@@ -50,7 +53,7 @@ pub(super) struct Rows {
 }
 
 enum Reader {
-    Csv { reader: csv::Reader<File>, columns: Vec<String> },
+    Csv { reader: csv::Reader<RowFile>, columns: Vec<String> },
     Ndjson { reader: BufReader<File>, bytes_read: u64 },
 }
 
@@ -67,7 +70,7 @@ impl Rows {
         let reader = match format {
             UsageFormat::Ndjson => Reader::Ndjson { reader: BufReader::new(file), bytes_read: 0 },
             UsageFormat::Csv => {
-                let mut reader = csv::Reader::from_reader(file);
+                let mut reader = csv::Reader::from_reader(RowFile { file, left: ROW_BYTES_MAX });
                 let header = reader.headers().map_err(|error| failed(&error))?;
                 let name = |column: &str| column.trim_start_matches('\u{feff}').trim().to_owned();
                 let columns = header.iter().map(name).collect();
@@ -107,10 +110,29 @@ impl Rows {
     }
 }
 
+/// A file of which only so much may be read before the next row is asked for.
+struct RowFile {
+    file: File,
+    left: usize,
+}
+
+impl Read for RowFile {
+    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+        if self.left == 0 {
+            return Err(std::io::Error::other("a row has more than 1 MiB; is a quote not closed?"));
+        }
+        let room = self.left.min(buffer.len());
+        let read = self.file.read(buffer.get_mut(..room).unwrap_or_default())?;
+        self.left -= read;
+        Ok(read)
+    }
+}
+
 type Next = Result<Option<Result<Row, Refusal>>, ImportError>;
 
-fn next_csv(reader: &mut csv::Reader<File>, columns: &[String], number: &mut u64) -> Next {
+fn next_csv(reader: &mut csv::Reader<RowFile>, columns: &[String], number: &mut u64) -> Next {
     let mut record = csv::StringRecord::new();
+    reader.get_mut().left = ROW_BYTES_MAX;
     let more = match reader.read_record(&mut record) {
         Ok(more) => more,
         Err(error) if error.is_io_error() => {

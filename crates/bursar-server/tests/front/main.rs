@@ -9,6 +9,7 @@
 
 mod bounds;
 mod deadlines;
+mod decoding;
 mod drain;
 mod floods;
 mod listeners;

@@ -11,10 +11,18 @@ use crate::answers::check_answer;
 use crate::fuzzing::{Choices, Effort, Fate, fuzz};
 use crate::server::{Server, bearer};
 
-fn pack(bytes: &[u8], level: usize) -> Vec<u8> {
-    let level = Compression::new(u32::try_from(level).expect("small"));
+/// Packs a body as any encoder may: at any level, and flushed now and then.
+fn pack(bytes: &[u8], choices: &mut Choices<'_>) -> Vec<u8> {
+    let level = Compression::new(u32::try_from(choices.below(10)).expect("small"));
     let mut encoder = GzEncoder::new(Vec::new(), level);
-    encoder.write_all(bytes).expect("packed");
+    let flush_every = 1 + choices.below(200);
+    let flushes = choices.one_in(3);
+    for part in bytes.chunks(flush_every) {
+        encoder.write_all(part).expect("packed");
+        if flushes {
+            encoder.flush().expect("packed");
+        }
+    }
     encoder.finish().expect("packed")
 }
 
@@ -49,8 +57,8 @@ fn a_packed_body_is_answered_like_a_plain_one_and_a_broken_one_is_refused() {
         let plain = ask(body.clone(), None);
         // In one part or in several, which together are one body as well.
         let (first, second) = body.split_at(choices.below(body.len() + 1));
-        let mut packed = pack(first, choices.below(10));
-        packed.extend(pack(second, choices.below(10)));
+        let mut packed = pack(first, choices);
+        packed.extend(pack(second, choices));
         let unpacked = ask(packed.clone(), Some(choices.one_of(&["gzip", "x-gzip"])));
         assert_eq!(unpacked.status, plain.status, "{}", unpacked.body);
         let error = |json: &Value| json.get("error").cloned();
