@@ -21,7 +21,7 @@ use crate::access::{Access, Role};
 use crate::app::App;
 use crate::client_address::ClientAddress;
 use crate::credential_ref::SetBy;
-use crate::doorway::Listener;
+use crate::doorway::{Listener, RequestTenant};
 use crate::error::{ApiError, ErrorCode};
 use crate::failed_logins::FailedLogin;
 use crate::people::{Person, PersonError, Refusal};
@@ -386,10 +386,13 @@ impl FromRequestParts<App> for Scraper {
     type Rejection = ApiError;
 
     async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, ApiError> {
-        if is_open(parts) || has_metrics_token(app, &parts.headers) {
-            return Ok(Self);
+        if !is_open(parts) && !has_metrics_token(app, &parts.headers) {
+            operator(&*caller(app, &parts.headers).await?)?;
         }
-        operator(&*caller(app, &parts.headers).await?).map(|_| Self)
+        if let Some(request) = parts.extensions.get::<RequestTenant>() {
+            request.proved_operator();
+        }
+        Ok(Self)
     }
 }
 

@@ -14,6 +14,8 @@ use parking_lot::Mutex;
 #[derive(Clone, Debug)]
 pub struct ByteBudget {
     bytes_max: usize,
+    /// What one holder may have of it.
+    share_max: usize,
     held: Arc<Mutex<Held>>,
 }
 
@@ -37,7 +39,12 @@ pub struct ByteHold {
 impl ByteBudget {
     /// A budget of so many bytes.
     pub fn new(bytes_max: usize) -> Self {
-        Self { bytes_max, held: Arc::default() }
+        Self { bytes_max, share_max: bytes_max / 4, held: Arc::default() }
+    }
+
+    /// A budget that is not shared, of which its only holder may have all.
+    pub fn undivided(bytes_max: usize) -> Self {
+        Self { bytes_max, share_max: bytes_max, held: Arc::default() }
     }
 
     /// Nothing yet, for a holder that will take as its bytes arrive.
@@ -54,7 +61,8 @@ impl ByteHold {
         let Some(total) = held.bytes.checked_add(bytes) else { return false };
         let own = held.of_holders.get(&self.holder).copied().unwrap_or(0).saturating_add(bytes);
         let Some(left) = self.budget.bytes_max.checked_sub(total) else { return false };
-        if own > self.budget.bytes_max / 4 || own > left {
+        let ByteBudget { bytes_max, share_max, .. } = self.budget;
+        if own > share_max || (share_max < bytes_max && own > left) {
             return false;
         }
         held.bytes = total;
@@ -129,6 +137,14 @@ mod tests {
         drop(part);
         assert!(budget.hold(None).take(10));
         assert!(budget.held.lock().of_holders.is_empty());
+    }
+
+    #[test]
+    fn an_undivided_budget_is_its_holders_to_the_last_byte() {
+        let budget = ByteBudget::undivided(40);
+        let mut hold = budget.hold(None);
+        assert!(hold.take(39) && hold.take(1));
+        assert!(!hold.take(1));
     }
 
     #[test]

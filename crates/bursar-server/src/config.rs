@@ -100,13 +100,14 @@ pub const SETTINGS: &[Setting] = &[
         key: "server.connections_max",
         env: "BURSAR_SERVER_CONNECTIONS_MAX",
         default: "10000",
-        help: "Connections that are open at once; more wait to be accepted.",
+        help: "Connections that are open at once; beyond that the longest idle one is closed for a \
+               new one.",
     },
     Setting {
         key: "server.connections_per_address_max",
         env: "BURSAR_SERVER_CONNECTIONS_PER_ADDRESS_MAX",
         default: "1000",
-        help: "Connections that are open at once from one address, of IPv6 from one /64; more are \
+        help: "Connections that are open at once from one address, of IPv6 from one /56; more are \
                closed. Trusted proxies are not counted.",
     },
     Setting {

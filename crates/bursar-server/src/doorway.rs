@@ -9,7 +9,8 @@ use std::task::{Context, Poll};
 
 use axum::body::{Body, HttpBody};
 use axum::extract::Request;
-use axum::http::{HeaderMap, HeaderName, HeaderValue, header};
+use axum::http::uri::Authority;
+use axum::http::{HeaderMap, HeaderName, HeaderValue, Version, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use bursar_core::TenantId;
@@ -19,6 +20,7 @@ use hyper::body::{Frame, SizeHint};
 use crate::app::App;
 use crate::budget::ByteHold;
 use crate::error::{ApiError, ErrorCode};
+use crate::router;
 use crate::serve::limits::{HEADERS_MAX, PATH_BYTES_MAX};
 
 /// Answers up to this size do not count in the budget: connections are bounded already.
@@ -37,20 +39,54 @@ pub enum Listener {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct OverTls;
 
+/// That a request came on a connection of the reserve; an extension of such requests only.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct OnReserve;
+
+/// That an answer is a text which the server has in memory anyway; an extension of such answers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SharedText;
+
 /// Whose request it is, once that is proved; an extension of every request.
 #[derive(Clone, Debug, Default)]
-pub struct RequestTenant(Arc<OnceLock<TenantId>>);
+pub struct RequestTenant(Arc<OnceLock<Proved>>);
+
+/// Who was proved to send a request.
+#[derive(Clone, Copy, Debug)]
+enum Proved {
+    /// The operator, on no tenant, or who may read the metrics.
+    Operator,
+    /// Someone on this tenant.
+    Tenant(TenantId),
+}
 
 impl RequestTenant {
     /// Someone proved to be of this tenant.
     pub(crate) fn proved(&self, tenant_id: TenantId) {
         // A request has one tenant, whoever asks for it how often.
-        let _ = self.0.set(tenant_id);
+        let _ = self.0.set(Proved::Tenant(tenant_id));
+    }
+
+    /// The request is the operator's own.
+    pub(crate) fn proved_operator(&self) {
+        let _ = self.0.set(Proved::Operator);
     }
 
     /// The tenant, if one is proved.
     pub fn get(&self) -> Option<TenantId> {
-        self.0.get().copied()
+        match self.0.get() {
+            Some(Proved::Tenant(tenant_id)) => Some(*tenant_id),
+            Some(Proved::Operator) | None => None,
+        }
+    }
+
+    /// A hold on the memory for large answers to whoever sent the request.
+    fn answer_hold(&self, app: &App) -> ByteHold {
+        match self.0.get() {
+            Some(Proved::Tenant(tenant_id)) => app.answer_budget.hold(Some(*tenant_id)),
+            Some(Proved::Operator) => app.operator_answers.hold(None),
+            None => app.anonymous_answers.hold(None),
+        }
     }
 }
 
@@ -75,7 +111,7 @@ pub async fn pass(app: &App, mut request: Request, next: Next) -> Response {
         Ok(()) => next.run(request).await,
         Err(error) => error.into_response(),
     };
-    let mut response = match bound_answer(app, tenant.get(), response) {
+    let mut response = match bound_answer(app, &tenant, response) {
         Ok(response) => response,
         Err(error) => error.into_response(),
     };
@@ -96,8 +132,19 @@ fn set_default(headers: &mut HeaderMap, name: &HeaderName, value: &HeaderValue) 
     headers.entry(name).or_insert_with(|| value.clone());
 }
 
-/// What HTTP/1.1 refuses before a request is made of it, but HTTP/2 does not.
+/// What is refused whatever the route: what HTTP/1.1 refuses before a request is made of it, but
+/// HTTP/2 does not, and what came when all connections were busy.
 fn check_head(request: &Request) -> Result<(), ApiError> {
+    let extensions = request.extensions();
+    let is_on_reserve = extensions.get::<OnReserve>().is_some();
+    if is_on_reserve && !router::is_for_the_operator(request.uri().path()) {
+        let message = "All connections of the server are busy; come again after Retry-After.";
+        return Err(ApiError::new(ErrorCode::Overloaded, message));
+    }
+    // A request of this process itself has no host.
+    if extensions.get::<Listener>().is_some() {
+        check_host(request).map_err(|message| ApiError::new(ErrorCode::BadRequest, message))?;
+    }
     let path = request.uri().path_and_query().map_or(0, |path| path.as_str().len());
     if path > PATH_BYTES_MAX {
         return Err(ApiError::of(ErrorCode::UriTooLong));
@@ -108,15 +155,48 @@ fn check_head(request: &Request) -> Result<(), ApiError> {
     Ok(())
 }
 
+/// Holds a request to what the standards say of its host, so that no two servers on its way take it
+/// for requests to two hosts (RFC 9112, 3.2; RFC 9113, 8.3.1).
+fn check_host(request: &Request) -> Result<(), &'static str> {
+    let mut hosts = request.headers().get_all(header::HOST).iter();
+    let host = hosts.next();
+    if hosts.next().is_some() {
+        return Err("Host must be sent once.");
+    }
+    let authority = request.uri().authority();
+    let Some(host) = host else {
+        let may_have_none = match request.version() {
+            Version::HTTP_09 | Version::HTTP_10 => true,
+            Version::HTTP_2 => authority.is_some(),
+            _ => false,
+        };
+        return if may_have_none { Ok(()) } else { Err("The header Host is missing.") };
+    };
+    if host.is_empty() {
+        return Ok(());
+    }
+    let named = Authority::try_from(host.as_bytes()).ok();
+    let named = named.filter(|named| !named.as_str().contains('@'));
+    let named = named.ok_or("Host must be a host, or a host and a port.")?;
+    let differs = authority.is_some_and(|authority| *authority != named);
+    if request.version() == Version::HTTP_2 && differs {
+        return Err("Host must be what :authority is.");
+    }
+    Ok(())
+}
+
 /// Takes memory for a large answer until the client has taken it.
 fn bound_answer(
     app: &App,
-    tenant_id: Option<TenantId>,
+    tenant: &RequestTenant,
     response: Response,
 ) -> Result<Response, ApiError> {
+    if response.extensions().get::<SharedText>().is_some() {
+        return Ok(response);
+    }
     let bytes = response.body().size_hint().exact().filter(|bytes| *bytes > SMALL_ANSWER);
     let Some(bytes) = bytes else { return Ok(response) };
-    let mut hold = app.answer_budget.hold(tenant_id);
+    let mut hold = tenant.answer_hold(app);
     if !usize::try_from(bytes).is_ok_and(|bytes| hold.take(bytes)) {
         return Err(ApiError::of(ErrorCode::Overloaded));
     }

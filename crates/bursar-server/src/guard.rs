@@ -59,17 +59,17 @@ async fn enter(
         let sender = Sender { tenant, integration_id, is_operator: admitted.is_operator() };
         protection::pass(app, sender, path, &mut request).await?;
     }
+    let proved = request.extensions().get::<RequestTenant>().cloned().unwrap_or_default();
     match admitted {
         Admitted::Operator(operator) => {
+            proved.proved_operator();
             request.extensions_mut().insert(operator);
         }
         Admitted::Anyone(anyone) => {
             request.extensions_mut().insert(anyone);
         }
         Admitted::Tenant(authorized) => {
-            if let Some(tenant) = request.extensions().get::<RequestTenant>() {
-                tenant.proved(authorized.tenant_id);
-            }
+            proved.proved(authorized.tenant_id);
             request.extensions_mut().insert(authorized);
         }
     }

@@ -50,6 +50,12 @@ pub fn operator_routes(app: &App) -> Router<App> {
     guarded(founder, app).route("/metrics", get(metrics::get_metrics))
 }
 
+/// Whether a path is of a route that watches the server: it is answered when all connections are busy.
+pub(crate) fn is_for_the_operator(path: &str) -> bool {
+    matches!(path, "/health" | "/health/live" | "/health/ready" | "/metrics")
+        || path.starts_with("/fdr/")
+}
+
 /// What tenants use, and what describes it to them.
 fn tenant_routes(app: &App) -> Router<App> {
     let api = Router::new()

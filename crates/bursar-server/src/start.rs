@@ -13,6 +13,7 @@ use bursar_store::{
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::app::{App, Parts};
+use crate::budget::ByteBudget;
 use crate::config::{Config, is_strong};
 use crate::data_dir::{self, ADDRESS, OPERATOR_TOKEN, SECRET_KEY};
 use crate::database::{Database, PasswordError, PostgresDatabase};
@@ -35,6 +36,9 @@ const KEY_USES_EVERY: Duration = Duration::from_secs(30);
 
 /// How often the gauges that come from the store are read, when that is quickly done.
 const STOCK_EVERY: Duration = Duration::from_secs(15);
+/// Bytes of large answers that the operator has not taken, and those who prove nothing.
+const OPERATOR_ANSWER_BYTES_MAX: usize = 16 * 1024 * 1024;
+const ANONYMOUS_ANSWER_BYTES_MAX: usize = 4 * 1024 * 1024;
 /// Connections to a shared database of a command that works on it by itself.
 const COMMAND_WRITERS: usize = 1;
 const COMMAND_READERS: usize = 2;
@@ -244,6 +248,8 @@ fn assemble(
         body_limits: config.body_limits.clone(),
         decode_pool: crate::decode_pool::DecodePool::default(),
         answer_budget: config.answer_budget.clone(),
+        operator_answers: ByteBudget::undivided(OPERATOR_ANSWER_BYTES_MAX),
+        anonymous_answers: ByteBudget::undivided(ANONYMOUS_ANSWER_BYTES_MAX),
     }))
 }
 

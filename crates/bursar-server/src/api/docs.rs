@@ -7,6 +7,7 @@ use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::Response;
 use bytes::Bytes;
 
+use crate::doorway::SharedText;
 use crate::error::ErrorCode;
 use crate::openapi;
 
@@ -37,6 +38,7 @@ impl Fixed {
         let is_known = tags.any(|tag| tag.trim().trim_start_matches("W/") == own);
         let body = if is_known { Body::empty() } else { Body::from(self.body.clone()) };
         let mut response = Response::new(body);
+        response.extensions_mut().insert(SharedText);
         let headers = response.headers_mut();
         headers.insert(header::ETAG, self.etag.clone());
         // An upgrade changes it under the same address.
@@ -96,6 +98,7 @@ pub async fn get_docs(headers: HeaderMap) -> Response {
         (status = 200, body = String, content_type = "text/css", description = "A style sheet."),
         (status = 304, description = "As before: `If-None-Match` names its `ETag`."),
     ),
+    extensions(("x-refuses" = json!([ErrorCode::Overloaded]))),
 )]
 pub async fn get_docs_style(headers: HeaderMap) -> Response {
     static STYLE: LazyLock<Fixed> = LazyLock::new(|| {

@@ -128,7 +128,7 @@ fn refusals(access: &Access, operation: &mut Object) -> BTreeMap<u16, Vec<ErrorC
         own.as_array().into_iter().flatten().filter_map(Value::as_str).collect();
     let mut codes: Vec<ErrorCode> =
         ErrorCode::ALL.iter().copied().filter(|code| own.contains(code.as_str())).collect();
-    codes.extend([UriTooLong, HeadersTooLarge]);
+    codes.extend([BadRequest, UriTooLong, HeadersTooLarge]);
     let of_tenants = [BadRequest, TenantMismatch, TenantTerminated, TenantNotFound];
     match access {
         Access::Everyone => {}

@@ -69,11 +69,12 @@ impl Drop for Place {
     }
 }
 
-/// What counts as one address: of IPv6 the first 64 bits, because a host has all the others.
+/// What counts as one address: of IPv6 the first 56 bits, because providers give at least as many
+/// addresses as that to one customer.
 fn network(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
         IpAddr::V4(address) => IpAddr::V4(address),
-        IpAddr::V6(address) => IpAddr::V6(Ipv6Addr::from_bits(address.to_bits() >> 64 << 64)),
+        IpAddr::V6(address) => IpAddr::V6(Ipv6Addr::from_bits(address.to_bits() >> 72 << 72)),
     }
 }
 
@@ -101,7 +102,8 @@ mod tests {
         let addresses = Arc::new(Addresses::new(1));
         let place = addresses.take(address("2001:db8::1"));
         assert!(addresses.take(address("2001:db8::ffff:2")).is_none());
-        assert!(addresses.take(address("2001:db8:0:1::1")).is_some());
+        assert!(addresses.take(address("2001:db8:0:ff::1")).is_none());
+        assert!(addresses.take(address("2001:db8:0:100::1")).is_some());
         drop(place);
         assert!(addresses.counts.lock().is_empty(), "nothing is kept of who left");
     }

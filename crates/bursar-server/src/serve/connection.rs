@@ -18,10 +18,11 @@ use tokio::time::{Instant, sleep_until, timeout};
 
 use super::gate::Gate;
 use super::limits::{HEAD_BYTES_MAX, Limits};
-use super::progress::{Cut, Progress};
+use super::pool::Seat;
+use super::progress::{Cut, Idleness, Progress};
 use super::tls::Certificates;
 use super::watched::{Abort, Watched};
-use crate::doorway::{Listener, OverTls};
+use crate::doorway::{Listener, OnReserve, OverTls};
 
 /// How often the other end of an HTTP/2 connection is asked whether it is there.
 const PING_EVERY: Duration = Duration::from_secs(30);
@@ -53,9 +54,15 @@ pub(crate) struct Door {
 
 impl Door {
     /// Serves a connection until its end.
-    pub(crate) async fn serve(&self, stream: TcpStream, peer: IpAddr) {
+    pub(crate) async fn serve(
+        &self,
+        stream: TcpStream,
+        peer: IpAddr,
+        progress: &Arc<Progress>,
+        seat: &Seat,
+    ) {
         let Some(certificates) = &self.certificates else {
-            return self.drive(stream, peer, None).await;
+            return self.drive(stream, peer, None, progress, seat).await;
         };
         let handshake = async {
             let mut first = [0];
@@ -70,32 +77,41 @@ impl Door {
         let shaken = tokio::select! {
             shaken = timeout(self.limits.deadlines.header, handshake) => shaken,
             _ = drain.wait_for(|asked| *asked) => return,
+            () = seat.gives_way() => return,
         };
         match shaken {
-            Ok(Ok(Some(stream))) => self.drive(stream, peer, Some(OverTls)).await,
+            Ok(Ok(Some(stream))) => {
+                self.drive(stream, peer, Some(OverTls), progress, seat).await;
+            }
             Ok(Ok(None)) => {}
             Ok(Err(error)) => tracing::debug!(%error, %peer, "a TLS handshake failed"),
             Err(_) => tracing::debug!(%peer, "a TLS handshake took too long"),
         }
     }
 
-    async fn drive<S>(&self, stream: S, peer: IpAddr, over_tls: Option<OverTls>)
-    where
+    async fn drive<S>(
+        &self,
+        stream: S,
+        peer: IpAddr,
+        over_tls: Option<OverTls>,
+        progress: &Arc<Progress>,
+        seat: &Seat,
+    ) where
         S: Abort + AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
-        let progress = Arc::new(Progress::new(self.limits.deadlines, Instant::now()));
         let gate = Gate {
             routes: TowerToHyperService::new(self.router.clone()),
-            progress: Arc::clone(&progress),
+            progress: Arc::clone(progress),
             limits: Arc::clone(&self.limits),
             peer,
             listener: self.listener,
             over_tls,
+            on_reserve: seat.is_on_reserve().then_some(OnReserve),
         };
-        let io = TokioIo::new(Watched::new(stream, Arc::clone(&progress)));
+        let io = TokioIo::new(Watched::new(stream, Arc::clone(progress)));
         let protocols = protocols(&self.limits);
         let connection = pin!(protocols.serve_connection(io, gate));
-        if let Some(cut) = until_end(connection, &progress, self.drain.clone()).await {
+        if let Some(cut) = until_end(connection, progress, seat, self.drain.clone()).await {
             tracing::debug!(?cut, %peer, "a connection was cut");
         }
     }
@@ -130,6 +146,7 @@ type Connection<'a, S> = auto::Connection<'a, TokioIo<Watched<S>>, Gate, TokioEx
 async fn until_end<S>(
     mut connection: std::pin::Pin<&mut Connection<'_, S>>,
     progress: &Progress,
+    seat: &Seat,
     mut drain: watch::Receiver<bool>,
 ) -> Option<Cut>
 where
@@ -140,6 +157,8 @@ where
         let _ = drain.wait_for(|asked| *asked).await;
         drain
     });
+    let mut crowded = pin!(seat.gives_way());
+    let mut gives_way = false;
     // Held to the end, so that the server knows when the last connection ended.
     let mut held = None;
     let mut closing = false;
@@ -149,14 +168,28 @@ where
             && let Poll::Ready(drain) = asked.as_mut().poll(cx)
         {
             held = Some(drain);
-            closing = true;
-            progress.close(Instant::now());
-            connection.as_mut().graceful_shutdown();
+            ask_to_end(connection.as_mut(), progress, &mut closing);
+        }
+        if !gives_way && crowded.as_mut().poll(cx).is_ready() {
+            gives_way = true;
+            ask_to_end(connection.as_mut(), progress, &mut closing);
         }
         loop {
             // A connection that breaks off is the client's affair.
             if connection.as_mut().poll(cx).is_ready() {
                 return Poll::Ready(None);
+            }
+            // It was told, as far as its client listens. A request that came meanwhile is answered.
+            if gives_way && let Some((idleness, _)) = progress.idleness(Instant::now()) {
+                if idleness == Idleness::Stalled {
+                    progress.cut();
+                }
+                return Poll::Ready(Some(Cut::Crowded));
+            }
+            // The reserve is for one request of each connection.
+            if !closing && seat.is_on_reserve() && progress.has_asked() {
+                ask_to_end(connection.as_mut(), progress, &mut closing);
+                continue;
             }
             let due = progress.due();
             let at = due.map_or_else(|| Instant::now() + FAR, |(at, _)| at);
@@ -175,13 +208,24 @@ where
                         return Poll::Ready(Some(cut));
                     }
                     // An idle client is told, and may have its answer if it is just asking.
-                    closing = true;
-                    progress.close(Instant::now());
-                    connection.as_mut().graceful_shutdown();
+                    ask_to_end(connection.as_mut(), progress, &mut closing);
                 }
                 Some(_) | None => {}
             }
         }
     })
     .await
+}
+
+/// Asks a connection to end once it has nothing to answer.
+fn ask_to_end<S>(
+    connection: std::pin::Pin<&mut Connection<'_, S>>,
+    progress: &Progress,
+    closing: &mut bool,
+) where
+    S: Abort + AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    *closing = true;
+    progress.close(Instant::now());
+    connection.graceful_shutdown();
 }

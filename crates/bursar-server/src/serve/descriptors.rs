@@ -2,8 +2,9 @@
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
-/// Descriptors for everything but connections: the store's files, its readers, the log.
-const OTHERS: u64 = 256;
+/// Descriptors for everything else: the store's files, its readers, the log, the operator's
+/// listener, the reserve, and connections that give way.
+const OTHERS: u64 = 640;
 
 /// Asks the system for as many descriptors as the connections need, and warns if it has fewer.
 pub(crate) fn provide(connections_max: usize) {

@@ -16,7 +16,7 @@ use super::answer::{AnswerBody, InFlight};
 use super::limits::Limits;
 use super::progress::Progress;
 use crate::client_address::ClientAddress;
-use crate::doorway::{Listener, OverTls};
+use crate::doorway::{Listener, OnReserve, OverTls};
 
 /// The service of one connection.
 pub(crate) struct Gate {
@@ -26,6 +26,7 @@ pub(crate) struct Gate {
     pub(crate) peer: IpAddr,
     pub(crate) listener: Listener,
     pub(crate) over_tls: Option<OverTls>,
+    pub(crate) on_reserve: Option<OnReserve>,
 }
 
 impl Service<Request<Incoming>> for Gate {
@@ -42,6 +43,9 @@ impl Service<Request<Incoming>> for Gate {
         extensions.insert(self.listener);
         if let Some(over_tls) = self.over_tls {
             extensions.insert(over_tls);
+        }
+        if let Some(on_reserve) = self.on_reserve {
+            extensions.insert(on_reserve);
         }
         let answer = self.routes.call(request);
         Box::pin(async move { Ok(answer.await?.map(|body| in_flight.answer(body))) })

@@ -4,8 +4,10 @@ mod addresses;
 mod answer;
 mod connection;
 mod descriptors;
+mod framing;
 mod gate;
 pub mod limits;
+mod pool;
 mod progress;
 pub mod tls;
 mod watched;
@@ -16,11 +18,14 @@ use std::time::Duration;
 
 use axum::Router;
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio::sync::watch;
+use tokio::time::Instant;
 
 use self::addresses::{Addresses, Place};
 use self::connection::Door;
 use self::limits::Limits;
+use self::pool::{Pool, Seat};
+use self::progress::Progress;
 use self::tls::Certificates;
 use self::watched::Abort;
 use crate::doorway::Listener;
@@ -34,6 +39,10 @@ const BACKLOG: u32 = 1024;
 const SEND_BUFFER: u32 = 256 * 1024;
 /// Connections of the operator's listener, which the public one cannot use up.
 const OPERATOR_CONNECTIONS_MAX: usize = 256;
+/// Connections of the public listener beyond all others, for health and for the operator.
+const RESERVE_MAX: usize = 64;
+/// How often to look for room when no connection has left.
+const ROOM_EVERY: Duration = Duration::from_millis(20);
 
 /// One address that is listened on.
 pub struct Entrance {
@@ -82,13 +91,13 @@ pub async fn serve(
     let limits = Arc::new(limits);
     let (asked, drain) = watch::channel(false);
     for Entrance { listener, router, kind } in entrances {
-        let connections_max = match kind {
-            Listener::Public => limits.connections_max,
-            Listener::Operator => OPERATOR_CONNECTIONS_MAX,
+        let pool = match kind {
+            Listener::Public => Pool::new(limits.connections_max, RESERVE_MAX),
+            Listener::Operator => Pool::new(OPERATOR_CONNECTIONS_MAX, 0),
         };
         let (limits, certificates) = (Arc::clone(&limits), certificates.clone());
         let door = Door { router, listener: kind, limits, certificates, drain: drain.clone() };
-        tokio::spawn(accept_all(listener, Arc::new(door), connections_max));
+        tokio::spawn(accept_all(listener, Arc::new(door), Arc::new(pool)));
     }
     drop(drain);
     end.await;
@@ -99,48 +108,60 @@ pub async fn serve(
 }
 
 /// Accepts connections until the server is asked to end.
-async fn accept_all(listener: TcpListener, door: Arc<Door>, connections_max: usize) {
-    let permits = Arc::new(Semaphore::new(connections_max));
+async fn accept_all(listener: TcpListener, door: Arc<Door>, pool: Arc<Pool>) {
     let addresses = Arc::new(Addresses::new(door.limits.connections_per_address_max));
     let mut drain = door.drain.clone();
     loop {
         let accepted = tokio::select! {
             _ = drain.wait_for(|asked| *asked) => return,
-            accepted = accept(&listener, &permits) => accepted,
+            accepted = accept(&listener, &pool) => accepted,
         };
-        let Some((stream, peer, permit)) = accepted else { continue };
+        let Some((stream, peer)) = accepted else { continue };
         let Some(place) = admit(&door, &addresses, peer) else {
             // Reset, so that the system keeps nothing of connections that were never served.
             stream.abort();
             continue;
         };
+        let progress = Arc::new(Progress::new(door.limits.deadlines, Instant::now()));
+        let seat = tokio::select! {
+            _ = drain.wait_for(|asked| *asked) => return,
+            seat = take_seat(&pool, &progress) => seat,
+        };
         let door = Arc::clone(&door);
         // Held by the task, so that the end of the server waits for it.
         let held = drain.clone();
         tokio::spawn(async move {
-            door.serve(stream, peer).await;
-            drop((permit, place, held));
+            door.serve(stream, peer, &progress, &seat).await;
+            drop((seat, place, held));
         });
     }
 }
 
-/// Waits for room, then for a connection.
-async fn accept(
-    listener: &TcpListener,
-    permits: &Arc<Semaphore>,
-) -> Option<(TcpStream, IpAddr, OwnedSemaphorePermit)> {
-    let permit = Arc::clone(permits).acquire_owned().await.ok()?;
+/// Waits for a connection.
+async fn accept(listener: &TcpListener, pool: &Pool) -> Option<(TcpStream, IpAddr)> {
     match listener.accept().await {
         Ok((stream, peer)) => {
             // Answers are small and awaited: they must not wait for more.
             let _ = stream.set_nodelay(true);
-            Some((stream, peer.ip(), permit))
+            Some((stream, peer.ip()))
         }
         Err(error) => {
             tracing::warn!(%error, "a connection was not accepted");
+            // Mostly for want of file descriptors, of which an idle connection has one.
+            pool.give_back_one(Instant::now());
             tokio::time::sleep(ACCEPT_PAUSE).await;
             None
         }
+    }
+}
+
+/// Waits for a place for a connection, while the others wait in the system.
+async fn take_seat(pool: &Arc<Pool>, progress: &Arc<Progress>) -> Seat {
+    loop {
+        if let Some(seat) = pool.enter(progress, Instant::now()) {
+            return seat;
+        }
+        let _ = tokio::time::timeout(ROOM_EVERY, pool.left()).await;
     }
 }
 

@@ -9,13 +9,21 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
+use super::framing::Framing;
 use super::limits::Deadlines;
 
-/// With what every HTTP/2 connection opens.
-const HTTP2_OPENING: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
-/// What a client may send between two requests. A client whose body nobody waits for sends one
-/// window of a megabyte more; floods of PING or SETTINGS send this much in a moment.
+/// What a client may send that is no request: between two requests all of it, during one the
+/// frames of HTTP/2 that carry no body. A client whose body nobody waits for sends one window of a
+/// megabyte more; floods of PING or SETTINGS send this much in a moment.
 const QUIET_BYTES_MAX: usize = 2 * 1024 * 1024;
+/// What taking a part of an answer allows a client to send of such frames: it has to say that it
+/// has taken it.
+const PART_CREDIT: usize = 64 * 1024;
+/// After this a client that has not asked anything is silent; a new one is about to ask.
+const SILENT_AFTER: Duration = Duration::from_secs(1);
+/// After this an answer of which the client takes nothing keeps its connection from being idle no
+/// more.
+const STALLED_AFTER: Duration = Duration::from_secs(5);
 /// Requests that a client may take back beyond those it lets be answered.
 const TAKEN_BACK_MAX: u32 = 200;
 /// How long a connection that was asked to end may take with nothing to answer.
@@ -36,6 +44,8 @@ pub(crate) enum Cut {
     TakenBack,
     /// It was asked to end and did not.
     Lingering,
+    /// It is idle, and another one needs its place.
+    Crowded,
 }
 
 /// The shared state of one connection.
@@ -45,23 +55,27 @@ pub(crate) struct Progress {
     state: Mutex<State>,
 }
 
-/// Which version of HTTP a connection speaks.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Version {
-    /// This many bytes were like the opening of HTTP/2.
-    Unknown(usize),
-    Http1,
-    Http2,
+/// How little a connection is used, the least first: which one to close when there are too many.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Idleness {
+    /// It has not asked anything.
+    Silent,
+    /// Its last request is answered.
+    Idle,
+    /// The client takes nothing of its answers.
+    Stalled,
 }
 
 #[derive(Debug)]
 struct State {
-    version: Version,
+    framing: Framing,
     /// Requests that are read or answered.
     requests: u32,
+    /// Whether a request has come.
+    has_asked: bool,
     /// Since when there is none.
     quiet_since: Instant,
-    /// What was read since then.
+    /// What was read since then that is no request.
     quiet_bytes: usize,
     /// When the head of the next request began to arrive.
     head_since: Option<Instant>,
@@ -82,8 +96,9 @@ impl Progress {
     /// A connection that was opened now.
     pub(crate) fn new(deadlines: Deadlines, now: Instant) -> Self {
         let state = State {
-            version: Version::Unknown(0),
+            framing: Framing::new(),
             requests: 0,
+            has_asked: false,
             quiet_since: now,
             quiet_bytes: 0,
             head_since: None,
@@ -98,30 +113,25 @@ impl Progress {
         Self { deadlines, state: Mutex::new(state) }
     }
 
-    /// Bytes arrived.
-    pub(crate) fn read(&self, bytes: &[u8], now: Instant) {
+    /// Bytes arrived. Says where among them a line of HTTP/1.1 ends as none may.
+    pub(crate) fn read(&self, bytes: &[u8], now: Instant) -> Option<usize> {
         let mut state = self.state.lock();
-        for byte in bytes {
-            let Version::Unknown(seen) = state.version else { break };
-            state.version = match HTTP2_OPENING.get(seen) {
-                Some(expected) if expected != byte => Version::Http1,
-                Some(_) if seen + 1 == HTTP2_OPENING.len() => Version::Http2,
-                Some(_) | None => Version::Unknown(seen + 1),
-            };
-        }
+        let found = state.framing.read(bytes);
+        let quiet_bytes = if state.requests > 0 { found.frame_bytes } else { bytes.len() };
+        state.quiet_bytes = state.quiet_bytes.saturating_add(quiet_bytes);
         if state.requests > 0 {
-            return;
+            return found.bad_line_end;
         }
-        state.quiet_bytes = state.quiet_bytes.saturating_add(bytes.len());
         // Frames of HTTP/2 that are no requests come at any time; its heads are bounded by the
         // idle deadline.
-        match state.version {
-            Version::Http2 => state.head_since = None,
-            Version::Http1 | Version::Unknown(_) if bytes.is_empty() => {}
-            Version::Http1 | Version::Unknown(_) => {
+        match state.framing {
+            Framing::Http2(_) => state.head_since = None,
+            Framing::Http1(_) | Framing::Unknown(_) if bytes.is_empty() => {}
+            Framing::Http1(_) | Framing::Unknown(_) => {
                 state.head_since.get_or_insert(now);
             }
         }
+        found.bad_line_end
     }
 
     /// The socket took something.
@@ -138,6 +148,7 @@ impl Progress {
     pub(crate) fn begin_request(&self) {
         let mut state = self.state.lock();
         state.requests += 1;
+        state.has_asked = true;
         state.head_since = None;
         state.quiet_bytes = 0;
     }
@@ -173,6 +184,7 @@ impl Progress {
         if let Some((_, taken_at)) = state.answers.iter_mut().find(|(known, _)| *known == answer) {
             *taken_at = now;
         }
+        state.quiet_bytes = state.quiet_bytes.saturating_sub(PART_CREDIT);
     }
 
     /// Nothing of an answer is left to hand over.
@@ -183,6 +195,26 @@ impl Progress {
     /// The connection was asked to end once it has nothing to answer.
     pub(crate) fn close(&self, now: Instant) {
         self.state.lock().closing_since.get_or_insert(now);
+    }
+
+    /// Whether a request has come.
+    pub(crate) fn has_asked(&self) -> bool {
+        self.state.lock().has_asked
+    }
+
+    /// How little the connection is used, and since when; nothing while a request is in flight.
+    pub(crate) fn idleness(&self, now: Instant) -> Option<(Idleness, Instant)> {
+        let state = self.state.lock();
+        if state.requests == 0 {
+            let is_new = now.duration_since(state.quiet_since) < SILENT_AFTER;
+            let is_silent = !state.has_asked && !is_new;
+            let idleness = if is_silent { Idleness::Silent } else { Idleness::Idle };
+            return Some((idleness, state.quiet_since));
+        }
+        let taken_at = state.answers.iter().map(|(_, taken_at)| *taken_at).max()?;
+        let is_stalled = state.answers.len() == state.requests as usize
+            && now.duration_since(taken_at) >= STALLED_AFTER;
+        is_stalled.then_some((Idleness::Stalled, taken_at))
     }
 
     /// The server ends the connection whatever the client does.
@@ -223,6 +255,7 @@ impl Progress {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::serve::framing::HTTP2_OPENING;
 
     const fn seconds(seconds: u64) -> Duration {
         Duration::from_secs(seconds)
@@ -312,12 +345,55 @@ mod tests {
         progress.read(&vec![0; QUIET_BYTES_MAX + 1], start);
         check(&progress, Some((start, Cut::Chatter)));
         let (progress, start) = opened();
+        progress.read(HTTP2_OPENING, start);
+        progress.begin_request();
+        let ping = [0, 0, 8, 6, 0, 0, 0, 0, 0, 1, 2, 3, 4, 5, 6, 7, 8];
+        let flood = ping.repeat(QUIET_BYTES_MAX / ping.len());
+        progress.read(&flood, start);
+        check(&progress, None);
+        progress.read(&ping.repeat(2), start);
+        check(&progress, Some((start, Cut::Chatter)));
+        // Each part of a long answer allows as much as taking it needs.
+        let answer = progress.begin_answer(start);
+        progress.advance_answer(answer, start);
+        check(&progress, Some((start + seconds(30), Cut::SlowReader)));
+        let (progress, start) = opened();
         for _ in 0..=TAKEN_BACK_MAX {
             progress.begin_request();
             progress.take_back();
             progress.end_request(start);
         }
         check(&progress, Some((start, Cut::TakenBack)));
+    }
+
+    #[test]
+    fn the_body_of_a_request_is_no_flood() {
+        let (progress, start) = opened();
+        progress.read(HTTP2_OPENING, start);
+        progress.begin_request();
+        let part = [&[0, 64, 0, 0, 0, 0, 0, 0, 1], vec![b'{'; 16 * 1024].as_slice()].concat();
+        progress.read(&part.repeat(512), start);
+        check(&progress, None);
+    }
+
+    #[test]
+    fn a_connection_is_idle_while_it_asks_nothing_or_takes_nothing() {
+        let (progress, start) = opened();
+        assert_eq!(progress.idleness(start), Some((Idleness::Idle, start)));
+        let later = start + seconds(1);
+        assert_eq!(progress.idleness(later), Some((Idleness::Silent, start)));
+        progress.begin_request();
+        assert_eq!(progress.idleness(later), None);
+        let answer = progress.begin_answer(later);
+        assert_eq!(progress.idleness(later + seconds(4)), None);
+        let stalled = Some((Idleness::Stalled, later));
+        assert_eq!(progress.idleness(later + seconds(5)), stalled);
+        progress.begin_request();
+        assert_eq!(progress.idleness(later + seconds(5)), None, "the other is being answered");
+        progress.end_answer(answer);
+        progress.end_request(later);
+        progress.end_request(later);
+        assert_eq!(progress.idleness(later + seconds(9)), Some((Idleness::Idle, later)));
     }
 
     #[test]

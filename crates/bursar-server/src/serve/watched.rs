@@ -17,6 +17,10 @@ use super::progress::Progress;
 /// with large bodies is most of the memory of the server.
 const READ_MAX: usize = 8 * 1024 - 1;
 
+/// What is read in the place of a line that ends with LF alone, and of all that follows: a head that
+/// is complete, so that hyper looks at it, and none, so that it answers 400 and closes.
+const NO_HEAD: &[u8] = b"\0\r\n\r\n";
+
 /// A stream that can be thrown away with all that was written to it.
 pub(crate) trait Abort {
     /// Makes the end of the stream a reset: what a client does not take costs nothing from then on.
@@ -41,11 +45,20 @@ impl Abort for TlsStream<TcpStream> {
 pub(crate) struct Watched<S: Abort> {
     stream: S,
     progress: Arc<Progress>,
+    /// What is left of [`NO_HEAD`] to read, once a line ended as none may.
+    refused: Option<&'static [u8]>,
 }
 
 impl<S: Abort> Watched<S> {
     pub(crate) fn new(stream: S, progress: Arc<Progress>) -> Self {
-        Self { stream, progress }
+        Self { stream, progress, refused: None }
+    }
+
+    fn read_refused(&mut self, buffer: &mut ReadBuf<'_>) {
+        let left = self.refused.unwrap_or_default();
+        let (given, left) = left.split_at(left.len().min(buffer.remaining()));
+        buffer.put_slice(given);
+        self.refused = Some(left);
     }
 
     fn report<T>(&self, polled: &Poll<io::Result<T>>) {
@@ -72,13 +85,23 @@ impl<S: Abort + AsyncRead + Unpin> AsyncRead for Watched<S> {
     ) -> Poll<io::Result<()>> {
         let this = self.get_mut();
         let room = buffer.remaining().min(READ_MAX);
+        if this.refused.is_some() {
+            this.read_refused(buffer);
+            return Poll::Ready(Ok(()));
+        }
         let mut part = ReadBuf::new(buffer.initialize_unfilled_to(room));
         let polled = Pin::new(&mut this.stream).poll_read(cx, &mut part);
-        if polled.is_ready() {
-            this.progress.read(part.filled(), Instant::now());
+        let mut read = part.filled().len();
+        if polled.is_ready()
+            && let Some(bad_line_end) = this.progress.read(part.filled(), Instant::now())
+        {
+            read = bad_line_end;
+            this.refused = Some(NO_HEAD);
         }
-        let read = part.filled().len();
         buffer.advance(read);
+        if this.refused.is_some() {
+            this.read_refused(buffer);
+        }
         polled
     }
 }

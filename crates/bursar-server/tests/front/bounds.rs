@@ -126,25 +126,6 @@ fn one_address_gets_its_share_of_connections_and_no_more() {
 }
 
 #[test]
-fn beyond_the_last_place_a_connection_waits_for_one() {
-    let mut folder = Folder::new();
-    folder.set("BURSAR_SERVER_CONNECTIONS_MAX", "3");
-    let server = Server::start(&folder);
-    let mut held: Vec<Wire> = (0..3).map(|_| Wire::open(server.address())).collect();
-    let mut waiting = Wire::open(server.address());
-    waiting.send(format!("{LIVE}\r\n"));
-    for wire in &mut held {
-        wire.send(format!("{LIVE}\r\n"));
-        assert_eq!(wire.answer().map(|(status, _)| status), Some(200));
-    }
-    assert!(waiting.is_silent(), "no place is free");
-    drop(held);
-    assert_eq!(waiting.answer().map(|(status, _)| status), Some(200));
-    drop(waiting);
-    server.stop();
-}
-
-#[test]
 fn a_trusted_proxy_speaks_for_many() {
     let mut folder = Folder::new();
     folder.set("BURSAR_SERVER_CONNECTIONS_PER_ADDRESS_MAX", "1");

@@ -81,6 +81,45 @@ fn parts_of_a_body_without_content_are_cut_off() {
 }
 
 #[test]
+fn frames_that_are_no_requests_are_cut_off_while_a_request_is_open() {
+    // Of no known kind: nothing answers them, so no other bound is met.
+    const UNKNOWN: u8 = 0x40;
+    const SENT_MAX: usize = 64 * 1024 * 1024;
+    let (folder, server) = server();
+    let bearer = format!("Bearer {}", folder.operator_token());
+    let head = frames::head("POST", "/api/v1/tenants", &[("authorization", bearer.as_str())]);
+    let flood = frames::frame(UNKNOWN, 0, 0, &[0; 1_000]).repeat(50);
+    let mut wire = Wire::open(server.address());
+    wire.send(frames::opening());
+    wire.send(frames::frame(kind::HEADERS, flag::END_HEADERS, 1, &head));
+    wire.send(frames::frame(kind::DATA, 0, 1, b"{"));
+    let mut sent = 0;
+    wire.cut_while(LIMIT, || {
+        sent += flood.len();
+        flood.clone()
+    });
+    assert!(sent < SENT_MAX, "{sent} bytes were taken");
+    server.stop();
+}
+
+#[test]
+fn a_large_body_in_small_frames_is_no_flood() {
+    let (folder, server) = server();
+    let bearer = format!("Bearer {}", folder.operator_token());
+    let head = frames::head("POST", "/api/v1/tenants", &[("authorization", bearer.as_str())]);
+    let mut wire = Wire::open(server.address());
+    wire.send(frames::opening());
+    wire.send(frames::frame(kind::HEADERS, flag::END_HEADERS, 1, &head));
+    wire.send(frames::frame(kind::DATA, 0, 1, b"{\"name\":\"a\"}"));
+    wire.send(frames::frame(kind::DATA, 0, 1, &[b' '; 1_000]).repeat(60));
+    wire.send(frames::frame(kind::DATA, flag::END_STREAM, 1, b""));
+    wire.send(frames::frame(kind::GO_AWAY, 0, 0, &[0; 8]));
+    let text = String::from_utf8_lossy(&wire.rest()).into_owned();
+    assert!(text.contains("\"lifecycle_state\":\"ACTIVE\""), "{text}");
+    server.stop();
+}
+
+#[test]
 fn more_streams_than_allowed_are_refused() {
     let mut folder = Folder::new();
     folder.set("BURSAR_SERVER_STREAMS_MAX", "5");

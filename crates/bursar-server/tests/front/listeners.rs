@@ -13,12 +13,8 @@ fn status(address: &str, path: &str) -> Option<u16> {
     wire.answer().map(|(status, _)| status)
 }
 
-#[test]
-fn the_operators_listener_has_health_and_not_the_api() {
-    let mut folder = Folder::new();
-    folder.set("BURSAR_OPERATOR_LISTEN", "127.0.0.1:0");
-    folder.set("BURSAR_LOG", "info");
-    let server = Server::start(&folder);
+/// Where the operator's routes are served, as the log says.
+pub(crate) fn operator_address(folder: &Folder) -> String {
     let address = within(Duration::from_secs(10), || {
         let log = folder.log();
         let line = log.lines().find(|line| line.contains("the operator's routes"))?;
@@ -26,7 +22,16 @@ fn the_operators_listener_has_health_and_not_the_api() {
         let port: String = port.chars().take_while(char::is_ascii_digit).collect();
         Some(format!("127.0.0.1:{port}"))
     });
-    let address = address.expect("the log names the address");
+    address.expect("the log names the address")
+}
+
+#[test]
+fn the_operators_listener_has_health_and_not_the_api() {
+    let mut folder = Folder::new();
+    folder.set("BURSAR_OPERATOR_LISTEN", "127.0.0.1:0");
+    folder.set("BURSAR_LOG", "info");
+    let server = Server::start(&folder);
+    let address = operator_address(&folder);
     assert_eq!(status(&address, "/health/ready"), Some(200));
     assert_eq!(status(&address, "/api/v1/tenants"), Some(404));
     assert_eq!(status(server.address(), "/health/ready"), Some(200));

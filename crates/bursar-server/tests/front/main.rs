@@ -8,10 +8,12 @@
 #![expect(clippy::indexing_slicing, reason = "a proof stops at the first thing that does not hold")]
 
 mod bounds;
+mod crowding;
 mod deadlines;
 mod decoding;
 mod drain;
 mod floods;
+mod hosts;
 mod listeners;
 mod support;
 mod tls;

@@ -46,9 +46,14 @@ pub(crate) fn setting(name: u16, value: u32) -> Vec<u8> {
 
 /// The head of a request, compressed as little as possible.
 pub(crate) fn head(method: &str, path: &str, headers: &[(&str, &str)]) -> Vec<u8> {
-    let mut bytes = Vec::new();
     let pseudo = [(":method", method), (":scheme", "http"), (":path", path), (":authority", "a")];
-    for (name, value) in pseudo.iter().chain(headers) {
+    fields(&[&pseudo[..], headers].concat())
+}
+
+/// Fields of a head, compressed as little as possible.
+pub(crate) fn fields(fields: &[(&str, &str)]) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    for (name, value) in fields {
         bytes.push(0);
         text(&mut bytes, name);
         text(&mut bytes, value);

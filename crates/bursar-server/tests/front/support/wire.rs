@@ -53,6 +53,18 @@ impl Wire {
         }
     }
 
+    /// Reads until what came is as it should be, and gives it.
+    #[track_caller]
+    pub(crate) fn read_until(&mut self, is_done: impl Fn(&[u8]) -> bool) -> Vec<u8> {
+        let (mut bytes, mut part) = (Vec::new(), [0; 16 * 1024]);
+        while !is_done(&bytes) {
+            let read = self.0.read(&mut part).expect("more to read");
+            assert!(read > 0, "an early end, after {:?}", String::from_utf8_lossy(&bytes));
+            bytes.extend_from_slice(&part[..read]);
+        }
+        bytes
+    }
+
     /// Reads to the end of the connection, whatever way it ends.
     pub(crate) fn rest(&mut self) -> Vec<u8> {
         let (mut bytes, mut part) = (Vec::new(), [0; 64 * 1024]);
@@ -66,14 +78,6 @@ impl Wire {
                 }
             }
         }
-    }
-
-    /// Whether nothing has come so far, and no end either.
-    pub(crate) fn is_silent(&self) -> bool {
-        self.0.set_nonblocking(true).expect("set");
-        let peeked = self.0.peek(&mut [0]);
-        self.0.set_nonblocking(false).expect("set");
-        peeked.is_err_and(|error| error.kind() == ErrorKind::WouldBlock)
     }
 
     /// Sends the same bytes again and again until the server ends the connection, without reading

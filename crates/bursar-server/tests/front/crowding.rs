@@ -1,0 +1,154 @@
+//! A full pool of connections: idle ones give way, busy ones stay, and the operator gets in.
+
+use std::time::Duration;
+
+use serde_json::json;
+
+use crate::listeners::operator_address;
+use crate::support::folder::Folder;
+use crate::support::frames::{self, kind};
+use crate::support::server::Server;
+use crate::support::tenant::Tenant;
+use crate::support::wire::Wire;
+
+const LIVE: &str = "GET /health/live HTTP/1.1\r\nHost: a\r\n\r\n";
+
+fn server(connections_max: &'static str) -> (Folder, Server) {
+    let mut folder = Folder::new();
+    folder.set("BURSAR_SERVER_CONNECTIONS_MAX", connections_max);
+    let server = Server::start(&folder);
+    (folder, server)
+}
+
+fn status(wire: &mut Wire, request: &str) -> Option<u16> {
+    wire.send(request);
+    wire.answer().map(|(status, _)| status)
+}
+
+#[test]
+fn idle_connections_keep_nobody_out() {
+    let (_folder, server) = server("10");
+    let mut idle: Vec<Wire> = (0..12).map(|_| Wire::open(server.address())).collect();
+    let mut next = Wire::open(server.address());
+    assert_eq!(status(&mut next, LIVE), Some(200));
+    idle[0].cut_while_waiting(Duration::from_secs(10));
+    // However many come.
+    for _ in 0..50 {
+        idle.push(Wire::open(server.address()));
+    }
+    assert_eq!(status(&mut Wire::open(server.address()), LIVE), Some(200));
+    server.stop();
+}
+
+#[test]
+fn over_http2_an_idle_connection_is_told_to_give_way() {
+    let (_folder, server) = server("1");
+    let mut idle = Wire::open(server.address());
+    idle.send(frames::opening());
+    idle.send(frames::get(1, "/health/live", &[]));
+    idle.read_until(|bytes| frames::read(bytes).contains(&(kind::HEADERS, 1)));
+    assert_eq!(status(&mut Wire::open(server.address()), LIVE), Some(200));
+    let sent = frames::read(&idle.rest());
+    assert!(sent.contains(&(kind::GO_AWAY, 0)), "{sent:?}");
+    server.stop();
+}
+
+/// A request whose body the server waits for.
+fn busy(folder: &Folder, server: &Server) -> Wire {
+    let token = folder.operator_token();
+    let mut wire = Wire::open(server.address());
+    wire.send(format!(
+        "POST /api/v1/tenants HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer {token}\r\n\
+         Expect: 100-continue\r\nContent-Length: 12\r\n\r\n"
+    ));
+    wire.read_until(|bytes| bytes.starts_with(b"HTTP/1.1 100"));
+    wire
+}
+
+#[test]
+fn busy_connections_stay_and_the_operator_gets_in() {
+    let (folder, server) = server("2");
+    let mut busy = [busy(&folder, &server), busy(&folder, &server)];
+    let token = folder.operator_token();
+    for path in ["/health/live", "/health/ready", "/metrics"] {
+        let mut wire = Wire::open(server.address());
+        wire.send(format!(
+            "GET {path} HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer {token}\r\n\r\n"
+        ));
+        let text = String::from_utf8_lossy(&wire.rest()).into_owned();
+        assert!(text.starts_with("HTTP/1.1 200"), "{text}");
+    }
+    let mut other = Wire::open(server.address());
+    other.send("GET /api/v1/session/context HTTP/1.1\r\nHost: a\r\n\r\n");
+    let text = String::from_utf8_lossy(&other.rest()).into_owned();
+    assert!(text.starts_with("HTTP/1.1 503"), "{text}");
+    assert!(text.contains("OVERLOADED") && text.contains("retry-after: 1"), "{text}");
+    // More than the reserve has, which ask nothing.
+    let silent: Vec<Wire> = (0..100).map(|_| Wire::open(server.address())).collect();
+    assert_eq!(status(&mut Wire::open(server.address()), LIVE), Some(200));
+    for wire in &mut busy {
+        assert_eq!(status(wire, "{\"name\":\"a\"}"), Some(201));
+    }
+    drop(silent);
+    server.stop();
+}
+
+/// Fills the metrics, so that they are an answer that counts.
+fn fill_metrics(folder: &Folder, server: &Server) {
+    let mut tenant = Tenant::new(folder, server);
+    let integration = tenant.add_integration(server, 0);
+    let records: Vec<_> = (0..200)
+        .map(|at| {
+            json!({
+                "integration_id": integration, "call_id": at.to_string(), "provider": "openai",
+                "model": format!("model-{at}"), "tokens_in": 1, "tokens_out": 1, "cost_cents": 1,
+            })
+        })
+        .collect();
+    let path = "/api/v1/telemetry/llm-usage/batch";
+    let answer = tenant.client(server).post(path, &json!({ "records": records }));
+    assert_eq!(answer.expect("an answer").status, 200);
+}
+
+#[test]
+fn answers_that_nobody_takes_keep_the_operator_from_nothing() {
+    for has_own_listener in [false, true] {
+        let mut folder = Folder::new();
+        folder.set("BURSAR_LOG", "info");
+        if has_own_listener {
+            folder.set("BURSAR_OPERATOR_LISTEN", "127.0.0.1:0");
+        }
+        let server = Server::start(&folder);
+        fill_metrics(&folder, &server);
+        let mut stalled = Wire::open(server.address());
+        stalled.send(frames::opening());
+        stalled.send(frames::setting(frames::INITIAL_WINDOW_SIZE, 0));
+        for at in 0..100 {
+            let path = if at % 2 == 0 { "/openapi.json" } else { "/docs" };
+            stalled.send(frames::get(2 * at + 1, path, &[]));
+        }
+        let answers = |bytes: &[u8]| {
+            frames::read(bytes).iter().filter(|(kind, _)| *kind == kind::HEADERS).count()
+        };
+        stalled.read_until(|bytes| answers(bytes) == 100);
+        let address = match has_own_listener {
+            true => operator_address(&folder),
+            false => server.address().to_owned(),
+        };
+        let token = folder.operator_token();
+        let mut wire = Wire::open(&address);
+        wire.send(format!(
+            "GET /metrics HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer {token}\r\n\r\n"
+        ));
+        let (status, text) = wire.answer().expect("an answer");
+        assert_eq!(status, 200, "{text}");
+        assert!(text.len() > 64 * 1024, "an answer that counts");
+        // Nor does it keep others from the documents.
+        let docs = "GET /openapi.json HTTP/1.1\r\nHost: a\r\n\r\n";
+        let mut wire = Wire::open(server.address());
+        wire.send(docs);
+        assert_eq!(wire.answer().map(|(status, _)| status), Some(200));
+        drop(stalled);
+        server.stop();
+    }
+}
