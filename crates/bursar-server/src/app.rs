@@ -62,12 +62,14 @@ pub struct Parts {
     pub body_limits: BodyLimits,
     /// Threads that read large and compressed bodies.
     pub decode_pool: DecodePool,
-    /// The bytes of all large answers to tenants that are not taken yet.
+    /// The bytes of all large answers to tenants, from the first row until they are taken.
     pub answer_budget: ByteBudget,
     /// Those to the operator, so that nobody else keeps it from seeing the server.
     pub operator_answers: ByteBudget,
     /// Those to callers who prove nothing.
     pub anonymous_answers: ByteBudget,
+    /// The bytes of all exports that are open.
+    pub export_budget: ByteBudget,
 }
 
 impl App {

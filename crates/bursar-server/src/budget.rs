@@ -73,6 +73,38 @@ impl ByteHold {
         true
     }
 
+    /// Holds so many bytes in all from now on, or goes on with what it held; whether it does.
+    #[must_use]
+    pub fn resize(&mut self, bytes: usize) -> bool {
+        match bytes.checked_sub(self.bytes) {
+            Some(more) => self.take(more),
+            None => {
+                self.give_back(self.bytes - bytes);
+                true
+            }
+        }
+    }
+
+    /// What one holder may hold at most.
+    pub fn share(&self) -> usize {
+        self.budget.share_max
+    }
+
+    fn give_back(&mut self, bytes: usize) {
+        if bytes == 0 {
+            return;
+        }
+        self.bytes -= bytes;
+        let mut held = self.budget.held.lock();
+        held.bytes = held.bytes.saturating_sub(bytes);
+        if let Entry::Occupied(mut own) = held.of_holders.entry(self.holder) {
+            *own.get_mut() = own.get().saturating_sub(bytes);
+            if *own.get() == 0 {
+                own.remove();
+            }
+        }
+    }
+
     /// What it holds.
     pub fn bytes(&self) -> usize {
         self.bytes
@@ -91,17 +123,7 @@ impl ByteHold {
 
 impl Drop for ByteHold {
     fn drop(&mut self) {
-        if self.bytes == 0 {
-            return;
-        }
-        let mut held = self.budget.held.lock();
-        held.bytes = held.bytes.saturating_sub(self.bytes);
-        if let Entry::Occupied(mut own) = held.of_holders.entry(self.holder) {
-            *own.get_mut() = own.get().saturating_sub(self.bytes);
-            if *own.get() == 0 {
-                own.remove();
-            }
-        }
+        self.give_back(self.bytes);
     }
 }
 
@@ -145,6 +167,19 @@ mod tests {
         let mut hold = budget.hold(None);
         assert!(hold.take(39) && hold.take(1));
         assert!(!hold.take(1));
+    }
+
+    #[test]
+    fn a_hold_grows_and_shrinks() {
+        let budget = ByteBudget::new(40);
+        let mut hold = budget.hold(Some(tenant(1)));
+        assert!(hold.resize(10) && !hold.resize(11));
+        assert_eq!(hold.bytes(), 10);
+        assert!(hold.resize(3) && hold.resize(0));
+        assert!(budget.held.lock().of_holders.is_empty());
+        assert!(hold.resize(10));
+        drop(hold);
+        assert_eq!(budget.held.lock().bytes, 0);
     }
 
     #[test]

@@ -141,6 +141,13 @@ pub const SETTINGS: &[Setting] = &[
         help: "How long a client may take nothing of an answer.",
     },
     Setting {
+        key: "server.read_seconds",
+        env: "BURSAR_SERVER_READ_SECONDS",
+        default: "10",
+        help: "How long a list or a sum of a tenant may be read, and how long it may wait for its \
+               turn; 1 to 600. A read that takes longer is answered 422 READ_TOO_LARGE.",
+    },
+    Setting {
         key: "server.body_bytes_max_total",
         env: "BURSAR_SERVER_BODY_BYTES_MAX_TOTAL",
         default: "50331648",
@@ -151,8 +158,9 @@ pub const SETTINGS: &[Setting] = &[
         key: "server.answer_bytes_max_total",
         env: "BURSAR_SERVER_ANSWER_BYTES_MAX_TOTAL",
         default: "33554432",
-        help: "Bytes of all answers above 64 KiB that clients have not taken, of one tenant a \
-               quarter; beyond that such requests are answered 503.",
+        help: "Memory limit for answers above 64 KiB, in bytes, from the first row that is read \
+               until the client has taken them. One tenant may use a quarter of it. Requests \
+               above the limit get 503, and those that need more than a quarter alone get 422.",
     },
     Setting {
         key: "server.trusted_proxies",
@@ -282,6 +290,9 @@ const POSTGRES_WRITERS: RangeInclusive<u32> = 1..=100;
 /// process for each.
 const POSTGRES_READERS: RangeInclusive<u32> = 2..=1_000;
 
+/// No read would end in no time; in ten minutes its client has gone.
+const READ_SECONDS: RangeInclusive<u32> = 1..=600;
+
 /// More than any threshold has a reason to be.
 const AMOUNT_MAX: u32 = 1_000_000_000;
 
@@ -320,8 +331,10 @@ pub struct Config {
     pub limits: Limits,
     /// What bodies of requests may cost.
     pub body_limits: BodyLimits,
-    /// The bytes of all large answers that are not taken yet.
+    /// The bytes of all large answers, from the first row until they are taken.
     pub answer_budget: ByteBudget,
+    /// How long a list or a sum may be read.
+    pub read_time_max: Duration,
     /// The certificate, if TLS is spoken.
     pub tls_files: Option<TlsFiles>,
     /// Who vouches for people.
@@ -436,6 +449,7 @@ impl Config {
                 budget: ByteBudget::new(body_bytes),
             },
             answer_budget: ByteBudget::new(answer_bytes),
+            read_time_max: values.read_time_max()?,
             tls_files: values.tls_files()?,
             issuers: read_issuers(&values.text(ISSUERS))
                 .map_err(|problem| wrong(ISSUERS, &problem))?,
@@ -525,6 +539,11 @@ impl Values<'_> {
 
     fn seconds(&self, key: &str) -> Result<Duration, ConfigError> {
         Ok(Duration::from_secs(self.number(key)?.into()))
+    }
+
+    fn read_time_max(&self) -> Result<Duration, ConfigError> {
+        let seconds = self.within("server.read_seconds", READ_SECONDS)?;
+        Ok(Duration::from_secs(seconds as u64))
     }
 
     fn within(&self, key: &str, bounds: RangeInclusive<u32>) -> Result<usize, ConfigError> {
@@ -765,6 +784,7 @@ mod tests {
         check(None, &[("BURSAR_DATABASE", "mysql://x")], "database must be sqlite:<path> or");
         check(None, &[("BURSAR_SERVER_DRAIN_SECONDS", "soon")], "must be a whole number");
         check(None, &[("BURSAR_TLS_KEY", "key.pem")], "tls.certificate is needed");
+        check(None, &[("BURSAR_SERVER_READ_SECONDS", "601")], "read_seconds must be from 1 to 600");
         check(None, &[("BURSAR_TLS_CERTIFICATE", "c.pem")], "tls.key is needed");
         let many = [("BURSAR_PROTECTION_COST_CENTS_DAY", "1000000001")];
         check(None, &many, "protection.cost_cents_day must be a whole number from 0 to 1000000000");

@@ -17,14 +17,12 @@ use bursar_core::TenantId;
 use bytes::Bytes;
 use hyper::body::{Frame, SizeHint};
 
+use crate::answer_memory::{AnswerMemory, SMALL_ANSWER};
 use crate::app::App;
 use crate::budget::ByteHold;
 use crate::error::{ApiError, ErrorCode};
 use crate::router;
 use crate::serve::limits::{HEADERS_MAX, PATH_BYTES_MAX};
-
-/// Answers up to this size do not count in the budget: connections are bounded already.
-const SMALL_ANSWER: u64 = 64 * 1024;
 
 /// On which listener a request came; an extension of every request that came by a socket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -106,12 +104,14 @@ static ONLY_TLS: HeaderValue = HeaderValue::from_static("max-age=31536000");
 pub async fn pass(app: &App, mut request: Request, next: Next) -> Response {
     let tenant = RequestTenant::default();
     request.extensions_mut().insert(tenant.clone());
+    let memory = AnswerMemory::default();
+    request.extensions_mut().insert(memory.clone());
     let over_tls = request.extensions().get::<OverTls>().is_some();
     let response = match check_head(&request) {
         Ok(()) => next.run(request).await,
         Err(error) => error.into_response(),
     };
-    let mut response = match bound_answer(app, &tenant, response) {
+    let mut response = match bound_answer(app, (&tenant, &memory), response) {
         Ok(response) => response,
         Err(error) => error.into_response(),
     };
@@ -185,19 +185,21 @@ fn check_host(request: &Request) -> Result<(), &'static str> {
     Ok(())
 }
 
-/// Takes memory for a large answer until the client has taken it.
+/// Holds memory for a large answer until the client has taken it: what it took while it was built,
+/// as much of it as is needed.
 fn bound_answer(
     app: &App,
-    tenant: &RequestTenant,
+    (tenant, memory): (&RequestTenant, &AnswerMemory),
     response: Response,
 ) -> Result<Response, ApiError> {
+    let built = memory.finish();
     if response.extensions().get::<SharedText>().is_some() {
         return Ok(response);
     }
-    let bytes = response.body().size_hint().exact().filter(|bytes| *bytes > SMALL_ANSWER);
-    let Some(bytes) = bytes else { return Ok(response) };
-    let mut hold = tenant.answer_hold(app);
-    if !usize::try_from(bytes).is_ok_and(|bytes| hold.take(bytes)) {
+    let bytes = response.body().size_hint().exact().and_then(|bytes| usize::try_from(bytes).ok());
+    let Some(bytes) = bytes.filter(|bytes| *bytes > SMALL_ANSWER) else { return Ok(response) };
+    let mut hold = built.unwrap_or_else(|| tenant.answer_hold(app));
+    if !hold.resize(bytes) {
         return Err(ApiError::of(ErrorCode::Overloaded));
     }
     Ok(response.map(|body| Body::new(HeldBody { body, hold: Some(hold) })))

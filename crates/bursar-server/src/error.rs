@@ -109,6 +109,8 @@ codes! {
     SecretRefused = "SECRET_REFUSED", UNPROCESSABLE_ENTITY;
     /// Under a limit a reservation needs a positive estimate of what is limited.
     EstimateRequired = "ESTIMATE_REQUIRED", UNPROCESSABLE_ENTITY;
+    /// The read takes too long or finds too much: ask for fewer days, one integration or a smaller page.
+    ReadTooLarge = "READ_TOO_LARGE", UNPROCESSABLE_ENTITY;
     /// A total would leave the range of its integer.
     TotalsOverflow = "TOTALS_OVERFLOW", UNPROCESSABLE_ENTITY;
     /// The body did not arrive in time.
@@ -260,6 +262,7 @@ impl From<StoreError> for ApiError {
     fn from(error: StoreError) -> Self {
         match &error {
             StoreError::Overloaded => Self::of(ErrorCode::Overloaded),
+            StoreError::ReadTooLarge => Self::of(ErrorCode::ReadTooLarge),
             StoreError::Closed => Self::new(ErrorCode::Unavailable, "The server is shutting down."),
             StoreError::Exists(_) => Self::of(ErrorCode::AlreadyExists),
             StoreError::Unavailable(cause) | StoreError::Again(cause) => {

@@ -5,6 +5,7 @@
 //! (it is in `bursar-store`).
 
 pub mod access;
+pub mod answer_memory;
 pub mod api;
 pub mod app;
 pub mod audit_view;
@@ -28,6 +29,7 @@ pub mod doorway;
 pub mod envelope;
 pub mod error;
 pub mod estimate;
+pub mod export;
 pub mod failed_logins;
 pub mod figures;
 pub mod guard;

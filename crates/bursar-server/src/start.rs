@@ -178,6 +178,7 @@ fn open_file(config: &Config, path: &Path, clock: Option<Clock>) -> Result<Opene
     let clock = clock.unwrap_or_else(|| Arc::new(instant::system_now));
     let (store, lane) =
         SqliteStore::open(path, clock, secret_key.fingerprint(), secret_key.audit_key())?;
+    store.limit_reads(config.read_time_max);
     let secrets = Secrets { secret_key, operator_token };
     Ok(Opened { secrets, store, lanes: vec![lane], pulse: None })
 }
@@ -200,6 +201,7 @@ fn open_postgres(
         clock,
     };
     let (store, lanes) = PostgresStore::open(database.url()?.expose(), &options)?;
+    store.limit_reads(config.read_time_max);
     let secrets = Secrets { secret_key, operator_token };
     Ok(Opened { secrets, store, lanes, pulse: Some(Pulse::default()) })
 }
@@ -250,6 +252,7 @@ fn assemble(
         answer_budget: config.answer_budget.clone(),
         operator_answers: ByteBudget::undivided(OPERATOR_ANSWER_BYTES_MAX),
         anonymous_answers: ByteBudget::undivided(ANONYMOUS_ANSWER_BYTES_MAX),
+        export_budget: crate::export::budget(),
     }))
 }
 

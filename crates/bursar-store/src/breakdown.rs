@@ -37,6 +37,21 @@ pub enum Group {
     Session { session_id: String },
 }
 
+impl Group {
+    /// The bytes of its texts.
+    pub(crate) fn text_bytes(&self) -> usize {
+        match self {
+            Self::Integration { integration_id: _, name, provider_type } => {
+                name.len() + provider_type.len()
+            }
+            Self::Model { provider, model } => provider.len() + model.len(),
+            Self::Provider { provider: text }
+            | Self::Agent { agent_id: text }
+            | Self::Session { session_id: text } => text.len(),
+        }
+    }
+}
+
 /// A question for the largest groups of some days, both inclusive.
 #[derive(Clone, Copy, Debug)]
 #[expect(missing_docs, reason = "the fields are the contract's words")]

@@ -4,7 +4,7 @@
 //! the same columns in every database.
 
 use bursar_core::{
-    AuditId, Call, CallId, CallKey, Counter, DecisionId, EntryId, Estimate, Hold, Integration,
+    AuditId, Call, CallId, CallKey, Counter, Day, DecisionId, EntryId, Estimate, Hold, Integration,
     IntegrationId, LimitSettings, Nanos, RecordedCall, Reservation, ReserveRequest, TenantId,
     TokenBuckets, Totals,
 };
@@ -14,7 +14,7 @@ use crate::codec::{self, id};
 use crate::columns::Columns;
 use crate::error::StoreError;
 use crate::hot::HotAccount;
-use crate::query::{HistoryPlace, OpenReservation};
+use crate::query::{DayPlace, HistoryPlace, OpenReservation};
 use crate::rollup::{LATENCY_BUCKETS, Rollup, RollupFacts};
 use crate::row::{ApiKeyRow, DecisionRow, IntegrationKeyRow, IntegrationRow, TenantRow, UsageRow};
 
@@ -242,6 +242,12 @@ pub(crate) fn rollup(row: &impl Columns, at: usize) -> Result<Rollup, StoreError
         latency_sum_ms: row.int(at + 12)?,
         latency_buckets,
     })
+}
+
+/// `start, integration_id`.
+pub(crate) fn day_place(row: &impl Columns) -> Result<DayPlace, StoreError> {
+    let day = Day::from_number(row.int(0)?);
+    Ok(DayPlace { day, integration_id: row.id(1, IntegrationId::from_number)? })
 }
 
 /// `occurred_at, entry_id`.

@@ -14,9 +14,12 @@ pub enum StoreError {
     /// failure, a connection lost before its commit was sent. The writer tries again by itself.
     #[error("storage asks to try again")]
     Again(#[source] Cause),
-    /// More is waiting than the queue holds; nothing was stored.
-    #[error("too much is waiting to be written")]
+    /// More is waiting, or in memory, than there is room for; nothing was stored.
+    #[error("too much is waiting")]
     Overloaded,
+    /// A read takes longer than one may, or its answer more memory: less must be asked for.
+    #[error("the read takes too long or finds too much")]
+    ReadTooLarge,
     /// The server takes nothing any more; nothing was stored.
     #[error("the server is shutting down")]
     Closed,
@@ -39,7 +42,11 @@ impl StoreError {
     pub const fn is_definite(&self) -> bool {
         match self {
             Self::Statement(_) | Self::Exists(_) | Self::Corrupt(_) => true,
-            Self::Unavailable(_) | Self::Again(_) | Self::Overloaded | Self::Closed => false,
+            Self::Unavailable(_)
+            | Self::Again(_)
+            | Self::Overloaded
+            | Self::ReadTooLarge
+            | Self::Closed => false,
         }
     }
 }
@@ -54,8 +61,28 @@ impl StoreError {
             other @ (Self::Unavailable(_)
             | Self::Again(_)
             | Self::Overloaded
+            | Self::ReadTooLarge
             | Self::Closed
             | Self::Statement(_)
+            | Self::Corrupt(_)) => other,
+        }
+    }
+}
+
+impl StoreError {
+    /// What it means when a row or two were asked for: nobody could have asked for less.
+    pub(crate) fn of_look_up(self) -> Self {
+        match self {
+            Self::ReadTooLarge => {
+                let late = std::io::Error::from(std::io::ErrorKind::TimedOut);
+                Self::Unavailable(std::sync::Arc::new(late))
+            }
+            other @ (Self::Unavailable(_)
+            | Self::Again(_)
+            | Self::Overloaded
+            | Self::Closed
+            | Self::Statement(_)
+            | Self::Exists(_)
             | Self::Corrupt(_)) => other,
         }
     }

@@ -4,15 +4,19 @@
 //! The same on every database, which brings the rows.
 
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::hash_map::Entry;
+use std::collections::{BTreeMap, HashMap, btree_map};
 
 use bursar_core::{Day, IntegrationId};
 
-use crate::breakdown::{Breakdown, BreakdownFilter, Group, GroupBy, Series, SeriesFilter, Step};
+use crate::breakdown::{
+    Breakdown, BreakdownFilter, Group, GroupBy, Series, SeriesFilter, SeriesStep, Step,
+};
 use crate::columns::Columns;
 use crate::decode;
 use crate::error::StoreError;
 use crate::query::{CallFilter, CallLabel, CallOutcome, DayUsage, IntegrationUsage, Sums};
+use crate::reading::{Lent, Room, SUMS_BYTES};
 use crate::rollup::{Grain, LabelKind, OTHER, Rollup};
 
 /// Rollups to read: of these, from one step to another, inclusive.
@@ -85,18 +89,30 @@ impl FoundRollup {
     }
 }
 
-/// Adds groups up and keeps the largest.
-#[derive(Default)]
-struct Ranking(HashMap<Group, Sums>);
+/// Adds groups up and keeps the largest. The memory of the others is only lent.
+struct Ranking<'a> {
+    groups: HashMap<Group, Sums>,
+    lent: Lent<'a>,
+}
 
-impl Ranking {
-    fn of(&mut self, group: Group) -> &mut Sums {
-        self.0.entry(group).or_default()
+impl<'a> Ranking<'a> {
+    fn new(room: &'a dyn Room) -> Self {
+        Self { groups: HashMap::new(), lent: Lent::new(room) }
+    }
+
+    fn of(&mut self, group: Group) -> Result<&mut Sums, StoreError> {
+        match self.groups.entry(group) {
+            Entry::Occupied(found) => Ok(found.into_mut()),
+            Entry::Vacant(new) => {
+                self.lent.take(SUMS_BYTES + new.key().text_bytes())?;
+                Ok(new.insert(Sums::default()))
+            }
+        }
     }
 
     /// The groups of the largest cost, then of the most calls, then by name.
     fn largest(self, groups_max: usize) -> Vec<(Group, Sums)> {
-        let mut groups: Vec<(Group, Sums)> = self.0.into_iter().collect();
+        let mut groups: Vec<(Group, Sums)> = self.groups.into_iter().collect();
         groups.sort_unstable_by(|(group_a, a), (group_b, b)| {
             let order = b.cost_nanos.cmp(&a.cost_nanos).then(b.calls.cmp(&a.calls));
             order.then_with(|| group_a.cmp(group_b))
@@ -121,33 +137,39 @@ impl BreakdownFilter {
 }
 
 /// A breakdown in the making.
-pub(crate) struct BreakdownFold {
+pub(crate) struct BreakdownFold<'a> {
     by: GroupBy,
     groups_max: usize,
     total: Sums,
-    ranking: Ranking,
+    ranking: Ranking<'a>,
 }
 
-impl BreakdownFold {
-    pub(crate) fn new(filter: &BreakdownFilter) -> Self {
+impl<'a> BreakdownFold<'a> {
+    pub(crate) fn new(filter: &BreakdownFilter, room: &'a dyn Room) -> Self {
         let BreakdownFilter { by, groups_max, .. } = *filter;
-        Self { by, groups_max, total: Sums::default(), ranking: Ranking::default() }
+        Self { by, groups_max, total: Sums::default(), ranking: Ranking::new(room) }
     }
 
     /// Adds a rollup of one of the spans to read.
-    pub(crate) fn add(&mut self, part: Part, found: FoundRollup) {
+    pub(crate) fn add(&mut self, part: Part, found: FoundRollup) -> Result<(), StoreError> {
         let rollup = found.rollup;
         if part.is_of_total() {
             self.total.add(&rollup);
         }
         if part.is_of_groups() {
-            self.ranking.of(found.group(self.by)).add(&rollup);
+            self.ranking.of(found.group(self.by))?.add(&rollup);
         }
+        Ok(())
     }
 
     /// Adds a session that was read from its entries.
-    pub(crate) fn add_session(&mut self, session_id: String, rollup: &Rollup) {
-        self.ranking.of(Group::Session { session_id }).add(rollup);
+    pub(crate) fn add_session(
+        &mut self,
+        session_id: String,
+        rollup: &Rollup,
+    ) -> Result<(), StoreError> {
+        self.ranking.of(Group::Session { session_id })?.add(rollup);
+        Ok(())
     }
 
     pub(crate) fn into_breakdown(self) -> Breakdown {
@@ -177,33 +199,58 @@ impl SeriesFilter {
 }
 
 /// A series in the making.
-pub(crate) struct SeriesFold {
+pub(crate) struct SeriesFold<'a> {
     by: Option<GroupBy>,
     series: Series,
     places: HashMap<Group, usize>,
+    room: &'a dyn Room,
 }
 
-impl SeriesFold {
+impl<'a> SeriesFold<'a> {
     /// With the groups that are told apart.
-    pub(crate) fn new(filter: &SeriesFilter, breakdown: Option<Breakdown>) -> Self {
+    pub(crate) fn new(
+        filter: &SeriesFilter,
+        breakdown: Option<Breakdown>,
+        room: &'a dyn Room,
+    ) -> Self {
         let groups = breakdown.unwrap_or_default().groups.into_iter().map(|(group, _)| group);
         let series = Series { groups: groups.collect(), ..Series::default() };
         let places = series.groups.iter().cloned().zip(0..).collect();
-        Self { by: filter.by, series, places }
+        Self { by: filter.by, series, places, room }
     }
 
     /// Adds a rollup of one of the spans to read.
-    pub(crate) fn add(&mut self, part: Part, found: FoundRollup) {
+    pub(crate) fn add(&mut self, part: Part, found: FoundRollup) -> Result<(), StoreError> {
         let (start, rollup) = (found.start, found.rollup);
         if part.is_of_total() {
-            self.series.steps.entry(start).or_default().total.add(&rollup);
+            self.step(start)?.total.add(&rollup);
         }
         if part.is_of_groups()
             && let Some(by) = self.by
-            && let Some(place) = self.places.get(&found.group(by))
+            && let Some(place) = self.places.get(&found.group(by)).copied()
         {
-            let at = self.series.steps.entry(start).or_default();
-            at.groups.entry(*place).or_default().add(&rollup);
+            let room = self.room;
+            match self.step(start)?.groups.entry(place) {
+                btree_map::Entry::Occupied(found) => found.into_mut(),
+                btree_map::Entry::Vacant(new) => {
+                    room.take(SUMS_BYTES)?;
+                    new.insert(Sums::default())
+                }
+            }
+            .add(&rollup);
+        }
+        Ok(())
+    }
+
+    fn step(&mut self, start: i32) -> Result<&mut SeriesStep, StoreError> {
+        match self.series.steps.entry(start) {
+            btree_map::Entry::Occupied(found) => Ok(found.into_mut()),
+            btree_map::Entry::Vacant(new) => {
+                // Where groups are told apart, a step also shows what is left of its total.
+                let points = if self.by.is_some() { 2 } else { 1 };
+                self.room.take(points * SUMS_BYTES)?;
+                Ok(new.insert(SeriesStep::default()))
+            }
         }
     }
 
@@ -211,6 +258,9 @@ impl SeriesFold {
         self.series
     }
 }
+
+/// Rollups that are looked at to count calls: about a tenth of a second.
+pub(crate) const ROLLUPS_COUNTED_MAX: i64 = 100_000;
 
 /// Sessions that one question tells apart, at about 50 bytes each.
 pub(crate) const SESSIONS_MAX: usize = 500_000;
@@ -255,59 +305,71 @@ impl LargestSessions {
 }
 
 /// The sums of integrations over some days.
-#[derive(Default)]
-pub(crate) struct IntegrationSums(BTreeMap<IntegrationId, IntegrationUsage>);
+pub(crate) struct IntegrationSums<'a> {
+    found: BTreeMap<IntegrationId, IntegrationUsage>,
+    room: &'a dyn Room,
+}
 
-impl IntegrationSums {
-    /// Adds a row of [`day_sums`].
+impl<'a> IntegrationSums<'a> {
+    pub(crate) fn new(room: &'a dyn Room) -> Self {
+        Self { found: BTreeMap::new(), room }
+    }
+
+    /// Adds a row: `integration_id, name, provider_type` of an integration, and `start` and all
+    /// figures of one of its days by model.
     pub(crate) fn add(&mut self, row: &impl Columns) -> Result<(), StoreError> {
-        let (integration_id, _, sums) = day_sums(row)?;
-        let found = match self.0.entry(integration_id) {
-            std::collections::btree_map::Entry::Occupied(found) => found.into_mut(),
-            std::collections::btree_map::Entry::Vacant(new) => new.insert(IntegrationUsage {
-                integration_id,
-                name: row.text(1)?,
-                provider_type: row.text(2)?,
-                sums: Sums::default(),
-            }),
+        let integration_id = row.id(0, IntegrationId::from_number)?;
+        let found = match self.found.entry(integration_id) {
+            btree_map::Entry::Occupied(found) => found.into_mut(),
+            btree_map::Entry::Vacant(new) => {
+                let (name, provider_type): (String, String) = (row.text(1)?, row.text(2)?);
+                self.room.take(SUMS_BYTES + 2 * (name.len() + provider_type.len()))?;
+                let sums = Sums::default();
+                new.insert(IntegrationUsage { integration_id, name, provider_type, sums })
+            }
         };
-        found.sums.merge(&sums);
+        found.sums.add(&decode::rollup(row, 4)?);
         Ok(())
     }
 
     pub(crate) fn into_usage(self) -> Vec<IntegrationUsage> {
-        self.0.into_values().collect()
+        self.found.into_values().collect()
     }
 }
 
 /// The sums of days and integrations, from rows in this order.
-#[derive(Default)]
-pub(crate) struct DaySums(Vec<DayUsage>);
+pub(crate) struct DaySums<'a> {
+    found: Vec<DayUsage>,
+    room: &'a dyn Room,
+}
 
-impl DaySums {
-    /// Adds a row of [`day_sums`].
+impl<'a> DaySums<'a> {
+    pub(crate) fn new(room: &'a dyn Room) -> Self {
+        Self { found: Vec::new(), room }
+    }
+
+    /// Adds a row: `integration_id, start` and all figures of a day by model.
     pub(crate) fn add(&mut self, row: &impl Columns) -> Result<(), StoreError> {
-        let (integration_id, day, sums) = day_sums(row)?;
-        match self.0.last_mut() {
+        let integration_id = row.id(0, IntegrationId::from_number)?;
+        let day = Day::from_number(row.int(1)?);
+        let rollup = decode::rollup(row, 2)?;
+        match self.found.last_mut() {
             Some(found) if found.day == day && found.integration_id == integration_id => {
-                found.sums.merge(&sums);
+                found.sums.add(&rollup);
             }
-            _ => self.0.push(DayUsage { day, integration_id, sums }),
+            _ => {
+                self.room.take(SUMS_BYTES)?;
+                let mut sums = Sums::default();
+                sums.add(&rollup);
+                self.found.push(DayUsage { day, integration_id, sums });
+            }
         }
         Ok(())
     }
 
     pub(crate) fn into_usage(self) -> Vec<DayUsage> {
-        self.0
+        self.found
     }
-}
-
-/// `integration_id, name, provider_type` of an integration, and `start` and all figures of one of
-/// its days by model.
-fn day_sums(row: &impl Columns) -> Result<(IntegrationId, Day, Sums), StoreError> {
-    let mut sums = Sums::default();
-    sums.add(&decode::rollup(row, 4)?);
-    Ok((row.id(0, IntegrationId::from_number)?, Day::from_number(row.int(3)?), sums))
 }
 
 impl CallFilter {
@@ -331,7 +393,7 @@ impl CallFilter {
 
     /// Whether rollups can tell, by what they know of its label ([`Self::labelled`]) and whether
     /// any calls of the span are counted as other.
-    pub(crate) fn is_told_apart(&self, has_label: bool, has_other: bool) -> bool {
+    fn is_told_apart(&self, has_label: bool, has_other: bool) -> bool {
         // What is called like the rest cannot be told from it.
         let own = |label: &str| has_label && label != OTHER;
         match &self.label {
@@ -342,12 +404,22 @@ impl CallFilter {
         }
     }
 
-    /// The sum that it asks for, of `calls, errors, blocked`.
-    pub(crate) fn pick(&self, row: &impl Columns) -> Result<i64, StoreError> {
-        row.int(match self.outcome {
+    /// The sum that it asks for, of `calls, errors, blocked`, how many rollups were looked at and
+    /// whether any of them counts as other; nothing where these cannot tell or were too many.
+    pub(crate) fn counted(
+        &self,
+        row: &impl Columns,
+        has_label: bool,
+    ) -> Result<Option<i64>, StoreError> {
+        let is_whole = row.int::<i64>(3)? <= ROLLUPS_COUNTED_MAX;
+        if !is_whole || !self.is_told_apart(has_label, row.flag(4)?) {
+            return Ok(None);
+        }
+        let at = match self.outcome {
             None => 0,
             Some(CallOutcome::Failed) => 1,
             Some(CallOutcome::Blocked) => 2,
-        })
+        };
+        row.int(at).map(Some)
     }
 }

@@ -19,6 +19,10 @@ const PASSED_MIN: usize = 50;
 /// Bytes of metadata and messages after which a page ends, so that a page fits into memory whatever
 /// its entries carry.
 pub(crate) const PAGE_BYTES_MAX: usize = 1024 * 1024;
+/// The same of a page of an export, which stays in memory for as long as its client takes nothing.
+pub(crate) const EXPORT_BYTES_MAX: usize = 64 * 1024;
+/// Entries of such a page.
+pub(crate) const EXPORT_PAGE: Page = Page { offset: 0, limit: 256 };
 
 /// The index that leads from the newest entry to the oldest.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -155,9 +159,10 @@ pub(crate) struct Picked {
 }
 
 impl Picked {
-    /// Reads the entries in their order, until the page has no room for more.
+    /// Reads the entries in their order, until their texts have more than so many bytes.
     pub(crate) fn page(
         self,
+        bytes_max: usize,
         mut entry: impl FnMut(EntryId) -> Result<Option<UsageRow>, StoreError>,
     ) -> Result<HistoryPage, StoreError> {
         let mut rows: Vec<UsageRow> = Vec::with_capacity(self.places.len());
@@ -168,7 +173,7 @@ impl Picked {
                 bytes += texts.into_iter().flatten().map(String::len).sum::<usize>();
                 rows.push(row);
             }
-            if bytes > PAGE_BYTES_MAX && at + 1 < self.places.len() {
+            if bytes > bytes_max && at + 1 < self.places.len() {
                 return Ok(HistoryPage { rows, next: Some(*place) });
             }
         }

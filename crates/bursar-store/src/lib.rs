@@ -25,6 +25,8 @@ mod postgres;
 mod protection;
 mod query;
 mod queue;
+mod read_slots;
+mod reading;
 mod rollup;
 mod row;
 mod schema;
@@ -50,11 +52,12 @@ pub use observe::{CostFacts, Facts, HoldFacts, ModelKey, Observer, Taken, Took, 
 pub use postgres::{OpenPostgresError, OpenedPostgres, PostgresOptions, PostgresStore};
 pub use protection::{OverrideRow, SignalRow};
 pub use query::{
-    CallFilter, CallLabel, CallOutcome, DayUsage, DecisionFilter, HistoryFilter, HistoryPage,
-    HistoryPlace, IntegrationFilter, IntegrationUsage, OpenReservation, Page, Paged, Standing,
-    Stock, Store, Sums,
+    CallFilter, CallLabel, CallOutcome, DayFilter, DayPage, DayPlace, DayUsage, DecisionFilter,
+    HistoryFilter, HistoryPage, HistoryPlace, IntegrationFilter, IntegrationUsage, OpenReservation,
+    Page, Paged, Standing, Stock, Store, Sums,
 };
 pub use queue::Waiting;
+pub use reading::{Asker, NoRoom, Reading, Room, Unbounded};
 pub use rollup::{Grain, LATENCY_BOUNDS_MS, LATENCY_BUCKETS, OTHER, Rollup};
 pub use row::{
     Actor, ApiKeyRow, AuditRow, DecisionKind, DecisionRow, IntegrationKeyRow, IntegrationRow,

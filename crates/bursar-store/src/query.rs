@@ -1,5 +1,7 @@
 //! What can be asked of storage beside the write path: reads, which never wait for a writer.
 
+use std::sync::Arc;
+
 use async_trait::async_trait;
 use bursar_core::{
     Account, ApiKeyId, CallId, Counter, Day, DecisionId, EntryId, Hold, IntegrationId,
@@ -12,6 +14,7 @@ use crate::breakdown::{Breakdown, BreakdownFilter, Series, SeriesFilter};
 use crate::error::StoreError;
 use crate::hot::HotAccount;
 use crate::protection::{OverrideRow, SignalRow};
+use crate::reading::Reading;
 use crate::rollup::{LATENCY_BUCKETS, Rollup};
 use crate::row::{ApiKeyRow, DecisionRow, IntegrationKeyRow, IntegrationRow, TenantRow, UsageRow};
 
@@ -134,6 +137,58 @@ pub struct DayUsage {
     pub integration_id: IntegrationId,
     /// What it used.
     pub sums: Sums,
+}
+
+/// Which days are asked for.
+#[derive(Clone, Copy, Debug)]
+pub struct DayFilter {
+    /// Only of this integration.
+    pub integration_id: Option<IntegrationId>,
+    /// From this day on.
+    pub first: Day,
+    /// Up to this day, inclusive.
+    pub last: Day,
+    /// Only what comes after this place.
+    pub after: Option<DayPlace>,
+}
+
+/// A place in the list of days and integrations, which runs from the first day to the last.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct DayPlace {
+    /// The day.
+    pub day: Day,
+    /// The integration, which orders the rows of a day.
+    pub integration_id: IntegrationId,
+}
+
+/// A page of the list of days and integrations.
+#[derive(Clone, Debug, Default)]
+pub struct DayPage {
+    /// The rows, by day and then by integration.
+    pub rows: Vec<DayUsage>,
+    /// Where the next page begins, if there is more.
+    pub next: Option<DayPlace>,
+    /// All rows that match, before and after the page; nothing when they are more than are counted.
+    pub total: Option<i64>,
+}
+
+/// Rows of the list of days and integrations that are counted for a total.
+pub(crate) const DAYS_COUNTED_MAX: i64 = 10_000;
+
+impl DayPage {
+    /// What is told of `counted` rows, of which no more than [`DAYS_COUNTED_MAX`] and one were
+    /// looked for.
+    pub(crate) fn total_of(counted: i64) -> Option<i64> {
+        (counted <= DAYS_COUNTED_MAX).then_some(counted)
+    }
+}
+
+impl DayFilter {
+    /// The day and the integration after which the rows come, as they are stored.
+    pub(crate) fn start(&self) -> (i32, i64) {
+        let after = self.after.map(|place| (place.day.number(), place.integration_id.number()));
+        after.unwrap_or((i32::MIN, i64::MIN))
+    }
 }
 
 /// Sums of rollups; wider than one rollup, because many are added up.
@@ -297,7 +352,9 @@ pub struct Stock {
 
 /// A store of Bursar: what any of its databases answers.
 ///
-/// Every method about a tenant takes the tenant first and answers nothing of any other.
+/// Every method about a tenant takes the tenant first and answers nothing of any other. A method
+/// that lists or sums is refused with [`StoreError::Overloaded`] when too many of the tenant wait,
+/// and with [`StoreError::ReadTooLarge`] when it takes too long or finds too much.
 #[async_trait]
 pub trait Store: Send + Sync + 'static {
     /// The instant, by the clock that decides.
@@ -305,6 +362,9 @@ pub trait Store: Send + Sync + 'static {
 
     /// Asks whether the database answers, and takes writes, by a way that no other question takes.
     async fn ping(&self) -> Result<(), StoreError>;
+
+    /// The same store, read for someone whose answer may take only so much memory.
+    fn reading(&self, reading: Reading) -> Arc<dyn Store>;
 
     /// The account of an integration with the current month, deleted integrations included.
     async fn standing(
@@ -396,14 +456,13 @@ pub trait Store: Send + Sync + 'static {
         last: Day,
     ) -> Result<Vec<IntegrationUsage>, StoreError>;
 
-    /// Usage by day and integration over days, both inclusive; days without calls are absent.
+    /// Usage by day and integration, in this order; days without calls are absent.
     async fn usage_by_day(
         &self,
         tenant_id: TenantId,
-        integration_id: Option<IntegrationId>,
-        first: Day,
-        last: Day,
-    ) -> Result<Vec<DayUsage>, StoreError>;
+        filter: DayFilter,
+        page: Page,
+    ) -> Result<DayPage, StoreError>;
 
     /// How many calls were recorded, by the counters.
     async fn recorded_calls(
@@ -413,7 +472,7 @@ pub trait Store: Send + Sync + 'static {
     ) -> Result<i64, StoreError>;
 
     /// How many calls match, by the rollups of their days; nothing where these cannot tell, because
-    /// the label has none of its own.
+    /// the label has none of its own or they are too many to be looked at.
     async fn counted_calls(
         &self,
         tenant_id: TenantId,
@@ -426,6 +485,14 @@ pub trait Store: Send + Sync + 'static {
         tenant_id: TenantId,
         filter: HistoryFilter,
         page: Page,
+    ) -> Result<HistoryPage, StoreError>;
+
+    /// A page of the history for an export: as many entries as fit into memory while a slow client
+    /// takes them.
+    async fn export_page(
+        &self,
+        tenant_id: TenantId,
+        filter: HistoryFilter,
     ) -> Result<HistoryPage, StoreError>;
 
     /// Usage over days by what took most of it; nothing when the days have more sessions than can

@@ -12,8 +12,8 @@ use std::time::{Duration, Instant};
 
 use bursar_core::{CallId, Day, IntegrationId, PolicyResult, TenantId};
 use bursar_store::{
-    AuditFilter, AuditKey, BreakdownFilter, CallFilter, CallLabel, ChainPlace, GroupBy,
-    HistoryFilter, Page, PostgresOptions, PostgresStore, SeriesFilter, Step, Store,
+    AuditFilter, AuditKey, BreakdownFilter, CallFilter, CallLabel, ChainPlace, DayFilter, DayPlace,
+    GroupBy, HistoryFilter, Page, PostgresOptions, PostgresStore, SeriesFilter, Step, Store,
 };
 use postgres::cluster::Cluster;
 use postgres::database::Database;
@@ -276,11 +276,14 @@ async fn sums_are_bounded(database: &Database) {
     let calls = CallFilter { integration_id: None, label, outcome: None, first, last };
     let mut read = Vec::new();
     let (days, of_them) = reads_of(database, "rollups", async |store| {
-        store.usage_by_day(tenant(), None, first, last).await.unwrap()
+        let filter = DayFilter { integration_id: None, first, last, after: None };
+        let page = Page { offset: 0, limit: 10_000 };
+        store.usage_by_day(tenant(), filter, page).await.unwrap()
     })
     .await;
-    assert_eq!(days.len() as i64, of_days);
-    read.push(of_them);
+    assert_eq!((days.rows.len() as i64, days.total), (of_days, Some(of_days)));
+    // To find the page, to count all, and to read the page.
+    read.push(of_them / 3);
     let (integrations, of_them) = reads_of(database, "rollups", async |store| {
         store.usage_by_integration(tenant(), None, first, last).await.unwrap()
     })
@@ -298,8 +301,7 @@ async fn sums_are_bounded(database: &Database) {
     })
     .await;
     assert_eq!(counted, Some(of_days));
-    // Once to count, once to look for calls that are counted as other.
-    read.push(of_them / 2);
+    read.push(of_them);
     let (steps, of_them) = reads_of(database, "rollups", async |store| {
         store.usage_series(tenant(), series).await.unwrap()
     })
@@ -309,6 +311,42 @@ async fn sums_are_bounded(database: &Database) {
     read.push(of_them / 2);
     for of_them in &read {
         assert!((1..=of_days + INTEGRATIONS).contains(of_them), "{read:?} of {of_days}");
+    }
+}
+
+#[tokio::test]
+async fn a_page_of_days_reads_no_sums_but_its_own() {
+    let database = migrated();
+    fill(&database);
+    pages_of_days_are_bounded(&database).await;
+    gather(&database);
+    pages_of_days_are_bounded(&database).await;
+}
+
+async fn pages_of_days_are_bounded(database: &Database) {
+    let (first, last) = (Day::from_number(TODAY - 1_000), Day::from_number(TODAY));
+    let all = 1_001 * INTEGRATIONS;
+    for only in [None, Some(integration(3))] {
+        let rows = if only.is_some() { 1_001 } else { all };
+        let (found, read) = reads_of(database, "rollups", async |store| {
+            let filter = DayFilter { integration_id: only, first, last, after: None };
+            let page = store.usage_by_day(tenant(), filter, Page { offset: 900, limit: 1 });
+            page.await.unwrap()
+        })
+        .await;
+        assert_eq!(found.rows.len(), 1);
+        // More than these are not counted.
+        assert_eq!(found.total, (rows <= 10_000).then_some(rows));
+        assert!(read <= 902 + 10_002 + 2, "{read} rollups are read");
+        let (found, read) = reads_of(database, "rollups", async |store| {
+            let (day, integration_id) = (Day::from_number(TODAY - 10), integration(3));
+            let after = Some(DayPlace { day, integration_id });
+            let filter = DayFilter { integration_id: only, first, last, after };
+            store.usage_by_day(tenant(), filter, Page { offset: 0, limit: 50 }).await.unwrap()
+        })
+        .await;
+        assert_eq!(found.rows.len(), if only.is_some() { 10 } else { 50 });
+        assert!(read <= 102 + 10_002 + INTEGRATIONS, "{read} rollups are read after a place");
     }
 }
 

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::openapi::path::{Parameter, ParameterIn};
 use utoipa::{IntoParams, ToSchema};
 
+use crate::answer_memory::Reads;
 use crate::app::App;
 use crate::auth::Operator;
 use crate::body::Json;
@@ -184,6 +185,7 @@ impl SignalView {
 pub async fn list_signals(
     State(app): State<App>,
     _: Operator,
+    reads: Reads,
     Path(tenant_id): Path<String>,
     mut query: Query,
 ) -> Result<Answer<SignalsView>, ApiError> {
@@ -193,7 +195,7 @@ pub async fn list_signals(
     let unknown = || ApiError::of(ErrorCode::TenantNotFound);
     app.store.tenant(tenant_id).await?.ok_or_else(unknown)?;
     let overrides = app.store.protection_overrides(tenant_id).await?;
-    let signals = app.store.signals(tenant_id, None, limit).await?;
+    let signals = reads.signals(tenant_id, None, limit).await?;
     Ok(Answer::ok(SignalsView {
         tenant_id: tenant_id.to_string(),
         overrides: overrides.into_iter().map(OverrideView::from).collect(),

@@ -1,16 +1,19 @@
 //! The audit log of a tenant: a page at a time, newest first, or all of it as a file.
 
+use std::sync::Arc;
+
 use axum::body::Body;
 use axum::extract::State;
 use axum::http::{HeaderValue, header};
 use axum::response::Response;
 use bursar_core::{AuditId, TenantId};
-use bursar_store::{AuditEntry, AuditFilter, AuditPlace, ChainPlace, StoreError};
+use bursar_store::{AuditEntry, AuditFilter, AuditPlace, ChainPlace, Store, StoreError};
 use bytes::Bytes;
 use futures_util::stream;
 use utoipa::IntoParams;
 use utoipa::openapi::path::{Parameter, ParameterIn};
 
+use crate::answer_memory::Reads;
 use crate::app::App;
 use crate::audit_view::AuditView;
 use crate::auth::Authorized;
@@ -18,6 +21,7 @@ use crate::budget::ByteHold;
 use crate::cursor;
 use crate::envelope::{self, Answer, ListMeta};
 use crate::error::{ApiError, ErrorCode};
+use crate::export;
 use crate::openapi::kinds::Whole;
 use crate::openapi::query;
 use crate::params::Query;
@@ -26,9 +30,7 @@ use crate::period::{instant_params, read_instants};
 const LIMIT_DEFAULT: u32 = 50;
 const LIMIT_MAX: u32 = 1_000;
 /// Rows that an export reads at once.
-const EXPORT_ROWS: u32 = 1_000;
-/// What an export holds of the memory for large answers: a page that is read and one that is sent.
-const EXPORT_BYTES: usize = 2 * 1024 * 1024;
+const EXPORT_ROWS: u32 = 128;
 
 /// The parameters of the list, as [`list_audit`] takes them, for the documents.
 struct AuditParams;
@@ -59,8 +61,8 @@ impl IntoParams for AuditParams {
     responses((status = 200, body = [AuditView], description = "A page of rows.")),
 )]
 pub async fn list_audit(
-    State(app): State<App>,
     caller: Authorized,
+    reads: Reads,
     mut query: Query,
 ) -> Result<Response, ApiError> {
     let limit = query.integer("limit", 1..=LIMIT_MAX)?.unwrap_or(LIMIT_DEFAULT);
@@ -76,7 +78,7 @@ pub async fn list_audit(
         after: after.map(|(at, audit_id)| AuditPlace { at, audit_id }),
     };
     query.done()?;
-    let found = app.store.audit(caller.tenant_id, filter, limit).await?;
+    let found = reads.audit(caller.tenant_id, filter, limit).await?;
     let meta = ListMeta {
         total: None,
         page: 1,
@@ -90,7 +92,7 @@ pub async fn list_audit(
 
 /// An export between two of its pieces.
 struct Export {
-    app: App,
+    store: Arc<dyn Store>,
     tenant_id: TenantId,
     next: Next,
     /// For as long as someone reads it.
@@ -126,17 +128,15 @@ enum Next {
 pub async fn export_audit(
     State(app): State<App>,
     caller: Authorized,
+    reads: Reads,
     query: Query,
 ) -> Result<Response, ApiError> {
     query.done()?;
     let tenant_id = caller.tenant_id;
-    let mut hold = app.answer_budget.hold(Some(tenant_id));
-    if !hold.take(EXPORT_BYTES) {
-        return Err(ApiError::of(ErrorCode::Overloaded));
-    }
+    let (hold, store) = (export::open(&app, tenant_id)?, reads.for_export(&app));
     // What cannot be read at all is an error, and not a file that breaks off.
-    let first = app.store.audit_chain(tenant_id, None, EXPORT_ROWS).await?;
-    let export = Export { app, tenant_id, next: Next::Write(first), _hold: hold };
+    let first = store.audit_chain(tenant_id, None, EXPORT_ROWS).await?;
+    let export = Export { store, tenant_id, next: Next::Write(first), _hold: hold };
     let mut response = Response::new(Body::from_stream(stream::try_unfold(export, Export::piece)));
     let headers = response.headers_mut();
     let disposition = "attachment; filename=\"audit.ndjson\"";
@@ -154,7 +154,9 @@ impl Export {
             Next::End => return Ok(None),
             Next::Write(rows) => rows,
             Next::ReadAfter(place) => {
-                self.app.store.audit_chain(self.tenant_id, Some(place), EXPORT_ROWS).await?
+                let (store, tenant_id) = (&self.store, self.tenant_id);
+                let read = || store.audit_chain(tenant_id, Some(place), EXPORT_ROWS);
+                export::next_page(read).await?
             }
         };
         if rows.len() == EXPORT_ROWS as usize
@@ -164,7 +166,7 @@ impl Export {
         }
         let fell = || std::io::Error::other("a page was not written");
         let text = envelope::aside(move || write(rows)).await.unwrap_or_else(|| Err(fell()));
-        let text = text.map_err(|cause| StoreError::Unavailable(std::sync::Arc::new(cause)))?;
+        let text = text.map_err(|cause| StoreError::Unavailable(Arc::new(cause)))?;
         Ok(Some((text, self)))
     }
 }

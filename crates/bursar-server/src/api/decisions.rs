@@ -7,6 +7,7 @@ use serde::Serialize;
 use utoipa::openapi::path::{Parameter, ParameterIn};
 use utoipa::{IntoParams, ToSchema};
 
+use crate::answer_memory::Reads;
 use crate::app::App;
 use crate::auth::Authorized;
 use crate::decision_view::ReasonView;
@@ -115,6 +116,7 @@ impl IntoParams for DecisionParams {
 pub async fn list_decisions(
     State(app): State<App>,
     caller: Authorized,
+    reads: Reads,
     mut query: Query,
 ) -> Result<Answer<Vec<KeptDecisionView>>, ApiError> {
     let limit = query.integer("limit", 1..=LIMIT_MAX)?.unwrap_or(LIMIT_DEFAULT);
@@ -138,7 +140,7 @@ pub async fn list_decisions(
     let integration_id = named.or(caller.only);
     let filter = DecisionFilter { integration_id, call_id, verdict, code, start, end, before };
     // One more than asked for tells whether there is more.
-    let mut rows = app.store.decisions(caller.tenant_id, filter, limit + 1).await?;
+    let mut rows = reads.decisions(caller.tenant_id, filter, limit + 1).await?;
     let has_more = rows.len() > limit as usize;
     rows.truncate(limit as usize);
     let next_cursor = rows.last().filter(|_| has_more).map(|row| row.decision_id.to_string());

@@ -1,24 +1,29 @@
 //! The history of usage, newest first: a page at a time, or all of it as a file.
 
+use std::sync::Arc;
+
 use axum::body::Body;
 use axum::extract::State;
 use axum::http::{HeaderValue, header};
 use axum::response::Response;
 use bursar_core::{Day, EntryId, PolicyResult, TenantId, Timestamp};
 use bursar_store::{
-    CallFilter, CallLabel, CallOutcome, HistoryFilter, HistoryPage, HistoryPlace, Page, StoreError,
+    CallFilter, CallLabel, CallOutcome, HistoryFilter, HistoryPage, HistoryPlace, Page, Store,
+    StoreError,
 };
 use bytes::Bytes;
 use futures_util::stream;
 use utoipa::IntoParams;
 use utoipa::openapi::path::{Parameter, ParameterIn};
 
+use crate::answer_memory::Reads;
 use crate::app::App;
 use crate::auth::Authorized;
 use crate::budget::ByteHold;
 use crate::cursor;
 use crate::envelope::{self, Answer, ListMeta};
 use crate::error::{ApiError, ErrorCode};
+use crate::export;
 use crate::openapi::kinds::{Id, Whole};
 use crate::openapi::{query, words};
 use crate::params::Query;
@@ -29,10 +34,6 @@ use crate::usage_view::UsageView;
 const LIMIT_DEFAULT: u32 = 50;
 const LIMIT_MAX: u32 = 1_000;
 const OFFSET_MAX: u32 = 10_000;
-/// Entries that an export reads at once.
-const EXPORT_PAGE: Page = Page { offset: 0, limit: 1_000 };
-/// What an export holds of the memory for large answers: a page that is read and one that is sent.
-const EXPORT_BYTES: usize = 2 * 1024 * 1024;
 /// Days over which entries are counted for `total`.
 const COUNT_DAYS_MAX: i32 = 366;
 
@@ -92,6 +93,7 @@ impl IntoParams for FormatParams {
 pub async fn list_usage_history(
     State(app): State<App>,
     caller: Authorized,
+    reads: Reads,
     mut query: Query,
 ) -> Result<Response, ApiError> {
     let limit = query.integer("limit", 1..=LIMIT_MAX)?.unwrap_or(LIMIT_DEFAULT);
@@ -103,9 +105,9 @@ pub async fn list_usage_history(
     let filter = HistoryFilter { after, ..read_filter(&mut query)? };
     query.done()?;
     caller.known_integration(&app, filter.integration_id).await?;
-    let total = total(&app, caller.tenant_id, &filter).await?;
+    let total = total(&reads, caller.tenant_id, &filter).await?;
     let offset = offset.unwrap_or(0);
-    let found = app.store.usage_history(caller.tenant_id, filter, Page { offset, limit }).await?;
+    let found = reads.usage_history(caller.tenant_id, filter, Page { offset, limit }).await?;
     let meta = ListMeta {
         total,
         page: offset / limit + 1,
@@ -134,7 +136,7 @@ fn read_filter(query: &mut Query) -> Result<HistoryFilter, ApiError> {
 
 /// All calls that match, where counters or rollups know it.
 async fn total(
-    app: &App,
+    reads: &Reads,
     tenant_id: TenantId,
     filter: &HistoryFilter,
 ) -> Result<Option<i64>, ApiError> {
@@ -142,7 +144,9 @@ async fn total(
     let Some((label, outcome)) = counted(filter) else { return Ok(None) };
     let days = match (start, end) {
         (None, None) if label.is_none() && outcome.is_none() => {
-            return Ok(Some(app.store.recorded_calls(tenant_id, *integration_id).await?));
+            return as_far_as_counted(
+                reads.recorded_calls(tenant_id, *integration_id).await.map(Some),
+            );
         }
         (Some(start), Some(end)) => whole_days(*start, *end),
         (None | Some(_), None | Some(_)) => None,
@@ -150,7 +154,15 @@ async fn total(
     let Some((first, last)) = days else { return Ok(None) };
     let integration_id = *integration_id;
     let filter = CallFilter { integration_id, label, outcome, first, last };
-    Ok(app.store.counted_calls(tenant_id, filter).await?)
+    as_far_as_counted(reads.counted_calls(tenant_id, filter).await)
+}
+
+/// A count that takes too long is not told; the page is there all the same.
+fn as_far_as_counted(count: Result<Option<i64>, StoreError>) -> Result<Option<i64>, ApiError> {
+    match count {
+        Err(StoreError::ReadTooLarge) => Ok(None),
+        counted => Ok(counted?),
+    }
 }
 
 /// What rollups would have to tell apart, if they can: a model or an agent, and one outcome.
@@ -182,7 +194,7 @@ fn whole_days(start: Timestamp, end: Timestamp) -> Option<(Day, Day)> {
 
 /// An export between two of its pieces.
 struct Export {
-    app: App,
+    store: Arc<dyn Store>,
     tenant_id: TenantId,
     filter: HistoryFilter,
     format: UsageFormat,
@@ -201,6 +213,8 @@ enum Next {
 
 /// Writes all of the history to a file, newest first
 ///
+/// A tenant may have 8 exports open at once; a client that takes nothing for
+/// `server.write_seconds` is cut off.
 /// One answer as long as it has to be; if something fails on the way, the connection breaks off, so
 /// that a file that ended properly is whole.
 #[utoipa::path(
@@ -222,6 +236,7 @@ enum Next {
 pub async fn export_usage(
     State(app): State<App>,
     caller: Authorized,
+    reads: Reads,
     mut query: Query,
 ) -> Result<Response, ApiError> {
     let format = query.read("format", UsageFormat::parse)?.unwrap_or(UsageFormat::Csv);
@@ -229,13 +244,10 @@ pub async fn export_usage(
     query.done()?;
     caller.known_integration(&app, filter.integration_id).await?;
     let tenant_id = caller.tenant_id;
-    let mut hold = app.answer_budget.hold(Some(tenant_id));
-    if !hold.take(EXPORT_BYTES) {
-        return Err(ApiError::of(ErrorCode::Overloaded));
-    }
+    let (hold, store) = (export::open(&app, tenant_id)?, reads.for_export(&app));
     // What cannot be read at all is an error, and not a file that breaks off.
-    let page = app.store.usage_history(tenant_id, filter.clone(), EXPORT_PAGE).await?;
-    let export = Export { app, tenant_id, filter, format, next: Next::Head(page), _hold: hold };
+    let page = store.export_page(tenant_id, filter.clone()).await?;
+    let export = Export { store, tenant_id, filter, format, next: Next::Head(page), _hold: hold };
     let mut response = Response::new(Body::from_stream(stream::try_unfold(export, Export::piece)));
     let (content_type, disposition) = format.headers();
     let headers = response.headers_mut();
@@ -258,7 +270,9 @@ impl Export {
             Next::Page(page) => page,
             Next::Read(place) => {
                 let filter = HistoryFilter { after: Some(place), ..self.filter.clone() };
-                self.app.store.usage_history(self.tenant_id, filter, EXPORT_PAGE).await?
+                let (store, tenant_id) = (&self.store, self.tenant_id);
+                let read = || store.export_page(tenant_id, filter.clone());
+                export::next_page(read).await?
             }
         };
         if let Some(place) = page.next {
@@ -268,7 +282,7 @@ impl Export {
         let text = envelope::aside(move || format.write(page.rows)).await;
         let fell = || std::io::Error::other("a page was not written");
         let text = text.unwrap_or_else(|| Err(fell()));
-        let text = text.map_err(|cause| StoreError::Unavailable(std::sync::Arc::new(cause)))?;
+        let text = text.map_err(|cause| StoreError::Unavailable(Arc::new(cause)))?;
         Ok(Some((text, self)))
     }
 }

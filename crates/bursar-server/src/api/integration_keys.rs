@@ -5,6 +5,7 @@ use bursar_store::{Control, ControlTx, IntegrationKeyRow};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
+use crate::answer_memory::Reads;
 use crate::app::App;
 use crate::auth::{Authorized, INTEGRATION_KEY_SCOPES};
 use crate::body::{SMALL, Text, parse};
@@ -134,6 +135,7 @@ pub async fn list_integration_keys(
     State(app): State<App>,
     caller: Authorized,
     Path(id): Path<String>,
+    reads: Reads,
     mut query: Query,
 ) -> Result<Answer<Vec<IntegrationKeyView>>, ApiError> {
     let integration_id = params::integration_id(&id)?;
@@ -141,7 +143,7 @@ pub async fn list_integration_keys(
     query.done()?;
     let owner = app.store.integration(caller.tenant_id, integration_id).await?;
     owner.ok_or_else(|| ApiError::of(ErrorCode::IntegrationNotFound))?;
-    let found = app.store.integration_keys(caller.tenant_id, integration_id, page).await?;
+    let found = reads.integration_keys(caller.tenant_id, integration_id, page).await?;
     let meta = list_meta(page, found.rows.len(), found.total);
     Ok(Answer::list(found.rows.into_iter().map(IntegrationKeyView::from).collect(), meta))
 }

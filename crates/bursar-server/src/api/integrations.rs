@@ -9,6 +9,7 @@ use bursar_store::{
 use serde::{Deserialize, Deserializer};
 use utoipa::ToSchema;
 
+use crate::answer_memory::Reads;
 use crate::app::App;
 use crate::auth::Authorized;
 use crate::body::Json;
@@ -126,8 +127,8 @@ fn present<'de, T: Deserialize<'de>, D: Deserializer<'de>>(
     responses((status = 200, body = [IntegrationSummary], description = "A page of integrations.")),
 )]
 pub async fn list_integrations(
-    State(app): State<App>,
     caller: Authorized,
+    reads: Reads,
     mut query: Query,
 ) -> Result<Answer<Vec<IntegrationSummary>>, ApiError> {
     let page = query.page()?;
@@ -141,7 +142,7 @@ pub async fn list_integrations(
     })?;
     query.done()?;
     let filter = IntegrationFilter { status, provider_type };
-    let found = app.store.integrations(caller.tenant_id, filter, page).await?;
+    let found = reads.integrations(caller.tenant_id, filter, page).await?;
     let meta = list_meta(page, found.rows.len(), found.total);
     Ok(Answer::list(found.rows.into_iter().map(IntegrationSummary::from).collect(), meta))
 }

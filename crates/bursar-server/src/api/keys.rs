@@ -5,6 +5,7 @@ use bursar_store::{ApiKeyRow, Control, ControlTx};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
+use crate::answer_memory::Reads;
 use crate::app::App;
 use crate::auth::{Authorized, SCOPES, covers};
 use crate::body::{Json, SMALL, Text};
@@ -132,13 +133,13 @@ pub async fn create_key(
     responses((status = 200, body = [KeyView], description = "A page of keys.")),
 )]
 pub async fn list_keys(
-    State(app): State<App>,
     caller: Authorized,
+    reads: Reads,
     mut query: Query,
 ) -> Result<Answer<Vec<KeyView>>, ApiError> {
     let page = query.page()?;
     query.done()?;
-    let found = app.store.api_keys(caller.tenant_id, page).await?;
+    let found = reads.api_keys(caller.tenant_id, page).await?;
     let meta = list_meta(page, found.rows.len(), found.total);
     Ok(Answer::list(found.rows.into_iter().map(KeyView::from).collect(), meta))
 }

@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use utoipa::ToSchema;
 
+use crate::answer_memory::Reads;
 use crate::app::App;
 use crate::auth::Authorized;
 use crate::body::{SMALL, Text, parse};
@@ -370,6 +371,7 @@ pub async fn extend_reservation(
 pub async fn list_reservations(
     State(app): State<App>,
     caller: Authorized,
+    reads: Reads,
     mut query: Query,
 ) -> Result<Answer<Vec<ReservationView>>, ApiError> {
     let page = query.page()?;
@@ -377,7 +379,7 @@ pub async fn list_reservations(
     query.done()?;
     caller.known_integration(&app, named).await?;
     let integration_id = named.or(caller.only);
-    let found = app.store.open_reservations(caller.tenant_id, integration_id, page).await?;
+    let found = reads.open_reservations(caller.tenant_id, integration_id, page).await?;
     let meta = list_meta(page, found.rows.len(), found.total);
     let views = found.rows.into_iter().map(|open| ReservationView::from(open.reservation));
     Ok(Answer::list(views.collect(), meta))

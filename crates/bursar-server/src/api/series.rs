@@ -10,6 +10,7 @@ use serde::Serialize;
 use utoipa::openapi::path::{Parameter, ParameterIn};
 use utoipa::{IntoParams, ToSchema};
 
+use crate::answer_memory::Reads;
 use crate::app::App;
 use crate::auth::Authorized;
 use crate::envelope::Answer;
@@ -261,6 +262,7 @@ impl IntoParams for SeriesParams {
 pub async fn get_usage_breakdown(
     State(app): State<App>,
     caller: Authorized,
+    reads: Reads,
     mut query: Query,
 ) -> Result<Answer<BreakdownView>, ApiError> {
     use GroupBy::{Agent, Integration, Model, Provider, Session};
@@ -276,7 +278,7 @@ pub async fn get_usage_breakdown(
     query.done()?;
     caller.known_integration(&app, integration_id).await?;
     let filter = BreakdownFilter { by, integration_id, first, last, groups_max: groups as usize };
-    let breakdown = app.store.usage_breakdown(caller.tenant_id, filter).await?;
+    let breakdown = reads.usage_breakdown(caller.tenant_id, filter).await?;
     let breakdown = breakdown.ok_or_else(|| {
         let problem = "must be later: these days have more sessions than can be told apart";
         ApiError::field("start_date", problem)
@@ -319,6 +321,7 @@ fn breakdown_view(by: GroupBy, (first, last): (Day, Day), breakdown: Breakdown) 
 pub async fn get_usage_series(
     State(app): State<App>,
     caller: Authorized,
+    reads: Reads,
     mut query: Query,
 ) -> Result<Response, ApiError> {
     use GroupBy::{Agent, Integration, Model, Provider};
@@ -352,7 +355,7 @@ pub async fn get_usage_series(
     caller.known_integration(&app, integration_id).await?;
     let groups_max = limit as usize;
     let filter = SeriesFilter { by, step, integration_id, first, last, groups_max };
-    let series = app.store.usage_series(caller.tenant_id, filter).await?;
+    let series = reads.usage_series(caller.tenant_id, filter).await?;
     Ok(Answer::ok(series_view(&filter, series)).large().await)
 }
 

@@ -2,27 +2,30 @@
 
 use axum::extract::State;
 use axum::response::Response;
-use bursar_store::{DayUsage, IntegrationUsage, Page, Sums};
-use serde::Serialize;
+use bursar_core::IntegrationId;
+use bursar_store::{DayFilter, DayPlace, DayUsage, IntegrationUsage, Page, Sums};
+use serde::{Serialize, Serializer};
 use utoipa::openapi::path::{Parameter, ParameterIn};
 use utoipa::{IntoParams, ToSchema};
 
+use crate::answer_memory::Reads;
 use crate::app::App;
 use crate::auth::Authorized;
-use crate::envelope::Answer;
+use crate::cursor;
+use crate::envelope::{Answer, ListMeta};
 use crate::error::{ApiError, ErrorCode};
 use crate::figures::{average, cents, integer, latency_percentile, share, usd};
 use crate::openapi::kinds::{Date, Id, Usd, Whole};
 use crate::openapi::{query, words};
-use crate::params::{Query, list_meta};
+use crate::params::Query;
 use crate::period::{day_params, read_days};
 
 /// Days that one question may span.
 const DAYS_MAX: i32 = 366;
 /// Rows of days that one answer has at most, which is also what it has when nothing is said.
 const DAY_ROWS_MAX: u32 = 10_000;
-/// Rows of days that may be passed over.
-const DAY_OFFSET_MAX: u32 = 10_000_000;
+/// Rows of days that may be passed over; whoever goes further goes by place.
+const DAY_OFFSET_MAX: u32 = 1_000_000;
 
 /// The sums of a period.
 #[derive(Debug, Serialize, ToSchema)]
@@ -55,8 +58,8 @@ pub struct SummaryView {
     /// Calls whose cost is not known.
     unpriced_count: i64,
     /// Null when one integration is asked for.
-    #[schema(required)]
-    by_integration: Option<Vec<IntegrationSums>>,
+    #[schema(value_type = Option<Vec<IntegrationSums>>, required)]
+    by_integration: Option<IntegrationList>,
 }
 
 /// The sums of one integration in a period.
@@ -97,13 +100,34 @@ pub struct DayView {
     success_rate: f64,
 }
 
-impl From<IntegrationUsage> for IntegrationSums {
-    fn from(usage: IntegrationUsage) -> Self {
+/// Integrations as they are written: each view is made when its turn comes, so that there is never
+/// more than one beside the rows.
+#[derive(Debug)]
+struct IntegrationList(Vec<IntegrationUsage>);
+
+impl Serialize for IntegrationList {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_seq(self.0.iter().map(IntegrationSums::from))
+    }
+}
+
+/// Days, written likewise.
+#[derive(Debug)]
+struct DayList(Vec<DayUsage>);
+
+impl Serialize for DayList {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_seq(self.0.iter().copied().map(DayView::from))
+    }
+}
+
+impl From<&IntegrationUsage> for IntegrationSums {
+    fn from(usage: &IntegrationUsage) -> Self {
         let IntegrationUsage { integration_id, name, provider_type, sums } = usage;
         Self {
             integration_id: integration_id.to_string(),
-            integration_name: name,
-            provider_type,
+            integration_name: name.clone(),
+            provider_type: provider_type.clone(),
             total_calls: sums.calls,
             total_tokens: integer(sums.tokens_in + sums.tokens_out),
             total_cost_cents: cents(sums.cost_nanos),
@@ -149,11 +173,16 @@ impl IntoParams for DayPageParams {
         vec![
             query::<Whole<0, DAY_OFFSET_MAX, 0>>("offset", "Rows to pass over."),
             query::<Whole<1, DAY_ROWS_MAX, DAY_ROWS_MAX>>("limit", "Rows of a page."),
+            query::<String>("cursor", "The `next_cursor` of an earlier page."),
         ]
     }
 }
 
 /// Sums up the usage of a period
+///
+/// `by_integration` has every integration that was used, up to about 10,000 of them; more are refused
+/// with 422 `READ_TOO_LARGE`. Ask for one integration then, or for those with the largest cost
+/// (`/telemetry/usage-breakdown?by=integration`).
 #[utoipa::path(
     get,
     path = "/api/v1/telemetry/usage-summary",
@@ -165,23 +194,23 @@ impl IntoParams for DayPageParams {
 pub async fn get_usage_summary(
     State(app): State<App>,
     caller: Authorized,
+    reads: Reads,
     mut query: Query,
-) -> Result<Answer<SummaryView>, ApiError> {
+) -> Result<Response, ApiError> {
     let integration_id = query.integration()?;
     let (first, last) = read_days(&app, &mut query, DAYS_MAX)?;
     query.done()?;
     caller.known_integration(&app, integration_id).await?;
-    let usage =
-        app.store.usage_by_integration(caller.tenant_id, integration_id, first, last).await?;
+    let usage = reads.usage_by_integration(caller.tenant_id, integration_id, first, last).await?;
     let mut sums = Sums::default();
     for of_integration in &usage {
         sums.merge(&of_integration.sums);
     }
     let by_integration = match integration_id {
         Some(_) => None,
-        None => Some(usage.into_iter().map(IntegrationSums::from).collect()),
+        None => Some(IntegrationList(usage)),
     };
-    Ok(Answer::ok(SummaryView {
+    let summary = SummaryView {
         tenant_id: caller.tenant_id.to_string(),
         period_start: first.to_string(),
         period_end: last.to_string(),
@@ -198,12 +227,14 @@ pub async fn get_usage_summary(
         blocked_count: sums.blocked,
         unpriced_count: sums.unpriced,
         by_integration,
-    }))
+    };
+    Ok(Answer::ok(summary).large().await)
 }
 
 /// Lists the usage by day and integration
 ///
-/// Days without calls are absent.
+/// Days without calls are absent. Go on with `cursor`, which is the last page's `next_cursor`, or
+/// with `offset`; not with both. `total` is told up to 10,000 rows; of more it is null.
 #[utoipa::path(
     get,
     path = "/api/v1/telemetry/daily-aggregates",
@@ -215,18 +246,37 @@ pub async fn get_usage_summary(
 pub async fn list_daily_aggregates(
     State(app): State<App>,
     caller: Authorized,
+    reads: Reads,
     mut query: Query,
 ) -> Result<Response, ApiError> {
     let integration_id = query.integration()?;
     let (first, last) = read_days(&app, &mut query, DAYS_MAX)?;
-    let offset = query.integer("offset", 0..=DAY_OFFSET_MAX)?.unwrap_or(0);
+    let offset = query.integer("offset", 0..=DAY_OFFSET_MAX)?;
     let limit = query.integer("limit", 1..=DAY_ROWS_MAX)?.unwrap_or(DAY_ROWS_MAX);
+    let after = query.read("cursor", parse_cursor)?;
     query.done()?;
+    if offset.is_some() && after.is_some() {
+        return Err(ApiError::field("offset", "cannot be combined with cursor"));
+    }
     caller.known_integration(&app, integration_id).await?;
-    let usage = app.store.usage_by_day(caller.tenant_id, integration_id, first, last).await?;
-    let total = i64::try_from(usage.len()).unwrap_or(i64::MAX);
-    let rows = usage.into_iter().skip(offset as usize).take(limit as usize);
-    let views: Vec<DayView> = rows.map(DayView::from).collect();
-    let meta = list_meta(Page { offset, limit }, views.len(), total);
-    Ok(Answer::list(views, meta).large().await)
+    let filter = DayFilter { integration_id, first, last, after };
+    let page = Page { offset: offset.unwrap_or(0), limit };
+    let found = reads.usage_by_day(caller.tenant_id, filter, page).await?;
+    let meta = ListMeta {
+        total: found.total,
+        page: page.offset / limit + 1,
+        page_size: limit,
+        has_more: found.next.is_some(),
+        next_cursor: found.next.map(cursor),
+    };
+    Ok(Answer::list(DayList(found.rows), meta).large().await)
+}
+
+fn cursor(DayPlace { day, integration_id }: DayPlace) -> String {
+    cursor::text(day.start(), integration_id.number())
+}
+
+fn parse_cursor(text: &str) -> Result<DayPlace, &'static str> {
+    let (at, integration_id) = cursor::parse(text, IntegrationId::from_number)?;
+    Ok(DayPlace { day: at.day(), integration_id })
 }

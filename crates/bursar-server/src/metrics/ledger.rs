@@ -108,7 +108,7 @@ impl Observer for LedgerMetrics {
             StoreError::Exists(_) => "exists",
             StoreError::Corrupt(_) => "corrupt",
             // A transaction never says these; they are about the queue.
-            StoreError::Overloaded | StoreError::Closed => "queue",
+            StoreError::Overloaded | StoreError::ReadTooLarge | StoreError::Closed => "queue",
         };
         self.write_failures.with_label_values(&[kind]).inc();
     }

@@ -156,7 +156,7 @@ fn refusals(access: &Access, operation: &mut Object) -> BTreeMap<u16, Vec<ErrorC
             codes.push(BadRequest);
         }
         if is(parameter, "in", "query") {
-            codes.extend([BadRequest, InvalidField, UnknownField]);
+            codes.extend([BadRequest, InvalidField, UnknownField, ReadTooLarge]);
         }
     }
     if operation.contains_key("requestBody") {

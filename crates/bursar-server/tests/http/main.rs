@@ -26,6 +26,7 @@ mod integrations;
 #[path = "../people/issuer.rs"]
 mod issuer;
 mod keys;
+mod large_reads;
 mod limits;
 mod metrics;
 mod odd_requests;

@@ -59,6 +59,8 @@ create table integrations (
 
 -- The name of a deleted integration is free again.
 create unique index integrations_live_name on integrations (tenant_id, name) where deleted_at is null;
+-- A page of those that are not deleted passes over none that are.
+create index integrations_live on integrations (tenant_id, integration_id) where deleted_at is null;
 
 create table api_keys (
     tenant_id bigint not null references tenants,
@@ -226,6 +228,9 @@ create table rollups (
     latency_15 bigint not null,
     primary key (tenant_id, integration_id, grain, start, provider, label)
 ) with (fillfactor = 70);
+
+-- The list of days and integrations in its order, so that a page of it passes over what lies before.
+create index rollups_by_day on rollups (tenant_id, start, integration_id) where grain = 2;
 
 -- The models (kind 1) and agents (kind 2) that have rollups of their own; others share one.
 create table rollup_labels (

@@ -14,6 +14,12 @@ create index usage_entries_failed on usage_entries (tenant_id, occurred_at)
 create index usage_entries_not_allowed on usage_entries (tenant_id, policy_result, occurred_at)
     where policy_result <> 1;
 
+-- The list of days and integrations in its order, so that a page of it passes over what lies before.
+create index rollups_by_day on rollups (tenant_id, start, integration_id) where grain = 2;
+
+-- Integrations that are not deleted, so that a page passes over none that are.
+create index integrations_live on integrations (tenant_id, integration_id) where deleted_at is null;
+
 -- Decisions other than "allowed", so that someone can ask why. Not part of the ledger: bounded for
 -- each tenant, the oldest go, and equal ones of a minute share a row. kind 1: check, 2: reservation.
 create table decisions (

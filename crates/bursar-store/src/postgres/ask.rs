@@ -5,7 +5,7 @@ use std::pin::pin;
 use futures_util::TryStreamExt;
 use tokio_postgres::{Client, Row};
 
-use super::readers::read_error;
+use super::readers::{Reader, read_error};
 use super::tx::Param;
 use crate::error::StoreError;
 
@@ -18,6 +18,23 @@ pub(super) async fn rows<T>(
 ) -> Result<Vec<T>, StoreError> {
     let found = db.query_typed(sql, params).await.map_err(read_error)?;
     found.iter().map(read).collect()
+}
+
+/// The rows of a list, each read by `read` once there is memory for it.
+pub(super) async fn listed<T>(
+    db: &Reader,
+    sql: &str,
+    params: &[Param<'_>],
+    read: impl Fn(&Row) -> Result<T, StoreError>,
+) -> Result<Vec<T>, StoreError> {
+    let mut list = Vec::new();
+    each(db.client()?, sql, params, |row| {
+        db.take_row(row)?;
+        list.push(read(row)?);
+        Ok(())
+    })
+    .await?;
+    Ok(list)
 }
 
 /// The only row of a statement, or nothing.

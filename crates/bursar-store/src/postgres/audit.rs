@@ -4,10 +4,10 @@ use bursar_core::{TenantId, Timestamp};
 use tokio::try_join;
 use tokio_postgres::{Client, Row};
 
-use super::ask::{one, rows};
+use super::ask::{listed, one, rows};
 use super::lane::PostgresLane;
 use super::pipeline::{Sent, in_order};
-use super::readers::read_error;
+use super::readers::{Reader, read_error};
 use super::stock::next_tenants;
 use super::tx::{self, params, store_error};
 use crate::audit::{
@@ -201,11 +201,12 @@ const fn walk_sql(way: AuditWay) -> &'static str {
 
 /// Rows, newest first.
 pub(super) async fn list(
-    db: &Client,
+    reader: &Reader,
     tenant_id: TenantId,
     filter: &AuditFilter,
     limit: u32,
 ) -> Result<AuditPage, StoreError> {
+    let db = reader.client()?;
     let AuditStretch { first_at, last_at, after_at, after_id } = AuditStretch::of(filter);
     let looked_max = i64::try_from(LOOKED_MAX).unwrap_or(i64::MAX);
     let walk = async {
@@ -236,6 +237,7 @@ pub(super) async fn list(
         if !page.goes_on() {
             break;
         }
+        reader.take_row(row)?;
         page.look(row, row.flag(14)?)?;
         if row.flag(15)? {
             page.gave_up(decode::audit_place(row)?);
@@ -246,7 +248,7 @@ pub(super) async fn list(
 
 /// Rows from the beginning of the log.
 pub(super) async fn chain(
-    db: &Client,
+    db: &Reader,
     tenant_id: TenantId,
     after: Option<ChainPlace>,
     limit: u32,
@@ -258,7 +260,7 @@ pub(super) async fn chain(
         let Some(start) = start else { continue };
         let left = i64::from(limit) - i64::try_from(entries.len()).unwrap_or(i64::MAX);
         let read = decode::audit_entry;
-        entries.extend(rows(db, sql, params![tenant, start, left], read).await?);
+        entries.extend(listed(db, sql, params![tenant, start, left], read).await?);
     }
     Ok(entries)
 }

@@ -80,6 +80,11 @@ impl Address {
         self.open().await.map(|(client, _)| client)
     }
 
+    /// How TLS is spoken, where it is.
+    pub(super) fn tls(&self) -> MakeRustlsConnect {
+        self.tls.clone()
+    }
+
     /// What makes the connections of a pool.
     pub(super) fn manager(&self, config: ManagerConfig) -> Manager {
         let any = self.ways.first().cloned().unwrap_or_default();

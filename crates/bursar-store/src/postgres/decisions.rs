@@ -1,9 +1,9 @@
 //! Decisions that were kept so that someone can ask why. Bounded for each tenant.
 
 use bursar_core::{DecisionId, IntegrationId, ReasonCode, TenantId, Timestamp, Verdict};
-use tokio_postgres::Client;
 
-use super::ask::rows;
+use super::ask::listed;
+use super::readers::Reader;
 use super::tx::params;
 use crate::decode;
 use crate::error::StoreError;
@@ -18,12 +18,12 @@ const LIST_DECISIONS: &str = "select tenant_id, decision_id, kind, integration_i
      and last_at >= $7 and first_at < $8 order by decision_id desc limit $9";
 
 pub(super) async fn list(
-    db: &Client,
+    db: &Reader,
     tenant_id: TenantId,
     filter: &DecisionFilter,
     limit: u32,
 ) -> Result<Vec<DecisionRow>, StoreError> {
-    rows(
+    listed(
         db,
         LIST_DECISIONS,
         params![

@@ -11,14 +11,14 @@ use bursar_core::{EntryId, IntegrationId, TenantId};
 use tokio::try_join;
 use tokio_postgres::{Client, Row};
 
-use super::ask::rows;
-use super::readers::read_error;
+use super::ask::{listed, rows};
+use super::readers::{Reader, read_error};
 use super::tx::params;
 use crate::codec;
 use crate::columns::Columns;
 use crate::decode;
 use crate::error::StoreError;
-use crate::history::{Merge, PAGE_BYTES_MAX, Picked, Way};
+use crate::history::{Merge, Picked, Way};
 use crate::query::{HistoryFilter, HistoryPage, HistoryPlace, Page};
 
 /// Integrations that are walked first.
@@ -125,12 +125,14 @@ const SELECT_ENTRIES: &str = "with fitting as materialized (select entry_id from
      error_code, error_message, metadata, occurred_at, created_at, usage_status \
      from usage_entries where tenant_id = $1 and entry_id = fitting.entry_id limit 1) e";
 
+/// A page, whose texts have at most about so many bytes.
 pub(super) async fn usage_history(
-    db: &Client,
+    reader: &Reader,
     tenant_id: TenantId,
     filter: &HistoryFilter,
-    page: Page,
+    (page, bytes_max): (Page, usize),
 ) -> Result<HistoryPage, StoreError> {
+    let db = reader.client()?;
     let way = Way::of(filter);
     let only = filter.integration_id;
     let (integrations, ()) = try_join!(
@@ -157,7 +159,7 @@ pub(super) async fn usage_history(
         walk(db, tenant_id, &integrations, (way, filter), &mut merge).await?;
         merge.into_picked()
     };
-    entries(db, tenant_id, picked).await
+    entries(reader, tenant_id, picked, bytes_max).await
 }
 
 /// The statement that walks an index.
@@ -231,17 +233,18 @@ fn step(row: &Row) -> Result<(HistoryPlace, bool), StoreError> {
 
 /// Reads the entries of a page.
 async fn entries(
-    db: &Client,
+    db: &Reader,
     tenant_id: TenantId,
     picked: Picked,
+    bytes_max: usize,
 ) -> Result<HistoryPage, StoreError> {
     if picked.places.is_empty() {
-        return picked.page(|_| Ok(None));
+        return picked.page(bytes_max, |_| Ok(None));
     }
     let ids: Vec<i64> = picked.places.iter().map(|place| place.entry_id.number()).collect();
-    let bytes_max = i64::try_from(PAGE_BYTES_MAX).unwrap_or(i64::MAX);
-    let tenant = tenant_id.number();
-    let rows = rows(db, SELECT_ENTRIES, params![tenant, ids, bytes_max], decode::usage_row).await?;
+    let (tenant, fitting) = (tenant_id.number(), i64::try_from(bytes_max).unwrap_or(i64::MAX));
+    let key = params![tenant, ids, fitting];
+    let rows = listed(db, SELECT_ENTRIES, key, decode::usage_row).await?;
     let mut rows: HashMap<EntryId, _> = rows.into_iter().map(|row| (row.entry_id, row)).collect();
-    picked.page(|entry_id| Ok(rows.remove(&entry_id)))
+    picked.page(bytes_max, |entry_id| Ok(rows.remove(&entry_id)))
 }

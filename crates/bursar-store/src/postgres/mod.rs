@@ -10,6 +10,7 @@ mod clock;
 mod columns;
 mod connect;
 mod control;
+mod days;
 mod decisions;
 mod history;
 mod keys;
@@ -32,6 +33,7 @@ mod verify;
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bursar_core::{TenantId, Timestamp};
 use clock::DatabaseClock;
@@ -44,6 +46,7 @@ use crate::audit::AuditKey;
 use crate::audit_check::AuditVerified;
 use crate::error::StoreError;
 use crate::lane::Lane;
+use crate::reading::Reading;
 use crate::schema::SchemaStatus;
 use crate::sqlite::Clock;
 use crate::verify::Verified;
@@ -115,11 +118,13 @@ pub struct PostgresOptions {
 pub type OpenedPostgres = (Arc<PostgresStore>, Vec<Box<dyn Lane>>);
 
 /// The store of several nodes.
+#[derive(Clone)]
 pub struct PostgresStore {
-    readers: Readers,
+    readers: Arc<Readers>,
     clock: DatabaseClock,
     /// Where the questions about all tenants are.
     walks: Arc<Walks>,
+    reading: Reading,
 }
 
 impl PostgresStore {
@@ -150,8 +155,14 @@ impl PostgresStore {
         let lanes = lanes
             .collect::<std::io::Result<Vec<_>>>()
             .map_err(|error| OpenPostgresError::Database(error.to_string()))?;
-        let readers = Readers::new(&address, options.readers)?;
-        Ok((Arc::new(Self { readers, clock, walks: Arc::default() }), lanes))
+        let readers = Arc::new(Readers::new(address, options.readers)?);
+        let (walks, reading) = (Arc::default(), Reading::default());
+        Ok((Arc::new(Self { readers, clock, walks, reading }), lanes))
+    }
+
+    /// Sets how long a read of a tenant may run, and wait for its turn; 10 seconds if not set.
+    pub fn limit_reads(&self, time_max: Duration) {
+        self.readers.limit(time_max);
     }
 
     /// What the schema of a database is.

@@ -6,7 +6,8 @@ use std::collections::HashSet;
 use bursar_core::{CallId, Day, SignalId, TenantId, Timestamp};
 use tokio_postgres::Client;
 
-use super::ask::{one, rows};
+use super::ask::{listed, one, rows};
+use super::readers::Reader;
 use super::tx::{Key, params};
 use crate::codec::call_key;
 use crate::columns::Columns;
@@ -46,14 +47,14 @@ const LIST_RESERVED: &str = "select c.call_id from unnest($2::uuid[]) as asked (
      where c.reservation_state = 1 and c.expires_at > $3";
 
 pub(super) async fn signals(
-    db: &Client,
+    db: &Reader,
     tenant_id: TenantId,
     before: Option<SignalId>,
     limit: u32,
 ) -> Result<Vec<SignalRow>, StoreError> {
     let before = before.map_or(i64::MAX, SignalId::number);
     let (tenant, limit) = (tenant_id.number(), i64::from(limit));
-    rows(db, LIST_SIGNALS, params![tenant, before, limit], signal_row).await
+    listed(db, LIST_SIGNALS, params![tenant, before, limit], signal_row).await
 }
 
 pub(super) async fn overrides(

@@ -9,17 +9,16 @@ use bursar_core::{
 use tokio::try_join;
 use tokio_postgres::{Client, Row};
 
-use super::ask::{each, number, one, rows};
+use super::ask::{each, listed, number, one, rows};
 use super::clock::DatabaseClock;
+use super::readers::Reader;
 use super::tx::{Param, params};
 use crate::codec::{self, timestamp};
 use crate::columns::Columns;
 use crate::decode;
 use crate::error::StoreError;
-use crate::fold::{DaySums, IntegrationSums};
-use crate::query::{
-    DayUsage, IntegrationFilter, IntegrationUsage, OpenReservation, Page, Paged, Standing,
-};
+use crate::fold::IntegrationSums;
+use crate::query::{IntegrationFilter, IntegrationUsage, OpenReservation, Page, Paged, Standing};
 use crate::row::{ApiKeyRow, IntegrationKeyRow, IntegrationRow, TenantRow};
 
 /// The instant of the transaction by the database's clock, the same in all of its statements.
@@ -110,17 +109,18 @@ const LIST_DAYS: &str = "select i.integration_id, i.name, i.provider_type, r.sta
      on i.tenant_id = r.tenant_id and i.integration_id = r.integration_id \
      where r.tenant_id = $1 and r.integration_id = any (array (select integration_id \
      from integrations where tenant_id = $1 and ($2 is null or integration_id = $2))) \
-     and r.grain = 2 and r.start between $3 and $4 order by r.start, r.integration_id";
+     and r.grain = 2 and r.start between $3 and $4";
 
 /// A page of a statement, and the number of all rows. Both statements take the same values; the
 /// first one has no use for the page.
 async fn page<T>(
-    db: &Client,
+    db: &Reader,
     (count, list): (&str, &str),
     params: &[Param<'_>],
     read: impl Fn(&Row) -> Result<T, StoreError>,
 ) -> Result<Paged<T>, StoreError> {
-    let (total, rows) = try_join!(number(db, count, params), rows(db, list, params, read))?;
+    let (total, rows) =
+        try_join!(number(db.client()?, count, params), listed(db, list, params, read))?;
     Ok(Paged { rows, total })
 }
 
@@ -136,7 +136,7 @@ pub(super) async fn tenant(
     one(db, SELECT_TENANT, params![tenant_id.number()], decode::tenant_row).await
 }
 
-pub(super) async fn tenants(db: &Client, of: Page) -> Result<Paged<TenantRow>, StoreError> {
+pub(super) async fn tenants(db: &Reader, of: Page) -> Result<Paged<TenantRow>, StoreError> {
     let (limit, offset) = bounds(of);
     page(db, (COUNT_TENANTS, LIST_TENANTS), params![limit, offset], decode::tenant_row).await
 }
@@ -151,7 +151,7 @@ pub(super) async fn api_key(
 }
 
 pub(super) async fn api_keys(
-    db: &Client,
+    db: &Reader,
     tenant_id: TenantId,
     of: Page,
 ) -> Result<Paged<ApiKeyRow>, StoreError> {
@@ -171,7 +171,7 @@ pub(super) async fn integration(
 }
 
 pub(super) async fn integrations(
-    db: &Client,
+    db: &Reader,
     tenant_id: TenantId,
     filter: &IntegrationFilter,
     of: Page,
@@ -202,7 +202,7 @@ pub(super) async fn integration_key(
 }
 
 pub(super) async fn integration_keys(
-    db: &Client,
+    db: &Reader,
     tenant_id: TenantId,
     integration_id: IntegrationId,
     of: Page,
@@ -215,7 +215,7 @@ pub(super) async fn integration_keys(
 }
 
 pub(super) async fn open_reservations(
-    db: &Client,
+    db: &Reader,
     tenant_id: TenantId,
     integration_id: Option<IntegrationId>,
     injected: Option<i64>,
@@ -305,37 +305,16 @@ pub(super) async fn recorded_calls(
     number(db, SUM_CALLS, params![tenant, integration]).await
 }
 
-/// The rollups of days, one call of `take` each, ordered by day and integration.
-async fn each_day(
-    db: &Client,
+pub(super) async fn usage_by_integration(
+    db: &Reader,
     tenant_id: TenantId,
     integration_id: Option<IntegrationId>,
     (first, last): (Day, Day),
-    take: impl FnMut(&Row) -> Result<(), StoreError>,
-) -> Result<(), StoreError> {
+) -> Result<Vec<IntegrationUsage>, StoreError> {
     let (tenant, integration) = (tenant_id.number(), integration_id.map(IntegrationId::number));
     let (first, last) = (i64::from(first.number()), i64::from(last.number()));
-    each(db, LIST_DAYS, params![tenant, integration, first, last], take).await
-}
-
-pub(super) async fn usage_by_integration(
-    db: &Client,
-    tenant_id: TenantId,
-    integration_id: Option<IntegrationId>,
-    days: (Day, Day),
-) -> Result<Vec<IntegrationUsage>, StoreError> {
-    let mut sums = IntegrationSums::default();
-    each_day(db, tenant_id, integration_id, days, |row| sums.add(row)).await?;
-    Ok(sums.into_usage())
-}
-
-pub(super) async fn usage_by_day(
-    db: &Client,
-    tenant_id: TenantId,
-    integration_id: Option<IntegrationId>,
-    days: (Day, Day),
-) -> Result<Vec<DayUsage>, StoreError> {
-    let mut sums = DaySums::default();
-    each_day(db, tenant_id, integration_id, days, |row| sums.add(row)).await?;
+    let mut sums = IntegrationSums::new(db.room());
+    let key = params![tenant, integration, first, last];
+    each(db.client()?, LIST_DAYS, key, |row| sums.add(row)).await?;
     Ok(sums.into_usage())
 }

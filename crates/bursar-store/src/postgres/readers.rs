@@ -1,57 +1,111 @@
 //! Connections that only read, and who may have how many of them.
 //!
-//! A question is one transaction that sees one moment and one tenant. It runs to its end whether or
-//! not anyone still waits for the answer, so that a connection never goes back in the middle of it.
+//! A question is one transaction that sees one moment and one tenant, in a task of its own, so that a
+//! connection never goes back in the middle of it. A list or a sum that takes too long, or that
+//! nobody waits for any more, is cancelled, and its connection closed.
 
 use std::io;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use bursar_core::TenantId;
 use deadpool_postgres::{ManagerConfig, Object, Pool, RecyclingMethod, Runtime, Timeouts};
-use tokio::join;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
-use tokio_postgres::Client;
+use tokio::sync::oneshot;
+use tokio::time::{sleep, timeout};
+use tokio::{join, select};
+use tokio_postgres::error::SqlState;
+use tokio_postgres::{Client, Row};
 
 use super::OpenPostgresError;
 use super::connect::Address;
 use super::tx;
 use crate::error::StoreError;
+use crate::read_slots::{ReadSlot, ReadSlots};
+use crate::reading::{self, Asker, Reading, Room};
 
 /// How long a question waits for a connection.
 const WAIT_MAX: Duration = Duration::from_secs(2);
 /// How long a database that is there may take to say so.
 const PING_MAX: Duration = Duration::from_secs(1);
+/// How long a question of a tenant may run when nothing else is said.
+const TIME_MAX: Duration = Duration::from_secs(10);
+/// How long a question about all tenants may run.
+pub(super) const OPERATOR_TIME_MAX: Duration = Duration::from_secs(60);
+/// How long a question that nobody waits for may go on: most end by themselves meanwhile, and keep
+/// their connection.
+const GRACE: Duration = Duration::from_millis(100);
+/// How long a question may take to end once it was cancelled.
+const CANCEL_MAX: Duration = Duration::from_secs(2);
+/// Connections for the operator and the metrics, which no tenant can use up.
+const OPERATOR: usize = 2;
 
 const IS_STANDBY: &str = "select pg_is_in_recovery()";
 
 /// The connections that read.
 pub(super) struct Readers {
+    address: Address,
     pool: Pool,
     /// Those that may give lists, so that whoever asks for these keeps nobody waiting who is asked
-    /// for their key.
-    lists: Arc<Semaphore>,
+    /// for their key. One tenant has at most half of them.
+    lists: ReadSlots,
     /// Those that may read very many rows.
-    wide: Arc<Semaphore>,
+    wide: ReadSlots,
+    operator: Pool,
     /// One that only tells whether the database answers, however many questions wait for it.
     pulse: Pool,
+    time_max_ms: AtomicU64,
+}
+
+/// How a question ends when it does not end by itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Ending {
+    /// It is short, and goes on.
+    OnlyByTime,
+    /// Also when nobody waits for the answer any more.
+    WhenGone,
+}
+
+/// How a question is asked.
+struct Terms {
+    tenant_id: Option<TenantId>,
+    time_max: Duration,
+    ending: Ending,
+    room: Arc<dyn Room>,
+    slots: Vec<ReadSlot>,
 }
 
 impl Readers {
     /// Room for so many connections; they are made when they are needed.
-    pub(super) fn new(address: &Address, count: usize) -> Result<Self, OpenPostgresError> {
-        let lists = Arc::new(Semaphore::new((count * 3 / 4).max(1)));
-        let wide = Arc::new(Semaphore::new((count / 4).max(1)));
-        Ok(Self { pool: pool(address, count.max(1))?, lists, wide, pulse: pool(address, 1)? })
+    pub(super) fn new(address: Address, count: usize) -> Result<Self, OpenPostgresError> {
+        Ok(Self {
+            pool: pool(&address, count.max(1))?,
+            lists: ReadSlots::new(count * 3 / 4),
+            wide: ReadSlots::new(count / 4),
+            operator: pool(&address, OPERATOR)?,
+            pulse: pool(&address, 1)?,
+            time_max_ms: AtomicU64::new(millis(TIME_MAX)),
+            address,
+        })
+    }
+
+    /// Sets how long a question may run, and wait for its turn.
+    pub(super) fn limit(&self, time_max: Duration) {
+        self.time_max_ms.store(millis(time_max), Ordering::Relaxed);
+    }
+
+    fn time_max(&self) -> Duration {
+        Duration::from_millis(self.time_max_ms.load(Ordering::Relaxed))
     }
 
     /// Asks whether the database answers and is no standby. A connection that says nothing is given
     /// up, and the next question makes another one.
     pub(super) async fn ping(&self) -> Result<(), StoreError> {
         let connection = connection(&self.pulse).await?;
-        let reader = Reader { connection: Some(connection) };
+        let reader = Reader { connection: Some(connection), room: Arc::new(reading::Unbounded) };
         let asked = reader.client()?.query_typed_one(IS_STANDBY, &[]);
-        let answered = tokio::time::timeout(PING_MAX, asked).await;
+        let answered = timeout(PING_MAX, asked).await;
         let row = answered.map_err(|late| StoreError::Unavailable(Arc::new(late)))?;
         let is_standby: bool = row.and_then(|row| row.try_get(0)).map_err(read_error)?;
         if is_standby {
@@ -72,51 +126,109 @@ impl Readers {
         T: Send + 'static,
         Asked: Future<Output = Result<T, StoreError>> + Send + 'static,
     {
-        self.ask(Vec::new(), tenant_id, question).await
+        let (time_max, room) = (self.time_max(), Arc::new(reading::Unbounded));
+        let (ending, slots) = (Ending::OnlyByTime, Vec::new());
+        let terms = Terms { tenant_id, time_max, ending, room, slots };
+        self.ask(&self.pool, terms, question).await.map_err(StoreError::of_look_up)
     }
 
     /// Asks for a list or a sum.
     pub(super) async fn read<T, Asked>(
         &self,
-        tenant_id: Option<TenantId>,
+        reading: &Reading,
+        tenant_id: TenantId,
         question: impl FnOnce(Arc<Reader>) -> Asked + Send + 'static,
     ) -> Result<T, StoreError>
     where
         T: Send + 'static,
         Asked: Future<Output = Result<T, StoreError>> + Send + 'static,
     {
-        self.ask(vec![permit(&self.lists).await?], tenant_id, question).await
+        self.read_by(&[&self.lists], reading, tenant_id, question).await
     }
 
     /// Asks something that reads very many rows.
     pub(super) async fn read_much<T, Asked>(
         &self,
-        tenant_id: Option<TenantId>,
+        reading: &Reading,
+        tenant_id: TenantId,
         question: impl FnOnce(Arc<Reader>) -> Asked + Send + 'static,
     ) -> Result<T, StoreError>
     where
         T: Send + 'static,
         Asked: Future<Output = Result<T, StoreError>> + Send + 'static,
     {
-        let permits = vec![permit(&self.wide).await?, permit(&self.lists).await?];
-        self.ask(permits, tenant_id, question).await
+        // In this order: those who have a list's slot already never wait for a wide one.
+        self.read_by(&[&self.wide, &self.lists], reading, tenant_id, question).await
+    }
+
+    async fn read_by<T, Asked>(
+        &self,
+        of_tenants: &[&ReadSlots],
+        reading: &Reading,
+        tenant_id: TenantId,
+        question: impl FnOnce(Arc<Reader>) -> Asked + Send + 'static,
+    ) -> Result<T, StoreError>
+    where
+        T: Send + 'static,
+        Asked: Future<Output = Result<T, StoreError>> + Send + 'static,
+    {
+        let (time_max, room) = (self.time_max(), Arc::clone(&reading.room));
+        let (pool, of_tenants) = match reading.asker {
+            Asker::Tenant => (&self.pool, of_tenants),
+            Asker::Operator => (&self.operator, &[] as &[&ReadSlots]),
+        };
+        let mut slots = Vec::with_capacity(of_tenants.len());
+        for wanted in of_tenants {
+            slots.push(wanted.take(tenant_id, time_max).await?);
+        }
+        let (tenant_id, ending) = (Some(tenant_id), Ending::WhenGone);
+        self.ask(pool, Terms { tenant_id, time_max, ending, room, slots }, question).await
+    }
+
+    /// Asks something about all tenants.
+    pub(super) async fn read_all<T, Asked>(
+        &self,
+        question: impl FnOnce(Arc<Reader>) -> Asked + Send + 'static,
+    ) -> Result<T, StoreError>
+    where
+        T: Send + 'static,
+        Asked: Future<Output = Result<T, StoreError>> + Send + 'static,
+    {
+        let room = Arc::new(reading::Unbounded);
+        let (tenant_id, time_max, slots) = (None, OPERATOR_TIME_MAX, Vec::new());
+        let terms = Terms { tenant_id, time_max, ending: Ending::WhenGone, room, slots };
+        self.ask(&self.operator, terms, question).await
     }
 
     async fn ask<T, Asked>(
         &self,
-        permits: Vec<OwnedSemaphorePermit>,
-        tenant_id: Option<TenantId>,
+        pool: &Pool,
+        terms: Terms,
         question: impl FnOnce(Arc<Reader>) -> Asked + Send + 'static,
     ) -> Result<T, StoreError>
     where
         T: Send + 'static,
         Asked: Future<Output = Result<T, StoreError>> + Send + 'static,
     {
-        let connection = connection(&self.pool).await?;
-        let (answers, answer) = oneshot::channel();
+        let connection = connection(pool).await?;
+        let address = self.address.clone();
+        let (mut answers, answer) = oneshot::channel();
         tokio::spawn(async move {
-            let reader = Arc::new(Reader { connection: Some(connection) });
-            let answered = begin_and_ask(&reader, tenant_id, question).await;
+            let Terms { tenant_id, time_max, ending, room, slots } = terms;
+            let reader = Arc::new(Reader { connection: Some(connection), room });
+            let answered = {
+                let opening = tx::begin_read(tenant_id, time_max);
+                let mut asked = pin!(begin_and_ask(&reader, opening, question));
+                select! {
+                    biased;
+                    answered = &mut asked => answered,
+                    () = sleep(time_max) => cancel(&address, &reader, asked).await,
+                    () = gone(&mut answers, ending) => match timeout(GRACE, &mut asked).await {
+                        Ok(answered) => answered,
+                        Err(_late) => cancel(&address, &reader, asked).await,
+                    },
+                }
+            };
             let is_answered = answered.is_ok();
             // Nobody need wait for the end of a transaction that changed nothing.
             let _ = answers.send(answered);
@@ -126,10 +238,37 @@ impl Readers {
             {
                 reader.give_back();
             }
-            drop(permits);
+            drop(slots);
         });
         answer.await.unwrap_or_else(|lost| Err(StoreError::Unavailable(Arc::new(lost))))
     }
+}
+
+fn millis(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// Waits until nobody waits for the answer, if that matters.
+async fn gone<T>(answers: &mut oneshot::Sender<T>, ending: Ending) {
+    match ending {
+        Ending::WhenGone => answers.closed().await,
+        Ending::OnlyByTime => std::future::pending().await,
+    }
+}
+
+/// Ends a question in the database, so that it takes nothing there any more.
+async fn cancel<T>(
+    address: &Address,
+    reader: &Reader,
+    asked: Pin<&mut impl Future<Output = Result<T, StoreError>>>,
+) -> Result<T, StoreError> {
+    let token = reader.client()?.cancel_token();
+    let cancelled = timeout(CANCEL_MAX, token.cancel_query(address.tls())).await;
+    let cancelled = cancelled.map_err(|late| StoreError::Unavailable(Arc::new(late)))?;
+    // A database that cannot be told is away; there its own bound of a statement ends the question.
+    cancelled.map_err(|error| StoreError::Unavailable(Arc::new(error)))?;
+    let _ = timeout(CANCEL_MAX, asked).await;
+    Err(StoreError::ReadTooLarge)
 }
 
 /// Connections that are made when they are needed.
@@ -149,23 +288,15 @@ async fn connection(pool: &Pool) -> Result<Object, StoreError> {
     pool.get().await.map_err(|error| StoreError::Unavailable(Arc::new(error)))
 }
 
-/// A permit, waited for as long as for a connection.
-async fn permit(of: &Arc<Semaphore>) -> Result<OwnedSemaphorePermit, StoreError> {
-    let waited = tokio::time::timeout(WAIT_MAX, Arc::clone(of).acquire_owned()).await;
-    let permit = waited.map_err(|late| StoreError::Unavailable(Arc::new(late)))?;
-    permit.map_err(|_| StoreError::Closed)
-}
-
 /// Opens a transaction and asks in it; what is asked first is sent together with the opening.
 async fn begin_and_ask<T, Asked>(
     reader: &Arc<Reader>,
-    tenant_id: Option<TenantId>,
+    begin: String,
     question: impl FnOnce(Arc<Reader>) -> Asked,
 ) -> Result<T, StoreError>
 where
     Asked: Future<Output = Result<T, StoreError>>,
 {
-    let begin = tx::begin_read(tenant_id);
     let opening = reader.client()?.batch_execute(&begin);
     let (opened, answer) = join!(biased; opening, question(Arc::clone(reader)));
     opened.map_err(read_error)?;
@@ -176,12 +307,23 @@ where
 /// back: then its transaction has ended.
 pub(super) struct Reader {
     connection: Option<Object>,
+    room: Arc<dyn Room>,
 }
 
 impl Reader {
     pub(super) fn client(&self) -> Result<&Client, StoreError> {
         let client = self.connection.as_ref().map(|connection| -> &Client { connection });
         client.ok_or(StoreError::Closed)
+    }
+
+    /// The memory for what is found.
+    pub(super) fn room(&self) -> &dyn Room {
+        self.room.as_ref()
+    }
+
+    /// Takes memory for a row of a list.
+    pub(super) fn take_row(&self, row: &Row) -> Result<(), StoreError> {
+        reading::take_row(self.room(), row.raw_size_bytes())
     }
 
     /// Whether its transaction came to its end.
@@ -207,10 +349,14 @@ impl Drop for Reader {
 
 /// What an error means to whoever asked: a question is never asked again by itself.
 pub(super) fn read_error(error: tokio_postgres::Error) -> StoreError {
+    // A statement ran longer than a question may, or was cancelled for it.
+    let is_cancelled = error.code() == Some(&SqlState::QUERY_CANCELED);
     match tx::store_error(error) {
         StoreError::Again(cause) => StoreError::Unavailable(cause),
+        StoreError::Unavailable(_) if is_cancelled => StoreError::ReadTooLarge,
         other @ (StoreError::Unavailable(_)
         | StoreError::Overloaded
+        | StoreError::ReadTooLarge
         | StoreError::Closed
         | StoreError::Statement(_)
         | StoreError::Exists(_)

@@ -5,18 +5,19 @@ use std::collections::HashMap;
 use bursar_core::{Day, IntegrationId, TenantId};
 use futures_util::future::try_join_all;
 use parking_lot::Mutex;
-use tokio::try_join;
 use tokio_postgres::{Client, Row};
 
 use super::ask::{each, number, one, rows};
 use super::history::integrations;
+use super::readers::Reader;
 use super::tx::params;
 use crate::breakdown::{Breakdown, BreakdownFilter, Series, SeriesFilter};
 use crate::columns::Columns;
 use crate::decode;
 use crate::error::StoreError;
 use crate::fold::{
-    BreakdownFold, FoundRollup, LargestSessions, Part, SESSIONS_MAX, SeriesFold, SessionCost, Span,
+    BreakdownFold, FoundRollup, LargestSessions, Part, ROLLUPS_COUNTED_MAX, SESSIONS_MAX,
+    SeriesFold, SessionCost, Span,
 };
 use crate::query::CallFilter;
 use crate::rollup::{OTHER, Rollup};
@@ -34,17 +35,18 @@ const LIST_ROLLUPS: &str = "select i.integration_id, i.name, i.provider_type, r.
      where r.tenant_id = $1 and r.integration_id = any (array (select integration_id \
      from integrations where tenant_id = $1 and ($2 is null or integration_id = $2))) \
      and r.grain = $3 and r.start between $4 and $5";
-const COUNT_CALLS: &str = "select coalesce(sum(calls), 0)::bigint, \
-     coalesce(sum(errors), 0)::bigint, coalesce(sum(blocked), 0)::bigint from rollups \
+/// Also how many rollups were looked at, and whether any of them is of what is counted as other.
+const COUNT_CALLS: &str = "select \
+     coalesce(sum(calls) filter (where $6 is null or label = $6), 0)::bigint, \
+     coalesce(sum(errors) filter (where $6 is null or label = $6), 0)::bigint, \
+     coalesce(sum(blocked) filter (where $6 is null or label = $6), 0)::bigint, \
+     count(*), coalesce(bool_or(provider = $7 and label = $7), false) \
+     from (select provider, label, calls, errors, blocked from rollups \
      where tenant_id = $1 and integration_id = any (array (select integration_id \
      from integrations where tenant_id = $1 and ($2 is null or integration_id = $2))) \
-     and grain = $3 and start between $4 and $5 and ($6 is null or label = $6)";
+     and grain = $3 and start between $4 and $5 limit $8) looked";
 const HAS_LABEL: &str = "select count(*) from (select from rollup_labels \
      where tenant_id = $1 and kind = $2 and label = $3 limit 1) found";
-const HAS_OTHER: &str = "select count(*) from (select from rollups \
-     where tenant_id = $1 and integration_id = any (array (select integration_id \
-     from integrations where tenant_id = $1 and ($2 is null or integration_id = $2))) \
-     and grain = $3 and start between $4 and $5 and provider = $6 and label = $6 limit 1) found";
 /// Of each session an entry, by which it is found again. One row more than can be told apart. Each
 /// integration is read by itself (`offset 0` keeps it so), by time: an index on sessions would give
 /// them in order, but those of all times.
@@ -75,18 +77,14 @@ async fn each_of(
     db: &Client,
     (tenant_id, integration_id): Whose,
     reads: Vec<(Part, Span)>,
-    take: impl Fn(Part, FoundRollup) + Sync,
+    take: impl Fn(Part, FoundRollup) -> Result<(), StoreError> + Sync,
 ) -> Result<(), StoreError> {
     let (tenant, integration) = (tenant_id.number(), integration_id.map(IntegrationId::number));
     let take = &take;
     let read = |(part, span): (Part, Span)| async move {
         let (grain, first, last) = stored(span);
         let key = params![tenant, integration, grain, first, last];
-        each(db, LIST_ROLLUPS, key, |row| {
-            take(part, FoundRollup::read(row)?);
-            Ok(())
-        })
-        .await
+        each(db, LIST_ROLLUPS, key, |row| take(part, FoundRollup::read(row)?)).await
     };
     try_join_all(reads.into_iter().map(read)).await.map(|_| ())
 }
@@ -97,17 +95,18 @@ fn stored(span: Span) -> (i64, i64, i64) {
 }
 
 pub(super) async fn usage_breakdown(
-    db: &Client,
+    reader: &Reader,
     tenant_id: TenantId,
     filter: &BreakdownFilter,
 ) -> Result<Option<Breakdown>, StoreError> {
-    let fold = Mutex::new(BreakdownFold::new(filter));
+    let db = reader.client()?;
+    let fold = Mutex::new(BreakdownFold::new(filter, reader.room()));
     if filter.by.day_grain().is_none() {
         let Some(largest) = largest_sessions(db, tenant_id, filter).await? else {
             return Ok(None);
         };
         for (session_id, rollup) in sessions(db, tenant_id, filter, &largest).await? {
-            fold.lock().add_session(session_id, &rollup);
+            fold.lock().add_session(session_id, &rollup)?;
         }
     }
     let whose = (tenant_id, filter.integration_id);
@@ -172,7 +171,7 @@ async fn sessions(
 }
 
 pub(super) async fn usage_series(
-    db: &Client,
+    db: &Reader,
     tenant_id: TenantId,
     filter: &SeriesFilter,
 ) -> Result<Series, StoreError> {
@@ -180,9 +179,10 @@ pub(super) async fn usage_series(
         Some(breakdown) => usage_breakdown(db, tenant_id, &breakdown).await?,
         None => None,
     };
-    let fold = Mutex::new(SeriesFold::new(filter, breakdown));
+    let fold = Mutex::new(SeriesFold::new(filter, breakdown, db.room()));
     let whose = (tenant_id, filter.integration_id);
-    each_of(db, whose, filter.reads(), |part, found| fold.lock().add(part, found)).await?;
+    each_of(db.client()?, whose, filter.reads(), |part, found| fold.lock().add(part, found))
+        .await?;
     Ok(fold.into_inner().into_series())
 }
 
@@ -197,12 +197,9 @@ pub(super) async fn counted_calls(
     let label = filter.labelled();
     let (kind, name) = (label.map(|(kind, _)| kind.code()), label.map(|(_, name)| name));
     let labelled = params![tenant, kind, name];
-    let other = params![tenant, integration, grain, first, last, OTHER];
-    let counted = params![tenant, integration, grain, first, last, name];
-    let (has_label, has_other, calls) = try_join!(
-        number(db, HAS_LABEL, labelled),
-        number(db, HAS_OTHER, other),
-        one(db, COUNT_CALLS, counted, |row| filter.pick(row)),
-    )?;
-    Ok(calls.filter(|_| filter.is_told_apart(has_label > 0, has_other > 0)))
+    let looked_max = ROLLUPS_COUNTED_MAX + 1;
+    let counted = params![tenant, integration, grain, first, last, name, OTHER, looked_max];
+    let has_label = number(db, HAS_LABEL, labelled).await? > 0;
+    let calls = one(db, COUNT_CALLS, counted, |row| filter.counted(row, has_label)).await?;
+    Ok(calls.flatten())
 }

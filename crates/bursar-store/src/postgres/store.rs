@@ -9,16 +9,18 @@ use bursar_core::{
 };
 
 use super::readers::Reader;
-use super::{PostgresStore, audit, decisions, history, protection, read, series, stock};
+use super::{PostgresStore, audit, days, decisions, history, protection, read, series, stock};
 use crate::audit::{AuditEntry, AuditFilter, AuditPage, ChainPlace};
 use crate::breakdown::{Breakdown, BreakdownFilter, GroupBy, Series, SeriesFilter};
 use crate::error::StoreError;
+use crate::history::{EXPORT_BYTES_MAX, EXPORT_PAGE, PAGE_BYTES_MAX};
 use crate::hot::HotAccount;
 use crate::protection::{OverrideRow, SignalRow};
 use crate::query::{
-    CallFilter, DayUsage, DecisionFilter, HistoryFilter, HistoryPage, IntegrationFilter,
+    CallFilter, DayFilter, DayPage, DecisionFilter, HistoryFilter, HistoryPage, IntegrationFilter,
     IntegrationUsage, OpenReservation, Page, Paged, Standing, Stock, Store,
 };
+use crate::reading::Reading;
 use crate::row::{ApiKeyRow, DecisionRow, IntegrationKeyRow, IntegrationRow, TenantRow};
 
 #[async_trait]
@@ -29,6 +31,10 @@ impl Store for PostgresStore {
 
     async fn ping(&self) -> Result<(), StoreError> {
         self.readers.ping().await
+    }
+
+    fn reading(&self, reading: Reading) -> Arc<dyn Store> {
+        Arc::new(Self { reading, ..self.clone() })
     }
 
     async fn standing(
@@ -65,9 +71,8 @@ impl Store for PostgresStore {
     ) -> Result<Paged<OpenReservation>, StoreError> {
         let injected = self.clock.injected();
         self.readers
-            .read(Some(tenant_id), async move |db| {
-                read::open_reservations(db.client()?, tenant_id, integration_id, injected, page)
-                    .await
+            .read(&self.reading, tenant_id, async move |db| {
+                read::open_reservations(&db, tenant_id, integration_id, injected, page).await
             })
             .await
     }
@@ -79,7 +84,7 @@ impl Store for PostgresStore {
     }
 
     async fn tenants(&self, page: Page) -> Result<Paged<TenantRow>, StoreError> {
-        self.readers.read(None, async move |db| read::tenants(db.client()?, page).await).await
+        self.readers.read_all(async move |db| read::tenants(&db, page).await).await
     }
 
     async fn api_key(
@@ -100,8 +105,8 @@ impl Store for PostgresStore {
         page: Page,
     ) -> Result<Paged<ApiKeyRow>, StoreError> {
         self.readers
-            .read(Some(tenant_id), async move |db| {
-                read::api_keys(db.client()?, tenant_id, page).await
+            .read(&self.reading, tenant_id, async move |db| {
+                read::api_keys(&db, tenant_id, page).await
             })
             .await
     }
@@ -135,8 +140,8 @@ impl Store for PostgresStore {
         page: Page,
     ) -> Result<Paged<IntegrationRow>, StoreError> {
         self.readers
-            .read(Some(tenant_id), async move |db| {
-                read::integrations(db.client()?, tenant_id, &filter, page).await
+            .read(&self.reading, tenant_id, async move |db| {
+                read::integrations(&db, tenant_id, &filter, page).await
             })
             .await
     }
@@ -162,8 +167,8 @@ impl Store for PostgresStore {
         page: Page,
     ) -> Result<Paged<IntegrationKeyRow>, StoreError> {
         self.readers
-            .read(Some(tenant_id), async move |db| {
-                read::integration_keys(db.client()?, tenant_id, integration_id, page).await
+            .read(&self.reading, tenant_id, async move |db| {
+                read::integration_keys(&db, tenant_id, integration_id, page).await
             })
             .await
     }
@@ -176,9 +181,9 @@ impl Store for PostgresStore {
         last: Day,
     ) -> Result<Vec<IntegrationUsage>, StoreError> {
         self.readers
-            .read(Some(tenant_id), async move |db| {
+            .read(&self.reading, tenant_id, async move |db| {
                 let days = (first, last);
-                read::usage_by_integration(db.client()?, tenant_id, integration_id, days).await
+                read::usage_by_integration(&db, tenant_id, integration_id, days).await
             })
             .await
     }
@@ -186,14 +191,12 @@ impl Store for PostgresStore {
     async fn usage_by_day(
         &self,
         tenant_id: TenantId,
-        integration_id: Option<IntegrationId>,
-        first: Day,
-        last: Day,
-    ) -> Result<Vec<DayUsage>, StoreError> {
+        filter: DayFilter,
+        page: Page,
+    ) -> Result<DayPage, StoreError> {
         self.readers
-            .read(Some(tenant_id), async move |db| {
-                let days = (first, last);
-                read::usage_by_day(db.client()?, tenant_id, integration_id, days).await
+            .read(&self.reading, tenant_id, async move |db| {
+                days::usage_by_day(&db, tenant_id, filter, page).await
             })
             .await
     }
@@ -204,7 +207,7 @@ impl Store for PostgresStore {
         integration_id: Option<IntegrationId>,
     ) -> Result<i64, StoreError> {
         self.readers
-            .read(Some(tenant_id), async move |db| {
+            .read(&self.reading, tenant_id, async move |db| {
                 read::recorded_calls(db.client()?, tenant_id, integration_id).await
             })
             .await
@@ -216,7 +219,7 @@ impl Store for PostgresStore {
         filter: CallFilter,
     ) -> Result<Option<i64>, StoreError> {
         self.readers
-            .read(Some(tenant_id), async move |db| {
+            .read(&self.reading, tenant_id, async move |db| {
                 series::counted_calls(db.client()?, tenant_id, &filter).await
             })
             .await
@@ -229,8 +232,22 @@ impl Store for PostgresStore {
         page: Page,
     ) -> Result<HistoryPage, StoreError> {
         self.readers
-            .read(Some(tenant_id), async move |db| {
-                history::usage_history(db.client()?, tenant_id, &filter, page).await
+            .read(&self.reading, tenant_id, async move |db| {
+                let page = (page, PAGE_BYTES_MAX);
+                history::usage_history(&db, tenant_id, &filter, page).await
+            })
+            .await
+    }
+
+    async fn export_page(
+        &self,
+        tenant_id: TenantId,
+        filter: HistoryFilter,
+    ) -> Result<HistoryPage, StoreError> {
+        self.readers
+            .read(&self.reading, tenant_id, async move |db| {
+                let page = (EXPORT_PAGE, EXPORT_BYTES_MAX);
+                history::usage_history(&db, tenant_id, &filter, page).await
             })
             .await
     }
@@ -240,13 +257,12 @@ impl Store for PostgresStore {
         tenant_id: TenantId,
         filter: BreakdownFilter,
     ) -> Result<Option<Breakdown>, StoreError> {
-        let question = async move |db: Arc<Reader>| {
-            series::usage_breakdown(db.client()?, tenant_id, &filter).await
-        };
+        let question =
+            async move |db: Arc<Reader>| series::usage_breakdown(&db, tenant_id, &filter).await;
         if filter.by == GroupBy::Session {
-            self.readers.read_much(Some(tenant_id), question).await
+            self.readers.read_much(&self.reading, tenant_id, question).await
         } else {
-            self.readers.read(Some(tenant_id), question).await
+            self.readers.read(&self.reading, tenant_id, question).await
         }
     }
 
@@ -256,8 +272,8 @@ impl Store for PostgresStore {
         filter: SeriesFilter,
     ) -> Result<Series, StoreError> {
         self.readers
-            .read(Some(tenant_id), async move |db| {
-                series::usage_series(db.client()?, tenant_id, &filter).await
+            .read(&self.reading, tenant_id, async move |db| {
+                series::usage_series(&db, tenant_id, &filter).await
             })
             .await
     }
@@ -269,8 +285,8 @@ impl Store for PostgresStore {
         limit: u32,
     ) -> Result<Vec<DecisionRow>, StoreError> {
         self.readers
-            .read(Some(tenant_id), async move |db| {
-                decisions::list(db.client()?, tenant_id, &filter, limit).await
+            .read(&self.reading, tenant_id, async move |db| {
+                decisions::list(&db, tenant_id, &filter, limit).await
             })
             .await
     }
@@ -282,8 +298,8 @@ impl Store for PostgresStore {
         limit: u32,
     ) -> Result<AuditPage, StoreError> {
         self.readers
-            .read(Some(tenant_id), async move |db| {
-                audit::list(db.client()?, tenant_id, &filter, limit).await
+            .read(&self.reading, tenant_id, async move |db| {
+                audit::list(&db, tenant_id, &filter, limit).await
             })
             .await
     }
@@ -295,8 +311,8 @@ impl Store for PostgresStore {
         limit: u32,
     ) -> Result<Vec<SignalRow>, StoreError> {
         self.readers
-            .read(Some(tenant_id), async move |db| {
-                protection::signals(db.client()?, tenant_id, before, limit).await
+            .read(&self.reading, tenant_id, async move |db| {
+                protection::signals(&db, tenant_id, before, limit).await
             })
             .await
     }
@@ -308,8 +324,8 @@ impl Store for PostgresStore {
         limit: u32,
     ) -> Result<Vec<AuditEntry>, StoreError> {
         self.readers
-            .read(Some(tenant_id), async move |db| {
-                audit::chain(db.client()?, tenant_id, after, limit).await
+            .read(&self.reading, tenant_id, async move |db| {
+                audit::chain(&db, tenant_id, after, limit).await
             })
             .await
     }
@@ -350,14 +366,14 @@ impl Store for PostgresStore {
     async fn hottest(&self, limit: usize) -> Result<Vec<HotAccount>, StoreError> {
         let (walks, month) = (Arc::clone(&self.walks), self.now().month());
         self.readers
-            .read(None, async move |db| stock::hottest(db.client()?, &walks, month, limit).await)
+            .read_all(async move |db| stock::hottest(db.client()?, &walks, month, limit).await)
             .await
     }
 
     async fn stock(&self) -> Result<Stock, StoreError> {
         let (walks, injected) = (Arc::clone(&self.walks), self.clock.injected());
         self.readers
-            .read(None, async move |db| stock::stock(db.client()?, &walks, injected).await)
+            .read_all(async move |db| stock::stock(db.client()?, &walks, injected).await)
             .await
     }
 }

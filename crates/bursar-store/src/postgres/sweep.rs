@@ -8,6 +8,7 @@ use tokio_postgres::Client;
 
 use super::lane::PostgresLane;
 use super::pipeline::{Sent, in_order};
+use super::readers::OPERATOR_TIME_MAX;
 use super::tx::{self, params, store_error};
 use crate::columns::Columns;
 use crate::error::StoreError;
@@ -83,7 +84,7 @@ async fn walk(
     let tenants: Vec<TenantId> =
         rows.iter().map(|row| row.id(0, TenantId::from_number)).collect::<Result<_, _>>()?;
     let is_last = tenants.len() < usize::try_from(TENANTS_MAX).unwrap_or(usize::MAX);
-    client.batch_execute(&tx::begin_read(None)).await.map_err(store_error)?;
+    client.batch_execute(&tx::begin_read(None, OPERATOR_TIME_MAX)).await.map_err(store_error)?;
     let mut due = Vec::new();
     for part in tenants.chunks(ASKED_AT_ONCE) {
         let asked = part.iter().map(|tenant_id| -> Sent<'_, Vec<_>> {

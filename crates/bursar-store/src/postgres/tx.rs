@@ -4,6 +4,7 @@
 use std::error::Error;
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bursar_core::{CallKey, TenantId};
 use bytes::{BufMut, BytesMut};
@@ -94,20 +95,21 @@ const WRITE_BOUNDS: &str = "set local lock_timeout = '5s'; set local statement_t
 /// Every statement of the writer finds its rows by their keys, whatever the statistics say.
 const WRITE_PLANS: &str = "set local enable_seqscan = off; set local enable_hashjoin = off; \
      set local enable_mergejoin = off";
-/// How long a question may run: longer than any that the API bounds should.
-const READ_BOUNDS: &str = "set local statement_timeout = '60s'; \
-     set local idle_in_transaction_session_timeout = '60s'";
-
 /// Opens a transaction that writes.
 pub(super) fn begin_write(tenant_id: Option<TenantId>) -> String {
     let tenant = tenant_id.map(name_tenant).unwrap_or_default();
     format!("begin isolation level read committed; {tenant}{WRITE_BOUNDS}; {WRITE_PLANS}")
 }
 
-/// Opens a transaction that only reads, all of one moment.
-pub(super) fn begin_read(tenant_id: Option<TenantId>) -> String {
+/// Opens a transaction that only reads, all of one moment, and whose statements run so long at most.
+pub(super) fn begin_read(tenant_id: Option<TenantId>, time_max: Duration) -> String {
     let tenant = tenant_id.map(name_tenant).unwrap_or_default();
-    format!("begin isolation level repeatable read read only; {tenant}{READ_BOUNDS}")
+    let time_max_ms = time_max.as_millis();
+    format!(
+        "begin isolation level repeatable read read only; {tenant}\
+         set local statement_timeout = '{time_max_ms}ms'; \
+         set local idle_in_transaction_session_timeout = '60s'"
+    )
 }
 
 /// Names the tenant whose rows the rest of a transaction sees.

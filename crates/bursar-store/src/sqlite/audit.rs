@@ -4,6 +4,7 @@ use bursar_core::{TenantId, Timestamp};
 use rusqlite::{Connection, Row, named_params, params};
 
 use super::lane::SqliteLane;
+use super::readers::Snapshot;
 use super::store_error;
 use crate::audit::{
     AuditEntry, AuditFilter, AuditHead, AuditKey, AuditPage, AuditPageMaker, AuditStretch,
@@ -116,7 +117,7 @@ const fn walk_sql(way: AuditWay) -> &'static str {
 
 /// Rows, newest first.
 pub(super) fn list(
-    db: &Connection,
+    db: &Snapshot<'_>,
     tenant_id: TenantId,
     filter: &AuditFilter,
     limit: u32,
@@ -139,14 +140,18 @@ pub(super) fn list(
     while page.goes_on()
         && let Some(row) = rows.next().map_err(store_error)?
     {
-        page.look(row, row.flag(14)?)?;
+        let matches = row.flag(14)?;
+        if matches {
+            db.take_row(row)?;
+        }
+        page.look(row, matches)?;
     }
     Ok(page.page())
 }
 
 /// Rows from the beginning of the log.
 pub(super) fn chain(
-    db: &Connection,
+    db: &Snapshot<'_>,
     tenant_id: TenantId,
     after: Option<ChainPlace>,
     limit: u32,
@@ -158,6 +163,7 @@ pub(super) fn chain(
         let Some(start) = start else { continue };
         let left = i64::from(limit) - i64::try_from(entries.len()).unwrap_or(i64::MAX);
         each(db, sql, params![tenant, start, left], |row| {
+            db.take_row(row)?;
             entries.push(decode::audit_entry(row)?);
             Ok(())
         })?;

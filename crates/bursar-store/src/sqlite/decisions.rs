@@ -3,6 +3,7 @@
 use bursar_core::{DecisionId, IntegrationId, TenantId};
 use rusqlite::{Connection, named_params, params};
 
+use super::readers::Snapshot;
 use super::store_error;
 use crate::codec;
 use crate::decode;
@@ -70,7 +71,7 @@ pub(super) fn drop_old(db: &Connection, tenant_id: TenantId, kept: u32) -> Resul
 }
 
 pub(super) fn list(
-    db: &Connection,
+    db: &Snapshot<'_>,
     tenant_id: TenantId,
     filter: &DecisionFilter,
     limit: u32,
@@ -90,6 +91,7 @@ pub(super) fn list(
     let mut rows = statement.query(key).map_err(store_error)?;
     let mut decisions = Vec::new();
     while let Some(row) = rows.next().map_err(store_error)? {
+        db.take_row(row)?;
         decisions.push(decode::decision_row(row)?);
     }
     Ok(decisions)

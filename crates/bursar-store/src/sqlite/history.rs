@@ -3,6 +3,7 @@
 use bursar_core::{EntryId, IntegrationId, TenantId};
 use rusqlite::{Connection, named_params, params};
 
+use super::readers::Snapshot;
 use super::store_error;
 use crate::codec;
 use crate::columns::Columns;
@@ -78,11 +79,12 @@ const SELECT_ENTRY: &str = "select entry_id, integration_id, kind, call_id, sess
      latency_ms, policy_result, error_code, error_message, metadata, occurred_at, created_at, \
      usage_status from usage_entries where entry_id = ?1 and tenant_id = ?2";
 
+/// A page, whose texts have at most about so many bytes.
 pub(super) fn usage_history(
-    db: &Connection,
+    db: &Snapshot<'_>,
     tenant_id: TenantId,
     filter: &HistoryFilter,
-    page: Page,
+    (page, bytes_max): (Page, usize),
 ) -> Result<HistoryPage, StoreError> {
     let way = Way::of(filter);
     let walks = if way.is_of_integration() {
@@ -94,7 +96,7 @@ pub(super) fn usage_history(
     for integration_id in walks {
         walk(db, (tenant_id, integration_id), (way, filter), &mut merge)?;
     }
-    merge.into_picked().page(|entry_id| entry(db, tenant_id, entry_id))
+    merge.into_picked().page(bytes_max, |entry_id| entry(db, tenant_id, entry_id))
 }
 
 /// The statement that walks an index.
@@ -173,12 +175,14 @@ fn walk(
 }
 
 fn entry(
-    db: &Connection,
+    db: &Snapshot<'_>,
     tenant_id: TenantId,
     entry_id: EntryId,
 ) -> Result<Option<UsageRow>, StoreError> {
     let mut statement = db.prepare_cached(SELECT_ENTRY).map_err(store_error)?;
     let mut rows =
         statement.query(params![entry_id.number(), tenant_id.number()]).map_err(store_error)?;
-    rows.next().map_err(store_error)?.map(decode::usage_row).transpose()
+    let Some(row) = rows.next().map_err(store_error)? else { return Ok(None) };
+    db.take_row(row)?;
+    decode::usage_row(row).map(Some)
 }

@@ -7,6 +7,7 @@ mod audit;
 mod backup;
 mod columns;
 mod control;
+mod days;
 mod decisions;
 mod history;
 mod keys;
@@ -14,6 +15,7 @@ mod lane;
 mod load;
 mod protection;
 mod read;
+mod readers;
 mod restore;
 mod save;
 mod schema;
@@ -28,42 +30,36 @@ pub use restore::Restore;
 use std::fs::{File, TryLockError};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use bursar_core::{
     ApiKeyId, CallId, Counter, Day, IntegrationId, IntegrationKeyId, Month, SignalId, TenantId,
     Timestamp,
 };
-use parking_lot::Mutex;
+use readers::{Readers, Snapshot};
 use rusqlite::{Connection, ErrorCode, OpenFlags, ffi};
-use tokio::sync::Semaphore;
 
 use crate::audit::{AuditEntry, AuditFilter, AuditKey, AuditPage, ChainPlace};
 use crate::audit_check::AuditVerified;
 use crate::breakdown::{Breakdown, BreakdownFilter, GroupBy, Series, SeriesFilter};
 use crate::error::StoreError;
+use crate::history::{EXPORT_BYTES_MAX, EXPORT_PAGE, PAGE_BYTES_MAX};
 use crate::hot::HotAccount;
 use crate::lane::Lane;
 use crate::memory::Caches;
 use crate::protection::{OverrideRow, SignalRow};
 use crate::query::{
-    CallFilter, DayUsage, DecisionFilter, HistoryFilter, HistoryPage, IntegrationFilter,
+    CallFilter, DayFilter, DayPage, DecisionFilter, HistoryFilter, HistoryPage, IntegrationFilter,
     IntegrationUsage, OpenReservation, Page, Paged, Standing, Stock, Store,
 };
+use crate::reading::Reading;
 use crate::row::{ApiKeyRow, DecisionRow, IntegrationKeyRow, IntegrationRow, TenantRow};
 use crate::schema::SchemaStatus;
 use crate::verify::Verified;
 
 /// Reads the time; injected, so that tests own it.
 pub type Clock = Arc<dyn Fn() -> Timestamp + Send + Sync>;
-
-/// Reading connections, and so queries that run at once.
-const READERS: usize = 4;
-/// Reading connections for the one row that a request cannot go on without, so that whoever asks
-/// for long lists keeps nobody waiting who is asked for their key.
-const POINT_READERS: usize = 2;
-/// Reading connections for queries that read very many rows, so that others need not wait for them.
-const WIDE_READERS: usize = 1;
 
 /// Why a data file cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -116,13 +112,13 @@ pub enum OpenError {
 }
 
 /// The embedded store.
+#[derive(Clone)]
 pub struct SqliteStore {
     path: PathBuf,
-    readers: Readers,
-    point_readers: Readers,
-    wide_readers: Readers,
+    readers: Arc<Readers>,
     view: Arc<view::View>,
     clock: Clock,
+    reading: Reading,
 }
 
 impl SqliteStore {
@@ -147,9 +143,7 @@ impl SqliteStore {
         schema::check_secret(&writer, path, secret_fingerprint)?;
         sync_folder(path)?;
         let view = Arc::new(view::View::default());
-        let readers = Readers::open(path, READERS).map_err(database)?;
-        let point_readers = Readers::open(path, POINT_READERS).map_err(database)?;
-        let wide_readers = Readers::open(path, WIDE_READERS).map_err(database)?;
+        let readers = Arc::new(Readers::open(path).map_err(database)?);
         let lane = lane::SqliteLane::new(
             writer,
             path.to_owned(),
@@ -160,8 +154,13 @@ impl SqliteStore {
         )
         .map_err(database)?;
         let path = path.to_owned();
-        let store = Self { path, readers, point_readers, wide_readers, view, clock };
+        let store = Self { path, readers, view, clock, reading: Reading::default() };
         Ok((Arc::new(store), Box::new(lane)))
+    }
+
+    /// Sets how long a read of a tenant may run, and wait for its turn; 10 seconds if not set.
+    pub fn limit_reads(&self, time_max: Duration) {
+        self.readers.limit(time_max);
     }
 
     /// Whether a server, or another process that writes, has a data file open.
@@ -219,20 +218,16 @@ impl SqliteStore {
         schema::check_audited(&reader, path, secret_fingerprint)?;
         Ok(audit::verify(&reader, audit_key, only, unchained_before))
     }
+}
 
+impl SqliteStore {
+    /// Asks for a list or a sum of a tenant.
     async fn read<T: Send + 'static>(
         &self,
-        query: impl FnOnce(&Connection) -> Result<T, StoreError> + Send + 'static,
+        tenant_id: TenantId,
+        question: impl FnOnce(&Snapshot<'_>) -> Result<T, StoreError> + Send + 'static,
     ) -> Result<T, StoreError> {
-        self.readers.read(query).await
-    }
-
-    /// Reads a row or two by their keys.
-    async fn look_up<T: Send + 'static>(
-        &self,
-        query: impl FnOnce(&Connection) -> Result<T, StoreError> + Send + 'static,
-    ) -> Result<T, StoreError> {
-        self.point_readers.read(query).await
+        self.readers.read(&self.reading, tenant_id, question).await
     }
 }
 
@@ -315,60 +310,6 @@ fn open_reader(path: &Path) -> rusqlite::Result<Connection> {
     Ok(connection)
 }
 
-/// Connections that only read; each query waits for a free one, never for the writer.
-struct Readers {
-    free: Arc<Mutex<Vec<Connection>>>,
-    permits: Arc<Semaphore>,
-}
-
-impl Readers {
-    fn open(path: &Path, count: usize) -> rusqlite::Result<Self> {
-        let mut free = Vec::with_capacity(count);
-        for _ in 0..count {
-            free.push(open_reader(path)?);
-        }
-        let permits = Arc::new(Semaphore::new(count));
-        Ok(Self { free: Arc::new(Mutex::new(free)), permits })
-    }
-
-    async fn read<T: Send + 'static>(
-        &self,
-        query: impl FnOnce(&Connection) -> Result<T, StoreError> + Send + 'static,
-    ) -> Result<T, StoreError> {
-        let permit = Arc::clone(&self.permits).acquire_owned().await;
-        let permit = permit.map_err(|_| StoreError::Closed)?;
-        let free = Arc::clone(&self.free);
-        let task = tokio::task::spawn_blocking(move || {
-            let _permit = permit;
-            let borrowed = Borrowed::from(free)?;
-            let connection = borrowed.connection.as_ref().ok_or(StoreError::Closed)?;
-            // Whatever a question reads, it reads of one moment.
-            let snapshot = connection.unchecked_transaction().map_err(store_error)?;
-            query(&snapshot)
-        });
-        task.await.unwrap_or_else(|error| Err(StoreError::Unavailable(Arc::new(error))))
-    }
-}
-
-/// A reading connection on loan, which goes back whatever happens to the query.
-struct Borrowed {
-    connection: Option<Connection>,
-    free: Arc<Mutex<Vec<Connection>>>,
-}
-
-impl Borrowed {
-    fn from(free: Arc<Mutex<Vec<Connection>>>) -> Result<Self, StoreError> {
-        let connection = free.lock().pop().ok_or(StoreError::Closed)?;
-        Ok(Self { connection: Some(connection), free })
-    }
-}
-
-impl Drop for Borrowed {
-    fn drop(&mut self) {
-        self.free.lock().extend(self.connection.take());
-    }
-}
-
 /// What an error of SQLite means for the caller.
 fn store_error(error: rusqlite::Error) -> StoreError {
     let Some(code) = error.sqlite_error_code() else {
@@ -377,6 +318,10 @@ fn store_error(error: rusqlite::Error) -> StoreError {
     let unique = [ffi::SQLITE_CONSTRAINT_UNIQUE, ffi::SQLITE_CONSTRAINT_PRIMARYKEY];
     if error.sqlite_error().is_some_and(|error| unique.contains(&error.extended_code)) {
         return StoreError::Exists(Arc::new(error));
+    }
+    if code == ErrorCode::OperationInterrupted {
+        // Only questions are interrupted: by their time, or when nobody waits for the answer.
+        return StoreError::ReadTooLarge;
     }
     // Whatever else SQLite says is about the file, the disk or the memory, not the command.
     let of_command = matches!(
@@ -400,8 +345,11 @@ impl Store for SqliteStore {
     }
 
     async fn ping(&self) -> Result<(), StoreError> {
-        // Whoever asks for one row waits for nobody who reads many.
-        self.look_up(read::ping).await
+        self.readers.probe(|db| read::ping(db)).await
+    }
+
+    fn reading(&self, reading: Reading) -> Arc<dyn Store> {
+        Arc::new(Self { reading, ..self.clone() })
     }
 
     async fn standing(
@@ -413,8 +361,8 @@ impl Store for SqliteStore {
         if let Some(standing) = self.view.standing(tenant_id, integration_id, now)? {
             return Ok(Some(standing));
         }
-        let stored = move |db: &Connection| load::standing(db, tenant_id, integration_id, now);
-        let standing = self.look_up(stored).await?;
+        let stored = move |db: &Snapshot<'_>| load::standing(db, tenant_id, integration_id, now);
+        let standing = self.readers.look_up(stored).await?;
         if standing.is_some() {
             // The next sweep brings it into memory; this question need not wait for it.
             self.view.miss(tenant_id, integration_id);
@@ -428,7 +376,7 @@ impl Store for SqliteStore {
         integration_id: IntegrationId,
         month: Month,
     ) -> Result<Counter, StoreError> {
-        self.look_up(move |db| load::counter(db, tenant_id, integration_id, month)).await
+        self.readers.look_up(move |db| load::counter(db, tenant_id, integration_id, month)).await
     }
 
     async fn open_reservations(
@@ -438,15 +386,18 @@ impl Store for SqliteStore {
         page: Page,
     ) -> Result<Paged<OpenReservation>, StoreError> {
         let now = self.now();
-        self.read(move |db| read::open_reservations(db, tenant_id, integration_id, now, page)).await
+        self.read(tenant_id, move |db| {
+            read::open_reservations(db, tenant_id, integration_id, now, page)
+        })
+        .await
     }
 
     async fn tenant(&self, tenant_id: TenantId) -> Result<Option<TenantRow>, StoreError> {
-        self.look_up(move |db| control::tenant(db, tenant_id)).await
+        self.readers.look_up(move |db| control::tenant(db, tenant_id)).await
     }
 
     async fn tenants(&self, page: Page) -> Result<Paged<TenantRow>, StoreError> {
-        self.read(move |db| read::tenants(db, page)).await
+        self.readers.read_all(move |db| read::tenants(db, page)).await
     }
 
     async fn api_key(
@@ -454,7 +405,7 @@ impl Store for SqliteStore {
         tenant_id: TenantId,
         api_key_id: ApiKeyId,
     ) -> Result<Option<ApiKeyRow>, StoreError> {
-        self.look_up(move |db| control::api_key(db, tenant_id, api_key_id)).await
+        self.readers.look_up(move |db| control::api_key(db, tenant_id, api_key_id)).await
     }
 
     async fn api_keys(
@@ -462,7 +413,7 @@ impl Store for SqliteStore {
         tenant_id: TenantId,
         page: Page,
     ) -> Result<Paged<ApiKeyRow>, StoreError> {
-        self.read(move |db| read::api_keys(db, tenant_id, page)).await
+        self.read(tenant_id, move |db| read::api_keys(db, tenant_id, page)).await
     }
 
     async fn integration(
@@ -470,8 +421,10 @@ impl Store for SqliteStore {
         tenant_id: TenantId,
         integration_id: IntegrationId,
     ) -> Result<Option<IntegrationRow>, StoreError> {
-        let row =
-            self.look_up(move |db| control::integration(db, tenant_id, integration_id)).await?;
+        let row = self
+            .readers
+            .look_up(move |db| control::integration(db, tenant_id, integration_id))
+            .await?;
         Ok(row.filter(|row| row.deleted_at.is_none()))
     }
 
@@ -480,7 +433,8 @@ impl Store for SqliteStore {
         tenant_id: TenantId,
         integration_id: IntegrationId,
     ) -> Result<bool, StoreError> {
-        self.look_up(move |db| Ok(control::integration(db, tenant_id, integration_id)?.is_some()))
+        self.readers
+            .look_up(move |db| Ok(control::integration(db, tenant_id, integration_id)?.is_some()))
             .await
     }
 
@@ -490,7 +444,7 @@ impl Store for SqliteStore {
         filter: IntegrationFilter,
         page: Page,
     ) -> Result<Paged<IntegrationRow>, StoreError> {
-        self.read(move |db| read::integrations(db, tenant_id, &filter, page)).await
+        self.read(tenant_id, move |db| read::integrations(db, tenant_id, &filter, page)).await
     }
 
     async fn integration_key(
@@ -499,14 +453,15 @@ impl Store for SqliteStore {
         integration_id: IntegrationId,
         integration_key_id: IntegrationKeyId,
     ) -> Result<Option<IntegrationKeyRow>, StoreError> {
-        self.look_up(move |db| {
-            let owner = control::integration(db, tenant_id, integration_id)?;
-            if owner.is_none_or(|owner| owner.deleted_at.is_some()) {
-                return Ok(None);
-            }
-            control::integration_key(db, tenant_id, integration_id, integration_key_id)
-        })
-        .await
+        self.readers
+            .look_up(move |db| {
+                let owner = control::integration(db, tenant_id, integration_id)?;
+                if owner.is_none_or(|owner| owner.deleted_at.is_some()) {
+                    return Ok(None);
+                }
+                control::integration_key(db, tenant_id, integration_id, integration_key_id)
+            })
+            .await
     }
 
     async fn integration_keys(
@@ -515,7 +470,8 @@ impl Store for SqliteStore {
         integration_id: IntegrationId,
         page: Page,
     ) -> Result<Paged<IntegrationKeyRow>, StoreError> {
-        self.read(move |db| read::integration_keys(db, tenant_id, integration_id, page)).await
+        self.read(tenant_id, move |db| read::integration_keys(db, tenant_id, integration_id, page))
+            .await
     }
 
     async fn usage_by_integration(
@@ -525,18 +481,19 @@ impl Store for SqliteStore {
         first: Day,
         last: Day,
     ) -> Result<Vec<IntegrationUsage>, StoreError> {
-        self.read(move |db| read::usage_by_integration(db, tenant_id, integration_id, first, last))
-            .await
+        self.read(tenant_id, move |db| {
+            read::usage_by_integration(db, tenant_id, integration_id, (first, last))
+        })
+        .await
     }
 
     async fn usage_by_day(
         &self,
         tenant_id: TenantId,
-        integration_id: Option<IntegrationId>,
-        first: Day,
-        last: Day,
-    ) -> Result<Vec<DayUsage>, StoreError> {
-        self.read(move |db| read::usage_by_day(db, tenant_id, integration_id, first, last)).await
+        filter: DayFilter,
+        page: Page,
+    ) -> Result<DayPage, StoreError> {
+        self.read(tenant_id, move |db| days::usage_by_day(db, tenant_id, filter, page)).await
     }
 
     async fn recorded_calls(
@@ -544,7 +501,7 @@ impl Store for SqliteStore {
         tenant_id: TenantId,
         integration_id: Option<IntegrationId>,
     ) -> Result<i64, StoreError> {
-        self.read(move |db| read::recorded_calls(db, tenant_id, integration_id)).await
+        self.read(tenant_id, move |db| read::recorded_calls(db, tenant_id, integration_id)).await
     }
 
     async fn usage_history(
@@ -553,7 +510,21 @@ impl Store for SqliteStore {
         filter: HistoryFilter,
         page: Page,
     ) -> Result<HistoryPage, StoreError> {
-        self.read(move |db| history::usage_history(db, tenant_id, &filter, page)).await
+        self.read(tenant_id, move |db| {
+            history::usage_history(db, tenant_id, &filter, (page, PAGE_BYTES_MAX))
+        })
+        .await
+    }
+
+    async fn export_page(
+        &self,
+        tenant_id: TenantId,
+        filter: HistoryFilter,
+    ) -> Result<HistoryPage, StoreError> {
+        self.read(tenant_id, move |db| {
+            history::usage_history(db, tenant_id, &filter, (EXPORT_PAGE, EXPORT_BYTES_MAX))
+        })
+        .await
     }
 
     async fn counted_calls(
@@ -561,7 +532,7 @@ impl Store for SqliteStore {
         tenant_id: TenantId,
         filter: CallFilter,
     ) -> Result<Option<i64>, StoreError> {
-        self.read(move |db| series::counted_calls(db, tenant_id, &filter)).await
+        self.read(tenant_id, move |db| series::counted_calls(db, tenant_id, &filter)).await
     }
 
     async fn usage_breakdown(
@@ -569,9 +540,12 @@ impl Store for SqliteStore {
         tenant_id: TenantId,
         filter: BreakdownFilter,
     ) -> Result<Option<Breakdown>, StoreError> {
-        let readers =
-            if filter.by == GroupBy::Session { &self.wide_readers } else { &self.readers };
-        readers.read(move |db| series::usage_breakdown(db, tenant_id, filter)).await
+        let question = move |db: &Snapshot<'_>| series::usage_breakdown(db, tenant_id, filter);
+        if filter.by == GroupBy::Session {
+            self.readers.read_much(&self.reading, tenant_id, question).await
+        } else {
+            self.read(tenant_id, question).await
+        }
     }
 
     async fn usage_series(
@@ -579,7 +553,7 @@ impl Store for SqliteStore {
         tenant_id: TenantId,
         filter: SeriesFilter,
     ) -> Result<Series, StoreError> {
-        self.read(move |db| series::usage_series(db, tenant_id, filter)).await
+        self.read(tenant_id, move |db| series::usage_series(db, tenant_id, filter)).await
     }
 
     async fn decisions(
@@ -588,7 +562,7 @@ impl Store for SqliteStore {
         filter: DecisionFilter,
         limit: u32,
     ) -> Result<Vec<DecisionRow>, StoreError> {
-        self.read(move |db| decisions::list(db, tenant_id, &filter, limit)).await
+        self.read(tenant_id, move |db| decisions::list(db, tenant_id, &filter, limit)).await
     }
 
     async fn audit(
@@ -597,7 +571,7 @@ impl Store for SqliteStore {
         filter: AuditFilter,
         limit: u32,
     ) -> Result<AuditPage, StoreError> {
-        self.read(move |db| audit::list(db, tenant_id, &filter, limit)).await
+        self.read(tenant_id, move |db| audit::list(db, tenant_id, &filter, limit)).await
     }
 
     async fn audit_chain(
@@ -606,7 +580,7 @@ impl Store for SqliteStore {
         after: Option<ChainPlace>,
         limit: u32,
     ) -> Result<Vec<AuditEntry>, StoreError> {
-        self.read(move |db| audit::chain(db, tenant_id, after, limit)).await
+        self.read(tenant_id, move |db| audit::chain(db, tenant_id, after, limit)).await
     }
 
     async fn signals(
@@ -615,7 +589,7 @@ impl Store for SqliteStore {
         before: Option<SignalId>,
         limit: u32,
     ) -> Result<Vec<SignalRow>, StoreError> {
-        self.read(move |db| protection::signals(db, tenant_id, before, limit)).await
+        self.read(tenant_id, move |db| protection::signals(db, tenant_id, before, limit)).await
     }
 
     async fn protection_overrides(
@@ -623,11 +597,11 @@ impl Store for SqliteStore {
         tenant_id: TenantId,
     ) -> Result<Vec<OverrideRow>, StoreError> {
         let now = self.now();
-        self.look_up(move |db| protection::overrides(db, tenant_id, now)).await
+        self.readers.look_up(move |db| protection::overrides(db, tenant_id, now)).await
     }
 
     async fn cost_of_day(&self, tenant_id: TenantId, day: Day) -> Result<i128, StoreError> {
-        self.read(move |db| protection::cost_of_day(db, tenant_id, day)).await
+        self.readers.look_up(move |db| protection::cost_of_day(db, tenant_id, day)).await
     }
 
     async fn reserved_calls(
@@ -636,16 +610,18 @@ impl Store for SqliteStore {
         call_ids: Vec<CallId>,
     ) -> Result<Vec<CallId>, StoreError> {
         let now = self.now();
-        self.read(move |db| protection::reserved_calls(db, tenant_id, call_ids, now)).await
+        self.readers
+            .look_up(move |db| protection::reserved_calls(db, tenant_id, call_ids, now))
+            .await
     }
 
     async fn hottest(&self, limit: usize) -> Result<Vec<HotAccount>, StoreError> {
         let month = self.now().month();
-        self.read(move |db| stock::hottest(db, month, limit)).await
+        self.readers.read_all(move |db| stock::hottest(db, month, limit)).await
     }
 
     async fn stock(&self) -> Result<Stock, StoreError> {
         let (path, now) = (self.path.clone(), self.now());
-        self.read(move |db| stock::stock(db, &path, now)).await
+        self.readers.read_all(move |db| stock::stock(db, &path, now)).await
     }
 }

@@ -4,6 +4,7 @@
 use bursar_core::{CallId, Day, SignalId, TenantId, Timestamp};
 use rusqlite::{Connection, params};
 
+use super::readers::Snapshot;
 use super::store_error;
 use crate::codec::{self, call_key};
 use crate::error::StoreError;
@@ -32,10 +33,9 @@ const UPSERT_OVERRIDE: &str = "insert into protection_overrides (tenant_id, dime
 const LIST_OVERRIDES: &str = "select tenant_id, dimension, allowed_value, expires_at, reason, \
      created_at, created_by from protection_overrides where tenant_id = ?1 and expires_at > ?2 \
      order by dimension";
-const SUM_COST: &str = "select coalesce(sum(r.cost_nanos / 1000000000), 0), \
-     coalesce(sum(r.cost_nanos % 1000000000), 0) from integrations i cross join rollups r \
-     on r.tenant_id = i.tenant_id and r.integration_id = i.integration_id \
-     where i.tenant_id = ?1 and r.grain = 2 and r.start = ?2";
+const SUM_COST: &str = "select coalesce(sum(cost_nanos / 1000000000), 0), \
+     coalesce(sum(cost_nanos % 1000000000), 0) from rollups indexed by rollups_by_day \
+     where tenant_id = ?1 and grain = 2 and start = ?2";
 const IS_RESERVED: &str = "select count(*) from calls where tenant_id = ?1 and call_key = ?2 \
      and call_id = ?3 and reservation_state = 1 and expires_at > ?4";
 
@@ -93,7 +93,7 @@ pub(super) fn put_override(db: &Connection, row: &OverrideRow) -> Result<(), Sto
 }
 
 pub(super) fn signals(
-    db: &Connection,
+    db: &Snapshot<'_>,
     tenant_id: TenantId,
     before: Option<SignalId>,
     limit: u32,
@@ -104,6 +104,7 @@ pub(super) fn signals(
         statement.query(params![tenant_id.number(), before, limit]).map_err(store_error)?;
     let mut signals = Vec::new();
     while let Some(row) = rows.next().map_err(store_error)? {
+        db.take_row(row)?;
         signals.push(signal_row(row)?);
     }
     Ok(signals)

@@ -3,12 +3,13 @@
 use bursar_core::{Day, IntegrationId, TenantId, Timestamp};
 use rusqlite::{Connection, Row, ToSql, named_params};
 
+use super::readers::Snapshot;
 use super::store_error;
 use crate::codec;
 use crate::decode;
 use crate::error::StoreError;
-use crate::fold::{DaySums, IntegrationSums};
-use crate::query::{DayUsage, IntegrationFilter, IntegrationUsage, OpenReservation, Page, Paged};
+use crate::fold::IntegrationSums;
+use crate::query::{IntegrationFilter, IntegrationUsage, OpenReservation, Page, Paged};
 use crate::row::{ApiKeyRow, IntegrationKeyRow, IntegrationRow, TenantRow};
 
 const PING: &str = "select value from server where name = 'oldest_known'";
@@ -19,13 +20,13 @@ const COUNT_API_KEYS: &str = "select count(*) from api_keys where tenant_id = :t
 const LIST_API_KEYS: &str = "select tenant_id, api_key_id, name, scopes, secret_hash, created_at, \
      created_by, expires_at, revoked_at, last_used_at, replaced_by from api_keys where tenant_id = :tenant \
      order by api_key_id limit :limit offset :offset";
-const COUNT_INTEGRATIONS: &str = "select count(*) from integrations \
+const COUNT_INTEGRATIONS: &str = "select count(*) from integrations indexed by integrations_live \
      where tenant_id = :tenant and deleted_at is null and (:status is null or status = :status) \
      and (:provider is null or provider_type = :provider)";
 const LIST_INTEGRATIONS: &str = "select tenant_id, integration_id, name, provider_type, \
      credential_ref, config, origin, status, health, health_checked_at, health_message, \
      default_model, budget_limit_cents, token_limit_month, rate_limit_rpm, cost_basis, created_at, \
-     updated_at, created_by, deleted_at from integrations \
+     updated_at, created_by, deleted_at from integrations indexed by integrations_live \
      where tenant_id = :tenant and deleted_at is null and (:status is null or status = :status) \
      and (:provider is null or provider_type = :provider) \
      order by integration_id limit :limit offset :offset";
@@ -38,11 +39,15 @@ const LIST_INTEGRATION_KEYS: &str = "select tenant_id, integration_id, integrati
      order by integration_key_id limit :limit offset :offset";
 const COUNT_OPEN: &str = "select count(*) from calls indexed by calls_open \
      where tenant_id = :tenant and reservation_state = 1 and expires_at > :now";
-const LIST_OPEN: &str = "select call_id, integration_id, estimated_cost_nanos, estimated_tokens, \
-     model, ttl_seconds, decision, reserved_at, expires_at, reservation_state, ended_at \
+/// Only keys are sorted: whole rows would be, up to the last one of the page.
+const LIST_OPEN: &str = "select c.call_id, c.integration_id, c.estimated_cost_nanos, \
+     c.estimated_tokens, c.model, c.ttl_seconds, c.decision, c.reserved_at, c.expires_at, \
+     c.reservation_state, c.ended_at from (select call_key, expires_at \
      from calls indexed by calls_open \
      where tenant_id = :tenant and reservation_state = 1 and expires_at > :now \
-     order by expires_at, call_key limit :limit offset :offset";
+     order by expires_at, call_key limit :limit offset :offset) page cross join calls c \
+     on c.tenant_id = :tenant and c.call_key = page.call_key \
+     order by page.expires_at, page.call_key";
 const COUNT_OPEN_OF: &str = "select count(*) from calls indexed by calls_open \
      where tenant_id = :tenant and integration_id = :integration \
      and reservation_state = 1 and expires_at > :now";
@@ -56,6 +61,7 @@ const SUM_CALLS: &str = "select coalesce(sum(used_calls), 0) from counters \
      where tenant_id = :tenant and scope_kind = 1";
 const SUM_CALLS_OF: &str = "select coalesce(sum(used_calls), 0) from counters \
      where tenant_id = :tenant and scope_kind = 1 and scope_id = :integration";
+/// The days of each integration, one integration after the other.
 const LIST_DAYS: &str = "select i.integration_id, i.name, i.provider_type, r.start, r.calls, \
      r.succeeded, r.errors, r.blocked, r.unpriced, r.tokens_in, r.tokens_out, \
      r.tokens_cache_read, r.tokens_cache_write, r.tokens_reasoning, r.cost_nanos, \
@@ -65,11 +71,11 @@ const LIST_DAYS: &str = "select i.integration_id, i.name, i.provider_type, r.sta
      from integrations i cross join rollups r \
      on r.tenant_id = i.tenant_id and r.integration_id = i.integration_id \
      where i.tenant_id = :tenant and (:integration is null or i.integration_id = :integration) \
-     and r.grain = 2 and r.start between :first and :last order by r.start, i.integration_id";
+     and r.grain = 2 and r.start between :first and :last";
 
 /// A page of a statement and the number of all rows.
 fn page<T>(
-    db: &Connection,
+    db: &Snapshot<'_>,
     (count, list): (&str, &str),
     key: &[(&str, &dyn ToSql)],
     page: Page,
@@ -84,6 +90,7 @@ fn page<T>(
     let mut found = statement.query(key.as_slice()).map_err(store_error)?;
     let mut rows = Vec::new();
     while let Some(row) = found.next().map_err(store_error)? {
+        db.take_row(row)?;
         rows.push(read(row)?);
     }
     Ok(Paged { rows, total })
@@ -95,12 +102,12 @@ pub(super) fn ping(db: &Connection) -> Result<(), StoreError> {
     statement.query_row([], |_| Ok(())).map_err(store_error)
 }
 
-pub(super) fn tenants(db: &Connection, of: Page) -> Result<Paged<TenantRow>, StoreError> {
+pub(super) fn tenants(db: &Snapshot<'_>, of: Page) -> Result<Paged<TenantRow>, StoreError> {
     page(db, (COUNT_TENANTS, LIST_TENANTS), &[], of, |row| decode::tenant_row(row))
 }
 
 pub(super) fn api_keys(
-    db: &Connection,
+    db: &Snapshot<'_>,
     tenant_id: TenantId,
     of: Page,
 ) -> Result<Paged<ApiKeyRow>, StoreError> {
@@ -109,7 +116,7 @@ pub(super) fn api_keys(
 }
 
 pub(super) fn integrations(
-    db: &Connection,
+    db: &Snapshot<'_>,
     tenant_id: TenantId,
     filter: &IntegrationFilter,
     of: Page,
@@ -123,7 +130,7 @@ pub(super) fn integrations(
 }
 
 pub(super) fn integration_keys(
-    db: &Connection,
+    db: &Snapshot<'_>,
     tenant_id: TenantId,
     integration_id: IntegrationId,
     of: Page,
@@ -138,7 +145,7 @@ pub(super) fn integration_keys(
 }
 
 pub(super) fn open_reservations(
-    db: &Connection,
+    db: &Snapshot<'_>,
     tenant_id: TenantId,
     integration_id: Option<IntegrationId>,
     now: Timestamp,
@@ -171,14 +178,13 @@ pub(super) fn recorded_calls(
     sum.query_row(key, |row| row.get(0)).map_err(store_error)
 }
 
-/// The rollups of days, one call of `take` each, ordered by day and integration.
-fn each_day(
-    db: &Connection,
+pub(super) fn usage_by_integration(
+    db: &Snapshot<'_>,
     tenant_id: TenantId,
     integration_id: Option<IntegrationId>,
     (first, last): (Day, Day),
-    mut take: impl FnMut(&Row<'_>) -> Result<(), StoreError>,
-) -> Result<(), StoreError> {
+) -> Result<Vec<IntegrationUsage>, StoreError> {
+    let mut sums = IntegrationSums::new(db.room());
     let mut statement = db.prepare_cached(LIST_DAYS).map_err(store_error)?;
     let key = named_params! {
         ":tenant": tenant_id.number(),
@@ -188,31 +194,7 @@ fn each_day(
     };
     let mut rows = statement.query(key).map_err(store_error)?;
     while let Some(row) = rows.next().map_err(store_error)? {
-        take(row)?;
+        sums.add(row)?;
     }
-    Ok(())
-}
-
-pub(super) fn usage_by_integration(
-    db: &Connection,
-    tenant_id: TenantId,
-    integration_id: Option<IntegrationId>,
-    first: Day,
-    last: Day,
-) -> Result<Vec<IntegrationUsage>, StoreError> {
-    let mut sums = IntegrationSums::default();
-    each_day(db, tenant_id, integration_id, (first, last), |row| sums.add(row))?;
-    Ok(sums.into_usage())
-}
-
-pub(super) fn usage_by_day(
-    db: &Connection,
-    tenant_id: TenantId,
-    integration_id: Option<IntegrationId>,
-    first: Day,
-    last: Day,
-) -> Result<Vec<DayUsage>, StoreError> {
-    let mut sums = DaySums::default();
-    each_day(db, tenant_id, integration_id, (first, last), |row| sums.add(row))?;
     Ok(sums.into_usage())
 }

@@ -7,15 +7,17 @@ use bursar_core::{Day, IntegrationId, TenantId};
 use rusqlite::{Connection, named_params};
 
 use super::history::integrations;
+use super::readers::Snapshot;
 use super::store_error;
 use crate::breakdown::{Breakdown, BreakdownFilter, Series, SeriesFilter};
 use crate::columns::Columns;
 use crate::decode;
 use crate::error::StoreError;
 use crate::fold::{
-    BreakdownFold, FoundRollup, LargestSessions, SESSIONS_MAX, SeriesFold, SessionCost, Span,
+    BreakdownFold, FoundRollup, LargestSessions, ROLLUPS_COUNTED_MAX, SESSIONS_MAX, SeriesFold,
+    SessionCost, Span,
 };
-use crate::query::{CallFilter, CallLabel};
+use crate::query::CallFilter;
 use crate::rollup::{OTHER, Rollup};
 
 const LIST_ROLLUPS: &str = "select i.integration_id, i.name, i.provider_type, r.start, r.provider, \
@@ -28,19 +30,19 @@ const LIST_ROLLUPS: &str = "select i.integration_id, i.name, i.provider_type, r.
      on r.tenant_id = i.tenant_id and r.integration_id = i.integration_id \
      where i.tenant_id = :tenant and (:integration is null or i.integration_id = :integration) \
      and r.grain = :grain and r.start between :first and :last";
-const COUNT_CALLS: &str = "select coalesce(sum(r.calls), 0), coalesce(sum(r.errors), 0), \
-     coalesce(sum(r.blocked), 0) from integrations i cross join rollups r \
+/// Also how many rollups were looked at, and whether any of them is of what is counted as other.
+const COUNT_CALLS: &str = "select \
+     coalesce(sum(calls) filter (where :label is null or label = :label), 0), \
+     coalesce(sum(errors) filter (where :label is null or label = :label), 0), \
+     coalesce(sum(blocked) filter (where :label is null or label = :label), 0), \
+     count(*), coalesce(max(provider = :other and label = :other), 0) \
+     from (select r.provider, r.label, r.calls, r.errors, r.blocked \
+     from integrations i cross join rollups r \
      on r.tenant_id = i.tenant_id and r.integration_id = i.integration_id \
      where i.tenant_id = :tenant and (:integration is null or i.integration_id = :integration) \
-     and r.grain = :grain and r.start between :first and :last \
-     and (:label is null or r.label = :label)";
+     and r.grain = :grain and r.start between :first and :last limit :looked)";
 const HAS_LABEL: &str = "select 1 from rollup_labels \
      where tenant_id = :tenant and kind = :kind and label = :label limit 1";
-const HAS_OTHER: &str = "select 1 from integrations i cross join rollups r \
-     on r.tenant_id = i.tenant_id and r.integration_id = i.integration_id \
-     where i.tenant_id = :tenant and (:integration is null or i.integration_id = :integration) \
-     and r.grain = :grain and r.start between :first and :last \
-     and r.provider = :other and r.label = :other limit 1";
 const WALK_SESSIONS: &str = "select entry_id, session_id, cost_nanos \
      from usage_entries indexed by usage_entries_by_time \
      where tenant_id = :tenant and integration_id = :integration \
@@ -58,10 +60,10 @@ const SUM_SESSION: &str = "select kind, tokens_in, tokens_out, tokens_cache_read
 type Whose = (TenantId, Option<IntegrationId>);
 
 fn each(
-    db: &Connection,
+    db: &Snapshot<'_>,
     (tenant_id, integration_id): Whose,
     span: Span,
-    mut take: impl FnMut(FoundRollup),
+    mut take: impl FnMut(FoundRollup) -> Result<(), StoreError>,
 ) -> Result<(), StoreError> {
     let mut statement = db.prepare_cached(LIST_ROLLUPS).map_err(store_error)?;
     let key = named_params! {
@@ -73,23 +75,23 @@ fn each(
     };
     let mut rows = statement.query(key).map_err(store_error)?;
     while let Some(row) = rows.next().map_err(store_error)? {
-        take(FoundRollup::read(row)?);
+        take(FoundRollup::read(row)?)?;
     }
     Ok(())
 }
 
 pub(super) fn usage_breakdown(
-    db: &Connection,
+    db: &Snapshot<'_>,
     tenant_id: TenantId,
     filter: BreakdownFilter,
 ) -> Result<Option<Breakdown>, StoreError> {
-    let mut fold = BreakdownFold::new(&filter);
+    let mut fold = BreakdownFold::new(&filter, db.room());
     if filter.by.day_grain().is_none() {
         let Some(sessions) = largest_sessions(db, tenant_id, &filter)? else { return Ok(None) };
         for session in sessions {
             let session_id = session_id(db, tenant_id, session)?;
             let rollup = session_sum(db, tenant_id, &session_id, &filter)?;
-            fold.add_session(session_id, &rollup);
+            fold.add_session(session_id, &rollup)?;
         }
     }
     for (part, span) in filter.reads() {
@@ -172,7 +174,7 @@ fn session_sum(
 }
 
 pub(super) fn usage_series(
-    db: &Connection,
+    db: &Snapshot<'_>,
     tenant_id: TenantId,
     filter: SeriesFilter,
 ) -> Result<Series, StoreError> {
@@ -180,7 +182,7 @@ pub(super) fn usage_series(
         Some(breakdown) => usage_breakdown(db, tenant_id, breakdown)?,
         None => None,
     };
-    let mut fold = SeriesFold::new(&filter, breakdown);
+    let mut fold = SeriesFold::new(&filter, breakdown, db.room());
     for (part, span) in filter.reads() {
         each(db, (tenant_id, filter.integration_id), span, |found| fold.add(part, found))?;
     }
@@ -193,11 +195,6 @@ pub(super) fn counted_calls(
     filter: &CallFilter,
 ) -> Result<Option<i64>, StoreError> {
     let has_label = has_label(db, tenant_id, filter)?;
-    let is_model = matches!(filter.label, Some(CallLabel::Model(_)));
-    let has_other = is_model && has_label && has_other(db, tenant_id, filter)?;
-    if !filter.is_told_apart(has_label, has_other) {
-        return Ok(None);
-    }
     let span = filter.span();
     let mut count = db.prepare_cached(COUNT_CALLS).map_err(store_error)?;
     let key = named_params! {
@@ -207,9 +204,12 @@ pub(super) fn counted_calls(
         ":first": span.first,
         ":last": span.last,
         ":label": filter.labelled().map(|(_, label)| label),
+        ":other": OTHER,
+        ":looked": ROLLUPS_COUNTED_MAX + 1,
     };
     let mut rows = count.query(key).map_err(store_error)?;
-    rows.next().map_err(store_error)?.map(|row| filter.pick(row)).transpose()
+    let Some(row) = rows.next().map_err(store_error)? else { return Ok(None) };
+    filter.counted(row, has_label)
 }
 
 /// Whether the label that is asked for has rollups of its own.
@@ -222,25 +222,6 @@ fn has_label(
     let mut has = db.prepare_cached(HAS_LABEL).map_err(store_error)?;
     let key = named_params! {
         ":tenant": tenant_id.number(), ":kind": kind.code(), ":label": label,
-    };
-    has.exists(key).map_err(store_error)
-}
-
-/// Whether any calls of the span are counted as other.
-fn has_other(
-    db: &Connection,
-    tenant_id: TenantId,
-    filter: &CallFilter,
-) -> Result<bool, StoreError> {
-    let span = filter.span();
-    let mut has = db.prepare_cached(HAS_OTHER).map_err(store_error)?;
-    let key = named_params! {
-        ":tenant": tenant_id.number(),
-        ":integration": filter.integration_id.map(IntegrationId::number),
-        ":grain": span.grain.code(),
-        ":first": span.first,
-        ":last": span.last,
-        ":other": OTHER,
     };
     has.exists(key).map_err(store_error)
 }

@@ -164,6 +164,9 @@ macro_rules! conformance {
                     a_hold_of_last_month_expires_at_a_start_months_later;
                 rollups:
                     usage_by_day_is_the_sum_of_the_entries,
+                    days_come_page_by_page_with_their_total,
+                    an_answer_takes_memory_for_what_it_finds,
+                    a_page_of_an_export_is_small_and_leads_to_the_end,
                     usage_by_integration_is_the_sum_of_the_entries,
                     the_days_asked_for_are_inclusive,
                     a_deleted_integration_keeps_its_usage_and_name,

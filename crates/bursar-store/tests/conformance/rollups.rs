@@ -1,12 +1,17 @@
 //! Rollups: what dashboards read equals the entries, for every grain.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use bursar_core::{Day, IntegrationId, PolicyResult, TenantId, Usage};
-use bursar_store::{LATENCY_BOUNDS_MS, OTHER, UsageRow};
+use bursar_store::{
+    Asker, BreakdownFilter, DayFilter, DayUsage, GroupBy, HistoryFilter, LATENCY_BOUNDS_MS, NoRoom,
+    OTHER, Page, Reading, Room, SeriesFilter, Step, StoreError, UsageRow,
+};
 
 use crate::mixture::sums;
-use crate::subject::{Subject, earlier, unlimited};
+use crate::subject::{ALL, Subject, earlier, unlimited};
 use crate::support::{cents, day, request, usage};
 
 /// Two integrations with records over five days, of several models, agents and outcomes.
@@ -54,7 +59,7 @@ pub(crate) async fn usage_by_day_is_the_sum_of_the_entries(subject: Subject) {
         expected.into_iter().map(|(key, rows)| (key, sums(rows.iter()))).collect();
     let (from, to) = (Day::from_number(0), day(9999, 12, 31).day());
     let list = async |only| {
-        let days = subject.world.store.usage_by_day(tenant_id, only, from, to).await.unwrap();
+        let days = subject.days(tenant_id, (only, from, to)).await;
         let days = days.into_iter().map(|day| ((day.day, day.integration_id), day.sums));
         days.collect::<Vec<_>>()
     };
@@ -103,12 +108,12 @@ pub(crate) async fn the_days_asked_for_are_inclusive(subject: Subject) {
         subject.record(tenant_id, call).await;
     }
     let store = &subject.world.store;
-    let days = store.usage_by_day(tenant_id, None, first.day(), last.day()).await.unwrap();
+    let days = subject.days(tenant_id, (None, first.day(), last.day())).await;
     let days: Vec<String> = days.iter().map(|usage| usage.day.to_string()).collect();
     assert_eq!(days, ["2026-02-27", "2026-02-28", "2026-03-02"], "days without calls are absent");
     let usage = store.usage_by_integration(tenant_id, None, first.day(), last.day()).await.unwrap();
     assert_eq!(usage[0].sums.calls, 3);
-    let none = store.usage_by_day(tenant_id, None, last.day(), first.day()).await.unwrap();
+    let none = subject.days(tenant_id, (None, last.day(), first.day())).await;
     assert!(none.is_empty());
 }
 
@@ -120,7 +125,7 @@ pub(crate) async fn a_deleted_integration_keeps_its_usage_and_name(subject: Subj
     let store = &subject.world.store;
     let usage = store.usage_by_integration(tenant_id, None, today, today).await.unwrap();
     assert_eq!((usage[0].name.as_str(), usage[0].sums.calls), ("integration", 1));
-    let days = store.usage_by_day(tenant_id, Some(integration_id), today, today).await.unwrap();
+    let days = subject.days(tenant_id, (Some(integration_id), today, today)).await;
     assert_eq!(days[0].sums.calls, 1);
     assert_eq!(subject.entries(tenant_id).await.len(), 1);
 }
@@ -156,7 +161,7 @@ pub(crate) async fn models_past_a_thousand_are_counted_as_other(subject: Subject
     assert_eq!(calls("openai", "model 1100"), None);
     assert_eq!(calls(OTHER, OTHER), Some(202));
     let today = subject.world.clock.now().day();
-    let days = subject.world.store.usage_by_day(tenant_id, None, today, today).await.unwrap();
+    let days = subject.days(tenant_id, (None, today, today)).await;
     assert_eq!(days[0].sums.calls, 1_203, "no call is lost");
     let named = subject.entries(tenant_id).await;
     assert!(named.iter().any(|row| row.model == "model 1300"), "the entry keeps its model");
@@ -193,4 +198,135 @@ pub(crate) async fn agents_past_ten_thousand_are_counted_as_other(subject: Subje
     let other = agents.iter().find(|(_, agent, _)| agent == OTHER);
     assert_eq!(other.map(|(_, _, calls)| *calls), Some(2));
     subject.world.verify().await;
+}
+
+pub(crate) async fn days_come_page_by_page_with_their_total(subject: Subject) {
+    let (tenant_id, [first, _]) = recorded(&subject).await;
+    let (from, to) = (Day::from_number(0), day(9999, 12, 31).day());
+    for only in [None, Some(first)] {
+        let all = subject.days(tenant_id, (only, from, to)).await;
+        let all: Vec<_> = all.iter().map(|row| (row.day, row.integration_id, row.sums)).collect();
+        let filter = DayFilter { integration_id: only, first: from, last: to, after: None };
+        for limit in [1, 3] {
+            let (mut by_place, mut by_offset, mut next) = (Vec::new(), Vec::new(), None);
+            loop {
+                let page = |offset| Page { offset, limit };
+                let placed = DayFilter { after: next, ..filter };
+                let store = &subject.world.store;
+                let found = store.usage_by_day(tenant_id, placed, page(0)).await.unwrap();
+                let at = by_offset.len() as u32;
+                let same = store.usage_by_day(tenant_id, filter, page(at)).await.unwrap();
+                for page in [&found, &same] {
+                    assert_eq!(page.total, Some(all.len() as i64));
+                    assert!(page.rows.len() <= limit as usize);
+                }
+                assert_eq!(found.next, same.next);
+                let row = |row: &DayUsage| (row.day, row.integration_id, row.sums);
+                by_place.extend(found.rows.iter().map(row));
+                by_offset.extend(same.rows.iter().map(row));
+                next = found.next;
+                if next.is_none() {
+                    break;
+                }
+            }
+            assert_eq!(by_place, all);
+            assert_eq!(by_offset, all);
+        }
+        let beyond = Page { offset: 1_000, limit: 1 };
+        let none = subject.world.store.usage_by_day(tenant_id, filter, beyond).await.unwrap();
+        assert!(none.rows.is_empty() && none.next.is_none());
+        assert_eq!(none.total, Some(all.len() as i64));
+    }
+}
+
+/// Memory for an answer, and how much of it was taken.
+#[derive(Default)]
+struct Counted {
+    bytes_max: usize,
+    taken: AtomicUsize,
+}
+
+impl Room for Counted {
+    fn take(&self, bytes: usize) -> Result<(), NoRoom> {
+        if self.taken.load(Ordering::SeqCst) + bytes > self.bytes_max {
+            return Err(NoRoom::Ever);
+        }
+        self.taken.fetch_add(bytes, Ordering::SeqCst);
+        Ok(())
+    }
+
+    fn give_back(&self, bytes: usize) {
+        self.taken.fetch_sub(bytes, Ordering::SeqCst);
+    }
+}
+
+/// Asks every question whose answer grows with what is stored; which of them found memory.
+async fn ask_all(subject: &Subject, tenant_id: TenantId, room: &Arc<Counted>) -> Vec<bool> {
+    let room = Arc::clone(room);
+    let store = subject.world.store.reading(Reading { asker: Asker::Tenant, room });
+    let (first, last) = (Day::from_number(0), subject.world.clock.now().day());
+    let days = DayFilter { integration_id: None, first, last, after: None };
+    let (by, groups_max) = (GroupBy::Model, 10);
+    let breakdown = BreakdownFilter { by, integration_id: None, first, last, groups_max };
+    let (by, step) = (Some(by), Step::Day);
+    let series = SeriesFilter { by, step, integration_id: None, first, last, groups_max };
+    let of_audit = bursar_store::AuditFilter::default();
+    let fits = |answer: Result<(), StoreError>| match answer {
+        Ok(()) => true,
+        Err(error) => {
+            assert!(matches!(error, StoreError::ReadTooLarge), "{error:?}");
+            false
+        }
+    };
+    let any = HistoryFilter::default;
+    [
+        store.usage_by_day(tenant_id, days, ALL).await.map(drop),
+        store.usage_by_integration(tenant_id, None, first, last).await.map(drop),
+        store.usage_history(tenant_id, any(), ALL).await.map(drop),
+        store.export_page(tenant_id, any()).await.map(drop),
+        store.usage_breakdown(tenant_id, breakdown).await.map(drop),
+        store.usage_series(tenant_id, series).await.map(drop),
+        store.integrations(tenant_id, Default::default(), ALL).await.map(drop),
+        store.audit(tenant_id, of_audit, 10).await.map(drop),
+        store.audit_chain(tenant_id, None, 10).await.map(drop),
+    ]
+    .into_iter()
+    .map(fits)
+    .collect()
+}
+
+pub(crate) async fn an_answer_takes_memory_for_what_it_finds(subject: Subject) {
+    let (tenant_id, _) = recorded(&subject).await;
+    let none = Arc::new(Counted::default());
+    assert_eq!(ask_all(&subject, tenant_id, &none).await, [false; 9]);
+    assert_eq!(none.taken.load(Ordering::SeqCst), 0);
+    let much = Arc::new(Counted { bytes_max: usize::MAX / 2, ..Counted::default() });
+    assert_eq!(ask_all(&subject, tenant_id, &much).await, [true; 9]);
+    let taken = much.taken.load(Ordering::SeqCst);
+    // Two pages of 121 entries, a row for each day and integration, and some more.
+    assert!((200_000..2_000_000).contains(&taken), "{taken} bytes");
+}
+
+pub(crate) async fn a_page_of_an_export_is_small_and_leads_to_the_end(subject: Subject) {
+    let (tenant_id, integration_id) = subject.account(unlimited()).await;
+    let metadata: Arc<str> = format!("{{\"a\":\"{}\"}}", "x".repeat(10_000)).into();
+    let of_call = |number: usize| Usage {
+        metadata: Some(metadata.as_ref().into()),
+        ..usage(integration_id, &format!("call {number}"))
+    };
+    let batch = (0..40).map(of_call).collect();
+    subject.world.ledger.record(tenant_id, batch).await.unwrap();
+    let (mut found, mut pages, mut after) = (Vec::new(), 0, None);
+    loop {
+        let filter = HistoryFilter { after, ..HistoryFilter::default() };
+        let page = subject.world.store.export_page(tenant_id, filter).await.unwrap();
+        assert!(page.rows.len() <= 8, "{} rows", page.rows.len());
+        found.extend(page.rows);
+        (pages, after) = (pages + 1, page.next);
+        if after.is_none() {
+            break;
+        }
+    }
+    assert_eq!(found, subject.entries(tenant_id).await);
+    assert!(pages >= 5);
 }

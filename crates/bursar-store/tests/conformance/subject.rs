@@ -1,11 +1,13 @@
 //! The database under test, with what a test may read behind the back of `Store`.
 
 use bursar_core::{
-    Counter, ExtendOutcome, IntegrationId, LimitSettings, Month, Nanos, RecordOutcome,
+    Counter, Day, ExtendOutcome, IntegrationId, LimitSettings, Month, Nanos, RecordOutcome,
     ReleaseOutcome, ReserveOutcome, ReserveRequest, TenantId, Timestamp, TokenBuckets, Totals,
     Usage,
 };
-use bursar_store::{Changed, Control, HistoryFilter, Page, Standing, UsageRow};
+use bursar_store::{
+    Changed, Control, DayFilter, DayUsage, HistoryFilter, Page, Standing, UsageRow,
+};
 
 use crate::support::home::Cells;
 use crate::support::{Database, World, call_id};
@@ -108,6 +110,16 @@ impl Subject {
 
     pub(crate) async fn entries(&self, tenant_id: TenantId) -> Vec<UsageRow> {
         self.history(tenant_id, HistoryFilter::default(), ALL).await
+    }
+
+    /// Every day and integration of some days.
+    pub(crate) async fn days(
+        &self,
+        tenant_id: TenantId,
+        (integration_id, first, last): (Option<IntegrationId>, Day, Day),
+    ) -> Vec<DayUsage> {
+        let filter = DayFilter { integration_id, first, last, after: None };
+        self.world.store.usage_by_day(tenant_id, filter, ALL).await.unwrap().rows
     }
 
     /// Action, target and actor of every row of the audit log, in order.

@@ -5,6 +5,7 @@ use std::pin::Pin;
 use axum::Router;
 use axum::body::Body;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, Request as HttpRequest, header};
+use axum::response::Response;
 use http_body_util::BodyExt;
 use serde_json::{Value, json};
 use tower::ServiceExt;
@@ -105,13 +106,19 @@ impl Request {
         self
     }
 
-    async fn send(self) -> Answer {
+    /// The answer as it begins; its body is there for whoever reads it.
+    pub(crate) async fn unread(self) -> Response {
         let Self { persona: Persona { router, headers }, method, uri, body } = self;
-        let mut request = HttpRequest::new(Body::from(body.clone()));
-        *request.method_mut() = method.clone();
+        let mut request = HttpRequest::new(Body::from(body));
+        *request.method_mut() = method;
         *request.uri_mut() = uri.parse().unwrap();
         *request.headers_mut() = headers;
-        let (parts, answer) = router.oneshot(request).await.unwrap().into_parts();
+        router.oneshot(request).await.unwrap()
+    }
+
+    async fn send(self) -> Answer {
+        let (method, uri, body) = (self.method.clone(), self.uri.clone(), self.body.clone());
+        let (parts, answer) = self.unread().await.into_parts();
         let bytes = answer.collect().await.unwrap().to_bytes();
         let text = String::from_utf8(bytes.to_vec()).unwrap();
         conformance::check_answer((&method, &uri), parts.status, &parts.headers, &text);

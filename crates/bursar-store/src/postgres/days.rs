@@ -1,0 +1,130 @@
+//! The list of days and integrations, a page at a time.
+//!
+//! An index gives days and integrations in the order of the list, so that what lies before a page,
+//! and what is counted beyond it, is passed over without a look at its sums.
+
+use bursar_core::{IntegrationId, TenantId};
+use tokio::try_join;
+use tokio_postgres::Client;
+
+use super::ask::{each, number, rows};
+use super::readers::{Reader, read_error};
+use super::tx::params;
+use crate::decode;
+use crate::error::StoreError;
+use crate::fold::DaySums;
+use crate::query::{DAYS_COUNTED_MAX, DayFilter, DayPage, DayPlace, DayUsage, Page};
+
+/// Whatever the statistics say, an index leads and nothing is sorted or hashed.
+const PLANS: &str = "set local enable_seqscan = off; set local enable_sort = off; \
+     set local enable_bitmapscan = off; set local enable_hashagg = off; set local jit = off";
+
+const LIST_PLACES: &str = "select start, integration_id from rollups \
+     where tenant_id = $1 and grain = 2 and start between $2 and $3 \
+     and (start, integration_id) > ($4, $5) \
+     group by start, integration_id order by start, integration_id limit $6 offset $7";
+const LIST_PLACES_OF: &str = "select start, integration_id from rollups \
+     where tenant_id = $1 and integration_id = $8 and grain = 2 and start between $2 and $3 \
+     and (start, integration_id) > ($4, $5) \
+     group by integration_id, start order by start limit $6 offset $7";
+const COUNT_PLACES: &str = "select count(*) from (select start from rollups \
+     where tenant_id = $1 and grain = 2 and start between $2 and $3 \
+     group by start, integration_id order by start, integration_id limit $4) counted";
+const COUNT_PLACES_OF: &str = "select count(*) from (select start from rollups \
+     where tenant_id = $1 and integration_id = $5 and grain = 2 and start between $2 and $3 \
+     group by start order by start limit $4) counted";
+const LIST_SUMS: &str = "select integration_id, start, calls, succeeded, errors, blocked, \
+     unpriced, tokens_in, tokens_out, tokens_cache_read, tokens_cache_write, tokens_reasoning, \
+     cost_nanos, latency_calls, latency_sum_ms, latency_00, latency_01, latency_02, latency_03, \
+     latency_04, latency_05, latency_06, latency_07, latency_08, latency_09, latency_10, \
+     latency_11, latency_12, latency_13, latency_14, latency_15 from rollups \
+     where tenant_id = $1 and grain = 2 and (start, integration_id) >= ($2, $3) \
+     and (start, integration_id) <= ($4, $5) order by start, integration_id";
+const LIST_SUMS_OF: &str = "select integration_id, start, calls, succeeded, errors, blocked, \
+     unpriced, tokens_in, tokens_out, tokens_cache_read, tokens_cache_write, tokens_reasoning, \
+     cost_nanos, latency_calls, latency_sum_ms, latency_00, latency_01, latency_02, latency_03, \
+     latency_04, latency_05, latency_06, latency_07, latency_08, latency_09, latency_10, \
+     latency_11, latency_12, latency_13, latency_14, latency_15 from rollups \
+     where tenant_id = $1 and integration_id = $4 and grain = 2 and start between $2 and $3 \
+     order by start";
+
+pub(super) async fn usage_by_day(
+    reader: &Reader,
+    tenant_id: TenantId,
+    filter: DayFilter,
+    page: Page,
+) -> Result<DayPage, StoreError> {
+    let db = reader.client()?;
+    let ((), places, counted) = try_join!(
+        biased;
+        async { db.batch_execute(PLANS).await.map_err(read_error) },
+        places(db, tenant_id, &filter, page),
+        count(db, tenant_id, &filter),
+    )?;
+    let total = DayPage::total_of(counted);
+    let limit = page.limit as usize;
+    // One more than asked for tells that there is more.
+    let next = places.get(limit).and(limit.checked_sub(1)).and_then(|at| places.get(at)).copied();
+    let shown = places.get(..limit).unwrap_or(&places);
+    let (Some(first), Some(last)) = (shown.first(), shown.last()) else {
+        return Ok(DayPage { rows: Vec::new(), next, total });
+    };
+    let rows = sums(reader, tenant_id, filter.integration_id, (*first, *last)).await?;
+    Ok(DayPage { rows, next, total })
+}
+
+/// Where the rows of a page stand, and the one after it.
+async fn places(
+    db: &Client,
+    tenant_id: TenantId,
+    filter: &DayFilter,
+    page: Page,
+) -> Result<Vec<DayPlace>, StoreError> {
+    let (after_day, after_integration) = filter.start();
+    // The index begins where the last page ended.
+    let first = i64::from(filter.first.number().max(after_day));
+    let (tenant, last) = (tenant_id.number(), i64::from(filter.last.number()));
+    let after_day = i64::from(after_day);
+    let (limit, offset) = (i64::from(page.limit) + 1, i64::from(page.offset));
+    let Some(integration) = filter.integration_id.map(IntegrationId::number) else {
+        let key = params![tenant, first, last, after_day, after_integration, limit, offset];
+        return rows(db, LIST_PLACES, key, decode::day_place).await;
+    };
+    let key =
+        params![tenant, first, last, after_day, after_integration, limit, offset, integration];
+    rows(db, LIST_PLACES_OF, key, decode::day_place).await
+}
+
+/// How many rows there are in all, as far as they are counted.
+async fn count(db: &Client, tenant_id: TenantId, filter: &DayFilter) -> Result<i64, StoreError> {
+    let (first, last) = (i64::from(filter.first.number()), i64::from(filter.last.number()));
+    let (tenant, counted_max) = (tenant_id.number(), DAYS_COUNTED_MAX + 1);
+    let Some(integration) = filter.integration_id.map(IntegrationId::number) else {
+        return number(db, COUNT_PLACES, params![tenant, first, last, counted_max]).await;
+    };
+    number(db, COUNT_PLACES_OF, params![tenant, first, last, counted_max, integration]).await
+}
+
+/// The sums of the rows from one place to another, inclusive.
+async fn sums(
+    reader: &Reader,
+    tenant_id: TenantId,
+    only: Option<IntegrationId>,
+    (first, last): (DayPlace, DayPlace),
+) -> Result<Vec<DayUsage>, StoreError> {
+    let (db, mut sums) = (reader.client()?, DaySums::new(reader.room()));
+    let tenant = tenant_id.number();
+    let (first_day, last_day) = (i64::from(first.day.number()), i64::from(last.day.number()));
+    match only.map(IntegrationId::number) {
+        None => {
+            let (first, last) = (first.integration_id.number(), last.integration_id.number());
+            let key = params![tenant, first_day, first, last_day, last];
+            each(db, LIST_SUMS, key, |row| sums.add(row)).await?;
+        }
+        Some(integration) => {
+            let key = params![tenant, first_day, last_day, integration];
+            each(db, LIST_SUMS_OF, key, |row| sums.add(row)).await?;
+        }
+    }
+    Ok(sums.into_usage())
+}

@@ -1,0 +1,262 @@
+//! Which reads may run: a bounded number at once, shared between tenants.
+//!
+//! A tenant holds at most half of the slots, even while nobody else wants one, so that a tenant that
+//! comes finds one free. Reads beyond that wait; tenants take turns, and each may have only so many
+//! waiting. Who runs what is the business of a database.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
+use std::time::Duration;
+
+use bursar_core::TenantId;
+use parking_lot::Mutex;
+use tokio::sync::oneshot;
+
+use crate::error::StoreError;
+
+/// Reads of one tenant that may wait. A dashboard asks for this many panels at once.
+const TENANT_WAITING_MAX: usize = 64;
+
+/// A number of reads that may run at once.
+#[derive(Clone)]
+pub(crate) struct ReadSlots(Arc<Mutex<State>>);
+
+/// Leave to run a read, until it is dropped.
+pub(crate) struct ReadSlot {
+    slots: ReadSlots,
+    tenant_id: TenantId,
+}
+
+type Waiter = oneshot::Sender<ReadSlot>;
+
+struct State {
+    free: usize,
+    /// How many one tenant may hold.
+    share: usize,
+    held: HashMap<TenantId, usize>,
+    waiting: HashMap<TenantId, VecDeque<Waiter>>,
+    /// Whose turn it is next: every tenant that waits, once.
+    order: VecDeque<TenantId>,
+}
+
+impl ReadSlots {
+    pub(crate) fn new(slots: usize) -> Self {
+        Self(Arc::new(Mutex::new(State {
+            free: slots.max(1),
+            share: (slots / 2).max(1),
+            held: HashMap::new(),
+            waiting: HashMap::new(),
+            order: VecDeque::new(),
+        })))
+    }
+
+    /// Waits for a slot.
+    ///
+    /// # Errors
+    /// [`StoreError::Overloaded`] when too many reads of this tenant wait, or none could run for
+    /// so long.
+    pub(crate) async fn take(
+        &self,
+        tenant_id: TenantId,
+        wait_max: Duration,
+    ) -> Result<ReadSlot, StoreError> {
+        let (sender, receiver) = oneshot::channel();
+        self.0.lock().push(tenant_id, sender)?;
+        self.grant();
+        match tokio::time::timeout(wait_max, receiver).await {
+            Ok(slot) => slot.map_err(|_| StoreError::Closed),
+            Err(_late) => Err(StoreError::Overloaded),
+        }
+    }
+
+    /// Hands out what is free.
+    fn grant(&self) {
+        // One at a time and without the lock: a slot that nobody waits for any more comes back here.
+        while let Some((tenant_id, waiter)) = {
+            let mut state = self.0.lock();
+            state.next()
+        } {
+            let _ = waiter.send(ReadSlot { slots: self.clone(), tenant_id });
+        }
+    }
+}
+
+impl Drop for ReadSlot {
+    fn drop(&mut self) {
+        self.slots.0.lock().give_back(self.tenant_id);
+        self.slots.grant();
+    }
+}
+
+impl State {
+    fn push(&mut self, tenant_id: TenantId, waiter: Waiter) -> Result<(), StoreError> {
+        let line = self.waiting.entry(tenant_id).or_insert_with(|| {
+            self.order.push_back(tenant_id);
+            VecDeque::new()
+        });
+        line.retain(|waiter| !waiter.is_closed());
+        if line.len() >= TENANT_WAITING_MAX {
+            return Err(StoreError::Overloaded);
+        }
+        line.push_back(waiter);
+        Ok(())
+    }
+
+    /// Takes a slot for the tenant whose turn it is, of those that hold less than their share.
+    fn next(&mut self) -> Option<(TenantId, Waiter)> {
+        let mut at = 0;
+        while self.free > 0
+            && let Some(&tenant_id) = self.order.get(at)
+        {
+            let held = self.held.get(&tenant_id).copied().unwrap_or(0);
+            if held >= self.share {
+                at += 1;
+                continue;
+            }
+            self.order.remove(at);
+            let Some(line) = self.waiting.get_mut(&tenant_id) else { continue };
+            let waiter = std::iter::from_fn(|| line.pop_front()).find(|next| !next.is_closed());
+            if line.is_empty() {
+                self.waiting.remove(&tenant_id);
+            } else {
+                self.order.push_back(tenant_id);
+            }
+            if let Some(waiter) = waiter {
+                self.free -= 1;
+                self.held.insert(tenant_id, held + 1);
+                return Some((tenant_id, waiter));
+            }
+        }
+        None
+    }
+
+    fn give_back(&mut self, tenant_id: TenantId) {
+        self.free += 1;
+        if let Some(held) = self.held.get_mut(&tenant_id) {
+            *held -= 1;
+            if *held == 0 {
+                self.held.remove(&tenant_id);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::pin::{Pin, pin};
+    use std::task::{Context, Poll, Waker};
+
+    use super::*;
+
+    const LONG: Duration = Duration::from_secs(600);
+
+    type Taking = Pin<Box<dyn Future<Output = Result<ReadSlot, StoreError>>>>;
+
+    fn tenant(number: i64) -> TenantId {
+        TenantId::from_number(number).expect("a number of an id")
+    }
+
+    /// A read of a tenant that has asked for its slot.
+    fn asked(slots: &ReadSlots, number: i64) -> Taking {
+        let slots = slots.clone();
+        let mut taking: Taking = Box::pin(async move { slots.take(tenant(number), LONG).await });
+        assert!(polled(&mut taking).is_none(), "a slot comes by way of the line");
+        taking
+    }
+
+    fn polled(taking: &mut Taking) -> Option<Result<ReadSlot, StoreError>> {
+        match taking.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
+            Poll::Ready(answer) => Some(answer),
+            Poll::Pending => None,
+        }
+    }
+
+    fn slot(taking: &mut Taking) -> Option<ReadSlot> {
+        polled(taking).map(|answer| answer.expect("a slot"))
+    }
+
+    fn is_clean(slots: &ReadSlots, free: usize) -> bool {
+        let state = slots.0.lock();
+        state.free == free
+            && state.held.is_empty()
+            && state.waiting.is_empty()
+            && state.order.is_empty()
+    }
+
+    #[tokio::test]
+    async fn a_tenant_holds_at_most_half_and_others_find_the_rest() {
+        let slots = ReadSlots::new(4);
+        let mut first: Vec<ReadSlot> = Vec::new();
+        for _ in 0..2 {
+            first.push(slots.take(tenant(1), LONG).await.expect("a slot"));
+        }
+        assert!(slots.take(tenant(1), Duration::ZERO).await.is_err());
+        let others = [2, 3].map(|number| slots.take(tenant(number), LONG));
+        for other in others {
+            drop(pin!(other).await.expect("a slot"));
+        }
+        drop(first.pop());
+        assert!(slots.take(tenant(1), LONG).await.is_ok());
+        drop(first);
+        // The one that gave up is swept with the next that comes.
+        assert!(slots.take(tenant(1), LONG).await.is_ok());
+        assert!(is_clean(&slots, 4));
+    }
+
+    #[tokio::test]
+    async fn one_of_one_is_a_share() {
+        let slots = ReadSlots::new(1);
+        assert!(slots.take(tenant(1), LONG).await.is_ok());
+        assert!(is_clean(&slots, 1));
+    }
+
+    #[tokio::test]
+    async fn tenants_take_turns() {
+        let slots = ReadSlots::new(2);
+        let busy = slots.take(tenant(8), LONG).await.expect("a slot");
+        let other = slots.take(tenant(9), LONG).await.expect("a slot");
+        let mut flood: Vec<Taking> = (0..3).map(|_| asked(&slots, 1)).collect();
+        let (mut second, mut third) = (asked(&slots, 2), asked(&slots, 3));
+        drop(busy);
+        let of_flood = slot(&mut flood[0]).expect("who came first goes first");
+        drop(other);
+        let of_second = slot(&mut second).expect("then everyone else");
+        assert!(slot(&mut third).is_none() && slot(&mut flood[1]).is_none());
+        drop(of_flood);
+        let of_third = slot(&mut third).expect("and nobody twice before");
+        assert!(slot(&mut flood[1]).is_none());
+        drop((of_second, of_third));
+        let again = slot(&mut flood[1]).expect("its turn again");
+        assert!(slot(&mut flood[2]).is_none(), "its share is held");
+        drop(again);
+        assert!(slot(&mut flood[2]).is_some());
+        assert!(is_clean(&slots, 2));
+    }
+
+    #[tokio::test]
+    async fn so_many_reads_of_a_tenant_wait_and_those_of_others_as_well() {
+        let slots = ReadSlots::new(1);
+        let busy = slots.take(tenant(9), LONG).await.expect("a slot");
+        let mut waiting: Vec<Taking> = (0..TENANT_WAITING_MAX).map(|_| asked(&slots, 1)).collect();
+        let refused = slots.take(tenant(1), LONG).await;
+        assert!(matches!(refused, Err(StoreError::Overloaded)));
+        let other = asked(&slots, 2);
+        // Whoever stops waiting makes room.
+        waiting.pop();
+        let last = asked(&slots, 1);
+        drop((waiting, last, other, busy));
+        assert!(slots.take(tenant(1), LONG).await.is_ok());
+    }
+
+    #[tokio::test]
+    async fn a_slot_that_comes_too_late_goes_to_the_next() {
+        let slots = ReadSlots::new(1);
+        let busy = slots.take(tenant(9), LONG).await.expect("a slot");
+        let (gone, mut next) = (asked(&slots, 1), asked(&slots, 2));
+        drop(busy);
+        assert!(slot(&mut next).is_none());
+        drop(gone);
+        assert!(slot(&mut next).is_some());
+        assert!(is_clean(&slots, 1));
+    }
+}

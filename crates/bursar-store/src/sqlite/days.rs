@@ -1,0 +1,147 @@
+//! The list of days and integrations, a page at a time.
+//!
+//! An index gives days and integrations in the order of the list, so that what lies before a page,
+//! and what is counted beyond it, is passed over without a look at its sums.
+
+use bursar_core::{IntegrationId, TenantId};
+use rusqlite::{Row, ToSql};
+
+use super::readers::Snapshot;
+use super::store_error;
+use crate::columns::Columns;
+use crate::decode;
+use crate::error::StoreError;
+use crate::fold::DaySums;
+use crate::query::{DAYS_COUNTED_MAX, DayFilter, DayPage, DayPlace, DayUsage, Page};
+
+const LIST_PLACES: &str = "select start, integration_id from rollups indexed by rollups_by_day \
+     where tenant_id = :tenant and grain = 2 and start between :first and :last \
+     and (start, integration_id) > (:after_day, :after_integration) \
+     group by start, integration_id order by start, integration_id limit :limit offset :offset";
+const LIST_PLACES_OF: &str = "select start, integration_id from rollups \
+     where tenant_id = :tenant and integration_id = :integration and grain = 2 \
+     and start between :first and :last \
+     and (start, integration_id) > (:after_day, :after_integration) \
+     group by start order by start limit :limit offset :offset";
+const COUNT_PLACES: &str = "select count(*) from (select 1 from rollups indexed by rollups_by_day \
+     where tenant_id = :tenant and grain = 2 and start between :first and :last \
+     group by start, integration_id limit :limit)";
+const COUNT_PLACES_OF: &str = "select count(*) from (select 1 from rollups \
+     where tenant_id = :tenant and integration_id = :integration and grain = 2 \
+     and start between :first and :last group by start limit :limit)";
+const LIST_SUMS: &str = "select integration_id, start, calls, succeeded, errors, blocked, \
+     unpriced, tokens_in, tokens_out, tokens_cache_read, tokens_cache_write, tokens_reasoning, \
+     cost_nanos, latency_calls, latency_sum_ms, latency_00, latency_01, latency_02, latency_03, \
+     latency_04, latency_05, latency_06, latency_07, latency_08, latency_09, latency_10, \
+     latency_11, latency_12, latency_13, latency_14, latency_15 \
+     from rollups indexed by rollups_by_day \
+     where tenant_id = :tenant and grain = 2 and start between :first and :last \
+     and (start, integration_id) >= (:first, :first_integration) \
+     and (start, integration_id) <= (:last, :last_integration) order by start, integration_id";
+const LIST_SUMS_OF: &str = "select integration_id, start, calls, succeeded, errors, blocked, \
+     unpriced, tokens_in, tokens_out, tokens_cache_read, tokens_cache_write, tokens_reasoning, \
+     cost_nanos, latency_calls, latency_sum_ms, latency_00, latency_01, latency_02, latency_03, \
+     latency_04, latency_05, latency_06, latency_07, latency_08, latency_09, latency_10, \
+     latency_11, latency_12, latency_13, latency_14, latency_15 from rollups \
+     where tenant_id = :tenant and integration_id = :integration and grain = 2 \
+     and start between :first and :last order by start";
+
+pub(super) fn usage_by_day(
+    db: &Snapshot<'_>,
+    tenant_id: TenantId,
+    filter: DayFilter,
+    page: Page,
+) -> Result<DayPage, StoreError> {
+    let (limit, places) = (page.limit as usize, places(db, tenant_id, &filter, page)?);
+    let total = DayPage::total_of(count(db, tenant_id, &filter)?);
+    // One more than asked for tells that there is more.
+    let next = places.get(limit).and(limit.checked_sub(1)).and_then(|at| places.get(at)).copied();
+    let shown = places.get(..limit).unwrap_or(&places);
+    let (Some(first), Some(last)) = (shown.first(), shown.last()) else {
+        return Ok(DayPage { rows: Vec::new(), next, total });
+    };
+    let rows = sums(db, tenant_id, filter.integration_id, (*first, *last))?;
+    Ok(DayPage { rows, next, total })
+}
+
+/// Asks a statement about all integrations, or the one about a single integration.
+fn ask(
+    db: &Snapshot<'_>,
+    (of_all, of_one): (&str, &str),
+    (only, values): (Option<IntegrationId>, &[(&'static str, i64)]),
+    mut take: impl FnMut(&Row<'_>) -> Result<(), StoreError>,
+) -> Result<(), StoreError> {
+    let only = only.map(|integration_id| (":integration", integration_id.number()));
+    let sql = if only.is_some() { of_one } else { of_all };
+    let values: Vec<(&str, &dyn ToSql)> =
+        values.iter().chain(&only).map(|(name, value)| (*name, value as &dyn ToSql)).collect();
+    let mut statement = db.prepare_cached(sql).map_err(store_error)?;
+    let mut rows = statement.query(values.as_slice()).map_err(store_error)?;
+    while let Some(row) = rows.next().map_err(store_error)? {
+        take(row)?;
+    }
+    Ok(())
+}
+
+/// Where the rows of a page stand, and the one after it.
+fn places(
+    db: &Snapshot<'_>,
+    tenant_id: TenantId,
+    filter: &DayFilter,
+    page: Page,
+) -> Result<Vec<DayPlace>, StoreError> {
+    let (after_day, after_integration) = filter.start();
+    let values = [
+        (":tenant", tenant_id.number()),
+        // The index begins where the last page ended.
+        (":first", filter.first.number().max(after_day).into()),
+        (":last", filter.last.number().into()),
+        (":after_day", after_day.into()),
+        (":after_integration", after_integration),
+        (":limit", i64::from(page.limit) + 1),
+        (":offset", page.offset.into()),
+    ];
+    let mut places = Vec::new();
+    ask(db, (LIST_PLACES, LIST_PLACES_OF), (filter.integration_id, &values), |row| {
+        places.push(decode::day_place(row)?);
+        Ok(())
+    })?;
+    Ok(places)
+}
+
+/// How many rows there are in all, as far as they are counted.
+fn count(db: &Snapshot<'_>, tenant_id: TenantId, filter: &DayFilter) -> Result<i64, StoreError> {
+    let values = [
+        (":tenant", tenant_id.number()),
+        (":first", filter.first.number().into()),
+        (":last", filter.last.number().into()),
+        (":limit", DAYS_COUNTED_MAX + 1),
+    ];
+    let mut counted = 0;
+    ask(db, (COUNT_PLACES, COUNT_PLACES_OF), (filter.integration_id, &values), |row| {
+        counted = row.int(0)?;
+        Ok(())
+    })?;
+    Ok(counted)
+}
+
+/// The sums of the rows from one place to another, inclusive.
+fn sums(
+    db: &Snapshot<'_>,
+    tenant_id: TenantId,
+    only: Option<IntegrationId>,
+    (first, last): (DayPlace, DayPlace),
+) -> Result<Vec<DayUsage>, StoreError> {
+    let mut values = vec![
+        (":tenant", tenant_id.number()),
+        (":first", first.day.number().into()),
+        (":last", last.day.number().into()),
+    ];
+    if only.is_none() {
+        values.push((":first_integration", first.integration_id.number()));
+        values.push((":last_integration", last.integration_id.number()));
+    }
+    let mut sums = DaySums::new(db.room());
+    ask(db, (LIST_SUMS, LIST_SUMS_OF), (only, &values), |row| sums.add(row))?;
+    Ok(sums.into_usage())
+}

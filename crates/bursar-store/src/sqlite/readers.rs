@@ -1,0 +1,272 @@
+//! Connections that only read, and who may have how many of them.
+//!
+//! A question runs on a thread of its own, on a snapshot, and never waits for the writer. It ends
+//! when its time is up or nobody waits for its answer any more: SQLite asks between its steps.
+
+use std::ops::Deref;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use bursar_core::TenantId;
+use parking_lot::Mutex;
+use rusqlite::{Connection, Row, Transaction, types::ValueRef};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+use super::{open_reader, store_error};
+use crate::error::StoreError;
+use crate::read_slots::{ReadSlot, ReadSlots};
+use crate::reading::{self, Asker, Reading, Room};
+
+/// Connections for lists and sums of tenants, of which one tenant has at most half.
+const LISTS: usize = 4;
+/// Connections for the one row that a request cannot go on without, so that whoever asks for long
+/// lists keeps nobody waiting who is asked for their key.
+const POINTS: usize = 2;
+/// Connections for questions that read very many rows, so that others need not wait for them.
+const WIDE: usize = 1;
+/// Connections for the operator and the metrics, which no tenant can use up.
+const OPERATOR: usize = 2;
+
+/// How long a question of a tenant may run when nothing else is said.
+const TIME_MAX: Duration = Duration::from_secs(10);
+/// How long a question about the whole store may run.
+const OPERATOR_TIME_MAX: Duration = Duration::from_secs(60);
+/// Steps of SQLite's machine between two looks at the clock: about a tenth of a millisecond.
+const STEPS: i32 = 4_000;
+
+/// The reading connections of a file.
+pub(super) struct Readers {
+    lists: Pool,
+    list_slots: ReadSlots,
+    points: Pool,
+    wide: Pool,
+    wide_slots: ReadSlots,
+    operator: Pool,
+    /// One that only tells whether the file can be read.
+    probe: Pool,
+    time_max_ms: AtomicU64,
+}
+
+/// What a question may take until it is over.
+enum Leave {
+    /// Of the tenants' readers.
+    Slots(#[expect(dead_code, reason = "held until it is dropped")] ReadSlot),
+    /// Of the others.
+    Permit(#[expect(dead_code, reason = "held until it is dropped")] OwnedSemaphorePermit),
+}
+
+impl Readers {
+    pub(super) fn open(path: &Path) -> rusqlite::Result<Self> {
+        let time_max_ms = AtomicU64::new(millis(TIME_MAX));
+        Ok(Self {
+            lists: Pool::open(path, LISTS)?,
+            list_slots: ReadSlots::new(LISTS),
+            points: Pool::open(path, POINTS)?,
+            wide: Pool::open(path, WIDE)?,
+            wide_slots: ReadSlots::new(WIDE),
+            operator: Pool::open(path, OPERATOR)?,
+            probe: Pool::open(path, 1)?,
+            time_max_ms,
+        })
+    }
+
+    /// Sets how long a question may run, and wait for its turn.
+    pub(super) fn limit(&self, time_max: Duration) {
+        self.time_max_ms.store(millis(time_max), Ordering::Relaxed);
+    }
+
+    fn time_max(&self) -> Duration {
+        Duration::from_millis(self.time_max_ms.load(Ordering::Relaxed))
+    }
+
+    /// Asks for a list or a sum of a tenant.
+    pub(super) async fn read<T: Send + 'static>(
+        &self,
+        reading: &Reading,
+        tenant_id: TenantId,
+        question: impl FnOnce(&Snapshot<'_>) -> Result<T, StoreError> + Send + 'static,
+    ) -> Result<T, StoreError> {
+        let of_tenants = (&self.lists, &self.list_slots);
+        self.read_by(of_tenants, reading, tenant_id, question).await
+    }
+
+    /// Asks something of a tenant that reads very many rows.
+    pub(super) async fn read_much<T: Send + 'static>(
+        &self,
+        reading: &Reading,
+        tenant_id: TenantId,
+        question: impl FnOnce(&Snapshot<'_>) -> Result<T, StoreError> + Send + 'static,
+    ) -> Result<T, StoreError> {
+        self.read_by((&self.wide, &self.wide_slots), reading, tenant_id, question).await
+    }
+
+    async fn read_by<T: Send + 'static>(
+        &self,
+        (pool, slots): (&Pool, &ReadSlots),
+        reading: &Reading,
+        tenant_id: TenantId,
+        question: impl FnOnce(&Snapshot<'_>) -> Result<T, StoreError> + Send + 'static,
+    ) -> Result<T, StoreError> {
+        let time_max = self.time_max();
+        let room = Arc::clone(&reading.room);
+        match reading.asker {
+            Asker::Tenant => {
+                let slot = slots.take(tenant_id, time_max).await?;
+                pool.ask(Leave::Slots(slot), time_max, room, question).await
+            }
+            Asker::Operator => {
+                let permit = Leave::Permit(self.operator.permit().await?);
+                self.operator.ask(permit, time_max, room, question).await
+            }
+        }
+    }
+
+    /// Asks for a row or two by their keys.
+    pub(super) async fn look_up<T: Send + 'static>(
+        &self,
+        question: impl FnOnce(&Snapshot<'_>) -> Result<T, StoreError> + Send + 'static,
+    ) -> Result<T, StoreError> {
+        let found = self.points.ask_plainly(self.time_max(), question).await;
+        found.map_err(StoreError::of_look_up)
+    }
+
+    /// Asks something about all tenants.
+    pub(super) async fn read_all<T: Send + 'static>(
+        &self,
+        question: impl FnOnce(&Snapshot<'_>) -> Result<T, StoreError> + Send + 'static,
+    ) -> Result<T, StoreError> {
+        self.operator.ask_plainly(OPERATOR_TIME_MAX, question).await
+    }
+
+    /// Asks whether the file can be read.
+    pub(super) async fn probe<T: Send + 'static>(
+        &self,
+        question: impl FnOnce(&Snapshot<'_>) -> Result<T, StoreError> + Send + 'static,
+    ) -> Result<T, StoreError> {
+        let found = self.probe.ask_plainly(self.time_max(), question).await;
+        found.map_err(StoreError::of_look_up)
+    }
+}
+
+fn millis(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// Some connections.
+struct Pool {
+    free: Arc<Mutex<Vec<Connection>>>,
+    permits: Arc<Semaphore>,
+}
+
+impl Pool {
+    fn open(path: &Path, count: usize) -> rusqlite::Result<Self> {
+        let free = (0..count).map(|_| open_reader(path)).collect::<rusqlite::Result<Vec<_>>>()?;
+        let permits = Arc::new(Semaphore::new(count));
+        Ok(Self { free: Arc::new(Mutex::new(free)), permits })
+    }
+
+    /// Waits for one of the connections.
+    async fn permit(&self) -> Result<OwnedSemaphorePermit, StoreError> {
+        let permit = Arc::clone(&self.permits).acquire_owned().await;
+        permit.map_err(|_| StoreError::Closed)
+    }
+
+    /// Asks for what takes little memory, once a connection is free.
+    async fn ask_plainly<T: Send + 'static>(
+        &self,
+        time_max: Duration,
+        question: impl FnOnce(&Snapshot<'_>) -> Result<T, StoreError> + Send + 'static,
+    ) -> Result<T, StoreError> {
+        let leave = Leave::Permit(self.permit().await?);
+        self.ask(leave, time_max, Arc::new(reading::Unbounded), question).await
+    }
+
+    /// Asks on a free connection, which whoever has leave finds.
+    async fn ask<T: Send + 'static>(
+        &self,
+        leave: Leave,
+        time_max: Duration,
+        room: Arc<dyn Room>,
+        question: impl FnOnce(&Snapshot<'_>) -> Result<T, StoreError> + Send + 'static,
+    ) -> Result<T, StoreError> {
+        let free = Arc::clone(&self.free);
+        let deadline = Instant::now() + time_max;
+        let gone = Gone::default();
+        let is_gone = Arc::clone(&gone.0);
+        let task = tokio::task::spawn_blocking(move || {
+            let _leave = leave;
+            let mut borrowed = Borrowed::from(free)?;
+            let connection = borrowed.connection.as_mut().ok_or(StoreError::Closed)?;
+            let is_over = move || is_gone.load(Ordering::Relaxed) || Instant::now() >= deadline;
+            connection.progress_handler(STEPS, Some(is_over)).map_err(store_error)?;
+            // Whatever a question reads, it reads of one moment.
+            let snapshot = connection.unchecked_transaction().map_err(store_error)?;
+            let answer = question(&Snapshot { snapshot, room: room.as_ref() });
+            connection.progress_handler(0, None::<fn() -> bool>).map_err(store_error)?;
+            answer
+        });
+        let answer = task.await;
+        drop(gone);
+        answer.unwrap_or_else(|error| Err(StoreError::Unavailable(Arc::new(error))))
+    }
+}
+
+/// Tells a question when nobody waits for its answer any more.
+#[derive(Default)]
+struct Gone(Arc<AtomicBool>);
+
+impl Drop for Gone {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
+/// What a question reads: the file at one moment, and the memory for what it finds.
+pub(super) struct Snapshot<'a> {
+    snapshot: Transaction<'a>,
+    room: &'a dyn Room,
+}
+
+impl Snapshot<'_> {
+    pub(super) fn room(&self) -> &dyn Room {
+        self.room
+    }
+
+    /// Takes memory for a row of a list.
+    pub(super) fn take_row(&self, row: &Row<'_>) -> Result<(), StoreError> {
+        let texts = (0..row.as_ref().column_count()).map(|at| match row.get_ref(at) {
+            Ok(ValueRef::Text(bytes) | ValueRef::Blob(bytes)) => bytes.len(),
+            Ok(ValueRef::Null | ValueRef::Integer(_) | ValueRef::Real(_)) | Err(_) => 0,
+        });
+        reading::take_row(self.room, texts.sum())
+    }
+}
+
+impl Deref for Snapshot<'_> {
+    type Target = Connection;
+
+    fn deref(&self) -> &Connection {
+        &self.snapshot
+    }
+}
+
+/// A reading connection on loan, which goes back whatever happens to the question.
+struct Borrowed {
+    connection: Option<Connection>,
+    free: Arc<Mutex<Vec<Connection>>>,
+}
+
+impl Borrowed {
+    fn from(free: Arc<Mutex<Vec<Connection>>>) -> Result<Self, StoreError> {
+        let connection = free.lock().pop().ok_or(StoreError::Closed)?;
+        Ok(Self { connection: Some(connection), free })
+    }
+}
+
+impl Drop for Borrowed {
+    fn drop(&mut self) {
+        self.free.lock().extend(self.connection.take());
+    }
+}
