@@ -9,6 +9,7 @@ mod columns;
 mod control;
 mod decisions;
 mod history;
+mod holds;
 mod keys;
 mod lane;
 mod load;
