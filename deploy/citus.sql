@@ -33,6 +33,10 @@ alter policy of_tenant on usage_entries
     using (tenant_id = nullif(current_setting('bursar.tenant_id', true), '')::bigint);
 alter policy of_tenant on counters
     using (tenant_id = nullif(current_setting('bursar.tenant_id', true), '')::bigint);
+alter policy of_tenant on open_reservations
+    using (tenant_id = nullif(current_setting('bursar.tenant_id', true), '')::bigint);
+alter policy of_tenant on stored_bytes
+    using (tenant_id = nullif(current_setting('bursar.tenant_id', true), '')::bigint);
 alter policy of_tenant on rate_slots
     using (tenant_id = nullif(current_setting('bursar.tenant_id', true), '')::bigint);
 alter policy of_tenant on rollups
@@ -59,6 +63,8 @@ select create_distributed_table('integration_keys', 'tenant_id', colocate_with =
 select create_distributed_table('calls', 'tenant_id', colocate_with => 'integrations');
 select create_distributed_table('usage_entries', 'tenant_id', colocate_with => 'integrations');
 select create_distributed_table('counters', 'tenant_id', colocate_with => 'integrations');
+select create_distributed_table('open_reservations', 'tenant_id', colocate_with => 'integrations');
+select create_distributed_table('stored_bytes', 'tenant_id', colocate_with => 'integrations');
 select create_distributed_table('rate_slots', 'tenant_id', colocate_with => 'integrations');
 select create_distributed_table('rollups', 'tenant_id', colocate_with => 'integrations');
 select create_distributed_table('rollup_labels', 'tenant_id', colocate_with => 'integrations');

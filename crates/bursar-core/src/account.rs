@@ -36,6 +36,18 @@ impl Totals {
         })
     }
 
+    /// The difference of amounts that cannot be below nothing.
+    ///
+    /// # Errors
+    /// [`Overflow`] when there is less than that.
+    pub fn less(self, other: Self) -> Result<Self, Overflow> {
+        let rest = self.minus(other)?;
+        if rest.cost < Nanos::ZERO || rest.tokens < 0 || rest.calls < 0 {
+            return Err(Overflow);
+        }
+        Ok(rest)
+    }
+
     /// The difference.
     ///
     /// # Errors
@@ -72,8 +84,13 @@ pub struct Account {
     /// The calls of the last 60 seconds.
     pub rate: RateWindow,
     months: Vec<Slot>,
+    /// Reservations that are stored as open, of whatever month; nothing when nobody counted them.
+    stored_open: Option<i64>,
+    /// What is stored as held and is due, by the month in which it is held.
+    due: Vec<(Month, Totals)>,
 }
 
+/// A month as it is stored: what is due is still held in it.
 #[derive(Clone, Copy, Debug)]
 struct Slot {
     month: Month,
@@ -84,7 +101,15 @@ struct Slot {
 impl Account {
     /// An account with no month loaded.
     pub fn new(tenant_id: TenantId, lifecycle: TenantLifecycle, integration: Integration) -> Self {
-        Self { tenant_id, lifecycle, integration, rate: RateWindow::default(), months: Vec::new() }
+        Self {
+            tenant_id,
+            lifecycle,
+            integration,
+            rate: RateWindow::default(),
+            months: Vec::new(),
+            stored_open: None,
+            due: Vec::new(),
+        }
     }
 
     /// Puts a month in as it is stored; a month without a row is the default counter.
@@ -95,19 +120,38 @@ impl Account {
         }
     }
 
-    /// The counter of a month.
+    /// Says how many reservations are stored as open, those that are due included.
+    pub const fn restore_open(&mut self, stored: i64) {
+        self.stored_open = Some(stored);
+    }
+
+    /// Says what the holds that are due and not yet removed add up to, by month. They stay stored
+    /// until each of them ends, and count in nothing.
+    pub fn restore_due(&mut self, due: Vec<(Month, Totals)>) {
+        self.due = due;
+    }
+
+    /// The counter of a month, in which only holds that are not due count.
     ///
     /// # Errors
     /// [`Overflow`] when the month was not loaded: what is not known must not count as nothing.
-    pub fn counter(&self, month: Month) -> Result<&Counter, Overflow> {
-        self.months
-            .iter()
-            .find(|slot| slot.month == month)
-            .map(|slot| &slot.counter)
-            .ok_or(Overflow)
+    pub fn counter(&self, month: Month) -> Result<Counter, Overflow> {
+        let slot = self.months.iter().find(|slot| slot.month == month).ok_or(Overflow)?;
+        let held = slot.counter.held.less(self.due_in(month))?;
+        Ok(Counter { held, ..slot.counter })
     }
 
-    /// The months that changed, with their counters.
+    /// Open reservations of whatever month, without those that are due.
+    ///
+    /// # Errors
+    /// [`Overflow`] when nobody counted them.
+    pub fn open_reservations(&self) -> Result<i64, Overflow> {
+        let due: i64 = self.due.iter().map(|(_, due)| due.calls).sum();
+        let open = self.stored_open.ok_or(Overflow)?.checked_sub(due);
+        open.filter(|open| *open >= 0).ok_or(Overflow)
+    }
+
+    /// The months that changed, with their counters as they are to be stored.
     pub fn changed_months(&self) -> impl Iterator<Item = (Month, Counter)> {
         self.months.iter().filter(|slot| slot.changed).map(|slot| (slot.month, slot.counter))
     }
@@ -121,20 +165,29 @@ impl Account {
         }
     }
 
-    /// Takes a hold out of what its month holds.
+    /// Takes an open hold out of what its month holds.
     ///
     /// # Errors
     /// [`Overflow`] when the month was not loaded, or holds less than that: what is held can never
     /// be below nothing, or the next call would be admitted on money that is not there.
-    pub fn unhold(&mut self, month: Month, amount: Totals) -> Result<(), Overflow> {
+    pub(crate) fn unhold(&mut self, month: Month, amount: Totals) -> Result<(), Overflow> {
+        let due = self.due_in(month);
         self.change(month, |counter| {
-            let rest = counter.held.minus(amount)?;
-            if rest.cost < Nanos::ZERO || rest.tokens < 0 || rest.calls < 0 {
-                return Err(Overflow);
-            }
-            counter.held = rest;
-            Ok(())
-        })
+            counter.held = counter.held.less(amount)?;
+            counter.held.less(due).map(|_| ())
+        })?;
+        self.count_open(-amount.calls)
+    }
+
+    /// Takes a hold that is due out of what its month holds.
+    ///
+    /// # Errors
+    /// As for an open one.
+    pub(crate) fn expire(&mut self, month: Month, amount: Totals) -> Result<(), Overflow> {
+        let due = self.due.iter_mut().find(|(of, _)| *of == month).ok_or(Overflow)?;
+        let rest = due.1.less(amount)?;
+        due.1 = rest;
+        self.unhold(month, amount)
     }
 
     /// Adds a hold to a month.
@@ -142,7 +195,8 @@ impl Account {
         self.change(month, |counter| {
             counter.held = counter.held.plus(amount)?;
             Ok(())
-        })
+        })?;
+        self.count_open(amount.calls)
     }
 
     /// Adds a record to a month.
@@ -158,6 +212,18 @@ impl Account {
         for slot in self.months.iter_mut().filter(|slot| slot.changed) {
             slot.counter.last_at = slot.counter.last_at.max(now);
         }
+    }
+
+    fn due_in(&self, month: Month) -> Totals {
+        self.due.iter().find(|(of, _)| *of == month).map_or_else(Totals::default, |(_, due)| *due)
+    }
+
+    /// Counts open reservations on, if anybody counted them.
+    fn count_open(&mut self, more: i64) -> Result<(), Overflow> {
+        if let Some(stored) = &mut self.stored_open {
+            *stored = stored.checked_add(more).ok_or(Overflow)?;
+        }
+        Ok(())
     }
 
     fn slot(&mut self, month: Month) -> Result<&mut Slot, Overflow> {

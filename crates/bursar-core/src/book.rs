@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 
 use crate::account::{Account, Overflow, Totals};
+use crate::caps::{Caps, OpenBound, TenantSums};
 use crate::command::{
     Command, ExtendOutcome, Outcome, RecordOutcome, RecordRefusal, ReleaseOutcome, ReserveOutcome,
     ReserveRefusal,
@@ -18,9 +19,6 @@ use crate::usage::{CallId, PolicyResult, Usage};
 
 /// How far a record's clock may run ahead (law 5 of the ledger).
 const AHEAD_SECONDS_MAX: u32 = 5 * 60;
-/// Reservations of one integration that are open at once. Far beyond the calls that anyone has in
-/// flight, it bounds what abandoned ones cost until they expire.
-const OPEN_RESERVATIONS_MAX: i64 = 50_000;
 /// For how long a call counts in the rate.
 const RATE_SECONDS: i64 = 60;
 
@@ -99,6 +97,22 @@ pub enum HoldChange {
     },
 }
 
+/// What storage loads for a group of commands.
+#[derive(Clone, Debug, Default)]
+pub struct Loaded {
+    /// The account of every integration that a command, a reservation of one of the calls or a
+    /// hold in `due` names, with every month that one of them falls into (the current one, that of
+    /// a record's instant, that of a reservation's creation, ended or not), with what of its holds
+    /// is due, and with how many it has. An integration without an account is unknown.
+    pub accounts: HashMap<IntegrationId, Account>,
+    /// Every call that the commands name.
+    pub calls: HashMap<(TenantId, CallKey), Call>,
+    /// Every tenant that reserves, and under a cap of bytes every one that records.
+    pub tenants: HashMap<TenantId, TenantSums>,
+    /// Holds that are due and are to be removed, each once.
+    pub due: Vec<Hold>,
+}
+
 /// The accounts and calls that a group of commands touches.
 ///
 /// Storage fills a book, commands are applied to it one after the other, storage saves what
@@ -106,41 +120,49 @@ pub enum HoldChange {
 #[derive(Debug)]
 pub struct Book<'a> {
     now: Timestamp,
+    caps: Caps,
     accounts: HashMap<IntegrationId, Account>,
     calls: HashMap<(TenantId, CallKey), Call>,
+    tenants: HashMap<TenantId, TenantSums>,
     entries: Vec<Entry<'a>>,
     holds: Vec<HoldChange>,
     expired: Vec<Hold>,
 }
 
 impl<'a> Book<'a> {
-    /// Opens a book at `now`.
-    ///
-    /// `calls` must hold every call that the commands name, `accounts` the account of every
-    /// integration that the commands, a reservation of one of the calls or a hold in `due` names,
-    /// with every month that one of them falls into (the current one, that of a record's instant,
-    /// that of a reservation's creation, ended or not), and `due` must hold every open hold of
-    /// those accounts that expires at `now` or earlier, once. An integration without an account is
-    /// unknown. The holds in `due` expire here.
+    /// Opens a book at `now`. The holds in `due`, and those of the calls that are due, expire here;
+    /// all others that are due stay where they are and count in nothing.
     ///
     /// # Errors
-    /// [`Overflow`] when an account or month of a due hold is missing, or a hold is not due.
-    pub fn open(
-        now: Timestamp,
-        accounts: HashMap<IntegrationId, Account>,
-        calls: HashMap<(TenantId, CallKey), Call>,
-        due: Vec<Hold>,
-    ) -> Result<Self, Overflow> {
+    /// [`Overflow`] when an account or month of one of these holds is missing, or a hold is not
+    /// due.
+    pub fn open(now: Timestamp, caps: Caps, loaded: Loaded) -> Result<Self, Overflow> {
+        let Loaded { accounts, calls, tenants, due } = loaded;
         let mut book = Self {
             now,
+            caps,
             accounts,
             calls,
+            tenants,
             entries: Vec::new(),
             holds: Vec::new(),
             expired: Vec::new(),
         };
-        for hold in due {
+        let of_calls = book.calls.iter().filter_map(|(&(tenant_id, key), call)| {
+            let held = call.reservation.as_ref()?;
+            let is_due = held.state == ReservationState::Open && held.expires_at <= now;
+            is_due.then(|| Hold::of(tenant_id, key, held))
+        });
+        let mut of_calls: Vec<Hold> = of_calls.collect();
+        of_calls.sort_unstable_by_key(|hold| (hold.tenant_id, hold.call));
+        for hold in of_calls {
             book.expire(hold)?;
+        }
+        for hold in due {
+            // A call that the commands name as well is known, and its hold ended above.
+            if !book.calls.contains_key(&(hold.tenant_id, hold.call)) {
+                book.expire(hold)?;
+            }
         }
         Ok(book)
     }
@@ -203,7 +225,8 @@ impl<'a> Book<'a> {
         &self.holds
     }
 
-    /// The holds that expired when the book was opened; their reservations have to be ended.
+    /// The holds that expired when the book was opened; their reservations have to be ended, with
+    /// the calls that the book has or by themselves.
     pub fn expired(&self) -> &[Hold] {
         &self.expired
     }
@@ -218,7 +241,7 @@ impl<'a> Book<'a> {
             return Err(Overflow);
         }
         let account = self.accounts.get_mut(&hold.integration_id).ok_or(Overflow)?;
-        account.unhold(hold.month, hold.amount)?;
+        account.expire(hold.month, hold.amount)?;
         account.stamp(self.now);
         if let Some(call) = self.calls.get_mut(&(hold.tenant_id, hold.call)) {
             let reservation = call.reservation.as_mut().ok_or(Overflow)?;
@@ -256,6 +279,10 @@ impl<'a> Book<'a> {
         };
         let Weight { occurred_at, cost, cost_source, settles, counts_in_rate } = weight;
         let amount = Totals { cost, tokens: usage.tokens.total(), calls: 1 };
+        let tenant = self.tenants.entry(key.0).or_default();
+        if settles.is_none() && !has_room(self.caps, tenant, usage)? {
+            return Ok(RecordOutcome::Refused(RecordRefusal::StoredBytesExceeded));
+        }
 
         // The only step that may be refused comes before the first change.
         account.counter(occurred_at.month())?;
@@ -267,12 +294,15 @@ impl<'a> Book<'a> {
         }
         if let Some(held) = settles {
             account.unhold(held.month(), held.amount())?;
+            tenant.open_reservations = tenant.open_reservations.map(|open| open - 1);
             self.holds.push(HoldChange::Ended(Hold::of(key.0, key.1, &held)));
             if let Some(reservation) = &mut call.reservation {
                 end(reservation, ReservationState::Settled, self.now);
             }
         }
         account.stamp(self.now);
+        tenant.stored_bytes =
+            tenant.stored_bytes.map(|bytes| bytes.saturating_add(usage.stored_bytes()));
         call.record = Some(Record::New(self.entries.len()));
         call.changed = true;
         self.entries.push(Entry {
@@ -318,12 +348,13 @@ impl<'a> Book<'a> {
         if limits.token_limit_month > 0 && request.estimate.tokens <= 0 {
             return Ok(ReserveOutcome::Rejected(ReserveRefusal::TokenEstimateRequired));
         }
-        if account.counter(self.now.month())?.held.calls >= OPEN_RESERVATIONS_MAX {
-            return Ok(ReserveOutcome::Rejected(ReserveRefusal::TooManyOpen));
-        }
         let decision = decide(account, request.estimate, self.now)?;
         if !decision.verdict.admits() {
             return Ok(ReserveOutcome::Refused(decision));
+        }
+        let tenant = self.tenants.get_mut(&key.0).ok_or(Overflow)?;
+        if let Some(bound) = bound_met(self.caps, account, tenant)? {
+            return Ok(ReserveOutcome::Rejected(ReserveRefusal::TooManyOpen(bound)));
         }
         let reservation = Reservation {
             request: request.clone(),
@@ -336,6 +367,7 @@ impl<'a> Book<'a> {
         if account.hold(reservation.month(), reservation.amount()).is_err() {
             return Ok(ReserveOutcome::Rejected(ReserveRefusal::TotalsOverflow));
         }
+        tenant.open_reservations = tenant.open_reservations.map(|open| open + 1);
         account.rate.add(self.now.second());
         account.stamp(self.now);
         self.holds.push(HoldChange::Made(Hold::of(key.0, key.1, &reservation)));
@@ -363,6 +395,8 @@ impl<'a> Book<'a> {
                 let account = self.accounts.get_mut(&hold.integration_id).ok_or(Overflow)?;
                 account.unhold(hold.month, hold.amount)?;
                 account.stamp(self.now);
+                let tenant = self.tenants.entry(key.0).or_default();
+                tenant.open_reservations = tenant.open_reservations.map(|open| open - 1);
                 end(reservation, ReservationState::Released, self.now);
                 let released = reservation.clone();
                 call.changed = true;
@@ -433,6 +467,31 @@ fn weigh(
     let (cost, cost_source) = cost_of(usage, settles.as_ref(), account.integration.cost_basis);
     let counts_in_rate = reservation.is_none() && counts_in_rate(usage, occurred_at, now);
     Ok(Weight { occurred_at, cost, cost_source, settles, counts_in_rate })
+}
+
+/// The bound that one more reservation would pass, the narrower one first.
+fn bound_met(
+    caps: Caps,
+    account: &Account,
+    tenant: &TenantSums,
+) -> Result<Option<OpenBound>, Overflow> {
+    let of_integration = caps.reservations_per_integration;
+    if account.open_reservations()? >= of_integration {
+        return Ok(Some(OpenBound::Integration(of_integration)));
+    }
+    let of_tenant = caps.reservations_per_tenant;
+    let open = tenant.open_reservations.ok_or(Overflow)?;
+    Ok((open >= of_tenant).then_some(OpenBound::Tenant(of_tenant)))
+}
+
+/// Whether a tenant may store a record that settles nothing.
+fn has_room(caps: Caps, tenant: &TenantSums, usage: &Usage) -> Result<bool, Overflow> {
+    if caps.stored_bytes_per_day == 0 {
+        return Ok(true);
+    }
+    let stored = tenant.stored_bytes.ok_or(Overflow)?;
+    let after = stored.checked_add(usage.stored_bytes()).ok_or(Overflow)?;
+    Ok(after <= caps.stored_bytes_per_day)
 }
 
 /// The answer to a record of a call that is recorded already, or whose key is another call's.

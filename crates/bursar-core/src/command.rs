@@ -1,5 +1,6 @@
 //! What can be asked of a book, and what the answers are.
 
+use crate::caps::OpenBound;
 use crate::decide::Decision;
 use crate::id::{EntryId, IntegrationId};
 use crate::reservation::{Reservation, ReservationState, ReserveRequest};
@@ -90,6 +91,8 @@ pub enum RecordRefusal {
     InTheFuture,
     /// A total of its month would not fit its integer.
     TotalsOverflow,
+    /// The tenant has stored as many bytes as it may on a day.
+    StoredBytesExceeded,
     /// Storage cannot keep it as it is; never decided here, and told by the writer.
     NotStorable,
 }
@@ -122,8 +125,8 @@ pub enum ReserveRefusal {
     TokenEstimateRequired,
     /// A total would not fit its integer.
     TotalsOverflow,
-    /// The integration holds as many open reservations as it may.
-    TooManyOpen,
+    /// As many reservations are open as may be.
+    TooManyOpen(OpenBound),
 }
 
 /// What became of a release.

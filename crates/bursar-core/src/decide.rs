@@ -186,7 +186,7 @@ pub const fn warn_percent() -> u8 {
 
 /// Decides about a call at `now`, changing nothing.
 ///
-/// The account's holds must be those that are open at `now`.
+/// The account must know which of its holds are due at `now`.
 ///
 /// # Errors
 /// [`Overflow`] when the month of `now` is not loaded; the caller must refuse.
@@ -197,13 +197,13 @@ pub fn decide(account: &Account, estimate: Estimate, now: Timestamp) -> Result<D
     let counter = account.counter(now.month())?;
     let limits = || account.integration.limits.limits();
     for limit in limits() {
-        let current = current(account, counter, &limit, now);
+        let current = current(account, &counter, &limit, now);
         if current >= limit.amount || current + estimate.of(limit.measure) > limit.amount {
             return Ok(refusal(account, &limit, current, now));
         }
     }
     let mut reasons: Vec<Reason> = limits()
-        .filter_map(|limit| warning(&limit, current(account, counter, &limit, now), estimate))
+        .filter_map(|limit| warning(&limit, current(account, &counter, &limit, now), estimate))
         .collect();
     if account.integration.health == Health::Failing(FailureCause::Provider) {
         reasons.push(Reason::plain(ReasonCode::ProviderUnreachable));

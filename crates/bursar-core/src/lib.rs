@@ -10,6 +10,7 @@
 
 mod account;
 mod book;
+mod caps;
 mod command;
 mod decide;
 mod entry;
@@ -26,7 +27,8 @@ mod time;
 mod usage;
 
 pub use account::{Account, Counter, Overflow, Totals};
-pub use book::{Book, Call, CallKey, CounterKey, HoldChange};
+pub use book::{Book, Call, CallKey, CounterKey, HoldChange, Loaded};
+pub use caps::{Caps, OpenBound, TenantSums};
 pub use command::{
     Command, ExtendOutcome, Outcome, RecordOutcome, RecordRefusal, ReleaseOutcome, ReserveOutcome,
     ReserveRefusal,

@@ -221,6 +221,25 @@ pub struct Usage {
 }
 
 impl Usage {
+    /// What a record takes in storage beside its texts: its figures, its places in indexes and
+    /// sums, and the key of its call id.
+    pub const FIXED_BYTES: i64 = 400;
+
+    /// What the record takes in storage, in bytes: those of its texts in UTF-8 and a fixed part, so
+    /// that the figure is the same on every database and can be counted again.
+    pub fn stored_bytes(&self) -> i64 {
+        let optional = [
+            &self.session_id,
+            &self.agent_id,
+            &self.error_code,
+            &self.error_message,
+            &self.metadata,
+        ];
+        let optional: usize = optional.into_iter().flatten().map(|text| text.len()).sum();
+        let texts = self.call_id.as_str().len() + self.provider.len() + self.model.len() + optional;
+        i64::try_from(texts).unwrap_or(i64::MAX).saturating_add(Self::FIXED_BYTES)
+    }
+
     /// Checks all texts and figures of a record that came from outside.
     ///
     /// # Errors

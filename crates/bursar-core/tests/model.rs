@@ -12,7 +12,7 @@ mod support;
 use std::collections::{BTreeMap, BTreeSet};
 
 use bursar_core::{
-    Book, Estimate, FailureCause, Health, HoldChange, IntegrationId, IntegrationStatus,
+    Book, Caps, Estimate, FailureCause, Health, HoldChange, IntegrationId, IntegrationStatus,
     LimitSettings, Month, NANOS_PER_CENT, Nanos, Outcome, PolicyResult, ReservationState,
     ReserveOutcome, TenantId, TenantLifecycle, Timestamp, TokenBuckets, Totals, decide,
 };
@@ -59,7 +59,19 @@ impl Run {
             let limits = run.limits();
             run.set(integration(number), Profile::enabled(tenant(tenant_number), limits));
         }
+        run.set_caps();
         run
+    }
+
+    /// Caps that are met often, sometimes, or never.
+    fn set_caps(&mut self) {
+        let caps = Caps {
+            reservations_per_integration: self.random.one_of([1, 2, 3, 50_000]),
+            reservations_per_tenant: self.random.one_of([2, 3, 4, 200_000]),
+            stored_bytes_per_day: self.random.one_of([0, 0, 1_000, 2_600]),
+        };
+        self.storage.caps = caps;
+        self.naive.caps = caps;
     }
 
     /// What the operator does reaches both sides.
@@ -257,6 +269,7 @@ impl Run {
             tally.steps += 1;
             *tally.answers.entry(format!("{:?}", Answer::of(&outcome))).or_default() += 1;
         }
+        self.keep_the_caps();
         self.compare_decisions(&book);
         self.compare_entries(&book);
         assert_ends_are_told_once(&book);
@@ -313,6 +326,26 @@ impl Run {
         let calls = account.rate.current(self.now.second());
         assert!(rate_limit_rpm == 0 || calls <= rate_limit_rpm, "{reservation:?}");
         tally.admitted_to_the_last += usize::from(budget != 0 && cost == budget);
+    }
+
+    /// Never more open reservations than the caps admit.
+    fn keep_the_caps(&self) {
+        for tenant_number in [1, 2] {
+            let open = |id: Option<IntegrationId>| {
+                let of_it = self.naive.promises.iter().filter(|promise| {
+                    promise.tenant_id == tenant(tenant_number)
+                        && id.is_none_or(|id| promise.request.integration_id == id)
+                        && promise.state(self.now) == ReservationState::Open
+                });
+                of_it.count() as i64
+            };
+            let Caps { reservations_per_integration, reservations_per_tenant, .. } =
+                self.naive.caps;
+            assert!(open(None) <= reservations_per_tenant, "{} are open", open(None));
+            for (number, _) in INTEGRATIONS {
+                assert!(open(Some(integration(number))) <= reservations_per_integration);
+            }
+        }
     }
 
     fn compare_entries(&self, book: &Book<'_>) {
@@ -396,11 +429,13 @@ fn assert_ends_are_told_once(book: &Book<'_>) {
 /// Every answer there is must have been given often, or the run has proved less than it seems.
 fn assert_everything_happened(tally: &Tally) {
     let words = "Accepted Duplicate Conflict NotCounted(IntegrationNotFound) \
-        NotCounted(InTheFuture) Held Replayed Refused(IntegrationNotFound) \
+        NotCounted(InTheFuture) NotCounted(StoredBytesExceeded) Held Replayed Refused(IntegrationNotFound) \
         Refused(IntegrationDisabled) Refused(IntegrationNotEnabled) Refused(IntegrationError) \
         Refused(CredentialsInvalid) Refused(TenantSuspended) Refused(BudgetExceeded) \
         Refused(TokenLimitExceeded) Refused(RateLimitExceeded) Rejected(CallRecorded) \
         Rejected(CallEnded(Released)) Rejected(CallEnded(Expired)) Rejected(OtherContent) \
+        Rejected(TooManyOpen(Integration(1))) Rejected(TooManyOpen(Integration(2))) \
+        Rejected(TooManyOpen(Tenant(2))) Rejected(TooManyOpen(Tenant(3))) \
         Rejected(CostEstimateRequired) Rejected(TokenEstimateRequired) Released HadExpired \
         NoReservation IsSettled Extended HadEnded(Settled) HadEnded(Released) HadEnded(Expired)";
     for word in words.split_whitespace() {
@@ -424,6 +459,11 @@ fn the_core_answers_like_the_model_for_a_hundred_thousand_steps() {
                 run.change_a_profile();
             }
             run.move_on();
+            // Whether and how far anybody swept must not show.
+            if run.random.percent(30) {
+                let limit = run.random.one_of([1, 2, 100]);
+                run.storage.sweep_some(run.now, limit);
+            }
             run.group(&mut tally);
         }
         run.finish();

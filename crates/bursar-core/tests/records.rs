@@ -404,7 +404,7 @@ fn a_record_that_does_not_fit_its_total_is_refused_and_changes_nothing() {
 /// What a book counts for integration 1 in October.
 fn shape(book: &Book<'_>) -> (Counter, i64, usize) {
     let account = book.accounts().get(&integration(1)).unwrap();
-    let counter = *account.counter(now().month()).unwrap();
+    let counter = account.counter(now().month()).unwrap();
     (counter, account.rate.current(now().second()), book.entries().len())
 }
 

@@ -6,7 +6,7 @@ use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use bursar_core::{Pace, Thresholds};
+use bursar_core::{Caps, Pace, Thresholds};
 
 use crate::body::BodyLimits;
 use crate::budget::ByteBudget;
@@ -260,6 +260,25 @@ pub const SETTINGS: &[Setting] = &[
                what is usual is an anomaly; 0 means that none is looked for.",
     },
     Setting {
+        key: "limits.reservations_per_integration",
+        env: "BURSAR_LIMITS_RESERVATIONS_PER_INTEGRATION",
+        default: "50000",
+        help: "Reservations of one integration that may be open at once. Further ones get 409.",
+    },
+    Setting {
+        key: "limits.reservations_per_tenant",
+        env: "BURSAR_LIMITS_RESERVATIONS_PER_TENANT",
+        default: "200000",
+        help: "Reservations of one tenant that may be open at once. Further ones get 409.",
+    },
+    Setting {
+        key: "limits.stored_bytes_per_day",
+        env: "BURSAR_LIMITS_STORED_BYTES_PER_DAY",
+        default: "0",
+        help: "Bytes of usage records that a tenant may store on one UTC day; 0 is unlimited. \
+               Further records get 429, unless they settle a reservation.",
+    },
+    Setting {
         key: "credentials.env_prefixes",
         env: "BURSAR_CREDENTIALS_ENV_PREFIXES",
         default: "CUS_CRED_,LLM_API_KEY_",
@@ -341,6 +360,8 @@ pub struct Config {
     pub issuers: Vec<IssuerConfig>,
     /// What tenants are held to when nothing else is said of them.
     pub protection: Thresholds,
+    /// What tenants may leave in storage.
+    pub caps: Caps,
     /// What references may name on this server.
     pub allowed_prefixes: AllowedPrefixes,
 }
@@ -454,6 +475,7 @@ impl Config {
             issuers: read_issuers(&values.text(ISSUERS))
                 .map_err(|problem| wrong(ISSUERS, &problem))?,
             protection: values.thresholds()?,
+            caps: values.caps()?,
             allowed_prefixes: AllowedPrefixes {
                 env: values.list("credentials.env_prefixes"),
                 file: values.list("credentials.file_prefixes"),
@@ -534,6 +556,19 @@ impl Values<'_> {
             },
             cost_cents_day: self.amount("protection.cost_cents_day")?,
             anomaly_floor: self.amount("protection.anomaly_floor")?,
+        })
+    }
+
+    fn caps(&self) -> Result<Caps, ConfigError> {
+        let bytes = "limits.stored_bytes_per_day";
+        let stored_bytes_per_day = self.text(bytes).parse().ok().filter(|bytes| *bytes >= 0);
+        Ok(Caps {
+            reservations_per_integration: self
+                .number("limits.reservations_per_integration")?
+                .into(),
+            reservations_per_tenant: self.number("limits.reservations_per_tenant")?.into(),
+            stored_bytes_per_day: stored_bytes_per_day
+                .ok_or_else(|| wrong(bytes, "must be a whole number"))?,
         })
     }
 

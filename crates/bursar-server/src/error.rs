@@ -17,6 +17,9 @@ use crate::{envelope, raw_key};
 
 /// Seconds after which a caller may come again when storage cannot answer.
 const RETRY_AFTER_SECONDS: u32 = 1;
+/// Seconds after which a caller may come again when only the next day helps: clients sleep for as
+/// long as they are told, so they are never told more than a minute.
+const RETRY_NEXT_DAY_SECONDS: u32 = 60;
 
 macro_rules! codes {
     ($($(#[doc = $doc:literal])+ $variant:ident = $code:literal, $status:ident;)+) => {
@@ -91,6 +94,8 @@ codes! {
     CallIdConflict = "CALL_ID_CONFLICT", CONFLICT;
     /// The call is recorded or its reservation ended; nothing changed.
     ReservationEnded = "RESERVATION_ENDED", CONFLICT;
+    /// The integration or the tenant has as many open reservations as it may have.
+    TooManyReservations = "TOO_MANY_RESERVATIONS", CONFLICT;
     /// Something of that kind exists already.
     AlreadyExists = "ALREADY_EXISTS", CONFLICT;
     /// The body is larger than the route takes.
@@ -119,6 +124,8 @@ codes! {
     RateLimited = "RATE_LIMITED", TOO_MANY_REQUESTS;
     /// The tenant has spent what it may spend on a day; come again after Retry-After.
     CostLimitExceeded = "COST_LIMIT_EXCEEDED", TOO_MANY_REQUESTS;
+    /// The tenant has stored as many bytes of records as it may store on a UTC day.
+    StoredBytesExceeded = "STORED_BYTES_EXCEEDED", TOO_MANY_REQUESTS;
     /// Something is wrong in the server; the operator's log says what.
     Internal = "INTERNAL", INTERNAL_SERVER_ERROR;
     /// Too much waits to be read or written; come again after Retry-After.
@@ -319,6 +326,9 @@ impl IntoResponse for ApiError {
         let status = self.code.status();
         let retry_after = match &self.details {
             Some(details) => Some(HeaderValue::from(details.retry_after_seconds())),
+            None if self.code == ErrorCode::StoredBytesExceeded => {
+                Some(HeaderValue::from(RETRY_NEXT_DAY_SECONDS))
+            }
             None if status == StatusCode::SERVICE_UNAVAILABLE => {
                 Some(HeaderValue::from(RETRY_AFTER_SECONDS))
             }

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use bursar_core::Timestamp;
 use bursar_store::{
     Clock, Lane, Ledger, Observer, OpenError, OpenPostgresError, PostgresOptions, PostgresStore,
-    SqliteStore, Store,
+    SqliteStore, Store, Swept,
 };
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -229,7 +229,7 @@ fn assemble(
     let Secrets { secret_key, operator_token } = secrets;
     let metrics = Arc::new(Metrics::new()?);
     let observer = Arc::clone(&metrics) as Arc<dyn Observer>;
-    let ledger = Ledger::start(lanes, observer).map_err(StartError::System)?;
+    let ledger = Ledger::start(lanes, observer, config.caps).map_err(StartError::System)?;
     Ok(App::new(Parts {
         store,
         ledger,
@@ -405,10 +405,22 @@ async fn sweep(app: App) {
         if is_away(&app) {
             continue;
         }
-        if let Err(error) = app.ledger.sweep().await {
-            tracing::warn!(%error, "reservations were not swept; they count no more all the same");
-        }
+        end_due_reservations(&app).await;
         keep_decisions(&app).await;
+    }
+}
+
+/// Goes on while there is more to end; the writer takes what waits in between.
+async fn end_due_reservations(app: &App) {
+    while !is_away(app) {
+        match app.ledger.sweep().await {
+            Ok(Swept::More) => {}
+            Ok(Swept::All) => return,
+            Err(error) => {
+                tracing::warn!(%error, "reservations were not swept; they count no more anyway");
+                return;
+            }
+        }
     }
 }
 

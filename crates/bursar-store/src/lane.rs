@@ -7,8 +7,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use bursar_core::{
-    ApiKeyId, Book, CallId, CallKey, EntryId, IntegrationId, IntegrationKeyId, Month, TenantId,
-    Timestamp,
+    ApiKeyId, Book, CallId, CallKey, Caps, EntryId, Hold, IntegrationId, IntegrationKeyId, Month,
+    TenantId, Timestamp,
 };
 
 use crate::error::StoreError;
@@ -54,6 +54,25 @@ pub struct Wanted<'a> {
     pub integrations: BTreeSet<(TenantId, IntegrationId)>,
     /// The months that records name, beside the current one.
     pub months: BTreeSet<(IntegrationId, Month)>,
+    /// Holds to remove, if they are still open and due once they are locked.
+    pub due: BTreeMap<(TenantId, CallKey), Hold>,
+    /// How many reservations each tenant asks for.
+    pub reserving: BTreeMap<TenantId, usize>,
+    /// The tenants of records.
+    pub recording: BTreeSet<TenantId>,
+    /// The bounds by which the group is decided.
+    pub caps: Caps,
+}
+
+/// What a sweep has to do.
+#[derive(Debug, Default)]
+pub struct Due {
+    /// Holds that are due.
+    pub holds: Vec<Hold>,
+    /// Accounts that a reader missed in memory.
+    pub missed: Vec<(TenantId, IntegrationId)>,
+    /// Whether there may be more that is due.
+    pub more: bool,
 }
 
 /// The reads and writes of the control plane, inside a transaction of a lane.
@@ -212,12 +231,12 @@ pub trait Lane: ControlTx + Send {
         Grouping::Mixed
     }
 
-    /// The integrations that have a hold which is due, at most `limit`, and those that a reader
-    /// missed in memory; outside a transaction.
+    /// About so many of the holds that are due, and what a reader missed in memory; outside a
+    /// transaction.
     ///
     /// # Errors
     /// [`StoreError`].
-    fn due(&mut self, limit: usize) -> Result<Vec<(TenantId, IntegrationId)>, StoreError>;
+    fn due(&mut self, limit: usize) -> Result<Due, StoreError>;
 
     /// Opens a transaction. Its instant never falls behind one that an account of it was decided
     /// at before.
@@ -226,7 +245,9 @@ pub trait Lane: ControlTx + Send {
     /// [`StoreError::Unavailable`] when the database does not answer.
     fn begin(&mut self) -> Result<(), StoreError>;
 
-    /// Claims and loads what a group touches, and expires the holds of its accounts that are due.
+    /// Claims and loads what a group touches. Of the holds that are due, it removes those that the
+    /// group names; the others count in nothing and stay, so that a group takes as long as what it
+    /// was asked for, however many came due.
     ///
     /// Calls are claimed in key order, then accounts are locked in key order, then the clock and
     /// everything else is read: what was read before a lock says nothing after it.

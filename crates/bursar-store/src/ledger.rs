@@ -11,7 +11,7 @@ use std::thread::JoinHandle;
 use std::time::Instant;
 
 use bursar_core::{
-    CallId, ExtendOutcome, IntegrationId, RecordOutcome, ReleaseOutcome, ReserveOutcome,
+    CallId, Caps, ExtendOutcome, IntegrationId, RecordOutcome, ReleaseOutcome, ReserveOutcome,
     ReserveRequest, TenantId, Usage,
 };
 use parking_lot::Mutex;
@@ -23,6 +23,15 @@ use crate::observe::Observer;
 use crate::query::Standing;
 use crate::queue::{Queue, Rank, Waiting, Weighed};
 use crate::writer::{Shared, write_groups};
+
+/// Whether a sweep ended all reservations that are due.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Swept {
+    /// As far as anyone saw.
+    All,
+    /// Others are due: sweep again.
+    More,
+}
 
 /// The one way to write.
 ///
@@ -36,16 +45,22 @@ pub struct Ledger {
 }
 
 impl Ledger {
-    /// Starts a writer thread over each lane, watched by an observer.
+    /// Starts a writer thread over each lane, watched by an observer; what callers leave behind is
+    /// bounded by `caps`.
     ///
     /// # Errors
     /// When a thread cannot be started.
-    pub fn start(lanes: Vec<Box<dyn Lane>>, observer: Arc<dyn Observer>) -> std::io::Result<Self> {
+    pub fn start(
+        lanes: Vec<Box<dyn Lane>>,
+        observer: Arc<dyn Observer>,
+        caps: Caps,
+    ) -> std::io::Result<Self> {
         let (says_ended, ended) = watch::channel(false);
         let queue = Arc::new(Queue::new());
         let shared = Arc::new(Shared {
             queue: Arc::clone(&queue),
             observer,
+            caps,
             writing: AtomicUsize::new(lanes.len()),
             says_ended,
         });
@@ -145,13 +160,14 @@ impl Ledger {
         self.ask(tenant_id, |answer| Work::Touch { integration_id, answer }).await
     }
 
-    /// Ends the reservations whose time is over, those of at most 1,000 integrations at once.
+    /// Ends reservations whose time is over, about a thousand at once, so that what others ask for
+    /// is written in between.
     ///
     /// Decisions do not depend on it: from its expiry on a hold counts nowhere.
     ///
     /// # Errors
     /// [`StoreError`].
-    pub async fn sweep(&self) -> Result<(), StoreError> {
+    pub async fn sweep(&self) -> Result<Swept, StoreError> {
         self.wait(None, |answer| Work::Sweep { answer }).await
     }
 
@@ -268,7 +284,7 @@ pub(crate) enum Work {
         answer: Answer<()>,
     },
     Sweep {
-        answer: Answer<()>,
+        answer: Answer<Swept>,
     },
     Control(Box<dyn ControlJob>),
 }

@@ -31,6 +31,7 @@ mod rollup;
 mod row;
 mod schema;
 mod sqlite;
+mod tenant_sums;
 mod verify;
 mod writer;
 
@@ -46,8 +47,8 @@ pub use control::{Changed, Control, ControlRefusal, IntegrationDraft, Integratio
 pub use differences::Differences;
 pub use error::{Cause, StoreError};
 pub use hot::HotAccount;
-pub use lane::{Claim, ControlTx, Grouping, Lane, STAMP_EVERY_SECONDS, Wanted, WantedCall};
-pub use ledger::Ledger;
+pub use lane::{Claim, ControlTx, Due, Grouping, Lane, STAMP_EVERY_SECONDS, Wanted, WantedCall};
+pub use ledger::{Ledger, Swept};
 pub use observe::{CostFacts, Facts, HoldFacts, ModelKey, Observer, Taken, Took, Unobserved};
 pub use postgres::{OpenPostgresError, OpenedPostgres, PostgresOptions, PostgresStore};
 pub use protection::{OverrideRow, SignalRow};

@@ -7,6 +7,7 @@ use bursar_core::{Book, CostSource, HoldChange, Nanos, ReservationState, TenantI
 
 use crate::error::StoreError;
 use crate::rollup::{Rollup, RollupFacts};
+use crate::tenant_sums::bytes_of_integrations;
 
 /// Someone who watches the writer, such as metrics.
 ///
@@ -59,6 +60,8 @@ pub struct Facts<'a> {
     pub costs: CostFacts,
     /// What happened to reservations.
     pub holds: HoldFacts,
+    /// Bytes of new entries by tenant, as the cap of a day counts them.
+    pub bytes: HashMap<TenantId, i64>,
 }
 
 /// A model of a tenant.
@@ -106,6 +109,10 @@ impl<'a> Facts<'a> {
     /// The facts of a book whose commands were applied and are about to be saved.
     pub(crate) fn of(book: &Book<'a>) -> Self {
         let mut facts = Self::default();
+        for ((tenant_id, _), bytes) in bytes_of_integrations(book.entries()) {
+            let sum = facts.bytes.entry(tenant_id).or_default();
+            *sum = sum.saturating_add(bytes);
+        }
         // Counters of an observer only grow; a correction below zero has no place in them.
         for entry in book.entries().iter().filter(|entry| entry.cost >= Nanos::ZERO) {
             let usage = entry.usage;

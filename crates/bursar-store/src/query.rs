@@ -4,9 +4,8 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use bursar_core::{
-    Account, ApiKeyId, CallId, Counter, Day, DecisionId, EntryId, Hold, IntegrationId,
-    IntegrationKeyId, Month, Overflow, PolicyResult, ReasonCode, Reservation, SignalId, TenantId,
-    Timestamp, Verdict,
+    Account, ApiKeyId, CallId, Counter, Day, DecisionId, EntryId, IntegrationId, IntegrationKeyId,
+    Month, PolicyResult, ReasonCode, Reservation, SignalId, TenantId, Timestamp, Verdict,
 };
 
 use crate::audit::{AuditEntry, AuditFilter, AuditPage, ChainPlace};
@@ -309,23 +308,6 @@ pub struct Standing {
     pub account: Account,
     /// The instant.
     pub now: Timestamp,
-}
-
-impl Standing {
-    /// An account as it is stored, without those of its holds that are due.
-    pub(crate) fn of(
-        mut account: Account,
-        holds: impl IntoIterator<Item = Hold>,
-        now: Timestamp,
-    ) -> Result<Self, Overflow> {
-        for hold in holds {
-            // A month that was not loaded is not the one that decides.
-            if hold.expires_at <= now && account.counter(hold.month).is_ok() {
-                account.unhold(hold.month, hold.amount)?;
-            }
-        }
-        Ok(Self { account, now })
-    }
 }
 
 /// An open reservation in a list.

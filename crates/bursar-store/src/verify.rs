@@ -5,7 +5,7 @@ use std::collections::{HashMap, HashSet};
 
 use bursar_core::{
     CallId, CallKey, CounterKey, EntryId, EntryKind, IntegrationId, Month, Nanos, TenantId,
-    Timestamp, Totals,
+    Timestamp, Totals, Usage,
 };
 
 use crate::codec::call_key;
@@ -53,11 +53,13 @@ pub(crate) struct CountedEntry {
     model: String,
     occurred_at: Timestamp,
     facts: RollupFacts,
+    created_at: Timestamp,
+    stored_bytes: i64,
 }
 
 impl CountedEntry {
-    /// `entry_id, tenant_id, integration_id, call_id, agent_id, provider, model, occurred_at` and
-    /// the columns of [`decode::rollup_facts`].
+    /// `entry_id, tenant_id, integration_id, call_id, agent_id, provider, model, occurred_at`, the
+    /// columns of [`decode::rollup_facts`], `created_at` and the bytes of all texts.
     pub(crate) fn read(row: &impl Columns) -> Result<Self, StoreError> {
         let (tenant_id, integration_id) = decode::integration_ref(row, 1)?;
         Ok(Self {
@@ -70,6 +72,8 @@ impl CountedEntry {
             model: row.text(6)?,
             occurred_at: row.instant(7)?,
             facts: decode::rollup_facts(row, 8)?,
+            created_at: row.instant(19)?,
+            stored_bytes: Usage::FIXED_BYTES + row.int::<i64>(20)?,
         })
     }
 
@@ -127,6 +131,10 @@ pub(crate) struct Recount {
     labels: HashSet<(TenantId, i64, String, String)>,
     /// Entries that call ids must lead to.
     calls: i64,
+    /// Open reservations of each tenant.
+    open: HashMap<TenantId, i64>,
+    /// Bytes of the entries by the day on which they were stored.
+    bytes: HashMap<(TenantId, IntegrationId, i32), i64>,
 }
 
 impl Recount {
@@ -161,6 +169,8 @@ impl Recount {
             integration_id: entry.integration_id,
             month: entry.occurred_at.month(),
         };
+        let stored_on = (entry.tenant_id, entry.integration_id, entry.created_at.day().number());
+        *self.bytes.entry(stored_on).or_default() += entry.stored_bytes;
         let tokens = entry.facts.tokens.total();
         let amount = Totals { cost: entry.facts.cost, tokens, calls };
         let (used, _) = self.counters.entry(key).or_default();
@@ -190,6 +200,7 @@ impl Recount {
     pub(crate) fn add_open(&mut self, row: &impl Columns) -> Result<(), StoreError> {
         self.verified.open_reservations += 1;
         let (tenant_id, integration_id) = decode::integration_ref(row, 0)?;
+        *self.open.entry(tenant_id).or_default() += 1;
         let amount = Totals { cost: Nanos::new(row.int(2)?), tokens: row.int(3)?, calls: 1 };
         let key = CounterKey { tenant_id, integration_id, month: row.instant(4)?.month() };
         let (_, held) = self.counters.entry(key).or_default();
@@ -242,6 +253,38 @@ impl Recount {
         Ok(())
     }
 
+    /// Compares how many reservations of a tenant are counted as open, after all of them, and takes
+    /// it off the list: `tenant_id, reservations`.
+    pub(crate) fn compare_open(&mut self, row: &impl Columns) -> Result<(), StoreError> {
+        let tenant_id = row.id(0, TenantId::from_number)?;
+        let stored: i64 = row.int(1)?;
+        self.differ_if(self.open.get(&tenant_id).copied(), stored, || {
+            format!("open reservations of tenant {tenant_id}")
+        });
+        self.open.remove(&tenant_id);
+        Ok(())
+    }
+
+    /// Compares the bytes of a day, and takes them off the list: `tenant_id, integration_id, day,
+    /// bytes`.
+    pub(crate) fn compare_bytes(&mut self, row: &impl Columns) -> Result<(), StoreError> {
+        let (tenant_id, integration_id) = decode::integration_ref(row, 0)?;
+        let (day, stored): (i32, i64) = (row.int(2)?, row.int(3)?);
+        let key = (tenant_id, integration_id, day);
+        self.differ_if(self.bytes.get(&key).copied(), stored, || {
+            format!("bytes that integration {integration_id} stored on day {day}")
+        });
+        self.bytes.remove(&key);
+        Ok(())
+    }
+
+    fn differ_if(&mut self, counted: Option<i64>, stored: i64, of: impl Fn() -> String) {
+        let counted = counted.unwrap_or_default();
+        if stored != counted {
+            self.differ(|| format!("{}: {stored} are stored, counted {counted}", of()));
+        }
+    }
+
     /// Tells of a difference that only one database can have.
     pub(crate) fn differ(&mut self, sentence: impl FnOnce() -> String) {
         self.verified.differences.add(sentence);
@@ -249,7 +292,18 @@ impl Recount {
 
     /// What it came to, with what was counted and is not stored at all.
     pub(crate) fn into_verified(self) -> Verified {
-        let Self { mut verified, counters, rollups, .. } = self;
+        let Self { mut verified, counters, rollups, open, bytes, .. } = self;
+        for (tenant_id, counted) in open {
+            verified.differences.add(|| {
+                format!("open reservations of tenant {tenant_id}: none stored, counted {counted}")
+            });
+        }
+        for ((_, integration_id, day), counted) in bytes {
+            verified.differences.add(|| {
+                let of = format!("bytes that integration {integration_id} stored on day {day}");
+                format!("{of}: none stored, counted {counted}")
+            });
+        }
         for (key, (used, held)) in counters {
             if (used, held) != (Totals::default(), Totals::default()) {
                 verified.differences.add(|| {

@@ -5,28 +5,29 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
 
 use bursar_core::{
-    Book, CallKey, Command, EntryId, ExtendOutcome, IntegrationId, Outcome, RecordOutcome,
-    RecordRefusal, ReleaseOutcome, ReserveOutcome, TenantId,
+    Book, CallKey, Caps, Command, EntryId, ExtendOutcome, Hold, IntegrationId, Outcome,
+    RecordOutcome, RecordRefusal, ReleaseOutcome, ReserveOutcome, TenantId,
 };
 use tokio::sync::watch;
 
 use crate::codec::call_key;
 use crate::error::StoreError;
-use crate::lane::{Claim, ControlTx, Grouping, Lane, Wanted, WantedCall};
-use crate::ledger::{Answer, ControlJob, Job, Work};
+use crate::lane::{Claim, ControlTx, Due, Grouping, Lane, Wanted, WantedCall};
+use crate::ledger::{Answer, ControlJob, Job, Swept, Work};
 use crate::observe::{Facts, Observer, Taken, Took};
 use crate::query::Standing;
 use crate::queue::{Queue, Weighed, Writing};
 
 /// How often a transaction is run before its callers are told to come again.
 const ATTEMPTS_MAX: u32 = 5;
-/// Integrations whose reservations one sweep ends.
+/// Reservations that one sweep ends: about ten milliseconds of the writer.
 const SWEEP_MAX: usize = 1_000;
 
 /// What the writers of a ledger share.
 pub(crate) struct Shared {
     pub(crate) queue: Arc<Queue<Job>>,
     pub(crate) observer: Arc<dyn Observer>,
+    pub(crate) caps: Caps,
     /// Writers that have not ended.
     pub(crate) writing: AtomicUsize,
     pub(crate) says_ended: watch::Sender<bool>,
@@ -73,7 +74,7 @@ pub(crate) fn write_groups(shared: &Shared, mut lane: Box<dyn Lane>) {
             }
         }
         if !group.is_empty() {
-            write_jobs(lane.as_mut(), observer, group);
+            write_jobs(lane.as_mut(), observer, shared.caps, group);
         }
         if queue.is_empty() {
             lane.idle();
@@ -128,14 +129,17 @@ fn again<T>(
 /// One thing to do in a group; a job of a thousand records is a thousand steps.
 enum Step<'a> {
     Apply(TenantId, CallKey, Command<'a>),
-    /// Loads an account, which expires its holds that are due.
+    /// Loads an account.
     Touch(TenantId, IntegrationId),
+    /// Ends a reservation that is due.
+    Expire(Hold),
 }
 
 impl Step<'_> {
     const fn tenant_id(&self) -> TenantId {
         match self {
             Self::Apply(tenant_id, ..) | Self::Touch(tenant_id, _) => *tenant_id,
+            Self::Expire(hold) => hold.tenant_id,
         }
     }
 }
@@ -151,10 +155,10 @@ struct Done {
 
 type StepOutcome = Result<Done, StoreError>;
 
-fn write_jobs(lane: &mut dyn Lane, observer: &dyn Observer, jobs: Vec<Job>) {
+fn write_jobs(lane: &mut dyn Lane, observer: &dyn Observer, caps: Caps, jobs: Vec<Job>) {
     let records = jobs.iter().map(records_of).sum();
     let sweeps = jobs.iter().any(|job| matches!(job.work, Work::Sweep { .. }));
-    let due = if sweeps { due(lane) } else { Vec::new() };
+    let due = if sweeps { due(lane) } else { Due::default() };
     let mut next_number = match again(lane, |lane| lane.allot(records)) {
         Ok(first) => first,
         // No command is at fault for what was asked before any of them.
@@ -177,27 +181,28 @@ fn write_jobs(lane: &mut dyn Lane, observer: &dyn Observer, jobs: Vec<Job>) {
     };
     let mut outcomes = Vec::with_capacity(steps.len());
     for part in parts {
-        outcomes.extend(write_steps(lane, observer, part));
+        outcomes.extend(write_steps(lane, observer, caps, part));
     }
+    let swept = if due.more { Swept::More } else { Swept::All };
     let mut outcomes = outcomes.into_iter();
     drop(steps);
     for (job, count) in jobs.into_iter().zip(counts) {
-        answer_job(job.work, outcomes.by_ref().take(count));
+        answer_job(job.work, outcomes.by_ref().take(count), swept);
     }
 }
 
-/// The accounts to sweep. That they cannot be found now is no reason to write nothing else.
-fn due(lane: &mut dyn Lane) -> Vec<(TenantId, IntegrationId)> {
+/// What to sweep. That it cannot be found now is no reason to write nothing else.
+fn due(lane: &mut dyn Lane) -> Due {
     again(lane, |lane| lane.due(SWEEP_MAX)).unwrap_or_else(|error| {
         tracing::warn!(error = &error as &dyn std::error::Error, "reservations were not swept");
-        Vec::new()
+        Due::default()
     })
 }
 
 fn fail_all(jobs: Vec<Job>, error: &StoreError) {
     for job in jobs {
         let outcomes = std::iter::repeat_with(|| Err(error.clone())).take(job.commands());
-        answer_job(job.work, outcomes);
+        answer_job(job.work, outcomes, Swept::All);
     }
 }
 
@@ -206,20 +211,21 @@ fn fail_all(jobs: Vec<Job>, error: &StoreError) {
 fn write_steps(
     lane: &mut dyn Lane,
     observer: &dyn Observer,
+    caps: Caps,
     steps: &[Step<'_>],
 ) -> Vec<StepOutcome> {
     if steps.is_empty() {
         return Vec::new();
     }
-    match in_transaction(lane, observer, |lane| apply_steps(lane, steps)) {
+    match in_transaction(lane, observer, |lane| apply_steps(lane, caps, steps)) {
         Ok((outcomes, facts)) => {
             observer.written(&facts);
             outcomes.into_iter().map(Ok).collect()
         }
         Err(error) if error.is_definite() && steps.len() > 1 => {
             let (first, second) = steps.split_at(steps.len() / 2);
-            let mut outcomes = write_steps(lane, observer, first);
-            outcomes.extend(write_steps(lane, observer, second));
+            let mut outcomes = write_steps(lane, observer, caps, first);
+            outcomes.extend(write_steps(lane, observer, caps, second));
             outcomes
         }
         Err(error) => {
@@ -232,9 +238,10 @@ fn write_steps(
 
 fn apply_steps<'a>(
     lane: &mut dyn Lane,
+    caps: Caps,
     steps: &[Step<'a>],
 ) -> Result<(Vec<Done>, Facts<'a>), StoreError> {
-    let mut wanted = Wanted::default();
+    let mut wanted = Wanted { caps, ..Wanted::default() };
     for step in steps {
         want(&mut wanted, step);
     }
@@ -246,7 +253,7 @@ fn apply_steps<'a>(
                 let outcome = Some(book.apply(*tenant_id, *key, *command)?);
                 Done { outcome, standing: standing(&book, *tenant_id, command) }
             }
-            Step::Touch(..) => Done::default(),
+            Step::Touch(..) | Step::Expire(_) => Done::default(),
         });
     }
     let facts = Facts::of(&book);
@@ -275,14 +282,12 @@ fn records_of(job: &Job) -> usize {
     }
 }
 
-fn push_steps<'a>(
-    steps: &mut Vec<Step<'a>>,
-    job: &'a Job,
-    next_number: &mut i64,
-    due: &[(TenantId, IntegrationId)],
-) {
+fn push_steps<'a>(steps: &mut Vec<Step<'a>>, job: &'a Job, next_number: &mut i64, due: &Due) {
     if matches!(job.work, Work::Sweep { .. }) {
-        steps.extend(due.iter().map(|(tenant, integration)| Step::Touch(*tenant, *integration)));
+        let touch =
+            |(tenant, integration): &(TenantId, IntegrationId)| Step::Touch(*tenant, *integration);
+        steps.extend(due.missed.iter().map(touch));
+        steps.extend(due.holds.iter().copied().map(Step::Expire));
     }
     let Some(tenant_id) = job.tenant_id else { return };
     let apply = |command: Command<'a>| {
@@ -316,15 +321,24 @@ fn want<'a>(wanted: &mut Wanted<'a>, step: &Step<'a>) {
             wanted.integrations.insert((*tenant_id, *integration_id));
             return;
         }
+        Step::Expire(hold) => {
+            wanted.integrations.insert((hold.tenant_id, hold.integration_id));
+            wanted.due.insert((hold.tenant_id, hold.call), *hold);
+            return;
+        }
     };
     let claim = match command {
         Command::Record { entry_id, usage } => {
+            wanted.recording.insert(tenant_id);
             if let Some(occurred_at) = usage.occurred_at {
                 wanted.months.insert((usage.integration_id, occurred_at.month()));
             }
             Claim::Record(*entry_id)
         }
-        Command::Reserve(_) => Claim::Reserve,
+        Command::Reserve(_) => {
+            *wanted.reserving.entry(tenant_id).or_default() += 1;
+            Claim::Reserve
+        }
         Command::Release { .. } | Command::Extend { .. } => Claim::Look,
     };
     if let Some(integration_id) = command.integration_id() {
@@ -339,7 +353,7 @@ fn want<'a>(wanted: &mut Wanted<'a>, step: &Step<'a>) {
 }
 
 /// Gives a job its outcomes; who stopped waiting does not hear them.
-fn answer_job(work: Work, mut outcomes: impl Iterator<Item = StepOutcome>) {
+fn answer_job(work: Work, mut outcomes: impl Iterator<Item = StepOutcome>, swept: Swept) {
     match work {
         Work::Record { records, answer } => {
             let alone = records.len() == 1;
@@ -355,8 +369,12 @@ fn answer_job(work: Work, mut outcomes: impl Iterator<Item = StepOutcome>) {
         }
         Work::Release { answer, .. } => send_one(answer, outcomes, as_release),
         Work::Extend { answer, .. } => send_one(answer, outcomes, as_extend),
-        Work::Touch { answer, .. } | Work::Sweep { answer } => {
+        Work::Touch { answer, .. } => {
             let _ = answer.send(outcomes.try_for_each(|outcome| outcome.map(|_| ())));
+        }
+        Work::Sweep { answer } => {
+            let all = outcomes.try_for_each(|outcome| outcome.map(|_| ()));
+            let _ = answer.send(all.map(|()| swept));
         }
         Work::Control(control) => control.answer(Err(mixed_up())),
     }
@@ -408,7 +426,7 @@ mod tests {
 
     use bursar_core::{
         Account, CallId, CostBasis, Estimate, Health, Integration, IntegrationStatus,
-        LimitSettings, Nanos, ReserveRequest, TenantLifecycle, Timestamp,
+        LimitSettings, Loaded, Nanos, ReserveRequest, TenantLifecycle, Timestamp,
     };
 
     use super::*;
@@ -425,7 +443,8 @@ mod tests {
         };
         let account = Account::new(tenant(1), TenantLifecycle::Active, rules);
         let accounts = HashMap::from([(integration_id, account)]);
-        let book = Book::open(Timestamp::MIN, accounts, HashMap::new(), Vec::new());
+        let loaded = Loaded { accounts, ..Loaded::default() };
+        let book = Book::open(Timestamp::MIN, Caps::DEFAULT, loaded);
         let book = book.expect("a book without holds");
         let request = ReserveRequest {
             integration_id,

@@ -11,7 +11,7 @@ mod support;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use bursar_core::{ApiKeyId, TenantId, Timestamp};
+use bursar_core::{ApiKeyId, Caps, TenantId, Timestamp};
 use bursar_store::{
     AuditVerified, Control, Ledger, Observer, PostgresOptions, PostgresStore, StoreError,
 };
@@ -55,7 +55,7 @@ impl World {
                 clock: None,
             };
             let (_store, lanes) = PostgresStore::open(database.app_url(), &options).unwrap();
-            Ledger::start(lanes, Arc::clone(&failures) as Arc<dyn Observer>).unwrap()
+            Ledger::start(lanes, Arc::clone(&failures) as Arc<dyn Observer>, Caps::DEFAULT).unwrap()
         });
         let made = nodes[0].change(None, |tx| Control::create_tenant(tx, &actor(), "tenant")).await;
         let tenant_id = made.unwrap().tenant_id;

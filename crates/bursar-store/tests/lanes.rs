@@ -12,8 +12,8 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use bursar_core::{
-    IntegrationId, LimitSettings, RecordOutcome, ReleaseOutcome, ReserveOutcome, TenantId,
-    TenantLifecycle,
+    Caps, IntegrationId, LimitSettings, OpenBound, RecordOutcome, ReleaseOutcome, ReserveOutcome,
+    ReserveRefusal, TenantId, TenantLifecycle,
 };
 use bursar_store::{AuditKey, Control, KeyId, Ledger, PostgresOptions, PostgresStore, Unobserved};
 use postgres::cluster::Cluster;
@@ -27,6 +27,11 @@ fn migrate(owner_url: &str, app_role: &str) {
 
 /// A node on a database.
 fn node(database: &Database) -> Ledger {
+    capped_node(database, Caps::DEFAULT)
+}
+
+/// A node on a database with other bounds of what tenants leave behind.
+fn capped_node(database: &Database, caps: Caps) -> Ledger {
     let options = PostgresOptions {
         lanes: 2,
         readers: 2,
@@ -35,13 +40,27 @@ fn node(database: &Database) -> Ledger {
         clock: None,
     };
     let (_store, lanes) = PostgresStore::open(database.app_url(), &options).unwrap();
-    Ledger::start(lanes, Arc::new(Unobserved)).unwrap()
+    Ledger::start(lanes, Arc::new(Unobserved), caps).unwrap()
+}
+
+/// The one text that a statement answers.
+fn text_of(database: &Database, sql: &str) -> String {
+    database.run(sql).into_iter().flatten().flatten().next().unwrap()
 }
 
 async fn account(node: &Ledger, limits: LimitSettings) -> (TenantId, IntegrationId) {
     let made = node.change(None, |tx| Control::create_tenant(tx, &actor(), "tenant")).await;
     let tenant_id = made.unwrap().tenant_id;
-    let draft = draft("integration", limits);
+    (tenant_id, integration(node, tenant_id, "integration", limits).await)
+}
+
+async fn integration(
+    node: &Ledger,
+    tenant_id: TenantId,
+    name: &str,
+    limits: LimitSettings,
+) -> IntegrationId {
+    let draft = draft(name, limits);
     let made = node.change(tenant_id, move |tx| {
         let actor = actor();
         let mut control = Control::new(tx, &actor, tenant_id);
@@ -49,7 +68,7 @@ async fn account(node: &Ledger, limits: LimitSettings) -> (TenantId, Integration
         let Ok(row) = integration else { return Ok(integration) };
         control.enable_integration(row.integration_id)
     });
-    (tenant_id, made.await.unwrap().unwrap().integration_id)
+    made.await.unwrap().unwrap().integration_id
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -107,6 +126,65 @@ async fn a_budget_for_ten_admits_ten_whoever_asks_where() {
     }
     let admitted: BTreeSet<String> = asks.join_all().await.into_iter().flatten().collect();
     assert_eq!(admitted.len(), 10);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_tenant_never_has_more_open_reservations_than_it_may_whoever_asks_where() {
+    const MAX: usize = 50;
+    let database = Database::migrated(Cluster::shared(), migrate);
+    let caps = Caps { reservations_per_tenant: MAX as i64, ..Caps::DEFAULT };
+    let nodes = [(); 3].map(|()| capped_node(&database, caps));
+    let (tenant_id, first) = account(&nodes[0], budget(0)).await;
+    let mut integrations = vec![first];
+    for name in ["b", "c", "d", "e", "f"] {
+        integrations.push(integration(&nodes[0], tenant_id, name, budget(0)).await);
+    }
+    let mut asks = JoinSet::new();
+    // Each integration has nodes of its own, so that nothing but the bound keeps them apart.
+    for task in 0..48_usize {
+        let node = nodes.get(task % 3).unwrap().clone();
+        let integration_id = *integrations.get(task % 6).unwrap();
+        asks.spawn(async move {
+            let mut open = 0_usize;
+            for ask in 0..12 {
+                let call = format!("{task} {ask}");
+                let outcome = node.reserve(tenant_id, request(integration_id, &call)).await;
+                match outcome.unwrap() {
+                    ReserveOutcome::Held(_) => open += 1,
+                    ReserveOutcome::Rejected(ReserveRefusal::TooManyOpen(bound)) => {
+                        assert_eq!(bound, OpenBound::Tenant(MAX as i64));
+                        continue;
+                    }
+                    outcome => unreachable!("{outcome:?}"),
+                }
+                if ask % 3 == 0 {
+                    node.release(tenant_id, call_id(&call), None).await.unwrap();
+                    open -= 1;
+                }
+            }
+            open
+        });
+    }
+    let watch = async {
+        let mut most = 0_i64;
+        loop {
+            let open = "select coalesce(sum(reservations), 0)::text from open_reservations";
+            let open = text_of(&database, open).parse::<i64>().unwrap();
+            most = most.max(open);
+            tokio::task::yield_now().await;
+            if asks.is_empty() {
+                return most;
+            }
+            while let Some(ended) = asks.try_join_next() {
+                ended.unwrap();
+            }
+        }
+    };
+    let most = watch.await;
+    assert!(most <= MAX as i64, "{most} were open");
+    let count = "select count(*)::text from calls where reservation_state = 1";
+    let open: usize = text_of(&database, count).parse().unwrap();
+    assert_eq!(open, MAX, "in the end all places are taken");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -295,10 +295,10 @@ async fn change(world: &World, tenant: &Tenant, chance: &mut Chance) {
 }
 
 async fn assert_strict(world: &World, tenants: &[Tenant]) {
-    let now = world.store.now();
     for tenant in tenants {
         let (tenant_id, strict) = (tenant.tenant_id, tenant.strict);
-        let counter = world.store.counter(tenant_id, strict, now.month()).await.unwrap();
+        let standing = world.store.standing(tenant_id, strict).await.unwrap().unwrap();
+        let counter = standing.account.counter(standing.now.month()).unwrap();
         let counted = counter.used.cost.checked_add(counter.held.cost).unwrap();
         assert!(counted <= support::cents(STRICT_CENTS), "{counted:?}");
         assert!(counter.held.cost >= Nanos::ZERO, "{counter:?}");

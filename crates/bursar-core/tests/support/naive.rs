@@ -6,10 +6,11 @@
 #![expect(clippy::unwrap_used, reason = "a question names what the model was told of")]
 
 use bursar_core::{
-    CallId, CostSource, Decision, EntryId, Estimate, ExtendOutcome, FailureCause, Health,
-    IntegrationId, IntegrationStatus, Measure, Month, Outcome, PolicyResult, Reason, ReasonCode,
-    RecordOutcome, RecordRefusal, ReleaseOutcome, Reservation, ReservationState, ReserveOutcome,
-    ReserveRefusal, ReserveRequest, TenantId, TenantLifecycle, Timestamp, Usage, Verdict,
+    CallId, Caps, CostSource, Decision, EntryId, Estimate, ExtendOutcome, FailureCause, Health,
+    IntegrationId, IntegrationStatus, Measure, Month, OpenBound, Outcome, PolicyResult, Reason,
+    ReasonCode, RecordOutcome, RecordRefusal, ReleaseOutcome, Reservation, ReservationState,
+    ReserveOutcome, ReserveRefusal, ReserveRequest, TenantId, TenantLifecycle, Timestamp, Usage,
+    Verdict,
 };
 
 use crate::support::storage::{Act, Profile};
@@ -71,6 +72,7 @@ fn sum(amounts: impl Iterator<Item = Sums>) -> Sums {
 /// All that ever happened.
 #[derive(Debug, Default)]
 pub(crate) struct Naive {
+    pub(crate) caps: Caps,
     pub(crate) profiles: Vec<(IntegrationId, Profile)>,
     pub(crate) records: Vec<Recorded>,
     pub(crate) promises: Vec<Promised>,
@@ -204,6 +206,17 @@ impl Naive {
         if occurred_at.micros() - now.micros() > 300_000_000 {
             return RecordOutcome::Refused(RecordRefusal::InTheFuture);
         }
+        let cap = self.caps.stored_bytes_per_day;
+        let bytes: i64 = self
+            .records
+            .iter()
+            .filter(|record| record.tenant_id == tenant_id)
+            .filter(|record| record.arrived_at.day() == now.day())
+            .map(|record| bytes_of(&record.usage))
+            .sum();
+        if settled.is_none() && cap != 0 && bytes + bytes_of(usage) > cap {
+            return RecordOutcome::Refused(RecordRefusal::StoredBytesExceeded);
+        }
         if let (Some(promise), Some(_)) = (promise, settled) {
             promise.ended = Some((ReservationState::Settled, now));
         }
@@ -260,6 +273,25 @@ impl Naive {
         let decision = self.decide(request.integration_id, request.estimate, now);
         if decision.verdict > Verdict::Warned {
             return ReserveOutcome::Refused(decision);
+        }
+        let open: Vec<&Promised> = self
+            .promises
+            .iter()
+            .filter(|promise| promise.tenant_id == tenant_id)
+            .filter(|promise| promise.state(now) == ReservationState::Open)
+            .collect();
+        let of_tenant = open.len() as i64;
+        let id = request.integration_id;
+        let here = |promise: &&&Promised| promise.request.integration_id == id;
+        let of_integration = open.iter().filter(here).count() as i64;
+        let bounds: [(i64, i64, fn(i64) -> OpenBound); 2] = [
+            (of_integration, self.caps.reservations_per_integration, OpenBound::Integration),
+            (of_tenant, self.caps.reservations_per_tenant, OpenBound::Tenant),
+        ];
+        for (there, allowed, bound) in bounds {
+            if there + 1 > allowed {
+                return ReserveOutcome::Rejected(ReserveRefusal::TooManyOpen(bound(allowed)));
+            }
         }
         let promise = Promised {
             tenant_id,
@@ -445,6 +477,21 @@ fn hard_block(profile: &Profile) -> Option<ReasonCode> {
         }
         IntegrationStatus::Enabled => None,
     }
+}
+
+/// 400 bytes and every text.
+fn bytes_of(usage: &Usage) -> i64 {
+    let texts = [
+        Some(usage.call_id.as_str()),
+        usage.session_id.as_deref(),
+        usage.agent_id.as_deref(),
+        Some(usage.provider.as_ref()),
+        Some(usage.model.as_ref()),
+        usage.error_code.as_deref(),
+        usage.error_message.as_deref(),
+        usage.metadata.as_deref(),
+    ];
+    400 + texts.map(|text| text.unwrap_or_default().len() as i64).iter().sum::<i64>()
 }
 
 /// Law 2 of the ledger, field by field.

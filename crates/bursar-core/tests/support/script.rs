@@ -151,7 +151,7 @@ fn played<'s>(
         storage.save(book);
     }
     storage.sweep(end);
-    let account = storage.account(integration(1), []).unwrap();
+    let account = storage.account(integration(1), [], end).unwrap();
     assert_eq!(account.rate.current(end.second()), rate, "calls of the last 60 seconds");
     let mut months = storage.months(integration(1));
     months.extend(shown.iter().map(|month| month.month));

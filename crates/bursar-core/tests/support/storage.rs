@@ -8,10 +8,10 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use bursar_core::{
-    Account, Book, Call, CallId, CallKey, Command, CostBasis, CostSource, Counter, Entry, EntryId,
-    Health, Hold, HoldChange, Integration, IntegrationId, IntegrationStatus, LimitSettings, Month,
-    Overflow, RecordedCall, Reservation, ReservationState, ReserveRequest, TenantId,
-    TenantLifecycle, Timestamp, Usage,
+    Account, Book, Call, CallId, CallKey, Caps, Command, CostBasis, CostSource, Counter, Entry,
+    EntryId, Health, Hold, HoldChange, Integration, IntegrationId, IntegrationStatus,
+    LimitSettings, Loaded, Month, Overflow, RecordedCall, Reservation, ReservationState,
+    ReserveRequest, TenantId, TenantLifecycle, TenantSums, Timestamp, Totals, Usage,
 };
 
 use super::entry;
@@ -104,7 +104,10 @@ struct StoredCall {
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Storage {
     pub(crate) profiles: BTreeMap<IntegrationId, Profile>,
+    pub(crate) caps: Caps,
     pub(crate) entries: Vec<Kept>,
+    /// Bytes of records by tenant and day.
+    bytes: BTreeMap<(TenantId, i32), i64>,
     last_entry: i64,
     counters: BTreeMap<(IntegrationId, Month), Counter>,
     rate: BTreeMap<(IntegrationId, u8), (i64, u32)>,
@@ -146,9 +149,18 @@ impl Storage {
         &self,
         integration_id: IntegrationId,
         months: impl IntoIterator<Item = Month>,
+        now: Timestamp,
     ) -> Option<Account> {
         let profile = self.profiles.get(&integration_id)?;
         let mut account = Account::new(profile.tenant_id, profile.lifecycle, profile.integration);
+        let of_it = self.holds.iter().filter(|hold| hold.integration_id == integration_id);
+        account.restore_open(of_it.clone().count() as i64);
+        let mut due: BTreeMap<Month, Totals> = BTreeMap::new();
+        for hold in of_it.filter(|hold| hold.expires_at <= now) {
+            let sum = due.entry(hold.month).or_default();
+            *sum = sum.plus(hold.amount).expect("sums that fit");
+        }
+        account.restore_due(due.into_iter().collect());
         for month in months {
             account.restore(month, self.counter(integration_id, month));
         }
@@ -173,8 +185,8 @@ impl Storage {
             let stored = self.calls.get(&key);
             let named = command.integration_id().into_iter();
             let reservation = stored.and_then(|call| call.reservation.as_ref());
-            let open = reservation.filter(|held| held.state == ReservationState::Open);
-            for id in named.chain(open.map(|held| held.request.integration_id)) {
+            let of_reservation = reservation.map(|held| held.request.integration_id);
+            for id in named.chain(of_reservation) {
                 let of_account = months.entry(id).or_default();
                 of_account.insert(now.month());
                 of_account.extend(asked.month());
@@ -185,13 +197,23 @@ impl Storage {
                 None => Call::fresh(command.call_id().clone()),
             });
         }
-        self.open(now, calls, months)
+        self.open(now, calls, months, Vec::new())
     }
 
-    /// Opens a book with every account and no call, and stores what expired.
+    /// Removes every hold that is due.
     pub(crate) fn sweep(&mut self, now: Timestamp) {
-        let months = self.profiles.keys().map(|id| (*id, BTreeSet::from([now.month()]))).collect();
-        let book = self.open(now, HashMap::new(), months).expect("all due holds are loaded");
+        self.sweep_some(now, usize::MAX);
+    }
+
+    /// Removes so many holds that are due, wherever they are.
+    pub(crate) fn sweep_some(&mut self, now: Timestamp, limit: usize) {
+        let due = self.holds.iter().filter(|hold| hold.expires_at <= now);
+        let due: Vec<Hold> = due.take(limit).copied().collect();
+        let mut months: BTreeMap<IntegrationId, BTreeSet<Month>> = BTreeMap::new();
+        for hold in &due {
+            months.entry(hold.integration_id).or_default().insert(hold.month);
+        }
+        let book = self.open(now, HashMap::new(), months, due).expect("all that is due is loaded");
         self.save(book);
     }
 
@@ -199,18 +221,26 @@ impl Storage {
         &self,
         now: Timestamp,
         calls: HashMap<(TenantId, CallKey), Call>,
-        mut months: BTreeMap<IntegrationId, BTreeSet<Month>>,
+        months: BTreeMap<IntegrationId, BTreeSet<Month>>,
+        due: Vec<Hold>,
     ) -> Result<Book<'a>, Overflow> {
-        let mut due = Vec::new();
-        for hold in self.holds.iter().filter(|hold| hold.expires_at <= now) {
-            if let Some(of_account) = months.get_mut(&hold.integration_id) {
-                of_account.insert(hold.month);
-                due.push(*hold);
-            }
-        }
         let accounts = months.into_iter();
-        let accounts = accounts.filter_map(|(id, months)| Some((id, self.account(id, months)?)));
-        Book::open(now, accounts.collect(), calls, due)
+        let accounts =
+            accounts.filter_map(|(id, months)| Some((id, self.account(id, months, now)?)));
+        let tenants = calls.keys().map(|(tenant_id, _)| (*tenant_id, self.sums(*tenant_id, now)));
+        let loaded =
+            Loaded { accounts: accounts.collect(), tenants: tenants.collect(), calls, due };
+        Book::open(now, self.caps, loaded)
+    }
+
+    fn sums(&self, tenant_id: TenantId, now: Timestamp) -> TenantSums {
+        let open = self.holds.iter().filter(|hold| hold.tenant_id == tenant_id);
+        let open = open.filter(|hold| hold.expires_at > now).count();
+        let stored = self.bytes.get(&(tenant_id, now.day().number())).copied();
+        TenantSums {
+            open_reservations: Some(open as i64),
+            stored_bytes: Some(stored.unwrap_or_default()),
+        }
     }
 
     /// Takes over what a group changed.
@@ -253,6 +283,8 @@ impl Storage {
         };
         assert!(entry.entry_id.number() > self.last_entry, "entries are numbered: {kept:?}");
         self.last_entry = entry.entry_id.number();
+        let day = entry.created_at.day().number();
+        *self.bytes.entry((entry.tenant_id, day)).or_default() += entry.usage.stored_bytes();
         let key = (entry.tenant_id, key_of(&entry.usage.call_id));
         let call = self.calls.get_mut(&key).expect("a call with a new entry is changed");
         assert!(call.record.is_none(), "one record per call id: {call:?}");

@@ -198,6 +198,7 @@ struct BatchResult {
         ErrorCode::CallIdConflict,
         ErrorCode::SecretRefused,
         ErrorCode::TotalsOverflow,
+        ErrorCode::StoredBytesExceeded,
     ]))),
 )]
 pub async fn record_usage(
@@ -409,6 +410,7 @@ fn refused(refusal: RecordRefusal) -> ApiError {
             ApiError::field("occurred_at", "must not lie more than 5 minutes in the future")
         }
         RecordRefusal::TotalsOverflow => ApiError::of(ErrorCode::TotalsOverflow),
+        RecordRefusal::StoredBytesExceeded => ApiError::of(ErrorCode::StoredBytesExceeded),
         RecordRefusal::NotStorable => ApiError::of(ErrorCode::Internal),
     }
 }

@@ -363,7 +363,7 @@ pub async fn get_integration_limits(
     let month = period.unwrap_or(current);
     if month == current {
         let failed = |_| ApiError::of(ErrorCode::Internal);
-        let counter = *standing.account.counter(month).map_err(failed)?;
+        let counter = standing.account.counter(month).map_err(failed)?;
         let rpm = standing.account.rate.current(standing.now.second());
         return Ok(Answer::ok(LimitsView::new(row, month, &counter, rpm)));
     }

@@ -4,8 +4,8 @@ use axum::extract::State;
 use axum::http::{HeaderMap, header};
 use axum::response::{IntoResponse, Response};
 use bursar_core::{
-    CallId, Decision, ExtendOutcome, ReasonCode, ReleaseOutcome, Reservation, ReservationState,
-    ReserveOutcome, ReserveRefusal, ReserveRequest, TenantId, Verdict,
+    CallId, Decision, ExtendOutcome, OpenBound, ReasonCode, ReleaseOutcome, Reservation,
+    ReservationState, ReserveOutcome, ReserveRefusal, ReserveRequest, TenantId, Verdict,
 };
 use bursar_store::{DecisionKind, Standing};
 use serde::{Deserialize, Serialize};
@@ -205,6 +205,7 @@ impl From<Reservation> for ReservationView {
     ),
     extensions(("x-refuses" = json!([
         ErrorCode::CallIdConflict,
+        ErrorCode::TooManyReservations,
         ErrorCode::ReservationEnded,
         ErrorCode::UnknownField,
         ErrorCode::SecretRefused,
@@ -421,9 +422,16 @@ fn rejected(refusal: ReserveRefusal) -> ApiError {
         ReserveRefusal::CostEstimateRequired => required("estimated_cost_cents", "cost"),
         ReserveRefusal::TokenEstimateRequired => required("estimated_tokens", "token"),
         ReserveRefusal::TotalsOverflow => ApiError::of(ErrorCode::TotalsOverflow),
-        ReserveRefusal::TooManyOpen => {
-            let message = "The integration has 50,000 open reservations; settle or release some.";
-            ApiError::new(ErrorCode::Overloaded, message)
+        ReserveRefusal::TooManyOpen(bound) => {
+            let (of, allowed) = match bound {
+                OpenBound::Integration(allowed) => ("integration", allowed),
+                OpenBound::Tenant(allowed) => ("tenant", allowed),
+            };
+            let message = format!(
+                "The {of} has {allowed} open reservations, which is the most it may have. Record or \
+                 release calls that have ended, or ask for a shorter ttl_seconds."
+            );
+            ApiError::new(ErrorCode::TooManyReservations, message)
         }
     }
 }

@@ -3,6 +3,7 @@
 use bursar_store::{Facts, HoldFacts, Observer, StoreError, Taken, Took, Waiting};
 use prometheus::{Histogram, IntCounterVec, IntGauge, Registry, Result};
 
+use super::stored_bytes::StoredBytes;
 use super::table;
 use super::usage::UsageMetrics;
 
@@ -20,6 +21,7 @@ const FAILURES: &[&str] = &["unavailable", "again", "statement", "exists", "corr
 pub(super) struct LedgerMetrics {
     usage: UsageMetrics,
     cost_by_source: IntCounterVec,
+    stored_bytes: StoredBytes,
     reservation_changes: IntCounterVec,
     group_commands: Histogram,
     queue_wait: Histogram,
@@ -42,6 +44,7 @@ impl LedgerMetrics {
         Ok(Self {
             usage: UsageMetrics::default(),
             cost_by_source: table::COST_BY_SOURCE.counters(registry)?,
+            stored_bytes: StoredBytes::new(registry)?,
             reservation_changes: table::RESERVATION_CHANGES.counters(registry)?,
             group_commands: table::GROUP_COMMANDS.histogram(registry, GROUP_BOUNDS)?,
             queue_wait: table::QUEUE_WAIT.histogram(registry, WRITE_BOUNDS_SECONDS)?,
@@ -84,6 +87,7 @@ impl Observer for LedgerMetrics {
 
     fn written(&self, facts: &Facts<'_>) {
         self.usage.count(facts);
+        self.stored_bytes.count(&facts.bytes);
         for (source, nanos) in facts.costs.iter().filter(|(_, nanos)| *nanos > 0) {
             let nanos = u64::try_from(nanos).unwrap_or(0);
             self.cost_by_source.with_label_values(&[source.as_str()]).inc_by(nanos);

@@ -9,6 +9,7 @@ mod labels;
 mod ledger;
 mod process;
 mod stock;
+mod stored_bytes;
 mod table;
 mod usage;
 

@@ -10,6 +10,7 @@ mod audit;
 mod bad_fields;
 mod batches;
 mod bodies;
+mod caps;
 mod checks;
 mod costs;
 mod credentials;

@@ -177,6 +177,22 @@ create table counters (
     primary key (tenant_id, scope_kind, scope_id, month)
 ) with (fillfactor = 50);
 
+-- How many reservations of a tenant are stored as open, those that are due and not removed included.
+create table open_reservations (
+    tenant_id bigint primary key,
+    reservations bigint not null
+) with (fillfactor = 50);
+
+-- Bytes of records by the UTC day on which they were stored. By integration, so that groups of a
+-- tenant that have nothing else in common do not meet here.
+create table stored_bytes (
+    tenant_id bigint not null,
+    day integer not null,
+    integration_id bigint not null,
+    bytes bigint not null,
+    primary key (tenant_id, day, integration_id)
+) with (fillfactor = 50);
+
 -- The calls of the last 60 seconds: at most 60 rows a scope, addressed by second % 60.
 create table rate_slots (
     tenant_id bigint not null,
@@ -292,6 +308,8 @@ alter table integration_keys alter column tenant_id set statistics 0, alter colu
 alter table calls alter column tenant_id set statistics 0, alter column integration_id set statistics 0;
 alter table usage_entries alter column tenant_id set statistics 0, alter column integration_id set statistics 0;
 alter table counters alter column tenant_id set statistics 0, alter column scope_id set statistics 0;
+alter table open_reservations alter column tenant_id set statistics 0;
+alter table stored_bytes alter column tenant_id set statistics 0, alter column integration_id set statistics 0;
 alter table rate_slots alter column tenant_id set statistics 0, alter column scope_id set statistics 0;
 alter table rollups alter column tenant_id set statistics 0, alter column integration_id set statistics 0;
 alter table rollup_labels alter column tenant_id set statistics 0;
@@ -323,6 +341,14 @@ create policy of_tenant on usage_entries
 alter table counters enable row level security;
 alter table counters force row level security;
 create policy of_tenant on counters
+    using (tenant_id = (select nullif(current_setting('bursar.tenant_id', true), '')::bigint));
+alter table open_reservations enable row level security;
+alter table open_reservations force row level security;
+create policy of_tenant on open_reservations
+    using (tenant_id = (select nullif(current_setting('bursar.tenant_id', true), '')::bigint));
+alter table stored_bytes enable row level security;
+alter table stored_bytes force row level security;
+create policy of_tenant on stored_bytes
     using (tenant_id = (select nullif(current_setting('bursar.tenant_id', true), '')::bigint));
 alter table rate_slots enable row level security;
 alter table rate_slots force row level security;

@@ -91,8 +91,9 @@ create table calls (
     primary key (tenant_id, call_key)
 ) without rowid;
 
--- The open reservations of an account, and those of all that are due.
-create index calls_open on calls (tenant_id, integration_id, expires_at) where reservation_state = 1;
+-- The open reservations of an account with what memory keeps of them, and those of all that are due.
+create index calls_open on calls (tenant_id, integration_id, expires_at, reserved_at,
+    estimated_cost_nanos, estimated_tokens) where reservation_state = 1;
 create index calls_due on calls (expires_at) where reservation_state = 1;
 
 -- The ledger. Rows are only ever added.
@@ -143,6 +144,22 @@ create table counters (
     held_calls integer not null,
     last_at integer not null,
     primary key (tenant_id, scope_kind, scope_id, month)
+) without rowid;
+
+-- How many reservations of a tenant are stored as open, those that are due and not removed included.
+create table open_reservations (
+    tenant_id integer primary key,
+    reservations integer not null
+);
+
+-- Bytes of records by the UTC day on which they were stored. By integration, so that groups of a
+-- tenant that have nothing else in common do not meet here.
+create table stored_bytes (
+    tenant_id integer not null,
+    day integer not null,
+    integration_id integer not null,
+    bytes integer not null,
+    primary key (tenant_id, day, integration_id)
 ) without rowid;
 
 -- The calls of the last 60 seconds: at most 60 rows a scope, addressed by second % 60.

@@ -17,7 +17,7 @@ use super::tx::{self, commit_error, params, store_error};
 use super::{audit, load, save};
 use crate::audit::AuditKey;
 use crate::error::StoreError;
-use crate::lane::{Grouping, Lane, Wanted};
+use crate::lane::{Due, Grouping, Lane, Wanted};
 use crate::row::AuditRow;
 
 /// How long the database may take for whatever it is asked at once; beyond its own bounds.
@@ -46,6 +46,9 @@ pub(super) struct PostgresLane {
     pub(super) claims: HashMap<CallKey, Option<EntryId>>,
     /// Integrations that a group turned out to touch beside those that it names.
     pub(super) also: BTreeSet<IntegrationId>,
+    /// How many open reservations the tenant may have when this transaction is saved, if others may
+    /// add some meanwhile.
+    pub(super) reservations_max: Option<i64>,
     pub(super) sweep: Arc<Sweep>,
     pub(super) audit_key: AuditKey,
     /// What this transaction adds to the audit log, at its end: the head of a chain is the last row
@@ -94,6 +97,7 @@ impl PostgresLane {
             labels: KnownLabels::default(),
             claims: HashMap::new(),
             also: BTreeSet::new(),
+            reservations_max: None,
             sweep,
             audit_key,
             audits: Vec::new(),
@@ -214,12 +218,13 @@ impl Lane for PostgresLane {
         Grouping::OneTenant
     }
 
-    fn due(&mut self, limit: usize) -> Result<Vec<(TenantId, IntegrationId)>, StoreError> {
+    fn due(&mut self, limit: usize) -> Result<Due, StoreError> {
         sweep::due(self, limit)
     }
 
     fn begin(&mut self) -> Result<(), StoreError> {
         self.claims.clear();
+        self.reservations_max = None;
         self.audits.clear();
         self.labels.forget_staged();
         self.now = self.clock.estimate().max(self.now);

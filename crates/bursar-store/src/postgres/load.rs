@@ -4,7 +4,8 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use bursar_core::{
-    Account, Book, Call, CallKey, EntryId, Hold, IntegrationId, Month, TenantId, Timestamp,
+    Account, Book, Call, CallKey, Day, EntryId, Hold, IntegrationId, Loaded, Month, Nanos,
+    TenantId, TenantSums, Timestamp, Totals,
 };
 use tokio_postgres::{Client, Row};
 
@@ -52,13 +53,33 @@ const SELECT_RATES: &str = "select r.scope_id, r.second, r.calls \
      cross join lateral (select scope_id, second, calls from rate_slots \
      where tenant_id = $1 and scope_kind = 1 and scope_id = asked.scope_id and second > $3 \
      offset 0) r";
-const SELECT_DUE: &str = "select c.call_key, c.estimated_cost_nanos, c.estimated_tokens, \
-     c.reserved_at, c.expires_at, c.integration_id \
+/// What is due and not removed, by the day on which it was reserved: days add up to months.
+const SUM_DUE: &str = "select c.integration_id, c.day, c.cost_nanos, c.tokens, c.calls \
      from unnest($2::bigint[]) as asked (integration_id) \
+     cross join lateral (select integration_id, reserved_at / 86400000000 as day, \
+     sum(estimated_cost_nanos)::bigint as cost_nanos, sum(estimated_tokens)::bigint as tokens, \
+     count(*) as calls from calls where tenant_id = $1 \
+     and integration_id = asked.integration_id and reservation_state = 1 and expires_at <= $3 \
+     group by integration_id, reserved_at / 86400000000) c";
+const SUM_OPEN: &str = "select c.scope_id, c.calls from unnest($2::bigint[]) as asked (scope_id) \
+     cross join lateral (select asked.scope_id as scope_id, \
+     coalesce(sum(held_calls), 0)::bigint as calls from counters \
+     where tenant_id = $1 and scope_kind = 1 and scope_id = asked.scope_id) c";
+/// Of holds that a sweep found, those that are still open.
+const SELECT_HOLDS: &str = "select c.call_key, c.estimated_cost_nanos, c.estimated_tokens, \
+     c.reserved_at, c.expires_at, c.integration_id from unnest($2::uuid[]) as asked (call_key) \
      cross join lateral (select call_key, estimated_cost_nanos, estimated_tokens, reserved_at, \
      expires_at, integration_id from calls where tenant_id = $1 \
-     and integration_id = asked.integration_id and reservation_state = 1 and expires_at <= $3 \
-     offset 0) c";
+     and call_key = asked.call_key and reservation_state = 1 and expires_at <= $3 limit 1) c";
+const SELECT_RESERVATIONS: &str = "select reservations from open_reservations where tenant_id = $1";
+const LOCK_RESERVATIONS: &str = "insert into open_reservations (tenant_id, reservations) \
+     values ($1, 0) on conflict (tenant_id) \
+     do update set reservations = open_reservations.reservations returning reservations";
+/// Counts no further than it matters.
+const COUNT_DUE: &str = "select count(*) from (select 1 from calls where tenant_id = $1 \
+     and reservation_state = 1 and expires_at <= $2 limit $3) c";
+const SUM_BYTES: &str = "select coalesce(sum(bytes), 0)::bigint from stored_bytes \
+     where tenant_id = $1 and day = $2";
 const SELECT_CALLS: &str = "select c.call_key, c.entry_id, c.call_id, c.integration_id, \
      c.estimated_cost_nanos, c.estimated_tokens, c.model, c.ttl_seconds, c.decision, \
      c.reserved_at, c.expires_at, c.reservation_state, c.ended_at, e.call_id, e.integration_id, \
@@ -87,7 +108,7 @@ pub(super) fn book<'a>(
     wanted: &Wanted<'a>,
 ) -> Result<Book<'a>, StoreError> {
     let Some(tenant_id) = tenant_of(wanted)? else {
-        return Ok(Book::open(lane.now, HashMap::new(), HashMap::new(), Vec::new())?);
+        return Ok(Book::open(lane.now, wanted.caps, Loaded::default())?);
     };
     let injected = lane.clock.injected();
     let also = lane.also.clone();
@@ -95,7 +116,7 @@ pub(super) fn book<'a>(
         let group = Group::of(tenant_id, wanted, &also);
         group.load(client, injected).await
     })?;
-    let Loaded { clock, now, claims, accounts, calls, due, missed } = loaded;
+    let Answered { clock, now, claims, book, reservations_max, missed } = loaded;
     if !missed.is_empty() {
         // Found out too late to be locked in order: the next attempt begins with them.
         lane.also.extend(missed);
@@ -105,7 +126,8 @@ pub(super) fn book<'a>(
     lane.clock.heard(clock);
     lane.now = lane.now.max(now);
     lane.claims = claims;
-    Ok(Book::open(now, accounts, calls, due)?)
+    lane.reservations_max = reservations_max;
+    Ok(Book::open(now, wanted.caps, book)?)
 }
 
 /// The one tenant of a group.
@@ -131,13 +153,14 @@ struct Group<'w, 'a> {
 }
 
 /// What the database answered.
-struct Loaded {
+struct Answered {
     clock: i64,
     now: Timestamp,
     claims: HashMap<CallKey, Option<EntryId>>,
-    accounts: HashMap<IntegrationId, Account>,
-    calls: HashMap<(TenantId, CallKey), Call>,
-    due: Vec<Hold>,
+    book: Loaded,
+    /// How many open reservations the tenant may have when the group is saved, unless nobody else
+    /// can add any.
+    reservations_max: Option<i64>,
     missed: BTreeSet<IntegrationId>,
 }
 
@@ -182,41 +205,51 @@ impl<'w, 'a> Group<'w, 'a> {
         self.integrations.iter().map(|id| id.number()).collect()
     }
 
-    async fn load(mut self, client: &Client, injected: Option<i64>) -> Result<Loaded, StoreError> {
+    async fn load(
+        mut self,
+        client: &Client,
+        injected: Option<i64>,
+    ) -> Result<Answered, StoreError> {
         let claims = self.claim(client).await?;
         let others = self.unclaimed(&claims);
         if !others.is_empty() {
             self.add_reserved_for(client, &others).await?;
         }
-        let locked = self.lock(client, injected).await?;
-        let now = locked.now;
+        let Locked { clock, now, integrations } = self.lock(client, injected).await?;
         let mut months: BTreeSet<Month> =
             self.wanted.months.iter().map(|(_, month)| *month).collect();
         months.insert(now.month());
         let (tenant, rows) = (self.tenant_id.number(), self.numbers());
         let months_asked: Vec<i64> = months.iter().map(|month| month.number().into()).collect();
         let (oldest, at) = (now.second() - RATE_SECONDS, now.micros());
+        let swept: Vec<Key> = self.wanted.due.keys().map(|(_, key)| Key(*key)).collect();
+        let day = i64::from(now.day().number());
         let counters = params![tenant, rows, months_asked];
-        let rates = params![tenant, rows, oldest];
-        let due = params![tenant, rows, at];
-        let calls = params![tenant, others];
-        let tenant_key = params![tenant];
-        let mut asked: Vec<Sent<'_, Vec<Row>>> = vec![
+        let (rates, due) = (params![tenant, rows, oldest], params![tenant, rows, at]);
+        let open = params![tenant, rows];
+        let (calls, holds) = (params![tenant, others], params![tenant, swept, at]);
+        let (tenant_key, bytes) = (params![tenant], params![tenant, day]);
+        // Each is asked only where it is needed; the others have no rows.
+        let asked: Vec<Sent<'_, Vec<Row>>> = vec![
             query(client, SELECT_TENANT, tenant_key),
             query(client, SELECT_COUNTERS, counters),
             query(client, SELECT_RATES, rates),
-            query(client, SELECT_DUE, due),
+            query(client, SUM_DUE, due),
+            query_if(client, self.is_reserving(), SUM_OPEN, open),
+            query_if(client, self.is_reserving(), SELECT_RESERVATIONS, tenant_key),
+            query_if(client, self.is_weighed(), SUM_BYTES, bytes),
+            query_if(client, !swept.is_empty(), SELECT_HOLDS, holds),
+            query_if(client, !others.is_empty(), SELECT_CALLS, calls),
         ];
-        if !others.is_empty() {
-            asked.push(query(client, SELECT_CALLS, calls));
-        }
         let mut answers = in_order(asked).await?.into_iter();
         let mut next = || answers.next().unwrap_or_default();
-        let (tenants, counters, rates, due, stored) = (next(), next(), next(), next(), next());
+        let (tenants, counters, rates, due, open) = (next(), next(), next(), next(), next());
+        let (reservations, bytes, holds, stored) = (next(), next(), next(), next());
 
-        let mut accounts = self.accounts(&tenants, locked.integrations, &rates)?;
+        let mut accounts = self.accounts(&tenants, integrations, &rates)?;
         restore(&mut accounts, &months, &counters)?;
-        let due = due.iter().map(|row| self.hold(row)).collect::<Result<Vec<_>, _>>()?;
+        restore_holds(&mut accounts, &due, &open)?;
+        let due = holds.iter().map(|row| self.hold(row)).collect::<Result<Vec<_>, _>>()?;
         let calls = self.calls(&stored)?;
         let missed = calls.values().filter_map(|call| call.reservation.as_ref());
         let missed: BTreeSet<IntegrationId> = missed
@@ -224,7 +257,52 @@ impl<'w, 'a> Group<'w, 'a> {
             .filter(|id| !self.integrations.contains(id))
             .collect();
         self.load_other_months(client, &mut accounts, &calls, &due).await?;
-        Ok(Loaded { clock: locked.clock, now, claims, accounts, calls, due, missed })
+        let (sums, reservations_max) = self.sums(client, now, &reservations, &bytes).await?;
+        let tenants = HashMap::from([(self.tenant_id, sums)]);
+        let book = Loaded { accounts, calls, tenants, due };
+        Ok(Answered { clock, now, claims, book, reservations_max, missed })
+    }
+
+    fn is_reserving(&self) -> bool {
+        self.wanted.reserving.contains_key(&self.tenant_id)
+    }
+
+    /// Whether the bytes of its records decide.
+    fn is_weighed(&self) -> bool {
+        let capped = self.wanted.caps.stored_bytes_per_day > 0;
+        capped && self.wanted.recording.contains(&self.tenant_id)
+    }
+
+    /// What the caps look at.
+    ///
+    /// Far from its bound a tenant's open reservations are not locked: whoever saves sees how many
+    /// there are after all, and begins anew where that is too many. At the bound they are locked, and
+    /// those that are due counted.
+    async fn sums(
+        &self,
+        client: &Client,
+        now: Timestamp,
+        reservations: &[Row],
+        bytes: &[Row],
+    ) -> Result<(TenantSums, Option<i64>), StoreError> {
+        let number = |rows: &[Row]| rows.first().map_or(Ok(0), |row| row.int::<i64>(0));
+        let stored_bytes = if self.is_weighed() { Some(number(bytes)?) } else { None };
+        let (tenant, caps) = (self.tenant_id.number(), self.wanted.caps);
+        let Some(asked) = self.wanted.reserving.get(&self.tenant_id).copied() else {
+            return Ok((TenantSums { open_reservations: None, stored_bytes }, None));
+        };
+        let mut open = number(reservations)?;
+        let mut max = Some(caps.reservations_per_tenant);
+        if caps.beyond_reservations(open, asked) > 0 {
+            max = None;
+            let locked = client.query_typed(LOCK_RESERVATIONS, params![tenant]).await;
+            open = number(&locked.map_err(store_error)?)?;
+            let beyond = caps.beyond_reservations(open, asked);
+            let at = now.micros();
+            let key = params![tenant, at, beyond];
+            open -= number(&client.query_typed(COUNT_DUE, key).await.map_err(store_error)?)?;
+        }
+        Ok((TenantSums { open_reservations: Some(open), stored_bytes }, max))
     }
 
     /// Claims call ids in key order, and waits for whoever claimed one of them before.
@@ -379,6 +457,50 @@ fn query<'a>(
     key: &'a [super::tx::Param<'a>],
 ) -> Sent<'a, Vec<Row>> {
     Box::pin(async move { client.query_typed(sql, key).await.map_err(store_error) })
+}
+
+/// The same, where it is needed; else no rows.
+fn query_if<'a>(
+    client: &'a Client,
+    is_needed: bool,
+    sql: &'static str,
+    key: &'a [super::tx::Param<'a>],
+) -> Sent<'a, Vec<Row>> {
+    if is_needed { query(client, sql, key) } else { Box::pin(async { Ok(Vec::new()) }) }
+}
+
+/// `integration_id, day, cost_nanos, tokens, calls`: tells accounts what of their holds is due; and
+/// `integration_id, calls`: how many there are.
+fn restore_holds(
+    accounts: &mut HashMap<IntegrationId, Account>,
+    due: &[Row],
+    open: &[Row],
+) -> Result<(), StoreError> {
+    let mut by_account: HashMap<IntegrationId, BTreeMap<Month, Totals>> = HashMap::new();
+    for row in due {
+        let months = by_account.entry(row.id(0, IntegrationId::from_number)?).or_default();
+        let (month, amount) = due_of_day(row, 1)?;
+        let sum = months.entry(month).or_default();
+        *sum = sum.plus(amount)?;
+    }
+    for (id, months) in by_account {
+        if let Some(account) = accounts.get_mut(&id) {
+            account.restore_due(months.into_iter().collect());
+        }
+    }
+    for row in open {
+        if let Some(account) = accounts.get_mut(&row.id(0, IntegrationId::from_number)?) {
+            account.restore_open(row.int(1)?);
+        }
+    }
+    Ok(())
+}
+
+/// `day, cost_nanos, tokens, calls`, from a column on: what is due of what was reserved on a day.
+pub(super) fn due_of_day(row: &Row, at: usize) -> Result<(Month, Totals), StoreError> {
+    let day = Day::from_number(row.int(at)?).start().month();
+    let (cost, tokens) = (Nanos::new(row.int(at + 1)?), row.int(at + 2)?);
+    Ok((day, Totals { cost, tokens, calls: row.int(at + 3)? }))
 }
 
 /// Gives accounts these months; a month without a row is the default.

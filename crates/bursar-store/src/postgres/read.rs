@@ -3,14 +3,17 @@
 //! Statements that do not depend on each other are sent together, so that a question takes one
 //! round trip.
 
+use std::collections::BTreeMap;
+
 use bursar_core::{
-    Account, ApiKeyId, Counter, Day, IntegrationId, IntegrationKeyId, Month, TenantId,
+    Account, ApiKeyId, Counter, Day, IntegrationId, IntegrationKeyId, Month, TenantId, Totals,
 };
 use tokio::try_join;
 use tokio_postgres::{Client, Row};
 
 use super::ask::{each, listed, number, one, rows};
 use super::clock::DatabaseClock;
+use super::load::due_of_day;
 use super::readers::Reader;
 use super::tx::{Param, params};
 use crate::codec::{self, timestamp};
@@ -69,18 +72,20 @@ const SELECT_COUNTER: &str = "select used_cost_nanos, used_tokens, used_calls, h
      where tenant_id = $1 and scope_kind = 1 and scope_id = $2 and month = $3";
 const SELECT_RATE: &str = "select second, calls from rate_slots \
      where tenant_id = $1 and scope_kind = 1 and scope_id = $2";
-/// The holds that are due at the instant of the transaction, or at the last one that the account was
-/// decided at.
+/// What is due at the instant of the transaction, or at the last one that the account was decided
+/// at, by the day on which it was reserved.
 ///
 /// An instant that is computed stands in a query of its own, here and wherever one is compared: the
 /// database does not let other expressions choose rows before row level security did, and would
 /// look at all that the tenant holds.
-const SELECT_DUE: &str = "select call_key, estimated_cost_nanos, estimated_tokens, reserved_at, \
-     expires_at from calls where tenant_id = $1 and integration_id = $2 and reservation_state = 1 \
+const SUM_DUE: &str = "select reserved_at / 86400000000, sum(estimated_cost_nanos)::bigint, \
+     sum(estimated_tokens)::bigint, count(*) from calls \
+     where tenant_id = $1 and integration_id = $2 and reservation_state = 1 \
      and expires_at <= (select \
      greatest(coalesce($3, (extract(epoch from now()) * 1000000)::bigint), \
      (select max(last_at) from counters \
-     where tenant_id = $1 and scope_kind = 1 and scope_id = $2 and month >= $4)))";
+     where tenant_id = $1 and scope_kind = 1 and scope_id = $2 and month >= $4))) \
+     group by reserved_at / 86400000000";
 const COUNT_OPEN: &str = "select count(*) from calls \
      where tenant_id = $1 and reservation_state = 1 \
      and expires_at > (select coalesce($2, (extract(epoch from now()) * 1000000)::bigint))";
@@ -260,13 +265,13 @@ pub(super) async fn standing(
     let instant = params![injected];
     let counters = params![of_tenant, of_integration, since];
     let due = params![of_tenant, of_integration, injected, since];
-    let (heard, tenant, integration, counters, slots, holds) = try_join!(
+    let (heard, tenant, integration, counters, slots, due) = try_join!(
         number(db, CLOCK, instant),
         tenant(db, tenant_id),
         integration(db, tenant_id, integration_id),
         rows(db, COUNTERS_SINCE, counters, month_counter),
         rows(db, SELECT_RATE, counters, |row| Ok((row.int(0)?, row.int(1)?))),
-        rows(db, SELECT_DUE, due, |row| decode::hold(row, tenant_id, integration_id)),
+        rows(db, SUM_DUE, due, |row| due_of_day(row, 0)),
     )?;
     if injected.is_none() {
         clock.heard(heard);
@@ -289,7 +294,13 @@ pub(super) async fn standing(
             None => counter(db, tenant_id, integration_id, month).await?,
         },
     );
-    Ok(Some(Standing::of(account, holds, now)?))
+    let mut months: BTreeMap<Month, Totals> = BTreeMap::new();
+    for (month, amount) in due {
+        let sum = months.entry(month).or_default();
+        *sum = sum.plus(amount)?;
+    }
+    account.restore_due(months.into_iter().collect());
+    Ok(Some(Standing { account, now }))
 }
 
 fn month_counter(row: &Row) -> Result<(Month, Counter), StoreError> {

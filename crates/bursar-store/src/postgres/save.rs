@@ -12,6 +12,7 @@ use super::tx::{Key, Param, param, store_error};
 use crate::codec;
 use crate::error::StoreError;
 use crate::rollup::{LATENCY_BUCKETS, Rollup, RollupKey, aggregate};
+use crate::tenant_sums::{bytes_of_integrations, open_changes};
 
 const INSERT_ENTRIES: &str = "insert into usage_entries (tenant_id, entry_id, integration_id, kind, \
      call_id, session_id, agent_id, provider, model, tokens_in, tokens_out, tokens_cache_read, \
@@ -55,6 +56,13 @@ const UPSERT_COUNTERS: &str = "insert into counters (tenant_id, scope_kind, scop
      used_calls = excluded.used_calls, held_cost_nanos = excluded.held_cost_nanos, \
      held_tokens = excluded.held_tokens, held_calls = excluded.held_calls, \
      last_at = excluded.last_at";
+const UPSERT_RESERVATIONS: &str = "insert into open_reservations (tenant_id, reservations) \
+     values ($1, $2) on conflict (tenant_id) do update set \
+     reservations = open_reservations.reservations + excluded.reservations returning reservations";
+const UPSERT_BYTES: &str = "insert into stored_bytes (tenant_id, day, integration_id, bytes) \
+     select $1, stored.* from unnest($2::bigint[], $3::bigint[], $4::bigint[]) as stored \
+     on conflict (tenant_id, day, integration_id) do update set \
+     bytes = stored_bytes.bytes + excluded.bytes";
 const UPSERT_RATES: &str = "insert into rate_slots (tenant_id, scope_kind, scope_id, slot, second, \
      calls) select $1, 1, rate.* from unnest($2::bigint[], $3::bigint[], $4::bigint[], \
      $5::bigint[]) as rate \
@@ -112,12 +120,48 @@ pub(super) fn book(lane: &mut PostgresLane, book: &Book<'_>) -> Result<(), Store
     bulks.push(expired(book));
     bulks.extend(accounts(book));
     bulks.push(self::rollups(&rollups));
+    bulks.push(stored_bytes(book));
     bulks.retain(|bulk| bulk.rows > 0);
     let tenant = tenant_id.number();
+    let change = open_changes(book.holds()).remove(&tenant_id);
+    let reservations_max = lane.reservations_max;
     lane.ask_of(Some(tenant_id), async |client| {
-        let sent = bulks.iter().map(|bulk| bulk.send(client, &tenant));
-        in_order(sent.collect()).await.map(|_| ())
+        let mut sent: Vec<_> = bulks.iter().map(|bulk| bulk.send(client, &tenant)).collect();
+        // The last one: groups of the tenant that have nothing else in common meet here, and wait for
+        // each other's commit.
+        sent.extend(change.as_ref().map(|change| count_open(client, &tenant, change)));
+        let counted = in_order(sent).await?;
+        let open = change.filter(|change| *change > 0).and(counted.last().copied());
+        match (open, reservations_max) {
+            (Some(open), Some(max)) if i64::try_from(open).is_ok_and(|open| open > max) => {
+                let cause = std::io::Error::other("others reserved as well");
+                Err(StoreError::Again(std::sync::Arc::new(cause)))
+            }
+            (Some(_) | None, _) => Ok(()),
+        }
     })
+}
+
+/// Changes how many open reservations a tenant has, and tells how many those are.
+fn count_open<'s>(client: &'s Client, tenant: &'s i64, change: &'s i64) -> Sent<'s, u64> {
+    Box::pin(async move {
+        let key = [param(tenant), param(change)];
+        let row = client.query_typed_one(UPSERT_RESERVATIONS, &key).await.map_err(store_error)?;
+        let open: i64 = row.try_get(0).map_err(store_error)?;
+        u64::try_from(open)
+            .map_err(|_| StoreError::Corrupt("open reservations below zero".to_owned()))
+    })
+}
+
+fn stored_bytes(book: &Book<'_>) -> Bulk<'static> {
+    let bytes = bytes_of_integrations(book.entries());
+    let day = i64::from(book.now().day().number());
+    let columns = vec![
+        Column::Numbers(vec![day; bytes.len()]),
+        Column::Numbers(bytes.keys().map(|(_, integration_id)| integration_id.number()).collect()),
+        Column::Numbers(bytes.values().copied().collect()),
+    ];
+    Bulk { sql: UPSERT_BYTES, rows: bytes.len(), columns }
 }
 
 fn tenant_of(book: &Book<'_>) -> Option<TenantId> {

@@ -49,7 +49,7 @@ const HAS_SCHEMA: &str = "select to_regclass('server') is not null";
 const GRANTS: &[(&str, &str)] = &[
     ("select, insert", "server, usage_entries, audit"),
     ("select, insert, update", "tenants, integrations, api_keys, integration_keys, counters"),
-    ("select, insert, update", "audit_heads"),
+    ("select, insert, update", "audit_heads, open_reservations, stored_bytes"),
     ("select, insert, update", "rate_slots, rollups, rollup_label_counts, leases"),
     ("select, insert", "rollup_labels"),
     ("select, insert, update, delete", "calls, decisions, signals"),

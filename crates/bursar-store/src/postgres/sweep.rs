@@ -1,8 +1,8 @@
-//! Finding the accounts whose holds are due: one node at a time, tenant after tenant.
+//! Finding holds that are due: one node at a time, tenant after tenant, about so many at once.
 
 use std::hash::{BuildHasher, RandomState};
 
-use bursar_core::{IntegrationId, TenantId};
+use bursar_core::{Hold, IntegrationId, TenantId};
 use parking_lot::Mutex;
 use tokio_postgres::Client;
 
@@ -11,11 +11,15 @@ use super::pipeline::{Sent, in_order};
 use super::readers::OPERATOR_TIME_MAX;
 use super::tx::{self, params, store_error};
 use crate::columns::Columns;
+use crate::decode;
 use crate::error::StoreError;
+use crate::lane::Due;
 
-/// Tenants that one sweep looks at, and how many of them are asked about at once.
+/// Tenants that one sweep looks at, how many of them are asked at once whether anything is due, and
+/// of how many what is due is read at once.
 const TENANTS_MAX: i64 = 512;
 const ASKED_AT_ONCE: usize = 64;
+const READ_AT_ONCE: usize = 4;
 /// For how long a node has the sweep to itself, in microseconds: each sweep renews it, one a second,
 /// and nobody sweeps for as long after a node that was killed.
 const LEASE_MICROS: i64 = 10_000_000;
@@ -28,91 +32,138 @@ const LEASE: &str = "insert into leases (name, holder, until_at) \
      returning name";
 const NEXT_TENANTS: &str =
     "select tenant_id from tenants where tenant_id > $1 order by tenant_id limit $2";
-const DUE: &str = "select distinct integration_id from calls where tenant_id = $1 \
+const IS_DUE: &str = "select 1 from calls where tenant_id = $1 \
      and reservation_state = 1 and expires_at <= (select coalesce($2, \
-     (extract(epoch from clock_timestamp()) * 1000000)::bigint)) limit $3";
+     (extract(epoch from clock_timestamp()) * 1000000)::bigint)) limit 1";
+const DUE: &str = "select call_key, estimated_cost_nanos, estimated_tokens, reserved_at, \
+     expires_at, integration_id from calls where tenant_id = $1 \
+     and reservation_state = 1 and expires_at <= (select coalesce($2, \
+     (extract(epoch from clock_timestamp()) * 1000000)::bigint)) order by expires_at limit $3";
 
 /// The sweep of a node, whichever of its lanes does it.
 pub(super) struct Sweep {
     /// The node, among all that take the lease.
     holder: String,
-    /// The tenant at which the last one ended.
-    after: Mutex<i64>,
+    at: Mutex<Place>,
+}
+
+/// Where a round through the tenants is.
+#[derive(Clone, Copy, Default)]
+struct Place {
+    /// The tenant at which the last walk ended.
+    after: i64,
+    /// Whether a tenant of this round had more that is due than was read of it.
+    is_cut: bool,
 }
 
 impl Sweep {
     pub(super) fn new() -> Self {
         let random = || RandomState::new().hash_one(std::process::id());
-        Self { holder: format!("{:016x}{:016x}", random(), random()), after: Mutex::default() }
+        Self { holder: format!("{:016x}{:016x}", random(), random()), at: Mutex::default() }
     }
 }
 
-/// The accounts of the next tenants that have a hold which is due; none while another node sweeps.
-pub(super) fn due(
-    lane: &mut PostgresLane,
-    limit: usize,
-) -> Result<Vec<(TenantId, IntegrationId)>, StoreError> {
-    let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+/// Holds of the next tenants that are due; none while another node sweeps. A tenant with more than
+/// `limit` of them has its next turn after all others.
+pub(super) fn due(lane: &mut PostgresLane, limit: usize) -> Result<Due, StoreError> {
     let (injected, sweep) = (lane.clock.injected(), lane.sweep.clone());
-    let after = *sweep.after.lock();
+    let at = *sweep.at.lock();
     let found = lane.ask(async |client| {
         let lease = params![sweep.holder, LEASE_MICROS];
         let leased = client.query_typed_opt(LEASE, lease).await.map_err(store_error)?;
         if leased.is_none() {
-            return Ok((after, Vec::new()));
+            return Ok(Walked { at, holds: Vec::new(), more: false });
         }
-        walk(client, after, injected, limit).await
+        walk(client, at, injected, limit).await
     });
     if found.is_err() {
         // It may be in the middle of a transaction.
         lane.disconnect();
     }
-    let (after, due) = found?;
-    *sweep.after.lock() = after;
-    Ok(due)
+    let Walked { at, holds, more } = found?;
+    *sweep.at.lock() = at;
+    Ok(Due { holds, missed: Vec::new(), more })
 }
 
-/// Goes through the tenants after one; where it ended, which is the beginning after the last.
+/// How far a walk through the tenants came.
+struct Walked {
+    /// Where it ended, which is the beginning after the last.
+    at: Place,
+    holds: Vec<Hold>,
+    /// Whether more is due, here or of tenants before.
+    more: bool,
+}
+
+/// Goes through the tenants after one.
 async fn walk(
     client: &Client,
-    mut after: i64,
+    Place { mut after, mut is_cut }: Place,
     injected: Option<i64>,
-    limit: i64,
-) -> Result<(i64, Vec<(TenantId, IntegrationId)>), StoreError> {
+    limit: usize,
+) -> Result<Walked, StoreError> {
     let rows = client.query_typed(NEXT_TENANTS, params![after, TENANTS_MAX]).await;
     let rows = rows.map_err(store_error)?;
     let tenants: Vec<TenantId> =
         rows.iter().map(|row| row.id(0, TenantId::from_number)).collect::<Result<_, _>>()?;
     let is_last = tenants.len() < usize::try_from(TENANTS_MAX).unwrap_or(usize::MAX);
     client.batch_execute(&tx::begin_read(None, OPERATOR_TIME_MAX)).await.map_err(store_error)?;
-    let mut due = Vec::new();
-    for part in tenants.chunks(ASKED_AT_ONCE) {
-        let asked = part.iter().map(|tenant_id| -> Sent<'_, Vec<_>> {
-            Box::pin(due_of(client, *tenant_id, injected, limit))
+    let mut holds = Vec::new();
+    'tenants: for part in tenants.chunks(ASKED_AT_ONCE) {
+        let asked = part.iter().map(|tenant_id| -> Sent<'_, Option<TenantId>> {
+            Box::pin(is_due(client, *tenant_id, injected))
         });
-        due.extend(in_order(asked.collect()).await?.into_iter().flatten());
-        after = part.last().map_or(after, |tenant_id| tenant_id.number());
-        if i64::try_from(due.len()).unwrap_or(i64::MAX) >= limit {
-            break;
+        let due: Vec<TenantId> = in_order(asked.collect()).await?.into_iter().flatten().collect();
+        for few in due.chunks(READ_AT_ONCE) {
+            let read = few.iter().map(|tenant_id| -> Sent<'_, Vec<Hold>> {
+                Box::pin(due_of(client, *tenant_id, injected, limit))
+            });
+            let read = in_order(read.collect()).await?;
+            is_cut |= read.iter().any(|of_tenant| of_tenant.len() >= limit);
+            holds.extend(read.into_iter().flatten());
+            after = few.last().map_or(after, |tenant_id| tenant_id.number());
+            if holds.len() >= limit {
+                break 'tenants;
+            }
         }
+        after = part.last().map_or(after, |tenant_id| tenant_id.number());
     }
     client.batch_execute("commit").await.map_err(store_error)?;
     let is_through = is_last && tenants.last().is_none_or(|last| last.number() == after);
-    Ok((if is_through { 0 } else { after }, due))
+    let more = holds.len() >= limit || is_through && is_cut;
+    let at = if is_through { Place::default() } else { Place { after, is_cut } };
+    Ok(Walked { at, holds, more })
+}
+
+/// The tenant, if it has a hold that is due.
+async fn is_due(
+    client: &Client,
+    tenant_id: TenantId,
+    injected: Option<i64>,
+) -> Result<Option<TenantId>, StoreError> {
+    let (tenant, naming) = (tenant_id.number(), tx::name_tenant(tenant_id));
+    let key = params![tenant, injected];
+    let (named, rows) =
+        futures_util::future::join(client.batch_execute(&naming), client.query_typed(IS_DUE, key))
+            .await;
+    named.map_err(store_error)?;
+    Ok(rows.map_err(store_error)?.first().map(|_| tenant_id))
 }
 
 async fn due_of(
     client: &Client,
     tenant_id: TenantId,
     injected: Option<i64>,
-    limit: i64,
-) -> Result<Vec<(TenantId, IntegrationId)>, StoreError> {
+    limit: usize,
+) -> Result<Vec<Hold>, StoreError> {
+    let limit = i64::try_from(limit).unwrap_or(i64::MAX);
     let (tenant, naming) = (tenant_id.number(), tx::name_tenant(tenant_id));
     let key = params![tenant, injected, limit];
     let (named, rows) =
         futures_util::future::join(client.batch_execute(&naming), client.query_typed(DUE, key))
             .await;
     named.map_err(store_error)?;
-    let rows = rows.map_err(store_error)?;
-    rows.iter().map(|row| Ok((tenant_id, row.id(0, IntegrationId::from_number)?))).collect()
+    let hold = |row: &tokio_postgres::Row| {
+        decode::hold(row, tenant_id, row.id(5, IntegrationId::from_number)?)
+    };
+    rows.map_err(store_error)?.iter().map(hold).collect()
 }

@@ -29,7 +29,11 @@ const LABELS: &str =
 const LABEL_COUNTS: &str = "select kind, labels from rollup_label_counts where tenant_id = $1";
 const ENTRIES: &str = "select entry_id, tenant_id, integration_id, call_id, agent_id, provider, \
      model, occurred_at, kind, tokens_in, tokens_out, tokens_cache_read, tokens_cache_write, \
-     tokens_reasoning, cost_nanos, cost_source, latency_ms, policy_result, error_code is not null \
+     tokens_reasoning, cost_nanos, cost_source, latency_ms, policy_result, error_code is not null, created_at, \
+     octet_length(call_id) + octet_length(provider) + octet_length(model) \
+     + coalesce(octet_length(session_id), 0) + coalesce(octet_length(agent_id), 0) \
+     + coalesce(octet_length(error_code), 0) + coalesce(octet_length(error_message), 0) \
+     + coalesce(octet_length(metadata), 0) \
      from usage_entries where tenant_id = $1 and entry_id > $2 order by entry_id limit $3";
 /// Call by call, whatever the planner believes of the tenant.
 const ENTRIES_OF_CALLS: &str = "select c.call_key, c.entry_id from unnest($2::uuid[]) as asked (call_key) \
@@ -42,6 +46,10 @@ const OPEN: &str = "select tenant_id, integration_id, estimated_cost_nanos, esti
 const COUNTERS: &str = "select tenant_id, scope_id, month, used_cost_nanos, used_tokens, \
      used_calls, held_cost_nanos, held_tokens, held_calls, last_at from counters \
      where tenant_id = $1 and scope_kind = 1";
+const RESERVATIONS: &str =
+    "select tenant_id, reservations from open_reservations where tenant_id = $1";
+const BYTES: &str =
+    "select tenant_id, integration_id, day, bytes from stored_bytes where tenant_id = $1";
 const ROLLUPS: &str = "select tenant_id, integration_id, grain, start, provider, label, calls, \
      succeeded, errors, blocked, unpriced, tokens_in, tokens_out, tokens_cache_read, \
      tokens_cache_write, tokens_reasoning, cost_nanos, latency_calls, latency_sum_ms, latency_00, \
@@ -74,6 +82,8 @@ async fn tenant(db: &Client, tenant_id: TenantId) -> Result<Verified, StoreError
     recount.compare_calls(number(db, CALLS_WITH_ENTRY, params![tenant]).await?);
     each(db, OPEN, params![tenant], |row| recount.add_open(row)).await?;
     each(db, COUNTERS, params![tenant], |row| recount.compare_counter(row)).await?;
+    each(db, RESERVATIONS, params![tenant], |row| recount.compare_open(row)).await?;
+    each(db, BYTES, params![tenant], |row| recount.compare_bytes(row)).await?;
     each(db, ROLLUPS, params![tenant], |row| recount.compare_rollup(row)).await?;
     Ok(recount.into_verified())
 }

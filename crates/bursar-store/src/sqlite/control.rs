@@ -140,7 +140,7 @@ impl ControlTx for SqliteLane {
 
     fn put_tenant(&mut self, row: &TenantRow) -> Result<(), StoreError> {
         let TenantRow { tenant_id, name, lifecycle, onboarding, created_at, updated_at } = row;
-        self.staged.changed_tenants.push(*tenant_id);
+        self.staged.changed_tenants.push((*tenant_id, *lifecycle));
         let lifecycle = codec::lifecycle_code(*lifecycle);
         let onboarding = codec::onboarding_code(*onboarding);
         let (created_at, updated_at) = (created_at.micros(), updated_at.micros());
@@ -171,7 +171,7 @@ impl ControlTx for SqliteLane {
     }
 
     fn put_integration(&mut self, row: &IntegrationRow) -> Result<(), StoreError> {
-        self.staged.changed_integrations.push(row.integration_id);
+        self.staged.changed_integrations.push((row.integration_id, row.rules));
         let Integration { status, health, limits, cost_basis } = row.rules;
         self.put(
             UPSERT_INTEGRATION,

@@ -7,22 +7,25 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bursar_core::{
-    Account, Book, CallKey, EntryId, HoldChange, IntegrationId, TenantId, Timestamp,
+    Account, Book, CallKey, EntryId, Hold, HoldChange, Integration, IntegrationId, TenantId,
+    TenantLifecycle, Timestamp,
 };
 use rusqlite::{Connection, params};
 
-use super::view::{Holds, View};
+use super::holds::Holds;
+use super::view::View;
 use super::{Clock, beside, load, open_writer, save, store_error};
 use crate::audit::AuditKey;
 use crate::decode;
 use crate::error::StoreError;
-use crate::lane::{Lane, Wanted};
+use crate::lane::{Due, Lane, Wanted};
 
 const MAX_ENTRY_ID: &str = "select coalesce(max(entry_id), 0) from usage_entries";
 const MAX_AUDIT_ID: &str = "select coalesce(max(audit_id), 0) from audit";
 const MAX_LAST_AT: &str = "select coalesce(max(last_at), 0) from counters";
-const SELECT_DUE: &str = "select distinct tenant_id, integration_id from calls \
-     indexed by calls_due where reservation_state = 1 and expires_at <= ?1 limit ?2";
+const SELECT_DUE: &str = "select call_key, estimated_cost_nanos, estimated_tokens, reserved_at, \
+     expires_at, tenant_id, integration_id from calls indexed by calls_due \
+     where reservation_state = 1 and expires_at <= ?1 order by expires_at limit ?2";
 
 /// A log that has grown beyond this, because readers kept it from being begun anew, is cut in the
 /// next moment in which nothing waits.
@@ -55,8 +58,8 @@ pub(super) struct Staged {
     pub(super) accounts: HashMap<IntegrationId, Account>,
     pub(super) loaded_holds: HashMap<IntegrationId, Holds>,
     pub(super) changes: Vec<HoldChange>,
-    pub(super) changed_integrations: Vec<IntegrationId>,
-    pub(super) changed_tenants: Vec<TenantId>,
+    pub(super) changed_integrations: Vec<(IntegrationId, Integration)>,
+    pub(super) changed_tenants: Vec<(TenantId, TenantLifecycle)>,
 }
 
 impl SqliteLane {
@@ -94,37 +97,50 @@ impl SqliteLane {
         })
     }
 
-    /// The view's copy of an account and its due holds, or the stored ones.
+    /// The view's copy of an account, or the stored one.
     pub(super) fn account(
         &mut self,
         tenant_id: TenantId,
         integration_id: IntegrationId,
-    ) -> Result<Option<(Account, Vec<bursar_core::Hold>)>, StoreError> {
-        if let Some((account, due)) = self.view.borrow(integration_id, self.now) {
-            return Ok((account.tenant_id == tenant_id).then_some((account, due)));
+    ) -> Result<Option<Account>, StoreError> {
+        if let Some(account) = self.view.borrow(integration_id, self.now)? {
+            return Ok((account.tenant_id == tenant_id).then_some(account));
         }
-        let Some(account) = load::account(&self.connection, tenant_id, integration_id, self.now)?
+        let Some(mut account) =
+            load::account(&self.connection, tenant_id, integration_id, self.now)?
         else {
             return Ok(None);
         };
         let holds = load::open_holds(&self.connection, tenant_id, integration_id)?;
-        let due = holds.values().filter(|hold| hold.expires_at <= self.now).copied().collect();
+        account.restore_due(holds.due(self.now)?);
+        account.restore_open(holds.count());
         self.staged.loaded_holds.insert(integration_id, holds);
-        Ok(Some((account, due)))
+        Ok(Some(account))
+    }
+
+    /// Whether a hold of an account that is loaded is due and still open.
+    pub(super) fn is_due(&self, hold: &Hold) -> bool {
+        let is_open = || match self.staged.loaded_holds.get(&hold.integration_id) {
+            Some(holds) => holds.contains(hold),
+            None => self.view.is_open(hold).unwrap_or(false),
+        };
+        hold.expires_at <= self.now && is_open()
     }
 }
 
 impl Lane for SqliteLane {
-    fn due(&mut self, limit: usize) -> Result<Vec<(TenantId, IntegrationId)>, StoreError> {
+    fn due(&mut self, limit: usize) -> Result<Due, StoreError> {
         let now = self.view.not_before((self.clock)());
         let mut statement = self.connection.prepare_cached(SELECT_DUE).map_err(store_error)?;
-        let limit = i64::try_from(limit).unwrap_or(i64::MAX);
-        let mut rows = statement.query(params![now.micros(), limit]).map_err(store_error)?;
-        let mut due: Vec<_> = self.view.take_missed().into_iter().collect();
+        let rows_max = i64::try_from(limit).unwrap_or(i64::MAX);
+        let mut rows = statement.query(params![now.micros(), rows_max]).map_err(store_error)?;
+        let mut holds = Vec::new();
         while let Some(row) = rows.next().map_err(store_error)? {
-            due.push(decode::integration_ref(row, 0)?);
+            let (tenant_id, integration_id) = decode::integration_ref(row, 5)?;
+            holds.push(decode::hold(row, tenant_id, integration_id)?);
         }
-        Ok(due)
+        let missed = self.view.take_missed().into_iter().collect();
+        Ok(Due { more: holds.len() >= limit, holds, missed })
     }
 
     fn begin(&mut self) -> Result<(), StoreError> {
@@ -157,12 +173,16 @@ impl Lane for SqliteLane {
             return Err(StoreError::Unavailable(Arc::new(error)));
         }
         let staged = std::mem::take(&mut self.staged);
-        self.view.publish(self.now, staged.accounts, staged.loaded_holds, staged.changes);
-        for integration_id in staged.changed_integrations {
-            self.view.forget(integration_id);
+        let Staged { accounts, loaded_holds, changes, .. } = staged;
+        if self.view.publish(self.now, accounts, loaded_holds, changes).is_err() {
+            // What is stored is right; it is read again.
+            self.view.clear();
         }
-        for tenant_id in staged.changed_tenants {
-            self.view.forget_tenant(tenant_id);
+        for (integration_id, rules) in staged.changed_integrations {
+            self.view.change(integration_id, rules);
+        }
+        for (tenant_id, lifecycle) in staged.changed_tenants {
+            self.view.change_tenant(tenant_id, lifecycle);
         }
         self.view.advance(self.now);
         Ok(())

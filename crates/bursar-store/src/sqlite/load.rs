@@ -1,17 +1,17 @@
 //! Loading: the calls, accounts, months and due holds that a group touches.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 
 use bursar_core::{
-    Account, Book, Call, CallKey, Counter, EntryId, Hold, IntegrationId, Month, RecordedCall,
-    TenantId, Timestamp,
+    Account, Book, Call, CallKey, Counter, EntryId, Hold, IntegrationId, Loaded, Month,
+    RecordedCall, TenantId, TenantSums, Timestamp,
 };
 use rusqlite::{Connection, params};
 
 use super::control;
+use super::holds::Holds;
 use super::lane::SqliteLane;
 use super::store_error;
-use super::view::Holds;
 use crate::codec::{SCOPE_INTEGRATION, id};
 use crate::columns::Columns;
 use crate::decode;
@@ -35,6 +35,16 @@ const SELECT_RATE: &str = "select second, calls from rate_slots \
 const SELECT_OPEN: &str = "select call_key, estimated_cost_nanos, estimated_tokens, reserved_at, \
      expires_at from calls \
      where tenant_id = ?1 and integration_id = ?2 and reservation_state = 1";
+const SELECT_DUE_OF: &str = "select call_key, estimated_cost_nanos, estimated_tokens, reserved_at, \
+     expires_at from calls where tenant_id = ?1 and integration_id = ?2 \
+     and reservation_state = 1 and expires_at <= ?3";
+const SELECT_RESERVATIONS: &str =
+    "select coalesce(sum(reservations), 0) from open_reservations where tenant_id = ?1";
+/// Counts no further than it matters.
+const COUNT_DUE: &str = "select count(*) from (select 1 from calls indexed by calls_due \
+     where tenant_id = ?1 and reservation_state = 1 and expires_at <= ?2 limit ?3)";
+const SUM_BYTES: &str =
+    "select coalesce(sum(bytes), 0) from stored_bytes where tenant_id = ?1 and day = ?2";
 
 /// Claims and loads what a group touches, and opens its book.
 pub(super) fn book<'a>(lane: &mut SqliteLane, wanted: &Wanted<'a>) -> Result<Book<'a>, StoreError> {
@@ -46,13 +56,12 @@ pub(super) fn book<'a>(lane: &mut SqliteLane, wanted: &Wanted<'a>) -> Result<Boo
         }
     }
     let mut accounts: HashMap<IntegrationId, Account> = HashMap::with_capacity(touched.len());
-    let mut due: Vec<Hold> = Vec::new();
     for (tenant_id, integration_id) in touched {
-        if let Some((account, due_here)) = lane.account(tenant_id, integration_id)? {
+        if let Some(account) = lane.account(tenant_id, integration_id)? {
             accounts.insert(integration_id, account);
-            due.extend(due_here);
         }
     }
+    let due: Vec<Hold> = wanted.due.values().filter(|hold| lane.is_due(hold)).copied().collect();
     for (integration_id, month) in months(lane.now, wanted, &calls, &accounts, &due) {
         if let Some(account) = accounts.get_mut(&integration_id)
             && account.counter(month).is_err()
@@ -61,7 +70,40 @@ pub(super) fn book<'a>(lane: &mut SqliteLane, wanted: &Wanted<'a>) -> Result<Boo
             account.restore(month, counter(&lane.connection, tenant_id, integration_id, month)?);
         }
     }
-    Ok(Book::open(lane.now, accounts, calls, due)?)
+    let tenants = tenants(lane, wanted)?;
+    Ok(Book::open(lane.now, wanted.caps, Loaded { accounts, calls, tenants, due })?)
+}
+
+/// What the caps look at, of the tenants that may come to them.
+fn tenants(
+    lane: &SqliteLane,
+    wanted: &Wanted<'_>,
+) -> Result<HashMap<TenantId, TenantSums>, StoreError> {
+    let (db, now) = (&lane.connection, lane.now);
+    let mut tenants: HashMap<TenantId, TenantSums> = HashMap::new();
+    for (tenant_id, asked) in &wanted.reserving {
+        let tenant = tenant_id.number();
+        let mut stored = number(db, SELECT_RESERVATIONS, params![tenant])?;
+        // Those that are due are counted only where they decide.
+        let beyond = wanted.caps.beyond_reservations(stored, *asked);
+        if beyond > 0 {
+            stored -= number(db, COUNT_DUE, params![tenant, now.micros(), beyond])?;
+        }
+        tenants.entry(*tenant_id).or_default().open_reservations = Some(stored);
+    }
+    if wanted.caps.stored_bytes_per_day > 0 {
+        for tenant_id in &wanted.recording {
+            let key = params![tenant_id.number(), now.day().number()];
+            let stored = number(db, SUM_BYTES, key)?;
+            tenants.entry(*tenant_id).or_default().stored_bytes = Some(stored);
+        }
+    }
+    Ok(tenants)
+}
+
+fn number(db: &Connection, sql: &str, params: &[&dyn rusqlite::ToSql]) -> Result<i64, StoreError> {
+    let mut statement = db.prepare_cached(sql).map_err(store_error)?;
+    statement.query_row(params, |row| row.get(0)).map_err(store_error)
 }
 
 /// Every month that a command of the group can count in.
@@ -175,9 +217,11 @@ pub(super) fn standing(
     integration_id: IntegrationId,
     now: Timestamp,
 ) -> Result<Option<Standing>, StoreError> {
-    let Some(account) = account(db, tenant_id, integration_id, now)? else { return Ok(None) };
-    let holds = open_holds(db, tenant_id, integration_id)?;
-    Ok(Some(Standing::of(account, holds.into_values(), now)?))
+    let Some(mut account) = account(db, tenant_id, integration_id, now)? else { return Ok(None) };
+    let key = params![tenant_id.number(), integration_id.number(), now.micros()];
+    let due = holds(db, SELECT_DUE_OF, key, (tenant_id, integration_id))?;
+    account.restore_due(due.due(now)?);
+    Ok(Some(Standing { account, now }))
 }
 
 /// A month's counter; a month without a row is the default.
@@ -201,14 +245,21 @@ pub(super) fn open_holds(
     tenant_id: TenantId,
     integration_id: IntegrationId,
 ) -> Result<Holds, StoreError> {
-    let mut holds = BTreeMap::new();
-    let mut statement = db.prepare_cached(SELECT_OPEN).map_err(store_error)?;
-    let mut rows = statement
-        .query(params![tenant_id.number(), integration_id.number()])
-        .map_err(store_error)?;
+    let key = params![tenant_id.number(), integration_id.number()];
+    holds(db, SELECT_OPEN, key, (tenant_id, integration_id))
+}
+
+fn holds(
+    db: &Connection,
+    sql: &str,
+    key: &[&dyn rusqlite::ToSql],
+    (tenant_id, integration_id): (TenantId, IntegrationId),
+) -> Result<Holds, StoreError> {
+    let mut holds = Holds::default();
+    let mut statement = db.prepare_cached(sql).map_err(store_error)?;
+    let mut rows = statement.query(key).map_err(store_error)?;
     while let Some(row) = rows.next().map_err(store_error)? {
-        let hold = decode::hold(row, tenant_id, integration_id)?;
-        holds.insert((hold.expires_at, hold.call), hold);
+        holds.insert(&decode::hold(row, tenant_id, integration_id)?)?;
     }
     Ok(holds)
 }

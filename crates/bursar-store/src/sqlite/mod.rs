@@ -10,6 +10,7 @@ mod control;
 mod days;
 mod decisions;
 mod history;
+mod holds;
 mod keys;
 mod lane;
 mod load;

@@ -13,6 +13,7 @@ use super::store_error;
 use crate::codec::{self, SCOPE_INTEGRATION};
 use crate::error::StoreError;
 use crate::rollup::{Label, LabelKind, Labels, Rollup, RollupKey, aggregate};
+use crate::tenant_sums::{bytes_of_integrations, open_changes};
 
 const INSERT_ENTRY: &str = "insert into usage_entries (entry_id, tenant_id, integration_id, kind, \
      call_id, session_id, agent_id, provider, model, tokens_in, tokens_out, tokens_cache_read, \
@@ -37,6 +38,12 @@ const UPSERT_COUNTER: &str = "insert into counters (tenant_id, scope_kind, scope
      used_calls = excluded.used_calls, held_cost_nanos = excluded.held_cost_nanos, \
      held_tokens = excluded.held_tokens, held_calls = excluded.held_calls, \
      last_at = excluded.last_at";
+const UPSERT_RESERVATIONS: &str = "insert into open_reservations (tenant_id, reservations) \
+     values (?1, ?2) on conflict (tenant_id) do update set \
+     reservations = reservations + excluded.reservations";
+const UPSERT_BYTES: &str = "insert into stored_bytes (tenant_id, day, integration_id, bytes) \
+     values (?1, ?2, ?3, ?4) on conflict (tenant_id, day, integration_id) do update set \
+     bytes = bytes + excluded.bytes";
 const UPSERT_RATE: &str = "insert into rate_slots (tenant_id, scope_kind, scope_id, slot, second, \
      calls) values (?1, ?2, ?3, ?4, ?5, ?6) \
      on conflict (tenant_id, scope_kind, scope_id, slot) do update set \
@@ -91,6 +98,21 @@ pub(super) fn book(lane: &SqliteLane, book: &Book<'_>) -> Result<(), StoreError>
     }
     for (key, rollup) in aggregate(book.entries(), &mut StoredLabels(db))? {
         upsert_rollup(db, &key, &rollup)?;
+    }
+    tenants(db, book)
+}
+
+/// What the caps of tenants look at.
+fn tenants(db: &Connection, book: &Book<'_>) -> Result<(), StoreError> {
+    let mut upsert = db.prepare_cached(UPSERT_RESERVATIONS).map_err(store_error)?;
+    for (tenant_id, change) in open_changes(book.holds()) {
+        upsert.execute(params![tenant_id.number(), change]).map_err(store_error)?;
+    }
+    let day = book.now().day().number();
+    let mut upsert = db.prepare_cached(UPSERT_BYTES).map_err(store_error)?;
+    for ((tenant_id, integration_id), bytes) in bytes_of_integrations(book.entries()) {
+        let row = params![tenant_id.number(), day, integration_id.number(), bytes];
+        upsert.execute(row).map_err(store_error)?;
     }
     Ok(())
 }

@@ -10,12 +10,18 @@ use crate::verify::{CountedEntry, Recount, Verified};
 const LABELS: &str = "select tenant_id, kind, provider, label from rollup_labels";
 const ENTRIES: &str = "select entry_id, tenant_id, integration_id, call_id, agent_id, provider, \
      model, occurred_at, kind, tokens_in, tokens_out, tokens_cache_read, tokens_cache_write, \
-     tokens_reasoning, cost_nanos, cost_source, latency_ms, policy_result, error_code is not null \
+     tokens_reasoning, cost_nanos, cost_source, latency_ms, policy_result, error_code is not null, created_at, \
+     octet_length(call_id) + octet_length(provider) + octet_length(model) \
+     + coalesce(octet_length(session_id), 0) + coalesce(octet_length(agent_id), 0) \
+     + coalesce(octet_length(error_code), 0) + coalesce(octet_length(error_message), 0) \
+     + coalesce(octet_length(metadata), 0) \
      from usage_entries order by entry_id";
 const OPEN: &str = "select tenant_id, integration_id, estimated_cost_nanos, estimated_tokens, \
      reserved_at from calls where reservation_state = 1";
 const COUNTERS: &str = "select tenant_id, scope_id, month, used_cost_nanos, used_tokens, \
      used_calls, held_cost_nanos, held_tokens, held_calls, last_at from counters";
+const RESERVATIONS: &str = "select tenant_id, reservations from open_reservations";
+const BYTES: &str = "select tenant_id, integration_id, day, bytes from stored_bytes";
 const ROLLUPS: &str = "select tenant_id, integration_id, grain, start, provider, label, calls, \
      succeeded, errors, blocked, unpriced, tokens_in, tokens_out, tokens_cache_read, \
      tokens_cache_write, tokens_reasoning, cost_nanos, latency_calls, latency_sum_ms, latency_00, \
@@ -42,6 +48,8 @@ pub(super) fn verify(db: &Connection) -> Result<Verified, StoreError> {
     recount.compare_calls(with_entry.map_err(store_error)?);
     each(&snapshot, OPEN, |row| recount.add_open(row))?;
     each(&snapshot, COUNTERS, |row| recount.compare_counter(row))?;
+    each(&snapshot, RESERVATIONS, |row| recount.compare_open(row))?;
+    each(&snapshot, BYTES, |row| recount.compare_bytes(row))?;
     each(&snapshot, ROLLUPS, |row| recount.compare_rollup(row))?;
     Ok(recount.into_verified())
 }

@@ -4,23 +4,22 @@
 //! commit's fate is unknown. It is bounded: accounts that nobody touched for long are forgotten
 //! and loaded again when they are needed.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap};
 use std::sync::atomic::{AtomicI64, Ordering};
 
 use bursar_core::{
-    Account, CallKey, Hold, HoldChange, IntegrationId, Month, Overflow, TenantId, Timestamp,
+    Account, Hold, HoldChange, Integration, IntegrationId, Month, Overflow, TenantId,
+    TenantLifecycle, Timestamp,
 };
 use parking_lot::{Mutex, RwLock};
 
+use super::holds::Holds;
 use crate::query::Standing;
 
 /// Accounts that are kept, at about a kilobyte each.
 const ACCOUNTS_MAX: usize = 50_000;
 /// Accounts that are remembered as missed.
 const MISSED_MAX: usize = 1_000;
-
-/// The holds of an account by expiry.
-pub(super) type Holds = BTreeMap<(Timestamp, CallKey), Hold>;
 
 #[derive(Default)]
 pub(super) struct View {
@@ -62,7 +61,7 @@ impl View {
         if live.account.tenant_id != tenant_id || live.account.counter(now.month()).is_err() {
             return Ok(None);
         }
-        Standing::of(live.account.clone(), live.due(now).copied(), now).map(Some)
+        live.at(now).map(|account| Some(Standing { account, now }))
     }
 
     /// Takes note of an account that was asked for and is not here.
@@ -78,15 +77,20 @@ impl View {
         std::mem::take(&mut self.missed.lock())
     }
 
-    /// A copy of an account to work on, with its holds that are due.
+    /// A copy of an account to work on, which knows what of its holds is due.
     pub(super) fn borrow(
         &self,
         integration_id: IntegrationId,
         now: Timestamp,
-    ) -> Option<(Account, Vec<Hold>)> {
+    ) -> Result<Option<Account>, Overflow> {
         let accounts = self.accounts.read();
-        let live = accounts.get(&integration_id)?;
-        Some((live.account.clone(), live.due(now).copied().collect()))
+        accounts.get(&integration_id).map(|live| live.at(now)).transpose()
+    }
+
+    /// Whether a hold is still open; nothing when its account is not here.
+    pub(super) fn is_open(&self, hold: &Hold) -> Option<bool> {
+        let accounts = self.accounts.read();
+        accounts.get(&hold.integration_id).map(|live| live.holds.contains(hold))
     }
 
     /// Takes over what a commit made durable.
@@ -96,7 +100,7 @@ impl View {
         accounts: HashMap<IntegrationId, Account>,
         mut loaded_holds: HashMap<IntegrationId, Holds>,
         changes: Vec<HoldChange>,
-    ) {
+    ) -> Result<(), Overflow> {
         let oldest = Month::from_number(now.month().number() - 1);
         let mut lives = self.accounts.write();
         for (integration_id, mut account) in accounts {
@@ -115,27 +119,34 @@ impl View {
         }
         for change in changes {
             match change {
-                HoldChange::Made(hold) => insert(&mut lives, hold),
-                HoldChange::Ended(hold) => remove(&mut lives, &hold),
+                HoldChange::Made(hold) => insert(&mut lives, &hold)?,
+                HoldChange::Ended(hold) => remove(&mut lives, &hold)?,
                 HoldChange::Extended { before, expires_at } => {
-                    remove(&mut lives, &before);
-                    insert(&mut lives, Hold { expires_at, ..before });
+                    remove(&mut lives, &before)?;
+                    insert(&mut lives, &Hold { expires_at, ..before })?;
                 }
             }
         }
         if lives.len() > ACCOUNTS_MAX {
             forget_half(&mut lives);
         }
+        Ok(())
     }
 
-    /// Forgets an account whose integration changed; it is loaded again when it is needed.
-    pub(super) fn forget(&self, integration_id: IntegrationId) {
-        self.accounts.write().remove(&integration_id);
+    /// Takes an integration over as it was changed. Its holds stay: to read them again would hold
+    /// up everyone for as long as there are many.
+    pub(super) fn change(&self, integration_id: IntegrationId, rules: Integration) {
+        if let Some(live) = self.accounts.write().get_mut(&integration_id) {
+            live.account.integration = rules;
+        }
     }
 
-    /// Forgets the accounts of a tenant that changed.
-    pub(super) fn forget_tenant(&self, tenant_id: TenantId) {
-        self.accounts.write().retain(|_, live| live.account.tenant_id != tenant_id);
+    /// Takes the state of a tenant over.
+    pub(super) fn change_tenant(&self, tenant_id: TenantId, lifecycle: TenantLifecycle) {
+        let mut accounts = self.accounts.write();
+        for live in accounts.values_mut().filter(|live| live.account.tenant_id == tenant_id) {
+            live.account.lifecycle = lifecycle;
+        }
     }
 
     /// Forgets everything, after a commit whose fate is unknown.
@@ -145,21 +156,21 @@ impl View {
 }
 
 impl Live {
-    fn due(&self, now: Timestamp) -> impl Iterator<Item = &Hold> {
-        self.holds.range(..=(now, CallKey(u128::MAX))).map(|(_, hold)| hold)
+    /// The account with what of its holds is due at an instant.
+    fn at(&self, now: Timestamp) -> Result<Account, Overflow> {
+        let mut account = self.account.clone();
+        account.restore_due(self.holds.due(now)?);
+        account.restore_open(self.holds.count());
+        Ok(account)
     }
 }
 
-fn insert(lives: &mut HashMap<IntegrationId, Live>, hold: Hold) {
-    if let Some(live) = lives.get_mut(&hold.integration_id) {
-        live.holds.insert((hold.expires_at, hold.call), hold);
-    }
+fn insert(lives: &mut HashMap<IntegrationId, Live>, hold: &Hold) -> Result<(), Overflow> {
+    lives.get_mut(&hold.integration_id).map_or(Ok(()), |live| live.holds.insert(hold))
 }
 
-fn remove(lives: &mut HashMap<IntegrationId, Live>, hold: &Hold) {
-    if let Some(live) = lives.get_mut(&hold.integration_id) {
-        live.holds.remove(&(hold.expires_at, hold.call));
-    }
+fn remove(lives: &mut HashMap<IntegrationId, Live>, hold: &Hold) -> Result<(), Overflow> {
+    lives.get_mut(&hold.integration_id).map_or(Ok(()), |live| live.holds.remove(hold))
 }
 
 /// Keeps the accounts touched last.

@@ -1,11 +1,11 @@
-//! Holds whose time is over: they count in nothing, and whoever comes by takes them away.
+//! Holds whose time is over: they count in nothing, and a sweep takes them away.
 
 use bursar_core::{
     IntegrationId, RecordOutcome, ReleaseOutcome, ReservationState, ReserveOutcome, ReserveRequest,
     TenantId, Timestamp, Totals,
 };
 
-use bursar_store::{Control, IntegrationEdit};
+use bursar_store::{Control, IntegrationEdit, Swept};
 
 use crate::subject::{ALL, Subject, totals, unlimited};
 use crate::support::{budget, cents, request, usage};
@@ -48,15 +48,49 @@ pub(crate) async fn a_due_hold_counts_in_no_read_swept_or_not(subject: Subject) 
     subject.world.verify().await;
 }
 
-pub(crate) async fn touching_an_account_expires_its_due_holds(subject: Subject) {
-    let account = subject.account(unlimited()).await;
-    hold(&subject, account).await;
+pub(crate) async fn a_due_hold_is_removed_by_a_sweep_or_for_its_own_call_only(subject: Subject) {
+    let account = subject.account(budget(20)).await;
+    let (tenant_id, integration_id) = account;
+    for call in ["call", "other"] {
+        let asked = ReserveRequest { ttl_seconds: 60, ..request(integration_id, call) };
+        subject.reserve(tenant_id, asked).await;
+    }
     let due = subject.world.clock.now().plus_seconds(60);
     subject.world.clock.advance(100);
-    assert_eq!(subject.this_month(account).await.held.calls, 1, "nobody came by yet");
-    subject.world.ledger.touch(account.0, account.1).await.unwrap();
+    // It counts in nothing, but whoever meets the account leaves it where it is.
+    for call in ["first", "second"] {
+        let held = subject.reserve(tenant_id, request(integration_id, call)).await;
+        assert!(matches!(held, ReserveOutcome::Held(_)), "{held:?}");
+    }
+    assert_eq!(subject.this_month(account).await.held.calls, 4, "as it is stored");
+    assert_expired_at(&subject, tenant_id, due).await;
+    assert_eq!(subject.this_month(account).await.held.calls, 3);
+    subject.world.verify().await;
+    subject.world.ledger.sweep().await.unwrap();
+    assert_eq!(subject.this_month(account).await.held.calls, 2);
+    subject.world.verify().await;
+}
+
+pub(crate) async fn a_sweep_goes_in_steps(subject: Subject) {
+    let account = subject.account(unlimited()).await;
+    let (tenant_id, integration_id) = account;
+    let subject = std::sync::Arc::new(subject);
+    let mut asked = tokio::task::JoinSet::new();
+    for call in 0..1_100 {
+        let subject = std::sync::Arc::clone(&subject);
+        let call = format!("call-{call}");
+        let asked_for = ReserveRequest { ttl_seconds: 60, ..request(integration_id, &call) };
+        asked.spawn(async move { subject.reserve(tenant_id, asked_for).await });
+    }
+    asked.join_all().await;
+    subject.world.clock.advance(60);
+    assert_eq!(subject.world.ledger.sweep().await.unwrap(), Swept::More);
+    assert_eq!(subject.this_month(account).await.held.calls, 100, "stored and not counted");
+    let held = subject.standing(tenant_id, integration_id).await;
+    let held = held.account.counter(held.now.month()).unwrap().held;
+    assert_eq!(held, Totals::default());
+    assert_eq!(subject.world.ledger.sweep().await.unwrap(), Swept::All);
     assert_eq!(subject.this_month(account).await.held, Totals::default());
-    assert_expired_at(&subject, account.0, due).await;
     subject.world.verify().await;
 }
 

@@ -73,7 +73,7 @@ pub(crate) async fn a_changed_limit_keeps_what_is_held_and_used(subject: Subject
     subject.record(account.0, usage(account.1, "used")).await;
     limit_budget(&subject, account, 20).await;
     let standing = subject.standing(account.0, account.1).await;
-    let counter = *standing.account.counter(standing.now.month()).unwrap();
+    let counter = standing.account.counter(standing.now.month()).unwrap();
     assert_eq!(counter.used, totals(cents(1), 30, 1));
     assert_eq!(counter.held, totals(cents(10), 100, 1));
     assert_eq!(standing.account.rate.current(standing.now.second()), 2);

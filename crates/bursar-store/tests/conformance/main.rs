@@ -16,6 +16,7 @@ mod chance;
 
 mod audit;
 mod breakdown;
+mod caps;
 mod chain;
 mod counts;
 mod decisions;
@@ -133,7 +134,8 @@ macro_rules! conformance {
                     reserving_and_recording_in_one_group_settles;
                 expiry:
                     a_due_hold_counts_in_no_read_swept_or_not,
-                    touching_an_account_expires_its_due_holds,
+                    a_due_hold_is_removed_by_a_sweep_or_for_its_own_call_only,
+                    a_sweep_goes_in_steps,
                     a_sweep_finds_the_holds_of_an_integration_that_changed,
                     a_hold_that_ended_stays_ended_when_the_clock_goes_back,
                     a_sweep_expires_holds_that_nobody_touches,
@@ -141,6 +143,10 @@ macro_rules! conformance {
                     a_hold_that_was_due_before_the_restart_expires_at_the_start,
                     an_extended_hold_expires_at_its_new_time,
                     a_record_after_the_expiry_counts_in_full;
+                caps:
+                    open_reservations_are_bounded_by_integration_and_tenant,
+                    holds_that_are_due_take_no_place_swept_or_not,
+                    records_beyond_the_bytes_of_a_day_are_refused;
                 limits:
                     a_changed_limit_is_used_by_the_next_command,
                     a_changed_limit_keeps_what_is_held_and_used,

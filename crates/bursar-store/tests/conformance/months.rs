@@ -144,6 +144,7 @@ pub(crate) async fn a_hold_of_last_month_expires_at_a_start_months_later(subject
     subject.world.clock.set(day(2026, 9, 1));
     let subject = subject.reopened().await;
     hold(&subject, account, "september").await;
+    subject.world.ledger.sweep().await.unwrap();
     assert_eq!(calls(&subject, account, month(2026, 3)).await, (0, 0));
     assert_eq!(calls(&subject, account, month(2026, 9)).await, (0, 1));
     subject.world.verify().await;

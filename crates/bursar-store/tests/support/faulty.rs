@@ -4,8 +4,8 @@ use std::sync::{Arc, Mutex};
 
 use bursar_core::{ApiKeyId, Book, IntegrationId, IntegrationKeyId, TenantId, Timestamp};
 use bursar_store::{
-    ApiKeyRow, AuditRow, Cause, ControlTx, DecisionRow, IntegrationKeyRow, IntegrationRow, KeyId,
-    Lane, OverrideRow, SignalRow, StoreError, TenantRow, Wanted,
+    ApiKeyRow, AuditRow, Cause, ControlTx, DecisionRow, Due, IntegrationKeyRow, IntegrationRow,
+    KeyId, Lane, OverrideRow, SignalRow, StoreError, TenantRow, Wanted,
 };
 
 /// How a call fails.
@@ -93,7 +93,7 @@ impl FaultyLane {
 }
 
 impl Lane for FaultyLane {
-    fn due(&mut self, limit: usize) -> Result<Vec<(TenantId, IntegrationId)>, StoreError> {
+    fn due(&mut self, limit: usize) -> Result<Due, StoreError> {
         self.pass(|lane| lane.due(limit))
     }
 

@@ -28,7 +28,17 @@ impl Recount {
     /// Adds the rows of a database up and compares them with every sum that is stored there.
     pub(crate) fn of(home: &dyn Home) -> Self {
         // All of the same instant.
-        let tables = home.rows(&[INTEGRATIONS, ENTRIES, CALLS, COUNTERS, RATES, LABELS, ROLLUPS]);
+        let tables = home.rows(&[
+            INTEGRATIONS,
+            ENTRIES,
+            CALLS,
+            COUNTERS,
+            RATES,
+            LABELS,
+            ROLLUPS,
+            RESERVATIONS,
+            BYTES,
+        ]);
         let integrations = tables[0].iter().map(|row| owner(row, 0, 1)).collect();
         let entries: Vec<Entry> = tables[1].iter().map(entry).collect();
         let calls = calls(&tables[2]);
@@ -39,6 +49,8 @@ impl Recount {
         let seconds = seconds(&entries, &calls);
         check_rates(&tables[4], &seconds);
         check_rollups(&tables[5], &tables[6], &entries);
+        check_reservations(&tables[7], &open);
+        check_bytes(&tables[8], &entries);
         Self { integrations, used, open, seconds }
     }
 
@@ -81,6 +93,8 @@ struct Entry {
     failed: bool,
     occurred_at: Timestamp,
     created_at: Timestamp,
+    /// 400 and what its texts take.
+    bytes: i64,
 }
 
 struct Call {
@@ -98,7 +112,10 @@ const INTEGRATIONS: &str = "select tenant_id, integration_id from integrations";
 const ENTRIES: &str = "select entry_id, tenant_id, integration_id, kind, call_id, agent_id, \
      provider, model, tokens_in, tokens_out, tokens_cache_read, tokens_cache_write, \
      tokens_reasoning, cost_nanos, cost_source, latency_ms, policy_result, error_code, \
-     occurred_at, created_at from usage_entries order by entry_id";
+     occurred_at, created_at, session_id, error_message, metadata from usage_entries \
+     order by entry_id";
+const RESERVATIONS: &str = "select tenant_id, reservations from open_reservations";
+const BYTES: &str = "select tenant_id, integration_id, day, bytes from stored_bytes";
 const CALLS: &str = "select tenant_id, call_key, entry_id, reservation_state, integration_id, \
      estimated_cost_nanos, estimated_tokens, reserved_at, expires_at, ended_at, call_id from calls";
 const COUNTERS: &str = "select tenant_id, scope_id, month, used_cost_nanos, used_tokens, \
@@ -157,6 +174,11 @@ fn entry(row: &Cells) -> Entry {
         failed: row[17].is_some(),
         occurred_at: instant(row, 18),
         created_at: instant(row, 19),
+        bytes: 400
+            + [4, 5, 6, 7, 17, 20, 21, 22]
+                .map(|at| row[at].as_ref().map_or(0, |text| text.len() as i64))
+                .iter()
+                .sum::<i64>(),
     }
 }
 
@@ -291,6 +313,26 @@ fn check_rates(rows: &[Cells], seconds: &BTreeMap<Owned, BTreeMap<i64, i64>>) {
     let slot = |row: &Cells| ((owner(row, 0, 1), int(row, 2)), (int(row, 3), int(row, 4)));
     let stored = rows.iter().map(slot).collect();
     assert_eq!(expected, stored, "rate slots (left) as the rows add up, (right) as stored");
+}
+
+fn check_reservations(rows: &[Cells], open: &[(Owned, Month, Totals, Timestamp)]) {
+    let mut expected: BTreeMap<i64, i64> = BTreeMap::new();
+    for ((tenant_id, _), ..) in open {
+        *expected.entry(tenant_id.number()).or_default() += 1;
+    }
+    let stored = rows.iter().map(|row| (int(row, 0), int(row, 1)));
+    let stored = stored.filter(|(_, reservations)| *reservations != 0).collect();
+    assert_eq!(expected, stored, "open reservations (left) as the rows add up, (right) as stored");
+}
+
+fn check_bytes(rows: &[Cells], entries: &[Entry]) {
+    let mut expected: BTreeMap<(Owned, i32), i64> = BTreeMap::new();
+    for entry in entries {
+        *expected.entry((entry.owner, entry.created_at.day().number())).or_default() += entry.bytes;
+    }
+    let row = |row: &Cells| ((owner(row, 0, 1), i32::try_from(int(row, 2)).unwrap()), int(row, 3));
+    let stored = rows.iter().map(row).collect();
+    assert_eq!(expected, stored, "bytes of days (left) as the entries add up, (right) as stored");
 }
 
 type RollupKey = (Owned, i64, i32, String, String);

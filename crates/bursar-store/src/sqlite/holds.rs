@@ -1,0 +1,181 @@
+//! The open reservations of an account in memory, as small as they can be.
+//!
+//! The caps of open reservations bound them. What is due among them is added up as time goes on,
+//! so that a decision costs the same however many came due at once.
+
+use std::collections::BTreeMap;
+use std::ops::Bound;
+
+use bursar_core::{CallKey, Hold, Month, Nanos, Overflow, Timestamp, Totals};
+use parking_lot::Mutex;
+
+/// The open reservations of an account by expiry.
+#[derive(Default)]
+pub(super) struct Holds {
+    open: BTreeMap<Place, Held>,
+    due: Mutex<Due>,
+}
+
+/// Orders reservations by expiry; in halves a call's key needs no padding.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+struct Place {
+    expires_at: i64,
+    call: (u64, u64),
+}
+
+impl Place {
+    const fn of(hold: &Hold) -> Self {
+        let CallKey(key) = hold.call;
+        let call = ((key >> 64) as u64, key as u64);
+        Self { expires_at: hold.expires_at.micros(), call }
+    }
+
+    /// The last place of an instant.
+    const fn last(micros: i64) -> Self {
+        Self { expires_at: micros, call: (u64::MAX, u64::MAX) }
+    }
+}
+
+/// What a reservation holds, and where.
+#[derive(Clone, Copy)]
+struct Held {
+    cost: i64,
+    tokens: i64,
+    month: Month,
+}
+
+impl Held {
+    const fn amount(self) -> Totals {
+        Totals { cost: Nanos::new(self.cost), tokens: self.tokens, calls: 1 }
+    }
+}
+
+/// What is due up to an instant, this one included.
+struct Due {
+    through: i64,
+    by_month: BTreeMap<Month, Totals>,
+}
+
+impl Default for Due {
+    fn default() -> Self {
+        Self { through: i64::MIN, by_month: BTreeMap::new() }
+    }
+}
+
+impl Due {
+    fn add(&mut self, held: Held) -> Result<(), Overflow> {
+        let sum = self.by_month.entry(held.month).or_default();
+        *sum = sum.plus(held.amount())?;
+        Ok(())
+    }
+
+    fn take(&mut self, held: Held) -> Result<(), Overflow> {
+        let sum = self.by_month.get_mut(&held.month).ok_or(Overflow)?;
+        *sum = sum.less(held.amount())?;
+        if *sum == Totals::default() {
+            self.by_month.remove(&held.month);
+        }
+        Ok(())
+    }
+}
+
+impl Holds {
+    /// Reservations that are stored as open, due or not.
+    pub(super) fn count(&self) -> i64 {
+        i64::try_from(self.open.len()).unwrap_or(i64::MAX)
+    }
+
+    pub(super) fn contains(&self, hold: &Hold) -> bool {
+        self.open.contains_key(&Place::of(hold))
+    }
+
+    pub(super) fn insert(&mut self, hold: &Hold) -> Result<(), Overflow> {
+        let Totals { cost, tokens, calls: _ } = hold.amount;
+        let held = Held { cost: cost.get(), tokens, month: hold.month };
+        let place = Place::of(hold);
+        let before = self.open.insert(place, held);
+        let due = self.due.get_mut();
+        if before.is_none() && place.expires_at <= due.through {
+            due.add(held)?;
+        }
+        Ok(())
+    }
+
+    pub(super) fn remove(&mut self, hold: &Hold) -> Result<(), Overflow> {
+        let place = Place::of(hold);
+        let Some(held) = self.open.remove(&place) else { return Ok(()) };
+        let due = self.due.get_mut();
+        if place.expires_at <= due.through { due.take(held) } else { Ok(()) }
+    }
+
+    /// What is due at an instant, by month. It looks only at what came due since the last question,
+    /// and takes back what is not due where that one was asked of a later instant.
+    pub(super) fn due(&self, now: Timestamp) -> Result<Vec<(Month, Totals)>, Overflow> {
+        let mut due = self.due.lock();
+        let (through, now) = (due.through, now.micros());
+        let between = |from: i64, to: i64| {
+            let bounds = (Bound::Excluded(Place::last(from)), Bound::Included(Place::last(to)));
+            self.open.range(bounds).map(|(_, held)| *held)
+        };
+        if now > through {
+            between(through, now).try_for_each(|held| due.add(held))?;
+        } else if now < through {
+            between(now, through).try_for_each(|held| due.take(held))?;
+        }
+        due.through = now;
+        Ok(due.by_month.iter().map(|(month, sum)| (*month, *sum)).collect())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bursar_core::{Day, IntegrationId, TenantId};
+
+    use super::*;
+
+    fn at(second: u32) -> Timestamp {
+        Day::from_civil(2026, 1, 31).expect("a day").start().plus_seconds(second)
+    }
+
+    fn hold(call: u128, second: u32) -> Hold {
+        Hold {
+            tenant_id: TenantId::from_number(1).expect("a number of an id"),
+            call: CallKey(call),
+            integration_id: IntegrationId::from_number(1).expect("a number of an id"),
+            month: at(if call.is_multiple_of(2) { 0 } else { 86_400 }).month(),
+            amount: Totals { cost: Nanos::new(7), tokens: 3, calls: 1 },
+            expires_at: at(second),
+        }
+    }
+
+    #[test]
+    fn what_is_due_is_exact_whichever_way_time_goes() {
+        let mut holds = Holds::default();
+        for call in 0..1_000_u128 {
+            holds.insert(&hold(call, (call % 100) as u32)).expect("room");
+        }
+        let due = |holds: &Holds, second: u32| {
+            let due = holds.due(at(second)).expect("sums");
+            due.iter().map(|(month, sum)| (*month, sum.calls, sum.tokens)).collect::<Vec<_>>()
+        };
+        let (january, february) = (at(0).month(), at(86_400).month());
+        assert_eq!(due(&holds, 50), [(january, 260, 780), (february, 250, 750)]);
+        assert_eq!(due(&holds, 0), [(january, 10, 30)]);
+        assert_eq!(due(&holds, 99), [(january, 500, 1_500), (february, 500, 1_500)]);
+        for call in 0..1_000_u128 {
+            let hold = hold(call, (call % 100) as u32);
+            assert!(holds.contains(&hold));
+            holds.remove(&hold).expect("what was added");
+            holds.remove(&hold).expect("again changes nothing");
+        }
+        assert_eq!((due(&holds, 99), holds.count()), (Vec::new(), 0));
+        holds.insert(&hold(1, 99)).expect("room");
+        assert_eq!(due(&holds, 99), [(february, 1, 3)]);
+        assert_eq!(due(&holds, 98), []);
+    }
+
+    #[test]
+    fn a_reservation_takes_48_bytes_in_its_map() {
+        assert_eq!(size_of::<(Place, Held)>(), 48);
+    }
+}

@@ -1,0 +1,96 @@
+//! What a tenant may leave behind: open reservations and bytes of records.
+
+use bursar_core::{
+    Caps, IntegrationId, OpenBound, RecordOutcome, RecordRefusal, ReleaseOutcome, ReserveOutcome,
+    ReserveRefusal, TenantId, Usage,
+};
+
+use crate::subject::{Subject, unlimited};
+use crate::support::{request, usage};
+
+/// A tenant with two integrations, under these caps.
+async fn capped(subject: Subject, caps: Caps) -> (Subject, TenantId, [IntegrationId; 2]) {
+    let (tenant_id, one) = subject.account(unlimited()).await;
+    let other = subject.world.integration(tenant_id, "other", unlimited()).await;
+    (Subject { world: subject.world.capped(caps).await }, tenant_id, [one, other])
+}
+
+/// The bound that a reservation met; nothing when it is held or was held before.
+async fn met(
+    subject: &Subject,
+    tenant_id: TenantId,
+    integration_id: IntegrationId,
+    call: &str,
+) -> Option<OpenBound> {
+    match subject.reserve(tenant_id, request(integration_id, call)).await {
+        ReserveOutcome::Held(_) | ReserveOutcome::Replayed(_) => None,
+        ReserveOutcome::Rejected(ReserveRefusal::TooManyOpen(bound)) => Some(bound),
+        outcome => unreachable!("{outcome:?}"),
+    }
+}
+
+const FEW: Caps =
+    Caps { reservations_per_integration: 2, reservations_per_tenant: 3, stored_bytes_per_day: 0 };
+
+pub(crate) async fn open_reservations_are_bounded_by_integration_and_tenant(subject: Subject) {
+    let (subject, tenant_id, [one, other]) = capped(subject, FEW).await;
+    let stranger = subject.world.tenant("stranger").await;
+    let foreign = subject.world.integration(stranger, "integration", unlimited()).await;
+    assert_eq!(met(&subject, tenant_id, one, "a").await, None);
+    assert_eq!(met(&subject, tenant_id, one, "b").await, None);
+    assert_eq!(met(&subject, tenant_id, one, "c").await, Some(OpenBound::Integration(2)));
+    assert_eq!(met(&subject, tenant_id, other, "c").await, None);
+    assert_eq!(met(&subject, tenant_id, other, "d").await, Some(OpenBound::Tenant(3)));
+    assert_eq!(met(&subject, tenant_id, one, "b").await, None, "a replay is answered");
+    assert_eq!(met(&subject, stranger, foreign, "a").await, None);
+    // A refused call id is given back, an ended one makes room, whichever way it ends.
+    assert_eq!(subject.release(tenant_id, "d").await, ReleaseOutcome::NotFound);
+    subject.release(tenant_id, "a").await;
+    assert_eq!(met(&subject, tenant_id, other, "d").await, None);
+    subject.record(tenant_id, usage(one, "b")).await;
+    assert_eq!(met(&subject, tenant_id, one, "e").await, None);
+    assert_eq!(met(&subject, tenant_id, one, "f").await, Some(OpenBound::Tenant(3)));
+    subject.world.verify().await;
+    let subject = subject.reopened().await;
+    assert_eq!(met(&subject, tenant_id, one, "f").await, Some(OpenBound::Tenant(3)));
+}
+
+pub(crate) async fn holds_that_are_due_take_no_place_swept_or_not(subject: Subject) {
+    let (subject, tenant_id, [one, other]) = capped(subject, FEW).await;
+    for (integration_id, call) in [(one, "a"), (one, "b"), (other, "c")] {
+        assert_eq!(met(&subject, tenant_id, integration_id, call).await, None);
+    }
+    subject.world.clock.advance(601);
+    for (integration_id, call) in [(one, "d"), (one, "e"), (other, "f")] {
+        assert_eq!(met(&subject, tenant_id, integration_id, call).await, None);
+    }
+    let full = Some(OpenBound::Tenant(3));
+    assert_eq!(met(&subject, tenant_id, other, "g").await, full);
+    subject.world.verify().await;
+    subject.world.ledger.sweep().await.unwrap();
+    assert_eq!(met(&subject, tenant_id, other, "g").await, full);
+    subject.world.verify().await;
+}
+
+pub(crate) async fn records_beyond_the_bytes_of_a_day_are_refused(subject: Subject) {
+    let bytes = 400 + "a".len() + "openai".len() + "gpt".len();
+    let caps = Caps { stored_bytes_per_day: 2 * bytes as i64, ..Caps::DEFAULT };
+    let (subject, tenant_id, [one, other]) = capped(subject, caps).await;
+    let refused = RecordOutcome::Refused(RecordRefusal::StoredBytesExceeded);
+    subject.reserve(tenant_id, request(one, "held")).await;
+    let accepted = |outcome: &RecordOutcome| matches!(outcome, RecordOutcome::Accepted(_));
+    assert!(accepted(&subject.record(tenant_id, usage(one, "a")).await));
+    let long = Usage { metadata: Some("{}".into()), ..usage(other, "b") };
+    assert_eq!(subject.record(tenant_id, long).await, refused);
+    let batch = vec![usage(other, "b"), usage(other, "c"), usage(one, "a")];
+    let outcomes = subject.world.ledger.record(tenant_id, batch).await.unwrap();
+    assert!(accepted(&outcomes[0]), "{outcomes:?}");
+    assert_eq!(outcomes[1], refused);
+    assert!(matches!(outcomes[2], RecordOutcome::Duplicate(_)), "{outcomes:?}");
+    assert!(accepted(&subject.record(tenant_id, usage(one, "held")).await), "what settles");
+    let subject = subject.reopened().await;
+    assert_eq!(subject.record(tenant_id, usage(one, "c")).await, refused);
+    subject.world.clock.advance(86_400);
+    assert!(accepted(&subject.record(tenant_id, usage(one, "c")).await));
+    subject.world.verify().await;
+}

@@ -1,0 +1,151 @@
+//! Many reservations that expire at once: they count in nothing from that instant on, and nobody
+//! else waits for their removal.
+
+#![expect(clippy::unwrap_used, reason = "a test that cannot be arranged has failed")]
+
+#[expect(dead_code, reason = "other tests use more of it")]
+#[path = "support/postgres/mod.rs"]
+mod postgres;
+#[path = "support/server.rs"]
+mod server;
+#[expect(dead_code, reason = "other tests use more of it")]
+mod support;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use bursar_core::{IntegrationId, LimitSettings, ReserveOutcome, ReserveRequest, TenantId, Totals};
+use bursar_store::{Facts, Observer, Swept, Took};
+use support::{Database, SQLITE, World, request, usage};
+use tokio::task::JoinSet;
+
+/// Reservations that one step removes at most.
+const STEP_MAX: u64 = 1_000;
+const INTEGRATIONS: usize = 4;
+const TASKS: usize = 64;
+/// How long a group may take, and how long a record of another tenant, on a machine that proves.
+const GROUP_MAX: Duration = Duration::from_millis(50);
+const RECORD_P99_MAX: Duration = Duration::from_millis(50);
+
+/// The most that one transaction removed, and the longest that one took.
+#[derive(Default)]
+struct Longest {
+    expired: AtomicU64,
+    micros: AtomicU64,
+}
+
+impl Observer for Longest {
+    fn committed(&self, took: Took) {
+        let micros = u64::try_from(took.transaction.as_micros()).unwrap();
+        self.micros.fetch_max(micros, Ordering::SeqCst);
+    }
+
+    fn written(&self, facts: &Facts<'_>) {
+        self.expired.fetch_max(facts.holds.expired, Ordering::SeqCst);
+    }
+}
+
+fn proves() -> bool {
+    std::env::var_os("BURSAR_PROVE").is_some()
+}
+
+/// Reserves so many calls of a minute, spread over integrations.
+async fn reserve_all(
+    world: &Arc<World>,
+    tenant_id: TenantId,
+    integrations: &[IntegrationId],
+    count: usize,
+) {
+    let mut tasks = JoinSet::new();
+    for task in 0..TASKS {
+        let (world, integrations) = (Arc::clone(world), integrations.to_vec());
+        tasks.spawn(async move {
+            for call in (task..count).step_by(TASKS) {
+                let integration_id = *integrations.get(call % INTEGRATIONS).unwrap();
+                let asked = request(integration_id, &format!("call {call}"));
+                let asked = ReserveRequest { ttl_seconds: 60, ..asked };
+                let outcome = world.ledger.reserve(tenant_id, asked).await.unwrap();
+                assert!(matches!(outcome, ReserveOutcome::Held(_)), "{outcome:?}");
+            }
+        });
+    }
+    tasks.join_all().await;
+}
+
+/// Sweeps until nothing is due; how many steps it took.
+async fn sweep_all(world: &World) -> u64 {
+    let mut steps = 1;
+    while world.ledger.sweep().await.unwrap() == Swept::More {
+        steps += 1;
+    }
+    steps
+}
+
+async fn what_expires_at_once_is_removed_in_steps(database: Database) {
+    let longest = Arc::new(Longest::default());
+    let observer = Arc::clone(&longest) as Arc<dyn Observer>;
+    let world = Arc::new(World::observed(database, Arc::new(|lane| lane), observer));
+    let count = if proves() { 150_000 } else { 6_000 };
+    let none = LimitSettings::default();
+    let tenant_id = world.tenant("many").await;
+    let mut integrations = Vec::new();
+    for name in ["a", "b", "c", "d"] {
+        integrations.push(world.integration(tenant_id, name, none).await);
+    }
+    let other = world.tenant("other").await;
+    let of_other = world.integration(other, "integration", none).await;
+    reserve_all(&world, tenant_id, &integrations, count).await;
+    let month = world.clock.now().month();
+
+    world.clock.advance(61);
+    longest.micros.store(0, Ordering::SeqCst);
+    // Whoever meets the account is served at once and leaves what is due where it is.
+    let first = *integrations.first().unwrap();
+    let outcome = world.ledger.reserve(tenant_id, request(first, "fresh")).await.unwrap();
+    assert!(matches!(outcome, ReserveOutcome::Held(_)), "{outcome:?}");
+    assert_eq!(longest.expired.load(Ordering::SeqCst), 0);
+    let standing = world.store.standing(tenant_id, first).await.unwrap().unwrap();
+    assert_eq!(standing.account.counter(month).unwrap().held.calls, 1);
+
+    let sweeping = {
+        let world = Arc::clone(&world);
+        tokio::spawn(async move { sweep_all(&world).await })
+    };
+    let mut waited = Vec::new();
+    while !sweeping.is_finished() {
+        let began = Instant::now();
+        let record = usage(of_other, &format!("record {}", waited.len()));
+        world.ledger.record(other, vec![record]).await.unwrap();
+        waited.push(began.elapsed());
+    }
+    let steps = sweeping.await.unwrap();
+    waited.sort_unstable();
+    let p99 = waited.get(waited.len() * 99 / 100).copied().unwrap_or_default();
+    let group = Duration::from_micros(longest.micros.load(Ordering::SeqCst));
+    let records = waited.len();
+    println!("{count} in {steps} steps: group {group:?}, {records} records, p99 {p99:?}");
+
+    assert!(longest.expired.load(Ordering::SeqCst) <= STEP_MAX);
+    assert!(steps >= count as u64 / STEP_MAX, "{steps} steps");
+    assert!(records as u64 >= steps / 2, "{records} records in {steps} steps");
+    if proves() {
+        assert!(group <= GROUP_MAX && p99 <= RECORD_P99_MAX, "group {group:?}, p99 {p99:?}");
+    }
+    for integration_id in integrations {
+        let stored = world.store.counter(tenant_id, integration_id, month).await.unwrap();
+        let open = Totals { calls: i64::from(integration_id == first), ..stored.held };
+        assert_eq!(stored.held, open);
+    }
+    world.verify().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_embedded_store_removes_what_expires_at_once_in_steps() {
+    what_expires_at_once_is_removed_in_steps(SQLITE).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn postgresql_removes_what_expires_at_once_in_steps() {
+    what_expires_at_once_is_removed_in_steps(server::POSTGRES).await;
+}
