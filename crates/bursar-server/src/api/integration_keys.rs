@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use crate::app::App;
-use crate::auth::{Authorized, INTEGRATION_KEY_SCOPES};
+use crate::auth::Authorized;
 use crate::body::{SMALL, Text, parse};
 use crate::envelope::Answer;
 use crate::error::{ApiError, ErrorCode};
@@ -15,6 +15,7 @@ use crate::minting::mint;
 use crate::openapi::kinds::{Id, Instant, Name};
 use crate::params::{self, PageParams, Path, Query, list_meta};
 use crate::rotation::KeyRotate;
+use crate::scopes::INTEGRATION_KEY_SCOPES;
 use crate::secret::{Secret, integration_key_prefix, integration_key_text};
 use crate::text::check_name;
 
