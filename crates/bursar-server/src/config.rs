@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use bursar_core::{Pace, Thresholds};
+use bursar_store::TenantCaps;
 
 use crate::body::BodyLimits;
 use crate::budget::ByteBudget;
@@ -210,6 +211,26 @@ pub const SETTINGS: &[Setting] = &[
                the environment a JSON list of the same objects; nothing means nobody.",
     },
     Setting {
+        key: "tenant.integrations_max",
+        env: "BURSAR_TENANT_INTEGRATIONS_MAX",
+        default: "10000",
+        help: "Integrations that a tenant may have; five times as many deleted ones are kept.",
+    },
+    Setting {
+        key: "tenant.api_keys_max",
+        env: "BURSAR_TENANT_API_KEYS_MAX",
+        default: "1000",
+        help: "API keys of a tenant that are neither revoked nor expired; as many that ended are \
+               kept, the latest.",
+    },
+    Setting {
+        key: "tenant.integration_keys_max",
+        env: "BURSAR_TENANT_INTEGRATION_KEYS_MAX",
+        default: "200",
+        help: "Keys of one integration that are neither revoked nor expired; as many that ended \
+               are kept, the latest.",
+    },
+    Setting {
         key: "protection.requests_per_minute",
         env: "BURSAR_PROTECTION_REQUESTS_PER_MINUTE",
         default: "1000",
@@ -328,6 +349,8 @@ pub struct Config {
     pub issuers: Vec<IssuerConfig>,
     /// What tenants are held to when nothing else is said of them.
     pub protection: Thresholds,
+    /// How many rows of a kind a tenant may have.
+    pub tenant_caps: TenantCaps,
     /// What references may name on this server.
     pub allowed_prefixes: AllowedPrefixes,
 }
@@ -440,6 +463,11 @@ impl Config {
             issuers: read_issuers(&values.text(ISSUERS))
                 .map_err(|problem| wrong(ISSUERS, &problem))?,
             protection: values.thresholds()?,
+            tenant_caps: TenantCaps {
+                integrations: values.number("tenant.integrations_max")?,
+                api_keys: values.number("tenant.api_keys_max")?,
+                integration_keys: values.number("tenant.integration_keys_max")?,
+            },
             allowed_prefixes: AllowedPrefixes {
                 env: values.list("credentials.env_prefixes"),
                 file: values.list("credentials.file_prefixes"),
@@ -673,6 +701,7 @@ mod tests {
         assert_eq!(config.database.file(), Some(Path::new("./bursar-data/bursar.db")));
         assert_eq!(config.allowed_prefixes.env, ["CUS_CRED_", "LLM_API_KEY_"]);
         assert_eq!(config.protection, Thresholds::default());
+        assert_eq!(config.tenant_caps, TenantCaps::default());
     }
 
     #[test]

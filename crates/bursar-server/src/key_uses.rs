@@ -63,7 +63,7 @@ impl KeyUses {
 
 impl Cache for KeyUses {
     fn name(&self) -> &'static str {
-        "key_uses"
+        "key-uses"
     }
 
     fn in_use(&self) -> CacheUse {

@@ -44,7 +44,7 @@ impl Pauses {
 
 impl Cache for Pauses {
     fn name(&self) -> &'static str {
-        "onboarding_pauses"
+        "onboarding-pauses"
     }
 
     fn in_use(&self) -> CacheUse {

@@ -22,7 +22,7 @@ pub struct CacheUse {
 /// Something that is kept in memory for a while, in bounds, and can be cleared without losing a
 /// fact of the ledger.
 pub trait Cache: Send + Sync {
-    /// Its name, in lower case with underscores.
+    /// Its name, in lower case with hyphens.
     fn name(&self) -> &'static str;
 
     /// How full it is now.

@@ -42,7 +42,9 @@ pub use breakdown::{
 };
 pub use cache::{Cache, CacheUse};
 pub use codec::call_key;
-pub use control::{Changed, Control, ControlRefusal, IntegrationDraft, IntegrationEdit};
+pub use control::{
+    Changed, Control, ControlRefusal, IntegrationDraft, IntegrationEdit, RowCounts, TenantCaps,
+};
 pub use differences::Differences;
 pub use error::{Cause, StoreError};
 pub use hot::HotAccount;

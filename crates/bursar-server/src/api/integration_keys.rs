@@ -90,6 +90,7 @@ impl From<IntegrationKeyRow> for IntegrationKeyView {
     extensions(("x-refuses" = json!([
         ErrorCode::Forbidden,
         ErrorCode::TenantSuspended,
+        ErrorCode::TooManyKeys,
         ErrorCode::IntegrationNotFound,
         ErrorCode::UnknownField,
         ErrorCode::SecretRefused,
@@ -114,8 +115,9 @@ pub async fn create_integration_key(
     let text_of = move |key_id, digits: &Secret| {
         integration_key_text(tenant_id, integration_id, key_id, digits)
     };
+    let caps = app.tenant_caps;
     let (row, secret) = mint(&app, tenant_id, text_of, move |tx, hash| {
-        let mut control = Control::new(tx, &caller.actor, tenant_id);
+        let mut control = Control::new(tx, &caller.actor, tenant_id).with_caps(caps);
         control.create_integration_key(integration_id, create.name.as_deref(), hash)
     })
     .await?;
@@ -196,6 +198,7 @@ pub async fn revoke_integration_key(
     extensions(("x-refuses" = json!([
         ErrorCode::Forbidden,
         ErrorCode::TenantSuspended,
+        ErrorCode::TooManyKeys,
         ErrorCode::IntegrationNotFound,
         ErrorCode::KeyNotFound,
         ErrorCode::InvalidState,
@@ -216,8 +219,9 @@ pub async fn rotate_integration_key(
     let tenant_id = caller.tenant_id;
     let text_of =
         move |new, digits: &Secret| integration_key_text(tenant_id, integration_id, new, digits);
+    let caps = app.tenant_caps;
     let (row, secret) = mint(&app, tenant_id, text_of, move |tx, hash| {
-        let mut control = Control::new(tx, &caller.actor, tenant_id);
+        let mut control = Control::new(tx, &caller.actor, tenant_id).with_caps(caps);
         control.rotate_integration_key(integration_id, key_id, overlap_seconds, hash)
     })
     .await?;

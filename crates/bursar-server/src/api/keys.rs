@@ -96,6 +96,7 @@ impl From<ApiKeyRow> for KeyView {
     extensions(("x-refuses" = json!([
         ErrorCode::Forbidden,
         ErrorCode::TenantSuspended,
+        ErrorCode::TooManyKeys,
         ErrorCode::UnknownField,
         ErrorCode::SecretRefused,
     ]))),
@@ -116,8 +117,9 @@ pub async fn create_key(
     }
     let tenant_id = caller.tenant_id;
     let text_of = move |id, digits: &Secret| api_key_text(tenant_id, id, digits);
+    let caps = app.tenant_caps;
     let (row, secret) = mint(&app, tenant_id, text_of, move |tx, hash| {
-        let mut control = Control::new(tx, &caller.actor, tenant_id);
+        let mut control = Control::new(tx, &caller.actor, tenant_id).with_caps(caps);
         control.create_api_key(&create.name, &scopes, expires_at, hash)
     })
     .await?;
@@ -183,6 +185,7 @@ pub async fn revoke_key(
     extensions(("x-refuses" = json!([
         ErrorCode::Forbidden,
         ErrorCode::TenantSuspended,
+        ErrorCode::TooManyKeys,
         ErrorCode::KeyNotFound,
         ErrorCode::InvalidState,
         ErrorCode::UnknownField,
@@ -204,8 +207,9 @@ pub async fn rotate_key(
     let scopes: Vec<String> = old.scopes.split(' ').map(str::to_owned).collect();
     check_scopes(&scopes, caller.scopes)?;
     let text_of = move |id, digits: &Secret| api_key_text(tenant_id, id, digits);
+    let caps = app.tenant_caps;
     let (row, secret) = mint(&app, tenant_id, text_of, move |tx, hash| {
-        let mut control = Control::new(tx, &caller.actor, tenant_id);
+        let mut control = Control::new(tx, &caller.actor, tenant_id).with_caps(caps);
         control.rotate_api_key(api_key_id, overlap_seconds, hash)
     })
     .await?;

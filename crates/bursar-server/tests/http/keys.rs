@@ -344,3 +344,26 @@ async fn a_key_of_65_000_scopes_is_refused_and_lists_stay_small() {
     assert!(listed.body.len() < 64 * 1_024, "{} bytes", listed.body.len());
     founder.delete(&format!("/keys/{last}")).await.is(200);
 }
+
+#[tokio::test]
+async fn a_tenant_has_as_many_keys_as_it_may_have() {
+    let app = TestApp::with_settings(&[
+        ("BURSAR_TENANT_API_KEYS_MAX", "2"),
+        ("BURSAR_TENANT_INTEGRATION_KEYS_MAX", "1"),
+    ]);
+    let tenant = app.tenant("a").await;
+    let id = tenant.integration("i", json!({})).await;
+    let founder = tenant.founder();
+    let first = tenant.new_key(&["*"]).await;
+    tenant.key(&["*"]).await;
+    let refused = tenant.new_key(&["*"]).await;
+    refused.refused(409, "TOO_MANY_KEYS");
+    assert!(refused.text("/error/message").contains("tenant.api_keys_max"), "{}", refused.body);
+    tenant.integration_key(&id).await;
+    let keys = format!("/integrations/{id}/keys");
+    founder.post(&keys).await.refused(409, "TOO_MANY_KEYS");
+    founder.delete(&format!("/keys/{}", first.is(201).text("/data/id"))).await.is(200);
+    tenant.key(&["*"]).await;
+    // Those that were revoked are listed as long as they are kept.
+    assert_eq!(founder.get("/keys").await.at("/meta/total"), 3);
+}

@@ -10,6 +10,7 @@ mod audit;
 mod bad_fields;
 mod batches;
 mod bodies;
+mod caches;
 mod checks;
 mod costs;
 mod credentials;

@@ -41,6 +41,7 @@ use tokio::sync::Semaphore;
 use crate::audit::{AuditEntry, AuditFilter, AuditKey, AuditPage, ChainPlace};
 use crate::audit_check::AuditVerified;
 use crate::breakdown::{Breakdown, BreakdownFilter, GroupBy, Series, SeriesFilter};
+use crate::cache::Cache;
 use crate::error::StoreError;
 use crate::hot::HotAccount;
 use crate::lane::Lane;
@@ -637,6 +638,10 @@ impl Store for SqliteStore {
     ) -> Result<Vec<CallId>, StoreError> {
         let now = self.now();
         self.read(move |db| protection::reserved_calls(db, tenant_id, call_ids, now)).await
+    }
+
+    fn caches(&self) -> Vec<&dyn Cache> {
+        vec![self.view.as_ref()]
     }
 
     async fn hottest(&self, limit: usize) -> Result<Vec<HotAccount>, StoreError> {
