@@ -222,7 +222,7 @@ async fn the_metrics_answer_whatever_tenants_name_their_models() {
             .collect();
         let batch = json!({ "records": records });
         let answer = tenant.founder().post("/telemetry/llm-usage/batch").json(&batch).await;
-        assert_eq!(answer.is(200).at("/data/accepted"), 400);
+        assert_eq!(answer.is(200).at("/data/accepted"), 400, "{}", answer.at("/data/results/0"));
     }
     let metrics = scrape(&app).await;
     assert!(metrics.len() < 8 * 1_024 * 1_024, "{} bytes", metrics.len());
