@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use bursar_store::{Ledger, Store};
+use bursar_store::{Cache, Ledger, Store, TenantCaps};
 
 use crate::auth::KeyCache;
 use crate::body::BodyLimits;
@@ -42,6 +42,8 @@ pub struct Parts {
     pub metrics: Arc<Metrics>,
     /// Which references the operator may set.
     pub allowed_prefixes: AllowedPrefixes,
+    /// How many rows of a kind a tenant may have.
+    pub tenant_caps: TenantCaps,
     /// Keys that were seen a moment ago.
     pub key_cache: KeyCache,
     /// Credentials that proved nobody.
@@ -76,6 +78,19 @@ impl App {
     /// An app of these parts.
     pub fn new(parts: Parts) -> Self {
         Self(Arc::new(parts))
+    }
+
+    /// What this node keeps in memory for a while.
+    pub fn caches(&self) -> Vec<&dyn Cache> {
+        let mut caches: Vec<&dyn Cache> = vec![
+            &self.key_cache,
+            &self.key_uses,
+            &self.decision_log,
+            &self.onboarding_pauses,
+            self.metrics.label_sets(),
+        ];
+        caches.extend(self.store.caches());
+        caches
     }
 }
 

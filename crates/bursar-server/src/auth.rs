@@ -3,9 +3,9 @@
 //! The guard asks [`admit`] for every route of the table in `access.rs`; a handler takes [`Authorized`],
 //! [`Operator`] or [`Anyone`] from it. There is no fallback tenant and no way around.
 
-use std::collections::HashMap;
+mod key_cache;
+
 use std::sync::Arc;
-use std::time::{Duration, Instant};
 
 use axum::extract::FromRequestParts;
 use axum::http::request::Parts;
@@ -15,7 +15,6 @@ use bursar_core::{
     TenantLifecycle, Timestamp,
 };
 use bursar_store::{Actor, KeyId, SecretHash, StoreError, TenantRow};
-use parking_lot::RwLock;
 
 use crate::access::{Access, Role};
 use crate::app::App;
@@ -25,8 +24,11 @@ use crate::doorway::{Listener, RequestTenant};
 use crate::error::{ApiError, ErrorCode};
 use crate::failed_logins::FailedLogin;
 use crate::people::{Person, PersonError, Refusal};
+use crate::scopes::{INTEGRATION_KEY_SCOPES, ScopeSet};
 use crate::secret::{read_api_key, read_integration_key, same_hash};
 use crate::{envelope, onboarding};
+
+pub use self::key_cache::KeyCache;
 
 /// The header that names the tenant.
 pub const TENANT_ID: HeaderName = HeaderName::from_static("x-tenant-id");
@@ -39,37 +41,6 @@ pub const INTEGRATION_KEY: HeaderName = HeaderName::from_static("x-cus-integrati
 const OPERATOR: &str = "founder";
 /// How the operator's tokens that are made here begin.
 const OPERATOR_TOKEN_START: &str = "bur_operator_";
-/// For how long a key that was good is taken for good without asking storage.
-const CACHE_LIFE: Duration = Duration::from_secs(1);
-/// Keys that are remembered.
-const CACHE_ENTRIES_MAX: usize = 20_000;
-/// Tenants of which it is remembered when something of them was forgotten.
-const FORGOTTEN_MAX: usize = 10_000;
-
-/// The scopes of API keys, as the contract names them.
-pub const SCOPES: &[&str] = &[
-    "integrations:read",
-    "integrations:write",
-    "telemetry:read",
-    "telemetry:write",
-    "enforcement:check",
-    "credentials:write",
-    "keys:write",
-    "gateway:use",
-];
-
-/// What the key of an integration can do, for that integration.
-pub const INTEGRATION_KEY_SCOPES: &[&str] =
-    &["telemetry:write", "enforcement:check", "integrations:read"];
-
-/// Whether a scope of a key, which may have wildcards, covers another.
-pub fn covers(granted: &str, asked: &str) -> bool {
-    granted == "*"
-        || granted == asked
-        || granted
-            .strip_suffix(":*")
-            .is_some_and(|resource| asked.split(':').next() == Some(resource))
-}
 
 /// Who proved themselves.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -83,7 +54,7 @@ pub enum Caller {
         /// Its key.
         api_key_id: ApiKeyId,
         /// What it may.
-        scopes: Vec<String>,
+        scopes: ScopeSet,
         /// Until when.
         expires_at: Option<Timestamp>,
     },
@@ -142,6 +113,15 @@ impl Caller {
             Self::Integration { integration_id, .. } => Some(*integration_id),
             Self::Operator | Self::Machine { .. } | Self::Person { .. } => None,
         }
+    }
+
+    /// What remembering it takes.
+    fn bytes(&self) -> usize {
+        let name = match self {
+            Self::Person { name, .. } => name.capacity(),
+            Self::Operator | Self::Machine { .. } | Self::Integration { .. } => 0,
+        };
+        size_of::<Self>() + name
     }
 
     fn is_person(&self) -> bool {
@@ -205,7 +185,7 @@ impl Caller {
             }
             Self::Machine { scopes, .. } => {
                 let scope = scope.unwrap_or_default();
-                if scopes.iter().any(|granted| covers(granted, scope)) {
+                if scopes.covers(scope) {
                     return Ok(());
                 }
                 no_scope(format!("This key lacks the scope {scope}."))
@@ -251,7 +231,7 @@ pub struct Authorized {
     /// Who, for the audit log.
     pub actor: Actor,
     /// The scopes of an API key; nothing for the operator, who may everything.
-    pub scopes: Option<Vec<String>>,
+    pub scopes: Option<ScopeSet>,
     /// Who sets credential references.
     pub set_by: SetBy,
     /// Where the tenant is in its life.
@@ -283,7 +263,7 @@ impl Authorized {
 
     /// Whether the caller may do what this scope allows.
     pub fn may(&self, scope: &str) -> bool {
-        self.scopes.as_ref().is_none_or(|own| own.iter().any(|granted| covers(granted, scope)))
+        self.scopes.is_none_or(|own| own.covers(scope))
     }
 
     /// Refuses a question about an integration that the tenant does not have, or that the key is
@@ -333,7 +313,7 @@ pub struct Anyone {
     /// On which integration only, for the key of one.
     pub only: Option<IntegrationId>,
     /// What the key of a machine is good for.
-    pub capabilities: Vec<String>,
+    pub capabilities: Vec<&'static str>,
 }
 
 /// Whoever may read the metrics: the operator, or who has the token for them.
@@ -469,12 +449,10 @@ pub async fn admit(app: &App, headers: &HeaderMap, access: Access) -> Result<Adm
 }
 
 /// What the key of a machine is good for.
-fn capabilities(caller: &Caller) -> Vec<String> {
+fn capabilities(caller: &Caller) -> Vec<&'static str> {
     match caller {
-        Caller::Machine { scopes, .. } => scopes.clone(),
-        Caller::Integration { .. } => {
-            INTEGRATION_KEY_SCOPES.iter().map(|&scope| scope.to_owned()).collect()
-        }
+        Caller::Machine { scopes, .. } => scopes.words().collect(),
+        Caller::Integration { .. } => INTEGRATION_KEY_SCOPES.to_vec(),
         Caller::Operator | Caller::Person { .. } => Vec::new(),
     }
 }
@@ -482,7 +460,7 @@ fn capabilities(caller: &Caller) -> Vec<String> {
 fn authorized(caller: &Caller, tenant: CallerTenant) -> Authorized {
     let (scopes, set_by) = match caller {
         Caller::Operator => (None, SetBy::Operator),
-        Caller::Machine { scopes, .. } => (Some(scopes.clone()), SetBy::Tenant),
+        Caller::Machine { scopes, .. } => (Some(*scopes), SetBy::Tenant),
         Caller::Integration { .. } | Caller::Person { .. } => (None, SetBy::Tenant),
     };
     let only = caller.only();
@@ -640,7 +618,7 @@ async fn by_api_key(app: &App, key: &str, hash: &SecretHash) -> Result<Option<Ca
         return Ok(None);
     }
     let Some(tenant) = caller_tenant(app, tenant_id).await? else { return Ok(None) };
-    let scopes = row.scopes.split(' ').map(str::to_owned).collect();
+    let scopes = ScopeSet::stored(&row.scopes);
     Ok(Some(Caller::Machine { tenant, api_key_id, scopes, expires_at: row.expires_at }))
 }
 
@@ -685,153 +663,4 @@ async fn caller_tenant(app: &App, tenant_id: TenantId) -> Result<Option<CallerTe
 
 fn is_past(expires_at: Option<Timestamp>, now: Timestamp) -> bool {
     expires_at.is_some_and(|expires_at| expires_at <= now)
-}
-
-/// Keys that were good a moment ago, under the hash of the whole key and how it was presented.
-///
-/// An entry lives a second, so that a key that another node revokes is refused within two.
-#[derive(Default)]
-pub struct KeyCache(RwLock<CachedKeys>);
-
-#[derive(Default)]
-struct CachedKeys {
-    entries: HashMap<(Kind, SecretHash), (Instant, Arc<Caller>)>,
-    /// How often something of a tenant was forgotten, of those that lately had something to forget.
-    forgotten: HashMap<TenantId, u64>,
-    /// The count at which everything was forgotten last.
-    everything: u64,
-    /// Counts whatever was forgotten, of all tenants.
-    generation: u64,
-}
-
-/// When a caller was looked for who is not remembered.
-#[derive(Clone, Copy)]
-struct Missed {
-    at: Instant,
-    generation: u64,
-}
-
-impl CachedKeys {
-    /// Whether something of the caller's tenant was forgotten since.
-    fn is_stale(&self, caller: &Caller, generation: u64) -> bool {
-        let Some(tenant) = caller.tenant() else { return false };
-        generation < self.everything
-            || self.forgotten.get(&tenant.tenant_id).is_some_and(|last| *last > generation)
-    }
-}
-
-impl KeyCache {
-    /// The caller, or since when whoever is read now may be remembered.
-    fn get(&self, kind: Kind, hash: &SecretHash) -> Result<Arc<Caller>, Missed> {
-        let cached = self.0.read();
-        match cached.entries.get(&(kind, *hash)) {
-            Some((since, caller)) if since.elapsed() < CACHE_LIFE => Ok(Arc::clone(caller)),
-            Some(_) | None => Err(Missed { at: Instant::now(), generation: cached.generation }),
-        }
-    }
-
-    /// Remembers a caller, unless something of the tenant changed since it was read.
-    ///
-    /// Its second began before it was read: what another node changed meanwhile is not believed
-    /// for longer because the answer was slow.
-    fn put(&self, kind: Kind, hash: SecretHash, caller: Arc<Caller>, missed: Missed) {
-        let mut cached = self.0.write();
-        if missed.at.elapsed() >= CACHE_LIFE || cached.is_stale(&caller, missed.generation) {
-            return;
-        }
-        if cached.entries.len() >= CACHE_ENTRIES_MAX {
-            cached.entries.retain(|_, (since, _)| since.elapsed() < CACHE_LIFE);
-        }
-        if cached.entries.len() < CACHE_ENTRIES_MAX {
-            cached.entries.insert((kind, hash), (missed.at, caller));
-        }
-    }
-
-    /// Forgets who is of a tenant: a key, an integration or the tenant itself changed here.
-    pub fn forget(&self, tenant_id: TenantId) {
-        let mut cached = self.0.write();
-        cached.generation += 1;
-        let generation = cached.generation;
-        let of_tenant =
-            |caller: &Caller| caller.tenant().is_some_and(|tenant| tenant.tenant_id == tenant_id);
-        cached.entries.retain(|_, (_, caller)| !of_tenant(caller));
-        if cached.forgotten.len() >= FORGOTTEN_MAX {
-            // Whoever is being read now is read again the next time.
-            cached.forgotten.clear();
-            cached.entries.clear();
-            cached.everything = generation;
-        }
-        cached.forgotten.insert(tenant_id, generation);
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn wildcards_cover_what_they_say() {
-        assert!(covers("*", "keys:write"));
-        assert!(covers("telemetry:*", "telemetry:read"));
-        assert!(covers("telemetry:read", "telemetry:read"));
-        assert!(!covers("telemetry:*", "integrations:read"));
-        assert!(!covers("telemetry:read", "telemetry:write"));
-        assert!(!covers("tele:*", "telemetry:read"));
-    }
-
-    fn machine(tenant: i64) -> Arc<Caller> {
-        let tenant = CallerTenant {
-            tenant_id: TenantId::from_number(tenant).unwrap(),
-            lifecycle: TenantLifecycle::Active,
-            onboarding: OnboardingState::Complete,
-        };
-        let api_key_id = ApiKeyId::from_number(1).unwrap();
-        Arc::new(Caller::Machine { tenant, api_key_id, scopes: Vec::new(), expires_at: None })
-    }
-
-    fn missed(cache: &KeyCache, hash: u8) -> Missed {
-        cache.get(Kind::ApiKey, &[hash; 32]).unwrap_err()
-    }
-
-    fn knows(cache: &KeyCache, hash: u8) -> bool {
-        cache.get(Kind::ApiKey, &[hash; 32]).is_ok()
-    }
-
-    #[test]
-    fn forgetting_a_tenant_forgets_its_callers_and_those_that_are_being_read() {
-        let cache = KeyCache::default();
-        let tenant_id = TenantId::from_number(1).unwrap();
-        let (first, second) = (missed(&cache, 1), missed(&cache, 2));
-        cache.put(Kind::ApiKey, [1; 32], machine(1), first);
-        let late = missed(&cache, 3);
-        cache.forget(tenant_id);
-        assert!(!knows(&cache, 1));
-        cache.put(Kind::ApiKey, [3; 32], machine(1), late);
-        assert!(!knows(&cache, 3), "it was read before the change");
-        cache.put(Kind::ApiKey, [2; 32], machine(2), second);
-        assert!(knows(&cache, 2), "another tenant's");
-        let after = missed(&cache, 1);
-        cache.put(Kind::ApiKey, [1; 32], machine(1), after);
-        assert!(knows(&cache, 1));
-    }
-
-    #[test]
-    fn whoever_was_read_slowly_is_not_remembered_for_longer() {
-        let cache = KeyCache::default();
-        let Missed { at, generation } = missed(&cache, 1);
-        let long_ago = Missed { at: at.checked_sub(CACHE_LIFE).unwrap(), generation };
-        cache.put(Kind::ApiKey, [1; 32], machine(1), long_ago);
-        assert!(!knows(&cache, 1));
-    }
-
-    #[test]
-    fn beyond_what_is_remembered_of_tenants_everything_is_forgotten() {
-        let cache = KeyCache::default();
-        let before = missed(&cache, 1);
-        for tenant in 0..=FORGOTTEN_MAX as i64 {
-            cache.forget(TenantId::from_number(tenant + 10).unwrap());
-        }
-        cache.put(Kind::ApiKey, [1; 32], machine(10), before);
-        assert!(!knows(&cache, 1));
-    }
 }

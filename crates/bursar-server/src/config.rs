@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use bursar_core::{Caps, Pace, Thresholds};
+use bursar_store::TenantCaps;
 
 use crate::body::BodyLimits;
 use crate::budget::ByteBudget;
@@ -218,6 +219,26 @@ pub const SETTINGS: &[Setting] = &[
                the environment a JSON list of the same objects; nothing means nobody.",
     },
     Setting {
+        key: "tenant.integrations_max",
+        env: "BURSAR_TENANT_INTEGRATIONS_MAX",
+        default: "10000",
+        help: "Integrations that a tenant may have; five times as many deleted ones are kept.",
+    },
+    Setting {
+        key: "tenant.api_keys_max",
+        env: "BURSAR_TENANT_API_KEYS_MAX",
+        default: "1000",
+        help: "API keys of a tenant that are neither revoked nor expired; as many that ended are \
+               kept, the latest.",
+    },
+    Setting {
+        key: "tenant.integration_keys_max",
+        env: "BURSAR_TENANT_INTEGRATION_KEYS_MAX",
+        default: "200",
+        help: "Keys of one integration that are neither revoked nor expired; as many that ended \
+               are kept, the latest.",
+    },
+    Setting {
         key: "protection.requests_per_minute",
         env: "BURSAR_PROTECTION_REQUESTS_PER_MINUTE",
         default: "1000",
@@ -362,6 +383,8 @@ pub struct Config {
     pub protection: Thresholds,
     /// What tenants may leave in storage.
     pub caps: Caps,
+    /// How many rows of a kind a tenant may have.
+    pub tenant_caps: TenantCaps,
     /// What references may name on this server.
     pub allowed_prefixes: AllowedPrefixes,
 }
@@ -476,6 +499,11 @@ impl Config {
                 .map_err(|problem| wrong(ISSUERS, &problem))?,
             protection: values.thresholds()?,
             caps: values.caps()?,
+            tenant_caps: TenantCaps {
+                integrations: values.number("tenant.integrations_max")?,
+                api_keys: values.number("tenant.api_keys_max")?,
+                integration_keys: values.number("tenant.integration_keys_max")?,
+            },
             allowed_prefixes: AllowedPrefixes {
                 env: values.list("credentials.env_prefixes"),
                 file: values.list("credentials.file_prefixes"),
@@ -727,6 +755,7 @@ mod tests {
         assert_eq!(config.database.file(), Some(Path::new("./bursar-data/bursar.db")));
         assert_eq!(config.allowed_prefixes.env, ["CUS_CRED_", "LLM_API_KEY_"]);
         assert_eq!(config.protection, Thresholds::default());
+        assert_eq!(config.tenant_caps, TenantCaps::default());
     }
 
     #[test]

@@ -10,20 +10,25 @@ use std::collections::{BTreeSet, HashMap};
 use bursar_core::{
     Decision, DecisionId, Estimate, IntegrationId, ReasonCode, TenantId, Timestamp, Verdict,
 };
-use bursar_store::{ControlTx, DecisionKind, DecisionRow, Ledger, StoreError};
+use bursar_store::{Cache, CacheUse, ControlTx, DecisionKind, DecisionRow, Ledger, StoreError};
 use parking_lot::Mutex;
 
 /// How long equal decisions share a row.
 const WINDOW_SECONDS: u32 = 60;
 /// Reservations of one window that have rows of their own.
 const SINGLES_MAX: u32 = 10;
-/// What is gathered in memory at most.
+/// What is gathered in memory at most, and of one tenant.
 const WINDOWS_MAX: usize = 20_000;
+const TENANT_WINDOWS_MAX: usize = WINDOWS_MAX / 4;
 const PENDING_MAX: usize = 20_000;
+const TENANT_PENDING_MAX: usize = PENDING_MAX / 4;
 /// Rows that are kept for a tenant.
 const KEPT: u32 = 10_000;
 /// Rows of a tenant after whose writing the oldest are dropped.
 const DROP_EVERY: u32 = 500;
+/// Tenants whose rows are counted between two drops. Whoever is forgotten has its oldest rows
+/// dropped with its next one, as everyone has after a start.
+const COUNTED_MAX: usize = 20_000;
 
 /// A decision that someone may ask about.
 #[derive(Clone, Debug)]
@@ -74,12 +79,21 @@ struct Shared {
 struct Gathered {
     windows: HashMap<Key, Window>,
     singles: Vec<Note>,
-    /// Rows written for a tenant since its oldest were dropped.
+    /// How much of that each tenant has.
+    shares: HashMap<TenantId, Share>,
+    /// Rows written for a tenant since its oldest were dropped; unknown before its first drop.
     written: HashMap<TenantId, u32>,
     /// Decisions that were not taken note of, because too many different ones came at once.
     lost: u64,
     /// When something was noted last, kept or not.
     latest: Option<Timestamp>,
+}
+
+/// What is gathered of one tenant.
+#[derive(Clone, Copy, Default)]
+struct Share {
+    windows: usize,
+    singles: usize,
 }
 
 /// Gathers decisions and writes them.
@@ -126,17 +140,41 @@ impl DecisionLog {
             return Ok(());
         }
         let rows = pending.clone();
-        let change = move |tx: &mut dyn ControlTx| put_rows(tx, &rows, &crowded);
+        let drops = crowded.clone();
+        let change = move |tx: &mut dyn ControlTx| put_rows(tx, &rows, &drops);
         match ledger.change(None, change).await {
             Ok(ids) => {
                 self.gathered.lock().written(&pending, &ids);
                 Ok(())
             }
             Err(error) => {
-                self.gathered.lock().not_written(&pending);
+                self.gathered.lock().not_written(&pending, &crowded);
                 Err(error)
             }
         }
+    }
+}
+
+impl Cache for DecisionLog {
+    fn name(&self) -> &'static str {
+        "decisions"
+    }
+
+    fn in_use(&self) -> CacheUse {
+        let gathered = self.gathered.lock();
+        let of_tenant =
+            |(tenant_id, share): (&TenantId, &Share)| (*tenant_id, share.windows + share.singles);
+        CacheUse {
+            entries: gathered.windows.len() + gathered.singles.len(),
+            entries_max: WINDOWS_MAX + PENDING_MAX,
+            tenant_entries_max: TENANT_WINDOWS_MAX + TENANT_PENDING_MAX,
+            tenants: gathered.shares.iter().map(of_tenant).collect(),
+            ..CacheUse::default()
+        }
+    }
+
+    fn clear(&self, tenant_id: Option<TenantId>) -> usize {
+        self.gathered.lock().clear(tenant_id)
     }
 }
 
@@ -185,7 +223,11 @@ impl Gathered {
             code: note.decision.reasons.first().map(|reason| reason.code),
         };
         self.latest = self.latest.max(Some(note.at));
-        let is_full = self.windows.len() >= WINDOWS_MAX || self.singles.len() >= PENDING_MAX;
+        let share = self.shares.get(&note.tenant_id).copied().unwrap_or_default();
+        let is_full = self.windows.len() >= WINDOWS_MAX
+            || self.singles.len() >= PENDING_MAX
+            || share.windows >= TENANT_WINDOWS_MAX
+            || share.singles >= TENANT_PENDING_MAX;
         let known = self.windows.get_mut(&key).filter(|window| window.is_open(note.at));
         let window = match known {
             Some(window) => window,
@@ -196,13 +238,16 @@ impl Gathered {
             None => {
                 let new = Window { started: note.at, singles: 0, shared: None };
                 // A window that is over has been written, or is written no more.
-                self.windows.insert(key, new);
+                if self.windows.insert(key, new).is_none() {
+                    self.shares.entry(note.tenant_id).or_default().windows += 1;
+                }
                 let Some(window) = self.windows.get_mut(&key) else { return };
                 window
             }
         };
         if note.call_id.is_some() && window.singles < SINGLES_MAX && !is_full {
             window.singles += 1;
+            self.shares.entry(note.tenant_id).or_default().singles += 1;
             self.singles.push(note);
         } else {
             window.share(note);
@@ -229,16 +274,48 @@ impl Gathered {
         if let Some(latest) = self.latest {
             self.windows.retain(|_, window| window.is_open(latest) || window.is_unwritten());
         }
+        self.count_shares();
         let mut crowded = BTreeSet::new();
         for note in pending.iter().filter(|pending| pending.row.is_none()).map(|new| &new.note) {
-            let written = self.written.entry(note.tenant_id).or_default();
-            *written += 1;
-            if *written >= DROP_EVERY {
+            if self.is_crowded(note.tenant_id) {
                 crowded.insert(note.tenant_id);
             }
         }
-        self.written.retain(|tenant_id, _| !crowded.contains(tenant_id));
         (pending, crowded)
+    }
+
+    /// Counts anew what each tenant has.
+    fn count_shares(&mut self) {
+        self.shares.clear();
+        for key in self.windows.keys() {
+            self.shares.entry(key.tenant_id).or_default().windows += 1;
+        }
+        for note in &self.singles {
+            self.shares.entry(note.tenant_id).or_default().singles += 1;
+        }
+    }
+
+    /// Counts a row of a tenant, and says whether its oldest are to be dropped with it.
+    fn is_crowded(&mut self, tenant_id: TenantId) -> bool {
+        if let Some(written) = self.written.get_mut(&tenant_id) {
+            *written = (*written + 1) % DROP_EVERY;
+            return *written == 0;
+        }
+        if self.written.len() >= COUNTED_MAX {
+            self.written.clear();
+        }
+        self.written.insert(tenant_id, 0);
+        true
+    }
+
+    /// Forgets what is gathered of a tenant, or everything; how many rows would have come of it.
+    fn clear(&mut self, tenant_id: Option<TenantId>) -> usize {
+        let stays = |of: TenantId| tenant_id.is_some_and(|tenant_id| tenant_id != of);
+        let before = self.windows.len() + self.singles.len();
+        self.windows.retain(|key, _| stays(key.tenant_id));
+        self.singles.retain(|note| stays(note.tenant_id));
+        self.count_shares();
+        before - self.windows.len() - self.singles.len()
     }
 
     fn written(&mut self, pending: &[Pending], ids: &[DecisionId]) {
@@ -249,7 +326,9 @@ impl Gathered {
         }
     }
 
-    fn not_written(&mut self, pending: &[Pending]) {
+    /// Takes back what was not written, and has the oldest rows dropped with the next ones.
+    fn not_written(&mut self, pending: &[Pending], crowded: &BTreeSet<TenantId>) {
+        self.written.retain(|tenant_id, _| !crowded.contains(tenant_id));
         for pending in pending {
             if let Some(shared) = self.shared(pending) {
                 shared.is_written = false;
@@ -349,8 +428,8 @@ mod tests {
     fn what_could_not_be_written_comes_again() {
         let mut gathered = Gathered::default();
         gathered.take_note(note(None, 1, 0));
-        let (pending, _) = gathered.take_pending();
-        gathered.not_written(&pending);
+        let (pending, crowded) = gathered.take_pending();
+        gathered.not_written(&pending, &crowded);
         gathered.take_note(note(None, 1, 1));
         assert_eq!(taken(&mut gathered), [(None, 2)]);
     }
@@ -383,6 +462,29 @@ mod tests {
             let (_, crowded) = gathered.take_pending();
             drops += crowded.len();
         }
+        // Once after the start, and with every five hundredth row after that.
         assert_eq!(drops, 2);
+    }
+
+    #[test]
+    fn one_tenant_takes_a_quarter_of_the_room() {
+        let mut gathered = Gathered::default();
+        let of_integration = |number: i64, call_id: &str| Note {
+            integration_id: IntegrationId::from_number(number),
+            ..note(Some(call_id), 1, 0)
+        };
+        for number in 1..=WINDOWS_MAX as i64 {
+            for call in ["a", "b"] {
+                gathered.take_note(of_integration(number, call));
+            }
+        }
+        assert!(gathered.singles.len() <= TENANT_PENDING_MAX);
+        gathered.take_note(note(Some("another tenant's"), 2, 0));
+        let rows = taken(&mut gathered);
+        assert!(rows.contains(&(Some("another tenant's".to_owned()), 1)));
+        assert_eq!(gathered.clear(TenantId::from_number(2)), 1);
+        assert_eq!(gathered.shares.len(), 1);
+        assert!(gathered.clear(None) <= TENANT_WINDOWS_MAX);
+        assert!(gathered.windows.is_empty() && gathered.shares.is_empty());
     }
 }

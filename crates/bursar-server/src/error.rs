@@ -82,12 +82,18 @@ codes! {
     IntegrationNotFound = "INTEGRATION_NOT_FOUND", NOT_FOUND;
     /// No such key among the tenant's.
     KeyNotFound = "KEY_NOT_FOUND", NOT_FOUND;
+    /// No such cache on this server.
+    CacheNotFound = "CACHE_NOT_FOUND", NOT_FOUND;
     /// No such reservation among the tenant's.
     ReservationNotFound = "RESERVATION_NOT_FOUND", NOT_FOUND;
     /// The route exists, but not with this method.
     MethodNotAllowed = "METHOD_NOT_ALLOWED", METHOD_NOT_ALLOWED;
     /// Another live integration of the tenant has this name.
     NameTaken = "NAME_TAKEN", CONFLICT;
+    /// The tenant has as many integrations as it may have.
+    TooManyIntegrations = "TOO_MANY_INTEGRATIONS", CONFLICT;
+    /// The tenant, or the integration, has as many live keys as it may have.
+    TooManyKeys = "TOO_MANY_KEYS", CONFLICT;
     /// The state of the integration, key or tenant does not allow it.
     InvalidState = "INVALID_STATE", CONFLICT;
     /// The call id stands for other content; nothing changed.
@@ -313,6 +319,29 @@ impl From<ControlRefusal> for ApiError {
             ControlRefusal::KeyNotFound => Self::of(ErrorCode::KeyNotFound),
             ControlRefusal::KeyEnded | ControlRefusal::KeyReplaced => {
                 Self::new(ErrorCode::InvalidState, format!("Not possible: {refusal}."))
+            }
+            ControlRefusal::TooManyIntegrations { max } => {
+                let message = format!(
+                    "This tenant may have {max} integrations. Delete one that is not used, or ask \
+                     the operator of this server to raise tenant.integrations_max."
+                );
+                Self::new(ErrorCode::TooManyIntegrations, message)
+            }
+            ControlRefusal::TooManyDeleted { max } => {
+                let message = format!(
+                    "This tenant has deleted {max} integrations, and their usage refers to them. \
+                     Use an integration again instead of making another, or ask the operator of \
+                     this server to raise tenant.integrations_max."
+                );
+                Self::new(ErrorCode::TooManyIntegrations, message)
+            }
+            ControlRefusal::TooManyKeys { max } => {
+                let message = format!(
+                    "There may be {max} live keys here. Revoke one that is not used, rotate with \
+                     overlap_seconds 0, or ask the operator of this server to raise \
+                     tenant.api_keys_max or tenant.integration_keys_max."
+                );
+                Self::new(ErrorCode::TooManyKeys, message)
             }
             ControlRefusal::Lifecycle(cause) => {
                 Self::new(ErrorCode::InvalidState, format!("Not possible: {cause}."))

@@ -1,39 +1,41 @@
 //! When keys were used last: noted in memory, and written now and then for all of them together.
 //!
 //! A request never waits for this, and what is noted when the process dies is lost: it tells which
-//! keys nobody uses any more, and is no ledger. Bounded; what comes when it is full is dropped.
-
-use std::collections::BTreeMap;
+//! keys nobody uses any more, and is no ledger. Bounded, also for each tenant: the oldest notes go.
 
 use bursar_core::{TenantId, Timestamp};
-use bursar_store::{ControlTx, KeyId, Ledger, StoreError};
+use bursar_store::{Cache, CacheUse, ControlTx, KeyId, Ledger, StoreError};
 use parking_lot::Mutex;
 
+use crate::tenant_cache::{CacheBounds, TenantCache};
+
 /// Keys that are noted at most.
-const NOTED_MAX: usize = 20_000;
+const BOUNDS: CacheBounds =
+    CacheBounds { entries_max: 40_000, tenant_entries_max: 10_000, bytes_max: 40_000 * NOTE_BYTES };
+/// What a note takes, with its place by age and by tenant.
+const NOTE_BYTES: usize = 200;
 /// Keys that are written in one transaction, so that nobody waits long for its end. Those of
 /// several tenants together: on one disk each transaction costs a sync.
 const WRITTEN_TOGETHER: usize = 256;
 
-type Noted = BTreeMap<(TenantId, KeyId), Timestamp>;
-
 /// Notes which keys are used.
-#[derive(Default)]
 pub struct KeyUses {
-    noted: Mutex<Noted>,
+    noted: Mutex<TenantCache<(TenantId, KeyId), Timestamp>>,
+}
+
+impl Default for KeyUses {
+    fn default() -> Self {
+        Self { noted: Mutex::new(TenantCache::new(BOUNDS)) }
+    }
 }
 
 impl KeyUses {
     /// Takes note of a key that was good.
     pub fn note(&self, tenant_id: TenantId, key: KeyId, at: Timestamp) {
         let mut noted = self.noted.lock();
-        let is_full = noted.len() >= NOTED_MAX;
         match noted.get_mut(&(tenant_id, key)) {
             Some(last) => *last = at.max(*last),
-            None if is_full => {}
-            None => {
-                noted.insert((tenant_id, key), at);
-            }
+            None => noted.insert(Some(tenant_id), (tenant_id, key), at, NOTE_BYTES),
         }
     }
 
@@ -42,7 +44,8 @@ impl KeyUses {
     /// # Errors
     /// [`StoreError`] of the first transaction that failed; the others are written.
     pub async fn write(&self, ledger: &Ledger) -> Result<(), StoreError> {
-        let noted: Vec<_> = std::mem::take(&mut *self.noted.lock()).into_iter().collect();
+        let mut noted: Vec<_> = self.noted.lock().drain().collect();
+        noted.sort_unstable_by_key(|(key, _)| *key);
         let mut first_error = None;
         for part in noted.chunks(WRITTEN_TOGETHER) {
             let uses = part.to_vec();
@@ -55,6 +58,24 @@ impl KeyUses {
             }
         }
         first_error.map_or(Ok(()), Err)
+    }
+}
+
+impl Cache for KeyUses {
+    fn name(&self) -> &'static str {
+        "key-uses"
+    }
+
+    fn in_use(&self) -> CacheUse {
+        self.noted.lock().in_use()
+    }
+
+    fn clear(&self, tenant_id: Option<TenantId>) -> usize {
+        let mut noted = self.noted.lock();
+        match tenant_id {
+            Some(_) => noted.forget(tenant_id),
+            None => noted.clear(),
+        }
     }
 }
 
@@ -87,11 +108,14 @@ mod tests {
             uses.note(tenant_id, key(number), at(seconds));
         }
         assert_eq!(uses.noted.lock().get(&(tenant_id, key(1))), Some(&at(9)));
-        for number in 2..=NOTED_MAX as i64 + 10 {
+        let other = TenantId::from_number(2).unwrap();
+        uses.note(other, key(1), at(3));
+        for number in 2..=BOUNDS.entries_max as i64 {
             uses.note(tenant_id, key(number), at(1));
         }
         uses.note(tenant_id, key(1), at(20));
-        assert_eq!(uses.noted.lock().len(), NOTED_MAX);
+        assert_eq!(uses.in_use().entries, BOUNDS.tenant_entries_max + 1);
         assert_eq!(uses.noted.lock().get(&(tenant_id, key(1))), Some(&at(20)));
+        assert_eq!(uses.noted.lock().get(&(other, key(1))), Some(&at(3)), "another tenant's");
     }
 }

@@ -8,7 +8,7 @@ use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
 use bursar_core::{OnboardingState, TenantId};
-use bursar_store::{Actor, Control, ControlTx};
+use bursar_store::{Actor, Cache, CacheUse, Control, ControlTx};
 use parking_lot::Mutex;
 use tokio::time::timeout;
 
@@ -38,6 +38,31 @@ impl Pauses {
         }
         if pauses.len() < PAUSES_MAX {
             pauses.insert(tenant_id, Instant::now());
+        }
+    }
+}
+
+impl Cache for Pauses {
+    fn name(&self) -> &'static str {
+        "onboarding-pauses"
+    }
+
+    fn in_use(&self) -> CacheUse {
+        let pauses = self.0.lock();
+        CacheUse {
+            entries: pauses.len(),
+            entries_max: PAUSES_MAX,
+            tenant_entries_max: 1,
+            tenants: pauses.keys().map(|tenant_id| (*tenant_id, 1)).collect(),
+            ..CacheUse::default()
+        }
+    }
+
+    fn clear(&self, tenant_id: Option<TenantId>) -> usize {
+        let mut pauses = self.0.lock();
+        match tenant_id {
+            Some(tenant_id) => usize::from(pauses.remove(&tenant_id).is_some()),
+            None => std::mem::take(&mut *pauses).len(),
         }
     }
 }

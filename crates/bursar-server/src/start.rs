@@ -239,6 +239,7 @@ fn assemble(
         metrics_token: config.metrics_token.as_ref().map(copied),
         metrics,
         allowed_prefixes: config.allowed_prefixes.clone(),
+        tenant_caps: config.tenant_caps,
         key_cache: crate::auth::KeyCache::default(),
         failed_logins: crate::failed_logins::FailedLogins::default(),
         issuers: issuers(config)?,

@@ -47,6 +47,24 @@ pub enum ControlRefusal {
     /// The key was rotated already.
     #[error("another key took its place already; rotate that one")]
     KeyReplaced,
+    /// The tenant has as many live integrations as it may have.
+    #[error("a tenant may have {max} integrations")]
+    TooManyIntegrations {
+        /// How many that is.
+        max: u32,
+    },
+    /// The tenant has deleted as many integrations as are kept.
+    #[error("a tenant may have {max} deleted integrations")]
+    TooManyDeleted {
+        /// How many that is.
+        max: u32,
+    },
+    /// The tenant, or the integration, has as many live keys as it may have.
+    #[error("there may be {max} live keys")]
+    TooManyKeys {
+        /// How many that is.
+        max: u32,
+    },
     /// The integration's life does not allow it.
     #[error(transparent)]
     Lifecycle(#[from] LifecycleRefusal),
@@ -60,6 +78,7 @@ pub struct Control<'a> {
     tx: &'a mut dyn ControlTx,
     actor: &'a Actor,
     tenant_id: TenantId,
+    caps: TenantCaps,
 }
 
 /// What an integration is made of.
@@ -122,12 +141,16 @@ macro_rules! accept {
     };
 }
 
+mod caps;
 mod rotation;
+
+use self::caps::NewKey;
+pub use self::caps::{RowCounts, TenantCaps};
 
 impl<'a> Control<'a> {
     /// A change to a tenant by an actor.
     pub fn new(tx: &'a mut dyn ControlTx, actor: &'a Actor, tenant_id: TenantId) -> Self {
-        Self { tx, actor, tenant_id }
+        Self { tx, actor, tenant_id, caps: TenantCaps::default() }
     }
 
     /// Makes a tenant of this name: active, just created.
@@ -223,6 +246,7 @@ impl<'a> Control<'a> {
         secret_hash: impl FnOnce(ApiKeyId) -> SecretHash,
     ) -> Changed<ApiKeyRow> {
         let tenant = accept!(self.active_tenant()?);
+        accept!(self.room_for_api_key(NewKey::Another)?);
         self.reach(tenant, OnboardingState::ApiKeyCreated)?;
         let api_key_id = id(ApiKeyId::from_number, self.tx.allot(1)?)?;
         let row = ApiKeyRow {
@@ -275,6 +299,7 @@ impl<'a> Control<'a> {
         if self.tx.integration_named(self.tenant_id, &draft.name)?.is_some() {
             return Ok(Err(ControlRefusal::NameTaken));
         }
+        accept!(self.room_for_integration()?);
         let integration_id = id(IntegrationId::from_number, self.tx.allot(1)?)?;
         let now = self.tx.now();
         let row = IntegrationRow {
@@ -389,6 +414,7 @@ impl<'a> Control<'a> {
     ) -> Changed<IntegrationKeyRow> {
         let tenant = accept!(self.active_tenant()?);
         accept!(self.live_integration(integration_id)?);
+        accept!(self.room_for_integration_key(integration_id, NewKey::Another)?);
         self.reach(tenant, OnboardingState::ApiKeyCreated)?;
         let integration_key_id = id(IntegrationKeyId::from_number, self.tx.allot(1)?)?;
         let row = IntegrationKeyRow {

@@ -1,5 +1,7 @@
 //! The integrations that are nearest to their monthly limits.
 
+use std::collections::HashMap;
+
 use bursar_core::{Counter, IntegrationId, LimitSettings, Measure, TenantId, Window};
 
 /// A live integration with a monthly limit, and its current month.
@@ -38,7 +40,8 @@ impl HotAccount {
     }
 }
 
-/// Keeps the hottest of many accounts, in memory for twice as many as are asked for.
+/// Keeps the hottest of many accounts, in memory for twice as many as are asked for. While others
+/// want the room, one tenant has a quarter of it.
 #[derive(Clone)]
 pub(crate) struct Hottest {
     kept: Vec<HotAccount>,
@@ -68,6 +71,19 @@ impl Hottest {
             (std::cmp::Reverse(account.heat()), account.tenant_id, account.integration_id)
         };
         self.kept.sort_unstable_by_key(order);
-        self.kept.truncate(self.limit);
+        if self.kept.len() > self.limit {
+            let share = (self.limit / 4).max(1);
+            let mut of_tenants: HashMap<TenantId, usize> = HashMap::new();
+            let (mut fair, rest): (Vec<_>, Vec<_>) = self.kept.drain(..).partition(|account| {
+                let place = of_tenants.entry(account.tenant_id).or_default();
+                *place += 1;
+                *place <= share
+            });
+            fair.truncate(self.limit);
+            let left = self.limit - fair.len();
+            fair.extend(rest.into_iter().take(left));
+            fair.sort_unstable_by_key(order);
+            self.kept = fair;
+        }
     }
 }

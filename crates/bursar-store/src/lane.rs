@@ -11,6 +11,7 @@ use bursar_core::{
     TenantId, Timestamp,
 };
 
+use crate::control::RowCounts;
 use crate::error::StoreError;
 use crate::protection::{OverrideRow, SignalRow};
 use crate::row::{
@@ -127,6 +128,54 @@ pub trait ControlTx {
     /// # Errors
     /// [`StoreError::Exists`] when a live integration has the name already.
     fn put_integration(&mut self, row: &IntegrationRow) -> Result<(), StoreError>;
+
+    /// How many integrations a tenant has, and how many it has deleted.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    fn integration_counts(&mut self, tenant_id: TenantId) -> Result<RowCounts, StoreError>;
+
+    /// How many API keys a tenant has that are good at an instant, and how many that have ended.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    fn api_key_counts(
+        &mut self,
+        tenant_id: TenantId,
+        now: Timestamp,
+    ) -> Result<RowCounts, StoreError>;
+
+    /// The same of the keys of one integration.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    fn integration_key_counts(
+        &mut self,
+        integration: (TenantId, IntegrationId),
+        now: Timestamp,
+    ) -> Result<RowCounts, StoreError>;
+
+    /// Drops the API keys of a tenant that have ended, but for those that ended last.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    fn drop_ended_api_keys(
+        &mut self,
+        tenant_id: TenantId,
+        now: Timestamp,
+        kept: u32,
+    ) -> Result<(), StoreError>;
+
+    /// The same of the keys of one integration.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    fn drop_ended_integration_keys(
+        &mut self,
+        integration: (TenantId, IntegrationId),
+        now: Timestamp,
+        kept: u32,
+    ) -> Result<(), StoreError>;
 
     /// An API key, revoked ones included.
     ///

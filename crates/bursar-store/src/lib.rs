@@ -8,6 +8,7 @@
 mod audit;
 mod audit_check;
 mod breakdown;
+mod cache;
 mod codec;
 mod columns;
 mod control;
@@ -42,8 +43,11 @@ pub use audit_check::{AuditCheck, AuditVerified};
 pub use breakdown::{
     Breakdown, BreakdownFilter, Group, GroupBy, Series, SeriesFilter, SeriesStep, Step,
 };
+pub use cache::{Cache, CacheUse};
 pub use codec::call_key;
-pub use control::{Changed, Control, ControlRefusal, IntegrationDraft, IntegrationEdit};
+pub use control::{
+    Changed, Control, ControlRefusal, IntegrationDraft, IntegrationEdit, RowCounts, TenantCaps,
+};
 pub use differences::Differences;
 pub use error::{Cause, StoreError};
 pub use hot::HotAccount;

@@ -10,6 +10,7 @@ use bursar_core::{
 
 use crate::audit::{AuditEntry, AuditFilter, AuditPage, ChainPlace};
 use crate::breakdown::{Breakdown, BreakdownFilter, Series, SeriesFilter};
+use crate::cache::Cache;
 use crate::error::StoreError;
 use crate::hot::HotAccount;
 use crate::protection::{OverrideRow, SignalRow};
@@ -543,8 +544,14 @@ pub trait Store: Send + Sync + 'static {
         call_ids: Vec<CallId>,
     ) -> Result<Vec<CallId>, StoreError>;
 
+    /// What it keeps in memory for a while, for the operator.
+    fn caches(&self) -> Vec<&dyn Cache> {
+        Vec::new()
+    }
+
     /// The live integrations that have a monthly limit and were used this month, those nearest to
-    /// a limit first, at most `limit`, of all tenants.
+    /// a limit first, at most `limit`, of all tenants; while others want the room, one tenant has a
+    /// quarter of it.
     ///
     /// For the operator only: it is the one read that crosses tenants, beside [`Store::tenants`].
     async fn hottest(&self, limit: usize) -> Result<Vec<HotAccount>, StoreError>;

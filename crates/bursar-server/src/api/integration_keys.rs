@@ -7,7 +7,7 @@ use utoipa::ToSchema;
 
 use crate::answer_memory::Reads;
 use crate::app::App;
-use crate::auth::{Authorized, INTEGRATION_KEY_SCOPES};
+use crate::auth::Authorized;
 use crate::body::{SMALL, Text, parse};
 use crate::envelope::Answer;
 use crate::error::{ApiError, ErrorCode};
@@ -16,6 +16,7 @@ use crate::minting::mint;
 use crate::openapi::kinds::{Id, Instant, Name};
 use crate::params::{self, PageParams, Path, Query, list_meta};
 use crate::rotation::KeyRotate;
+use crate::scopes::INTEGRATION_KEY_SCOPES;
 use crate::secret::{Secret, integration_key_prefix, integration_key_text};
 use crate::text::check_name;
 
@@ -90,6 +91,7 @@ impl From<IntegrationKeyRow> for IntegrationKeyView {
     extensions(("x-refuses" = json!([
         ErrorCode::Forbidden,
         ErrorCode::TenantSuspended,
+        ErrorCode::TooManyKeys,
         ErrorCode::IntegrationNotFound,
         ErrorCode::UnknownField,
         ErrorCode::SecretRefused,
@@ -114,8 +116,9 @@ pub async fn create_integration_key(
     let text_of = move |key_id, digits: &Secret| {
         integration_key_text(tenant_id, integration_id, key_id, digits)
     };
+    let caps = app.tenant_caps;
     let (row, secret) = mint(&app, tenant_id, text_of, move |tx, hash| {
-        let mut control = Control::new(tx, &caller.actor, tenant_id);
+        let mut control = Control::new(tx, &caller.actor, tenant_id).with_caps(caps);
         control.create_integration_key(integration_id, create.name.as_deref(), hash)
     })
     .await?;
@@ -197,6 +200,7 @@ pub async fn revoke_integration_key(
     extensions(("x-refuses" = json!([
         ErrorCode::Forbidden,
         ErrorCode::TenantSuspended,
+        ErrorCode::TooManyKeys,
         ErrorCode::IntegrationNotFound,
         ErrorCode::KeyNotFound,
         ErrorCode::InvalidState,
@@ -217,8 +221,9 @@ pub async fn rotate_integration_key(
     let tenant_id = caller.tenant_id;
     let text_of =
         move |new, digits: &Secret| integration_key_text(tenant_id, integration_id, new, digits);
+    let caps = app.tenant_caps;
     let (row, secret) = mint(&app, tenant_id, text_of, move |tx, hash| {
-        let mut control = Control::new(tx, &caller.actor, tenant_id);
+        let mut control = Control::new(tx, &caller.actor, tenant_id).with_caps(caps);
         control.rotate_integration_key(integration_id, key_id, overlap_seconds, hash)
     })
     .await?;

@@ -169,6 +169,7 @@ pub async fn list_integrations(
         ErrorCode::Forbidden,
         ErrorCode::TenantSuspended,
         ErrorCode::NameTaken,
+        ErrorCode::TooManyIntegrations,
         ErrorCode::UnknownField,
         ErrorCode::SecretRefused,
     ]))),
@@ -180,8 +181,10 @@ pub async fn create_integration(
 ) -> Result<Answer<IntegrationView>, ApiError> {
     let draft = check_create(&app, &caller, create)?;
     let tenant_id = caller.tenant_id;
+    let caps = app.tenant_caps;
     let change = move |tx: &mut dyn ControlTx| {
-        Control::new(tx, &caller.actor, tenant_id).create_integration(draft.clone())
+        let control = Control::new(tx, &caller.actor, tenant_id);
+        control.with_caps(caps).create_integration(draft.clone())
     };
     let row = app.ledger.change(tenant_id, change).await??;
     Ok(Answer::created(row.into()))

@@ -7,7 +7,7 @@ use utoipa::ToSchema;
 
 use crate::answer_memory::Reads;
 use crate::app::App;
-use crate::auth::{Authorized, SCOPES, covers};
+use crate::auth::Authorized;
 use crate::body::{Json, SMALL, Text};
 use crate::envelope::Answer;
 use crate::error::{ApiError, ErrorCode};
@@ -17,6 +17,7 @@ use crate::openapi::kinds::{Id, Instant, Later, Name};
 use crate::openapi::words;
 use crate::params::{self, PageParams, Path, Query, list_meta};
 use crate::rotation::KeyRotate;
+use crate::scopes::{SCOPES, ScopeSet, WORDS_MAX};
 use crate::secret::{Secret, api_key_prefix, api_key_text};
 use crate::text::check_name;
 
@@ -27,8 +28,8 @@ pub struct KeyCreate {
     /// What it is for.
     #[schema(value_type = Name)]
     name: String,
-    /// What it may.
-    #[schema(value_type = Vec<words::Scope>, min_items = 1)]
+    /// What it may; a word that comes twice counts once.
+    #[schema(value_type = Vec<words::Scope>, min_items = 1, max_items = 64)]
     scopes: Vec<String>,
     /// From here on it is no good; by default never.
     #[schema(value_type = Option<Later>)]
@@ -96,6 +97,7 @@ impl From<ApiKeyRow> for KeyView {
     extensions(("x-refuses" = json!([
         ErrorCode::Forbidden,
         ErrorCode::TenantSuspended,
+        ErrorCode::TooManyKeys,
         ErrorCode::UnknownField,
         ErrorCode::SecretRefused,
     ]))),
@@ -106,7 +108,7 @@ pub async fn create_key(
     Json(create): Json<KeyCreate>,
 ) -> Result<Answer<KeyCreated>, ApiError> {
     check_name("name", &create.name)?;
-    let scopes = check_scopes(&create.scopes, caller.scopes.as_deref())?;
+    let scopes = check_scopes(&create.scopes, caller.scopes)?;
     let expires_at = create
         .expires_at
         .map(|text| instant::parse(&text).map_err(|problem| ApiError::field("expires_at", problem)))
@@ -116,8 +118,9 @@ pub async fn create_key(
     }
     let tenant_id = caller.tenant_id;
     let text_of = move |id, digits: &Secret| api_key_text(tenant_id, id, digits);
+    let caps = app.tenant_caps;
     let (row, secret) = mint(&app, tenant_id, text_of, move |tx, hash| {
-        let mut control = Control::new(tx, &caller.actor, tenant_id);
+        let mut control = Control::new(tx, &caller.actor, tenant_id).with_caps(caps);
         control.create_api_key(&create.name, &scopes, expires_at, hash)
     })
     .await?;
@@ -183,6 +186,7 @@ pub async fn revoke_key(
     extensions(("x-refuses" = json!([
         ErrorCode::Forbidden,
         ErrorCode::TenantSuspended,
+        ErrorCode::TooManyKeys,
         ErrorCode::KeyNotFound,
         ErrorCode::InvalidState,
         ErrorCode::UnknownField,
@@ -202,36 +206,37 @@ pub async fn rotate_key(
     let old = old.ok_or_else(|| ApiError::of(ErrorCode::KeyNotFound))?;
     // The scopes of a key never change.
     let scopes: Vec<String> = old.scopes.split(' ').map(str::to_owned).collect();
-    check_scopes(&scopes, caller.scopes.as_deref())?;
+    check_scopes(&scopes, caller.scopes)?;
     let text_of = move |id, digits: &Secret| api_key_text(tenant_id, id, digits);
+    let caps = app.tenant_caps;
     let (row, secret) = mint(&app, tenant_id, text_of, move |tx, hash| {
-        let mut control = Control::new(tx, &caller.actor, tenant_id);
+        let mut control = Control::new(tx, &caller.actor, tenant_id).with_caps(caps);
         control.rotate_api_key(api_key_id, overlap_seconds, hash)
     })
     .await?;
     Ok(Answer::created(KeyCreated { key: row.into(), secret }))
 }
 
-/// Checks scopes: known ones, and none that the caller has not itself.
-fn check_scopes(asked: &[String], own: Option<&[String]>) -> Result<String, ApiError> {
-    if asked.is_empty() {
-        return Err(ApiError::field("scopes", "must name at least one scope"));
+/// Checks scopes: known ones, each once, and none that the caller has not itself.
+fn check_scopes(asked: &[String], own: Option<ScopeSet>) -> Result<String, ApiError> {
+    if asked.is_empty() || asked.len() > WORDS_MAX {
+        return Err(ApiError::field("scopes", &format!("must name 1 to {WORDS_MAX} scopes")));
     }
+    let (mut set, mut words) = (ScopeSet::default(), Vec::new());
     for scope in asked {
-        let known = scope == "*"
-            || SCOPES.contains(&scope.as_str())
-            || SCOPES.iter().any(|known| scope.ends_with(":*") && covers(scope, known));
-        if !known {
+        let Some(is_new) = set.insert(scope) else {
             let problem = format!("must each be one of {}, resource:* or *", SCOPES.join(", "));
             return Err(ApiError::field("scopes", &problem));
-        }
-        let within = |own: &String| covers(own, scope) || own == scope;
-        if own.is_some_and(|own| !own.iter().any(within)) {
+        };
+        if own.is_some_and(|own| !own.covers(scope)) {
             let message = "A key cannot give scopes that it does not have.";
             return Err(ApiError::new(ErrorCode::Forbidden, message));
         }
+        if is_new {
+            words.push(scope.as_str());
+        }
     }
-    Ok(asked.join(" "))
+    Ok(words.join(" "))
 }
 
 #[cfg(test)]
@@ -241,10 +246,10 @@ mod tests {
     #[test]
     fn a_key_cannot_give_more_than_it_has() {
         let scopes = |texts: &[&str]| texts.iter().map(|&text| text.to_owned()).collect::<Vec<_>>();
-        let own = scopes(&["keys:write", "telemetry:*"]);
-        assert!(check_scopes(&scopes(&["telemetry:read", "telemetry:*"]), Some(&own)).is_ok());
-        assert!(check_scopes(&scopes(&["*"]), Some(&own)).is_err());
-        assert!(check_scopes(&scopes(&["integrations:read"]), Some(&own)).is_err());
+        let own = ScopeSet::stored("keys:write telemetry:*");
+        assert!(check_scopes(&scopes(&["telemetry:read", "telemetry:*"]), Some(own)).is_ok());
+        assert!(check_scopes(&scopes(&["*"]), Some(own)).is_err());
+        assert!(check_scopes(&scopes(&["integrations:read"]), Some(own)).is_err());
         assert!(check_scopes(&scopes(&["*"]), None).is_ok());
         assert!(check_scopes(&scopes(&["nothing:*"]), None).is_err());
         assert!(check_scopes(&[], None).is_err());

@@ -1,8 +1,12 @@
 //! The metrics, for whoever scrapes them.
 
+use std::convert::Infallible;
+
+use axum::body::Body;
 use axum::extract::State;
 use axum::http::header;
 use axum::response::{IntoResponse, Response};
+use futures_util::stream;
 
 use crate::app::App;
 use crate::auth::Scraper;
@@ -27,11 +31,13 @@ pub async fn get_metrics(State(app): State<App>, _: Scraper) -> Result<Response,
     let waiting = app.ledger.waiting();
     let rendered = tokio::task::spawn_blocking(move || app.metrics.render(waiting)).await;
     match rendered {
-        Ok(Ok(text)) => {
+        Ok(Ok(Some(text))) => {
             let headers =
                 [(header::CONTENT_TYPE, TEXT_FORMAT), (header::CACHE_CONTROL, "no-store")];
-            Ok((headers, text).into_response())
+            let parts = stream::iter(text.map(Ok::<_, Infallible>));
+            Ok((headers, Body::from_stream(parts)).into_response())
         }
+        Ok(Ok(None)) => Err(ApiError::of(ErrorCode::Overloaded)),
         Ok(Err(error)) => Err(unreadable(&error)),
         Err(error) => Err(unreadable(&error)),
     }

@@ -2,6 +2,7 @@
 
 pub mod abuse;
 pub mod audit;
+pub mod caches;
 pub mod decisions;
 pub mod docs;
 pub mod enforcement;

@@ -18,7 +18,7 @@ pub struct SessionContext {
     tenant_id: Option<String>,
     /// The scopes of a machine; nothing for everyone else.
     #[schema(value_type = Vec<words::Scope>)]
-    capabilities: Vec<String>,
+    capabilities: Vec<&'static str>,
     #[schema(value_type = Option<words::TenantLifecycle>, required)]
     lifecycle_state: Option<&'static str>,
     #[schema(value_type = Option<words::OnboardingState>, required)]

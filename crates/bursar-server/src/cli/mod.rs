@@ -1,6 +1,7 @@
 //! The command line.
 
 mod audit;
+mod cache;
 mod completions;
 mod db;
 mod health;
@@ -63,6 +64,8 @@ enum Command {
     Tenant(tenant::TenantArguments),
     /// API keys of a tenant.
     Key(key::KeyArguments),
+    /// What the server keeps in memory for a while: look at it, clear it.
+    Cache(cache::CacheArguments),
     /// Integrations of a tenant, their limits and their keys.
     Integration(Box<integration::IntegrationArguments>),
     /// Usage records in bulk.
@@ -107,6 +110,9 @@ fn run(arguments: Arguments) -> Result<ExitCode, Failure> {
         }
         Command::Tenant(arguments) => {
             tenant::run(&for_client(file, &arguments.access)?, arguments)?;
+        }
+        Command::Cache(arguments) => {
+            cache::run(&for_client(file, &arguments.access)?, arguments)?;
         }
         Command::Key(arguments) => key::run(&for_client(file, &arguments.access)?, arguments)?,
         Command::Integration(arguments) => {

@@ -253,15 +253,35 @@ impl Door {
     /// # Errors
     /// [`ClientError`] when nothing comes back.
     pub fn send(&self, method: &str, path: &str, body: Option<&str>) -> Result<Reply, ClientError> {
-        let path = format!("/api/v1{path}");
+        self.send_to(method, &format!("/api/v1{path}"), body)
+    }
+
+    /// The same to a path that is not one of the API's.
+    fn send_to(&self, method: &str, path: &str, body: Option<&str>) -> Result<Reply, ClientError> {
         let mut request = self.request(method);
         if body.is_some() {
             request = request.header("content-type", "application/json");
         }
         match &self.way {
-            Way::Server(server) => server.send(request, &path, body),
-            Way::Here(here) => here.send(request, &path, body),
+            Way::Server(server) => server.send(request, path, body),
+            Way::Here(here) => here.send(request, path, body),
         }
+    }
+
+    /// Sends a request to a route of the operator and answers the data of its success.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub fn ask_operator(
+        &self,
+        method: &str,
+        segments: &[&str],
+        query: Option<&str>,
+    ) -> Result<Box<RawValue>, ClientError> {
+        let query = query.map(|query| format!("?{query}")).unwrap_or_default();
+        let reply = self.send_to(method, &format!("/fdr{}{query}", path(segments)?), None)?;
+        let (data, _) = self.read(&reply)?;
+        Ok(data)
     }
 
     /// A request in this name.

@@ -1,11 +1,12 @@
 //! What the writer tells: usage once it is durable, and what writing took.
 
-use bursar_store::{Facts, HoldFacts, Observer, StoreError, Taken, Took, Waiting};
-use prometheus::{Histogram, IntCounterVec, IntGauge, Registry, Result};
+use bursar_store::{Cache, Facts, HoldFacts, Observer, StoreError, Taken, Took, Waiting};
+use prometheus::{Histogram, IntCounterVec, IntGauge, IntGaugeVec, Registry, Result};
 
 use super::stored_bytes::StoredBytes;
+use super::labels::Forgotten;
 use super::table;
-use super::usage::UsageMetrics;
+use super::usage::{UsageMetrics, UsageText};
 
 /// From half a millisecond, a fast disk's sync, to where callers have given up.
 const WRITE_BOUNDS_SECONDS: &[f64] =
@@ -32,6 +33,9 @@ pub(super) struct LedgerMetrics {
     queue_commands: IntGauge,
     queue_bytes: IntGauge,
     queue_limit: IntGauge,
+    label_sets: IntGauge,
+    label_sets_forgotten: IntCounterVec,
+    series_left_out: IntGaugeVec,
 }
 
 impl LedgerMetrics {
@@ -55,23 +59,44 @@ impl LedgerMetrics {
             queue_commands: table::QUEUE_COMMANDS.gauge(registry)?,
             queue_bytes: table::QUEUE_BYTES.gauge(registry)?,
             queue_limit: table::QUEUE_LIMIT.gauge(registry)?,
+            label_sets: table::LABEL_SETS.gauge(registry)?,
+            label_sets_forgotten: table::LABEL_SETS_FORGOTTEN.counters(registry)?,
+            series_left_out: table::SERIES_LEFT_OUT.gauges(registry)?,
         })
     }
 
     /// Takes over what waits, which is looked at when the metrics are.
     pub(super) fn see(&self, waiting: Waiting) {
         let Waiting { jobs, commands, bytes, bytes_max } = waiting;
-        let figure = |size: usize| i64::try_from(size).unwrap_or(i64::MAX);
         self.queue_jobs.set(figure(jobs));
         self.queue_commands.set(figure(commands));
         self.queue_bytes.set(figure(bytes));
         self.queue_limit.set(figure(bytes_max));
     }
 
-    /// Adds the families of usage to a text, which are not in the registry.
-    pub(super) fn render_usage(&self, text: &mut String) -> std::fmt::Result {
-        self.usage.render(text)
+    /// The text of the families of usage, which are not in the registry; what of them is kept, given
+    /// up and left out is told there.
+    pub(super) fn usage_text(&self) -> UsageText {
+        let (text, forgotten) = self.usage.text();
+        let Forgotten { aged, crowded, cleared } = forgotten;
+        for (reason, more) in [("aged", aged), ("crowded", crowded), ("cleared", cleared)] {
+            self.label_sets_forgotten.with_label_values(&[reason]).inc_by(more);
+        }
+        self.label_sets.set(figure(text.sets()));
+        for (metric, series) in text.left_out() {
+            self.series_left_out.with_label_values(&[metric]).set(figure(series));
+        }
+        text
     }
+
+    /// The label sets of usage.
+    pub(super) fn label_sets(&self) -> &dyn Cache {
+        &self.usage
+    }
+}
+
+fn figure(size: usize) -> i64 {
+    i64::try_from(size).unwrap_or(i64::MAX)
 }
 
 impl Observer for LedgerMetrics {

@@ -13,10 +13,14 @@ mod stored_bytes;
 mod table;
 mod usage;
 
+use std::sync::Arc;
+
 use axum::http::Method;
 use bursar_core::{Decision, Dimension, ProtectionDecision};
-use bursar_store::{DecisionKind, Facts, Observer, Store, StoreError, Taken, Took, Waiting};
+use bursar_store::{Cache, DecisionKind, Facts, Observer, Store, StoreError, Taken, Took, Waiting};
+use bytes::Bytes;
 use prometheus::{Registry, TextEncoder};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::failed_logins::FailedLogin;
 
@@ -24,7 +28,11 @@ pub use self::http::Counted;
 pub use self::table::{Kind, METRICS, Metric};
 use self::{
     http::HttpMetrics, ledger::LedgerMetrics, process::ProcessMetrics, stock::StockMetrics,
+    usage::UsageText,
 };
+
+/// Answers that are read at once: each holds its beginning, of less than a megabyte.
+const READERS_MAX: usize = 16;
 
 /// The metrics of an app.
 pub struct Metrics {
@@ -33,6 +41,22 @@ pub struct Metrics {
     ledger: LedgerMetrics,
     process: ProcessMetrics,
     stock: StockMetrics,
+    readers: Arc<Semaphore>,
+}
+
+/// The text of the metrics, part by part.
+pub struct MetricsText {
+    head: Option<Bytes>,
+    usage: UsageText,
+    _place: OwnedSemaphorePermit,
+}
+
+impl Iterator for MetricsText {
+    type Item = Bytes;
+
+    fn next(&mut self) -> Option<Bytes> {
+        self.head.take().or_else(|| self.usage.next())
+    }
 }
 
 impl Metrics {
@@ -47,24 +71,31 @@ impl Metrics {
             ledger: LedgerMetrics::new(&registry)?,
             process: ProcessMetrics::new(&registry)?,
             stock: StockMetrics::new(&registry)?,
+            readers: Arc::new(Semaphore::new(READERS_MAX)),
             registry,
         })
     }
 
-    /// The metrics as text (Prometheus text format 0.0.4), with what waits for the writer now.
+    /// The metrics as text (Prometheus text format 0.0.4), with what waits for the writer now;
+    /// nothing when too many others are reading it.
     ///
-    /// With as many label sets as there can be it takes some milliseconds: not for a thread that
-    /// has requests to answer.
+    /// The text is made as it is taken: whoever takes it slowly holds little memory. Its beginning
+    /// takes some milliseconds: not for a thread that has requests to answer.
     ///
     /// # Errors
     /// When a family cannot be written, which the text format has no reason for.
-    pub fn render(&self, waiting: Waiting) -> prometheus::Result<String> {
+    pub fn render(&self, waiting: Waiting) -> prometheus::Result<Option<MetricsText>> {
+        let Ok(place) = Arc::clone(&self.readers).try_acquire_owned() else { return Ok(None) };
         self.ledger.see(waiting);
         self.process.see();
-        let mut text = TextEncoder::new().encode_to_string(&self.registry.gather())?;
-        let written = self.ledger.render_usage(&mut text);
-        written.map_err(|error| prometheus::Error::Msg(error.to_string()))?;
-        Ok(text)
+        let usage = self.ledger.usage_text();
+        let head = TextEncoder::new().encode_to_string(&self.registry.gather())?;
+        Ok(Some(MetricsText { head: Some(head.into()), usage, _place: place }))
+    }
+
+    /// The label sets of tenants and models.
+    pub fn label_sets(&self) -> &dyn Cache {
+        self.ledger.label_sets()
     }
 
     /// Reads the gauges that come from the store.

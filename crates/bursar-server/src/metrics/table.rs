@@ -111,6 +111,12 @@ metrics! {
         "About how much memory they take.";
     QUEUE_LIMIT = Gauge "bursar_queue_limit_bytes" []
         "How much memory they may take before more is refused.";
+    LABEL_SETS = Gauge "bursar_label_sets" []
+        "Label sets of tenants and models that are kept.";
+    LABEL_SETS_FORGOTTEN = Counter "bursar_label_sets_forgotten_total" ["reason"]
+        "Label sets that were given up: aged, crowded or cleared.";
+    SERIES_LEFT_OUT = Gauge "bursar_series_left_out" ["metric"]
+        "Series of a metric that this answer leaves out, because it would be too large.";
     HTTP_REQUESTS = Counter "bursar_http_requests_total" ["route", "method", "status"]
         "Requests that were answered; status is `none` when the client went away before.";
     HTTP_SECONDS = Histogram "bursar_http_request_seconds" ["route"]

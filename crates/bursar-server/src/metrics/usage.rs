@@ -1,15 +1,18 @@
-//! Usage by tenant and model, apart from the other metrics: there may be ten thousand label sets of
+//! Usage by tenant and model, apart from the other metrics: there may be twenty thousand label sets of
 //! ten families. Here a set is ten numbers and its labels as text. As counters of the library they
 //! took ten times the memory (42 MB) and forty times the time of a scrape (64 ms).
 
 use std::fmt::Write;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Instant;
 
-use bursar_store::{Facts, Rollup};
+use bursar_core::TenantId;
+use bursar_store::{Cache, CacheUse, Facts, Rollup};
+use bytes::Bytes;
 use parking_lot::Mutex;
 
-use super::labels::{LabelSet, LabelSets};
+use super::labels::{Forgotten, LINE_BYTES, LabelSet, LabelSets, WEIGHT_MAX};
 use super::table::{self, Metric};
 
 /// A metric of usage, and what of the sums it counts.
@@ -35,15 +38,29 @@ const COUNTED: [Family; FAMILIES] = [
 /// only where there is something to show.
 const ALWAYS_SHOWN: usize = 3;
 
+/// What the families of usage may take of an answer; the sets alone are bounded to less.
+const BYTES_MAX: usize = FAMILIES * WEIGHT_MAX;
+/// How much of the text is made at once.
+const PART_BYTES: usize = 64 * 1024;
+
 /// The metrics of usage.
-#[derive(Default)]
-pub(super) struct UsageMetrics(Mutex<LabelSets>);
+pub(super) struct UsageMetrics {
+    sets: Mutex<LabelSets>,
+    began: Instant,
+}
+
+impl Default for UsageMetrics {
+    fn default() -> Self {
+        Self { sets: Mutex::default(), began: Instant::now() }
+    }
+}
 
 impl UsageMetrics {
     pub(super) fn count(&self, facts: &Facts<'_>) {
-        let mut sets = self.0.lock();
+        let now = self.now();
+        let mut sets = self.sets.lock();
         for (key, sums) in &facts.models {
-            let set = sets.place(*key);
+            let set = sets.place(*key, now);
             for ((_, of), count) in COUNTED.iter().zip(&set.counts) {
                 // What is below zero was left out before.
                 count.fetch_add(u64::try_from(of(sums)).unwrap_or(0), Ordering::Relaxed);
@@ -51,34 +68,178 @@ impl UsageMetrics {
         }
     }
 
-    /// Adds the families to a text, in the format of Prometheus.
-    pub(super) fn render(&self, text: &mut String) -> std::fmt::Result {
+    /// The text of the families, and what was given up since the last one.
+    pub(super) fn text(&self) -> (UsageText, Forgotten) {
+        let now = self.now();
+        let mut sets = self.sets.lock();
+        sets.expire(now);
         // The writer does not wait for the text to be written.
-        let sets = self.0.lock().all();
-        for (at, (metric, _)) in COUNTED.iter().enumerate() {
-            render_family(text, metric, &sets, |set| {
-                let count = set.counts.get(at).map_or(0, |count| count.load(Ordering::Relaxed));
-                (at < ALWAYS_SHOWN || count > 0).then_some(count)
-            })?;
-        }
-        Ok(())
+        let (all, forgotten) = (sets.all(), sets.take_forgotten());
+        drop(sets);
+        (UsageText::new(all, BYTES_MAX), forgotten)
+    }
+
+    /// Seconds since the start.
+    fn now(&self) -> u64 {
+        self.began.elapsed().as_secs()
     }
 }
 
-fn render_family(
-    text: &mut String,
-    metric: &Metric,
-    sets: &[Arc<LabelSet>],
-    shown: impl Fn(&LabelSet) -> Option<u64>,
-) -> std::fmt::Result {
-    let mut counts = sets.iter().filter_map(|set| Some((set, shown(set)?))).peekable();
-    if counts.peek().is_some() {
-        let Metric { name, help, kind, .. } = metric;
-        write!(text, "# HELP {name} {help}\n# TYPE {name} {}\n", kind.as_str())?;
+impl Cache for UsageMetrics {
+    fn name(&self) -> &'static str {
+        "label-sets"
     }
-    for (set, count) in counts {
-        let labels = &set.labels;
-        writeln!(text, "{}{labels} {count}", metric.name)?;
+
+    fn in_use(&self) -> CacheUse {
+        self.sets.lock().in_use()
     }
-    Ok(())
+
+    fn clear(&self, tenant_id: Option<TenantId>) -> usize {
+        self.sets.lock().clear(tenant_id)
+    }
+}
+
+/// The families of usage in the format of Prometheus, part by part as the reader takes them.
+pub(super) struct UsageText {
+    sets: Vec<Arc<LabelSet>>,
+    families: [FamilyText; FAMILIES],
+    /// The family and the set with which it goes on.
+    family: usize,
+    set: usize,
+}
+
+/// What a family has to show.
+#[derive(Clone, Copy, Debug, Default)]
+struct FamilyText {
+    series: usize,
+    bytes: usize,
+    is_left_out: bool,
+}
+
+impl UsageText {
+    fn new(sets: Vec<Arc<LabelSet>>, bytes_max: usize) -> Self {
+        let mut families = [FamilyText::default(); FAMILIES];
+        for set in &sets {
+            for (at, family) in families.iter_mut().enumerate() {
+                if shown(set, at).is_some() {
+                    family.series += 1;
+                    family.bytes += set.labels.len() + LINE_BYTES;
+                }
+            }
+        }
+        let mut bytes: usize = families.iter().map(|family| family.bytes).sum();
+        while bytes > bytes_max {
+            let shown = families.iter_mut().filter(|family| !family.is_left_out);
+            let Some(largest) = shown.max_by_key(|family| family.bytes) else { break };
+            largest.is_left_out = true;
+            bytes -= largest.bytes;
+        }
+        Self { sets, families, family: 0, set: 0 }
+    }
+
+    /// How many sets it shows.
+    pub(super) fn sets(&self) -> usize {
+        self.sets.len()
+    }
+
+    /// The metrics that are left out, and of how many series.
+    pub(super) fn left_out(&self) -> impl Iterator<Item = (&'static str, usize)> {
+        let families = COUNTED.iter().zip(&self.families);
+        families.map(|((metric, _), family)| {
+            (metric.name, if family.is_left_out { family.series } else { 0 })
+        })
+    }
+
+    /// Writes the next line, or the head of a family; nothing at the end.
+    fn write_next(&mut self, text: &mut String) -> Option<std::fmt::Result> {
+        let (Metric { name, help, kind, .. }, _) = COUNTED.get(self.family)?;
+        let family = self.families.get(self.family)?;
+        let is_shown = family.series > 0 && !family.is_left_out;
+        let Some(set) = self.sets.get(self.set).filter(|_| is_shown) else {
+            (self.family, self.set) = (self.family + 1, 0);
+            return Some(Ok(()));
+        };
+        let head = match self.set {
+            0 => write!(text, "# HELP {name} {help}\n# TYPE {name} {}\n", kind.as_str()),
+            _ => Ok(()),
+        };
+        self.set += 1;
+        let Some(count) = shown(set, self.family) else { return Some(head) };
+        Some(head.and_then(|()| writeln!(text, "{name}{} {count}", set.labels)))
+    }
+}
+
+impl Iterator for UsageText {
+    type Item = Bytes;
+
+    fn next(&mut self) -> Option<Bytes> {
+        let mut text = String::new();
+        while text.len() < PART_BYTES {
+            match self.write_next(&mut text) {
+                // Writing into memory does not fail.
+                Some(Ok(())) => {}
+                Some(Err(_)) | None => break,
+            }
+        }
+        (!text.is_empty()).then(|| Bytes::from(text))
+    }
+}
+
+/// What a set has to show in a family.
+fn shown(set: &LabelSet, family: usize) -> Option<u64> {
+    let count = set.counts.get(family).map_or(0, |count| count.load(Ordering::Relaxed));
+    (family < ALWAYS_SHOWN || count > 0).then_some(count)
+}
+
+#[cfg(test)]
+mod tests {
+    use bursar_store::ModelKey;
+
+    use super::*;
+
+    fn sets(count: i64) -> Vec<Arc<LabelSet>> {
+        let mut sets = LabelSets::default();
+        for number in 1..=count {
+            let tenant_id = TenantId::from_number(number).expect("in range");
+            let set = sets.place(ModelKey { tenant_id, provider: "p", model: "m" }, 0);
+            set.counts[0].store(1, Ordering::Relaxed);
+            // The fifth family is the only further one that has something to show, of one set.
+            set.counts[5].store(u64::from(number == 1), Ordering::Relaxed);
+        }
+        sets.all()
+    }
+
+    fn text(sets: Vec<Arc<LabelSet>>, bytes_max: usize) -> (String, Vec<(&'static str, usize)>) {
+        let text = UsageText::new(sets, bytes_max);
+        let left_out = text.left_out().filter(|(_, series)| *series > 0).collect();
+        let parts: Vec<u8> = text.flat_map(|part| part.to_vec()).collect();
+        (String::from_utf8(parts).expect("text"), left_out)
+    }
+
+    #[test]
+    fn parts_make_one_text_with_a_head_for_each_family() {
+        let (text, left_out) = text(sets(5_000), usize::MAX);
+        assert!(left_out.is_empty());
+        assert_eq!(text.matches("# TYPE ").count(), 4);
+        assert_eq!(text.lines().count(), 3 * 5_000 + 1 + 8);
+        assert!(text.contains("# TYPE bursar_tokens_in_total counter\nbursar_tokens_in_total{"));
+    }
+
+    #[test]
+    fn the_largest_families_give_way_and_the_text_says_so() {
+        let all = sets(1_000);
+        let one: usize = all.iter().map(|set| set.labels.len() + LINE_BYTES).sum();
+        let (text, left_out) = text(all, 2 * one);
+        assert!(text.len() <= 2 * one, "{} of {one}", text.len());
+        assert!(text.contains("bursar_tokens_in_total{"), "the small one stays");
+        let series: Vec<usize> = left_out.iter().map(|(_, series)| *series).collect();
+        assert_eq!(series, [1_000, 1_000]);
+        assert_eq!(text.matches("# TYPE ").count(), 2);
+    }
+
+    #[test]
+    fn an_answer_never_outgrows_its_bound() {
+        let longest = COUNTED.iter().map(|(metric, _)| metric.name.len()).max();
+        assert!(longest.is_some_and(|name| name + 1 + 20 + 1 <= LINE_BYTES), "{longest:?}");
+    }
 }

@@ -9,7 +9,8 @@ use utoipa::openapi::{RefOr, Schema};
 use utoipa::{PartialSchema, ToSchema};
 
 use crate::api::{health, ingest, integrations, reservations, series};
-use crate::{auth, decision_view, error, integration_view, usage_file, usage_view};
+use crate::scopes::GRANTS;
+use crate::{decision_view, error, integration_view, usage_file, usage_view};
 
 /// One of these words.
 fn one_of(meaning: &str, words: impl IntoIterator<Item = impl Into<Value>>) -> RefOr<Schema> {
@@ -193,21 +194,10 @@ word! {
     [ingest::ACCEPTED, ingest::DUPLICATE, ingest::CONFLICT, ingest::ERROR]
 }
 
-/// Every scope, and the wildcards of their resources.
-fn scopes() -> Vec<String> {
-    let mut scopes = vec!["*".to_owned()];
-    for scope in auth::SCOPES {
-        let wildcard = scope.split_once(':').map(|(resource, _)| format!("{resource}:*"));
-        scopes.extend(wildcard.filter(|wildcard| !scopes.contains(wildcard)));
-        scopes.push((*scope).to_owned());
-    }
-    scopes
-}
-
 word! {
     /// What an API key may; a wildcard stands for all scopes of a resource, or for all.
     Scope,
-    scopes()
+    GRANTS.iter().copied()
 }
 
 word! {

@@ -332,3 +332,18 @@ async fn the_health_of_an_integration_that_was_never_checked_is_unknown() {
     }
     "#);
 }
+
+#[tokio::test]
+async fn a_tenant_has_as_many_integrations_as_it_may_have() {
+    let app = TestApp::with_settings(&[("BURSAR_TENANT_INTEGRATIONS_MAX", "2")]);
+    let (tenant, other) = (app.tenant("a").await, app.tenant("b").await);
+    let first = tenant.integration("one", json!({})).await;
+    tenant.integration("two", json!({})).await;
+    let third = json!({ "name": "three", "provider_type": "openai" });
+    let refused = tenant.founder().post("/integrations").json(&third).await;
+    refused.refused(409, "TOO_MANY_INTEGRATIONS");
+    assert!(refused.text("/error/message").contains("may have 2 integrations"));
+    other.integration("three", json!({})).await;
+    tenant.founder().delete(&format!("/integrations/{first}")).await.is(200);
+    tenant.integration("three", json!({})).await;
+}

@@ -309,3 +309,61 @@ async fn a_key_that_makes_no_sense_is_not_made() {
     }
     assert_eq!(tenant.founder().get("/keys").await.at("/meta/total"), 0);
 }
+
+#[tokio::test]
+async fn a_scope_that_comes_twice_counts_once() {
+    let app = TestApp::new();
+    let tenant = app.tenant("a").await;
+    let made = tenant.new_key(&["keys:write", "telemetry:*", "keys:write", "telemetry:*"]).await;
+    assert_eq!(made.is(201).at("/data/scopes"), &json!(["keys:write", "telemetry:*"]));
+    let key = tenant.holder_of(made.text("/data/secret"));
+    let context = key.get("/session/context").await;
+    assert_eq!(context.is(200).at("/data/capabilities"), &json!(["telemetry:*", "keys:write"]));
+}
+
+/// One key with 65,000 scopes took four megabytes of every list, and of memory when it called.
+#[tokio::test]
+async fn a_key_of_65_000_scopes_is_refused_and_lists_stay_small() {
+    let app = TestApp::new();
+    let tenant = app.tenant("a").await;
+    let founder = tenant.founder();
+    for count in [65, 65_000] {
+        let scopes = vec!["*"; count];
+        let body = json!({ "name": "k", "scopes": scopes });
+        let refused = founder.post("/keys").json(&body).await;
+        check(&refused, "scopes");
+        assert!(refused.body.len() < 1_000, "{} bytes", refused.body.len());
+    }
+    let mut last = String::new();
+    for _ in 0..300 {
+        let made = tenant.new_key(&["telemetry:read"; 64]).await;
+        made.is(201).text("/data/id").clone_into(&mut last);
+    }
+    let listed = founder.get("/keys?limit=100").await;
+    assert_eq!(listed.is(200).at("/meta/total"), 300);
+    assert!(listed.body.len() < 64 * 1_024, "{} bytes", listed.body.len());
+    founder.delete(&format!("/keys/{last}")).await.is(200);
+}
+
+#[tokio::test]
+async fn a_tenant_has_as_many_keys_as_it_may_have() {
+    let app = TestApp::with_settings(&[
+        ("BURSAR_TENANT_API_KEYS_MAX", "2"),
+        ("BURSAR_TENANT_INTEGRATION_KEYS_MAX", "1"),
+    ]);
+    let tenant = app.tenant("a").await;
+    let id = tenant.integration("i", json!({})).await;
+    let founder = tenant.founder();
+    let first = tenant.new_key(&["*"]).await;
+    tenant.key(&["*"]).await;
+    let refused = tenant.new_key(&["*"]).await;
+    refused.refused(409, "TOO_MANY_KEYS");
+    assert!(refused.text("/error/message").contains("tenant.api_keys_max"), "{}", refused.body);
+    tenant.integration_key(&id).await;
+    let keys = format!("/integrations/{id}/keys");
+    founder.post(&keys).await.refused(409, "TOO_MANY_KEYS");
+    founder.delete(&format!("/keys/{}", first.is(201).text("/data/id"))).await.is(200);
+    tenant.key(&["*"]).await;
+    // Those that were revoked are listed as long as they are kept.
+    assert_eq!(founder.get("/keys").await.at("/meta/total"), 3);
+}

@@ -11,6 +11,7 @@ mod bad_fields;
 mod batches;
 mod bodies;
 mod caps;
+mod caches;
 mod checks;
 mod costs;
 mod credentials;

@@ -199,3 +199,56 @@ async fn the_token_of_the_metrics_opens_nothing_else() {
     let metrics = scrape(&app).await;
     assert!(!metrics.contains(METRICS_TOKEN));
 }
+
+/// Seven tenants with 400 models of long names stopped the metrics for good.
+#[tokio::test]
+async fn the_metrics_answer_whatever_tenants_name_their_models() {
+    let app = TestApp::new();
+    for number in 0..7 {
+        let tenant = app.tenant(&format!("t {number}")).await;
+        let id = tenant.integration("i", json!({})).await;
+        let records: Vec<_> = (0..400)
+            .map(|model| {
+                let names = json!({
+                    "provider": "\u{1f4b8}".repeat(100),
+                    "model": format!("{}{model:04}", "\u{1f4b8}".repeat(250)),
+                    "error_code": "e",
+                    "tokens_cache_read": 3,
+                    "tokens_cache_write": 2,
+                    "tokens_reasoning": 1,
+                });
+                with(record(&id, &format!("call {model}")), names)
+            })
+            .collect();
+        let batch = json!({ "records": records });
+        let answer = tenant.founder().post("/telemetry/llm-usage/batch").json(&batch).await;
+        assert_eq!(answer.is(200).at("/data/accepted"), 400, "{}", answer.at("/data/results/0"));
+    }
+    let metrics = scrape(&app).await;
+    assert!(metrics.len() < 8 * 1_024 * 1_024, "{} bytes", metrics.len());
+    let counted = |line: &&str| line.starts_with("bursar_calls_total{");
+    let calls = metrics.lines().filter(counted).filter_map(|line| line.rsplit(' ').next());
+    let calls: u64 = calls.map(|count| count.parse::<u64>().unwrap()).sum();
+    assert_eq!(calls, 7 * 400, "none is lost");
+    let others = r#"provider="other",model="other"} "#;
+    assert_eq!(metrics.lines().filter(counted).filter(|line| line.contains(others)).count(), 7);
+    check(&metrics, r#"bursar_series_left_out{metric="bursar_calls_total"} 0"#);
+    // More than the share of the memory of answers that has to do for everyone without a tenant.
+    let second = scrape(&app).await;
+    assert_eq!(second.lines().filter(counted).count(), metrics.lines().filter(counted).count());
+}
+
+#[tokio::test]
+async fn label_sets_are_cleared_by_the_operator() {
+    let app = TestApp::new();
+    let tenant = app.tenant("t").await;
+    let id = tenant.integration("i", json!({})).await;
+    tenant.founder().post("/telemetry/llm-usage").json(&record(&id, "a")).await.is(201);
+    check(&scrape(&app).await, "bursar_label_sets 1");
+    let cleared = app.founder().root("/fdr/caches/label-sets").method(Method::DELETE).await;
+    assert_eq!(cleared.is(200).at("/data/cleared"), 1);
+    let metrics = scrape(&app).await;
+    check(&metrics, "bursar_label_sets 0");
+    check(&metrics, r#"bursar_label_sets_forgotten_total{reason="cleared"} 1"#);
+    assert!(!metrics.contains("bursar_calls_total{"));
+}

@@ -62,6 +62,9 @@ create unique index integrations_live_name on integrations (tenant_id, name) whe
 -- A page of those that are not deleted passes over none that are.
 create index integrations_live on integrations (tenant_id, integration_id) where deleted_at is null;
 
+-- How many a tenant has deleted is counted when it makes another.
+create index integrations_deleted on integrations (tenant_id) where deleted_at is not null;
+
 create table api_keys (
     tenant_id bigint not null references tenants,
     api_key_id bigint not null,

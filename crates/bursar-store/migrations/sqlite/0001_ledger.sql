@@ -43,6 +43,9 @@ create table integrations (
 -- The name of a deleted integration is free again.
 create unique index integrations_live_name on integrations (tenant_id, name) where deleted_at is null;
 
+-- How many a tenant has deleted is counted when it makes another.
+create index integrations_deleted on integrations (tenant_id) where deleted_at is not null;
+
 create table api_keys (
     tenant_id integer not null references tenants,
     api_key_id integer not null,

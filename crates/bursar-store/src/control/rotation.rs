@@ -3,6 +3,7 @@
 
 use bursar_core::{ApiKeyId, IntegrationId, IntegrationKeyId, Timestamp};
 
+use super::caps::NewKey;
 use super::{Changed, Control, ControlRefusal};
 use crate::codec::id;
 use crate::row::{ApiKeyRow, IntegrationKeyRow, SecretHash};
@@ -55,6 +56,7 @@ impl Control<'_> {
         };
         let now = self.tx.now();
         accept!(check_live(now, (old.revoked_at, old.expires_at), old.replaced_by.is_some()));
+        accept!(self.room_for_api_key(NewKey::rotated(overlap_seconds))?);
         let successor = id(ApiKeyId::from_number, self.tx.allot(1)?)?;
         let new = ApiKeyRow {
             api_key_id: successor,
@@ -92,6 +94,7 @@ impl Control<'_> {
         let Some(mut old) = key else { return Ok(Err(ControlRefusal::KeyNotFound)) };
         let now = self.tx.now();
         accept!(check_live(now, (old.revoked_at, old.expires_at), old.replaced_by.is_some()));
+        accept!(self.room_for_integration_key(integration_id, NewKey::rotated(overlap_seconds))?);
         let successor = id(IntegrationKeyId::from_number, self.tx.allot(1)?)?;
         let new = IntegrationKeyRow {
             integration_key_id: successor,

@@ -2,12 +2,15 @@
 
 use bursar_core::{ApiKeyId, Integration, IntegrationId, IntegrationKeyId, TenantId, Timestamp};
 
-use super::keys;
+use super::keys::{
+    self, COUNT_API_KEYS, COUNT_INTEGRATION_KEYS, DROP_API_KEYS, DROP_INTEGRATION_KEYS,
+};
 use super::lane::PostgresLane;
 use super::protection::{DROP_SIGNALS, UPSERT_OVERRIDE, UPSERT_SIGNAL};
 use super::tx::{Param, params, store_error};
 use crate::codec;
 use crate::columns::Columns;
+use crate::control::RowCounts;
 use crate::decode;
 use crate::error::StoreError;
 use crate::lane::ControlTx;
@@ -31,6 +34,10 @@ const LOCK_INTEGRATION: &str = "select tenant_id, integration_id, name, provider
      where tenant_id = $1 and integration_id = $2 for no key update";
 const SELECT_INTEGRATION_NAMED: &str = "select integration_id from integrations \
      where tenant_id = $1 and name = $2 and deleted_at is null";
+/// Both of them by an index alone: the rows are wide.
+const COUNT_INTEGRATIONS: &str = "select (select count(*) from integrations \
+     where tenant_id = $1 and deleted_at is null), (select count(*) from integrations \
+     where tenant_id = $1 and deleted_at is not null)";
 const UPSERT_INTEGRATION: &str = "insert into integrations (tenant_id, integration_id, name, \
      provider_type, credential_ref, config, origin, status, health, health_checked_at, \
      health_message, default_model, budget_limit_cents, token_limit_month, rate_limit_rpm, \
@@ -159,6 +166,57 @@ impl ControlTx for PostgresLane {
     ) -> Result<Option<IntegrationId>, StoreError> {
         let read = |row: &tokio_postgres::Row| row.id(0, IntegrationId::from_number);
         self.one(tenant_id, SELECT_INTEGRATION_NAMED, params![tenant_id.number(), name], read)
+    }
+
+    fn integration_counts(&mut self, tenant_id: TenantId) -> Result<RowCounts, StoreError> {
+        let tenant = tenant_id.number();
+        let counts = self.one(tenant_id, COUNT_INTEGRATIONS, params![tenant], |row| {
+            Ok(RowCounts { live: row.int(0)?, ended: row.int(1)? })
+        })?;
+        Ok(counts.unwrap_or_default())
+    }
+
+    fn api_key_counts(
+        &mut self,
+        tenant_id: TenantId,
+        now: Timestamp,
+    ) -> Result<RowCounts, StoreError> {
+        let (tenant, now) = (tenant_id.number(), now.micros());
+        let counts = self.one(tenant_id, COUNT_API_KEYS, params![tenant, now], keys::counts)?;
+        Ok(counts.unwrap_or_default())
+    }
+
+    fn integration_key_counts(
+        &mut self,
+        (tenant_id, integration_id): (TenantId, IntegrationId),
+        now: Timestamp,
+    ) -> Result<RowCounts, StoreError> {
+        let (tenant, integration) = (tenant_id.number(), integration_id.number());
+        let now = now.micros();
+        let key = params![tenant, integration, now];
+        let counts = self.one(tenant_id, COUNT_INTEGRATION_KEYS, key, keys::counts)?;
+        Ok(counts.unwrap_or_default())
+    }
+
+    fn drop_ended_api_keys(
+        &mut self,
+        tenant_id: TenantId,
+        now: Timestamp,
+        kept: u32,
+    ) -> Result<(), StoreError> {
+        let (tenant, now, kept) = (tenant_id.number(), now.micros(), i64::from(kept));
+        self.put(tenant_id, DROP_API_KEYS, params![tenant, now, kept])
+    }
+
+    fn drop_ended_integration_keys(
+        &mut self,
+        (tenant_id, integration_id): (TenantId, IntegrationId),
+        now: Timestamp,
+        kept: u32,
+    ) -> Result<(), StoreError> {
+        let (tenant, integration) = (tenant_id.number(), integration_id.number());
+        let (now, kept) = (now.micros(), i64::from(kept));
+        self.put(tenant_id, DROP_INTEGRATION_KEYS, params![tenant, integration, now, kept])
     }
 
     fn put_integration(&mut self, row: &IntegrationRow) -> Result<(), StoreError> {

@@ -1,4 +1,4 @@
-//! When keys were used last.
+//! When keys were used last, and how many there are.
 //!
 //! Keys are looked up one by one and locked without waiting: whoever rotates or revokes one, on
 //! whichever node, is not held up, and no two transactions can wait for each other.
@@ -7,10 +7,27 @@ use bursar_core::{TenantId, Timestamp};
 
 use super::lane::PostgresLane;
 use super::tx::{params, store_error};
+use crate::columns::Columns;
+use crate::control::RowCounts;
 use crate::error::StoreError;
 use crate::lane::stamped_before;
 use crate::row::KeyId;
 
+pub(super) const COUNT_API_KEYS: &str = "select count(*), \
+     count(*) filter (where revoked_at is null and (expires_at is null or expires_at > $2)) from api_keys where tenant_id = $1";
+pub(super) const COUNT_INTEGRATION_KEYS: &str = "select count(*), \
+     count(*) filter (where revoked_at is null and (expires_at is null or expires_at > $3)) from integration_keys \
+     where tenant_id = $1 and integration_id = $2";
+pub(super) const DROP_API_KEYS: &str = "delete from api_keys where tenant_id = $1 and api_key_id in \
+     (select api_key_id from api_keys where tenant_id = $1 \
+     and (revoked_at is not null or expires_at <= $2) \
+     order by coalesce(revoked_at, expires_at) desc, api_key_id desc offset $3)";
+pub(super) const DROP_INTEGRATION_KEYS: &str = "delete from integration_keys where tenant_id = $1 \
+     and integration_id = $2 and integration_key_id in \
+     (select integration_key_id from integration_keys where tenant_id = $1 \
+     and integration_id = $2 and (revoked_at is not null or expires_at <= $3) \
+     order by coalesce(revoked_at, expires_at) desc, integration_key_id desc \
+     offset $4)";
 const STAMP_API_KEYS: &str = "update api_keys set last_used_at = used.at \
      from (select own.api_key_id, fresh.at from unnest($2::bigint[], $3::bigint[], $4::bigint[]) \
      as fresh (id, at, before) cross join lateral (select api_key_id from api_keys \
@@ -75,4 +92,10 @@ pub(super) fn stamp(
         }
         Ok(())
     })
+}
+
+/// How many keys are good, of how many.
+pub(super) fn counts(row: &tokio_postgres::Row) -> Result<RowCounts, StoreError> {
+    let (all, live): (u32, u32) = (row.int(0)?, row.int(1)?);
+    Ok(RowCounts { live, ended: all.saturating_sub(live) })
 }

@@ -10,8 +10,11 @@ use super::tx::{params, store_error};
 use crate::error::StoreError;
 use crate::rollup::{Label, LabelKind, Labels};
 
-/// Labels that a lane remembers; beyond that it begins anew.
-const REMEMBERED_MAX: usize = 100_000;
+/// What the labels take that a lane remembers; beyond that it begins anew. A tenant has 11,000 at
+/// most (`LabelKind::max`).
+const REMEMBERED_BYTES_MAX: usize = 16 * 1024 * 1024;
+/// What a label takes besides its texts.
+const LABEL_BYTES: usize = 80;
 
 const LOCK_COUNT: &str = "insert into rollup_label_counts (tenant_id, kind, labels) \
      values ($1, $2, 0) on conflict (tenant_id, kind) \
@@ -31,6 +34,7 @@ type Owned = (TenantId, LabelKind, Box<str>, Box<str>);
 #[derive(Default)]
 pub(super) struct KnownLabels {
     stored: HashSet<Owned>,
+    stored_bytes: usize,
     /// Those that the transaction adds or met.
     staged: Vec<Owned>,
 }
@@ -42,10 +46,16 @@ impl KnownLabels {
 
     /// After a commit: what was added is stored.
     pub(super) fn keep_staged(&mut self) {
-        if self.stored.len() + self.staged.len() > REMEMBERED_MAX {
-            self.stored.clear();
+        for label in self.staged.drain(..) {
+            let bytes = LABEL_BYTES + label.2.len() + label.3.len();
+            if self.stored_bytes + bytes > REMEMBERED_BYTES_MAX {
+                self.stored.clear();
+                self.stored_bytes = 0;
+            }
+            if self.stored.insert(label) {
+                self.stored_bytes += bytes;
+            }
         }
-        self.stored.extend(self.staged.drain(..));
     }
 
     pub(super) fn forget_staged(&mut self) {
@@ -133,4 +143,26 @@ async fn insert(
     client.execute_typed(INSERT_LABELS, key).await.map_err(store_error)?;
     client.execute_typed(SET_COUNT, params![tenant, kind, count]).await.map_err(store_error)?;
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn labels_of_the_greatest_length_are_bounded_in_bytes() {
+        let mut known = KnownLabels::default();
+        let long = "\u{1f4b8}".repeat(250);
+        for tenant in 1..=4 {
+            let tenant_id = TenantId::from_number(tenant).expect("in range");
+            for number in 0..10_000 {
+                let label = format!("{long}{number}").into();
+                known.staged.push((tenant_id, LabelKind::Agent, "".into(), label));
+            }
+            known.keep_staged();
+            let bytes: usize = known.stored.iter().map(|label| label.3.len()).sum();
+            assert!(bytes <= known.stored_bytes && bytes <= REMEMBERED_BYTES_MAX, "{bytes}");
+        }
+        assert!(!known.stored.is_empty() && known.staged.is_empty());
+    }
 }

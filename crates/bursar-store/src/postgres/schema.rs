@@ -48,7 +48,8 @@ const HAS_SCHEMA: &str = "select to_regclass('server') is not null";
 /// What the application's role may do with each table: what is append-only is so for it too.
 const GRANTS: &[(&str, &str)] = &[
     ("select, insert", "server, usage_entries, audit"),
-    ("select, insert, update", "tenants, integrations, api_keys, integration_keys, counters"),
+    ("select, insert, update", "tenants, integrations, counters"),
+    ("select, insert, update, delete", "api_keys, integration_keys"),
     ("select, insert, update", "audit_heads, open_reservations, stored_bytes"),
     ("select, insert, update", "rate_slots, rollups, rollup_label_counts, leases"),
     ("select, insert", "rollup_labels"),

@@ -6,6 +6,8 @@ use rusqlite::{Connection, OptionalExtension, Row, params};
 use super::lane::SqliteLane;
 use super::{audit, decisions, keys, protection, store_error};
 use crate::codec::{self, id};
+use crate::columns::Columns;
+use crate::control::RowCounts;
 use crate::decode;
 use crate::error::StoreError;
 use crate::lane::ControlTx;
@@ -28,6 +30,11 @@ const SELECT_INTEGRATION: &str = "select tenant_id, integration_id, name, provid
      where tenant_id = ?1 and integration_id = ?2";
 const SELECT_INTEGRATION_NAMED: &str = "select integration_id from integrations \
      where tenant_id = ?1 and name = ?2 and deleted_at is null";
+/// Both of them by an index alone: the rows are wide.
+const COUNT_INTEGRATIONS: &str = "select count(*) from integrations \
+     where tenant_id = ?1 and deleted_at is null";
+const COUNT_DELETED: &str = "select count(*) from integrations indexed by integrations_deleted \
+     where tenant_id = ?1 and deleted_at is not null";
 const UPSERT_INTEGRATION: &str = "insert into integrations (tenant_id, integration_id, name, \
      provider_type, credential_ref, config, origin, status, health, health_checked_at, \
      health_message, default_model, budget_limit_cents, token_limit_month, rate_limit_rpm, \
@@ -168,6 +175,48 @@ impl ControlTx for SqliteLane {
             .optional()
             .map_err(store_error)?;
         number.map(|number| id(IntegrationId::from_number, number)).transpose()
+    }
+
+    fn integration_counts(&mut self, tenant_id: TenantId) -> Result<RowCounts, StoreError> {
+        let count = |sql: &str| {
+            let key = params![tenant_id.number()];
+            one(&self.connection, sql, key, |row| row.int(0)).map(Option::unwrap_or_default)
+        };
+        Ok(RowCounts { live: count(COUNT_INTEGRATIONS)?, ended: count(COUNT_DELETED)? })
+    }
+
+    fn api_key_counts(
+        &mut self,
+        tenant_id: TenantId,
+        now: Timestamp,
+    ) -> Result<RowCounts, StoreError> {
+        keys::api_key_counts(&self.connection, tenant_id, now)
+    }
+
+    fn integration_key_counts(
+        &mut self,
+        integration: (TenantId, IntegrationId),
+        now: Timestamp,
+    ) -> Result<RowCounts, StoreError> {
+        keys::integration_key_counts(&self.connection, integration, now)
+    }
+
+    fn drop_ended_api_keys(
+        &mut self,
+        tenant_id: TenantId,
+        now: Timestamp,
+        kept: u32,
+    ) -> Result<(), StoreError> {
+        keys::drop_api_keys(&self.connection, tenant_id, now, kept)
+    }
+
+    fn drop_ended_integration_keys(
+        &mut self,
+        integration: (TenantId, IntegrationId),
+        now: Timestamp,
+        kept: u32,
+    ) -> Result<(), StoreError> {
+        keys::drop_integration_keys(&self.connection, integration, now, kept)
     }
 
     fn put_integration(&mut self, row: &IntegrationRow) -> Result<(), StoreError> {

@@ -150,6 +150,7 @@ impl Lane for SqliteLane {
         }
         self.claims.clear();
         self.staged = Staged::default();
+        self.view.clear_asked();
         self.now = self.view.not_before((self.clock)()).max(self.now);
         self.connection.execute_batch("begin immediate").map_err(store_error)
     }

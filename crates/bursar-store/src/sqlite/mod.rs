@@ -44,6 +44,7 @@ use rusqlite::{Connection, ErrorCode, OpenFlags, ffi};
 use crate::audit::{AuditEntry, AuditFilter, AuditKey, AuditPage, ChainPlace};
 use crate::audit_check::AuditVerified;
 use crate::breakdown::{Breakdown, BreakdownFilter, GroupBy, Series, SeriesFilter};
+use crate::cache::Cache;
 use crate::error::StoreError;
 use crate::history::{EXPORT_BYTES_MAX, EXPORT_PAGE, PAGE_BYTES_MAX};
 use crate::hot::HotAccount;
@@ -614,6 +615,10 @@ impl Store for SqliteStore {
         self.readers
             .look_up(move |db| protection::reserved_calls(db, tenant_id, call_ids, now))
             .await
+    }
+
+    fn caches(&self) -> Vec<&dyn Cache> {
+        vec![self.view.as_ref()]
     }
 
     async fn hottest(&self, limit: usize) -> Result<Vec<HotAccount>, StoreError> {

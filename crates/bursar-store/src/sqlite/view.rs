@@ -14,19 +14,26 @@ use bursar_core::{
 use parking_lot::{Mutex, RwLock};
 
 use super::holds::Holds;
+use crate::cache::{Cache, CacheUse};
 use crate::query::Standing;
 
 /// Accounts that are kept, at about a kilobyte each.
 const ACCOUNTS_MAX: usize = 50_000;
+/// Accounts of one tenant that stay when there is no room for all.
+const TENANT_ACCOUNTS_MAX: usize = ACCOUNTS_MAX / 4;
 /// Accounts that are remembered as missed.
 const MISSED_MAX: usize = 1_000;
+/// Those of one tenant.
+const TENANT_MISSED_MAX: usize = MISSED_MAX / 4;
 
 #[derive(Default)]
 pub(super) struct View {
     accounts: RwLock<HashMap<IntegrationId, Live>>,
     last_now: AtomicI64,
     /// Accounts that were asked for and are not here.
-    missed: Mutex<BTreeSet<(TenantId, IntegrationId)>>,
+    missed: Mutex<BTreeMap<TenantId, BTreeSet<IntegrationId>>>,
+    /// Whose accounts the operator wants to be forgotten, or all.
+    clearing: Mutex<BTreeSet<Option<TenantId>>>,
 }
 
 struct Live {
@@ -67,14 +74,20 @@ impl View {
     /// Takes note of an account that was asked for and is not here.
     pub(super) fn miss(&self, tenant_id: TenantId, integration_id: IntegrationId) {
         let mut missed = self.missed.lock();
-        if missed.len() < MISSED_MAX {
-            missed.insert((tenant_id, integration_id));
+        let all: usize = missed.values().map(BTreeSet::len).sum();
+        let of_tenant = missed.get(&tenant_id).map_or(0, BTreeSet::len);
+        if all < MISSED_MAX && of_tenant < TENANT_MISSED_MAX {
+            missed.entry(tenant_id).or_default().insert(integration_id);
         }
     }
 
     /// The accounts that were asked for since the last time.
     pub(super) fn take_missed(&self) -> BTreeSet<(TenantId, IntegrationId)> {
-        std::mem::take(&mut self.missed.lock())
+        let missed = std::mem::take(&mut *self.missed.lock());
+        let of_tenant = |(tenant_id, missed): (TenantId, BTreeSet<IntegrationId>)| {
+            missed.into_iter().map(move |integration_id| (tenant_id, integration_id))
+        };
+        missed.into_iter().flat_map(of_tenant).collect()
     }
 
     /// A copy of an account to work on, which knows what of its holds is due.
@@ -149,9 +162,53 @@ impl View {
         }
     }
 
+    /// Forgets what the operator wants to be forgotten. Only the writer may do it, between two
+    /// transactions: one that has borrowed an account takes it for granted that it stays.
+    pub(super) fn clear_asked(&self) {
+        for asked in std::mem::take(&mut *self.clearing.lock()) {
+            match asked {
+                Some(tenant_id) => self.forget_tenant(tenant_id),
+                None => self.clear(),
+            }
+        }
+    }
+
+    fn forget_tenant(&self, tenant_id: TenantId) {
+        self.accounts.write().retain(|_, live| live.account.tenant_id != tenant_id);
+    }
+
     /// Forgets everything, after a commit whose fate is unknown.
     pub(super) fn clear(&self) {
         self.accounts.write().clear();
+    }
+}
+
+impl Cache for View {
+    fn name(&self) -> &'static str {
+        "accounts"
+    }
+
+    fn in_use(&self) -> CacheUse {
+        let accounts = self.accounts.read();
+        let mut tenants: HashMap<TenantId, usize> = HashMap::new();
+        for live in accounts.values() {
+            *tenants.entry(live.account.tenant_id).or_default() += 1;
+        }
+        CacheUse {
+            entries: accounts.len(),
+            entries_max: ACCOUNTS_MAX,
+            tenant_entries_max: TENANT_ACCOUNTS_MAX,
+            tenants: tenants.into_iter().collect(),
+            ..CacheUse::default()
+        }
+    }
+
+    /// They are forgotten before the next transaction.
+    fn clear(&self, tenant_id: Option<TenantId>) -> usize {
+        self.clearing.lock().insert(tenant_id);
+        let accounts = self.accounts.read();
+        let is_meant = |live: &&Live| tenant_id.is_none_or(|id| live.account.tenant_id == id);
+        accounts.values().filter(is_meant).count()
     }
 }
 
@@ -173,11 +230,49 @@ fn remove(lives: &mut HashMap<IntegrationId, Live>, hold: &Hold) -> Result<(), O
     lives.get_mut(&hold.integration_id).map_or(Ok(()), |live| live.holds.remove(hold))
 }
 
-/// Keeps the accounts touched last.
+/// Keeps the accounts touched last, of one tenant no more than its share.
 fn forget_half(lives: &mut HashMap<IntegrationId, Live>) {
+    forget_crowd(lives);
+    if lives.len() <= ACCOUNTS_MAX / 2 {
+        return;
+    }
     let mut touched: Vec<i64> = lives.values().map(|live| live.touched).collect();
     let middle = touched.len() / 2;
     let (_, median, _) = touched.select_nth_unstable(middle);
     let median = *median;
     lives.retain(|_, live| live.touched > median);
+}
+
+/// Keeps of each tenant the accounts that it touched last, up to its share.
+fn forget_crowd(lives: &mut HashMap<IntegrationId, Live>) {
+    let mut of_tenants: HashMap<TenantId, Vec<(i64, IntegrationId)>> = HashMap::new();
+    for (integration_id, live) in lives.iter() {
+        let of_tenant = of_tenants.entry(live.account.tenant_id).or_default();
+        of_tenant.push((live.touched, *integration_id));
+    }
+    for mut of_tenant in of_tenants.into_values() {
+        of_tenant.sort_unstable_by(|a, b| b.cmp(a));
+        for (_, integration_id) in of_tenant.into_iter().skip(TENANT_ACCOUNTS_MAX) {
+            lives.remove(&integration_id);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_tenant_takes_a_quarter_of_what_is_missed() {
+        let view = View::default();
+        let tenant = |number| TenantId::from_number(number).expect("in range");
+        for number in 1..=2 * MISSED_MAX as i64 {
+            view.miss(tenant(1), IntegrationId::from_number(number).expect("in range"));
+        }
+        view.miss(tenant(2), IntegrationId::from_number(1).expect("in range"));
+        let missed = view.take_missed();
+        assert_eq!(missed.len(), TENANT_MISSED_MAX + 1);
+        assert!(missed.iter().any(|(of, _)| *of == tenant(2)));
+        assert!(view.take_missed().is_empty());
+    }
 }

@@ -36,6 +36,7 @@ mod rollups;
 mod series;
 mod subject;
 mod tenancy;
+mod tenant_caps;
 mod tenants;
 mod verifying;
 mod watch;
@@ -85,6 +86,12 @@ macro_rules! conformance {
                     an_overlap_ends_with_the_key_and_none_revokes_it,
                     a_key_that_ended_or_was_rotated_is_not_rotated,
                     uses_of_keys_are_written_once_a_minute_and_never_back;
+                tenant_caps:
+                    a_tenant_has_as_many_integrations_as_its_cap,
+                    a_tenant_has_as_many_live_keys_as_its_cap,
+                    a_rotation_has_room_of_its_own,
+                    the_oldest_keys_that_ended_go,
+                    creates_at_once_do_not_pass_the_cap;
                 audit:
                     every_change_is_audited_once,
                     a_change_that_fails_leaves_neither_row_nor_audit,
@@ -236,6 +243,7 @@ macro_rules! conformance {
                     one_call_id_of_two_tenants_is_two_calls;
                 watch:
                     the_integrations_nearest_to_a_limit_come_first,
+                    one_tenant_does_not_crowd_out_what_is_near_to_a_limit,
                     only_live_integrations_with_a_monthly_limit_are_hot,
                     what_is_held_is_hot_too,
                     what_is_stored_is_counted;

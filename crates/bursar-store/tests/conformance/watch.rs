@@ -36,6 +36,20 @@ pub(crate) async fn the_integrations_nearest_to_a_limit_come_first(subject: Subj
     assert_eq!(hottest.taken(Measure::Calls), None);
 }
 
+pub(crate) async fn one_tenant_does_not_crowd_out_what_is_near_to_a_limit(subject: Subject) {
+    let world = &subject.world;
+    let (loud, quiet) = (world.tenant("loud").await, world.tenant("quiet").await);
+    for number in 0..12 {
+        let integration_id = world.integration(loud, &format!("{number}"), budget(1)).await;
+        subject.record(loud, usage(integration_id, &number.to_string())).await;
+    }
+    let cool = world.integration(quiet, "cool", budget(1_000)).await;
+    subject.record(quiet, usage(cool, "a")).await;
+    let rows = world.store.hottest(8).await.unwrap();
+    assert_eq!(rows.len(), 8);
+    assert_eq!(rows[7].integration_id, cool);
+}
+
 pub(crate) async fn only_live_integrations_with_a_monthly_limit_are_hot(subject: Subject) {
     let world = &subject.world;
     let tenant_id = world.tenant("tenant").await;

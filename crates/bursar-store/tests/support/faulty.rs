@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex};
 use bursar_core::{ApiKeyId, Book, IntegrationId, IntegrationKeyId, TenantId, Timestamp};
 use bursar_store::{
     ApiKeyRow, AuditRow, Cause, ControlTx, DecisionRow, Due, IntegrationKeyRow, IntegrationRow,
-    KeyId, Lane, OverrideRow, SignalRow, StoreError, TenantRow, Wanted,
+    KeyId, Lane, OverrideRow, RowCounts, SignalRow, StoreError, TenantRow, Wanted,
 };
 
 /// How a call fails.
@@ -161,6 +161,44 @@ impl ControlTx for FaultyLane {
         name: &str,
     ) -> Result<Option<IntegrationId>, StoreError> {
         self.pass(|lane| lane.integration_named(tenant_id, name))
+    }
+
+    fn integration_counts(&mut self, tenant_id: TenantId) -> Result<RowCounts, StoreError> {
+        self.pass(|lane| lane.integration_counts(tenant_id))
+    }
+
+    fn api_key_counts(
+        &mut self,
+        tenant_id: TenantId,
+        now: Timestamp,
+    ) -> Result<RowCounts, StoreError> {
+        self.pass(|lane| lane.api_key_counts(tenant_id, now))
+    }
+
+    fn integration_key_counts(
+        &mut self,
+        integration: (TenantId, IntegrationId),
+        now: Timestamp,
+    ) -> Result<RowCounts, StoreError> {
+        self.pass(|lane| lane.integration_key_counts(integration, now))
+    }
+
+    fn drop_ended_api_keys(
+        &mut self,
+        tenant_id: TenantId,
+        now: Timestamp,
+        kept: u32,
+    ) -> Result<(), StoreError> {
+        self.pass(|lane| lane.drop_ended_api_keys(tenant_id, now, kept))
+    }
+
+    fn drop_ended_integration_keys(
+        &mut self,
+        integration: (TenantId, IntegrationId),
+        now: Timestamp,
+        kept: u32,
+    ) -> Result<(), StoreError> {
+        self.pass(|lane| lane.drop_ended_integration_keys(integration, now, kept))
     }
 
     fn put_integration(&mut self, row: &IntegrationRow) -> Result<(), StoreError> {

@@ -1,0 +1,57 @@
+//! `bursar cache`: what the server keeps in memory for a while, for the operator.
+
+use clap::{Args, Subcommand};
+
+use super::Failure;
+use super::output::{Column, Shape};
+use crate::client::{Access, Door};
+use crate::config::Config;
+
+const COLUMNS: &[Column] = &[
+    ("NAME", "name"),
+    ("ENTRIES", "entries"),
+    ("MAX", "entries_max"),
+    ("OF A TENANT", "tenant_entries_max"),
+    ("BYTES", "bytes"),
+    ("MAX BYTES", "bytes_max"),
+];
+
+#[derive(Args)]
+pub(super) struct CacheArguments {
+    #[command(flatten)]
+    pub(super) access: Access,
+    #[command(flatten)]
+    shape: Shape,
+    #[command(subcommand)]
+    command: CacheCommand,
+}
+
+#[derive(Subcommand)]
+enum CacheCommand {
+    /// List every cache, and how full it is; with --json also the tenants that have most.
+    List,
+    /// Clear a cache, of one tenant or of all. No record, reservation or limit is lost.
+    Clear {
+        /// Its name.
+        name: String,
+        /// Only what is kept of this tenant, by its id or its name.
+        #[arg(long)]
+        tenant: Option<String>,
+    },
+}
+
+pub(super) fn run(config: &Config, arguments: CacheArguments) -> Result<(), Failure> {
+    let CacheArguments { access, shape, command } = arguments;
+    Door::with(config, &access, |door| match command {
+        CacheCommand::List => {
+            let caches = door.ask_operator("GET", &["caches"], None)?;
+            let rows: Vec<_> = serde_json::from_str(caches.get())?;
+            shape.list(&rows, COLUMNS, ("cache", "caches"))
+        }
+        CacheCommand::Clear { name, tenant } => {
+            let tenant = tenant.map(|tenant| door.tenant(&tenant)).transpose()?;
+            let query = tenant.map(|id| format!("tenant_id={id}"));
+            shape.one(&door.ask_operator("DELETE", &["caches", &name], query.as_deref())?)
+        }
+    })
+}

@@ -1,0 +1,267 @@
+//! A map that tenants fill, bounded for all of them and for each: by entries and by bytes. A tenant
+//! at its share loses its own oldest entry; when the whole is full, the oldest entry of all goes.
+//!
+//! Deliberately absent: locks and clocks. Age is the order in which entries came.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::hash::Hash;
+
+use bursar_core::TenantId;
+use bursar_store::CacheUse;
+
+/// Whose an entry is: a tenant's, or of those who are none, together.
+pub type Holder = Option<TenantId>;
+
+/// How much a cache may hold.
+#[derive(Clone, Copy, Debug)]
+pub struct CacheBounds {
+    /// Entries of all tenants.
+    pub entries_max: usize,
+    /// Entries of one tenant.
+    pub tenant_entries_max: usize,
+    /// Bytes of all entries, as their owner counts them; one tenant has a quarter.
+    pub bytes_max: usize,
+}
+
+/// Entries that are remembered until there is no room for them.
+#[derive(Debug)]
+pub struct TenantCache<K, V> {
+    bounds: CacheBounds,
+    slots: HashMap<K, Slot<V>>,
+    /// Every entry by its age, the oldest first.
+    by_age: BTreeMap<u64, K>,
+    shares: HashMap<Holder, Share>,
+    bytes: usize,
+    next_age: u64,
+}
+
+#[derive(Debug)]
+struct Slot<V> {
+    age: u64,
+    holder: Holder,
+    bytes: usize,
+    value: V,
+}
+
+/// What one tenant has.
+#[derive(Debug, Default)]
+struct Share {
+    ages: BTreeSet<u64>,
+    bytes: usize,
+}
+
+impl<K: Copy + Eq + Hash, V> TenantCache<K, V> {
+    /// An empty cache with these bounds.
+    pub fn new(bounds: CacheBounds) -> Self {
+        Self {
+            bounds,
+            slots: HashMap::new(),
+            by_age: BTreeMap::new(),
+            shares: HashMap::new(),
+            bytes: 0,
+            next_age: 0,
+        }
+    }
+
+    /// How many entries there are.
+    pub fn len(&self) -> usize {
+        self.slots.len()
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.slots.is_empty()
+    }
+
+    /// The bytes of all entries.
+    pub fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// What is remembered under a key.
+    pub fn get(&self, key: &K) -> Option<&V> {
+        self.slots.get(key).map(|slot| &slot.value)
+    }
+
+    /// The same, to be changed; that makes it no younger.
+    pub fn get_mut(&mut self, key: &K) -> Option<&mut V> {
+        self.slots.get_mut(key).map(|slot| &mut slot.value)
+    }
+
+    /// Remembers something in the place of what was there, and forgets what is too much then. What
+    /// alone is more than a tenant's share is not remembered.
+    pub fn insert(&mut self, holder: Holder, key: K, value: V, bytes: usize) {
+        self.remove(&key);
+        let CacheBounds { entries_max, tenant_entries_max, bytes_max } = self.bounds;
+        let tenant_bytes_max = bytes_max / 4;
+        if bytes > tenant_bytes_max || tenant_entries_max == 0 || entries_max == 0 {
+            return;
+        }
+        while let Some(share) = self.shares.get(&holder)
+            && (share.ages.len() >= tenant_entries_max || share.bytes + bytes > tenant_bytes_max)
+            && let Some(oldest) = share.ages.first().copied()
+        {
+            self.remove_aged(oldest);
+        }
+        while (self.slots.len() >= entries_max || self.bytes + bytes > bytes_max)
+            && let Some((oldest, _)) = self.by_age.first_key_value()
+        {
+            self.remove_aged(*oldest);
+        }
+        let age = self.next_age;
+        self.next_age += 1;
+        self.slots.insert(key, Slot { age, holder, bytes, value });
+        self.by_age.insert(age, key);
+        let share = self.shares.entry(holder).or_default();
+        share.ages.insert(age);
+        share.bytes += bytes;
+        self.bytes += bytes;
+    }
+
+    /// Forgets one entry.
+    pub fn remove(&mut self, key: &K) -> Option<V> {
+        let Slot { age, holder, bytes, value } = self.slots.remove(key)?;
+        self.by_age.remove(&age);
+        self.bytes -= bytes;
+        if let Some(share) = self.shares.get_mut(&holder) {
+            share.ages.remove(&age);
+            share.bytes -= bytes;
+            if share.ages.is_empty() {
+                self.shares.remove(&holder);
+            }
+        }
+        Some(value)
+    }
+
+    /// Forgets the oldest entries for as long as they are over.
+    pub fn expire(&mut self, is_over: impl Fn(&V) -> bool) {
+        while let Some((_, key)) = self.by_age.first_key_value()
+            && self.get(key).is_some_and(&is_over)
+        {
+            let key = *key;
+            self.remove(&key);
+        }
+    }
+
+    /// Forgets whatever a tenant has; how many entries that were.
+    pub fn forget(&mut self, holder: Holder) -> usize {
+        let ages = self.shares.get(&holder).map(|share| share.ages.clone()).unwrap_or_default();
+        for age in &ages {
+            self.remove_aged(*age);
+        }
+        ages.len()
+    }
+
+    /// Forgets everything; how many entries that were.
+    pub fn clear(&mut self) -> usize {
+        let entries = self.slots.len();
+        *self = Self { next_age: self.next_age, ..Self::new(self.bounds) };
+        entries
+    }
+
+    /// Takes everything out.
+    pub fn drain(&mut self) -> impl Iterator<Item = (K, V)> + use<K, V> {
+        let slots = std::mem::take(&mut self.slots);
+        self.clear();
+        slots.into_iter().map(|(key, slot)| (key, slot.value))
+    }
+
+    /// How full it is.
+    pub fn in_use(&self) -> CacheUse {
+        let CacheBounds { entries_max, tenant_entries_max, bytes_max } = self.bounds;
+        let of_tenant = |(holder, share): (&Holder, &Share)| Some(((*holder)?, share.ages.len()));
+        CacheUse {
+            entries: self.slots.len(),
+            entries_max,
+            tenant_entries_max,
+            bytes: Some(self.bytes),
+            bytes_max: Some(bytes_max),
+            tenants: self.shares.iter().filter_map(of_tenant).collect(),
+        }
+    }
+
+    fn remove_aged(&mut self, age: u64) {
+        if let Some(key) = self.by_age.get(&age).copied() {
+            self.remove(&key);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const BOUNDS: CacheBounds =
+        CacheBounds { entries_max: 10, tenant_entries_max: 4, bytes_max: 400 };
+
+    fn tenant(number: i64) -> Holder {
+        Some(TenantId::from_number(number).expect("in range"))
+    }
+
+    fn keys(cache: &TenantCache<u32, u32>) -> Vec<u32> {
+        cache.by_age.values().copied().collect()
+    }
+
+    #[test]
+    fn a_tenant_at_its_share_loses_its_own_oldest_entry() {
+        let mut cache = TenantCache::new(BOUNDS);
+        cache.insert(tenant(1), 5_000, 0, 1);
+        for key in 0..1_000 {
+            cache.insert(tenant(2), key, 0, 1);
+        }
+        assert_eq!(keys(&cache), [5_000, 996, 997, 998, 999]);
+        assert_eq!((cache.len(), cache.bytes()), (5, 5));
+    }
+
+    #[test]
+    fn bytes_are_a_share_too() {
+        let mut cache = TenantCache::new(BOUNDS);
+        for key in 0..3 {
+            cache.insert(tenant(1), key, 0, 50);
+        }
+        assert_eq!(keys(&cache), [1, 2]);
+        cache.insert(tenant(1), 9, 0, 101);
+        assert_eq!(keys(&cache), [1, 2], "more than the share of a tenant");
+        for (key, holder) in (10..18).zip(2..) {
+            cache.insert(tenant(holder), key, 0, 50);
+        }
+        assert_eq!((cache.len(), cache.bytes()), (8, 400));
+        assert_eq!(keys(&cache), (10..18).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn when_all_is_full_the_oldest_of_all_goes() {
+        let mut cache = TenantCache::new(BOUNDS);
+        for key in 0..12 {
+            cache.insert(tenant(i64::from(key) + 1), key, 0, 1);
+        }
+        assert_eq!(keys(&cache), (2..12).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn what_comes_again_takes_its_own_place() {
+        let mut cache = TenantCache::new(BOUNDS);
+        cache.insert(tenant(1), 1, 5, 60);
+        cache.insert(tenant(1), 2, 6, 40);
+        cache.insert(tenant(1), 1, 7, 50);
+        assert_eq!((cache.get(&1), keys(&cache)), (Some(&7), vec![2, 1]));
+        assert_eq!(cache.bytes(), 90);
+        cache.expire(|value| *value == 6);
+        assert_eq!(keys(&cache), [1]);
+    }
+
+    #[test]
+    fn forgetting_leaves_nothing_behind() {
+        let mut cache = TenantCache::new(BOUNDS);
+        cache.insert(tenant(1), 1, 0, 1);
+        cache.insert(tenant(2), 2, 0, 1);
+        cache.insert(None, 3, 0, 1);
+        assert_eq!(cache.forget(tenant(2)), 1);
+        assert_eq!(cache.in_use().tenants.len(), 1);
+        assert_eq!((cache.forget(tenant(2)), cache.clear()), (0, 2));
+        assert!(cache.is_empty() && cache.shares.is_empty() && cache.by_age.is_empty());
+        cache.insert(tenant(1), 1, 8, 1);
+        assert_eq!(cache.drain().collect::<Vec<_>>(), [(1, 8)]);
+        assert!(cache.shares.is_empty() && cache.by_age.is_empty() && cache.bytes() == 0);
+    }
+}

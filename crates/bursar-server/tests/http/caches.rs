@@ -1,0 +1,71 @@
+//! What a node keeps in memory, as the operator sees it.
+
+use axum::http::Method;
+use serde_json::{Value, json};
+
+use crate::support::{TestApp, record};
+
+/// The cache of this name.
+async fn cache(app: &TestApp, name: &str) -> Value {
+    let listed = app.founder().root("/fdr/caches").await;
+    let caches = listed.is(200).data().as_array().unwrap().clone();
+    caches.into_iter().find(|cache| cache["name"] == name).unwrap()
+}
+
+#[tokio::test]
+async fn every_cache_tells_its_bounds_and_who_has_most() {
+    let app = TestApp::new();
+    let (loud, quiet) = (app.tenant("loud").await, app.tenant("quiet").await);
+    for _ in 0..3 {
+        loud.key(&["*"]).await.get("/keys").await.is(200);
+    }
+    quiet.key(&["*"]).await.get("/keys").await.is(200);
+    let listed = app.founder().root("/fdr/caches").await;
+    let names = listed.is(200).column("/name");
+    let expected = ["callers", "key-uses", "decisions", "onboarding-pauses", "label-sets"];
+    assert!(expected.iter().all(|name| names.contains(name)), "{names:?}");
+    for cache in listed.data().as_array().unwrap() {
+        let figure = |name: &str| cache[name].as_u64().unwrap();
+        assert!(figure("entries") <= figure("entries_max"), "{cache}");
+        assert!((1..=figure("entries_max")).contains(&figure("tenant_entries_max")), "{cache}");
+    }
+    let uses = cache(&app, "key-uses").await;
+    assert_eq!(uses["entries"], 4);
+    assert_eq!(uses["fullest"][0], json!({ "tenant_id": loud.id, "entries": 3 }));
+}
+
+#[tokio::test]
+async fn a_cache_is_cleared_of_one_tenant_or_of_all() {
+    let app = TestApp::new();
+    let (one, other) = (app.tenant("one").await, app.tenant("other").await);
+    one.key(&["*"]).await.get("/keys").await.is(200);
+    other.key(&["*"]).await.get("/keys").await.is(200);
+    let clear = async |path: &str| app.founder().root(path).method(Method::DELETE).await;
+    let cleared = clear(&format!("/fdr/caches/key-uses?tenant_id={}", one.id)).await;
+    assert_eq!(cleared.is(200).data(), &json!({ "name": "key-uses", "cleared": 1 }));
+    assert_eq!(cache(&app, "key-uses").await["fullest"][0]["tenant_id"], other.id);
+    assert_eq!(clear("/fdr/caches/key-uses").await.is(200).at("/data/cleared"), 1);
+    assert_eq!(cache(&app, "key-uses").await["entries"], 0);
+    clear("/fdr/caches/nothing").await.refused(404, "CACHE_NOT_FOUND");
+    clear("/fdr/caches/key-uses?tenant_id=x").await.refused(422, "INVALID_FIELD");
+    clear("/fdr/caches/key-uses?tenant=x").await.refused(422, "UNKNOWN_FIELD");
+}
+
+#[tokio::test]
+async fn what_is_cleared_is_read_anew_and_no_record_is_lost() {
+    let app = TestApp::new();
+    let tenant = app.tenant("t").await;
+    let id = tenant.integration("i", json!({ "budget_limit_cents": 2 })).await;
+    let founder = tenant.founder();
+    founder.post("/telemetry/llm-usage").json(&record(&id, "a")).await.is(201);
+    for name in ["callers", "key-uses", "decisions", "label-sets", "accounts"] {
+        let path = format!("/fdr/caches/{name}");
+        app.founder().root(&path).method(Method::DELETE).await.is(200);
+    }
+    founder.post("/telemetry/llm-usage").json(&record(&id, "b")).await.is(201);
+    let question = json!({ "integration_id": id });
+    let decided = founder.post("/enforcement/check").json(&question).await;
+    assert_eq!(decided.is(200).text("/data/result"), "blocked");
+    let limits = founder.get(&format!("/integrations/{id}/limits")).await;
+    assert_eq!(limits.is(200).at("/data/budget_used_cents"), 3);
+}

@@ -1,0 +1,118 @@
+//! How many rows of a kind a tenant may have: counted in the transaction that adds one, which holds
+//! the tenant's row, so that no two of them pass together.
+
+use bursar_core::IntegrationId;
+
+use super::{Changed, Control, ControlRefusal};
+
+/// How many deleted integrations are kept for each one that may live: their usage refers to them.
+const DELETED_FOR_EACH: u32 = 5;
+
+/// How many rows of a kind a tenant may have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TenantCaps {
+    /// Integrations that are not deleted.
+    pub integrations: u32,
+    /// API keys that are neither revoked nor expired.
+    pub api_keys: u32,
+    /// The same of the keys of one integration.
+    pub integration_keys: u32,
+}
+
+impl Default for TenantCaps {
+    fn default() -> Self {
+        Self { integrations: 10_000, api_keys: 1_000, integration_keys: 200 }
+    }
+}
+
+/// Rows of a kind that a tenant has.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct RowCounts {
+    /// Those in use.
+    pub live: u32,
+    /// Those that were deleted or revoked, or have expired.
+    pub ended: u32,
+}
+
+/// Whether a new key is one more, or takes the place of another.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum NewKey {
+    /// One more.
+    Another,
+    /// The old one ends at once.
+    InPlace,
+    /// The old one goes on for a while.
+    Beside,
+}
+
+impl NewKey {
+    pub(super) const fn rotated(overlap_seconds: u32) -> Self {
+        if overlap_seconds == 0 { Self::InPlace } else { Self::Beside }
+    }
+
+    /// How many live keys there may be before it is made. A rotation is a matter of safety: it takes
+    /// room of its own, and without an overlap it is always possible.
+    const fn live_max(self, cap: u32) -> u32 {
+        match self {
+            Self::Another => cap,
+            Self::InPlace => u32::MAX,
+            Self::Beside => cap.saturating_mul(2),
+        }
+    }
+}
+
+impl Control<'_> {
+    /// The same with other caps than the usual ones.
+    #[must_use]
+    pub fn with_caps(mut self, caps: TenantCaps) -> Self {
+        self.caps = caps;
+        self
+    }
+
+    /// Refuses an integration that there is no room for.
+    pub(super) fn room_for_integration(&mut self) -> Changed<()> {
+        let max = self.caps.integrations;
+        let RowCounts { live, ended } = self.tx.integration_counts(self.tenant_id)?;
+        if live >= max {
+            return Ok(Err(ControlRefusal::TooManyIntegrations { max }));
+        }
+        let deleted_max = max.saturating_mul(DELETED_FOR_EACH);
+        if ended >= deleted_max {
+            return Ok(Err(ControlRefusal::TooManyDeleted { max: deleted_max }));
+        }
+        Ok(Ok(()))
+    }
+
+    /// Refuses an API key that there is no room for, and drops the oldest of those that ended.
+    pub(super) fn room_for_api_key(&mut self, new: NewKey) -> Changed<()> {
+        let max = self.caps.api_keys;
+        let now = self.tx.now();
+        let RowCounts { live, ended } = self.tx.api_key_counts(self.tenant_id, now)?;
+        if live >= new.live_max(max) {
+            return Ok(Err(ControlRefusal::TooManyKeys { max }));
+        }
+        if ended >= max {
+            self.tx.drop_ended_api_keys(self.tenant_id, now, max.saturating_sub(1))?;
+        }
+        Ok(Ok(()))
+    }
+
+    /// The same for the keys of an integration.
+    pub(super) fn room_for_integration_key(
+        &mut self,
+        integration_id: IntegrationId,
+        new: NewKey,
+    ) -> Changed<()> {
+        let max = self.caps.integration_keys;
+        let now = self.tx.now();
+        let key = (self.tenant_id, integration_id);
+        let RowCounts { live, ended } = self.tx.integration_key_counts(key, now)?;
+        if live >= new.live_max(max) {
+            return Ok(Err(ControlRefusal::TooManyKeys { max }));
+        }
+        if ended >= max {
+            self.tx.drop_ended_integration_keys(key, now, max.saturating_sub(1))?;
+        }
+        Ok(Ok(()))
+    }
+}
