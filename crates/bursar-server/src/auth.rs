@@ -25,8 +25,8 @@ use crate::doorway::{Listener, RequestTenant};
 use crate::error::{ApiError, ErrorCode};
 use crate::failed_logins::FailedLogin;
 use crate::people::{Person, PersonError, Refusal};
-use crate::secret::{read_api_key, read_integration_key, same_hash};
-use crate::{envelope, onboarding};
+use crate::secret::{OPERATOR_PREFIX, read_api_key, read_integration_key, same_hash};
+use crate::{envelope, instant, onboarding};
 
 /// The header that names the tenant.
 pub const TENANT_ID: HeaderName = HeaderName::from_static("x-tenant-id");
@@ -37,8 +37,6 @@ pub const INTEGRATION_KEY: HeaderName = HeaderName::from_static("x-cus-integrati
 
 /// As which kind of actor the operator is known.
 const OPERATOR: &str = "founder";
-/// How the operator's tokens that are made here begin.
-const OPERATOR_TOKEN_START: &str = "bur_operator_";
 /// For how long a key that was good is taken for good without asking storage.
 const CACHE_LIFE: Duration = Duration::from_secs(1);
 /// Keys that are remembered.
@@ -141,6 +139,14 @@ impl Caller {
         match self {
             Self::Integration { integration_id, .. } => Some(*integration_id),
             Self::Operator | Self::Machine { .. } | Self::Person { .. } => None,
+        }
+    }
+
+    /// When its key ends. The token of a person ends too, and is no key.
+    fn key_ends_at(&self) -> Option<Timestamp> {
+        match self {
+            Self::Machine { expires_at, .. } | Self::Integration { expires_at, .. } => *expires_at,
+            Self::Operator | Self::Person { .. } => None,
         }
     }
 
@@ -252,6 +258,9 @@ pub struct Authorized {
     pub actor: Actor,
     /// The scopes of an API key; nothing for the operator, who may everything.
     pub scopes: Option<Vec<String>>,
+    /// When the key ends that this caller came with. No key that it makes ends later, or a key with
+    /// an end would have none.
+    pub ends_at: Option<Timestamp>,
     /// Who sets credential references.
     pub set_by: SetBy,
     /// Where the tenant is in its life.
@@ -278,6 +287,23 @@ impl Authorized {
             TenantLifecycle::Terminated | TenantLifecycle::Archived => {
                 Err(ApiError::of(ErrorCode::TenantTerminated))
             }
+        }
+    }
+
+    /// Refuses to put a key with a later end, or with none, into the hands of a key that ends.
+    ///
+    /// # Errors
+    /// 403.
+    pub fn outlives(&self, expires_at: Option<Timestamp>) -> Result<(), ApiError> {
+        match self.ends_at {
+            Some(own) if expires_at.is_none_or(|end| end > own) => {
+                let message = format!(
+                    "A key cannot rotate a key that ends later than itself; this one ends at {}.",
+                    instant::text(own)
+                );
+                Err(ApiError::new(ErrorCode::Forbidden, message))
+            }
+            Some(_) | None => Ok(()),
         }
     }
 
@@ -487,7 +513,8 @@ fn authorized(caller: &Caller, tenant: CallerTenant) -> Authorized {
     };
     let only = caller.only();
     let CallerTenant { tenant_id, lifecycle, onboarding } = tenant;
-    Authorized { tenant_id, only, actor: caller.actor(), scopes, set_by, lifecycle, onboarding }
+    let (actor, ends_at) = (caller.actor(), caller.key_ends_at());
+    Authorized { tenant_id, only, actor, scopes, ends_at, set_by, lifecycle, onboarding }
 }
 
 /// The tenant on which a caller acts; nothing when the operator names none.
@@ -527,9 +554,7 @@ impl Presented<'_> {
             Kind::Integration => FailedLogin::IntegrationKey,
             Kind::ApiKey => FailedLogin::ApiKey,
             Kind::Bearer if is_token(self.text) => FailedLogin::OidcToken,
-            Kind::Bearer if self.text.starts_with(OPERATOR_TOKEN_START) => {
-                FailedLogin::OperatorToken
-            }
+            Kind::Bearer if self.text.starts_with(OPERATOR_PREFIX) => FailedLogin::OperatorToken,
             Kind::Bearer if self.text.starts_with("bur_") => FailedLogin::ApiKey,
             Kind::Bearer => FailedLogin::OperatorToken,
         }
