@@ -25,8 +25,8 @@ use crate::error::{ApiError, ErrorCode};
 use crate::failed_logins::FailedLogin;
 use crate::people::{Person, PersonError, Refusal};
 use crate::scopes::{INTEGRATION_KEY_SCOPES, ScopeSet};
-use crate::secret::{read_api_key, read_integration_key, same_hash};
-use crate::{envelope, onboarding};
+use crate::secret::{OPERATOR_PREFIX, read_api_key, read_integration_key, same_hash};
+use crate::{envelope, instant, onboarding};
 
 pub use self::key_cache::KeyCache;
 
@@ -39,8 +39,6 @@ pub const INTEGRATION_KEY: HeaderName = HeaderName::from_static("x-cus-integrati
 
 /// As which kind of actor the operator is known.
 const OPERATOR: &str = "founder";
-/// How the operator's tokens that are made here begin.
-const OPERATOR_TOKEN_START: &str = "bur_operator_";
 
 /// Who proved themselves.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -122,6 +120,14 @@ impl Caller {
             Self::Operator | Self::Machine { .. } | Self::Integration { .. } => 0,
         };
         size_of::<Self>() + name
+    }
+
+    /// When its key ends. The token of a person ends too, and is no key.
+    fn key_ends_at(&self) -> Option<Timestamp> {
+        match self {
+            Self::Machine { expires_at, .. } | Self::Integration { expires_at, .. } => *expires_at,
+            Self::Operator | Self::Person { .. } => None,
+        }
     }
 
     fn is_person(&self) -> bool {
@@ -232,6 +238,9 @@ pub struct Authorized {
     pub actor: Actor,
     /// The scopes of an API key; nothing for the operator, who may everything.
     pub scopes: Option<ScopeSet>,
+    /// When the key ends that this caller came with. No key that it makes ends later, or a key with
+    /// an end would have none.
+    pub ends_at: Option<Timestamp>,
     /// Who sets credential references.
     pub set_by: SetBy,
     /// Where the tenant is in its life.
@@ -258,6 +267,23 @@ impl Authorized {
             TenantLifecycle::Terminated | TenantLifecycle::Archived => {
                 Err(ApiError::of(ErrorCode::TenantTerminated))
             }
+        }
+    }
+
+    /// Refuses to put a key with a later end, or with none, into the hands of a key that ends.
+    ///
+    /// # Errors
+    /// 403.
+    pub fn outlives(&self, expires_at: Option<Timestamp>) -> Result<(), ApiError> {
+        match self.ends_at {
+            Some(own) if expires_at.is_none_or(|end| end > own) => {
+                let message = format!(
+                    "A key cannot rotate a key that ends later than itself; this one ends at {}.",
+                    instant::text(own)
+                );
+                Err(ApiError::new(ErrorCode::Forbidden, message))
+            }
+            Some(_) | None => Ok(()),
         }
     }
 
@@ -465,7 +491,8 @@ fn authorized(caller: &Caller, tenant: CallerTenant) -> Authorized {
     };
     let only = caller.only();
     let CallerTenant { tenant_id, lifecycle, onboarding } = tenant;
-    Authorized { tenant_id, only, actor: caller.actor(), scopes, set_by, lifecycle, onboarding }
+    let (actor, ends_at) = (caller.actor(), caller.key_ends_at());
+    Authorized { tenant_id, only, actor, scopes, ends_at, set_by, lifecycle, onboarding }
 }
 
 /// The tenant on which a caller acts; nothing when the operator names none.
@@ -505,9 +532,7 @@ impl Presented<'_> {
             Kind::Integration => FailedLogin::IntegrationKey,
             Kind::ApiKey => FailedLogin::ApiKey,
             Kind::Bearer if is_token(self.text) => FailedLogin::OidcToken,
-            Kind::Bearer if self.text.starts_with(OPERATOR_TOKEN_START) => {
-                FailedLogin::OperatorToken
-            }
+            Kind::Bearer if self.text.starts_with(OPERATOR_PREFIX) => FailedLogin::OperatorToken,
             Kind::Bearer if self.text.starts_with("bur_") => FailedLogin::ApiKey,
             Kind::Bearer => FailedLogin::OperatorToken,
         }

@@ -8,8 +8,8 @@ use axum::http::{Extensions, HeaderMap, header};
 use bursar_core::TenantId;
 use bytes::Bytes;
 use http_body_util::BodyExt;
-use serde::Deserialize;
 use serde::de::DeserializeOwned;
+use serde::{Deserialize, Deserializer};
 
 use crate::app::App;
 use crate::budget::{ByteBudget, ByteHold};
@@ -151,6 +151,16 @@ pub fn parse_envelope<'a, T: Deserialize<'a>>(text: &'a str) -> Result<T, ApiErr
         Ok(value) => Ok(value),
         Err(error) => Err(explain::<T>(text, &error)),
     }
+}
+
+/// Tells a field that is null from one that is absent.
+///
+/// # Errors
+/// What is wrong with the field.
+pub fn present<'de, T: Deserialize<'de>, D: Deserializer<'de>>(
+    deserializer: D,
+) -> Result<Option<T>, D::Error> {
+    T::deserialize(deserializer).map(Some)
 }
 
 fn explain<'a, T: Deserialize<'a>>(text: &'a str, error: &serde_json::Error) -> ApiError {

@@ -66,9 +66,9 @@ pub const SETTINGS: &[Setting] = &[
         key: "operator_token",
         env: "BURSAR_OPERATOR_TOKEN",
         default: "",
-        help: "The operator's bearer token, at least 16 characters; nothing means the file \
-               operator-token in the data folder, made on the first start. On PostgreSQL it is \
-               required, the same for every node.",
+        help: "The operator's bearer token, at least 16 characters: bur_operator_ and 48 random \
+               letters and digits. Nothing means the file operator-token in the data folder, made \
+               on the first start. On PostgreSQL it is required, the same for every node.",
     },
     Setting {
         key: "secret_key",
@@ -94,8 +94,8 @@ pub const SETTINGS: &[Setting] = &[
         key: "metrics_token",
         env: "BURSAR_METRICS_TOKEN",
         default: "",
-        help: "A bearer token that is good for /metrics only, at least 16 characters; nothing \
-               means that only the operator's token is.",
+        help: "A bearer token that is good for /metrics only, at least 16 characters: bur_metrics_ \
+               and random letters and digits. Nothing means that only the operator's token is.",
     },
     Setting {
         key: "server.connections_max",
@@ -217,6 +217,13 @@ pub const SETTINGS: &[Setting] = &[
         default: "",
         help: "Who vouches for people: in the file a table [[oidc.issuers]] for each issuer, in \
                the environment a JSON list of the same objects; nothing means nobody.",
+    },
+    Setting {
+        key: "oidc.token_seconds_max",
+        env: "BURSAR_OIDC_TOKEN_SECONDS_MAX",
+        default: "86400",
+        help: "How long a person's token may be good, in seconds from iat to exp, or from now when \
+               it has no iat; tokens that are good for longer are refused.",
     },
     Setting {
         key: "tenant.integrations_max",
@@ -495,8 +502,7 @@ impl Config {
             answer_budget: ByteBudget::new(answer_bytes),
             read_time_max: values.read_time_max()?,
             tls_files: values.tls_files()?,
-            issuers: read_issuers(&values.text(ISSUERS))
-                .map_err(|problem| wrong(ISSUERS, &problem))?,
+            issuers: values.issuers()?,
             protection: values.thresholds()?,
             caps: values.caps()?,
             tenant_caps: TenantCaps {
@@ -570,6 +576,12 @@ impl Values<'_> {
     fn amount(&self, key: &str) -> Result<u32, ConfigError> {
         let amount = self.text(key).parse::<u32>().ok().filter(|amount| *amount <= AMOUNT_MAX);
         amount.ok_or_else(|| wrong(key, &format!("must be a whole number from 0 to {AMOUNT_MAX}")))
+    }
+
+    fn issuers(&self) -> Result<Vec<IssuerConfig>, ConfigError> {
+        let token_seconds_max = self.number("oidc.token_seconds_max")?;
+        let issuers = read_issuers(&self.text(ISSUERS), token_seconds_max);
+        issuers.map_err(|problem| wrong(ISSUERS, &problem))
     }
 
     fn thresholds(&self) -> Result<Thresholds, ConfigError> {

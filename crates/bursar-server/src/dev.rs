@@ -10,10 +10,11 @@ use crate::app::App;
 use crate::config::Config;
 use crate::data_dir::write_private;
 use crate::secret::{Secret, api_key_text, integration_key_text, random_digits};
+use crate::terminal;
 
 /// The file in which `bursar dev` keeps what it made, for its owner only. A server keeps hashes
 /// only; this is the client's side of a development setup.
-const FILE: &str = "dev.json";
+pub(crate) const FILE: &str = "dev.json";
 
 /// What `bursar dev` made.
 #[derive(Deserialize, Serialize)]
@@ -81,7 +82,7 @@ async fn make(app: &App) -> Result<DevSetup, Box<dyn std::error::Error>> {
         let mut text = None;
         let actor = actor();
         let mut control = Control::new(tx, &actor, tenant_id);
-        let made = control.create_integration_key(integration_id, Some("dev"), |id| {
+        let made = control.create_integration_key(integration_id, Some("dev"), None, |id| {
             let key = text.insert(integration_key_text(tenant_id, integration_id, id, &digits));
             hasher.secret_key.hash(key.expose())
         })?;
@@ -125,7 +126,7 @@ impl DevSetup {
     pub fn print(&self, url: &str) {
         let Self { tenant_id, integration_id, api_key, integration_key, operator_token, folder } =
             self;
-        println!(
+        let text = format!(
             r#"
 Bursar runs on {url} and keeps its data in {folder}.
 Stop it with Ctrl-C. To begin anew, delete the folder.
@@ -154,7 +155,9 @@ curl -sS $BURSAR/telemetry/llm-usage -H "Authorization: Bearer $KEY" -H 'Content
 curl -sS $BURSAR/integrations/$INTEGRATION/limits -H "Authorization: Bearer $KEY"
 curl -sS $BURSAR/telemetry/usage-summary -H "Authorization: Bearer $KEY"
 "#,
-            folder = folder.display(),
+            folder = terminal::line(&folder.to_string_lossy()),
         );
+        // The server goes on for whoever cannot read this.
+        let _ = terminal::say(&text);
     }
 }

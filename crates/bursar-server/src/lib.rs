@@ -4,6 +4,9 @@
 //! the ledger answers. Deliberately absent: rules about money (they are in `bursar-core`) and SQL
 //! (it is in `bursar-store`).
 
+// Text of others is printed by `terminal` only.
+#![cfg_attr(not(test), warn(clippy::print_stderr, clippy::print_stdout))]
+
 pub mod access;
 pub mod answer_memory;
 pub mod api;
@@ -18,6 +21,7 @@ pub mod client_address;
 pub mod config;
 pub mod config_object;
 pub mod credential_ref;
+pub mod csv_cell;
 pub mod cursor;
 pub mod data_dir;
 pub mod database;
@@ -61,6 +65,7 @@ pub mod secret;
 pub mod serve;
 pub mod start;
 pub mod tenant_cache;
+pub mod terminal;
 pub mod text;
 pub mod trace;
 pub mod usage_file;

@@ -5,6 +5,7 @@
 //! nothing.
 
 use std::backtrace::{Backtrace, BacktraceStatus};
+use std::borrow::Cow;
 use std::fmt;
 use std::fs::File;
 use std::io::{self, IsTerminal};
@@ -14,14 +15,16 @@ use std::sync::{Arc, OnceLock};
 use std::thread;
 use std::time::Duration;
 
+use tracing::field::Field;
 use tracing::{Event, Level, Subscriber};
 use tracing_subscriber::EnvFilter;
-use tracing_subscriber::fmt::format::{FormatEvent, FormatFields, Writer};
+use tracing_subscriber::field::MakeExt;
+use tracing_subscriber::fmt::format::{FormatEvent, FormatFields, Writer, debug_fn};
 use tracing_subscriber::fmt::{FmtContext, MakeWriter};
 use tracing_subscriber::registry::LookupSpan;
 
 use crate::log_queue::{LogQueue, QueueWriter, Room, TARGET};
-use crate::{envelope, trace};
+use crate::{envelope, terminal, trace};
 
 /// The target of the lines about panics.
 const PANIC_TARGET: &str = "bursar::panic";
@@ -79,11 +82,13 @@ pub fn start(format: LogFormat, filter: &str) -> Result<(), Box<dyn std::error::
     Ok(())
 }
 
-/// Writes a line for people, as it is: in its turn if the process logs.
+/// Writes a line for people: in its turn if the process logs.
 pub fn say(line: &str) {
     match QUEUE.get() {
-        Some(queue) => queue.push(format!("{line}\n").as_bytes(), Room::Always),
-        None => eprintln!("{line}"),
+        Some(queue) => {
+            queue.push(format!("{}\n", terminal::line(line)).as_bytes(), Room::Always);
+        }
+        None => terminal::tell(line),
     }
 }
 
@@ -116,6 +121,7 @@ fn log_panic(queue: &LogQueue, info: &PanicHookInfo<'_>) {
         tracing::error!(target: PANIC_TARGET, thread = name, location, backtrace, "{message}");
     } else {
         // A filter is not meant to hide this.
+        let message = terminal::line(message);
         let line = format!("thread '{name}' panicked at {location}: {message}\n");
         queue.push(line.as_bytes(), Room::Errors);
     }
@@ -140,13 +146,25 @@ where
         LogFormat::Human => {
             let lines =
                 base.map_event_format(|lines| WithIds { lines: lines.with_ansi(ansi), format });
-            Box::new(lines.finish())
+            Box::new(lines.fmt_fields(debug_fn(write_field).delimited(" ")).finish())
         }
         LogFormat::Json => {
             let json = base.json().flatten_event(true).with_current_span(false);
             let json = json.with_span_list(false);
             Box::new(json.map_event_format(|lines| WithIds { lines, format }).finish())
         }
+    }
+}
+
+/// A field of a line for people, where what cannot be seen is written out. The colours of the line
+/// are put around it by others.
+fn write_field(to: &mut Writer<'_>, field: &Field, value: &dyn fmt::Debug) -> fmt::Result {
+    let text = format!("{value:?}");
+    match field.name() {
+        "message" => write!(to, "{}", terminal::line(&text)),
+        // Of a panic: lines of this program's own.
+        "backtrace" => write!(to, "backtrace={}", terminal::lines(&text)),
+        name => write!(to, "{name}={}", terminal::line(&text)),
     }
 }
 
@@ -168,12 +186,13 @@ where
         mut writer: Writer<'_>,
         event: &Event<'_>,
     ) -> fmt::Result {
-        let Some(request) = trace::current() else {
-            return self.lines.format_event(context, writer, event);
-        };
         let mut line = String::new();
         self.lines.format_event(context, Writer::new(&mut line), event)?;
-        let line = line.trim_end();
+        let line = match self.format {
+            LogFormat::Human => Cow::Borrowed(line.trim_end()),
+            LogFormat::Json => terminal::json(line.trim_end()),
+        };
+        let Some(request) = trace::current() else { return writeln!(writer, "{line}") };
         let request_id = envelope::request_id();
         let (trace_id, span_id) = (request.trace_id(), request.span_id());
         match (self.format, line.strip_suffix('}')) {
@@ -260,5 +279,30 @@ mod tests {
         assert_eq!(objects[1]["trace_id"], context.trace_id().to_string());
         assert_eq!(objects[1]["span_id"], context.span_id().to_string());
         assert_eq!(objects[1]["request_id"], "");
+    }
+
+    #[test]
+    fn what_cannot_be_seen_is_written_out_for_people_and_for_programs() {
+        let foreign = "\u{1b}[2Jpay\u{202e}lap\u{9b}\nERROR forged";
+        let lines = |format| {
+            let lines = Lines::default();
+            let to = lines.clone();
+            let subscriber = subscriber(format, EnvFilter::new("info"), false, move || to.clone());
+            tracing::subscriber::with_default(subscriber, || {
+                tracing::info!(name = %foreign, quoted = foreign, count = 7, "of {foreign}");
+            });
+            let bytes = lines.0.lock().clone();
+            String::from_utf8(bytes).expect("text")
+        };
+        let shown = r"\u{1b}[2Jpay\u{202e}lap\u{9b}\nERROR forged";
+        let human = lines(LogFormat::Human);
+        assert!(human.contains(&format!("of {shown} name={shown} quoted=\"{shown}\"")), "{human}");
+        assert!(human.ends_with(" count=7\n"), "{human}");
+        let json = lines(LogFormat::Json);
+        let object: serde_json::Value = serde_json::from_str(&json).expect("an object");
+        assert_eq!(object["name"], foreign);
+        for text in [human, json] {
+            assert_eq!(text.matches(terminal::is_hidden).collect::<Vec<_>>(), ["\n"], "{text:?}");
+        }
     }
 }

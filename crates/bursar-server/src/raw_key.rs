@@ -2,6 +2,8 @@
 //!
 //! Only well-known forms are recognised: a rule that guesses by randomness would refuse trace ids.
 
+use crate::secret::OPERATOR_PREFIX;
+
 /// What keys begin with, and what has to follow. Forms as the providers document them.
 const FORMS: &[(&str, Rest)] = &[
     ("sk-", Rest::WithRun), // OpenAI, Anthropic (sk-ant-), OpenRouter (sk-or-), DeepSeek
@@ -22,8 +24,9 @@ const FORMS: &[(&str, Rest)] = &[
     ("AKIA", Rest::OfLength(16)),     // Amazon, long-lived
     ("ASIA", Rest::OfLength(16)),     // Amazon, temporary
     ("bur_", Rest::OfLength(100)),    // Bursar: API keys
-    ("bur_operator_", Rest::WithRun), // Bursar: what it makes for itself on the first start
-    ("bur_secret_", Rest::WithRun),
+    ("bur_operator_", Rest::WithRun), // Bursar: the operator's token
+    ("bur_metrics_", Rest::WithRun),  // Bursar: the token for metrics
+    ("bur_secret_", Rest::WithRun),   // Bursar: the secret key
 ];
 
 /// What follows the beginning of a key.
@@ -171,6 +174,11 @@ fn begins_integration_key(text: &str) -> bool {
     })
 }
 
+/// Whether a token of the operator is one that is recognised wherever it stands.
+pub fn is_operator_token(token: &str) -> bool {
+    token.starts_with(OPERATOR_PREFIX) && key_in(token) == Some(0)
+}
+
 /// Whether a text contains what looks like a key.
 pub fn contains_key(text: &str) -> bool {
     text.len() >= 16
@@ -285,11 +293,21 @@ mod tests {
         let key_id = bursar_core::IntegrationKeyId::from_number(10).expect("in range");
         let key = secret::integration_key_text(number(7), integration_id, key_id, &digits);
         assert!(contains_key(key.expose()));
-        for kind in ["operator", "secret"] {
+        for kind in ["operator", "metrics", "secret"] {
             assert!(contains_key(&format!("bur_{kind}_{}", digits.expose())));
         }
         // What may be shown of a key is not a key.
         assert!(!contains_key(&secret::api_key_prefix(number(7), api_key_id)));
+    }
+
+    #[test]
+    fn a_token_of_the_operator_is_known_by_its_form() {
+        let digits = secret::random_digits().expect("random");
+        assert!(is_operator_token(&format!("bur_operator_{}", digits.expose())));
+        assert!(is_operator_token("bur_operator_Ab1-0123456789abcdef"));
+        for other in [digits.expose(), "bur_operator_of_the_night_shift", "bur_operator_", ""] {
+            assert!(!is_operator_token(other));
+        }
     }
 
     #[test]

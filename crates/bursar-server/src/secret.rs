@@ -9,6 +9,8 @@ use zeroize::{Zeroize, ZeroizeOnDrop};
 const SECRET_BYTES: usize = 24;
 /// Hexadecimal digits of a checksum.
 const CHECKSUM_DIGITS: usize = 8;
+/// With this a token of the operator begins, so that it is recognised where it does not belong.
+pub const OPERATOR_PREFIX: &str = "bur_operator_";
 /// The shortest secret key that is accepted.
 const SECRET_KEY_BYTES_MIN: usize = 32;
 

@@ -17,6 +17,7 @@ use crate::budget::ByteBudget;
 use crate::config::{Config, is_strong};
 use crate::data_dir::{self, ADDRESS, OPERATOR_TOKEN, SECRET_KEY};
 use crate::database::{Database, PasswordError, PostgresDatabase};
+use crate::dev;
 use crate::doorway::Listener;
 use crate::instant;
 use crate::metrics::Metrics;
@@ -24,8 +25,9 @@ use crate::monotonic_clock::MonotonicClock;
 use crate::outbound::{self, Outbound};
 use crate::people::Issuers;
 use crate::pulse::{self, Pulse};
+use crate::raw_key;
 use crate::router::{operator_router, public_router, router};
-use crate::secret::{Secret, SecretKey, random_digits};
+use crate::secret::{Secret, SecretKey};
 use crate::serve::tls::{Certificates, TlsError};
 use crate::serve::{Entrance, end_asked, listen, reachable, serve};
 
@@ -69,7 +71,7 @@ pub enum StartError {
     /// A node has no token of the operator.
     #[error(
         "on PostgreSQL the operator's token is required: give every node the same \
-         BURSAR_OPERATOR_TOKEN, at least 16 characters (openssl rand -hex 24)"
+         BURSAR_OPERATOR_TOKEN (echo \"bur_operator_$(openssl rand -hex 24)\")"
     )]
     NoOperatorToken,
     /// The secret key is not good.
@@ -152,7 +154,7 @@ pub fn open_for_command(config: &Config, clock: Option<Clock>) -> Result<App, St
             let token = config
                 .operator_token
                 .as_ref()
-                .map_or_else(random_digits, |token| Ok(copied(token)));
+                .map_or_else(data_dir::new_operator_token, |token| Ok(copied(token)));
             let token = token.map_err(|error| StartError::System(io::Error::other(error)))?;
             let few = database.with_connections(COMMAND_WRITERS, COMMAND_READERS);
             open_postgres(config, &few, token, clock)?
@@ -304,6 +306,8 @@ fn shifted(path: &Path) -> Timestamp {
 /// [`StartError`].
 pub async fn run(config: &Config, app: App, ready: impl FnOnce(&str)) -> Result<(), StartError> {
     let end = end_asked().map_err(StartError::System)?;
+    warn_of_open_files(config);
+    warn_of_unknown_token(&app);
     let certificates = config.tls_files.clone().map(Certificates::load).transpose()?.map(Arc::new);
     let (entrances, address) = enter(config, &app).await?;
     let scheme = if certificates.is_some() { "https" } else { "http" };
@@ -357,6 +361,31 @@ pub async fn run(config: &Config, app: App, ready: impl FnOnce(&str)) -> Result<
     }
     tracing::info!("stopped");
     Ok(())
+}
+
+/// Warns of what others on this machine can read or change of the store and its secrets, with the
+/// command that ends it. Nothing is changed: someone may have meant it so.
+fn warn_of_open_files(config: &Config) {
+    let secrets = [OPERATOR_TOKEN, SECRET_KEY, dev::FILE].map(|name| config.data_dir.join(name));
+    let store = config.database.file().map(SqliteStore::files).unwrap_or_default();
+    let paths = [config.data_dir.clone()].into_iter().chain(secrets).chain(store);
+    let open = data_dir::open_to_others(paths);
+    if !open.is_empty() {
+        let words: Vec<String> = open.iter().map(|path| data_dir::shell_word(path)).collect();
+        let command = format!("chmod go-rwx {}", words.join(" "));
+        tracing::warn!(%command, "others on this machine can read the data; this command ends it");
+    }
+}
+
+/// Warns of a token of the operator that would not be recognised where it does not belong.
+fn warn_of_unknown_token(app: &App) {
+    if !raw_key::is_operator_token(app.operator_token.expose()) {
+        tracing::warn!(
+            "the operator's token is good, but has not the form by which it is refused in fields \
+             and taken out of error messages; this makes one that has: \
+             echo \"bur_operator_$(openssl rand -hex 24)\""
+        );
+    }
 }
 
 /// Leaves the address of the server for the command line, where that looks for it. A node of several

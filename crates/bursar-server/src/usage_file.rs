@@ -7,6 +7,7 @@ use bursar_store::UsageRow;
 use bytes::Bytes;
 use clap::ValueEnum;
 
+use crate::csv_cell;
 use crate::usage_view::UsageView;
 
 /// The fields of an entry in the order of a CSV file, which has them in its first line.
@@ -92,6 +93,11 @@ impl UsageFormat {
         }
     }
 
+    /// Whether these are the columns of an export, whose cells are to be read as they are.
+    pub fn is_export(columns: &[String]) -> bool {
+        columns == COLUMNS
+    }
+
     /// Entries as they follow one another.
     ///
     /// # Errors
@@ -120,15 +126,18 @@ impl UsageFormat {
 
 fn write_record(writer: &mut csv::Writer<&mut Vec<u8>>, view: &UsageView) -> csv::Result<()> {
     let text = |text: &Option<String>| text.clone().unwrap_or_default();
+    // What clients wrote; the rest are Bursar's own words and numbers.
+    let foreign =
+        |text: &Option<String>| csv_cell::write(text.as_deref().unwrap_or_default()).into_owned();
     writer.write_record([
         view.id.as_str(),
         view.kind,
         &view.integration_id,
-        &view.call_id,
-        &text(&view.session_id),
-        &text(&view.agent_id),
-        &view.provider,
-        &view.model,
+        &csv_cell::write(&view.call_id),
+        &foreign(&view.session_id),
+        &foreign(&view.agent_id),
+        &csv_cell::write(&view.provider),
+        &csv_cell::write(&view.model),
         &view.tokens_in.to_string(),
         &view.tokens_out.to_string(),
         &view.total_tokens.to_string(),
@@ -143,9 +152,9 @@ fn write_record(writer: &mut csv::Writer<&mut Vec<u8>>, view: &UsageView) -> csv
         view.usage_status,
         &view.latency_ms.map(|latency_ms| latency_ms.to_string()).unwrap_or_default(),
         view.policy_result,
-        &text(&view.error_code),
-        &text(&view.error_message),
-        view.metadata.get(),
+        &foreign(&view.error_code),
+        &foreign(&view.error_message),
+        &csv_cell::write(view.metadata.get()),
         &view.occurred_at,
         &view.created_at,
     ])

@@ -3,6 +3,11 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot be arranged has failed")]
 
+#[path = "commands/foreign_text.rs"]
+mod foreign_text;
+#[path = "commands/private_files.rs"]
+mod private_files;
+
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
@@ -43,8 +48,14 @@ impl World {
     }
 
     fn start(&mut self) {
-        let mut serve = self.command(&["serve", "--listen", "127.0.0.1:0"]);
-        self.server = Some(serve.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap());
+        let serve = self.command(&["serve", "--listen", "127.0.0.1:0"]);
+        self.start_with(serve);
+    }
+
+    /// Starts a server by another command, which writes its log anew.
+    fn start_with(&mut self, mut serve: Command) {
+        let log = std::fs::File::create(self.folder.path().join("log")).unwrap();
+        self.server = Some(serve.stdout(Stdio::null()).stderr(log).spawn().unwrap());
         let since = Instant::now();
         while !self.data().join("server-address").exists() {
             assert!(since.elapsed() < DEADLINE, "the server does not start");
@@ -57,6 +68,11 @@ impl World {
         let id = child.id().to_string();
         let _ = Command::new("kill").args(["-TERM", &id]).status();
         let _ = child.wait();
+    }
+
+    /// What the server has logged.
+    fn log(&self) -> String {
+        std::fs::read_to_string(self.folder.path().join("log")).unwrap()
     }
 
     fn data(&self) -> PathBuf {

@@ -402,7 +402,7 @@ impl<'a> Control<'a> {
         self.set_status(row, IntegrationStatus::Deleted, "integration.delete")
     }
 
-    /// Makes a key of an integration.
+    /// Makes a key of an integration, which may have an end.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -410,6 +410,7 @@ impl<'a> Control<'a> {
         &mut self,
         integration_id: IntegrationId,
         name: Option<&str>,
+        expires_at: Option<Timestamp>,
         secret_hash: impl FnOnce(IntegrationKeyId) -> SecretHash,
     ) -> Changed<IntegrationKeyRow> {
         let tenant = accept!(self.active_tenant()?);
@@ -425,13 +426,16 @@ impl<'a> Control<'a> {
             secret_hash: secret_hash(integration_key_id),
             created_at: self.tx.now(),
             created_by: self.actor.actor_id.clone(),
-            expires_at: None,
+            expires_at,
             revoked_at: None,
             last_used_at: None,
             replaced_by: None,
         };
         self.tx.put_integration_key(&row)?;
-        let detail = serde_json::json!({ "integration_id": integration_id.to_string() });
+        let detail = serde_json::json!({
+            "integration_id": integration_id.to_string(),
+            "expires_at_micros": expires_at.map(Timestamp::micros),
+        });
         let target = integration_key_id.to_string();
         self.audit("integration_key.create", "integration_key", target, detail)?;
         Ok(Ok(row))

@@ -48,7 +48,7 @@ pub struct IntegrationKeyView {
     prefix: String,
     #[schema(value_type = Instant)]
     created_at: String,
-    /// Only a key that was rotated has an end.
+    /// The end of a key that was rotated, or that a key with an end has made.
     #[schema(value_type = Option<Instant>, required)]
     expires_at: Option<String>,
     #[schema(value_type = Option<Instant>, required)]
@@ -80,7 +80,7 @@ impl From<IntegrationKeyRow> for IntegrationKeyView {
 /// Makes a key of one integration
 ///
 /// Its secret, the whole value of the header, is in this answer and in no other. Whoever makes it
-/// needs all that it can do.
+/// needs all that it can do. It ends when the API key ends that makes it.
 #[utoipa::path(
     post,
     path = "/api/v1/integrations/{id}/keys",
@@ -119,7 +119,8 @@ pub async fn create_integration_key(
     let caps = app.tenant_caps;
     let (row, secret) = mint(&app, tenant_id, text_of, move |tx, hash| {
         let mut control = Control::new(tx, &caller.actor, tenant_id).with_caps(caps);
-        control.create_integration_key(integration_id, create.name.as_deref(), hash)
+        let name = create.name.as_deref();
+        control.create_integration_key(integration_id, name, caller.ends_at, hash)
     })
     .await?;
     Ok(Answer::created(IntegrationKeyCreated { key: row.into(), secret }))
@@ -186,7 +187,7 @@ pub async fn revoke_integration_key(
 ///
 /// Of the same name, with a secret of its own, which is in this answer and in no other. The old key
 /// goes on for the overlap. A key is rotated once, then the one that took its place; whoever rotates
-/// it needs all that it can do.
+/// it needs all that it can do, and a key cannot rotate one that ends later than itself.
 #[utoipa::path(
     post,
     path = "/api/v1/integrations/{id}/keys/{key_id}/rotate",
@@ -219,6 +220,10 @@ pub async fn rotate_integration_key(
     let overlap_seconds = KeyRotate::overlap_seconds(&body)?;
     caller.active()?;
     let tenant_id = caller.tenant_id;
+    if let Some(old) = app.store.integration_key(tenant_id, integration_id, key_id).await? {
+        // The end of a key only moves forward in time when it is rotated.
+        caller.outlives(old.expires_at)?;
+    }
     let text_of =
         move |new, digits: &Secret| integration_key_text(tenant_id, integration_id, new, digits);
     let caps = app.tenant_caps;

@@ -6,13 +6,13 @@ use bursar_store::{
     Changed, Control, ControlTx, IntegrationDraft, IntegrationEdit, IntegrationFilter,
     IntegrationRow,
 };
-use serde::{Deserialize, Deserializer};
+use serde::Deserialize;
 use utoipa::ToSchema;
 
 use crate::answer_memory::Reads;
 use crate::app::App;
 use crate::auth::Authorized;
-use crate::body::Json;
+use crate::body::{Json, present};
 use crate::config_object::{ConfigObject, check_config};
 use crate::credential_ref;
 use crate::envelope::Answer;
@@ -105,13 +105,6 @@ pub struct IntegrationUpdate {
     #[schema(value_type = words::CostBasis, required = false)]
     #[serde(default, deserialize_with = "present")]
     cost_basis: Option<Option<String>>,
-}
-
-/// Tells a field that is null from one that is absent.
-fn present<'de, T: Deserialize<'de>, D: Deserializer<'de>>(
-    deserializer: D,
-) -> Result<Option<T>, D::Error> {
-    T::deserialize(deserializer).map(Some)
 }
 
 /// Lists the integrations

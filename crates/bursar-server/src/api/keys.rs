@@ -1,6 +1,7 @@
 //! API keys of a tenant.
 
 use axum::extract::State;
+use bursar_core::Timestamp;
 use bursar_store::{ApiKeyRow, Control, ControlTx};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -8,7 +9,7 @@ use utoipa::ToSchema;
 use crate::answer_memory::Reads;
 use crate::app::App;
 use crate::auth::Authorized;
-use crate::body::{Json, SMALL, Text};
+use crate::body::{Json, SMALL, Text, present};
 use crate::envelope::Answer;
 use crate::error::{ApiError, ErrorCode};
 use crate::instant;
@@ -31,9 +32,10 @@ pub struct KeyCreate {
     /// What it may; a word that comes twice counts once.
     #[schema(value_type = Vec<words::Scope>, min_items = 1, max_items = 64)]
     scopes: Vec<String>,
-    /// From here on it is no good; by default never.
+    /// From here on it is no good; by default when the key ends that makes it, or never.
     #[schema(value_type = Option<Later>)]
-    expires_at: Option<String>,
+    #[serde(default, deserialize_with = "present")]
+    expires_at: Option<Option<String>>,
 }
 
 /// A new key; the only time that its secret is shown.
@@ -84,7 +86,8 @@ impl From<ApiKeyRow> for KeyView {
 
 /// Makes an API key
 ///
-/// Its secret is in this answer and in no other. A key cannot give scopes that it lacks.
+/// Its secret is in this answer and in no other. A key cannot give scopes that it lacks, and a key
+/// with an end makes only keys that end no later than itself.
 #[utoipa::path(
     post,
     path = "/api/v1/keys",
@@ -109,13 +112,7 @@ pub async fn create_key(
 ) -> Result<Answer<KeyCreated>, ApiError> {
     check_name("name", &create.name)?;
     let scopes = check_scopes(&create.scopes, caller.scopes)?;
-    let expires_at = create
-        .expires_at
-        .map(|text| instant::parse(&text).map_err(|problem| ApiError::field("expires_at", problem)))
-        .transpose()?;
-    if expires_at.is_some_and(|expires_at| expires_at <= app.store.now()) {
-        return Err(ApiError::field("expires_at", "must lie in the future"));
-    }
+    let expires_at = check_end(create.expires_at, caller.ends_at, app.store.now())?;
     let tenant_id = caller.tenant_id;
     let text_of = move |id, digits: &Secret| api_key_text(tenant_id, id, digits);
     let caps = app.tenant_caps;
@@ -175,7 +172,8 @@ pub async fn revoke_key(
 ///
 /// Of the same name, scopes and end, with a secret of its own, which is in this answer and in no
 /// other. The old key goes on for the overlap, and never beyond its own end. A key is rotated once,
-/// then the one that took its place; who cannot give all of its scopes cannot rotate it.
+/// then the one that took its place; who cannot give all of its scopes cannot rotate it, and neither
+/// can a key that ends before it.
 #[utoipa::path(
     post,
     path = "/api/v1/keys/{id}/rotate",
@@ -207,6 +205,8 @@ pub async fn rotate_key(
     // The scopes of a key never change.
     let scopes: Vec<String> = old.scopes.split(' ').map(str::to_owned).collect();
     check_scopes(&scopes, caller.scopes)?;
+    // The end of a key only moves forward in time when it is rotated.
+    caller.outlives(old.expires_at)?;
     let text_of = move |id, digits: &Secret| api_key_text(tenant_id, id, digits);
     let caps = app.tenant_caps;
     let (row, secret) = mint(&app, tenant_id, text_of, move |tx, hash| {
@@ -215,6 +215,30 @@ pub async fn rotate_key(
     })
     .await?;
     Ok(Answer::created(KeyCreated { key: row.into(), secret }))
+}
+
+/// Reads when a key is to end: in the future, and no later than the key that makes it.
+fn check_end(
+    asked: Option<Option<String>>,
+    own: Option<Timestamp>,
+    now: Timestamp,
+) -> Result<Option<Timestamp>, ApiError> {
+    let wrong = |problem: &str| ApiError::field("expires_at", problem);
+    let end = match asked {
+        None => return Ok(own),
+        Some(None) => None,
+        Some(Some(text)) => Some(instant::parse(&text).map_err(wrong)?),
+    };
+    if end.is_some_and(|end| end <= now) {
+        return Err(wrong("must lie in the future"));
+    }
+    match own {
+        Some(own) if end.is_none_or(|end| end > own) => {
+            let own = instant::text(own);
+            Err(wrong(&format!("must not be later than {own}, when the key ends that asks")))
+        }
+        Some(_) | None => Ok(end),
+    }
 }
 
 /// Checks scopes: known ones, each once, and none that the caller has not itself.

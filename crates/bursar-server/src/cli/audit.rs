@@ -1,17 +1,16 @@
 //! `bursar audit`: the audit log checked, in the store or in a file, and exported.
 
 use std::fs::File;
-use std::io::{self, BufRead, BufReader, BufWriter, Write};
+use std::io::{self, BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use bursar_core::{TenantId, Timestamp};
 use bursar_store::{AuditCheck, AuditVerified, Differences, PostgresStore, SqliteStore};
 use clap::{Args, Subcommand};
-use indicatif::HumanBytes;
 
 use super::db::known_secret;
-use super::{Failure, output, whole_file};
+use super::{Failure, whole_file};
 use crate::audit_view::{AuditView, hash_text};
 use crate::client::{Access, Door};
 use crate::config::Config;
@@ -19,6 +18,7 @@ use crate::database::Database;
 use crate::instant;
 use crate::secret::{Secret, SecretKey};
 use crate::start::StartError;
+use crate::terminal::{self, say, say_line, tell};
 
 #[derive(Subcommand)]
 pub(super) enum AuditCommand {
@@ -120,11 +120,11 @@ fn verify_file(path: &Path, unchained_before: Option<Timestamp>) -> Result<ExitC
     let code = told(&check.finish())?;
     if let Some((sequence, hash)) = end {
         let hash = hash_text(&hash);
-        output::say(&format!("the chain ends with row {sequence}, hash {hash}\n"))?;
+        say_line(&format!("the chain ends with row {sequence}, hash {hash}"))?;
     }
-    eprintln!(
+    tell(
         "Checked without the secret key: a chain that was hashed anew, or cut at its end, is only \
-         found by `bursar audit verify` on the store, or by its last hash if you kept that."
+         found by `bursar audit verify` on the store, or by its last hash if you kept that.",
     );
     Ok(code)
 }
@@ -135,7 +135,7 @@ fn told(verified: &AuditVerified) -> Result<ExitCode, Failure> {
     let Differences { count, told } = differences;
     let mut text = String::new();
     for sentence in told {
-        text.push_str(sentence);
+        text.push_str(&terminal::line(sentence));
         text.push('\n');
     }
     text.push_str(&format!("{rows} rows of {tenants} tenants: {count} differences\n"));
@@ -146,26 +146,16 @@ fn told(verified: &AuditVerified) -> Result<ExitCode, Failure> {
             instant::text(*newest)
         ));
     }
-    output::say(&text)?;
+    say(&text)?;
     Ok(if *count == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
 /// Exports the log of a tenant.
 pub(super) fn export(config: &Config, arguments: &ExportArguments) -> Result<(), Failure> {
     let output = arguments.output.as_deref();
-    if let Some(path) = output.filter(|path| path.exists() && !arguments.force) {
-        return Err(format!("{} exists; say --force to replace it", path.display()).into());
-    }
+    whole_file::check_free(output, arguments.force)?;
     Door::with(config, &arguments.access, |door| {
         door.enter(arguments.tenant.as_deref())?;
-        let path = "/audit/export";
-        let Some(output) = output else {
-            let mut out = BufWriter::new(io::stdout().lock());
-            door.fetch(path, &mut out)?;
-            return Ok(out.flush()?);
-        };
-        let bytes = whole_file::write(output, |file| Ok(door.fetch(path, file)?))?;
-        eprintln!("{}: {}", output.display(), HumanBytes(bytes));
-        Ok(())
+        whole_file::fetch(door, "/audit/export", output)
     })
 }

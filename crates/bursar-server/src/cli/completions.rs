@@ -3,7 +3,8 @@
 use clap::{Args, CommandFactory};
 use clap_complete::{Shell, generate};
 
-use super::{Arguments, Failure, output};
+use super::{Arguments, Failure};
+use crate::terminal::say_verbatim;
 
 #[derive(Args)]
 pub(super) struct CompletionsArguments {
@@ -14,5 +15,5 @@ pub(super) struct CompletionsArguments {
 pub(super) fn run(arguments: &CompletionsArguments) -> Result<(), Failure> {
     let mut script = Vec::new();
     generate(arguments.shell, &mut Arguments::command(), "bursar", &mut script);
-    Ok(output::say(&String::from_utf8(script)?)?)
+    Ok(say_verbatim(&String::from_utf8(script)?)?)
 }

@@ -12,7 +12,7 @@ use clap::{Args, Subcommand};
 use indicatif::{HumanBytes, ProgressBar};
 
 use super::output::Shape;
-use super::{Failure, output, runtime, schema};
+use super::{Failure, runtime, schema};
 use crate::config::Config;
 use crate::data_dir::{self, SECRET_KEY, read_secret, write_private};
 use crate::database::Database;
@@ -20,6 +20,7 @@ use crate::import::progress;
 use crate::instant;
 use crate::secret::{Secret, SecretKey};
 use crate::serve::end_asked;
+use crate::terminal::{self, say, say_line, tell};
 
 #[derive(Args)]
 pub(super) struct DbArguments {
@@ -121,10 +122,10 @@ fn verify(file: &Path) -> Result<ExitCode, Failure> {
 fn told(verified: &Verified) -> Result<ExitCode, Failure> {
     let mut text = String::new();
     for sentence in &verified.differences.told {
-        text.push_str(sentence);
+        text.push_str(&terminal::line(sentence));
         text.push('\n');
     }
-    output::say(&format!(
+    say(&format!(
         "{text}{} entries, {} open reservations, {} counters, {} rollups: {} differences\n",
         verified.entries,
         verified.open_reservations,
@@ -147,8 +148,8 @@ fn backup(config: &Config, store: &Path, arguments: &BackupArguments) -> Result<
     let made =
         watched(|watch| SqliteStore::backup(store, file, existing, watch).map_err(Failure::from))?;
     let BackedUp { bytes, entries, .. } = made;
-    output::say(&format!(
-        "{}: {}, {entries} entries, as of {instant}, in {:.1} s\n",
+    say_line(&format!(
+        "{}: {}, {entries} entries, as of {instant}, in {:.1} s",
         file.display(),
         HumanBytes(bytes),
         since.elapsed().as_secs_f64()
@@ -156,13 +157,13 @@ fn backup(config: &Config, store: &Path, arguments: &BackupArguments) -> Result<
     match secret_key {
         Some(secret) => {
             write_private(&secret_file, secret.expose())?;
-            output::say(&format!("{}: the secret key\n", secret_file.display()))?;
+            say_line(&format!("{}: the secret key", secret_file.display()))?;
         }
-        None => eprintln!(
+        None => tell(&format!(
             "The secret key belongs to the backup, and is not in it: keep {} (or \
              BURSAR_SECRET_KEY) too, or no key of it works.",
             config.data_dir.join(SECRET_KEY).display()
-        ),
+        )),
     }
     if *then_verify { verify(file) } else { Ok(ExitCode::SUCCESS) }
 }
@@ -188,14 +189,14 @@ fn restore(config: &Config, store: &Path, arguments: &RestoreArguments) -> Resul
         write_private(&path, secret.expose())?;
     }
     let BackedUp { bytes, entries, .. } = restore.publish()?;
-    output::say(&format!(
-        "{} is restored: {}, {entries} entries, in {:.1} s\n",
+    say_line(&format!(
+        "{} is restored: {}, {entries} entries, in {:.1} s",
         store.display(),
         HumanBytes(bytes),
         since.elapsed().as_secs_f64()
     ))?;
     if let Some(aside) = aside {
-        output::say(&format!("what was there is kept as {}\n", aside.display()))?;
+        say_line(&format!("what was there is kept as {}", aside.display()))?;
     }
     Ok(())
 }

@@ -5,9 +5,10 @@ use std::time::Duration;
 
 use clap::Args;
 
-use super::{Failure, output};
+use super::Failure;
 use crate::client::{agent, url_here};
 use crate::config::Config;
+use crate::terminal::say_line;
 
 /// A server that takes longer than this is not one to send calls to.
 const DEADLINE: Duration = Duration::from_secs(3);
@@ -27,7 +28,7 @@ pub(super) fn run(config: &Config, arguments: HealthArguments) -> Result<(), Fai
     let url = url.trim().trim_end_matches('/');
     let answer = agent(url, DEADLINE).get(format!("{url}/health/ready")).call();
     match answer.map(|answer| answer.status().as_u16()) {
-        Ok(200) => Ok(output::say(&format!("{url} is ready\n"))?),
+        Ok(200) => Ok(say_line(&format!("{url} is ready"))?),
         Ok(status) => Err(format!("{url} is not ready: it answers {status}").into()),
         Err(error) => Err(format!("{url} is not ready: {error}").into()),
     }

@@ -41,7 +41,8 @@ enum KeyCommand {
         /// What it can do, such as telemetry:write, integrations:* or *; several by comma.
         #[arg(long = "scope", value_name = "SCOPE", required = true, value_delimiter = ',')]
         scopes: Vec<String>,
-        /// Until when it is good, such as 2027-01-01T00:00:00Z; for ever when nothing is said.
+        /// Until when it is good, such as 2027-01-01T00:00:00Z; when nothing is said, for ever, or as
+        /// long as the API key that makes it.
         #[arg(long, value_name = "INSTANT")]
         expires_at: Option<String>,
     },
@@ -68,7 +69,10 @@ pub(super) fn run(config: &Config, arguments: KeyArguments) -> Result<(), Failur
         door.enter(tenant.as_deref())?;
         match command {
             KeyCommand::Create { name, scopes, expires_at } => {
-                let body = json!({ "name": name, "scopes": scopes, "expires_at": expires_at });
+                let mut body = json!({ "name": name, "scopes": scopes });
+                if let (Some(end), Some(fields)) = (expires_at, body.as_object_mut()) {
+                    fields.insert("expires_at".to_owned(), end.into());
+                }
                 let made = door.ask("POST", "/keys", Some(&body.to_string()))?;
                 shape.made(&made, "API key")
             }

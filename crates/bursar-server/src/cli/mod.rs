@@ -24,6 +24,7 @@ use clap::{Parser, Subcommand};
 use crate::client::Access;
 use crate::config::Config;
 use crate::log::{self, LogFormat};
+use crate::terminal::{self, tell};
 use crate::{dev, import, start};
 
 /// Meters, budgets and guards the model calls that software makes with its customers' keys.
@@ -89,13 +90,28 @@ type Failure = Box<dyn std::error::Error>;
 
 /// Runs what the command line asks for.
 pub fn main() -> ExitCode {
-    let arguments = Arguments::parse();
+    let arguments = match Arguments::try_parse() {
+        Ok(arguments) => arguments,
+        Err(error) => return misspelt(&error),
+    };
     let code = run(arguments).unwrap_or_else(|error| {
         log::say(&format!("bursar: {error}"));
         ExitCode::FAILURE
     });
     log::flush();
     code
+}
+
+/// Prints help, or what is wrong with a command line. That quotes arguments, which a script may have
+/// taken from elsewhere: they are read again with what cannot be seen in them written out.
+fn misspelt(error: &clap::Error) -> ExitCode {
+    let shown =
+        std::env::args_os().map(|text| terminal::line(&text.to_string_lossy()).into_owned());
+    if let Err(error) = Arguments::try_parse_from(shown) {
+        error.exit();
+    }
+    error.render().to_string().lines().for_each(tell);
+    ExitCode::from(2)
 }
 
 fn run(arguments: Arguments) -> Result<ExitCode, Failure> {

@@ -1,7 +1,5 @@
 //! What commands print: tables and fields for people, JSON for programs.
 
-use std::io::{self, Write};
-
 use clap::Args;
 use serde::Deserialize;
 use serde::de::{MapAccess, Visitor};
@@ -9,6 +7,7 @@ use serde_json::Value;
 use serde_json::value::RawValue;
 
 use super::Failure;
+use crate::terminal::{self, say, say_line, tell};
 
 /// What stands where there is nothing.
 const NOTHING: &str = "-";
@@ -30,7 +29,7 @@ impl Shape {
     /// Prints one thing, a field a line.
     pub(super) fn one(self, data: &RawValue) -> Result<(), Failure> {
         if self.json {
-            return Ok(say(&format!("{data}\n"))?);
+            return Ok(say(&(terminal::json(data.get()) + "\n"))?);
         }
         Ok(say(&lines(&Fields::of(data)?))?)
     }
@@ -43,7 +42,7 @@ impl Shape {
         (one, many): (&str, &str),
     ) -> Result<(), Failure> {
         if self.json {
-            let texts: Vec<&str> = rows.iter().map(|row| row.get()).collect();
+            let texts: Vec<_> = rows.iter().map(|row| terminal::json(row.get())).collect();
             return Ok(say(&format!("[{}]\n", texts.join(",")))?);
         }
         let mut table = vec![columns.iter().map(|(title, _)| (*title).to_owned()).collect()];
@@ -67,19 +66,10 @@ impl Shape {
         let secret = fields.take("secret");
         say(&lines(&fields))?;
         if let Some(Value::String(secret)) = secret {
-            eprintln!("The last line is the {noun}. It is shown this once; keep it safe:");
-            say(&format!("{secret}\n"))?;
+            tell(&format!("The last line is the {noun}. It is shown this once; keep it safe:"));
+            say_line(&secret)?;
         }
         Ok(())
-    }
-}
-
-/// Writes to the standard output; whoever stopped reading has seen enough.
-pub(super) fn say(text: &str) -> io::Result<()> {
-    let mut out = io::stdout().lock();
-    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
-        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
-        said => said,
     }
 }
 
@@ -125,27 +115,25 @@ impl<'de> Deserialize<'de> for Fields {
 }
 
 fn lines(fields: &Fields) -> String {
-    let rows: Vec<Vec<String>> =
-        fields.0.iter().map(|(name, value)| vec![name.clone(), shown(value)]).collect();
+    let rows: Vec<Vec<String>> = fields
+        .0
+        .iter()
+        .map(|(name, value)| vec![terminal::cell(name).into_owned(), shown(value)])
+        .collect();
     aligned(&rows)
 }
 
-/// A value as a person reads it. Control characters of foreign texts do not reach the terminal.
+/// A value as a person reads it, where what cannot be seen is written out.
 fn shown(value: &Value) -> String {
-    let text = match value {
+    match value {
         Value::Null => NOTHING.to_owned(),
         Value::String(text) if text.is_empty() => NOTHING.to_owned(),
-        Value::String(text) => text.clone(),
+        Value::String(text) => terminal::cell(text).into_owned(),
         Value::Array(items) => items.iter().map(shown).collect::<Vec<_>>().join(" "),
-        Value::Bool(_) | Value::Number(_) | Value::Object(_) => value.to_string(),
-    };
-    text.chars()
-        .flat_map(|letter| {
-            let escaped = letter.is_control().then(|| letter.escape_default());
-            let plain = escaped.is_none().then_some(letter);
-            escaped.into_iter().flatten().chain(plain)
-        })
-        .collect()
+        Value::Bool(_) | Value::Number(_) | Value::Object(_) => {
+            terminal::json(&value.to_string()).into_owned()
+        }
+    }
 }
 
 /// Rows with their columns under each other, and no blanks at the end of a line.

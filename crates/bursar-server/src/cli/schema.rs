@@ -6,10 +6,11 @@ use bursar_store::{PostgresStore, SchemaStatus, SqliteStore};
 use serde::Serialize;
 use serde_json::value::to_raw_value;
 
+use super::Failure;
 use super::output::Shape;
-use super::{Failure, output};
 use crate::config::Config;
 use crate::database::Database;
+use crate::terminal::say_line;
 
 /// What is told of a schema.
 #[derive(Serialize)]
@@ -27,7 +28,7 @@ pub(super) fn migrate(config: &Config, app_role: Option<&str>) -> Result<(), Fai
     let database = &config.database;
     let Database::Postgres(postgres) = database else {
         let nothing = "nothing to do, each start of the server brings its schema up to date";
-        return Ok(output::say(&format!("{database}: {nothing}\n"))?);
+        return Ok(say_line(&format!("{database}: {nothing}"))?);
     };
     let role = app_role.ok_or("say which role the servers have: --app-role NAME")?;
     let url = postgres.url()?;
@@ -38,7 +39,7 @@ pub(super) fn migrate(config: &Config, app_role: Option<&str>) -> Result<(), Fai
     } else {
         format!("schema {}, from {}", after.found, before.found)
     };
-    Ok(output::say(&format!("{database}: {climbed}; the role {role} may use it\n"))?)
+    Ok(say_line(&format!("{database}: {climbed}; the role {role} may use it"))?)
 }
 
 /// Tells what the schema is and what to do.

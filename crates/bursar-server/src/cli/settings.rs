@@ -5,9 +5,10 @@ use std::path::Path;
 
 use clap::Subcommand;
 
-use super::{Failure, environment, output};
+use super::{Failure, environment};
 use crate::config::{Config, Origin, SETTINGS, Setting};
 use crate::database;
+use crate::terminal::{self, say};
 
 /// Columns of a line of the example.
 const WIDTH: usize = 96;
@@ -25,7 +26,7 @@ pub(super) fn run(file: Option<&Path>, command: &ConfigCommand) -> Result<(), Fa
         ConfigCommand::Example => example(),
         ConfigCommand::Check => check(file)?,
     };
-    Ok(output::say(&text)?)
+    Ok(say(&text)?)
 }
 
 /// Every setting, commented out, under the heads of their sections.
@@ -97,7 +98,7 @@ fn check(file: Option<&Path>) -> Result<String, Failure> {
             Origin::File => "file",
             Origin::Environment => setting.env,
         };
-        let _ = writeln!(text, "{} = {value}  # {origin}", setting.key);
+        let _ = writeln!(text, "{} = {}  # {origin}", setting.key, terminal::line(&value));
     }
     Ok(text)
 }

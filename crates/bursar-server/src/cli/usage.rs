@@ -1,10 +1,8 @@
 //! `bursar usage`: usage records in bulk, in and out.
 
-use std::io::{self, BufWriter, Write};
 use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
-use indicatif::HumanBytes;
 
 use super::{Failure, whole_file};
 use crate::client::{Access, Door};
@@ -65,20 +63,10 @@ pub(super) struct ExportArguments {
 
 pub(super) fn export(config: &Config, arguments: &ExportArguments) -> Result<(), Failure> {
     let output = arguments.output.as_deref();
-    if let Some(path) = output.filter(|path| path.exists() && !arguments.force) {
-        return Err(format!("{} exists; say --force to replace it", path.display()).into());
-    }
+    whole_file::check_free(output, arguments.force)?;
     Door::with(config, &arguments.access, |door| {
         door.enter(arguments.tenant.as_deref())?;
-        let path = question(door, arguments)?;
-        let Some(output) = output else {
-            let mut out = BufWriter::new(io::stdout().lock());
-            door.fetch(&path, &mut out)?;
-            return Ok(out.flush()?);
-        };
-        let bytes = whole_file::write(output, |file| Ok(door.fetch(&path, file)?))?;
-        eprintln!("{}: {}", output.display(), HumanBytes(bytes));
-        Ok(())
+        whole_file::fetch(door, &question(door, arguments)?, output)
     })
 }
 

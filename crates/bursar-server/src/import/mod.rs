@@ -20,6 +20,7 @@ use self::record::Mapping;
 use self::source::{Row, Rows};
 use crate::client::{Access, ClientError, Door};
 use crate::config::Config;
+use crate::terminal::{say_line, tell};
 use crate::usage_file::UsageFormat;
 
 /// Rows sent at once.
@@ -100,11 +101,10 @@ pub fn run(config: &Config, arguments: ImportArguments) -> Result<ExitCode, Impo
         door.enter(arguments.tenant.as_deref())?;
         send_all(door, &mapping, &mut rows)
     })?;
-    println!(
-        "{} accepted, {} already there, {} refused",
-        tally.accepted, tally.duplicates, tally.refused
-    );
-    Ok(if tally.refused == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    let Tally { accepted, duplicates, refused } = tally;
+    say_line(&format!("{accepted} accepted, {duplicates} already there, {refused} refused"))
+        .map_err(|error| ImportError::new(error.to_string()))?;
+    Ok(if refused == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
 fn send_all(door: &Door, mapping: &Mapping, rows: &mut Rows) -> Result<Tally, ImportError> {
@@ -157,9 +157,9 @@ impl Tally {
     fn refuse(&mut self, bar: &ProgressBar, number: u64, reason: &str) {
         self.refused += 1;
         if self.refused <= SHOWN_MAX {
-            bar.suspend(|| eprintln!("row {number}: {reason}"));
+            bar.suspend(|| tell(&format!("row {number}: {reason}")));
         } else if self.refused == SHOWN_MAX + 1 {
-            bar.suspend(|| eprintln!("further refused rows are only counted"));
+            bar.suspend(|| tell("further refused rows are only counted"));
         }
     }
 }

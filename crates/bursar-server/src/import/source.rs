@@ -8,6 +8,7 @@ use std::path::Path;
 use serde_json::value::RawValue;
 
 use super::ImportError;
+use crate::csv_cell;
 use crate::usage_file::UsageFormat;
 
 /// The longest line of NDJSON.
@@ -53,8 +54,27 @@ pub(super) struct Rows {
 }
 
 enum Reader {
-    Csv { reader: csv::Reader<RowFile>, columns: Vec<String> },
+    Csv { reader: csv::Reader<RowFile>, columns: Vec<String>, edges: Edges },
     Ndjson { reader: BufReader<File>, bytes_read: u64 },
+}
+
+/// What becomes of blanks around a cell.
+#[derive(Clone, Copy)]
+enum Edges {
+    /// They belong to the text, in an export of ours.
+    Kept,
+    /// They belong to the layout, in files that other programs and people write.
+    Trimmed,
+}
+
+impl Edges {
+    fn cell(self, cell: &str) -> String {
+        let cell = match self {
+            Self::Kept => cell,
+            Self::Trimmed => cell.trim(),
+        };
+        csv_cell::read(cell).into_owned()
+    }
 }
 
 impl Rows {
@@ -73,8 +93,10 @@ impl Rows {
                 let mut reader = csv::Reader::from_reader(RowFile { file, left: ROW_BYTES_MAX });
                 let header = reader.headers().map_err(|error| failed(&error))?;
                 let name = |column: &str| column.trim_start_matches('\u{feff}').trim().to_owned();
-                let columns = header.iter().map(name).collect();
-                Reader::Csv { reader, columns }
+                let columns: Vec<String> = header.iter().map(name).collect();
+                let is_export = UsageFormat::is_export(&columns);
+                let edges = if is_export { Edges::Kept } else { Edges::Trimmed };
+                Reader::Csv { reader, columns, edges }
             }
         };
         Ok(Self { reader, number: 0, bytes_total })
@@ -102,7 +124,9 @@ impl Rows {
     /// The next row, or why it is none; nothing at the end.
     pub(super) fn next_row(&mut self) -> Result<Option<Result<Row, Refusal>>, ImportError> {
         match &mut self.reader {
-            Reader::Csv { reader, columns } => next_csv(reader, columns, &mut self.number),
+            Reader::Csv { reader, columns, edges } => {
+                next_csv(reader, (columns, *edges), &mut self.number)
+            }
             Reader::Ndjson { reader, bytes_read } => {
                 next_ndjson(reader, bytes_read, &mut self.number)
             }
@@ -130,7 +154,11 @@ impl Read for RowFile {
 
 type Next = Result<Option<Result<Row, Refusal>>, ImportError>;
 
-fn next_csv(reader: &mut csv::Reader<RowFile>, columns: &[String], number: &mut u64) -> Next {
+fn next_csv(
+    reader: &mut csv::Reader<RowFile>,
+    (columns, edges): (&[String], Edges),
+    number: &mut u64,
+) -> Next {
     let mut record = csv::StringRecord::new();
     reader.get_mut().left = ROW_BYTES_MAX;
     let more = match reader.read_record(&mut record) {
@@ -148,9 +176,9 @@ fn next_csv(reader: &mut csv::Reader<RowFile>, columns: &[String], number: &mut 
         return Ok(None);
     }
     *number += 1;
-    let cells = || record.iter().map(str::trim);
-    let values = columns.iter().cloned().zip(cells().map(|cell| Value::Cell(cell.to_owned())));
-    let content = cells().collect::<Vec<_>>().join("\u{1f}");
+    let cells = record.iter().map(|cell| Value::Cell(edges.cell(cell)));
+    let values = columns.iter().cloned().zip(cells);
+    let content = record.iter().map(str::trim).collect::<Vec<_>>().join("\u{1f}");
     Ok(Some(Ok(Row { number: *number, values: values.collect(), content })))
 }
 

@@ -6,6 +6,7 @@ use serde_json::{Map, Value};
 use super::issuers::{IssuerConfig, TenantSource};
 use super::{Person, Refusal};
 use crate::access::Role;
+use crate::raw_key;
 
 /// How far the clocks of an issuer and of this server may be apart.
 const LEEWAY_SECONDS: i64 = 60;
@@ -26,12 +27,16 @@ impl Claims {
             return Err(Refusal::Issuer);
         }
         self.check_audience(&issuer.audience)?;
-        let expires_at = self.check_times(now)?;
+        let expires_at = self.check_times(now, issuer.token_seconds_max)?;
         let subject = self.text("sub")?;
         let is_sound = (1..=SUBJECT_CHARS_MAX).contains(&subject.chars().count())
             && !subject.chars().any(char::is_control);
         if !is_sound {
             return Err(Refusal::Claim("sub"));
+        }
+        // It becomes the name in the audit log, which keeps it for ever and shows it to others.
+        if raw_key::contains_key(subject) {
+            return Err(Refusal::Subject);
         }
         Ok(Person {
             tenant_id: self.tenant(&issuer.tenant)?,
@@ -60,16 +65,25 @@ impl Claims {
         if is_meant { Ok(()) } else { Err(Refusal::Audience) }
     }
 
-    /// Checks from when to when the token is good, and tells from when on it is not.
-    fn check_times(&self, now: Timestamp) -> Result<Timestamp, Refusal> {
+    /// Checks from when to when the token is good and that this is not too long, and tells from when
+    /// on it is not.
+    fn check_times(&self, now: Timestamp, seconds_max: u32) -> Result<Timestamp, Refusal> {
         // A part of a second never makes a token last longer.
-        let expires = self.seconds("exp", f64::floor)?.saturating_add(LEEWAY_SECONDS);
+        let end = self.seconds("exp", f64::floor)?;
+        let expires = end.saturating_add(LEEWAY_SECONDS);
         let begins = self.seconds("nbf", f64::ceil)?.saturating_sub(LEEWAY_SECONDS);
         if now.second() >= expires {
             return Err(Refusal::Expired);
         }
         if now.second() < begins {
             return Err(Refusal::NotYet);
+        }
+        let issued = self.0.get("iat").map(|_| self.seconds("iat", f64::floor)).transpose()?;
+        // What is left counts too: a token may say that it is issued in the future, or say nothing.
+        let left = expires.saturating_sub(now.second()).saturating_sub(2 * LEEWAY_SECONDS);
+        let life = issued.map_or(left, |issued| left.max(end.saturating_sub(issued)));
+        if life > seconds_max.into() {
+            return Err(Refusal::Lifetime(seconds_max));
         }
         let expires_at = Timestamp::from_micros(expires.saturating_mul(1_000_000));
         Ok(expires_at.unwrap_or(Timestamp::MAX))

@@ -7,6 +7,7 @@ use serde::Deserialize;
 use serde_json::{Map, Value};
 
 use crate::outbound::WebUrl;
+use crate::raw_key;
 
 /// Issuers of one server.
 const ISSUERS_MAX: usize = 100;
@@ -32,6 +33,8 @@ pub struct IssuerConfig {
     pub(super) viewer_value: String,
     /// Where its keys are.
     pub(super) keys_at: KeysAt,
+    /// For how long its tokens may be good.
+    pub(super) token_seconds_max: u32,
 }
 
 /// Which tenant a token is of.
@@ -105,11 +108,15 @@ fn viewer_value() -> String {
     "viewer".to_owned()
 }
 
-/// Reads a JSON list of issuers; nothing at all is an empty one.
+/// Reads a JSON list of issuers, whose tokens may be good for so long; nothing at all is an empty
+/// one.
 ///
 /// # Errors
 /// What is wrong and where, as the rest of a sentence.
-pub(crate) fn read_issuers(text: &str) -> Result<Vec<IssuerConfig>, String> {
+pub(crate) fn read_issuers(
+    text: &str,
+    token_seconds_max: u32,
+) -> Result<Vec<IssuerConfig>, String> {
     if text.is_empty() {
         return Ok(Vec::new());
     }
@@ -130,7 +137,7 @@ pub(crate) fn read_issuers(text: &str) -> Result<Vec<IssuerConfig>, String> {
         if !seen.insert(written.issuer.clone()) {
             return Err(wrong(("issuer", "is there already")));
         }
-        checked(written).map_err(wrong)
+        checked(written, token_seconds_max).map_err(wrong)
     });
     checked.collect()
 }
@@ -138,7 +145,7 @@ pub(crate) fn read_issuers(text: &str) -> Result<Vec<IssuerConfig>, String> {
 /// What is wrong with which field.
 type Problem = (&'static str, &'static str);
 
-fn checked(written: Written) -> Result<IssuerConfig, Problem> {
+fn checked(written: Written, token_seconds_max: u32) -> Result<IssuerConfig, Problem> {
     let Written {
         issuer,
         audience,
@@ -149,6 +156,9 @@ fn checked(written: Written) -> Result<IssuerConfig, Problem> {
         viewer_value,
         jwks_url,
     } = written;
+    if raw_key::contains_key(&issuer) {
+        return Err(("issuer", "looks like a key, and would be kept in the audit log"));
+    }
     if issuer.contains('?') {
         return Err(("issuer", "must have no query"));
     }
@@ -184,6 +194,7 @@ fn checked(written: Written) -> Result<IssuerConfig, Problem> {
         viewer_value: named("viewer_value", viewer_value)?,
         issuer,
         keys_at,
+        token_seconds_max,
     })
 }
 
@@ -192,6 +203,10 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+
+    fn read_issuers(text: &str) -> Result<Vec<IssuerConfig>, String> {
+        super::read_issuers(text, 86_400)
+    }
 
     fn tenant() -> String {
         TenantId::from_number(7).expect("in range").to_string()
@@ -242,6 +257,8 @@ mod tests {
         check("issuer", json!("https://id.example.com/realms/acme"), "[1].issuer: is there");
         check("issuer", json!("http://id.example.com"), "[1].issuer: must be an https URL");
         check("issuer", json!("https://id.example.com?a"), "[1].issuer: must have no query");
+        let named_like_a_key = "https://id.example.com/sk-abcdefghijklmnopqrst";
+        check("issuer", json!(named_like_a_key), "[1].issuer: looks like a key");
         check("issuer", json!(5), "[1].issuer: invalid type");
         check("jwks_url", json!("http://id.example.com/keys"), "[1].jwks_url: must be an https");
         check("isuer", json!("x"), "unknown field `isuer`");

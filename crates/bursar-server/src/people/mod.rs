@@ -82,6 +82,12 @@ pub enum Refusal {
     /// Its time has not come.
     #[error("it is not good yet (nbf)")]
     NotYet,
+    /// It is good for too long.
+    #[error("it is good for longer than {0} seconds (exp, iat), which this server does not take")]
+    Lifetime(u32),
+    /// Its person is named like a key, and names are kept.
+    #[error("its subject (sub) looks like a key, and no key is kept as a name")]
+    Subject,
     /// A claim is not what it has to be.
     #[error("its claim {0} is missing or not of its type")]
     Claim(&'static str),

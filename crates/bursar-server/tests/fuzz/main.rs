@@ -10,6 +10,7 @@
 #![expect(clippy::panic, reason = "a proof stops at the first thing that does not hold")]
 
 mod answers;
+mod cells;
 mod configurations;
 mod credentials;
 mod documents;

@@ -86,6 +86,48 @@ async fn a_csv_file_has_the_same_fields() {
 }
 
 #[tokio::test]
+async fn a_csv_file_has_no_formula_and_no_terminal_escape_that_a_client_wrote() {
+    let app = TestApp::new();
+    let tenant = app.tenant("a").await;
+    let id = tenant.integration("i", json!({})).await;
+    let key = tenant.integration_key(&id).await;
+    let texts = json!({
+        "session_id": "=HYPERLINK(\"https://evil.example\",\"x\")",
+        "agent_id": "@SUM(1+1)",
+        "provider": "+1",
+        "model": "＝1+1",
+        "error_code": "\t=1",
+        "error_message": "\u{1b}]0;owned\u{7}\u{9b}2J",
+        "metadata": { "a": "\u{9b};=1" },
+        "cost_cents": 7,
+    });
+    key.post("/telemetry/llm-usage").json(&with(record(&id, "-2+3"), texts)).await.is(201);
+    let export = tenant.founder().get("/telemetry/export").await;
+    let mut reader = csv::Reader::from_reader(export.body.as_bytes());
+    let columns: Vec<String> = reader.headers().unwrap().iter().map(str::to_owned).collect();
+    let row = reader.records().next().unwrap().unwrap();
+    let cell = |name: &str| row.get(columns.iter().position(|c| c == name).unwrap()).unwrap();
+    for (name, expected) in [
+        ("call_id", "'-2+3"),
+        ("session_id", "'=HYPERLINK(\"https://evil.example\",\"x\")"),
+        ("agent_id", "'@SUM(1+1)"),
+        ("provider", "'+1"),
+        ("model", "'＝1+1"),
+        ("error_code", r#"'"\t=1""#),
+        ("error_message", r#"'"\u001b]0\u003bowned\u0007\u009b2J""#),
+        ("metadata", r#"'"{\"a\":\"\u009b\u003b=1\"}""#),
+        ("cost_cents", "7"),
+    ] {
+        assert_eq!(cell(name), expected, "{name}");
+    }
+    assert!(!export.body.replace('\n', "").contains(char::is_control), "{:?}", export.body);
+    // For programs: as it was recorded.
+    let line = tenant.founder().get("/telemetry/export?format=ndjson").await;
+    let line: Value = serde_json::from_str(&line.body).unwrap();
+    assert_eq!((&line["call_id"], &line["error_code"]), (&json!("-2+3"), &json!("\t=1")));
+}
+
+#[tokio::test]
 async fn an_export_goes_on_past_a_page_and_obeys_its_filters() {
     let app = TestApp::new();
     let tenant = app.tenant("a").await;

@@ -1,8 +1,8 @@
 //! API keys of a tenant.
 
-use serde_json::json;
+use serde_json::{Value, json};
 
-use crate::support::{Answer, TestApp};
+use crate::support::{Answer, Persona, Tenant, TestApp, with};
 
 #[tokio::test]
 async fn a_new_key_shows_its_secret_once() {
@@ -366,4 +366,104 @@ async fn a_tenant_has_as_many_keys_as_it_may_have() {
     tenant.key(&["*"]).await;
     // Those that were revoked are listed as long as they are kept.
     assert_eq!(founder.get("/keys").await.at("/meta/total"), 3);
+}
+
+/// A key of a tenant that may make keys and ends in a minute, at 09:27:53.
+async fn short_lived(tenant: &Tenant) -> Persona {
+    let create = json!({
+        "name": "short",
+        "scopes": ["*"],
+        "expires_at": "2026-03-14T09:27:53Z",
+    });
+    let made = tenant.founder().post("/keys").json(&create).await;
+    tenant.holder_of(made.is(201).text("/data/secret"))
+}
+
+#[tokio::test]
+async fn a_key_makes_no_key_that_ends_later_than_itself() {
+    let app = TestApp::new();
+    let tenant = app.tenant("a").await;
+    let key = short_lived(&tenant).await;
+    let create = json!({ "name": "b", "scopes": ["telemetry:read"] });
+    let end = |end: Value| with(create.clone(), json!({ "expires_at": end }));
+    for later in [json!(null), json!("2026-03-14T09:27:53.000001Z"), json!("9999-01-01T00:00:00Z")]
+    {
+        let refused = key.post("/keys").json(&end(later)).await;
+        refused.refused(422, "INVALID_FIELD").on("expires_at");
+        let said = refused.text("/error/message");
+        assert!(said.contains("not be later than 2026-03-14T09:27:53Z"), "{said}");
+    }
+    for (asked, expected) in [
+        (create.clone(), "2026-03-14T09:27:53Z"),
+        (end(json!("2026-03-14T09:27:53Z")), "2026-03-14T09:27:53Z"),
+        (end(json!("2026-03-14T09:27:00Z")), "2026-03-14T09:27:00Z"),
+    ] {
+        let made = key.post("/keys").json(&asked).await;
+        assert_eq!(made.is(201).text("/data/expires_at"), expected);
+    }
+    let made = key.post("/keys").json(&create).await;
+    let made = tenant.holder_of(made.is(201).text("/data/secret"));
+    made.get("/telemetry/usage-history").await.is(200);
+    app.clock.advance(60);
+    made.get("/telemetry/usage-history").await.refused(401, "UNAUTHENTICATED");
+    // Who has no end gives none, unless asked.
+    let endless = tenant.key(&["*"]).await;
+    for asked in [create.clone(), end(json!(null))] {
+        assert!(endless.post("/keys").json(&asked).await.is(201).at("/data/expires_at").is_null());
+    }
+}
+
+#[tokio::test]
+async fn a_key_makes_no_integration_key_that_ends_later_than_itself() {
+    let app = TestApp::new();
+    let tenant = app.tenant("a").await;
+    let id = tenant.integration("i", json!({})).await;
+    let key = short_lived(&tenant).await;
+    let path = format!("/integrations/{id}/keys");
+    let made = key.post(&path).await;
+    assert_eq!(made.is(201).text("/data/expires_at"), "2026-03-14T09:27:53Z");
+    let rotate = format!("{path}/{}/rotate", made.text("/data/id"));
+    let rotated = key.post(&rotate).await;
+    assert_eq!(rotated.is(201).text("/data/expires_at"), "2026-03-14T09:27:53Z");
+    let secret = rotated.text("/data/secret");
+    let machine = app.nobody().with("x-cus-integration-key", secret);
+    let limits = format!("/integrations/{id}/limits");
+    machine.get(&limits).await.is(200);
+
+    let endless = tenant.founder().post(&path).await;
+    assert!(endless.is(201).at("/data/expires_at").is_null());
+    let rotate = format!("{path}/{}/rotate", endless.text("/data/id"));
+    let refused = key.post(&rotate).await;
+    refused.refused(403, "FORBIDDEN");
+    let said = refused.text("/error/message");
+    assert!(said.contains("ends at 2026-03-14T09:27:53Z"), "{said}");
+    tenant.founder().post(&rotate).await.is(201);
+
+    app.clock.advance(60);
+    machine.get(&limits).await.refused(401, "UNAUTHENTICATED");
+}
+
+#[tokio::test]
+async fn a_key_rotates_no_key_that_ends_later_than_itself() {
+    let app = TestApp::new();
+    let tenant = app.tenant("a").await;
+    let endless = tenant.new_key(&["telemetry:read"]).await;
+    let rotate = |id: &str| format!("/keys/{id}/rotate");
+    let key = short_lived(&tenant).await;
+    let path = rotate(endless.text("/data/id"));
+    key.post(&path).await.refused(403, "FORBIDDEN");
+    tenant.founder().post(&path).await.is(201);
+
+    // It goes on as itself, until its own end.
+    let listed = tenant.founder().get("/keys").await;
+    let names = listed.column("/name");
+    let own = names.iter().position(|name| *name == "short").unwrap();
+    let path = rotate(listed.text(&format!("/data/{own}/id")));
+    let rotated = key.post(&path).json(&json!({ "overlap_seconds": 5 })).await;
+    assert_eq!(rotated.is(201).text("/data/expires_at"), "2026-03-14T09:27:53Z");
+    // The old one ends with its overlap, and its successor lives longer.
+    let successor = rotate(rotated.text("/data/id"));
+    key.post(&successor).await.refused(403, "FORBIDDEN");
+    let made = key.post("/keys").json(&json!({ "name": "c", "scopes": ["*"] })).await;
+    assert_eq!(made.is(201).text("/data/expires_at"), "2026-03-14T09:26:58Z");
 }

@@ -14,9 +14,9 @@ use crate::{claims, noon, trusted, trusted_within, with, written};
 
 const DAY: u32 = 86_400;
 
-/// A token that is good for long.
-fn token(signer: &Signer, issuer: &TestIssuer) -> String {
-    signer.token(&with(claims(&issuer.url), "exp", json!(noon(10 * DAY).second())))
+/// A token that is good for ten minutes more at so many seconds after noon.
+fn token(signer: &Signer, issuer: &TestIssuer, seconds: u32) -> String {
+    signer.token(&with(claims(&issuer.url), "exp", json!(noon(seconds + 600).second())))
 }
 
 async fn prove(
@@ -25,7 +25,7 @@ async fn prove(
     issuer: &TestIssuer,
     seconds: u32,
 ) -> Result<Person, PersonError> {
-    issuers.prove(&token(signer, issuer), noon(seconds)).await
+    issuers.prove(&token(signer, issuer, seconds), noon(seconds)).await
 }
 
 fn unknown_key() -> Result<Person, PersonError> {
@@ -178,7 +178,7 @@ async fn a_client_that_goes_away_ends_no_fetch() {
     let Says::Text(keys) = Says::keys(&[&key]) else { panic!("keys are a text") };
     issuer.says(KEYS, Says::Waits(Arc::clone(&gate), keys));
     let first = tokio::spawn({
-        let (issuers, token) = (Arc::clone(&issuers), token(&key, &issuer));
+        let (issuers, token) = (Arc::clone(&issuers), token(&key, &issuer, 0));
         async move { issuers.prove(&token, noon(0)).await }
     });
     // Once for the discovery, once for the keys.

@@ -246,7 +246,7 @@ async fn a_token_must_be_meant_for_this_server() {
 async fn a_token_is_good_from_when_to_when_it_says_and_a_minute_around() {
     let world = World::new().await;
     let at = |seconds: i64| json!(noon(0).second() + seconds);
-    for expires in [at(1), at(0), at(-59), json!(noon(0).second() as f64 - 58.5), json!(1e18)] {
+    for expires in [at(1), at(0), at(-59), json!(noon(0).second() as f64 - 58.5), at(86_460)] {
         assert!(world.prove_with("exp", expires.clone()).await.is_ok(), "{expires}");
     }
     for expires in [
@@ -274,6 +274,58 @@ async fn a_token_is_good_from_when_to_when_it_says_and_a_minute_around() {
         for wrong in [json!([noon(0).second()]), json!({})] {
             assert!(world.prove_with(name, wrong).await.is_err());
         }
+    }
+}
+
+#[tokio::test]
+async fn a_token_that_is_good_for_longer_than_a_day_is_refused() {
+    let world = World::new().await;
+    let lived = async |issued: Option<i64>, expires: Value| {
+        let issued = issued.map_or(Value::Null, |seconds| json!(noon(0).second() + seconds));
+        let claims = with(with(world.claims(), "exp", expires), "iat", issued);
+        world.prove(&world.ed25519.token(&claims)).await.map(drop)
+    };
+    let at = |seconds: i64| json!(noon(0).second() + seconds);
+    let too_long = Err(PersonError::Refused(Refusal::Lifetime(86_400)));
+    for (issued, expires, expected) in [
+        // From when it was issued, however much of that is over.
+        (Some(0), at(86_400), Ok(())),
+        (Some(0), at(86_401), too_long),
+        (Some(-86_000), at(400), Ok(())),
+        (Some(-86_000), at(401), too_long),
+        (Some(-30 * 86_400), at(600), too_long),
+        // From now, when it does not say or says what has not come, a minute around.
+        (None, at(86_460), Ok(())),
+        (None, at(86_461), too_long),
+        (Some(60), at(86_460), Ok(())),
+        (Some(86_400), at(2 * 86_400), too_long),
+        (None, json!(1e18), too_long),
+        (Some(0), json!(i64::MAX), too_long),
+    ] {
+        assert_eq!(lived(issued, expires.clone()).await, expected, "{issued:?} {expires}");
+    }
+    for wrong in [json!("now"), json!(true), json!([1])] {
+        let refused = world.prove_with("iat", wrong.clone()).await;
+        assert_eq!(refused, Err(PersonError::Refused(Refusal::Claim("iat"))), "{wrong}");
+    }
+    let said = too_long.map_err(|error| error.to_string());
+    let expected = "The token is refused: it is good for longer than 86400 seconds (exp, iat), which \
+                    this server does not take.";
+    assert_eq!(said, Err(expected.to_owned()));
+}
+
+#[tokio::test]
+async fn a_person_who_is_named_like_a_key_is_refused() {
+    let world = World::new().await;
+    for subject in [
+        "sk-proj-abcdefghijklmnopqrst",
+        "auth0|AKIAABCDEFGHIJKLMNOP",
+        "bur_operator_0123456789abcdef0123456789abcdef",
+        "eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIxMjM0NTY3ODkwIn0.abcdefghij",
+    ] {
+        world.refuses("sub", json!(subject), Refusal::Subject).await;
+        let said = PersonError::Refused(Refusal::Subject).to_string();
+        assert!(said.contains("(sub) looks like a key") && !said.contains(subject), "{said}");
     }
 }
 

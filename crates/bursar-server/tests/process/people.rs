@@ -27,6 +27,7 @@ fn a_person_comes_in_and_no_line_of_the_log_has_a_part_of_their_token() {
     let trusted = json!([{ "issuer": issuer.url, "audience": "bursar", "tenant_claim": "org" }]);
     let mut folder = Folder::new();
     folder.set("BURSAR_OIDC_ISSUERS", trusted.to_string());
+    folder.set("BURSAR_OIDC_TOKEN_SECONDS_MAX", u32::MAX.to_string());
     folder.set("BURSAR_LOG", "trace");
     let server = Server::start(&folder);
     let mut machine = Tenant::new(&folder, &server).client(&server);

@@ -165,6 +165,11 @@ impl SqliteStore {
         self.readers.limit(time_max);
     }
 
+    /// A data file, and the files that stand beside it while a server has it open.
+    pub fn files(path: &Path) -> Vec<PathBuf> {
+        ["", "-wal", "-shm", ".lock"].into_iter().map(|ending| beside(path, ending)).collect()
+    }
+
     /// Whether a server, or another process that writes, has a data file open.
     ///
     /// # Errors
@@ -244,8 +249,8 @@ fn lock_beside(path: &Path) -> Result<File, OpenError> {
 fn lock_of(path: &Path, canonical: &Path) -> Result<File, OpenError> {
     let lock_path = beside(canonical, ".lock");
     let file = |cause| OpenError::File { path: lock_path.clone(), cause };
-    let lock =
-        File::options().create(true).truncate(false).write(true).open(&lock_path).map_err(file)?;
+    // Whoever can open it could hold it, and keep the server from starting.
+    let lock = open_private(&lock_path).map_err(file)?;
     match lock.try_lock() {
         Ok(()) => Ok(lock),
         Err(TryLockError::WouldBlock) => Err(OpenError::InUse(path.to_owned())),
@@ -262,9 +267,14 @@ fn beside(path: &Path, ending: &str) -> PathBuf {
 
 /// Makes the file, for its owner only; SQLite gives its log the same mode.
 fn create_private(path: &Path) -> Result<(), OpenError> {
-    use std::os::unix::fs::OpenOptionsExt;
-    let made = File::options().create(true).truncate(false).write(true).mode(0o600).open(path);
+    let made = open_private(path);
     made.map(|_| ()).map_err(|cause| OpenError::File { path: path.to_owned(), cause })
+}
+
+/// Opens a file, and makes it for its owner only when it is not there.
+fn open_private(path: &Path) -> std::io::Result<File> {
+    use std::os::unix::fs::OpenOptionsExt;
+    File::options().create(true).truncate(false).write(true).mode(0o600).open(path)
 }
 
 /// Makes the names of new files as durable as what is in them.

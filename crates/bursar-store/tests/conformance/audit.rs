@@ -20,7 +20,7 @@ pub(crate) async fn every_change_is_audited_once(subject: Subject) {
         subject.change(tenant_id, |control| control.create_api_key("key", "*", None, |_| [1; 32]));
     let api_key_id = api_key.await.api_key_id;
     let key = subject.change(tenant_id, move |control| {
-        control.create_integration_key(integration_id, None, |_| [2; 32])
+        control.create_integration_key(integration_id, None, None, |_| [2; 32])
     });
     let key_id = key.await.integration_key_id;
     let rotated = [api_key_id.to_string(), key_id.to_string()];

@@ -22,7 +22,7 @@ async fn create_integration_key(
     name: Option<&'static str>,
 ) -> IntegrationKeyRow {
     let create = move |control: &mut bursar_store::Control<'_>| {
-        control.create_integration_key(integration_id, name, |id| [id.number() as u8; 32])
+        control.create_integration_key(integration_id, name, None, |id| [id.number() as u8; 32])
     };
     subject.change(tenant_id, create).await
 }
@@ -97,7 +97,12 @@ pub(crate) async fn an_integration_key_leads_back(subject: Subject) {
     let now = subject.world.clock.now();
     let account = subject.account(unlimited()).await;
     let (tenant_id, integration_id) = account;
-    let made = create_integration_key(&subject, account, Some("machine")).await;
+    let end = Some(now.plus_seconds(60));
+    let create = move |control: &mut bursar_store::Control<'_>| {
+        let hash = |id: IntegrationKeyId| [id.number() as u8; 32];
+        control.create_integration_key(integration_id, Some("machine"), end, hash)
+    };
+    let made = subject.change(tenant_id, create).await;
     let expected = IntegrationKeyRow {
         tenant_id,
         integration_id,
@@ -106,7 +111,7 @@ pub(crate) async fn an_integration_key_leads_back(subject: Subject) {
         secret_hash: [made.integration_key_id.number() as u8; 32],
         created_at: now,
         created_by: actor().actor_id,
-        expires_at: None,
+        expires_at: end,
         revoked_at: None,
         last_used_at: None,
         replaced_by: None,
@@ -150,7 +155,7 @@ pub(crate) async fn a_key_of_a_deleted_integration_is_gone(subject: Subject) {
     let found = subject.world.store.integration_key(tenant_id, integration_id, key_id).await;
     assert_eq!(found.unwrap(), None);
     let created = subject.world.control(tenant_id, move |control| {
-        control.create_integration_key(integration_id, None, |_| [0; 32])
+        control.create_integration_key(integration_id, None, None, |_| [0; 32])
     });
     assert_eq!(created.await.unwrap(), Err(ControlRefusal::IntegrationNotFound));
 }

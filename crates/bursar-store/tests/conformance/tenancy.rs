@@ -30,7 +30,7 @@ async fn owned(subject: &Subject) -> Owned {
         .change(owner, |control| control.create_api_key("key", "*", None, |_| [1; 32]))
         .await;
     let key = subject.change(owner, move |control| {
-        control.create_integration_key(integration_id, None, |_| [2; 32])
+        control.create_integration_key(integration_id, None, None, |_| [2; 32])
     });
     let key_id = key.await.integration_key_id;
     subject.record(owner, usage(integration_id, "recorded")).await;
@@ -157,8 +157,9 @@ pub(crate) async fn a_foreign_tenant_changes_nothing(subject: Subject) {
     assert_eq!(world.control(stranger, move |c| c.enable_integration(id)).await.unwrap(), gone);
     assert_eq!(world.control(stranger, move |c| c.disable_integration(id)).await.unwrap(), gone);
     assert_eq!(world.control(stranger, move |c| c.delete_integration(id)).await.unwrap(), gone);
-    let made =
-        world.control(stranger, move |c| c.create_integration_key(id, None, |_| [0; 32])).await;
+    let made = world
+        .control(stranger, move |c| c.create_integration_key(id, None, None, |_| [0; 32]))
+        .await;
     assert_eq!(made.unwrap(), Err(ControlRefusal::IntegrationNotFound));
     let revoked = world.control(stranger, move |c| c.revoke_api_key(api_key_id)).await;
     assert_eq!(revoked.unwrap(), Err(ControlRefusal::KeyNotFound));

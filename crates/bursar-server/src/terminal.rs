@@ -1,0 +1,202 @@
+//! Text that others wrote, as a terminal may show it: what cannot be seen is written out.
+//!
+//! Names, messages and files come from clients, providers and servers. A control character in them
+//! would act on the terminal of whoever reads them, and a bidirectional or zero-width character
+//! would make two different names look alike. Everything that this binary prints goes through
+//! [`say`] or [`tell`]; the log goes through [`line`] and [`json`].
+
+use std::borrow::Cow;
+use std::io::{self, Write};
+use std::ops::RangeInclusive;
+
+/// Characters without a look of their own, beside control characters and white space: Unicode's
+/// default ignorable code points, its interlinear annotations, and the empty pattern of Braille.
+const WITHOUT_LOOK: &[RangeInclusive<char>] = &[
+    '\u{ad}'..='\u{ad}',
+    '\u{34f}'..='\u{34f}',
+    '\u{61c}'..='\u{61c}',
+    '\u{115f}'..='\u{1160}',
+    '\u{17b4}'..='\u{17b5}',
+    '\u{180b}'..='\u{180f}',
+    '\u{200b}'..='\u{200f}',
+    '\u{202a}'..='\u{202e}',
+    '\u{2060}'..='\u{206f}',
+    '\u{2800}'..='\u{2800}',
+    '\u{3164}'..='\u{3164}',
+    '\u{fe00}'..='\u{fe0f}',
+    '\u{feff}'..='\u{feff}',
+    '\u{ffa0}'..='\u{ffa0}',
+    '\u{fff0}'..='\u{fffb}',
+    '\u{1bca0}'..='\u{1bca3}',
+    '\u{1d173}'..='\u{1d17a}',
+    '\u{e0000}'..='\u{e0fff}',
+];
+
+/// Whether a character cannot be told from nothing or from a blank, or acts on a terminal.
+pub fn is_hidden(letter: char) -> bool {
+    match letter {
+        ' '..='~' => false,
+        _ if letter.is_control() || letter.is_whitespace() => true,
+        _ => WITHOUT_LOOK.iter().any(|range| range.contains(&letter)),
+    }
+}
+
+/// A text on one line, with every hidden character written out (`\n`, `\u{202e}`).
+pub fn line(text: &str) -> Cow<'_, str> {
+    written(text, is_hidden, push_escaped)
+}
+
+/// A value in a table: like [`line`], and a backslash stands for itself only when it is doubled, so
+/// that different values never look alike.
+pub fn cell(text: &str) -> Cow<'_, str> {
+    written(text, |letter| letter == '\\' || is_hidden(letter), push_escaped)
+}
+
+/// JSON with every hidden character in its strings as JSON's own escape: the same values.
+pub fn json(text: &str) -> Cow<'_, str> {
+    // Valid JSON has no others outside of its strings, where these are the layout.
+    let is_hidden = |letter| is_hidden(letter) && !matches!(letter, '\n' | '\r' | '\t');
+    written(text, is_hidden, |text, letter| {
+        for unit in letter.encode_utf16(&mut [0; 2]) {
+            text.push_str(&format!("\\u{unit:04x}"));
+        }
+    })
+}
+
+/// Lines of text, of which only the ends of lines are left as they are.
+pub fn lines(text: &str) -> Cow<'_, str> {
+    written(text, |letter| letter != '\n' && is_hidden(letter), push_escaped)
+}
+
+fn push_escaped(text: &mut String, letter: char) {
+    match letter {
+        '\\' | '\n' | '\r' | '\t' => text.extend(letter.escape_default()),
+        _ => text.extend(letter.escape_unicode()),
+    }
+}
+
+fn written(
+    text: &str,
+    is_escaped: impl Fn(char) -> bool,
+    escape: impl Fn(&mut String, char),
+) -> Cow<'_, str> {
+    if !text.contains(&is_escaped) {
+        return Cow::Borrowed(text);
+    }
+    let mut written = String::with_capacity(text.len() + 16);
+    for letter in text.chars() {
+        if is_escaped(letter) {
+            escape(&mut written, letter);
+        } else {
+            written.push(letter);
+        }
+    }
+    Cow::Owned(written)
+}
+
+/// Writes lines to the standard output.
+///
+/// # Errors
+/// What the system says.
+pub fn say(text: &str) -> io::Result<()> {
+    say_verbatim(&lines(text))
+}
+
+/// Writes one line to the standard output.
+///
+/// # Errors
+/// What the system says.
+pub fn say_line(text: &str) -> io::Result<()> {
+    say_verbatim(&(line(text) + "\n"))
+}
+
+/// Writes a text of Bursar's own, for a program, to the standard output; a reader that has gone
+/// away has seen enough.
+///
+/// # Errors
+/// What the system says.
+pub fn say_verbatim(text: &str) -> io::Result<()> {
+    let mut out = io::stdout().lock();
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+        said => said,
+    }
+}
+
+/// Writes one line to the standard error output, where nobody has to listen.
+pub fn tell(text: &str) {
+    let _ = writeln!(io::stderr().lock(), "{}", line(text));
+}
+
+/// Writes a file to a terminal, with what is hidden in it written out.
+pub struct Shown<W> {
+    to: W,
+    /// The beginning of a character whose end has not come yet.
+    begun: Vec<u8>,
+}
+
+impl<W: Write> Shown<W> {
+    /// Shows what is written on this terminal.
+    pub fn on(to: W) -> Self {
+        Self { to, begun: Vec::new() }
+    }
+
+    fn show(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.to.write_all(lines(&String::from_utf8_lossy(bytes)).as_bytes())
+    }
+}
+
+impl<W: Write> Write for Shown<W> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let mut text = std::mem::take(&mut self.begun);
+        text.extend_from_slice(bytes);
+        // What cannot become a character any more is shown as U+FFFD.
+        let open = match std::str::from_utf8(&text) {
+            Err(error) if error.error_len().is_none() => text.len() - error.valid_up_to(),
+            Ok(_) | Err(_) => 0,
+        };
+        self.begun = text.split_off(text.len() - open);
+        self.show(&text)?;
+        Ok(bytes.len())
+    }
+
+    /// Hands on what is whole; the beginning of a character stays until its end comes.
+    fn flush(&mut self) -> io::Result<()> {
+        self.to.flush()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_acts_on_a_terminal_or_hides_is_written_out() {
+        for (text, shown) in [
+            ("plain name, größer 東京 🙂", "plain name, größer 東京 🙂"),
+            ("\u{1b}[31mred\u{1b}[0m", r"\u{1b}[31mred\u{1b}[0m"),
+            ("\u{9b}2J\u{7f}\u{0}", r"\u{9b}2J\u{7f}\u{0}"),
+            ("two\nlines\r\tend", r"two\nlines\r\tend"),
+            ("pay\u{202e}lap", r"pay\u{202e}lap"),
+            ("\u{2066}a\u{2069}\u{200f}\u{61c}", r"\u{2066}a\u{2069}\u{200f}\u{61c}"),
+            ("pro\u{200b}d\u{2060}\u{feff}\u{ad}", r"pro\u{200b}d\u{2060}\u{feff}\u{ad}"),
+            ("a\u{a0}b\u{3000}c\u{2028}d\u{2029}", r"a\u{a0}b\u{3000}c\u{2028}d\u{2029}"),
+            ("tag\u{e0041}\u{fe0f}\u{3164}\u{2800}", r"tag\u{e0041}\u{fe0f}\u{3164}\u{2800}"),
+        ] {
+            assert_eq!(line(text), shown);
+        }
+        assert_eq!(cell(r"a\u{200b}"), r"a\\u{200b}");
+        assert_eq!(cell("a\u{200b}"), r"a\u{200b}");
+    }
+
+    #[test]
+    fn a_character_that_comes_in_two_pieces_is_shown_whole() {
+        let mut shown = Shown::on(Vec::new());
+        let text = "ä🙂\u{202e}\n\u{9b}".as_bytes();
+        for byte in text {
+            shown.write_all(&[*byte]).unwrap();
+        }
+        shown.write_all(b"\xff\xc3!").unwrap();
+        assert_eq!(String::from_utf8(shown.to).unwrap(), "ä🙂\\u{202e}\n\\u{9b}\u{fffd}\u{fffd}!");
+    }
+}

@@ -1,0 +1,157 @@
+//! What clients wrote, as the command line shows it, exports it and reads it back.
+
+use serde_json::{Value, json};
+
+use super::{World, text};
+
+/// Sends a request in the operator's name, and answers its data.
+fn ask(world: &World, tenant: &str, (method, path): (&str, &str), body: &Value) -> Value {
+    let token = std::fs::read_to_string(world.data().join("operator-token")).unwrap();
+    let mut request = axum::http::Request::builder()
+        .method(method)
+        .uri(format!("{}/api/v1{path}", world.url()))
+        .header("authorization", format!("Bearer {}", token.trim()))
+        .header("content-type", "application/json");
+    if !tenant.is_empty() {
+        request = request.header("x-tenant-id", tenant);
+    }
+    let answered = match method {
+        "GET" => ureq::run(request.body(()).unwrap()),
+        _ => ureq::run(request.body(body.to_string()).unwrap()),
+    };
+    let mut answer = answered.unwrap();
+    let envelope: Value =
+        serde_json::from_str(&answer.body_mut().read_to_string().unwrap()).unwrap();
+    envelope.get("data").unwrap().clone()
+}
+
+#[test]
+fn names_that_look_alike_are_told_apart_and_act_on_no_terminal() {
+    let world = World::served();
+    let names = ["prod", "pro\u{200b}d", "\u{2066}prod\u{2069}", "p\u{202e}dor", r"pro\u{200b}d"];
+    for name in names {
+        ask(&world, "", ("POST", "/tenants"), &json!({ "name": name }));
+    }
+    let table = world.run(&["tenant", "list"]);
+    for shown in [r"pro\u{200b}d", r"\u{2066}prod\u{2069}", r"p\u{202e}dor", r"pro\\u{200b}d"] {
+        assert!(table.contains(&format!("  {shown}  ")), "{shown} is not in {table}");
+    }
+    let is_plain = |text: &str| text.replace('\n', "").chars().all(|c| (' '..='~').contains(&c));
+    assert!(is_plain(&table), "{table:?}");
+    let listed = world.run(&["tenant", "list", "--json"]);
+    assert!(is_plain(&listed), "{listed:?}");
+    let listed: Value = serde_json::from_str(&listed).unwrap();
+    let told: Vec<String> =
+        listed.as_array().unwrap().iter().map(|row| text(row, "name")).collect();
+    assert_eq!(told, names);
+    let shown = world.run(&["tenant", "show", "p\u{202e}dor"]);
+    assert!(shown.contains(r"p\u{202e}dor") && is_plain(&shown), "{shown:?}");
+
+    let foreign = "\u{1b}[2J\u{9b}\nforged";
+    for arguments in [
+        &["tenant", "show", foreign][..],
+        &["key", "revoke", "--tenant=prod", foreign],
+        &["usage", "export", "--tenant=prod", "--output", foreign, "--start=soon"],
+        &["audit", "verify", "--file", foreign],
+        &["completions", foreign],
+    ] {
+        let output = world.command(arguments).output().unwrap();
+        let blamed = String::from_utf8_lossy(&output.stderr);
+        assert!(!output.status.success() && is_plain(&blamed), "{arguments:?}: {blamed:?}");
+        assert!(!blamed.lines().any(|line| line.starts_with("forged")), "{blamed}");
+    }
+}
+
+/// What the history of an integration says, without what every server makes anew.
+fn history(world: &World, tenant: &str) -> Vec<Value> {
+    let rows = ask(world, tenant, ("GET", "/telemetry/usage-history?limit=100"), &json!({}));
+    let mut rows = rows.as_array().unwrap().clone();
+    for row in &mut rows {
+        let fields = row.as_object_mut().unwrap();
+        for made in ["id", "created_at", "integration_id"] {
+            fields.remove(made).unwrap();
+        }
+    }
+    rows.sort_by_key(|row| text(row, "call_id"));
+    rows
+}
+
+/// Texts with everything that a cell of CSV is changed for.
+const TEXTS: &[&str] = &[
+    "=1+1",
+    "+1",
+    "-1",
+    "@a",
+    "\u{ff1d}1",
+    "'twas",
+    "'=1",
+    "''=1",
+    "'\"a\"",
+    "\"a\"",
+    " =1 ",
+    "\tb",
+    "a;=1",
+    "a\\nb",
+    "a, \"b\"",
+    "pay\u{202e}lap",
+    "\u{1b}[31mred",
+    "\u{9b}2J\u{7f}",
+];
+
+#[test]
+fn an_export_read_back_says_the_same_of_every_text() {
+    let world = World::served();
+    let tenants = ["from", "to"].map(|name| {
+        let tenant = text(&ask(&world, "", ("POST", "/tenants"), &json!({ "name": name })), "id");
+        let create = json!({ "name": "i", "provider_type": "openai" });
+        let made = ask(&world, &tenant, ("POST", "/integrations"), &create);
+        (tenant, text(&made, "id"))
+    });
+    let [(from, integration), (to, other)] = tenants;
+    let records: Vec<Value> = (0..)
+        .zip(TEXTS)
+        .map(|(number, text)| {
+            // A call id takes no control characters.
+            let call_id = text.replace(char::is_control, "");
+            json!({
+                "integration_id": integration,
+                "call_id": call_id,
+                "session_id": text,
+                "agent_id": text,
+                "provider": text,
+                "model": text,
+                "tokens_in": 1,
+                "tokens_out": number,
+                // Whole cents: the column of cents has no more.
+                "cost_cents": 2,
+                "error_code": text,
+                "error_message": format!("{text}\r\nand more\n"),
+                "metadata": { (*text): text },
+                "occurred_at": "2026-01-01T00:00:00Z",
+            })
+        })
+        .collect();
+    let sent =
+        ask(&world, &from, ("POST", "/telemetry/llm-usage/batch"), &json!({ "records": records }));
+    assert_eq!(sent.get("accepted"), Some(&TEXTS.len().into()), "{sent}");
+    for format in ["csv", "ndjson"] {
+        let output = format!("--output=calls.{format}");
+        world.run(&["usage", "export", "--tenant", &from, &output]);
+    }
+    // As written, every row belongs to an integration of another tenant.
+    let file = std::fs::read_to_string(world.folder.path().join("calls.csv")).unwrap();
+    std::fs::write(world.folder.path().join("calls.csv"), file.replace(&integration, &other))
+        .unwrap();
+    let said = world.run(&["usage", "import", "calls.csv", "--tenant", &to]);
+    assert_eq!(said, format!("{} accepted, 0 already there, 0 refused\n", TEXTS.len()));
+    assert_eq!(history(&world, &to), history(&world, &from));
+    // The same into the tenant that it came from changes nothing.
+    for format in ["csv", "ndjson"] {
+        let file = std::fs::read_to_string(world.folder.path().join(format!("calls.{format}")));
+        let name = format!("again.{format}");
+        let again = file.unwrap().replace(&other, &integration);
+        std::fs::write(world.folder.path().join(&name), again).unwrap();
+        let said = world.run(&["usage", "import", &name, "--tenant", &from]);
+        assert_eq!(said, format!("0 accepted, {} already there, 0 refused\n", TEXTS.len()));
+    }
+}

@@ -1,0 +1,97 @@
+//! Texts that clients wrote, in cells of CSV and on terminals.
+
+use bursar_server::{csv_cell, terminal};
+
+use crate::fuzzing::{Choices, Effort, Fate, fuzz};
+
+const TEXTS: &[&str] = &["", "gpt-4o", "=1+1", "'twas", "''=1", "'\"a", "two\r\nlines", "a;b\tc"];
+const WORDS: &[&str] = &[
+    "=",
+    "+",
+    "-",
+    "@",
+    "＝",
+    "＋",
+    "－",
+    "＠",
+    "'",
+    "\"",
+    "\\",
+    ";",
+    "\t",
+    "\r",
+    "\n",
+    " ",
+    "\u{1b}[2J",
+    "\u{9b}",
+    "\u{200b}",
+    "\u{202e}",
+    "\u{2028}",
+];
+
+fn any_text(choices: &mut Choices<'_>) -> String {
+    let text = choices.one_of(TEXTS);
+    choices.broken(text, WORDS)
+}
+
+/// Claims that a cell is harmless, and whether its text had to be changed for that.
+fn check_cell(text: &str) -> Fate {
+    let cell = csv_cell::write(text);
+    assert_eq!(csv_cell::read(&cell), *text, "{cell:?}");
+    let ends = cell.replace("\r\n", "\n");
+    let is_control = |letter: char| letter.is_control() && !matches!(letter, '\t' | '\n');
+    assert!(!ends.contains(is_control), "{cell:?}");
+    for part in cell.split([';', '\t', '\n']) {
+        let seen = part.trim_start_matches(|c: char| c == ' ' || terminal::is_hidden(c));
+        assert!(!seen.starts_with(['=', '+', '-', '@', '＝', '＋', '－', '＠']), "{cell:?}");
+    }
+    if cell == text { Fate::Accepted } else { Fate::Refused }
+}
+
+#[test]
+fn a_text_comes_back_from_a_cell_that_does_no_harm() {
+    fuzz(bolero::check!(), Effort::PLAIN, |choices| check_cell(&any_text(choices)));
+}
+
+#[test]
+fn texts_come_back_from_a_line_of_a_file() {
+    fuzz(bolero::check!(), Effort::PLAIN, |choices| {
+        let texts: Vec<String> = (0..=choices.below(3)).map(|_| any_text(choices)).collect();
+        let mut writer = csv::Writer::from_writer(Vec::new());
+        let cells = texts.iter().map(|text| csv_cell::write(text).into_owned());
+        // As many names: at the start of a file a mark of its byte order is no text.
+        writer.write_record(texts.iter().map(|_| "name")).expect("memory");
+        writer.write_record(cells).expect("memory");
+        let file = writer.into_inner().expect("memory");
+        let mut reader = csv::Reader::from_reader(&*file);
+        let record = reader.records().next().expect("a line").expect("CSV");
+        let read: Vec<_> = record.iter().map(|cell| csv_cell::read(cell).into_owned()).collect();
+        assert_eq!(read, texts, "{}", String::from_utf8_lossy(&file));
+        if texts.len() == 1 { Fate::Accepted } else { Fate::Refused }
+    });
+}
+
+#[test]
+fn no_two_values_look_alike_in_a_table() {
+    fuzz(bolero::check!(), Effort::PLAIN, |choices| {
+        let (one, other) = (any_text(choices), any_text(choices));
+        let (shown, beside) = (terminal::cell(&one), terminal::cell(&other));
+        assert_eq!(shown == beside, one == other, "{one:?} {other:?}");
+        assert!(!shown.contains(terminal::is_hidden), "{shown:?}");
+        if shown == one { Fate::Accepted } else { Fate::Refused }
+    });
+}
+
+#[test]
+fn json_on_a_terminal_is_the_same_value() {
+    fuzz(bolero::check!(), Effort::PLAIN, |choices| {
+        let (name, text) = (any_text(choices), any_text(choices));
+        let value = serde_json::json!({ name: [text, "\u{e0041}"] });
+        let json = value.to_string();
+        let shown = terminal::json(&json);
+        assert!(!shown.contains(terminal::is_hidden), "{shown:?}");
+        let read: serde_json::Value = serde_json::from_str(&shown).expect("JSON");
+        assert_eq!(read, value);
+        if json.contains('\\') { Fate::Refused } else { Fate::Accepted }
+    });
+}
