@@ -3,8 +3,8 @@
 use bursar_store::{Cache, Facts, HoldFacts, Observer, StoreError, Taken, Took, Waiting};
 use prometheus::{Histogram, IntCounterVec, IntGauge, IntGaugeVec, Registry, Result};
 
-use super::stored_bytes::StoredBytes;
 use super::labels::Forgotten;
+use super::stored_bytes::StoredBytes;
 use super::table;
 use super::usage::{UsageMetrics, UsageText};
 

@@ -4,7 +4,7 @@
 //! commit's fate is unknown. It is bounded: accounts that nobody touched for long are forgotten
 //! and loaded again when they are needed.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::atomic::{AtomicI64, Ordering};
 
 use bursar_core::{

@@ -45,7 +45,7 @@ async fn create_key(
     (tenant_id, integration_id): (TenantId, IntegrationId),
 ) -> Result<IntegrationKeyRow, ControlRefusal> {
     let create = move |control: &mut Control<'_>| {
-        control.create_integration_key(integration_id, None, |_| [1; 32])
+        control.create_integration_key(integration_id, None, None, |_| [1; 32])
     };
     control(subject, tenant_id, create).await
 }
