@@ -13,9 +13,8 @@ use bursar_store::{Asker, NoRoom, Reading, Room, Store};
 use parking_lot::Mutex;
 
 use crate::app::App;
-use crate::auth::{Authorized, Operator};
 use crate::budget::ByteHold;
-use crate::credential_ref::SetBy;
+use crate::doorway::RequestTenant;
 use crate::error::{ApiError, ErrorCode};
 
 /// Answers up to this size do not count: connections are bounded already.
@@ -102,19 +101,18 @@ impl FromRequestParts<App> for Reads {
     type Rejection = ApiError;
 
     async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, ApiError> {
-        let memory = parts.extensions.get::<AnswerMemory>().cloned();
-        let memory = memory.ok_or_else(|| ApiError::of(ErrorCode::Internal))?;
-        let caller = parts.extensions.get::<Authorized>();
-        let is_operator = parts.extensions.get::<Operator>().is_some()
-            || caller.is_some_and(|caller| caller.set_by == SetBy::Operator);
-        // The operator looks at a tenant that floods, too.
-        let (asker, hold) = match caller {
-            Some(caller) if !is_operator => {
-                (Asker::Tenant, app.answer_budget.hold(Some(caller.tenant_id)))
+        // Whoever the guard did not let in reads nothing.
+        let unknown = || ApiError::of(ErrorCode::Internal);
+        let memory = parts.extensions.get::<AnswerMemory>().cloned().ok_or_else(unknown)?;
+        let asker = *parts.extensions.get::<Asker>().ok_or_else(unknown)?;
+        memory.begin(match asker {
+            Asker::Tenant => {
+                let tenant = parts.extensions.get::<RequestTenant>().ok_or_else(unknown)?;
+                app.answer_budget.hold(tenant.get())
             }
-            Some(_) | None => (Asker::Operator, app.operator_answers.hold(None)),
-        };
-        memory.begin(hold);
+            // The operator looks at a tenant that floods, too.
+            Asker::Operator => app.operator_answers.hold(None),
+        });
         let store = app.store.reading(Reading { asker, room: Arc::new(memory) });
         Ok(Self { store, asker })
     }

@@ -7,6 +7,7 @@ use axum::extract::{MatchedPath, Request, State};
 use axum::http::Method;
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
+use bursar_store::Asker;
 
 use crate::access::{self, Access};
 use crate::app::App;
@@ -60,6 +61,8 @@ async fn enter(
         protection::pass(app, sender, path, &mut request).await?;
     }
     let proved = request.extensions().get::<RequestTenant>().cloned().unwrap_or_default();
+    let asker = if admitted.is_operator() { Asker::Operator } else { Asker::Tenant };
+    request.extensions_mut().insert(asker);
     match admitted {
         Admitted::Operator(operator) => {
             proved.proved_operator();
