@@ -155,7 +155,9 @@ async fn a_tenant_never_has_more_open_reservations_than_it_may_whoever_asks_wher
                         assert_eq!(bound, OpenBound::Tenant(MAX as i64));
                         continue;
                     }
-                    outcome => unreachable!("{outcome:?}"),
+                    outcome @ (ReserveOutcome::Replayed(_)
+                    | ReserveOutcome::Refused(_)
+                    | ReserveOutcome::Rejected(_)) => unreachable!("{outcome:?}"),
                 }
                 if ask % 3 == 0 {
                     node.release(tenant_id, call_id(&call), None).await.unwrap();

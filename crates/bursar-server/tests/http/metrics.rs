@@ -210,8 +210,8 @@ async fn the_metrics_answer_whatever_tenants_name_their_models() {
         let records: Vec<_> = (0..400)
             .map(|model| {
                 let names = json!({
-                    "provider": "\u{1f4b8}".repeat(100),
-                    "model": format!("{}{model:04}", "\u{1f4b8}".repeat(250)),
+                    "provider": "\u{1f4b8}".repeat(50),
+                    "model": format!("{}{model:04}", "\u{1f4b8}".repeat(96)),
                     "error_code": "e",
                     "tokens_cache_read": 3,
                     "tokens_cache_write": 2,

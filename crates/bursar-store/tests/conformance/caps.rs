@@ -25,7 +25,9 @@ async fn met(
     match subject.reserve(tenant_id, request(integration_id, call)).await {
         ReserveOutcome::Held(_) | ReserveOutcome::Replayed(_) => None,
         ReserveOutcome::Rejected(ReserveRefusal::TooManyOpen(bound)) => Some(bound),
-        outcome => unreachable!("{outcome:?}"),
+        outcome @ (ReserveOutcome::Refused(_) | ReserveOutcome::Rejected(_)) => {
+            unreachable!("{outcome:?}")
+        }
     }
 }
 
