@@ -3,8 +3,10 @@
 use std::net::{IpAddr, SocketAddr};
 
 use axum::http::HeaderMap;
-use ipnet::IpNet;
+use ipnet::{IpNet, Ipv6Net};
 
+/// The bits of an IPv6 address that tell clients apart.
+const IPV6_PREFIX_BITS: u8 = 56;
 /// The header in which each proxy adds the address it was called from.
 const FORWARDED_FOR: &str = "x-forwarded-for";
 
@@ -70,6 +72,15 @@ impl ClientAddress {
             }
         }
         Self(client)
+    }
+}
+
+/// What counts as one address: of IPv6 the first 56 bits, because providers give at least as many
+/// addresses as that to one customer.
+pub(crate) fn network(address: IpAddr) -> IpNet {
+    match address.to_canonical() {
+        IpAddr::V6(address) => Ipv6Net::new_assert(address, IPV6_PREFIX_BITS).trunc().into(),
+        address @ IpAddr::V4(_) => IpNet::from(address),
     }
 }
 

@@ -126,7 +126,8 @@ codes! {
     TotalsOverflow = "TOTALS_OVERFLOW", UNPROCESSABLE_ENTITY;
     /// The body did not arrive in time.
     RequestTimeout = "REQUEST_TIMEOUT", REQUEST_TIMEOUT;
-    /// Too many requests of the tenant to this route; come again after Retry-After.
+    /// Too many requests of the tenant, or by the key of the integration, to this route; come again
+    /// after Retry-After.
     RateLimited = "RATE_LIMITED", TOO_MANY_REQUESTS;
     /// The tenant has spent what it may spend on a day; come again after Retry-After.
     CostLimitExceeded = "COST_LIMIT_EXCEEDED", TOO_MANY_REQUESTS;
@@ -136,7 +137,8 @@ codes! {
     Internal = "INTERNAL", INTERNAL_SERVER_ERROR;
     /// Too much waits to be read or written; come again after Retry-After.
     Overloaded = "OVERLOADED", SERVICE_UNAVAILABLE;
-    /// Too many requests of the tenant at once; come again after Retry-After.
+    /// Too many requests of the tenant, or by the key of the integration, at once; come again after
+    /// Retry-After.
     Throttled = "THROTTLED", SERVICE_UNAVAILABLE;
     /// Storage cannot answer; repeat with the same call id after Retry-After.
     Unavailable = "UNAVAILABLE", SERVICE_UNAVAILABLE;

@@ -13,14 +13,14 @@ use std::time::Duration;
 use ipnet::IpNet;
 use parking_lot::Mutex;
 
+use crate::client_address;
+
 /// The target of the lines.
 const TARGET: &str = "bursar::auth";
 /// How often an address has a line at most.
 const TOLD_EVERY: Duration = Duration::from_secs(60);
 /// Addresses that have a line of their own.
 const ADDRESSES_MAX: usize = 1_024;
-/// What counts as one address of IPv6: providers give a customer so much of it.
-const IPV6_PREFIX_BITS: u8 = 56;
 
 /// What did not prove anybody.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -76,13 +76,7 @@ enum Origin {
 
 impl Origin {
     fn of(address: Option<IpAddr>) -> Self {
-        let Some(address) = address else { return Self::Inside };
-        let network = match address.to_canonical() {
-            IpAddr::V6(address) => IpNet::new(address.into(), IPV6_PREFIX_BITS),
-            address @ IpAddr::V4(_) => Ok(IpNet::from(address)),
-        };
-        // 56 bits are none too many.
-        network.map_or(Self::Others, |network| Self::Network(network.trunc()))
+        address.map_or(Self::Inside, |address| Self::Network(client_address::network(address)))
     }
 }
 

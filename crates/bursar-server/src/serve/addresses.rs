@@ -2,11 +2,13 @@
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
+
+use crate::client_address;
 
 /// How often the log tells of an address that has too many connections.
 const TOLD_EVERY: Duration = Duration::from_secs(60);
@@ -35,7 +37,7 @@ impl Addresses {
 
     /// A place for one more connection, unless the address has too many.
     pub(crate) fn take(self: &Arc<Self>, address: IpAddr) -> Option<Place> {
-        let network = network(address);
+        let network = client_address::network(address).network();
         let mut counts = self.counts.lock();
         let count = counts.entry(network).or_default();
         if *count >= self.connections_max {
@@ -66,15 +68,6 @@ impl Drop for Place {
                 count.remove();
             }
         }
-    }
-}
-
-/// What counts as one address: of IPv6 the first 56 bits, because providers give at least as many
-/// addresses as that to one customer.
-fn network(address: IpAddr) -> IpAddr {
-    match address.to_canonical() {
-        IpAddr::V4(address) => IpAddr::V4(address),
-        IpAddr::V6(address) => IpAddr::V6(Ipv6Addr::from_bits(address.to_bits() >> 72 << 72)),
     }
 }
 

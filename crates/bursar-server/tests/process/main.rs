@@ -16,6 +16,7 @@ mod faults;
 #[path = "../people/issuer.rs"]
 mod issuer;
 mod kills;
+mod panics;
 mod people;
 mod races;
 mod refusals;

@@ -1,0 +1,37 @@
+//! What a panic leaves in the log.
+
+use std::process::Command;
+
+use bursar_server::log::{self, LogFormat};
+
+/// Makes of this test a process that panics, and says what is logged.
+const FILTER: &str = "BURSAR_TEST_PANICS";
+
+/// Panics in a thread that logs.
+fn panic_and_log(filter: &str) {
+    log::start(LogFormat::Human, filter).expect("a log");
+    let panicking = std::thread::Builder::new().name("worker".to_owned());
+    let panicking = panicking.spawn(|| panic!("a mistake of the test")).expect("a thread");
+    assert!(panicking.join().is_err());
+    log::flush();
+}
+
+#[test]
+fn a_panic_is_a_line_of_the_log_whatever_its_filter_hides() {
+    if let Ok(filter) = std::env::var(FILTER) {
+        return panic_and_log(&filter);
+    }
+    for filter in ["info", "bursar::http=debug", "off"] {
+        let mut itself = Command::new(std::env::current_exe().expect("this test"));
+        itself.args(["--exact", "--nocapture"]).env(FILTER, filter).env_remove("RUST_BACKTRACE");
+        itself.arg("panics::a_panic_is_a_line_of_the_log_whatever_its_filter_hides");
+        let output = itself.output().expect("an end");
+        let text = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(output.status.success(), "{text}");
+        let told: Vec<&str> =
+            text.lines().filter(|line| line.contains("a mistake of the test")).collect();
+        let [line] = told.as_slice() else { panic!("{filter}: {text}") };
+        assert!(line.contains("worker") && line.contains("process/panics.rs:"), "{line}");
+        assert_eq!(line.contains("bursar::panic"), filter == "info", "{line}");
+    }
+}
