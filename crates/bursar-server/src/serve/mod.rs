@@ -5,6 +5,8 @@ mod answer;
 mod connection;
 mod descriptors;
 mod framing;
+#[cfg(test)]
+mod fuzz;
 mod gate;
 pub mod limits;
 mod pool;

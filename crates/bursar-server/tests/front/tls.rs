@@ -206,3 +206,19 @@ fn a_handshake_has_a_deadline() {
     }
     server.stop();
 }
+
+#[test]
+fn handshakes_that_do_not_begin_keep_nobody_out() {
+    let pair = Pair::new();
+    let mut folder = folder(&pair, "3600");
+    folder.set("BURSAR_SERVER_HEADER_SECONDS", "60");
+    folder.set("BURSAR_SERVER_CONNECTIONS_MAX", "2");
+    let server = Server::start(&folder);
+    let mut silent: Vec<Wire> = (0..3).map(|_| Wire::open(&server.address)).collect();
+    silent[1].send([0x16, 3, 1]);
+    let answer = get(&mut server.client(&pair, "http/1.1").expect("a handshake"));
+    assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+    silent[0].cut_while_waiting(Duration::from_secs(10));
+    drop(silent);
+    server.stop();
+}
