@@ -29,6 +29,8 @@ pub(crate) struct Attack {
     /// The statuses of answers that the attack may get, besides 429 and 503. Any other status
     /// means that the attack is not the one that it claims to be.
     pub(crate) statuses: &'static [u16],
+    /// Whether the server must have cut connections of the attacker.
+    pub(crate) is_cut: bool,
     /// How much the data folder may grow, where a bound is promised.
     pub(crate) disk_mib_max: Option<u64>,
 }
@@ -52,6 +54,7 @@ impl Attack {
             lasts: Duration::from_secs(20),
             prepare,
             statuses: &[200, 201],
+            is_cut: false,
             disk_mib_max: None,
         }
     }

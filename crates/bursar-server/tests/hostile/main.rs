@@ -10,8 +10,10 @@
 #![expect(clippy::indexing_slicing, reason = "a proof stops at the first thing that does not hold")]
 
 mod attack;
+mod connections;
 mod disk;
 mod force;
+mod labels;
 mod log;
 mod memory;
 mod request;
@@ -19,6 +21,7 @@ mod scene;
 mod support;
 mod verdict;
 mod watch;
+mod workers;
 mod writer;
 
 use parking_lot::Mutex;
@@ -59,6 +62,11 @@ fn memory_is_not_filled_by_slow_bodies_and_answers_that_are_not_taken() {
 }
 
 #[test]
+fn worker_time_is_not_taken_by_bodies_that_are_hard_to_decode() {
+    check(&workers::DECODED);
+}
+
+#[test]
 fn writer_time_is_not_taken_by_reservations_that_expire_at_one_moment() {
     check(&writer::EXPIRING);
 }
@@ -71,6 +79,16 @@ fn writer_time_is_not_taken_by_batches_conflicts_and_changes() {
 #[test]
 fn writer_time_is_not_taken_on_postgresql_either() {
     check(&writer::WRITING_POSTGRES);
+}
+
+#[test]
+fn connections_are_not_taken_by_idle_ones() {
+    check(&connections::IDLE);
+}
+
+#[test]
+fn connections_of_http2_do_not_hold_up_the_others() {
+    check(&connections::FRAMES);
 }
 
 #[test]

@@ -6,6 +6,9 @@ pub(crate) mod clock;
 #[expect(dead_code, reason = "the proofs of storage use more of it")]
 #[path = "../process/support/folder.rs"]
 pub(crate) mod folder;
+#[expect(dead_code, reason = "the proofs of the front door use more of it")]
+#[path = "../front/support/frames.rs"]
+pub(crate) mod frames;
 #[expect(dead_code, reason = "the proofs of storage use more of it")]
 #[path = "../process/support/http.rs"]
 pub(crate) mod http;

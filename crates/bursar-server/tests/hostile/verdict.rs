@@ -34,6 +34,7 @@ const ROUNDS: usize = 3;
 pub(crate) struct Verdict {
     name: &'static str,
     statuses: &'static [u16],
+    is_cut: bool,
     disk_mib_max: Option<u64>,
     lasted: Duration,
     tally: Tally,
@@ -62,10 +63,11 @@ impl Verdict {
         let during = memory.end();
         let recovery = recover(scene, ended, before_kib);
         let disk_mib = scene.disk_bytes().saturating_sub(before_disk) / 1024 / 1024;
-        let Attack { name, statuses, disk_mib_max, .. } = *attack;
+        let Attack { name, statuses, is_cut, disk_mib_max, .. } = *attack;
         Self {
             name,
             statuses,
+            is_cut,
             disk_mib_max,
             lasted: lasts,
             tally,
@@ -87,6 +89,9 @@ impl Verdict {
             if !self.statuses.contains(status) && !matches!(status, 429 | 503) {
                 failures.push(format!("the attacker got {count} times {status}: {example}"));
             }
+        }
+        if self.is_cut && self.tally.cuts == 0 {
+            failures.push("no connection of the attacker was cut".to_owned());
         }
         if self.disk_mib_max.is_some_and(|most| self.disk_mib > most) {
             failures.push(format!("the data grew by {} MiB", self.disk_mib));

@@ -1,0 +1,44 @@
+//! Label sets: more models than any fleet has, with the longest names.
+
+use crate::attack::Client;
+use crate::force::Tally;
+use crate::request;
+use crate::support::tenant::Tenant;
+
+/// The greatest lengths of the names of a model and a provider.
+const MODEL: usize = 100;
+const PROVIDER: usize = 50;
+/// Models in a batch: more than have labels of their own.
+pub(crate) const MODELS: usize = 400;
+
+/// Claims that records of so many models were taken.
+#[track_caller]
+pub(crate) fn check_accepted(tally: &Tally) {
+    let (_, example) = tally.answers.get(&200).expect("an answer");
+    assert!(example.contains(&format!("\"accepted\":{MODELS},")), "{example}");
+}
+
+/// A client that sends so many batches of records, each of them with a model of its own.
+pub(crate) fn labelled(number: usize, tenant: &Tenant, models: usize, batches: usize) -> Client {
+    let integration = tenant.integrations.first().expect("an integration").clone();
+    let bearer = tenant.bearer.clone();
+    let mut sent = 0;
+    Client::asks(number, move || {
+        sent += 1;
+        let record = |at| {
+            let call_id = format!("{batches}-{sent}-{at}");
+            // Lengths are counted in characters; these have four bytes each.
+            let longest = |length: usize| {
+                format!("{call_id}-{}", "\u{1d4c2}".repeat(length - call_id.len() - 1))
+            };
+            let (provider, model) = (longest(PROVIDER), longest(MODEL));
+            format!(
+                "{{\"integration_id\":\"{integration}\",\"call_id\":\"{call_id}\",\
+                 \"provider\":\"{provider}\",\"model\":\"{model}\",\"tokens_in\":1,\
+                 \"tokens_out\":1,\"cost_cents\":1}}"
+            )
+        };
+        let records: Vec<String> = (0..models).map(record).collect();
+        (sent <= batches).then(|| request::post(request::BATCH, &bearer, &request::batch(&records)))
+    })
+}
