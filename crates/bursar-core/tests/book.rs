@@ -1,5 +1,8 @@
 //! What a book demands, and what it tells: nothing missing counts as zero, no change is left out.
 
+#![expect(clippy::unwrap_used, reason = "a test names what it loads and reserves")]
+#![expect(clippy::indexing_slicing, reason = "a group of a test has what was put into it")]
+
 #[expect(dead_code, reason = "the builders for decisions and random runs are not used here")]
 mod support;
 

@@ -36,6 +36,10 @@ pub mod estimate;
 pub mod export;
 pub mod failed_logins;
 pub mod figures;
+#[cfg(test)]
+#[expect(dead_code, reason = "targets elsewhere use more of it")]
+#[path = "../../bursar-core/tests/support/fuzzing.rs"]
+mod fuzzing;
 pub mod guard;
 pub mod import;
 mod inflate;

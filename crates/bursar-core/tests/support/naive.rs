@@ -284,14 +284,14 @@ impl Naive {
         let id = request.integration_id;
         let here = |promise: &&&Promised| promise.request.integration_id == id;
         let of_integration = open.iter().filter(here).count() as i64;
-        let bounds: [(i64, i64, fn(i64) -> OpenBound); 2] = [
-            (of_integration, self.caps.reservations_per_integration, OpenBound::Integration),
-            (of_tenant, self.caps.reservations_per_tenant, OpenBound::Tenant),
+        let (allowed_here, allowed) =
+            (self.caps.reservations_per_integration, self.caps.reservations_per_tenant);
+        let bounds = [
+            (of_integration + 1 > allowed_here, OpenBound::Integration(allowed_here)),
+            (of_tenant + 1 > allowed, OpenBound::Tenant(allowed)),
         ];
-        for (there, allowed, bound) in bounds {
-            if there + 1 > allowed {
-                return ReserveOutcome::Rejected(ReserveRefusal::TooManyOpen(bound(allowed)));
-            }
+        if let Some((_, bound)) = bounds.into_iter().find(|(is_met, _)| *is_met) {
+            return ReserveOutcome::Rejected(ReserveRefusal::TooManyOpen(bound));
         }
         let promise = Promised {
             tenant_id,

@@ -1,13 +1,9 @@
 //! Files that people import, and what they say about their columns.
 
-#[expect(dead_code, reason = "other targets use more of it")]
-#[path = "../../../bursar-core/tests/support/fuzzing.rs"]
-mod fuzzing;
-
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use fuzzing::{Choices, Effort, Fate, fuzz};
+use crate::fuzzing::{Choices, Effort, Fate, fuzz};
 use serde_json::value::RawValue;
 
 use super::source::Row;

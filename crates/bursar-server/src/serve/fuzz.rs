@@ -1,12 +1,7 @@
 //! Bytes of connections, and how they are followed.
 
-#[expect(dead_code, reason = "other targets use more of it")]
-#[path = "../../../bursar-core/tests/support/fuzzing.rs"]
-mod fuzzing;
-
-use fuzzing::{Choices, Effort, Fate, fuzz};
-
 use super::framing::{Found, Framing, HTTP2_OPENING};
+use crate::fuzzing::{Choices, Effort, Fate, fuzz};
 
 const WORDS: &[&str] = &[
     "\r\n",
