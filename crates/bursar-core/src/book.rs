@@ -263,7 +263,7 @@ impl<'a> Book<'a> {
             return Ok(RecordOutcome::Refused(RecordRefusal::TotalsOverflow));
         }
         if counts_in_rate {
-            account.rate.add(occurred_at.min(self.now).second());
+            account.rate.add(occurred_at.min(self.now).second(), self.now.second());
         }
         if let Some(held) = settles {
             account.unhold(held.month(), held.amount())?;
@@ -336,7 +336,7 @@ impl<'a> Book<'a> {
         if account.hold(reservation.month(), reservation.amount()).is_err() {
             return Ok(ReserveOutcome::Rejected(ReserveRefusal::TotalsOverflow));
         }
-        account.rate.add(self.now.second());
+        account.rate.add(self.now.second(), self.now.second());
         account.stamp(self.now);
         self.holds.push(HoldChange::Made(Hold::of(key.0, key.1, &reservation)));
         call.reservation = Some(reservation.clone());

@@ -10,6 +10,7 @@
 
 mod account;
 mod book;
+mod clock;
 mod command;
 mod decide;
 mod entry;
@@ -27,6 +28,7 @@ mod usage;
 
 pub use account::{Account, Counter, Overflow, Totals};
 pub use book::{Book, Call, CallKey, CounterKey, HoldChange};
+pub use clock::{ClockEvent, ClockMark, ClockReading, ClockState, Timekeeper};
 pub use command::{
     Command, ExtendOutcome, Outcome, RecordOutcome, RecordRefusal, ReleaseOutcome, ReserveOutcome,
     ReserveRefusal,

@@ -102,6 +102,8 @@ pub static ACCESS: &[Rule] = &[
     rule(GET, "/api/v1/audit/export", ADMIN),
     rule(GET, "/fdr/abuse/signals/{tenant_id}", OPERATOR),
     rule(POST, "/fdr/abuse/override", OPERATOR),
+    rule(GET, "/fdr/clock", OPERATOR),
+    rule(POST, "/fdr/clock/confirm", OPERATOR),
     rule(POST, "/api/v1/keys", KEYS),
     rule(GET, "/api/v1/keys", KEYS),
     rule(DELETE, "/api/v1/keys/{id}", KEYS),

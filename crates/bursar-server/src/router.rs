@@ -7,7 +7,7 @@ use axum::routing::{delete, get, post};
 
 use crate::access::Access;
 use crate::api::{
-    abuse, audit, decisions, docs, enforcement, health, history, ingest, integration_keys,
+    abuse, audit, clock, decisions, docs, enforcement, health, history, ingest, integration_keys,
     integrations, keys, metrics, onboarding, reservations, series, session, tenants, usage,
 };
 use crate::app::App;
@@ -46,7 +46,9 @@ pub fn operator_router(app: App) -> Router {
 pub fn operator_routes(app: &App) -> Router<App> {
     let founder = Router::new()
         .route("/fdr/abuse/signals/{tenant_id}", get(abuse::list_signals))
-        .route("/fdr/abuse/override", post(abuse::override_protection));
+        .route("/fdr/abuse/override", post(abuse::override_protection))
+        .route("/fdr/clock", get(clock::get_clock))
+        .route("/fdr/clock/confirm", post(clock::confirm_clock));
     guarded(founder, app).route("/metrics", get(metrics::get_metrics))
 }
 

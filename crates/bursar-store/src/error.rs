@@ -20,6 +20,14 @@ pub enum StoreError {
     /// The server takes nothing any more; nothing was stored.
     #[error("the server is shutting down")]
     Closed,
+    /// The wall clock jumped forward and is not believed yet; nothing was stored or decided.
+    #[error("the clock jumped {ahead_seconds} seconds ahead")]
+    ClockJumped {
+        /// By how much.
+        ahead_seconds: i64,
+        /// When it will be believed, if it stays ahead.
+        adopted_in_seconds: u32,
+    },
     /// A statement was refused for what it said: only its own command is at fault.
     #[error("storage refused a statement")]
     Statement(#[source] Cause),
@@ -39,7 +47,11 @@ impl StoreError {
     pub const fn is_definite(&self) -> bool {
         match self {
             Self::Statement(_) | Self::Exists(_) | Self::Corrupt(_) => true,
-            Self::Unavailable(_) | Self::Again(_) | Self::Overloaded | Self::Closed => false,
+            Self::Unavailable(_)
+            | Self::Again(_)
+            | Self::Overloaded
+            | Self::Closed
+            | Self::ClockJumped { .. } => false,
         }
     }
 }
@@ -55,6 +67,7 @@ impl StoreError {
             | Self::Again(_)
             | Self::Overloaded
             | Self::Closed
+            | Self::ClockJumped { .. }
             | Self::Statement(_)
             | Self::Corrupt(_)) => other,
         }

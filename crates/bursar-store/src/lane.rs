@@ -11,6 +11,7 @@ use bursar_core::{
     Timestamp,
 };
 
+use crate::clock::ClockConfirmed;
 use crate::error::StoreError;
 use crate::protection::{OverrideRow, SignalRow};
 use crate::row::{
@@ -213,16 +214,18 @@ pub trait Lane: ControlTx + Send {
     }
 
     /// The integrations that have a hold which is due, at most `limit`, and those that a reader
-    /// missed in memory; outside a transaction.
+    /// missed in memory; outside a transaction. None while the clock is in doubt. Keeps what a
+    /// later start has to know of the clock.
     ///
     /// # Errors
     /// [`StoreError`].
     fn due(&mut self, limit: usize) -> Result<Vec<(TenantId, IntegrationId)>, StoreError>;
 
     /// Opens a transaction. Its instant never falls behind one that an account of it was decided
-    /// at before.
+    /// at before, unless an operator took that time back.
     ///
     /// # Errors
+    /// [`StoreError::ClockJumped`] while the clock is in doubt,
     /// [`StoreError::Unavailable`] when the database does not answer.
     fn begin(&mut self) -> Result<(), StoreError>;
 
@@ -249,6 +252,13 @@ pub trait Lane: ControlTx + Send {
 
     /// Drops the transaction, and after an unknown commit everything kept in memory.
     fn rollback(&mut self);
+
+    /// Takes the wall clock for right, and writes that down; outside a transaction, also while
+    /// others are refused because of the clock.
+    ///
+    /// # Errors
+    /// [`StoreError`]; then nothing changed.
+    fn confirm_clock(&mut self) -> Result<ClockConfirmed, StoreError>;
 
     /// Work for a moment in which nothing waits, such as moving a log into its file.
     fn idle(&mut self) {}

@@ -8,6 +8,7 @@
 mod audit;
 mod audit_check;
 mod breakdown;
+mod clock;
 mod codec;
 mod columns;
 mod control;
@@ -39,6 +40,7 @@ pub use audit_check::{AuditCheck, AuditVerified};
 pub use breakdown::{
     Breakdown, BreakdownFilter, Group, GroupBy, Series, SeriesFilter, SeriesStep, Step,
 };
+pub use clock::{BootClock, Clock, ClockConfirmed, Clocks, system_boot};
 pub use codec::call_key;
 pub use control::{Changed, Control, ControlRefusal, IntegrationDraft, IntegrationEdit};
 pub use differences::Differences;
@@ -61,5 +63,5 @@ pub use row::{
     KeyId, SecretHash, TenantRow, UsageRow,
 };
 pub use schema::SchemaStatus;
-pub use sqlite::{BackedUp, Clock, CopyError, Existing, OpenError, Restore, SqliteStore, Watch};
+pub use sqlite::{BackedUp, CopyError, Existing, OpenError, Restore, SqliteStore, Watch};
 pub use verify::Verified;

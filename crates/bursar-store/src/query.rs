@@ -2,13 +2,14 @@
 
 use async_trait::async_trait;
 use bursar_core::{
-    Account, ApiKeyId, CallId, Counter, Day, DecisionId, EntryId, Hold, IntegrationId,
+    Account, ApiKeyId, CallId, ClockState, Counter, Day, DecisionId, EntryId, Hold, IntegrationId,
     IntegrationKeyId, Month, Overflow, PolicyResult, ReasonCode, Reservation, SignalId, TenantId,
     Timestamp, Verdict,
 };
 
 use crate::audit::{AuditEntry, AuditFilter, AuditPage, ChainPlace};
 use crate::breakdown::{Breakdown, BreakdownFilter, Series, SeriesFilter};
+use crate::clock::decidable;
 use crate::error::StoreError;
 use crate::hot::HotAccount;
 use crate::protection::{OverrideRow, SignalRow};
@@ -300,8 +301,21 @@ pub struct Stock {
 /// Every method about a tenant takes the tenant first and answers nothing of any other.
 #[async_trait]
 pub trait Store: Send + Sync + 'static {
-    /// The instant, by the clock that decides.
-    fn now(&self) -> Timestamp;
+    /// Bursar's time, by which everything is decided; it is not the wall clock's.
+    fn now(&self) -> Timestamp {
+        self.clock().now
+    }
+
+    /// Bursar's time and the wall clock beside it, looked at now.
+    fn clock(&self) -> ClockState;
+
+    /// Whether writes and decisions go on.
+    ///
+    /// # Errors
+    /// [`StoreError::ClockJumped`] while the wall clock is ahead and not believed.
+    fn check_clock(&self) -> Result<(), StoreError> {
+        decidable(&self.clock()).map(|_| ())
+    }
 
     /// Asks whether the database answers, and takes writes, by a way that no other question takes.
     async fn ping(&self) -> Result<(), StoreError>;

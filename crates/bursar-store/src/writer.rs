@@ -69,6 +69,9 @@ pub(crate) fn write_groups(shared: &Shared, mut lane: Box<dyn Lane>) {
         for Job { tenant_id, work, asked_at } in jobs {
             match (tenant_id, work) {
                 (_, Work::Control(control)) => change_alone(lane.as_mut(), observer, control),
+                (_, Work::ConfirmClock { answer }) => {
+                    let _ = answer.send(again(lane.as_mut(), |lane| lane.confirm_clock()));
+                }
                 (tenant_id, work) => group.push(Job { tenant_id, work, asked_at }),
             }
         }
@@ -223,8 +226,11 @@ fn write_steps(
             outcomes
         }
         Err(error) => {
-            let cause = &error as &dyn std::error::Error;
-            tracing::error!(error = cause, commands = steps.len(), "a group was not written");
+            // What is refused for the clock was told once, when it jumped.
+            if !matches!(error, StoreError::ClockJumped { .. }) {
+                let cause = &error as &dyn std::error::Error;
+                tracing::error!(error = cause, commands = steps.len(), "a group was not written");
+            }
             steps.iter().map(|_| Err(error.clone())).collect()
         }
     }
@@ -271,6 +277,7 @@ fn records_of(job: &Job) -> usize {
         | Work::Extend { .. }
         | Work::Touch { .. }
         | Work::Sweep { .. }
+        | Work::ConfirmClock { .. }
         | Work::Control(_) => 0,
     }
 }
@@ -305,7 +312,7 @@ fn push_steps<'a>(
             steps.push(apply(Command::Extend { call_id, only: *only, ttl_seconds }));
         }
         Work::Touch { integration_id, .. } => steps.push(Step::Touch(tenant_id, *integration_id)),
-        Work::Sweep { .. } | Work::Control(_) => {}
+        Work::Sweep { .. } | Work::ConfirmClock { .. } | Work::Control(_) => {}
     }
 }
 
@@ -357,6 +364,9 @@ fn answer_job(work: Work, mut outcomes: impl Iterator<Item = StepOutcome>) {
         Work::Extend { answer, .. } => send_one(answer, outcomes, as_extend),
         Work::Touch { answer, .. } | Work::Sweep { answer } => {
             let _ = answer.send(outcomes.try_for_each(|outcome| outcome.map(|_| ())));
+        }
+        Work::ConfirmClock { answer } => {
+            let _ = answer.send(Err(mixed_up()));
         }
         Work::Control(control) => control.answer(Err(mixed_up())),
     }

@@ -2,6 +2,7 @@
 
 pub mod abuse;
 pub mod audit;
+pub mod clock;
 pub mod decisions;
 pub mod docs;
 pub mod enforcement;

@@ -4,6 +4,7 @@
 //! a person or a secret in it. Looking at the metrics reads atomics: it waits neither for the
 //! writer nor for the store.
 
+mod clock;
 mod http;
 mod labels;
 mod ledger;
@@ -13,7 +14,7 @@ mod table;
 mod usage;
 
 use axum::http::Method;
-use bursar_core::{Decision, Dimension, ProtectionDecision};
+use bursar_core::{ClockState, Decision, Dimension, ProtectionDecision};
 use bursar_store::{DecisionKind, Facts, Observer, Store, StoreError, Taken, Took, Waiting};
 use prometheus::{Registry, TextEncoder};
 
@@ -22,12 +23,14 @@ use crate::failed_logins::FailedLogin;
 pub use self::http::Counted;
 pub use self::table::{Kind, METRICS, Metric};
 use self::{
-    http::HttpMetrics, ledger::LedgerMetrics, process::ProcessMetrics, stock::StockMetrics,
+    clock::ClockMetrics, http::HttpMetrics, ledger::LedgerMetrics, process::ProcessMetrics,
+    stock::StockMetrics,
 };
 
 /// The metrics of an app.
 pub struct Metrics {
     registry: Registry,
+    clock: ClockMetrics,
     http: HttpMetrics,
     ledger: LedgerMetrics,
     process: ProcessMetrics,
@@ -42,6 +45,7 @@ impl Metrics {
     pub fn new() -> prometheus::Result<Self> {
         let registry = Registry::new();
         Ok(Self {
+            clock: ClockMetrics::new(&registry)?,
             http: HttpMetrics::new(&registry)?,
             ledger: LedgerMetrics::new(&registry)?,
             process: ProcessMetrics::new(&registry)?,
@@ -50,14 +54,16 @@ impl Metrics {
         })
     }
 
-    /// The metrics as text (Prometheus text format 0.0.4), with what waits for the writer now.
+    /// The metrics as text (Prometheus text format 0.0.4), with what waits for the writer now and
+    /// how the clock stands.
     ///
     /// With as many label sets as there can be it takes some milliseconds: not for a thread that
     /// has requests to answer.
     ///
     /// # Errors
     /// When a family cannot be written, which the text format has no reason for.
-    pub fn render(&self, waiting: Waiting) -> prometheus::Result<String> {
+    pub fn render(&self, waiting: Waiting, clock: &ClockState) -> prometheus::Result<String> {
+        self.clock.see(clock);
         self.ledger.see(waiting);
         self.process.see();
         let mut text = TextEncoder::new().encode_to_string(&self.registry.gather())?;

@@ -19,7 +19,7 @@ use utoipa::openapi::{Ref, RefOr, Required, Schema};
 use utoipa::{OpenApi, PartialSchema, ToSchema};
 
 use crate::api::{
-    abuse, audit, decisions, docs, enforcement, health, history, ingest, integration_keys,
+    abuse, audit, clock, decisions, docs, enforcement, health, history, ingest, integration_keys,
     integrations, keys, metrics, onboarding, reservations, series, session, tenants, usage,
 };
 use crate::envelope::ListMeta;
@@ -105,6 +105,8 @@ pub const EXAMPLE_ID: &str = "00064cf9-f9f4-8fc4-a2a7-2d1d4b3a5c6e";
         reservations::extend_reservation,
         abuse::list_signals,
         abuse::override_protection,
+        clock::get_clock,
+        clock::confirm_clock,
         health::get_ready,
         health::get_live,
         metrics::get_metrics,

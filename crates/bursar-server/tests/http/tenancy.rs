@@ -76,6 +76,8 @@ const ROUTES: &[Route] = &[
     ("get", "/audit/export", Admin, Unnamed),
     ("get", "/fdr/abuse/signals/{tenant_id}", Operator, Unnamed),
     ("post", "/fdr/abuse/override", Operator, Unnamed),
+    ("get", "/fdr/clock", Operator, Unnamed),
+    ("post", "/fdr/clock/confirm", Operator, Unnamed),
     ("post", "/keys", KEYS, Unnamed),
     ("get", "/keys", KEYS, Unnamed),
     ("delete", "/keys/{id}", KEYS, NO_KEY),

@@ -34,7 +34,6 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use bursar_core::{TenantId, Timestamp};
-use clock::DatabaseClock;
 use connect::Address;
 use readers::Readers;
 use stock::Walks;
@@ -42,10 +41,10 @@ use tokio_postgres::Client;
 
 use crate::audit::AuditKey;
 use crate::audit_check::AuditVerified;
+use crate::clock::{Clocks, StoreClock};
 use crate::error::StoreError;
 use crate::lane::Lane;
 use crate::schema::SchemaStatus;
-use crate::sqlite::Clock;
 use crate::verify::Verified;
 
 /// Why a database cannot be used.
@@ -108,7 +107,7 @@ pub struct PostgresOptions {
     /// Seals the heads of the audit log; the same on every node.
     pub audit_key: AuditKey,
     /// What stands in the place of the database's clock in tests.
-    pub clock: Option<Clock>,
+    pub clock: Option<Clocks>,
 }
 
 /// An open store, and the lanes that write to it.
@@ -117,7 +116,7 @@ pub type OpenedPostgres = (Arc<PostgresStore>, Vec<Box<dyn Lane>>);
 /// The store of several nodes.
 pub struct PostgresStore {
     readers: Readers,
-    clock: DatabaseClock,
+    clock: StoreClock,
     /// Where the questions about all tenants are.
     walks: Arc<Walks>,
 }
@@ -129,17 +128,17 @@ impl PostgresStore {
     /// [`OpenPostgresError`], in words for the operator.
     pub fn open(url: &str, options: &PostgresOptions) -> Result<OpenedPostgres, OpenPostgresError> {
         let address = Address::parse(url)?;
-        let clock = DatabaseClock::new(options.clock.clone());
         let checked = address.clone();
         let fingerprint = options.secret_fingerprint.clone();
-        let heard = in_short(async move {
+        let (wall, stored) = in_short(async move {
             let client = checked.connect().await?;
             settings::check(&client).await?;
             check_schema(&client).await?;
             schema::check_secret(&client, &fingerprint).await?;
-            Ok(load::clock(&client).await?)
+            let read = clock::read(&client).await;
+            read.map_err(|error| OpenPostgresError::Database(error.to_string()))
         })?;
-        clock.heard(heard);
+        let clock = StoreClock::of_database(options.clock.clone(), wall, stored);
         let sweep = Arc::new(sweep::Sweep::new());
         let lanes = (0..options.lanes.max(1)).map(|_| {
             let (address, sweep) = (address.clone(), Arc::clone(&sweep));

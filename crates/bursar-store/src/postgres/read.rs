@@ -4,15 +4,14 @@
 //! round trip.
 
 use bursar_core::{
-    Account, ApiKeyId, Counter, Day, IntegrationId, IntegrationKeyId, Month, TenantId,
+    Account, ApiKeyId, Counter, Day, IntegrationId, IntegrationKeyId, Month, TenantId, Timestamp,
 };
 use tokio::try_join;
 use tokio_postgres::{Client, Row};
 
 use super::ask::{each, number, one, rows};
-use super::clock::DatabaseClock;
 use super::tx::{Param, params};
-use crate::codec::{self, timestamp};
+use crate::codec;
 use crate::columns::Columns;
 use crate::decode;
 use crate::error::StoreError;
@@ -22,8 +21,6 @@ use crate::query::{
 };
 use crate::row::{ApiKeyRow, IntegrationKeyRow, IntegrationRow, TenantRow};
 
-/// The instant of the transaction by the database's clock, the same in all of its statements.
-const CLOCK: &str = "select coalesce($1, (extract(epoch from now()) * 1000000)::bigint)";
 const SELECT_TENANT: &str = "select tenant_id, name, lifecycle, onboarding, created_at, updated_at \
      from tenants where tenant_id = $1";
 pub(super) const COUNT_TENANTS: &str = "select count(*) from tenants";
@@ -70,33 +67,32 @@ const SELECT_COUNTER: &str = "select used_cost_nanos, used_tokens, used_calls, h
      where tenant_id = $1 and scope_kind = 1 and scope_id = $2 and month = $3";
 const SELECT_RATE: &str = "select second, calls from rate_slots \
      where tenant_id = $1 and scope_kind = 1 and scope_id = $2";
-/// The holds that are due at the instant of the transaction, or at the last one that the account was
-/// decided at.
+/// The holds that are due at an instant, or at the last one that the account was decided at, on a
+/// server whose time is a moment ahead.
 ///
-/// An instant that is computed stands in a query of its own, here and wherever one is compared: the
-/// database does not let other expressions choose rows before row level security did, and would
-/// look at all that the tenant holds.
+/// An instant that is computed stands in a query of its own: the database does not let other
+/// expressions choose rows before row level security did, and would look at all that the tenant
+/// holds.
 const SELECT_DUE: &str = "select call_key, estimated_cost_nanos, estimated_tokens, reserved_at, \
      expires_at from calls where tenant_id = $1 and integration_id = $2 and reservation_state = 1 \
-     and expires_at <= (select \
-     greatest(coalesce($3, (extract(epoch from now()) * 1000000)::bigint), \
-     (select max(last_at) from counters \
-     where tenant_id = $1 and scope_kind = 1 and scope_id = $2 and month >= $4)))";
+     and expires_at <= (select greatest($3, (select max(last_at) from counters \
+     where tenant_id = $1 and scope_kind = 1 and scope_id = $2 and month >= $4 \
+     and last_at <= $5)))";
 const COUNT_OPEN: &str = "select count(*) from calls \
      where tenant_id = $1 and reservation_state = 1 \
-     and expires_at > (select coalesce($2, (extract(epoch from now()) * 1000000)::bigint))";
+     and expires_at > $2";
 const LIST_OPEN: &str = "select call_id, integration_id, estimated_cost_nanos, estimated_tokens, \
      model, ttl_seconds, decision, reserved_at, expires_at, reservation_state, ended_at \
      from calls where tenant_id = $1 and reservation_state = 1 \
-     and expires_at > (select coalesce($2, (extract(epoch from now()) * 1000000)::bigint)) \
+     and expires_at > $2 \
      order by expires_at, call_key limit $3 offset $4";
 const COUNT_OPEN_OF: &str = "select count(*) from calls \
      where tenant_id = $1 and integration_id = $2 and reservation_state = 1 \
-     and expires_at > (select coalesce($3, (extract(epoch from now()) * 1000000)::bigint))";
+     and expires_at > $3";
 const LIST_OPEN_OF: &str = "select call_id, integration_id, estimated_cost_nanos, \
      estimated_tokens, model, ttl_seconds, decision, reserved_at, expires_at, reservation_state, \
      ended_at from calls where tenant_id = $1 and integration_id = $2 and reservation_state = 1 \
-     and expires_at > (select coalesce($3, (extract(epoch from now()) * 1000000)::bigint)) \
+     and expires_at > $3 \
      order by expires_at, call_key limit $4 offset $5";
 const SUM_CALLS: &str = "select coalesce(sum(used_calls), 0)::bigint from counters \
      where tenant_id = $1 and scope_kind = 1 and ($2 is null or scope_id = $2)";
@@ -218,16 +214,16 @@ pub(super) async fn open_reservations(
     db: &Client,
     tenant_id: TenantId,
     integration_id: Option<IntegrationId>,
-    injected: Option<i64>,
+    now: Timestamp,
     of: Page,
 ) -> Result<Paged<OpenReservation>, StoreError> {
-    let (tenant, (limit, offset)) = (tenant_id.number(), bounds(of));
+    let (tenant, now, (limit, offset)) = (tenant_id.number(), now.micros(), bounds(of));
     let Some(integration_id) = integration_id else {
-        let key = params![tenant, injected, limit, offset];
+        let key = params![tenant, now, limit, offset];
         return page(db, (COUNT_OPEN, LIST_OPEN), key, decode::open_reservation).await;
     };
     let integration = integration_id.number();
-    let key = params![tenant, integration, injected, limit, offset];
+    let key = params![tenant, integration, now, limit, offset];
     page(db, (COUNT_OPEN_OF, LIST_OPEN_OF), key, decode::open_reservation).await
 }
 
@@ -245,50 +241,37 @@ pub(super) async fn counter(
     Ok(stored.unwrap_or_default())
 }
 
-/// An account as a decision that changes nothing sees it, at the database's clock, which is asked
-/// in the same moment.
+/// An account as a decision that changes nothing sees it.
 pub(super) async fn standing(
     db: &Client,
     tenant_id: TenantId,
     integration_id: IntegrationId,
-    clock: &DatabaseClock,
+    now: Timestamp,
 ) -> Result<Option<Standing>, StoreError> {
-    let injected = clock.injected();
     let (of_tenant, of_integration) = (tenant_id.number(), integration_id.number());
-    // A month early, because the estimate of the clock may be past an end that it did not come to.
-    let since = i64::from(clock.estimate().month().number()) - 1;
-    let instant = params![injected];
+    let since = i64::from(now.month().number());
+    let latest = now.plus_seconds(Counter::APART_SECONDS_MAX).micros();
     let counters = params![of_tenant, of_integration, since];
-    let due = params![of_tenant, of_integration, injected, since];
-    let (heard, tenant, integration, counters, slots, holds) = try_join!(
-        number(db, CLOCK, instant),
+    let at = now.micros();
+    let due = params![of_tenant, of_integration, at, since, latest];
+    let (tenant, integration, counters, slots, holds) = try_join!(
         tenant(db, tenant_id),
         integration(db, tenant_id, integration_id),
         rows(db, COUNTERS_SINCE, counters, month_counter),
         rows(db, SELECT_RATE, counters, |row| Ok((row.int(0)?, row.int(1)?))),
         rows(db, SELECT_DUE, due, |row| decode::hold(row, tenant_id, integration_id)),
     )?;
-    if injected.is_none() {
-        clock.heard(heard);
-    }
     let (Some(tenant), Some(integration)) = (tenant, integration) else { return Ok(None) };
-    let last_at = counters.iter().map(|(_, counter)| counter.last_at).max();
-    let now = timestamp(heard)?.max(last_at.unwrap_or_default());
+    let last_at = counters.iter().map(|(_, counter)| counter.last_at);
+    let last_at = last_at.filter(|last_at| Counter::holds_back(*last_at, now)).max();
+    let now = last_at.unwrap_or(now);
     let month = now.month();
     let mut account = Account::new(tenant_id, tenant.lifecycle, integration.rules);
     for (second, calls) in slots {
         account.rate.restore(second, calls);
     }
     let of_month = counters.iter().find(|(of, _)| *of == month);
-    account.restore(
-        month,
-        match of_month {
-            Some((_, counter)) => *counter,
-            None if i64::from(month.number()) >= since => Counter::default(),
-            // The estimate was far ahead, so this month was not asked for.
-            None => counter(db, tenant_id, integration_id, month).await?,
-        },
-    );
+    account.restore(month, of_month.map_or_else(Counter::default, |(_, counter)| *counter));
     Ok(Some(Standing::of(account, holds, now)?))
 }
 

@@ -6,9 +6,11 @@ use bursar_core::{IntegrationId, TenantId};
 use parking_lot::Mutex;
 use tokio_postgres::Client;
 
+use super::clock;
 use super::lane::PostgresLane;
 use super::pipeline::{Sent, in_order};
 use super::tx::{self, params, store_error};
+use crate::clock::decidable;
 use crate::columns::Columns;
 use crate::error::StoreError;
 
@@ -19,17 +21,18 @@ const ASKED_AT_ONCE: usize = 64;
 /// and nobody sweeps for as long after a node that was killed.
 const LEASE_MICROS: i64 = 10_000_000;
 
-const LEASE: &str = "insert into leases (name, holder, until_at) \
-     values ('sweep', $1, (extract(epoch from clock_timestamp()) * 1000000)::bigint + $2) \
+/// How much longer than a lease lasts one may seem to last. A longer one is of a time that was taken
+/// back, and nobody has it any more.
+const APART_MICROS: i64 = 60_000_000;
+
+const LEASE: &str = "insert into leases (name, holder, until_at) values ('sweep', $1, $2 + $3) \
      on conflict (name) do update set holder = excluded.holder, until_at = excluded.until_at \
-     where leases.holder = excluded.holder \
-     or leases.until_at < (extract(epoch from clock_timestamp()) * 1000000)::bigint \
-     returning name";
+     where leases.holder = excluded.holder or leases.until_at < $2 \
+     or leases.until_at > $2 + $3 + $4 returning name";
 const NEXT_TENANTS: &str =
     "select tenant_id from tenants where tenant_id > $1 order by tenant_id limit $2";
 const DUE: &str = "select distinct integration_id from calls where tenant_id = $1 \
-     and reservation_state = 1 and expires_at <= (select coalesce($2, \
-     (extract(epoch from clock_timestamp()) * 1000000)::bigint)) limit $3";
+     and reservation_state = 1 and expires_at <= $2 limit $3";
 
 /// The sweep of a node, whichever of its lanes does it.
 pub(super) struct Sweep {
@@ -52,15 +55,20 @@ pub(super) fn due(
     limit: usize,
 ) -> Result<Vec<(TenantId, IntegrationId)>, StoreError> {
     let limit = i64::try_from(limit).unwrap_or(i64::MAX);
-    let (injected, sweep) = (lane.clock.injected(), lane.sweep.clone());
+    let (state, sweep) = (lane.clock.state(), lane.sweep.clone());
+    let (now, stored) = (state.now.micros(), lane.clock.stored());
     let after = *sweep.after.lock();
     let found = lane.ask(async |client| {
-        let lease = params![sweep.holder, LEASE_MICROS];
+        let lease = params![sweep.holder, now, LEASE_MICROS, APART_MICROS];
         let leased = client.query_typed_opt(LEASE, lease).await.map_err(store_error)?;
         if leased.is_none() {
             return Ok((after, Vec::new()));
         }
-        walk(client, after, injected, limit).await
+        clock::note(client, stored).await?;
+        if decidable(&state).is_err() {
+            return Ok((after, Vec::new()));
+        }
+        walk(client, after, now, limit).await
     });
     if found.is_err() {
         // It may be in the middle of a transaction.
@@ -75,7 +83,7 @@ pub(super) fn due(
 async fn walk(
     client: &Client,
     mut after: i64,
-    injected: Option<i64>,
+    now: i64,
     limit: i64,
 ) -> Result<(i64, Vec<(TenantId, IntegrationId)>), StoreError> {
     let rows = client.query_typed(NEXT_TENANTS, params![after, TENANTS_MAX]).await;
@@ -87,7 +95,7 @@ async fn walk(
     let mut due = Vec::new();
     for part in tenants.chunks(ASKED_AT_ONCE) {
         let asked = part.iter().map(|tenant_id| -> Sent<'_, Vec<_>> {
-            Box::pin(due_of(client, *tenant_id, injected, limit))
+            Box::pin(due_of(client, *tenant_id, now, limit))
         });
         due.extend(in_order(asked.collect()).await?.into_iter().flatten());
         after = part.last().map_or(after, |tenant_id| tenant_id.number());
@@ -103,11 +111,11 @@ async fn walk(
 async fn due_of(
     client: &Client,
     tenant_id: TenantId,
-    injected: Option<i64>,
+    now: i64,
     limit: i64,
 ) -> Result<Vec<(TenantId, IntegrationId)>, StoreError> {
     let (tenant, naming) = (tenant_id.number(), tx::name_tenant(tenant_id));
-    let key = params![tenant, injected, limit];
+    let key = params![tenant, now, limit];
     let (named, rows) =
         futures_util::future::join(client.batch_execute(&naming), client.query_typed(DUE, key))
             .await;

@@ -5,6 +5,7 @@
 
 mod audit;
 mod backup;
+mod clock;
 mod columns;
 mod control;
 mod decisions;
@@ -31,8 +32,8 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use bursar_core::{
-    ApiKeyId, CallId, Counter, Day, IntegrationId, IntegrationKeyId, Month, SignalId, TenantId,
-    Timestamp,
+    ApiKeyId, CallId, ClockState, Counter, Day, IntegrationId, IntegrationKeyId, Month, SignalId,
+    TenantId, Timestamp,
 };
 use parking_lot::Mutex;
 use rusqlite::{Connection, ErrorCode, OpenFlags, ffi};
@@ -41,6 +42,7 @@ use tokio::sync::Semaphore;
 use crate::audit::{AuditEntry, AuditFilter, AuditKey, AuditPage, ChainPlace};
 use crate::audit_check::AuditVerified;
 use crate::breakdown::{Breakdown, BreakdownFilter, GroupBy, Series, SeriesFilter};
+use crate::clock::{Clocks, StoreClock};
 use crate::error::StoreError;
 use crate::hot::HotAccount;
 use crate::lane::Lane;
@@ -53,9 +55,6 @@ use crate::query::{
 use crate::row::{ApiKeyRow, DecisionRow, IntegrationKeyRow, IntegrationRow, TenantRow};
 use crate::schema::SchemaStatus;
 use crate::verify::Verified;
-
-/// Reads the time; injected, so that tests own it.
-pub type Clock = Arc<dyn Fn() -> Timestamp + Send + Sync>;
 
 /// Reading connections, and so queries that run at once.
 const READERS: usize = 4;
@@ -122,7 +121,7 @@ pub struct SqliteStore {
     point_readers: Readers,
     wide_readers: Readers,
     view: Arc<view::View>,
-    clock: Clock,
+    clock: StoreClock,
 }
 
 impl SqliteStore {
@@ -135,7 +134,7 @@ impl SqliteStore {
     /// [`OpenError`], in words for the operator.
     pub fn open(
         path: &Path,
-        clock: Clock,
+        clocks: impl Into<Clocks>,
         secret_fingerprint: &str,
         audit_key: AuditKey,
     ) -> Result<(Arc<Self>, Box<dyn Lane>), OpenError> {
@@ -146,6 +145,8 @@ impl SqliteStore {
         schema::migrate(&mut writer, path)?;
         schema::check_secret(&writer, path, secret_fingerprint)?;
         sync_folder(path)?;
+        let found = clock::read(&writer).map_err(database)?;
+        let clock = StoreClock::here(clocks.into(), found.mark, found.floor);
         let view = Arc::new(view::View::default());
         let readers = Readers::open(path, READERS).map_err(database)?;
         let point_readers = Readers::open(path, POINT_READERS).map_err(database)?;
@@ -155,10 +156,9 @@ impl SqliteStore {
             path.to_owned(),
             lock,
             Arc::clone(&view),
-            Arc::clone(&clock),
+            (clock.clone(), found),
             audit_key,
-        )
-        .map_err(database)?;
+        );
         let path = path.to_owned();
         let store = Self { path, readers, point_readers, wide_readers, view, clock };
         Ok((Arc::new(store), Box::new(lane)))
@@ -395,8 +395,8 @@ fn store_error(error: rusqlite::Error) -> StoreError {
 
 #[async_trait]
 impl Store for SqliteStore {
-    fn now(&self) -> Timestamp {
-        self.view.not_before((self.clock)())
+    fn clock(&self) -> ClockState {
+        self.clock.state()
     }
 
     async fn ping(&self) -> Result<(), StoreError> {

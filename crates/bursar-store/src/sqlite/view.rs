@@ -5,7 +5,6 @@
 //! and loaded again when they are needed.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::sync::atomic::{AtomicI64, Ordering};
 
 use bursar_core::{
     Account, CallKey, Hold, HoldChange, IntegrationId, Month, Overflow, TenantId, Timestamp,
@@ -25,7 +24,6 @@ pub(super) type Holds = BTreeMap<(Timestamp, CallKey), Hold>;
 #[derive(Default)]
 pub(super) struct View {
     accounts: RwLock<HashMap<IntegrationId, Live>>,
-    last_now: AtomicI64,
     /// Accounts that were asked for and are not here.
     missed: Mutex<BTreeSet<(TenantId, IntegrationId)>>,
 }
@@ -38,17 +36,6 @@ struct Live {
 }
 
 impl View {
-    /// The instant, but never one before an instant that was decided at.
-    pub(super) fn not_before(&self, now: Timestamp) -> Timestamp {
-        let last = Timestamp::from_micros(self.last_now.load(Ordering::Relaxed));
-        last.map_or(now, |last| last.max(now))
-    }
-
-    /// Takes note of an instant that was decided at.
-    pub(super) fn advance(&self, now: Timestamp) {
-        self.last_now.fetch_max(now.micros(), Ordering::Relaxed);
-    }
-
     /// An account for a decision that changes nothing: without the holds that are due but not yet
     /// swept. Nothing when it, or the month of `now`, is not in memory.
     pub(super) fn standing(

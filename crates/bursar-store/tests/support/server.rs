@@ -32,7 +32,7 @@ impl Home for Server {
             readers: 4,
             secret_fingerprint: "fingerprint".to_owned(),
             audit_key: audit_key(),
-            clock: Some(clock),
+            clock: Some(clock.into()),
         };
         let (store, lanes) = PostgresStore::open(self.0.app_url(), &options).unwrap();
         (store, lanes)
