@@ -40,12 +40,14 @@ impl RateWindow {
         }
     }
 
-    /// Counts one call at this second.
+    /// Counts one call at this second, if it lies in the window.
     ///
     /// Where its slot already counts a later second, it counts there: too long rather than not.
     pub fn add(&mut self, second: i64, now_second: i64) {
         let index = index_of(second);
-        let Some(slot) = self.slots.get_mut(index) else { return };
+        let Some(slot) = self.slots.get_mut(index).filter(|_| second > now_second - SPAN) else {
+            return;
+        };
         if second > slot.second || is_taken_back(slot.second, now_second) {
             *slot = Slot { second, calls: 0 };
         }
@@ -135,7 +137,7 @@ mod tests {
             window.add(second, second);
         }
         assert_eq!(window.current(1_000), 0);
-        // The slot of the second 100,001 is that of 1,001 - 60 * n too.
+        // It shares a slot with the second 100,001.
         let second = 100_001 - 60 * 1_650;
         window.add(second, second);
         assert_eq!(window.current(second), 1);

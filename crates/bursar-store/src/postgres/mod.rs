@@ -128,17 +128,19 @@ impl PostgresStore {
     /// [`OpenPostgresError`], in words for the operator.
     pub fn open(url: &str, options: &PostgresOptions) -> Result<OpenedPostgres, OpenPostgresError> {
         let address = Address::parse(url)?;
-        let checked = address.clone();
+        let (checked, injected) = (address.clone(), options.clock.clone());
         let fingerprint = options.secret_fingerprint.clone();
-        let (wall, stored) = in_short(async move {
+        let clock = in_short(async move {
             let client = checked.connect().await?;
             settings::check(&client).await?;
             check_schema(&client).await?;
             schema::check_secret(&client, &fingerprint).await?;
-            let read = clock::read(&client).await;
-            read.map_err(|error| OpenPostgresError::Database(error.to_string()))
+            let failed = |error: StoreError| OpenPostgresError::Database(error.to_string());
+            let (wall, stored) = clock::read(&client).await.map_err(failed)?;
+            let clock = StoreClock::of_database(injected, wall, stored);
+            clock::note(&client, clock.stored()).await.map_err(failed)?;
+            Ok(clock)
         })?;
-        let clock = StoreClock::of_database(options.clock.clone(), wall, stored);
         let sweep = Arc::new(sweep::Sweep::new());
         let lanes = (0..options.lanes.max(1)).map(|_| {
             let (address, sweep) = (address.clone(), Arc::clone(&sweep));

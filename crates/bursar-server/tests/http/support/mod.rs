@@ -15,6 +15,7 @@ use bursar_server::config::Config;
 use bursar_server::monotonic_clock::MonotonicClock;
 use bursar_server::router::{operator_router, router};
 use bursar_server::start;
+use bursar_store::Clocks;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
@@ -34,7 +35,7 @@ const UNPROTECTED: [&str; 4] = [
 ];
 
 /// The time, as the test says it is, in microseconds; and the monotonic clock that moves with it.
-#[derive(Clone)]
+#[derive(Clone, Default)]
 pub(crate) struct TestClock(Arc<AtomicI64>, Arc<AtomicI64>);
 
 impl TestClock {
@@ -65,6 +66,12 @@ impl TestClock {
         let elapsed = move || Duration::from_micros(micros.load(Ordering::SeqCst).unsigned_abs());
         MonotonicClock::injected(elapsed)
     }
+
+    fn clocks(&self) -> Clocks {
+        let (wall, boot) = (self.clone(), self.clone());
+        let wall = move || Timestamp::from_micros(wall.0.load(Ordering::SeqCst)).unwrap();
+        Clocks::new(Arc::new(wall), Arc::new(move || boot.1.load(Ordering::SeqCst)))
+    }
 }
 
 /// The server; it is 9:26:53 in the morning of 14 March 2026.
@@ -83,7 +90,7 @@ impl TestApp {
 
     /// The same with other settings, by their names in the environment.
     pub(crate) fn with_settings(settings: &[(&str, &str)]) -> Self {
-        let clock = TestClock(Arc::default(), Arc::default());
+        let clock = TestClock::default();
         clock.set((2026, 3, 14), 9 * 3_600 + 26 * 60 + 53);
         let folder = tempfile::tempdir().unwrap();
         let environment = [
@@ -96,9 +103,7 @@ impl TestApp {
         let environment = environment.iter().chain(&unprotected).chain(settings);
         let environment = environment.map(|&(name, value)| (name.to_owned(), value.to_owned()));
         let config = Config::load(None, environment).unwrap();
-        let reader = clock.clone();
-        let now = move || Timestamp::from_micros(reader.0.load(Ordering::SeqCst)).unwrap();
-        let app = start::open_with(&config, Some(Arc::new(now)), clock.monotonic()).unwrap();
+        let app = start::open_with(&config, Some(clock.clocks()), clock.monotonic()).unwrap();
         let operator_router = operator_router(app.clone());
         let router = router(app.clone());
         Self { clock, app, router, operator_router, _folder: folder }
