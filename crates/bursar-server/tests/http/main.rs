@@ -11,6 +11,7 @@ mod bad_fields;
 mod batches;
 mod bodies;
 mod checks;
+mod clock;
 mod costs;
 mod credentials;
 mod decisions;
