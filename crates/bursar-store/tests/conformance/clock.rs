@@ -23,33 +23,33 @@ async fn exhausted(subject: &Subject) -> Place {
     place
 }
 
-async fn record(subject: &Subject, place: Place, call: &str) -> Result<(), StoreErrorCode> {
+async fn record(subject: &Subject, place: Place, call: &str) -> Result<(), Failure> {
     let recorded = subject.world.ledger.record(place.0, vec![usage(place.1, call)]).await;
-    let outcomes = recorded.map_err(StoreErrorCode::of)?;
+    let outcomes = recorded.map_err(Failure::of)?;
     assert!(matches!(outcomes[..], [RecordOutcome::Accepted(_)]), "{outcomes:?}");
     Ok(())
 }
 
 /// Whether a call is admitted.
-async fn is_admitted(subject: &Subject, place: Place, call: &str) -> Result<bool, StoreErrorCode> {
+async fn is_admitted(subject: &Subject, place: Place, call: &str) -> Result<bool, Failure> {
     let asked = ReserveRequest { ttl_seconds: 60, ..request(place.1, call) };
     let outcome = subject.world.ledger.reserve(place.0, asked).await;
-    let outcome = outcome.map_err(StoreErrorCode::of)?;
+    let outcome = outcome.map_err(Failure::of)?;
     Ok(matches!(outcome, ReserveOutcome::Held(_)))
 }
 
 #[derive(Debug, PartialEq, Eq)]
-enum StoreErrorCode {
+enum Failure {
     ClockJumped,
     Other(String),
 }
 
-impl StoreErrorCode {
+impl Failure {
     fn of(error: StoreError) -> Self {
-        match error {
-            StoreError::ClockJumped { .. } => Self::ClockJumped,
-            other => Self::Other(other.to_string()),
+        if matches!(error, StoreError::ClockJumped { .. }) {
+            return Self::ClockJumped;
         }
+        Self::Other(error.to_string())
     }
 }
 
@@ -95,7 +95,7 @@ pub(crate) async fn a_clock_that_is_ahead_for_half_a_second_changes_nothing(subj
         let before = now(&subject);
         subject.world.clock.jump(jump);
         let refused = jump > 0;
-        let expected = if refused { Err(StoreErrorCode::ClockJumped) } else { Ok(()) };
+        let expected = if refused { Err(Failure::ClockJumped) } else { Ok(()) };
         assert_eq!(record(&subject, (place.0, other), &format!("{call} in it")).await, expected);
         assert_eq!(subject.world.store.check_clock().is_err(), refused);
         let rename = subject
@@ -126,7 +126,7 @@ pub(crate) async fn a_clock_that_stays_ahead_is_believed_after_a_minute(subject:
     let place = exhausted(&subject).await;
     subject.world.clock.jump(FOUR_DAYS);
     pass(&subject, 59).await;
-    assert_eq!(record(&subject, place, "early").await, Err(StoreErrorCode::ClockJumped));
+    assert_eq!(record(&subject, place, "early").await, Err(Failure::ClockJumped));
     assert_eq!(now(&subject).month().to_string(), "2026-11");
     pass(&subject, 2).await;
     assert_eq!(record(&subject, place, "december").await, Ok(()));
@@ -143,7 +143,7 @@ pub(crate) async fn a_restart_does_not_believe_a_clock_that_jumped(subject: Subj
     subject.world.clock.jump(FOUR_DAYS);
     pass(&subject, 5).await;
     let subject = subject.reopened().await;
-    assert_eq!(record(&subject, place, "early").await, Err(StoreErrorCode::ClockJumped));
+    assert_eq!(record(&subject, place, "early").await, Err(Failure::ClockJumped));
     subject.world.clock.jump(-FOUR_DAYS);
     assert_eq!(is_admitted(&subject, place, "later").await, Ok(false));
     assert_eq!(now(&subject), subject.world.clock.now());
@@ -153,7 +153,7 @@ pub(crate) async fn a_restart_does_not_believe_a_clock_that_jumped(subject: Subj
 pub(crate) async fn a_confirmation_ends_the_wait(subject: Subject) {
     let place = exhausted(&subject).await;
     subject.world.clock.jump(FOUR_DAYS);
-    assert_eq!(record(&subject, place, "early").await, Err(StoreErrorCode::ClockJumped));
+    assert_eq!(record(&subject, place, "early").await, Err(Failure::ClockJumped));
     let confirmed = subject.world.ledger.confirm_clock().await.unwrap();
     assert_eq!(confirmed.changed_micros, FOUR_DAYS * 1_000_000);
     assert_eq!(confirmed.now, subject.world.clock.now());
