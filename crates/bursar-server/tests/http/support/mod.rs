@@ -34,9 +34,10 @@ const UNPROTECTED: [&str; 4] = [
     "BURSAR_PROTECTION_TRAFFIC_PER_SECOND",
 ];
 
-/// The time, as the test says it is, in microseconds; and the monotonic clock that moves with it.
+/// The time, as the test says it is, in microseconds; the monotonic clock that moves with it; and by
+/// how much the time was set while none passed.
 #[derive(Clone, Default)]
-pub(crate) struct TestClock(Arc<AtomicI64>, Arc<AtomicI64>);
+pub(crate) struct TestClock(Arc<AtomicI64>, Arc<AtomicI64>, Arc<AtomicI64>);
 
 impl TestClock {
     /// Sets the clock to an instant of a day, given in seconds after midnight.
@@ -47,16 +48,17 @@ impl TestClock {
     }
 
     pub(crate) fn advance(&self, seconds: i64) {
-        self.jump(seconds);
+        self.0.fetch_add(seconds * 1_000_000, Ordering::SeqCst);
         self.rest(seconds);
     }
 
     /// Sets the time ahead or back, as someone sets a clock, while no time passes.
     pub(crate) fn jump(&self, seconds: i64) {
         self.0.fetch_add(seconds * 1_000_000, Ordering::SeqCst);
+        self.2.fetch_add(seconds * 1_000_000, Ordering::SeqCst);
     }
 
-    /// Lets time pass while the clock that tells it stands.
+    /// Lets time pass while the clocks that the store reads stand.
     pub(crate) fn rest(&self, seconds: i64) {
         self.1.fetch_add(seconds * 1_000_000, Ordering::SeqCst);
     }
@@ -69,8 +71,11 @@ impl TestClock {
 
     fn clocks(&self) -> Clocks {
         let (wall, boot) = (self.clone(), self.clone());
-        let wall = move || Timestamp::from_micros(wall.0.load(Ordering::SeqCst)).unwrap();
-        Clocks::new(Arc::new(wall), Arc::new(move || boot.1.load(Ordering::SeqCst)))
+        let read = |clock: &AtomicI64| clock.load(Ordering::SeqCst);
+        Clocks::new(
+            Arc::new(move || Timestamp::from_micros(read(&wall.0)).unwrap()),
+            Arc::new(move || read(&boot.0) - read(&boot.2)),
+        )
     }
 }
 
