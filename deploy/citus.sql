@@ -17,8 +17,8 @@ begin;
 select create_reference_table('server');
 select create_reference_table('tenants');
 
--- leases and id_numbers stay on the coordinator: what changes them reads its clock, which no other
--- copy may do again.
+-- leases, clock and id_numbers stay on the coordinator: what changes them reads its clock, which no
+-- other copy may do again.
 
 -- Citus takes no policy with a subquery. This says the same, read once a row where no index is used.
 alter policy of_tenant on integrations

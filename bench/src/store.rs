@@ -1,6 +1,5 @@
 //! The bare store: the same transactions without HTTP, queue or threads.
 
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bursar_core::{
@@ -10,7 +9,7 @@ use bursar_core::{
 use bursar_server::data_dir::{SECRET_KEY, secret};
 use bursar_server::instant;
 use bursar_server::secret::SecretKey;
-use bursar_store::{Claim, Lane, SqliteStore, Wanted, WantedCall, call_key};
+use bursar_store::{Claim, Clocks, Lane, SqliteStore, Wanted, WantedCall, call_key};
 
 use crate::Failure;
 use crate::setup::{Place, Setup};
@@ -25,7 +24,7 @@ pub(crate) fn open(place: &Place) -> Result<Box<dyn Lane>, Failure> {
     let key = SecretKey::derive(&secret(&place.folder, SECRET_KEY)?)?;
     let config = place.config()?;
     let path = config.database.file().ok_or("the place is not that of an embedded store")?;
-    let clock = Arc::new(instant::system_now);
+    let clock = Clocks::system();
     let (_, lane) = SqliteStore::open(path, clock, key.fingerprint(), key.audit_key())?;
     Ok(lane)
 }

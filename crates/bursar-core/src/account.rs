@@ -68,8 +68,20 @@ pub struct Counter {
     pub used: Totals,
     /// The sum of the reservations made in the month that are open.
     pub held: Totals,
-    /// The latest instant at which the counter changed; `now` never falls below it.
+    /// The latest instant at which the counter changed. Where several servers decide, `now` falls
+    /// below it only when it is of a time that was taken back ([`Counter::holds_back`]).
     pub last_at: Timestamp,
+}
+
+impl Counter {
+    /// How far the clocks of servers that decide about one account can be apart.
+    pub const APART_SECONDS_MAX: u32 = 60;
+
+    /// Whether a decision at `now` has to wait for the counter's last one. One that lies further
+    /// ahead is of a time that an operator took back, and holds nothing back.
+    pub fn holds_back(last_at: Timestamp, now: Timestamp) -> bool {
+        last_at > now && last_at <= now.plus_seconds(Self::APART_SECONDS_MAX)
+    }
 }
 
 /// Everything that decides about the calls of one integration.
@@ -210,7 +222,9 @@ impl Account {
     /// Marks the changed months as changed at `now`.
     pub(crate) fn stamp(&mut self, now: Timestamp) {
         for slot in self.months.iter_mut().filter(|slot| slot.changed) {
-            slot.counter.last_at = slot.counter.last_at.max(now);
+            if !Counter::holds_back(slot.counter.last_at, now) {
+                slot.counter.last_at = now;
+            }
         }
     }
 

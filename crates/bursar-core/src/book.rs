@@ -290,7 +290,7 @@ impl<'a> Book<'a> {
             return Ok(RecordOutcome::Refused(RecordRefusal::TotalsOverflow));
         }
         if counts_in_rate {
-            account.rate.add(occurred_at.min(self.now).second());
+            account.rate.add(occurred_at.min(self.now).second(), self.now.second());
         }
         if let Some(held) = settles {
             account.unhold(held.month(), held.amount())?;
@@ -368,7 +368,7 @@ impl<'a> Book<'a> {
             return Ok(ReserveOutcome::Rejected(ReserveRefusal::TotalsOverflow));
         }
         tenant.open_reservations = tenant.open_reservations.map(|open| open + 1);
-        account.rate.add(self.now.second());
+        account.rate.add(self.now.second(), self.now.second());
         account.stamp(self.now);
         self.holds.push(HoldChange::Made(Hold::of(key.0, key.1, &reservation)));
         call.reservation = Some(reservation.clone());

@@ -11,6 +11,7 @@
 mod account;
 mod book;
 mod caps;
+mod clock;
 mod command;
 mod decide;
 mod entry;
@@ -29,6 +30,7 @@ mod usage;
 pub use account::{Account, Counter, Overflow, Totals};
 pub use book::{Book, Call, CallKey, CounterKey, HoldChange, Loaded};
 pub use caps::{Caps, OpenBound, TenantSums};
+pub use clock::{ClockEvent, ClockMark, ClockReading, ClockState, Timekeeper};
 pub use command::{
     Command, ExtendOutcome, Outcome, RecordOutcome, RecordRefusal, ReleaseOutcome, ReserveOutcome,
     ReserveRefusal,

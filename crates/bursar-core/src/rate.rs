@@ -40,14 +40,15 @@ impl RateWindow {
         }
     }
 
-    /// Counts one call at this second, unless its slot already counts a later one.
-    pub fn add(&mut self, second: i64) {
+    /// Counts one call at this second, if it lies in the window.
+    ///
+    /// Where its slot already counts a later second, it counts there: too long rather than not.
+    pub fn add(&mut self, second: i64, now_second: i64) {
         let index = index_of(second);
-        let Some(slot) = self.slots.get_mut(index) else { return };
-        if second < slot.second {
+        let Some(slot) = self.slots.get_mut(index).filter(|_| second > now_second - SPAN) else {
             return;
-        }
-        if second > slot.second {
+        };
+        if second > slot.second || is_taken_back(slot.second, now_second) {
             *slot = Slot { second, calls: 0 };
         }
         slot.calls = slot.calls.saturating_add(1);
@@ -88,10 +89,20 @@ impl RateWindow {
         self.changed = 0;
     }
 
-    /// A slot of a later second than now (the clock went back) counts, so that nothing is forgotten.
+    /// A slot of a second soon after now counts, so that nothing is forgotten when the time was set
+    /// back a little.
     fn counted(&self, now_second: i64) -> impl Iterator<Item = &Slot> {
-        self.slots.iter().filter(move |slot| slot.calls > 0 && slot.second > now_second - SPAN)
+        self.slots.iter().filter(move |slot| {
+            let is_recent = slot.second > now_second - SPAN;
+            slot.calls > 0 && is_recent && !is_taken_back(slot.second, now_second)
+        })
     }
+}
+
+/// Whether a second lies so far ahead that it is of a time that an operator took back; it would
+/// count for as long as that time was ahead.
+const fn is_taken_back(second: i64, now_second: i64) -> bool {
+    second > now_second + SPAN
 }
 
 #[cfg(test)]
@@ -102,7 +113,7 @@ mod tests {
     #[test]
     fn a_call_counts_for_sixty_seconds() {
         let mut window = RateWindow::default();
-        window.add(1_000);
+        window.add(1_000, 1_000);
         assert_eq!(window.current(1_000), 1);
         assert_eq!(window.current(1_059), 1);
         assert_eq!(window.current(1_060), 0);
@@ -112,11 +123,33 @@ mod tests {
     fn the_wait_ends_when_enough_calls_have_left() {
         let mut window = RateWindow::default();
         for second in [1_000, 1_000, 1_010, 1_020] {
-            window.add(second);
+            window.add(second, 1_020);
         }
         assert_eq!(window.retry_after(1_030, 4), 30);
         assert_eq!(window.retry_after(1_030, 2), 40);
         assert_eq!(window.retry_after(1_030, 1), 50);
+    }
+
+    #[test]
+    fn calls_of_a_time_that_was_taken_back_count_for_nothing_and_are_counted_over() {
+        let mut window = RateWindow::default();
+        for second in [100_000, 100_001] {
+            window.add(second, second);
+        }
+        assert_eq!(window.current(1_000), 0);
+        // It shares a slot with the second 100,001.
+        let second = 100_001 - 60 * 1_650;
+        window.add(second, second);
+        assert_eq!(window.current(second), 1);
+    }
+
+    #[test]
+    fn calls_of_a_time_that_was_set_back_a_little_go_on_counting() {
+        let mut window = RateWindow::default();
+        window.add(1_060, 1_060);
+        assert_eq!(window.current(1_030), 1);
+        window.add(1_000, 1_030);
+        assert_eq!(window.current(1_030), 2, "it shares the slot of a later second");
     }
 
     proptest! {
@@ -129,7 +162,7 @@ mod tests {
                 now += ahead;
                 let second = now - ago;
                 if second > now - SPAN {
-                    window.add(second);
+                    window.add(second, now);
                     calls.push(second);
                 }
                 let expected = calls.iter().filter(|second| **second > now - SPAN).count() as i64;

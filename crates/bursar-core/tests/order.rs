@@ -52,7 +52,7 @@ fn account(case: &Case, months: &[(Month, Counter)]) -> Account {
         account.restore(*month, *counter);
     }
     for ago in &case.calls_ago {
-        account.rate.add(now().second() - ago);
+        account.rate.add(now().second() - ago, now().second());
     }
     account
 }

@@ -104,6 +104,8 @@ pub static ACCESS: &[Rule] = &[
     rule(POST, "/fdr/abuse/override", OPERATOR),
     rule(GET, "/fdr/caches", OPERATOR),
     rule(DELETE, "/fdr/caches/{name}", OPERATOR),
+    rule(GET, "/fdr/clock", OPERATOR),
+    rule(POST, "/fdr/clock/confirm", OPERATOR),
     rule(POST, "/api/v1/keys", KEYS),
     rule(GET, "/api/v1/keys", KEYS),
     rule(DELETE, "/api/v1/keys/{id}", KEYS),

@@ -140,6 +140,8 @@ codes! {
     /// Too many requests of the tenant, or by the key of the integration, at once; come again after
     /// Retry-After.
     Throttled = "THROTTLED", SERVICE_UNAVAILABLE;
+    /// The server's clock jumped forward; nothing is stored or decided until it is back or believed.
+    ClockJumped = "CLOCK_JUMPED", SERVICE_UNAVAILABLE;
     /// Storage cannot answer; repeat with the same call id after Retry-After.
     Unavailable = "UNAVAILABLE", SERVICE_UNAVAILABLE;
 }
@@ -156,6 +158,9 @@ pub struct ApiError {
     #[schema(value_type = ErrorDetails, required = false)]
     #[serde(skip_serializing_if = "Option::is_none")]
     details: Option<Box<ErrorDetails>>,
+    /// When to come again, where that is known better than by the status.
+    #[serde(skip)]
+    retry_after_seconds: Option<u32>,
 }
 
 /// The threshold that a request met.
@@ -188,7 +193,8 @@ impl Serialize for ErrorCode {
 impl ApiError {
     /// A failure with a sentence for the client.
     pub fn new(code: ErrorCode, message: impl Into<String>) -> Self {
-        Self { code, message: message.into(), field: None, details: None }
+        let message = message.into();
+        Self { code, message, field: None, details: None, retry_after_seconds: None }
     }
 
     /// A failure in the words of the code itself.
@@ -223,6 +229,19 @@ impl ApiError {
         let dimension = dimension.as_str();
         let details = ErrorDetails { dimension, retry_after_ms, current_value, allowed_value };
         Some(Self { details: Some(Box::new(details)), ..Self::of(code) })
+    }
+
+    /// The failure of what waits for the clock.
+    fn clock(ahead_seconds: i64, adopted_in_seconds: u32) -> Self {
+        let message = format!(
+            "The server's clock jumped {ahead_seconds} seconds ahead, so nothing is stored or \
+             decided. If the clock stays there, it is believed in {adopted_in_seconds} seconds. \
+             Send the same again after Retry-After; the operator can end the wait with `bursar \
+             clock confirm`."
+        );
+        let error = Self::new(ErrorCode::ClockJumped, message);
+        // The clock may be back at any moment, and then nobody should wait for long.
+        Self { retry_after_seconds: Some(adopted_in_seconds), ..error }
     }
 
     /// The same failure, blamed on a field.
@@ -280,6 +299,9 @@ impl From<StoreError> for ApiError {
             StoreError::ReadTooLarge => Self::of(ErrorCode::ReadTooLarge),
             StoreError::Closed => Self::new(ErrorCode::Unavailable, "The server is shutting down."),
             StoreError::Exists(_) => Self::of(ErrorCode::AlreadyExists),
+            &StoreError::ClockJumped { ahead_seconds, adopted_in_seconds } => {
+                Self::clock(ahead_seconds, adopted_in_seconds)
+            }
             StoreError::Unavailable(cause) | StoreError::Again(cause) => {
                 tracing::error!(cause = cause.as_ref() as &dyn std::error::Error, "storage");
                 Self::of(ErrorCode::Unavailable)
@@ -361,7 +383,8 @@ impl IntoResponse for ApiError {
                 Some(HeaderValue::from(RETRY_NEXT_DAY_SECONDS))
             }
             None if status == StatusCode::SERVICE_UNAVAILABLE => {
-                Some(HeaderValue::from(RETRY_AFTER_SECONDS))
+                let seconds = self.retry_after_seconds.unwrap_or(RETRY_AFTER_SECONDS);
+                Some(HeaderValue::from(seconds))
             }
             None => None,
         };

@@ -7,8 +7,9 @@ use axum::routing::{delete, get, post};
 
 use crate::access::Access;
 use crate::api::{
-    abuse, audit, caches, decisions, docs, enforcement, health, history, ingest, integration_keys,
-    integrations, keys, metrics, onboarding, reservations, series, session, tenants, usage,
+    abuse, audit, caches, clock, decisions, docs, enforcement, health, history, ingest,
+    integration_keys, integrations, keys, metrics, onboarding, reservations, series, session,
+    tenants, usage,
 };
 use crate::app::App;
 use crate::error::{ApiError, ErrorCode};
@@ -48,7 +49,9 @@ pub fn operator_routes(app: &App) -> Router<App> {
         .route("/fdr/abuse/signals/{tenant_id}", get(abuse::list_signals))
         .route("/fdr/abuse/override", post(abuse::override_protection))
         .route("/fdr/caches", get(caches::list_caches))
-        .route("/fdr/caches/{name}", delete(caches::clear_cache));
+        .route("/fdr/caches/{name}", delete(caches::clear_cache))
+        .route("/fdr/clock", get(clock::get_clock))
+        .route("/fdr/clock/confirm", post(clock::confirm_clock));
     guarded(founder, app).route("/metrics", get(metrics::get_metrics))
 }
 

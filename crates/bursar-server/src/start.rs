@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 
 use bursar_core::Timestamp;
 use bursar_store::{
-    Clock, Lane, Ledger, Observer, OpenError, OpenPostgresError, PostgresOptions, PostgresStore,
-    SqliteStore, Store, Swept,
+    Clock, Clocks, Lane, Ledger, Observer, OpenError, OpenPostgresError, PostgresOptions,
+    PostgresStore, SqliteStore, Store, Swept, system_boot,
 };
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -113,29 +113,29 @@ pub enum StartError {
 
 /// Opens the store of a server and starts its writers.
 ///
-/// A clock stands in the place of the store's own, which is that of this machine or, with several
-/// nodes, that of their database.
+/// A clock on which time passes and that never jumps stands in the place of the store's own, which
+/// is that of this machine or, with several nodes, that of their database.
 ///
 /// # Errors
 /// [`StartError`].
 pub fn open(config: &Config, clock: Option<Clock>) -> Result<App, StartError> {
-    open_with(config, clock, MonotonicClock::system())
+    open_with(config, clock.map(Clocks::from), MonotonicClock::system())
 }
 
-/// The same with a monotonic clock that a test moves.
+/// The same by clocks that may jump, and a monotonic clock that a test moves.
 ///
 /// # Errors
 /// [`StartError`].
 pub fn open_with(
     config: &Config,
-    clock: Option<Clock>,
+    clocks: Option<Clocks>,
     monotonic_clock: MonotonicClock,
 ) -> Result<App, StartError> {
     let opened = match &config.database {
-        Database::File(path) => open_file(config, path, clock)?,
+        Database::File(path) => open_file(config, path, clocks)?,
         Database::Postgres(database) => {
             let token = config.operator_token.as_ref().ok_or(StartError::NoOperatorToken)?;
-            open_postgres(config, database, copied(token), clock)?
+            open_postgres(config, database, copied(token), clocks)?
         }
     };
     assemble(config, opened, monotonic_clock)
@@ -145,9 +145,9 @@ pub fn open_with(
 ///
 /// # Errors
 /// [`StartError`].
-pub fn open_for_command(config: &Config, clock: Option<Clock>) -> Result<App, StartError> {
+pub fn open_for_command(config: &Config, clocks: Option<Clocks>) -> Result<App, StartError> {
     let opened = match &config.database {
-        Database::File(path) => open_file(config, path, clock)?,
+        Database::File(path) => open_file(config, path, clocks)?,
         Database::Postgres(database) => {
             // Who has the database and the secret key proves no more by a token, and nobody else
             // can ask this process.
@@ -157,14 +157,14 @@ pub fn open_for_command(config: &Config, clock: Option<Clock>) -> Result<App, St
                 .map_or_else(data_dir::new_operator_token, |token| Ok(copied(token)));
             let token = token.map_err(|error| StartError::System(io::Error::other(error)))?;
             let few = database.with_connections(COMMAND_WRITERS, COMMAND_READERS);
-            open_postgres(config, &few, token, clock)?
+            open_postgres(config, &few, token, clocks)?
         }
     };
     assemble(config, opened, MonotonicClock::system())
 }
 
 /// Opens a file, with secrets that are made on the first start.
-fn open_file(config: &Config, path: &Path, clock: Option<Clock>) -> Result<Opened, StartError> {
+fn open_file(config: &Config, path: &Path, clocks: Option<Clocks>) -> Result<Opened, StartError> {
     data_dir::create(&config.data_dir)?;
     let configured = |secret: &Option<Secret>, file: &str| match secret {
         Some(secret) => Ok(copied(secret)),
@@ -177,9 +177,9 @@ fn open_file(config: &Config, path: &Path, clock: Option<Clock>) -> Result<Opene
     if !is_strong(&operator_token) {
         return Err(StartError::OperatorToken(config.data_dir.join(OPERATOR_TOKEN)));
     }
-    let clock = clock.unwrap_or_else(|| Arc::new(instant::system_now));
+    let clocks = clocks.unwrap_or_else(Clocks::system);
     let (store, lane) =
-        SqliteStore::open(path, clock, secret_key.fingerprint(), secret_key.audit_key())?;
+        SqliteStore::open(path, clocks, secret_key.fingerprint(), secret_key.audit_key())?;
     store.limit_reads(config.read_time_max);
     let secrets = Secrets { secret_key, operator_token };
     Ok(Opened { secrets, store, lanes: vec![lane], pulse: None })
@@ -191,7 +191,7 @@ fn open_postgres(
     config: &Config,
     database: &PostgresDatabase,
     operator_token: Secret,
-    clock: Option<Clock>,
+    clock: Option<Clocks>,
 ) -> Result<Opened, StartError> {
     let secret_key = config.secret_key.as_ref().ok_or(StartError::NoSecretKey)?;
     let secret_key = SecretKey::derive(secret_key).map_err(StartError::SecretKey)?;
@@ -287,9 +287,9 @@ fn refuse_lost_secret(config: &Config, path: &Path) -> Result<(), StartError> {
 
 /// What stands in the place of the store's clock: nothing but for tests of the real process, for
 /// which `BURSAR_TEST_CLOCK_FILE` names a file with seconds to add to this machine's clock.
-pub fn clock() -> Option<Clock> {
+pub fn clocks() -> Option<Clocks> {
     let path = std::env::var_os("BURSAR_TEST_CLOCK_FILE").filter(|path| !path.is_empty())?;
-    Some(Arc::new(move || shifted(Path::new(&path))))
+    Some(Clocks::new(Arc::new(move || shifted(Path::new(&path))), system_boot()))
 }
 
 fn shifted(path: &Path) -> Timestamp {
@@ -436,6 +436,10 @@ async fn sweep(app: App) {
             continue;
         }
         end_due_reservations(&app).await;
+        if app.store.check_clock().is_err() {
+            // Everything that writes is refused; what is gathered waits.
+            continue;
+        }
         keep_decisions(&app).await;
     }
 }
@@ -480,7 +484,7 @@ async fn watch_keys(app: App) {
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
         ticks.tick().await;
-        if !is_away(&app) {
+        if !is_away(&app) && app.store.check_clock().is_ok() {
             keep_key_uses(&app).await;
         }
     }

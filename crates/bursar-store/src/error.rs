@@ -23,6 +23,14 @@ pub enum StoreError {
     /// The server takes nothing any more; nothing was stored.
     #[error("the server is shutting down")]
     Closed,
+    /// The wall clock jumped forward and is not believed yet; nothing was stored or decided.
+    #[error("the clock jumped {ahead_seconds} seconds ahead")]
+    ClockJumped {
+        /// By how much.
+        ahead_seconds: i64,
+        /// When it will be believed, if it stays ahead.
+        adopted_in_seconds: u32,
+    },
     /// A statement was refused for what it said: only its own command is at fault.
     #[error("storage refused a statement")]
     Statement(#[source] Cause),
@@ -46,7 +54,8 @@ impl StoreError {
             | Self::Again(_)
             | Self::Overloaded
             | Self::ReadTooLarge
-            | Self::Closed => false,
+            | Self::Closed
+            | Self::ClockJumped { .. } => false,
         }
     }
 }
@@ -63,6 +72,7 @@ impl StoreError {
             | Self::Overloaded
             | Self::ReadTooLarge
             | Self::Closed
+            | Self::ClockJumped { .. }
             | Self::Statement(_)
             | Self::Corrupt(_)) => other,
         }
@@ -81,6 +91,7 @@ impl StoreError {
             | Self::Again(_)
             | Self::Overloaded
             | Self::Closed
+            | Self::ClockJumped { .. }
             | Self::Statement(_)
             | Self::Exists(_)
             | Self::Corrupt(_)) => other,

@@ -11,6 +11,7 @@ use bursar_core::{
     TenantId, Timestamp,
 };
 
+use crate::clock::ClockConfirmed;
 use crate::control::RowCounts;
 use crate::error::StoreError;
 use crate::protection::{OverrideRow, SignalRow};
@@ -281,16 +282,18 @@ pub trait Lane: ControlTx + Send {
     }
 
     /// About so many of the holds that are due, and what a reader missed in memory; outside a
-    /// transaction.
+    /// transaction. None while the clock is in doubt. Keeps what a later start has to know of the
+    /// clock.
     ///
     /// # Errors
     /// [`StoreError`].
     fn due(&mut self, limit: usize) -> Result<Due, StoreError>;
 
     /// Opens a transaction. Its instant never falls behind one that an account of it was decided
-    /// at before.
+    /// at before, unless an operator took that time back.
     ///
     /// # Errors
+    /// [`StoreError::ClockJumped`] while the clock is in doubt,
     /// [`StoreError::Unavailable`] when the database does not answer.
     fn begin(&mut self) -> Result<(), StoreError>;
 
@@ -319,6 +322,13 @@ pub trait Lane: ControlTx + Send {
 
     /// Drops the transaction, and after an unknown commit everything kept in memory.
     fn rollback(&mut self);
+
+    /// Takes the wall clock for right, and writes that down; outside a transaction, also while
+    /// others are refused because of the clock.
+    ///
+    /// # Errors
+    /// [`StoreError`]; then nothing changed.
+    fn confirm_clock(&mut self) -> Result<ClockConfirmed, StoreError>;
 
     /// Work for a moment in which nothing waits, such as moving a log into its file.
     fn idle(&mut self) {}

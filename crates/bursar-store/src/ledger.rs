@@ -17,6 +17,7 @@ use bursar_core::{
 use parking_lot::Mutex;
 use tokio::sync::{oneshot, watch};
 
+use crate::clock::ClockConfirmed;
 use crate::error::StoreError;
 use crate::lane::{ControlTx, Lane};
 use crate::observe::Observer;
@@ -171,6 +172,15 @@ impl Ledger {
         self.wait(None, |answer| Work::Sweep { answer }).await
     }
 
+    /// Takes the wall clock for right, forward or back, because an operator says so; also while
+    /// writes are refused because of it.
+    ///
+    /// # Errors
+    /// [`StoreError`]; then nothing changed.
+    pub async fn confirm_clock(&self) -> Result<ClockConfirmed, StoreError> {
+        self.wait(None, |answer| Work::ConfirmClock { answer }).await
+    }
+
     /// Runs a change of the control plane in a transaction of its own; of a tenant, or of none, as
     /// when a tenant is made.
     ///
@@ -286,6 +296,9 @@ pub(crate) enum Work {
     Sweep {
         answer: Answer<Swept>,
     },
+    ConfirmClock {
+        answer: Answer<ClockConfirmed>,
+    },
     Control(Box<dyn ControlJob>),
 }
 
@@ -297,7 +310,10 @@ impl Weighed for Job {
     fn rank(&self) -> Rank {
         match &self.work {
             Work::Record { records, .. } => rank_of(records.len()),
-            Work::Release { .. } | Work::Extend { .. } | Work::Sweep { .. } => Rank::Fact,
+            Work::Release { .. }
+            | Work::Extend { .. }
+            | Work::Sweep { .. }
+            | Work::ConfirmClock { .. } => Rank::Fact,
             Work::Reserve { .. } | Work::Touch { .. } => Rank::Admission,
             Work::Control(_) => Rank::Change,
         }
@@ -311,6 +327,7 @@ impl Weighed for Job {
             | Work::Extend { .. }
             | Work::Touch { .. }
             | Work::Sweep { .. }
+            | Work::ConfirmClock { .. }
             | Work::Control(_) => SMALL,
         }
     }
@@ -323,6 +340,7 @@ impl Weighed for Job {
             | Work::Extend { .. }
             | Work::Touch { .. }
             | Work::Sweep { .. }
+            | Work::ConfirmClock { .. }
             | Work::Control(_) => 1,
         }
     }

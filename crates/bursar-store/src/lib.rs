@@ -9,6 +9,7 @@ mod audit;
 mod audit_check;
 mod breakdown;
 mod cache;
+mod clock;
 mod codec;
 mod columns;
 mod control;
@@ -44,6 +45,7 @@ pub use breakdown::{
     Breakdown, BreakdownFilter, Group, GroupBy, Series, SeriesFilter, SeriesStep, Step,
 };
 pub use cache::{Cache, CacheUse};
+pub use clock::{BootClock, Clock, ClockConfirmed, Clocks, system_boot};
 pub use codec::call_key;
 pub use control::{
     Changed, Control, ControlRefusal, IntegrationDraft, IntegrationEdit, RowCounts, TenantCaps,
@@ -69,5 +71,5 @@ pub use row::{
     KeyId, SecretHash, TenantRow, UsageRow,
 };
 pub use schema::SchemaStatus;
-pub use sqlite::{BackedUp, Clock, CopyError, Existing, OpenError, Restore, SqliteStore, Watch};
+pub use sqlite::{BackedUp, CopyError, Existing, OpenError, Restore, SqliteStore, Watch};
 pub use verify::Verified;

@@ -4,13 +4,15 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use bursar_core::{
-    Account, ApiKeyId, CallId, Counter, Day, DecisionId, EntryId, IntegrationId, IntegrationKeyId,
-    Month, PolicyResult, ReasonCode, Reservation, SignalId, TenantId, Timestamp, Verdict,
+    Account, ApiKeyId, CallId, ClockState, Counter, Day, DecisionId, EntryId, IntegrationId,
+    IntegrationKeyId, Month, PolicyResult, ReasonCode, Reservation, SignalId, TenantId, Timestamp,
+    Verdict,
 };
 
 use crate::audit::{AuditEntry, AuditFilter, AuditPage, ChainPlace};
 use crate::breakdown::{Breakdown, BreakdownFilter, Series, SeriesFilter};
 use crate::cache::Cache;
+use crate::clock::decidable;
 use crate::error::StoreError;
 use crate::hot::HotAccount;
 use crate::protection::{OverrideRow, SignalRow};
@@ -340,8 +342,21 @@ pub struct Stock {
 /// and with [`StoreError::ReadTooLarge`] when it takes too long or finds too much.
 #[async_trait]
 pub trait Store: Send + Sync + 'static {
-    /// The instant, by the clock that decides.
-    fn now(&self) -> Timestamp;
+    /// Bursar's time, by which everything is decided; it is not the wall clock's.
+    fn now(&self) -> Timestamp {
+        self.clock().now
+    }
+
+    /// Bursar's time and the wall clock beside it, looked at now.
+    fn clock(&self) -> ClockState;
+
+    /// Whether writes and decisions go on.
+    ///
+    /// # Errors
+    /// [`StoreError::ClockJumped`] while the wall clock is ahead and not believed.
+    fn check_clock(&self) -> Result<(), StoreError> {
+        decidable(&self.clock()).map(|_| ())
+    }
 
     /// Asks whether the database answers, and takes writes, by a way that no other question takes.
     async fn ping(&self) -> Result<(), StoreError>;

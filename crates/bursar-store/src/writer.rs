@@ -70,6 +70,9 @@ pub(crate) fn write_groups(shared: &Shared, mut lane: Box<dyn Lane>) {
         for Job { tenant_id, work, asked_at } in jobs {
             match (tenant_id, work) {
                 (_, Work::Control(control)) => change_alone(lane.as_mut(), observer, control),
+                (_, Work::ConfirmClock { answer }) => {
+                    let _ = answer.send(again(lane.as_mut(), |lane| lane.confirm_clock()));
+                }
                 (tenant_id, work) => group.push(Job { tenant_id, work, asked_at }),
             }
         }
@@ -229,8 +232,11 @@ fn write_steps(
             outcomes
         }
         Err(error) => {
-            let cause = &error as &dyn std::error::Error;
-            tracing::error!(error = cause, commands = steps.len(), "a group was not written");
+            // What is refused for the clock was told once, when it jumped.
+            if !matches!(error, StoreError::ClockJumped { .. }) {
+                let cause = &error as &dyn std::error::Error;
+                tracing::error!(error = cause, commands = steps.len(), "a group was not written");
+            }
             steps.iter().map(|_| Err(error.clone())).collect()
         }
     }
@@ -278,6 +284,7 @@ fn records_of(job: &Job) -> usize {
         | Work::Extend { .. }
         | Work::Touch { .. }
         | Work::Sweep { .. }
+        | Work::ConfirmClock { .. }
         | Work::Control(_) => 0,
     }
 }
@@ -310,7 +317,7 @@ fn push_steps<'a>(steps: &mut Vec<Step<'a>>, job: &'a Job, next_number: &mut i64
             steps.push(apply(Command::Extend { call_id, only: *only, ttl_seconds }));
         }
         Work::Touch { integration_id, .. } => steps.push(Step::Touch(tenant_id, *integration_id)),
-        Work::Sweep { .. } | Work::Control(_) => {}
+        Work::Sweep { .. } | Work::ConfirmClock { .. } | Work::Control(_) => {}
     }
 }
 
@@ -375,6 +382,9 @@ fn answer_job(work: Work, mut outcomes: impl Iterator<Item = StepOutcome>, swept
         Work::Sweep { answer } => {
             let all = outcomes.try_for_each(|outcome| outcome.map(|_| ()));
             let _ = answer.send(all.map(|()| swept));
+        }
+        Work::ConfirmClock { answer } => {
+            let _ = answer.send(Err(mixed_up()));
         }
         Work::Control(control) => control.answer(Err(mixed_up())),
     }

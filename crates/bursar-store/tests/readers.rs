@@ -12,8 +12,8 @@ use std::time::{Duration, Instant};
 
 use bursar_core::{Day, TenantId, Timestamp};
 use bursar_store::{
-    AuditKey, DayFilter, HistoryFilter, Page, PostgresOptions, PostgresStore, SqliteStore, Store,
-    StoreError,
+    AuditKey, Clock, DayFilter, HistoryFilter, Page, PostgresOptions, PostgresStore, SqliteStore,
+    Store, StoreError,
 };
 use postgres::cluster::Cluster;
 use postgres::database::Database;
@@ -164,7 +164,7 @@ async fn a_read_ends_in_time(store: &Arc<dyn Store>) {
 async fn a_tenant_that_reads_all_it_can_keeps_no_other_waiting_on_sqlite() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("bursar.db");
-    let now = Arc::new(|| Timestamp::from_micros(1).unwrap());
+    let now: Clock = Arc::new(|| Timestamp::from_micros(1).unwrap());
     let (store, _lane) =
         SqliteStore::open(&path, now, "fingerprint", AuditKey::new([7; 32])).unwrap();
     let numbers = |name: &str, count: i64| {

@@ -137,7 +137,9 @@ pub async fn check_call(
     caller: Authorized,
     body: Text<SMALL>,
 ) -> Result<Answer<DecisionView>, ApiError> {
-    let (view, headers) = evaluate(&app, &caller, parse(body.as_str()?)?).await?;
+    let check = parse(body.as_str()?)?;
+    app.store.check_clock()?;
+    let (view, headers) = evaluate(&app, &caller, check).await?;
     Ok(Answer::ok(view).with_headers(headers))
 }
 
@@ -164,6 +166,7 @@ pub async fn check_calls(
     if batch.requests.is_empty() || batch.requests.len() > BATCH_MAX {
         return Err(ApiError::field("requests", "must have 1 to 100 requests"));
     }
+    app.store.check_clock()?;
     let mut views = Vec::with_capacity(batch.requests.len());
     for (index, request) in batch.requests.iter().enumerate() {
         let within = |error: ApiError| error.within(&format!("requests[{index}]"));

@@ -29,7 +29,8 @@ const TEXT_FORMAT: &str = "text/plain; version=0.0.4; charset=utf-8";
 )]
 pub async fn get_metrics(State(app): State<App>, _: Scraper) -> Result<Response, ApiError> {
     let waiting = app.ledger.waiting();
-    let rendered = tokio::task::spawn_blocking(move || app.metrics.render(waiting)).await;
+    let clock = app.store.clock();
+    let rendered = tokio::task::spawn_blocking(move || app.metrics.render(waiting, &clock)).await;
     match rendered {
         Ok(Ok(Some(text))) => {
             let headers =

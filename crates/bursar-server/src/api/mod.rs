@@ -3,6 +3,7 @@
 pub mod abuse;
 pub mod audit;
 pub mod caches;
+pub mod clock;
 pub mod decisions;
 pub mod docs;
 pub mod enforcement;

@@ -241,6 +241,7 @@ pub async fn create_reservation(
         at,
     };
     let Some(integration_id) = asked else {
+        app.store.check_clock()?;
         let decision = Decision::hard_blocked(caller.unknown_integration());
         app.metrics.decided(DecisionKind::Reservation, &decision);
         let name = create.integration_id.unwrap_or_default();

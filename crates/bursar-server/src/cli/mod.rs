@@ -2,6 +2,7 @@
 
 mod audit;
 mod cache;
+mod clock;
 mod completions;
 mod db;
 mod health;
@@ -24,6 +25,7 @@ use clap::{Parser, Subcommand};
 use crate::client::Access;
 use crate::config::Config;
 use crate::log::{self, LogFormat};
+use crate::monotonic_clock::MonotonicClock;
 use crate::terminal::{self, tell};
 use crate::{dev, import, start};
 
@@ -77,6 +79,8 @@ enum Command {
     Audit(audit::AuditCommand),
     /// The store: verify it, bring its schema up to date, back it up, restore it.
     Db(db::DbArguments),
+    /// The clock: how Bursar's time stands beside it, and that it is right.
+    Clock(clock::ClockArguments),
     /// Ask whether the server can do its work; ends with 0 when it can.
     Health(health::HealthArguments),
     /// The configuration: an example file, and what is in force.
@@ -151,6 +155,9 @@ fn run(arguments: Arguments) -> Result<ExitCode, Failure> {
             let flags = Flags::store(&arguments.data_dir, &arguments.database);
             return db::run(&configuration(file, &flags)?, arguments);
         }
+        Command::Clock(arguments) => {
+            clock::run(&for_client(file, &arguments.access)?, arguments)?;
+        }
         Command::Health(arguments) => {
             let flags = Flags::store(&arguments.data_dir, &None);
             health::run(&configuration(file, &flags)?, arguments)?;
@@ -206,7 +213,7 @@ fn for_client(file: Option<&Path>, access: &Access) -> Result<Config, Failure> {
 fn serve(config: &Config) -> Result<(), Failure> {
     log::start(config.log_format, &config.log)?;
     runtime()?.block_on(async {
-        let app = start::open(config, start::clock())?;
+        let app = start::open_with(config, start::clocks(), MonotonicClock::system())?;
         start::run(config, app, |_| {}).await.map_err(Failure::from)
     })
 }
@@ -219,7 +226,7 @@ fn serve_dev(config: &Config) -> Result<(), Failure> {
     }
     log::start(config.log_format, &config.log)?;
     runtime()?.block_on(async {
-        let app = start::open(config, start::clock())?;
+        let app = start::open_with(config, start::clocks(), MonotonicClock::system())?;
         let made = dev::prepare(config, &app).await?;
         start::run(config, app, |url| made.print(url)).await.map_err(Failure::from)
     })

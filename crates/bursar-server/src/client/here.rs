@@ -28,7 +28,7 @@ impl Here {
         let said = |error: &dyn std::error::Error| ClientError::new(error.to_string());
         let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
         let runtime = runtime.map_err(|error| said(&error))?;
-        let app = runtime.block_on(async { start::open_for_command(config, start::clock()) });
+        let app = runtime.block_on(async { start::open_for_command(config, start::clocks()) });
         let app = app.map_err(|error| said(&error))?;
         let service = TowerToHyperService::new(router(app.clone()));
         Ok(Self { runtime, app, service })

@@ -27,7 +27,7 @@ use crate::data_dir::{OPERATOR_TOKEN, read_secret};
 use crate::database::Database;
 use crate::secret::Secret;
 
-pub use self::server::{agent, url_here};
+pub use self::server::{agent, operator_url, url_here};
 
 /// Rows asked for at once.
 const PAGE: usize = 100;
@@ -320,6 +320,16 @@ impl Door {
         body: Option<&str>,
     ) -> Result<Box<RawValue>, ClientError> {
         let reply = self.send(method, path, body)?;
+        let (data, _) = self.read(&reply)?;
+        Ok(data)
+    }
+
+    /// The same of a path outside of the API's base, without a body.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub fn ask_outside(&self, method: &str, path: &str) -> Result<Box<RawValue>, ClientError> {
+        let reply = self.send_to(method, path, None)?;
         let (data, _) = self.read(&reply)?;
         Ok(data)
     }

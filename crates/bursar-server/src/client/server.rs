@@ -104,9 +104,19 @@ pub fn url_here(config: &Config) -> String {
     if let Ok(url) = std::fs::read_to_string(config.data_dir.join(ADDRESS)) {
         return trimmed(&url).to_owned();
     }
-    match config.listen.parse::<SocketAddr>() {
-        Ok(address) => format!("http://{}", reachable(address)),
-        Err(_) => format!("http://{}", config.listen),
+    url_of("http", &config.listen)
+}
+
+/// The address of the listener that has the operator's routes alone, as it is configured.
+pub fn operator_url(config: &Config) -> Option<String> {
+    let scheme = if config.tls_files.is_some() { "https" } else { "http" };
+    config.operator_listen.as_deref().map(|listen| url_of(scheme, listen))
+}
+
+fn url_of(scheme: &str, listen: &str) -> String {
+    match listen.parse::<SocketAddr>() {
+        Ok(address) => format!("{scheme}://{}", reachable(address)),
+        Err(_) => format!("{scheme}://{listen}"),
     }
 }
 

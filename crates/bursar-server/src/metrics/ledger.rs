@@ -130,6 +130,10 @@ impl Observer for LedgerMetrics {
     }
 
     fn failed(&self, error: &StoreError) {
+        // No transaction was tried.
+        if matches!(error, StoreError::ClockJumped { .. }) {
+            return;
+        }
         let kind = match error {
             StoreError::Unavailable(_) => "unavailable",
             StoreError::Again(_) => "again",
@@ -137,7 +141,10 @@ impl Observer for LedgerMetrics {
             StoreError::Exists(_) => "exists",
             StoreError::Corrupt(_) => "corrupt",
             // A transaction never says these; they are about the queue.
-            StoreError::Overloaded | StoreError::ReadTooLarge | StoreError::Closed => "queue",
+            StoreError::Overloaded
+            | StoreError::ReadTooLarge
+            | StoreError::Closed
+            | StoreError::ClockJumped { .. } => "queue",
         };
         self.write_failures.with_label_values(&[kind]).inc();
     }

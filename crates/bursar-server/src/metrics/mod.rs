@@ -4,6 +4,7 @@
 //! a person or a secret in it. Looking at the metrics reads atomics: it waits neither for the
 //! writer nor for the store.
 
+mod clock;
 mod http;
 mod labels;
 mod ledger;
@@ -16,7 +17,7 @@ mod usage;
 use std::sync::Arc;
 
 use axum::http::Method;
-use bursar_core::{Decision, Dimension, ProtectionDecision};
+use bursar_core::{ClockState, Decision, Dimension, ProtectionDecision};
 use bursar_store::{Cache, DecisionKind, Facts, Observer, Store, StoreError, Taken, Took, Waiting};
 use bytes::Bytes;
 use prometheus::{Registry, TextEncoder};
@@ -27,8 +28,8 @@ use crate::failed_logins::FailedLogin;
 pub use self::http::Counted;
 pub use self::table::{Kind, METRICS, Metric};
 use self::{
-    http::HttpMetrics, ledger::LedgerMetrics, process::ProcessMetrics, stock::StockMetrics,
-    usage::UsageText,
+    clock::ClockMetrics, http::HttpMetrics, ledger::LedgerMetrics, process::ProcessMetrics,
+    stock::StockMetrics, usage::UsageText,
 };
 
 /// Answers that are read at once: each holds its beginning, of less than a megabyte.
@@ -37,6 +38,7 @@ const READERS_MAX: usize = 16;
 /// The metrics of an app.
 pub struct Metrics {
     registry: Registry,
+    clock: ClockMetrics,
     http: HttpMetrics,
     ledger: LedgerMetrics,
     process: ProcessMetrics,
@@ -67,6 +69,7 @@ impl Metrics {
     pub fn new() -> prometheus::Result<Self> {
         let registry = Registry::new();
         Ok(Self {
+            clock: ClockMetrics::new(&registry)?,
             http: HttpMetrics::new(&registry)?,
             ledger: LedgerMetrics::new(&registry)?,
             process: ProcessMetrics::new(&registry)?,
@@ -76,16 +79,21 @@ impl Metrics {
         })
     }
 
-    /// The metrics as text (Prometheus text format 0.0.4), with what waits for the writer now;
-    /// nothing when too many others are reading it.
+    /// The metrics as text (Prometheus text format 0.0.4), with what waits for the writer now and
+    /// how the clock stands; nothing when too many others are reading it.
     ///
     /// The text is made as it is taken: whoever takes it slowly holds little memory. Its beginning
     /// takes some milliseconds: not for a thread that has requests to answer.
     ///
     /// # Errors
     /// When a family cannot be written, which the text format has no reason for.
-    pub fn render(&self, waiting: Waiting) -> prometheus::Result<Option<MetricsText>> {
+    pub fn render(
+        &self,
+        waiting: Waiting,
+        clock: &ClockState,
+    ) -> prometheus::Result<Option<MetricsText>> {
         let Ok(place) = Arc::clone(&self.readers).try_acquire_owned() else { return Ok(None) };
+        self.clock.see(clock);
         self.ledger.see(waiting);
         self.process.see();
         let usage = self.ledger.usage_text();

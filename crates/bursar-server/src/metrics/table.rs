@@ -93,6 +93,10 @@ metrics! {
         "What the store takes on disk: the data, and the write-ahead log.";
     STOCK_READ_AT = Gauge "bursar_stock_read_timestamp_seconds" []
         "When the gauges that come from the store were last read from it.";
+    CLOCK_REFUSES = Gauge "bursar_clock_refuses" []
+        "1 while writes and decisions are refused because the clock jumped forward, else 0.";
+    CLOCK_AHEAD = Gauge "bursar_clock_ahead_seconds" []
+        "How far the clock is ahead of Bursar's time; below zero it is behind.";
     GROUP_COMMANDS = Histogram "bursar_group_commands" []
         "Commands that the writer took from the queue in one go.";
     QUEUE_WAIT = Histogram "bursar_queue_wait_seconds" []

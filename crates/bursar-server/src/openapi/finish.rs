@@ -60,7 +60,10 @@ fn finish_operation(path: &str, method: &str, operation: &mut Object, failures: 
         operation.insert("operationId".to_owned(), json!(name));
     }
     let access = Access::of(method, path);
-    let refusals = refusals(&access, operation);
+    let mut refusals = refusals(&access, operation);
+    if waits_for_the_clock(&access, method, path) {
+        add(&mut refusals, ErrorCode::ClockJumped);
+    }
     let is_limited = parameters(operation).any(|parameter| is(parameter, "name", "limit"));
     finish_security(&access, operation);
     finish_parameters(&access, operation);
@@ -169,6 +172,18 @@ fn refusals(access: &Access, operation: &mut Object) -> BTreeMap<u16, Vec<ErrorC
         by_status.entry(code.status().as_u16()).or_default().push(*code);
     }
     by_status
+}
+
+/// Whether a route writes or decides, which it does not while the clock is in doubt.
+fn waits_for_the_clock(access: &Access, method: &str, path: &str) -> bool {
+    matches!(access, Access::Guarded(_)) && method != "get" && path != "/fdr/clock/confirm"
+}
+
+/// Adds a failure to those of its status, in the order of all.
+fn add(refusals: &mut BTreeMap<u16, Vec<ErrorCode>>, code: ErrorCode) {
+    let codes = refusals.entry(code.status().as_u16()).or_default();
+    codes.push(code);
+    codes.sort_by_key(|code| ErrorCode::ALL.iter().position(|known| known == code));
 }
 
 /// The envelope of a success.

@@ -19,8 +19,9 @@ use utoipa::openapi::{Ref, RefOr, Required, Schema};
 use utoipa::{OpenApi, PartialSchema, ToSchema};
 
 use crate::api::{
-    abuse, audit, caches, decisions, docs, enforcement, health, history, ingest, integration_keys,
-    integrations, keys, metrics, onboarding, reservations, series, session, tenants, usage,
+    abuse, audit, caches, clock, decisions, docs, enforcement, health, history, ingest,
+    integration_keys, integrations, keys, metrics, onboarding, reservations, series, session,
+    tenants, usage,
 };
 use crate::envelope::ListMeta;
 use crate::error::ApiError;
@@ -107,6 +108,8 @@ pub const EXAMPLE_ID: &str = "00064cf9-f9f4-8fc4-a2a7-2d1d4b3a5c6e";
         abuse::override_protection,
         caches::list_caches,
         caches::clear_cache,
+        clock::get_clock,
+        clock::confirm_clock,
         health::get_ready,
         health::get_live,
         metrics::get_metrics,

@@ -8,7 +8,7 @@ use utoipa::openapi::schema::{ObjectBuilder, Type};
 use utoipa::openapi::{RefOr, Schema};
 use utoipa::{PartialSchema, ToSchema};
 
-use crate::api::{health, ingest, integrations, reservations, series};
+use crate::api::{clock, health, ingest, integrations, reservations, series};
 use crate::scopes::GRANTS;
 use crate::{decision_view, error, integration_view, usage_file, usage_view};
 
@@ -204,6 +204,11 @@ word! {
     /// As which kind of actor a caller is known: the operator, a person, or a program.
     ActorType,
     ["founder", "customer", "machine"]
+}
+
+words! {
+    /// How Bursar's time and the clock stand to each other.
+    ClockStanding in clock::Standing = clock::Standing::as_str { Steady, Jumped, Behind };
 }
 
 word! {

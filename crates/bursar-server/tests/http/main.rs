@@ -13,6 +13,7 @@ mod bodies;
 mod caches;
 mod caps;
 mod checks;
+mod clock;
 mod costs;
 mod credentials;
 mod decisions;

@@ -78,6 +78,8 @@ const ROUTES: &[Route] = &[
     ("post", "/fdr/abuse/override", Operator, Unnamed),
     ("get", "/fdr/caches", Operator, Unnamed),
     ("delete", "/fdr/caches/{name}", Operator, Unnamed),
+    ("get", "/fdr/clock", Operator, Unnamed),
+    ("post", "/fdr/clock/confirm", Operator, Unnamed),
     ("post", "/keys", KEYS, Unnamed),
     ("get", "/keys", KEYS, Unnamed),
     ("delete", "/keys/{id}", KEYS, NO_KEY),

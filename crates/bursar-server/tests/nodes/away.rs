@@ -66,9 +66,10 @@ fn check_back(server: &Server, tenant: &Tenant) {
 
 /// Claims that what a node does by itself goes on: holds that are due end, and refusals are kept.
 #[track_caller]
-fn check_jobs(site: &Site, node: &Folder, tenant: &Tenant, http: &mut Http) {
+fn check_jobs(site: &Site, (node, server): (&Folder, &Server), tenant: &Tenant, http: &mut Http) {
     let integration_id = tenant.integrations.first().expect("an integration");
     node.clock.show(MID_JUNE_2031 + 601);
+    server.confirm_clock(node);
     let ended = within(JOBS_MAX, || {
         let open = site.database.run("select 1 from calls where reservation_state = 1");
         open.is_empty().then_some(())
@@ -115,7 +116,7 @@ fn a_crash_of_the_database_is_told_at_once_and_got_over() {
     let before = books.entries.keys().filter(|call| call.starts_with("before")).count();
     assert_eq!(before, 20, "what was acknowledged is there, once");
     assert!(books.holds.contains_key("held"));
-    check_jobs(&site, &node, &tenant, &mut http);
+    check_jobs(&site, (&node, &server), &tenant, &mut http);
     server.stop();
     let log = node.log();
     assert_eq!(log.matches("the database is away").count(), 1, "{log}");

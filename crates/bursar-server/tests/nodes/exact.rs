@@ -89,7 +89,7 @@ fn check_round(fleet: &Fleet, tenant: &Tenant, integration: &str, round: usize) 
 pub(crate) fn check_exact(fleet: &Fleet, rounds: usize) {
     let mut tenant = fleet.tenant(&[]);
     let old = tenant.add_integration(fleet.server(0), BUDGET_CENTS);
-    fleet.clock().show(END_OF_JUNE_2031);
+    fleet.show(END_OF_JUNE_2031);
     let used_up = record(&old, "june", u32::try_from(BUDGET_CENTS).expect("small"));
     let used_up = tenant.client(fleet.server(0)).post(RECORDS, &used_up);
     assert_eq!(used_up.expect("an answer").status, 201);
@@ -102,7 +102,7 @@ pub(crate) fn check_exact(fleet: &Fleet, rounds: usize) {
         }
         let mut http = tenant.client(fleet.server(round));
         assert!(!ask(&mut http, &old, "the month before"), "the month before is used up");
-        fleet.clock().show(END_OF_JUNE_2031 + 15 + months * MONTH_SECONDS);
+        fleet.show(END_OF_JUNE_2031 + 15 + months * MONTH_SECONDS);
         months += 1;
         check_round(fleet, &tenant, &old, round);
     }

@@ -51,7 +51,7 @@ fn check_expired(fleet: &Fleet, tenant: &Tenant, site: &Site, full: &str) {
     for node in 0..NODES {
         assert_eq!(check(fleet, tenant, node, full), "blocked", "before its end");
     }
-    fleet.clock().show(NEXT_WEEK);
+    fleet.show(NEXT_WEEK);
     for node in 0..NODES {
         // All of the budget is asked for, which is warned of.
         assert_eq!(check(fleet, tenant, node, full), "warned", "a hold outlives its end");

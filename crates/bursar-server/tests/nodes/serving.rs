@@ -145,6 +145,7 @@ fn a_hold_expires_once_whichever_node_is_left() {
 
     first.kill();
     one.clock.show(crate::support::clock::MID_JUNE_2031 + 601);
+    second.confirm_clock(&other);
     let admitted = there.post(RESERVATIONS, &reservation(&integration_id, "d", 50));
     assert_eq!(admitted.expect("an answer").status, 201, "what is past holds nothing");
     let mut late = record(&integration_id, "a", 10);

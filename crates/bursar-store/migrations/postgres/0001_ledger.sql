@@ -1,6 +1,6 @@
 -- The first schema. Every tenant table's key, unique index and foreign key starts with tenant_id, so
--- that the tables can be distributed by tenant; server, tenants, leases and id_numbers are reference
--- tables. Amounts are nano-dollars, instants microseconds since 1970 (UTC), months, days and hours
+-- that the tables can be distributed by tenant; server, tenants, leases, clock and id_numbers are
+-- reference tables. Amounts are nano-dollars, instants microseconds since 1970 (UTC), months, days and hours
 -- are counted from 1970; the codes of enums stand in codec.rs. Keys that are texts are compared byte
 -- by byte, as the embedded store does.
 
@@ -24,6 +24,17 @@ create table leases (
     holder text not null,
     until_at bigint not null
 );
+
+-- Bursar's time beside the database's clock, as a server noted it a moment ago, and how often an
+-- operator confirmed the clock. One row.
+create table clock (
+    name text primary key,
+    now_at bigint not null,
+    wall_at bigint not null,
+    confirmations bigint not null
+);
+
+insert into clock (name, now_at, wall_at, confirmations) values ('clock', 0, 0, 0);
 
 -- Where ids go on. Lanes take them in runs, so that few transactions meet here.
 create table id_numbers (

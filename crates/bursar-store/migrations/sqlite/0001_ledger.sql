@@ -7,6 +7,17 @@ create table server (
     value text not null
 ) without rowid;
 
+-- Bursar's time beside the wall clock, noted while they are apart, and until when stored instants
+-- may be of a time that an operator took back. One row.
+create table clock (
+    name text primary key,
+    now_at integer not null,
+    wall_at integer not null,
+    taken_back_until integer
+) without rowid;
+
+insert into clock (name, now_at, wall_at, taken_back_until) values ('clock', 0, 0, null);
+
 create table tenants (
     tenant_id integer primary key,
     name text not null,

@@ -1,61 +1,57 @@
-//! The database's clock, which decides for every node.
+//! The database's clock, and what servers share about it: how Bursar's time stands beside it, for a
+//! start of all servers, and how often an operator confirmed it.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, Ordering};
-use std::time::{SystemTime, UNIX_EPOCH};
+use bursar_core::ClockMark;
+use tokio_postgres::{Client, Row};
 
-use bursar_core::Timestamp;
+use super::tx::{params, store_error};
+use crate::clock::StoredClock;
+use crate::codec::timestamp;
+use crate::columns::Columns;
+use crate::error::StoreError;
 
-use crate::sqlite::Clock;
+/// The clock, and the number of confirmations that its time has to be looked at with.
+pub(super) const CLOCK: &str = "select (extract(epoch from clock_timestamp()) * 1000000)::bigint, \
+     confirmations from clock where name = 'clock'";
+const STORED_CLOCK: &str = "select (extract(epoch from clock_timestamp()) * 1000000)::bigint, \
+     confirmations, now_at, wall_at from clock where name = 'clock'";
+// A server that has not heard of a confirmation yet notes nothing over it.
+const NOTE_CLOCK: &str = "update clock set now_at = $1, wall_at = $2 \
+     where name = 'clock' and confirmations = $3";
+const CONFIRM_CLOCK: &str = "update clock set confirmations = confirmations + 1, \
+     now_at = coalesce($1, (extract(epoch from clock_timestamp()) * 1000000)::bigint), \
+     wall_at = coalesce($1, (extract(epoch from clock_timestamp()) * 1000000)::bigint) \
+     where name = 'clock' returning wall_at, confirmations";
 
-/// What a node knows of the database's clock: how far it is from its own.
-///
-/// Decisions read the clock itself, under their locks; this estimate serves whatever asks without
-/// a transaction, and it never runs backwards.
-#[derive(Clone)]
-pub(super) struct DatabaseClock {
-    /// What tests put in the place of the clock.
-    injected: Option<Clock>,
-    state: Arc<State>,
+/// The database's clock, in microseconds, and the number of confirmations, of a row that has both.
+pub(super) fn heard(rows: &[Row], at: usize) -> Result<(i64, i64), StoreError> {
+    let missing = || StoreError::Corrupt("the row of the clock is missing".to_owned());
+    let row = rows.first().ok_or_else(missing)?;
+    Ok((row.int(at)?, row.int(at + 1)?))
 }
 
-#[derive(Default)]
-struct State {
-    /// How far the database is ahead of this machine, in microseconds.
-    ahead: AtomicI64,
-    last: AtomicI64,
+/// What a start has to know: the database's clock, and what servers noted.
+pub(super) async fn read(client: &Client) -> Result<(i64, StoredClock), StoreError> {
+    let rows = client.query_typed(STORED_CLOCK, params![]).await.map_err(store_error)?;
+    let (wall, confirmations) = heard(&rows, 0)?;
+    let instant = |at| rows.first().map_or(Ok(0), |row| row.int(at)).and_then(timestamp);
+    let mark = ClockMark { now: instant(2)?, wall: instant(3)? };
+    Ok((wall, StoredClock { mark, confirmations }))
 }
 
-impl DatabaseClock {
-    pub(super) fn new(injected: Option<Clock>) -> Self {
-        Self { injected, state: Arc::default() }
-    }
-
-    /// What stands in the place of the database's clock; nothing when it is asked itself.
-    pub(super) fn injected(&self) -> Option<i64> {
-        self.injected.as_ref().map(|clock| clock().micros())
-    }
-
-    /// Takes note of what the database said just now.
-    pub(super) fn heard(&self, database: i64) {
-        self.state.ahead.store(database.saturating_sub(own_micros()), Ordering::Relaxed);
-    }
-
-    /// Takes note of an instant that was decided at.
-    pub(super) fn advance(&self, now: Timestamp) {
-        self.state.last.fetch_max(now.micros(), Ordering::Relaxed);
-    }
-
-    /// About what the database would say, and never less than before.
-    pub(super) fn estimate(&self) -> Timestamp {
-        let ahead = self.state.ahead.load(Ordering::Relaxed);
-        let now = self.injected().unwrap_or_else(|| own_micros().saturating_add(ahead));
-        let before = self.state.last.fetch_max(now, Ordering::Relaxed);
-        Timestamp::from_micros(now.max(before)).unwrap_or(Timestamp::MIN)
-    }
+/// Notes how Bursar's time stands beside the database's clock.
+pub(super) async fn note(client: &Client, stored: StoredClock) -> Result<(), StoreError> {
+    let StoredClock { mark, confirmations } = stored;
+    let (now, wall) = (mark.now.micros(), mark.wall.micros());
+    let row = params![now, wall, confirmations];
+    client.execute_typed(NOTE_CLOCK, row).await.map(|_| ()).map_err(store_error)
 }
 
-fn own_micros() -> i64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    i64::try_from(since.as_micros()).unwrap_or(i64::MAX)
+/// Writes down that the clock is right; what it shows, and the number of confirmations.
+pub(super) async fn confirm(
+    client: &Client,
+    injected: Option<i64>,
+) -> Result<(i64, i64), StoreError> {
+    let rows = client.query_typed(CONFIRM_CLOCK, params![injected]).await.map_err(store_error)?;
+    heard(&rows, 0)
 }

@@ -9,13 +9,13 @@ use tokio::join;
 use tokio::runtime::Runtime;
 use tokio_postgres::Client;
 
-use super::clock::DatabaseClock;
 use super::connect::Address;
 use super::labels::KnownLabels;
 use super::sweep::{self, Sweep};
 use super::tx::{self, commit_error, params, store_error};
-use super::{audit, load, save};
+use super::{audit, clock, load, save};
 use crate::audit::AuditKey;
+use crate::clock::{ClockConfirmed, StoreClock};
 use crate::error::StoreError;
 use crate::lane::{Due, Grouping, Lane, Wanted};
 use crate::row::AuditRow;
@@ -29,15 +29,14 @@ const NUMBERS_LIFE: Duration = Duration::from_secs(1);
 /// Numbers that a transaction begins with at least: those of a change of the control plane.
 const NUMBERS_LEFT_MIN: i64 = 64;
 
-const TAKE_NUMBERS: &str = "update id_numbers set next_number = greatest(next_number, coalesce($2, \
-     (extract(epoch from clock_timestamp()) * 1000000)::bigint)) + $1 where name = 'ids' \
-     returning next_number - $1";
+const TAKE_NUMBERS: &str = "update id_numbers set next_number = greatest(next_number, $2) + $1 \
+     where name = 'ids' returning next_number - $1";
 
 pub(super) struct PostgresLane {
     address: Address,
     runtime: Runtime,
     client: Option<Arc<Client>>,
-    pub(super) clock: DatabaseClock,
+    pub(super) clock: StoreClock,
     pub(super) now: Timestamp,
     open: Open,
     numbers: Numbers,
@@ -82,7 +81,7 @@ struct Numbers {
 impl PostgresLane {
     pub(super) fn new(
         address: Address,
-        clock: DatabaseClock,
+        clock: StoreClock,
         sweep: Arc<Sweep>,
         audit_key: AuditKey,
     ) -> std::io::Result<Self> {
@@ -90,7 +89,7 @@ impl PostgresLane {
             address,
             runtime: tokio::runtime::Builder::new_current_thread().enable_all().build()?,
             client: None,
-            now: clock.estimate(),
+            now: clock.now(),
             clock,
             open: Open::No,
             numbers: Numbers::default(),
@@ -202,9 +201,9 @@ impl PostgresLane {
             return Err(StoreError::Again(Arc::new(std::io::Error::other("no ids are left"))));
         }
         let run = count.max(NUMBERS);
-        let injected = self.clock.injected();
+        let now = self.clock.now().micros();
         let first = self.ask(async |client| {
-            let row = client.query_typed_one(TAKE_NUMBERS, params![run, injected]).await;
+            let row = client.query_typed_one(TAKE_NUMBERS, params![run, now]).await;
             row.and_then(|row| row.try_get::<_, i64>(0)).map_err(store_error)
         })?;
         self.numbers =
@@ -227,7 +226,7 @@ impl Lane for PostgresLane {
         self.reservations_max = None;
         self.audits.clear();
         self.labels.forget_staged();
-        self.now = self.clock.estimate().max(self.now);
+        self.now = self.clock.to_decide()?;
         let Numbers { next, end, .. } = self.numbers;
         if end - next < NUMBERS_LEFT_MIN {
             self.numbers = Numbers::default();
@@ -260,8 +259,17 @@ impl Lane for PostgresLane {
         }
         self.labels.keep_staged();
         self.also.clear();
-        self.clock.advance(self.now);
         Ok(())
+    }
+
+    fn confirm_clock(&mut self) -> Result<ClockConfirmed, StoreError> {
+        let before = self.clock.now();
+        let injected = self.clock.injected();
+        let (wall, confirmations) =
+            self.ask(async |client| clock::confirm(client, injected).await)?;
+        // Another connection of this server may have heard of it first.
+        let now = self.clock.heard(wall, confirmations).now;
+        Ok(ClockConfirmed { now, changed_micros: now.micros() - before.micros() })
     }
 
     fn rollback(&mut self) {

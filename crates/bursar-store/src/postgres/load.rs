@@ -4,14 +4,16 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use bursar_core::{
-    Account, Book, Call, CallKey, Day, EntryId, Hold, IntegrationId, Loaded, Month, Nanos,
+    Account, Book, Call, CallKey, Counter, Day, EntryId, Hold, IntegrationId, Loaded, Month, Nanos,
     TenantId, TenantSums, Timestamp, Totals,
 };
 use tokio_postgres::{Client, Row};
 
+use super::clock::CLOCK;
 use super::lane::PostgresLane;
 use super::pipeline::{Sent, in_order};
 use super::tx::{Key, params, store_error};
+use crate::clock::{StoreClock, decidable};
 use crate::codec::SCOPE_INTEGRATION;
 use crate::columns::Columns;
 use crate::decode;
@@ -19,7 +21,6 @@ use crate::error::StoreError;
 use crate::lane::{Claim, Wanted};
 use crate::row::IntegrationRow;
 
-const CLOCK: &str = "select (extract(epoch from clock_timestamp()) * 1000000)::bigint";
 const CLAIM: &str = "insert into calls (tenant_id, call_key, entry_id) \
      select $1, call_key, entry_id from unnest($2::uuid[], $3::bigint[]) as claim (call_key, entry_id) \
      on conflict (tenant_id, call_key) do nothing returning call_key";
@@ -35,10 +36,12 @@ const LOCK: &str = "select tenant_id, integration_id, name, provider_type, crede
      token_limit_month, rate_limit_rpm, cost_basis, created_at, updated_at, created_by, deleted_at \
      from integrations where tenant_id = $1 and integration_id = any($2) \
      order by tenant_id, integration_id for no key update";
+// One that lies far ahead is of a time that was taken back, and holds nothing back.
 const LAST_AT: &str = "select coalesce(max(c.last_at), 0) \
      from unnest($2::bigint[]) as asked (scope_id) \
      cross join lateral (select max(last_at) as last_at from counters \
-     where tenant_id = $1 and scope_kind = 1 and scope_id = asked.scope_id) c";
+     where tenant_id = $1 and scope_kind = 1 and scope_id = asked.scope_id \
+     and last_at <= $3) c";
 const SELECT_TENANT: &str = "select tenant_id, name, lifecycle, onboarding, created_at, updated_at \
      from tenants where tenant_id = $1";
 const SELECT_COUNTERS: &str = "select c.scope_id, c.month, c.used_cost_nanos, c.used_tokens, \
@@ -97,11 +100,6 @@ const SELECT_CALLS: &str = "select c.call_key, c.entry_id, c.call_id, c.integrat
 /// Seconds for which a call counts in the rate; slots that are older need not be loaded.
 const RATE_SECONDS: i64 = 60;
 
-/// The database's clock, in microseconds.
-pub(super) async fn clock(client: &Client) -> Result<i64, tokio_postgres::Error> {
-    client.query_typed_one(CLOCK, params![]).await?.try_get(0)
-}
-
 /// Claims, locks and loads what a group touches, and opens its book.
 pub(super) fn book<'a>(
     lane: &mut PostgresLane,
@@ -110,21 +108,20 @@ pub(super) fn book<'a>(
     let Some(tenant_id) = tenant_of(wanted)? else {
         return Ok(Book::open(lane.now, wanted.caps, Loaded::default())?);
     };
-    let injected = lane.clock.injected();
+    let clock = lane.clock.clone();
     let also = lane.also.clone();
     let loaded = lane.ask_of(Some(tenant_id), async |client| {
         let group = Group::of(tenant_id, wanted, &also);
-        group.load(client, injected).await
+        group.load(client, &clock).await
     })?;
-    let Answered { clock, now, claims, book, reservations_max, missed } = loaded;
+    let Answered { now, claims, book, reservations_max, missed } = loaded;
     if !missed.is_empty() {
         // Found out too late to be locked in order: the next attempt begins with them.
         lane.also.extend(missed);
         let cause = std::io::Error::other("a call is reserved for an integration not yet locked");
         return Err(StoreError::Again(std::sync::Arc::new(cause)));
     }
-    lane.clock.heard(clock);
-    lane.now = lane.now.max(now);
+    lane.now = now;
     lane.claims = claims;
     lane.reservations_max = reservations_max;
     Ok(Book::open(now, wanted.caps, book)?)
@@ -154,7 +151,6 @@ struct Group<'w, 'a> {
 
 /// What the database answered.
 struct Answered {
-    clock: i64,
     now: Timestamp,
     claims: HashMap<CallKey, Option<EntryId>>,
     book: Loaded,
@@ -166,7 +162,6 @@ struct Answered {
 
 /// Accounts that are locked, and the instant at which they were.
 struct Locked {
-    clock: i64,
     now: Timestamp,
     integrations: Vec<IntegrationRow>,
 }
@@ -205,17 +200,13 @@ impl<'w, 'a> Group<'w, 'a> {
         self.integrations.iter().map(|id| id.number()).collect()
     }
 
-    async fn load(
-        mut self,
-        client: &Client,
-        injected: Option<i64>,
-    ) -> Result<Answered, StoreError> {
+    async fn load(mut self, client: &Client, clock: &StoreClock) -> Result<Answered, StoreError> {
         let claims = self.claim(client).await?;
         let others = self.unclaimed(&claims);
         if !others.is_empty() {
             self.add_reserved_for(client, &others).await?;
         }
-        let Locked { clock, now, integrations } = self.lock(client, injected).await?;
+        let Locked { now, integrations } = self.lock(client, clock).await?;
         let mut months: BTreeSet<Month> =
             self.wanted.months.iter().map(|(_, month)| *month).collect();
         months.insert(now.month());
@@ -260,7 +251,7 @@ impl<'w, 'a> Group<'w, 'a> {
         let (sums, reservations_max) = self.sums(client, now, &reservations, &bytes).await?;
         let tenants = HashMap::from([(self.tenant_id, sums)]);
         let book = Loaded { accounts, calls, tenants, due };
-        Ok(Answered { clock, now, claims, book, reservations_max, missed })
+        Ok(Answered { now, claims, book, reservations_max, missed })
     }
 
     fn is_reserving(&self) -> bool {
@@ -346,24 +337,27 @@ impl<'w, 'a> Group<'w, 'a> {
     }
 
     /// Locks accounts in key order, and only then reads the clock: never an instant before one that
-    /// any of them was decided at.
-    async fn lock(&self, client: &Client, injected: Option<i64>) -> Result<Locked, StoreError> {
+    /// any of them was decided at on a server whose time is a moment ahead.
+    async fn lock(&self, client: &Client, clock: &StoreClock) -> Result<Locked, StoreError> {
         let (tenant, rows) = (self.tenant_id.number(), self.numbers());
+        let latest = clock.now().plus_seconds(Counter::APART_SECONDS_MAX).micros();
         let key = params![tenant, rows];
+        let latest_key = params![tenant, rows, latest];
         let asked = vec![
             query(client, LOCK, key),
-            query(client, LAST_AT, key),
+            query(client, LAST_AT, latest_key),
             query(client, CLOCK, params![]),
         ];
         let mut answers = in_order(asked).await?.into_iter();
         let mut next = || answers.next().unwrap_or_default();
-        let (integrations, last_at, clock) = (next(), next(), next());
-        let number = |rows: &[Row]| rows.first().map_or(Ok(0), |row| row.int::<i64>(0));
-        let (last_at, clock) = (number(&last_at)?, number(&clock)?);
+        let (integrations, last_at, heard) = (next(), next(), next());
+        let last_at = last_at.first().map_or(Ok(0), |row| row.int::<i64>(0))?;
+        let last_at = crate::codec::timestamp(last_at)?;
+        let (wall, confirmations) = super::clock::heard(&heard, 0)?;
+        let now = decidable(&clock.heard(wall, confirmations))?;
         let integrations = integrations.iter().map(decode::integration_row);
         Ok(Locked {
-            clock,
-            now: crate::codec::timestamp(injected.unwrap_or(clock).max(last_at))?,
+            now: if Counter::holds_back(last_at, now) { last_at } else { now },
             integrations: integrations.collect::<Result<_, _>>()?,
         })
     }

@@ -36,7 +36,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bursar_core::{TenantId, Timestamp};
-use clock::DatabaseClock;
 use connect::Address;
 use readers::Readers;
 use stock::Walks;
@@ -44,11 +43,11 @@ use tokio_postgres::Client;
 
 use crate::audit::AuditKey;
 use crate::audit_check::AuditVerified;
+use crate::clock::{Clocks, StoreClock};
 use crate::error::StoreError;
 use crate::lane::Lane;
 use crate::reading::Reading;
 use crate::schema::SchemaStatus;
-use crate::sqlite::Clock;
 use crate::verify::Verified;
 
 /// Why a database cannot be used.
@@ -111,7 +110,7 @@ pub struct PostgresOptions {
     /// Seals the heads of the audit log; the same on every node.
     pub audit_key: AuditKey,
     /// What stands in the place of the database's clock in tests.
-    pub clock: Option<Clock>,
+    pub clock: Option<Clocks>,
 }
 
 /// An open store, and the lanes that write to it.
@@ -121,7 +120,7 @@ pub type OpenedPostgres = (Arc<PostgresStore>, Vec<Box<dyn Lane>>);
 #[derive(Clone)]
 pub struct PostgresStore {
     readers: Arc<Readers>,
-    clock: DatabaseClock,
+    clock: StoreClock,
     /// Where the questions about all tenants are.
     walks: Arc<Walks>,
     reading: Reading,
@@ -134,17 +133,19 @@ impl PostgresStore {
     /// [`OpenPostgresError`], in words for the operator.
     pub fn open(url: &str, options: &PostgresOptions) -> Result<OpenedPostgres, OpenPostgresError> {
         let address = Address::parse(url)?;
-        let clock = DatabaseClock::new(options.clock.clone());
-        let checked = address.clone();
+        let (checked, injected) = (address.clone(), options.clock.clone());
         let fingerprint = options.secret_fingerprint.clone();
-        let heard = in_short(async move {
+        let clock = in_short(async move {
             let client = checked.connect().await?;
             settings::check(&client).await?;
             check_schema(&client).await?;
             schema::check_secret(&client, &fingerprint).await?;
-            Ok(load::clock(&client).await?)
+            let failed = |error: StoreError| OpenPostgresError::Database(error.to_string());
+            let (wall, stored) = clock::read(&client).await.map_err(failed)?;
+            let clock = StoreClock::of_database(injected, wall, stored);
+            clock::note(&client, clock.stored()).await.map_err(failed)?;
+            Ok(clock)
         })?;
-        clock.heard(heard);
         let sweep = Arc::new(sweep::Sweep::new());
         let lanes = (0..options.lanes.max(1)).map(|_| {
             let (address, sweep) = (address.clone(), Arc::clone(&sweep));

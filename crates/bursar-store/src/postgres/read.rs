@@ -6,17 +6,17 @@
 use std::collections::BTreeMap;
 
 use bursar_core::{
-    Account, ApiKeyId, Counter, Day, IntegrationId, IntegrationKeyId, Month, TenantId, Totals,
+    Account, ApiKeyId, Counter, Day, IntegrationId, IntegrationKeyId, Month, TenantId, Timestamp,
+    Totals,
 };
 use tokio::try_join;
 use tokio_postgres::{Client, Row};
 
 use super::ask::{each, listed, number, one, rows};
-use super::clock::DatabaseClock;
 use super::load::due_of_day;
 use super::readers::Reader;
 use super::tx::{Param, params};
-use crate::codec::{self, timestamp};
+use crate::codec;
 use crate::columns::Columns;
 use crate::decode;
 use crate::error::StoreError;
@@ -24,8 +24,6 @@ use crate::fold::IntegrationSums;
 use crate::query::{IntegrationFilter, IntegrationUsage, OpenReservation, Page, Paged, Standing};
 use crate::row::{ApiKeyRow, IntegrationKeyRow, IntegrationRow, TenantRow};
 
-/// The instant of the transaction by the database's clock, the same in all of its statements.
-const CLOCK: &str = "select coalesce($1, (extract(epoch from now()) * 1000000)::bigint)";
 const SELECT_TENANT: &str = "select tenant_id, name, lifecycle, onboarding, created_at, updated_at \
      from tenants where tenant_id = $1";
 pub(super) const COUNT_TENANTS: &str = "select count(*) from tenants";
@@ -72,35 +70,33 @@ const SELECT_COUNTER: &str = "select used_cost_nanos, used_tokens, used_calls, h
      where tenant_id = $1 and scope_kind = 1 and scope_id = $2 and month = $3";
 const SELECT_RATE: &str = "select second, calls from rate_slots \
      where tenant_id = $1 and scope_kind = 1 and scope_id = $2";
-/// What is due at the instant of the transaction, or at the last one that the account was decided
-/// at, by the day on which it was reserved.
+/// What is due at an instant, or at the last one that the account was decided at on a server whose
+/// time is a moment ahead, by the day on which it was reserved.
 ///
-/// An instant that is computed stands in a query of its own, here and wherever one is compared: the
-/// database does not let other expressions choose rows before row level security did, and would
-/// look at all that the tenant holds.
+/// An instant that is computed stands in a query of its own: the database does not let other
+/// expressions choose rows before row level security did, and would look at all that the tenant
+/// holds.
 const SUM_DUE: &str = "select reserved_at / 86400000000, sum(estimated_cost_nanos)::bigint, \
      sum(estimated_tokens)::bigint, count(*) from calls \
      where tenant_id = $1 and integration_id = $2 and reservation_state = 1 \
-     and expires_at <= (select \
-     greatest(coalesce($3, (extract(epoch from now()) * 1000000)::bigint), \
-     (select max(last_at) from counters \
-     where tenant_id = $1 and scope_kind = 1 and scope_id = $2 and month >= $4))) \
-     group by reserved_at / 86400000000";
+     and expires_at <= (select greatest($3, (select max(last_at) from counters \
+     where tenant_id = $1 and scope_kind = 1 and scope_id = $2 and month >= $4 \
+     and last_at <= $5))) group by reserved_at / 86400000000";
 const COUNT_OPEN: &str = "select count(*) from calls \
      where tenant_id = $1 and reservation_state = 1 \
-     and expires_at > (select coalesce($2, (extract(epoch from now()) * 1000000)::bigint))";
+     and expires_at > $2";
 const LIST_OPEN: &str = "select call_id, integration_id, estimated_cost_nanos, estimated_tokens, \
      model, ttl_seconds, decision, reserved_at, expires_at, reservation_state, ended_at \
      from calls where tenant_id = $1 and reservation_state = 1 \
-     and expires_at > (select coalesce($2, (extract(epoch from now()) * 1000000)::bigint)) \
+     and expires_at > $2 \
      order by expires_at, call_key limit $3 offset $4";
 const COUNT_OPEN_OF: &str = "select count(*) from calls \
      where tenant_id = $1 and integration_id = $2 and reservation_state = 1 \
-     and expires_at > (select coalesce($3, (extract(epoch from now()) * 1000000)::bigint))";
+     and expires_at > $3";
 const LIST_OPEN_OF: &str = "select call_id, integration_id, estimated_cost_nanos, \
      estimated_tokens, model, ttl_seconds, decision, reserved_at, expires_at, reservation_state, \
      ended_at from calls where tenant_id = $1 and integration_id = $2 and reservation_state = 1 \
-     and expires_at > (select coalesce($3, (extract(epoch from now()) * 1000000)::bigint)) \
+     and expires_at > $3 \
      order by expires_at, call_key limit $4 offset $5";
 const SUM_CALLS: &str = "select coalesce(sum(used_calls), 0)::bigint from counters \
      where tenant_id = $1 and scope_kind = 1 and ($2 is null or scope_id = $2)";
@@ -223,16 +219,16 @@ pub(super) async fn open_reservations(
     db: &Reader,
     tenant_id: TenantId,
     integration_id: Option<IntegrationId>,
-    injected: Option<i64>,
+    now: Timestamp,
     of: Page,
 ) -> Result<Paged<OpenReservation>, StoreError> {
-    let (tenant, (limit, offset)) = (tenant_id.number(), bounds(of));
+    let (tenant, now, (limit, offset)) = (tenant_id.number(), now.micros(), bounds(of));
     let Some(integration_id) = integration_id else {
-        let key = params![tenant, injected, limit, offset];
+        let key = params![tenant, now, limit, offset];
         return page(db, (COUNT_OPEN, LIST_OPEN), key, decode::open_reservation).await;
     };
     let integration = integration_id.number();
-    let key = params![tenant, integration, injected, limit, offset];
+    let key = params![tenant, integration, now, limit, offset];
     page(db, (COUNT_OPEN_OF, LIST_OPEN_OF), key, decode::open_reservation).await
 }
 
@@ -250,50 +246,37 @@ pub(super) async fn counter(
     Ok(stored.unwrap_or_default())
 }
 
-/// An account as a decision that changes nothing sees it, at the database's clock, which is asked
-/// in the same moment.
+/// An account as a decision that changes nothing sees it.
 pub(super) async fn standing(
     db: &Client,
     tenant_id: TenantId,
     integration_id: IntegrationId,
-    clock: &DatabaseClock,
+    now: Timestamp,
 ) -> Result<Option<Standing>, StoreError> {
-    let injected = clock.injected();
     let (of_tenant, of_integration) = (tenant_id.number(), integration_id.number());
-    // A month early, because the estimate of the clock may be past an end that it did not come to.
-    let since = i64::from(clock.estimate().month().number()) - 1;
-    let instant = params![injected];
+    let since = i64::from(now.month().number());
+    let latest = now.plus_seconds(Counter::APART_SECONDS_MAX).micros();
     let counters = params![of_tenant, of_integration, since];
-    let due = params![of_tenant, of_integration, injected, since];
-    let (heard, tenant, integration, counters, slots, due) = try_join!(
-        number(db, CLOCK, instant),
+    let at = now.micros();
+    let due = params![of_tenant, of_integration, at, since, latest];
+    let (tenant, integration, counters, slots, due) = try_join!(
         tenant(db, tenant_id),
         integration(db, tenant_id, integration_id),
         rows(db, COUNTERS_SINCE, counters, month_counter),
         rows(db, SELECT_RATE, counters, |row| Ok((row.int(0)?, row.int(1)?))),
         rows(db, SUM_DUE, due, |row| due_of_day(row, 0)),
     )?;
-    if injected.is_none() {
-        clock.heard(heard);
-    }
     let (Some(tenant), Some(integration)) = (tenant, integration) else { return Ok(None) };
-    let last_at = counters.iter().map(|(_, counter)| counter.last_at).max();
-    let now = timestamp(heard)?.max(last_at.unwrap_or_default());
+    let last_at = counters.iter().map(|(_, counter)| counter.last_at);
+    let last_at = last_at.filter(|last_at| Counter::holds_back(*last_at, now)).max();
+    let now = last_at.unwrap_or(now);
     let month = now.month();
     let mut account = Account::new(tenant_id, tenant.lifecycle, integration.rules);
     for (second, calls) in slots {
         account.rate.restore(second, calls);
     }
     let of_month = counters.iter().find(|(of, _)| *of == month);
-    account.restore(
-        month,
-        match of_month {
-            Some((_, counter)) => *counter,
-            None if i64::from(month.number()) >= since => Counter::default(),
-            // The estimate was far ahead, so this month was not asked for.
-            None => counter(db, tenant_id, integration_id, month).await?,
-        },
-    );
+    account.restore(month, of_month.map_or_else(Counter::default, |(_, counter)| *counter));
     let mut months: BTreeMap<Month, Totals> = BTreeMap::new();
     for (month, amount) in due {
         let sum = months.entry(month).or_default();

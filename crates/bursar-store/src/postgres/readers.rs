@@ -41,7 +41,9 @@ const CANCEL_MAX: Duration = Duration::from_secs(2);
 /// Connections for the operator and the metrics, which no tenant can use up.
 const OPERATOR: usize = 2;
 
-const IS_STANDBY: &str = "select pg_is_in_recovery()";
+const PING: &str = "select pg_is_in_recovery(), \
+     (extract(epoch from clock_timestamp()) * 1000000)::bigint, confirmations \
+     from clock where name = 'clock'";
 
 /// The connections that read.
 pub(super) struct Readers {
@@ -100,20 +102,21 @@ impl Readers {
     }
 
     /// Asks whether the database answers and is no standby. A connection that says nothing is given
-    /// up, and the next question makes another one.
-    pub(super) async fn ping(&self) -> Result<(), StoreError> {
+    /// up, and the next question makes another one. Tells its clock, and how often an operator
+    /// confirmed that.
+    pub(super) async fn ping(&self) -> Result<(i64, i64), StoreError> {
         let connection = connection(&self.pulse).await?;
         let reader = Reader { connection: Some(connection), room: Arc::new(reading::Unbounded) };
-        let asked = reader.client()?.query_typed_one(IS_STANDBY, &[]);
+        let asked = reader.client()?.query_typed_one(PING, &[]);
         let answered = timeout(PING_MAX, asked).await;
         let row = answered.map_err(|late| StoreError::Unavailable(Arc::new(late)))?;
-        let is_standby: bool = row.and_then(|row| row.try_get(0)).map_err(read_error)?;
-        if is_standby {
+        let row = row.map_err(read_error)?;
+        if row.try_get(0).map_err(read_error)? {
             // By the same name there may be another server the next time.
             return Err(StoreError::Unavailable(Arc::new(io::Error::other("this is a standby"))));
         }
         reader.give_back();
-        Ok(())
+        Ok((row.try_get(1).map_err(read_error)?, row.try_get(2).map_err(read_error)?))
     }
 
     /// Asks for a row or two by their keys, of one tenant or of no tenant's.
@@ -358,6 +361,7 @@ pub(super) fn read_error(error: tokio_postgres::Error) -> StoreError {
         | StoreError::Overloaded
         | StoreError::ReadTooLarge
         | StoreError::Closed
+        | StoreError::ClockJumped { .. }
         | StoreError::Statement(_)
         | StoreError::Exists(_)
         | StoreError::Corrupt(_)) => other,

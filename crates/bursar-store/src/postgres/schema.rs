@@ -55,7 +55,7 @@ const GRANTS: &[(&str, &str)] = &[
     ("select, insert", "rollup_labels"),
     ("select, insert, update, delete", "calls, decisions, signals"),
     ("select, insert, update", "protection_overrides"),
-    ("select, update", "id_numbers"),
+    ("select, update", "clock, id_numbers"),
 ];
 
 /// Reads what a database's schema is.

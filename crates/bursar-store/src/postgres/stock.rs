@@ -4,7 +4,7 @@
 //! after the transaction was told whose rows it sees. Where there are very many, a question walks
 //! only some, and the next one goes on from there.
 
-use bursar_core::{Month, TenantId};
+use bursar_core::{Month, TenantId, Timestamp};
 use futures_util::future::try_join_all;
 use parking_lot::Mutex;
 use tokio::join;
@@ -37,8 +37,7 @@ const LIST_LIMITED: &str = "select i.tenant_id, i.integration_id, i.budget_limit
      where tenant_id = $1 and deleted_at is null \
      and (budget_limit_cents > 0 or token_limit_month > 0)))";
 const COUNT_OPEN: &str = "select count(*) from calls where tenant_id = $1 \
-     and reservation_state = 1 \
-     and expires_at > (select coalesce($2, (extract(epoch from now()) * 1000000)::bigint))";
+     and reservation_state = 1 and expires_at > $2";
 const DATA_BYTES: &str = "select pg_database_size(current_database())";
 
 /// Where the walks through all tenants are.
@@ -143,15 +142,11 @@ pub(super) async fn hottest(
     Ok(found?.into_rows())
 }
 
-pub(super) async fn stock(
-    db: &Client,
-    walks: &Walks,
-    injected: Option<i64>,
-) -> Result<Stock, StoreError> {
+pub(super) async fn stock(db: &Client, walks: &Walks, now: Timestamp) -> Result<Stock, StoreError> {
     let mut walk = std::mem::take(&mut *walks.open.lock());
     let ask = |tenant_id: TenantId| async move {
-        let tenant = tenant_id.number();
-        number(db, COUNT_OPEN, params![tenant, injected]).await
+        let (tenant, now) = (tenant_id.number(), now.micros());
+        number(db, COUNT_OPEN, params![tenant, now]).await
     };
     let open_reservations = walk.go_on(db, 0, ask, |sum, open: i64| *sum += open).await;
     *walks.open.lock() = walk;

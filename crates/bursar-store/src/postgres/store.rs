@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use bursar_core::{
-    ApiKeyId, CallId, Counter, Day, IntegrationId, IntegrationKeyId, Month, SignalId, TenantId,
-    Timestamp,
+    ApiKeyId, CallId, ClockState, Counter, Day, IntegrationId, IntegrationKeyId, Month, SignalId,
+    TenantId,
 };
 
 use super::readers::Reader;
@@ -25,12 +25,14 @@ use crate::row::{ApiKeyRow, DecisionRow, IntegrationKeyRow, IntegrationRow, Tena
 
 #[async_trait]
 impl Store for PostgresStore {
-    fn now(&self) -> Timestamp {
-        self.clock.estimate()
+    fn clock(&self) -> ClockState {
+        self.clock.state()
     }
 
     async fn ping(&self) -> Result<(), StoreError> {
-        self.readers.ping().await
+        let (wall, confirmations) = self.readers.ping().await?;
+        self.clock.heard(wall, confirmations);
+        Ok(())
     }
 
     fn reading(&self, reading: Reading) -> Arc<dyn Store> {
@@ -42,10 +44,10 @@ impl Store for PostgresStore {
         tenant_id: TenantId,
         integration_id: IntegrationId,
     ) -> Result<Option<Standing>, StoreError> {
-        let clock = self.clock.clone();
+        let now = self.now();
         self.readers
             .look_up(Some(tenant_id), async move |db| {
-                read::standing(db.client()?, tenant_id, integration_id, &clock).await
+                read::standing(db.client()?, tenant_id, integration_id, now).await
             })
             .await
     }
@@ -69,10 +71,10 @@ impl Store for PostgresStore {
         integration_id: Option<IntegrationId>,
         page: Page,
     ) -> Result<Paged<OpenReservation>, StoreError> {
-        let injected = self.clock.injected();
+        let now = self.now();
         self.readers
             .read(&self.reading, tenant_id, async move |db| {
-                read::open_reservations(&db, tenant_id, integration_id, injected, page).await
+                read::open_reservations(&db, tenant_id, integration_id, now, page).await
             })
             .await
     }
@@ -371,9 +373,7 @@ impl Store for PostgresStore {
     }
 
     async fn stock(&self) -> Result<Stock, StoreError> {
-        let (walks, injected) = (Arc::clone(&self.walks), self.clock.injected());
-        self.readers
-            .read_all(async move |db| stock::stock(db.client()?, &walks, injected).await)
-            .await
+        let (walks, now) = (Arc::clone(&self.walks), self.now());
+        self.readers.read_all(async move |db| stock::stock(db.client()?, &walks, now).await).await
     }
 }

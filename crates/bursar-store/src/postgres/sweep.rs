@@ -6,10 +6,12 @@ use bursar_core::{Hold, IntegrationId, TenantId};
 use parking_lot::Mutex;
 use tokio_postgres::Client;
 
+use super::clock;
 use super::lane::PostgresLane;
 use super::pipeline::{Sent, in_order};
 use super::readers::OPERATOR_TIME_MAX;
 use super::tx::{self, params, store_error};
+use crate::clock::decidable;
 use crate::columns::Columns;
 use crate::decode;
 use crate::error::StoreError;
@@ -24,21 +26,21 @@ const READ_AT_ONCE: usize = 4;
 /// and nobody sweeps for as long after a node that was killed.
 const LEASE_MICROS: i64 = 10_000_000;
 
-const LEASE: &str = "insert into leases (name, holder, until_at) \
-     values ('sweep', $1, (extract(epoch from clock_timestamp()) * 1000000)::bigint + $2) \
+/// How much longer than a lease lasts one may seem to last. A longer one is of a time that was taken
+/// back, and nobody has it any more.
+const APART_MICROS: i64 = 60_000_000;
+
+const LEASE: &str = "insert into leases (name, holder, until_at) values ('sweep', $1, $2 + $3) \
      on conflict (name) do update set holder = excluded.holder, until_at = excluded.until_at \
-     where leases.holder = excluded.holder \
-     or leases.until_at < (extract(epoch from clock_timestamp()) * 1000000)::bigint \
-     returning name";
+     where leases.holder = excluded.holder or leases.until_at < $2 \
+     or leases.until_at > $2 + $3 + $4 returning name";
 const NEXT_TENANTS: &str =
     "select tenant_id from tenants where tenant_id > $1 order by tenant_id limit $2";
 const IS_DUE: &str = "select 1 from calls where tenant_id = $1 \
-     and reservation_state = 1 and expires_at <= (select coalesce($2, \
-     (extract(epoch from clock_timestamp()) * 1000000)::bigint)) limit 1";
+     and reservation_state = 1 and expires_at <= $2 limit 1";
 const DUE: &str = "select call_key, estimated_cost_nanos, estimated_tokens, reserved_at, \
      expires_at, integration_id from calls where tenant_id = $1 \
-     and reservation_state = 1 and expires_at <= (select coalesce($2, \
-     (extract(epoch from clock_timestamp()) * 1000000)::bigint)) order by expires_at limit $3";
+     and reservation_state = 1 and expires_at <= $2 order by expires_at limit $3";
 
 /// The sweep of a node, whichever of its lanes does it.
 pub(super) struct Sweep {
@@ -66,15 +68,20 @@ impl Sweep {
 /// Holds of the next tenants that are due; none while another node sweeps. A tenant with more than
 /// `limit` of them has its next turn after all others.
 pub(super) fn due(lane: &mut PostgresLane, limit: usize) -> Result<Due, StoreError> {
-    let (injected, sweep) = (lane.clock.injected(), lane.sweep.clone());
+    let (state, sweep) = (lane.clock.state(), lane.sweep.clone());
+    let (now, stored) = (state.now.micros(), lane.clock.stored());
     let at = *sweep.at.lock();
     let found = lane.ask(async |client| {
-        let lease = params![sweep.holder, LEASE_MICROS];
+        let lease = params![sweep.holder, now, LEASE_MICROS, APART_MICROS];
         let leased = client.query_typed_opt(LEASE, lease).await.map_err(store_error)?;
         if leased.is_none() {
             return Ok(Walked { at, holds: Vec::new(), more: false });
         }
-        walk(client, at, injected, limit).await
+        clock::note(client, stored).await?;
+        if decidable(&state).is_err() {
+            return Ok(Walked { at, holds: Vec::new(), more: false });
+        }
+        walk(client, at, now, limit).await
     });
     if found.is_err() {
         // It may be in the middle of a transaction.
@@ -98,7 +105,7 @@ struct Walked {
 async fn walk(
     client: &Client,
     Place { mut after, mut is_cut }: Place,
-    injected: Option<i64>,
+    now: i64,
     limit: usize,
 ) -> Result<Walked, StoreError> {
     let rows = client.query_typed(NEXT_TENANTS, params![after, TENANTS_MAX]).await;
@@ -110,12 +117,12 @@ async fn walk(
     let mut holds = Vec::new();
     'tenants: for part in tenants.chunks(ASKED_AT_ONCE) {
         let asked = part.iter().map(|tenant_id| -> Sent<'_, Option<TenantId>> {
-            Box::pin(is_due(client, *tenant_id, injected))
+            Box::pin(is_due(client, *tenant_id, now))
         });
         let due: Vec<TenantId> = in_order(asked.collect()).await?.into_iter().flatten().collect();
         for few in due.chunks(READ_AT_ONCE) {
             let read = few.iter().map(|tenant_id| -> Sent<'_, Vec<Hold>> {
-                Box::pin(due_of(client, *tenant_id, injected, limit))
+                Box::pin(due_of(client, *tenant_id, now, limit))
             });
             let read = in_order(read.collect()).await?;
             is_cut |= read.iter().any(|of_tenant| of_tenant.len() >= limit);
@@ -138,10 +145,10 @@ async fn walk(
 async fn is_due(
     client: &Client,
     tenant_id: TenantId,
-    injected: Option<i64>,
+    now: i64,
 ) -> Result<Option<TenantId>, StoreError> {
     let (tenant, naming) = (tenant_id.number(), tx::name_tenant(tenant_id));
-    let key = params![tenant, injected];
+    let key = params![tenant, now];
     let (named, rows) =
         futures_util::future::join(client.batch_execute(&naming), client.query_typed(IS_DUE, key))
             .await;
@@ -152,12 +159,12 @@ async fn is_due(
 async fn due_of(
     client: &Client,
     tenant_id: TenantId,
-    injected: Option<i64>,
+    now: i64,
     limit: usize,
 ) -> Result<Vec<Hold>, StoreError> {
     let limit = i64::try_from(limit).unwrap_or(i64::MAX);
     let (tenant, naming) = (tenant_id.number(), tx::name_tenant(tenant_id));
-    let key = params![tenant, injected, limit];
+    let key = params![tenant, now, limit];
     let (named, rows) =
         futures_util::future::join(client.batch_execute(&naming), client.query_typed(DUE, key))
             .await;

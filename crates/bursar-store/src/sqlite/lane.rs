@@ -12,17 +12,16 @@ use bursar_core::{
 };
 use rusqlite::{Connection, params};
 
+use super::clock::{Found, Noted};
 use super::holds::Holds;
 use super::view::View;
-use super::{Clock, beside, load, open_writer, save, store_error};
+use super::{beside, load, open_writer, save, store_error};
 use crate::audit::AuditKey;
+use crate::clock::{ClockConfirmed, StoreClock};
 use crate::decode;
 use crate::error::StoreError;
 use crate::lane::{Due, Lane, Wanted};
 
-const MAX_ENTRY_ID: &str = "select coalesce(max(entry_id), 0) from usage_entries";
-const MAX_AUDIT_ID: &str = "select coalesce(max(audit_id), 0) from audit";
-const MAX_LAST_AT: &str = "select coalesce(max(last_at), 0) from counters";
 const SELECT_DUE: &str = "select call_key, estimated_cost_nanos, estimated_tokens, reserved_at, \
      expires_at, tenant_id, integration_id from calls indexed by calls_due \
      where reservation_state = 1 and expires_at <= ?1 order by expires_at limit ?2";
@@ -32,8 +31,6 @@ const SELECT_DUE: &str = "select call_key, estimated_cost_nanos, estimated_token
 const LOG_BYTES_MAX: u64 = 256 * 1024 * 1024;
 /// How long the writer waits for another process that has the file.
 const BUSY_MAX: Duration = Duration::from_secs(5);
-/// A clock that is further behind the stored data than this is worth a warning.
-const CLOCK_BEHIND_SECONDS: u32 = 60;
 
 pub(super) struct SqliteLane {
     pub(super) connection: Connection,
@@ -41,10 +38,11 @@ pub(super) struct SqliteLane {
     /// Held as long as the lane lives.
     _lock: File,
     view: Arc<View>,
-    clock: Clock,
+    pub(super) clock: StoreClock,
     pub(super) audit_key: AuditKey,
     pub(super) now: Timestamp,
-    next_number: i64,
+    pub(super) next_number: i64,
+    pub(super) noted: Noted,
     /// Call ids that this transaction claimed, with the entries they were claimed for.
     pub(super) claims: HashMap<(TenantId, CallKey), Option<EntryId>>,
     pub(super) staged: Staged,
@@ -68,33 +66,33 @@ impl SqliteLane {
         path: PathBuf,
         lock: File,
         view: Arc<View>,
-        clock: Clock,
+        (clock, found): (StoreClock, Found),
         audit_key: AuditKey,
-    ) -> rusqlite::Result<Self> {
-        let max = |sql: &str| connection.query_row(sql, [], |row| row.get::<_, i64>(0));
-        let last = max(MAX_ENTRY_ID)?.max(max(MAX_AUDIT_ID)?);
-        // Ids are instants in microseconds, so the last one was an instant too.
-        let last_instant = last.max(max(MAX_LAST_AT)?);
-        let now = Timestamp::from_micros(last_instant).unwrap_or(Timestamp::MIN);
-        view.advance(now);
-        if (clock)().plus_seconds(CLOCK_BEHIND_SECONDS) < now {
-            tracing::warn!(
-                "the clock is behind what is stored; until it has caught up, time stands"
-            );
-        }
-        Ok(Self {
+    ) -> Self {
+        let Found { mark: _, floor: _, next_number, noted } = found;
+        Self {
             connection,
             path,
             _lock: lock,
             view,
+            now: clock.now(),
             clock,
             audit_key,
-            now,
-            next_number: last + 1,
+            next_number,
+            noted,
             claims: HashMap::new(),
             staged: Staged::default(),
             broken: false,
-        })
+        }
+    }
+
+    /// Opens the connection anew after it failed in a way that asks for it.
+    pub(super) fn mend(&mut self) -> Result<(), StoreError> {
+        if self.broken {
+            self.connection = open_writer(&self.path).map_err(store_error)?;
+            self.broken = false;
+        }
+        Ok(())
     }
 
     /// The view's copy of an account, or the stored one.
@@ -130,7 +128,8 @@ impl SqliteLane {
 
 impl Lane for SqliteLane {
     fn due(&mut self, limit: usize) -> Result<Due, StoreError> {
-        let now = self.view.not_before((self.clock)());
+        self.note_clock()?;
+        let Ok(now) = self.clock.to_decide() else { return Ok(Due::default()) };
         let mut statement = self.connection.prepare_cached(SELECT_DUE).map_err(store_error)?;
         let rows_max = i64::try_from(limit).unwrap_or(i64::MAX);
         let mut rows = statement.query(params![now.micros(), rows_max]).map_err(store_error)?;
@@ -144,14 +143,11 @@ impl Lane for SqliteLane {
     }
 
     fn begin(&mut self) -> Result<(), StoreError> {
-        if self.broken {
-            self.connection = open_writer(&self.path).map_err(store_error)?;
-            self.broken = false;
-        }
+        self.mend()?;
         self.claims.clear();
         self.staged = Staged::default();
         self.view.clear_asked();
-        self.now = self.view.not_before((self.clock)()).max(self.now);
+        self.now = self.clock.to_decide()?;
         self.connection.execute_batch("begin immediate").map_err(store_error)
     }
 
@@ -185,8 +181,11 @@ impl Lane for SqliteLane {
         for (tenant_id, lifecycle) in staged.changed_tenants {
             self.view.change_tenant(tenant_id, lifecycle);
         }
-        self.view.advance(self.now);
         Ok(())
+    }
+
+    fn confirm_clock(&mut self) -> Result<ClockConfirmed, StoreError> {
+        self.confirm()
     }
 
     fn idle(&mut self) {
@@ -230,7 +229,7 @@ impl SqliteLane {
 
     /// The first of `count` numbers: instants in microseconds, so that ids sort by time.
     pub(super) fn allot_numbers(&mut self, count: usize) -> i64 {
-        let first = self.next_number.max((self.clock)().micros());
+        let first = self.next_number.max(self.clock.now().micros());
         self.next_number = first.saturating_add(i64::try_from(count).unwrap_or(i64::MAX));
         first
     }

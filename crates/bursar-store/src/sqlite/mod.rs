@@ -5,6 +5,7 @@
 
 mod audit;
 mod backup;
+mod clock;
 mod columns;
 mod control;
 mod days;
@@ -35,8 +36,8 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bursar_core::{
-    ApiKeyId, CallId, Counter, Day, IntegrationId, IntegrationKeyId, Month, SignalId, TenantId,
-    Timestamp,
+    ApiKeyId, CallId, ClockState, Counter, Day, IntegrationId, IntegrationKeyId, Month, SignalId,
+    TenantId, Timestamp,
 };
 use readers::{Readers, Snapshot};
 use rusqlite::{Connection, ErrorCode, OpenFlags, ffi};
@@ -45,6 +46,7 @@ use crate::audit::{AuditEntry, AuditFilter, AuditKey, AuditPage, ChainPlace};
 use crate::audit_check::AuditVerified;
 use crate::breakdown::{Breakdown, BreakdownFilter, GroupBy, Series, SeriesFilter};
 use crate::cache::Cache;
+use crate::clock::{Clocks, StoreClock};
 use crate::error::StoreError;
 use crate::history::{EXPORT_BYTES_MAX, EXPORT_PAGE, PAGE_BYTES_MAX};
 use crate::hot::HotAccount;
@@ -59,9 +61,6 @@ use crate::reading::Reading;
 use crate::row::{ApiKeyRow, DecisionRow, IntegrationKeyRow, IntegrationRow, TenantRow};
 use crate::schema::SchemaStatus;
 use crate::verify::Verified;
-
-/// Reads the time; injected, so that tests own it.
-pub type Clock = Arc<dyn Fn() -> Timestamp + Send + Sync>;
 
 /// Why a data file cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -119,7 +118,7 @@ pub struct SqliteStore {
     path: PathBuf,
     readers: Arc<Readers>,
     view: Arc<view::View>,
-    clock: Clock,
+    clock: StoreClock,
     reading: Reading,
 }
 
@@ -133,7 +132,7 @@ impl SqliteStore {
     /// [`OpenError`], in words for the operator.
     pub fn open(
         path: &Path,
-        clock: Clock,
+        clocks: impl Into<Clocks>,
         secret_fingerprint: &str,
         audit_key: AuditKey,
     ) -> Result<(Arc<Self>, Box<dyn Lane>), OpenError> {
@@ -144,6 +143,8 @@ impl SqliteStore {
         schema::migrate(&mut writer, path)?;
         schema::check_secret(&writer, path, secret_fingerprint)?;
         sync_folder(path)?;
+        let found = clock::read(&writer).map_err(database)?;
+        let clock = StoreClock::here(clocks.into(), found.mark, found.floor);
         let view = Arc::new(view::View::default());
         let readers = Arc::new(Readers::open(path).map_err(database)?);
         let lane = lane::SqliteLane::new(
@@ -151,10 +152,9 @@ impl SqliteStore {
             path.to_owned(),
             lock,
             Arc::clone(&view),
-            Arc::clone(&clock),
+            (clock.clone(), found),
             audit_key,
-        )
-        .map_err(database)?;
+        );
         let path = path.to_owned();
         let store = Self { path, readers, view, clock, reading: Reading::default() };
         Ok((Arc::new(store), Box::new(lane)))
@@ -352,8 +352,8 @@ fn store_error(error: rusqlite::Error) -> StoreError {
 
 #[async_trait]
 impl Store for SqliteStore {
-    fn now(&self) -> Timestamp {
-        self.view.not_before((self.clock)())
+    fn clock(&self) -> ClockState {
+        self.clock.state()
     }
 
     async fn ping(&self) -> Result<(), StoreError> {

@@ -5,7 +5,6 @@
 //! and loaded again when they are needed.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::sync::atomic::{AtomicI64, Ordering};
 
 use bursar_core::{
     Account, Hold, HoldChange, Integration, IntegrationId, Month, Overflow, TenantId,
@@ -29,7 +28,6 @@ const TENANT_MISSED_MAX: usize = MISSED_MAX / 4;
 #[derive(Default)]
 pub(super) struct View {
     accounts: RwLock<HashMap<IntegrationId, Live>>,
-    last_now: AtomicI64,
     /// Accounts that were asked for and are not here.
     missed: Mutex<BTreeMap<TenantId, BTreeSet<IntegrationId>>>,
     /// Whose accounts the operator wants to be forgotten, or all.
@@ -44,17 +42,6 @@ struct Live {
 }
 
 impl View {
-    /// The instant, but never one before an instant that was decided at.
-    pub(super) fn not_before(&self, now: Timestamp) -> Timestamp {
-        let last = Timestamp::from_micros(self.last_now.load(Ordering::Relaxed));
-        last.map_or(now, |last| last.max(now))
-    }
-
-    /// Takes note of an instant that was decided at.
-    pub(super) fn advance(&self, now: Timestamp) {
-        self.last_now.fetch_max(now.micros(), Ordering::Relaxed);
-    }
-
     /// An account for a decision that changes nothing: without the holds that are due but not yet
     /// swept. Nothing when it, or the month of `now`, is not in memory.
     pub(super) fn standing(

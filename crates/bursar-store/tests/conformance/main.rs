@@ -18,6 +18,7 @@ mod audit;
 mod breakdown;
 mod caps;
 mod chain;
+mod clock;
 mod counts;
 mod decisions;
 mod expiry;
@@ -64,6 +65,14 @@ macro_rules! conformance {
                     tenants_come_oldest_first_page_by_page,
                     what_a_tenant_comes_to_is_stored_and_audited,
                     the_clock_of_the_store_never_runs_backwards;
+                clock:
+                    a_clock_that_is_ahead_for_half_a_second_changes_nothing,
+                    a_clock_that_stays_ahead_is_believed_after_a_minute,
+                    a_restart_does_not_believe_a_clock_that_jumped,
+                    a_confirmation_ends_the_wait,
+                    a_time_that_ran_ahead_is_taken_back_for_good,
+                    behind_a_jump_back_holds_end_and_rates_go_on,
+                    an_account_far_ahead_holds_back_nobody;
                 integrations:
                     an_integration_leads_back_field_by_field,
                     an_update_changes_only_what_it_names,

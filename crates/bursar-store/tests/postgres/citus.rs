@@ -11,7 +11,7 @@ use crate::schema::REFERENCE;
 
 /// Tables whose statements ask for the clock while they change a row, which Citus refuses on
 /// tables that it has copies of.
-const ON_THE_COORDINATOR: [&str; 2] = ["leases", "id_numbers"];
+const ON_THE_COORDINATOR: [&str; 3] = ["leases", "clock", "id_numbers"];
 
 /// What stands in the place of Citus and writes down what it is asked, in order.
 const STAND_IN: &str = "

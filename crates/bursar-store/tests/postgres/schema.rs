@@ -14,7 +14,7 @@ use sqlparser::dialect::PostgreSqlDialect;
 use sqlparser::parser::{Parser, ParserError};
 
 /// The tables that are of no tenant. Where tables are distributed, every node has all of each.
-pub(crate) const REFERENCE: [&str; 4] = ["server", "tenants", "leases", "id_numbers"];
+pub(crate) const REFERENCE: [&str; 5] = ["server", "tenants", "leases", "clock", "id_numbers"];
 
 /// The column that everything of a tenant starts with.
 pub(crate) const TENANT: &str = "tenant_id";

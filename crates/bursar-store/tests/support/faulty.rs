@@ -4,8 +4,8 @@ use std::sync::{Arc, Mutex};
 
 use bursar_core::{ApiKeyId, Book, IntegrationId, IntegrationKeyId, TenantId, Timestamp};
 use bursar_store::{
-    ApiKeyRow, AuditRow, Cause, ControlTx, DecisionRow, Due, IntegrationKeyRow, IntegrationRow,
-    KeyId, Lane, OverrideRow, RowCounts, SignalRow, StoreError, TenantRow, Wanted,
+    ApiKeyRow, AuditRow, Cause, ClockConfirmed, ControlTx, DecisionRow, Due, IntegrationKeyRow,
+    IntegrationRow, KeyId, Lane, OverrideRow, RowCounts, SignalRow, StoreError, TenantRow, Wanted,
 };
 
 /// How a call fails.
@@ -123,6 +123,10 @@ impl Lane for FaultyLane {
 
     fn rollback(&mut self) {
         self.inner.rollback();
+    }
+
+    fn confirm_clock(&mut self) -> Result<ClockConfirmed, StoreError> {
+        self.pass(|lane| lane.confirm_clock())
     }
 
     fn idle(&mut self) {

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use bursar_core::Timestamp;
-use bursar_store::{AuditKey, AuditVerified, Clock, Lane, SqliteStore, Store, Verified};
+use bursar_store::{AuditKey, AuditVerified, Clocks, Lane, SqliteStore, Store, Verified};
 use rusqlite::types::ValueRef;
 use rusqlite::{Connection, OpenFlags};
 use tempfile::TempDir;
@@ -20,7 +20,7 @@ pub(crate) fn audit_key() -> AuditKey {
 /// A database of a test's own, which goes when it is dropped.
 pub(crate) trait Home: Send + Sync {
     /// Opens the store that lies here, with its lanes.
-    fn open(&self, clock: Clock) -> (Arc<dyn Store>, Vec<Box<dyn Lane>>);
+    fn open(&self, clocks: Clocks) -> (Arc<dyn Store>, Vec<Box<dyn Lane>>);
 
     /// The rows of each of these statements, all of one instant and of every tenant.
     fn rows(&self, statements: &[&str]) -> Vec<Vec<Cells>>;
@@ -57,8 +57,8 @@ impl File {
 }
 
 impl Home for File {
-    fn open(&self, clock: Clock) -> (Arc<dyn Store>, Vec<Box<dyn Lane>>) {
-        let opened = SqliteStore::open(&self.path(), clock, "fingerprint", audit_key());
+    fn open(&self, clocks: Clocks) -> (Arc<dyn Store>, Vec<Box<dyn Lane>>) {
+        let opened = SqliteStore::open(&self.path(), clocks, "fingerprint", audit_key());
         let (store, lane) = opened.unwrap();
         (store, vec![lane])
     }

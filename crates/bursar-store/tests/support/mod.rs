@@ -13,7 +13,7 @@ use bursar_core::{
     PolicyResult, ReserveRequest, TenantId, Timestamp, TokenBuckets, Usage,
 };
 use bursar_store::{
-    Actor, Changed, Clock, Control, IntegrationDraft, Lane, Ledger, Observer, Store, Unobserved,
+    Actor, Changed, Clocks, Control, IntegrationDraft, Lane, Ledger, Observer, Store, Unobserved,
 };
 
 use home::Home;
@@ -25,12 +25,16 @@ pub(crate) type Database = fn() -> Box<dyn Home>;
 pub(crate) const SQLITE: Database = || Box::new(home::File::new());
 
 /// The time, as the test says it is.
-#[derive(Clone)]
-pub(crate) struct TestClock(Arc<AtomicI64>);
+#[derive(Clone, Default)]
+pub(crate) struct TestClock {
+    wall: Arc<AtomicI64>,
+    /// By how much the wall clock was set while no time passed.
+    jumped: Arc<AtomicI64>,
+}
 
 impl TestClock {
     pub(crate) fn set(&self, at: Timestamp) {
-        self.0.store(at.micros(), Ordering::SeqCst);
+        self.wall.store(at.micros(), Ordering::SeqCst);
     }
 
     pub(crate) fn advance(&self, seconds: u32) {
@@ -38,12 +42,19 @@ impl TestClock {
     }
 
     pub(crate) fn now(&self) -> Timestamp {
-        Timestamp::from_micros(self.0.load(Ordering::SeqCst)).unwrap()
+        Timestamp::from_micros(self.wall.load(Ordering::SeqCst)).unwrap()
     }
 
-    fn reader(&self) -> Clock {
-        let clock = self.clone();
-        Arc::new(move || clock.now())
+    /// Sets the wall clock forward or back while no time passes.
+    pub(crate) fn jump(&self, seconds: i64) {
+        self.wall.fetch_add(seconds * 1_000_000, Ordering::SeqCst);
+        self.jumped.fetch_add(seconds * 1_000_000, Ordering::SeqCst);
+    }
+
+    fn clocks(&self) -> Clocks {
+        let (wall, boot) = (self.clone(), self.clone());
+        let boot = move || boot.now().micros() - boot.jumped.load(Ordering::SeqCst);
+        Clocks::new(Arc::new(move || wall.now()), Arc::new(boot))
     }
 }
 
@@ -75,7 +86,8 @@ impl World {
     /// The same with an observer of the writer.
     pub(crate) fn observed(database: Database, wrap: Wrap, observer: Arc<dyn Observer>) -> Self {
         let start = day(2026, 3, 14).plus_seconds(9 * 3_600 + 26 * 60 + 53);
-        let clock = TestClock(Arc::new(AtomicI64::new(start.micros())));
+        let clock = TestClock::default();
+        clock.set(start);
         Self::open(database(), clock, wrap, observer, Caps::DEFAULT)
     }
 
@@ -91,7 +103,7 @@ impl World {
         observer: Arc<dyn Observer>,
         caps: Caps,
     ) -> Self {
-        let (store, lanes) = home.open(clock.reader());
+        let (store, lanes) = home.open(clock.clocks());
         let lanes = lanes.into_iter().map(|lane| wrap(lane)).collect();
         let ledger = Ledger::start(lanes, Arc::clone(&observer), caps).unwrap();
         Self { clock, store, ledger, home, wrap, observer, caps }

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use bursar_core::Timestamp;
-use bursar_store::{AuditVerified, Clock, Lane, PostgresOptions, PostgresStore, Store, Verified};
+use bursar_store::{AuditVerified, Clocks, Lane, PostgresOptions, PostgresStore, Store, Verified};
 
 use crate::postgres::cluster::Cluster;
 use crate::postgres::database::Database;
@@ -25,14 +25,14 @@ impl Server {
 }
 
 impl Home for Server {
-    fn open(&self, clock: Clock) -> (Arc<dyn Store>, Vec<Box<dyn Lane>>) {
+    fn open(&self, clocks: Clocks) -> (Arc<dyn Store>, Vec<Box<dyn Lane>>) {
         let options = PostgresOptions {
             // Ids of one lane are in the order in which they were made.
             lanes: 1,
             readers: 4,
             secret_fingerprint: "fingerprint".to_owned(),
             audit_key: audit_key(),
-            clock: Some(clock),
+            clock: Some(clocks),
         };
         let (store, lanes) = PostgresStore::open(self.0.app_url(), &options).unwrap();
         (store, lanes)

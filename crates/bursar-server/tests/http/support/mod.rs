@@ -15,6 +15,7 @@ use bursar_server::config::Config;
 use bursar_server::monotonic_clock::MonotonicClock;
 use bursar_server::router::{operator_router, router};
 use bursar_server::start;
+use bursar_store::Clocks;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
@@ -33,9 +34,10 @@ const UNPROTECTED: [&str; 4] = [
     "BURSAR_PROTECTION_TRAFFIC_PER_SECOND",
 ];
 
-/// The time, as the test says it is, in microseconds; and the monotonic clock that moves with it.
-#[derive(Clone)]
-pub(crate) struct TestClock(Arc<AtomicI64>, Arc<AtomicI64>);
+/// The time, as the test says it is, in microseconds; the monotonic clock that moves with it; and by
+/// how much the time was set while none passed.
+#[derive(Clone, Default)]
+pub(crate) struct TestClock(Arc<AtomicI64>, Arc<AtomicI64>, Arc<AtomicI64>);
 
 impl TestClock {
     /// Sets the clock to an instant of a day, given in seconds after midnight.
@@ -46,16 +48,17 @@ impl TestClock {
     }
 
     pub(crate) fn advance(&self, seconds: i64) {
-        self.jump(seconds);
+        self.0.fetch_add(seconds * 1_000_000, Ordering::SeqCst);
         self.rest(seconds);
     }
 
     /// Sets the time ahead or back, as someone sets a clock, while no time passes.
     pub(crate) fn jump(&self, seconds: i64) {
         self.0.fetch_add(seconds * 1_000_000, Ordering::SeqCst);
+        self.2.fetch_add(seconds * 1_000_000, Ordering::SeqCst);
     }
 
-    /// Lets time pass while the clock that tells it stands.
+    /// Lets time pass while the clocks that the store reads stand.
     pub(crate) fn rest(&self, seconds: i64) {
         self.1.fetch_add(seconds * 1_000_000, Ordering::SeqCst);
     }
@@ -64,6 +67,15 @@ impl TestClock {
         let micros = Arc::clone(&self.1);
         let elapsed = move || Duration::from_micros(micros.load(Ordering::SeqCst).unsigned_abs());
         MonotonicClock::injected(elapsed)
+    }
+
+    fn clocks(&self) -> Clocks {
+        let (wall, boot) = (self.clone(), self.clone());
+        let read = |clock: &AtomicI64| clock.load(Ordering::SeqCst);
+        Clocks::new(
+            Arc::new(move || Timestamp::from_micros(read(&wall.0)).unwrap()),
+            Arc::new(move || read(&boot.0) - read(&boot.2)),
+        )
     }
 }
 
@@ -83,7 +95,7 @@ impl TestApp {
 
     /// The same with other settings, by their names in the environment.
     pub(crate) fn with_settings(settings: &[(&str, &str)]) -> Self {
-        let clock = TestClock(Arc::default(), Arc::default());
+        let clock = TestClock::default();
         clock.set((2026, 3, 14), 9 * 3_600 + 26 * 60 + 53);
         let folder = tempfile::tempdir().unwrap();
         let environment = [
@@ -96,9 +108,7 @@ impl TestApp {
         let environment = environment.iter().chain(&unprotected).chain(settings);
         let environment = environment.map(|&(name, value)| (name.to_owned(), value.to_owned()));
         let config = Config::load(None, environment).unwrap();
-        let reader = clock.clone();
-        let now = move || Timestamp::from_micros(reader.0.load(Ordering::SeqCst)).unwrap();
-        let app = start::open_with(&config, Some(Arc::new(now)), clock.monotonic()).unwrap();
+        let app = start::open_with(&config, Some(clock.clocks()), clock.monotonic()).unwrap();
         let operator_router = operator_router(app.clone());
         let router = router(app.clone());
         Self { clock, app, router, operator_router, _folder: folder }

@@ -2,13 +2,16 @@
 
 use std::cell::OnceCell;
 use std::sync::Barrier;
+use std::time::Duration;
 
-use super::Site;
-use super::clock::ClockFile;
 use super::folder::Folder;
 use super::http::Http;
 use super::server::Server;
 use super::tenant::Tenant;
+use super::{Site, within};
+
+/// How long a node may take to hear that the clock was confirmed on another.
+const HEARD_MAX: Duration = Duration::from_secs(10);
 
 /// Nodes that live, all with one clock, which begins in the middle of a month.
 pub(crate) struct Fleet {
@@ -60,9 +63,22 @@ impl Fleet {
         &self.node(number).server
     }
 
-    /// The clock of all of them, which stands in the place of the database's.
-    pub(crate) fn clock(&self) -> &ClockFile {
-        &self.node(0).folder.clock
+    /// Sets the clock of all of them, which stands in the place of the database's, to an instant, and
+    /// says that it is right.
+    #[track_caller]
+    pub(crate) fn show(&self, second: u64) {
+        let first = self.node(0);
+        first.folder.clock.show(second);
+        first.server.confirm_clock(&first.folder);
+        let is_heard = |node: &Node| {
+            let operator = format!("Bearer {}", node.folder.operator_token());
+            let mut http = Http::new(node.server.address(), &[("Authorization", &operator)]);
+            let clock = http.get("/fdr/clock").expect("an answer");
+            (clock.data("state") == "steady").then_some(())
+        };
+        for node in &self.nodes {
+            assert!(within(HEARD_MAX, || is_heard(node)).is_some(), "a node has another time");
+        }
     }
 
     /// A tenant with integrations, each with a budget.

@@ -3,6 +3,8 @@
 use std::process::{Child, Command, ExitStatus};
 use std::time::{Duration, Instant};
 
+use serde_json::Value;
+
 use super::folder::Folder;
 use super::http::Http;
 use super::within;
@@ -93,6 +95,15 @@ impl Server {
             panic!("no answer within {START_MAX:?}:\n{}", last_lines(&folder.log()))
         });
         Self { process, address, log: folder.beside("log"), ready_after: started.elapsed() }
+    }
+
+    /// Says that the clock is right, as an operator does after it jumped.
+    #[track_caller]
+    pub(crate) fn confirm_clock(&self, folder: &Folder) {
+        let operator = format!("Bearer {}", folder.operator_token());
+        let mut http = Http::new(self.address(), &[("Authorization", &operator)]);
+        let confirmed = http.post("/fdr/clock/confirm", &Value::Null).expect("an answer");
+        assert_eq!(confirmed.status, 200, "{confirmed:?}");
     }
 
     pub(crate) fn address(&self) -> &str {

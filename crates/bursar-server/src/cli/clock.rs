@@ -1,0 +1,50 @@
+//! `bursar clock`: how Bursar's time stands beside the clock, and that the clock is right.
+
+use clap::{Args, Subcommand};
+
+use super::Failure;
+use super::output::Shape;
+use crate::client::{Access, ClientError, Door, operator_url};
+use crate::config::Config;
+use crate::error::ErrorCode;
+
+#[derive(Args)]
+pub(super) struct ClockArguments {
+    #[command(flatten)]
+    pub(super) access: Access,
+    #[command(flatten)]
+    shape: Shape,
+    #[command(subcommand)]
+    command: ClockCommand,
+}
+
+#[derive(Subcommand)]
+enum ClockCommand {
+    /// Show Bursar's time beside the clock, and whether writes are refused because of it.
+    Status,
+    /// Say that the clock is right: Bursar's time becomes the clock's at once, forward or back.
+    Confirm,
+}
+
+pub(super) fn run(config: &Config, arguments: ClockArguments) -> Result<(), Failure> {
+    let ClockArguments { mut access, shape, command } = arguments;
+    let (method, path) = match command {
+        ClockCommand::Status => ("GET", "/fdr/clock"),
+        ClockCommand::Confirm => ("POST", "/fdr/clock/confirm"),
+    };
+    let ask = |access: &Access| Door::with(config, access, |door| door.ask_outside(method, path));
+    let answer = match ask(&access) {
+        Err(ClientError::Refused { code, .. }) if is_elsewhere(config, &access, &code) => {
+            access.url = operator_url(config);
+            ask(&access)
+        }
+        answer => answer,
+    };
+    shape.one(&answer?)
+}
+
+/// Whether the operator's routes have a listener of their own, and another one was asked.
+fn is_elsewhere(config: &Config, access: &Access, code: &str) -> bool {
+    let is_named = access.url.is_some();
+    !is_named && config.operator_listen.is_some() && code == ErrorCode::RouteNotFound.as_str()
+}

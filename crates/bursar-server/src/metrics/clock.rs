@@ -1,0 +1,26 @@
+//! How Bursar's time stands beside the clock, looked at when the metrics are.
+
+use bursar_core::ClockState;
+use prometheus::{IntGauge, Registry, Result};
+
+use super::table;
+
+/// The gauges of the clock.
+pub(super) struct ClockMetrics {
+    refuses: IntGauge,
+    ahead: IntGauge,
+}
+
+impl ClockMetrics {
+    pub(super) fn new(registry: &Registry) -> Result<Self> {
+        Ok(Self {
+            refuses: table::CLOCK_REFUSES.gauge(registry)?,
+            ahead: table::CLOCK_AHEAD.gauge(registry)?,
+        })
+    }
+
+    pub(super) fn see(&self, state: &ClockState) {
+        self.refuses.set(i64::from(state.adopted_in_seconds.is_some()));
+        self.ahead.set(state.ahead_seconds());
+    }
+}

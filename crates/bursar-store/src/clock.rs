@@ -1,0 +1,271 @@
+//! Bursar's time as a store keeps it: both clocks, who reads them, and what the log hears of it.
+//!
+//! The rule is the core's ([`Timekeeper`]). Whatever a store writes, decides or compares with an
+//! instant goes by [`StoreClock::now`]; nothing else asks a clock.
+
+use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use bursar_core::{ClockEvent, ClockMark, ClockReading, ClockState, Timekeeper, Timestamp};
+use parking_lot::Mutex;
+
+use crate::error::StoreError;
+
+/// Reads a wall clock; injected, so that tests own it.
+pub type Clock = Arc<dyn Fn() -> Timestamp + Send + Sync>;
+
+/// Reads a clock that nobody sets, in microseconds since any fixed moment.
+pub type BootClock = Arc<dyn Fn() -> i64 + Send + Sync>;
+
+/// A wall clock and the boot clock beside it.
+#[derive(Clone)]
+pub struct Clocks {
+    wall: Clock,
+    boot: BootClock,
+}
+
+impl Clocks {
+    /// These clocks.
+    pub fn new(wall: Clock, boot: BootClock) -> Self {
+        Self { wall, boot }
+    }
+
+    /// Those of this machine.
+    pub fn system() -> Self {
+        Self { wall: Arc::new(system_wall), boot: system_boot() }
+    }
+
+    fn read(&self) -> ClockReading {
+        ClockReading { wall: (self.wall)(), boot_micros: (self.boot)() }
+    }
+}
+
+/// A clock on which time passes and that never jumps, whatever it shows.
+impl From<Clock> for Clocks {
+    fn from(clock: Clock) -> Self {
+        let boot = Arc::clone(&clock);
+        Self { wall: clock, boot: Arc::new(move || boot().micros()) }
+    }
+}
+
+fn system_wall() -> Timestamp {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let micros = i64::try_from(since.as_micros()).unwrap_or(i64::MAX);
+    Timestamp::from_micros(micros).unwrap_or(Timestamp::MAX)
+}
+
+/// The boot clock of this machine. It counts the time for which a machine was suspended, so that
+/// waking up is no jump.
+#[cfg(target_os = "linux")]
+pub fn system_boot() -> BootClock {
+    use rustix::time::{ClockId, clock_gettime};
+    Arc::new(|| {
+        let since = clock_gettime(ClockId::Boottime);
+        since.tv_sec.saturating_mul(1_000_000).saturating_add(since.tv_nsec / 1_000)
+    })
+}
+
+/// The monotonic clock of this machine, which may not count the time for which it was suspended.
+#[cfg(not(target_os = "linux"))]
+pub fn system_boot() -> BootClock {
+    let start = std::time::Instant::now();
+    Arc::new(move || i64::try_from(start.elapsed().as_micros()).unwrap_or(i64::MAX))
+}
+
+/// What an operator's confirmation of the wall clock changed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ClockConfirmed {
+    /// Bursar's time, which is the wall clock's.
+    pub now: Timestamp,
+    /// By how many microseconds it went forward; below zero, back.
+    pub changed_micros: i64,
+}
+
+/// Where a store's wall clock is read.
+#[derive(Clone)]
+enum Wall {
+    /// Here, whenever the time is asked for.
+    Here(Clocks),
+    /// In the database, which says it now and then; in between the boot clock goes on.
+    Database(BootClock),
+}
+
+/// Bursar's time, shared by all of a store.
+#[derive(Clone)]
+pub(crate) struct StoreClock {
+    wall: Wall,
+    kept: Arc<Mutex<Kept>>,
+}
+
+struct Kept {
+    keeper: Timekeeper,
+    /// How many confirmations of an operator are in it, where servers share them.
+    confirmations: i64,
+}
+
+/// What a database keeps of the clock.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct StoredClock {
+    /// Bursar's time beside the wall clock, as a server wrote it.
+    pub(crate) mark: ClockMark,
+    /// How often an operator confirmed the wall clock.
+    pub(crate) confirmations: i64,
+}
+
+impl StoreClock {
+    /// Over the wall clock of this machine; never before `floor`.
+    pub(crate) fn here(clocks: Clocks, mark: ClockMark, floor: Timestamp) -> Self {
+        let mut keeper = Timekeeper::resume(clocks.read(), mark);
+        keeper.not_before(floor);
+        Self::over(Wall::Here(clocks), keeper, 0)
+    }
+
+    /// Over the wall clock of a database, which said this a moment ago.
+    pub(crate) fn of_database(
+        injected: Option<Clocks>,
+        wall_micros: i64,
+        stored: StoredClock,
+    ) -> Self {
+        let (reading, wall) = match injected {
+            Some(clocks) => (clocks.read(), Wall::Here(clocks)),
+            None => {
+                let boot = system_boot();
+                (reading_of(wall_micros, boot()), Wall::Database(boot))
+            }
+        };
+        let keeper = Timekeeper::resume(reading, stored.mark);
+        Self::over(wall, keeper, stored.confirmations)
+    }
+
+    fn over(wall: Wall, keeper: Timekeeper, confirmations: i64) -> Self {
+        let state = keeper.state();
+        if state.adopted_in_seconds.is_some() {
+            tell(ClockEvent::Jumped { seconds: state.ahead_seconds() });
+        } else if state.ahead_seconds() < 0 {
+            tell(ClockEvent::Behind { seconds: -state.ahead_seconds() });
+        }
+        Self { wall, kept: Arc::new(Mutex::new(Kept { keeper, confirmations })) }
+    }
+
+    /// Bursar's time.
+    pub(crate) fn now(&self) -> Timestamp {
+        self.state().now
+    }
+
+    /// Bursar's time and the wall clock's.
+    pub(crate) fn state(&self) -> ClockState {
+        let mut kept = self.kept.lock();
+        let event = match &self.wall {
+            Wall::Here(clocks) => kept.keeper.observe(clocks.read()),
+            Wall::Database(boot) => {
+                kept.keeper.flow(boot());
+                None
+            }
+        };
+        let state = kept.keeper.state();
+        drop(kept);
+        event.into_iter().for_each(tell);
+        state
+    }
+
+    /// Bursar's time, to write or decide at.
+    ///
+    /// # Errors
+    /// [`StoreError::ClockJumped`] while the wall clock is ahead and not believed.
+    pub(crate) fn to_decide(&self) -> Result<Timestamp, StoreError> {
+        decidable(&self.state())
+    }
+
+    /// Takes note of what the database said just now.
+    pub(crate) fn heard(&self, wall_micros: i64, confirmations: i64) -> ClockState {
+        let mut kept = self.kept.lock();
+        let reading = match &self.wall {
+            Wall::Here(clocks) => clocks.read(),
+            Wall::Database(boot) => reading_of(wall_micros, boot()),
+        };
+        let event = if confirmations > kept.confirmations {
+            kept.confirmations = confirmations;
+            kept.keeper.confirm(reading);
+            tracing::warn!("an operator confirmed the clock, here or on another server");
+            None
+        } else {
+            kept.keeper.observe(reading)
+        };
+        let state = kept.keeper.state();
+        drop(kept);
+        event.into_iter().for_each(tell);
+        state
+    }
+
+    /// Takes the wall clock for right: this machine's.
+    pub(crate) fn confirm_here(&self) -> ClockConfirmed {
+        let mut kept = self.kept.lock();
+        let reading = match &self.wall {
+            Wall::Here(clocks) => clocks.read(),
+            // Only servers that share a database have its clock.
+            Wall::Database(boot) => reading_of(kept.keeper.state().wall.micros(), boot()),
+        };
+        confirm(&mut kept.keeper, reading)
+    }
+
+    /// What to keep, for a server that starts later.
+    pub(crate) fn stored(&self) -> StoredClock {
+        let kept = self.kept.lock();
+        StoredClock { mark: kept.keeper.mark(), confirmations: kept.confirmations }
+    }
+
+    /// What stands in the place of the database's clock; nothing when it is asked itself.
+    pub(crate) fn injected(&self) -> Option<i64> {
+        match &self.wall {
+            Wall::Here(clocks) => Some(clocks.read().wall.micros()),
+            Wall::Database(_) => None,
+        }
+    }
+}
+
+fn confirm(keeper: &mut Timekeeper, reading: ClockReading) -> ClockConfirmed {
+    let changed_micros = keeper.confirm(reading);
+    ClockConfirmed { now: keeper.now(), changed_micros }
+}
+
+fn reading_of(wall_micros: i64, boot_micros: i64) -> ClockReading {
+    let wall = Timestamp::from_micros(wall_micros).unwrap_or(Timestamp::MIN);
+    ClockReading { wall, boot_micros }
+}
+
+/// The time, unless it is in doubt.
+///
+/// # Errors
+/// [`StoreError::ClockJumped`].
+pub(crate) fn decidable(state: &ClockState) -> Result<Timestamp, StoreError> {
+    match state.adopted_in_seconds {
+        None => Ok(state.now),
+        Some(adopted_in_seconds) => Err(StoreError::ClockJumped {
+            ahead_seconds: state.ahead_seconds(),
+            adopted_in_seconds,
+        }),
+    }
+}
+
+fn tell(event: ClockEvent) {
+    match event {
+        ClockEvent::Jumped { seconds } => tracing::warn!(
+            seconds,
+            "the clock jumped forward: writes and decisions are refused for a minute, unless it \
+             goes back or `bursar clock confirm` says that it is right"
+        ),
+        ClockEvent::Returned => {
+            tracing::warn!("the clock is back: writes and decisions go on");
+        }
+        ClockEvent::Adopted { seconds } => tracing::warn!(
+            seconds,
+            "the clock stayed ahead for a minute and is believed: writes and decisions go on"
+        ),
+        ClockEvent::Behind { seconds } => tracing::warn!(
+            seconds,
+            "the clock is behind Bursar's time, which goes on slower until the clock has caught \
+             up; if the clock is right, run `bursar clock confirm`"
+        ),
+        ClockEvent::CaughtUp => tracing::info!("the clock has caught up with Bursar's time"),
+    }
+}

@@ -1,0 +1,112 @@
+//! What the file keeps of the clock, so that a restart neither goes back nor undoes what an
+//! operator confirmed.
+
+use bursar_core::{ClockMark, ClockState, Timestamp};
+use rusqlite::{Connection, params};
+
+use super::lane::SqliteLane;
+use super::store_error;
+use crate::clock::ClockConfirmed;
+use crate::codec::timestamp;
+use crate::error::StoreError;
+
+const SELECT_CLOCK: &str =
+    "select now_at, wall_at, taken_back_until from clock where name = 'clock'";
+const UPDATE_CLOCK: &str = "update clock set now_at = ?1, wall_at = ?2, taken_back_until = ?3 \
+     where name = 'clock'";
+const MAX_ENTRY_ID: &str = "select coalesce(max(entry_id), 0) from usage_entries";
+const MAX_AUDIT_ID: &str = "select coalesce(max(audit_id), 0) from audit";
+const MAX_LAST_AT: &str = "select coalesce(max(last_at), 0) from counters";
+
+/// How far Bursar's time and the wall clock may be apart without a note of it in the file.
+const APART_MICROS: i64 = 1_000_000;
+/// How often the note is renewed while they are.
+const NOTE_EVERY_MICROS: i64 = 10_000_000;
+
+/// What a start finds in the file.
+pub(super) struct Found {
+    /// How the last process left its time beside the wall clock, if they were apart.
+    pub(super) mark: ClockMark,
+    /// The latest instant that something was decided at.
+    pub(super) floor: Timestamp,
+    /// A number larger than all ids.
+    pub(super) next_number: i64,
+    pub(super) noted: Noted,
+}
+
+/// What the file says of the clock.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Noted {
+    /// Bursar's time and the wall clock, if they are noted as being apart.
+    mark: Option<ClockMark>,
+    /// The end of a time that an operator took back. Until the time has passed it, stored instants
+    /// and ids may be of that time, and say nothing about the present one.
+    taken_back_until: Option<i64>,
+}
+
+/// Reads what a start has to know.
+pub(super) fn read(connection: &Connection) -> rusqlite::Result<Found> {
+    let max = |sql: &str| connection.query_row(sql, [], |row| row.get::<_, i64>(0));
+    let (now_at, wall_at, taken_back_until): (i64, i64, Option<i64>) =
+        connection
+            .query_row(SELECT_CLOCK, [], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?;
+    let last_id = max(MAX_ENTRY_ID)?.max(max(MAX_AUDIT_ID)?);
+    // Ids are instants in microseconds, so the last one was an instant too.
+    let last_instant = last_id.max(max(MAX_LAST_AT)?);
+    let instant = |micros| Timestamp::from_micros(micros).unwrap_or(Timestamp::MIN);
+    let mark = ClockMark { now: instant(now_at), wall: instant(wall_at) };
+    let floor = if taken_back_until.is_some() { Timestamp::MIN } else { instant(last_instant) };
+    Ok(Found {
+        mark,
+        floor,
+        next_number: last_id.max(taken_back_until.unwrap_or(0)) + 1,
+        noted: Noted { mark: (now_at > 0).then_some(mark), taken_back_until },
+    })
+}
+
+impl SqliteLane {
+    /// Notes in the file how Bursar's time and the wall clock are apart, now and then while they
+    /// are; an idle server whose clock is right writes nothing.
+    pub(super) fn note_clock(&mut self) -> Result<(), StoreError> {
+        let ClockState { now, wall, .. } = self.clock.state();
+        let mark = ClockMark { now, wall };
+        let Noted { mark: noted, taken_back_until } = self.noted;
+        let now = mark.now.micros();
+        let is_over = |until: i64| now > until.max(self.next_number);
+        let taken_back_until = taken_back_until.filter(|until| !is_over(*until));
+        let apart = (now - mark.wall.micros()).abs() >= APART_MICROS;
+        let is_noted = apart || taken_back_until.is_some();
+        let is_due = match noted {
+            Some(noted) => (now - noted.now.micros()).abs() >= NOTE_EVERY_MICROS || !is_noted,
+            None => is_noted,
+        };
+        if is_due || taken_back_until != self.noted.taken_back_until {
+            self.write_clock(is_noted.then_some(mark), taken_back_until)?;
+        }
+        Ok(())
+    }
+
+    /// Takes the wall clock for right: first in the file, then in memory.
+    pub(super) fn confirm(&mut self) -> Result<ClockConfirmed, StoreError> {
+        self.mend()?;
+        let state = self.clock.state();
+        let (now, wall) = (state.now.micros(), state.wall.micros());
+        let taken_back = (wall < now).then(|| now.max(self.next_number));
+        let until = self.noted.taken_back_until.max(taken_back);
+        let mark = ClockMark { now: timestamp(wall)?, wall: timestamp(wall)? };
+        self.write_clock(until.map(|_| mark), until)?;
+        Ok(self.clock.confirm_here())
+    }
+
+    fn write_clock(
+        &mut self,
+        mark: Option<ClockMark>,
+        until: Option<i64>,
+    ) -> Result<(), StoreError> {
+        let ClockMark { now, wall } = mark.unwrap_or_default();
+        let row = params![now.micros(), wall.micros(), until];
+        self.connection.execute(UPDATE_CLOCK, row).map_err(store_error)?;
+        self.noted = Noted { mark, taken_back_until: until };
+        Ok(())
+    }
+}
