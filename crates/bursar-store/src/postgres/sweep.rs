@@ -30,10 +30,10 @@ const LEASE_MICROS: i64 = 10_000_000;
 /// back, and nobody has it any more.
 const APART_MICROS: i64 = 60_000_000;
 
-const LEASE: &str = "insert into leases (name, holder, until_at) values ('sweep', $1, $2 + $3) \
+const LEASE: &str = "insert into leases (name, holder, until_at) values ('sweep', $1, $2::bigint + $3::bigint) \
      on conflict (name) do update set holder = excluded.holder, until_at = excluded.until_at \
      where leases.holder = excluded.holder or leases.until_at < $2 \
-     or leases.until_at > $2 + $3 + $4 returning name";
+     or leases.until_at > $2::bigint + $3::bigint + $4::bigint returning name";
 const NEXT_TENANTS: &str =
     "select tenant_id from tenants where tenant_id > $1 order by tenant_id limit $2";
 const IS_DUE: &str = "select 1 from calls where tenant_id = $1 \
