@@ -64,13 +64,23 @@ pub(crate) struct Caller {
 /// What an honest caller saw.
 #[derive(Debug, Default)]
 pub(crate) struct Seen {
-    /// From the moment when a request was due to its answer, sorted.
+    /// How long requests took, sorted, and those that would have been sent meanwhile.
     pub(crate) took: Vec<Duration>,
     /// What was not a success, and how often.
     pub(crate) failures: BTreeMap<String, u64>,
 }
 
 impl Seen {
+    /// Counts a request, and those of other callers that would have come at this pace while it
+    /// waited: each of them would have waited for what was left.
+    fn count(&mut self, took: Duration, pace: Duration) {
+        let mut waits = Some(took).filter(|took| !took.is_zero());
+        while let Some(wait) = waits {
+            self.took.push(wait);
+            waits = wait.checked_sub(pace).filter(|left| !left.is_zero());
+        }
+    }
+
     /// The time below which so many percent of the answers came.
     pub(crate) fn percent(&self, percent: usize) -> Duration {
         let at = (self.took.len() * percent / 100).min(self.took.len().saturating_sub(1));
@@ -141,10 +151,11 @@ impl Caller {
         let mut due = Instant::now();
         while !ended.load(Ordering::Relaxed) {
             std::thread::sleep(due.saturating_duration_since(Instant::now()));
+            let asked = Instant::now();
             let answer = self.ask();
-            // A request that had to wait for the one before it waited for the server.
-            seen.took.push(due.elapsed());
-            due += self.ask.pace();
+            let took = asked.elapsed();
+            seen.count(took, self.ask.pace());
+            due = Instant::now().max(due + self.ask.pace());
             if let Err(failure) = answer {
                 *seen.failures.entry(failure).or_default() += 1;
             }
