@@ -17,6 +17,15 @@ fn batches_max() -> usize {
 
 /// The largest records as fast as they are answered.
 pub(crate) const STORING: Attack = Attack::new("storing", storing);
+/// The same where a tenant may store 8 MiB on a day.
+pub(crate) const STORING_BOUNDED: Attack = Attack {
+    name: "storing within a bound",
+    settings: &[("BURSAR_LIMITS_STORED_BYTES_PER_DAY", "8388608")],
+    lasts: Duration::from_secs(10),
+    // What is stored is in the log of the database and in its file.
+    disk_mib_max: Some(40),
+    ..STORING
+};
 /// The same on PostgreSQL.
 pub(crate) const STORING_POSTGRES: Attack = Attack {
     store: Store::Postgres,

@@ -1,15 +1,30 @@
-//! Label sets: more models than any fleet has, with the longest names.
+//! Label sets: more models than any fleet has, with the longest names, in several tenants.
 
-use crate::attack::Client;
+use crate::attack::{Attack, Client};
 use crate::force::Tally;
 use crate::request;
+use crate::scene::Scene;
+use crate::support::scale;
 use crate::support::tenant::Tenant;
 
 /// The greatest lengths of the names of a model and a provider.
 const MODEL: usize = 100;
 const PROVIDER: usize = 50;
-/// Models in a batch: more than have labels of their own.
+/// Models in a batch: those of the first one are more than have labels of their own.
 pub(crate) const MODELS: usize = 400;
+const MORE_MODELS: usize = 50;
+
+pub(crate) const LABELS: Attack = Attack::new("labels", labels);
+
+fn labels(scene: &mut Scene) -> Vec<Client> {
+    let tenants: Vec<_> = (0..scale(16, 40)).map(|_| scene.add_tenant()).collect();
+    // Everyone's labels are there before the time is taken, then come more and more of them.
+    let first =
+        tenants.iter().enumerate().map(|(number, tenant)| labelled(number, tenant, MODELS, 1));
+    check_accepted(&scene.work_off(first.collect()));
+    let more = |(number, tenant)| labelled(number, tenant, scale(MORE_MODELS, MODELS), usize::MAX);
+    tenants.iter().enumerate().map(more).collect()
+}
 
 /// Claims that records of so many models were taken.
 #[track_caller]

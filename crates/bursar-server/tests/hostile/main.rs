@@ -16,6 +16,7 @@ mod force;
 mod labels;
 mod log;
 mod memory;
+mod readers;
 mod request;
 mod scene;
 mod support;
@@ -57,6 +58,11 @@ fn check(attack: &Attack) {
 }
 
 #[test]
+fn memory_is_not_filled_by_what_the_server_remembers() {
+    check(&memory::REMEMBERED);
+}
+
+#[test]
 fn memory_is_not_filled_by_slow_bodies_and_answers_that_are_not_taken() {
     check(&memory::HELD);
 }
@@ -82,6 +88,16 @@ fn writer_time_is_not_taken_on_postgresql_either() {
 }
 
 #[test]
+fn readers_are_not_taken_by_sums_over_a_year_and_slow_exports() {
+    check(&readers::READING);
+}
+
+#[test]
+fn readers_are_not_taken_on_postgresql_either() {
+    check(&readers::READING_POSTGRES);
+}
+
+#[test]
 fn connections_are_not_taken_by_idle_ones() {
     check(&connections::IDLE);
 }
@@ -92,8 +108,18 @@ fn connections_of_http2_do_not_hold_up_the_others() {
 }
 
 #[test]
+fn label_sets_do_not_end_the_metrics() {
+    check(&labels::LABELS);
+}
+
+#[test]
 fn the_disk_is_not_taken_by_the_largest_records() {
     check(&disk::STORING);
+}
+
+#[test]
+fn the_disk_is_not_taken_beyond_a_day_s_bytes() {
+    check(&disk::STORING_BOUNDED);
 }
 
 #[test]

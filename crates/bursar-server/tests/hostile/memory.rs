@@ -1,20 +1,73 @@
-//! Memory: what a caller makes the server hold.
+//! Memory: what a caller makes the server remember, and what it makes it hold.
 
+use std::sync::Arc;
 use std::time::Duration;
+
+use bursar_core::IntegrationId;
+use serde_json::json;
 
 use crate::attack::{Attack, Client, Hold};
 use crate::request;
-use crate::scene::Scene;
+use crate::scene::{Scene, secret};
 use crate::support::scale;
 
+/// Scopes of the widest key that a body of 256 KiB can ask for.
+const SCOPES: usize = 65_000;
 /// What a slow body announces, and how much of it comes at once.
 const BODY: usize = 8 * 1024 * 1024;
 const PART: usize = 64 * 1024;
 const SLOWLY: Duration = Duration::from_millis(50);
 
+/// Everything that a lookup leaves in memory: the widest keys, and integrations that do not exist.
+pub(crate) const REMEMBERED: Attack = Attack::new("remembered", remembered);
 /// Bodies that arrive slowly, and large answers that are not taken.
 pub(crate) const HELD: Attack =
     Attack { lasts: Duration::from_secs(10), ..Attack::new("held", held) };
+
+fn remembered(scene: &mut Scene) -> Vec<Client> {
+    let keys = Arc::new(wide_keys(scene, scale(100, 400)));
+    let mut clients = Vec::new();
+    for number in 0..8 {
+        let (keys, mut at) = (Arc::clone(&keys), number);
+        clients.push(Client::asks(number, move || {
+            at += 8;
+            let bearer = format!("Bearer {}", keys.get(at % keys.len())?);
+            Some(request::get("/api/v1/session/context", &bearer))
+        }));
+    }
+    let bearer = &scene.attacker.bearer;
+    for number in 8..10 {
+        clients.push(Client::repeats(number, request::get("/api/v1/keys?limit=100", bearer)));
+    }
+    for number in 0..2 {
+        let (bearer, mut at) = (bearer.clone(), number);
+        clients.push(Client::asks(number, move || {
+            let unknown = |_| {
+                at += 2;
+                let id = IntegrationId::from_number(1_000_000 + at as i64).expect("an id");
+                format!("{{\"integration_id\":\"{id}\"}}")
+            };
+            let checks: Vec<String> = (0..100).map(unknown).collect();
+            let body = format!("{{\"requests\":[{}]}}", checks.join(","));
+            Some(request::post("/api/v1/enforcement/batch", &bearer, &body))
+        }));
+    }
+    clients
+}
+
+/// Keys with as many scopes as the server takes, and as many of them.
+fn wide_keys(scene: &Scene, count: usize) -> Vec<String> {
+    let mut http = scene.attacker_client();
+    let widest = json!({ "name": "wide", "scopes": vec!["*"; SCOPES] });
+    let narrow = json!({ "name": "narrow", "scopes": ["*"] });
+    let mut make = |create| http.post("/api/v1/keys", create).expect("an answer");
+    let takes_wide = make(&widest).status == 201;
+    let create = if takes_wide { &widest } else { &narrow };
+    let made = (0..count).map(|_| make(create)).take_while(|answer| answer.status == 201);
+    let keys: Vec<String> = made.map(|answer| secret(&answer)).collect();
+    assert!(!keys.is_empty(), "no key is made");
+    keys
+}
 
 fn held(scene: &mut Scene) -> Vec<Client> {
     let target = scene.target();

@@ -5,12 +5,13 @@ use std::process::Stdio;
 use std::time::Duration;
 
 use bursar_store::PostgresStore;
+use serde_json::json;
 
 use crate::attack::{Attack, Client, Log};
 use crate::force::{Force, Tally};
 use crate::request;
 use crate::support::folder::Folder;
-use crate::support::http::Http;
+use crate::support::http::{Answer, Http};
 use crate::support::postgres::cluster::Cluster;
 use crate::support::postgres::database::Database;
 use crate::support::server::Server;
@@ -108,9 +109,27 @@ impl Scene {
         format!("Bearer {}", self.folder.operator_token())
     }
 
+    /// One more tenant with an integration.
+    pub(crate) fn add_tenant(&self) -> Tenant {
+        let mut tenant = Tenant::new(&self.folder, &self.server);
+        tenant.add_integration(&self.server, 0);
+        tenant
+    }
+
     /// Gives the attacker one more integration that is enabled, with a budget; 0 is none.
     pub(crate) fn add_enabled(&mut self, budget_limit_cents: u64) -> String {
         self.attacker.add_integration(&self.server, budget_limit_cents)
+    }
+
+    /// Gives the attacker more integrations. Records count without their being enabled.
+    #[track_caller]
+    pub(crate) fn add_integrations(&mut self, count: usize) {
+        let mut http = self.attacker_client();
+        for number in 0..count {
+            let create = json!({ "name": format!("more {number}"), "provider_type": "openai" });
+            let id = created(&http.post("/api/v1/integrations", &create).expect("an answer"));
+            self.attacker.integrations.push(id);
+        }
     }
 
     /// Lets clients ask until they have nothing left to ask.
@@ -129,6 +148,13 @@ impl Scene {
     }
 }
 
+/// The id of what was created.
+#[track_caller]
+fn created(answer: &Answer) -> String {
+    assert_eq!(answer.status, 201, "{answer:?}");
+    answer.data("id").as_str().expect("an id").to_owned()
+}
+
 /// A database of its own on the PostgreSQL of this process, and the settings of a node over it.
 fn database(folder: &mut Folder) -> Database {
     fn migrate(owner_url: &str, app_role: &str) {
@@ -142,4 +168,10 @@ fn database(folder: &mut Folder) -> Database {
     folder.set("BURSAR_SECRET_KEY", SECRET_KEY);
     folder.set("BURSAR_OPERATOR_TOKEN", OPERATOR_TOKEN);
     database
+}
+
+/// The text of a field of an answer's data.
+#[track_caller]
+pub(crate) fn secret(answer: &Answer) -> String {
+    answer.data("secret").as_str().map(str::to_owned).expect("a secret")
 }

@@ -138,6 +138,7 @@ fn read_answer(stream: &mut BufReader<TcpStream>) -> Result<(Answer, bool), NoAn
     let status = line.split(' ').nth(1).and_then(|status| status.parse().ok());
     let status = status.ok_or_else(|| cut(&line))?;
     let (mut length, mut keep, mut is_text, mut says_when) = (None, true, false, false);
+    let mut is_chunked = false;
     loop {
         let mut header = String::new();
         if !stream.read_line(&mut header).is_ok_and(|bytes| bytes > 0) || !header.ends_with('\n') {
@@ -147,6 +148,7 @@ fn read_answer(stream: &mut BufReader<TcpStream>) -> Result<(Answer, bool), NoAn
         match header.split_once(':') {
             Some(("content-length", value)) => length = value.trim().parse::<usize>().ok(),
             Some(("content-type", value)) => is_text = value.trim().starts_with("text/plain"),
+            Some(("transfer-encoding", value)) => is_chunked = value.trim() == "chunked",
             Some(("connection", value)) => keep = value.trim() != "close",
             Some(("retry-after", _)) => says_when = true,
             Some(_) => {}
@@ -155,9 +157,14 @@ fn read_answer(stream: &mut BufReader<TcpStream>) -> Result<(Answer, bool), NoAn
         }
     }
     assert!(says_when || status != 503, "{line} does not say when to come again");
-    let length = length.unwrap_or_else(|| panic!("an answer without a length: {line}"));
-    let mut body = vec![0; length];
-    stream.read_exact(&mut body).map_err(|_| cut(&line))?;
+    let body = if is_chunked {
+        read_chunks(stream).ok_or_else(|| cut(&line))?
+    } else {
+        let length = length.unwrap_or_else(|| panic!("an answer without a length: {line}"));
+        let mut body = vec![0; length];
+        stream.read_exact(&mut body).map_err(|_| cut(&line))?;
+        body
+    };
     if is_text {
         let body = Value::String(String::from_utf8_lossy(&body).into_owned());
         return Ok((Answer { status, body }, keep));
@@ -166,4 +173,20 @@ fn read_answer(stream: &mut BufReader<TcpStream>) -> Result<(Answer, bool), NoAn
         panic!("an answer that is not JSON: {}", String::from_utf8_lossy(&body))
     });
     Ok((Answer { status, body }, keep))
+}
+
+/// Reads a body that comes in chunks; nothing when it ends too early.
+fn read_chunks(stream: &mut BufReader<TcpStream>) -> Option<Vec<u8>> {
+    let mut body = Vec::new();
+    loop {
+        let mut line = String::new();
+        stream.read_line(&mut line).ok()?;
+        let length = usize::from_str_radix(line.trim(), 16).ok()?;
+        let mut chunk = vec![0; length + 2];
+        stream.read_exact(&mut chunk).ok()?;
+        if length == 0 {
+            return Some(body);
+        }
+        body.extend_from_slice(chunk.get(..length)?);
+    }
 }

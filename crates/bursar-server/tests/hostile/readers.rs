@@ -1,0 +1,107 @@
+//! Readers: sums over a year of many integrations, exports that are not taken, sessions.
+
+use std::time::Duration;
+
+use jiff::{SignedDuration, Timestamp};
+
+use crate::attack::{Attack, Client, Hold};
+use crate::request;
+use crate::scene::{Scene, Store};
+use crate::support::clock::MID_JUNE_2031;
+use crate::support::scale;
+
+const AGGREGATES: usize = 30;
+const SLOW_EXPORTS: usize = 5;
+const SLOWLY: Duration = Duration::from_millis(100);
+
+pub(crate) const READING: Attack = Attack {
+    // A bound on what one read may cost has a status of its own.
+    statuses: &[200, 422],
+    ..Attack::new("reading", reading)
+};
+/// The same on PostgreSQL.
+pub(crate) const READING_POSTGRES: Attack = Attack {
+    name: "reading on PostgreSQL",
+    store: Store::Postgres,
+    lasts: Duration::from_secs(10),
+    prepare: reading_fewer,
+    ..READING
+};
+
+/// The clock of the servers when a test begins.
+fn today() -> Timestamp {
+    Timestamp::from_second(i64::try_from(MID_JUNE_2031).expect("small")).expect("an instant")
+}
+
+fn days_ago(days: i64) -> Timestamp {
+    today() - SignedDuration::from_hours(24 * days)
+}
+
+fn date(instant: Timestamp) -> String {
+    instant.to_string().chars().take(10).collect()
+}
+
+/// A row a day and integration: 365,000 of them in the long proof.
+fn reading(scene: &mut Scene) -> Vec<Client> {
+    prepared(scene, scale((100, 30), (1_000, 365)))
+}
+
+/// Preparing takes longer on PostgreSQL.
+fn reading_fewer(scene: &mut Scene) -> Vec<Client> {
+    prepared(scene, scale((100, 30), (300, 365)))
+}
+
+fn prepared(scene: &mut Scene, (integrations, days): (usize, i64)) -> Vec<Client> {
+    scene.add_integrations(integrations);
+    fill(scene, days);
+    let bearer = &scene.attacker.bearer;
+    let dates = format!("start_date={}&end_date={}", date(days_ago(364)), date(today()));
+    let week = format!("start_date={}&end_date={}", date(days_ago(6)), date(today()));
+    let paths = [
+        format!("daily-aggregates?limit=1&{dates}"),
+        format!("usage-summary?{dates}"),
+        format!("usage-series?group_by=integration&step=day&limit=20&{dates}"),
+        format!("usage-breakdown?by=session&limit=100&{week}"),
+    ];
+    let get = |path: &str| request::get(&format!("/api/v1/telemetry/{path}"), bearer);
+    let [aggregates, others @ ..] = &paths;
+    let mut clients: Vec<Client> =
+        (0..AGGREGATES).map(|number| Client::repeats(number, get(aggregates))).collect();
+    clients.extend(
+        others
+            .iter()
+            .flat_map(|path| [path; 2])
+            .zip(0..)
+            .map(|(path, number)| Client::repeats(number, get(path))),
+    );
+    clients.extend((0..SLOW_EXPORTS).map(|number| {
+        let opening = get("export?format=csv");
+        let next = b"\r\n".to_vec();
+        Client::holds(number, Hold { opening, next, pause: SLOWLY, reads: false })
+    }));
+    clients
+}
+
+/// One record of each integration on each day, with a session of its own.
+fn fill(scene: &Scene, days: i64) {
+    let client = |number: usize| {
+        let (bearer, integrations) =
+            (scene.attacker.bearer.clone(), scene.attacker.integrations.clone());
+        let mut day = number as i64;
+        Client::asks(number, move || {
+            let occurred_at = days_ago(day);
+            let record = |integration: &String| {
+                let call_id = format!("{day}-{integration}");
+                let more =
+                    format!(",\"occurred_at\":\"{occurred_at}\",\"session_id\":\"{call_id}\"");
+                request::record(integration, &call_id, "gpt-4o", &more)
+            };
+            let parts = integrations.get(..1_000).unwrap_or(&integrations);
+            let records: Vec<String> = parts.iter().map(record).collect();
+            let is_left = day < days;
+            day += 4;
+            is_left.then(|| request::post(request::BATCH, &bearer, &request::batch(&records)))
+        })
+    };
+    scene.work_off((0..4).map(client).collect());
+}
