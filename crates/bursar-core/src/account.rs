@@ -1,5 +1,6 @@
 //! What an integration has used and holds, month by month, and how fast it calls.
 
+use crate::caps::UNSWEPT_MAX;
 use crate::id::TenantId;
 use crate::integration::Integration;
 use crate::money::Nanos;
@@ -153,14 +154,18 @@ impl Account {
         Ok(Counter { held, ..slot.counter })
     }
 
-    /// Open reservations of whatever month, without those that are due.
+    /// Reservations of whatever month that take a place: those that are open, and of those that are
+    /// due what is beyond [`UNSWEPT_MAX`].
     ///
     /// # Errors
     /// [`Overflow`] when nobody counted them.
-    pub fn open_reservations(&self) -> Result<i64, Overflow> {
+    pub fn counted_reservations(&self) -> Result<i64, Overflow> {
         let due: i64 = self.due.iter().map(|(_, due)| due.calls).sum();
-        let open = self.stored_open.ok_or(Overflow)?.checked_sub(due);
-        open.filter(|open| *open >= 0).ok_or(Overflow)
+        let stored = self.stored_open.ok_or(Overflow)?;
+        if stored < due {
+            return Err(Overflow);
+        }
+        Ok(stored - due.min(UNSWEPT_MAX))
     }
 
     /// The months that changed, with their counters as they are to be stored.

@@ -277,10 +277,11 @@ impl<'a> Book<'a> {
             Ok(weight) => weight,
             Err(outcome) => return Ok(outcome),
         };
-        let Weight { occurred_at, cost, cost_source, settles, counts_in_rate } = weight;
+        let Weight { occurred_at, cost, cost_source, settles, is_reserved, counts_in_rate } =
+            weight;
         let amount = Totals { cost, tokens: usage.tokens.total(), calls: 1 };
         let tenant = self.tenants.entry(key.0).or_default();
-        if settles.is_none() && !has_room(self.caps, tenant, usage)? {
+        if !is_reserved && !has_room(self.caps, tenant, usage)? {
             return Ok(RecordOutcome::Refused(RecordRefusal::StoredBytesExceeded));
         }
 
@@ -439,6 +440,8 @@ struct Weight {
     cost_source: CostSource,
     /// The open reservation that it settles.
     settles: Option<Reservation>,
+    /// Whether the call was reserved here, however that ended: what it cost must be counted.
+    is_reserved: bool,
     counts_in_rate: bool,
 }
 
@@ -465,8 +468,9 @@ fn weigh(
     }
     let settles = reservation.filter(|held| held.state_at(now) == ReservationState::Open).cloned();
     let (cost, cost_source) = cost_of(usage, settles.as_ref(), account.integration.cost_basis);
-    let counts_in_rate = reservation.is_none() && counts_in_rate(usage, occurred_at, now);
-    Ok(Weight { occurred_at, cost, cost_source, settles, counts_in_rate })
+    let is_reserved = reservation.is_some();
+    let counts_in_rate = !is_reserved && counts_in_rate(usage, occurred_at, now);
+    Ok(Weight { occurred_at, cost, cost_source, settles, is_reserved, counts_in_rate })
 }
 
 /// The bound that one more reservation would pass, the narrower one first.
@@ -476,7 +480,7 @@ fn bound_met(
     tenant: &TenantSums,
 ) -> Result<Option<OpenBound>, Overflow> {
     let of_integration = caps.reservations_per_integration;
-    if account.open_reservations()? >= of_integration {
+    if account.counted_reservations()? >= of_integration {
         return Ok(Some(OpenBound::Integration(of_integration)));
     }
     let of_tenant = caps.reservations_per_tenant;
@@ -484,7 +488,7 @@ fn bound_met(
     Ok((open >= of_tenant).then_some(OpenBound::Tenant(of_tenant)))
 }
 
-/// Whether a tenant may store a record that settles nothing.
+/// Whether a tenant may store a record of a call that was never reserved.
 fn has_room(caps: Caps, tenant: &TenantSums, usage: &Usage) -> Result<bool, Overflow> {
     if caps.stored_bytes_per_day == 0 {
         return Ok(true);

@@ -1,5 +1,9 @@
 //! How much a tenant may leave behind, and how much of it there is.
 
+/// Reservations that are due, and not yet removed, which take no place. More of them do, so that what
+/// is stored is bounded however fast reservations expire.
+pub const UNSWEPT_MAX: i64 = 100_000;
+
 /// The bounds of what callers leave in storage.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Caps {
@@ -21,10 +25,12 @@ impl Caps {
     };
 
     /// How far a tenant with so many open reservations would be beyond its bound if it were given
-    /// all that it asks for; 0 when it is within it.
+    /// all that it asks for, up to [`UNSWEPT_MAX`]; 0 when it is within it.
     pub fn beyond_reservations(self, open: i64, asked: usize) -> i64 {
         let asked = i64::try_from(asked).unwrap_or(i64::MAX);
-        open.saturating_add(asked).saturating_sub(self.reservations_per_tenant).max(0)
+        open.saturating_add(asked)
+            .saturating_sub(self.reservations_per_tenant)
+            .clamp(0, UNSWEPT_MAX)
     }
 }
 

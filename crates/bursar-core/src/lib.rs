@@ -29,7 +29,7 @@ mod usage;
 
 pub use account::{Account, Counter, Overflow, Totals};
 pub use book::{Book, Call, CallKey, CounterKey, HoldChange, Loaded};
-pub use caps::{Caps, OpenBound, TenantSums};
+pub use caps::{Caps, OpenBound, TenantSums, UNSWEPT_MAX};
 pub use clock::{ClockEvent, ClockMark, ClockReading, ClockState, Timekeeper};
 pub use command::{
     Command, ExtendOutcome, Outcome, RecordOutcome, RecordRefusal, ReleaseOutcome, ReserveOutcome,

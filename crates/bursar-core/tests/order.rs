@@ -6,9 +6,9 @@
 mod support;
 
 use bursar_core::{
-    Account, Counter, Estimate, FailureCause, Health, IntegrationStatus, LimitSettings, Measure,
-    Month, NANOS_PER_CENT, Nanos, Overflow, Reason, ReasonCode, TenantLifecycle, Timestamp, Totals,
-    Verdict, decide, warn_percent,
+    Account, Caps, Counter, Estimate, FailureCause, Health, IntegrationStatus, LimitSettings,
+    Measure, Month, NANOS_PER_CENT, Nanos, Overflow, Reason, ReasonCode, TenantLifecycle,
+    Timestamp, Totals, UNSWEPT_MAX, Verdict, decide, warn_percent,
 };
 use support::storage::Profile;
 use support::{day, seconds, shifted, tenant};
@@ -487,4 +487,22 @@ fn reasons_have_the_words_of_the_contract() {
         provider_unreachable all_checks_passed";
     assert!(ReasonCode::ALL.map(ReasonCode::as_str).into_iter().eq(words.split_whitespace()));
     assert_eq!(warn_percent(), 80);
+}
+
+#[test]
+fn reservations_that_are_due_take_no_place_up_to_a_bound() {
+    let counted = |stored: i64, due: i64| {
+        let mut account = account(&good(), &[]);
+        account.restore_open(stored);
+        account.restore_due(vec![(now().month(), Totals { calls: due, ..Totals::default() })]);
+        account.counted_reservations()
+    };
+    assert_eq!(counted(150, 150), Ok(0));
+    assert_eq!(counted(UNSWEPT_MAX + 7, UNSWEPT_MAX), Ok(7));
+    assert_eq!(counted(UNSWEPT_MAX + 7, UNSWEPT_MAX + 5), Ok(7), "what is stored is bounded");
+    assert_eq!(counted(1, 2), Err(Overflow));
+    let caps = Caps { reservations_per_tenant: 10, ..Caps::DEFAULT };
+    assert_eq!(caps.beyond_reservations(9, 1), 0);
+    assert_eq!(caps.beyond_reservations(9, 3), 2);
+    assert_eq!(caps.beyond_reservations(10 + 2 * UNSWEPT_MAX, 1), UNSWEPT_MAX);
 }

@@ -13,6 +13,8 @@ use bursar_core::{
 use bursar_store::{Cache, CacheUse, ControlTx, DecisionKind, DecisionRow, Ledger, StoreError};
 use parking_lot::Mutex;
 
+/// Rows that are written in one transaction.
+const STEP_ROWS: usize = 500;
 /// How long equal decisions share a row.
 const WINDOW_SECONDS: u32 = 60;
 /// Reservations of one window that have rows of their own.
@@ -136,22 +138,23 @@ impl DecisionLog {
         if lost > 0 {
             tracing::warn!(lost, "too many different refusals at once: not all of them are kept");
         }
-        if pending.is_empty() {
-            return Ok(());
-        }
-        let rows = pending.clone();
-        let drops = crowded.clone();
-        let change = move |tx: &mut dyn ControlTx| put_rows(tx, &rows, &drops);
-        match ledger.change(None, change).await {
-            Ok(ids) => {
-                self.gathered.lock().written(&pending, &ids);
-                Ok(())
+        let mut left = pending.as_slice();
+        while !left.is_empty() {
+            // In steps, so that whoever waits for the writer waits for a few rows.
+            let (step, after) = left.split_at(left.len().min(STEP_ROWS));
+            let rows = step.to_vec();
+            let drops = if after.is_empty() { crowded.clone() } else { BTreeSet::new() };
+            let change = move |tx: &mut dyn ControlTx| put_rows(tx, &rows, &drops);
+            match ledger.change(None, change).await {
+                Ok(ids) => self.gathered.lock().written(step, &ids),
+                Err(error) => {
+                    self.gathered.lock().not_written(left, &crowded);
+                    return Err(error);
+                }
             }
-            Err(error) => {
-                self.gathered.lock().not_written(&pending, &crowded);
-                Err(error)
-            }
+            left = after;
         }
+        Ok(())
     }
 }
 

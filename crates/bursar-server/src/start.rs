@@ -429,13 +429,17 @@ async fn enter(
 async fn sweep(app: App) {
     let mut ticks = tokio::time::interval(SWEEP_EVERY);
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let mut swept = Swept::All;
     loop {
-        ticks.tick().await;
+        if swept == Swept::All {
+            ticks.tick().await;
+        }
         app.failed_logins.tell(app.monotonic_clock.elapsed());
         if is_away(&app) {
+            swept = Swept::All;
             continue;
         }
-        end_due_reservations(&app).await;
+        swept = end_due_reservations(&app).await;
         if app.store.check_clock().is_err() {
             // Everything that writes is refused; what is gathered waits.
             continue;
@@ -444,18 +448,21 @@ async fn sweep(app: App) {
     }
 }
 
-/// Goes on while there is more to end; the writer takes what waits in between.
-async fn end_due_reservations(app: &App) {
-    while !is_away(app) {
+/// Goes on while there is more to end, for as long as what else is done every second can wait; the
+/// writer takes what waits in between.
+async fn end_due_reservations(app: &App) -> Swept {
+    let began = Instant::now();
+    while !is_away(app) && began.elapsed() < SWEEP_EVERY {
         match app.ledger.sweep().await {
             Ok(Swept::More) => {}
-            Ok(Swept::All) => return,
+            Ok(Swept::All) => return Swept::All,
             Err(error) => {
                 tracing::warn!(%error, "reservations were not swept; they count no more anyway");
-                return;
+                return Swept::All;
             }
         }
     }
+    Swept::More
 }
 
 /// Whether the store cannot do anything now, which is told once and not by everyone who asks it.

@@ -183,8 +183,10 @@ impl StoreClock {
             Wall::Here(clocks) => clocks.read(),
             Wall::Database(boot) => reading_of(wall_micros, boot()),
         };
-        let event = if confirmations > kept.confirmations {
-            kept.confirmations = confirmations;
+        // After a failover to a database that lost one there may be fewer; the next one counts.
+        let is_confirmed = confirmations > kept.confirmations;
+        kept.confirmations = confirmations;
+        let event = if is_confirmed {
             kept.keeper.confirm(reading);
             tracing::warn!("an operator confirmed the clock, here or on another server");
             None

@@ -206,6 +206,7 @@ impl Naive {
         if occurred_at.micros() - now.micros() > 300_000_000 {
             return RecordOutcome::Refused(RecordRefusal::InTheFuture);
         }
+        let is_reserved = promise.is_some();
         let cap = self.caps.stored_bytes_per_day;
         let bytes: i64 = self
             .records
@@ -214,7 +215,7 @@ impl Naive {
             .filter(|record| record.arrived_at.day() == now.day())
             .map(|record| bytes_of(&record.usage))
             .sum();
-        if settled.is_none() && cap != 0 && bytes + bytes_of(usage) > cap {
+        if !is_reserved && cap != 0 && bytes + bytes_of(usage) > cap {
             return RecordOutcome::Refused(RecordRefusal::StoredBytesExceeded);
         }
         if let (Some(promise), Some(_)) = (promise, settled) {

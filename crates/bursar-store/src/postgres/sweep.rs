@@ -136,7 +136,7 @@ async fn walk(
     }
     client.batch_execute("commit").await.map_err(store_error)?;
     let is_through = is_last && tenants.last().is_none_or(|last| last.number() == after);
-    let more = holds.len() >= limit || is_through && is_cut;
+    let more = holds.len() >= limit || is_cut;
     let at = if is_through { Place::default() } else { Place { after, is_cut } };
     Ok(Walked { at, holds, more })
 }

@@ -128,6 +128,7 @@ impl SqliteLane {
 
 impl Lane for SqliteLane {
     fn due(&mut self, limit: usize) -> Result<Due, StoreError> {
+        self.view.clear_asked();
         self.note_clock()?;
         let Ok(now) = self.clock.to_decide() else { return Ok(Due::default()) };
         let mut statement = self.connection.prepare_cached(SELECT_DUE).map_err(store_error)?;

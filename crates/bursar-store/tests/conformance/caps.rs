@@ -79,7 +79,9 @@ pub(crate) async fn records_beyond_the_bytes_of_a_day_are_refused(subject: Subje
     let caps = Caps { stored_bytes_per_day: 2 * bytes as i64, ..Caps::DEFAULT };
     let (subject, tenant_id, [one, other]) = capped(subject, caps).await;
     let refused = RecordOutcome::Refused(RecordRefusal::StoredBytesExceeded);
-    subject.reserve(tenant_id, request(one, "held")).await;
+    for call in ["held", "late", "released"] {
+        subject.reserve(tenant_id, request(one, call)).await;
+    }
     let accepted = |outcome: &RecordOutcome| matches!(outcome, RecordOutcome::Accepted(_));
     assert!(accepted(&subject.record(tenant_id, usage(one, "a")).await));
     let long = Usage { metadata: Some("{}".into()), ..usage(other, "b") };
@@ -90,6 +92,12 @@ pub(crate) async fn records_beyond_the_bytes_of_a_day_are_refused(subject: Subje
     assert_eq!(outcomes[1], refused);
     assert!(matches!(outcomes[2], RecordOutcome::Duplicate(_)), "{outcomes:?}");
     assert!(accepted(&subject.record(tenant_id, usage(one, "held")).await), "what settles");
+    // What was reserved is counted however its reservation ended: its money was admitted.
+    subject.release(tenant_id, "released").await;
+    subject.world.clock.advance(601);
+    for call in ["late", "released"] {
+        assert!(accepted(&subject.record(tenant_id, usage(one, call)).await), "{call}");
+    }
     let subject = subject.reopened().await;
     assert_eq!(subject.record(tenant_id, usage(one, "c")).await, refused);
     subject.world.clock.advance(86_400);
