@@ -206,7 +206,7 @@ impl Timekeeper {
     fn pass(&mut self, boot_micros: i64) -> i64 {
         // Readings of several threads may come out of order by a moment.
         let passed = boot_micros.saturating_sub(self.boot).max(0);
-        self.boot = boot_micros;
+        self.boot = self.boot.max(boot_micros);
         self.unslowed = self.unslowed.saturating_add(passed);
         passed
     }

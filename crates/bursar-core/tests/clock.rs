@@ -176,6 +176,28 @@ fn a_process_goes_on_where_the_one_before_left_off() {
     assert_eq!(back.state().adopted_in_seconds, None);
 }
 
+#[test]
+fn readings_that_come_out_of_order_count_no_time_twice() {
+    let mut clocks = Clocks::new();
+    clocks.pass(10);
+    // One thread read both clocks before another did, and comes after it.
+    for late in [10 * SECOND - 1, 9 * SECOND + SECOND / 2] {
+        clocks.keeper.flow(7 * SECOND + late);
+        clocks.keeper.observe(reading(late, 0));
+        assert_eq!(clocks.now(), 10 * SECOND);
+    }
+    clocks.keeper.flow(7 * SECOND + 11 * SECOND);
+    assert_eq!(clocks.now(), 11 * SECOND);
+
+    // The wait for a clock that jumped ends no earlier for it either.
+    let mut clocks = Clocks::new();
+    clocks.jump(HOUR);
+    clocks.pass(59);
+    clocks.keeper.observe(reading(58 * SECOND, HOUR * SECOND));
+    assert_eq!(clocks.pass_micros(SECOND / 2), None);
+    assert_eq!((clocks.now(), clocks.is_refusing()), (59 * SECOND + SECOND / 2, true));
+}
+
 /// A thing that happens to a clock.
 #[derive(Clone, Debug)]
 enum Move {

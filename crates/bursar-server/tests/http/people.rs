@@ -10,6 +10,9 @@ use crate::support::{Persona, Tenant, TestApp};
 /// An id that this server never made.
 const UNKNOWN: &str = "00000000-0000-8000-8000-000000000000";
 
+const HOUR: i64 = 3_600;
+const FOUR_DAYS: i64 = 4 * 86_400;
+
 /// An issuer that vouches for people of every tenant, and its key.
 pub(crate) struct People {
     pub(crate) issuer: TestIssuer,
@@ -94,6 +97,34 @@ async fn a_person_sets_a_tenant_up_and_is_known_by_name() {
         person.get("/session/context").await.text("/data/onboarding_state"),
         "API_KEY_CREATED"
     );
+}
+
+#[tokio::test]
+async fn a_token_is_good_or_expired_whatever_the_clock_jumps_to() {
+    let World { app, people, owner } = World::new().await;
+    let person = people.person(&app, &owner.id, "viewer");
+    let mut old = people.claims(&owner.id, "viewer");
+    let start = old["nbf"].as_i64().unwrap();
+    old["nbf"] = json!(start - 600);
+    old["exp"] = json!(start - 61);
+    let expired = holder_of(&app, &people.key.token(&old));
+    let check = async || {
+        person.get("/integrations").await.is(200);
+        expired.get("/integrations").await.refused(401, "UNAUTHENTICATED");
+    };
+    check().await;
+    for jump in [HOUR, FOUR_DAYS, -HOUR, -FOUR_DAYS] {
+        app.clock.jump(jump);
+        check().await;
+        app.clock.advance(1);
+        check().await;
+        app.clock.jump(-jump);
+        check().await;
+    }
+    // Neither did the keys grow old by it.
+    assert_eq!(people.issuer.asked(KEYS), 1);
+    app.clock.advance(660);
+    person.get("/integrations").await.refused(401, "UNAUTHENTICATED");
 }
 
 #[tokio::test]

@@ -1,18 +1,15 @@
 //! Nodes whose clocks are wrong: budgets, expiry, rates and months follow the database's clock.
 
-use std::path::Path;
-use std::process::Command;
 use std::time::Duration;
 
 use serde_json::{Value, json};
 
 use crate::support::fleet::Fleet;
 use crate::support::http::{Answer, Http};
+use crate::support::skew::Skew;
 use crate::support::tenant::Tenant;
 use crate::support::{Site, record, reservation, within};
 
-/// Shows the process into which it is loaded a shifted clock.
-const SKEW: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/nodes/skew.c");
 /// By how much an instant may be off that is compared with the database's a moment later.
 const MOMENT_SECONDS: f64 = 30.0;
 /// Longer than the shortest hold of these tests.
@@ -26,23 +23,20 @@ struct Skewed {
     site: Site,
     fleet: Fleet,
     tenant: Tenant,
+    _skews: [Skew; 2],
 }
 
 impl Skewed {
     /// Starts a node that is ahead of the database's clock and one that is behind it.
     fn by(seconds: i64) -> Self {
+        let (ahead, behind) = (Skew::by(seconds), Skew::by(-seconds));
         let site = Site::new();
         let fleet = Fleet::prepared(&site, site.database.app_url(), 2, |number, folder| {
-            let library = folder.beside("skew.so");
-            build(&library);
-            let ahead = if number == 0 { seconds } else { -seconds };
-            folder.set("LD_PRELOAD", library.to_string_lossy());
-            folder.set("SKEW_SECONDS", ahead.to_string());
-            // The database's clock itself.
-            folder.set("BURSAR_TEST_CLOCK_FILE", "");
+            let skew = if number == 0 { &ahead } else { &behind };
+            skew.shift(folder);
         });
         let tenant = fleet.tenant(&[100, 100]);
-        let skewed = Self { site, fleet, tenant };
+        let skewed = Self { site, fleet, tenant, _skews: [ahead, behind] };
         skewed.wait_for_a_month_that_does_not_end();
         for (node, expected) in [(0, seconds), (1, -seconds)] {
             let shown = skewed.http(node).get("/api/v1/integrations").expect("an answer");
@@ -86,13 +80,6 @@ impl Skewed {
         let lasts = || month("now()") == month("(now() + interval '1 minute')");
         assert!(within(Duration::from_secs(90), || lasts().then_some(())).is_some());
     }
-}
-
-#[track_caller]
-fn build(library: &Path) {
-    let mut compiler = Command::new("cc");
-    compiler.args(["-shared", "-fPIC", "-o"]).arg(library).arg(SKEW);
-    assert!(compiler.status().expect("a C compiler").success(), "{SKEW} is not compiled");
 }
 
 #[track_caller]

@@ -18,6 +18,7 @@ mod exact;
 mod fresh;
 mod hangs;
 mod isolation;
+mod jumps;
 mod kills;
 mod once;
 mod pooled;

@@ -6,6 +6,7 @@ pub(crate) mod books;
 pub(crate) mod canary;
 #[path = "../process/support/chance.rs"]
 pub(crate) mod chance;
+#[expect(dead_code, reason = "the proofs of storage use more of it")]
 #[path = "../process/support/clock.rs"]
 pub(crate) mod clock;
 #[expect(dead_code, reason = "the proofs of storage use more of it")]
@@ -22,12 +23,15 @@ pub(crate) mod postgres;
 pub(crate) mod server;
 #[path = "../process/support/tenant.rs"]
 pub(crate) mod tenant;
+#[path = "../process/support/through.rs"]
+pub(crate) mod through;
 #[expect(dead_code, reason = "the proofs of storage use more of it")]
 #[path = "../process/support/writer.rs"]
 pub(crate) mod writer;
 
 pub(crate) mod fleet;
 pub(crate) mod load;
+pub(crate) mod skew;
 
 use std::process::Output;
 use std::time::{Duration, Instant};

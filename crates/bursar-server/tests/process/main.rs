@@ -15,6 +15,7 @@ mod faults;
 #[expect(clippy::unwrap_used, dead_code, reason = "tests/people uses all of it in its own way")]
 #[path = "../people/issuer.rs"]
 mod issuer;
+mod jumps;
 mod kills;
 mod panics;
 mod people;

@@ -11,6 +11,7 @@ pub(crate) mod http;
 pub(crate) mod server;
 pub(crate) mod strace;
 pub(crate) mod tenant;
+pub(crate) mod through;
 pub(crate) mod writer;
 
 use std::time::{Duration, Instant};

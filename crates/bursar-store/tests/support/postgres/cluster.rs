@@ -54,6 +54,8 @@ pub(crate) struct Cluster {
 struct Own {
     folder: PathBuf,
     port: u16,
+    /// What its programs find in their environment besides.
+    environment: Vec<(String, String)>,
     _supervisor: Supervisor,
 }
 
@@ -73,7 +75,7 @@ impl Cluster {
         SHARED.get_or_init(|| {
             let named = std::env::var(URL_VARIABLE).ok().filter(|url| !url.is_empty());
             let Some(url) = named else {
-                return Self::of_own(Own::create(place::quick_folder(), &LITTLE_LOG));
+                return Self::of_own(Own::create(place::quick_folder(), &LITTLE_LOG, &[]));
             };
             let cluster = Self::of(Url::parse(&url), None);
             cluster.drop_stale();
@@ -88,7 +90,12 @@ impl Cluster {
 
     /// The same with settings that replace or follow the usual ones.
     pub(crate) fn with(settings: &[(&str, &str)]) -> Self {
-        Self::of_own(Own::create(place::folder(), settings))
+        Self::surrounded(settings, &[])
+    }
+
+    /// The same with variables in the environment of its processes.
+    pub(crate) fn surrounded(settings: &[(&str, &str)], environment: &[(&str, &str)]) -> Self {
+        Self::of_own(Own::create(place::folder(), settings, environment))
     }
 
     fn of_own(own: Own) -> Self {
@@ -202,12 +209,15 @@ impl Cluster {
 }
 
 impl Own {
-    fn create(folder: PathBuf, settings: &[(&str, &str)]) -> Self {
+    fn create(folder: PathBuf, settings: &[(&str, &str)], environment: &[(&str, &str)]) -> Self {
         // Nothing in it is wanted any more, so it ends without writing everything out: QUIT.
         let supervisor = Supervisor::start(&folder, &pid_file(&folder), "QUIT");
         programs::give(&folder);
         initialize(&folder, settings);
-        let mut own = Self { folder, port: 0, _supervisor: supervisor };
+        let environment = environment.iter();
+        let environment = environment.map(|&(name, value)| (name.to_owned(), value.to_owned()));
+        let environment = environment.collect();
+        let mut own = Self { folder, port: 0, environment, _supervisor: supervisor };
         // Another program can take a port between the look at it and the start.
         for _ in 0..20 {
             own.port = place::free_port();
@@ -227,6 +237,7 @@ impl Own {
         let port = format!("-p {}", self.port);
         let log = log(&self.folder);
         let mut command = programs::unprivileged(&programs::postgres("pg_ctl"), &self.folder);
+        command.envs(self.environment.iter().map(|(name, value)| (name, value)));
         command.args(["start", "-w", "-t", "60", "-o", &port, "-D"]).arg(data(&self.folder));
         let output = command.arg("-l").arg(&log).output().expect("pg_ctl");
         if output.status.success() {

@@ -1,0 +1,134 @@
+//! The wall clock of the database jumps while nodes run, and the clock of one node alone.
+
+use crate::support::clock::LATE_JUNE_2031;
+use crate::support::fleet::Fleet;
+use crate::support::postgres::cluster::Cluster;
+use crate::support::server::Server;
+use crate::support::skew::{Skew, follow_database};
+use crate::support::through::{FOUR_DAYS, HOUR, Watch, wait_for_clock};
+use crate::support::{Site, scale};
+
+const JUNE: &str = "2031-06-28T12:";
+const JULY: &str = "2031-07-02T12:";
+
+/// Two nodes over a database in late June; the clock of the first is its own.
+struct World {
+    fleet: Fleet,
+    watch: Watch,
+    database: Skew,
+    node: Skew,
+    _site: Site,
+    _cluster: Cluster,
+}
+
+impl World {
+    fn new() -> Self {
+        let (database, node) = (Skew::showing(LATE_JUNE_2031), Skew::by(0));
+        let environment = database.environment();
+        let environment = environment.each_ref().map(|(name, value)| (*name, value.as_str()));
+        let cluster = Cluster::surrounded(&[], &environment);
+        let site = Site::on(&cluster);
+        let fleet = Fleet::prepared(&site, site.database.app_url(), 2, |number, folder| {
+            folder.set("BURSAR_LOG", "info");
+            if number == 0 { node.shift(folder) } else { follow_database(folder) }
+        });
+        let watch = Watch::start(fleet.server(0), fleet.tenant(&[]));
+        let world = Self { fleet, watch, database, node, _site: site, _cluster: cluster };
+        world.wait("steady", JUNE);
+        world
+    }
+
+    fn servers(&self) -> [&Server; 2] {
+        [self.fleet.server(0), self.fleet.server(1)]
+    }
+
+    /// Waits until both nodes show the same.
+    #[track_caller]
+    fn wait(&self, state: &str, now: &str) {
+        for node in &self.fleet.nodes {
+            wait_for_clock(&node.folder, &node.server, state, now);
+        }
+    }
+
+    #[track_caller]
+    fn confirm(&self, number: usize) {
+        let node = self.fleet.node(number);
+        node.server.confirm_clock(&node.folder);
+    }
+
+    #[track_caller]
+    fn end(self) {
+        self.fleet.check_verified();
+        self.fleet.stop();
+    }
+}
+
+#[test]
+fn a_clock_of_the_database_that_is_wrong_for_a_moment_changes_nothing() {
+    let world = World::new();
+    for (seconds, is_refused) in [(HOUR, true), (FOUR_DAYS, true), (-HOUR, false)] {
+        let jump = |seconds| world.database.jump(seconds);
+        world.watch.check_moment(&world.servers(), jump, (seconds, is_refused));
+        world.wait("steady", JUNE);
+    }
+    for node in &world.fleet.nodes {
+        let log = node.folder.log();
+        for event in ["the clock jumped forward", "the clock is back", "the clock is behind"] {
+            assert!(log.contains(event), "{event}: {log}");
+        }
+    }
+    world.end();
+}
+
+#[test]
+fn a_clock_of_the_database_that_is_confirmed_on_one_node_is_followed_by_the_other() {
+    let mut world = World::new();
+    world.watch.check_month(&world.servers(), false);
+    world.database.jump(FOUR_DAYS);
+    world.wait("jumped", JUNE);
+    world.confirm(0);
+    world.wait("steady", JULY);
+    world.watch.check_month(&world.servers(), true);
+
+    world.database.jump(-FOUR_DAYS);
+    world.wait("behind", JULY);
+    // Nothing is refused meanwhile, and it is still July.
+    world.watch.check_month(&world.servers(), true);
+    world.confirm(1);
+    world.wait("steady", JUNE);
+    world.watch.check_month(&world.servers(), false);
+
+    for number in [0, 1] {
+        world.fleet.kill_and_start(number);
+    }
+    world.wait("steady", JUNE);
+    world.watch.check_month(&world.servers(), false);
+    world.end();
+}
+
+#[test]
+fn a_clock_of_one_node_changes_nothing_for_a_moment_or_for_good() {
+    let world = World::new();
+    for seconds in [-HOUR, HOUR, FOUR_DAYS] {
+        let jump = |seconds| world.node.jump(seconds);
+        world.watch.check_moment(&world.servers(), jump, (seconds, false));
+        world.wait("steady", JUNE);
+        jump(seconds);
+        world.wait("steady", JUNE);
+        world.watch.check_month(&world.servers(), false);
+        jump(-seconds);
+    }
+    world.end();
+}
+
+#[test]
+fn a_clock_of_the_database_that_stays_ahead_is_believed_after_a_minute() {
+    if !scale(false, true) {
+        println!("it takes a minute: BURSAR_PROVE=1");
+        return;
+    }
+    let world = World::new();
+    world.watch.check_adopted(&world.servers(), |seconds| world.database.jump(seconds));
+    world.wait("steady", JULY);
+    world.end();
+}

@@ -1,0 +1,146 @@
+//! The wall clock of the machine jumps under a running server on its own file.
+
+use serde_json::Value;
+
+use crate::support::clock::LATE_JUNE_2031;
+use crate::support::folder::Folder;
+use crate::support::scale;
+use crate::support::server::Server;
+use crate::support::tenant::Tenant;
+use crate::support::through::{FOUR_DAYS, HOUR, Watch, wait_for_clock};
+
+const JUNE: &str = "2031-06-28T12:";
+const JULY: &str = "2031-07-02T12:";
+
+/// A server in late June.
+struct World {
+    folder: Folder,
+    server: Server,
+    watch: Watch,
+}
+
+impl World {
+    fn new() -> Self {
+        let folder = Folder::new();
+        folder.clock.show(LATE_JUNE_2031);
+        let server = Server::start(&folder);
+        let watch = Watch::start(&server, Tenant::new(&folder, &server));
+        Self { folder, server, watch }
+    }
+
+    #[track_caller]
+    fn wait(&self, state: &str, now: &str) {
+        wait_for_clock(&self.folder, &self.server, state, now);
+    }
+
+    /// The same world after a crash.
+    fn killed_and_started(self) -> Self {
+        let Self { folder, server, watch } = self;
+        server.kill();
+        let server = Server::start(&folder);
+        Self { folder, server, watch }
+    }
+
+    #[track_caller]
+    fn check_month(&self, is_july: bool) {
+        self.watch.check_month(&[&self.server], is_july);
+    }
+
+    /// What the command says, as JSON.
+    #[track_caller]
+    fn asked(&self, command: &str) -> Value {
+        let told = self.folder.run(&["clock", command, "--json"]);
+        serde_json::from_str(&told).unwrap_or_else(|error| panic!("{error}: {told}"))
+    }
+
+    /// Claims what the commands show of a clock that is off by four days, and confirms it.
+    #[track_caller]
+    fn confirm(&self, state: &str, seconds: i64) {
+        let status = self.asked("status");
+        assert_eq!(status.get("state"), Some(&Value::from(state)), "{status}");
+        let is_jump = state == "jumped";
+        assert_eq!(status.get("refuses"), Some(&Value::from(is_jump)), "{status}");
+        let ends_in = status.get("adopted_in_seconds").and_then(Value::as_u64);
+        assert_eq!(ends_in.is_some_and(|left| (1..=60).contains(&left)), is_jump, "{status}");
+        check_near(&status, "ahead_seconds", seconds);
+        let shown = self.folder.run(&["clock", "status"]);
+        let first = shown.lines().next().unwrap_or_default().split_whitespace();
+        assert_eq!(first.collect::<Vec<_>>(), ["state", state], "{shown}");
+
+        let confirmed = self.asked("confirm");
+        assert_eq!(confirmed.get("adopted"), Some(&Value::from(true)), "{confirmed}");
+        check_near(&confirmed, "was_ahead_seconds", seconds);
+        let status = self.asked("status");
+        assert_eq!(status.get("state"), Some(&Value::from("steady")), "{status}");
+    }
+
+    #[track_caller]
+    fn end(self) {
+        for noun in ["db", "audit"] {
+            let told = self.folder.run(&[noun, "verify"]);
+            assert!(told.ends_with(" 0 differences\n"), "{told}");
+        }
+        self.server.stop();
+    }
+}
+
+/// Claims that a field is a number of seconds, but for the pace of a time that waits.
+#[track_caller]
+fn check_near(data: &Value, field: &str, seconds: i64) {
+    let found = data.get(field).and_then(Value::as_i64);
+    assert!(found.is_some_and(|found| (found - seconds).abs() <= 30), "{field} of {data}");
+}
+
+#[test]
+fn a_clock_that_is_wrong_for_a_moment_changes_nothing() {
+    let mut world = World::new();
+    for (seconds, is_refused) in [(HOUR, true), (FOUR_DAYS, true), (-HOUR, false)] {
+        let jump = |seconds| world.folder.clock.jump(seconds);
+        world.watch.check_moment(&[&world.server], jump, (seconds, is_refused));
+        world.wait("steady", JUNE);
+        world = world.killed_and_started();
+        world.wait("steady", JUNE);
+        world.check_month(false);
+    }
+    world.end();
+}
+
+#[test]
+fn a_clock_is_confirmed_by_the_command_and_taken_back_by_it_across_restarts() {
+    let world = World::new();
+    world.check_month(false);
+    world.folder.clock.jump(FOUR_DAYS);
+    world.wait("jumped", JUNE);
+    world.confirm("jumped", FOUR_DAYS);
+    world.check_month(true);
+    let world = world.killed_and_started();
+    world.wait("steady", JULY);
+    world.check_month(true);
+
+    world.folder.clock.jump(-FOUR_DAYS);
+    world.wait("behind", JULY);
+    let world = world.killed_and_started();
+    world.wait("behind", JULY);
+    world.check_month(true);
+    world.confirm("behind", -FOUR_DAYS);
+    world.check_month(false);
+    let world = world.killed_and_started();
+    world.wait("steady", JUNE);
+    world.check_month(false);
+    world.end();
+}
+
+#[test]
+fn a_clock_that_stays_ahead_is_believed_after_a_minute() {
+    if !scale(false, true) {
+        println!("it takes a minute: BURSAR_PROVE=1");
+        return;
+    }
+    let world = World::new();
+    let jump = |seconds| world.folder.clock.jump(seconds);
+    world.watch.check_adopted(&[&world.server], jump);
+    let world = world.killed_and_started();
+    world.wait("steady", JULY);
+    world.check_month(true);
+    world.end();
+}
