@@ -162,7 +162,7 @@ async fn a_read_ends_in_time(store: &Arc<dyn Store>) {
         match page_of_days(store.as_ref(), loud, 1).await {
             Ok(found) => break assert_eq!(found, 1),
             Err(StoreError::ReadTooLarge) if begun.elapsed() < END_MAX => {}
-            Err(error) => panic!("{error:?}"),
+            Err(error) => unreachable!("{error:?}"),
         }
     }
 }
