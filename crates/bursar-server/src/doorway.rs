@@ -98,6 +98,8 @@ static HEADERS: [(HeaderName, HeaderValue); 5] = [
     (header::REFERRER_POLICY, HeaderValue::from_static("no-referrer")),
     (header::X_FRAME_OPTIONS, HeaderValue::from_static("DENY")),
 ];
+/// What is wrong with a request that names two hosts.
+const TWO_HOSTS: &str = "Host must be the host of the URL, which over HTTP/2 is :authority.";
 static ONLY_TLS: HeaderValue = HeaderValue::from_static("max-age=31536000");
 
 /// Refuses a head out of bounds, and sends an answer out with what every answer has.
@@ -173,14 +175,13 @@ fn check_host(request: &Request) -> Result<(), &'static str> {
         return if may_have_none { Ok(()) } else { Err("The header Host is missing.") };
     };
     if host.is_empty() {
-        return Ok(());
+        return if authority.is_none() { Ok(()) } else { Err(TWO_HOSTS) };
     }
     let named = Authority::try_from(host.as_bytes()).ok();
     let named = named.filter(|named| !named.as_str().contains('@'));
     let named = named.ok_or("Host must be a host, or a host and a port.")?;
-    let differs = authority.is_some_and(|authority| *authority != named);
-    if request.version() == Version::HTTP_2 && differs {
-        return Err("Host must be what :authority is.");
+    if authority.is_some_and(|authority| *authority != named) {
+        return Err(TWO_HOSTS);
     }
     Ok(())
 }

@@ -1,7 +1,5 @@
 //! The metrics, for whoever scrapes them.
 
-use std::convert::Infallible;
-
 use axum::body::Body;
 use axum::extract::State;
 use axum::http::header;
@@ -28,17 +26,17 @@ const TEXT_FORMAT: &str = "text/plain; version=0.0.4; charset=utf-8";
     ),
 )]
 pub async fn get_metrics(State(app): State<App>, _: Scraper) -> Result<Response, ApiError> {
+    let turn = app.metrics.turn().await.map_err(|error| unreadable(&error))?;
     let waiting = app.ledger.waiting();
     let clock = app.store.clock();
-    let rendered = tokio::task::spawn_blocking(move || app.metrics.render(waiting, &clock)).await;
+    let render = move || app.metrics.render(turn, waiting, &clock);
+    let rendered = tokio::task::spawn_blocking(render).await;
     match rendered {
-        Ok(Ok(Some(text))) => {
+        Ok(Ok(text)) => {
             let headers =
                 [(header::CONTENT_TYPE, TEXT_FORMAT), (header::CACHE_CONTROL, "no-store")];
-            let parts = stream::iter(text.map(Ok::<_, Infallible>));
-            Ok((headers, Body::from_stream(parts)).into_response())
+            Ok((headers, Body::from_stream(stream::iter(text))).into_response())
         }
-        Ok(Ok(None)) => Err(ApiError::of(ErrorCode::Overloaded)),
         Ok(Err(error)) => Err(unreadable(&error)),
         Err(error) => Err(unreadable(&error)),
     }

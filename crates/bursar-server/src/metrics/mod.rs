@@ -9,6 +9,7 @@ mod http;
 mod labels;
 mod ledger;
 mod process;
+mod readers;
 mod stock;
 mod stored_bytes;
 mod table;
@@ -21,19 +22,22 @@ use bursar_core::{ClockState, Decision, Dimension, ProtectionDecision};
 use bursar_store::{Cache, DecisionKind, Facts, Observer, Store, StoreError, Taken, Took, Waiting};
 use bytes::Bytes;
 use prometheus::{Registry, TextEncoder};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::{AcquireError, OwnedSemaphorePermit, Semaphore};
 
 use crate::failed_logins::FailedLogin;
 
 pub use self::http::Counted;
+pub use self::readers::{PlaceTaken, Reading};
 pub use self::table::{Kind, METRICS, Metric};
 use self::{
     clock::ClockMetrics, http::HttpMetrics, ledger::LedgerMetrics, process::ProcessMetrics,
-    stock::StockMetrics, usage::UsageText,
+    readers::Readers, stock::StockMetrics, usage::UsageText,
 };
 
-/// Answers that are read at once: each holds its beginning, of less than a megabyte.
-const READERS_MAX: usize = 16;
+/// Texts whose beginning is made at once.
+const RENDERS_MAX: usize = 2;
+/// How much of the beginning is handed over at once.
+const PART_BYTES: usize = 64 * 1024;
 
 /// The metrics of an app.
 pub struct Metrics {
@@ -43,21 +47,26 @@ pub struct Metrics {
     ledger: LedgerMetrics,
     process: ProcessMetrics,
     stock: StockMetrics,
-    readers: Arc<Semaphore>,
+    readers: Readers<MetricsText>,
+    renders: Arc<Semaphore>,
 }
 
 /// The text of the metrics, part by part.
 pub struct MetricsText {
-    head: Option<Bytes>,
+    head: Bytes,
     usage: UsageText,
-    _place: OwnedSemaphorePermit,
 }
 
 impl Iterator for MetricsText {
     type Item = Bytes;
 
     fn next(&mut self) -> Option<Bytes> {
-        self.head.take().or_else(|| self.usage.next())
+        if self.head.is_empty() {
+            return self.usage.next();
+        }
+        let part = self.head.split_to(self.head.len().min(PART_BYTES));
+        // A copy, so that a part which is on its way does not keep the whole.
+        Some(Bytes::copy_from_slice(&part))
     }
 }
 
@@ -74,31 +83,44 @@ impl Metrics {
             ledger: LedgerMetrics::new(&registry)?,
             process: ProcessMetrics::new(&registry)?,
             stock: StockMetrics::new(&registry)?,
-            readers: Arc::new(Semaphore::new(READERS_MAX)),
+            readers: Readers::default(),
+            renders: Arc::new(Semaphore::new(RENDERS_MAX)),
             registry,
         })
     }
 
-    /// The metrics as text (Prometheus text format 0.0.4), with what waits for the writer now and
-    /// how the clock stands; nothing when too many others are reading it.
+    /// Waits until a further text may be made, which takes some milliseconds for each of those that
+    /// came before.
     ///
-    /// The text is made as it is taken: whoever takes it slowly holds little memory. Its beginning
-    /// takes some milliseconds: not for a thread that has requests to answer.
+    /// # Errors
+    /// None: the turns are never closed.
+    pub async fn turn(&self) -> Result<OwnedSemaphorePermit, AcquireError> {
+        Arc::clone(&self.renders).acquire_owned().await
+    }
+
+    /// The metrics as text (Prometheus text format 0.0.4), with what waits for the writer now and
+    /// how the clock stands, for whoever has a [turn](Self::turn).
+    ///
+    /// The text is made as it is taken: whoever takes it slowly holds little memory. When many read
+    /// it, the one that has taken nothing for the longest is cut. Its beginning takes some
+    /// milliseconds: not for a thread that has requests to answer.
     ///
     /// # Errors
     /// When a family cannot be written, which the text format has no reason for.
     pub fn render(
         &self,
+        turn: OwnedSemaphorePermit,
         waiting: Waiting,
         clock: &ClockState,
-    ) -> prometheus::Result<Option<MetricsText>> {
-        let Ok(place) = Arc::clone(&self.readers).try_acquire_owned() else { return Ok(None) };
+    ) -> prometheus::Result<Reading<MetricsText>> {
         self.clock.see(clock);
         self.ledger.see(waiting);
         self.process.see();
         let usage = self.ledger.usage_text();
         let head = TextEncoder::new().encode_to_string(&self.registry.gather())?;
-        Ok(Some(MetricsText { head: Some(head.into()), usage, _place: place }))
+        let reading = self.readers.begin(MetricsText { head: head.into(), usage });
+        drop(turn);
+        Ok(reading)
     }
 
     /// The label sets of tenants and models.

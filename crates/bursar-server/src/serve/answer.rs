@@ -38,11 +38,12 @@ impl InFlight {
 
 impl Drop for InFlight {
     fn drop(&mut self) {
+        let now = Instant::now();
         match self.answer {
-            Some(answer) => self.progress.end_answer(answer),
+            Some(answer) => self.progress.end_answer(answer, now),
             None => self.progress.take_back(),
         }
-        self.progress.end_request(Instant::now());
+        self.progress.end_request(now);
     }
 }
 

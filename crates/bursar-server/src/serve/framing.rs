@@ -147,6 +147,7 @@ impl Http1 {
                 length => Part::Body(length),
             },
             Part::Fields => return self.read_field(line),
+            Part::ChunkSize if line.is_cut() && !line.text().contains(&b';') => return false,
             Part::ChunkSize => match line.chunk_size() {
                 Some(0) => Part::Trailers,
                 Some(size) => Part::Chunk(size.saturating_add(2)),
@@ -360,6 +361,12 @@ mod tests {
         // A length in so many digits is nobody's; it must not hide the rest of the connection.
         let long = format!("{post}Content-Length: {}1\r\n", "0".repeat(80));
         check(&long, Some(long.len() - 1));
+        let post = format!("{post}Transfer-Encoding: chunked\r\n\r\n");
+        let long = format!("{post}{}5\r\n", "0".repeat(LINE_START_BYTES));
+        check(&format!("{long}12345\r\n"), Some(long.len() - 1));
+        // An extension may be as long as it likes.
+        let extended = format!("{post}2;a={}\r\n\n\n\r\n0\r\n\r\n", "b".repeat(80));
+        check(&format!("{extended}GET / HTTP/1.1\n"), Some(extended.len() + 14));
     }
 
     fn frame(kind: u8, length: usize) -> Vec<u8> {

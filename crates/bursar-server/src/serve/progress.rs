@@ -85,6 +85,8 @@ struct State {
     answers: Vec<(u64, Instant)>,
     next_answer: u64,
     answered: u32,
+    /// When the last part of an answer was handed over.
+    handed_over_at: Option<Instant>,
     taken_back: u32,
     /// When the connection was asked to end.
     closing_since: Option<Instant>,
@@ -106,6 +108,7 @@ impl Progress {
             answers: Vec::new(),
             next_answer: 0,
             answered: 0,
+            handed_over_at: None,
             taken_back: 0,
             closing_since: None,
             is_cut: false,
@@ -153,7 +156,7 @@ impl Progress {
         state.quiet_bytes = 0;
     }
 
-    /// A request is answered whole, or was taken back.
+    /// An answer is handed over whole, or its request was taken back.
     pub(crate) fn end_request(&self, now: Instant) {
         let mut state = self.state.lock();
         state.requests = state.requests.saturating_sub(1);
@@ -188,8 +191,10 @@ impl Progress {
     }
 
     /// Nothing of an answer is left to hand over.
-    pub(crate) fn end_answer(&self, answer: u64) {
-        self.state.lock().answers.retain(|(known, _)| *known != answer);
+    pub(crate) fn end_answer(&self, answer: u64, now: Instant) {
+        let mut state = self.state.lock();
+        state.answers.retain(|(known, _)| *known != answer);
+        state.handed_over_at = Some(now);
     }
 
     /// The connection was asked to end once it has nothing to answer.
@@ -202,18 +207,27 @@ impl Progress {
         self.state.lock().has_asked
     }
 
-    /// How little the connection is used, and since when; nothing while a request is in flight.
+    /// How little the connection is used, and since when; nothing while a request is in flight, or
+    /// the end of an answer is on its way to the client.
     pub(crate) fn idleness(&self, now: Instant) -> Option<(Idleness, Instant)> {
         let state = self.state.lock();
+        let is_recent = |at: Instant| now.duration_since(at) < STALLED_AFTER;
+        // What the windows of HTTP/2 have no room for waits where it is not seen.
+        let is_http2 = matches!(state.framing, Framing::Http2(_));
+        if is_http2 && state.handed_over_at.is_some_and(is_recent) {
+            return None;
+        }
         if state.requests == 0 {
+            if let Some(since) = state.blocked_since {
+                return (!is_recent(since)).then_some((Idleness::Stalled, since));
+            }
             let is_new = now.duration_since(state.quiet_since) < SILENT_AFTER;
             let is_silent = !state.has_asked && !is_new;
             let idleness = if is_silent { Idleness::Silent } else { Idleness::Idle };
             return Some((idleness, state.quiet_since));
         }
         let taken_at = state.answers.iter().map(|(_, taken_at)| *taken_at).max()?;
-        let is_stalled = state.answers.len() == state.requests as usize
-            && now.duration_since(taken_at) >= STALLED_AFTER;
+        let is_stalled = state.answers.len() == state.requests as usize && !is_recent(taken_at);
         is_stalled.then_some((Idleness::Stalled, taken_at))
     }
 
@@ -240,7 +254,8 @@ impl Progress {
         let untaken = state.answers.iter().map(|(_, taken_at)| *taken_at).min();
         let reader = [state.blocked_since, untaken].into_iter().flatten().min();
         let reader = reader.map(|since| (since + write, Cut::SlowReader));
-        if state.requests > 0 {
+        // The end of an answer that is still on its way is part of its request.
+        if state.requests > 0 || state.blocked_since.is_some() {
             return reader;
         }
         let quiet = match (state.closing_since, state.head_since) {
@@ -248,7 +263,7 @@ impl Progress {
             (None, Some(since)) => (since + header, Cut::SlowHead),
             (None, None) => (state.quiet_since + idle, Cut::Idle),
         };
-        [Some(quiet), reader].into_iter().flatten().min_by_key(|(at, _)| *at)
+        Some(quiet)
     }
 }
 
@@ -315,7 +330,7 @@ mod tests {
         check(&progress, Some((start + seconds(30), Cut::SlowReader)));
         progress.advance_answer(answer, start + seconds(20));
         check(&progress, Some((start + seconds(50), Cut::SlowReader)));
-        progress.end_answer(answer);
+        progress.end_answer(answer, start + seconds(20));
         check(&progress, None);
         progress.blocked(start + seconds(21));
         progress.blocked(start + seconds(40));
@@ -332,9 +347,9 @@ mod tests {
         let left = progress.begin_answer(start);
         let taken = progress.begin_answer(start);
         progress.advance_answer(taken, start + seconds(29));
-        progress.end_answer(taken);
+        progress.end_answer(taken, start + seconds(29));
         check(&progress, Some((start + seconds(30), Cut::SlowReader)));
-        progress.end_answer(left);
+        progress.end_answer(left, start + seconds(29));
         check(&progress, None);
     }
 
@@ -390,10 +405,60 @@ mod tests {
         assert_eq!(progress.idleness(later + seconds(5)), stalled);
         progress.begin_request();
         assert_eq!(progress.idleness(later + seconds(5)), None, "the other is being answered");
-        progress.end_answer(answer);
+        progress.end_answer(answer, later);
         progress.end_request(later);
         progress.end_request(later);
-        assert_eq!(progress.idleness(later + seconds(9)), Some((Idleness::Idle, later)));
+        assert_eq!(progress.idleness(later), Some((Idleness::Idle, later)));
+    }
+
+    /// Answers one request, now.
+    fn answer(progress: &Progress, now: Instant) {
+        progress.begin_request();
+        let answer = progress.begin_answer(now);
+        progress.end_answer(answer, now);
+        progress.end_request(now);
+    }
+
+    #[test]
+    fn a_client_that_takes_the_end_of_an_answer_is_not_idle() {
+        let (progress, start) = opened();
+        answer(&progress, start);
+        progress.blocked(start + seconds(1));
+        assert_eq!(progress.idleness(start + seconds(5)), None);
+        // Nor does a connection that is to end do so before its client had the time to take it.
+        progress.close(start + seconds(1));
+        check(&progress, Some((start + seconds(31), Cut::SlowReader)));
+        progress.wrote();
+        progress.blocked(start + seconds(6));
+        assert_eq!(progress.idleness(start + seconds(10)), None, "it took something");
+        let stalled = Some((Idleness::Stalled, start + seconds(6)));
+        assert_eq!(progress.idleness(start + seconds(11)), stalled);
+        progress.wrote();
+        assert_eq!(progress.idleness(start + seconds(11)), Some((Idleness::Idle, start)));
+        check(&progress, Some((start + seconds(3), Cut::Lingering)));
+    }
+
+    #[test]
+    fn over_http2_the_end_of_an_answer_has_a_moment() {
+        let (progress, start) = opened();
+        progress.read(HTTP2_OPENING, start);
+        answer(&progress, start);
+        assert_eq!(progress.idleness(start + seconds(4)), None);
+        assert_eq!(progress.idleness(start + seconds(5)), Some((Idleness::Idle, start)));
+        // Also beside an answer of which nothing is taken.
+        progress.begin_request();
+        progress.begin_answer(start);
+        answer(&progress, start + seconds(4));
+        assert_eq!(progress.idleness(start + seconds(8)), None);
+        let stalled = Some((Idleness::Stalled, start));
+        assert_eq!(progress.idleness(start + seconds(9)), stalled);
+        // A request that was taken back has no answer whose end is on its way.
+        let (progress, start) = opened();
+        progress.read(HTTP2_OPENING, start);
+        progress.begin_request();
+        progress.take_back();
+        progress.end_request(start);
+        assert_eq!(progress.idleness(start), Some((Idleness::Idle, start)));
     }
 
     #[test]

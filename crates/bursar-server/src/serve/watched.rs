@@ -136,15 +136,68 @@ impl<S: Abort + AsyncWrite + Unpin> AsyncWrite for Watched<S> {
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
         let polled = Pin::new(&mut this.stream).poll_flush(cx);
-        // Under TLS a write may succeed into a buffer: only the flush meets the socket. Without
-        // TLS a flush does nothing and says nothing.
-        if polled.is_pending() {
-            this.report(&polled);
-        }
+        // Under TLS a write may succeed into a buffer: only the flush meets the socket. Nothing is
+        // flushed before everything is written.
+        this.report(&polled);
         polled
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut self.get_mut().stream).poll_shutdown(cx)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::serve::limits::Deadlines;
+    use crate::serve::progress::{Cut, Idleness};
+
+    /// A stream that takes everything, and sends it on when it may.
+    struct Buffered {
+        may_send: bool,
+    }
+
+    impl Abort for Buffered {
+        fn abort(&self) {}
+    }
+
+    impl AsyncWrite for Buffered {
+        fn poll_write(
+            self: Pin<&mut Self>,
+            _: &mut Context<'_>,
+            bytes: &[u8],
+        ) -> Poll<io::Result<usize>> {
+            Poll::Ready(Ok(bytes.len()))
+        }
+
+        fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            if self.may_send { Poll::Ready(Ok(())) } else { Poll::Pending }
+        }
+
+        fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+    }
+
+    #[test]
+    fn what_was_flushed_late_is_on_its_way_no_more() {
+        let long = Duration::from_secs(60);
+        let deadlines = Deadlines { header: long, idle: long, write: long };
+        let progress = Arc::new(Progress::new(deadlines, Instant::now()));
+        let stream = Buffered { may_send: false };
+        let mut watched = Watched::new(stream, Arc::clone(&progress));
+        let mut cx = Context::from_waker(std::task::Waker::noop());
+        assert!(Pin::new(&mut watched).poll_write(&mut cx, b"answer").is_ready());
+        assert!(Pin::new(&mut watched).poll_flush(&mut cx).is_pending());
+        assert!(progress.due().is_some_and(|(_, cut)| cut == Cut::SlowReader));
+        assert!(progress.idleness(Instant::now()).is_none());
+        watched.stream.may_send = true;
+        assert!(Pin::new(&mut watched).poll_flush(&mut cx).is_ready());
+        assert!(progress.due().is_some_and(|(_, cut)| cut == Cut::Idle));
+        let idleness = progress.idleness(Instant::now()).map(|(idleness, _)| idleness);
+        assert_eq!(idleness, Some(Idleness::Idle));
     }
 }

@@ -47,8 +47,11 @@ fn over_http2_an_idle_connection_is_told_to_give_way() {
     idle.send(frames::opening());
     idle.send(frames::get(1, "/health/live", &[]));
     idle.read_until(|bytes| frames::read(bytes).contains(&(kind::HEADERS, 1)));
-    assert_eq!(status(&mut Wire::open(server.address()), LIVE), Some(200));
-    let sent = frames::read(&idle.rest());
+    // Once the end of its answer had the time to arrive.
+    let sent = idle.rest_while(Duration::from_secs(30), || {
+        assert_eq!(status(&mut Wire::open(server.address()), LIVE), Some(200));
+    });
+    let sent = frames::read(&sent);
     assert!(sent.contains(&(kind::GO_AWAY, 0)), "{sent:?}");
     server.stop();
 }
@@ -151,4 +154,32 @@ fn answers_that_nobody_takes_keep_the_operator_from_nothing() {
         drop(stalled);
         server.stop();
     }
+}
+
+#[test]
+fn scrapes_that_nobody_takes_keep_nobody_from_the_metrics() {
+    let mut folder = Folder::new();
+    folder.set("BURSAR_LOG", "info");
+    folder.set("BURSAR_OPERATOR_LISTEN", "127.0.0.1:0");
+    let server = Server::start(&folder);
+    let address = operator_address(&folder);
+    let mut stalled = Wire::open(&address);
+    stalled.send(frames::opening());
+    stalled.send(frames::setting(frames::INITIAL_WINDOW_SIZE, 0));
+    for at in 0..40 {
+        stalled.send(frames::get(2 * at + 1, "/metrics", &[]));
+    }
+    let heads = |bytes: &[u8]| {
+        frames::read(bytes).iter().filter(|(kind, _)| *kind == kind::HEADERS).count()
+    };
+    stalled.read_until(|bytes| heads(bytes) == 40);
+    let mut wire = Wire::open(&address);
+    for _ in 0..3 {
+        wire.send("GET /metrics HTTP/1.1\r\nHost: a\r\n\r\n");
+        let (status, text) = wire.answer().expect("an answer");
+        assert_eq!(status, 200, "{text}");
+        assert!(text.ends_with("\r\n0\r\n\r\n"), "whole");
+    }
+    drop(stalled);
+    server.stop();
 }

@@ -30,8 +30,11 @@ fn a_request_names_one_host() {
     }
     check(&server, "GET /health/live HTTP/1.0\r\n\r\n", 200);
     check(&server, "GET /health/live HTTP/1.0\r\nHost: a\r\nHost: a\r\n\r\n", 400);
-    check(&server, "GET http://b/health/live HTTP/1.1\r\nHost: a\r\n\r\n", 200);
-    check(&server, "GET http://b/health/live HTTP/1.1\r\n\r\n", 400);
+    check(&server, "GET http://b/health/live HTTP/1.1\r\nHost: B\r\n\r\n", 200);
+    for host in ["Host: a\r\n", "Host: b:81\r\n", "Host: \r\n", ""] {
+        check(&server, &format!("GET http://b/health/live HTTP/1.1\r\n{host}\r\n"), 400);
+    }
+    check(&server, "GET http://b/health/live HTTP/1.0\r\nHost: a\r\n\r\n", 400);
     server.stop();
 }
 
@@ -92,6 +95,7 @@ fn over_http2_a_host_is_what_the_authority_is() {
         (&[(":authority", "a"), ("host", "A")][..], "live"),
         (&[("host", "a")][..], "live"),
         (&[(":authority", "a"), ("host", "b")][..], "BAD_REQUEST"),
+        (&[(":authority", "a"), ("host", "")][..], "BAD_REQUEST"),
         (&[("host", "a"), ("host", "a")][..], "BAD_REQUEST"),
         (&[][..], "BAD_REQUEST"),
     ] {

@@ -30,25 +30,18 @@ impl Wire {
     /// Reads one answer of HTTP/1.1: its status and the whole of its text. Nothing when the server
     /// ended the connection without one.
     pub(crate) fn answer(&mut self) -> Option<(u16, String)> {
-        let mut bytes = Vec::new();
+        let (mut bytes, mut part) = (Vec::new(), [0; 16 * 1024]);
+        let mut extent = Extent::default();
         loop {
-            let mut part = [0; 4096];
             let read = self.0.read(&mut part).unwrap_or_else(|error| {
                 assert_eq!(error.kind(), ErrorKind::ConnectionReset, "no answer: {error}");
                 0
             });
             bytes.extend_from_slice(&part[..read]);
-            let text = String::from_utf8_lossy(&bytes);
-            let status = || text.split(' ').nth(1)?.parse().ok();
-            if read == 0 {
-                return Some((status()?, text.into_owned()));
-            }
-            let Some((head, body)) = text.split_once("\r\n\r\n") else { continue };
-            let length = head.lines().find_map(|line| {
-                line.to_ascii_lowercase().strip_prefix("content-length: ")?.parse::<usize>().ok()
-            });
-            if length.is_some_and(|length| body.len() >= length) {
-                return Some((status()?, text.into_owned()));
+            if read == 0 || extent.is_reached(&bytes) {
+                let text = String::from_utf8_lossy(&bytes).into_owned();
+                let status = text.split(' ').nth(1)?.parse().ok()?;
+                return Some((status, text));
             }
         }
     }
@@ -62,6 +55,25 @@ impl Wire {
             assert!(read > 0, "an early end, after {:?}", String::from_utf8_lossy(&bytes));
             bytes.extend_from_slice(&part[..read]);
         }
+        bytes
+    }
+
+    /// Does something again and again until the server ends the connection. Gives what it said
+    /// before.
+    #[track_caller]
+    pub(crate) fn rest_while(&mut self, limit: Duration, mut act: impl FnMut()) -> Vec<u8> {
+        self.0.set_nonblocking(true).expect("set");
+        let (mut bytes, mut part) = (Vec::new(), [0; 16 * 1024]);
+        let end = within(limit, || {
+            act();
+            match self.0.read(&mut part) {
+                Ok(0) => return Some(()),
+                Ok(read) => bytes.extend_from_slice(&part[..read]),
+                Err(error) => return (error.kind() != ErrorKind::WouldBlock).then_some(()),
+            }
+            None
+        });
+        end.unwrap_or_else(|| panic!("the server kept the connection for {limit:?}"));
         bytes
     }
 
@@ -122,4 +134,70 @@ impl Wire {
         end.unwrap_or_else(|| panic!("the server kept the connection for {limit:?}"));
         began.elapsed()
     }
+}
+
+/// How far an answer of HTTP/1.1 goes, as far as that is known.
+#[derive(Debug, Default)]
+struct Extent {
+    /// Up to where it was looked at.
+    at: usize,
+    body: Body,
+}
+
+#[derive(Debug, Default)]
+enum Body {
+    /// The head is not complete.
+    #[default]
+    Unknown,
+    /// It ends with the connection.
+    Open,
+    /// It ends after this many bytes of the answer.
+    To(usize),
+    /// The next chunk begins where the answer was not looked at.
+    Chunks,
+}
+
+impl Extent {
+    /// Whether the answer is whole.
+    fn is_reached(&mut self, bytes: &[u8]) -> bool {
+        if matches!(self.body, Body::Unknown) {
+            let from = self.at.saturating_sub(3);
+            let end = bytes[from..].windows(4).position(|part| part == b"\r\n\r\n");
+            let Some(end) = end.map(|end| from + end + 4) else {
+                self.at = bytes.len();
+                return false;
+            };
+            self.at = end;
+            self.body = body(&bytes[..end]);
+        }
+        match self.body {
+            Body::Unknown | Body::Open => false,
+            Body::To(end) => bytes.len() >= end,
+            Body::Chunks => self.is_after_chunks(bytes),
+        }
+    }
+
+    fn is_after_chunks(&mut self, bytes: &[u8]) -> bool {
+        while let Some(rest) = bytes.get(self.at..) {
+            let Some(end) = rest.windows(2).position(|part| part == b"\r\n") else { break };
+            let size = std::str::from_utf8(&rest[..end]).expect("the size of a chunk");
+            let size = usize::from_str_radix(size, 16).expect("the size of a chunk");
+            if size == 0 {
+                return rest.len() >= end + 4;
+            }
+            self.at += end + size + 4;
+        }
+        false
+    }
+}
+
+/// What a head says of the body.
+fn body(head: &[u8]) -> Body {
+    let text = String::from_utf8_lossy(head).to_ascii_lowercase();
+    let field = |name| text.lines().find_map(|line| line.strip_prefix(name));
+    if field("transfer-encoding: chunked").is_some() {
+        return Body::Chunks;
+    }
+    let length = field("content-length: ").and_then(|length| length.parse::<usize>().ok());
+    length.map_or(Body::Open, |length| Body::To(head.len() + length))
 }

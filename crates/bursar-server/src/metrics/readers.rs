@@ -1,0 +1,161 @@
+//! Who reads the metrics: a bounded number at once. When there are more, the one that has taken
+//! nothing for the longest is cut, so that no reader keeps another from the metrics.
+//!
+//! Deliberately absent: clocks. Who took something last is known from the order.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use bytes::Bytes;
+use parking_lot::Mutex;
+
+/// Answers that are read at once: each holds its beginning, of less than a megabyte.
+const READERS_MAX: usize = 16;
+
+/// Why an answer ends before its end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("others wanted to read the metrics, and this one had taken nothing for the longest")]
+pub struct PlaceTaken;
+
+/// The answers that are being read.
+#[derive(Debug)]
+pub(super) struct Readers<T> {
+    places: Mutex<Vec<Arc<Place<T>>>>,
+    turns: Arc<AtomicU64>,
+}
+
+impl<T> Default for Readers<T> {
+    fn default() -> Self {
+        Self { places: Mutex::default(), turns: Arc::default() }
+    }
+}
+
+/// The place of an answer.
+#[derive(Debug)]
+struct Place<T> {
+    state: Mutex<State<T>>,
+}
+
+#[derive(Debug)]
+struct State<T> {
+    text: Text<T>,
+    /// When something of it was last asked for.
+    turn: u64,
+}
+
+#[derive(Debug)]
+enum Text<T> {
+    Open(T),
+    Ended,
+    Cut,
+}
+
+impl<T> Readers<T> {
+    /// Begins to read a text, in the place of another reader if there are too many.
+    pub(super) fn begin(&self, text: T) -> Reading<T> {
+        let turn = self.turns.fetch_add(1, Ordering::Relaxed);
+        let state = Mutex::new(State { text: Text::Open(text), turn });
+        let place = Arc::new(Place { state });
+        let mut places = self.places.lock();
+        places.retain(|place| matches!(place.state.lock().text, Text::Open(_)));
+        if places.len() >= READERS_MAX {
+            let turns = places.iter().map(|place| place.state.lock().turn).enumerate();
+            if let Some((at, _)) = turns.min_by_key(|(_, turn)| *turn) {
+                places.swap_remove(at).cut();
+            }
+        }
+        places.push(Arc::clone(&place));
+        Reading { place, turns: Arc::clone(&self.turns) }
+    }
+}
+
+impl<T> Place<T> {
+    fn cut(&self) {
+        let mut state = self.state.lock();
+        if let Text::Open(_) = state.text {
+            state.text = Text::Cut;
+        }
+    }
+}
+
+/// A text that is being read, part by part.
+#[derive(Debug)]
+pub struct Reading<T> {
+    place: Arc<Place<T>>,
+    turns: Arc<AtomicU64>,
+}
+
+impl<T: Iterator<Item = Bytes>> Iterator for Reading<T> {
+    type Item = Result<Bytes, PlaceTaken>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let mut state = self.place.state.lock();
+        let part = match &mut state.text {
+            Text::Open(text) => text.next().map(Ok),
+            Text::Ended => None,
+            Text::Cut => Some(Err(PlaceTaken)),
+        };
+        match part {
+            Some(Ok(_)) => state.turn = self.turns.fetch_add(1, Ordering::Relaxed),
+            Some(Err(_)) | None => state.text = Text::Ended,
+        }
+        part
+    }
+}
+
+impl<T> Drop for Reading<T> {
+    fn drop(&mut self) {
+        self.place.state.lock().text = Text::Ended;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A text of two parts, and what it holds.
+    fn text(held: &Arc<()>) -> impl Iterator<Item = Bytes> + use<> {
+        let held = Arc::clone(held);
+        (0..2_u8).map(move |part| {
+            let _held = &held;
+            Bytes::copy_from_slice(&[part])
+        })
+    }
+
+    #[test]
+    fn a_further_reader_takes_the_place_of_the_one_that_took_nothing_for_the_longest() {
+        let readers = Readers::default();
+        let held: Vec<_> = (0..READERS_MAX).map(|_| Arc::new(())).collect();
+        let mut reading: Vec<_> = held.iter().map(|held| readers.begin(text(held))).collect();
+        // All but the first two go on, the first one last of all.
+        for at in (2..READERS_MAX).chain([0]) {
+            assert_eq!(reading[at].next(), Some(Ok(Bytes::from_static(&[0]))));
+        }
+        let mut next = readers.begin(text(&Arc::new(())));
+        assert_eq!(Arc::strong_count(&held[1]), 1, "what it held is given back at once");
+        assert_eq!(reading[1].next(), Some(Err(PlaceTaken)));
+        assert_eq!(reading[1].next(), None);
+        for at in (2..READERS_MAX).chain([0]) {
+            assert_eq!(reading[at].next(), Some(Ok(Bytes::from_static(&[1]))));
+        }
+        assert_eq!(next.by_ref().filter(Result::is_ok).count(), 2);
+    }
+
+    #[test]
+    fn however_many_stall_no_more_is_held_and_each_new_one_is_served() {
+        let readers = Readers::default();
+        let held = Arc::new(());
+        let stalled: Vec<_> = (0..100)
+            .map(|_| {
+                let mut reading = readers.begin(text(&held));
+                assert!(reading.next().is_some_and(|part| part.is_ok()));
+                reading
+            })
+            .collect();
+        assert_eq!(Arc::strong_count(&held), 1 + READERS_MAX);
+        drop(stalled);
+        assert_eq!(Arc::strong_count(&held), 1);
+        assert_eq!(readers.begin(text(&held)).filter(Result::is_ok).count(), 2);
+        assert_eq!(Arc::strong_count(&held), 1, "an end gives everything back");
+    }
+}
