@@ -4,18 +4,23 @@
 //! is written, what it takes is counted exactly, until the client has it. Absent: how much there
 //! is, and who may have how much of it ([`crate::budget`]).
 
+use std::io;
 use std::ops::Deref;
 use std::sync::Arc;
 
 use axum::extract::FromRequestParts;
 use axum::http::request::Parts;
-use bursar_store::{Asker, NoRoom, Reading, Room, Store};
+use bursar_store::{Asker, NoRoom, Reading, Room, Store, StoreError};
+use bytes::Bytes;
 use parking_lot::Mutex;
 
 use crate::app::App;
 use crate::budget::ByteHold;
 use crate::doorway::RequestTenant;
 use crate::error::{ApiError, ErrorCode};
+use crate::export;
+use crate::holder::Holder;
+use crate::work_pool::WorkPool;
 
 /// Answers up to this size do not count: connections are bounded already.
 pub const SMALL_ANSWER: usize = 64 * 1024;
@@ -80,12 +85,64 @@ impl Room for AnswerMemory {
 pub struct Reads {
     store: Arc<dyn Store>,
     asker: Asker,
+    writers: Writers,
+}
+
+/// The threads that write large answers, as they are there for one caller.
+#[derive(Clone)]
+pub struct Writers {
+    pool: WorkPool,
+    holder: Holder,
+    memory: AnswerMemory,
+}
+
+impl Writers {
+    /// Writes a large answer where it keeps no other request waiting. Its memory is held until the
+    /// work is done, even when nobody waits for it any more.
+    ///
+    /// # Errors
+    /// 503 when too many answers of the caller wait to be written; 500 when the work panicked.
+    pub async fn write<T: Send + 'static>(
+        &self,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> Result<T, ApiError> {
+        let memory = self.memory.clone();
+        let work = move || {
+            let written = work();
+            drop(memory);
+            written
+        };
+        self.pool.run(self.holder, work).await
+    }
+
+    /// Writes a piece of an export. When too much of the tenant waits, the export waits with it.
+    ///
+    /// # Errors
+    /// [`StoreError::Overloaded`] after half a minute of that, and what the work says.
+    pub async fn write_piece(
+        &self,
+        work: impl FnOnce() -> io::Result<Bytes> + Send + 'static,
+    ) -> Result<Bytes, StoreError> {
+        let enter = || async {
+            let place = self.pool.enter(self.holder).await;
+            place.map_err(|_| StoreError::Overloaded)
+        };
+        let written = export::persist(enter).await?.run(work).await;
+        let fell = |_| Err(io::Error::other("a page was not written"));
+        let written = written.unwrap_or_else(fell);
+        written.map_err(|cause| StoreError::Unavailable(Arc::new(cause)))
+    }
 }
 
 impl Reads {
     /// The store for an export, whose memory is set aside before it begins.
     pub fn for_export(&self, app: &App) -> Arc<dyn Store> {
         app.store.reading(Reading::unbounded(self.asker))
+    }
+
+    /// The threads that write large answers to the caller.
+    pub fn writers(&self) -> &Writers {
+        &self.writers
     }
 }
 
@@ -105,16 +162,18 @@ impl FromRequestParts<App> for Reads {
         let unknown = || ApiError::of(ErrorCode::Internal);
         let memory = parts.extensions.get::<AnswerMemory>().cloned().ok_or_else(unknown)?;
         let asker = *parts.extensions.get::<Asker>().ok_or_else(unknown)?;
-        memory.begin(match asker {
+        let (budget, holder) = match asker {
             Asker::Tenant => {
                 let tenant = parts.extensions.get::<RequestTenant>().ok_or_else(unknown)?;
-                app.answer_budget.hold(tenant.get())
+                (&app.answer_budget, tenant.holder())
             }
             // The operator looks at a tenant that floods, too.
-            Asker::Operator => app.operator_answers.hold(None),
-        });
-        let store = app.store.reading(Reading { asker, room: Arc::new(memory) });
-        Ok(Self { store, asker })
+            Asker::Operator => (&app.operator_answers, Holder::OPERATOR),
+        };
+        memory.begin(budget.hold(holder));
+        let store = app.store.reading(Reading { asker, room: Arc::new(memory.clone()) });
+        let writers = Writers { pool: app.answer_pool.clone(), holder, memory };
+        Ok(Self { store, asker, writers })
     }
 }
 
@@ -127,7 +186,8 @@ mod tests {
 
     fn memory(budget: &ByteBudget, tenant: i64) -> AnswerMemory {
         let memory = AnswerMemory::default();
-        memory.begin(budget.hold(TenantId::from_number(tenant)));
+        let tenant = TenantId::from_number(tenant).expect("a number of an id");
+        memory.begin(budget.hold(Holder::tenant(tenant, None)));
         memory
     }
 
@@ -144,5 +204,31 @@ mod tests {
         assert_eq!(large.take(4 * PIECE), Err(NoRoom::Ever));
         let hold = large.finish().expect("a hold");
         assert_eq!((hold.bytes(), large.take(1)), (0, Err(NoRoom::Now)));
+    }
+
+    #[tokio::test]
+    async fn an_answer_that_is_written_for_nobody_takes_its_memory_until_it_is_done() {
+        let budget = ByteBudget::new(16 * PIECE);
+        let memory = memory(&budget, 1);
+        assert_eq!(memory.take(4 * PIECE), Ok(()));
+        let (pool, holder) = (WorkPool::new(2), Holder::NOBODY);
+        let (begun, has_begun) = tokio::sync::oneshot::channel();
+        let (end, may_end) = std::sync::mpsc::channel::<()>();
+        let writers = Writers { pool: pool.clone(), holder, memory };
+        let writing = writers.write(move || {
+            begun.send(()).expect("someone listens");
+            may_end.recv().expect("the end");
+        });
+        tokio::select! {
+            _ = writing => panic!("it is not done"),
+            begun = has_begun => begun.expect("it began"),
+        }
+        drop(writers);
+        let other = super::tests::memory(&budget, 1);
+        assert_eq!(other.take(2 * PIECE), Err(NoRoom::Now), "its tenant has all of its share");
+        end.send(()).expect("it still works");
+        // The place is free when the work has given everything back.
+        drop(pool.enter(holder).await.expect("a place"));
+        assert_eq!(other.take(2 * PIECE), Ok(()));
     }
 }

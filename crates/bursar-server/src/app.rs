@@ -9,7 +9,6 @@ use crate::body::BodyLimits;
 use crate::budget::ByteBudget;
 use crate::credential_ref::AllowedPrefixes;
 use crate::decision_log::DecisionLog;
-use crate::decode_pool::DecodePool;
 use crate::failed_logins::FailedLogins;
 use crate::key_uses::KeyUses;
 use crate::metrics::Metrics;
@@ -19,6 +18,7 @@ use crate::people::Issuers;
 use crate::protection::Protector;
 use crate::pulse::Pulse;
 use crate::secret::{Secret, SecretKey};
+use crate::work_pool::WorkPool;
 
 /// The server without its sockets. Cloning shares it.
 #[derive(Clone)]
@@ -63,7 +63,9 @@ pub struct Parts {
     /// What bodies of requests may cost.
     pub body_limits: BodyLimits,
     /// Threads that read large and compressed bodies.
-    pub decode_pool: DecodePool,
+    pub decode_pool: WorkPool,
+    /// Threads that write large answers.
+    pub answer_pool: WorkPool,
     /// The bytes of all large answers to tenants, from the first row until they are taken.
     pub answer_budget: ByteBudget,
     /// Those to the operator, so that nobody else keeps it from seeing the server.

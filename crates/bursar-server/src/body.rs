@@ -5,7 +5,6 @@ use std::time::Duration;
 use axum::body::Body;
 use axum::extract::{FromRequest, Request};
 use axum::http::{Extensions, HeaderMap, header};
-use bursar_core::TenantId;
 use bytes::Bytes;
 use http_body_util::BodyExt;
 use serde::de::DeserializeOwned;
@@ -15,6 +14,7 @@ use crate::app::App;
 use crate::budget::{ByteBudget, ByteHold};
 use crate::doorway::RequestTenant;
 use crate::error::{ApiError, ErrorCode};
+use crate::holder::{Holder, Whose};
 use crate::inflate::inflate;
 use crate::json_depth::{DEPTH_MAX, find_too_deep};
 
@@ -40,33 +40,47 @@ pub struct BodyLimits {
 
 /// The text of a body of at most `MAX` bytes.
 #[derive(Debug)]
-pub struct Text<const MAX: usize>(pub Bytes);
+pub struct Text<const MAX: usize> {
+    bytes: Bytes,
+    holder: Holder,
+}
 
 impl<const MAX: usize> Text<MAX> {
-    /// The body as text.
-    ///
-    /// # Errors
-    /// 400 when it is not UTF-8.
-    pub fn as_str(&self) -> Result<&str, ApiError> {
-        std::str::from_utf8(&self.0)
-            .map_err(|_| ApiError::new(ErrorCode::InvalidJson, "The body is not valid UTF-8."))
-    }
-
-    /// Reads the body where that keeps no other request waiting: a large one aside.
+    /// Reads the body where that keeps no other request waiting: a large one aside. There is no
+    /// other way to its text.
     ///
     /// # Errors
     /// What `read` refuses, 400 when the body is not UTF-8, and 503 when too many large bodies of
-    /// the tenant wait to be read.
+    /// the tenant or the integration wait to be read.
     pub async fn read<T: Send + 'static>(
         self,
         app: &App,
-        tenant_id: Option<TenantId>,
         read: impl FnOnce(&str) -> Result<T, ApiError> + Send + 'static,
     ) -> Result<T, ApiError> {
-        if self.0.len() <= INLINE_JSON_MAX {
+        if self.bytes.len() <= INLINE_JSON_MAX {
             return read(self.as_str()?);
         }
-        app.decode_pool.run(tenant_id, move || read(self.as_str()?)).await?
+        app.decode_pool.run(self.holder, move || read(self.as_str()?)).await?
+    }
+
+    /// Reads the body as JSON; one that is absent is the default.
+    ///
+    /// # Errors
+    /// As [`Text::read`] and [`parse`].
+    pub async fn read_optional<T>(self, app: &App) -> Result<T, ApiError>
+    where
+        T: DeserializeOwned + Default + Send + 'static,
+    {
+        let read = self.read(app, |text| match text.trim() {
+            "" => Ok(T::default()),
+            text => parse(text),
+        });
+        read.await
+    }
+
+    fn as_str(&self) -> Result<&str, ApiError> {
+        std::str::from_utf8(&self.bytes)
+            .map_err(|_| ApiError::new(ErrorCode::InvalidJson, "The body is not valid UTF-8."))
     }
 }
 
@@ -81,11 +95,11 @@ impl<const MAX: usize> FromRequest<App> for Text<MAX> {
         if announced.is_some_and(|length| length > MAX) {
             return Err(ApiError::too_large(MAX));
         }
-        let tenant_id = proved_tenant(&parts.extensions);
+        let holder = proved_holder(&parts.extensions);
         let BodyLimits { deadline, budget } = &app.body_limits;
-        let mut hold = budget.hold(tenant_id);
+        let mut hold = budget.hold(holder);
         let arrival = async move {
-            if !hold.take(announced.unwrap_or(0)) || !has_room::<MAX>(app, tenant_id, &hold) {
+            if !hold.take(announced.unwrap_or(0)) || !has_room::<MAX>(app, holder, &hold) {
                 drop(hold);
                 pass_over(body, 0, MAX).await?;
                 return Err(ApiError::of(ErrorCode::Overloaded));
@@ -95,14 +109,14 @@ impl<const MAX: usize> FromRequest<App> for Text<MAX> {
         let arrived = tokio::time::timeout(*deadline, arrival).await;
         let bytes = arrived.map_err(|_| ApiError::of(ErrorCode::RequestTimeout))??;
         if !gzip {
-            return Ok(Self(bytes));
+            return Ok(Self { bytes, holder });
         }
-        let hold = budget.hold(tenant_id);
+        let hold = budget.hold_beside(holder, bytes.len());
         if bytes.len() <= INLINE_GZIP_MAX {
-            return inflate(&bytes, MAX, hold).map(Self);
+            return inflate(&bytes, MAX, hold).map(|bytes| Self { bytes, holder });
         }
-        let inflated = app.decode_pool.run(tenant_id, move || inflate(&bytes, MAX, hold));
-        inflated.await?.map(Self)
+        let inflated = app.decode_pool.run(holder, move || inflate(&bytes, MAX, hold));
+        inflated.await?.map(|bytes| Self { bytes, holder })
     }
 }
 
@@ -113,9 +127,8 @@ impl<T: DeserializeOwned + Send + 'static> FromRequest<App> for Json<T> {
     type Rejection = ApiError;
 
     async fn from_request(request: Request, app: &App) -> Result<Self, ApiError> {
-        let tenant_id = proved_tenant(request.extensions());
         let text = Text::<SMALL>::from_request(request, app).await?;
-        text.read(app, tenant_id, |text| parse(text)).await.map(Self)
+        text.read(app, |text| parse(text)).await.map(Self)
     }
 }
 
@@ -243,9 +256,9 @@ fn check_headers(headers: &HeaderMap) -> Result<bool, ApiError> {
 
 /// Whether a batch could be written when all of its tenant that are arriving have arrived: reading
 /// one for nothing costs as much as writing it, and there may be many times more than can be written.
-fn has_room<const MAX: usize>(app: &App, tenant_id: Option<TenantId>, hold: &ByteHold) -> bool {
-    let Some(tenant_id) = tenant_id.filter(|_| MAX == BATCH) else { return true };
-    app.ledger.has_room(tenant_id, hold.of_holder(), BATCH_RECORDS_MAX)
+fn has_room<const MAX: usize>(app: &App, holder: Holder, hold: &ByteHold) -> bool {
+    let Whose::Tenant(tenant_id) = holder.whose else { return true };
+    MAX != BATCH || app.ledger.has_room(tenant_id, hold.of_tenant(), BATCH_RECORDS_MAX)
 }
 
 /// Collects a body; what it announced is held already.
@@ -291,9 +304,9 @@ async fn pass_over(mut body: Body, mut length: usize, max: usize) -> Result<(), 
     Ok(())
 }
 
-/// The tenant that the body is for, if one is proved.
-fn proved_tenant(extensions: &Extensions) -> Option<TenantId> {
-    extensions.get::<RequestTenant>().and_then(RequestTenant::get)
+/// Whose the body is, as far as that is proved.
+fn proved_holder(extensions: &Extensions) -> Holder {
+    extensions.get::<RequestTenant>().map_or(Holder::NOBODY, RequestTenant::holder)
 }
 
 fn broke_off() -> ApiError {

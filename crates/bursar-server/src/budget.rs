@@ -1,14 +1,16 @@
 //! Bytes that all requests share, so that memory stays bounded whoever sends or asks for much. One
 //! tenant holds at most a quarter of them, and never more than it leaves, so that its slow clients
-//! are its own affair.
+//! are its own affair. The key of one integration holds at most half of what its tenant may, so that
+//! it leaves room to those who want to stop it; but one request of it alone may be as large as any.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::sync::Arc;
 
-use bursar_core::TenantId;
 use bytes::Bytes;
 use parking_lot::Mutex;
+
+use crate::holder::Holder;
 
 /// A number of bytes that may be held at once.
 #[derive(Clone, Debug)]
@@ -19,13 +21,26 @@ pub struct ByteBudget {
     held: Arc<Mutex<Held>>,
 }
 
-/// Who holds bytes: a tenant, or those who are none, together.
-type Holder = Option<TenantId>;
-
 #[derive(Debug, Default)]
 struct Held {
     bytes: usize,
+    /// Of everyone as a whole, and of single integrations.
     of_holders: HashMap<Holder, usize>,
+}
+
+impl Held {
+    fn of(&self, holder: Holder) -> usize {
+        self.of_holders.get(&holder).copied().unwrap_or(0)
+    }
+
+    fn give_back(&mut self, holder: Holder, bytes: usize) {
+        if let Entry::Occupied(mut own) = self.of_holders.entry(holder) {
+            *own.get_mut() = own.get().saturating_sub(bytes);
+            if *own.get() == 0 {
+                own.remove();
+            }
+        }
+    }
 }
 
 /// Bytes that are taken from a budget until this is dropped.
@@ -34,6 +49,8 @@ pub struct ByteHold {
     budget: ByteBudget,
     holder: Holder,
     bytes: usize,
+    /// What other holds of the same request have.
+    beside: usize,
 }
 
 impl ByteBudget {
@@ -48,8 +65,13 @@ impl ByteBudget {
     }
 
     /// Nothing yet, for a holder that will take as its bytes arrive.
-    pub fn hold(&self, holder: Option<TenantId>) -> ByteHold {
-        ByteHold { budget: self.clone(), holder, bytes: 0 }
+    pub fn hold(&self, holder: Holder) -> ByteHold {
+        self.hold_beside(holder, 0)
+    }
+
+    /// The same for a request that holds so many bytes already.
+    pub fn hold_beside(&self, holder: Holder, beside: usize) -> ByteHold {
+        ByteHold { budget: self.clone(), holder, bytes: 0, beside }
     }
 }
 
@@ -57,18 +79,30 @@ impl ByteHold {
     /// Takes more at once or not at all, and says whether: whoever waits for memory holds memory.
     #[must_use]
     pub fn take(&mut self, bytes: usize) -> bool {
+        // Who asks for nothing has room, however much others of the same tenant hold.
+        if bytes == 0 {
+            return true;
+        }
+        let (whole, part) = (self.holder.whole(), self.holder);
         let mut held = self.budget.held.lock();
         let Some(total) = held.bytes.checked_add(bytes) else { return false };
-        let own = held.of_holders.get(&self.holder).copied().unwrap_or(0).saturating_add(bytes);
+        let own = held.of(whole).saturating_add(bytes);
         let Some(left) = self.budget.bytes_max.checked_sub(total) else { return false };
         let ByteBudget { bytes_max, share_max, .. } = self.budget;
         if own > share_max || (share_max < bytes_max && own > left) {
             return false;
         }
-        held.bytes = total;
-        if bytes > 0 {
-            held.of_holders.insert(self.holder, own);
+        if part != whole {
+            let before = held.of(part);
+            let is_alone = before <= self.bytes.saturating_add(self.beside);
+            let own = before.saturating_add(bytes);
+            if !is_alone && own > share_max / 2 {
+                return false;
+            }
+            held.of_holders.insert(part, own);
         }
+        held.bytes = total;
+        held.of_holders.insert(whole, own);
         self.bytes += bytes;
         true
     }
@@ -97,11 +131,9 @@ impl ByteHold {
         self.bytes -= bytes;
         let mut held = self.budget.held.lock();
         held.bytes = held.bytes.saturating_sub(bytes);
-        if let Entry::Occupied(mut own) = held.of_holders.entry(self.holder) {
-            *own.get_mut() = own.get().saturating_sub(bytes);
-            if *own.get() == 0 {
-                own.remove();
-            }
+        held.give_back(self.holder.whole(), bytes);
+        if self.holder != self.holder.whole() {
+            held.give_back(self.holder, bytes);
         }
     }
 
@@ -110,9 +142,9 @@ impl ByteHold {
         self.bytes
     }
 
-    /// What its holder holds by all of its holds.
-    pub fn of_holder(&self) -> usize {
-        self.budget.held.lock().of_holders.get(&self.holder).copied().unwrap_or(0)
+    /// What its tenant holds by all of its holds.
+    pub fn of_tenant(&self) -> usize {
+        self.budget.held.lock().of(self.holder.whole())
     }
 
     /// Ties the hold to bytes: it ends when the last copy of them is dropped.
@@ -140,31 +172,74 @@ impl AsRef<[u8]> for Kept {
 
 #[cfg(test)]
 mod tests {
+    use bursar_core::{IntegrationId, TenantId};
+
     use super::*;
 
-    fn tenant(number: i64) -> TenantId {
-        TenantId::from_number(number).expect("a number of an id")
+    fn tenant(number: i64) -> Holder {
+        Holder::tenant(TenantId::from_number(number).expect("a number of an id"), None)
+    }
+
+    fn integration(number: i64) -> Holder {
+        Holder { integration_id: IntegrationId::from_number(number), ..tenant(1) }
+    }
+
+    #[test]
+    fn a_key_of_one_integration_leaves_half_of_the_share_of_its_tenant() {
+        let budget = ByteBudget::new(400);
+        let mut slow: Vec<ByteHold> = (0..60).map(|_| budget.hold(integration(1))).collect();
+        let admitted = slow.iter_mut().map(|hold| hold.take(2)).filter(|is_held| *is_held).count();
+        assert_eq!(admitted, 25, "half of a quarter");
+        let mut person = budget.hold(tenant(1));
+        assert!(person.take(50), "a person");
+        assert!(!budget.hold(integration(2)).take(1), "the tenant has its quarter");
+        drop(person);
+        assert!(budget.hold(integration(2)).take(25), "another integration");
+        drop(slow);
+        assert!(budget.held.lock().of_holders.is_empty());
+    }
+
+    #[test]
+    fn one_request_of_an_integration_may_be_as_large_as_any() {
+        let budget = ByteBudget::new(400);
+        let (mut packed, mut other) = (budget.hold(integration(1)), budget.hold(integration(1)));
+        assert!(packed.take(20));
+        let mut inflated = budget.hold_beside(integration(1), packed.bytes());
+        assert!(inflated.take(30) && inflated.take(40));
+        assert!(!other.take(1) && budget.hold(tenant(1)).take(1));
+        drop((packed, inflated));
+        assert!(other.take(1));
+        assert!(!budget.hold(integration(1)).take(50), "it is not alone");
+    }
+
+    #[test]
+    fn who_asks_for_nothing_has_room() {
+        let budget = ByteBudget::new(40);
+        let mut holds: Vec<ByteHold> = (1..=6).map(|number| budget.hold(tenant(number))).collect();
+        assert!(holds[0].take(10) && holds[1].take(10) && holds[2].take(10) && holds[3].take(5));
+        assert!(!holds[0].take(1));
+        assert!(holds[0].take(0) && budget.hold(integration(1)).take(0));
     }
 
     #[test]
     fn bytes_are_held_as_long_as_any_copy_of_them() {
         let budget = ByteBudget::new(40);
-        let mut hold = budget.hold(None);
+        let mut hold = budget.hold(Holder::NOBODY);
         assert!(hold.take(4) && hold.take(4));
-        assert!(!budget.hold(None).take(3));
+        assert!(!budget.hold(Holder::NOBODY).take(3));
         let kept = hold.keep(Bytes::from_static(b"12345678"));
         let part = kept.slice(2..3);
         drop(kept);
-        assert!(!budget.hold(None).take(3));
+        assert!(!budget.hold(Holder::NOBODY).take(3));
         drop(part);
-        assert!(budget.hold(None).take(10));
+        assert!(budget.hold(Holder::NOBODY).take(10));
         assert!(budget.held.lock().of_holders.is_empty());
     }
 
     #[test]
     fn an_undivided_budget_is_its_holders_to_the_last_byte() {
         let budget = ByteBudget::undivided(40);
-        let mut hold = budget.hold(None);
+        let mut hold = budget.hold(Holder::NOBODY);
         assert!(hold.take(39) && hold.take(1));
         assert!(!hold.take(1));
     }
@@ -172,7 +247,7 @@ mod tests {
     #[test]
     fn a_hold_grows_and_shrinks() {
         let budget = ByteBudget::new(40);
-        let mut hold = budget.hold(Some(tenant(1)));
+        let mut hold = budget.hold(tenant(1));
         assert!(hold.resize(10) && !hold.resize(11));
         assert_eq!(hold.bytes(), 10);
         assert!(hold.resize(3) && hold.resize(0));
@@ -185,8 +260,7 @@ mod tests {
     #[test]
     fn one_tenant_holds_at_most_a_quarter_and_no_more_than_it_leaves() {
         let budget = ByteBudget::new(40);
-        let mut holds: Vec<ByteHold> =
-            (1..6).map(|number| budget.hold(Some(tenant(number)))).collect();
+        let mut holds: Vec<ByteHold> = (1..6).map(|number| budget.hold(tenant(number))).collect();
         assert!(!holds[0].take(11));
         for hold in &mut holds[..3] {
             assert!(hold.take(10));

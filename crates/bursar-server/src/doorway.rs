@@ -13,7 +13,7 @@ use axum::http::uri::Authority;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Version, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
-use bursar_core::TenantId;
+use bursar_core::{IntegrationId, TenantId};
 use bytes::Bytes;
 use hyper::body::{Frame, SizeHint};
 
@@ -21,6 +21,7 @@ use crate::answer_memory::{AnswerMemory, SMALL_ANSWER};
 use crate::app::App;
 use crate::budget::ByteHold;
 use crate::error::{ApiError, ErrorCode};
+use crate::holder::{Holder, Whose};
 use crate::router;
 use crate::serve::limits::{HEADERS_MAX, PATH_BYTES_MAX};
 
@@ -54,15 +55,15 @@ pub struct RequestTenant(Arc<OnceLock<Proved>>);
 enum Proved {
     /// The operator, on no tenant, or who may read the metrics.
     Operator,
-    /// Someone on this tenant.
-    Tenant(TenantId),
+    /// Someone on this tenant, with the key of an integration or not.
+    Tenant(TenantId, Option<IntegrationId>),
 }
 
 impl RequestTenant {
-    /// Someone proved to be of this tenant.
-    pub(crate) fn proved(&self, tenant_id: TenantId) {
+    /// Someone proved to be of this tenant, with the key of this integration or not.
+    pub(crate) fn proved(&self, tenant_id: TenantId, only: Option<IntegrationId>) {
         // A request has one tenant, whoever asks for it how often.
-        let _ = self.0.set(Proved::Tenant(tenant_id));
+        let _ = self.0.set(Proved::Tenant(tenant_id, only));
     }
 
     /// The request is the operator's own.
@@ -70,20 +71,22 @@ impl RequestTenant {
         let _ = self.0.set(Proved::Operator);
     }
 
-    /// The tenant, if one is proved.
-    pub fn get(&self) -> Option<TenantId> {
+    /// Who holds what the request takes.
+    pub fn holder(&self) -> Holder {
         match self.0.get() {
-            Some(Proved::Tenant(tenant_id)) => Some(*tenant_id),
-            Some(Proved::Operator) | None => None,
+            Some(Proved::Tenant(tenant_id, only)) => Holder::tenant(*tenant_id, *only),
+            Some(Proved::Operator) => Holder::OPERATOR,
+            None => Holder::NOBODY,
         }
     }
 
     /// A hold on the memory for large answers to whoever sent the request.
     fn answer_hold(&self, app: &App) -> ByteHold {
-        match self.0.get() {
-            Some(Proved::Tenant(tenant_id)) => app.answer_budget.hold(Some(*tenant_id)),
-            Some(Proved::Operator) => app.operator_answers.hold(None),
-            None => app.anonymous_answers.hold(None),
+        let holder = self.holder();
+        match holder.whose {
+            Whose::Tenant(_) => app.answer_budget.hold(holder),
+            Whose::Operator => app.operator_answers.hold(holder),
+            Whose::Nobody => app.anonymous_answers.hold(holder),
         }
     }
 }

@@ -6,10 +6,10 @@ use axum::body::Body;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
-use tokio::sync::Semaphore;
 use utoipa::ToSchema;
 
-use crate::error::{ApiError, ErrorCode};
+use crate::answer_memory::Reads;
+use crate::error::ApiError;
 use crate::{instant, raw_key};
 
 /// The header of the request id.
@@ -123,26 +123,18 @@ impl<T: Serialize> Answer<T> {
 }
 
 impl<T: Serialize + Send + 'static> Answer<T> {
-    /// Writes a large answer where it keeps no other request waiting.
-    pub async fn large(self) -> Response {
+    /// Writes a large answer of what was read where it keeps no other request waiting.
+    ///
+    /// # Errors
+    /// 503 when too many answers of the caller wait to be written.
+    pub async fn large(self, reads: &Reads) -> Result<Response, ApiError> {
         let id = CURRENT.try_with(HeaderValue::clone);
-        let written = aside(move || match id {
+        let written = reads.writers().write(move || match id {
             Ok(id) => CURRENT.sync_scope(id, || self.into_response()),
             Err(_) => self.into_response(),
         });
-        written.await.unwrap_or_else(|| ApiError::of(ErrorCode::Internal).into_response())
+        written.await
     }
-}
-
-/// Does work that takes milliseconds on a thread that answers no requests; as many at once as keep
-/// the others responsive, for their results take memory. Nothing when the work fell.
-pub async fn aside<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Option<T> {
-    static PLACES: Semaphore = Semaphore::const_new(2);
-    // It is never closed.
-    let place = PLACES.acquire().await.ok()?;
-    let done = tokio::task::spawn_blocking(work).await.ok();
-    drop(place);
-    done
 }
 
 impl<T: Serialize> IntoResponse for Answer<T> {

@@ -12,12 +12,13 @@ use bursar_store::StoreError;
 use crate::app::App;
 use crate::budget::{ByteBudget, ByteHold};
 use crate::error::{ApiError, ErrorCode};
+use crate::holder::Holder;
 
 /// Memory that is set aside for an export: a page as it is read, and as it is sent.
 const EXPORT_BYTES: usize = 512 * 1024;
 /// Exports that may be open, of which one tenant has at most a quarter and no more than it leaves.
 const EXPORTS_MAX: usize = 32;
-/// How often an export asks for its next page, and how long it waits before it asks again.
+/// How often an export asks for its next step, and how long it waits before it asks again.
 const ATTEMPTS_MAX: u32 = 30;
 const AGAIN_AFTER: Duration = Duration::from_secs(1);
 
@@ -31,7 +32,7 @@ pub fn budget() -> ByteBudget {
 /// # Errors
 /// 503 when too many are open.
 pub fn open(app: &App, tenant_id: TenantId) -> Result<ByteHold, ApiError> {
-    let mut hold = app.export_budget.hold(Some(tenant_id));
+    let mut hold = app.export_budget.hold(Holder::tenant(tenant_id, None));
     if hold.take(EXPORT_BYTES) {
         return Ok(hold);
     }
@@ -42,20 +43,20 @@ pub fn open(app: &App, tenant_id: TenantId) -> Result<ByteHold, ApiError> {
     Err(ApiError::new(ErrorCode::Overloaded, message))
 }
 
-/// Reads the next page. When too many reads of the tenant wait, the export waits with them: a file
-/// that breaks off is of no use.
+/// Does the next step. When too much of the tenant waits, the export waits with it: a file that
+/// breaks off is of no use.
 ///
 /// # Errors
 /// What storage says, and [`StoreError::Overloaded`] after half a minute of it.
-pub async fn next_page<T, Read>(read: impl Fn() -> Read) -> Result<T, StoreError>
+pub async fn persist<T, Step>(step: impl Fn() -> Step) -> Result<T, StoreError>
 where
-    Read: Future<Output = Result<T, StoreError>>,
+    Step: Future<Output = Result<T, StoreError>>,
 {
     for _ in 1..ATTEMPTS_MAX {
-        match read().await {
+        match step().await {
             Err(StoreError::Overloaded) => tokio::time::sleep(AGAIN_AFTER).await,
             answered => return answered,
         }
     }
-    read().await
+    step().await
 }

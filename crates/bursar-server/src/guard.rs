@@ -72,7 +72,7 @@ async fn enter(
             request.extensions_mut().insert(anyone);
         }
         Admitted::Tenant(authorized) => {
-            proved.proved(authorized.tenant_id);
+            proved.proved(authorized.tenant_id, authorized.only);
             request.extensions_mut().insert(authorized);
         }
     }

@@ -147,19 +147,19 @@ impl BufRead for Windows<'_> {
 mod tests {
     use std::io::Write;
 
-    use bursar_core::TenantId;
     use flate2::write::GzEncoder;
     use flate2::{Compress, Compression, FlushCompress};
 
     use super::*;
     use crate::budget::ByteBudget;
+    use crate::holder::Holder;
 
     const MAX: usize = 8 * 1024 * 1024;
     const HEAD: [u8; 10] = [0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 0, 255];
 
     fn inflated(bytes: &[u8]) -> Result<Bytes, ApiError> {
         let budget = ByteBudget::new(4 * MAX + 4);
-        inflate(bytes, MAX, budget.hold(TenantId::from_number(1)))
+        inflate(bytes, MAX, budget.hold(Holder::NOBODY))
     }
 
     /// Writes bits, the lowest first.

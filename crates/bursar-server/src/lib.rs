@@ -27,7 +27,7 @@ pub mod data_dir;
 pub mod database;
 pub mod decision_log;
 pub mod decision_view;
-pub mod decode_pool;
+
 pub mod dev;
 pub mod doorway;
 pub mod envelope;
@@ -41,6 +41,7 @@ pub mod figures;
 #[path = "../../bursar-core/tests/support/fuzzing.rs"]
 mod fuzzing;
 pub mod guard;
+pub mod holder;
 pub mod import;
 mod inflate;
 pub mod instant;
@@ -75,3 +76,4 @@ pub mod trace;
 pub mod usage_file;
 pub mod usage_view;
 pub mod watch;
+pub mod work_pool;

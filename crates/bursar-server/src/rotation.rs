@@ -3,7 +3,8 @@
 use serde::Deserialize;
 use utoipa::ToSchema;
 
-use crate::body::{SMALL, Text, parse};
+use crate::app::App;
+use crate::body::{SMALL, Text};
 use crate::error::ApiError;
 
 /// For how long the old key goes on when nothing is said: an hour.
@@ -25,11 +26,8 @@ impl KeyRotate {
     ///
     /// # Errors
     /// 400 and 422, as for every body.
-    pub fn overlap_seconds(body: &Text<SMALL>) -> Result<u32, ApiError> {
-        let rotate: Self = match body.as_str()?.trim() {
-            "" => Self::default(),
-            text => parse(text)?,
-        };
+    pub async fn overlap_seconds(app: &App, body: Text<SMALL>) -> Result<u32, ApiError> {
+        let rotate: Self = body.read_optional(app).await?;
         let asked = rotate.overlap_seconds.unwrap_or(OVERLAP_SECONDS_DEFAULT.into());
         let overlap = u32::try_from(asked).ok().filter(|asked| *asked <= OVERLAP_SECONDS_MAX);
         overlap.ok_or_else(|| {

@@ -13,13 +13,13 @@ use futures_util::stream;
 use utoipa::IntoParams;
 use utoipa::openapi::path::{Parameter, ParameterIn};
 
-use crate::answer_memory::Reads;
+use crate::answer_memory::{Reads, Writers};
 use crate::app::App;
 use crate::audit_view::AuditView;
 use crate::auth::Authorized;
 use crate::budget::ByteHold;
 use crate::cursor;
-use crate::envelope::{self, Answer, ListMeta};
+use crate::envelope::{Answer, ListMeta};
 use crate::error::{ApiError, ErrorCode};
 use crate::export;
 use crate::openapi::kinds::Whole;
@@ -87,7 +87,7 @@ pub async fn list_audit(
         next_cursor: found.next.map(|place| cursor::text(place.at, place.audit_id.number())),
     };
     let views: Vec<AuditView> = found.rows.into_iter().map(AuditView::from).collect();
-    Ok(Answer::list(views, meta).large().await)
+    Answer::list(views, meta).large(&reads).await
 }
 
 /// An export between two of its pieces.
@@ -95,8 +95,9 @@ struct Export {
     store: Arc<dyn Store>,
     tenant_id: TenantId,
     next: Next,
-    /// For as long as someone reads it.
-    _hold: ByteHold,
+    /// For as long as someone reads it or it is written.
+    hold: Arc<ByteHold>,
+    writers: Writers,
 }
 
 /// What an export does next.
@@ -133,10 +134,16 @@ pub async fn export_audit(
 ) -> Result<Response, ApiError> {
     query.done()?;
     let tenant_id = caller.tenant_id;
-    let (hold, store) = (export::open(&app, tenant_id)?, reads.for_export(&app));
+    let (hold, store) = (Arc::new(export::open(&app, tenant_id)?), reads.for_export(&app));
     // What cannot be read at all is an error, and not a file that breaks off.
     let first = store.audit_chain(tenant_id, None, EXPORT_ROWS).await?;
-    let export = Export { store, tenant_id, next: Next::Write(first), _hold: hold };
+    let export = Export {
+        store,
+        tenant_id,
+        next: Next::Write(first),
+        hold,
+        writers: reads.writers().clone(),
+    };
     let mut response = Response::new(Body::from_stream(stream::try_unfold(export, Export::piece)));
     let headers = response.headers_mut();
     let disposition = "attachment; filename=\"audit.ndjson\"";
@@ -156,7 +163,7 @@ impl Export {
             Next::ReadAfter(place) => {
                 let (store, tenant_id) = (&self.store, self.tenant_id);
                 let read = || store.audit_chain(tenant_id, Some(place), EXPORT_ROWS);
-                export::next_page(read).await?
+                export::persist(read).await?
             }
         };
         if rows.len() == EXPORT_ROWS as usize
@@ -164,9 +171,13 @@ impl Export {
         {
             self.next = Next::ReadAfter(last.chain_place());
         }
-        let fell = || std::io::Error::other("a page was not written");
-        let text = envelope::aside(move || write(rows)).await.unwrap_or_else(|| Err(fell()));
-        let text = text.map_err(|cause| StoreError::Unavailable(Arc::new(cause)))?;
+        let hold = Arc::clone(&self.hold);
+        let write = move || {
+            let text = write(rows);
+            drop(hold);
+            text
+        };
+        let text = self.writers.write_piece(write).await?;
         Ok(Some((text, self)))
     }
 }

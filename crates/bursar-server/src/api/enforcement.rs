@@ -2,7 +2,7 @@
 
 use axum::extract::State;
 use axum::http::{HeaderMap, header};
-use bursar_core::{Decision, NANOS_PER_CENT, Verdict, decide};
+use bursar_core::{Decision, Estimate, NANOS_PER_CENT, Verdict, decide};
 use bursar_store::DecisionKind;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
@@ -40,6 +40,12 @@ struct Check<'a> {
     #[schema(value_type = Option<Tokens>)]
     #[serde(default)]
     estimated_tokens: Option<i64>,
+}
+
+/// A question whose estimate is checked.
+struct Question {
+    integration_id: Option<String>,
+    estimate: Estimate,
 }
 
 /// Many questions.
@@ -137,9 +143,9 @@ pub async fn check_call(
     caller: Authorized,
     body: Text<SMALL>,
 ) -> Result<Answer<DecisionView>, ApiError> {
-    let check = parse(body.as_str()?)?;
+    let question = body.read(&app, read_check).await?;
     app.store.check_clock()?;
-    let (view, headers) = evaluate(&app, &caller, check).await?;
+    let (view, headers) = evaluate(&app, &caller, question).await?;
     Ok(Answer::ok(view).with_headers(headers))
 }
 
@@ -162,18 +168,31 @@ pub async fn check_calls(
     caller: Authorized,
     body: Text<SMALL>,
 ) -> Result<Answer<Vec<DecisionView>>, ApiError> {
-    let batch: CheckBatch<'_> = parse(body.as_str()?)?;
+    let questions = body.read(&app, read_batch).await?;
+    app.store.check_clock()?;
+    let mut views = Vec::with_capacity(questions.len());
+    for (index, question) in questions.into_iter().enumerate() {
+        let within = |error: ApiError| error.within(&format!("requests[{index}]"));
+        views.push(evaluate(&app, &caller, question).await.map_err(within)?.0);
+    }
+    Ok(Answer::ok(views))
+}
+
+fn read_check(text: &str) -> Result<Question, ApiError> {
+    let check: Check<'_> = parse(text)?;
+    let estimate = check_estimate(check.estimated_cost_cents, check.estimated_tokens)?;
+    Ok(Question { integration_id: check.integration_id, estimate })
+}
+
+fn read_batch(text: &str) -> Result<Vec<Question>, ApiError> {
+    let batch: CheckBatch<'_> = parse(text)?;
     if batch.requests.is_empty() || batch.requests.len() > BATCH_MAX {
         return Err(ApiError::field("requests", "must have 1 to 100 requests"));
     }
-    app.store.check_clock()?;
-    let mut views = Vec::with_capacity(batch.requests.len());
-    for (index, request) in batch.requests.iter().enumerate() {
-        let within = |error: ApiError| error.within(&format!("requests[{index}]"));
-        let check = parse(request.get()).map_err(within)?;
-        views.push(evaluate(&app, &caller, check).await.map_err(within)?.0);
-    }
-    Ok(Answer::ok(views))
+    let read = |(index, request): (usize, &&RawValue)| {
+        read_check(request.get()).map_err(|error| error.within(&format!("requests[{index}]")))
+    };
+    batch.requests.iter().enumerate().map(read).collect()
 }
 
 /// Shows how an integration stands against its limits
@@ -250,13 +269,11 @@ pub async fn get_status(
 async fn evaluate(
     app: &App,
     caller: &Authorized,
-    check: Check<'_>,
+    Question { integration_id, estimate }: Question,
 ) -> Result<(DecisionView, HeaderMap), ApiError> {
-    let estimate = check_estimate(check.estimated_cost_cents, check.estimated_tokens)?;
-    let asked = asked_integration(check.integration_id.as_deref(), caller.only)?;
-    let name = check
-        .integration_id
-        .unwrap_or_else(|| caller.only.map_or_else(String::new, |id| id.to_string()));
+    let asked = asked_integration(integration_id.as_deref(), caller.only)?;
+    let name =
+        integration_id.unwrap_or_else(|| caller.only.map_or_else(String::new, |id| id.to_string()));
     let standing = match asked {
         Some(integration_id) => app.store.standing(caller.tenant_id, integration_id).await?,
         None => None,

@@ -16,12 +16,12 @@ use futures_util::stream;
 use utoipa::IntoParams;
 use utoipa::openapi::path::{Parameter, ParameterIn};
 
-use crate::answer_memory::Reads;
+use crate::answer_memory::{Reads, Writers};
 use crate::app::App;
 use crate::auth::Authorized;
 use crate::budget::ByteHold;
 use crate::cursor;
-use crate::envelope::{self, Answer, ListMeta};
+use crate::envelope::{Answer, ListMeta};
 use crate::error::{ApiError, ErrorCode};
 use crate::export;
 use crate::openapi::kinds::{Id, Whole};
@@ -116,7 +116,7 @@ pub async fn list_usage_history(
         next_cursor: found.next.map(cursor),
     };
     let views: Vec<UsageView> = found.rows.into_iter().map(UsageView::from).collect();
-    Ok(Answer::list(views, meta).large().await)
+    Answer::list(views, meta).large(&reads).await
 }
 
 fn read_filter(query: &mut Query) -> Result<HistoryFilter, ApiError> {
@@ -199,8 +199,9 @@ struct Export {
     filter: HistoryFilter,
     format: UsageFormat,
     next: Next,
-    /// For as long as someone reads it.
-    _hold: ByteHold,
+    /// For as long as someone reads it or it is written.
+    hold: Arc<ByteHold>,
+    writers: Writers,
 }
 
 /// What an export does next.
@@ -244,10 +245,18 @@ pub async fn export_usage(
     query.done()?;
     caller.known_integration(&app, filter.integration_id).await?;
     let tenant_id = caller.tenant_id;
-    let (hold, store) = (export::open(&app, tenant_id)?, reads.for_export(&app));
+    let (hold, store) = (Arc::new(export::open(&app, tenant_id)?), reads.for_export(&app));
     // What cannot be read at all is an error, and not a file that breaks off.
     let page = store.export_page(tenant_id, filter.clone()).await?;
-    let export = Export { store, tenant_id, filter, format, next: Next::Head(page), _hold: hold };
+    let export = Export {
+        store,
+        tenant_id,
+        filter,
+        format,
+        next: Next::Head(page),
+        hold,
+        writers: reads.writers().clone(),
+    };
     let mut response = Response::new(Body::from_stream(stream::try_unfold(export, Export::piece)));
     let (content_type, disposition) = format.headers();
     let headers = response.headers_mut();
@@ -272,17 +281,20 @@ impl Export {
                 let filter = HistoryFilter { after: Some(place), ..self.filter.clone() };
                 let (store, tenant_id) = (&self.store, self.tenant_id);
                 let read = || store.export_page(tenant_id, filter.clone());
-                export::next_page(read).await?
+                export::persist(read).await?
             }
         };
         if let Some(place) = page.next {
             self.next = Next::Read(place);
         }
         let format = self.format;
-        let text = envelope::aside(move || format.write(page.rows)).await;
-        let fell = || std::io::Error::other("a page was not written");
-        let text = text.unwrap_or_else(|| Err(fell()));
-        let text = text.map_err(|cause| StoreError::Unavailable(Arc::new(cause)))?;
+        let hold = Arc::clone(&self.hold);
+        let write = move || {
+            let text = format.write(page.rows);
+            drop(hold);
+            text
+        };
+        let text = self.writers.write_piece(write).await?;
         Ok(Some((text, self)))
     }
 }

@@ -208,7 +208,7 @@ pub async fn record_usage(
     body: Text<SMALL>,
 ) -> Result<Answer<RecordAnswer>, ApiError> {
     let only = caller.only;
-    let read = body.read(&app, Some(caller.tenant_id), move |text| check_record(text, only));
+    let read = body.read(&app, move |text| check_record(text, only));
     let usage = read.await?;
     // One call goes on, or the refusal is the answer.
     deferral.decide(&app, std::iter::once(&usage.call_id)).await?;
@@ -249,8 +249,7 @@ pub async fn record_usage_batch(
 ) -> Result<Answer<BatchAnswer>, ApiError> {
     let (tenant_id, only, reading) = (caller.tenant_id, caller.only, app.clone());
     // The body ends with this: what waits to be written is not kept twice.
-    let checked =
-        body.read(&app, Some(tenant_id), move |text| check_batch(&reading, tenant_id, only, text));
+    let checked = body.read(&app, move |text| check_batch(&reading, tenant_id, only, text));
     let (mut results, mut records) = checked.await?;
     let call_ids = records.iter().map(|usage| &usage.call_id);
     if let Some(spared) = deferral.decide(&app, call_ids).await? {

@@ -8,7 +8,7 @@ use utoipa::ToSchema;
 use crate::answer_memory::Reads;
 use crate::app::App;
 use crate::auth::Authorized;
-use crate::body::{SMALL, Text, parse};
+use crate::body::{SMALL, Text};
 use crate::envelope::Answer;
 use crate::error::{ApiError, ErrorCode};
 use crate::instant;
@@ -105,10 +105,7 @@ pub async fn create_integration_key(
 ) -> Result<Answer<IntegrationKeyCreated>, ApiError> {
     let integration_id = params::integration_id(&id)?;
     check_can_give(&caller)?;
-    let create: IntegrationKeyCreate = match body.as_str()?.trim() {
-        "" => IntegrationKeyCreate::default(),
-        text => parse(text)?,
-    };
+    let create: IntegrationKeyCreate = body.read_optional(&app).await?;
     if let Some(name) = &create.name {
         check_name("name", name)?;
     }
@@ -217,7 +214,7 @@ pub async fn rotate_integration_key(
     let integration_id = params::integration_id(&id)?;
     let key_id = params::integration_key_id(&key_id)?;
     check_can_give(&caller)?;
-    let overlap_seconds = KeyRotate::overlap_seconds(&body)?;
+    let overlap_seconds = KeyRotate::overlap_seconds(&app, body).await?;
     caller.active()?;
     let tenant_id = caller.tenant_id;
     if let Some(old) = app.store.integration_key(tenant_id, integration_id, key_id).await? {

@@ -4,8 +4,9 @@ use axum::extract::State;
 use axum::http::{HeaderMap, header};
 use axum::response::{IntoResponse, Response};
 use bursar_core::{
-    CallId, Decision, ExtendOutcome, OpenBound, ReasonCode, ReleaseOutcome, Reservation,
-    ReservationState, ReserveOutcome, ReserveRefusal, ReserveRequest, TenantId, Verdict,
+    CallId, Decision, Estimate, ExtendOutcome, IntegrationId, OpenBound, ReasonCode,
+    ReleaseOutcome, Reservation, ReservationState, ReserveOutcome, ReserveRefusal, ReserveRequest,
+    TenantId, Verdict,
 };
 use bursar_store::{DecisionKind, Standing};
 use serde::{Deserialize, Serialize};
@@ -52,6 +53,18 @@ struct ReservationCreate<'a> {
     #[schema(minimum = 1, maximum = 86400, default = 600)]
     #[serde(default)]
     ttl_seconds: Option<i64>,
+}
+
+/// A reservation to be made, checked.
+struct Wanted {
+    /// Nothing for one that cannot be the caller's.
+    asked: Option<IntegrationId>,
+    /// How the request calls it.
+    name: String,
+    call_id: CallId,
+    estimate: Estimate,
+    model: Option<Box<str>>,
+    ttl_seconds: u32,
 }
 
 /// How long a renewal lasts; the body may be absent.
@@ -219,16 +232,9 @@ pub async fn create_reservation(
     caller: Authorized,
     body: Text<SMALL>,
 ) -> Result<Response, ApiError> {
-    let create: ReservationCreate<'_> = parse(body.as_str()?)?;
-    let estimate = check_estimate(create.estimated_cost_cents, create.estimated_tokens)?;
-    if let Some(model) = &create.model {
-        check_text("model", model, 100)?;
-    }
-    let ttl_default = i64::from(ReserveRequest::TTL_SECONDS_DEFAULT);
-    let ttl_seconds = ReserveRequest::check_ttl(create.ttl_seconds.unwrap_or(ttl_default))?;
-    refuse_key("call_id", &create.call_id)?;
-    let call_id = CallId::new(create.call_id)?;
-    let asked = asked_integration(create.integration_id.as_deref(), caller.only)?;
+    let only = caller.only;
+    let wanted = body.read(&app, move |text| read_create(text, only)).await?;
+    let Wanted { asked, name, call_id, estimate, model, ttl_seconds } = wanted;
     let tenant_id = caller.tenant_id;
     let named_call = call_id.as_str().to_owned();
     let note = |integration_id, decision: &Decision, at| Note {
@@ -244,14 +250,12 @@ pub async fn create_reservation(
         app.store.check_clock()?;
         let decision = Decision::hard_blocked(caller.unknown_integration());
         app.metrics.decided(DecisionKind::Reservation, &decision);
-        let name = create.integration_id.unwrap_or_default();
         let now = app.store.now();
         app.decision_log.note(note(None, &decision, now));
         let decision = DecisionView::new(&decision, tenant_id, name, now);
         return Ok(Answer::ok(ReserveView { decision, reservation: None }).into_response());
     };
-    let request =
-        ReserveRequest { integration_id, call_id, estimate, model: create.model, ttl_seconds };
+    let request = ReserveRequest { integration_id, call_id, estimate, model, ttl_seconds };
     let (outcome, standing) = app.ledger.reserve_with_standing(tenant_id, request).await?;
     match outcome {
         ReserveOutcome::Held(held) => {
@@ -281,6 +285,21 @@ pub async fn create_reservation(
         }
         ReserveOutcome::Rejected(refusal) => Err(rejected(refusal)),
     }
+}
+
+fn read_create(text: &str, only: Option<IntegrationId>) -> Result<Wanted, ApiError> {
+    let create: ReservationCreate<'_> = parse(text)?;
+    let estimate = check_estimate(create.estimated_cost_cents, create.estimated_tokens)?;
+    if let Some(model) = &create.model {
+        check_text("model", model, 100)?;
+    }
+    let ttl_default = i64::from(ReserveRequest::TTL_SECONDS_DEFAULT);
+    let ttl_seconds = ReserveRequest::check_ttl(create.ttl_seconds.unwrap_or(ttl_default))?;
+    refuse_key("call_id", &create.call_id)?;
+    let call_id = CallId::new(create.call_id)?;
+    let asked = asked_integration(create.integration_id.as_deref(), only)?;
+    let name = create.integration_id.unwrap_or_default();
+    Ok(Wanted { asked, name, call_id, estimate, model: create.model, ttl_seconds })
 }
 
 fn held_answer(tenant_id: TenantId, held: &Reservation, standing: Option<&Standing>) -> Response {
@@ -346,10 +365,7 @@ pub async fn extend_reservation(
 ) -> Result<Answer<ReservationView>, ApiError> {
     let call_id = path_call_id(call_id)?;
     caller.active()?;
-    let extend: ReservationExtend = match body.as_str()?.trim() {
-        "" => ReservationExtend::default(),
-        text => parse(text)?,
-    };
+    let extend: ReservationExtend = body.read_optional(&app).await?;
     let ttl_seconds = extend.ttl_seconds.map(ReserveRequest::check_ttl).transpose()?;
     match app.ledger.extend(caller.tenant_id, call_id, caller.only, ttl_seconds).await? {
         ExtendOutcome::Extended(reservation) => Ok(Answer::ok(reservation.into())),

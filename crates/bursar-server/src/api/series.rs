@@ -356,7 +356,7 @@ pub async fn get_usage_series(
     let groups_max = limit as usize;
     let filter = SeriesFilter { by, step, integration_id, first, last, groups_max };
     let series = reads.usage_series(caller.tenant_id, filter).await?;
-    Ok(Answer::ok(series_view(&filter, series)).large().await)
+    Answer::ok(series_view(&filter, series)).large(&reads).await
 }
 
 fn series_view(filter: &SeriesFilter, series: Series) -> SeriesView {

@@ -228,7 +228,7 @@ pub async fn get_usage_summary(
         unpriced_count: sums.unpriced,
         by_integration,
     };
-    Ok(Answer::ok(summary).large().await)
+    Answer::ok(summary).large(&reads).await
 }
 
 /// Lists the usage by day and integration
@@ -269,7 +269,7 @@ pub async fn list_daily_aggregates(
         has_more: found.next.is_some(),
         next_cursor: found.next.map(cursor),
     };
-    Ok(Answer::list(DayList(found.rows), meta).large().await)
+    Answer::list(DayList(found.rows), meta).large(&reads).await
 }
 
 fn cursor(DayPlace { day, integration_id }: DayPlace) -> String {

@@ -41,6 +41,7 @@ mod reservations;
 #[path = "../people/rsa_key.rs"]
 mod rsa_key;
 mod series;
+mod shares;
 #[expect(dead_code, reason = "tests/people uses all of it")]
 #[path = "../people/signer.rs"]
 mod signer;

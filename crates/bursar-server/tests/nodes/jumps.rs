@@ -9,6 +9,7 @@ use crate::support::through::{FOUR_DAYS, HOUR, Watch, wait_for_clock};
 use crate::support::{Site, scale};
 
 const JUNE: &str = "2031-06-28T12:";
+const AN_HOUR_LATER: &str = "2031-06-28T13:";
 const JULY: &str = "2031-07-02T12:";
 
 /// Two nodes over a database in late June; the clock of the first is its own.
@@ -71,6 +72,10 @@ fn a_clock_of_the_database_that_is_wrong_for_a_moment_changes_nothing() {
         world.watch.check_moment(&world.servers(), jump, (seconds, is_refused));
         world.wait("steady", JUNE);
     }
+    world.watch.check_set_back(&world.servers(), |seconds| world.database.jump(seconds));
+    world.wait("behind", JUNE);
+    world.database.jump(HOUR);
+    world.wait("steady", JUNE);
     for node in &world.fleet.nodes {
         let log = node.folder.log();
         for event in ["the clock jumped forward", "the clock is back", "the clock is behind"] {
@@ -84,11 +89,20 @@ fn a_clock_of_the_database_that_is_wrong_for_a_moment_changes_nothing() {
 fn a_clock_of_the_database_that_is_confirmed_on_one_node_is_followed_by_the_other() {
     let mut world = World::new();
     world.watch.check_month(&world.servers(), false);
-    world.database.jump(FOUR_DAYS);
+    world.watch.check_key(&world.servers(), true);
+    world.database.jump(HOUR);
     world.wait("jumped", JUNE);
+    world.confirm(1);
+    world.wait("steady", AN_HOUR_LATER);
+    world.watch.check_month(&world.servers(), false);
+    world.watch.check_key(&world.servers(), false);
+
+    world.database.jump(FOUR_DAYS - HOUR);
+    world.wait("jumped", AN_HOUR_LATER);
     world.confirm(0);
     world.wait("steady", JULY);
     world.watch.check_month(&world.servers(), true);
+    world.watch.check_key(&world.servers(), false);
 
     world.database.jump(-FOUR_DAYS);
     world.wait("behind", JULY);
@@ -97,6 +111,7 @@ fn a_clock_of_the_database_that_is_confirmed_on_one_node_is_followed_by_the_othe
     world.confirm(1);
     world.wait("steady", JUNE);
     world.watch.check_month(&world.servers(), false);
+    world.watch.check_key(&world.servers(), true);
 
     for number in [0, 1] {
         world.fleet.kill_and_start(number);

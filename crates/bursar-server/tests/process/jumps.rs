@@ -10,6 +10,7 @@ use crate::support::tenant::Tenant;
 use crate::support::through::{FOUR_DAYS, HOUR, Watch, wait_for_clock};
 
 const JUNE: &str = "2031-06-28T12:";
+const AN_HOUR_LATER: &str = "2031-06-28T13:";
 const JULY: &str = "2031-07-02T12:";
 
 /// A server in late June.
@@ -46,6 +47,11 @@ impl World {
         self.watch.check_month(&[&self.server], is_july);
     }
 
+    #[track_caller]
+    fn check_key(&self, is_good: bool) {
+        self.watch.check_key(&[&self.server], is_good);
+    }
+
     /// What the command says, as JSON.
     #[track_caller]
     fn asked(&self, command: &str) -> Value {
@@ -53,7 +59,7 @@ impl World {
         serde_json::from_str(&told).unwrap_or_else(|error| panic!("{error}: {told}"))
     }
 
-    /// Claims what the commands show of a clock that is off by four days, and confirms it.
+    /// Claims what the commands show of a clock that is off by so much, and confirms it.
     #[track_caller]
     fn confirm(&self, state: &str, seconds: i64) {
         let status = self.asked("status");
@@ -102,6 +108,14 @@ fn a_clock_that_is_wrong_for_a_moment_changes_nothing() {
         world.wait("steady", JUNE);
         world.check_month(false);
     }
+    let jump = |seconds| world.folder.clock.jump(seconds);
+    world.watch.check_set_back(&[&world.server], jump);
+    world = world.killed_and_started();
+    world.wait("behind", JUNE);
+    world.check_month(false);
+    world.folder.clock.jump(HOUR);
+    world.wait("steady", JUNE);
+    world.check_month(false);
     world.end();
 }
 
@@ -109,10 +123,20 @@ fn a_clock_that_is_wrong_for_a_moment_changes_nothing() {
 fn a_clock_is_confirmed_by_the_command_and_taken_back_by_it_across_restarts() {
     let world = World::new();
     world.check_month(false);
-    world.folder.clock.jump(FOUR_DAYS);
+    world.check_key(true);
+    world.folder.clock.jump(HOUR);
     world.wait("jumped", JUNE);
-    world.confirm("jumped", FOUR_DAYS);
+    world.confirm("jumped", HOUR);
+    world.check_month(false);
+    world.check_key(false);
+    let world = world.killed_and_started();
+    world.wait("steady", AN_HOUR_LATER);
+
+    world.folder.clock.jump(FOUR_DAYS - HOUR);
+    world.wait("jumped", AN_HOUR_LATER);
+    world.confirm("jumped", FOUR_DAYS - HOUR);
     world.check_month(true);
+    world.check_key(false);
     let world = world.killed_and_started();
     world.wait("steady", JULY);
     world.check_month(true);
@@ -124,6 +148,7 @@ fn a_clock_is_confirmed_by_the_command_and_taken_back_by_it_across_restarts() {
     world.check_month(true);
     world.confirm("behind", -FOUR_DAYS);
     world.check_month(false);
+    world.check_key(true);
     let world = world.killed_and_started();
     world.wait("steady", JUNE);
     world.check_month(false);

@@ -82,7 +82,7 @@ impl TestClock {
 /// The server; it is 9:26:53 in the morning of 14 March 2026.
 pub(crate) struct TestApp {
     pub(crate) clock: TestClock,
-    app: App,
+    pub(crate) app: App,
     router: Router,
     operator_router: Router,
     _folder: TempDir,

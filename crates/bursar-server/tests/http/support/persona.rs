@@ -56,6 +56,16 @@ impl Persona {
         self.request(Method::DELETE, path)
     }
 
+    /// Posts a body of a length that is announced, which arrives as it arrives.
+    pub(crate) async fn stream(self, path: &str, length: usize, body: Body) -> Response {
+        let mut request = HttpRequest::new(body);
+        *request.method_mut() = Method::POST;
+        *request.uri_mut() = format!("/api/v1{path}").parse().unwrap();
+        *request.headers_mut() = self.headers;
+        request.headers_mut().insert(header::CONTENT_LENGTH, length.into());
+        self.router.oneshot(request).await.unwrap()
+    }
+
     /// A request to a path outside of the API.
     pub(crate) fn root(&self, path: &str) -> Request {
         Request { uri: path.to_owned(), ..self.request(Method::GET, path) }

@@ -90,13 +90,7 @@ impl Watch {
     ) {
         let promise = self.promise(servers);
         jump(seconds);
-        let jumped = Instant::now();
-        let mut refusals = vec![0; servers.len()];
-        while jumped.elapsed() < MOMENT {
-            for (server, refusals) in servers.iter().zip(&mut refusals) {
-                *refusals += self.refusals(server, &promise);
-            }
-        }
+        let refusals = self.refusals_of_a_moment(servers, &promise);
         jump(-seconds);
         let back = Instant::now();
         for server in servers {
@@ -111,6 +105,28 @@ impl Watch {
         self.check_dates(servers);
     }
 
+    /// Sets a clock back by an hour, and claims that nothing comes of it.
+    #[track_caller]
+    pub(crate) fn check_set_back(&self, servers: &[&Server], jump: impl Fn(i64)) {
+        let promise = self.promise(servers);
+        jump(-HOUR);
+        let refusals = self.refusals_of_a_moment(servers, &promise);
+        assert!(refusals.iter().all(|refusals| *refusals == 0), "{refusals:?} refusals");
+        self.check_hold(servers, &promise);
+        self.check_books(servers);
+        self.check_dates(servers);
+    }
+
+    /// Claims that the key that ends soon is good, or has ended.
+    #[track_caller]
+    pub(crate) fn check_key(&self, servers: &[&Server], is_good: bool) {
+        for server in servers {
+            let shown = self.ending.client(server).get("/api/v1/integrations");
+            let expected = if is_good { 200 } else { 401 };
+            assert_eq!(shown.expect("an answer").status, expected, "a key of half an hour");
+        }
+    }
+
     /// Claims that a month is used up, or not, and that a record is taken in it.
     #[track_caller]
     pub(crate) fn check_month(&self, servers: &[&Server], is_july: bool) {
@@ -123,10 +139,6 @@ impl Watch {
             let recorded = http.post(RECORDS, &call).expect("an answer");
             assert_eq!(recorded.status, 201, "{recorded:?}");
             self.take(is_july);
-            // The short key goes by the same time.
-            let shown = self.ending.client(server).get("/api/v1/integrations");
-            let expected = if is_july { 401 } else { 200 };
-            assert_eq!(shown.expect("an answer").status, expected, "a key that ended in June");
         }
         self.check_books(servers);
     }
@@ -182,6 +194,19 @@ impl Watch {
         let enabled = http.post(&format!("/api/v1/integrations/{id}/enable"), &Value::Null);
         assert_eq!(enabled.expect("an answer").status, 200);
         id
+    }
+
+    /// Asks all servers for everything for a moment; how much each refused because of the clock.
+    #[track_caller]
+    fn refusals_of_a_moment(&self, servers: &[&Server], promise: &Promise) -> Vec<usize> {
+        let began = Instant::now();
+        let mut refusals = vec![0; servers.len()];
+        while began.elapsed() < MOMENT {
+            for (server, refusals) in servers.iter().zip(&mut refusals) {
+                *refusals += self.refusals(server, promise);
+            }
+        }
+        refusals
     }
 
     /// Asks a server for everything; how much of it was refused because of the clock.

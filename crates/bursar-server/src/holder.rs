@@ -1,0 +1,41 @@
+//! Who shares what is bounded: memory, and places to work.
+
+use bursar_core::{IntegrationId, TenantId};
+
+/// A caller, as one who holds a part of something that all callers share.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Holder {
+    /// Whose part it is.
+    pub whose: Whose,
+    /// The integration whose own key is used: it has a part of its tenant's part.
+    pub integration_id: Option<IntegrationId>,
+}
+
+/// Whose part something is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Whose {
+    /// Of callers who prove nothing, together.
+    Nobody,
+    /// The operator's own.
+    Operator,
+    /// A tenant's.
+    Tenant(TenantId),
+}
+
+impl Holder {
+    /// Callers who prove nothing, together.
+    pub const NOBODY: Self = Self { whose: Whose::Nobody, integration_id: None };
+    /// The operator.
+    pub const OPERATOR: Self = Self { whose: Whose::Operator, integration_id: None };
+
+    /// A tenant, or one of its integrations.
+    pub const fn tenant(tenant_id: TenantId, integration_id: Option<IntegrationId>) -> Self {
+        Self { whose: Whose::Tenant(tenant_id), integration_id }
+    }
+
+    /// Everyone of whom this holder is one.
+    #[must_use]
+    pub const fn whole(self) -> Self {
+        Self { whose: self.whose, integration_id: None }
+    }
+}
