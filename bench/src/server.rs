@@ -6,10 +6,12 @@ use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 use axum::Router;
+use axum::extract::State;
 use axum::routing::post;
 use bursar_core::IntegrationId;
 use bursar_server::access::{Access, Role};
 use bursar_server::api::ingest::check_record;
+use bursar_server::app::App;
 use bursar_server::auth::Authorized;
 use bursar_server::body::{SMALL, Text};
 use bursar_server::doorway::Listener;
@@ -38,17 +40,25 @@ struct Null {
     call_id: String,
 }
 
-async fn null(caller: Authorized, body: Text<SMALL>) -> Result<Answer<Null>, ApiError> {
-    parse(&body, caller.only)
+async fn null(
+    caller: Authorized,
+    State(app): State<App>,
+    body: Text<SMALL>,
+) -> Result<Answer<Null>, ApiError> {
+    read(&app, body, caller.only).await
 }
 
 /// The same for whoever comes: what is left when nobody is asked who they are.
-async fn open(body: Text<SMALL>) -> Result<Answer<Null>, ApiError> {
-    parse(&body, None)
+async fn open(State(app): State<App>, body: Text<SMALL>) -> Result<Answer<Null>, ApiError> {
+    read(&app, body, None).await
 }
 
-fn parse(body: &Text<SMALL>, only: Option<IntegrationId>) -> Result<Answer<Null>, ApiError> {
-    let usage = check_record(body.as_str()?, only)?;
+async fn read(
+    app: &App,
+    body: Text<SMALL>,
+    only: Option<IntegrationId>,
+) -> Result<Answer<Null>, ApiError> {
+    let usage = body.read(app, move |text| check_record(text, only)).await?;
     let call_id = usage.call_id.as_str().to_owned();
     Ok(Answer::created(Null { status: "accepted", id: usage.integration_id.to_string(), call_id }))
 }
