@@ -10,6 +10,7 @@ mod recent;
 mod slots;
 
 use core::time::Duration;
+use std::collections::HashMap;
 
 use activity::Activity;
 use recent::{Key, Recent};
@@ -295,6 +296,13 @@ pub trait Protection: Send {
 
     /// Counts a request that goes on whatever its thresholds say; at most it warns.
     fn count(&mut self, request: &ProtectedRequest) -> ProtectionDecision;
+
+    /// How many windows it remembers of each tenant that has some, in no order.
+    fn windows(&self) -> Vec<(TenantId, usize)>;
+
+    /// Forgets the windows of one tenant, or all of them, and says how many there were. What comes
+    /// next is decided as if nothing had come before.
+    fn clear(&mut self, tenant_id: Option<TenantId>) -> usize;
 }
 
 /// How much the rule that is built in remembers; beyond that the one idle the longest is forgotten.
@@ -306,6 +314,21 @@ pub struct Capacity {
     pub owners: u32,
     /// Routes of a window owner, with their minute; about 350 bytes each.
     pub routes: u32,
+}
+
+impl Capacity {
+    /// How many windows there are at most.
+    pub const fn windows_max(self) -> u32 {
+        let Self { tenants, owners, routes } = self;
+        tenants.saturating_add(owners).saturating_add(routes)
+    }
+
+    /// How many windows one tenant has at most, when it has so many routes: one for each, one over
+    /// all of them, what is usual for it, and the shares of its integrations.
+    pub const fn tenant_windows_max(self, routes: u32) -> u32 {
+        let shared = self.owners / SHARE + self.routes / SHARE;
+        shared.saturating_add(routes).saturating_add(2)
+    }
 }
 
 /// The rule that is built in: it counts requests in sliding windows.
@@ -362,6 +385,24 @@ impl Protection for Counting {
     fn count(&mut self, request: &ProtectedRequest) -> ProtectionDecision {
         let Some(mut counts) = self.counts(request) else { return ProtectionDecision::Allow };
         counts.count(request)
+    }
+
+    fn windows(&self) -> Vec<(TenantId, usize)> {
+        let of_tenants = self.tenants.keys().copied();
+        let of_owners = self.seconds.keys().map(|owner| owner.tenant_id);
+        let of_routes = self.minutes.keys().map(|(owner, _)| owner.tenant_id);
+        let mut windows: HashMap<TenantId, usize> = HashMap::new();
+        for tenant_id in of_tenants.chain(of_owners).chain(of_routes) {
+            *windows.entry(tenant_id).or_default() += 1;
+        }
+        windows.into_iter().collect()
+    }
+
+    fn clear(&mut self, tenant_id: Option<TenantId>) -> usize {
+        let is_gone = |of: TenantId| tenant_id.is_none_or(|gone| gone == of);
+        self.tenants.forget(|of| is_gone(*of))
+            + self.seconds.forget(|owner| is_gone(owner.tenant_id))
+            + self.minutes.forget(|(owner, _)| is_gone(owner.tenant_id))
     }
 }
 

@@ -385,6 +385,48 @@ fn however_many_tenants_and_routes_come_memory_is_bounded() {
 }
 
 #[test]
+fn what_is_cleared_of_a_tenant_begins_anew_and_that_of_the_others_stays() {
+    let rule = &mut Counting::new(CAPACITY);
+    let of = |owner| ProtectedRequest { owner, ..request(0) };
+    let full = ProtectionDecision::Throttle(breach(Dimension::Burst, 1_000, 3, 3));
+    let owners = [tenant(1), integration(1, 7), tenant(2), integration(2, 7)];
+    for owner in owners {
+        allow(rule, of(owner), 3);
+    }
+    let [one, two] = [tenant(1), tenant(2)].map(|owner| owner.tenant_id);
+    let mut windows = rule.windows();
+    windows.sort_unstable();
+    // For each owner a minute and a second, and for the tenant what is usual.
+    assert_eq!(windows, [(one, 5), (two, 5)]);
+    assert_eq!((rule.clear(Some(one)), rule.clear(Some(one))), (5, 0));
+    for owner in [tenant(2), integration(2, 7)] {
+        check(rule, of(owner), full);
+    }
+    for owner in [tenant(1), integration(1, 7)] {
+        allow(rule, of(owner), 3);
+        check(rule, of(owner), full);
+    }
+    assert_eq!((rule.clear(None), rule.remembered()), (10, (0, 0, 0)));
+    for owner in owners {
+        allow(rule, of(owner), 3);
+    }
+}
+
+#[test]
+fn no_tenant_has_more_windows_than_its_capacity_tells() {
+    let capacity = Capacity { tenants: 100, owners: 80, routes: 80 };
+    let rule = &mut Counting::new(capacity);
+    for number in 0..1_000 {
+        let owner = if number % 2 == 0 { tenant(1) } else { integration(1, number) };
+        let route = Route((number / 2 % 7) as u16);
+        rule.decide(&ProtectedRequest { owner, route, ..request(number) });
+    }
+    let windows = capacity.tenant_windows_max(7) as usize;
+    assert_eq!(rule.windows(), [(tenant(1).tenant_id, windows)]);
+    assert_eq!(capacity.windows_max(), 260);
+}
+
+#[test]
 fn a_tenant_of_many_integrations_takes_its_share_and_no_more() {
     let rule = &mut Counting::new(Capacity { tenants: 100, owners: 80, routes: 80 });
     let thresholds = Thresholds { anomaly_floor: 0, ..thresholds() };

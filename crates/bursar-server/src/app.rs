@@ -89,8 +89,10 @@ impl App {
             &self.key_uses,
             &self.decision_log,
             &self.onboarding_pauses,
-            self.metrics.label_sets(),
+            &self.failed_logins,
         ];
+        caches.extend(self.protection.caches());
+        caches.extend(self.metrics.caches());
         caches.extend(self.store.caches());
         caches
     }

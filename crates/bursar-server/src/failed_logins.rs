@@ -10,6 +10,8 @@ use std::fmt;
 use std::net::IpAddr;
 use std::time::Duration;
 
+use bursar_core::TenantId;
+use bursar_store::{Cache, CacheUse};
 use ipnet::IpNet;
 use parking_lot::Mutex;
 
@@ -102,6 +104,11 @@ struct Line {
 }
 
 impl Line {
+    /// The line of what is not told yet, if there is something.
+    fn of(origin: Origin, counts: Counts) -> Option<Self> {
+        (counts != Counts::default()).then_some(Self { origin, counts })
+    }
+
     fn write(&self) {
         let count: u64 = self.counts.iter().sum();
         let kinds = self.kinds();
@@ -172,15 +179,44 @@ impl FailedLogins {
             if elapsed.saturating_sub(failures.told_at) < TOLD_EVERY {
                 return true;
             }
-            let counts = std::mem::take(&mut failures.untold);
+            let line = Line::of(*origin, std::mem::take(&mut failures.untold));
             failures.told_at = elapsed;
-            let has_some = counts != Counts::default();
-            if has_some {
-                lines.push(Line { origin: *origin, counts });
-            }
+            let has_some = line.is_some();
+            lines.extend(line);
             has_some
         });
         lines
+    }
+
+    /// Forgets every address; how many there were, and the lines of what is not told yet.
+    fn forget(&self) -> (usize, Vec<Line>) {
+        let known = std::mem::take(&mut *self.0.lock());
+        let line = |(origin, failures): (&Origin, &Failures)| Line::of(*origin, failures.untold);
+        (known.len(), known.iter().filter_map(line).collect())
+    }
+}
+
+/// By address: what is cleared of a tenant is nothing.
+impl Cache for FailedLogins {
+    fn name(&self) -> &'static str {
+        "failed-logins"
+    }
+
+    fn in_use(&self) -> CacheUse {
+        // The others have a place, too.
+        let entries_max = ADDRESSES_MAX + 1;
+        let entries = self.0.lock().len();
+        let tenant_entries_max = entries_max;
+        CacheUse { entries, entries_max, tenant_entries_max, ..CacheUse::default() }
+    }
+
+    fn clear(&self, tenant_id: Option<TenantId>) -> usize {
+        if tenant_id.is_some() {
+            return 0;
+        }
+        let (addresses, lines) = self.forget();
+        lines.iter().for_each(Line::write);
+        addresses
     }
 }
 
@@ -254,6 +290,21 @@ mod tests {
         assert_eq!(due, [("others".to_owned(), others, "api_key".to_owned())]);
         failed.due(at(120));
         assert!(failed.0.lock().is_empty());
+    }
+
+    #[test]
+    fn what_is_not_told_yet_is_told_when_the_operator_clears_it() {
+        let failed = FailedLogins::default();
+        for address in ["192.0.2.1", "192.0.2.1", "192.0.2.2"] {
+            failed.count(origin(address), FailedLogin::ApiKey, at(5));
+        }
+        assert_eq!(failed.clear(TenantId::from_number(1)), 0);
+        assert_eq!(failed.in_use().entries, 2);
+        let (addresses, lines) = failed.forget();
+        let told = ("192.0.2.1".to_owned(), 1, "api_key".to_owned());
+        assert_eq!((addresses, shown(&lines)), (2, vec![told]));
+        assert_eq!((failed.in_use().entries, failed.clear(None)), (0, 0));
+        assert!(failed.count(origin("192.0.2.1"), FailedLogin::ApiKey, at(6)).is_some());
     }
 
     #[test]

@@ -135,12 +135,17 @@ impl<K: Copy + Eq + Hash, V> TenantCache<K, V> {
 
     /// Forgets the oldest entries for as long as they are over.
     pub fn expire(&mut self, is_over: impl Fn(&V) -> bool) {
-        while let Some((_, key)) = self.by_age.first_key_value()
-            && self.get(key).is_some_and(&is_over)
-        {
-            let key = *key;
-            self.remove(&key);
+        while self.take_oldest(&is_over).is_some() {}
+    }
+
+    /// Takes the oldest entry out if it is over.
+    pub fn take_oldest(&mut self, is_over: impl Fn(&V) -> bool) -> Option<(K, V)> {
+        let (_, key) = self.by_age.first_key_value()?;
+        let key = *key;
+        if !self.get(&key).is_some_and(is_over) {
+            return None;
         }
+        self.remove(&key).map(|value| (key, value))
     }
 
     /// Forgets whatever a tenant has; how many entries that were.

@@ -97,6 +97,33 @@ impl<K: Key, V: Default> Recent<K, V> {
         self.entries.get_mut(place as usize).map(|entry| &mut entry.value)
     }
 
+    /// Every key, in no order.
+    pub(super) fn keys(&self) -> impl Iterator<Item = &K> {
+        self.entries.iter().map(|entry| &entry.key)
+    }
+
+    /// Forgets the keys that a condition names, and says how many there were. The others keep their
+    /// values and their order.
+    pub(super) fn forget(&mut self, is_gone: impl Fn(&K) -> bool) -> usize {
+        if !self.keys().any(&is_gone) {
+            return 0;
+        }
+        let empty = Self::new(self.capacity, self.share_max);
+        let Self { entries, all, .. } = std::mem::replace(self, empty);
+        let before = entries.len();
+        let mut entries: Vec<_> = entries.into_iter().map(Some).collect();
+        let mut place = all.oldest;
+        while let Some(entry) = entries.get_mut(place as usize).and_then(Option::take) {
+            place = entry.in_all.newer;
+            if !is_gone(&entry.key)
+                && let Some(value) = self.touch(entry.key)
+            {
+                *value = entry.value;
+            }
+        }
+        before - self.len()
+    }
+
     /// How many places are taken.
     pub(super) const fn len(&self) -> usize {
         self.entries.len()
@@ -234,11 +261,19 @@ mod tests {
         fn the_one_idle_the_longest_goes_and_none_has_more_than_its_share(
             capacity in 1u32..8,
             share_max in 1u32..5,
-            keys in prop::collection::vec((0u8..4, 0u8..6), 1..200),
+            // Now and then a tenant is forgotten.
+            steps in prop::collection::vec(((0u8..4, 0u8..6), 0u8..10), 1..200),
         ) {
             let mut recent: Recent<(u8, u8), u32> = Recent::new(capacity, share_max);
             let mut plain = Plain::default();
-            for key in keys {
+            for (key, step) in steps {
+                if step == 0 {
+                    let before = plain.0.len();
+                    plain.0.retain(|((tenant, _), _)| *tenant != key.0);
+                    let gone = recent.forget(|(tenant, _)| *tenant == key.0);
+                    prop_assert_eq!(gone, before - plain.0.len());
+                    prop_assert!(recent.keys().all(|(tenant, _)| *tenant != key.0));
+                }
                 let expected = plain.touch(key, capacity as usize, share_max as usize);
                 let value = recent.touch(key).expect("a place");
                 *value += 1;

@@ -25,7 +25,7 @@ pub(super) const WEIGHT_MAX: usize = 3 * 1024 * 1024;
 /// What a line has besides its labels: the longest name of a metric, and a number.
 pub(super) const LINE_BYTES: usize = 56;
 /// For how long a set is kept that nothing counts in.
-const LIFE_SECONDS: u64 = 6 * 3_600;
+pub(super) const LIFE_SECONDS: u64 = 6 * 3_600;
 
 /// The label sets that are in use.
 pub(super) struct LabelSets {

@@ -65,8 +65,9 @@ impl LedgerMetrics {
         })
     }
 
-    /// Takes over what waits, which is looked at when the metrics are.
+    /// Takes over what waits, and gives up what aged: both are looked at when the metrics are.
     pub(super) fn see(&self, waiting: Waiting) {
+        self.stored_bytes.see();
         let Waiting { jobs, commands, bytes, bytes_max } = waiting;
         self.queue_jobs.set(figure(jobs));
         self.queue_commands.set(figure(commands));
@@ -89,9 +90,9 @@ impl LedgerMetrics {
         text
     }
 
-    /// The label sets of usage.
-    pub(super) fn label_sets(&self) -> &dyn Cache {
-        &self.usage
+    /// The label sets of usage and of stored bytes.
+    pub(super) fn caches(&self) -> [&dyn Cache; 2] {
+        [&self.usage, &self.stored_bytes]
     }
 }
 

@@ -123,9 +123,9 @@ impl Metrics {
         Ok(reading)
     }
 
-    /// The label sets of tenants and models.
-    pub fn label_sets(&self) -> &dyn Cache {
-        self.ledger.label_sets()
+    /// The label sets that tenants make grow.
+    pub fn caches(&self) -> [&dyn Cache; 2] {
+        self.ledger.caches()
     }
 
     /// Reads the gauges that come from the store.

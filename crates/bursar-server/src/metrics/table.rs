@@ -73,8 +73,8 @@ metrics! {
     COST_BY_SOURCE = Counter "bursar_cost_by_source_nanodollars_total" ["cost_source"]
         "The same by whose figure counts: reported, computed or held.";
     STORED_BYTES = Counter "bursar_stored_bytes_total" ["tenant_id"]
-        "Bytes of usage records that were stored, as limits.stored_bytes_per_day counts them; after \
-         the first 1,000 tenants the others are added up under `other`.";
+        "Bytes of usage records that were stored, as limits.stored_bytes_per_day counts them, of the \
+         1,000 tenants that stored something last; those of the others are added to `other`.";
     RESERVATION_CHANGES = Counter "bursar_reservation_changes_total" ["change"]
         "Reservations that were made, extended, settled, released or expired.";
     DECISIONS = Counter "bursar_decisions_total" ["kind", "result", "reason"]

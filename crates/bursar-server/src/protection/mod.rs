@@ -8,6 +8,7 @@
 mod per_tenant;
 mod routes;
 mod signals;
+mod windows;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,22 +19,18 @@ use bursar_core::{
     CallId, Capacity, Day, Dimension, IntegrationId, ProtectedRequest, Protection,
     ProtectionDecision, TenantId, Thresholds, Timestamp, WindowOwner,
 };
-use bursar_store::{Ledger, OverrideRow, StoreError};
-use parking_lot::Mutex;
+use bursar_store::{Cache, Ledger, OverrideRow, StoreError};
 
 use self::per_tenant::PerTenant;
 use self::routes::{Facts, Refusal};
 use self::signals::{Moment, SignalLog};
+use self::windows::Windows;
 use crate::app::App;
 use crate::auth::CallerTenant;
 use crate::error::{ApiError, ErrorCode};
 
 pub(crate) use self::signals::KEPT as SIGNALS_KEPT;
 
-/// The rule is asked under a lock, of which there are so many that requests seldom meet.
-const SHARDS: u64 = 16;
-/// What the rule remembers, in all shards together: about 35 MiB when it is full.
-const CAPACITY: Capacity = Capacity { tenants: 32_768, owners: 32_768, routes: 65_536 };
 /// The target of the lines about what protection did.
 const TARGET: &str = "bursar::protection";
 
@@ -45,7 +42,7 @@ const TARGET: &str = "bursar::protection";
 /// when overrides end, and what is shown.
 pub struct Protector {
     thresholds: Thresholds,
-    shards: Vec<Mutex<Box<dyn Protection>>>,
+    windows: Windows,
     overrides: PerTenant<(), Arc<[OverrideRow]>>,
     costs: PerTenant<Day, i128>,
     signals: SignalLog,
@@ -57,20 +54,16 @@ impl Protector {
         Self::with_rule(thresholds, |capacity| Box::new(bursar_core::Counting::new(capacity)))
     }
 
-    /// The same with another rule, which is made once for each shard.
+    /// The same with another rule, which is made once for each lock.
     pub fn with_rule(
         thresholds: Thresholds,
         make: impl Fn(Capacity) -> Box<dyn Protection>,
     ) -> Self {
-        let Capacity { tenants, owners, routes } = CAPACITY;
-        let part = |places: u32| places / SHARDS as u32;
-        let of_shard =
-            Capacity { tenants: part(tenants), owners: part(owners), routes: part(routes) };
         Self {
             thresholds,
-            shards: (0..SHARDS).map(|_| Mutex::new(make(of_shard))).collect(),
-            overrides: PerTenant::default(),
-            costs: PerTenant::default(),
+            windows: Windows::new(make),
+            overrides: PerTenant::new("protection-overrides"),
+            costs: PerTenant::new("protection-costs"),
             signals: SignalLog::default(),
         }
     }
@@ -80,6 +73,11 @@ impl Protector {
         self.overrides.forget(tenant_id);
     }
 
+    /// What it keeps in memory.
+    pub fn caches(&self) -> [&dyn Cache; 4] {
+        [&self.windows, &self.overrides, &self.costs, &self.signals]
+    }
+
     /// Writes what was done since the last call.
     ///
     /// # Errors
@@ -87,23 +85,6 @@ impl Protector {
     pub async fn write(&self, ledger: &Ledger) -> Result<(), StoreError> {
         self.signals.write(ledger).await
     }
-
-    fn ask(
-        &self,
-        request: &ProtectedRequest,
-        ask: impl FnOnce(&mut dyn Protection, &ProtectedRequest) -> ProtectionDecision,
-    ) -> ProtectionDecision {
-        match self.shards.get(shard_of(request.owner.tenant_id)) {
-            Some(shard) => ask(shard.lock().as_mut(), request),
-            None => ProtectionDecision::Allow,
-        }
-    }
-}
-
-/// Ids are instants: their last bits alone would fall together.
-fn shard_of(tenant_id: TenantId) -> usize {
-    let mixed = (tenant_id.number() as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32;
-    (mixed % SHARDS) as usize
 }
 
 /// Who sends a request of a tenant.
@@ -141,7 +122,7 @@ pub async fn pass(
             return Ok(());
         }
         Refusal::AtOnce | Refusal::Deferred => {
-            app.protection.ask(&asked, |rule, request| rule.decide(request))
+            app.protection.windows.ask(&asked, |rule, request| rule.decide(request))
         }
     };
     let Some(error) = ApiError::protection(&refusal) else {
@@ -198,7 +179,7 @@ async fn thresholds(
 
 /// Counts what goes on whatever its thresholds say.
 fn count(app: &App, facts: &Facts, asked: &ProtectedRequest) {
-    let decision = app.protection.ask(asked, |rule, request| rule.count(request));
+    let decision = app.protection.windows.ask(asked, |rule, request| rule.count(request));
     tell(app, facts, asked, decision);
 }
 
@@ -311,6 +292,14 @@ mod tests {
         fn count(&mut self, _: &ProtectedRequest) -> ProtectionDecision {
             ProtectionDecision::Allow
         }
+
+        fn windows(&self) -> Vec<(TenantId, usize)> {
+            Vec::new()
+        }
+
+        fn clear(&mut self, _: Option<TenantId>) -> usize {
+            0
+        }
     }
 
     fn request(tenant: i64) -> ProtectedRequest {
@@ -332,23 +321,12 @@ mod tests {
         let other = Protector::with_rule(Thresholds::default(), |_| Box::new(Never));
         for tenant in 1..100 {
             let asked = request(tenant);
-            let decision = own.ask(&asked, |rule, request| rule.decide(request));
+            let decision = own.windows.ask(&asked, |rule, request| rule.decide(request));
             assert_eq!(decision, ProtectionDecision::Allow);
-            let decision = other.ask(&asked, |rule, request| rule.decide(request));
+            let decision = other.windows.ask(&asked, |rule, request| rule.decide(request));
             assert_eq!(decision.as_str(), "reject");
-            let decision = other.ask(&asked, |rule, request| rule.count(request));
+            let decision = other.windows.ask(&asked, |rule, request| rule.count(request));
             assert_eq!(decision, ProtectionDecision::Allow);
         }
-    }
-
-    #[test]
-    fn tenants_are_spread_over_all_locks() {
-        // Made one after the other, some microseconds apart.
-        let mut tenants = [0_u32; SHARDS as usize];
-        for number in 0..16_000_i64 {
-            let asked = request(1_763_600_000_000_000 + number * 64);
-            tenants[shard_of(asked.owner.tenant_id)] += 1;
-        }
-        assert!(tenants.iter().all(|count| (500..1_500).contains(count)), "{tenants:?}");
     }
 }

@@ -1,24 +1,38 @@
 //! Answers of the store about tenants, each asked for at most once a second.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bursar_core::TenantId;
-use bursar_store::StoreError;
+use bursar_store::{Cache, CacheUse, StoreError};
 use parking_lot::RwLock;
 use tokio::sync::Mutex;
+
+use crate::tenant_cache::{CacheBounds, TenantCache};
 
 /// How long an answer is taken for true, by a monotonic clock.
 const LIFE: Duration = Duration::from_secs(1);
 /// Tenants of which something is remembered.
 const TENANTS_MAX: usize = 20_000;
+/// About what an answer takes, with its place by age and by tenant.
+const SLOT_BYTES: usize = 400;
+const BOUNDS: CacheBounds = CacheBounds {
+    entries_max: TENANTS_MAX,
+    tenant_entries_max: 1,
+    bytes_max: TENANTS_MAX * SLOT_BYTES,
+};
 
 /// What the store said of each tenant a moment ago, or that it could not say.
 ///
 /// Whoever asks for a tenant at the same time waits for one question, so that a flood of requests
-/// is none to the store. An answer is good for the same question only.
-pub(super) struct PerTenant<Q, T>(RwLock<HashMap<TenantId, Arc<Slot<Q, T>>>>);
+/// is none to the store. An answer is good for the same question only. Answers that are over go as
+/// others come, and when all places are taken, the one asked for the longest ago goes.
+pub(super) struct PerTenant<Q, T> {
+    name: &'static str,
+    slots: RwLock<Slots<Q, T>>,
+}
+
+type Slots<Q, T> = TenantCache<TenantId, Arc<Slot<Q, T>>>;
 
 struct Slot<Q, T> {
     known: RwLock<Option<Known<Q, T>>>,
@@ -44,18 +58,27 @@ impl<Q: PartialEq, T: Clone> Slot<Q, T> {
     fn fresh(&self, asked: &Q, elapsed: Duration) -> Option<Result<T, StoreError>> {
         let known = self.known.read();
         let Known { question, at, answer } = known.as_ref()?;
-        let is_fresh = question == asked && elapsed.saturating_sub(*at) < LIFE;
+        let is_fresh = question == asked && !is_over(*at, elapsed);
         is_fresh.then(|| answer.clone())
     }
 }
 
-impl<Q, T> Default for PerTenant<Q, T> {
-    fn default() -> Self {
-        Self(RwLock::default())
+impl<Q, T> Slot<Q, T> {
+    fn is_over(&self, elapsed: Duration) -> bool {
+        self.known.read().as_ref().is_none_or(|known| is_over(known.at, elapsed))
     }
 }
 
+fn is_over(at: Duration, elapsed: Duration) -> bool {
+    elapsed.saturating_sub(at) >= LIFE
+}
+
 impl<Q: PartialEq, T: Clone> PerTenant<Q, T> {
+    /// Nothing yet, under the name that the operator reads.
+    pub(super) fn new(name: &'static str) -> Self {
+        Self { name, slots: RwLock::new(TenantCache::new(BOUNDS)) }
+    }
+
     /// What is known, or what `ask` brings, at this instant of a monotonic clock.
     ///
     /// # Errors
@@ -67,7 +90,7 @@ impl<Q: PartialEq, T: Clone> PerTenant<Q, T> {
         elapsed: Duration,
         ask: impl FnOnce() -> F,
     ) -> Result<T, StoreError> {
-        let slot = self.slot(tenant_id);
+        let slot = self.slot(tenant_id, elapsed);
         if let Some(answer) = slot.fresh(&question, elapsed) {
             return answer;
         }
@@ -82,24 +105,64 @@ impl<Q: PartialEq, T: Clone> PerTenant<Q, T> {
             tracing::error!(error, %tenant_id, "what protection asks of storage is not answered");
         }
         *slot.known.write() = Some(Known { question, at: elapsed, answer: answer.clone() });
+        self.renew(tenant_id, Arc::clone(&slot), elapsed);
         answer
     }
 
     /// Forgets what is known of a tenant.
     pub(super) fn forget(&self, tenant_id: TenantId) {
-        self.0.write().remove(&tenant_id);
+        self.slots.write().forget(Some(tenant_id));
     }
 
-    fn slot(&self, tenant_id: TenantId) -> Arc<Slot<Q, T>> {
-        if let Some(slot) = self.0.read().get(&tenant_id) {
+    fn slot(&self, tenant_id: TenantId, elapsed: Duration) -> Arc<Slot<Q, T>> {
+        if let Some(slot) = self.slots.read().get(&tenant_id) {
             return Arc::clone(slot);
         }
-        let mut slots = self.0.write();
-        // Asked anew, all of them together are one question a tenant.
-        if slots.len() >= TENANTS_MAX {
-            slots.clear();
+        let mut slots = self.slots.write();
+        // Another request may have come first.
+        if let Some(slot) = slots.get(&tenant_id) {
+            return Arc::clone(slot);
         }
-        Arc::clone(slots.entry(tenant_id).or_default())
+        let slot = Arc::new(Slot::default());
+        place(&mut slots, tenant_id, Arc::clone(&slot), elapsed);
+        slot
+    }
+
+    /// Makes an answer the youngest, unless it was forgotten while it was asked for.
+    fn renew(&self, tenant_id: TenantId, slot: Arc<Slot<Q, T>>, elapsed: Duration) {
+        let mut slots = self.slots.write();
+        if slots.get(&tenant_id).is_some_and(|known| Arc::ptr_eq(known, &slot)) {
+            place(&mut slots, tenant_id, slot, elapsed);
+        }
+    }
+}
+
+/// Puts an answer in place as the youngest; those that are over go, unless someone waits for them.
+fn place<Q, T>(
+    slots: &mut Slots<Q, T>,
+    tenant_id: TenantId,
+    slot: Arc<Slot<Q, T>>,
+    elapsed: Duration,
+) {
+    slots.insert(Some(tenant_id), tenant_id, slot, SLOT_BYTES);
+    slots.expire(|slot| Arc::strong_count(slot) == 1 && slot.is_over(elapsed));
+}
+
+impl<Q: Send + Sync, T: Send + Sync> Cache for PerTenant<Q, T> {
+    fn name(&self) -> &'static str {
+        self.name
+    }
+
+    fn in_use(&self) -> CacheUse {
+        self.slots.read().in_use()
+    }
+
+    fn clear(&self, tenant_id: Option<TenantId>) -> usize {
+        let mut slots = self.slots.write();
+        match tenant_id {
+            Some(_) => slots.forget(tenant_id),
+            None => slots.clear(),
+        }
     }
 }
 
@@ -119,7 +182,7 @@ mod tests {
 
     #[tokio::test]
     async fn the_store_is_asked_once_a_second_however_many_ask() {
-        let known: PerTenant<(), u32> = PerTenant::default();
+        let known: PerTenant<(), u32> = PerTenant::new("answers");
         let asked = AtomicU32::new(0);
         let get = |number: i64, millis| {
             known.get(tenant(number), (), at(millis), || async {
@@ -139,7 +202,7 @@ mod tests {
 
     #[tokio::test]
     async fn an_answer_is_good_for_its_own_question_only() {
-        let known: PerTenant<u32, u32> = PerTenant::default();
+        let known: PerTenant<u32, u32> = PerTenant::new("answers");
         for question in [7, 8, 7] {
             let answer = known.get(tenant(1), question, at(0), || async move { Ok(question) });
             assert!(matches!(answer.await, Ok(answer) if answer == question));
@@ -148,7 +211,7 @@ mod tests {
 
     #[tokio::test]
     async fn what_is_not_answered_is_not_asked_again_within_the_second() {
-        let known: PerTenant<(), u32> = PerTenant::default();
+        let known: PerTenant<(), u32> = PerTenant::new("answers");
         let refused = known.get(tenant(1), (), at(0), || async { Err(StoreError::Closed) }).await;
         assert!(matches!(refused, Err(StoreError::Closed)));
         let refused = known.get(tenant(1), (), at(999), || async { Ok(7) }).await;
@@ -156,12 +219,62 @@ mod tests {
         assert!(matches!(known.get(tenant(1), (), at(1_000), || async { Ok(7) }).await, Ok(7)));
     }
 
+    /// Asks for a tenant, and says whether the store was asked.
+    async fn is_asked(known: &PerTenant<(), u32>, number: i64, millis: u64) -> bool {
+        let asked = AtomicU32::new(0);
+        let ask = async || Ok(asked.fetch_add(1, Ordering::Relaxed));
+        known.get(tenant(number), (), at(millis), ask).await.expect("an answer");
+        asked.into_inner() > 0
+    }
+
     #[tokio::test]
-    async fn however_many_tenants_come_memory_is_bounded() {
-        let known: PerTenant<(), u32> = PerTenant::default();
-        for number in 1..=2 * TENANTS_MAX as i64 + 1 {
-            assert!(known.get(tenant(number), (), at(0), || async { Ok(1) }).await.is_ok());
+    async fn when_all_places_are_taken_the_one_asked_for_the_longest_ago_goes() {
+        let known = PerTenant::new("answers");
+        let tenants_max = TENANTS_MAX as i64;
+        for number in 1..=tenants_max {
+            assert!(is_asked(&known, number, 0).await);
         }
-        assert!(known.0.read().len() <= TENANTS_MAX);
+        assert!(is_asked(&known, tenants_max + 1, 0).await);
+        assert_eq!(known.in_use().entries, TENANTS_MAX);
+        for number in 2..=tenants_max + 1 {
+            assert!(!is_asked(&known, number, 0).await, "{number} was forgotten");
+        }
+        assert!(is_asked(&known, 1, 0).await);
+    }
+
+    #[tokio::test]
+    async fn what_is_over_goes_as_others_come() {
+        let known = PerTenant::new("answers");
+        for number in 1..=100 {
+            is_asked(&known, number, 0).await;
+        }
+        // Whoever asks again is younger than the others.
+        assert!(is_asked(&known, 1, 1_000).await);
+        assert_eq!(known.in_use().tenants, [(tenant(1), 1)]);
+        is_asked(&known, 200, 1_999).await;
+        assert_eq!(known.in_use().entries, 2);
+    }
+
+    #[tokio::test]
+    async fn the_operator_clears_one_tenant_or_all() {
+        let known = PerTenant::new("answers");
+        for number in 1..=3 {
+            is_asked(&known, number, 0).await;
+        }
+        assert_eq!((known.clear(Some(tenant(2))), known.clear(Some(tenant(2)))), (1, 0));
+        assert!(is_asked(&known, 2, 0).await && !is_asked(&known, 1, 0).await);
+        assert_eq!((known.clear(None), known.in_use().entries), (3, 0));
+    }
+
+    #[tokio::test]
+    async fn what_is_forgotten_while_it_is_asked_for_stays_forgotten() {
+        let known: PerTenant<(), u32> = PerTenant::new("answers");
+        let ask = async || {
+            known.forget(tenant(1));
+            Ok(1)
+        };
+        assert!(matches!(known.get(tenant(1), (), at(0), ask).await, Ok(1)));
+        assert_eq!(known.in_use().entries, 0);
+        assert!(is_asked(&known, 1, 0).await);
     }
 }

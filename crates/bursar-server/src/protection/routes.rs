@@ -64,6 +64,11 @@ pub(super) fn facts(method: &Method, path: &str) -> Option<&'static Facts> {
     BY_PATH.get(path)?.get(word(method))
 }
 
+/// How many routes are not exempt.
+pub(super) fn count() -> u32 {
+    BY_PATH.values().map(|methods| methods.len() as u32).sum()
+}
+
 /// Whoever may read a body may read its head.
 const fn word(method: &Method) -> &'static str {
     match *method {

@@ -8,10 +8,11 @@ use std::collections::{BTreeSet, HashMap};
 use std::time::Duration;
 
 use bursar_core::{Dimension, ProtectionDecision, SignalId, TenantId, Timestamp};
-use bursar_store::{ControlTx, Ledger, SignalRow, StoreError};
+use bursar_store::{Cache, CacheUse, ControlTx, Ledger, SignalRow, StoreError};
 use parking_lot::Mutex;
 
-use super::routes::Facts;
+use super::routes::{self, Facts};
+use crate::tenant_cache::{CacheBounds, TenantCache};
 
 /// How long equal signals share a row, by a monotonic clock.
 const WINDOW: Duration = Duration::from_secs(60);
@@ -24,6 +25,13 @@ const DROP_EVERY: u32 = 100;
 /// Tenants whose rows are counted between two drops. Whoever is forgotten has its oldest rows
 /// dropped with its next one, as everyone has after a start.
 const COUNTED_MAX: usize = 20_000;
+/// What a count takes, with its place by age and by tenant.
+const COUNT_BYTES: usize = 200;
+const COUNTED_BOUNDS: CacheBounds = CacheBounds {
+    entries_max: COUNTED_MAX,
+    tenant_entries_max: 1,
+    bytes_max: COUNTED_MAX * COUNT_BYTES,
+};
 
 /// What equal signals have in common.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
@@ -55,17 +63,28 @@ struct Window {
     is_written: bool,
 }
 
-#[derive(Default)]
 struct Gathered {
     windows: HashMap<Key, Window>,
     /// Rows written for a tenant since its oldest were dropped; unknown before its first drop.
-    written: HashMap<TenantId, u32>,
+    written: TenantCache<TenantId, u32>,
     /// Signals that were not taken note of, because too many different ones came at once.
     lost: u64,
     /// Windows that began.
     begun: u64,
     /// When something was noted last, kept or not.
     latest: Option<Duration>,
+}
+
+impl Default for Gathered {
+    fn default() -> Self {
+        Self {
+            windows: HashMap::new(),
+            written: TenantCache::new(COUNTED_BOUNDS),
+            lost: 0,
+            begun: 0,
+            latest: None,
+        }
+    }
 }
 
 /// Gathers signals and writes them.
@@ -122,6 +141,20 @@ impl SignalLog {
         }
         drop(gathered);
         written.map(|_| ())
+    }
+}
+
+impl Cache for SignalLog {
+    fn name(&self) -> &'static str {
+        "protection-signals"
+    }
+
+    fn in_use(&self) -> CacheUse {
+        self.gathered.lock().in_use()
+    }
+
+    fn clear(&self, tenant_id: Option<TenantId>) -> usize {
+        self.gathered.lock().clear(tenant_id)
     }
 }
 
@@ -187,6 +220,32 @@ impl Gathered {
         self.windows.insert(key, window);
     }
 
+    fn in_use(&self) -> CacheUse {
+        let mut tenants: HashMap<TenantId, usize> = HashMap::new();
+        for key in self.windows.keys() {
+            *tenants.entry(key.tenant_id).or_default() += 1;
+        }
+        CacheUse {
+            entries: self.windows.len(),
+            entries_max: WINDOWS_MAX,
+            // A dimension has one action.
+            tenant_entries_max: routes::count() as usize * Dimension::ALL.len(),
+            tenants: tenants.into_iter().collect(),
+            ..CacheUse::default()
+        }
+    }
+
+    /// Forgets what was gathered of a tenant, or all of it, written or not; how much that was.
+    fn clear(&mut self, tenant_id: Option<TenantId>) -> usize {
+        let before = self.windows.len();
+        self.windows.retain(|key, _| tenant_id.is_some_and(|gone| gone != key.tenant_id));
+        match tenant_id {
+            Some(_) => self.written.forget(tenant_id),
+            None => self.written.clear(),
+        };
+        before - self.windows.len()
+    }
+
     /// What is to be written now, and whose oldest rows are to be dropped.
     fn take_pending(&mut self) -> (Vec<(Key, Window)>, BTreeSet<TenantId>) {
         let mut pending = Vec::new();
@@ -215,16 +274,15 @@ impl Gathered {
             *written = (*written + 1) % DROP_EVERY;
             return *written == 0;
         }
-        if self.written.len() >= COUNTED_MAX {
-            self.written.clear();
-        }
-        self.written.insert(tenant_id, 0);
+        self.written.insert(Some(tenant_id), tenant_id, 0, COUNT_BYTES);
         true
     }
 
     /// Has the oldest rows of tenants dropped with their next one, because they were not now.
     fn forget(&mut self, tenants: &BTreeSet<TenantId>) {
-        self.written.retain(|tenant_id, _| !tenants.contains(tenant_id));
+        for tenant_id in tenants {
+            self.written.remove(tenant_id);
+        }
     }
 
     /// Notes which rows were written, or that none was.
@@ -363,9 +421,30 @@ mod tests {
         for tenant in 1..=COUNTED_MAX as i64 + 1 {
             assert!(gathered.is_crowded(key(tenant, Dimension::Rate).tenant_id));
         }
-        assert_eq!(gathered.written.len(), 1);
-        // Whoever was forgotten is as after a start.
+        assert_eq!(gathered.written.len(), COUNTED_MAX);
+        // Only the oldest was forgotten, and is as after a start.
+        assert!(!gathered.is_crowded(key(2, Dimension::Rate).tenant_id));
         assert!(gathered.is_crowded(key(1, Dimension::Rate).tenant_id));
         assert!(!gathered.is_crowded(key(1, Dimension::Rate).tenant_id));
+    }
+
+    #[test]
+    fn the_operator_clears_one_tenant_or_all() {
+        let mut gathered = Gathered::default();
+        for tenant in 1..=3 {
+            gathered.take_note(key(tenant, Dimension::Rate), decision(7), at(0));
+        }
+        let (pending, _) = gathered.take_pending();
+        gathered.take_note(key(2, Dimension::Burst), decision(7), at(0));
+        let two = key(2, Dimension::Rate).tenant_id;
+        assert_eq!((gathered.clear(Some(two)), gathered.clear(Some(two))), (2, 0));
+        assert_eq!(gathered.in_use().entries, 2);
+        // What is being written meanwhile comes back with a row of its own.
+        gathered.take_note(key(2, Dimension::Rate), decision(8), at(1));
+        let ids: Vec<SignalId> = (1..=3).filter_map(SignalId::from_number).collect();
+        gathered.settle(&pending, Some(&ids));
+        assert_eq!(taken(&mut gathered), [(2, 1, None)]);
+        assert_eq!((gathered.clear(None), gathered.in_use().entries), (3, 0));
+        assert!(gathered.written.is_empty());
     }
 }

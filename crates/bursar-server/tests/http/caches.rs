@@ -3,7 +3,9 @@
 use axum::http::Method;
 use serde_json::{Value, json};
 
-use crate::support::{TestApp, record};
+use crate::support::{Tenant, TestApp, record};
+
+const GUIDE: &str = include_str!("../../../../docs/operating.md");
 
 /// The cache of this name.
 async fn cache(app: &TestApp, name: &str) -> Value {
@@ -22,8 +24,23 @@ async fn every_cache_tells_its_bounds_and_who_has_most() {
     quiet.key(&["*"]).await.get("/keys").await.is(200);
     let listed = app.founder().root("/fdr/caches").await;
     let names = listed.is(200).column("/name");
-    let expected = ["callers", "key-uses", "decisions", "onboarding-pauses", "label-sets"];
+    let expected = [
+        "callers",
+        "key-uses",
+        "decisions",
+        "onboarding-pauses",
+        "failed-logins",
+        "protection-windows",
+        "protection-overrides",
+        "protection-costs",
+        "protection-signals",
+        "label-sets",
+        "stored-bytes",
+    ];
     assert!(expected.iter().all(|name| names.contains(name)), "{names:?}");
+    for name in names {
+        assert!(GUIDE.contains(&format!("`{name}`")), "operating.md does not name {name}");
+    }
     for cache in listed.data().as_array().unwrap() {
         let figure = |name: &str| cache[name].as_u64().unwrap();
         assert!(figure("entries") <= figure("entries_max"), "{cache}");
@@ -49,6 +66,66 @@ async fn a_cache_is_cleared_of_one_tenant_or_of_all() {
     clear("/fdr/caches/nothing").await.refused(404, "CACHE_NOT_FOUND");
     clear("/fdr/caches/key-uses?tenant_id=x").await.refused(422, "INVALID_FIELD");
     clear("/fdr/caches/key-uses?tenant=x").await.refused(422, "UNKNOWN_FIELD");
+}
+
+/// Leaves something of a tenant in each cache of protection, and stores a record.
+async fn fill(tenant: &Tenant) {
+    let id = tenant.integration("i", json!({})).await;
+    let founder = tenant.founder();
+    founder.post("/telemetry/llm-usage").json(&record(&id, "a")).await.is(201);
+    let question = json!({ "integration_id": id });
+    founder.post("/enforcement/check").json(&question).await.is(200);
+    let key = tenant.key(&["*"]).await;
+    for _ in 0..3 {
+        key.get("/keys").await.is(200);
+    }
+    key.get("/keys").await.refused(429, "RATE_LIMITED");
+}
+
+#[tokio::test]
+async fn what_protection_keeps_and_stored_bytes_are_shown_and_cleared() {
+    let app = TestApp::with_settings(&[
+        ("BURSAR_PROTECTION_COST_CENTS_DAY", "1000"),
+        ("BURSAR_PROTECTION_REQUESTS_PER_MINUTE", "3"),
+    ]);
+    let (one, other) = (app.tenant("one").await, app.tenant("other").await);
+    fill(&one).await;
+    fill(&other).await;
+    let clear = async |path: &str| app.founder().root(path).method(Method::DELETE).await;
+    for name in [
+        "protection-windows",
+        "protection-overrides",
+        "protection-costs",
+        "protection-signals",
+        "stored-bytes",
+    ] {
+        let before = cache(&app, name).await;
+        let [of_one, of_other] = [0, 1].map(|at| before["fullest"][at].clone());
+        assert_eq!(
+            (&of_one["tenant_id"], &of_other["tenant_id"]),
+            (&json!(one.id), &json!(other.id))
+        );
+        let cleared = clear(&format!("/fdr/caches/{name}?tenant_id={}", one.id)).await;
+        assert_eq!(*cleared.is(200).at("/data/cleared"), of_one["entries"], "{name}");
+        let after = cache(&app, name).await;
+        assert_eq!(after["fullest"], json!([of_other]), "{name}");
+        let cleared = clear(&format!("/fdr/caches/{name}")).await;
+        assert_eq!(*cleared.is(200).at("/data/cleared"), after["entries"], "{name}");
+        assert_eq!(cache(&app, name).await["entries"], 0, "{name}");
+    }
+}
+
+#[tokio::test]
+async fn failed_logins_are_of_addresses_and_cleared_as_a_whole() {
+    let app = TestApp::new();
+    let tenant = app.tenant("t").await;
+    app.nobody().with("authorization", "Bearer wrong").get("/keys").await.is(401);
+    let clear = async |path: &str| app.founder().root(path).method(Method::DELETE).await;
+    let cleared = clear(&format!("/fdr/caches/failed-logins?tenant_id={}", tenant.id)).await;
+    assert_eq!(cleared.is(200).at("/data/cleared"), 0);
+    assert_eq!(cache(&app, "failed-logins").await["entries"], 1);
+    assert_eq!(clear("/fdr/caches/failed-logins").await.is(200).at("/data/cleared"), 1);
+    assert_eq!(cache(&app, "failed-logins").await["entries"], 0);
 }
 
 #[tokio::test]

@@ -1,6 +1,7 @@
 //! Protection over HTTP: each dimension at its edge, what is never refused, and what the operator
 //! sees and says.
 
+use axum::http::Method;
 use serde_json::{Value, json};
 
 use crate::support::{Answer, Persona, Tenant, TestApp, record, reservation, with};
@@ -94,6 +95,27 @@ async fn a_route_is_rejected_beyond_its_minute_and_free_when_a_second_leaves() {
     check_refused(&key.get("/integrations").await, 429, "RATE_LIMITED", full(10_000));
     key.get(&format!("/integrations/{}", tenant.id)).await.refused(404, "INTEGRATION_NOT_FOUND");
     complete(&app).await.0.founder().get("/integrations").await.is(200);
+}
+
+#[tokio::test]
+async fn a_tenant_whose_windows_the_operator_clears_begins_anew_and_no_other() {
+    let app = TestApp::with_settings(&[(PER_MINUTE, "3")]);
+    let tenants = [complete(&app).await.0, complete(&app).await.0];
+    let keys = [tenants[0].key(&["*"]).await, tenants[1].key(&["*"]).await];
+    for key in &keys {
+        for _ in 0..3 {
+            key.get("/integrations").await.is(200);
+        }
+        key.get("/integrations").await.refused(429, "RATE_LIMITED");
+    }
+    let path = format!("/fdr/caches/protection-windows?tenant_id={}", tenants[0].id);
+    app.founder().root(&path).method(Method::DELETE).await.is(200);
+    for _ in 0..3 {
+        keys[0].get("/integrations").await.is(200);
+    }
+    for key in &keys {
+        key.get("/integrations").await.refused(429, "RATE_LIMITED");
+    }
 }
 
 #[tokio::test]

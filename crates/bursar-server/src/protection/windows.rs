@@ -1,0 +1,86 @@
+//! The windows in which requests are counted: the rule, behind so many locks that requests seldom
+//! meet.
+
+use bursar_core::{Capacity, ProtectedRequest, Protection, ProtectionDecision, TenantId};
+use bursar_store::{Cache, CacheUse};
+use parking_lot::Mutex;
+
+use super::routes;
+
+/// The rule is asked under a lock, of which there are this many.
+const SHARDS: u32 = 16;
+/// What the rule remembers, in all shards together: about 35 MiB when it is full.
+const CAPACITY: Capacity = Capacity { tenants: 32_768, owners: 32_768, routes: 65_536 };
+/// What it remembers in one shard, and thus of one tenant.
+const OF_SHARD: Capacity = {
+    let Capacity { tenants, owners, routes } = CAPACITY;
+    Capacity { tenants: tenants / SHARDS, owners: owners / SHARDS, routes: routes / SHARDS }
+};
+
+/// The rule, once for each lock; a tenant is always asked for in the same.
+pub(super) struct Windows(Vec<Mutex<Box<dyn Protection>>>);
+
+impl Windows {
+    /// Nothing is counted yet; a rule is made for each lock.
+    pub(super) fn new(make: impl Fn(Capacity) -> Box<dyn Protection>) -> Self {
+        Self((0..SHARDS).map(|_| Mutex::new(make(OF_SHARD))).collect())
+    }
+
+    /// Asks the rule about a request.
+    pub(super) fn ask(
+        &self,
+        request: &ProtectedRequest,
+        ask: impl FnOnce(&mut dyn Protection, &ProtectedRequest) -> ProtectionDecision,
+    ) -> ProtectionDecision {
+        match self.0.get(shard_of(request.owner.tenant_id)) {
+            Some(shard) => ask(shard.lock().as_mut(), request),
+            None => ProtectionDecision::Allow,
+        }
+    }
+}
+
+impl Cache for Windows {
+    fn name(&self) -> &'static str {
+        "protection-windows"
+    }
+
+    fn in_use(&self) -> CacheUse {
+        let tenants: Vec<_> = self.0.iter().flat_map(|shard| shard.lock().windows()).collect();
+        CacheUse {
+            entries: tenants.iter().map(|(_, windows)| windows).sum(),
+            entries_max: CAPACITY.windows_max() as usize,
+            tenant_entries_max: OF_SHARD.tenant_windows_max(routes::count()) as usize,
+            tenants,
+            ..CacheUse::default()
+        }
+    }
+
+    fn clear(&self, tenant_id: Option<TenantId>) -> usize {
+        match tenant_id {
+            Some(one) => self.0.get(shard_of(one)).map_or(0, |shard| shard.lock().clear(tenant_id)),
+            None => self.0.iter().map(|shard| shard.lock().clear(None)).sum(),
+        }
+    }
+}
+
+/// Ids are instants: their last bits alone would fall together.
+fn shard_of(tenant_id: TenantId) -> usize {
+    let mixed = (tenant_id.number() as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32;
+    (mixed % u64::from(SHARDS)) as usize
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tenants_are_spread_over_all_locks() {
+        // Made one after the other, some microseconds apart.
+        let mut tenants = [0_u32; SHARDS as usize];
+        for number in 0..16_000_i64 {
+            let tenant_id = TenantId::from_number(1_763_600_000_000_000 + number * 64);
+            tenants[shard_of(tenant_id.expect("in range"))] += 1;
+        }
+        assert!(tenants.iter().all(|count| (500..1_500).contains(count)), "{tenants:?}");
+    }
+}
