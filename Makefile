@@ -20,11 +20,11 @@ lint:
 deny:
 	tools/deny.sh
 
-# The long proofs: kills, faults, races and many seeds, bounded to 20 minutes; then the whole API asked by schemathesis, a
+# The long proofs: kills, faults, races and many seeds, bounded to 25 minutes; then the whole API asked by schemathesis, a
 # few minutes more, which wants python3 with venv and pip, and curl.
 prove:
 	cargo test --workspace --locked --profile prove --no-run
-	BURSAR_PROVE=1 timeout --kill-after=10 1200 cargo test --workspace --locked --profile prove
+	BURSAR_PROVE=1 timeout --kill-after=10 1500 cargo test --workspace --locked --profile prove
 	cargo build --locked --profile prove --bin bursar
 	timeout --kill-after=10 900 tools/schemathesis.sh target/prove/bursar
 
