@@ -304,7 +304,7 @@ pub const SETTINGS: &[Setting] = &[
         env: "BURSAR_LIMITS_STORED_BYTES_PER_DAY",
         default: "0",
         help: "Bytes of usage records that a tenant may store on one UTC day; 0 is unlimited. \
-               Further records get 429, unless they settle a reservation.",
+               Further records get 429, unless their call was reserved.",
     },
     Setting {
         key: "credentials.env_prefixes",

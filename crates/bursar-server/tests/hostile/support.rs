@@ -3,6 +3,8 @@
 #[expect(dead_code, reason = "the proofs of storage use more of it")]
 #[path = "../process/support/clock.rs"]
 pub(crate) mod clock;
+#[path = "../process/support/descriptors.rs"]
+pub(crate) mod descriptors;
 #[expect(dead_code, reason = "the proofs of storage use more of it")]
 #[path = "../process/support/folder.rs"]
 pub(crate) mod folder;
@@ -25,40 +27,8 @@ pub(crate) mod postgres;
 pub(crate) mod server;
 #[path = "../process/support/tenant.rs"]
 pub(crate) mod tenant;
+#[path = "../process/support/waiting.rs"]
+pub(crate) mod waiting;
 
-use std::time::{Duration, Instant};
-
-use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-
-/// How long to wait between two looks at a condition that takes its own time.
-const LOOK_EVERY: Duration = Duration::from_millis(2);
-
-/// Lets this process and the server have as many descriptors as the attacks need.
-pub(crate) fn raise_descriptors(needed: u64) {
-    let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
-    if current.is_none_or(|current| current >= needed) {
-        return;
-    }
-    let raised = Rlimit { current: Some(needed), maximum };
-    setrlimit(Resource::Nofile, raised).expect("the system gives as many descriptors as needed");
-}
-
-/// One figure for an ordinary run, another for a long proof.
-pub(crate) fn scale<T>(ordinary: T, proving: T) -> T {
-    let proves = std::env::var_os("BURSAR_PROVE").is_some_and(|value| value == "1");
-    if proves { proving } else { ordinary }
-}
-
-/// Looks until a condition holds, but not for ever.
-pub(crate) fn within<T>(limit: Duration, mut look: impl FnMut() -> Option<T>) -> Option<T> {
-    let deadline = Instant::now() + limit;
-    loop {
-        if let Some(found) = look() {
-            return Some(found);
-        }
-        if Instant::now() >= deadline {
-            return None;
-        }
-        std::thread::sleep(LOOK_EVERY);
-    }
-}
+pub(crate) use descriptors::raise_descriptors;
+pub(crate) use waiting::{scale, within};

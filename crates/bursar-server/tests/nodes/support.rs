@@ -32,9 +32,11 @@ pub(crate) mod writer;
 pub(crate) mod fleet;
 pub(crate) mod load;
 pub(crate) mod skew;
+#[path = "../process/support/waiting.rs"]
+pub(crate) mod waiting;
 
 use std::process::Output;
-use std::time::{Duration, Instant};
+pub(crate) use waiting::{scale, within};
 
 use bursar_store::PostgresStore;
 use serde_json::{Value, json};
@@ -45,9 +47,6 @@ use self::postgres::database::Database;
 
 pub(crate) const OPERATOR_TOKEN: &str = "operator token of every node";
 pub(crate) const SECRET_KEY: &str = "one secret key of thirty-two bytes or more";
-
-/// How long to wait between two looks at something that takes its own time.
-const LOOK_EVERY: Duration = Duration::from_millis(2);
 
 /// A database of a test's own, and what every node over it is given.
 pub(crate) struct Site {
@@ -123,26 +122,6 @@ pub(crate) fn check_failed(output: &Output, words: &[&str]) {
         assert!(said.contains(word), "{word:?} is not in {said:?}");
     }
     assert!(!said.contains("panicked"), "{said}");
-}
-
-/// One figure for an ordinary run, another for a long proof.
-pub(crate) fn scale<T>(ordinary: T, proving: T) -> T {
-    let proves = std::env::var_os("BURSAR_PROVE").is_some_and(|value| value == "1");
-    if proves { proving } else { ordinary }
-}
-
-/// Looks until something is there, but not for ever.
-pub(crate) fn within<T>(limit: Duration, mut look: impl FnMut() -> Option<T>) -> Option<T> {
-    let deadline = Instant::now() + limit;
-    loop {
-        if let Some(found) = look() {
-            return Some(found);
-        }
-        if Instant::now() >= deadline {
-            return None;
-        }
-        std::thread::sleep(LOOK_EVERY);
-    }
 }
 
 /// What of a process is resident.

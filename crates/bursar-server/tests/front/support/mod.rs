@@ -15,23 +15,9 @@ pub(crate) mod http;
 pub(crate) mod server;
 #[path = "../../process/support/tenant.rs"]
 pub(crate) mod tenant;
+#[expect(dead_code, reason = "the proofs of storage use more of it")]
+#[path = "../../process/support/waiting.rs"]
+pub(crate) mod waiting;
 pub(crate) mod wire;
 
-use std::time::{Duration, Instant};
-
-/// How long to wait between two looks at something that takes its own time.
-const LOOK_EVERY: Duration = Duration::from_millis(2);
-
-/// Looks until something is there, but not for ever.
-pub(crate) fn within<T>(limit: Duration, mut look: impl FnMut() -> Option<T>) -> Option<T> {
-    let deadline = Instant::now() + limit;
-    loop {
-        if let Some(found) = look() {
-            return Some(found);
-        }
-        if Instant::now() >= deadline {
-            return None;
-        }
-        std::thread::sleep(LOOK_EVERY);
-    }
-}
+pub(crate) use waiting::within;
