@@ -225,7 +225,7 @@ impl<'w, 'a> Group<'w, 'a> {
             query(client, SELECT_TENANT, tenant_key),
             query(client, SELECT_COUNTERS, counters),
             query(client, SELECT_RATES, rates),
-            query(client, SUM_DUE, due),
+            query_if(client, self.decides(), SUM_DUE, due),
             query_if(client, self.is_reserving(), SUM_OPEN, open),
             query_if(client, self.is_reserving(), SELECT_RESERVATIONS, tenant_key),
             query_if(client, self.is_weighed(), SUM_BYTES, bytes),
@@ -239,19 +239,26 @@ impl<'w, 'a> Group<'w, 'a> {
 
         let mut accounts = self.accounts(&tenants, integrations, &rates)?;
         restore(&mut accounts, &months, &counters)?;
-        restore_holds(&mut accounts, &due, &open)?;
-        let due = holds.iter().map(|row| self.hold(row)).collect::<Result<Vec<_>, _>>()?;
+        let swept = holds.iter().map(|row| self.hold(row)).collect::<Result<Vec<_>, _>>()?;
+        let due = if self.decides() { sums_due(&due)? } else { sums_of(&swept)? };
+        restore_holds(&mut accounts, due, &open)?;
         let calls = self.calls(&stored)?;
         let missed = calls.values().filter_map(|call| call.reservation.as_ref());
         let missed: BTreeSet<IntegrationId> = missed
             .map(|held| held.request.integration_id)
             .filter(|id| !self.integrations.contains(id))
             .collect();
-        self.load_other_months(client, &mut accounts, &calls, &due).await?;
+        self.load_other_months(client, &mut accounts, &calls, &swept).await?;
         let (sums, reservations_max) = self.sums(client, now, &reservations, &bytes).await?;
         let tenants = HashMap::from([(self.tenant_id, sums)]);
-        let book = Loaded { accounts, calls, tenants, due };
+        let book = Loaded { accounts, calls, tenants, due: swept };
         Ok(Answered { now, claims, book, reservations_max, missed })
+    }
+
+    /// Whether the group has commands, and not only holds to remove: those need no sum of all that
+    /// is due, which takes long when very much is.
+    fn decides(&self) -> bool {
+        !self.wanted.calls.is_empty()
     }
 
     fn is_reserving(&self) -> bool {
@@ -463,21 +470,47 @@ fn query_if<'a>(
     if is_needed { query(client, sql, key) } else { Box::pin(async { Ok(Vec::new()) }) }
 }
 
-/// `integration_id, day, cost_nanos, tokens, calls`: tells accounts what of their holds is due; and
-/// `integration_id, calls`: how many there are.
+/// What is due of each account, by the month in which it is held.
+type DueSums = HashMap<IntegrationId, BTreeMap<Month, Totals>>;
+
+/// `integration_id, day, cost_nanos, tokens, calls`: all that is due.
+fn sums_due(rows: &[Row]) -> Result<DueSums, StoreError> {
+    let mut sums = DueSums::new();
+    for row in rows {
+        let (month, amount) = due_of_day(row, 1)?;
+        add_due(&mut sums, row.id(0, IntegrationId::from_number)?, month, amount)?;
+    }
+    Ok(sums)
+}
+
+/// What these holds, all of them due, add up to.
+fn sums_of(holds: &[Hold]) -> Result<DueSums, StoreError> {
+    let mut sums = DueSums::new();
+    for hold in holds {
+        add_due(&mut sums, hold.integration_id, hold.month, hold.amount)?;
+    }
+    Ok(sums)
+}
+
+fn add_due(
+    sums: &mut DueSums,
+    integration_id: IntegrationId,
+    month: Month,
+    amount: Totals,
+) -> Result<(), StoreError> {
+    let sum = sums.entry(integration_id).or_default().entry(month).or_default();
+    *sum = sum.plus(amount)?;
+    Ok(())
+}
+
+/// Tells accounts what of their holds is due, and how many reservations are stored as open
+/// (`integration_id, calls`).
 fn restore_holds(
     accounts: &mut HashMap<IntegrationId, Account>,
-    due: &[Row],
+    due: DueSums,
     open: &[Row],
 ) -> Result<(), StoreError> {
-    let mut by_account: HashMap<IntegrationId, BTreeMap<Month, Totals>> = HashMap::new();
-    for row in due {
-        let months = by_account.entry(row.id(0, IntegrationId::from_number)?).or_default();
-        let (month, amount) = due_of_day(row, 1)?;
-        let sum = months.entry(month).or_default();
-        *sum = sum.plus(amount)?;
-    }
-    for (id, months) in by_account {
+    for (id, months) in due {
         if let Some(account) = accounts.get_mut(&id) {
             account.restore_due(months.into_iter().collect());
         }
