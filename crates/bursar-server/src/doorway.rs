@@ -102,7 +102,8 @@ static HEADERS: [(HeaderName, HeaderValue); 5] = [
     (header::X_FRAME_OPTIONS, HeaderValue::from_static("DENY")),
 ];
 /// What is wrong with a request that names two hosts.
-const TWO_HOSTS: &str = "Host must be the host of the URL, which over HTTP/2 is :authority.";
+const TWO_HOSTS: &str =
+    "Host must equal the host and port of the request URL (in HTTP/2: :authority).";
 static ONLY_TLS: HeaderValue = HeaderValue::from_static("max-age=31536000");
 
 /// Refuses a head out of bounds, and sends an answer out with what every answer has.

@@ -20,8 +20,8 @@ use crate::queue::{Queue, Weighed, Writing};
 
 /// How often a transaction is run before its callers are told to come again.
 const ATTEMPTS_MAX: u32 = 5;
-/// Reservations that one sweep ends: about ten milliseconds of the writer.
-const SWEEP_MAX: usize = 1_000;
+/// Reservations that one sweep ends: ten to thirty milliseconds of a writer.
+const SWEEP_MAX: usize = 500;
 
 /// What the writers of a ledger share.
 pub(crate) struct Shared {

@@ -21,15 +21,15 @@ use support::{Database, SQLITE, World, request, usage};
 use tokio::task::JoinSet;
 
 /// Reservations that one step removes at most.
-const STEP_MAX: u64 = 1_000;
+const STEP_MAX: u64 = 500;
 const INTEGRATIONS: usize = 4;
 const TASKS: usize = 64;
-/// How long a group may take, and how long 99 of 100 records of another tenant, on a machine that
-/// proves.
-const GROUP_MAX: Duration = Duration::from_millis(50);
-/// The same on PostgreSQL, where each group adds up what is due of its accounts again, and where
-/// this test has one writer of the four that a node has.
-const POSTGRES_GROUP_MAX: Duration = Duration::from_millis(300);
+/// How long 99 of 100 records of another tenant may take on a machine that proves, with one writer.
+const RECORD_P99_MAX: Duration = Duration::from_millis(50);
+/// How long the longest group may take there. On the embedded store a checkpoint of the writer may
+/// be in it.
+const POSTGRES_GROUP_MAX: Duration = Duration::from_millis(50);
+const SQLITE_GROUP_MAX: Duration = Duration::from_millis(150);
 
 /// The most that one transaction removed, and the longest that one took.
 #[derive(Default)]
@@ -133,7 +133,7 @@ async fn what_expires_at_once_is_removed_in_steps(database: Database, group_max:
     assert!(steps >= count as u64 / STEP_MAX, "{steps} steps");
     assert!(records as u64 >= steps / 2, "{records} records in {steps} steps");
     if proves() {
-        assert!(group <= group_max && p99 <= group_max, "group {group:?}, p99 {p99:?}");
+        assert!(group <= group_max && p99 <= RECORD_P99_MAX, "group {group:?}, p99 {p99:?}");
     }
     for integration_id in integrations {
         let stored = world.store.counter(tenant_id, integration_id, month).await.unwrap();
@@ -145,7 +145,7 @@ async fn what_expires_at_once_is_removed_in_steps(database: Database, group_max:
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_embedded_store_removes_what_expires_at_once_in_steps() {
-    what_expires_at_once_is_removed_in_steps(SQLITE, GROUP_MAX).await;
+    what_expires_at_once_is_removed_in_steps(SQLITE, SQLITE_GROUP_MAX).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

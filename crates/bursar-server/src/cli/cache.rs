@@ -11,7 +11,7 @@ const COLUMNS: &[Column] = &[
     ("NAME", "name"),
     ("ENTRIES", "entries"),
     ("MAX", "entries_max"),
-    ("OF A TENANT", "tenant_entries_max"),
+    ("TENANT MAX", "tenant_entries_max"),
     ("BYTES", "bytes"),
     ("MAX BYTES", "bytes_max"),
 ];
