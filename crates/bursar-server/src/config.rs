@@ -45,8 +45,8 @@ pub const SETTINGS: &[Setting] = &[
         key: "operator_listen",
         env: "BURSAR_OPERATOR_LISTEN",
         default: "",
-        help: "Address and port on which alone the operator's routes are served; nothing means \
-               the same as listen.",
+        help: "Address and port that alone serve /metrics and /fdr; the API stays on listen, the \
+               operator's part included. Empty means that listen serves everything.",
     },
     Setting {
         key: "data_dir",

@@ -14,6 +14,7 @@ const DOCKERFILE: &str = include_str!("../../../Dockerfile");
 const DOCKERIGNORE: &str = include_str!("../../../.dockerignore");
 const UNIT: &str = include_str!("../../../deploy/systemd/bursar.service");
 const GUIDE: &str = include_str!("../../../docs/operating.md");
+const GUARANTEES: &str = include_str!("../../../docs/guarantees.md");
 const CONTROL: &str = include_str!("../../bursar-store/src/control.rs");
 
 /// The instructions of the Dockerfile with their continuations, without comments.
@@ -197,5 +198,27 @@ fn the_guide_names_every_action_of_the_audit_log() {
     assert!(actions.len() >= 16, "{actions:?}");
     for action in actions {
         assert!(GUIDE.contains(&format!("`{action}`")), "operating.md does not name {action}");
+    }
+}
+
+#[test]
+fn every_guarantee_names_tests_that_exist() {
+    let crates = concat!(env!("CARGO_MANIFEST_DIR"), "/..");
+    for section in GUARANTEES.split("\n## ").skip(1) {
+        let (title, text) = section.split_once('\n').unwrap();
+        let (_, tests) = text.split_once("\n- ").unwrap_or_else(|| panic!("{title}: no test"));
+        for line in tests.split("\n- ") {
+            // The list ends with its paragraph.
+            let line = line.split("\n\n").next().unwrap_or_default();
+            let mut names = line.split('`').skip(1).step_by(2);
+            let file = names.next().unwrap_or_else(|| panic!("{title}: no file in {line}"));
+            let source = std::fs::read_to_string(format!("{crates}/{file}"));
+            let source = source.unwrap_or_else(|error| panic!("{title}: {file}: {error}"));
+            let names: Vec<_> = names.collect();
+            assert!(!names.is_empty(), "{title}: no test of {file}");
+            for name in names {
+                assert!(source.contains(&format!("fn {name}(")), "{title}: {file} has no {name}");
+            }
+        }
     }
 }

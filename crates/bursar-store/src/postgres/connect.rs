@@ -50,9 +50,11 @@ impl Address {
     /// Reads a URL such as `postgres://role:password@host:5432/bursar?sslmode=require`.
     ///
     /// `sslrootcert=<file>` names the authority that the server's certificate is checked with;
-    /// otherwise those that the system trusts are.
+    /// otherwise those that the system trusts are. Every TLS connection checks the certificate and
+    /// the host name, so libpq's `sslmode=verify-full` means the same as `require`.
     pub(super) fn parse(url: &str) -> Result<Self, OpenPostgresError> {
         let (url, root) = take_parameter(url, "sslrootcert");
+        let url = with_known_mode(url)?;
         let way = |url: String| {
             let mut config =
                 Config::from_str(&url).map_err(|_| OpenPostgresError::Url(ADDRESS_FORM))?;
@@ -140,6 +142,8 @@ where
 const ADDRESS_FORM: &str =
     "expected postgres://<role>[:<password>]@<host>[:<port>]/<database>[?sslmode=require]";
 
+const MODES: &str = "sslmode is disable, prefer, require or verify-full";
+
 /// The same URL once for each of its hosts.
 fn one_for_each_host(url: &str) -> Vec<String> {
     let (scheme, rest) = url.split_once("://").unwrap_or(("", url));
@@ -150,6 +154,20 @@ fn one_for_each_host(url: &str) -> Vec<String> {
     let at = rest.find(['/', '?']).unwrap_or(rest.len());
     let (hosts, after) = rest.split_at_checked(at).unwrap_or((rest, ""));
     hosts.split(',').map(|host| format!("{scheme}://{login}{host}{after}")).collect()
+}
+
+/// The same URL with a `sslmode` that the driver knows.
+fn with_known_mode(url: String) -> Result<String, OpenPostgresError> {
+    let (rest, mode) = take_parameter(&url, "sslmode");
+    match mode.as_deref() {
+        None | Some("disable" | "prefer" | "require") => Ok(url),
+        Some("verify-full") => {
+            let sign = if rest.contains('?') { '&' } else { '?' };
+            Ok(format!("{rest}{sign}sslmode=require"))
+        }
+        // `allow` and `verify-ca` would check less than they seem to, or more.
+        Some(_) => Err(OpenPostgresError::Url(MODES)),
+    }
 }
 
 /// Takes a parameter out of the query of a URL.
@@ -189,6 +207,22 @@ fn roots(file: Option<PathBuf>, mode: SslMode) -> Result<RootCertStore, OpenPost
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn tls_that_is_verified_in_full_has_two_names() {
+        #[track_caller]
+        fn check(url: &str, want: Option<SslMode>) {
+            let mode = Address::parse(url).ok().map(|address| address.ways[0].get_ssl_mode());
+            assert_eq!(mode, want, "{url}");
+        }
+        check("postgres://a@b/c?sslmode=require", Some(SslMode::Require));
+        check("postgres://a@b/c?sslmode=verify-full", Some(SslMode::Require));
+        check("postgres://a@b/c?sslmode=verify-full&connect_timeout=1", Some(SslMode::Require));
+        check("postgres://a@b,d/c?sslmode=disable", Some(SslMode::Disable));
+        check("postgres://a@b/c", Some(SslMode::Prefer));
+        check("postgres://a@b/c?sslmode=verify-ca", None);
+        check("postgres://a@b/c?sslmode=allow", None);
+    }
 
     #[test]
     fn a_parameter_is_taken_out_of_a_url() {
