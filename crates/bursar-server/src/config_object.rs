@@ -8,10 +8,11 @@ use serde_json::Value;
 use serde_json::value::RawValue;
 
 use crate::error::{ApiError, ErrorCode};
+use crate::json_object::JsonObject;
 use crate::raw_key;
 
-/// The largest free object, as text.
-const BYTES_MAX: usize = 32 * 1024;
+/// An object without anything in it.
+const EMPTY: &str = "{}";
 
 /// A configuration that may be kept.
 #[derive(Debug)]
@@ -24,7 +25,7 @@ pub struct ConfigObject {
 
 impl Default for ConfigObject {
     fn default() -> Self {
-        Self { text: "{}".to_owned(), origin: None }
+        Self { text: EMPTY.to_owned(), origin: None }
     }
 }
 
@@ -32,17 +33,12 @@ impl Default for ConfigObject {
 ///
 /// # Errors
 /// 422 on `config`, or on the place in it that is wrong; never with the value.
-pub fn check_config(config: &Value) -> Result<ConfigObject, ApiError> {
-    let Value::Object(fields) = config else {
-        return Err(ApiError::field("config", "must be an object"));
-    };
-    let text = config.to_string();
-    check_size("config", &text)?;
-    if contains_nul(config) {
-        return Err(ApiError::field("config", "must not contain the character NUL"));
+pub fn check_config(config: &RawValue) -> Result<ConfigObject, ApiError> {
+    let config = check("config", config, raw_key::find_secret)?;
+    if let Some(place) = config.repeated() {
+        return Err(ApiError::field(format!("config{place}"), "must be given once"));
     }
-    refuse_secret("config", raw_key::find_secret(config))?;
-    let origin = match fields.get("base_url") {
+    let origin = match config.value().get("base_url") {
         None | Some(Value::Null) => None,
         Some(Value::String(url)) => Some(origin(url)?),
         Some(_) => return Err(ApiError::field("config.base_url", "must be a URL")),
@@ -50,37 +46,37 @@ pub fn check_config(config: &Value) -> Result<ConfigObject, ApiError> {
     // In small letters more looks like a key than in the letters that came.
     let has_key = origin.as_deref().is_some_and(raw_key::contains_key);
     refuse_secret("config", has_key.then(|| ".base_url".to_owned()))?;
-    Ok(ConfigObject { text, origin })
+    Ok(ConfigObject { text: config.into_text(), origin })
 }
 
-/// Checks the metadata of a record, and gives its text unless it is empty.
+/// Checks the metadata of a record, and gives its text unless it is empty. A name that comes twice
+/// is no reason to lose a record: the last one is stored.
 ///
 /// # Errors
 /// 422 on `metadata`, or on the place in it that is wrong; never with the value.
 pub fn check_metadata(metadata: Option<&RawValue>) -> Result<Option<Box<str>>, ApiError> {
-    let Some(metadata) = metadata else { return Ok(None) };
-    let text = metadata.get();
-    if text == "{}" {
+    let Some(metadata) = metadata.filter(|metadata| metadata.get() != EMPTY) else {
         return Ok(None);
-    }
-    check_size("metadata", text)?;
-    let value: Value = serde_json::from_str(text)
-        .map_err(|_| ApiError::field("metadata", "must be JSON that is not nested too deeply"))?;
-    let Value::Object(fields) = &value else {
-        return Err(ApiError::field("metadata", "must be an object"));
     };
-    if text.contains("\\u0000") && contains_nul(&value) {
-        return Err(ApiError::field("metadata", "must not contain the character NUL"));
-    }
-    refuse_secret("metadata", raw_key::find_key(&value))?;
-    Ok((!fields.is_empty()).then(|| Box::from(text)))
+    let text = check("metadata", metadata, raw_key::find_key)?.into_text();
+    Ok((text != EMPTY).then(|| text.into()))
 }
 
-fn check_size(field: &str, text: &str) -> Result<(), ApiError> {
-    if text.len() > BYTES_MAX {
-        return Err(ApiError::field(field, "must have at most 32 KiB"));
+/// Rewrites an object, and checks what is stored of it.
+fn check(
+    field: &str,
+    sent: &RawValue,
+    find_secret: impl FnOnce(&Value) -> Option<String>,
+) -> Result<JsonObject, ApiError> {
+    let object = JsonObject::parse(sent).map_err(|problem| ApiError::field(field, problem))?;
+    if object.text().contains("\\u0000") && contains_nul(object.value()) {
+        return Err(ApiError::field(field, "must not contain the character NUL"));
     }
-    Ok(())
+    refuse_secret(field, find_secret(object.value()))?;
+    // An escape is written with a letter, which can make a key of the letters that follow.
+    let has_key = object.text().contains('\\') && raw_key::contains_key(object.text());
+    refuse_secret(field, has_key.then(String::new))?;
+    Ok(object)
 }
 
 fn refuse_secret(field: &str, found: Option<String>) -> Result<(), ApiError> {
@@ -161,28 +157,58 @@ mod tests {
         }
     }
 
+    fn raw(text: &str) -> Box<RawValue> {
+        RawValue::from_string(text.to_owned()).expect("json")
+    }
+
     #[test]
     fn free_objects_are_bounded_and_keep_no_secret() {
-        let config = |text: &str| serde_json::from_str::<Value>(text).expect("json");
-        assert!(check_config(&config(r#"{"base_url":"https://a","x":[1]}"#)).is_ok());
-        assert!(check_config(&config("[]")).is_err());
-        assert!(check_config(&config(r#"{"password":"hunter2"}"#)).is_err());
-        let raw = |text: String| RawValue::from_string(text).expect("json");
-        let metadata = |text: String| check_metadata(Some(&raw(text)));
-        assert!(matches!(metadata("{}".to_owned()), Ok(None)));
-        assert!(matches!(metadata("{ }".to_owned()), Ok(None)));
-        assert!(matches!(metadata(r#"{"a":1}"#.to_owned()), Ok(Some(_))));
-        assert!(metadata(r#"{"a":"\u0000"}"#.to_owned()).is_err());
-        assert!(metadata(r#""text""#.to_owned()).is_err());
-        assert!(metadata(format!(r#"{{"a":"{}"}}"#, "x".repeat(BYTES_MAX))).is_err());
+        let config = |text: &str| check_config(&raw(text));
+        assert!(config(r#"{"base_url":"https://a","x":[1]}"#).is_ok());
+        assert!(config("[]").is_err());
+        assert!(config("null").is_err());
+        assert!(config(r#"{"password":"hunter2"}"#).is_err());
+        let metadata = |text: &str| check_metadata(Some(&raw(text)));
+        assert!(matches!(metadata("{}"), Ok(None)));
+        assert!(matches!(metadata("{ }"), Ok(None)));
+        assert!(matches!(metadata(r#"{"a":1}"#), Ok(Some(_))));
+        assert!(metadata(r#"{"a":"\u0000"}"#).is_err());
+        assert!(matches!(metadata(r#"{"a":"\\u0000"}"#), Ok(Some(_))), "a text about it");
+        assert!(metadata(r#""text""#).is_err());
+        assert!(metadata(&format!(r#"{{"a":"{}"}}"#, "x".repeat(32 * 1024))).is_err());
         let bomb = format!("{{\"a\":{}{}}}", "[".repeat(5_000), "]".repeat(5_000));
-        assert!(metadata(bomb).is_err());
+        assert!(metadata(&bomb).is_err());
+    }
+
+    #[test]
+    fn a_name_that_comes_twice_is_refused_in_a_configuration_and_resolved_in_metadata() {
+        let sent = raw(r#"{ "x": [{ "a": "sk-proj-abcdefghijklmnopqrst", "\u0061": "y" }] }"#);
+        let refused = check_config(&sent).expect_err("it is ambiguous");
+        assert_eq!(refused.message(), "config.x[0].a must be given once");
+        let stored = check_metadata(Some(&sent)).expect("a fact");
+        assert_eq!(stored.as_deref(), Some(r#"{"x":[{"a":"y"}]}"#));
+    }
+
+    #[test]
+    fn a_key_is_found_whatever_escapes_it_is_written_with() {
+        for text in [
+            r#"{"a":"\u0073k-proj-abcdefghijklmnopqrst"}"#,
+            r#"{"\u0073\u006b-proj-abcdefghijklmnopqrst":1}"#,
+            r#"{"a":"\nsk-proj-abcdefghijklmnopqrst"}"#,
+            r#"{"a":"sk-pro\u006a-abcdefghijklmnopqrst","b":"\\"}"#,
+            // What is stored begins with a backslash and reads on as a key.
+            r#"{"a":"\u0008ur_operator_0123456789abcdef0123456789abcdef"}"#,
+            r#"{"a":"x\nvapi-abcdefghijklmnopqrst"}"#,
+        ] {
+            assert!(check_metadata(Some(&raw(text))).is_err(), "{text}");
+            assert!(check_config(&raw(text)).is_err(), "{text}");
+        }
     }
 
     #[test]
     fn an_origin_that_looks_like_a_key_in_small_letters_is_refused() {
         let key = format!("bur_operator_{}", "0123456789ABCDEF".repeat(3));
         let config = serde_json::json!({ "base_url": format!("https://{key}.example.com") });
-        assert!(check_config(&config).is_err());
+        assert!(check_config(&raw(&config.to_string())).is_err());
     }
 }

@@ -47,6 +47,8 @@ mod inflate;
 pub mod instant;
 pub mod integration_view;
 mod json_depth;
+pub mod json_line;
+pub mod json_object;
 pub mod key_uses;
 pub mod log;
 mod log_queue;

@@ -8,6 +8,7 @@ use bytes::Bytes;
 use clap::ValueEnum;
 
 use crate::csv_cell;
+use crate::json_line;
 use crate::usage_view::UsageView;
 
 /// The fields of an entry in the order of a CSV file, which has them in its first line.
@@ -107,7 +108,7 @@ impl UsageFormat {
         match self {
             Self::Ndjson => {
                 for row in rows {
-                    serde_json::to_writer(&mut text, &UsageView::from(row))?;
+                    json_line::write(&mut text, &UsageView::from(row))?;
                     text.push(b'\n');
                 }
             }

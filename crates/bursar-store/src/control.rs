@@ -589,10 +589,19 @@ impl<'a> Control<'a> {
             action,
             target_type,
             target_id,
-            detail: detail.to_string(),
+            detail: on_one_line(&detail),
         };
         self.tx.put_audit(&row)
     }
+}
+
+/// JSON on one line, also for readers that end a line at a line separator of Unicode. These stand
+/// only in texts, where an escape says the same.
+fn on_one_line(detail: &serde_json::Value) -> String {
+    const ESCAPES: [(char, &str); 3] =
+        [('\u{85}', "\\u0085"), ('\u{2028}', "\\u2028"), ('\u{2029}', "\\u2029")];
+    let text = detail.to_string();
+    ESCAPES.into_iter().fold(text, |text, (separator, escape)| text.replace(separator, escape))
 }
 
 fn apply_edit(row: &mut IntegrationRow, edit: IntegrationEdit) {

@@ -22,6 +22,7 @@ use crate::cursor;
 use crate::envelope::{Answer, ListMeta};
 use crate::error::{ApiError, ErrorCode};
 use crate::export;
+use crate::json_line;
 use crate::openapi::kinds::Whole;
 use crate::openapi::query;
 use crate::params::Query;
@@ -186,7 +187,7 @@ impl Export {
 fn write(rows: Vec<AuditEntry>) -> Result<Bytes, std::io::Error> {
     let mut text = Vec::with_capacity(rows.len() * 512);
     for row in rows {
-        serde_json::to_writer(&mut text, &AuditView::from(row))?;
+        json_line::write(&mut text, &AuditView::from(row))?;
         text.push(b'\n');
     }
     Ok(text.into())

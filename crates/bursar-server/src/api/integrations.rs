@@ -7,6 +7,7 @@ use bursar_store::{
     IntegrationRow,
 };
 use serde::Deserialize;
+use serde_json::value::RawValue;
 use utoipa::ToSchema;
 
 use crate::answer_memory::Reads;
@@ -52,7 +53,7 @@ pub struct IntegrationCreate {
     credential_ref: Option<String>,
     /// What calls need, such as `base_url`; never shown again, and no place for secrets.
     #[schema(value_type = Option<FreeObject>)]
-    config: Option<serde_json::Value>,
+    config: Option<Box<RawValue>>,
     /// The model to use when a call names none.
     #[schema(value_type = Option<ModelName>)]
     default_model: Option<String>,
@@ -89,7 +90,7 @@ pub struct IntegrationUpdate {
     credential_ref: Option<Option<String>>,
     #[schema(value_type = FreeObject, required = false)]
     #[serde(default, deserialize_with = "present")]
-    config: Option<serde_json::Value>,
+    config: Option<Box<RawValue>>,
     #[schema(value_type = Option<ModelName>)]
     #[serde(default, deserialize_with = "present")]
     default_model: Option<Option<String>>,
@@ -400,7 +401,7 @@ fn check_create(
         .credential_ref
         .map(|reference| credential_ref::check(reference, caller.set_by, &app.allowed_prefixes))
         .transpose()?;
-    let config = create.config.as_ref().map(check_config).transpose()?;
+    let config = create.config.as_deref().map(check_config).transpose()?;
     let ConfigObject { text, origin } = config.unwrap_or_default();
     check_model(create.default_model.as_deref())?;
     let limits = LimitSettings {
@@ -437,7 +438,7 @@ fn check_update(
         |reference| credential_ref::check(reference, caller.set_by, &app.allowed_prefixes);
     let credential_ref =
         update.credential_ref.map(|reference| reference.map(check_ref).transpose()).transpose()?;
-    let config = update.config.as_ref().map(check_config).transpose()?;
+    let config = update.config.as_deref().map(check_config).transpose()?;
     check_model(update.default_model.as_ref().and_then(|model| model.as_deref()))?;
     let limit = |field: &str, limit: Option<Option<i64>>| {
         let value = limit.map(|limit| not_null(field, limit)).transpose()?;

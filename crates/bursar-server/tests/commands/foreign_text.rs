@@ -6,6 +6,11 @@ use super::{World, text};
 
 /// Sends a request in the operator's name, and answers its data.
 fn ask(world: &World, tenant: &str, (method, path): (&str, &str), body: &Value) -> Value {
+    ask_with(world, tenant, (method, path), &body.to_string())
+}
+
+/// The same with a body as it is.
+fn ask_with(world: &World, tenant: &str, (method, path): (&str, &str), body: &str) -> Value {
     let token = std::fs::read_to_string(world.data().join("operator-token")).unwrap();
     let mut request = axum::http::Request::builder()
         .method(method)
@@ -17,7 +22,7 @@ fn ask(world: &World, tenant: &str, (method, path): (&str, &str), body: &Value) 
     }
     let answered = match method {
         "GET" => ureq::run(request.body(()).unwrap()),
-        _ => ureq::run(request.body(body.to_string()).unwrap()),
+        _ => ureq::run(request.body(body).unwrap()),
     };
     let mut answer = answered.unwrap();
     let envelope: Value =
@@ -154,4 +159,41 @@ fn an_export_read_back_says_the_same_of_every_text() {
         let said = world.run(&["usage", "import", &name, "--tenant", &from]);
         assert_eq!(said, format!("0 accepted, {} already there, 0 refused\n", TEXTS.len()));
     }
+}
+
+#[test]
+fn a_line_of_an_export_is_read_back_however_its_json_was_written() {
+    let world = World::served();
+    let ids = ["from", "to"].map(|name| {
+        let tenant = text(&ask(&world, "", ("POST", "/tenants"), &json!({ "name": name })), "id");
+        let create = json!({ "name": "i", "provider_type": "openai" });
+        let made = ask(&world, &tenant, ("POST", "/integrations"), &create);
+        (tenant, text(&made, "id"))
+    });
+    let [(from, integration), (to, other)] = ids;
+    for (call_id, metadata) in [
+        ("a", "{\n  \"a\": [\r\n    1.10,\n    12345678901234567890123\n  ]\n}"),
+        ("b", "{\"a\": 1, \"\\u0061\": {\"b\": 1, \"b\": \"\u{2028}\\n\"}}"),
+        ("c", "{\n}"),
+    ] {
+        let record = format!(
+            "{{\n \"integration_id\": \"{integration}\", \"call_id\": \"{call_id}\", \
+             \"provider\": \"openai\", \"model\": \"m\", \"tokens_in\": 1, \"tokens_out\": 2, \"cost_cents\": 2, \
+             \"occurred_at\": \"2026-01-01T00:00:00Z\", \"metadata\": {metadata}}}"
+        );
+        ask_with(&world, &from, ("POST", "/telemetry/llm-usage"), &record);
+    }
+    for (format, count) in [("ndjson", 3), ("csv", 4)] {
+        let output = format!("--output=calls.{format}");
+        world.run(&["usage", "export", "--tenant", &from, &output]);
+        let path = world.folder.path().join(format!("calls.{format}"));
+        let file = std::fs::read_to_string(&path).unwrap();
+        assert_eq!(file.lines().count(), count, "{file}");
+        std::fs::write(&path, file.replace(&integration, &other)).unwrap();
+    }
+    let said = world.run(&["usage", "import", "calls.ndjson", "--tenant", &to]);
+    assert_eq!(said, "3 accepted, 0 already there, 0 refused\n");
+    assert_eq!(history(&world, &to), history(&world, &from));
+    let said = world.run(&["usage", "import", "calls.csv", "--tenant", &to]);
+    assert_eq!(said, "0 accepted, 3 already there, 0 refused\n");
 }

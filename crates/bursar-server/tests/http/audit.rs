@@ -159,6 +159,17 @@ async fn the_file_of_the_log_is_a_chain_that_can_be_checked_alone() {
 }
 
 #[tokio::test]
+async fn a_name_with_a_line_separator_is_on_the_line_of_its_row() {
+    let app = TestApp::new();
+    let tenant = app.tenant("a").await;
+    tenant.integration("one\u{2028}two\u{2029}three", json!({})).await;
+    let file = tenant.founder().get("/audit/export").await;
+    assert!(!file.body.contains(['\u{2028}', '\u{2029}']), "{}", file.body);
+    let row: Value = serde_json::from_str(file.body.lines().nth(1).unwrap()).unwrap();
+    assert_eq!(row["detail"]["name"], "one\u{2028}two\u{2029}three");
+}
+
+#[tokio::test]
 async fn a_log_of_several_pages_is_one_file() {
     let app = TestApp::new();
     let tenant = app.tenant("a").await;

@@ -60,6 +60,28 @@ async fn a_configuration_keeps_no_secret_under_a_telling_name() {
 }
 
 #[tokio::test]
+async fn a_configuration_that_says_two_things_is_refused() {
+    let app = TestApp::new();
+    let tenant = app.tenant("a").await;
+    let id = tenant.integration("i", json!({})).await;
+    for (config, field) in [
+        (r#"{"a":1,"b":{},"a":2}"#, "config.a"),
+        (r#"{"a":[{},{"b":1,"\u0062":1}]}"#, "config.a[1].b"),
+        (r#"{"base_url":"https://a.example","base_url":"https://b.example"}"#, "config.base_url"),
+    ] {
+        let update = format!(r#"{{"config":{config}}}"#);
+        let answer = tenant.founder().patch(&format!("/integrations/{id}")).body(update).await;
+        answer.refused(422, "INVALID_FIELD").on(field);
+        let create = format!(r#"{{"name":"n","provider_type":"openai","config":{config}}}"#);
+        let answer = tenant.founder().post("/integrations").body(create).await;
+        answer.refused(422, "INVALID_FIELD").on(field);
+    }
+    let hidden = format!(r#"{{"config":{{"a":"{}","a":1}}}}"#, RAW_KEYS[0]);
+    let answer = tenant.founder().patch(&format!("/integrations/{id}")).body(hidden).await;
+    assert!(!answer.is(422).body.contains(RAW_KEYS[0]), "{}", answer.body);
+}
+
+#[tokio::test]
 async fn an_update_with_a_raw_key_changes_nothing() {
     let app = TestApp::new();
     let tenant = app.tenant("a").await;

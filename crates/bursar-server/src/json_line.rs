@@ -1,0 +1,67 @@
+//! JSON on one line, whatever a reader takes for the end of a line.
+//!
+//! JSON writes line feeds and carriage returns in texts as escapes, but lets the line separators
+//! of Unicode stand as they are, at which line readers of JavaScript and Python end a line.
+
+use std::io;
+
+use serde::Serialize;
+use serde_json::ser::Formatter;
+
+/// Writes a value without a blank, a line break or a line separator outside of escapes.
+///
+/// Raw JSON inside of the value is written as it is, so it has to be on one line already.
+///
+/// # Errors
+/// What the writer says.
+pub fn write(out: impl io::Write, value: &impl Serialize) -> Result<(), serde_json::Error> {
+    value.serialize(&mut serde_json::Serializer::with_formatter(out, OneLine))
+}
+
+/// Compact, with escapes for the line separators that JSON does not escape.
+struct OneLine;
+
+const fn escape_of(character: char) -> Option<&'static [u8]> {
+    match character {
+        '\u{85}' => Some(b"\\u0085"),
+        '\u{2028}' => Some(b"\\u2028"),
+        '\u{2029}' => Some(b"\\u2029"),
+        _ => None,
+    }
+}
+
+impl Formatter for OneLine {
+    fn write_string_fragment<W: io::Write + ?Sized>(
+        &mut self,
+        writer: &mut W,
+        fragment: &str,
+    ) -> io::Result<()> {
+        let mut rest = fragment;
+        while let Some((at, separator)) =
+            rest.char_indices().find(|(_, character)| escape_of(*character).is_some())
+        {
+            let (before, after) = rest.split_at(at);
+            writer.write_all(before.as_bytes())?;
+            writer.write_all(escape_of(separator).unwrap_or_default())?;
+            rest = after.get(separator.len_utf8()..).unwrap_or_default();
+        }
+        writer.write_all(rest.as_bytes())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_reader_sees_the_end_of_a_line_in_a_text() {
+        let text = "a\nb\rc\u{b}d\u{c}e\u{1c}f\u{85}g\u{2028}h\u{2029}\u{2028}i\u{e4}";
+        let mut line = Vec::new();
+        write(&mut line, &serde_json::json!({ text: [text, 1.5, null] })).unwrap();
+        let line = String::from_utf8(line).unwrap();
+        assert!(!line.contains(char::is_control), "{line:?}");
+        assert!(!line.contains(['\u{2028}', '\u{2029}']), "{line:?}");
+        let read: serde_json::Value = serde_json::from_str(&line).unwrap();
+        assert_eq!(read, serde_json::json!({ text: [text, 1.5, null] }));
+    }
+}
