@@ -594,6 +594,8 @@ fn check_unchained(world: &World, row: &Value) {
     );
     let wrong = [&verify[..], &["--unchained-before=yesterday"]].concat();
     world.check_failed(&wrong, 2, &["--unchained-before", "must be an instant"]);
+    let wrong = [&verify[..], &["--unchained-before=2026-01-01T00:00:00+25:00"]].concat();
+    world.check_failed(&wrong, 2, &["--unchained-before", "must have an offset from UTC"]);
 }
 
 #[test]

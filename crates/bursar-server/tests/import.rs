@@ -413,6 +413,26 @@ fn a_quote_that_is_never_closed_ends_the_import_and_not_the_memory() {
 }
 
 #[test]
+fn a_time_with_an_impossible_offset_is_not_read_as_local_time() {
+    let world = World::new();
+    let row = |at: &str| format!("{at},p,m,1,1\n");
+    let text = "occurred_at,provider,model,tokens_in,tokens_out\n".to_owned()
+        + &row("2023-10-29T02:30:00+25:00")
+        + &row("2023-10-29 02:30:00[Europe/Berlin]")
+        + &row("1960-10-29T02:30:00+01:00")
+        + &row("2023-10-29 02:30:00.123456789123+01:00")
+        + &row("2023-10-29 02:30:00.123456789123");
+    world.write("calls.csv", &text);
+    let refused = [
+        "row 1: occurred_at must have an offset from UTC between -23:59 and +23:59",
+        "row 2: occurred_at must have an offset from UTC beside the name of its zone",
+        "row 3: occurred_at must lie between the years 1970 and 9999",
+    ];
+    let tally = "2 accepted, 0 already there, 3 refused";
+    check(&world.import("calls.csv", &["--time-zone=UTC"]), false, tally, &refused);
+}
+
+#[test]
 fn a_time_without_a_zone_needs_one() {
     let world = World::new();
     let text = "occurred_at,provider,model,tokens_in,tokens_out\n2023-10-29 02:30:00,p,m,1,1\n";

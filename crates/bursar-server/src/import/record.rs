@@ -3,13 +3,13 @@
 use std::collections::BTreeMap;
 
 use bursar_core::{NANOS_PER_CENT, Nanos};
-use jiff::civil::DateTime;
+use jiff::civil::{DateTime, Time};
 use jiff::tz::TimeZone;
 use serde_json::value::RawValue;
 
 use super::source::{Refusal, Row, Value};
 use super::{ImportArguments, ImportError};
-use crate::instant;
+use crate::instant::{self, Written};
 
 /// How a field is written in JSON.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -156,20 +156,18 @@ impl Mapping {
     }
 
     fn instant(&self, text: &str) -> Result<String, String> {
-        if let Ok(at) = instant::parse(text) {
-            return Ok(instant::text(at));
+        const WRONG: &str = "must be a time, like 2026-11-20 13:00:00 or 2026-11-20T13:00:00Z";
+        let Written { date, time, offset } = Written::read(text, WRONG)?;
+        if offset.is_some() {
+            return Ok(instant::parse(text).map(instant::text)?);
         }
-        let wrong =
-            || "must be a time, like 2026-11-20 13:00:00 or 2026-11-20T13:00:00Z".to_owned();
-        let local: DateTime = text.parse().map_err(|_| wrong())?;
         let Some(zone) = &self.zone else {
             return Err("names no zone: say which with --time-zone UTC".to_owned());
         };
+        let local = DateTime::from_parts(date, time.unwrap_or(Time::midnight()));
         let ambiguous = |_| format!("is not one instant in this zone: {text}");
         let at = zone.to_ambiguous_zoned(local).unambiguous().map_err(ambiguous)?;
-        let micros = at.timestamp().as_nanosecond().div_euclid(1_000);
-        let micros = i64::try_from(micros).map_err(|_| wrong())?;
-        bursar_core::Timestamp::from_micros(micros).map(instant::text).ok_or_else(wrong)
+        Ok(instant::from_jiff(at.timestamp()).map(instant::text)?)
     }
 
     fn derived_call_id(&self, row: &Row) -> String {

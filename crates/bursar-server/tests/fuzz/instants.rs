@@ -1,5 +1,6 @@
 //! Instants, days and months.
 
+use bursar_core::Timestamp;
 use bursar_server::instant::{parse, parse_day, parse_month, text};
 
 use crate::fuzzing::{Effort, Fate, fuzz};
@@ -25,6 +26,32 @@ fn an_instant_is_written_as_it_was_read() {
             let day = written.split('T').next().unwrap_or_default();
             assert_eq!(parse_day(day), Ok(at.day()), "{written}");
         }
+        Fate::of(&read)
+    });
+}
+
+#[test]
+fn any_instant_leads_back_from_any_spelling() {
+    fuzz(bolero::check!(), Effort::PLAIN, |choices| {
+        let micros = (0..8).fold(0_u64, |all, _| all << 8 | u64::from(choices.byte()));
+        let micros = i64::try_from(micros >> 1).unwrap_or_default() % Timestamp::MAX.micros();
+        let at = Timestamp::from_micros(micros).expect("in range");
+        assert_eq!(parse(&text(at)), Ok(at));
+        // The same instant where clocks are so many minutes ahead, of which there may be a day.
+        let minutes = choices.below(2 * 1_600) as i64 - 1_600;
+        let local = Timestamp::from_micros(micros + minutes * 60_000_000);
+        let Some(local) = local else { return Fate::Refused };
+        let (sign, hours) = (if minutes < 0 { '-' } else { '+' }, minutes.abs() / 60);
+        let colon = choices.one_of(&[":", ""]);
+        let digits = choices.below(30);
+        let spelling = format!(
+            "{}{}{sign}{hours:02}{colon}{:02}",
+            text(local).trim_end_matches('Z'),
+            if micros % 1_000_000 == 0 { String::new() } else { "9".repeat(digits) },
+            minutes.abs() % 60
+        );
+        let read = parse(&spelling);
+        assert_eq!(read.ok(), (minutes.abs() < 24 * 60).then_some(at), "{spelling}");
         Fate::of(&read)
     });
 }

@@ -22,6 +22,7 @@ mod doorway;
 mod envelope;
 mod exports;
 mod history;
+mod instants;
 mod integration_keys;
 mod integration_updates;
 mod integrations;
