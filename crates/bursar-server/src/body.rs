@@ -1,4 +1,7 @@
 //! Bodies: bounded, inflated when they are gzip, and read as JSON with errors that name the field.
+//!
+//! Deliberately absent: what becomes of a body that is refused before all of it was read. The
+//! connection decides that for every answer (serve/request_body.rs).
 
 use std::time::Duration;
 
@@ -17,11 +20,12 @@ use crate::error::{ApiError, ErrorCode};
 use crate::holder::{Holder, Whose};
 use crate::inflate::inflate;
 use crate::json_depth::{DEPTH_MAX, find_too_deep};
+use crate::serve::limits::BODY_BYTES_MAX;
 
 /// The largest body of most routes, before and after inflation.
 pub const SMALL: usize = 256 * 1024;
 /// The largest body of a batch, before and after inflation.
-pub const BATCH: usize = 8 * 1024 * 1024;
+pub const BATCH: usize = BODY_BYTES_MAX;
 /// Records that a batch may have.
 pub const BATCH_RECORDS_MAX: usize = 1_000;
 /// What is decoded at once on a thread that answers requests: below a millisecond's work, however
@@ -100,8 +104,6 @@ impl<const MAX: usize> FromRequest<App> for Text<MAX> {
         let mut hold = budget.hold(holder);
         let arrival = async move {
             if !hold.take(announced.unwrap_or(0)) || !has_room::<MAX>(app, holder, &hold) {
-                drop(hold);
-                pass_over(body, 0, MAX).await?;
                 return Err(ApiError::of(ErrorCode::Overloaded));
             }
             collect(body, MAX, hold).await
@@ -272,10 +274,8 @@ async fn collect(mut body: Body, max: usize, mut hold: ByteHold) -> Result<Bytes
             return Err(ApiError::too_large(max));
         }
         let more = length.saturating_sub(hold.bytes());
-        if let Err(refusal) = take(&mut hold, more) {
-            drop((hold, collected, whole, data));
-            pass_over(body, length, max).await?;
-            return Err(refusal);
+        if !hold.take(more) {
+            return Err(ApiError::of(ErrorCode::Overloaded));
         }
         // Most bodies come in one part, which is not copied.
         if whole.is_empty() && collected.is_empty() {
@@ -292,18 +292,6 @@ async fn collect(mut body: Body, max: usize, mut hold: ByteHold) -> Result<Bytes
     Ok(hold.keep(bytes))
 }
 
-/// Reads the rest of a body and forgets it: a client that still sends when its connection ends does
-/// not come to read why.
-async fn pass_over(mut body: Body, mut length: usize, max: usize) -> Result<(), ApiError> {
-    while let Some(frame) = body.frame().await {
-        length += frame.map_err(|_| broke_off())?.data_ref().map_or(0, Bytes::len);
-        if length > max {
-            return Err(ApiError::too_large(max));
-        }
-    }
-    Ok(())
-}
-
 /// Whose the body is, as far as that is proved.
 fn proved_holder(extensions: &Extensions) -> Holder {
     extensions.get::<RequestTenant>().map_or(Holder::NOBODY, RequestTenant::holder)
@@ -311,9 +299,4 @@ fn proved_holder(extensions: &Extensions) -> Holder {
 
 fn broke_off() -> ApiError {
     ApiError::new(ErrorCode::BadRequest, "The body broke off.")
-}
-
-/// Takes more of the memory for bodies, or asks the client to come again.
-fn take(hold: &mut ByteHold, bytes: usize) -> Result<(), ApiError> {
-    if hold.take(bytes) { Ok(()) } else { Err(ApiError::of(ErrorCode::Overloaded)) }
 }

@@ -661,6 +661,7 @@ impl Values<'_> {
                 idle: self.seconds("server.idle_seconds")?,
                 write: self.seconds("server.write_seconds")?,
             },
+            body: self.seconds("server.body_seconds")?,
             drain: self.seconds("server.drain_seconds")?,
             trusted_proxies: proxies
                 .map_err(|text| wrong("server.trusted_proxies", &is_none(text)))?,

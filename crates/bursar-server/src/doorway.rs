@@ -71,6 +71,11 @@ impl RequestTenant {
         let _ = self.0.set(Proved::Operator);
     }
 
+    /// Whether anyone was proved to send the request.
+    pub(crate) fn is_proved(&self) -> bool {
+        self.0.get().is_some()
+    }
+
     /// Who holds what the request takes.
     pub fn holder(&self) -> Holder {
         match self.0.get() {
@@ -108,8 +113,8 @@ static ONLY_TLS: HeaderValue = HeaderValue::from_static("max-age=31536000");
 
 /// Refuses a head out of bounds, and sends an answer out with what every answer has.
 pub async fn pass(app: &App, mut request: Request, next: Next) -> Response {
-    let tenant = RequestTenant::default();
-    request.extensions_mut().insert(tenant.clone());
+    // A request that came by a socket has one already.
+    let tenant = request.extensions_mut().get_or_insert_default::<RequestTenant>().clone();
     let memory = AnswerMemory::default();
     request.extensions_mut().insert(memory.clone());
     let over_tls = request.extensions().get::<OverTls>().is_some();

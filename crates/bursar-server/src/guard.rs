@@ -55,24 +55,28 @@ async fn enter(
         Admitted::Anyone(anyone) => (anyone.tenant, anyone.only),
         Admitted::Tenant(authorized) => (Some(authorized.tenant()), authorized.only),
     };
+    // Before protection: how much of a refused body the connection discards depends on the caller.
+    let proved = request.extensions().get::<RequestTenant>().cloned().unwrap_or_default();
+    match &admitted {
+        Admitted::Operator(_) => proved.proved_operator(),
+        Admitted::Anyone(_) => {}
+        Admitted::Tenant(authorized) => proved.proved(authorized.tenant_id, authorized.only),
+    }
     if let Some(tenant) = tenant {
         // The operator acts on a tenant that floods the server, too.
         let sender = Sender { tenant, integration_id, is_operator: admitted.is_operator() };
         protection::pass(app, sender, path, &mut request).await?;
     }
-    let proved = request.extensions().get::<RequestTenant>().cloned().unwrap_or_default();
     let asker = if admitted.is_operator() { Asker::Operator } else { Asker::Tenant };
     request.extensions_mut().insert(asker);
     match admitted {
         Admitted::Operator(operator) => {
-            proved.proved_operator();
             request.extensions_mut().insert(operator);
         }
         Admitted::Anyone(anyone) => {
             request.extensions_mut().insert(anyone);
         }
         Admitted::Tenant(authorized) => {
-            proved.proved(authorized.tenant_id, authorized.only);
             request.extensions_mut().insert(authorized);
         }
     }

@@ -67,8 +67,10 @@ impl Door {
         let handshake = async {
             let mut first = [0];
             if stream.peek(&mut first).await? == 1 && first != [TLS_HANDSHAKE] {
-                let mut stream = stream;
+                progress.leave_unread();
+                let mut stream = Watched::new(stream, Arc::clone(progress));
                 stream.write_all(NOT_TLS).await?;
+                stream.shutdown().await?;
                 return Ok(None);
             }
             certificates.acceptor().accept(stream).await.map(Some)

@@ -1,5 +1,5 @@
-//! The service of one connection: tells each request where it came from, and the connection's
-//! deadlines that it is there.
+//! The service of one connection: tells each request where it came from, the connection's deadlines
+//! that it is there, and its answer whether the connection goes on.
 
 use std::convert::Infallible;
 use std::net::IpAddr;
@@ -15,6 +15,7 @@ use hyper_util::service::TowerToHyperService;
 use super::answer::{AnswerBody, InFlight};
 use super::limits::Limits;
 use super::progress::Progress;
+use super::request_body::Persistence;
 use crate::client_address::ClientAddress;
 use crate::doorway::{Listener, OnReserve, OverTls};
 
@@ -34,8 +35,11 @@ impl Service<Request<Incoming>> for Gate {
     type Error = Infallible;
     type Future = Pin<Box<dyn Future<Output = Result<Self::Response, Infallible>> + Send>>;
 
-    fn call(&self, mut request: Request<Incoming>) -> Self::Future {
+    fn call(&self, request: Request<Incoming>) -> Self::Future {
         let in_flight = InFlight::new(Arc::clone(&self.progress));
+        let (limits, progress) = (Arc::clone(&self.limits), Arc::clone(&self.progress));
+        let is_last = self.on_reserve.is_some();
+        let (mut request, persistence) = Persistence::track(request, limits, progress, is_last);
         let trusted = &self.limits.trusted_proxies;
         let client = ClientAddress::of(self.peer, request.headers(), trusted);
         let extensions = request.extensions_mut();
@@ -48,6 +52,10 @@ impl Service<Request<Incoming>> for Gate {
             extensions.insert(on_reserve);
         }
         let answer = self.routes.call(request);
-        Box::pin(async move { Ok(answer.await?.map(|body| in_flight.answer(body))) })
+        Box::pin(async move {
+            let mut response = answer.await?;
+            persistence.decide(&mut response).await;
+            Ok(response.map(|body| in_flight.answer(body)))
+        })
     }
 }

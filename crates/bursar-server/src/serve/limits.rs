@@ -10,6 +10,8 @@ pub const HEAD_BYTES_MAX: usize = 32 * 1024;
 pub const HEADERS_MAX: usize = 100;
 /// The longest path with its query.
 pub const PATH_BYTES_MAX: usize = 8 * 1024;
+/// The largest body that any route reads.
+pub const BODY_BYTES_MAX: usize = 8 * 1024 * 1024;
 
 /// What the front door lets in, and how long it waits.
 #[derive(Clone, Debug)]
@@ -22,6 +24,8 @@ pub struct Limits {
     pub streams_max: u32,
     /// How long a client may take.
     pub deadlines: Deadlines,
+    /// How long the body of a request may take to arrive.
+    pub body: Duration,
     /// How long requests may take to end after the end was asked for.
     pub drain: Duration,
     /// The proxies whose word about the client's address is taken.

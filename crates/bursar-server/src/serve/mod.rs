@@ -11,6 +11,7 @@ mod gate;
 pub mod limits;
 mod pool;
 mod progress;
+mod request_body;
 pub mod tls;
 mod watched;
 

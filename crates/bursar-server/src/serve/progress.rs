@@ -26,7 +26,7 @@ const SILENT_AFTER: Duration = Duration::from_secs(1);
 const STALLED_AFTER: Duration = Duration::from_secs(5);
 /// Requests that a client may take back beyond those it lets be answered.
 const TAKEN_BACK_MAX: u32 = 200;
-/// How long a connection that was asked to end may take with nothing to answer.
+/// How long a connection that is to end may take with nothing to answer.
 const CLOSING_MAX: Duration = Duration::from_secs(2);
 
 /// Why a connection is ended by the server.
@@ -42,7 +42,7 @@ pub(crate) enum Cut {
     Chatter,
     /// Requests that are taken back as soon as they are made.
     TakenBack,
-    /// It was asked to end and did not.
+    /// It was to end after its last answer, and the client does not end it.
     Lingering,
     /// It is idle, and another one needs its place.
     Crowded,
@@ -58,7 +58,7 @@ pub(crate) struct Progress {
 /// How little a connection is used, the least first: which one to close when there are too many.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Idleness {
-    /// It has not asked anything.
+    /// It has not asked anything, or is to end.
     Silent,
     /// Its last request is answered.
     Idle,
@@ -90,6 +90,10 @@ struct State {
     taken_back: u32,
     /// When the connection was asked to end.
     closing_since: Option<Instant>,
+    /// Whether the connection ends with a part of a request unread.
+    leaves_unread: bool,
+    /// Since when the connection only waits for the client to end it.
+    lingering_since: Option<Instant>,
     /// Whether the server ended it against the client's will.
     is_cut: bool,
 }
@@ -111,6 +115,8 @@ impl Progress {
             handed_over_at: None,
             taken_back: 0,
             closing_since: None,
+            leaves_unread: false,
+            lingering_since: None,
             is_cut: false,
         };
         Self { deadlines, state: Mutex::new(state) }
@@ -202,6 +208,28 @@ impl Progress {
         self.state.lock().closing_since.get_or_insert(now);
     }
 
+    /// Whether the connection was asked to end.
+    pub(crate) fn is_closing(&self) -> bool {
+        self.state.lock().closing_since.is_some()
+    }
+
+    /// The connection ends with a part of a request unread.
+    pub(crate) fn leave_unread(&self) {
+        self.state.lock().leaves_unread = true;
+    }
+
+    /// The connection has sent its last byte. Returns whether the client may still be sending: then a
+    /// close would become a reset, which can cost the client its answer (RFC 9112, 9.6).
+    pub(crate) fn begin_lingering(&self, now: Instant) -> bool {
+        let mut state = self.state.lock();
+        // A head that began to arrive and never became a request was refused.
+        let lingers = state.leaves_unread || state.head_since.is_some();
+        if lingers {
+            state.lingering_since.get_or_insert(now);
+        }
+        lingers
+    }
+
     /// Whether a request has come.
     pub(crate) fn has_asked(&self) -> bool {
         self.state.lock().has_asked
@@ -216,6 +244,10 @@ impl Progress {
         let is_http2 = matches!(state.framing, Framing::Http2(_));
         if is_http2 && state.handed_over_at.is_some_and(is_recent) {
             return None;
+        }
+        if let Some(since) = state.lingering_since {
+            let has_had_time = now.duration_since(since) >= SILENT_AFTER;
+            return has_had_time.then_some((Idleness::Silent, since));
         }
         if state.requests == 0 {
             if let Some(since) = state.blocked_since {
@@ -258,10 +290,11 @@ impl Progress {
         if state.requests > 0 || state.blocked_since.is_some() {
             return reader;
         }
-        let quiet = match (state.closing_since, state.head_since) {
-            (Some(asked), _) => (asked.max(state.quiet_since) + CLOSING_MAX, Cut::Lingering),
-            (None, Some(since)) => (since + header, Cut::SlowHead),
-            (None, None) => (state.quiet_since + idle, Cut::Idle),
+        let quiet = match (state.closing_since, state.lingering_since, state.head_since) {
+            (Some(asked), _, _) => (asked.max(state.quiet_since) + CLOSING_MAX, Cut::Lingering),
+            (None, Some(since), _) => (since + CLOSING_MAX, Cut::Lingering),
+            (None, None, Some(since)) => (since + header, Cut::SlowHead),
+            (None, None, None) => (state.quiet_since + idle, Cut::Idle),
         };
         Some(quiet)
     }
@@ -459,6 +492,26 @@ mod tests {
         progress.take_back();
         progress.end_request(start);
         assert_eq!(progress.idleness(start), Some((Idleness::Idle, start)));
+    }
+
+    #[test]
+    fn a_client_that_may_still_be_sending_has_a_moment_to_read_its_last_answer() {
+        let (progress, start) = opened();
+        answer(&progress, start);
+        assert!(!progress.begin_lingering(start), "there is nothing unread");
+        progress.leave_unread();
+        let end = start + seconds(1);
+        assert!(progress.begin_lingering(end));
+        assert!(progress.begin_lingering(end + seconds(1)), "from the first time on");
+        check(&progress, Some((end + seconds(2), Cut::Lingering)));
+        assert_eq!(progress.idleness(end), None);
+        let silent = Some((Idleness::Silent, end));
+        assert_eq!(progress.idleness(end + seconds(1)), silent, "it may give way");
+        // So has one whose head was refused.
+        let (progress, start) = opened();
+        progress.read(b"no head", start);
+        assert!(progress.begin_lingering(start));
+        check(&progress, Some((start + seconds(2), Cut::Lingering)));
     }
 
     #[test]

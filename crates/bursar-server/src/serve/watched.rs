@@ -3,13 +3,14 @@
 use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::time::Instant;
 use tokio_rustls::server::TlsStream;
 
+use super::limits::BODY_BYTES_MAX;
 use super::progress::Progress;
 
 /// What is read at once. hyper keeps a buffer for each connection, of 8 KiB until a read fills it and
@@ -20,6 +21,10 @@ const READ_MAX: usize = 8 * 1024 - 1;
 /// What is read in the place of a line that ends with LF alone, and of all that follows: a head that
 /// is complete, so that hyper looks at it, and none, so that it answers 400 and closes.
 const NO_HEAD: &[u8] = b"\0\r\n\r\n";
+
+/// What a connection reads and discards after its last answer. Also a client whose body is refused
+/// for its size gets to read the answer, unless the body is out of all proportion.
+const LINGERING_BYTES_MAX: usize = 2 * BODY_BYTES_MAX;
 
 /// A stream that can be thrown away with all that was written to it.
 pub(crate) trait Abort {
@@ -47,11 +52,13 @@ pub(crate) struct Watched<S: Abort> {
     progress: Arc<Progress>,
     /// What is left of [`NO_HEAD`] to read, once a line ended as none may.
     refused: Option<&'static [u8]>,
+    /// The bytes that may still be discarded, once the last byte is written.
+    lingering: Option<usize>,
 }
 
 impl<S: Abort> Watched<S> {
     pub(crate) fn new(stream: S, progress: Arc<Progress>) -> Self {
-        Self { stream, progress, refused: None }
+        Self { stream, progress, refused: None, lingering: None }
     }
 
     fn read_refused(&mut self, buffer: &mut ReadBuf<'_>) {
@@ -106,7 +113,7 @@ impl<S: Abort + AsyncRead + Unpin> AsyncRead for Watched<S> {
     }
 }
 
-impl<S: Abort + AsyncWrite + Unpin> AsyncWrite for Watched<S> {
+impl<S: Abort + AsyncRead + AsyncWrite + Unpin> AsyncWrite for Watched<S> {
     fn poll_write(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -142,8 +149,35 @@ impl<S: Abort + AsyncWrite + Unpin> AsyncWrite for Watched<S> {
         polled
     }
 
+    /// Ends the sending side, and waits for the client to do the same if it may still be sending
+    /// (a lingering close). A socket that is closed with bytes unread is reset, and then the client
+    /// can lose the answer that it did not read yet.
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.get_mut().stream).poll_shutdown(cx)
+        let this = self.get_mut();
+        let mut left = match this.lingering {
+            Some(left) => left,
+            None => {
+                ready!(Pin::new(&mut this.stream).poll_shutdown(cx))?;
+                if this.refused.is_some() {
+                    this.progress.leave_unread();
+                }
+                if !this.progress.begin_lingering(Instant::now()) {
+                    return Poll::Ready(Ok(()));
+                }
+                LINGERING_BYTES_MAX
+            }
+        };
+        let mut part = [0; READ_MAX];
+        loop {
+            this.lingering = Some(left);
+            let mut part = ReadBuf::new(&mut part);
+            let polled = ready!(Pin::new(&mut this.stream).poll_read(cx, &mut part));
+            let read = part.filled().len();
+            left = left.saturating_sub(read);
+            if polled.is_err() || read == 0 || left == 0 {
+                return Poll::Ready(Ok(()));
+            }
+        }
     }
 }
 
@@ -162,6 +196,16 @@ mod tests {
 
     impl Abort for Buffered {
         fn abort(&self) {}
+    }
+
+    impl AsyncRead for Buffered {
+        fn poll_read(
+            self: Pin<&mut Self>,
+            _: &mut Context<'_>,
+            _: &mut ReadBuf<'_>,
+        ) -> Poll<io::Result<()>> {
+            Poll::Pending
+        }
     }
 
     impl AsyncWrite for Buffered {

@@ -27,8 +27,7 @@ fn a_head_has_its_bounds() {
     let long = |bytes: usize| format!("{LIVE}X-Long: {}\r\n\r\n", "a".repeat(bytes));
     check(&server, &long(30 * 1024), &[200]);
     check(&server, &long(33 * 1024), &[431]);
-    // The answer may be lost to the reset, because not everything was read.
-    check(&server, &long(1024 * 1024), &[431, 0]);
+    check(&server, &long(1024 * 1024), &[431]);
     let many = |count: usize| format!("{LIVE}{}\r\n", "X-Many: 1\r\n".repeat(count));
     check(&server, &many(99), &[200]);
     check(&server, &many(100), &[431]);

@@ -15,5 +15,6 @@ mod drain;
 mod floods;
 mod hosts;
 mod listeners;
+mod refusals;
 mod support;
 mod tls;

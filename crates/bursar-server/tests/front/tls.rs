@@ -191,6 +191,12 @@ fn plain_http_on_a_port_of_tls_is_told_so() {
     let (status, text) = wire.answer().expect("an answer");
     assert_eq!(status, 400);
     assert!(text.ends_with("This port is for HTTPS only.\r\n") || text.contains("HTTPS"), "{text}");
+    // However much it sends.
+    let mut wire = Wire::open(&server.address);
+    let head = "POST /api/v1/tenants HTTP/1.1\r\nHost: a\r\nContent-Length: 1000000\r\n\r\n";
+    wire.send_all(format!("{head}{}", " ".repeat(1_000_000)));
+    assert_eq!(wire.answer().map(|(status, _)| status), Some(400));
+    assert!(wire.ends(), "a reset");
     server.stop();
 }
 

@@ -43,7 +43,8 @@ async fn slow_bodies_of_one_integration_leave_memory_to_the_rest_of_its_tenant()
             tokio::spawn(key.stream("/enforcement/check", ANNOUNCED, body))
         })
         .collect();
-    for _ in 0..SLOW {
+    // The key of one integration has room for half of them. The others are refused unread.
+    for _ in 0..SLOW / 2 {
         is_asked.recv().await.unwrap();
     }
     key.post("/telemetry/llm-usage").json(&record(&loud, "a")).await.refused(503, "OVERLOADED");

@@ -27,6 +27,12 @@ impl Wire {
         let _ = self.0.write_all(bytes.as_ref());
     }
 
+    /// Sends bytes, all of which the server must take.
+    #[track_caller]
+    pub(crate) fn send_all(&mut self, bytes: impl AsRef<[u8]>) {
+        self.0.write_all(bytes.as_ref()).expect("the server takes it");
+    }
+
     /// Reads one answer of HTTP/1.1: its status and the whole of its text. Nothing when the server
     /// ended the connection without one.
     pub(crate) fn answer(&mut self) -> Option<(u16, String)> {
@@ -75,6 +81,21 @@ impl Wire {
         });
         end.unwrap_or_else(|| panic!("the server kept the connection for {limit:?}"));
         bytes
+    }
+
+    /// Waits for the end of the connection, before which nothing more comes, and says whether it
+    /// ended without a reset.
+    pub(crate) fn ends(&mut self) -> bool {
+        match self.0.read(&mut [0]) {
+            Ok(read) => {
+                assert_eq!(read, 0, "the server said more");
+                true
+            }
+            Err(error) => {
+                assert_eq!(error.kind(), ErrorKind::ConnectionReset, "no end: {error}");
+                false
+            }
+        }
     }
 
     /// Reads to the end of the connection, whatever way it ends.
