@@ -244,7 +244,14 @@ fn over_http2_a_large_body_that_comes_after_its_answer_is_no_flood() {
             sender = sender.ready().await.expect("a connection that goes on");
             let (answer, mut body) = sender.send_request(request, false).expect("a stream");
             // Refused for its size; most of it is sent after that.
-            body.send_data(vec![b' '; 7 * 1024 * 1024].into(), true).expect("buffered");
+            let mut left = 7 * 1024 * 1024;
+            while left > 0 {
+                body.reserve_capacity(left);
+                let capacity = std::future::poll_fn(|cx| body.poll_capacity(cx)).await;
+                let part = capacity.expect("a stream that goes on").expect("room").min(left);
+                left -= part;
+                body.send_data(vec![b' '; part].into(), left == 0).expect("sent");
+            }
             assert_eq!(answer.await.expect("an answer").status(), 413);
         }
         let live = hyper::Request::get("http://a/health/live").body(()).expect("a request");
