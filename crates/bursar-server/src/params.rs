@@ -51,7 +51,11 @@ impl FromRequestParts<App> for Query {
         if pairs.len() > PARAMETERS_MAX {
             return Err(ApiError::new(ErrorCode::BadRequest, "The query has too many parameters."));
         }
-        for (at, (name, _)) in pairs.iter().enumerate() {
+        for (at, (name, value)) in pairs.iter().enumerate() {
+            // No stored text has it, and PostgreSQL refuses a statement with such a value.
+            if name.contains('\0') || value.contains('\0') {
+                return Err(ApiError::field(name.clone(), "must not contain the character NUL"));
+            }
             if pairs.iter().take(at).any(|(earlier, _)| earlier == name) {
                 return Err(ApiError::field(name.clone(), "must be given once"));
             }

@@ -33,8 +33,12 @@ mod keys;
 mod large_reads;
 mod limits;
 mod metrics;
+mod nul;
 mod odd_requests;
 mod people;
+#[expect(dead_code, reason = "the tests of the store use more of it")]
+#[path = "../../../bursar-store/tests/support/postgres/mod.rs"]
+mod postgres;
 mod protection;
 mod raw_keys;
 mod records;

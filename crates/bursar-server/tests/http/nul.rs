@@ -1,0 +1,148 @@
+//! The character NUL, which no label can have and PostgreSQL cannot even compare: wherever a request
+//! has a text, a NUL in it is refused by name, on every database.
+
+use axum::http::Method;
+use bursar_server::openapi;
+use serde_json::{Value, json};
+
+use crate::support::{Persona, TestApp, conformance};
+
+/// An operation of the document, with ids of things that are there in its path.
+struct Operation {
+    method: Method,
+    /// Its path as the document has it.
+    template: &'static str,
+    path: String,
+    parameters: Vec<&'static Value>,
+    example: Option<Value>,
+}
+
+/// Every operation. Ids are those of an integration and of a tenant.
+fn operations(integration_id: &str, tenant_id: &str) -> Vec<Operation> {
+    let paths = openapi::document()["paths"].as_object().unwrap();
+    let operations = paths.iter().flat_map(|(template, item)| {
+        item.as_object().unwrap().iter().map(move |(method, operation)| {
+            let id = if template.contains("/tenants/") { tenant_id } else { integration_id };
+            let path = template.replace("{id}", id).replace("{tenant_id}", tenant_id);
+            let path = path.replace("{key_id}", id).replace("{call_id}", "call");
+            let parameters = operation["parameters"].as_array().map(Vec::as_slice);
+            let example = operation["requestBody"]["content"]["application/json"].get("example");
+            Operation {
+                method: method.to_uppercase().parse().unwrap(),
+                template,
+                path: path.replace("{name}", "none"),
+                parameters: parameters
+                    .unwrap_or_default()
+                    .iter()
+                    .map(conformance::follow)
+                    .collect(),
+                example: example.map(|example| {
+                    let text = example.to_string().replace(openapi::EXAMPLE_ID, integration_id);
+                    serde_json::from_str(&text).unwrap()
+                }),
+            }
+        })
+    });
+    operations.collect()
+}
+
+/// The same body with a NUL in one of its texts, for each of them.
+fn with_nul(body: &Value) -> Vec<Value> {
+    match body {
+        Value::String(text) => vec![json!(format!("{text}\u{0}"))],
+        Value::Array(items) => {
+            let of_item = |(at, item): (usize, &Value)| {
+                let changed = with_nul(item).into_iter();
+                changed.map(|item| with_item(items, at, item)).collect::<Vec<_>>()
+            };
+            items.iter().enumerate().flat_map(of_item).collect()
+        }
+        Value::Object(fields) => {
+            let of_field = |(name, field): (&String, &Value)| {
+                let changed = with_nul(field).into_iter();
+                changed.map(|field| with_field(body, name, field)).collect::<Vec<_>>()
+            };
+            fields.iter().flat_map(of_field).collect()
+        }
+        Value::Null | Value::Bool(_) | Value::Number(_) => Vec::new(),
+    }
+}
+
+fn with_item(items: &[Value], at: usize, item: Value) -> Value {
+    let mut items = items.to_vec();
+    items[at] = item;
+    Value::Array(items)
+}
+
+fn with_field(body: &Value, name: &str, field: Value) -> Value {
+    let mut body = body.clone();
+    body[name] = field;
+    body
+}
+
+/// Asks for everything with a NUL in each parameter of a query, and answers how many those were.
+async fn check_queries(founder: &Persona, operations: &[Operation]) -> usize {
+    let mut asked = 0;
+    for Operation { method, path, parameters, .. } in operations {
+        let queries = parameters.iter().filter(|parameter| parameter["in"] == "query");
+        for name in queries.map(|parameter| parameter["name"].as_str().unwrap()) {
+            for value in ["%00", "a%00b", "%00%00"] {
+                let uri = format!("{path}?{name}={value}");
+                let answer = founder.root(&uri).method(method.clone()).await;
+                answer.refused(422, "INVALID_FIELD").on(name);
+                asked += 1;
+            }
+        }
+    }
+    asked
+}
+
+/// The same in each parameter of a path, and in each text of a body. None of these may fail for
+/// reasons of storage; what they are refused with is said by the tests of their routes.
+async fn check_paths_and_bodies(founder: &Persona, operations: &[Operation]) -> usize {
+    let mut asked = 0;
+    for Operation { method, template, path, parameters, example } in operations {
+        let mut requests = Vec::new();
+        for parameter in parameters.iter().filter(|parameter| parameter["in"] == "path") {
+            let name = parameter["name"].as_str().unwrap();
+            let (before, after) = template.split_once(&format!("{{{name}}}")).unwrap();
+            let rest = after.replace("{key_id}", "key");
+            requests.push((format!("{before}a%00b{rest}"), example.clone()));
+        }
+        for body in example.iter().flat_map(with_nul) {
+            requests.push((path.clone(), Some(body)));
+        }
+        for (uri, body) in requests {
+            let request = founder.root(&uri).method(method.clone());
+            let request = if let Some(body) = &body { request.json(body) } else { request };
+            let answer = request.await;
+            // A batch is taken for the sake of its good records.
+            let is_refused = answer.status.is_client_error() || answer.at("/data/errors") == 1;
+            assert!(is_refused, "{method} {uri} {body:?}: {}", answer.body);
+            asked += 1;
+        }
+    }
+    asked
+}
+
+#[tokio::test]
+async fn a_nul_in_any_parameter_of_any_route_is_refused_by_its_name() {
+    for app in TestApp::on_each_database() {
+        let tenant = app.tenant("a").await;
+        let id = tenant.integration("i", json!({})).await;
+        let operations = operations(&id, &tenant.id);
+        let asked = check_queries(&tenant.founder(), &operations).await;
+        assert!(asked >= 3 * 40, "{asked}");
+    }
+}
+
+#[tokio::test]
+async fn a_nul_in_any_path_or_body_is_refused_and_fails_nothing() {
+    for app in TestApp::on_each_database() {
+        let tenant = app.tenant("a").await;
+        let id = tenant.integration("i", json!({})).await;
+        let operations = operations(&id, &tenant.id);
+        let asked = check_paths_and_bodies(&tenant.founder(), &operations).await;
+        assert!(asked >= 40, "{asked}");
+    }
+}
