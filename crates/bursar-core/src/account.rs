@@ -1,5 +1,7 @@
 //! What an integration has used and holds, month by month, and how fast it calls.
 
+#![warn(clippy::arithmetic_side_effects)]
+
 use crate::caps::UNSWEPT_MAX;
 use crate::id::TenantId;
 use crate::integration::Integration;
@@ -160,12 +162,13 @@ impl Account {
     /// # Errors
     /// [`Overflow`] when nobody counted them.
     pub fn counted_reservations(&self) -> Result<i64, Overflow> {
-        let due: i64 = self.due.iter().map(|(_, due)| due.calls).sum();
+        let mut calls = self.due.iter().map(|(_, due)| due.calls);
+        let due = calls.try_fold(0_i64, i64::checked_add).ok_or(Overflow)?;
         let stored = self.stored_open.ok_or(Overflow)?;
         if stored < due {
             return Err(Overflow);
         }
-        Ok(stored - due.min(UNSWEPT_MAX))
+        stored.checked_sub(due.min(UNSWEPT_MAX)).ok_or(Overflow)
     }
 
     /// The months that changed, with their counters as they are to be stored.
@@ -193,7 +196,7 @@ impl Account {
             counter.held = counter.held.less(amount)?;
             counter.held.less(due).map(|_| ())
         })?;
-        self.count_open(-amount.calls)
+        self.count_open(amount.calls.checked_neg().ok_or(Overflow)?)
     }
 
     /// Takes a hold that is due out of what its month holds.

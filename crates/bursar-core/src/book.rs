@@ -1,5 +1,7 @@
 //! The book of a group: what its commands touch, and what they change.
 
+#![warn(clippy::arithmetic_side_effects)]
+
 use std::collections::HashMap;
 
 use crate::account::{Account, Overflow, Totals};
@@ -295,7 +297,7 @@ impl<'a> Book<'a> {
         }
         if let Some(held) = settles {
             account.unhold(held.month(), held.amount())?;
-            tenant.open_reservations = tenant.open_reservations.map(|open| open - 1);
+            count_open(tenant, -1)?;
             self.holds.push(HoldChange::Ended(Hold::of(key.0, key.1, &held)));
             if let Some(reservation) = &mut call.reservation {
                 end(reservation, ReservationState::Settled, self.now);
@@ -368,7 +370,7 @@ impl<'a> Book<'a> {
         if account.hold(reservation.month(), reservation.amount()).is_err() {
             return Ok(ReserveOutcome::Rejected(ReserveRefusal::TotalsOverflow));
         }
-        tenant.open_reservations = tenant.open_reservations.map(|open| open + 1);
+        count_open(tenant, 1)?;
         account.rate.add(self.now.second(), self.now.second());
         account.stamp(self.now);
         self.holds.push(HoldChange::Made(Hold::of(key.0, key.1, &reservation)));
@@ -397,7 +399,7 @@ impl<'a> Book<'a> {
                 account.unhold(hold.month, hold.amount)?;
                 account.stamp(self.now);
                 let tenant = self.tenants.entry(key.0).or_default();
-                tenant.open_reservations = tenant.open_reservations.map(|open| open - 1);
+                count_open(tenant, -1)?;
                 end(reservation, ReservationState::Released, self.now);
                 let released = reservation.clone();
                 call.changed = true;
@@ -486,6 +488,14 @@ fn bound_met(
     let of_tenant = caps.reservations_per_tenant;
     let open = tenant.open_reservations.ok_or(Overflow)?;
     Ok((open >= of_tenant).then_some(OpenBound::Tenant(of_tenant)))
+}
+
+/// Counts reservations that were opened, or below zero ended, if anybody counted the others.
+fn count_open(tenant: &mut TenantSums, more: i64) -> Result<(), Overflow> {
+    if let Some(open) = &mut tenant.open_reservations {
+        *open = open.checked_add(more).ok_or(Overflow)?;
+    }
+    Ok(())
 }
 
 /// Whether a tenant may store a record of a call that was never reserved.
@@ -582,5 +592,5 @@ fn counts_in_rate(usage: &Usage, occurred_at: Timestamp, now: Timestamp) -> bool
         PolicyResult::Allowed | PolicyResult::Warned => true,
         PolicyResult::Blocked => false,
     };
-    went_on && occurred_at.second() > now.second() - RATE_SECONDS
+    went_on && occurred_at.second() > now.second().saturating_sub(RATE_SECONDS)
 }

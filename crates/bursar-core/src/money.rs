@@ -2,6 +2,8 @@
 //!
 //! No floats, no silent zero, and one rounding: [`cents_half_up`], applied once, at the end.
 
+#![warn(clippy::arithmetic_side_effects)]
+
 use std::fmt;
 
 /// Nano-dollars (1e-9 USD) in a cent.
@@ -67,6 +69,10 @@ impl Nanos {
     ///
     /// # Errors
     /// [`MoneyError`], which says what is wrong with the number in words for the client.
+    #[expect(
+        clippy::arithmetic_side_effects,
+        reason = "a text has fewer digits than 64 bits count, and more than 16 are refused first"
+    )]
     pub fn from_cents_text(text: &str) -> Result<Self, MoneyError> {
         let (mantissa, exponent) = split_exponent(text)?;
         let (negative, unsigned) = match mantissa.strip_prefix('-') {
@@ -118,6 +124,7 @@ impl Nanos {
 }
 
 /// Splits `1.5e-3` into `1.5` and -3; an exponent beyond reason keeps only its sign.
+#[expect(clippy::arithmetic_side_effects, reason = "its size is bounded here")]
 fn split_exponent(text: &str) -> Result<(&str, i64), MoneyError> {
     let Some((mantissa, exponent)) = text.split_once(['e', 'E']) else {
         return Ok((text, 0));
@@ -145,6 +152,10 @@ impl fmt::Display for Nanos {
 /// Nano-dollars as whole cents, rounded half up; half away from zero below zero.
 ///
 /// The only rounding of money on its way out, applied once to an exact sum.
+#[expect(
+    clippy::arithmetic_side_effects,
+    reason = "an exact sum is of 64-bit amounts, and no number of them comes near 128 bits"
+)]
 pub const fn cents_half_up(nanos: i128) -> i128 {
     let cent = NANOS_PER_CENT as i128;
     let half = cent / 2;

@@ -8,7 +8,7 @@ use bursar_core::{
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use crate::figures::{cents, integer, usd};
+use crate::figures::{cents, usd};
 use crate::instant;
 use crate::openapi::kinds::{Id, Instant, Usd};
 use crate::openapi::words;
@@ -43,10 +43,10 @@ pub struct ReasonView {
     message: String,
     #[schema(value_type = Option<words::LimitType>, required)]
     limit_type: Option<&'static str>,
-    #[schema(required)]
-    limit_value: Option<i64>,
-    #[schema(required)]
-    current_value: Option<i64>,
+    #[schema(value_type = Option<i64>, required)]
+    limit_value: Option<i128>,
+    #[schema(value_type = Option<i64>, required)]
+    current_value: Option<i128>,
     #[schema(required)]
     threshold_percent: Option<u8>,
     #[schema(required)]
@@ -93,7 +93,7 @@ impl From<&Reason> for ReasonView {
         let shown = |amount: i128| match reason.measure {
             None => None,
             Some(Measure::Cost) => Some(cents(amount)),
-            Some(Measure::Tokens | Measure::Calls) => Some(integer(amount)),
+            Some(Measure::Tokens | Measure::Calls) => Some(amount),
         };
         let dollars = |amount: i128| match reason.measure {
             Some(Measure::Cost) => Some(usd(amount)),

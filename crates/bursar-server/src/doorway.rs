@@ -3,6 +3,7 @@
 //!
 //! Deliberately absent: CORS. No page of another origin is meant to call this server.
 
+use std::panic::AssertUnwindSafe;
 use std::pin::Pin;
 use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll};
@@ -15,6 +16,7 @@ use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use bursar_core::{IntegrationId, TenantId};
 use bytes::Bytes;
+use futures_util::FutureExt;
 use hyper::body::{Frame, SizeHint};
 
 use crate::answer_memory::{AnswerMemory, SMALL_ANSWER};
@@ -119,7 +121,11 @@ pub async fn pass(app: &App, mut request: Request, next: Next) -> Response {
     request.extensions_mut().insert(memory.clone());
     let over_tls = request.extensions().get::<OverTls>().is_some();
     let response = match check_head(&request) {
-        Ok(()) => next.run(request).await,
+        // The panic is in the log, with the id of the request.
+        Ok(()) => AssertUnwindSafe(next.run(request))
+            .catch_unwind()
+            .await
+            .unwrap_or_else(|_panic| ApiError::of(ErrorCode::Internal).into_response()),
         Err(error) => error.into_response(),
     };
     let mut response = match bound_answer(app, (&tenant, &memory), response) {

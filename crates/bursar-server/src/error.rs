@@ -7,7 +7,7 @@
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use bursar_core::{Breach, Dimension, ProtectionDecision, UsageError};
-use bursar_store::{ControlRefusal, StoreError};
+use bursar_store::{ControlRefusal, NotWritable, StoreError};
 use serde::{Serialize, Serializer};
 use utoipa::ToSchema;
 
@@ -244,6 +244,15 @@ impl ApiError {
         Self { retry_after_seconds: Some(adopted_in_seconds), ..error }
     }
 
+    /// The failure of what cannot be written now. The log tells once that the writes fail, and why.
+    fn not_writable(reason: NotWritable) -> Self {
+        let message = format!(
+            "The database takes no writes now ({}). Send the same again after Retry-After.",
+            reason.as_str()
+        );
+        Self::new(ErrorCode::Unavailable, message)
+    }
+
     /// The same failure, blamed on a field.
     #[must_use]
     pub fn on(mut self, field: impl Into<String>, problem: &str) -> Self {
@@ -299,6 +308,14 @@ impl From<StoreError> for ApiError {
             StoreError::ReadTooLarge => Self::of(ErrorCode::ReadTooLarge),
             StoreError::Closed => Self::new(ErrorCode::Unavailable, "The server is shutting down."),
             StoreError::Exists(_) => Self::of(ErrorCode::AlreadyExists),
+            StoreError::TotalsOverflow(figure) => {
+                let message =
+                    format!("The total of {figure} would leave the range of its integer.");
+                Self::new(ErrorCode::TotalsOverflow, message)
+            }
+            // The panic is in the log already.
+            StoreError::Panicked => Self::of(ErrorCode::Internal),
+            StoreError::NotWritable { reason, .. } => Self::not_writable(*reason),
             &StoreError::ClockJumped { ahead_seconds, adopted_in_seconds } => {
                 Self::clock(ahead_seconds, adopted_in_seconds)
             }

@@ -1,18 +1,7 @@
 //! Figures as the wire shows them: cents, dollars, percents.
 
-use bursar_core::cents_half_up;
-pub use bursar_core::usd_string as usd;
+pub use bursar_core::{cents_half_up as cents, usd_string as usd};
 use bursar_store::{LATENCY_BOUNDS_MS, LATENCY_BUCKETS};
-
-/// Nano-dollars as cents, rounded half up once, within what an integer of 64 bits shows.
-pub fn cents(nanos: i128) -> i64 {
-    i64::try_from(cents_half_up(nanos)).unwrap_or(i64::MAX)
-}
-
-/// A sum as far as 64 bits show it.
-pub fn integer(sum: i128) -> i64 {
-    i64::try_from(sum).unwrap_or(i64::MAX)
-}
 
 /// What part of a limit is used, in percent with two decimals; 0 when there is no limit.
 pub fn percent(used: i128, limit: i128) -> f64 {
@@ -40,15 +29,17 @@ pub fn average(sum: i128, count: i64) -> Option<f64> {
 /// as if the calls of a bucket were spread evenly over it. Nothing over nothing; past the last bound
 /// the bound itself, for nobody knows how far.
 pub fn latency_percentile(buckets: &[i64; LATENCY_BUCKETS], percent: i64) -> Option<i64> {
-    let calls: i64 = buckets.iter().sum();
+    let calls: i128 = buckets.iter().map(|calls| i128::from(*calls)).sum();
     if calls <= 0 {
         return None;
     }
-    let rank = calls.saturating_mul(percent).saturating_add(99).div_euclid(100);
+    let rank = (calls * i128::from(percent) + 99).div_euclid(100);
     let (mut below, mut lower) = (0, 0);
     for (in_bucket, upper) in buckets.iter().zip(LATENCY_BOUNDS_MS) {
-        if *in_bucket > 0 && below + in_bucket >= rank {
-            return Some(lower + (upper - lower) * (rank - below) / in_bucket);
+        let in_bucket = i128::from(*in_bucket);
+        if in_bucket > 0 && below + in_bucket >= rank {
+            let within = i128::from(upper - lower) * (rank - below) / in_bucket;
+            return i64::try_from(i128::from(lower) + within).ok();
         }
         below += in_bucket;
         lower = upper;

@@ -97,10 +97,12 @@ pub struct LimitsView {
     integration_id: String,
     integration_name: String,
     budget_limit_cents: i64,
-    budget_used_cents: i64,
+    #[schema(value_type = i64)]
+    budget_used_cents: i128,
     #[schema(value_type = Usd)]
     budget_used_usd: String,
-    budget_held_cents: i64,
+    #[schema(value_type = i64)]
+    budget_held_cents: i128,
     #[schema(value_type = Usd)]
     budget_held_usd: String,
     budget_percent: f64,

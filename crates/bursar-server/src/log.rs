@@ -24,7 +24,7 @@ use tracing_subscriber::fmt::{FmtContext, MakeWriter};
 use tracing_subscriber::registry::LookupSpan;
 
 use crate::log_queue::{LogQueue, QueueWriter, Room, TARGET};
-use crate::{envelope, terminal, trace};
+use crate::{envelope, raw_key, terminal, trace};
 
 /// The target of the lines about panics.
 const PANIC_TARGET: &str = "bursar::panic";
@@ -114,6 +114,9 @@ fn log_panic(queue: &LogQueue, info: &PanicHookInfo<'_>) {
     let name = thread.name().unwrap_or("unnamed");
     let location = info.location().map(ToString::to_string).unwrap_or_default();
     let message = info.payload_as_str().unwrap_or("no message");
+    // Some panics of the standard library quote the text at which they happened.
+    let redacted = raw_key::redact(message);
+    let message = redacted.as_deref().unwrap_or(message);
     let backtrace = Backtrace::capture();
     let backtrace = (backtrace.status() == BacktraceStatus::Captured).then_some(backtrace);
     if tracing::enabled!(target: PANIC_TARGET, Level::ERROR) {

@@ -11,7 +11,7 @@ use std::time::Duration;
 use axum::extract::{Request, State};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
-use bursar_store::{Store, StoreError};
+use bursar_store::{NotWritable, Store, StoreError};
 use tokio::sync::watch;
 use tokio::time::{MissedTickBehavior, interval, timeout};
 
@@ -47,7 +47,15 @@ impl Pulse {
     }
 
     /// Takes note of an answer, and tells the log when it is another one than before.
+    ///
+    /// One that may only be read is not away: reads are answered, and the writer refuses the rest. A
+    /// standby is: what it has may be old.
     fn take(&self, answer: &Result<(), StoreError>) {
+        let read_only = NotWritable::ReadOnly;
+        let answer = match answer {
+            Err(StoreError::NotWritable { reason, .. }) if *reason == read_only => &Ok(()),
+            answer => answer,
+        };
         let was_away = self.away.send_replace(answer.is_err());
         match answer {
             Err(error) if !was_away => {

@@ -11,8 +11,10 @@ use bursar_store::{
     PostgresStore, SqliteStore, Store, Swept, system_boot,
 };
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::task::JoinHandle;
 
 use crate::app::{App, Parts};
+use crate::background::{RESTART_AFTER, keep_running};
 use crate::budget::ByteBudget;
 use crate::config::{Config, is_strong};
 use crate::data_dir::{self, ADDRESS, OPERATOR_TOKEN, SECRET_KEY};
@@ -30,6 +32,7 @@ use crate::router::{operator_router, public_router, router};
 use crate::secret::{Secret, SecretKey};
 use crate::serve::tls::{Certificates, TlsError};
 use crate::serve::{Entrance, end_asked, listen, reachable, serve};
+use crate::write_probe;
 
 /// How often reservations whose time is over are ended.
 const SWEEP_EVERY: Duration = Duration::from_secs(1);
@@ -319,11 +322,12 @@ pub async fn run(config: &Config, app: App, ready: impl FnOnce(&str)) -> Result<
         tokio::spawn(Arc::clone(certificates).follow(hangup));
     }
     let watched = [
-        tokio::spawn(pulse::follow(app.clone())),
-        tokio::spawn(watch_stock(app.clone())),
-        tokio::spawn(watch_keys(app.clone())),
+        run_beside(&app, pulse::follow),
+        run_beside(&app, write_probe::follow),
+        run_beside(&app, watch_stock),
+        run_beside(&app, watch_keys),
     ];
-    let sweeper = tokio::spawn(sweep(app.clone()));
+    let sweeper = run_beside(&app, sweep);
     let trusting = app.clone();
     tokio::spawn(async move { trusting.issuers.fetch_keys(trusting.store.now()).await });
     tracing::info!(%address, database = %config.database, "bursar listens");
@@ -362,6 +366,15 @@ pub async fn run(config: &Config, app: App, ready: impl FnOnce(&str)) -> Result<
     }
     tracing::info!("stopped");
     Ok(())
+}
+
+/// Runs a job beside the requests, until the server ends.
+fn run_beside<Job>(app: &App, job: fn(App) -> Job) -> JoinHandle<()>
+where
+    Job: Future<Output = ()> + Send + 'static,
+{
+    let app = app.clone();
+    tokio::spawn(keep_running(RESTART_AFTER, move || job(app.clone())))
 }
 
 /// Warns of what others on this machine can read or change of the store and its secrets, with the
@@ -436,7 +449,7 @@ async fn sweep(app: App) {
             ticks.tick().await;
         }
         app.failed_logins.tell(app.monotonic_clock.elapsed());
-        if is_away(&app) {
+        if is_paused(&app) {
             swept = Swept::All;
             continue;
         }
@@ -453,7 +466,7 @@ async fn sweep(app: App) {
 /// writer takes what waits in between.
 async fn end_due_reservations(app: &App) -> Swept {
     let began = Instant::now();
-    while !is_away(app) && began.elapsed() < SWEEP_EVERY {
+    while !is_paused(app) && began.elapsed() < SWEEP_EVERY {
         match app.ledger.sweep().await {
             Ok(Swept::More) => {}
             Ok(Swept::All) => return Swept::All,
@@ -469,6 +482,11 @@ async fn end_due_reservations(app: &App) -> Swept {
 /// Whether the store cannot do anything now, which is told once and not by everyone who asks it.
 fn is_away(app: &App) -> bool {
     app.pulse.as_ref().is_some_and(Pulse::is_away)
+}
+
+/// Whether what is written beside requests waits, because no write would succeed.
+fn is_paused(app: &App) -> bool {
+    is_away(app) || app.ledger.check_writable().is_err()
 }
 
 async fn keep_decisions(app: &App) {
@@ -492,7 +510,7 @@ async fn watch_keys(app: App) {
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
         ticks.tick().await;
-        if !is_away(&app) && app.store.check_clock().is_ok() {
+        if !is_paused(&app) && app.store.check_clock().is_ok() {
             keep_key_uses(&app).await;
         }
     }

@@ -35,7 +35,8 @@ pub struct UsageView {
     pub(crate) tokens_cache_write: i64,
     pub(crate) tokens_reasoning: i64,
     /// Rounded half up; `cost_usd` is exact.
-    pub(crate) cost_cents: i64,
+    #[schema(value_type = i64)]
+    pub(crate) cost_cents: i128,
     /// The cost that counts.
     #[schema(value_type = Usd)]
     pub(crate) cost_usd: String,

@@ -37,9 +37,51 @@ pub enum StoreError {
     /// A unique constraint spoke against it.
     #[error("something of that key exists already")]
     Exists(#[source] Cause),
+    /// A sum leaves the range of its integer. Nothing was stored, and the sum is not told.
+    #[error("{0} leaves the range of its integer")]
+    TotalsOverflow(String),
+    /// The work panicked, and nothing of it was stored. The log has the panic.
+    #[error("the work panicked")]
+    Panicked,
+    /// The database takes no writes, and will not take the next one either.
+    ///
+    /// A write may have been stored: repeat it with the same call id.
+    #[error("the database takes no writes ({})", reason.as_str())]
+    NotWritable {
+        /// Why.
+        reason: NotWritable,
+        /// What the database said.
+        #[source]
+        cause: Cause,
+    },
     /// What is stored cannot be read.
     #[error("stored data is not understood: {0}")]
     Corrupt(String),
+}
+
+/// Why a database takes no writes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NotWritable {
+    /// Its disk has no room.
+    DiskFull,
+    /// Its file, file system or sessions are read-only.
+    ReadOnly,
+    /// It is a standby.
+    Standby,
+    /// Its disk does not do what it is told.
+    DiskFailing,
+}
+
+impl NotWritable {
+    /// The word by which operators are told.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::DiskFull => "disk_full",
+            Self::ReadOnly => "read_only",
+            Self::Standby => "standby",
+            Self::DiskFailing => "disk_failing",
+        }
+    }
 }
 
 /// What a database driver said; for operators, not for callers.
@@ -49,8 +91,13 @@ impl StoreError {
     /// Whether only the command itself is at fault, so that its neighbours may be tried again.
     pub const fn is_definite(&self) -> bool {
         match self {
-            Self::Statement(_) | Self::Exists(_) | Self::Corrupt(_) => true,
+            Self::Statement(_)
+            | Self::Exists(_)
+            | Self::TotalsOverflow(_)
+            | Self::Panicked
+            | Self::Corrupt(_) => true,
             Self::Unavailable(_)
+            | Self::NotWritable { .. }
             | Self::Again(_)
             | Self::Overloaded
             | Self::ReadTooLarge
@@ -74,8 +121,22 @@ impl StoreError {
             | Self::Closed
             | Self::ClockJumped { .. }
             | Self::Statement(_)
+            | Self::TotalsOverflow(_)
+            | Self::Panicked
+            | Self::NotWritable { .. }
             | Self::Corrupt(_)) => other,
         }
+    }
+}
+
+impl StoreError {
+    /// What it means of something that no single command is at fault for: its fate is unknown, or the
+    /// database takes no writes.
+    pub(crate) fn of_no_command(self) -> Self {
+        if matches!(self, Self::NotWritable { .. }) {
+            return self;
+        }
+        Self::Unavailable(std::sync::Arc::new(self))
     }
 }
 
@@ -94,6 +155,9 @@ impl StoreError {
             | Self::ClockJumped { .. }
             | Self::Statement(_)
             | Self::Exists(_)
+            | Self::TotalsOverflow(_)
+            | Self::Panicked
+            | Self::NotWritable { .. }
             | Self::Corrupt(_)) => other,
         }
     }

@@ -3,6 +3,8 @@
 //!
 //! The same on every database, which brings the rows.
 
+#![warn(clippy::arithmetic_side_effects)]
+
 use std::cmp::Reverse;
 use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, HashMap, btree_map};
@@ -15,9 +17,10 @@ use crate::breakdown::{
 use crate::columns::Columns;
 use crate::decode;
 use crate::error::StoreError;
-use crate::query::{CallFilter, CallLabel, CallOutcome, DayUsage, IntegrationUsage, Sums};
+use crate::query::{CallFilter, CallLabel, CallOutcome, DayUsage, IntegrationUsage};
 use crate::reading::{Lent, Room, SUMS_BYTES};
 use crate::rollup::{Grain, LabelKind, OTHER, Rollup};
+use crate::sums::Sums;
 
 /// Rollups to read: of these, from one step to another, inclusive.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -104,7 +107,7 @@ impl<'a> Ranking<'a> {
         match self.groups.entry(group) {
             Entry::Occupied(found) => Ok(found.into_mut()),
             Entry::Vacant(new) => {
-                self.lent.take(SUMS_BYTES + new.key().text_bytes())?;
+                self.lent.take(SUMS_BYTES.saturating_add(new.key().text_bytes()))?;
                 Ok(new.insert(Sums::default()))
             }
         }
@@ -154,10 +157,10 @@ impl<'a> BreakdownFold<'a> {
     pub(crate) fn add(&mut self, part: Part, found: FoundRollup) -> Result<(), StoreError> {
         let rollup = found.rollup;
         if part.is_of_total() {
-            self.total.add(&rollup);
+            self.total.add(&rollup)?;
         }
         if part.is_of_groups() {
-            self.ranking.of(found.group(self.by))?.add(&rollup);
+            self.ranking.of(found.group(self.by))?.add(&rollup)?;
         }
         Ok(())
     }
@@ -166,10 +169,9 @@ impl<'a> BreakdownFold<'a> {
     pub(crate) fn add_session(
         &mut self,
         session_id: String,
-        rollup: &Rollup,
+        sums: &Sums,
     ) -> Result<(), StoreError> {
-        self.ranking.of(Group::Session { session_id })?.add(rollup);
-        Ok(())
+        self.ranking.of(Group::Session { session_id })?.merge(sums)
     }
 
     pub(crate) fn into_breakdown(self) -> Breakdown {
@@ -223,7 +225,7 @@ impl<'a> SeriesFold<'a> {
     pub(crate) fn add(&mut self, part: Part, found: FoundRollup) -> Result<(), StoreError> {
         let (start, rollup) = (found.start, found.rollup);
         if part.is_of_total() {
-            self.step(start)?.total.add(&rollup);
+            self.step(start)?.total.add(&rollup)?;
         }
         if part.is_of_groups()
             && let Some(by) = self.by
@@ -237,7 +239,7 @@ impl<'a> SeriesFold<'a> {
                     new.insert(Sums::default())
                 }
             }
-            .add(&rollup);
+            .add(&rollup)?;
         }
         Ok(())
     }
@@ -248,7 +250,7 @@ impl<'a> SeriesFold<'a> {
             btree_map::Entry::Vacant(new) => {
                 // Where groups are told apart, a step also shows what is left of its total.
                 let points = if self.by.is_some() { 2 } else { 1 };
-                self.room.take(points * SUMS_BYTES)?;
+                self.room.take(SUMS_BYTES.saturating_mul(points))?;
                 Ok(new.insert(SeriesStep::default()))
             }
         }
@@ -262,7 +264,7 @@ impl<'a> SeriesFold<'a> {
 /// Rollups that are looked at to count calls: about a tenth of a second.
 pub(crate) const ROLLUPS_COUNTED_MAX: i64 = 100_000;
 
-/// Sessions that one question tells apart, at about 50 bytes each.
+/// Sessions that one question tells apart, at about 50 to 100 bytes each.
 pub(crate) const SESSIONS_MAX: usize = 500_000;
 
 /// What a session cost, and one of its entries, by which it is found again.
@@ -270,7 +272,8 @@ pub(crate) const SESSIONS_MAX: usize = 500_000;
 pub(crate) struct SessionCost {
     pub(crate) entry_number: i64,
     pub(crate) calls: i64,
-    pub(crate) cost_nanos: i64,
+    /// Wider than a record's: a session may have any number of them.
+    pub(crate) cost_nanos: i128,
 }
 
 /// Keeps the largest of many sessions, in memory for twice as many as are asked for.
@@ -323,13 +326,13 @@ impl<'a> IntegrationSums<'a> {
             btree_map::Entry::Occupied(found) => found.into_mut(),
             btree_map::Entry::Vacant(new) => {
                 let (name, provider_type): (String, String) = (row.text(1)?, row.text(2)?);
-                self.room.take(SUMS_BYTES + 2 * (name.len() + provider_type.len()))?;
+                let text_bytes = name.len().saturating_add(provider_type.len()).saturating_mul(2);
+                self.room.take(SUMS_BYTES.saturating_add(text_bytes))?;
                 let sums = Sums::default();
                 new.insert(IntegrationUsage { integration_id, name, provider_type, sums })
             }
         };
-        found.sums.add(&decode::rollup(row, 4)?);
-        Ok(())
+        found.sums.add(&decode::rollup(row, 4)?)
     }
 
     pub(crate) fn into_usage(self) -> Vec<IntegrationUsage> {
@@ -355,12 +358,12 @@ impl<'a> DaySums<'a> {
         let rollup = decode::rollup(row, 2)?;
         match self.found.last_mut() {
             Some(found) if found.day == day && found.integration_id == integration_id => {
-                found.sums.add(&rollup);
+                found.sums.add(&rollup)?;
             }
             _ => {
                 self.room.take(SUMS_BYTES)?;
                 let mut sums = Sums::default();
-                sums.add(&rollup);
+                sums.add(&rollup)?;
                 self.found.push(DayUsage { day, integration_id, sums });
             }
         }

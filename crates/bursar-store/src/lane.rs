@@ -323,6 +323,17 @@ pub trait Lane: ControlTx + Send {
     /// Drops the transaction, and after an unknown commit everything kept in memory.
     fn rollback(&mut self);
 
+    /// Drops the transaction and everything kept in memory, after a panic somewhere in it. Nothing of
+    /// the connection is used again: the next transaction opens another one.
+    fn abandon(&mut self);
+
+    /// Writes something that means nothing, in a transaction, to learn whether the database takes
+    /// writes.
+    ///
+    /// # Errors
+    /// [`StoreError`]; the transaction must be rolled back.
+    fn write_probe(&mut self) -> Result<(), StoreError>;
+
     /// Takes the wall clock for right, and writes that down; outside a transaction, also while
     /// others are refused because of the clock.
     ///

@@ -23,6 +23,7 @@ use crate::lane::{ControlTx, Lane};
 use crate::observe::Observer;
 use crate::query::Standing;
 use crate::queue::{Queue, Rank, Waiting, Weighed};
+use crate::writable::Writable;
 use crate::writer::{Shared, write_groups};
 
 /// Whether a sweep ended all reservations that are due.
@@ -43,6 +44,7 @@ pub struct Ledger {
     queue: Arc<Queue<Job>>,
     writers: Arc<Mutex<Vec<JoinHandle<()>>>>,
     ended: watch::Receiver<bool>,
+    writable: Arc<Writable>,
 }
 
 impl Ledger {
@@ -58,10 +60,12 @@ impl Ledger {
     ) -> std::io::Result<Self> {
         let (says_ended, ended) = watch::channel(false);
         let queue = Arc::new(Queue::new());
+        let writable = Arc::new(Writable::default());
         let shared = Arc::new(Shared {
             queue: Arc::clone(&queue),
             observer,
             caps,
+            writable: Arc::clone(&writable),
             writing: AtomicUsize::new(lanes.len()),
             says_ended,
         });
@@ -73,7 +77,7 @@ impl Ledger {
             let started = thread.spawn(move || write_groups(&shared, lane));
             writers.push(started.inspect_err(|_| queue.close())?);
         }
-        Ok(Self { queue, writers: Arc::new(Mutex::new(writers)), ended })
+        Ok(Self { queue, writers: Arc::new(Mutex::new(writers)), ended, writable })
     }
 
     /// Records calls of a tenant, each for itself, in one transaction; outcomes in order.
@@ -181,6 +185,23 @@ impl Ledger {
         self.wait(None, |answer| Work::ConfirmClock { answer }).await
     }
 
+    /// Whether the database took the last writes, by what the writers saw; asks nobody.
+    ///
+    /// # Errors
+    /// [`StoreError::NotWritable`], until a [probe](Self::probe_writes) succeeds.
+    pub fn check_writable(&self) -> Result<(), StoreError> {
+        self.writable.check()
+    }
+
+    /// Writes something that means nothing, to learn whether the database takes writes. It rewrites
+    /// the same few pages, so the data does not grow by it.
+    ///
+    /// # Errors
+    /// [`StoreError`] of the write.
+    pub async fn probe_writes(&self) -> Result<(), StoreError> {
+        self.wait(None, |answer| Work::Probe { answer }).await
+    }
+
     /// Runs a change of the control plane in a transaction of its own; of a tenant, or of none, as
     /// when a tenant is made.
     ///
@@ -255,9 +276,9 @@ impl Ledger {
     }
 }
 
-/// The writer fell in the middle of a group: nobody knows whether it was stored.
-fn unanswered() -> StoreError {
-    StoreError::Unavailable(Arc::new(std::io::Error::other("the writer ended")))
+/// The writer panicked or ended in the middle of a group: nobody knows whether it was stored.
+pub(crate) fn unanswered() -> StoreError {
+    StoreError::Unavailable(Arc::new(std::io::Error::other("the writer gave no answer")))
 }
 
 pub(crate) type Answer<T> = oneshot::Sender<Result<T, StoreError>>;
@@ -299,6 +320,9 @@ pub(crate) enum Work {
     ConfirmClock {
         answer: Answer<ClockConfirmed>,
     },
+    Probe {
+        answer: Answer<()>,
+    },
     Control(Box<dyn ControlJob>),
 }
 
@@ -313,7 +337,8 @@ impl Weighed for Job {
             Work::Release { .. }
             | Work::Extend { .. }
             | Work::Sweep { .. }
-            | Work::ConfirmClock { .. } => Rank::Fact,
+            | Work::ConfirmClock { .. }
+            | Work::Probe { .. } => Rank::Fact,
             Work::Reserve { .. } | Work::Touch { .. } => Rank::Admission,
             Work::Control(_) => Rank::Change,
         }
@@ -328,6 +353,7 @@ impl Weighed for Job {
             | Work::Touch { .. }
             | Work::Sweep { .. }
             | Work::ConfirmClock { .. }
+            | Work::Probe { .. }
             | Work::Control(_) => SMALL,
         }
     }
@@ -341,6 +367,7 @@ impl Weighed for Job {
             | Work::Touch { .. }
             | Work::Sweep { .. }
             | Work::ConfirmClock { .. }
+            | Work::Probe { .. }
             | Work::Control(_) => 1,
         }
     }

@@ -33,8 +33,10 @@ mod rollup;
 mod row;
 mod schema;
 mod sqlite;
+mod sums;
 mod tenant_sums;
 mod verify;
+mod writable;
 mod writer;
 
 pub use audit::{
@@ -51,7 +53,7 @@ pub use control::{
     Changed, Control, ControlRefusal, IntegrationDraft, IntegrationEdit, RowCounts, TenantCaps,
 };
 pub use differences::Differences;
-pub use error::{Cause, StoreError};
+pub use error::{Cause, NotWritable, StoreError};
 pub use hot::HotAccount;
 pub use lane::{Claim, ControlTx, Due, Grouping, Lane, STAMP_EVERY_SECONDS, Wanted, WantedCall};
 pub use ledger::{Ledger, Swept};
@@ -61,7 +63,7 @@ pub use protection::{OverrideRow, SignalRow};
 pub use query::{
     CallFilter, CallLabel, CallOutcome, DayFilter, DayPage, DayPlace, DayUsage, DecisionFilter,
     HistoryFilter, HistoryPage, HistoryPlace, IntegrationFilter, IntegrationUsage, OpenReservation,
-    Page, Paged, Standing, Stock, Store, Sums,
+    Page, Paged, Standing, Stock, Store,
 };
 pub use queue::Waiting;
 pub use reading::{Asker, NoRoom, Reading, Room, Unbounded};
@@ -72,4 +74,5 @@ pub use row::{
 };
 pub use schema::SchemaStatus;
 pub use sqlite::{BackedUp, CopyError, Existing, OpenError, Restore, SqliteStore, Watch};
+pub use sums::Sums;
 pub use verify::Verified;

@@ -1,5 +1,7 @@
 //! What an observer is told of the write path: facts once they are durable, and what it took.
 
+#![warn(clippy::arithmetic_side_effects)]
+
 use std::collections::HashMap;
 use std::time::Duration;
 
@@ -105,9 +107,17 @@ pub struct HoldFacts {
     pub expired: u64,
 }
 
+/// Counts one more; there are never as many as its integer holds.
+const fn count(figure: &mut u64) {
+    *figure = figure.saturating_add(1);
+}
+
 impl<'a> Facts<'a> {
     /// The facts of a book whose commands were applied and are about to be saved.
-    pub(crate) fn of(book: &Book<'a>) -> Self {
+    ///
+    /// # Errors
+    /// [`StoreError::TotalsOverflow`] of a group whose sums do not fit; half of it may.
+    pub(crate) fn of(book: &Book<'a>) -> Result<Self, StoreError> {
         let mut facts = Self::default();
         for ((tenant_id, _), bytes) in bytes_of_integrations(book.entries()) {
             let sum = facts.bytes.entry(tenant_id).or_default();
@@ -121,28 +131,28 @@ impl<'a> Facts<'a> {
                 provider: &usage.provider,
                 model: &usage.model,
             };
-            facts.models.entry(key).or_default().add(&RollupFacts::of(entry));
+            facts.models.entry(key).or_default().add(&Rollup::of(&RollupFacts::of(entry)))?;
             facts.costs.add(entry.cost_source, entry.cost);
         }
         for change in book.holds() {
             match change {
-                HoldChange::Made(_) => facts.holds.made += 1,
-                HoldChange::Extended { .. } => facts.holds.extended += 1,
+                HoldChange::Made(_) => count(&mut facts.holds.made),
+                HoldChange::Extended { .. } => count(&mut facts.holds.extended),
                 HoldChange::Ended(hold) => {
                     let call = book.calls().get(&(hold.tenant_id, hold.call));
                     let reservation = call.and_then(|call| call.reservation.as_ref());
                     match reservation.map(|reservation| reservation.state) {
-                        Some(ReservationState::Settled) => facts.holds.settled += 1,
-                        Some(ReservationState::Released) => facts.holds.released += 1,
+                        Some(ReservationState::Settled) => count(&mut facts.holds.settled),
+                        Some(ReservationState::Released) => count(&mut facts.holds.released),
                         // Nobody loads the calls of holds that only expire. An ended one is not
                         // open, unless the book is wrong, and then it is not saved.
                         Some(ReservationState::Expired | ReservationState::Open) | None => {
-                            facts.holds.expired += 1;
+                            count(&mut facts.holds.expired);
                         }
                     }
                 }
             }
         }
-        facts
+        Ok(facts)
     }
 }

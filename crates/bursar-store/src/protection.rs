@@ -106,9 +106,10 @@ pub(crate) fn override_row(row: &impl Columns) -> Result<OverrideRow, StoreError
     })
 }
 
-/// `whole dollars, nano-dollars beside them`: two sums, so that neither leaves its integer.
-pub(crate) fn cost_nanos(row: &impl Columns) -> Result<i128, StoreError> {
+/// `whole dollars, nano-dollars beside them`, from a column on: two sums, so that neither leaves its
+/// integer.
+pub(crate) fn cost_nanos(row: &impl Columns, at: usize) -> Result<i128, StoreError> {
     const NANOS_PER_DOLLAR: i128 = 1_000_000_000;
-    let (dollars, nanos): (i64, i64) = (row.int(0)?, row.int(1)?);
+    let (dollars, nanos): (i64, i64) = (row.int(at)?, row.int(at + 1)?);
     Ok(i128::from(dollars) * NANOS_PER_DOLLAR + i128::from(nanos))
 }

@@ -17,8 +17,8 @@ use crate::error::StoreError;
 use crate::hot::HotAccount;
 use crate::protection::{OverrideRow, SignalRow};
 use crate::reading::Reading;
-use crate::rollup::{LATENCY_BUCKETS, Rollup};
 use crate::row::{ApiKeyRow, DecisionRow, IntegrationKeyRow, IntegrationRow, TenantRow, UsageRow};
+use crate::sums::Sums;
 
 /// A page by offset.
 #[derive(Clone, Copy, Debug)]
@@ -193,98 +193,6 @@ impl DayFilter {
     }
 }
 
-/// Sums of rollups; wider than one rollup, because many are added up.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[expect(missing_docs, reason = "the fields are the contract's words")]
-pub struct Sums {
-    pub calls: i64,
-    pub succeeded: i64,
-    pub errors: i64,
-    pub blocked: i64,
-    pub unpriced: i64,
-    pub tokens_in: i128,
-    pub tokens_out: i128,
-    pub cost_nanos: i128,
-    pub latency_calls: i64,
-    pub latency_sum_ms: i128,
-    /// Calls by latency; bounds are [`crate::LATENCY_BOUNDS_MS`].
-    pub latency_buckets: [i64; LATENCY_BUCKETS],
-}
-
-impl Sums {
-    /// Adds a rollup.
-    pub(crate) fn add(&mut self, rollup: &Rollup) {
-        let Rollup {
-            calls,
-            succeeded,
-            errors,
-            blocked,
-            unpriced,
-            tokens_in,
-            tokens_out,
-            tokens_cache_read: _,
-            tokens_cache_write: _,
-            tokens_reasoning: _,
-            cost_nanos,
-            latency_calls,
-            latency_sum_ms,
-            latency_buckets,
-        } = *rollup;
-        self.merge(&Self {
-            calls,
-            succeeded,
-            errors,
-            blocked,
-            unpriced,
-            tokens_in: tokens_in.into(),
-            tokens_out: tokens_out.into(),
-            cost_nanos: cost_nanos.into(),
-            latency_calls,
-            latency_sum_ms: latency_sum_ms.into(),
-            latency_buckets,
-        });
-    }
-
-    /// Adds other sums.
-    pub fn merge(&mut self, other: &Self) {
-        self.calls += other.calls;
-        self.succeeded += other.succeeded;
-        self.errors += other.errors;
-        self.blocked += other.blocked;
-        self.unpriced += other.unpriced;
-        self.tokens_in += other.tokens_in;
-        self.tokens_out += other.tokens_out;
-        self.cost_nanos += other.cost_nanos;
-        self.latency_calls += other.latency_calls;
-        self.latency_sum_ms += other.latency_sum_ms;
-        for (bucket, more) in self.latency_buckets.iter_mut().zip(other.latency_buckets) {
-            *bucket += more;
-        }
-    }
-
-    /// What is left when a part is taken out.
-    #[must_use]
-    pub fn without(&self, part: &Self) -> Self {
-        let mut latency_buckets = self.latency_buckets;
-        for (bucket, less) in latency_buckets.iter_mut().zip(part.latency_buckets) {
-            *bucket -= less;
-        }
-        Self {
-            calls: self.calls - part.calls,
-            succeeded: self.succeeded - part.succeeded,
-            errors: self.errors - part.errors,
-            blocked: self.blocked - part.blocked,
-            unpriced: self.unpriced - part.unpriced,
-            tokens_in: self.tokens_in - part.tokens_in,
-            tokens_out: self.tokens_out - part.tokens_out,
-            cost_nanos: self.cost_nanos - part.cost_nanos,
-            latency_calls: self.latency_calls - part.latency_calls,
-            latency_sum_ms: self.latency_sum_ms - part.latency_sum_ms,
-            latency_buckets,
-        }
-    }
-}
-
 /// Which decisions are asked for.
 #[derive(Clone, Debug, Default)]
 pub struct DecisionFilter {
@@ -360,6 +268,12 @@ pub trait Store: Send + Sync + 'static {
 
     /// Asks whether the database answers, and takes writes, by a way that no other question takes.
     async fn ping(&self) -> Result<(), StoreError>;
+
+    /// Whether the next write may fail for want of room on the disk, as far as that can be told without
+    /// a write. Cheap, and never wrong in the other direction for long: a probe decides.
+    fn doubts_writes(&self) -> bool {
+        false
+    }
 
     /// The same store, read for someone whose answer may take only so much memory.
     fn reading(&self, reading: Reading) -> Arc<dyn Store>;

@@ -1,5 +1,7 @@
 //! Rollups: what dashboards read, aggregated once a group.
 
+#![warn(clippy::arithmetic_side_effects)]
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use bursar_core::{
@@ -8,6 +10,7 @@ use bursar_core::{
 };
 
 use crate::error::StoreError;
+use crate::sums;
 
 /// Buckets of the latency histogram.
 pub const LATENCY_BUCKETS: usize = 16;
@@ -132,31 +135,81 @@ impl RollupFacts {
 }
 
 impl Rollup {
-    pub(crate) fn add(&mut self, facts: &RollupFacts) {
+    /// What one entry adds.
+    pub(crate) fn of(facts: &RollupFacts) -> Self {
         let is_call = match facts.kind {
             EntryKind::Usage => 1,
             EntryKind::Correction => 0,
         };
         let blocked = facts.policy_result == PolicyResult::Blocked;
-        self.calls += is_call;
-        self.succeeded += if facts.failed || blocked { 0 } else { is_call };
-        self.errors += if facts.failed { is_call } else { 0 };
-        self.blocked += if blocked { is_call } else { 0 };
-        self.unpriced += if facts.cost_source == CostSource::Unknown { is_call } else { 0 };
-        self.tokens_in += facts.tokens.tokens_in();
-        self.tokens_out += facts.tokens.tokens_out();
-        self.tokens_cache_read += facts.tokens.cache_read();
-        self.tokens_cache_write += facts.tokens.cache_write();
-        self.tokens_reasoning += facts.tokens.reasoning();
-        self.cost_nanos += facts.cost.get();
+        let counted_if = |is_so: bool| if is_so { is_call } else { 0 };
+        let mut latency_buckets = [0; LATENCY_BUCKETS];
         if let Some(latency_ms) = facts.latency_ms {
-            self.latency_calls += is_call;
-            self.latency_sum_ms += latency_ms;
             let bucket = LATENCY_BOUNDS_MS.partition_point(|bound| *bound < latency_ms);
-            if let Some(count) = self.latency_buckets.get_mut(bucket) {
-                *count += is_call;
+            if let Some(count) = latency_buckets.get_mut(bucket) {
+                *count = is_call;
             }
         }
+        Self {
+            calls: is_call,
+            succeeded: counted_if(!facts.failed && !blocked),
+            errors: counted_if(facts.failed),
+            blocked: counted_if(blocked),
+            unpriced: counted_if(facts.cost_source == CostSource::Unknown),
+            tokens_in: facts.tokens.tokens_in(),
+            tokens_out: facts.tokens.tokens_out(),
+            tokens_cache_read: facts.tokens.cache_read(),
+            tokens_cache_write: facts.tokens.cache_write(),
+            tokens_reasoning: facts.tokens.reasoning(),
+            cost_nanos: facts.cost.get(),
+            latency_calls: counted_if(facts.latency_ms.is_some()),
+            latency_sum_ms: facts.latency_ms.unwrap_or(0),
+            latency_buckets,
+        }
+    }
+
+    /// Adds another one.
+    ///
+    /// # Errors
+    /// [`StoreError::TotalsOverflow`]; then the rollup must not be stored.
+    pub(crate) fn add(&mut self, more: &Self) -> Result<(), StoreError> {
+        let Self {
+            calls,
+            succeeded,
+            errors,
+            blocked,
+            unpriced,
+            tokens_in,
+            tokens_out,
+            tokens_cache_read,
+            tokens_cache_write,
+            tokens_reasoning,
+            cost_nanos,
+            latency_calls,
+            latency_sum_ms,
+            latency_buckets,
+        } = *more;
+        for (sum, more, figure) in [
+            (&mut self.calls, calls, "calls"),
+            (&mut self.succeeded, succeeded, "succeeded"),
+            (&mut self.errors, errors, "errors"),
+            (&mut self.blocked, blocked, "blocked"),
+            (&mut self.unpriced, unpriced, "unpriced"),
+            (&mut self.tokens_in, tokens_in, "tokens_in"),
+            (&mut self.tokens_out, tokens_out, "tokens_out"),
+            (&mut self.tokens_cache_read, tokens_cache_read, "tokens_cache_read"),
+            (&mut self.tokens_cache_write, tokens_cache_write, "tokens_cache_write"),
+            (&mut self.tokens_reasoning, tokens_reasoning, "tokens_reasoning"),
+            (&mut self.cost_nanos, cost_nanos, "cost_nanos"),
+            (&mut self.latency_calls, latency_calls, "latency_calls"),
+            (&mut self.latency_sum_ms, latency_sum_ms, "latency_sum_ms"),
+        ] {
+            sums::add(sum, more, figure)?;
+        }
+        for (bucket, more) in self.latency_buckets.iter_mut().zip(latency_buckets) {
+            sums::add(bucket, more, "latency_buckets")?;
+        }
+        Ok(())
     }
 }
 
@@ -233,7 +286,8 @@ impl<'a> RollupEntry<'a> {
 
 /// Adds the entries of a group up, in key order.
 ///
-/// A group's sums cannot leave 64 bits: the counters of its months were checked before.
+/// The counters of the months, which were checked before, bound most of these sums; the others
+/// (latencies) are refused here.
 pub(crate) fn aggregate<'a>(
     entries: &[Entry<'a>],
     labels: &mut dyn Labels,
@@ -247,8 +301,9 @@ pub(crate) fn aggregate<'a>(
     let admitted = labels.admit(&asked)?;
     let mut rollups: BTreeMap<RollupKey<'a>, Rollup> = BTreeMap::new();
     for entry in &entries {
+        let added = Rollup::of(&entry.facts);
         for key in entry.keys(|label| admitted.contains(&label)) {
-            rollups.entry(key).or_default().add(&entry.facts);
+            rollups.entry(key).or_default().add(&added)?;
         }
     }
     Ok(rollups)

@@ -1,5 +1,7 @@
 //! What a group adds to the sums that the caps of tenants look at.
 
+#![warn(clippy::arithmetic_side_effects)]
+
 use std::collections::BTreeMap;
 
 use bursar_core::{Entry, HoldChange, IntegrationId, TenantId};
@@ -9,11 +11,14 @@ use bursar_core::{Entry, HoldChange, IntegrationId, TenantId};
 pub(crate) fn open_changes(holds: &[HoldChange]) -> BTreeMap<TenantId, i64> {
     let mut changes: BTreeMap<TenantId, i64> = BTreeMap::new();
     for hold in holds {
-        match hold {
-            HoldChange::Made(hold) => *changes.entry(hold.tenant_id).or_default() += 1,
-            HoldChange::Ended(hold) => *changes.entry(hold.tenant_id).or_default() -= 1,
-            HoldChange::Extended { .. } => {}
-        }
+        let (tenant_id, change): (TenantId, i64) = match hold {
+            HoldChange::Made(hold) => (hold.tenant_id, 1),
+            HoldChange::Ended(hold) => (hold.tenant_id, -1),
+            HoldChange::Extended { .. } => continue,
+        };
+        // A group is far smaller than its integer.
+        let sum = changes.entry(tenant_id).or_default();
+        *sum = sum.saturating_add(change);
     }
     changes.retain(|_, change| *change != 0);
     changes

@@ -1,6 +1,8 @@
 //! The ledger counted a second time: counters and rollups are compared with the entries they stand
 //! for. Reads one snapshot and changes nothing.
 
+#![warn(clippy::arithmetic_side_effects)]
+
 use std::collections::{HashMap, HashSet};
 
 use bursar_core::{
@@ -14,6 +16,7 @@ use crate::decode;
 use crate::differences::Differences;
 use crate::error::StoreError;
 use crate::rollup::{Label, Rollup, RollupEntry, RollupFacts, RollupKey};
+use crate::sums;
 
 /// What a verification came to.
 #[derive(Debug, Default)]
@@ -34,12 +37,17 @@ impl Verified {
     /// Adds what another part of the data came to.
     pub(crate) fn merge(&mut self, other: Self) {
         let Self { entries, open_reservations, counters, rollups, differences } = other;
-        self.entries += entries;
-        self.open_reservations += open_reservations;
-        self.counters += counters;
-        self.rollups += rollups;
+        self.entries = self.entries.saturating_add(entries);
+        self.open_reservations = self.open_reservations.saturating_add(open_reservations);
+        self.counters = self.counters.saturating_add(counters);
+        self.rollups = self.rollups.saturating_add(rollups);
         self.differences.merge(differences);
     }
+}
+
+/// Counts one row more; there are never as many as its integer holds.
+const fn count(rows: &mut u64) {
+    *rows = rows.saturating_add(1);
 }
 
 /// An entry as far as it is counted again.
@@ -73,7 +81,7 @@ impl CountedEntry {
             occurred_at: row.instant(7)?,
             facts: decode::rollup_facts(row, 8)?,
             created_at: row.instant(19)?,
-            stored_bytes: Usage::FIXED_BYTES + row.int::<i64>(20)?,
+            stored_bytes: Usage::FIXED_BYTES.saturating_add(row.int(20)?),
         })
     }
 
@@ -152,12 +160,12 @@ impl Recount {
         entry: &CountedEntry,
         of_call: Option<i64>,
     ) -> Result<(), StoreError> {
-        self.verified.entries += 1;
+        count(&mut self.verified.entries);
         let calls = match entry.facts.kind {
             EntryKind::Usage => 1,
             EntryKind::Correction => 0,
         };
-        self.calls += calls;
+        sums::add(&mut self.calls, calls, "calls")?;
         if calls == 1 && of_call != Some(entry.entry_id.number()) {
             let entry_id = entry.entry_id;
             self.verified
@@ -170,7 +178,7 @@ impl Recount {
             month: entry.occurred_at.month(),
         };
         let stored_on = (entry.tenant_id, entry.integration_id, entry.created_at.day().number());
-        *self.bytes.entry(stored_on).or_default() += entry.stored_bytes;
+        sums::add(self.bytes.entry(stored_on).or_default(), entry.stored_bytes, "stored_bytes")?;
         let tokens = entry.facts.tokens.total();
         let amount = Totals { cost: entry.facts.cost, tokens, calls };
         let (used, _) = self.counters.entry(key).or_default();
@@ -179,8 +187,9 @@ impl Recount {
         let is_admitted = |(tenant_id, kind, provider, label): Label<'_>| {
             labels.contains(&(tenant_id, kind.code(), provider.to_owned(), label.to_owned()))
         };
+        let added = Rollup::of(&entry.facts);
         for key in entry.rollup_entry().keys(is_admitted) {
-            rollups.entry(key.into()).or_default().add(&entry.facts);
+            rollups.entry(key.into()).or_default().add(&added)?;
         }
         Ok(())
     }
@@ -198,9 +207,9 @@ impl Recount {
     /// Counts an open reservation: `tenant_id, integration_id, estimated_cost_nanos,
     /// estimated_tokens, reserved_at`.
     pub(crate) fn add_open(&mut self, row: &impl Columns) -> Result<(), StoreError> {
-        self.verified.open_reservations += 1;
+        count(&mut self.verified.open_reservations);
         let (tenant_id, integration_id) = decode::integration_ref(row, 0)?;
-        *self.open.entry(tenant_id).or_default() += 1;
+        sums::add(self.open.entry(tenant_id).or_default(), 1, "open_reservations")?;
         let amount = Totals { cost: Nanos::new(row.int(2)?), tokens: row.int(3)?, calls: 1 };
         let key = CounterKey { tenant_id, integration_id, month: row.instant(4)?.month() };
         let (_, held) = self.counters.entry(key).or_default();
@@ -214,7 +223,7 @@ impl Recount {
         let (tenant_id, integration_id) = decode::integration_ref(row, 0)?;
         let key = CounterKey { tenant_id, integration_id, month: Month::from_number(row.int(2)?) };
         let stored = decode::counter(row, 3)?;
-        self.verified.counters += 1;
+        count(&mut self.verified.counters);
         let (used, held) = self.counters.remove(&key).unwrap_or_default();
         let of = || format!("{} of integration {}", key.month, key.integration_id);
         if stored.used != used {
@@ -243,7 +252,7 @@ impl Recount {
             label: row.text(5)?,
         };
         let stored = decode::rollup(row, 6)?;
-        self.verified.rollups += 1;
+        count(&mut self.verified.rollups);
         let counted = self.rollups.remove(&key).unwrap_or_default();
         if stored != counted {
             self.verified

@@ -1,5 +1,6 @@
 //! The writer's thread: groups of jobs into transactions, transactions into answers.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
@@ -13,13 +14,17 @@ use tokio::sync::watch;
 use crate::codec::call_key;
 use crate::error::StoreError;
 use crate::lane::{Claim, ControlTx, Due, Grouping, Lane, Wanted, WantedCall};
-use crate::ledger::{Answer, ControlJob, Job, Swept, Work};
+use crate::ledger::{Answer, ControlJob, Job, Swept, Work, unanswered};
 use crate::observe::{Facts, Observer, Taken, Took};
 use crate::query::Standing;
 use crate::queue::{Queue, Weighed, Writing};
+use crate::writable::Writable;
 
 /// How often a transaction is run before its callers are told to come again.
 const ATTEMPTS_MAX: u32 = 5;
+/// Panics of one group after which no part of it is tried again. To find one step among 4,096 takes
+/// thirteen.
+const PANICS_MAX: u32 = 32;
 /// Reservations that one sweep ends: ten to thirty milliseconds of a writer.
 const SWEEP_MAX: usize = 500;
 
@@ -28,6 +33,7 @@ pub(crate) struct Shared {
     pub(crate) queue: Arc<Queue<Job>>,
     pub(crate) observer: Arc<dyn Observer>,
     pub(crate) caps: Caps,
+    pub(crate) writable: Arc<Writable>,
     /// Writers that have not ended.
     pub(crate) writing: AtomicUsize,
     pub(crate) says_ended: watch::Sender<bool>,
@@ -50,64 +56,102 @@ impl Drop for CloseOnExit<'_> {
 /// A writer's life: group after group until the queue is closed and drained.
 pub(crate) fn write_groups(shared: &Shared, mut lane: Box<dyn Lane>) {
     let _guard = CloseOnExit(shared);
-    let (queue, observer) = (shared.queue.as_ref(), shared.observer.as_ref());
+    let queue = shared.queue.as_ref();
     let mut writing = Writing::new(lane.grouping());
     loop {
         let jobs = queue.take(&mut writing);
         if jobs.is_empty() {
             return;
         }
-        observer.taken(Taken {
-            commands: jobs.iter().map(Weighed::commands).sum(),
-            waited: jobs
-                .iter()
-                .map(|job| job.asked_at)
-                .min()
-                .unwrap_or_else(Instant::now)
-                .elapsed(),
-        });
-        let mut group = Vec::with_capacity(jobs.len());
-        for Job { tenant_id, work, asked_at } in jobs {
-            match (tenant_id, work) {
-                (_, Work::Control(control)) => change_alone(lane.as_mut(), observer, control),
-                (_, Work::ConfirmClock { answer }) => {
-                    let _ = answer.send(again(lane.as_mut(), |lane| lane.confirm_clock()));
-                }
-                (tenant_id, work) => group.push(Job { tenant_id, work, asked_at }),
-            }
-        }
-        if !group.is_empty() {
-            write_jobs(lane.as_mut(), observer, shared.caps, group);
-        }
-        if queue.is_empty() {
-            lane.idle();
+        // Whoever's answer is dropped is told that nobody knows whether it was stored.
+        if caught(|| write_taken(shared, lane.as_mut(), jobs)).is_none() {
+            abandon(lane.as_mut());
         }
     }
 }
 
-fn change_alone(lane: &mut dyn Lane, observer: &dyn Observer, mut control: Box<dyn ControlJob>) {
-    let result = in_transaction(lane, observer, |lane| control.run(lane as &mut dyn ControlTx));
+fn write_taken(shared: &Shared, lane: &mut dyn Lane, jobs: Vec<Job>) {
+    let waited = jobs.iter().map(|job| job.asked_at).min().unwrap_or_else(Instant::now).elapsed();
+    let commands = jobs.iter().map(Weighed::commands).sum();
+    shared.observer.taken(Taken { commands, waited });
+    let mut group = Vec::with_capacity(jobs.len());
+    for Job { tenant_id, work, asked_at } in jobs {
+        match (tenant_id, work) {
+            (_, Work::Control(control)) => change_alone(shared, lane, control),
+            (_, Work::ConfirmClock { answer }) => {
+                let _ = answer.send(again(lane, |lane| lane.confirm_clock()));
+            }
+            (_, Work::Probe { answer }) => {
+                let probed = in_transaction(shared, lane, |lane| lane.write_probe());
+                if probed.is_ok() {
+                    shared.writable.succeeded();
+                }
+                let _ = answer.send(probed);
+            }
+            (tenant_id, work) => group.push(Job { tenant_id, work, asked_at }),
+        }
+    }
+    if !group.is_empty() {
+        write_jobs(shared, lane, group);
+    }
+    if shared.queue.is_empty() {
+        lane.idle();
+    }
+}
+
+fn change_alone(shared: &Shared, lane: &mut dyn Lane, mut control: Box<dyn ControlJob>) {
+    let result = in_transaction(shared, lane, |lane| control.run(lane as &mut dyn ControlTx));
     control.answer(result);
 }
 
+/// What work comes to; nothing when it panicked. The hook of the process has logged that.
+///
+/// Whatever the work changed is given up by the caller, so that nobody sees a half of it.
+fn caught<T>(work: impl FnOnce() -> T) -> Option<T> {
+    catch_unwind(AssertUnwindSafe(work)).ok()
+}
+
+/// Gives up the connection of a lane, and what it has in memory.
+fn abandon(lane: &mut dyn Lane) {
+    // A panic here leaves no more behind than the one before it.
+    let _ = caught(|| lane.abandon());
+}
+
 /// Runs a body between begin and commit, and rolls back whatever fails.
+///
+/// A panic before the commit rolls back too. In the commit, nobody knows whether it was stored.
 fn in_transaction<T>(
+    shared: &Shared,
     lane: &mut dyn Lane,
-    observer: &dyn Observer,
     mut body: impl FnMut(&mut dyn Lane) -> Result<T, StoreError>,
 ) -> Result<T, StoreError> {
     again(lane, |lane| {
         let began = Instant::now();
-        let result = lane.begin().and_then(|()| {
+        let mut committing = None;
+        let ran = caught(|| {
+            lane.begin()?;
             let value = body(lane)?;
-            let saved = Instant::now();
+            committing = Some(Instant::now());
             lane.commit()?;
-            observer.committed(Took { transaction: began.elapsed(), commit: saved.elapsed() });
             Ok(value)
         });
-        if let Err(error) = &result {
-            lane.rollback();
-            observer.failed(error);
+        if ran.is_none() {
+            abandon(lane);
+        }
+        let result = ran.unwrap_or_else(|| match committing {
+            None => Err(StoreError::Panicked),
+            Some(_) => Err(unanswered()),
+        });
+        match &result {
+            Ok(_) => {
+                let commit = committing.unwrap_or(began).elapsed();
+                shared.observer.committed(Took { transaction: began.elapsed(), commit });
+            }
+            Err(error) => {
+                lane.rollback();
+                shared.writable.failed(error);
+                shared.observer.failed(error);
+            }
         }
         result
     })
@@ -158,16 +202,16 @@ struct Done {
 
 type StepOutcome = Result<Done, StoreError>;
 
-fn write_jobs(lane: &mut dyn Lane, observer: &dyn Observer, caps: Caps, jobs: Vec<Job>) {
+fn write_jobs(shared: &Shared, lane: &mut dyn Lane, jobs: Vec<Job>) {
     let records = jobs.iter().map(records_of).sum();
     let sweeps = jobs.iter().any(|job| matches!(job.work, Work::Sweep { .. }));
     let due = if sweeps { due(lane) } else { Due::default() };
     let mut next_number = match again(lane, |lane| lane.allot(records)) {
         Ok(first) => first,
-        // No command is at fault for what was asked before any of them.
         Err(error) => {
-            observer.failed(&error);
-            return fail_all(jobs, &StoreError::Unavailable(Arc::new(error)));
+            shared.writable.failed(&error);
+            shared.observer.failed(&error);
+            return fail_all(jobs, &error.of_no_command());
         }
     };
     let mut steps = Vec::with_capacity(jobs.len().max(records));
@@ -184,7 +228,8 @@ fn write_jobs(lane: &mut dyn Lane, observer: &dyn Observer, caps: Caps, jobs: Ve
     };
     let mut outcomes = Vec::with_capacity(steps.len());
     for part in parts {
-        outcomes.extend(write_steps(lane, observer, caps, part));
+        let mut panics_left = PANICS_MAX;
+        outcomes.extend(write_steps(shared, lane, part, &mut panics_left));
     }
     let swept = if due.more { Swept::More } else { Swept::All };
     let mut outcomes = outcomes.into_iter();
@@ -209,31 +254,46 @@ fn fail_all(jobs: Vec<Job>, error: &StoreError) {
     }
 }
 
-/// Writes steps in one transaction. After a definite error of a statement the group is halved until
-/// the step at fault is alone; after anything else nothing is tried again.
+/// Writes steps in one transaction. After a definite error of a statement, or a panic, the group is
+/// halved until the step at fault is alone; after anything else nothing is tried again.
 fn write_steps(
+    shared: &Shared,
     lane: &mut dyn Lane,
-    observer: &dyn Observer,
-    caps: Caps,
     steps: &[Step<'_>],
+    panics_left: &mut u32,
 ) -> Vec<StepOutcome> {
     if steps.is_empty() {
         return Vec::new();
     }
-    match in_transaction(lane, observer, |lane| apply_steps(lane, caps, steps)) {
+    // Where everything panics, it is no step's fault.
+    if *panics_left == 0 {
+        return steps.iter().map(|_| Err(StoreError::Panicked)).collect();
+    }
+    let written = in_transaction(shared, lane, |lane| apply_steps(lane, shared.caps, steps));
+    if matches!(written, Err(StoreError::Panicked)) {
+        *panics_left = panics_left.saturating_sub(1);
+    }
+    match written {
         Ok((outcomes, facts)) => {
-            observer.written(&facts);
+            shared.observer.written(&facts);
             outcomes.into_iter().map(Ok).collect()
         }
         Err(error) if error.is_definite() && steps.len() > 1 => {
             let (first, second) = steps.split_at(steps.len() / 2);
-            let mut outcomes = write_steps(lane, observer, caps, first);
-            outcomes.extend(write_steps(lane, observer, caps, second));
+            let mut outcomes = write_steps(shared, lane, first, panics_left);
+            outcomes.extend(write_steps(shared, lane, second, panics_left));
             outcomes
         }
         Err(error) => {
-            // What is refused for the clock was told once, when it jumped.
-            if !matches!(error, StoreError::ClockJumped { .. }) {
+            // The others were told once: when the clock jumped, by the panic, or when the writes
+            // began to fail.
+            let is_told = matches!(
+                error,
+                StoreError::ClockJumped { .. }
+                    | StoreError::Panicked
+                    | StoreError::NotWritable { .. }
+            );
+            if !is_told {
                 let cause = &error as &dyn std::error::Error;
                 tracing::error!(error = cause, commands = steps.len(), "a group was not written");
             }
@@ -262,7 +322,7 @@ fn apply_steps<'a>(
             Step::Touch(..) | Step::Expire(_) => Done::default(),
         });
     }
-    let facts = Facts::of(&book);
+    let facts = Facts::of(&book)?;
     lane.save(book)?;
     Ok((outcomes, facts))
 }
@@ -285,6 +345,7 @@ fn records_of(job: &Job) -> usize {
         | Work::Touch { .. }
         | Work::Sweep { .. }
         | Work::ConfirmClock { .. }
+        | Work::Probe { .. }
         | Work::Control(_) => 0,
     }
 }
@@ -304,7 +365,7 @@ fn push_steps<'a>(steps: &mut Vec<Step<'a>>, job: &'a Job, next_number: &mut i64
         Work::Record { records, .. } => {
             for usage in records {
                 let Some(entry_id) = EntryId::from_number(*next_number) else { return };
-                *next_number += 1;
+                *next_number = next_number.saturating_add(1);
                 steps.push(apply(Command::Record { entry_id, usage }));
             }
         }
@@ -317,7 +378,7 @@ fn push_steps<'a>(steps: &mut Vec<Step<'a>>, job: &'a Job, next_number: &mut i64
             steps.push(apply(Command::Extend { call_id, only: *only, ttl_seconds }));
         }
         Work::Touch { integration_id, .. } => steps.push(Step::Touch(tenant_id, *integration_id)),
-        Work::Sweep { .. } | Work::ConfirmClock { .. } | Work::Control(_) => {}
+        Work::Sweep { .. } | Work::ConfirmClock { .. } | Work::Probe { .. } | Work::Control(_) => {}
     }
 }
 
@@ -386,6 +447,9 @@ fn answer_job(work: Work, mut outcomes: impl Iterator<Item = StepOutcome>, swept
         Work::ConfirmClock { answer } => {
             let _ = answer.send(Err(mixed_up()));
         }
+        Work::Probe { answer } => {
+            let _ = answer.send(Err(mixed_up()));
+        }
         Work::Control(control) => control.answer(Err(mixed_up())),
     }
 }
@@ -393,6 +457,10 @@ fn answer_job(work: Work, mut outcomes: impl Iterator<Item = StepOutcome>, swept
 /// A record that storage refuses for what it says is refused for itself: its batch stands.
 fn record_outcome(outcome: StepOutcome, alone: bool) -> Result<RecordOutcome, StoreError> {
     match pick(outcome, as_record) {
+        Err(StoreError::TotalsOverflow(figure)) => {
+            tracing::warn!(figure, "a record was refused: a sum would leave its integer");
+            Ok(RecordOutcome::Refused(RecordRefusal::TotalsOverflow))
+        }
         Err(error) if error.is_definite() && !alone => {
             Ok(RecordOutcome::Refused(RecordRefusal::NotStorable))
         }

@@ -17,7 +17,8 @@ use bursar_core::{
     ReleaseOutcome, ReserveOutcome, ReserveRequest, TenantId, TokenBuckets, Usage,
 };
 use bursar_store::{
-    ControlRefusal, HistoryFilter, IntegrationEdit, IntegrationFilter, Page, StoreError,
+    ControlRefusal, HistoryFilter, IntegrationEdit, IntegrationFilter, NotWritable, Page,
+    StoreError,
 };
 use faulty::{Fault, Faults, FaultyLane};
 use group::{Asked, in_one_group};
@@ -146,7 +147,12 @@ async fn until_answered<T>(mut ask: impl AsyncFnMut() -> Result<T, StoreError>) 
     for _ in 0..3 {
         match ask().await {
             Ok(answer) => return answer,
-            Err(StoreError::Unavailable(_) | StoreError::Statement(_) | StoreError::Again(_)) => {}
+            Err(
+                StoreError::Unavailable(_)
+                | StoreError::Statement(_)
+                | StoreError::Again(_)
+                | StoreError::Panicked,
+            ) => {}
             Err(error) => unreachable!("{error}"),
         }
     }
@@ -307,6 +313,16 @@ async fn a_late_refusal_leaves_no_trace() {
 }
 
 #[tokio::test]
+async fn a_panic_leaves_no_trace() {
+    leaves_no_trace(Fault::Panics).await;
+}
+
+#[tokio::test]
+async fn a_panic_after_the_fact_leaves_no_trace() {
+    leaves_no_trace(Fault::PanicsLate).await;
+}
+
+#[tokio::test]
 async fn a_transaction_that_is_to_be_tried_again_leaves_no_trace() {
     leaves_no_trace(Fault::Again).await;
 }
@@ -447,25 +463,53 @@ async fn a_commit_that_failed_drops_its_group_and_nothing_else() {
 }
 
 #[tokio::test]
-async fn a_change_that_panics_stops_the_writer_and_loses_nothing() {
-    let world = World::new(SQLITE);
+async fn a_disk_without_room_is_in_doubt_until_a_write_that_is_made_for_it_succeeds() {
+    let faults = Faults::default();
+    let of_lane = faults.clone();
+    let wrap = move |lane| Box::new(FaultyLane::new(lane, of_lane.clone())) as Box<_>;
+    let world = World::wrapped(SQLITE, std::sync::Arc::new(wrap));
     let tenant_id = world.tenant("tenant").await;
-    let integration_id =
-        world.integration(tenant_id, "integration", LimitSettings::default()).await;
-    world.ledger.record(tenant_id, vec![usage(integration_id, "before")]).await.unwrap();
-    let panics = world
-        .ledger
-        .change(tenant_id, |_| -> Result<(), StoreError> { unreachable!("a fault of the test") });
-    assert!(matches!(panics.await, Err(StoreError::Unavailable(_))));
-    let refused = world.ledger.record(tenant_id, vec![usage(integration_id, "after")]).await;
-    // It may have come before the end was noticed, and then nobody took it.
-    let ended = matches!(refused, Err(StoreError::Closed | StoreError::Unavailable(_)));
-    assert!(ended, "{refused:?}");
-    world.ledger.ended().await;
-    assert!(world.ledger.has_ended());
-    let world = world.reopened().await;
-    let outcome =
-        world.ledger.record(tenant_id, vec![usage(integration_id, "before")]).await.unwrap();
-    assert!(matches!(outcome.as_slice(), [RecordOutcome::Duplicate(_)]), "{outcome:?}");
+    let integration_id = world.integration(tenant_id, "integration", budget(100)).await;
+    let ledger = &world.ledger;
+    let is_full = |answer: &Result<(), StoreError>| {
+        matches!(answer, Err(StoreError::NotWritable { reason: NotWritable::DiskFull, .. }))
+    };
+    assert!(ledger.check_writable().is_ok());
+    // The calls of a group: ids, begin, load, save and commit.
+    faults.arm(5, Fault::NoRoom);
+    let refused = ledger.record(tenant_id, vec![usage(integration_id, "call")]).await;
+    assert!(is_full(&refused.map(|_| ())));
+    // A group that writes nothing proves nothing.
+    ledger.touch(tenant_id, integration_id).await.unwrap();
+    assert!(is_full(&ledger.check_writable()));
+    // Begin, the write itself and commit of a probe.
+    for nth in 1..=3 {
+        faults.arm(nth, Fault::NoRoom);
+        assert!(is_full(&ledger.probe_writes().await), "call {nth}");
+        assert!(is_full(&ledger.check_writable()), "call {nth}");
+    }
+    ledger.probe_writes().await.unwrap();
+    assert!(ledger.check_writable().is_ok());
+    let again = ledger.record(tenant_id, vec![usage(integration_id, "call")]).await.unwrap();
+    assert!(matches!(again.as_slice(), [RecordOutcome::Accepted(_)]), "{again:?}");
     world.verify().await;
+}
+
+#[tokio::test]
+async fn probes_do_not_let_the_data_grow() {
+    let world = World::new(SQLITE);
+    let pages = || {
+        let db = Connection::open(world.home.path()).unwrap();
+        db.query_row("pragma page_count", [], |row| row.get::<_, i64>(0)).unwrap()
+    };
+    world.ledger.probe_writes().await.unwrap();
+    let once = pages();
+    for _ in 0..50 {
+        world.ledger.probe_writes().await.unwrap();
+    }
+    assert_eq!(pages(), once);
+    // The next command comes when the writer has tidied up after the last probe.
+    world.ledger.sweep().await.unwrap();
+    let log = world.home.path().with_extension("db-wal").metadata().unwrap().len();
+    assert!(log < 256 * 1024, "a log of {log} bytes");
 }

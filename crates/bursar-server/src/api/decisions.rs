@@ -40,7 +40,8 @@ pub struct KeptDecisionView {
     #[schema(value_type = words::KeptVerdict)]
     result: &'static str,
     reasons: Vec<ReasonView>,
-    estimated_cost_cents: i64,
+    #[schema(value_type = i64)]
+    estimated_cost_cents: i128,
     #[schema(value_type = Usd)]
     estimated_cost_usd: String,
     estimated_tokens: i64,

@@ -78,14 +78,16 @@ pub struct StatusView {
 #[derive(Debug, Serialize, ToSchema)]
 struct BudgetView {
     limit_cents: i64,
-    used_cents: i64,
+    #[schema(value_type = i64)]
+    used_cents: i128,
     #[schema(value_type = Usd)]
     used_usd: String,
-    held_cents: i64,
+    #[schema(value_type = i64)]
+    held_cents: i128,
     #[schema(value_type = Usd)]
     held_usd: String,
-    #[schema(required)]
-    remaining_cents: Option<i64>,
+    #[schema(value_type = Option<i64>, required)]
+    remaining_cents: Option<i128>,
     #[schema(value_type = Option<Usd>, required)]
     remaining_usd: Option<String>,
     percent_used: f64,

@@ -9,7 +9,7 @@ use crate::app::App;
 use crate::envelope::Answer;
 use crate::error::{ApiError, ErrorCode};
 use crate::openapi::words;
-use crate::pulse;
+use crate::pulse::{self, Pulse};
 
 /// What the server is when it answers.
 pub(crate) const LIVE: &str = "live";
@@ -33,7 +33,7 @@ pub async fn get_live() -> Answer<ServerHealth> {
     Answer::ok(ServerHealth { status: LIVE })
 }
 
-/// Tells whether the store can be read and its writer is there
+/// Tells whether the store can be read and takes writes
 ///
 /// `/health` and `/health/ready` are the same.
 #[utoipa::path(
@@ -47,6 +47,12 @@ pub async fn get_ready(State(app): State<App>) -> Result<Answer<ServerHealth>, A
     if app.ledger.has_ended() {
         return Err(ApiError::new(ErrorCode::Unavailable, "The server is stopping."));
     }
+    // What the database says of itself says more than that a write failed.
     pulse::feel(&app.store).await?;
+    app.ledger.check_writable()?;
+    // Requests are refused until the database was asked in its turn.
+    if app.pulse.as_ref().is_some_and(Pulse::is_away) {
+        return Err(ApiError::of(ErrorCode::Unavailable));
+    }
     Ok(Answer::ok(ServerHealth { status: READY }))
 }

@@ -94,7 +94,8 @@ struct HeldView {
     call_id: String,
     #[schema(value_type = Instant)]
     expires_at: String,
-    held_cost_cents: i64,
+    #[schema(value_type = i64)]
+    held_cost_cents: i128,
     #[schema(value_type = Usd)]
     held_cost_usd: String,
     held_tokens: i64,
@@ -109,7 +110,8 @@ pub struct ReservationView {
     integration_id: String,
     #[schema(value_type = words::ReservationState)]
     status: &'static str,
-    held_cost_cents: i64,
+    #[schema(value_type = i64)]
+    held_cost_cents: i128,
     #[schema(value_type = Usd)]
     held_cost_usd: String,
     held_tokens: i64,

@@ -4,7 +4,8 @@ use axum::extract::State;
 use axum::response::Response;
 use bursar_core::Day;
 use bursar_store::{
-    Breakdown, BreakdownFilter, Group, GroupBy, Series, SeriesFilter, SeriesStep, Step, Sums,
+    Breakdown, BreakdownFilter, Group, GroupBy, Series, SeriesFilter, SeriesStep, Step, StoreError,
+    Sums,
 };
 use serde::Serialize;
 use utoipa::openapi::path::{Parameter, ParameterIn};
@@ -15,7 +16,7 @@ use crate::app::App;
 use crate::auth::Authorized;
 use crate::envelope::Answer;
 use crate::error::{ApiError, ErrorCode};
-use crate::figures::{average, cents, integer, latency_percentile, percent, share, usd};
+use crate::figures::{average, cents, latency_percentile, percent, share, usd};
 use crate::instant;
 use crate::openapi::kinds::{Date, Id, Instant, Usd, Whole};
 use crate::openapi::{query, words};
@@ -38,10 +39,14 @@ const POINTS_MAX: i64 = 10_000;
 #[derive(Debug, Serialize, ToSchema)]
 struct SumsView {
     total_calls: i64,
-    total_tokens_in: i64,
-    total_tokens_out: i64,
-    total_tokens: i64,
-    total_cost_cents: i64,
+    #[schema(value_type = i64)]
+    total_tokens_in: i128,
+    #[schema(value_type = i64)]
+    total_tokens_out: i128,
+    #[schema(value_type = i64)]
+    total_tokens: i128,
+    #[schema(value_type = i64)]
+    total_cost_cents: i128,
     #[schema(value_type = Usd)]
     total_cost_usd: String,
     #[schema(required)]
@@ -153,9 +158,9 @@ impl From<&Sums> for SumsView {
         let percentile = |percent| latency_percentile(&sums.latency_buckets, percent);
         Self {
             total_calls: sums.calls,
-            total_tokens_in: integer(sums.tokens_in),
-            total_tokens_out: integer(sums.tokens_out),
-            total_tokens: integer(sums.tokens_in + sums.tokens_out),
+            total_tokens_in: sums.tokens_in,
+            total_tokens_out: sums.tokens_out,
+            total_tokens: sums.tokens(),
             total_cost_cents: cents(sums.cost_nanos),
             total_cost_usd: usd(sums.cost_nanos),
             avg_latency_ms: average(sums.latency_sum_ms, sums.latency_calls),
@@ -257,7 +262,7 @@ impl IntoParams for SeriesParams {
     tag = "telemetry",
     params(BreakdownParams),
     responses((status = 200, body = BreakdownView, description = "The sums by group.")),
-    extensions(("x-refuses" = json!([ErrorCode::IntegrationNotFound]))),
+    extensions(("x-refuses" = json!([ErrorCode::IntegrationNotFound, ErrorCode::TotalsOverflow]))),
 )]
 pub async fn get_usage_breakdown(
     State(app): State<App>,
@@ -283,28 +288,32 @@ pub async fn get_usage_breakdown(
         let problem = "must be later: these days have more sessions than can be told apart";
         ApiError::field("start_date", problem)
     })?;
-    Ok(Answer::ok(breakdown_view(by, (first, last), breakdown)))
+    Ok(Answer::ok(breakdown_view(by, (first, last), breakdown)?))
 }
 
-fn breakdown_view(by: GroupBy, (first, last): (Day, Day), breakdown: Breakdown) -> BreakdownView {
+fn breakdown_view(
+    by: GroupBy,
+    (first, last): (Day, Day),
+    breakdown: Breakdown,
+) -> Result<BreakdownView, StoreError> {
     let Breakdown { total, groups } = breakdown;
     let mut other = total;
     for (_, sums) in &groups {
-        other = other.without(sums);
+        other = other.without(sums)?;
     }
     let groups = groups.into_iter().map(|(group, sums)| GroupSums {
         group: group.into(),
         sums: SumsView::from(&sums),
         cost_percent: percent(sums.cost_nanos, total.cost_nanos),
     });
-    BreakdownView {
+    Ok(BreakdownView {
         by: group_word(by),
         period_start: first.to_string(),
         period_end: last.to_string(),
         total: SumsView::from(&total),
         groups: groups.collect(),
         other: SumsView::from(&other),
-    }
+    })
 }
 
 /// Sums up the usage of a period step by step
@@ -316,7 +325,7 @@ fn breakdown_view(by: GroupBy, (first, last): (Day, Day), breakdown: Breakdown) 
     tag = "telemetry",
     params(SeriesParams),
     responses((status = 200, body = SeriesView, description = "The sums by step.")),
-    extensions(("x-refuses" = json!([ErrorCode::IntegrationNotFound]))),
+    extensions(("x-refuses" = json!([ErrorCode::IntegrationNotFound, ErrorCode::TotalsOverflow]))),
 )]
 pub async fn get_usage_series(
     State(app): State<App>,
@@ -356,37 +365,40 @@ pub async fn get_usage_series(
     let groups_max = limit as usize;
     let filter = SeriesFilter { by, step, integration_id, first, last, groups_max };
     let series = reads.usage_series(caller.tenant_id, filter).await?;
-    Answer::ok(series_view(&filter, series)).large(&reads).await
+    Answer::ok(series_view(&filter, series)?).large(&reads).await
 }
 
-fn series_view(filter: &SeriesFilter, series: Series) -> SeriesView {
+fn series_view(filter: &SeriesFilter, series: Series) -> Result<SeriesView, StoreError> {
     let Series { groups, steps } = series;
     let start = |number: i32| match filter.step {
         Step::Hour => instant::text(bursar_core::Hour::from_number(number).start()),
         Step::Day => instant::text(Day::from_number(number).start()),
     };
+    let point =
+        |number: &i32, sums: &Sums| PointView { start: start(*number), sums: SumsView::from(sums) };
     let points = |sums: &dyn Fn(&SeriesStep) -> Option<Sums>| -> Vec<PointView> {
-        let of_step = |(number, step): (&i32, &SeriesStep)| {
-            let sums = sums(step)?;
-            Some(PointView { start: start(*number), sums: SumsView::from(&sums) })
-        };
+        let of_step =
+            |(number, step): (&i32, &SeriesStep)| sums(step).map(|sums| point(number, &sums));
         steps.iter().filter_map(of_step).collect()
     };
-    let other = |step: &SeriesStep| {
-        let left = step.groups.values().fold(step.total, |left, sums| left.without(sums));
-        (left != Sums::default()).then_some(left)
-    };
+    let mut other = Vec::new();
+    for (number, step) in steps.iter().filter(|_| filter.by.is_some()) {
+        let left = step.groups.values().try_fold(step.total, |left, sums| left.without(sums))?;
+        if left != Sums::default() {
+            other.push(point(number, &left));
+        }
+    }
     let of_group = |(place, group): (usize, Group)| GroupSeries {
         group: group.into(),
         points: points(&|step| step.groups.get(&place).copied()),
     };
-    SeriesView {
+    Ok(SeriesView {
         group_by: filter.by.map(group_word),
         step: step_word(filter.step),
         period_start: filter.first.to_string(),
         period_end: filter.last.to_string(),
         total: points(&|step| Some(step.total)),
-        other: if filter.by.is_some() { points(&other) } else { Vec::new() },
+        other,
         groups: groups.into_iter().enumerate().map(of_group).collect(),
-    }
+    })
 }

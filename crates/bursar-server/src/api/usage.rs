@@ -14,7 +14,7 @@ use crate::auth::Authorized;
 use crate::cursor;
 use crate::envelope::{Answer, ListMeta};
 use crate::error::{ApiError, ErrorCode};
-use crate::figures::{average, cents, integer, latency_percentile, share, usd};
+use crate::figures::{average, cents, latency_percentile, share, usd};
 use crate::openapi::kinds::{Date, Id, Usd, Whole};
 use crate::openapi::{query, words};
 use crate::params::Query;
@@ -39,9 +39,12 @@ pub struct SummaryView {
     #[schema(value_type = Date)]
     period_end: String,
     total_calls: i64,
-    total_tokens_in: i64,
-    total_tokens_out: i64,
-    total_cost_cents: i64,
+    #[schema(value_type = i64)]
+    total_tokens_in: i128,
+    #[schema(value_type = i64)]
+    total_tokens_out: i128,
+    #[schema(value_type = i64)]
+    total_cost_cents: i128,
     #[schema(value_type = Usd)]
     total_cost_usd: String,
     #[schema(required)]
@@ -71,8 +74,10 @@ struct IntegrationSums {
     #[schema(value_type = words::ProviderType)]
     provider_type: String,
     total_calls: i64,
-    total_tokens: i64,
-    total_cost_cents: i64,
+    #[schema(value_type = i64)]
+    total_tokens: i128,
+    #[schema(value_type = i64)]
+    total_cost_cents: i128,
     #[schema(value_type = Usd)]
     total_cost_usd: String,
     error_count: i64,
@@ -86,10 +91,14 @@ pub struct DayView {
     #[schema(value_type = Id)]
     integration_id: String,
     total_calls: i64,
-    total_tokens_in: i64,
-    total_tokens_out: i64,
-    total_tokens: i64,
-    total_cost_cents: i64,
+    #[schema(value_type = i64)]
+    total_tokens_in: i128,
+    #[schema(value_type = i64)]
+    total_tokens_out: i128,
+    #[schema(value_type = i64)]
+    total_tokens: i128,
+    #[schema(value_type = i64)]
+    total_cost_cents: i128,
     #[schema(value_type = Usd)]
     total_cost_usd: String,
     #[schema(required)]
@@ -129,7 +138,7 @@ impl From<&IntegrationUsage> for IntegrationSums {
             integration_name: name.clone(),
             provider_type: provider_type.clone(),
             total_calls: sums.calls,
-            total_tokens: integer(sums.tokens_in + sums.tokens_out),
+            total_tokens: sums.tokens(),
             total_cost_cents: cents(sums.cost_nanos),
             total_cost_usd: usd(sums.cost_nanos),
             error_count: sums.errors,
@@ -143,9 +152,9 @@ impl From<DayUsage> for DayView {
             date: day.to_string(),
             integration_id: integration_id.to_string(),
             total_calls: sums.calls,
-            total_tokens_in: integer(sums.tokens_in),
-            total_tokens_out: integer(sums.tokens_out),
-            total_tokens: integer(sums.tokens_in + sums.tokens_out),
+            total_tokens_in: sums.tokens_in,
+            total_tokens_out: sums.tokens_out,
+            total_tokens: sums.tokens(),
             total_cost_cents: cents(sums.cost_nanos),
             total_cost_usd: usd(sums.cost_nanos),
             avg_latency_ms: average(sums.latency_sum_ms, sums.latency_calls),
@@ -189,7 +198,7 @@ impl IntoParams for DayPageParams {
     tag = "telemetry",
     params(DaysParams),
     responses((status = 200, body = SummaryView, description = "The sums.")),
-    extensions(("x-refuses" = json!([ErrorCode::IntegrationNotFound]))),
+    extensions(("x-refuses" = json!([ErrorCode::IntegrationNotFound, ErrorCode::TotalsOverflow]))),
 )]
 pub async fn get_usage_summary(
     State(app): State<App>,
@@ -204,7 +213,7 @@ pub async fn get_usage_summary(
     let usage = reads.usage_by_integration(caller.tenant_id, integration_id, first, last).await?;
     let mut sums = Sums::default();
     for of_integration in &usage {
-        sums.merge(&of_integration.sums);
+        sums.merge(&of_integration.sums)?;
     }
     let by_integration = match integration_id {
         Some(_) => None,
@@ -215,8 +224,8 @@ pub async fn get_usage_summary(
         period_start: first.to_string(),
         period_end: last.to_string(),
         total_calls: sums.calls,
-        total_tokens_in: integer(sums.tokens_in),
-        total_tokens_out: integer(sums.tokens_out),
+        total_tokens_in: sums.tokens_in,
+        total_tokens_out: sums.tokens_out,
         total_cost_cents: cents(sums.cost_nanos),
         total_cost_usd: usd(sums.cost_nanos),
         avg_latency_ms: average(sums.latency_sum_ms, sums.latency_calls),
@@ -241,7 +250,7 @@ pub async fn get_usage_summary(
     tag = "telemetry",
     params(DaysParams, DayPageParams),
     responses((status = 200, body = [DayView], description = "A page of days.")),
-    extensions(("x-refuses" = json!([ErrorCode::IntegrationNotFound]))),
+    extensions(("x-refuses" = json!([ErrorCode::IntegrationNotFound, ErrorCode::TotalsOverflow]))),
 )]
 pub async fn list_daily_aggregates(
     State(app): State<App>,

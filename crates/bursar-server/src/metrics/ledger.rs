@@ -16,7 +16,16 @@ const GROUP_BOUNDS: &[f64] =
     &[1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 512.0, 1_024.0, 2_048.0, 4_096.0];
 
 /// The kinds of failures of a transaction.
-const FAILURES: &[&str] = &["unavailable", "again", "statement", "exists", "corrupt"];
+const FAILURES: &[&str] = &[
+    "unavailable",
+    "again",
+    "statement",
+    "exists",
+    "overflow",
+    "panicked",
+    "not_writable",
+    "corrupt",
+];
 
 /// The metrics of the write path.
 pub(super) struct LedgerMetrics {
@@ -140,6 +149,9 @@ impl Observer for LedgerMetrics {
             StoreError::Again(_) => "again",
             StoreError::Statement(_) => "statement",
             StoreError::Exists(_) => "exists",
+            StoreError::TotalsOverflow(_) => "overflow",
+            StoreError::Panicked => "panicked",
+            StoreError::NotWritable { .. } => "not_writable",
             StoreError::Corrupt(_) => "corrupt",
             // A transaction never says these; they are about the queue.
             StoreError::Overloaded

@@ -106,7 +106,8 @@ metrics! {
     COMMIT = Histogram "bursar_commit_seconds" []
         "How long their commits took, which is mostly the disk's sync.";
     WRITE_FAILURES = Counter "bursar_write_failures_total" ["kind"]
-        "Transactions that failed: unavailable, again, statement, exists or corrupt.";
+        "Transactions that failed: unavailable, not_writable, again, statement, exists, overflow, \
+         panicked or corrupt.";
     QUEUE_JOBS = Gauge "bursar_queue_jobs" []
         "Requests that wait for the writer, a batch being one.";
     QUEUE_COMMANDS = Gauge "bursar_queue_commands" []

@@ -16,6 +16,7 @@ mod checks;
 mod clock;
 mod costs;
 mod credentials;
+mod databases;
 mod decisions;
 mod documents;
 mod doorway;
@@ -35,6 +36,7 @@ mod limits;
 mod metrics;
 mod nul;
 mod odd_requests;
+mod panics;
 mod people;
 #[expect(dead_code, reason = "the tests of the store use more of it")]
 #[path = "../../../bursar-store/tests/support/postgres/mod.rs"]

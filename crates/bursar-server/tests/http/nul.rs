@@ -5,7 +5,8 @@ use axum::http::Method;
 use bursar_server::openapi;
 use serde_json::{Value, json};
 
-use crate::support::{Persona, TestApp, conformance};
+use crate::databases;
+use crate::support::{Persona, conformance};
 
 /// An operation of the document, with ids of things that are there in its path.
 struct Operation {
@@ -127,7 +128,8 @@ async fn check_paths_and_bodies(founder: &Persona, operations: &[Operation]) -> 
 
 #[tokio::test]
 async fn a_nul_in_any_parameter_of_any_route_is_refused_by_its_name() {
-    for app in TestApp::on_each_database() {
+    for on_database in databases::each() {
+        let app = &on_database.app;
         let tenant = app.tenant("a").await;
         let id = tenant.integration("i", json!({})).await;
         let operations = operations(&id, &tenant.id);
@@ -138,7 +140,8 @@ async fn a_nul_in_any_parameter_of_any_route_is_refused_by_its_name() {
 
 #[tokio::test]
 async fn a_nul_in_any_path_or_body_is_refused_and_fails_nothing() {
-    for app in TestApp::on_each_database() {
+    for on_database in databases::each() {
+        let app = &on_database.app;
         let tenant = app.tenant("a").await;
         let id = tenant.integration("i", json!({})).await;
         let operations = operations(&id, &tenant.id);

@@ -23,6 +23,7 @@ mod kills;
 mod once;
 mod pooled;
 mod protection;
+mod read_only;
 mod refusals;
 mod replies;
 mod serving;

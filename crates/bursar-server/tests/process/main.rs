@@ -20,6 +20,7 @@ mod kills;
 mod panics;
 mod people;
 mod races;
+mod readiness;
 mod refusals;
 #[path = "../people/rsa_key.rs"]
 mod rsa_key;

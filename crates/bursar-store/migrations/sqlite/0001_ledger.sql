@@ -18,6 +18,12 @@ create table clock (
 
 insert into clock (name, now_at, wall_at, taken_back_until) values ('clock', 0, 0, null);
 
+-- Written only to learn whether the disk has room, while that is in doubt. At most one row.
+create table write_probe (
+    id integer primary key,
+    filler blob not null
+);
+
 create table tenants (
     tenant_id integer primary key,
     name text not null,
@@ -164,7 +170,7 @@ create table counters (
 create table open_reservations (
     tenant_id integer primary key,
     reservations integer not null
-);
+) strict;
 
 -- Bytes of records by the UTC day on which they were stored. By integration, so that groups of a
 -- tenant that have nothing else in common do not meet here.
@@ -174,7 +180,7 @@ create table stored_bytes (
     integration_id integer not null,
     bytes integer not null,
     primary key (tenant_id, day, integration_id)
-) without rowid;
+) without rowid, strict;
 
 -- The calls of the last 60 seconds: at most 60 rows a scope, addressed by second % 60.
 create table rate_slots (
@@ -187,7 +193,8 @@ create table rate_slots (
     primary key (tenant_id, scope_kind, scope_id, slot)
 ) without rowid;
 
--- What dashboards read. grain 1: hours by model, 2: days by model, 3: days by agent; label is the
+-- What dashboards read; strict, so that a sum that leaves 64 bits is refused and does not become a
+-- number with a point. grain 1: hours by model, 2: days by model, 3: days by agent; label is the
 -- model or the agent. latency_00 to latency_15 are the buckets of a fixed histogram.
 create table rollups (
     tenant_id integer not null,
@@ -226,7 +233,7 @@ create table rollups (
     latency_14 integer not null,
     latency_15 integer not null,
     primary key (tenant_id, integration_id, grain, start, provider, label)
-) without rowid;
+) without rowid, strict;
 
 -- The models (kind 1) and agents (kind 2) that have rollups of their own; others share one.
 create table rollup_labels (

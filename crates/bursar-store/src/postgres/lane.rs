@@ -16,7 +16,7 @@ use super::tx::{self, commit_error, params, store_error};
 use super::{audit, clock, load, save};
 use crate::audit::AuditKey;
 use crate::clock::{ClockConfirmed, StoreClock};
-use crate::error::StoreError;
+use crate::error::{NotWritable, StoreError};
 use crate::lane::{Due, Grouping, Lane, Wanted};
 use crate::row::AuditRow;
 
@@ -31,6 +31,9 @@ const NUMBERS_LEFT_MIN: i64 = 64;
 
 const TAKE_NUMBERS: &str = "update id_numbers set next_number = greatest(next_number, $2) + $1 \
      where name = 'ids' returning next_number - $1";
+
+/// A row that every node may write, and that means the same afterwards.
+const WRITE_PROBE: &str = "update id_numbers set next_number = next_number where name = 'ids'";
 
 pub(super) struct PostgresLane {
     address: Address,
@@ -131,7 +134,10 @@ impl PostgresLane {
             }
         };
         // A connection that is lost is seen here at the latest; the next question makes a new one.
-        self.client = if client.is_closed() { None } else { Some(client) };
+        // One whose session may only read may belong to a standby, or have begun before that ended.
+        let is_read_only =
+            matches!(answer, Err(StoreError::NotWritable { reason: NotWritable::ReadOnly, .. }));
+        self.client = Some(client).filter(|client| !client.is_closed() && !is_read_only);
         answer
     }
 
@@ -260,6 +266,19 @@ impl Lane for PostgresLane {
         self.labels.keep_staged();
         self.also.clear();
         Ok(())
+    }
+
+    fn abandon(&mut self) {
+        self.disconnect();
+        self.rollback();
+        self.also.clear();
+        self.reservations_max = None;
+    }
+
+    fn write_probe(&mut self) -> Result<(), StoreError> {
+        self.ask_of(None, async |client| {
+            client.execute_typed(WRITE_PROBE, &[]).await.map(|_| ()).map_err(store_error)
+        })
     }
 
     fn confirm_clock(&mut self) -> Result<ClockConfirmed, StoreError> {

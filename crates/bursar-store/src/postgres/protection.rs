@@ -72,7 +72,7 @@ pub(super) async fn cost_of_day(
 ) -> Result<i128, StoreError> {
     let (tenant, day) = (tenant_id.number(), i64::from(day.number()));
     // Sums have one row always.
-    Ok(one(db, SUM_COST, params![tenant, day], cost_nanos).await?.unwrap_or_default())
+    Ok(one(db, SUM_COST, params![tenant, day], |row| cost_nanos(row, 0)).await?.unwrap_or_default())
 }
 
 pub(super) async fn reserved_calls(

@@ -21,7 +21,7 @@ use tokio_postgres::{Client, Row};
 use super::OpenPostgresError;
 use super::connect::Address;
 use super::tx;
-use crate::error::StoreError;
+use crate::error::{NotWritable, StoreError};
 use crate::read_slots::{ReadSlot, ReadSlots};
 use crate::reading::{self, Asker, Reading, Room};
 
@@ -41,7 +41,7 @@ const CANCEL_MAX: Duration = Duration::from_secs(2);
 /// Connections for the operator and the metrics, which no tenant can use up.
 const OPERATOR: usize = 2;
 
-const PING: &str = "select pg_is_in_recovery(), \
+const PING: &str = "select pg_is_in_recovery(), current_setting('transaction_read_only') = 'on', \
      (extract(epoch from clock_timestamp()) * 1000000)::bigint, confirmations \
      from clock where name = 'clock'";
 
@@ -58,6 +58,18 @@ pub(super) struct Readers {
     /// One that only tells whether the database answers, however many questions wait for it.
     pulse: Pool,
     time_max_ms: AtomicU64,
+}
+
+/// What a database says of itself.
+pub(super) struct Pong {
+    /// Its clock, in microseconds, and how often an operator confirmed that.
+    pub(super) clock: (i64, i64),
+    /// Whether its sessions may write.
+    pub(super) writable: Result<(), StoreError>,
+}
+
+fn clock(row: &Row) -> Result<(i64, i64), StoreError> {
+    Ok((row.try_get(2).map_err(read_error)?, row.try_get(3).map_err(read_error)?))
 }
 
 /// How a question ends when it does not end by itself.
@@ -101,22 +113,28 @@ impl Readers {
         Duration::from_millis(self.time_max_ms.load(Ordering::Relaxed))
     }
 
-    /// Asks whether the database answers and is no standby. A connection that says nothing is given
-    /// up, and the next question makes another one. Tells its clock, and how often an operator
-    /// confirmed that.
-    pub(super) async fn ping(&self) -> Result<(i64, i64), StoreError> {
+    /// Asks whether the database answers and takes writes. A connection that says nothing is given
+    /// up, and the next question makes another one.
+    pub(super) async fn ping(&self) -> Result<Pong, StoreError> {
         let connection = connection(&self.pulse).await?;
         let reader = Reader { connection: Some(connection), room: Arc::new(reading::Unbounded) };
         let asked = reader.client()?.query_typed_one(PING, &[]);
         let answered = timeout(PING_MAX, asked).await;
         let row = answered.map_err(|late| StoreError::Unavailable(Arc::new(late)))?;
         let row = row.map_err(read_error)?;
-        if row.try_get(0).map_err(read_error)? {
-            // By the same name there may be another server the next time.
-            return Err(StoreError::Unavailable(Arc::new(io::Error::other("this is a standby"))));
-        }
-        reader.give_back();
-        Ok((row.try_get(1).map_err(read_error)?, row.try_get(2).map_err(read_error)?))
+        let is = |at| row.try_get::<_, bool>(at).map_err(read_error);
+        let (reason, said) = match (is(0)?, is(1)?) {
+            (false, false) => {
+                reader.give_back();
+                return Ok(Pong { clock: clock(&row)?, writable: Ok(()) });
+            }
+            (true, _) => (NotWritable::Standby, "this is a standby"),
+            (false, true) => (NotWritable::ReadOnly, "default_transaction_read_only is on"),
+        };
+        // By the same name there may be another server the next time, and what a session is allowed
+        // is said when it begins: so the next question is asked by another connection.
+        let cause = Arc::new(io::Error::other(said));
+        Ok(Pong { clock: clock(&row)?, writable: Err(StoreError::NotWritable { reason, cause }) })
     }
 
     /// Asks for a row or two by their keys, of one tenant or of no tenant's.
@@ -243,7 +261,8 @@ impl Readers {
             }
             drop(slots);
         });
-        answer.await.unwrap_or_else(|lost| Err(StoreError::Unavailable(Arc::new(lost))))
+        // Its connection was closed with it, and the next question makes another one.
+        answer.await.unwrap_or(Err(StoreError::Panicked))
     }
 }
 
@@ -364,6 +383,9 @@ pub(super) fn read_error(error: tokio_postgres::Error) -> StoreError {
         | StoreError::ClockJumped { .. }
         | StoreError::Statement(_)
         | StoreError::Exists(_)
+        | StoreError::TotalsOverflow(_)
+        | StoreError::Panicked
+        | StoreError::NotWritable { .. }
         | StoreError::Corrupt(_)) => other,
     }
 }

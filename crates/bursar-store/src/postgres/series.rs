@@ -19,8 +19,10 @@ use crate::fold::{
     BreakdownFold, FoundRollup, LargestSessions, Part, ROLLUPS_COUNTED_MAX, SESSIONS_MAX,
     SeriesFold, SessionCost, Span,
 };
+use crate::protection::cost_nanos;
 use crate::query::CallFilter;
 use crate::rollup::{OTHER, Rollup};
+use crate::sums::Sums;
 
 // The integrations are an array, so that the key of the rollups leads to the days of each, whatever
 // the statistics say: read from end to end, a tenant's rollups are many more.
@@ -51,7 +53,8 @@ const HAS_LABEL: &str = "select count(*) from (select from rollup_labels \
 /// integration is read by itself (`offset 0` keeps it so), by time: an index on sessions would give
 /// them in order, but those of all times.
 const SUM_SESSIONS: &str = "select max(found.entry_id), count(*), \
-     least(greatest(sum(found.cost_nanos), -9223372036854775808), 9223372036854775807)::bigint \
+     div(sum(found.cost_nanos), 1000000000)::bigint, \
+     mod(sum(found.cost_nanos), 1000000000)::bigint \
      from unnest($2::bigint[]) as walked (integration_id) cross join lateral \
      (select entry_id, session_id, cost_nanos from usage_entries \
      where tenant_id = $1 and integration_id = walked.integration_id \
@@ -105,8 +108,8 @@ pub(super) async fn usage_breakdown(
         let Some(largest) = largest_sessions(db, tenant_id, filter).await? else {
             return Ok(None);
         };
-        for (session_id, rollup) in sessions(db, tenant_id, filter, &largest).await? {
-            fold.lock().add_session(session_id, &rollup)?;
+        for (session_id, sums) in sessions(db, tenant_id, filter, &largest).await? {
+            fold.lock().add_session(session_id, &sums)?;
         }
     }
     let whose = (tenant_id, filter.integration_id);
@@ -137,7 +140,7 @@ async fn largest_sessions(
         largest.offer(SessionCost {
             entry_number: row.int(0)?,
             calls: row.int(1)?,
-            cost_nanos: row.int(2)?,
+            cost_nanos: cost_nanos(row, 2)?,
         });
         Ok(())
     })
@@ -151,18 +154,18 @@ async fn sessions(
     tenant_id: TenantId,
     filter: &BreakdownFilter,
     largest: &[SessionCost],
-) -> Result<HashMap<String, Rollup>, StoreError> {
+) -> Result<HashMap<String, Sums>, StoreError> {
     let (tenant, (start, end)) = (tenant_id.number(), instants(filter));
     let entries: Vec<i64> = largest.iter().map(|session| session.entry_number).collect();
     let session_id = |row: &Row| row.text::<String>(0);
     let names = rows(db, SESSIONS_OF, params![tenant, entries], session_id).await?;
     let integration = filter.integration_id.map(IntegrationId::number);
-    let mut sums: HashMap<String, Rollup> =
-        names.iter().map(|name| (name.clone(), Rollup::default())).collect();
+    let mut sums: HashMap<String, Sums> =
+        names.iter().map(|name| (name.clone(), Sums::default())).collect();
     let key = params![tenant, names, start, end, integration];
     each(db, LIST_SESSIONS, key, |row| {
         if let Some(sum) = sums.get_mut(row.str(0)?) {
-            sum.add(&decode::rollup_facts(row, 1)?);
+            sum.add(&Rollup::of(&decode::rollup_facts(row, 1)?))?;
         }
         Ok(())
     })

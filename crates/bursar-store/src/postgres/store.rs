@@ -8,7 +8,7 @@ use bursar_core::{
     TenantId,
 };
 
-use super::readers::Reader;
+use super::readers::{Pong, Reader};
 use super::{PostgresStore, audit, days, decisions, history, protection, read, series, stock};
 use crate::audit::{AuditEntry, AuditFilter, AuditPage, ChainPlace};
 use crate::breakdown::{Breakdown, BreakdownFilter, GroupBy, Series, SeriesFilter};
@@ -30,9 +30,9 @@ impl Store for PostgresStore {
     }
 
     async fn ping(&self) -> Result<(), StoreError> {
-        let (wall, confirmations) = self.readers.ping().await?;
+        let Pong { clock: (wall, confirmations), writable } = self.readers.ping().await?;
         self.clock.heard(wall, confirmations);
-        Ok(())
+        writable
     }
 
     fn reading(&self, reading: Reading) -> Arc<dyn Store> {

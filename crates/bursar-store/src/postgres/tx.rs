@@ -11,7 +11,7 @@ use bytes::{BufMut, BytesMut};
 use tokio_postgres::error::SqlState;
 use tokio_postgres::types::{FromSql, IsNull, ToSql, Type, to_sql_checked};
 
-use crate::error::StoreError;
+use crate::error::{NotWritable, StoreError};
 
 /// A value, and the type as which the database reads it.
 pub(super) type Param<'a> = (&'a (dyn ToSql + Sync), Type);
@@ -161,6 +161,19 @@ pub(super) fn store_error(error: tokio_postgres::Error) -> StoreError {
     }
     if state == SqlState::QUERY_CANCELED || state == SqlState::T_R_STATEMENT_COMPLETION_UNKNOWN {
         return StoreError::Unavailable(said);
+    }
+    let not_writable = |reason| StoreError::NotWritable { reason, cause: said.clone() };
+    if state == SqlState::NUMERIC_VALUE_OUT_OF_RANGE {
+        return StoreError::TotalsOverflow(format!("a stored sum ({})", said.message));
+    }
+    if state == SqlState::READ_ONLY_SQL_TRANSACTION {
+        return not_writable(NotWritable::ReadOnly);
+    }
+    if state == SqlState::DISK_FULL {
+        return not_writable(NotWritable::DiskFull);
+    }
+    if state == SqlState::IO_ERROR {
+        return not_writable(NotWritable::DiskFailing);
     }
     match class.as_str() {
         // What a value said, a constraint, and what is larger than the database takes.

@@ -26,6 +26,10 @@ const SELECT_DUE: &str = "select call_key, estimated_cost_nanos, estimated_token
      expires_at, tenant_id, integration_id from calls indexed by calls_due \
      where reservation_state = 1 and expires_at <= ?1 order by expires_at limit ?2";
 
+/// About as much as a group writes, so that a disk with room for it has room for a group.
+const WRITE_PROBE: &str = "insert into write_probe (id, filler) values (1, zeroblob(65536)) \
+     on conflict (id) do update set filler = excluded.filler";
+
 /// A log that has grown beyond this, because readers kept it from being begun anew, is cut in the
 /// next moment in which nothing waits.
 const LOG_BYTES_MAX: u64 = 256 * 1024 * 1024;
@@ -48,6 +52,8 @@ pub(super) struct SqliteLane {
     pub(super) staged: Staged,
     /// Whether the connection failed in a way after which it must be opened anew.
     broken: bool,
+    /// Whether the log has something that was written only to learn whether it can be.
+    probed: bool,
 }
 
 /// What memory takes over when the transaction is durable.
@@ -83,6 +89,7 @@ impl SqliteLane {
             claims: HashMap::new(),
             staged: Staged::default(),
             broken: false,
+            probed: false,
         }
     }
 
@@ -128,6 +135,7 @@ impl SqliteLane {
 
 impl Lane for SqliteLane {
     fn due(&mut self, limit: usize) -> Result<Due, StoreError> {
+        self.mend()?;
         self.view.clear_asked();
         self.note_clock()?;
         let Ok(now) = self.clock.to_decide() else { return Ok(Due::default()) };
@@ -168,7 +176,7 @@ impl Lane for SqliteLane {
         if let Err(error) = self.connection.execute_batch("commit") {
             self.broken = true;
             self.view.clear();
-            return Err(StoreError::Unavailable(Arc::new(error)));
+            return Err(store_error(error).of_no_command());
         }
         let staged = std::mem::take(&mut self.staged);
         let Staged { accounts, loaded_holds, changes, .. } = staged;
@@ -185,13 +193,25 @@ impl Lane for SqliteLane {
         Ok(())
     }
 
+    fn abandon(&mut self) {
+        self.rollback();
+        self.broken = true;
+        self.view.clear();
+    }
+
+    fn write_probe(&mut self) -> Result<(), StoreError> {
+        self.probed = true;
+        self.connection.execute(WRITE_PROBE, []).map(|_| ()).map_err(store_error)
+    }
+
     fn confirm_clock(&mut self) -> Result<ClockConfirmed, StoreError> {
         self.confirm()
     }
 
     fn idle(&mut self) {
         let log_bytes = beside(&self.path, "-wal").metadata().map_or(0, |file| file.len());
-        if log_bytes > LOG_BYTES_MAX {
+        // On a disk with hardly any room, probes must not take what is left.
+        if std::mem::take(&mut self.probed) || log_bytes > LOG_BYTES_MAX {
             // Readers may be in the way; then the next idle moment will do. Without this, a backup
             // or a verification that takes minutes would hold up writes for seconds at a time.
             let waiting = self.connection.busy_timeout(Duration::ZERO);

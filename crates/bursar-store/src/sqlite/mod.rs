@@ -41,13 +41,14 @@ use bursar_core::{
 };
 use readers::{Readers, Snapshot};
 use rusqlite::{Connection, ErrorCode, OpenFlags, ffi};
+use rustix::fs::StatVfsMountFlags;
 
 use crate::audit::{AuditEntry, AuditFilter, AuditKey, AuditPage, ChainPlace};
 use crate::audit_check::AuditVerified;
 use crate::breakdown::{Breakdown, BreakdownFilter, GroupBy, Series, SeriesFilter};
 use crate::cache::Cache;
 use crate::clock::{Clocks, StoreClock};
-use crate::error::StoreError;
+use crate::error::{NotWritable, StoreError};
 use crate::history::{EXPORT_BYTES_MAX, EXPORT_PAGE, PAGE_BYTES_MAX};
 use crate::hot::HotAccount;
 use crate::lane::Lane;
@@ -111,6 +112,9 @@ pub enum OpenError {
     )]
     OtherSecretKey(PathBuf),
 }
+
+/// Free bytes of the disk below which it is in doubt whether it takes writes.
+const LOW_DISK_BYTES: u64 = 1024 * 1024;
 
 /// The embedded store.
 #[derive(Clone)]
@@ -335,6 +339,12 @@ fn store_error(error: rusqlite::Error) -> StoreError {
         // Only questions are interrupted: by their time, or when nobody waits for the answer.
         return StoreError::ReadTooLarge;
     }
+    if is_overflow(&error) {
+        return StoreError::TotalsOverflow("a stored sum".to_owned());
+    }
+    if let Some(reason) = not_writable(code) {
+        return StoreError::NotWritable { reason, cause: Arc::new(error) };
+    }
     // Whatever else SQLite says is about the file, the disk or the memory, not the command.
     let of_command = matches!(
         code,
@@ -350,6 +360,26 @@ fn store_error(error: rusqlite::Error) -> StoreError {
     }
 }
 
+/// Whether a sum left 64 bits: an aggregate says so, and an addition becomes a number with a point,
+/// which the columns of sums refuse.
+fn is_overflow(error: &rusqlite::Error) -> bool {
+    let rusqlite::Error::SqliteFailure(code, said) = error else { return false };
+    code.extended_code == ffi::SQLITE_CONSTRAINT_DATATYPE
+        || said.as_deref() == Some("integer overflow")
+}
+
+/// Why the next write will fail as well, if it will.
+fn not_writable(code: ErrorCode) -> Option<NotWritable> {
+    if code == ErrorCode::DiskFull {
+        return Some(NotWritable::DiskFull);
+    }
+    if code == ErrorCode::ReadOnly {
+        return Some(NotWritable::ReadOnly);
+    }
+    let is_of_disk = matches!(code, ErrorCode::SystemIoFailure | ErrorCode::CannotOpen);
+    is_of_disk.then_some(NotWritable::DiskFailing)
+}
+
 #[async_trait]
 impl Store for SqliteStore {
     fn clock(&self) -> ClockState {
@@ -358,6 +388,14 @@ impl Store for SqliteStore {
 
     async fn ping(&self) -> Result<(), StoreError> {
         self.readers.probe(|db| read::ping(db)).await
+    }
+
+    fn doubts_writes(&self) -> bool {
+        // A file system that cannot say is asked by the next write.
+        rustix::fs::statvfs(&self.path).is_ok_and(|disk| {
+            let free_bytes = disk.f_bavail.saturating_mul(disk.f_frsize);
+            free_bytes < LOW_DISK_BYTES || disk.f_flag.contains(StatVfsMountFlags::RDONLY)
+        })
     }
 
     fn reading(&self, reading: Reading) -> Arc<dyn Store> {

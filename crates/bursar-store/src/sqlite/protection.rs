@@ -134,7 +134,7 @@ pub(super) fn cost_of_day(
     let mut rows =
         statement.query(params![tenant_id.number(), day.number()]).map_err(store_error)?;
     // Sums have one row always.
-    rows.next().map_err(store_error)?.map_or(Ok(0), cost_nanos)
+    rows.next().map_err(store_error)?.map_or(Ok(0), |row| cost_nanos(row, 0))
 }
 
 pub(super) fn reserved_calls(

@@ -4,7 +4,7 @@
 //! when its time is up or nobody waits for its answer any more: SQLite asks between its steps.
 
 use std::ops::Deref;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -156,6 +156,7 @@ fn millis(time: Duration) -> u64 {
 
 /// Some connections.
 struct Pool {
+    path: PathBuf,
     free: Arc<Mutex<Vec<Connection>>>,
     permits: Arc<Semaphore>,
 }
@@ -164,7 +165,7 @@ impl Pool {
     fn open(path: &Path, count: usize) -> rusqlite::Result<Self> {
         let free = (0..count).map(|_| open_reader(path)).collect::<rusqlite::Result<Vec<_>>>()?;
         let permits = Arc::new(Semaphore::new(count));
-        Ok(Self { free: Arc::new(Mutex::new(free)), permits })
+        Ok(Self { path: path.to_owned(), free: Arc::new(Mutex::new(free)), permits })
     }
 
     /// Waits for one of the connections.
@@ -191,13 +192,13 @@ impl Pool {
         room: Arc<dyn Room>,
         question: impl FnOnce(&Snapshot<'_>) -> Result<T, StoreError> + Send + 'static,
     ) -> Result<T, StoreError> {
-        let free = Arc::clone(&self.free);
+        let (path, free) = (self.path.clone(), Arc::clone(&self.free));
         let deadline = Instant::now() + time_max;
         let gone = Gone::default();
         let is_gone = Arc::clone(&gone.0);
         let task = tokio::task::spawn_blocking(move || {
             let _leave = leave;
-            let mut borrowed = Borrowed::from(free)?;
+            let mut borrowed = Borrowed::from(free, &path)?;
             let connection = borrowed.connection.as_mut().ok_or(StoreError::Closed)?;
             let is_over = move || is_gone.load(Ordering::Relaxed) || Instant::now() >= deadline;
             connection.progress_handler(STEPS, Some(is_over)).map_err(store_error)?;
@@ -209,7 +210,10 @@ impl Pool {
         });
         let answer = task.await;
         drop(gone);
-        answer.unwrap_or_else(|error| Err(StoreError::Unavailable(Arc::new(error))))
+        // The runtime cancels what never began, and only at its end.
+        answer.unwrap_or_else(|error| {
+            Err(if error.is_panic() { StoreError::Panicked } else { StoreError::Closed })
+        })
     }
 }
 
@@ -252,21 +256,26 @@ impl Deref for Snapshot<'_> {
     }
 }
 
-/// A reading connection on loan, which goes back whatever happens to the question.
+/// A reading connection on loan, which goes back when the question ends. After a panic nobody knows
+/// in which state it is: it is closed, and the next question opens another one.
 struct Borrowed {
     connection: Option<Connection>,
     free: Arc<Mutex<Vec<Connection>>>,
 }
 
 impl Borrowed {
-    fn from(free: Arc<Mutex<Vec<Connection>>>) -> Result<Self, StoreError> {
-        let connection = free.lock().pop().ok_or(StoreError::Closed)?;
+    /// There are as many connections as questions that may be asked at once, but for those that
+    /// were closed.
+    fn from(free: Arc<Mutex<Vec<Connection>>>, path: &Path) -> Result<Self, StoreError> {
+        let known = free.lock().pop();
+        let connection = known.map_or_else(|| open_reader(path), Ok).map_err(store_error)?;
         Ok(Self { connection: Some(connection), free })
     }
 }
 
 impl Drop for Borrowed {
     fn drop(&mut self) {
-        self.free.lock().extend(self.connection.take());
+        let sound = self.connection.take().filter(|_| !std::thread::panicking());
+        self.free.lock().extend(sound);
     }
 }

@@ -19,6 +19,7 @@ use crate::fold::{
 };
 use crate::query::CallFilter;
 use crate::rollup::{OTHER, Rollup};
+use crate::sums::Sums;
 
 const LIST_ROLLUPS: &str = "select i.integration_id, i.name, i.provider_type, r.start, r.provider, \
      r.label, r.calls, r.succeeded, r.errors, r.blocked, r.unpriced, r.tokens_in, r.tokens_out, \
@@ -90,8 +91,8 @@ pub(super) fn usage_breakdown(
         let Some(sessions) = largest_sessions(db, tenant_id, &filter)? else { return Ok(None) };
         for session in sessions {
             let session_id = session_id(db, tenant_id, session)?;
-            let rollup = session_sum(db, tenant_id, &session_id, &filter)?;
-            fold.add_session(session_id, &rollup)?;
+            let sums = session_sums(db, tenant_id, &session_id, &filter)?;
+            fold.add_session(session_id, &sums)?;
         }
     }
     for (part, span) in filter.reads() {
@@ -128,8 +129,8 @@ fn largest_sessions(
         while let Some(row) = rows.next().map_err(store_error)? {
             let cost = costs.entry(hasher.hash_one(row.str(1)?)).or_default();
             cost.entry_number = row.int(0)?;
-            cost.calls += 1;
-            cost.cost_nanos = cost.cost_nanos.saturating_add(row.int(2)?);
+            cost.calls = cost.calls.saturating_add(1);
+            cost.cost_nanos = cost.cost_nanos.saturating_add(row.int::<i64>(2)?.into());
             if costs.len() > SESSIONS_MAX {
                 return Ok(None);
             }
@@ -150,12 +151,12 @@ fn session_id(
     statement.query_row(key, |row| row.get(0)).map_err(store_error)
 }
 
-fn session_sum(
+fn session_sums(
     db: &Connection,
     tenant_id: TenantId,
     session_id: &str,
     filter: &BreakdownFilter,
-) -> Result<Rollup, StoreError> {
+) -> Result<Sums, StoreError> {
     let (start, end) = instants(filter);
     let mut statement = db.prepare_cached(SUM_SESSION).map_err(store_error)?;
     let key = named_params! {
@@ -165,12 +166,12 @@ fn session_sum(
         ":end": end,
         ":integration": filter.integration_id.map(IntegrationId::number),
     };
-    let mut sum = Rollup::default();
+    let mut sums = Sums::default();
     let mut rows = statement.query(key).map_err(store_error)?;
     while let Some(row) = rows.next().map_err(store_error)? {
-        sum.add(&decode::rollup_facts(row, 0)?);
+        sums.add(&Rollup::of(&decode::rollup_facts(row, 0)?))?;
     }
-    Ok(sum)
+    Ok(sums)
 }
 
 pub(super) fn usage_series(

@@ -4,6 +4,9 @@
 #![expect(clippy::indexing_slicing, reason = "a row that is not there fails the test")]
 
 #[expect(dead_code, reason = "other tests use more of it")]
+#[path = "../support/faulty.rs"]
+mod faulty;
+#[expect(dead_code, reason = "other tests use more of it")]
 #[path = "../support/postgres/mod.rs"]
 mod postgres;
 #[path = "../support/server.rs"]
@@ -29,6 +32,7 @@ mod keys;
 mod limits;
 mod mixture;
 mod months;
+mod panics;
 mod protection;
 mod rates;
 mod records;
@@ -36,6 +40,7 @@ mod reservations;
 mod rollups;
 mod series;
 mod subject;
+mod sums;
 mod tenancy;
 mod tenant_caps;
 mod tenants;
@@ -256,6 +261,14 @@ macro_rules! conformance {
                     only_live_integrations_with_a_monthly_limit_are_hot,
                     what_is_held_is_hot_too,
                     what_is_stored_is_counted;
+                sums:
+                    a_session_of_more_than_64_bits_is_told_exactly,
+                    the_largest_session_comes_first_beyond_64_bits,
+                    a_count_of_more_than_64_bits_is_refused_in_every_read,
+                    a_record_whose_sum_does_not_fit_is_refused_alone;
+                panics:
+                    a_read_that_panics_fails_alone_and_its_reader_is_replaced,
+                    a_change_that_panics_fails_alone_and_leaves_nothing;
                 verifying:
                     what_was_counted_is_told,
                     a_figure_that_was_changed_is_found,

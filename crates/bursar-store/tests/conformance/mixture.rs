@@ -71,7 +71,7 @@ pub(crate) fn sums<'a>(rows: impl IntoIterator<Item = &'a UsageRow>) -> Sums {
             let within = LATENCY_BOUNDS_MS.iter().position(|bound| latency_ms <= *bound);
             latency_buckets[within.unwrap_or(LATENCY_BUCKETS - 1)] = 1;
         }
-        sums.merge(&Sums {
+        let more = Sums {
             calls: 1,
             succeeded: i64::from(!failed && !blocked),
             errors: i64::from(failed),
@@ -83,7 +83,8 @@ pub(crate) fn sums<'a>(rows: impl IntoIterator<Item = &'a UsageRow>) -> Sums {
             latency_calls: i64::from(row.latency_ms.is_some()),
             latency_sum_ms: row.latency_ms.unwrap_or(0).into(),
             latency_buckets,
-        });
+        };
+        sums.merge(&more).unwrap();
     }
     sums
 }

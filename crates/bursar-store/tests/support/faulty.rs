@@ -5,7 +5,8 @@ use std::sync::{Arc, Mutex};
 use bursar_core::{ApiKeyId, Book, IntegrationId, IntegrationKeyId, TenantId, Timestamp};
 use bursar_store::{
     ApiKeyRow, AuditRow, Cause, ClockConfirmed, ControlTx, DecisionRow, Due, IntegrationKeyRow,
-    IntegrationRow, KeyId, Lane, OverrideRow, RowCounts, SignalRow, StoreError, TenantRow, Wanted,
+    IntegrationRow, KeyId, Lane, NotWritable, OverrideRow, RowCounts, SignalRow, StoreError,
+    TenantRow, Wanted,
 };
 
 /// How a call fails.
@@ -21,6 +22,12 @@ pub(crate) enum Fault {
     RefusedLate,
     /// It is not made, and may be tried again at once.
     Again,
+    /// It is not made: the disk has no room.
+    NoRoom,
+    /// It is not made: whoever makes it panics.
+    Panics,
+    /// It is made, and panics after that.
+    PanicsLate,
 }
 
 impl Fault {
@@ -30,13 +37,15 @@ impl Fault {
             Self::Unavailable | Self::AnswerLost => StoreError::Unavailable(cause),
             Self::Refused | Self::RefusedLate => StoreError::Statement(cause),
             Self::Again => StoreError::Again(cause),
+            Self::NoRoom => StoreError::NotWritable { reason: NotWritable::DiskFull, cause },
+            Self::Panics | Self::PanicsLate => unreachable!("a fault of the test"),
         }
     }
 
     const fn is_made(self) -> bool {
         match self {
-            Self::Unavailable | Self::Refused | Self::Again => false,
-            Self::AnswerLost | Self::RefusedLate => true,
+            Self::Unavailable | Self::Refused | Self::Again | Self::NoRoom | Self::Panics => false,
+            Self::AnswerLost | Self::RefusedLate | Self::PanicsLate => true,
         }
     }
 }
@@ -115,7 +124,7 @@ impl Lane for FaultyLane {
             None => self.inner.commit(),
             Some(fault) if fault.is_made() => {
                 self.inner.commit()?;
-                Err(Fault::AnswerLost.error())
+                Err(if fault == Fault::RefusedLate { Fault::AnswerLost } else { fault }.error())
             }
             Some(fault) => Err(fault.error()),
         }
@@ -123,6 +132,14 @@ impl Lane for FaultyLane {
 
     fn rollback(&mut self) {
         self.inner.rollback();
+    }
+
+    fn abandon(&mut self) {
+        self.inner.abandon();
+    }
+
+    fn write_probe(&mut self) -> Result<(), StoreError> {
+        self.pass(|lane| lane.write_probe())
     }
 
     fn confirm_clock(&mut self) -> Result<ClockConfirmed, StoreError> {

@@ -15,15 +15,12 @@ use bursar_server::config::Config;
 use bursar_server::monotonic_clock::MonotonicClock;
 use bursar_server::router::{operator_router, router};
 use bursar_server::start;
-use bursar_store::{Clocks, PostgresStore};
+use bursar_store::Clocks;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
 pub(crate) use answer::Answer;
 pub(crate) use persona::{Persona, Tenant};
-
-use crate::postgres::cluster::Cluster;
-use crate::postgres::database::Database;
 
 const OPERATOR_TOKEN: &str = "operator-token-of-the-tests";
 pub(crate) const METRICS_TOKEN: &str = "metrics-token-of-the-tests";
@@ -89,22 +86,11 @@ pub(crate) struct TestApp {
     router: Router,
     operator_router: Router,
     _folder: TempDir,
-    /// Dropped last: it goes with whoever is still connected to it.
-    pub(crate) postgres: Option<Database>,
 }
 
 impl TestApp {
     pub(crate) fn new() -> Self {
         Self::with_settings(&[])
-    }
-
-    /// The same over a file, and over a PostgreSQL of its own.
-    pub(crate) fn on_each_database() -> [Self; 2] {
-        let database = Database::migrated(Cluster::shared(), |owner_url, app_role| {
-            PostgresStore::migrate(owner_url, app_role).unwrap();
-        });
-        let on_postgres = Self::with_settings(&[("BURSAR_DATABASE", database.app_url())]);
-        [Self::new(), Self { postgres: Some(database), ..on_postgres }]
     }
 
     /// The same with other settings, by their names in the environment.
@@ -125,7 +111,7 @@ impl TestApp {
         let app = start::open_with(&config, Some(clock.clocks()), clock.monotonic()).unwrap();
         let operator_router = operator_router(app.clone());
         let router = router(app.clone());
-        Self { clock, app, router, operator_router, _folder: folder, postgres: None }
+        Self { clock, app, router, operator_router, _folder: folder }
     }
 
     /// Writes down what the server writes down every second.

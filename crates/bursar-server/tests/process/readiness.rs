@@ -1,0 +1,119 @@
+//! Ready means that the node can write: a full disk is told, and so is that it has room again.
+
+use std::fs::{self, File};
+use std::io::Write;
+use std::path::Path;
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use crate::support::disk::SmallDisk;
+use crate::support::folder::Folder;
+use crate::support::http::{Answer, Http};
+use crate::support::server::Server;
+use crate::support::tenant::Tenant;
+use crate::support::within;
+
+/// How long a server may take to notice that its disk is full, or has room.
+const NOTICED_MAX: Duration = Duration::from_secs(3);
+
+/// Waits until `/health/ready` answers this.
+#[track_caller]
+fn check_readiness(server: &Server, status: u16) -> Answer {
+    let mut http = Http::new(server.address(), &[]);
+    let ready = within(NOTICED_MAX, || {
+        let answer = http.get("/health/ready").expect("an answer");
+        (answer.status == status).then_some(answer)
+    });
+    assert_eq!(http.get("/health/live").expect("an answer").status, 200);
+    ready.unwrap_or_else(|| panic!("not {status} within {NOTICED_MAX:?}"))
+}
+
+fn record(integration_id: &str, call_id: &str) -> Value {
+    json!({
+        "integration_id": integration_id, "call_id": call_id, "provider": "openai",
+        "model": "gpt", "tokens_in": 1, "tokens_out": 1, "cost_cents": 1,
+        "metadata": { "text": "x".repeat(30_000) },
+    })
+}
+
+/// Takes all the room that a disk has left.
+fn fill(filler: &Path) {
+    let mut file = File::create(filler).expect("a file");
+    while file.write_all(&[0; 4_096]).is_ok() {}
+}
+
+/// Records until the disk has no room, and answers the refusal.
+#[track_caller]
+fn record_until_refused(http: &mut Http, integration_id: &str) -> Answer {
+    for call in 0..1_000 {
+        let sent = record(integration_id, &format!("call {call}"));
+        let answer = http.post("/api/v1/telemetry/llm-usage", &sent).expect("an answer");
+        if answer.status != 201 {
+            return answer;
+        }
+    }
+    panic!("the disk was never full");
+}
+
+/// Mounting takes root; where it is forbidden, `tests/faults.rs` of the store stands for this.
+#[test]
+fn a_server_whose_disk_is_full_is_not_ready_until_there_is_room() {
+    let folder = Folder::new();
+    let Some(disk) = SmallDisk::mount(folder.beside("disk"), 6) else {
+        println!("no small disk could be mounted");
+        return;
+    };
+    let filler = disk.path().join("filler");
+    let data = disk.path().canonicalize().expect("a path").join("data");
+    let folder = folder.with_data(data);
+    let server = Server::start(&folder);
+    let mut tenant = Tenant::new(&folder, &server);
+    let integration_id = tenant.add_integration(&server, 1_000_000);
+    check_readiness(&server, 200);
+
+    fill(&filler);
+    let mut http = tenant.client(&server);
+    let answer = record_until_refused(&mut http, &integration_id);
+    assert_eq!((answer.status, answer.code()), (503, "UNAVAILABLE"), "{answer:?}");
+    let refused = check_readiness(&server, 503);
+    let message = refused.body.pointer("/error/message").and_then(Value::as_str);
+    assert!(message.is_some_and(|message| message.contains("disk_full")), "{refused:?}");
+    let check = json!({ "integration_id": integration_id, "estimated_cost_cents": 1 });
+    let checked = http.post("/api/v1/enforcement/check", &check).expect("an answer");
+    assert_eq!(checked.status, 200, "{checked:?}");
+    let size = || fs::read_dir(folder.data()).expect("a folder").count();
+    let files = size();
+
+    fs::remove_file(&filler).expect("a file");
+    check_readiness(&server, 200);
+    assert_eq!(size(), files, "a probe leaves no file");
+    let answer = http.post("/api/v1/telemetry/llm-usage", &record(&integration_id, "after"));
+    assert_eq!(answer.expect("an answer").status, 201);
+    server.stop();
+    let log = folder.log();
+    assert_eq!(log.matches("takes no writes").count(), 1, "{log}");
+}
+
+#[test]
+fn an_idle_server_notices_that_others_filled_its_disk() {
+    let folder = Folder::new();
+    let Some(disk) = SmallDisk::mount(folder.beside("disk"), 6) else {
+        println!("no small disk could be mounted");
+        return;
+    };
+    let filler = disk.path().join("filler");
+    let data = disk.path().canonicalize().expect("a path").join("data");
+    let folder = folder.with_data(data);
+    let server = Server::start(&folder);
+    // Its log is empty, so that the next write needs room.
+    server.stop();
+    let server = Server::start(&folder);
+    check_readiness(&server, 200);
+
+    fill(&filler);
+    check_readiness(&server, 503);
+    fs::remove_file(&filler).expect("a file");
+    check_readiness(&server, 200);
+    server.stop();
+}

@@ -1,0 +1,163 @@
+//! Figures that are added up: each addition is checked, and one that does not fit names its figure.
+//!
+//! Amounts that clients can make large (tokens, money, milliseconds) are summed up in 128 bits, which
+//! no number of 64-bit rows can leave. Counts stay in 64 bits.
+
+#![warn(clippy::arithmetic_side_effects)]
+
+use crate::error::StoreError;
+use crate::rollup::{LATENCY_BUCKETS, Rollup};
+
+/// Sums of rollups; wider than one rollup, because many are added up.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[expect(missing_docs, reason = "the fields are the words of the API")]
+pub struct Sums {
+    pub calls: i64,
+    pub succeeded: i64,
+    pub errors: i64,
+    pub blocked: i64,
+    pub unpriced: i64,
+    pub tokens_in: i128,
+    pub tokens_out: i128,
+    pub cost_nanos: i128,
+    pub latency_calls: i64,
+    pub latency_sum_ms: i128,
+    /// Calls by latency; bounds are [`crate::LATENCY_BOUNDS_MS`].
+    pub latency_buckets: [i64; LATENCY_BUCKETS],
+}
+
+/// The figure that is told when a sum does not fit.
+fn too_large(figure: &'static str) -> StoreError {
+    StoreError::TotalsOverflow(figure.to_owned())
+}
+
+/// Adds to a figure of 64 bits.
+///
+/// # Errors
+/// [`StoreError::TotalsOverflow`]; then the figure is as it was.
+pub(crate) fn add(sum: &mut i64, more: i64, figure: &'static str) -> Result<(), StoreError> {
+    *sum = sum.checked_add(more).ok_or_else(|| too_large(figure))?;
+    Ok(())
+}
+
+/// Adds to a figure of 128 bits.
+fn add_wide(sum: &mut i128, more: i128, figure: &'static str) -> Result<(), StoreError> {
+    *sum = sum.checked_add(more).ok_or_else(|| too_large(figure))?;
+    Ok(())
+}
+
+impl From<&Rollup> for Sums {
+    fn from(rollup: &Rollup) -> Self {
+        let Rollup {
+            calls,
+            succeeded,
+            errors,
+            blocked,
+            unpriced,
+            tokens_in,
+            tokens_out,
+            tokens_cache_read: _,
+            tokens_cache_write: _,
+            tokens_reasoning: _,
+            cost_nanos,
+            latency_calls,
+            latency_sum_ms,
+            latency_buckets,
+        } = *rollup;
+        Self {
+            calls,
+            succeeded,
+            errors,
+            blocked,
+            unpriced,
+            tokens_in: tokens_in.into(),
+            tokens_out: tokens_out.into(),
+            cost_nanos: cost_nanos.into(),
+            latency_calls,
+            latency_sum_ms: latency_sum_ms.into(),
+            latency_buckets,
+        }
+    }
+}
+
+impl Sums {
+    /// Adds a rollup.
+    ///
+    /// # Errors
+    /// [`StoreError::TotalsOverflow`]; then nothing may be told of the sums.
+    pub(crate) fn add(&mut self, rollup: &Rollup) -> Result<(), StoreError> {
+        self.merge(&Self::from(rollup))
+    }
+
+    /// Adds other sums.
+    ///
+    /// # Errors
+    /// [`StoreError::TotalsOverflow`]; then nothing may be told of the sums.
+    pub fn merge(&mut self, other: &Self) -> Result<(), StoreError> {
+        let Self {
+            calls,
+            succeeded,
+            errors,
+            blocked,
+            unpriced,
+            tokens_in,
+            tokens_out,
+            cost_nanos,
+            latency_calls,
+            latency_sum_ms,
+            latency_buckets,
+        } = other;
+        add(&mut self.calls, *calls, "total_calls")?;
+        add(&mut self.succeeded, *succeeded, "success_rate")?;
+        add(&mut self.errors, *errors, "error_count")?;
+        add(&mut self.blocked, *blocked, "blocked_count")?;
+        add(&mut self.unpriced, *unpriced, "unpriced_count")?;
+        add_wide(&mut self.tokens_in, *tokens_in, "total_tokens_in")?;
+        add_wide(&mut self.tokens_out, *tokens_out, "total_tokens_out")?;
+        add_wide(&mut self.cost_nanos, *cost_nanos, "total_cost_usd")?;
+        add(&mut self.latency_calls, *latency_calls, "avg_latency_ms")?;
+        add_wide(&mut self.latency_sum_ms, *latency_sum_ms, "avg_latency_ms")?;
+        for (bucket, more) in self.latency_buckets.iter_mut().zip(latency_buckets) {
+            add(bucket, *more, "latency_p50_ms")?;
+        }
+        Ok(())
+    }
+
+    /// What is left when a part is taken out.
+    ///
+    /// # Errors
+    /// [`StoreError::TotalsOverflow`] when a difference does not fit.
+    pub fn without(&self, part: &Self) -> Result<Self, StoreError> {
+        let mut left = *self;
+        left.merge(&part.negated()?)?;
+        Ok(left)
+    }
+
+    fn negated(&self) -> Result<Self, StoreError> {
+        let count = |count: i64, figure| count.checked_neg().ok_or_else(|| too_large(figure));
+        let amount = |sum: i128, figure| sum.checked_neg().ok_or_else(|| too_large(figure));
+        let mut latency_buckets = self.latency_buckets;
+        for bucket in &mut latency_buckets {
+            *bucket = count(*bucket, "latency_p50_ms")?;
+        }
+        Ok(Self {
+            calls: count(self.calls, "total_calls")?,
+            succeeded: count(self.succeeded, "success_rate")?,
+            errors: count(self.errors, "error_count")?,
+            blocked: count(self.blocked, "blocked_count")?,
+            unpriced: count(self.unpriced, "unpriced_count")?,
+            tokens_in: amount(self.tokens_in, "total_tokens_in")?,
+            tokens_out: amount(self.tokens_out, "total_tokens_out")?,
+            cost_nanos: amount(self.cost_nanos, "total_cost_usd")?,
+            latency_calls: count(self.latency_calls, "avg_latency_ms")?,
+            latency_sum_ms: amount(self.latency_sum_ms, "avg_latency_ms")?,
+            latency_buckets,
+        })
+    }
+
+    /// Tokens in and out.
+    pub const fn tokens(&self) -> i128 {
+        // Neither is near the bounds of its integer: each is a sum of 64-bit figures.
+        self.tokens_in.saturating_add(self.tokens_out)
+    }
+}

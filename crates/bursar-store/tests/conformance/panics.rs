@@ -1,0 +1,117 @@
+//! A panic in the middle of a read or a change: it fails alone, and what it used is replaced.
+
+use std::sync::Arc;
+
+use bursar_core::RecordOutcome;
+use bursar_store::{Asker, ControlTx, HistoryFilter, NoRoom, Reading, Room, StoreError};
+
+use crate::faulty::{Fault, Faults, FaultyLane};
+use crate::subject::{ALL, Subject, unlimited};
+use crate::support::{Database, World, usage};
+
+/// More than there are connections of any kind.
+const MANY: usize = 24;
+
+/// Panics when an answer takes memory for its first row, which is in the middle of its read.
+struct Panics;
+
+impl Room for Panics {
+    fn take(&self, _: usize) -> Result<(), NoRoom> {
+        unreachable!("a fault of the test");
+    }
+
+    fn give_back(&self, _: usize) {}
+}
+
+pub(crate) async fn a_read_that_panics_fails_alone_and_its_reader_is_replaced(subject: Subject) {
+    let (tenant_id, integration_id) = subject.account(unlimited()).await;
+    subject.record(tenant_id, usage(integration_id, "call")).await;
+    let filter = HistoryFilter::default;
+    for asker in [Asker::Tenant, Asker::Operator] {
+        let panics = subject.world.store.reading(Reading { asker, room: Arc::new(Panics) });
+        for _ in 0..MANY {
+            let read = panics.usage_history(tenant_id, filter(), ALL).await;
+            assert!(matches!(read, Err(StoreError::Panicked)), "{read:?}");
+        }
+        let sound = subject.world.store.reading(Reading::unbounded(asker));
+        let reads = (0..MANY).map(|_| {
+            let sound = Arc::clone(&sound);
+            tokio::spawn(async move { sound.usage_history(tenant_id, filter(), ALL).await })
+        });
+        for read in reads.collect::<Vec<_>>() {
+            assert_eq!(read.await.unwrap().unwrap().rows.len(), 1);
+        }
+    }
+}
+
+pub(crate) async fn a_change_that_panics_fails_alone_and_leaves_nothing(subject: Subject) {
+    let (tenant_id, integration_id) = subject.account(unlimited()).await;
+    for number in 0..MANY {
+        let change = move |tx: &mut dyn ControlTx| -> Result<(), StoreError> {
+            let mut row = tx.tenant(tenant_id)?.unwrap();
+            row.name = "half a change".to_owned();
+            tx.put_tenant(&row)?;
+            unreachable!("a fault of the test");
+        };
+        let changed = subject.world.ledger.change(tenant_id, change).await;
+        assert!(matches!(changed, Err(StoreError::Panicked)), "{changed:?}");
+        let recorded = subject.record(tenant_id, usage(integration_id, &number.to_string())).await;
+        assert!(matches!(recorded, RecordOutcome::Accepted(_)), "{recorded:?}");
+    }
+    let tenant = subject.world.store.tenant(tenant_id).await.unwrap().unwrap();
+    assert_eq!(tenant.name, "tenant");
+    assert!(!subject.world.ledger.has_ended());
+    subject.world.verify().await;
+}
+
+/// A world whose writer panics when and how the test says.
+fn panicking(database: Database) -> (World, Faults) {
+    let faults = Faults::default();
+    let of_lane = faults.clone();
+    let wrap = move |lane| Box::new(FaultyLane::new(lane, of_lane.clone())) as Box<_>;
+    (World::wrapped(database, Arc::new(wrap)), faults)
+}
+
+/// A record of one call meets these calls of a lane: ids, begin, load, save and commit.
+async fn check_panic(
+    database: Database,
+    nth: usize,
+    fault: Fault,
+    expected: fn(&StoreError) -> bool,
+) {
+    let (world, faults) = panicking(database);
+    let tenant_id = world.tenant("tenant").await;
+    let integration_id = world.integration(tenant_id, "integration", unlimited()).await;
+    let record = || vec![usage(integration_id, "call")];
+    faults.arm(nth, fault);
+    let failed = world.ledger.record(tenant_id, record()).await.unwrap_err();
+    assert!(!faults.disarm(), "call {nth} was not made");
+    assert!(expected(&failed), "call {nth}: {failed:?}");
+    let again = world.ledger.record(tenant_id, record()).await.unwrap();
+    let is_kept = matches!(again.as_slice(), [RecordOutcome::Duplicate(_)]);
+    assert_eq!(is_kept, nth == 5 && fault == Fault::PanicsLate, "call {nth}: {again:?}");
+    world.verify().await;
+}
+
+async fn check_panics(database: Database) {
+    for fault in [Fault::Panics, Fault::PanicsLate] {
+        for nth in 2..=4 {
+            check_panic(database, nth, fault, |error| matches!(error, StoreError::Panicked)).await;
+        }
+        // Outside a transaction, and in its commit, nobody can tell.
+        for nth in [1, 5] {
+            let unknown = |error: &StoreError| matches!(error, StoreError::Unavailable(_));
+            check_panic(database, nth, fault, unknown).await;
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_writer_that_panics_on_sqlite_tells_what_became_of_its_group_and_goes_on() {
+    check_panics(crate::support::SQLITE).await;
+}
+
+#[tokio::test]
+async fn a_writer_that_panics_on_postgresql_tells_what_became_of_its_group_and_goes_on() {
+    check_panics(crate::server::POSTGRES).await;
+}
