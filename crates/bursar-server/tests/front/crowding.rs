@@ -1,5 +1,6 @@
 //! A full pool of connections: idle ones give way, busy ones stay, and the operator gets in.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use serde_json::json;
@@ -169,10 +170,13 @@ fn scrapes_that_nobody_takes_keep_nobody_from_the_metrics() {
     for at in 0..40 {
         stalled.send(frames::get(2 * at + 1, "/metrics", &[]));
     }
-    let heads = |bytes: &[u8]| {
-        frames::read(bytes).iter().filter(|(kind, _)| *kind == kind::HEADERS).count()
+    // A later one can cut an earlier one before its head is sent.
+    let answered = |bytes: &[u8]| {
+        let frames = frames::read(bytes);
+        let answers = frames.iter().filter(|(kind, _)| [kind::HEADERS, kind::RESET].contains(kind));
+        answers.map(|(_, stream)| stream).collect::<BTreeSet<_>>().len()
     };
-    stalled.read_until(|bytes| heads(bytes) == 40);
+    stalled.read_until(|bytes| answered(bytes) == 40);
     let mut wire = Wire::open(&address);
     for _ in 0..3 {
         wire.send("GET /metrics HTTP/1.1\r\nHost: a\r\n\r\n");
