@@ -32,6 +32,7 @@ mod integrations;
 mod issuer;
 mod keys;
 mod large_reads;
+mod large_sums;
 mod limits;
 mod metrics;
 mod nul;
