@@ -4,25 +4,69 @@
 //! looked at on the way. Without a filter, or by model, a whole tenant is the merge of its
 //! integrations. How many entries a page may look at is bounded, so that two filters that seldom
 //! meet cost one page no more than any other: the page then ends early and says where to go on.
+//! A page at an offset does not end early, because whoever adds up offsets would pass over what it
+//! lacks: it looks at as many entries as it takes within the time of a read.
 //! Absent: the walks themselves, which are statements of a database.
 
 use bursar_core::{EntryId, PolicyResult};
 
 use crate::error::StoreError;
-use crate::query::{HistoryFilter, HistoryPage, HistoryPlace, Page};
+use crate::query::{HistoryFilter, HistoryPage, HistoryPart, HistoryPlace, Page};
 use crate::row::UsageRow;
 
 /// Entries that one page passes over, shared by the walks that are merged.
 const PASSED_MAX: usize = 20_000;
 /// Entries that each walk may pass over, however many there are.
 const PASSED_MIN: usize = 50;
+/// What a page at an offset may pass over, which takes longer than any read may.
+const PASSED_BY_WHOLE_MAX: usize = u32::MAX as usize;
 /// Bytes of metadata and messages after which a page ends, so that a page fits into memory whatever
 /// its entries carry.
-pub(crate) const PAGE_BYTES_MAX: usize = 1024 * 1024;
+const PAGE_BYTES_MAX: usize = 1024 * 1024;
+/// The same of a page at an offset, which is refused beyond that. What the answers of a tenant may
+/// take by default has room for not much more, as a text is in memory twice.
+const WHOLE_BYTES_MAX: usize = 4 * 1024 * 1024;
 /// The same of a page of an export, which stays in memory for as long as its client takes nothing.
-pub(crate) const EXPORT_BYTES_MAX: usize = 64 * 1024;
+const EXPORT_BYTES_MAX: usize = 64 * 1024;
 /// Entries of such a page.
-pub(crate) const EXPORT_PAGE: Page = Page { offset: 0, limit: 256 };
+const EXPORT_ROWS_MAX: u32 = 256;
+
+/// Where a page ends.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Cut {
+    page: Page,
+    bytes_max: usize,
+    is_whole: bool,
+}
+
+impl Cut {
+    /// Of a page of an export.
+    pub(crate) const EXPORT: Self = Self {
+        page: Page { offset: 0, limit: EXPORT_ROWS_MAX },
+        bytes_max: EXPORT_BYTES_MAX,
+        is_whole: false,
+    };
+}
+
+impl From<HistoryPart> for Cut {
+    fn from(part: HistoryPart) -> Self {
+        match part {
+            HistoryPart::UpTo(limit) => {
+                let page = Page { offset: 0, limit };
+                Self { page, bytes_max: PAGE_BYTES_MAX, is_whole: false }
+            }
+            HistoryPart::Whole(page) => Self { page, bytes_max: WHOLE_BYTES_MAX, is_whole: true },
+        }
+    }
+}
+
+impl Cut {
+    /// Refuses a page that ends early where that would lose entries.
+    fn check(self, page: HistoryPage) -> Result<HistoryPage, StoreError> {
+        let is_short = page.rows.len() < self.page.limit as usize && page.next.is_some();
+        if self.is_whole && is_short { Err(StoreError::ReadTooLarge) } else { Ok(page) }
+    }
+}
 
 /// The index that leads from the newest entry to the oldest.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -78,6 +122,7 @@ pub(crate) struct Stretch {
 /// A page in the making: the newest places that the walks found so far.
 #[derive(Debug)]
 pub(crate) struct Merge {
+    cut: Cut,
     offset: usize,
     /// Up to this place the page goes.
     last: usize,
@@ -89,10 +134,12 @@ pub(crate) struct Merge {
 
 impl Merge {
     /// A page that so many walks make together.
-    pub(crate) fn new(page: Page, walks: usize) -> Self {
-        let (offset, last) = (page.offset as usize, page.offset as usize + page.limit as usize);
-        let passed_max = (PASSED_MAX / walks.max(1)).max(PASSED_MIN);
-        Self { offset, last, passed_max, places: Vec::new(), horizon: None }
+    pub(crate) fn new(cut: Cut, walks: usize) -> Self {
+        let Page { offset, limit } = cut.page;
+        let (offset, last) = (offset as usize, offset as usize + limit as usize);
+        let share = (PASSED_MAX / walks.max(1)).max(PASSED_MIN);
+        let passed_max = if cut.is_whole { PASSED_BY_WHOLE_MAX } else { share };
+        Self { cut, offset, last, passed_max, places: Vec::new(), horizon: None }
     }
 
     /// How many entries a walk may find; one more than asked for tells whether there is more.
@@ -147,22 +194,27 @@ impl Merge {
         };
         self.places.truncate(self.last);
         self.places.drain(..self.offset.min(self.places.len()));
-        Picked { places: self.places, next }
+        Picked { cut: self.cut, places: self.places, next }
     }
 }
 
 /// The places on a page, and where the next one begins.
 #[derive(Debug)]
 pub(crate) struct Picked {
+    cut: Cut,
     pub(crate) places: Vec<HistoryPlace>,
     next: Option<HistoryPlace>,
 }
 
 impl Picked {
-    /// Reads the entries in their order, until their texts have more than so many bytes.
+    /// After how many bytes of texts the page ends.
+    pub(crate) const fn bytes_max(&self) -> usize {
+        self.cut.bytes_max
+    }
+
+    /// Reads the entries in their order, until their texts have more bytes than that.
     pub(crate) fn page(
         self,
-        bytes_max: usize,
         mut entry: impl FnMut(EntryId) -> Result<Option<UsageRow>, StoreError>,
     ) -> Result<HistoryPage, StoreError> {
         let mut rows: Vec<UsageRow> = Vec::with_capacity(self.places.len());
@@ -173,10 +225,10 @@ impl Picked {
                 bytes += texts.into_iter().flatten().map(String::len).sum::<usize>();
                 rows.push(row);
             }
-            if bytes > bytes_max && at + 1 < self.places.len() {
-                return Ok(HistoryPage { rows, next: Some(*place) });
+            if bytes > self.cut.bytes_max && at + 1 < self.places.len() {
+                return self.cut.check(HistoryPage { rows, next: Some(*place) });
             }
         }
-        Ok(HistoryPage { rows, next: self.next })
+        self.cut.check(HistoryPage { rows, next: self.next })
     }
 }

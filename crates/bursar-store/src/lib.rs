@@ -62,8 +62,8 @@ pub use postgres::{OpenPostgresError, OpenedPostgres, PostgresOptions, PostgresS
 pub use protection::{OverrideRow, SignalRow};
 pub use query::{
     CallFilter, CallLabel, CallOutcome, DayFilter, DayPage, DayPlace, DayUsage, DecisionFilter,
-    HistoryFilter, HistoryPage, HistoryPlace, IntegrationFilter, IntegrationUsage, OpenReservation,
-    Page, Paged, Standing, Stock, Store,
+    HistoryFilter, HistoryPage, HistoryPart, HistoryPlace, IntegrationFilter, IntegrationUsage,
+    OpenReservation, Page, Paged, Standing, Stock, Store,
 };
 pub use queue::Waiting;
 pub use reading::{Asker, NoRoom, Reading, Room, Unbounded};

@@ -74,13 +74,24 @@ pub struct HistoryFilter {
     pub after: Option<HistoryPlace>,
 }
 
+/// Which entries of the history make up a page.
+#[derive(Clone, Copy, Debug)]
+pub enum HistoryPart {
+    /// Up to so many, for a reader who goes on at [`HistoryPage::next`]. Filters that seldom meet,
+    /// and entries with long texts, make a page shorter.
+    UpTo(u32),
+    /// The page at an offset, for a reader who adds up offsets: as many entries as it asks for,
+    /// unless the history ends in it. [`StoreError::ReadTooLarge`] when its texts have more than
+    /// 4 MiB.
+    Whole(Page),
+}
+
 /// A page of the history.
 #[derive(Clone, Debug, Default)]
 pub struct HistoryPage {
     /// The entries.
     pub rows: Vec<UsageRow>,
-    /// Where the next page begins, if there may be more. A page can have fewer rows than asked for
-    /// and still name a next one, when filters that seldom meet made it look at very many entries.
+    /// Where the next page begins, if there may be more.
     pub next: Option<HistoryPlace>,
 }
 
@@ -396,7 +407,7 @@ pub trait Store: Send + Sync + 'static {
         &self,
         tenant_id: TenantId,
         filter: HistoryFilter,
-        page: Page,
+        part: HistoryPart,
     ) -> Result<HistoryPage, StoreError>;
 
     /// A page of the history for an export: as many entries as fit into memory while a slow client

@@ -17,8 +17,8 @@ use bursar_core::{
     ReleaseOutcome, ReserveOutcome, ReserveRequest, TenantId, TokenBuckets, Usage,
 };
 use bursar_store::{
-    ControlRefusal, HistoryFilter, IntegrationEdit, IntegrationFilter, NotWritable, Page,
-    StoreError,
+    ControlRefusal, HistoryFilter, HistoryPart, IntegrationEdit, IntegrationFilter, NotWritable,
+    Page, StoreError,
 };
 use faulty::{Fault, Faults, FaultyLane};
 use group::{Asked, in_one_group};
@@ -232,8 +232,12 @@ async fn play_with(fault: Option<(usize, Fault)>) -> (bool, Vec<String>) {
     let counter = world.store.counter(tenant_id, limited, world.clock.now().month()).await.unwrap();
     let counted = counter.used.cost.checked_add(counter.held.cost).unwrap();
     assert!(counted <= cents(100), "{counted:?} of a dollar");
-    let rows =
-        world.store.usage_history(tenant_id, HistoryFilter::default(), ALL).await.unwrap().rows;
+    let rows = world
+        .store
+        .usage_history(tenant_id, HistoryFilter::default(), HistoryPart::Whole(ALL))
+        .await
+        .unwrap()
+        .rows;
     let found = rows.into_iter().map(|row| (row.call_id, row.entry_id)).collect();
     assert_eq!(entries, found, "what was acknowledged (left), what is there (right)");
     (met, state)

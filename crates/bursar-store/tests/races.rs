@@ -15,7 +15,7 @@ use bursar_core::{
     IntegrationId, LimitSettings, Month, Nanos, RecordOutcome, ReleaseOutcome, Reservation,
     ReserveOutcome, ReserveRequest, TenantId, Usage,
 };
-use bursar_store::{HistoryFilter, Page, Store, StoreError};
+use bursar_store::{HistoryFilter, HistoryPart, Store, StoreError};
 use support::{SQLITE, TestClock, World, budget, call_id, cents, day, request, usage};
 use tokio::sync::RwLock;
 use tokio::task::JoinSet;
@@ -230,7 +230,7 @@ async fn a_call_id_sent_twenty_times_at_once_is_one_entry() {
         }
         assert_eq!((accepted, ids.len()), (1, 1), "round {round}");
     }
-    let page = Page { offset: 0, limit: 100 };
+    let page = HistoryPart::UpTo(100);
     let rows =
         world.store.usage_history(tenant_id, HistoryFilter::default(), page).await.unwrap().rows;
     assert_eq!(rows.len(), 10);
@@ -349,7 +349,7 @@ async fn a_ledger_that_closes_answers_everyone_and_keeps_its_word() {
             }
         }
         world = world.reopened().await;
-        let page = Page { offset: 0, limit: 10_000 };
+        let page = HistoryPart::UpTo(10_000);
         let rows = world.store.usage_history(tenant_id, HistoryFilter::default(), page).await;
         let stored: BTreeSet<String> =
             rows.unwrap().rows.into_iter().map(|row| row.call_id).collect();

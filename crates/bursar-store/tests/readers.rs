@@ -12,8 +12,8 @@ use std::time::{Duration, Instant};
 
 use bursar_core::{Day, TenantId, Timestamp};
 use bursar_store::{
-    AuditKey, Clock, DayFilter, HistoryFilter, Page, PostgresOptions, PostgresStore, SqliteStore,
-    Store, StoreError,
+    AuditKey, Clock, DayFilter, HistoryFilter, HistoryPart, Page, PostgresOptions, PostgresStore,
+    SqliteStore, Store, StoreError,
 };
 use postgres::cluster::Cluster;
 use postgres::database::Database;
@@ -135,7 +135,7 @@ async fn others_read_on(store: &Arc<dyn Store>) {
     let mut took = Vec::new();
     for _ in 0..100 {
         let begun = Instant::now();
-        let page = Page { offset: 0, limit: 50 };
+        let page = HistoryPart::UpTo(50);
         let found = store.usage_history(quiet, HistoryFilter::default(), page).await.unwrap();
         assert_eq!(found.rows.len(), 50);
         took.push(begun.elapsed());

@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use bursar_core::{PolicyResult, TenantId, Timestamp};
 use bursar_store::{
-    AuditKey, Clock, DecisionFilter, HistoryFilter, OpenError, Page, SqliteStore, Store,
+    AuditKey, Clock, DecisionFilter, HistoryFilter, HistoryPart, OpenError, SqliteStore, Store,
 };
 use constants::Constant;
 use rusqlite::Connection;
@@ -224,8 +224,8 @@ async fn a_file_of_the_first_schema_is_brought_up_to_date_and_keeps_its_entries(
         (HistoryFilter { policy_result: blocked, ..any() }, &["call 11"]),
     ];
     for (filter, expected) in cases {
-        let page = Page { offset: 0, limit: 10 };
-        let found = store.usage_history(tenant_id, filter.clone(), page).await.unwrap();
+        let part = HistoryPart::UpTo(10);
+        let found = store.usage_history(tenant_id, filter.clone(), part).await.unwrap();
         let calls: Vec<&str> = found.rows.iter().map(|row| row.call_id.as_str()).collect();
         assert_eq!(calls, expected, "{filter:?}");
     }

@@ -1,7 +1,7 @@
 //! Protection, for the operator: what it did to a tenant, and other thresholds for a while.
 
 use axum::extract::State;
-use bursar_core::{Dimension, Timestamp};
+use bursar_core::{Dimension, SignalId, Timestamp};
 use bursar_store::{Control, ControlTx, OverrideRow, SignalRow};
 use serde::{Deserialize, Serialize};
 use utoipa::openapi::path::{Parameter, ParameterIn};
@@ -11,7 +11,7 @@ use crate::answer_memory::Reads;
 use crate::app::App;
 use crate::auth::Operator;
 use crate::body::Json;
-use crate::envelope::Answer;
+use crate::envelope::{Answer, ListMeta};
 use crate::error::{ApiError, ErrorCode};
 use crate::instant;
 use crate::openapi::kinds::{AllowedValue, Id, Instant, Later, ReasonText, Whole};
@@ -105,12 +105,15 @@ pub struct SignalsView {
     signals: Vec<SignalView>,
 }
 
-/// How many signals are shown, for the documents.
+/// The page of signals, for the documents.
 struct SignalParams;
 
 impl IntoParams for SignalParams {
     fn into_params(_: impl Fn() -> Option<ParameterIn>) -> Vec<Parameter> {
-        vec![query::<Whole<1, SIGNALS_KEPT, LIMIT_DEFAULT>>("limit", "Signals to show.")]
+        vec![
+            query::<Whole<1, SIGNALS_KEPT, LIMIT_DEFAULT>>("limit", "Signals of a page."),
+            query::<String>("cursor", "The `next_cursor` of an earlier page."),
+        ]
     }
 }
 
@@ -170,7 +173,8 @@ impl SignalView {
 /// Shows what protection did to a tenant
 ///
 /// A signal appears within about a second, and a tenant's newest 1,000 rows are kept. Equal ones of
-/// a minute share a row; every node has rows of its own.
+/// a minute share a row; every node has rows of its own. Pages are of signals: go on with `cursor`,
+/// which is the last page's `next_cursor`.
 #[utoipa::path(
     get,
     path = "/fdr/abuse/signals/{tenant_id}",
@@ -190,17 +194,26 @@ pub async fn list_signals(
     mut query: Query,
 ) -> Result<Answer<SignalsView>, ApiError> {
     let limit = query.integer("limit", 1..=SIGNALS_KEPT)?.unwrap_or(LIMIT_DEFAULT);
+    let before = query.read("cursor", |text| {
+        SignalId::parse(text).map_err(|_| "must be the next_cursor of an earlier page")
+    })?;
     query.done()?;
     let tenant_id = params::tenant_id(&tenant_id)?;
     let unknown = || ApiError::of(ErrorCode::TenantNotFound);
     app.store.tenant(tenant_id).await?.ok_or_else(unknown)?;
     let overrides = app.store.protection_overrides(tenant_id).await?;
-    let signals = reads.signals(tenant_id, None, limit).await?;
-    Ok(Answer::ok(SignalsView {
+    // One more than asked for tells whether there is more.
+    let mut signals = reads.signals(tenant_id, before, limit + 1).await?;
+    let has_more = signals.len() > limit as usize;
+    signals.truncate(limit as usize);
+    let next_cursor = signals.last().filter(|_| has_more).map(|row| row.signal_id.to_string());
+    let view = SignalsView {
         tenant_id: tenant_id.to_string(),
         overrides: overrides.into_iter().map(OverrideView::from).collect(),
         signals: signals.into_iter().filter_map(SignalView::of).collect(),
-    }))
+    };
+    let meta = ListMeta { total: None, page: 1, page_size: limit, has_more, next_cursor };
+    Ok(Answer::list(view, meta))
 }
 
 /// Gives a tenant another threshold for a while

@@ -8,8 +8,8 @@ use axum::http::{HeaderValue, header};
 use axum::response::Response;
 use bursar_core::{Day, EntryId, PolicyResult, TenantId, Timestamp};
 use bursar_store::{
-    CallFilter, CallLabel, CallOutcome, HistoryFilter, HistoryPage, HistoryPlace, Page, Store,
-    StoreError,
+    CallFilter, CallLabel, CallOutcome, HistoryFilter, HistoryPage, HistoryPart, HistoryPlace,
+    Page, Store, StoreError,
 };
 use bytes::Bytes;
 use futures_util::stream;
@@ -34,6 +34,10 @@ use crate::usage_view::UsageView;
 const LIMIT_DEFAULT: u32 = 50;
 const LIMIT_MAX: u32 = 1_000;
 const OFFSET_MAX: u32 = 10_000;
+/// Why a page at an offset is refused: a shorter one would make the next offset skip rows.
+const NOT_WHOLE: &str = "The page at this offset cannot be read whole: it has more than 4 MiB of \
+     metadata and error messages, or takes too long or too much memory. Ask for a smaller limit, or \
+     page with cursor, whose pages may be shorter.";
 /// Days over which entries are counted for `total`.
 const COUNT_DAYS_MAX: i32 = 366;
 
@@ -79,9 +83,11 @@ impl IntoParams for FormatParams {
 /// Lists usage records, newest first
 ///
 /// Go on with `cursor`, which is the last page's `next_cursor`, or with `offset`; not with both. A
-/// page may have fewer rows than `limit`, even none, and still have more after it. `total` is told
-/// for no filter, and for whole days by integration, model or agent, all calls, failed or blocked
-/// ones; else it is null.
+/// page without `offset` may have fewer rows than `limit`, even none, and still have more after it:
+/// it then has `has_more` and `next_cursor`. A page with `offset`, 0 for the first one, has all of
+/// its rows or is refused with `READ_TOO_LARGE`, so offsets add up. `total` is told for no filter,
+/// and for whole days by integration, model or agent, all calls, failed or blocked ones; else it is
+/// null.
 #[utoipa::path(
     get,
     path = "/api/v1/telemetry/usage-history",
@@ -106,11 +112,18 @@ pub async fn list_usage_history(
     query.done()?;
     caller.known_integration(&app, filter.integration_id).await?;
     let total = total(&reads, caller.tenant_id, &filter).await?;
-    let offset = offset.unwrap_or(0);
-    let found = reads.usage_history(caller.tenant_id, filter, Page { offset, limit }).await?;
+    let part = match offset {
+        Some(offset) => HistoryPart::Whole(Page { offset, limit }),
+        None => HistoryPart::UpTo(limit),
+    };
+    let found = reads.usage_history(caller.tenant_id, filter, part).await;
+    let found = found.map_err(|error| match (error, offset) {
+        (StoreError::ReadTooLarge, Some(_)) => ApiError::new(ErrorCode::ReadTooLarge, NOT_WHOLE),
+        (error, _) => error.into(),
+    })?;
     let meta = ListMeta {
         total,
-        page: offset / limit + 1,
+        page: offset.unwrap_or(0) / limit + 1,
         page_size: limit,
         has_more: found.next.is_some(),
         next_cursor: found.next.map(cursor),

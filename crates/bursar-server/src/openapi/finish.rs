@@ -64,7 +64,8 @@ fn finish_operation(path: &str, method: &str, operation: &mut Object, failures: 
     if waits_for_the_clock(&access, method, path) {
         add(&mut refusals, ErrorCode::ClockJumped);
     }
-    let is_limited = parameters(operation).any(|parameter| is(parameter, "name", "limit"));
+    let takes = |name| parameters(operation).any(|parameter| is(parameter, "name", name));
+    let (is_limited, goes_on) = (takes("limit"), takes("cursor"));
     finish_security(&access, operation);
     finish_parameters(&access, operation);
     finish_body(operation);
@@ -76,8 +77,8 @@ fn finish_operation(path: &str, method: &str, operation: &mut Object, failures: 
             && let Some(content) = object_at(response, "/content/application~1json")
         {
             let data = content.remove("schema").unwrap_or_default();
-            // Elsewhere it limits something within the answer.
-            let is_paged = is_limited && is(&data, "type", "array");
+            // Elsewhere it limits something within the answer that has the rest summed up.
+            let is_paged = is_limited && (goes_on || is(&data, "type", "array"));
             content.insert("schema".to_owned(), success(&data, is_paged));
         }
     }

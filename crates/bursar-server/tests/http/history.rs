@@ -110,6 +110,34 @@ async fn pages_by_offset_make_up_the_whole() {
 }
 
 #[tokio::test]
+async fn a_page_at_an_offset_that_is_too_large_says_what_to_do() {
+    let app = TestApp::new();
+    let tenant = app.tenant("a").await;
+    let id = tenant.integration("i", json!({})).await;
+    let metadata = json!({ "text": "x".repeat(30_000) });
+    let records: Vec<Value> = (0..150)
+        .map(|at| with(record(&id, &format!("call-{at}")), json!({ "metadata": metadata })))
+        .collect();
+    let batch = json!({ "records": records });
+    let answer = tenant.founder().post("/telemetry/llm-usage/batch").json(&batch).await;
+    assert_eq!(answer.is(200).at("/data/accepted"), 150);
+    let answer = tenant.founder().get(&page("offset=0&limit=150")).await;
+    answer.refused(422, "READ_TOO_LARGE");
+    for word in ["smaller limit", "cursor"] {
+        assert!(answer.text("/error/message").contains(word), "{}", answer.body);
+    }
+    let answer = tenant.founder().get(&page("offset=0&limit=100")).await;
+    assert_eq!(answer.is(200).column("/call_id").len(), 100);
+    assert_eq!(answer.at("/meta/has_more"), true);
+    let answer = tenant.founder().get(&page("offset=100&limit=100")).await;
+    assert_eq!(answer.is(200).column("/call_id").len(), 50);
+    // Without an offset the page is shorter and leads on.
+    let answer = tenant.founder().get(&page("limit=150")).await;
+    assert!(answer.is(200).column("/call_id").len() < 100);
+    assert!(answer.at("/meta/next_cursor").is_string(), "{}", answer.at("/meta"));
+}
+
+#[tokio::test]
 async fn a_page_in_the_middle_has_a_cursor_in_its_meta() {
     let app = TestApp::new();
     let tenant = app.tenant("a").await;

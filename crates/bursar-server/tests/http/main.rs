@@ -34,6 +34,7 @@ mod keys;
 mod large_reads;
 mod large_sums;
 mod limits;
+mod lists;
 mod metrics;
 mod nul;
 mod odd_requests;

@@ -644,8 +644,12 @@ async fn the_operator_sees_what_was_done_and_how_often() {
         "tenant_id": "[id 3]"
       },
       "meta": {
+        "has_more": false,
+        "page": 1,
+        "page_size": 100,
         "request_id": "[request id]",
-        "timestamp": "[now]"
+        "timestamp": "[now]",
+        "total": null
       },
       "success": true
     }

@@ -18,8 +18,8 @@ use crate::codec;
 use crate::columns::Columns;
 use crate::decode;
 use crate::error::StoreError;
-use crate::history::{Merge, Picked, Way};
-use crate::query::{HistoryFilter, HistoryPage, HistoryPlace, Page};
+use crate::history::{Cut, Merge, Picked, Way};
+use crate::query::{HistoryFilter, HistoryPage, HistoryPlace};
 
 /// Integrations that are walked first.
 const WALKS_FIRST: usize = 4;
@@ -130,7 +130,7 @@ pub(super) async fn usage_history(
     reader: &Reader,
     tenant_id: TenantId,
     filter: &HistoryFilter,
-    (page, bytes_max): (Page, usize),
+    cut: Cut,
 ) -> Result<HistoryPage, StoreError> {
     let db = reader.client()?;
     let way = Way::of(filter);
@@ -146,7 +146,7 @@ pub(super) async fn usage_history(
         async { db.batch_execute(PLANS).await.map_err(read_error) },
     )?;
     let picked = if way.is_of_integration() {
-        let mut merge = Merge::new(page, integrations.len());
+        let mut merge = Merge::new(cut, integrations.len());
         let (mut left, mut at_once) = (integrations.as_slice(), WALKS_FIRST);
         while !left.is_empty() {
             let (these, others) = left.split_at(at_once.min(left.len()));
@@ -155,11 +155,11 @@ pub(super) async fn usage_history(
         }
         merge.into_picked()
     } else {
-        let mut merge = Merge::new(page, 1);
+        let mut merge = Merge::new(cut, 1);
         walk(db, tenant_id, &integrations, (way, filter), &mut merge).await?;
         merge.into_picked()
     };
-    entries(reader, tenant_id, picked, bytes_max).await
+    entries(reader, tenant_id, picked).await
 }
 
 /// The statement that walks an index.
@@ -194,7 +194,6 @@ async fn walk(
     merge: &mut Merge,
 ) -> Result<(), StoreError> {
     let stretch = merge.stretch(filter);
-    let as_stored = |count: usize| i64::try_from(count).unwrap_or(i64::MAX);
     let found = rows(
         db,
         walk_sql(way),
@@ -227,6 +226,10 @@ async fn walk(
     Ok(())
 }
 
+fn as_stored(count: usize) -> i64 {
+    i64::try_from(count).unwrap_or(i64::MAX)
+}
+
 fn step(row: &Row) -> Result<(HistoryPlace, bool), StoreError> {
     Ok((decode::history_place(row)?, row.flag(2)?))
 }
@@ -236,15 +239,14 @@ async fn entries(
     db: &Reader,
     tenant_id: TenantId,
     picked: Picked,
-    bytes_max: usize,
 ) -> Result<HistoryPage, StoreError> {
     if picked.places.is_empty() {
-        return picked.page(bytes_max, |_| Ok(None));
+        return picked.page(|_| Ok(None));
     }
     let ids: Vec<i64> = picked.places.iter().map(|place| place.entry_id.number()).collect();
-    let (tenant, fitting) = (tenant_id.number(), i64::try_from(bytes_max).unwrap_or(i64::MAX));
+    let (tenant, fitting) = (tenant_id.number(), as_stored(picked.bytes_max()));
     let key = params![tenant, ids, fitting];
     let rows = listed(db, SELECT_ENTRIES, key, decode::usage_row).await?;
     let mut rows: HashMap<EntryId, _> = rows.into_iter().map(|row| (row.entry_id, row)).collect();
-    picked.page(bytes_max, |entry_id| Ok(rows.remove(&entry_id)))
+    picked.page(|entry_id| Ok(rows.remove(&entry_id)))
 }

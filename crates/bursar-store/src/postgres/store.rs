@@ -13,12 +13,12 @@ use super::{PostgresStore, audit, days, decisions, history, protection, read, se
 use crate::audit::{AuditEntry, AuditFilter, AuditPage, ChainPlace};
 use crate::breakdown::{Breakdown, BreakdownFilter, GroupBy, Series, SeriesFilter};
 use crate::error::StoreError;
-use crate::history::{EXPORT_BYTES_MAX, EXPORT_PAGE, PAGE_BYTES_MAX};
+use crate::history::Cut;
 use crate::hot::HotAccount;
 use crate::protection::{OverrideRow, SignalRow};
 use crate::query::{
-    CallFilter, DayFilter, DayPage, DecisionFilter, HistoryFilter, HistoryPage, IntegrationFilter,
-    IntegrationUsage, OpenReservation, Page, Paged, Standing, Stock, Store,
+    CallFilter, DayFilter, DayPage, DecisionFilter, HistoryFilter, HistoryPage, HistoryPart,
+    IntegrationFilter, IntegrationUsage, OpenReservation, Page, Paged, Standing, Stock, Store,
 };
 use crate::reading::Reading;
 use crate::row::{ApiKeyRow, DecisionRow, IntegrationKeyRow, IntegrationRow, TenantRow};
@@ -231,12 +231,11 @@ impl Store for PostgresStore {
         &self,
         tenant_id: TenantId,
         filter: HistoryFilter,
-        page: Page,
+        part: HistoryPart,
     ) -> Result<HistoryPage, StoreError> {
         self.readers
             .read(&self.reading, tenant_id, async move |db| {
-                let page = (page, PAGE_BYTES_MAX);
-                history::usage_history(&db, tenant_id, &filter, page).await
+                history::usage_history(&db, tenant_id, &filter, part.into()).await
             })
             .await
     }
@@ -248,8 +247,7 @@ impl Store for PostgresStore {
     ) -> Result<HistoryPage, StoreError> {
         self.readers
             .read(&self.reading, tenant_id, async move |db| {
-                let page = (EXPORT_PAGE, EXPORT_BYTES_MAX);
-                history::usage_history(&db, tenant_id, &filter, page).await
+                history::usage_history(&db, tenant_id, &filter, Cut::EXPORT).await
             })
             .await
     }

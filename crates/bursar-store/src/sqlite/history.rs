@@ -9,8 +9,8 @@ use crate::codec;
 use crate::columns::Columns;
 use crate::decode;
 use crate::error::StoreError;
-use crate::history::{Merge, Way};
-use crate::query::{HistoryFilter, HistoryPage, Page};
+use crate::history::{Cut, Merge, Way};
+use crate::query::{HistoryFilter, HistoryPage};
 use crate::row::UsageRow;
 
 const INTEGRATIONS: &str = "select integration_id from integrations \
@@ -84,7 +84,7 @@ pub(super) fn usage_history(
     db: &Snapshot<'_>,
     tenant_id: TenantId,
     filter: &HistoryFilter,
-    (page, bytes_max): (Page, usize),
+    cut: Cut,
 ) -> Result<HistoryPage, StoreError> {
     let way = Way::of(filter);
     let walks = if way.is_of_integration() {
@@ -92,11 +92,11 @@ pub(super) fn usage_history(
     } else {
         vec![filter.integration_id]
     };
-    let mut merge = Merge::new(page, walks.len());
+    let mut merge = Merge::new(cut, walks.len());
     for integration_id in walks {
         walk(db, (tenant_id, integration_id), (way, filter), &mut merge)?;
     }
-    merge.into_picked().page(bytes_max, |entry_id| entry(db, tenant_id, entry_id))
+    merge.into_picked().page(|entry_id| entry(db, tenant_id, entry_id))
 }
 
 /// The statement that walks an index.

@@ -49,14 +49,14 @@ use crate::breakdown::{Breakdown, BreakdownFilter, GroupBy, Series, SeriesFilter
 use crate::cache::Cache;
 use crate::clock::{Clocks, StoreClock};
 use crate::error::{NotWritable, StoreError};
-use crate::history::{EXPORT_BYTES_MAX, EXPORT_PAGE, PAGE_BYTES_MAX};
+use crate::history::Cut;
 use crate::hot::HotAccount;
 use crate::lane::Lane;
 use crate::memory::Caches;
 use crate::protection::{OverrideRow, SignalRow};
 use crate::query::{
-    CallFilter, DayFilter, DayPage, DecisionFilter, HistoryFilter, HistoryPage, IntegrationFilter,
-    IntegrationUsage, OpenReservation, Page, Paged, Standing, Stock, Store,
+    CallFilter, DayFilter, DayPage, DecisionFilter, HistoryFilter, HistoryPage, HistoryPart,
+    IntegrationFilter, IntegrationUsage, OpenReservation, Page, Paged, Standing, Stock, Store,
 };
 use crate::reading::Reading;
 use crate::row::{ApiKeyRow, DecisionRow, IntegrationKeyRow, IntegrationRow, TenantRow};
@@ -558,12 +558,10 @@ impl Store for SqliteStore {
         &self,
         tenant_id: TenantId,
         filter: HistoryFilter,
-        page: Page,
+        part: HistoryPart,
     ) -> Result<HistoryPage, StoreError> {
-        self.read(tenant_id, move |db| {
-            history::usage_history(db, tenant_id, &filter, (page, PAGE_BYTES_MAX))
-        })
-        .await
+        self.read(tenant_id, move |db| history::usage_history(db, tenant_id, &filter, part.into()))
+            .await
     }
 
     async fn export_page(
@@ -571,10 +569,8 @@ impl Store for SqliteStore {
         tenant_id: TenantId,
         filter: HistoryFilter,
     ) -> Result<HistoryPage, StoreError> {
-        self.read(tenant_id, move |db| {
-            history::usage_history(db, tenant_id, &filter, (EXPORT_PAGE, EXPORT_BYTES_MAX))
-        })
-        .await
+        self.read(tenant_id, move |db| history::usage_history(db, tenant_id, &filter, Cut::EXPORT))
+            .await
     }
 
     async fn counted_calls(

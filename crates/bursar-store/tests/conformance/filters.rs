@@ -1,7 +1,7 @@
 //! Filters of the history: each with every other, page by page, and where they seldom meet.
 
 use bursar_core::{IntegrationId, PolicyResult, TenantId, Timestamp, Usage};
-use bursar_store::{HistoryFilter, HistoryPlace, Page, UsageRow};
+use bursar_store::{HistoryFilter, HistoryPart, HistoryPlace, Page, StoreError, UsageRow};
 
 use crate::mixture::{AGENTS, MODELS, POLICIES, SESSIONS, mixed};
 use crate::subject::{Subject, earlier, unlimited};
@@ -69,8 +69,8 @@ async fn walked(
     let mut met: Vec<UsageRow> = Vec::new();
     let mut filter = filter.clone();
     loop {
-        let page = Page { offset: 0, limit };
-        let found = subject.world.store.usage_history(tenant_id, filter.clone(), page).await;
+        let part = HistoryPart::UpTo(limit);
+        let found = subject.world.store.usage_history(tenant_id, filter.clone(), part).await;
         let found = found.unwrap();
         assert!(found.rows.len() <= limit as usize);
         met.extend(found.rows);
@@ -118,7 +118,8 @@ pub(crate) async fn the_last_page_names_no_next_one(subject: Subject) {
         // Exact multiples of the size of a page among them.
         for (offset, limit) in (0..=count + 1).flat_map(|at| [(at, 1), (at, 7), (at, 42)]) {
             let page = Page { offset, limit };
-            let found = subject.world.store.usage_history(tenant_id, filter.clone(), page).await;
+            let part = HistoryPart::Whole(page);
+            let found = subject.world.store.usage_history(tenant_id, filter.clone(), part).await;
             let next = found.unwrap().next;
             assert_eq!(next.is_some(), offset + limit < count, "{page:?} of {count}");
         }
@@ -185,25 +186,51 @@ fn seldom_meeting() -> Vec<(HistoryFilter, Vec<usize>)> {
     ]
 }
 
-/// The calls that lead from a page to its last follower, and how many pages these were.
+/// The calls that lead from the first page to the last one, and how many pages these are.
 async fn followed(
     subject: &Subject,
     tenant_id: TenantId,
     filter: &HistoryFilter,
-    page: Page,
+    limit: u32,
 ) -> (Vec<usize>, usize) {
     let (mut met, mut pages) = (Vec::new(), 0);
-    let (mut filter, mut page) = (filter.clone(), page);
+    let mut filter = filter.clone();
     loop {
-        let found = subject.world.store.usage_history(tenant_id, filter.clone(), page).await;
+        let part = HistoryPart::UpTo(limit);
+        let found = subject.world.store.usage_history(tenant_id, filter.clone(), part).await;
         let found = found.unwrap();
         pages += 1;
-        assert!(found.rows.len() <= page.limit as usize);
+        assert!(found.rows.len() <= limit as usize);
         assert!(found.next.is_none() || found.next != filter.after, "no way on: {filter:?}");
-        met.extend(found.rows.iter().map(|row| row.call_id.parse::<usize>().unwrap()));
+        met.extend(found.rows.iter().map(number));
         let Some(next) = found.next else { return (met, pages) };
-        (filter.after, page.offset) = (Some(next), 0);
+        filter.after = Some(next);
     }
+}
+
+/// The calls of pages whose offsets add up, to the end of the history.
+async fn added_up(
+    subject: &Subject,
+    tenant_id: TenantId,
+    filter: &HistoryFilter,
+    limit: u32,
+) -> Vec<usize> {
+    let mut met = Vec::new();
+    for offset in (0..).step_by(limit as usize) {
+        let part = HistoryPart::Whole(Page { offset, limit });
+        let found = subject.world.store.usage_history(tenant_id, filter.clone(), part).await;
+        let found = found.unwrap();
+        met.extend(found.rows.iter().map(number));
+        if found.next.is_none() {
+            break;
+        }
+        assert_eq!(found.rows.len(), limit as usize, "a short page at {offset} of {filter:?}");
+    }
+    met
+}
+
+fn number(row: &UsageRow) -> usize {
+    row.call_id.parse().unwrap()
 }
 
 /// Whether a call is of the integration asked for.
@@ -218,23 +245,20 @@ pub(crate) async fn filters_that_seldom_meet_lead_on_to_every_match(subject: Sub
             let filter = HistoryFilter { integration_id, ..filter.clone() };
             let own: Vec<usize> = calls.iter().copied().filter(|call| is_own(*call)).collect();
             for limit in [1, 2, 50] {
-                let page = Page { offset: 0, limit };
-                let (met, pages) = followed(&subject, tenant_id, &filter, page).await;
+                let (met, pages) = followed(&subject, tenant_id, &filter, limit).await;
                 assert_eq!(met, own, "{limit} a page of {filter:?}");
                 assert!(pages <= own.len() + 4, "{pages} pages of {filter:?}");
             }
+            for limit in [2, 50] {
+                let met = added_up(&subject, tenant_id, &filter, limit).await;
+                assert_eq!(met, own, "offsets of {limit} of {filter:?}");
+            }
         }
-        // What a page may cost is bounded, whatever it finds.
-        let page = Page { offset: 0, limit: 50 };
-        let found = subject.world.store.usage_history(tenant_id, filter.clone(), page).await;
+        // What a page may cost is bounded, whatever it finds, for a reader who follows pages.
+        let part = HistoryPart::UpTo(50);
+        let found = subject.world.store.usage_history(tenant_id, filter.clone(), part).await;
         let found = found.unwrap();
         assert!(found.rows.len() < calls.len() && found.next.is_some(), "{filter:?}");
-        // Those of the first page can be passed over.
-        for offset in 0..=found.rows.len() {
-            let page = Page { offset: offset as u32, limit: 50 };
-            let (met, _) = followed(&subject, tenant_id, &filter, page).await;
-            assert_eq!(met, calls[offset..], "from {offset} on of {filter:?}");
-        }
     }
 }
 
@@ -253,12 +277,15 @@ pub(crate) async fn pages_without_a_second_filter_are_full(subject: Subject) {
     let by_model = HistoryFilter { model: Some("gpt".to_owned()), ..HistoryFilter::default() };
     for filter in [HistoryFilter::default(), by_model] {
         for (offset, limit) in [(0, 500), (0, 999), (500, 100), (899, 100)] {
-            let page = Page { offset, limit };
-            let found = subject.world.store.usage_history(tenant_id, filter.clone(), page).await;
-            let rows = found.unwrap().rows;
-            let met = rows.iter().map(|row| row.call_id.parse::<u32>().unwrap());
-            let is_whole = met.eq(offset..offset + limit);
-            assert!(is_whole, "{} rows in {page:?} of {filter:?}", rows.len());
+            let page = HistoryPart::Whole(Page { offset, limit });
+            let parts = [Some(page), (offset == 0).then_some(HistoryPart::UpTo(limit))];
+            for part in parts.into_iter().flatten() {
+                let found = subject.world.store.usage_history(tenant_id, filter.clone(), part);
+                let rows = found.await.unwrap().rows;
+                let (first, last) = (offset as usize, (offset + limit) as usize);
+                let is_whole = rows.iter().map(number).eq(first..last);
+                assert!(is_whole, "{} rows in {part:?} of {filter:?}", rows.len());
+            }
         }
     }
 }
@@ -276,10 +303,30 @@ pub(crate) async fn a_page_of_heavy_entries_ends_early_and_leads_on(subject: Sub
         subject.record(tenant_id, heavy).await;
     }
     let filter = HistoryFilter::default();
-    for (offset, limit) in [(0, 50), (0, 10), (0, 7), (0, 1), (3, 50)] {
-        let page = Page { offset, limit };
-        let (met, pages) = followed(&subject, tenant_id, &filter, page).await;
-        assert_eq!(met, (offset as usize..10).collect::<Vec<_>>(), "{page:?}");
-        assert!(pages > 1, "{page:?} takes all at once");
+    let all: Vec<usize> = (0..10).collect();
+    for limit in [50, 10, 7, 1] {
+        let (met, pages) = followed(&subject, tenant_id, &filter, limit).await;
+        assert_eq!(met, all, "{limit} a page");
+        assert!(pages > 1, "{limit} a page take all at once");
+    }
+    // Whoever adds up offsets is given whole pages, or is told that they are too large.
+    for limit in [1, 2, 4] {
+        assert_eq!(added_up(&subject, tenant_id, &filter, limit).await, all, "{limit} a page");
+    }
+    for (offset, limit, is_whole) in [(0, 6, false), (4, 50, false), (5, 50, true), (7, 3, true)] {
+        let part = HistoryPart::Whole(Page { offset, limit });
+        let found = subject.world.store.usage_history(tenant_id, filter.clone(), part).await;
+        match found {
+            Ok(found) => {
+                assert!(is_whole, "{part:?}");
+                assert_eq!(
+                    found.rows.iter().map(number).collect::<Vec<_>>(),
+                    all[offset as usize..]
+                );
+            }
+            Err(error) => {
+                assert!(!is_whole && matches!(error, StoreError::ReadTooLarge), "{error:?}");
+            }
+        }
     }
 }

@@ -3,7 +3,9 @@
 use std::sync::Arc;
 
 use bursar_core::RecordOutcome;
-use bursar_store::{Asker, ControlTx, HistoryFilter, NoRoom, Reading, Room, StoreError};
+use bursar_store::{
+    Asker, ControlTx, HistoryFilter, HistoryPart, NoRoom, Reading, Room, StoreError,
+};
 
 use crate::faulty::{Fault, Faults, FaultyLane};
 use crate::subject::{ALL, Subject, unlimited};
@@ -30,13 +32,15 @@ pub(crate) async fn a_read_that_panics_fails_alone_and_its_reader_is_replaced(su
     for asker in [Asker::Tenant, Asker::Operator] {
         let panics = subject.world.store.reading(Reading { asker, room: Arc::new(Panics) });
         for _ in 0..MANY {
-            let read = panics.usage_history(tenant_id, filter(), ALL).await;
+            let read = panics.usage_history(tenant_id, filter(), HistoryPart::Whole(ALL)).await;
             assert!(matches!(read, Err(StoreError::Panicked)), "{read:?}");
         }
         let sound = subject.world.store.reading(Reading::unbounded(asker));
         let reads = (0..MANY).map(|_| {
             let sound = Arc::clone(&sound);
-            tokio::spawn(async move { sound.usage_history(tenant_id, filter(), ALL).await })
+            tokio::spawn(async move {
+                sound.usage_history(tenant_id, filter(), HistoryPart::Whole(ALL)).await
+            })
         });
         for read in reads.collect::<Vec<_>>() {
             assert_eq!(read.await.unwrap().unwrap().rows.len(), 1);

@@ -6,8 +6,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use bursar_core::{Day, IntegrationId, PolicyResult, TenantId, Usage};
 use bursar_store::{
-    Asker, BreakdownFilter, DayFilter, DayUsage, GroupBy, HistoryFilter, LATENCY_BOUNDS_MS, NoRoom,
-    OTHER, Page, Reading, Room, SeriesFilter, Step, StoreError, UsageRow,
+    Asker, BreakdownFilter, DayFilter, DayUsage, GroupBy, HistoryFilter, HistoryPart,
+    LATENCY_BOUNDS_MS, NoRoom, OTHER, Page, Reading, Room, SeriesFilter, Step, StoreError,
+    UsageRow,
 };
 
 use crate::mixture::sums;
@@ -282,7 +283,7 @@ async fn ask_all(subject: &Subject, tenant_id: TenantId, room: &Arc<Counted>) ->
     [
         store.usage_by_day(tenant_id, days, ALL).await.map(drop),
         store.usage_by_integration(tenant_id, None, first, last).await.map(drop),
-        store.usage_history(tenant_id, any(), ALL).await.map(drop),
+        store.usage_history(tenant_id, any(), HistoryPart::Whole(ALL)).await.map(drop),
         store.export_page(tenant_id, any()).await.map(drop),
         store.usage_breakdown(tenant_id, breakdown).await.map(drop),
         store.usage_series(tenant_id, series).await.map(drop),

@@ -6,7 +6,7 @@ use bursar_core::{
     Usage,
 };
 use bursar_store::{
-    Changed, Control, DayFilter, DayUsage, HistoryFilter, Page, Standing, UsageRow,
+    Changed, Control, DayFilter, DayUsage, HistoryFilter, HistoryPart, Page, Standing, UsageRow,
 };
 
 use crate::support::home::Cells;
@@ -105,7 +105,12 @@ impl Subject {
         filter: HistoryFilter,
         page: Page,
     ) -> Vec<UsageRow> {
-        self.world.store.usage_history(tenant_id, filter, page).await.unwrap().rows
+        self.world
+            .store
+            .usage_history(tenant_id, filter, HistoryPart::Whole(page))
+            .await
+            .unwrap()
+            .rows
     }
 
     pub(crate) async fn entries(&self, tenant_id: TenantId) -> Vec<UsageRow> {
