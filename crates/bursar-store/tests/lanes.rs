@@ -273,7 +273,7 @@ async fn a_key_that_someone_changes_is_not_stamped_and_nobody_waits() {
     let uses = [(KeyId::Api(changes), at), (KeyId::Api(rests), at)];
     // In a transaction of its own, while the other one is open.
     other.change(tenant_id, move |tx| tx.stamp_keys(tenant_id, &uses)).await.unwrap();
-    let last_used = database.run("select last_used_at from api_keys order by api_key_id");
+    let last_used = database.run("select last_used_at from api_keys order by name");
     let at = at.micros().to_string();
     assert_eq!(last_used, [[None], [Some(at)]]);
     says_stamped.send(()).unwrap();

@@ -142,8 +142,6 @@ where
 const ADDRESS_FORM: &str =
     "expected postgres://<role>[:<password>]@<host>[:<port>]/<database>[?sslmode=require]";
 
-const MODES: &str = "sslmode is disable, prefer, require or verify-full";
-
 /// The same URL once for each of its hosts.
 fn one_for_each_host(url: &str) -> Vec<String> {
     let (scheme, rest) = url.split_once("://").unwrap_or(("", url));
@@ -166,7 +164,9 @@ fn with_known_mode(url: String) -> Result<String, OpenPostgresError> {
             Ok(format!("{rest}{sign}sslmode=require"))
         }
         // `allow` and `verify-ca` would check less than they seem to, or more.
-        Some(_) => Err(OpenPostgresError::Url(MODES)),
+        Some(_) => {
+            Err(OpenPostgresError::Url("sslmode is disable, prefer, require or verify-full"))
+        }
     }
 }
 
