@@ -3,8 +3,8 @@
 use std::time::{Duration, Instant};
 
 use bursar_core::{
-    CallId, CallKey, Command, EntryId, Nanos, PolicyResult, TenantId, Timestamp, TokenBuckets,
-    Usage,
+    CallId, CallKey, Command, EntryId, Nanos, PolicyResult, RecordMode, TenantId, Timestamp,
+    TokenBuckets, Usage,
 };
 use bursar_server::data_dir::{SECRET_KEY, secret};
 use bursar_server::instant;
@@ -111,7 +111,7 @@ fn write(lane: &mut dyn Lane, tenant_id: TenantId, group: &[Usage]) -> Result<()
         if let Some(occurred_at) = usage.occurred_at {
             wanted.months.insert((usage.integration_id, occurred_at.month()));
         }
-        commands.push((key, Command::Record { entry_id, usage }));
+        commands.push((key, Command::Record { entry_id, usage, mode: RecordMode::Any }));
     }
     lane.begin()?;
     let mut book = lane.load(&wanted)?;

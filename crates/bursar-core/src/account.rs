@@ -77,6 +77,14 @@ pub struct Counter {
 }
 
 impl Counter {
+    /// The counter without holds that are due, which add up to this.
+    ///
+    /// # Errors
+    /// [`Overflow`] when less than that is held.
+    pub fn without_due(self, due: Totals) -> Result<Self, Overflow> {
+        Ok(Self { held: self.held.less(due)?, ..self })
+    }
+
     /// How far the clocks of servers that decide about one account can be apart.
     pub const APART_SECONDS_MAX: u32 = 60;
 
@@ -152,8 +160,7 @@ impl Account {
     /// [`Overflow`] when the month was not loaded: what is not known must not count as nothing.
     pub fn counter(&self, month: Month) -> Result<Counter, Overflow> {
         let slot = self.months.iter().find(|slot| slot.month == month).ok_or(Overflow)?;
-        let held = slot.counter.held.less(self.due_in(month))?;
-        Ok(Counter { held, ..slot.counter })
+        slot.counter.without_due(self.due_in(month))
     }
 
     /// Reservations of whatever month that take a place: those that are open, and of those that are

@@ -7,8 +7,8 @@ use std::collections::HashMap;
 use crate::account::{Account, Overflow, Totals};
 use crate::caps::{Caps, OpenBound, TenantSums};
 use crate::command::{
-    Command, ExtendOutcome, Outcome, RecordOutcome, RecordRefusal, ReleaseOutcome, ReserveOutcome,
-    ReserveRefusal,
+    Command, ExtendOutcome, Outcome, RecordMode, RecordOutcome, RecordRefusal, ReleaseOutcome,
+    ReserveOutcome, ReserveRefusal,
 };
 use crate::decide::{Decision, ReasonCode, decide, gate};
 use crate::entry::{CostSource, Entry, EntryKind, RecordedCall, UsageStatus};
@@ -16,6 +16,7 @@ use crate::id::{EntryId, IntegrationId, TenantId};
 use crate::integration::CostBasis;
 use crate::money::Nanos;
 use crate::reservation::{Hold, Reservation, ReservationState, ReserveRequest};
+use crate::tenant::TenantLifecycle;
 use crate::time::{Month, Timestamp};
 use crate::usage::{CallId, PolicyResult, Usage};
 
@@ -181,8 +182,8 @@ impl<'a> Book<'a> {
     ) -> Result<Outcome, Overflow> {
         let key = (tenant_id, call);
         Ok(match command {
-            Command::Record { entry_id, usage } => {
-                Outcome::Record(self.record(key, entry_id, usage)?)
+            Command::Record { entry_id, usage, mode } => {
+                Outcome::Record(self.record(key, entry_id, (usage, mode))?)
             }
             Command::Reserve(request) => Outcome::Reserve(self.reserve(key, request)?),
             Command::Release { call_id, only } => {
@@ -262,11 +263,14 @@ impl<'a> Book<'a> {
         &mut self,
         key: (TenantId, CallKey),
         entry_id: EntryId,
-        usage: &'a Usage,
+        (usage, mode): (&'a Usage, RecordMode),
     ) -> Result<RecordOutcome, Overflow> {
         let call = self.calls.get_mut(&key).ok_or(Overflow)?;
         if let Some(outcome) = repetition(call, &self.entries, usage)? {
             return Ok(outcome);
+        }
+        if mode == RecordMode::KnownOnly && call.reservation.is_none() {
+            return Ok(RecordOutcome::Refused(RecordRefusal::UnknownCall));
         }
         let account = self
             .accounts
@@ -330,8 +334,8 @@ impl<'a> Book<'a> {
         request: &ReserveRequest,
     ) -> Result<ReserveOutcome, Overflow> {
         let call = self.calls.get_mut(&key).ok_or(Overflow)?;
-        if let Some(answer) = replay(call, request, self.now) {
-            return Ok(answer);
+        if let Some(refusal) = taken(call, request, self.now) {
+            return Ok(ReserveOutcome::Rejected(refusal));
         }
         let account = self
             .accounts
@@ -343,6 +347,10 @@ impl<'a> Book<'a> {
         };
         if let Some(code) = gate(account) {
             return Ok(ReserveOutcome::Refused(Decision::hard_blocked(code)));
+        }
+        // Only after the gate: what admitted the call may have been switched off since.
+        if let Some(held) = &call.reservation {
+            return Ok(ReserveOutcome::Replayed(held.clone()));
         }
         let limits = account.integration.limits;
         if limits.budget_limit_cents > 0 && request.estimate.cost <= Nanos::ZERO {
@@ -420,6 +428,12 @@ impl<'a> Book<'a> {
         let Some(reservation) = reserved(call, call_id, only) else {
             return Ok(ExtendOutcome::NotFound);
         };
+        // A renewal admits no call, and keeps money held for one that may be under way: what
+        // becomes of its integration does not end that. A tenant that is suspended changes nothing.
+        let account = self.accounts.get(&reservation.request.integration_id).ok_or(Overflow)?;
+        if account.lifecycle != TenantLifecycle::Active {
+            return Ok(ExtendOutcome::TenantNotActive);
+        }
         let state = reservation.state_at(self.now);
         if state != ReservationState::Open {
             return Ok(ExtendOutcome::Ended(state));
@@ -550,23 +564,21 @@ fn reserved<'c>(
     call.reservation.as_mut().filter(seen)
 }
 
-/// The answer to a call id that is known already.
-fn replay(call: &Call, request: &ReserveRequest, now: Timestamp) -> Option<ReserveOutcome> {
+/// Why a call id cannot be reserved by this request: it is used up, or stands for something else.
+/// What is left is free, or reserved by the same request and open.
+fn taken(call: &Call, request: &ReserveRequest, now: Timestamp) -> Option<ReserveRefusal> {
     if call.call_id != request.call_id {
-        return Some(ReserveOutcome::Rejected(ReserveRefusal::OtherContent));
+        return Some(ReserveRefusal::OtherContent);
     }
     if call.record.is_some() {
-        return Some(ReserveOutcome::Rejected(ReserveRefusal::CallRecorded));
+        return Some(ReserveRefusal::CallRecorded);
     }
     let held = call.reservation.as_ref()?;
     let state = held.state_at(now);
     if state != ReservationState::Open {
-        return Some(ReserveOutcome::Rejected(ReserveRefusal::CallEnded(state)));
+        return Some(ReserveRefusal::CallEnded(state));
     }
-    if held.request != *request {
-        return Some(ReserveOutcome::Rejected(ReserveRefusal::OtherContent));
-    }
-    Some(ReserveOutcome::Replayed(held.clone()))
+    (held.request != *request).then_some(ReserveRefusal::OtherContent)
 }
 
 /// What a record costs and who says so.

@@ -15,6 +15,8 @@ pub enum Command<'a> {
         entry_id: EntryId,
         /// The call.
         usage: &'a Usage,
+        /// Which calls are taken.
+        mode: RecordMode,
     },
     /// Hold money, tokens and a call, if the limits admit it.
     Reserve(&'a ReserveRequest),
@@ -56,6 +58,18 @@ impl<'a> Command<'a> {
     }
 }
 
+/// Which calls a record may be of.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum RecordMode {
+    /// Any call.
+    #[default]
+    Any,
+    /// Only a call that is reserved, however its reservation ended, or recorded. A tenant beyond
+    /// its thresholds gets no further: what it holds settles, what it repeats is a duplicate, and
+    /// everything else is refused.
+    KnownOnly,
+}
+
 /// The answer to a command.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Outcome {
@@ -87,6 +101,8 @@ pub enum RecordOutcome {
 pub enum RecordRefusal {
     /// The tenant has no such integration.
     IntegrationNotFound,
+    /// Its call is neither reserved nor recorded, and it came as [`RecordMode::KnownOnly`].
+    UnknownCall,
     /// It lies more than five minutes ahead.
     InTheFuture,
     /// A total of its month would not fit its integer.
@@ -151,4 +167,6 @@ pub enum ExtendOutcome {
     NotFound,
     /// It ended before, in this state.
     Ended(ReservationState),
+    /// The tenant is not active; the hold stays as it is.
+    TenantNotActive,
 }

@@ -32,8 +32,8 @@ pub use book::{Book, Call, CallKey, CounterKey, HoldChange, Loaded};
 pub use caps::{Caps, OpenBound, TenantSums, UNSWEPT_MAX};
 pub use clock::{ClockEvent, ClockMark, ClockReading, ClockState, Timekeeper};
 pub use command::{
-    Command, ExtendOutcome, Outcome, RecordOutcome, RecordRefusal, ReleaseOutcome, ReserveOutcome,
-    ReserveRefusal,
+    Command, ExtendOutcome, Outcome, RecordMode, RecordOutcome, RecordRefusal, ReleaseOutcome,
+    ReserveOutcome, ReserveRefusal,
 };
 pub use decide::{Decision, Estimate, Reason, ReasonCode, Verdict, decide, warn_percent};
 pub use entry::{CostSource, Entry, EntryKind, RecordedCall, UsageStatus};

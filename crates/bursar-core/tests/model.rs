@@ -239,6 +239,7 @@ impl Run {
             93..=94 => Some(day(2025, 12, 31)),
             _ => Some(self.now),
         };
+        let known_only = self.random.percent(15);
         match self.random.between(0, 99) {
             0..=3 => usage.policy_result = PolicyResult::Blocked,
             4 => usage.policy_result = PolicyResult::Warned,
@@ -249,7 +250,7 @@ impl Run {
             9 => usage.cost = Some(Nanos::new(self.random.between(0, 2 * NANOS_PER_CENT))),
             _ => {}
         }
-        Act::Record(usage)
+        if known_only { Act::RecordKnown(usage) } else { Act::Record(usage) }
     }
 
     /// One group: loaded, applied beside the model, compared after every step, and saved.
@@ -429,7 +430,7 @@ fn assert_ends_are_told_once(book: &Book<'_>) {
 /// Every answer there is must have been given often, or the run has proved less than it seems.
 fn assert_everything_happened(tally: &Tally) {
     let words = "Accepted Duplicate Conflict NotCounted(IntegrationNotFound) \
-        NotCounted(InTheFuture) NotCounted(StoredBytesExceeded) Held Replayed Refused(IntegrationNotFound) \
+        NotCounted(InTheFuture) NotCounted(UnknownCall) NotCounted(StoredBytesExceeded) Held Replayed Refused(IntegrationNotFound) \
         Refused(IntegrationDisabled) Refused(IntegrationNotEnabled) Refused(IntegrationError) \
         Refused(CredentialsInvalid) Refused(TenantSuspended) Refused(BudgetExceeded) \
         Refused(TokenLimitExceeded) Refused(RateLimitExceeded) Rejected(CallRecorded) \
@@ -437,7 +438,8 @@ fn assert_everything_happened(tally: &Tally) {
         Rejected(TooManyOpen(Integration(1))) Rejected(TooManyOpen(Integration(2))) \
         Rejected(TooManyOpen(Tenant(2))) Rejected(TooManyOpen(Tenant(3))) \
         Rejected(CostEstimateRequired) Rejected(TokenEstimateRequired) Released HadExpired \
-        NoReservation IsSettled Extended HadEnded(Settled) HadEnded(Released) HadEnded(Expired)";
+        NoReservation IsSettled Extended HadEnded(Settled) HadEnded(Released) HadEnded(Expired) \
+        NotActive";
     for word in words.split_whitespace() {
         let times = tally.answers.get(word).copied().unwrap_or_default();
         assert!(times >= 100, "{word} came {times} times only: {tally:#?}");

@@ -10,7 +10,9 @@ use bursar_core::{
     RecordRefusal, ReserveRequest, Timestamp, TokenBuckets, Totals, Usage,
 };
 use bursar_core::{EntryKind, FailureCause, Health, IntegrationStatus, TenantLifecycle};
-use support::script::{Answer, Shown, Step, check, record, release, reserve, step, storage};
+use support::script::{
+    Answer, Shown, Step, check, record, record_known, release, reserve, step, storage,
+};
 use support::storage::{Asked, Storage};
 use support::{cents, day, entry, integration, seconds, shifted, tenant};
 
@@ -272,6 +274,61 @@ fn an_unknown_and_a_foreign_integration_are_not_counted() {
         let end = check(&storage(NONE), &[step(now(), asked, refused)], 0, &[]);
         assert_eq!((end.entries.len(), end.months(integration(9)).len()), (0, 0));
     }
+}
+
+fn costs(usage: &mut Usage) {
+    usage.cost = Some(cents(4));
+}
+
+#[test]
+fn of_known_calls_only_what_was_reserved_or_recorded_is_taken() {
+    let unknown = Answer::NotCounted(RecordRefusal::UnknownCall);
+    let steps = [
+        step(now(), record_known("a", costs), unknown),
+        step(now(), reserve("a", |_| {}), Answer::Held),
+        step(now(), record("b", costs), Answer::Accepted),
+        step(at(1), record_known("a", costs), Answer::Accepted),
+        step(at(1), record_known("a", costs), Answer::Duplicate),
+        step(at(1), record_known("a", |usage| usage.cost = None), Answer::Conflict),
+        step(at(1), record_known("b", costs), Answer::Duplicate),
+        step(at(1), record_known("b", plain), Answer::Conflict),
+        step(at(1), record_known("c", costs), unknown),
+    ];
+    check(&storage(NONE), &steps, 2, &[used(now().month(), (8, 60, 2))]);
+}
+
+#[test]
+fn of_known_calls_one_whose_reservation_ended_is_taken_too() {
+    for ended in [step(at(1), release("a", None), Answer::Released), {
+        step(at(601), release("a", None), Answer::HadExpired)
+    }] {
+        let steps = [
+            step(now(), reserve("a", |_| {}), Answer::Held),
+            ended,
+            step(at(700), record_known("a", costs), Answer::Accepted),
+            step(at(701), record_known("a", costs), Answer::Duplicate),
+        ];
+        check(&storage(NONE), &steps, 0, &[used(now().month(), (4, 30, 1))]);
+    }
+}
+
+#[test]
+fn of_known_calls_one_that_another_integration_holds_is_a_conflict() {
+    let elsewhere = |usage: &mut Usage| usage.integration_id = integration(2);
+    let held = Shown { month: now().month(), used: (0, 0, 0), held: (10, 100, 1) };
+    let steps = [
+        step(now(), reserve("a", |_| {}), Answer::Held),
+        step(at(1), record_known("a", elsewhere), Answer::Conflict),
+    ];
+    check(&storage(NONE), &steps, 1, &[held]);
+    // Once that reservation has ended, a caller may have gone to another provider.
+    let steps = [
+        step(now(), reserve("a", |_| {}), Answer::Held),
+        step(at(1), release("a", None), Answer::Released),
+        step(at(2), record_known("a", elsewhere), Answer::Accepted),
+    ];
+    let end = check(&storage(NONE), &steps, 1, &[]);
+    assert_eq!(end.counter(integration(2), now().month()).used.calls, 1);
 }
 
 #[test]

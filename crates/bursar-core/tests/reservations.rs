@@ -13,7 +13,7 @@ use bursar_core::{
 use support::script::{
     Answer, Shown, Step, check, extend, record, release, reserve, step, storage,
 };
-use support::storage::{Asked, Profile};
+use support::storage::{Asked, Profile, Storage};
 use support::{call_id, cents, day, entry, integration, seconds, shifted, tenant};
 
 const NONE: LimitSettings =
@@ -79,6 +79,78 @@ fn the_same_content_replays_the_first_answer_and_holds_nothing_more() {
     let replay = book.apply(tenant(1), group[0].key(), command).unwrap();
     assert_eq!(replay, Outcome::Reserve(ReserveOutcome::Replayed(reservation.clone())));
     assert!(book.holds().is_empty() && book.calls().values().all(|call| !call.is_changed()));
+}
+
+/// What a reservation that was admitted finds when it is asked for again.
+fn switched_off(change: impl FnOnce(&mut Profile)) -> Storage {
+    let made = [step(now(), reserve("a", as_is), Answer::Held)];
+    let mut after = check(&storage(NONE), &made, 1, &[held((10, 100, 1))]);
+    change(after.profiles.get_mut(&integration(1)).unwrap());
+    after
+}
+
+#[test]
+fn a_replay_answers_the_refusal_of_what_was_switched_off_since_and_the_hold_stays() {
+    use IntegrationStatus::{Created, Deleted, Disabled, Error};
+    #[track_caller]
+    fn refused(code: ReasonCode, change: impl FnOnce(&mut Profile)) {
+        let off = switched_off(change);
+        let steps = [
+            step(at(1), reserve("a", as_is), Answer::Refused(code)),
+            step(at(2), reserve("a", as_is), Answer::Refused(code)),
+        ];
+        let mut end = check(&off, &steps, 1, &[held((10, 100, 1))]);
+        let reservation = end.reservation(tenant(1), &call_id("a")).unwrap();
+        assert_eq!(reservation.state, ReservationState::Open);
+        // Whoever is let in again goes on with the same hold.
+        let enabled = Profile::enabled(tenant(1), NONE);
+        end.profiles.insert(integration(1), enabled);
+        let steps = [step(at(3), reserve("a", as_is), Answer::Replayed)];
+        check(&end, &steps, 1, &[held((10, 100, 1))]);
+    }
+    use TenantLifecycle::{Archived, Suspended, Terminated};
+    for lifecycle in [Suspended, Terminated, Archived] {
+        refused(ReasonCode::TenantSuspended, |profile| profile.lifecycle = lifecycle);
+    }
+    for (status, code) in [
+        (Deleted, ReasonCode::IntegrationNotFound),
+        (Disabled, ReasonCode::IntegrationDisabled),
+        (Created, ReasonCode::IntegrationNotEnabled),
+        (Error, ReasonCode::IntegrationError),
+    ] {
+        refused(code, |profile| profile.integration.status = status);
+    }
+    let invalid = Health::Failing(FailureCause::Credential);
+    refused(ReasonCode::CredentialsInvalid, |profile| profile.integration.health = invalid);
+}
+
+#[test]
+fn a_call_id_that_is_used_up_is_told_so_whatever_was_switched_off() {
+    let off = switched_off(|profile| profile.lifecycle = TenantLifecycle::Suspended);
+    let other = |request: &mut ReserveRequest| request.ttl_seconds = 7;
+    let steps = [
+        step(at(1), reserve("a", other), rejected(ReserveRefusal::OtherContent)),
+        step(at(2), costs("a", 4), Answer::Accepted),
+        step(at(3), reserve("a", as_is), rejected(ReserveRefusal::CallRecorded)),
+    ];
+    check(&off, &steps, 1, &[used((4, 30, 1))]);
+}
+
+#[test]
+fn a_suspended_tenant_settles_and_releases_but_renews_nothing() {
+    use TenantLifecycle::{Archived, Suspended, Terminated};
+    for lifecycle in [Suspended, Terminated, Archived] {
+        let off = switched_off(|profile| profile.lifecycle = lifecycle);
+        let renewed = step(at(1), extend("a", None, Some(900)), Answer::NotActive);
+        let unseen = step(at(1), extend("a", Some(integration(2)), None), Answer::NoReservation);
+        let end = check(&off, &[renewed.clone(), unseen], 1, &[held((10, 100, 1))]);
+        let reservation = end.reservation(tenant(1), &call_id("a")).unwrap();
+        assert_eq!(reservation.expires_at, at(600), "it ends when it would have ended");
+        let settled = [renewed.clone(), step(at(2), costs("a", 4), Answer::Accepted)];
+        check(&off, &settled, 1, &[used((4, 30, 1))]);
+        let released = [renewed, step(at(2), release("a", None), Answer::Released)];
+        check(&off, &released, 1, &[]);
+    }
 }
 
 #[test]

@@ -216,7 +216,8 @@ pub(crate) fn counter(row: &impl Columns, at: usize) -> Result<Counter, StoreErr
     })
 }
 
-fn totals(row: &impl Columns, at: usize) -> Result<Totals, StoreError> {
+/// Money, tokens and calls, from a column on.
+pub(crate) fn totals(row: &impl Columns, at: usize) -> Result<Totals, StoreError> {
     Ok(Totals { cost: Nanos::new(row.int(at)?), tokens: row.int(at + 1)?, calls: row.int(at + 2)? })
 }
 
@@ -369,5 +370,6 @@ pub(crate) fn audit_head(tenant_id: TenantId, row: &impl Columns) -> Result<Audi
 /// columns of [`counter`].
 pub(crate) fn hot_account(row: &impl Columns) -> Result<HotAccount, StoreError> {
     let (tenant_id, integration_id) = integration_ref(row, 0)?;
-    Ok(HotAccount { tenant_id, integration_id, limits: limits(row, 2)?, counter: counter(row, 5)? })
+    let counter = counter(row, 5)?.without_due(totals(row, 12)?)?;
+    Ok(HotAccount { tenant_id, integration_id, limits: limits(row, 2)?, counter })
 }

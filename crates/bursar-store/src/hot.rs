@@ -13,7 +13,7 @@ pub struct HotAccount {
     pub integration_id: IntegrationId,
     /// Its limits.
     pub limits: LimitSettings,
-    /// Its current month as stored: a hold that expired counts until it is swept.
+    /// Its current month, in which only holds that are open now count.
     pub counter: Counter,
 }
 

@@ -11,8 +11,8 @@ use std::thread::JoinHandle;
 use std::time::Instant;
 
 use bursar_core::{
-    CallId, Caps, ExtendOutcome, IntegrationId, RecordOutcome, ReleaseOutcome, ReserveOutcome,
-    ReserveRequest, TenantId, Usage,
+    CallId, Caps, ExtendOutcome, IntegrationId, RecordMode, RecordOutcome, ReleaseOutcome,
+    ReserveOutcome, ReserveRequest, TenantId, Usage,
 };
 use parking_lot::Mutex;
 use tokio::sync::{oneshot, watch};
@@ -90,15 +90,43 @@ impl Ledger {
         tenant_id: TenantId,
         records: Vec<Usage>,
     ) -> Result<Vec<RecordOutcome>, StoreError> {
-        self.ask(tenant_id, |answer| Work::Record { records, answer }).await
+        self.record_as(RecordMode::Any, tenant_id, records).await
+    }
+
+    /// The same, of the calls that the mode takes. Where only known calls are taken, most records
+    /// are refused: they wait behind everything else and take a bounded share of the queue.
+    ///
+    /// # Errors
+    /// As for [`Ledger::record`].
+    pub async fn record_as(
+        &self,
+        mode: RecordMode,
+        tenant_id: TenantId,
+        records: Vec<Usage>,
+    ) -> Result<Vec<RecordOutcome>, StoreError> {
+        self.ask(tenant_id, |answer| Work::Record { mode, records, answer }).await
     }
 
     /// Whether [`Ledger::record`] would have room now for a batch of which only the text is there,
     /// so that a refusal need not cost the work that it refuses.
     pub fn has_room(&self, tenant_id: TenantId, text_bytes: usize, records_max: usize) -> bool {
+        self.has_room_as(RecordMode::Any, tenant_id, (text_bytes, records_max))
+    }
+
+    /// The same of [`Ledger::record_as`].
+    pub fn has_room_as(
+        &self,
+        mode: RecordMode,
+        tenant_id: TenantId,
+        (text_bytes, records_max): (usize, usize),
+    ) -> bool {
         // Without long texts a record takes about twice what its text does.
         let bytes = text_bytes + text_bytes.min(records_max.saturating_mul(SMALL));
-        self.queue.has_room(tenant_id, Rank::Bulk, bytes)
+        let rank = match mode {
+            RecordMode::Any => Rank::Bulk,
+            RecordMode::KnownOnly => Rank::Throttled,
+        };
+        self.queue.has_room(tenant_id, rank, bytes)
     }
 
     /// Reserves, if the limits admit it.
@@ -292,6 +320,7 @@ pub(crate) struct Job {
 
 pub(crate) enum Work {
     Record {
+        mode: RecordMode,
         records: Vec<Usage>,
         answer: Answer<Vec<RecordOutcome>>,
     },
@@ -333,7 +362,8 @@ impl Weighed for Job {
 
     fn rank(&self) -> Rank {
         match &self.work {
-            Work::Record { records, .. } => rank_of(records.len()),
+            Work::Record { mode: RecordMode::KnownOnly, .. } => Rank::Throttled,
+            Work::Record { mode: RecordMode::Any, records, .. } => rank_of(records.len()),
             Work::Release { .. }
             | Work::Extend { .. }
             | Work::Sweep { .. }

@@ -296,7 +296,8 @@ pub trait Store: Send + Sync + 'static {
         integration_id: IntegrationId,
     ) -> Result<Option<Standing>, StoreError>;
 
-    /// An earlier month of an account; what nobody used is the default.
+    /// A month of an account, in which only holds that are open now count; what nobody used is the
+    /// default.
     async fn counter(
         &self,
         tenant_id: TenantId,
@@ -475,14 +476,6 @@ pub trait Store: Send + Sync + 'static {
 
     /// What a tenant spent on a day, in nano-dollars, over all integrations and by rollups.
     async fn cost_of_day(&self, tenant_id: TenantId, day: Day) -> Result<i128, StoreError>;
-
-    /// Which of some calls have an open reservation; a call that was asked for more than once is
-    /// answered as often, so that as many answers as questions mean that all are reserved.
-    async fn reserved_calls(
-        &self,
-        tenant_id: TenantId,
-        call_ids: Vec<CallId>,
-    ) -> Result<Vec<CallId>, StoreError>;
 
     /// What it keeps in memory for a while, for the operator.
     fn caches(&self) -> Vec<&dyn Cache> {

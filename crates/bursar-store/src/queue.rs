@@ -1,8 +1,8 @@
 //! The bounded queue before a writer.
 //!
 //! When it is long, facts (records, releases, renewals) leave it before large batches of them, and
-//! those before admissions, but never all of a group, so that none starves. Within each, tenants
-//! take turns. Several writers may share it, each with the jobs of one tenant at a time.
+//! those before admissions, but never all of a group, so that none starves. Last comes what tenants
+//! send beyond their thresholds, of which most is refused. Within each, tenants take turns. Several writers may share it, each with the jobs of one tenant at a time.
 //!
 //! It is bounded in bytes; one tenant may fill a quarter, and has never more in it than
 //! there is room left, so that whoever is quiet gets in whoever is loud. Changes of a tenant (a key
@@ -21,6 +21,9 @@ use crate::lane::Grouping;
 const BYTES_MAX: usize = 24 * 1024 * 1024;
 /// The share of the queue that one tenant may fill.
 const TENANT_BYTES_MAX: usize = BYTES_MAX / 4;
+/// The part of that share which records that are mostly refused may take, so that they leave room
+/// for what the same tenant releases.
+const TENANT_THROTTLED_BYTES_MAX: usize = TENANT_BYTES_MAX / 2;
 /// What changes of a tenant may take beside that.
 const CHANGES_BYTES_MAX: usize = 64 * 1024;
 /// Commands taken into one group.
@@ -34,6 +37,9 @@ const GROUP_BYTES_MAX: usize = BYTES_MAX / 6;
 /// The parts of a full group that are kept for large batches and for admissions.
 const GROUP_BULK_MIN: usize = GROUP_COMMANDS_MAX / 2;
 const GROUP_ADMISSIONS_MIN: usize = GROUP_COMMANDS_MAX / 8;
+/// Records that are mostly refused in a group: a refusal costs the writer a look at a call id, about
+/// 5 us, so that a flood of them holds up the others by a few milliseconds.
+const GROUP_THROTTLED_MAX: usize = 512;
 /// Commands that a tenant may bring when it is its turn; one that brings more misses turns.
 const TURN_COMMANDS: isize = 64;
 
@@ -46,6 +52,8 @@ pub(crate) enum Rank {
     Bulk,
     /// What asks for more.
     Admission,
+    /// What comes from beyond a threshold, and is refused unless its call is known.
+    Throttled,
     /// What manages a tenant.
     Change,
 }
@@ -95,6 +103,7 @@ struct State<J> {
     facts: Turns<J>,
     bulk: Turns<J>,
     admissions: Turns<J>,
+    throttled: Turns<J>,
     bytes: usize,
     /// Those of the groups that are being written.
     taken_bytes: usize,
@@ -113,6 +122,7 @@ impl<J: Weighed> Queue<J> {
             facts: Turns::default(),
             bulk: Turns::default(),
             admissions: Turns::default(),
+            throttled: Turns::default(),
             bytes: 0,
             taken_bytes: 0,
             busy: HashSet::new(),
@@ -143,6 +153,7 @@ impl<J: Weighed> Queue<J> {
             Rank::Fact => state.facts.push(job),
             Rank::Bulk => state.bulk.push(job),
             Rank::Admission | Rank::Change => state.admissions.push(job),
+            Rank::Throttled => state.throttled.push(job),
         }
         drop(state);
         self.filled.notify_one();
@@ -194,7 +205,7 @@ impl<J: Weighed> Queue<J> {
     pub(crate) fn waiting(&self) -> Waiting {
         let state = self.state.lock();
         Waiting {
-            jobs: state.facts.jobs + state.bulk.jobs + state.admissions.jobs,
+            jobs: state.jobs(),
             commands: state.commands,
             bytes: state.bytes,
             bytes_max: BYTES_MAX,
@@ -209,8 +220,12 @@ impl<J: Weighed> Queue<J> {
 }
 
 impl<J: Weighed> State<J> {
+    fn jobs(&self) -> usize {
+        self.facts.jobs + self.bulk.jobs + self.admissions.jobs + self.throttled.jobs
+    }
+
     fn is_empty(&self) -> bool {
-        self.facts.jobs + self.bulk.jobs + self.admissions.jobs == 0
+        self.jobs() == 0
     }
 
     fn has_room(&self, tenant_id: Option<TenantId>, rank: Rank, bytes: usize) -> bool {
@@ -222,15 +237,16 @@ impl<J: Weighed> State<J> {
         let held = self.bytes + self.taken_bytes + bytes;
         let Some(left) = BYTES_MAX.checked_sub(held) else { return false };
         // What is small and happened is the last to be refused.
-        let left = match rank {
-            Rank::Fact => left,
-            Rank::Admission => left / 4 * 3,
-            Rank::Bulk => left / 2,
+        let (left, share) = match rank {
+            Rank::Fact => (left, TENANT_BYTES_MAX),
+            Rank::Admission => (left / 4 * 3, TENANT_BYTES_MAX),
+            Rank::Bulk => (left / 2, TENANT_BYTES_MAX),
+            Rank::Throttled => (left / 2, TENANT_THROTTLED_BYTES_MAX),
             Rank::Change => {
                 return of_tenant + bytes <= TENANT_BYTES_MAX + CHANGES_BYTES_MAX;
             }
         };
-        let is_fair = of_tenant == 0 || of_tenant + bytes <= TENANT_BYTES_MAX;
+        let is_fair = of_tenant == 0 || of_tenant + bytes <= share;
         is_fair && of_tenant + bytes <= left
     }
 
@@ -245,6 +261,7 @@ impl<J: Weighed> State<J> {
         let bulk = self.bulk.take(for_bulk, GROUP_BYTES_MAX, &mut group);
         let for_admissions = room.saturating_sub(bulk).max(for_admissions);
         self.admissions.take(for_admissions, BYTES_MAX, &mut group);
+        self.throttled.take(GROUP_THROTTLED_MAX, GROUP_BYTES_MAX, &mut group);
         group
     }
 
@@ -263,6 +280,7 @@ impl<J: Weighed> State<J> {
         let bulk = self.bulk.take_of(tenant_id, for_bulk, GROUP_BYTES_MAX, &mut group);
         let for_admissions = room.saturating_sub(bulk).max(for_admissions);
         self.admissions.take_of(tenant_id, for_admissions, BYTES_MAX, &mut group);
+        self.throttled.take_of(tenant_id, GROUP_THROTTLED_MAX, GROUP_BYTES_MAX, &mut group);
         self.busy.insert(tenant_id);
         writing.tenant = Some(tenant_id);
         group
@@ -271,11 +289,12 @@ impl<J: Weighed> State<J> {
     /// The next tenant that has something to write and is not being written. Facts are asked first,
     /// but every few rounds the others are, so that a tenant with nothing else gets its turn.
     fn next_idle(&self) -> Option<Option<TenantId>> {
-        let Self { facts, bulk, admissions, .. } = self;
-        let ranks = match self.rounds % 4 {
-            1 => [bulk, facts, admissions],
-            3 => [admissions, facts, bulk],
-            _ => [facts, bulk, admissions],
+        let Self { facts, bulk, admissions, throttled, .. } = self;
+        let ranks = match self.rounds % 8 {
+            1 | 5 => [bulk, facts, admissions, throttled],
+            3 | 7 => [admissions, facts, bulk, throttled],
+            6 => [throttled, facts, bulk, admissions],
+            _ => [facts, bulk, admissions, throttled],
         };
         ranks.into_iter().find_map(|turns| {
             turns.order.iter().find(|tenant_id| !self.busy.contains(*tenant_id)).copied()
@@ -559,6 +578,40 @@ mod tests {
         assert_eq!(taken.iter().filter(|rank| **rank == Rank::Fact).count(), 2);
         assert_eq!(taken.iter().filter(|rank| **rank == Rank::Bulk).count(), 2);
         assert_eq!(taken.iter().filter(|rank| **rank == Rank::Admission).count(), 3);
+    }
+
+    #[test]
+    fn what_is_mostly_refused_takes_a_bounded_part_of_a_group_and_of_its_tenant_s_share() {
+        let queue = Queue::new();
+        let record = TENANT_THROTTLED_BYTES_MAX / 4_096;
+        let pushed = (0..8_192).take_while(|_| {
+            let job = Job(1, Rank::Throttled, record, 1);
+            queue.push(job).is_ok()
+        });
+        assert_eq!(pushed.count(), 4_096);
+        // The same tenant still gives back what it holds, and others notice nothing.
+        assert!(queue.push(Job(1, Rank::Fact, record, 1)).is_ok());
+        for rank in [Rank::Fact, Rank::Bulk, Rank::Admission, Rank::Throttled] {
+            assert!(queue.push(Job(2, rank, record, 1)).is_ok(), "{rank:?}");
+        }
+        let group: Vec<(i64, Rank)> = take(&queue).iter().map(|job| (job.0, job.1)).collect();
+        let is_refused = |(_, rank): &&(i64, Rank)| *rank == Rank::Throttled;
+        assert_eq!(group.iter().filter(is_refused).count(), GROUP_THROTTLED_MAX);
+        assert_eq!(group.len(), GROUP_THROTTLED_MAX + 4);
+        assert!(group.contains(&(2, Rank::Throttled)), "tenants take turns");
+        assert_eq!(group.first(), Some(&(1, Rank::Fact)));
+    }
+
+    #[test]
+    fn a_tenant_that_only_repeats_gets_its_turn_beside_one_that_records() {
+        let queue = Queue::new();
+        let mut writing = Writing::new(Grouping::OneTenant);
+        let _ = queue.push(Job(2, Rank::Throttled, 1, 1));
+        let got_its_turn = (0..10).any(|_| {
+            let _ = queue.push(Job(1, Rank::Fact, 1, 1));
+            tenants_of(&queue.take(&mut writing)) == [2]
+        });
+        assert!(got_its_turn);
     }
 
     #[test]

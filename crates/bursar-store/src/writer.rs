@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
 
 use bursar_core::{
-    Book, CallKey, Caps, Command, EntryId, ExtendOutcome, Hold, IntegrationId, Outcome,
+    Book, CallKey, Caps, Command, EntryId, ExtendOutcome, Hold, IntegrationId, Outcome, RecordMode,
     RecordOutcome, RecordRefusal, ReleaseOutcome, ReserveOutcome, TenantId,
 };
 use tokio::sync::watch;
@@ -362,11 +362,11 @@ fn push_steps<'a>(steps: &mut Vec<Step<'a>>, job: &'a Job, next_number: &mut i64
         Step::Apply(tenant_id, call_key(tenant_id, command.call_id()), command)
     };
     match &job.work {
-        Work::Record { records, .. } => {
+        Work::Record { mode, records, .. } => {
             for usage in records {
                 let Some(entry_id) = EntryId::from_number(*next_number) else { return };
                 *next_number = next_number.saturating_add(1);
-                steps.push(apply(Command::Record { entry_id, usage }));
+                steps.push(apply(Command::Record { entry_id, usage, mode: *mode }));
             }
         }
         Work::Reserve { request, .. } => steps.push(apply(Command::Reserve(request))),
@@ -396,12 +396,16 @@ fn want<'a>(wanted: &mut Wanted<'a>, step: &Step<'a>) {
         }
     };
     let claim = match command {
-        Command::Record { entry_id, usage } => {
+        Command::Record { entry_id, usage, mode } => {
             wanted.recording.insert(tenant_id);
             if let Some(occurred_at) = usage.occurred_at {
                 wanted.months.insert((usage.integration_id, occurred_at.month()));
             }
-            Claim::Record(*entry_id)
+            match mode {
+                RecordMode::Any => Claim::Record(*entry_id),
+                // What is not there is refused: a claim would only have to be given back.
+                RecordMode::KnownOnly => Claim::Look,
+            }
         }
         Command::Reserve(_) => {
             *wanted.reserving.entry(tenant_id).or_default() += 1;
@@ -423,7 +427,7 @@ fn want<'a>(wanted: &mut Wanted<'a>, step: &Step<'a>) {
 /// Gives a job its outcomes; who stopped waiting does not hear them.
 fn answer_job(work: Work, mut outcomes: impl Iterator<Item = StepOutcome>, swept: Swept) {
     match work {
-        Work::Record { records, answer } => {
+        Work::Record { mode: _, records, answer } => {
             let alone = records.len() == 1;
             let outcome = |outcome| record_outcome(outcome, alone);
             let _ = answer.send(outcomes.map(outcome).collect());

@@ -10,7 +10,7 @@ mod postgres;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use bursar_core::{CallId, Day, IntegrationId, PolicyResult, TenantId};
+use bursar_core::{Day, IntegrationId, Month, PolicyResult, TenantId};
 use bursar_store::{
     AuditFilter, AuditKey, BreakdownFilter, CallFilter, CallLabel, ChainPlace, DayFilter, DayPlace,
     GroupBy, HistoryFilter, HistoryPart, Page, PostgresOptions, PostgresStore, SeriesFilter, Step,
@@ -364,21 +364,11 @@ async fn pages_of_days_are_bounded(database: &Database) {
 }
 
 #[tokio::test]
-async fn what_protection_asks_reads_a_day_and_the_calls_that_it_names() {
+async fn what_protection_asks_reads_a_day() {
     let database = migrated();
-    let calls = "alter table calls set (autovacuum_enabled = false)";
-    ask(database.owner_url(), calls).unwrap();
     fill(&database);
-    let sql = "begin; set local bursar.tenant_id = '1';
-         insert into calls (tenant_id, call_key, call_id, integration_id, estimated_cost_nanos,
-             estimated_tokens, ttl_seconds, reserved_at, expires_at, reservation_state)
-             select 1, gen_random_uuid(), 'call ' || n, 101, 1, 1, 1, 1, 253402300799999999, 1
-             from generate_series(1, 20000) n;
-         commit";
-    ask(database.app_url(), sql).unwrap();
     protection_is_bounded(&database).await;
     gather(&database);
-    ask(database.owner_url(), "analyze calls").unwrap();
     protection_is_bounded(&database).await;
 }
 
@@ -390,14 +380,38 @@ async fn protection_is_bounded(database: &Database) {
     .await;
     assert_eq!(cost, 7 * i128::from(INTEGRATIONS));
     assert!((1..=2 * INTEGRATIONS).contains(&read), "{read} rollups are read");
-    // None of them has the key of its call id, so none is found.
-    let asked: Vec<CallId> =
-        (0..1_000).map(|number| CallId::new(format!("call {number}")).unwrap()).collect();
-    let (reserved, read) = reads_of(database, "calls", async |store| {
-        store.reserved_calls(tenant(), asked).await.unwrap()
+}
+
+#[tokio::test]
+async fn a_month_reads_only_the_holds_that_are_due() {
+    let database = migrated();
+    let calls = "alter table calls set (autovacuum_enabled = false)";
+    ask(database.owner_url(), calls).unwrap();
+    fill(&database);
+    // Ten of 20,000 holds are due.
+    let sql = "begin; set local bursar.tenant_id = '1';
+         insert into counters values (1, 1, 101, 0, 0, 0, 0, 20000, 20000, 20000, 1);
+         insert into calls (tenant_id, call_key, call_id, integration_id, estimated_cost_nanos,
+             estimated_tokens, ttl_seconds, reserved_at, expires_at, reservation_state)
+             select 1, gen_random_uuid(), 'call ' || n, 101, 1, 1, 1, 1,
+             case when n <= 10 then 2 else 253402300799999999 end, 1
+             from generate_series(1, 20000) n;
+         commit";
+    ask(database.app_url(), sql).unwrap();
+    holds_are_bounded(&database).await;
+    gather(&database);
+    ask(database.owner_url(), "analyze calls").unwrap();
+    holds_are_bounded(&database).await;
+}
+
+async fn holds_are_bounded(database: &Database) {
+    let month = Month::from_number(0);
+    let (counter, read) = reads_of(database, "calls", async |store| {
+        store.counter(tenant(), integration(1), month).await.unwrap()
     })
     .await;
-    assert!(reserved.is_empty() && read <= 1_000, "{read} calls are read");
+    assert_eq!(counter.held.calls, 19_990);
+    assert!(read <= 10, "{read} calls are read");
 }
 
 #[tokio::test]

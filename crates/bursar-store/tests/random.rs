@@ -13,8 +13,8 @@ use std::collections::BTreeMap;
 
 use bursar_core::{
     CallId, EntryId, Estimate, ExtendOutcome, IntegrationId, LimitSettings, Nanos, PolicyResult,
-    RecordOutcome, ReleaseOutcome, Reservation, ReserveOutcome, ReserveRequest, TenantId,
-    TenantLifecycle, Timestamp, TokenBuckets, Usage,
+    RecordMode, RecordOutcome, ReleaseOutcome, Reservation, ReserveOutcome, ReserveRequest,
+    TenantId, TenantLifecycle, Timestamp, TokenBuckets, Usage,
 };
 use bursar_store::{ControlTx, IntegrationEdit, Ledger};
 use chance::Chance;
@@ -24,7 +24,7 @@ use support::{SQLITE, World, budget, call_id, request, usage};
 /// A command, to be asked.
 #[derive(Clone, Debug)]
 enum Ask {
-    Record(Vec<Usage>),
+    Record(RecordMode, Vec<Usage>),
     Reserve(ReserveRequest),
     Release(CallId, Option<IntegrationId>),
     Extend(CallId, Option<u32>),
@@ -44,7 +44,9 @@ enum Answer {
 
 async fn answer(ledger: &Ledger, tenant_id: TenantId, ask: Ask) -> Answer {
     match ask {
-        Ask::Record(records) => Answer::Record(ledger.record(tenant_id, records).await.unwrap()),
+        Ask::Record(mode, records) => {
+            Answer::Record(ledger.record_as(mode, tenant_id, records).await.unwrap())
+        }
         Ask::Reserve(asked) => Answer::Reserve(ledger.reserve(tenant_id, asked).await.unwrap()),
         Ask::Release(call, only) => {
             Answer::Release(ledger.release(tenant_id, call, only).await.unwrap())
@@ -108,7 +110,9 @@ impl Tenant {
         match chance.between(1, 100) {
             1..=40 => {
                 let records = if chance.percent(80) { 1 } else { chance.between(2, 12) };
-                Ask::Record((0..records).map(|_| self.usage(chance, now)).collect())
+                let known_only = chance.percent(20);
+                let mode = if known_only { RecordMode::KnownOnly } else { RecordMode::Any };
+                Ask::Record(mode, (0..records).map(|_| self.usage(chance, now)).collect())
             }
             41..=60 => Ask::Reserve(self.request(chance)),
             61..=70 => self.settle_or_release(chance, now),
@@ -216,12 +220,13 @@ impl Tenant {
         }
         let held = held.request.estimate.cost.get();
         let cost = chance.percent(80).then(|| Nanos::new(chance.between(0, held)));
-        Ask::Record(vec![Usage { call_id: call, cost, ..usage(self.strict, "any") }])
+        let record = Usage { call_id: call, cost, ..usage(self.strict, "any") };
+        Ask::Record(RecordMode::KnownOnly, vec![record])
     }
 
     /// Checks an answer against what was answered before, and remembers it.
     fn learn(&mut self, ask: &Ask, answer: &Answer) {
-        if let (Ask::Record(records), Answer::Record(outcomes)) = (ask, answer) {
+        if let (Ask::Record(_, records), Answer::Record(outcomes)) = (ask, answer) {
             assert_eq!(records.len(), outcomes.len());
             for (usage, outcome) in records.iter().zip(outcomes) {
                 let call = usage.call_id.as_str();
@@ -335,12 +340,18 @@ async fn play(seed: u64, groups: usize) -> Vec<Answer> {
         });
         let first = asks.iter().map(|(_, tenant_id, _)| *tenant_id).next().unwrap();
         let answered = in_one_group(&world.ledger, first, asked.collect()).await;
-        // Records go before admissions, so whoever recorded must be learnt of last.
-        let (facts, admissions): (Vec<_>, Vec<_>) = asks
-            .iter()
-            .zip(&answered)
-            .partition(|((_, _, ask), _)| !matches!(ask, Ask::Reserve(_)));
-        for ((index, _, ask), answer) in facts.into_iter().chain(admissions) {
+        // The writer takes records before admissions, and those of known calls last.
+        let mut written: Vec<_> = asks.iter().zip(&answered).collect();
+        written.sort_by_key(|((_, _, ask), _)| match ask {
+            Ask::Reserve(_) => 1,
+            Ask::Record(RecordMode::KnownOnly, _) => 2,
+            Ask::Record(RecordMode::Any, _)
+            | Ask::Release(..)
+            | Ask::Extend(..)
+            | Ask::Touch(_)
+            | Ask::Sweep => 0,
+        });
+        for ((index, _, ask), answer) in written {
             if let Some(tenant) = tenants.get_mut(*index) {
                 tenant.learn(ask, answer);
             }

@@ -155,6 +155,9 @@ impl Naive {
     ) -> Outcome {
         match act {
             Act::Record(usage) => Outcome::Record(self.record(tenant_id, usage, entry_id, now)),
+            Act::RecordKnown(usage) => {
+                Outcome::Record(self.record_known(tenant_id, usage, entry_id, now))
+            }
             Act::Reserve(request) => Outcome::Reserve(self.reserve(tenant_id, request, now)),
             Act::Release { call_id, only } => {
                 Outcome::Release(self.release(self.seen(tenant_id, call_id, *only), now))
@@ -238,6 +241,23 @@ impl Naive {
         RecordOutcome::Accepted(entry_id)
     }
 
+    /// Of a call that nobody ever asked about, nothing is taken.
+    fn record_known(
+        &mut self,
+        tenant_id: TenantId,
+        usage: &Usage,
+        entry_id: EntryId,
+        now: Timestamp,
+    ) -> RecordOutcome {
+        let call_id = &usage.call_id;
+        if self.record_of(tenant_id, call_id).is_none()
+            && self.promise(tenant_id, call_id).is_none()
+        {
+            return RecordOutcome::Refused(RecordRefusal::UnknownCall);
+        }
+        self.record(tenant_id, usage, entry_id, now)
+    }
+
     fn reserve(
         &mut self,
         tenant_id: TenantId,
@@ -256,7 +276,11 @@ impl Naive {
             if promise.request != *request {
                 return ReserveOutcome::Rejected(ReserveRefusal::OtherContent);
             }
-            return ReserveOutcome::Replayed(promise.shown(now));
+            // The same question again: its answer stands as long as nobody was switched off.
+            return match self.own(tenant_id, request.integration_id).and_then(hard_block) {
+                Some(code) => ReserveOutcome::Refused(refusal(code)),
+                None => ReserveOutcome::Replayed(promise.shown(now)),
+            };
         }
         let Some(profile) = self.own(tenant_id, request.integration_id) else {
             return ReserveOutcome::Refused(refusal(ReasonCode::IntegrationNotFound));
@@ -343,9 +367,17 @@ impl Naive {
         ttl_seconds: Option<u32>,
         now: Timestamp,
     ) -> ExtendOutcome {
+        let is_active = |promise: &Promised| {
+            let profile = self.profile(promise.request.integration_id).unwrap();
+            profile.lifecycle == TenantLifecycle::Active
+        };
+        let is_active = place.and_then(|place| self.promises.get(place)).is_some_and(is_active);
         let Some(promise) = place.and_then(|place| self.promises.get_mut(place)) else {
             return ExtendOutcome::NotFound;
         };
+        if !is_active {
+            return ExtendOutcome::TenantNotActive;
+        }
         if promise.state(now) != ReservationState::Open {
             return ExtendOutcome::Ended(promise.state(now));
         }

@@ -28,6 +28,7 @@ pub(crate) enum Answer {
     IsSettled,
     Extended,
     HadEnded(ReservationState),
+    NotActive,
 }
 
 impl Answer {
@@ -57,6 +58,7 @@ impl Answer {
                 ExtendOutcome::Extended(_) => Self::Extended,
                 ExtendOutcome::NotFound => Self::NoReservation,
                 ExtendOutcome::Ended(state) => Self::HadEnded(*state),
+                ExtendOutcome::TenantNotActive => Self::NotActive,
             },
         }
     }
@@ -86,6 +88,13 @@ pub(crate) fn record(call: &str, change: impl FnOnce(&mut Usage)) -> Asked {
     let mut usage = usage(integration(1), call);
     change(&mut usage);
     Asked { tenant_id: tenant(1), act: Act::Record(usage) }
+}
+
+/// The same, taken only if its call is known.
+pub(crate) fn record_known(call: &str, change: impl FnOnce(&mut Usage)) -> Asked {
+    let mut usage = usage(integration(1), call);
+    change(&mut usage);
+    Asked { tenant_id: tenant(1), act: Act::RecordKnown(usage) }
 }
 
 pub(crate) fn release(call: &str, only: Option<IntegrationId>) -> Asked {

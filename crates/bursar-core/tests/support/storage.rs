@@ -10,8 +10,9 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use bursar_core::{
     Account, Book, Call, CallId, CallKey, Caps, Command, CostBasis, CostSource, Counter, Entry,
     EntryId, Health, Hold, HoldChange, Integration, IntegrationId, IntegrationStatus,
-    LimitSettings, Loaded, Month, Overflow, RecordedCall, Reservation, ReservationState,
-    ReserveRequest, TenantId, TenantLifecycle, TenantSums, Timestamp, Totals, Usage,
+    LimitSettings, Loaded, Month, Overflow, RecordMode, RecordedCall, Reservation,
+    ReservationState, ReserveRequest, TenantId, TenantLifecycle, TenantSums, Timestamp, Totals,
+    Usage,
 };
 
 use super::entry;
@@ -20,9 +21,18 @@ use super::entry;
 #[derive(Clone, Debug)]
 pub(crate) enum Act {
     Record(Usage),
+    /// A record that is taken only of a call that is known.
+    RecordKnown(Usage),
     Reserve(ReserveRequest),
-    Release { call_id: CallId, only: Option<IntegrationId> },
-    Extend { call_id: CallId, only: Option<IntegrationId>, ttl_seconds: Option<u32> },
+    Release {
+        call_id: CallId,
+        only: Option<IntegrationId>,
+    },
+    Extend {
+        call_id: CallId,
+        only: Option<IntegrationId>,
+        ttl_seconds: Option<u32>,
+    },
 }
 
 /// A command of a tenant.
@@ -35,7 +45,10 @@ pub(crate) struct Asked {
 impl Asked {
     pub(crate) fn command(&self, entry_id: EntryId) -> Command<'_> {
         match &self.act {
-            Act::Record(usage) => Command::Record { entry_id, usage },
+            Act::Record(usage) => Command::Record { entry_id, usage, mode: RecordMode::Any },
+            Act::RecordKnown(usage) => {
+                Command::Record { entry_id, usage, mode: RecordMode::KnownOnly }
+            }
             Act::Reserve(request) => Command::Reserve(request),
             Act::Release { call_id, only } => Command::Release { call_id, only: *only },
             Act::Extend { call_id, only, ttl_seconds } => {
@@ -51,7 +64,7 @@ impl Asked {
     /// The month that a record names; its reservation's month is known to storage.
     fn month(&self) -> Option<Month> {
         match &self.act {
-            Act::Record(usage) => usage.occurred_at.map(Timestamp::month),
+            Act::Record(usage) | Act::RecordKnown(usage) => usage.occurred_at.map(Timestamp::month),
             Act::Reserve(_) | Act::Release { .. } | Act::Extend { .. } => None,
         }
     }

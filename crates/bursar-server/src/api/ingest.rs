@@ -6,7 +6,7 @@ use std::fmt;
 
 use axum::extract::State;
 use bursar_core::{
-    CallId, IntegrationId, OnboardingState, ParseIdError, PolicyResult, RecordOutcome,
+    CallId, IntegrationId, OnboardingState, ParseIdError, PolicyResult, RecordMode, RecordOutcome,
     RecordRefusal, TenantId, TokenBuckets, Usage,
 };
 use serde::de::{IgnoredAny, SeqAccess, Visitor};
@@ -25,7 +25,7 @@ use crate::openapi::kinds::{
     self, Cents, FreeObject, Id, Instant, Label, Message, ShortLabel, Tokens,
 };
 use crate::openapi::{BatchRecord, EXAMPLE_ID, words};
-use crate::protection::{Deferral, Spared};
+use crate::protection::RecordsProtection;
 use crate::raw_key;
 use crate::text::refuse_key;
 use crate::{instant, onboarding};
@@ -204,16 +204,16 @@ struct BatchResult {
 pub async fn record_usage(
     State(app): State<App>,
     caller: Authorized,
-    deferral: Deferral,
+    protection: RecordsProtection,
     body: Text<SMALL>,
 ) -> Result<Answer<RecordAnswer>, ApiError> {
     let only = caller.only;
     let read = body.read(&app, move |text| check_record(text, only));
     let usage = read.await?;
-    // One call goes on, or the refusal is the answer.
-    deferral.decide(&app, std::iter::once(&usage.call_id)).await?;
     let call_id = usage.call_id.as_str().to_owned();
-    let outcomes = app.ledger.record(caller.tenant_id, vec![usage]).await?;
+    let (mode, records) = (protection.mode(), vec![usage]);
+    let outcomes = app.ledger.record_as(mode, caller.tenant_id, records).await?;
+    protection.settle(&app, &outcomes)?;
     complete_onboarding(&app, &caller, &outcomes).await;
     let outcome = outcomes.into_iter().next().ok_or_else(|| ApiError::of(ErrorCode::Internal))?;
     match outcome {
@@ -244,41 +244,26 @@ pub async fn record_usage(
 pub async fn record_usage_batch(
     State(app): State<App>,
     caller: Authorized,
-    deferral: Deferral,
+    protection: RecordsProtection,
     body: Text<BATCH>,
 ) -> Result<Answer<BatchAnswer>, ApiError> {
-    let (tenant_id, only, reading) = (caller.tenant_id, caller.only, app.clone());
+    let (tenant_id, only, mode) = (caller.tenant_id, caller.only, protection.mode());
+    let reading = app.clone();
     // The body ends with this: what waits to be written is not kept twice.
-    let checked = body.read(&app, move |text| check_batch(&reading, tenant_id, only, text));
-    let (mut results, mut records) = checked.await?;
-    let call_ids = records.iter().map(|usage| &usage.call_id);
-    if let Some(spared) = deferral.decide(&app, call_ids).await? {
-        records = spare(&spared, &mut results, records);
-    }
+    let checked = body.read(&app, move |text| check_batch(&reading, (tenant_id, mode), only, text));
+    let (mut results, records) = checked.await?;
     let outcomes = match records.len() {
         0 => Vec::new(),
-        _ => app.ledger.record(caller.tenant_id, records).await?,
+        _ => app.ledger.record_as(mode, tenant_id, records).await?,
     };
+    let throttled = protection.settle(&app, &outcomes)?;
     complete_onboarding(&app, &caller, &outcomes).await;
     let mut outcomes = outcomes.into_iter();
     for result in results.iter_mut().filter(|result| result.error.is_none()) {
-        result.take(outcomes.next().ok_or_else(|| ApiError::of(ErrorCode::Internal))?);
+        let outcome = outcomes.next().ok_or_else(|| ApiError::of(ErrorCode::Internal))?;
+        result.take(outcome, throttled.as_ref());
     }
     Ok(Answer::ok(BatchAnswer::of(results)))
-}
-
-/// Refuses the records that protection does not let go on, and keeps the others.
-fn spare(spared: &Spared, results: &mut [BatchResult], records: Vec<Usage>) -> Vec<Usage> {
-    let good = results.iter_mut().filter(|result| result.error.is_none());
-    let keep = |(usage, result): (Usage, &mut BatchResult)| {
-        if spared.has(&usage.call_id) {
-            return Some(usage);
-        }
-        result.status = ERROR;
-        result.error = Some(spared.refusal());
-        None
-    };
-    records.into_iter().zip(good).filter_map(keep).collect()
 }
 
 /// The first accepted record ends the onboarding of its tenant.
@@ -295,7 +280,7 @@ async fn complete_onboarding(app: &App, caller: &Authorized, outcomes: &[RecordO
 /// their results already.
 fn check_batch(
     app: &App,
-    tenant_id: TenantId,
+    (tenant_id, mode): (TenantId, RecordMode),
     only: Option<IntegrationId>,
     text: &str,
 ) -> Result<(Vec<BatchResult>, Vec<Usage>), ApiError> {
@@ -303,7 +288,7 @@ fn check_batch(
     if kept.is_empty() || too_many {
         return Err(ApiError::field("records", "must have 1 to 1000 records"));
     }
-    if kept.len() > 1 && !app.ledger.has_room(tenant_id, text.len(), kept.len()) {
+    if kept.len() > 1 && !app.ledger.has_room_as(mode, tenant_id, (text.len(), kept.len())) {
         return Err(ApiError::of(ErrorCode::Overloaded));
     }
     let mut results = Vec::with_capacity(kept.len());
@@ -334,7 +319,8 @@ pub fn check_record(text: &str, only: Option<IntegrationId>) -> Result<Usage, Ap
 }
 
 impl BatchResult {
-    fn take(&mut self, outcome: RecordOutcome) {
+    /// Takes what became of the record; `throttled` is what protection says of an unknown call.
+    fn take(&mut self, outcome: RecordOutcome, throttled: Option<&ApiError>) {
         match outcome {
             RecordOutcome::Accepted(id) => {
                 self.status = ACCEPTED;
@@ -350,7 +336,8 @@ impl BatchResult {
             }
             RecordOutcome::Refused(refusal) => {
                 self.status = ERROR;
-                self.error = Some(refused(refusal));
+                let throttled = throttled.filter(|_| refusal == RecordRefusal::UnknownCall);
+                self.error = Some(throttled.cloned().unwrap_or_else(|| refused(refusal)));
             }
         }
     }
@@ -410,7 +397,10 @@ fn refused(refusal: RecordRefusal) -> ApiError {
         }
         RecordRefusal::TotalsOverflow => ApiError::of(ErrorCode::TotalsOverflow),
         RecordRefusal::StoredBytesExceeded => ApiError::of(ErrorCode::StoredBytesExceeded),
-        RecordRefusal::NotStorable => ApiError::of(ErrorCode::Internal),
+        // Protection has its own words for a call that is not known.
+        RecordRefusal::UnknownCall | RecordRefusal::NotStorable => {
+            ApiError::of(ErrorCode::Internal)
+        }
     }
 }
 

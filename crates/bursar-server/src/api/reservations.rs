@@ -173,7 +173,9 @@ impl From<Reservation> for ReservationView {
 /// Asks whether a call may go on, and holds what it is expected to take
 ///
 /// The usage record with this call id settles it. Under a limit a positive estimate of what is
-/// limited is needed. The same request again replays its answer as long as it is open.
+/// limited is needed. The same request again replays its answer as long as it is open, unless the
+/// tenant, the integration or its credential was switched off since: then it answers the refusal,
+/// and the hold stays.
 #[utoipa::path(
     post,
     path = "/api/v1/enforcement/reservations",
@@ -344,7 +346,9 @@ pub async fn release_reservation(
 
 /// Renews an open reservation
 ///
-/// From now on, for as long as it was made for unless said otherwise; never shorter than before.
+/// From now on, for as long as it was made for unless said otherwise; never shorter than before. A
+/// renewal admits no call: it works when the integration is disabled or deleted, too, and not for a
+/// tenant that is suspended.
 #[utoipa::path(
     post,
     path = "/api/v1/enforcement/reservations/{call_id}/extend",
@@ -373,6 +377,7 @@ pub async fn extend_reservation(
         ExtendOutcome::Extended(reservation) => Ok(Answer::ok(reservation.into())),
         ExtendOutcome::NotFound => Err(ApiError::of(ErrorCode::ReservationNotFound)),
         ExtendOutcome::Ended(state) => Err(ended(state)),
+        ExtendOutcome::TenantNotActive => Err(ApiError::of(ErrorCode::TenantSuspended)),
     }
 }
 

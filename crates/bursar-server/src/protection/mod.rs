@@ -16,8 +16,8 @@ use std::time::Duration;
 use axum::extract::{FromRequestParts, Request};
 use axum::http::request::Parts;
 use bursar_core::{
-    CallId, Capacity, Day, Dimension, IntegrationId, ProtectedRequest, Protection,
-    ProtectionDecision, TenantId, Thresholds, Timestamp, WindowOwner,
+    Capacity, Day, Dimension, IntegrationId, ProtectedRequest, Protection, ProtectionDecision,
+    RecordMode, RecordOutcome, RecordRefusal, TenantId, Thresholds, Timestamp, WindowOwner,
 };
 use bursar_store::{Cache, Ledger, OverrideRow, StoreError};
 
@@ -99,8 +99,8 @@ pub struct Sender {
 }
 
 /// Lets a tenant's request go on, or refuses it; what the operator does to the tenant goes on, but
-/// for decisions about money. Of telemetry the refusal is left with the request,
-/// for its handler to ask for as [`Deferral`].
+/// for decisions about money. Of telemetry the refusal is left with the request, for its handler to
+/// ask for as [`RecordsProtection`].
 ///
 /// # Errors
 /// The refusal; 503 when money is guarded and what was spent cannot be read.
@@ -112,7 +112,7 @@ pub async fn pass(
 ) -> Result<(), ApiError> {
     let Some(facts) = routes::facts(request.method(), path) else { return Ok(()) };
     let asked = protected(app, sender, facts).await?;
-    let refusal = match facts.refusal {
+    let decision = match facts.refusal {
         _ if sender.is_operator && !facts.is_cost_guarded => {
             count(app, facts, &asked);
             return Ok(());
@@ -121,19 +121,19 @@ pub async fn pass(
             count(app, facts, &asked);
             return Ok(());
         }
-        Refusal::AtOnce | Refusal::Deferred => {
+        Refusal::AtOnce | Refusal::UnlessKnown => {
             app.protection.windows.ask(&asked, |rule, request| rule.decide(request))
         }
     };
-    let Some(error) = ApiError::protection(&refusal) else {
-        tell(app, facts, &asked, refusal);
+    let Some(error) = ApiError::protection(&decision) else {
+        tell(app, facts, &asked, decision);
         return Ok(());
     };
-    if facts.refusal == Refusal::Deferred {
-        request.extensions_mut().insert(Deferred { facts, asked, refusal, error });
+    if facts.refusal == Refusal::UnlessKnown {
+        request.extensions_mut().insert(Refused { facts, asked, decision, error });
         return Ok(());
     }
-    tell(app, facts, &asked, refusal);
+    tell(app, facts, &asked, decision);
     Err(error)
 }
 
@@ -206,69 +206,61 @@ fn tell(app: &App, facts: &Facts, asked: &ProtectedRequest, decision: Protection
     app.protection.signals.note(tenant_id, facts, decision, at);
 }
 
-/// A refusal that waits until the calls of a request are known.
+/// A refusal of telemetry, of which only known calls are recorded.
 #[derive(Clone)]
-struct Deferred {
+struct Refused {
     facts: &'static Facts,
     asked: ProtectedRequest,
-    refusal: ProtectionDecision,
+    decision: ProtectionDecision,
     error: ApiError,
 }
 
-/// Whether some records of a request may be refused: those that settle a reservation never are.
-pub struct Deferral(Option<Deferred>);
+/// What protection says of the records of a request: all of them are taken, or only those whose
+/// call is known. The ledger decides which those are, in the transaction that records them.
+pub struct RecordsProtection(Option<Box<Refused>>);
 
-/// The calls of a request that go on all the same, and what the others hear.
-pub struct Spared {
-    calls: Vec<CallId>,
-    error: ApiError,
-}
-
-impl Spared {
-    /// Whether this call goes on.
-    pub fn has(&self, call_id: &CallId) -> bool {
-        self.calls.binary_search(call_id).is_ok()
-    }
-
-    /// The refusal of the others.
-    pub fn refusal(&self) -> ApiError {
-        self.error.clone()
-    }
-}
-
-impl FromRequestParts<App> for Deferral {
+impl FromRequestParts<App> for RecordsProtection {
     type Rejection = std::convert::Infallible;
 
     async fn from_request_parts(parts: &mut Parts, _: &App) -> Result<Self, Self::Rejection> {
-        Ok(Self(parts.extensions.remove()))
+        Ok(Self(parts.extensions.remove().map(Box::new)))
     }
 }
 
-impl Deferral {
-    /// Decides about the calls of a request; nothing when all of them go on.
+impl RecordsProtection {
+    /// Which calls the records may be of.
+    pub const fn mode(&self) -> RecordMode {
+        match self.0 {
+            None => RecordMode::Any,
+            Some(_) => RecordMode::KnownOnly,
+        }
+    }
+
+    /// Takes note of what became of the records, and tells what those hear that were refused here;
+    /// nothing where none was.
     ///
     /// # Errors
-    /// The refusal, when none of them settles a reservation; whatever storage says.
-    pub async fn decide<'a>(
+    /// The refusal of the whole request, when none of its records went on.
+    pub fn settle(
         self,
         app: &App,
-        call_ids: impl Iterator<Item = &'a CallId>,
-    ) -> Result<Option<Spared>, ApiError> {
-        let Some(Deferred { facts, asked, refusal, error }) = self.0 else { return Ok(None) };
-        let call_ids: Vec<CallId> = call_ids.cloned().collect();
-        let all = call_ids.len();
-        let mut calls = app.store.reserved_calls(asked.owner.tenant_id, call_ids).await?;
-        if calls.is_empty() {
-            tell(app, facts, &asked, refusal);
+        outcomes: &[RecordOutcome],
+    ) -> Result<Option<ApiError>, ApiError> {
+        let Some(refused) = self.0 else { return Ok(None) };
+        let Refused { facts, asked, decision, error } = *refused;
+        let is_refused = |outcome: &RecordOutcome| {
+            *outcome == RecordOutcome::Refused(RecordRefusal::UnknownCall)
+        };
+        if outcomes.iter().all(is_refused) {
+            tell(app, facts, &asked, decision);
             return Err(error);
         }
         count(app, facts, &asked);
-        if calls.len() == all {
+        if !outcomes.iter().any(is_refused) {
             return Ok(None);
         }
-        tell(app, facts, &asked, refusal);
-        calls.sort_unstable();
-        Ok(Some(Spared { calls, error }))
+        tell(app, facts, &asked, decision);
+        Ok(Some(error))
     }
 }
 

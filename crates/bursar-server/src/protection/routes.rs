@@ -20,8 +20,8 @@ const API: &str = "/api/v1";
 pub(super) enum Refusal {
     /// Before anything of it is read.
     AtOnce,
-    /// When its calls are known, and only those of them that settle no reservation.
-    Deferred,
+    /// By the ledger, and only records of calls that are neither reserved nor recorded.
+    UnlessKnown,
     /// Not at all: it gives back what is held, or ends what someone must not use any more.
     Never,
 }
@@ -87,7 +87,7 @@ fn facts_of(route: Route, operation: &'static str, endpoint: &'static str) -> Fa
     let class = if is_traffic { RequestClass::Traffic } else { RequestClass::Management };
     let refusal = match (operation, endpoint) {
         ("POST", "/api/v1/telemetry/llm-usage" | "/api/v1/telemetry/llm-usage/batch") => {
-            Refusal::Deferred
+            Refusal::UnlessKnown
         }
         ("POST", "/api/v1/integrations/{id}/disable")
         | (
@@ -162,10 +162,10 @@ mod tests {
 
     #[test]
     fn each_route_has_its_class() {
-        use Refusal::{AtOnce, Deferred, Never};
+        use Refusal::{AtOnce, Never, UnlessKnown};
         use RequestClass::{Management, Traffic};
-        check(&Method::POST, "/api/v1/telemetry/llm-usage", Traffic, Deferred, false);
-        check(&Method::POST, "/api/v1/telemetry/llm-usage/batch", Traffic, Deferred, false);
+        check(&Method::POST, "/api/v1/telemetry/llm-usage", Traffic, UnlessKnown, false);
+        check(&Method::POST, "/api/v1/telemetry/llm-usage/batch", Traffic, UnlessKnown, false);
         check(&Method::GET, "/api/v1/telemetry/usage-summary", Management, AtOnce, false);
         check(&Method::HEAD, "/api/v1/keys", Management, AtOnce, false);
         check(&Method::POST, "/api/v1/integrations", Management, AtOnce, false);

@@ -88,6 +88,16 @@ fn writer_time_is_not_taken_on_postgresql_either() {
 }
 
 #[test]
+fn writer_time_is_not_taken_by_records_beyond_a_threshold() {
+    check(&writer::UNKNOWN);
+}
+
+#[test]
+fn writer_time_is_not_taken_by_them_on_postgresql_either() {
+    check(&writer::UNKNOWN_POSTGRES);
+}
+
+#[test]
 fn readers_are_not_taken_by_sums_over_a_year_and_slow_exports() {
     check(&readers::READING);
 }

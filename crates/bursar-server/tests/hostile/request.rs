@@ -34,6 +34,8 @@ pub(crate) fn with_body(
     request
 }
 
+/// The route of single records.
+pub(crate) const ONE: &str = "/api/v1/telemetry/llm-usage";
 /// The batch route.
 pub(crate) const BATCH: &str = "/api/v1/telemetry/llm-usage/batch";
 

@@ -1,4 +1,5 @@
-//! Writer time: holds that expire at one moment, and batches and changes at full speed.
+//! Writer time: holds that expire at one moment, batches and changes at full speed, and records that
+//! are refused.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -26,6 +27,21 @@ pub(crate) const WRITING_POSTGRES: Attack = Attack {
     lasts: Duration::from_secs(10),
     ..Attack::new("writing on PostgreSQL", writing)
 };
+
+/// Far below what the attacker sends, and above what the honest callers do.
+const BEYOND: [(&str, &str); 2] = [
+    ("BURSAR_PROTECTION_TRAFFIC_PER_MINUTE", "6000"),
+    ("BURSAR_PROTECTION_TRAFFIC_PER_SECOND", "100"),
+];
+/// Records of unknown calls beyond a threshold: each is refused by the writer, who looks it up.
+pub(crate) const UNKNOWN: Attack = Attack {
+    settings: &BEYOND,
+    lasts: Duration::from_secs(10),
+    ..Attack::new("unknown calls", unknown)
+};
+/// The same on PostgreSQL.
+pub(crate) const UNKNOWN_POSTGRES: Attack =
+    Attack { name: "unknown calls on PostgreSQL", store: Store::Postgres, ..UNKNOWN };
 
 fn expiring(scene: &mut Scene) -> Vec<Client> {
     for _ in 0..3 {
@@ -103,4 +119,25 @@ fn writing(scene: &mut Scene) -> Vec<Client> {
         }));
     }
     clients
+}
+
+fn unknown(scene: &mut Scene) -> Vec<Client> {
+    let target = scene.target();
+    let client = |number: usize| {
+        let (bearer, target) = (scene.attacker.bearer.clone(), target.clone());
+        let mut sent = 0;
+        // Most send single records, the others batches.
+        let records = if number < 24 { 1 } else { scale(100, 1_000) };
+        Client::asks(number, move || {
+            sent += 1;
+            let record =
+                |at| request::record(&target, &format!("{number}-{sent}-{at}"), "gpt-4o", "");
+            let made: Vec<String> = (0..records).map(record).collect();
+            Some(match made.as_slice() {
+                [one] => request::post(request::ONE, &bearer, one),
+                all => request::post(request::BATCH, &bearer, &request::batch(all)),
+            })
+        })
+    };
+    (0..CLIENTS).map(client).collect()
 }

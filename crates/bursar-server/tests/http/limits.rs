@@ -145,6 +145,33 @@ async fn a_call_over_the_end_of_a_month_counts_where_it_was_reserved() {
 }
 
 #[tokio::test]
+async fn an_expired_hold_shows_in_no_month_swept_or_not() {
+    let app = TestApp::new();
+    let tenant = app.tenant("a").await;
+    let founder = tenant.founder();
+    app.clock.set((2026, 3, 31), 86_390);
+    let id = tenant.integration("i", json!({ "budget_limit_cents": 100 })).await;
+    for (call_id, ttl_seconds) in [("short", 60), ("long", 600)] {
+        let asked = with(reservation(&id, call_id), json!({ "ttl_seconds": ttl_seconds }));
+        founder.post("/enforcement/reservations").json(&asked).await.is(201);
+    }
+    let held = async |period: &str| {
+        let shown = founder.get(&format!("/integrations/{id}/limits{period}")).await;
+        let figure = |name: &str| shown.is(200).data()[name].as_i64();
+        (figure("budget_held_cents"), figure("tokens_held"))
+    };
+    assert_eq!(held("").await, (Some(20), Some(2_000)));
+    app.clock.advance(59);
+    assert_eq!(held("?period=2026-03").await, (Some(20), Some(2_000)));
+    // Nobody sweeps here.
+    app.clock.advance(1);
+    assert_eq!(held("?period=2026-03").await, (Some(10), Some(1_000)));
+    assert_eq!(held("").await, (Some(0), Some(0)));
+    app.clock.advance(540);
+    assert_eq!(held("?period=2026-03").await, (Some(0), Some(0)));
+}
+
+#[tokio::test]
 async fn a_late_record_corrects_its_own_month() {
     let app = TestApp::new();
     let tenant = app.tenant("a").await;

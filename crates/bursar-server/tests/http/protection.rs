@@ -371,11 +371,11 @@ async fn a_throttled_client_that_sends_again_loses_nothing() {
         usage(&key, &id, call_id).await.is(201);
         batch(&key, &id, &[&format!("{call_id}-1"), &format!("{call_id}-2")]).await.is(200);
     }
-    // Beyond the threshold only what settles goes on.
+    // Beyond the threshold only what settles goes on, and what is sent again.
     let full = |current| ("rate", [60_000, current, 2]);
     check_refused(&usage(&key, &id, "c").await, 429, "RATE_LIMITED", full(2));
     usage(&key, &id, "held-1").await.is(201);
-    check_refused(&usage(&key, &id, "held-1").await, 429, "RATE_LIMITED", full(3));
+    check_refused(&usage(&key, &id, "c").await, 429, "RATE_LIMITED", full(3));
     check_refused(&batch(&key, &id, &["d", "e"]).await, 429, "RATE_LIMITED", full(2));
     let mixed = ["d", "held-2", "e"];
     let answer = batch(&key, &id, &mixed).await;
@@ -398,6 +398,41 @@ async fn a_throttled_client_that_sends_again_loses_nothing() {
     assert_eq!(total_calls(&tenant).await, 1 + 6 + 2 + 3);
     let open = key.get("/enforcement/reservations").await;
     assert_eq!(open.is(200).at("/meta/total"), 0);
+}
+
+#[tokio::test]
+async fn beyond_a_threshold_a_record_that_is_there_answers_as_ever() {
+    let app = TestApp::with_settings(&[(TRAFFIC_PER_MINUTE, "2")]);
+    let (tenant, id) = complete(&app).await;
+    let key = tenant.key(&["*"]).await;
+    app.clock.advance(60);
+    for call_id in ["held", "released"] {
+        reserve(&key, &id, call_id).await.is(201);
+    }
+    key.delete("/enforcement/reservations/released").await.is(200);
+    for call_id in ["a", "b"] {
+        usage(&key, &id, call_id).await.is(201);
+        batch(&key, &id, &[&format!("{call_id}-1")]).await.is(200);
+    }
+    usage(&key, &id, "new").await.refused(429, "RATE_LIMITED");
+    // The reply to a record got lost, and its client sends it again.
+    for (call_id, status) in [("held", 201), ("held", 200), ("released", 201), ("a", 200)] {
+        let answer = usage(&key, &id, call_id).await;
+        let word = if status == 201 { "accepted" } else { "duplicate" };
+        assert_eq!(answer.is(status).text("/data/status"), word, "{call_id}");
+    }
+    let changed = with(record(&id, "a"), json!({ "model": "other" }));
+    let answer = key.post("/telemetry/llm-usage").json(&changed).await;
+    answer.refused(409, "CALL_ID_CONFLICT");
+    let records = json!({ "records": [record(&id, "b"), record(&id, "new"), changed] });
+    let answer = key.post("/telemetry/llm-usage/batch").json(&records).await;
+    let status = |at: usize| answer.text(&format!("/data/results/{at}/status"));
+    assert_eq!([status(0), status(1), status(2)], ["duplicate", "error", "conflict"]);
+    assert_eq!(answer.is(200).text("/data/results/1/error/code"), "RATE_LIMITED");
+    // A batch of which nothing is there is refused as a whole, and told when to come again.
+    let full = ("rate", [60_000, 3, 2]);
+    check_refused(&batch(&key, &id, &["new", "newer"]).await, 429, "RATE_LIMITED", full);
+    assert_eq!(total_calls(&tenant).await, 1 + 4 + 2);
 }
 
 #[tokio::test]

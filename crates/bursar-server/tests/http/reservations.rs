@@ -172,6 +172,45 @@ async fn the_same_request_again_replays_its_answer_and_holds_once() {
 }
 
 #[tokio::test]
+async fn a_replay_answers_the_refusal_of_what_was_switched_off_since() {
+    let app = TestApp::new();
+    let tenant = app.tenant("a").await;
+    let founder = tenant.founder();
+    let id = tenant.integration("i", json!({ "budget_limit_cents": 100 })).await;
+    let machine = tenant.key(&["*"]).await;
+    for call_id in ["c", "other"] {
+        reserve(&machine, &reservation(&id, call_id)).await.is(201);
+    }
+    let refused = async |code: &str| {
+        let again = reserve(&machine, &reservation(&id, "c")).await;
+        assert_eq!(again.is(200).text("/data/result"), "hard_blocked");
+        assert_eq!(again.text("/data/reasons/0/code"), code);
+        assert!(again.at("/data/reservation").is_null());
+        let listed = machine.get("/enforcement/reservations").await;
+        assert_eq!(listed.is(200).column("/call_id"), ["c", "other"], "the hold stays");
+    };
+    let lead = |to: &str| app.founder().post(&format!("/tenants/{}/{to}", tenant.id));
+    lead("suspend").await.is(200);
+    refused("tenant_suspended").await;
+    let extended = machine.post("/enforcement/reservations/c/extend").await;
+    extended.refused(403, "TENANT_SUSPENDED");
+    lead("resume").await.is(200);
+    reserve(&machine, &reservation(&id, "c")).await.is(201);
+
+    founder.post(&format!("/integrations/{id}/disable")).await.is(200);
+    refused("integration_disabled").await;
+    machine.post("/enforcement/reservations/c/extend").await.is(200);
+    founder.post(&format!("/integrations/{id}/enable")).await.is(200);
+    reserve(&machine, &reservation(&id, "c")).await.is(201);
+
+    founder.delete(&format!("/integrations/{id}")).await.is(200);
+    let again = reserve(&machine, &reservation(&id, "c")).await;
+    assert_eq!(again.is(200).text("/data/reasons/0/code"), "integration_not_found");
+    machine.post("/telemetry/llm-usage").json(&record(&id, "c")).await.is(201);
+    machine.delete("/enforcement/reservations/other").await.is(200);
+}
+
+#[tokio::test]
 async fn a_call_id_with_other_content_is_refused() {
     let app = TestApp::new();
     let tenant = app.tenant("a").await;

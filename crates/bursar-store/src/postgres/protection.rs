@@ -1,16 +1,11 @@
-//! What protection did, what it was told otherwise, and what it asks: a day's cost, and which calls
-//! are reserved.
+//! What protection did, what it was told otherwise, and what it asks: a day's cost.
 
-use std::collections::HashSet;
-
-use bursar_core::{CallId, Day, SignalId, TenantId, Timestamp};
+use bursar_core::{Day, SignalId, TenantId, Timestamp};
 use tokio_postgres::Client;
 
 use super::ask::{listed, one, rows};
 use super::readers::Reader;
-use super::tx::{Key, params};
-use crate::codec::call_key;
-use crate::columns::Columns;
+use super::tx::params;
 use crate::error::StoreError;
 use crate::protection::{OverrideRow, SignalRow, cost_nanos, override_row, signal_row};
 
@@ -39,12 +34,6 @@ const SUM_COST: &str = "select coalesce(sum(cost_nanos / 1000000000), 0)::bigint
      coalesce(sum(cost_nanos % 1000000000), 0)::bigint from rollups \
      where tenant_id = $1 and integration_id = any (array (select integration_id \
      from integrations where tenant_id = $1)) and grain = 2 and start = $2";
-/// What is asked of a call stands outside: inside, the index of open reservations would seem to
-/// fit, which has all of a tenant's.
-const LIST_RESERVED: &str = "select c.call_id from unnest($2::uuid[]) as asked (call_key) \
-     cross join lateral (select call_id, reservation_state, expires_at from calls \
-     where tenant_id = $1 and call_key = asked.call_key limit 1) c \
-     where c.reservation_state = 1 and c.expires_at > $3";
 
 pub(super) async fn signals(
     db: &Reader,
@@ -73,17 +62,4 @@ pub(super) async fn cost_of_day(
     let (tenant, day) = (tenant_id.number(), i64::from(day.number()));
     // Sums have one row always.
     Ok(one(db, SUM_COST, params![tenant, day], |row| cost_nanos(row, 0)).await?.unwrap_or_default())
-}
-
-pub(super) async fn reserved_calls(
-    db: &Client,
-    tenant_id: TenantId,
-    call_ids: Vec<CallId>,
-    now: Timestamp,
-) -> Result<Vec<CallId>, StoreError> {
-    let keys: Vec<Key> = call_ids.iter().map(|id| Key(call_key(tenant_id, id))).collect();
-    let (tenant, now) = (tenant_id.number(), now.micros());
-    let found = rows(db, LIST_RESERVED, params![tenant, keys, now], |row| row.text(0)).await?;
-    let found: HashSet<String> = found.into_iter().collect();
-    Ok(call_ids.into_iter().filter(|id| found.contains(id.as_str())).collect())
 }

@@ -82,6 +82,11 @@ const SUM_DUE: &str = "select reserved_at / 86400000000, sum(estimated_cost_nano
      and expires_at <= (select greatest($3, (select max(last_at) from counters \
      where tenant_id = $1 and scope_kind = 1 and scope_id = $2 and month >= $4 \
      and last_at <= $5))) group by reserved_at / 86400000000";
+/// What is due and not removed, of what was reserved in a month.
+const SUM_DUE_OF_MONTH: &str = "select coalesce(sum(estimated_cost_nanos), 0)::bigint, \
+     coalesce(sum(estimated_tokens), 0)::bigint, count(*) from calls \
+     where tenant_id = $1 and integration_id = $2 and reservation_state = 1 \
+     and expires_at <= $3 and reserved_at >= $4 and reserved_at < $5";
 const COUNT_OPEN: &str = "select count(*) from calls \
      where tenant_id = $1 and reservation_state = 1 \
      and expires_at > $2";
@@ -232,18 +237,24 @@ pub(super) async fn open_reservations(
     page(db, (COUNT_OPEN_OF, LIST_OPEN_OF), key, decode::open_reservation).await
 }
 
-/// A month's counter; a month without a row is the default.
+/// A month's counter without the holds that are due and not yet removed; a month without a row is
+/// the default.
 pub(super) async fn counter(
     db: &Client,
     tenant_id: TenantId,
-    integration_id: IntegrationId,
-    month: Month,
+    (integration_id, month): (IntegrationId, Month),
+    now: Timestamp,
 ) -> Result<Counter, StoreError> {
     let (tenant, integration) = (tenant_id.number(), integration_id.number());
+    let (now, start, end) = (now.micros(), month.start().micros(), month.end().micros());
     let month = i64::from(month.number());
-    let key = params![tenant, integration, month];
-    let stored = one(db, SELECT_COUNTER, key, |row| decode::counter(row, 0)).await?;
-    Ok(stored.unwrap_or_default())
+    let (key, due) =
+        (params![tenant, integration, month], params![tenant, integration, now, start, end]);
+    let (stored, due) = try_join!(
+        one(db, SELECT_COUNTER, key, |row| decode::counter(row, 0)),
+        one(db, SUM_DUE_OF_MONTH, due, |row| decode::totals(row, 0)),
+    )?;
+    Ok(stored.unwrap_or_default().without_due(due.unwrap_or_default())?)
 }
 
 /// An account as a decision that changes nothing sees it.

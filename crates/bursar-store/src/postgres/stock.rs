@@ -4,7 +4,7 @@
 //! after the transaction was told whose rows it sees. Where there are very many, a question walks
 //! only some, and the next one goes on from there.
 
-use bursar_core::{Month, TenantId, Timestamp};
+use bursar_core::{TenantId, Timestamp};
 use futures_util::future::try_join_all;
 use parking_lot::Mutex;
 use tokio::join;
@@ -27,11 +27,16 @@ const TENANTS_MAX: usize = 4_096;
 
 const NEXT_TENANTS: &str =
     "select tenant_id from tenants where tenant_id > $1 order by tenant_id limit $2";
+/// What is due and not removed is added up beside what is held.
 const LIST_LIMITED: &str = "select i.tenant_id, i.integration_id, i.budget_limit_cents, \
      i.token_limit_month, i.rate_limit_rpm, c.used_cost_nanos, c.used_tokens, c.used_calls, \
-     c.held_cost_nanos, c.held_tokens, c.held_calls, c.last_at \
+     c.held_cost_nanos, c.held_tokens, c.held_calls, c.last_at, d.cost_nanos, d.tokens, d.calls \
      from counters c join integrations i \
      on i.tenant_id = c.tenant_id and i.integration_id = c.scope_id \
+     cross join lateral (select coalesce(sum(estimated_cost_nanos), 0)::bigint as cost_nanos, \
+     coalesce(sum(estimated_tokens), 0)::bigint as tokens, count(*) as calls from calls \
+     where tenant_id = $1 and integration_id = c.scope_id and reservation_state = 1 \
+     and expires_at <= $3 and reserved_at >= $4 and reserved_at < $5 and c.held_calls > 0) d \
      where c.tenant_id = $1 and c.scope_kind = 1 and c.month = $2 \
      and c.scope_id = any (array (select integration_id from integrations \
      where tenant_id = $1 and deleted_at is null \
@@ -125,14 +130,16 @@ async fn seeing<T>(
 pub(super) async fn hottest(
     db: &Client,
     walks: &Walks,
-    month: Month,
+    now: Timestamp,
     limit: usize,
 ) -> Result<Vec<HotAccount>, StoreError> {
     let mut walk = std::mem::take(&mut *walks.hottest.lock());
+    let month = now.month();
+    let (at, start, end) = (now.micros(), month.start().micros(), month.end().micros());
     let month = i64::from(month.number());
     let ask = |tenant_id: TenantId| async move {
         let tenant = tenant_id.number();
-        rows(db, LIST_LIMITED, params![tenant, month], decode::hot_account).await
+        rows(db, LIST_LIMITED, params![tenant, month, at, start, end], decode::hot_account).await
     };
     let add = |hottest: &mut Hottest, found: Vec<HotAccount>| {
         found.into_iter().for_each(|account| hottest.offer(account));

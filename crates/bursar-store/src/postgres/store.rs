@@ -4,8 +4,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use bursar_core::{
-    ApiKeyId, CallId, ClockState, Counter, Day, IntegrationId, IntegrationKeyId, Month, SignalId,
-    TenantId,
+    ApiKeyId, ClockState, Counter, Day, IntegrationId, IntegrationKeyId, Month, SignalId, TenantId,
 };
 
 use super::readers::{Pong, Reader};
@@ -58,9 +57,10 @@ impl Store for PostgresStore {
         integration_id: IntegrationId,
         month: Month,
     ) -> Result<Counter, StoreError> {
+        let (now, of) = (self.now(), (integration_id, month));
         self.readers
             .look_up(Some(tenant_id), async move |db| {
-                read::counter(db.client()?, tenant_id, integration_id, month).await
+                read::counter(db.client()?, tenant_id, of, now).await
             })
             .await
     }
@@ -350,23 +350,10 @@ impl Store for PostgresStore {
             .await
     }
 
-    async fn reserved_calls(
-        &self,
-        tenant_id: TenantId,
-        call_ids: Vec<CallId>,
-    ) -> Result<Vec<CallId>, StoreError> {
-        let now = self.now();
-        self.readers
-            .look_up(Some(tenant_id), async move |db| {
-                protection::reserved_calls(db.client()?, tenant_id, call_ids, now).await
-            })
-            .await
-    }
-
     async fn hottest(&self, limit: usize) -> Result<Vec<HotAccount>, StoreError> {
-        let (walks, month) = (Arc::clone(&self.walks), self.now().month());
+        let (walks, now) = (Arc::clone(&self.walks), self.now());
         self.readers
-            .read_all(async move |db| stock::hottest(db.client()?, &walks, month, limit).await)
+            .read_all(async move |db| stock::hottest(db.client()?, &walks, now, limit).await)
             .await
     }
 

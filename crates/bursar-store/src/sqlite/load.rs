@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use bursar_core::{
     Account, Book, Call, CallKey, Counter, EntryId, Hold, IntegrationId, Loaded, Month,
-    RecordedCall, TenantId, TenantSums, Timestamp,
+    RecordedCall, TenantId, TenantSums, Timestamp, Totals,
 };
 use rusqlite::{Connection, params};
 
@@ -38,6 +38,11 @@ const SELECT_OPEN: &str = "select call_key, estimated_cost_nanos, estimated_toke
 const SELECT_DUE_OF: &str = "select call_key, estimated_cost_nanos, estimated_tokens, reserved_at, \
      expires_at from calls where tenant_id = ?1 and integration_id = ?2 \
      and reservation_state = 1 and expires_at <= ?3";
+/// What is due and not removed, of what was reserved in a month.
+const SUM_DUE_OF_MONTH: &str = "select coalesce(sum(estimated_cost_nanos), 0), \
+     coalesce(sum(estimated_tokens), 0), count(*) from calls indexed by calls_open \
+     where tenant_id = ?1 and integration_id = ?2 and reservation_state = 1 and expires_at <= ?3 \
+     and reserved_at >= ?4 and reserved_at < ?5";
 const SELECT_RESERVATIONS: &str =
     "select coalesce(sum(reservations), 0) from open_reservations where tenant_id = ?1";
 /// Counts no further than it matters.
@@ -237,6 +242,26 @@ pub(super) fn counter(
     let mut rows = statement.query(key).map_err(store_error)?;
     let stored = rows.next().map_err(store_error)?.map(|row| decode::counter(row, 0)).transpose();
     Ok(stored?.unwrap_or_default())
+}
+
+/// A month's counter for a reader: without the holds that are due and not yet removed.
+pub(super) fn open_counter(
+    db: &Connection,
+    tenant_id: TenantId,
+    (integration_id, month): (IntegrationId, Month),
+    now: Timestamp,
+) -> Result<Counter, StoreError> {
+    let counter = counter(db, tenant_id, integration_id, month)?;
+    if counter.held == Totals::default() {
+        return Ok(counter);
+    }
+    let (start, end) = (month.start().micros(), month.end().micros());
+    let key = params![tenant_id.number(), integration_id.number(), now.micros(), start, end];
+    let mut statement = db.prepare_cached(SUM_DUE_OF_MONTH).map_err(store_error)?;
+    let mut rows = statement.query(key).map_err(store_error)?;
+    // Sums have one row always.
+    let due = rows.next().map_err(store_error)?.map(|row| decode::totals(row, 0)).transpose()?;
+    Ok(counter.without_due(due.unwrap_or_default())?)
 }
 
 /// The holds of an account that are stored as open.

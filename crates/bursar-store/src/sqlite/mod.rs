@@ -36,8 +36,8 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bursar_core::{
-    ApiKeyId, CallId, ClockState, Counter, Day, IntegrationId, IntegrationKeyId, Month, SignalId,
-    TenantId, Timestamp,
+    ApiKeyId, ClockState, Counter, Day, IntegrationId, IntegrationKeyId, Month, SignalId, TenantId,
+    Timestamp,
 };
 use readers::{Readers, Snapshot};
 use rusqlite::{Connection, ErrorCode, OpenFlags, ffi};
@@ -426,7 +426,8 @@ impl Store for SqliteStore {
         integration_id: IntegrationId,
         month: Month,
     ) -> Result<Counter, StoreError> {
-        self.readers.look_up(move |db| load::counter(db, tenant_id, integration_id, month)).await
+        let (now, of) = (self.now(), (integration_id, month));
+        self.readers.look_up(move |db| load::open_counter(db, tenant_id, of, now)).await
     }
 
     async fn open_reservations(
@@ -650,24 +651,13 @@ impl Store for SqliteStore {
         self.readers.look_up(move |db| protection::cost_of_day(db, tenant_id, day)).await
     }
 
-    async fn reserved_calls(
-        &self,
-        tenant_id: TenantId,
-        call_ids: Vec<CallId>,
-    ) -> Result<Vec<CallId>, StoreError> {
-        let now = self.now();
-        self.readers
-            .look_up(move |db| protection::reserved_calls(db, tenant_id, call_ids, now))
-            .await
-    }
-
     fn caches(&self) -> Vec<&dyn Cache> {
         vec![self.view.as_ref()]
     }
 
     async fn hottest(&self, limit: usize) -> Result<Vec<HotAccount>, StoreError> {
-        let month = self.now().month();
-        self.readers.read_all(move |db| stock::hottest(db, month, limit)).await
+        let now = self.now();
+        self.readers.read_all(move |db| stock::hottest(db, now, limit)).await
     }
 
     async fn stock(&self) -> Result<Stock, StoreError> {

@@ -1,12 +1,11 @@
-//! What protection did, what it was told otherwise, and what it asks: a day's cost, and which calls
-//! are reserved.
+//! What protection did, what it was told otherwise, and what it asks: a day's cost.
 
-use bursar_core::{CallId, Day, SignalId, TenantId, Timestamp};
+use bursar_core::{Day, SignalId, TenantId, Timestamp};
 use rusqlite::{Connection, params};
 
 use super::readers::Snapshot;
 use super::store_error;
-use crate::codec::{self, call_key};
+use crate::codec;
 use crate::error::StoreError;
 use crate::protection::{
     OverrideRow, SignalRow, cost_nanos, override_row, signal_row, stored_decision,
@@ -36,8 +35,6 @@ const LIST_OVERRIDES: &str = "select tenant_id, dimension, allowed_value, expire
 const SUM_COST: &str = "select coalesce(sum(cost_nanos / 1000000000), 0), \
      coalesce(sum(cost_nanos % 1000000000), 0) from rollups indexed by rollups_by_day \
      where tenant_id = ?1 and grain = 2 and start = ?2";
-const IS_RESERVED: &str = "select count(*) from calls where tenant_id = ?1 and call_key = ?2 \
-     and call_id = ?3 and reservation_state = 1 and expires_at > ?4";
 
 pub(super) fn put_signal(db: &Connection, row: &SignalRow) -> Result<(), StoreError> {
     let Some(stored) = stored_decision(&row.decision) else { return Ok(()) };
@@ -135,23 +132,4 @@ pub(super) fn cost_of_day(
         statement.query(params![tenant_id.number(), day.number()]).map_err(store_error)?;
     // Sums have one row always.
     rows.next().map_err(store_error)?.map_or(Ok(0), |row| cost_nanos(row, 0))
-}
-
-pub(super) fn reserved_calls(
-    db: &Connection,
-    tenant_id: TenantId,
-    call_ids: Vec<CallId>,
-    now: Timestamp,
-) -> Result<Vec<CallId>, StoreError> {
-    let mut statement = db.prepare_cached(IS_RESERVED).map_err(store_error)?;
-    let mut reserved = Vec::new();
-    for call_id in call_ids {
-        let key = call_key(tenant_id, &call_id).0.to_be_bytes();
-        let key = params![tenant_id.number(), key, call_id.as_str(), now.micros()];
-        let found: i64 = statement.query_row(key, |row| row.get(0)).map_err(store_error)?;
-        if found > 0 {
-            reserved.push(call_id);
-        }
-    }
-    Ok(reserved)
 }

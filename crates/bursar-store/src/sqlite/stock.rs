@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use bursar_core::{Month, Timestamp};
+use bursar_core::Timestamp;
 use rusqlite::{Connection, params};
 
 use super::read::COUNT_TENANTS;
@@ -13,22 +13,32 @@ use crate::hot::{HotAccount, Hottest};
 use crate::query::Stock;
 
 /// The cross join keeps the order: integrations are fewer than counters, which have every month.
+/// What is due and not removed is added up beside what is held.
 const LIST_LIMITED: &str = "select i.tenant_id, i.integration_id, i.budget_limit_cents, \
      i.token_limit_month, i.rate_limit_rpm, c.used_cost_nanos, c.used_tokens, c.used_calls, \
-     c.held_cost_nanos, c.held_tokens, c.held_calls, c.last_at \
-     from integrations i cross join counters c on c.tenant_id = i.tenant_id \
+     c.held_cost_nanos, c.held_tokens, c.held_calls, c.last_at, \
+     coalesce(sum(d.estimated_cost_nanos), 0), coalesce(sum(d.estimated_tokens), 0), \
+     count(d.expires_at) from integrations i cross join counters c on c.tenant_id = i.tenant_id \
      and c.scope_kind = 1 and c.scope_id = i.integration_id and c.month = ?1 \
-     where i.deleted_at is null and (i.budget_limit_cents > 0 or i.token_limit_month > 0)";
+     left join calls d indexed by calls_open on c.held_calls > 0 \
+     and d.tenant_id = i.tenant_id and d.integration_id = i.integration_id \
+     and d.reservation_state = 1 and d.expires_at <= ?2 \
+     and d.reserved_at >= ?3 and d.reserved_at < ?4 \
+     where i.deleted_at is null and (i.budget_limit_cents > 0 or i.token_limit_month > 0) \
+     group by i.tenant_id, i.integration_id";
 const COUNT_OPEN_OF_ALL: &str = "select count(*) from calls indexed by calls_due \
      where reservation_state = 1 and expires_at > ?1";
 
 pub(super) fn hottest(
     db: &Connection,
-    month: Month,
+    now: Timestamp,
     limit: usize,
 ) -> Result<Vec<HotAccount>, StoreError> {
     let mut statement = db.prepare_cached(LIST_LIMITED).map_err(store_error)?;
-    let mut rows = statement.query(params![month.number()]).map_err(store_error)?;
+    let month = now.month();
+    let (start, end) = (month.start().micros(), month.end().micros());
+    let key = params![month.number(), now.micros(), start, end];
+    let mut rows = statement.query(key).map_err(store_error)?;
     let mut hottest = Hottest::new(limit);
     while let Some(row) = rows.next().map_err(store_error)? {
         hottest.offer(decode::hot_account(row)?);

@@ -1,14 +1,14 @@
 //! Holds whose time is over: they count in nothing, and a sweep takes them away.
 
 use bursar_core::{
-    IntegrationId, RecordOutcome, ReleaseOutcome, ReservationState, ReserveOutcome, ReserveRequest,
-    TenantId, Timestamp, Totals,
+    IntegrationId, Measure, RecordOutcome, ReleaseOutcome, ReservationState, ReserveOutcome,
+    ReserveRequest, TenantId, Timestamp, Totals,
 };
 
 use bursar_store::{Control, IntegrationEdit, Swept};
 
-use crate::subject::{ALL, Subject, totals, unlimited};
-use crate::support::{budget, cents, request, usage};
+use crate::subject::{ALL, Subject, earlier, totals, unlimited};
+use crate::support::{budget, cents, day, request, usage};
 
 /// A hold of 10 cents for 60 seconds.
 async fn hold(subject: &Subject, (tenant_id, integration_id): (TenantId, IntegrationId)) {
@@ -48,6 +48,43 @@ pub(crate) async fn a_due_hold_counts_in_no_read_swept_or_not(subject: Subject) 
     subject.world.verify().await;
 }
 
+pub(crate) async fn a_due_hold_counts_in_no_month_and_no_gauge_swept_or_not(subject: Subject) {
+    let account = subject.account(budget(100)).await;
+    let (tenant_id, integration_id) = account;
+    let (march, april) = (day(2026, 3, 1).month(), day(2026, 4, 1));
+    // Of each month a hold that ends 60 seconds after March, and one that lasts.
+    for (at, calls) in [(earlier(april, 10), ["march", "march lasts"]), (april, ["a", "a lasts"])] {
+        subject.world.clock.set(at);
+        for call in calls {
+            let until = april.plus_seconds(if call.ends_with("lasts") { 600 } else { 60 });
+            let ttl_seconds = ((until.micros() - at.micros()) / 1_000_000) as u32;
+            let asked = ReserveRequest { ttl_seconds, ..request(integration_id, call) };
+            let held = subject.reserve(tenant_id, asked).await;
+            assert!(matches!(held, ReserveOutcome::Held(_)), "{held:?}");
+        }
+    }
+    subject.record(tenant_id, usage(integration_id, "used")).await;
+    let shown = async |calls: i64| {
+        let held = totals(cents(10 * calls), 100 * calls, calls);
+        assert_eq!(subject.counter(account, march).await.held, held);
+        assert_eq!(subject.counter(account, april.month()).await.held, held);
+        let hottest = subject.world.store.hottest(1).await.unwrap()[0];
+        assert_eq!(hottest.counter, subject.this_month(account).await);
+        let taken = i128::from(cents(1 + 10 * calls).get());
+        assert_eq!(hottest.taken(Measure::Cost).map(|(taken, _)| taken), Some(taken));
+    };
+    let due = april.plus_seconds(60);
+    subject.world.clock.set(Timestamp::from_micros(due.micros() - 1).unwrap());
+    shown(2).await;
+    subject.world.clock.set(due);
+    shown(1).await;
+    assert_eq!(subject.stored_holds(account), 4, "nobody swept");
+    subject.world.ledger.sweep().await.unwrap();
+    assert_eq!(subject.stored_holds(account), 2);
+    shown(1).await;
+    subject.world.verify().await;
+}
+
 pub(crate) async fn a_due_hold_is_removed_by_a_sweep_or_for_its_own_call_only(subject: Subject) {
     let account = subject.account(budget(20)).await;
     let (tenant_id, integration_id) = account;
@@ -62,11 +99,14 @@ pub(crate) async fn a_due_hold_is_removed_by_a_sweep_or_for_its_own_call_only(su
         let held = subject.reserve(tenant_id, request(integration_id, call)).await;
         assert!(matches!(held, ReserveOutcome::Held(_)), "{held:?}");
     }
-    assert_eq!(subject.this_month(account).await.held.calls, 4, "as it is stored");
+    assert_eq!(subject.stored_holds(account), 4);
+    assert_eq!(subject.this_month(account).await.held.calls, 2);
     assert_expired_at(&subject, tenant_id, due).await;
-    assert_eq!(subject.this_month(account).await.held.calls, 3);
+    assert_eq!(subject.stored_holds(account), 3);
+    assert_eq!(subject.this_month(account).await.held.calls, 2);
     subject.world.verify().await;
     subject.world.ledger.sweep().await.unwrap();
+    assert_eq!(subject.stored_holds(account), 2);
     assert_eq!(subject.this_month(account).await.held.calls, 2);
     subject.world.verify().await;
 }
@@ -85,12 +125,13 @@ pub(crate) async fn a_sweep_goes_in_steps(subject: Subject) {
     asked.join_all().await;
     subject.world.clock.advance(60);
     assert_eq!(subject.world.ledger.sweep().await.unwrap(), Swept::More);
-    assert_eq!(subject.this_month(account).await.held.calls, 100, "stored and not counted");
+    assert_eq!(subject.stored_holds(account), 100, "stored and not counted");
+    assert_eq!(subject.this_month(account).await.held, Totals::default());
     let held = subject.standing(tenant_id, integration_id).await;
     let held = held.account.counter(held.now.month()).unwrap().held;
     assert_eq!(held, Totals::default());
     assert_eq!(subject.world.ledger.sweep().await.unwrap(), Swept::All);
-    assert_eq!(subject.this_month(account).await.held, Totals::default());
+    assert_eq!(subject.stored_holds(account), 0);
     subject.world.verify().await;
 }
 
@@ -106,7 +147,7 @@ pub(crate) async fn a_sweep_expires_holds_that_nobody_touches(subject: Subject) 
     subject.world.clock.set(due);
     subject.world.ledger.sweep().await.unwrap();
     for account in [account, other] {
-        assert_eq!(subject.this_month(account).await.held, Totals::default());
+        assert_eq!(subject.stored_holds(account), 0);
         assert_expired_at(&subject, account.0, due).await;
     }
     subject.world.verify().await;
@@ -120,7 +161,7 @@ pub(crate) async fn a_hold_made_before_a_restart_expires_after_it(subject: Subje
     assert_eq!(subject.this_month(account).await.held.calls, 1);
     subject.world.clock.set(due);
     subject.world.ledger.sweep().await.unwrap();
-    assert_eq!(subject.this_month(account).await.held, Totals::default());
+    assert_eq!(subject.stored_holds(account), 0);
     assert_expired_at(&subject, account.0, due).await;
     subject.world.verify().await;
 }
@@ -132,7 +173,7 @@ pub(crate) async fn a_hold_that_was_due_before_the_restart_expires_at_the_start(
     subject.world.clock.advance(3_600);
     let subject = subject.reopened().await;
     subject.world.ledger.sweep().await.unwrap();
-    assert_eq!(subject.this_month(account).await.held, Totals::default());
+    assert_eq!(subject.stored_holds(account), 0);
     assert_expired_at(&subject, account.0, due).await;
     subject.world.verify().await;
 }
@@ -148,7 +189,7 @@ pub(crate) async fn an_extended_hold_expires_at_its_new_time(subject: Subject) {
     assert_eq!(subject.this_month(account).await.held.calls, 1);
     subject.world.clock.set(start.plus_seconds(330));
     subject.world.ledger.sweep().await.unwrap();
-    assert_eq!(subject.this_month(account).await.held, Totals::default());
+    assert_eq!(subject.stored_holds(account), 0);
     assert_expired_at(&subject, account.0, start.plus_seconds(330)).await;
     subject.world.verify().await;
 }
@@ -178,7 +219,7 @@ pub(crate) async fn a_sweep_finds_the_holds_of_an_integration_that_changed(subje
     subject.world.control(tenant_id, change).await.unwrap().unwrap();
     subject.world.clock.advance(3_600);
     subject.world.ledger.sweep().await.unwrap();
-    assert_eq!(subject.this_month(account).await.held, Totals::default());
+    assert_eq!(subject.stored_holds(account), 0);
     subject.world.verify().await;
 }
 

@@ -16,6 +16,8 @@ mod support;
 
 #[path = "../support/chance.rs"]
 mod chance;
+#[path = "../support/group.rs"]
+mod group;
 
 mod audit;
 mod breakdown;
@@ -152,9 +154,13 @@ macro_rules! conformance {
                     an_unknown_price_counts_what_was_held,
                     the_reservation_of_another_integration_is_unknown,
                     open_reservations_are_listed_by_expiry,
-                    reserving_and_recording_in_one_group_settles;
+                    reserving_and_recording_in_one_group_settles,
+                    a_replay_is_refused_while_its_tenant_or_integration_is_switched_off,
+                    of_known_calls_only_what_was_reserved_or_recorded_is_taken,
+                    reserving_and_recording_a_known_call_in_one_group_settles;
                 expiry:
                     a_due_hold_counts_in_no_read_swept_or_not,
+                    a_due_hold_counts_in_no_month_and_no_gauge_swept_or_not,
                     a_due_hold_is_removed_by_a_sweep_or_for_its_own_call_only,
                     a_sweep_goes_in_steps,
                     a_sweep_finds_the_holds_of_an_integration_that_changed,
@@ -247,8 +253,6 @@ macro_rules! conformance {
                     an_override_is_audited_and_an_unknown_tenant_has_none,
                     the_cost_of_a_day_is_that_of_all_integrations,
                     a_cost_that_no_integer_holds_is_summed_all_the_same,
-                    a_call_is_reserved_while_its_hold_is_open,
-                    a_reserved_call_is_answered_as_often_as_it_was_asked_for,
                     a_foreign_tenant_sees_nothing_of_protection;
                 tenancy:
                     a_foreign_tenant_reads_nothing,

@@ -24,7 +24,7 @@ async fn hold(subject: &Subject, account: Account, call: &str) {
     assert!(matches!(held, ReserveOutcome::Held(_)), "{held:?}");
 }
 
-/// Used and held calls of a stored month.
+/// Used and held calls of a month.
 async fn calls(subject: &Subject, account: Account, month: Month) -> (i64, i64) {
     let counter = subject.counter(account, month).await;
     (counter.used.calls, counter.held.calls)
@@ -133,6 +133,7 @@ pub(crate) async fn a_hold_of_last_month_expires_from_last_month(subject: Subjec
     let standing = subject.world.store.standing(account.0, account.1).await.unwrap();
     assert!(standing.is_none_or(|at| at.account.counter(at.now.month()).is_ok()));
     subject.world.ledger.sweep().await.unwrap();
+    assert_eq!(subject.stored_holds(account), 0);
     assert_eq!(calls(&subject, account, month(2026, 3)).await, (0, 0));
     assert_eq!(calls(&subject, account, month(2026, 4)).await, (0, 0));
     subject.world.verify().await;
@@ -145,6 +146,7 @@ pub(crate) async fn a_hold_of_last_month_expires_at_a_start_months_later(subject
     let subject = subject.reopened().await;
     hold(&subject, account, "september").await;
     subject.world.ledger.sweep().await.unwrap();
+    assert_eq!(subject.stored_holds(account), 1);
     assert_eq!(calls(&subject, account, month(2026, 3)).await, (0, 0));
     assert_eq!(calls(&subject, account, month(2026, 9)).await, (0, 1));
     subject.world.verify().await;

@@ -7,7 +7,7 @@ use bursar_core::{
 use bursar_store::{Control, ControlRefusal, OverrideRow, SignalRow};
 
 use crate::subject::{Subject, earlier, unlimited};
-use crate::support::{call_id, cents, day, request, usage};
+use crate::support::{cents, day, usage};
 
 fn signal_id(number: i64) -> SignalId {
     SignalId::from_number(number).unwrap()
@@ -207,58 +207,15 @@ pub(crate) async fn a_cost_that_no_integer_holds_is_summed_all_the_same(subject:
     assert_eq!(cost, 2 * i128::from(i64::MAX));
 }
 
-pub(crate) async fn a_call_is_reserved_while_its_hold_is_open(subject: Subject) {
-    let (tenant_id, integration_id) = subject.account(unlimited()).await;
-    for call in ["open", "released", "settled", "short"] {
-        let ttl_seconds = if call == "short" { 60 } else { 600 };
-        let request = bursar_core::ReserveRequest { ttl_seconds, ..request(integration_id, call) };
-        subject.reserve(tenant_id, request).await;
-    }
-    subject.release(tenant_id, "released").await;
-    subject.record(tenant_id, usage(integration_id, "settled")).await;
-    subject.record(tenant_id, usage(integration_id, "never reserved")).await;
-    let asked = ["settled", "short", "never reserved", "released", "unknown", "open"];
-    let reserved = async || {
-        let asked = asked.map(call_id).to_vec();
-        let found = subject.world.store.reserved_calls(tenant_id, asked).await.unwrap();
-        let mut found: Vec<String> = found.iter().map(|call| call.as_str().to_owned()).collect();
-        found.sort();
-        found
-    };
-    assert_eq!(reserved().await, ["open", "short"]);
-    // Whether anyone has swept it or not.
-    subject.world.clock.advance(60);
-    assert_eq!(reserved().await, ["open"]);
-    let many = (0..1_000).map(|number| call_id(&format!("call {number}"))).collect();
-    assert!(subject.world.store.reserved_calls(tenant_id, many).await.unwrap().is_empty());
-}
-
-pub(crate) async fn a_reserved_call_is_answered_as_often_as_it_was_asked_for(subject: Subject) {
-    let (tenant_id, integration_id) = subject.account(unlimited()).await;
-    for call in ["a", "b"] {
-        subject.reserve(tenant_id, request(integration_id, call)).await;
-    }
-    let asked = ["a", "free", "b", "a", "free", "a"].map(call_id).to_vec();
-    let mut found = subject.world.store.reserved_calls(tenant_id, asked).await.unwrap();
-    found.sort_unstable();
-    assert_eq!(found, ["a", "a", "a", "b"].map(call_id));
-    let all = vec![call_id("b"); 3];
-    let found = subject.world.store.reserved_calls(tenant_id, all.clone()).await.unwrap();
-    assert_eq!(found, all);
-}
-
 pub(crate) async fn a_foreign_tenant_sees_nothing_of_protection(subject: Subject) {
     let (tenant_id, integration_id) = subject.account(unlimited()).await;
     let stranger = subject.world.tenant("stranger").await;
     let now = subject.world.clock.now();
     put(&subject, vec![signal(tenant_id, 1, now)]).await;
     override_rate(&subject, tenant_id, 1, now.plus_seconds(60)).await;
-    subject.reserve(tenant_id, request(integration_id, "open")).await;
     subject.record(tenant_id, costs(usage(integration_id, "a"), cents(3), now)).await;
     assert_eq!(signals(&subject, stranger).await, []);
     assert_eq!(overrides(&subject, stranger).await, []);
     let store = &subject.world.store;
     assert_eq!(store.cost_of_day(stranger, now.day()).await.unwrap(), 0);
-    let open = vec![call_id("open")];
-    assert!(store.reserved_calls(stranger, open).await.unwrap().is_empty());
 }

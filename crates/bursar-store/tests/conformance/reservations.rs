@@ -1,12 +1,13 @@
 //! Reservations: held once, ended once, counted as stored.
 
 use bursar_core::{
-    CostSource, Decision, Estimate, ExtendOutcome, LimitSettings, Nanos, ReasonCode, RecordOutcome,
-    ReleaseOutcome, Reservation, ReservationState, ReserveOutcome, ReserveRefusal, ReserveRequest,
-    Totals, Usage, Verdict,
+    CostSource, Decision, Estimate, ExtendOutcome, LimitSettings, Nanos, ReasonCode, RecordMode,
+    RecordOutcome, RecordRefusal, ReleaseOutcome, Reservation, ReservationState, ReserveOutcome,
+    ReserveRefusal, ReserveRequest, TenantId, TenantLifecycle, Totals, Usage, Verdict,
 };
-use bursar_store::Page;
+use bursar_store::{Control, ControlTx, IntegrationEdit, Page};
 
+use crate::group::{Asked, in_one_group};
 use crate::subject::{ALL, Subject, totals, unlimited};
 use crate::support::{budget, call_id, cents, request, usage};
 
@@ -115,7 +116,10 @@ pub(crate) async fn the_first_answer_is_replayed_even_after_a_restart(subject: S
     assert_eq!(subject.reserve(tenant_id, request(integration_id, "call")).await, replayed);
 
     // The answer stays the first one, whatever has become of the limits.
-    subject.change(tenant_id, move |control| control.disable_integration(integration_id)).await;
+    let edit = IntegrationEdit { budget_limit_cents: Some(1), ..IntegrationEdit::default() };
+    let edit =
+        move |control: &mut Control<'_>| control.update_integration(integration_id, edit.clone());
+    subject.change(tenant_id, edit).await;
     let subject = subject.reopened().await;
     subject.world.clock.advance(5);
     assert_eq!(subject.reserve(tenant_id, request(integration_id, "call")).await, replayed);
@@ -291,5 +295,116 @@ pub(crate) async fn reserving_and_recording_in_one_group_settles(subject: Subjec
     let refused = subject.reserve(tenant_id, request(nobody, "other")).await;
     let code = ReasonCode::IntegrationNotFound;
     assert_eq!(refused, ReserveOutcome::Refused(Decision::hard_blocked(code)));
+    subject.world.verify().await;
+}
+
+/// Leads the tenant there behind the back of its lifecycle's rules.
+async fn lead(subject: &Subject, tenant_id: TenantId, lifecycle: TenantLifecycle) {
+    let write = move |tx: &mut dyn ControlTx| {
+        let mut tenant = tx.tenant(tenant_id)?.unwrap();
+        tenant.lifecycle = lifecycle;
+        tx.put_tenant(&tenant)
+    };
+    subject.world.ledger.change(tenant_id, write).await.unwrap();
+}
+
+pub(crate) async fn a_replay_is_refused_while_its_tenant_or_integration_is_switched_off(
+    subject: Subject,
+) {
+    let account = subject.account(budget(30)).await;
+    let (tenant_id, integration_id) = account;
+    let asked = request(integration_id, "call");
+    let reservation = held(subject.reserve(tenant_id, asked.clone()).await);
+    held(subject.reserve(tenant_id, request(integration_id, "other")).await);
+    let refused = async |code| {
+        let again = subject.reserve(tenant_id, asked.clone()).await;
+        assert_eq!(again, ReserveOutcome::Refused(Decision::hard_blocked(code)));
+        assert_eq!(subject.this_month(account).await.held, totals(cents(20), 200, 2));
+    };
+    lead(&subject, tenant_id, TenantLifecycle::Suspended).await;
+    refused(ReasonCode::TenantSuspended).await;
+    let renewed = subject.extend(tenant_id, "call", Some(900)).await;
+    assert_eq!(renewed, ExtendOutcome::TenantNotActive);
+    lead(&subject, tenant_id, TenantLifecycle::Active).await;
+    let replayed = subject.reserve(tenant_id, asked.clone()).await;
+    assert_eq!(replayed, ReserveOutcome::Replayed(reservation));
+
+    subject.change(tenant_id, move |control| control.disable_integration(integration_id)).await;
+    refused(ReasonCode::IntegrationDisabled).await;
+    // Its call may be under way: the money stays held for as long as the caller says.
+    let renewed = subject.extend(tenant_id, "call", Some(900)).await;
+    assert!(matches!(renewed, ExtendOutcome::Extended(_)), "{renewed:?}");
+    subject.change(tenant_id, move |control| control.delete_integration(integration_id)).await;
+    refused(ReasonCode::IntegrationNotFound).await;
+    let subject = subject.reopened().await;
+    let again = subject.reserve(tenant_id, asked).await;
+    let not_found = Decision::hard_blocked(ReasonCode::IntegrationNotFound);
+    assert_eq!(again, ReserveOutcome::Refused(not_found));
+    assert!(is_accepted(&subject.record(tenant_id, usage(integration_id, "call")).await));
+    let released = subject.release(tenant_id, "other").await;
+    assert!(matches!(released, ReleaseOutcome::Released(_)), "{released:?}");
+    subject.world.verify().await;
+}
+
+pub(crate) async fn of_known_calls_only_what_was_reserved_or_recorded_is_taken(subject: Subject) {
+    let account = subject.account(budget(100)).await;
+    let (tenant_id, integration_id) = account;
+    let other = subject.world.integration(tenant_id, "other", unlimited()).await;
+    for call in ["open", "released", "expired", "held elsewhere"] {
+        let ttl_seconds = if call == "expired" { 60 } else { 600 };
+        let asked = ReserveRequest { ttl_seconds, ..request(integration_id, call) };
+        held(subject.reserve(tenant_id, asked).await);
+    }
+    subject.release(tenant_id, "released").await;
+    let recorded = subject.record(tenant_id, usage(integration_id, "recorded")).await;
+    let RecordOutcome::Accepted(entry_id) = recorded else { unreachable!("{recorded:?}") };
+    subject.world.clock.advance(60);
+    let known = async |usage: Usage| subject.record_known(tenant_id, usage).await;
+    let unknown = RecordOutcome::Refused(RecordRefusal::UnknownCall);
+    for call in ["never reserved", "never reserved"] {
+        assert_eq!(known(usage(integration_id, call)).await, unknown);
+    }
+    for call in ["open", "released", "expired"] {
+        assert!(is_accepted(&known(usage(integration_id, call)).await), "{call}");
+        let again = known(usage(integration_id, call)).await;
+        assert!(matches!(again, RecordOutcome::Duplicate(_)), "{call}: {again:?}");
+    }
+    let again = known(usage(integration_id, "recorded")).await;
+    assert_eq!(again, RecordOutcome::Duplicate(entry_id));
+    let changed = Usage { model: "other".into(), ..usage(integration_id, "recorded") };
+    assert_eq!(known(changed).await, RecordOutcome::Conflict);
+    assert_eq!(known(usage(other, "held elsewhere")).await, RecordOutcome::Conflict);
+    // Another tenant's calls are nobody's.
+    let stranger = subject.world.tenant("stranger").await;
+    let own = subject.world.integration(stranger, "own", unlimited()).await;
+    assert_eq!(subject.record_known(stranger, usage(own, "open")).await, unknown);
+    // What was refused left nothing behind that takes its call id.
+    assert!(is_accepted(&subject.record(tenant_id, usage(integration_id, "never reserved")).await));
+    let counter = subject.this_month(account).await;
+    assert_eq!((counter.used.calls, counter.held.calls), (5, 1));
+    subject.world.verify().await;
+}
+
+pub(crate) async fn reserving_and_recording_a_known_call_in_one_group_settles(subject: Subject) {
+    let account = subject.account(budget(100)).await;
+    let (tenant_id, integration_id) = account;
+    let ledger = &subject.world.ledger;
+    let record = |mode| -> Asked<'_, bool> {
+        let records = vec![usage(integration_id, "call"), usage(integration_id, "unknown")];
+        Box::pin(async move {
+            let outcomes = ledger.record_as(mode, tenant_id, records).await.unwrap();
+            is_accepted(&outcomes[0]) && !is_accepted(&outcomes[1])
+        })
+    };
+    let reserve: Asked<'_, bool> = Box::pin(async {
+        let asked = request(integration_id, "call");
+        matches!(ledger.reserve(tenant_id, asked).await.unwrap(), ReserveOutcome::Held(_))
+    });
+    let asked = vec![record(RecordMode::KnownOnly), reserve];
+    assert_eq!(in_one_group(ledger, tenant_id, asked).await, [true, true]);
+    let counter = subject.this_month(account).await;
+    assert_eq!((counter.used, counter.held), (totals(cents(1), 30, 1), Totals::default()));
+    let again = subject.record(tenant_id, usage(integration_id, "call")).await;
+    assert!(matches!(again, RecordOutcome::Duplicate(_)), "{again:?}");
     subject.world.verify().await;
 }

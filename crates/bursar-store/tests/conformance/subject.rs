@@ -1,9 +1,9 @@
 //! The database under test, with what a test may read behind the back of `Store`.
 
 use bursar_core::{
-    Counter, Day, ExtendOutcome, IntegrationId, LimitSettings, Month, Nanos, RecordOutcome,
-    ReleaseOutcome, ReserveOutcome, ReserveRequest, TenantId, Timestamp, TokenBuckets, Totals,
-    Usage,
+    Counter, Day, ExtendOutcome, IntegrationId, LimitSettings, Month, Nanos, RecordMode,
+    RecordOutcome, ReleaseOutcome, ReserveOutcome, ReserveRequest, TenantId, Timestamp,
+    TokenBuckets, Totals, Usage,
 };
 use bursar_store::{
     Changed, Control, DayFilter, DayUsage, HistoryFilter, HistoryPart, Page, Standing, UsageRow,
@@ -54,6 +54,13 @@ impl Subject {
         self.world.ledger.record(tenant_id, vec![usage]).await.unwrap().remove(0)
     }
 
+    /// Records a call as the server does beyond a threshold.
+    pub(crate) async fn record_known(&self, tenant_id: TenantId, usage: Usage) -> RecordOutcome {
+        let records = vec![usage];
+        let recorded = self.world.ledger.record_as(RecordMode::KnownOnly, tenant_id, records);
+        recorded.await.unwrap().remove(0)
+    }
+
     pub(crate) async fn reserve(
         &self,
         tenant_id: TenantId,
@@ -85,7 +92,7 @@ impl Subject {
         self.world.store.standing(tenant_id, integration_id).await.unwrap().unwrap()
     }
 
-    /// A month as it is stored.
+    /// A month as readers see it: without holds that are due, swept or not.
     pub(crate) async fn counter(
         &self,
         (tenant_id, integration_id): (TenantId, IntegrationId),
@@ -94,7 +101,20 @@ impl Subject {
         self.world.store.counter(tenant_id, integration_id, month).await.unwrap()
     }
 
-    /// The current month as it is stored.
+    /// How many holds an account has stored in all of its months, those that are due included.
+    pub(crate) fn stored_holds(
+        &self,
+        (tenant_id, integration_id): (TenantId, IntegrationId),
+    ) -> i64 {
+        let sql = "select tenant_id, scope_id, held_calls from counters where scope_kind = 1";
+        let rows = self.world.home.rows(&[sql]).remove(0);
+        let key =
+            [tenant_id.number(), integration_id.number()].map(|number| Some(number.to_string()));
+        let own = rows.iter().filter(|row| row[..2] == key);
+        own.map(|row| row[2].as_ref().unwrap().parse::<i64>().unwrap()).sum()
+    }
+
+    /// The current month as readers see it.
     pub(crate) async fn this_month(&self, account: (TenantId, IntegrationId)) -> Counter {
         self.counter(account, self.world.clock.now().month()).await
     }
