@@ -1,26 +1,28 @@
 -- Distributes the tables of Bursar over the nodes of a Citus cluster, by tenant.
 --
--- Run it once, as the role that owns the tables, after `bursar db migrate` and before the first
--- server starts:
+-- Run it once, as the role that owns the database and its tables, after `bursar db migrate` and
+-- before the first server starts:
 --
---     create extension citus;                                            -- as a superuser, before
+--     create extension citus;                                  -- as a superuser, before
+--     select citus_set_coordinator_host('...');                 -- as a superuser, before
 --     psql --set ON_ERROR_STOP=1 --file deploy/citus.sql postgres://owner@coordinator/bursar
---     alter role <application> set citus.propagate_set_commands = 'local';   -- as a superuser
 --
--- Servers connect to the coordinator. Without the last line the nodes do not hear which tenant a
--- transaction names, and show no row at all. A later migration that makes a table says in its notes
--- which line of this file is new.
+-- Servers connect to the coordinator. A later migration that makes a table says in its notes which
+-- line of this file is new.
 
 begin;
 
--- Everyone's. The rows of each tenant refer to them, on whichever node those are.
-select create_reference_table('server');
+-- A foreign key alone does not make Citus manage a table that is not distributed yet.
+set local citus.enable_local_reference_table_foreign_keys = off;
+
+-- Every node has all of it, because the rows of each tenant refer to it.
 select create_reference_table('tenants');
 
--- leases, clock and id_numbers stay on the coordinator: what changes them reads its clock, which no
--- other copy may do again.
+-- server, leases, clock and id_numbers stay on the coordinator. What changes leases and clock reads the
+-- clock, and no other copy may do that again; migrations change server together with the schema.
 
--- Citus takes no policy with a subquery. This says the same, read once a row where no index is used.
+-- Citus takes no policy with a subquery. This says the same, and is evaluated for each row where no
+-- index is used.
 alter policy of_tenant on integrations
     using (tenant_id = nullif(current_setting('bursar.tenant_id', true), '')::bigint);
 alter policy of_tenant on api_keys
@@ -56,6 +58,26 @@ alter policy of_tenant on signals
 alter policy of_tenant on protection_overrides
     using (tenant_id = nullif(current_setting('bursar.tenant_id', true), '')::bigint);
 
+-- Citus (on PostgreSQL 15 and later) cannot move a shard that is written to while row level security
+-- binds the owner too. It still binds the role of the servers.
+alter table integrations no force row level security;
+alter table api_keys no force row level security;
+alter table integration_keys no force row level security;
+alter table calls no force row level security;
+alter table usage_entries no force row level security;
+alter table counters no force row level security;
+alter table open_reservations no force row level security;
+alter table stored_bytes no force row level security;
+alter table rate_slots no force row level security;
+alter table rollups no force row level security;
+alter table rollup_labels no force row level security;
+alter table rollup_label_counts no force row level security;
+alter table audit no force row level security;
+alter table audit_heads no force row level security;
+alter table decisions no force row level security;
+alter table signals no force row level security;
+alter table protection_overrides no force row level security;
+
 -- All rows of a tenant lie on one node, so that its transactions stay there.
 select create_distributed_table('integrations', 'tenant_id');
 select create_distributed_table('api_keys', 'tenant_id', colocate_with => 'integrations');
@@ -74,5 +96,19 @@ select create_distributed_table('audit_heads', 'tenant_id', colocate_with => 'in
 select create_distributed_table('decisions', 'tenant_id', colocate_with => 'integrations');
 select create_distributed_table('signals', 'tenant_id', colocate_with => 'integrations');
 select create_distributed_table('protection_overrides', 'tenant_id', colocate_with => 'integrations');
+
+-- For every session of this database, whatever its role. The nodes hear what a transaction sets: which
+-- tenant it names, without which they show no row, and that its commit is durable. `bursar db migrate`
+-- changes one shard after the other.
+do $$
+declare setting text;
+begin
+    foreach setting in array array['citus.propagate_set_commands = local',
+        'citus.multi_shard_modify_mode = sequential',
+        'citus.enable_local_reference_table_foreign_keys = off']
+    loop
+        execute format('alter database %I set %s', current_database(), setting);
+    end loop;
+end $$;
 
 commit;

@@ -1,6 +1,6 @@
 -- The first schema. Every tenant table's key, unique index and foreign key starts with tenant_id, so
--- that the tables can be distributed by tenant; server, tenants, leases, clock and id_numbers are
--- reference tables. Amounts are nano-dollars, instants microseconds since 1970 (UTC), months, days and hours
+-- that the tables can be distributed by tenant; server, tenants, leases, clock and id_numbers are of no
+-- tenant. Amounts are nano-dollars, instants microseconds since 1970 (UTC), months, days and hours
 -- are counted from 1970; the codes of enums stand in codec.rs. Keys that are texts are compared byte
 -- by byte, as the embedded store does.
 

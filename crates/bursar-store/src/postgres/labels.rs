@@ -5,6 +5,7 @@ use std::collections::{BTreeSet, HashSet};
 
 use bursar_core::TenantId;
 
+use super::bulk::{Bulk, Column};
 use super::lane::PostgresLane;
 use super::tx::{params, store_error};
 use crate::error::StoreError;
@@ -19,12 +20,13 @@ const LABEL_BYTES: usize = 80;
 const LOCK_COUNT: &str = "insert into rollup_label_counts (tenant_id, kind, labels) \
      values ($1, $2, 0) on conflict (tenant_id, kind) \
      do update set labels = rollup_label_counts.labels returning labels";
+// Label by label: a join would read every label of the tenant.
 const SELECT_LABELS: &str = "select asked.place from \
      unnest($3::text[], $4::text[]) with ordinality as asked (provider, label, place) \
-     join rollup_labels known on known.tenant_id = $1 and known.kind = $2 \
-     and known.provider = asked.provider and known.label = asked.label";
+     cross join lateral (select label from rollup_labels where tenant_id = $1 and kind = $2 \
+     and provider = asked.provider and label = asked.label limit 1) known";
 const INSERT_LABELS: &str = "insert into rollup_labels (tenant_id, kind, provider, label) \
-     select $1, $2, provider, label from unnest($3::text[], $4::text[]) as new (provider, label)";
+     values ($1, $2, unnest($3), unnest($4))";
 const SET_COUNT: &str =
     "update rollup_label_counts set labels = $3 where tenant_id = $1 and kind = $2";
 
@@ -139,8 +141,9 @@ async fn insert(
     let (providers, labels): (Vec<&str>, Vec<&str>) =
         new.iter().filter_map(|place| part.get(*place)).map(|label| (label.2, label.3)).unzip();
     let count = count + i64::try_from(new.len()).unwrap_or(i64::MAX);
-    let key = params![tenant, kind, providers, labels];
-    client.execute_typed(INSERT_LABELS, key).await.map_err(store_error)?;
+    let columns = vec![Column::Texts(providers), Column::Texts(labels)];
+    let bulk = Bulk { sql: INSERT_LABELS, rows: new.len(), columns };
+    bulk.execute(client, &[tenant, kind]).await?;
     client.execute_typed(SET_COUNT, params![tenant, kind, count]).await.map_err(store_error)?;
     Ok(())
 }

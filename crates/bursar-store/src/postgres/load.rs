@@ -9,6 +9,7 @@ use bursar_core::{
 };
 use tokio_postgres::{Client, Row};
 
+use super::bulk::{Bulk, Column};
 use super::clock::CLOCK;
 use super::lane::PostgresLane;
 use super::pipeline::{Sent, in_order};
@@ -22,7 +23,7 @@ use crate::lane::{Claim, Wanted};
 use crate::row::IntegrationRow;
 
 const CLAIM: &str = "insert into calls (tenant_id, call_key, entry_id) \
-     select $1, call_key, entry_id from unnest($2::uuid[], $3::bigint[]) as claim (call_key, entry_id) \
+     values ($1, unnest($2), unnest($3)) \
      on conflict (tenant_id, call_key) do nothing returning call_key";
 // What is asked for by many keys is looked up key by key, in subqueries that the planner leaves as
 // they are: for a tenant of which it never heard, it would rather read all that the tenant has.
@@ -69,11 +70,15 @@ const SUM_OPEN: &str = "select c.scope_id, c.calls from unnest($2::bigint[]) as 
      coalesce(sum(held_calls), 0)::bigint as calls from counters \
      where tenant_id = $1 and scope_kind = 1 and scope_id = asked.scope_id) c";
 /// Of holds that a sweep found, those that are still open.
+///
+/// What is asked of a call stands outside: inside, the index of what is due would seem to fit, and
+/// each call would be looked for among all that the tenant holds.
 const SELECT_HOLDS: &str = "select c.call_key, c.estimated_cost_nanos, c.estimated_tokens, \
      c.reserved_at, c.expires_at, c.integration_id from unnest($2::uuid[]) as asked (call_key) \
      cross join lateral (select call_key, estimated_cost_nanos, estimated_tokens, reserved_at, \
-     expires_at, integration_id from calls where tenant_id = $1 \
-     and call_key = asked.call_key and reservation_state = 1 and expires_at <= $3 limit 1) c";
+     expires_at, integration_id, reservation_state from calls where tenant_id = $1 \
+     and call_key = asked.call_key limit 1) c \
+     where c.reservation_state = 1 and c.expires_at <= $3";
 const SELECT_RESERVATIONS: &str = "select reservations from open_reservations where tenant_id = $1";
 const LOCK_RESERVATIONS: &str = "insert into open_reservations (tenant_id, reservations) \
      values ($1, 0) on conflict (tenant_id) \
@@ -311,9 +316,12 @@ impl<'w, 'a> Group<'w, 'a> {
         if self.claimed_keys.is_empty() {
             return Ok(HashMap::new());
         }
-        let tenant = self.tenant_id.number();
-        let key = params![tenant, self.claimed_keys, self.claimed_entries];
-        let rows = client.query_typed(CLAIM, key).await.map_err(store_error)?;
+        let columns = vec![
+            Column::Keys(self.claimed_keys.clone()),
+            Column::OptNumbers(self.claimed_entries.clone()),
+        ];
+        let bulk = Bulk { sql: CLAIM, rows: self.claimed_keys.len(), columns };
+        let rows = bulk.query(client, &[self.tenant_id.number()]).await?;
         let mut claims = HashMap::with_capacity(rows.len());
         for row in rows {
             let key = CallKey(u128::from_be_bytes(row.bytes(0)?));

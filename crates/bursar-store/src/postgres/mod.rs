@@ -6,6 +6,7 @@
 
 mod ask;
 mod audit;
+mod bulk;
 mod clock;
 mod columns;
 mod connect;

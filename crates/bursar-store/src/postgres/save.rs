@@ -5,33 +5,34 @@ use std::collections::BTreeMap;
 use bursar_core::{Book, Entry, EntryId, Hold, Nanos, Reservation, TenantId, Timestamp};
 use tokio_postgres::Client;
 
+use super::bulk::{Bulk, Column};
 use super::labels::StoredLabels;
 use super::lane::PostgresLane;
 use super::pipeline::{Sent, in_order};
-use super::tx::{Key, Param, param, store_error};
+use super::tx::{Key, params, store_error};
 use crate::codec;
 use crate::error::StoreError;
 use crate::rollup::{LATENCY_BUCKETS, Rollup, RollupKey, aggregate};
 use crate::tenant_sums::{bytes_of_integrations, open_changes};
 
-const INSERT_ENTRIES: &str = "insert into usage_entries (tenant_id, entry_id, integration_id, kind, \
-     call_id, session_id, agent_id, provider, model, tokens_in, tokens_out, tokens_cache_read, \
-     tokens_cache_write, tokens_reasoning, cost_nanos, cost_source, reported_cost_nanos, \
-     computed_cost_nanos, price_version, usage_status, latency_ms, policy_result, error_code, \
-     error_message, metadata, occurred_at, created_at) \
-     select $1, entry.* from unnest($2::bigint[], $3::bigint[], $4::bigint[], $5::text[], \
-     $6::text[], $7::text[], $8::text[], $9::text[], $10::bigint[], $11::bigint[], $12::bigint[], \
-     $13::bigint[], $14::bigint[], $15::bigint[], $16::bigint[], $17::bigint[], $18::bigint[], \
-     $19::bigint[], $20::bigint[], $21::bigint[], $22::bigint[], $23::text[], $24::text[], \
-     $25::text[], $26::bigint[], $27::bigint[]) as entry";
+const INSERT_ENTRIES: &str = "insert into usage_entries (tenant_id, entry_id, integration_id, \
+     kind, call_id, session_id, agent_id, provider, model, tokens_in, tokens_out, \
+     tokens_cache_read, tokens_cache_write, tokens_reasoning, cost_nanos, cost_source, \
+     reported_cost_nanos, computed_cost_nanos, price_version, usage_status, latency_ms, \
+     policy_result, error_code, error_message, metadata, occurred_at, created_at) \
+     values ($1, unnest($2), unnest($3), unnest($4::smallint[]), unnest($5), unnest($6), \
+     unnest($7), unnest($8), unnest($9), unnest($10), unnest($11), unnest($12), unnest($13), \
+     unnest($14), unnest($15), unnest($16::smallint[]), unnest($17), unnest($18), unnest($19), \
+     unnest($20::smallint[]), unnest($21), unnest($22::smallint[]), unnest($23), unnest($24), \
+     unnest($25), unnest($26), unnest($27))";
 // Calls are there when they are written: the conflict only finds them. An update would join them,
 // and the planner, that may never have heard of the tenant, would read all that the tenant has.
 const UPDATE_CALLS: &str = "insert into calls (tenant_id, call_key, entry_id, call_id, \
      integration_id, estimated_cost_nanos, estimated_tokens, model, ttl_seconds, decision, \
      reserved_at, expires_at, reservation_state, ended_at) \
-     select $1, call.* from unnest($2::uuid[], $3::bigint[], $4::text[], $5::bigint[], \
-     $6::bigint[], $7::bigint[], $8::text[], $9::bigint[], $10::text[], $11::bigint[], \
-     $12::bigint[], $13::bigint[], $14::bigint[]) as call \
+     values ($1, unnest($2), unnest($3), unnest($4), unnest($5), unnest($6), unnest($7), \
+     unnest($8), unnest($9), unnest($10), unnest($11), unnest($12), unnest($13::smallint[]), \
+     unnest($14)) \
      on conflict (tenant_id, call_key) do update set entry_id = excluded.entry_id, \
      call_id = excluded.call_id, integration_id = excluded.integration_id, \
      estimated_cost_nanos = excluded.estimated_cost_nanos, \
@@ -40,17 +41,17 @@ const UPDATE_CALLS: &str = "insert into calls (tenant_id, call_key, entry_id, ca
      reserved_at = excluded.reserved_at, expires_at = excluded.expires_at, \
      reservation_state = excluded.reservation_state, ended_at = excluded.ended_at";
 const UPDATE_ENTRIES_OF_CALLS: &str = "insert into calls (tenant_id, call_key, entry_id) \
-     select $1, call.* from unnest($2::uuid[], $3::bigint[]) as call \
+     values ($1, unnest($2), unnest($3)) \
      on conflict (tenant_id, call_key) do update set entry_id = excluded.entry_id";
 const EXPIRE_CALLS: &str = "insert into calls (tenant_id, call_key) \
-     select $1, call.* from unnest($2::uuid[]) as call \
+     values ($1, unnest($2)) \
      on conflict (tenant_id, call_key) do update set reservation_state = 4, \
      ended_at = calls.expires_at";
 const DELETE_CLAIMS: &str = "delete from calls where tenant_id = $1 and call_key = any($2)";
 const UPSERT_COUNTERS: &str = "insert into counters (tenant_id, scope_kind, scope_id, month, \
      used_cost_nanos, used_tokens, used_calls, held_cost_nanos, held_tokens, held_calls, last_at) \
-     select $1, 1, counter.* from unnest($2::bigint[], $3::bigint[], $4::bigint[], $5::bigint[], \
-     $6::bigint[], $7::bigint[], $8::bigint[], $9::bigint[], $10::bigint[]) as counter \
+     values ($1, 1, unnest($2), unnest($3::integer[]), unnest($4), unnest($5), unnest($6), \
+     unnest($7), unnest($8), unnest($9), unnest($10)) \
      on conflict (tenant_id, scope_kind, scope_id, month) do update set \
      used_cost_nanos = excluded.used_cost_nanos, used_tokens = excluded.used_tokens, \
      used_calls = excluded.used_calls, held_cost_nanos = excluded.held_cost_nanos, \
@@ -60,30 +61,28 @@ const UPSERT_RESERVATIONS: &str = "insert into open_reservations (tenant_id, res
      values ($1, $2) on conflict (tenant_id) do update set \
      reservations = open_reservations.reservations + excluded.reservations returning reservations";
 const UPSERT_BYTES: &str = "insert into stored_bytes (tenant_id, day, integration_id, bytes) \
-     select $1, stored.* from unnest($2::bigint[], $3::bigint[], $4::bigint[]) as stored \
+     values ($1, unnest($2::integer[]), unnest($3), unnest($4)) \
      on conflict (tenant_id, day, integration_id) do update set \
      bytes = stored_bytes.bytes + excluded.bytes";
 const UPSERT_RATES: &str = "insert into rate_slots (tenant_id, scope_kind, scope_id, slot, second, \
-     calls) select $1, 1, rate.* from unnest($2::bigint[], $3::bigint[], $4::bigint[], \
-     $5::bigint[]) as rate \
-     on conflict (tenant_id, scope_kind, scope_id, slot) do update set \
-     second = excluded.second, calls = excluded.calls";
+     calls) \
+     values ($1, 1, unnest($2), unnest($3::smallint[]), unnest($4), unnest($5)) \
+     on conflict (tenant_id, scope_kind, scope_id, slot) do update set second = excluded.second, \
+     calls = excluded.calls";
 const UPSERT_ROLLUPS: &str = "insert into rollups (tenant_id, integration_id, grain, start, \
      provider, label, calls, succeeded, errors, blocked, unpriced, tokens_in, tokens_out, \
      tokens_cache_read, tokens_cache_write, tokens_reasoning, cost_nanos, latency_calls, \
      latency_sum_ms, latency_00, latency_01, latency_02, latency_03, latency_04, latency_05, \
      latency_06, latency_07, latency_08, latency_09, latency_10, latency_11, latency_12, \
      latency_13, latency_14, latency_15) \
-     select $1, rollup.* from unnest($2::bigint[], $3::bigint[], $4::bigint[], $5::text[], \
-     $6::text[], $7::bigint[], $8::bigint[], $9::bigint[], $10::bigint[], $11::bigint[], \
-     $12::bigint[], $13::bigint[], $14::bigint[], $15::bigint[], $16::bigint[], $17::bigint[], \
-     $18::bigint[], $19::bigint[], $20::bigint[], $21::bigint[], $22::bigint[], $23::bigint[], \
-     $24::bigint[], $25::bigint[], $26::bigint[], $27::bigint[], $28::bigint[], $29::bigint[], \
-     $30::bigint[], $31::bigint[], $32::bigint[], $33::bigint[], $34::bigint[], $35::bigint[]) \
-     as rollup \
+     values ($1, unnest($2), unnest($3::smallint[]), unnest($4::integer[]), unnest($5), \
+     unnest($6), unnest($7), unnest($8), unnest($9), unnest($10), unnest($11), unnest($12), \
+     unnest($13), unnest($14), unnest($15), unnest($16), unnest($17), unnest($18), unnest($19), \
+     unnest($20), unnest($21), unnest($22), unnest($23), unnest($24), unnest($25), unnest($26), \
+     unnest($27), unnest($28), unnest($29), unnest($30), unnest($31), unnest($32), unnest($33), \
+     unnest($34), unnest($35)) \
      on conflict (tenant_id, integration_id, grain, start, provider, label) do update set \
-     calls = rollups.calls + excluded.calls, \
-     succeeded = rollups.succeeded + excluded.succeeded, \
+     calls = rollups.calls + excluded.calls, succeeded = rollups.succeeded + excluded.succeeded, \
      errors = rollups.errors + excluded.errors, blocked = rollups.blocked + excluded.blocked, \
      unpriced = rollups.unpriced + excluded.unpriced, \
      tokens_in = rollups.tokens_in + excluded.tokens_in, \
@@ -122,14 +121,14 @@ pub(super) fn book(lane: &mut PostgresLane, book: &Book<'_>) -> Result<(), Store
     bulks.push(self::rollups(&rollups));
     bulks.push(stored_bytes(book));
     bulks.retain(|bulk| bulk.rows > 0);
-    let tenant = tenant_id.number();
+    let tenant = [tenant_id.number()];
     let change = open_changes(book.holds()).remove(&tenant_id);
     let reservations_max = lane.reservations_max;
     lane.ask_of(Some(tenant_id), async |client| {
-        let mut sent: Vec<_> = bulks.iter().map(|bulk| bulk.send(client, &tenant)).collect();
+        let mut sent: Vec<_> = bulks.iter().map(|bulk| bulk.execute(client, &tenant)).collect();
         // The last one: groups of the tenant that have nothing else in common meet here, and wait for
         // each other's commit.
-        sent.extend(change.as_ref().map(|change| count_open(client, &tenant, change)));
+        sent.extend(change.map(|change| count_open(client, tenant_id, change)));
         let counted = in_order(sent).await?;
         let open = change.filter(|change| *change > 0).and(counted.last().copied());
         match (open, reservations_max) {
@@ -143,10 +142,11 @@ pub(super) fn book(lane: &mut PostgresLane, book: &Book<'_>) -> Result<(), Store
 }
 
 /// Changes how many open reservations a tenant has, and tells how many those are.
-fn count_open<'s>(client: &'s Client, tenant: &'s i64, change: &'s i64) -> Sent<'s, u64> {
+fn count_open(client: &Client, tenant_id: TenantId, change: i64) -> Sent<'_, u64> {
     Box::pin(async move {
-        let key = [param(tenant), param(change)];
-        let row = client.query_typed_one(UPSERT_RESERVATIONS, &key).await.map_err(store_error)?;
+        let tenant = tenant_id.number();
+        let key = params![tenant, change];
+        let row = client.query_typed_one(UPSERT_RESERVATIONS, key).await.map_err(store_error)?;
         let open: i64 = row.try_get(0).map_err(store_error)?;
         u64::try_from(open)
             .map_err(|_| StoreError::Corrupt("open reservations below zero".to_owned()))
@@ -167,45 +167,6 @@ fn stored_bytes(book: &Book<'_>) -> Bulk<'static> {
 fn tenant_of(book: &Book<'_>) -> Option<TenantId> {
     let of_accounts = book.accounts().values().map(|account| account.tenant_id);
     of_accounts.chain(book.calls().keys().map(|(tenant_id, _)| *tenant_id)).next()
-}
-
-/// One statement for many rows of a tenant, whose values come column by column.
-struct Bulk<'b> {
-    sql: &'static str,
-    rows: usize,
-    columns: Vec<Column<'b>>,
-}
-
-enum Column<'b> {
-    Numbers(Vec<i64>),
-    OptNumbers(Vec<Option<i64>>),
-    Texts(Vec<&'b str>),
-    OptTexts(Vec<Option<&'b str>>),
-    OwnTexts(Vec<Option<String>>),
-    Keys(Vec<Key>),
-}
-
-impl Bulk<'_> {
-    fn send<'s>(&'s self, client: &'s Client, tenant: &'s i64) -> Sent<'s, u64> {
-        Box::pin(async move {
-            let mut values: Vec<Param<'_>> = vec![param(tenant)];
-            values.extend(self.columns.iter().map(Column::param));
-            client.execute_typed(self.sql, &values).await.map_err(store_error)
-        })
-    }
-}
-
-impl Column<'_> {
-    fn param(&self) -> Param<'_> {
-        match self {
-            Self::Numbers(values) => param(values),
-            Self::OptNumbers(values) => param(values),
-            Self::Texts(values) => param(values),
-            Self::OptTexts(values) => param(values),
-            Self::OwnTexts(values) => param(values),
-            Self::Keys(values) => param(values),
-        }
-    }
 }
 
 fn entries<'b>(entries: &'b [Entry<'_>]) -> Bulk<'b> {

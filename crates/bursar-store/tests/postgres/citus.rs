@@ -7,11 +7,7 @@ use std::path::Path;
 use crate::database::{check_apart, column, migrated, tables_of_tenants};
 use crate::postgres::database::Database;
 use crate::postgres::session::ask;
-use crate::schema::REFERENCE;
-
-/// Tables whose statements ask for the clock while they change a row, which Citus refuses on
-/// tables that it has copies of.
-const ON_THE_COORDINATOR: [&str; 3] = ["leases", "clock", "id_numbers"];
+use crate::schema::{OF_NO_TENANT, ON_THE_COORDINATOR};
 
 /// What stands in the place of Citus and writes down what it is asked, in order.
 const STAND_IN: &str = "
@@ -24,12 +20,13 @@ const STAND_IN: &str = "
     ) returns void language sql
         as 'insert into placed (name, by, beside) values ($1::text, $2, $4)';";
 
-/// A database on which the file was run as its owner.
+/// A database on which the file was run.
 fn placed() -> Database {
     let database = migrated();
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../deploy/citus.sql");
-    ask(database.owner_url(), STAND_IN).unwrap();
-    ask(database.owner_url(), &std::fs::read_to_string(path).unwrap()).unwrap();
+    // As a superuser: without Citus nobody else may set parameters of it for a database.
+    database.run(STAND_IN);
+    database.run(&std::fs::read_to_string(path).unwrap());
     database
 }
 
@@ -48,7 +45,7 @@ fn every_table_is_placed_once_and_beside_the_others_of_its_tenant() {
         let beside = if table == "integrations" { "default" } else { "integrations" };
         expected.insert(table, (text("tenant_id"), text(beside)));
     }
-    for table in REFERENCE.iter().filter(|table| !ON_THE_COORDINATOR.contains(table)) {
+    for table in OF_NO_TENANT.iter().filter(|table| !ON_THE_COORDINATOR.contains(table)) {
         expected.insert((*table).to_owned(), (None, None));
     }
     assert_eq!(placed, expected);
@@ -69,18 +66,19 @@ fn policies_have_no_subquery_there_and_still_keep_tenants_apart() {
     let subqueries = "select tablename || ': ' || qual from pg_policies \
          where qual ilike '%select%' or with_check ilike '%select%'";
     assert_eq!(column(&database, subqueries), Vec::<String>::new());
-    ask(database.owner_url(), "drop table placed cascade").unwrap();
-    check_apart(&database);
+    ask(&database.admin_url(), "drop table placed cascade").unwrap();
+    check_apart(&database, &[database.app_url()]);
 }
 
 #[test]
-fn what_changes_a_table_with_copies_does_not_ask_for_the_clock() {
-    for statement in crate::all_statements() {
-        let changes = ["insert", "update", "delete"].iter();
-        let is_change = changes.clone().any(|word| statement.text.starts_with(word));
-        let is_there = ON_THE_COORDINATOR.iter().any(|table| statement.text.contains(table));
-        let asks = ["clock_timestamp()", "now()", "random()"].iter();
-        let asked = asks.clone().find(|word| statement.text.contains(**word));
-        assert!(!is_change || is_there || asked.is_none(), "{}: {asked:?}", statement.name);
-    }
+fn the_owner_may_move_the_rows_of_every_tenant() {
+    let forced = "select relname from pg_class where relforcerowsecurity";
+    assert_eq!(column(&placed(), forced), Vec::<String>::new());
+}
+
+#[test]
+fn every_session_tells_the_nodes_what_a_transaction_sets() {
+    let database = placed();
+    let set = ask(database.app_url(), "show citus.propagate_set_commands").unwrap();
+    assert_eq!(set, [[Some("local".to_owned())]]);
 }

@@ -9,7 +9,8 @@ use tokio_postgres::{Client, Error};
 use crate::postgres::cluster::Cluster;
 use crate::postgres::database::Database;
 use crate::postgres::session::{ask, block_on, connect, rows};
-use crate::{all_statements, schema};
+use crate::schema::Schema;
+use crate::{all_statements, schema, statements};
 
 /// One of the test's own, with the newest schema.
 pub(crate) fn migrated() -> Database {
@@ -78,7 +79,7 @@ fn the_catalog_agrees_that_every_table_keeps_the_rule() {
 
 #[test]
 fn every_statement_prepares_on_the_newest_schema() {
-    let database = migrated();
+    let (database, schema) = (migrated(), schema());
     block_on(async {
         let client = connect(database.app_url()).await.unwrap();
         for statement in all_statements() {
@@ -93,11 +94,28 @@ fn every_statement_prepares_on_the_newest_schema() {
                 client.batch_execute(&sql).await.unwrap();
                 continue;
             }
-            let prepared = prepare(&client, &statement.text, Vec::new()).await;
+            let prepared =
+                prepare(&client, &statement.text, arrays(&schema, &statement.text)).await;
             let (name, file) = (statement.name, statement.file);
             assert!(prepared.is_ok(), "{name} in {file}: {:?}", prepared.err());
         }
     });
+}
+
+/// The types of the parameters that a statement unnests, which the database cannot find: an array
+/// has the type of its column, but that numbers travel as `bigint[]`.
+fn arrays(schema: &Schema, sql: &str) -> Vec<Type> {
+    let mut types = Vec::new();
+    for (number, of) in statements::arrays(schema, sql) {
+        types.resize(types.len().max(number), Type::UNKNOWN);
+        *types.get_mut(number - 1).unwrap() = match of.as_str() {
+            "smallint" | "integer" | "bigint" => Type::INT8_ARRAY,
+            "uuid" => Type::UUID_ARRAY,
+            "text" => Type::TEXT_ARRAY,
+            other => unreachable!("{other}"),
+        };
+    }
+    types
 }
 
 /// Prepares a statement. A value that is only asked for (`$1 is null`) or selected has no type that
@@ -140,9 +158,9 @@ fn inserts(database: &Database, tenant: u32) -> Vec<(String, String)> {
     database.run(&sql).into_iter().map(two).collect()
 }
 
-/// Fails unless row level security keeps tenants apart in every table.
+/// Fails unless row level security keeps tenants apart in every table, for the roles of these URLs.
 #[track_caller]
-pub(crate) fn check_apart(database: &Database) {
+pub(crate) fn check_apart(database: &Database, urls: &[&str]) {
     let tables = tables_of_tenants();
     for tenant in [1, 2] {
         let inserts = inserts(database, tenant);
@@ -152,7 +170,7 @@ pub(crate) fn check_apart(database: &Database) {
             database.run(&format!("set session_replication_role = replica; {insert}"));
         }
     }
-    for url in [database.app_url(), database.owner_url()] {
+    for &url in urls {
         block_on(async {
             let client = connect(url).await.unwrap();
             for table in &tables {
@@ -176,5 +194,6 @@ pub(crate) fn check_apart(database: &Database) {
 
 #[test]
 fn a_transaction_sees_and_writes_rows_of_its_tenant_only() {
-    check_apart(&migrated());
+    let database = migrated();
+    check_apart(&database, &[database.app_url(), database.owner_url()]);
 }

@@ -17,6 +17,7 @@ pub(crate) const SCHEMA: &str = "
         call_key bytea not null,
         integration_id bigint,
         expires_at bigint,
+        state smallint,
         primary key (tenant_id, call_key),
         foreign key (tenant_id, integration_id) references integrations
     );
@@ -35,6 +36,7 @@ pub(crate) const SCHEMA: &str = "
 pub(crate) const ONE_TENANT: &[&str] = &[
     "begin read only",
     "set local statement_timeout = '5s'",
+    "begin; set local statement_timeout = '5s'; set local jit = off",
     "select set_config('bursar.tenant_id', $1, true)",
     "select name from tenants",
     "select c.expires_at from calls c where c.tenant_id = $1 and c.call_key = any($2)",
@@ -44,26 +46,27 @@ pub(crate) const ONE_TENANT: &[&str] = &[
     "select i.name from integrations i left join calls c on c.tenant_id = i.tenant_id \
          where i.tenant_id = $1",
     "select t.name from tenants t where exists (select 1 from calls where tenant_id = $1)",
-    "select t.name, (select count(*) from calls c where c.tenant_id = t.tenant_id) \
-         from tenants t where t.tenant_id = $1",
     "select walk.call_key from (select * from calls where tenant_id = $1 limit 9) walk",
     "select key, late.expires_at from unnest($2::bytea[]) as wanted(key) cross join lateral \
          (select expires_at from calls where tenant_id = $1 and call_key = wanted.key) late",
-    "insert into calls (tenant_id, call_key) select $1, key from unnest($2::bytea[]) as u(key) \
-         on conflict do nothing returning call_key",
+    "insert into calls (tenant_id, call_key, state) \
+         values ($1, unnest($2), unnest($3::smallint[])) on conflict do nothing returning call_key",
+    "insert into calls (tenant_id, call_key, state) values ($1, $2, coalesce($3, 1))",
     "insert into calls (tenant_id, call_key) values ($1, $2), ($1, $3) \
          on conflict (tenant_id, call_key) do update set expires_at = excluded.expires_at",
-    "insert into integrations (tenant_id, integration_id, name) \
-         select tenant_id, $2, name from integrations where tenant_id = $1 and integration_id = $3",
+    "insert into tenants (tenant_id, name) select $1, $2",
+    "insert into leases (name, until_at) values ($1, now()) \
+         on conflict (name) do update set until_at = clock_timestamp()",
     "update calls set expires_at = u.at from unnest($2::bytea[], $3::bigint[]) as u(key, at) \
          where calls.tenant_id = $1 and calls.call_key = u.key",
     "delete from calls where tenant_id = $1 and call_key = any($2)",
     "with gone as (delete from calls where tenant_id = $1 returning tenant_id, integration_id) \
-         select i.name from gone join integrations i on i.tenant_id = gone.tenant_id",
+         select i.name from gone join integrations i \
+         on i.tenant_id = $1 and i.integration_id = gone.integration_id",
     "with recursive walk as (select tenant_id, min(call_key) as at from calls \
          where tenant_id = $1 group by tenant_id union all \
-         select walk.tenant_id, c.call_key from walk join calls c on c.tenant_id = walk.tenant_id) \
-         select at from walk",
+         select walk.tenant_id, c.call_key from walk join calls c on c.tenant_id = $1 \
+         and c.call_key > walk.at) select at from walk",
     "select call_key from calls where tenant_id = $1 union all \
          select call_key from calls where tenant_id = $1",
 ];
@@ -158,6 +161,94 @@ pub(crate) const BROKEN_STATEMENTS: &[(&str, &str)] = &[
     ("delete from calls where call_key = $1", UNBOUND),
     ("delete from calls using integrations i where calls.tenant_id = $1", UNBOUND),
     ("with x as (delete from calls returning 1) select 1", UNBOUND),
+    (
+        "select t.name, (select count(*) from calls c where c.tenant_id = t.tenant_id) \
+             from tenants t where t.tenant_id = $1",
+        UNBOUND,
+    ),
+    (
+        "select 1 from calls c join tenants t on t.tenant_id = c.tenant_id where t.tenant_id = $1",
+        UNBOUND,
+    ),
+    (
+        "select 1 from integrations i where i.tenant_id = $1 and exists \
+             (select from calls c where c.tenant_id = i.tenant_id)",
+        "calls as c is not bound",
+    ),
+    (
+        "with gone as (delete from calls where tenant_id = $1 returning tenant_id) \
+             select i.name from gone join integrations i on i.tenant_id = gone.tenant_id",
+        "integrations as i is not bound",
+    ),
+    ("select 1 from calls c (a, b) where c.a = $1", "cannot be judged"),
+    (
+        "insert into calls (tenant_id, call_key) select $1, key from unnest($2::bytea[]) as u(key)",
+        "what it selects, and not values",
+    ),
+    ("insert into calls (tenant_id, call_key) select $1, $2", "what it selects, and not values"),
+    (
+        "insert into integrations (tenant_id, integration_id, name) select tenant_id, $2, name \
+             from integrations where tenant_id = $1 and integration_id = $3",
+        "what it selects, and not values",
+    ),
+    (
+        "insert into calls (tenant_id, call_key, state) values ($1, unnest($2), unnest($3))",
+        "calls.state takes None, not Some(\"smallint[]\")",
+    ),
+    (
+        "insert into calls (tenant_id, call_key, state) \
+             values ($1, unnest($2), unnest($3::integer[]))",
+        "calls.state takes Some(\"integer[]\"), not Some(\"smallint[]\")",
+    ),
+    (
+        "insert into calls (tenant_id, call_key, state) \
+             values ($1, unnest($2), unnest($3)::smallint)",
+        "computes with unnest for calls.state",
+    ),
+    (
+        "insert into calls (tenant_id, call_key) values ($1, unnest(array[$2, $3]))",
+        "computes what unnest takes",
+    ),
+    ("insert into calls (tenant_id, call_key) values ($1, gen_random_uuid())", "calls gen_random"),
+    (
+        "insert into calls (tenant_id, call_key, expires_at) values ($1, $2, \
+             (extract(epoch from clock_timestamp()) * 1000000)::bigint)",
+        "calls clock_timestamp",
+    ),
+    (
+        "insert into calls (tenant_id, call_key) values ($1, $2) on conflict (tenant_id, call_key) \
+             do update set expires_at = random()",
+        "calls random",
+    ),
+    ("update calls set expires_at = txid_current() where tenant_id = $1", "calls txid_current"),
+    (
+        "delete from calls where tenant_id = $1 and call_key in \
+             (select key from keys_of(current_user) as k(key))",
+        "calls keys_of",
+    ),
+    (
+        "with gone as (delete from calls where tenant_id = $1 and expires_at < now() returning 1) \
+             select count(*) from gone",
+        "calls now",
+    ),
+    ("update tenants set name = current_timestamp where tenant_id = $1", "calls current_timestamp"),
+    (
+        "update tenants set name = $2::timestamptz::text where tenant_id = $1",
+        "casts to timestamptz",
+    ),
+    (
+        "select 1 from calls c cross join leases where c.tenant_id = $1",
+        "meets {\"leases\"} of the coordinator",
+    ),
+    (
+        "update calls set expires_at = (select until_at from leases) where tenant_id = $1",
+        "meets {\"leases\"} of the coordinator",
+    ),
+    ("set local jit = off; select 1 from tenants", "a setting travels with a query"),
+    (
+        "begin; set local jit = off; update tenants set name = $2 where tenant_id = $1",
+        "a setting travels with a query",
+    ),
     ("truncate calls", "cannot be judged"),
     ("lock table calls in share mode", "cannot be judged"),
     ("copy calls from stdin", "cannot be judged"),

@@ -6,15 +6,20 @@
 use std::collections::BTreeMap;
 
 use sqlparser::ast::{
-    AlterTable, AlterTableOperation, ColumnOption, CreateIndex, CreatePolicy, CreatePolicyCommand,
-    CreatePolicyType, CreateTable, Expr, ForeignKeyConstraint, Ident, IndexColumn, ObjectName,
-    Statement, TableConstraint,
+    AlterTable, AlterTableOperation, ColumnDef, ColumnOption, CreateIndex, CreatePolicy,
+    CreatePolicyCommand, CreatePolicyType, CreateTable, Expr, ForeignKeyConstraint, Ident,
+    IndexColumn, ObjectName, Statement, TableConstraint,
 };
 use sqlparser::dialect::PostgreSqlDialect;
 use sqlparser::parser::{Parser, ParserError};
 
-/// The tables that are of no tenant. Where tables are distributed, every node has all of each.
-pub(crate) const REFERENCE: [&str; 5] = ["server", "tenants", "leases", "clock", "id_numbers"];
+/// The tables that are of no tenant.
+pub(crate) const OF_NO_TENANT: [&str; 5] = ["server", "tenants", "leases", "clock", "id_numbers"];
+
+/// Those of them that stay on the coordinator where tables are distributed. Some of their statements
+/// ask for the clock while they change a row, which Citus refuses on tables that it has copies of;
+/// and the schema changes beside them in one transaction.
+pub(crate) const ON_THE_COORDINATOR: [&str; 4] = ["server", "leases", "clock", "id_numbers"];
 
 /// The column that everything of a tenant starts with.
 pub(crate) const TENANT: &str = "tenant_id";
@@ -25,6 +30,8 @@ const SETTING: &str = "'bursar.tenant_id'";
 #[derive(Debug, Default)]
 pub(crate) struct Table {
     pub(crate) columns: Vec<String>,
+    /// The types of its columns.
+    pub(crate) types: BTreeMap<String, String>,
     has_primary_key: bool,
     /// Columns of keys, unique constraints and foreign keys, with what they are.
     keys: Vec<(String, Vec<String>)>,
@@ -87,7 +94,7 @@ impl Schema {
 
     /// Whether a table's rows are of tenants.
     pub(crate) fn is_of_tenants(&self, table: &str) -> bool {
-        self.tables.contains_key(table) && !REFERENCE.contains(&table)
+        self.tables.contains_key(table) && !OF_NO_TENANT.contains(&table)
     }
 
     /// Everything that breaks the rule, as sentences that name the table.
@@ -133,6 +140,7 @@ impl Schema {
             for option in &column.options {
                 table.add_column_option(&name, &option.option);
             }
+            table.types.insert(name.clone(), type_of(column));
             table.columns.push(name);
         }
         for constraint in &made.constraints {
@@ -159,6 +167,7 @@ impl Schema {
                     for option in &column_def.options {
                         table.add_column_option(&name, &option.option);
                     }
+                    table.types.insert(name.clone(), type_of(column_def));
                     table.columns.push(name);
                 }
                 AlterTableOperation::EnableRowLevelSecurity => table.is_secured = true,
@@ -273,6 +282,10 @@ fn tenant_compared(expression: &Expr) -> String {
 /// The columns of an index; what is no column has the text of its expression.
 fn index_columns(columns: &[IndexColumn]) -> Vec<String> {
     columns.iter().map(|column| column.column.expr.to_string().to_lowercase()).collect()
+}
+
+fn type_of(column: &ColumnDef) -> String {
+    column.data_type.to_string().to_lowercase()
 }
 
 fn names(columns: &[Ident]) -> Vec<String> {

@@ -1,4 +1,4 @@
-//! Which columns of a query are bound to a parameter of its statement.
+//! Which tables of one query are bound to a parameter of its statement.
 
 use std::collections::BTreeMap;
 
@@ -6,20 +6,18 @@ use sqlparser::ast::{BinaryOperator, Expr, Value};
 
 use crate::schema::TENANT;
 
-/// A column that a query answers, and the parameter that it equals, as `$1`.
-pub(crate) type Output = (String, Option<String>);
-
 /// A table, or what stands for one, of one `from`.
 #[derive(Clone, Debug)]
 pub(crate) struct Relation {
     pub(crate) alias: String,
     /// The name of a table of tenants.
     pub(crate) table: Option<String>,
-    pub(crate) columns: Vec<Output>,
+    /// The parameter that its tenant equals, as `$1`.
+    pub(crate) tenant: Option<String>,
 }
 
 /// The relations of one query, and what its conditions say is equal.
-#[derive(Clone, Debug, Default)]
+#[derive(Debug, Default)]
 pub(crate) struct Scope {
     pub(crate) relations: Vec<Relation>,
     equalities: Vec<Equality>,
@@ -62,14 +60,14 @@ impl Scope {
         self.equalities.push(Equality { left, right, binds: binds.map(<[String]>::to_vec) });
     }
 
-    /// Binds all columns that equal a parameter, by however many steps.
-    pub(crate) fn bind(&mut self, outer: &[Scope]) {
+    /// Binds all tables whose tenant equals a parameter, by however many other tables of tenants.
+    pub(crate) fn bind(&mut self) {
         let mut changed = true;
         while changed {
             changed = false;
             for Equality { left, right, binds } in self.equalities.clone() {
                 for (to, from) in [(&left, &right), (&right, &left)] {
-                    if let Some(parameter) = self.parameter(from, outer) {
+                    if let Some(parameter) = self.tenant(from) {
                         changed |= self.set(to, &parameter, binds.as_deref());
                     }
                 }
@@ -77,45 +75,28 @@ impl Scope {
         }
     }
 
-    /// The parameter that an expression equals.
-    pub(crate) fn parameter(&self, expression: &Expr, outer: &[Scope]) -> Option<String> {
-        match expression {
-            Expr::Nested(inner) | Expr::Cast { expr: inner, .. } => self.parameter(inner, outer),
-            Expr::Value(value) => match &value.value {
-                Value::Placeholder(name) => Some(name.clone()),
-                _ => None,
-            },
-            _ => {
-                let (alias, name) = column(expression)?;
-                let scopes = std::iter::once(self).chain(outer.iter().rev());
-                // The nearest query that has such a column is meant.
-                let mut found = scopes.map(|scope| scope.columns(alias.as_deref(), &name));
-                found.find(|columns| !columns.is_empty())?.first().cloned().flatten()
-            }
-        }
+    /// The parameter that an expression is, or that the tenant equals whose column it is. Only a
+    /// table of tenants hands it on: Citus follows no subquery, function or reference table.
+    fn tenant(&self, expression: &Expr) -> Option<String> {
+        parameter(expression).or_else(|| {
+            let alias = tenant_of(expression)?;
+            let meant = self.relations.iter().filter(|one| one.table.is_some());
+            let mut meant =
+                meant.filter(|one| alias.as_ref().is_none_or(|name| one.alias == *name));
+            meant.find_map(|relation| relation.tenant.clone())
+        })
     }
 
-    /// What is known of the columns of a name, of one relation or of all.
-    fn columns(&self, alias: Option<&str>, name: &str) -> Vec<Option<String>> {
-        let named = |relation: &&Relation| alias.is_none_or(|alias| relation.alias == alias);
-        let columns = self.relations.iter().filter(named).flat_map(|relation| &relation.columns);
-        columns.filter(|(known, _)| known == name).map(|(_, parameter)| parameter.clone()).collect()
-    }
-
-    /// Binds a column that is not bound yet, and answers whether there was one.
+    /// Binds tables that are not bound yet, and answers whether there was one.
     fn set(&mut self, expression: &Expr, parameter: &str, binds: Option<&[String]>) -> bool {
-        let Some((alias, name)) = column(expression) else { return false };
+        let Some(alias) = tenant_of(expression) else { return false };
         let mut changed = false;
         for relation in &mut self.relations {
             let is_bound = binds.is_none_or(|binds| binds.contains(&relation.alias));
-            if !is_bound || alias.as_ref().is_some_and(|alias| *alias != relation.alias) {
-                continue;
-            }
-            for (known, bound) in &mut relation.columns {
-                if *known == name && bound.is_none() {
-                    *bound = Some(parameter.to_owned());
-                    changed = true;
-                }
+            let is_meant = alias.as_ref().is_none_or(|alias| *alias == relation.alias);
+            if is_bound && is_meant && relation.tenant.is_none() {
+                relation.tenant = Some(parameter.to_owned());
+                changed = true;
             }
         }
         changed
@@ -125,23 +106,34 @@ impl Scope {
     pub(crate) fn tenants(&self) -> BTreeMap<String, Option<String>> {
         let of_tenants = |relation: &Relation| {
             let table = relation.table.as_ref()?;
-            let tenant = relation.columns.iter().find(|(name, _)| name == TENANT);
-            let parameter = tenant.and_then(|(_, parameter)| parameter.clone());
-            Some((format!("{table} as {}", relation.alias), parameter))
+            Some((format!("{table} as {}", relation.alias), relation.tenant.clone()))
         };
         self.relations.iter().filter_map(of_tenants).collect()
     }
 }
 
-/// The relation, if it is named, and the name of a column.
-fn column(expression: &Expr) -> Option<(Option<String>, String)> {
+/// The parameter that an expression is, with or without a cast.
+pub(crate) fn parameter(expression: &Expr) -> Option<String> {
     match expression {
-        Expr::Nested(inner) => column(inner),
-        Expr::Identifier(name) => Some((None, name.value.to_lowercase())),
-        Expr::CompoundIdentifier(parts) => {
-            let [.., alias, name] = parts.as_slice() else { return None };
-            Some((Some(alias.value.to_lowercase()), name.value.to_lowercase()))
-        }
+        Expr::Nested(inner) | Expr::Cast { expr: inner, .. } => parameter(inner),
+        Expr::Value(value) => match &value.value {
+            Value::Placeholder(name) => Some(name.clone()),
+            _ => None,
+        },
         _ => None,
     }
+}
+
+/// The relation, if it is named, of an expression that is a column of tenants.
+fn tenant_of(expression: &Expr) -> Option<Option<String>> {
+    let (alias, name) = match expression {
+        Expr::Nested(inner) => return tenant_of(inner),
+        Expr::Identifier(name) => (None, name),
+        Expr::CompoundIdentifier(parts) => {
+            let [.., alias, name] = parts.as_slice() else { return None };
+            (Some(alias.value.to_lowercase()), name)
+        }
+        _ => return None,
+    };
+    (name.value.to_lowercase() == TENANT).then_some(alias)
 }

@@ -1,54 +1,101 @@
-//! Whether a statement is about one tenant only, and says so at every table.
+//! Whether a statement is about one tenant only, says so at every table, and is one that Citus sends
+//! to the node of that tenant as it is.
 //!
-//! A table of tenants is named with its tenant when a condition that every row meets makes its
-//! `tenant_id` equal to a parameter, directly or through other columns. A statement has one such
-//! parameter. What cannot be judged is a fault: nothing passes because it was not understood.
+//! - Each table of tenants is named with its tenant in the query in which it stands: a condition that
+//!   every row meets makes its `tenant_id` equal to a parameter, directly or through other tables of
+//!   tenants of the same query. A statement has one such parameter.
+//! - Rows are inserted by `values`; an array is `unnest`ed there as it is, and cast before that where
+//!   the column is narrow.
+//! - What writes to a table that lies on several nodes calls immutable functions only.
+//! - Tables of tenants do not meet those that stay on the coordinator.
+//! - Settings travel apart from queries.
+//!
+//! What cannot be judged is a fault: nothing passes because it was not understood.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::ControlFlow;
 
 use sqlparser::ast::{
-    Assignment, AssignmentTarget, ConflictTarget, Delete, Expr, FromTable, Insert, Join,
-    JoinConstraint, JoinOperator, ObjectName, OnConflict, OnConflictAction, OnInsert, Query,
-    Select, SelectItem, SelectItemQualifiedWildcardKind, SetExpr, Statement, TableAlias,
-    TableFactor, TableObject, TableWithJoins, Update, UpdateTableFromKind, Values, Visit, Visitor,
-    visit_relations,
+    Assignment, AssignmentTarget, ConflictTarget, Delete, Expr, FromTable, Function, FunctionArg,
+    FunctionArgExpr, FunctionArguments, Insert, Join, JoinConstraint, JoinOperator, ObjectName,
+    OnConflict, OnConflictAction, OnInsert, Query, Select, SetExpr, Statement, TableAlias,
+    TableFactor, TableObject, TableWithJoins, Update, UpdateTableFromKind, Visit, Visitor,
+    visit_expressions, visit_relations,
 };
 
-use crate::schema::{Schema, TENANT, last_part, parse};
-use crate::scope::{Output, Relation, Scope};
+use crate::schema::{ON_THE_COORDINATOR, Schema, TENANT, last_part, parse};
+use crate::scope::{Relation, Scope, parameter};
 
-/// Everything that breaks the rule in one text of a statement or more.
+/// What yields a row for each value of an array.
+const ROWS: &str = "unnest";
+/// Functions that answer the same to the same, whenever and wherever they are called.
+const IMMUTABLE: [&str; 5] = [ROWS, "coalesce", "greatest", "least", "nullif"];
+/// Types to which a value is cast without a look at any setting.
+const PLAIN_TYPES: [&str; 5] = ["bigint", "bytea", "integer", "smallint", "uuid"];
+
+/// Everything that breaks the rules in one text of a statement or more.
 pub(crate) fn faults(schema: &Schema, sql: &str) -> Vec<String> {
     let statements = match parse(sql) {
         Ok(statements) => statements,
         Err(error) => return vec![format!("cannot be read: {error}")],
     };
     let mut faults = Vec::new();
+    let sets = |statement: &Statement| matches!(statement, Statement::Set(_));
+    let begins = |statement: &Statement| matches!(statement, Statement::StartTransaction { .. });
+    if statements.iter().any(sets) && !statements.iter().all(|one| sets(one) || begins(one)) {
+        faults.push("a setting travels with a query".to_owned());
+    }
     for statement in &statements {
         let mut judge = Judge {
             schema,
             ctes: Vec::new(),
             judged: 0,
             parameters: BTreeSet::new(),
+            functions: BTreeSet::new(),
+            is_written_on_nodes: false,
             faults: Vec::new(),
         };
-        judge.statement(statement, &[]);
+        judge.statement(statement);
         judge.conclude(statement);
         faults.append(&mut judge.faults);
     }
     faults
 }
 
+/// The parameters that a statement unnests into columns, and the types of these.
+pub(crate) fn arrays(schema: &Schema, sql: &str) -> BTreeMap<usize, String> {
+    let mut arrays = BTreeMap::new();
+    for statement in parse(sql).unwrap() {
+        let Statement::Insert(insert) = statement else { continue };
+        let TableObject::TableName(table) = &insert.table else { continue };
+        let types = schema.tables.get(&last_part(table)).map(|table| &table.types);
+        let source = insert.source.as_ref().map(|query| &*query.body);
+        let Some(SetExpr::Values(values)) = source else { continue };
+        let columns = insert.columns.iter().map(last_part);
+        for (column, value) in columns.zip(values.rows.iter().flat_map(|row| row.iter())) {
+            let Expr::Function(function) = value else { continue };
+            let number = argument(function).and_then(parameter);
+            let number = number.and_then(|name| name.trim_start_matches('$').parse().ok());
+            let of = types.and_then(|types| types.get(&column)).cloned();
+            arrays.extend(number.zip(of));
+        }
+    }
+    arrays
+}
+
 /// What has been found of one statement.
 struct Judge<'a> {
     schema: &'a Schema,
-    /// What the queries of `with` answer, the nearest last.
-    ctes: Vec<(String, Vec<Output>)>,
+    /// The queries of `with`, the nearest last.
+    ctes: Vec<String>,
     /// How often a table of tenants was met.
     judged: usize,
     /// The parameters that name its tenants.
     parameters: BTreeSet<String>,
+    /// The functions that stand in the place of a table.
+    functions: BTreeSet<String>,
+    /// Whether it writes to a table that lies on several nodes.
+    is_written_on_nodes: bool,
     faults: Vec<String>,
 }
 
@@ -58,137 +105,183 @@ impl Judge<'_> {
             self.faults.push(format!("names several tenants: {:?}", self.parameters));
         }
         let mut named = 0;
+        let mut on_the_coordinator = BTreeSet::new();
         let _ = visit_relations(statement, |name| {
-            named += usize::from(self.schema.is_of_tenants(&last_part(name)));
+            let name = last_part(name);
+            named += usize::from(self.schema.is_of_tenants(&name));
+            if ON_THE_COORDINATOR.contains(&name.as_str()) {
+                on_the_coordinator.insert(name);
+            }
             ControlFlow::<()>::Continue(())
         });
         if named != self.judged {
             let judged = self.judged;
             self.faults.push(format!("{named} tables of tenants, of which {judged} were judged"));
         }
+        if named > 0 && !on_the_coordinator.is_empty() {
+            self.faults.push(format!("meets {on_the_coordinator:?} of the coordinator"));
+        }
+        if self.is_written_on_nodes {
+            self.judge_written(statement);
+        }
     }
 
-    /// Judges a statement and answers what it returns.
-    fn statement(&mut self, statement: &Statement, outer: &[Scope]) -> Vec<Output> {
+    /// Judges the values of a statement that writes: each node makes them for itself.
+    fn judge_written(&mut self, statement: &Statement) {
+        let mut functions = std::mem::take(&mut self.functions);
+        let _ = visit_expressions(statement, |expression| {
+            match expression {
+                Expr::Function(function) => {
+                    functions.insert(last_part(&function.name));
+                }
+                Expr::Cast { data_type, .. } => {
+                    let to = data_type.to_string().to_lowercase();
+                    if !PLAIN_TYPES.contains(&to.trim_end_matches("[]")) {
+                        self.faults.push(format!("casts to {to} what it writes"));
+                    }
+                }
+                _ => {}
+            }
+            ControlFlow::<()>::Continue(())
+        });
+        for function in functions.iter().filter(|name| !IMMUTABLE.contains(&name.as_str())) {
+            self.faults.push(format!("calls {function}, which is not known to be immutable"));
+        }
+    }
+
+    fn statement(&mut self, statement: &Statement) {
         match statement {
-            Statement::Query(query) => self.query(query, outer),
-            Statement::Insert(insert) => self.insert(insert, outer),
-            Statement::Update(update) => self.update(update, outer),
-            Statement::Delete(delete) => self.delete(delete, outer),
+            Statement::Query(query) => self.query(query),
+            Statement::Insert(insert) => self.insert(insert),
+            Statement::Update(update) => self.update(update),
+            Statement::Delete(delete) => self.delete(delete),
             // They are about a transaction, not about rows.
-            Statement::StartTransaction { .. } | Statement::Commit { .. } => Vec::new(),
-            Statement::Rollback { .. } | Statement::Set(_) | Statement::ShowVariable { .. } => {
-                Vec::new()
-            }
-            other => {
-                self.faults.push(format!("cannot be judged: {other}"));
-                Vec::new()
-            }
+            Statement::StartTransaction { .. } | Statement::Commit { .. } => {}
+            Statement::Rollback { .. } | Statement::Set(_) | Statement::ShowVariable { .. } => {}
+            other => self.faults.push(format!("cannot be judged: {other}")),
         }
     }
 
-    fn query(&mut self, query: &Query, outer: &[Scope]) -> Vec<Output> {
+    fn query(&mut self, query: &Query) {
         let known = self.ctes.len();
+        let is_recursive = query.with.as_ref().is_some_and(|with| with.recursive);
         for cte in query.with.iter().flat_map(|with| &with.cte_tables) {
-            let name = cte.alias.name.value.to_lowercase();
-            let is_recursive = query.with.as_ref().is_some_and(|with| with.recursive);
-            if let (true, SetExpr::SetOperation { left, .. }) = (is_recursive, &*cte.query.body) {
-                // What it begins with is judged once more as a part of the whole.
-                let (judged, faults) = (self.judged, self.faults.len());
-                let first = self.body(left, outer);
-                self.judged = judged;
-                self.faults.truncate(faults);
-                self.ctes.push((name.clone(), renamed(first, Some(&cte.alias))));
+            let (before, name) = (self.ctes.len(), cte.alias.name.value.to_lowercase());
+            if is_recursive {
+                self.ctes.push(name.clone());
             }
-            let outputs = self.query(&cte.query, outer);
-            self.ctes.push((name, renamed(outputs, Some(&cte.alias))));
+            self.query(&cte.query);
+            self.ctes.truncate(before);
+            self.ctes.push(name);
         }
-        let outputs = self.body(&query.body, outer);
-        self.subqueries(&query.order_by, outer);
-        self.subqueries(&query.limit_clause, outer);
-        self.subqueries(&query.fetch, outer);
+        self.body(&query.body);
+        self.subqueries(&query.order_by);
+        self.subqueries(&query.limit_clause);
+        self.subqueries(&query.fetch);
         self.ctes.truncate(known);
-        outputs
     }
 
-    fn body(&mut self, body: &SetExpr, outer: &[Scope]) -> Vec<Output> {
+    fn body(&mut self, body: &SetExpr) {
         match body {
-            SetExpr::Select(select) => self.select(select, outer),
-            SetExpr::Query(query) => self.query(query, outer),
+            SetExpr::Select(select) => self.select(select),
+            SetExpr::Query(query) => self.query(query),
             SetExpr::SetOperation { left, right, .. } => {
-                let (left, right) = (self.body(left, outer), self.body(right, outer));
-                let both = left.into_iter().zip(right);
-                let agreed = |one: Option<String>, other| if one == other { one } else { None };
-                both.map(|((name, one), (_, other))| (name, agreed(one, other))).collect()
+                self.body(left);
+                self.body(right);
             }
-            SetExpr::Values(values) => self.values(values, outer),
+            SetExpr::Values(values) => self.subqueries(values),
             SetExpr::Insert(statement)
             | SetExpr::Update(statement)
-            | SetExpr::Delete(statement) => self.statement(statement, outer),
+            | SetExpr::Delete(statement) => self.statement(statement),
             SetExpr::Merge(_) | SetExpr::Table(_) => {
                 self.faults.push(format!("cannot be judged: {body}"));
-                Vec::new()
             }
         }
     }
 
-    fn values(&mut self, values: &Values, outer: &[Scope]) -> Vec<Output> {
-        self.subqueries(values, outer);
-        let nowhere = Scope::default();
-        let width = values.rows.first().map_or(0, |row| row.len());
-        let column = |at: usize| {
-            let mut bound = values.rows.iter().map(|row| nowhere.parameter(row.get(at)?, outer));
-            let first = bound.next().flatten();
-            first.filter(|first| bound.all(|other| other.as_ref() == Some(first)))
-        };
-        (0..width).map(|at| (format!("column{}", at + 1), column(at))).collect()
-    }
-
-    fn select(&mut self, select: &Select, outer: &[Scope]) -> Vec<Output> {
-        let scope = self.scope(&select.from, select.selection.as_ref(), outer);
-        let scopes = [outer, std::slice::from_ref(&scope)].concat();
-        // The conditions of joins may ask further queries, the tables have been judged.
-        for condition in select.from.iter().flat_map(|from| &from.joins).filter_map(condition) {
-            self.subqueries(condition, &scopes);
-        }
+    fn select(&mut self, select: &Select) {
+        self.scope(&select.from, select.selection.as_ref());
         let mut rest = select.clone();
         rest.from = Vec::new();
-        self.subqueries(&rest, &scopes);
-        outputs(&select.projection, &scope, outer)
+        self.subqueries(&rest);
     }
 
-    fn insert(&mut self, insert: &Insert, outer: &[Scope]) -> Vec<Output> {
+    fn insert(&mut self, insert: &Insert) {
         let TableObject::TableName(name) = &insert.table else {
             self.faults.push(format!("cannot be judged: {insert}"));
-            return Vec::new();
+            return;
         };
-        let sources = insert.source.as_ref().map(|query| self.query(query, outer));
+        self.note_written(name);
         let mut target = self.table(name, None);
-        if let Some(alias) = &insert.table_alias {
-            target.alias = alias.alias.value.to_lowercase();
-        }
-        let inserted: Vec<String> = insert.columns.iter().map(last_part).collect();
-        for (column, (_, parameter)) in inserted.iter().zip(sources.unwrap_or_default()) {
-            let known = target.columns.iter_mut().find(|(name, _)| name == column);
-            if let Some((_, bound)) = known {
-                *bound = parameter;
+        if let Some(query) = &insert.source {
+            self.query(query);
+            if let Some(table) = target.table.clone() {
+                target.tenant = self.inserted(&table, &insert.columns, &query.body);
             }
         }
-        let excluded = Relation { alias: "excluded".to_owned(), table: None, ..target.clone() };
         let is_of_tenants = target.table.is_some();
         let mut scope = Scope::default();
         scope.relations.push(target);
         self.take(&scope);
-        scope.relations.push(excluded);
         if let Some(OnInsert::OnConflict(conflict)) = &insert.on {
-            let scopes = [outer, std::slice::from_ref(&scope)].concat();
-            self.conflict(conflict, is_of_tenants, &scopes);
+            self.conflict(conflict, is_of_tenants);
         }
-        scope.relations.pop();
-        outputs(insert.returning.as_deref().unwrap_or_default(), &scope, outer)
+        self.subqueries(&insert.returning);
     }
 
-    fn conflict(&mut self, conflict: &OnConflict, is_of_tenants: bool, scopes: &[Scope]) {
+    /// Judges the rows that a table of tenants gets; the parameter that names the tenant of all.
+    fn inserted(
+        &mut self,
+        table: &str,
+        columns: &[ObjectName],
+        source: &SetExpr,
+    ) -> Option<String> {
+        let SetExpr::Values(values) = source else {
+            self.faults.push(format!("inserts into {table} what it selects, and not values"));
+            return None;
+        };
+        let mut tenants = BTreeSet::new();
+        for row in &values.rows {
+            for (column, value) in columns.iter().map(last_part).zip(row.iter()) {
+                if column == TENANT {
+                    tenants.insert(parameter(value));
+                }
+                if let Some(fault) = self.unnested(table, &column, value) {
+                    self.faults.push(fault);
+                }
+            }
+        }
+        if tenants.len() == 1 { tenants.pop_first().flatten() } else { None }
+    }
+
+    /// What is wrong with the array that a value comes from, if it comes from one.
+    fn unnested(&self, table: &str, column: &str, value: &Expr) -> Option<String> {
+        let Expr::Function(function) = value else {
+            let mut is_inside = false;
+            let _ = visit_expressions(value, |inner| {
+                is_inside |= matches!(inner, Expr::Function(of) if last_part(&of.name) == ROWS);
+                ControlFlow::<()>::Continue(())
+            });
+            return is_inside.then(|| format!("computes with {ROWS} for {table}.{column}"));
+        };
+        if last_part(&function.name) != ROWS {
+            return None;
+        }
+        let of = self.schema.tables.get(table).and_then(|known| known.types.get(column));
+        let is_narrow = of.is_some_and(|of| ["smallint", "integer", "int"].contains(&of.as_str()));
+        let expected = of.filter(|_| is_narrow).map(|of| format!("{of}[]"));
+        let cast = match argument(function) {
+            Some(Expr::Cast { expr, data_type, .. }) if parameter(expr).is_some() => {
+                Some(data_type.to_string().to_lowercase())
+            }
+            Some(plain) if parameter(plain).is_some() => None,
+            Some(_) | None => return Some(format!("computes what {ROWS} takes for {column}")),
+        };
+        let is_as_expected = expected.is_none() || cast == expected;
+        (!is_as_expected).then(|| format!("{table}.{column} takes {cast:?}, not {expected:?}"))
+    }
+
+    fn conflict(&mut self, conflict: &OnConflict, is_of_tenants: bool) {
         if let Some(ConflictTarget::Columns(columns)) = &conflict.conflict_target {
             let starts = columns.first().is_some_and(|first| first.value == TENANT);
             if is_of_tenants && !starts {
@@ -198,10 +291,10 @@ impl Judge<'_> {
         if let OnConflictAction::DoUpdate(update) = &conflict.action {
             self.assignments(&update.assignments, is_of_tenants);
         }
-        self.subqueries(conflict, scopes);
+        self.subqueries(conflict);
     }
 
-    fn update(&mut self, update: &Update, outer: &[Scope]) -> Vec<Output> {
+    fn update(&mut self, update: &Update) {
         let others = match &update.from {
             Some(UpdateTableFromKind::AfterSet(from) | UpdateTableFromKind::BeforeSet(from)) => {
                 from.as_slice()
@@ -209,25 +302,34 @@ impl Judge<'_> {
             None => &[],
         };
         let from = [std::slice::from_ref(&update.table), others].concat();
-        let scope = self.scope(&from, update.selection.as_ref(), outer);
+        self.note_target(&update.table.relation);
+        let scope = self.scope(&from, update.selection.as_ref());
         let target = scope.relations.first().and_then(|target| target.table.as_ref());
         self.assignments(&update.assignments, target.is_some());
-        let scopes = [outer, std::slice::from_ref(&scope)].concat();
-        self.subqueries(&update.assignments, &scopes);
-        self.subqueries(&update.selection, &scopes);
-        self.subqueries(&update.returning, &scopes);
-        outputs(update.returning.as_deref().unwrap_or_default(), &scope, outer)
+        self.subqueries(&update.assignments);
+        self.subqueries(&update.selection);
+        self.subqueries(&update.returning);
     }
 
-    fn delete(&mut self, delete: &Delete, outer: &[Scope]) -> Vec<Output> {
+    fn delete(&mut self, delete: &Delete) {
         let (FromTable::WithFromKeyword(from) | FromTable::WithoutKeyword(from)) = &delete.from;
         let others = delete.using.as_deref().unwrap_or_default();
-        let from = [from.as_slice(), others].concat();
-        let scope = self.scope(&from, delete.selection.as_ref(), outer);
-        let scopes = [outer, std::slice::from_ref(&scope)].concat();
-        self.subqueries(&delete.selection, &scopes);
-        self.subqueries(&delete.returning, &scopes);
-        outputs(delete.returning.as_deref().unwrap_or_default(), &scope, outer)
+        for target in from {
+            self.note_target(&target.relation);
+        }
+        self.scope(&[from.as_slice(), others].concat(), delete.selection.as_ref());
+        self.subqueries(&delete.selection);
+        self.subqueries(&delete.returning);
+    }
+
+    fn note_target(&mut self, target: &TableFactor) {
+        if let TableFactor::Table { name, .. } = target {
+            self.note_written(name);
+        }
+    }
+
+    fn note_written(&mut self, name: &ObjectName) {
+        self.is_written_on_nodes |= !ON_THE_COORDINATOR.contains(&last_part(name).as_str());
     }
 
     /// A row stays with its tenant.
@@ -243,27 +345,15 @@ impl Judge<'_> {
     }
 
     /// The tables of one `from`, bound by its conditions, and judged.
-    fn scope(
-        &mut self,
-        from: &[TableWithJoins],
-        selection: Option<&Expr>,
-        outer: &[Scope],
-    ) -> Scope {
+    fn scope(&mut self, from: &[TableWithJoins], selection: Option<&Expr>) -> Scope {
         let mut scope = Scope::default();
-        let mut lateral = Vec::new();
         for tables in from {
-            self.tables(tables, &mut scope, &mut lateral, outer);
+            self.tables(tables, &mut scope);
         }
         if let Some(condition) = selection {
             scope.add_condition(condition, None);
         }
-        scope.bind(outer);
-        for (subquery, alias) in lateral {
-            let scopes = [outer, std::slice::from_ref(&scope)].concat();
-            let outputs = self.query(&subquery, &scopes);
-            scope.relations.push(derived(alias.as_ref(), outputs));
-            scope.bind(outer);
-        }
+        scope.bind();
         self.take(&scope);
         scope
     }
@@ -278,77 +368,73 @@ impl Judge<'_> {
         }
     }
 
-    fn tables(
-        &mut self,
-        tables: &TableWithJoins,
-        scope: &mut Scope,
-        lateral: &mut Vec<(Query, Option<TableAlias>)>,
-        outer: &[Scope],
-    ) {
+    fn tables(&mut self, tables: &TableWithJoins, scope: &mut Scope) {
         let first = scope.relations.len();
-        self.factor(&tables.relation, scope, lateral, outer);
+        self.factor(&tables.relation, scope);
         for join in &tables.joins {
             let right = scope.relations.len();
-            self.factor(&join.relation, scope, lateral, outer);
+            self.factor(&join.relation, scope);
             let (left, right) = scope.relations.split_at(right);
             let names = |side: &[Relation]| side.iter().map(|one| one.alias.clone()).collect();
             let left = names(left.get(first..).unwrap_or_default());
             let right: Vec<String> = names(right);
-            let (constraint, binds) = match &join.join_operator {
-                JoinOperator::Join(constraint)
-                | JoinOperator::Inner(constraint)
-                | JoinOperator::CrossJoin(constraint) => (constraint, None),
-                JoinOperator::Left(constraint) | JoinOperator::LeftOuter(constraint) => {
-                    (constraint, Some(right))
-                }
-                JoinOperator::Right(constraint) | JoinOperator::RightOuter(constraint) => {
-                    (constraint, Some(left))
-                }
-                JoinOperator::FullOuter(constraint) => (constraint, Some(Vec::new())),
-                _ => {
-                    self.faults.push(format!("cannot be judged: {join}"));
-                    continue;
-                }
-            };
-            match constraint {
-                JoinConstraint::On(condition) => scope.add_condition(condition, binds.as_deref()),
-                JoinConstraint::None => {}
-                // The columns of the one depend on what a later migration adds; the other takes
-                // more to judge than it saves.
-                JoinConstraint::Natural | JoinConstraint::Using(_) => {
-                    self.faults.push(format!("join with on: {join}"));
-                }
+            self.join(join, scope, left, right);
+        }
+    }
+
+    fn join(&mut self, join: &Join, scope: &mut Scope, left: Vec<String>, right: Vec<String>) {
+        let (constraint, binds) = match &join.join_operator {
+            JoinOperator::Join(constraint)
+            | JoinOperator::Inner(constraint)
+            | JoinOperator::CrossJoin(constraint) => (constraint, None),
+            JoinOperator::Left(constraint) | JoinOperator::LeftOuter(constraint) => {
+                (constraint, Some(right))
+            }
+            JoinOperator::Right(constraint) | JoinOperator::RightOuter(constraint) => {
+                (constraint, Some(left))
+            }
+            JoinOperator::FullOuter(constraint) => (constraint, Some(Vec::new())),
+            _ => {
+                self.faults.push(format!("cannot be judged: {join}"));
+                return;
+            }
+        };
+        match constraint {
+            JoinConstraint::On(condition) => {
+                scope.add_condition(condition, binds.as_deref());
+                self.subqueries(condition);
+            }
+            JoinConstraint::None => {}
+            // The columns of the one depend on what a later migration adds; the other takes
+            // more to judge than it saves.
+            JoinConstraint::Natural | JoinConstraint::Using(_) => {
+                self.faults.push(format!("join with on: {join}"));
             }
         }
     }
 
-    fn factor(
-        &mut self,
-        factor: &TableFactor,
-        scope: &mut Scope,
-        lateral: &mut Vec<(Query, Option<TableAlias>)>,
-        outer: &[Scope],
-    ) {
+    fn factor(&mut self, factor: &TableFactor, scope: &mut Scope) {
         match factor {
             TableFactor::Table { name, alias, args: None, .. } => {
                 let relation = self.table(name, alias.as_ref());
                 scope.relations.push(relation);
             }
-            TableFactor::Derived { lateral: true, subquery, alias, .. } => {
-                lateral.push(((**subquery).clone(), alias.clone()));
-            }
-            TableFactor::Derived { lateral: false, subquery, alias, .. } => {
-                let outputs = self.query(subquery, outer);
-                scope.relations.push(derived(alias.as_ref(), outputs));
+            TableFactor::Derived { subquery, alias, .. } => {
+                self.query(subquery);
+                scope.relations.push(derived(alias.as_ref()));
             }
             TableFactor::NestedJoin { table_with_joins, alias: None } => {
-                self.tables(table_with_joins, scope, lateral, outer);
+                self.tables(table_with_joins, scope);
             }
-            TableFactor::Table { alias, args: Some(_), .. }
-            | TableFactor::Function { alias, .. }
-            | TableFactor::UNNEST { alias, .. } => {
-                self.subqueries(factor, outer);
-                scope.relations.push(derived(alias.as_ref(), Vec::new()));
+            TableFactor::Table { name, alias, args: Some(_), .. }
+            | TableFactor::Function { name, alias, .. } => {
+                self.functions.insert(last_part(name));
+                self.subqueries(factor);
+                scope.relations.push(derived(alias.as_ref()));
+            }
+            TableFactor::UNNEST { alias, .. } => {
+                self.subqueries(factor);
+                scope.relations.push(derived(alias.as_ref()));
             }
             _ => self.faults.push(format!("cannot be judged: {factor}")),
         }
@@ -358,28 +444,26 @@ impl Judge<'_> {
     fn table(&mut self, name: &ObjectName, alias: Option<&TableAlias>) -> Relation {
         let name = last_part(name);
         let shown = alias.map_or(name.clone(), |alias| alias.name.value.to_lowercase());
-        if let Some((_, outputs)) = self.ctes.iter().rev().find(|(known, _)| *known == name) {
-            let columns = renamed(outputs.clone(), alias);
-            return Relation { alias: shown, table: None, columns };
+        if self.ctes.contains(&name) {
+            return Relation { alias: shown, table: None, tenant: None };
         }
-        let known = self.schema.tables.get(&name);
-        let columns = known.map(|table| table.columns.as_slice()).unwrap_or_default();
-        let columns = columns.iter().map(|column| (column.clone(), None)).collect();
         let table = self.schema.is_of_tenants(&name).then_some(name);
         self.judged += usize::from(table.is_some());
-        Relation { alias: shown, table, columns: renamed(columns, alias) }
+        if table.is_some() && alias.is_some_and(|alias| !alias.columns.is_empty()) {
+            self.faults.push(format!("cannot be judged: other names for the columns of {shown}"));
+        }
+        Relation { alias: shown, table, tenant: None }
     }
 
     /// Judges the queries inside of something that is no query itself.
-    fn subqueries(&mut self, node: &impl Visit, outer: &[Scope]) {
-        let _ = node.visit(&mut Subqueries { judge: self, outer, depth: 0 });
+    fn subqueries(&mut self, node: &impl Visit) {
+        let _ = node.visit(&mut Subqueries { judge: self, depth: 0 });
     }
 }
 
-/// Meets the queries of an expression, each with what is around it.
+/// Meets the queries of an expression.
 struct Subqueries<'a, 'b> {
     judge: &'a mut Judge<'b>,
-    outer: &'a [Scope],
     depth: usize,
 }
 
@@ -389,7 +473,7 @@ impl Visitor for Subqueries<'_, '_> {
     fn pre_visit_query(&mut self, query: &Query) -> ControlFlow<()> {
         if self.depth == 0 {
             // It meets the queries inside of it by itself.
-            self.judge.query(query, self.outer);
+            self.judge.query(query);
         }
         self.depth += 1;
         ControlFlow::Continue(())
@@ -401,77 +485,17 @@ impl Visitor for Subqueries<'_, '_> {
     }
 }
 
-/// What a list of expressions answers, with the parameters that they equal.
-fn outputs(items: &[SelectItem], scope: &Scope, outer: &[Scope]) -> Vec<Output> {
-    let all = |alias: Option<&str>| {
-        let meant =
-            scope.relations.iter().filter(move |one| alias.is_none_or(|name| one.alias == name));
-        meant.flat_map(|relation| relation.columns.clone()).collect::<Vec<_>>()
-    };
-    let mut outputs = Vec::new();
-    for item in items {
-        match item {
-            SelectItem::UnnamedExpr(expression) => {
-                let name = match expression {
-                    Expr::Identifier(name) => name.value.to_lowercase(),
-                    Expr::CompoundIdentifier(parts) => {
-                        parts.last().map(|name| name.value.to_lowercase()).unwrap_or_default()
-                    }
-                    _ => String::new(),
-                };
-                outputs.push((name, scope.parameter(expression, outer)));
-            }
-            SelectItem::ExprWithAlias { expr, alias } => {
-                outputs.push((alias.value.to_lowercase(), scope.parameter(expr, outer)));
-            }
-            SelectItem::Wildcard(_) => outputs.extend(all(None)),
-            SelectItem::QualifiedWildcard(kind, _) => match kind {
-                SelectItemQualifiedWildcardKind::ObjectName(name) => {
-                    outputs.extend(all(Some(&last_part(name))));
-                }
-                SelectItemQualifiedWildcardKind::Expr(_) => outputs.push((String::new(), None)),
-            },
-            SelectItem::ExprWithAliases { .. } => outputs.push((String::new(), None)),
-        }
-    }
-    outputs
+/// A query, or a function that answers rows, in a `from`: it hands no tenant on.
+fn derived(alias: Option<&TableAlias>) -> Relation {
+    let alias = alias.map(|alias| alias.name.value.to_lowercase()).unwrap_or_default();
+    Relation { alias, table: None, tenant: None }
 }
 
-/// A query, or a function that answers rows, in a `from`.
-fn derived(alias: Option<&TableAlias>, outputs: Vec<Output>) -> Relation {
-    let name = alias.map(|alias| alias.name.value.to_lowercase()).unwrap_or_default();
-    Relation { alias: name, table: None, columns: renamed(outputs, alias) }
-}
-
-/// Columns under the names that an alias gives them.
-fn renamed(columns: Vec<Output>, alias: Option<&TableAlias>) -> Vec<Output> {
-    let names = alias.map(|alias| alias.columns.as_slice()).unwrap_or_default();
-    let mut columns = columns;
-    for (at, name) in names.iter().enumerate() {
-        let name = name.name.value.to_lowercase();
-        match columns.get_mut(at) {
-            Some((known, _)) => *known = name,
-            None => columns.push((name, None)),
-        }
-    }
-    columns
-}
-
-/// What a join says of its tables.
-fn condition(join: &Join) -> Option<&Expr> {
-    let (JoinOperator::Join(constraint)
-    | JoinOperator::Inner(constraint)
-    | JoinOperator::Left(constraint)
-    | JoinOperator::LeftOuter(constraint)
-    | JoinOperator::Right(constraint)
-    | JoinOperator::RightOuter(constraint)
-    | JoinOperator::FullOuter(constraint)
-    | JoinOperator::CrossJoin(constraint)) = &join.join_operator
-    else {
-        return None;
-    };
-    match constraint {
-        JoinConstraint::On(condition) => Some(condition),
-        JoinConstraint::Using(_) | JoinConstraint::Natural | JoinConstraint::None => None,
+/// The only argument of a function.
+fn argument(function: &Function) -> Option<&Expr> {
+    let FunctionArguments::List(list) = &function.args else { return None };
+    match list.args.as_slice() {
+        [FunctionArg::Unnamed(FunctionArgExpr::Expr(only))] => Some(only),
+        _ => None,
     }
 }
