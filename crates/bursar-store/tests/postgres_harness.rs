@@ -184,6 +184,23 @@ async fn a_proxy_that_is_cut_lets_new_clients_in() {
     assert!(connect(&url).await.is_err());
 }
 
+#[tokio::test]
+async fn a_proxy_tells_what_was_asked_message_by_message() {
+    let database = Database::new(Cluster::shared());
+    let proxy = Proxy::start(database.app_url());
+    let client = connect(&proxy.through(database.app_url())).await.unwrap();
+    client.batch_execute("select 1; select 2").await.unwrap();
+    client.query_typed("select 3", &[]).await.unwrap();
+    assert_eq!(proxy.take_asked(), ["select 1; select 2", "select 3"]);
+    assert_eq!(proxy.take_asked(), Vec::<String>::new());
+}
+
+#[test]
+fn a_database_may_have_another_encoding() {
+    let database = Database::encoded(Cluster::shared(), "LATIN1");
+    assert_eq!(column(database.app_url(), "show server_encoding"), ["LATIN1"]);
+}
+
 #[test]
 fn a_question_about_encryption_passes_a_proxy() {
     let proxy = Proxy::start(&Cluster::shared().admin().to_string());

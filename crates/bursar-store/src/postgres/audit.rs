@@ -9,7 +9,7 @@ use super::lane::PostgresLane;
 use super::pipeline::{Sent, in_order};
 use super::readers::{Reader, read_error};
 use super::stock::next_tenants;
-use super::tx::{self, params, store_error};
+use super::tx::{self, Messages, params, store_error};
 use crate::audit::{
     AuditEntry, AuditFilter, AuditHead, AuditKey, AuditPage, AuditPageMaker, AuditStretch,
     AuditWay, ChainPlace, LOOKED_MAX,
@@ -230,8 +230,7 @@ pub(super) async fn list(
             .await;
         found.map_err(read_error)
     };
-    let ((), found) =
-        try_join!(biased; async { db.batch_execute(PLANS).await.map_err(read_error) }, walk)?;
+    let ((), found) = try_join!(biased; reader.set(PLANS), walk)?;
     let mut page = AuditPageMaker::new(limit);
     for row in &found {
         if !page.goes_on() {
@@ -272,7 +271,7 @@ pub(super) async fn verify(
     only: Option<TenantId>,
     unchained_before: Option<Timestamp>,
 ) -> Result<AuditVerified, StoreError> {
-    db.batch_execute(BEGIN).await.map_err(read_error)?;
+    tx::set(db, BEGIN, Messages::Separate).await.map_err(read_error)?;
     let mut verified = AuditVerified::default();
     if let Some(tenant_id) = only {
         verified.merge(verify_tenant(db, key, tenant_id, unchained_before).await?);

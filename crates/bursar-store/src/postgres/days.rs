@@ -8,7 +8,7 @@ use tokio::try_join;
 use tokio_postgres::Client;
 
 use super::ask::{each, number, rows};
-use super::readers::{Reader, read_error};
+use super::readers::Reader;
 use super::tx::params;
 use crate::decode;
 use crate::error::StoreError;
@@ -57,7 +57,7 @@ pub(super) async fn usage_by_day(
     let db = reader.client()?;
     let ((), places, counted) = try_join!(
         biased;
-        async { db.batch_execute(PLANS).await.map_err(read_error) },
+        reader.set(PLANS),
         places(db, tenant_id, &filter, page),
         count(db, tenant_id, &filter),
     )?;

@@ -12,7 +12,7 @@ use tokio::try_join;
 use tokio_postgres::{Client, Row};
 
 use super::ask::{listed, rows};
-use super::readers::{Reader, read_error};
+use super::readers::Reader;
 use super::tx::params;
 use crate::codec;
 use crate::columns::Columns;
@@ -143,7 +143,7 @@ pub(super) async fn usage_history(
                 Ok(only.map(IntegrationId::number).into_iter().collect())
             }
         },
-        async { db.batch_execute(PLANS).await.map_err(read_error) },
+        reader.set(PLANS),
     )?;
     let picked = if way.is_of_integration() {
         let mut merge = Merge::new(cut, integrations.len());

@@ -12,7 +12,7 @@ use tokio_postgres::Client;
 use super::connect::Address;
 use super::labels::KnownLabels;
 use super::sweep::{self, Sweep};
-use super::tx::{self, commit_error, params, store_error};
+use super::tx::{self, Messages, commit_error, params, store_error};
 use super::{audit, clock, load, save};
 use crate::audit::AuditKey;
 use crate::clock::{ClockConfirmed, StoreClock};
@@ -37,6 +37,7 @@ const WRITE_PROBE: &str = "update id_numbers set next_number = next_number where
 
 pub(super) struct PostgresLane {
     address: Address,
+    pub(super) messages: Messages,
     runtime: Runtime,
     client: Option<Arc<Client>>,
     pub(super) clock: StoreClock,
@@ -84,12 +85,14 @@ struct Numbers {
 impl PostgresLane {
     pub(super) fn new(
         address: Address,
+        messages: Messages,
         clock: StoreClock,
         sweep: Arc<Sweep>,
         audit_key: AuditKey,
     ) -> std::io::Result<Self> {
         Ok(Self {
             address,
+            messages,
             runtime: tokio::runtime::Builder::new_current_thread().enable_all().build()?,
             client: None,
             now: clock.now(),
@@ -179,12 +182,12 @@ impl PostgresLane {
         question: impl AsyncFnOnce(&Client) -> Result<T, StoreError>,
     ) -> Result<T, StoreError> {
         self.keep_connection()?;
-        let opening = self.opening(tenant_id);
+        let (opening, messages) = (self.opening(tenant_id), self.messages);
         self.ask(async move |client| {
             let Some(text) = opening else { return question(client).await };
             // Sent together, which saves a round trip: where the opening fails and the connection
             // stands, no row of a tenant is seen or written, because none is named.
-            let opening = client.batch_execute(&text);
+            let opening = tx::set(client, &text, messages);
             let (opened, answer) = join!(biased; opening, question(client));
             opened.map_err(store_error)?;
             answer
@@ -284,8 +287,14 @@ impl Lane for PostgresLane {
     fn confirm_clock(&mut self) -> Result<ClockConfirmed, StoreError> {
         let before = self.clock.now();
         let injected = self.clock.injected();
-        let (wall, confirmations) =
-            self.ask(async |client| clock::confirm(client, injected).await)?;
+        self.open = Open::Promised;
+        let confirmed = self
+            .ask_of(None, async |client| clock::confirm(client, injected).await)
+            .and_then(|heard| self.commit().map(|()| heard));
+        if confirmed.is_err() {
+            self.rollback();
+        }
+        let (wall, confirmations) = confirmed?;
         // Another connection of this server may have heard of it first.
         let now = self.clock.heard(wall, confirmations).now;
         Ok(ClockConfirmed { now, changed_micros: now.micros() - before.micros() })

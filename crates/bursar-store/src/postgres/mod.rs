@@ -136,7 +136,7 @@ impl PostgresStore {
         let address = Address::parse(url)?;
         let (checked, injected) = (address.clone(), options.clock.clone());
         let fingerprint = options.secret_fingerprint.clone();
-        let clock = in_short(async move {
+        let (clock, messages) = in_short(async move {
             let client = checked.connect().await?;
             settings::check(&client).await?;
             check_schema(&client).await?;
@@ -145,19 +145,19 @@ impl PostgresStore {
             let (wall, stored) = clock::read(&client).await.map_err(failed)?;
             let clock = StoreClock::of_database(injected, wall, stored);
             clock::note(&client, clock.stored()).await.map_err(failed)?;
-            Ok(clock)
+            Ok((clock, settings::messages(&client).await?))
         })?;
         let sweep = Arc::new(sweep::Sweep::new());
         let lanes = (0..options.lanes.max(1)).map(|_| {
             let (address, sweep) = (address.clone(), Arc::clone(&sweep));
             let audit_key = options.audit_key.clone();
-            let lane = lane::PostgresLane::new(address, clock.clone(), sweep, audit_key);
+            let lane = lane::PostgresLane::new(address, messages, clock.clone(), sweep, audit_key);
             lane.map(|lane| Box::new(lane) as Box<dyn Lane>)
         });
         let lanes = lanes
             .collect::<std::io::Result<Vec<_>>>()
             .map_err(|error| OpenPostgresError::Database(error.to_string()))?;
-        let readers = Arc::new(Readers::new(address, options.readers)?);
+        let readers = Arc::new(Readers::new(address, messages, options.readers)?);
         let (walks, reading) = (Arc::default(), Reading::default());
         Ok((Arc::new(Self { readers, clock, walks, reading }), lanes))
     }

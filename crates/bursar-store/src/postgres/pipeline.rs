@@ -7,15 +7,16 @@ use std::task::Poll;
 use crate::error::StoreError;
 
 /// A statement on its way, or not yet sent.
-pub(super) type Sent<'a, T> = Pin<Box<dyn Future<Output = Result<T, StoreError>> + 'a>>;
+pub(super) type Sent<'a, T, E = StoreError> =
+    Pin<Box<dyn Future<Output = Result<T, E>> + Send + 'a>>;
 
 /// Sends statements one after the other without waiting, then waits for all; the first error is
 /// that of the statement at fault, because those after it only say that it failed.
 ///
 /// A statement is sent when its future is polled first, so polling in order is sending in order.
-pub(super) async fn in_order<T>(statements: Vec<Sent<'_, T>>) -> Result<Vec<T>, StoreError> {
-    let mut waiting: Vec<Option<Sent<'_, T>>> = statements.into_iter().map(Some).collect();
-    let mut answers: Vec<Option<Result<T, StoreError>>> = waiting.iter().map(|_| None).collect();
+pub(super) async fn in_order<T, E>(statements: Vec<Sent<'_, T, E>>) -> Result<Vec<T>, E> {
+    let mut waiting: Vec<Option<Sent<'_, T, E>>> = statements.into_iter().map(Some).collect();
+    let mut answers: Vec<Option<Result<T, E>>> = waiting.iter().map(|_| None).collect();
     poll_fn(|cx| {
         let mut is_ready = true;
         for (statement, answer) in waiting.iter_mut().zip(&mut answers) {
@@ -31,5 +32,6 @@ pub(super) async fn in_order<T>(statements: Vec<Sent<'_, T>>) -> Result<Vec<T>, 
         if is_ready { Poll::Ready(()) } else { Poll::Pending }
     })
     .await;
-    answers.into_iter().map(|answer| answer.unwrap_or(Err(StoreError::Closed))).collect()
+    // Each has an answer by now.
+    answers.into_iter().flatten().collect()
 }

@@ -20,7 +20,7 @@ use tokio_postgres::{Client, Row};
 
 use super::OpenPostgresError;
 use super::connect::Address;
-use super::tx;
+use super::tx::{self, Messages};
 use crate::error::{NotWritable, StoreError};
 use crate::read_slots::{ReadSlot, ReadSlots};
 use crate::reading::{self, Asker, Reading, Room};
@@ -48,6 +48,7 @@ const PING: &str = "select pg_is_in_recovery(), current_setting('transaction_rea
 /// The connections that read.
 pub(super) struct Readers {
     address: Address,
+    messages: Messages,
     pool: Pool,
     /// Those that may give lists, so that whoever asks for these keeps nobody waiting who is asked
     /// for their key. One tenant has at most half of them.
@@ -92,7 +93,11 @@ struct Terms {
 
 impl Readers {
     /// Room for so many connections; they are made when they are needed.
-    pub(super) fn new(address: Address, count: usize) -> Result<Self, OpenPostgresError> {
+    pub(super) fn new(
+        address: Address,
+        messages: Messages,
+        count: usize,
+    ) -> Result<Self, OpenPostgresError> {
         Ok(Self {
             pool: pool(&address, count.max(1))?,
             lists: ReadSlots::new(count * 3 / 4),
@@ -101,6 +106,7 @@ impl Readers {
             pulse: pool(&address, 1)?,
             time_max_ms: AtomicU64::new(millis(TIME_MAX)),
             address,
+            messages,
         })
     }
 
@@ -117,7 +123,8 @@ impl Readers {
     /// up, and the next question makes another one.
     pub(super) async fn ping(&self) -> Result<Pong, StoreError> {
         let connection = connection(&self.pulse).await?;
-        let reader = Reader { connection: Some(connection), room: Arc::new(reading::Unbounded) };
+        let (messages, room) = (self.messages, Arc::new(reading::Unbounded));
+        let reader = Reader { connection: Some(connection), messages, room };
         let asked = reader.client()?.query_typed_one(PING, &[]);
         let answered = timeout(PING_MAX, asked).await;
         let row = answered.map_err(|late| StoreError::Unavailable(Arc::new(late)))?;
@@ -232,11 +239,11 @@ impl Readers {
         Asked: Future<Output = Result<T, StoreError>> + Send + 'static,
     {
         let connection = connection(pool).await?;
-        let address = self.address.clone();
+        let (address, messages) = (self.address.clone(), self.messages);
         let (mut answers, answer) = oneshot::channel();
         tokio::spawn(async move {
             let Terms { tenant_id, time_max, ending, room, slots } = terms;
-            let reader = Arc::new(Reader { connection: Some(connection), room });
+            let reader = Arc::new(Reader { connection: Some(connection), messages, room });
             let answered = {
                 let opening = tx::begin_read(tenant_id, time_max);
                 let mut asked = pin!(begin_and_ask(&reader, opening, question));
@@ -319,9 +326,8 @@ async fn begin_and_ask<T, Asked>(
 where
     Asked: Future<Output = Result<T, StoreError>>,
 {
-    let opening = reader.client()?.batch_execute(&begin);
-    let (opened, answer) = join!(biased; opening, question(Arc::clone(reader)));
-    opened.map_err(read_error)?;
+    let (opened, answer) = join!(biased; reader.set(&begin), question(Arc::clone(reader)));
+    opened?;
     answer
 }
 
@@ -329,6 +335,7 @@ where
 /// back: then its transaction has ended.
 pub(super) struct Reader {
     connection: Option<Object>,
+    messages: Messages,
     room: Arc<dyn Room>,
 }
 
@@ -336,6 +343,11 @@ impl Reader {
     pub(super) fn client(&self) -> Result<&Client, StoreError> {
         let client = self.connection.as_ref().map(|connection| -> &Client { connection });
         client.ok_or(StoreError::Closed)
+    }
+
+    /// Opens its transaction, or changes settings of it; what is asked next need not wait.
+    pub(super) async fn set(&self, statements: &str) -> Result<(), StoreError> {
+        tx::set(self.client()?, statements, self.messages).await.map_err(read_error)
     }
 
     /// The memory for what is found.

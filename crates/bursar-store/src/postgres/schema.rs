@@ -4,7 +4,8 @@
 use tokio_postgres::Client;
 
 use super::OpenPostgresError;
-use super::tx::params;
+use super::settings;
+use super::tx::{self, Messages, params};
 use crate::schema::SchemaStatus;
 
 /// One step of the ladder.
@@ -38,6 +39,10 @@ const MIGRATIONS: &[Migration] = &[
     },
 ];
 
+/// A schema that an operator was told of is on stable storage.
+const BEGIN: &str = "begin; set local synchronous_commit = on";
+/// Two that change the schema at once take turns.
+const LOCK_SCHEMA: &str = "select pg_advisory_xact_lock(4811563087)";
 const SELECT_SERVER: &str = "select value from server where name = $1";
 const UPSERT_SERVER: &str = "insert into server (name, value) values ($1, $2) \
      on conflict (name) do update set value = excluded.value";
@@ -78,7 +83,9 @@ pub(super) async fn migrate(
     client: &Client,
     app_role: &str,
 ) -> Result<SchemaStatus, OpenPostgresError> {
-    client.batch_execute("begin; select pg_advisory_xact_lock(4811563087)").await?;
+    settings::check_encoding(client).await?;
+    tx::set(client, BEGIN, Messages::Separate).await?;
+    client.batch_execute(LOCK_SCHEMA).await?;
     let status = status(client).await?;
     let newer = status.found > status.known && !status.is_usable();
     if newer {

@@ -3,7 +3,7 @@
 use tokio_postgres::Client;
 
 use super::OpenPostgresError;
-use super::tx::params;
+use super::tx::{Messages, params};
 
 /// The oldest PostgreSQL that is supported.
 const OLDEST_VERSION: i64 = 140_000;
@@ -11,13 +11,46 @@ const OLDEST_VERSION: i64 = 140_000;
 const SETTINGS: &str = "select current_setting('server_version_num')::bigint, \
      current_setting('fsync'), current_setting('full_page_writes'), \
      current_setting('synchronous_commit'), pg_is_in_recovery()";
+const ENCODINGS: &str =
+    "select current_setting('server_encoding'), current_setting('client_encoding')";
+/// A setting that is there where the library of Citus is loaded.
+const HAS_CITUS: &str = "select current_setting('citus.propagate_set_commands', true) is not null";
 const ROLE: &str = "select rolname::text, rolsuper, rolbypassrls, \
      exists (select from pg_class where oid = to_regclass('usage_entries') \
      and pg_has_role(relowner, 'usage')) from pg_roles where rolname = current_user";
 
+fn refuse(why: String) -> Result<(), OpenPostgresError> {
+    Err(OpenPostgresError::Setting(why))
+}
+
+/// How a transaction is opened on this database.
+pub(super) async fn messages(client: &Client) -> Result<Messages, OpenPostgresError> {
+    let has_citus: bool = client.query_typed_one(HAS_CITUS, params![]).await?.try_get(0)?;
+    Ok(if has_citus { Messages::Separate } else { Messages::Joined })
+}
+
+/// Refuses a database that has no place for some of the texts that callers send.
+pub(super) async fn check_encoding(client: &Client) -> Result<(), OpenPostgresError> {
+    let row = client.query_typed_one(ENCODINGS, params![]).await?;
+    let (of_database, of_client): (String, String) = (row.try_get(0)?, row.try_get(1)?);
+    if of_database != "UTF8" {
+        return refuse(format!(
+            "the encoding of the database is {of_database}, which cannot store every text: create a \
+             database with `encoding 'UTF8' template template0` and use that one"
+        ));
+    }
+    if of_client != "UTF8" {
+        return refuse(format!(
+            "client_encoding is {of_client}, and must be UTF8: a pooler between this server and \
+             PostgreSQL sets it, so set it to UTF8 there"
+        ));
+    }
+    Ok(())
+}
+
 /// Refuses a database that could lose what it acknowledged, or show a tenant's rows to another.
 pub(super) async fn check(client: &Client) -> Result<(), OpenPostgresError> {
-    let refuse = |why: String| Err(OpenPostgresError::Setting(why));
+    check_encoding(client).await?;
     let row = client.query_typed_one(SETTINGS, params![]).await?;
     let version: i64 = row.try_get(0)?;
     if version < OLDEST_VERSION {

@@ -10,7 +10,7 @@ use super::clock;
 use super::lane::PostgresLane;
 use super::pipeline::{Sent, in_order};
 use super::readers::OPERATOR_TIME_MAX;
-use super::tx::{self, params, store_error};
+use super::tx::{self, Messages, params, store_error};
 use crate::clock::decidable;
 use crate::columns::Columns;
 use crate::decode;
@@ -70,7 +70,7 @@ impl Sweep {
 pub(super) fn due(lane: &mut PostgresLane, limit: usize) -> Result<Due, StoreError> {
     let (state, sweep) = (lane.clock.state(), lane.sweep.clone());
     let (now, stored) = (state.now.micros(), lane.clock.stored());
-    let at = *sweep.at.lock();
+    let (at, messages) = (*sweep.at.lock(), lane.messages);
     let found = lane.ask(async |client| {
         let lease = params![sweep.holder, now, LEASE_MICROS, APART_MICROS];
         let leased = client.query_typed_opt(LEASE, lease).await.map_err(store_error)?;
@@ -81,7 +81,7 @@ pub(super) fn due(lane: &mut PostgresLane, limit: usize) -> Result<Due, StoreErr
         if decidable(&state).is_err() {
             return Ok(Walked { at, holds: Vec::new(), more: false });
         }
-        walk(client, at, now, limit).await
+        walk(client, messages, at, now, limit).await
     });
     if found.is_err() {
         // It may be in the middle of a transaction.
@@ -104,6 +104,7 @@ struct Walked {
 /// Goes through the tenants after one.
 async fn walk(
     client: &Client,
+    messages: Messages,
     Place { mut after, mut is_cut }: Place,
     now: i64,
     limit: usize,
@@ -113,7 +114,8 @@ async fn walk(
     let tenants: Vec<TenantId> =
         rows.iter().map(|row| row.id(0, TenantId::from_number)).collect::<Result<_, _>>()?;
     let is_last = tenants.len() < usize::try_from(TENANTS_MAX).unwrap_or(usize::MAX);
-    client.batch_execute(&tx::begin_read(None, OPERATOR_TIME_MAX)).await.map_err(store_error)?;
+    let begin = tx::begin_read(None, OPERATOR_TIME_MAX);
+    tx::set(client, &begin, messages).await.map_err(store_error)?;
     let mut holds = Vec::new();
     'tenants: for part in tenants.chunks(ASKED_AT_ONCE) {
         let asked = part.iter().map(|tenant_id| -> Sent<'_, Option<TenantId>> {

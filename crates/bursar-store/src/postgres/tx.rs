@@ -8,9 +8,11 @@ use std::time::Duration;
 
 use bursar_core::{CallKey, TenantId};
 use bytes::{BufMut, BytesMut};
+use tokio_postgres::Client;
 use tokio_postgres::error::SqlState;
 use tokio_postgres::types::{FromSql, IsNull, ToSql, Type, to_sql_checked};
 
+use super::pipeline::{Sent, in_order};
 use crate::error::{NotWritable, StoreError};
 
 /// A value, and the type as which the database reads it.
@@ -86,35 +88,73 @@ impl<'a> FromSql<'a> for Key {
     }
 }
 
-/// How long a statement of the writer waits for a lock, runs, or leaves its transaction idle: a
-/// node that hangs must not hold what others wait for. The database ends its transaction before
-/// they give up on the lock, so that they are served late instead of refused. Between two
-/// statements a node that runs computes for milliseconds; one that was paused begins anew.
-const WRITE_BOUNDS: &str = "set local lock_timeout = '5s'; set local statement_timeout = '15s'; \
-     set local idle_in_transaction_session_timeout = '3500ms'";
-/// Every statement of the writer finds its rows by their keys, whatever the statistics say.
-const WRITE_PLANS: &str = "set local enable_seqscan = off; set local enable_hashjoin = off; \
-     set local enable_mergejoin = off";
+/// In how many messages the statements travel that open a transaction and change its settings.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Messages {
+    /// In one, which takes the database the least time.
+    Joined,
+    /// In one each, none waiting for the reply to the one before. Citus repeats a `set local` on the
+    /// nodes of the cluster together with all of the message in which it came.
+    Separate,
+}
+
+/// What every transaction that writes sets, besides its tenant:
+/// - `lock_timeout`, `statement_timeout`, `idle_in_transaction_session_timeout`: how long a statement
+///   waits for a lock, runs, or leaves its transaction idle, because a node that hangs must not hold
+///   what others wait for. The database ends an idle transaction before others give up on its locks,
+///   so that they are served late instead of refused. Between two statements a node that runs
+///   computes for milliseconds; one that was paused begins anew. A statement that runs for long ends
+///   even if its node is gone.
+/// - `synchronous_commit`: what is acknowledged is on stable storage, even after someone turned this
+///   off for the role or the database.
+///
+/// None of them could be set once for a session, which a pooler may share. The planner needs no
+/// settings: statements look rows up key by key (`cross join lateral ... limit 1`).
+const WRITE_SETTINGS: &str = "set local lock_timeout = '5s'; set local statement_timeout = '15s'; \
+     set local idle_in_transaction_session_timeout = '3500ms'; set local synchronous_commit = on";
+
 /// Opens a transaction that writes.
 pub(super) fn begin_write(tenant_id: Option<TenantId>) -> String {
-    let tenant = tenant_id.map(name_tenant).unwrap_or_default();
-    format!("begin isolation level read committed; {tenant}{WRITE_BOUNDS}; {WRITE_PLANS}")
+    let tenant = also_name(tenant_id);
+    format!("begin isolation level read committed{tenant}; {WRITE_SETTINGS}")
 }
 
 /// Opens a transaction that only reads, all of one moment, and whose statements run so long at most.
 pub(super) fn begin_read(tenant_id: Option<TenantId>, time_max: Duration) -> String {
-    let tenant = tenant_id.map(name_tenant).unwrap_or_default();
+    let tenant = also_name(tenant_id);
     let time_max_ms = time_max.as_millis();
     format!(
-        "begin isolation level repeatable read read only; {tenant}\
+        "begin isolation level repeatable read read only{tenant}; \
          set local statement_timeout = '{time_max_ms}ms'; \
          set local idle_in_transaction_session_timeout = '60s'"
     )
 }
 
+fn also_name(tenant_id: Option<TenantId>) -> String {
+    tenant_id.map(|tenant_id| format!("; {}", name_tenant(tenant_id))).unwrap_or_default()
+}
+
 /// Names the tenant whose rows the rest of a transaction sees.
 pub(super) fn name_tenant(tenant_id: TenantId) -> String {
-    format!("set local bursar.tenant_id = '{}'; ", tenant_id.number())
+    format!("set local bursar.tenant_id = '{}'", tenant_id.number())
+}
+
+/// Sends such statements, with `; ` between them, and waits for the replies to all. When this is
+/// polled first, all of them are on their way.
+pub(super) async fn set(
+    client: &Client,
+    statements: &str,
+    messages: Messages,
+) -> Result<(), tokio_postgres::Error> {
+    match messages {
+        Messages::Joined => client.batch_execute(statements).await,
+        Messages::Separate => {
+            let each = statements
+                .split("; ")
+                .map(|statement| -> Sent<'_, (), _> { Box::pin(client.batch_execute(statement)) });
+            in_order(each.collect()).await.map(|_| ())
+        }
+    }
 }
 
 /// What the database said, without the rows that it may quote.

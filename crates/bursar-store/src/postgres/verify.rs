@@ -9,7 +9,7 @@ use tokio_postgres::{Client, Row};
 use super::ask::{each, number, rows};
 use super::readers::read_error;
 use super::stock::next_tenants;
-use super::tx::{self, Key, params};
+use super::tx::{self, Key, Messages, params};
 use crate::columns::Columns;
 use crate::error::StoreError;
 use crate::verify::{CountedEntry, Recount, Verified};
@@ -59,7 +59,7 @@ const ROLLUPS: &str = "select tenant_id, integration_id, grain, start, provider,
 
 /// Counts everything again and compares it with what is stored.
 pub(super) async fn verify(db: &Client) -> Result<Verified, StoreError> {
-    db.batch_execute(BEGIN).await.map_err(read_error)?;
+    tx::set(db, BEGIN, Messages::Separate).await.map_err(read_error)?;
     let (mut verified, mut after) = (Verified::default(), 0);
     loop {
         let tenants = next_tenants(db, after, TENANTS_AT_ONCE).await?;

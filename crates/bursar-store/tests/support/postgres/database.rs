@@ -30,6 +30,11 @@ impl Database {
         Self::create(cluster, place::name("database"), PLAIN)
     }
 
+    /// An empty one whose texts are stored in another encoding than UTF-8.
+    pub(crate) fn encoded(cluster: &Cluster, encoding: &str) -> Self {
+        Self::create(cluster, place::name("database"), &PLAIN.replace("UTF8", encoding))
+    }
+
     /// A copy of one that was migrated once in this process.
     ///
     /// Only the first call of a cluster migrates; it is for one program with one schema.

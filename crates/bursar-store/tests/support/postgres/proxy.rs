@@ -37,6 +37,8 @@ struct State {
     /// Whether the next commit loses its reply.
     loses_next: bool,
     commits_lost: usize,
+    /// What was asked, message by message.
+    asked: Vec<String>,
     links: Vec<Weak<Link>>,
 }
 
@@ -89,6 +91,11 @@ impl Proxy {
     pub(crate) fn pass(&self) {
         self.shared.state().held = false;
         self.shared.wake();
+    }
+
+    /// The statements that were asked since this was called last, one for each message that has any.
+    pub(crate) fn take_asked(&self) -> Vec<String> {
+        std::mem::take(&mut self.shared.state().asked)
     }
 
     /// Cuts every connection there is. New ones may come.
@@ -226,14 +233,20 @@ impl Message {
         to.write_all(&self.body)
     }
 
-    /// Whether it is a statement that commits, as a simple query or to be executed later.
+    /// Its statement or statements, as a simple query or to be executed later.
+    fn statement(&self) -> Option<&[u8]> {
+        let mut texts = self.body.split(|byte| *byte == 0);
+        match self.kind {
+            Some(b'Q') => texts.next(),
+            // After the name of the statement.
+            Some(b'P') => texts.nth(1),
+            Some(_) | None => None,
+        }
+    }
+
+    /// Whether it is a statement that commits.
     fn commits(&self) -> bool {
-        let statement = match self.kind {
-            Some(b'Q') => self.body.as_slice(),
-            // After the name of the statement, which ends in a zero.
-            Some(b'P') => self.body.splitn(2, |byte| *byte == 0).nth(1).unwrap_or_default(),
-            Some(_) | None => return false,
-        };
+        let Some(statement) = self.statement() else { return false };
         let word: Vec<u8> = statement
             .trim_ascii_start()
             .iter()
@@ -280,7 +293,12 @@ fn pump_requests(link: &Link, shared: &Shared) -> Result<()> {
 
 /// Counts a request before it is sent, so that its reply cannot come first.
 fn note_request(message: &Message, link: &Link, shared: &Shared) {
-    let loses = message.commits() && std::mem::take(&mut shared.state().loses_next);
+    let loses = {
+        let mut state = shared.state();
+        let asked = message.statement().map(|text| String::from_utf8_lossy(text).into_owned());
+        state.asked.extend(asked);
+        message.commits() && std::mem::take(&mut state.loses_next)
+    };
     let mut batches = link.batches();
     if loses {
         batches.lost = Some(batches.sent + 1);

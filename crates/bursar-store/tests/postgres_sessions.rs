@@ -1,0 +1,353 @@
+//! What the store of several nodes asks of a database, what it sets in each transaction, and in which
+//! messages that travels.
+
+#![expect(clippy::unwrap_used, reason = "a test that cannot be arranged has failed")]
+
+#[expect(dead_code, reason = "other tests use more of it")]
+#[path = "support/postgres/mod.rs"]
+mod postgres;
+#[expect(dead_code, reason = "other tests use more of it")]
+mod support;
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bursar_core::{Caps, IntegrationId, LimitSettings, TenantId, Timestamp, Usage};
+use bursar_store::{
+    AuditFilter, AuditKey, Control, HistoryPart, Lane, Ledger, OpenPostgresError, OpenedPostgres,
+    Page, PostgresOptions, PostgresStore, Store, Unobserved, Wanted,
+};
+use postgres::cluster::Cluster;
+use postgres::database::Database;
+use postgres::proxy::Proxy;
+use postgres::session::{ask, block_on};
+use support::{actor, draft, request, usage};
+
+/// How long to look for what must come.
+const LIMIT: Duration = Duration::from_secs(30);
+
+fn migrated() -> Database {
+    Database::migrated(Cluster::shared(), |owner_url, app_role| {
+        PostgresStore::migrate(owner_url, app_role).unwrap();
+    })
+}
+
+fn open(url: &str) -> Result<OpenedPostgres, OpenPostgresError> {
+    let options = PostgresOptions {
+        lanes: 1,
+        readers: 1,
+        secret_fingerprint: "fingerprint".to_owned(),
+        audit_key: AuditKey::new([7; 32]),
+        clock: None,
+    };
+    PostgresStore::open(url, &options)
+}
+
+fn tenant() -> TenantId {
+    TenantId::from_number(1).unwrap()
+}
+
+/// Sets a parameter for all sessions of the servers' role in this database that begin from now on.
+fn set(database: &Database, parameter: &str) {
+    let (role, url) = (database.app_role(), database.app_url());
+    let name = url.rsplit('/').next().unwrap();
+    database.run(&format!("alter role {role} in database {name} set {parameter}"));
+}
+
+/// Waits until no connection is left: then the database has counted what they read.
+fn wait_for_no_connection(database: &Database) {
+    let deadline = Instant::now() + LIMIT;
+    while !database.backends().is_empty() {
+        assert!(Instant::now() < deadline, "a connection outlives its store");
+        std::thread::yield_now();
+    }
+}
+
+/// A tenant with an integration, through the ledger.
+async fn account(ledger: &Ledger) -> (TenantId, IntegrationId) {
+    let made = ledger.change(None, |tx| Control::create_tenant(tx, &actor(), "tenant")).await;
+    let tenant_id = made.unwrap().tenant_id;
+    let made = ledger.change(tenant_id, move |tx| {
+        let actor = actor();
+        let mut control = Control::new(tx, &actor, tenant_id);
+        let integration = control.create_integration(draft("one", LimitSettings::default()))?;
+        let Ok(row) = integration else { return Ok(integration) };
+        control.enable_integration(row.integration_id)
+    });
+    (tenant_id, made.await.unwrap().unwrap().integration_id)
+}
+
+#[track_caller]
+fn check_refused<T>(asked: Result<T, OpenPostgresError>, encoding: &str) {
+    let Err(OpenPostgresError::Setting(said)) = asked else { unreachable!("{:?}", asked.err()) };
+    for word in [encoding, "encoding 'UTF8' template template0"] {
+        assert!(said.contains(word), "{said}");
+    }
+}
+
+#[test]
+fn a_database_that_cannot_store_every_text_is_neither_migrated_nor_served() {
+    for encoding in ["LATIN1", "SQL_ASCII"] {
+        let database = Database::encoded(Cluster::shared(), encoding);
+        check_refused(PostgresStore::migrate(database.owner_url(), database.app_role()), encoding);
+        let tables = "select tablename from pg_tables where schemaname = 'public'";
+        assert!(database.run(tables).is_empty(), "something was made in {encoding}");
+        check_refused(open(database.app_url()), encoding);
+    }
+}
+
+#[test]
+fn the_encoding_of_a_role_changes_no_text() {
+    let database = migrated();
+    set(&database, "client_encoding = 'LATIN1'");
+    let (_store, lanes) = open(database.app_url()).unwrap();
+    let ledger = Ledger::start(lanes, Arc::new(Unobserved), Caps::DEFAULT).unwrap();
+    let name = "\u{1f4b8} für alle";
+    block_on(ledger.change(None, move |tx| Control::create_tenant(tx, &actor(), name))).unwrap();
+    let stored = database.run("select name from tenants");
+    assert_eq!(stored, [[Some(name.to_owned())]]);
+}
+
+/// Notes what `synchronous_commit` is for whoever writes to one of these tables.
+const NOTE_COMMITS: &str = "
+    create table noted (at text not null, value text not null);
+    create function note_commit() returns trigger language plpgsql security definer as
+        'begin insert into noted values (tg_table_name, current_setting(''synchronous_commit''));
+         return null; end';
+    create trigger note after insert or update on tenants execute function note_commit();
+    create trigger note after insert or update on calls execute function note_commit();
+    create trigger note after insert or update on usage_entries execute function note_commit();
+    create trigger note after insert or update on counters execute function note_commit();
+    create trigger note after insert or update on audit execute function note_commit();
+    create trigger note after update on clock for each row
+        when (old.confirmations <> new.confirmations) execute function note_commit();";
+
+#[test]
+fn what_is_acknowledged_is_durable_after_someone_turns_synchronous_commit_off() {
+    let database = migrated();
+    database.run(NOTE_COMMITS);
+    let (_store, lanes) = open(database.app_url()).unwrap();
+    let ledger = Ledger::start(lanes, Arc::new(Unobserved), Caps::DEFAULT).unwrap();
+    block_on(async {
+        let (tenant_id, integration_id) = account(&ledger).await;
+        set(&database, "synchronous_commit = off");
+        database.run("truncate noted");
+        // The connections that the node makes from now on.
+        assert!(database.terminate_backends() > 0);
+        let off = ask(database.app_url(), "show synchronous_commit").unwrap();
+        assert_eq!(off, [[Some("off".to_owned())]]);
+        let reserved = ledger.reserve(tenant_id, request(integration_id, "call")).await;
+        reserved.unwrap();
+        ledger.record(tenant_id, vec![usage(integration_id, "call")]).await.unwrap();
+        let renamed = ledger.change(tenant_id, move |tx| {
+            Control::new(tx, &actor(), tenant_id).rename_tenant("another")
+        });
+        renamed.await.unwrap().unwrap();
+        ledger.confirm_clock().await.unwrap();
+    });
+    let noted = "select at, string_agg(distinct value, ' ') from noted group by at order by at";
+    let noted: Vec<String> = database
+        .run(noted)
+        .into_iter()
+        .map(|row| format!("{} {}", text(&row, 0), text(&row, 1)))
+        .collect();
+    let tables = ["audit", "calls", "clock", "counters", "tenants", "usage_entries"];
+    assert_eq!(noted, tables.map(|table| format!("{table} on")));
+}
+
+fn text(row: &[Option<String>], at: usize) -> &str {
+    row.get(at).unwrap().as_deref().unwrap()
+}
+
+/// What opens a transaction that writes rows of the tenant.
+const OPENING: [&str; 6] = [
+    "begin isolation level read committed",
+    "set local bursar.tenant_id = '1'",
+    "set local lock_timeout = '5s'",
+    "set local statement_timeout = '15s'",
+    "set local idle_in_transaction_session_timeout = '3500ms'",
+    "set local synchronous_commit = on",
+];
+
+/// A database as with Citus: its sessions have the parameter that the library brings.
+fn with_citus() -> Database {
+    let database = migrated();
+    set(&database, "citus.propagate_set_commands = 'local'");
+    database
+}
+
+#[test]
+fn a_transaction_is_opened_in_one_message_and_with_citus_in_one_for_each_statement() {
+    let [alone, with_citus] = [migrated(), with_citus()].map(|database| {
+        let proxy = Proxy::start(database.app_url());
+        let (_store, mut lanes) = open(&proxy.through(database.app_url())).unwrap();
+        let lane = lanes.first_mut().unwrap();
+        lane.begin().unwrap();
+        proxy.take_asked();
+        assert!(
+            lane.integration(tenant(), IntegrationId::from_number(1).unwrap()).unwrap().is_none()
+        );
+        let mut asked = proxy.take_asked();
+        assert!(asked.pop().unwrap().starts_with("select "));
+        asked
+    });
+    assert_eq!(alone, [OPENING.join("; ")]);
+    assert_eq!(with_citus, OPENING);
+}
+
+#[test]
+fn nothing_waits_for_the_replies_to_the_messages_that_open_a_transaction() {
+    let database = with_citus();
+    let proxy = Proxy::start(database.app_url());
+    let (_store, mut lanes) = open(&proxy.through(database.app_url())).unwrap();
+    let lane = lanes.first_mut().unwrap();
+    lane.begin().unwrap();
+    // So that the connection is there.
+    lane.tenant(tenant()).unwrap();
+    lane.rollback();
+    lane.begin().unwrap();
+    proxy.take_asked();
+    std::thread::scope(|scope| {
+        proxy.hold();
+        scope.spawn(|| {
+            let deadline = Instant::now() + LIMIT;
+            let mut asked = Vec::new();
+            // The opening and what is asked first.
+            while asked.len() <= OPENING.len() && Instant::now() < deadline {
+                asked.extend(proxy.take_asked());
+                std::thread::yield_now();
+            }
+            proxy.pass();
+            assert_eq!(asked.len(), OPENING.len() + 1, "{asked:?}");
+        });
+        assert!(lane.tenant(tenant()).unwrap().is_none());
+    });
+}
+
+#[test]
+fn with_citus_no_setting_shares_its_message_whatever_is_asked() {
+    let database = with_citus();
+    let proxy = Proxy::start(database.app_url());
+    let url = proxy.through(database.app_url());
+    let (store, lanes) = open(&url).unwrap();
+    let ledger = Ledger::start(lanes, Arc::new(Unobserved), Caps::DEFAULT).unwrap();
+    block_on(async {
+        let (tenant_id, integration_id) = account(&ledger).await;
+        ledger.record(tenant_id, vec![usage(integration_id, "call")]).await.unwrap();
+        ledger.sweep().await.unwrap();
+        let page = Page { offset: 0, limit: 10 };
+        store.tenants(page).await.unwrap();
+        store.integrations(tenant_id, Default::default(), page).await.unwrap();
+        store.usage_history(tenant_id, Default::default(), HistoryPart::Whole(page)).await.unwrap();
+        store.usage_by_day(tenant_id, days(), page).await.unwrap();
+        store.audit(tenant_id, AuditFilter::default(), 10).await.unwrap();
+        store.hottest(10).await.unwrap();
+        store.stock().await.unwrap();
+    });
+    PostgresStore::verify(&url).unwrap().unwrap();
+    let key = AuditKey::new([7; 32]);
+    PostgresStore::verify_audit(&url, "fingerprint", &key, None, None).unwrap().unwrap();
+    let owner_url = proxy.through(database.owner_url());
+    PostgresStore::migrate(&owner_url, database.app_role()).unwrap();
+
+    let asked = proxy.take_asked();
+    let settings = asked.iter().filter(|text| text.contains("set local "));
+    assert!(settings.clone().count() >= 60, "{asked:#?}");
+    for text in settings {
+        assert!(text.starts_with("set local ") && !text.contains(';'), "{text}");
+    }
+    for text in asked.iter().filter(|text| text.starts_with("begin")) {
+        assert!(!text.contains(';'), "{text}");
+    }
+}
+
+fn days() -> bursar_store::DayFilter {
+    let first = bursar_core::Day::from_number(0);
+    let last = bursar_core::Day::from_number(30_000);
+    bursar_store::DayFilter { integration_id: None, first, last, after: None }
+}
+
+/// The rows that were read of a table so far, whichever way.
+fn rows_read(database: &Database, table: &str) -> i64 {
+    let sql = format!(
+        "select (coalesce(sum(idx_tup_read), 0) + (select coalesce(sum(seq_tup_read), 0)
+             from pg_stat_user_tables where relname = '{table}'))::bigint
+         from pg_stat_user_indexes where relname = '{table}'"
+    );
+    text(database.run(&sql).first().unwrap(), 0).parse().unwrap()
+}
+
+/// A tenant with an integration, due holds and labels, of which the planner has never heard.
+fn grown() -> Database {
+    let database = migrated();
+    let sql = "alter table calls set (autovacuum_enabled = false);
+         alter table rollup_labels set (autovacuum_enabled = false);
+         analyze";
+    ask(database.owner_url(), sql).unwrap();
+    let sql = "begin;
+         set local bursar.tenant_id = '1';
+         insert into tenants values (1, 'tenant', 1, 1, 1, 1);
+         insert into integrations values (1, 1, 'one', 'openai', null, '{}', null, 2, 1, null, null,
+             null, 0, 0, 0, 1, 1, 1, 'operator', null);
+         insert into calls (tenant_id, call_key, call_id, integration_id, estimated_cost_nanos,
+             estimated_tokens, ttl_seconds, reserved_at, expires_at, reservation_state)
+             select 1, gen_random_uuid(), 'call ' || n, 1, 1, 1, 1, n, n, 1
+             from generate_series(1, 20000) n;
+         insert into counters values (1, 1, 1, 0, 0, 0, 0, 20000, 20000, 20000, 1);
+         insert into open_reservations values (1, 20000);
+         insert into rollup_labels select 1, 2, '', 'agent ' || n
+             from generate_series(1, 5000) n;
+         insert into rollup_label_counts values (1, 2, 5000);
+         commit";
+    ask(database.app_url(), sql).unwrap();
+    database
+}
+
+#[test]
+fn a_sweep_reads_the_holds_that_it_removes_and_no_others() {
+    let database = grown();
+    let (_store, mut lanes) = open(database.app_url()).unwrap();
+    let mut lane: Box<dyn Lane> = lanes.pop().unwrap();
+    let due = lane.due(500).unwrap();
+    assert_eq!(due.holds.len(), 500);
+    let before = rows_read(&database, "calls");
+    let mut wanted = Wanted::default();
+    for hold in due.holds {
+        wanted.integrations.insert((hold.tenant_id, hold.integration_id));
+        wanted.due.insert((hold.tenant_id, hold.call), hold);
+    }
+    lane.begin().unwrap();
+    let book = lane.load(&wanted).unwrap();
+    assert!(book.now() > Timestamp::MIN);
+    drop(book);
+    lane.rollback();
+    drop(lane);
+    wait_for_no_connection(&database);
+    // Those that were found too, by which the connection did not tell before.
+    let read = rows_read(&database, "calls") - before;
+    assert!((500..=1_100).contains(&read), "{read} calls are read");
+}
+
+#[test]
+fn a_group_reads_the_labels_that_it_names_and_no_others() {
+    let database = grown();
+    let (_store, lanes) = open(database.app_url()).unwrap();
+    let ledger = Ledger::start(lanes, Arc::new(Unobserved), Caps::DEFAULT).unwrap();
+    let before = rows_read(&database, "rollup_labels");
+    let integration_id = IntegrationId::from_number(1).unwrap();
+    let record = |number: u32| {
+        let agent_id = Some(format!("agent {number}").into());
+        Usage { agent_id, ..usage(integration_id, &format!("record {number}")) }
+    };
+    // Half of them are new.
+    let records: Vec<Usage> = (4_951..5_051).map(record).collect();
+    let labels = "select labels::text from rollup_label_counts where kind = 2";
+    block_on(async {
+        ledger.record(tenant(), records).await.unwrap();
+        ledger.close().await;
+    });
+    assert_eq!(database.run(labels), [[Some("5050".to_owned())]]);
+    wait_for_no_connection(&database);
+    let read = rows_read(&database, "rollup_labels") - before;
+    assert!((50..=500).contains(&read), "{read} labels are read");
+}
