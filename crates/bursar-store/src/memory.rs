@@ -8,7 +8,7 @@ const MIB: i64 = 1024 * KIB;
 /// What is taken for granted where the system does not say how much there is.
 const UNKNOWN: i64 = 1024 * MIB;
 /// A page of the file.
-const PAGE: i64 = 4 * KIB;
+pub(crate) const PAGE: i64 = 4 * KIB;
 
 /// The sizes of the store's caches.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

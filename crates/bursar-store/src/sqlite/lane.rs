@@ -4,7 +4,6 @@ use std::collections::HashMap;
 use std::fs::File;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
 
 use bursar_core::{
     Account, Book, CallKey, EntryId, Hold, HoldChange, Integration, IntegrationId, TenantId,
@@ -12,10 +11,11 @@ use bursar_core::{
 };
 use rusqlite::{Connection, params};
 
+use super::checkpoint::{Checkpointer, keep_log};
 use super::clock::{Found, Noted};
 use super::holds::Holds;
 use super::view::View;
-use super::{beside, load, open_writer, save, store_error};
+use super::{empty_log, load, open_writer, save, store_error};
 use crate::audit::AuditKey;
 use crate::clock::{ClockConfirmed, StoreClock};
 use crate::decode;
@@ -30,15 +30,10 @@ const SELECT_DUE: &str = "select call_key, estimated_cost_nanos, estimated_token
 const WRITE_PROBE: &str = "insert into write_probe (id, filler) values (1, zeroblob(65536)) \
      on conflict (id) do update set filler = excluded.filler";
 
-/// A log that has grown beyond this, because readers kept it from being begun anew, is cut in the
-/// next moment in which nothing waits.
-const LOG_BYTES_MAX: u64 = 256 * 1024 * 1024;
-/// How long the writer waits for another process that has the file.
-const BUSY_MAX: Duration = Duration::from_secs(5);
-
 pub(super) struct SqliteLane {
     pub(super) connection: Connection,
     path: PathBuf,
+    checkpointer: Checkpointer,
     /// Held as long as the lane lives.
     _lock: File,
     view: Arc<View>,
@@ -71,6 +66,7 @@ impl SqliteLane {
         connection: Connection,
         path: PathBuf,
         lock: File,
+        checkpointer: Checkpointer,
         view: Arc<View>,
         (clock, found): (StoreClock, Found),
         audit_key: AuditKey,
@@ -79,6 +75,7 @@ impl SqliteLane {
         Self {
             connection,
             path,
+            checkpointer,
             _lock: lock,
             view,
             now: clock.now(),
@@ -96,7 +93,11 @@ impl SqliteLane {
     /// Opens the connection anew after it failed in a way that asks for it.
     pub(super) fn mend(&mut self) -> Result<(), StoreError> {
         if self.broken {
-            self.connection = open_writer(&self.path).map_err(store_error)?;
+            let connection = open_writer(&self.path).map_err(store_error)?;
+            if self.checkpointer.settle() {
+                empty_log(&connection).map_err(store_error)?;
+            }
+            self.connection = connection;
             self.broken = false;
         }
         Ok(())
@@ -153,6 +154,7 @@ impl Lane for SqliteLane {
 
     fn begin(&mut self) -> Result<(), StoreError> {
         self.mend()?;
+        self.checkpointer.tend(&self.connection);
         self.claims.clear();
         self.staged = Staged::default();
         self.view.clear_asked();
@@ -209,17 +211,11 @@ impl Lane for SqliteLane {
     }
 
     fn idle(&mut self) {
-        let log_bytes = beside(&self.path, "-wal").metadata().map_or(0, |file| file.len());
         // On a disk with hardly any room, probes must not take what is left.
-        if std::mem::take(&mut self.probed) || log_bytes > LOG_BYTES_MAX {
-            // Readers may be in the way; then the next idle moment will do. Without this, a backup
-            // or a verification that takes minutes would hold up writes for seconds at a time.
-            let waiting = self.connection.busy_timeout(Duration::ZERO);
-            self.empty_log();
-            let waiting = waiting.and_then(|()| self.connection.busy_timeout(BUSY_MAX));
-            if let Err(error) = waiting {
-                tracing::warn!(%error, "the writer's patience with other processes is not set");
-            }
+        if std::mem::take(&mut self.probed) {
+            self.checkpointer.empty(&self.connection);
+        } else {
+            self.checkpointer.tend(&self.connection);
         }
     }
 
@@ -235,19 +231,18 @@ impl Lane for SqliteLane {
 impl Drop for SqliteLane {
     /// Leaves the whole of the data in the file, for whoever copies it.
     fn drop(&mut self) {
-        self.empty_log();
+        let emptied = if self.checkpointer.stop() {
+            empty_log(&self.connection)
+        } else {
+            keep_log(&self.connection)
+        };
+        if let Err(error) = emptied {
+            tracing::warn!(%error, "the log was not moved into the file");
+        }
     }
 }
 
 impl SqliteLane {
-    /// Moves the log into the file and cuts it.
-    fn empty_log(&self) {
-        let truncate = "pragma wal_checkpoint(truncate)";
-        if let Err(error) = self.connection.query_row(truncate, [], |_| Ok(())) {
-            tracing::warn!(%error, "the log was not moved into the file");
-        }
-    }
-
     /// The first of `count` numbers: instants in microseconds, so that ids sort by time.
     pub(super) fn allot_numbers(&mut self, count: usize) -> i64 {
         let first = self.next_number.max(self.clock.now().micros());

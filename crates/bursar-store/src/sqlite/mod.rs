@@ -5,6 +5,7 @@
 
 mod audit;
 mod backup;
+mod checkpoint;
 mod clock;
 mod columns;
 mod control;
@@ -22,6 +23,7 @@ mod restore;
 mod save;
 mod schema;
 mod series;
+mod snapshots;
 mod stock;
 mod verify;
 mod view;
@@ -39,6 +41,7 @@ use bursar_core::{
     ApiKeyId, ClockState, Counter, Day, IntegrationId, IntegrationKeyId, Month, SignalId, TenantId,
     Timestamp,
 };
+use checkpoint::{Checkpointer, Lengths};
 use readers::{Readers, Snapshot};
 use rusqlite::{Connection, ErrorCode, OpenFlags, ffi};
 use rustix::fs::StatVfsMountFlags;
@@ -62,6 +65,9 @@ use crate::reading::Reading;
 use crate::row::{ApiKeyRow, DecisionRow, IntegrationKeyRow, IntegrationRow, TenantRow};
 use crate::schema::SchemaStatus;
 use crate::verify::Verified;
+
+/// How long a connection waits for another process that has the file.
+const BUSY_MAX: Duration = Duration::from_secs(5);
 
 /// Why a data file cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -144,17 +150,25 @@ impl SqliteStore {
         let lock = lock_beside(path)?;
         let database = |cause| OpenError::Database { path: path.to_owned(), cause };
         let mut writer = open_writer(path).map_err(database)?;
+        empty_log(&writer).map_err(database)?;
         schema::migrate(&mut writer, path)?;
         schema::check_secret(&writer, path, secret_fingerprint)?;
         sync_folder(path)?;
         let found = clock::read(&writer).map_err(database)?;
         let clock = StoreClock::here(clocks.into(), found.mark, found.floor);
         let view = Arc::new(view::View::default());
-        let readers = Arc::new(Readers::open(path).map_err(database)?);
+        let data_file = open_private(path);
+        let data_file =
+            data_file.map_err(|cause| OpenError::File { path: path.to_owned(), cause })?;
+        let data_file = Arc::new(data_file);
+        let snapshots = Arc::default();
+        let readers = Readers::open(path, (Arc::clone(&data_file), &snapshots));
+        let readers = Arc::new(readers.map_err(database)?);
         let lane = lane::SqliteLane::new(
             writer,
             path.to_owned(),
             lock,
+            Checkpointer::start(path, (data_file, snapshots), Lengths::fitting()),
             Arc::clone(&view),
             (clock.clone(), found),
             audit_key,
@@ -292,8 +306,24 @@ fn sync_folder(path: &Path) -> Result<(), OpenError> {
         .map_err(|cause| OpenError::File { path: folder.to_owned(), cause })
 }
 
-/// Opens the writing connection and moves what the log still holds into the file.
+/// Opens the writing connection.
 fn open_writer(path: &Path) -> rusqlite::Result<Connection> {
+    let connection = open_writable(path)?;
+    connection.pragma_update(None, "foreign_keys", "on")?;
+    connection.pragma_update(None, "cache_size", -Caches::fitting().writer_kib)?;
+    connection.pragma_update(None, "temp_store", "memory")?;
+    connection.pragma_update(None, "journal_size_limit", Lengths::fitting().kept_bytes())?;
+    connection.set_prepared_statement_cache_capacity(64);
+    Ok(connection)
+}
+
+/// Moves the log into the file and cuts it, unless readers or other processes are in the way.
+fn empty_log(writer: &Connection) -> rusqlite::Result<()> {
+    writer.query_row("pragma wal_checkpoint(truncate)", [], |_| Ok(()))
+}
+
+/// Opens a connection that keeps a log, and copies it into the file only when it is told to.
+fn open_writable(path: &Path) -> rusqlite::Result<Connection> {
     let connection = Connection::open(path)?;
     let mode: String =
         connection.pragma_update_and_check(None, "journal_mode", "wal", |row| row.get(0))?;
@@ -304,17 +334,12 @@ fn open_writer(path: &Path) -> rusqlite::Result<Connection> {
             Some(message),
         ));
     }
+    connection.busy_timeout(BUSY_MAX)?;
     connection.pragma_update(None, "synchronous", "full")?;
     // Without these, a sync on macOS does not reach the disk; elsewhere they change nothing.
     connection.pragma_update(None, "fullfsync", "on")?;
     connection.pragma_update(None, "checkpoint_fullfsync", "on")?;
-    connection.pragma_update(None, "foreign_keys", "on")?;
-    let caches = Caches::fitting();
-    connection.pragma_update(None, "cache_size", -caches.writer_kib)?;
-    connection.pragma_update(None, "temp_store", "memory")?;
-    connection.pragma_update(None, "wal_autocheckpoint", caches.log_pages)?;
-    connection.set_prepared_statement_cache_capacity(64);
-    connection.query_row("pragma wal_checkpoint(truncate)", [], |_| Ok(()))?;
+    connection.pragma_update(None, "wal_autocheckpoint", 0)?;
     Ok(connection)
 }
 

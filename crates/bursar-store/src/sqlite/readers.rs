@@ -3,6 +3,7 @@
 //! A question runs on a thread of its own, on a snapshot, and never waits for the writer. It ends
 //! when its time is up or nobody waits for its answer any more: SQLite asks between its steps.
 
+use std::fs::File;
 use std::ops::Deref;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -14,6 +15,7 @@ use parking_lot::Mutex;
 use rusqlite::{Connection, Row, Transaction, types::ValueRef};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
+use super::snapshots::Snapshots;
 use super::{open_reader, store_error};
 use crate::error::StoreError;
 use crate::read_slots::{ReadSlot, ReadSlots};
@@ -47,6 +49,8 @@ pub(super) struct Readers {
     /// One that only tells whether the file can be read.
     probe: Pool,
     time_max_ms: AtomicU64,
+    /// Closed after the last connection; see [`super::checkpoint`].
+    _data_file: Arc<File>,
 }
 
 /// What a question may take until it is over.
@@ -58,17 +62,22 @@ enum Leave {
 }
 
 impl Readers {
-    pub(super) fn open(path: &Path) -> rusqlite::Result<Self> {
+    pub(super) fn open(
+        path: &Path,
+        (data_file, snapshots): (Arc<File>, &Arc<Snapshots>),
+    ) -> rusqlite::Result<Self> {
         let time_max_ms = AtomicU64::new(millis(TIME_MAX));
+        let long = || Some(Arc::clone(snapshots));
         Ok(Self {
-            lists: Pool::open(path, LISTS)?,
+            lists: Pool::open(path, LISTS, long())?,
             list_slots: ReadSlots::new(LISTS),
-            points: Pool::open(path, POINTS)?,
-            wide: Pool::open(path, WIDE)?,
+            points: Pool::open(path, POINTS, None)?,
+            wide: Pool::open(path, WIDE, long())?,
             wide_slots: ReadSlots::new(WIDE),
-            operator: Pool::open(path, OPERATOR)?,
-            probe: Pool::open(path, 1)?,
+            operator: Pool::open(path, OPERATOR, long())?,
+            probe: Pool::open(path, 1, None)?,
             time_max_ms,
+            _data_file: data_file,
         })
     }
 
@@ -159,13 +168,20 @@ struct Pool {
     path: PathBuf,
     free: Arc<Mutex<Vec<Connection>>>,
     permits: Arc<Semaphore>,
+    /// Where its reads are counted, if they may take long.
+    snapshots: Option<Arc<Snapshots>>,
 }
 
 impl Pool {
-    fn open(path: &Path, count: usize) -> rusqlite::Result<Self> {
+    fn open(
+        path: &Path,
+        count: usize,
+        snapshots: Option<Arc<Snapshots>>,
+    ) -> rusqlite::Result<Self> {
         let free = (0..count).map(|_| open_reader(path)).collect::<rusqlite::Result<Vec<_>>>()?;
         let permits = Arc::new(Semaphore::new(count));
-        Ok(Self { path: path.to_owned(), free: Arc::new(Mutex::new(free)), permits })
+        let path = path.to_owned();
+        Ok(Self { path, free: Arc::new(Mutex::new(free)), permits, snapshots })
     }
 
     /// Waits for one of the connections.
@@ -193,6 +209,7 @@ impl Pool {
         question: impl FnOnce(&Snapshot<'_>) -> Result<T, StoreError> + Send + 'static,
     ) -> Result<T, StoreError> {
         let (path, free) = (self.path.clone(), Arc::clone(&self.free));
+        let snapshots = self.snapshots.clone();
         let deadline = Instant::now() + time_max;
         let gone = Gone::default();
         let is_gone = Arc::clone(&gone.0);
@@ -202,6 +219,7 @@ impl Pool {
             let connection = borrowed.connection.as_mut().ok_or(StoreError::Closed)?;
             let is_over = move || is_gone.load(Ordering::Relaxed) || Instant::now() >= deadline;
             connection.progress_handler(STEPS, Some(is_over)).map_err(store_error)?;
+            let _open = snapshots.as_ref().map(Snapshots::open);
             // Whatever a question reads, it reads of one moment.
             let snapshot = connection.unchecked_transaction().map_err(store_error)?;
             let answer = question(&Snapshot { snapshot, room: room.as_ref() });
