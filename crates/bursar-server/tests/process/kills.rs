@@ -16,6 +16,9 @@ const WRITERS: usize = 8;
 const BUDGET_CENTS: u64 = 1_000_000_000_000;
 /// In how long a server must answer after a crash.
 const RESTART_MAX: Duration = Duration::from_secs(2);
+/// Records of a batch of those that make a long log, and how much of it is moved at once.
+const BATCH: usize = 500;
+const PASS_BYTES: u64 = 16 * 1024 * 1024;
 /// Steps of one writer between two kills, which it does not come to.
 const STEPS_MAX: usize = 20_000;
 
@@ -63,6 +66,36 @@ fn what_was_acknowledged_before_a_kill_is_there_once() {
     );
     assert!(slowest <= RESTART_MAX, "{restarts:?}");
     assert!(repeated > 0, "no kill met a request");
+}
+
+/// Batches make a log of which parts are moved into the file all the time, and begin it anew.
+#[test]
+fn what_was_acknowledged_before_a_kill_is_there_while_the_log_is_moved() {
+    let folder = Folder::new();
+    let mut server = Server::start(&folder);
+    let mut tenant = Tenant::new(&folder, &server);
+    tenant.add_integration(&server, BUDGET_CENTS);
+    let writers = Writer::several(&tenant, WRITERS, SEED + 1);
+    let mut writers: Vec<_> =
+        writers.into_iter().map(|writer| writer.with_batches(BATCH)).collect();
+    let mut chance = Chance::new(SEED + 1);
+    let (mut log_max, mut restarts) = (0, Vec::new());
+
+    for _ in 0..scale(2, 15) {
+        let millis = 300 + chance.below(1_200);
+        write_until_killed(server, &tenant, &mut writers, Duration::from_millis(millis));
+        let log = std::fs::metadata(folder.file("bursar.db-wal")).expect("the log").len();
+        log_max = log.max(log_max);
+        server = Server::start(&folder);
+        restarts.push(server.ready_after);
+        check_promises(&writers, &Books::read(&server, &tenant));
+    }
+    server.stop();
+
+    let slowest = restarts.iter().max().copied().unwrap_or_default();
+    println!("a log of up to {log_max} bytes; the slowest restart took {slowest:?}");
+    assert!(log_max >= PASS_BYTES, "the log was never moved: {log_max} bytes");
+    assert!(slowest <= RESTART_MAX, "{restarts:?}");
 }
 
 #[test]

@@ -26,7 +26,7 @@ use crate::memory::{Caches, PAGE};
 const MEASURE: &str = "pragma wal_checkpoint(noop)";
 const COPY: &str = "pragma wal_checkpoint(passive)";
 const COPY_REST: &str = "pragma wal_checkpoint(restart)";
-const BEGIN_READING: &str = "begin; select count(*) from sqlite_schema";
+const BEGIN_SNAPSHOT: &str = "select count(*) from sqlite_schema";
 
 /// How long the writer waits between two transactions for a pass that falls behind.
 const BRAKE_MAX: Duration = Duration::from_millis(250);
@@ -402,7 +402,9 @@ impl Copier {
     /// Keeps the log from beginning anew, as a reader of it does, until the process ends.
     fn read_on(&self) {
         let Some(connection) = &self.connection else { return };
-        let kept = keep_log(connection).and_then(|()| connection.execute_batch(BEGIN_READING));
+        let kept = keep_log(connection)
+            .and_then(|()| connection.execute_batch("begin"))
+            .and_then(|()| connection.query_row(BEGIN_SNAPSHOT, [], |_| Ok(())));
         if let Err(error) = kept {
             tracing::error!(%error, "only the writer keeps the log");
         }
