@@ -165,7 +165,6 @@ fn sums_of_days_read_these_days_only() {
         ("series.rs", "LIST_ROLLUPS", rollups),
         ("series.rs", "COUNT_CALLS", rollups),
         ("protection.rs", "SUM_COST", "rollups_by_day (tenant_id=? AND start=?)"),
-        ("protection.rs", "IS_RESERVED", "(tenant_id=? AND call_key=?)"),
         ("series.rs", "WALK_SESSIONS", entries),
         ("series.rs", "SUM_SESSION", sessions),
     ];
