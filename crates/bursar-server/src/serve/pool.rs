@@ -1,7 +1,8 @@
 //! The connections of a listener: how many there may be, and which one gives way to a new one.
 //!
 //! A full pool closes the connection that is used least, so that clients that hold connections and
-//! ask nothing keep nobody out: first those that never asked anything, then the longest idle. When
+//! ask nothing keep nobody out: first those that never asked anything,
+//! linger, or send a body that nobody reads, then the longest idle. When
 //! all are busy, a few more connections are let in on the reserve. There the operator's requests
 //! are answered, and others are told to come again.
 
@@ -315,6 +316,19 @@ mod tests {
         let served = enter(&pool, &busy(start), start);
         assert_eq!(leaving(&pool, &[&idle, &served]), [true, false]);
         assert!(pool.enter(&opened(start), start).is_none());
+    }
+
+    #[test]
+    fn what_lingers_on_the_reserve_gives_way_at_once() {
+        let (pool, start) = (Arc::new(Pool::new(1, 1)), Instant::now());
+        let served = enter(&pool, &busy(start), start);
+        let progress = asked(start);
+        let lingering = enter(&pool, &progress, start);
+        assert!(lingering.is_on_reserve());
+        progress.leave_unread();
+        assert!(progress.begin_lingering(start));
+        assert!(enter(&pool, &opened(start), start).is_on_reserve());
+        assert_eq!(leaving(&pool, &[&lingering, &served]), [true, false]);
     }
 
     #[test]

@@ -7,6 +7,7 @@
 use std::time::Duration;
 
 use parking_lot::Mutex;
+use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use super::framing::Framing;
@@ -53,12 +54,14 @@ pub(crate) enum Cut {
 pub(crate) struct Progress {
     deadlines: Deadlines,
     state: Mutex<State>,
+    /// Told when the connection is asked to end.
+    closes: Notify,
 }
 
 /// How little a connection is used, the least first: which one to close when there are too many.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Idleness {
-    /// It has not asked anything, or is to end.
+    /// It has not asked anything, sends only what is discarded, or is to end.
     Silent,
     /// Its last request is answered.
     Idle,
@@ -71,6 +74,10 @@ struct State {
     framing: Framing,
     /// Requests that are read or answered.
     requests: u32,
+    /// Those of them of whose bodies the rest is discarded, for callers that proved nothing.
+    discards: u32,
+    /// Since when there is such a request.
+    discards_since: Option<Instant>,
     /// Whether a request has come.
     has_asked: bool,
     /// Since when there is none.
@@ -104,6 +111,8 @@ impl Progress {
         let state = State {
             framing: Framing::new(),
             requests: 0,
+            discards: 0,
+            discards_since: None,
             has_asked: false,
             quiet_since: now,
             quiet_bytes: 0,
@@ -119,7 +128,7 @@ impl Progress {
             lingering_since: None,
             is_cut: false,
         };
-        Self { deadlines, state: Mutex::new(state) }
+        Self { deadlines, state: Mutex::new(state), closes: Notify::new() }
     }
 
     /// Bytes arrived. Says where among them a line of HTTP/1.1 ends as none may.
@@ -171,6 +180,22 @@ impl Progress {
         }
     }
 
+    /// The rest of a request's body is only discarded from now on, for a caller that proved nothing.
+    pub(crate) fn begin_discard(&self, now: Instant) {
+        let mut state = self.state.lock();
+        state.discards += 1;
+        state.discards_since.get_or_insert(now);
+    }
+
+    /// The rest of such a body was discarded, or is no longer waited for.
+    pub(crate) fn end_discard(&self) {
+        let mut state = self.state.lock();
+        state.discards = state.discards.saturating_sub(1);
+        if state.discards == 0 {
+            state.discards_since = None;
+        }
+    }
+
     /// A request was taken back before it was answered.
     pub(crate) fn take_back(&self) {
         let mut state = self.state.lock();
@@ -206,11 +231,21 @@ impl Progress {
     /// The connection was asked to end once it has nothing to answer.
     pub(crate) fn close(&self, now: Instant) {
         self.state.lock().closing_since.get_or_insert(now);
+        self.closes.notify_waiters();
     }
 
     /// Whether the connection was asked to end.
     pub(crate) fn is_closing(&self) -> bool {
         self.state.lock().closing_since.is_some()
+    }
+
+    /// Waits until the connection is asked to end.
+    pub(crate) async fn closes(&self) {
+        // Made before the look, so that nothing is missed between the two.
+        let told = self.closes.notified();
+        if !self.is_closing() {
+            told.await;
+        }
     }
 
     /// The connection ends with a part of a request unread.
@@ -237,19 +272,25 @@ impl Progress {
 
     /// How little the connection is used, and since when; nothing while a request is in flight, or
     /// the end of an answer is on its way to the client.
+    ///
+    /// Bodies that are discarded for callers that proved nothing are no requests here, and lingering
+    /// is no use: both are favours to clients, and keep nobody else out.
     pub(crate) fn idleness(&self, now: Instant) -> Option<(Idleness, Instant)> {
         let state = self.state.lock();
+        if let Some(since) = state.lingering_since {
+            return Some((Idleness::Silent, since));
+        }
+        let requests = state.requests.saturating_sub(state.discards);
+        if let (0, Some(since)) = (requests, state.discards_since) {
+            return Some((Idleness::Silent, since));
+        }
         let is_recent = |at: Instant| now.duration_since(at) < STALLED_AFTER;
         // What the windows of HTTP/2 have no room for waits where it is not seen.
         let is_http2 = matches!(state.framing, Framing::Http2(_));
         if is_http2 && state.handed_over_at.is_some_and(is_recent) {
             return None;
         }
-        if let Some(since) = state.lingering_since {
-            let has_had_time = now.duration_since(since) >= SILENT_AFTER;
-            return has_had_time.then_some((Idleness::Silent, since));
-        }
-        if state.requests == 0 {
+        if requests == 0 {
             if let Some(since) = state.blocked_since {
                 return (!is_recent(since)).then_some((Idleness::Stalled, since));
             }
@@ -259,7 +300,7 @@ impl Progress {
             return Some((idleness, state.quiet_since));
         }
         let taken_at = state.answers.iter().map(|(_, taken_at)| *taken_at).max()?;
-        let is_stalled = state.answers.len() == state.requests as usize && !is_recent(taken_at);
+        let is_stalled = state.answers.len() == requests as usize && !is_recent(taken_at);
         is_stalled.then_some((Idleness::Stalled, taken_at))
     }
 
@@ -504,14 +545,42 @@ mod tests {
         assert!(progress.begin_lingering(end));
         assert!(progress.begin_lingering(end + seconds(1)), "from the first time on");
         check(&progress, Some((end + seconds(2), Cut::Lingering)));
-        assert_eq!(progress.idleness(end), None);
-        let silent = Some((Idleness::Silent, end));
-        assert_eq!(progress.idleness(end + seconds(1)), silent, "it may give way");
+        assert_eq!(progress.idleness(end), Some((Idleness::Silent, end)), "it may give way");
         // So has one whose head was refused.
         let (progress, start) = opened();
         progress.read(b"no head", start);
         assert!(progress.begin_lingering(start));
         check(&progress, Some((start + seconds(2), Cut::Lingering)));
+    }
+
+    #[test]
+    fn a_body_that_is_discarded_for_a_caller_without_a_credential_may_give_way() {
+        for opening in [&b""[..], HTTP2_OPENING] {
+            let (progress, start) = opened();
+            progress.read(opening, start);
+            answer(&progress, start);
+            progress.begin_request();
+            progress.begin_discard(start + seconds(1));
+            progress.begin_request();
+            progress.begin_discard(start + seconds(2));
+            let silent = Some((Idleness::Silent, start + seconds(1)));
+            assert_eq!(progress.idleness(start + seconds(2)), silent);
+            progress.begin_request();
+            assert_eq!(progress.idleness(start + seconds(2)), None, "another is in flight");
+            progress.end_request(start + seconds(2));
+            progress.end_discard();
+            progress.end_request(start + seconds(2));
+            progress.end_discard();
+            assert_eq!(progress.idleness(start + seconds(9)), None, "its answer goes out");
+        }
+    }
+
+    #[tokio::test]
+    async fn whoever_waits_for_the_end_of_a_connection_hears_of_it() {
+        let (progress, start) = opened();
+        let closes = async { tokio::join!(progress.closes(), async { progress.close(start) }) };
+        tokio::time::timeout(seconds(10), closes).await.expect("told while it waits");
+        tokio::time::timeout(seconds(10), progress.closes()).await.expect("told before");
     }
 
     #[test]

@@ -51,10 +51,22 @@ struct Unread {
     incoming: Incoming,
     /// What a route has read of the body.
     read_bytes: u64,
-    /// Whether a route began to read. Only then hyper sends `100 Continue`.
-    is_begun: bool,
+    /// When a route began to read. Only then hyper sends `100 Continue`.
+    begun_at: Option<Instant>,
+    /// For how long the route read.
+    read_for: Duration,
     /// Whether reading failed.
     is_broken: bool,
+}
+
+/// How much of a body may be discarded.
+#[derive(Clone, Copy, Debug)]
+struct Bounds {
+    bytes_max: u64,
+    /// With the time that a route spent on reading it.
+    time_max: Duration,
+    /// Whether the caller has a valid credential.
+    is_proved: bool,
 }
 
 /// Decides whether the connection persists once the answer to a request is known.
@@ -73,7 +85,13 @@ pub(crate) struct Persistence {
 
 impl RequestBody {
     fn new(incoming: Incoming, returned: Option<oneshot::Sender<Unread>>) -> Self {
-        let unread = Unread { incoming, read_bytes: 0, is_begun: false, is_broken: false };
+        let unread = Unread {
+            incoming,
+            read_bytes: 0,
+            begun_at: None,
+            read_for: Duration::ZERO,
+            is_broken: false,
+        };
         Self { unread: Some(unread), returned }
     }
 }
@@ -88,7 +106,7 @@ impl HttpBody for RequestBody {
     ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
         let this = self.get_mut();
         let Some(unread) = &mut this.unread else { return Poll::Ready(None) };
-        unread.is_begun = true;
+        unread.begun_at.get_or_insert_with(Instant::now);
         let polled = ready!(Pin::new(&mut unread.incoming).poll_frame(cx));
         match &polled {
             Some(Ok(frame)) => {
@@ -113,10 +131,11 @@ impl HttpBody for RequestBody {
 
 impl Drop for RequestBody {
     fn drop(&mut self) {
-        let (Some(unread), Some(returned)) = (self.unread.take(), self.returned.take()) else {
+        let (Some(mut unread), Some(returned)) = (self.unread.take(), self.returned.take()) else {
             return;
         };
         if unread.is_broken || !unread.incoming.is_end_stream() {
+            unread.read_for = unread.begun_at.map_or(Duration::ZERO, |at| at.elapsed());
             // The receiver is gone if the connection has ended.
             let _ = returned.send(unread);
         }
@@ -124,9 +143,10 @@ impl Drop for RequestBody {
 }
 
 impl Unread {
-    /// Reads and discards it. Returns whether the body ended within the bounds.
-    async fn discard(mut self, bytes_max: u64, time_max: Duration) -> bool {
-        let mut left = bytes_max.saturating_sub(self.read_bytes);
+    /// Reads and discards it, unless the connection is asked to end meanwhile. Returns whether the
+    /// body ended within the bounds.
+    async fn discard(mut self, bounds: Bounds, progress: &Progress) -> bool {
+        let mut left = bounds.bytes_max.saturating_sub(self.read_bytes);
         if self.is_broken || self.incoming.size_hint().lower() > left {
             return false;
         }
@@ -137,7 +157,21 @@ impl Unread {
             }
             Some(())
         };
-        timeout(time_max, reading).await.is_ok_and(|end| end.is_some())
+        let reading = async {
+            tokio::select! {
+                biased;
+                end = reading => end,
+                () = progress.closes() => None,
+            }
+        };
+        if !bounds.is_proved {
+            progress.begin_discard(Instant::now());
+        }
+        let end = timeout(bounds.time_max.saturating_sub(self.read_for), reading).await;
+        if !bounds.is_proved {
+            progress.end_discard();
+        }
+        end.is_ok_and(|end| end.is_some())
     }
 }
 
@@ -167,7 +201,7 @@ impl Persistence {
 
     /// Discards what is unread, so that the next request can follow, or announces the close.
     pub(crate) async fn decide<B>(self, response: &mut Response<B>) {
-        let (bytes_max, time_max) = self.discard_bounds();
+        let bounds = self.discard_bounds();
         let unread = self.returned.map(|mut returned| returned.try_recv());
         let is_ending = self.is_last || self.progress.is_closing();
         if !self.is_http1 {
@@ -177,7 +211,8 @@ impl Persistence {
                 // Counts as a request meanwhile, so that its bytes are no flood.
                 self.progress.begin_request();
                 tokio::spawn(async move {
-                    unread.discard(bytes_max, SHORT_TIME_MAX).await;
+                    let bounds = Bounds { time_max: unread.read_for + SHORT_TIME_MAX, ..bounds };
+                    unread.discard(bounds, &self.progress).await;
                     self.progress.end_request(Instant::now());
                 });
             }
@@ -188,10 +223,10 @@ impl Persistence {
             // A task outlives its answer and still reads. hyper does not wait for it.
             Some(Err(TryRecvError::Empty)) => false,
             Some(Ok(unread)) => {
-                let is_held_back = self.awaits_continue && !unread.is_begun;
+                let is_held_back = self.awaits_continue && unread.begun_at.is_none();
                 let is_late = response.status() == StatusCode::REQUEST_TIMEOUT;
                 let may_wait = !(is_ending || is_held_back || is_late);
-                may_wait && unread.discard(bytes_max, time_max).await
+                may_wait && unread.discard(bounds, &self.progress).await
             }
         };
         if !is_read {
@@ -204,11 +239,13 @@ impl Persistence {
 
     /// The bytes of a body that may be discarded, and the time for it. A caller with a valid
     /// credential gets the bounds of a body that is read, which it could send as well.
-    fn discard_bounds(&self) -> (u64, Duration) {
-        match self.caller.is_proved() {
+    fn discard_bounds(&self) -> Bounds {
+        let is_proved = self.caller.is_proved();
+        let (bytes_max, time_max) = match is_proved {
             true => (BODY_BYTES_MAX as u64, self.limits.body),
             false => (ANONYMOUS_BYTES_MAX, SHORT_TIME_MAX),
-        }
+        };
+        Bounds { bytes_max, time_max, is_proved }
     }
 }
 

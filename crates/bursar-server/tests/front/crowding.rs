@@ -97,6 +97,46 @@ fn busy_connections_stay_and_the_operator_gets_in() {
     server.stop();
 }
 
+#[test]
+fn bodies_that_are_discarded_for_callers_without_a_credential_keep_nobody_out() {
+    let (_folder, server) = server("10");
+    let mut held = Vec::new();
+    for at in 0..60 {
+        let mut wire = Wire::open(server.address());
+        if at % 2 == 0 {
+            wire.send("POST /api/v1/tenants HTTP/1.1\r\nHost: a\r\nContent-Length: 12\r\n\r\n{");
+        } else {
+            // Refused with a part of its body unread, after which it lingers.
+            wire.send("POST /none HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nContent-Length: 9\r\n\r\n");
+        }
+        held.push(wire);
+        if at % 6 == 5 {
+            let mut other = Wire::open(server.address());
+            let request = "GET /api/v1/session/context HTTP/1.1\r\nHost: a\r\n\r\n";
+            assert_eq!(status(&mut other, request), Some(401), "after {at}, on no reserve");
+        }
+    }
+    drop(held);
+    server.stop();
+}
+
+#[test]
+fn over_http2_bodies_that_are_discarded_keep_nobody_out() {
+    let (_folder, server) = server("1");
+    let mut held = Wire::open(server.address());
+    held.send(frames::opening());
+    // The end of its body never comes.
+    let head = frames::head("POST", "/api/v1/tenants", &[]);
+    held.send(frames::frame(kind::HEADERS, 4, 1, &head));
+    held.read_until(|bytes| frames::read(bytes).contains(&(kind::HEADERS, 1)));
+    let request = "GET /api/v1/session/context HTTP/1.1\r\nHost: a\r\n\r\n";
+    // The first may come while the answer is handed over.
+    let mut others = (0..10).map(|_| status(&mut Wire::open(server.address()), request));
+    assert!(others.any(|status| status == Some(401)), "all came on the reserve");
+    drop(held);
+    server.stop();
+}
+
 /// Fills the metrics, so that they are an answer that counts.
 fn fill_metrics(folder: &Folder, server: &Server) {
     let mut tenant = Tenant::new(folder, server);
