@@ -2,11 +2,14 @@
 //!
 //! JSON writes line feeds and carriage returns in texts as escapes, but lets the line separators
 //! of Unicode stand as they are, at which line readers of JavaScript and Python end a line.
+//!
+//! Control characters are always written as `\u00XX`. Short escapes end with a letter, which makes
+//! another word of the letters that follow: `\n` before `vapi-...` reads like a key that nobody sent.
 
 use std::io;
 
 use serde::Serialize;
-use serde_json::ser::Formatter;
+use serde_json::ser::{CharEscape, Formatter};
 
 /// Writes a value without a blank, a line break or a line separator outside of escapes.
 ///
@@ -18,7 +21,8 @@ pub fn write(out: impl io::Write, value: &impl Serialize) -> Result<(), serde_js
     value.serialize(&mut serde_json::Serializer::with_formatter(out, OneLine))
 }
 
-/// Compact, with escapes for the line separators that JSON does not escape.
+/// Compact, with escapes for the line separators that JSON does not escape, and none that ends with
+/// the first letter of a word.
 struct OneLine;
 
 const fn escape_of(character: char) -> Option<&'static [u8]> {
@@ -47,6 +51,25 @@ impl Formatter for OneLine {
         }
         writer.write_all(rest.as_bytes())
     }
+
+    fn write_char_escape<W: io::Write + ?Sized>(
+        &mut self,
+        writer: &mut W,
+        escape: CharEscape,
+    ) -> io::Result<()> {
+        let control = match escape {
+            CharEscape::Quote => return writer.write_all(b"\\\""),
+            CharEscape::ReverseSolidus => return writer.write_all(b"\\\\"),
+            CharEscape::Solidus => return writer.write_all(b"\\/"),
+            CharEscape::Backspace => 0x08,
+            CharEscape::Tab => b'\t',
+            CharEscape::LineFeed => b'\n',
+            CharEscape::FormFeed => 0x0c,
+            CharEscape::CarriageReturn => b'\r',
+            CharEscape::AsciiControl(control) => control,
+        };
+        write!(writer, "\\u{control:04x}")
+    }
 }
 
 #[cfg(test)]
@@ -63,5 +86,20 @@ mod tests {
         assert!(!line.contains(['\u{2028}', '\u{2029}']), "{line:?}");
         let read: serde_json::Value = serde_json::from_str(&line).unwrap();
         assert_eq!(read, serde_json::json!({ text: [text, 1.5, null] }));
+    }
+
+    #[test]
+    fn no_escape_makes_another_word_of_what_follows() {
+        let controls: String = (0..0x20_u8).map(char::from).collect();
+        let text = format!("{controls}\\\"/");
+        let mut line = Vec::new();
+        write(&mut line, &text).unwrap();
+        let line = String::from_utf8(line).unwrap();
+        assert_eq!(serde_json::from_str::<String>(&line).unwrap(), text);
+        let escapes = line.split('\\').skip(1).filter(|escape| !escape.is_empty());
+        assert!(escapes.clone().count() >= 32);
+        for escape in escapes {
+            assert!(escape.starts_with("u00") || escape.starts_with('"'), "{line}");
+        }
     }
 }

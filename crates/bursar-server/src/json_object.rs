@@ -214,7 +214,7 @@ mod tests {
     fn an_object_is_compact_and_on_one_line() {
         check(
             " {\n\t\"b\" : [ 1 ,\r\n { } , [ ] ] , \"a\" : \"x\\ny\" }\n",
-            r#"{"b":[1,{},[]],"a":"x\ny"}"#,
+            r#"{"b":[1,{},[]],"a":"x\u000ay"}"#,
             None,
         );
         check(

@@ -16,6 +16,7 @@ use tokio::sync::watch;
 use tokio::time::{MissedTickBehavior, interval, timeout};
 
 use crate::app::App;
+use crate::background::TaskFailed;
 use crate::error::{ApiError, ErrorCode};
 
 /// How often the database is asked.
@@ -48,8 +49,8 @@ impl Pulse {
 
     /// Takes note of an answer, and tells the log when it is another one than before.
     ///
-    /// One that may only be read is not away: reads are answered, and the writer refuses the rest. A
-    /// standby is: what it has may be old.
+    /// A read-only database is not away: reads are answered, and the writer refuses writes. A standby
+    /// is away, because its data may be old.
     fn take(&self, answer: &Result<(), StoreError>) {
         let read_only = NotWritable::ReadOnly;
         let answer = match answer {
@@ -80,7 +81,7 @@ pub async fn feel(store: &Arc<dyn Store>) -> Result<(), StoreError> {
     let asked = tokio::spawn(async move { store.ping().await });
     match timeout(ANSWER_MAX, asked).await {
         Ok(Ok(answer)) => answer,
-        Ok(Err(fallen)) => Err(StoreError::Unavailable(Arc::new(fallen))),
+        Ok(Err(failed)) => Err(StoreError::Unavailable(Arc::new(TaskFailed::from(failed)))),
         Err(late) => Err(StoreError::Unavailable(Arc::new(late))),
     }
 }

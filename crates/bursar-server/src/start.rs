@@ -322,12 +322,12 @@ pub async fn run(config: &Config, app: App, ready: impl FnOnce(&str)) -> Result<
         tokio::spawn(Arc::clone(certificates).follow(hangup));
     }
     let watched = [
-        run_beside(&app, pulse::follow),
-        run_beside(&app, write_probe::follow),
-        run_beside(&app, watch_stock),
-        run_beside(&app, watch_keys),
+        run_beside("pulse", &app, pulse::follow),
+        run_beside("write probe", &app, write_probe::follow),
+        run_beside("stock", &app, watch_stock),
+        run_beside("keys", &app, watch_keys),
     ];
-    let sweeper = run_beside(&app, sweep);
+    let sweeper = run_beside("sweep", &app, sweep);
     let trusting = app.clone();
     tokio::spawn(async move { trusting.issuers.fetch_keys(trusting.store.now()).await });
     tracing::info!(%address, database = %config.database, "bursar listens");
@@ -369,12 +369,12 @@ pub async fn run(config: &Config, app: App, ready: impl FnOnce(&str)) -> Result<
 }
 
 /// Runs a job beside the requests, until the server ends.
-fn run_beside<Job>(app: &App, job: fn(App) -> Job) -> JoinHandle<()>
+fn run_beside<Job>(name: &'static str, app: &App, job: fn(App) -> Job) -> JoinHandle<()>
 where
     Job: Future<Output = ()> + Send + 'static,
 {
     let app = app.clone();
-    tokio::spawn(keep_running(RESTART_AFTER, move || job(app.clone())))
+    tokio::spawn(keep_running(name, RESTART_AFTER, move || job(app.clone())))
 }
 
 /// Warns of what others on this machine can read or change of the store and its secrets, with the

@@ -19,12 +19,12 @@ pub async fn follow(app: App) {
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         ticks.tick().await;
-        settle(&app).await;
+        probe(&app).await;
     }
 }
 
 /// Tries to write if there is a doubt. Readiness follows from what the writer sees.
-pub async fn settle(app: &App) {
+pub async fn probe(app: &App) {
     let is_away = app.pulse.as_ref().is_some_and(Pulse::is_away);
     let in_doubt = app.ledger.check_writable().is_err() || app.store.doubts_writes();
     if in_doubt && !is_away {

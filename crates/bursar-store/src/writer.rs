@@ -63,7 +63,8 @@ pub(crate) fn write_groups(shared: &Shared, mut lane: Box<dyn Lane>) {
         if jobs.is_empty() {
             return;
         }
-        // Whoever's answer is dropped is told that nobody knows whether it was stored.
+        // A panic drops the answers of these jobs. Their callers are told that it is unknown whether
+        // the jobs were stored.
         if caught(|| write_taken(shared, lane.as_mut(), jobs)).is_none() {
             abandon(lane.as_mut());
         }

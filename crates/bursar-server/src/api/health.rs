@@ -47,7 +47,7 @@ pub async fn get_ready(State(app): State<App>) -> Result<Answer<ServerHealth>, A
     if app.ledger.has_ended() {
         return Err(ApiError::new(ErrorCode::Unavailable, "The server is stopping."));
     }
-    // What the database says of itself says more than that a write failed.
+    // Asked first: the database's own reason is more precise than that a write failed.
     pulse::feel(&app.store).await?;
     app.ledger.check_writable()?;
     // Requests are refused until the database was asked in its turn.

@@ -213,7 +213,7 @@ pub async fn record_usage(
     let call_id = usage.call_id.as_str().to_owned();
     let (mode, records) = (protection.mode(), vec![usage]);
     let outcomes = app.ledger.record_as(mode, caller.tenant_id, records).await?;
-    protection.settle(&app, &outcomes)?;
+    protection.conclude(&app, &outcomes)?;
     complete_onboarding(&app, &caller, &outcomes).await;
     let outcome = outcomes.into_iter().next().ok_or_else(|| ApiError::of(ErrorCode::Internal))?;
     match outcome {
@@ -256,7 +256,7 @@ pub async fn record_usage_batch(
         0 => Vec::new(),
         _ => app.ledger.record_as(mode, tenant_id, records).await?,
     };
-    let throttled = protection.settle(&app, &outcomes)?;
+    let throttled = protection.conclude(&app, &outcomes)?;
     complete_onboarding(&app, &caller, &outcomes).await;
     let mut outcomes = outcomes.into_iter();
     for result in results.iter_mut().filter(|result| result.error.is_none()) {

@@ -8,6 +8,7 @@ use futures_util::stream;
 
 use crate::app::App;
 use crate::auth::Scraper;
+use crate::background::TaskFailed;
 use crate::error::{ApiError, ErrorCode};
 
 /// The text format of Prometheus.
@@ -38,7 +39,7 @@ pub async fn get_metrics(State(app): State<App>, _: Scraper) -> Result<Response,
             Ok((headers, Body::from_stream(stream::iter(text))).into_response())
         }
         Ok(Err(error)) => Err(unreadable(&error)),
-        Err(error) => Err(unreadable(&error)),
+        Err(error) => Err(unreadable(&TaskFailed::from(error))),
     }
 }
 

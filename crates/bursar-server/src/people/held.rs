@@ -14,6 +14,7 @@ use tokio::sync::{Mutex, OwnedMutexGuard};
 
 use super::issuers::KeysAt;
 use super::keys::{Algorithm, JWKS_BYTES_MAX, Jwks, KeySet, PublicKey, TooManyKeys};
+use crate::background::TaskFailed;
 use crate::outbound::{Outbound, OutboundError, WebUrl};
 
 /// How long keys are used without looking for others.
@@ -165,7 +166,7 @@ impl HeldKeys {
         if self.held.read().may_fetch(now) {
             // In a task of its own: a client that goes away ends nothing that others wait for.
             let fetched = tokio::spawn(Arc::clone(self).fetch(now, flight)).await;
-            if let Err(error) = fetched {
+            if let Err(error) = fetched.map_err(TaskFailed::from) {
                 tracing::error!(%error, "the keys of an issuer were not fetched");
             }
         }

@@ -241,7 +241,7 @@ impl RecordsProtection {
     ///
     /// # Errors
     /// The refusal of the whole request, when none of its records went on.
-    pub fn settle(
+    pub fn conclude(
         self,
         app: &App,
         outcomes: &[RecordOutcome],

@@ -135,7 +135,7 @@ impl SignalLog {
         let change = move |tx: &mut dyn ControlTx| put_rows(tx, &rows, &drops);
         let written = ledger.change(None, change).await;
         let mut gathered = self.gathered.lock();
-        gathered.settle(&pending, written.as_deref().ok());
+        gathered.note_written(&pending, written.as_deref().ok());
         if written.is_err() {
             gathered.forget(&crowded);
         }
@@ -286,7 +286,7 @@ impl Gathered {
     }
 
     /// Notes which rows were written, or that none was.
-    fn settle(&mut self, pending: &[(Key, Window)], ids: Option<&[SignalId]>) {
+    fn note_written(&mut self, pending: &[(Key, Window)], ids: Option<&[SignalId]>) {
         for (at, (key, written)) in pending.iter().enumerate() {
             let window = self.windows.get_mut(key);
             let Some(window) = window.filter(|window| window.number == written.number) else {
@@ -338,7 +338,7 @@ mod tests {
         let (pending, _) = gathered.take_pending();
         let ids: Vec<SignalId> =
             (1..).map_while(SignalId::from_number).take(pending.len()).collect();
-        gathered.settle(&pending, Some(&ids));
+        gathered.note_written(&pending, Some(&ids));
         let shown =
             |(key, window): (Key, Window)| (key.tenant_id.number(), window.times, window.row);
         pending.into_iter().map(shown).collect()
@@ -367,7 +367,7 @@ mod tests {
         let mut gathered = Gathered::default();
         gathered.take_note(key(1, Dimension::Rate), decision(7), at(0));
         let (pending, _) = gathered.take_pending();
-        gathered.settle(&pending, None);
+        gathered.note_written(&pending, None);
         gathered.take_note(key(1, Dimension::Rate), decision(8), at(1));
         assert_eq!(taken(&mut gathered), [(1, 2, None)]);
     }
@@ -409,7 +409,7 @@ mod tests {
         let mut gathered = Gathered::default();
         gathered.take_note(key(1, Dimension::Rate), decision(7), at(0));
         let (pending, crowded) = gathered.take_pending();
-        gathered.settle(&pending, None);
+        gathered.note_written(&pending, None);
         gathered.forget(&crowded);
         assert_eq!(gathered.take_pending().1, crowded);
         assert_eq!(crowded.len(), 1);
@@ -442,7 +442,7 @@ mod tests {
         // What is being written meanwhile comes back with a row of its own.
         gathered.take_note(key(2, Dimension::Rate), decision(8), at(1));
         let ids: Vec<SignalId> = (1..=3).filter_map(SignalId::from_number).collect();
-        gathered.settle(&pending, Some(&ids));
+        gathered.note_written(&pending, Some(&ids));
         assert_eq!(taken(&mut gathered), [(2, 1, None)]);
         assert_eq!((gathered.clear(None), gathered.in_use().entries), (3, 0));
         assert!(gathered.written.is_empty());

@@ -1,6 +1,7 @@
 //! The body of an answer as a connection sends it: in parts, each handed over only when the client
 //! has taken what came before, and seen by the connection's deadlines.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
@@ -14,6 +15,11 @@ use super::progress::Progress;
 
 /// What is handed over at once.
 const PART_BYTES: usize = 64 * 1024;
+
+/// That making a part of an answer panicked.
+#[derive(Debug, thiserror::Error)]
+#[error("the answer panicked")]
+struct Panicked;
 
 /// A request from its head to the last byte of its answer.
 #[derive(Debug)]
@@ -69,7 +75,14 @@ impl HttpBody for AnswerBody {
             this.in_flight.progress.advance_answer(answer, Instant::now());
         }
         let mut part = if this.rest.is_empty() {
-            match ready!(Pin::new(&mut this.body).poll_frame(cx)) {
+            // A panic, which the log has, would end the connection and all other answers on it.
+            let poll = AssertUnwindSafe(|| Pin::new(&mut this.body).poll_frame(cx));
+            let polled = catch_unwind(poll).unwrap_or_else(|_panic| {
+                // It is not asked again.
+                this.body = Body::empty();
+                Poll::Ready(Some(Err(axum::Error::new(Panicked))))
+            });
+            match ready!(polled) {
                 Some(Ok(frame)) => match frame.into_data() {
                     Ok(data) => data,
                     Err(frame) => return Poll::Ready(Some(Ok(frame))),
@@ -129,6 +142,21 @@ mod tests {
             sent.extend_from_slice(&part);
         }
         assert_eq!(sent, bytes);
+    }
+
+    #[tokio::test]
+    async fn a_panic_ends_its_answer_as_an_error() {
+        let mut asked = 0;
+        let parts = futures_util::stream::poll_fn(move |_| {
+            asked += 1;
+            assert!(asked < 2, "a fault of the test");
+            Poll::Ready(Some(Ok::<_, axum::Error>(Bytes::from("part"))))
+        });
+        let mut body = InFlight::new(progress()).answer(Body::from_stream(parts));
+        assert!(body.frame().await.is_some_and(|frame| frame.is_ok()));
+        let end = body.frame().await.expect("no clean end").expect_err("a panic");
+        assert_eq!(end.to_string(), "the answer panicked");
+        assert!(body.frame().await.is_none());
     }
 
     #[tokio::test]

@@ -31,6 +31,7 @@ use self::pool::{Pool, Seat};
 use self::progress::Progress;
 use self::tls::Certificates;
 use self::watched::Abort;
+use crate::background::{RESTART_AFTER, keep_running};
 use crate::doorway::Listener;
 
 /// How long to wait after an accept that failed, for instance for want of file descriptors.
@@ -98,9 +99,21 @@ pub async fn serve(
             Listener::Public => Pool::new(limits.connections_max, RESERVE_MAX),
             Listener::Operator => Pool::new(OPERATOR_CONNECTIONS_MAX, 0),
         };
-        let (limits, certificates) = (Arc::clone(&limits), certificates.clone());
-        let door = Door { router, listener: kind, limits, certificates, drain: drain.clone() };
-        tokio::spawn(accept_all(listener, Arc::new(door), Arc::new(pool)));
+        let door = Door {
+            router,
+            listener: kind,
+            limits: Arc::clone(&limits),
+            certificates: certificates.clone(),
+            drain: drain.clone(),
+        };
+        let accepting = Arc::new(Accepting {
+            listener,
+            addresses: Arc::new(Addresses::new(limits.connections_per_address_max)),
+            door: Arc::new(door),
+            pool: Arc::new(pool),
+        });
+        let accepting = move || accept_all(Arc::clone(&accepting));
+        tokio::spawn(keep_running("accept", RESTART_AFTER, accepting));
     }
     drop(drain);
     end.await;
@@ -110,17 +123,25 @@ pub async fn serve(
     }
 }
 
+/// What an accept loop works with, and finds again when it begins anew.
+struct Accepting {
+    listener: TcpListener,
+    door: Arc<Door>,
+    pool: Arc<Pool>,
+    addresses: Arc<Addresses>,
+}
+
 /// Accepts connections until the server is asked to end.
-async fn accept_all(listener: TcpListener, door: Arc<Door>, pool: Arc<Pool>) {
-    let addresses = Arc::new(Addresses::new(door.limits.connections_per_address_max));
+async fn accept_all(accepting: Arc<Accepting>) {
+    let Accepting { listener, door, pool, addresses } = &*accepting;
     let mut drain = door.drain.clone();
     loop {
         let accepted = tokio::select! {
             _ = drain.wait_for(|asked| *asked) => return,
-            accepted = accept(&listener, &pool) => accepted,
+            accepted = accept(listener, pool) => accepted,
         };
         let Some((stream, peer)) = accepted else { continue };
-        let Some(place) = admit(&door, &addresses, peer) else {
+        let Some(place) = admit(door, addresses, peer) else {
             // Reset, so that the system keeps nothing of connections that were never served.
             stream.abort();
             continue;
@@ -128,9 +149,9 @@ async fn accept_all(listener: TcpListener, door: Arc<Door>, pool: Arc<Pool>) {
         let progress = Arc::new(Progress::new(door.limits.deadlines, Instant::now()));
         let seat = tokio::select! {
             _ = drain.wait_for(|asked| *asked) => return,
-            seat = take_seat(&pool, &progress) => seat,
+            seat = take_seat(pool, &progress) => seat,
         };
-        let door = Arc::clone(&door);
+        let door = Arc::clone(door);
         // Held by the task, so that the end of the server waits for it.
         let held = drain.clone();
         tokio::spawn(async move {

@@ -16,6 +16,8 @@ use tokio::time::MissedTickBehavior;
 use tokio_rustls::TlsAcceptor;
 use zeroize::Zeroizing;
 
+use crate::background::TaskFailed;
+
 /// How long before its end a certificate is worth a warning.
 const RENEW_BEFORE: Duration = Duration::from_secs(14 * 86_400);
 
@@ -108,7 +110,7 @@ impl Certificates {
             let certificates = Arc::clone(&self);
             // Files may be on a disk that takes its time.
             let looked = tokio::task::spawn_blocking(move || certificates.refresh()).await;
-            if let Err(error) = looked {
+            if let Err(error) = looked.map_err(TaskFailed::from) {
                 tracing::error!(%error, "the certificate was not looked at");
             }
         }

@@ -10,11 +10,15 @@ use super::strace::runs;
 pub(crate) struct SmallDisk(PathBuf);
 
 impl SmallDisk {
-    /// Mounts one, if this process may: it takes root and a system that lets root mount.
+    /// Mounts one, if this process may: it takes root and a system that lets root mount. Where
+    /// `BURSAR_REQUIRE_ROOT_TESTS=1` a test fails instead of being left out.
     pub(crate) fn mount(at: PathBuf, megabytes: u32) -> Option<Self> {
         std::fs::create_dir(&at).expect("a folder to mount on");
         let size = format!("size={megabytes}m");
         let mounted = runs("mount", &["-t", "tmpfs", "-o", &size, "tmpfs", &at.to_string_lossy()]);
+        let is_required =
+            std::env::var_os("BURSAR_REQUIRE_ROOT_TESTS").is_some_and(|value| value == "1");
+        assert!(mounted || !is_required, "no tmpfs could be mounted at {}", at.display());
         mounted.then_some(Self(at))
     }
 
