@@ -47,7 +47,7 @@ struct State<T> {
 enum Text<T> {
     Open(T),
     Ended,
-    Displaced,
+    Cut,
 }
 
 impl<T> Readers<T> {
@@ -73,7 +73,7 @@ impl<T> Place<T> {
     fn cut(&self) {
         let mut state = self.state.lock();
         if let Text::Open(_) = state.text {
-            state.text = Text::Displaced;
+            state.text = Text::Cut;
         }
     }
 }
@@ -93,7 +93,7 @@ impl<T: Iterator<Item = Bytes>> Iterator for Reading<T> {
         let part = match &mut state.text {
             Text::Open(text) => text.next().map(Ok),
             Text::Ended => None,
-            Text::Displaced => Some(Err(PlaceTaken)),
+            Text::Cut => Some(Err(PlaceTaken)),
         };
         match part {
             Some(Ok(_)) => state.turn = self.turns.fetch_add(1, Ordering::Relaxed),

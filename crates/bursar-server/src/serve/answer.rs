@@ -166,9 +166,13 @@ mod tests {
         assert!(progress.due().is_none());
         let body = request.answer(Body::from("answer"));
         assert!(
-            progress.due().is_some_and(|(_, cut)| cut == super::super::progress::Cut::SlowReader)
+            progress
+                .due()
+                .is_some_and(|(_, cut)| cut == super::super::progress::CutReason::SlowReader)
         );
         drop(body);
-        assert!(progress.due().is_some_and(|(_, cut)| cut == super::super::progress::Cut::Idle));
+        assert!(
+            progress.due().is_some_and(|(_, cut)| cut == super::super::progress::CutReason::Idle)
+        );
     }
 }

@@ -19,7 +19,7 @@ use tokio::time::{Instant, sleep_until, timeout};
 use super::gate::Gate;
 use super::limits::{HEAD_BYTES_MAX, Limits};
 use super::pool::Seat;
-use super::progress::{Cut, Idleness, Progress};
+use super::progress::{CutReason, Idleness, Progress};
 use super::tls::Certificates;
 use super::watched::{Abort, Watched};
 use crate::doorway::{Listener, OnReserve, OverTls};
@@ -150,7 +150,7 @@ async fn until_end<S>(
     progress: &Progress,
     seat: &Seat,
     mut drain: watch::Receiver<bool>,
-) -> Option<Cut>
+) -> Option<CutReason>
 where
     S: Abort + AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
@@ -186,7 +186,7 @@ where
                 if idleness == Idleness::Stalled {
                     progress.cut();
                 }
-                return Poll::Ready(Some(Cut::Crowded));
+                return Poll::Ready(Some(CutReason::Crowded));
             }
             // The reserve is for one request of each connection.
             if !closing && seat.is_on_reserve() && progress.has_asked() {
@@ -205,7 +205,7 @@ where
             }
             match due {
                 Some((at, cut)) if at <= Instant::now() => {
-                    if cut != Cut::Idle || closing {
+                    if cut != CutReason::Idle || closing {
                         progress.cut();
                         return Poll::Ready(Some(cut));
                     }

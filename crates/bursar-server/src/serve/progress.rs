@@ -32,7 +32,7 @@ const CLOSING_MAX: Duration = Duration::from_secs(2);
 
 /// Why a connection is ended by the server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Cut {
+pub(crate) enum CutReason {
     /// The head of a request did not arrive in time.
     SlowHead,
     /// No request came for too long.
@@ -315,27 +315,29 @@ impl Progress {
     }
 
     /// The next deadline and what it means; none while the server has to do something.
-    pub(crate) fn due(&self) -> Option<(Instant, Cut)> {
+    pub(crate) fn due(&self) -> Option<(Instant, CutReason)> {
         let state = self.state.lock();
         let Deadlines { header, idle, write } = self.deadlines;
         if state.quiet_bytes > QUIET_BYTES_MAX {
-            return Some((state.quiet_since, Cut::Chatter));
+            return Some((state.quiet_since, CutReason::Chatter));
         }
         if state.taken_back > state.answered.saturating_add(TAKEN_BACK_MAX) {
-            return Some((state.quiet_since, Cut::TakenBack));
+            return Some((state.quiet_since, CutReason::TakenBack));
         }
         let untaken = state.answers.iter().map(|(_, taken_at)| *taken_at).min();
         let reader = [state.blocked_since, untaken].into_iter().flatten().min();
-        let reader = reader.map(|since| (since + write, Cut::SlowReader));
+        let reader = reader.map(|since| (since + write, CutReason::SlowReader));
         // The end of an answer that is still on its way is part of its request.
         if state.requests > 0 || state.blocked_since.is_some() {
             return reader;
         }
         let quiet = match (state.closing_since, state.lingering_since, state.head_since) {
-            (Some(asked), _, _) => (asked.max(state.quiet_since) + CLOSING_MAX, Cut::Lingering),
-            (None, Some(since), _) => (since + CLOSING_MAX, Cut::Lingering),
-            (None, None, Some(since)) => (since + header, Cut::SlowHead),
-            (None, None, None) => (state.quiet_since + idle, Cut::Idle),
+            (Some(asked), _, _) => {
+                (asked.max(state.quiet_since) + CLOSING_MAX, CutReason::Lingering)
+            }
+            (None, Some(since), _) => (since + CLOSING_MAX, CutReason::Lingering),
+            (None, None, Some(since)) => (since + header, CutReason::SlowHead),
+            (None, None, None) => (state.quiet_since + idle, CutReason::Idle),
         };
         Some(quiet)
     }
@@ -359,18 +361,18 @@ mod tests {
     }
 
     #[track_caller]
-    fn check(progress: &Progress, expected: Option<(Instant, Cut)>) {
+    fn check(progress: &Progress, expected: Option<(Instant, CutReason)>) {
         assert_eq!(progress.due(), expected);
     }
 
     #[test]
     fn a_connection_without_a_request_is_idle() {
         let (progress, start) = opened();
-        check(&progress, Some((start + seconds(75), Cut::Idle)));
+        check(&progress, Some((start + seconds(75), CutReason::Idle)));
         progress.begin_request();
         check(&progress, None);
         progress.end_request(start + seconds(5));
-        check(&progress, Some((start + seconds(80), Cut::Idle)));
+        check(&progress, Some((start + seconds(80), CutReason::Idle)));
     }
 
     #[test]
@@ -379,21 +381,21 @@ mod tests {
         for (after, byte) in b"POST".iter().enumerate() {
             progress.read(&[*byte], start + seconds(3 + after as u64));
         }
-        check(&progress, Some((start + seconds(13), Cut::SlowHead)));
+        check(&progress, Some((start + seconds(13), CutReason::SlowHead)));
         progress.begin_request();
         progress.read(b"more", start + seconds(6));
         progress.end_request(start + seconds(7));
-        check(&progress, Some((start + seconds(82), Cut::Idle)));
+        check(&progress, Some((start + seconds(82), CutReason::Idle)));
     }
 
     #[test]
     fn frames_of_http2_are_no_head_but_its_opening_has_a_deadline() {
         let (progress, start) = opened();
         progress.read(b"PR", start);
-        check(&progress, Some((start + seconds(10), Cut::SlowHead)));
+        check(&progress, Some((start + seconds(10), CutReason::SlowHead)));
         progress.read(b"I * HTTP/2.0\r\n\r\nSM\r\n\r\n", start + seconds(1));
         progress.read(b"a frame", start + seconds(70));
-        check(&progress, Some((start + seconds(75), Cut::Idle)));
+        check(&progress, Some((start + seconds(75), CutReason::Idle)));
     }
 
     #[test]
@@ -401,14 +403,14 @@ mod tests {
         let (progress, start) = opened();
         progress.begin_request();
         let answer = progress.begin_answer(start);
-        check(&progress, Some((start + seconds(30), Cut::SlowReader)));
+        check(&progress, Some((start + seconds(30), CutReason::SlowReader)));
         progress.advance_answer(answer, start + seconds(20));
-        check(&progress, Some((start + seconds(50), Cut::SlowReader)));
+        check(&progress, Some((start + seconds(50), CutReason::SlowReader)));
         progress.end_answer(answer, start + seconds(20));
         check(&progress, None);
         progress.blocked(start + seconds(21));
         progress.blocked(start + seconds(40));
-        check(&progress, Some((start + seconds(51), Cut::SlowReader)));
+        check(&progress, Some((start + seconds(51), CutReason::SlowReader)));
         progress.wrote();
         check(&progress, None);
     }
@@ -422,7 +424,7 @@ mod tests {
         let taken = progress.begin_answer(start);
         progress.advance_answer(taken, start + seconds(29));
         progress.end_answer(taken, start + seconds(29));
-        check(&progress, Some((start + seconds(30), Cut::SlowReader)));
+        check(&progress, Some((start + seconds(30), CutReason::SlowReader)));
         progress.end_answer(left, start + seconds(29));
         check(&progress, None);
     }
@@ -432,7 +434,7 @@ mod tests {
         let (progress, start) = opened();
         progress.read(HTTP2_OPENING, start);
         progress.read(&vec![0; QUIET_BYTES_MAX + 1], start);
-        check(&progress, Some((start, Cut::Chatter)));
+        check(&progress, Some((start, CutReason::Chatter)));
         let (progress, start) = opened();
         progress.read(HTTP2_OPENING, start);
         progress.begin_request();
@@ -441,18 +443,18 @@ mod tests {
         progress.read(&flood, start);
         check(&progress, None);
         progress.read(&ping.repeat(2), start);
-        check(&progress, Some((start, Cut::Chatter)));
+        check(&progress, Some((start, CutReason::Chatter)));
         // Each part of a long answer allows as much as taking it needs.
         let answer = progress.begin_answer(start);
         progress.advance_answer(answer, start);
-        check(&progress, Some((start + seconds(30), Cut::SlowReader)));
+        check(&progress, Some((start + seconds(30), CutReason::SlowReader)));
         let (progress, start) = opened();
         for _ in 0..=TAKEN_BACK_MAX {
             progress.begin_request();
             progress.take_back();
             progress.end_request(start);
         }
-        check(&progress, Some((start, Cut::TakenBack)));
+        check(&progress, Some((start, CutReason::TakenBack)));
     }
 
     #[test]
@@ -501,7 +503,7 @@ mod tests {
         assert_eq!(progress.idleness(start + seconds(5)), None);
         // Nor does a connection that is to end do so before its client had the time to take it.
         progress.close(start + seconds(1));
-        check(&progress, Some((start + seconds(31), Cut::SlowReader)));
+        check(&progress, Some((start + seconds(31), CutReason::SlowReader)));
         progress.wrote();
         progress.blocked(start + seconds(6));
         assert_eq!(progress.idleness(start + seconds(10)), None, "it took something");
@@ -509,7 +511,7 @@ mod tests {
         assert_eq!(progress.idleness(start + seconds(11)), stalled);
         progress.wrote();
         assert_eq!(progress.idleness(start + seconds(11)), Some((Idleness::Idle, start)));
-        check(&progress, Some((start + seconds(3), Cut::Lingering)));
+        check(&progress, Some((start + seconds(3), CutReason::Lingering)));
     }
 
     #[test]
@@ -544,13 +546,13 @@ mod tests {
         let end = start + seconds(1);
         assert!(progress.begin_lingering(end));
         assert!(progress.begin_lingering(end + seconds(1)), "from the first time on");
-        check(&progress, Some((end + seconds(2), Cut::Lingering)));
+        check(&progress, Some((end + seconds(2), CutReason::Lingering)));
         assert_eq!(progress.idleness(end), Some((Idleness::Silent, end)), "it may give way");
         // So has one whose head was refused.
         let (progress, start) = opened();
         progress.read(b"no head", start);
         assert!(progress.begin_lingering(start));
-        check(&progress, Some((start + seconds(2), Cut::Lingering)));
+        check(&progress, Some((start + seconds(2), CutReason::Lingering)));
     }
 
     #[test]
@@ -590,6 +592,6 @@ mod tests {
         progress.close(start);
         check(&progress, None);
         progress.end_request(start + seconds(9));
-        check(&progress, Some((start + seconds(11), Cut::Lingering)));
+        check(&progress, Some((start + seconds(11), CutReason::Lingering)));
     }
 }

@@ -187,7 +187,7 @@ mod tests {
 
     use super::*;
     use crate::serve::limits::Deadlines;
-    use crate::serve::progress::{Cut, Idleness};
+    use crate::serve::progress::{CutReason, Idleness};
 
     /// A stream that takes everything, and sends it on when it may.
     struct Buffered {
@@ -236,11 +236,11 @@ mod tests {
         let mut cx = Context::from_waker(std::task::Waker::noop());
         assert!(Pin::new(&mut watched).poll_write(&mut cx, b"answer").is_ready());
         assert!(Pin::new(&mut watched).poll_flush(&mut cx).is_pending());
-        assert!(progress.due().is_some_and(|(_, cut)| cut == Cut::SlowReader));
+        assert!(progress.due().is_some_and(|(_, cut)| cut == CutReason::SlowReader));
         assert!(progress.idleness(Instant::now()).is_none());
         watched.stream.may_send = true;
         assert!(Pin::new(&mut watched).poll_flush(&mut cx).is_ready());
-        assert!(progress.due().is_some_and(|(_, cut)| cut == Cut::Idle));
+        assert!(progress.due().is_some_and(|(_, cut)| cut == CutReason::Idle));
         let idleness = progress.idleness(Instant::now()).map(|(idleness, _)| idleness);
         assert_eq!(idleness, Some(Idleness::Idle));
     }
