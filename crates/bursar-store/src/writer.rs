@@ -1,5 +1,6 @@
 //! The writer's thread: groups of jobs into transactions, transactions into answers.
 
+use std::collections::{BTreeSet, HashMap};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -22,9 +23,11 @@ use crate::writable::Writable;
 
 /// How often a transaction is run before its callers are told to come again.
 const ATTEMPTS_MAX: u32 = 5;
-/// Panics of one group after which no part of it is tried again. To find one step among 4,096 takes
-/// thirteen.
-const PANICS_MAX: u32 = 32;
+/// Panics of one tenant's steps in a group after which no more of them are tried. To find one step
+/// among 4,096 takes thirteen.
+const TENANT_PANICS_MAX: u32 = 32;
+/// Panics of one group after which no part of it is tried again.
+const GROUP_PANICS_MAX: u32 = 256;
 /// Reservations that one sweep ends: ten to thirty milliseconds of a writer.
 const SWEEP_MAX: usize = 500;
 
@@ -175,6 +178,7 @@ fn again<T>(
 }
 
 /// One thing to do in a group; a job of a thousand records is a thousand steps.
+#[derive(Clone, Copy)]
 enum Step<'a> {
     Apply(TenantId, CallKey, Command<'a>),
     /// Loads an account.
@@ -228,9 +232,9 @@ fn write_jobs(shared: &Shared, lane: &mut dyn Lane, jobs: Vec<Job>) {
         Grouping::OneTenant => steps.chunk_by(|a, b| a.tenant_id() == b.tenant_id()).collect(),
     };
     let mut outcomes = Vec::with_capacity(steps.len());
+    let mut panics = Panics::default();
     for part in parts {
-        let mut panics_left = PANICS_MAX;
-        outcomes.extend(write_steps(shared, lane, part, &mut panics_left));
+        outcomes.extend(write_steps(shared, lane, part, &mut panics));
     }
     let swept = if due.more { Swept::More } else { Swept::All };
     let mut outcomes = outcomes.into_iter();
@@ -255,24 +259,58 @@ fn fail_all(jobs: Vec<Job>, error: &StoreError) {
     }
 }
 
-/// Writes steps in one transaction. After a definite error of a statement, or a panic, the group is
-/// halved until the step at fault is alone; after anything else nothing is tried again.
+/// The panics of a group so far, so that a fault that panics everywhere does not hold up the writer.
+#[derive(Default)]
+struct Panics {
+    of_group: u32,
+    of_tenants: HashMap<TenantId, u32>,
+}
+
+impl Panics {
+    /// Counts a panic. Steps of several tenants count for none of them: the fault is one tenant's.
+    fn count(&mut self, steps: &[Step<'_>]) {
+        self.of_group += 1;
+        if let Some(tenant_id) = only_tenant(steps) {
+            *self.of_tenants.entry(tenant_id).or_default() += 1;
+        }
+    }
+
+    /// Whether these steps are not to be tried any more.
+    fn are_too_many(&self, steps: &[Step<'_>]) -> bool {
+        let of_tenant = only_tenant(steps).and_then(|tenant_id| self.of_tenants.get(&tenant_id));
+        self.of_group >= GROUP_PANICS_MAX
+            || of_tenant.is_some_and(|panics| *panics >= TENANT_PANICS_MAX)
+    }
+}
+
+/// The tenant of steps that all have the same one.
+fn only_tenant(steps: &[Step<'_>]) -> Option<TenantId> {
+    let tenant_id = steps.first()?.tenant_id();
+    steps.iter().all(|step| step.tenant_id() == tenant_id).then_some(tenant_id)
+}
+
+/// Writes steps in one transaction. After a panic the tenants of the group are halved until the
+/// tenant at fault is alone. Then, or after a definite error of a statement, the steps are halved
+/// until the step at fault is alone. After anything else nothing is tried again.
 fn write_steps(
     shared: &Shared,
     lane: &mut dyn Lane,
     steps: &[Step<'_>],
-    panics_left: &mut u32,
+    panics: &mut Panics,
 ) -> Vec<StepOutcome> {
     if steps.is_empty() {
         return Vec::new();
     }
-    // Where everything panics, it is no step's fault.
-    if *panics_left == 0 {
-        return steps.iter().map(|_| Err(StoreError::Panicked)).collect();
+    // Steps that were not tried are not refused: their callers repeat them.
+    if panics.are_too_many(steps) {
+        return steps.iter().map(|_| Err(unanswered())).collect();
     }
     let written = in_transaction(shared, lane, |lane| apply_steps(lane, shared.caps, steps));
     if matches!(written, Err(StoreError::Panicked)) {
-        *panics_left = panics_left.saturating_sub(1);
+        panics.count(steps);
+        if only_tenant(steps).is_none() {
+            return write_by_tenants(shared, lane, steps, panics);
+        }
     }
     match written {
         Ok((outcomes, facts)) => {
@@ -281,8 +319,8 @@ fn write_steps(
         }
         Err(error) if error.is_definite() && steps.len() > 1 => {
             let (first, second) = steps.split_at(steps.len() / 2);
-            let mut outcomes = write_steps(shared, lane, first, panics_left);
-            outcomes.extend(write_steps(shared, lane, second, panics_left));
+            let mut outcomes = write_steps(shared, lane, first, panics);
+            outcomes.extend(write_steps(shared, lane, second, panics));
             outcomes
         }
         Err(error) => {
@@ -301,6 +339,27 @@ fn write_steps(
             steps.iter().map(|_| Err(error.clone())).collect()
         }
     }
+}
+
+/// Writes steps of several tenants in two transactions, each with those of half of the tenants.
+/// Tenants share nothing that is decided by, so that only the order within a tenant matters.
+fn write_by_tenants(
+    shared: &Shared,
+    lane: &mut dyn Lane,
+    steps: &[Step<'_>],
+    panics: &mut Panics,
+) -> Vec<StepOutcome> {
+    let tenants: BTreeSet<TenantId> = steps.iter().map(Step::tenant_id).collect();
+    let middle = tenants.iter().nth(tenants.len() / 2).copied();
+    let is_first = |step: &Step<'_>| Some(step.tenant_id()) < middle;
+    let (first, second): (Vec<Step<'_>>, Vec<Step<'_>>) = steps.iter().copied().partition(is_first);
+    let mut of_first = write_steps(shared, lane, &first, panics).into_iter();
+    let mut of_second = write_steps(shared, lane, &second, panics).into_iter();
+    let outcomes = steps.iter().map(|step| {
+        let outcomes = if is_first(step) { &mut of_first } else { &mut of_second };
+        outcomes.next().unwrap_or_else(|| Err(mixed_up()))
+    });
+    outcomes.collect()
 }
 
 fn apply_steps<'a>(
@@ -505,8 +564,6 @@ as_kind!(as_extend, Extend, ExtendOutcome);
 
 #[cfg(test)]
 mod tests {
-    use std::collections::HashMap;
-
     use bursar_core::{
         Account, CallId, CostBasis, Estimate, Health, Integration, IntegrationStatus,
         LimitSettings, Loaded, Nanos, ReserveRequest, TenantLifecycle, Timestamp,

@@ -7,7 +7,8 @@ use bursar_store::{
     Asker, ControlTx, HistoryFilter, HistoryPart, NoRoom, Reading, Room, StoreError,
 };
 
-use crate::faulty::{Fault, Faults, FaultyLane};
+use crate::faulty::{Fault, Faults, FaultyLane, POISON};
+use crate::group::{Asked, in_one_group};
 use crate::subject::{ALL, Subject, unlimited};
 use crate::support::{Database, World, usage};
 
@@ -118,4 +119,49 @@ async fn a_writer_that_panics_on_sqlite_tells_what_became_of_its_group_and_goes_
 #[tokio::test]
 async fn a_writer_that_panics_on_postgresql_tells_what_became_of_its_group_and_goes_on() {
     check_panics(crate::server::POSTGRES).await;
+}
+
+/// Two tenants record in one group: one of them more records that panic than a group tries.
+async fn check_neighbours(database: Database) {
+    let (world, _) = panicking(database);
+    let (loud, quiet) = (world.tenant("loud").await, world.tenant("quiet").await);
+    let of_loud = world.integration(loud, "loud", unlimited()).await;
+    let of_quiet = world.integration(quiet, "quiet", unlimited()).await;
+    let call = |number: usize| match number % 2 {
+        0 => format!("{POISON} {number}"),
+        _ => format!("good {number}"),
+    };
+    let calls: Vec<String> = (0..200).map(call).collect();
+    let all = |of| calls.iter().map(move |call| usage(of, call)).collect::<Vec<_>>();
+    let good: Vec<_> = (0..50).map(|number| usage(of_quiet, &format!("quiet {number}"))).collect();
+    let ledger = &world.ledger;
+    let asked: Vec<Asked<'_, Result<Vec<RecordOutcome>, StoreError>>> = vec![
+        Box::pin(ledger.record(quiet, good[..25].to_vec())),
+        Box::pin(ledger.record(loud, all(of_loud))),
+        Box::pin(ledger.record(quiet, good[25..].to_vec())),
+    ];
+    let mut answers = in_one_group(ledger, quiet, asked).await;
+    // Some were not tried: the whole batch may be sent again.
+    let of_loud_batch = answers.remove(1);
+    assert!(matches!(of_loud_batch, Err(StoreError::Unavailable(_))), "{of_loud_batch:?}");
+    for outcome in answers.into_iter().flat_map(Result::unwrap) {
+        assert!(matches!(outcome, RecordOutcome::Accepted(_)), "{outcome:?}");
+    }
+    let sent_again =
+        calls.iter().filter(|call| !call.starts_with(POISON)).map(|call| usage(of_loud, call));
+    for outcome in world.ledger.record(loud, sent_again.collect()).await.unwrap() {
+        let is_kept = matches!(outcome, RecordOutcome::Accepted(_) | RecordOutcome::Duplicate(_));
+        assert!(is_kept, "{outcome:?}");
+    }
+    world.verify().await;
+}
+
+#[tokio::test]
+async fn many_panics_of_one_tenant_cost_no_record_of_another_on_sqlite() {
+    check_neighbours(crate::support::SQLITE).await;
+}
+
+#[tokio::test]
+async fn many_panics_of_one_tenant_cost_no_record_of_another_on_postgresql() {
+    check_neighbours(crate::server::POSTGRES).await;
 }

@@ -9,6 +9,9 @@ use bursar_store::{
     TenantRow, Wanted,
 };
 
+/// How the call ids begin whose load panics.
+pub(crate) const POISON: &str = "poison";
+
 /// How a call fails.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Fault {
@@ -111,6 +114,9 @@ impl Lane for FaultyLane {
     }
 
     fn load<'a>(&mut self, wanted: &Wanted<'a>) -> Result<Book<'a>, StoreError> {
+        let is_poisoned = |call_id: &str| call_id.starts_with(POISON);
+        let mut calls = wanted.calls.values();
+        assert!(!calls.any(|call| is_poisoned(call.call_id.as_str())), "a fault of the test");
         self.pass(|lane| lane.load(wanted))
     }
 
