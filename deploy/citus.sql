@@ -18,7 +18,7 @@ set local citus.enable_local_reference_table_foreign_keys = off;
 -- Every node has all of it, because the rows of each tenant refer to it.
 select create_reference_table('tenants');
 
--- server, leases, clock and id_numbers stay on the coordinator. What changes leases and clock reads the
+-- server, leases, clock, id_numbers and write_probe stay on the coordinator. What changes leases and clock reads the
 -- clock, and no other copy may do that again; migrations change server together with the schema.
 
 -- Citus takes no policy with a subquery. This says the same, and is evaluated for each row where no

@@ -10,7 +10,8 @@ use tokio::time::{MissedTickBehavior, interval};
 use crate::app::App;
 use crate::pulse::Pulse;
 
-/// How often a write is tried while there is a doubt. It rewrites the same 64 KiB.
+/// How often a write is tried while there is a doubt. It writes 8 MiB in the
+/// place of those before.
 const PROBE_EVERY: Duration = Duration::from_secs(1);
 
 /// Tries to write now and then while there is a doubt, for as long as the server lives.

@@ -141,6 +141,26 @@ impl StoreError {
 }
 
 impl StoreError {
+    /// What it means of a read: that says nothing of whether the database takes writes.
+    pub(crate) fn of_read(self) -> Self {
+        match self {
+            Self::NotWritable { cause, .. } => Self::Unavailable(cause),
+            other @ (Self::Unavailable(_)
+            | Self::Again(_)
+            | Self::Overloaded
+            | Self::ReadTooLarge
+            | Self::Closed
+            | Self::ClockJumped { .. }
+            | Self::Statement(_)
+            | Self::Exists(_)
+            | Self::TotalsOverflow(_)
+            | Self::Panicked
+            | Self::Corrupt(_)) => other,
+        }
+    }
+}
+
+impl StoreError {
     /// What it means when a row or two were asked for: nobody could have asked for less.
     pub(crate) fn of_look_up(self) -> Self {
         match self {

@@ -33,7 +33,7 @@ const GROUP_COMMANDS_MAX: usize = 4_096;
 const GROUP_BULK_MAX: usize = 1_024;
 /// Bytes after which no more facts, and as many again after which no more batches, are taken into a
 /// group: it stays in memory until it is written.
-const GROUP_BYTES_MAX: usize = BYTES_MAX / 6;
+pub(crate) const GROUP_BYTES_MAX: usize = BYTES_MAX / 6;
 /// The parts of a full group that are kept for large batches and for admissions.
 const GROUP_BULK_MIN: usize = GROUP_COMMANDS_MAX / 2;
 const GROUP_ADMISSIONS_MIN: usize = GROUP_COMMANDS_MAX / 8;

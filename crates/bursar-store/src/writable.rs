@@ -2,13 +2,20 @@
 //!
 //! A write that fails because of the disk, or because the database is read-only, puts that in doubt;
 //! only a write that is made for it ([`crate::Ledger::probe_writes`]) ends the doubt. Other writes do
-//! not, because a group that changes nothing succeeds on a full disk too.
+//! not: on a full disk a group that changes nothing succeeds, and so does one that fits into room
+//! which the database has already.
 
 use std::sync::Arc;
 
 use parking_lot::Mutex;
 
 use crate::error::{NotWritable, StoreError};
+use crate::queue::GROUP_BYTES_MAX;
+
+/// What a probe writes: as much as the records of a group, so that a disk that takes a probe takes
+/// a group.
+pub(crate) const WRITE_PROBE_BYTES: u32 = 8 * 1024 * 1024;
+const _: () = assert!(WRITE_PROBE_BYTES as usize >= 2 * GROUP_BYTES_MAX, "facts and batches");
 
 /// What the writers of a ledger saw.
 #[derive(Default)]

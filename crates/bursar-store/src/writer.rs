@@ -83,12 +83,15 @@ fn write_taken(shared: &Shared, lane: &mut dyn Lane, jobs: Vec<Job>) {
         match (tenant_id, work) {
             (_, Work::Control(control)) => change_alone(shared, lane, control),
             (_, Work::ConfirmClock { answer }) => {
-                let _ = answer.send(again(lane, |lane| lane.confirm_clock()));
+                let confirmed = again(lane, |lane| lane.confirm_clock());
+                let _ = answer.send(confirmed.inspect_err(|error| shared.writable.failed(error)));
             }
             (_, Work::Probe { answer }) => {
                 let probed = in_transaction(shared, lane, |lane| lane.write_probe());
                 if probed.is_ok() {
                     shared.writable.succeeded();
+                    // What it wrote is tidied up at once, however many wait.
+                    lane.idle();
                 }
                 let _ = answer.send(probed);
             }
@@ -210,7 +213,7 @@ type StepOutcome = Result<Done, StoreError>;
 fn write_jobs(shared: &Shared, lane: &mut dyn Lane, jobs: Vec<Job>) {
     let records = jobs.iter().map(records_of).sum();
     let sweeps = jobs.iter().any(|job| matches!(job.work, Work::Sweep { .. }));
-    let due = if sweeps { due(lane) } else { Due::default() };
+    let due = if sweeps { due(shared, lane) } else { Due::default() };
     let mut next_number = match again(lane, |lane| lane.allot(records)) {
         Ok(first) => first,
         Err(error) => {
@@ -245,8 +248,9 @@ fn write_jobs(shared: &Shared, lane: &mut dyn Lane, jobs: Vec<Job>) {
 }
 
 /// What to sweep. That it cannot be found now is no reason to write nothing else.
-fn due(lane: &mut dyn Lane) -> Due {
+fn due(shared: &Shared, lane: &mut dyn Lane) -> Due {
     again(lane, |lane| lane.due(SWEEP_MAX)).unwrap_or_else(|error| {
+        shared.writable.failed(&error);
         tracing::warn!(error = &error as &dyn std::error::Error, "reservations were not swept");
         Due::default()
     })

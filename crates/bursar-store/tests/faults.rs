@@ -486,6 +486,9 @@ async fn a_disk_without_room_is_in_doubt_until_a_write_that_is_made_for_it_succe
     // A group that writes nothing proves nothing.
     ledger.touch(tenant_id, integration_id).await.unwrap();
     assert!(is_full(&ledger.check_writable()));
+    // Neither does one that stores something, in room that the file had.
+    ledger.record(tenant_id, vec![usage(integration_id, "in old room")]).await.unwrap();
+    assert!(is_full(&ledger.check_writable()));
     // Begin, the write itself and commit of a probe.
     for nth in 1..=3 {
         faults.arm(nth, Fault::NoRoom);
@@ -497,6 +500,24 @@ async fn a_disk_without_room_is_in_doubt_until_a_write_that_is_made_for_it_succe
     let again = ledger.record(tenant_id, vec![usage(integration_id, "call")]).await.unwrap();
     assert!(matches!(again.as_slice(), [RecordOutcome::Accepted(_)]), "{again:?}");
     world.verify().await;
+}
+
+#[tokio::test]
+async fn a_write_outside_of_a_group_that_fails_for_want_of_room_is_a_doubt_too() {
+    let faults = Faults::default();
+    let of_lane = faults.clone();
+    let wrap = move |lane| Box::new(FaultyLane::new(lane, of_lane.clone())) as Box<_>;
+    let world = World::wrapped(SQLITE, std::sync::Arc::new(wrap));
+    let ledger = &world.ledger;
+    faults.arm(1, Fault::NoRoom);
+    assert!(ledger.confirm_clock().await.is_err());
+    assert!(ledger.check_writable().is_err());
+    ledger.probe_writes().await.unwrap();
+    assert!(ledger.check_writable().is_ok());
+    // The first call of a sweep notes the clock and finds what is due.
+    faults.arm(1, Fault::NoRoom);
+    ledger.sweep().await.unwrap();
+    assert!(ledger.check_writable().is_err());
 }
 
 #[tokio::test]
@@ -512,8 +533,6 @@ async fn probes_do_not_let_the_data_grow() {
         world.ledger.probe_writes().await.unwrap();
     }
     assert_eq!(pages(), once);
-    // The next command comes when the writer has tidied up after the last probe.
-    world.ledger.sweep().await.unwrap();
     let log = world.home.path().with_extension("db-wal").metadata().unwrap().len();
     assert!(log < 256 * 1024, "a log of {log} bytes");
 }

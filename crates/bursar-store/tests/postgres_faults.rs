@@ -1,4 +1,5 @@
-//! A writer of PostgreSQL whose connection is lost in the middle of a transaction.
+//! A writer of PostgreSQL whose connection is lost in the middle of a transaction, or whose disk has no
+//! room.
 //!
 //! Deliberately absent: what becomes of requests meanwhile, which is proved with whole servers.
 
@@ -8,8 +9,16 @@
 #[path = "support/postgres/mod.rs"]
 mod postgres;
 
+use std::fs::{File, Permissions};
+use std::io::Write;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
 use bursar_core::{OnboardingState, TenantId, TenantLifecycle, Timestamp};
-use bursar_store::{AuditKey, Lane, PostgresOptions, PostgresStore, StoreError, TenantRow};
+use bursar_store::{
+    AuditKey, Lane, NotWritable, PostgresOptions, PostgresStore, StoreError, TenantRow,
+};
 use postgres::cluster::Cluster;
 use postgres::database::Database;
 
@@ -19,22 +28,27 @@ struct Interrupted {
     lane: Box<dyn Lane>,
 }
 
+/// A database of the test's own, and a writer of it.
+fn opened() -> (Database, Box<dyn Lane>) {
+    let database = Database::migrated(Cluster::shared(), |owner_url, app_role| {
+        PostgresStore::migrate(owner_url, app_role).unwrap();
+    });
+    let options = PostgresOptions {
+        lanes: 1,
+        readers: 1,
+        secret_fingerprint: "fingerprint".to_owned(),
+        audit_key: AuditKey::new([7; 32]),
+        clock: None,
+    };
+    let (_store, mut lanes) = PostgresStore::open(database.app_url(), &options).unwrap();
+    (database, lanes.pop().unwrap())
+}
+
 impl Interrupted {
     /// Ends the connection, and lets the writer notice by questions that fail: the first is told
     /// that the connection ends, the next finds none.
     fn new() -> Self {
-        let database = Database::migrated(Cluster::shared(), |owner_url, app_role| {
-            PostgresStore::migrate(owner_url, app_role).unwrap();
-        });
-        let options = PostgresOptions {
-            lanes: 1,
-            readers: 1,
-            secret_fingerprint: "fingerprint".to_owned(),
-            audit_key: AuditKey::new([7; 32]),
-            clock: None,
-        };
-        let (_store, mut lanes) = PostgresStore::open(database.app_url(), &options).unwrap();
-        let mut lane = lanes.pop().unwrap();
+        let (database, mut lane) = opened();
         lane.begin().unwrap();
         lane.put_tenant(&tenant(1)).unwrap();
         database.terminate_backends();
@@ -88,4 +102,94 @@ fn the_next_transaction_is_written_by_a_new_connection() {
     interrupted.lane.put_tenant(&tenant(3)).unwrap();
     interrupted.lane.commit().unwrap();
     interrupted.check_stored(&["3"]);
+}
+
+/// Writes what a server writes while it is in doubt whether its database takes writes.
+fn probe(lane: &mut dyn Lane) -> Result<(), StoreError> {
+    lane.begin()?;
+    let probed = lane.write_probe().and_then(|()| lane.commit());
+    if probed.is_err() {
+        lane.rollback();
+    }
+    probed
+}
+
+#[test]
+fn each_probe_takes_room_of_the_disk_and_gives_back_that_of_the_one_before() {
+    let (database, mut lane) = opened();
+    let file = || database.run("select pg_relation_filenode('write_probe')").concat();
+    let bytes = || database.run("select pg_total_relation_size('write_probe')").concat();
+    probe(lane.as_mut()).unwrap();
+    let (first_file, first_bytes) = (file(), bytes());
+    let written: u64 = first_bytes.first().unwrap().as_deref().unwrap().parse().unwrap();
+    assert!(written >= 8_000_000, "{written} bytes");
+    for _ in 0..3 {
+        let before = file();
+        probe(lane.as_mut()).unwrap();
+        assert_ne!(file(), before);
+    }
+    assert_ne!(file(), first_file);
+    assert_eq!(bytes(), first_bytes);
+}
+
+/// A disk of 20 MiB in memory on which tables lie, which is unmounted when it is dropped.
+struct SmallDisk(PathBuf);
+
+impl SmallDisk {
+    /// Mounts one, if this process may: it takes root and a system that lets root mount.
+    fn mount(folder: &Path, owner: &str) -> Option<Self> {
+        let runs = |program: &str, arguments: &[&str]| {
+            Command::new(program).args(arguments).output().is_ok_and(|run| run.status.success())
+        };
+        let at = folder.to_str()?;
+        let mounted = runs("mount", &["-t", "tmpfs", "-o", "size=20m", "tmpfs", at]);
+        let disk = mounted.then(|| Self(folder.to_owned()))?;
+        runs("chown", &["--reference", owner, at]).then_some(disk)
+    }
+}
+
+impl Drop for SmallDisk {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg("-l").arg(&self.0).output();
+    }
+}
+
+/// Mounting takes root; where it is forbidden, the test above stands for this.
+#[test]
+fn a_full_disk_is_in_doubt_until_it_has_room_again() {
+    let (database, mut lane) = opened();
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::set_permissions(folder.path(), Permissions::from_mode(0o755)).unwrap();
+    let owner = database.run("show data_directory").concat().into_iter().next().flatten().unwrap();
+    let at = folder.path().join("disk");
+    std::fs::create_dir(&at).unwrap();
+    let Some(disk) = SmallDisk::mount(&at, &owner) else {
+        println!("no small disk could be mounted");
+        return;
+    };
+    let space = format!("small_disk_{}", std::process::id());
+    database.run(&format!("create tablespace {space} location '{}'", at.display()));
+    // What a server may write without any room, and what the probe needs room for.
+    for table in ["id_numbers", "write_probe"] {
+        database.run(&format!("alter table {table} set tablespace {space}"));
+    }
+    let filler = at.join("filler");
+    let mut file = File::create(&filler).unwrap();
+    while file.write_all(&[0; 4_096]).is_ok() {}
+    for _ in 0..3 {
+        database.run("update id_numbers set next_number = next_number");
+        let probed = probe(lane.as_mut());
+        let is_full =
+            matches!(probed, Err(StoreError::NotWritable { reason: NotWritable::DiskFull, .. }));
+        assert!(is_full, "{probed:?}");
+    }
+    drop(file);
+    std::fs::remove_file(&filler).unwrap();
+    probe(lane.as_mut()).unwrap();
+    drop(lane);
+    for table in ["id_numbers", "write_probe"] {
+        database.run(&format!("alter table {table} set tablespace pg_default"));
+    }
+    database.run(&format!("drop tablespace {space}"));
+    drop(disk);
 }

@@ -60,7 +60,7 @@ fn record_until_refused(http: &mut Http, integration_id: &str) -> Answer {
 #[test]
 fn a_server_whose_disk_is_full_is_not_ready_until_there_is_room() {
     let folder = Folder::new();
-    let Some(disk) = SmallDisk::mount(folder.beside("disk"), 6) else {
+    let Some(disk) = SmallDisk::mount(folder.beside("disk"), 64) else {
         println!("no small disk could be mounted");
         return;
     };
@@ -98,7 +98,7 @@ fn a_server_whose_disk_is_full_is_not_ready_until_there_is_room() {
 #[test]
 fn an_idle_server_notices_that_others_filled_its_disk() {
     let folder = Folder::new();
-    let Some(disk) = SmallDisk::mount(folder.beside("disk"), 6) else {
+    let Some(disk) = SmallDisk::mount(folder.beside("disk"), 64) else {
         println!("no small disk could be mounted");
         return;
     };

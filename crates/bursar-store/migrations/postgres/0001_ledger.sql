@@ -1,6 +1,6 @@
 -- The first schema. Every tenant table's key, unique index and foreign key starts with tenant_id, so
--- that the tables can be distributed by tenant; server, tenants, leases, clock and id_numbers are of no
--- tenant. Amounts are nano-dollars, instants microseconds since 1970 (UTC), months, days and hours
+-- that the tables can be distributed by tenant; server, tenants, leases, clock, id_numbers and
+-- write_probe are of no tenant. Amounts are nano-dollars, instants microseconds since 1970 (UTC), months, days and hours
 -- are counted from 1970; the codes of enums stand in codec.rs. Keys that are texts are compared byte
 -- by byte, as the embedded store does.
 
@@ -43,6 +43,11 @@ create table id_numbers (
 );
 
 insert into id_numbers (name, next_number) values ('ids', 1);
+
+-- Written only to learn whether the disk has room, while that is in doubt.
+create table write_probe (
+    filler text not null
+);
 
 create table integrations (
     tenant_id bigint not null references tenants,

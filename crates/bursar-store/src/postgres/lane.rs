@@ -19,6 +19,7 @@ use crate::clock::{ClockConfirmed, StoreClock};
 use crate::error::{NotWritable, StoreError};
 use crate::lane::{Due, Grouping, Lane, Wanted};
 use crate::row::AuditRow;
+use crate::writable::WRITE_PROBE_BYTES;
 
 /// How long the database may take for whatever it is asked at once; beyond its own bounds.
 const ANSWER_MAX: Duration = Duration::from_secs(20);
@@ -32,8 +33,12 @@ const NUMBERS_LEFT_MIN: i64 = 64;
 const TAKE_NUMBERS: &str = "update id_numbers set next_number = greatest(next_number, $2) + $1 \
      where name = 'ids' returning next_number - $1";
 
-/// A row that every node may write, and that means the same afterwards.
-const WRITE_PROBE: &str = "update id_numbers set next_number = next_number where name = 'ids'";
+/// A table that is truncated begins a new file, so that what is then written takes room of the disk,
+/// and no room that the database has already. The old file goes with the commit.
+const EMPTY_PROBE: &str = "truncate write_probe";
+const WRITE_PROBE: &str = "insert into write_probe (filler) select $1 from generate_series(1, $2)";
+/// The bytes of a row of it, of which a page takes four and which are not compressed.
+const PROBE_ROW_BYTES: u32 = 2_000;
 
 pub(super) struct PostgresLane {
     address: Address,
@@ -280,7 +285,11 @@ impl Lane for PostgresLane {
 
     fn write_probe(&mut self) -> Result<(), StoreError> {
         self.ask_of(None, async |client| {
-            client.execute_typed(WRITE_PROBE, &[]).await.map(|_| ()).map_err(store_error)
+            let filler = "x".repeat(PROBE_ROW_BYTES as usize);
+            let rows = i64::from(WRITE_PROBE_BYTES / PROBE_ROW_BYTES);
+            client.batch_execute(EMPTY_PROBE).await.map_err(store_error)?;
+            let filled = client.execute_typed(WRITE_PROBE, params![filler, rows]).await;
+            filled.map(|_| ()).map_err(store_error)
         })
     }
 

@@ -385,7 +385,7 @@ impl Drop for Reader {
 pub(super) fn read_error(error: tokio_postgres::Error) -> StoreError {
     // A statement ran longer than a question may, or was cancelled for it.
     let is_cancelled = error.code() == Some(&SqlState::QUERY_CANCELED);
-    match tx::store_error(error) {
+    match tx::store_error(error).of_read() {
         StoreError::Again(cause) => StoreError::Unavailable(cause),
         StoreError::Unavailable(_) if is_cancelled => StoreError::ReadTooLarge,
         other @ (StoreError::Unavailable(_)

@@ -61,6 +61,7 @@ const GRANTS: &[(&str, &str)] = &[
     ("select, insert, update, delete", "calls, decisions, signals"),
     ("select, insert, update", "protection_overrides"),
     ("select, update", "clock, id_numbers"),
+    ("insert, truncate", "write_probe"),
 ];
 
 /// Reads what a database's schema is.

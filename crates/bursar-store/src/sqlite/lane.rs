@@ -21,13 +21,14 @@ use crate::clock::{ClockConfirmed, StoreClock};
 use crate::decode;
 use crate::error::StoreError;
 use crate::lane::{Due, Lane, Wanted};
+use crate::writable::WRITE_PROBE_BYTES;
 
 const SELECT_DUE: &str = "select call_key, estimated_cost_nanos, estimated_tokens, reserved_at, \
      expires_at, tenant_id, integration_id from calls indexed by calls_due \
      where reservation_state = 1 and expires_at <= ?1 order by expires_at limit ?2";
 
-/// About as much as a group writes, so that a disk with room for it has room for a group.
-const WRITE_PROBE: &str = "insert into write_probe (id, filler) values (1, zeroblob(65536)) \
+/// Replaces the filler, so that the file keeps the room for one.
+const WRITE_PROBE: &str = "insert into write_probe (id, filler) values (1, zeroblob(?1)) \
      on conflict (id) do update set filler = excluded.filler";
 
 pub(super) struct SqliteLane {
@@ -202,8 +203,9 @@ impl Lane for SqliteLane {
     }
 
     fn write_probe(&mut self) -> Result<(), StoreError> {
-        self.probed = true;
-        self.connection.execute(WRITE_PROBE, []).map(|_| ()).map_err(store_error)
+        let written = self.connection.execute(WRITE_PROBE, [WRITE_PROBE_BYTES]);
+        self.probed = written.is_ok();
+        written.map(|_| ()).map_err(store_error)
     }
 
     fn confirm_clock(&mut self) -> Result<ClockConfirmed, StoreError> {
@@ -211,7 +213,8 @@ impl Lane for SqliteLane {
     }
 
     fn idle(&mut self) {
-        // On a disk with hardly any room, probes must not take what is left.
+        // On a disk with hardly any room, a probe must not keep what is left. One that failed left
+        // nothing in the log.
         if std::mem::take(&mut self.probed) {
             self.checkpointer.empty(&self.connection);
         } else {
@@ -220,6 +223,7 @@ impl Lane for SqliteLane {
     }
 
     fn rollback(&mut self) {
+        self.probed = false;
         self.staged = Staged::default();
         self.claims.clear();
         if !self.connection.is_autocommit() && self.connection.execute_batch("rollback").is_err() {

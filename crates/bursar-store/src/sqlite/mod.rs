@@ -65,6 +65,7 @@ use crate::reading::Reading;
 use crate::row::{ApiKeyRow, DecisionRow, IntegrationKeyRow, IntegrationRow, TenantRow};
 use crate::schema::SchemaStatus;
 use crate::verify::Verified;
+use crate::writable::WRITE_PROBE_BYTES;
 
 /// How long a connection waits for another process that has the file.
 const BUSY_MAX: Duration = Duration::from_secs(5);
@@ -119,8 +120,9 @@ pub enum OpenError {
     OtherSecretKey(PathBuf),
 }
 
-/// Free bytes of the disk below which it is in doubt whether it takes writes.
-const LOW_DISK_BYTES: u64 = 1024 * 1024;
+/// Free bytes of the disk below which it is in doubt whether it takes writes: a probe in the log, and
+/// once more in the file.
+const LOW_DISK_BYTES: u64 = 2 * WRITE_PROBE_BYTES as u64;
 
 /// The embedded store.
 #[derive(Clone)]
@@ -367,7 +369,7 @@ fn store_error(error: rusqlite::Error) -> StoreError {
     if is_overflow(&error) {
         return StoreError::TotalsOverflow("a stored sum".to_owned());
     }
-    if let Some(reason) = not_writable(code) {
+    if let Some(reason) = not_writable(code, &error) {
         return StoreError::NotWritable { reason, cause: Arc::new(error) };
     }
     // Whatever else SQLite says is about the file, the disk or the memory, not the command.
@@ -393,16 +395,28 @@ fn is_overflow(error: &rusqlite::Error) -> bool {
         || said.as_deref() == Some("integer overflow")
 }
 
+/// The ways in which a disk fails to write. One that fails to read may take writes all the same.
+const OF_WRITES: [i32; 8] = [
+    ffi::SQLITE_IOERR_WRITE,
+    ffi::SQLITE_IOERR_FSYNC,
+    ffi::SQLITE_IOERR_DIR_FSYNC,
+    ffi::SQLITE_IOERR_TRUNCATE,
+    ffi::SQLITE_IOERR_SHMOPEN,
+    ffi::SQLITE_IOERR_SHMSIZE,
+    ffi::SQLITE_IOERR_SHMLOCK,
+    ffi::SQLITE_IOERR_SHMMAP,
+];
+
 /// Why the next write will fail as well, if it will.
-fn not_writable(code: ErrorCode) -> Option<NotWritable> {
+fn not_writable(code: ErrorCode, error: &rusqlite::Error) -> Option<NotWritable> {
     if code == ErrorCode::DiskFull {
         return Some(NotWritable::DiskFull);
     }
     if code == ErrorCode::ReadOnly {
         return Some(NotWritable::ReadOnly);
     }
-    let is_of_disk = matches!(code, ErrorCode::SystemIoFailure | ErrorCode::CannotOpen);
-    is_of_disk.then_some(NotWritable::DiskFailing)
+    let is_of_write = error.sqlite_error().is_some_and(|of| OF_WRITES.contains(&of.extended_code));
+    is_of_write.then_some(NotWritable::DiskFailing)
 }
 
 #[async_trait]
@@ -688,5 +702,46 @@ impl Store for SqliteStore {
     async fn stock(&self) -> Result<Stock, StoreError> {
         let (path, now) = (self.path.clone(), self.now());
         self.readers.read_all(move |db| stock::stock(db, &path, now)).await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn reason(code: i32) -> Option<NotWritable> {
+        let error = store_error(rusqlite::Error::SqliteFailure(ffi::Error::new(code), None));
+        if let StoreError::NotWritable { reason, .. } = error {
+            return Some(reason);
+        }
+        assert!(matches!(error, StoreError::Unavailable(_)), "{code}: {error:?}");
+        None
+    }
+
+    #[test]
+    fn a_disk_that_fails_to_write_is_in_doubt_and_one_that_fails_to_read_is_not() {
+        for code in OF_WRITES {
+            assert_eq!(reason(code), Some(NotWritable::DiskFailing), "{code}");
+        }
+        assert_eq!(reason(ffi::SQLITE_FULL), Some(NotWritable::DiskFull));
+        assert_eq!(reason(ffi::SQLITE_READONLY_DBMOVED), Some(NotWritable::ReadOnly));
+        let of_reads = [
+            ffi::SQLITE_IOERR_READ,
+            ffi::SQLITE_IOERR_SHORT_READ,
+            ffi::SQLITE_IOERR_FSTAT,
+            ffi::SQLITE_IOERR_GETTEMPPATH,
+            ffi::SQLITE_CANTOPEN,
+            ffi::SQLITE_CORRUPT,
+        ];
+        for code in of_reads {
+            assert_eq!(reason(code), None, "{code}");
+        }
+    }
+
+    #[test]
+    fn a_read_says_nothing_of_writes() {
+        let full = rusqlite::Error::SqliteFailure(ffi::Error::new(ffi::SQLITE_FULL), None);
+        let read = store_error(full).of_read();
+        assert!(matches!(read, StoreError::Unavailable(_)), "{read:?}");
     }
 }

@@ -229,9 +229,10 @@ impl Pool {
         let answer = task.await;
         drop(gone);
         // The runtime cancels what never began, and only at its end.
-        answer.unwrap_or_else(|error| {
+        let answer = answer.unwrap_or_else(|error| {
             Err(if error.is_panic() { StoreError::Panicked } else { StoreError::Closed })
-        })
+        });
+        answer.map_err(StoreError::of_read)
     }
 }
 

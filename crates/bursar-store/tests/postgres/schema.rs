@@ -14,12 +14,14 @@ use sqlparser::dialect::PostgreSqlDialect;
 use sqlparser::parser::{Parser, ParserError};
 
 /// The tables that are of no tenant.
-pub(crate) const OF_NO_TENANT: [&str; 5] = ["server", "tenants", "leases", "clock", "id_numbers"];
+pub(crate) const OF_NO_TENANT: [&str; 6] =
+    ["server", "tenants", "leases", "clock", "id_numbers", "write_probe"];
 
 /// Those of them that stay on the coordinator where tables are distributed. Some of their statements
 /// ask for the clock while they change a row, which Citus refuses on tables that it has copies of;
 /// and the schema changes beside them in one transaction.
-pub(crate) const ON_THE_COORDINATOR: [&str; 4] = ["server", "leases", "clock", "id_numbers"];
+pub(crate) const ON_THE_COORDINATOR: [&str; 5] =
+    ["server", "leases", "clock", "id_numbers", "write_probe"];
 
 /// The column that everything of a tenant starts with.
 pub(crate) const TENANT: &str = "tenant_id";
