@@ -212,7 +212,13 @@ pub async fn record_usage(
     let usage = read.await?;
     let call_id = usage.call_id.as_str().to_owned();
     let (mode, records) = (protection.mode(), vec![usage]);
-    let outcomes = app.ledger.record_as(mode, caller.tenant_id, records).await?;
+    let outcomes = match app.ledger.record_as(mode, caller.tenant_id, records).await {
+        Ok(outcomes) => outcomes,
+        Err(error) => {
+            protection.note_overload(&app, &error);
+            return Err(error.into());
+        }
+    };
     protection.conclude(&app, &outcomes)?;
     complete_onboarding(&app, &caller, &outcomes).await;
     let outcome = outcomes.into_iter().next().ok_or_else(|| ApiError::of(ErrorCode::Internal))?;
@@ -254,7 +260,13 @@ pub async fn record_usage_batch(
     let (mut results, records) = checked.await?;
     let outcomes = match records.len() {
         0 => Vec::new(),
-        _ => app.ledger.record_as(mode, tenant_id, records).await?,
+        _ => match app.ledger.record_as(mode, tenant_id, records).await {
+            Ok(outcomes) => outcomes,
+            Err(error) => {
+                protection.note_overload(&app, &error);
+                return Err(error.into());
+            }
+        },
     };
     let throttled = protection.conclude(&app, &outcomes)?;
     complete_onboarding(&app, &caller, &outcomes).await;

@@ -236,6 +236,15 @@ impl RecordsProtection {
         }
     }
 
+    /// Takes note of records that were refused before anyone looked whether their calls are known,
+    /// because too many such wait.
+    pub fn note_overload(self, app: &App, error: &StoreError) {
+        if let (Some(refused), StoreError::Overloaded) = (self.0, error) {
+            let Refused { facts, asked, decision, .. } = *refused;
+            tell(app, facts, &asked, decision);
+        }
+    }
+
     /// Takes note of what became of the records, and tells what those hear that were refused here;
     /// nothing where none was.
     ///

@@ -82,11 +82,13 @@ const SUM_DUE: &str = "select reserved_at / 86400000000, sum(estimated_cost_nano
      and expires_at <= (select greatest($3, (select max(last_at) from counters \
      where tenant_id = $1 and scope_kind = 1 and scope_id = $2 and month >= $4 \
      and last_at <= $5))) group by reserved_at / 86400000000";
-/// What is due and not removed, of what was reserved in a month.
+/// What is due and not removed, of what was reserved in a month; due by the same instant.
 const SUM_DUE_OF_MONTH: &str = "select coalesce(sum(estimated_cost_nanos), 0)::bigint, \
      coalesce(sum(estimated_tokens), 0)::bigint, count(*) from calls \
      where tenant_id = $1 and integration_id = $2 and reservation_state = 1 \
-     and expires_at <= $3 and reserved_at >= $4 and reserved_at < $5";
+     and expires_at <= (select greatest($3, (select max(last_at) from counters \
+     where tenant_id = $1 and scope_kind = 1 and scope_id = $2 and month >= $6 \
+     and last_at <= $7))) and reserved_at >= $4 and reserved_at < $5";
 const COUNT_OPEN: &str = "select count(*) from calls \
      where tenant_id = $1 and reservation_state = 1 \
      and expires_at > $2";
@@ -246,10 +248,12 @@ pub(super) async fn counter(
     now: Timestamp,
 ) -> Result<Counter, StoreError> {
     let (tenant, integration) = (tenant_id.number(), integration_id.number());
+    let since = i64::from(now.month().number());
+    let latest = now.plus_seconds(Counter::APART_SECONDS_MAX).micros();
     let (now, start, end) = (now.micros(), month.start().micros(), month.end().micros());
     let month = i64::from(month.number());
-    let (key, due) =
-        (params![tenant, integration, month], params![tenant, integration, now, start, end]);
+    let key = params![tenant, integration, month];
+    let due = params![tenant, integration, now, start, end, since, latest];
     let (stored, due) = try_join!(
         one(db, SELECT_COUNTER, key, |row| decode::counter(row, 0)),
         one(db, SUM_DUE_OF_MONTH, due, |row| decode::totals(row, 0)),

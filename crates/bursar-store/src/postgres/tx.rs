@@ -204,7 +204,8 @@ pub(super) fn store_error(error: tokio_postgres::Error) -> StoreError {
     }
     let not_writable = |reason| StoreError::NotWritable { reason, cause: said.clone() };
     if state == SqlState::NUMERIC_VALUE_OUT_OF_RANGE {
-        return StoreError::TotalsOverflow(format!("a stored sum ({})", said.message));
+        // What the database says of it is no business of clients.
+        return StoreError::TotalsOverflow("a stored sum".to_owned());
     }
     if state == SqlState::READ_ONLY_SQL_TRANSACTION {
         return not_writable(NotWritable::ReadOnly);

@@ -387,12 +387,20 @@ fn store_error(error: rusqlite::Error) -> StoreError {
     }
 }
 
-/// Whether a sum left 64 bits: an aggregate says so, and an addition becomes a number with a point,
-/// which the columns of sums refuse.
+/// Whether a sum of an aggregate left 64 bits.
 fn is_overflow(error: &rusqlite::Error) -> bool {
-    let rusqlite::Error::SqliteFailure(code, said) = error else { return false };
-    code.extended_code == ffi::SQLITE_CONSTRAINT_DATATYPE
-        || said.as_deref() == Some("integer overflow")
+    let rusqlite::Error::SqliteFailure(_, said) = error else { return false };
+    said.as_deref() == Some("integer overflow")
+}
+
+/// What an error means of a statement that adds to a figure: a sum that leaves 64 bits becomes a number
+/// with a point, which the column refuses. Of any other statement that is a fault in the server.
+fn sum_error(error: rusqlite::Error, figure: &'static str) -> StoreError {
+    let code = error.sqlite_error().map(|error| error.extended_code);
+    if code == Some(ffi::SQLITE_CONSTRAINT_DATATYPE) {
+        return StoreError::TotalsOverflow(figure.to_owned());
+    }
+    store_error(error)
 }
 
 /// The ways in which a disk fails to write. One that fails to read may take writes all the same.
@@ -736,6 +744,16 @@ mod tests {
         for code in of_reads {
             assert_eq!(reason(code), None, "{code}");
         }
+    }
+
+    #[test]
+    fn a_value_of_a_wrong_type_is_a_sum_that_is_too_large_only_where_something_is_added() {
+        let wrong = ffi::Error::new(ffi::SQLITE_CONSTRAINT_DATATYPE);
+        let error = || rusqlite::Error::SqliteFailure(wrong, None);
+        let added = sum_error(error(), "calls");
+        assert!(matches!(&added, StoreError::TotalsOverflow(figure) if figure == "calls"));
+        let stored = store_error(error());
+        assert!(matches!(stored, StoreError::Statement(_)), "{stored:?}");
     }
 
     #[test]

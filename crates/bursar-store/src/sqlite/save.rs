@@ -9,7 +9,7 @@ use bursar_core::{
 use rusqlite::{Connection, params};
 
 use super::lane::SqliteLane;
-use super::store_error;
+use super::{store_error, sum_error};
 use crate::codec::{self, SCOPE_INTEGRATION};
 use crate::error::StoreError;
 use crate::rollup::{Label, LabelKind, Labels, Rollup, RollupKey, aggregate};
@@ -106,13 +106,14 @@ pub(super) fn book(lane: &SqliteLane, book: &Book<'_>) -> Result<(), StoreError>
 fn tenants(db: &Connection, book: &Book<'_>) -> Result<(), StoreError> {
     let mut upsert = db.prepare_cached(UPSERT_RESERVATIONS).map_err(store_error)?;
     for (tenant_id, change) in open_changes(book.holds()) {
-        upsert.execute(params![tenant_id.number(), change]).map_err(store_error)?;
+        let added = upsert.execute(params![tenant_id.number(), change]);
+        added.map_err(|error| sum_error(error, "open reservations"))?;
     }
     let day = book.now().day().number();
     let mut upsert = db.prepare_cached(UPSERT_BYTES).map_err(store_error)?;
     for ((tenant_id, integration_id), bytes) in bytes_of_integrations(book.entries()) {
         let row = params![tenant_id.number(), day, integration_id.number(), bytes];
-        upsert.execute(row).map_err(store_error)?;
+        upsert.execute(row).map_err(|error| sum_error(error, "stored bytes"))?;
     }
     Ok(())
 }
@@ -314,7 +315,7 @@ fn upsert_rollup(db: &Connection, key: &RollupKey<'_>, rollup: &Rollup) -> Resul
             l14,
             l15,
         ])
-        .map_err(store_error)?;
+        .map_err(|error| sum_error(error, "the figures of a day"))?;
     Ok(())
 }
 
