@@ -252,6 +252,8 @@ pub struct Stock {
     pub data_bytes: u64,
     /// What the write-ahead log takes on disk, in bytes; 0 when it cannot be told.
     pub log_bytes: u64,
+    /// Whether the log is kept until the next start, because the data file was not synced.
+    pub is_log_kept: bool,
 }
 
 /// A store of Bursar: what any of its databases answers.

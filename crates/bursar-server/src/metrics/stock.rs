@@ -24,6 +24,7 @@ pub(super) struct StockMetrics {
     reservations_open: IntGauge,
     tenants: IntGauge,
     database_bytes: IntGaugeVec,
+    log_kept: IntGauge,
     read_at: IntGauge,
 }
 
@@ -36,16 +37,19 @@ impl StockMetrics {
             reservations_open: table::RESERVATIONS_OPEN.gauge(registry)?,
             tenants: table::TENANTS.gauge(registry)?,
             database_bytes: table::DATABASE_BYTES.gauges(registry)?,
+            log_kept: table::LOG_KEPT.gauge(registry)?,
             read_at: table::STOCK_READ_AT.gauge(registry)?,
         })
     }
 
     pub(super) async fn read(&self, store: &dyn Store) -> std::result::Result<(), StoreError> {
         let hottest = store.hottest(HOT_MAX).await?;
-        let Stock { tenants, open_reservations, data_bytes, log_bytes } = store.stock().await?;
+        let stock = store.stock().await?;
+        let Stock { tenants, open_reservations, data_bytes, log_bytes, is_log_kept } = stock;
         self.ratios.show(&hottest);
         self.reservations_open.set(open_reservations);
         self.tenants.set(tenants);
+        self.log_kept.set(i64::from(is_log_kept));
         for (file, bytes) in [("data", data_bytes), ("log", log_bytes)] {
             let bytes = i64::try_from(bytes).unwrap_or(i64::MAX);
             self.database_bytes.with_label_values(&[file]).set(bytes);

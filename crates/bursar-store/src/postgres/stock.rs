@@ -166,5 +166,6 @@ pub(super) async fn stock(db: &Client, walks: &Walks, now: Timestamp) -> Result<
         data_bytes: u64::try_from(data_bytes).unwrap_or_default(),
         // The log is that of all databases of the server, and not shown to everybody.
         log_bytes: 0,
+        is_log_kept: false,
     })
 }

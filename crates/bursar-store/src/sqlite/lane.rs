@@ -15,7 +15,7 @@ use super::checkpoint::{Checkpointer, keep_log};
 use super::clock::{Found, Noted};
 use super::holds::Holds;
 use super::view::View;
-use super::{empty_log, load, open_writer, save, store_error};
+use super::{load, open_writer, save, store_error};
 use crate::audit::AuditKey;
 use crate::clock::{ClockConfirmed, StoreClock};
 use crate::decode;
@@ -35,6 +35,8 @@ pub(super) struct SqliteLane {
     pub(super) connection: Connection,
     path: PathBuf,
     checkpointer: Checkpointer,
+    /// Closed after the connection; see [`super::checkpoint`].
+    _data_file: Arc<File>,
     /// Held as long as the lane lives.
     _lock: File,
     view: Arc<View>,
@@ -66,7 +68,7 @@ impl SqliteLane {
     pub(super) fn new(
         connection: Connection,
         path: PathBuf,
-        lock: File,
+        (lock, data_file): (File, Arc<File>),
         checkpointer: Checkpointer,
         view: Arc<View>,
         (clock, found): (StoreClock, Found),
@@ -77,6 +79,7 @@ impl SqliteLane {
             connection,
             path,
             checkpointer,
+            _data_file: data_file,
             _lock: lock,
             view,
             now: clock.now(),
@@ -95,9 +98,7 @@ impl SqliteLane {
     pub(super) fn mend(&mut self) -> Result<(), StoreError> {
         if self.broken {
             let connection = open_writer(&self.path).map_err(store_error)?;
-            if self.checkpointer.settle() {
-                empty_log(&connection).map_err(store_error)?;
-            }
+            self.checkpointer.try_empty(&connection).map_err(store_error)?;
             self.connection = connection;
             self.broken = false;
         }
@@ -197,9 +198,10 @@ impl Lane for SqliteLane {
     }
 
     fn abandon(&mut self) {
-        self.rollback();
+        // First, in case the rollback panics as well.
         self.broken = true;
         self.view.clear();
+        self.rollback();
     }
 
     fn write_probe(&mut self) -> Result<(), StoreError> {
@@ -218,7 +220,7 @@ impl Lane for SqliteLane {
         if std::mem::take(&mut self.probed) {
             self.checkpointer.empty(&self.connection);
         } else {
-            self.checkpointer.tend(&self.connection);
+            self.checkpointer.idle(&self.connection);
         }
     }
 
@@ -235,13 +237,17 @@ impl Lane for SqliteLane {
 impl Drop for SqliteLane {
     /// Leaves the whole of the data in the file, for whoever copies it.
     fn drop(&mut self) {
-        let emptied = if self.checkpointer.stop() {
-            empty_log(&self.connection)
-        } else {
-            keep_log(&self.connection)
-        };
-        if let Err(error) = emptied {
-            tracing::warn!(%error, "the log was not moved into the file");
+        if self.checkpointer.stop() {
+            self.checkpointer.empty(&self.connection);
+            self.checkpointer.close();
+            return;
+        }
+        tracing::error!(
+            "the data file may lack records that are stored in its log: start the server again \
+             before anything copies the file"
+        );
+        if let Err(error) = keep_log(&self.connection) {
+            tracing::error!(%error, "the log may be deleted");
         }
     }
 }

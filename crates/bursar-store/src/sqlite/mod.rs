@@ -34,14 +34,15 @@ pub use restore::Restore;
 use std::fs::{File, TryLockError};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use bursar_core::{
     ApiKeyId, ClockState, Counter, Day, IntegrationId, IntegrationKeyId, Month, SignalId, TenantId,
     Timestamp,
 };
-use checkpoint::{Checkpointer, Lengths};
+use checkpoint::{Checkpointer, Lengths, MEASURE, checkpoint, keep_log};
 use readers::{Readers, Snapshot};
 use rusqlite::{Connection, ErrorCode, OpenFlags, ffi};
 use rustix::fs::StatVfsMountFlags;
@@ -69,6 +70,8 @@ use crate::writable::WRITE_PROBE_BYTES;
 
 /// How long a connection waits for another process that has the file.
 const BUSY_MAX: Duration = Duration::from_secs(5);
+/// How long after another process was in the way a start tries again.
+const RETRY_EVERY: Duration = Duration::from_millis(100);
 
 /// Why a data file cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -84,6 +87,12 @@ pub enum OpenError {
         /// What the system said.
         cause: std::io::Error,
     },
+    /// Another process reads what an earlier server left in the log.
+    #[error(
+        "another process reads {0}, so its log cannot be moved into the file: end it (a backup or a \
+         check, say), and start again"
+    )]
+    ReadByAnother(PathBuf),
     /// SQLite does not accept it.
     #[error("cannot use {path} as a database: {cause}")]
     Database {
@@ -132,6 +141,7 @@ pub struct SqliteStore {
     view: Arc<view::View>,
     clock: StoreClock,
     reading: Reading,
+    is_log_kept: Arc<AtomicBool>,
 }
 
 impl SqliteStore {
@@ -151,8 +161,7 @@ impl SqliteStore {
         create_private(path)?;
         let lock = lock_beside(path)?;
         let database = |cause| OpenError::Database { path: path.to_owned(), cause };
-        let mut writer = open_writer(path).map_err(database)?;
-        empty_log(&writer).map_err(database)?;
+        let mut writer = open_emptied(path)?;
         schema::migrate(&mut writer, path)?;
         schema::check_secret(&writer, path, secret_fingerprint)?;
         sync_folder(path)?;
@@ -166,17 +175,24 @@ impl SqliteStore {
         let snapshots = Arc::default();
         let readers = Readers::open(path, (Arc::clone(&data_file), &snapshots));
         let readers = Arc::new(readers.map_err(database)?);
+        let is_log_kept = Arc::default();
+        let checkpointer = Checkpointer::start(
+            path,
+            (Arc::clone(&data_file), snapshots),
+            Arc::clone(&is_log_kept),
+            Lengths::fitting(),
+        );
         let lane = lane::SqliteLane::new(
             writer,
             path.to_owned(),
-            lock,
-            Checkpointer::start(path, (data_file, snapshots), Lengths::fitting()),
+            (lock, Arc::clone(&data_file)),
+            checkpointer,
             Arc::clone(&view),
             (clock.clone(), found),
             audit_key,
         );
         let path = path.to_owned();
-        let store = Self { path, readers, view, clock, reading: Reading::default() };
+        let store = Self { path, readers, view, clock, reading: Reading::default(), is_log_kept };
         Ok((Arc::new(store), Box::new(lane)))
     }
 
@@ -319,9 +335,35 @@ fn open_writer(path: &Path) -> rusqlite::Result<Connection> {
     Ok(connection)
 }
 
-/// Moves the log into the file and cuts it, unless readers or other processes are in the way.
-fn empty_log(writer: &Connection) -> rusqlite::Result<()> {
-    writer.query_row("pragma wal_checkpoint(truncate)", [], |_| Ok(()))
+/// Opens the writing connection after all of the log was moved into the file.
+///
+/// What an earlier server copied may not be on the disk, so all is copied again. SQLite does that by
+/// itself unless another process has the file open: then it goes on after what counts as copied.
+fn open_emptied(path: &Path) -> Result<Connection, OpenError> {
+    let database = |cause| OpenError::Database { path: path.to_owned(), cause };
+    let end = Instant::now() + BUSY_MAX;
+    loop {
+        let writer = open_writer(path).map_err(database)?;
+        writer.execute_batch("select count(*) from sqlite_schema").map_err(database)?;
+        writer.busy_timeout(Duration::ZERO).map_err(database)?;
+        let log = checkpoint(&writer, MEASURE).map_err(database)?;
+        if log.copied <= 0 && empty_log(&writer).map_err(database)? {
+            writer.busy_timeout(BUSY_MAX).map_err(database)?;
+            return Ok(writer);
+        }
+        if Instant::now() >= end {
+            return Err(OpenError::ReadByAnother(path.to_owned()));
+        }
+        keep_log(&writer).map_err(database)?;
+        drop(writer);
+        std::thread::sleep(RETRY_EVERY);
+    }
+}
+
+/// Moves the log into the file and cuts it, unless readers or other processes are in the way. Whether
+/// it did.
+fn empty_log(writer: &Connection) -> rusqlite::Result<bool> {
+    checkpoint(writer, "pragma wal_checkpoint(truncate)").map(|log| !log.is_blocked)
 }
 
 /// Opens a connection that keeps a log, and copies it into the file only when it is told to.
@@ -709,7 +751,9 @@ impl Store for SqliteStore {
 
     async fn stock(&self) -> Result<Stock, StoreError> {
         let (path, now) = (self.path.clone(), self.now());
-        self.readers.read_all(move |db| stock::stock(db, &path, now)).await
+        let stock = self.readers.read_all(move |db| stock::stock(db, &path, now)).await?;
+        let is_log_kept = self.is_log_kept.load(Ordering::Relaxed);
+        Ok(Stock { is_log_kept, ..stock })
     }
 }
 

@@ -210,16 +210,21 @@ impl Pool {
     ) -> Result<T, StoreError> {
         let (path, free) = (self.path.clone(), Arc::clone(&self.free));
         let snapshots = self.snapshots.clone();
-        let deadline = Instant::now() + time_max;
         let gone = Gone::default();
         let is_gone = Arc::clone(&gone.0);
         let task = tokio::task::spawn_blocking(move || {
             let _leave = leave;
             let mut borrowed = Borrowed::from(free, &path)?;
             let connection = borrowed.connection.as_mut().ok_or(StoreError::Closed)?;
+            let is_unasked = || is_gone.load(Ordering::Relaxed);
+            let _open = match &snapshots {
+                Some(long) => Some(long.open(is_unasked).ok_or(StoreError::ReadTooLarge)?),
+                None => None,
+            };
+            // Its time begins when it may begin.
+            let deadline = Instant::now() + time_max;
             let is_over = move || is_gone.load(Ordering::Relaxed) || Instant::now() >= deadline;
             connection.progress_handler(STEPS, Some(is_over)).map_err(store_error)?;
-            let _open = snapshots.as_ref().map(Snapshots::open);
             // Whatever a question reads, it reads of one moment.
             let snapshot = connection.unchecked_transaction().map_err(store_error)?;
             let answer = question(&Snapshot { snapshot, room: room.as_ref() });

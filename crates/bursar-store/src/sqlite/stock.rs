@@ -57,5 +57,6 @@ pub(super) fn stock(db: &Connection, path: &Path, now: Timestamp) -> Result<Stoc
             .map_err(store_error)?,
         data_bytes: size(path),
         log_bytes: size(&beside(path, "-wal")),
+        is_log_kept: false,
     })
 }
