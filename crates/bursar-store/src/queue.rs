@@ -113,6 +113,8 @@ struct State<J> {
     rounds: usize,
     commands: usize,
     tenant_bytes: HashMap<TenantId, usize>,
+    /// Those of them that records beyond a threshold take.
+    throttled_bytes: HashMap<TenantId, usize>,
     closed: bool,
 }
 
@@ -129,6 +131,7 @@ impl<J: Weighed> Queue<J> {
             rounds: 0,
             commands: 0,
             tenant_bytes: HashMap::new(),
+            throttled_bytes: HashMap::new(),
             closed: false,
         };
         Self { state: Mutex::new(state), filled: Condvar::new() }
@@ -148,6 +151,9 @@ impl<J: Weighed> Queue<J> {
         state.commands += job.commands();
         if let Some(tenant_id) = job.tenant_id() {
             *state.tenant_bytes.entry(tenant_id).or_default() += bytes;
+            if job.rank() == Rank::Throttled {
+                *state.throttled_bytes.entry(tenant_id).or_default() += bytes;
+            }
         }
         match job.rank() {
             Rank::Fact => state.facts.push(job),
@@ -237,16 +243,22 @@ impl<J: Weighed> State<J> {
         let held = self.bytes + self.taken_bytes + bytes;
         let Some(left) = BYTES_MAX.checked_sub(held) else { return false };
         // What is small and happened is the last to be refused.
-        let (left, share) = match rank {
-            Rank::Fact => (left, TENANT_BYTES_MAX),
-            Rank::Admission => (left / 4 * 3, TENANT_BYTES_MAX),
-            Rank::Bulk => (left / 2, TENANT_BYTES_MAX),
-            Rank::Throttled => (left / 2, TENANT_THROTTLED_BYTES_MAX),
+        let left = match rank {
+            Rank::Fact => left,
+            Rank::Admission => left / 4 * 3,
+            Rank::Bulk => left / 2,
+            Rank::Throttled => {
+                let throttled = tenant_id.and_then(|id| self.throttled_bytes.get(&id)).copied();
+                if throttled.is_some_and(|held| held + bytes > TENANT_THROTTLED_BYTES_MAX) {
+                    return false;
+                }
+                left / 2
+            }
             Rank::Change => {
                 return of_tenant + bytes <= TENANT_BYTES_MAX + CHANGES_BYTES_MAX;
             }
         };
-        let is_fair = of_tenant == 0 || of_tenant + bytes <= share;
+        let is_fair = of_tenant == 0 || of_tenant + bytes <= TENANT_BYTES_MAX;
         is_fair && of_tenant + bytes <= left
     }
 
@@ -317,18 +329,26 @@ impl<J: Weighed> State<J> {
             let bytes = job.bytes();
             self.bytes -= bytes;
             self.commands -= job.commands();
-            if let Some(tenant_id) = job.tenant_id()
-                && let Some(of_tenant) = self.tenant_bytes.get_mut(&tenant_id)
-            {
-                *of_tenant -= bytes;
-                if *of_tenant == 0 {
-                    self.tenant_bytes.remove(&tenant_id);
+            if let Some(tenant_id) = job.tenant_id() {
+                take_from(&mut self.tenant_bytes, tenant_id, bytes);
+                if job.rank() == Rank::Throttled {
+                    take_from(&mut self.throttled_bytes, tenant_id, bytes);
                 }
             }
             taken += bytes;
         }
         self.taken_bytes += taken;
         taken
+    }
+}
+
+/// Takes bytes from those of a tenant.
+fn take_from(held: &mut HashMap<TenantId, usize>, tenant_id: TenantId, bytes: usize) {
+    if let Some(of_tenant) = held.get_mut(&tenant_id) {
+        *of_tenant -= bytes;
+        if *of_tenant == 0 {
+            held.remove(&tenant_id);
+        }
     }
 }
 
@@ -600,6 +620,22 @@ mod tests {
         assert_eq!(group.len(), GROUP_THROTTLED_MAX + 4);
         assert!(group.contains(&(2, Rank::Throttled)), "tenants take turns");
         assert_eq!(group.first(), Some(&(1, Rank::Fact)));
+    }
+
+    #[test]
+    fn what_a_tenant_sends_below_its_threshold_takes_nothing_of_the_part_beyond_it() {
+        let queue = Queue::new();
+        for _ in 0..5 {
+            assert!(queue.push(Job(1, Rank::Fact, TENANT_BYTES_MAX / 10, 1)).is_ok());
+        }
+        for _ in 0..4 {
+            assert!(queue.push(Job(1, Rank::Throttled, TENANT_BYTES_MAX / 10, 1)).is_ok());
+        }
+        assert!(queue.push(Job(1, Rank::Throttled, TENANT_BYTES_MAX / 5, 1)).is_err());
+        while !queue.is_empty() {
+            take(&queue);
+        }
+        assert!(queue.state.lock().throttled_bytes.is_empty());
     }
 
     #[test]
