@@ -253,7 +253,7 @@ fn fill(site: &mut Site, server: &Server) {
 #[test]
 fn a_full_disk_is_answered_with_503_and_used_again_when_there_is_room() {
     let folder = Folder::new();
-    let Some(disk) = SmallDisk::mount(folder.beside("disk"), 3) else {
+    let Some(disk) = SmallDisk::mount(folder.beside("disk"), 32) else {
         println!("no small disk could be mounted; the injected faults stand for it");
         return;
     };
@@ -264,7 +264,7 @@ fn a_full_disk_is_answered_with_503_and_used_again_when_there_is_room() {
     let mut site = Site { folder, tenant, writers };
 
     fill(&mut site, &server);
-    disk.grow(64);
+    disk.grow(128);
     let told = site.write(&server, 5, 10);
 
     assert_eq!(told.acknowledged, WRITERS * 5, "it did not recover: {told:?}");
