@@ -30,7 +30,7 @@ const CHANGES_BYTES_MAX: usize = 64 * 1024;
 const GROUP_COMMANDS_MAX: usize = 4_096;
 /// Records of batches in a group of all tenants. Whoever comes meanwhile waits for this group and
 /// for their own: with 4,096 that was 100 ms under a flood of batches.
-const GROUP_BULK_MAX: usize = 1_024;
+const GROUP_BULK_MAX: usize = 512;
 /// Bytes after which no more facts, and as many again after which no more batches, are taken into a
 /// group: it stays in memory until it is written.
 pub(crate) const GROUP_BYTES_MAX: usize = BYTES_MAX / 6;
@@ -39,7 +39,7 @@ const GROUP_BULK_MIN: usize = GROUP_COMMANDS_MAX / 2;
 const GROUP_ADMISSIONS_MIN: usize = GROUP_COMMANDS_MAX / 8;
 /// Records that are mostly refused in a group: a refusal costs the writer a look at a call id, about
 /// 5 us, so that a flood of them holds up the others by a few milliseconds.
-const GROUP_THROTTLED_MAX: usize = 512;
+const GROUP_THROTTLED_MAX: usize = 128;
 /// Commands that a tenant may bring when it is its turn; one that brings more misses turns.
 const TURN_COMMANDS: isize = 64;
 

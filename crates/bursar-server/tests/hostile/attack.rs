@@ -33,6 +33,8 @@ pub(crate) struct Attack {
     pub(crate) is_cut: bool,
     /// How much the data folder may grow, where a bound is promised.
     pub(crate) disk_mib_max: Option<u64>,
+    /// How many times the usual bound the p99 of others may be.
+    pub(crate) p99_times: u32,
 }
 
 /// Where the server's log goes.
@@ -56,6 +58,7 @@ impl Attack {
             statuses: &[200, 201],
             is_cut: false,
             disk_mib_max: None,
+            p99_times: 1,
         }
     }
 }

@@ -36,6 +36,7 @@ pub(crate) struct Verdict {
     statuses: &'static [u16],
     is_cut: bool,
     disk_mib_max: Option<u64>,
+    p99_times: u32,
     lasted: Duration,
     tally: Tally,
     seen: Vec<(Ask, Option<Seen>)>,
@@ -63,12 +64,13 @@ impl Verdict {
         let during = memory.end();
         let recovery = recover(scene, ended, before_kib);
         let disk_mib = scene.disk_bytes().saturating_sub(before_disk) / 1024 / 1024;
-        let Attack { name, statuses, is_cut, disk_mib_max, .. } = *attack;
+        let Attack { name, statuses, is_cut, disk_mib_max, p99_times, .. } = *attack;
         Self {
             name,
             statuses,
             is_cut,
             disk_mib_max,
+            p99_times,
             lasted: lasts,
             tally,
             seen,
@@ -101,7 +103,7 @@ impl Verdict {
                 failures.push(format!("{ask:?} was not answered"));
                 continue;
             };
-            if seen.percent(99) > ask.p99_max() {
+            if seen.percent(99) > ask.p99_max() * self.p99_times {
                 failures.push(format!("the p99 of {ask:?} is {:?}", seen.percent(99)));
             }
             if !seen.failures.is_empty() {

@@ -44,10 +44,7 @@ impl Ask {
     /// machine that does other work, and so a few times the bound of the long proof.
     pub(crate) fn p99_max(self) -> Duration {
         Duration::from_millis(match self {
-            Self::Check | Self::Health => scale(400, 50),
-            // The embedded store's writer still moves its log into the file itself, which takes up
-            // to 50 ms of its own: beside that, 50 ms are not to be had.
-            Self::Record => scale(800, 150),
+            Self::Check | Self::Record | Self::Health => scale(400, 50),
             Self::History | Self::Metrics => scale(800, 500),
         })
     }

@@ -120,6 +120,13 @@ struct State {
     rests_until: Instant,
 }
 
+impl State {
+    /// Whether a further pass is to leave less for the last one.
+    fn is_shrinking(&self, is_full: bool) -> bool {
+        is_full && matches!(self.work, Work::Copied { .. })
+    }
+}
+
 struct Shared {
     state: Mutex<State>,
     changed: Condvar,
@@ -181,10 +188,11 @@ impl Checkpointer {
         }
         let may_begin = self.reads.are_held() || Instant::now() >= state.rests_until;
         let is_last = match state.work {
-            // After a pass that kept up there is only what was written during it. That is more than a
-            // few pages when transactions are large.
+            // After a pass that kept up there is only what was written during it. A further pass leaves
+            // less, but never less than a transaction, which can be large.
             Work::Copied { kept_up } => {
-                log.pages >= full && (log.left() <= 2 * pass || kept_up && log.pages >= overfull)
+                let few = if log.pages < 2 * full { pass / 2 } else { 2 * pass };
+                log.pages >= full && (log.left() <= few || kept_up && log.pages >= overfull)
             }
             // Nobody else does it.
             Work::Ended => log.left() >= full && may_begin,
@@ -198,7 +206,10 @@ impl Checkpointer {
             drop(state);
             // What fails is told and made again.
             let _ = self.copy();
-        } else if log.left() >= pass && state.work != Work::Ended && may_begin {
+        } else if (log.left() >= pass || state.is_shrinking(log.pages >= full))
+            && state.work != Work::Ended
+            && may_begin
+        {
             state.work = Work::Copying;
             self.shared.changed.notify_all();
         }
