@@ -57,9 +57,13 @@ fn check_words(error: &ApiError) {
 /// Claims of an object as it is stored: one line, each name once, no key in any byte of it, and what
 /// a known reader reads of the text that was sent.
 fn check_stored(sent: &RawValue, stored: &str) {
-    // That reader takes the last of the members with one name, too.
     let read = |text: &str| serde_json::from_str::<Value>(text).expect("JSON");
-    assert_eq!(read(stored), read(sent.get()), "{stored}");
+    // That reader takes the last of the members with one name, too. It cannot read a number beyond
+    // its range, which may have stood in a member that is not stored.
+    match serde_json::from_str::<Value>(sent.get()) {
+        Ok(meant) => assert_eq!(read(stored), meant, "{stored}"),
+        Err(error) => assert!(error.to_string().starts_with("number out of range"), "{error}"),
+    }
     assert!(!stored.contains(['\n', '\r', '\u{85}', '\u{2028}', '\u{2029}']), "{stored}");
     assert!(stored.len() <= 32 * 1024 && !contains_key(stored), "{stored}");
     assert!(find_key(&read(stored)).is_none(), "{stored}");

@@ -17,6 +17,8 @@ const SLOWLY: Duration = Duration::from_millis(100);
 pub(crate) const READING: Attack = Attack {
     // A bound on what one read may cost has a status of its own.
     statuses: &[200, 422],
+    // The page caches of all connections that read fill in the first half.
+    lasts: Duration::from_secs(40),
     ..Attack::new("reading", reading)
 };
 /// The same on PostgreSQL.
