@@ -39,7 +39,7 @@ pub(crate) struct Effort {
 
 impl Effort {
     /// For parsers that need nothing but their text.
-    pub(crate) const PLAIN: Self = Self { inputs: 2_000, seconds: 8, bytes_max: 1_024 };
+    pub(crate) const PLAIN: Self = Self { inputs: 2_000, seconds: 4, bytes_max: 1_024 };
 }
 
 /// Runs a target on many inputs. Claims that some are accepted and some refused, for a target that
