@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use bursar_server::database::Database as Kept;
-use bursar_server::secret::SecretKey;
+use bursar_server::auth::secret::SecretKey;
+use bursar_server::config::database::Database as Kept;
 use bursar_store::{Lane, PostgresOptions, PostgresStore};
 use tokio::runtime::Runtime;
 

@@ -100,7 +100,7 @@ pub(crate) async fn export(
 fn filled(path: &str, setup: &Setup) -> Result<String, Failure> {
     let integration = setup.integration(3).ok_or("no integration")?;
     let mut path = path.replace("{integration}", &integration.to_string());
-    let today = bursar_server::instant::system_now().day().number();
+    let today = bursar_server::wire::timestamps::system_now().day().number();
     for days in [1, 3, 6, 14, 15] {
         let day = bursar_core::Day::from_number(today - days).to_string();
         path = path.replace(&format!("{{{days} days}}"), &day);

@@ -9,17 +9,17 @@ use axum::Router;
 use axum::extract::State;
 use axum::routing::post;
 use bursar_core::IntegrationId;
-use bursar_server::access::{Access, Role};
-use bursar_server::api::ingest::check_record;
+use bursar_server::api::telemetry::ingest::check_record;
 use bursar_server::app::App;
-use bursar_server::auth::Authorized;
-use bursar_server::body::{SMALL, Text};
-use bursar_server::doorway::Listener;
-use bursar_server::envelope::Answer;
-use bursar_server::error::ApiError;
+use bursar_server::auth::access::{Access, Role};
+use bursar_server::auth::admit::Authorized;
+use bursar_server::http::{Entrance, end_asked, listen, serve as serve_connections};
+use bursar_server::middleware::response_headers::Listener;
 use bursar_server::router::router_with;
-use bursar_server::serve::{Entrance, end_asked, listen, serve as serve_connections};
-use bursar_server::start;
+use bursar_server::server;
+use bursar_server::wire::body::{SMALL, Text};
+use bursar_server::wire::envelope::Answer;
+use bursar_server::wire::error::ApiError;
 use serde::Serialize;
 use tokio::process::{Child, Command};
 
@@ -68,7 +68,7 @@ pub(crate) fn serve(folder: PathBuf) -> Result<(), Failure> {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     runtime.block_on(async {
         let config = Place::of_server(folder.clone()).config()?;
-        let app = start::open(&config, None)?;
+        let app = server::open(&config, None)?;
         let end = end_asked()?;
         let listener = listen("127.0.0.1:0").await?;
         let beside = folder.join("bench-address.new");

@@ -5,9 +5,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use bursar_core::{IntegrationId, LimitSettings, OnboardingState, TenantId};
-use bursar_server::config::Config;
-use bursar_server::secret::{api_key_text, random_digits};
-use bursar_server::start;
+use bursar_server::auth::secret::{api_key_text, random_digits};
+use bursar_server::config::settings::Config;
+use bursar_server::server;
 use bursar_store::{Actor, Control, ControlTx, IntegrationDraft};
 
 use crate::Failure;
@@ -85,7 +85,7 @@ pub(crate) struct Setup {
 pub(crate) fn prepare(place: &Place, integrations_count: usize) -> Result<Setup, Failure> {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     runtime.block_on(async {
-        let app = start::open(&place.config()?, None)?;
+        let app = server::open(&place.config()?, None)?;
         let actor = || Actor {
             actor_type: "founder",
             actor_id: "bench".to_owned(),

@@ -6,9 +6,9 @@ use bursar_core::{
     CallId, CallKey, Command, EntryId, Nanos, PolicyResult, RecordMode, TenantId, Timestamp,
     TokenBuckets, Usage,
 };
-use bursar_server::data_dir::{SECRET_KEY, secret};
-use bursar_server::instant;
-use bursar_server::secret::SecretKey;
+use bursar_server::auth::secret::SecretKey;
+use bursar_server::config::data_dir::{SECRET_KEY, secret};
+use bursar_server::wire::timestamps;
 use bursar_store::{Claim, Clocks, Lane, SqliteStore, Wanted, WantedCall, call_key};
 
 use crate::Failure;
@@ -31,7 +31,7 @@ pub(crate) fn open(place: &Place) -> Result<Box<dyn Lane>, Failure> {
 
 /// Adds records that lie in the last 30 days.
 pub(crate) fn fill(lane: &mut dyn Lane, setup: &Setup, records: u64) -> Result<(), Failure> {
-    let now = instant::system_now().micros();
+    let now = timestamps::system_now().micros();
     let span = FILL_DAYS * 86_400 * 1_000_000;
     let mut written = 0;
     while written < records {

@@ -4,21 +4,21 @@ use std::sync::Arc;
 
 use bursar_store::{Cache, Ledger, Store, TenantCaps};
 
-use crate::auth::KeyCache;
-use crate::body::BodyLimits;
-use crate::budget::ByteBudget;
-use crate::credential_ref::AllowedPrefixes;
-use crate::decision_log::DecisionLog;
-use crate::failed_logins::FailedLogins;
-use crate::key_uses::KeyUses;
-use crate::metrics::Metrics;
-use crate::monotonic_clock::MonotonicClock;
-use crate::onboarding::Pauses;
-use crate::people::Issuers;
+use crate::auth::admit::KeyCache;
+use crate::auth::failed_logins::FailedLogins;
+use crate::auth::oidc::Issuers;
+use crate::auth::onboarding::Pauses;
+use crate::auth::secret::{Secret, SecretKey};
+use crate::credentials::reference::AllowedPrefixes;
+use crate::http::memory_budget::ByteBudget;
+use crate::http::work_pool::WorkPool;
+use crate::jobs::database_probe::Pulse;
+use crate::jobs::decision_log::DecisionLog;
+use crate::jobs::key_uses::KeyUses;
+use crate::jobs::monotonic_clock::MonotonicClock;
+use crate::observe::metrics::Metrics;
 use crate::protection::Protector;
-use crate::pulse::Pulse;
-use crate::secret::{Secret, SecretKey};
-use crate::work_pool::WorkPool;
+use crate::wire::body::BodyLimits;
 
 /// The server without its sockets. Cloning shares it.
 #[derive(Clone)]

@@ -5,15 +5,17 @@ use axum::extract::{DefaultBodyLimit, Request};
 use axum::middleware::{self, Next};
 use axum::routing::{delete, get, post};
 
-use crate::access::Access;
-use crate::api::{
-    abuse, audit, caches, clock, decisions, docs, enforcement, health, history, ingest,
-    integration_keys, integrations, keys, metrics, onboarding, reservations, series, session,
-    tenants, usage,
-};
+use crate::api::enforcement::{checks, decisions, reservations};
+use crate::api::integrations::integration;
+use crate::api::keys::{api_keys, integration_keys};
+use crate::api::operator::{caches, clock, docs, health, metrics, protection};
+use crate::api::telemetry::{history, ingest, series, summaries};
+use crate::api::tenants::{audit, onboarding, session, tenant};
 use crate::app::App;
-use crate::error::{ApiError, ErrorCode};
-use crate::{guard, passage, pulse};
+use crate::auth::access::Access;
+use crate::jobs::database_probe;
+use crate::middleware::{guard, pipeline};
+use crate::wire::error::{ApiError, ErrorCode};
 
 /// Every route, over an app: what a server with one listener serves.
 pub fn router(app: App) -> Router {
@@ -46,8 +48,8 @@ pub fn operator_router(app: App) -> Router {
 /// listener of its own it is open to whoever reaches the public one.
 pub fn operator_routes(app: &App) -> Router<App> {
     let founder = Router::new()
-        .route("/fdr/abuse/signals/{tenant_id}", get(abuse::list_signals))
-        .route("/fdr/abuse/override", post(abuse::override_protection))
+        .route("/fdr/abuse/signals/{tenant_id}", get(protection::list_signals))
+        .route("/fdr/abuse/override", post(protection::override_protection))
         .route("/fdr/caches", get(caches::list_caches))
         .route("/fdr/caches/{name}", delete(caches::clear_cache))
         .route("/fdr/clock", get(clock::get_clock))
@@ -66,32 +68,32 @@ fn tenant_routes(app: &App) -> Router<App> {
     let api = Router::new()
         .route("/session/context", get(session::get_session_context))
         .route("/onboarding/finalize", post(onboarding::finalize_onboarding))
-        .route("/tenants", post(tenants::create_tenant).get(tenants::list_tenants))
-        .route("/tenants/{id}", get(tenants::get_tenant).patch(tenants::update_tenant))
-        .route("/tenants/{id}/suspend", post(tenants::suspend_tenant))
-        .route("/tenants/{id}/resume", post(tenants::resume_tenant))
-        .route("/tenants/{id}/terminate", post(tenants::terminate_tenant))
-        .route("/tenants/{id}/archive", post(tenants::archive_tenant))
+        .route("/tenants", post(tenant::create_tenant).get(tenant::list_tenants))
+        .route("/tenants/{id}", get(tenant::get_tenant).patch(tenant::update_tenant))
+        .route("/tenants/{id}/suspend", post(tenant::suspend_tenant))
+        .route("/tenants/{id}/resume", post(tenant::resume_tenant))
+        .route("/tenants/{id}/terminate", post(tenant::terminate_tenant))
+        .route("/tenants/{id}/archive", post(tenant::archive_tenant))
         .route("/audit", get(audit::list_audit))
         .route("/audit/export", get(audit::export_audit))
-        .route("/keys", post(keys::create_key).get(keys::list_keys))
-        .route("/keys/{id}", delete(keys::revoke_key))
-        .route("/keys/{id}/rotate", post(keys::rotate_key))
+        .route("/keys", post(api_keys::create_key).get(api_keys::list_keys))
+        .route("/keys/{id}", delete(api_keys::revoke_key))
+        .route("/keys/{id}/rotate", post(api_keys::rotate_key))
         .route(
             "/integrations",
-            get(integrations::list_integrations).post(integrations::create_integration),
+            get(integration::list_integrations).post(integration::create_integration),
         )
         .route(
             "/integrations/{id}",
-            get(integrations::get_integration)
-                .put(integrations::update_integration)
-                .patch(integrations::update_integration)
-                .delete(integrations::delete_integration),
+            get(integration::get_integration)
+                .put(integration::update_integration)
+                .patch(integration::update_integration)
+                .delete(integration::delete_integration),
         )
-        .route("/integrations/{id}/enable", post(integrations::enable_integration))
-        .route("/integrations/{id}/disable", post(integrations::disable_integration))
-        .route("/integrations/{id}/health", get(integrations::get_integration_health))
-        .route("/integrations/{id}/limits", get(integrations::get_integration_limits))
+        .route("/integrations/{id}/enable", post(integration::enable_integration))
+        .route("/integrations/{id}/disable", post(integration::disable_integration))
+        .route("/integrations/{id}/health", get(integration::get_integration_health))
+        .route("/integrations/{id}/limits", get(integration::get_integration_limits))
         .route(
             "/integrations/{id}/keys",
             post(integration_keys::create_integration_key)
@@ -104,15 +106,15 @@ fn tenant_routes(app: &App) -> Router<App> {
         )
         .route("/telemetry/llm-usage", post(ingest::record_usage))
         .route("/telemetry/llm-usage/batch", post(ingest::record_usage_batch))
-        .route("/telemetry/usage-summary", get(usage::get_usage_summary))
+        .route("/telemetry/usage-summary", get(summaries::get_usage_summary))
         .route("/telemetry/usage-history", get(history::list_usage_history))
         .route("/telemetry/export", get(history::export_usage))
         .route("/telemetry/usage-series", get(series::get_usage_series))
         .route("/telemetry/usage-breakdown", get(series::get_usage_breakdown))
-        .route("/telemetry/daily-aggregates", get(usage::list_daily_aggregates))
-        .route("/enforcement/check", post(enforcement::check_call))
-        .route("/enforcement/batch", post(enforcement::check_calls))
-        .route("/enforcement/status", get(enforcement::get_status))
+        .route("/telemetry/daily-aggregates", get(summaries::list_daily_aggregates))
+        .route("/enforcement/check", post(checks::check_call))
+        .route("/enforcement/batch", post(checks::check_calls))
+        .route("/enforcement/status", get(checks::get_status))
         .route("/enforcement/decisions", get(decisions::list_decisions))
         .route(
             "/enforcement/reservations",
@@ -134,7 +136,7 @@ fn tenant_routes(app: &App) -> Router<App> {
 fn guarded(routes: Router<App>, app: &App) -> Router<App> {
     let routes = routes.route_layer(middleware::from_fn_with_state(app.clone(), guard::pass));
     match &app.pulse {
-        Some(_) => routes.layer(middleware::from_fn_with_state(app.clone(), pulse::pass)),
+        Some(_) => routes.layer(middleware::from_fn_with_state(app.clone(), database_probe::pass)),
         None => routes,
     }
 }
@@ -150,7 +152,7 @@ fn finish(routes: Router<App>, app: App) -> Router {
         .method_not_allowed_fallback(no_method)
         // Each route bounds its own body, before and after inflation.
         .layer(DefaultBodyLimit::disable())
-        .layer(middleware::from_fn_with_state(app.clone(), passage::pass))
+        .layer(middleware::from_fn_with_state(app.clone(), pipeline::pass))
         .with_state(app)
 }
 

@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::sync::OnceLock;
 
-use bursar_server::metrics::{Kind, METRICS};
+use bursar_server::observe::metrics::{Kind, METRICS};
 use serde_json::{Value, json};
 
 use support::{TestApp, record, reservation, with};

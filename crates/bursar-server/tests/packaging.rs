@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 use std::process::Command;
 
-use bursar_server::config::{Config, SETTINGS};
+use bursar_server::config::settings::{Config, SETTINGS};
 
 const BURSAR: &str = env!("CARGO_BIN_EXE_bursar");
 const MANIFEST: &str = include_str!("../../../Cargo.toml");
@@ -15,7 +15,7 @@ const DOCKERIGNORE: &str = include_str!("../../../.dockerignore");
 const UNIT: &str = include_str!("../../../deploy/systemd/bursar.service");
 const GUIDE: &str = include_str!("../../../docs/operating.md");
 const GUARANTEES: &str = include_str!("../../../docs/guarantees.md");
-const CONTROL: &str = include_str!("../../bursar-store/src/control.rs");
+const CONTROL: &str = include_str!("../../bursar-store/src/control/mod.rs");
 
 /// The instructions of the Dockerfile with their continuations, without comments.
 fn instructions() -> Vec<(String, String)> {

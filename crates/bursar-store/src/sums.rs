@@ -6,7 +6,7 @@
 #![warn(clippy::arithmetic_side_effects)]
 
 use crate::error::StoreError;
-use crate::rollup::{LATENCY_BUCKETS, Rollup};
+use crate::rows::rollup::{LATENCY_BUCKETS, Rollup};
 
 /// Sums of rollups; wider than one rollup, because many are added up.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

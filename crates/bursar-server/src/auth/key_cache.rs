@@ -8,8 +8,8 @@ use bursar_core::TenantId;
 use bursar_store::{Cache, CacheUse, SecretHash};
 use parking_lot::RwLock;
 
-use super::{Caller, Kind};
-use crate::tenant_cache::{CacheBounds, TenantCache};
+use crate::auth::admit::{Caller, Kind};
+use crate::jobs::tenant_cache::{CacheBounds, TenantCache};
 
 /// For how long a key that was good is taken for good without asking storage.
 const CACHE_LIFE: Duration = Duration::from_secs(1);
@@ -132,8 +132,8 @@ mod tests {
     use bursar_core::{ApiKeyId, OnboardingState, TenantLifecycle};
 
     use super::*;
-    use crate::auth::CallerTenant;
-    use crate::scopes::ScopeSet;
+    use crate::auth::admit::CallerTenant;
+    use crate::auth::scopes::ScopeSet;
 
     fn machine(tenant: i64) -> Arc<Caller> {
         let tenant = CallerTenant {

@@ -11,14 +11,15 @@ use clap::{Args, Subcommand};
 
 use super::db::known_secret;
 use super::{Failure, whole_file};
-use crate::audit_view::{AuditView, hash_text};
-use crate::client::{Access, Door};
-use crate::config::Config;
-use crate::database::Database;
-use crate::instant;
-use crate::secret::{Secret, SecretKey};
-use crate::start::StartError;
-use crate::terminal::{self, say, say_line, tell};
+use crate::api::tenants::audit_view::{AuditView, hash_text};
+use crate::auth::secret::{Secret, SecretKey};
+use crate::cli::client::{Access, Door};
+use crate::cli::terminal;
+use crate::cli::terminal::{say, say_line, tell};
+use crate::config::database::Database;
+use crate::config::settings::Config;
+use crate::server::StartError;
+use crate::wire::timestamps;
 
 #[derive(Subcommand)]
 pub(super) enum AuditCommand {
@@ -46,7 +47,7 @@ pub(super) struct VerifyArguments {
     file: Option<PathBuf>,
     /// The end of the last server that kept no chain, as an instant or a day: rows of no chain from
     /// before it are counted, and no differences. For a store that was upgraded.
-    #[arg(long, value_name = "INSTANT", value_parser = instant::parse_start)]
+    #[arg(long, value_name = "INSTANT", value_parser = timestamps::parse_start)]
     unchained_before: Option<Timestamp>,
 }
 
@@ -143,7 +144,7 @@ fn told(verified: &AuditVerified) -> Result<ExitCode, Failure> {
         text.push_str(&format!(
             "{unchained} rows are in no chain, as an older server leaves them, the last at {}: \
              nothing proves these\n",
-            instant::text(*newest)
+            timestamps::text(*newest)
         ));
     }
     say(&text)?;

@@ -4,8 +4,8 @@ use clap::{Args, Subcommand};
 
 use super::Failure;
 use super::output::{Column, Shape};
-use crate::client::{Access, Door};
-use crate::config::Config;
+use crate::cli::client::{Access, Door};
+use crate::config::settings::Config;
 
 const COLUMNS: &[Column] = &[
     ("NAME", "name"),

@@ -4,9 +4,9 @@ use clap::{Args, Subcommand};
 
 use super::Failure;
 use super::output::Shape;
-use crate::client::{Access, ClientError, Door, operator_url};
-use crate::config::Config;
-use crate::error::ErrorCode;
+use crate::cli::client::{Access, ClientError, Door, operator_url};
+use crate::config::settings::Config;
+use crate::wire::error::ErrorCode;
 
 #[derive(Args)]
 pub(super) struct ClockArguments {

@@ -4,7 +4,7 @@ use clap::{Args, CommandFactory};
 use clap_complete::{Shell, generate};
 
 use super::{Arguments, Failure};
-use crate::terminal::say_verbatim;
+use crate::cli::terminal::say_verbatim;
 
 #[derive(Args)]
 pub(super) struct CompletionsArguments {

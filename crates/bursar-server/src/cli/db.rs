@@ -13,14 +13,16 @@ use indicatif::{HumanBytes, ProgressBar};
 
 use super::output::Shape;
 use super::{Failure, runtime, schema};
-use crate::config::Config;
-use crate::data_dir::{self, SECRET_KEY, read_secret, write_private};
-use crate::database::Database;
-use crate::import::progress;
-use crate::instant;
-use crate::secret::{Secret, SecretKey};
-use crate::serve::end_asked;
-use crate::terminal::{self, say, say_line, tell};
+use crate::auth::secret::{Secret, SecretKey};
+use crate::cli::import::progress;
+use crate::cli::terminal;
+use crate::cli::terminal::{say, say_line, tell};
+use crate::config::data_dir;
+use crate::config::data_dir::{SECRET_KEY, read_secret, write_private};
+use crate::config::database::Database;
+use crate::config::settings::Config;
+use crate::http::end_asked;
+use crate::wire::timestamps;
 
 #[derive(Args)]
 pub(super) struct DbArguments {
@@ -144,7 +146,7 @@ fn backup(config: &Config, store: &Path, arguments: &BackupArguments) -> Result<
         return Err(already_there(&secret_file));
     }
     let existing = if *force { Existing::Replace } else { Existing::Keep };
-    let (since, instant) = (Instant::now(), instant::text(instant::system_now()));
+    let (since, instant) = (Instant::now(), timestamps::text(timestamps::system_now()));
     let made =
         watched(|watch| SqliteStore::backup(store, file, existing, watch).map_err(Failure::from))?;
     let BackedUp { bytes, entries, .. } = made;
@@ -294,6 +296,6 @@ fn with_ending(path: &Path, ending: &str) -> PathBuf {
 
 /// Now, as a part of a file's name: 20261120T130039.123456Z.
 fn stamp() -> String {
-    let text = instant::text(instant::system_now());
+    let text = timestamps::text(timestamps::system_now());
     text.chars().filter(|letter| !"-:".contains(*letter)).collect()
 }

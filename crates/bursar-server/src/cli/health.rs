@@ -6,9 +6,9 @@ use std::time::Duration;
 use clap::Args;
 
 use super::Failure;
-use crate::client::{agent, url_here};
-use crate::config::Config;
-use crate::terminal::say_line;
+use crate::cli::client::{agent, url_here};
+use crate::cli::terminal::say_line;
+use crate::config::settings::Config;
 
 /// A server that takes longer than this is not one to send calls to.
 const DEADLINE: Duration = Duration::from_secs(3);

@@ -7,8 +7,8 @@ use serde_json::{Map, Value};
 use super::Failure;
 use super::integration_key::{self, IntegrationKeyCommand};
 use super::output::{Column, Shape};
-use crate::client::{Access, Door};
-use crate::config::Config;
+use crate::cli::client::{Access, Door};
+use crate::config::settings::Config;
 
 const COLUMNS: &[Column] = &[
     ("ID", "id"),
@@ -212,7 +212,8 @@ fn changes(name: Option<String>, terms: Terms, clear: &[Clearable]) -> Result<Va
 
 fn limits_path(id: &str, period: Option<&str>) -> Result<String, Failure> {
     let Some(period) = period else { return Ok(format!("/integrations/{id}/limits")) };
-    crate::instant::parse_month(period).map_err(|problem| format!("--period {problem}"))?;
+    crate::wire::timestamps::parse_month(period)
+        .map_err(|problem| format!("--period {problem}"))?;
     Ok(format!("/integrations/{id}/limits?period={period}"))
 }
 

@@ -5,7 +5,7 @@ use serde_json::json;
 
 use super::Failure;
 use super::output::{Column, Shape};
-use crate::client::{Door, path};
+use crate::cli::client::{Door, path};
 
 const COLUMNS: &[Column] = &[
     ("ID", "id"),

@@ -2,10 +2,13 @@
 
 mod audit;
 mod cache;
+pub mod client;
 mod clock;
 mod completions;
 mod db;
+pub mod dev;
 mod health;
+pub mod import;
 mod integration;
 mod integration_key;
 mod key;
@@ -13,6 +16,7 @@ mod output;
 mod schema;
 mod settings;
 mod tenant;
+pub mod terminal;
 mod usage;
 mod whole_file;
 
@@ -22,12 +26,13 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-use crate::client::Access;
-use crate::config::Config;
-use crate::log::{self, LogFormat};
-use crate::monotonic_clock::MonotonicClock;
-use crate::terminal::{self, tell};
-use crate::{dev, import, start};
+use crate::cli::client::Access;
+use crate::cli::terminal::tell;
+use crate::config::settings::Config;
+use crate::jobs::monotonic_clock::MonotonicClock;
+use crate::observe::log;
+use crate::observe::log::LogFormat;
+use crate::server;
 
 /// Meters, budgets and guards the model calls that software makes with its customers' keys.
 #[derive(Parser)]
@@ -213,8 +218,8 @@ fn for_client(file: Option<&Path>, access: &Access) -> Result<Config, Failure> {
 fn serve(config: &Config) -> Result<(), Failure> {
     log::start(config.log_format, &config.log)?;
     runtime()?.block_on(async {
-        let app = start::open_with(config, start::clocks(), MonotonicClock::system())?;
-        start::run(config, app, |_| {}).await.map_err(Failure::from)
+        let app = server::open_with(config, server::clocks(), MonotonicClock::system())?;
+        server::run(config, app, |_| {}).await.map_err(Failure::from)
     })
 }
 
@@ -226,9 +231,9 @@ fn serve_dev(config: &Config) -> Result<(), Failure> {
     }
     log::start(config.log_format, &config.log)?;
     runtime()?.block_on(async {
-        let app = start::open_with(config, start::clocks(), MonotonicClock::system())?;
+        let app = server::open_with(config, server::clocks(), MonotonicClock::system())?;
         let made = dev::prepare(config, &app).await?;
-        start::run(config, app, |url| made.print(url)).await.map_err(Failure::from)
+        server::run(config, app, |url| made.print(url)).await.map_err(Failure::from)
     })
 }
 

@@ -7,7 +7,8 @@ use serde_json::Value;
 use serde_json::value::RawValue;
 
 use super::Failure;
-use crate::terminal::{self, say, say_line, tell};
+use crate::cli::terminal;
+use crate::cli::terminal::{say, say_line, tell};
 
 /// What stands where there is nothing.
 const NOTHING: &str = "-";

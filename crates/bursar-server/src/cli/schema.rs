@@ -8,9 +8,9 @@ use serde_json::value::to_raw_value;
 
 use super::Failure;
 use super::output::Shape;
-use crate::config::Config;
-use crate::database::Database;
-use crate::terminal::say_line;
+use crate::cli::terminal::say_line;
+use crate::config::database::Database;
+use crate::config::settings::Config;
 
 /// What is told of a schema.
 #[derive(Serialize)]

@@ -6,9 +6,10 @@ use std::path::Path;
 use clap::Subcommand;
 
 use super::{Failure, environment};
-use crate::config::{Config, Origin, SETTINGS, Setting};
-use crate::database;
-use crate::terminal::{self, say};
+use crate::cli::terminal;
+use crate::cli::terminal::say;
+use crate::config::database;
+use crate::config::settings::{Config, Origin, SETTINGS, Setting};
 
 /// Columns of a line of the example.
 const WIDTH: usize = 96;

@@ -5,8 +5,8 @@ use serde_json::json;
 
 use super::Failure;
 use super::output::{Column, Shape};
-use crate::client::{Access, Door};
-use crate::config::Config;
+use crate::cli::client::{Access, Door};
+use crate::config::settings::Config;
 
 const COLUMNS: &[Column] = &[
     ("ID", "id"),

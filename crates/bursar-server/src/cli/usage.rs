@@ -5,10 +5,10 @@ use std::path::PathBuf;
 use clap::{Args, Subcommand};
 
 use super::{Failure, whole_file};
-use crate::client::{Access, Door};
-use crate::config::Config;
-use crate::import::ImportArguments;
-use crate::usage_file::UsageFormat;
+use crate::api::telemetry::export_format::UsageFormat;
+use crate::cli::client::{Access, Door};
+use crate::cli::import::ImportArguments;
+use crate::config::settings::Config;
 
 #[derive(Subcommand)]
 pub(super) enum UsageCommand {

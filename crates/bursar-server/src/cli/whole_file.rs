@@ -8,8 +8,8 @@ use std::path::{Path, PathBuf};
 use indicatif::HumanBytes;
 
 use super::Failure;
-use crate::client::Door;
-use crate::terminal::{Shown, tell};
+use crate::cli::client::Door;
+use crate::cli::terminal::{Shown, tell};
 
 /// Refuses a name that is taken, unless that file is to be replaced.
 pub(super) fn check_free(path: Option<&Path>, force: bool) -> Result<(), Failure> {

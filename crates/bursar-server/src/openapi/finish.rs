@@ -5,8 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use axum::http::Method;
 use serde_json::{Map, Value, json};
 
-use crate::access;
-use crate::error::ErrorCode;
+use crate::auth::access;
+use crate::wire::error::ErrorCode;
 
 type Object = Map<String, Value>;
 

@@ -5,9 +5,7 @@
 //! envelope, the failures of credentials, bodies and storage, and the headers.
 
 mod finish;
-pub mod kinds;
 pub mod page;
-pub mod words;
 
 use std::borrow::Cow;
 use std::sync::LazyLock;
@@ -18,13 +16,14 @@ use utoipa::openapi::schema::{AnyOfBuilder, ObjectBuilder, SchemaType};
 use utoipa::openapi::{Ref, RefOr, Required, Schema};
 use utoipa::{OpenApi, PartialSchema, ToSchema};
 
-use crate::api::{
-    abuse, audit, caches, clock, decisions, docs, enforcement, health, history, ingest,
-    integration_keys, integrations, keys, metrics, onboarding, reservations, series, session,
-    tenants, usage,
-};
-use crate::envelope::ListMeta;
-use crate::error::ApiError;
+use crate::api::enforcement::{checks, decisions, reservations};
+use crate::api::integrations::integration;
+use crate::api::keys::{api_keys, integration_keys};
+use crate::api::operator::{caches, clock, docs, health, metrics, protection};
+use crate::api::telemetry::{history, ingest, series, summaries};
+use crate::api::tenants::{audit, onboarding, session, tenant};
+use crate::wire::envelope::ListMeta;
+use crate::wire::error::ApiError;
 
 /// An integration in examples.
 pub const EXAMPLE_ID: &str = "00064cf9-f9f4-8fc4-a2a7-2d1d4b3a5c6e";
@@ -59,53 +58,53 @@ pub const EXAMPLE_ID: &str = "00064cf9-f9f4-8fc4-a2a7-2d1d4b3a5c6e";
         (name = "server", description = "The server itself."),
     ),
     paths(
-        tenants::create_tenant,
-        tenants::list_tenants,
-        tenants::get_tenant,
-        tenants::update_tenant,
-        tenants::suspend_tenant,
-        tenants::resume_tenant,
-        tenants::terminate_tenant,
-        tenants::archive_tenant,
+        tenant::create_tenant,
+        tenant::list_tenants,
+        tenant::get_tenant,
+        tenant::update_tenant,
+        tenant::suspend_tenant,
+        tenant::resume_tenant,
+        tenant::terminate_tenant,
+        tenant::archive_tenant,
         session::get_session_context,
         onboarding::finalize_onboarding,
         audit::list_audit,
         audit::export_audit,
-        keys::create_key,
-        keys::list_keys,
-        keys::revoke_key,
-        keys::rotate_key,
-        integrations::list_integrations,
-        integrations::create_integration,
-        integrations::get_integration,
-        integrations::update_integration,
-        integrations::delete_integration,
-        integrations::enable_integration,
-        integrations::disable_integration,
-        integrations::get_integration_health,
-        integrations::get_integration_limits,
+        api_keys::create_key,
+        api_keys::list_keys,
+        api_keys::revoke_key,
+        api_keys::rotate_key,
+        integration::list_integrations,
+        integration::create_integration,
+        integration::get_integration,
+        integration::update_integration,
+        integration::delete_integration,
+        integration::enable_integration,
+        integration::disable_integration,
+        integration::get_integration_health,
+        integration::get_integration_limits,
         integration_keys::create_integration_key,
         integration_keys::list_integration_keys,
         integration_keys::revoke_integration_key,
         integration_keys::rotate_integration_key,
         ingest::record_usage,
         ingest::record_usage_batch,
-        usage::get_usage_summary,
-        usage::list_daily_aggregates,
+        summaries::get_usage_summary,
+        summaries::list_daily_aggregates,
         history::list_usage_history,
         history::export_usage,
         series::get_usage_series,
         series::get_usage_breakdown,
-        enforcement::check_call,
-        enforcement::check_calls,
-        enforcement::get_status,
+        checks::check_call,
+        checks::check_calls,
+        checks::get_status,
         decisions::list_decisions,
         reservations::create_reservation,
         reservations::list_reservations,
         reservations::release_reservation,
         reservations::extend_reservation,
-        abuse::list_signals,
-        abuse::override_protection,
+        protection::list_signals,
+        protection::override_protection,
         caches::list_caches,
         caches::clear_cache,
         clock::get_clock,

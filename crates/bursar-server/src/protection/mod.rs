@@ -26,8 +26,8 @@ use self::routes::{Facts, Refusal};
 use self::signals::{Moment, SignalLog};
 use self::windows::Windows;
 use crate::app::App;
-use crate::auth::CallerTenant;
-use crate::error::{ApiError, ErrorCode};
+use crate::auth::admit::CallerTenant;
+use crate::wire::error::{ApiError, ErrorCode};
 
 pub(crate) use self::signals::KEPT as SIGNALS_KEPT;
 

@@ -8,7 +8,7 @@ use bursar_store::{Cache, CacheUse, StoreError};
 use parking_lot::RwLock;
 use tokio::sync::Mutex;
 
-use crate::tenant_cache::{CacheBounds, TenantCache};
+use crate::jobs::tenant_cache::{CacheBounds, TenantCache};
 
 /// How long an answer is taken for true, by a monotonic clock.
 const LIFE: Duration = Duration::from_secs(1);

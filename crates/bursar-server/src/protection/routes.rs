@@ -7,7 +7,8 @@ use std::sync::LazyLock;
 use axum::http::Method;
 use bursar_core::{RequestClass, Route};
 
-use crate::access::{self, ACCESS};
+use crate::auth::access;
+use crate::auth::access::ACCESS;
 
 /// First words of paths that are never refused: they watch the server, describe it or set it up.
 const EXEMPT: [&str; 7] =

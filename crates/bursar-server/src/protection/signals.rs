@@ -12,7 +12,7 @@ use bursar_store::{Cache, CacheUse, ControlTx, Ledger, SignalRow, StoreError};
 use parking_lot::Mutex;
 
 use super::routes::{self, Facts};
-use crate::tenant_cache::{CacheBounds, TenantCache};
+use crate::jobs::tenant_cache::{CacheBounds, TenantCache};
 
 /// How long equal signals share a row, by a monotonic clock.
 const WINDOW: Duration = Duration::from_secs(60);

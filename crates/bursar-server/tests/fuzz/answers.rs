@@ -1,8 +1,8 @@
 //! What every answer has, whatever was asked.
 
 use axum::http::Method;
-use bursar_server::error::ErrorCode;
-use bursar_server::raw_key::contains_key;
+use bursar_server::credentials::raw_key::contains_key;
+use bursar_server::wire::error::ErrorCode;
 
 use crate::server::{METRICS_TOKEN, OPERATOR_TOKEN, Reply, SECRET_KEY};
 

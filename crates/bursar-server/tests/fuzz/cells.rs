@@ -1,6 +1,7 @@
 //! Texts that clients wrote, in cells of CSV and on terminals.
 
-use bursar_server::{csv_cell, terminal};
+use bursar_server::cli::terminal;
+use bursar_server::wire::csv_cell;
 
 use crate::fuzzing::{Choices, Effort, Fate, fuzz};
 

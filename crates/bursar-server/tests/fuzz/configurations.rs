@@ -2,8 +2,8 @@
 
 use std::path::Path;
 
-use bursar_server::config::{Config, ConfigError, SETTINGS};
-use bursar_server::secret::Secret;
+use bursar_server::auth::secret::Secret;
+use bursar_server::config::settings::{Config, ConfigError, SETTINGS};
 
 use crate::fuzzing::{Choices, Effort, Fate, fuzz};
 

@@ -2,8 +2,8 @@
 
 use std::path::{Component, Path};
 
-use bursar_server::credential_ref::{AllowedPrefixes, SetBy, check, scheme};
-use bursar_server::raw_key::contains_key;
+use bursar_server::credentials::raw_key::contains_key;
+use bursar_server::credentials::reference::{AllowedPrefixes, SetBy, check, scheme};
 
 use crate::fuzzing::{Effort, Fate, fuzz};
 use crate::raw_keys::KEYS;

@@ -1,9 +1,9 @@
 //! The free objects of a request.
 
-use bursar_server::config_object::{check_config, check_metadata};
-use bursar_server::error::ApiError;
-use bursar_server::json_object::JsonObject;
-use bursar_server::raw_key::{contains_key, find_key, find_secret};
+use bursar_server::credentials::raw_key::{contains_key, find_key, find_secret};
+use bursar_server::wire::error::ApiError;
+use bursar_server::wire::free_object::{check_config, check_metadata};
+use bursar_server::wire::json_object::JsonObject;
 use serde_json::Value;
 use serde_json::value::RawValue;
 

@@ -3,8 +3,8 @@
 use std::net::{IpAddr, Ipv4Addr};
 
 use axum::http::{HeaderMap, HeaderName, HeaderValue};
-use bursar_server::client_address::{ClientAddress, TrustedProxies};
-use bursar_server::trace::{TRACEPARENT, TRACESTATE, TraceContext};
+use bursar_server::http::client_address::{ClientAddress, TrustedProxies};
+use bursar_server::observe::trace::{TRACEPARENT, TRACESTATE, TraceContext};
 
 use crate::fuzzing::{Choices, Effort, Fate, fuzz};
 

@@ -1,7 +1,7 @@
 //! Instants, days and months.
 
 use bursar_core::Timestamp;
-use bursar_server::instant::{parse, parse_day, parse_month, text};
+use bursar_server::wire::timestamps::{parse, parse_day, parse_month, text};
 
 use crate::fuzzing::{Effort, Fate, fuzz};
 

@@ -1,7 +1,7 @@
 //! API keys and integration keys as they are presented.
 
 use bursar_core::{ApiKeyId, IntegrationId, IntegrationKeyId, TenantId};
-use bursar_server::secret::{
+use bursar_server::auth::secret::{
     Secret, api_key_prefix, api_key_text, integration_key_prefix, integration_key_text,
     read_api_key, read_integration_key,
 };

@@ -1,6 +1,6 @@
 //! The scanner that keeps keys out of what is stored and shown.
 
-use bursar_server::raw_key::{contains_key, find_key, find_secret, redact};
+use bursar_server::credentials::raw_key::{contains_key, find_key, find_secret, redact};
 use serde_json::json;
 
 use crate::fuzzing::{Choices, Effort, Fate, fuzz};

@@ -4,8 +4,8 @@
 use std::collections::BTreeMap;
 
 use bursar_core::{IntegrationId, Nanos, Usage};
-use bursar_server::api::ingest::check_record;
-use bursar_server::raw_key::contains_key;
+use bursar_server::api::telemetry::ingest::check_record;
+use bursar_server::credentials::raw_key::contains_key;
 use serde_json::Value;
 use serde_json::value::RawValue;
 

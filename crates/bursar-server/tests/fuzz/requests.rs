@@ -1,11 +1,11 @@
 //! Bodies of the routes that manage things, read into their types.
 
-use bursar_server::api::integrations::{IntegrationCreate, IntegrationUpdate};
-use bursar_server::api::keys::KeyCreate;
-use bursar_server::api::tenants::TenantCreate;
-use bursar_server::body::parse;
-use bursar_server::error::{ApiError, ErrorCode};
-use bursar_server::raw_key::contains_key;
+use bursar_server::api::integrations::integration::{IntegrationCreate, IntegrationUpdate};
+use bursar_server::api::keys::api_keys::KeyCreate;
+use bursar_server::api::tenants::tenant::TenantCreate;
+use bursar_server::credentials::raw_key::contains_key;
+use bursar_server::wire::body::parse;
+use bursar_server::wire::error::{ApiError, ErrorCode};
 
 use crate::fuzzing::{Effort, Fate, fuzz};
 use crate::raw_keys::KEYS;

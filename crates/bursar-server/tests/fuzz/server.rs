@@ -9,9 +9,9 @@ use axum::body::Body;
 use axum::http::{HeaderMap, HeaderValue, Method, Request, StatusCode, Uri, header};
 use bursar_core::{Day, Timestamp};
 use bursar_server::app::App;
-use bursar_server::config::Config;
+use bursar_server::config::settings::Config;
 use bursar_server::router::router;
-use bursar_server::start;
+use bursar_server::server;
 use bursar_store::SqliteStore;
 use http_body_util::BodyExt;
 use serde_json::{Value, json};
@@ -57,7 +57,7 @@ impl Server {
         let now = Arc::new(AtomicI64::new(noon.micros()));
         let clock = Arc::clone(&now);
         let read = move || Timestamp::from_micros(clock.load(Ordering::SeqCst)).unwrap_or(noon);
-        let app = start::open(&config, Some(Arc::new(read))).expect("a server");
+        let app = server::open(&config, Some(Arc::new(read))).expect("a server");
         let router = router(app.clone());
         let database = config.database.file().expect("a file").to_owned();
         Self { app, router, now, database, folder }

@@ -7,11 +7,11 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Once};
 use std::time::Duration;
 
-use bursar_server::config::Config;
-use bursar_server::doorway::Listener;
-use bursar_server::error::ErrorCode;
-use bursar_server::serve::tls::{Certificates, TlsFiles};
-use bursar_server::serve::{Entrance, listen, serve};
+use bursar_server::config::settings::Config;
+use bursar_server::http::tls::{Certificates, TlsFiles};
+use bursar_server::http::{Entrance, listen, serve};
+use bursar_server::middleware::response_headers::Listener;
+use bursar_server::wire::error::ErrorCode;
 use tokio::runtime::{Builder, Runtime};
 use tokio::sync::oneshot;
 

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use bursar_server::serve::tls::{Certificates, TlsError, TlsFiles};
+use bursar_server::http::tls::{Certificates, TlsError, TlsFiles};
 
 use crate::fuzzing::{Effort, Fate, fuzz};
 

@@ -1,9 +1,9 @@
 //! Tokens of people, each broken in some places, and signed claims of any kind.
 
 use bursar_core::{Day, TenantId, Timestamp};
-use bursar_server::config::Config;
-use bursar_server::outbound::Outbound;
-use bursar_server::people::{Issuers, PersonError, Refusal};
+use bursar_server::auth::oidc::{Issuers, PersonError, Refusal};
+use bursar_server::config::settings::Config;
+use bursar_server::http::outbound::Outbound;
 use rustls::RootCertStore;
 use serde_json::{Value, json};
 

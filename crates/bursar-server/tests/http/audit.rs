@@ -1,6 +1,6 @@
 //! The audit log as the operator reads it, and its file.
 
-use bursar_server::audit_view::AuditView;
+use bursar_server::api::tenants::audit_view::AuditView;
 use bursar_store::AuditCheck;
 use serde_json::{Value, json};
 

@@ -1,7 +1,7 @@
 //! What proves who calls, and what does not.
 
 use bursar_core::{ApiKeyId, TenantId};
-use bursar_server::secret::{api_key_text, random_digits};
+use bursar_server::auth::secret::{api_key_text, random_digits};
 use serde_json::json;
 
 use crate::support::{Persona, Tenant, TestApp, record};

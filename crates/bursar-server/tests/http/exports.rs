@@ -194,7 +194,7 @@ fn check_object(text: &str) {
                 .keys()
                 .map(|name| {
                     let mut line = Vec::new();
-                    bursar_server::json_line::write(&mut line, name).unwrap();
+                    bursar_server::wire::json_line::write(&mut line, name).unwrap();
                     line.len() + 1
                 })
                 .sum();

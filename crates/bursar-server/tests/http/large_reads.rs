@@ -1,7 +1,7 @@
 //! Reads that find much: what they may take, and who is refused when they would take more.
 
 use bursar_core::Day;
-use bursar_server::instant;
+use bursar_server::wire::timestamps;
 use serde_json::{Value, json};
 
 use crate::support::{Persona, Tenant, TestApp, record, with};
@@ -20,7 +20,7 @@ async fn record_days(tenant: &Tenant) {
             let first = Day::from_civil(2026, 1, 14).unwrap();
             let at = Day::from_number(first.number() + day as i32).start();
             let call = record(&id, &format!("call-{number}-{day}"));
-            records.push(with(call, json!({ "occurred_at": instant::text(at) })));
+            records.push(with(call, json!({ "occurred_at": timestamps::text(at) })));
         }
     }
     for batch in records.chunks(1_000) {

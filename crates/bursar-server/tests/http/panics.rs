@@ -2,7 +2,7 @@
 
 use axum::Router;
 use axum::routing::get;
-use bursar_server::access::Access;
+use bursar_server::auth::access::Access;
 use bursar_server::router::router_with;
 use http_body_util::BodyExt;
 use serde_json::{Value, json};

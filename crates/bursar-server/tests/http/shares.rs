@@ -5,9 +5,9 @@ use std::pin::Pin;
 
 use axum::body::Body;
 use bursar_core::TenantId;
-use bursar_server::error::ApiError;
-use bursar_server::holder::Holder;
-use bursar_server::work_pool::{Place, WorkPool};
+use bursar_server::http::holder::Holder;
+use bursar_server::http::work_pool::{Place, WorkPool};
+use bursar_server::wire::error::ApiError;
 use bytes::Bytes;
 use futures_util::{FutureExt, stream};
 use serde_json::json;

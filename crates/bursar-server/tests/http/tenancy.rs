@@ -4,7 +4,8 @@ use std::collections::BTreeSet;
 
 use axum::http::Method;
 use bursar_core::{ApiKeyId, IntegrationId, IntegrationKeyId};
-use bursar_server::access::{self, Role};
+use bursar_server::auth::access;
+use bursar_server::auth::access::Role;
 use serde_json::{Value, json};
 
 use crate::people::{People, holder_of};

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use bursar_server::people::{Issuers, Person, PersonError, Refusal};
+use bursar_server::auth::oidc::{Issuers, Person, PersonError, Refusal};
 use futures_util::future::join_all;
 use serde_json::json;
 use tokio::sync::Semaphore;

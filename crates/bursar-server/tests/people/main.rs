@@ -14,9 +14,9 @@ mod tokens;
 use std::time::Duration;
 
 use bursar_core::{Day, TenantId, Timestamp};
-use bursar_server::config::Config;
-use bursar_server::outbound::Outbound;
-use bursar_server::people::{IssuerConfig, Issuers};
+use bursar_server::auth::oidc::{IssuerConfig, Issuers};
+use bursar_server::config::settings::Config;
+use bursar_server::http::outbound::Outbound;
 use rustls::RootCertStore;
 use serde_json::{Value, json};
 

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use bursar_server::outbound::{Outbound, OutboundError, WebUrl};
+use bursar_server::http::outbound::{Outbound, OutboundError, WebUrl};
 use hyper::server::conn::http1;
 use hyper_util::rt::TokioIo;
 use hyper_util::service::TowerToHyperService;
@@ -14,7 +14,7 @@ use serde_json::Value;
 use tokio::net::TcpListener;
 use tokio_rustls::TlsAcceptor;
 
-use bursar_server::people::{Issuers, PersonError};
+use bursar_server::auth::oidc::{Issuers, PersonError};
 
 use crate::issuer::TestIssuer;
 use crate::signer::Signer;

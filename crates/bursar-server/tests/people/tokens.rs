@@ -1,7 +1,7 @@
 //! What a token must be.
 
-use bursar_server::access::Role;
-use bursar_server::people::{Issuers, Person, PersonError, Refusal};
+use bursar_server::auth::access::Role;
+use bursar_server::auth::oidc::{Issuers, Person, PersonError, Refusal};
 use ring::hmac;
 use serde_json::{Value, json};
 

@@ -2,7 +2,8 @@
 
 use std::process::Command;
 
-use bursar_server::log::{self, LogFormat};
+use bursar_server::observe::log;
+use bursar_server::observe::log::LogFormat;
 
 /// Makes of this test a process that panics, and says what is logged.
 const FILTER: &str = "BURSAR_TEST_PANICS";

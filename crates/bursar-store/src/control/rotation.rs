@@ -5,8 +5,8 @@ use bursar_core::{ApiKeyId, IntegrationId, IntegrationKeyId, Timestamp};
 
 use super::caps::NewKey;
 use super::{Changed, Control, ControlRefusal};
-use crate::codec::id;
-use crate::row::{ApiKeyRow, IntegrationKeyRow, SecretHash};
+use crate::rows::codec::id;
+use crate::rows::row::{ApiKeyRow, IntegrationKeyRow, SecretHash};
 
 /// Until when the old key lives that a new one took the place of.
 struct End {

@@ -10,15 +10,15 @@ use super::pipeline::{Sent, in_order};
 use super::readers::{Reader, read_error};
 use super::stock::next_tenants;
 use super::tx::{self, Messages, params, store_error};
-use crate::audit::{
+use crate::audit::chain::{
     AuditEntry, AuditFilter, AuditHead, AuditKey, AuditPage, AuditPageMaker, AuditStretch,
     AuditWay, ChainPlace, LOOKED_MAX,
 };
-use crate::audit_check::{AuditCheck, AuditVerified};
-use crate::columns::Columns;
-use crate::decode;
+use crate::audit::check::{AuditCheck, AuditVerified};
 use crate::error::StoreError;
-use crate::row::AuditRow;
+use crate::rows::columns::Columns;
+use crate::rows::decode;
+use crate::rows::row::AuditRow;
 
 /// Rows that a check has in memory at once, and tenants that it looks up at once.
 const ROWS_AT_ONCE: i64 = 5_000;

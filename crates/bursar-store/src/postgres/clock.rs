@@ -6,9 +6,9 @@ use tokio_postgres::{Client, Row};
 
 use super::tx::{params, store_error};
 use crate::clock::StoredClock;
-use crate::codec::timestamp;
-use crate::columns::Columns;
 use crate::error::StoreError;
+use crate::rows::codec::timestamp;
+use crate::rows::columns::Columns;
 
 /// The clock, and the number of confirmations that its time has to be looked at with.
 pub(super) const CLOCK: &str = "select (extract(epoch from clock_timestamp()) * 1000000)::bigint, \

@@ -5,8 +5,8 @@ use std::error::Error;
 use tokio_postgres::Row;
 use tokio_postgres::types::{FromSql, Type};
 
-use crate::columns::Columns;
 use crate::error::StoreError;
+use crate::rows::columns::Columns;
 
 /// A whole number of whatever width.
 struct Number(i64);

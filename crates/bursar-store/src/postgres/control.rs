@@ -8,16 +8,16 @@ use super::keys::{
 use super::lane::PostgresLane;
 use super::protection::{DROP_SIGNALS, UPSERT_OVERRIDE, UPSERT_SIGNAL};
 use super::tx::{Param, params, store_error};
-use crate::codec;
-use crate::columns::Columns;
 use crate::control::RowCounts;
-use crate::decode;
 use crate::error::StoreError;
-use crate::lane::ControlTx;
-use crate::protection::{OverrideRow, SignalRow, stored_decision};
-use crate::row::{
+use crate::rows::codec;
+use crate::rows::columns::Columns;
+use crate::rows::decode;
+use crate::rows::protection::{OverrideRow, SignalRow, stored_decision};
+use crate::rows::row::{
     ApiKeyRow, AuditRow, DecisionRow, IntegrationKeyRow, IntegrationRow, KeyId, TenantRow,
 };
+use crate::write::lane::ControlTx;
 
 /// Changes of a tenant follow one another, whichever node makes them.
 const LOCK_TENANT: &str = "select tenant_id, name, lifecycle, onboarding, created_at, updated_at \

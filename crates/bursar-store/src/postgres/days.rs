@@ -10,10 +10,10 @@ use tokio_postgres::Client;
 use super::ask::{each, number, rows};
 use super::readers::Reader;
 use super::tx::params;
-use crate::decode;
 use crate::error::StoreError;
-use crate::fold::DaySums;
-use crate::query::{DAYS_COUNTED_MAX, DayFilter, DayPage, DayPlace, DayUsage, Page};
+use crate::read::aggregate::DaySums;
+use crate::read::store::{DAYS_COUNTED_MAX, DayFilter, DayPage, DayPlace, DayUsage, Page};
+use crate::rows::decode;
 
 /// Whatever the statistics say, an index leads and nothing is sorted or hashed.
 const PLANS: &str = "set local enable_seqscan = off; set local enable_sort = off; \

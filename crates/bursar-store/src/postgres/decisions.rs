@@ -5,10 +5,10 @@ use bursar_core::{DecisionId, IntegrationId, ReasonCode, TenantId, Timestamp, Ve
 use super::ask::listed;
 use super::readers::Reader;
 use super::tx::params;
-use crate::decode;
 use crate::error::StoreError;
-use crate::query::DecisionFilter;
-use crate::row::DecisionRow;
+use crate::read::store::DecisionFilter;
+use crate::rows::decode;
+use crate::rows::row::DecisionRow;
 
 const LIST_DECISIONS: &str = "select tenant_id, decision_id, kind, integration_id, decision, \
      call_id, estimated_cost_nanos, estimated_tokens, times, first_at, last_at from decisions \

@@ -14,12 +14,12 @@ use tokio_postgres::{Client, Row};
 use super::ask::{listed, rows};
 use super::readers::Reader;
 use super::tx::params;
-use crate::codec;
-use crate::columns::Columns;
-use crate::decode;
 use crate::error::StoreError;
-use crate::history::{Cut, Merge, Picked, Way};
-use crate::query::{HistoryFilter, HistoryPage, HistoryPlace};
+use crate::read::history::{Cut, Merge, Picked, Way};
+use crate::read::store::{HistoryFilter, HistoryPage, HistoryPlace};
+use crate::rows::codec;
+use crate::rows::columns::Columns;
+use crate::rows::decode;
 
 /// Integrations that are walked first.
 const WALKS_FIRST: usize = 4;

@@ -9,7 +9,7 @@ use super::bulk::{Bulk, Column};
 use super::lane::PostgresLane;
 use super::tx::{params, store_error};
 use crate::error::StoreError;
-use crate::rollup::{Label, LabelKind, Labels};
+use crate::rows::rollup::{Label, LabelKind, Labels};
 
 /// What the labels take that a lane remembers; beyond that it begins anew. A tenant has 11,000 at
 /// most (`LabelKind::max`).

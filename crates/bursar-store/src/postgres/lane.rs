@@ -14,12 +14,12 @@ use super::labels::KnownLabels;
 use super::sweep::{self, Sweep};
 use super::tx::{self, Messages, commit_error, params, store_error};
 use super::{audit, clock, load, save};
-use crate::audit::AuditKey;
+use crate::audit::chain::AuditKey;
 use crate::clock::{ClockConfirmed, StoreClock};
 use crate::error::{NotWritable, StoreError};
-use crate::lane::{Due, Grouping, Lane, Wanted};
-use crate::row::AuditRow;
-use crate::writable::WRITE_PROBE_BYTES;
+use crate::rows::row::AuditRow;
+use crate::write::lane::{Due, Grouping, Lane, Wanted};
+use crate::write::writable::WRITE_PROBE_BYTES;
 
 /// How long the database may take for whatever it is asked at once; beyond its own bounds.
 const ANSWER_MAX: Duration = Duration::from_secs(20);

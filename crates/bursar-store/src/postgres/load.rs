@@ -15,12 +15,12 @@ use super::lane::PostgresLane;
 use super::pipeline::{Sent, in_order};
 use super::tx::{Key, params, store_error};
 use crate::clock::{StoreClock, decidable};
-use crate::codec::SCOPE_INTEGRATION;
-use crate::columns::Columns;
-use crate::decode;
 use crate::error::StoreError;
-use crate::lane::{Claim, Wanted};
-use crate::row::IntegrationRow;
+use crate::rows::codec::SCOPE_INTEGRATION;
+use crate::rows::columns::Columns;
+use crate::rows::decode;
+use crate::rows::row::IntegrationRow;
+use crate::write::lane::{Claim, Wanted};
 
 const CLAIM: &str = "insert into calls (tenant_id, call_key, entry_id) \
      values ($1, unnest($2), unnest($3)) \
@@ -367,7 +367,7 @@ impl<'w, 'a> Group<'w, 'a> {
         let mut next = || answers.next().unwrap_or_default();
         let (integrations, last_at, heard) = (next(), next(), next());
         let last_at = last_at.first().map_or(Ok(0), |row| row.int::<i64>(0))?;
-        let last_at = crate::codec::timestamp(last_at)?;
+        let last_at = crate::rows::codec::timestamp(last_at)?;
         let (wall, confirmations) = super::clock::heard(&heard, 0)?;
         let now = decidable(&clock.heard(wall, confirmations))?;
         let integrations = integrations.iter().map(decode::integration_row);
@@ -403,7 +403,7 @@ impl<'w, 'a> Group<'w, 'a> {
 
     /// Every call of the group, as it is stored or as nothing that is known yet.
     fn calls(&self, stored: &[Row]) -> Result<HashMap<(TenantId, CallKey), Call>, StoreError> {
-        let fresh = |call: &crate::lane::WantedCall<'_>| Call::fresh(call.call_id.clone());
+        let fresh = |call: &crate::write::lane::WantedCall<'_>| Call::fresh(call.call_id.clone());
         let mut calls: HashMap<_, _> =
             self.wanted.calls.iter().map(|(key, call)| (*key, fresh(call))).collect();
         for row in stored {
@@ -413,7 +413,7 @@ impl<'w, 'a> Group<'w, 'a> {
             let record = match entry_number {
                 None => None,
                 Some(number) if row.opt_number(25)?.is_some() => {
-                    let entry_id = crate::codec::id(EntryId::from_number, number)?;
+                    let entry_id = crate::rows::codec::id(EntryId::from_number, number)?;
                     Some(decode::recorded_call(row, 13, entry_id)?)
                 }
                 Some(number) => {

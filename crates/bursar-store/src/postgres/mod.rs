@@ -42,14 +42,14 @@ use readers::Readers;
 use stock::Walks;
 use tokio_postgres::Client;
 
-use crate::audit::AuditKey;
-use crate::audit_check::AuditVerified;
+use crate::audit::chain::AuditKey;
+use crate::audit::check::AuditVerified;
 use crate::clock::{Clocks, StoreClock};
 use crate::error::StoreError;
-use crate::lane::Lane;
-use crate::reading::Reading;
+use crate::read::reading::Reading;
 use crate::schema::SchemaStatus;
-use crate::verify::Verified;
+use crate::verify::recount::Verified;
+use crate::write::lane::Lane;
 
 /// Why a database cannot be used.
 #[derive(Debug, thiserror::Error)]

@@ -7,7 +7,7 @@ use super::ask::{listed, one, rows};
 use super::readers::Reader;
 use super::tx::params;
 use crate::error::StoreError;
-use crate::protection::{OverrideRow, SignalRow, cost_nanos, override_row, signal_row};
+use crate::rows::protection::{OverrideRow, SignalRow, cost_nanos, override_row, signal_row};
 
 pub(super) const UPSERT_SIGNAL: &str = "insert into signals (tenant_id, signal_id, dimension, \
      action, endpoint, operation, retry_after_ms, current_value, allowed_value, times, first_at, \

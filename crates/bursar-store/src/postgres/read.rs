@@ -16,13 +16,15 @@ use super::ask::{each, listed, number, one, rows};
 use super::load::due_of_day;
 use super::readers::Reader;
 use super::tx::{Param, params};
-use crate::codec;
-use crate::columns::Columns;
-use crate::decode;
 use crate::error::StoreError;
-use crate::fold::IntegrationSums;
-use crate::query::{IntegrationFilter, IntegrationUsage, OpenReservation, Page, Paged, Standing};
-use crate::row::{ApiKeyRow, IntegrationKeyRow, IntegrationRow, TenantRow};
+use crate::read::aggregate::IntegrationSums;
+use crate::read::store::{
+    IntegrationFilter, IntegrationUsage, OpenReservation, Page, Paged, Standing,
+};
+use crate::rows::codec;
+use crate::rows::columns::Columns;
+use crate::rows::decode;
+use crate::rows::row::{ApiKeyRow, IntegrationKeyRow, IntegrationRow, TenantRow};
 
 const SELECT_TENANT: &str = "select tenant_id, name, lifecycle, onboarding, created_at, updated_at \
      from tenants where tenant_id = $1";

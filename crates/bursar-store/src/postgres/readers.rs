@@ -22,8 +22,9 @@ use super::OpenPostgresError;
 use super::connect::Address;
 use super::tx::{self, Messages};
 use crate::error::{NotWritable, StoreError};
-use crate::read_slots::{ReadSlot, ReadSlots};
-use crate::reading::{self, Asker, Reading, Room};
+use crate::read::reading;
+use crate::read::reading::{Asker, Reading, Room};
+use crate::read::slots::{ReadSlot, ReadSlots};
 
 /// How long a question waits for a connection.
 const WAIT_MAX: Duration = Duration::from_secs(2);

@@ -10,10 +10,10 @@ use super::labels::StoredLabels;
 use super::lane::PostgresLane;
 use super::pipeline::{Sent, in_order};
 use super::tx::{Key, params, store_error};
-use crate::codec;
 use crate::error::StoreError;
-use crate::rollup::{LATENCY_BUCKETS, Rollup, RollupKey, aggregate};
-use crate::tenant_sums::{bytes_of_integrations, open_changes};
+use crate::read::tenant_sums::{bytes_of_integrations, open_changes};
+use crate::rows::codec;
+use crate::rows::rollup::{LATENCY_BUCKETS, Rollup, RollupKey, aggregate};
 
 const INSERT_ENTRIES: &str = "insert into usage_entries (tenant_id, entry_id, integration_id, \
      kind, call_id, session_id, agent_id, provider, model, tokens_in, tokens_out, \

@@ -11,17 +11,17 @@ use super::ask::{each, number, one, rows};
 use super::history::integrations;
 use super::readers::Reader;
 use super::tx::params;
-use crate::breakdown::{Breakdown, BreakdownFilter, Series, SeriesFilter};
-use crate::columns::Columns;
-use crate::decode;
 use crate::error::StoreError;
-use crate::fold::{
+use crate::read::aggregate::{
     BreakdownFold, FoundRollup, LargestSessions, Part, ROLLUPS_COUNTED_MAX, SESSIONS_MAX,
     SeriesFold, SessionCost, Span,
 };
-use crate::protection::cost_nanos;
-use crate::query::CallFilter;
-use crate::rollup::{OTHER, Rollup};
+use crate::read::breakdown::{Breakdown, BreakdownFilter, Series, SeriesFilter};
+use crate::read::store::CallFilter;
+use crate::rows::columns::Columns;
+use crate::rows::decode;
+use crate::rows::protection::cost_nanos;
+use crate::rows::rollup::{OTHER, Rollup};
 use crate::sums::Sums;
 
 // The integrations are an array, so that the key of the rollups leads to the days of each, whatever

@@ -14,11 +14,11 @@ use super::ask::{number, rows};
 use super::read::COUNT_TENANTS;
 use super::readers::read_error;
 use super::tx::{self, params};
-use crate::columns::Columns;
-use crate::decode;
 use crate::error::StoreError;
-use crate::hot::{HotAccount, Hottest};
-use crate::query::Stock;
+use crate::read::near_limit::{HotAccount, Hottest};
+use crate::read::store::Stock;
+use crate::rows::columns::Columns;
+use crate::rows::decode;
 
 /// Tenants that are asked about at once.
 const TENANTS_AT_ONCE: usize = 256;

@@ -9,18 +9,18 @@ use bursar_core::{
 
 use super::readers::{Pong, Reader};
 use super::{PostgresStore, audit, days, decisions, history, protection, read, series, stock};
-use crate::audit::{AuditEntry, AuditFilter, AuditPage, ChainPlace};
-use crate::breakdown::{Breakdown, BreakdownFilter, GroupBy, Series, SeriesFilter};
+use crate::audit::chain::{AuditEntry, AuditFilter, AuditPage, ChainPlace};
 use crate::error::StoreError;
-use crate::history::Cut;
-use crate::hot::HotAccount;
-use crate::protection::{OverrideRow, SignalRow};
-use crate::query::{
+use crate::read::breakdown::{Breakdown, BreakdownFilter, GroupBy, Series, SeriesFilter};
+use crate::read::history::Cut;
+use crate::read::near_limit::HotAccount;
+use crate::read::reading::Reading;
+use crate::read::store::{
     CallFilter, DayFilter, DayPage, DecisionFilter, HistoryFilter, HistoryPage, HistoryPart,
     IntegrationFilter, IntegrationUsage, OpenReservation, Page, Paged, Standing, Stock, Store,
 };
-use crate::reading::Reading;
-use crate::row::{ApiKeyRow, DecisionRow, IntegrationKeyRow, IntegrationRow, TenantRow};
+use crate::rows::protection::{OverrideRow, SignalRow};
+use crate::rows::row::{ApiKeyRow, DecisionRow, IntegrationKeyRow, IntegrationRow, TenantRow};
 
 #[async_trait]
 impl Store for PostgresStore {

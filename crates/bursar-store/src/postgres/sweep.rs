@@ -12,10 +12,10 @@ use super::pipeline::{Sent, in_order};
 use super::readers::OPERATOR_TIME_MAX;
 use super::tx::{self, Messages, params, store_error};
 use crate::clock::decidable;
-use crate::columns::Columns;
-use crate::decode;
 use crate::error::StoreError;
-use crate::lane::Due;
+use crate::rows::columns::Columns;
+use crate::rows::decode;
+use crate::write::lane::Due;
 
 /// Tenants that one sweep looks at, how many of them are asked at once whether anything is due, and
 /// of how many what is due is read at once.

@@ -10,9 +10,9 @@ use super::ask::{each, number, rows};
 use super::readers::read_error;
 use super::stock::next_tenants;
 use super::tx::{self, Key, Messages, params};
-use crate::columns::Columns;
 use crate::error::StoreError;
-use crate::verify::{CountedEntry, Recount, Verified};
+use crate::rows::columns::Columns;
+use crate::verify::recount::{CountedEntry, Recount, Verified};
 
 /// Tenants that are looked up at once.
 const TENANTS_AT_ONCE: usize = 1_000;

@@ -6,15 +6,15 @@ use rusqlite::{Connection, Row, named_params, params};
 use super::lane::SqliteLane;
 use super::readers::Snapshot;
 use super::store_error;
-use crate::audit::{
+use crate::audit::chain::{
     AuditEntry, AuditFilter, AuditHead, AuditKey, AuditPage, AuditPageMaker, AuditStretch,
     AuditWay, ChainPlace,
 };
-use crate::audit_check::{AuditCheck, AuditVerified};
-use crate::columns::Columns;
-use crate::decode;
+use crate::audit::check::{AuditCheck, AuditVerified};
 use crate::error::StoreError;
-use crate::row::AuditRow;
+use crate::rows::columns::Columns;
+use crate::rows::decode;
+use crate::rows::row::AuditRow;
 
 const SELECT_HEAD: &str = "select sequence, hash, seal from audit_heads where tenant_id = ?1";
 const UPSERT_HEAD: &str = "insert into audit_heads (tenant_id, sequence, hash, seal) \

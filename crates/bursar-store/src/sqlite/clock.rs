@@ -7,8 +7,8 @@ use rusqlite::{Connection, params};
 use super::lane::SqliteLane;
 use super::store_error;
 use crate::clock::ClockConfirmed;
-use crate::codec::timestamp;
 use crate::error::StoreError;
+use crate::rows::codec::timestamp;
 
 const SELECT_CLOCK: &str =
     "select now_at, wall_at, taken_back_until from clock where name = 'clock'";

@@ -4,8 +4,8 @@ use rusqlite::Row;
 use rusqlite::types::{FromSqlResult, ValueRef};
 
 use super::store_error;
-use crate::columns::Columns;
 use crate::error::StoreError;
+use crate::rows::columns::Columns;
 
 impl Columns for Row<'_> {
     fn opt_number(&self, at: usize) -> Result<Option<i64>, StoreError> {

@@ -5,16 +5,17 @@ use rusqlite::{Connection, OptionalExtension, Row, params};
 
 use super::lane::SqliteLane;
 use super::{audit, decisions, keys, protection, store_error};
-use crate::codec::{self, id};
-use crate::columns::Columns;
 use crate::control::RowCounts;
-use crate::decode;
 use crate::error::StoreError;
-use crate::lane::ControlTx;
-use crate::protection::{OverrideRow, SignalRow};
-use crate::row::{
+use crate::rows::codec;
+use crate::rows::codec::id;
+use crate::rows::columns::Columns;
+use crate::rows::decode;
+use crate::rows::protection::{OverrideRow, SignalRow};
+use crate::rows::row::{
     ApiKeyRow, AuditRow, DecisionRow, IntegrationKeyRow, IntegrationRow, KeyId, TenantRow,
 };
+use crate::write::lane::ControlTx;
 
 const SELECT_TENANT: &str = "select tenant_id, name, lifecycle, onboarding, created_at, updated_at \
      from tenants where tenant_id = ?1";

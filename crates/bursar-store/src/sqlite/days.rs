@@ -8,11 +8,11 @@ use rusqlite::{Row, ToSql};
 
 use super::readers::Snapshot;
 use super::store_error;
-use crate::columns::Columns;
-use crate::decode;
 use crate::error::StoreError;
-use crate::fold::DaySums;
-use crate::query::{DAYS_COUNTED_MAX, DayFilter, DayPage, DayPlace, DayUsage, Page};
+use crate::read::aggregate::DaySums;
+use crate::read::store::{DAYS_COUNTED_MAX, DayFilter, DayPage, DayPlace, DayUsage, Page};
+use crate::rows::columns::Columns;
+use crate::rows::decode;
 
 const LIST_PLACES: &str = "select start, integration_id from rollups indexed by rollups_by_day \
      where tenant_id = :tenant and grain = 2 and start between :first and :last \

@@ -5,11 +5,11 @@ use rusqlite::{Connection, named_params, params};
 
 use super::readers::Snapshot;
 use super::store_error;
-use crate::codec;
-use crate::decode;
 use crate::error::StoreError;
-use crate::query::DecisionFilter;
-use crate::row::DecisionRow;
+use crate::read::store::DecisionFilter;
+use crate::rows::codec;
+use crate::rows::decode;
+use crate::rows::row::DecisionRow;
 
 const UPSERT_DECISION: &str = "insert into decisions (tenant_id, decision_id, kind, \
      integration_id, verdict, code, decision, call_id, estimated_cost_nanos, estimated_tokens, \

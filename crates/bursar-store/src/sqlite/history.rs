@@ -5,13 +5,13 @@ use rusqlite::{Connection, named_params, params};
 
 use super::readers::Snapshot;
 use super::store_error;
-use crate::codec;
-use crate::columns::Columns;
-use crate::decode;
 use crate::error::StoreError;
-use crate::history::{Cut, Merge, Way};
-use crate::query::{HistoryFilter, HistoryPage};
-use crate::row::UsageRow;
+use crate::read::history::{Cut, Merge, Way};
+use crate::read::store::{HistoryFilter, HistoryPage};
+use crate::rows::codec;
+use crate::rows::columns::Columns;
+use crate::rows::decode;
+use crate::rows::row::UsageRow;
 
 const INTEGRATIONS: &str = "select integration_id from integrations \
      where tenant_id = :tenant and (:integration is null or integration_id = :integration)";

@@ -16,12 +16,12 @@ use super::clock::{Found, Noted};
 use super::holds::Holds;
 use super::view::View;
 use super::{load, open_writer, save, store_error};
-use crate::audit::AuditKey;
+use crate::audit::chain::AuditKey;
 use crate::clock::{ClockConfirmed, StoreClock};
-use crate::decode;
 use crate::error::StoreError;
-use crate::lane::{Due, Lane, Wanted};
-use crate::writable::WRITE_PROBE_BYTES;
+use crate::rows::decode;
+use crate::write::lane::{Due, Lane, Wanted};
+use crate::write::writable::WRITE_PROBE_BYTES;
 
 const SELECT_DUE: &str = "select call_key, estimated_cost_nanos, estimated_tokens, reserved_at, \
      expires_at, tenant_id, integration_id from calls indexed by calls_due \

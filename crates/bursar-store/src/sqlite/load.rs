@@ -12,12 +12,12 @@ use super::control;
 use super::holds::Holds;
 use super::lane::SqliteLane;
 use super::store_error;
-use crate::codec::{SCOPE_INTEGRATION, id};
-use crate::columns::Columns;
-use crate::decode;
 use crate::error::StoreError;
-use crate::lane::{Claim, Wanted};
-use crate::query::Standing;
+use crate::read::store::Standing;
+use crate::rows::codec::{SCOPE_INTEGRATION, id};
+use crate::rows::columns::Columns;
+use crate::rows::decode;
+use crate::write::lane::{Claim, Wanted};
 
 const CLAIM: &str = "insert into calls (tenant_id, call_key, entry_id) values (?1, ?2, ?3) \
      on conflict do nothing";
@@ -295,7 +295,7 @@ mod tests {
 
     #[test]
     fn the_statements_mean_open_reservations() {
-        let open = crate::codec::reservation_state_code(bursar_core::ReservationState::Open);
+        let open = crate::rows::codec::reservation_state_code(bursar_core::ReservationState::Open);
         assert!(SELECT_OPEN.ends_with(&format!("reservation_state = {open}")));
     }
 }

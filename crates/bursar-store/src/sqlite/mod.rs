@@ -47,26 +47,26 @@ use readers::{Readers, Snapshot};
 use rusqlite::{Connection, ErrorCode, OpenFlags, ffi};
 use rustix::fs::StatVfsMountFlags;
 
-use crate::audit::{AuditEntry, AuditFilter, AuditKey, AuditPage, ChainPlace};
-use crate::audit_check::AuditVerified;
-use crate::breakdown::{Breakdown, BreakdownFilter, GroupBy, Series, SeriesFilter};
+use crate::audit::chain::{AuditEntry, AuditFilter, AuditKey, AuditPage, ChainPlace};
+use crate::audit::check::AuditVerified;
 use crate::cache::Cache;
 use crate::clock::{Clocks, StoreClock};
 use crate::error::{NotWritable, StoreError};
-use crate::history::Cut;
-use crate::hot::HotAccount;
-use crate::lane::Lane;
 use crate::memory::Caches;
-use crate::protection::{OverrideRow, SignalRow};
-use crate::query::{
+use crate::read::breakdown::{Breakdown, BreakdownFilter, GroupBy, Series, SeriesFilter};
+use crate::read::history::Cut;
+use crate::read::near_limit::HotAccount;
+use crate::read::reading::Reading;
+use crate::read::store::{
     CallFilter, DayFilter, DayPage, DecisionFilter, HistoryFilter, HistoryPage, HistoryPart,
     IntegrationFilter, IntegrationUsage, OpenReservation, Page, Paged, Standing, Stock, Store,
 };
-use crate::reading::Reading;
-use crate::row::{ApiKeyRow, DecisionRow, IntegrationKeyRow, IntegrationRow, TenantRow};
+use crate::rows::protection::{OverrideRow, SignalRow};
+use crate::rows::row::{ApiKeyRow, DecisionRow, IntegrationKeyRow, IntegrationRow, TenantRow};
 use crate::schema::SchemaStatus;
-use crate::verify::Verified;
-use crate::writable::WRITE_PROBE_BYTES;
+use crate::verify::recount::Verified;
+use crate::write::lane::Lane;
+use crate::write::writable::WRITE_PROBE_BYTES;
 
 /// How long a connection waits for another process that has the file.
 const BUSY_MAX: Duration = Duration::from_secs(5);

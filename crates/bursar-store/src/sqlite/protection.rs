@@ -5,9 +5,9 @@ use rusqlite::{Connection, params};
 
 use super::readers::Snapshot;
 use super::store_error;
-use crate::codec;
 use crate::error::StoreError;
-use crate::protection::{
+use crate::rows::codec;
+use crate::rows::protection::{
     OverrideRow, SignalRow, cost_nanos, override_row, signal_row, stored_decision,
 };
 

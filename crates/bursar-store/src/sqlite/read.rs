@@ -5,12 +5,12 @@ use rusqlite::{Connection, Row, ToSql, named_params};
 
 use super::readers::Snapshot;
 use super::store_error;
-use crate::codec;
-use crate::decode;
 use crate::error::StoreError;
-use crate::fold::IntegrationSums;
-use crate::query::{IntegrationFilter, IntegrationUsage, OpenReservation, Page, Paged};
-use crate::row::{ApiKeyRow, IntegrationKeyRow, IntegrationRow, TenantRow};
+use crate::read::aggregate::IntegrationSums;
+use crate::read::store::{IntegrationFilter, IntegrationUsage, OpenReservation, Page, Paged};
+use crate::rows::codec;
+use crate::rows::decode;
+use crate::rows::row::{ApiKeyRow, IntegrationKeyRow, IntegrationRow, TenantRow};
 
 const PING: &str = "select value from server where name = 'oldest_known'";
 pub(super) const COUNT_TENANTS: &str = "select count(*) from tenants";

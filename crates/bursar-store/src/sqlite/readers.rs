@@ -18,8 +18,9 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use super::snapshots::Snapshots;
 use super::{open_reader, store_error};
 use crate::error::StoreError;
-use crate::read_slots::{ReadSlot, ReadSlots};
-use crate::reading::{self, Asker, Reading, Room};
+use crate::read::reading;
+use crate::read::reading::{Asker, Reading, Room};
+use crate::read::slots::{ReadSlot, ReadSlots};
 
 /// Connections for lists and sums of tenants, of which one tenant has at most half.
 const LISTS: usize = 4;

@@ -10,10 +10,11 @@ use rusqlite::{Connection, params};
 
 use super::lane::SqliteLane;
 use super::{store_error, sum_error};
-use crate::codec::{self, SCOPE_INTEGRATION};
 use crate::error::StoreError;
-use crate::rollup::{Label, LabelKind, Labels, Rollup, RollupKey, aggregate};
-use crate::tenant_sums::{bytes_of_integrations, open_changes};
+use crate::read::tenant_sums::{bytes_of_integrations, open_changes};
+use crate::rows::codec;
+use crate::rows::codec::SCOPE_INTEGRATION;
+use crate::rows::rollup::{Label, LabelKind, Labels, Rollup, RollupKey, aggregate};
 
 const INSERT_ENTRY: &str = "insert into usage_entries (entry_id, tenant_id, integration_id, kind, \
      call_id, session_id, agent_id, provider, model, tokens_in, tokens_out, tokens_cache_read, \

@@ -9,16 +9,16 @@ use rusqlite::{Connection, named_params};
 use super::history::integrations;
 use super::readers::Snapshot;
 use super::store_error;
-use crate::breakdown::{Breakdown, BreakdownFilter, Series, SeriesFilter};
-use crate::columns::Columns;
-use crate::decode;
 use crate::error::StoreError;
-use crate::fold::{
+use crate::read::aggregate::{
     BreakdownFold, FoundRollup, LargestSessions, ROLLUPS_COUNTED_MAX, SESSIONS_MAX, SeriesFold,
     SessionCost, Span,
 };
-use crate::query::CallFilter;
-use crate::rollup::{OTHER, Rollup};
+use crate::read::breakdown::{Breakdown, BreakdownFilter, Series, SeriesFilter};
+use crate::read::store::CallFilter;
+use crate::rows::columns::Columns;
+use crate::rows::decode;
+use crate::rows::rollup::{OTHER, Rollup};
 use crate::sums::Sums;
 
 const LIST_ROLLUPS: &str = "select i.integration_id, i.name, i.provider_type, r.start, r.provider, \

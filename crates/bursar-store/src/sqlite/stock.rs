@@ -7,10 +7,10 @@ use rusqlite::{Connection, params};
 
 use super::read::COUNT_TENANTS;
 use super::{beside, store_error};
-use crate::decode;
 use crate::error::StoreError;
-use crate::hot::{HotAccount, Hottest};
-use crate::query::Stock;
+use crate::read::near_limit::{HotAccount, Hottest};
+use crate::read::store::Stock;
+use crate::rows::decode;
 
 /// The cross join keeps the order: integrations are fewer than counters, which have every month.
 /// What is due and not removed is added up beside what is held.

@@ -5,7 +5,7 @@ use rusqlite::{Connection, OptionalExtension, Row, params};
 
 use super::store_error;
 use crate::error::StoreError;
-use crate::verify::{CountedEntry, Recount, Verified};
+use crate::verify::recount::{CountedEntry, Recount, Verified};
 
 const LABELS: &str = "select tenant_id, kind, provider, label from rollup_labels";
 const ENTRIES: &str = "select entry_id, tenant_id, integration_id, call_id, agent_id, provider, \

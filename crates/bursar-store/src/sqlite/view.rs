@@ -14,7 +14,7 @@ use parking_lot::{Mutex, RwLock};
 
 use super::holds::Holds;
 use crate::cache::{Cache, CacheUse};
-use crate::query::Standing;
+use crate::read::store::Standing;
 
 /// Accounts that are kept, at about a kilobyte each.
 const ACCOUNTS_MAX: usize = 50_000;

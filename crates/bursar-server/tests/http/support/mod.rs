@@ -11,10 +11,10 @@ use std::time::Duration;
 use axum::Router;
 use bursar_core::{Day, Timestamp};
 use bursar_server::app::App;
-use bursar_server::config::Config;
-use bursar_server::monotonic_clock::MonotonicClock;
+use bursar_server::config::settings::Config;
+use bursar_server::jobs::monotonic_clock::MonotonicClock;
 use bursar_server::router::{operator_router, router};
-use bursar_server::start;
+use bursar_server::server;
 use bursar_store::Clocks;
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -108,7 +108,7 @@ impl TestApp {
         let environment = environment.iter().chain(&unprotected).chain(settings);
         let environment = environment.map(|&(name, value)| (name.to_owned(), value.to_owned()));
         let config = Config::load(None, environment).unwrap();
-        let app = start::open_with(&config, Some(clock.clocks()), clock.monotonic()).unwrap();
+        let app = server::open_with(&config, Some(clock.clocks()), clock.monotonic()).unwrap();
         let operator_router = operator_router(app.clone());
         let router = router(app.clone());
         Self { clock, app, router, operator_router, _folder: folder }

@@ -1,0 +1,315 @@
+//! May this call go on? Decisions that change nothing.
+
+use axum::extract::State;
+use axum::http::{HeaderMap, header};
+use bursar_core::{Decision, Estimate, NANOS_PER_CENT, Verdict, decide};
+use bursar_store::DecisionKind;
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+use utoipa::ToSchema;
+
+use crate::api::enforcement::decision_view::{DecisionView, rate_limit_headers, retry_after};
+use crate::api::enforcement::estimate::{asked_integration, check_estimate};
+use crate::app::App;
+use crate::auth::admit::Authorized;
+use crate::jobs::decision_log::Note;
+use crate::openapi::EXAMPLE_ID;
+use crate::wire::body::{SMALL, Text, parse};
+use crate::wire::enums;
+use crate::wire::envelope::Answer;
+use crate::wire::error::{ApiError, ErrorCode};
+use crate::wire::figures::{cents, percent, usd};
+use crate::wire::params::Query;
+use crate::wire::scalars::{Cents, Id, Instant, Tokens, Usd};
+use crate::wire::timestamps;
+
+/// Decisions that one request may ask for.
+const BATCH_MAX: usize = 100;
+
+/// A question.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+struct Check<'a> {
+    /// Needed without an integration key.
+    #[schema(value_type = Option<Id>)]
+    integration_id: Option<String>,
+    /// 0 unless said.
+    #[schema(value_type = Option<Cents>)]
+    #[serde(borrow, default)]
+    estimated_cost_cents: Option<&'a RawValue>,
+    /// 0 unless said.
+    #[schema(value_type = Option<Tokens>)]
+    #[serde(default)]
+    estimated_tokens: Option<i64>,
+}
+
+/// A question whose estimate is checked.
+struct Question {
+    integration_id: Option<String>,
+    estimate: Estimate,
+}
+
+/// Many questions.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+struct CheckBatch<'a> {
+    #[schema(value_type = Vec<Check>, min_items = 1, max_items = 100)]
+    #[serde(borrow)]
+    requests: Vec<&'a RawValue>,
+}
+
+/// How an integration stands against its limits.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct StatusView {
+    #[schema(value_type = Id)]
+    integration_id: String,
+    #[schema(value_type = enums::IntegrationStatus)]
+    integration_status: &'static str,
+    #[schema(value_type = enums::HealthState)]
+    health_state: &'static str,
+    budget: BudgetView,
+    tokens: TokensView,
+    rate: RateView,
+    #[schema(value_type = Instant)]
+    period_start: String,
+    #[schema(value_type = Instant)]
+    evaluated_at: String,
+}
+
+#[derive(Debug, Serialize, ToSchema)]
+struct BudgetView {
+    limit_cents: i64,
+    #[schema(value_type = i64)]
+    used_cents: i128,
+    #[schema(value_type = Usd)]
+    used_usd: String,
+    #[schema(value_type = i64)]
+    held_cents: i128,
+    #[schema(value_type = Usd)]
+    held_usd: String,
+    #[schema(value_type = Option<i64>, required)]
+    remaining_cents: Option<i128>,
+    #[schema(value_type = Option<Usd>, required)]
+    remaining_usd: Option<String>,
+    percent_used: f64,
+    has_limit: bool,
+}
+
+#[derive(Debug, Serialize, ToSchema)]
+struct TokensView {
+    limit: i64,
+    used: i64,
+    held: i64,
+    #[schema(required)]
+    remaining: Option<i64>,
+    percent_used: f64,
+    has_limit: bool,
+}
+
+#[derive(Debug, Serialize, ToSchema)]
+struct RateView {
+    limit_rpm: i64,
+    current_rpm: i64,
+    percent_used: f64,
+    has_limit: bool,
+}
+
+/// Asks whether a call may go on, and changes nothing
+#[utoipa::path(
+    post,
+    path = "/api/v1/enforcement/check",
+    tag = "enforcement",
+    request_body(
+        content = Check,
+        example = json!({
+            "integration_id": EXAMPLE_ID,
+            "estimated_cost_cents": 2,
+            "estimated_tokens": 1500,
+        }),
+    ),
+    responses(
+        (
+            status = 200,
+            body = DecisionView,
+            description = "The decision.",
+            headers(
+                ("RateLimit-Policy" = String, description = "The limits, by the IETF's draft."),
+                ("RateLimit" = String, description = "What is left of them."),
+                ("Retry-After" = u32, description = "Seconds; comes with `throttled`."),
+            ),
+        ),
+    ),
+    extensions(("x-refuses" = json!([ErrorCode::UnknownField, ErrorCode::CostLimitExceeded]))),
+)]
+pub async fn check_call(
+    State(app): State<App>,
+    caller: Authorized,
+    body: Text<SMALL>,
+) -> Result<Answer<DecisionView>, ApiError> {
+    let question = body.read(&app, read_check).await?;
+    app.store.check_clock()?;
+    let (view, headers) = evaluate(&app, &caller, question).await?;
+    Ok(Answer::ok(view).with_headers(headers))
+}
+
+/// Asks about up to 100 calls, and changes nothing
+#[utoipa::path(
+    post,
+    path = "/api/v1/enforcement/batch",
+    tag = "enforcement",
+    request_body(
+        content = CheckBatch,
+        example = json!({
+            "requests": [{ "integration_id": EXAMPLE_ID, "estimated_cost_cents": 2 }],
+        }),
+    ),
+    responses((status = 200, body = [DecisionView], description = "The decisions, in order.")),
+    extensions(("x-refuses" = json!([ErrorCode::UnknownField, ErrorCode::CostLimitExceeded]))),
+)]
+pub async fn check_calls(
+    State(app): State<App>,
+    caller: Authorized,
+    body: Text<SMALL>,
+) -> Result<Answer<Vec<DecisionView>>, ApiError> {
+    let questions = body.read(&app, read_batch).await?;
+    app.store.check_clock()?;
+    let mut views = Vec::with_capacity(questions.len());
+    for (index, question) in questions.into_iter().enumerate() {
+        let within = |error: ApiError| error.within(&format!("requests[{index}]"));
+        views.push(evaluate(&app, &caller, question).await.map_err(within)?.0);
+    }
+    Ok(Answer::ok(views))
+}
+
+fn read_check(text: &str) -> Result<Question, ApiError> {
+    let check: Check<'_> = parse(text)?;
+    let estimate = check_estimate(check.estimated_cost_cents, check.estimated_tokens)?;
+    Ok(Question { integration_id: check.integration_id, estimate })
+}
+
+fn read_batch(text: &str) -> Result<Vec<Question>, ApiError> {
+    let batch: CheckBatch<'_> = parse(text)?;
+    if batch.requests.is_empty() || batch.requests.len() > BATCH_MAX {
+        return Err(ApiError::field("requests", "must have 1 to 100 requests"));
+    }
+    let read = |(index, request): (usize, &&RawValue)| {
+        read_check(request.get()).map_err(|error| error.within(&format!("requests[{index}]")))
+    };
+    batch.requests.iter().enumerate().map(read).collect()
+}
+
+/// Shows how an integration stands against its limits
+#[utoipa::path(
+    get,
+    path = "/api/v1/enforcement/status",
+    tag = "enforcement",
+    params(
+        ("integration_id" = Option<Id>, Query, description = "Needed without an integration key."),
+    ),
+    responses((status = 200, body = StatusView, description = "Used, held and remaining.")),
+    extensions(("x-refuses" = json!([ErrorCode::IntegrationNotFound]))),
+)]
+pub async fn get_status(
+    State(app): State<App>,
+    caller: Authorized,
+    mut query: Query,
+) -> Result<Answer<StatusView>, ApiError> {
+    let named = query.integration()?;
+    query.done()?;
+    let not_found = || ApiError::of(ErrorCode::IntegrationNotFound);
+    let integration_id =
+        named.or(caller.only).ok_or_else(|| ApiError::field("integration_id", "is required"))?;
+    if caller.only.is_some_and(|only| only != integration_id) {
+        return Err(not_found());
+    }
+    app.store.integration(caller.tenant_id, integration_id).await?.ok_or_else(not_found)?;
+    let standing =
+        app.store.standing(caller.tenant_id, integration_id).await?.ok_or_else(not_found)?;
+    let (account, now) = (&standing.account, standing.now);
+    let counter = account.counter(now.month()).map_err(|_| ApiError::of(ErrorCode::Internal))?;
+    let limits = account.integration.limits;
+    let used = i128::from(counter.used.cost.get());
+    let held = i128::from(counter.held.cost.get());
+    let budget = i128::from(limits.budget_limit_cents) * i128::from(NANOS_PER_CENT);
+    let remaining = (budget > 0).then(|| (budget - used - held).max(0));
+    let current_rpm = account.rate.current(now.second());
+    let token_limit = limits.token_limit_month;
+    let tokens_taken = counter.used.tokens.saturating_add(counter.held.tokens);
+    Ok(Answer::ok(StatusView {
+        integration_id: integration_id.to_string(),
+        integration_status: account.integration.status.as_str(),
+        health_state: account.integration.health.as_str(),
+        budget: BudgetView {
+            limit_cents: limits.budget_limit_cents,
+            used_cents: cents(used),
+            used_usd: usd(used),
+            held_cents: cents(held),
+            held_usd: usd(held),
+            remaining_cents: remaining.map(cents),
+            remaining_usd: remaining.map(usd),
+            percent_used: percent(used, budget),
+            has_limit: budget > 0,
+        },
+        tokens: TokensView {
+            limit: token_limit,
+            used: counter.used.tokens,
+            held: counter.held.tokens,
+            remaining: (token_limit > 0).then(|| token_limit.saturating_sub(tokens_taken).max(0)),
+            percent_used: percent(counter.used.tokens.into(), token_limit.into()),
+            has_limit: token_limit > 0,
+        },
+        rate: RateView {
+            limit_rpm: limits.rate_limit_rpm,
+            current_rpm,
+            percent_used: percent(current_rpm.into(), limits.rate_limit_rpm.into()),
+            has_limit: limits.rate_limit_rpm > 0,
+        },
+        period_start: timestamps::text(now.month().start()),
+        evaluated_at: timestamps::text(now),
+    }))
+}
+
+async fn evaluate(
+    app: &App,
+    caller: &Authorized,
+    Question { integration_id, estimate }: Question,
+) -> Result<(DecisionView, HeaderMap), ApiError> {
+    let asked = asked_integration(integration_id.as_deref(), caller.only)?;
+    let name =
+        integration_id.unwrap_or_else(|| caller.only.map_or_else(String::new, |id| id.to_string()));
+    let standing = match asked {
+        Some(integration_id) => app.store.standing(caller.tenant_id, integration_id).await?,
+        None => None,
+    };
+    let keep = |integration_id, decision: &Decision, at| {
+        app.decision_log.note(Note {
+            tenant_id: caller.tenant_id,
+            kind: DecisionKind::Check,
+            integration_id,
+            decision: decision.clone(),
+            call_id: None,
+            estimate,
+            at,
+        });
+    };
+    let Some(standing) = standing else {
+        let decision = Decision::hard_blocked(caller.unknown_integration());
+        let now = app.store.now();
+        app.metrics.decided(DecisionKind::Check, &decision);
+        keep(None, &decision, now);
+        let view = DecisionView::new(&decision, caller.tenant_id, name, now);
+        return Ok((view, HeaderMap::new()));
+    };
+    let (account, now) = (&standing.account, standing.now);
+    let decision =
+        decide(account, estimate, now).map_err(|_| ApiError::of(ErrorCode::Unavailable))?;
+    app.metrics.decided(DecisionKind::Check, &decision);
+    if decision.verdict != Verdict::Allowed {
+        keep(asked, &decision, now);
+    }
+    let mut headers = rate_limit_headers(account, &decision, now);
+    if let Some(seconds) = retry_after(&decision) {
+        headers.insert(header::RETRY_AFTER, seconds);
+    }
+    Ok((DecisionView::new(&decision, caller.tenant_id, name, now), headers))
+}

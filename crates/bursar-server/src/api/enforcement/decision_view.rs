@@ -1,0 +1,220 @@
+//! A decision as the wire shows it, and the headers that go with it.
+
+use axum::http::{HeaderMap, HeaderName, HeaderValue};
+use bursar_core::{
+    Account, Decision, Limit, Measure, Reason, ReasonCode, TenantId, Timestamp, Verdict, Window,
+    warn_percent,
+};
+use serde::Serialize;
+use utoipa::ToSchema;
+
+use crate::wire::enums;
+use crate::wire::figures::{cents, usd};
+use crate::wire::scalars::{Id, Instant, Usd};
+use crate::wire::timestamps;
+
+/// The quota policies, by the current draft of the IETF (draft-ietf-httpapi-ratelimit-headers).
+const POLICY: HeaderName = HeaderName::from_static("ratelimit-policy");
+/// What is left of them.
+const RATELIMIT: HeaderName = HeaderName::from_static("ratelimit");
+
+/// A decision on the wire.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct DecisionView {
+    #[schema(value_type = enums::Verdict)]
+    result: &'static str,
+    #[schema(value_type = Id)]
+    integration_id: String,
+    #[schema(value_type = Id)]
+    tenant_id: String,
+    reasons: Vec<ReasonView>,
+    degraded: bool,
+    #[schema(value_type = Instant)]
+    evaluated_at: String,
+    #[schema(value_type = Object)]
+    metadata: serde_json::Map<String, serde_json::Value>,
+}
+
+/// A reason on the wire. Amounts of money are cents, with the exact dollars beside them.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct ReasonView {
+    #[schema(value_type = enums::ReasonCode)]
+    code: &'static str,
+    message: String,
+    #[schema(value_type = Option<enums::LimitType>, required)]
+    limit_type: Option<&'static str>,
+    #[schema(value_type = Option<i64>, required)]
+    limit_value: Option<i128>,
+    #[schema(value_type = Option<i64>, required)]
+    current_value: Option<i128>,
+    #[schema(required)]
+    threshold_percent: Option<u8>,
+    #[schema(required)]
+    retry_after_seconds: Option<u32>,
+    #[schema(value_type = Usd)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    limit_value_usd: Option<String>,
+    #[schema(value_type = Usd)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    current_value_usd: Option<String>,
+}
+
+impl DecisionView {
+    /// A decision about an integration, named as the caller named it.
+    pub fn new(
+        decision: &Decision,
+        tenant_id: TenantId,
+        integration_id: String,
+        evaluated_at: Timestamp,
+    ) -> Self {
+        Self {
+            result: decision.verdict.as_str(),
+            integration_id,
+            tenant_id: tenant_id.to_string(),
+            reasons: decision.reasons.iter().map(ReasonView::from).collect(),
+            degraded: false,
+            evaluated_at: timestamps::text(evaluated_at),
+            metadata: serde_json::Map::new(),
+        }
+    }
+}
+
+/// The contract's word for what a limit adds up.
+pub(crate) const fn limit_type(measure: Measure) -> &'static str {
+    match measure {
+        Measure::Cost => "budget",
+        Measure::Tokens => "tokens",
+        Measure::Calls => "rate",
+    }
+}
+
+impl From<&Reason> for ReasonView {
+    fn from(reason: &Reason) -> Self {
+        let shown = |amount: i128| match reason.measure {
+            None => None,
+            Some(Measure::Cost) => Some(cents(amount)),
+            Some(Measure::Tokens | Measure::Calls) => Some(amount),
+        };
+        let dollars = |amount: i128| match reason.measure {
+            Some(Measure::Cost) => Some(usd(amount)),
+            Some(Measure::Tokens | Measure::Calls) | None => None,
+        };
+        Self {
+            code: reason.code.as_str(),
+            message: message(reason),
+            limit_type: reason.measure.map(limit_type),
+            limit_value: shown(reason.limit_value),
+            current_value: shown(reason.current_value),
+            threshold_percent: reason.threshold_percent,
+            retry_after_seconds: reason.retry_after_seconds,
+            limit_value_usd: dollars(reason.limit_value),
+            current_value_usd: dollars(reason.current_value),
+        }
+    }
+}
+
+fn message(reason: &Reason) -> String {
+    let (current, limit) = (reason.current_value, reason.limit_value);
+    let percent = reason.threshold_percent.unwrap_or(warn_percent());
+    match reason.code {
+        ReasonCode::IntegrationNotFound => "No such integration.".to_owned(),
+        ReasonCode::IntegrationDisabled => "The integration is disabled.".to_owned(),
+        ReasonCode::IntegrationNotEnabled => "The integration is not enabled yet.".to_owned(),
+        ReasonCode::IntegrationError => "The integration is in error; test it.".to_owned(),
+        ReasonCode::CredentialsInvalid => "The provider refused the credential.".to_owned(),
+        ReasonCode::TenantSuspended => "The tenant is not active.".to_owned(),
+        ReasonCode::BudgetExceeded => format!(
+            "Of this month's budget of ${} ${} are used and held; this call does not fit.",
+            usd(limit),
+            usd(current)
+        ),
+        ReasonCode::TokenLimitExceeded => format!(
+            "Of this month's {limit} tokens {current} are used and held; this call does not fit."
+        ),
+        ReasonCode::RateLimitExceeded => {
+            format!("{current} of {limit} calls were made in the last 60 seconds.")
+        }
+        ReasonCode::BudgetWarning => {
+            format!("With this call at least {percent} % of this month's budget are taken.")
+        }
+        ReasonCode::TokenWarning => {
+            format!("With this call at least {percent} % of this month's tokens are taken.")
+        }
+        ReasonCode::ProviderUnreachable => {
+            "The provider could not be reached at the last check.".to_owned()
+        }
+        ReasonCode::AllChecksPassed => "All checks passed.".to_owned(),
+    }
+}
+
+/// The headers of a decision about an account; none for an account without limits.
+pub fn rate_limit_headers(account: &Account, decision: &Decision, now: Timestamp) -> HeaderMap {
+    let mut headers = HeaderMap::new();
+    let mut policies = Vec::new();
+    let mut states = Vec::new();
+    for limit in account.integration.limits.limits() {
+        let Some((policy, state)) = quota(account, decision, &limit, now) else { continue };
+        policies.push(policy);
+        states.push(state);
+    }
+    for (name, items) in [(POLICY, policies), (RATELIMIT, states)] {
+        if let Ok(value) = HeaderValue::try_from(items.join(", "))
+            && !items.is_empty()
+        {
+            headers.insert(name, value);
+        }
+    }
+    headers
+}
+
+/// One quota: its policy, and what is left of it for how many seconds.
+fn quota(
+    account: &Account,
+    decision: &Decision,
+    limit: &Limit,
+    now: Timestamp,
+) -> Option<(String, String)> {
+    /// The largest integer of a structured field (RFC 9651).
+    const INTEGER_MAX: i128 = 999_999_999_999_999;
+    let name = limit_type(limit.measure);
+    let month = now.month();
+    let counter = account.counter(month).ok()?;
+    let (used, window, reset) = match limit.window {
+        Window::Month => {
+            let taken = match limit.measure {
+                Measure::Cost => {
+                    i128::from(counter.used.cost.get()) + i128::from(counter.held.cost.get())
+                }
+                Measure::Tokens => {
+                    i128::from(counter.used.tokens) + i128::from(counter.held.tokens)
+                }
+                Measure::Calls => i128::from(counter.used.calls) + i128::from(counter.held.calls),
+            };
+            let window = month.end().second() - month.start().second();
+            (taken, window, month.end().second() - now.second())
+        }
+        Window::Minute => {
+            let wait = decision.reasons.iter().find_map(|reason| reason.retry_after_seconds);
+            (account.rate.current(now.second()).into(), 60, wait.map_or(60, i64::from))
+        }
+    };
+    // A budget is told in whole cents: what is left of it rounded down.
+    let unit = match limit.measure {
+        Measure::Cost => i128::from(bursar_core::NANOS_PER_CENT),
+        Measure::Tokens | Measure::Calls => 1,
+    };
+    let amount = (limit.amount / unit).min(INTEGER_MAX);
+    let left = ((limit.amount - used).max(0) / unit).min(INTEGER_MAX);
+    Some((format!("\"{name}\";q={amount};w={window}"), format!("\"{name}\";r={left};t={reset}")))
+}
+
+/// The header that tells a throttled caller when to come again.
+pub fn retry_after(decision: &Decision) -> Option<HeaderValue> {
+    match decision.verdict {
+        Verdict::Throttled => {
+            let wait = decision.reasons.iter().find_map(|reason| reason.retry_after_seconds);
+            wait.map(HeaderValue::from)
+        }
+        Verdict::Allowed | Verdict::Warned | Verdict::Blocked | Verdict::HardBlocked => None,
+    }
+}

@@ -1,0 +1,152 @@
+//! Why was my call not admitted? The latest decisions other than "allowed".
+
+use axum::extract::State;
+use bursar_core::{DecisionId, ReasonCode, Verdict};
+use bursar_store::{DecisionFilter, DecisionRow};
+use serde::Serialize;
+use utoipa::openapi::path::{Parameter, ParameterIn};
+use utoipa::{IntoParams, ToSchema};
+
+use crate::api::enforcement::decision_view::ReasonView;
+use crate::app::App;
+use crate::auth::admit::Authorized;
+use crate::http::answer_memory::Reads;
+use crate::openapi::query;
+use crate::wire::enums;
+use crate::wire::envelope::{Answer, ListMeta};
+use crate::wire::error::{ApiError, ErrorCode};
+use crate::wire::figures::{cents, usd};
+use crate::wire::params::Query;
+use crate::wire::period::{instant_params, read_instants};
+use crate::wire::scalars;
+use crate::wire::scalars::{Id, Instant, Usd, Whole};
+use crate::wire::timestamps;
+
+const LIMIT_DEFAULT: u32 = 20;
+const LIMIT_MAX: u32 = 100;
+
+/// A decision that was given once, or again and again within a minute.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct KeptDecisionView {
+    #[schema(value_type = Id)]
+    id: String,
+    /// What was asked.
+    #[schema(value_type = enums::DecisionKind)]
+    kind: &'static str,
+    /// Null when it is none of the tenant's.
+    #[schema(value_type = Option<Id>, required)]
+    integration_id: Option<String>,
+    /// Of a reservation.
+    #[schema(value_type = Option<scalars::CallId>, required)]
+    call_id: Option<String>,
+    #[schema(value_type = enums::KeptVerdict)]
+    result: &'static str,
+    reasons: Vec<ReasonView>,
+    #[schema(value_type = i64)]
+    estimated_cost_cents: i128,
+    #[schema(value_type = Usd)]
+    estimated_cost_usd: String,
+    estimated_tokens: i64,
+    /// How often it was given.
+    count: i64,
+    #[schema(value_type = Instant)]
+    first_at: String,
+    #[schema(value_type = Instant)]
+    last_at: String,
+}
+
+impl From<DecisionRow> for KeptDecisionView {
+    fn from(row: DecisionRow) -> Self {
+        let DecisionRow {
+            tenant_id: _,
+            decision_id,
+            kind,
+            integration_id,
+            decision,
+            call_id,
+            estimate,
+            times,
+            first_at,
+            last_at,
+        } = row;
+        let cost = i128::from(estimate.cost.get());
+        Self {
+            id: decision_id.to_string(),
+            kind: kind.as_str(),
+            integration_id: integration_id.map(|id| id.to_string()),
+            call_id,
+            result: decision.verdict.as_str(),
+            reasons: decision.reasons.iter().map(ReasonView::from).collect(),
+            estimated_cost_cents: cents(cost),
+            estimated_cost_usd: usd(cost),
+            estimated_tokens: estimate.tokens,
+            count: times,
+            first_at: timestamps::text(first_at),
+            last_at: timestamps::text(last_at),
+        }
+    }
+}
+
+/// The filters and the page of kept decisions, for the documents.
+struct DecisionParams;
+
+impl IntoParams for DecisionParams {
+    fn into_params(_: impl Fn() -> Option<ParameterIn>) -> Vec<Parameter> {
+        let own = [
+            query::<Id>("integration_id", "Only about this integration."),
+            query::<String>("call_id", "Only about this call."),
+            query::<enums::KeptVerdict>("result", "Only with this result."),
+            query::<enums::ReasonCode>("reason", "Only for this reason."),
+            query::<Whole<1, LIMIT_MAX, LIMIT_DEFAULT>>("limit", "Rows of a page."),
+            query::<String>("cursor", "The `next_cursor` of an earlier page."),
+        ];
+        own.into_iter().chain(instant_params()).collect()
+    }
+}
+
+/// Lists why calls were not admitted, or only with a warning, newest first
+///
+/// No ledger: a decision appears within about a second, and a tenant's newest 10,000 rows are kept.
+/// Checks that are decided alike share a row a minute.
+#[utoipa::path(
+    get,
+    path = "/api/v1/enforcement/decisions",
+    tag = "enforcement",
+    params(DecisionParams),
+    responses((status = 200, body = [KeptDecisionView], description = "A page of decisions.")),
+    extensions(("x-refuses" = json!([ErrorCode::IntegrationNotFound]))),
+)]
+pub async fn list_decisions(
+    State(app): State<App>,
+    caller: Authorized,
+    reads: Reads,
+    mut query: Query,
+) -> Result<Answer<Vec<KeptDecisionView>>, ApiError> {
+    let limit = query.integer("limit", 1..=LIMIT_MAX)?.unwrap_or(LIMIT_DEFAULT);
+    let before = query.read("cursor", |text| {
+        DecisionId::parse(text).map_err(|_| "must be the next_cursor of an earlier page")
+    })?;
+    let verdict = query.read("result", |text| {
+        let kept = Verdict::ALL.into_iter().filter(|verdict| *verdict != Verdict::Allowed);
+        let mut named = kept.filter(|verdict| verdict.as_str() == text);
+        named.next().ok_or("must be warned, throttled, blocked or hard_blocked")
+    })?;
+    let code = query.read("reason", |text| {
+        let mut named = ReasonCode::ALL.into_iter().filter(|code| code.as_str() == text);
+        named.next().ok_or("must be the code of a reason, like budget_exceeded")
+    })?;
+    let named = query.integration()?;
+    let call_id = query.text("call_id");
+    let (start, end) = read_instants(&mut query)?;
+    query.done()?;
+    caller.known_integration(&app, named).await?;
+    let integration_id = named.or(caller.only);
+    let filter = DecisionFilter { integration_id, call_id, verdict, code, start, end, before };
+    // One more than asked for tells whether there is more.
+    let mut rows = reads.decisions(caller.tenant_id, filter, limit + 1).await?;
+    let has_more = rows.len() > limit as usize;
+    rows.truncate(limit as usize);
+    let next_cursor = rows.last().filter(|_| has_more).map(|row| row.decision_id.to_string());
+    let meta = ListMeta { total: None, page: 1, page_size: limit, has_more, next_cursor };
+    Ok(Answer::list(rows.into_iter().map(KeptDecisionView::from).collect(), meta))
+}

@@ -1,0 +1,463 @@
+//! Reservations: what makes a budget exact.
+
+use axum::extract::State;
+use axum::http::{HeaderMap, header};
+use axum::response::{IntoResponse, Response};
+use bursar_core::{
+    CallId, Decision, Estimate, ExtendOutcome, IntegrationId, OpenBound, ReasonCode,
+    ReleaseOutcome, Reservation, ReservationState, ReserveOutcome, ReserveRefusal, ReserveRequest,
+    TenantId, Verdict,
+};
+use bursar_store::{DecisionKind, Standing};
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+use utoipa::ToSchema;
+
+use crate::api::enforcement::decision_view::{DecisionView, rate_limit_headers, retry_after};
+use crate::api::enforcement::estimate::{asked_integration, check_estimate};
+use crate::app::App;
+use crate::auth::admit::Authorized;
+use crate::http::answer_memory::Reads;
+use crate::jobs::decision_log::Note;
+use crate::openapi::EXAMPLE_ID;
+use crate::wire::body::{SMALL, Text, parse};
+use crate::wire::enums;
+use crate::wire::envelope::Answer;
+use crate::wire::error::{ApiError, ErrorCode};
+use crate::wire::figures::{cents, usd};
+use crate::wire::params::{PageParams, Path, Query, list_meta};
+use crate::wire::scalars;
+use crate::wire::scalars::{Cents, Id, Instant, ModelName, Tokens, Usd};
+use crate::wire::text::{check_text, refuse_key};
+use crate::wire::timestamps;
+
+/// What is asked to be held.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+struct ReservationCreate<'a> {
+    /// Needed without an integration key.
+    #[schema(value_type = Option<Id>)]
+    integration_id: Option<String>,
+    #[schema(value_type = scalars::CallId)]
+    call_id: Box<str>,
+    /// Above 0 when the integration has a budget.
+    #[schema(value_type = Option<Cents>)]
+    #[serde(borrow, default)]
+    estimated_cost_cents: Option<&'a RawValue>,
+    /// Above 0 when the integration has a token limit.
+    #[schema(value_type = Option<Tokens>)]
+    #[serde(default)]
+    estimated_tokens: Option<i64>,
+    /// A hint for pricing.
+    #[schema(value_type = Option<ModelName>)]
+    model: Option<Box<str>>,
+    /// For how long to hold.
+    #[schema(minimum = 1, maximum = 86400, default = 600)]
+    #[serde(default)]
+    ttl_seconds: Option<i64>,
+}
+
+/// A reservation to be made, checked.
+struct Wanted {
+    /// Nothing for one that cannot be the caller's.
+    asked: Option<IntegrationId>,
+    /// How the request calls it.
+    name: String,
+    call_id: CallId,
+    estimate: Estimate,
+    model: Option<Box<str>>,
+    ttl_seconds: u32,
+}
+
+/// How long a renewal lasts; the body may be absent.
+#[derive(Debug, Default, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+struct ReservationExtend {
+    /// From now on; by default as long as it was made for.
+    #[schema(minimum = 1, maximum = 86400)]
+    #[serde(default)]
+    ttl_seconds: Option<i64>,
+}
+
+/// A decision, and what it holds.
+#[derive(Debug, Serialize, ToSchema)]
+struct ReserveView {
+    #[serde(flatten)]
+    decision: DecisionView,
+    #[schema(value_type = HeldView, required = false)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reservation: Option<HeldView>,
+}
+
+/// What is held.
+#[derive(Debug, Serialize, ToSchema)]
+struct HeldView {
+    #[schema(value_type = scalars::CallId)]
+    call_id: String,
+    #[schema(value_type = Instant)]
+    expires_at: String,
+    #[schema(value_type = i64)]
+    held_cost_cents: i128,
+    #[schema(value_type = Usd)]
+    held_cost_usd: String,
+    held_tokens: i64,
+}
+
+/// A reservation in full.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct ReservationView {
+    #[schema(value_type = scalars::CallId)]
+    call_id: String,
+    #[schema(value_type = Id)]
+    integration_id: String,
+    #[schema(value_type = enums::ReservationState)]
+    status: &'static str,
+    #[schema(value_type = i64)]
+    held_cost_cents: i128,
+    #[schema(value_type = Usd)]
+    held_cost_usd: String,
+    held_tokens: i64,
+    #[schema(required)]
+    model: Option<String>,
+    ttl_seconds: u32,
+    #[schema(value_type = Instant)]
+    created_at: String,
+    #[schema(value_type = Instant)]
+    expires_at: String,
+    #[schema(value_type = Option<Instant>, required)]
+    ended_at: Option<String>,
+}
+
+/// The contract's word.
+pub(crate) const fn state_word(state: ReservationState) -> &'static str {
+    match state {
+        ReservationState::Open => "open",
+        ReservationState::Settled => "settled",
+        ReservationState::Released => "released",
+        ReservationState::Expired => "expired",
+    }
+}
+
+impl From<&Reservation> for HeldView {
+    fn from(reservation: &Reservation) -> Self {
+        let cost = i128::from(reservation.request.estimate.cost.get());
+        Self {
+            call_id: reservation.request.call_id.as_str().to_owned(),
+            expires_at: timestamps::text(reservation.expires_at),
+            held_cost_cents: cents(cost),
+            held_cost_usd: usd(cost),
+            held_tokens: reservation.request.estimate.tokens,
+        }
+    }
+}
+
+impl From<Reservation> for ReservationView {
+    fn from(reservation: Reservation) -> Self {
+        let Reservation { request, decision: _, created_at, expires_at, state, ended_at } =
+            reservation;
+        let cost = i128::from(request.estimate.cost.get());
+        Self {
+            call_id: request.call_id.as_str().to_owned(),
+            integration_id: request.integration_id.to_string(),
+            status: state_word(state),
+            held_cost_cents: cents(cost),
+            held_cost_usd: usd(cost),
+            held_tokens: request.estimate.tokens,
+            model: request.model.map(String::from),
+            ttl_seconds: request.ttl_seconds,
+            created_at: timestamps::text(created_at),
+            expires_at: timestamps::text(expires_at),
+            ended_at: ended_at.map(timestamps::text),
+        }
+    }
+}
+
+/// Asks whether a call may go on, and holds what it is expected to take
+///
+/// The usage record with this call id settles it. Under a limit a positive estimate of what is
+/// limited is needed. The same request again replays its answer as long as it is open, unless the
+/// tenant, the integration or its credential was switched off since: then it answers the refusal,
+/// and the hold stays.
+#[utoipa::path(
+    post,
+    path = "/api/v1/enforcement/reservations",
+    tag = "enforcement",
+    request_body(
+        content = ReservationCreate,
+        example = json!({
+            "integration_id": EXAMPLE_ID,
+            "call_id": "call-1",
+            "estimated_cost_cents": 2,
+            "estimated_tokens": 1500,
+        }),
+    ),
+    responses(
+        (
+            status = 200,
+            body = ReserveView,
+            description = "The refusing decision; nothing is held.",
+            headers(
+                ("RateLimit-Policy" = String, description = "The limits, by the IETF's draft."),
+                ("RateLimit" = String, description = "What is left of them."),
+                ("Retry-After" = u32, description = "Seconds; comes with `throttled`."),
+            ),
+        ),
+        (
+            status = 201,
+            body = ReserveView,
+            description = "The decision and what is held: go on.",
+            headers(
+                ("RateLimit-Policy" = String, description = "The limits, by the IETF's draft."),
+                ("RateLimit" = String, description = "What is left of them."),
+            ),
+            links(
+                ("release" = (
+                    operation_id = "release_reservation",
+                    parameters(("call_id" = "$response.body#/data/reservation/call_id")),
+                )),
+                ("extend" = (
+                    operation_id = "extend_reservation",
+                    parameters(("call_id" = "$response.body#/data/reservation/call_id")),
+                )),
+            ),
+        ),
+    ),
+    extensions(("x-refuses" = json!([
+        ErrorCode::CallIdConflict,
+        ErrorCode::TooManyReservations,
+        ErrorCode::ReservationEnded,
+        ErrorCode::UnknownField,
+        ErrorCode::SecretRefused,
+        ErrorCode::EstimateRequired,
+        ErrorCode::TotalsOverflow,
+        ErrorCode::CostLimitExceeded,
+    ]))),
+)]
+pub async fn create_reservation(
+    State(app): State<App>,
+    caller: Authorized,
+    body: Text<SMALL>,
+) -> Result<Response, ApiError> {
+    let only = caller.only;
+    let wanted = body.read(&app, move |text| read_create(text, only)).await?;
+    let Wanted { asked, name, call_id, estimate, model, ttl_seconds } = wanted;
+    let tenant_id = caller.tenant_id;
+    let named_call = call_id.as_str().to_owned();
+    let note = |integration_id, decision: &Decision, at| Note {
+        tenant_id,
+        kind: DecisionKind::Reservation,
+        integration_id,
+        decision: decision.clone(),
+        call_id: Some(named_call),
+        estimate,
+        at,
+    };
+    let Some(integration_id) = asked else {
+        app.store.check_clock()?;
+        let decision = Decision::hard_blocked(caller.unknown_integration());
+        app.metrics.decided(DecisionKind::Reservation, &decision);
+        let now = app.store.now();
+        app.decision_log.note(note(None, &decision, now));
+        let decision = DecisionView::new(&decision, tenant_id, name, now);
+        return Ok(Answer::ok(ReserveView { decision, reservation: None }).into_response());
+    };
+    let request = ReserveRequest { integration_id, call_id, estimate, model, ttl_seconds };
+    let (outcome, standing) = app.ledger.reserve_with_standing(tenant_id, request).await?;
+    match outcome {
+        ReserveOutcome::Held(held) => {
+            app.metrics.decided(DecisionKind::Reservation, &held.decision);
+            if held.decision.verdict != Verdict::Allowed {
+                let at = held.created_at;
+                app.decision_log.note(note(Some(integration_id), &held.decision, at));
+            }
+            Ok(held_answer(tenant_id, &held, standing.as_ref()))
+        }
+        ReserveOutcome::Replayed(held) => Ok(held_answer(tenant_id, &held, standing.as_ref())),
+        ReserveOutcome::Refused(refusal) => {
+            let unknown = refusal == Decision::hard_blocked(ReasonCode::IntegrationNotFound);
+            let refusal = if unknown {
+                Decision::hard_blocked(caller.unknown_integration())
+            } else {
+                refusal
+            };
+            let now = app.store.now();
+            app.metrics.decided(DecisionKind::Reservation, &refusal);
+            app.decision_log.note(note((!unknown).then_some(integration_id), &refusal, now));
+            let headers = decision_headers(standing.as_ref(), &refusal);
+            let id = integration_id.to_string();
+            let decision = DecisionView::new(&refusal, tenant_id, id, now);
+            let view = ReserveView { decision, reservation: None };
+            Ok(Answer::ok(view).with_headers(headers).into_response())
+        }
+        ReserveOutcome::Rejected(refusal) => Err(rejected(refusal)),
+    }
+}
+
+fn read_create(text: &str, only: Option<IntegrationId>) -> Result<Wanted, ApiError> {
+    let create: ReservationCreate<'_> = parse(text)?;
+    let estimate = check_estimate(create.estimated_cost_cents, create.estimated_tokens)?;
+    if let Some(model) = &create.model {
+        check_text("model", model, 100)?;
+    }
+    let ttl_default = i64::from(ReserveRequest::TTL_SECONDS_DEFAULT);
+    let ttl_seconds = ReserveRequest::check_ttl(create.ttl_seconds.unwrap_or(ttl_default))?;
+    refuse_key("call_id", &create.call_id)?;
+    let call_id = CallId::new(create.call_id)?;
+    let asked = asked_integration(create.integration_id.as_deref(), only)?;
+    let name = create.integration_id.unwrap_or_default();
+    Ok(Wanted { asked, name, call_id, estimate, model: create.model, ttl_seconds })
+}
+
+fn held_answer(tenant_id: TenantId, held: &Reservation, standing: Option<&Standing>) -> Response {
+    let headers = decision_headers(standing, &held.decision);
+    let id = held.request.integration_id.to_string();
+    let decision = DecisionView::new(&held.decision, tenant_id, id, held.created_at);
+    let view = ReserveView { decision, reservation: Some(HeldView::from(held)) };
+    Answer::created(view).with_headers(headers).into_response()
+}
+
+/// Releases a reservation
+///
+/// One that is released or expired already answers the same.
+#[utoipa::path(
+    delete,
+    path = "/api/v1/enforcement/reservations/{call_id}",
+    tag = "enforcement",
+    params(("call_id" = scalars::CallId, Path, description = "The call.")),
+    responses((status = 200, body = ReservationView, description = "It holds nothing any more.")),
+    extensions(("x-refuses" = json!([
+        ErrorCode::ReservationNotFound,
+        ErrorCode::ReservationEnded,
+    ]))),
+)]
+pub async fn release_reservation(
+    State(app): State<App>,
+    caller: Authorized,
+    Path(call_id): Path<String>,
+) -> Result<Answer<ReservationView>, ApiError> {
+    let call_id = path_call_id(call_id)?;
+    match app.ledger.release(caller.tenant_id, call_id, caller.only).await? {
+        // An expired one holds nothing any more, which is what the caller wants.
+        ReleaseOutcome::Released(ended) | ReleaseOutcome::Expired(ended) => {
+            Ok(Answer::ok(ended.into()))
+        }
+        ReleaseOutcome::NotFound => Err(ApiError::of(ErrorCode::ReservationNotFound)),
+        ReleaseOutcome::Settled => Err(ended(ReservationState::Settled)),
+    }
+}
+
+/// Renews an open reservation
+///
+/// From now on, for as long as it was made for unless said otherwise; never shorter than before. A
+/// renewal admits no call: it works when the integration is disabled or deleted, too, and not for a
+/// tenant that is suspended.
+#[utoipa::path(
+    post,
+    path = "/api/v1/enforcement/reservations/{call_id}/extend",
+    tag = "enforcement",
+    params(("call_id" = scalars::CallId, Path, description = "The call.")),
+    request_body(content = Option<ReservationExtend>, example = json!({ "ttl_seconds": 600 })),
+    responses((status = 200, body = ReservationView, description = "The reservation, renewed.")),
+    extensions(("x-refuses" = json!([
+        ErrorCode::ReservationNotFound,
+        ErrorCode::ReservationEnded,
+        ErrorCode::TenantSuspended,
+        ErrorCode::UnknownField,
+    ]))),
+)]
+pub async fn extend_reservation(
+    State(app): State<App>,
+    caller: Authorized,
+    Path(call_id): Path<String>,
+    body: Text<SMALL>,
+) -> Result<Answer<ReservationView>, ApiError> {
+    let call_id = path_call_id(call_id)?;
+    caller.active()?;
+    let extend: ReservationExtend = body.read_optional(&app).await?;
+    let ttl_seconds = extend.ttl_seconds.map(ReserveRequest::check_ttl).transpose()?;
+    match app.ledger.extend(caller.tenant_id, call_id, caller.only, ttl_seconds).await? {
+        ExtendOutcome::Extended(reservation) => Ok(Answer::ok(reservation.into())),
+        ExtendOutcome::NotFound => Err(ApiError::of(ErrorCode::ReservationNotFound)),
+        ExtendOutcome::Ended(state) => Err(ended(state)),
+        ExtendOutcome::TenantNotActive => Err(ApiError::of(ErrorCode::TenantSuspended)),
+    }
+}
+
+/// Lists the open reservations
+#[utoipa::path(
+    get,
+    path = "/api/v1/enforcement/reservations",
+    tag = "enforcement",
+    params(
+        PageParams,
+        ("integration_id" = Option<Id>, Query, description = "Only of this integration."),
+    ),
+    responses((status = 200, body = [ReservationView], description = "A page of reservations.")),
+    extensions(("x-refuses" = json!([ErrorCode::IntegrationNotFound]))),
+)]
+pub async fn list_reservations(
+    State(app): State<App>,
+    caller: Authorized,
+    reads: Reads,
+    mut query: Query,
+) -> Result<Answer<Vec<ReservationView>>, ApiError> {
+    let page = query.page()?;
+    let named = query.integration()?;
+    query.done()?;
+    caller.known_integration(&app, named).await?;
+    let integration_id = named.or(caller.only);
+    let found = reads.open_reservations(caller.tenant_id, integration_id, page).await?;
+    let meta = list_meta(page, found.rows.len(), found.total);
+    let views = found.rows.into_iter().map(|open| ReservationView::from(open.reservation));
+    Ok(Answer::list(views.collect(), meta))
+}
+
+fn path_call_id(call_id: String) -> Result<CallId, ApiError> {
+    CallId::new(call_id).map_err(|_| ApiError::of(ErrorCode::ReservationNotFound))
+}
+
+/// The headers about the limits as they stand after the decision.
+fn decision_headers(standing: Option<&Standing>, decision: &Decision) -> HeaderMap {
+    let mut headers = standing.map_or_else(HeaderMap::new, |standing| {
+        rate_limit_headers(&standing.account, decision, standing.now)
+    });
+    if let Some(seconds) = retry_after(decision) {
+        headers.insert(header::RETRY_AFTER, seconds);
+    }
+    headers
+}
+
+fn ended(state: ReservationState) -> ApiError {
+    let message = format!("The reservation is {} and cannot change.", state_word(state));
+    ApiError::new(ErrorCode::ReservationEnded, message)
+}
+
+fn rejected(refusal: ReserveRefusal) -> ApiError {
+    let required = |field: &str, limit: &str| {
+        let problem = format!("must be above 0: the integration has a {limit} limit");
+        ApiError::of(ErrorCode::EstimateRequired).on(field, &problem)
+    };
+    match refusal {
+        ReserveRefusal::CallRecorded => {
+            ApiError::new(ErrorCode::ReservationEnded, "The call is recorded already.")
+        }
+        ReserveRefusal::CallEnded(state) => ended(state),
+        ReserveRefusal::OtherContent => {
+            ApiError::of(ErrorCode::CallIdConflict).on("call_id", "is reserved with other content")
+        }
+        ReserveRefusal::CostEstimateRequired => required("estimated_cost_cents", "cost"),
+        ReserveRefusal::TokenEstimateRequired => required("estimated_tokens", "token"),
+        ReserveRefusal::TotalsOverflow => ApiError::of(ErrorCode::TotalsOverflow),
+        ReserveRefusal::TooManyOpen(bound) => {
+            let (of, allowed) = match bound {
+                OpenBound::Integration(allowed) => ("integration", allowed),
+                OpenBound::Tenant(allowed) => ("tenant", allowed),
+            };
+            let message = format!(
+                "The {of} has {allowed} open reservations, which is the most it may have. Record or \
+                 release calls that have ended, or ask for a shorter ttl_seconds."
+            );
+            ApiError::new(ErrorCode::TooManyReservations, message)
+        }
+    }
+}

@@ -1,0 +1,225 @@
+//! An integration as the wire shows it: in a list, in full, its health and its limits.
+
+use bursar_core::{CostBasis, Counter, Month};
+use bursar_store::IntegrationRow;
+use serde::Serialize;
+use utoipa::ToSchema;
+
+use crate::credentials::reference;
+use crate::wire::enums;
+use crate::wire::figures::{cents, percent, usd};
+use crate::wire::scalars;
+use crate::wire::scalars::{Id, Instant, Usd};
+use crate::wire::timestamps;
+
+/// An integration in a list.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct IntegrationSummary {
+    #[schema(value_type = Id)]
+    id: String,
+    name: String,
+    #[schema(value_type = enums::ProviderType)]
+    provider_type: String,
+    #[schema(value_type = enums::IntegrationStatus)]
+    status: &'static str,
+    #[schema(value_type = enums::HealthState)]
+    health_state: &'static str,
+    #[schema(required)]
+    default_model: Option<String>,
+    #[schema(value_type = Instant)]
+    created_at: String,
+}
+
+/// An integration in full; of its reference only the scheme, of its configuration only the origin.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct IntegrationView {
+    #[schema(value_type = Id)]
+    id: String,
+    #[schema(value_type = Id)]
+    tenant_id: String,
+    name: String,
+    #[schema(value_type = enums::ProviderType)]
+    provider_type: String,
+    #[schema(value_type = enums::IntegrationStatus)]
+    status: &'static str,
+    #[schema(value_type = enums::HealthState)]
+    health_state: &'static str,
+    #[schema(value_type = Option<Instant>, required)]
+    health_checked_at: Option<String>,
+    #[schema(required)]
+    health_message: Option<String>,
+    #[schema(required)]
+    credential_scheme: Option<String>,
+    #[schema(required)]
+    base_url_origin: Option<String>,
+    #[schema(required)]
+    default_model: Option<String>,
+    budget_limit_cents: i64,
+    token_limit_month: i64,
+    rate_limit_rpm: i64,
+    #[schema(value_type = enums::CostBasis)]
+    cost_basis: &'static str,
+    #[schema(value_type = Instant)]
+    created_at: String,
+    #[schema(value_type = Instant)]
+    updated_at: String,
+    created_by: String,
+}
+
+/// What is left to say of an integration that was deleted.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct IntegrationDeleted {
+    #[schema(value_type = Id)]
+    id: String,
+    name: String,
+    #[schema(value_type = Option<Instant>, required)]
+    deleted_at: Option<String>,
+}
+
+/// The health of an integration as it is stored.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct HealthView {
+    #[schema(value_type = Id)]
+    integration_id: String,
+    #[schema(value_type = enums::HealthState)]
+    health_state: &'static str,
+    #[schema(required)]
+    message: Option<String>,
+    #[schema(required)]
+    latency_ms: Option<i64>,
+    #[schema(value_type = Option<Instant>, required)]
+    checked_at: Option<String>,
+}
+
+/// The limits of an integration and what is used of them.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct LimitsView {
+    #[schema(value_type = Id)]
+    integration_id: String,
+    integration_name: String,
+    budget_limit_cents: i64,
+    #[schema(value_type = i64)]
+    budget_used_cents: i128,
+    #[schema(value_type = Usd)]
+    budget_used_usd: String,
+    #[schema(value_type = i64)]
+    budget_held_cents: i128,
+    #[schema(value_type = Usd)]
+    budget_held_usd: String,
+    budget_percent: f64,
+    token_limit_month: i64,
+    tokens_used_month: i64,
+    tokens_held: i64,
+    token_percent: f64,
+    rate_limit_rpm: i64,
+    current_rpm: i64,
+    rate_percent: f64,
+    #[schema(value_type = scalars::Month)]
+    period: String,
+    #[schema(value_type = Instant)]
+    period_start: String,
+    #[schema(value_type = Instant)]
+    period_end: String,
+}
+
+/// The contract's word.
+pub(crate) const fn cost_basis_word(basis: CostBasis) -> &'static str {
+    match basis {
+        CostBasis::Reported => "reported",
+        CostBasis::Computed => "computed",
+    }
+}
+
+impl From<IntegrationRow> for IntegrationSummary {
+    fn from(row: IntegrationRow) -> Self {
+        Self {
+            id: row.integration_id.to_string(),
+            name: row.name,
+            provider_type: row.provider_type,
+            status: row.rules.status.as_str(),
+            health_state: row.rules.health.as_str(),
+            default_model: row.default_model,
+            created_at: timestamps::text(row.created_at),
+        }
+    }
+}
+
+impl From<IntegrationRow> for IntegrationView {
+    fn from(row: IntegrationRow) -> Self {
+        let limits = row.rules.limits;
+        let scheme = |reference: String| reference::scheme(&reference).to_owned();
+        Self {
+            id: row.integration_id.to_string(),
+            tenant_id: row.tenant_id.to_string(),
+            name: row.name,
+            provider_type: row.provider_type,
+            status: row.rules.status.as_str(),
+            health_state: row.rules.health.as_str(),
+            health_checked_at: row.health_checked_at.map(timestamps::text),
+            health_message: row.health_message,
+            credential_scheme: row.credential_ref.map(scheme),
+            base_url_origin: row.origin,
+            default_model: row.default_model,
+            budget_limit_cents: limits.budget_limit_cents,
+            token_limit_month: limits.token_limit_month,
+            rate_limit_rpm: limits.rate_limit_rpm,
+            cost_basis: cost_basis_word(row.rules.cost_basis),
+            created_at: timestamps::text(row.created_at),
+            updated_at: timestamps::text(row.updated_at),
+            created_by: row.created_by,
+        }
+    }
+}
+
+impl From<IntegrationRow> for IntegrationDeleted {
+    fn from(row: IntegrationRow) -> Self {
+        Self {
+            id: row.integration_id.to_string(),
+            name: row.name,
+            deleted_at: row.deleted_at.map(timestamps::text),
+        }
+    }
+}
+
+impl From<IntegrationRow> for HealthView {
+    fn from(row: IntegrationRow) -> Self {
+        Self {
+            integration_id: row.integration_id.to_string(),
+            health_state: row.rules.health.as_str(),
+            message: row.health_message,
+            latency_ms: None,
+            checked_at: row.health_checked_at.map(timestamps::text),
+        }
+    }
+}
+
+impl LimitsView {
+    /// The limits of an integration, and what a month's counter says of them.
+    pub fn new(row: IntegrationRow, month: Month, counter: &Counter, rpm: i64) -> Self {
+        let limits = row.rules.limits;
+        let used = i128::from(counter.used.cost.get());
+        let held = i128::from(counter.held.cost.get());
+        let budget =
+            i128::from(limits.budget_limit_cents) * i128::from(bursar_core::NANOS_PER_CENT);
+        Self {
+            integration_id: row.integration_id.to_string(),
+            integration_name: row.name,
+            budget_limit_cents: limits.budget_limit_cents,
+            budget_used_cents: cents(used),
+            budget_used_usd: usd(used),
+            budget_held_cents: cents(held),
+            budget_held_usd: usd(held),
+            budget_percent: percent(used, budget),
+            token_limit_month: limits.token_limit_month,
+            tokens_used_month: counter.used.tokens,
+            tokens_held: counter.held.tokens,
+            token_percent: percent(counter.used.tokens.into(), limits.token_limit_month.into()),
+            rate_limit_rpm: limits.rate_limit_rpm,
+            current_rpm: rpm,
+            rate_percent: percent(rpm.into(), limits.rate_limit_rpm.into()),
+            period: month.to_string(),
+            period_start: timestamps::text(month.start()),
+            period_end: timestamps::text(month.end()),
+        }
+    }
+}

@@ -1,0 +1,128 @@
+//! The clock, for the operator: how Bursar's time stands beside it, and that it is right.
+
+use axum::extract::State;
+use bursar_core::ClockState;
+use bursar_store::ClockConfirmed;
+use serde::Serialize;
+use utoipa::ToSchema;
+
+use crate::app::App;
+use crate::auth::admit::Operator;
+use crate::wire::enums;
+use crate::wire::envelope::Answer;
+use crate::wire::error::ApiError;
+use crate::wire::scalars::Instant;
+use crate::wire::timestamps;
+
+const MICROS_PER_SECOND: i64 = 1_000_000;
+
+/// How Bursar's time and the clock stand to each other.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Standing {
+    /// They agree.
+    Steady,
+    /// The clock jumped forward and is not believed yet.
+    Jumped,
+    /// The clock is behind.
+    Behind,
+}
+
+impl Standing {
+    pub(crate) const fn as_str(self) -> &'static str {
+        match self {
+            Self::Steady => "steady",
+            Self::Jumped => "jumped",
+            Self::Behind => "behind",
+        }
+    }
+
+    fn of(state: &ClockState) -> Self {
+        if state.adopted_in_seconds.is_some() {
+            Self::Jumped
+        } else if state.ahead_seconds() < 0 {
+            Self::Behind
+        } else {
+            Self::Steady
+        }
+    }
+}
+
+/// Bursar's time beside the clock.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct ClockView {
+    #[schema(value_type = enums::ClockStanding)]
+    state: &'static str,
+    /// Bursar's time, by which everything is decided.
+    #[schema(value_type = Instant)]
+    now: String,
+    /// The clock: of this machine, or of the database that nodes share.
+    #[schema(value_type = Instant)]
+    clock: String,
+    /// How far the clock is ahead of Bursar's time, in seconds; below zero it is behind.
+    ahead_seconds: i64,
+    /// Whether writes and decisions are refused because of it.
+    refuses: bool,
+    /// When a clock that jumped forward is believed, in seconds.
+    #[schema(required)]
+    adopted_in_seconds: Option<u32>,
+}
+
+/// What the confirmation of the clock changed.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct ClockConfirmedView {
+    /// Bursar's time, which is the clock's now.
+    #[schema(value_type = Instant)]
+    now: String,
+    /// How far the clock was ahead of Bursar's time, in seconds; below zero it was behind.
+    was_ahead_seconds: i64,
+    /// Whether Bursar's time changed, by a second or more.
+    adopted: bool,
+}
+
+/// Shows how Bursar's time stands beside the clock
+///
+/// Bursar's time flows evenly: it does not follow a clock that jumps forward until that stayed ahead
+/// for a minute, and never goes back by itself.
+#[utoipa::path(
+    get,
+    path = "/fdr/clock",
+    tag = "server",
+    responses((status = 200, body = ClockView, description = "Both.")),
+)]
+pub async fn get_clock(State(app): State<App>, _: Operator) -> Answer<ClockView> {
+    let state = app.store.clock();
+    Answer::ok(ClockView {
+        state: Standing::of(&state).as_str(),
+        now: timestamps::text(state.now),
+        clock: timestamps::text(state.wall),
+        ahead_seconds: state.ahead_seconds(),
+        refuses: state.adopted_in_seconds.is_some(),
+        adopted_in_seconds: state.adopted_in_seconds,
+    })
+}
+
+/// Says that the clock is right
+///
+/// Bursar's time becomes the clock's at once, forward or back, on every node. A clock that jumped
+/// forward need not be waited for then; a time that ran ahead is taken back.
+#[utoipa::path(
+    post,
+    path = "/fdr/clock/confirm",
+    tag = "server",
+    responses((status = 200, body = ClockConfirmedView, description = "What changed.")),
+)]
+pub async fn confirm_clock(
+    State(app): State<App>,
+    operator: Operator,
+) -> Result<Answer<ClockConfirmedView>, ApiError> {
+    let ClockConfirmed { now, changed_micros } = app.ledger.confirm_clock().await?;
+    let was_ahead_seconds = changed_micros / MICROS_PER_SECOND;
+    let (actor, address) = (&operator.actor.actor_id, operator.actor.address.as_deref());
+    // There is no tenant in whose audit log it could stand.
+    tracing::warn!(actor, address, was_ahead_seconds, now = %now, "the clock was confirmed");
+    Ok(Answer::ok(ClockConfirmedView {
+        now: timestamps::text(now),
+        was_ahead_seconds,
+        adopted: was_ahead_seconds != 0,
+    }))
+}

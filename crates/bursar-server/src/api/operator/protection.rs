@@ -1,0 +1,278 @@
+//! Protection, for the operator: what it did to a tenant, and other thresholds for a while.
+
+use axum::extract::State;
+use bursar_core::{Dimension, SignalId, Timestamp};
+use bursar_store::{Control, ControlTx, OverrideRow, SignalRow};
+use serde::{Deserialize, Serialize};
+use utoipa::openapi::path::{Parameter, ParameterIn};
+use utoipa::{IntoParams, ToSchema};
+
+use crate::app::App;
+use crate::auth::admit::Operator;
+use crate::http::answer_memory::Reads;
+use crate::openapi::{EXAMPLE_ID, query};
+use crate::protection::SIGNALS_KEPT;
+use crate::wire::body::Json;
+use crate::wire::enums;
+use crate::wire::envelope::{Answer, ListMeta};
+use crate::wire::error::{ApiError, ErrorCode};
+use crate::wire::params;
+use crate::wire::params::{Path, Query};
+use crate::wire::scalars::{AllowedValue, Id, Instant, Later, ReasonText, Whole};
+use crate::wire::text::check_text;
+use crate::wire::timestamps;
+
+const LIMIT_DEFAULT: u32 = 100;
+/// An override is for a while: whoever needs more says so again.
+const OVERRIDE_DAYS_MAX: u32 = 90;
+const SECONDS_PER_DAY: u32 = 86_400;
+/// The largest threshold that an override sets.
+pub(crate) const ALLOWED_VALUE_MAX: u32 = 1_000_000_000;
+/// The longest reason of an override.
+pub(crate) const REASON_CHARS_MAX: usize = 500;
+
+/// Another threshold for a tenant, for a while.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct OverrideCreate {
+    #[schema(value_type = Id)]
+    tenant_id: String,
+    #[schema(value_type = enums::ProtectionDimension)]
+    dimension: String,
+    /// Of `rate` requests to a route in a minute, of `burst` requests in a second: instead of what
+    /// is configured for management and reads. Below that it holds for traffic too; otherwise
+    /// traffic keeps its own threshold where that is more. Of `cost` cents a day, of `anomaly` the
+    /// requests in five minutes that are nothing unusual. 0 is unlimited.
+    #[schema(value_type = AllowedValue)]
+    allowed_value: u32,
+    /// At most 90 days ahead.
+    #[schema(value_type = Later)]
+    expires_at: String,
+    /// Why; it is kept in the audit log.
+    #[schema(value_type = ReasonText)]
+    reason: String,
+}
+
+/// A threshold that a tenant has instead of the configured one.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct OverrideView {
+    #[schema(value_type = Id)]
+    tenant_id: String,
+    #[schema(value_type = enums::ProtectionDimension)]
+    dimension: &'static str,
+    allowed_value: u32,
+    #[schema(value_type = Instant)]
+    expires_at: String,
+    reason: String,
+    #[schema(value_type = Instant)]
+    created_at: String,
+    created_by: String,
+}
+
+/// What protection did once, or again and again within a minute.
+#[derive(Debug, Serialize, ToSchema)]
+struct SignalView {
+    #[schema(value_type = Id)]
+    id: String,
+    #[schema(value_type = enums::ProtectionDimension)]
+    dimension: &'static str,
+    #[schema(value_type = enums::ProtectionAction)]
+    action: &'static str,
+    /// The route, as a template.
+    endpoint: String,
+    /// Its method.
+    operation: String,
+    /// How often it was done.
+    count: i64,
+    /// What was there the last time: requests, of `cost` cents.
+    current_value: i64,
+    /// What was allowed.
+    allowed_value: i64,
+    /// What the caller was told to wait; 0 when it was not refused.
+    retry_after_ms: i64,
+    #[schema(value_type = Instant)]
+    first_at: String,
+    #[schema(value_type = Instant)]
+    last_at: String,
+}
+
+/// What protection did to a tenant, and what it was told to do otherwise.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct SignalsView {
+    #[schema(value_type = Id)]
+    tenant_id: String,
+    /// The overrides in force.
+    overrides: Vec<OverrideView>,
+    /// Newest first.
+    signals: Vec<SignalView>,
+}
+
+/// The page of signals, for the documents.
+struct SignalParams;
+
+impl IntoParams for SignalParams {
+    fn into_params(_: impl Fn() -> Option<ParameterIn>) -> Vec<Parameter> {
+        vec![
+            query::<Whole<1, SIGNALS_KEPT, LIMIT_DEFAULT>>("limit", "Signals of a page."),
+            query::<String>("cursor", "The `next_cursor` of an earlier page."),
+        ]
+    }
+}
+
+impl From<OverrideRow> for OverrideView {
+    fn from(row: OverrideRow) -> Self {
+        let OverrideRow {
+            tenant_id,
+            dimension,
+            allowed_value,
+            expires_at,
+            reason,
+            created_at,
+            created_by,
+        } = row;
+        Self {
+            tenant_id: tenant_id.to_string(),
+            dimension: dimension.as_str(),
+            allowed_value,
+            expires_at: timestamps::text(expires_at),
+            reason,
+            created_at: timestamps::text(created_at),
+            created_by,
+        }
+    }
+}
+
+impl SignalView {
+    /// Nothing for what is never kept.
+    fn of(row: SignalRow) -> Option<Self> {
+        let SignalRow {
+            tenant_id: _,
+            signal_id,
+            decision,
+            endpoint,
+            operation,
+            times,
+            first_at,
+            last_at,
+        } = row;
+        let breach = *decision.breach()?;
+        Some(Self {
+            id: signal_id.to_string(),
+            dimension: breach.dimension.as_str(),
+            action: decision.as_str(),
+            endpoint,
+            operation,
+            count: times,
+            current_value: breach.current_value,
+            allowed_value: breach.allowed_value,
+            retry_after_ms: breach.retry_after_ms,
+            first_at: timestamps::text(first_at),
+            last_at: timestamps::text(last_at),
+        })
+    }
+}
+
+/// Shows what protection did to a tenant
+///
+/// A signal appears within about a second, and a tenant's newest 1,000 rows are kept. Equal ones of
+/// a minute share a row; every node has rows of its own. Pages are of signals: go on with `cursor`,
+/// which is the last page's `next_cursor`.
+#[utoipa::path(
+    get,
+    path = "/fdr/abuse/signals/{tenant_id}",
+    tag = "protection",
+    params(
+        ("tenant_id" = Id, Path, description = "The tenant."),
+        SignalParams,
+    ),
+    responses((status = 200, body = SignalsView, description = "Signals and overrides.")),
+    extensions(("x-refuses" = json!([ErrorCode::TenantNotFound]))),
+)]
+pub async fn list_signals(
+    State(app): State<App>,
+    _: Operator,
+    reads: Reads,
+    Path(tenant_id): Path<String>,
+    mut query: Query,
+) -> Result<Answer<SignalsView>, ApiError> {
+    let limit = query.integer("limit", 1..=SIGNALS_KEPT)?.unwrap_or(LIMIT_DEFAULT);
+    let before = query.read("cursor", |text| {
+        SignalId::parse(text).map_err(|_| "must be the next_cursor of an earlier page")
+    })?;
+    query.done()?;
+    let tenant_id = params::tenant_id(&tenant_id)?;
+    let unknown = || ApiError::of(ErrorCode::TenantNotFound);
+    app.store.tenant(tenant_id).await?.ok_or_else(unknown)?;
+    let overrides = app.store.protection_overrides(tenant_id).await?;
+    // One more than asked for tells whether there is more.
+    let mut signals = reads.signals(tenant_id, before, limit + 1).await?;
+    let has_more = signals.len() > limit as usize;
+    signals.truncate(limit as usize);
+    let next_cursor = signals.last().filter(|_| has_more).map(|row| row.signal_id.to_string());
+    let view = SignalsView {
+        tenant_id: tenant_id.to_string(),
+        overrides: overrides.into_iter().map(OverrideView::from).collect(),
+        signals: signals.into_iter().filter_map(SignalView::of).collect(),
+    };
+    let meta = ListMeta { total: None, page: 1, page_size: limit, has_more, next_cursor };
+    Ok(Answer::list(view, meta))
+}
+
+/// Gives a tenant another threshold for a while
+///
+/// It replaces the one before of this dimension, and holds on every node within two seconds.
+#[utoipa::path(
+    post,
+    path = "/fdr/abuse/override",
+    tag = "protection",
+    request_body(
+        content = OverrideCreate,
+        example = json!({
+            "tenant_id": EXAMPLE_ID,
+            "dimension": "rate",
+            "allowed_value": 5000,
+            "expires_at": "2100-01-01T00:00:00Z",
+            "reason": "a migration that we agreed on",
+        }),
+    ),
+    responses((status = 201, body = OverrideView, description = "The override as it was made.")),
+    extensions(("x-refuses" = json!([
+        ErrorCode::TenantNotFound,
+        ErrorCode::UnknownField,
+        ErrorCode::SecretRefused,
+    ]))),
+)]
+pub async fn override_protection(
+    State(app): State<App>,
+    operator: Operator,
+    Json(create): Json<OverrideCreate>,
+) -> Result<Answer<OverrideView>, ApiError> {
+    let OverrideCreate { tenant_id, dimension, allowed_value, expires_at, reason } = create;
+    let mut dimensions = Dimension::ALL.into_iter();
+    let dimension = dimensions
+        .find(|known| known.as_str() == dimension)
+        .ok_or_else(|| ApiError::field("dimension", "must be rate, burst, cost or anomaly"))?;
+    if allowed_value > ALLOWED_VALUE_MAX {
+        return Err(ApiError::field("allowed_value", "must be from 0 to 1000000000"));
+    }
+    check_text("reason", &reason, REASON_CHARS_MAX)?;
+    let expires_at = check_expiry(&expires_at, app.store.now())?;
+    let tenant_id = params::tenant_id(&tenant_id)?;
+    let change = move |tx: &mut dyn ControlTx| {
+        let mut control = Control::new(tx, &operator.actor, tenant_id);
+        control.override_protection(dimension, allowed_value, expires_at, &reason)
+    };
+    let row = app.ledger.change(tenant_id, change).await??;
+    app.protection.forget(tenant_id);
+    Ok(Answer::created(row.into()))
+}
+
+fn check_expiry(text: &str, now: Timestamp) -> Result<Timestamp, ApiError> {
+    let expires_at =
+        timestamps::parse(text).map_err(|problem| ApiError::field("expires_at", problem))?;
+    let latest = now.plus_seconds(OVERRIDE_DAYS_MAX * SECONDS_PER_DAY);
+    if expires_at <= now || expires_at > latest {
+        return Err(ApiError::field("expires_at", "must lie ahead, by at most 90 days"));
+    }
+    Ok(expires_at)
+}

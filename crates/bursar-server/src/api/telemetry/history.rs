@@ -1,0 +1,330 @@
+//! The history of usage, newest first: a page at a time, or all of it as a file.
+
+use std::sync::Arc;
+
+use axum::body::Body;
+use axum::extract::State;
+use axum::http::{HeaderValue, header};
+use axum::response::Response;
+use bursar_core::{Day, EntryId, PolicyResult, TenantId, Timestamp};
+use bursar_store::{
+    CallFilter, CallLabel, CallOutcome, HistoryFilter, HistoryPage, HistoryPart, HistoryPlace,
+    Page, Store, StoreError,
+};
+use bytes::Bytes;
+use futures_util::stream;
+use utoipa::IntoParams;
+use utoipa::openapi::path::{Parameter, ParameterIn};
+
+use crate::api::telemetry::export_format::UsageFormat;
+use crate::api::telemetry::record_view::UsageView;
+use crate::app::App;
+use crate::auth::admit::Authorized;
+use crate::http::answer_memory::{Reads, Writers};
+use crate::http::memory_budget::ByteHold;
+use crate::openapi::query;
+use crate::wire::cursor;
+use crate::wire::enums;
+use crate::wire::envelope::{Answer, ListMeta};
+use crate::wire::error::{ApiError, ErrorCode};
+use crate::wire::export;
+use crate::wire::params::Query;
+use crate::wire::period::{instant_params, read_instants};
+use crate::wire::scalars::{Id, Whole};
+
+const LIMIT_DEFAULT: u32 = 50;
+const LIMIT_MAX: u32 = 1_000;
+const OFFSET_MAX: u32 = 10_000;
+/// Why a page at an offset is refused: a shorter one would make the next offset skip rows.
+const NOT_WHOLE: &str = "The page at this offset cannot be read whole: it has more than 4 MiB of \
+     metadata and error messages, or takes too long or too much memory. Ask for a smaller limit, or \
+     page with cursor, whose pages may be shorter.";
+/// Days over which entries are counted for `total`.
+const COUNT_DAYS_MAX: i32 = 366;
+
+/// The filters of the history, as [`read_filter`] takes them, for the documents.
+struct FilterParams;
+
+impl IntoParams for FilterParams {
+    fn into_params(_: impl Fn() -> Option<ParameterIn>) -> Vec<Parameter> {
+        let labels = [
+            query::<Id>("integration_id", "Only of this integration."),
+            query::<String>("model", "Only of this model."),
+            query::<String>("agent_id", "Only of this agent."),
+            query::<String>("session_id", "Only of this session."),
+            query::<enums::PolicyResult>("policy_result", "Only with this result."),
+            query::<bool>("errors_only", "Only calls that ended with an error."),
+        ];
+        labels.into_iter().chain(instant_params()).collect()
+    }
+}
+
+/// The page of the history, for the documents.
+struct HistoryPageParams;
+
+impl IntoParams for HistoryPageParams {
+    fn into_params(_: impl Fn() -> Option<ParameterIn>) -> Vec<Parameter> {
+        vec![
+            query::<Whole<1, LIMIT_MAX, LIMIT_DEFAULT>>("limit", "Rows of a page."),
+            query::<Whole<0, OFFSET_MAX, 0>>("offset", "Rows to pass over."),
+            query::<String>("cursor", "The `next_cursor` of an earlier page."),
+        ]
+    }
+}
+
+/// The form of an export, for the documents.
+struct FormatParams;
+
+impl IntoParams for FormatParams {
+    fn into_params(_: impl Fn() -> Option<ParameterIn>) -> Vec<Parameter> {
+        vec![query::<enums::ExportFormat>("format", "How it is written; by default as CSV.")]
+    }
+}
+
+/// Lists usage records, newest first
+///
+/// Go on with `cursor`, which is the last page's `next_cursor`, or with `offset`; not with both. A
+/// page without `offset` may have fewer rows than `limit`, even none, and still have more after it:
+/// it then has `has_more` and `next_cursor`. A page with `offset`, 0 for the first one, has all of
+/// its rows or is refused with `READ_TOO_LARGE`, so offsets add up. `total` is told for no filter,
+/// and for whole days by integration, model or agent, all calls, failed or blocked ones; else it is
+/// null.
+#[utoipa::path(
+    get,
+    path = "/api/v1/telemetry/usage-history",
+    tag = "telemetry",
+    params(FilterParams, HistoryPageParams),
+    responses((status = 200, body = [UsageView], description = "A page of records.")),
+    extensions(("x-refuses" = json!([ErrorCode::IntegrationNotFound]))),
+)]
+pub async fn list_usage_history(
+    State(app): State<App>,
+    caller: Authorized,
+    reads: Reads,
+    mut query: Query,
+) -> Result<Response, ApiError> {
+    let limit = query.integer("limit", 1..=LIMIT_MAX)?.unwrap_or(LIMIT_DEFAULT);
+    let offset = query.integer("offset", 0..=OFFSET_MAX)?;
+    let after = query.read("cursor", parse_cursor)?;
+    if offset.is_some() && after.is_some() {
+        return Err(ApiError::field("offset", "cannot be combined with cursor"));
+    }
+    let filter = HistoryFilter { after, ..read_filter(&mut query)? };
+    query.done()?;
+    caller.known_integration(&app, filter.integration_id).await?;
+    let total = total(&reads, caller.tenant_id, &filter).await?;
+    let part = match offset {
+        Some(offset) => HistoryPart::Whole(Page { offset, limit }),
+        None => HistoryPart::UpTo(limit),
+    };
+    let found = reads.usage_history(caller.tenant_id, filter, part).await;
+    let found = found.map_err(|error| match (error, offset) {
+        (StoreError::ReadTooLarge, Some(_)) => ApiError::new(ErrorCode::ReadTooLarge, NOT_WHOLE),
+        (error, _) => error.into(),
+    })?;
+    let meta = ListMeta {
+        total,
+        page: offset.unwrap_or(0) / limit + 1,
+        page_size: limit,
+        has_more: found.next.is_some(),
+        next_cursor: found.next.map(cursor),
+    };
+    let views: Vec<UsageView> = found.rows.into_iter().map(UsageView::from).collect();
+    Answer::list(views, meta).large(&reads).await
+}
+
+fn read_filter(query: &mut Query) -> Result<HistoryFilter, ApiError> {
+    let (start, end) = read_instants(query)?;
+    Ok(HistoryFilter {
+        integration_id: query.integration()?,
+        model: query.text("model"),
+        agent_id: query.text("agent_id"),
+        session_id: query.text("session_id"),
+        policy_result: query.read("policy_result", parse_policy)?,
+        errors_only: query.boolean("errors_only")?,
+        start,
+        end,
+        after: None,
+    })
+}
+
+/// All calls that match, where counters or rollups know it.
+async fn total(
+    reads: &Reads,
+    tenant_id: TenantId,
+    filter: &HistoryFilter,
+) -> Result<Option<i64>, ApiError> {
+    let HistoryFilter { integration_id, start, end, .. } = filter;
+    let Some((label, outcome)) = counted(filter) else { return Ok(None) };
+    let days = match (start, end) {
+        (None, None) if label.is_none() && outcome.is_none() => {
+            return as_far_as_counted(
+                reads.recorded_calls(tenant_id, *integration_id).await.map(Some),
+            );
+        }
+        (Some(start), Some(end)) => whole_days(*start, *end),
+        (None | Some(_), None | Some(_)) => None,
+    };
+    let Some((first, last)) = days else { return Ok(None) };
+    let integration_id = *integration_id;
+    let filter = CallFilter { integration_id, label, outcome, first, last };
+    as_far_as_counted(reads.counted_calls(tenant_id, filter).await)
+}
+
+/// A count that takes too long is not told; the page is there all the same.
+fn as_far_as_counted(count: Result<Option<i64>, StoreError>) -> Result<Option<i64>, ApiError> {
+    match count {
+        Err(StoreError::ReadTooLarge) => Ok(None),
+        counted => Ok(counted?),
+    }
+}
+
+/// What rollups would have to tell apart, if they can: a model or an agent, and one outcome.
+fn counted(filter: &HistoryFilter) -> Option<(Option<CallLabel>, Option<CallOutcome>)> {
+    let HistoryFilter { model, agent_id, session_id, policy_result, errors_only, .. } = filter;
+    let label = match (model, agent_id, session_id) {
+        (None, None, None) => None,
+        (Some(model), None, None) => Some(CallLabel::Model(model.clone())),
+        (None, Some(agent_id), None) => Some(CallLabel::Agent(agent_id.clone())),
+        (Some(_), Some(_), _) | (_, _, Some(_)) => return None,
+    };
+    let outcome = match (policy_result, errors_only) {
+        (None, false) => None,
+        (None, true) => Some(CallOutcome::Failed),
+        (Some(PolicyResult::Blocked), false) => Some(CallOutcome::Blocked),
+        (Some(PolicyResult::Allowed | PolicyResult::Warned), _)
+        | (Some(PolicyResult::Blocked), true) => return None,
+    };
+    Some((label, outcome))
+}
+
+/// The days of a range that begins and ends between days.
+fn whole_days(start: Timestamp, end: Timestamp) -> Option<(Day, Day)> {
+    let (first, after) = (start.day(), end.day());
+    let whole = first.start() == start && after.start() == end && first < after;
+    let days = after.number() - first.number();
+    (whole && days <= COUNT_DAYS_MAX).then(|| (first, Day::from_number(after.number() - 1)))
+}
+
+/// An export between two of its pieces.
+struct Export {
+    store: Arc<dyn Store>,
+    tenant_id: TenantId,
+    filter: HistoryFilter,
+    format: UsageFormat,
+    next: Next,
+    /// For as long as someone reads it or it is written.
+    hold: Arc<ByteHold>,
+    writers: Writers,
+}
+
+/// What an export does next.
+enum Next {
+    Head(HistoryPage),
+    Page(HistoryPage),
+    Read(HistoryPlace),
+    End,
+}
+
+/// Writes all of the history to a file, newest first
+///
+/// A tenant may have 8 exports open at once; a client that takes nothing for
+/// `server.write_seconds` is cut off.
+/// One answer as long as it has to be; if something fails on the way, the connection breaks off, so
+/// that a file that ended properly is whole.
+#[utoipa::path(
+    get,
+    path = "/api/v1/telemetry/export",
+    tag = "telemetry",
+    params(FormatParams, FilterParams),
+    responses(
+        (
+            status = 200,
+            description = "The file: CSV with the names of the fields in its first line, or an \
+                object a line, each as the history shows it.",
+            content((String = "text/csv"), (String = "application/x-ndjson")),
+            headers(("Content-Disposition" = String, description = "Suggests a name for it.")),
+        ),
+    ),
+    extensions(("x-refuses" = json!([ErrorCode::IntegrationNotFound]))),
+)]
+pub async fn export_usage(
+    State(app): State<App>,
+    caller: Authorized,
+    reads: Reads,
+    mut query: Query,
+) -> Result<Response, ApiError> {
+    let format = query.read("format", UsageFormat::parse)?.unwrap_or(UsageFormat::Csv);
+    let filter = read_filter(&mut query)?;
+    query.done()?;
+    caller.known_integration(&app, filter.integration_id).await?;
+    let tenant_id = caller.tenant_id;
+    let (hold, store) = (Arc::new(export::open(&app, tenant_id)?), reads.for_export(&app));
+    // What cannot be read at all is an error, and not a file that breaks off.
+    let page = store.export_page(tenant_id, filter.clone()).await?;
+    let export = Export {
+        store,
+        tenant_id,
+        filter,
+        format,
+        next: Next::Head(page),
+        hold,
+        writers: reads.writers().clone(),
+    };
+    let mut response = Response::new(Body::from_stream(stream::try_unfold(export, Export::piece)));
+    let (content_type, disposition) = format.headers();
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));
+    headers.insert(header::CONTENT_DISPOSITION, HeaderValue::from_static(disposition));
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    Ok(response)
+}
+
+impl Export {
+    /// The next piece of the file, and what comes after it. An error breaks the answer off, so that
+    /// nobody takes half a file for a whole one.
+    async fn piece(mut self) -> Result<Option<(Bytes, Self)>, StoreError> {
+        let page = match std::mem::replace(&mut self.next, Next::End) {
+            Next::End => return Ok(None),
+            Next::Head(page) => {
+                self.next = Next::Page(page);
+                return Ok(Some((self.format.head(), self)));
+            }
+            Next::Page(page) => page,
+            Next::Read(place) => {
+                let filter = HistoryFilter { after: Some(place), ..self.filter.clone() };
+                let (store, tenant_id) = (&self.store, self.tenant_id);
+                let read = || store.export_page(tenant_id, filter.clone());
+                export::persist(read).await?
+            }
+        };
+        if let Some(place) = page.next {
+            self.next = Next::Read(place);
+        }
+        let format = self.format;
+        let hold = Arc::clone(&self.hold);
+        let write = move || {
+            let text = format.write(page.rows);
+            drop(hold);
+            text
+        };
+        let text = self.writers.write_piece(write).await?;
+        Ok(Some((text, self)))
+    }
+}
+
+fn parse_policy(text: &str) -> Result<PolicyResult, &'static str> {
+    [PolicyResult::Allowed, PolicyResult::Warned, PolicyResult::Blocked]
+        .into_iter()
+        .find(|policy| policy.as_str() == text)
+        .ok_or("must be allowed, warned or blocked")
+}
+
+fn cursor(place: HistoryPlace) -> String {
+    cursor::text(place.occurred_at, place.entry_id.number())
+}
+
+fn parse_cursor(text: &str) -> Result<HistoryPlace, &'static str> {
+    let (occurred_at, entry_id) = cursor::parse(text, EntryId::from_number)?;
+    Ok(HistoryPlace { occurred_at, entry_id })
+}

@@ -1,0 +1,505 @@
+//! Telemetry in: one usage record, or up to a thousand.
+//!
+//! Unknown fields are ignored here, on purpose: an old server must not lose a newer client's facts.
+
+use std::fmt;
+
+use axum::extract::State;
+use bursar_core::{
+    CallId, IntegrationId, OnboardingState, ParseIdError, PolicyResult, RecordMode, RecordOutcome,
+    RecordRefusal, TenantId, TokenBuckets, Usage,
+};
+use serde::de::{IgnoredAny, SeqAccess, Visitor};
+use serde::{Deserialize, Deserializer, Serialize};
+use serde_json::value::RawValue;
+use utoipa::ToSchema;
+
+use crate::api::enforcement::estimate::check_cents;
+use crate::app::App;
+use crate::auth::admit::Authorized;
+use crate::auth::onboarding;
+use crate::credentials::raw_key;
+use crate::openapi::{BatchRecord, EXAMPLE_ID};
+use crate::protection::RecordsProtection;
+use crate::wire::body::{BATCH, BATCH_RECORDS_MAX, SMALL, Text, parse, parse_envelope};
+use crate::wire::enums;
+use crate::wire::envelope::Answer;
+use crate::wire::error::{ApiError, ErrorCode};
+use crate::wire::free_object::check_metadata;
+use crate::wire::scalars;
+use crate::wire::scalars::{Cents, FreeObject, Id, Instant, Label, Message, ShortLabel, Tokens};
+use crate::wire::text::refuse_key;
+use crate::wire::timestamps;
+
+/// What became of a record, on the wire.
+pub(crate) const ACCEPTED: &str = "accepted";
+pub(crate) const DUPLICATE: &str = "duplicate";
+pub(crate) const CONFLICT: &str = "conflict";
+pub(crate) const ERROR: &str = "error";
+
+/// A usage record as it comes in.
+#[derive(Debug, Deserialize, ToSchema)]
+pub struct UsageRecord<'a> {
+    /// Needed without an integration key.
+    #[schema(value_type = Option<Id>)]
+    integration_id: Option<String>,
+    /// Makes the record safe to repeat; settles the reservation of this call.
+    #[schema(value_type = scalars::CallId)]
+    call_id: Box<str>,
+    #[schema(value_type = Option<Label>)]
+    session_id: Option<Box<str>>,
+    #[schema(value_type = Option<Label>)]
+    agent_id: Option<Box<str>>,
+    /// Who served the call.
+    #[schema(value_type = ShortLabel)]
+    provider: Box<str>,
+    /// The model that answered.
+    #[schema(value_type = Label)]
+    model: Box<str>,
+    /// Tokens of the prompt, those from and to a cache included.
+    #[schema(value_type = Tokens)]
+    tokens_in: i64,
+    /// Tokens of the answer, reasoning included.
+    #[schema(value_type = Tokens)]
+    tokens_out: i64,
+    /// Part of `tokens_in`: read from a cache.
+    #[schema(value_type = Option<Tokens>)]
+    #[serde(default)]
+    tokens_cache_read: Option<i64>,
+    /// Part of `tokens_in`: written to a cache.
+    #[schema(value_type = Option<Tokens>)]
+    #[serde(default)]
+    tokens_cache_write: Option<i64>,
+    /// Part of `tokens_out`: spent on reasoning.
+    #[schema(value_type = Option<Tokens>)]
+    #[serde(default)]
+    tokens_reasoning: Option<i64>,
+    /// What the call cost; without it what was held counts, or nothing is known.
+    #[schema(value_type = Option<Cents>)]
+    #[serde(borrow, default)]
+    cost_cents: Option<&'a RawValue>,
+    #[schema(minimum = 0, maximum = 1_000_000_000)]
+    latency_ms: Option<i64>,
+    /// `allowed` unless said; a blocked call never counts in the rate.
+    #[schema(value_type = Option<enums::PolicyResult>)]
+    policy_result: Option<String>,
+    /// The error that the call ended with.
+    #[schema(value_type = Option<ShortLabel>)]
+    error_code: Option<Box<str>>,
+    /// Cut after 4,000 characters; keys in it are taken out.
+    #[schema(value_type = Option<Message>)]
+    error_message: Option<Box<str>>,
+    /// Whatever else is known of the call.
+    #[schema(value_type = Option<FreeObject>)]
+    #[serde(borrow, default)]
+    metadata: Option<&'a RawValue>,
+    /// When the call was made, at most 5 minutes ahead; by default its reservation, or now.
+    #[schema(value_type = Option<Instant>)]
+    occurred_at: Option<String>,
+}
+
+/// The envelope of a batch.
+#[derive(Debug, Deserialize, ToSchema)]
+struct Batch<'a> {
+    #[schema(value_type = Vec<BatchRecord>, min_items = 1, max_items = 1000)]
+    #[serde(borrow)]
+    records: Records<'a>,
+}
+
+/// The records of a batch, as far as it may have any: the rest is only passed over.
+#[derive(Debug)]
+struct Records<'a> {
+    kept: Vec<&'a RawValue>,
+    too_many: bool,
+}
+
+impl<'de: 'a, 'a> Deserialize<'de> for Records<'a> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Bounded;
+
+        impl<'de> Visitor<'de> for Bounded {
+            type Value = Records<'de>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a list of records")
+            }
+
+            fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Records<'de>, A::Error> {
+                let mut kept = Vec::new();
+                while kept.len() < BATCH_RECORDS_MAX
+                    && let Some(record) = items.next_element()?
+                {
+                    kept.push(record);
+                }
+                let mut too_many = false;
+                while items.next_element::<IgnoredAny>()?.is_some() {
+                    too_many = true;
+                }
+                Ok(Records { kept, too_many })
+            }
+        }
+
+        deserializer.deserialize_seq(Bounded)
+    }
+}
+
+/// What became of one record.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct RecordAnswer {
+    #[schema(value_type = enums::RecordStatus)]
+    status: &'static str,
+    #[schema(value_type = Id)]
+    id: String,
+    #[schema(value_type = scalars::CallId)]
+    call_id: String,
+}
+
+/// What became of a batch.
+#[derive(Debug, Default, Serialize, ToSchema)]
+pub struct BatchAnswer {
+    accepted: u32,
+    duplicates: u32,
+    conflicts: u32,
+    errors: u32,
+    total: usize,
+    results: Vec<BatchResult>,
+}
+
+/// What became of one record of a batch.
+#[derive(Debug, Serialize, ToSchema)]
+struct BatchResult {
+    index: usize,
+    #[schema(required)]
+    call_id: Option<String>,
+    #[schema(value_type = enums::BatchRecordStatus)]
+    status: &'static str,
+    #[schema(value_type = Id, required = false)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    id: Option<String>,
+    #[schema(value_type = ApiError, required = false)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    error: Option<ApiError>,
+}
+
+/// Records one model call
+///
+/// A success means that the record is on stable storage. It settles the reservation of its call id.
+/// Fields that are not known are ignored. The same call id with other content changes nothing.
+#[utoipa::path(
+    post,
+    path = "/api/v1/telemetry/llm-usage",
+    tag = "telemetry",
+    request_body(content = UsageRecord, example = example_record),
+    responses(
+        (status = 200, body = RecordAnswer, description = "A duplicate; nothing changed."),
+        (status = 201, body = RecordAnswer, description = "Accepted."),
+    ),
+    extensions(("x-refuses" = json!([
+        ErrorCode::IntegrationNotFound,
+        ErrorCode::CallIdConflict,
+        ErrorCode::SecretRefused,
+        ErrorCode::TotalsOverflow,
+        ErrorCode::StoredBytesExceeded,
+    ]))),
+)]
+pub async fn record_usage(
+    State(app): State<App>,
+    caller: Authorized,
+    protection: RecordsProtection,
+    body: Text<SMALL>,
+) -> Result<Answer<RecordAnswer>, ApiError> {
+    let only = caller.only;
+    let read = body.read(&app, move |text| check_record(text, only));
+    let usage = read.await?;
+    let call_id = usage.call_id.as_str().to_owned();
+    let (mode, records) = (protection.mode(), vec![usage]);
+    let outcomes = match app.ledger.record_as(mode, caller.tenant_id, records).await {
+        Ok(outcomes) => outcomes,
+        Err(error) => {
+            protection.note_overload(&app, &error);
+            return Err(error.into());
+        }
+    };
+    protection.conclude(&app, &outcomes)?;
+    complete_onboarding(&app, &caller, &outcomes).await;
+    let outcome = outcomes.into_iter().next().ok_or_else(|| ApiError::of(ErrorCode::Internal))?;
+    match outcome {
+        RecordOutcome::Accepted(id) => {
+            let id = id.to_string();
+            Ok(Answer::created(RecordAnswer { status: ACCEPTED, id, call_id }))
+        }
+        RecordOutcome::Duplicate(id) => {
+            let id = id.to_string();
+            Ok(Answer::ok(RecordAnswer { status: DUPLICATE, id, call_id }))
+        }
+        RecordOutcome::Conflict => Err(conflict()),
+        RecordOutcome::Refused(refusal) => Err(refused(refusal)),
+    }
+}
+
+/// Records up to 1,000 model calls
+///
+/// Each record stands alone: what became of it is told in its place, and a bad one never costs a
+/// good one.
+#[utoipa::path(
+    post,
+    path = "/api/v1/telemetry/llm-usage/batch",
+    tag = "telemetry",
+    request_body(content = Batch, example = json!({ "records": [example_record()] })),
+    responses((status = 200, body = BatchAnswer, description = "What became of each.")),
+)]
+pub async fn record_usage_batch(
+    State(app): State<App>,
+    caller: Authorized,
+    protection: RecordsProtection,
+    body: Text<BATCH>,
+) -> Result<Answer<BatchAnswer>, ApiError> {
+    let (tenant_id, only, mode) = (caller.tenant_id, caller.only, protection.mode());
+    let reading = app.clone();
+    // The body ends with this: what waits to be written is not kept twice.
+    let checked = body.read(&app, move |text| check_batch(&reading, (tenant_id, mode), only, text));
+    let (mut results, records) = checked.await?;
+    let outcomes = match records.len() {
+        0 => Vec::new(),
+        _ => match app.ledger.record_as(mode, tenant_id, records).await {
+            Ok(outcomes) => outcomes,
+            Err(error) => {
+                protection.note_overload(&app, &error);
+                return Err(error.into());
+            }
+        },
+    };
+    let throttled = protection.conclude(&app, &outcomes)?;
+    complete_onboarding(&app, &caller, &outcomes).await;
+    let mut outcomes = outcomes.into_iter();
+    for result in results.iter_mut().filter(|result| result.error.is_none()) {
+        let outcome = outcomes.next().ok_or_else(|| ApiError::of(ErrorCode::Internal))?;
+        result.take(outcome, throttled.as_ref());
+    }
+    Ok(Answer::ok(BatchAnswer::of(results)))
+}
+
+/// The first accepted record ends the onboarding of its tenant.
+async fn complete_onboarding(app: &App, caller: &Authorized, outcomes: &[RecordOutcome]) {
+    let kept = |outcome: &RecordOutcome| {
+        matches!(outcome, RecordOutcome::Accepted(_) | RecordOutcome::Duplicate(_))
+    };
+    if caller.onboarding < OnboardingState::Complete && outcomes.iter().any(kept) {
+        onboarding::reach(app, caller.tenant(), OnboardingState::Complete, &caller.actor).await;
+    }
+}
+
+/// Reads and checks the records of a batch, if there is room for them; those that are refused have
+/// their results already.
+fn check_batch(
+    app: &App,
+    (tenant_id, mode): (TenantId, RecordMode),
+    only: Option<IntegrationId>,
+    text: &str,
+) -> Result<(Vec<BatchResult>, Vec<Usage>), ApiError> {
+    let Batch { records: Records { kept, too_many } } = parse_envelope(text)?;
+    if kept.is_empty() || too_many {
+        return Err(ApiError::field("records", "must have 1 to 1000 records"));
+    }
+    if kept.len() > 1 && !app.ledger.has_room_as(mode, tenant_id, (text.len(), kept.len())) {
+        return Err(ApiError::of(ErrorCode::Overloaded));
+    }
+    let mut results = Vec::with_capacity(kept.len());
+    let mut records = Vec::with_capacity(kept.len());
+    for (index, record) in kept.iter().enumerate() {
+        match check_record(record.get(), only) {
+            Ok(usage) => {
+                let call_id = Some(usage.call_id.as_str().to_owned());
+                results.push(BatchResult { index, call_id, status: "", id: None, error: None });
+                records.push(usage);
+            }
+            Err(error) => {
+                let call_id = sent_call_id(record.get());
+                let error = Some(error);
+                results.push(BatchResult { index, call_id, status: ERROR, id: None, error });
+            }
+        }
+    }
+    Ok((results, records))
+}
+
+/// Reads and checks one record.
+///
+/// # Errors
+/// [`ApiError`] that names the field.
+pub fn check_record(text: &str, only: Option<IntegrationId>) -> Result<Usage, ApiError> {
+    parse::<UsageRecord<'_>>(text)?.check(only)
+}
+
+impl BatchResult {
+    /// Takes what became of the record; `throttled` is what protection says of an unknown call.
+    fn take(&mut self, outcome: RecordOutcome, throttled: Option<&ApiError>) {
+        match outcome {
+            RecordOutcome::Accepted(id) => {
+                self.status = ACCEPTED;
+                self.id = Some(id.to_string());
+            }
+            RecordOutcome::Duplicate(id) => {
+                self.status = DUPLICATE;
+                self.id = Some(id.to_string());
+            }
+            RecordOutcome::Conflict => {
+                self.status = CONFLICT;
+                self.error = Some(conflict());
+            }
+            RecordOutcome::Refused(refusal) => {
+                self.status = ERROR;
+                let throttled = throttled.filter(|_| refusal == RecordRefusal::UnknownCall);
+                self.error = Some(throttled.cloned().unwrap_or_else(|| refused(refusal)));
+            }
+        }
+    }
+}
+
+impl BatchAnswer {
+    fn of(results: Vec<BatchResult>) -> Self {
+        let count = |status: &str| {
+            u32::try_from(results.iter().filter(|result| result.status == status).count())
+                .unwrap_or(u32::MAX)
+        };
+        Self {
+            accepted: count(ACCEPTED),
+            duplicates: count(DUPLICATE),
+            conflicts: count(CONFLICT),
+            errors: count(ERROR),
+            total: results.len(),
+            results,
+        }
+    }
+}
+
+/// A record for the documents.
+fn example_record() -> serde_json::Value {
+    serde_json::json!({
+        "integration_id": EXAMPLE_ID,
+        "call_id": "call-1",
+        "provider": "openai",
+        "model": "gpt-4o",
+        "tokens_in": 1200,
+        "tokens_out": 240,
+        "cost_cents": 0.54,
+    })
+}
+
+/// The call id of a record that is refused, if it can be read, so that a client finds the record.
+fn sent_call_id(record: &str) -> Option<String> {
+    #[derive(Deserialize)]
+    struct OnlyCallId {
+        call_id: String,
+    }
+    let read: OnlyCallId = serde_json::from_str(record).ok()?;
+    Some(read.call_id)
+        .filter(|call_id| call_id.chars().count() <= 100 && !raw_key::contains_key(call_id))
+}
+
+fn conflict() -> ApiError {
+    ApiError::of(ErrorCode::CallIdConflict).on("call_id", "is taken by a record with other content")
+}
+
+fn refused(refusal: RecordRefusal) -> ApiError {
+    match refusal {
+        RecordRefusal::IntegrationNotFound => ApiError::of(ErrorCode::IntegrationNotFound)
+            .on("integration_id", "names no integration of this tenant"),
+        RecordRefusal::InTheFuture => {
+            ApiError::field("occurred_at", "must not lie more than 5 minutes in the future")
+        }
+        RecordRefusal::TotalsOverflow => ApiError::of(ErrorCode::TotalsOverflow),
+        RecordRefusal::StoredBytesExceeded => ApiError::of(ErrorCode::StoredBytesExceeded),
+        // Protection has its own words for a call that is not known.
+        RecordRefusal::UnknownCall | RecordRefusal::NotStorable => {
+            ApiError::of(ErrorCode::Internal)
+        }
+    }
+}
+
+impl UsageRecord<'_> {
+    /// Checks everything that can be checked without storage.
+    fn check(self, only: Option<IntegrationId>) -> Result<Usage, ApiError> {
+        self.refuse_keys()?;
+        let integration_id = check_integration(self.integration_id.as_deref(), only)?;
+        let cost = self.cost_cents.map(|text| check_cents("cost_cents", text)).transpose()?;
+        let occurred_at = self
+            .occurred_at
+            .map(|text| {
+                timestamps::parse(&text).map_err(|problem| ApiError::field("occurred_at", problem))
+            })
+            .transpose()?;
+        let tokens = TokenBuckets::new(
+            self.tokens_in,
+            self.tokens_out,
+            self.tokens_cache_read.unwrap_or(0),
+            self.tokens_cache_write.unwrap_or(0),
+            self.tokens_reasoning.unwrap_or(0),
+        )?;
+        // Providers quote the key in their messages; the fact is kept, the key is not.
+        let error_message =
+            self.error_message.map(|message| raw_key::redact(&message).map_or(message, Box::from));
+        let usage = Usage {
+            integration_id,
+            call_id: CallId::new(self.call_id)?,
+            session_id: self.session_id,
+            agent_id: self.agent_id,
+            provider: self.provider,
+            model: self.model,
+            tokens,
+            cost,
+            latency_ms: self.latency_ms,
+            policy_result: check_policy(self.policy_result.as_deref())?,
+            error_code: self.error_code,
+            error_message,
+            metadata: check_metadata(self.metadata)?,
+            occurred_at,
+        };
+        Ok(usage.checked()?)
+    }
+}
+
+impl UsageRecord<'_> {
+    /// Refuses a key in what names things and stands in lists, metrics and exports.
+    fn refuse_keys(&self) -> Result<(), ApiError> {
+        refuse_key("call_id", &self.call_id)?;
+        refuse_key("provider", &self.provider)?;
+        refuse_key("model", &self.model)?;
+        let optional = [
+            ("session_id", &self.session_id),
+            ("agent_id", &self.agent_id),
+            ("error_code", &self.error_code),
+        ];
+        for (field, text) in optional {
+            refuse_key(field, text.as_deref().unwrap_or_default())?;
+        }
+        Ok(())
+    }
+}
+
+/// The integration of a record: named, implied by an integration key, or both and the same.
+fn check_integration(
+    named: Option<&str>,
+    only: Option<IntegrationId>,
+) -> Result<IntegrationId, ApiError> {
+    let named = named.map(IntegrationId::parse).transpose();
+    match (named, only) {
+        (Err(ParseIdError::NotUuid), _) => Err(ApiError::field("integration_id", "must be a UUID")),
+        (Err(ParseIdError::Unknown), None) => Err(refused(RecordRefusal::IntegrationNotFound)),
+        (Ok(None), None) => Err(ApiError::field("integration_id", "is required")),
+        (Ok(Some(named)), None) => Ok(named),
+        (Ok(None), Some(only)) => Ok(only),
+        (Ok(Some(named)), Some(only)) if named == only => Ok(only),
+        (Ok(Some(_)) | Err(ParseIdError::Unknown), Some(_)) => {
+            Err(ApiError::field("integration_id", "must be that of the integration key"))
+        }
+    }
+}
+
+fn check_policy(text: Option<&str>) -> Result<PolicyResult, ApiError> {
+    let Some(text) = text else { return Ok(PolicyResult::Allowed) };
+    [PolicyResult::Allowed, PolicyResult::Warned, PolicyResult::Blocked]
+        .into_iter()
+        .find(|policy| policy.as_str() == text)
+        .ok_or_else(|| ApiError::field("policy_result", "must be allowed, warned or blocked"))
+}

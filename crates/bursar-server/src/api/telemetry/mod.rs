@@ -1,0 +1,8 @@
+//! Usage records: taken in, added up, listed and exported.
+
+pub mod export_format;
+pub mod history;
+pub mod ingest;
+pub mod record_view;
+pub mod series;
+pub mod summaries;

@@ -1,0 +1,115 @@
+//! One entry of the ledger as the wire and files show it.
+
+use bursar_core::EntryKind;
+use bursar_store::UsageRow;
+use serde::Serialize;
+use serde_json::value::RawValue;
+use utoipa::ToSchema;
+
+use crate::wire::enums;
+use crate::wire::figures::{cents, usd};
+use crate::wire::scalars;
+use crate::wire::scalars::{FreeObject, Id, Instant, Usd};
+use crate::wire::timestamps;
+
+/// One entry of the history.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct UsageView {
+    #[schema(value_type = Id)]
+    pub(crate) id: String,
+    #[schema(value_type = enums::EntryKind)]
+    pub(crate) kind: &'static str,
+    #[schema(value_type = Id)]
+    pub(crate) integration_id: String,
+    #[schema(value_type = scalars::CallId)]
+    pub(crate) call_id: String,
+    #[schema(required)]
+    pub(crate) session_id: Option<String>,
+    #[schema(required)]
+    pub(crate) agent_id: Option<String>,
+    pub(crate) provider: String,
+    pub(crate) model: String,
+    pub(crate) tokens_in: i64,
+    pub(crate) tokens_out: i64,
+    pub(crate) total_tokens: i64,
+    pub(crate) tokens_cache_read: i64,
+    pub(crate) tokens_cache_write: i64,
+    pub(crate) tokens_reasoning: i64,
+    /// Rounded half up; `cost_usd` is exact.
+    #[schema(value_type = i64)]
+    pub(crate) cost_cents: i128,
+    /// The cost that counts.
+    #[schema(value_type = Usd)]
+    pub(crate) cost_usd: String,
+    /// Which figure it is.
+    #[schema(value_type = enums::CostSource)]
+    pub(crate) cost_source: &'static str,
+    #[schema(value_type = Option<Usd>, required)]
+    pub(crate) reported_cost_usd: Option<String>,
+    #[schema(value_type = Option<Usd>, required)]
+    pub(crate) computed_cost_usd: Option<String>,
+    #[schema(value_type = enums::UsageStatus)]
+    pub(crate) usage_status: &'static str,
+    #[schema(required)]
+    pub(crate) latency_ms: Option<i64>,
+    #[schema(value_type = enums::PolicyResult)]
+    pub(crate) policy_result: &'static str,
+    #[schema(required)]
+    pub(crate) error_code: Option<String>,
+    #[schema(required)]
+    pub(crate) error_message: Option<String>,
+    #[schema(value_type = FreeObject)]
+    pub(crate) metadata: Box<RawValue>,
+    #[schema(value_type = Instant)]
+    pub(crate) occurred_at: String,
+    #[schema(value_type = Instant)]
+    pub(crate) created_at: String,
+}
+
+/// The word for what an entry is.
+pub(crate) const fn kind_word(kind: EntryKind) -> &'static str {
+    match kind {
+        EntryKind::Usage => "usage",
+        EntryKind::Correction => "correction",
+    }
+}
+
+impl From<UsageRow> for UsageView {
+    fn from(row: UsageRow) -> Self {
+        let dollars = |cost: bursar_core::Nanos| usd(cost.get().into());
+        let metadata = row.metadata.and_then(|text| RawValue::from_string(text).ok());
+        Self {
+            id: row.entry_id.to_string(),
+            kind: kind_word(row.kind),
+            integration_id: row.integration_id.to_string(),
+            call_id: row.call_id,
+            session_id: row.session_id,
+            agent_id: row.agent_id,
+            provider: row.provider,
+            model: row.model,
+            tokens_in: row.tokens.tokens_in(),
+            tokens_out: row.tokens.tokens_out(),
+            total_tokens: row.tokens.total(),
+            tokens_cache_read: row.tokens.cache_read(),
+            tokens_cache_write: row.tokens.cache_write(),
+            tokens_reasoning: row.tokens.reasoning(),
+            cost_cents: cents(row.cost.get().into()),
+            cost_usd: dollars(row.cost),
+            cost_source: row.cost_source.as_str(),
+            reported_cost_usd: row.reported_cost.map(dollars),
+            computed_cost_usd: row.computed_cost.map(dollars),
+            usage_status: row.usage_status.as_str(),
+            latency_ms: row.latency_ms,
+            policy_result: row.policy_result.as_str(),
+            error_code: row.error_code,
+            error_message: row.error_message,
+            metadata: metadata.unwrap_or_else(empty_object),
+            occurred_at: timestamps::text(row.occurred_at),
+            created_at: timestamps::text(row.created_at),
+        }
+    }
+}
+
+fn empty_object() -> Box<RawValue> {
+    RawValue::from_string("{}".to_owned()).unwrap_or_else(|_| RawValue::NULL.to_owned())
+}

@@ -1,0 +1,405 @@
+//! Usage by what took it, and step by step: what dashboards draw.
+
+use axum::extract::State;
+use axum::response::Response;
+use bursar_core::Day;
+use bursar_store::{
+    Breakdown, BreakdownFilter, Group, GroupBy, Series, SeriesFilter, SeriesStep, Step, StoreError,
+    Sums,
+};
+use serde::Serialize;
+use utoipa::openapi::path::{Parameter, ParameterIn};
+use utoipa::{IntoParams, ToSchema};
+
+use crate::app::App;
+use crate::auth::admit::Authorized;
+use crate::http::answer_memory::Reads;
+use crate::openapi::query;
+use crate::wire::enums;
+use crate::wire::envelope::Answer;
+use crate::wire::error::{ApiError, ErrorCode};
+use crate::wire::figures::{average, cents, latency_percentile, percent, share, usd};
+use crate::wire::params::Query;
+use crate::wire::period::{day_params, read_days};
+use crate::wire::scalars::{Date, Id, Instant, Usd, Whole};
+use crate::wire::timestamps;
+
+/// Days of a series by day, and of a breakdown.
+const DAYS_MAX: i32 = 366;
+/// Days of a series by hour.
+const HOUR_DAYS_MAX: i32 = 31;
+/// Days of a breakdown by session, which is read from the entries.
+const SESSION_DAYS_MAX: i32 = 7;
+/// Groups that are told apart.
+const GROUPS_DEFAULT: u32 = 10;
+const GROUPS_MAX: u32 = 100;
+/// Points of one answer.
+const POINTS_MAX: i64 = 10_000;
+
+/// Sums as they are shown wherever usage is told apart.
+#[derive(Debug, Serialize, ToSchema)]
+struct SumsView {
+    total_calls: i64,
+    #[schema(value_type = i64)]
+    total_tokens_in: i128,
+    #[schema(value_type = i64)]
+    total_tokens_out: i128,
+    #[schema(value_type = i64)]
+    total_tokens: i128,
+    #[schema(value_type = i64)]
+    total_cost_cents: i128,
+    #[schema(value_type = Usd)]
+    total_cost_usd: String,
+    #[schema(required)]
+    avg_latency_ms: Option<f64>,
+    /// Estimated from a histogram; 40000 stands for that or more.
+    #[schema(required)]
+    latency_p50_ms: Option<i64>,
+    #[schema(required)]
+    latency_p95_ms: Option<i64>,
+    #[schema(required)]
+    latency_p99_ms: Option<i64>,
+    error_count: i64,
+    blocked_count: i64,
+    /// Calls whose cost is not known.
+    unpriced_count: i64,
+    /// Calls that neither failed nor were blocked, of all.
+    success_rate: f64,
+}
+
+/// What usage is told apart by: of these fields those that the question was for.
+#[derive(Debug, Default, Serialize, ToSchema)]
+struct GroupView {
+    #[schema(value_type = Id, required = false)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    integration_id: Option<String>,
+    #[schema(value_type = String, required = false)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    integration_name: Option<String>,
+    #[schema(value_type = enums::ProviderType, required = false)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    provider_type: Option<String>,
+    #[schema(value_type = String, required = false)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    provider: Option<String>,
+    #[schema(value_type = String, required = false)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    model: Option<String>,
+    #[schema(value_type = String, required = false)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    agent_id: Option<String>,
+    #[schema(value_type = String, required = false)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    session_id: Option<String>,
+}
+
+/// Usage of a period by what took most of it.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct BreakdownView {
+    #[schema(value_type = enums::GroupBy)]
+    by: &'static str,
+    #[schema(value_type = Date)]
+    period_start: String,
+    #[schema(value_type = Date)]
+    period_end: String,
+    total: SumsView,
+    groups: Vec<GroupSums>,
+    /// What is left of the total.
+    other: SumsView,
+}
+
+/// What one group took in a period.
+#[derive(Debug, Serialize, ToSchema)]
+struct GroupSums {
+    #[serde(flatten)]
+    group: GroupView,
+    #[serde(flatten)]
+    sums: SumsView,
+    /// Its share of the cost of the total.
+    cost_percent: f64,
+}
+
+/// Usage of a period step by step.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct SeriesView {
+    #[schema(value_type = Option<enums::SeriesGroupBy>, required)]
+    group_by: Option<&'static str>,
+    #[schema(value_type = enums::SeriesStep)]
+    step: &'static str,
+    #[schema(value_type = Date)]
+    period_start: String,
+    #[schema(value_type = Date)]
+    period_end: String,
+    total: Vec<PointView>,
+    groups: Vec<GroupSeries>,
+    /// What is left of the total, where groups are told apart.
+    other: Vec<PointView>,
+}
+
+/// What one group took step by step; steps without its calls are absent.
+#[derive(Debug, Serialize, ToSchema)]
+struct GroupSeries {
+    #[serde(flatten)]
+    group: GroupView,
+    points: Vec<PointView>,
+}
+
+/// The sums of a step.
+#[derive(Debug, Serialize, ToSchema)]
+struct PointView {
+    /// When the step begins.
+    #[schema(value_type = Instant)]
+    start: String,
+    #[serde(flatten)]
+    sums: SumsView,
+}
+
+impl From<&Sums> for SumsView {
+    fn from(sums: &Sums) -> Self {
+        let percentile = |percent| latency_percentile(&sums.latency_buckets, percent);
+        Self {
+            total_calls: sums.calls,
+            total_tokens_in: sums.tokens_in,
+            total_tokens_out: sums.tokens_out,
+            total_tokens: sums.tokens(),
+            total_cost_cents: cents(sums.cost_nanos),
+            total_cost_usd: usd(sums.cost_nanos),
+            avg_latency_ms: average(sums.latency_sum_ms, sums.latency_calls),
+            latency_p50_ms: percentile(50),
+            latency_p95_ms: percentile(95),
+            latency_p99_ms: percentile(99),
+            error_count: sums.errors,
+            blocked_count: sums.blocked,
+            unpriced_count: sums.unpriced,
+            success_rate: share(sums.succeeded, sums.calls),
+        }
+    }
+}
+
+impl From<Group> for GroupView {
+    fn from(group: Group) -> Self {
+        let none = Self::default();
+        match group {
+            Group::Integration { integration_id, name, provider_type } => Self {
+                integration_id: Some(integration_id.to_string()),
+                integration_name: Some(name),
+                provider_type: Some(provider_type),
+                ..none
+            },
+            Group::Model { provider, model } => {
+                Self { provider: Some(provider), model: Some(model), ..none }
+            }
+            Group::Provider { provider } => Self { provider: Some(provider), ..none },
+            Group::Agent { agent_id } => Self { agent_id: Some(agent_id), ..none },
+            Group::Session { session_id } => Self { session_id: Some(session_id), ..none },
+        }
+    }
+}
+
+/// The word for what usage is told apart by.
+pub(crate) const fn group_word(by: GroupBy) -> &'static str {
+    match by {
+        GroupBy::Integration => "integration",
+        GroupBy::Model => "model",
+        GroupBy::Provider => "provider",
+        GroupBy::Agent => "agent",
+        GroupBy::Session => "session",
+    }
+}
+
+fn named(text: &str, known: &[GroupBy]) -> Option<GroupBy> {
+    known.iter().copied().find(|by| group_word(*by) == text)
+}
+
+/// The word for a step.
+pub(crate) const fn step_word(step: Step) -> &'static str {
+    match step {
+        Step::Hour => "hour",
+        Step::Day => "day",
+    }
+}
+
+/// What a breakdown is asked, for the documents.
+struct BreakdownParams;
+
+impl IntoParams for BreakdownParams {
+    fn into_params(_: impl Fn() -> Option<ParameterIn>) -> Vec<Parameter> {
+        let mut params = vec![
+            query::<enums::GroupBy>("by", "What usage is told apart by; by default the model."),
+            query::<Whole<1, GROUPS_MAX, GROUPS_DEFAULT>>("limit", "Groups that are told apart."),
+        ];
+        let last = "The last day, at most the 366th, by session the 7th; by default today.";
+        params.extend(day_params(last));
+        params
+    }
+}
+
+/// What a series is asked, for the documents.
+struct SeriesParams;
+
+impl IntoParams for SeriesParams {
+    fn into_params(_: impl Fn() -> Option<ParameterIn>) -> Vec<Parameter> {
+        let mut params = vec![
+            query::<enums::SeriesGroupBy>(
+                "group_by",
+                "What usage is told apart by; by default only the total is told.",
+            ),
+            query::<enums::SeriesStep>("step", "By default days; agents are told by day only."),
+            query::<Whole<1, GROUPS_MAX, GROUPS_DEFAULT>>("limit", "Groups that are told apart."),
+        ];
+        let last = "The last day, at most the 366th, by hour the 31st; by default today.";
+        params.extend(day_params(last));
+        params
+    }
+}
+
+/// Sums up the usage of a period by what took most of it
+///
+/// The groups with the largest cost; `other` is what is left of `total`, with calls that have no
+/// agent or session. Sessions are told for 7 days at most, also when no day is named.
+#[utoipa::path(
+    get,
+    path = "/api/v1/telemetry/usage-breakdown",
+    tag = "telemetry",
+    params(BreakdownParams),
+    responses((status = 200, body = BreakdownView, description = "The sums by group.")),
+    extensions(("x-refuses" = json!([ErrorCode::IntegrationNotFound, ErrorCode::TotalsOverflow]))),
+)]
+pub async fn get_usage_breakdown(
+    State(app): State<App>,
+    caller: Authorized,
+    reads: Reads,
+    mut query: Query,
+) -> Result<Answer<BreakdownView>, ApiError> {
+    use GroupBy::{Agent, Integration, Model, Provider, Session};
+    let by = query.read("by", |text| {
+        named(text, &[Integration, Model, Provider, Agent, Session])
+            .ok_or("must be integration, model, provider, agent or session")
+    })?;
+    let by = by.unwrap_or(Model);
+    let groups = query.integer("limit", 1..=GROUPS_MAX)?.unwrap_or(GROUPS_DEFAULT);
+    let integration_id = query.integration()?;
+    let days_max = if by == Session { SESSION_DAYS_MAX } else { DAYS_MAX };
+    let (first, last) = read_days(&app, &mut query, days_max)?;
+    query.done()?;
+    caller.known_integration(&app, integration_id).await?;
+    let filter = BreakdownFilter { by, integration_id, first, last, groups_max: groups as usize };
+    let breakdown = reads.usage_breakdown(caller.tenant_id, filter).await?;
+    let breakdown = breakdown.ok_or_else(|| {
+        let problem = "must be later: these days have more sessions than can be told apart";
+        ApiError::field("start_date", problem)
+    })?;
+    Ok(Answer::ok(breakdown_view(by, (first, last), breakdown)?))
+}
+
+fn breakdown_view(
+    by: GroupBy,
+    (first, last): (Day, Day),
+    breakdown: Breakdown,
+) -> Result<BreakdownView, StoreError> {
+    let Breakdown { total, groups } = breakdown;
+    let mut other = total;
+    for (_, sums) in &groups {
+        other = other.without(sums)?;
+    }
+    let groups = groups.into_iter().map(|(group, sums)| GroupSums {
+        group: group.into(),
+        sums: SumsView::from(&sums),
+        cost_percent: percent(sums.cost_nanos, total.cost_nanos),
+    });
+    Ok(BreakdownView {
+        by: group_word(by),
+        period_start: first.to_string(),
+        period_end: last.to_string(),
+        total: SumsView::from(&total),
+        groups: groups.collect(),
+        other: SumsView::from(&other),
+    })
+}
+
+/// Sums up the usage of a period step by step
+///
+/// Steps without calls are absent. An answer has at most 10,000 points.
+#[utoipa::path(
+    get,
+    path = "/api/v1/telemetry/usage-series",
+    tag = "telemetry",
+    params(SeriesParams),
+    responses((status = 200, body = SeriesView, description = "The sums by step.")),
+    extensions(("x-refuses" = json!([ErrorCode::IntegrationNotFound, ErrorCode::TotalsOverflow]))),
+)]
+pub async fn get_usage_series(
+    State(app): State<App>,
+    caller: Authorized,
+    reads: Reads,
+    mut query: Query,
+) -> Result<Response, ApiError> {
+    use GroupBy::{Agent, Integration, Model, Provider};
+    let by = query.read("group_by", |text| {
+        named(text, &[Integration, Model, Provider, Agent])
+            .ok_or("must be integration, model, provider or agent")
+    })?;
+    let step = query.read("step", |text| {
+        let mut known = [Step::Hour, Step::Day].into_iter();
+        known.find(|step| step_word(*step) == text).ok_or("must be hour or day")
+    })?;
+    let step = step.unwrap_or(Step::Day);
+    if by == Some(Agent) && step == Step::Hour {
+        return Err(ApiError::field("step", "must be day for agents"));
+    }
+    let limit = query.integer("limit", 1..=GROUPS_MAX)?.unwrap_or(GROUPS_DEFAULT);
+    let integration_id = query.integration()?;
+    let (days_max, steps_a_day) = match step {
+        Step::Hour => (HOUR_DAYS_MAX, 24),
+        Step::Day => (DAYS_MAX, 1),
+    };
+    let (first, last) = read_days(&app, &mut query, days_max)?;
+    query.done()?;
+    // Beside the groups there are the total and the others.
+    let series = by.map_or(1, |_| i64::from(limit) + 2);
+    let points = i64::from(last.number() - first.number() + 1) * steps_a_day * series;
+    if points > POINTS_MAX {
+        let problem = "must be lower for so many steps: an answer has at most 10000 points";
+        return Err(ApiError::field("limit", problem));
+    }
+    caller.known_integration(&app, integration_id).await?;
+    let groups_max = limit as usize;
+    let filter = SeriesFilter { by, step, integration_id, first, last, groups_max };
+    let series = reads.usage_series(caller.tenant_id, filter).await?;
+    Answer::ok(series_view(&filter, series)?).large(&reads).await
+}
+
+fn series_view(filter: &SeriesFilter, series: Series) -> Result<SeriesView, StoreError> {
+    let Series { groups, steps } = series;
+    let start = |number: i32| match filter.step {
+        Step::Hour => timestamps::text(bursar_core::Hour::from_number(number).start()),
+        Step::Day => timestamps::text(Day::from_number(number).start()),
+    };
+    let point =
+        |number: &i32, sums: &Sums| PointView { start: start(*number), sums: SumsView::from(sums) };
+    let points = |sums: &dyn Fn(&SeriesStep) -> Option<Sums>| -> Vec<PointView> {
+        let of_step =
+            |(number, step): (&i32, &SeriesStep)| sums(step).map(|sums| point(number, &sums));
+        steps.iter().filter_map(of_step).collect()
+    };
+    let mut other = Vec::new();
+    for (number, step) in steps.iter().filter(|_| filter.by.is_some()) {
+        let left = step.groups.values().try_fold(step.total, |left, sums| left.without(sums))?;
+        if left != Sums::default() {
+            other.push(point(number, &left));
+        }
+    }
+    let of_group = |(place, group): (usize, Group)| GroupSeries {
+        group: group.into(),
+        points: points(&|step| step.groups.get(&place).copied()),
+    };
+    Ok(SeriesView {
+        group_by: filter.by.map(group_word),
+        step: step_word(filter.step),
+        period_start: filter.first.to_string(),
+        period_end: filter.last.to_string(),
+        total: points(&|step| Some(step.total)),
+        other,
+        groups: groups.into_iter().enumerate().map(of_group).collect(),
+    })
+}

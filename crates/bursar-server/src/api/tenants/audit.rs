@@ -1,0 +1,194 @@
+//! The audit log of a tenant: a page at a time, newest first, or all of it as a file.
+
+use std::sync::Arc;
+
+use axum::body::Body;
+use axum::extract::State;
+use axum::http::{HeaderValue, header};
+use axum::response::Response;
+use bursar_core::{AuditId, TenantId};
+use bursar_store::{AuditEntry, AuditFilter, AuditPlace, ChainPlace, Store, StoreError};
+use bytes::Bytes;
+use futures_util::stream;
+use utoipa::IntoParams;
+use utoipa::openapi::path::{Parameter, ParameterIn};
+
+use crate::api::tenants::audit_view::AuditView;
+use crate::app::App;
+use crate::auth::admit::Authorized;
+use crate::http::answer_memory::{Reads, Writers};
+use crate::http::memory_budget::ByteHold;
+use crate::openapi::query;
+use crate::wire::cursor;
+use crate::wire::envelope::{Answer, ListMeta};
+use crate::wire::error::{ApiError, ErrorCode};
+use crate::wire::export;
+use crate::wire::json_line;
+use crate::wire::params::Query;
+use crate::wire::period::{instant_params, read_instants};
+use crate::wire::scalars::Whole;
+
+const LIMIT_DEFAULT: u32 = 50;
+const LIMIT_MAX: u32 = 1_000;
+/// Rows that an export reads at once.
+const EXPORT_ROWS: u32 = 128;
+
+/// The parameters of the list, as [`list_audit`] takes them, for the documents.
+struct AuditParams;
+
+impl IntoParams for AuditParams {
+    fn into_params(_: impl Fn() -> Option<ParameterIn>) -> Vec<Parameter> {
+        let page = [
+            query::<Whole<1, LIMIT_MAX, LIMIT_DEFAULT>>("limit", "Rows of a page."),
+            query::<String>("cursor", "The `next_cursor` of an earlier page."),
+            query::<String>("actor_id", "Only what this actor did."),
+            query::<String>("action", "Only this action, such as `integration.create`."),
+            query::<String>("target_type", "Only what was done to this kind of thing."),
+            query::<String>("target_id", "Only what was done to this one."),
+        ];
+        page.into_iter().chain(instant_params()).collect()
+    }
+}
+
+/// Lists the audit log, newest first
+///
+/// Go on with `cursor`, which is the last page's `next_cursor`. A page may have fewer rows than
+/// `limit`, even none, and still have more after it.
+#[utoipa::path(
+    get,
+    path = "/api/v1/audit",
+    tag = "audit",
+    params(AuditParams),
+    responses((status = 200, body = [AuditView], description = "A page of rows.")),
+)]
+pub async fn list_audit(
+    caller: Authorized,
+    reads: Reads,
+    mut query: Query,
+) -> Result<Response, ApiError> {
+    let limit = query.integer("limit", 1..=LIMIT_MAX)?.unwrap_or(LIMIT_DEFAULT);
+    let after = query.read("cursor", |text| cursor::parse(text, AuditId::from_number))?;
+    let (start, end) = read_instants(&mut query)?;
+    let filter = AuditFilter {
+        actor_id: query.text("actor_id"),
+        action: query.text("action"),
+        target_type: query.text("target_type"),
+        target_id: query.text("target_id"),
+        start,
+        end,
+        after: after.map(|(at, audit_id)| AuditPlace { at, audit_id }),
+    };
+    query.done()?;
+    let found = reads.audit(caller.tenant_id, filter, limit).await?;
+    let meta = ListMeta {
+        total: None,
+        page: 1,
+        page_size: limit,
+        has_more: found.next.is_some(),
+        next_cursor: found.next.map(|place| cursor::text(place.at, place.audit_id.number())),
+    };
+    let views: Vec<AuditView> = found.rows.into_iter().map(AuditView::from).collect();
+    Answer::list(views, meta).large(&reads).await
+}
+
+/// An export between two of its pieces.
+struct Export {
+    store: Arc<dyn Store>,
+    tenant_id: TenantId,
+    next: Next,
+    /// For as long as someone reads it or it is written.
+    hold: Arc<ByteHold>,
+    writers: Writers,
+}
+
+/// What an export does next.
+enum Next {
+    Write(Vec<AuditEntry>),
+    ReadAfter(ChainPlace),
+    End,
+}
+
+/// Writes the whole audit log to a file, oldest first
+///
+/// Rows of no chain come first, which older servers wrote, then the chain. `bursar audit verify
+/// --file` checks it. One answer as long as it has to be; if something fails on the way, the
+/// connection breaks off, so that a file that ended properly is whole.
+#[utoipa::path(
+    get,
+    path = "/api/v1/audit/export",
+    tag = "audit",
+    responses(
+        (
+            status = 200,
+            description = "The file: an object a line, each as the list shows it.",
+            content((String = "application/x-ndjson")),
+            headers(("Content-Disposition" = String, description = "Suggests a name for it.")),
+        ),
+    ),
+    extensions(("x-refuses" = json!([ErrorCode::UnknownField]))),
+)]
+pub async fn export_audit(
+    State(app): State<App>,
+    caller: Authorized,
+    reads: Reads,
+    query: Query,
+) -> Result<Response, ApiError> {
+    query.done()?;
+    let tenant_id = caller.tenant_id;
+    let (hold, store) = (Arc::new(export::open(&app, tenant_id)?), reads.for_export(&app));
+    // What cannot be read at all is an error, and not a file that breaks off.
+    let first = store.audit_chain(tenant_id, None, EXPORT_ROWS).await?;
+    let export = Export {
+        store,
+        tenant_id,
+        next: Next::Write(first),
+        hold,
+        writers: reads.writers().clone(),
+    };
+    let mut response = Response::new(Body::from_stream(stream::try_unfold(export, Export::piece)));
+    let headers = response.headers_mut();
+    let disposition = "attachment; filename=\"audit.ndjson\"";
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/x-ndjson"));
+    headers.insert(header::CONTENT_DISPOSITION, HeaderValue::from_static(disposition));
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    Ok(response)
+}
+
+impl Export {
+    /// The next piece of the file, and what comes after it. An error breaks the answer off, so that
+    /// nobody takes half a file for a whole one.
+    async fn piece(mut self) -> Result<Option<(Bytes, Self)>, StoreError> {
+        let rows = match std::mem::replace(&mut self.next, Next::End) {
+            Next::End => return Ok(None),
+            Next::Write(rows) => rows,
+            Next::ReadAfter(place) => {
+                let (store, tenant_id) = (&self.store, self.tenant_id);
+                let read = || store.audit_chain(tenant_id, Some(place), EXPORT_ROWS);
+                export::persist(read).await?
+            }
+        };
+        if rows.len() == EXPORT_ROWS as usize
+            && let Some(last) = rows.last()
+        {
+            self.next = Next::ReadAfter(last.chain_place());
+        }
+        let hold = Arc::clone(&self.hold);
+        let write = move || {
+            let text = write(rows);
+            drop(hold);
+            text
+        };
+        let text = self.writers.write_piece(write).await?;
+        Ok(Some((text, self)))
+    }
+}
+
+/// Rows as they follow one another.
+fn write(rows: Vec<AuditEntry>) -> Result<Bytes, std::io::Error> {
+    let mut text = Vec::with_capacity(rows.len() * 512);
+    for row in rows {
+        json_line::write(&mut text, &AuditView::from(row))?;
+        text.push(b'\n');
+    }
+    Ok(text.into())
+}

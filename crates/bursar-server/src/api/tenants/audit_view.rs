@@ -1,0 +1,197 @@
+//! One row of the audit log as the wire and files show it, and read back from a file.
+
+use bursar_core::{AuditId, TenantId};
+use bursar_store::{AuditEntry, AuditHash, AuditLink};
+use serde::{Deserialize, Serialize};
+use serde_json::value::{RawValue, to_raw_value};
+use utoipa::ToSchema;
+
+use crate::wire::scalars::{Digest, FreeObject, Id, Instant};
+use crate::wire::timestamps;
+
+/// A row of the audit log.
+#[derive(Debug, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct AuditView {
+    #[schema(value_type = Id)]
+    id: String,
+    #[schema(value_type = Id)]
+    tenant_id: String,
+    /// The place in the tenant's chain; null for a row that an older server wrote.
+    #[schema(required)]
+    sequence: Option<i64>,
+    #[schema(value_type = Instant)]
+    at: String,
+    /// As which kind of actor it was done.
+    actor_type: String,
+    /// By whom: the id of a key, `<issuer>|<subject>` of a person's token, or `operator`.
+    actor_id: String,
+    /// From where; null for the command line on a store of its own.
+    #[schema(required)]
+    address: Option<String>,
+    /// What was done.
+    action: String,
+    /// To what kind of thing.
+    target_type: String,
+    /// To which.
+    target_id: String,
+    request_id: String,
+    /// What changed; never a secret.
+    #[schema(value_type = FreeObject)]
+    detail: Box<RawValue>,
+    /// The hash of the row before it; zeros at the first.
+    #[schema(value_type = Option<Digest>, required)]
+    prev_hash: Option<String>,
+    /// The hash of this row.
+    #[schema(value_type = Option<Digest>, required)]
+    hash: Option<String>,
+}
+
+impl From<AuditEntry> for AuditView {
+    fn from(entry: AuditEntry) -> Self {
+        let AuditEntry {
+            tenant_id,
+            audit_id,
+            at,
+            actor_type,
+            actor_id,
+            address,
+            action,
+            target_type,
+            target_id,
+            request_id,
+            detail,
+            link,
+        } = entry;
+        Self {
+            id: audit_id.to_string(),
+            tenant_id: tenant_id.to_string(),
+            sequence: link.map(|link| link.sequence),
+            at: timestamps::text(at),
+            actor_type,
+            actor_id,
+            address,
+            action,
+            target_type,
+            target_id,
+            request_id,
+            detail: shown(detail),
+            prev_hash: link.map(|link| hash_text(&link.prev_hash)),
+            hash: link.map(|link| hash_text(&link.hash)),
+        }
+    }
+}
+
+/// The detail byte by byte, because its hash is over these. What is no object on one line was not
+/// written by a server, and is shown as a text.
+fn shown(detail: String) -> Box<RawValue> {
+    let is_object = detail.starts_with('{') && !detail.contains(['\n', '\r']);
+    let object = is_object.then(|| RawValue::from_string(detail.clone()).ok()).flatten();
+    object.or_else(|| to_raw_value(&detail).ok()).unwrap_or_else(|| RawValue::NULL.to_owned())
+}
+
+impl AuditView {
+    /// The row as a server stored it.
+    ///
+    /// # Errors
+    /// What of it cannot be one of a server's.
+    pub fn entry(self) -> Result<AuditEntry, &'static str> {
+        let link = match (self.sequence, self.prev_hash, self.hash) {
+            (None, None, None) => None,
+            (Some(sequence), Some(prev_hash), Some(hash)) => {
+                let read = |text: &str| read_hash(text).ok_or("a hash is none");
+                let (prev_hash, hash) = (read(&prev_hash)?, read(&hash)?);
+                Some(AuditLink { sequence, prev_hash, hash })
+            }
+            (None | Some(_), None | Some(_), None | Some(_)) => {
+                return Err("it has only a part of its place in the chain");
+            }
+        };
+        Ok(AuditEntry {
+            tenant_id: TenantId::parse(&self.tenant_id).map_err(|_| "tenant_id is none")?,
+            audit_id: AuditId::parse(&self.id).map_err(|_| "id is none")?,
+            at: timestamps::parse(&self.at).map_err(|_| "at is no instant")?,
+            actor_type: self.actor_type,
+            actor_id: self.actor_id,
+            address: self.address,
+            action: self.action,
+            target_type: self.target_type,
+            target_id: self.target_id,
+            request_id: self.request_id,
+            detail: self.detail.get().to_owned(),
+            link,
+        })
+    }
+}
+
+/// A hash as 64 hexadecimal digits.
+pub fn hash_text(hash: &AuditHash) -> String {
+    hash.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+fn read_hash(text: &str) -> Option<AuditHash> {
+    let (digits, rest) = text.as_bytes().as_chunks::<2>();
+    if digits.len() != 32 || !rest.is_empty() || text.contains(char::is_uppercase) {
+        return None;
+    }
+    let mut hash = AuditHash::default();
+    for (byte, pair) in hash.iter_mut().zip(digits) {
+        let pair = std::str::from_utf8(pair).ok().filter(|pair| !pair.starts_with('+'))?;
+        *byte = u8::from_str_radix(pair, 16).ok()?;
+    }
+    Some(hash)
+}
+
+#[cfg(test)]
+mod tests {
+    use bursar_core::Timestamp;
+
+    use super::*;
+
+    fn entry(detail: &str) -> AuditEntry {
+        AuditEntry {
+            tenant_id: TenantId::from_number(1).unwrap(),
+            audit_id: AuditId::from_number(2).unwrap(),
+            at: Timestamp::from_micros(1_780_000_000_000_001).unwrap(),
+            actor_type: "machine".to_owned(),
+            actor_id: "a\"b".to_owned(),
+            address: None,
+            action: "key.create".to_owned(),
+            target_type: "key".to_owned(),
+            target_id: "ä".to_owned(),
+            request_id: String::new(),
+            detail: detail.to_owned(),
+            link: Some(AuditLink { sequence: 3, prev_hash: [0; 32], hash: [0xab; 32] }),
+        }
+    }
+
+    fn through_a_line(entry: AuditEntry) -> AuditEntry {
+        let line = serde_json::to_string(&AuditView::from(entry)).unwrap();
+        assert!(!line.contains('\n'), "{line}");
+        serde_json::from_str::<AuditView>(&line).unwrap().entry().unwrap()
+    }
+
+    #[test]
+    fn a_row_leads_back_through_a_line_byte_by_byte() {
+        for detail in ["{}", r#"{"name":"a","b":1.50}"#, r#"{"b" : [1, "\u00e4"]}"#] {
+            assert_eq!(through_a_line(entry(detail)), entry(detail));
+        }
+        let unchained = AuditEntry { link: None, ..entry("{}") };
+        assert_eq!(through_a_line(unchained.clone()), unchained);
+    }
+
+    #[test]
+    fn a_detail_that_no_server_wrote_does_not_pass_for_one() {
+        for detail in ["", "1", "{", "{\n}", "null"] {
+            assert_ne!(through_a_line(entry(detail)).detail, detail);
+        }
+    }
+
+    #[test]
+    fn only_the_digits_of_a_hash_are_one() {
+        assert_eq!(read_hash(&hash_text(&[0x9f; 32])), Some([0x9f; 32]));
+        for wrong in ["", "9f", &"9F".repeat(32), &"+f".repeat(32), &"9f".repeat(33)] {
+            assert_eq!(read_hash(wrong), None, "{wrong}");
+        }
+    }
+}

@@ -1,0 +1,47 @@
+//! The end of a tenant's onboarding.
+
+use axum::extract::State;
+use bursar_store::{Control, ControlTx};
+use serde::Serialize;
+use utoipa::ToSchema;
+
+use crate::app::App;
+use crate::auth::admit::Authorized;
+use crate::wire::enums;
+use crate::wire::envelope::Answer;
+use crate::wire::error::{ApiError, ErrorCode};
+use crate::wire::scalars::Id;
+
+/// How far a tenant has come in setting itself up.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct OnboardingView {
+    #[schema(value_type = Id)]
+    tenant_id: String,
+    #[schema(value_type = enums::OnboardingState)]
+    onboarding_state: &'static str,
+}
+
+/// Ends the onboarding
+///
+/// Possible once a machine has called; the first accepted usage record does it too. Doing it again
+/// changes nothing.
+#[utoipa::path(
+    post,
+    path = "/api/v1/onboarding/finalize",
+    tag = "session",
+    responses((status = 200, body = OnboardingView, description = "It is complete.")),
+    extensions(("x-refuses" = json!([ErrorCode::TenantSuspended, ErrorCode::InvalidState]))),
+)]
+pub async fn finalize_onboarding(
+    State(app): State<App>,
+    caller: Authorized,
+) -> Result<Answer<OnboardingView>, ApiError> {
+    let tenant_id = caller.tenant_id;
+    let change = move |tx: &mut dyn ControlTx| {
+        Control::new(tx, &caller.actor, tenant_id).finalize_onboarding()
+    };
+    let row = app.ledger.change(tenant_id, change).await??;
+    app.key_cache.forget(tenant_id);
+    let onboarding_state = row.onboarding.as_str();
+    Ok(Answer::ok(OnboardingView { tenant_id: tenant_id.to_string(), onboarding_state }))
+}

@@ -1,0 +1,44 @@
+//! Who the caller is, for consoles, which infer nothing themselves.
+
+use serde::Serialize;
+use utoipa::ToSchema;
+
+use crate::auth::admit::Anyone;
+use crate::wire::enums;
+use crate::wire::envelope::Answer;
+use crate::wire::scalars::Id;
+
+/// Who calls, and what they may.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct SessionContext {
+    #[schema(value_type = enums::ActorType)]
+    actor_type: &'static str,
+    /// The tenant; of the operator the one that is named, if any.
+    #[schema(value_type = Option<Id>, required)]
+    tenant_id: Option<String>,
+    /// The scopes of a machine; nothing for everyone else.
+    #[schema(value_type = Vec<enums::Scope>)]
+    capabilities: Vec<&'static str>,
+    #[schema(value_type = Option<enums::TenantLifecycle>, required)]
+    lifecycle_state: Option<&'static str>,
+    #[schema(value_type = Option<enums::OnboardingState>, required)]
+    onboarding_state: Option<&'static str>,
+}
+
+/// Tells who calls, and on which tenant
+#[utoipa::path(
+    get,
+    path = "/api/v1/session/context",
+    tag = "session",
+    responses((status = 200, body = SessionContext, description = "Who calls.")),
+)]
+pub async fn get_session_context(caller: Anyone) -> Answer<SessionContext> {
+    let Anyone { actor_type, tenant, only: _, capabilities } = caller;
+    Answer::ok(SessionContext {
+        actor_type,
+        tenant_id: tenant.map(|tenant| tenant.tenant_id.to_string()),
+        capabilities,
+        lifecycle_state: tenant.map(|tenant| tenant.lifecycle.as_str()),
+        onboarding_state: tenant.map(|tenant| tenant.onboarding.as_str()),
+    })
+}

@@ -1,0 +1,10 @@
+//! Who calls, and what they may do.
+
+pub mod access;
+pub mod admit;
+pub mod failed_logins;
+pub(crate) mod key_cache;
+pub mod oidc;
+pub mod onboarding;
+pub mod scopes;
+pub mod secret;

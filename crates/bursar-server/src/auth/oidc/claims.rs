@@ -1,0 +1,150 @@
+//! What a proved token says: for whom it is, from when to when, and who its person is here.
+
+use bursar_core::{TenantId, Timestamp};
+use serde_json::{Map, Value};
+
+use super::issuers::{IssuerConfig, TenantSource};
+use super::{Person, Refusal};
+use crate::auth::access::Role;
+use crate::credentials::raw_key;
+
+/// How far the clocks of an issuer and of this server may be apart.
+const LEEWAY_SECONDS: i64 = 60;
+/// The longest name of a person.
+const SUBJECT_CHARS_MAX: usize = 255;
+
+/// The claims of a token whose signature was verified.
+#[derive(Debug)]
+pub(super) struct Claims(pub(super) Map<String, Value>);
+
+impl Claims {
+    /// The person that a token of this issuer speaks of.
+    ///
+    /// # Errors
+    /// [`Refusal`].
+    pub(super) fn person(&self, issuer: &IssuerConfig, now: Timestamp) -> Result<Person, Refusal> {
+        if self.text("iss")? != issuer.issuer {
+            return Err(Refusal::Issuer);
+        }
+        self.check_audience(&issuer.audience)?;
+        let expires_at = self.check_times(now, issuer.token_seconds_max)?;
+        let subject = self.text("sub")?;
+        let is_sound = (1..=SUBJECT_CHARS_MAX).contains(&subject.chars().count())
+            && !subject.chars().any(char::is_control);
+        if !is_sound {
+            return Err(Refusal::Claim("sub"));
+        }
+        // It becomes the name in the audit log, which keeps it for ever and shows it to others.
+        if raw_key::contains_key(subject) {
+            return Err(Refusal::Subject);
+        }
+        Ok(Person {
+            tenant_id: self.tenant(&issuer.tenant)?,
+            subject: subject.to_owned(),
+            issuer: issuer.issuer.clone(),
+            role: self.role(issuer)?,
+            expires_at,
+        })
+    }
+
+    fn text(&self, name: &'static str) -> Result<&str, Refusal> {
+        self.0.get(name).and_then(Value::as_str).ok_or(Refusal::Claim(name))
+    }
+
+    fn check_audience(&self, audience: &str) -> Result<(), Refusal> {
+        let wrong = Refusal::Claim("aud");
+        let is_meant = match self.0.get("aud").ok_or(wrong)? {
+            Value::String(one) => one == audience,
+            Value::Array(several) => {
+                texts(several).ok_or(wrong)?.into_iter().any(|one| one == audience)
+            }
+            Value::Null | Value::Bool(_) | Value::Number(_) | Value::Object(_) => {
+                return Err(wrong);
+            }
+        };
+        if is_meant { Ok(()) } else { Err(Refusal::Audience) }
+    }
+
+    /// Checks from when to when the token is good and that this is not too long, and tells from when
+    /// on it is not.
+    fn check_times(&self, now: Timestamp, seconds_max: u32) -> Result<Timestamp, Refusal> {
+        // A part of a second never makes a token last longer.
+        let end = self.seconds("exp", f64::floor)?;
+        let expires = end.saturating_add(LEEWAY_SECONDS);
+        let begins = self.seconds("nbf", f64::ceil)?.saturating_sub(LEEWAY_SECONDS);
+        if now.second() >= expires {
+            return Err(Refusal::Expired);
+        }
+        if now.second() < begins {
+            return Err(Refusal::NotYet);
+        }
+        let issued = self.0.get("iat").map(|_| self.seconds("iat", f64::floor)).transpose()?;
+        // What is left counts too: a token may say that it is issued in the future, or say nothing.
+        let left = expires.saturating_sub(now.second()).saturating_sub(2 * LEEWAY_SECONDS);
+        let life = issued.map_or(left, |issued| left.max(end.saturating_sub(issued)));
+        if life > seconds_max.into() {
+            return Err(Refusal::Lifetime(seconds_max));
+        }
+        let expires_at = Timestamp::from_micros(expires.saturating_mul(1_000_000));
+        Ok(expires_at.unwrap_or(Timestamp::MAX))
+    }
+
+    /// A claim that is an instant: a number, never a text.
+    fn seconds(&self, name: &'static str, rounded: fn(f64) -> f64) -> Result<i64, Refusal> {
+        let wrong = Refusal::Claim(name);
+        let Some(Value::Number(number)) = self.0.get(name) else { return Err(wrong) };
+        match number.as_i64() {
+            Some(seconds) => Ok(seconds),
+            // What is out of the integers' range becomes the nearest of them.
+            None => number.as_f64().map(|seconds| rounded(seconds) as i64).ok_or(wrong),
+        }
+    }
+
+    fn tenant(&self, source: &TenantSource) -> Result<TenantId, Refusal> {
+        let claim = match source {
+            TenantSource::Fixed { claim, .. } | TenantSource::Claimed(claim) => claim,
+        };
+        let named = match claim.find(&self.0) {
+            None => None,
+            Some(value) => {
+                let tenant_id = value.as_str().and_then(|text| TenantId::parse(text).ok());
+                Some(tenant_id.ok_or(Refusal::Tenant)?)
+            }
+        };
+        let tenant_id = match source {
+            TenantSource::Claimed(_) => named,
+            TenantSource::Fixed { tenant_id, is_required, claim: _ } => match named {
+                None => Some(*tenant_id).filter(|_| !is_required),
+                Some(named) => Some(*tenant_id).filter(|fixed| *fixed == named),
+            },
+        };
+        tenant_id.ok_or(Refusal::Tenant)
+    }
+
+    /// What the person may: the most of what a list names, in which other systems have theirs.
+    fn role(&self, issuer: &IssuerConfig) -> Result<Role, Refusal> {
+        let named = |name: &str| {
+            if name == issuer.admin_value {
+                Some(Role::Admin)
+            } else if name == issuer.viewer_value {
+                Some(Role::Viewer)
+            } else {
+                None
+            }
+        };
+        let role = match issuer.role_claim.find(&self.0) {
+            Some(Value::String(one)) => named(one),
+            Some(Value::Array(several)) => {
+                let several = texts(several).ok_or(Refusal::Role)?;
+                several.into_iter().filter_map(named).max()
+            }
+            None | Some(Value::Null | Value::Bool(_) | Value::Number(_) | Value::Object(_)) => None,
+        };
+        role.ok_or(Refusal::Role)
+    }
+}
+
+/// A list of texts, if it is one.
+fn texts(values: &[Value]) -> Option<Vec<&str>> {
+    values.iter().map(Value::as_str).collect()
+}

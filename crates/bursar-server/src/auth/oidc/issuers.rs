@@ -1,0 +1,298 @@
+//! Who vouches for people, as the operator configured it.
+
+use std::collections::HashSet;
+
+use bursar_core::TenantId;
+use serde::Deserialize;
+use serde_json::{Map, Value};
+
+use crate::credentials::raw_key;
+use crate::http::outbound::WebUrl;
+
+/// Issuers of one server.
+const ISSUERS_MAX: usize = 100;
+/// Where an issuer says where its keys are, after its own URL.
+const DISCOVERY: &str = "/.well-known/openid-configuration";
+/// The claim that is held against a fixed tenant when nothing else is said.
+const TENANT_CLAIM: &str = "bursar_tenant";
+
+/// An issuer of tokens, and what its tokens mean here.
+#[derive(Clone, Debug)]
+pub struct IssuerConfig {
+    /// Its URL, which tokens repeat letter by letter.
+    pub(super) issuer: String,
+    /// Whom its tokens must be meant for.
+    pub(super) audience: String,
+    /// For whom it speaks.
+    pub(super) tenant: TenantSource,
+    /// Where a token says what its person may.
+    pub(super) role_claim: ClaimPath,
+    /// The value there that makes an admin.
+    pub(super) admin_value: String,
+    /// The value there that makes a viewer.
+    pub(super) viewer_value: String,
+    /// Where its keys are.
+    pub(super) keys_at: KeysAt,
+    /// For how long its tokens may be good.
+    pub(super) token_seconds_max: u32,
+}
+
+/// Which tenant a token is of.
+#[derive(Clone, Debug)]
+pub(super) enum TenantSource {
+    /// Always this one.
+    Fixed {
+        /// Which.
+        tenant_id: TenantId,
+        /// The claim that must not name another.
+        claim: ClaimPath,
+        /// Whether it must name this one.
+        is_required: bool,
+    },
+    /// The one that a claim names.
+    Claimed(ClaimPath),
+}
+
+/// Where the keys of an issuer are.
+#[derive(Clone, Debug)]
+pub(super) enum KeysAt {
+    /// Where this document says.
+    Discovery(WebUrl),
+    /// Here.
+    Jwks(WebUrl),
+}
+
+/// The name of a claim; a dot leads into an object.
+#[derive(Clone, Debug)]
+pub(super) struct ClaimPath(String);
+
+impl ClaimPath {
+    /// The claim, if it is there. One whose own name has the dots is found first: some issuers
+    /// name theirs by URLs.
+    pub(super) fn find<'a>(&self, claims: &'a Map<String, Value>) -> Option<&'a Value> {
+        if let Some(value) = claims.get(&self.0) {
+            return Some(value);
+        }
+        let mut names = self.0.split('.');
+        let first = claims.get(names.next()?)?;
+        names.try_fold(first, |value, name| value.as_object()?.get(name))
+    }
+}
+
+/// An issuer as it is written, in the file or in the environment.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Written {
+    issuer: String,
+    audience: String,
+    tenant: Option<String>,
+    tenant_claim: Option<String>,
+    #[serde(default = "role_claim")]
+    role_claim: String,
+    #[serde(default = "admin_value")]
+    admin_value: String,
+    #[serde(default = "viewer_value")]
+    viewer_value: String,
+    jwks_url: Option<String>,
+}
+
+fn role_claim() -> String {
+    "bursar_role".to_owned()
+}
+
+fn admin_value() -> String {
+    "admin".to_owned()
+}
+
+fn viewer_value() -> String {
+    "viewer".to_owned()
+}
+
+/// Reads a JSON list of issuers, whose tokens may be good for so long; nothing at all is an empty
+/// one.
+///
+/// # Errors
+/// What is wrong and where, as the rest of a sentence.
+pub(crate) fn read_issuers(
+    text: &str,
+    token_seconds_max: u32,
+) -> Result<Vec<IssuerConfig>, String> {
+    if text.is_empty() {
+        return Ok(Vec::new());
+    }
+    let mut reader = serde_json::Deserializer::from_str(text);
+    let written: Vec<Written> = serde_path_to_error::deserialize(&mut reader).map_err(|error| {
+        let said = error.inner().to_string();
+        // The line is that of a text which nobody wrote in this form.
+        let said = said.split(" at line ").next().unwrap_or_default();
+        format!("is wrong at {}: {said}", error.path())
+    })?;
+    reader.end().map_err(|_| "must be one list of issuers".to_owned())?;
+    if written.len() > ISSUERS_MAX {
+        return Err(format!("has more than {ISSUERS_MAX} issuers"));
+    }
+    let mut seen = HashSet::new();
+    let checked = written.into_iter().enumerate().map(|(index, written)| {
+        let wrong = |(name, problem)| format!("is wrong at [{index}].{name}: {problem}");
+        if !seen.insert(written.issuer.clone()) {
+            return Err(wrong(("issuer", "is there already")));
+        }
+        checked(written, token_seconds_max).map_err(wrong)
+    });
+    checked.collect()
+}
+
+/// What is wrong with which field.
+type Problem = (&'static str, &'static str);
+
+fn checked(written: Written, token_seconds_max: u32) -> Result<IssuerConfig, Problem> {
+    let Written {
+        issuer,
+        audience,
+        tenant,
+        tenant_claim,
+        role_claim,
+        admin_value,
+        viewer_value,
+        jwks_url,
+    } = written;
+    if raw_key::contains_key(&issuer) {
+        return Err(("issuer", "looks like a key, and would be kept in the audit log"));
+    }
+    if issuer.contains('?') {
+        return Err(("issuer", "must have no query"));
+    }
+    let discovery = format!("{}{DISCOVERY}", issuer.strip_suffix('/').unwrap_or(&issuer));
+    let discovery = WebUrl::parse(&discovery).map_err(|problem| ("issuer", problem))?;
+    let keys_at = match jwks_url {
+        None => KeysAt::Discovery(discovery),
+        Some(url) => KeysAt::Jwks(WebUrl::parse(&url).map_err(|problem| ("jwks_url", problem))?),
+    };
+    let named = |name: &'static str, text: String| {
+        if text.is_empty() { Err((name, "must not be empty")) } else { Ok(text) }
+    };
+    let claim = |name, text| named(name, text).map(ClaimPath);
+    if admin_value == viewer_value {
+        return Err(("viewer_value", "must differ from admin_value"));
+    }
+    let tenant_claim = tenant_claim.map(|text| claim("tenant_claim", text)).transpose()?;
+    let tenant = match (tenant, tenant_claim) {
+        (None, None) => return Err(("tenant", "or tenant_claim is needed")),
+        (None, Some(claim)) => TenantSource::Claimed(claim),
+        (Some(tenant), claim) => TenantSource::Fixed {
+            tenant_id: TenantId::parse(&tenant)
+                .map_err(|_| ("tenant", "must be the id of a tenant"))?,
+            is_required: claim.is_some(),
+            claim: claim.unwrap_or_else(|| ClaimPath(TENANT_CLAIM.to_owned())),
+        },
+    };
+    Ok(IssuerConfig {
+        audience: named("audience", audience)?,
+        tenant,
+        role_claim: claim("role_claim", role_claim)?,
+        admin_value: named("admin_value", admin_value)?,
+        viewer_value: named("viewer_value", viewer_value)?,
+        issuer,
+        keys_at,
+        token_seconds_max,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn read_issuers(text: &str) -> Result<Vec<IssuerConfig>, String> {
+        super::read_issuers(text, 86_400)
+    }
+
+    fn tenant() -> String {
+        TenantId::from_number(7).expect("in range").to_string()
+    }
+
+    fn written() -> Value {
+        json!({
+            "issuer": "https://id.example.com/realms/acme",
+            "audience": "bursar",
+            "tenant": tenant(),
+        })
+    }
+
+    /// What is said about a list whose second issuer has another value.
+    #[track_caller]
+    fn check(name: &str, value: Value, expected: &str) {
+        let mut issuer = written();
+        issuer["issuer"] = json!("https://other.example.com");
+        issuer[name] = value;
+        let list = json!([written(), issuer]).to_string();
+        let found = read_issuers(&list).err().unwrap_or_default();
+        assert!(found.contains(expected), "{found}");
+    }
+
+    #[test]
+    fn an_issuer_needs_little() {
+        let list = read_issuers(&json!([written()]).to_string()).expect("an issuer");
+        let KeysAt::Discovery(url) = &list[0].keys_at else { panic!("no discovery") };
+        let expected = "https://id.example.com/realms/acme/.well-known/openid-configuration";
+        assert_eq!(url.shown(), expected);
+        assert_eq!(list[0].role_claim.0, "bursar_role");
+        assert!(read_issuers("").is_ok_and(|list| list.is_empty()));
+        assert!(read_issuers("[]").is_ok_and(|list| list.is_empty()));
+    }
+
+    #[test]
+    fn a_slash_at_the_end_is_a_part_of_the_name_only() {
+        let mut issuer = written();
+        issuer["issuer"] = json!("https://acme.example.com/");
+        let list = read_issuers(&json!([issuer]).to_string()).expect("an issuer");
+        let KeysAt::Discovery(url) = &list[0].keys_at else { panic!("no discovery") };
+        assert_eq!(url.shown(), "https://acme.example.com/.well-known/openid-configuration");
+        assert_eq!(list[0].issuer, "https://acme.example.com/");
+    }
+
+    #[test]
+    fn what_is_wrong_is_named() {
+        check("issuer", json!("https://id.example.com/realms/acme"), "[1].issuer: is there");
+        check("issuer", json!("http://id.example.com"), "[1].issuer: must be an https URL");
+        check("issuer", json!("https://id.example.com?a"), "[1].issuer: must have no query");
+        let named_like_a_key = "https://id.example.com/sk-abcdefghijklmnopqrst";
+        check("issuer", json!(named_like_a_key), "[1].issuer: looks like a key");
+        check("issuer", json!(5), "[1].issuer: invalid type");
+        check("jwks_url", json!("http://id.example.com/keys"), "[1].jwks_url: must be an https");
+        check("isuer", json!("x"), "unknown field `isuer`");
+        check("audience", json!(""), "[1].audience: must not be empty");
+        check("tenant", json!("acme"), "[1].tenant: must be the id of a tenant");
+        check("tenant", json!(null), "[1].tenant: or tenant_claim is needed");
+        check("tenant_claim", json!(""), "[1].tenant_claim: must not be empty");
+        check("viewer_value", json!("admin"), "[1].viewer_value: must differ");
+        check("role_claim", json!(""), "[1].role_claim: must not be empty");
+        assert!(read_issuers("{}").is_err());
+        assert!(read_issuers("[] []").is_err());
+        assert!(read_issuers("a,b").is_err());
+        let many: Vec<Value> = (0..101).map(|_| written()).collect();
+        assert!(read_issuers(&json!(many).to_string()).is_err());
+    }
+
+    #[test]
+    fn a_dot_leads_into_an_object_unless_a_claim_has_it_in_its_name() {
+        let claims = json!({
+            "role": "a",
+            "realm_access": { "roles": ["b"] },
+            "https://example.com/role": "c",
+            "x": { "y": { "z": "d" } },
+            "x.y": "e",
+        });
+        let claims = claims.as_object().expect("an object");
+        let find = |path: &str| ClaimPath(path.to_owned()).find(claims).cloned();
+        assert_eq!(find("role"), Some(json!("a")));
+        assert_eq!(find("realm_access.roles"), Some(json!(["b"])));
+        assert_eq!(find("https://example.com/role"), Some(json!("c")));
+        assert_eq!(find("x.y.z"), Some(json!("d")));
+        assert_eq!(find("x.y"), Some(json!("e")));
+        assert_eq!(find("role.more"), None);
+        assert_eq!(find("realm_access.groups"), None);
+        assert_eq!(find("."), None);
+    }
+}

@@ -1,0 +1,97 @@
+//! How far tenants have come in setting themselves up: derived from what they do, never claimed.
+//!
+//! A step is written the moment it is reached, before whatever reached it is answered, so that a
+//! client which asks next reads it. It is never in the way of that: when it cannot be written, the
+//! next call of the tenant tries again.
+
+use std::collections::HashMap;
+use std::time::{Duration, Instant};
+
+use bursar_core::{OnboardingState, TenantId};
+use bursar_store::{Actor, Cache, CacheUse, Control, ControlTx};
+use parking_lot::Mutex;
+use tokio::time::timeout;
+
+use crate::app::App;
+use crate::auth::admit::CallerTenant;
+
+/// How long a call waits for its step to be written.
+const WRITE_MAX: Duration = Duration::from_secs(1);
+/// For how long nothing more is tried for a tenant whose step could not be written.
+const PAUSE: Duration = Duration::from_secs(1);
+/// Tenants of which such a pause is remembered.
+const PAUSES_MAX: usize = 10_000;
+
+/// The tenants whose last step could not be written a moment ago.
+#[derive(Default)]
+pub struct Pauses(Mutex<HashMap<TenantId, Instant>>);
+
+impl Pauses {
+    fn holds(&self, tenant_id: TenantId) -> bool {
+        self.0.lock().get(&tenant_id).is_some_and(|since| since.elapsed() < PAUSE)
+    }
+
+    fn begin(&self, tenant_id: TenantId) {
+        let mut pauses = self.0.lock();
+        if pauses.len() >= PAUSES_MAX {
+            pauses.retain(|_, since| since.elapsed() < PAUSE);
+        }
+        if pauses.len() < PAUSES_MAX {
+            pauses.insert(tenant_id, Instant::now());
+        }
+    }
+}
+
+impl Cache for Pauses {
+    fn name(&self) -> &'static str {
+        "onboarding-pauses"
+    }
+
+    fn in_use(&self) -> CacheUse {
+        let pauses = self.0.lock();
+        CacheUse {
+            entries: pauses.len(),
+            entries_max: PAUSES_MAX,
+            tenant_entries_max: 1,
+            tenants: pauses.keys().map(|tenant_id| (*tenant_id, 1)).collect(),
+            ..CacheUse::default()
+        }
+    }
+
+    fn clear(&self, tenant_id: Option<TenantId>) -> usize {
+        let mut pauses = self.0.lock();
+        match tenant_id {
+            Some(tenant_id) => usize::from(pauses.remove(&tenant_id).is_some()),
+            None => std::mem::take(&mut *pauses).len(),
+        }
+    }
+}
+
+/// Brings a tenant to a step, if it is not there yet, and says where it is.
+pub async fn reach(
+    app: &App,
+    tenant: CallerTenant,
+    step: OnboardingState,
+    actor: &Actor,
+) -> OnboardingState {
+    let CallerTenant { tenant_id, onboarding, .. } = tenant;
+    if onboarding >= step || app.onboarding_pauses.holds(tenant_id) {
+        return onboarding;
+    }
+    let actor = actor.clone();
+    let change =
+        move |tx: &mut dyn ControlTx| Control::new(tx, &actor, tenant_id).reach_onboarding(step);
+    match timeout(WRITE_MAX, app.ledger.change(tenant_id, change)).await {
+        Ok(Ok(Ok(row))) => {
+            app.key_cache.forget(tenant_id);
+            row.onboarding
+        }
+        // The tenant is gone or at the end of its life: nothing is set up any more.
+        Ok(Ok(Err(_))) => onboarding,
+        Ok(Err(_)) | Err(_) => {
+            tracing::debug!(%tenant_id, step = step.as_str(), "a step of onboarding is not written");
+            app.onboarding_pauses.begin(tenant_id);
+            onboarding
+        }
+    }
+}

@@ -1,0 +1,163 @@
+//! `bursar dev`: everything that the main job needs, made once, and how to try it.
+
+use std::path::PathBuf;
+
+use bursar_core::{CostBasis, IntegrationId, LimitSettings, TenantId};
+use bursar_store::{Actor, Control, ControlTx, IntegrationDraft};
+use serde::{Deserialize, Serialize};
+
+use crate::app::App;
+use crate::auth::secret::{Secret, api_key_text, integration_key_text, random_digits};
+use crate::cli::terminal;
+use crate::config::data_dir::write_private;
+use crate::config::settings::Config;
+
+/// The file in which `bursar dev` keeps what it made, for its owner only. A server keeps hashes
+/// only; this is the client's side of a development setup.
+pub(crate) const FILE: &str = "dev.json";
+
+/// What `bursar dev` made.
+#[derive(Deserialize, Serialize)]
+pub struct DevSetup {
+    tenant_id: String,
+    integration_id: String,
+    api_key: String,
+    integration_key: String,
+    #[serde(skip)]
+    operator_token: String,
+    #[serde(skip)]
+    folder: PathBuf,
+}
+
+/// Makes the setup, or finds the one made before.
+///
+/// # Errors
+/// In words for the developer.
+pub async fn prepare(config: &Config, app: &App) -> Result<DevSetup, Box<dyn std::error::Error>> {
+    let path = config.data_dir.join(FILE);
+    let mut setup = match std::fs::read_to_string(&path) {
+        Ok(text) => serde_json::from_str(&text)?,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+            let made = make(app).await?;
+            write_private(&path, &serde_json::to_string_pretty(&made)?)?;
+            made
+        }
+        Err(error) => return Err(error.into()),
+    };
+    setup.operator_token = app.operator_token.expose().to_owned();
+    setup.folder.clone_from(&config.data_dir);
+    Ok(setup)
+}
+
+async fn make(app: &App) -> Result<DevSetup, Box<dyn std::error::Error>> {
+    let actor = || Actor {
+        actor_type: "founder",
+        actor_id: "bursar dev".to_owned(),
+        request_id: "dev".to_owned(),
+        address: None,
+    };
+    let create = move |tx: &mut dyn ControlTx| Control::create_tenant(tx, &actor(), "dev");
+    let tenant_id = app.ledger.change(None, create).await?.tenant_id;
+    let create = move |tx: &mut dyn ControlTx| {
+        Control::new(tx, &actor(), tenant_id).create_integration(draft())
+    };
+    let integration_id = app.ledger.change(tenant_id, create).await??.integration_id;
+    let enable = move |tx: &mut dyn ControlTx| {
+        Control::new(tx, &actor(), tenant_id).enable_integration(integration_id)
+    };
+    app.ledger.change(tenant_id, enable).await??;
+    let (digits, hasher) = (random_digits()?, app.clone());
+    let create = move |tx: &mut dyn ControlTx| {
+        let mut text = None;
+        let made =
+            Control::new(tx, &actor(), tenant_id).create_api_key("dev", "*", None, |id| {
+                let key = text.insert(api_key_text(tenant_id, id, &digits));
+                hasher.secret_key.hash(key.expose())
+            })?;
+        Ok(made.map(|_| text))
+    };
+    let api_key = app.ledger.change(tenant_id, create).await??.ok_or("no key was made")?;
+    let (digits, hasher) = (random_digits()?, app.clone());
+    let create = move |tx: &mut dyn ControlTx| {
+        let mut text = None;
+        let actor = actor();
+        let mut control = Control::new(tx, &actor, tenant_id);
+        let made = control.create_integration_key(integration_id, Some("dev"), None, |id| {
+            let key = text.insert(integration_key_text(tenant_id, integration_id, id, &digits));
+            hasher.secret_key.hash(key.expose())
+        })?;
+        Ok(made.map(|_| text))
+    };
+    let integration_key = app.ledger.change(tenant_id, create).await??.ok_or("no key was made")?;
+    Ok(DevSetup::new(tenant_id, integration_id, &api_key, &integration_key))
+}
+
+fn draft() -> IntegrationDraft {
+    IntegrationDraft {
+        name: "dev".to_owned(),
+        provider_type: "openai".to_owned(),
+        credential_ref: None,
+        config: "{}".to_owned(),
+        origin: None,
+        default_model: Some("gpt-4o".to_owned()),
+        limits: LimitSettings { budget_limit_cents: 10_000, ..LimitSettings::default() },
+        cost_basis: CostBasis::Reported,
+    }
+}
+
+impl DevSetup {
+    fn new(
+        tenant_id: TenantId,
+        integration_id: IntegrationId,
+        api_key: &Secret,
+        integration_key: &Secret,
+    ) -> Self {
+        Self {
+            tenant_id: tenant_id.to_string(),
+            integration_id: integration_id.to_string(),
+            api_key: api_key.expose().to_owned(),
+            integration_key: integration_key.expose().to_owned(),
+            operator_token: String::new(),
+            folder: PathBuf::new(),
+        }
+    }
+
+    /// Prints what was made and lines to copy.
+    pub fn print(&self, url: &str) {
+        let Self { tenant_id, integration_id, api_key, integration_key, operator_token, folder } =
+            self;
+        let text = format!(
+            r#"
+Bursar runs on {url} and keeps its data in {folder}.
+Stop it with Ctrl-C. To begin anew, delete the folder.
+
+  operator token    {operator_token}
+  tenant            {tenant_id}
+  integration       {integration_id} (enabled, a budget of $100 a month)
+  API key           {api_key}
+  integration key   {integration_key}
+
+Paste these into another terminal:
+
+export BURSAR={url}/api/v1
+export KEY='{api_key}'
+export INTEGRATION={integration_id}
+
+# May a call go on that is expected to cost 2 cents? Hold the money.
+curl -sS $BURSAR/enforcement/reservations -H "Authorization: Bearer $KEY" -H 'Content-Type: application/json' \
+  -d '{{"integration_id":"'$INTEGRATION'","call_id":"call-1","estimated_cost_cents":2,"estimated_tokens":1500}}'
+
+# It took place: record what it took, which settles what was held.
+curl -sS $BURSAR/telemetry/llm-usage -H "Authorization: Bearer $KEY" -H 'Content-Type: application/json' \
+  -d '{{"integration_id":"'$INTEGRATION'","call_id":"call-1","provider":"openai","model":"gpt-4o","tokens_in":1200,"tokens_out":240,"cost_cents":0.54,"latency_ms":830}}'
+
+# What is used of the limits, and what was spent.
+curl -sS $BURSAR/integrations/$INTEGRATION/limits -H "Authorization: Bearer $KEY"
+curl -sS $BURSAR/telemetry/usage-summary -H "Authorization: Bearer $KEY"
+"#,
+            folder = terminal::line(&folder.to_string_lossy()),
+        );
+        // The server goes on for whoever cannot read this.
+        let _ = terminal::say(&text);
+    }
+}

@@ -1,0 +1,175 @@
+//! `bursar usage import`: usage records in bulk, from CSV with a header or from NDJSON.
+//!
+//! Call ids are derived from the source's name, the row's number and its content, unless a column
+//! gives them, so that importing the same file again changes nothing, and a file that grew adds
+//! only what is new.
+
+#[cfg(test)]
+mod fuzz;
+mod record;
+mod sink;
+mod source;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::Args;
+use indicatif::{ProgressBar, ProgressStyle};
+
+use self::record::Mapping;
+use self::source::{Row, Rows};
+use crate::api::telemetry::export_format::UsageFormat;
+use crate::cli::client::{Access, ClientError, Door};
+use crate::cli::terminal::{say_line, tell};
+use crate::config::settings::Config;
+
+/// Rows sent at once.
+const ROWS_MAX: usize = 1_000;
+/// Bytes sent at once, well below what one batch may have.
+const BYTES_MAX: usize = 4 * 1024 * 1024;
+/// Refused rows that are shown; the others are only counted.
+const SHOWN_MAX: u64 = 20;
+
+/// What to import, and how to read it.
+#[derive(Args)]
+pub struct ImportArguments {
+    /// The file: CSV with a header, or NDJSON.
+    #[arg(value_name = "FILE")]
+    file: PathBuf,
+    /// The integration that the calls went through.
+    #[arg(long, value_name = "ID")]
+    integration: Option<String>,
+    /// The tenant, by its id or its name; needed unless an API key is given.
+    #[arg(long, value_name = "TENANT")]
+    tenant: Option<String>,
+    /// Take a field from a column of another name: tokens_in=ContextTokens.
+    #[arg(long = "map", value_name = "FIELD=COLUMN")]
+    maps: Vec<String>,
+    /// Give a field the same value in every record: provider=openai.
+    #[arg(long = "set", value_name = "FIELD=VALUE")]
+    sets: Vec<String>,
+    /// The zone of times that name none: UTC, Europe/Berlin.
+    #[arg(long, value_name = "ZONE")]
+    time_zone: Option<String>,
+    /// How the file is written; by its ending when nothing is said.
+    #[arg(long, value_enum)]
+    format: Option<UsageFormat>,
+    /// The name from which call ids are derived; the file's name when nothing is said.
+    #[arg(long, value_name = "NAME")]
+    source: Option<String>,
+    /// The way to Bursar; an API key needs the scope telemetry:write.
+    #[command(flatten)]
+    pub(crate) access: Access,
+}
+
+/// Why an import cannot go on, in words for the person at the terminal.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct ImportError(String);
+
+impl From<ClientError> for ImportError {
+    fn from(error: ClientError) -> Self {
+        Self(error.to_string())
+    }
+}
+
+impl ImportError {
+    fn new(message: impl Into<String>) -> Self {
+        Self(message.into())
+    }
+}
+
+/// What became of the rows.
+#[derive(Debug, Default)]
+struct Tally {
+    accepted: u64,
+    duplicates: u64,
+    refused: u64,
+}
+
+/// Imports, shows how far it is, and says what became of the rows.
+///
+/// Ends with success when every row is stored, now or before.
+///
+/// # Errors
+/// [`ImportError`] when the import could not go on; running it again goes on where it stopped.
+pub fn run(config: &Config, arguments: ImportArguments) -> Result<ExitCode, ImportError> {
+    let mapping = Mapping::new(&arguments)?;
+    let mut rows = Rows::open(&arguments.file, arguments.format)?;
+    mapping.check_columns(rows.columns())?;
+    let tally = Door::with(config, &arguments.access, |door| {
+        door.enter(arguments.tenant.as_deref())?;
+        send_all(door, &mapping, &mut rows)
+    })?;
+    let Tally { accepted, duplicates, refused } = tally;
+    say_line(&format!("{accepted} accepted, {duplicates} already there, {refused} refused"))
+        .map_err(|error| ImportError::new(error.to_string()))?;
+    Ok(if refused == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+fn send_all(door: &Door, mapping: &Mapping, rows: &mut Rows) -> Result<Tally, ImportError> {
+    let bar = progress(rows.bytes_total());
+    let mut tally = Tally::default();
+    let mut records: Vec<(u64, String)> = Vec::with_capacity(ROWS_MAX);
+    let mut bytes = 0;
+    while let Some(row) = rows.next_row()? {
+        match row.and_then(|row: Row| Ok((row.number, mapping.record(&row)?))) {
+            Ok(record) => {
+                bytes += record.1.len();
+                records.push(record);
+            }
+            Err(refusal) => tally.refuse(&bar, refusal.number, &refusal.reason),
+        }
+        if records.len() == ROWS_MAX || bytes >= BYTES_MAX {
+            send(door, &mut records, &mut tally, &bar)?;
+            bytes = 0;
+            bar.set_position(rows.bytes_read());
+        }
+    }
+    send(door, &mut records, &mut tally, &bar)?;
+    bar.finish_and_clear();
+    Ok(tally)
+}
+
+fn send(
+    door: &Door,
+    records: &mut Vec<(u64, String)>,
+    tally: &mut Tally,
+    bar: &ProgressBar,
+) -> Result<(), ImportError> {
+    if records.is_empty() {
+        return Ok(());
+    }
+    let texts: Vec<&str> = records.iter().map(|(_, text)| text.as_str()).collect();
+    let fates = sink::send(door, &texts)?;
+    for ((number, _), fate) in records.iter().zip(fates) {
+        match fate {
+            sink::Fate::Accepted => tally.accepted += 1,
+            sink::Fate::Duplicate => tally.duplicates += 1,
+            sink::Fate::Refused(reason) => tally.refuse(bar, *number, &reason),
+        }
+    }
+    records.clear();
+    Ok(())
+}
+
+impl Tally {
+    fn refuse(&mut self, bar: &ProgressBar, number: u64, reason: &str) {
+        self.refused += 1;
+        if self.refused <= SHOWN_MAX {
+            bar.suspend(|| tell(&format!("row {number}: {reason}")));
+        } else if self.refused == SHOWN_MAX + 1 {
+            bar.suspend(|| tell("further refused rows are only counted"));
+        }
+    }
+}
+
+/// How far a command is, on a terminal.
+pub(crate) fn progress(bytes_total: u64) -> ProgressBar {
+    let bar = ProgressBar::new(bytes_total);
+    let template = "{bar:40} {percent} %  {bytes} of {total_bytes}  {elapsed}, {eta} left";
+    if let Ok(style) = ProgressStyle::with_template(template) {
+        bar.set_style(style);
+    }
+    bar
+}

@@ -1,0 +1,222 @@
+//! From a row to a usage record: which field comes from where, and what its call id is.
+
+use std::collections::BTreeMap;
+
+use bursar_core::{NANOS_PER_CENT, Nanos};
+use jiff::civil::{DateTime, Time};
+use jiff::tz::TimeZone;
+use serde_json::value::RawValue;
+
+use super::source::{Refusal, Row, Value};
+use super::{ImportArguments, ImportError};
+use crate::wire::timestamps;
+use crate::wire::timestamps::Written;
+
+/// How a field is written in JSON.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Kind {
+    Text,
+    Number,
+    Cents,
+    Instant,
+    Object,
+}
+
+/// The fields of a usage record.
+pub(super) const FIELDS: &[(&str, Kind)] = &[
+    ("integration_id", Kind::Text),
+    ("call_id", Kind::Text),
+    ("session_id", Kind::Text),
+    ("agent_id", Kind::Text),
+    ("provider", Kind::Text),
+    ("model", Kind::Text),
+    ("tokens_in", Kind::Number),
+    ("tokens_out", Kind::Number),
+    ("tokens_cache_read", Kind::Number),
+    ("tokens_cache_write", Kind::Number),
+    ("tokens_reasoning", Kind::Number),
+    ("cost_cents", Kind::Cents),
+    ("latency_ms", Kind::Number),
+    ("policy_result", Kind::Text),
+    ("error_code", Kind::Text),
+    ("error_message", Kind::Text),
+    ("metadata", Kind::Object),
+    ("occurred_at", Kind::Instant),
+];
+
+/// Where every field comes from.
+pub(super) struct Mapping {
+    /// Columns by field; a field without an entry is taken from the column of its own name.
+    columns: BTreeMap<&'static str, String>,
+    /// Constant fields as JSON.
+    constants: BTreeMap<&'static str, String>,
+    zone: Option<TimeZone>,
+    /// The beginning of what call ids are derived from.
+    source: String,
+}
+
+impl Mapping {
+    pub(super) fn new(arguments: &ImportArguments) -> Result<Self, ImportError> {
+        let mut mapping = Self {
+            columns: BTreeMap::new(),
+            constants: BTreeMap::new(),
+            zone: arguments.time_zone.as_deref().map(zone).transpose()?,
+            source: source_name(arguments)?,
+        };
+        for text in &arguments.maps {
+            let (field, _, column) = split("--map", text)?;
+            if mapping.columns.insert(field, column.to_owned()).is_some() {
+                return Err(ImportError::new(format!("--map {field} is given twice")));
+            }
+        }
+        let integration = arguments.integration.iter().map(|id| format!("integration_id={id}"));
+        for text in arguments.sets.iter().cloned().chain(integration) {
+            let (field, kind, value) = split("--set", &text)?;
+            let wrong = |problem: String| ImportError::new(format!("--set {field} {problem}"));
+            let json = mapping.cell(kind, value).map_err(wrong)?;
+            let twice = mapping.constants.insert(field, json).is_some();
+            if twice || mapping.columns.contains_key(field) {
+                return Err(ImportError::new(format!("{field} is given twice")));
+            }
+        }
+        Ok(mapping)
+    }
+
+    /// Refuses a mapping from columns that the file does not have.
+    pub(super) fn check_columns(&self, columns: Option<&[String]>) -> Result<(), ImportError> {
+        let Some(columns) = columns else { return Ok(()) };
+        match self.columns.values().find(|column| !columns.contains(column)) {
+            None => Ok(()),
+            Some(missing) => {
+                let known = columns.join(", ");
+                let message = format!("the file has no column {missing}; it has {known}");
+                Err(ImportError::new(message))
+            }
+        }
+    }
+
+    /// The record of a row, as JSON.
+    pub(super) fn record(&self, row: &Row) -> Result<String, Refusal> {
+        let mut parts: Vec<String> = Vec::with_capacity(FIELDS.len());
+        let mut has_call_id = false;
+        for (field, kind) in FIELDS {
+            let json = match self.constants.get(field) {
+                Some(json) => Some(json.clone()),
+                None => self.value(row, field, *kind)?,
+            };
+            if let Some(json) = json {
+                has_call_id |= *field == "call_id";
+                parts.push(format!("\"{field}\":{json}"));
+            }
+        }
+        if !has_call_id {
+            parts.push(format!("\"call_id\":\"{}\"", self.derived_call_id(row)));
+        }
+        Ok(format!("{{{}}}", parts.join(",")))
+    }
+
+    fn value(&self, row: &Row, field: &str, kind: Kind) -> Result<Option<String>, Refusal> {
+        let column = self.columns.get(field).map_or(field, String::as_str);
+        let refuse =
+            |problem: String| Refusal { number: row.number, reason: format!("{field} {problem}") };
+        match row.values.get(column) {
+            None => Ok(None),
+            Some(Value::Cell(text)) if text.is_empty() => Ok(None),
+            Some(Value::Cell(text)) => self.cell(kind, text).map(Some).map_err(refuse),
+            Some(Value::Json(json)) if json.get() == "null" => Ok(None),
+            Some(Value::Json(json)) => self.json(kind, json).map(Some).map_err(refuse),
+        }
+    }
+
+    /// A text as the JSON of a field of this kind.
+    fn cell(&self, kind: Kind, text: &str) -> Result<String, String> {
+        match kind {
+            Kind::Text => Ok(quoted(text)),
+            Kind::Number => match text.parse::<i64>() {
+                Ok(number) => Ok(number.to_string()),
+                Err(_) => Err("must be an integer".to_owned()),
+            },
+            Kind::Cents => match Nanos::from_cents_text(text) {
+                Ok(cost) => Ok(cents_text(cost)),
+                Err(error) => Err(error.to_string()),
+            },
+            Kind::Instant => self.instant(text).map(|text| quoted(&text)),
+            Kind::Object => match serde_json::from_str::<&RawValue>(text) {
+                Ok(json) => Ok(json.get().to_owned()),
+                Err(_) => Err("must be JSON".to_owned()),
+            },
+        }
+    }
+
+    /// A JSON value for a field; only instants are read, the rest is checked where it is recorded.
+    fn json(&self, kind: Kind, json: &RawValue) -> Result<String, String> {
+        match (kind, serde_json::from_str::<String>(json.get())) {
+            (Kind::Instant, Ok(text)) => self.instant(&text).map(|text| quoted(&text)),
+            _ => Ok(json.get().to_owned()),
+        }
+    }
+
+    fn instant(&self, text: &str) -> Result<String, String> {
+        const WRONG: &str = "must be a time, like 2026-11-20 13:00:00 or 2026-11-20T13:00:00Z";
+        let Written { date, time, offset } = Written::read(text, WRONG)?;
+        if offset.is_some() {
+            return Ok(timestamps::parse(text).map(timestamps::text)?);
+        }
+        let Some(zone) = &self.zone else {
+            return Err("names no zone: say which with --time-zone UTC".to_owned());
+        };
+        let local = DateTime::from_parts(date, time.unwrap_or(Time::midnight()));
+        let ambiguous = |_| format!("is not one instant in this zone: {text}");
+        let at = zone.to_ambiguous_zoned(local).unambiguous().map_err(ambiguous)?;
+        Ok(timestamps::from_jiff(at.timestamp()).map(timestamps::text)?)
+    }
+
+    fn derived_call_id(&self, row: &Row) -> String {
+        let mut hasher = blake3::Hasher::new();
+        for part in [self.source.as_str(), &row.number.to_string(), &row.content] {
+            hasher.update(&(part.len() as u64).to_be_bytes());
+            hasher.update(part.as_bytes());
+        }
+        let digest = hasher.finalize().to_hex();
+        format!("import-{}", digest.get(..32).unwrap_or_default())
+    }
+}
+
+/// An amount as the exact JSON number of its cents.
+fn cents_text(cost: Nanos) -> String {
+    let (whole, rest) = (cost.get() / NANOS_PER_CENT, cost.get() % NANOS_PER_CENT);
+    format!("{whole}.{rest:07}")
+}
+
+fn quoted(text: &str) -> String {
+    serde_json::Value::from(text).to_string()
+}
+
+fn zone(name: &str) -> Result<TimeZone, ImportError> {
+    TimeZone::get(name).map_err(|_| ImportError::new(format!("{name} is not a known time zone")))
+}
+
+fn source_name(arguments: &ImportArguments) -> Result<String, ImportError> {
+    if let Some(name) = &arguments.source {
+        return Ok(name.clone());
+    }
+    let name = arguments.file.file_name().and_then(|name| name.to_str());
+    let message = "the file's name is not plain text: give it one with --source";
+    name.map(str::to_owned).ok_or_else(|| ImportError::new(message))
+}
+
+/// Splits `field=value` and finds the field.
+fn split<'a>(option: &str, text: &'a str) -> Result<(&'static str, Kind, &'a str), ImportError> {
+    let Some((name, value)) = text.split_once('=') else {
+        return Err(ImportError::new(format!("{option} {text}: write it as FIELD=...")));
+    };
+    match FIELDS.iter().find(|(field, _)| *field == name.trim()) {
+        Some((field, kind)) => Ok((field, *kind, value.trim())),
+        None => {
+            let known: Vec<&str> = FIELDS.iter().map(|(field, _)| *field).collect();
+            let message =
+                format!("{option}: {name} is not a field; known are {}", known.join(", "));
+            Err(ImportError::new(message))
+        }
+    }
+}

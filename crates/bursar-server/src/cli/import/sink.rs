@@ -1,0 +1,294 @@
+//! Where records go, and what becomes of each.
+
+use std::time::Duration;
+
+use serde::Deserialize;
+
+use super::ImportError;
+use crate::cli::client::{Door, Reply};
+use crate::wire::error::ErrorCode;
+
+const PATH: &str = "/telemetry/llm-usage/batch";
+/// How often records are sent before it is given up.
+const TRIES_MAX: u32 = 8;
+/// How long to wait before the second time, unless more is asked for; each time twice as long.
+const FIRST_PAUSE: Duration = Duration::from_millis(200);
+/// The longest wait, whatever is asked for; no rate is looked at for longer.
+const PAUSE_MAX: Duration = Duration::from_secs(60);
+
+/// What became of a record.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Fate {
+    /// It is stored.
+    Accepted,
+    /// It was stored before.
+    Duplicate,
+    /// It is refused, for this reason.
+    Refused(String),
+}
+
+/// What is said to a batch.
+enum Answer {
+    /// Of each record, whether it is over with it.
+    Each(Vec<Result<Fate, Later>>),
+    /// Nothing was taken.
+    Later(Later),
+}
+
+/// Why something is to be sent again, and when.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Later {
+    pause: Duration,
+    reason: String,
+}
+
+/// How long to wait each time, and how often.
+struct Pauses {
+    own: Duration,
+    left: u32,
+}
+
+#[derive(Deserialize)]
+struct BatchData {
+    results: Vec<ResultData>,
+}
+
+#[derive(Deserialize)]
+struct ResultData {
+    status: String,
+    error: Option<ErrorData>,
+}
+
+#[derive(Deserialize)]
+struct ErrorData {
+    code: String,
+    message: String,
+    details: Option<DetailsData>,
+}
+
+#[derive(Deserialize)]
+struct DetailsData {
+    retry_after_ms: Option<u64>,
+}
+
+/// Sends records until it is over with each, which the call ids make safe, and says what became of
+/// each.
+pub(super) fn send(door: &Door, records: &[&str]) -> Result<Vec<Fate>, ImportError> {
+    send_all(records, |open| post(door, open), std::thread::sleep)
+}
+
+fn send_all(
+    records: &[&str],
+    mut post: impl FnMut(&[&str]) -> Result<Answer, ImportError>,
+    mut sleep: impl FnMut(Duration),
+) -> Result<Vec<Fate>, ImportError> {
+    let mut pauses = Pauses::new();
+    let mut open: Vec<(usize, &str)> = records.iter().copied().enumerate().collect();
+    let mut fates: Vec<(usize, Fate)> = Vec::with_capacity(records.len());
+    while !open.is_empty() {
+        let texts: Vec<&str> = open.iter().map(|(_, text)| *text).collect();
+        let later = match post(&texts)? {
+            Answer::Later(later) => Some(later),
+            Answer::Each(results) => {
+                let mut longest: Option<Later> = None;
+                let mut again = Vec::new();
+                for (record, result) in open.into_iter().zip(results) {
+                    match result {
+                        Ok(fate) => fates.push((record.0, fate)),
+                        Err(later) => {
+                            again.push(record);
+                            longest = later.or_longer(longest);
+                        }
+                    }
+                }
+                open = again;
+                longest
+            }
+        };
+        if let Some(later) = later {
+            sleep(pauses.next(&later)?);
+        }
+    }
+    fates.sort_by_key(|(at, _)| *at);
+    Ok(fates.into_iter().map(|(_, fate)| fate).collect())
+}
+
+impl Later {
+    /// This one, unless another waits longer.
+    fn or_longer(self, other: Option<Self>) -> Option<Self> {
+        other.filter(|other| other.pause >= self.pause).or(Some(self))
+    }
+}
+
+impl Pauses {
+    const fn new() -> Self {
+        Self { own: FIRST_PAUSE, left: TRIES_MAX - 1 }
+    }
+
+    /// How long to wait now.
+    ///
+    /// # Errors
+    /// [`ImportError`] when it was tried often enough.
+    fn next(&mut self, later: &Later) -> Result<Duration, ImportError> {
+        let Some(left) = self.left.checked_sub(1) else {
+            return Err(ImportError::new(format!(
+                "{}; tried {TRIES_MAX} times. Run the same import again later: it goes on where \
+                 it stopped",
+                later.reason
+            )));
+        };
+        self.left = left;
+        let pause = self.own.max(later.pause).min(PAUSE_MAX);
+        self.own *= 2;
+        Ok(pause)
+    }
+}
+
+/// Sends records once.
+fn post(door: &Door, records: &[&str]) -> Result<Answer, ImportError> {
+    let body = format!("{{\"records\":[{}]}}", records.join(","));
+    let reply = match door.send("POST", PATH, Some(&body)) {
+        Ok(reply) => reply,
+        Err(error) if door.may_be_away() => {
+            return Ok(Answer::Later(Later { pause: Duration::ZERO, reason: error.to_string() }));
+        }
+        Err(error) => return Err(ImportError::new(error.to_string())),
+    };
+    let strange = || ImportError::new(door.failure(&reply).to_string());
+    match reply.status {
+        200 => results(&reply, records.len()).map(Answer::Each).ok_or_else(strange),
+        429 | 503 => {
+            let limit = limit(&reply);
+            if limit.is_none() && !door.may_be_away() {
+                return Err(strange());
+            }
+            let reason = limit.unwrap_or_else(|| door.failure(&reply).to_string());
+            Ok(Answer::Later(Later { pause: reply.retry_after.unwrap_or_default(), reason }))
+        }
+        _ => Err(strange()),
+    }
+}
+
+/// What became of each record; nothing when the reply does not say it of each.
+fn results(reply: &Reply, count: usize) -> Option<Vec<Result<Fate, Later>>> {
+    #[derive(Deserialize)]
+    struct Envelope {
+        data: BatchData,
+    }
+    let envelope: Envelope = serde_json::from_str(&reply.text).ok()?;
+    let results = envelope.data.results;
+    (results.len() == count).then(|| results.into_iter().map(ResultData::fate).collect())
+}
+
+/// What to say of a reply that refuses because the tenant sends too much; nothing for others.
+fn limit(reply: &Reply) -> Option<String> {
+    #[derive(Deserialize)]
+    struct Envelope {
+        error: ErrorData,
+    }
+    let envelope: Envelope = serde_json::from_str(&reply.text).ok()?;
+    envelope.error.limit()
+}
+
+impl ResultData {
+    fn fate(self) -> Result<Fate, Later> {
+        match (self.status.as_str(), self.error) {
+            ("accepted", _) => Ok(Fate::Accepted),
+            ("duplicate", _) => Ok(Fate::Duplicate),
+            (_, None) => Ok(Fate::Refused(String::new())),
+            (_, Some(error)) => match error.limit() {
+                Some(reason) => Err(Later { pause: error.pause(), reason }),
+                None => Ok(Fate::Refused(error.message)),
+            },
+        }
+    }
+}
+
+impl ErrorData {
+    fn limit(&self) -> Option<String> {
+        let codes = [ErrorCode::RateLimited, ErrorCode::Throttled];
+        let is_limit = codes.iter().any(|code| code.as_str() == self.code);
+        is_limit.then(|| {
+            format!(
+                "{} ({}): the tenant's other requests leave no room; have them pause, or have the \
+                 operator override its threshold for a while",
+                self.message, self.code
+            )
+        })
+    }
+
+    fn pause(&self) -> Duration {
+        let millis = self.details.as_ref().and_then(|details| details.retry_after_ms);
+        Duration::from_millis(millis.unwrap_or_default())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn later(seconds: u64) -> Later {
+        Later { pause: Duration::from_secs(seconds), reason: "full".to_owned() }
+    }
+
+    /// Sends records to something that answers so, and says what was sent and how long it waited.
+    fn sent(
+        records: &[&str],
+        answers: Vec<Answer>,
+    ) -> (Result<Vec<Fate>, ImportError>, Vec<String>, Vec<u64>) {
+        let (mut posted, mut pauses) = (Vec::new(), Vec::new());
+        let mut answers = answers.into_iter();
+        let post = |open: &[&str]| {
+            posted.push(open.concat());
+            Ok(answers.next().unwrap_or_else(|| Answer::Later(later(1))))
+        };
+        let done = send_all(records, post, |pause| pauses.push(pause.as_millis() as u64));
+        (done, posted, pauses)
+    }
+
+    #[test]
+    fn only_what_came_too_soon_is_sent_again_and_every_record_has_its_own_fate() {
+        let refused = || Fate::Refused("wrong".to_owned());
+        let answers = vec![
+            Answer::Later(later(3)),
+            Answer::Each(vec![Err(later(1)), Ok(Fate::Accepted), Err(later(2)), Ok(refused())]),
+            Answer::Each(vec![Ok(Fate::Duplicate), Err(later(0))]),
+            Answer::Each(vec![Ok(Fate::Accepted)]),
+        ];
+        let (done, posted, pauses) = sent(&["a", "b", "c", "d"], answers);
+        let expected = [Fate::Duplicate, Fate::Accepted, Fate::Accepted, refused()];
+        assert_eq!(done.expect("all are answered"), expected);
+        assert_eq!(posted, ["abcd", "abcd", "ac", "c"]);
+        assert_eq!(pauses, [3_000, 2_000, 800]);
+    }
+
+    #[test]
+    fn it_is_waited_as_long_as_was_asked_but_not_for_ever_nor_for_ever_often() {
+        let hours = (0..20).map(|_| Answer::Later(later(7_200))).collect();
+        let (done, posted, pauses) = sent(&["a"], hours);
+        assert_eq!(pauses, [60_000; 7]);
+        assert_eq!(posted.len(), 8);
+        let said = done.expect_err("it was given up").to_string();
+        assert!(said.starts_with("full; tried 8 times. Run the same import again"), "{said}");
+        let moments = (0..20).map(|_| Answer::Later(later(0))).collect();
+        let (_, _, pauses) = sent(&["a"], moments);
+        assert_eq!(pauses, [200, 400, 800, 1_600, 3_200, 6_400, 12_800]);
+    }
+
+    #[test]
+    fn a_refusal_because_of_too_much_is_none_for_good() {
+        let result = |code: &str| {
+            let text = format!(
+                r#"{{"status":"error","error":{{"code":"{code}","message":"m","details":
+                {{"dimension":"rate","retry_after_ms":1500}}}}}}"#
+            );
+            serde_json::from_str::<ResultData>(&text).expect("it is a result").fate()
+        };
+        for code in ["RATE_LIMITED", "THROTTLED"] {
+            let later = result(code).expect_err("it comes again");
+            assert_eq!(later.pause, Duration::from_millis(1_500));
+            assert!(later.reason.starts_with(&format!("m ({code}): ")), "{}", later.reason);
+        }
+        assert_eq!(result("INVALID_FIELD"), Ok(Fate::Refused("m".to_owned())));
+    }
+}

@@ -1,0 +1,238 @@
+//! Where the ledger is kept: in a file of this machine, or in a PostgreSQL that nodes share.
+
+use std::fmt;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use crate::auth::secret::Secret;
+
+/// How the name of a file begins.
+pub(crate) const SQLITE: &str = "sqlite:";
+/// How the URL of a PostgreSQL begins.
+const SCHEMES: [&str; 2] = ["postgres://", "postgresql://"];
+
+/// Where the ledger is kept. What is shown of it has no password in it.
+pub enum Database {
+    /// The embedded store's file.
+    File(PathBuf),
+    /// PostgreSQL.
+    Postgres(PostgresDatabase),
+}
+
+/// A database of PostgreSQL, and how a node uses it.
+pub struct PostgresDatabase {
+    url: Secret,
+    /// The URL without its role, password and parameters, which is all of it that may be seen.
+    place: String,
+    /// The file of the password, when it is not in the URL.
+    password_file: Option<PathBuf>,
+    /// Connections that write, each with a thread.
+    pub writers: usize,
+    /// Connections that read.
+    pub readers: usize,
+}
+
+/// The file of the database's password cannot be read.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot read {path} (postgres.password_file): {cause}")]
+pub struct PasswordError {
+    path: PathBuf,
+    cause: io::Error,
+}
+
+impl Database {
+    /// The file of the embedded store, if the ledger is kept there.
+    pub fn file(&self) -> Option<&Path> {
+        match self {
+            Self::File(path) => Some(path),
+            Self::Postgres(_) => None,
+        }
+    }
+}
+
+impl fmt::Display for Database {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::File(path) => path.display().fmt(f),
+            Self::Postgres(database) => database.place.fmt(f),
+        }
+    }
+}
+
+impl PostgresDatabase {
+    /// Takes a text that begins as the URL of a PostgreSQL does.
+    ///
+    /// # Errors
+    /// What is wrong with it, without a part of it: a part that is out of its place may be one of
+    /// the password.
+    pub(crate) fn new(
+        url: &str,
+        password_file: Option<PathBuf>,
+        writers: usize,
+        readers: usize,
+    ) -> Result<Self, &'static str> {
+        let place = place(url)?;
+        Ok(Self { url: Secret::new(url.to_owned()), place, password_file, writers, readers })
+    }
+
+    /// The same database with other numbers of connections.
+    pub(crate) fn with_connections(&self, writers: usize, readers: usize) -> Self {
+        Self {
+            url: Secret::new(self.url.expose().to_owned()),
+            place: self.place.clone(),
+            password_file: self.password_file.clone(),
+            writers,
+            readers,
+        }
+    }
+
+    /// The URL with the password: its own or, when it has none, the one in the file.
+    ///
+    /// # Errors
+    /// [`PasswordError`].
+    pub fn url(&self) -> Result<Secret, PasswordError> {
+        let url = self.url.expose();
+        let file = self.password_file.as_ref().filter(|_| !has_password(url));
+        let Some(path) = file else { return Ok(Secret::new(url.to_owned())) };
+        let read = std::fs::read_to_string(path).map(Secret::new);
+        let text = read.map_err(|cause| PasswordError { path: path.clone(), cause })?;
+        Ok(with_password(url, text.expose().trim()))
+    }
+}
+
+/// Whether a text is meant as the URL of a PostgreSQL.
+pub(crate) fn is_postgres(text: &str) -> bool {
+    SCHEMES.iter().any(|scheme| text.starts_with(scheme))
+}
+
+/// What may be seen of a value of the setting `database`, whether it works or not.
+pub(crate) fn shown(text: &str) -> String {
+    if text.starts_with(SQLITE) {
+        return text.to_owned();
+    }
+    place(text).unwrap_or_else(|_| "(set)".to_owned())
+}
+
+/// The hosts and the name of the database.
+fn place(url: &str) -> Result<String, &'static str> {
+    let (scheme, login, rest) = parts(url).ok_or("must begin with postgres://")?;
+    // Whatever stands behind the first @ is taken for a host, and would be shown.
+    if rest.contains('@') {
+        return Err("has more than one @: in a role or a password, write it as %40");
+    }
+    let address = rest.split('?').next().unwrap_or_default();
+    let (hosts, name) = address.split_once('/').unwrap_or((address, ""));
+    if name.contains('/') {
+        return Err("has more than one / behind its host: write it as %2F");
+    }
+    let is_host = |host: &str| {
+        let port = match host.rsplit_once(']') {
+            Some((_, rest)) => rest.strip_prefix(':'),
+            None => host.split_once(':').map(|(_, port)| port),
+        };
+        port.is_none_or(|port| port.parse::<u16>().is_ok())
+    };
+    if !hosts.split(',').all(is_host) {
+        return Err("has a port that is no number; in a password, write : as %3A");
+    }
+    if login.is_none() && hosts.is_empty() && name.is_empty() && !rest.contains('?') {
+        return Err("names no host");
+    }
+    Ok(format!("{scheme}{address}"))
+}
+
+/// The scheme, the role with the password, and what follows.
+fn parts(url: &str) -> Option<(&'static str, Option<&str>, &str)> {
+    SCHEMES.into_iter().find_map(|scheme| {
+        let rest = url.strip_prefix(scheme)?;
+        Some(match rest.split_once('@') {
+            Some((login, rest)) => (scheme, Some(login), rest),
+            None => (scheme, None, rest),
+        })
+    })
+}
+
+fn has_password(url: &str) -> bool {
+    let Some((_, login, rest)) = parts(url) else { return false };
+    let parameters = rest.split_once('?').map_or("", |(_, parameters)| parameters);
+    login.is_some_and(|login| login.contains(':'))
+        || parameters.split('&').any(|pair| pair.starts_with("password="))
+}
+
+/// Adds a password as a parameter, every byte of which is written so that none has a meaning.
+fn with_password(url: &str, password: &str) -> Secret {
+    use std::fmt::Write;
+    let mark = if url.contains('?') { '&' } else { '?' };
+    // With room for all of it: a text that moves leaves itself behind.
+    let mut text = String::with_capacity(url.len() + "?password=".len() + password.len() * 3);
+    text.push_str(url);
+    text.push(mark);
+    text.push_str("password=");
+    for byte in password.bytes() {
+        // Writing to a String cannot fail.
+        let _ = write!(text, "%{byte:02X}");
+    }
+    Secret::new(text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn postgres(url: &str, password_file: Option<&Path>) -> Result<PostgresDatabase, &'static str> {
+        PostgresDatabase::new(url, password_file.map(Path::to_owned), 1, 1)
+    }
+
+    #[track_caller]
+    fn check_shown(url: &str, expected: &str) {
+        let database = postgres(url, None).map(Database::Postgres).expect(url);
+        assert_eq!(database.to_string(), expected);
+        assert_eq!(shown(url), expected);
+    }
+
+    #[test]
+    fn the_place_is_shown_and_neither_the_role_nor_the_password() {
+        check_shown("postgres://role:hidden@host:5432/bursar", "postgres://host:5432/bursar");
+        check_shown("postgresql://role@host/bursar?password=hidden", "postgresql://host/bursar");
+        check_shown("postgres://r:hid/den?x@a:1,b:2/bursar", "postgres://a:1,b:2/bursar");
+        check_shown("postgres://r:hidden@[::1]:5432/bursar", "postgres://[::1]:5432/bursar");
+        check_shown("postgres://r:hidden@/bursar?host=/run", "postgres:///bursar");
+        assert_eq!(shown("sqlite:/data/bursar.db"), "sqlite:/data/bursar.db");
+    }
+
+    #[test]
+    fn what_could_be_a_part_of_a_password_is_refused_and_not_shown() {
+        for url in [
+            "postgres://role:hid@den@host/bursar",
+            "postgres://role:hidden",
+            "postgres://role:hidden/bursar",
+            "postgres://role:x@hid/den/bursar",
+            "postgres://",
+        ] {
+            let problem = postgres(url, None).err().expect(url);
+            assert!(!problem.contains("hid") && !shown(url).contains("hid"), "{url}: {problem}");
+        }
+    }
+
+    #[test]
+    fn a_password_comes_from_its_file_when_the_url_has_none() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("password");
+        std::fs::write(&path, "p&:/ä\n").expect("written");
+        let url = |url: &str| {
+            let database = postgres(url, Some(&path)).expect(url);
+            database.url().expect("a password").expose().to_owned()
+        };
+        assert_eq!(url("postgres://r@h/b"), "postgres://r@h/b?password=%70%26%3A%2F%C3%A4");
+        assert_eq!(url("postgres:///b?host=/run"), {
+            "postgres:///b?host=/run&password=%70%26%3A%2F%C3%A4"
+        });
+        for own in ["postgres://r:own@h/b", "postgres://r@h/b?password=own"] {
+            assert_eq!(url(own), own);
+        }
+        std::fs::remove_file(&path).expect("removed");
+        let missing = postgres("postgres://r@h/b", Some(&path)).expect("a place").url();
+        let message = missing.err().map(|error| error.to_string()).expect("no file");
+        assert!(message.contains("postgres.password_file"), "{message}");
+    }
+}

@@ -1,0 +1,233 @@
+//! One connection, from its first byte to its end, by the client, a deadline or the server's end.
+
+use std::future::poll_fn;
+use std::net::IpAddr;
+use std::pin::pin;
+use std::sync::Arc;
+use std::task::Poll;
+use std::time::Duration;
+
+use axum::Router;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::server::conn::auto;
+use hyper_util::service::TowerToHyperService;
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::sync::watch;
+use tokio::time::{Instant, sleep_until, timeout};
+
+use super::gate::Gate;
+use super::limits::{HEAD_BYTES_MAX, Limits};
+use super::pool::Seat;
+use super::progress::{CutReason, Idleness, Progress};
+use super::tls::Certificates;
+use super::watched::{Abort, Watched};
+use crate::middleware::response_headers::{Listener, OnReserve, OverTls};
+
+/// How often the other end of an HTTP/2 connection is asked whether it is there.
+const PING_EVERY: Duration = Duration::from_secs(30);
+/// How long it may take to say so.
+const PONG_WITHIN: Duration = Duration::from_secs(20);
+/// What one request may send before it is read, and all requests of a connection together.
+const STREAM_WINDOW: u32 = 256 * 1024;
+const CONNECTION_WINDOW: u32 = 1024 * 1024;
+/// What waits for one slow HTTP/2 stream.
+const SEND_BUFFER: usize = 128 * 1024;
+/// Streams that are reset before anyone looked at them, and streams that broke a rule.
+const RESETS_MAX: usize = 32;
+/// Where the next deadline is set when there is none.
+const FAR: Duration = Duration::from_secs(3_600);
+/// What TLS begins with.
+const TLS_HANDSHAKE: u8 = 0x16;
+/// For clients that speak plain HTTP to a port of TLS.
+const NOT_TLS: &[u8] = b"HTTP/1.1 400 Bad Request\r\nContent-Type: text/plain\r\n\
+    Content-Length: 29\r\nConnection: close\r\n\r\nThis port is for HTTPS only.\r\n";
+
+/// What all connections of a listener share.
+pub(crate) struct Door {
+    pub(crate) router: Router,
+    pub(crate) listener: Listener,
+    pub(crate) limits: Arc<Limits>,
+    pub(crate) certificates: Option<Arc<Certificates>>,
+    pub(crate) drain: watch::Receiver<bool>,
+}
+
+impl Door {
+    /// Serves a connection until its end.
+    pub(crate) async fn serve(
+        &self,
+        stream: TcpStream,
+        peer: IpAddr,
+        progress: &Arc<Progress>,
+        seat: &Seat,
+    ) {
+        let Some(certificates) = &self.certificates else {
+            return self.drive(stream, peer, None, progress, seat).await;
+        };
+        let handshake = async {
+            let mut first = [0];
+            if stream.peek(&mut first).await? == 1 && first != [TLS_HANDSHAKE] {
+                progress.leave_unread();
+                let mut stream = Watched::new(stream, Arc::clone(progress));
+                stream.write_all(NOT_TLS).await?;
+                stream.shutdown().await?;
+                return Ok(None);
+            }
+            certificates.acceptor().accept(stream).await.map(Some)
+        };
+        let mut drain = self.drain.clone();
+        let shaken = tokio::select! {
+            shaken = timeout(self.limits.deadlines.header, handshake) => shaken,
+            _ = drain.wait_for(|asked| *asked) => return,
+            () = seat.gives_way() => return,
+        };
+        match shaken {
+            Ok(Ok(Some(stream))) => {
+                self.drive(stream, peer, Some(OverTls), progress, seat).await;
+            }
+            Ok(Ok(None)) => {}
+            Ok(Err(error)) => tracing::debug!(%error, %peer, "a TLS handshake failed"),
+            Err(_) => tracing::debug!(%peer, "a TLS handshake took too long"),
+        }
+    }
+
+    async fn drive<S>(
+        &self,
+        stream: S,
+        peer: IpAddr,
+        over_tls: Option<OverTls>,
+        progress: &Arc<Progress>,
+        seat: &Seat,
+    ) where
+        S: Abort + AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        let gate = Gate {
+            routes: TowerToHyperService::new(self.router.clone()),
+            progress: Arc::clone(progress),
+            limits: Arc::clone(&self.limits),
+            peer,
+            listener: self.listener,
+            over_tls,
+            on_reserve: seat.is_on_reserve().then_some(OnReserve),
+        };
+        let io = TokioIo::new(Watched::new(stream, Arc::clone(progress)));
+        let protocols = protocols(&self.limits);
+        let connection = pin!(protocols.serve_connection(io, gate));
+        if let Some(cut) = until_end(connection, progress, seat, self.drain.clone()).await {
+            tracing::debug!(?cut, %peer, "a connection was cut");
+        }
+    }
+}
+
+fn protocols(limits: &Limits) -> auto::Builder<TokioExecutor> {
+    let mut builder = auto::Builder::new(TokioExecutor::new());
+    builder
+        .http1()
+        .timer(TokioTimer::new())
+        // The connection's own deadlines tell a slow head from an idle connection.
+        .header_read_timeout(None)
+        .max_buf_size(HEAD_BYTES_MAX);
+    builder
+        .http2()
+        .timer(TokioTimer::new())
+        .max_concurrent_streams(limits.streams_max)
+        .max_header_list_size(u32::try_from(HEAD_BYTES_MAX).unwrap_or(u32::MAX))
+        .initial_stream_window_size(STREAM_WINDOW)
+        .initial_connection_window_size(CONNECTION_WINDOW)
+        .max_send_buf_size(SEND_BUFFER)
+        .max_pending_accept_reset_streams(RESETS_MAX)
+        .max_local_error_reset_streams(RESETS_MAX)
+        .keep_alive_interval(PING_EVERY)
+        .keep_alive_timeout(PONG_WITHIN);
+    builder
+}
+
+type Connection<'a, S> = auto::Connection<'a, TokioIo<Watched<S>>, Gate, TokioExecutor>;
+
+/// Drives a connection to its end, and says why if the server cut it.
+async fn until_end<S>(
+    mut connection: std::pin::Pin<&mut Connection<'_, S>>,
+    progress: &Progress,
+    seat: &Seat,
+    mut drain: watch::Receiver<bool>,
+) -> Option<CutReason>
+where
+    S: Abort + AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let mut asked = pin!(async move {
+        // An error means that the server is gone, which asks for the end as well.
+        let _ = drain.wait_for(|asked| *asked).await;
+        drain
+    });
+    let mut crowded = pin!(seat.gives_way());
+    let mut gives_way = false;
+    // Held to the end, so that the server knows when the last connection ended.
+    let mut held = None;
+    let mut closing = false;
+    let mut alarm = pin!(sleep_until(Instant::now() + FAR));
+    poll_fn(|cx| {
+        if held.is_none()
+            && let Poll::Ready(drain) = asked.as_mut().poll(cx)
+        {
+            held = Some(drain);
+            ask_to_end(connection.as_mut(), progress, &mut closing);
+        }
+        if !gives_way && crowded.as_mut().poll(cx).is_ready() {
+            gives_way = true;
+            ask_to_end(connection.as_mut(), progress, &mut closing);
+        }
+        loop {
+            // A connection that breaks off is the client's affair.
+            if connection.as_mut().poll(cx).is_ready() {
+                return Poll::Ready(None);
+            }
+            // It was told, as far as its client listens. A request that came meanwhile is answered.
+            if gives_way && let Some((idleness, _)) = progress.idleness(Instant::now()) {
+                if idleness == Idleness::Stalled {
+                    progress.cut();
+                }
+                return Poll::Ready(Some(CutReason::Crowded));
+            }
+            // The reserve is for one request of each connection.
+            if !closing && seat.is_on_reserve() && progress.has_asked() {
+                ask_to_end(connection.as_mut(), progress, &mut closing);
+                continue;
+            }
+            let due = progress.due();
+            let at = due.map_or_else(|| Instant::now() + FAR, |(at, _)| at);
+            // Later deadlines are looked at when the alarm rings, so that a busy connection does
+            // not move its alarm with every request.
+            if at < alarm.deadline() || alarm.is_elapsed() {
+                alarm.as_mut().reset(at);
+            }
+            if alarm.as_mut().poll(cx).is_pending() {
+                return Poll::Pending;
+            }
+            match due {
+                Some((at, cut)) if at <= Instant::now() => {
+                    if cut != CutReason::Idle || closing {
+                        progress.cut();
+                        return Poll::Ready(Some(cut));
+                    }
+                    // An idle client is told, and may have its answer if it is just asking.
+                    ask_to_end(connection.as_mut(), progress, &mut closing);
+                }
+                Some(_) | None => {}
+            }
+        }
+    })
+    .await
+}
+
+/// Asks a connection to end once it has nothing to answer.
+fn ask_to_end<S>(
+    connection: std::pin::Pin<&mut Connection<'_, S>>,
+    progress: &Progress,
+    closing: &mut bool,
+) where
+    S: Abort + AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    *closing = true;
+    progress.close(Instant::now());
+    connection.graceful_shutdown();
+}

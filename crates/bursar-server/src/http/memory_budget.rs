@@ -1,0 +1,277 @@
+//! Bytes that all requests share, so that memory stays bounded whoever sends or asks for much. One
+//! tenant holds at most a quarter of them, and never more than it leaves, so that its slow clients
+//! are its own affair. The key of one integration holds at most half of what its tenant may, so that
+//! it leaves room to those who want to stop it; but one request of it alone may be as large as any.
+
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use parking_lot::Mutex;
+
+use crate::http::holder::Holder;
+
+/// A number of bytes that may be held at once.
+#[derive(Clone, Debug)]
+pub struct ByteBudget {
+    bytes_max: usize,
+    /// What one holder may have of it.
+    share_max: usize,
+    held: Arc<Mutex<Held>>,
+}
+
+#[derive(Debug, Default)]
+struct Held {
+    bytes: usize,
+    /// Of everyone as a whole, and of single integrations.
+    of_holders: HashMap<Holder, usize>,
+}
+
+impl Held {
+    fn of(&self, holder: Holder) -> usize {
+        self.of_holders.get(&holder).copied().unwrap_or(0)
+    }
+
+    fn give_back(&mut self, holder: Holder, bytes: usize) {
+        if let Entry::Occupied(mut own) = self.of_holders.entry(holder) {
+            *own.get_mut() = own.get().saturating_sub(bytes);
+            if *own.get() == 0 {
+                own.remove();
+            }
+        }
+    }
+}
+
+/// Bytes that are taken from a budget until this is dropped.
+#[derive(Debug)]
+pub struct ByteHold {
+    budget: ByteBudget,
+    holder: Holder,
+    bytes: usize,
+    /// What other holds of the same request have.
+    beside: usize,
+}
+
+impl ByteBudget {
+    /// A budget of so many bytes.
+    pub fn new(bytes_max: usize) -> Self {
+        Self { bytes_max, share_max: bytes_max / 4, held: Arc::default() }
+    }
+
+    /// A budget that is not shared, of which its only holder may have all.
+    pub fn undivided(bytes_max: usize) -> Self {
+        Self { bytes_max, share_max: bytes_max, held: Arc::default() }
+    }
+
+    /// Nothing yet, for a holder that will take as its bytes arrive.
+    pub fn hold(&self, holder: Holder) -> ByteHold {
+        self.hold_beside(holder, 0)
+    }
+
+    /// The same for a request that holds so many bytes already.
+    pub fn hold_beside(&self, holder: Holder, beside: usize) -> ByteHold {
+        ByteHold { budget: self.clone(), holder, bytes: 0, beside }
+    }
+}
+
+impl ByteHold {
+    /// Takes more at once or not at all, and says whether: whoever waits for memory holds memory.
+    #[must_use]
+    pub fn take(&mut self, bytes: usize) -> bool {
+        // Who asks for nothing has room, however much others of the same tenant hold.
+        if bytes == 0 {
+            return true;
+        }
+        let (whole, part) = (self.holder.whole(), self.holder);
+        let mut held = self.budget.held.lock();
+        let Some(total) = held.bytes.checked_add(bytes) else { return false };
+        let own = held.of(whole).saturating_add(bytes);
+        let Some(left) = self.budget.bytes_max.checked_sub(total) else { return false };
+        let ByteBudget { bytes_max, share_max, .. } = self.budget;
+        if own > share_max || (share_max < bytes_max && own > left) {
+            return false;
+        }
+        if part != whole {
+            let before = held.of(part);
+            let is_alone = before <= self.bytes.saturating_add(self.beside);
+            let own = before.saturating_add(bytes);
+            if !is_alone && own > share_max / 2 {
+                return false;
+            }
+            held.of_holders.insert(part, own);
+        }
+        held.bytes = total;
+        held.of_holders.insert(whole, own);
+        self.bytes += bytes;
+        true
+    }
+
+    /// Holds so many bytes in all from now on, or goes on with what it held; whether it does.
+    #[must_use]
+    pub fn resize(&mut self, bytes: usize) -> bool {
+        match bytes.checked_sub(self.bytes) {
+            Some(more) => self.take(more),
+            None => {
+                self.give_back(self.bytes - bytes);
+                true
+            }
+        }
+    }
+
+    /// What one holder may hold at most.
+    pub fn share(&self) -> usize {
+        self.budget.share_max
+    }
+
+    fn give_back(&mut self, bytes: usize) {
+        if bytes == 0 {
+            return;
+        }
+        self.bytes -= bytes;
+        let mut held = self.budget.held.lock();
+        held.bytes = held.bytes.saturating_sub(bytes);
+        held.give_back(self.holder.whole(), bytes);
+        if self.holder != self.holder.whole() {
+            held.give_back(self.holder, bytes);
+        }
+    }
+
+    /// What it holds.
+    pub fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// What its tenant holds by all of its holds.
+    pub fn of_tenant(&self) -> usize {
+        self.budget.held.lock().of(self.holder.whole())
+    }
+
+    /// Ties the hold to bytes: it ends when the last copy of them is dropped.
+    pub fn keep(self, bytes: Bytes) -> Bytes {
+        Bytes::from_owner(Kept { bytes, _hold: self })
+    }
+}
+
+impl Drop for ByteHold {
+    fn drop(&mut self) {
+        self.give_back(self.bytes);
+    }
+}
+
+struct Kept {
+    bytes: Bytes,
+    _hold: ByteHold,
+}
+
+impl AsRef<[u8]> for Kept {
+    fn as_ref(&self) -> &[u8] {
+        &self.bytes
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bursar_core::{IntegrationId, TenantId};
+
+    use super::*;
+
+    fn tenant(number: i64) -> Holder {
+        Holder::tenant(TenantId::from_number(number).expect("a number of an id"), None)
+    }
+
+    fn integration(number: i64) -> Holder {
+        Holder { integration_id: IntegrationId::from_number(number), ..tenant(1) }
+    }
+
+    #[test]
+    fn a_key_of_one_integration_leaves_half_of_the_share_of_its_tenant() {
+        let budget = ByteBudget::new(400);
+        let mut slow: Vec<ByteHold> = (0..60).map(|_| budget.hold(integration(1))).collect();
+        let admitted = slow.iter_mut().map(|hold| hold.take(2)).filter(|is_held| *is_held).count();
+        assert_eq!(admitted, 25, "half of a quarter");
+        let mut person = budget.hold(tenant(1));
+        assert!(person.take(50), "a person");
+        assert!(!budget.hold(integration(2)).take(1), "the tenant has its quarter");
+        drop(person);
+        assert!(budget.hold(integration(2)).take(25), "another integration");
+        drop(slow);
+        assert!(budget.held.lock().of_holders.is_empty());
+    }
+
+    #[test]
+    fn one_request_of_an_integration_may_be_as_large_as_any() {
+        let budget = ByteBudget::new(400);
+        let (mut packed, mut other) = (budget.hold(integration(1)), budget.hold(integration(1)));
+        assert!(packed.take(20));
+        let mut inflated = budget.hold_beside(integration(1), packed.bytes());
+        assert!(inflated.take(30) && inflated.take(40));
+        assert!(!other.take(1) && budget.hold(tenant(1)).take(1));
+        drop((packed, inflated));
+        assert!(other.take(1));
+        assert!(!budget.hold(integration(1)).take(50), "it is not alone");
+    }
+
+    #[test]
+    fn who_asks_for_nothing_has_room() {
+        let budget = ByteBudget::new(40);
+        let mut holds: Vec<ByteHold> = (1..=6).map(|number| budget.hold(tenant(number))).collect();
+        assert!(holds[0].take(10) && holds[1].take(10) && holds[2].take(10) && holds[3].take(5));
+        assert!(!holds[0].take(1));
+        assert!(holds[0].take(0) && budget.hold(integration(1)).take(0));
+    }
+
+    #[test]
+    fn bytes_are_held_as_long_as_any_copy_of_them() {
+        let budget = ByteBudget::new(40);
+        let mut hold = budget.hold(Holder::NOBODY);
+        assert!(hold.take(4) && hold.take(4));
+        assert!(!budget.hold(Holder::NOBODY).take(3));
+        let kept = hold.keep(Bytes::from_static(b"12345678"));
+        let part = kept.slice(2..3);
+        drop(kept);
+        assert!(!budget.hold(Holder::NOBODY).take(3));
+        drop(part);
+        assert!(budget.hold(Holder::NOBODY).take(10));
+        assert!(budget.held.lock().of_holders.is_empty());
+    }
+
+    #[test]
+    fn an_undivided_budget_is_its_holders_to_the_last_byte() {
+        let budget = ByteBudget::undivided(40);
+        let mut hold = budget.hold(Holder::NOBODY);
+        assert!(hold.take(39) && hold.take(1));
+        assert!(!hold.take(1));
+    }
+
+    #[test]
+    fn a_hold_grows_and_shrinks() {
+        let budget = ByteBudget::new(40);
+        let mut hold = budget.hold(tenant(1));
+        assert!(hold.resize(10) && !hold.resize(11));
+        assert_eq!(hold.bytes(), 10);
+        assert!(hold.resize(3) && hold.resize(0));
+        assert!(budget.held.lock().of_holders.is_empty());
+        assert!(hold.resize(10));
+        drop(hold);
+        assert_eq!(budget.held.lock().bytes, 0);
+    }
+
+    #[test]
+    fn one_tenant_holds_at_most_a_quarter_and_no_more_than_it_leaves() {
+        let budget = ByteBudget::new(40);
+        let mut holds: Vec<ByteHold> = (1..6).map(|number| budget.hold(tenant(number))).collect();
+        assert!(!holds[0].take(11));
+        for hold in &mut holds[..3] {
+            assert!(hold.take(10));
+            assert!(!hold.take(1));
+        }
+        assert!(!holds[3].take(6));
+        assert!(holds[3].take(5));
+        assert!(!holds[4].take(3));
+        assert!(holds[4].take(2));
+        holds.remove(0);
+        assert!(!holds[3].take(6));
+        assert!(holds[3].take(5));
+    }
+}

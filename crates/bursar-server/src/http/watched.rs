@@ -1,0 +1,247 @@
+//! A stream whose reads and writes are seen by the connection's deadlines.
+
+use std::io::{self, IoSlice};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
+use tokio::time::Instant;
+use tokio_rustls::server::TlsStream;
+
+use super::limits::BODY_BYTES_MAX;
+use super::progress::Progress;
+
+/// What is read at once. hyper keeps a buffer for each connection, of 8 KiB until a read fills it and
+/// then up to four times as large; with less than that in a read it never grows, which for a crowd
+/// with large bodies is most of the memory of the server.
+const READ_MAX: usize = 8 * 1024 - 1;
+
+/// What is read in the place of a line that ends with LF alone, and of all that follows: a head that
+/// is complete, so that hyper looks at it, and none, so that it answers 400 and closes.
+const NO_HEAD: &[u8] = b"\0\r\n\r\n";
+
+/// What a connection reads and discards after its last answer. Also a client whose body is refused
+/// for its size gets to read the answer, unless the body is out of all proportion.
+const LINGERING_BYTES_MAX: usize = 2 * BODY_BYTES_MAX;
+
+/// A stream that can be thrown away with all that was written to it.
+pub(crate) trait Abort {
+    /// Makes the end of the stream a reset: what a client does not take costs nothing from then on.
+    fn abort(&self);
+}
+
+impl Abort for TcpStream {
+    fn abort(&self) {
+        // It may have ended already, which is as good.
+        let _ = self.set_zero_linger();
+    }
+}
+
+impl Abort for TlsStream<TcpStream> {
+    fn abort(&self) {
+        self.get_ref().0.abort();
+    }
+}
+
+/// A stream and the progress of its connection.
+#[derive(Debug)]
+pub(crate) struct Watched<S: Abort> {
+    stream: S,
+    progress: Arc<Progress>,
+    /// What is left of [`NO_HEAD`] to read, once a line ended as none may.
+    refused: Option<&'static [u8]>,
+    /// The bytes that may still be discarded, once the last byte is written.
+    lingering: Option<usize>,
+}
+
+impl<S: Abort> Watched<S> {
+    pub(crate) fn new(stream: S, progress: Arc<Progress>) -> Self {
+        Self { stream, progress, refused: None, lingering: None }
+    }
+
+    fn read_refused(&mut self, buffer: &mut ReadBuf<'_>) {
+        let left = self.refused.unwrap_or_default();
+        let (given, left) = left.split_at(left.len().min(buffer.remaining()));
+        buffer.put_slice(given);
+        self.refused = Some(left);
+    }
+
+    fn report<T>(&self, polled: &Poll<io::Result<T>>) {
+        match polled {
+            Poll::Ready(_) => self.progress.wrote(),
+            Poll::Pending => self.progress.blocked(Instant::now()),
+        }
+    }
+}
+
+impl<S: Abort> Drop for Watched<S> {
+    fn drop(&mut self) {
+        if self.progress.is_cut() {
+            self.stream.abort();
+        }
+    }
+}
+
+impl<S: Abort + AsyncRead + Unpin> AsyncRead for Watched<S> {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        let room = buffer.remaining().min(READ_MAX);
+        if this.refused.is_some() {
+            this.read_refused(buffer);
+            return Poll::Ready(Ok(()));
+        }
+        let mut part = ReadBuf::new(buffer.initialize_unfilled_to(room));
+        let polled = Pin::new(&mut this.stream).poll_read(cx, &mut part);
+        let mut read = part.filled().len();
+        if polled.is_ready()
+            && let Some(bad_line_end) = this.progress.read(part.filled(), Instant::now())
+        {
+            read = bad_line_end;
+            this.refused = Some(NO_HEAD);
+        }
+        buffer.advance(read);
+        if this.refused.is_some() {
+            this.read_refused(buffer);
+        }
+        polled
+    }
+}
+
+impl<S: Abort + AsyncRead + AsyncWrite + Unpin> AsyncWrite for Watched<S> {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        let this = self.get_mut();
+        let polled = Pin::new(&mut this.stream).poll_write(cx, bytes);
+        this.report(&polled);
+        polled
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        parts: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let this = self.get_mut();
+        let polled = Pin::new(&mut this.stream).poll_write_vectored(cx, parts);
+        this.report(&polled);
+        polled
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        let polled = Pin::new(&mut this.stream).poll_flush(cx);
+        // Under TLS a write may succeed into a buffer: only the flush meets the socket. Nothing is
+        // flushed before everything is written.
+        this.report(&polled);
+        polled
+    }
+
+    /// Ends the sending side, and waits for the client to do the same if it may still be sending
+    /// (a lingering close). A socket that is closed with bytes unread is reset, and then the client
+    /// can lose the answer that it did not read yet.
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        let mut left = match this.lingering {
+            Some(left) => left,
+            None => {
+                ready!(Pin::new(&mut this.stream).poll_shutdown(cx))?;
+                if this.refused.is_some() {
+                    this.progress.leave_unread();
+                }
+                if !this.progress.begin_lingering(Instant::now()) {
+                    return Poll::Ready(Ok(()));
+                }
+                LINGERING_BYTES_MAX
+            }
+        };
+        let mut part = [0; READ_MAX];
+        loop {
+            this.lingering = Some(left);
+            let mut part = ReadBuf::new(&mut part);
+            let polled = ready!(Pin::new(&mut this.stream).poll_read(cx, &mut part));
+            let read = part.filled().len();
+            left = left.saturating_sub(read);
+            if polled.is_err() || read == 0 || left == 0 {
+                return Poll::Ready(Ok(()));
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::http::limits::Deadlines;
+    use crate::http::progress::{CutReason, Idleness};
+
+    /// A stream that takes everything, and sends it on when it may.
+    struct Buffered {
+        may_send: bool,
+    }
+
+    impl Abort for Buffered {
+        fn abort(&self) {}
+    }
+
+    impl AsyncRead for Buffered {
+        fn poll_read(
+            self: Pin<&mut Self>,
+            _: &mut Context<'_>,
+            _: &mut ReadBuf<'_>,
+        ) -> Poll<io::Result<()>> {
+            Poll::Pending
+        }
+    }
+
+    impl AsyncWrite for Buffered {
+        fn poll_write(
+            self: Pin<&mut Self>,
+            _: &mut Context<'_>,
+            bytes: &[u8],
+        ) -> Poll<io::Result<usize>> {
+            Poll::Ready(Ok(bytes.len()))
+        }
+
+        fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            if self.may_send { Poll::Ready(Ok(())) } else { Poll::Pending }
+        }
+
+        fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+    }
+
+    #[test]
+    fn what_was_flushed_late_is_on_its_way_no_more() {
+        let long = Duration::from_secs(60);
+        let deadlines = Deadlines { header: long, idle: long, write: long };
+        let progress = Arc::new(Progress::new(deadlines, Instant::now()));
+        let stream = Buffered { may_send: false };
+        let mut watched = Watched::new(stream, Arc::clone(&progress));
+        let mut cx = Context::from_waker(std::task::Waker::noop());
+        assert!(Pin::new(&mut watched).poll_write(&mut cx, b"answer").is_ready());
+        assert!(Pin::new(&mut watched).poll_flush(&mut cx).is_pending());
+        assert!(progress.due().is_some_and(|(_, cut)| cut == CutReason::SlowReader));
+        assert!(progress.idleness(Instant::now()).is_none());
+        watched.stream.may_send = true;
+        assert!(Pin::new(&mut watched).poll_flush(&mut cx).is_ready());
+        assert!(progress.due().is_some_and(|(_, cut)| cut == CutReason::Idle));
+        let idleness = progress.idleness(Instant::now()).map(|(idleness, _)| idleness);
+        assert_eq!(idleness, Some(Idleness::Idle));
+    }
+}

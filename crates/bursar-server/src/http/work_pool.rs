@@ -1,0 +1,381 @@
+//! Threads for work whose length a client chooses, shared fairly between tenants.
+//!
+//! Threads that answer requests must never do such work: it waits here for one of a few places.
+//! Tenants take turns, and one tenant never holds all places, so its expensive requests delay its
+//! own and nobody else's. Within a tenant the same holds for the keys of integrations: they take
+//! turns with whoever else acts for it, and one of them has at most half of what it has.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
+use std::time::Duration;
+
+use bursar_core::IntegrationId;
+use parking_lot::Mutex;
+use tokio::sync::oneshot;
+
+use crate::http::holder::{Holder, Whose};
+use crate::wire::error::{ApiError, ErrorCode};
+
+/// The fewest and the most that are worked on at once; in between, one for each processor.
+const PLACES_MIN: usize = 2;
+const PLACES_MAX: usize = 8;
+/// What may wait of one tenant, half of it of one integration. It holds memory meanwhile.
+const WAITING_MAX: usize = 64;
+/// How long work may wait for a place.
+const WAIT_MAX: Duration = Duration::from_secs(10);
+
+/// A limited number of places for work. Cloning shares them.
+#[derive(Clone, Debug)]
+pub struct WorkPool {
+    places_max: usize,
+    state: Arc<Mutex<State>>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    running: usize,
+    /// Those of whom something runs or waits; others have no entry.
+    shares: HashMap<Whose, Share>,
+    /// Those of whom something waits, in the order of their turns.
+    turns: VecDeque<Whose>,
+}
+
+/// A part of a tenant: an integration, or everyone else, together.
+type Part = Option<IntegrationId>;
+
+/// What one tenant does.
+#[derive(Debug, Default)]
+struct Share {
+    /// Whose work runs.
+    running: Vec<Part>,
+    waiting: VecDeque<Waiter>,
+    /// The round that is served: in each of them every part has one turn.
+    round: u64,
+}
+
+#[derive(Debug)]
+struct Waiter {
+    part: Part,
+    round: u64,
+    sender: oneshot::Sender<Place>,
+}
+
+/// A place in the pool; dropping it gives it to the next.
+#[derive(Debug)]
+pub struct Place {
+    pool: WorkPool,
+    holder: Holder,
+}
+
+impl Default for WorkPool {
+    fn default() -> Self {
+        let processors = std::thread::available_parallelism().map_or(PLACES_MIN, usize::from);
+        Self::new(processors.clamp(PLACES_MIN, PLACES_MAX))
+    }
+}
+
+impl WorkPool {
+    /// A pool of so many places.
+    pub fn new(places_max: usize) -> Self {
+        Self { places_max, state: Arc::default() }
+    }
+
+    /// Runs work on a thread that answers no requests. What the work needs has to be a part of it:
+    /// it goes on when nobody waits for it any more.
+    ///
+    /// # Errors
+    /// 503 when the holder has too much waiting or waited too long; 500 when the work panicked.
+    pub async fn run<T: Send + 'static>(
+        &self,
+        holder: Holder,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> Result<T, ApiError> {
+        self.enter(holder).await?.run(work).await
+    }
+
+    /// Waits for a place.
+    ///
+    /// # Errors
+    /// 503 when the holder has too much waiting or waited too long.
+    pub async fn enter(&self, holder: Holder) -> Result<Place, ApiError> {
+        let overloaded = || ApiError::of(ErrorCode::Overloaded);
+        let receiver = {
+            let mut state = self.state.lock();
+            if state.start(holder, self.places_max) {
+                return Ok(Place { pool: self.clone(), holder });
+            }
+            state.queue(holder).ok_or_else(overloaded)?
+        };
+        let waited = tokio::time::timeout(WAIT_MAX, receiver).await;
+        waited.ok().and_then(Result::ok).ok_or_else(overloaded)
+    }
+
+    /// Gives free places to those who wait. Places whose waiter is gone are handed back to the
+    /// caller, because dropping one takes the lock.
+    fn grant(&self, state: &mut State) -> Vec<Place> {
+        let mut unwanted = Vec::new();
+        while let Some((holder, waiter)) = state.next(self.places_max) {
+            let place = Place { pool: self.clone(), holder };
+            unwanted.extend(waiter.send(place).err());
+        }
+        unwanted
+    }
+}
+
+impl Place {
+    /// Runs work on a thread that answers no requests, which keeps the place until it is done.
+    ///
+    /// # Errors
+    /// 500 when the work panicked.
+    pub async fn run<T: Send + 'static>(
+        self,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> Result<T, ApiError> {
+        let done = tokio::task::spawn_blocking(move || {
+            let done = work();
+            drop(self);
+            done
+        });
+        done.await.map_err(|_| ApiError::of(ErrorCode::Internal))
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let unwanted = {
+            let mut state = self.pool.state.lock();
+            state.running = state.running.saturating_sub(1);
+            if let Some(share) = state.shares.get_mut(&self.holder.whose) {
+                share.end(self.holder.integration_id);
+            }
+            state.forget(self.holder.whose);
+            self.pool.grant(&mut state)
+        };
+        drop(unwanted);
+    }
+}
+
+impl State {
+    /// Takes a place at once, if one is free for this holder. Whoever waits meanwhile may have
+    /// none, or would have it.
+    fn start(&mut self, holder: Holder, places_max: usize) -> bool {
+        let own = self.shares.get(&holder.whose);
+        let is_free = self.running < places_max
+            && own.is_none_or(|own| own.may_run(holder.integration_id, places_max));
+        if is_free {
+            self.running += 1;
+            let own = self.shares.entry(holder.whose).or_default();
+            own.running.push(holder.integration_id);
+        }
+        is_free
+    }
+
+    /// Waits for a place, unless the holder has too much waiting.
+    fn queue(&mut self, holder: Holder) -> Option<oneshot::Receiver<Place>> {
+        let receiver = self.shares.entry(holder.whose).or_default().queue(holder.integration_id)?;
+        if !self.turns.contains(&holder.whose) {
+            self.turns.push_back(holder.whose);
+        }
+        Some(receiver)
+    }
+
+    /// The next waiter who may have a place, for whom it is taken.
+    fn next(&mut self, places_max: usize) -> Option<(Holder, oneshot::Sender<Place>)> {
+        for _ in 0..self.turns.len() {
+            if self.running >= places_max {
+                return None;
+            }
+            let whose = self.turns.pop_front()?;
+            let Some(share) = self.shares.get_mut(&whose) else { continue };
+            let waiter = share.next(places_max);
+            self.running += usize::from(waiter.is_some());
+            if share.waiting.is_empty() {
+                self.forget(whose);
+            } else {
+                self.turns.push_back(whose);
+            }
+            if let Some(Waiter { part: integration_id, sender, .. }) = waiter {
+                return Some((Holder { whose, integration_id }, sender));
+            }
+        }
+        None
+    }
+
+    /// Keeps nothing of those of whom nothing runs or waits.
+    fn forget(&mut self, whose: Whose) {
+        let is_gone = |share: &Share| share.running.is_empty() && share.waiting.is_empty();
+        if self.shares.get(&whose).is_some_and(is_gone) {
+            self.shares.remove(&whose);
+        }
+    }
+}
+
+impl Share {
+    /// Whether one more of this part may run, if a place is free.
+    fn may_run(&self, part: Part, places_max: usize) -> bool {
+        let of_tenant = half(places_max);
+        let of_part = if part.is_some() { half(of_tenant) } else { of_tenant };
+        let own = self.running.iter().filter(|running| **running == part).count();
+        self.running.len() < of_tenant && own < of_part
+    }
+
+    fn queue(&mut self, part: Part) -> Option<oneshot::Receiver<Place>> {
+        self.waiting.retain(|waiter| !waiter.sender.is_closed());
+        let mut own = self.waiting.iter().filter(|waiter| waiter.part == part);
+        let waiting_max = if part.is_some() { half(WAITING_MAX) } else { WAITING_MAX };
+        if self.waiting.len() >= WAITING_MAX || own.clone().count() >= waiting_max {
+            return None;
+        }
+        let round = own.next_back().map_or(self.round, |last| last.round + 1);
+        let (sender, receiver) = oneshot::channel();
+        self.waiting.push_back(Waiter { part, round, sender });
+        Some(receiver)
+    }
+
+    /// The next waiter who may run, for whom that is noted.
+    fn next(&mut self, places_max: usize) -> Option<Waiter> {
+        self.waiting.retain(|waiter| !waiter.sender.is_closed());
+        let waiting = self.waiting.iter().enumerate();
+        let may_run = waiting.filter(|(_, waiter)| self.may_run(waiter.part, places_max));
+        let (at, _) = may_run.min_by_key(|(_, waiter)| waiter.round)?;
+        let waiter = self.waiting.remove(at)?;
+        self.round = self.round.max(waiter.round + 1);
+        self.running.push(waiter.part);
+        Some(waiter)
+    }
+
+    fn end(&mut self, part: Part) {
+        if let Some(at) = self.running.iter().position(|running| *running == part) {
+            self.running.swap_remove(at);
+        }
+    }
+}
+
+/// At least one, and of an odd number the larger half.
+const fn half(number: usize) -> usize {
+    number.div_ceil(2)
+}
+
+#[cfg(test)]
+mod tests {
+    use bursar_core::TenantId;
+
+    use super::*;
+
+    fn tenant(number: i64) -> Holder {
+        Holder::tenant(TenantId::from_number(number).expect("a number of an id"), None)
+    }
+
+    fn integration(number: i64) -> Holder {
+        Holder { integration_id: IntegrationId::from_number(number), ..tenant(1) }
+    }
+
+    /// Asks for a place, and says whether it came at once.
+    fn ask(pool: &WorkPool, holder: Holder) -> Result<Place, oneshot::Receiver<Place>> {
+        let mut state = pool.state.lock();
+        if state.start(holder, pool.places_max) {
+            return Ok(Place { pool: pool.clone(), holder });
+        }
+        Err(state.queue(holder).expect("room to wait"))
+    }
+
+    #[test]
+    fn one_tenant_leaves_half_of_the_places_to_others() {
+        let pool = WorkPool::new(2);
+        let first = ask(&pool, tenant(1)).expect("a place");
+        let mut waiting = ask(&pool, tenant(1)).expect_err("no second place");
+        let other = ask(&pool, tenant(2)).expect("a place for another");
+        drop(other);
+        assert!(waiting.try_recv().is_err(), "the free place is for others");
+        drop(first);
+        drop(waiting.try_recv().expect("its turn"));
+        assert!(pool.state.lock().shares.is_empty(), "nothing is kept of who left");
+    }
+
+    #[test]
+    fn tenants_take_turns_however_much_one_of_them_has_waiting() {
+        let pool = WorkPool::new(2);
+        let places =
+            [ask(&pool, tenant(1)), ask(&pool, tenant(2))].map(|place| place.expect("one"));
+        let mut loud: Vec<_> =
+            (0..20).map(|_| ask(&pool, tenant(1)).expect_err("it waits")).collect();
+        let mut quiet = ask(&pool, tenant(3)).expect_err("it waits");
+        let [first, second] = places;
+        drop(first);
+        let served = loud[0].try_recv().expect("the loud one came first");
+        drop(second);
+        let kept = quiet.try_recv().expect("then the quiet one, past nineteen others");
+        drop((served, kept));
+        assert!(loud[1].try_recv().is_ok());
+    }
+
+    #[test]
+    fn an_integration_leaves_half_of_its_tenants_places_and_takes_turns_for_them() {
+        let pool = WorkPool::new(8);
+        let first = [(); 2].map(|()| ask(&pool, integration(1)).expect("a place"));
+        let mut loud: Vec<_> =
+            (0..32).map(|_| ask(&pool, integration(1)).expect_err("it waits")).collect();
+        assert!(pool.state.lock().queue(integration(1)).is_none(), "too much waits");
+        let person = [(); 2].map(|()| ask(&pool, tenant(1)).expect("a place for a person"));
+        let mut quiet = [1, 2].map(|_| ask(&pool, tenant(1)).expect_err("it waits"));
+        let mut other = ask(&pool, integration(2)).expect_err("it waits");
+        let [one, two] = first;
+        drop(one);
+        let kept = loud[0].try_recv().expect("the loud one came first");
+        drop(two);
+        let kept = [kept, quiet[0].try_recv().expect("past many others")];
+        drop(person);
+        assert!(other.try_recv().is_ok() && loud[1].try_recv().is_ok());
+        drop(kept);
+        assert!(quiet[1].try_recv().is_ok());
+        drop((loud, quiet, other));
+        assert!(pool.state.lock().shares.is_empty(), "nothing is kept of who left");
+    }
+
+    #[tokio::test]
+    async fn work_that_nobody_waits_for_keeps_its_place_and_what_it_holds() {
+        let pool = WorkPool::new(2);
+        let (begun, has_begun) = oneshot::channel();
+        let (end, may_end) = std::sync::mpsc::channel::<()>();
+        let memory = Arc::new(());
+        let held = Arc::clone(&memory);
+        let working = pool.run(tenant(1), move || {
+            begun.send(()).expect("someone listens");
+            may_end.recv().expect("the end");
+            drop(held);
+        });
+        tokio::select! {
+            _ = working => panic!("it is not done"),
+            begun = has_begun => begun.expect("it began"),
+        }
+        let next = ask(&pool, tenant(1)).expect_err("the place is taken");
+        assert_eq!(Arc::strong_count(&memory), 2, "the memory is held");
+        end.send(()).expect("it still works");
+        drop(next.await.expect("the place"));
+        assert_eq!(Arc::strong_count(&memory), 1);
+    }
+
+    #[test]
+    fn a_place_is_not_lost_with_a_waiter_who_left() {
+        let pool = WorkPool::new(2);
+        let first = ask(&pool, tenant(1)).expect("a place");
+        drop(ask(&pool, tenant(1)).expect_err("it waits"));
+        let mut last = ask(&pool, tenant(1)).expect_err("it waits");
+        drop(first);
+        assert!(last.try_recv().is_ok());
+        assert_eq!(pool.state.lock().running, 0);
+    }
+
+    #[tokio::test]
+    async fn a_tenant_that_has_too_much_waiting_is_asked_to_come_again() {
+        let pool = WorkPool::new(2);
+        let place = ask(&pool, tenant(1)).expect("a place");
+        let waiting: Vec<_> =
+            (0..WAITING_MAX).map(|_| ask(&pool, tenant(1)).expect_err("it waits")).collect();
+        assert!(pool.run(tenant(1), || ()).await.is_err());
+        assert_eq!(pool.run(tenant(2), || 7).await.ok(), Some(7));
+        drop((place, waiting));
+        assert_eq!(pool.run(tenant(1), || 8).await.ok(), Some(8));
+        assert!(pool.state.lock().shares.is_empty());
+    }
+}

@@ -1,0 +1,112 @@
+//! Whether a database that other processes share answers: asked four times a second, so that nobody
+//! waits long for one that is away.
+//!
+//! What would ask a database that is away is answered 503 at once, and what already waits when it
+//! goes is answered then; a database that says nothing at all is noticed like one that refuses.
+//! The embedded store is a part of this process and has no pulse.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::extract::{Request, State};
+use axum::middleware::Next;
+use axum::response::{IntoResponse, Response};
+use bursar_store::{NotWritable, Store, StoreError};
+use tokio::sync::watch;
+use tokio::time::{MissedTickBehavior, interval, timeout};
+
+use crate::app::App;
+use crate::jobs::background::TaskFailed;
+use crate::wire::error::{ApiError, ErrorCode};
+
+/// How often the database is asked.
+const ASK_EVERY: Duration = Duration::from_millis(250);
+/// How long it may take to answer that. With what passes until it is asked, nobody waits for two
+/// seconds.
+const ANSWER_MAX: Duration = Duration::from_secs(1);
+
+/// What is known of a database.
+#[derive(Debug, Default)]
+pub struct Pulse {
+    away: watch::Sender<bool>,
+}
+
+/// That an answer says only that the database is away; an extension of such answers.
+#[derive(Clone, Copy, Debug)]
+pub struct Away;
+
+impl Pulse {
+    /// Whether the database did not answer when it was asked last.
+    pub fn is_away(&self) -> bool {
+        *self.away.borrow()
+    }
+
+    /// Waits until the database is away.
+    async fn lost(&self) {
+        // The sender lives as long as this waits.
+        let _ = self.away.subscribe().wait_for(|away| *away).await;
+    }
+
+    /// Takes note of an answer, and tells the log when it is another one than before.
+    ///
+    /// A read-only database is not away: reads are answered, and the writer refuses writes. A standby
+    /// is away, because its data may be old.
+    fn take(&self, answer: &Result<(), StoreError>) {
+        let read_only = NotWritable::ReadOnly;
+        let answer = match answer {
+            Err(StoreError::NotWritable { reason, .. }) if *reason == read_only => &Ok(()),
+            answer => answer,
+        };
+        let was_away = self.away.send_replace(answer.is_err());
+        match answer {
+            Err(error) if !was_away => {
+                let error = error as &dyn std::error::Error;
+                tracing::error!(error, "the database is away: requests are answered 503");
+            }
+            Ok(()) if was_away => tracing::info!("the database is back"),
+            Err(_) | Ok(()) => {}
+        }
+    }
+}
+
+/// Asks a store whether it answers, and waits a second for it.
+///
+/// The question goes on beyond that: one that makes a connection by a way that is slow today leaves
+/// it to the next.
+///
+/// # Errors
+/// [`StoreError`], also when no answer comes.
+pub async fn feel(store: &Arc<dyn Store>) -> Result<(), StoreError> {
+    let store = Arc::clone(store);
+    let asked = tokio::spawn(async move { store.ping().await });
+    match timeout(ANSWER_MAX, asked).await {
+        Ok(Ok(answer)) => answer,
+        Ok(Err(failed)) => Err(StoreError::Unavailable(Arc::new(TaskFailed::from(failed)))),
+        Err(late) => Err(StoreError::Unavailable(Arc::new(late))),
+    }
+}
+
+/// Asks the database now and then, for as long as the server lives.
+pub async fn follow(app: App) {
+    let Some(pulse) = &app.pulse else { return };
+    let mut ticks = interval(ASK_EVERY);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        ticks.tick().await;
+        pulse.take(&feel(&app.store).await);
+    }
+}
+
+/// Answers a request, or that the database is away, whichever is known first.
+pub async fn pass(State(app): State<App>, request: Request, next: Next) -> Response {
+    let Some(pulse) = &app.pulse else { return next.run(request).await };
+    tokio::select! {
+        biased;
+        () = pulse.lost() => {
+            let mut response = ApiError::of(ErrorCode::Unavailable).into_response();
+            response.extensions_mut().insert(Away);
+            response
+        }
+        answer = next.run(request) => answer,
+    }
+}

@@ -1,0 +1,9 @@
+//! What runs beside requests.
+
+pub mod background;
+pub mod database_probe;
+pub mod decision_log;
+pub mod key_uses;
+pub mod monotonic_clock;
+pub mod tenant_cache;
+pub mod write_probe;

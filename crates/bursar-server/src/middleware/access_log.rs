@@ -1,0 +1,51 @@
+//! What is seen of every request: its trace, its metrics and its line in the log.
+//!
+//! Deliberately absent: paths, queries, headers and bodies. A route is named by its template.
+
+use axum::http::{Method, StatusCode};
+use axum::response::Response;
+
+use crate::app::App;
+use crate::jobs::database_probe::Away;
+use crate::observe::trace;
+use crate::observe::trace::TraceContext;
+use crate::wire::error::ErrorCode;
+
+/// The target of the lines about requests.
+const TARGET: &str = "bursar::http";
+
+/// Answers a request within its trace, counts it and logs it.
+pub async fn watch(
+    app: &App,
+    trace: TraceContext,
+    route: &str,
+    method: &Method,
+    answer: impl Future<Output = Response>,
+) -> Response {
+    let passed_on = trace.child_headers();
+    let counted = app.metrics.begin(route, method);
+    let method = counted.method();
+    trace::within(trace, async {
+        let mut response = answer.await;
+        let error = response.extensions().get::<ErrorCode>().copied();
+        let latency_ms = counted.end(response.status(), error);
+        // A flood that is turned away must not become a flood in the log; the metrics count it.
+        let is_turned_away = matches!(error, Some(ErrorCode::Overloaded | ErrorCode::Throttled))
+            || response.extensions().get::<Away>().is_some();
+        let is_failure = response.status().is_server_error() && !is_turned_away;
+        log_answer(method, route, response.status(), is_failure, latency_ms);
+        response.headers_mut().extend(passed_on);
+        response
+    })
+    .await
+}
+
+/// The causes of failures are logged where they are met, with the same request id.
+fn log_answer(method: &str, route: &str, status: StatusCode, is_failure: bool, latency_ms: f64) {
+    let status = status.as_u16();
+    if is_failure {
+        tracing::warn!(target: TARGET, method, route, status, latency_ms, "answered");
+    } else {
+        tracing::debug!(target: TARGET, method, route, status, latency_ms, "answered");
+    }
+}

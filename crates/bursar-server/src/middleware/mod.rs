@@ -1,0 +1,6 @@
+//! What surrounds the routes.
+
+pub mod access_log;
+pub mod guard;
+pub mod pipeline;
+pub mod response_headers;

@@ -1,0 +1,29 @@
+//! The way of every request through the server, in and out again: one layer around all routes.
+
+use axum::extract::{MatchedPath, Request, State};
+use axum::middleware::Next;
+use axum::response::Response;
+
+use crate::app::App;
+use crate::http::client_address;
+use crate::http::client_address::ClientAddress;
+use crate::middleware::{access_log, response_headers};
+use crate::observe::trace::TraceContext;
+use crate::wire::envelope;
+
+/// The route of a request that no route takes.
+const NO_ROUTE: &str = "none";
+
+/// Gives a request its id and its trace, watches it, and lets it in by the doorway.
+pub async fn pass(State(app): State<App>, request: Request, next: Next) -> Response {
+    let id = envelope::identify(request.headers());
+    let trace = TraceContext::of(request.headers());
+    let method = request.method().clone();
+    let matched = request.extensions().get::<MatchedPath>().cloned();
+    let route = matched.as_ref().map_or(NO_ROUTE, MatchedPath::as_str);
+    let client = request.extensions().get::<ClientAddress>().copied();
+    // Each of the futures around it would have room for it twice.
+    let answer = Box::pin(response_headers::pass(&app, request, next));
+    let answer = client_address::within(client, answer);
+    envelope::within(id, access_log::watch(&app, trace, route, &method, answer)).await
+}

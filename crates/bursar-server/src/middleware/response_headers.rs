@@ -1,0 +1,255 @@
+//! What every request passes on its way in, and every answer on its way out: bounds of the head,
+//! headers for browsers, and a share of memory for large answers.
+//!
+//! Deliberately absent: CORS. No page of another origin is meant to call this server.
+
+use std::panic::AssertUnwindSafe;
+use std::pin::Pin;
+use std::sync::{Arc, OnceLock};
+use std::task::{Context, Poll};
+
+use axum::body::{Body, HttpBody};
+use axum::extract::Request;
+use axum::http::uri::Authority;
+use axum::http::{HeaderMap, HeaderName, HeaderValue, Version, header};
+use axum::middleware::Next;
+use axum::response::{IntoResponse, Response};
+use bursar_core::{IntegrationId, TenantId};
+use bytes::Bytes;
+use futures_util::FutureExt;
+use hyper::body::{Frame, SizeHint};
+
+use crate::app::App;
+use crate::http::answer_memory::{AnswerMemory, SMALL_ANSWER};
+use crate::http::holder::{Holder, Whose};
+use crate::http::limits::{HEADERS_MAX, PATH_BYTES_MAX};
+use crate::http::memory_budget::ByteHold;
+use crate::router;
+use crate::wire::error::{ApiError, ErrorCode};
+
+/// On which listener a request came; an extension of every request that came by a socket.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Listener {
+    /// Where tenants call.
+    Public,
+    /// Where only the operator's network calls.
+    Operator,
+}
+
+/// That a request came over TLS; an extension of such requests only.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct OverTls;
+
+/// That a request came on a connection of the reserve; an extension of such requests only.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct OnReserve;
+
+/// That an answer is a text which the server has in memory anyway; an extension of such answers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SharedText;
+
+/// Whose request it is, once that is proved; an extension of every request.
+#[derive(Clone, Debug, Default)]
+pub struct RequestTenant(Arc<OnceLock<Proved>>);
+
+/// Who was proved to send a request.
+#[derive(Clone, Copy, Debug)]
+enum Proved {
+    /// The operator, on no tenant, or who may read the metrics.
+    Operator,
+    /// Someone on this tenant, with the key of an integration or not.
+    Tenant(TenantId, Option<IntegrationId>),
+}
+
+impl RequestTenant {
+    /// Someone proved to be of this tenant, with the key of this integration or not.
+    pub(crate) fn proved(&self, tenant_id: TenantId, only: Option<IntegrationId>) {
+        // A request has one tenant, whoever asks for it how often.
+        let _ = self.0.set(Proved::Tenant(tenant_id, only));
+    }
+
+    /// The request is the operator's own.
+    pub(crate) fn proved_operator(&self) {
+        let _ = self.0.set(Proved::Operator);
+    }
+
+    /// Whether anyone was proved to send the request.
+    pub(crate) fn is_proved(&self) -> bool {
+        self.0.get().is_some()
+    }
+
+    /// Who holds what the request takes.
+    pub fn holder(&self) -> Holder {
+        match self.0.get() {
+            Some(Proved::Tenant(tenant_id, only)) => Holder::tenant(*tenant_id, *only),
+            Some(Proved::Operator) => Holder::OPERATOR,
+            None => Holder::NOBODY,
+        }
+    }
+
+    /// A hold on the memory for large answers to whoever sent the request.
+    fn answer_hold(&self, app: &App) -> ByteHold {
+        let holder = self.holder();
+        match holder.whose {
+            Whose::Tenant(_) => app.answer_budget.hold(holder),
+            Whose::Operator => app.operator_answers.hold(holder),
+            Whose::Nobody => app.anonymous_answers.hold(holder),
+        }
+    }
+}
+
+static HEADERS: [(HeaderName, HeaderValue); 5] = [
+    (header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff")),
+    (header::CACHE_CONTROL, HeaderValue::from_static("no-store")),
+    (
+        header::CONTENT_SECURITY_POLICY,
+        HeaderValue::from_static("default-src 'none'; frame-ancestors 'none'"),
+    ),
+    (header::REFERRER_POLICY, HeaderValue::from_static("no-referrer")),
+    (header::X_FRAME_OPTIONS, HeaderValue::from_static("DENY")),
+];
+/// What is wrong with a request that names two hosts.
+const TWO_HOSTS: &str =
+    "Host must equal the host and port of the request URL (in HTTP/2: :authority).";
+static ONLY_TLS: HeaderValue = HeaderValue::from_static("max-age=31536000");
+
+/// Refuses a head out of bounds, and sends an answer out with what every answer has.
+pub async fn pass(app: &App, mut request: Request, next: Next) -> Response {
+    // A request that came by a socket has one already.
+    let tenant = request.extensions_mut().get_or_insert_default::<RequestTenant>().clone();
+    let memory = AnswerMemory::default();
+    request.extensions_mut().insert(memory.clone());
+    let over_tls = request.extensions().get::<OverTls>().is_some();
+    let response = match check_head(&request) {
+        // The panic is in the log, with the id of the request.
+        Ok(()) => AssertUnwindSafe(next.run(request))
+            .catch_unwind()
+            .await
+            .unwrap_or_else(|_panic| ApiError::of(ErrorCode::Internal).into_response()),
+        Err(error) => error.into_response(),
+    };
+    let mut response = match bound_answer(app, (&tenant, &memory), response) {
+        Ok(response) => response,
+        Err(error) => error.into_response(),
+    };
+    let headers = response.headers_mut();
+    // With room for the ids and the trace, which come last.
+    headers.reserve(HEADERS.len() + 4);
+    for (name, value) in &HEADERS {
+        set_default(headers, name, value);
+    }
+    if over_tls {
+        set_default(headers, &header::STRICT_TRANSPORT_SECURITY, &ONLY_TLS);
+    }
+    response
+}
+
+/// A route that serves something else than data says so itself.
+fn set_default(headers: &mut HeaderMap, name: &HeaderName, value: &HeaderValue) {
+    headers.entry(name).or_insert_with(|| value.clone());
+}
+
+/// What is refused whatever the route: what HTTP/1.1 refuses before a request is made of it, but
+/// HTTP/2 does not, and what came when all connections were busy.
+fn check_head(request: &Request) -> Result<(), ApiError> {
+    let extensions = request.extensions();
+    let is_on_reserve = extensions.get::<OnReserve>().is_some();
+    if is_on_reserve && !router::is_for_the_operator(request.uri().path()) {
+        let message = "All connections of the server are busy; come again after Retry-After.";
+        return Err(ApiError::new(ErrorCode::Overloaded, message));
+    }
+    // A request of this process itself has no host.
+    if extensions.get::<Listener>().is_some() {
+        check_host(request).map_err(|message| ApiError::new(ErrorCode::BadRequest, message))?;
+    }
+    let path = request.uri().path_and_query().map_or(0, |path| path.as_str().len());
+    if path > PATH_BYTES_MAX {
+        return Err(ApiError::of(ErrorCode::UriTooLong));
+    }
+    if request.headers().len() > HEADERS_MAX {
+        return Err(ApiError::of(ErrorCode::HeadersTooLarge));
+    }
+    Ok(())
+}
+
+/// Holds a request to what the standards say of its host, so that no two servers on its way take it
+/// for requests to two hosts (RFC 9112, 3.2; RFC 9113, 8.3.1).
+fn check_host(request: &Request) -> Result<(), &'static str> {
+    let mut hosts = request.headers().get_all(header::HOST).iter();
+    let host = hosts.next();
+    if hosts.next().is_some() {
+        return Err("Host must be sent once.");
+    }
+    let authority = request.uri().authority();
+    let Some(host) = host else {
+        let may_have_none = match request.version() {
+            Version::HTTP_09 | Version::HTTP_10 => true,
+            Version::HTTP_2 => authority.is_some(),
+            _ => false,
+        };
+        return if may_have_none { Ok(()) } else { Err("The header Host is missing.") };
+    };
+    if host.is_empty() {
+        return if authority.is_none() { Ok(()) } else { Err(TWO_HOSTS) };
+    }
+    let named = Authority::try_from(host.as_bytes()).ok();
+    let named = named.filter(|named| !named.as_str().contains('@'));
+    let named = named.ok_or("Host must be a host, or a host and a port.")?;
+    if authority.is_some_and(|authority| *authority != named) {
+        return Err(TWO_HOSTS);
+    }
+    Ok(())
+}
+
+/// Holds memory for a large answer until the client has taken it: what it took while it was built,
+/// as much of it as is needed.
+fn bound_answer(
+    app: &App,
+    (tenant, memory): (&RequestTenant, &AnswerMemory),
+    response: Response,
+) -> Result<Response, ApiError> {
+    let built = memory.finish();
+    if response.extensions().get::<SharedText>().is_some() {
+        return Ok(response);
+    }
+    let bytes = response.body().size_hint().exact().and_then(|bytes| usize::try_from(bytes).ok());
+    let Some(bytes) = bytes.filter(|bytes| *bytes > SMALL_ANSWER) else { return Ok(response) };
+    let mut hold = built.unwrap_or_else(|| tenant.answer_hold(app));
+    if !hold.resize(bytes) {
+        return Err(ApiError::of(ErrorCode::Overloaded));
+    }
+    Ok(response.map(|body| Body::new(HeldBody { body, hold: Some(hold) })))
+}
+
+/// A body whose bytes hold a part of the budget until they are sent.
+struct HeldBody {
+    body: Body,
+    /// For the first part, which is the whole of an answer of a known size.
+    hold: Option<ByteHold>,
+}
+
+impl HttpBody for HeldBody {
+    type Data = Bytes;
+    type Error = axum::Error;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+        let this = self.get_mut();
+        Pin::new(&mut this.body).poll_frame(cx).map_ok(|frame| {
+            frame.map_data(|bytes| match this.hold.take() {
+                Some(hold) => hold.keep(bytes),
+                None => bytes,
+            })
+        })
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}

@@ -1,0 +1,106 @@
+//! Gauges that are read from the store now and then, so that a scrape never waits for it.
+//!
+//! They come from what is stored and not from traffic: an integration over its budget is still
+//! over it after a restart, and an alert about it must not end there.
+
+use std::sync::Arc;
+
+use bursar_core::Measure;
+use bursar_store::{HotAccount, Stock, Store, StoreError};
+use parking_lot::RwLock;
+use prometheus::core::{Collector, Desc};
+use prometheus::proto::MetricFamily;
+use prometheus::{GaugeVec, IntGauge, IntGaugeVec, Registry, Result};
+
+use super::table;
+use crate::wire::timestamps;
+
+/// Integrations whose ratios are shown.
+const HOT_MAX: usize = 1_000;
+
+/// The gauges of what is stored.
+pub(super) struct StockMetrics {
+    ratios: Ratios,
+    reservations_open: IntGauge,
+    tenants: IntGauge,
+    database_bytes: IntGaugeVec,
+    log_kept: IntGauge,
+    read_at: IntGauge,
+}
+
+impl StockMetrics {
+    pub(super) fn new(registry: &Registry) -> Result<Self> {
+        let ratios = Ratios::new()?;
+        registry.register(Box::new(ratios.clone()))?;
+        Ok(Self {
+            ratios,
+            reservations_open: table::RESERVATIONS_OPEN.gauge(registry)?,
+            tenants: table::TENANTS.gauge(registry)?,
+            database_bytes: table::DATABASE_BYTES.gauges(registry)?,
+            log_kept: table::LOG_KEPT.gauge(registry)?,
+            read_at: table::STOCK_READ_AT.gauge(registry)?,
+        })
+    }
+
+    pub(super) async fn read(&self, store: &dyn Store) -> std::result::Result<(), StoreError> {
+        let hottest = store.hottest(HOT_MAX).await?;
+        let stock = store.stock().await?;
+        let Stock { tenants, open_reservations, data_bytes, log_bytes, is_log_kept } = stock;
+        self.ratios.show(&hottest);
+        self.reservations_open.set(open_reservations);
+        self.tenants.set(tenants);
+        self.log_kept.set(i64::from(is_log_kept));
+        for (file, bytes) in [("data", data_bytes), ("log", log_bytes)] {
+            let bytes = i64::try_from(bytes).unwrap_or(i64::MAX);
+            self.database_bytes.with_label_values(&[file]).set(bytes);
+        }
+        self.read_at.set(timestamps::system_now().micros() / 1_000_000);
+        Ok(())
+    }
+}
+
+/// The ratios of the hottest integrations. They change all at once: a scrape never sees half of
+/// the old ones and half of the new ones.
+#[derive(Clone)]
+struct Ratios {
+    /// Without values; what the registry knows the families by.
+    families: Arc<[GaugeVec; 2]>,
+    shown: Arc<RwLock<Vec<MetricFamily>>>,
+}
+
+impl Ratios {
+    fn new() -> Result<Self> {
+        let families = Self::families()?;
+        Ok(Self { families: Arc::new(families), shown: Arc::default() })
+    }
+
+    fn families() -> Result<[GaugeVec; 2]> {
+        Ok([table::BUDGET_USED.ratios()?, table::TOKENS_USED.ratios()?])
+    }
+
+    fn show(&self, hottest: &[HotAccount]) {
+        // They were made once, so they can be made again.
+        let Ok([budgets, tokens]) = Self::families() else { return };
+        for account in hottest {
+            let (tenant, integration) =
+                (account.tenant_id.to_string(), account.integration_id.to_string());
+            for (family, measure) in [(&budgets, Measure::Cost), (&tokens, Measure::Tokens)] {
+                if let Some((taken, limit)) = account.taken(measure) {
+                    let ratio = taken as f64 / limit as f64;
+                    family.with_label_values(&[&tenant, &integration]).set(ratio);
+                }
+            }
+        }
+        *self.shown.write() = [budgets.collect(), tokens.collect()].concat();
+    }
+}
+
+impl Collector for Ratios {
+    fn desc(&self) -> Vec<&Desc> {
+        self.families.iter().flat_map(Collector::desc).collect()
+    }
+
+    fn collect(&self) -> Vec<MetricFamily> {
+        self.shown.read().clone()
+    }
+}

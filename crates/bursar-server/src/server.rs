@@ -1,0 +1,534 @@
+//! From a configuration to a running server, and back.
+
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bursar_core::Timestamp;
+use bursar_store::{
+    Clock, Clocks, Lane, Ledger, Observer, OpenError, OpenPostgresError, PostgresOptions,
+    PostgresStore, SqliteStore, Store, Swept, system_boot,
+};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::task::JoinHandle;
+
+use crate::app::{App, Parts};
+use crate::auth::oidc::Issuers;
+use crate::auth::secret::{Secret, SecretKey};
+use crate::cli::dev;
+use crate::config::data_dir;
+use crate::config::data_dir::{ADDRESS, OPERATOR_TOKEN, SECRET_KEY};
+use crate::config::database::{Database, PasswordError, PostgresDatabase};
+use crate::config::settings::{Config, is_strong};
+use crate::credentials::raw_key;
+use crate::http::memory_budget::ByteBudget;
+use crate::http::outbound;
+use crate::http::outbound::Outbound;
+use crate::http::tls::{Certificates, TlsError};
+use crate::http::{Entrance, end_asked, listen, reachable, serve};
+use crate::jobs::background::{RESTART_AFTER, keep_running};
+use crate::jobs::database_probe;
+use crate::jobs::database_probe::Pulse;
+use crate::jobs::monotonic_clock::MonotonicClock;
+use crate::jobs::write_probe;
+use crate::middleware::response_headers::Listener;
+use crate::observe::metrics::Metrics;
+use crate::router::{operator_router, public_router, router};
+use crate::wire::timestamps;
+
+/// How often reservations whose time is over are ended.
+const SWEEP_EVERY: Duration = Duration::from_secs(1);
+/// How often it is written down which keys were used.
+const KEY_USES_EVERY: Duration = Duration::from_secs(30);
+
+/// How often the gauges that come from the store are read, when that is quickly done.
+const STOCK_EVERY: Duration = Duration::from_secs(15);
+/// Bytes of large answers that the operator has not taken, and those who prove nothing.
+const OPERATOR_ANSWER_BYTES_MAX: usize = 16 * 1024 * 1024;
+const ANONYMOUS_ANSWER_BYTES_MAX: usize = 4 * 1024 * 1024;
+/// Connections to a shared database of a command that works on it by itself.
+const COMMAND_WRITERS: usize = 1;
+const COMMAND_READERS: usize = 2;
+/// How every database of SQLite begins.
+const SQLITE_HEAD: &[u8; 16] = b"SQLite format 3\0";
+
+/// Why the server does not start, in words for the operator.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The data folder cannot be used.
+    #[error(transparent)]
+    DataDir(#[from] data_dir::DataDirError),
+    /// The store cannot be used.
+    #[error(transparent)]
+    Store(#[from] OpenError),
+    /// The database of the nodes cannot be used.
+    #[error(transparent)]
+    Postgres(#[from] OpenPostgresError),
+    /// Its password cannot be read.
+    #[error(transparent)]
+    Password(#[from] PasswordError),
+    /// A node has no secret key.
+    #[error(
+        "on PostgreSQL the secret key is required: give every node the same BURSAR_SECRET_KEY, at \
+         least 32 bytes (openssl rand -hex 32), and keep it as safe as the database"
+    )]
+    NoSecretKey,
+    /// A node has no token of the operator.
+    #[error(
+        "on PostgreSQL the operator's token is required: give every node the same \
+         BURSAR_OPERATOR_TOKEN (echo \"bur_operator_$(openssl rand -hex 24)\")"
+    )]
+    NoOperatorToken,
+    /// The secret key is not good.
+    #[error("{0}")]
+    SecretKey(&'static str),
+    /// The database is there, and the secret key that it was made with is not.
+    #[error(
+        "{0} is missing, without which no key of {1} works: put it back, or give its text as \
+         BURSAR_SECRET_KEY"
+    )]
+    SecretKeyLost(PathBuf, PathBuf),
+    /// The file of the operator's token does not hold one.
+    #[error("{0} must hold at least 16 characters; delete it, and a new one is made")]
+    OperatorToken(PathBuf),
+    /// The writer ended by itself, which only a fault in it can bring about.
+    #[error("the writer stopped; start again, and report what the log says before this")]
+    WriterEnded,
+    /// The certificate cannot be used.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
+    /// The address cannot be listened on.
+    #[error("cannot listen on {address}: {cause}")]
+    Listen {
+        /// Which address.
+        address: String,
+        /// What the system said.
+        cause: io::Error,
+    },
+    /// A metric is not well formed, which only a fault in their table can bring about.
+    #[error("the metrics cannot be made: {0}")]
+    Metrics(#[from] prometheus::Error),
+    /// TLS cannot be spoken to others, which only a fault in how this was built can bring about.
+    #[error("requests to others cannot be made: {0}")]
+    Outbound(#[from] rustls::Error),
+    /// The system refused a thread or a signal.
+    #[error("cannot start: {0}")]
+    System(io::Error),
+}
+
+/// Opens the store of a server and starts its writers.
+///
+/// A clock on which time passes and that never jumps stands in the place of the store's own, which
+/// is that of this machine or, with several nodes, that of their database.
+///
+/// # Errors
+/// [`StartError`].
+pub fn open(config: &Config, clock: Option<Clock>) -> Result<App, StartError> {
+    open_with(config, clock.map(Clocks::from), MonotonicClock::system())
+}
+
+/// The same by clocks that may jump, and a monotonic clock that a test moves.
+///
+/// # Errors
+/// [`StartError`].
+pub fn open_with(
+    config: &Config,
+    clocks: Option<Clocks>,
+    monotonic_clock: MonotonicClock,
+) -> Result<App, StartError> {
+    let opened = match &config.database {
+        Database::File(path) => open_file(config, path, clocks)?,
+        Database::Postgres(database) => {
+            let token = config.operator_token.as_ref().ok_or(StartError::NoOperatorToken)?;
+            open_postgres(config, database, copied(token), clocks)?
+        }
+    };
+    assemble(config, opened, monotonic_clock)
+}
+
+/// The same for a command that works on the store by itself, for a moment.
+///
+/// # Errors
+/// [`StartError`].
+pub fn open_for_command(config: &Config, clocks: Option<Clocks>) -> Result<App, StartError> {
+    let opened = match &config.database {
+        Database::File(path) => open_file(config, path, clocks)?,
+        Database::Postgres(database) => {
+            // Who has the database and the secret key proves no more by a token, and nobody else
+            // can ask this process.
+            let token = config
+                .operator_token
+                .as_ref()
+                .map_or_else(data_dir::new_operator_token, |token| Ok(copied(token)));
+            let token = token.map_err(|error| StartError::System(io::Error::other(error)))?;
+            let few = database.with_connections(COMMAND_WRITERS, COMMAND_READERS);
+            open_postgres(config, &few, token, clocks)?
+        }
+    };
+    assemble(config, opened, MonotonicClock::system())
+}
+
+/// Opens a file, with secrets that are made on the first start.
+fn open_file(config: &Config, path: &Path, clocks: Option<Clocks>) -> Result<Opened, StartError> {
+    data_dir::create(&config.data_dir)?;
+    let configured = |secret: &Option<Secret>, file: &str| match secret {
+        Some(secret) => Ok(copied(secret)),
+        None => data_dir::secret(&config.data_dir, file),
+    };
+    refuse_lost_secret(config, path)?;
+    let secret_key = SecretKey::derive(&configured(&config.secret_key, SECRET_KEY)?)
+        .map_err(StartError::SecretKey)?;
+    let operator_token = configured(&config.operator_token, OPERATOR_TOKEN)?;
+    if !is_strong(&operator_token) {
+        return Err(StartError::OperatorToken(config.data_dir.join(OPERATOR_TOKEN)));
+    }
+    let clocks = clocks.unwrap_or_else(Clocks::system);
+    let (store, lane) =
+        SqliteStore::open(path, clocks, secret_key.fingerprint(), secret_key.audit_key())?;
+    store.limit_reads(config.read_time_max);
+    let secrets = Secrets { secret_key, operator_token };
+    Ok(Opened { secrets, store, lanes: vec![lane], pulse: None })
+}
+
+/// Opens a database that nodes share. Nothing is made on this machine: what one node made, the
+/// others would not have.
+fn open_postgres(
+    config: &Config,
+    database: &PostgresDatabase,
+    operator_token: Secret,
+    clock: Option<Clocks>,
+) -> Result<Opened, StartError> {
+    let secret_key = config.secret_key.as_ref().ok_or(StartError::NoSecretKey)?;
+    let secret_key = SecretKey::derive(secret_key).map_err(StartError::SecretKey)?;
+    let options = PostgresOptions {
+        lanes: database.writers,
+        readers: database.readers,
+        secret_fingerprint: secret_key.fingerprint().to_owned(),
+        audit_key: secret_key.audit_key(),
+        clock,
+    };
+    let (store, lanes) = PostgresStore::open(database.url()?.expose(), &options)?;
+    store.limit_reads(config.read_time_max);
+    let secrets = Secrets { secret_key, operator_token };
+    Ok(Opened { secrets, store, lanes, pulse: Some(Pulse::default()) })
+}
+
+/// What hashes keys and proves the operator.
+struct Secrets {
+    secret_key: SecretKey,
+    operator_token: Secret,
+}
+
+/// A store that is open.
+struct Opened {
+    secrets: Secrets,
+    store: Arc<dyn Store>,
+    lanes: Vec<Box<dyn Lane>>,
+    pulse: Option<Pulse>,
+}
+
+fn assemble(
+    config: &Config,
+    opened: Opened,
+    monotonic_clock: MonotonicClock,
+) -> Result<App, StartError> {
+    let Opened { secrets, store, lanes, pulse } = opened;
+    let Secrets { secret_key, operator_token } = secrets;
+    let metrics = Arc::new(Metrics::new()?);
+    let observer = Arc::clone(&metrics) as Arc<dyn Observer>;
+    let ledger = Ledger::start(lanes, observer, config.caps).map_err(StartError::System)?;
+    Ok(App::new(Parts {
+        store,
+        ledger,
+        monotonic_clock,
+        secret_key,
+        operator_token,
+        metrics_token: config.metrics_token.as_ref().map(copied),
+        metrics,
+        allowed_prefixes: config.allowed_prefixes.clone(),
+        tenant_caps: config.tenant_caps,
+        key_cache: crate::auth::admit::KeyCache::default(),
+        failed_logins: crate::auth::failed_logins::FailedLogins::default(),
+        issuers: issuers(config)?,
+        onboarding_pauses: crate::auth::onboarding::Pauses::default(),
+        key_uses: crate::jobs::key_uses::KeyUses::default(),
+        decision_log: crate::jobs::decision_log::DecisionLog::default(),
+        protection: crate::protection::Protector::new(config.protection),
+        pulse,
+        body_limits: config.body_limits.clone(),
+        decode_pool: crate::http::work_pool::WorkPool::default(),
+        answer_pool: crate::http::work_pool::WorkPool::default(),
+        answer_budget: config.answer_budget.clone(),
+        operator_answers: ByteBudget::undivided(OPERATOR_ANSWER_BYTES_MAX),
+        anonymous_answers: ByteBudget::undivided(ANONYMOUS_ANSWER_BYTES_MAX),
+        export_budget: crate::wire::export::budget(),
+    }))
+}
+
+/// Who vouches for people. The authorities of this machine are read only when there is someone.
+fn issuers(config: &Config) -> Result<Issuers, StartError> {
+    if config.issuers.is_empty() {
+        return Ok(Issuers::default());
+    }
+    let outbound = Outbound::new(outbound::native_roots(), outbound::DEADLINE)?;
+    Ok(Issuers::new(config.issuers.clone(), outbound))
+}
+
+fn copied(secret: &Secret) -> Secret {
+    Secret::new(secret.expose().to_owned())
+}
+
+/// Refuses to make a secret key for a database that was made with another: the first start makes
+/// the key before the database.
+fn refuse_lost_secret(config: &Config, path: &Path) -> Result<(), StartError> {
+    let file = config.data_dir.join(SECRET_KEY);
+    let mut head = [0; SQLITE_HEAD.len()];
+    let read = std::fs::File::open(path).and_then(|mut db| db.read_exact(&mut head));
+    let is_made = read.is_ok() && head == *SQLITE_HEAD;
+    if is_made && config.secret_key.is_none() && !file.exists() {
+        return Err(StartError::SecretKeyLost(file, path.to_owned()));
+    }
+    Ok(())
+}
+
+/// What stands in the place of the store's clock: nothing but for tests of the real process, for
+/// which `BURSAR_TEST_CLOCK_FILE` names a file with seconds to add to this machine's clock.
+pub fn clocks() -> Option<Clocks> {
+    let path = std::env::var_os("BURSAR_TEST_CLOCK_FILE").filter(|path| !path.is_empty())?;
+    Some(Clocks::new(Arc::new(move || shifted(Path::new(&path))), system_boot()))
+}
+
+fn shifted(path: &Path) -> Timestamp {
+    let text = std::fs::read_to_string(path).unwrap_or_default();
+    let seconds: i64 = text.trim().parse().unwrap_or(0);
+    let micros = timestamps::system_now().micros() + seconds * 1_000_000;
+    Timestamp::from_micros(micros).unwrap_or_else(timestamps::system_now)
+}
+
+/// Serves an app until the process is asked to end; then drains, and returns when all that was
+/// taken is stored.
+///
+/// # Errors
+/// [`StartError`].
+pub async fn run(config: &Config, app: App, ready: impl FnOnce(&str)) -> Result<(), StartError> {
+    let end = end_asked().map_err(StartError::System)?;
+    warn_of_open_files(config);
+    warn_of_unknown_token(&app);
+    let certificates = config.tls_files.clone().map(Certificates::load).transpose()?.map(Arc::new);
+    let (entrances, address) = enter(config, &app).await?;
+    let scheme = if certificates.is_some() { "https" } else { "http" };
+    let url = format!("{scheme}://{address}");
+    let address_file = leave_address(config, &url);
+    if let Some(certificates) = &certificates {
+        let hangup = signal(SignalKind::hangup()).map_err(StartError::System)?;
+        tokio::spawn(Arc::clone(certificates).follow(hangup));
+    }
+    let watched = [
+        run_beside("pulse", &app, database_probe::follow),
+        run_beside("write probe", &app, write_probe::follow),
+        run_beside("stock", &app, watch_stock),
+        run_beside("keys", &app, watch_keys),
+    ];
+    let sweeper = run_beside("sweep", &app, sweep);
+    let trusting = app.clone();
+    tokio::spawn(async move { trusting.issuers.fetch_keys(trusting.store.now()).await });
+    tracing::info!(%address, database = %config.database, "bursar listens");
+    if config.operator_token.is_none() {
+        let file = config.data_dir.join(OPERATOR_TOKEN);
+        tracing::info!(file = %file.display(), "the operator's token is in this file");
+    }
+    ready(&url);
+    let until = async {
+        tokio::select! {
+            () = end => {}
+            () = app.ledger.ended() => {}
+        }
+    };
+    serve(entrances, config.limits.clone(), certificates, until).await;
+    if app.ledger.has_ended() {
+        return Err(StartError::WriterEnded);
+    }
+    tracing::info!("draining");
+    sweeper.abort();
+    app.failed_logins.tell_all();
+    for watcher in watched {
+        watcher.abort();
+    }
+    if is_away(&app) {
+        // Everyone was told to come again; to wait for it would only outlast the supervisor.
+        tracing::warn!("the database is away: what waited for it was answered 503");
+    } else {
+        keep_decisions(&app).await;
+        keep_key_uses(&app).await;
+        app.ledger.close().await;
+    }
+    // The next server writes its own; a stale one only costs a failed connection.
+    if let Some(file) = address_file {
+        let _ = std::fs::remove_file(file);
+    }
+    tracing::info!("stopped");
+    Ok(())
+}
+
+/// Runs a job beside the requests, until the server ends.
+fn run_beside<Job>(name: &'static str, app: &App, job: fn(App) -> Job) -> JoinHandle<()>
+where
+    Job: Future<Output = ()> + Send + 'static,
+{
+    let app = app.clone();
+    tokio::spawn(keep_running(name, RESTART_AFTER, move || job(app.clone())))
+}
+
+/// Warns of what others on this machine can read or change of the store and its secrets, with the
+/// command that ends it. Nothing is changed: someone may have meant it so.
+fn warn_of_open_files(config: &Config) {
+    let secrets = [OPERATOR_TOKEN, SECRET_KEY, dev::FILE].map(|name| config.data_dir.join(name));
+    let store = config.database.file().map(SqliteStore::files).unwrap_or_default();
+    let paths = [config.data_dir.clone()].into_iter().chain(secrets).chain(store);
+    let open = data_dir::open_to_others(paths);
+    if !open.is_empty() {
+        let words: Vec<String> = open.iter().map(|path| data_dir::shell_word(path)).collect();
+        let command = format!("chmod go-rwx {}", words.join(" "));
+        tracing::warn!(%command, "others on this machine can read the data; this command ends it");
+    }
+}
+
+/// Warns of a token of the operator that would not be recognised where it does not belong.
+fn warn_of_unknown_token(app: &App) {
+    if !raw_key::is_operator_token(app.operator_token.expose()) {
+        tracing::warn!(
+            "the operator's token is good, but has not the form by which it is refused in fields \
+             and taken out of error messages; this makes one that has: \
+             echo \"bur_operator_$(openssl rand -hex 24)\""
+        );
+    }
+}
+
+/// Leaves the address of the server for the command line, where that looks for it. A node of several
+/// needs no folder; where it has one, its address is there too.
+fn leave_address(config: &Config, url: &str) -> Option<PathBuf> {
+    if config.database.file().is_none() && !config.data_dir.is_dir() {
+        return None;
+    }
+    let file = config.data_dir.join(ADDRESS);
+    if let Err(error) = data_dir::write_private(&file, url) {
+        tracing::warn!(%error, "the command line will not find this server by itself");
+    }
+    Some(file)
+}
+
+/// Listens where the configuration says, and tells under which address tenants reach it.
+async fn enter(
+    config: &Config,
+    app: &App,
+) -> Result<(Vec<Entrance>, std::net::SocketAddr), StartError> {
+    let bind = async |address: &String| {
+        let refused = |cause| StartError::Listen { address: address.clone(), cause };
+        let listener = listen(address).await.map_err(refused)?;
+        let at = reachable(listener.local_addr().map_err(refused)?);
+        Ok::<_, StartError>((listener, at))
+    };
+    let (listener, address) = bind(&config.listen).await?;
+    let Some(operator_listen) = &config.operator_listen else {
+        let router = router(app.clone());
+        return Ok((vec![Entrance { listener, router, kind: Listener::Public }], address));
+    };
+    let router = public_router(app.clone());
+    let public = Entrance { listener, router, kind: Listener::Public };
+    let (listener, at) = bind(operator_listen).await?;
+    tracing::info!(address = %at, "the operator's routes are here only");
+    let router = operator_router(app.clone());
+    let operator = Entrance { listener, router, kind: Listener::Operator };
+    Ok((vec![public, operator], address))
+}
+
+async fn sweep(app: App) {
+    let mut ticks = tokio::time::interval(SWEEP_EVERY);
+    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let mut swept = Swept::All;
+    loop {
+        if swept == Swept::All {
+            ticks.tick().await;
+        }
+        app.failed_logins.tell(app.monotonic_clock.elapsed());
+        if is_paused(&app) {
+            swept = Swept::All;
+            continue;
+        }
+        swept = end_due_reservations(&app).await;
+        if app.store.check_clock().is_err() {
+            // Everything that writes is refused; what is gathered waits.
+            continue;
+        }
+        keep_decisions(&app).await;
+    }
+}
+
+/// Goes on while there is more to end, for as long as what else is done every second can wait; the
+/// writer takes what waits in between.
+async fn end_due_reservations(app: &App) -> Swept {
+    let began = Instant::now();
+    while !is_paused(app) && began.elapsed() < SWEEP_EVERY {
+        match app.ledger.sweep().await {
+            Ok(Swept::More) => {}
+            Ok(Swept::All) => return Swept::All,
+            Err(error) => {
+                tracing::warn!(%error, "reservations were not swept; they count no more anyway");
+                return Swept::All;
+            }
+        }
+    }
+    Swept::More
+}
+
+/// Whether the store cannot do anything now, which is told once and not by everyone who asks it.
+fn is_away(app: &App) -> bool {
+    app.pulse.as_ref().is_some_and(Pulse::is_away)
+}
+
+/// Whether what is written beside requests waits, because no write would succeed.
+fn is_paused(app: &App) -> bool {
+    is_away(app) || app.ledger.check_writable().is_err()
+}
+
+async fn keep_decisions(app: &App) {
+    if let Err(error) = app.decision_log.write(&app.ledger).await {
+        tracing::warn!(%error, "refusals and warnings of the last second were not kept");
+    }
+    if let Err(error) = app.protection.write(&app.ledger).await {
+        tracing::warn!(%error, "what protection did in the last second was not kept");
+    }
+}
+
+async fn keep_key_uses(app: &App) {
+    if let Err(error) = app.key_uses.write(&app.ledger).await {
+        tracing::warn!(%error, "it was not written down when keys were used last");
+    }
+}
+
+/// Writes down which keys are used, for as long as the server lives.
+async fn watch_keys(app: App) {
+    let mut ticks = tokio::time::interval(KEY_USES_EVERY);
+    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        ticks.tick().await;
+        if !is_paused(&app) && app.store.check_clock().is_ok() {
+            keep_key_uses(&app).await;
+        }
+    }
+}
+
+/// Reads the gauges of the store now and then, for as long as the server lives.
+async fn watch_stock(app: App) {
+    loop {
+        let began = Instant::now();
+        if !is_away(&app)
+            && let Err(error) = app.metrics.read_stock(app.store.as_ref()).await
+        {
+            tracing::warn!(%error, "the metrics of what is stored were not read");
+        }
+        // A store that is so large that it takes long is asked less often.
+        tokio::time::sleep(STOCK_EVERY.max(began.elapsed() * 20)).await;
+    }
+}

@@ -1,0 +1,302 @@
+//! Bodies: bounded, inflated when they are gzip, and read as JSON with errors that name the field.
+//!
+//! Deliberately absent: what becomes of a body that is refused before all of it was read. The
+//! connection decides that for every answer (serve/request_body.rs).
+
+use std::time::Duration;
+
+use axum::body::Body;
+use axum::extract::{FromRequest, Request};
+use axum::http::{Extensions, HeaderMap, header};
+use bytes::Bytes;
+use http_body_util::BodyExt;
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Deserializer};
+
+use crate::app::App;
+use crate::http::holder::{Holder, Whose};
+use crate::http::inflate::inflate;
+use crate::http::limits::BODY_BYTES_MAX;
+use crate::http::memory_budget::{ByteBudget, ByteHold};
+use crate::middleware::response_headers::RequestTenant;
+use crate::wire::error::{ApiError, ErrorCode};
+use crate::wire::json_depth::{DEPTH_MAX, find_too_deep};
+
+/// The largest body of most routes, before and after inflation.
+pub const SMALL: usize = 256 * 1024;
+/// The largest body of a batch, before and after inflation.
+pub const BATCH: usize = BODY_BYTES_MAX;
+/// Records that a batch may have.
+pub const BATCH_RECORDS_MAX: usize = 1_000;
+/// What is decoded at once on a thread that answers requests: below a millisecond's work, however
+/// the client made it.
+const INLINE_GZIP_MAX: usize = 1024;
+const INLINE_JSON_MAX: usize = 64 * 1024;
+
+/// What bodies of requests may cost.
+#[derive(Clone, Debug)]
+pub struct BodyLimits {
+    /// How long one body may take to arrive.
+    pub deadline: Duration,
+    /// The bytes of all bodies in memory, as they arrived and inflated.
+    pub budget: ByteBudget,
+}
+
+/// The text of a body of at most `MAX` bytes.
+#[derive(Debug)]
+pub struct Text<const MAX: usize> {
+    bytes: Bytes,
+    holder: Holder,
+}
+
+impl<const MAX: usize> Text<MAX> {
+    /// Reads the body where that keeps no other request waiting: a large one aside. There is no
+    /// other way to its text.
+    ///
+    /// # Errors
+    /// What `read` refuses, 400 when the body is not UTF-8, and 503 when too many large bodies of
+    /// the tenant or the integration wait to be read.
+    pub async fn read<T: Send + 'static>(
+        self,
+        app: &App,
+        read: impl FnOnce(&str) -> Result<T, ApiError> + Send + 'static,
+    ) -> Result<T, ApiError> {
+        if self.bytes.len() <= INLINE_JSON_MAX {
+            return read(self.as_str()?);
+        }
+        app.decode_pool.run(self.holder, move || read(self.as_str()?)).await?
+    }
+
+    /// Reads the body as JSON; one that is absent is the default.
+    ///
+    /// # Errors
+    /// As [`Text::read`] and [`parse`].
+    pub async fn read_optional<T>(self, app: &App) -> Result<T, ApiError>
+    where
+        T: DeserializeOwned + Default + Send + 'static,
+    {
+        let read = self.read(app, |text| match text.trim() {
+            "" => Ok(T::default()),
+            text => parse(text),
+        });
+        read.await
+    }
+
+    fn as_str(&self) -> Result<&str, ApiError> {
+        std::str::from_utf8(&self.bytes)
+            .map_err(|_| ApiError::new(ErrorCode::InvalidJson, "The body is not valid UTF-8."))
+    }
+}
+
+impl<const MAX: usize> FromRequest<App> for Text<MAX> {
+    type Rejection = ApiError;
+
+    async fn from_request(request: Request, app: &App) -> Result<Self, ApiError> {
+        let (parts, body) = request.into_parts();
+        let gzip = check_headers(&parts.headers)?;
+        let announced = parts.headers.get(header::CONTENT_LENGTH);
+        let announced = announced.and_then(|length| length.to_str().ok()?.parse::<usize>().ok());
+        if announced.is_some_and(|length| length > MAX) {
+            return Err(ApiError::too_large(MAX));
+        }
+        let holder = proved_holder(&parts.extensions);
+        let BodyLimits { deadline, budget } = &app.body_limits;
+        let mut hold = budget.hold(holder);
+        let arrival = async move {
+            if !hold.take(announced.unwrap_or(0)) || !has_room::<MAX>(app, holder, &hold) {
+                return Err(ApiError::of(ErrorCode::Overloaded));
+            }
+            collect(body, MAX, hold).await
+        };
+        let arrived = tokio::time::timeout(*deadline, arrival).await;
+        let bytes = arrived.map_err(|_| ApiError::of(ErrorCode::RequestTimeout))??;
+        if !gzip {
+            return Ok(Self { bytes, holder });
+        }
+        let hold = budget.hold_beside(holder, bytes.len());
+        if bytes.len() <= INLINE_GZIP_MAX {
+            return inflate(&bytes, MAX, hold).map(|bytes| Self { bytes, holder });
+        }
+        let inflated = app.decode_pool.run(holder, move || inflate(&bytes, MAX, hold));
+        inflated.await?.map(|bytes| Self { bytes, holder })
+    }
+}
+
+/// A body of at most 256 KiB, read as JSON into `T`.
+pub struct Json<T>(pub T);
+
+impl<T: DeserializeOwned + Send + 'static> FromRequest<App> for Json<T> {
+    type Rejection = ApiError;
+
+    async fn from_request(request: Request, app: &App) -> Result<Self, ApiError> {
+        let text = Text::<SMALL>::from_request(request, app).await?;
+        text.read(app, |text| parse(text)).await.map(Self)
+    }
+}
+
+/// Reads JSON. The quick way first; only when it fails, again with the path to what is wrong.
+///
+/// # Errors
+/// 400 when it is not JSON or nested too deeply, 422 when a field is wrong, which the error names.
+pub fn parse<'a, T: Deserialize<'a>>(text: &'a str) -> Result<T, ApiError> {
+    if let Some((line, column)) = find_too_deep(text) {
+        let message = format!(
+            "The JSON is nested too deeply, in more than {DEPTH_MAX} levels, at line {line}, \
+             column {column}."
+        );
+        return Err(ApiError::new(ErrorCode::InvalidJson, message));
+    }
+    parse_envelope(text)
+}
+
+/// Reads JSON whose parts are passed over here, and are read with [`parse`] one by one, so that one
+/// that is nested too deeply costs no other.
+///
+/// # Errors
+/// 400 when it is not JSON, 422 when a field is wrong, which the error names.
+pub fn parse_envelope<'a, T: Deserialize<'a>>(text: &'a str) -> Result<T, ApiError> {
+    // A list would be read as the fields of an object in their order, past all names.
+    if text.trim_ascii_start().starts_with('[') {
+        return Err(ApiError::new(
+            ErrorCode::InvalidField,
+            "A JSON object is expected, not a list.",
+        ));
+    }
+    match serde_json::from_str(text) {
+        Ok(value) => Ok(value),
+        Err(error) => Err(explain::<T>(text, &error)),
+    }
+}
+
+/// Tells a field that is null from one that is absent.
+///
+/// # Errors
+/// What is wrong with the field.
+pub fn present<'de, T: Deserialize<'de>, D: Deserializer<'de>>(
+    deserializer: D,
+) -> Result<Option<T>, D::Error> {
+    T::deserialize(deserializer).map(Some)
+}
+
+fn explain<'a, T: Deserialize<'a>>(text: &'a str, error: &serde_json::Error) -> ApiError {
+    if !error.is_data() {
+        let place = format!("line {}, column {}", error.line(), error.column());
+        let message = if error.to_string().starts_with("recursion limit") {
+            format!("The JSON is nested too deeply at {place}.")
+        } else if text.is_empty() {
+            "The body is empty; a JSON object is expected.".to_owned()
+        } else {
+            format!("The body is not valid JSON at {place}.")
+        };
+        return ApiError::new(ErrorCode::InvalidJson, message);
+    }
+    let mut deserializer = serde_json::Deserializer::from_str(text);
+    let path = match serde_path_to_error::deserialize::<_, T>(&mut deserializer) {
+        Ok(_) => String::new(),
+        Err(traced) => traced.path().to_string(),
+    };
+    blame(path.trim_start_matches('.').trim_matches('?'), &error.to_string())
+}
+
+/// Turns the words of the JSON reader into the field and what is wrong with it. The words may quote
+/// the value, which could be a secret, so only names are taken from them.
+fn blame(path: &str, words: &str) -> ApiError {
+    // Only at the beginning: further on the words quote values.
+    let quoted = |before: &str| {
+        let rest = words.strip_prefix(before)?;
+        rest.split_once('`').map(|(name, _)| name.to_owned())
+    };
+    let parent = match path.rsplit_once('.') {
+        Some((parent, _)) => format!("{parent}."),
+        None => String::new(),
+    };
+    if let Some(name) = quoted("unknown field `") {
+        let error = ApiError::of(ErrorCode::UnknownField);
+        return error.on(format!("{parent}{name}"), "is not a field of this request");
+    }
+    if let Some(name) = quoted("missing field `") {
+        let parent = if path.is_empty() { String::new() } else { format!("{path}.") };
+        return ApiError::field(format!("{parent}{name}"), "is required");
+    }
+    if let Some(name) = quoted("duplicate field `") {
+        return ApiError::field(format!("{parent}{name}"), "must be given once");
+    }
+    let expected = words
+        .rsplit_once("expected ")
+        .map(|(_, rest)| rest.split(" at line").next().unwrap_or(rest));
+    let problem = match expected {
+        Some("i64") => "must be an integer that fits 64 bits".to_owned(),
+        Some("u32") => "must be an integer from 0 to 4294967295".to_owned(),
+        Some("a sequence") => "must be a list".to_owned(),
+        Some(what) if what.starts_with("struct ") => "must be an object".to_owned(),
+        Some(what) => format!("must be {what}"),
+        None => "has a wrong value".to_owned(),
+    };
+    if path.is_empty() || path == "." {
+        return ApiError::new(ErrorCode::InvalidField, format!("The body {problem}."));
+    }
+    ApiError::field(path, &problem)
+}
+
+/// Checks what the headers say of the body: whether it is gzip.
+fn check_headers(headers: &HeaderMap) -> Result<bool, ApiError> {
+    let unsupported = |message| ApiError::new(ErrorCode::UnsupportedMediaType, message);
+    if let Some(content_type) = headers.get(header::CONTENT_TYPE) {
+        let text = content_type.to_str().unwrap_or_default().to_ascii_lowercase();
+        let kind = text.split(';').next().unwrap_or_default().trim();
+        if kind != "application/json" && !kind.ends_with("+json") {
+            return Err(unsupported("The body must be JSON: send Content-Type: application/json."));
+        }
+    }
+    let encoding = headers.get(header::CONTENT_ENCODING).map(|value| value.as_bytes());
+    match encoding {
+        None | Some(b"" | b"identity") => Ok(false),
+        Some(b"gzip" | b"x-gzip") => Ok(true),
+        Some(_) => Err(unsupported("Only gzip is read as Content-Encoding.")),
+    }
+}
+
+/// Whether a batch could be written when all of its tenant that are arriving have arrived: reading
+/// one for nothing costs as much as writing it, and there may be many times more than can be written.
+fn has_room<const MAX: usize>(app: &App, holder: Holder, hold: &ByteHold) -> bool {
+    let Whose::Tenant(tenant_id) = holder.whose else { return true };
+    MAX != BATCH || app.ledger.has_room(tenant_id, hold.of_tenant(), BATCH_RECORDS_MAX)
+}
+
+/// Collects a body; what it announced is held already.
+async fn collect(mut body: Body, max: usize, mut hold: ByteHold) -> Result<Bytes, ApiError> {
+    let mut collected = Vec::new();
+    let mut whole = Bytes::new();
+    while let Some(frame) = body.frame().await {
+        let Ok(data) = frame.map_err(|_| broke_off())?.into_data() else { continue };
+        let length = whole.len() + collected.len() + data.len();
+        if length > max {
+            return Err(ApiError::too_large(max));
+        }
+        let more = length.saturating_sub(hold.bytes());
+        if !hold.take(more) {
+            return Err(ApiError::of(ErrorCode::Overloaded));
+        }
+        // Most bodies come in one part, which is not copied.
+        if whole.is_empty() && collected.is_empty() {
+            whole = data;
+            continue;
+        }
+        if collected.is_empty() {
+            collected.reserve_exact(hold.bytes());
+        }
+        collected.extend_from_slice(&std::mem::take(&mut whole));
+        collected.extend_from_slice(&data);
+    }
+    let bytes = if collected.is_empty() { whole } else { collected.into() };
+    Ok(hold.keep(bytes))
+}
+
+/// Whose the body is, as far as that is proved.
+fn proved_holder(extensions: &Extensions) -> Holder {
+    extensions.get::<RequestTenant>().map_or(Holder::NOBODY, RequestTenant::holder)
+}
+
+fn broke_off() -> ApiError {
+    ApiError::new(ErrorCode::BadRequest, "The body broke off.")
+}

@@ -1,0 +1,19 @@
+//! What handlers share and what needs neither state nor storage.
+
+pub mod body;
+pub mod csv_cell;
+pub mod cursor;
+pub mod enums;
+pub mod envelope;
+pub mod error;
+pub mod export;
+pub mod figures;
+pub mod free_object;
+pub(crate) mod json_depth;
+pub mod json_line;
+pub mod json_object;
+pub mod params;
+pub mod period;
+pub mod scalars;
+pub mod text;
+pub mod timestamps;

@@ -1,0 +1,209 @@
+//! Parameters of paths and queries, with errors that name them.
+
+use axum::extract::FromRequestParts;
+use axum::http::request::Parts;
+use bursar_core::{ApiKeyId, IntegrationId, IntegrationKeyId, ParseIdError, TenantId};
+use bursar_store::Page;
+use serde::de::DeserializeOwned;
+use utoipa::IntoParams;
+use utoipa::openapi::path::{Parameter, ParameterIn};
+
+use crate::app::App;
+use crate::openapi::query;
+use crate::wire::envelope::ListMeta;
+use crate::wire::error::{ApiError, ErrorCode};
+use crate::wire::scalars::Whole;
+
+/// Rows that a page has when nothing is said.
+const LIMIT_DEFAULT: u32 = 20;
+/// Rows that a page has at most.
+const LIMIT_MAX: u32 = 100;
+/// Parameters that a query has at most.
+const PARAMETERS_MAX: usize = 64;
+/// Rows that may be passed over.
+const OFFSET_MAX: u32 = 1_000_000;
+
+/// The parameters of a path.
+#[derive(Debug)]
+pub struct Path<T>(pub T);
+
+impl<T: DeserializeOwned + Send> FromRequestParts<App> for Path<T> {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, ApiError> {
+        let path = axum::extract::Path::<T>::from_request_parts(parts, app).await;
+        let unreadable = |_| ApiError::new(ErrorCode::BadRequest, "The path is not valid UTF-8.");
+        path.map(|path| Self(path.0)).map_err(unreadable)
+    }
+}
+
+/// The parameters of a query; asking for one takes it out, and [`Query::done`] refuses the rest.
+#[derive(Debug)]
+pub struct Query(Vec<(String, String)>);
+
+impl FromRequestParts<App> for Query {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, _: &App) -> Result<Self, ApiError> {
+        let pairs = axum::extract::Query::<Vec<(String, String)>>::try_from_uri(&parts.uri);
+        let unreadable = |_| ApiError::new(ErrorCode::BadRequest, "The query cannot be read.");
+        let pairs = pairs.map_err(unreadable)?.0;
+        if pairs.len() > PARAMETERS_MAX {
+            return Err(ApiError::new(ErrorCode::BadRequest, "The query has too many parameters."));
+        }
+        for (at, (name, value)) in pairs.iter().enumerate() {
+            // No stored text has it, and PostgreSQL refuses a statement with such a value.
+            if name.contains('\0') || value.contains('\0') {
+                return Err(ApiError::field(name.clone(), "must not contain the character NUL"));
+            }
+            if pairs.iter().take(at).any(|(earlier, _)| earlier == name) {
+                return Err(ApiError::field(name.clone(), "must be given once"));
+            }
+        }
+        Ok(Self(pairs))
+    }
+}
+
+impl Query {
+    /// Takes a text; an empty one counts as absent.
+    pub fn text(&mut self, name: &str) -> Option<String> {
+        let at = self.0.iter().position(|(found, _)| found == name)?;
+        Some(self.0.swap_remove(at).1).filter(|text| !text.is_empty())
+    }
+
+    /// Takes a value that `read` makes of the text.
+    ///
+    /// # Errors
+    /// 422 on the parameter, with the rest of a sentence that `read` answers.
+    pub fn read<T>(
+        &mut self,
+        name: &str,
+        read: impl FnOnce(&str) -> Result<T, &'static str>,
+    ) -> Result<Option<T>, ApiError> {
+        let Some(text) = self.text(name) else { return Ok(None) };
+        read(&text).map(Some).map_err(|problem| ApiError::field(name, problem))
+    }
+
+    /// Takes an integer between bounds.
+    ///
+    /// # Errors
+    /// 422 on the parameter.
+    pub fn integer(
+        &mut self,
+        name: &str,
+        bounds: std::ops::RangeInclusive<u32>,
+    ) -> Result<Option<u32>, ApiError> {
+        let Some(text) = self.text(name) else { return Ok(None) };
+        match text.parse::<u32>() {
+            Ok(value) if bounds.contains(&value) => Ok(Some(value)),
+            Ok(_) | Err(_) => {
+                let (low, high) = bounds.into_inner();
+                Err(ApiError::field(name, &format!("must be an integer from {low} to {high}")))
+            }
+        }
+    }
+
+    /// Takes `true` or `false`.
+    ///
+    /// # Errors
+    /// 422 on the parameter.
+    pub fn boolean(&mut self, name: &str) -> Result<bool, ApiError> {
+        let read = |text: &str| match text {
+            "true" | "1" => Ok(true),
+            "false" | "0" => Ok(false),
+            _ => Err("must be true or false"),
+        };
+        Ok(self.read(name, read)?.unwrap_or(false))
+    }
+
+    /// Takes an integration, one that this server could know.
+    ///
+    /// # Errors
+    /// 422 when it is no id, 404 when it cannot be one of this server's.
+    pub fn integration(&mut self) -> Result<Option<IntegrationId>, ApiError> {
+        let Some(text) = self.text("integration_id") else { return Ok(None) };
+        match IntegrationId::parse(&text) {
+            Ok(id) => Ok(Some(id)),
+            Err(ParseIdError::NotUuid) => Err(ApiError::field("integration_id", "must be a UUID")),
+            Err(ParseIdError::Unknown) => Err(ApiError::of(ErrorCode::IntegrationNotFound)),
+        }
+    }
+
+    /// Takes `offset` and `limit` of an ordinary list.
+    ///
+    /// # Errors
+    /// 422 on the parameter.
+    pub fn page(&mut self) -> Result<Page, ApiError> {
+        let offset = self.integer("offset", 0..=OFFSET_MAX)?.unwrap_or(0);
+        let limit = self.integer("limit", 1..=LIMIT_MAX)?.unwrap_or(LIMIT_DEFAULT);
+        Ok(Page { offset, limit })
+    }
+
+    /// Refuses parameters that nobody took: a typing error must not go unseen.
+    ///
+    /// # Errors
+    /// 422 on the first of them.
+    pub fn done(self) -> Result<(), ApiError> {
+        match self.0.into_iter().next() {
+            None => Ok(()),
+            Some((name, _)) => {
+                Err(ApiError::of(ErrorCode::UnknownField)
+                    .on(name, "is not a parameter of this route"))
+            }
+        }
+    }
+}
+
+/// `offset` and `limit` as [`Query::page`] takes them, for the documents.
+#[derive(Debug)]
+pub struct PageParams;
+
+impl IntoParams for PageParams {
+    fn into_params(_: impl Fn() -> Option<ParameterIn>) -> Vec<Parameter> {
+        vec![
+            query::<Whole<0, OFFSET_MAX, 0>>("offset", "Rows to pass over."),
+            query::<Whole<1, LIMIT_MAX, LIMIT_DEFAULT>>("limit", "Rows of a page."),
+        ]
+    }
+}
+
+/// What a list by offset says about itself.
+pub fn list_meta(page: Page, rows: usize, total: i64) -> ListMeta {
+    let shown = i64::from(page.offset) + rows as i64;
+    ListMeta {
+        total: Some(total),
+        page: page.offset / page.limit.max(1) + 1,
+        page_size: page.limit,
+        has_more: shown < total,
+        next_cursor: None,
+    }
+}
+
+macro_rules! path_id {
+    ($(#[$doc:meta])* $name:ident, $type:ty, $code:ident) => {
+        $(#[$doc])*
+        ///
+        /// # Errors
+        /// 404 for whatever is not the id of such a thing: a foreign id answers like no id.
+        pub fn $name(text: &str) -> Result<$type, ApiError> {
+            <$type>::parse(text).map_err(|_| ApiError::of(ErrorCode::$code))
+        }
+    };
+}
+
+path_id! {
+    /// The tenant of a path.
+    tenant_id, TenantId, TenantNotFound
+}
+path_id! {
+    /// The integration of a path.
+    integration_id, IntegrationId, IntegrationNotFound
+}
+path_id! {
+    /// The API key of a path.
+    api_key_id, ApiKeyId, KeyNotFound
+}
+path_id! {
+    /// The integration key of a path.
+    integration_key_id, IntegrationKeyId, KeyNotFound
+}

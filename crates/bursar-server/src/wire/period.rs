@@ -1,0 +1,67 @@
+//! The days and instants that a question is about.
+
+use bursar_core::{Day, Timestamp};
+use utoipa::openapi::path::Parameter;
+
+use crate::app::App;
+use crate::openapi::query;
+use crate::wire::error::ApiError;
+use crate::wire::params::Query;
+use crate::wire::scalars::{Date, Id, InstantOrDate};
+use crate::wire::timestamps;
+
+/// Days that a question covers when it does not say.
+const DAYS_DEFAULT: i32 = 30;
+
+/// Reads `start_date` and `end_date`, both inclusive; the last 30 days, or as many as may be asked
+/// for, when nothing is said.
+///
+/// # Errors
+/// 422 on the parameter that is wrong, or when there are more than `days_max` days.
+pub fn read_days(app: &App, query: &mut Query, days_max: i32) -> Result<(Day, Day), ApiError> {
+    let first = query.read("start_date", timestamps::parse_day)?;
+    let last = query.read("end_date", timestamps::parse_day)?;
+    let last = last.unwrap_or_else(|| app.store.now().day());
+    let days = DAYS_DEFAULT.min(days_max);
+    let first = first.unwrap_or_else(|| Day::from_number(last.number() - days + 1));
+    if first > last {
+        return Err(ApiError::field("start_date", "must not be after end_date"));
+    }
+    if last.number() - first.number() >= days_max {
+        let problem = format!("must leave at most {days_max} days up to end_date");
+        return Err(ApiError::field("start_date", &problem));
+    }
+    Ok((first, last))
+}
+
+/// Reads `start` and `end`: instants, or days, of which `start` means the beginning and `end` the
+/// end. What is read as the end is not part of the range.
+///
+/// # Errors
+/// 422 on the parameter.
+pub fn read_instants(
+    query: &mut Query,
+) -> Result<(Option<Timestamp>, Option<Timestamp>), ApiError> {
+    let next = |day: Day| Day::from_number(day.number() + 1).start();
+    let end =
+        |text: &str| timestamps::parse_day(text).map(next).or_else(|_| timestamps::parse(text));
+    Ok((query.read("start", timestamps::parse_start)?, query.read("end", end)?))
+}
+
+/// The integration and the days of a question as [`read_days`] takes them, for the documents; `last`
+/// says what `end_date` may be.
+pub fn day_params(last: &str) -> Vec<Parameter> {
+    vec![
+        query::<Id>("integration_id", "Only this integration."),
+        query::<Date>("start_date", "The first day; by default the last is the 30th."),
+        query::<Date>("end_date", last),
+    ]
+}
+
+/// The instants of a question as [`read_instants`] takes them, for the documents.
+pub fn instant_params() -> [Parameter; 2] {
+    [
+        query::<InstantOrDate>("start", "From here on: an instant, or the first of a day."),
+        query::<InstantOrDate>("end", "Before here: an instant, or the end of a day."),
+    ]
+}

@@ -1,0 +1,142 @@
+//! The kinds of values on the wire that a Rust type alone does not tell: ids, instants, money.
+
+use std::borrow::Cow;
+
+use utoipa::openapi::schema::{AnyOfBuilder, KnownFormat, ObjectBuilder, SchemaFormat, Type};
+use utoipa::openapi::{RefOr, Schema};
+use utoipa::{PartialSchema, ToSchema};
+
+use crate::api::operator::protection;
+
+/// The largest cost that a record or an estimate may name, in cents: a million dollars.
+const CENTS_MAX: f64 = 100_000_000.0;
+
+macro_rules! kinds {
+    ($($(#[doc = $doc:literal])+ $name:ident = $schema:expr;)+) => {
+        $(
+            $(#[doc = $doc])+
+            #[derive(Debug)]
+            pub struct $name;
+
+            impl PartialSchema for $name {
+                fn schema() -> RefOr<Schema> {
+                    let described = concat!($($doc,)+).trim_ascii();
+                    RefOr::T(Schema::from($schema.description(Some(described)).build()))
+                }
+            }
+
+            impl ToSchema for $name {
+                fn name() -> Cow<'static, str> {
+                    Cow::Borrowed(stringify!($name))
+                }
+            }
+        )+
+    };
+}
+
+kinds! {
+    /// An id that this server made.
+    Id = custom("uuid").examples(["00660b79-1e72-8c3a-87e1-65583f7b7206"]);
+    /// An instant in UTC, to the microsecond.
+    Instant = text(KnownFormat::DateTime).examples(["2026-11-20T13:00:39.123456Z"]);
+    /// A day of the UTC calendar.
+    Date = text(KnownFormat::Date).examples(["2026-11-20"]);
+    /// A month of the UTC calendar.
+    Month = pattern("^(19[7-9][0-9]|[2-9][0-9]{3})-(0[1-9]|1[0-2])$").examples(["2026-10"]);
+    /// An instant that lies in the future.
+    Later = text(KnownFormat::DateTime).examples(["2100-01-01T00:00:00Z"]);
+    /// An instant with a zone, or a day of the UTC calendar.
+    InstantOrDate =
+        AnyOfBuilder::new().item(text(KnownFormat::DateTime)).item(text(KnownFormat::Date));
+    /// Dollars, exact to a nano-dollar.
+    Usd = pattern(r"^-?[0-9]+(\.[0-9]{1,9})?$").examples(["0.0125"]);
+    /// An amount in cents: an integer, or a decimal with up to 7 places.
+    Cents = ObjectBuilder::new()
+        .schema_type(Type::Number)
+        .minimum(Some(0.0))
+        .maximum(Some(CENTS_MAX))
+        .examples([1.25]);
+    /// A reference to a credential, never the credential: `encrypted://<id>`,
+    /// `vault://<mount>/<path>[#field]`, and for the operator `env://NAME` and `file:///path`.
+    CredentialRef = pattern(REFERENCE).max_length(Some(500)).examples(["vault://secret/openai"]);
+    /// A name of 1 to 255 characters, not blank, without control characters.
+    Name = pattern(PLAIN).min_length(Some(1)).max_length(Some(255)).examples(["acme"]);
+    /// A text of 1 to 100 characters, not blank, without control characters.
+    ModelName = pattern(PLAIN).min_length(Some(1)).max_length(Some(100)).examples(["gpt-4o"]);
+    /// The client's idempotency key of a call: 1 to 100 characters, none of them NUL.
+    CallId = pattern(NO_NUL).min_length(Some(1)).max_length(Some(100)).examples(["call-1"]);
+    /// A label of 1 to 100 characters, none of them NUL.
+    Label = pattern(NO_NUL).min_length(Some(1)).max_length(Some(100)).examples(["agent-7"]);
+    /// A short label of 1 to 50 characters, none of them NUL.
+    ShortLabel = pattern(NO_NUL).min_length(Some(1)).max_length(Some(50)).examples(["openai"]);
+    /// A text that is not empty and has no NUL.
+    Message = pattern(NO_NUL).min_length(Some(1));
+    /// A number of tokens, at most a thousand million.
+    Tokens = ObjectBuilder::new()
+        .schema_type(Type::Integer)
+        .format(Some(SchemaFormat::KnownFormat(KnownFormat::Int64)))
+        .minimum(Some(0))
+        .maximum(Some(1_000_000_000));
+    /// A threshold of protection; 0 means unlimited.
+    AllowedValue = ObjectBuilder::new()
+        .schema_type(Type::Integer)
+        .minimum(Some(0))
+        .maximum(Some(protection::ALLOWED_VALUE_MAX));
+    /// A reason of 1 to 500 characters, not blank, without control characters.
+    ReasonText = pattern(PLAIN)
+        .min_length(Some(1))
+        .max_length(Some(protection::REASON_CHARS_MAX))
+        .examples(["a migration"]);
+    /// A limit; 0 means unlimited.
+    LimitAmount = ObjectBuilder::new()
+        .schema_type(Type::Integer)
+        .format(Some(SchemaFormat::KnownFormat(KnownFormat::Int64)))
+        .minimum(Some(0))
+        .maximum(Some(i64::MAX));
+    /// A hash: 64 hexadecimal digits.
+    Digest = pattern("^[0-9a-f]{64}$");
+    /// What is known of a call beside its figures: an object of at most 32 KiB, without secrets.
+    FreeObject = ObjectBuilder::new();
+}
+
+const REFERENCE: &str = concat!(
+    r"^(encrypted://[A-Za-z0-9-]+",
+    r"|vault://[A-Za-z0-9_-][A-Za-z0-9_.-]*(/[A-Za-z0-9_-][A-Za-z0-9_.-]*)+(#[A-Za-z0-9_-]+)?",
+    r"|env://[A-Za-z0-9_]+",
+    r"|file:///[^\x00-\x1f\x7f-\x9f]+)$",
+);
+/// Something else than blanks, and no control character.
+const PLAIN: &str = r"^[^\x00-\x1f\x7f-\x9f]*[^\s\x00-\x1f\x7f-\x9f][^\x00-\x1f\x7f-\x9f]*$";
+/// No NUL.
+const NO_NUL: &str = r"^[^\x00]*$";
+
+fn text(format: KnownFormat) -> ObjectBuilder {
+    ObjectBuilder::new().schema_type(Type::String).format(Some(SchemaFormat::KnownFormat(format)))
+}
+
+fn custom(format: &str) -> ObjectBuilder {
+    let format = SchemaFormat::Custom(format.to_owned());
+    ObjectBuilder::new().schema_type(Type::String).format(Some(format))
+}
+
+fn pattern(pattern: &str) -> ObjectBuilder {
+    ObjectBuilder::new().schema_type(Type::String).pattern(Some(pattern))
+}
+
+/// A parameter that is an integer between bounds, with what it is when nothing is said.
+///
+/// The bounds are those that the code enforces, so that the documents cannot name others.
+#[derive(Debug)]
+pub struct Whole<const LOW: u32, const HIGH: u32, const DEFAULT: u32>;
+
+impl<const LOW: u32, const HIGH: u32, const DEFAULT: u32> PartialSchema
+    for Whole<LOW, HIGH, DEFAULT>
+{
+    fn schema() -> RefOr<Schema> {
+        let bounds = ObjectBuilder::new().minimum(Some(LOW)).maximum(Some(HIGH));
+        let default = Some(serde_json::Value::from(DEFAULT));
+        bounds.schema_type(Type::Integer).default(default).build().into()
+    }
+}
+
+impl<const LOW: u32, const HIGH: u32, const DEFAULT: u32> ToSchema for Whole<LOW, HIGH, DEFAULT> {}

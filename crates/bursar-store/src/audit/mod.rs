@@ -1,0 +1,4 @@
+//! The audit log: its chain, and what a check of it finds.
+
+pub(crate) mod chain;
+pub(crate) mod check;

@@ -1,0 +1,10 @@
+//! Reads, the same for every database.
+
+pub(crate) mod aggregate;
+pub(crate) mod breakdown;
+pub(crate) mod history;
+pub(crate) mod near_limit;
+pub(crate) mod reading;
+pub(crate) mod slots;
+pub(crate) mod store;
+pub(crate) mod tenant_sums;

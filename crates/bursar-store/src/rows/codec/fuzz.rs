@@ -1,0 +1,104 @@
+//! What stands in a database that something else wrote into: it is read as what it says, or it is
+//! an error, and the server goes on.
+
+#[path = "../../../../bursar-core/tests/support/fuzzing.rs"]
+pub(crate) mod fuzzing;
+
+use bursar_core::{Decision, Measure, Reason, ReasonCode, Verdict};
+use fuzzing::{Choices, Effort, Fate, fuzz};
+
+use super::*;
+
+fn any_decision(choices: &mut Choices<'_>) -> Decision {
+    let verdict = choices.one_of(&Verdict::ALL);
+    let reasons = (0..choices.below(4)).map(|_| any_reason(choices)).collect();
+    Decision { verdict, reasons }
+}
+
+fn any_reason(choices: &mut Choices<'_>) -> Reason {
+    let code = choices.one_of(&ReasonCode::ALL);
+    let amount = |choices: &mut Choices<'_>| match choices.below(8) {
+        0 => i128::MAX,
+        1 => i128::MIN,
+        _ => choices.integer().into(),
+    };
+    match choices.below(4) {
+        0 => Reason::plain(code),
+        number => Reason {
+            code,
+            measure: [Measure::Cost, Measure::Tokens, Measure::Calls].get(number - 1).copied(),
+            limit_value: amount(choices),
+            current_value: amount(choices),
+            threshold_percent: choices.one_in(2).then(|| choices.byte()),
+            retry_after_seconds: choices.one_in(2).then(|| choices.integer() as u32),
+        },
+    }
+}
+
+/// Amounts of nothing are not written.
+fn without_loose_amounts(mut decision: Decision) -> Decision {
+    for reason in decision.reasons.iter_mut().filter(|reason| reason.measure.is_none()) {
+        (reason.limit_value, reason.current_value) = (0, 0);
+    }
+    decision
+}
+
+#[test]
+fn a_stored_decision_leads_back_and_a_broken_one_is_an_error() {
+    const WORDS: &[&str] =
+        &["\"code\":", "\"cost\"", "\"warned\"", "\"limit\":", "\"1\"", "256", ","];
+    fuzz(bolero::check!(), Effort::PLAIN, |choices| {
+        let known = any_decision(choices);
+        let text = decision_text(&known);
+        assert_eq!(decision(text.as_deref()).expect("its own text"), known);
+        let broken = choices.broken(&text.unwrap_or_default(), WORDS);
+        let read = decision(Some(&broken));
+        match &read {
+            Ok(read) => {
+                let again = decision(decision_text(read).as_deref()).expect("its own text");
+                assert_eq!(again, without_loose_amounts(read.clone()), "{broken}");
+            }
+            Err(error) => {
+                assert_eq!(error.to_string(), "stored data is not understood: a decision");
+            }
+        }
+        Fate::of(&read)
+    });
+}
+
+#[test]
+fn a_stored_number_means_one_thing_or_nothing() {
+    /// Claims that a number that is read is the number of what it is read as.
+    macro_rules! check {
+        ($number:expr, $($from:ident, $to:ident;)+) => {{
+            let mut is_any = false;
+            $(if let Ok(value) = $from($number) {
+                assert_eq!($to(value), $number);
+                is_any = true;
+            })+
+            is_any
+        }};
+    }
+    fuzz(bolero::check!(), Effort::PLAIN, |choices| {
+        let number = choices.integer();
+        let is_code = check! { number,
+            lifecycle, lifecycle_code;
+            onboarding, onboarding_code;
+            status, status_code;
+            health, health_code;
+            cost_basis, cost_basis_code;
+            kind, kind_code;
+            cost_source, cost_source_code;
+            usage_status, usage_status_code;
+            policy, policy_code;
+            decision_kind, decision_kind_code;
+            reservation_state, reservation_state_code;
+        };
+        let is_instant = timestamp(number).is_ok_and(|at| at.micros() == number);
+        let is_tenant = id(TenantId::from_number, number).is_ok_and(|id| id.number() == number);
+        assert!(!is_code || (1..=5).contains(&number));
+        assert_eq!(is_instant, timestamp(number).is_ok());
+        assert_eq!(is_tenant, id(TenantId::from_number, number).is_ok());
+        if is_code || is_instant || is_tenant { Fate::Accepted } else { Fate::Refused }
+    });
+}

@@ -1,0 +1,225 @@
+//! How the core's values are written into columns: codes of enums, keys of calls, decisions.
+//!
+//! Codes are part of the stored data: they are never changed, only added.
+
+use bursar_core::{
+    CallId, CallKey, CostBasis, CostSource, Decision, Dimension, EntryKind, FailureCause, Health,
+    IntegrationStatus, Measure, OnboardingState, PolicyResult, Reason, ReasonCode,
+    ReservationState, TenantId, TenantLifecycle, Timestamp, UsageStatus, Verdict,
+};
+use serde::{Deserialize, Serialize};
+
+use crate::error::StoreError;
+use crate::rows::row::DecisionKind;
+
+/// The code of the only scope that limits have so far.
+pub(crate) const SCOPE_INTEGRATION: i64 = 1;
+
+/// The short key of a call id: 128 bits of BLAKE3 over tenant and call id.
+///
+/// A hit is confirmed on the whole call id, so two ids with one key never count as one call.
+pub fn call_key(tenant_id: TenantId, call_id: &CallId) -> CallKey {
+    let mut hasher = blake3::Hasher::new();
+    hasher.update(&tenant_id.number().to_be_bytes());
+    hasher.update(call_id.as_str().as_bytes());
+    let mut key = [0; 16];
+    hasher.finalize_xof().fill(&mut key);
+    CallKey(u128::from_be_bytes(key))
+}
+
+macro_rules! codes {
+    ($type:ty, $to:ident, $from:ident, { $($pattern:pat => $value:expr, $code:literal;)+ }) => {
+        pub(crate) const fn $to(value: $type) -> i64 {
+            match value { $($pattern => $code,)+ }
+        }
+
+        pub(crate) fn $from(code: i64) -> Result<$type, StoreError> {
+            match code {
+                $($code => Ok($value),)+
+                other => Err(StoreError::Corrupt(format!(
+                    concat!(stringify!($type), " has no code {}"), other
+                ))),
+            }
+        }
+    };
+    ($type:ident, $to:ident, $from:ident, { $($variant:ident = $code:literal,)+ }) => {
+        codes!($type, $to, $from, { $($type::$variant => $type::$variant, $code;)+ });
+    };
+}
+
+codes!(TenantLifecycle, lifecycle_code, lifecycle, {
+    Active = 1, Suspended = 2, Terminated = 3, Archived = 4,
+});
+codes!(OnboardingState, onboarding_code, onboarding, {
+    Created = 1, IdentityVerified = 2, ApiKeyCreated = 3, SdkConnected = 4, Complete = 5,
+});
+codes!(IntegrationStatus, status_code, status, {
+    Created = 1, Enabled = 2, Disabled = 3, Error = 4, Deleted = 5,
+});
+codes!(Health, health_code, health, {
+    Health::Unknown => Health::Unknown, 1;
+    Health::Healthy => Health::Healthy, 2;
+    Health::Degraded => Health::Degraded, 3;
+    Health::Failing(FailureCause::Credential) => Health::Failing(FailureCause::Credential), 4;
+    Health::Failing(FailureCause::Provider) => Health::Failing(FailureCause::Provider), 5;
+});
+codes!(CostBasis, cost_basis_code, cost_basis, { Reported = 1, Computed = 2, });
+codes!(EntryKind, kind_code, kind, { Usage = 1, Correction = 2, });
+codes!(CostSource, cost_source_code, cost_source, {
+    Reported = 1, Computed = 2, Held = 3, Unknown = 4,
+});
+codes!(UsageStatus, usage_status_code, usage_status, { Reported = 1, Estimated = 2, Missing = 3, });
+codes!(PolicyResult, policy_code, policy, { Allowed = 1, Warned = 2, Blocked = 3, });
+codes!(DecisionKind, decision_kind_code, decision_kind, { Check = 1, Reservation = 2, });
+codes!(ReservationState, reservation_state_code, reservation_state, {
+    Open = 1, Settled = 2, Released = 3, Expired = 4,
+});
+
+codes!(Dimension, dimension_code, dimension, { Rate = 1, Burst = 2, Cost = 3, Anomaly = 4, });
+
+/// An instant as it is stored.
+pub(crate) fn timestamp(micros: i64) -> Result<Timestamp, StoreError> {
+    Timestamp::from_micros(micros)
+        .ok_or_else(|| StoreError::Corrupt(format!("{micros} is no instant")))
+}
+
+/// An id as it is stored.
+pub(crate) fn id<T>(make: impl FnOnce(i64) -> Option<T>, number: i64) -> Result<T, StoreError> {
+    make(number).ok_or_else(|| StoreError::Corrupt(format!("{number} is no id")))
+}
+
+#[derive(Serialize, Deserialize)]
+struct DecisionText {
+    verdict: String,
+    reasons: Vec<ReasonText>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct ReasonText {
+    code: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    measure: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    limit: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    current: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    threshold: Option<u8>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    retry_after: Option<u32>,
+}
+
+/// A decision as text; nothing for the plain "allowed".
+pub(crate) fn decision_text(decision: &Decision) -> Option<String> {
+    if *decision == plainly_allowed() {
+        return None;
+    }
+    let reasons = decision.reasons.iter().map(|reason| ReasonText {
+        code: reason.code.as_str().to_owned(),
+        measure: reason.measure.map(|measure| measure_word(measure).to_owned()),
+        limit: reason.measure.map(|_| reason.limit_value.to_string()),
+        current: reason.measure.map(|_| reason.current_value.to_string()),
+        threshold: reason.threshold_percent,
+        retry_after: reason.retry_after_seconds,
+    });
+    let text =
+        DecisionText { verdict: decision.verdict.as_str().to_owned(), reasons: reasons.collect() };
+    serde_json::to_string(&text).ok()
+}
+
+/// Reads what [`decision_text`] wrote.
+pub(crate) fn decision(text: Option<&str>) -> Result<Decision, StoreError> {
+    let Some(text) = text else { return Ok(plainly_allowed()) };
+    let corrupt = || StoreError::Corrupt("a decision".to_owned());
+    let read: DecisionText = serde_json::from_str(text).map_err(|_| corrupt())?;
+    let verdict = Verdict::ALL
+        .into_iter()
+        .find(|verdict| verdict.as_str() == read.verdict)
+        .ok_or_else(corrupt)?;
+    let mut reasons = Vec::with_capacity(read.reasons.len());
+    for reason in read.reasons {
+        let code = ReasonCode::ALL.into_iter().find(|code| code.as_str() == reason.code);
+        let amount = |text: Option<String>| text.map_or(Ok(0), |text| text.parse::<i128>());
+        let measure = match reason.measure.as_deref() {
+            None => None,
+            Some(word) => Some(
+                [Measure::Cost, Measure::Tokens, Measure::Calls]
+                    .into_iter()
+                    .find(|measure| measure_word(*measure) == word)
+                    .ok_or_else(corrupt)?,
+            ),
+        };
+        reasons.push(Reason {
+            code: code.ok_or_else(corrupt)?,
+            measure,
+            limit_value: amount(reason.limit).map_err(|_| corrupt())?,
+            current_value: amount(reason.current).map_err(|_| corrupt())?,
+            threshold_percent: reason.threshold,
+            retry_after_seconds: reason.retry_after,
+        });
+    }
+    Ok(Decision { verdict, reasons })
+}
+
+fn plainly_allowed() -> Decision {
+    let reasons = vec![Reason::plain(ReasonCode::AllChecksPassed)];
+    Decision { verdict: Verdict::Allowed, reasons }
+}
+
+const fn measure_word(measure: Measure) -> &'static str {
+    match measure {
+        Measure::Cost => "cost",
+        Measure::Tokens => "tokens",
+        Measure::Calls => "calls",
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod fuzz;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn decisions_lead_back() {
+        let warned = Decision {
+            verdict: Verdict::Warned,
+            reasons: vec![
+                Reason {
+                    code: ReasonCode::BudgetWarning,
+                    measure: Some(Measure::Cost),
+                    limit_value: i128::MAX,
+                    current_value: 42,
+                    threshold_percent: Some(80),
+                    retry_after_seconds: None,
+                },
+                Reason::plain(ReasonCode::ProviderUnreachable),
+            ],
+        };
+        let throttled = Decision {
+            verdict: Verdict::Throttled,
+            reasons: vec![Reason {
+                code: ReasonCode::RateLimitExceeded,
+                measure: Some(Measure::Calls),
+                limit_value: 60,
+                current_value: 60,
+                threshold_percent: None,
+                retry_after_seconds: Some(17),
+            }],
+        };
+        for known in [warned, throttled, plainly_allowed()] {
+            let text = decision_text(&known);
+            assert_eq!(decision(text.as_deref()).expect("readable"), known);
+        }
+        assert!(decision(Some("{}")).is_err());
+    }
+
+    #[test]
+    fn the_key_of_a_call_belongs_to_its_tenant() {
+        let tenant = |number| TenantId::from_number(number).expect("in range");
+        let call = CallId::new("call-1").expect("valid");
+        assert_eq!(call_key(tenant(1), &call), call_key(tenant(1), &call));
+        assert_ne!(call_key(tenant(1), &call), call_key(tenant(2), &call));
+    }
+}

@@ -1,0 +1,137 @@
+//! A row's columns by position, whatever database the row came from.
+//!
+//! What a row means is written once over this ([`crate::rows::decode`]); a database only says how it
+//! hands out a number, a text, some bytes and a yes or no.
+
+use bursar_core::Timestamp;
+
+use crate::error::StoreError;
+use crate::rows::codec;
+
+/// A row that is read by position, from 0.
+pub(crate) trait Columns {
+    /// A whole number of whatever width, or nothing.
+    ///
+    /// # Errors
+    /// [`StoreError`] when the column is not there or something else; so for every method here.
+    fn opt_number(&self, at: usize) -> Result<Option<i64>, StoreError>;
+
+    /// A text, or nothing.
+    fn opt_str(&self, at: usize) -> Result<Option<&str>, StoreError>;
+
+    /// Bytes, or nothing.
+    fn opt_bytes(&self, at: usize) -> Result<Option<&[u8]>, StoreError>;
+
+    /// Whether something is so.
+    fn flag(&self, at: usize) -> Result<bool, StoreError>;
+
+    /// A whole number, or nothing.
+    fn opt_int<T: TryFrom<i64>>(&self, at: usize) -> Result<Option<T>, StoreError> {
+        let Some(number) = self.opt_number(at)? else { return Ok(None) };
+        let too_large = |_| StoreError::Corrupt(format!("{number} in column {at} does not fit"));
+        T::try_from(number).map(Some).map_err(too_large)
+    }
+
+    /// A whole number.
+    fn int<T: TryFrom<i64>>(&self, at: usize) -> Result<T, StoreError> {
+        self.opt_int(at)?.ok_or_else(|| missing(at))
+    }
+
+    /// A text, as it lies in the row.
+    fn str(&self, at: usize) -> Result<&str, StoreError> {
+        self.opt_str(at)?.ok_or_else(|| missing(at))
+    }
+
+    /// A text of one's own, or nothing.
+    fn opt_text<T: for<'a> From<&'a str>>(&self, at: usize) -> Result<Option<T>, StoreError> {
+        Ok(self.opt_str(at)?.map(T::from))
+    }
+
+    /// A text of one's own.
+    fn text<T: for<'a> From<&'a str>>(&self, at: usize) -> Result<T, StoreError> {
+        self.str(at).map(T::from)
+    }
+
+    /// So many bytes.
+    fn bytes<const N: usize>(&self, at: usize) -> Result<[u8; N], StoreError> {
+        let bytes = self.opt_bytes(at)?.ok_or_else(|| missing(at))?;
+        let of_other_size =
+            |_| StoreError::Corrupt(format!("{} bytes in column {at}, not {N}", bytes.len()));
+        bytes.try_into().map_err(of_other_size)
+    }
+
+    /// An instant.
+    fn instant(&self, at: usize) -> Result<Timestamp, StoreError> {
+        codec::timestamp(self.int(at)?)
+    }
+
+    /// An instant, or nothing.
+    fn opt_instant(&self, at: usize) -> Result<Option<Timestamp>, StoreError> {
+        self.opt_number(at)?.map(codec::timestamp).transpose()
+    }
+
+    /// An id of some kind, or nothing.
+    fn opt_id<T>(
+        &self,
+        at: usize,
+        make: impl FnOnce(i64) -> Option<T>,
+    ) -> Result<Option<T>, StoreError> {
+        self.opt_number(at)?.map(|number| codec::id(make, number)).transpose()
+    }
+
+    /// An id of some kind.
+    fn id<T>(&self, at: usize, make: impl FnOnce(i64) -> Option<T>) -> Result<T, StoreError> {
+        codec::id(make, self.int(at)?)
+    }
+}
+
+fn missing(at: usize) -> StoreError {
+    StoreError::Corrupt(format!("nothing in column {at}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A row of one column.
+    struct One(Option<i64>, Option<&'static str>, Option<&'static [u8]>);
+
+    impl Columns for One {
+        fn opt_number(&self, _: usize) -> Result<Option<i64>, StoreError> {
+            Ok(self.0)
+        }
+
+        fn opt_str(&self, _: usize) -> Result<Option<&str>, StoreError> {
+            Ok(self.1)
+        }
+
+        fn opt_bytes(&self, _: usize) -> Result<Option<&[u8]>, StoreError> {
+            Ok(self.2)
+        }
+
+        fn flag(&self, _: usize) -> Result<bool, StoreError> {
+            Ok(false)
+        }
+    }
+
+    #[test]
+    fn what_does_not_fit_is_corrupt_and_not_cut() {
+        let row = One(Some(i64::from(u32::MAX) + 1), Some("text"), Some(&[1, 2, 3]));
+        assert!(matches!(row.int::<u32>(0), Err(StoreError::Corrupt(_))));
+        assert!(matches!(row.opt_int::<i32>(0), Err(StoreError::Corrupt(_))));
+        assert!(matches!(row.bytes::<4>(0), Err(StoreError::Corrupt(_))));
+        assert_eq!(row.int::<i64>(0).expect("it fits"), 4_294_967_296);
+        assert_eq!(row.bytes::<3>(0).expect("it fits"), [1, 2, 3]);
+    }
+
+    #[test]
+    fn nothing_is_nothing_only_where_it_may_be() {
+        let row = One(None, None, None);
+        assert_eq!(row.opt_int::<i64>(0).expect("nothing"), None);
+        assert_eq!(row.opt_text::<String>(0).expect("nothing"), None);
+        assert_eq!(row.opt_instant(0).expect("nothing"), None);
+        assert!(matches!(row.int::<i64>(0), Err(StoreError::Corrupt(_))));
+        assert!(matches!(row.text::<String>(0), Err(StoreError::Corrupt(_))));
+        assert!(matches!(row.instant(0), Err(StoreError::Corrupt(_))));
+    }
+}

@@ -1,0 +1,378 @@
+//! What a stored row means: the columns of each kind of row, in the order of its statements.
+//!
+//! Written once for all databases. The order of columns is that of the `select` lists, which name
+//! the same columns in every database.
+
+use bursar_core::{
+    AuditId, Call, CallId, CallKey, Counter, Day, DecisionId, EntryId, Estimate, Hold, Integration,
+    IntegrationId, LimitSettings, Nanos, RecordedCall, Reservation, ReserveRequest, TenantId,
+    TokenBuckets, Totals,
+};
+
+use crate::audit::chain::{AuditEntry, AuditHead, AuditLink, AuditPlace};
+use crate::error::StoreError;
+use crate::read::near_limit::HotAccount;
+use crate::read::store::{DayPlace, HistoryPlace, OpenReservation};
+use crate::rows::codec;
+use crate::rows::codec::id;
+use crate::rows::columns::Columns;
+use crate::rows::rollup::{LATENCY_BUCKETS, Rollup, RollupFacts};
+use crate::rows::row::{
+    ApiKeyRow, DecisionRow, IntegrationKeyRow, IntegrationRow, TenantRow, UsageRow,
+};
+
+/// `tenant_id, name, lifecycle, onboarding, created_at, updated_at`.
+pub(crate) fn tenant_row(row: &impl Columns) -> Result<TenantRow, StoreError> {
+    Ok(TenantRow {
+        tenant_id: row.id(0, TenantId::from_number)?,
+        name: row.text(1)?,
+        lifecycle: codec::lifecycle(row.int(2)?)?,
+        onboarding: codec::onboarding(row.int(3)?)?,
+        created_at: row.instant(4)?,
+        updated_at: row.instant(5)?,
+    })
+}
+
+/// `tenant_id, integration_id, name, provider_type, credential_ref, config, origin, status, health,
+/// health_checked_at, health_message, default_model, budget_limit_cents, token_limit_month,
+/// rate_limit_rpm, cost_basis, created_at, updated_at, created_by, deleted_at`.
+pub(crate) fn integration_row(row: &impl Columns) -> Result<IntegrationRow, StoreError> {
+    Ok(IntegrationRow {
+        tenant_id: row.id(0, TenantId::from_number)?,
+        integration_id: row.id(1, IntegrationId::from_number)?,
+        name: row.text(2)?,
+        provider_type: row.text(3)?,
+        credential_ref: row.opt_text(4)?,
+        config: row.text(5)?,
+        origin: row.opt_text(6)?,
+        rules: Integration {
+            status: codec::status(row.int(7)?)?,
+            health: codec::health(row.int(8)?)?,
+            limits: limits(row, 12)?,
+            cost_basis: codec::cost_basis(row.int(15)?)?,
+        },
+        health_checked_at: row.opt_instant(9)?,
+        health_message: row.opt_text(10)?,
+        default_model: row.opt_text(11)?,
+        created_at: row.instant(16)?,
+        updated_at: row.instant(17)?,
+        created_by: row.text(18)?,
+        deleted_at: row.opt_instant(19)?,
+    })
+}
+
+fn limits(row: &impl Columns, at: usize) -> Result<LimitSettings, StoreError> {
+    Ok(LimitSettings {
+        budget_limit_cents: row.int(at)?,
+        token_limit_month: row.int(at + 1)?,
+        rate_limit_rpm: row.int(at + 2)?,
+    })
+}
+
+/// `tenant_id, api_key_id, name, scopes, secret_hash, created_at, created_by, expires_at,
+/// revoked_at, last_used_at, replaced_by`.
+pub(crate) fn api_key_row(row: &impl Columns) -> Result<ApiKeyRow, StoreError> {
+    Ok(ApiKeyRow {
+        tenant_id: row.id(0, TenantId::from_number)?,
+        api_key_id: row.id(1, bursar_core::ApiKeyId::from_number)?,
+        name: row.text(2)?,
+        scopes: row.text(3)?,
+        secret_hash: row.bytes(4)?,
+        created_at: row.instant(5)?,
+        created_by: row.text(6)?,
+        expires_at: row.opt_instant(7)?,
+        revoked_at: row.opt_instant(8)?,
+        last_used_at: row.opt_instant(9)?,
+        replaced_by: row.opt_id(10, bursar_core::ApiKeyId::from_number)?,
+    })
+}
+
+/// `tenant_id, integration_id, integration_key_id, name, secret_hash, created_at, created_by,
+/// expires_at, revoked_at, last_used_at, replaced_by`.
+pub(crate) fn integration_key_row(row: &impl Columns) -> Result<IntegrationKeyRow, StoreError> {
+    Ok(IntegrationKeyRow {
+        tenant_id: row.id(0, TenantId::from_number)?,
+        integration_id: row.id(1, IntegrationId::from_number)?,
+        integration_key_id: row.id(2, bursar_core::IntegrationKeyId::from_number)?,
+        name: row.opt_text(3)?,
+        secret_hash: row.bytes(4)?,
+        created_at: row.instant(5)?,
+        created_by: row.text(6)?,
+        expires_at: row.opt_instant(7)?,
+        revoked_at: row.opt_instant(8)?,
+        last_used_at: row.opt_instant(9)?,
+        replaced_by: row.opt_id(10, bursar_core::IntegrationKeyId::from_number)?,
+    })
+}
+
+/// `tenant_id, integration_id`, from a column on.
+pub(crate) fn integration_ref(
+    row: &impl Columns,
+    at: usize,
+) -> Result<(TenantId, IntegrationId), StoreError> {
+    Ok((row.id(at, TenantId::from_number)?, row.id(at + 1, IntegrationId::from_number)?))
+}
+
+/// What is known of a call id that was used, from its reservation and the entry it became.
+pub(crate) fn call(
+    reservation: Option<Reservation>,
+    record: Option<RecordedCall>,
+) -> Result<Call, StoreError> {
+    let call_id = match (&reservation, &record) {
+        (_, Some(record)) => record.call_id.clone(),
+        (Some(reservation), None) => reservation.request.call_id.clone(),
+        (None, None) => return Err(StoreError::Corrupt("a call id without a use".to_owned())),
+    };
+    Ok(Call::stored(call_id, reservation, record))
+}
+
+/// `call_id, integration_id, estimated_cost_nanos, estimated_tokens, model, ttl_seconds, decision,
+/// reserved_at, expires_at, reservation_state, ended_at`, from a column on; nothing for a call that
+/// was never reserved.
+pub(crate) fn reservation(
+    row: &impl Columns,
+    at: usize,
+) -> Result<Option<Reservation>, StoreError> {
+    let Some(state) = row.opt_number(at + 9)? else { return Ok(None) };
+    let request = ReserveRequest {
+        call_id: call_id(row, at)?,
+        integration_id: row.id(at + 1, IntegrationId::from_number)?,
+        estimate: estimate(row, at + 2)?,
+        model: row.opt_text(at + 4)?,
+        ttl_seconds: row.int(at + 5)?,
+    };
+    Ok(Some(Reservation {
+        request,
+        decision: codec::decision(row.opt_str(at + 6)?)?,
+        created_at: row.instant(at + 7)?,
+        expires_at: row.instant(at + 8)?,
+        state: codec::reservation_state(state)?,
+        ended_at: row.opt_instant(at + 10)?,
+    }))
+}
+
+/// The columns of [`reservation`] from the first one on, of one that is open.
+pub(crate) fn open_reservation(row: &impl Columns) -> Result<OpenReservation, StoreError> {
+    let reservation = reservation(row, 0)?
+        .ok_or_else(|| StoreError::Corrupt("an open reservation".to_owned()))?;
+    Ok(OpenReservation { call_id: reservation.request.call_id.clone(), reservation })
+}
+
+fn estimate(row: &impl Columns, at: usize) -> Result<Estimate, StoreError> {
+    Ok(Estimate { cost: Nanos::new(row.int(at)?), tokens: row.int(at + 1)? })
+}
+
+fn call_id(row: &impl Columns, at: usize) -> Result<CallId, StoreError> {
+    CallId::new(row.text::<String>(at)?).map_err(|error| StoreError::Corrupt(error.to_string()))
+}
+
+/// `call_key, estimated_cost_nanos, estimated_tokens, reserved_at, expires_at` of an open
+/// reservation of this integration.
+pub(crate) fn hold(
+    row: &impl Columns,
+    tenant_id: TenantId,
+    integration_id: IntegrationId,
+) -> Result<Hold, StoreError> {
+    let Estimate { cost, tokens } = estimate(row, 1)?;
+    Ok(Hold {
+        tenant_id,
+        call: CallKey(u128::from_be_bytes(row.bytes(0)?)),
+        integration_id,
+        month: row.instant(3)?.month(),
+        amount: Totals { cost, tokens, calls: 1 },
+        expires_at: row.instant(4)?,
+    })
+}
+
+/// `call_id, integration_id, session_id, agent_id, provider, model, tokens_in, tokens_out,
+/// reported_cost_nanos, policy_result, error_code, occurred_at`, from a column on, of this entry:
+/// it, as far as a repetition must agree with it.
+pub(crate) fn recorded_call(
+    row: &impl Columns,
+    at: usize,
+    entry_id: EntryId,
+) -> Result<RecordedCall, StoreError> {
+    Ok(RecordedCall {
+        entry_id,
+        call_id: call_id(row, at)?,
+        integration_id: row.id(at + 1, IntegrationId::from_number)?,
+        session_id: row.opt_text(at + 2)?,
+        agent_id: row.opt_text(at + 3)?,
+        provider: row.text(at + 4)?,
+        model: row.text(at + 5)?,
+        tokens_in: row.int(at + 6)?,
+        tokens_out: row.int(at + 7)?,
+        reported_cost: row.opt_number(at + 8)?.map(Nanos::new),
+        policy_result: codec::policy(row.int(at + 9)?)?,
+        error_code: row.opt_text(at + 10)?,
+        occurred_at: row.instant(at + 11)?,
+    })
+}
+
+/// `used_cost_nanos, used_tokens, used_calls, held_cost_nanos, held_tokens, held_calls, last_at`,
+/// from a column on.
+pub(crate) fn counter(row: &impl Columns, at: usize) -> Result<Counter, StoreError> {
+    Ok(Counter {
+        used: totals(row, at)?,
+        held: totals(row, at + 3)?,
+        last_at: row.instant(at + 6)?,
+    })
+}
+
+/// Money, tokens and calls, from a column on.
+pub(crate) fn totals(row: &impl Columns, at: usize) -> Result<Totals, StoreError> {
+    Ok(Totals { cost: Nanos::new(row.int(at)?), tokens: row.int(at + 1)?, calls: row.int(at + 2)? })
+}
+
+/// `calls` to `latency_15` of a rollup, from a column on.
+pub(crate) fn rollup(row: &impl Columns, at: usize) -> Result<Rollup, StoreError> {
+    let mut latency_buckets = [0; LATENCY_BUCKETS];
+    for (bucket, at) in latency_buckets.iter_mut().zip(at + 13..) {
+        *bucket = row.int(at)?;
+    }
+    Ok(Rollup {
+        calls: row.int(at)?,
+        succeeded: row.int(at + 1)?,
+        errors: row.int(at + 2)?,
+        blocked: row.int(at + 3)?,
+        unpriced: row.int(at + 4)?,
+        tokens_in: row.int(at + 5)?,
+        tokens_out: row.int(at + 6)?,
+        tokens_cache_read: row.int(at + 7)?,
+        tokens_cache_write: row.int(at + 8)?,
+        tokens_reasoning: row.int(at + 9)?,
+        cost_nanos: row.int(at + 10)?,
+        latency_calls: row.int(at + 11)?,
+        latency_sum_ms: row.int(at + 12)?,
+        latency_buckets,
+    })
+}
+
+/// `start, integration_id`.
+pub(crate) fn day_place(row: &impl Columns) -> Result<DayPlace, StoreError> {
+    let day = Day::from_number(row.int(0)?);
+    Ok(DayPlace { day, integration_id: row.id(1, IntegrationId::from_number)? })
+}
+
+/// `occurred_at, entry_id`.
+pub(crate) fn history_place(row: &impl Columns) -> Result<HistoryPlace, StoreError> {
+    Ok(HistoryPlace { occurred_at: row.instant(0)?, entry_id: row.id(1, EntryId::from_number)? })
+}
+
+/// `tokens_in, tokens_out, tokens_cache_read, tokens_cache_write, tokens_reasoning`, from a column
+/// on.
+fn tokens(row: &impl Columns, at: usize) -> Result<TokenBuckets, StoreError> {
+    let bucket = |of: usize| row.int::<i64>(at + of);
+    TokenBuckets::new(bucket(0)?, bucket(1)?, bucket(2)?, bucket(3)?, bucket(4)?)
+        .map_err(|error| StoreError::Corrupt(error.to_string()))
+}
+
+/// `entry_id, integration_id, kind, call_id, session_id, agent_id, provider, model, tokens_in,
+/// tokens_out, tokens_cache_read, tokens_cache_write, tokens_reasoning, cost_nanos, cost_source,
+/// reported_cost_nanos, computed_cost_nanos, latency_ms, policy_result, error_code, error_message,
+/// metadata, occurred_at, created_at, usage_status`.
+pub(crate) fn usage_row(row: &impl Columns) -> Result<UsageRow, StoreError> {
+    Ok(UsageRow {
+        entry_id: row.id(0, EntryId::from_number)?,
+        integration_id: row.id(1, IntegrationId::from_number)?,
+        kind: codec::kind(row.int(2)?)?,
+        call_id: row.text(3)?,
+        session_id: row.opt_text(4)?,
+        agent_id: row.opt_text(5)?,
+        provider: row.text(6)?,
+        model: row.text(7)?,
+        tokens: tokens(row, 8)?,
+        cost: Nanos::new(row.int(13)?),
+        cost_source: codec::cost_source(row.int(14)?)?,
+        reported_cost: row.opt_number(15)?.map(Nanos::new),
+        computed_cost: row.opt_number(16)?.map(Nanos::new),
+        usage_status: codec::usage_status(row.int(24)?)?,
+        latency_ms: row.opt_number(17)?,
+        policy_result: codec::policy(row.int(18)?)?,
+        error_code: row.opt_text(19)?,
+        error_message: row.opt_text(20)?,
+        metadata: row.opt_text(21)?,
+        occurred_at: row.instant(22)?,
+        created_at: row.instant(23)?,
+    })
+}
+
+/// `kind, tokens_in, tokens_out, tokens_cache_read, tokens_cache_write, tokens_reasoning,
+/// cost_nanos, cost_source, latency_ms, policy_result, error_code is not null`, from a column on:
+/// what an entry adds to a rollup.
+pub(crate) fn rollup_facts(row: &impl Columns, at: usize) -> Result<RollupFacts, StoreError> {
+    Ok(RollupFacts {
+        kind: codec::kind(row.int(at)?)?,
+        tokens: tokens(row, at + 1)?,
+        cost: Nanos::new(row.int(at + 6)?),
+        cost_source: codec::cost_source(row.int(at + 7)?)?,
+        latency_ms: row.opt_number(at + 8)?,
+        policy_result: codec::policy(row.int(at + 9)?)?,
+        failed: row.flag(at + 10)?,
+    })
+}
+
+/// `tenant_id, decision_id, kind, integration_id, decision, call_id, estimated_cost_nanos,
+/// estimated_tokens, times, first_at, last_at`.
+pub(crate) fn decision_row(row: &impl Columns) -> Result<DecisionRow, StoreError> {
+    let integration_id =
+        row.opt_number(3)?.map(|number| id(IntegrationId::from_number, number)).transpose()?;
+    Ok(DecisionRow {
+        tenant_id: row.id(0, TenantId::from_number)?,
+        decision_id: row.id(1, DecisionId::from_number)?,
+        kind: codec::decision_kind(row.int(2)?)?,
+        integration_id,
+        decision: codec::decision(Some(row.str(4)?).filter(|text| !text.is_empty()))?,
+        call_id: row.opt_text(5)?,
+        estimate: estimate(row, 6)?,
+        times: row.int(8)?,
+        first_at: row.instant(9)?,
+        last_at: row.instant(10)?,
+    })
+}
+
+/// `tenant_id, audit_id, at, actor_type, actor_id, address, action, target_type, target_id,
+/// request_id, detail, sequence, prev_hash, hash`.
+pub(crate) fn audit_entry(row: &impl Columns) -> Result<AuditEntry, StoreError> {
+    let link = match row.opt_int(11)? {
+        Some(sequence) => {
+            Some(AuditLink { sequence, prev_hash: row.bytes(12)?, hash: row.bytes(13)? })
+        }
+        None if row.opt_bytes(12)?.is_some() || row.opt_bytes(13)?.is_some() => {
+            return Err(StoreError::Corrupt("a row of the audit log lost its place".to_owned()));
+        }
+        None => None,
+    };
+    Ok(AuditEntry {
+        tenant_id: row.id(0, TenantId::from_number)?,
+        audit_id: row.id(1, AuditId::from_number)?,
+        at: row.instant(2)?,
+        actor_type: row.text(3)?,
+        actor_id: row.text(4)?,
+        address: row.opt_text(5)?,
+        action: row.text(6)?,
+        target_type: row.text(7)?,
+        target_id: row.text(8)?,
+        request_id: row.text(9)?,
+        detail: row.text(10)?,
+        link,
+    })
+}
+
+/// The same columns, of which only the place is read.
+pub(crate) fn audit_place(row: &impl Columns) -> Result<AuditPlace, StoreError> {
+    Ok(AuditPlace { at: row.instant(2)?, audit_id: row.id(1, AuditId::from_number)? })
+}
+
+/// `sequence, hash, seal` of a tenant's head.
+pub(crate) fn audit_head(tenant_id: TenantId, row: &impl Columns) -> Result<AuditHead, StoreError> {
+    Ok(AuditHead { tenant_id, sequence: row.int(0)?, hash: row.bytes(1)?, seal: row.bytes(2)? })
+}
+
+/// `tenant_id, integration_id, budget_limit_cents, token_limit_month, rate_limit_rpm` and the
+/// columns of [`counter`].
+pub(crate) fn hot_account(row: &impl Columns) -> Result<HotAccount, StoreError> {
+    let (tenant_id, integration_id) = integration_ref(row, 0)?;
+    let counter = counter(row, 5)?.without_due(totals(row, 12)?)?;
+    Ok(HotAccount { tenant_id, integration_id, limits: limits(row, 2)?, counter })
+}

@@ -1,0 +1,8 @@
+//! What is stored, row by row.
+
+pub(crate) mod codec;
+pub(crate) mod columns;
+pub(crate) mod decode;
+pub(crate) mod protection;
+pub(crate) mod rollup;
+pub(crate) mod row;

@@ -1,0 +1,329 @@
+//! The ledger counted a second time: counters and rollups are compared with the entries they stand
+//! for. Reads one snapshot and changes nothing.
+
+#![warn(clippy::arithmetic_side_effects)]
+
+use std::collections::{HashMap, HashSet};
+
+use bursar_core::{
+    CallId, CallKey, CounterKey, EntryId, EntryKind, IntegrationId, Month, Nanos, TenantId,
+    Timestamp, Totals, Usage,
+};
+
+use crate::error::StoreError;
+use crate::rows::codec::call_key;
+use crate::rows::columns::Columns;
+use crate::rows::decode;
+use crate::rows::rollup::{Label, Rollup, RollupEntry, RollupFacts, RollupKey};
+use crate::sums;
+use crate::verify::differences::Differences;
+
+/// What a verification came to.
+#[derive(Debug, Default)]
+pub struct Verified {
+    /// Entries that were counted.
+    pub entries: u64,
+    /// Open reservations that were counted.
+    pub open_reservations: u64,
+    /// Stored rows of counters that were compared.
+    pub counters: u64,
+    /// Stored rows of rollups that were compared.
+    pub rollups: u64,
+    /// Where they are not as they should be.
+    pub differences: Differences,
+}
+
+impl Verified {
+    /// Adds what another part of the data came to.
+    pub(crate) fn merge(&mut self, other: Self) {
+        let Self { entries, open_reservations, counters, rollups, differences } = other;
+        self.entries = self.entries.saturating_add(entries);
+        self.open_reservations = self.open_reservations.saturating_add(open_reservations);
+        self.counters = self.counters.saturating_add(counters);
+        self.rollups = self.rollups.saturating_add(rollups);
+        self.differences.merge(differences);
+    }
+}
+
+/// Counts one row more; there are never as many as its integer holds.
+const fn count(rows: &mut u64) {
+    *rows = rows.saturating_add(1);
+}
+
+/// An entry as far as it is counted again.
+pub(crate) struct CountedEntry {
+    pub(crate) entry_id: EntryId,
+    tenant_id: TenantId,
+    integration_id: IntegrationId,
+    call_id: String,
+    agent_id: Option<String>,
+    provider: String,
+    model: String,
+    occurred_at: Timestamp,
+    facts: RollupFacts,
+    created_at: Timestamp,
+    stored_bytes: i64,
+}
+
+impl CountedEntry {
+    /// `entry_id, tenant_id, integration_id, call_id, agent_id, provider, model, occurred_at`, the
+    /// columns of [`decode::rollup_facts`], `created_at` and the bytes of all texts.
+    pub(crate) fn read(row: &impl Columns) -> Result<Self, StoreError> {
+        let (tenant_id, integration_id) = decode::integration_ref(row, 1)?;
+        Ok(Self {
+            entry_id: row.id(0, EntryId::from_number)?,
+            tenant_id,
+            integration_id,
+            call_id: row.text(3)?,
+            agent_id: row.opt_text(4)?,
+            provider: row.text(5)?,
+            model: row.text(6)?,
+            occurred_at: row.instant(7)?,
+            facts: decode::rollup_facts(row, 8)?,
+            created_at: row.instant(19)?,
+            stored_bytes: Usage::FIXED_BYTES.saturating_add(row.int(20)?),
+        })
+    }
+
+    /// The call id that must lead to it; nothing for a correction.
+    pub(crate) fn call_key(&self) -> Result<Option<(TenantId, CallKey)>, StoreError> {
+        match self.facts.kind {
+            EntryKind::Correction => Ok(None),
+            EntryKind::Usage => {
+                let call_id = CallId::new(self.call_id.as_str())
+                    .map_err(|error| StoreError::Corrupt(error.to_string()))?;
+                Ok(Some((self.tenant_id, call_key(self.tenant_id, &call_id))))
+            }
+        }
+    }
+
+    fn rollup_entry(&self) -> RollupEntry<'_> {
+        RollupEntry {
+            tenant_id: self.tenant_id,
+            integration_id: self.integration_id,
+            occurred_at: self.occurred_at,
+            provider: &self.provider,
+            model: &self.model,
+            agent_id: self.agent_id.as_deref(),
+            facts: self.facts,
+        }
+    }
+}
+
+/// The key of a rollup, owned.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+struct CountedRollup {
+    tenant_id: TenantId,
+    integration_id: IntegrationId,
+    grain: i64,
+    start: i32,
+    provider: String,
+    label: String,
+}
+
+impl From<RollupKey<'_>> for CountedRollup {
+    fn from(key: RollupKey<'_>) -> Self {
+        let RollupKey { tenant_id, integration_id, grain, start, provider, label } = key;
+        let (provider, label) = (provider.to_owned(), label.to_owned());
+        Self { tenant_id, integration_id, grain: grain.code(), start, provider, label }
+    }
+}
+
+/// What the entries and open reservations add up to, and how it compares with what is stored.
+#[derive(Default)]
+pub(crate) struct Recount {
+    verified: Verified,
+    counters: HashMap<CounterKey, (Totals, Totals)>,
+    rollups: HashMap<CountedRollup, Rollup>,
+    /// Which models and agents have rollups of their own.
+    labels: HashSet<(TenantId, i64, String, String)>,
+    /// Entries that call ids must lead to.
+    calls: i64,
+    /// Open reservations of each tenant.
+    open: HashMap<TenantId, i64>,
+    /// Bytes of the entries by the day on which they were stored.
+    bytes: HashMap<(TenantId, IntegrationId, i32), i64>,
+}
+
+impl Recount {
+    /// Takes a label that has rollups of its own: `tenant_id, kind, provider, label`. All of these
+    /// come first.
+    pub(crate) fn add_label(&mut self, row: &impl Columns) -> Result<(), StoreError> {
+        let tenant_id = row.id(0, TenantId::from_number)?;
+        self.labels.insert((tenant_id, row.int(1)?, row.text(2)?, row.text(3)?));
+        Ok(())
+    }
+
+    /// Counts an entry, with the entry that its call id leads to.
+    pub(crate) fn add_entry(
+        &mut self,
+        entry: &CountedEntry,
+        of_call: Option<i64>,
+    ) -> Result<(), StoreError> {
+        count(&mut self.verified.entries);
+        let calls = match entry.facts.kind {
+            EntryKind::Usage => 1,
+            EntryKind::Correction => 0,
+        };
+        sums::add(&mut self.calls, calls, "calls")?;
+        if calls == 1 && of_call != Some(entry.entry_id.number()) {
+            let entry_id = entry.entry_id;
+            self.verified
+                .differences
+                .add(|| format!("the call id of entry {entry_id} leads elsewhere"));
+        }
+        let key = CounterKey {
+            tenant_id: entry.tenant_id,
+            integration_id: entry.integration_id,
+            month: entry.occurred_at.month(),
+        };
+        let stored_on = (entry.tenant_id, entry.integration_id, entry.created_at.day().number());
+        sums::add(self.bytes.entry(stored_on).or_default(), entry.stored_bytes, "stored_bytes")?;
+        let tokens = entry.facts.tokens.total();
+        let amount = Totals { cost: entry.facts.cost, tokens, calls };
+        let (used, _) = self.counters.entry(key).or_default();
+        *used = used.plus(amount)?;
+        let Self { rollups, labels, .. } = self;
+        let is_admitted = |(tenant_id, kind, provider, label): Label<'_>| {
+            labels.contains(&(tenant_id, kind.code(), provider.to_owned(), label.to_owned()))
+        };
+        let added = Rollup::of(&entry.facts);
+        for key in entry.rollup_entry().keys(is_admitted) {
+            rollups.entry(key.into()).or_default().add(&added)?;
+        }
+        Ok(())
+    }
+
+    /// Compares how many call ids lead to an entry, after all entries.
+    pub(crate) fn compare_calls(&mut self, stored: i64) {
+        let counted = self.calls;
+        if stored != counted {
+            self.verified
+                .differences
+                .add(|| format!("{stored} call ids name an entry, {counted} calls are there"));
+        }
+    }
+
+    /// Counts an open reservation: `tenant_id, integration_id, estimated_cost_nanos,
+    /// estimated_tokens, reserved_at`.
+    pub(crate) fn add_open(&mut self, row: &impl Columns) -> Result<(), StoreError> {
+        count(&mut self.verified.open_reservations);
+        let (tenant_id, integration_id) = decode::integration_ref(row, 0)?;
+        sums::add(self.open.entry(tenant_id).or_default(), 1, "open_reservations")?;
+        let amount = Totals { cost: Nanos::new(row.int(2)?), tokens: row.int(3)?, calls: 1 };
+        let key = CounterKey { tenant_id, integration_id, month: row.instant(4)?.month() };
+        let (_, held) = self.counters.entry(key).or_default();
+        *held = held.plus(amount)?;
+        Ok(())
+    }
+
+    /// Compares a stored counter, and takes it off the list: `tenant_id, scope_id, month` and the
+    /// columns of [`decode::counter`].
+    pub(crate) fn compare_counter(&mut self, row: &impl Columns) -> Result<(), StoreError> {
+        let (tenant_id, integration_id) = decode::integration_ref(row, 0)?;
+        let key = CounterKey { tenant_id, integration_id, month: Month::from_number(row.int(2)?) };
+        let stored = decode::counter(row, 3)?;
+        count(&mut self.verified.counters);
+        let (used, held) = self.counters.remove(&key).unwrap_or_default();
+        let of = || format!("{} of integration {}", key.month, key.integration_id);
+        if stored.used != used {
+            self.verified
+                .differences
+                .add(|| format!("{}: used is {:?}, counted {used:?}", of(), stored.used));
+        }
+        if stored.held != held {
+            self.verified
+                .differences
+                .add(|| format!("{}: held is {:?}, counted {held:?}", of(), stored.held));
+        }
+        Ok(())
+    }
+
+    /// Compares a stored rollup, and takes it off the list: `tenant_id, integration_id, grain,
+    /// start, provider, label` and the columns of [`decode::rollup`].
+    pub(crate) fn compare_rollup(&mut self, row: &impl Columns) -> Result<(), StoreError> {
+        let (tenant_id, integration_id) = decode::integration_ref(row, 0)?;
+        let key = CountedRollup {
+            tenant_id,
+            integration_id,
+            grain: row.int(2)?,
+            start: row.int(3)?,
+            provider: row.text(4)?,
+            label: row.text(5)?,
+        };
+        let stored = decode::rollup(row, 6)?;
+        count(&mut self.verified.rollups);
+        let counted = self.rollups.remove(&key).unwrap_or_default();
+        if stored != counted {
+            self.verified
+                .differences
+                .add(|| format!("rollup {key:?} is {stored:?}, counted {counted:?}"));
+        }
+        Ok(())
+    }
+
+    /// Compares how many reservations of a tenant are counted as open, after all of them, and takes
+    /// it off the list: `tenant_id, reservations`.
+    pub(crate) fn compare_open(&mut self, row: &impl Columns) -> Result<(), StoreError> {
+        let tenant_id = row.id(0, TenantId::from_number)?;
+        let stored: i64 = row.int(1)?;
+        self.differ_if(self.open.get(&tenant_id).copied(), stored, || {
+            format!("open reservations of tenant {tenant_id}")
+        });
+        self.open.remove(&tenant_id);
+        Ok(())
+    }
+
+    /// Compares the bytes of a day, and takes them off the list: `tenant_id, integration_id, day,
+    /// bytes`.
+    pub(crate) fn compare_bytes(&mut self, row: &impl Columns) -> Result<(), StoreError> {
+        let (tenant_id, integration_id) = decode::integration_ref(row, 0)?;
+        let (day, stored): (i32, i64) = (row.int(2)?, row.int(3)?);
+        let key = (tenant_id, integration_id, day);
+        self.differ_if(self.bytes.get(&key).copied(), stored, || {
+            format!("bytes that integration {integration_id} stored on day {day}")
+        });
+        self.bytes.remove(&key);
+        Ok(())
+    }
+
+    fn differ_if(&mut self, counted: Option<i64>, stored: i64, of: impl Fn() -> String) {
+        let counted = counted.unwrap_or_default();
+        if stored != counted {
+            self.differ(|| format!("{}: {stored} are stored, counted {counted}", of()));
+        }
+    }
+
+    /// Tells of a difference that only one database can have.
+    pub(crate) fn differ(&mut self, sentence: impl FnOnce() -> String) {
+        self.verified.differences.add(sentence);
+    }
+
+    /// What it came to, with what was counted and is not stored at all.
+    pub(crate) fn into_verified(self) -> Verified {
+        let Self { mut verified, counters, rollups, open, bytes, .. } = self;
+        for (tenant_id, counted) in open {
+            verified.differences.add(|| {
+                format!("open reservations of tenant {tenant_id}: none stored, counted {counted}")
+            });
+        }
+        for ((_, integration_id, day), counted) in bytes {
+            verified.differences.add(|| {
+                let of = format!("bytes that integration {integration_id} stored on day {day}");
+                format!("{of}: none stored, counted {counted}")
+            });
+        }
+        for (key, (used, held)) in counters {
+            if (used, held) != (Totals::default(), Totals::default()) {
+                verified.differences.add(|| {
+                    let of = format!("{} of integration {}", key.month, key.integration_id);
+                    format!("{of}: no counter, counted {used:?} and held {held:?}")
+                });
+            }
+        }
+        for (key, counted) in rollups {
+            verified.differences.add(|| format!("no rollup {key:?}, counted {counted:?}"));
+        }
+        verified
+    }
+}

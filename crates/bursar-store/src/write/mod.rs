@@ -1,0 +1,8 @@
+//! The one way to write: commands in, one transaction for a group, outcomes out.
+
+pub(crate) mod lane;
+pub(crate) mod ledger;
+pub(crate) mod observe;
+pub(crate) mod queue;
+pub(crate) mod writable;
+pub(crate) mod writer;

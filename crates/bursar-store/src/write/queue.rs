@@ -1,0 +1,752 @@
+//! The bounded queue before a writer.
+//!
+//! When it is long, facts (records, releases, renewals) leave it before large batches of them, and
+//! those before admissions, but never all of a group, so that none starves. Last comes what tenants
+//! send beyond their thresholds, of which most is refused. Within each, tenants take turns. Several writers may share it, each with the jobs of one tenant at a time.
+//!
+//! It is bounded in bytes; one tenant may fill a quarter, and has never more in it than
+//! there is room left, so that whoever is quiet gets in whoever is loud. Changes of a tenant (a key
+//! that is revoked, an integration that is disabled) have a little room beside its quarter, so that
+//! what fills it can be stopped.
+
+use std::collections::{HashMap, HashSet, VecDeque};
+
+use bursar_core::TenantId;
+use parking_lot::{Condvar, Mutex};
+
+use crate::error::StoreError;
+use crate::write::lane::Grouping;
+
+/// Bytes that may wait: about half a second's work, beyond which waiting helps nobody.
+const BYTES_MAX: usize = 24 * 1024 * 1024;
+/// The share of the queue that one tenant may fill.
+const TENANT_BYTES_MAX: usize = BYTES_MAX / 4;
+/// The part of that share which records that are mostly refused may take, so that they leave room
+/// for what the same tenant releases.
+const TENANT_THROTTLED_BYTES_MAX: usize = TENANT_BYTES_MAX / 2;
+/// What changes of a tenant may take beside that.
+const CHANGES_BYTES_MAX: usize = 64 * 1024;
+/// Commands taken into one group.
+const GROUP_COMMANDS_MAX: usize = 4_096;
+/// Records of batches in a group of all tenants. Whoever comes meanwhile waits for this group and
+/// for their own: with 4,096 that was 100 ms under a flood of batches.
+const GROUP_BULK_MAX: usize = 512;
+/// Bytes after which no more facts, and as many again after which no more batches, are taken into a
+/// group: it stays in memory until it is written.
+pub(crate) const GROUP_BYTES_MAX: usize = BYTES_MAX / 6;
+/// The parts of a full group that are kept for large batches and for admissions.
+const GROUP_BULK_MIN: usize = GROUP_COMMANDS_MAX / 2;
+const GROUP_ADMISSIONS_MIN: usize = GROUP_COMMANDS_MAX / 8;
+/// Records that are mostly refused in a group: a refusal costs the writer a look at a call id, about
+/// 5 us, so that a flood of them holds up the others by a few milliseconds.
+const GROUP_THROTTLED_MAX: usize = 128;
+/// Commands that a tenant may bring when it is its turn; one that brings more misses turns.
+const TURN_COMMANDS: isize = 64;
+
+/// Which jobs go first when there are too many.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Rank {
+    /// What happened, or gives money back.
+    Fact,
+    /// So much of what happened that others should not wait for it.
+    Bulk,
+    /// What asks for more.
+    Admission,
+    /// What comes from beyond a threshold, and is refused unless its call is known.
+    Throttled,
+    /// What manages a tenant.
+    Change,
+}
+
+/// Something that waits to be written.
+pub(crate) trait Weighed {
+    fn tenant_id(&self) -> Option<TenantId>;
+    fn rank(&self) -> Rank;
+    /// About how much memory it takes.
+    fn bytes(&self) -> usize;
+    /// How many commands it brings into a group.
+    fn commands(&self) -> usize;
+}
+
+/// What waits to be written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Waiting {
+    /// Requests to the writer, a batch of records being one.
+    pub jobs: usize,
+    /// Commands in them, each record of a batch being one.
+    pub commands: usize,
+    /// About how much memory they take.
+    pub bytes: usize,
+    /// How much memory they may take before more is refused.
+    pub bytes_max: usize,
+}
+
+/// What a writer has taken and not yet written.
+pub(crate) struct Writing {
+    grouping: Grouping,
+    bytes: usize,
+    tenant: Option<Option<TenantId>>,
+}
+
+impl Writing {
+    pub(crate) const fn new(grouping: Grouping) -> Self {
+        Self { grouping, bytes: 0, tenant: None }
+    }
+}
+
+pub(crate) struct Queue<J> {
+    state: Mutex<State<J>>,
+    filled: Condvar,
+}
+
+struct State<J> {
+    facts: Turns<J>,
+    bulk: Turns<J>,
+    admissions: Turns<J>,
+    throttled: Turns<J>,
+    bytes: usize,
+    /// Those of the groups that are being written.
+    taken_bytes: usize,
+    /// Whose jobs are being written by one of several writers.
+    busy: HashSet<Option<TenantId>>,
+    /// The groups of one tenant that were taken, so that every rank is asked first at times.
+    rounds: usize,
+    commands: usize,
+    tenant_bytes: HashMap<TenantId, usize>,
+    /// Those of them that records beyond a threshold take.
+    throttled_bytes: HashMap<TenantId, usize>,
+    closed: bool,
+}
+
+impl<J: Weighed> Queue<J> {
+    pub(crate) fn new() -> Self {
+        let state = State {
+            facts: Turns::default(),
+            bulk: Turns::default(),
+            admissions: Turns::default(),
+            throttled: Turns::default(),
+            bytes: 0,
+            taken_bytes: 0,
+            busy: HashSet::new(),
+            rounds: 0,
+            commands: 0,
+            tenant_bytes: HashMap::new(),
+            throttled_bytes: HashMap::new(),
+            closed: false,
+        };
+        Self { state: Mutex::new(state), filled: Condvar::new() }
+    }
+
+    /// Puts a job in, or gives it back with the reason.
+    pub(crate) fn push(&self, job: J) -> Result<(), (J, StoreError)> {
+        let mut state = self.state.lock();
+        if state.closed {
+            return Err((job, StoreError::Closed));
+        }
+        let bytes = job.bytes();
+        if !state.has_room(job.tenant_id(), job.rank(), bytes) {
+            return Err((job, StoreError::Overloaded));
+        }
+        state.bytes += bytes;
+        state.commands += job.commands();
+        if let Some(tenant_id) = job.tenant_id() {
+            *state.tenant_bytes.entry(tenant_id).or_default() += bytes;
+            if job.rank() == Rank::Throttled {
+                *state.throttled_bytes.entry(tenant_id).or_default() += bytes;
+            }
+        }
+        match job.rank() {
+            Rank::Fact => state.facts.push(job),
+            Rank::Bulk => state.bulk.push(job),
+            Rank::Admission | Rank::Change => state.admissions.push(job),
+            Rank::Throttled => state.throttled.push(job),
+        }
+        drop(state);
+        self.filled.notify_one();
+        Ok(())
+    }
+
+    /// Whether a job of so many bytes would get in now.
+    pub(crate) fn has_room(&self, tenant_id: TenantId, rank: Rank, bytes: usize) -> bool {
+        self.state.lock().has_room(Some(tenant_id), rank, bytes)
+    }
+
+    /// Waits for jobs and takes a group of them; empty when closed and drained. The group before
+    /// is written when its writer comes for the next, with the same `writing`.
+    pub(crate) fn take(&self, writing: &mut Writing) -> Vec<J> {
+        let mut state = self.state.lock();
+        state.finish(writing);
+        loop {
+            let group = match writing.grouping {
+                Grouping::Mixed => state.take(),
+                Grouping::OneTenant => state.take_of_one(writing),
+            };
+            if !group.is_empty() || state.closed && state.is_empty() {
+                writing.bytes = state.let_go(&group);
+                // Whoever waits because a tenant was busy may go on now.
+                if state.closed {
+                    self.filled.notify_all();
+                } else if writing.grouping == Grouping::OneTenant && !state.is_empty() {
+                    self.filled.notify_one();
+                }
+                return group;
+            }
+            self.filled.wait(&mut state);
+        }
+    }
+
+    /// Takes whatever is left, when nobody writes any more.
+    pub(crate) fn drain(&self) {
+        let mut state = self.state.lock();
+        while !state.is_empty() {
+            let group = state.take();
+            state.let_go(&group);
+        }
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.state.lock().is_empty()
+    }
+
+    pub(crate) fn waiting(&self) -> Waiting {
+        let state = self.state.lock();
+        Waiting {
+            jobs: state.jobs(),
+            commands: state.commands,
+            bytes: state.bytes,
+            bytes_max: BYTES_MAX,
+        }
+    }
+
+    /// Refuses new jobs; those that wait are still taken.
+    pub(crate) fn close(&self) {
+        self.state.lock().closed = true;
+        self.filled.notify_all();
+    }
+}
+
+impl<J: Weighed> State<J> {
+    fn jobs(&self) -> usize {
+        self.facts.jobs + self.bulk.jobs + self.admissions.jobs + self.throttled.jobs
+    }
+
+    fn is_empty(&self) -> bool {
+        self.jobs() == 0
+    }
+
+    fn has_room(&self, tenant_id: Option<TenantId>, rank: Rank, bytes: usize) -> bool {
+        // A job that is alone always fits: its size was bounded where it was read.
+        if self.bytes == 0 {
+            return true;
+        }
+        let of_tenant = tenant_id.and_then(|id| self.tenant_bytes.get(&id)).copied().unwrap_or(0);
+        let held = self.bytes + self.taken_bytes + bytes;
+        let Some(left) = BYTES_MAX.checked_sub(held) else { return false };
+        // What is small and happened is the last to be refused.
+        let left = match rank {
+            Rank::Fact => left,
+            Rank::Admission => left / 4 * 3,
+            Rank::Bulk => left / 2,
+            Rank::Throttled => {
+                let throttled = tenant_id.and_then(|id| self.throttled_bytes.get(&id)).copied();
+                if throttled.is_some_and(|held| held + bytes > TENANT_THROTTLED_BYTES_MAX) {
+                    return false;
+                }
+                left / 2
+            }
+            Rank::Change => {
+                return of_tenant + bytes <= TENANT_BYTES_MAX + CHANGES_BYTES_MAX;
+            }
+        };
+        let is_fair = of_tenant == 0 || of_tenant + bytes <= TENANT_BYTES_MAX;
+        is_fair && of_tenant + bytes <= left
+    }
+
+    fn take(&mut self) -> Vec<J> {
+        let mut group = Vec::new();
+        let for_admissions = self.admissions.commands.min(GROUP_ADMISSIONS_MIN);
+        let for_bulk = self.bulk.commands.min(GROUP_BULK_MAX);
+        let mut room = GROUP_COMMANDS_MAX;
+        let for_facts = room - for_admissions - for_bulk;
+        room -= self.facts.take(for_facts, GROUP_BYTES_MAX, &mut group).min(room);
+        // A batch is taken whole and may fill more than its part; others get theirs all the same.
+        let bulk = self.bulk.take(for_bulk, GROUP_BYTES_MAX, &mut group);
+        let for_admissions = room.saturating_sub(bulk).max(for_admissions);
+        self.admissions.take(for_admissions, BYTES_MAX, &mut group);
+        self.throttled.take(GROUP_THROTTLED_MAX, GROUP_BYTES_MAX, &mut group);
+        group
+    }
+
+    /// The jobs of a tenant that no other writer is at, in turn; and whose they are.
+    fn take_of_one(&mut self, writing: &mut Writing) -> Vec<J> {
+        let Some(tenant_id) = self.next_idle() else { return Vec::new() };
+        self.rounds = self.rounds.wrapping_add(1);
+        let mut group = Vec::new();
+        let for_admissions = self.admissions.waiting_of(tenant_id).min(GROUP_ADMISSIONS_MIN);
+        let for_bulk = self.bulk.waiting_of(tenant_id).min(GROUP_BULK_MIN);
+        let mut room = GROUP_COMMANDS_MAX;
+        let for_facts = room - for_admissions - for_bulk;
+        let taken = self.facts.take_of(tenant_id, for_facts, GROUP_BYTES_MAX, &mut group);
+        room = room.saturating_sub(taken);
+        let for_bulk = room.saturating_sub(for_admissions).max(for_bulk);
+        let bulk = self.bulk.take_of(tenant_id, for_bulk, GROUP_BYTES_MAX, &mut group);
+        let for_admissions = room.saturating_sub(bulk).max(for_admissions);
+        self.admissions.take_of(tenant_id, for_admissions, BYTES_MAX, &mut group);
+        self.throttled.take_of(tenant_id, GROUP_THROTTLED_MAX, GROUP_BYTES_MAX, &mut group);
+        self.busy.insert(tenant_id);
+        writing.tenant = Some(tenant_id);
+        group
+    }
+
+    /// The next tenant that has something to write and is not being written. Facts are asked first,
+    /// but every few rounds the others are, so that a tenant with nothing else gets its turn.
+    fn next_idle(&self) -> Option<Option<TenantId>> {
+        let Self { facts, bulk, admissions, throttled, .. } = self;
+        let ranks = match self.rounds % 8 {
+            1 | 5 => [bulk, facts, admissions, throttled],
+            3 | 7 => [admissions, facts, bulk, throttled],
+            6 => [throttled, facts, bulk, admissions],
+            _ => [facts, bulk, admissions, throttled],
+        };
+        ranks.into_iter().find_map(|turns| {
+            turns.order.iter().find(|tenant_id| !self.busy.contains(*tenant_id)).copied()
+        })
+    }
+
+    /// What a writer took before is written.
+    fn finish(&mut self, writing: &mut Writing) {
+        self.taken_bytes -= std::mem::take(&mut writing.bytes);
+        if let Some(tenant_id) = writing.tenant.take() {
+            self.busy.remove(&tenant_id);
+        }
+    }
+
+    /// Jobs leave the queue, but their bytes stay counted until they are written; how many those
+    /// are.
+    fn let_go(&mut self, group: &[J]) -> usize {
+        let mut taken = 0;
+        for job in group {
+            let bytes = job.bytes();
+            self.bytes -= bytes;
+            self.commands -= job.commands();
+            if let Some(tenant_id) = job.tenant_id() {
+                take_from(&mut self.tenant_bytes, tenant_id, bytes);
+                if job.rank() == Rank::Throttled {
+                    take_from(&mut self.throttled_bytes, tenant_id, bytes);
+                }
+            }
+            taken += bytes;
+        }
+        self.taken_bytes += taken;
+        taken
+    }
+}
+
+/// Takes bytes from those of a tenant.
+fn take_from(held: &mut HashMap<TenantId, usize>, tenant_id: TenantId, bytes: usize) {
+    if let Some(of_tenant) = held.get_mut(&tenant_id) {
+        *of_tenant -= bytes;
+        if *of_tenant == 0 {
+            held.remove(&tenant_id);
+        }
+    }
+}
+
+/// Jobs of one rank: those of a tenant in their order, tenants in turn.
+struct Turns<J> {
+    lines: HashMap<Option<TenantId>, Line<J>>,
+    /// Whose turn it is next; everyone who has a line, once.
+    order: VecDeque<Option<TenantId>>,
+    jobs: usize,
+    commands: usize,
+}
+
+/// The jobs of one tenant.
+struct Line<J> {
+    jobs: VecDeque<J>,
+    /// Commands that it may still bring; below 0 after a batch that was larger.
+    credit: isize,
+}
+
+impl<J> Default for Turns<J> {
+    fn default() -> Self {
+        Self { lines: HashMap::new(), order: VecDeque::new(), jobs: 0, commands: 0 }
+    }
+}
+
+impl<J: Weighed> Turns<J> {
+    fn push(&mut self, job: J) {
+        self.jobs += 1;
+        self.commands += job.commands();
+        let line = self.lines.entry(job.tenant_id()).or_insert_with(|| {
+            self.order.push_back(job.tenant_id());
+            Line { jobs: VecDeque::new(), credit: 0 }
+        });
+        line.jobs.push_back(job);
+    }
+
+    /// Moves jobs until they have brought at least `room` commands or so many bytes, and says how
+    /// many commands they brought.
+    fn take(&mut self, room: usize, bytes_room: usize, to: &mut Vec<J>) -> usize {
+        let (mut taken, mut bytes) = (0, 0);
+        while taken < room
+            && bytes < bytes_room
+            && let Some(tenant_id) = self.order.pop_front()
+        {
+            let Some(line) = self.lines.get_mut(&tenant_id) else { continue };
+            line.credit += TURN_COMMANDS;
+            while taken < room
+                && bytes < bytes_room
+                && line.credit > 0
+                && let Some(job) = line.jobs.pop_front()
+            {
+                let commands = job.commands();
+                bytes += job.bytes();
+                line.credit = line.credit.saturating_sub_unsigned(commands);
+                taken += commands;
+                self.jobs -= 1;
+                to.push(job);
+            }
+            if line.jobs.is_empty() {
+                self.lines.remove(&tenant_id);
+            } else {
+                self.order.push_back(tenant_id);
+            }
+        }
+        self.commands -= taken;
+        taken
+    }
+
+    /// Commands of a tenant that wait.
+    fn waiting_of(&self, tenant_id: Option<TenantId>) -> usize {
+        let line = self.lines.get(&tenant_id);
+        line.map_or(0, |line| line.jobs.iter().map(Weighed::commands).sum())
+    }
+
+    /// Moves jobs of one tenant, whose next turn then comes after everyone else's.
+    fn take_of(
+        &mut self,
+        tenant_id: Option<TenantId>,
+        room: usize,
+        bytes_room: usize,
+        to: &mut Vec<J>,
+    ) -> usize {
+        let Some(line) = self.lines.get_mut(&tenant_id) else { return 0 };
+        let (mut taken, mut bytes) = (0, 0);
+        while taken < room
+            && bytes < bytes_room
+            && let Some(job) = line.jobs.pop_front()
+        {
+            taken += job.commands();
+            bytes += job.bytes();
+            self.jobs -= 1;
+            to.push(job);
+        }
+        self.commands -= taken;
+        let is_done = line.jobs.is_empty();
+        if is_done {
+            self.lines.remove(&tenant_id);
+        }
+        if let Some(at) = self.order.iter().position(|waiting| *waiting == tenant_id) {
+            self.order.remove(at);
+        }
+        if !is_done {
+            self.order.push_back(tenant_id);
+        }
+        taken
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    struct Job(i64, Rank, usize, usize);
+
+    impl Weighed for Job {
+        fn tenant_id(&self) -> Option<TenantId> {
+            TenantId::from_number(self.0)
+        }
+        fn rank(&self) -> Rank {
+            self.1
+        }
+        fn bytes(&self) -> usize {
+            self.2
+        }
+        fn commands(&self) -> usize {
+            self.3
+        }
+    }
+
+    fn take(queue: &Queue<Job>) -> Vec<Job> {
+        queue.take(&mut Writing::new(Grouping::Mixed))
+    }
+
+    #[test]
+    fn one_tenant_fills_at_most_a_quarter_and_no_more_than_it_leaves() {
+        let queue = Queue::new();
+        let eighth = BYTES_MAX / 8;
+        let mut pushed = Vec::new();
+        for tenant in [1, 1, 1, 2, 2, 3, 3, 4, 4, 5] {
+            pushed.push(queue.push(Job(tenant, Rank::Fact, eighth, 1)).is_ok());
+        }
+        assert_eq!(pushed, [true, true, false, true, true, true, true, true, false, false]);
+        assert!(queue.push(Job(5, Rank::Fact, eighth / 2, 1)).is_ok(), "whoever is quiet gets in");
+        while !queue.is_empty() {
+            take(&queue);
+        }
+        assert!(queue.push(Job(1, Rank::Fact, eighth, 1)).is_ok());
+    }
+
+    #[test]
+    fn a_tenant_that_fills_its_quarter_can_still_be_changed() {
+        let queue = Queue::new();
+        for rank in [Rank::Bulk, Rank::Fact] {
+            assert!(queue.push(Job(1, rank, TENANT_BYTES_MAX / 2, 1)).is_ok());
+        }
+        for rank in [Rank::Fact, Rank::Bulk, Rank::Admission] {
+            assert!(queue.push(Job(1, rank, 512, 1)).is_err(), "{rank:?}");
+        }
+        let changes = || queue.push(Job(1, Rank::Change, 512, 1));
+        let taken = (0..1_000).take_while(|_| changes().is_ok()).count();
+        assert_eq!(taken, CHANGES_BYTES_MAX / 512);
+    }
+
+    #[test]
+    fn small_facts_are_the_last_to_be_refused_and_batches_the_first() {
+        let queue = Queue::new();
+        for tenant in 1..=3 {
+            assert!(queue.push(Job(tenant, Rank::Fact, BYTES_MAX / 4, 1)).is_ok());
+        }
+        let is_taken = |rank, part: usize| {
+            let tenant_id = TenantId::from_number(4).expect("a number of an id");
+            queue.has_room(tenant_id, rank, BYTES_MAX / 4 / 100 * part)
+        };
+        assert!(is_taken(Rank::Bulk, 33) && !is_taken(Rank::Bulk, 34));
+        assert!(is_taken(Rank::Admission, 42) && !is_taken(Rank::Admission, 43));
+        assert!(is_taken(Rank::Fact, 50) && !is_taken(Rank::Fact, 51));
+    }
+
+    #[test]
+    fn tenants_take_turns_whatever_their_batches_bring() {
+        let queue = Queue::new();
+        for _ in 0..20 {
+            let _ = queue.push(Job(1, Rank::Bulk, 1, 1_000));
+        }
+        for _ in 0..2_000 {
+            let _ = queue.push(Job(2, Rank::Bulk, 1, 20));
+        }
+        let _ = queue.push(Job(3, Rank::Bulk, 1, 20));
+        let mut group = take(&queue);
+        group.extend(take(&queue));
+        let brought = |tenant| {
+            let of_tenant = group.iter().filter(|job| job.0 == tenant);
+            of_tenant.map(Weighed::commands).sum::<usize>()
+        };
+        assert_eq!(brought(3), 20);
+        // They differ by a batch and a turn.
+        assert!(brought(1).abs_diff(brought(2)) <= 1_064, "{} {}", brought(1), brought(2));
+    }
+
+    #[test]
+    fn facts_go_first_and_admissions_do_not_starve() {
+        let queue = Queue::new();
+        for _ in 0..1_000 {
+            let _ = queue.push(Job(1, Rank::Admission, 1, 1));
+        }
+        for _ in 0..10_000 {
+            let _ = queue.push(Job(2, Rank::Fact, 1, 1));
+        }
+        let group = take(&queue);
+        let facts = group.iter().filter(|job| job.1 == Rank::Fact).count();
+        assert_eq!(group.len(), GROUP_COMMANDS_MAX);
+        assert_eq!(facts, GROUP_COMMANDS_MAX - GROUP_ADMISSIONS_MIN);
+    }
+
+    #[test]
+    fn large_batches_leave_admissions_their_part() {
+        let queue = Queue::new();
+        for batch in [590, 597, 700, 716, 820, 1_000] {
+            for tenant in 1..=10 {
+                let _ = queue.push(Job(tenant, Rank::Bulk, 1, batch));
+            }
+            for _ in 0..2 * GROUP_ADMISSIONS_MIN {
+                let _ = queue.push(Job(11, Rank::Admission, 1, 1));
+            }
+            let group = take(&queue);
+            let admitted = group.iter().filter(|job| job.1 == Rank::Admission).count();
+            assert!(admitted >= GROUP_ADMISSIONS_MIN, "batches of {batch}: {admitted}");
+            let bulk: usize =
+                group.iter().filter(|job| job.1 == Rank::Bulk).map(Weighed::commands).sum();
+            assert!(bulk < GROUP_BULK_MAX + batch, "batches of {batch}: {bulk}");
+            while !queue.is_empty() {
+                take(&queue);
+            }
+        }
+    }
+
+    #[test]
+    fn a_group_is_bounded_in_bytes_and_has_something_of_every_rank() {
+        let queue = Queue::new();
+        for tenant in 1..=3 {
+            for rank in [Rank::Fact, Rank::Bulk] {
+                let _ = queue.push(Job(tenant, rank, BYTES_MAX / 12, 1));
+            }
+            let _ = queue.push(Job(tenant, Rank::Admission, 1, 1));
+        }
+        let taken: Vec<Rank> = take(&queue).iter().map(|job| job.1).collect();
+        assert_eq!(taken.iter().filter(|rank| **rank == Rank::Fact).count(), 2);
+        assert_eq!(taken.iter().filter(|rank| **rank == Rank::Bulk).count(), 2);
+        assert_eq!(taken.iter().filter(|rank| **rank == Rank::Admission).count(), 3);
+    }
+
+    #[test]
+    fn what_is_mostly_refused_takes_a_bounded_part_of_a_group_and_of_its_tenant_s_share() {
+        let queue = Queue::new();
+        let record = TENANT_THROTTLED_BYTES_MAX / 4_096;
+        let pushed = (0..8_192).take_while(|_| {
+            let job = Job(1, Rank::Throttled, record, 1);
+            queue.push(job).is_ok()
+        });
+        assert_eq!(pushed.count(), 4_096);
+        // The same tenant still gives back what it holds, and others notice nothing.
+        assert!(queue.push(Job(1, Rank::Fact, record, 1)).is_ok());
+        for rank in [Rank::Fact, Rank::Bulk, Rank::Admission, Rank::Throttled] {
+            assert!(queue.push(Job(2, rank, record, 1)).is_ok(), "{rank:?}");
+        }
+        let group: Vec<(i64, Rank)> = take(&queue).iter().map(|job| (job.0, job.1)).collect();
+        let is_refused = |(_, rank): &&(i64, Rank)| *rank == Rank::Throttled;
+        assert_eq!(group.iter().filter(is_refused).count(), GROUP_THROTTLED_MAX);
+        assert_eq!(group.len(), GROUP_THROTTLED_MAX + 4);
+        assert!(group.contains(&(2, Rank::Throttled)), "tenants take turns");
+        assert_eq!(group.first(), Some(&(1, Rank::Fact)));
+    }
+
+    #[test]
+    fn what_a_tenant_sends_below_its_threshold_takes_nothing_of_the_part_beyond_it() {
+        let queue = Queue::new();
+        for _ in 0..5 {
+            assert!(queue.push(Job(1, Rank::Fact, TENANT_BYTES_MAX / 10, 1)).is_ok());
+        }
+        for _ in 0..4 {
+            assert!(queue.push(Job(1, Rank::Throttled, TENANT_BYTES_MAX / 10, 1)).is_ok());
+        }
+        assert!(queue.push(Job(1, Rank::Throttled, TENANT_BYTES_MAX / 5, 1)).is_err());
+        while !queue.is_empty() {
+            take(&queue);
+        }
+        assert!(queue.state.lock().throttled_bytes.is_empty());
+    }
+
+    #[test]
+    fn a_tenant_that_only_repeats_gets_its_turn_beside_one_that_records() {
+        let queue = Queue::new();
+        let mut writing = Writing::new(Grouping::OneTenant);
+        let _ = queue.push(Job(2, Rank::Throttled, 1, 1));
+        let got_its_turn = (0..10).any(|_| {
+            let _ = queue.push(Job(1, Rank::Fact, 1, 1));
+            tenants_of(&queue.take(&mut writing)) == [2]
+        });
+        assert!(got_its_turn);
+    }
+
+    #[test]
+    fn what_is_being_written_takes_room() {
+        let queue = Queue::new();
+        for tenant in 1..=4 {
+            assert!(queue.push(Job(tenant, Rank::Fact, BYTES_MAX / 16, 1)).is_ok());
+        }
+        let tenant_id = TenantId::from_number(5).expect("a number of an id");
+        let has_room = || queue.has_room(tenant_id, Rank::Fact, BYTES_MAX / 4);
+        assert_eq!(take(&queue).len(), 3);
+        assert!(has_room());
+        assert!(queue.push(Job(6, Rank::Fact, BYTES_MAX / 4, 1)).is_ok());
+        assert!(!queue.has_room(tenant_id, Rank::Fact, BYTES_MAX / 2 - BYTES_MAX / 16));
+        assert_eq!(take(&queue).len(), 2);
+    }
+
+    fn tenants_of(group: &[Job]) -> Vec<i64> {
+        group.iter().map(|job| job.0).collect()
+    }
+
+    #[test]
+    fn each_of_several_writers_has_a_tenant_to_itself() {
+        let queue = Queue::new();
+        let (mut one, mut other) =
+            (Writing::new(Grouping::OneTenant), Writing::new(Grouping::OneTenant));
+        for tenant in [1, 2, 1, 1, 2] {
+            let _ = queue.push(Job(tenant, Rank::Fact, 1, 1));
+        }
+        assert_eq!(tenants_of(&queue.take(&mut one)), [1, 1, 1]);
+        let _ = queue.push(Job(1, Rank::Fact, 1, 1));
+        assert_eq!(tenants_of(&queue.take(&mut other)), [2, 2]);
+        let _ = queue.push(Job(2, Rank::Fact, 1, 1));
+        assert_eq!(tenants_of(&queue.take(&mut one)), [1]);
+        assert_eq!(tenants_of(&queue.take(&mut other)), [2]);
+    }
+
+    #[test]
+    fn a_tenant_that_only_asks_gets_its_turn_beside_one_that_records() {
+        let queue = Queue::new();
+        let mut writing = Writing::new(Grouping::OneTenant);
+        let _ = queue.push(Job(2, Rank::Admission, 1, 1));
+        let mut groups = 0;
+        while queue.waiting().jobs > 0 && groups < 10 {
+            let _ = queue.push(Job(1, Rank::Fact, 1, 1));
+            groups += 1;
+            if tenants_of(&queue.take(&mut writing)) == [2] {
+                break;
+            }
+        }
+        assert!(groups < 5, "{groups}");
+    }
+
+    #[test]
+    fn a_closed_queue_drains_to_the_last_of_several_writers() {
+        let queue = std::sync::Arc::new(Queue::new());
+        for tenant in 1..=50 {
+            let _ = queue.push(Job(tenant % 5 + 1, Rank::Fact, 1, 1));
+        }
+        queue.close();
+        let writers: Vec<_> = (0..4)
+            .map(|_| {
+                let queue = std::sync::Arc::clone(&queue);
+                std::thread::spawn(move || {
+                    let (mut writing, mut count) = (Writing::new(Grouping::OneTenant), 0);
+                    loop {
+                        let group = queue.take(&mut writing);
+                        if group.is_empty() {
+                            return count;
+                        }
+                        count += group.len();
+                    }
+                })
+            })
+            .collect();
+        let drained: usize =
+            writers.into_iter().map(|writer| writer.join().expect("a writer that ends")).sum();
+        assert_eq!(drained, 50);
+    }
+
+    #[test]
+    fn what_waits_is_told() {
+        let queue = Queue::new();
+        let told = |jobs, commands, bytes| Waiting { jobs, commands, bytes, bytes_max: BYTES_MAX };
+        assert_eq!(queue.waiting(), told(0, 0, 0));
+        let _ = queue.push(Job(1, Rank::Fact, 700, 1_000));
+        let _ = queue.push(Job(2, Rank::Admission, 5, 1));
+        assert_eq!(queue.waiting(), told(2, 1_001, 705));
+        take(&queue);
+        assert_eq!(queue.waiting(), told(0, 0, 0));
+    }
+
+    #[test]
+    fn a_closed_queue_drains_and_refuses() {
+        let queue = Queue::new();
+        assert!(queue.push(Job(1, Rank::Fact, 1, 1)).is_ok());
+        queue.close();
+        assert!(matches!(queue.push(Job(1, Rank::Fact, 1, 1)), Err((_, StoreError::Closed))));
+        assert_eq!(take(&queue).len(), 1);
+        assert!(take(&queue).is_empty());
+    }
+}

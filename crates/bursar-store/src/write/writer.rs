@@ -1,0 +1,604 @@
+//! The writer's thread: groups of jobs into transactions, transactions into answers.
+
+use std::collections::{BTreeSet, HashMap};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Instant;
+
+use bursar_core::{
+    Book, CallKey, Caps, Command, EntryId, ExtendOutcome, Hold, IntegrationId, Outcome, RecordMode,
+    RecordOutcome, RecordRefusal, ReleaseOutcome, ReserveOutcome, TenantId,
+};
+use tokio::sync::watch;
+
+use crate::error::StoreError;
+use crate::read::store::Standing;
+use crate::rows::codec::call_key;
+use crate::write::lane::{Claim, ControlTx, Due, Grouping, Lane, Wanted, WantedCall};
+use crate::write::ledger::{Answer, ControlJob, Job, Swept, Work, unanswered};
+use crate::write::observe::{Facts, Observer, Taken, Took};
+use crate::write::queue::{Queue, Weighed, Writing};
+use crate::write::writable::Writable;
+
+/// How often a transaction is run before its callers are told to come again.
+const ATTEMPTS_MAX: u32 = 5;
+/// Panics of one tenant's steps in a group after which no more of them are tried. To find one step
+/// among 4,096 takes thirteen.
+const TENANT_PANICS_MAX: u32 = 32;
+/// Panics of one group after which no part of it is tried again.
+const GROUP_PANICS_MAX: u32 = 256;
+/// Reservations that one sweep ends: ten to thirty milliseconds of a writer.
+const SWEEP_MAX: usize = 500;
+
+/// What the writers of a ledger share.
+pub(crate) struct Shared {
+    pub(crate) queue: Arc<Queue<Job>>,
+    pub(crate) observer: Arc<dyn Observer>,
+    pub(crate) caps: Caps,
+    pub(crate) writable: Arc<Writable>,
+    /// Writers that have not ended.
+    pub(crate) writing: AtomicUsize,
+    pub(crate) says_ended: watch::Sender<bool>,
+}
+
+/// Closes the queue when a writer ends, however it ends, and lets everyone who waits know.
+struct CloseOnExit<'a>(&'a Shared);
+
+impl Drop for CloseOnExit<'_> {
+    fn drop(&mut self) {
+        let Shared { queue, writing, says_ended, .. } = self.0;
+        queue.close();
+        if writing.fetch_sub(1, Ordering::AcqRel) == 1 {
+            queue.drain();
+            says_ended.send_replace(true);
+        }
+    }
+}
+
+/// A writer's life: group after group until the queue is closed and drained.
+pub(crate) fn write_groups(shared: &Shared, mut lane: Box<dyn Lane>) {
+    let _guard = CloseOnExit(shared);
+    let queue = shared.queue.as_ref();
+    let mut writing = Writing::new(lane.grouping());
+    loop {
+        let jobs = queue.take(&mut writing);
+        if jobs.is_empty() {
+            return;
+        }
+        // A panic drops the answers of these jobs. Their callers are told that it is unknown whether
+        // the jobs were stored.
+        if caught(|| write_taken(shared, lane.as_mut(), jobs)).is_none() {
+            abandon(lane.as_mut());
+        }
+    }
+}
+
+fn write_taken(shared: &Shared, lane: &mut dyn Lane, jobs: Vec<Job>) {
+    let waited = jobs.iter().map(|job| job.asked_at).min().unwrap_or_else(Instant::now).elapsed();
+    let commands = jobs.iter().map(Weighed::commands).sum();
+    shared.observer.taken(Taken { commands, waited });
+    let mut group = Vec::with_capacity(jobs.len());
+    for Job { tenant_id, work, asked_at } in jobs {
+        match (tenant_id, work) {
+            (_, Work::Control(control)) => change_alone(shared, lane, control),
+            (_, Work::ConfirmClock { answer }) => {
+                let confirmed = again(lane, |lane| lane.confirm_clock());
+                let _ = answer.send(confirmed.inspect_err(|error| shared.writable.failed(error)));
+            }
+            (_, Work::Probe { answer }) => {
+                let probed = in_transaction(shared, lane, |lane| lane.write_probe());
+                if probed.is_ok() {
+                    shared.writable.succeeded();
+                    // What it wrote is tidied up at once, however many wait.
+                    lane.idle();
+                }
+                let _ = answer.send(probed);
+            }
+            (tenant_id, work) => group.push(Job { tenant_id, work, asked_at }),
+        }
+    }
+    if !group.is_empty() {
+        write_jobs(shared, lane, group);
+    }
+    if shared.queue.is_empty() {
+        lane.idle();
+    }
+}
+
+fn change_alone(shared: &Shared, lane: &mut dyn Lane, mut control: Box<dyn ControlJob>) {
+    let result = in_transaction(shared, lane, |lane| control.run(lane as &mut dyn ControlTx));
+    control.answer(result);
+}
+
+/// What work comes to; nothing when it panicked. The hook of the process has logged that.
+///
+/// Whatever the work changed is given up by the caller, so that nobody sees a half of it.
+fn caught<T>(work: impl FnOnce() -> T) -> Option<T> {
+    catch_unwind(AssertUnwindSafe(work)).ok()
+}
+
+/// Gives up the connection of a lane, and what it has in memory.
+fn abandon(lane: &mut dyn Lane) {
+    // A panic here leaves no more behind than the one before it.
+    let _ = caught(|| lane.abandon());
+}
+
+/// Runs a body between begin and commit, and rolls back whatever fails.
+///
+/// A panic before the commit rolls back too. In the commit, nobody knows whether it was stored.
+fn in_transaction<T>(
+    shared: &Shared,
+    lane: &mut dyn Lane,
+    mut body: impl FnMut(&mut dyn Lane) -> Result<T, StoreError>,
+) -> Result<T, StoreError> {
+    again(lane, |lane| {
+        let began = Instant::now();
+        let mut committing = None;
+        let ran = caught(|| {
+            lane.begin()?;
+            let value = body(lane)?;
+            committing = Some(Instant::now());
+            lane.commit()?;
+            Ok(value)
+        });
+        if ran.is_none() {
+            abandon(lane);
+        }
+        let result = ran.unwrap_or_else(|| match committing {
+            None => Err(StoreError::Panicked),
+            Some(_) => Err(unanswered()),
+        });
+        match &result {
+            Ok(_) => {
+                let commit = committing.unwrap_or(began).elapsed();
+                shared.observer.committed(Took { transaction: began.elapsed(), commit });
+            }
+            Err(error) => {
+                lane.rollback();
+                shared.writable.failed(error);
+                shared.observer.failed(error);
+            }
+        }
+        result
+    })
+}
+
+/// Tries again, a few times, what storage asks to try again.
+fn again<T>(
+    lane: &mut dyn Lane,
+    mut attempt: impl FnMut(&mut dyn Lane) -> Result<T, StoreError>,
+) -> Result<T, StoreError> {
+    for _ in 1..ATTEMPTS_MAX {
+        match attempt(lane) {
+            Err(StoreError::Again(_)) => {}
+            result => return result,
+        }
+    }
+    attempt(lane).map_err(|error| {
+        if let StoreError::Again(cause) = error { StoreError::Unavailable(cause) } else { error }
+    })
+}
+
+/// One thing to do in a group; a job of a thousand records is a thousand steps.
+#[derive(Clone, Copy)]
+enum Step<'a> {
+    Apply(TenantId, CallKey, Command<'a>),
+    /// Loads an account.
+    Touch(TenantId, IntegrationId),
+    /// Ends a reservation that is due.
+    Expire(Hold),
+}
+
+impl Step<'_> {
+    const fn tenant_id(&self) -> TenantId {
+        match self {
+            Self::Apply(tenant_id, ..) | Self::Touch(tenant_id, _) => *tenant_id,
+            Self::Expire(hold) => hold.tenant_id,
+        }
+    }
+}
+
+/// What a step came to.
+#[derive(Default)]
+struct Done {
+    /// Nothing for a step that only loads.
+    outcome: Option<Outcome>,
+    /// The account of a reservation that was asked for, as it stood after that.
+    standing: Option<Standing>,
+}
+
+type StepOutcome = Result<Done, StoreError>;
+
+fn write_jobs(shared: &Shared, lane: &mut dyn Lane, jobs: Vec<Job>) {
+    let records = jobs.iter().map(records_of).sum();
+    let sweeps = jobs.iter().any(|job| matches!(job.work, Work::Sweep { .. }));
+    let due = if sweeps { due(shared, lane) } else { Due::default() };
+    let mut next_number = match again(lane, |lane| lane.allot(records)) {
+        Ok(first) => first,
+        Err(error) => {
+            shared.writable.failed(&error);
+            shared.observer.failed(&error);
+            return fail_all(jobs, &error.of_no_command());
+        }
+    };
+    let mut steps = Vec::with_capacity(jobs.len().max(records));
+    let mut counts = Vec::with_capacity(jobs.len());
+    for job in &jobs {
+        let before = steps.len();
+        push_steps(&mut steps, job, &mut next_number, &due);
+        counts.push(steps.len() - before);
+    }
+    let parts: Vec<&[Step<'_>]> = match lane.grouping() {
+        Grouping::Mixed => vec![&steps],
+        // Only a sweep touches several tenants.
+        Grouping::OneTenant => steps.chunk_by(|a, b| a.tenant_id() == b.tenant_id()).collect(),
+    };
+    let mut outcomes = Vec::with_capacity(steps.len());
+    let mut panics = Panics::default();
+    for part in parts {
+        outcomes.extend(write_steps(shared, lane, part, &mut panics));
+    }
+    let swept = if due.more { Swept::More } else { Swept::All };
+    let mut outcomes = outcomes.into_iter();
+    drop(steps);
+    for (job, count) in jobs.into_iter().zip(counts) {
+        answer_job(job.work, outcomes.by_ref().take(count), swept);
+    }
+}
+
+/// What to sweep. That it cannot be found now is no reason to write nothing else.
+fn due(shared: &Shared, lane: &mut dyn Lane) -> Due {
+    again(lane, |lane| lane.due(SWEEP_MAX)).unwrap_or_else(|error| {
+        shared.writable.failed(&error);
+        tracing::warn!(error = &error as &dyn std::error::Error, "reservations were not swept");
+        Due::default()
+    })
+}
+
+fn fail_all(jobs: Vec<Job>, error: &StoreError) {
+    for job in jobs {
+        let outcomes = std::iter::repeat_with(|| Err(error.clone())).take(job.commands());
+        answer_job(job.work, outcomes, Swept::All);
+    }
+}
+
+/// The panics of a group so far, so that a fault that panics everywhere does not hold up the writer.
+#[derive(Default)]
+struct Panics {
+    of_group: u32,
+    of_tenants: HashMap<TenantId, u32>,
+}
+
+impl Panics {
+    /// Counts a panic. Steps of several tenants count for none of them: the fault is one tenant's.
+    fn count(&mut self, steps: &[Step<'_>]) {
+        self.of_group += 1;
+        if let Some(tenant_id) = only_tenant(steps) {
+            *self.of_tenants.entry(tenant_id).or_default() += 1;
+        }
+    }
+
+    /// Whether these steps are not to be tried any more.
+    fn are_too_many(&self, steps: &[Step<'_>]) -> bool {
+        let of_tenant = only_tenant(steps).and_then(|tenant_id| self.of_tenants.get(&tenant_id));
+        self.of_group >= GROUP_PANICS_MAX
+            || of_tenant.is_some_and(|panics| *panics >= TENANT_PANICS_MAX)
+    }
+}
+
+/// The tenant of steps that all have the same one.
+fn only_tenant(steps: &[Step<'_>]) -> Option<TenantId> {
+    let tenant_id = steps.first()?.tenant_id();
+    steps.iter().all(|step| step.tenant_id() == tenant_id).then_some(tenant_id)
+}
+
+/// Writes steps in one transaction. After a panic the tenants of the group are halved until the
+/// tenant at fault is alone. Then, or after a definite error of a statement, the steps are halved
+/// until the step at fault is alone. After anything else nothing is tried again.
+fn write_steps(
+    shared: &Shared,
+    lane: &mut dyn Lane,
+    steps: &[Step<'_>],
+    panics: &mut Panics,
+) -> Vec<StepOutcome> {
+    if steps.is_empty() {
+        return Vec::new();
+    }
+    // Steps that were not tried are not refused: their callers repeat them.
+    if panics.are_too_many(steps) {
+        return steps.iter().map(|_| Err(unanswered())).collect();
+    }
+    let written = in_transaction(shared, lane, |lane| apply_steps(lane, shared.caps, steps));
+    if matches!(written, Err(StoreError::Panicked)) {
+        panics.count(steps);
+        if only_tenant(steps).is_none() {
+            return write_by_tenants(shared, lane, steps, panics);
+        }
+    }
+    match written {
+        Ok((outcomes, facts)) => {
+            shared.observer.written(&facts);
+            outcomes.into_iter().map(Ok).collect()
+        }
+        Err(error) if error.is_definite() && steps.len() > 1 => {
+            let (first, second) = steps.split_at(steps.len() / 2);
+            let mut outcomes = write_steps(shared, lane, first, panics);
+            outcomes.extend(write_steps(shared, lane, second, panics));
+            outcomes
+        }
+        Err(error) => {
+            // The others were told once: when the clock jumped, by the panic, or when the writes
+            // began to fail.
+            let is_told = matches!(
+                error,
+                StoreError::ClockJumped { .. }
+                    | StoreError::Panicked
+                    | StoreError::NotWritable { .. }
+            );
+            if !is_told {
+                let cause = &error as &dyn std::error::Error;
+                tracing::error!(error = cause, commands = steps.len(), "a group was not written");
+            }
+            steps.iter().map(|_| Err(error.clone())).collect()
+        }
+    }
+}
+
+/// Writes steps of several tenants in two transactions, each with those of half of the tenants.
+/// Tenants share nothing that is decided by, so that only the order within a tenant matters.
+fn write_by_tenants(
+    shared: &Shared,
+    lane: &mut dyn Lane,
+    steps: &[Step<'_>],
+    panics: &mut Panics,
+) -> Vec<StepOutcome> {
+    let tenants: BTreeSet<TenantId> = steps.iter().map(Step::tenant_id).collect();
+    let middle = tenants.iter().nth(tenants.len() / 2).copied();
+    let is_first = |step: &Step<'_>| Some(step.tenant_id()) < middle;
+    let (first, second): (Vec<Step<'_>>, Vec<Step<'_>>) = steps.iter().copied().partition(is_first);
+    let mut of_first = write_steps(shared, lane, &first, panics).into_iter();
+    let mut of_second = write_steps(shared, lane, &second, panics).into_iter();
+    let outcomes = steps.iter().map(|step| {
+        let outcomes = if is_first(step) { &mut of_first } else { &mut of_second };
+        outcomes.next().unwrap_or_else(|| Err(mixed_up()))
+    });
+    outcomes.collect()
+}
+
+fn apply_steps<'a>(
+    lane: &mut dyn Lane,
+    caps: Caps,
+    steps: &[Step<'a>],
+) -> Result<(Vec<Done>, Facts<'a>), StoreError> {
+    let mut wanted = Wanted { caps, ..Wanted::default() };
+    for step in steps {
+        want(&mut wanted, step);
+    }
+    let mut book = lane.load(&wanted)?;
+    let mut outcomes = Vec::with_capacity(steps.len());
+    for step in steps {
+        outcomes.push(match step {
+            Step::Apply(tenant_id, key, command) => {
+                let outcome = Some(book.apply(*tenant_id, *key, *command)?);
+                Done { outcome, standing: standing(&book, *tenant_id, command) }
+            }
+            Step::Touch(..) | Step::Expire(_) => Done::default(),
+        });
+    }
+    let facts = Facts::of(&book)?;
+    lane.save(book)?;
+    Ok((outcomes, facts))
+}
+
+/// Whoever asks for a reservation is told what is left.
+fn standing(book: &Book<'_>, tenant_id: TenantId, command: &Command<'_>) -> Option<Standing> {
+    let Command::Reserve(request) = command else { return None };
+    let account = book.accounts().get(&request.integration_id);
+    // The group may hold accounts of other tenants, whose ids nobody need know to name them.
+    let account = account.filter(|account| account.tenant_id == tenant_id)?.clone();
+    Some(Standing { account, now: book.now() })
+}
+
+fn records_of(job: &Job) -> usize {
+    match &job.work {
+        Work::Record { records, .. } => records.len(),
+        Work::Reserve { .. }
+        | Work::Release { .. }
+        | Work::Extend { .. }
+        | Work::Touch { .. }
+        | Work::Sweep { .. }
+        | Work::ConfirmClock { .. }
+        | Work::Probe { .. }
+        | Work::Control(_) => 0,
+    }
+}
+
+fn push_steps<'a>(steps: &mut Vec<Step<'a>>, job: &'a Job, next_number: &mut i64, due: &Due) {
+    if matches!(job.work, Work::Sweep { .. }) {
+        let touch =
+            |(tenant, integration): &(TenantId, IntegrationId)| Step::Touch(*tenant, *integration);
+        steps.extend(due.missed.iter().map(touch));
+        steps.extend(due.holds.iter().copied().map(Step::Expire));
+    }
+    let Some(tenant_id) = job.tenant_id else { return };
+    let apply = |command: Command<'a>| {
+        Step::Apply(tenant_id, call_key(tenant_id, command.call_id()), command)
+    };
+    match &job.work {
+        Work::Record { mode, records, .. } => {
+            for usage in records {
+                let Some(entry_id) = EntryId::from_number(*next_number) else { return };
+                *next_number = next_number.saturating_add(1);
+                steps.push(apply(Command::Record { entry_id, usage, mode: *mode }));
+            }
+        }
+        Work::Reserve { request, .. } => steps.push(apply(Command::Reserve(request))),
+        Work::Release { call_id, only, .. } => {
+            steps.push(apply(Command::Release { call_id, only: *only }));
+        }
+        Work::Extend { call_id, only, ttl_seconds, .. } => {
+            let ttl_seconds = *ttl_seconds;
+            steps.push(apply(Command::Extend { call_id, only: *only, ttl_seconds }));
+        }
+        Work::Touch { integration_id, .. } => steps.push(Step::Touch(tenant_id, *integration_id)),
+        Work::Sweep { .. } | Work::ConfirmClock { .. } | Work::Probe { .. } | Work::Control(_) => {}
+    }
+}
+
+fn want<'a>(wanted: &mut Wanted<'a>, step: &Step<'a>) {
+    let (tenant_id, key, command) = match step {
+        Step::Apply(tenant_id, key, command) => (*tenant_id, *key, command),
+        Step::Touch(tenant_id, integration_id) => {
+            wanted.integrations.insert((*tenant_id, *integration_id));
+            return;
+        }
+        Step::Expire(hold) => {
+            wanted.integrations.insert((hold.tenant_id, hold.integration_id));
+            wanted.due.insert((hold.tenant_id, hold.call), *hold);
+            return;
+        }
+    };
+    let claim = match command {
+        Command::Record { entry_id, usage, mode } => {
+            wanted.recording.insert(tenant_id);
+            if let Some(occurred_at) = usage.occurred_at {
+                wanted.months.insert((usage.integration_id, occurred_at.month()));
+            }
+            match mode {
+                RecordMode::Any => Claim::Record(*entry_id),
+                // What is not there is refused: a claim would only have to be given back.
+                RecordMode::KnownOnly => Claim::Look,
+            }
+        }
+        Command::Reserve(_) => {
+            *wanted.reserving.entry(tenant_id).or_default() += 1;
+            Claim::Reserve
+        }
+        Command::Release { .. } | Command::Extend { .. } => Claim::Look,
+    };
+    if let Some(integration_id) = command.integration_id() {
+        wanted.integrations.insert((tenant_id, integration_id));
+    }
+    let fresh = WantedCall { call_id: command.call_id(), claim };
+    let call = wanted.calls.entry((tenant_id, key)).or_insert(fresh);
+    // The first record of a call in a group is the one that becomes its entry.
+    if !matches!(call.claim, Claim::Record(_)) {
+        call.claim = call.claim.max(claim);
+    }
+}
+
+/// Gives a job its outcomes; who stopped waiting does not hear them.
+fn answer_job(work: Work, mut outcomes: impl Iterator<Item = StepOutcome>, swept: Swept) {
+    match work {
+        Work::Record { mode: _, records, answer } => {
+            let alone = records.len() == 1;
+            let outcome = |outcome| record_outcome(outcome, alone);
+            let _ = answer.send(outcomes.map(outcome).collect());
+        }
+        Work::Reserve { answer, .. } => {
+            let done = outcomes.next().unwrap_or_else(|| Err(mixed_up()));
+            let _ = answer.send(done.and_then(|Done { outcome, standing }| {
+                let outcome = outcome.and_then(as_reserve).ok_or_else(mixed_up)?;
+                Ok((outcome, standing))
+            }));
+        }
+        Work::Release { answer, .. } => send_one(answer, outcomes, as_release),
+        Work::Extend { answer, .. } => send_one(answer, outcomes, as_extend),
+        Work::Touch { answer, .. } => {
+            let _ = answer.send(outcomes.try_for_each(|outcome| outcome.map(|_| ())));
+        }
+        Work::Sweep { answer } => {
+            let all = outcomes.try_for_each(|outcome| outcome.map(|_| ()));
+            let _ = answer.send(all.map(|()| swept));
+        }
+        Work::ConfirmClock { answer } => {
+            let _ = answer.send(Err(mixed_up()));
+        }
+        Work::Probe { answer } => {
+            let _ = answer.send(Err(mixed_up()));
+        }
+        Work::Control(control) => control.answer(Err(mixed_up())),
+    }
+}
+
+/// A record that storage refuses for what it says is refused for itself: its batch stands.
+fn record_outcome(outcome: StepOutcome, alone: bool) -> Result<RecordOutcome, StoreError> {
+    match pick(outcome, as_record) {
+        Err(StoreError::TotalsOverflow(figure)) => {
+            tracing::warn!(figure, "a record was refused: a sum would leave its integer");
+            Ok(RecordOutcome::Refused(RecordRefusal::TotalsOverflow))
+        }
+        Err(error) if error.is_definite() && !alone => {
+            Ok(RecordOutcome::Refused(RecordRefusal::NotStorable))
+        }
+        result => result,
+    }
+}
+
+fn send_one<T>(
+    answer: Answer<T>,
+    mut outcomes: impl Iterator<Item = StepOutcome>,
+    as_kind: fn(Outcome) -> Option<T>,
+) {
+    let outcome = outcomes.next().unwrap_or_else(|| Err(mixed_up()));
+    let _ = answer.send(pick(outcome, as_kind));
+}
+
+fn pick<T>(outcome: StepOutcome, as_kind: fn(Outcome) -> Option<T>) -> Result<T, StoreError> {
+    outcome?.outcome.and_then(as_kind).ok_or_else(mixed_up)
+}
+
+fn mixed_up() -> StoreError {
+    StoreError::Corrupt("an outcome of another kind of command".to_owned())
+}
+
+macro_rules! as_kind {
+    ($name:ident, $variant:ident, $type:ty) => {
+        fn $name(outcome: Outcome) -> Option<$type> {
+            if let Outcome::$variant(outcome) = outcome { Some(outcome) } else { None }
+        }
+    };
+}
+
+as_kind!(as_record, Record, RecordOutcome);
+as_kind!(as_reserve, Reserve, ReserveOutcome);
+as_kind!(as_release, Release, ReleaseOutcome);
+as_kind!(as_extend, Extend, ExtendOutcome);
+
+#[cfg(test)]
+mod tests {
+    use bursar_core::{
+        Account, CallId, CostBasis, Estimate, Health, Integration, IntegrationStatus,
+        LimitSettings, Loaded, Nanos, ReserveRequest, TenantLifecycle, Timestamp,
+    };
+
+    use super::*;
+
+    #[test]
+    fn whoever_reserves_is_told_of_an_account_of_its_own_only() {
+        let tenant = |number| TenantId::from_number(number).expect("a number of an id");
+        let integration_id = IntegrationId::from_number(7).expect("a number of an id");
+        let rules = Integration {
+            status: IntegrationStatus::Enabled,
+            health: Health::Unknown,
+            limits: LimitSettings::default(),
+            cost_basis: CostBasis::Reported,
+        };
+        let account = Account::new(tenant(1), TenantLifecycle::Active, rules);
+        let accounts = HashMap::from([(integration_id, account)]);
+        let loaded = Loaded { accounts, ..Loaded::default() };
+        let book = Book::open(Timestamp::MIN, Caps::DEFAULT, loaded);
+        let book = book.expect("a book without holds");
+        let request = ReserveRequest {
+            integration_id,
+            call_id: CallId::new("call").expect("a call id"),
+            estimate: Estimate { cost: Nanos::ZERO, tokens: 0 },
+            model: None,
+            ttl_seconds: 1,
+        };
+        let command = Command::Reserve(&request);
+        assert!(standing(&book, tenant(1), &command).is_some());
+        assert!(standing(&book, tenant(2), &command).is_none());
+    }
+}
