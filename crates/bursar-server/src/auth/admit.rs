@@ -1,6 +1,6 @@
 //! Who calls, and what they may: the only source of a [`TenantId`].
 //!
-//! The guard asks [`admit`] for every route of the table in `access.rs`; a handler takes [`Authorized`],
+//! The guard asks [`admit`] for every route of the table in `auth/access.rs`; a handler takes [`Authorized`],
 //! [`Operator`] or [`Anyone`] from it. There is no fallback tenant and no way around.
 
 use std::sync::Arc;

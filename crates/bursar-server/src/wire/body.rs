@@ -1,7 +1,7 @@
 //! Bodies: bounded, inflated when they are gzip, and read as JSON with errors that name the field.
 //!
 //! Deliberately absent: what becomes of a body that is refused before all of it was read. The
-//! connection decides that for every answer (serve/request_body.rs).
+//! connection decides that for every answer (http/request_body.rs).
 
 use std::time::Duration;
 

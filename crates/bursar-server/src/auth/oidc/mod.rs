@@ -1,7 +1,7 @@
 //! People of tenants, who prove themselves with the token of an issuer that the operator trusts.
 //!
 //! A token is read (token.rs), its issuer is found among those that were configured (issuers.rs),
-//! its key among those that the issuer publishes (held.rs, keys.rs), its signature is verified
+//! its key among those that the issuer publishes (jwks_cache.rs, jwk.rs), its signature is verified
 //! (signature.rs), and only then what it claims is looked at (claims.rs). An issuer that was not
 //! configured is never asked anything. Deliberately absent: sessions, and signing.
 
