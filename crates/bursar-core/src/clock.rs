@@ -165,14 +165,14 @@ impl Timekeeper {
 
     /// Goes on by the boot clock alone, when nobody asked the wall clock.
     pub fn flow(&mut self, boot_micros: i64) {
-        let passed = self.pass(boot_micros);
+        let passed = self.elapse(boot_micros);
         self.wall = self.wall.saturating_add(passed);
         self.now = if self.is_behind { self.slowed(passed) } else { self.now + passed };
     }
 
     /// Takes a reading of both clocks, and tells what changed by it.
     pub fn observe(&mut self, reading: ClockReading) -> Option<ClockEvent> {
-        let passed = self.pass(reading.boot_micros);
+        let passed = self.elapse(reading.boot_micros);
         let expected = self.now.saturating_add(passed);
         self.wall = reading.wall.micros();
         // Where the boot clock leads is no jump either, however long the wall clock was behind.
@@ -194,7 +194,7 @@ impl Timekeeper {
     /// Takes the wall clock's time for right, forward or back, because an operator says so; by how
     /// many microseconds Bursar's time went forward.
     pub fn confirm(&mut self, reading: ClockReading) -> i64 {
-        let expected = self.now.saturating_add(self.pass(reading.boot_micros));
+        let expected = self.now.saturating_add(self.elapse(reading.boot_micros));
         self.wall = reading.wall.micros();
         self.believe();
         self.jump = None;
@@ -203,7 +203,7 @@ impl Timekeeper {
     }
 
     /// What passed on the boot clock, by which the unslowed time went on.
-    fn pass(&mut self, boot_micros: i64) -> i64 {
+    fn elapse(&mut self, boot_micros: i64) -> i64 {
         // Readings of several threads may come out of order by a moment.
         let passed = boot_micros.saturating_sub(self.boot).max(0);
         self.boot = self.boot.max(boot_micros);

@@ -28,7 +28,9 @@ pub fn router_with(open: Router<App>, more: Router<App>, access: Access, app: Ap
     let guarded = app.clone();
     let guard = move |request: Request, next: Next| {
         let app = guarded.clone();
-        async move { guard::pass_as(&app, access, "/api/v1/telemetry/llm-usage", request, next).await }
+        async move {
+            guard::authorize_as(&app, access, "/api/v1/telemetry/llm-usage", request, next).await
+        }
     };
     let more = more.layer(middleware::from_fn(guard));
     finish(tenant_routes(&app).merge(operator_routes(&app)).merge(open).merge(more), app)
@@ -134,9 +136,10 @@ fn tenant_routes(app: &App) -> Router<App> {
 
 /// Routes whose callers the table of access knows; whatever is in them asks the database.
 fn guarded(routes: Router<App>, app: &App) -> Router<App> {
-    let routes = routes.route_layer(middleware::from_fn_with_state(app.clone(), guard::pass));
+    let routes = routes.route_layer(middleware::from_fn_with_state(app.clone(), guard::authorize));
     match &app.pulse {
-        Some(_) => routes.layer(middleware::from_fn_with_state(app.clone(), database_probe::pass)),
+        Some(_) => routes
+            .layer(middleware::from_fn_with_state(app.clone(), database_probe::require_database)),
         None => routes,
     }
 }
@@ -152,7 +155,7 @@ fn finish(routes: Router<App>, app: App) -> Router {
         .method_not_allowed_fallback(no_method)
         // Each route bounds its own body, before and after inflation.
         .layer(DefaultBodyLimit::disable())
-        .layer(middleware::from_fn_with_state(app.clone(), pipeline::pass))
+        .layer(middleware::from_fn_with_state(app.clone(), pipeline::run))
         .with_state(app)
 }
 

@@ -13,7 +13,7 @@ use super::db::known_secret;
 use super::{Failure, whole_file};
 use crate::api::tenants::audit_view::{AuditView, hash_text};
 use crate::auth::secret::{Secret, SecretKey};
-use crate::cli::client::{Access, Door};
+use crate::cli::client::{Door, ServerArgs};
 use crate::cli::terminal;
 use crate::cli::terminal::{say, say_line, tell};
 use crate::config::database::Database;
@@ -55,7 +55,7 @@ pub(super) struct VerifyArguments {
 #[derive(Args)]
 pub(super) struct ExportArguments {
     #[command(flatten)]
-    pub(super) access: Access,
+    pub(super) access: ServerArgs,
     /// Whose: an id, or a name that only one tenant has.
     #[arg(long, value_name = "TENANT")]
     tenant: Option<String>,

@@ -4,14 +4,14 @@ use clap::{Args, Subcommand};
 
 use super::Failure;
 use super::output::Shape;
-use crate::cli::client::{Access, ClientError, Door, operator_url};
+use crate::cli::client::{ClientError, Door, ServerArgs, operator_url};
 use crate::config::settings::Config;
 use crate::wire::error::ErrorCode;
 
 #[derive(Args)]
 pub(super) struct ClockArguments {
     #[command(flatten)]
-    pub(super) access: Access,
+    pub(super) access: ServerArgs,
     #[command(flatten)]
     shape: Shape,
     #[command(subcommand)]
@@ -32,7 +32,8 @@ pub(super) fn run(config: &Config, arguments: ClockArguments) -> Result<(), Fail
         ClockCommand::Status => ("GET", "/fdr/clock"),
         ClockCommand::Confirm => ("POST", "/fdr/clock/confirm"),
     };
-    let ask = |access: &Access| Door::with(config, access, |door| door.ask_outside(method, path));
+    let ask =
+        |access: &ServerArgs| Door::with(config, access, |door| door.ask_outside(method, path));
     let answer = match ask(&access) {
         Err(ClientError::Refused { code, .. }) if is_elsewhere(config, &access, &code) => {
             access.url = operator_url(config);
@@ -44,7 +45,7 @@ pub(super) fn run(config: &Config, arguments: ClockArguments) -> Result<(), Fail
 }
 
 /// Whether the operator's routes have a listener of their own, and another one was asked.
-fn is_elsewhere(config: &Config, access: &Access, code: &str) -> bool {
+fn is_elsewhere(config: &Config, access: &ServerArgs, code: &str) -> bool {
     let is_named = access.url.is_some();
     !is_named && config.operator_listen.is_some() && code == ErrorCode::RouteNotFound.as_str()
 }

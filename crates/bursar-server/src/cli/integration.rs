@@ -7,7 +7,7 @@ use serde_json::{Map, Value};
 use super::Failure;
 use super::integration_key::{self, IntegrationKeyCommand};
 use super::output::{Column, Shape};
-use crate::cli::client::{Access, Door};
+use crate::cli::client::{Door, ServerArgs};
 use crate::config::settings::Config;
 
 const COLUMNS: &[Column] = &[
@@ -23,7 +23,7 @@ const COLUMNS: &[Column] = &[
 #[derive(Args)]
 pub(super) struct IntegrationArguments {
     #[command(flatten)]
-    pub(super) access: Access,
+    pub(super) access: ServerArgs,
     /// The tenant, by its id or its name; not needed with an API key.
     #[arg(long, global = true)]
     tenant: Option<String>,

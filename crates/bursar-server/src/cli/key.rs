@@ -5,7 +5,7 @@ use serde_json::json;
 
 use super::Failure;
 use super::output::{Column, Shape};
-use crate::cli::client::{Access, Door, path};
+use crate::cli::client::{Door, ServerArgs, path};
 use crate::config::settings::Config;
 
 const COLUMNS: &[Column] = &[
@@ -21,7 +21,7 @@ const COLUMNS: &[Column] = &[
 #[derive(Args)]
 pub(super) struct KeyArguments {
     #[command(flatten)]
-    pub(super) access: Access,
+    pub(super) access: ServerArgs,
     /// The tenant, by its id or its name; not needed with an API key.
     #[arg(long, global = true)]
     tenant: Option<String>,

@@ -26,7 +26,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-use crate::cli::client::Access;
+use crate::cli::client::ServerArgs;
 use crate::cli::terminal::tell;
 use crate::config::settings::Config;
 use crate::jobs::monotonic_clock::MonotonicClock;
@@ -210,7 +210,7 @@ fn environment() -> impl Iterator<Item = (String, String)> {
 
 /// The configuration of a command that asks a server, or serves the store itself for a moment;
 /// what goes wrong inside is told then, and nothing else.
-fn for_client(file: Option<&Path>, access: &Access) -> Result<Config, Failure> {
+fn for_client(file: Option<&Path>, access: &ServerArgs) -> Result<Config, Failure> {
     log::start(LogFormat::Human, "error")?;
     configuration(file, &Flags::store(&access.data_dir, &access.database))
 }

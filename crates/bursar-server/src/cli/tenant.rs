@@ -5,7 +5,7 @@ use serde_json::json;
 
 use super::Failure;
 use super::output::{Column, Shape};
-use crate::cli::client::{Access, Door};
+use crate::cli::client::{Door, ServerArgs};
 use crate::config::settings::Config;
 
 const COLUMNS: &[Column] = &[
@@ -19,7 +19,7 @@ const COLUMNS: &[Column] = &[
 #[derive(Args)]
 pub(super) struct TenantArguments {
     #[command(flatten)]
-    pub(super) access: Access,
+    pub(super) access: ServerArgs,
     #[command(flatten)]
     shape: Shape,
     #[command(subcommand)]

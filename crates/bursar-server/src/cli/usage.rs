@@ -6,7 +6,7 @@ use clap::{Args, Subcommand};
 
 use super::{Failure, whole_file};
 use crate::api::telemetry::export_format::UsageFormat;
-use crate::cli::client::{Access, Door};
+use crate::cli::client::{Door, ServerArgs};
 use crate::cli::import::ImportArguments;
 use crate::config::settings::Config;
 
@@ -22,7 +22,7 @@ pub(super) enum UsageCommand {
 #[derive(Args)]
 pub(super) struct ExportArguments {
     #[command(flatten)]
-    pub(super) access: Access,
+    pub(super) access: ServerArgs,
     /// Whose: an id, or a name that only one tenant has; an API key says it by itself.
     #[arg(long, value_name = "TENANT")]
     tenant: Option<String>,

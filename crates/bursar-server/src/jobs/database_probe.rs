@@ -98,7 +98,7 @@ pub async fn follow(app: App) {
 }
 
 /// Answers a request, or that the database is away, whichever is known first.
-pub async fn pass(State(app): State<App>, request: Request, next: Next) -> Response {
+pub async fn require_database(State(app): State<App>, request: Request, next: Next) -> Response {
     let Some(pulse) = &app.pulse else { return next.run(request).await };
     tokio::select! {
         biased;

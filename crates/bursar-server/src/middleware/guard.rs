@@ -20,18 +20,18 @@ use crate::protection::Sender;
 use crate::wire::error::{ApiError, ErrorCode};
 
 /// Lets a request in as the table says.
-pub async fn pass(State(app): State<App>, request: Request, next: Next) -> Response {
+pub async fn authorize(State(app): State<App>, request: Request, next: Next) -> Response {
     let matched = request.extensions().get::<MatchedPath>().cloned();
     let path = matched.as_ref().map_or("", MatchedPath::as_str);
     let Some(access) = access::access(request.method(), path) else {
         return refuse(request.method(), path);
     };
-    pass_as(&app, access, path, request, next).await
+    authorize_as(&app, access, path, request, next).await
 }
 
 /// Lets a request in when its caller may use a route of this access, and it goes on now as one of
 /// this path does.
-pub async fn pass_as(
+pub async fn authorize_as(
     app: &App,
     access: Access,
     path: &str,
@@ -68,7 +68,7 @@ async fn enter(
     if let Some(tenant) = tenant {
         // The operator acts on a tenant that floods the server, too.
         let sender = Sender { tenant, integration_id, is_operator: admitted.is_operator() };
-        protection::pass(app, sender, path, &mut request).await?;
+        protection::protect(app, sender, path, &mut request).await?;
     }
     let asker = if admitted.is_operator() { Asker::Operator } else { Asker::Tenant };
     request.extensions_mut().insert(asker);

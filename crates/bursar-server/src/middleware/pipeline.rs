@@ -15,7 +15,7 @@ use crate::wire::envelope;
 const NO_ROUTE: &str = "none";
 
 /// Gives a request its id and its trace, watches it, and lets it in by the doorway.
-pub async fn pass(State(app): State<App>, request: Request, next: Next) -> Response {
+pub async fn run(State(app): State<App>, request: Request, next: Next) -> Response {
     let id = envelope::identify(request.headers());
     let trace = TraceContext::of(request.headers());
     let method = request.method().clone();
@@ -23,7 +23,7 @@ pub async fn pass(State(app): State<App>, request: Request, next: Next) -> Respo
     let route = matched.as_ref().map_or(NO_ROUTE, MatchedPath::as_str);
     let client = request.extensions().get::<ClientAddress>().copied();
     // Each of the futures around it would have room for it twice.
-    let answer = Box::pin(response_headers::pass(&app, request, next));
+    let answer = Box::pin(response_headers::apply(&app, request, next));
     let answer = client_address::within(client, answer);
     envelope::within(id, access_log::watch(&app, trace, route, &method, answer)).await
 }

@@ -114,7 +114,7 @@ const TWO_HOSTS: &str =
 static ONLY_TLS: HeaderValue = HeaderValue::from_static("max-age=31536000");
 
 /// Refuses a head out of bounds, and sends an answer out with what every answer has.
-pub async fn pass(app: &App, mut request: Request, next: Next) -> Response {
+pub async fn apply(app: &App, mut request: Request, next: Next) -> Response {
     // A request that came by a socket has one already.
     let tenant = request.extensions_mut().get_or_insert_default::<RequestTenant>().clone();
     let memory = AnswerMemory::default();

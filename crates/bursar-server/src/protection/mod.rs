@@ -104,7 +104,7 @@ pub struct Sender {
 ///
 /// # Errors
 /// The refusal; 503 when money is guarded and what was spent cannot be read.
-pub async fn pass(
+pub async fn protect(
     app: &App,
     sender: Sender,
     path: &str,

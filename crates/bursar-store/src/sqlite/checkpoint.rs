@@ -455,7 +455,7 @@ impl Copier {
     /// Makes a pass: copies what was committed before it, as far as readers allow, and syncs it. While
     /// the log is kept until the next start it does nothing.
     fn copy(&mut self) -> rusqlite::Result<Pass> {
-        let (log, before) = match self.pass() {
+        let (log, before) = match self.run_pass() {
             Ok(Some(passed)) => passed,
             Ok(None) => return Ok(Pass::default()),
             Err(error) => {
@@ -484,7 +484,7 @@ impl Copier {
     }
 
     /// How long the log is after a pass and was before it; nothing when it is kept.
-    fn pass(&mut self) -> rusqlite::Result<Option<(Progress, Progress)>> {
+    fn run_pass(&mut self) -> rusqlite::Result<Option<(Progress, Progress)>> {
         if self.is_kept.load(Ordering::Relaxed) {
             return Ok(None);
         }

@@ -34,7 +34,7 @@ const PAGE: usize = 100;
 
 /// Which server, and in whose name.
 #[derive(Args)]
-pub struct Access {
+pub struct ServerArgs {
     /// The server, when it is not the one of the data folder.
     #[arg(long, value_name = "URL", env = "BURSAR_URL", global = true)]
     pub url: Option<String>,
@@ -137,7 +137,7 @@ impl Door {
     /// What the work says, or a [`ClientError`] when there is no way.
     pub fn with<T, E: From<ClientError>>(
         config: &Config,
-        access: &Access,
+        access: &ServerArgs,
         work: impl FnOnce(&mut Self) -> Result<T, E>,
     ) -> Result<T, E> {
         let mut door = Self::open(config, access)?;
@@ -148,7 +148,7 @@ impl Door {
         done
     }
 
-    fn open(config: &Config, access: &Access) -> Result<Self, ClientError> {
+    fn open(config: &Config, access: &ServerArgs) -> Result<Self, ClientError> {
         if let Some(api_key) = &access.api_key {
             let secret = Secret::new(api_key.clone());
             let credential = Credential { secret, origin: Origin::ApiKey };

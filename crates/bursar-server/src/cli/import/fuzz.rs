@@ -9,7 +9,7 @@ use serde_json::value::RawValue;
 use super::source::Row;
 use super::{ImportArguments, Mapping, Rows};
 use crate::api::telemetry::export_format::UsageFormat;
-use crate::cli::client::Access;
+use crate::cli::client::ServerArgs;
 
 const CSVS: &[&str] = &[
     "TIMESTAMP,ContextTokens,GeneratedTokens\n2023-11-16 18:17:03.9799600,4808,10\n\
@@ -62,7 +62,7 @@ fn any_arguments(choices: &mut Choices<'_>, file: &Path, format: UsageFormat) ->
         time_zone: zones.into_iter().next(),
         format: Some(format),
         source: Some("a source".to_owned()),
-        access: Access { url: None, api_key: None, data_dir: None, database: None },
+        access: ServerArgs { url: None, api_key: None, data_dir: None, database: None },
     }
 }
 

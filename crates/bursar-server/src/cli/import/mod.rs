@@ -19,7 +19,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use self::record::Mapping;
 use self::source::{Row, Rows};
 use crate::api::telemetry::export_format::UsageFormat;
-use crate::cli::client::{Access, ClientError, Door};
+use crate::cli::client::{ClientError, Door, ServerArgs};
 use crate::cli::terminal::{say_line, tell};
 use crate::config::settings::Config;
 
@@ -59,7 +59,7 @@ pub struct ImportArguments {
     source: Option<String>,
     /// The way to Bursar; an API key needs the scope telemetry:write.
     #[command(flatten)]
-    pub(crate) access: Access,
+    pub(crate) access: ServerArgs,
 }
 
 /// Why an import cannot go on, in words for the person at the terminal.
