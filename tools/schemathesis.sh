@@ -69,7 +69,7 @@ post() {
 }
 
 # prepare NAME: a tenant of that name with an integration in use, and the document with examples that ask about it.
-example=$(sed -n 's/.*EXAMPLE_ID: &str = "\(.*\)".*/\1/p' crates/bursar-server/src/openapi/mod.rs)
+example=$(sed -n 's/.*EXAMPLE_ID: &str = "\(.*\)".*/\1/p' crates/bursar-server/src/wire/schema.rs)
 prepare() {
     echo "== $1"
     tenant=$(tenant=none post /tenants "{\"name\": \"$1\"}" id)

@@ -10,6 +10,7 @@ use crate::auth::oidc::Issuers;
 use crate::auth::onboarding::Pauses;
 use crate::auth::secret::{Secret, SecretKey};
 use crate::credentials::reference::AllowedPrefixes;
+use crate::http::fixed_text::Documents;
 use crate::http::memory_budget::ByteBudget;
 use crate::http::work_pool::WorkPool;
 use crate::jobs::database_probe::Pulse;
@@ -72,6 +73,8 @@ pub struct Parts {
     pub operator_answers: ByteBudget,
     /// Those to callers who prove nothing.
     pub anonymous_answers: ByteBudget,
+    /// The description of the API.
+    pub documents: &'static Documents,
     /// The bytes of all exports that are open.
     pub export_budget: ByteBudget,
 }

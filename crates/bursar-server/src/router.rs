@@ -15,7 +15,8 @@ use crate::app::App;
 use crate::auth::access::Access;
 use crate::jobs::database_probe;
 use crate::middleware::{guard, pipeline};
-use crate::wire::error::{ApiError, ErrorCode};
+use crate::wire::error::ApiError;
+use crate::wire::error_code::ErrorCode;
 
 /// Every route, over an app: what a server with one listener serves.
 pub fn router(app: App) -> Router {

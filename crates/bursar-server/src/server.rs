@@ -34,6 +34,7 @@ use crate::jobs::monotonic_clock::MonotonicClock;
 use crate::jobs::write_probe;
 use crate::middleware::response_headers::Listener;
 use crate::observe::metrics::Metrics;
+use crate::openapi;
 use crate::router::{operator_router, public_router, router};
 use crate::wire::timestamps;
 
@@ -262,6 +263,7 @@ fn assemble(
         answer_budget: config.answer_budget.clone(),
         operator_answers: ByteBudget::undivided(OPERATOR_ANSWER_BYTES_MAX),
         anonymous_answers: ByteBudget::undivided(ANONYMOUS_ANSWER_BYTES_MAX),
+        documents: &openapi::DOCUMENTS,
         export_budget: crate::wire::export::budget(),
     }))
 }

@@ -24,8 +24,9 @@ use crate::auth::secret::{OPERATOR_PREFIX, read_api_key, read_integration_key, s
 use crate::credentials::reference::SetBy;
 use crate::http::client_address::ClientAddress;
 use crate::middleware::response_headers::{Listener, RequestTenant};
-use crate::wire::error::{ApiError, ErrorCode};
-use crate::wire::{envelope, timestamps};
+use crate::wire::error::ApiError;
+use crate::wire::error_code::ErrorCode;
+use crate::wire::{request_id, timestamps};
 
 pub use crate::auth::key_cache::KeyCache;
 
@@ -159,7 +160,7 @@ impl Caller {
             Self::Integration { key_id, .. } => key_id.to_string(),
             Self::Person { name, .. } => name.clone(),
         };
-        let (actor_type, request_id) = (self.actor_type(), envelope::request_id());
+        let (actor_type, request_id) = (self.actor_type(), request_id::current_text());
         let address = ClientAddress::current().map(|client| client.0.to_string());
         Actor { actor_type, actor_id, request_id, address }
     }

@@ -6,7 +6,7 @@ use super::Failure;
 use super::output::Shape;
 use crate::cli::client::{ClientError, Door, ServerArgs, operator_url};
 use crate::config::settings::Config;
-use crate::wire::error::ErrorCode;
+use crate::wire::error_code::ErrorCode;
 
 #[derive(Args)]
 pub(super) struct ClockArguments {

@@ -3,7 +3,8 @@
 use std::path::Path;
 
 use crate::credentials::raw_key;
-use crate::wire::error::{ApiError, ErrorCode};
+use crate::wire::error::ApiError;
+use crate::wire::error_code::ErrorCode;
 
 /// The longest reference.
 const CHARS_MAX: usize = 500;

@@ -19,7 +19,8 @@ use crate::http::holder::Holder;
 use crate::http::memory_budget::ByteHold;
 use crate::http::work_pool::WorkPool;
 use crate::middleware::response_headers::RequestTenant;
-use crate::wire::error::{ApiError, ErrorCode};
+use crate::wire::error::ApiError;
+use crate::wire::error_code::ErrorCode;
 use crate::wire::export;
 
 /// Answers up to this size do not count: connections are bounded already.

@@ -14,7 +14,8 @@ use flate2::bufread::MultiGzDecoder;
 use rustix::time::{ClockId, clock_gettime};
 
 use crate::http::memory_budget::ByteHold;
-use crate::wire::error::{ApiError, ErrorCode};
+use crate::wire::error::ApiError;
+use crate::wire::error_code::ErrorCode;
 
 /// Input after which its yield is checked.
 const WINDOW: usize = 16 * 1024;

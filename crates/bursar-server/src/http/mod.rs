@@ -6,6 +6,7 @@ pub mod answer_memory;
 pub mod client_address;
 mod connection;
 mod descriptors;
+pub mod fixed_text;
 mod framing;
 #[cfg(test)]
 mod fuzz;

@@ -14,7 +14,8 @@ use parking_lot::Mutex;
 use tokio::sync::oneshot;
 
 use crate::http::holder::{Holder, Whose};
-use crate::wire::error::{ApiError, ErrorCode};
+use crate::wire::error::ApiError;
+use crate::wire::error_code::ErrorCode;
 
 /// The fewest and the most that are worked on at once; in between, one for each processor.
 const PLACES_MIN: usize = 2;

@@ -17,7 +17,8 @@ use tokio::time::{MissedTickBehavior, interval, timeout};
 
 use crate::app::App;
 use crate::jobs::background::TaskFailed;
-use crate::wire::error::{ApiError, ErrorCode};
+use crate::wire::error::ApiError;
+use crate::wire::error_code::ErrorCode;
 
 /// How often the database is asked.
 const ASK_EVERY: Duration = Duration::from_millis(250);

@@ -9,7 +9,7 @@ use crate::app::App;
 use crate::jobs::database_probe::Away;
 use crate::observe::trace;
 use crate::observe::trace::TraceContext;
-use crate::wire::error::ErrorCode;
+use crate::wire::error_code::ErrorCode;
 
 /// The target of the lines about requests.
 const TARGET: &str = "bursar::http";

@@ -17,7 +17,8 @@ use crate::auth::admit::Admitted;
 use crate::middleware::response_headers::RequestTenant;
 use crate::protection;
 use crate::protection::Sender;
-use crate::wire::error::{ApiError, ErrorCode};
+use crate::wire::error::ApiError;
+use crate::wire::error_code::ErrorCode;
 
 /// Lets a request in as the table says.
 pub async fn authorize(State(app): State<App>, request: Request, next: Next) -> Response {

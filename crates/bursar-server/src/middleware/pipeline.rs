@@ -9,14 +9,14 @@ use crate::http::client_address;
 use crate::http::client_address::ClientAddress;
 use crate::middleware::{access_log, response_headers};
 use crate::observe::trace::TraceContext;
-use crate::wire::envelope;
+use crate::wire::request_id;
 
 /// The route of a request that no route takes.
 const NO_ROUTE: &str = "none";
 
 /// Gives a request its id and its trace, watches it, and lets it in by the doorway.
 pub async fn run(State(app): State<App>, request: Request, next: Next) -> Response {
-    let id = envelope::identify(request.headers());
+    let id = request_id::identify(request.headers());
     let trace = TraceContext::of(request.headers());
     let method = request.method().clone();
     let matched = request.extensions().get::<MatchedPath>().cloned();
@@ -25,5 +25,5 @@ pub async fn run(State(app): State<App>, request: Request, next: Next) -> Respon
     // Each of the futures around it would have room for it twice.
     let answer = Box::pin(response_headers::apply(&app, request, next));
     let answer = client_address::within(client, answer);
-    envelope::within(id, access_log::watch(&app, trace, route, &method, answer)).await
+    request_id::within(id, access_log::watch(&app, trace, route, &method, answer)).await
 }

@@ -21,11 +21,13 @@ use hyper::body::{Frame, SizeHint};
 
 use crate::app::App;
 use crate::http::answer_memory::{AnswerMemory, SMALL_ANSWER};
+use crate::http::fixed_text::SharedText;
 use crate::http::holder::{Holder, Whose};
 use crate::http::limits::{HEADERS_MAX, PATH_BYTES_MAX};
 use crate::http::memory_budget::ByteHold;
 use crate::router;
-use crate::wire::error::{ApiError, ErrorCode};
+use crate::wire::error::ApiError;
+use crate::wire::error_code::ErrorCode;
 
 /// On which listener a request came; an extension of every request that came by a socket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -43,10 +45,6 @@ pub struct OverTls;
 /// That a request came on a connection of the reserve; an extension of such requests only.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct OnReserve;
-
-/// That an answer is a text which the server has in memory anyway; an extension of such answers.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct SharedText;
 
 /// Whose request it is, once that is proved; an extension of every request.
 #[derive(Clone, Debug, Default)]

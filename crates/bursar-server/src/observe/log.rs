@@ -27,7 +27,7 @@ use crate::cli::terminal;
 use crate::credentials::raw_key;
 use crate::observe::log_queue::{LogQueue, QueueWriter, Room, TARGET};
 use crate::observe::trace;
-use crate::wire::envelope;
+use crate::wire::request_id;
 
 /// The target of the lines about panics.
 const PANIC_TARGET: &str = "bursar::panic";
@@ -199,7 +199,7 @@ where
             LogFormat::Json => terminal::json(line.trim_end()),
         };
         let Some(request) = trace::current() else { return writeln!(writer, "{line}") };
-        let request_id = envelope::request_id();
+        let request_id = request_id::current_text();
         let (trace_id, span_id) = (request.trace_id(), request.span_id());
         match (self.format, line.strip_suffix('}')) {
             // Request ids are letters, digits and `-_.:`, which JSON takes as they are.

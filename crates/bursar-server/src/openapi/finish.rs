@@ -6,7 +6,7 @@ use axum::http::Method;
 use serde_json::{Map, Value, json};
 
 use crate::auth::access;
-use crate::wire::error::ErrorCode;
+use crate::wire::error_code::ErrorCode;
 
 type Object = Map<String, Value>;
 

@@ -5,13 +5,13 @@ use std::fmt::Write;
 
 use serde_json::{Map, Value, json};
 
-use super::document;
+use super::document::document;
 
 /// How deep an example follows the types that it is made of.
 const EXAMPLE_DEPTH_MAX: u32 = 8;
 
 /// The page.
-pub fn html() -> String {
+pub(super) fn html() -> String {
     let mut page = Page(String::with_capacity(256 * 1024));
     page.head();
     page.navigation();

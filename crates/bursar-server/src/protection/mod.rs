@@ -27,7 +27,8 @@ use self::signals::{Moment, SignalLog};
 use self::windows::Windows;
 use crate::app::App;
 use crate::auth::admit::CallerTenant;
-use crate::wire::error::{ApiError, ErrorCode};
+use crate::wire::error::ApiError;
+use crate::wire::error_code::ErrorCode;
 
 pub(crate) use self::signals::KEPT as SIGNALS_KEPT;
 

@@ -19,7 +19,8 @@ use crate::http::inflate::inflate;
 use crate::http::limits::BODY_BYTES_MAX;
 use crate::http::memory_budget::{ByteBudget, ByteHold};
 use crate::middleware::response_headers::RequestTenant;
-use crate::wire::error::{ApiError, ErrorCode};
+use crate::wire::error::ApiError;
+use crate::wire::error_code::ErrorCode;
 use crate::wire::json_depth::{DEPTH_MAX, find_too_deep};
 
 /// The largest body of most routes, before and after inflation.

@@ -1,44 +1,106 @@
 //! The closed sets of words on the wire, read from the code that writes them.
 
-use std::borrow::Cow;
-
 use bursar_core::{FailureCause, Health, Measure};
+use bursar_store::Step;
 use serde_json::Value;
 use utoipa::openapi::schema::{ObjectBuilder, Type};
 use utoipa::openapi::{RefOr, Schema};
-use utoipa::{PartialSchema, ToSchema};
 
-use crate::api::enforcement::decision_view;
-use crate::api::enforcement::reservations;
-use crate::api::integrations::integration;
-use crate::api::integrations::integration_view;
-use crate::api::operator::{clock, health};
-use crate::api::telemetry::{export_format, record_view};
-use crate::api::telemetry::{ingest, series};
 use crate::auth::scopes::GRANTS;
-use crate::wire::error;
+use crate::wire::error_code;
+
+/// The providers that are known. To add one, add its word here.
+pub const PROVIDER_TYPES: &[&str] = &["openai", "anthropic", "azure_openai", "bedrock", "custom"];
+
+/// What became of a record.
+pub(crate) const ACCEPTED: &str = "accepted";
+pub(crate) const DUPLICATE: &str = "duplicate";
+pub(crate) const CONFLICT: &str = "conflict";
+pub(crate) const ERROR: &str = "error";
+
+/// What the server is when it answers.
+pub(crate) const LIVE: &str = "live";
+pub(crate) const READY: &str = "ready";
+
+/// The contract's word for what a limit adds up.
+pub(crate) const fn limit_type(measure: Measure) -> &'static str {
+    match measure {
+        Measure::Cost => "budget",
+        Measure::Tokens => "tokens",
+        Measure::Calls => "rate",
+    }
+}
+
+/// The word for how a reservation stands.
+pub(crate) const fn reservation_state_word(state: bursar_core::ReservationState) -> &'static str {
+    match state {
+        bursar_core::ReservationState::Open => "open",
+        bursar_core::ReservationState::Settled => "settled",
+        bursar_core::ReservationState::Released => "released",
+        bursar_core::ReservationState::Expired => "expired",
+    }
+}
+
+/// The word for whose figure a cost is.
+pub(crate) const fn cost_basis_word(basis: bursar_core::CostBasis) -> &'static str {
+    match basis {
+        bursar_core::CostBasis::Reported => "reported",
+        bursar_core::CostBasis::Computed => "computed",
+    }
+}
+
+/// The word for what an entry is.
+pub(crate) const fn kind_word(kind: bursar_core::EntryKind) -> &'static str {
+    match kind {
+        bursar_core::EntryKind::Usage => "usage",
+        bursar_core::EntryKind::Correction => "correction",
+    }
+}
+
+/// The word for what usage is told apart by.
+pub(crate) const fn group_word(by: bursar_store::GroupBy) -> &'static str {
+    match by {
+        bursar_store::GroupBy::Integration => "integration",
+        bursar_store::GroupBy::Model => "model",
+        bursar_store::GroupBy::Provider => "provider",
+        bursar_store::GroupBy::Agent => "agent",
+        bursar_store::GroupBy::Session => "session",
+    }
+}
+
+/// The word for a step.
+pub(crate) const fn step_word(step: Step) -> &'static str {
+    match step {
+        Step::Hour => "hour",
+        Step::Day => "day",
+    }
+}
 
 /// One of these words.
-fn one_of(meaning: &str, words: impl IntoIterator<Item = impl Into<Value>>) -> RefOr<Schema> {
+pub(crate) fn one_of(
+    meaning: &str,
+    words: impl IntoIterator<Item = impl Into<Value>>,
+) -> RefOr<Schema> {
     let text = ObjectBuilder::new().schema_type(Type::String).enum_values(Some(words));
     text.description(Some(meaning.trim_ascii())).build().into()
 }
 
+/// The schema of a set of words. A handler that has one to itself declares it beside the words.
 macro_rules! word {
     ($(#[doc = $doc:literal])+ $name:ident, $words:expr) => {
         $(#[doc = $doc])+
         #[derive(Debug)]
         pub struct $name;
 
-        impl PartialSchema for $name {
-            fn schema() -> RefOr<Schema> {
-                one_of(concat!($($doc,)+), $words)
+        impl utoipa::PartialSchema for $name {
+            fn schema() -> utoipa::openapi::RefOr<utoipa::openapi::Schema> {
+                $crate::wire::enums::one_of(concat!($($doc,)+), $words)
             }
         }
 
-        impl ToSchema for $name {
-            fn name() -> Cow<'static, str> {
-                Cow::Borrowed(stringify!($name))
+        impl utoipa::ToSchema for $name {
+            fn name() -> std::borrow::Cow<'static, str> {
+                std::borrow::Cow::Borrowed(stringify!($name))
             }
         }
     };
@@ -51,7 +113,7 @@ macro_rules! words {
         $name:ident in $type:ty = $word:path { $($shown:ident),+ } $(hides { $hidden:ident })?;
     )+) => {
         $(
-            word! {
+            $crate::wire::enums::word! {
                 $(#[doc = $doc])+
                 $name,
                 {
@@ -69,6 +131,8 @@ macro_rules! words {
     };
 }
 
+pub(crate) use {word, words};
+
 words! {
     /// Where a tenant is in its life.
     TenantLifecycle in bursar_core::TenantLifecycle =
@@ -83,7 +147,7 @@ words! {
         { Created, Enabled, Disabled, Error } hides { Deleted };
     /// Whose figure is the cost of a record: the client's, or always the computed one.
     CostBasis in bursar_core::CostBasis =
-        integration_view::cost_basis_word { Reported, Computed };
+        cost_basis_word { Reported, Computed };
     /// What the caller's own policy made of the call.
     PolicyResult in bursar_core::PolicyResult =
         bursar_core::PolicyResult::as_str { Allowed, Warned, Blocked };
@@ -92,7 +156,7 @@ words! {
         bursar_core::Verdict::as_str { Allowed, Warned, Throttled, Blocked, HardBlocked };
     /// What an entry of the ledger is.
     EntryKind in bursar_core::EntryKind =
-        record_view::kind_word { Usage, Correction };
+        kind_word { Usage, Correction };
     /// Which figure is the cost of a record.
     CostSource in bursar_core::CostSource =
         bursar_core::CostSource::as_str { Reported, Computed, Held, Unknown };
@@ -101,23 +165,21 @@ words! {
         bursar_core::UsageStatus::as_str { Reported, Estimated, Missing };
     /// How a reservation stands.
     ReservationState in bursar_core::ReservationState =
-        reservations::state_word { Open, Settled, Released, Expired };
+        reservation_state_word { Open, Settled, Released, Expired };
     /// What was asked when a decision was kept.
     DecisionKind in bursar_store::DecisionKind =
         bursar_store::DecisionKind::as_str { Check, Reservation };
     /// What usage is told apart by.
     GroupBy in bursar_store::GroupBy =
-        series::group_word { Integration, Model, Provider, Agent, Session };
+        group_word { Integration, Model, Provider, Agent, Session };
     /// What a series tells usage apart by.
     SeriesGroupBy in bursar_store::GroupBy =
-        series::group_word { Integration, Model, Provider, Agent } hides { Session };
+        group_word { Integration, Model, Provider, Agent } hides { Session };
     /// The steps of a series.
-    SeriesStep in bursar_store::Step = series::step_word { Hour, Day };
+    SeriesStep in bursar_store::Step = step_word { Hour, Day };
     /// What protection looks at.
     ProtectionDimension in bursar_core::Dimension =
         bursar_core::Dimension::as_str { Rate, Burst, Cost, Anomaly };
-    /// How an export is written.
-    ExportFormat in export_format::UsageFormat = export_format::UsageFormat::as_str { Csv, Ndjson };
     /// The answers to a caller that are kept: all but the one that nothing was to be said about.
     KeptVerdict in bursar_core::Verdict =
         bursar_core::Verdict::as_str { Warned, Throttled, Blocked, HardBlocked } hides { Allowed };
@@ -167,7 +229,7 @@ word! {
 word! {
     /// The limit that a reason speaks of; values of `budget` are cents.
     LimitType,
-    [Measure::Cost, Measure::Tokens, Measure::Calls].map(decision_view::limit_type)
+    [Measure::Cost, Measure::Tokens, Measure::Calls].map(limit_type)
 }
 
 word! {
@@ -179,25 +241,25 @@ word! {
 word! {
     /// What a failure is; the table of codes says what each means.
     ErrorCode,
-    error::ErrorCode::ALL.iter().map(|code| code.as_str())
+    error_code::ErrorCode::ALL.iter().map(|code| code.as_str())
 }
 
 word! {
     /// A provider that is known.
     ProviderType,
-    integration::PROVIDER_TYPES.iter().copied()
+    PROVIDER_TYPES.iter().copied()
 }
 
 word! {
     /// What became of one record that stands alone.
     RecordStatus,
-    [ingest::ACCEPTED, ingest::DUPLICATE]
+    [ACCEPTED, DUPLICATE]
 }
 
 word! {
     /// What became of one record of a batch.
     BatchRecordStatus,
-    [ingest::ACCEPTED, ingest::DUPLICATE, ingest::CONFLICT, ingest::ERROR]
+    [ACCEPTED, DUPLICATE, CONFLICT, ERROR]
 }
 
 word! {
@@ -212,13 +274,8 @@ word! {
     ["founder", "customer", "machine"]
 }
 
-words! {
-    /// How Bursar's time and the clock stand to each other.
-    ClockStanding in clock::Standing = clock::Standing::as_str { Steady, Jumped, Behind };
-}
-
 word! {
     /// What the server is when it answers.
     ServerState,
-    [health::LIVE, health::READY]
+    [LIVE, READY]
 }

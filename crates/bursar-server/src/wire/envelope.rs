@@ -1,60 +1,14 @@
-//! The envelope of every answer, and the id of every request.
-
-use std::sync::atomic::{AtomicU64, Ordering};
+//! The envelope of every answer, with data or with an error.
 
 use axum::body::Body;
-use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
+use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use crate::credentials::raw_key;
 use crate::http::answer_memory::Reads;
 use crate::wire::error::ApiError;
-use crate::wire::timestamps;
-
-/// The header of the request id.
-pub const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
-/// The longest request id that is taken over.
-const REQUEST_ID_CHARS_MAX: usize = 128;
-
-tokio::task_local! {
-    static CURRENT: HeaderValue;
-}
-
-/// The id of the request that this task answers.
-pub fn request_id() -> String {
-    CURRENT.try_with(|id| id.to_str().unwrap_or_default().to_owned()).unwrap_or_default()
-}
-
-/// Takes a sane request id over, or makes one.
-pub fn identify(headers: &HeaderMap) -> HeaderValue {
-    let given = headers.get(&REQUEST_ID).filter(|value| is_sane(value));
-    given.cloned().unwrap_or_else(make_request_id)
-}
-
-/// Answers a request of this id, and returns it with the answer.
-pub async fn within(id: HeaderValue, answer: impl Future<Output = Response>) -> Response {
-    let mut response = CURRENT.scope(id.clone(), answer).await;
-    response.headers_mut().insert(REQUEST_ID, id);
-    response
-}
-
-/// Whether an id can stand in answers, logs and the audit log.
-fn is_sane(id: &HeaderValue) -> bool {
-    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.:".contains(&byte);
-    let Ok(id) = id.to_str() else { return false };
-    let is_plain = !id.is_empty() && id.len() <= REQUEST_ID_CHARS_MAX && id.bytes().all(plain);
-    is_plain && !raw_key::contains_key(id)
-}
-
-fn make_request_id() -> HeaderValue {
-    static NEXT: AtomicU64 = AtomicU64::new(0);
-    static PROCESS: std::sync::OnceLock<u32> = std::sync::OnceLock::new();
-    let process = PROCESS.get_or_init(|| getrandom::u32().unwrap_or_else(|_| std::process::id()));
-    let id = format!("req-{process:08x}-{:x}", NEXT.fetch_add(1, Ordering::Relaxed));
-    HeaderValue::try_from(id).unwrap_or_else(|_| HeaderValue::from_static("req"))
-}
+use crate::wire::{request_id, timestamps};
 
 /// What a list says about itself.
 #[derive(Clone, Debug, Default, Serialize, ToSchema)]
@@ -129,12 +83,9 @@ impl<T: Serialize + Send + 'static> Answer<T> {
     /// # Errors
     /// 503 when too many answers of the caller wait to be written.
     pub async fn large(self, reads: &Reads) -> Result<Response, ApiError> {
-        let id = CURRENT.try_with(HeaderValue::clone);
-        let written = reads.writers().write(move || match id {
-            Ok(id) => CURRENT.sync_scope(id, || self.into_response()),
-            Err(_) => self.into_response(),
-        });
-        written.await
+        let id = request_id::current();
+        let writers = reads.writers();
+        writers.write(move || request_id::sync_within(id, || self.into_response())).await
     }
 }
 
@@ -146,9 +97,21 @@ impl<T: Serialize> IntoResponse for Answer<T> {
     }
 }
 
-/// A failed answer.
-pub(crate) fn failure(status: StatusCode, error: &ApiError) -> Response {
-    render::<()>(status, None, Some(error), None)
+impl IntoResponse for ApiError {
+    fn into_response(self) -> Response {
+        let status = self.code().status();
+        let mut response = render::<()>(status, None, Some(&self), None);
+        // For the metrics, which see answers only.
+        response.extensions_mut().insert(self.code());
+        if let Some(seconds) = self.retry_after_seconds() {
+            response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(seconds));
+        }
+        if status == StatusCode::UNAUTHORIZED {
+            let scheme = HeaderValue::from_static("Bearer");
+            response.headers_mut().insert(header::WWW_AUTHENTICATE, scheme);
+        }
+        response
+    }
 }
 
 fn render<T: Serialize>(
@@ -157,7 +120,7 @@ fn render<T: Serialize>(
     error: Option<&ApiError>,
     list: Option<&ListMeta>,
 ) -> Response {
-    let id = CURRENT.try_with(HeaderValue::clone).ok();
+    let id = request_id::current();
     let request_id = id.as_ref().and_then(|id| id.to_str().ok()).unwrap_or_default();
     let meta = Meta { timestamp: timestamps::text(timestamps::system_now()), request_id, list };
     let envelope = Envelope { success: error.is_none(), data, error, meta };

@@ -12,7 +12,8 @@ use bursar_store::StoreError;
 use crate::app::App;
 use crate::http::holder::Holder;
 use crate::http::memory_budget::{ByteBudget, ByteHold};
-use crate::wire::error::{ApiError, ErrorCode};
+use crate::wire::error::ApiError;
+use crate::wire::error_code::ErrorCode;
 
 /// Memory that is set aside for an export: a page as it is read, and as it is sent.
 const EXPORT_BYTES: usize = 512 * 1024;

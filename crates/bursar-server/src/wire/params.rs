@@ -9,10 +9,11 @@ use utoipa::IntoParams;
 use utoipa::openapi::path::{Parameter, ParameterIn};
 
 use crate::app::App;
-use crate::openapi::query;
 use crate::wire::envelope::ListMeta;
-use crate::wire::error::{ApiError, ErrorCode};
+use crate::wire::error::ApiError;
+use crate::wire::error_code::ErrorCode;
 use crate::wire::scalars::Whole;
+use crate::wire::schema::query;
 
 /// Rows that a page has when nothing is said.
 const LIMIT_DEFAULT: u32 = 20;

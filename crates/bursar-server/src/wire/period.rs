@@ -4,10 +4,10 @@ use bursar_core::{Day, Timestamp};
 use utoipa::openapi::path::Parameter;
 
 use crate::app::App;
-use crate::openapi::query;
 use crate::wire::error::ApiError;
 use crate::wire::params::Query;
 use crate::wire::scalars::{Date, Id, InstantOrDate};
+use crate::wire::schema::query;
 use crate::wire::timestamps;
 
 /// Days that a question covers when it does not say.

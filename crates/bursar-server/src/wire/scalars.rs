@@ -6,10 +6,13 @@ use utoipa::openapi::schema::{AnyOfBuilder, KnownFormat, ObjectBuilder, SchemaFo
 use utoipa::openapi::{RefOr, Schema};
 use utoipa::{PartialSchema, ToSchema};
 
-use crate::api::operator::protection;
-
 /// The largest cost that a record or an estimate may name, in cents: a million dollars.
 const CENTS_MAX: f64 = 100_000_000.0;
+
+/// The largest threshold that an override sets.
+pub(crate) const ALLOWED_VALUE_MAX: u32 = 1_000_000_000;
+/// The longest reason of an override.
+pub(crate) const REASON_CHARS_MAX: usize = 500;
 
 macro_rules! kinds {
     ($($(#[doc = $doc:literal])+ $name:ident = $schema:expr;)+) => {
@@ -81,11 +84,11 @@ kinds! {
     AllowedValue = ObjectBuilder::new()
         .schema_type(Type::Integer)
         .minimum(Some(0))
-        .maximum(Some(protection::ALLOWED_VALUE_MAX));
+        .maximum(Some(ALLOWED_VALUE_MAX));
     /// A reason of 1 to 500 characters, not blank, without control characters.
     ReasonText = pattern(PLAIN)
         .min_length(Some(1))
-        .max_length(Some(protection::REASON_CHARS_MAX))
+        .max_length(Some(REASON_CHARS_MAX))
         .examples(["a migration"]);
     /// A limit; 0 means unlimited.
     LimitAmount = ObjectBuilder::new()

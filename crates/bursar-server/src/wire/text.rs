@@ -1,7 +1,8 @@
 //! Texts of the control plane, checked once at the edge.
 
 use crate::credentials::raw_key;
-use crate::wire::error::{ApiError, ErrorCode};
+use crate::wire::error::ApiError;
+use crate::wire::error_code::ErrorCode;
 
 /// Checks a name: 1 to 255 characters, no control character, not a key by mistake.
 ///

@@ -2,7 +2,7 @@
 
 use axum::http::Method;
 use bursar_server::credentials::raw_key::contains_key;
-use bursar_server::wire::error::ErrorCode;
+use bursar_server::wire::error_code::ErrorCode;
 
 use crate::server::{METRICS_TOKEN, OPERATOR_TOKEN, Reply, SECRET_KEY};
 

@@ -5,7 +5,8 @@ use bursar_server::api::keys::api_keys::KeyCreate;
 use bursar_server::api::tenants::tenant::TenantCreate;
 use bursar_server::credentials::raw_key::contains_key;
 use bursar_server::wire::body::parse;
-use bursar_server::wire::error::{ApiError, ErrorCode};
+use bursar_server::wire::error::ApiError;
+use bursar_server::wire::error_code::ErrorCode;
 
 use crate::fuzzing::{Effort, Fate, fuzz};
 use crate::raw_keys::KEYS;

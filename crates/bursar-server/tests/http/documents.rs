@@ -6,6 +6,7 @@ use std::path::PathBuf;
 
 use axum::http::Method;
 use bursar_server::openapi;
+use bursar_server::wire::schema::EXAMPLE_ID;
 use serde_json::{Value, json};
 
 use crate::support::{TestApp, conformance};
@@ -136,7 +137,7 @@ async fn the_examples_of_the_main_job_work() {
     ] {
         let operation = &openapi::document()["paths"][format!("/api/v1{path}")]["post"];
         let example = &operation["requestBody"]["content"]["application/json"]["example"];
-        let body = example.to_string().replace(openapi::EXAMPLE_ID, &id);
+        let body = example.to_string().replace(EXAMPLE_ID, &id);
         let answer = tenant.founder().post(path).body(body).await;
         assert!(answer.status.is_success(), "{path}: {}", answer.body);
         assert!(answer.at("/data/errors").as_u64().unwrap_or(0) == 0, "{path}: {}", answer.body);

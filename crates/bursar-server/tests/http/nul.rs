@@ -3,6 +3,7 @@
 
 use axum::http::Method;
 use bursar_server::openapi;
+use bursar_server::wire::schema::EXAMPLE_ID;
 use serde_json::{Value, json};
 
 use crate::databases;
@@ -38,7 +39,7 @@ fn operations(integration_id: &str, tenant_id: &str) -> Vec<Operation> {
                     .map(conformance::follow)
                     .collect(),
                 example: example.map(|example| {
-                    let text = example.to_string().replace(openapi::EXAMPLE_ID, integration_id);
+                    let text = example.to_string().replace(EXAMPLE_ID, integration_id);
                     serde_json::from_str(&text).unwrap()
                 }),
             }

@@ -13,14 +13,15 @@ use crate::api::enforcement::estimate::{asked_integration, check_estimate};
 use crate::app::App;
 use crate::auth::admit::Authorized;
 use crate::jobs::decision_log::Note;
-use crate::openapi::EXAMPLE_ID;
 use crate::wire::body::{SMALL, Text, parse};
 use crate::wire::enums;
 use crate::wire::envelope::Answer;
-use crate::wire::error::{ApiError, ErrorCode};
+use crate::wire::error::ApiError;
+use crate::wire::error_code::ErrorCode;
 use crate::wire::figures::{cents, percent, usd};
 use crate::wire::params::Query;
 use crate::wire::scalars::{Cents, Id, Instant, Tokens, Usd};
+use crate::wire::schema::EXAMPLE_ID;
 use crate::wire::timestamps;
 
 /// Decisions that one request may ask for.

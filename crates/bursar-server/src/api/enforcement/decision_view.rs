@@ -9,6 +9,7 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use crate::wire::enums;
+use crate::wire::enums::limit_type;
 use crate::wire::figures::{cents, usd};
 use crate::wire::scalars::{Id, Instant, Usd};
 use crate::wire::timestamps;
@@ -76,15 +77,6 @@ impl DecisionView {
             evaluated_at: timestamps::text(evaluated_at),
             metadata: serde_json::Map::new(),
         }
-    }
-}
-
-/// The contract's word for what a limit adds up.
-pub(crate) const fn limit_type(measure: Measure) -> &'static str {
-    match measure {
-        Measure::Cost => "budget",
-        Measure::Tokens => "tokens",
-        Measure::Calls => "rate",
     }
 }
 

@@ -11,15 +11,16 @@ use crate::api::enforcement::decision_view::ReasonView;
 use crate::app::App;
 use crate::auth::admit::Authorized;
 use crate::http::answer_memory::Reads;
-use crate::openapi::query;
 use crate::wire::enums;
 use crate::wire::envelope::{Answer, ListMeta};
-use crate::wire::error::{ApiError, ErrorCode};
+use crate::wire::error::ApiError;
+use crate::wire::error_code::ErrorCode;
 use crate::wire::figures::{cents, usd};
 use crate::wire::params::Query;
 use crate::wire::period::{instant_params, read_instants};
 use crate::wire::scalars;
 use crate::wire::scalars::{Id, Instant, Usd, Whole};
+use crate::wire::schema::query;
 use crate::wire::timestamps;
 
 const LIMIT_DEFAULT: u32 = 20;

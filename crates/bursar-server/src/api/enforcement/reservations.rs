@@ -19,15 +19,16 @@ use crate::app::App;
 use crate::auth::admit::Authorized;
 use crate::http::answer_memory::Reads;
 use crate::jobs::decision_log::Note;
-use crate::openapi::EXAMPLE_ID;
 use crate::wire::body::{SMALL, Text, parse};
 use crate::wire::enums;
 use crate::wire::envelope::Answer;
-use crate::wire::error::{ApiError, ErrorCode};
+use crate::wire::error::ApiError;
+use crate::wire::error_code::ErrorCode;
 use crate::wire::figures::{cents, usd};
 use crate::wire::params::{PageParams, Path, Query, list_meta};
 use crate::wire::scalars;
 use crate::wire::scalars::{Cents, Id, Instant, ModelName, Tokens, Usd};
+use crate::wire::schema::EXAMPLE_ID;
 use crate::wire::text::{check_text, refuse_key};
 use crate::wire::timestamps;
 
@@ -128,16 +129,6 @@ pub struct ReservationView {
     ended_at: Option<String>,
 }
 
-/// The contract's word.
-pub(crate) const fn state_word(state: ReservationState) -> &'static str {
-    match state {
-        ReservationState::Open => "open",
-        ReservationState::Settled => "settled",
-        ReservationState::Released => "released",
-        ReservationState::Expired => "expired",
-    }
-}
-
 impl From<&Reservation> for HeldView {
     fn from(reservation: &Reservation) -> Self {
         let cost = i128::from(reservation.request.estimate.cost.get());
@@ -159,7 +150,7 @@ impl From<Reservation> for ReservationView {
         Self {
             call_id: request.call_id.as_str().to_owned(),
             integration_id: request.integration_id.to_string(),
-            status: state_word(state),
+            status: enums::reservation_state_word(state),
             held_cost_cents: cents(cost),
             held_cost_usd: usd(cost),
             held_tokens: request.estimate.tokens,
@@ -428,7 +419,8 @@ fn decision_headers(standing: Option<&Standing>, decision: &Decision) -> HeaderM
 }
 
 fn ended(state: ReservationState) -> ApiError {
-    let message = format!("The reservation is {} and cannot change.", state_word(state));
+    let message =
+        format!("The reservation is {} and cannot change.", enums::reservation_state_word(state));
     ApiError::new(ErrorCode::ReservationEnded, message)
 }
 

@@ -12,7 +12,6 @@ use utoipa::ToSchema;
 
 use crate::api::integrations::integration_view::{
     HealthView, IntegrationDeleted, IntegrationSummary, IntegrationView, LimitsView,
-    cost_basis_word,
 };
 use crate::app::App;
 use crate::auth::admit::Authorized;
@@ -20,8 +19,10 @@ use crate::credentials::reference;
 use crate::http::answer_memory::Reads;
 use crate::wire::body::{Json, present};
 use crate::wire::enums;
+use crate::wire::enums::{PROVIDER_TYPES, cost_basis_word};
 use crate::wire::envelope::Answer;
-use crate::wire::error::{ApiError, ErrorCode};
+use crate::wire::error::ApiError;
+use crate::wire::error_code::ErrorCode;
 use crate::wire::free_object::{ConfigObject, check_config};
 use crate::wire::params;
 use crate::wire::params::{PageParams, Path, Query, list_meta};
@@ -29,9 +30,6 @@ use crate::wire::scalars;
 use crate::wire::scalars::{CredentialRef, FreeObject, Id, LimitAmount, ModelName, Name};
 use crate::wire::text::{check_name, check_text};
 use crate::wire::timestamps;
-
-/// The providers that are known. To add one, add its word here.
-pub const PROVIDER_TYPES: &[&str] = &["openai", "anthropic", "azure_openai", "bedrock", "custom"];
 
 /// Statuses that a list can be filtered by.
 const STATUSES: &[IntegrationStatus] = &[

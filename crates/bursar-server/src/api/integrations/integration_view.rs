@@ -1,12 +1,13 @@
 //! An integration as the wire shows it: in a list, in full, its health and its limits.
 
-use bursar_core::{CostBasis, Counter, Month};
+use bursar_core::{Counter, Month};
 use bursar_store::IntegrationRow;
 use serde::Serialize;
 use utoipa::ToSchema;
 
 use crate::credentials::reference;
 use crate::wire::enums;
+use crate::wire::enums::cost_basis_word;
 use crate::wire::figures::{cents, percent, usd};
 use crate::wire::scalars;
 use crate::wire::scalars::{Id, Instant, Usd};
@@ -120,14 +121,6 @@ pub struct LimitsView {
     period_start: String,
     #[schema(value_type = Instant)]
     period_end: String,
-}
-
-/// The contract's word.
-pub(crate) const fn cost_basis_word(basis: CostBasis) -> &'static str {
-    match basis {
-        CostBasis::Reported => "reported",
-        CostBasis::Computed => "computed",
-    }
 }
 
 impl From<IntegrationRow> for IntegrationSummary {

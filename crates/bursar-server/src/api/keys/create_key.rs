@@ -5,7 +5,8 @@ use bursar_store::{Changed, ControlTx, SecretHash};
 
 use crate::app::App;
 use crate::auth::secret::{Secret, random_digits};
-use crate::wire::error::{ApiError, ErrorCode};
+use crate::wire::error::ApiError;
+use crate::wire::error_code::ErrorCode;
 
 /// Makes a key: `text_of` writes it from its id and random digits, `make` stores its row with the
 /// hash of that. Answers the row and the text, which nobody can tell again.

@@ -9,11 +9,12 @@ use utoipa::{IntoParams, ToSchema};
 
 use crate::app::App;
 use crate::auth::admit::Operator;
-use crate::openapi::query;
 use crate::wire::envelope::Answer;
-use crate::wire::error::{ApiError, ErrorCode};
+use crate::wire::error::ApiError;
+use crate::wire::error_code::ErrorCode;
 use crate::wire::params::{Path, Query};
 use crate::wire::scalars::Id;
+use crate::wire::schema::query;
 
 /// Tenants that are named for each cache.
 const FULLEST_MAX: usize = 10;

@@ -8,7 +8,7 @@ use utoipa::ToSchema;
 
 use crate::app::App;
 use crate::auth::admit::Operator;
-use crate::wire::enums;
+use crate::wire::enums::words;
 use crate::wire::envelope::Answer;
 use crate::wire::error::ApiError;
 use crate::wire::scalars::Instant;
@@ -18,7 +18,7 @@ const MICROS_PER_SECOND: i64 = 1_000_000;
 
 /// How Bursar's time and the clock stand to each other.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Standing {
+enum Standing {
     /// They agree.
     Steady,
     /// The clock jumped forward and is not believed yet.
@@ -28,7 +28,7 @@ pub(crate) enum Standing {
 }
 
 impl Standing {
-    pub(crate) const fn as_str(self) -> &'static str {
+    const fn as_str(self) -> &'static str {
         match self {
             Self::Steady => "steady",
             Self::Jumped => "jumped",
@@ -47,10 +47,15 @@ impl Standing {
     }
 }
 
+words! {
+    /// How Bursar's time and the clock stand to each other.
+    ClockStanding in Standing = Standing::as_str { Steady, Jumped, Behind };
+}
+
 /// Bursar's time beside the clock.
 #[derive(Debug, Serialize, ToSchema)]
 pub struct ClockView {
-    #[schema(value_type = enums::ClockStanding)]
+    #[schema(value_type = ClockStanding)]
     state: &'static str,
     /// Bursar's time, by which everything is decided.
     #[schema(value_type = Instant)]

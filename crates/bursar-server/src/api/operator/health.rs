@@ -10,11 +10,8 @@ use crate::jobs::database_probe;
 use crate::jobs::database_probe::Pulse;
 use crate::wire::enums;
 use crate::wire::envelope::Answer;
-use crate::wire::error::{ApiError, ErrorCode};
-
-/// What the server is when it answers.
-pub(crate) const LIVE: &str = "live";
-pub(crate) const READY: &str = "ready";
+use crate::wire::error::ApiError;
+use crate::wire::error_code::ErrorCode;
 
 /// How the server is.
 #[derive(Debug, Serialize, ToSchema)]
@@ -31,7 +28,7 @@ pub struct ServerHealth {
     responses((status = 200, body = ServerHealth, description = "It lives.")),
 )]
 pub async fn get_live() -> Answer<ServerHealth> {
-    Answer::ok(ServerHealth { status: LIVE })
+    Answer::ok(ServerHealth { status: enums::LIVE })
 }
 
 /// Tells whether the store can be read and takes writes
@@ -55,5 +52,5 @@ pub async fn get_ready(State(app): State<App>) -> Result<Answer<ServerHealth>, A
     if app.pulse.as_ref().is_some_and(Pulse::is_away) {
         return Err(ApiError::of(ErrorCode::Unavailable));
     }
-    Ok(Answer::ok(ServerHealth { status: READY }))
+    Ok(Answer::ok(ServerHealth { status: enums::READY }))
 }

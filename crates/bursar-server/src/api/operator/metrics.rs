@@ -9,7 +9,8 @@ use futures_util::stream;
 use crate::app::App;
 use crate::auth::admit::Scraper;
 use crate::jobs::background::TaskFailed;
-use crate::wire::error::{ApiError, ErrorCode};
+use crate::wire::error::ApiError;
+use crate::wire::error_code::ErrorCode;
 
 /// The text format of Prometheus.
 const TEXT_FORMAT: &str = "text/plain; version=0.0.4; charset=utf-8";

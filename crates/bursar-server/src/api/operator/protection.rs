@@ -10,15 +10,18 @@ use utoipa::{IntoParams, ToSchema};
 use crate::app::App;
 use crate::auth::admit::Operator;
 use crate::http::answer_memory::Reads;
-use crate::openapi::{EXAMPLE_ID, query};
 use crate::protection::SIGNALS_KEPT;
 use crate::wire::body::Json;
 use crate::wire::enums;
 use crate::wire::envelope::{Answer, ListMeta};
-use crate::wire::error::{ApiError, ErrorCode};
+use crate::wire::error::ApiError;
+use crate::wire::error_code::ErrorCode;
 use crate::wire::params;
 use crate::wire::params::{Path, Query};
-use crate::wire::scalars::{AllowedValue, Id, Instant, Later, ReasonText, Whole};
+use crate::wire::scalars::{
+    ALLOWED_VALUE_MAX, AllowedValue, Id, Instant, Later, REASON_CHARS_MAX, ReasonText, Whole,
+};
+use crate::wire::schema::{EXAMPLE_ID, query};
 use crate::wire::text::check_text;
 use crate::wire::timestamps;
 
@@ -26,11 +29,6 @@ const LIMIT_DEFAULT: u32 = 100;
 /// An override is for a while: whoever needs more says so again.
 const OVERRIDE_DAYS_MAX: u32 = 90;
 const SECONDS_PER_DAY: u32 = 86_400;
-/// The largest threshold that an override sets.
-pub(crate) const ALLOWED_VALUE_MAX: u32 = 1_000_000_000;
-/// The longest reason of an override.
-pub(crate) const REASON_CHARS_MAX: usize = 500;
-
 /// Another threshold for a tenant, for a while.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]

@@ -9,6 +9,7 @@ use clap::ValueEnum;
 
 use crate::api::telemetry::record_view::UsageView;
 use crate::wire::csv_cell;
+use crate::wire::enums::words;
 use crate::wire::json_line;
 
 /// The fields of an entry in the order of a CSV file, which has them in its first line.
@@ -49,6 +50,11 @@ pub enum UsageFormat {
     Csv,
     /// A JSON object a line.
     Ndjson,
+}
+
+words! {
+    /// How an export is written.
+    ExportFormat in UsageFormat = UsageFormat::as_str { Csv, Ndjson };
 }
 
 impl UsageFormat {

@@ -16,21 +16,22 @@ use futures_util::stream;
 use utoipa::IntoParams;
 use utoipa::openapi::path::{Parameter, ParameterIn};
 
-use crate::api::telemetry::export_format::UsageFormat;
+use crate::api::telemetry::export_format::{ExportFormat, UsageFormat};
 use crate::api::telemetry::record_view::UsageView;
 use crate::app::App;
 use crate::auth::admit::Authorized;
 use crate::http::answer_memory::{Reads, Writers};
 use crate::http::memory_budget::ByteHold;
-use crate::openapi::query;
 use crate::wire::cursor;
 use crate::wire::enums;
 use crate::wire::envelope::{Answer, ListMeta};
-use crate::wire::error::{ApiError, ErrorCode};
+use crate::wire::error::ApiError;
+use crate::wire::error_code::ErrorCode;
 use crate::wire::export;
 use crate::wire::params::Query;
 use crate::wire::period::{instant_params, read_instants};
 use crate::wire::scalars::{Id, Whole};
+use crate::wire::schema::query;
 
 const LIMIT_DEFAULT: u32 = 50;
 const LIMIT_MAX: u32 = 1_000;
@@ -77,7 +78,7 @@ struct FormatParams;
 
 impl IntoParams for FormatParams {
     fn into_params(_: impl Fn() -> Option<ParameterIn>) -> Vec<Parameter> {
-        vec![query::<enums::ExportFormat>("format", "How it is written; by default as CSV.")]
+        vec![query::<ExportFormat>("format", "How it is written; by default as CSV.")]
     }
 }
 

@@ -19,23 +19,19 @@ use crate::app::App;
 use crate::auth::admit::Authorized;
 use crate::auth::onboarding;
 use crate::credentials::raw_key;
-use crate::openapi::{BatchRecord, EXAMPLE_ID};
 use crate::protection::RecordsProtection;
 use crate::wire::body::{BATCH, BATCH_RECORDS_MAX, SMALL, Text, parse, parse_envelope};
 use crate::wire::enums;
+use crate::wire::enums::{ACCEPTED, CONFLICT, DUPLICATE, ERROR};
 use crate::wire::envelope::Answer;
-use crate::wire::error::{ApiError, ErrorCode};
+use crate::wire::error::ApiError;
+use crate::wire::error_code::ErrorCode;
 use crate::wire::free_object::check_metadata;
 use crate::wire::scalars;
 use crate::wire::scalars::{Cents, FreeObject, Id, Instant, Label, Message, ShortLabel, Tokens};
+use crate::wire::schema::{BatchRecord, EXAMPLE_ID};
 use crate::wire::text::refuse_key;
 use crate::wire::timestamps;
-
-/// What became of a record, on the wire.
-pub(crate) const ACCEPTED: &str = "accepted";
-pub(crate) const DUPLICATE: &str = "duplicate";
-pub(crate) const CONFLICT: &str = "conflict";
-pub(crate) const ERROR: &str = "error";
 
 /// A usage record as it comes in.
 #[derive(Debug, Deserialize, ToSchema)]

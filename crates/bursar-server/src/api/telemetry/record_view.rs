@@ -1,12 +1,12 @@
 //! One entry of the ledger as the wire and files show it.
 
-use bursar_core::EntryKind;
 use bursar_store::UsageRow;
 use serde::Serialize;
 use serde_json::value::RawValue;
 use utoipa::ToSchema;
 
 use crate::wire::enums;
+use crate::wire::enums::kind_word;
 use crate::wire::figures::{cents, usd};
 use crate::wire::scalars;
 use crate::wire::scalars::{FreeObject, Id, Instant, Usd};
@@ -64,14 +64,6 @@ pub struct UsageView {
     pub(crate) occurred_at: String,
     #[schema(value_type = Instant)]
     pub(crate) created_at: String,
-}
-
-/// The word for what an entry is.
-pub(crate) const fn kind_word(kind: EntryKind) -> &'static str {
-    match kind {
-        EntryKind::Usage => "usage",
-        EntryKind::Correction => "correction",
-    }
 }
 
 impl From<UsageRow> for UsageView {

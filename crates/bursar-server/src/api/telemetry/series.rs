@@ -14,14 +14,16 @@ use utoipa::{IntoParams, ToSchema};
 use crate::app::App;
 use crate::auth::admit::Authorized;
 use crate::http::answer_memory::Reads;
-use crate::openapi::query;
 use crate::wire::enums;
+use crate::wire::enums::{group_word, step_word};
 use crate::wire::envelope::Answer;
-use crate::wire::error::{ApiError, ErrorCode};
+use crate::wire::error::ApiError;
+use crate::wire::error_code::ErrorCode;
 use crate::wire::figures::{average, cents, latency_percentile, percent, share, usd};
 use crate::wire::params::Query;
 use crate::wire::period::{day_params, read_days};
 use crate::wire::scalars::{Date, Id, Instant, Usd, Whole};
+use crate::wire::schema::query;
 use crate::wire::timestamps;
 
 /// Days of a series by day, and of a breakdown.
@@ -196,27 +198,8 @@ impl From<Group> for GroupView {
     }
 }
 
-/// The word for what usage is told apart by.
-pub(crate) const fn group_word(by: GroupBy) -> &'static str {
-    match by {
-        GroupBy::Integration => "integration",
-        GroupBy::Model => "model",
-        GroupBy::Provider => "provider",
-        GroupBy::Agent => "agent",
-        GroupBy::Session => "session",
-    }
-}
-
 fn named(text: &str, known: &[GroupBy]) -> Option<GroupBy> {
     known.iter().copied().find(|by| group_word(*by) == text)
-}
-
-/// The word for a step.
-pub(crate) const fn step_word(step: Step) -> &'static str {
-    match step {
-        Step::Hour => "hour",
-        Step::Day => "day",
-    }
 }
 
 /// What a breakdown is asked, for the documents.

@@ -11,15 +11,16 @@ use utoipa::{IntoParams, ToSchema};
 use crate::app::App;
 use crate::auth::admit::Authorized;
 use crate::http::answer_memory::Reads;
-use crate::openapi::query;
 use crate::wire::cursor;
 use crate::wire::enums;
 use crate::wire::envelope::{Answer, ListMeta};
-use crate::wire::error::{ApiError, ErrorCode};
+use crate::wire::error::ApiError;
+use crate::wire::error_code::ErrorCode;
 use crate::wire::figures::{average, cents, latency_percentile, share, usd};
 use crate::wire::params::Query;
 use crate::wire::period::{day_params, read_days};
 use crate::wire::scalars::{Date, Id, Usd, Whole};
+use crate::wire::schema::query;
 
 /// Days that one question may span.
 const DAYS_MAX: i32 = 366;

@@ -18,15 +18,16 @@ use crate::app::App;
 use crate::auth::admit::Authorized;
 use crate::http::answer_memory::{Reads, Writers};
 use crate::http::memory_budget::ByteHold;
-use crate::openapi::query;
 use crate::wire::cursor;
 use crate::wire::envelope::{Answer, ListMeta};
-use crate::wire::error::{ApiError, ErrorCode};
+use crate::wire::error::ApiError;
+use crate::wire::error_code::ErrorCode;
 use crate::wire::export;
 use crate::wire::json_line;
 use crate::wire::params::Query;
 use crate::wire::period::{instant_params, read_instants};
 use crate::wire::scalars::Whole;
+use crate::wire::schema::query;
 
 const LIMIT_DEFAULT: u32 = 50;
 const LIMIT_MAX: u32 = 1_000;

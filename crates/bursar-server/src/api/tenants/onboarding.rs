@@ -9,7 +9,8 @@ use crate::app::App;
 use crate::auth::admit::Authorized;
 use crate::wire::enums;
 use crate::wire::envelope::Answer;
-use crate::wire::error::{ApiError, ErrorCode};
+use crate::wire::error::ApiError;
+use crate::wire::error_code::ErrorCode;
 use crate::wire::scalars::Id;
 
 /// How far a tenant has come in setting itself up.

@@ -6,7 +6,7 @@ use serde::Deserialize;
 
 use super::ImportError;
 use crate::cli::client::{Door, Reply};
-use crate::wire::error::ErrorCode;
+use crate::wire::error_code::ErrorCode;
 
 const PATH: &str = "/telemetry/llm-usage/batch";
 /// How often records are sent before it is given up.

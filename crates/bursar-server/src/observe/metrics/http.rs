@@ -9,7 +9,7 @@ use prometheus::{HistogramVec, IntCounterVec, IntGauge, Registry, Result};
 
 use super::table;
 use crate::auth::failed_logins::FailedLogin;
-use crate::wire::error::ErrorCode;
+use crate::wire::error_code::ErrorCode;
 
 /// From a check that is answered from memory to where clients have given up.
 const REQUEST_BOUNDS_SECONDS: &[f64] =

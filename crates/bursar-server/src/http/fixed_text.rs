@@ -1,0 +1,62 @@
+//! Texts that the server has in memory anyway and serves as they are.
+
+use std::sync::LazyLock;
+
+use axum::body::Body;
+use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
+use axum::response::Response;
+use bytes::Bytes;
+
+/// That an answer is a text which the server has in memory anyway; an extension of such answers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SharedText;
+
+/// The description of the API, each text made when it is first asked for.
+#[derive(Debug)]
+pub struct Documents {
+    /// For machines.
+    pub openapi: LazyLock<FixedText>,
+    /// For people.
+    pub page: LazyLock<FixedText>,
+    /// The look of the page.
+    pub style: LazyLock<FixedText>,
+}
+
+/// A text that is made once and served as it is.
+#[derive(Debug)]
+pub struct FixedText {
+    content_type: &'static str,
+    body: Bytes,
+    etag: HeaderValue,
+}
+
+impl FixedText {
+    /// A text of this type.
+    pub fn new(content_type: &'static str, text: String) -> Self {
+        let digest = blake3::hash(text.as_bytes()).to_hex();
+        let etag = format!("\"{}\"", digest.get(..32).unwrap_or_default());
+        let etag = HeaderValue::try_from(etag).unwrap_or_else(|_| HeaderValue::from_static("\"\""));
+        Self { content_type, body: Bytes::from(text), etag }
+    }
+
+    /// The text, or 304 for whoever has it already.
+    pub fn answer(&self, asked: &HeaderMap) -> Response {
+        let known = asked.get_all(header::IF_NONE_MATCH).iter();
+        let mut tags = known.filter_map(|value| value.to_str().ok()).flat_map(|v| v.split(','));
+        let own = self.etag.to_str().unwrap_or_default();
+        let is_known = tags.any(|tag| tag.trim().trim_start_matches("W/") == own);
+        let body = if is_known { Body::empty() } else { Body::from(self.body.clone()) };
+        let mut response = Response::new(body);
+        response.extensions_mut().insert(SharedText);
+        let headers = response.headers_mut();
+        headers.insert(header::ETAG, self.etag.clone());
+        // An upgrade changes it under the same address.
+        headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache"));
+        if is_known {
+            *response.status_mut() = StatusCode::NOT_MODIFIED;
+        } else {
+            headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(self.content_type));
+        }
+        response
+    }
+}
