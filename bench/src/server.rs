@@ -6,15 +6,13 @@ use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 use axum::Router;
-use axum::extract::State;
 use axum::routing::post;
 use bursar_core::IntegrationId;
 use bursar_server::api::telemetry::ingest::check_record;
-use bursar_server::app::App;
 use bursar_server::auth::access::{Access, Role};
 use bursar_server::auth::admit::Authorized;
+use bursar_server::http::request_facts::Listener;
 use bursar_server::http::{Entrance, end_asked, listen, serve as serve_connections};
-use bursar_server::middleware::response_headers::Listener;
 use bursar_server::router::router_with;
 use bursar_server::server;
 use bursar_server::wire::body::{SMALL, Text};
@@ -40,25 +38,17 @@ struct Null {
     call_id: String,
 }
 
-async fn null(
-    caller: Authorized,
-    State(app): State<App>,
-    body: Text<SMALL>,
-) -> Result<Answer<Null>, ApiError> {
-    read(&app, body, caller.only).await
+async fn null(caller: Authorized, body: Text<SMALL>) -> Result<Answer<Null>, ApiError> {
+    read(body, caller.only).await
 }
 
 /// The same for whoever comes: what is left when nobody is asked who they are.
-async fn open(State(app): State<App>, body: Text<SMALL>) -> Result<Answer<Null>, ApiError> {
-    read(&app, body, None).await
+async fn open(body: Text<SMALL>) -> Result<Answer<Null>, ApiError> {
+    read(body, None).await
 }
 
-async fn read(
-    app: &App,
-    body: Text<SMALL>,
-    only: Option<IntegrationId>,
-) -> Result<Answer<Null>, ApiError> {
-    let usage = body.read(app, move |text| check_record(text, only)).await?;
+async fn read(body: Text<SMALL>, only: Option<IntegrationId>) -> Result<Answer<Null>, ApiError> {
+    let usage = body.read(move |text| check_record(text, only)).await?;
     let call_id = usage.call_id.as_str().to_owned();
     Ok(Answer::created(Null { status: "accepted", id: usage.integration_id.to_string(), call_id }))
 }

@@ -1,25 +1,31 @@
-//! What every handler shares.
+//! The state that handlers and middleware share: services, each of which got what it needs when it
+//! was made.
+//!
+//! Only `api/`, `middleware/` and what builds them import it. Extractors below name the service that
+//! they need and get it by [`FromRef`].
 
 use std::sync::Arc;
 
+use axum::extract::FromRef;
 use bursar_store::{Cache, Ledger, Store, TenantCaps};
 
-use crate::auth::admit::KeyCache;
+use crate::auth::authenticator::Authenticator;
 use crate::auth::failed_logins::FailedLogins;
+use crate::auth::key_cache::KeyCache;
 use crate::auth::oidc::Issuers;
-use crate::auth::onboarding::Pauses;
+use crate::auth::onboarding::Onboarding;
 use crate::auth::secret::{Secret, SecretKey};
 use crate::credentials::reference::AllowedPrefixes;
+use crate::http::answer_memory::LargeAnswers;
 use crate::http::fixed_text::Documents;
 use crate::http::memory_budget::ByteBudget;
-use crate::http::work_pool::WorkPool;
 use crate::jobs::database_probe::Pulse;
 use crate::jobs::decision_log::DecisionLog;
 use crate::jobs::key_uses::KeyUses;
 use crate::jobs::monotonic_clock::MonotonicClock;
 use crate::observe::metrics::Metrics;
 use crate::protection::Protector;
-use crate::wire::body::BodyLimits;
+use crate::wire::body::BodyReader;
 
 /// The server without its sockets. Cloning shares it.
 #[derive(Clone)]
@@ -34,11 +40,11 @@ pub struct Parts {
     /// What windows and pauses move by.
     pub monotonic_clock: MonotonicClock,
     /// Hashes keys.
-    pub secret_key: SecretKey,
+    pub secret_key: Arc<SecretKey>,
     /// Proves the operator.
-    pub operator_token: Secret,
-    /// Proves whoever scrapes the metrics, if it was configured.
-    pub metrics_token: Option<Secret>,
+    pub operator_token: Arc<Secret>,
+    /// Proves callers.
+    pub authenticator: Arc<Authenticator>,
     /// What is measured.
     pub metrics: Arc<Metrics>,
     /// Which references the operator may set.
@@ -46,33 +52,25 @@ pub struct Parts {
     /// How many rows of a kind a tenant may have.
     pub tenant_caps: TenantCaps,
     /// Keys that were seen a moment ago.
-    pub key_cache: KeyCache,
+    pub key_cache: Arc<KeyCache>,
     /// Credentials that proved nobody.
-    pub failed_logins: FailedLogins,
+    pub failed_logins: Arc<FailedLogins>,
     /// Who vouches for people.
-    pub issuers: Issuers,
-    /// Tenants whose onboarding could not be written a moment ago.
-    pub onboarding_pauses: Pauses,
+    pub issuers: Arc<Issuers>,
+    /// How far tenants have come in setting themselves up.
+    pub onboarding: Arc<Onboarding>,
     /// Which keys were used since it was written down last.
-    pub key_uses: KeyUses,
+    pub key_uses: Arc<KeyUses>,
     /// Decisions that someone may ask about.
     pub decision_log: DecisionLog,
     /// Keeps the server from what its tenants send too much of.
     pub protection: Protector,
     /// Whether the database answers, when it is not a part of this process.
     pub pulse: Option<Pulse>,
-    /// What bodies of requests may cost.
-    pub body_limits: BodyLimits,
-    /// Threads that read large and compressed bodies.
-    pub decode_pool: WorkPool,
-    /// Threads that write large answers.
-    pub answer_pool: WorkPool,
-    /// The bytes of all large answers to tenants, from the first row until they are taken.
-    pub answer_budget: ByteBudget,
-    /// Those to the operator, so that nobody else keeps it from seeing the server.
-    pub operator_answers: ByteBudget,
-    /// Those to callers who prove nothing.
-    pub anonymous_answers: ByteBudget,
+    /// Takes bodies of requests in.
+    pub bodies: Arc<BodyReader>,
+    /// What large answers are read and written with.
+    pub answers: LargeAnswers,
     /// The description of the API.
     pub documents: &'static Documents,
     /// The bytes of all exports that are open.
@@ -88,11 +86,11 @@ impl App {
     /// What this node keeps in memory for a while.
     pub fn caches(&self) -> Vec<&dyn Cache> {
         let mut caches: Vec<&dyn Cache> = vec![
-            &self.key_cache,
-            &self.key_uses,
+            self.key_cache.as_ref(),
+            self.key_uses.as_ref(),
             &self.decision_log,
-            &self.onboarding_pauses,
-            &self.failed_logins,
+            self.onboarding.pauses(),
+            self.failed_logins.as_ref(),
         ];
         caches.extend(self.protection.caches());
         caches.extend(self.metrics.caches());
@@ -106,5 +104,23 @@ impl std::ops::Deref for App {
 
     fn deref(&self) -> &Parts {
         &self.0
+    }
+}
+
+impl FromRef<App> for Arc<Authenticator> {
+    fn from_ref(app: &App) -> Self {
+        Self::clone(&app.authenticator)
+    }
+}
+
+impl FromRef<App> for Arc<BodyReader> {
+    fn from_ref(app: &App) -> Self {
+        Self::clone(&app.bodies)
+    }
+}
+
+impl FromRef<App> for LargeAnswers {
+    fn from_ref(app: &App) -> Self {
+        app.answers.clone()
     }
 }

@@ -13,8 +13,7 @@ use crate::api::telemetry::{history, ingest, series, summaries};
 use crate::api::tenants::{audit, onboarding, session, tenant};
 use crate::app::App;
 use crate::auth::access::Access;
-use crate::jobs::database_probe;
-use crate::middleware::{guard, pipeline};
+use crate::middleware::{database_gate, guard, pipeline};
 use crate::wire::error::ApiError;
 use crate::wire::error_code::ErrorCode;
 
@@ -58,12 +57,6 @@ pub fn operator_routes(app: &App) -> Router<App> {
         .route("/fdr/clock", get(clock::get_clock))
         .route("/fdr/clock/confirm", post(clock::confirm_clock));
     guarded(founder, app).route("/metrics", get(metrics::get_metrics))
-}
-
-/// Whether a path is of a route that watches the server: it is answered when all connections are busy.
-pub(crate) fn is_for_the_operator(path: &str) -> bool {
-    matches!(path, "/health" | "/health/live" | "/health/ready" | "/metrics")
-        || path.starts_with("/fdr/")
 }
 
 /// What tenants use, and what describes it to them.
@@ -140,7 +133,7 @@ fn guarded(routes: Router<App>, app: &App) -> Router<App> {
     let routes = routes.route_layer(middleware::from_fn_with_state(app.clone(), guard::authorize));
     match &app.pulse {
         Some(_) => routes
-            .layer(middleware::from_fn_with_state(app.clone(), database_probe::require_database)),
+            .layer(middleware::from_fn_with_state(app.clone(), database_gate::require_database)),
         None => routes,
     }
 }

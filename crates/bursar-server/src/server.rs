@@ -14,7 +14,11 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::JoinHandle;
 
 use crate::app::{App, Parts};
+use crate::auth::authenticator::Authenticator;
+use crate::auth::failed_logins::FailedLogins;
+use crate::auth::key_cache::KeyCache;
 use crate::auth::oidc::Issuers;
+use crate::auth::onboarding::Onboarding;
 use crate::auth::secret::{Secret, SecretKey};
 use crate::cli::dev;
 use crate::config::data_dir;
@@ -22,21 +26,27 @@ use crate::config::data_dir::{ADDRESS, OPERATOR_TOKEN, SECRET_KEY};
 use crate::config::database::{Database, PasswordError, PostgresDatabase};
 use crate::config::settings::{Config, is_strong};
 use crate::credentials::raw_key;
-use crate::http::memory_budget::ByteBudget;
+use crate::http::answer_memory::LargeAnswers;
+use crate::http::memory_budget::{AnswerBudgets, ByteBudget};
 use crate::http::outbound;
 use crate::http::outbound::Outbound;
+use crate::http::request_facts::Listener;
 use crate::http::tls::{Certificates, TlsError};
+use crate::http::work_pool::WorkPool;
 use crate::http::{Entrance, end_asked, listen, reachable, serve};
 use crate::jobs::background::{RESTART_AFTER, keep_running};
 use crate::jobs::database_probe;
 use crate::jobs::database_probe::Pulse;
+use crate::jobs::decision_log::DecisionLog;
+use crate::jobs::key_uses::KeyUses;
 use crate::jobs::monotonic_clock::MonotonicClock;
 use crate::jobs::write_probe;
-use crate::middleware::response_headers::Listener;
 use crate::observe::metrics::Metrics;
 use crate::openapi;
+use crate::protection::Protector;
 use crate::router::{operator_router, public_router, router};
-use crate::wire::timestamps;
+use crate::wire::body::{BATCH_RECORDS_MAX, BodyReader};
+use crate::wire::{export, timestamps};
 
 /// How often reservations whose time is over are ended.
 const SWEEP_EVERY: Duration = Duration::from_secs(1);
@@ -239,33 +249,74 @@ fn assemble(
     let metrics = Arc::new(Metrics::new()?);
     let observer = Arc::clone(&metrics) as Arc<dyn Observer>;
     let ledger = Ledger::start(lanes, observer, config.caps).map_err(StartError::System)?;
+    let (secret_key, operator_token) = (Arc::new(secret_key), Arc::new(operator_token));
+    let (key_cache, key_uses) = (Arc::<KeyCache>::default(), Arc::<KeyUses>::default());
+    let failed_logins = Arc::<FailedLogins>::default();
+    let issuers = Arc::new(issuers(config)?);
+    let onboarding = Arc::new(Onboarding::new(ledger.clone(), Arc::clone(&key_cache)));
+    let authenticator = Authenticator {
+        store: Arc::clone(&store),
+        secret_key: Arc::clone(&secret_key),
+        operator_token: Arc::clone(&operator_token),
+        metrics_token: config.metrics_token.as_ref().map(copied),
+        issuers: Arc::clone(&issuers),
+        key_cache: Arc::clone(&key_cache),
+        key_uses: Arc::clone(&key_uses),
+        failed_logins: Arc::clone(&failed_logins),
+        onboarding: Arc::clone(&onboarding),
+        clock: monotonic_clock.clone(),
+        metrics: Arc::clone(&metrics),
+    };
+    let protection = Protector::new(
+        config.protection,
+        Arc::clone(&store),
+        monotonic_clock.clone(),
+        Arc::clone(&metrics),
+    );
+    let answers = large_answers(config, Arc::clone(&store));
+    let bodies = Arc::new(body_reader(config, ledger.clone()));
     Ok(App::new(Parts {
         store,
         ledger,
         monotonic_clock,
         secret_key,
         operator_token,
-        metrics_token: config.metrics_token.as_ref().map(copied),
+        authenticator: Arc::new(authenticator),
         metrics,
         allowed_prefixes: config.allowed_prefixes.clone(),
         tenant_caps: config.tenant_caps,
-        key_cache: crate::auth::admit::KeyCache::default(),
-        failed_logins: crate::auth::failed_logins::FailedLogins::default(),
-        issuers: issuers(config)?,
-        onboarding_pauses: crate::auth::onboarding::Pauses::default(),
-        key_uses: crate::jobs::key_uses::KeyUses::default(),
-        decision_log: crate::jobs::decision_log::DecisionLog::default(),
-        protection: crate::protection::Protector::new(config.protection),
+        key_cache,
+        failed_logins,
+        issuers,
+        onboarding,
+        key_uses,
+        decision_log: DecisionLog::default(),
+        protection,
         pulse,
-        body_limits: config.body_limits.clone(),
-        decode_pool: crate::http::work_pool::WorkPool::default(),
-        answer_pool: crate::http::work_pool::WorkPool::default(),
-        answer_budget: config.answer_budget.clone(),
-        operator_answers: ByteBudget::undivided(OPERATOR_ANSWER_BYTES_MAX),
-        anonymous_answers: ByteBudget::undivided(ANONYMOUS_ANSWER_BYTES_MAX),
+        bodies,
+        answers,
         documents: &openapi::DOCUMENTS,
-        export_budget: crate::wire::export::budget(),
+        export_budget: export::budget(),
     }))
+}
+
+/// What bodies are taken in with: a batch only when the ledger has room for all of its records.
+fn body_reader(config: &Config, ledger: Ledger) -> BodyReader {
+    let has_room = move |tenant_id, bytes| ledger.has_room(tenant_id, bytes, BATCH_RECORDS_MAX);
+    BodyReader {
+        limits: config.body_limits.clone(),
+        pool: WorkPool::default(),
+        has_room: Box::new(has_room),
+    }
+}
+
+fn large_answers(config: &Config, store: Arc<dyn Store>) -> LargeAnswers {
+    let budgets = AnswerBudgets {
+        tenants: config.answer_budget.clone(),
+        operator: ByteBudget::undivided(OPERATOR_ANSWER_BYTES_MAX),
+        anonymous: ByteBudget::undivided(ANONYMOUS_ANSWER_BYTES_MAX),
+    };
+    LargeAnswers { store, pool: WorkPool::default(), budgets }
 }
 
 /// Who vouches for people. The authorities of this machine are read only when there is someone.
@@ -327,8 +378,8 @@ pub async fn run(config: &Config, app: App, ready: impl FnOnce(&str)) -> Result<
         tokio::spawn(Arc::clone(certificates).follow(hangup));
     }
     let watched = [
-        run_beside("pulse", &app, database_probe::follow),
-        run_beside("write probe", &app, write_probe::follow),
+        run_beside("pulse", &app, watch_database),
+        run_beside("write probe", &app, watch_writes),
         run_beside("stock", &app, watch_stock),
         run_beside("keys", &app, watch_keys),
     ];
@@ -443,6 +494,16 @@ async fn enter(
     let router = operator_router(app.clone());
     let operator = Entrance { listener, router, kind: Listener::Operator };
     Ok((vec![public, operator], address))
+}
+
+async fn watch_database(app: App) {
+    if let Some(pulse) = &app.pulse {
+        database_probe::follow(&app.store, pulse).await;
+    }
+}
+
+async fn watch_writes(app: App) {
+    write_probe::follow(app.store.as_ref(), &app.ledger, app.pulse.as_ref()).await;
 }
 
 async fn sweep(app: App) {

@@ -159,6 +159,12 @@ pub fn access(method: &Method, path: &str) -> Option<Access> {
     BY_PATH.get(path)?.get(method).copied()
 }
 
+/// Whether a path is of a route that watches the server: it is answered when all connections are busy.
+pub fn watches_the_server(path: &str) -> bool {
+    matches!(path, "/health" | "/health/live" | "/health/ready" | "/metrics")
+        || path.starts_with("/fdr/")
+}
+
 /// The table as the documents show it.
 pub fn as_markdown() -> String {
     let mut text = String::from(

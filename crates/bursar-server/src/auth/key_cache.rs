@@ -8,7 +8,7 @@ use bursar_core::TenantId;
 use bursar_store::{Cache, CacheUse, SecretHash};
 use parking_lot::RwLock;
 
-use crate::auth::admit::{Caller, Kind};
+use crate::auth::caller::{Caller, Kind};
 use crate::jobs::tenant_cache::{CacheBounds, TenantCache};
 
 /// For how long a key that was good is taken for good without asking storage.
@@ -132,7 +132,7 @@ mod tests {
     use bursar_core::{ApiKeyId, OnboardingState, TenantLifecycle};
 
     use super::*;
-    use crate::auth::admit::CallerTenant;
+    use crate::auth::caller::CallerTenant;
     use crate::auth::scopes::ScopeSet;
 
     fn machine(tenant: i64) -> Arc<Caller> {

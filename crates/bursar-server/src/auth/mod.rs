@@ -2,8 +2,10 @@
 
 pub mod access;
 pub mod admit;
+pub mod authenticator;
+pub mod caller;
 pub mod failed_logins;
-pub(crate) mod key_cache;
+pub mod key_cache;
 pub mod oidc;
 pub mod onboarding;
 pub mod scopes;

@@ -5,15 +5,16 @@
 //! next call of the tenant tries again.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bursar_core::{OnboardingState, TenantId};
-use bursar_store::{Actor, Cache, CacheUse, Control, ControlTx};
+use bursar_store::{Actor, Cache, CacheUse, Control, ControlTx, Ledger};
 use parking_lot::Mutex;
 use tokio::time::timeout;
 
-use crate::app::App;
-use crate::auth::admit::CallerTenant;
+use crate::auth::caller::CallerTenant;
+use crate::auth::key_cache::KeyCache;
 
 /// How long a call waits for its step to be written.
 const WRITE_MAX: Duration = Duration::from_secs(1);
@@ -24,7 +25,7 @@ const PAUSES_MAX: usize = 10_000;
 
 /// The tenants whose last step could not be written a moment ago.
 #[derive(Default)]
-pub struct Pauses(Mutex<HashMap<TenantId, Instant>>);
+struct Pauses(Mutex<HashMap<TenantId, Instant>>);
 
 impl Pauses {
     fn holds(&self, tenant_id: TenantId) -> bool {
@@ -67,31 +68,52 @@ impl Cache for Pauses {
     }
 }
 
-/// Brings a tenant to a step, if it is not there yet, and says where it is.
-pub async fn reach(
-    app: &App,
-    tenant: CallerTenant,
-    step: OnboardingState,
-    actor: &Actor,
-) -> OnboardingState {
-    let CallerTenant { tenant_id, onboarding, .. } = tenant;
-    if onboarding >= step || app.onboarding_pauses.holds(tenant_id) {
-        return onboarding;
+/// Writes how far tenants have come.
+pub struct Onboarding {
+    ledger: Ledger,
+    key_cache: Arc<KeyCache>,
+    pauses: Pauses,
+}
+
+impl Onboarding {
+    /// Nothing is paused yet; callers of a tenant that comes further are forgotten.
+    pub fn new(ledger: Ledger, key_cache: Arc<KeyCache>) -> Self {
+        Self { ledger, key_cache, pauses: Pauses::default() }
     }
-    let actor = actor.clone();
-    let change =
-        move |tx: &mut dyn ControlTx| Control::new(tx, &actor, tenant_id).reach_onboarding(step);
-    match timeout(WRITE_MAX, app.ledger.change(tenant_id, change)).await {
-        Ok(Ok(Ok(row))) => {
-            app.key_cache.forget(tenant_id);
-            row.onboarding
+
+    /// The tenants for which nothing is tried now.
+    pub fn pauses(&self) -> &dyn Cache {
+        &self.pauses
+    }
+
+    /// Brings a tenant to a step, if it is not there yet, and says where it is.
+    pub async fn reach(
+        &self,
+        tenant: CallerTenant,
+        step: OnboardingState,
+        actor: &Actor,
+    ) -> OnboardingState {
+        let CallerTenant { tenant_id, onboarding, .. } = tenant;
+        if onboarding >= step || self.pauses.holds(tenant_id) {
+            return onboarding;
         }
-        // The tenant is gone or at the end of its life: nothing is set up any more.
-        Ok(Ok(Err(_))) => onboarding,
-        Ok(Err(_)) | Err(_) => {
-            tracing::debug!(%tenant_id, step = step.as_str(), "a step of onboarding is not written");
-            app.onboarding_pauses.begin(tenant_id);
-            onboarding
+        let actor = actor.clone();
+        let change = move |tx: &mut dyn ControlTx| {
+            Control::new(tx, &actor, tenant_id).reach_onboarding(step)
+        };
+        match timeout(WRITE_MAX, self.ledger.change(tenant_id, change)).await {
+            Ok(Ok(Ok(row))) => {
+                self.key_cache.forget(tenant_id);
+                row.onboarding
+            }
+            // The tenant is gone or at the end of its life: nothing is set up any more.
+            Ok(Ok(Err(_))) => onboarding,
+            Ok(Err(_)) | Err(_) => {
+                let step = step.as_str();
+                tracing::debug!(%tenant_id, step, "a step of onboarding is not written");
+                self.pauses.begin(tenant_id);
+                onboarding
+            }
         }
     }
 }

@@ -15,10 +15,9 @@ use crate::config::database::{Database, PostgresDatabase, SQLITE, is_postgres};
 use crate::credentials::reference::AllowedPrefixes;
 use crate::http::client_address::TrustedProxies;
 use crate::http::limits::{Deadlines, Limits};
-use crate::http::memory_budget::ByteBudget;
+use crate::http::memory_budget::{BodyLimits, ByteBudget};
 use crate::http::tls::TlsFiles;
 use crate::observe::log::LogFormat;
-use crate::wire::body::BodyLimits;
 
 /// One setting.
 #[derive(Debug)]

@@ -8,17 +8,16 @@ use std::io;
 use std::ops::Deref;
 use std::sync::Arc;
 
-use axum::extract::FromRequestParts;
+use axum::extract::{FromRef, FromRequestParts};
 use axum::http::request::Parts;
 use bursar_store::{Asker, NoRoom, Reading, Room, Store, StoreError};
 use bytes::Bytes;
 use parking_lot::Mutex;
 
-use crate::app::App;
 use crate::http::holder::Holder;
-use crate::http::memory_budget::ByteHold;
+use crate::http::memory_budget::{AnswerBudgets, ByteHold};
+use crate::http::request_facts::RequestTenant;
 use crate::http::work_pool::WorkPool;
-use crate::middleware::response_headers::RequestTenant;
 use crate::wire::error::ApiError;
 use crate::wire::error_code::ErrorCode;
 use crate::wire::export;
@@ -81,10 +80,23 @@ impl Room for AnswerMemory {
     }
 }
 
+/// What answers that may be large are read and written with.
+#[derive(Clone)]
+pub struct LargeAnswers {
+    /// What is read.
+    pub store: Arc<dyn Store>,
+    /// Threads that write large answers.
+    pub pool: WorkPool,
+    /// The memory of all of them.
+    pub budgets: AnswerBudgets,
+}
+
 /// The store, read for the caller of a request: its answer takes memory as it grows, and the
 /// operator's has readers of its own.
 pub struct Reads {
     store: Arc<dyn Store>,
+    /// The same without a share of memory.
+    unbounded: Arc<dyn Store>,
     asker: Asker,
     writers: Writers,
 }
@@ -137,8 +149,8 @@ impl Writers {
 
 impl Reads {
     /// The store for an export, whose memory is set aside before it begins.
-    pub fn for_export(&self, app: &App) -> Arc<dyn Store> {
-        app.store.reading(Reading::unbounded(self.asker))
+    pub fn for_export(&self) -> Arc<dyn Store> {
+        self.unbounded.reading(Reading::unbounded(self.asker))
     }
 
     /// The threads that write large answers to the caller.
@@ -155,10 +167,15 @@ impl Deref for Reads {
     }
 }
 
-impl FromRequestParts<App> for Reads {
+impl<S> FromRequestParts<S> for Reads
+where
+    S: Send + Sync,
+    LargeAnswers: FromRef<S>,
+{
     type Rejection = ApiError;
 
-    async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, ApiError> {
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
+        let LargeAnswers { store: unbounded, pool, budgets } = LargeAnswers::from_ref(state);
         // Whoever the guard did not let in reads nothing.
         let unknown = || ApiError::of(ErrorCode::Internal);
         let memory = parts.extensions.get::<AnswerMemory>().cloned().ok_or_else(unknown)?;
@@ -166,15 +183,15 @@ impl FromRequestParts<App> for Reads {
         let (budget, holder) = match asker {
             Asker::Tenant => {
                 let tenant = parts.extensions.get::<RequestTenant>().ok_or_else(unknown)?;
-                (&app.answer_budget, tenant.holder())
+                (&budgets.tenants, tenant.holder())
             }
             // The operator looks at a tenant that floods, too.
-            Asker::Operator => (&app.operator_answers, Holder::OPERATOR),
+            Asker::Operator => (&budgets.operator, Holder::OPERATOR),
         };
         memory.begin(budget.hold(holder));
-        let store = app.store.reading(Reading { asker, room: Arc::new(memory.clone()) });
-        let writers = Writers { pool: app.answer_pool.clone(), holder, memory };
-        Ok(Self { store, asker, writers })
+        let store = unbounded.reading(Reading { asker, room: Arc::new(memory.clone()) });
+        let writers = Writers { pool, holder, memory };
+        Ok(Self { store, unbounded, asker, writers })
     }
 }
 

@@ -22,7 +22,7 @@ use super::pool::Seat;
 use super::progress::{CutReason, Idleness, Progress};
 use super::tls::Certificates;
 use super::watched::{Abort, Watched};
-use crate::middleware::response_headers::{Listener, OnReserve, OverTls};
+use crate::http::request_facts::{Listener, OnReserve, OverTls};
 
 /// How often the other end of an HTTP/2 connection is asked whether it is there.
 const PING_EVERY: Duration = Duration::from_secs(30);

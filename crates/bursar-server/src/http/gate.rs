@@ -17,7 +17,7 @@ use super::limits::Limits;
 use super::progress::Progress;
 use super::request_body::Persistence;
 use crate::http::client_address::ClientAddress;
-use crate::middleware::response_headers::{Listener, OnReserve, OverTls};
+use crate::http::request_facts::{Listener, OnReserve, OverTls};
 
 /// The service of one connection.
 pub(crate) struct Gate {

@@ -6,11 +6,12 @@
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use parking_lot::Mutex;
 
-use crate::http::holder::Holder;
+use crate::http::holder::{Holder, Whose};
 
 /// A number of bytes that may be held at once.
 #[derive(Clone, Debug)]
@@ -39,6 +40,37 @@ impl Held {
             if *own.get() == 0 {
                 own.remove();
             }
+        }
+    }
+}
+
+/// What bodies of requests may cost.
+#[derive(Clone, Debug)]
+pub struct BodyLimits {
+    /// How long one body may take to arrive.
+    pub deadline: Duration,
+    /// The bytes of all bodies in memory, as they arrived and inflated.
+    pub budget: ByteBudget,
+}
+
+/// The bytes of all large answers, from the first row until they are taken.
+#[derive(Clone, Debug)]
+pub struct AnswerBudgets {
+    /// Of answers to tenants.
+    pub tenants: ByteBudget,
+    /// Of those to the operator, so that nobody else keeps it from seeing the server.
+    pub operator: ByteBudget,
+    /// Of those to callers who prove nothing.
+    pub anonymous: ByteBudget,
+}
+
+impl AnswerBudgets {
+    /// Nothing yet, of the part from which this holder's answers take.
+    pub fn hold(&self, holder: Holder) -> ByteHold {
+        match holder.whose {
+            Whose::Tenant(_) => self.tenants.hold(holder),
+            Whose::Operator => self.operator.hold(holder),
+            Whose::Nobody => self.anonymous.hold(holder),
         }
     }
 }

@@ -19,6 +19,7 @@ pub mod outbound;
 mod pool;
 mod progress;
 mod request_body;
+pub mod request_facts;
 pub mod tls;
 mod watched;
 pub mod work_pool;
@@ -39,8 +40,8 @@ use self::pool::{Pool, Seat};
 use self::progress::Progress;
 use self::tls::Certificates;
 use self::watched::Abort;
+use crate::http::request_facts::Listener;
 use crate::jobs::background::{RESTART_AFTER, keep_running};
-use crate::middleware::response_headers::Listener;
 
 /// How long to wait after an accept that failed, for instance for want of file descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);

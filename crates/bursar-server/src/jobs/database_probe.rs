@@ -1,24 +1,17 @@
 //! Whether a database that other processes share answers: asked four times a second, so that nobody
 //! waits long for one that is away.
 //!
-//! What would ask a database that is away is answered 503 at once, and what already waits when it
-//! goes is answered then; a database that says nothing at all is noticed like one that refuses.
-//! The embedded store is a part of this process and has no pulse.
+//! A database that says nothing at all is noticed like one that refuses. The embedded store is a part
+//! of this process and has no pulse.
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::extract::{Request, State};
-use axum::middleware::Next;
-use axum::response::{IntoResponse, Response};
 use bursar_store::{NotWritable, Store, StoreError};
 use tokio::sync::watch;
 use tokio::time::{MissedTickBehavior, interval, timeout};
 
-use crate::app::App;
 use crate::jobs::background::TaskFailed;
-use crate::wire::error::ApiError;
-use crate::wire::error_code::ErrorCode;
 
 /// How often the database is asked.
 const ASK_EVERY: Duration = Duration::from_millis(250);
@@ -32,10 +25,6 @@ pub struct Pulse {
     away: watch::Sender<bool>,
 }
 
-/// That an answer says only that the database is away; an extension of such answers.
-#[derive(Clone, Copy, Debug)]
-pub struct Away;
-
 impl Pulse {
     /// Whether the database did not answer when it was asked last.
     pub fn is_away(&self) -> bool {
@@ -43,7 +32,7 @@ impl Pulse {
     }
 
     /// Waits until the database is away.
-    async fn lost(&self) {
+    pub async fn lost(&self) {
         // The sender lives as long as this waits.
         let _ = self.away.subscribe().wait_for(|away| *away).await;
     }
@@ -88,26 +77,11 @@ pub async fn feel(store: &Arc<dyn Store>) -> Result<(), StoreError> {
 }
 
 /// Asks the database now and then, for as long as the server lives.
-pub async fn follow(app: App) {
-    let Some(pulse) = &app.pulse else { return };
+pub async fn follow(store: &Arc<dyn Store>, pulse: &Pulse) {
     let mut ticks = interval(ASK_EVERY);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         ticks.tick().await;
-        pulse.take(&feel(&app.store).await);
-    }
-}
-
-/// Answers a request, or that the database is away, whichever is known first.
-pub async fn require_database(State(app): State<App>, request: Request, next: Next) -> Response {
-    let Some(pulse) = &app.pulse else { return next.run(request).await };
-    tokio::select! {
-        biased;
-        () = pulse.lost() => {
-            let mut response = ApiError::of(ErrorCode::Unavailable).into_response();
-            response.extensions_mut().insert(Away);
-            response
-        }
-        answer = next.run(request) => answer,
+        pulse.take(&feel(store).await);
     }
 }

@@ -5,8 +5,8 @@
 use axum::http::{Method, StatusCode};
 use axum::response::Response;
 
-use crate::app::App;
-use crate::jobs::database_probe::Away;
+use crate::middleware::database_gate::Away;
+use crate::observe::metrics::Metrics;
 use crate::observe::trace;
 use crate::observe::trace::TraceContext;
 use crate::wire::error_code::ErrorCode;
@@ -16,14 +16,14 @@ const TARGET: &str = "bursar::http";
 
 /// Answers a request within its trace, counts it and logs it.
 pub async fn watch(
-    app: &App,
+    metrics: &Metrics,
     trace: TraceContext,
     route: &str,
     method: &Method,
     answer: impl Future<Output = Response>,
 ) -> Response {
     let passed_on = trace.child_headers();
-    let counted = app.metrics.begin(route, method);
+    let counted = metrics.begin(route, method);
     let method = counted.method();
     trace::within(trace, async {
         let mut response = answer.await;

@@ -14,8 +14,7 @@ use crate::auth::access;
 use crate::auth::access::Access;
 use crate::auth::admit;
 use crate::auth::admit::Admitted;
-use crate::middleware::response_headers::RequestTenant;
-use crate::protection;
+use crate::http::request_facts::RequestTenant;
 use crate::protection::Sender;
 use crate::wire::error::ApiError;
 use crate::wire::error_code::ErrorCode;
@@ -53,7 +52,7 @@ async fn enter(
     path: &str,
     mut request: Request,
 ) -> Result<Request, ApiError> {
-    let admitted = admit::admit(app, request.headers(), access).await?;
+    let admitted = admit::admit(&app.authenticator, request.headers(), access).await?;
     let (tenant, integration_id) = match &admitted {
         Admitted::Operator(_) => (None, None),
         Admitted::Anyone(anyone) => (anyone.tenant, anyone.only),
@@ -69,7 +68,7 @@ async fn enter(
     if let Some(tenant) = tenant {
         // The operator acts on a tenant that floods the server, too.
         let sender = Sender { tenant, integration_id, is_operator: admitted.is_operator() };
-        protection::protect(app, sender, path, &mut request).await?;
+        app.protection.protect(sender, path, &mut request).await?;
     }
     let asker = if admitted.is_operator() { Asker::Operator } else { Asker::Tenant };
     request.extensions_mut().insert(asker);

@@ -23,7 +23,7 @@ pub async fn run(State(app): State<App>, request: Request, next: Next) -> Respon
     let route = matched.as_ref().map_or(NO_ROUTE, MatchedPath::as_str);
     let client = request.extensions().get::<ClientAddress>().copied();
     // Each of the futures around it would have room for it twice.
-    let answer = Box::pin(response_headers::apply(&app, request, next));
+    let answer = Box::pin(response_headers::apply(&app.answers.budgets, request, next));
     let answer = client_address::within(client, answer);
-    request_id::within(id, access_log::watch(&app, trace, route, &method, answer)).await
+    request_id::within(id, access_log::watch(&app.metrics, trace, route, &method, answer)).await
 }

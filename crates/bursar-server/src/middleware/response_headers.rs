@@ -5,7 +5,6 @@
 
 use std::panic::AssertUnwindSafe;
 use std::pin::Pin;
-use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll};
 
 use axum::body::{Body, HttpBody};
@@ -14,87 +13,18 @@ use axum::http::uri::Authority;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Version, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
-use bursar_core::{IntegrationId, TenantId};
 use bytes::Bytes;
 use futures_util::FutureExt;
 use hyper::body::{Frame, SizeHint};
 
-use crate::app::App;
+use crate::auth::access;
 use crate::http::answer_memory::{AnswerMemory, SMALL_ANSWER};
 use crate::http::fixed_text::SharedText;
-use crate::http::holder::{Holder, Whose};
 use crate::http::limits::{HEADERS_MAX, PATH_BYTES_MAX};
-use crate::http::memory_budget::ByteHold;
-use crate::router;
+use crate::http::memory_budget::{AnswerBudgets, ByteHold};
+use crate::http::request_facts::{Listener, OnReserve, OverTls, RequestTenant};
 use crate::wire::error::ApiError;
 use crate::wire::error_code::ErrorCode;
-
-/// On which listener a request came; an extension of every request that came by a socket.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Listener {
-    /// Where tenants call.
-    Public,
-    /// Where only the operator's network calls.
-    Operator,
-}
-
-/// That a request came over TLS; an extension of such requests only.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct OverTls;
-
-/// That a request came on a connection of the reserve; an extension of such requests only.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct OnReserve;
-
-/// Whose request it is, once that is proved; an extension of every request.
-#[derive(Clone, Debug, Default)]
-pub struct RequestTenant(Arc<OnceLock<Proved>>);
-
-/// Who was proved to send a request.
-#[derive(Clone, Copy, Debug)]
-enum Proved {
-    /// The operator, on no tenant, or who may read the metrics.
-    Operator,
-    /// Someone on this tenant, with the key of an integration or not.
-    Tenant(TenantId, Option<IntegrationId>),
-}
-
-impl RequestTenant {
-    /// Someone proved to be of this tenant, with the key of this integration or not.
-    pub(crate) fn proved(&self, tenant_id: TenantId, only: Option<IntegrationId>) {
-        // A request has one tenant, whoever asks for it how often.
-        let _ = self.0.set(Proved::Tenant(tenant_id, only));
-    }
-
-    /// The request is the operator's own.
-    pub(crate) fn proved_operator(&self) {
-        let _ = self.0.set(Proved::Operator);
-    }
-
-    /// Whether anyone was proved to send the request.
-    pub(crate) fn is_proved(&self) -> bool {
-        self.0.get().is_some()
-    }
-
-    /// Who holds what the request takes.
-    pub fn holder(&self) -> Holder {
-        match self.0.get() {
-            Some(Proved::Tenant(tenant_id, only)) => Holder::tenant(*tenant_id, *only),
-            Some(Proved::Operator) => Holder::OPERATOR,
-            None => Holder::NOBODY,
-        }
-    }
-
-    /// A hold on the memory for large answers to whoever sent the request.
-    fn answer_hold(&self, app: &App) -> ByteHold {
-        let holder = self.holder();
-        match holder.whose {
-            Whose::Tenant(_) => app.answer_budget.hold(holder),
-            Whose::Operator => app.operator_answers.hold(holder),
-            Whose::Nobody => app.anonymous_answers.hold(holder),
-        }
-    }
-}
 
 static HEADERS: [(HeaderName, HeaderValue); 5] = [
     (header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff")),
@@ -112,7 +42,7 @@ const TWO_HOSTS: &str =
 static ONLY_TLS: HeaderValue = HeaderValue::from_static("max-age=31536000");
 
 /// Refuses a head out of bounds, and sends an answer out with what every answer has.
-pub async fn apply(app: &App, mut request: Request, next: Next) -> Response {
+pub async fn apply(budgets: &AnswerBudgets, mut request: Request, next: Next) -> Response {
     // A request that came by a socket has one already.
     let tenant = request.extensions_mut().get_or_insert_default::<RequestTenant>().clone();
     let memory = AnswerMemory::default();
@@ -126,7 +56,7 @@ pub async fn apply(app: &App, mut request: Request, next: Next) -> Response {
             .unwrap_or_else(|_panic| ApiError::of(ErrorCode::Internal).into_response()),
         Err(error) => error.into_response(),
     };
-    let mut response = match bound_answer(app, (&tenant, &memory), response) {
+    let mut response = match bound_answer(budgets, (&tenant, &memory), response) {
         Ok(response) => response,
         Err(error) => error.into_response(),
     };
@@ -152,7 +82,7 @@ fn set_default(headers: &mut HeaderMap, name: &HeaderName, value: &HeaderValue) 
 fn check_head(request: &Request) -> Result<(), ApiError> {
     let extensions = request.extensions();
     let is_on_reserve = extensions.get::<OnReserve>().is_some();
-    if is_on_reserve && !router::is_for_the_operator(request.uri().path()) {
+    if is_on_reserve && !access::watches_the_server(request.uri().path()) {
         let message = "All connections of the server are busy; come again after Retry-After.";
         return Err(ApiError::new(ErrorCode::Overloaded, message));
     }
@@ -202,7 +132,7 @@ fn check_host(request: &Request) -> Result<(), &'static str> {
 /// Holds memory for a large answer until the client has taken it: what it took while it was built,
 /// as much of it as is needed.
 fn bound_answer(
-    app: &App,
+    budgets: &AnswerBudgets,
     (tenant, memory): (&RequestTenant, &AnswerMemory),
     response: Response,
 ) -> Result<Response, ApiError> {
@@ -212,7 +142,7 @@ fn bound_answer(
     }
     let bytes = response.body().size_hint().exact().and_then(|bytes| usize::try_from(bytes).ok());
     let Some(bytes) = bytes.filter(|bytes| *bytes > SMALL_ANSWER) else { return Ok(response) };
-    let mut hold = built.unwrap_or_else(|| tenant.answer_hold(app));
+    let mut hold = built.unwrap_or_else(|| budgets.hold(tenant.holder()));
     if !hold.resize(bytes) {
         return Err(ApiError::of(ErrorCode::Overloaded));
     }

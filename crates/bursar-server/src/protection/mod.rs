@@ -16,17 +16,18 @@ use std::time::Duration;
 use axum::extract::{FromRequestParts, Request};
 use axum::http::request::Parts;
 use bursar_core::{
-    Capacity, Day, Dimension, IntegrationId, ProtectedRequest, Protection, ProtectionDecision,
-    RecordMode, RecordOutcome, RecordRefusal, TenantId, Thresholds, Timestamp, WindowOwner,
+    Day, Dimension, IntegrationId, ProtectedRequest, ProtectionDecision, RecordMode, RecordOutcome,
+    RecordRefusal, TenantId, Thresholds, Timestamp, WindowOwner,
 };
-use bursar_store::{Cache, Ledger, OverrideRow, StoreError};
+use bursar_store::{Cache, Ledger, OverrideRow, Store, StoreError};
 
 use self::per_tenant::PerTenant;
 use self::routes::{Facts, Refusal};
 use self::signals::{Moment, SignalLog};
 use self::windows::Windows;
-use crate::app::App;
-use crate::auth::admit::CallerTenant;
+use crate::auth::caller::CallerTenant;
+use crate::jobs::monotonic_clock::MonotonicClock;
+use crate::observe::metrics::Metrics;
 use crate::wire::error::ApiError;
 use crate::wire::error_code::ErrorCode;
 
@@ -34,6 +35,17 @@ pub(crate) use self::signals::KEPT as SIGNALS_KEPT;
 
 /// The target of the lines about what protection did.
 const TARGET: &str = "bursar::protection";
+
+/// Who sends a request of a tenant.
+#[derive(Clone, Copy, Debug)]
+pub struct Sender {
+    /// The tenant.
+    pub tenant: CallerTenant,
+    /// The integration whose key the request came with.
+    pub integration_id: Option<IntegrationId>,
+    /// Whether the operator acts on the tenant.
+    pub is_operator: bool,
+}
 
 /// What protects one node: the rule, what tenants have instead of the configured thresholds, and
 /// what was done.
@@ -43,6 +55,9 @@ const TARGET: &str = "bursar::protection";
 /// when overrides end, and what is shown.
 pub struct Protector {
     thresholds: Thresholds,
+    store: Arc<dyn Store>,
+    clock: MonotonicClock,
+    metrics: Arc<Metrics>,
     windows: Windows,
     overrides: PerTenant<(), Arc<[OverrideRow]>>,
     costs: PerTenant<Day, i128>,
@@ -51,18 +66,18 @@ pub struct Protector {
 
 impl Protector {
     /// A protector with these thresholds and the rule that is built in.
-    pub fn new(thresholds: Thresholds) -> Self {
-        Self::with_rule(thresholds, |capacity| Box::new(bursar_core::Counting::new(capacity)))
-    }
-
-    /// The same with another rule, which is made once for each lock.
-    pub fn with_rule(
+    pub fn new(
         thresholds: Thresholds,
-        make: impl Fn(Capacity) -> Box<dyn Protection>,
+        store: Arc<dyn Store>,
+        clock: MonotonicClock,
+        metrics: Arc<Metrics>,
     ) -> Self {
         Self {
             thresholds,
-            windows: Windows::new(make),
+            store,
+            clock,
+            metrics,
+            windows: Windows::counting(),
             overrides: PerTenant::new("protection-overrides"),
             costs: PerTenant::new("protection-costs"),
             signals: SignalLog::default(),
@@ -86,125 +101,114 @@ impl Protector {
     pub async fn write(&self, ledger: &Ledger) -> Result<(), StoreError> {
         self.signals.write(ledger).await
     }
-}
 
-/// Who sends a request of a tenant.
-#[derive(Clone, Copy, Debug)]
-pub struct Sender {
-    /// The tenant.
-    pub tenant: CallerTenant,
-    /// The integration whose key the request came with.
-    pub integration_id: Option<IntegrationId>,
-    /// Whether the operator acts on the tenant.
-    pub is_operator: bool,
-}
-
-/// Lets a tenant's request go on, or refuses it; what the operator does to the tenant goes on, but
-/// for decisions about money. Of telemetry the refusal is left with the request, for its handler to
-/// ask for as [`RecordsProtection`].
-///
-/// # Errors
-/// The refusal; 503 when money is guarded and what was spent cannot be read.
-pub async fn protect(
-    app: &App,
-    sender: Sender,
-    path: &str,
-    request: &mut Request,
-) -> Result<(), ApiError> {
-    let Some(facts) = routes::facts(request.method(), path) else { return Ok(()) };
-    let asked = protected(app, sender, facts).await?;
-    let decision = match facts.refusal {
-        _ if sender.is_operator && !facts.is_cost_guarded => {
-            count(app, facts, &asked);
+    /// Lets a tenant's request go on, or refuses it; what the operator does to the tenant goes on,
+    /// but for decisions about money. Of telemetry the refusal is left with the request, for its
+    /// handler to ask for as [`RecordsProtection`].
+    ///
+    /// # Errors
+    /// The refusal; 503 when money is guarded and what was spent cannot be read.
+    pub async fn protect(
+        &self,
+        sender: Sender,
+        path: &str,
+        request: &mut Request,
+    ) -> Result<(), ApiError> {
+        let Some(facts) = routes::facts(request.method(), path) else { return Ok(()) };
+        let asked = self.protected(sender, facts).await?;
+        let decision = match facts.refusal {
+            _ if sender.is_operator && !facts.is_cost_guarded => {
+                self.count(facts, &asked);
+                return Ok(());
+            }
+            Refusal::Never => {
+                self.count(facts, &asked);
+                return Ok(());
+            }
+            Refusal::AtOnce | Refusal::UnlessKnown => {
+                self.windows.ask(&asked, |rule, request| rule.decide(request))
+            }
+        };
+        let Some(error) = ApiError::protection(&decision) else {
+            self.tell(facts, &asked, decision);
+            return Ok(());
+        };
+        if facts.refusal == Refusal::UnlessKnown {
+            request.extensions_mut().insert(Refused { facts, asked, decision, error });
             return Ok(());
         }
-        Refusal::Never => {
-            count(app, facts, &asked);
-            return Ok(());
-        }
-        Refusal::AtOnce | Refusal::UnlessKnown => {
-            app.protection.windows.ask(&asked, |rule, request| rule.decide(request))
-        }
-    };
-    let Some(error) = ApiError::protection(&decision) else {
-        tell(app, facts, &asked, decision);
-        return Ok(());
-    };
-    if facts.refusal == Refusal::UnlessKnown {
-        request.extensions_mut().insert(Refused { facts, asked, decision, error });
-        return Ok(());
+        self.tell(facts, &asked, decision);
+        Err(error)
     }
-    tell(app, facts, &asked, decision);
-    Err(error)
-}
 
-/// What the rule has to know of a request.
-async fn protected(app: &App, sender: Sender, facts: &Facts) -> Result<ProtectedRequest, ApiError> {
-    let Sender { tenant, integration_id, .. } = sender;
-    let tenant_id = tenant.tenant_id;
-    let (now, asked_at) = (app.store.now(), app.monotonic_clock.elapsed());
-    let unavailable = |_| ApiError::of(ErrorCode::Unavailable);
-    let thresholds = match thresholds(app, tenant, now, asked_at).await {
-        Ok(thresholds) => thresholds,
-        // Where money is guarded, a limit that cannot be read is no limit that does not exist.
-        Err(error) if facts.is_cost_guarded => return Err(unavailable(error)),
-        Err(_) => app.protection.thresholds.of_tenant(tenant.onboarding, []),
-    };
-    let mut cost_nanos_day = None;
-    if facts.is_cost_guarded && thresholds.cost_cents_day > 0 {
-        let ask = || app.store.cost_of_day(tenant_id, now.day());
-        let cost = app.protection.costs.get(tenant_id, now.day(), asked_at, ask).await;
-        cost_nanos_day = Some(cost.map_err(unavailable)?);
+    /// What the rule has to know of a request.
+    async fn protected(&self, sender: Sender, facts: &Facts) -> Result<ProtectedRequest, ApiError> {
+        let Sender { tenant, integration_id, .. } = sender;
+        let tenant_id = tenant.tenant_id;
+        let (now, asked_at) = (self.store.now(), self.clock.elapsed());
+        let unavailable = |_| ApiError::of(ErrorCode::Unavailable);
+        let thresholds = match self.thresholds(tenant, now, asked_at).await {
+            Ok(thresholds) => thresholds,
+            // Where money is guarded, a limit that cannot be read is no limit that does not exist.
+            Err(error) if facts.is_cost_guarded => return Err(unavailable(error)),
+            Err(_) => self.thresholds.of_tenant(tenant.onboarding, []),
+        };
+        let mut cost_nanos_day = None;
+        if facts.is_cost_guarded && thresholds.cost_cents_day > 0 {
+            let ask = || self.store.cost_of_day(tenant_id, now.day());
+            let cost = self.costs.get(tenant_id, now.day(), asked_at, ask).await;
+            cost_nanos_day = Some(cost.map_err(unavailable)?);
+        }
+        let Facts { route, class, .. } = *facts;
+        let owner = WindowOwner { tenant_id, integration_id };
+        // Read anew: the store may have taken its time, and a wait begins now.
+        let elapsed = self.clock.elapsed();
+        Ok(ProtectedRequest { owner, route, class, thresholds, cost_nanos_day, now, elapsed })
     }
-    let Facts { route, class, .. } = *facts;
-    let owner = WindowOwner { tenant_id, integration_id };
-    // Read anew: the store may have taken its time, and a wait begins now.
-    let elapsed = app.monotonic_clock.elapsed();
-    Ok(ProtectedRequest { owner, route, class, thresholds, cost_nanos_day, now, elapsed })
-}
 
-/// What a tenant is held to now.
-async fn thresholds(
-    app: &App,
-    tenant: CallerTenant,
-    now: Timestamp,
-    elapsed: Duration,
-) -> Result<Thresholds, StoreError> {
-    let CallerTenant { tenant_id, onboarding, .. } = tenant;
-    let ask = async || app.store.protection_overrides(tenant_id).await.map(Arc::from);
-    let overrides = app.protection.overrides.get(tenant_id, (), elapsed, ask).await?;
-    let in_force = overrides.iter().filter(|row| row.expires_at > now);
-    let in_force = in_force.map(|row| (row.dimension, row.allowed_value));
-    Ok(app.protection.thresholds.of_tenant(onboarding, in_force))
-}
+    /// What a tenant is held to now.
+    async fn thresholds(
+        &self,
+        tenant: CallerTenant,
+        now: Timestamp,
+        elapsed: Duration,
+    ) -> Result<Thresholds, StoreError> {
+        let CallerTenant { tenant_id, onboarding, .. } = tenant;
+        let ask = async || self.store.protection_overrides(tenant_id).await.map(Arc::from);
+        let overrides = self.overrides.get(tenant_id, (), elapsed, ask).await?;
+        let in_force = overrides.iter().filter(|row| row.expires_at > now);
+        let in_force = in_force.map(|row| (row.dimension, row.allowed_value));
+        Ok(self.thresholds.of_tenant(onboarding, in_force))
+    }
 
-/// Counts what goes on whatever its thresholds say.
-fn count(app: &App, facts: &Facts, asked: &ProtectedRequest) {
-    let decision = app.protection.windows.ask(asked, |rule, request| rule.count(request));
-    tell(app, facts, asked, decision);
-}
+    /// Counts what goes on whatever its thresholds say.
+    fn count(&self, facts: &Facts, asked: &ProtectedRequest) {
+        let decision = self.windows.ask(asked, |rule, request| rule.count(request));
+        self.tell(facts, asked, decision);
+    }
 
-/// Tells whoever watches of a decision other than "allow".
-fn tell(app: &App, facts: &Facts, asked: &ProtectedRequest, decision: ProtectionDecision) {
-    let Some(breach) = decision.breach() else { return };
-    let WindowOwner { tenant_id, integration_id } = asked.owner;
-    app.metrics.protected(breach.dimension, &decision);
-    tracing::warn!(
-        target: TARGET,
-        event = "abuse_protection_triggered",
-        %tenant_id,
-        integration_id = integration_id.map(tracing::field::display),
-        dimension = breach.dimension.as_str(),
-        action = decision.as_str(),
-        endpoint = facts.endpoint,
-        operation = facts.operation,
-        current_value = breach.current_value,
-        allowed_value = breach.allowed_value,
-        retry_after_ms = breach.retry_after_ms,
-        anomaly = (breach.dimension == Dimension::Anomaly).then_some(true),
-    );
-    let at = Moment { elapsed: asked.elapsed, time: asked.now };
-    app.protection.signals.note(tenant_id, facts, decision, at);
+    /// Tells whoever watches of a decision other than "allow".
+    fn tell(&self, facts: &Facts, asked: &ProtectedRequest, decision: ProtectionDecision) {
+        let Some(breach) = decision.breach() else { return };
+        let WindowOwner { tenant_id, integration_id } = asked.owner;
+        self.metrics.protected(breach.dimension, &decision);
+        tracing::warn!(
+            target: TARGET,
+            event = "abuse_protection_triggered",
+            %tenant_id,
+            integration_id = integration_id.map(tracing::field::display),
+            dimension = breach.dimension.as_str(),
+            action = decision.as_str(),
+            endpoint = facts.endpoint,
+            operation = facts.operation,
+            current_value = breach.current_value,
+            allowed_value = breach.allowed_value,
+            retry_after_ms = breach.retry_after_ms,
+            anomaly = (breach.dimension == Dimension::Anomaly).then_some(true),
+        );
+        let at = Moment { elapsed: asked.elapsed, time: asked.now };
+        self.signals.note(tenant_id, facts, decision, at);
+    }
 }
 
 /// A refusal of telemetry, of which only known calls are recorded.
@@ -220,10 +224,10 @@ struct Refused {
 /// call is known. The ledger decides which those are, in the transaction that records them.
 pub struct RecordsProtection(Option<Box<Refused>>);
 
-impl FromRequestParts<App> for RecordsProtection {
+impl<S: Send + Sync> FromRequestParts<S> for RecordsProtection {
     type Rejection = std::convert::Infallible;
 
-    async fn from_request_parts(parts: &mut Parts, _: &App) -> Result<Self, Self::Rejection> {
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Self::Rejection> {
         Ok(Self(parts.extensions.remove().map(Box::new)))
     }
 }
@@ -239,10 +243,10 @@ impl RecordsProtection {
 
     /// Takes note of records that were refused before anyone looked whether their calls are known,
     /// because too many such wait.
-    pub fn note_overload(self, app: &App, error: &StoreError) {
+    pub fn note_overload(self, protector: &Protector, error: &StoreError) {
         if let (Some(refused), StoreError::Overloaded) = (self.0, error) {
             let Refused { facts, asked, decision, .. } = *refused;
-            tell(app, facts, &asked, decision);
+            protector.tell(facts, &asked, decision);
         }
     }
 
@@ -253,7 +257,7 @@ impl RecordsProtection {
     /// The refusal of the whole request, when none of its records went on.
     pub fn conclude(
         self,
-        app: &App,
+        protector: &Protector,
         outcomes: &[RecordOutcome],
     ) -> Result<Option<ApiError>, ApiError> {
         let Some(refused) = self.0 else { return Ok(None) };
@@ -262,73 +266,14 @@ impl RecordsProtection {
             *outcome == RecordOutcome::Refused(RecordRefusal::UnknownCall)
         };
         if outcomes.iter().all(is_refused) {
-            tell(app, facts, &asked, decision);
+            protector.tell(facts, &asked, decision);
             return Err(error);
         }
-        count(app, facts, &asked);
+        protector.count(facts, &asked);
         if !outcomes.iter().any(is_refused) {
             return Ok(None);
         }
-        tell(app, facts, &asked, decision);
+        protector.tell(facts, &asked, decision);
         Ok(Some(error))
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use bursar_core::{Breach, RequestClass, Route};
-
-    use super::*;
-
-    /// Another rule: it lets nothing go on.
-    struct Never;
-
-    impl Protection for Never {
-        fn decide(&mut self, _: &ProtectedRequest) -> ProtectionDecision {
-            let (dimension, retry_after_ms) = (Dimension::Rate, 1);
-            let (current_value, allowed_value) = (1, 1);
-            let breach = Breach { dimension, retry_after_ms, current_value, allowed_value };
-            ProtectionDecision::Reject(breach)
-        }
-
-        fn count(&mut self, _: &ProtectedRequest) -> ProtectionDecision {
-            ProtectionDecision::Allow
-        }
-
-        fn windows(&self) -> Vec<(TenantId, usize)> {
-            Vec::new()
-        }
-
-        fn clear(&mut self, _: Option<TenantId>) -> usize {
-            0
-        }
-    }
-
-    fn request(tenant: i64) -> ProtectedRequest {
-        let tenant_id = TenantId::from_number(tenant).expect("in range");
-        ProtectedRequest {
-            owner: WindowOwner { tenant_id, integration_id: None },
-            route: Route(1),
-            class: RequestClass::Management,
-            thresholds: Thresholds::default(),
-            cost_nanos_day: None,
-            now: Timestamp::MIN,
-            elapsed: Duration::ZERO,
-        }
-    }
-
-    #[test]
-    fn another_rule_can_take_the_place_of_the_one_that_is_built_in() {
-        let own = Protector::new(Thresholds::default());
-        let other = Protector::with_rule(Thresholds::default(), |_| Box::new(Never));
-        for tenant in 1..100 {
-            let asked = request(tenant);
-            let decision = own.windows.ask(&asked, |rule, request| rule.decide(request));
-            assert_eq!(decision, ProtectionDecision::Allow);
-            let decision = other.windows.ask(&asked, |rule, request| rule.decide(request));
-            assert_eq!(decision.as_str(), "reject");
-            let decision = other.windows.ask(&asked, |rule, request| rule.count(request));
-            assert_eq!(decision, ProtectionDecision::Allow);
-        }
     }
 }

@@ -1,7 +1,7 @@
 //! The windows in which requests are counted: the rule, behind so many locks that requests seldom
 //! meet.
 
-use bursar_core::{Capacity, ProtectedRequest, Protection, ProtectionDecision, TenantId};
+use bursar_core::{Capacity, Counting, ProtectedRequest, Protection, ProtectionDecision, TenantId};
 use bursar_store::{Cache, CacheUse};
 use parking_lot::Mutex;
 
@@ -21,8 +21,13 @@ const OF_SHARD: Capacity = {
 pub(super) struct Windows(Vec<Mutex<Box<dyn Protection>>>);
 
 impl Windows {
+    /// Nothing is counted yet, by the rule that is built in.
+    pub(super) fn counting() -> Self {
+        Self::new(|capacity| Box::new(Counting::new(capacity)))
+    }
+
     /// Nothing is counted yet; a rule is made for each lock.
-    pub(super) fn new(make: impl Fn(Capacity) -> Box<dyn Protection>) -> Self {
+    fn new(make: impl Fn(Capacity) -> Box<dyn Protection>) -> Self {
         Self((0..SHARDS).map(|_| Mutex::new(make(OF_SHARD))).collect())
     }
 
@@ -71,6 +76,10 @@ fn shard_of(tenant_id: TenantId) -> usize {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
+    use bursar_core::{Breach, Dimension, RequestClass, Route, Thresholds, Timestamp, WindowOwner};
+
     use super::*;
 
     #[test]
@@ -82,5 +91,57 @@ mod tests {
             tenants[shard_of(tenant_id.expect("in range"))] += 1;
         }
         assert!(tenants.iter().all(|count| (500..1_500).contains(count)), "{tenants:?}");
+    }
+
+    /// Another rule: it lets nothing go on.
+    struct Never;
+
+    impl Protection for Never {
+        fn decide(&mut self, _: &ProtectedRequest) -> ProtectionDecision {
+            let (dimension, retry_after_ms) = (Dimension::Rate, 1);
+            let (current_value, allowed_value) = (1, 1);
+            let breach = Breach { dimension, retry_after_ms, current_value, allowed_value };
+            ProtectionDecision::Reject(breach)
+        }
+
+        fn count(&mut self, _: &ProtectedRequest) -> ProtectionDecision {
+            ProtectionDecision::Allow
+        }
+
+        fn windows(&self) -> Vec<(TenantId, usize)> {
+            Vec::new()
+        }
+
+        fn clear(&mut self, _: Option<TenantId>) -> usize {
+            0
+        }
+    }
+
+    fn request(tenant: i64) -> ProtectedRequest {
+        let tenant_id = TenantId::from_number(tenant).expect("in range");
+        ProtectedRequest {
+            owner: WindowOwner { tenant_id, integration_id: None },
+            route: Route(1),
+            class: RequestClass::Management,
+            thresholds: Thresholds::default(),
+            cost_nanos_day: None,
+            now: Timestamp::MIN,
+            elapsed: Duration::ZERO,
+        }
+    }
+
+    #[test]
+    fn another_rule_can_take_the_place_of_the_one_that_is_built_in() {
+        let own = Windows::counting();
+        let other = Windows::new(|_| Box::new(Never));
+        for tenant in 1..100 {
+            let asked = request(tenant);
+            let decision = own.ask(&asked, |rule, request| rule.decide(request));
+            assert_eq!(decision, ProtectionDecision::Allow);
+            let decision = other.ask(&asked, |rule, request| rule.decide(request));
+            assert_eq!(decision.as_str(), "reject");
+            let decision = other.ask(&asked, |rule, request| rule.count(request));
+            assert_eq!(decision, ProtectionDecision::Allow);
+        }
     }
 }

@@ -3,22 +3,23 @@
 //! Deliberately absent: what becomes of a body that is refused before all of it was read. The
 //! connection decides that for every answer (http/request_body.rs).
 
-use std::time::Duration;
+use std::sync::Arc;
 
 use axum::body::Body;
-use axum::extract::{FromRequest, Request};
+use axum::extract::{FromRef, FromRequest, Request};
 use axum::http::{Extensions, HeaderMap, header};
+use bursar_core::TenantId;
 use bytes::Bytes;
 use http_body_util::BodyExt;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Deserializer};
 
-use crate::app::App;
 use crate::http::holder::{Holder, Whose};
 use crate::http::inflate::inflate;
 use crate::http::limits::BODY_BYTES_MAX;
-use crate::http::memory_budget::{ByteBudget, ByteHold};
-use crate::middleware::response_headers::RequestTenant;
+use crate::http::memory_budget::{BodyLimits, ByteHold};
+use crate::http::request_facts::RequestTenant;
+use crate::http::work_pool::WorkPool;
 use crate::wire::error::ApiError;
 use crate::wire::error_code::ErrorCode;
 use crate::wire::json_depth::{DEPTH_MAX, find_too_deep};
@@ -34,13 +35,24 @@ pub const BATCH_RECORDS_MAX: usize = 1_000;
 const INLINE_GZIP_MAX: usize = 1024;
 const INLINE_JSON_MAX: usize = 64 * 1024;
 
-/// What bodies of requests may cost.
-#[derive(Clone, Debug)]
-pub struct BodyLimits {
-    /// How long one body may take to arrive.
-    pub deadline: Duration,
-    /// The bytes of all bodies in memory, as they arrived and inflated.
-    pub budget: ByteBudget,
+/// What bodies are taken in with.
+pub struct BodyReader {
+    /// What they may cost.
+    pub limits: BodyLimits,
+    /// Threads that read large and compressed ones.
+    pub pool: WorkPool,
+    /// Whether a batch of the tenant could be written, when what arrives of its bodies is so many
+    /// bytes: reading one for nothing costs as much as writing it, and there may be many times more
+    /// than can be written.
+    pub has_room: Box<dyn Fn(TenantId, usize) -> bool + Send + Sync>,
+}
+
+impl BodyReader {
+    /// Whether a body that may have so many bytes could be written, as far as it arrives.
+    fn has_room(&self, bytes_max: usize, holder: Holder, hold: &ByteHold) -> bool {
+        let Whose::Tenant(tenant_id) = holder.whose else { return true };
+        bytes_max != BATCH || (self.has_room)(tenant_id, hold.of_tenant())
+    }
 }
 
 /// The text of a body of at most `MAX` bytes.
@@ -48,6 +60,7 @@ pub struct BodyLimits {
 pub struct Text<const MAX: usize> {
     bytes: Bytes,
     holder: Holder,
+    pool: WorkPool,
 }
 
 impl<const MAX: usize> Text<MAX> {
@@ -59,24 +72,23 @@ impl<const MAX: usize> Text<MAX> {
     /// the tenant or the integration wait to be read.
     pub async fn read<T: Send + 'static>(
         self,
-        app: &App,
         read: impl FnOnce(&str) -> Result<T, ApiError> + Send + 'static,
     ) -> Result<T, ApiError> {
         if self.bytes.len() <= INLINE_JSON_MAX {
             return read(self.as_str()?);
         }
-        app.decode_pool.run(self.holder, move || read(self.as_str()?)).await?
+        self.pool.clone().run(self.holder, move || read(self.as_str()?)).await?
     }
 
     /// Reads the body as JSON; one that is absent is the default.
     ///
     /// # Errors
     /// As [`Text::read`] and [`parse`].
-    pub async fn read_optional<T>(self, app: &App) -> Result<T, ApiError>
+    pub async fn read_optional<T>(self) -> Result<T, ApiError>
     where
         T: DeserializeOwned + Default + Send + 'static,
     {
-        let read = self.read(app, |text| match text.trim() {
+        let read = self.read(|text| match text.trim() {
             "" => Ok(T::default()),
             text => parse(text),
         });
@@ -89,10 +101,15 @@ impl<const MAX: usize> Text<MAX> {
     }
 }
 
-impl<const MAX: usize> FromRequest<App> for Text<MAX> {
+impl<const MAX: usize, S> FromRequest<S> for Text<MAX>
+where
+    S: Send + Sync,
+    Arc<BodyReader>: FromRef<S>,
+{
     type Rejection = ApiError;
 
-    async fn from_request(request: Request, app: &App) -> Result<Self, ApiError> {
+    async fn from_request(request: Request, state: &S) -> Result<Self, ApiError> {
+        let reader = Arc::<BodyReader>::from_ref(state);
         let (parts, body) = request.into_parts();
         let gzip = check_headers(&parts.headers)?;
         let announced = parts.headers.get(header::CONTENT_LENGTH);
@@ -101,37 +118,44 @@ impl<const MAX: usize> FromRequest<App> for Text<MAX> {
             return Err(ApiError::too_large(MAX));
         }
         let holder = proved_holder(&parts.extensions);
-        let BodyLimits { deadline, budget } = &app.body_limits;
+        let BodyLimits { deadline, budget } = &reader.limits;
         let mut hold = budget.hold(holder);
+        let reading = &reader;
         let arrival = async move {
-            if !hold.take(announced.unwrap_or(0)) || !has_room::<MAX>(app, holder, &hold) {
+            if !hold.take(announced.unwrap_or(0)) || !reading.has_room(MAX, holder, &hold) {
                 return Err(ApiError::of(ErrorCode::Overloaded));
             }
             collect(body, MAX, hold).await
         };
         let arrived = tokio::time::timeout(*deadline, arrival).await;
         let bytes = arrived.map_err(|_| ApiError::of(ErrorCode::RequestTimeout))??;
+        let pool = reader.pool.clone();
         if !gzip {
-            return Ok(Self { bytes, holder });
+            return Ok(Self { bytes, holder, pool });
         }
         let hold = budget.hold_beside(holder, bytes.len());
         if bytes.len() <= INLINE_GZIP_MAX {
-            return inflate(&bytes, MAX, hold).map(|bytes| Self { bytes, holder });
+            return inflate(&bytes, MAX, hold).map(|bytes| Self { bytes, holder, pool });
         }
-        let inflated = app.decode_pool.run(holder, move || inflate(&bytes, MAX, hold));
-        inflated.await?.map(|bytes| Self { bytes, holder })
+        let inflated = pool.run(holder, move || inflate(&bytes, MAX, hold));
+        inflated.await?.map(|bytes| Self { bytes, holder, pool })
     }
 }
 
 /// A body of at most 256 KiB, read as JSON into `T`.
 pub struct Json<T>(pub T);
 
-impl<T: DeserializeOwned + Send + 'static> FromRequest<App> for Json<T> {
+impl<T, S> FromRequest<S> for Json<T>
+where
+    T: DeserializeOwned + Send + 'static,
+    S: Send + Sync,
+    Arc<BodyReader>: FromRef<S>,
+{
     type Rejection = ApiError;
 
-    async fn from_request(request: Request, app: &App) -> Result<Self, ApiError> {
-        let text = Text::<SMALL>::from_request(request, app).await?;
-        text.read(app, |text| parse(text)).await.map(Self)
+    async fn from_request(request: Request, state: &S) -> Result<Self, ApiError> {
+        let text = Text::<SMALL>::from_request(request, state).await?;
+        text.read(|text| parse(text)).await.map(Self)
     }
 }
 
@@ -255,13 +279,6 @@ fn check_headers(headers: &HeaderMap) -> Result<bool, ApiError> {
         Some(b"gzip" | b"x-gzip") => Ok(true),
         Some(_) => Err(unsupported("Only gzip is read as Content-Encoding.")),
     }
-}
-
-/// Whether a batch could be written when all of its tenant that are arriving have arrived: reading
-/// one for nothing costs as much as writing it, and there may be many times more than can be written.
-fn has_room<const MAX: usize>(app: &App, holder: Holder, hold: &ByteHold) -> bool {
-    let Whose::Tenant(tenant_id) = holder.whose else { return true };
-    MAX != BATCH || app.ledger.has_room(tenant_id, hold.of_tenant(), BATCH_RECORDS_MAX)
 }
 
 /// Collects a body; what it announced is held already.

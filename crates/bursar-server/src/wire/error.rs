@@ -1,7 +1,7 @@
 //! The error that a client can read: its code, its sentence and the field that it is about.
 //!
-//! Deliberately absent: how it becomes a response ([`crate::wire::envelope`]). What the client reads says what to change; what happened inside goes to the log and never into
-//! an answer.
+//! What the client reads says what to change; what happened inside goes to the log and never into
+//! an answer. Deliberately absent: how it becomes a response ([`crate::wire::envelope`]).
 
 use axum::http::StatusCode;
 use bursar_core::{Breach, Dimension, ProtectionDecision, UsageError};

@@ -9,7 +9,6 @@ use std::time::Duration;
 use bursar_core::TenantId;
 use bursar_store::StoreError;
 
-use crate::app::App;
 use crate::http::holder::Holder;
 use crate::http::memory_budget::{ByteBudget, ByteHold};
 use crate::wire::error::ApiError;
@@ -32,8 +31,8 @@ pub fn budget() -> ByteBudget {
 ///
 /// # Errors
 /// 503 when too many are open.
-pub fn open(app: &App, tenant_id: TenantId) -> Result<ByteHold, ApiError> {
-    let mut hold = app.export_budget.hold(Holder::tenant(tenant_id, None));
+pub fn open(budget: &ByteBudget, tenant_id: TenantId) -> Result<ByteHold, ApiError> {
+    let mut hold = budget.hold(Holder::tenant(tenant_id, None));
     if hold.take(EXPORT_BYTES) {
         return Ok(hold);
     }

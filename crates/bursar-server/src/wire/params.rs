@@ -8,7 +8,6 @@ use serde::de::DeserializeOwned;
 use utoipa::IntoParams;
 use utoipa::openapi::path::{Parameter, ParameterIn};
 
-use crate::app::App;
 use crate::wire::envelope::ListMeta;
 use crate::wire::error::ApiError;
 use crate::wire::error_code::ErrorCode;
@@ -28,11 +27,15 @@ const OFFSET_MAX: u32 = 1_000_000;
 #[derive(Debug)]
 pub struct Path<T>(pub T);
 
-impl<T: DeserializeOwned + Send> FromRequestParts<App> for Path<T> {
+impl<S, T> FromRequestParts<S> for Path<T>
+where
+    S: Send + Sync,
+    T: DeserializeOwned + Send,
+{
     type Rejection = ApiError;
 
-    async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, ApiError> {
-        let path = axum::extract::Path::<T>::from_request_parts(parts, app).await;
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
+        let path = axum::extract::Path::<T>::from_request_parts(parts, state).await;
         let unreadable = |_| ApiError::new(ErrorCode::BadRequest, "The path is not valid UTF-8.");
         path.map(|path| Self(path.0)).map_err(unreadable)
     }
@@ -42,10 +45,10 @@ impl<T: DeserializeOwned + Send> FromRequestParts<App> for Path<T> {
 #[derive(Debug)]
 pub struct Query(Vec<(String, String)>);
 
-impl FromRequestParts<App> for Query {
+impl<S: Send + Sync> FromRequestParts<S> for Query {
     type Rejection = ApiError;
 
-    async fn from_request_parts(parts: &mut Parts, _: &App) -> Result<Self, ApiError> {
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, ApiError> {
         let pairs = axum::extract::Query::<Vec<(String, String)>>::try_from_uri(&parts.uri);
         let unreadable = |_| ApiError::new(ErrorCode::BadRequest, "The query cannot be read.");
         let pairs = pairs.map_err(unreadable)?.0;

@@ -3,7 +3,6 @@
 use bursar_core::{Day, Timestamp};
 use utoipa::openapi::path::Parameter;
 
-use crate::app::App;
 use crate::wire::error::ApiError;
 use crate::wire::params::Query;
 use crate::wire::scalars::{Date, Id, InstantOrDate};
@@ -13,15 +12,15 @@ use crate::wire::timestamps;
 /// Days that a question covers when it does not say.
 const DAYS_DEFAULT: i32 = 30;
 
-/// Reads `start_date` and `end_date`, both inclusive; the last 30 days, or as many as may be asked
+/// Reads `start_date` and `end_date`, both inclusive; the last 30 days up to today, or as many as may be asked
 /// for, when nothing is said.
 ///
 /// # Errors
 /// 422 on the parameter that is wrong, or when there are more than `days_max` days.
-pub fn read_days(app: &App, query: &mut Query, days_max: i32) -> Result<(Day, Day), ApiError> {
+pub fn read_days(today: Day, query: &mut Query, days_max: i32) -> Result<(Day, Day), ApiError> {
     let first = query.read("start_date", timestamps::parse_day)?;
     let last = query.read("end_date", timestamps::parse_day)?;
-    let last = last.unwrap_or_else(|| app.store.now().day());
+    let last = last.unwrap_or(today);
     let days = DAYS_DEFAULT.min(days_max);
     let first = first.unwrap_or_else(|| Day::from_number(last.number() - days + 1));
     if first > last {

@@ -8,9 +8,9 @@ use std::sync::{Arc, Once};
 use std::time::Duration;
 
 use bursar_server::config::settings::Config;
+use bursar_server::http::request_facts::Listener;
 use bursar_server::http::tls::{Certificates, TlsFiles};
 use bursar_server::http::{Entrance, listen, serve};
-use bursar_server::middleware::response_headers::Listener;
 use bursar_server::wire::error_code::ErrorCode;
 use tokio::runtime::{Builder, Runtime};
 use tokio::sync::oneshot;

@@ -95,7 +95,7 @@ async fn large_json_is_read_by_no_thread_that_answers_requests() {
         format!("/integrations/{id}/keys"),
         format!("/integrations/{id}/keys/{key}/rotate"),
     ];
-    let full = fill(&app.app.decode_pool, &tenant);
+    let full = fill(&app.app.bodies.pool, &tenant);
     let check = json!({ "integration_id": id }).to_string();
     founder.post("/enforcement/check").body(check.clone()).await.is(200);
     let padding = " ".repeat(LARGE);
@@ -112,7 +112,7 @@ async fn large_answers_to_one_tenant_leave_places_to_write_those_to_others() {
     let app = TestApp::new();
     let (loud, quiet) = (app.tenant("a").await, app.tenant("b").await);
     let (key, other) = (loud.key(&["*"]).await, quiet.key(&["*"]).await);
-    let full = fill(&app.app.answer_pool, &loud);
+    let full = fill(&app.app.answers.pool, &loud);
     let lists = [
         "/telemetry/usage-history",
         "/telemetry/usage-summary",

@@ -147,7 +147,7 @@ pub async fn check_call(
     caller: Authorized,
     body: Text<SMALL>,
 ) -> Result<Answer<DecisionView>, ApiError> {
-    let question = body.read(&app, read_check).await?;
+    let question = body.read(read_check).await?;
     app.store.check_clock()?;
     let (view, headers) = evaluate(&app, &caller, question).await?;
     Ok(Answer::ok(view).with_headers(headers))
@@ -172,7 +172,7 @@ pub async fn check_calls(
     caller: Authorized,
     body: Text<SMALL>,
 ) -> Result<Answer<Vec<DecisionView>>, ApiError> {
-    let questions = body.read(&app, read_batch).await?;
+    let questions = body.read(read_batch).await?;
     app.store.check_clock()?;
     let mut views = Vec::with_capacity(questions.len());
     for (index, question) in questions.into_iter().enumerate() {

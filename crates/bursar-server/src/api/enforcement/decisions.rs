@@ -140,7 +140,7 @@ pub async fn list_decisions(
     let call_id = query.text("call_id");
     let (start, end) = read_instants(&mut query)?;
     query.done()?;
-    caller.known_integration(&app, named).await?;
+    caller.known_integration(app.store.as_ref(), named).await?;
     let integration_id = named.or(caller.only);
     let filter = DecisionFilter { integration_id, call_id, verdict, code, start, end, before };
     // One more than asked for tells whether there is more.

@@ -230,7 +230,7 @@ pub async fn create_reservation(
     body: Text<SMALL>,
 ) -> Result<Response, ApiError> {
     let only = caller.only;
-    let wanted = body.read(&app, move |text| read_create(text, only)).await?;
+    let wanted = body.read(move |text| read_create(text, only)).await?;
     let Wanted { asked, name, call_id, estimate, model, ttl_seconds } = wanted;
     let tenant_id = caller.tenant_id;
     let named_call = call_id.as_str().to_owned();
@@ -364,7 +364,7 @@ pub async fn extend_reservation(
 ) -> Result<Answer<ReservationView>, ApiError> {
     let call_id = path_call_id(call_id)?;
     caller.active()?;
-    let extend: ReservationExtend = body.read_optional(&app).await?;
+    let extend: ReservationExtend = body.read_optional().await?;
     let ttl_seconds = extend.ttl_seconds.map(ReserveRequest::check_ttl).transpose()?;
     match app.ledger.extend(caller.tenant_id, call_id, caller.only, ttl_seconds).await? {
         ExtendOutcome::Extended(reservation) => Ok(Answer::ok(reservation.into())),
@@ -395,7 +395,7 @@ pub async fn list_reservations(
     let page = query.page()?;
     let named = query.integration()?;
     query.done()?;
-    caller.known_integration(&app, named).await?;
+    caller.known_integration(app.store.as_ref(), named).await?;
     let integration_id = named.or(caller.only);
     let found = reads.open_reservations(caller.tenant_id, integration_id, page).await?;
     let meta = list_meta(page, found.rows.len(), found.total);

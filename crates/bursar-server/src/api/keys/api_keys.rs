@@ -199,7 +199,7 @@ pub async fn rotate_key(
     body: Text<SMALL>,
 ) -> Result<Answer<KeyCreated>, ApiError> {
     let api_key_id = params::api_key_id(&id)?;
-    let overlap_seconds = KeyRotate::overlap_seconds(&app, body).await?;
+    let overlap_seconds = KeyRotate::overlap_seconds(body).await?;
     caller.active()?;
     let tenant_id = caller.tenant_id;
     let old = app.store.api_key(tenant_id, api_key_id).await?;

@@ -107,7 +107,7 @@ pub async fn create_integration_key(
 ) -> Result<Answer<IntegrationKeyCreated>, ApiError> {
     let integration_id = params::integration_id(&id)?;
     check_can_give(&caller)?;
-    let create: IntegrationKeyCreate = body.read_optional(&app).await?;
+    let create: IntegrationKeyCreate = body.read_optional().await?;
     if let Some(name) = &create.name {
         check_name("name", name)?;
     }
@@ -216,7 +216,7 @@ pub async fn rotate_integration_key(
     let integration_id = params::integration_id(&id)?;
     let key_id = params::integration_key_id(&key_id)?;
     check_can_give(&caller)?;
-    let overlap_seconds = KeyRotate::overlap_seconds(&app, body).await?;
+    let overlap_seconds = KeyRotate::overlap_seconds(body).await?;
     caller.active()?;
     let tenant_id = caller.tenant_id;
     if let Some(old) = app.store.integration_key(tenant_id, integration_id, key_id).await? {

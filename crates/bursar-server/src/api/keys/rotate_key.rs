@@ -3,7 +3,6 @@
 use serde::Deserialize;
 use utoipa::ToSchema;
 
-use crate::app::App;
 use crate::wire::body::{SMALL, Text};
 use crate::wire::error::ApiError;
 
@@ -26,8 +25,8 @@ impl KeyRotate {
     ///
     /// # Errors
     /// 400 and 422, as for every body.
-    pub async fn overlap_seconds(app: &App, body: Text<SMALL>) -> Result<u32, ApiError> {
-        let rotate: Self = body.read_optional(app).await?;
+    pub async fn overlap_seconds(body: Text<SMALL>) -> Result<u32, ApiError> {
+        let rotate: Self = body.read_optional().await?;
         let asked = rotate.overlap_seconds.unwrap_or(OVERLAP_SECONDS_DEFAULT.into());
         let overlap = u32::try_from(asked).ok().filter(|asked| *asked <= OVERLAP_SECONDS_MAX);
         overlap.ok_or_else(|| {

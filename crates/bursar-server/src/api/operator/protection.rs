@@ -29,6 +29,7 @@ const LIMIT_DEFAULT: u32 = 100;
 /// An override is for a while: whoever needs more says so again.
 const OVERRIDE_DAYS_MAX: u32 = 90;
 const SECONDS_PER_DAY: u32 = 86_400;
+
 /// Another threshold for a tenant, for a while.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]

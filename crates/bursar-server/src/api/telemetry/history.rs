@@ -112,7 +112,7 @@ pub async fn list_usage_history(
     }
     let filter = HistoryFilter { after, ..read_filter(&mut query)? };
     query.done()?;
-    caller.known_integration(&app, filter.integration_id).await?;
+    caller.known_integration(app.store.as_ref(), filter.integration_id).await?;
     let total = total(&reads, caller.tenant_id, &filter).await?;
     let part = match offset {
         Some(offset) => HistoryPart::Whole(Page { offset, limit }),
@@ -258,9 +258,10 @@ pub async fn export_usage(
     let format = query.read("format", UsageFormat::parse)?.unwrap_or(UsageFormat::Csv);
     let filter = read_filter(&mut query)?;
     query.done()?;
-    caller.known_integration(&app, filter.integration_id).await?;
+    caller.known_integration(app.store.as_ref(), filter.integration_id).await?;
     let tenant_id = caller.tenant_id;
-    let (hold, store) = (Arc::new(export::open(&app, tenant_id)?), reads.for_export(&app));
+    let (hold, store) =
+        (Arc::new(export::open(&app.export_budget, tenant_id)?), reads.for_export());
     // What cannot be read at all is an error, and not a file that breaks off.
     let page = store.export_page(tenant_id, filter.clone()).await?;
     let export = Export {

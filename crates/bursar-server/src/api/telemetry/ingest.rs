@@ -17,7 +17,6 @@ use utoipa::ToSchema;
 use crate::api::enforcement::estimate::check_cents;
 use crate::app::App;
 use crate::auth::admit::Authorized;
-use crate::auth::onboarding;
 use crate::credentials::raw_key;
 use crate::protection::RecordsProtection;
 use crate::wire::body::{BATCH, BATCH_RECORDS_MAX, SMALL, Text, parse, parse_envelope};
@@ -205,18 +204,18 @@ pub async fn record_usage(
     body: Text<SMALL>,
 ) -> Result<Answer<RecordAnswer>, ApiError> {
     let only = caller.only;
-    let read = body.read(&app, move |text| check_record(text, only));
+    let read = body.read(move |text| check_record(text, only));
     let usage = read.await?;
     let call_id = usage.call_id.as_str().to_owned();
     let (mode, records) = (protection.mode(), vec![usage]);
     let outcomes = match app.ledger.record_as(mode, caller.tenant_id, records).await {
         Ok(outcomes) => outcomes,
         Err(error) => {
-            protection.note_overload(&app, &error);
+            protection.note_overload(&app.protection, &error);
             return Err(error.into());
         }
     };
-    protection.conclude(&app, &outcomes)?;
+    protection.conclude(&app.protection, &outcomes)?;
     complete_onboarding(&app, &caller, &outcomes).await;
     let outcome = outcomes.into_iter().next().ok_or_else(|| ApiError::of(ErrorCode::Internal))?;
     match outcome {
@@ -253,19 +252,19 @@ pub async fn record_usage_batch(
     let (tenant_id, only, mode) = (caller.tenant_id, caller.only, protection.mode());
     let reading = app.clone();
     // The body ends with this: what waits to be written is not kept twice.
-    let checked = body.read(&app, move |text| check_batch(&reading, (tenant_id, mode), only, text));
+    let checked = body.read(move |text| check_batch(&reading, (tenant_id, mode), only, text));
     let (mut results, records) = checked.await?;
     let outcomes = match records.len() {
         0 => Vec::new(),
         _ => match app.ledger.record_as(mode, tenant_id, records).await {
             Ok(outcomes) => outcomes,
             Err(error) => {
-                protection.note_overload(&app, &error);
+                protection.note_overload(&app.protection, &error);
                 return Err(error.into());
             }
         },
     };
-    let throttled = protection.conclude(&app, &outcomes)?;
+    let throttled = protection.conclude(&app.protection, &outcomes)?;
     complete_onboarding(&app, &caller, &outcomes).await;
     let mut outcomes = outcomes.into_iter();
     for result in results.iter_mut().filter(|result| result.error.is_none()) {
@@ -281,7 +280,7 @@ async fn complete_onboarding(app: &App, caller: &Authorized, outcomes: &[RecordO
         matches!(outcome, RecordOutcome::Accepted(_) | RecordOutcome::Duplicate(_))
     };
     if caller.onboarding < OnboardingState::Complete && outcomes.iter().any(kept) {
-        onboarding::reach(app, caller.tenant(), OnboardingState::Complete, &caller.actor).await;
+        app.onboarding.reach(caller.tenant(), OnboardingState::Complete, &caller.actor).await;
     }
 }
 

@@ -263,9 +263,9 @@ pub async fn get_usage_breakdown(
     let groups = query.integer("limit", 1..=GROUPS_MAX)?.unwrap_or(GROUPS_DEFAULT);
     let integration_id = query.integration()?;
     let days_max = if by == Session { SESSION_DAYS_MAX } else { DAYS_MAX };
-    let (first, last) = read_days(&app, &mut query, days_max)?;
+    let (first, last) = read_days(app.store.now().day(), &mut query, days_max)?;
     query.done()?;
-    caller.known_integration(&app, integration_id).await?;
+    caller.known_integration(app.store.as_ref(), integration_id).await?;
     let filter = BreakdownFilter { by, integration_id, first, last, groups_max: groups as usize };
     let breakdown = reads.usage_breakdown(caller.tenant_id, filter).await?;
     let breakdown = breakdown.ok_or_else(|| {
@@ -336,7 +336,7 @@ pub async fn get_usage_series(
         Step::Hour => (HOUR_DAYS_MAX, 24),
         Step::Day => (DAYS_MAX, 1),
     };
-    let (first, last) = read_days(&app, &mut query, days_max)?;
+    let (first, last) = read_days(app.store.now().day(), &mut query, days_max)?;
     query.done()?;
     // Beside the groups there are the total and the others.
     let series = by.map_or(1, |_| i64::from(limit) + 2);
@@ -345,7 +345,7 @@ pub async fn get_usage_series(
         let problem = "must be lower for so many steps: an answer has at most 10000 points";
         return Err(ApiError::field("limit", problem));
     }
-    caller.known_integration(&app, integration_id).await?;
+    caller.known_integration(app.store.as_ref(), integration_id).await?;
     let groups_max = limit as usize;
     let filter = SeriesFilter { by, step, integration_id, first, last, groups_max };
     let series = reads.usage_series(caller.tenant_id, filter).await?;

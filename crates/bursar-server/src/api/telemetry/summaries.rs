@@ -209,9 +209,9 @@ pub async fn get_usage_summary(
     mut query: Query,
 ) -> Result<Response, ApiError> {
     let integration_id = query.integration()?;
-    let (first, last) = read_days(&app, &mut query, DAYS_MAX)?;
+    let (first, last) = read_days(app.store.now().day(), &mut query, DAYS_MAX)?;
     query.done()?;
-    caller.known_integration(&app, integration_id).await?;
+    caller.known_integration(app.store.as_ref(), integration_id).await?;
     let usage = reads.usage_by_integration(caller.tenant_id, integration_id, first, last).await?;
     let mut sums = Sums::default();
     for of_integration in &usage {
@@ -261,7 +261,7 @@ pub async fn list_daily_aggregates(
     mut query: Query,
 ) -> Result<Response, ApiError> {
     let integration_id = query.integration()?;
-    let (first, last) = read_days(&app, &mut query, DAYS_MAX)?;
+    let (first, last) = read_days(app.store.now().day(), &mut query, DAYS_MAX)?;
     let offset = query.integer("offset", 0..=DAY_OFFSET_MAX)?;
     let limit = query.integer("limit", 1..=DAY_ROWS_MAX)?.unwrap_or(DAY_ROWS_MAX);
     let after = query.read("cursor", parse_cursor)?;
@@ -269,7 +269,7 @@ pub async fn list_daily_aggregates(
     if offset.is_some() && after.is_some() {
         return Err(ApiError::field("offset", "cannot be combined with cursor"));
     }
-    caller.known_integration(&app, integration_id).await?;
+    caller.known_integration(app.store.as_ref(), integration_id).await?;
     let filter = DayFilter { integration_id, first, last, after };
     let page = Page { offset: offset.unwrap_or(0), limit };
     let found = reads.usage_by_day(caller.tenant_id, filter, page).await?;

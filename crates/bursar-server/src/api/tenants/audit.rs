@@ -136,7 +136,8 @@ pub async fn export_audit(
 ) -> Result<Response, ApiError> {
     query.done()?;
     let tenant_id = caller.tenant_id;
-    let (hold, store) = (Arc::new(export::open(&app, tenant_id)?), reads.for_export(&app));
+    let (hold, store) =
+        (Arc::new(export::open(&app.export_budget, tenant_id)?), reads.for_export());
     // What cannot be read at all is an error, and not a file that breaks off.
     let first = store.audit_chain(tenant_id, None, EXPORT_ROWS).await?;
     let export = Export {

@@ -1,0 +1,220 @@
+//! Who calls, once they proved it, and what they may.
+
+use bursar_core::{
+    ApiKeyId, IntegrationId, IntegrationKeyId, OnboardingState, TenantId, TenantLifecycle,
+    Timestamp,
+};
+use bursar_store::{Actor, KeyId, TenantRow};
+
+use crate::auth::access::Role;
+use crate::auth::scopes::ScopeSet;
+use crate::http::client_address::ClientAddress;
+use crate::wire::error::ApiError;
+use crate::wire::error_code::ErrorCode;
+use crate::wire::request_id;
+
+/// As which kind of actor the operator is known.
+pub(super) const OPERATOR: &str = "founder";
+
+/// Who proved themselves.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Caller {
+    /// The operator of this server.
+    Operator,
+    /// A machine of a tenant, with an API key.
+    Machine {
+        /// Its tenant.
+        tenant: CallerTenant,
+        /// Its key.
+        api_key_id: ApiKeyId,
+        /// What it may.
+        scopes: ScopeSet,
+        /// Until when.
+        expires_at: Option<Timestamp>,
+    },
+    /// A machine with the key of one integration.
+    Integration {
+        /// Its tenant.
+        tenant: CallerTenant,
+        /// Its integration.
+        integration_id: IntegrationId,
+        /// Its key.
+        key_id: IntegrationKeyId,
+        /// Until when.
+        expires_at: Option<Timestamp>,
+    },
+    /// A person of a tenant, known by an issuer of the operator's choice.
+    Person {
+        /// Their tenant.
+        tenant: CallerTenant,
+        /// Their issuer, and who they are to it.
+        name: String,
+        /// What they may.
+        role: Role,
+        /// From when on their token proves nothing more.
+        expires_at: Timestamp,
+    },
+}
+
+impl Caller {
+    /// Whether the time of its key is over; a key may be remembered beyond it.
+    pub(super) fn is_expired(&self, now: Timestamp) -> bool {
+        match self {
+            Self::Machine { expires_at, .. } | Self::Integration { expires_at, .. } => {
+                is_past(*expires_at, now)
+            }
+            Self::Person { expires_at, .. } => is_past(Some(*expires_at), now),
+            Self::Operator => false,
+        }
+    }
+
+    /// The key that it came with.
+    pub(super) fn key(&self) -> Option<(TenantId, KeyId)> {
+        match self {
+            Self::Machine { tenant, api_key_id, .. } => {
+                Some((tenant.tenant_id, KeyId::Api(*api_key_id)))
+            }
+            Self::Integration { tenant, integration_id, key_id, .. } => {
+                Some((tenant.tenant_id, KeyId::Integration(*integration_id, *key_id)))
+            }
+            Self::Operator | Self::Person { .. } => None,
+        }
+    }
+
+    /// The integration whose key it has.
+    pub(super) fn only(&self) -> Option<IntegrationId> {
+        match self {
+            Self::Integration { integration_id, .. } => Some(*integration_id),
+            Self::Operator | Self::Machine { .. } | Self::Person { .. } => None,
+        }
+    }
+
+    /// What remembering it takes.
+    pub(crate) fn bytes(&self) -> usize {
+        let name = match self {
+            Self::Person { name, .. } => name.capacity(),
+            Self::Operator | Self::Machine { .. } | Self::Integration { .. } => 0,
+        };
+        size_of::<Self>() + name
+    }
+
+    /// When its key ends. The token of a person ends too, and is no key.
+    pub(super) fn key_ends_at(&self) -> Option<Timestamp> {
+        match self {
+            Self::Machine { expires_at, .. } | Self::Integration { expires_at, .. } => *expires_at,
+            Self::Operator | Self::Person { .. } => None,
+        }
+    }
+
+    pub(super) fn is_person(&self) -> bool {
+        matches!(self, Self::Person { .. })
+    }
+
+    /// Its tenant; the operator has none.
+    pub(crate) fn tenant(&self) -> Option<CallerTenant> {
+        match self {
+            Self::Operator => None,
+            Self::Machine { tenant, .. }
+            | Self::Integration { tenant, .. }
+            | Self::Person { tenant, .. } => Some(*tenant),
+        }
+    }
+
+    /// As which kind of actor it is known.
+    pub(super) fn actor_type(&self) -> &'static str {
+        match self {
+            Self::Operator => OPERATOR,
+            Self::Machine { .. } | Self::Integration { .. } => "machine",
+            Self::Person { .. } => "customer",
+        }
+    }
+
+    pub(super) fn actor(&self) -> Actor {
+        let actor_id = match self {
+            Self::Operator => "operator".to_owned(),
+            Self::Machine { api_key_id, .. } => api_key_id.to_string(),
+            Self::Integration { key_id, .. } => key_id.to_string(),
+            Self::Person { name, .. } => name.clone(),
+        };
+        let (actor_type, request_id) = (self.actor_type(), request_id::current_text());
+        let address = ClientAddress::current().map(|client| client.0.to_string());
+        Actor { actor_type, actor_id, request_id, address }
+    }
+
+    /// How far its first call brings a tenant.
+    pub(super) fn step(&self) -> Option<OnboardingState> {
+        match self {
+            Self::Operator => None,
+            Self::Machine { .. } | Self::Integration { .. } => Some(OnboardingState::SdkConnected),
+            Self::Person { .. } => Some(OnboardingState::IdentityVerified),
+        }
+    }
+
+    /// Refuses whoever may not use a route of a tenant, whichever tenant it is.
+    pub(super) fn check(
+        &self,
+        scope: Option<&str>,
+        integration_key: bool,
+        needed: Role,
+    ) -> Result<(), ApiError> {
+        let no_scope = |message: String| Err(ApiError::new(ErrorCode::MissingScope, message));
+        match self {
+            Self::Operator => Ok(()),
+            Self::Machine { .. } | Self::Integration { .. } if scope.is_none() => {
+                let message =
+                    format!("No key opens this route; a person's role {} does.", needed.as_str());
+                Err(ApiError::new(ErrorCode::Forbidden, message))
+            }
+            Self::Machine { scopes, .. } => {
+                let scope = scope.unwrap_or_default();
+                if scopes.covers(scope) {
+                    return Ok(());
+                }
+                no_scope(format!("This key lacks the scope {scope}."))
+            }
+            Self::Integration { .. } if integration_key => Ok(()),
+            Self::Integration { .. } => {
+                no_scope("The key of an integration is not good for this route.".to_owned())
+            }
+            Self::Person { role, .. } if *role >= needed => Ok(()),
+            Self::Person { .. } => {
+                let message = format!("This route needs the role {}.", needed.as_str());
+                Err(ApiError::new(ErrorCode::Forbidden, message))
+            }
+        }
+    }
+}
+
+/// The tenant of a caller.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CallerTenant {
+    /// Which.
+    pub tenant_id: TenantId,
+    /// Where it is in its life.
+    pub lifecycle: TenantLifecycle,
+    /// How far it has come in setting itself up.
+    pub onboarding: OnboardingState,
+}
+
+impl CallerTenant {
+    pub(super) fn of(row: &TenantRow) -> Self {
+        let TenantRow { tenant_id, lifecycle, onboarding, .. } = row;
+        Self { tenant_id: *tenant_id, lifecycle: *lifecycle, onboarding: *onboarding }
+    }
+}
+
+/// How a credential was presented, which decides what it can prove.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum Kind {
+    /// As a bearer token: the operator's token or an API key.
+    Bearer,
+    /// In the header of API keys.
+    ApiKey,
+    /// In the header of integration keys.
+    Integration,
+}
+
+/// Whether a time is over.
+pub(super) fn is_past(expires_at: Option<Timestamp>, now: Timestamp) -> bool {
+    expires_at.is_some_and(|expires_at| expires_at <= now)
+}
