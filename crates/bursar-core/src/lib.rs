@@ -45,10 +45,7 @@ pub use id::{
 pub use integration::{CostBasis, Integration, IntegrationStatus, LifecycleRefusal, LimitSettings};
 pub use limit::{Action, Limit, Measure, Scope, Window};
 pub use money::{MoneyError, NANOS_PER_CENT, Nanos, cents_half_up, usd_string};
-pub use protection::{
-    Breach, Capacity, Counting, Dimension, Pace, ProtectedRequest, Protection, ProtectionDecision,
-    RequestClass, Route, Thresholds, WindowOwner,
-};
+pub use protection::{Breach, Dimension, ProtectionDecision};
 pub use rate::RateWindow;
 pub use reservation::{Hold, Reservation, ReservationState, ReserveRequest};
 pub use tenant::{OnboardingState, TenantLifecycle, TenantRefusal};

@@ -6,7 +6,7 @@ use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use bursar_core::{Caps, Pace, Thresholds};
+use bursar_core::Caps;
 use bursar_store::TenantCaps;
 
 use crate::auth::oidc::{IssuerConfig, read_issuers};
@@ -18,6 +18,7 @@ use crate::http::limits::{Deadlines, Limits};
 use crate::http::memory_budget::{BodyLimits, ByteBudget};
 use crate::http::tls::TlsFiles;
 use crate::observe::log::LogFormat;
+use crate::protection::thresholds::{Pace, Thresholds};
 
 /// One setting.
 #[derive(Debug)]

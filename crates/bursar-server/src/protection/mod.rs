@@ -1,13 +1,15 @@
 //! Protection of the server from what its tenants send: should this request go on now?
 //!
-//! The rule itself is in `bursar-core` ([`Protection`]); here is what it needs to know of a request
-//! (its route, the tenant's thresholds, what the tenant spent today) and what becomes of a
+//! Beside the rule ([`rule::Protection`]) here is what it needs to know of a request (its route, the tenant's thresholds, what the tenant spent today) and what becomes of a
 //! decision: an answer, a line of the log, a metric, and a row that the operator can read.
 //! Deliberately absent: who calls, which is proved before.
 
+pub mod counting;
 mod per_tenant;
 mod routes;
+pub mod rule;
 mod signals;
+pub mod thresholds;
 mod windows;
 
 use std::sync::Arc;
@@ -16,14 +18,16 @@ use std::time::Duration;
 use axum::extract::{FromRequestParts, Request};
 use axum::http::request::Parts;
 use bursar_core::{
-    Day, Dimension, IntegrationId, ProtectedRequest, ProtectionDecision, RecordMode, RecordOutcome,
-    RecordRefusal, TenantId, Thresholds, Timestamp, WindowOwner,
+    Day, Dimension, IntegrationId, ProtectionDecision, RecordMode, RecordOutcome, RecordRefusal,
+    TenantId, Timestamp,
 };
 use bursar_store::{Cache, Ledger, OverrideRow, Store, StoreError};
 
 use self::per_tenant::PerTenant;
 use self::routes::{Facts, Refusal};
+use self::rule::{ProtectedRequest, WindowOwner};
 use self::signals::{Moment, SignalLog};
+use self::thresholds::Thresholds;
 use self::windows::Windows;
 use crate::auth::caller::CallerTenant;
 use crate::jobs::monotonic_clock::MonotonicClock;

@@ -4,11 +4,11 @@
 use std::collections::HashMap;
 use std::sync::LazyLock;
 
-use axum::http::Method;
-use bursar_core::{RequestClass, Route};
-
 use crate::auth::access;
 use crate::auth::access::ACCESS;
+use crate::protection::rule::Route;
+use crate::protection::thresholds::RequestClass;
+use axum::http::Method;
 
 /// First words of paths that are never refused: they watch the server, describe it or set it up.
 const EXEMPT: [&str; 7] =

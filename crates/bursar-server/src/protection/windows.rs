@@ -1,11 +1,13 @@
 //! The windows in which requests are counted: the rule, behind so many locks that requests seldom
 //! meet.
 
-use bursar_core::{Capacity, Counting, ProtectedRequest, Protection, ProtectionDecision, TenantId};
+use bursar_core::{ProtectionDecision, TenantId};
 use bursar_store::{Cache, CacheUse};
 use parking_lot::Mutex;
 
 use super::routes;
+use crate::protection::counting::{Capacity, Counting};
+use crate::protection::rule::{ProtectedRequest, Protection};
 
 /// The rule is asked under a lock, of which there are this many.
 const SHARDS: u32 = 16;
@@ -78,9 +80,11 @@ fn shard_of(tenant_id: TenantId) -> usize {
 mod tests {
     use std::time::Duration;
 
-    use bursar_core::{Breach, Dimension, RequestClass, Route, Thresholds, Timestamp, WindowOwner};
+    use bursar_core::{Breach, Dimension, Timestamp};
 
     use super::*;
+    use crate::protection::rule::{Route, WindowOwner};
+    use crate::protection::thresholds::{RequestClass, Thresholds};
 
     #[test]
     fn tenants_are_spread_over_all_locks() {

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::hash::Hash;
 
-use crate::TenantId;
+use bursar_core::TenantId;
 
 /// The place of nothing.
 const NONE: u32 = u32::MAX;

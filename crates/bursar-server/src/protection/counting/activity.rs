@@ -1,6 +1,6 @@
 //! How busy a tenant is, and how busy it usually is.
 
-use core::time::Duration;
+use std::time::Duration;
 
 use super::slots::Slots;
 

@@ -5,10 +5,10 @@
 use std::hint::black_box;
 use std::time::{Duration, Instant};
 
-use bursar_core::{
-    Capacity, Counting, IntegrationId, ProtectedRequest, Protection, RequestClass, Route, TenantId,
-    Thresholds, Timestamp, WindowOwner,
-};
+use bursar_core::{IntegrationId, TenantId, Timestamp};
+use bursar_server::protection::counting::{Capacity, Counting};
+use bursar_server::protection::rule::{ProtectedRequest, Protection, Route, WindowOwner};
+use bursar_server::protection::thresholds::{RequestClass, Thresholds};
 use criterion::Criterion;
 
 const TENANTS: u64 = 100_000;

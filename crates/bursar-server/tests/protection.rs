@@ -5,10 +5,12 @@
 use std::time::Duration;
 
 use bursar_core::{
-    Breach, Capacity, Counting, Day, Dimension, IntegrationId, NANOS_PER_CENT, OnboardingState,
-    Pace, ProtectedRequest, Protection, ProtectionDecision, RequestClass, Route, TenantId,
-    Thresholds, Timestamp, WindowOwner,
+    Breach, Day, Dimension, IntegrationId, NANOS_PER_CENT, OnboardingState, ProtectionDecision,
+    TenantId, Timestamp,
 };
+use bursar_server::protection::counting::{Capacity, Counting};
+use bursar_server::protection::rule::{ProtectedRequest, Protection, Route, WindowOwner};
+use bursar_server::protection::thresholds::{Pace, RequestClass, Thresholds};
 use proptest::prelude::*;
 
 const CAPACITY: Capacity = Capacity { tenants: 100, owners: 100, routes: 100 };
