@@ -1,21 +1,65 @@
-//! The whole API on one page.
+//! The whole API on one page: which routes there are, and what is around them.
+
+use std::sync::LazyLock;
 
 use axum::Router;
 use axum::extract::{DefaultBodyLimit, Request};
+use axum::http::Method;
 use axum::middleware::{self, Next};
-use axum::routing::{delete, get, post};
+use utoipa::openapi::OpenApi;
 
-use crate::api::enforcement::{checks, decisions, reservations};
-use crate::api::integrations::integration;
-use crate::api::keys::{api_keys, integration_keys};
 use crate::api::operator::{caches, clock, docs, health, metrics, protection};
-use crate::api::telemetry::{history, ingest, series, summaries};
-use crate::api::tenants::{audit, onboarding, session, tenant};
+use crate::api::route::{Audience, Entry, RouteParts, RouteTable};
+use crate::api::{enforcement, integrations, keys, telemetry, tenants};
 use crate::app::App;
 use crate::auth::access::Access;
 use crate::middleware::{database_gate, guard, pipeline};
 use crate::wire::error::ApiError;
 use crate::wire::error_code::ErrorCode;
+
+/// The routes as they are declared, by the listener that answers them.
+pub struct Api {
+    tenants: RouteParts,
+    operator: RouteParts,
+    health: RouteParts,
+    table: RouteTable,
+}
+
+/// What the server answers; made once, and put over an app by [`router`].
+pub static API: LazyLock<Api> = LazyLock::new(|| {
+    let mut table = RouteTable::default();
+    let tenants = tenants::routes()
+        .with(integrations::routes())
+        .with(keys::routes())
+        .with(telemetry::routes())
+        .with(enforcement::routes())
+        .with(docs::routes());
+    // The routes that watch the server rather than use it. Each proves its caller, because without a
+    // listener of its own it is open to whoever reaches the public one.
+    let operator =
+        protection::routes().with(caches::routes()).with(clock::routes()).with(metrics::routes());
+    // Load balancers and whoever starts the server ask where they can reach it.
+    let health = health::routes();
+    let [tenants, operator, health] =
+        [tenants, operator, health].map(|of| of.into_parts(&mut table));
+    Api { tenants, operator, health, table }
+});
+
+impl Api {
+    /// Every route by path and method.
+    pub const fn table(&self) -> &RouteTable {
+        &self.table
+    }
+
+    /// Adds what the routes say of themselves.
+    pub(crate) fn describe(&self, document: &mut OpenApi) {
+        for parts in [&self.tenants, &self.operator, &self.health] {
+            for router in [&parts.guarded, &parts.open] {
+                document.merge(router.get_openapi().clone());
+            }
+        }
+    }
+}
 
 /// Every route, over an app: what a server with one listener serves.
 pub fn router(app: App) -> Router {
@@ -29,7 +73,9 @@ pub fn router_with(open: Router<App>, more: Router<App>, access: Access, app: Ap
     let guard = move |request: Request, next: Next| {
         let app = guarded.clone();
         async move {
-            guard::authorize_as(&app, access, "/api/v1/telemetry/llm-usage", request, next).await
+            let facts = API.table().find(&Method::POST, "/api/v1/telemetry/llm-usage");
+            let facts = facts.and_then(Entry::guarded).and_then(|(_, facts)| facts);
+            guard::authorize_as(&app, (access, facts), request, next).await
         }
     };
     let more = more.layer(middleware::from_fn(guard));
@@ -46,105 +92,33 @@ pub fn operator_router(app: App) -> Router {
     finish(operator_routes(&app), app)
 }
 
-/// The routes that watch the server rather than use it. Each proves its caller, because without a
-/// listener of its own it is open to whoever reaches the public one.
+/// The routes that watch the server rather than use it.
 pub fn operator_routes(app: &App) -> Router<App> {
-    let founder = Router::new()
-        .route("/fdr/abuse/signals/{tenant_id}", get(protection::list_signals))
-        .route("/fdr/abuse/override", post(protection::override_protection))
-        .route("/fdr/caches", get(caches::list_caches))
-        .route("/fdr/caches/{name}", delete(caches::clear_cache))
-        .route("/fdr/clock", get(clock::get_clock))
-        .route("/fdr/clock/confirm", post(clock::confirm_clock));
-    guarded(founder, app).route("/metrics", get(metrics::get_metrics))
+    over(&API.operator, app)
 }
 
 /// What tenants use, and what describes it to them.
 fn tenant_routes(app: &App) -> Router<App> {
-    let api = Router::new()
-        .route("/session/context", get(session::get_session_context))
-        .route("/onboarding/finalize", post(onboarding::finalize_onboarding))
-        .route("/tenants", post(tenant::create_tenant).get(tenant::list_tenants))
-        .route("/tenants/{id}", get(tenant::get_tenant).patch(tenant::update_tenant))
-        .route("/tenants/{id}/suspend", post(tenant::suspend_tenant))
-        .route("/tenants/{id}/resume", post(tenant::resume_tenant))
-        .route("/tenants/{id}/terminate", post(tenant::terminate_tenant))
-        .route("/tenants/{id}/archive", post(tenant::archive_tenant))
-        .route("/audit", get(audit::list_audit))
-        .route("/audit/export", get(audit::export_audit))
-        .route("/keys", post(api_keys::create_key).get(api_keys::list_keys))
-        .route("/keys/{id}", delete(api_keys::revoke_key))
-        .route("/keys/{id}/rotate", post(api_keys::rotate_key))
-        .route(
-            "/integrations",
-            get(integration::list_integrations).post(integration::create_integration),
-        )
-        .route(
-            "/integrations/{id}",
-            get(integration::get_integration)
-                .put(integration::update_integration)
-                .patch(integration::update_integration)
-                .delete(integration::delete_integration),
-        )
-        .route("/integrations/{id}/enable", post(integration::enable_integration))
-        .route("/integrations/{id}/disable", post(integration::disable_integration))
-        .route("/integrations/{id}/health", get(integration::get_integration_health))
-        .route("/integrations/{id}/limits", get(integration::get_integration_limits))
-        .route(
-            "/integrations/{id}/keys",
-            post(integration_keys::create_integration_key)
-                .get(integration_keys::list_integration_keys),
-        )
-        .route("/integrations/{id}/keys/{key_id}", delete(integration_keys::revoke_integration_key))
-        .route(
-            "/integrations/{id}/keys/{key_id}/rotate",
-            post(integration_keys::rotate_integration_key),
-        )
-        .route("/telemetry/llm-usage", post(ingest::record_usage))
-        .route("/telemetry/llm-usage/batch", post(ingest::record_usage_batch))
-        .route("/telemetry/usage-summary", get(summaries::get_usage_summary))
-        .route("/telemetry/usage-history", get(history::list_usage_history))
-        .route("/telemetry/export", get(history::export_usage))
-        .route("/telemetry/usage-series", get(series::get_usage_series))
-        .route("/telemetry/usage-breakdown", get(series::get_usage_breakdown))
-        .route("/telemetry/daily-aggregates", get(summaries::list_daily_aggregates))
-        .route("/enforcement/check", post(checks::check_call))
-        .route("/enforcement/batch", post(checks::check_calls))
-        .route("/enforcement/status", get(checks::get_status))
-        .route("/enforcement/decisions", get(decisions::list_decisions))
-        .route(
-            "/enforcement/reservations",
-            post(reservations::create_reservation).get(reservations::list_reservations),
-        )
-        .route("/enforcement/reservations/{call_id}", delete(reservations::release_reservation))
-        .route(
-            "/enforcement/reservations/{call_id}/extend",
-            post(reservations::extend_reservation),
-        );
-    Router::new()
-        .nest("/api/v1", guarded(api, app))
-        .route("/openapi.json", get(docs::get_openapi))
-        .route("/docs", get(docs::get_docs))
-        .route("/docs/style.css", get(docs::get_docs_style))
+    over(&API.tenants, app)
 }
 
-/// Routes whose callers the table of access knows; whatever is in them asks the database.
-fn guarded(routes: Router<App>, app: &App) -> Router<App> {
-    let routes = routes.route_layer(middleware::from_fn_with_state(app.clone(), guard::authorize));
-    match &app.pulse {
-        Some(_) => routes
+/// Routes over an app: callers are proved first, and whatever they ask needs the database.
+fn over(parts: &RouteParts, app: &App) -> Router<App> {
+    let guard = middleware::from_fn_with_state((app.clone(), API.table()), guard::authorize);
+    let guarded = Router::from(parts.guarded.clone());
+    let guarded = if guarded.has_routes() { guarded.route_layer(guard) } else { guarded };
+    let guarded = match &app.pulse {
+        Some(_) => guarded
             .layer(middleware::from_fn_with_state(app.clone(), database_gate::require_database)),
-        None => routes,
-    }
+        None => guarded,
+    };
+    guarded.merge(Router::from(parts.open.clone()))
 }
 
-/// Health, and what is around every route. Health is on each listener: load balancers and whoever
-/// starts the server ask where they can reach it.
+/// What is around every route; health is on each listener.
 fn finish(routes: Router<App>, app: App) -> Router {
     routes
-        .route("/health", get(health::get_ready))
-        .route("/health/live", get(health::get_live))
-        .route("/health/ready", get(health::get_ready))
+        .merge(over(&API.health, &app))
         .fallback(no_route)
         .method_not_allowed_fallback(no_method)
         // Each route bounds its own body, before and after inflation.
@@ -159,4 +133,173 @@ async fn no_route() -> ApiError {
 
 async fn no_method() -> ApiError {
     ApiError::of(ErrorCode::MethodNotAllowed)
+}
+
+/// The access of each route as the documents show it.
+pub fn access_as_markdown() -> String {
+    let mut text = String::from(
+        "| route | API key | integration key | person | operator |\n|---|---|---|---|---|\n",
+    );
+    for Entry { method, path, audience, .. } in API.table().entries() {
+        let Audience::Caller(access) = audience else { continue };
+        let (scope, integration_key, person) = match access {
+            Access::Operator => ("-".to_owned(), "-", "-"),
+            Access::Anyone => ("any".to_owned(), "yes", "viewer"),
+            Access::Tenant { scope, integration_key, role } => (
+                scope.map_or_else(|| "-".to_owned(), |scope| format!("`{scope}`")),
+                if *integration_key { "yes" } else { "-" },
+                role.as_str(),
+            ),
+        };
+        let row = format!("| `{method} {path}` | {scope} | {integration_key} | {person} | yes |\n");
+        text.push_str(&row);
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::auth::access::{KEYS, Role};
+    use crate::protection::thresholds::RequestClass;
+    use crate::protection::{Facts, Refusal};
+
+    /// What stands around the table in the documents.
+    const MARKS: [&str; 2] = ["<!-- access -->\n", "<!-- end of access -->"];
+
+    #[test]
+    fn the_documents_have_the_table() {
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/api.md");
+        let documents = std::fs::read_to_string(path).unwrap();
+        let (before, rest) = documents.split_once(MARKS[0]).unwrap();
+        let (table, after) = rest.split_once(MARKS[1]).unwrap();
+        if std::env::var_os("BURSAR_WRITE_OPENAPI").is_some() {
+            let [first, last] = MARKS;
+            let written = format!("{before}{first}{}{last}{after}", access_as_markdown());
+            std::fs::write(path, written).unwrap();
+        } else {
+            let wanted = access_as_markdown();
+            assert_eq!(table, wanted, "docs/api.md: set BURSAR_WRITE_OPENAPI to write it");
+        }
+    }
+
+    fn entry(method: &Method, path: &str) -> &'static Entry {
+        API.table().find(method, path).unwrap_or_else(|| panic!("no {method} {path}"))
+    }
+
+    fn facts(method: &Method, path: &str) -> Option<&'static Facts> {
+        entry(method, path).facts.as_ref()
+    }
+
+    /// Routes whose callers are proved, but not those of the operator.
+    fn of_tenants() -> impl Iterator<Item = (&'static Entry, Access)> {
+        API.table().entries().iter().filter_map(|entry| match entry.audience {
+            Audience::Everyone | Audience::Scraper | Audience::Caller(Access::Operator) => None,
+            Audience::Caller(access) => Some((entry, access)),
+        })
+    }
+
+    #[test]
+    fn whoever_may_change_something_is_an_admin() {
+        for (entry, access) in of_tenants().filter(|(entry, _)| entry.method != Method::GET) {
+            let changes =
+                !matches!(entry.path, "/api/v1/enforcement/check" | "/api/v1/enforcement/batch");
+            let is_admin = matches!(access, Access::Tenant { role: Role::Admin, .. });
+            assert!(is_admin || !changes, "{} {}", entry.method, entry.path);
+        }
+    }
+
+    #[test]
+    fn what_was_not_declared_is_nobodys() {
+        let table = API.table();
+        assert!(table.find(&Method::GET, "/api/v1/nothing").is_none());
+        assert!(table.find(&Method::POST, "/api/v1/session/context").is_none());
+        assert_eq!(entry(&Method::HEAD, "/api/v1/keys").audience, Audience::Caller(KEYS));
+    }
+
+    #[test]
+    fn a_route_is_declared_once() {
+        let entries = API.table().entries();
+        for (at, Entry { method, path, .. }) in entries.iter().enumerate() {
+            let again = entries.iter().skip(at + 1);
+            let again = again.filter(|other| (&other.method, other.path) == (method, *path));
+            assert_eq!(again.count(), 0, "{method} {path}");
+        }
+    }
+
+    #[track_caller]
+    fn check(method: &Method, path: &str, class: RequestClass, refusal: Refusal, guarded: bool) {
+        let found = facts(method, path).map(|facts| (facts.class, facts.refusal));
+        assert_eq!(found, Some((class, refusal)), "{method} {path}");
+        let cost = facts(method, path).map(|facts| facts.is_cost_guarded);
+        assert_eq!(cost, Some(guarded), "{method} {path}");
+    }
+
+    #[test]
+    fn each_route_has_its_class() {
+        use Refusal::{AtOnce, Never, UnlessKnown};
+        use RequestClass::{Management, Traffic};
+        check(&Method::POST, "/api/v1/telemetry/llm-usage", Traffic, UnlessKnown, false);
+        check(&Method::POST, "/api/v1/telemetry/llm-usage/batch", Traffic, UnlessKnown, false);
+        check(&Method::GET, "/api/v1/telemetry/usage-summary", Management, AtOnce, false);
+        check(&Method::HEAD, "/api/v1/keys", Management, AtOnce, false);
+        check(&Method::POST, "/api/v1/integrations", Management, AtOnce, false);
+        check(&Method::POST, "/api/v1/enforcement/check", Traffic, AtOnce, true);
+        check(&Method::POST, "/api/v1/enforcement/batch", Traffic, AtOnce, true);
+        check(&Method::GET, "/api/v1/enforcement/status", Management, AtOnce, false);
+        let reservations = "/api/v1/enforcement/reservations";
+        check(&Method::POST, reservations, Traffic, AtOnce, true);
+        let one = "/api/v1/enforcement/reservations/{call_id}";
+        check(&Method::DELETE, one, Traffic, Never, false);
+        check(&Method::POST, &format!("{one}/extend"), Traffic, AtOnce, false);
+    }
+
+    #[test]
+    fn what_software_sends_with_its_calls_is_traffic() {
+        for (entry, _) in of_tenants() {
+            let of_calls = ["/api/v1/telemetry/", "/api/v1/enforcement/"];
+            let of_calls = of_calls.iter().any(|start| entry.path.starts_with(start));
+            let is_traffic = of_calls && entry.method != Method::GET;
+            let class = entry.facts.as_ref().map(|facts| facts.class == RequestClass::Traffic);
+            assert_eq!(class.unwrap_or_default(), is_traffic, "{} {}", entry.method, entry.path);
+        }
+    }
+
+    #[test]
+    fn what_ends_a_key_or_an_integration_is_never_refused() {
+        use Refusal::{AtOnce, Never};
+        use RequestClass::Management;
+        check(&Method::DELETE, "/api/v1/keys/{id}", Management, Never, false);
+        let integration = "/api/v1/integrations/{id}";
+        check(&Method::DELETE, integration, Management, Never, false);
+        check(&Method::POST, &format!("{integration}/disable"), Management, Never, false);
+        check(&Method::POST, &format!("{integration}/enable"), Management, AtOnce, false);
+        let key = format!("{integration}/keys/{{key_id}}");
+        check(&Method::DELETE, &key, Management, Never, false);
+        // A tenant is suspended and terminated by the operator, whom nothing here holds up.
+        for end in ["suspend", "terminate", "archive"] {
+            assert!(facts(&Method::POST, &format!("/api/v1/tenants/{{id}}/{end}")).is_none());
+        }
+        for (entry, _) in of_tenants().filter(|(entry, _)| entry.method == Method::DELETE) {
+            let refusal = entry.facts.as_ref().map(|facts| facts.refusal);
+            assert_eq!(refusal, Some(Never), "{}: may a flood keep it from ending?", entry.path);
+        }
+    }
+
+    #[test]
+    fn every_route_of_tenants_but_the_first_steps_is_held_to_something() {
+        for (entry, _) in of_tenants() {
+            let is_exempt = entry.path == "/api/v1/onboarding/finalize";
+            assert_eq!(entry.facts.is_none(), is_exempt, "{} {}", entry.method, entry.path);
+        }
+        let others = API.table().entries().iter().filter(|entry| {
+            matches!(
+                entry.audience,
+                Audience::Everyone | Audience::Scraper | Audience::Caller(Access::Operator)
+            )
+        });
+        for entry in others {
+            assert!(entry.facts.is_none(), "{} {}", entry.method, entry.path);
+        }
+    }
 }

@@ -44,7 +44,7 @@ use crate::jobs::write_probe;
 use crate::observe::metrics::Metrics;
 use crate::openapi;
 use crate::protection::Protector;
-use crate::router::{operator_router, public_router, router};
+use crate::router::{API, operator_router, public_router, router};
 use crate::wire::body::{BATCH_RECORDS_MAX, BodyReader};
 use crate::wire::{export, timestamps};
 
@@ -268,7 +268,7 @@ fn assemble(
         metrics: Arc::clone(&metrics),
     };
     let protection = Protector::new(
-        config.protection,
+        (config.protection, API.table().held()),
         Arc::clone(&store),
         monotonic_clock.clone(),
         Arc::clone(&metrics),

@@ -1,7 +1,7 @@
 //! What every request of a tenant or the operator passes before its handler: who is it, may they use
 //! this route, and should it go on now.
 //!
-//! A route that the table of access does not name is refused, whatever its handler would do.
+//! A route that was not declared is refused, whatever its handler would do.
 
 use axum::extract::{MatchedPath, Request, State};
 use axum::http::Method;
@@ -9,37 +9,40 @@ use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use bursar_store::Asker;
 
+use crate::api::route::{Entry, RouteTable};
 use crate::app::App;
-use crate::auth::access;
 use crate::auth::access::Access;
 use crate::auth::admit;
 use crate::auth::admit::Admitted;
 use crate::http::request_facts::RequestTenant;
-use crate::protection::Sender;
+use crate::protection::{Facts, Sender};
 use crate::wire::error::ApiError;
 use crate::wire::error_code::ErrorCode;
 
-/// Lets a request in as the table says.
-pub async fn authorize(State(app): State<App>, request: Request, next: Next) -> Response {
+/// Lets a request in as its route declares.
+pub async fn authorize(
+    State((app, table)): State<(App, &'static RouteTable)>,
+    request: Request,
+    next: Next,
+) -> Response {
     let matched = request.extensions().get::<MatchedPath>().cloned();
     let path = matched.as_ref().map_or("", MatchedPath::as_str);
-    let Some(access) = access::access(request.method(), path) else {
+    let entry = table.find(request.method(), path);
+    let Some((access, facts)) = entry.and_then(Entry::guarded) else {
         return refuse(request.method(), path);
     };
-    authorize_as(&app, access, path, request, next).await
+    authorize_as(&app, (access, facts), request, next).await
 }
 
-/// Lets a request in when its caller may use a route of this access, and it goes on now as one of
-/// this path does.
+/// Lets a request in when its caller may use a route of this access, and protection lets it go on now.
 pub async fn authorize_as(
     app: &App,
-    access: Access,
-    path: &str,
+    rule: (Access, Option<&'static Facts>),
     request: Request,
     next: Next,
 ) -> Response {
     // What this takes is given back before the handler runs, which may wait long for a slow client.
-    match Box::pin(enter(app, access, path, request)).await {
+    match Box::pin(enter(app, rule, request)).await {
         Ok(request) => next.run(request).await,
         Err(error) => error.into_response(),
     }
@@ -48,8 +51,7 @@ pub async fn authorize_as(
 /// The request with who sends it.
 async fn enter(
     app: &App,
-    access: Access,
-    path: &str,
+    (access, facts): (Access, Option<&'static Facts>),
     mut request: Request,
 ) -> Result<Request, ApiError> {
     let admitted = admit::admit(&app.authenticator, request.headers(), access).await?;
@@ -65,10 +67,10 @@ async fn enter(
         Admitted::Anyone(_) => {}
         Admitted::Tenant(authorized) => proved.proved(authorized.tenant_id, authorized.only),
     }
-    if let Some(tenant) = tenant {
+    if let (Some(tenant), Some(facts)) = (tenant, facts) {
         // The operator acts on a tenant that floods the server, too.
         let sender = Sender { tenant, integration_id, is_operator: admitted.is_operator() };
-        app.protection.protect(sender, path, &mut request).await?;
+        app.protection.protect(sender, facts, &mut request).await?;
     }
     let asker = if admitted.is_operator() { Asker::Operator } else { Asker::Tenant };
     request.extensions_mut().insert(asker);
@@ -88,6 +90,6 @@ async fn enter(
 
 /// A route that nobody was given.
 fn refuse(method: &Method, path: &str) -> Response {
-    tracing::error!(%method, route = path, "a route is missing from the table of access");
+    tracing::error!(%method, route = path, "a route was not declared");
     ApiError::of(ErrorCode::Forbidden).into_response()
 }

@@ -5,13 +5,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use axum::http::Method;
 use serde_json::{Map, Value, json};
 
-use crate::auth::access;
+use crate::api::route::{Audience, RouteTable};
+use crate::auth::access::Access;
 use crate::wire::error_code::ErrorCode;
 
 type Object = Map<String, Value>;
-
-/// A second path of the same handler, and the name of its operation.
-const ALIASES: &[(&str, &str, &str)] = &[("/health/ready", "/health", "get_health")];
 
 /// Operations that would have the name of another: one handler of two methods gives it to both.
 const RENAMED: &[(&str, &str, &str)] = &[("put", "/api/v1/integrations/{id}", "put_integration")];
@@ -20,20 +18,18 @@ const RENAMED: &[(&str, &str, &str)] = &[("put", "/api/v1/integrations/{id}", "p
 const PARTS: &[&str] = &["ListMeta", "GroupView"];
 
 /// Finishes the document that the handlers' own words make.
-pub(super) fn finish(mut document: Value) -> Value {
+pub(super) fn finish(mut document: Value, table: &RouteTable) -> Value {
     let mut failures = Map::new();
     if let Some(paths) = object_at(&mut document, "/paths") {
-        for (path, alias, operation_id) in ALIASES {
-            let Some(mut item) = paths.get(*path).cloned() else { continue };
-            if let Some(operation) = object_at(&mut item, "/get") {
-                operation.insert("operationId".to_owned(), json!(operation_id));
-            }
-            paths.insert((*alias).to_owned(), item);
-        }
         for (path, item) in paths {
             for (method, operation) in item.as_object_mut().into_iter().flatten() {
                 if let Some(operation) = operation.as_object_mut() {
-                    finish_operation(path, method, operation, &mut failures);
+                    finish_operation(
+                        (path, method),
+                        audience(table, method, path),
+                        operation,
+                        &mut failures,
+                    );
                 }
             }
         }
@@ -54,20 +50,24 @@ pub(super) fn is_enveloped(path: &str) -> bool {
     ["/api/", "/fdr/", "/health"].iter().any(|start| path.starts_with(start))
 }
 
-fn finish_operation(path: &str, method: &str, operation: &mut Object, failures: &mut Object) {
+fn finish_operation(
+    (path, method): (&str, &str),
+    audience: Audience,
+    operation: &mut Object,
+    failures: &mut Object,
+) {
     let renamed = RENAMED.iter().find(|renamed| (renamed.0, renamed.1) == (method, path));
     if let Some((.., name)) = renamed {
         operation.insert("operationId".to_owned(), json!(name));
     }
-    let access = Access::of(method, path);
-    let mut refusals = refusals(&access, operation);
-    if waits_for_the_clock(&access, method, path) {
+    let mut refusals = refusals(audience, operation);
+    if waits_for_the_clock(audience, method, path) {
         add(&mut refusals, ErrorCode::ClockJumped);
     }
     let takes = |name| parameters(operation).any(|parameter| is(parameter, "name", name));
     let (is_limited, goes_on) = (takes("limit"), takes("cursor"));
-    finish_security(&access, operation);
-    finish_parameters(&access, operation);
+    finish_security(audience, operation);
+    finish_parameters(audience, operation);
     finish_body(operation);
     let Some(responses) = operation.get_mut("responses").and_then(Value::as_object_mut) else {
         return;
@@ -104,28 +104,15 @@ fn parameters(operation: &Object) -> impl Iterator<Item = &Value> {
     operation.get("parameters").and_then(Value::as_array).into_iter().flatten()
 }
 
-/// Who may use a route.
-enum Access {
-    Everyone,
-    /// The operator, and whoever has the token of the metrics.
-    Scraper,
-    /// As the table of access says.
-    Guarded(access::Access),
-}
-
-impl Access {
-    fn of(method: &str, path: &str) -> Self {
-        let method = Method::from_bytes(method.to_ascii_uppercase().as_bytes()).ok();
-        match method.and_then(|method| access::access(&method, path)) {
-            Some(access) => Self::Guarded(access),
-            None if path == "/metrics" => Self::Scraper,
-            None => Self::Everyone,
-        }
-    }
+/// Who may use an operation, as its route declares.
+fn audience(table: &RouteTable, method: &str, path: &str) -> Audience {
+    let method = Method::from_bytes(method.to_ascii_uppercase().as_bytes()).ok();
+    let entry = method.and_then(|method| table.find(&method, path));
+    entry.map_or(Audience::Everyone, |entry| entry.audience)
 }
 
 /// Everything that the route may refuse with, by status.
-fn refusals(access: &Access, operation: &mut Object) -> BTreeMap<u16, Vec<ErrorCode>> {
+fn refusals(audience: Audience, operation: &mut Object) -> BTreeMap<u16, Vec<ErrorCode>> {
     use ErrorCode::*;
     let own = operation.remove("x-refuses").unwrap_or_default();
     let own: BTreeSet<&str> =
@@ -134,23 +121,23 @@ fn refusals(access: &Access, operation: &mut Object) -> BTreeMap<u16, Vec<ErrorC
         ErrorCode::ALL.iter().copied().filter(|code| own.contains(code.as_str())).collect();
     codes.extend([BadRequest, UriTooLong, HeadersTooLarge]);
     let of_tenants = [BadRequest, TenantMismatch, TenantTerminated, TenantNotFound];
-    match access {
-        Access::Everyone => {}
-        Access::Scraper | Access::Guarded(access::Access::Operator) => codes.push(Forbidden),
-        Access::Guarded(access::Access::Anyone) => {
+    match audience {
+        Audience::Everyone => {}
+        Audience::Scraper | Audience::Caller(Access::Operator) => codes.push(Forbidden),
+        Audience::Caller(Access::Anyone) => {
             codes.extend(of_tenants);
             codes.extend([RateLimited, Throttled]);
         }
-        Access::Guarded(access::Access::Tenant { scope, .. }) => {
+        Audience::Caller(Access::Tenant { scope, .. }) => {
             codes.extend(of_tenants);
             codes.extend([TenantRequired, Forbidden, MissingScope]);
             codes.extend([RateLimited, Throttled]);
             codes.retain(|code| scope.is_some() || *code != MissingScope);
         }
     }
-    match access {
-        Access::Everyone => {}
-        Access::Scraper | Access::Guarded(_) => {
+    match audience {
+        Audience::Everyone => {}
+        Audience::Scraper | Audience::Caller(_) => {
             codes.extend([AmbiguousCredentials, Unauthenticated]);
             codes.extend([Internal, Overloaded, Unavailable]);
         }
@@ -176,8 +163,8 @@ fn refusals(access: &Access, operation: &mut Object) -> BTreeMap<u16, Vec<ErrorC
 }
 
 /// Whether a route writes or decides, which it does not while the clock is in doubt.
-fn waits_for_the_clock(access: &Access, method: &str, path: &str) -> bool {
-    matches!(access, Access::Guarded(_)) && method != "get" && path != "/fdr/clock/confirm"
+fn waits_for_the_clock(audience: Audience, method: &str, path: &str) -> bool {
+    matches!(audience, Audience::Caller(_)) && method != "get" && path != "/fdr/clock/confirm"
 }
 
 /// Adds a failure to those of its status, in the order of all.
@@ -238,32 +225,30 @@ fn failure(status: u16, codes: &[ErrorCode]) -> Value {
     })
 }
 
-fn finish_security(access: &Access, operation: &mut Object) {
+fn finish_security(audience: Audience, operation: &mut Object) {
     let operator = json!({ "operator": [] });
     let keys = |scope: &[&str]| ["api_key", "api_key_header"].map(|name| json!({ name: scope }));
     let (integration_key, person) = (json!({ "integration_key": [] }), json!({ "person": [] }));
-    let (security, sentence) = match access {
-        Access::Everyone => (vec![json!({})], "Open to all.".to_owned()),
-        Access::Scraper => (
+    let (security, sentence) = match audience {
+        Audience::Everyone => (vec![json!({})], "Open to all.".to_owned()),
+        Audience::Scraper => (
             vec![operator, json!({ "metrics_token": [] })],
             "For the operator, and for the token of the setting `metrics_token`.".to_owned(),
         ),
-        Access::Guarded(access::Access::Operator) => {
-            (vec![operator], "For the operator.".to_owned())
-        }
-        Access::Guarded(access::Access::Anyone) => {
+        Audience::Caller(Access::Operator) => (vec![operator], "For the operator.".to_owned()),
+        Audience::Caller(Access::Anyone) => {
             let [bearer, header] = keys(&[]);
             let all = vec![bearer, header, integration_key, person, operator];
             (all, "For everyone with a credential, whatever it is good for.".to_owned())
         }
-        Access::Guarded(access::Access::Tenant { scope, integration_key: by_its_key, role }) => {
+        Audience::Caller(Access::Tenant { scope, integration_key: by_its_key, role }) => {
             let mut security: Vec<Value> = scope.iter().flat_map(|scope| keys(&[*scope])).collect();
             security.extend([operator, person]);
             let mut sentence = match scope {
                 Some(scope) => format!("Scope: `{scope}`. Role: `{}`.", role.as_str()),
                 None => format!("Role: `{}`. No API key is good for it.", role.as_str()),
             };
-            if *by_its_key {
+            if by_its_key {
                 security.push(integration_key);
                 sentence.push_str(" The key of an integration is good for that integration.");
             }
@@ -276,7 +261,7 @@ fn finish_security(access: &Access, operation: &mut Object) {
     operation.insert("description".to_owned(), json!(said));
 }
 
-fn finish_parameters(access: &Access, operation: &mut Object) {
+fn finish_parameters(audience: Audience, operation: &mut Object) {
     let parameters = operation.entry("parameters").or_insert_with(|| json!([]));
     let Some(parameters) = parameters.as_array_mut() else { return };
     for parameter in parameters.iter_mut().filter(|parameter| is(parameter, "in", "query")) {
@@ -285,9 +270,9 @@ fn finish_parameters(access: &Access, operation: &mut Object) {
             parameter.insert("allowEmptyValue".to_owned(), json!(true));
         }
     }
-    match access {
-        Access::Everyone | Access::Scraper | Access::Guarded(access::Access::Operator) => {}
-        Access::Guarded(access::Access::Anyone | access::Access::Tenant { .. }) => {
+    match audience {
+        Audience::Everyone | Audience::Scraper | Audience::Caller(Access::Operator) => {}
+        Audience::Caller(Access::Anyone | Access::Tenant { .. }) => {
             parameters.push(json!({ "$ref": "#/components/parameters/X-Tenant-ID" }));
         }
     }

@@ -24,7 +24,7 @@ use bursar_core::{
 use bursar_store::{Cache, Ledger, OverrideRow, Store, StoreError};
 
 use self::per_tenant::PerTenant;
-use self::routes::{Facts, Refusal};
+pub use self::routes::{Facts, Refusal};
 use self::rule::{ProtectedRequest, WindowOwner};
 use self::signals::{Moment, SignalLog};
 use self::thresholds::Thresholds;
@@ -69,9 +69,10 @@ pub struct Protector {
 }
 
 impl Protector {
-    /// A protector with these thresholds and the rule that is built in.
+    /// A protector with these thresholds and the rule that is built in, for a server with so many routes
+    /// of tenants.
     pub fn new(
-        thresholds: Thresholds,
+        (thresholds, routes): (Thresholds, u32),
         store: Arc<dyn Store>,
         clock: MonotonicClock,
         metrics: Arc<Metrics>,
@@ -81,10 +82,10 @@ impl Protector {
             store,
             clock,
             metrics,
-            windows: Windows::counting(),
+            windows: Windows::counting(routes),
             overrides: PerTenant::new("protection-overrides"),
             costs: PerTenant::new("protection-costs"),
-            signals: SignalLog::default(),
+            signals: SignalLog::new(routes),
         }
     }
 
@@ -115,10 +116,9 @@ impl Protector {
     pub async fn protect(
         &self,
         sender: Sender,
-        path: &str,
+        facts: &'static Facts,
         request: &mut Request,
     ) -> Result<(), ApiError> {
-        let Some(facts) = routes::facts(request.method(), path) else { return Ok(()) };
         let asked = self.protected(sender, facts).await?;
         let decision = match facts.refusal {
             _ if sender.is_operator && !facts.is_cost_guarded => {

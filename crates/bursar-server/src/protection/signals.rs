@@ -11,7 +11,7 @@ use bursar_core::{Dimension, ProtectionDecision, SignalId, TenantId, Timestamp};
 use bursar_store::{Cache, CacheUse, ControlTx, Ledger, SignalRow, StoreError};
 use parking_lot::Mutex;
 
-use super::routes::{self, Facts};
+use super::routes::Facts;
 use crate::jobs::tenant_cache::{CacheBounds, TenantCache};
 
 /// How long equal signals share a row, by a monotonic clock.
@@ -88,14 +88,20 @@ impl Default for Gathered {
 }
 
 /// Gathers signals and writes them.
-#[derive(Default)]
 pub(super) struct SignalLog {
     gathered: Mutex<Gathered>,
+    /// How many routes a tenant can be refused on.
+    routes: u32,
     /// One at a time, so that a window has one row.
     writing: tokio::sync::Mutex<()>,
 }
 
 impl SignalLog {
+    /// Nothing is gathered yet.
+    pub(super) fn new(routes: u32) -> Self {
+        Self { gathered: Mutex::default(), routes, writing: tokio::sync::Mutex::default() }
+    }
+
     /// Takes note of a decision other than "allow".
     pub(super) fn note(
         &self,
@@ -150,7 +156,9 @@ impl Cache for SignalLog {
     }
 
     fn in_use(&self) -> CacheUse {
-        self.gathered.lock().in_use()
+        // A dimension has one action.
+        let tenant_entries_max = self.routes as usize * Dimension::ALL.len();
+        CacheUse { tenant_entries_max, ..self.gathered.lock().in_use() }
     }
 
     fn clear(&self, tenant_id: Option<TenantId>) -> usize {
@@ -228,8 +236,6 @@ impl Gathered {
         CacheUse {
             entries: self.windows.len(),
             entries_max: WINDOWS_MAX,
-            // A dimension has one action.
-            tenant_entries_max: routes::count() as usize * Dimension::ALL.len(),
             tenants: tenants.into_iter().collect(),
             ..CacheUse::default()
         }

@@ -5,7 +5,6 @@ use bursar_core::{ProtectionDecision, TenantId};
 use bursar_store::{Cache, CacheUse};
 use parking_lot::Mutex;
 
-use super::routes;
 use crate::protection::counting::{Capacity, Counting};
 use crate::protection::rule::{ProtectedRequest, Protection};
 
@@ -20,17 +19,22 @@ const OF_SHARD: Capacity = {
 };
 
 /// The rule, once for each lock; a tenant is always asked for in the same.
-pub(super) struct Windows(Vec<Mutex<Box<dyn Protection>>>);
+pub(super) struct Windows {
+    shards: Vec<Mutex<Box<dyn Protection>>>,
+    /// How many routes a tenant can be counted on.
+    routes: u32,
+}
 
 impl Windows {
     /// Nothing is counted yet, by the rule that is built in.
-    pub(super) fn counting() -> Self {
-        Self::new(|capacity| Box::new(Counting::new(capacity)))
+    pub(super) fn counting(routes: u32) -> Self {
+        Self::new(routes, |capacity| Box::new(Counting::new(capacity)))
     }
 
     /// Nothing is counted yet; a rule is made for each lock.
-    fn new(make: impl Fn(Capacity) -> Box<dyn Protection>) -> Self {
-        Self((0..SHARDS).map(|_| Mutex::new(make(OF_SHARD))).collect())
+    fn new(routes: u32, make: impl Fn(Capacity) -> Box<dyn Protection>) -> Self {
+        let shards = (0..SHARDS).map(|_| Mutex::new(make(OF_SHARD))).collect();
+        Self { shards, routes }
     }
 
     /// Asks the rule about a request.
@@ -39,7 +43,7 @@ impl Windows {
         request: &ProtectedRequest,
         ask: impl FnOnce(&mut dyn Protection, &ProtectedRequest) -> ProtectionDecision,
     ) -> ProtectionDecision {
-        match self.0.get(shard_of(request.owner.tenant_id)) {
+        match self.shards.get(shard_of(request.owner.tenant_id)) {
             Some(shard) => ask(shard.lock().as_mut(), request),
             None => ProtectionDecision::Allow,
         }
@@ -52,11 +56,11 @@ impl Cache for Windows {
     }
 
     fn in_use(&self) -> CacheUse {
-        let tenants: Vec<_> = self.0.iter().flat_map(|shard| shard.lock().windows()).collect();
+        let tenants: Vec<_> = self.shards.iter().flat_map(|shard| shard.lock().windows()).collect();
         CacheUse {
             entries: tenants.iter().map(|(_, windows)| windows).sum(),
             entries_max: CAPACITY.windows_max() as usize,
-            tenant_entries_max: OF_SHARD.tenant_windows_max(routes::count()) as usize,
+            tenant_entries_max: OF_SHARD.tenant_windows_max(self.routes) as usize,
             tenants,
             ..CacheUse::default()
         }
@@ -64,8 +68,10 @@ impl Cache for Windows {
 
     fn clear(&self, tenant_id: Option<TenantId>) -> usize {
         match tenant_id {
-            Some(one) => self.0.get(shard_of(one)).map_or(0, |shard| shard.lock().clear(tenant_id)),
-            None => self.0.iter().map(|shard| shard.lock().clear(None)).sum(),
+            Some(one) => {
+                self.shards.get(shard_of(one)).map_or(0, |shard| shard.lock().clear(tenant_id))
+            }
+            None => self.shards.iter().map(|shard| shard.lock().clear(None)).sum(),
         }
     }
 }
@@ -136,8 +142,8 @@ mod tests {
 
     #[test]
     fn another_rule_can_take_the_place_of_the_one_that_is_built_in() {
-        let own = Windows::counting();
-        let other = Windows::new(|_| Box::new(Never));
+        let own = Windows::counting(40);
+        let other = Windows::new(40, |_| Box::new(Never));
         for tenant in 1..100 {
             let asked = request(tenant);
             let decision = own.ask(&asked, |rule, request| rule.decide(request));

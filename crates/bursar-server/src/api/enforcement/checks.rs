@@ -7,10 +7,13 @@ use bursar_store::DecisionKind;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use utoipa::ToSchema;
+use utoipa_axum::routes;
 
 use crate::api::enforcement::decision_view::{DecisionView, rate_limit_headers, retry_after};
 use crate::api::enforcement::estimate::{asked_integration, check_estimate};
+use crate::api::route::{Routes, Rule};
 use crate::app::App;
+use crate::auth::access::ASK;
 use crate::auth::admit::Authorized;
 use crate::jobs::decision_log::Note;
 use crate::wire::body::{SMALL, Text, parse};
@@ -313,4 +316,12 @@ async fn evaluate(
         headers.insert(header::RETRY_AFTER, seconds);
     }
     Ok((DecisionView::new(&decision, caller.tenant_id, name, now), headers))
+}
+
+/// What this file answers.
+pub fn routes() -> Routes {
+    Routes::new()
+        .add(Rule::of(ASK).traffic().cost_guarded(), routes!(check_call))
+        .add(Rule::of(ASK).traffic().cost_guarded(), routes!(check_calls))
+        .add(Rule::of(ASK), routes!(get_status))
 }

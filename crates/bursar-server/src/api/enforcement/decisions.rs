@@ -6,9 +6,12 @@ use bursar_store::{DecisionFilter, DecisionRow};
 use serde::Serialize;
 use utoipa::openapi::path::{Parameter, ParameterIn};
 use utoipa::{IntoParams, ToSchema};
+use utoipa_axum::routes;
 
 use crate::api::enforcement::decision_view::ReasonView;
+use crate::api::route::{Routes, Rule};
 use crate::app::App;
+use crate::auth::access::ASK;
 use crate::auth::admit::Authorized;
 use crate::http::answer_memory::Reads;
 use crate::wire::enums;
@@ -150,4 +153,9 @@ pub async fn list_decisions(
     let next_cursor = rows.last().filter(|_| has_more).map(|row| row.decision_id.to_string());
     let meta = ListMeta { total: None, page: 1, page_size: limit, has_more, next_cursor };
     Ok(Answer::list(rows.into_iter().map(KeptDecisionView::from).collect(), meta))
+}
+
+/// What this file answers.
+pub fn routes() -> Routes {
+    Routes::new().add(Rule::of(ASK), routes!(list_decisions))
 }

@@ -5,3 +5,10 @@ pub mod decision_view;
 pub mod decisions;
 pub mod estimate;
 pub mod reservations;
+
+use crate::api::route::Routes;
+
+/// The routes of this folder.
+pub fn routes() -> Routes {
+    checks::routes().with(decisions::routes()).with(reservations::routes())
+}

@@ -12,10 +12,13 @@ use bursar_store::{DecisionKind, Standing};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use utoipa::ToSchema;
+use utoipa_axum::routes;
 
 use crate::api::enforcement::decision_view::{DecisionView, rate_limit_headers, retry_after};
 use crate::api::enforcement::estimate::{asked_integration, check_estimate};
+use crate::api::route::{Routes, Rule};
 use crate::app::App;
+use crate::auth::access::{ASK, RESERVE};
 use crate::auth::admit::Authorized;
 use crate::http::answer_memory::Reads;
 use crate::jobs::decision_log::Note;
@@ -452,4 +455,13 @@ fn rejected(refusal: ReserveRefusal) -> ApiError {
             ApiError::new(ErrorCode::TooManyReservations, message)
         }
     }
+}
+
+/// What this file answers.
+pub fn routes() -> Routes {
+    Routes::new()
+        .add(Rule::of(RESERVE).traffic().cost_guarded(), routes!(create_reservation))
+        .add(Rule::of(ASK), routes!(list_reservations))
+        .add(Rule::of(RESERVE).traffic().never_refused(), routes!(release_reservation))
+        .add(Rule::of(RESERVE).traffic(), routes!(extend_reservation))
 }

@@ -9,11 +9,14 @@ use bursar_store::{
 use serde::Deserialize;
 use serde_json::value::RawValue;
 use utoipa::ToSchema;
+use utoipa_axum::routes;
 
 use crate::api::integrations::integration_view::{
     HealthView, IntegrationDeleted, IntegrationSummary, IntegrationView, LimitsView,
 };
+use crate::api::route::{Routes, Rule};
 use crate::app::App;
+use crate::auth::access::{LIMITS, READ, WRITE};
 use crate::auth::admit::Authorized;
 use crate::credentials::reference;
 use crate::http::answer_memory::Reads;
@@ -484,4 +487,18 @@ fn check_cost_basis(text: &str) -> Result<CostBasis, ApiError> {
         .into_iter()
         .find(|basis| cost_basis_word(*basis) == text)
         .ok_or_else(|| ApiError::field("cost_basis", "must be reported or computed"))
+}
+
+/// What this file answers.
+pub fn routes() -> Routes {
+    Routes::new()
+        .add(Rule::of(READ), routes!(list_integrations))
+        .add(Rule::of(WRITE), routes!(create_integration))
+        .add(Rule::of(READ), routes!(get_integration))
+        .add(Rule::of(WRITE), routes!(update_integration))
+        .add(Rule::of(WRITE).never_refused(), routes!(delete_integration))
+        .add(Rule::of(WRITE), routes!(enable_integration))
+        .add(Rule::of(WRITE).never_refused(), routes!(disable_integration))
+        .add(Rule::of(READ), routes!(get_integration_health))
+        .add(Rule::of(LIMITS), routes!(get_integration_limits))
 }

@@ -2,3 +2,10 @@
 
 pub mod integration;
 pub mod integration_view;
+
+use crate::api::route::Routes;
+
+/// The routes of this folder.
+pub fn routes() -> Routes {
+    integration::routes()
+}

@@ -5,10 +5,13 @@ use bursar_core::Timestamp;
 use bursar_store::{ApiKeyRow, Control, ControlTx};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
+use utoipa_axum::routes;
 
 use crate::api::keys::create_key::mint;
 use crate::api::keys::rotate_key::KeyRotate;
+use crate::api::route::{Routes, Rule};
 use crate::app::App;
+use crate::auth::access::KEYS;
 use crate::auth::admit::Authorized;
 use crate::auth::scopes::{SCOPES, ScopeSet, WORDS_MAX};
 use crate::auth::secret::{Secret, api_key_prefix, api_key_text};
@@ -263,6 +266,15 @@ fn check_scopes(asked: &[String], own: Option<ScopeSet>) -> Result<String, ApiEr
         }
     }
     Ok(words.join(" "))
+}
+
+/// What this file answers.
+pub fn routes() -> Routes {
+    Routes::new()
+        .add(Rule::of(KEYS), routes!(create_key))
+        .add(Rule::of(KEYS), routes!(list_keys))
+        .add(Rule::of(KEYS).never_refused(), routes!(revoke_key))
+        .add(Rule::of(KEYS), routes!(rotate_key))
 }
 
 #[cfg(test)]

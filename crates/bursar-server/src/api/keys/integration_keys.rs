@@ -4,10 +4,13 @@ use axum::extract::State;
 use bursar_store::{Control, ControlTx, IntegrationKeyRow};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
+use utoipa_axum::routes;
 
 use crate::api::keys::create_key::mint;
 use crate::api::keys::rotate_key::KeyRotate;
+use crate::api::route::{Routes, Rule};
 use crate::app::App;
+use crate::auth::access::{KEYS, READ};
 use crate::auth::admit::Authorized;
 use crate::auth::scopes::INTEGRATION_KEY_SCOPES;
 use crate::auth::secret::{Secret, integration_key_prefix, integration_key_text};
@@ -244,4 +247,13 @@ fn check_can_give(caller: &Authorized) -> Result<(), ApiError> {
             Err(ApiError::new(ErrorCode::Forbidden, message))
         }
     }
+}
+
+/// What this file answers.
+pub fn routes() -> Routes {
+    Routes::new()
+        .add(Rule::of(KEYS), routes!(create_integration_key))
+        .add(Rule::of(READ), routes!(list_integration_keys))
+        .add(Rule::of(KEYS).never_refused(), routes!(revoke_integration_key))
+        .add(Rule::of(KEYS), routes!(rotate_integration_key))
 }

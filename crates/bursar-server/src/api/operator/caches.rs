@@ -6,8 +6,11 @@ use bursar_store::{Cache, CacheUse};
 use serde::Serialize;
 use utoipa::openapi::path::{Parameter, ParameterIn};
 use utoipa::{IntoParams, ToSchema};
+use utoipa_axum::routes;
 
+use crate::api::route::{Routes, Rule};
 use crate::app::App;
+use crate::auth::access::OPERATOR;
 use crate::auth::admit::Operator;
 use crate::wire::envelope::Answer;
 use crate::wire::error::ApiError;
@@ -139,4 +142,11 @@ fn parse_tenant(text: &str) -> Result<TenantId, ApiError> {
         ParseIdError::NotUuid => ApiError::field("tenant_id", "must be a UUID"),
         ParseIdError::Unknown => ApiError::of(ErrorCode::TenantNotFound),
     })
+}
+
+/// What this file answers.
+pub fn routes() -> Routes {
+    Routes::new()
+        .add(Rule::of(OPERATOR), routes!(list_caches))
+        .add(Rule::of(OPERATOR), routes!(clear_cache))
 }

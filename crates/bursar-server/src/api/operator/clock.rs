@@ -5,8 +5,11 @@ use bursar_core::ClockState;
 use bursar_store::ClockConfirmed;
 use serde::Serialize;
 use utoipa::ToSchema;
+use utoipa_axum::routes;
 
+use crate::api::route::{Routes, Rule};
 use crate::app::App;
+use crate::auth::access::OPERATOR;
 use crate::auth::admit::Operator;
 use crate::wire::enums::words;
 use crate::wire::envelope::Answer;
@@ -130,4 +133,11 @@ pub async fn confirm_clock(
         was_ahead_seconds,
         adopted: was_ahead_seconds != 0,
     }))
+}
+
+/// What this file answers.
+pub fn routes() -> Routes {
+    Routes::new()
+        .add(Rule::of(OPERATOR), routes!(get_clock))
+        .add(Rule::of(OPERATOR), routes!(confirm_clock))
 }

@@ -3,7 +3,9 @@
 use axum::extract::State;
 use axum::http::{HeaderMap, HeaderValue, header};
 use axum::response::Response;
+use utoipa_axum::routes;
 
+use crate::api::route::{Audience, Routes, Rule};
 use crate::app::App;
 use crate::wire::error_code::ErrorCode;
 
@@ -57,4 +59,12 @@ pub async fn get_docs(State(app): State<App>, headers: HeaderMap) -> Response {
 )]
 pub async fn get_docs_style(State(app): State<App>, headers: HeaderMap) -> Response {
     app.documents.style.answer(&headers)
+}
+
+/// What this file answers.
+pub fn routes() -> Routes {
+    Routes::new()
+        .add(Rule::open(Audience::Everyone), routes!(get_openapi))
+        .add(Rule::open(Audience::Everyone), routes!(get_docs))
+        .add(Rule::open(Audience::Everyone), routes!(get_docs_style))
 }

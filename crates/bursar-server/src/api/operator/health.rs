@@ -4,7 +4,9 @@
 use axum::extract::State;
 use serde::Serialize;
 use utoipa::ToSchema;
+use utoipa_axum::routes;
 
+use crate::api::route::{Audience, Routes, Rule};
 use crate::app::App;
 use crate::jobs::database_probe;
 use crate::jobs::database_probe::Pulse;
@@ -36,6 +38,20 @@ pub async fn get_live() -> Answer<ServerHealth> {
 /// `/health` and `/health/ready` are the same.
 #[utoipa::path(
     get,
+    path = "/health",
+    tag = "server",
+    responses((status = 200, body = ServerHealth, description = "It can do its work.")),
+    extensions(("x-refuses" = json!([ErrorCode::Internal, ErrorCode::Unavailable]))),
+)]
+pub async fn get_health(app: State<App>) -> Result<Answer<ServerHealth>, ApiError> {
+    get_ready(app).await
+}
+
+/// Tells whether the store can be read and takes writes
+///
+/// `/health` and `/health/ready` are the same.
+#[utoipa::path(
+    get,
     path = "/health/ready",
     tag = "server",
     responses((status = 200, body = ServerHealth, description = "It can do its work.")),
@@ -53,4 +69,12 @@ pub async fn get_ready(State(app): State<App>) -> Result<Answer<ServerHealth>, A
         return Err(ApiError::of(ErrorCode::Unavailable));
     }
     Ok(Answer::ok(ServerHealth { status: enums::READY }))
+}
+
+/// What this file answers.
+pub fn routes() -> Routes {
+    Routes::new()
+        .add(Rule::open(Audience::Everyone), routes!(get_health))
+        .add(Rule::open(Audience::Everyone), routes!(get_live))
+        .add(Rule::open(Audience::Everyone), routes!(get_ready))
 }

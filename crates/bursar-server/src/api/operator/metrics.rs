@@ -5,7 +5,9 @@ use axum::extract::State;
 use axum::http::header;
 use axum::response::{IntoResponse, Response};
 use futures_util::stream;
+use utoipa_axum::routes;
 
+use crate::api::route::{Audience, Routes, Rule};
 use crate::app::App;
 use crate::auth::admit::Scraper;
 use crate::jobs::background::TaskFailed;
@@ -47,4 +49,9 @@ pub async fn get_metrics(State(app): State<App>, _: Scraper) -> Result<Response,
 fn unreadable(error: &(dyn std::error::Error + 'static)) -> ApiError {
     tracing::error!(error, "the metrics cannot be written");
     ApiError::of(ErrorCode::Internal)
+}
+
+/// What this file answers.
+pub fn routes() -> Routes {
+    Routes::new().add(Rule::open(Audience::Scraper), routes!(get_metrics))
 }

@@ -6,8 +6,11 @@ use bursar_store::{Control, ControlTx, OverrideRow, SignalRow};
 use serde::{Deserialize, Serialize};
 use utoipa::openapi::path::{Parameter, ParameterIn};
 use utoipa::{IntoParams, ToSchema};
+use utoipa_axum::routes;
 
+use crate::api::route::{Routes, Rule};
 use crate::app::App;
+use crate::auth::access::OPERATOR;
 use crate::auth::admit::Operator;
 use crate::http::answer_memory::Reads;
 use crate::protection::SIGNALS_KEPT;
@@ -274,4 +277,11 @@ fn check_expiry(text: &str, now: Timestamp) -> Result<Timestamp, ApiError> {
         return Err(ApiError::field("expires_at", "must lie ahead, by at most 90 days"));
     }
     Ok(expires_at)
+}
+
+/// What this file answers.
+pub fn routes() -> Routes {
+    Routes::new()
+        .add(Rule::of(OPERATOR), routes!(list_signals))
+        .add(Rule::of(OPERATOR), routes!(override_protection))
 }

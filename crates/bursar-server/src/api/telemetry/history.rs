@@ -15,10 +15,13 @@ use bytes::Bytes;
 use futures_util::stream;
 use utoipa::IntoParams;
 use utoipa::openapi::path::{Parameter, ParameterIn};
+use utoipa_axum::routes;
 
+use crate::api::route::{Routes, Rule};
 use crate::api::telemetry::export_format::{ExportFormat, UsageFormat};
 use crate::api::telemetry::record_view::UsageView;
 use crate::app::App;
+use crate::auth::access::USAGE;
 use crate::auth::admit::Authorized;
 use crate::http::answer_memory::{Reads, Writers};
 use crate::http::memory_budget::ByteHold;
@@ -329,4 +332,11 @@ fn cursor(place: HistoryPlace) -> String {
 fn parse_cursor(text: &str) -> Result<HistoryPlace, &'static str> {
     let (occurred_at, entry_id) = cursor::parse(text, EntryId::from_number)?;
     Ok(HistoryPlace { occurred_at, entry_id })
+}
+
+/// What this file answers.
+pub fn routes() -> Routes {
+    Routes::new()
+        .add(Rule::of(USAGE), routes!(list_usage_history))
+        .add(Rule::of(USAGE), routes!(export_usage))
 }

@@ -13,9 +13,12 @@ use serde::de::{IgnoredAny, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::value::RawValue;
 use utoipa::ToSchema;
+use utoipa_axum::routes;
 
 use crate::api::enforcement::estimate::check_cents;
+use crate::api::route::{Routes, Rule};
 use crate::app::App;
+use crate::auth::access::INGEST;
 use crate::auth::admit::Authorized;
 use crate::credentials::raw_key;
 use crate::protection::RecordsProtection;
@@ -497,4 +500,11 @@ fn check_policy(text: Option<&str>) -> Result<PolicyResult, ApiError> {
         .into_iter()
         .find(|policy| policy.as_str() == text)
         .ok_or_else(|| ApiError::field("policy_result", "must be allowed, warned or blocked"))
+}
+
+/// What this file answers.
+pub fn routes() -> Routes {
+    Routes::new()
+        .add(Rule::of(INGEST).traffic().refused_unless_known(), routes!(record_usage))
+        .add(Rule::of(INGEST).traffic().refused_unless_known(), routes!(record_usage_batch))
 }

@@ -6,3 +6,10 @@ pub mod ingest;
 pub mod record_view;
 pub mod series;
 pub mod summaries;
+
+use crate::api::route::Routes;
+
+/// The routes of this folder.
+pub fn routes() -> Routes {
+    ingest::routes().with(summaries::routes()).with(history::routes()).with(series::routes())
+}

@@ -10,8 +10,11 @@ use bursar_store::{
 use serde::Serialize;
 use utoipa::openapi::path::{Parameter, ParameterIn};
 use utoipa::{IntoParams, ToSchema};
+use utoipa_axum::routes;
 
+use crate::api::route::{Routes, Rule};
 use crate::app::App;
+use crate::auth::access::USAGE;
 use crate::auth::admit::Authorized;
 use crate::http::answer_memory::Reads;
 use crate::wire::enums;
@@ -385,4 +388,11 @@ fn series_view(filter: &SeriesFilter, series: Series) -> Result<SeriesView, Stor
         other,
         groups: groups.into_iter().enumerate().map(of_group).collect(),
     })
+}
+
+/// What this file answers.
+pub fn routes() -> Routes {
+    Routes::new()
+        .add(Rule::of(USAGE), routes!(get_usage_series))
+        .add(Rule::of(USAGE), routes!(get_usage_breakdown))
 }

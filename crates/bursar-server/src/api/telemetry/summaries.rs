@@ -7,8 +7,11 @@ use bursar_store::{DayFilter, DayPlace, DayUsage, IntegrationUsage, Page, Sums};
 use serde::{Serialize, Serializer};
 use utoipa::openapi::path::{Parameter, ParameterIn};
 use utoipa::{IntoParams, ToSchema};
+use utoipa_axum::routes;
 
+use crate::api::route::{Routes, Rule};
 use crate::app::App;
+use crate::auth::access::USAGE;
 use crate::auth::admit::Authorized;
 use crate::http::answer_memory::Reads;
 use crate::wire::cursor;
@@ -290,4 +293,11 @@ fn cursor(DayPlace { day, integration_id }: DayPlace) -> String {
 fn parse_cursor(text: &str) -> Result<DayPlace, &'static str> {
     let (at, integration_id) = cursor::parse(text, IntegrationId::from_number)?;
     Ok(DayPlace { day: at.day(), integration_id })
+}
+
+/// What this file answers.
+pub fn routes() -> Routes {
+    Routes::new()
+        .add(Rule::of(USAGE), routes!(get_usage_summary))
+        .add(Rule::of(USAGE), routes!(list_daily_aggregates))
 }

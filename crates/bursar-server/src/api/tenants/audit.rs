@@ -12,9 +12,12 @@ use bytes::Bytes;
 use futures_util::stream;
 use utoipa::IntoParams;
 use utoipa::openapi::path::{Parameter, ParameterIn};
+use utoipa_axum::routes;
 
+use crate::api::route::{Routes, Rule};
 use crate::api::tenants::audit_view::AuditView;
 use crate::app::App;
+use crate::auth::access::ADMIN;
 use crate::auth::admit::Authorized;
 use crate::http::answer_memory::{Reads, Writers};
 use crate::http::memory_budget::ByteHold;
@@ -193,4 +196,11 @@ fn write(rows: Vec<AuditEntry>) -> Result<Bytes, std::io::Error> {
         text.push(b'\n');
     }
     Ok(text.into())
+}
+
+/// What this file answers.
+pub fn routes() -> Routes {
+    Routes::new()
+        .add(Rule::of(ADMIN), routes!(list_audit))
+        .add(Rule::of(ADMIN), routes!(export_audit))
 }

@@ -5,3 +5,10 @@ pub mod audit_view;
 pub mod onboarding;
 pub mod session;
 pub mod tenant;
+
+use crate::api::route::Routes;
+
+/// The routes of this folder.
+pub fn routes() -> Routes {
+    session::routes().with(onboarding::routes()).with(tenant::routes()).with(audit::routes())
+}

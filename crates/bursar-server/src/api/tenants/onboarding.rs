@@ -4,8 +4,11 @@ use axum::extract::State;
 use bursar_store::{Control, ControlTx};
 use serde::Serialize;
 use utoipa::ToSchema;
+use utoipa_axum::routes;
 
+use crate::api::route::{Routes, Rule};
 use crate::app::App;
+use crate::auth::access::ADMIN;
 use crate::auth::admit::Authorized;
 use crate::wire::enums;
 use crate::wire::envelope::Answer;
@@ -45,4 +48,9 @@ pub async fn finalize_onboarding(
     app.key_cache.forget(tenant_id);
     let onboarding_state = row.onboarding.as_str();
     Ok(Answer::ok(OnboardingView { tenant_id: tenant_id.to_string(), onboarding_state }))
+}
+
+/// What this file answers.
+pub fn routes() -> Routes {
+    Routes::new().add(Rule::of(ADMIN).exempt(), routes!(finalize_onboarding))
 }

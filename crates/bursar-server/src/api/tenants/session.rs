@@ -2,7 +2,10 @@
 
 use serde::Serialize;
 use utoipa::ToSchema;
+use utoipa_axum::routes;
 
+use crate::api::route::{Routes, Rule};
+use crate::auth::access::Access;
 use crate::auth::admit::Anyone;
 use crate::wire::enums;
 use crate::wire::envelope::Answer;
@@ -41,4 +44,9 @@ pub async fn get_session_context(caller: Anyone) -> Answer<SessionContext> {
         lifecycle_state: tenant.map(|tenant| tenant.lifecycle.as_str()),
         onboarding_state: tenant.map(|tenant| tenant.onboarding.as_str()),
     })
+}
+
+/// What this file answers.
+pub fn routes() -> Routes {
+    Routes::new().add(Rule::of(Access::Anyone), routes!(get_session_context))
 }

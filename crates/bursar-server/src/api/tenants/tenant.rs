@@ -5,8 +5,11 @@ use bursar_core::TenantLifecycle;
 use bursar_store::{Control, ControlTx, TenantRow};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
+use utoipa_axum::routes;
 
+use crate::api::route::{Routes, Rule};
 use crate::app::App;
+use crate::auth::access::OPERATOR;
 use crate::auth::admit::Operator;
 use crate::wire::body::Json;
 use crate::wire::enums;
@@ -240,4 +243,17 @@ async fn lead(
     let row = app.ledger.change(tenant_id, change).await??;
     app.key_cache.forget(tenant_id);
     Ok(Answer::ok(row.into()))
+}
+
+/// What this file answers.
+pub fn routes() -> Routes {
+    Routes::new()
+        .add(Rule::of(OPERATOR), routes!(create_tenant))
+        .add(Rule::of(OPERATOR), routes!(list_tenants))
+        .add(Rule::of(OPERATOR), routes!(get_tenant))
+        .add(Rule::of(OPERATOR), routes!(update_tenant))
+        .add(Rule::of(OPERATOR), routes!(suspend_tenant))
+        .add(Rule::of(OPERATOR), routes!(resume_tenant))
+        .add(Rule::of(OPERATOR), routes!(terminate_tenant))
+        .add(Rule::of(OPERATOR), routes!(archive_tenant))
 }

@@ -1,0 +1,229 @@
+//! What a route declares beside its handlers: who may use it, and how protection treats it. The router, the
+//! guard's table, the OpenAPI document and the documents are made from these declarations.
+
+use std::collections::HashMap;
+
+use axum::http::Method;
+use utoipa::openapi::path::{PathItem, Paths};
+use utoipa_axum::router::{OpenApiRouter, UtoipaMethodRouter};
+
+use crate::app::App;
+use crate::auth::access::Access;
+use crate::protection::rule::Route;
+use crate::protection::thresholds::RequestClass;
+use crate::protection::{Facts, Refusal};
+
+/// Who may use a route.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Audience {
+    /// Whoever reaches the listener.
+    Everyone,
+    /// The operator, and whoever has the token of the metrics; the handler asks for it.
+    Scraper,
+    /// Whoever proves to be one of these.
+    Caller(Access),
+}
+
+/// What is true of every request of a route.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Rule {
+    audience: Audience,
+    class: RequestClass,
+    refusal: Refusal,
+    is_cost_guarded: bool,
+    is_exempt: bool,
+}
+
+impl Rule {
+    /// A route that manages or reads something: beyond a threshold its requests are refused at once.
+    pub const fn of(access: Access) -> Self {
+        // The operator is held up by nothing.
+        let is_exempt = matches!(access, Access::Operator);
+        Self { is_exempt, ..Self::to(Audience::Caller(access)) }
+    }
+
+    /// A route without a proved caller; protection does not see its requests.
+    pub const fn open(audience: Audience) -> Self {
+        Self { is_exempt: true, ..Self::to(audience) }
+    }
+
+    const fn to(audience: Audience) -> Self {
+        let (class, refusal) = (RequestClass::Management, Refusal::AtOnce);
+        Self { audience, class, refusal, is_cost_guarded: false, is_exempt: false }
+    }
+
+    /// Its requests come with the calls of software, and have the thresholds of these.
+    pub const fn traffic(self) -> Self {
+        Self { class: RequestClass::Traffic, ..self }
+    }
+
+    /// It leads to cost: a tenant that spends much in a day is held up here.
+    pub const fn cost_guarded(self) -> Self {
+        Self { is_cost_guarded: true, ..self }
+    }
+
+    /// It gives back what is held, or ends what someone must not use any more.
+    pub const fn never_refused(self) -> Self {
+        Self { refusal: Refusal::Never, ..self }
+    }
+
+    /// Beyond a threshold the ledger refuses records of calls that are neither reserved nor recorded.
+    pub const fn refused_unless_known(self) -> Self {
+        Self { refusal: Refusal::UnlessKnown, ..self }
+    }
+
+    /// Protection does not see its requests: a tenant needs it to begin at all.
+    pub const fn exempt(self) -> Self {
+        Self { is_exempt: true, ..self }
+    }
+}
+
+/// Routes as they are declared.
+#[derive(Default)]
+pub struct Routes(Vec<(Rule, UtoipaMethodRouter<App>)>);
+
+impl Routes {
+    /// None.
+    pub const fn new() -> Self {
+        Self(Vec::new())
+    }
+
+    /// These and the methods of one path.
+    #[must_use]
+    pub fn add(mut self, rule: Rule, handlers: UtoipaMethodRouter<App>) -> Self {
+        self.0.push((rule, handlers));
+        self
+    }
+
+    /// Both.
+    #[must_use]
+    pub fn with(mut self, other: Self) -> Self {
+        self.0.extend(other.0);
+        self
+    }
+
+    /// What a router and the document are made of, and the table's part of it.
+    pub fn into_parts(self, table: &mut RouteTable) -> RouteParts {
+        let mut parts = RouteParts::default();
+        for (rule, handlers) in self.0 {
+            table.extend(rule, &handlers.1);
+            let router = match rule.audience {
+                Audience::Caller(_) => &mut parts.guarded,
+                Audience::Everyone | Audience::Scraper => &mut parts.open,
+            };
+            *router = std::mem::take(router).routes(handlers);
+        }
+        parts
+    }
+}
+
+/// Routes by what has to be around them.
+#[derive(Default)]
+pub struct RouteParts {
+    /// Those whose callers have to be proved.
+    pub guarded: OpenApiRouter<App>,
+    /// The others.
+    pub open: OpenApiRouter<App>,
+}
+
+/// A method of a path, and what is true of its requests.
+#[derive(Clone, Debug)]
+pub struct Entry {
+    /// The method; GET stands for HEAD too.
+    pub method: Method,
+    /// The path as the router has it.
+    pub path: &'static str,
+    /// Who may use it.
+    pub audience: Audience,
+    /// What protection asks of it; nothing when it is exempt.
+    pub facts: Option<Facts>,
+}
+
+impl Entry {
+    /// Who may use it and what protection asks of it; nothing when its callers need not be proved.
+    pub(crate) fn guarded(&'static self) -> Option<(Access, Option<&'static Facts>)> {
+        match self.audience {
+            Audience::Caller(access) => Some((access, self.facts.as_ref())),
+            Audience::Everyone | Audience::Scraper => None,
+        }
+    }
+}
+
+/// Every route by path and method.
+#[derive(Debug, Default)]
+pub struct RouteTable {
+    entries: Vec<Entry>,
+    by_path: HashMap<&'static str, Vec<usize>>,
+    held: u16,
+}
+
+impl RouteTable {
+    fn extend(&mut self, rule: Rule, paths: &Paths) {
+        for (path, item) in &paths.paths {
+            // Once for each route of the process, which keeps them to its end.
+            let path: &'static str = Box::leak(path.clone().into_boxed_str());
+            for method in methods(item) {
+                self.push(rule, method, path);
+            }
+        }
+    }
+
+    fn push(&mut self, rule: Rule, method: Method, path: &'static str) {
+        let facts = (!rule.is_exempt).then(|| {
+            let route = Route(self.held);
+            self.held += 1;
+            Facts {
+                endpoint: path,
+                operation: word(&method),
+                route,
+                class: rule.class,
+                is_cost_guarded: rule.is_cost_guarded,
+                refusal: rule.refusal,
+            }
+        });
+        self.by_path.entry(path).or_default().push(self.entries.len());
+        self.entries.push(Entry { method, path, audience: rule.audience, facts });
+    }
+
+    /// A route; nothing when it was not declared.
+    pub fn find(&self, method: &Method, path: &str) -> Option<&Entry> {
+        // Whoever may read a body may read its head.
+        let method = if method == Method::HEAD { &Method::GET } else { method };
+        let of_path = self.by_path.get(path)?;
+        of_path.iter().filter_map(|at| self.entries.get(*at)).find(|entry| entry.method == *method)
+    }
+
+    /// All of them, in the order in which they were declared.
+    pub fn entries(&self) -> &[Entry] {
+        &self.entries
+    }
+
+    /// How many protection sees.
+    pub fn held(&self) -> u32 {
+        self.held.into()
+    }
+}
+
+/// The methods that a path was declared with here.
+fn methods(item: &PathItem) -> impl Iterator<Item = Method> {
+    let declared = [
+        (Method::GET, item.get.is_some()),
+        (Method::POST, item.post.is_some()),
+        (Method::PUT, item.put.is_some()),
+        (Method::PATCH, item.patch.is_some()),
+        (Method::DELETE, item.delete.is_some()),
+    ];
+    declared.into_iter().filter_map(|(method, is_declared)| is_declared.then_some(method))
+}
+
+/// The method as protection and the metrics name it.
+const fn word(method: &Method) -> &'static str {
+    match *method {
+        Method::GET => "GET",
+        Method::POST => "POST",
+        Method::PUT => "PUT",
+        Method::PATCH => "PATCH",
+        Method::DELETE => "DELETE",
+        _ => "",
+    }
+}
