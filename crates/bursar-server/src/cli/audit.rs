@@ -10,7 +10,8 @@ use bursar_store::{AuditCheck, AuditVerified, Differences, PostgresStore, Sqlite
 use clap::{Args, Subcommand};
 
 use super::db::known_secret;
-use super::{Failure, whole_file};
+use super::failure::Failure;
+use super::whole_file;
 use crate::api::tenants::audit_view::{AuditView, hash_text};
 use crate::auth::secret::{Secret, SecretKey};
 use crate::cli::client::{Door, ServerArgs};

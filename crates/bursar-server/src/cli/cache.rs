@@ -2,7 +2,7 @@
 
 use clap::{Args, Subcommand};
 
-use super::Failure;
+use super::failure::Failure;
 use super::output::{Column, Shape};
 use crate::cli::client::{Door, ServerArgs};
 use crate::config::settings::Config;

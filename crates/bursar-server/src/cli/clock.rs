@@ -2,7 +2,7 @@
 
 use clap::{Args, Subcommand};
 
-use super::Failure;
+use super::failure::Failure;
 use super::output::Shape;
 use crate::cli::client::{ClientError, Door, ServerArgs, operator_url};
 use crate::config::settings::Config;

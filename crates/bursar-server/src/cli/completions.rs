@@ -1,9 +1,9 @@
 //! `bursar completions`: what makes a shell complete the command.
 
-use clap::{Args, CommandFactory};
+use clap::{Args, Command};
 use clap_complete::{Shell, generate};
 
-use super::{Arguments, Failure};
+use super::failure::Failure;
 use crate::cli::terminal::say_verbatim;
 
 #[derive(Args)]
@@ -12,8 +12,9 @@ pub(super) struct CompletionsArguments {
     shell: Shell,
 }
 
-pub(super) fn run(arguments: &CompletionsArguments) -> Result<(), Failure> {
+/// Prints the script for a command line.
+pub(super) fn run(arguments: &CompletionsArguments, mut command: Command) -> Result<(), Failure> {
     let mut script = Vec::new();
-    generate(arguments.shell, &mut Arguments::command(), "bursar", &mut script);
+    generate(arguments.shell, &mut command, "bursar", &mut script);
     Ok(say_verbatim(&String::from_utf8(script)?)?)
 }

@@ -11,8 +11,10 @@ use bursar_store::{BackedUp, Existing, OpenError, PostgresStore, SqliteStore, Ve
 use clap::{Args, Subcommand};
 use indicatif::{HumanBytes, ProgressBar};
 
+use super::failure::Failure;
 use super::output::Shape;
-use super::{Failure, runtime, schema};
+use super::runtime::runtime;
+use super::schema;
 use crate::auth::secret::{Secret, SecretKey};
 use crate::cli::import::progress;
 use crate::cli::terminal;

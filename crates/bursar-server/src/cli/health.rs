@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use clap::Args;
 
-use super::Failure;
+use super::failure::Failure;
 use crate::cli::client::{agent, url_here};
 use crate::cli::terminal::say_line;
 use crate::config::settings::Config;

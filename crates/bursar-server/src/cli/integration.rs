@@ -4,7 +4,7 @@ use clap::{Args, Subcommand, ValueEnum};
 use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 
-use super::Failure;
+use super::failure::Failure;
 use super::integration_key::{self, IntegrationKeyCommand};
 use super::output::{Column, Shape};
 use crate::cli::client::{Door, ServerArgs};

@@ -3,7 +3,7 @@
 use clap::Subcommand;
 use serde_json::json;
 
-use super::Failure;
+use super::failure::Failure;
 use super::output::{Column, Shape};
 use crate::cli::client::{Door, path};
 

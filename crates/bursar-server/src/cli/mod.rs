@@ -5,14 +5,17 @@ mod cache;
 pub mod client;
 mod clock;
 mod completions;
+mod configuration;
 mod db;
 pub mod dev;
+mod failure;
 mod health;
 pub mod import;
 mod integration;
 mod integration_key;
 mod key;
 mod output;
+mod runtime;
 mod schema;
 mod settings;
 mod tenant;
@@ -20,12 +23,14 @@ pub mod terminal;
 mod usage;
 mod whole_file;
 
-use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, Parser, Subcommand};
 
+use self::configuration::{Flags, configuration};
+use self::failure::Failure;
+use self::runtime::runtime;
 use crate::cli::client::ServerArgs;
 use crate::cli::terminal::tell;
 use crate::config::settings::Config;
@@ -94,8 +99,6 @@ enum Command {
     /// Print what makes a shell complete this command.
     Completions(completions::CompletionsArguments),
 }
-
-type Failure = Box<dyn std::error::Error>;
 
 /// Runs what the command line asks for.
 pub fn main() -> ExitCode {
@@ -168,44 +171,9 @@ fn run(arguments: Arguments) -> Result<ExitCode, Failure> {
             health::run(&configuration(file, &flags)?, arguments)?;
         }
         Command::Config(command) => settings::run(file, &command)?,
-        Command::Completions(arguments) => completions::run(&arguments)?,
+        Command::Completions(arguments) => completions::run(&arguments, Arguments::command())?,
     }
     Ok(ExitCode::SUCCESS)
-}
-
-/// Settings that the command line gives.
-struct Flags {
-    listen: Option<String>,
-    data_dir: Option<PathBuf>,
-    database: Option<String>,
-}
-
-impl Flags {
-    fn store(data_dir: &Option<PathBuf>, database: &Option<String>) -> Self {
-        Self { listen: None, data_dir: data_dir.clone(), database: database.clone() }
-    }
-}
-
-/// The configuration: the file, the environment over it, and flags over both.
-fn configuration(file: Option<&Path>, flags: &Flags) -> Result<Config, Failure> {
-    let Flags { listen, data_dir, database } = flags;
-    let data_dir = data_dir.as_ref().map(|folder| folder.to_string_lossy().into_owned());
-    let named = [
-        ("BURSAR_LISTEN", listen.clone()),
-        ("BURSAR_DATA_DIR", data_dir),
-        ("BURSAR_DATABASE", database.clone()),
-    ];
-    let given = named.into_iter().filter_map(|(name, value)| Some((name.to_owned(), value?)));
-    // Later ones win, so the command line overrides the environment.
-    Ok(Config::load(file, environment().chain(given))?)
-}
-
-/// The environment, as far as it is text.
-fn environment() -> impl Iterator<Item = (String, String)> {
-    let plain = |(name, value): (OsString, OsString)| {
-        Some((name.into_string().ok()?, value.into_string().ok()?))
-    };
-    std::env::vars_os().filter_map(plain)
 }
 
 /// The configuration of a command that asks a server, or serves the store itself for a moment;
@@ -237,14 +205,8 @@ fn serve_dev(config: &Config) -> Result<(), Failure> {
     })
 }
 
-fn runtime() -> std::io::Result<tokio::runtime::Runtime> {
-    tokio::runtime::Builder::new_multi_thread().enable_all().build()
-}
-
 #[cfg(test)]
 mod tests {
-    use clap::CommandFactory;
-
     use super::*;
 
     #[test]

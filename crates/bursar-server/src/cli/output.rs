@@ -6,7 +6,7 @@ use serde::de::{MapAccess, Visitor};
 use serde_json::Value;
 use serde_json::value::RawValue;
 
-use super::Failure;
+use super::failure::Failure;
 use crate::cli::terminal;
 use crate::cli::terminal::{say, say_line, tell};
 

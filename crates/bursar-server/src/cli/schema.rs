@@ -6,7 +6,7 @@ use bursar_store::{PostgresStore, SchemaStatus, SqliteStore};
 use serde::Serialize;
 use serde_json::value::to_raw_value;
 
-use super::Failure;
+use super::failure::Failure;
 use super::output::Shape;
 use crate::cli::terminal::say_line;
 use crate::config::database::Database;

@@ -5,7 +5,8 @@ use std::path::Path;
 
 use clap::Subcommand;
 
-use super::{Failure, environment};
+use super::configuration::environment;
+use super::failure::Failure;
 use crate::cli::terminal;
 use crate::cli::terminal::say;
 use crate::config::database;

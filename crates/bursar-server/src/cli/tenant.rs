@@ -3,7 +3,7 @@
 use clap::{Args, Subcommand};
 use serde_json::json;
 
-use super::Failure;
+use super::failure::Failure;
 use super::output::{Column, Shape};
 use crate::cli::client::{Door, ServerArgs};
 use crate::config::settings::Config;

@@ -4,7 +4,8 @@ use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
 
-use super::{Failure, whole_file};
+use super::failure::Failure;
+use super::whole_file;
 use crate::api::telemetry::export_format::UsageFormat;
 use crate::cli::client::{Door, ServerArgs};
 use crate::cli::import::ImportArguments;

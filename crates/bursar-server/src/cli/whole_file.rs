@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use indicatif::HumanBytes;
 
-use super::Failure;
+use super::failure::Failure;
 use crate::cli::client::Door;
 use crate::cli::terminal::{Shown, tell};
 

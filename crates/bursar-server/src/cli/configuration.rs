@@ -1,0 +1,43 @@
+//! The configuration of a command: the file, the environment over it, and flags over both.
+
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+
+use super::failure::Failure;
+use crate::config::settings::Config;
+
+/// Settings that the command line gives.
+pub(super) struct Flags {
+    pub(super) listen: Option<String>,
+    pub(super) data_dir: Option<PathBuf>,
+    pub(super) database: Option<String>,
+}
+
+impl Flags {
+    /// Where the store is, and nothing else.
+    pub(super) fn store(data_dir: &Option<PathBuf>, database: &Option<String>) -> Self {
+        Self { listen: None, data_dir: data_dir.clone(), database: database.clone() }
+    }
+}
+
+/// Reads the configuration that holds under these flags.
+pub(super) fn configuration(file: Option<&Path>, flags: &Flags) -> Result<Config, Failure> {
+    let Flags { listen, data_dir, database } = flags;
+    let data_dir = data_dir.as_ref().map(|folder| folder.to_string_lossy().into_owned());
+    let named = [
+        ("BURSAR_LISTEN", listen.clone()),
+        ("BURSAR_DATA_DIR", data_dir),
+        ("BURSAR_DATABASE", database.clone()),
+    ];
+    let given = named.into_iter().filter_map(|(name, value)| Some((name.to_owned(), value?)));
+    // Later ones win, so the command line overrides the environment.
+    Ok(Config::load(file, environment().chain(given))?)
+}
+
+/// The environment, as far as it is text.
+pub(super) fn environment() -> impl Iterator<Item = (String, String)> {
+    let plain = |(name, value): (OsString, OsString)| {
+        Some((name.into_string().ok()?, value.into_string().ok()?))
+    };
+    std::env::vars_os().filter_map(plain)
+}
