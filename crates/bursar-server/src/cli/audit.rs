@@ -14,7 +14,7 @@ use super::failure::Failure;
 use super::whole_file;
 use crate::api::tenants::audit_view::{AuditView, hash_text};
 use crate::auth::secret::{Secret, SecretKey};
-use crate::cli::client::{Door, ServerArgs};
+use crate::cli::client::{ApiClient, ServerArgs};
 use crate::cli::terminal;
 use crate::cli::terminal::{say, say_line, tell};
 use crate::config::database::Database;
@@ -156,8 +156,8 @@ fn told(verified: &AuditVerified) -> Result<ExitCode, Failure> {
 pub(super) fn export(config: &Config, arguments: &ExportArguments) -> Result<(), Failure> {
     let output = arguments.output.as_deref();
     whole_file::check_free(output, arguments.force)?;
-    Door::with(config, &arguments.access, |door| {
-        door.enter(arguments.tenant.as_deref())?;
-        whole_file::fetch(door, "/audit/export", output)
+    ApiClient::with(config, &arguments.access, |client| {
+        client.select_tenant(arguments.tenant.as_deref())?;
+        whole_file::fetch(client, "/audit/export", output)
     })
 }

@@ -4,7 +4,7 @@ use clap::{Args, Subcommand};
 
 use super::failure::Failure;
 use super::output::{Column, Shape};
-use crate::cli::client::{Door, ServerArgs};
+use crate::cli::client::{ApiClient, ServerArgs};
 use crate::config::settings::Config;
 
 const COLUMNS: &[Column] = &[
@@ -42,16 +42,16 @@ enum CacheCommand {
 
 pub(super) fn run(config: &Config, arguments: CacheArguments) -> Result<(), Failure> {
     let CacheArguments { access, shape, command } = arguments;
-    Door::with(config, &access, |door| match command {
+    ApiClient::with(config, &access, |client| match command {
         CacheCommand::List => {
-            let caches = door.ask_operator("GET", &["caches"], None)?;
+            let caches = client.ask_operator("GET", &["caches"], None)?;
             let rows: Vec<_> = serde_json::from_str(caches.get())?;
             shape.list(&rows, COLUMNS, ("cache", "caches"))
         }
         CacheCommand::Clear { name, tenant } => {
-            let tenant = tenant.map(|tenant| door.tenant(&tenant)).transpose()?;
+            let tenant = tenant.map(|tenant| client.find_tenant(&tenant)).transpose()?;
             let query = tenant.map(|id| format!("tenant_id={id}"));
-            shape.one(&door.ask_operator("DELETE", &["caches", &name], query.as_deref())?)
+            shape.one(&client.ask_operator("DELETE", &["caches", &name], query.as_deref())?)
         }
     })
 }

@@ -4,7 +4,7 @@ use clap::{Args, Subcommand};
 
 use super::failure::Failure;
 use super::output::Shape;
-use crate::cli::client::{ClientError, Door, ServerArgs, operator_url};
+use crate::cli::client::{ApiClient, ClientError, ServerArgs, operator_url};
 use crate::config::settings::Config;
 use crate::wire::error_code::ErrorCode;
 
@@ -32,8 +32,9 @@ pub(super) fn run(config: &Config, arguments: ClockArguments) -> Result<(), Fail
         ClockCommand::Status => ("GET", "/fdr/clock"),
         ClockCommand::Confirm => ("POST", "/fdr/clock/confirm"),
     };
-    let ask =
-        |access: &ServerArgs| Door::with(config, access, |door| door.ask_outside(method, path));
+    let ask = |access: &ServerArgs| {
+        ApiClient::with(config, access, |client| client.ask_outside(method, path))
+    };
     let answer = match ask(&access) {
         Err(ClientError::Refused { code, .. }) if is_elsewhere(config, &access, &code) => {
             access.url = operator_url(config);

@@ -7,7 +7,7 @@ use serde_json::{Map, Value};
 use super::failure::Failure;
 use super::integration_key::{self, IntegrationKeyCommand};
 use super::output::{Column, Shape};
-use crate::cli::client::{Door, ServerArgs};
+use crate::cli::client::{ApiClient, ServerArgs};
 use crate::config::settings::Config;
 
 const COLUMNS: &[Column] = &[
@@ -134,57 +134,62 @@ enum Clearable {
 
 pub(super) fn run(config: &Config, arguments: IntegrationArguments) -> Result<(), Failure> {
     let IntegrationArguments { access, tenant, shape, command } = arguments;
-    Door::with(config, &access, |door| {
-        door.enter(tenant.as_deref())?;
+    ApiClient::with(config, &access, |client| {
+        client.select_tenant(tenant.as_deref())?;
         let post = |integration: &str, verb: &str| {
-            let id = door.integration(integration)?;
-            shape.one(&door.ask("POST", &format!("/integrations/{id}/{verb}"), None)?)
+            let id = client.find_integration(integration)?;
+            shape.one(&client.ask("POST", &format!("/integrations/{id}/{verb}"), None)?)
         };
         match command {
             IntegrationCommand::Create { name, provider, terms, enable } => {
-                let made = create(door, &name, &provider, terms)?;
-                if enable { enable_made(door, shape, &made) } else { shape.one(&made) }
+                let made = create(client, &name, &provider, terms)?;
+                if enable { enable_made(client, shape, &made) } else { shape.one(&made) }
             }
             IntegrationCommand::List => {
-                shape.list(&door.list("/integrations")?, COLUMNS, ("integration", "integrations"))
+                shape.list(&client.list("/integrations")?, COLUMNS, ("integration", "integrations"))
             }
             IntegrationCommand::Show { integration } => {
-                let id = door.integration(&integration)?;
-                shape.one(&door.ask("GET", &format!("/integrations/{id}"), None)?)
+                let id = client.find_integration(&integration)?;
+                shape.one(&client.ask("GET", &format!("/integrations/{id}"), None)?)
             }
             IntegrationCommand::Update { integration, name, terms, clear } => {
-                let id = door.integration(&integration)?;
+                let id = client.find_integration(&integration)?;
                 let body = changes(name, terms, &clear)?.to_string();
-                shape.one(&door.ask("PATCH", &format!("/integrations/{id}"), Some(&body))?)
+                shape.one(&client.ask("PATCH", &format!("/integrations/{id}"), Some(&body))?)
             }
             IntegrationCommand::Enable { integration } => post(&integration, "enable"),
             IntegrationCommand::Disable { integration } => post(&integration, "disable"),
             IntegrationCommand::Delete { integration, yes: _ } => {
-                let id = door.integration(&integration)?;
-                shape.one(&door.ask("DELETE", &format!("/integrations/{id}"), None)?)
+                let id = client.find_integration(&integration)?;
+                shape.one(&client.ask("DELETE", &format!("/integrations/{id}"), None)?)
             }
             IntegrationCommand::Limits { integration, period } => {
-                let id = door.integration(&integration)?;
+                let id = client.find_integration(&integration)?;
                 let path = limits_path(&id, period.as_deref())?;
-                shape.one(&door.ask("GET", &path, None)?)
+                shape.one(&client.ask("GET", &path, None)?)
             }
-            IntegrationCommand::Key(command) => integration_key::run(door, shape, command),
+            IntegrationCommand::Key(command) => integration_key::run(client, shape, command),
         }
     })
 }
 
-fn create(door: &Door, name: &str, provider: &str, terms: Terms) -> Result<Box<RawValue>, Failure> {
+fn create(
+    client: &ApiClient,
+    name: &str,
+    provider: &str,
+    terms: Terms,
+) -> Result<Box<RawValue>, Failure> {
     let mut body = terms.fields()?;
     body.insert("name".to_owned(), name.into());
     body.insert("provider_type".to_owned(), provider.into());
-    Ok(door.ask("POST", "/integrations", Some(&Value::Object(body).to_string()))?)
+    Ok(client.ask("POST", "/integrations", Some(&Value::Object(body).to_string()))?)
 }
 
 /// Enables what was just made; if that fails, what was made is told all the same.
-fn enable_made(door: &Door, shape: Shape, made: &RawValue) -> Result<(), Failure> {
+fn enable_made(client: &ApiClient, shape: Shape, made: &RawValue) -> Result<(), Failure> {
     let view: Value = serde_json::from_str(made.get())?;
     let id = view.get("id").and_then(Value::as_str).unwrap_or_default();
-    match door.ask("POST", &format!("/integrations/{id}/enable"), None) {
+    match client.ask("POST", &format!("/integrations/{id}/enable"), None) {
         Ok(enabled) => shape.one(&enabled),
         Err(error) => {
             shape.one(made)?;

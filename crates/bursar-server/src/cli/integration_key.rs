@@ -5,7 +5,7 @@ use serde_json::json;
 
 use super::failure::Failure;
 use super::output::{Column, Shape};
-use crate::cli::client::{Door, path};
+use crate::cli::client::{ApiClient, path};
 
 const COLUMNS: &[Column] = &[
     ("ID", "id"),
@@ -54,32 +54,32 @@ pub(super) enum IntegrationKeyCommand {
 }
 
 pub(super) fn run(
-    door: &Door,
+    client: &ApiClient,
     shape: Shape,
     command: IntegrationKeyCommand,
 ) -> Result<(), Failure> {
     match command {
         IntegrationKeyCommand::Create { integration, name } => {
-            let id = door.integration(&integration)?;
+            let id = client.find_integration(&integration)?;
             let body = json!({ "name": name }).to_string();
-            let made = door.ask("POST", &format!("/integrations/{id}/keys"), Some(&body))?;
+            let made = client.ask("POST", &format!("/integrations/{id}/keys"), Some(&body))?;
             shape.made(&made, INTEGRATION_KEY)
         }
         IntegrationKeyCommand::List { integration } => {
-            let id = door.integration(&integration)?;
-            let rows = door.list(&format!("/integrations/{id}/keys"))?;
+            let id = client.find_integration(&integration)?;
+            let rows = client.list(&format!("/integrations/{id}/keys"))?;
             shape.list(&rows, COLUMNS, ("key", "keys"))
         }
         IntegrationKeyCommand::Rotate { integration, id, overlap_seconds } => {
-            let integration = door.integration(&integration)?;
+            let integration = client.find_integration(&integration)?;
             let path = path(&["integrations", &integration, "keys", &id, "rotate"])?;
             let body = json!({ "overlap_seconds": overlap_seconds }).to_string();
-            shape.made(&door.ask("POST", &path, Some(&body))?, INTEGRATION_KEY)
+            shape.made(&client.ask("POST", &path, Some(&body))?, INTEGRATION_KEY)
         }
         IntegrationKeyCommand::Revoke { integration, id } => {
-            let integration = door.integration(&integration)?;
+            let integration = client.find_integration(&integration)?;
             let path = path(&["integrations", &integration, "keys", &id])?;
-            shape.one(&door.ask("DELETE", &path, None)?)
+            shape.one(&client.ask("DELETE", &path, None)?)
         }
     }
 }

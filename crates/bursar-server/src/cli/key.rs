@@ -5,7 +5,7 @@ use serde_json::json;
 
 use super::failure::Failure;
 use super::output::{Column, Shape};
-use crate::cli::client::{Door, ServerArgs, path};
+use crate::cli::client::{ApiClient, ServerArgs, path};
 use crate::config::settings::Config;
 
 const COLUMNS: &[Column] = &[
@@ -65,25 +65,25 @@ enum KeyCommand {
 
 pub(super) fn run(config: &Config, arguments: KeyArguments) -> Result<(), Failure> {
     let KeyArguments { access, tenant, shape, command } = arguments;
-    Door::with(config, &access, |door| {
-        door.enter(tenant.as_deref())?;
+    ApiClient::with(config, &access, |client| {
+        client.select_tenant(tenant.as_deref())?;
         match command {
             KeyCommand::Create { name, scopes, expires_at } => {
                 let mut body = json!({ "name": name, "scopes": scopes });
                 if let (Some(end), Some(fields)) = (expires_at, body.as_object_mut()) {
                     fields.insert("expires_at".to_owned(), end.into());
                 }
-                let made = door.ask("POST", "/keys", Some(&body.to_string()))?;
+                let made = client.ask("POST", "/keys", Some(&body.to_string()))?;
                 shape.made(&made, "API key")
             }
-            KeyCommand::List => shape.list(&door.list("/keys")?, COLUMNS, ("key", "keys")),
+            KeyCommand::List => shape.list(&client.list("/keys")?, COLUMNS, ("key", "keys")),
             KeyCommand::Rotate { id, overlap_seconds } => {
                 let body = json!({ "overlap_seconds": overlap_seconds }).to_string();
-                let made = door.ask("POST", &path(&["keys", &id, "rotate"])?, Some(&body))?;
+                let made = client.ask("POST", &path(&["keys", &id, "rotate"])?, Some(&body))?;
                 shape.made(&made, "API key")
             }
             KeyCommand::Revoke { id } => {
-                shape.one(&door.ask("DELETE", &path(&["keys", &id])?, None)?)
+                shape.one(&client.ask("DELETE", &path(&["keys", &id])?, None)?)
             }
         }
     })

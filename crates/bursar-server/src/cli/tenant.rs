@@ -5,7 +5,7 @@ use serde_json::json;
 
 use super::failure::Failure;
 use super::output::{Column, Shape};
-use crate::cli::client::{Door, ServerArgs};
+use crate::cli::client::{ApiClient, ServerArgs};
 use crate::config::settings::Config;
 
 const COLUMNS: &[Column] = &[
@@ -74,28 +74,30 @@ enum TenantCommand {
 
 pub(super) fn run(config: &Config, arguments: TenantArguments) -> Result<(), Failure> {
     let TenantArguments { access, shape, command } = arguments;
-    Door::with(config, &access, |door| match command {
+    ApiClient::with(config, &access, |client| match command {
         TenantCommand::Create { name } => {
             let body = json!({ "name": name }).to_string();
-            shape.one(&door.ask("POST", "/tenants", Some(&body))?)
+            shape.one(&client.ask("POST", "/tenants", Some(&body))?)
         }
-        TenantCommand::List => shape.list(&door.list("/tenants")?, COLUMNS, ("tenant", "tenants")),
+        TenantCommand::List => {
+            shape.list(&client.list("/tenants")?, COLUMNS, ("tenant", "tenants"))
+        }
         TenantCommand::Show { tenant } => {
-            let id = door.tenant(&tenant)?;
-            shape.one(&door.ask("GET", &format!("/tenants/{id}"), None)?)
+            let id = client.find_tenant(&tenant)?;
+            shape.one(&client.ask("GET", &format!("/tenants/{id}"), None)?)
         }
         TenantCommand::Rename { tenant, name } => {
-            let (id, body) = (door.tenant(&tenant)?, json!({ "name": name }).to_string());
-            shape.one(&door.ask("PATCH", &format!("/tenants/{id}"), Some(&body))?)
+            let (id, body) = (client.find_tenant(&tenant)?, json!({ "name": name }).to_string());
+            shape.one(&client.ask("PATCH", &format!("/tenants/{id}"), Some(&body))?)
         }
-        TenantCommand::Suspend { tenant } => lead(door, shape, &tenant, "suspend"),
-        TenantCommand::Resume { tenant } => lead(door, shape, &tenant, "resume"),
-        TenantCommand::Terminate { tenant, yes: _ } => lead(door, shape, &tenant, "terminate"),
-        TenantCommand::Archive { tenant } => lead(door, shape, &tenant, "archive"),
+        TenantCommand::Suspend { tenant } => lead(client, shape, &tenant, "suspend"),
+        TenantCommand::Resume { tenant } => lead(client, shape, &tenant, "resume"),
+        TenantCommand::Terminate { tenant, yes: _ } => lead(client, shape, &tenant, "terminate"),
+        TenantCommand::Archive { tenant } => lead(client, shape, &tenant, "archive"),
     })
 }
 
-fn lead(door: &Door, shape: Shape, tenant: &str, verb: &str) -> Result<(), Failure> {
-    let id = door.tenant(tenant)?;
-    shape.one(&door.ask("POST", &format!("/tenants/{id}/{verb}"), None)?)
+fn lead(client: &ApiClient, shape: Shape, tenant: &str, verb: &str) -> Result<(), Failure> {
+    let id = client.find_tenant(tenant)?;
+    shape.one(&client.ask("POST", &format!("/tenants/{id}/{verb}"), None)?)
 }

@@ -7,7 +7,7 @@ use clap::{Args, Subcommand};
 use super::failure::Failure;
 use super::whole_file;
 use crate::api::telemetry::export_format::UsageFormat;
-use crate::cli::client::{Door, ServerArgs};
+use crate::cli::client::{ApiClient, ServerArgs};
 use crate::cli::import::ImportArguments;
 use crate::config::settings::Config;
 
@@ -65,16 +65,16 @@ pub(super) struct ExportArguments {
 pub(super) fn export(config: &Config, arguments: &ExportArguments) -> Result<(), Failure> {
     let output = arguments.output.as_deref();
     whole_file::check_free(output, arguments.force)?;
-    Door::with(config, &arguments.access, |door| {
-        door.enter(arguments.tenant.as_deref())?;
-        whole_file::fetch(door, &question(door, arguments)?, output)
+    ApiClient::with(config, &arguments.access, |client| {
+        client.select_tenant(arguments.tenant.as_deref())?;
+        whole_file::fetch(client, &question(client, arguments)?, output)
     })
 }
 
-fn question(door: &Door, arguments: &ExportArguments) -> Result<String, Failure> {
+fn question(client: &ApiClient, arguments: &ExportArguments) -> Result<String, Failure> {
     let named = arguments.output.as_deref().and_then(UsageFormat::of);
     let format = arguments.format.or(named).unwrap_or(UsageFormat::Csv);
-    let integration = arguments.integration.as_deref().map(|named| door.integration(named));
+    let integration = arguments.integration.as_deref().map(|named| client.find_integration(named));
     let integration = integration.transpose()?;
     let mut query = form_urlencoded::Serializer::new(String::new());
     query.append_pair("format", format.as_str());

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use indicatif::HumanBytes;
 
 use super::failure::Failure;
-use crate::cli::client::Door;
+use crate::cli::client::ApiClient;
 use crate::cli::terminal::{Shown, tell};
 
 /// Refuses a name that is taken, unless that file is to be replaced.
@@ -20,19 +20,19 @@ pub(super) fn check_free(path: Option<&Path>, force: bool) -> Result<(), Failure
 }
 
 /// Fetches what a route answers into a file, or to the standard output.
-pub(super) fn fetch(door: &Door, path: &str, output: Option<&Path>) -> Result<(), Failure> {
+pub(super) fn fetch(client: &ApiClient, path: &str, output: Option<&Path>) -> Result<(), Failure> {
     let Some(output) = output else {
         let out = io::stdout().lock();
         let is_terminal = out.is_terminal();
         let mut out = BufWriter::new(out);
         if is_terminal {
-            door.fetch(path, &mut Shown::on(&mut out))?;
+            client.fetch(path, &mut Shown::on(&mut out))?;
         } else {
-            door.fetch(path, &mut out)?;
+            client.fetch(path, &mut out)?;
         }
         return Ok(out.flush()?);
     };
-    let bytes = write(output, |file| Ok(door.fetch(path, file)?))?;
+    let bytes = write(output, |file| Ok(client.fetch(path, file)?))?;
     tell(&format!("{}: {}", output.display(), HumanBytes(bytes)));
     Ok(())
 }

@@ -19,7 +19,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use self::record::Mapping;
 use self::source::{Row, Rows};
 use crate::api::telemetry::export_format::UsageFormat;
-use crate::cli::client::{ClientError, Door, ServerArgs};
+use crate::cli::client::{ApiClient, ClientError, ServerArgs};
 use crate::cli::terminal::{say_line, tell};
 use crate::config::settings::Config;
 
@@ -97,9 +97,9 @@ pub fn run(config: &Config, arguments: ImportArguments) -> Result<ExitCode, Impo
     let mapping = Mapping::new(&arguments)?;
     let mut rows = Rows::open(&arguments.file, arguments.format)?;
     mapping.check_columns(rows.columns())?;
-    let tally = Door::with(config, &arguments.access, |door| {
-        door.enter(arguments.tenant.as_deref())?;
-        send_all(door, &mapping, &mut rows)
+    let tally = ApiClient::with(config, &arguments.access, |client| {
+        client.select_tenant(arguments.tenant.as_deref())?;
+        send_all(client, &mapping, &mut rows)
     })?;
     let Tally { accepted, duplicates, refused } = tally;
     say_line(&format!("{accepted} accepted, {duplicates} already there, {refused} refused"))
@@ -107,7 +107,7 @@ pub fn run(config: &Config, arguments: ImportArguments) -> Result<ExitCode, Impo
     Ok(if refused == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-fn send_all(door: &Door, mapping: &Mapping, rows: &mut Rows) -> Result<Tally, ImportError> {
+fn send_all(client: &ApiClient, mapping: &Mapping, rows: &mut Rows) -> Result<Tally, ImportError> {
     let bar = progress(rows.bytes_total());
     let mut tally = Tally::default();
     let mut records: Vec<(u64, String)> = Vec::with_capacity(ROWS_MAX);
@@ -121,18 +121,18 @@ fn send_all(door: &Door, mapping: &Mapping, rows: &mut Rows) -> Result<Tally, Im
             Err(refusal) => tally.refuse(&bar, refusal.number, &refusal.reason),
         }
         if records.len() == ROWS_MAX || bytes >= BYTES_MAX {
-            send(door, &mut records, &mut tally, &bar)?;
+            send(client, &mut records, &mut tally, &bar)?;
             bytes = 0;
             bar.set_position(rows.bytes_read());
         }
     }
-    send(door, &mut records, &mut tally, &bar)?;
+    send(client, &mut records, &mut tally, &bar)?;
     bar.finish_and_clear();
     Ok(tally)
 }
 
 fn send(
-    door: &Door,
+    client: &ApiClient,
     records: &mut Vec<(u64, String)>,
     tally: &mut Tally,
     bar: &ProgressBar,
@@ -141,7 +141,7 @@ fn send(
         return Ok(());
     }
     let texts: Vec<&str> = records.iter().map(|(_, text)| text.as_str()).collect();
-    let fates = sink::send(door, &texts)?;
+    let fates = sink::send(client, &texts)?;
     for ((number, _), fate) in records.iter().zip(fates) {
         match fate {
             sink::Fate::Accepted => tally.accepted += 1,

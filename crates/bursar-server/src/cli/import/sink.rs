@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde::Deserialize;
 
 use super::ImportError;
-use crate::cli::client::{Door, Reply};
+use crate::cli::client::{ApiClient, Reply};
 use crate::wire::error_code::ErrorCode;
 
 const PATH: &str = "/telemetry/llm-usage/batch";
@@ -73,8 +73,8 @@ struct DetailsData {
 
 /// Sends records until it is over with each, which the call ids make safe, and says what became of
 /// each.
-pub(super) fn send(door: &Door, records: &[&str]) -> Result<Vec<Fate>, ImportError> {
-    send_all(records, |open| post(door, open), std::thread::sleep)
+pub(super) fn send(client: &ApiClient, records: &[&str]) -> Result<Vec<Fate>, ImportError> {
+    send_all(records, |open| post(client, open), std::thread::sleep)
 }
 
 fn send_all(
@@ -145,24 +145,24 @@ impl Pauses {
 }
 
 /// Sends records once.
-fn post(door: &Door, records: &[&str]) -> Result<Answer, ImportError> {
+fn post(client: &ApiClient, records: &[&str]) -> Result<Answer, ImportError> {
     let body = format!("{{\"records\":[{}]}}", records.join(","));
-    let reply = match door.send("POST", PATH, Some(&body)) {
+    let reply = match client.send("POST", PATH, Some(&body)) {
         Ok(reply) => reply,
-        Err(error) if door.may_be_away() => {
+        Err(error) if client.may_be_unavailable() => {
             return Ok(Answer::Later(Later { pause: Duration::ZERO, reason: error.to_string() }));
         }
         Err(error) => return Err(ImportError::new(error.to_string())),
     };
-    let strange = || ImportError::new(door.failure(&reply).to_string());
+    let strange = || ImportError::new(client.failure(&reply).to_string());
     match reply.status {
         200 => results(&reply, records.len()).map(Answer::Each).ok_or_else(strange),
         429 | 503 => {
             let limit = limit(&reply);
-            if limit.is_none() && !door.may_be_away() {
+            if limit.is_none() && !client.may_be_unavailable() {
                 return Err(strange());
             }
-            let reason = limit.unwrap_or_else(|| door.failure(&reply).to_string());
+            let reason = limit.unwrap_or_else(|| client.failure(&reply).to_string());
             Ok(Answer::Later(Later { pause: reply.retry_after.unwrap_or_default(), reason }))
         }
         _ => Err(strange()),

@@ -1,4 +1,4 @@
-//! A running server.
+//! A server that runs, on this machine or another.
 
 use std::io::Write;
 use std::net::{IpAddr, SocketAddr};
@@ -8,7 +8,7 @@ use axum::http::Uri;
 use axum::http::request::Builder;
 use ureq::tls::TlsConfig;
 
-use super::{ClientError, Fetched, Reply, broken_off, retry_after};
+use super::reply::{ClientError, Fetched, Reply, broken_off, retry_after};
 use crate::config::data_dir::ADDRESS;
 use crate::config::settings::Config;
 use crate::http::reachable;
@@ -16,12 +16,13 @@ use crate::http::reachable;
 /// How long a request may take.
 const ANSWER_DEADLINE: Duration = Duration::from_secs(60);
 
-pub(super) struct Server {
+/// A server that listens on a socket.
+pub(super) struct RunningServer {
     agent: ureq::Agent,
     url: String,
 }
 
-impl Server {
+impl RunningServer {
     /// The named server, or the one that runs on the data folder.
     pub(super) fn new(config: &Config, url: Option<&str>) -> Self {
         let url = url.map_or_else(|| url_here(config), |url| trimmed(url).to_owned());

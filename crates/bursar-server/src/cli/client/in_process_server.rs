@@ -10,24 +10,25 @@ use http_body_util::BodyExt;
 use hyper::service::Service;
 use hyper_util::service::TowerToHyperService;
 
-use super::{ClientError, Fetched, Reply, broken_off, retry_after};
+use super::reply::{ClientError, Fetched, Reply, broken_off, retry_after};
 use crate::app::App;
 use crate::auth::secret::Secret;
+use crate::cli::runtime::runtime;
 use crate::config::settings::Config;
 use crate::router::router;
 use crate::server;
 
-pub(super) struct Here {
+/// The store and the routes over it, without a socket.
+pub(super) struct InProcessServer {
     runtime: tokio::runtime::Runtime,
     app: App,
     service: TowerToHyperService<axum::Router>,
 }
 
-impl Here {
+impl InProcessServer {
     pub(super) fn open(config: &Config) -> Result<Self, ClientError> {
         let said = |error: &dyn std::error::Error| ClientError::new(error.to_string());
-        let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
-        let runtime = runtime.map_err(|error| said(&error))?;
+        let runtime = runtime().map_err(|error| said(&error))?;
         let app = runtime.block_on(async { server::open_for_command(config, server::clocks()) });
         let app = app.map_err(|error| said(&error))?;
         let service = TowerToHyperService::new(router(app.clone()));

@@ -1,0 +1,358 @@
+//! Requests to Bursar in someone's name, and the data of its answers.
+
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+use axum::http::request::Builder;
+use bursar_store::SqliteStore;
+use clap::Args;
+use serde::Deserialize;
+use serde_json::value::RawValue;
+
+use super::in_process_server::InProcessServer;
+use super::reply::{ClientError, Reply};
+use super::running_server::{RunningServer, is_of_this_machine};
+use crate::auth::secret::Secret;
+use crate::config::data_dir::{OPERATOR_TOKEN, read_secret};
+use crate::config::database::Database;
+use crate::config::settings::Config;
+
+/// Rows asked for at once.
+const PAGE: usize = 100;
+
+/// Which server, and in whose name.
+#[derive(Args)]
+pub struct ServerArgs {
+    /// The server, when it is not the one of the data folder.
+    #[arg(long, value_name = "URL", env = "BURSAR_URL", global = true)]
+    pub url: Option<String>,
+    /// An API key; without it the operator's token is used.
+    #[arg(long, value_name = "KEY", env = "BURSAR_API_KEY", hide_env_values = true, global = true)]
+    pub api_key: Option<String>,
+    /// The data folder, over BURSAR_DATA_DIR.
+    #[arg(long, value_name = "FOLDER", global = true)]
+    pub data_dir: Option<PathBuf>,
+    /// sqlite:<path> or postgres://..., over BURSAR_DATABASE.
+    #[arg(long, value_name = "URL", global = true)]
+    pub database: Option<String>,
+}
+
+/// Sends requests to Bursar in someone's name.
+pub struct ApiClient {
+    transport: Transport,
+    credential: Credential,
+    /// The tenant of the requests; an API key has its own.
+    pub(super) tenant: Option<String>,
+}
+
+/// How a request reaches Bursar.
+enum Transport {
+    Running(RunningServer),
+    InProcess(Box<InProcessServer>),
+}
+
+/// What proves who calls, and where it comes from.
+struct Credential {
+    secret: Secret,
+    origin: Origin,
+}
+
+enum Origin {
+    ApiKey,
+    Configured,
+    File(PathBuf),
+}
+
+#[derive(Deserialize)]
+struct Envelope {
+    data: Option<Box<RawValue>>,
+    error: Option<ErrorData>,
+    meta: Option<MetaData>,
+}
+
+#[derive(Deserialize)]
+struct ErrorData {
+    code: String,
+    message: String,
+}
+
+#[derive(Deserialize)]
+struct MetaData {
+    #[serde(default)]
+    has_more: bool,
+}
+
+impl ApiClient {
+    /// Does work with an open transport, and closes it, so that everything is stored when this returns.
+    ///
+    /// # Errors
+    /// What the work says, or a [`ClientError`] when there is no way.
+    pub fn with<T, E: From<ClientError>>(
+        config: &Config,
+        access: &ServerArgs,
+        work: impl FnOnce(&mut Self) -> Result<T, E>,
+    ) -> Result<T, E> {
+        let mut client = Self::open(config, access)?;
+        let done = work(&mut client);
+        if let Transport::InProcess(server) = client.transport {
+            server.close();
+        }
+        done
+    }
+
+    fn open(config: &Config, access: &ServerArgs) -> Result<Self, ClientError> {
+        if let Some(api_key) = &access.api_key {
+            let secret = Secret::new(api_key.clone());
+            let credential = Credential { secret, origin: Origin::ApiKey };
+            let transport = Transport::Running(RunningServer::new(config, access.url.as_deref()));
+            return Ok(Self { transport, credential, tenant: None });
+        }
+        if access.url.is_some() {
+            let server = RunningServer::new(config, access.url.as_deref());
+            if config.operator_token.is_none() && !is_of_this_machine(server.url()) {
+                return Err(ClientError::new(format!(
+                    "say in whose name to ask {}: --api-key (BURSAR_API_KEY), or \
+                     BURSAR_OPERATOR_TOKEN",
+                    server.url()
+                )));
+            }
+            let credential = operator_credential(config)?;
+            return Ok(Self { transport: Transport::Running(server), credential, tenant: None });
+        }
+        match &config.database {
+            Database::File(path) => Self::open_file(config, path),
+            Database::Postgres(_) => Self::open_in_process(config),
+        }
+    }
+
+    /// The server on a data folder, or the folder itself.
+    fn open_file(config: &Config, path: &Path) -> Result<Self, ClientError> {
+        let shown = path.display();
+        match path.try_exists() {
+            Ok(true) => {}
+            Ok(false) => {
+                return Err(ClientError::new(format!(
+                    "there is no database {shown}: start `bursar serve` once, or say where: \
+                     --data-dir, --database, or --url and --api-key"
+                )));
+            }
+            Err(error) => {
+                let owner = "run this as the user who runs the server";
+                return Err(ClientError::new(format!("cannot look at {shown} ({error}): {owner}")));
+            }
+        }
+        // Asked before anything is opened, which would make secrets that are missing.
+        let in_use = SqliteStore::is_in_use(path);
+        if in_use.map_err(|error| ClientError::new(error.to_string()))? {
+            let server = RunningServer::new(config, None);
+            let credential = operator_credential(config)?;
+            return Ok(Self { transport: Transport::Running(server), credential, tenant: None });
+        }
+        Self::open_in_process(config)
+    }
+
+    fn open_in_process(config: &Config) -> Result<Self, ClientError> {
+        let server = InProcessServer::open(config)?;
+        let credential = Credential { secret: server.operator_token(), origin: Origin::Configured };
+        Ok(Self { transport: Transport::InProcess(Box::new(server)), credential, tenant: None })
+    }
+
+    /// Whether the operator's token proves who calls, which may act for every tenant.
+    pub(super) const fn is_operator(&self) -> bool {
+        !matches!(self.credential.origin, Origin::ApiKey)
+    }
+
+    /// Whether what is asked may be busy or away for a moment: a server, or a database that this
+    /// process does not have to itself.
+    pub fn may_be_unavailable(&self) -> bool {
+        match &self.transport {
+            Transport::Running(_) => true,
+            Transport::InProcess(server) => server.is_shared(),
+        }
+    }
+
+    /// Sends a request and answers whatever comes back.
+    ///
+    /// # Errors
+    /// [`ClientError`] when nothing comes back.
+    pub fn send(&self, method: &str, path: &str, body: Option<&str>) -> Result<Reply, ClientError> {
+        self.send_to(method, &format!("/api/v1{path}"), body)
+    }
+
+    /// The same to a path that is not one of the API's.
+    fn send_to(&self, method: &str, path: &str, body: Option<&str>) -> Result<Reply, ClientError> {
+        let mut request = self.request(method);
+        if body.is_some() {
+            request = request.header("content-type", "application/json");
+        }
+        match &self.transport {
+            Transport::Running(server) => server.send(request, path, body),
+            Transport::InProcess(server) => server.send(request, path, body),
+        }
+    }
+
+    /// Sends a request to a route of the operator and answers the data of its success.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub fn ask_operator(
+        &self,
+        method: &str,
+        segments: &[&str],
+        query: Option<&str>,
+    ) -> Result<Box<RawValue>, ClientError> {
+        let query = query.map(|query| format!("?{query}")).unwrap_or_default();
+        let reply = self.send_to(method, &format!("/fdr{}{query}", path(segments)?), None)?;
+        let (data, _) = self.read(&reply)?;
+        Ok(data)
+    }
+
+    /// A request in this name.
+    fn request(&self, method: &str) -> Builder {
+        let bearer = Secret::new(format!("Bearer {}", self.credential.secret.expose()));
+        let request =
+            axum::http::Request::builder().method(method).header("authorization", bearer.expose());
+        match &self.tenant {
+            Some(tenant) => request.header("x-tenant-id", tenant),
+            None => request,
+        }
+    }
+
+    /// Asks for a file and writes it as it comes; answers how many bytes it has.
+    ///
+    /// # Errors
+    /// [`ClientError`], also when the file breaks off or cannot be written.
+    pub fn fetch(&self, path: &str, to: &mut dyn Write) -> Result<u64, ClientError> {
+        let request = self.request("GET");
+        let path = format!("/api/v1{path}");
+        let fetched = match &self.transport {
+            Transport::Running(server) => server.fetch(request, &path, to)?,
+            Transport::InProcess(server) => server.fetch(request, &path, to)?,
+        };
+        fetched.map_err(|reply| self.failure(&reply))
+    }
+
+    /// Sends a request and answers the data of its success.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub fn ask(
+        &self,
+        method: &str,
+        path: &str,
+        body: Option<&str>,
+    ) -> Result<Box<RawValue>, ClientError> {
+        let reply = self.send(method, path, body)?;
+        let (data, _) = self.read(&reply)?;
+        Ok(data)
+    }
+
+    /// The same of a path outside of the API's base, without a body.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub fn ask_outside(&self, method: &str, path: &str) -> Result<Box<RawValue>, ClientError> {
+        let reply = self.send_to(method, path, None)?;
+        let (data, _) = self.read(&reply)?;
+        Ok(data)
+    }
+
+    /// All rows of a list, page after page.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub fn list(&self, path: &str) -> Result<Vec<Box<RawValue>>, ClientError> {
+        let mut rows: Vec<Box<RawValue>> = Vec::new();
+        let mark = if path.contains('?') { '&' } else { '?' };
+        loop {
+            let page = format!("{path}{mark}limit={PAGE}&offset={}", rows.len());
+            let reply = self.send("GET", &page, None)?;
+            let (data, has_more) = self.read(&reply)?;
+            let read: Vec<Box<RawValue>> =
+                serde_json::from_str(data.get()).map_err(|_| self.not_understood(&reply))?;
+            let is_last = !has_more || read.is_empty();
+            rows.extend(read);
+            if is_last {
+                return Ok(rows);
+            }
+        }
+    }
+
+    /// The data of a success, and whether there is more; or the failure.
+    fn read(&self, reply: &Reply) -> Result<(Box<RawValue>, bool), ClientError> {
+        let envelope: Envelope =
+            serde_json::from_str(&reply.text).map_err(|_| self.not_understood(reply))?;
+        if let Some(ErrorData { code, message }) = envelope.error {
+            let hint = if reply.status == 401 { self.hint() } else { String::new() };
+            return Err(ClientError::Refused { message, code, hint });
+        }
+        let has_more = envelope.meta.is_some_and(|meta| meta.has_more);
+        envelope.data.map(|data| (data, has_more)).ok_or_else(|| self.not_understood(reply))
+    }
+
+    /// The sentence of a failure, when a reply is one.
+    pub fn failure(&self, reply: &Reply) -> ClientError {
+        self.read(reply).err().unwrap_or_else(|| self.not_understood(reply))
+    }
+
+    fn not_understood(&self, reply: &Reply) -> ClientError {
+        let who = match &self.transport {
+            Transport::Running(server) => server.url(),
+            Transport::InProcess(_) => "the store",
+        };
+        ClientError::new(format!("{who} answered {}, and not as bursar does", reply.status))
+    }
+
+    /// Where the credential comes from that was not accepted.
+    fn hint(&self) -> String {
+        match &self.credential.origin {
+            Origin::ApiKey => "; the API key comes from --api-key or BURSAR_API_KEY".to_owned(),
+            Origin::Configured => {
+                "; the operator's token comes from the configuration (BURSAR_OPERATOR_TOKEN), and \
+                 the server has another"
+                    .to_owned()
+            }
+            Origin::File(path) => format!(
+                "; the operator's token was read from {}, and the server was started with another",
+                path.display()
+            ),
+        }
+    }
+}
+
+/// A path of segments that come from the command line, and must each stay one segment.
+///
+/// # Errors
+/// [`ClientError`] for what can be no id.
+pub fn path(segments: &[&str]) -> Result<String, ClientError> {
+    let mut path = String::new();
+    for segment in segments {
+        let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-';
+        if segment.is_empty() || !segment.bytes().all(is_plain) {
+            return Err(ClientError::new(format!("{segment:?} is not an id")));
+        }
+        path.push('/');
+        path.push_str(segment);
+    }
+    Ok(path)
+}
+
+/// The operator's token: the configured one, or the one in the data folder, which no server but its
+/// own, or one of this machine, is to see.
+fn operator_credential(config: &Config) -> Result<Credential, ClientError> {
+    if let Some(token) = &config.operator_token {
+        let secret = Secret::new(token.expose().to_owned());
+        return Ok(Credential { secret, origin: Origin::Configured });
+    }
+    let path = config.data_dir.join(OPERATOR_TOKEN);
+    let token = read_secret(&config.data_dir, OPERATOR_TOKEN)
+        .map_err(|error| ClientError::new(error.to_string()))?;
+    let secret = token.ok_or_else(|| {
+        ClientError::new(format!(
+            "there is no {}: say in whose name to ask, by --api-key (BURSAR_API_KEY) or \
+             BURSAR_OPERATOR_TOKEN, or name the server's data folder: --data-dir",
+            path.display()
+        ))
+    })?;
+    Ok(Credential { secret, origin: Origin::File(path) })
+}
