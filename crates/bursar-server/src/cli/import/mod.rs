@@ -4,22 +4,23 @@
 //! gives them, so that importing the same file again changes nothing, and a file that grew adds
 //! only what is new.
 
+mod arguments;
+mod error;
 #[cfg(test)]
 mod fuzz;
 mod record;
 mod sink;
 mod source;
 
-use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
 
+pub use self::arguments::ImportArguments;
+pub use self::error::ImportError;
 use self::record::Mapping;
 use self::source::{Row, Rows};
-use crate::api::telemetry::export_format::UsageFormat;
-use crate::cli::client::{ApiClient, ClientError, ServerArgs};
+use crate::cli::client::ApiClient;
 use crate::cli::terminal::{say_line, tell};
 use crate::config::settings::Config;
 
@@ -29,55 +30,6 @@ const ROWS_MAX: usize = 1_000;
 const BYTES_MAX: usize = 4 * 1024 * 1024;
 /// Refused rows that are shown; the others are only counted.
 const SHOWN_MAX: u64 = 20;
-
-/// What to import, and how to read it.
-#[derive(Args)]
-pub struct ImportArguments {
-    /// The file: CSV with a header, or NDJSON.
-    #[arg(value_name = "FILE")]
-    file: PathBuf,
-    /// The integration that the calls went through.
-    #[arg(long, value_name = "ID")]
-    integration: Option<String>,
-    /// The tenant, by its id or its name; needed unless an API key is given.
-    #[arg(long, value_name = "TENANT")]
-    tenant: Option<String>,
-    /// Take a field from a column of another name: tokens_in=ContextTokens.
-    #[arg(long = "map", value_name = "FIELD=COLUMN")]
-    maps: Vec<String>,
-    /// Give a field the same value in every record: provider=openai.
-    #[arg(long = "set", value_name = "FIELD=VALUE")]
-    sets: Vec<String>,
-    /// The zone of times that name none: UTC, Europe/Berlin.
-    #[arg(long, value_name = "ZONE")]
-    time_zone: Option<String>,
-    /// How the file is written; by its ending when nothing is said.
-    #[arg(long, value_enum)]
-    format: Option<UsageFormat>,
-    /// The name from which call ids are derived; the file's name when nothing is said.
-    #[arg(long, value_name = "NAME")]
-    source: Option<String>,
-    /// The way to Bursar; an API key needs the scope telemetry:write.
-    #[command(flatten)]
-    pub(crate) access: ServerArgs,
-}
-
-/// Why an import cannot go on, in words for the person at the terminal.
-#[derive(Debug, thiserror::Error)]
-#[error("{0}")]
-pub struct ImportError(String);
-
-impl From<ClientError> for ImportError {
-    fn from(error: ClientError) -> Self {
-        Self(error.to_string())
-    }
-}
-
-impl ImportError {
-    fn new(message: impl Into<String>) -> Self {
-        Self(message.into())
-    }
-}
 
 /// What became of the rows.
 #[derive(Debug, Default)]
@@ -118,7 +70,7 @@ fn send_all(client: &ApiClient, mapping: &Mapping, rows: &mut Rows) -> Result<Ta
                 bytes += record.1.len();
                 records.push(record);
             }
-            Err(refusal) => tally.refuse(&bar, refusal.number, &refusal.reason),
+            Err(error) => tally.refuse(&bar, error.number, &error.reason),
         }
         if records.len() == ROWS_MAX || bytes >= BYTES_MAX {
             send(client, &mut records, &mut tally, &bar)?;

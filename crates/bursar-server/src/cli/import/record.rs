@@ -7,14 +7,16 @@ use jiff::civil::{DateTime, Time};
 use jiff::tz::TimeZone;
 use serde_json::value::RawValue;
 
-use super::source::{Refusal, Row, Value};
-use super::{ImportArguments, ImportError};
+use super::arguments::ImportArguments;
+use super::error::ImportError;
+use super::source::{Row, RowError, Value};
+
 use crate::wire::timestamps;
 use crate::wire::timestamps::Written;
 
 /// How a field is written in JSON.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Kind {
+pub(super) enum FieldKind {
     Text,
     Number,
     Cents,
@@ -23,25 +25,25 @@ pub(super) enum Kind {
 }
 
 /// The fields of a usage record.
-pub(super) const FIELDS: &[(&str, Kind)] = &[
-    ("integration_id", Kind::Text),
-    ("call_id", Kind::Text),
-    ("session_id", Kind::Text),
-    ("agent_id", Kind::Text),
-    ("provider", Kind::Text),
-    ("model", Kind::Text),
-    ("tokens_in", Kind::Number),
-    ("tokens_out", Kind::Number),
-    ("tokens_cache_read", Kind::Number),
-    ("tokens_cache_write", Kind::Number),
-    ("tokens_reasoning", Kind::Number),
-    ("cost_cents", Kind::Cents),
-    ("latency_ms", Kind::Number),
-    ("policy_result", Kind::Text),
-    ("error_code", Kind::Text),
-    ("error_message", Kind::Text),
-    ("metadata", Kind::Object),
-    ("occurred_at", Kind::Instant),
+pub(super) const FIELDS: &[(&str, FieldKind)] = &[
+    ("integration_id", FieldKind::Text),
+    ("call_id", FieldKind::Text),
+    ("session_id", FieldKind::Text),
+    ("agent_id", FieldKind::Text),
+    ("provider", FieldKind::Text),
+    ("model", FieldKind::Text),
+    ("tokens_in", FieldKind::Number),
+    ("tokens_out", FieldKind::Number),
+    ("tokens_cache_read", FieldKind::Number),
+    ("tokens_cache_write", FieldKind::Number),
+    ("tokens_reasoning", FieldKind::Number),
+    ("cost_cents", FieldKind::Cents),
+    ("latency_ms", FieldKind::Number),
+    ("policy_result", FieldKind::Text),
+    ("error_code", FieldKind::Text),
+    ("error_message", FieldKind::Text),
+    ("metadata", FieldKind::Object),
+    ("occurred_at", FieldKind::Instant),
 ];
 
 /// Where every field comes from.
@@ -96,7 +98,7 @@ impl Mapping {
     }
 
     /// The record of a row, as JSON.
-    pub(super) fn record(&self, row: &Row) -> Result<String, Refusal> {
+    pub(super) fn record(&self, row: &Row) -> Result<String, RowError> {
         let mut parts: Vec<String> = Vec::with_capacity(FIELDS.len());
         let mut has_call_id = false;
         for (field, kind) in FIELDS {
@@ -115,10 +117,10 @@ impl Mapping {
         Ok(format!("{{{}}}", parts.join(",")))
     }
 
-    fn value(&self, row: &Row, field: &str, kind: Kind) -> Result<Option<String>, Refusal> {
+    fn value(&self, row: &Row, field: &str, kind: FieldKind) -> Result<Option<String>, RowError> {
         let column = self.columns.get(field).map_or(field, String::as_str);
         let refuse =
-            |problem: String| Refusal { number: row.number, reason: format!("{field} {problem}") };
+            |problem: String| RowError { number: row.number, reason: format!("{field} {problem}") };
         match row.values.get(column) {
             None => Ok(None),
             Some(Value::Cell(text)) if text.is_empty() => Ok(None),
@@ -129,19 +131,19 @@ impl Mapping {
     }
 
     /// A text as the JSON of a field of this kind.
-    fn cell(&self, kind: Kind, text: &str) -> Result<String, String> {
+    fn cell(&self, kind: FieldKind, text: &str) -> Result<String, String> {
         match kind {
-            Kind::Text => Ok(quoted(text)),
-            Kind::Number => match text.parse::<i64>() {
+            FieldKind::Text => Ok(quoted(text)),
+            FieldKind::Number => match text.parse::<i64>() {
                 Ok(number) => Ok(number.to_string()),
                 Err(_) => Err("must be an integer".to_owned()),
             },
-            Kind::Cents => match Nanos::from_cents_text(text) {
+            FieldKind::Cents => match Nanos::from_cents_text(text) {
                 Ok(cost) => Ok(cents_text(cost)),
                 Err(error) => Err(error.to_string()),
             },
-            Kind::Instant => self.instant(text).map(|text| quoted(&text)),
-            Kind::Object => match serde_json::from_str::<&RawValue>(text) {
+            FieldKind::Instant => self.instant(text).map(|text| quoted(&text)),
+            FieldKind::Object => match serde_json::from_str::<&RawValue>(text) {
                 Ok(json) => Ok(json.get().to_owned()),
                 Err(_) => Err("must be JSON".to_owned()),
             },
@@ -149,9 +151,9 @@ impl Mapping {
     }
 
     /// A JSON value for a field; only instants are read, the rest is checked where it is recorded.
-    fn json(&self, kind: Kind, json: &RawValue) -> Result<String, String> {
+    fn json(&self, kind: FieldKind, json: &RawValue) -> Result<String, String> {
         match (kind, serde_json::from_str::<String>(json.get())) {
-            (Kind::Instant, Ok(text)) => self.instant(&text).map(|text| quoted(&text)),
+            (FieldKind::Instant, Ok(text)) => self.instant(&text).map(|text| quoted(&text)),
             _ => Ok(json.get().to_owned()),
         }
     }
@@ -206,7 +208,10 @@ fn source_name(arguments: &ImportArguments) -> Result<String, ImportError> {
 }
 
 /// Splits `field=value` and finds the field.
-fn split<'a>(option: &str, text: &'a str) -> Result<(&'static str, Kind, &'a str), ImportError> {
+fn split<'a>(
+    option: &str,
+    text: &'a str,
+) -> Result<(&'static str, FieldKind, &'a str), ImportError> {
     let Some((name, value)) = text.split_once('=') else {
         return Err(ImportError::new(format!("{option} {text}: write it as FIELD=...")));
     };

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde::Deserialize;
 
-use super::ImportError;
+use super::error::ImportError;
 use crate::cli::client::{ApiClient, Reply};
 use crate::wire::error_code::ErrorCode;
 
@@ -28,16 +28,16 @@ pub(super) enum Fate {
 }
 
 /// What is said to a batch.
-enum Answer {
+enum BatchReply {
     /// Of each record, whether it is over with it.
-    Each(Vec<Result<Fate, Later>>),
+    Each(Vec<Result<Fate, RetryLater>>),
     /// Nothing was taken.
-    Later(Later),
+    Later(RetryLater),
 }
 
 /// Why something is to be sent again, and when.
 #[derive(Clone, Debug, PartialEq, Eq)]
-struct Later {
+struct RetryLater {
     pause: Duration,
     reason: String,
 }
@@ -79,7 +79,7 @@ pub(super) fn send(client: &ApiClient, records: &[&str]) -> Result<Vec<Fate>, Im
 
 fn send_all(
     records: &[&str],
-    mut post: impl FnMut(&[&str]) -> Result<Answer, ImportError>,
+    mut post: impl FnMut(&[&str]) -> Result<BatchReply, ImportError>,
     mut sleep: impl FnMut(Duration),
 ) -> Result<Vec<Fate>, ImportError> {
     let mut pauses = Pauses::new();
@@ -88,9 +88,9 @@ fn send_all(
     while !open.is_empty() {
         let texts: Vec<&str> = open.iter().map(|(_, text)| *text).collect();
         let later = match post(&texts)? {
-            Answer::Later(later) => Some(later),
-            Answer::Each(results) => {
-                let mut longest: Option<Later> = None;
+            BatchReply::Later(later) => Some(later),
+            BatchReply::Each(results) => {
+                let mut longest: Option<RetryLater> = None;
                 let mut again = Vec::new();
                 for (record, result) in open.into_iter().zip(results) {
                     match result {
@@ -113,7 +113,7 @@ fn send_all(
     Ok(fates.into_iter().map(|(_, fate)| fate).collect())
 }
 
-impl Later {
+impl RetryLater {
     /// This one, unless another waits longer.
     fn or_longer(self, other: Option<Self>) -> Option<Self> {
         other.filter(|other| other.pause >= self.pause).or(Some(self))
@@ -129,7 +129,7 @@ impl Pauses {
     ///
     /// # Errors
     /// [`ImportError`] when it was tried often enough.
-    fn next(&mut self, later: &Later) -> Result<Duration, ImportError> {
+    fn next(&mut self, later: &RetryLater) -> Result<Duration, ImportError> {
         let Some(left) = self.left.checked_sub(1) else {
             return Err(ImportError::new(format!(
                 "{}; tried {TRIES_MAX} times. Run the same import again later: it goes on where \
@@ -145,32 +145,38 @@ impl Pauses {
 }
 
 /// Sends records once.
-fn post(client: &ApiClient, records: &[&str]) -> Result<Answer, ImportError> {
+fn post(client: &ApiClient, records: &[&str]) -> Result<BatchReply, ImportError> {
     let body = format!("{{\"records\":[{}]}}", records.join(","));
     let reply = match client.send("POST", PATH, Some(&body)) {
         Ok(reply) => reply,
         Err(error) if client.may_be_unavailable() => {
-            return Ok(Answer::Later(Later { pause: Duration::ZERO, reason: error.to_string() }));
+            return Ok(BatchReply::Later(RetryLater {
+                pause: Duration::ZERO,
+                reason: error.to_string(),
+            }));
         }
         Err(error) => return Err(ImportError::new(error.to_string())),
     };
     let strange = || ImportError::new(client.failure(&reply).to_string());
     match reply.status {
-        200 => results(&reply, records.len()).map(Answer::Each).ok_or_else(strange),
+        200 => results(&reply, records.len()).map(BatchReply::Each).ok_or_else(strange),
         429 | 503 => {
             let limit = limit(&reply);
             if limit.is_none() && !client.may_be_unavailable() {
                 return Err(strange());
             }
             let reason = limit.unwrap_or_else(|| client.failure(&reply).to_string());
-            Ok(Answer::Later(Later { pause: reply.retry_after.unwrap_or_default(), reason }))
+            Ok(BatchReply::Later(RetryLater {
+                pause: reply.retry_after.unwrap_or_default(),
+                reason,
+            }))
         }
         _ => Err(strange()),
     }
 }
 
 /// What became of each record; nothing when the reply does not say it of each.
-fn results(reply: &Reply, count: usize) -> Option<Vec<Result<Fate, Later>>> {
+fn results(reply: &Reply, count: usize) -> Option<Vec<Result<Fate, RetryLater>>> {
     #[derive(Deserialize)]
     struct Envelope {
         data: BatchData,
@@ -191,13 +197,13 @@ fn limit(reply: &Reply) -> Option<String> {
 }
 
 impl ResultData {
-    fn fate(self) -> Result<Fate, Later> {
+    fn fate(self) -> Result<Fate, RetryLater> {
         match (self.status.as_str(), self.error) {
             ("accepted", _) => Ok(Fate::Accepted),
             ("duplicate", _) => Ok(Fate::Duplicate),
             (_, None) => Ok(Fate::Refused(String::new())),
             (_, Some(error)) => match error.limit() {
-                Some(reason) => Err(Later { pause: error.pause(), reason }),
+                Some(reason) => Err(RetryLater { pause: error.pause(), reason }),
                 None => Ok(Fate::Refused(error.message)),
             },
         }
@@ -227,20 +233,20 @@ impl ErrorData {
 mod tests {
     use super::*;
 
-    fn later(seconds: u64) -> Later {
-        Later { pause: Duration::from_secs(seconds), reason: "full".to_owned() }
+    fn later(seconds: u64) -> RetryLater {
+        RetryLater { pause: Duration::from_secs(seconds), reason: "full".to_owned() }
     }
 
     /// Sends records to something that answers so, and says what was sent and how long it waited.
     fn sent(
         records: &[&str],
-        answers: Vec<Answer>,
+        answers: Vec<BatchReply>,
     ) -> (Result<Vec<Fate>, ImportError>, Vec<String>, Vec<u64>) {
         let (mut posted, mut pauses) = (Vec::new(), Vec::new());
         let mut answers = answers.into_iter();
         let post = |open: &[&str]| {
             posted.push(open.concat());
-            Ok(answers.next().unwrap_or_else(|| Answer::Later(later(1))))
+            Ok(answers.next().unwrap_or_else(|| BatchReply::Later(later(1))))
         };
         let done = send_all(records, post, |pause| pauses.push(pause.as_millis() as u64));
         (done, posted, pauses)
@@ -250,10 +256,10 @@ mod tests {
     fn only_what_came_too_soon_is_sent_again_and_every_record_has_its_own_fate() {
         let refused = || Fate::Refused("wrong".to_owned());
         let answers = vec![
-            Answer::Later(later(3)),
-            Answer::Each(vec![Err(later(1)), Ok(Fate::Accepted), Err(later(2)), Ok(refused())]),
-            Answer::Each(vec![Ok(Fate::Duplicate), Err(later(0))]),
-            Answer::Each(vec![Ok(Fate::Accepted)]),
+            BatchReply::Later(later(3)),
+            BatchReply::Each(vec![Err(later(1)), Ok(Fate::Accepted), Err(later(2)), Ok(refused())]),
+            BatchReply::Each(vec![Ok(Fate::Duplicate), Err(later(0))]),
+            BatchReply::Each(vec![Ok(Fate::Accepted)]),
         ];
         let (done, posted, pauses) = sent(&["a", "b", "c", "d"], answers);
         let expected = [Fate::Duplicate, Fate::Accepted, Fate::Accepted, refused()];
@@ -264,13 +270,13 @@ mod tests {
 
     #[test]
     fn it_is_waited_as_long_as_was_asked_but_not_for_ever_nor_for_ever_often() {
-        let hours = (0..20).map(|_| Answer::Later(later(7_200))).collect();
+        let hours = (0..20).map(|_| BatchReply::Later(later(7_200))).collect();
         let (done, posted, pauses) = sent(&["a"], hours);
         assert_eq!(pauses, [60_000; 7]);
         assert_eq!(posted.len(), 8);
         let said = done.expect_err("it was given up").to_string();
         assert!(said.starts_with("full; tried 8 times. Run the same import again"), "{said}");
-        let moments = (0..20).map(|_| Answer::Later(later(0))).collect();
+        let moments = (0..20).map(|_| BatchReply::Later(later(0))).collect();
         let (_, _, pauses) = sent(&["a"], moments);
         assert_eq!(pauses, [200, 400, 800, 1_600, 3_200, 6_400, 12_800]);
     }

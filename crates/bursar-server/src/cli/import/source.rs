@@ -7,7 +7,7 @@ use std::path::Path;
 
 use serde_json::value::RawValue;
 
-use super::ImportError;
+use super::error::ImportError;
 use crate::api::telemetry::export_format::UsageFormat;
 use crate::wire::csv_cell;
 
@@ -39,7 +39,7 @@ pub(super) enum Value {
 
 /// Why a row is refused.
 #[derive(Debug)]
-pub(super) struct Refusal {
+pub(super) struct RowError {
     /// The row's number.
     pub(super) number: u64,
     /// The reason, as a sentence.
@@ -122,7 +122,7 @@ impl Rows {
     }
 
     /// The next row, or why it is none; nothing at the end.
-    pub(super) fn next_row(&mut self) -> Result<Option<Result<Row, Refusal>>, ImportError> {
+    pub(super) fn next_row(&mut self) -> Result<Option<Result<Row, RowError>>, ImportError> {
         match &mut self.reader {
             Reader::Csv { reader, columns, edges } => {
                 next_csv(reader, (columns, *edges), &mut self.number)
@@ -152,7 +152,7 @@ impl Read for RowFile {
     }
 }
 
-type Next = Result<Option<Result<Row, Refusal>>, ImportError>;
+type Next = Result<Option<Result<Row, RowError>>, ImportError>;
 
 fn next_csv(
     reader: &mut csv::Reader<RowFile>,
@@ -169,7 +169,7 @@ fn next_csv(
         Err(error) => {
             *number += 1;
             let reason = format!("is not valid CSV: {error}");
-            return Ok(Some(Err(Refusal { number: *number, reason })));
+            return Ok(Some(Err(RowError { number: *number, reason })));
         }
     };
     if !more {
@@ -194,7 +194,7 @@ fn next_ndjson(reader: &mut BufReader<File>, bytes_read: &mut u64, number: &mut 
         *bytes_read += read;
         *number += 1;
         let refuse =
-            |reason: &str| Ok(Some(Err(Refusal { number: *number, reason: reason.to_owned() })));
+            |reason: &str| Ok(Some(Err(RowError { number: *number, reason: reason.to_owned() })));
         if read == LINE_BYTES_MAX && line.last() != Some(&b'\n') {
             *bytes_read += skip_line(reader).map_err(broke)?;
             return refuse("has more than 1 MiB");

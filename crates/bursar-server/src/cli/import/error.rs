@@ -1,0 +1,21 @@
+//! Why an import cannot go on.
+
+use crate::cli::client::ClientError;
+
+/// Why an import cannot go on, in words for the person at the terminal.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct ImportError(String);
+
+impl From<ClientError> for ImportError {
+    fn from(error: ClientError) -> Self {
+        Self(error.to_string())
+    }
+}
+
+impl ImportError {
+    /// A sentence.
+    pub(super) fn new(message: impl Into<String>) -> Self {
+        Self(message.into())
+    }
+}
