@@ -13,9 +13,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use bursar_core::TenantId;
 use bursar_store::{CacheUse, ModelKey, OTHER};
 
-use super::usage::FAMILIES;
 use crate::credentials::raw_key;
 
+/// How many metrics of usage there are, each of which has a count in every set.
+pub(super) const FAMILIES: usize = 10;
 /// Models of a tenant that have label sets of their own (docs/operating.md, "Metrics").
 const MODELS_MAX: usize = 200;
 /// What they may weigh together: 200 of 176 bytes, as Bedrock's profiles have.

@@ -12,14 +12,11 @@ use bursar_store::{Cache, CacheUse, Facts, Rollup};
 use bytes::Bytes;
 use parking_lot::Mutex;
 
-use super::labels::{Forgotten, LINE_BYTES, LabelSet, LabelSets, WEIGHT_MAX};
+use super::labels::{FAMILIES, Forgotten, LINE_BYTES, LabelSet, LabelSets, WEIGHT_MAX};
 use super::table::{self, Metric};
 
 /// A metric of usage, and what of the sums it counts.
 type Family = (Metric, fn(&Rollup) -> i64);
-
-/// How many metrics of usage there are.
-pub(super) const FAMILIES: usize = 10;
 
 const COUNTED: [Family; FAMILIES] = [
     (table::CALLS, |sums| sums.calls),
