@@ -17,6 +17,8 @@ use crate::auth::access::Access;
 use crate::auth::authenticator::Authenticator;
 use crate::auth::caller::{Caller, CallerTenant, OPERATOR};
 use crate::auth::failed_logins::FailedLogin;
+use crate::auth::oidc::{Person, PersonError, TokenRefusal};
+use crate::auth::onboarding;
 use crate::auth::scopes::{INTEGRATION_KEY_SCOPES, ScopeSet};
 use crate::credentials::reference::SetBy;
 use crate::http::request_facts::{Listener, RequestTenant};
@@ -317,4 +319,176 @@ async fn tenant_of(
             Err(ApiError::of(ErrorCode::TenantTerminated))
         }
     }
+}
+
+/// A credential as it came.
+#[derive(Clone, Copy, PartialEq, Eq)]
+struct Presented<'a> {
+    kind: Kind,
+    text: &'a str,
+}
+
+impl Presented<'_> {
+    /// What failed when it proves nobody, as far as its form tells.
+    fn failure(&self) -> FailedLogin {
+        match self.kind {
+            Kind::Integration => FailedLogin::IntegrationKey,
+            Kind::ApiKey => FailedLogin::ApiKey,
+            Kind::Bearer if is_token(self.text) => FailedLogin::OidcToken,
+            Kind::Bearer if self.text.starts_with(OPERATOR_PREFIX) => FailedLogin::OperatorToken,
+            Kind::Bearer if self.text.starts_with("bur_") => FailedLogin::ApiKey,
+            Kind::Bearer => FailedLogin::OperatorToken,
+        }
+    }
+}
+
+/// How a credential was presented, which decides what it can prove.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum Kind {
+    /// As a bearer token: the operator's token or an API key.
+    Bearer,
+    /// In the header of API keys.
+    ApiKey,
+    /// In the header of integration keys.
+    Integration,
+}
+
+fn unauthenticated() -> ApiError {
+    ApiError::of(ErrorCode::Unauthenticated)
+}
+
+/// The one credential of a request, if it has any; the same one may come twice.
+fn presented(headers: &HeaderMap) -> Result<Option<Presented<'_>>, ApiError> {
+    let mut found: Option<Presented<'_>> = None;
+    let named = [
+        (header::AUTHORIZATION, Kind::Bearer),
+        (API_KEY, Kind::ApiKey),
+        (INTEGRATION_KEY, Kind::Integration),
+    ];
+    for (name, kind) in named {
+        for value in headers.get_all(name) {
+            let value = value.to_str().map_err(|_| unauthenticated())?;
+            let text = match kind {
+                Kind::Bearer => bearer(value).ok_or_else(unauthenticated)?,
+                Kind::ApiKey | Kind::Integration => value.trim(),
+            };
+            if text.is_empty() {
+                return Err(unauthenticated());
+            }
+            if found.is_some_and(|earlier| earlier.text != text) {
+                return Err(ApiError::of(ErrorCode::AmbiguousCredentials));
+            }
+            found = found.or(Some(Presented { kind, text }));
+        }
+    }
+    Ok(found)
+}
+
+fn bearer(value: &str) -> Option<&str> {
+    let (scheme, token) = value.split_once(' ')?;
+    scheme.eq_ignore_ascii_case("bearer").then(|| token.trim())
+}
+
+/// Who a request's credential proves. One that proves nobody is told to whoever watches.
+async fn caller(app: &App, headers: &HeaderMap) -> Result<Arc<Caller>, ApiError> {
+    let is_refused = |error: &ApiError| error.code() == ErrorCode::Unauthenticated;
+    let presented = presented(headers).inspect_err(|error| {
+        if is_refused(error) {
+            note_failure(app, FailedLogin::Malformed);
+        }
+    })?;
+    let presented = presented.ok_or_else(unauthenticated)?;
+    let proved = prove(app, presented).await;
+    if proved.as_ref().is_err_and(is_refused) {
+        note_failure(app, presented.failure());
+    }
+    proved
+}
+
+fn note_failure(app: &App, kind: FailedLogin) {
+    app.metrics.failed_login(kind);
+    let address = ClientAddress::current().map(|client| client.0);
+    app.failed_logins.note(address, kind, app.monotonic_clock.elapsed());
+}
+
+async fn prove(app: &App, presented: Presented<'_>) -> Result<Arc<Caller>, ApiError> {
+    let Presented { kind, text } = presented;
+    let hash = app.secret_key.hash(text);
+    let missed = match app.key_cache.get(kind, &hash) {
+        Ok(known) if known.is_expired(app.store.now()) => return Err(unauthenticated()),
+        Ok(known) => return Ok(known),
+        Err(missed) => missed,
+    };
+    let caller = match kind {
+        Kind::Bearer if is_operator(app, &hash) => Some(Caller::Operator),
+        Kind::Bearer if is_token(text) => Some(by_token(app, text).await?),
+        Kind::Bearer | Kind::ApiKey => by_api_key(app, text, &hash).await?,
+        Kind::Integration => by_integration_key(app, text, &hash).await?,
+    };
+    let caller = Arc::new(caller.ok_or_else(unauthenticated)?);
+    if let Some((tenant_id, key)) = caller.key() {
+        // Once a second at most: a key that is remembered was noted when it was read.
+        app.key_uses.note(tenant_id, key, app.store.now());
+    }
+    app.key_cache.put(kind, hash, Arc::clone(&caller), missed);
+    Ok(caller)
+}
+
+fn is_operator(app: &App, hash: &SecretHash) -> bool {
+    same_hash(hash, &app.secret_key.hash(app.operator_token.expose()))
+}
+
+async fn by_api_key(app: &App, key: &str, hash: &SecretHash) -> Result<Option<Caller>, StoreError> {
+    let Some((tenant_id, api_key_id)) = read_api_key(key) else { return Ok(None) };
+    let Some(row) = app.store.api_key(tenant_id, api_key_id).await? else { return Ok(None) };
+    let lives = row.revoked_at.is_none() && !is_past(row.expires_at, app.store.now());
+    if !lives || !same_hash(hash, &row.secret_hash) {
+        return Ok(None);
+    }
+    let Some(tenant) = caller_tenant(app, tenant_id).await? else { return Ok(None) };
+    let scopes = ScopeSet::stored(&row.scopes);
+    Ok(Some(Caller::Machine { tenant, api_key_id, scopes, expires_at: row.expires_at }))
+}
+
+async fn by_integration_key(
+    app: &App,
+    key: &str,
+    hash: &SecretHash,
+) -> Result<Option<Caller>, StoreError> {
+    let Some((tenant_id, integration_id, key_id)) = read_integration_key(key) else {
+        return Ok(None);
+    };
+    let row = app.store.integration_key(tenant_id, integration_id, key_id).await?;
+    let Some(row) = row else { return Ok(None) };
+    let lives = row.revoked_at.is_none() && !is_past(row.expires_at, app.store.now());
+    if !lives || !same_hash(hash, &row.secret_hash) {
+        return Ok(None);
+    }
+    let Some(tenant) = caller_tenant(app, tenant_id).await? else { return Ok(None) };
+    let expires_at = row.expires_at;
+    Ok(Some(Caller::Integration { tenant, integration_id, key_id, expires_at }))
+}
+
+/// Whether a credential can only be meant as the token of a person.
+fn is_token(text: &str) -> bool {
+    !text.starts_with("bur_") && text.bytes().filter(|byte| *byte == b'.').count() == 2
+}
+
+async fn by_token(app: &App, token: &str) -> Result<Caller, ApiError> {
+    let person = app.issuers.prove(token, app.store.now()).await?;
+    let Person { tenant_id, subject, issuer, role, expires_at } = person;
+    let tenant = caller_tenant(app, tenant_id).await?;
+    // Nobody is told which tenants there are.
+    let tenant = tenant.ok_or(PersonError::Refused(TokenRefusal::Tenant))?;
+    // What one issuer calls someone, another may call someone else.
+    Ok(Caller::Person { tenant, name: format!("{issuer}|{subject}"), role, expires_at })
+}
+
+async fn caller_tenant(app: &App, tenant_id: TenantId) -> Result<Option<CallerTenant>, StoreError> {
+    let tenant = app.store.tenant(tenant_id).await?;
+    Ok(tenant.as_ref().map(CallerTenant::of))
+}
+
+fn is_past(expires_at: Option<Timestamp>, now: Timestamp) -> bool {
+    expires_at.is_some_and(|expires_at| expires_at <= now)
 }

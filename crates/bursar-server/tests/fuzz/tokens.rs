@@ -1,7 +1,7 @@
 //! Tokens of people, each broken in some places, and signed claims of any kind.
 
 use bursar_core::{Day, TenantId, Timestamp};
-use bursar_server::auth::oidc::{Issuers, PersonError, Refusal};
+use bursar_server::auth::oidc::{Issuers, PersonError, TokenRefusal};
 use bursar_server::config::settings::Config;
 use bursar_server::http::outbound::Outbound;
 use rustls::RootCertStore;
@@ -76,7 +76,7 @@ fn whatever_an_issuer_signs_is_a_person_or_a_refusal() {
         let token = world.key.token_of(&part(&header), &part(&claims));
         let proved = world.prove(&token);
         assert_ne!(proved, Err(PersonError::KeysUnavailable), "{token}");
-        assert_ne!(proved, Err(PersonError::Refused(Refusal::Signature)), "{token}");
+        assert_ne!(proved, Err(PersonError::Refused(TokenRefusal::Signature)), "{token}");
         Fate::of(&proved)
     });
 }

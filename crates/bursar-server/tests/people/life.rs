@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use bursar_server::auth::oidc::{Issuers, Person, PersonError, Refusal};
+use bursar_server::auth::oidc::{Issuers, Person, PersonError, TokenRefusal};
 use futures_util::future::join_all;
 use serde_json::json;
 use tokio::sync::Semaphore;
@@ -29,7 +29,7 @@ async fn prove(
 }
 
 fn unknown_key() -> Result<Person, PersonError> {
-    Err(PersonError::Refused(Refusal::Key))
+    Err(PersonError::Refused(TokenRefusal::Key))
 }
 
 const UNAVAILABLE: Result<Person, PersonError> = Err(PersonError::KeysUnavailable);

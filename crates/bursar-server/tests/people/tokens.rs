@@ -1,7 +1,7 @@
 //! What a token must be.
 
 use bursar_server::auth::access::Role;
-use bursar_server::auth::oidc::{Issuers, Person, PersonError, Refusal};
+use bursar_server::auth::oidc::{Issuers, Person, PersonError, TokenRefusal};
 use ring::hmac;
 use serde_json::{Value, json};
 
@@ -45,13 +45,13 @@ impl World {
     }
 
     /// The same for a claim that must be refused.
-    async fn refuses(&self, name: &str, value: Value, refusal: Refusal) {
+    async fn refuses(&self, name: &str, value: Value, refusal: TokenRefusal) {
         let proved = self.prove_with(name, value.clone()).await;
         assert_eq!(proved, Err(PersonError::Refused(refusal)), "{name}: {value}");
     }
 }
 
-fn refused(refusal: Refusal) -> Result<Person, PersonError> {
+fn refused(refusal: TokenRefusal) -> Result<Person, PersonError> {
     Err(PersonError::Refused(refusal))
 }
 
@@ -79,13 +79,13 @@ async fn no_other_algorithm_proves_anything() {
     for algorithm in ["none", "None", "NONE", "", "HS256", "RS384", "PS256", "ES384", "rs256"] {
         let header = json!({ "alg": algorithm, "kid": "r" }).to_string();
         let unsigned = message(&header, &claims) + ".";
-        assert_eq!(world.prove(&unsigned).await, refused(Refusal::Algorithm), "{algorithm}");
+        assert_eq!(world.prove(&unsigned).await, refused(TokenRefusal::Algorithm), "{algorithm}");
         let signed = world.rsa.token_of(&header, &claims);
-        assert_eq!(world.prove(&signed).await, refused(Refusal::Algorithm), "{algorithm}");
+        assert_eq!(world.prove(&signed).await, refused(TokenRefusal::Algorithm), "{algorithm}");
     }
     let header = json!({ "kid": "r" }).to_string();
     let signed = world.rsa.token_of(&header, &claims);
-    assert_eq!(world.prove(&signed).await, refused(Refusal::Algorithm));
+    assert_eq!(world.prove(&signed).await, refused(TokenRefusal::Algorithm));
 }
 
 #[tokio::test]
@@ -100,8 +100,11 @@ async fn a_public_key_is_no_shared_secret() {
             let tag = hmac::sign(&key, message.as_bytes());
             let tag = base64::engine::general_purpose::URL_SAFE_NO_PAD.encode(tag);
             let proved = world.prove(&format!("{message}.{tag}")).await;
-            let expected =
-                if algorithm == "HS256" { Refusal::Algorithm } else { Refusal::Signature };
+            let expected = if algorithm == "HS256" {
+                TokenRefusal::Algorithm
+            } else {
+                TokenRefusal::Signature
+            };
             assert_eq!(proved, refused(expected), "{algorithm}");
         }
     }
@@ -114,7 +117,7 @@ async fn an_algorithm_must_fit_its_key() {
     for (key_id, algorithm) in [("r", "ES256"), ("p", "RS256"), ("e", "ES256"), ("p", "EdDSA")] {
         let header = json!({ "alg": algorithm, "kid": key_id }).to_string();
         let signed = world.p256.token_of(&header, &claims);
-        assert_eq!(world.prove(&signed).await, refused(Refusal::Key), "{key_id} {algorithm}");
+        assert_eq!(world.prove(&signed).await, refused(TokenRefusal::Key), "{key_id} {algorithm}");
     }
 }
 
@@ -136,11 +139,11 @@ async fn a_token_is_three_parts_of_plain_base64_with_objects_in_them() {
         &(message("{}", "[]") + ".x"),
         &(message("{", "{}") + ".x"),
     ] {
-        assert_eq!(world.prove(token).await, refused(Refusal::Malformed), "{token}");
+        assert_eq!(world.prove(token).await, refused(TokenRefusal::Malformed), "{token}");
     }
-    assert_eq!(world.prove(&format!("{signed}.")).await, refused(Refusal::Signature));
+    assert_eq!(world.prove(&format!("{signed}.")).await, refused(TokenRefusal::Signature));
     let long = with(world.claims(), "more", json!("x".repeat(8_192)));
-    assert_eq!(world.prove(&world.ed25519.token(&long)).await, refused(Refusal::Malformed));
+    assert_eq!(world.prove(&world.ed25519.token(&long)).await, refused(TokenRefusal::Malformed));
     let long = with(world.claims(), "more", json!("x".repeat(4_096)));
     assert!(world.prove(&world.ed25519.token(&long)).await.is_ok());
 }
@@ -158,7 +161,11 @@ async fn a_name_that_comes_twice_is_refused() {
         (header.clone(), claims.replacen('{', r#"{"more":{"a":1,"a":2},"#, 1)),
     ] {
         let token = world.ed25519.token_of(&header, &claims);
-        assert_eq!(world.prove(&token).await, refused(Refusal::Malformed), "{header} {claims}");
+        assert_eq!(
+            world.prove(&token).await,
+            refused(TokenRefusal::Malformed),
+            "{header} {claims}"
+        );
     }
     assert!(world.prove(&world.ed25519.token_of(&header, &claims)).await.is_ok());
 }
@@ -175,15 +182,15 @@ async fn a_header_cannot_ask_for_more() {
     };
     for crit in [json!([]), json!(["b64"]), json!(null)] {
         let token = world.ed25519.token_of(&header(json!({ "crit": crit })), &claims);
-        assert_eq!(world.prove(&token).await, refused(Refusal::Critical));
+        assert_eq!(world.prove(&token).await, refused(TokenRefusal::Critical));
     }
     for more in [json!({ "jwk": eve.jwk() }), json!({ "jku": "https://eve.example/keys" })] {
         let token = eve.token_of(&header(more), &claims);
-        assert_eq!(world.prove(&token).await, refused(Refusal::Signature));
+        assert_eq!(world.prove(&token).await, refused(TokenRefusal::Signature));
     }
     for kid in [json!(5), json!(null), json!(["e"])] {
         let token = world.ed25519.token_of(&header(json!({ "kid": kid })), &claims);
-        assert_eq!(world.prove(&token).await, refused(Refusal::Malformed));
+        assert_eq!(world.prove(&token).await, refused(TokenRefusal::Malformed));
     }
 }
 
@@ -191,14 +198,14 @@ async fn a_header_cannot_ask_for_more() {
 async fn what_someone_else_signed_is_refused() {
     let world = World::new().await;
     let (eve, of_eve) = (Signer::ed25519("e"), Signer::ed25519("of eve"));
-    assert_eq!(world.prove(&eve.token(&world.claims())).await, refused(Refusal::Signature));
-    assert_eq!(world.prove(&of_eve.token(&world.claims())).await, refused(Refusal::Key));
+    assert_eq!(world.prove(&eve.token(&world.claims())).await, refused(TokenRefusal::Signature));
+    assert_eq!(world.prove(&of_eve.token(&world.claims())).await, refused(TokenRefusal::Key));
     let good = world.ed25519.token(&world.claims());
     let other = world.ed25519.token(&with(world.claims(), "sub", json!("eve")));
     let (signed, _) = other.rsplit_once('.').unwrap();
     let (_, signature) = good.rsplit_once('.').unwrap();
     let mixed = format!("{signed}.{signature}");
-    assert_eq!(world.prove(&mixed).await, refused(Refusal::Signature));
+    assert_eq!(world.prove(&mixed).await, refused(TokenRefusal::Signature));
 }
 
 #[tokio::test]
@@ -206,7 +213,7 @@ async fn a_token_without_a_key_id_is_for_an_issuer_with_one_key() {
     let world = World::new().await;
     let header = json!({ "alg": "EdDSA" }).to_string();
     let token = world.ed25519.token_of(&header, &world.claims().to_string());
-    assert_eq!(world.prove(&token).await, refused(Refusal::Key));
+    assert_eq!(world.prove(&token).await, refused(TokenRefusal::Key));
     world.issuer.says(KEYS, Says::keys(&[&world.ed25519]));
     let issuers = trusted(&[written(&world.issuer.url)]);
     assert!(issuers.prove(&token, noon(0)).await.is_ok());
@@ -217,12 +224,12 @@ async fn an_issuer_that_is_not_trusted_is_never_asked() {
     let world = World::new().await;
     let stranger = TestIssuer::new(&[&world.ed25519]).await;
     let token = world.ed25519.token(&claims(&stranger.url));
-    assert_eq!(world.prove(&token).await, refused(Refusal::Issuer));
+    assert_eq!(world.prove(&token).await, refused(TokenRefusal::Issuer));
     for other in [world.issuer.url.clone() + "/", world.issuer.url.to_uppercase(), String::new()] {
-        world.refuses("iss", json!(other), Refusal::Issuer).await;
+        world.refuses("iss", json!(other), TokenRefusal::Issuer).await;
     }
     for wrong in [json!(null), json!(5), json!([world.issuer.url])] {
-        world.refuses("iss", wrong, Refusal::Claim("iss")).await;
+        world.refuses("iss", wrong, TokenRefusal::Claim("iss")).await;
     }
     let asked = [&stranger, &world.issuer].map(|issuer| issuer.asked(KEYS));
     assert_eq!(asked, [0, 0]);
@@ -235,10 +242,10 @@ async fn a_token_must_be_meant_for_this_server() {
         assert!(world.prove_with("aud", meant.clone()).await.is_ok(), "{meant}");
     }
     for other in [json!("other"), json!("Bursar"), json!(""), json!([]), json!(["other"])] {
-        world.refuses("aud", other, Refusal::Audience).await;
+        world.refuses("aud", other, TokenRefusal::Audience).await;
     }
     for wrong in [json!(null), json!(5), json!({ "bursar": 1 }), json!(["bursar", 5])] {
-        world.refuses("aud", wrong, Refusal::Claim("aud")).await;
+        world.refuses("aud", wrong, TokenRefusal::Claim("aud")).await;
     }
 }
 
@@ -258,18 +265,18 @@ async fn a_token_is_good_from_when_to_when_it_says_and_a_minute_around() {
         json!(-1e300),
         json!(i64::MIN),
     ] {
-        world.refuses("exp", expires, Refusal::Expired).await;
+        world.refuses("exp", expires, TokenRefusal::Expired).await;
     }
     for begins in [at(60), at(0), at(-1_000_000), json!(0), json!(1.5), json!(-1)] {
         assert!(world.prove_with("nbf", begins.clone()).await.is_ok(), "{begins}");
     }
     for begins in [at(61), json!(noon(60).second() as f64 + 0.5), json!(1e300), json!(u64::MAX)] {
-        world.refuses("nbf", begins, Refusal::NotYet).await;
+        world.refuses("nbf", begins, TokenRefusal::NotYet).await;
     }
     for name in ["exp", "nbf"] {
         let text = json!(noon(0).second().to_string());
         for wrong in [json!(null), text, json!(true)] {
-            world.refuses(name, wrong, Refusal::Claim(name)).await;
+            world.refuses(name, wrong, TokenRefusal::Claim(name)).await;
         }
         for wrong in [json!([noon(0).second()]), json!({})] {
             assert!(world.prove_with(name, wrong).await.is_err());
@@ -286,7 +293,7 @@ async fn a_token_that_is_good_for_longer_than_a_day_is_refused() {
         world.prove(&world.ed25519.token(&claims)).await.map(drop)
     };
     let at = |seconds: i64| json!(noon(0).second() + seconds);
-    let too_long = Err(PersonError::Refused(Refusal::Lifetime(86_400)));
+    let too_long = Err(PersonError::Refused(TokenRefusal::Lifetime(86_400)));
     for (issued, expires, expected) in [
         // From when it was issued, however much of that is over.
         (Some(0), at(86_400), Ok(())),
@@ -306,7 +313,7 @@ async fn a_token_that_is_good_for_longer_than_a_day_is_refused() {
     }
     for wrong in [json!("now"), json!(true), json!([1])] {
         let refused = world.prove_with("iat", wrong.clone()).await;
-        assert_eq!(refused, Err(PersonError::Refused(Refusal::Claim("iat"))), "{wrong}");
+        assert_eq!(refused, Err(PersonError::Refused(TokenRefusal::Claim("iat"))), "{wrong}");
     }
     let said = too_long.map_err(|error| error.to_string());
     let expected = "The token is refused: it is good for longer than 86400 seconds (exp, iat), which \
@@ -323,8 +330,8 @@ async fn a_person_who_is_named_like_a_key_is_refused() {
         "bur_operator_0123456789abcdef0123456789abcdef",
         "eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIxMjM0NTY3ODkwIn0.abcdefghij",
     ] {
-        world.refuses("sub", json!(subject), Refusal::Subject).await;
-        let said = PersonError::Refused(Refusal::Subject).to_string();
+        world.refuses("sub", json!(subject), TokenRefusal::Subject).await;
+        let said = PersonError::Refused(TokenRefusal::Subject).to_string();
         assert!(said.contains("(sub) looks like a key") && !said.contains(subject), "{said}");
     }
 }
@@ -339,7 +346,7 @@ async fn a_token_names_a_person() {
     for wrong in
         [json!(null), json!(""), json!(5), json!("x".repeat(256)), json!("a\nb"), json!("a\u{0}")]
     {
-        world.refuses("sub", wrong, Refusal::Claim("sub")).await;
+        world.refuses("sub", wrong, TokenRefusal::Claim("sub")).await;
     }
 }
 
@@ -367,7 +374,7 @@ async fn a_token_names_a_role() {
         json!(true),
         json!({ "admin": true }),
     ] {
-        world.refuses("bursar_role", wrong, Refusal::Role).await;
+        world.refuses("bursar_role", wrong, TokenRefusal::Role).await;
     }
 }
 
@@ -382,8 +389,8 @@ async fn roles_may_be_found_deeper_and_be_called_otherwise() {
     let roles = json!({ "roles": ["uma_authorization", "bursar-reader"] });
     let proved = world.prove_with("realm_access", roles).await;
     assert_eq!(proved.map(|person| person.role), Ok(Role::Viewer));
-    world.refuses("realm_access", json!({ "roles": ["admin"] }), Refusal::Role).await;
-    world.refuses("realm_access", json!("bursar-admin"), Refusal::Role).await;
+    world.refuses("realm_access", json!({ "roles": ["admin"] }), TokenRefusal::Role).await;
+    world.refuses("realm_access", json!("bursar-admin"), TokenRefusal::Role).await;
 }
 
 #[tokio::test]
@@ -392,13 +399,13 @@ async fn an_issuer_of_one_tenant_names_no_other() {
     let world = World::new().await;
     assert!(world.prove_with("bursar_tenant", json!(own)).await.is_ok());
     for named in [json!(other), json!("acme"), json!(7), json!([own]), json!("")] {
-        world.refuses("bursar_tenant", named, Refusal::Tenant).await;
+        world.refuses("bursar_tenant", named, TokenRefusal::Tenant).await;
     }
     let asks = World::written(|issuer| with(issuer, "tenant_claim", json!("org.id"))).await;
     let proved = asks.prove_with("org", json!({ "id": own })).await;
     assert_eq!(proved.map(|person| person.tenant_id), Ok(tenant(7)));
     for named in [json!(null), json!({}), json!({ "id": other }), json!({ "id": null })] {
-        asks.refuses("org", named, Refusal::Tenant).await;
+        asks.refuses("org", named, TokenRefusal::Tenant).await;
     }
 }
 
@@ -413,7 +420,7 @@ async fn an_issuer_of_several_tenants_names_one_each_time() {
         assert_eq!(proved.map(|person| person.tenant_id), Ok(tenant(number)));
     }
     for wrong in [json!(null), json!(7), json!("acme"), json!([tenant(7).to_string()])] {
-        world.refuses("org", wrong, Refusal::Tenant).await;
+        world.refuses("org", wrong, TokenRefusal::Tenant).await;
     }
 }
 
@@ -426,8 +433,8 @@ async fn an_issuers_key_is_good_for_that_issuer_only() {
     let prove = async |token: String| issuers.prove(&token, noon(0)).await;
     let own = prove(two.token(&claims(&second.url))).await;
     assert_eq!(own.map(|person| person.tenant_id), Ok(tenant(8)));
-    assert_eq!(prove(two.token(&claims(&first.url))).await, refused(Refusal::Key));
+    assert_eq!(prove(two.token(&claims(&first.url))).await, refused(TokenRefusal::Key));
     let renamed = json!({ "alg": "EdDSA", "kid": "a" }).to_string();
     let token = two.token_of(&renamed, &claims(&first.url).to_string());
-    assert_eq!(prove(token).await, refused(Refusal::Signature));
+    assert_eq!(prove(token).await, refused(TokenRefusal::Signature));
 }

@@ -4,7 +4,8 @@ use bursar_core::{TenantId, Timestamp};
 use serde_json::{Map, Value};
 
 use super::issuers::{IssuerConfig, TenantSource};
-use super::{Person, Refusal};
+use super::person::Person;
+use super::refusal::TokenRefusal;
 use crate::auth::access::Role;
 use crate::credentials::raw_key;
 
@@ -21,10 +22,14 @@ impl Claims {
     /// The person that a token of this issuer speaks of.
     ///
     /// # Errors
-    /// [`Refusal`].
-    pub(super) fn person(&self, issuer: &IssuerConfig, now: Timestamp) -> Result<Person, Refusal> {
+    /// [`TokenRefusal`].
+    pub(super) fn person(
+        &self,
+        issuer: &IssuerConfig,
+        now: Timestamp,
+    ) -> Result<Person, TokenRefusal> {
         if self.text("iss")? != issuer.issuer {
-            return Err(Refusal::Issuer);
+            return Err(TokenRefusal::Issuer);
         }
         self.check_audience(&issuer.audience)?;
         let expires_at = self.check_times(now, issuer.token_seconds_max)?;
@@ -32,11 +37,11 @@ impl Claims {
         let is_sound = (1..=SUBJECT_CHARS_MAX).contains(&subject.chars().count())
             && !subject.chars().any(char::is_control);
         if !is_sound {
-            return Err(Refusal::Claim("sub"));
+            return Err(TokenRefusal::Claim("sub"));
         }
         // It becomes the name in the audit log, which keeps it for ever and shows it to others.
         if raw_key::contains_key(subject) {
-            return Err(Refusal::Subject);
+            return Err(TokenRefusal::Subject);
         }
         Ok(Person {
             tenant_id: self.tenant(&issuer.tenant)?,
@@ -47,12 +52,12 @@ impl Claims {
         })
     }
 
-    fn text(&self, name: &'static str) -> Result<&str, Refusal> {
-        self.0.get(name).and_then(Value::as_str).ok_or(Refusal::Claim(name))
+    fn text(&self, name: &'static str) -> Result<&str, TokenRefusal> {
+        self.0.get(name).and_then(Value::as_str).ok_or(TokenRefusal::Claim(name))
     }
 
-    fn check_audience(&self, audience: &str) -> Result<(), Refusal> {
-        let wrong = Refusal::Claim("aud");
+    fn check_audience(&self, audience: &str) -> Result<(), TokenRefusal> {
+        let wrong = TokenRefusal::Claim("aud");
         let is_meant = match self.0.get("aud").ok_or(wrong)? {
             Value::String(one) => one == audience,
             Value::Array(several) => {
@@ -62,36 +67,36 @@ impl Claims {
                 return Err(wrong);
             }
         };
-        if is_meant { Ok(()) } else { Err(Refusal::Audience) }
+        if is_meant { Ok(()) } else { Err(TokenRefusal::Audience) }
     }
 
     /// Checks from when to when the token is good and that this is not too long, and tells from when
     /// on it is not.
-    fn check_times(&self, now: Timestamp, seconds_max: u32) -> Result<Timestamp, Refusal> {
+    fn check_times(&self, now: Timestamp, seconds_max: u32) -> Result<Timestamp, TokenRefusal> {
         // A part of a second never makes a token last longer.
         let end = self.seconds("exp", f64::floor)?;
         let expires = end.saturating_add(LEEWAY_SECONDS);
         let begins = self.seconds("nbf", f64::ceil)?.saturating_sub(LEEWAY_SECONDS);
         if now.second() >= expires {
-            return Err(Refusal::Expired);
+            return Err(TokenRefusal::Expired);
         }
         if now.second() < begins {
-            return Err(Refusal::NotYet);
+            return Err(TokenRefusal::NotYet);
         }
         let issued = self.0.get("iat").map(|_| self.seconds("iat", f64::floor)).transpose()?;
         // What is left counts too: a token may say that it is issued in the future, or say nothing.
         let left = expires.saturating_sub(now.second()).saturating_sub(2 * LEEWAY_SECONDS);
         let life = issued.map_or(left, |issued| left.max(end.saturating_sub(issued)));
         if life > seconds_max.into() {
-            return Err(Refusal::Lifetime(seconds_max));
+            return Err(TokenRefusal::Lifetime(seconds_max));
         }
         let expires_at = Timestamp::from_micros(expires.saturating_mul(1_000_000));
         Ok(expires_at.unwrap_or(Timestamp::MAX))
     }
 
     /// A claim that is an instant: a number, never a text.
-    fn seconds(&self, name: &'static str, rounded: fn(f64) -> f64) -> Result<i64, Refusal> {
-        let wrong = Refusal::Claim(name);
+    fn seconds(&self, name: &'static str, rounded: fn(f64) -> f64) -> Result<i64, TokenRefusal> {
+        let wrong = TokenRefusal::Claim(name);
         let Some(Value::Number(number)) = self.0.get(name) else { return Err(wrong) };
         match number.as_i64() {
             Some(seconds) => Ok(seconds),
@@ -100,7 +105,7 @@ impl Claims {
         }
     }
 
-    fn tenant(&self, source: &TenantSource) -> Result<TenantId, Refusal> {
+    fn tenant(&self, source: &TenantSource) -> Result<TenantId, TokenRefusal> {
         let claim = match source {
             TenantSource::Fixed { claim, .. } | TenantSource::Claimed(claim) => claim,
         };
@@ -108,7 +113,7 @@ impl Claims {
             None => None,
             Some(value) => {
                 let tenant_id = value.as_str().and_then(|text| TenantId::parse(text).ok());
-                Some(tenant_id.ok_or(Refusal::Tenant)?)
+                Some(tenant_id.ok_or(TokenRefusal::Tenant)?)
             }
         };
         let tenant_id = match source {
@@ -118,11 +123,11 @@ impl Claims {
                 Some(named) => Some(*tenant_id).filter(|fixed| *fixed == named),
             },
         };
-        tenant_id.ok_or(Refusal::Tenant)
+        tenant_id.ok_or(TokenRefusal::Tenant)
     }
 
     /// What the person may: the most of what a list names, in which other systems have theirs.
-    fn role(&self, issuer: &IssuerConfig) -> Result<Role, Refusal> {
+    fn role(&self, issuer: &IssuerConfig) -> Result<Role, TokenRefusal> {
         let named = |name: &str| {
             if name == issuer.admin_value {
                 Some(Role::Admin)
@@ -135,12 +140,12 @@ impl Claims {
         let role = match issuer.role_claim.find(&self.0) {
             Some(Value::String(one)) => named(one),
             Some(Value::Array(several)) => {
-                let several = texts(several).ok_or(Refusal::Role)?;
+                let several = texts(several).ok_or(TokenRefusal::Role)?;
                 several.into_iter().filter_map(named).max()
             }
             None | Some(Value::Null | Value::Bool(_) | Value::Number(_) | Value::Object(_)) => None,
         };
-        role.ok_or(Refusal::Role)
+        role.ok_or(TokenRefusal::Role)
     }
 }
 

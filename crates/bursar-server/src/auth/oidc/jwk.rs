@@ -4,63 +4,21 @@ use std::sync::Arc;
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use jsonwebtoken::DecodingKey;
 use serde::Deserialize;
 use serde_json::Value;
+
+use super::signature::{Algorithm, POINT_BYTES, VerifyingKey};
 
 /// The largest JWKS.
 pub(super) const JWKS_BYTES_MAX: usize = 256 * 1024;
 /// Keys of one issuer.
 const KEYS_MAX: usize = 100;
-/// Bits of an RSA modulus: fewer are broken, more only cost time.
-const RSA_BITS: std::ops::RangeInclusive<usize> = 2_048..=8_192;
-/// Bytes of a coordinate on P-256, and of a point on Ed25519.
-const POINT_BYTES: usize = 32;
 
-/// How a token is signed. The list is fixed: what is not in it proves nothing.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Algorithm {
-    /// RSASSA-PKCS1-v1_5 with SHA-256.
-    Rs256,
-    /// ECDSA on P-256 with SHA-256.
-    Es256,
-    /// Ed25519.
-    EdDsa,
-}
-
-impl Algorithm {
-    const ALL: [Self; 3] = [Self::Rs256, Self::Es256, Self::EdDsa];
-
-    /// The algorithm of this name in a token's header or in a key.
-    pub(super) fn named(name: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|algorithm| algorithm.as_str() == name)
-    }
-
-    const fn as_str(self) -> &'static str {
-        match self {
-            Self::Rs256 => "RS256",
-            Self::Es256 => "ES256",
-            Self::EdDsa => "EdDSA",
-        }
-    }
-
-    /// The same in the words of the library.
-    pub(super) const fn library(self) -> jsonwebtoken::Algorithm {
-        match self {
-            Self::Rs256 => jsonwebtoken::Algorithm::RS256,
-            Self::Es256 => jsonwebtoken::Algorithm::ES256,
-            Self::EdDsa => jsonwebtoken::Algorithm::EdDSA,
-        }
-    }
-}
-
-/// A key that signatures can be verified with, by the one algorithm that its kind has.
+/// A key that signatures can be verified with, and the id by which tokens name it.
 pub(super) struct PublicKey {
     id: Option<String>,
-    /// How what it verifies is signed.
-    pub(super) algorithm: Algorithm,
-    /// The key as the library takes it.
-    pub(super) decoding: DecodingKey,
+    /// What verifies.
+    pub(super) verifying: VerifyingKey,
 }
 
 /// The keys of an issuer that can be used.
@@ -113,11 +71,11 @@ impl KeySet {
         let found = match (id, &*self.0) {
             (None, [only]) => Some(only),
             (None, _) => None,
-            (Some(id), keys) => {
-                keys.iter().find(|key| key.id.as_deref() == Some(id) && key.algorithm == algorithm)
-            }
+            (Some(id), keys) => keys.iter().find(|key| {
+                key.id.as_deref() == Some(id) && key.verifying.algorithm() == algorithm
+            }),
         };
-        found.filter(|key| key.algorithm == algorithm).map(Arc::clone)
+        found.filter(|key| key.verifying.algorithm() == algorithm).map(Arc::clone)
     }
 
     /// How many there are.
@@ -132,42 +90,26 @@ fn public_key(key: &Jwk) -> Option<PublicKey> {
     if !is_for_signatures {
         return None;
     }
-    let (algorithm, decoding) = match (key.kty.as_str(), key.crv.as_deref()) {
-        ("RSA", _) => (Algorithm::Rs256, rsa(key)?),
-        ("EC", Some("P-256")) => (Algorithm::Es256, p256(key)?),
-        ("OKP", Some("Ed25519")) => {
-            (Algorithm::EdDsa, DecodingKey::from_ed_der(&point(key.x.as_deref())?))
+    let verifying = match (key.kty.as_str(), key.crv.as_deref()) {
+        ("RSA", _) => VerifyingKey::rsa(&bytes(key.n.as_deref())?, &bytes(key.e.as_deref())?)?,
+        ("EC", Some("P-256")) => {
+            VerifyingKey::p256(&point(key.x.as_deref())?, &point(key.y.as_deref())?)
         }
+        ("OKP", Some("Ed25519")) => VerifyingKey::ed25519(point(key.x.as_deref())?),
         _ => return None,
     };
-    let fits = key.alg.as_deref().is_none_or(|name| Algorithm::named(name) == Some(algorithm));
-    fits.then(|| PublicKey { id: key.kid.clone(), algorithm, decoding })
+    let is_of = |name: &str| Algorithm::named(name) == Some(verifying.algorithm());
+    let fits = key.alg.as_deref().is_none_or(is_of);
+    fits.then(|| PublicKey { id: key.kid.clone(), verifying })
 }
 
 fn bytes(text: Option<&str>) -> Option<Vec<u8>> {
     URL_SAFE_NO_PAD.decode(text?).ok()
 }
 
-fn rsa(key: &Jwk) -> Option<DecodingKey> {
-    let number = |text: Option<&str>| {
-        let bytes = bytes(text)?;
-        // Some issuers write a sign in front, which is no part of the number.
-        let start = bytes.iter().position(|byte| *byte != 0)?;
-        bytes.get(start..).map(<[u8]>::to_vec)
-    };
-    let (n, e) = (number(key.n.as_deref())?, number(key.e.as_deref())?);
-    let bits = n.len() * 8 - n.first()?.leading_zeros() as usize;
-    RSA_BITS.contains(&bits).then(|| DecodingKey::from_rsa_raw_components(&n, &e))
-}
-
-/// A point on P-256, uncompressed.
-fn p256(key: &Jwk) -> Option<DecodingKey> {
-    let (x, y) = (point(key.x.as_deref())?, point(key.y.as_deref())?);
-    Some(DecodingKey::from_ec_der(&[&[4], x.as_slice(), y.as_slice()].concat()))
-}
-
-fn point(text: Option<&str>) -> Option<Vec<u8>> {
-    bytes(text).filter(|bytes| bytes.len() == POINT_BYTES)
+/// A coordinate or a point, whole.
+fn point(text: Option<&str>) -> Option<[u8; POINT_BYTES]> {
+    bytes(text)?.try_into().ok()
 }
 
 #[cfg(test)]

@@ -13,7 +13,8 @@ use serde::Deserialize;
 use tokio::sync::{Mutex, OwnedMutexGuard};
 
 use super::issuers::KeysAt;
-use crate::auth::oidc::jwk::{Algorithm, JWKS_BYTES_MAX, Jwks, KeySet, PublicKey, TooManyKeys};
+use super::jwk::{JWKS_BYTES_MAX, Jwks, KeySet, PublicKey, TooManyKeys};
+use super::signature::Algorithm;
 use crate::http::outbound::{Outbound, OutboundError, WebUrl};
 use crate::jobs::background::TaskFailed;
 
@@ -29,18 +30,18 @@ const FETCH_EVERY_SECONDS: u64 = 10;
 const DISCOVERY_BYTES_MAX: usize = 64 * 1024;
 
 /// The keys of one issuer.
-pub(super) struct HeldKeys {
+pub(super) struct JwksCache {
     issuer: String,
     keys_at: KeysAt,
     outbound: Arc<Outbound>,
-    held: RwLock<Held>,
+    held: RwLock<CachedKeys>,
     /// Whoever has it fetches.
     flight: Arc<Mutex<()>>,
 }
 
 /// What is known, and since when.
 #[derive(Clone, Default)]
-struct Held {
+struct CachedKeys {
     keys: KeySet,
     fetched_at: Option<Timestamp>,
     tried_at: Option<Timestamp>,
@@ -60,7 +61,7 @@ enum Age {
 
 /// Why a token's key is not there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum NoKey {
+pub(super) enum KeyNotFound {
     /// The issuer has no such key.
     Unknown,
     /// The issuer does not answer.
@@ -87,7 +88,7 @@ struct Discovery {
     jwks_uri: String,
 }
 
-impl Held {
+impl CachedKeys {
     fn age(&self, now: Timestamp) -> Age {
         let Some(fetched_at) = self.fetched_at else { return Age::Over };
         match seconds_between(fetched_at, now) {
@@ -121,7 +122,7 @@ fn seconds_between(one: Timestamp, other: Timestamp) -> u64 {
     one.micros().abs_diff(other.micros()) / 1_000_000
 }
 
-impl HeldKeys {
+impl JwksCache {
     pub(super) fn new(issuer: String, keys_at: KeysAt, outbound: Arc<Outbound>) -> Self {
         let (held, flight) = (RwLock::default(), Arc::default());
         Self { issuer, keys_at, outbound, held, flight }
@@ -135,13 +136,13 @@ impl HeldKeys {
     /// The key that a token names.
     ///
     /// # Errors
-    /// [`NoKey`].
+    /// [`KeyNotFound`].
     pub(super) async fn find(
         self: &Arc<Self>,
         id: Option<&str>,
         algorithm: Algorithm,
         now: Timestamp,
-    ) -> Result<Arc<PublicKey>, NoKey> {
+    ) -> Result<Arc<PublicKey>, KeyNotFound> {
         let held = self.held.read().clone();
         let held = match held.age(now) {
             Age::Fresh => held,
@@ -156,12 +157,12 @@ impl HeldKeys {
         }
         // The issuer may have a new one.
         let held = self.fetched(now).await;
-        let missing = if held.has_failed { NoKey::Unavailable } else { NoKey::Unknown };
+        let missing = if held.has_failed { KeyNotFound::Unavailable } else { KeyNotFound::Unknown };
         held.find(id, algorithm, now).ok_or(missing)
     }
 
     /// What is held after a fetch, which one of all who wait for it has made.
-    async fn fetched(self: &Arc<Self>, now: Timestamp) -> Held {
+    async fn fetched(self: &Arc<Self>, now: Timestamp) -> CachedKeys {
         let flight = Arc::clone(&self.flight).lock_owned().await;
         if self.held.read().may_fetch(now) {
             // In a task of its own: a client that goes away ends nothing that others wait for.

@@ -10,9 +10,9 @@ use serde_json::{Map, Number, Value};
 
 /// An object in which no name comes twice, nor in what is inside of it.
 #[derive(Debug)]
-pub(super) struct Unambiguous(pub(super) Map<String, Value>);
+pub(super) struct StrictObject(pub(super) Map<String, Value>);
 
-impl<'de> Deserialize<'de> for Unambiguous {
+impl<'de> Deserialize<'de> for StrictObject {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         match Any::deserialize(deserializer)?.0 {
             Value::Object(fields) => Ok(Self(fields)),
@@ -91,7 +91,7 @@ mod tests {
 
     #[test]
     fn a_name_that_comes_twice_is_refused_at_any_depth() {
-        let read = |text: &str| serde_json::from_str::<Unambiguous>(text);
+        let read = |text: &str| serde_json::from_str::<StrictObject>(text);
         let whole = r#"{"a":1,"b":[{"a":-1},{"a":2.5}],"c":{"a":null,"b":true},"d":"x"}"#;
         let expected: Value = serde_json::from_str(whole).expect("JSON");
         assert_eq!(Value::Object(read(whole).expect("an object").0), expected);
