@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::sync::OnceLock;
 
-use bursar_server::observe::metrics::{Kind, METRICS};
+use bursar_server::observe::metrics::{METRICS, MetricKind};
 use serde_json::{Value, json};
 
 use support::{TestApp, record, reservation, with};
@@ -177,8 +177,8 @@ fn names(text: &str) -> BTreeSet<&str> {
 /// Whether a name is that of a metric, or of what belongs to a histogram.
 fn is_metric(name: &str) -> bool {
     METRICS.iter().any(|metric| match metric.kind {
-        Kind::Counter | Kind::Gauge => metric.name == name,
-        Kind::Histogram => ["_bucket", "_sum", "_count"]
+        MetricKind::Counter | MetricKind::Gauge => metric.name == name,
+        MetricKind::Histogram => ["_bucket", "_sum", "_count"]
             .iter()
             .any(|part| name.strip_suffix(part) == Some(metric.name)),
     })

@@ -89,7 +89,7 @@ pub(super) fn verify(config: &Config, arguments: &VerifyArguments) -> Result<Exi
             PostgresStore::verify_audit(url, fingerprint, &audit_key, only, unchained_before)??
         }
     };
-    told(&verified)
+    print_verified(&verified)
 }
 
 fn secret_key(secret: &Secret) -> Result<SecretKey, Failure> {
@@ -119,7 +119,7 @@ fn verify_file(path: &Path, unchained_before: Option<Timestamp>) -> Result<ExitC
     }
     let check = check.ok_or_else(|| format!("{} is empty", path.display()))?;
     let end = check.end();
-    let code = told(&check.finish())?;
+    let code = print_verified(&check.finish())?;
     if let Some((sequence, hash)) = end {
         let hash = hash_text(&hash);
         say_line(&format!("the chain ends with row {sequence}, hash {hash}"))?;
@@ -132,7 +132,7 @@ fn verify_file(path: &Path, unchained_before: Option<Timestamp>) -> Result<ExitC
 }
 
 /// Prints what a check came to.
-fn told(verified: &AuditVerified) -> Result<ExitCode, Failure> {
+fn print_verified(verified: &AuditVerified) -> Result<ExitCode, Failure> {
     let AuditVerified { tenants, rows, unchained, newest_unchained, differences } = verified;
     let Differences { count, told } = differences;
     let mut text = String::new();

@@ -3,7 +3,7 @@
 use clap::{Args, Subcommand};
 
 use super::failure::Failure;
-use super::output::{Column, Shape};
+use super::output::{Column, Printer};
 use crate::cli::client::{ApiClient, ServerArgs};
 use crate::config::settings::Config;
 
@@ -21,7 +21,7 @@ pub(super) struct CacheArguments {
     #[command(flatten)]
     pub(super) access: ServerArgs,
     #[command(flatten)]
-    shape: Shape,
+    printer: Printer,
     #[command(subcommand)]
     command: CacheCommand,
 }
@@ -41,17 +41,17 @@ enum CacheCommand {
 }
 
 pub(super) fn run(config: &Config, arguments: CacheArguments) -> Result<(), Failure> {
-    let CacheArguments { access, shape, command } = arguments;
+    let CacheArguments { access, printer, command } = arguments;
     ApiClient::with(config, &access, |client| match command {
         CacheCommand::List => {
             let caches = client.ask_operator("GET", &["caches"], None)?;
             let rows: Vec<_> = serde_json::from_str(caches.get())?;
-            shape.list(&rows, COLUMNS, ("cache", "caches"))
+            printer.list(&rows, COLUMNS, ("cache", "caches"))
         }
         CacheCommand::Clear { name, tenant } => {
             let tenant = tenant.map(|tenant| client.find_tenant(&tenant)).transpose()?;
             let query = tenant.map(|id| format!("tenant_id={id}"));
-            shape.one(&client.ask_operator("DELETE", &["caches", &name], query.as_deref())?)
+            printer.one(&client.ask_operator("DELETE", &["caches", &name], query.as_deref())?)
         }
     })
 }

@@ -3,7 +3,7 @@
 use clap::{Args, Subcommand};
 
 use super::failure::Failure;
-use super::output::Shape;
+use super::output::Printer;
 use crate::cli::client::{ApiClient, ClientError, ServerArgs, operator_url};
 use crate::config::settings::Config;
 use crate::wire::error_code::ErrorCode;
@@ -13,7 +13,7 @@ pub(super) struct ClockArguments {
     #[command(flatten)]
     pub(super) access: ServerArgs,
     #[command(flatten)]
-    shape: Shape,
+    printer: Printer,
     #[command(subcommand)]
     command: ClockCommand,
 }
@@ -27,7 +27,7 @@ enum ClockCommand {
 }
 
 pub(super) fn run(config: &Config, arguments: ClockArguments) -> Result<(), Failure> {
-    let ClockArguments { mut access, shape, command } = arguments;
+    let ClockArguments { mut access, printer, command } = arguments;
     let (method, path) = match command {
         ClockCommand::Status => ("GET", "/fdr/clock"),
         ClockCommand::Confirm => ("POST", "/fdr/clock/confirm"),
@@ -42,7 +42,7 @@ pub(super) fn run(config: &Config, arguments: ClockArguments) -> Result<(), Fail
         }
         answer => answer,
     };
-    shape.one(&answer?)
+    printer.one(&answer?)
 }
 
 /// Whether the operator's routes have a listener of their own, and another one was asked.

@@ -12,7 +12,7 @@ use clap::{Args, Subcommand};
 use indicatif::{HumanBytes, ProgressBar};
 
 use super::failure::Failure;
-use super::output::Shape;
+use super::output::Printer;
 use super::runtime::runtime;
 use super::schema;
 use crate::auth::secret::{Secret, SecretKey};
@@ -54,7 +54,7 @@ enum DbCommand {
         app_role: Option<String>,
     },
     /// Tell which schema there is and what to do; ends with 0 when this binary can use it.
-    Status(Shape),
+    Status(Printer),
     /// Copy the store to a file, while the server writes or not; one instant of it, whole.
     Backup(BackupArguments),
     /// Put a backup in the place of the store; the server must be stopped.
@@ -93,14 +93,14 @@ pub(super) fn run(config: &Config, arguments: DbArguments) -> Result<ExitCode, F
         DbCommand::Verify { file } => match (&file, &config.database) {
             (Some(file), _) | (None, Database::File(file)) => verify(file),
             (None, Database::Postgres(database)) => {
-                told(&PostgresStore::verify(database.url()?.expose())??)
+                print_verified(&PostgresStore::verify(database.url()?.expose())??)
             }
         },
         DbCommand::Migrate { app_role } => {
             schema::migrate(config, app_role.as_deref())?;
             Ok(ExitCode::SUCCESS)
         }
-        DbCommand::Status(shape) => schema::status(config, shape),
+        DbCommand::Status(printer) => schema::status(config, printer),
         DbCommand::Backup(arguments) => backup(config, own_file(config)?, &arguments),
         DbCommand::Restore(arguments) => {
             restore(config, own_file(config)?, &arguments)?;
@@ -119,11 +119,11 @@ fn own_file(config: &Config) -> Result<&Path, Failure> {
 }
 
 fn verify(file: &Path) -> Result<ExitCode, Failure> {
-    told(&SqliteStore::verify(file)??)
+    print_verified(&SqliteStore::verify(file)??)
 }
 
 /// Prints what a verification came to.
-fn told(verified: &Verified) -> Result<ExitCode, Failure> {
+fn print_verified(verified: &Verified) -> Result<ExitCode, Failure> {
     let mut text = String::new();
     for sentence in &verified.differences.told {
         text.push_str(&terminal::line(sentence));
@@ -182,7 +182,7 @@ fn restore(config: &Config, store: &Path, arguments: &RestoreArguments) -> Resul
     let new_secret = check_secret(config, secret_key.as_deref(), existing, |fingerprint| {
         restore.check_secret(file, fingerprint)
     })?;
-    let ending = format!(".before-restore-{}", stamp());
+    let ending = format!(".before-restore-{}", file_timestamp());
     // First everything that leaves what was there usable, then the key, then one rename.
     let aside = restore.set_aside(&with_ending(store, &ending))?;
     if let Some(secret) = new_secret {
@@ -297,7 +297,7 @@ fn with_ending(path: &Path, ending: &str) -> PathBuf {
 }
 
 /// Now, as a part of a file's name: 20261120T130039.123456Z.
-fn stamp() -> String {
+fn file_timestamp() -> String {
     let text = timestamps::text(timestamps::system_now());
     text.chars().filter(|letter| !"-:".contains(*letter)).collect()
 }

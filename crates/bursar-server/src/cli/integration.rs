@@ -6,7 +6,7 @@ use serde_json::{Map, Value};
 
 use super::failure::Failure;
 use super::integration_key::{self, IntegrationKeyCommand};
-use super::output::{Column, Shape};
+use super::output::{Column, Printer};
 use crate::cli::client::{ApiClient, ServerArgs};
 use crate::config::settings::Config;
 
@@ -28,7 +28,7 @@ pub(super) struct IntegrationArguments {
     #[arg(long, global = true)]
     tenant: Option<String>,
     #[command(flatten)]
-    shape: Shape,
+    printer: Printer,
     #[command(subcommand)]
     command: IntegrationCommand,
 }
@@ -133,42 +133,44 @@ enum Clearable {
 }
 
 pub(super) fn run(config: &Config, arguments: IntegrationArguments) -> Result<(), Failure> {
-    let IntegrationArguments { access, tenant, shape, command } = arguments;
+    let IntegrationArguments { access, tenant, printer, command } = arguments;
     ApiClient::with(config, &access, |client| {
         client.select_tenant(tenant.as_deref())?;
         let post = |integration: &str, verb: &str| {
             let id = client.find_integration(integration)?;
-            shape.one(&client.ask("POST", &format!("/integrations/{id}/{verb}"), None)?)
+            printer.one(&client.ask("POST", &format!("/integrations/{id}/{verb}"), None)?)
         };
         match command {
             IntegrationCommand::Create { name, provider, terms, enable } => {
                 let made = create(client, &name, &provider, terms)?;
-                if enable { enable_made(client, shape, &made) } else { shape.one(&made) }
+                if enable { enable_made(client, printer, &made) } else { printer.one(&made) }
             }
-            IntegrationCommand::List => {
-                shape.list(&client.list("/integrations")?, COLUMNS, ("integration", "integrations"))
-            }
+            IntegrationCommand::List => printer.list(
+                &client.list("/integrations")?,
+                COLUMNS,
+                ("integration", "integrations"),
+            ),
             IntegrationCommand::Show { integration } => {
                 let id = client.find_integration(&integration)?;
-                shape.one(&client.ask("GET", &format!("/integrations/{id}"), None)?)
+                printer.one(&client.ask("GET", &format!("/integrations/{id}"), None)?)
             }
             IntegrationCommand::Update { integration, name, terms, clear } => {
                 let id = client.find_integration(&integration)?;
                 let body = changes(name, terms, &clear)?.to_string();
-                shape.one(&client.ask("PATCH", &format!("/integrations/{id}"), Some(&body))?)
+                printer.one(&client.ask("PATCH", &format!("/integrations/{id}"), Some(&body))?)
             }
             IntegrationCommand::Enable { integration } => post(&integration, "enable"),
             IntegrationCommand::Disable { integration } => post(&integration, "disable"),
             IntegrationCommand::Delete { integration, yes: _ } => {
                 let id = client.find_integration(&integration)?;
-                shape.one(&client.ask("DELETE", &format!("/integrations/{id}"), None)?)
+                printer.one(&client.ask("DELETE", &format!("/integrations/{id}"), None)?)
             }
             IntegrationCommand::Limits { integration, period } => {
                 let id = client.find_integration(&integration)?;
                 let path = limits_path(&id, period.as_deref())?;
-                shape.one(&client.ask("GET", &path, None)?)
+                printer.one(&client.ask("GET", &path, None)?)
             }
-            IntegrationCommand::Key(command) => integration_key::run(client, shape, command),
+            IntegrationCommand::Key(command) => integration_key::run(client, printer, command),
         }
     })
 }
@@ -186,13 +188,13 @@ fn create(
 }
 
 /// Enables what was just made; if that fails, what was made is told all the same.
-fn enable_made(client: &ApiClient, shape: Shape, made: &RawValue) -> Result<(), Failure> {
+fn enable_made(client: &ApiClient, printer: Printer, made: &RawValue) -> Result<(), Failure> {
     let view: Value = serde_json::from_str(made.get())?;
     let id = view.get("id").and_then(Value::as_str).unwrap_or_default();
     match client.ask("POST", &format!("/integrations/{id}/enable"), None) {
-        Ok(enabled) => shape.one(&enabled),
+        Ok(enabled) => printer.one(&enabled),
         Err(error) => {
-            shape.one(made)?;
+            printer.one(made)?;
             Err(format!("made, but not enabled: {error}").into())
         }
     }

@@ -4,7 +4,7 @@ use clap::Subcommand;
 use serde_json::json;
 
 use super::failure::Failure;
-use super::output::{Column, Shape};
+use super::output::{Column, Printer};
 use crate::cli::client::{ApiClient, path};
 
 const COLUMNS: &[Column] = &[
@@ -55,7 +55,7 @@ pub(super) enum IntegrationKeyCommand {
 
 pub(super) fn run(
     client: &ApiClient,
-    shape: Shape,
+    printer: Printer,
     command: IntegrationKeyCommand,
 ) -> Result<(), Failure> {
     match command {
@@ -63,23 +63,23 @@ pub(super) fn run(
             let id = client.find_integration(&integration)?;
             let body = json!({ "name": name }).to_string();
             let made = client.ask("POST", &format!("/integrations/{id}/keys"), Some(&body))?;
-            shape.made(&made, INTEGRATION_KEY)
+            printer.made(&made, INTEGRATION_KEY)
         }
         IntegrationKeyCommand::List { integration } => {
             let id = client.find_integration(&integration)?;
             let rows = client.list(&format!("/integrations/{id}/keys"))?;
-            shape.list(&rows, COLUMNS, ("key", "keys"))
+            printer.list(&rows, COLUMNS, ("key", "keys"))
         }
         IntegrationKeyCommand::Rotate { integration, id, overlap_seconds } => {
             let integration = client.find_integration(&integration)?;
             let path = path(&["integrations", &integration, "keys", &id, "rotate"])?;
             let body = json!({ "overlap_seconds": overlap_seconds }).to_string();
-            shape.made(&client.ask("POST", &path, Some(&body))?, INTEGRATION_KEY)
+            printer.made(&client.ask("POST", &path, Some(&body))?, INTEGRATION_KEY)
         }
         IntegrationKeyCommand::Revoke { integration, id } => {
             let integration = client.find_integration(&integration)?;
             let path = path(&["integrations", &integration, "keys", &id])?;
-            shape.one(&client.ask("DELETE", &path, None)?)
+            printer.one(&client.ask("DELETE", &path, None)?)
         }
     }
 }

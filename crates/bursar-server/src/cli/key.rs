@@ -4,7 +4,7 @@ use clap::{Args, Subcommand};
 use serde_json::json;
 
 use super::failure::Failure;
-use super::output::{Column, Shape};
+use super::output::{Column, Printer};
 use crate::cli::client::{ApiClient, ServerArgs, path};
 use crate::config::settings::Config;
 
@@ -26,7 +26,7 @@ pub(super) struct KeyArguments {
     #[arg(long, global = true)]
     tenant: Option<String>,
     #[command(flatten)]
-    shape: Shape,
+    printer: Printer,
     #[command(subcommand)]
     command: KeyCommand,
 }
@@ -64,7 +64,7 @@ enum KeyCommand {
 }
 
 pub(super) fn run(config: &Config, arguments: KeyArguments) -> Result<(), Failure> {
-    let KeyArguments { access, tenant, shape, command } = arguments;
+    let KeyArguments { access, tenant, printer, command } = arguments;
     ApiClient::with(config, &access, |client| {
         client.select_tenant(tenant.as_deref())?;
         match command {
@@ -74,16 +74,16 @@ pub(super) fn run(config: &Config, arguments: KeyArguments) -> Result<(), Failur
                     fields.insert("expires_at".to_owned(), end.into());
                 }
                 let made = client.ask("POST", "/keys", Some(&body.to_string()))?;
-                shape.made(&made, "API key")
+                printer.made(&made, "API key")
             }
-            KeyCommand::List => shape.list(&client.list("/keys")?, COLUMNS, ("key", "keys")),
+            KeyCommand::List => printer.list(&client.list("/keys")?, COLUMNS, ("key", "keys")),
             KeyCommand::Rotate { id, overlap_seconds } => {
                 let body = json!({ "overlap_seconds": overlap_seconds }).to_string();
                 let made = client.ask("POST", &path(&["keys", &id, "rotate"])?, Some(&body))?;
-                shape.made(&made, "API key")
+                printer.made(&made, "API key")
             }
             KeyCommand::Revoke { id } => {
-                shape.one(&client.ask("DELETE", &path(&["keys", &id])?, None)?)
+                printer.one(&client.ask("DELETE", &path(&["keys", &id])?, None)?)
             }
         }
     })

@@ -17,7 +17,7 @@ const GAP: &str = "  ";
 
 /// How a command prints.
 #[derive(Args, Clone, Copy, Debug)]
-pub(super) struct Shape {
+pub(super) struct Printer {
     /// Print the data of the answer as JSON.
     #[arg(long, global = true)]
     json: bool,
@@ -26,7 +26,7 @@ pub(super) struct Shape {
 /// A column of a table: its title, and the field that it shows.
 pub(super) type Column = (&'static str, &'static str);
 
-impl Shape {
+impl Printer {
     /// Prints one thing, a field a line.
     pub(super) fn one(self, data: &RawValue) -> Result<(), Failure> {
         if self.json {

@@ -7,7 +7,7 @@ use serde::Serialize;
 use serde_json::value::to_raw_value;
 
 use super::failure::Failure;
-use super::output::Shape;
+use super::output::Printer;
 use crate::cli::terminal::say_line;
 use crate::config::database::Database;
 use crate::config::settings::Config;
@@ -43,7 +43,7 @@ pub(super) fn migrate(config: &Config, app_role: Option<&str>) -> Result<(), Fai
 }
 
 /// Tells what the schema is and what to do.
-pub(super) fn status(config: &Config, shape: Shape) -> Result<ExitCode, Failure> {
+pub(super) fn status(config: &Config, printer: Printer) -> Result<ExitCode, Failure> {
     let (status, (is_usable, advice)) = match &config.database {
         Database::File(path) => {
             let status = SqliteStore::schema_status(path)?;
@@ -55,7 +55,7 @@ pub(super) fn status(config: &Config, shape: Shape) -> Result<ExitCode, Failure>
         }
     };
     let SchemaStatus { found, known, oldest_known } = status;
-    shape.one(&to_raw_value(&StatusView {
+    printer.one(&to_raw_value(&StatusView {
         database: config.database.to_string(),
         schema: found,
         schema_known: known,

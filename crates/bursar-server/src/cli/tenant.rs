@@ -4,7 +4,7 @@ use clap::{Args, Subcommand};
 use serde_json::json;
 
 use super::failure::Failure;
-use super::output::{Column, Shape};
+use super::output::{Column, Printer};
 use crate::cli::client::{ApiClient, ServerArgs};
 use crate::config::settings::Config;
 
@@ -21,7 +21,7 @@ pub(super) struct TenantArguments {
     #[command(flatten)]
     pub(super) access: ServerArgs,
     #[command(flatten)]
-    shape: Shape,
+    printer: Printer,
     #[command(subcommand)]
     command: TenantCommand,
 }
@@ -73,31 +73,38 @@ enum TenantCommand {
 }
 
 pub(super) fn run(config: &Config, arguments: TenantArguments) -> Result<(), Failure> {
-    let TenantArguments { access, shape, command } = arguments;
+    let TenantArguments { access, printer, command } = arguments;
     ApiClient::with(config, &access, |client| match command {
         TenantCommand::Create { name } => {
             let body = json!({ "name": name }).to_string();
-            shape.one(&client.ask("POST", "/tenants", Some(&body))?)
+            printer.one(&client.ask("POST", "/tenants", Some(&body))?)
         }
         TenantCommand::List => {
-            shape.list(&client.list("/tenants")?, COLUMNS, ("tenant", "tenants"))
+            printer.list(&client.list("/tenants")?, COLUMNS, ("tenant", "tenants"))
         }
         TenantCommand::Show { tenant } => {
             let id = client.find_tenant(&tenant)?;
-            shape.one(&client.ask("GET", &format!("/tenants/{id}"), None)?)
+            printer.one(&client.ask("GET", &format!("/tenants/{id}"), None)?)
         }
         TenantCommand::Rename { tenant, name } => {
             let (id, body) = (client.find_tenant(&tenant)?, json!({ "name": name }).to_string());
-            shape.one(&client.ask("PATCH", &format!("/tenants/{id}"), Some(&body))?)
+            printer.one(&client.ask("PATCH", &format!("/tenants/{id}"), Some(&body))?)
         }
-        TenantCommand::Suspend { tenant } => lead(client, shape, &tenant, "suspend"),
-        TenantCommand::Resume { tenant } => lead(client, shape, &tenant, "resume"),
-        TenantCommand::Terminate { tenant, yes: _ } => lead(client, shape, &tenant, "terminate"),
-        TenantCommand::Archive { tenant } => lead(client, shape, &tenant, "archive"),
+        TenantCommand::Suspend { tenant } => change_state(client, printer, &tenant, "suspend"),
+        TenantCommand::Resume { tenant } => change_state(client, printer, &tenant, "resume"),
+        TenantCommand::Terminate { tenant, yes: _ } => {
+            change_state(client, printer, &tenant, "terminate")
+        }
+        TenantCommand::Archive { tenant } => change_state(client, printer, &tenant, "archive"),
     })
 }
 
-fn lead(client: &ApiClient, shape: Shape, tenant: &str, verb: &str) -> Result<(), Failure> {
+fn change_state(
+    client: &ApiClient,
+    printer: Printer,
+    tenant: &str,
+    verb: &str,
+) -> Result<(), Failure> {
     let id = client.find_tenant(tenant)?;
-    shape.one(&client.ask("POST", &format!("/tenants/{id}/{verb}"), None)?)
+    printer.one(&client.ask("POST", &format!("/tenants/{id}/{verb}"), None)?)
 }

@@ -23,7 +23,7 @@ pub enum Database {
 pub struct PostgresDatabase {
     url: Secret,
     /// The URL without its role, password and parameters, which is all of it that may be seen.
-    place: String,
+    shown: String,
     /// The file of the password, when it is not in the URL.
     password_file: Option<PathBuf>,
     /// Connections that write, each with a thread.
@@ -54,7 +54,7 @@ impl fmt::Display for Database {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::File(path) => path.display().fmt(f),
-            Self::Postgres(database) => database.place.fmt(f),
+            Self::Postgres(database) => database.shown.fmt(f),
         }
     }
 }
@@ -71,15 +71,15 @@ impl PostgresDatabase {
         writers: usize,
         readers: usize,
     ) -> Result<Self, &'static str> {
-        let place = place(url)?;
-        Ok(Self { url: Secret::new(url.to_owned()), place, password_file, writers, readers })
+        let shown = hosts_and_name(url)?;
+        Ok(Self { url: Secret::new(url.to_owned()), shown, password_file, writers, readers })
     }
 
     /// The same database with other numbers of connections.
     pub(crate) fn with_connections(&self, writers: usize, readers: usize) -> Self {
         Self {
             url: Secret::new(self.url.expose().to_owned()),
-            place: self.place.clone(),
+            shown: self.shown.clone(),
             password_file: self.password_file.clone(),
             writers,
             readers,
@@ -110,11 +110,11 @@ pub(crate) fn shown(text: &str) -> String {
     if text.starts_with(SQLITE) {
         return text.to_owned();
     }
-    place(text).unwrap_or_else(|_| "(set)".to_owned())
+    hosts_and_name(text).unwrap_or_else(|_| "(set)".to_owned())
 }
 
 /// The hosts and the name of the database.
-fn place(url: &str) -> Result<String, &'static str> {
+fn hosts_and_name(url: &str) -> Result<String, &'static str> {
     let (scheme, login, rest) = parts(url).ok_or("must begin with postgres://")?;
     // Whatever stands behind the first @ is taken for a host, and would be shown.
     if rest.contains('@') {

@@ -5,33 +5,33 @@
 use crate::auth::secret::OPERATOR_PREFIX;
 
 /// What keys begin with, and what has to follow. Forms as the providers document them.
-const FORMS: &[(&str, Rest)] = &[
-    ("sk-", Rest::WithRun), // OpenAI, Anthropic (sk-ant-), OpenRouter (sk-or-), DeepSeek
-    ("xai-", Rest::WithRun), // xAI
-    ("pplx-", Rest::WithRun), // Perplexity
-    ("nvapi-", Rest::WithRun), // NVIDIA
-    ("gsk_", Rest::WithRun), // Groq
-    ("hf_", Rest::Run(30)), // Hugging Face
-    ("r8_", Rest::Run(30)), // Replicate
-    ("fw_", Rest::Run(20)), // Fireworks
-    ("ghp_", Rest::WithRun), // GitHub
-    ("github_pat_", Rest::WithRun),
-    ("glpat-", Rest::WithRun),        // GitLab
-    ("xoxb-", Rest::WithRun),         // Slack
-    ("hvs.", Rest::WithRun),          // Vault
-    ("AIza", Rest::OfLength(35)),     // Google
-    ("ABSK", Rest::OfLength(40)),     // Amazon Bedrock
-    ("AKIA", Rest::OfLength(16)),     // Amazon, long-lived
-    ("ASIA", Rest::OfLength(16)),     // Amazon, temporary
-    ("bur_", Rest::OfLength(100)),    // Bursar: API keys
-    ("bur_operator_", Rest::WithRun), // Bursar: the operator's token
-    ("bur_metrics_", Rest::WithRun),  // Bursar: the token for metrics
-    ("bur_secret_", Rest::WithRun),   // Bursar: the secret key
+const FORMS: &[(&str, KeyTail)] = &[
+    ("sk-", KeyTail::WithRun), // OpenAI, Anthropic (sk-ant-), OpenRouter (sk-or-), DeepSeek
+    ("xai-", KeyTail::WithRun), // xAI
+    ("pplx-", KeyTail::WithRun), // Perplexity
+    ("nvapi-", KeyTail::WithRun), // NVIDIA
+    ("gsk_", KeyTail::WithRun), // Groq
+    ("hf_", KeyTail::Run(30)), // Hugging Face
+    ("r8_", KeyTail::Run(30)), // Replicate
+    ("fw_", KeyTail::Run(20)), // Fireworks
+    ("ghp_", KeyTail::WithRun), // GitHub
+    ("github_pat_", KeyTail::WithRun),
+    ("glpat-", KeyTail::WithRun),        // GitLab
+    ("xoxb-", KeyTail::WithRun),         // Slack
+    ("hvs.", KeyTail::WithRun),          // Vault
+    ("AIza", KeyTail::OfLength(35)),     // Google
+    ("ABSK", KeyTail::OfLength(40)),     // Amazon Bedrock
+    ("AKIA", KeyTail::OfLength(16)),     // Amazon, long-lived
+    ("ASIA", KeyTail::OfLength(16)),     // Amazon, temporary
+    ("bur_", KeyTail::OfLength(100)),    // Bursar: API keys
+    ("bur_operator_", KeyTail::WithRun), // Bursar: the operator's token
+    ("bur_metrics_", KeyTail::WithRun),  // Bursar: the token for metrics
+    ("bur_secret_", KeyTail::WithRun),   // Bursar: the secret key
 ];
 
 /// What follows the beginning of a key.
 #[derive(Clone, Copy)]
-enum Rest {
+enum KeyTail {
     /// Somewhere in the same word at least [`RUN_MIN`] letters and digits in a row.
     WithRun,
     /// At once at least so many letters and digits, where the beginning is one of many short words.
@@ -47,7 +47,7 @@ const RUN_MIN: usize = 16;
 /// The first letters of keys, as bits: most words are passed over for theirs.
 const FIRST_LETTERS: u128 = first_letters(FORMS) | 1 << b'e';
 
-const fn first_letters(forms: &[(&str, Rest)]) -> u128 {
+const fn first_letters(forms: &[(&str, KeyTail)]) -> u128 {
     let [(prefix, _), rest @ ..] = forms else { return 0 };
     let [first, ..] = prefix.as_bytes() else { return first_letters(rest) };
     1 << *first | first_letters(rest)
@@ -91,14 +91,14 @@ fn words(text: &str) -> impl Iterator<Item = (usize, &str)> {
 
 /// What beginnings of keys in a word are compared with: read once, however many there are, so that
 /// no text takes more than its length.
-struct Shape {
+struct WordScan {
     /// Where the last long row of letters and digits begins.
     last_run: Option<usize>,
     /// Where the dot before the last one is.
     last_dot_but_one: Option<usize>,
 }
 
-impl Shape {
+impl WordScan {
     fn of(word: &str) -> Self {
         let mut at = word.len();
         let mut last_run = None;
@@ -116,19 +116,19 @@ impl Shape {
 
 /// Where in a word a key begins, if there is one: at its start, or after a separator.
 fn key_in(word: &str) -> Option<usize> {
-    let mut shape = None;
+    let mut scan = None;
     let mut before = None;
     for (at, byte) in word.bytes().enumerate() {
         let begins = before.is_none_or(|before: u8| !before.is_ascii_alphanumeric());
         before = Some(byte);
-        if begins && begins_key(word, at, &mut shape) {
+        if begins && begins_key(word, at, &mut scan) {
             return Some(at);
         }
     }
     None
 }
 
-fn begins_key(word: &str, at: usize, shape: &mut Option<Shape>) -> bool {
+fn begins_key(word: &str, at: usize, scan: &mut Option<WordScan>) -> bool {
     let Some(text) = word.get(at..) else { return false };
     let first = text.bytes().next().unwrap_or_default();
     if FIRST_LETTERS >> first & 1 == 0 {
@@ -137,25 +137,25 @@ fn begins_key(word: &str, at: usize, shape: &mut Option<Shape>) -> bool {
     let known = FORMS.iter().any(|(prefix, rest)| {
         let Some(after) = text.strip_prefix(prefix) else { return false };
         match *rest {
-            Rest::OfLength(length) => after.len() >= length,
-            Rest::Run(length) => {
+            KeyTail::OfLength(length) => after.len() >= length,
+            KeyTail::Run(length) => {
                 after.bytes().take_while(u8::is_ascii_alphanumeric).take(length).count() == length
             }
-            Rest::WithRun => {
-                let last = shape.get_or_insert_with(|| Shape::of(word)).last_run;
+            KeyTail::WithRun => {
+                let last = scan.get_or_insert_with(|| WordScan::of(word)).last_run;
                 last.is_some_and(|run| run >= at + prefix.len())
             }
         }
     });
-    known || begins_token(word, at, text, shape) || begins_integration_key(text)
+    known || begins_token(word, at, text, scan) || begins_integration_key(text)
 }
 
 /// A signed token: three parts, the first of which is JSON in base64; an encrypted one has five. A
 /// bound from below, so that whatever follows a token does not hide it.
-fn begins_token(word: &str, at: usize, text: &str, shape: &mut Option<Shape>) -> bool {
+fn begins_token(word: &str, at: usize, text: &str, scan: &mut Option<WordScan>) -> bool {
     text.len() > 40 && text.starts_with("eyJ") && {
-        let shape = shape.get_or_insert_with(|| Shape::of(word));
-        shape.last_dot_but_one.is_some_and(|dot| dot >= at)
+        let scan = scan.get_or_insert_with(|| WordScan::of(word));
+        scan.last_dot_but_one.is_some_and(|dot| dot >= at)
     }
 }
 

@@ -188,6 +188,14 @@ async fn a_header_cannot_ask_for_more() {
         let token = eve.token_of(&header(more), &claims);
         assert_eq!(world.prove(&token).await, refused(TokenRefusal::Signature));
     }
+    for (name, wrong) in
+        [("typ", json!(5)), ("enc", json!([])), ("x5c", json!("a")), ("jwk", json!(1))]
+    {
+        let token = world.ed25519.token_of(&header(json!({ name: wrong })), &claims);
+        assert_eq!(world.prove(&token).await, refused(TokenRefusal::Malformed), "{name}");
+        let token = world.ed25519.token_of(&header(json!({ name: null })), &claims);
+        assert!(world.prove(&token).await.is_ok(), "{name}");
+    }
     for kid in [json!(5), json!(null), json!(["e"])] {
         let token = world.ed25519.token_of(&header(json!({ "kid": kid })), &claims);
         assert_eq!(world.prove(&token).await, refused(TokenRefusal::Malformed));

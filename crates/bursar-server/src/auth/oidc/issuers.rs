@@ -82,7 +82,7 @@ impl ClaimPath {
 /// An issuer as it is written, in the file or in the environment.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Written {
+struct IssuerEntry {
     issuer: String,
     audience: String,
     tenant: Option<String>,
@@ -121,12 +121,13 @@ pub(crate) fn read_issuers(
         return Ok(Vec::new());
     }
     let mut reader = serde_json::Deserializer::from_str(text);
-    let written: Vec<Written> = serde_path_to_error::deserialize(&mut reader).map_err(|error| {
-        let said = error.inner().to_string();
-        // The line is that of a text which nobody wrote in this form.
-        let said = said.split(" at line ").next().unwrap_or_default();
-        format!("is wrong at {}: {said}", error.path())
-    })?;
+    let written: Vec<IssuerEntry> =
+        serde_path_to_error::deserialize(&mut reader).map_err(|error| {
+            let said = error.inner().to_string();
+            // The line is that of a text which nobody wrote in this form.
+            let said = said.split(" at line ").next().unwrap_or_default();
+            format!("is wrong at {}: {said}", error.path())
+        })?;
     reader.end().map_err(|_| "must be one list of issuers".to_owned())?;
     if written.len() > ISSUERS_MAX {
         return Err(format!("has more than {ISSUERS_MAX} issuers"));
@@ -145,8 +146,8 @@ pub(crate) fn read_issuers(
 /// What is wrong with which field.
 type Problem = (&'static str, &'static str);
 
-fn checked(written: Written, token_seconds_max: u32) -> Result<IssuerConfig, Problem> {
-    let Written {
+fn checked(written: IssuerEntry, token_seconds_max: u32) -> Result<IssuerConfig, Problem> {
+    let IssuerEntry {
         issuer,
         audience,
         tenant,

@@ -35,8 +35,8 @@ pub(super) struct JwksCache {
     keys_at: KeysAt,
     outbound: Arc<Outbound>,
     held: RwLock<CachedKeys>,
-    /// Whoever has it fetches.
-    flight: Arc<Mutex<()>>,
+    /// Locked by the task that fetches.
+    fetching: Arc<Mutex<()>>,
 }
 
 /// What is known, and since when.
@@ -124,13 +124,13 @@ fn seconds_between(one: Timestamp, other: Timestamp) -> u64 {
 
 impl JwksCache {
     pub(super) fn new(issuer: String, keys_at: KeysAt, outbound: Arc<Outbound>) -> Self {
-        let (held, flight) = (RwLock::default(), Arc::default());
-        Self { issuer, keys_at, outbound, held, flight }
+        let (held, fetching) = (RwLock::default(), Arc::default());
+        Self { issuer, keys_at, outbound, held, fetching }
     }
 
     /// Fetches, unless it was done a moment ago.
     pub(super) async fn fetch_first(self: &Arc<Self>, now: Timestamp) {
-        let _ = self.fetched(now).await;
+        let _ = self.fetch_or_wait(now).await;
     }
 
     /// The key that a token names.
@@ -147,26 +147,26 @@ impl JwksCache {
         let held = match held.age(now) {
             Age::Fresh => held,
             Age::Ageing => {
-                self.fetch_beside(now);
+                self.fetch_in_background(now);
                 held
             }
-            Age::Over => self.fetched(now).await,
+            Age::Over => self.fetch_or_wait(now).await,
         };
         if let Some(key) = held.find(id, algorithm, now) {
             return Ok(key);
         }
         // The issuer may have a new one.
-        let held = self.fetched(now).await;
+        let held = self.fetch_or_wait(now).await;
         let missing = if held.has_failed { KeyNotFound::Unavailable } else { KeyNotFound::Unknown };
         held.find(id, algorithm, now).ok_or(missing)
     }
 
     /// What is held after a fetch, which one of all who wait for it has made.
-    async fn fetched(self: &Arc<Self>, now: Timestamp) -> CachedKeys {
-        let flight = Arc::clone(&self.flight).lock_owned().await;
+    async fn fetch_or_wait(self: &Arc<Self>, now: Timestamp) -> CachedKeys {
+        let fetching = Arc::clone(&self.fetching).lock_owned().await;
         if self.held.read().may_fetch(now) {
             // In a task of its own: a client that goes away ends nothing that others wait for.
-            let fetched = tokio::spawn(Arc::clone(self).fetch(now, flight)).await;
+            let fetched = tokio::spawn(Arc::clone(self).fetch(now, fetching)).await;
             if let Err(error) = fetched.map_err(TaskFailed::from) {
                 tracing::error!(%error, "the keys of an issuer were not fetched");
             }
@@ -175,14 +175,14 @@ impl JwksCache {
     }
 
     /// Fetches while nobody waits, unless someone does it already.
-    fn fetch_beside(self: &Arc<Self>, now: Timestamp) {
-        let Ok(flight) = Arc::clone(&self.flight).try_lock_owned() else { return };
+    fn fetch_in_background(self: &Arc<Self>, now: Timestamp) {
+        let Ok(fetching) = Arc::clone(&self.fetching).try_lock_owned() else { return };
         if self.held.read().may_fetch(now) {
-            tokio::spawn(Arc::clone(self).fetch(now, flight));
+            tokio::spawn(Arc::clone(self).fetch(now, fetching));
         }
     }
 
-    async fn fetch(self: Arc<Self>, now: Timestamp, flight: OwnedMutexGuard<()>) {
+    async fn fetch(self: Arc<Self>, now: Timestamp, fetching: OwnedMutexGuard<()>) {
         let fetched = self.ask().await;
         let mut held = self.held.write();
         let had_failed = held.has_failed;
@@ -208,7 +208,7 @@ impl JwksCache {
             Err(_) => {}
         }
         drop(held);
-        drop(flight);
+        drop(fetching);
     }
 
     async fn ask(&self) -> Result<KeySet, FetchError> {

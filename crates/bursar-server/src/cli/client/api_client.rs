@@ -54,10 +54,10 @@ enum Transport {
 /// What proves who calls, and where it comes from.
 struct Credential {
     secret: Secret,
-    origin: Origin,
+    origin: CredentialOrigin,
 }
 
-enum Origin {
+enum CredentialOrigin {
     ApiKey,
     Configured,
     File(PathBuf),
@@ -103,7 +103,7 @@ impl ApiClient {
     fn open(config: &Config, access: &ServerArgs) -> Result<Self, ClientError> {
         if let Some(api_key) = &access.api_key {
             let secret = Secret::new(api_key.clone());
-            let credential = Credential { secret, origin: Origin::ApiKey };
+            let credential = Credential { secret, origin: CredentialOrigin::ApiKey };
             let transport = Transport::Running(RunningServer::new(config, access.url.as_deref()));
             return Ok(Self { transport, credential, tenant: None });
         }
@@ -153,13 +153,14 @@ impl ApiClient {
 
     fn open_in_process(config: &Config) -> Result<Self, ClientError> {
         let server = InProcessServer::open(config)?;
-        let credential = Credential { secret: server.operator_token(), origin: Origin::Configured };
+        let credential =
+            Credential { secret: server.operator_token(), origin: CredentialOrigin::Configured };
         Ok(Self { transport: Transport::InProcess(Box::new(server)), credential, tenant: None })
     }
 
     /// Whether the operator's token proves who calls, which may act for every tenant.
     pub(super) const fn is_operator(&self) -> bool {
-        !matches!(self.credential.origin, Origin::ApiKey)
+        !matches!(self.credential.origin, CredentialOrigin::ApiKey)
     }
 
     /// Whether what is asked may be busy or away for a moment: a server, or a database that this
@@ -306,13 +307,15 @@ impl ApiClient {
     /// Where the credential comes from that was not accepted.
     fn hint(&self) -> String {
         match &self.credential.origin {
-            Origin::ApiKey => "; the API key comes from --api-key or BURSAR_API_KEY".to_owned(),
-            Origin::Configured => {
+            CredentialOrigin::ApiKey => {
+                "; the API key comes from --api-key or BURSAR_API_KEY".to_owned()
+            }
+            CredentialOrigin::Configured => {
                 "; the operator's token comes from the configuration (BURSAR_OPERATOR_TOKEN), and \
                  the server has another"
                     .to_owned()
             }
-            Origin::File(path) => format!(
+            CredentialOrigin::File(path) => format!(
                 "; the operator's token was read from {}, and the server was started with another",
                 path.display()
             ),
@@ -342,7 +345,7 @@ pub fn path(segments: &[&str]) -> Result<String, ClientError> {
 fn operator_credential(config: &Config) -> Result<Credential, ClientError> {
     if let Some(token) = &config.operator_token {
         let secret = Secret::new(token.expose().to_owned());
-        return Ok(Credential { secret, origin: Origin::Configured });
+        return Ok(Credential { secret, origin: CredentialOrigin::Configured });
     }
     let path = config.data_dir.join(OPERATOR_TOKEN);
     let token = read_secret(&config.data_dir, OPERATOR_TOKEN)
@@ -354,5 +357,5 @@ fn operator_credential(config: &Config) -> Result<Credential, ClientError> {
             path.display()
         ))
     })?;
-    Ok(Credential { secret, origin: Origin::File(path) })
+    Ok(Credential { secret, origin: CredentialOrigin::File(path) })
 }

@@ -69,7 +69,13 @@ impl HttpMetrics {
 
     pub(super) fn begin<'m>(&'m self, route: &'m str, method: &Method) -> Counted<'m> {
         self.in_flight.inc();
-        Counted { metrics: self, route, method: word(method), began: Instant::now(), ended: false }
+        Counted {
+            metrics: self,
+            route,
+            method: method_label(method),
+            began: Instant::now(),
+            ended: false,
+        }
     }
 }
 
@@ -111,7 +117,7 @@ impl Drop for Counted<'_> {
     }
 }
 
-fn word(method: &Method) -> &'static str {
+fn method_label(method: &Method) -> &'static str {
     const KNOWN: [(Method, &str); 7] = [
         (Method::GET, "GET"),
         (Method::POST, "POST"),

@@ -78,10 +78,10 @@ impl LedgerMetrics {
     pub(super) fn see(&self, waiting: Waiting) {
         self.stored_bytes.see();
         let Waiting { jobs, commands, bytes, bytes_max } = waiting;
-        self.queue_jobs.set(figure(jobs));
-        self.queue_commands.set(figure(commands));
-        self.queue_bytes.set(figure(bytes));
-        self.queue_limit.set(figure(bytes_max));
+        self.queue_jobs.set(gauge_value(jobs));
+        self.queue_commands.set(gauge_value(commands));
+        self.queue_bytes.set(gauge_value(bytes));
+        self.queue_limit.set(gauge_value(bytes_max));
     }
 
     /// The text of the families of usage, which are not in the registry; what of them is kept, given
@@ -92,9 +92,9 @@ impl LedgerMetrics {
         for (reason, more) in [("aged", aged), ("crowded", crowded), ("cleared", cleared)] {
             self.label_sets_forgotten.with_label_values(&[reason]).inc_by(more);
         }
-        self.label_sets.set(figure(text.sets()));
+        self.label_sets.set(gauge_value(text.sets()));
         for (metric, series) in text.left_out() {
-            self.series_left_out.with_label_values(&[metric]).set(figure(series));
+            self.series_left_out.with_label_values(&[metric]).set(gauge_value(series));
         }
         text
     }
@@ -105,7 +105,7 @@ impl LedgerMetrics {
     }
 }
 
-fn figure(size: usize) -> i64 {
+fn gauge_value(size: usize) -> i64 {
     i64::try_from(size).unwrap_or(i64::MAX)
 }
 

@@ -27,8 +27,8 @@ use tokio::sync::{AcquireError, OwnedSemaphorePermit, Semaphore};
 use crate::auth::failed_logins::FailedLogin;
 
 pub use self::http::Counted;
-pub use self::readers::{PlaceTaken, Reading};
-pub use self::table::{Kind, METRICS, Metric};
+pub use self::readers::{ReaderEvicted, Reading};
+pub use self::table::{METRICS, Metric, MetricKind};
 use self::{
     clock::ClockMetrics, http::HttpMetrics, ledger::LedgerMetrics, process::ProcessMetrics,
     readers::Readers, stock::StockMetrics, usage::UsageText,

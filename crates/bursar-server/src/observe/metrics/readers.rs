@@ -15,24 +15,24 @@ const READERS_MAX: usize = 16;
 /// Why an answer ends before its end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("others wanted to read the metrics, and this one had taken nothing for the longest")]
-pub struct PlaceTaken;
+pub struct ReaderEvicted;
 
 /// The answers that are being read.
 #[derive(Debug)]
 pub(super) struct Readers<T> {
-    places: Mutex<Vec<Arc<Place<T>>>>,
+    slots: Mutex<Vec<Arc<ReaderSlot<T>>>>,
     turns: Arc<AtomicU64>,
 }
 
 impl<T> Default for Readers<T> {
     fn default() -> Self {
-        Self { places: Mutex::default(), turns: Arc::default() }
+        Self { slots: Mutex::default(), turns: Arc::default() }
     }
 }
 
-/// The place of an answer.
+/// The slot of one answer, which ends it when it is cut.
 #[derive(Debug)]
-struct Place<T> {
+struct ReaderSlot<T> {
     state: Mutex<State<T>>,
 }
 
@@ -55,21 +55,21 @@ impl<T> Readers<T> {
     pub(super) fn begin(&self, text: T) -> Reading<T> {
         let turn = self.turns.fetch_add(1, Ordering::Relaxed);
         let state = Mutex::new(State { text: Text::Open(text), turn });
-        let place = Arc::new(Place { state });
-        let mut places = self.places.lock();
-        places.retain(|place| matches!(place.state.lock().text, Text::Open(_)));
-        if places.len() >= READERS_MAX {
-            let turns = places.iter().map(|place| place.state.lock().turn).enumerate();
+        let slot = Arc::new(ReaderSlot { state });
+        let mut slots = self.slots.lock();
+        slots.retain(|slot| matches!(slot.state.lock().text, Text::Open(_)));
+        if slots.len() >= READERS_MAX {
+            let turns = slots.iter().map(|slot| slot.state.lock().turn).enumerate();
             if let Some((at, _)) = turns.min_by_key(|(_, turn)| *turn) {
-                places.swap_remove(at).cut();
+                slots.swap_remove(at).cut();
             }
         }
-        places.push(Arc::clone(&place));
-        Reading { place, turns: Arc::clone(&self.turns) }
+        slots.push(Arc::clone(&slot));
+        Reading { slot, turns: Arc::clone(&self.turns) }
     }
 }
 
-impl<T> Place<T> {
+impl<T> ReaderSlot<T> {
     fn cut(&self) {
         let mut state = self.state.lock();
         if let Text::Open(_) = state.text {
@@ -81,19 +81,19 @@ impl<T> Place<T> {
 /// A text that is being read, part by part.
 #[derive(Debug)]
 pub struct Reading<T> {
-    place: Arc<Place<T>>,
+    slot: Arc<ReaderSlot<T>>,
     turns: Arc<AtomicU64>,
 }
 
 impl<T: Iterator<Item = Bytes>> Iterator for Reading<T> {
-    type Item = Result<Bytes, PlaceTaken>;
+    type Item = Result<Bytes, ReaderEvicted>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        let mut state = self.place.state.lock();
+        let mut state = self.slot.state.lock();
         let part = match &mut state.text {
             Text::Open(text) => text.next().map(Ok),
             Text::Ended => None,
-            Text::Cut => Some(Err(PlaceTaken)),
+            Text::Cut => Some(Err(ReaderEvicted)),
         };
         match part {
             Some(Ok(_)) => state.turn = self.turns.fetch_add(1, Ordering::Relaxed),
@@ -105,7 +105,7 @@ impl<T: Iterator<Item = Bytes>> Iterator for Reading<T> {
 
 impl<T> Drop for Reading<T> {
     fn drop(&mut self) {
-        self.place.state.lock().text = Text::Ended;
+        self.slot.state.lock().text = Text::Ended;
     }
 }
 
@@ -133,7 +133,7 @@ mod tests {
         }
         let mut next = readers.begin(text(&Arc::new(())));
         assert_eq!(Arc::strong_count(&held[1]), 1, "what it held is given back at once");
-        assert_eq!(reading[1].next(), Some(Err(PlaceTaken)));
+        assert_eq!(reading[1].next(), Some(Err(ReaderEvicted)));
         assert_eq!(reading[1].next(), None);
         for at in (2..READERS_MAX).chain([0]) {
             assert_eq!(reading[at].next(), Some(Ok(Bytes::from_static(&[1]))));

@@ -30,19 +30,19 @@ const BOUNDS: CacheBounds = CacheBounds {
 /// What tenants stored since the start.
 pub(super) struct StoredBytes {
     counters: IntCounterVec,
-    places: Mutex<Places>,
+    active: Mutex<ActiveTenants>,
     began: Instant,
 }
 
 /// The tenants that have a label set of their own.
-struct Places {
+struct ActiveTenants {
     /// By when they stored something last.
-    of_tenants: TenantCache<TenantId, Place>,
+    of_tenants: TenantCache<TenantId, TenantBytes>,
     /// Scrapes until now.
     scrapes: u64,
 }
 
-struct Place {
+struct TenantBytes {
     /// When it stored something last, in seconds since the start.
     stored_at: u64,
     /// What it stored after this many scrapes, and what that was.
@@ -52,10 +52,10 @@ struct Place {
 
 impl StoredBytes {
     pub(super) fn new(registry: &Registry) -> Result<Self> {
-        let places = Places { of_tenants: TenantCache::new(BOUNDS), scrapes: 0 };
+        let active = ActiveTenants { of_tenants: TenantCache::new(BOUNDS), scrapes: 0 };
         Ok(Self {
             counters: table::STORED_BYTES.counters(registry)?,
-            places: Mutex::new(places),
+            active: Mutex::new(active),
             began: Instant::now(),
         })
     }
@@ -70,10 +70,10 @@ impl StoredBytes {
     }
 
     fn count_at(&self, stored: &HashMap<TenantId, i64>, now: u64) {
-        let mut places = self.places.lock();
+        let mut active = self.active.lock();
         for (tenant_id, bytes) in stored {
             let bytes = u64::try_from(*bytes).unwrap_or(0);
-            if let Some(unshown) = places.count(*tenant_id, bytes, now) {
+            if let Some(unshown) = active.count(*tenant_id, bytes, now) {
                 self.remove(unshown.tenant_id);
                 self.counters.with_label_values(&[OTHER]).inc_by(unshown.bytes);
             }
@@ -82,12 +82,12 @@ impl StoredBytes {
     }
 
     fn see_at(&self, now: u64) {
-        let mut places = self.places.lock();
-        let is_aged = |place: &Place| now.saturating_sub(place.stored_at) >= LIFE_SECONDS;
-        while let Some((tenant_id, _)) = places.of_tenants.take_oldest(is_aged) {
+        let mut active = self.active.lock();
+        let is_aged = |tenant: &TenantBytes| now.saturating_sub(tenant.stored_at) >= LIFE_SECONDS;
+        while let Some((tenant_id, _)) = active.of_tenants.take_oldest(is_aged) {
             self.remove(tenant_id);
         }
-        places.scrapes += 1;
+        active.scrapes += 1;
     }
 
     fn remove(&self, tenant_id: TenantId) {
@@ -107,20 +107,20 @@ struct Unshown {
     bytes: u64,
 }
 
-impl Places {
+impl ActiveTenants {
     /// Counts in the place of a tenant, and says who gave up its own for it.
     fn count(&mut self, tenant_id: TenantId, more: u64, now: u64) -> Option<Unshown> {
         let known = self.of_tenants.remove(&tenant_id);
-        let bytes = known.as_ref().map_or(0, |place| self.unshown(place)).saturating_add(more);
+        let bytes = known.as_ref().map_or(0, |tenant| self.unshown(tenant)).saturating_add(more);
         let is_full = self.of_tenants.len() >= TENANTS_MAX;
         let idle = is_full.then(|| self.of_tenants.take_oldest(|_| true)).flatten();
-        let place = Place { stored_at: now, scrapes: self.scrapes, bytes };
-        self.of_tenants.insert(Some(tenant_id), tenant_id, place, PLACE_BYTES);
-        idle.map(|(tenant_id, place)| Unshown { tenant_id, bytes: self.unshown(&place) })
+        let tenant = TenantBytes { stored_at: now, scrapes: self.scrapes, bytes };
+        self.of_tenants.insert(Some(tenant_id), tenant_id, tenant, PLACE_BYTES);
+        idle.map(|(tenant_id, tenant)| Unshown { tenant_id, bytes: self.unshown(&tenant) })
     }
 
-    const fn unshown(&self, place: &Place) -> u64 {
-        if place.scrapes == self.scrapes { place.bytes } else { 0 }
+    const fn unshown(&self, tenant: &TenantBytes) -> u64 {
+        if tenant.scrapes == self.scrapes { tenant.bytes } else { 0 }
     }
 }
 
@@ -130,17 +130,17 @@ impl Cache for StoredBytes {
     }
 
     fn in_use(&self) -> CacheUse {
-        self.places.lock().of_tenants.in_use()
+        self.active.lock().of_tenants.in_use()
     }
 
     fn clear(&self, tenant_id: Option<TenantId>) -> usize {
-        let mut places = self.places.lock();
+        let mut active = self.active.lock();
         let Some(one) = tenant_id else {
             self.counters.reset();
-            return places.of_tenants.clear();
+            return active.of_tenants.clear();
         };
         self.remove(one);
-        places.of_tenants.forget(tenant_id)
+        active.of_tenants.forget(tenant_id)
     }
 }
 

@@ -11,7 +11,7 @@ pub struct Metric {
     /// Its name, with its unit last.
     pub name: &'static str,
     /// Its type.
-    pub kind: Kind,
+    pub kind: MetricKind,
     /// Its labels, all of which have few values or are bounded.
     pub labels: &'static [&'static str],
     /// What it means.
@@ -21,13 +21,13 @@ pub struct Metric {
 /// The type of a metric.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[expect(missing_docs, reason = "the words of Prometheus")]
-pub enum Kind {
+pub enum MetricKind {
     Counter,
     Gauge,
     Histogram,
 }
 
-impl Kind {
+impl MetricKind {
     /// The word of Prometheus.
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -41,7 +41,7 @@ impl Kind {
 macro_rules! metrics {
     ($($constant:ident = $kind:ident $name:literal [$($label:literal),*] $help:literal;)+) => {
         $(pub(super) const $constant: Metric =
-            Metric { name: $name, kind: Kind::$kind, labels: &[$($label),*], help: $help };)+
+            Metric { name: $name, kind: MetricKind::$kind, labels: &[$($label),*], help: $help };)+
 
         /// Every metric, for the documents.
         pub const METRICS: &[Metric] = &[$($constant,)+];
