@@ -10,7 +10,7 @@ use bursar_store::{SecretHash, Store, StoreError};
 use crate::auth::caller::{Caller, CallerTenant, Kind, is_past};
 use crate::auth::failed_logins::{FailedLogin, FailedLogins};
 use crate::auth::key_cache::KeyCache;
-use crate::auth::oidc::{Issuers, Person, PersonError, Refusal};
+use crate::auth::oidc::{Issuers, Person, PersonError, TokenRefusal};
 use crate::auth::onboarding::Onboarding;
 use crate::auth::scopes::ScopeSet;
 use crate::auth::secret::{
@@ -139,7 +139,7 @@ impl Authenticator {
         let Person { tenant_id, subject, issuer, role, expires_at } = person;
         let tenant = self.caller_tenant(tenant_id).await?;
         // Nobody is told which tenants there are.
-        let tenant = tenant.ok_or(PersonError::Refused(Refusal::Tenant))?;
+        let tenant = tenant.ok_or(PersonError::Refused(TokenRefusal::Tenant))?;
         // What one issuer calls someone, another may call someone else.
         Ok(Caller::Person { tenant, name: format!("{issuer}|{subject}"), role, expires_at })
     }
