@@ -102,8 +102,7 @@ impl Names<'_> {
             absolute.pop();
         }
         let mut rest = rest;
-        while let Some((next, after)) = rest.split_first().filter(|(next, _)| *next == "super") {
-            let _ = next;
+        while let Some((_, after)) = rest.split_first().filter(|(next, _)| *next == "super") {
             absolute.pop();
             rest = after;
         }
@@ -168,7 +167,7 @@ fn is_test(attributes: &[syn::Attribute]) -> bool {
         syn::Meta::List(list) => {
             list.path.is_ident("cfg") && list.tokens.to_string().starts_with("test")
         }
-        _ => false,
+        syn::Meta::Path(_) | syn::Meta::NameValue(_) => false,
     };
     attributes.iter().any(is_test)
 }
