@@ -18,16 +18,12 @@ use crate::money::Nanos;
 use crate::reservation::{Hold, Reservation, ReservationState, ReserveRequest};
 use crate::tenant::TenantLifecycle;
 use crate::time::{Month, Timestamp};
-use crate::usage::{CallId, PolicyResult, Usage};
+use crate::usage::{CallId, CallKey, PolicyResult, Usage};
 
 /// How far a record's clock may run ahead (law 5 of the ledger).
 const AHEAD_SECONDS_MAX: u32 = 5 * 60;
 /// For how long a call counts in the rate.
 const RATE_SECONDS: i64 = 60;
-
-/// The short key of a call id within its tenant, made by storage from the whole call id.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct CallKey(pub u128);
 
 /// One row of counters: an integration's month.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]

@@ -28,7 +28,7 @@ mod time;
 mod usage;
 
 pub use account::{Account, Counter, Overflow, Totals};
-pub use book::{Book, Call, CallKey, CounterKey, HoldChange, Loaded};
+pub use book::{Book, Call, CounterKey, HoldChange, Loaded};
 pub use caps::{Caps, OpenBound, TenantSums, UNSWEPT_MAX};
 pub use clock::{ClockEvent, ClockMark, ClockReading, ClockState, Timekeeper};
 pub use command::{
@@ -50,4 +50,4 @@ pub use rate::RateWindow;
 pub use reservation::{Hold, Reservation, ReservationState, ReserveRequest};
 pub use tenant::{OnboardingState, TenantLifecycle, TenantRefusal};
 pub use time::{Day, Hour, Month, Timestamp};
-pub use usage::{CallId, PolicyResult, TokenBuckets, Usage, UsageError};
+pub use usage::{CallId, CallKey, PolicyResult, TokenBuckets, Usage, UsageError};

@@ -1,11 +1,10 @@
 //! Reservations: money, tokens and one call held until the call is recorded.
 
 use crate::account::Totals;
-use crate::book::CallKey;
 use crate::decide::{Decision, Estimate};
 use crate::id::{IntegrationId, TenantId};
 use crate::time::{Month, Timestamp};
-use crate::usage::{CallId, UsageError};
+use crate::usage::{CallId, CallKey, UsageError};
 
 /// How a reservation stands. Only an open one can change, and it changes once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

@@ -79,6 +79,10 @@ impl fmt::Debug for CallId {
     }
 }
 
+/// The short key of a call id within its tenant, made by storage from the whole call id.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct CallKey(pub u128);
+
 /// What the caller's own policy made of the call.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum PolicyResult {
