@@ -19,7 +19,7 @@ use tokio_postgres::config::SslMode;
 use tokio_postgres::{Client, Config, Connection, Socket};
 use tokio_postgres_rustls::MakeRustlsConnect;
 
-use super::OpenPostgresError;
+use super::error::OpenPostgresError;
 
 /// How long to wait for a connection: whoever asks meanwhile is told to come again.
 const CONNECT_MAX: Duration = Duration::from_secs(2);

@@ -1,21 +1,12 @@
-//! Which models and agents have rollups of their own: remembered, because almost all of a group's
-//! are known, and decided under a lock when one is new.
+//! Which models and agents have rollups of their own, decided under a lock when one is new.
 
-use std::collections::{BTreeSet, HashSet};
-
-use bursar_core::TenantId;
+use std::collections::BTreeSet;
 
 use super::bulk::{Bulk, Column};
 use super::lane::PostgresLane;
 use super::tx::{params, store_error};
 use crate::error::StoreError;
-use crate::rows::rollup::{Label, LabelKind, Labels};
-
-/// What the labels take that a lane remembers; beyond that it begins anew. A tenant has 11,000 at
-/// most (`LabelKind::max`).
-const REMEMBERED_BYTES_MAX: usize = 16 * 1024 * 1024;
-/// What a label takes besides its texts.
-const LABEL_BYTES: usize = 80;
+use crate::rows::rollup::{Label, Labels};
 
 const LOCK_COUNT: &str = "insert into rollup_label_counts (tenant_id, kind, labels) \
      values ($1, $2, 0) on conflict (tenant_id, kind) \
@@ -29,41 +20,6 @@ const INSERT_LABELS: &str = "insert into rollup_labels (tenant_id, kind, provide
      values ($1, $2, unnest($3), unnest($4))";
 const SET_COUNT: &str =
     "update rollup_label_counts set labels = $3 where tenant_id = $1 and kind = $2";
-
-type Owned = (TenantId, LabelKind, Box<str>, Box<str>);
-
-/// Labels that are stored, as far as a lane remembers them.
-#[derive(Default)]
-pub(super) struct KnownLabels {
-    stored: HashSet<Owned>,
-    stored_bytes: usize,
-    /// Those that the transaction adds or met.
-    staged: Vec<Owned>,
-}
-
-impl KnownLabels {
-    fn knows(&self, (tenant_id, kind, provider, label): Label<'_>) -> bool {
-        self.stored.contains(&(tenant_id, kind, provider.into(), label.into()))
-    }
-
-    /// After a commit: what was added is stored.
-    pub(super) fn keep_staged(&mut self) {
-        for label in self.staged.drain(..) {
-            let bytes = LABEL_BYTES + label.2.len() + label.3.len();
-            if self.stored_bytes + bytes > REMEMBERED_BYTES_MAX {
-                self.stored.clear();
-                self.stored_bytes = 0;
-            }
-            if self.stored.insert(label) {
-                self.stored_bytes += bytes;
-            }
-        }
-    }
-
-    pub(super) fn forget_staged(&mut self) {
-        self.staged.clear();
-    }
-}
 
 pub(super) struct StoredLabels<'a>(pub(super) &'a mut PostgresLane);
 
@@ -109,8 +65,7 @@ impl StoredLabels<'_> {
         })?;
         let admitted: Vec<Label<'a>> =
             known.into_iter().filter_map(|place| part.get(place)).copied().collect();
-        let owned = |label: &Label<'a>| (label.0, label.1, label.2.into(), label.3.into());
-        self.0.labels.staged.extend(admitted.iter().map(owned));
+        self.0.labels.stage(&admitted);
         Ok(admitted)
     }
 }
@@ -146,26 +101,4 @@ async fn insert(
     bulk.execute(client, &[tenant, kind]).await?;
     client.execute_typed(SET_COUNT, params![tenant, kind, count]).await.map_err(store_error)?;
     Ok(())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn labels_of_the_greatest_length_are_bounded_in_bytes() {
-        let mut known = KnownLabels::default();
-        let long = "\u{1f4b8}".repeat(250);
-        for tenant in 1..=4 {
-            let tenant_id = TenantId::from_number(tenant).expect("in range");
-            for number in 0..10_000 {
-                let label = format!("{long}{number}").into();
-                known.staged.push((tenant_id, LabelKind::Agent, "".into(), label));
-            }
-            known.keep_staged();
-            let bytes: usize = known.stored.iter().map(|label| label.3.len()).sum();
-            assert!(bytes <= known.stored_bytes && bytes <= REMEMBERED_BYTES_MAX, "{bytes}");
-        }
-        assert!(!known.stored.is_empty() && known.staged.is_empty());
-    }
 }

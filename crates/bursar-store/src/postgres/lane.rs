@@ -1,25 +1,22 @@
-//! A writer of the database: one thread, one connection, one transaction at a time.
+//! The connection of a writer, and its transaction, which begins with the first question in it.
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use bursar_core::{Book, CallKey, EntryId, IntegrationId, TenantId, Timestamp};
+use bursar_core::{CallKey, EntryId, IntegrationId, TenantId, Timestamp};
 use tokio::join;
 use tokio::runtime::Runtime;
 use tokio_postgres::Client;
 
 use super::connect::Address;
-use super::labels::KnownLabels;
-use super::sweep::{self, Sweep};
+use super::known_labels::KnownLabels;
+use super::sweep::Sweep;
 use super::tx::{self, Messages, commit_error, params, store_error};
-use super::{audit, clock, load, save};
 use crate::audit::chain::AuditKey;
-use crate::clock::{ClockConfirmed, StoreClock};
+use crate::clock::StoreClock;
 use crate::error::{NotWritable, StoreError};
 use crate::rows::row::AuditRow;
-use crate::write::lane::{Due, Grouping, Lane, Wanted};
-use crate::write::writable::WRITE_PROBE_BYTES;
 
 /// How long the database may take for whatever it is asked at once; beyond its own bounds.
 const ANSWER_MAX: Duration = Duration::from_secs(20);
@@ -32,13 +29,6 @@ const NUMBERS_LEFT_MIN: i64 = 64;
 
 const TAKE_NUMBERS: &str = "update id_numbers set next_number = greatest(next_number, $2) + $1 \
      where name = 'ids' returning next_number - $1";
-
-/// A table that is truncated begins a new file, so that what is then written takes room of the disk,
-/// and no room that the database has already. The old file goes with the commit.
-const EMPTY_PROBE: &str = "truncate write_probe";
-const WRITE_PROBE: &str = "insert into write_probe (filler) select $1 from generate_series(1, $2)";
-/// The bytes of a row of it, of which a page takes four and which are not compressed.
-const PROBE_ROW_BYTES: u32 = 2_000;
 
 pub(super) struct PostgresLane {
     address: Address,
@@ -199,6 +189,50 @@ impl PostgresLane {
         })
     }
 
+    /// Begins a transaction, of which the database hears with the first question.
+    pub(super) fn promise(&mut self) {
+        self.open = Open::Promised;
+    }
+
+    /// The same with numbers for what is written in it.
+    pub(super) fn promise_with_numbers(&mut self) -> Result<(), StoreError> {
+        let Numbers { next, end, .. } = self.numbers;
+        if end - next < NUMBERS_LEFT_MIN {
+            self.numbers = Numbers::default();
+            self.allot_numbers(0)?;
+        }
+        self.promise();
+        Ok(())
+    }
+
+    /// Commits the transaction, if the database has heard of it.
+    pub(super) fn commit_open(&mut self) -> Result<(), StoreError> {
+        self.keep_connection()?;
+        let open = std::mem::replace(&mut self.open, Open::No);
+        if let Open::Yes(_) = open {
+            let committed =
+                self.ask(async |client| client.batch_execute("commit").await.map_err(commit_error));
+            if let Err(error) = committed {
+                // Whatever became of it, this connection is not asked about it.
+                self.disconnect();
+                return Err(error);
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes the transaction back, if the database has heard of it.
+    pub(super) fn rollback_open(&mut self) {
+        let open = std::mem::replace(&mut self.open, Open::No);
+        if matches!(open, Open::Yes(_)) && self.client.is_some() {
+            let rolled_back = self
+                .ask(async |client| client.batch_execute("rollback").await.map_err(store_error));
+            if rolled_back.is_err() {
+                self.disconnect();
+            }
+        }
+    }
+
     pub(super) fn allot_numbers(&mut self, count: usize) -> Result<i64, StoreError> {
         let count = i64::try_from(count).unwrap_or(i64::MAX);
         let Numbers { next, end, taken_at } = self.numbers;
@@ -223,103 +257,5 @@ impl PostgresLane {
         self.numbers =
             Numbers { next: first + count, end: first + run, taken_at: Some(Instant::now()) };
         Ok(first)
-    }
-}
-
-impl Lane for PostgresLane {
-    fn grouping(&self) -> Grouping {
-        Grouping::OneTenant
-    }
-
-    fn due(&mut self, limit: usize) -> Result<Due, StoreError> {
-        sweep::due(self, limit)
-    }
-
-    fn begin(&mut self) -> Result<(), StoreError> {
-        self.claims.clear();
-        self.reservations_max = None;
-        self.audits.clear();
-        self.labels.forget_staged();
-        self.now = self.clock.to_decide()?;
-        let Numbers { next, end, .. } = self.numbers;
-        if end - next < NUMBERS_LEFT_MIN {
-            self.numbers = Numbers::default();
-            self.allot_numbers(0)?;
-        }
-        self.open = Open::Promised;
-        Ok(())
-    }
-
-    fn load<'a>(&mut self, wanted: &Wanted<'a>) -> Result<Book<'a>, StoreError> {
-        load::book(self, wanted)
-    }
-
-    fn save(&mut self, book: Book<'_>) -> Result<(), StoreError> {
-        save::book(self, &book)
-    }
-
-    fn commit(&mut self) -> Result<(), StoreError> {
-        audit::write(self)?;
-        self.keep_connection()?;
-        let open = std::mem::replace(&mut self.open, Open::No);
-        if let Open::Yes(_) = open {
-            let committed =
-                self.ask(async |client| client.batch_execute("commit").await.map_err(commit_error));
-            if let Err(error) = committed {
-                // Whatever became of it, this connection is not asked about it.
-                self.disconnect();
-                return Err(error);
-            }
-        }
-        self.labels.keep_staged();
-        self.also.clear();
-        Ok(())
-    }
-
-    fn abandon(&mut self) {
-        self.disconnect();
-        self.rollback();
-        self.also.clear();
-        self.reservations_max = None;
-    }
-
-    fn write_probe(&mut self) -> Result<(), StoreError> {
-        self.ask_of(None, async |client| {
-            let filler = "x".repeat(PROBE_ROW_BYTES as usize);
-            let rows = i64::from(WRITE_PROBE_BYTES / PROBE_ROW_BYTES);
-            client.batch_execute(EMPTY_PROBE).await.map_err(store_error)?;
-            let filled = client.execute_typed(WRITE_PROBE, params![filler, rows]).await;
-            filled.map(|_| ()).map_err(store_error)
-        })
-    }
-
-    fn confirm_clock(&mut self) -> Result<ClockConfirmed, StoreError> {
-        let before = self.clock.now();
-        let injected = self.clock.injected();
-        self.open = Open::Promised;
-        let confirmed = self
-            .ask_of(None, async |client| clock::confirm(client, injected).await)
-            .and_then(|heard| self.commit().map(|()| heard));
-        if confirmed.is_err() {
-            self.rollback();
-        }
-        let (wall, confirmations) = confirmed?;
-        // Another connection of this server may have heard of it first.
-        let now = self.clock.heard(wall, confirmations).now;
-        Ok(ClockConfirmed { now, changed_micros: now.micros() - before.micros() })
-    }
-
-    fn rollback(&mut self) {
-        self.claims.clear();
-        self.audits.clear();
-        self.labels.forget_staged();
-        let open = std::mem::replace(&mut self.open, Open::No);
-        if matches!(open, Open::Yes(_)) && self.client.is_some() {
-            let rolled_back = self
-                .ask(async |client| client.batch_execute("rollback").await.map_err(store_error));
-            if rolled_back.is_err() {
-                self.disconnect();
-            }
-        }
     }
 }

@@ -18,8 +18,8 @@ use tokio::{join, select};
 use tokio_postgres::error::SqlState;
 use tokio_postgres::{Client, Row};
 
-use super::OpenPostgresError;
 use super::connect::Address;
+use super::error::OpenPostgresError;
 use super::tx::{self, Messages};
 use crate::error::{NotWritable, StoreError};
 use crate::read::reading;

@@ -3,7 +3,7 @@
 
 use tokio_postgres::Client;
 
-use super::OpenPostgresError;
+use super::error::OpenPostgresError;
 use super::settings;
 use super::tx::{self, Messages, params};
 use crate::schema::SchemaStatus;

@@ -2,7 +2,7 @@
 
 use tokio_postgres::Client;
 
-use super::OpenPostgresError;
+use super::error::OpenPostgresError;
 use super::tx::{Messages, params};
 
 /// The oldest PostgreSQL that is supported.

@@ -7,8 +7,9 @@ use bursar_core::{
     ApiKeyId, ClockState, Counter, Day, IntegrationId, IntegrationKeyId, Month, SignalId, TenantId,
 };
 
+use super::open::PostgresStore;
 use super::readers::{Pong, Reader};
-use super::{PostgresStore, audit, days, decisions, history, protection, read, series, stock};
+use super::{audit, days, decisions, history, protection, read, series, stock};
 use crate::audit::chain::{AuditEntry, AuditFilter, AuditPage, ChainPlace};
 use crate::error::StoreError;
 use crate::read::breakdown::{Breakdown, BreakdownFilter, GroupBy, Series, SeriesFilter};

@@ -2,16 +2,15 @@
 
 use std::hash::{BuildHasher, RandomState};
 
-use bursar_core::{Hold, IntegrationId, TenantId};
+use bursar_core::{ClockState, Hold, IntegrationId, TenantId};
 use parking_lot::Mutex;
 use tokio_postgres::Client;
 
 use super::clock;
-use super::lane::PostgresLane;
 use super::pipeline::{Sent, in_order};
 use super::readers::OPERATOR_TIME_MAX;
 use super::tx::{self, Messages, params, store_error};
-use crate::clock::decidable;
+use crate::clock::{StoredClock, decidable};
 use crate::error::StoreError;
 use crate::rows::columns::Columns;
 use crate::rows::decode;
@@ -63,33 +62,33 @@ impl Sweep {
         let random = || RandomState::new().hash_one(std::process::id());
         Self { holder: format!("{:016x}{:016x}", random(), random()), at: Mutex::default() }
     }
-}
 
-/// Holds of the next tenants that are due; none while another node sweeps. A tenant with more than
-/// `limit` of them has its next turn after all others.
-pub(super) fn due(lane: &mut PostgresLane, limit: usize) -> Result<Due, StoreError> {
-    let (state, sweep) = (lane.clock.state(), lane.sweep.clone());
-    let (now, stored) = (state.now.micros(), lane.clock.stored());
-    let (at, messages) = (*sweep.at.lock(), lane.messages);
-    let found = lane.ask(async |client| {
-        let lease = params![sweep.holder, now, LEASE_MICROS, APART_MICROS];
+    /// Holds of the next tenants that are due; none while another node sweeps. A tenant with more
+    /// than `limit` of them has its next turn after all others.
+    ///
+    /// After an error the client may be in the middle of a transaction.
+    pub(super) async fn due(
+        &self,
+        client: &Client,
+        messages: Messages,
+        (state, stored): (ClockState, StoredClock),
+        limit: usize,
+    ) -> Result<Due, StoreError> {
+        let now = state.now.micros();
+        let lease = params![self.holder, now, LEASE_MICROS, APART_MICROS];
         let leased = client.query_typed_opt(LEASE, lease).await.map_err(store_error)?;
         if leased.is_none() {
-            return Ok(Walked { at, holds: Vec::new(), more: false });
+            return Ok(Due::default());
         }
         clock::note(client, stored).await?;
         if decidable(&state).is_err() {
-            return Ok(Walked { at, holds: Vec::new(), more: false });
+            return Ok(Due::default());
         }
-        walk(client, messages, at, now, limit).await
-    });
-    if found.is_err() {
-        // It may be in the middle of a transaction.
-        lane.disconnect();
+        let at = *self.at.lock();
+        let Walked { at, holds, more } = walk(client, messages, at, now, limit).await?;
+        *self.at.lock() = at;
+        Ok(Due { holds, missed: Vec::new(), more })
     }
-    let Walked { at, holds, more } = found?;
-    *sweep.at.lock() = at;
-    Ok(Due { holds, missed: Vec::new(), more })
 }
 
 /// How far a walk through the tenants came.

@@ -1,0 +1,102 @@
+//! A writer of the database: one thread, one connection, one transaction at a time.
+
+use std::sync::Arc;
+
+use bursar_core::Book;
+
+use super::lane::PostgresLane;
+use super::tx::{params, store_error};
+use super::{audit, clock, load, save};
+use crate::clock::ClockConfirmed;
+use crate::error::StoreError;
+use crate::write::lane::{Due, Grouping, Lane, Wanted};
+use crate::write::writable::WRITE_PROBE_BYTES;
+
+/// A table that is truncated begins a new file, so that what is then written takes room of the disk,
+/// and no room that the database has already. The old file goes with the commit.
+const EMPTY_PROBE: &str = "truncate write_probe";
+const WRITE_PROBE: &str = "insert into write_probe (filler) select $1 from generate_series(1, $2)";
+/// The bytes of a row of it, of which a page takes four and which are not compressed.
+const PROBE_ROW_BYTES: u32 = 2_000;
+
+impl Lane for PostgresLane {
+    fn grouping(&self) -> Grouping {
+        Grouping::OneTenant
+    }
+
+    fn due(&mut self, limit: usize) -> Result<Due, StoreError> {
+        let (sweep, messages) = (Arc::clone(&self.sweep), self.messages);
+        let clock = (self.clock.state(), self.clock.stored());
+        let due = self.ask(async |client| sweep.due(client, messages, clock, limit).await);
+        if due.is_err() {
+            // It may be in the middle of a transaction.
+            self.disconnect();
+        }
+        due
+    }
+
+    fn begin(&mut self) -> Result<(), StoreError> {
+        self.claims.clear();
+        self.reservations_max = None;
+        self.audits.clear();
+        self.labels.forget_staged();
+        self.now = self.clock.to_decide()?;
+        self.promise_with_numbers()
+    }
+
+    fn load<'a>(&mut self, wanted: &Wanted<'a>) -> Result<Book<'a>, StoreError> {
+        load::book(self, wanted)
+    }
+
+    fn save(&mut self, book: Book<'_>) -> Result<(), StoreError> {
+        save::book(self, &book)
+    }
+
+    fn commit(&mut self) -> Result<(), StoreError> {
+        audit::write(self)?;
+        self.commit_open()?;
+        self.labels.keep_staged();
+        self.also.clear();
+        Ok(())
+    }
+
+    fn abandon(&mut self) {
+        self.disconnect();
+        self.rollback();
+        self.also.clear();
+        self.reservations_max = None;
+    }
+
+    fn write_probe(&mut self) -> Result<(), StoreError> {
+        self.ask_of(None, async |client| {
+            let filler = "x".repeat(PROBE_ROW_BYTES as usize);
+            let rows = i64::from(WRITE_PROBE_BYTES / PROBE_ROW_BYTES);
+            client.batch_execute(EMPTY_PROBE).await.map_err(store_error)?;
+            let filled = client.execute_typed(WRITE_PROBE, params![filler, rows]).await;
+            filled.map(|_| ()).map_err(store_error)
+        })
+    }
+
+    fn confirm_clock(&mut self) -> Result<ClockConfirmed, StoreError> {
+        let before = self.clock.now();
+        let injected = self.clock.injected();
+        self.promise();
+        let confirmed = self
+            .ask_of(None, async |client| clock::confirm(client, injected).await)
+            .and_then(|heard| self.commit().map(|()| heard));
+        if confirmed.is_err() {
+            self.rollback();
+        }
+        let (wall, confirmations) = confirmed?;
+        // Another connection of this server may have heard of it first.
+        let now = self.clock.heard(wall, confirmations).now;
+        Ok(ClockConfirmed { now, changed_micros: now.micros() - before.micros() })
+    }
+
+    fn rollback(&mut self) {
+        self.claims.clear();
+        self.audits.clear();
+        self.labels.forget_staged();
+        self.rollback_open();
+    }
+}
