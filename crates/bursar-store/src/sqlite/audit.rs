@@ -3,9 +3,9 @@
 use bursar_core::{TenantId, Timestamp};
 use rusqlite::{Connection, Row, named_params, params};
 
+use super::error::store_error;
 use super::lane::SqliteLane;
 use super::readers::Snapshot;
-use super::store_error;
 use crate::audit::chain::{
     AuditEntry, AuditFilter, AuditHead, AuditKey, AuditPage, AuditPageMaker, AuditStretch,
     AuditWay, ChainPlace,

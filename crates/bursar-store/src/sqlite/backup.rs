@@ -11,7 +11,11 @@ use std::path::{Path, PathBuf};
 use rusqlite::backup::{Backup, StepResult};
 use rusqlite::{Connection, ffi};
 
-use super::{OpenError, SqliteStore, beside, open_reader, schema, sync_folder};
+use super::connect::open_reader;
+use super::error::OpenError;
+use super::files::{beside, sync_folder};
+use super::open::SqliteStore;
+use super::schema;
 
 /// Pages copied between two looks at whether to go on: 4 MiB.
 const PAGES: i32 = 1_024;

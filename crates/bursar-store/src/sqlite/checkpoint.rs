@@ -22,8 +22,8 @@ use parking_lot::{Condvar, Mutex};
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, ErrorCode};
 
+use super::connect::{BUSY_MAX, open_reader, open_writable};
 use super::snapshots::Snapshots;
-use super::{BUSY_MAX, empty_log, open_reader, open_writable};
 use crate::memory::{Caches, PAGE};
 
 pub(super) const MEASURE: &str = "pragma wal_checkpoint(noop)";
@@ -96,6 +96,12 @@ pub(super) fn checkpoint(connection: &Connection, sql: &str) -> rusqlite::Result
         let is_blocked = row.get::<_, i64>(0)? != 0;
         Ok(Progress { is_blocked, pages: row.get(1)?, copied: row.get(2)? })
     })
+}
+
+/// Moves the log into the file and cuts it, unless readers or other processes are in the way. Whether
+/// it did.
+pub(super) fn empty_log(writer: &Connection) -> rusqlite::Result<bool> {
+    checkpoint(writer, "pragma wal_checkpoint(truncate)").map(|log| !log.is_blocked)
 }
 
 /// What the thread is at.
@@ -549,7 +555,8 @@ mod tests {
     use tempfile::TempDir;
 
     use super::*;
-    use crate::sqlite::{beside, open_private, open_reader, open_writer};
+    use crate::sqlite::files::{beside, open_private};
+    use crate::sqlite::writer_connection::open_writer;
 
     /// A log that is short, so that all of its phases come often.
     const LENGTHS: Lengths = Lengths { pass: 64, full: 256, overfull: 1_024 };

@@ -4,9 +4,8 @@
 use bursar_core::{ClockMark, ClockState, Timestamp};
 use rusqlite::{Connection, params};
 
-use super::lane::SqliteLane;
-use super::store_error;
-use crate::clock::ClockConfirmed;
+use super::error::store_error;
+use crate::clock::{ClockConfirmed, StoreClock};
 use crate::error::StoreError;
 use crate::rows::codec::timestamp;
 
@@ -64,15 +63,20 @@ pub(super) fn read(connection: &Connection) -> rusqlite::Result<Found> {
     })
 }
 
-impl SqliteLane {
+impl Noted {
     /// Notes in the file how Bursar's time and the wall clock are apart, now and then while they
-    /// are; an idle server whose clock is right writes nothing.
-    pub(super) fn note_clock(&mut self) -> Result<(), StoreError> {
-        let ClockState { now, wall, .. } = self.clock.state();
+    /// are; an idle server whose clock is right writes nothing. No id has `next_number` yet.
+    pub(super) fn note(
+        &mut self,
+        connection: &Connection,
+        clock: &StoreClock,
+        next_number: i64,
+    ) -> Result<(), StoreError> {
+        let ClockState { now, wall, .. } = clock.state();
         let mark = ClockMark { now, wall };
-        let Noted { mark: noted, taken_back_until } = self.noted;
+        let Self { mark: noted, taken_back_until } = *self;
         let now = mark.now.micros();
-        let is_over = |until: i64| now > until.max(self.next_number);
+        let is_over = |until: i64| now > until.max(next_number);
         let taken_back_until = taken_back_until.filter(|until| !is_over(*until));
         let apart = (now - mark.wall.micros()).abs() >= APART_MICROS;
         let is_noted = apart || taken_back_until.is_some();
@@ -80,33 +84,38 @@ impl SqliteLane {
             Some(noted) => (now - noted.now.micros()).abs() >= NOTE_EVERY_MICROS || !is_noted,
             None => is_noted,
         };
-        if is_due || taken_back_until != self.noted.taken_back_until {
-            self.write_clock(is_noted.then_some(mark), taken_back_until)?;
+        if is_due || taken_back_until != self.taken_back_until {
+            self.write(connection, is_noted.then_some(mark), taken_back_until)?;
         }
         Ok(())
     }
 
     /// Takes the wall clock for right: first in the file, then in memory.
-    pub(super) fn confirm(&mut self) -> Result<ClockConfirmed, StoreError> {
-        self.mend()?;
-        let state = self.clock.state();
+    pub(super) fn confirm(
+        &mut self,
+        connection: &Connection,
+        clock: &StoreClock,
+        next_number: i64,
+    ) -> Result<ClockConfirmed, StoreError> {
+        let state = clock.state();
         let (now, wall) = (state.now.micros(), state.wall.micros());
-        let taken_back = (wall < now).then(|| now.max(self.next_number));
-        let until = self.noted.taken_back_until.max(taken_back);
+        let taken_back = (wall < now).then(|| now.max(next_number));
+        let until = self.taken_back_until.max(taken_back);
         let mark = ClockMark { now: timestamp(wall)?, wall: timestamp(wall)? };
-        self.write_clock(until.map(|_| mark), until)?;
-        Ok(self.clock.confirm_here())
+        self.write(connection, until.map(|_| mark), until)?;
+        Ok(clock.confirm_here())
     }
 
-    fn write_clock(
+    fn write(
         &mut self,
+        connection: &Connection,
         mark: Option<ClockMark>,
         until: Option<i64>,
     ) -> Result<(), StoreError> {
         let ClockMark { now, wall } = mark.unwrap_or_default();
         let row = params![now.micros(), wall.micros(), until];
-        self.connection.execute(UPDATE_CLOCK, row).map_err(store_error)?;
-        self.noted = Noted { mark, taken_back_until: until };
+        connection.execute(UPDATE_CLOCK, row).map_err(store_error)?;
+        *self = Self { mark, taken_back_until: until };
         Ok(())
     }
 }

@@ -3,7 +3,7 @@
 use rusqlite::Row;
 use rusqlite::types::{FromSqlResult, ValueRef};
 
-use super::store_error;
+use super::error::store_error;
 use crate::error::StoreError;
 use crate::rows::columns::Columns;
 

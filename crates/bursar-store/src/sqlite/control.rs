@@ -3,8 +3,9 @@
 use bursar_core::{ApiKeyId, Integration, IntegrationId, IntegrationKeyId, TenantId, Timestamp};
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
+use super::error::store_error;
 use super::lane::SqliteLane;
-use super::{audit, decisions, keys, protection, store_error};
+use super::{audit, decisions, keys, protection};
 use crate::control::RowCounts;
 use crate::error::StoreError;
 use crate::rows::codec;

@@ -6,8 +6,8 @@
 use bursar_core::{IntegrationId, TenantId};
 use rusqlite::{Row, ToSql};
 
+use super::error::store_error;
 use super::readers::Snapshot;
-use super::store_error;
 use crate::error::StoreError;
 use crate::read::aggregate::DaySums;
 use crate::read::store::{DAYS_COUNTED_MAX, DayFilter, DayPage, DayPlace, DayUsage, Page};

@@ -3,8 +3,8 @@
 use bursar_core::{DecisionId, IntegrationId, TenantId};
 use rusqlite::{Connection, named_params, params};
 
+use super::error::store_error;
 use super::readers::Snapshot;
-use super::store_error;
 use crate::error::StoreError;
 use crate::read::store::DecisionFilter;
 use crate::rows::codec;

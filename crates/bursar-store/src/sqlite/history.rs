@@ -3,8 +3,8 @@
 use bursar_core::{EntryId, IntegrationId, TenantId};
 use rusqlite::{Connection, named_params, params};
 
+use super::error::store_error;
 use super::readers::Snapshot;
-use super::store_error;
 use crate::error::StoreError;
 use crate::read::history::{Cut, Merge, Way};
 use crate::read::store::{HistoryFilter, HistoryPage};

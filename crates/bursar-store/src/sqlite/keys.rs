@@ -3,8 +3,8 @@
 use bursar_core::{IntegrationId, TenantId, Timestamp};
 use rusqlite::{Connection, Row, params};
 
+use super::error::store_error;
 use super::lane::SqliteLane;
-use super::store_error;
 use crate::control::RowCounts;
 use crate::error::StoreError;
 use crate::rows::columns::Columns;

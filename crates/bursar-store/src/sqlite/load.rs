@@ -9,9 +9,9 @@ use bursar_core::{
 use rusqlite::{Connection, params};
 
 use super::control;
+use super::error::store_error;
 use super::holds::Holds;
 use super::lane::SqliteLane;
-use super::store_error;
 use crate::error::StoreError;
 use crate::read::store::Standing;
 use crate::rows::codec::{SCOPE_INTEGRATION, id};
@@ -62,7 +62,7 @@ pub(super) fn book<'a>(lane: &mut SqliteLane, wanted: &Wanted<'a>) -> Result<Boo
     }
     let mut accounts: HashMap<IntegrationId, Account> = HashMap::with_capacity(touched.len());
     for (tenant_id, integration_id) in touched {
-        if let Some(account) = lane.account(tenant_id, integration_id)? {
+        if let Some(account) = current_account(lane, tenant_id, integration_id)? {
             accounts.insert(integration_id, account);
         }
     }
@@ -77,6 +77,25 @@ pub(super) fn book<'a>(lane: &mut SqliteLane, wanted: &Wanted<'a>) -> Result<Boo
     }
     let tenants = tenants(lane, wanted)?;
     Ok(Book::open(lane.now, wanted.caps, Loaded { accounts, calls, tenants, due })?)
+}
+
+/// The view's copy of an account, or the stored one.
+fn current_account(
+    lane: &mut SqliteLane,
+    tenant_id: TenantId,
+    integration_id: IntegrationId,
+) -> Result<Option<Account>, StoreError> {
+    if let Some(account) = lane.view.borrow(integration_id, lane.now)? {
+        return Ok((account.tenant_id == tenant_id).then_some(account));
+    }
+    let Some(mut account) = account(&lane.connection, tenant_id, integration_id, lane.now)? else {
+        return Ok(None);
+    };
+    let holds = open_holds(&lane.connection, tenant_id, integration_id)?;
+    account.restore_due(holds.due(lane.now)?);
+    account.restore_open(holds.count());
+    lane.staged.loaded_holds.insert(integration_id, holds);
+    Ok(Some(account))
 }
 
 /// What the caps look at, of the tenants that may come to them.
@@ -192,7 +211,7 @@ fn recorded(
 }
 
 /// An account with its rate, and no month yet.
-pub(super) fn account(
+fn account(
     db: &Connection,
     tenant_id: TenantId,
     integration_id: IntegrationId,
@@ -230,7 +249,7 @@ pub(super) fn standing(
 }
 
 /// A month's counter; a month without a row is the default.
-pub(super) fn counter(
+fn counter(
     db: &Connection,
     tenant_id: TenantId,
     integration_id: IntegrationId,
@@ -265,7 +284,7 @@ pub(super) fn open_counter(
 }
 
 /// The holds of an account that are stored as open.
-pub(super) fn open_holds(
+fn open_holds(
     db: &Connection,
     tenant_id: TenantId,
     integration_id: IntegrationId,

@@ -3,8 +3,8 @@
 use bursar_core::{Day, SignalId, TenantId, Timestamp};
 use rusqlite::{Connection, params};
 
+use super::error::store_error;
 use super::readers::Snapshot;
-use super::store_error;
 use crate::error::StoreError;
 use crate::rows::codec;
 use crate::rows::protection::{

@@ -3,8 +3,8 @@
 use bursar_core::{Day, IntegrationId, TenantId, Timestamp};
 use rusqlite::{Connection, Row, ToSql, named_params};
 
+use super::error::store_error;
 use super::readers::Snapshot;
-use super::store_error;
 use crate::error::StoreError;
 use crate::read::aggregate::IntegrationSums;
 use crate::read::store::{IntegrationFilter, IntegrationUsage, OpenReservation, Page, Paged};

@@ -15,8 +15,9 @@ use parking_lot::Mutex;
 use rusqlite::{Connection, Row, Transaction, types::ValueRef};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
+use super::connect::open_reader;
+use super::error::store_error;
 use super::snapshots::Snapshots;
-use super::{open_reader, store_error};
 use crate::error::StoreError;
 use crate::read::reading;
 use crate::read::reading::{Asker, Reading, Room};

@@ -13,9 +13,11 @@ use std::time::Duration;
 use rusqlite::Connection;
 
 use super::backup::{
-    CopyError, Existing, Partial, Watch, copy, refuse_companions, resolve, set_mode,
+    BackedUp, CopyError, Existing, Partial, Watch, copy, refuse_companions, resolve, set_mode,
 };
-use super::{BackedUp, OpenError, SqliteStore, beside, lock_of, sync_folder};
+use super::error::OpenError;
+use super::files::{beside, lock_of, sync_folder};
+use super::open::SqliteStore;
 
 /// A backup, copied beside the data file, looked through and ready to take its place.
 ///

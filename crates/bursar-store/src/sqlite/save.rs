@@ -8,8 +8,8 @@ use bursar_core::{
 };
 use rusqlite::{Connection, params};
 
+use super::error::{store_error, sum_error};
 use super::lane::SqliteLane;
-use super::{store_error, sum_error};
 use crate::error::StoreError;
 use crate::read::tenant_sums::{bytes_of_integrations, open_changes};
 use crate::rows::codec;

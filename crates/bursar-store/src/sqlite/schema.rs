@@ -4,7 +4,7 @@ use std::path::Path;
 
 use rusqlite::{Connection, OptionalExtension, params};
 
-use super::OpenError;
+use super::error::OpenError;
 use crate::schema::SchemaStatus;
 
 /// One step of the ladder.

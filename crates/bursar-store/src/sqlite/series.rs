@@ -6,9 +6,9 @@ use std::hash::{BuildHasher, RandomState};
 use bursar_core::{Day, IntegrationId, TenantId};
 use rusqlite::{Connection, named_params};
 
+use super::error::store_error;
 use super::history::integrations;
 use super::readers::Snapshot;
-use super::store_error;
 use crate::error::StoreError;
 use crate::read::aggregate::{
     BreakdownFold, FoundRollup, LargestSessions, ROLLUPS_COUNTED_MAX, SESSIONS_MAX, SeriesFold,

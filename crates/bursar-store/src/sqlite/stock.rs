@@ -5,8 +5,9 @@ use std::path::Path;
 use bursar_core::Timestamp;
 use rusqlite::{Connection, params};
 
+use super::error::store_error;
+use super::files::beside;
 use super::read::COUNT_TENANTS;
-use super::{beside, store_error};
 use crate::error::StoreError;
 use crate::read::near_limit::{HotAccount, Hottest};
 use crate::read::store::Stock;

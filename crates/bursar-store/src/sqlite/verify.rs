@@ -3,7 +3,7 @@
 use bursar_core::{CallKey, TenantId};
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
-use super::store_error;
+use super::error::store_error;
 use crate::error::StoreError;
 use crate::verify::recount::{CountedEntry, Recount, Verified};
 

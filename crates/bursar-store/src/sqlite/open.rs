@@ -1,0 +1,157 @@
+//! Opening a data file, and what can be asked of one beside a server.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::time::Duration;
+
+use bursar_core::{TenantId, Timestamp};
+use rusqlite::Connection;
+
+use super::checkpoint::{Checkpointer, Lengths};
+use super::connect::open_reader;
+use super::error::OpenError;
+use super::files::{beside, create_private, lock_beside, open_private, sync_folder};
+use super::lane::SqliteLane;
+use super::readers::Readers;
+use super::view::View;
+use super::writer_connection::open_emptied;
+use super::{audit, clock, schema, verify};
+use crate::audit::chain::AuditKey;
+use crate::audit::check::AuditVerified;
+use crate::clock::{Clocks, StoreClock};
+use crate::error::StoreError;
+use crate::read::reading::Reading;
+use crate::schema::SchemaStatus;
+use crate::verify::recount::Verified;
+use crate::write::lane::Lane;
+
+/// The embedded store.
+#[derive(Clone)]
+pub struct SqliteStore {
+    pub(super) path: PathBuf,
+    pub(super) readers: Arc<Readers>,
+    pub(super) view: Arc<View>,
+    pub(super) clock: StoreClock,
+    pub(super) reading: Reading,
+    pub(super) is_log_kept: Arc<AtomicBool>,
+}
+
+impl SqliteStore {
+    /// Opens a data file, makes it when it is not there, and brings its schema up to date.
+    ///
+    /// What an earlier process left in the log is moved into the file and synced first, so that
+    /// nothing is answered from pages that only the system's cache remembers.
+    ///
+    /// # Errors
+    /// [`OpenError`], in words for the operator.
+    pub fn open(
+        path: &Path,
+        clocks: impl Into<Clocks>,
+        secret_fingerprint: &str,
+        audit_key: AuditKey,
+    ) -> Result<(Arc<Self>, Box<dyn Lane>), OpenError> {
+        create_private(path)?;
+        let lock = lock_beside(path)?;
+        let database = |cause| OpenError::Database { path: path.to_owned(), cause };
+        let mut writer = open_emptied(path)?;
+        schema::migrate(&mut writer, path)?;
+        schema::check_secret(&writer, path, secret_fingerprint)?;
+        sync_folder(path)?;
+        let found = clock::read(&writer).map_err(database)?;
+        let clock = StoreClock::here(clocks.into(), found.mark, found.floor);
+        let view = Arc::new(View::default());
+        let data_file = open_private(path);
+        let data_file =
+            data_file.map_err(|cause| OpenError::File { path: path.to_owned(), cause })?;
+        let data_file = Arc::new(data_file);
+        let snapshots = Arc::default();
+        let readers = Readers::open(path, (Arc::clone(&data_file), &snapshots));
+        let readers = Arc::new(readers.map_err(database)?);
+        let is_log_kept = Arc::default();
+        let checkpointer = Checkpointer::start(
+            path,
+            (Arc::clone(&data_file), snapshots),
+            Arc::clone(&is_log_kept),
+            Lengths::fitting(),
+        );
+        let lane = SqliteLane::new(
+            writer,
+            path.to_owned(),
+            (lock, Arc::clone(&data_file)),
+            checkpointer,
+            Arc::clone(&view),
+            (clock.clone(), found),
+            audit_key,
+        );
+        let path = path.to_owned();
+        let store = Self { path, readers, view, clock, reading: Reading::default(), is_log_kept };
+        Ok((Arc::new(store), Box::new(lane)))
+    }
+
+    /// Sets how long a read of a tenant may run, and wait for its turn; 10 seconds if not set.
+    pub fn limit_reads(&self, time_max: Duration) {
+        self.readers.limit(time_max);
+    }
+
+    /// A data file, and the files that stand beside it while a server has it open.
+    pub fn files(path: &Path) -> Vec<PathBuf> {
+        ["", "-wal", "-shm", ".lock"].into_iter().map(|ending| beside(path, ending)).collect()
+    }
+
+    /// Whether a server, or another process that writes, has a data file open.
+    ///
+    /// # Errors
+    /// [`OpenError`] when that cannot be told.
+    pub fn is_in_use(path: &Path) -> Result<bool, OpenError> {
+        match lock_beside(path) {
+            Ok(_free) => Ok(false),
+            Err(OpenError::InUse(_)) => Ok(true),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// What the schema of a data file is, beside a server that may be running on it; of one that is
+    /// not there nothing is found.
+    ///
+    /// # Errors
+    /// [`OpenError`] when it is there and cannot be read.
+    pub fn schema_status(path: &Path) -> Result<SchemaStatus, OpenError> {
+        let database = |cause| OpenError::Database { path: path.to_owned(), cause };
+        let connection = match path.try_exists() {
+            Ok(true) => open_reader(path).map_err(database)?,
+            Ok(false) => Connection::open_in_memory().map_err(database)?,
+            Err(cause) => return Err(OpenError::File { path: path.to_owned(), cause }),
+        };
+        schema::status(&connection, path)
+    }
+
+    /// Counts a data file a second time, beside a server that may be running on it.
+    ///
+    /// # Errors
+    /// [`OpenError`] when it cannot be opened, [`StoreError`] when it cannot be read.
+    pub fn verify(path: &Path) -> Result<Result<Verified, StoreError>, OpenError> {
+        let database = |cause| OpenError::Database { path: path.to_owned(), cause };
+        let reader = open_reader(path).map_err(database)?;
+        Ok(verify::verify(&reader))
+    }
+
+    /// Checks the audit log of every tenant, or of one, beside a server that may be running on the
+    /// file. Rows of no chain are differences unless they are from before `unchained_before`.
+    ///
+    /// # Errors
+    /// [`OpenError`] when it cannot be opened, has no chain yet or belongs to another secret key;
+    /// [`StoreError`] when it cannot be read.
+    pub fn verify_audit(
+        path: &Path,
+        secret_fingerprint: &str,
+        audit_key: &AuditKey,
+        only: Option<TenantId>,
+        unchained_before: Option<Timestamp>,
+    ) -> Result<Result<AuditVerified, StoreError>, OpenError> {
+        let database = |cause| OpenError::Database { path: path.to_owned(), cause };
+        let reader = open_reader(path).map_err(database)?;
+        schema::check_audited(&reader, path, secret_fingerprint)?;
+        Ok(audit::verify(&reader, audit_key, only, unchained_before))
+    }
+}

@@ -1,0 +1,331 @@
+//! What can be asked of the store: each question on a snapshot, beside the writer.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use async_trait::async_trait;
+use bursar_core::{
+    ApiKeyId, ClockState, Counter, Day, IntegrationId, IntegrationKeyId, Month, SignalId, TenantId,
+};
+use rustix::fs::StatVfsMountFlags;
+
+use super::open::SqliteStore;
+use super::readers::Snapshot;
+use super::{audit, control, days, decisions, history, load, protection, read, series, stock};
+use crate::audit::chain::{AuditEntry, AuditFilter, AuditPage, ChainPlace};
+use crate::cache::Cache;
+use crate::error::StoreError;
+use crate::read::breakdown::{Breakdown, BreakdownFilter, GroupBy, Series, SeriesFilter};
+use crate::read::history::Cut;
+use crate::read::near_limit::HotAccount;
+use crate::read::reading::Reading;
+use crate::read::store::{
+    CallFilter, DayFilter, DayPage, DecisionFilter, HistoryFilter, HistoryPage, HistoryPart,
+    IntegrationFilter, IntegrationUsage, OpenReservation, Page, Paged, Standing, Stock, Store,
+};
+use crate::rows::protection::{OverrideRow, SignalRow};
+use crate::rows::row::{ApiKeyRow, DecisionRow, IntegrationKeyRow, IntegrationRow, TenantRow};
+use crate::write::writable::WRITE_PROBE_BYTES;
+
+/// Free bytes of the disk below which it is in doubt whether it takes writes: a probe in the log, and
+/// once more in the file.
+const LOW_DISK_BYTES: u64 = 2 * WRITE_PROBE_BYTES as u64;
+
+impl SqliteStore {
+    /// Asks for a list or a sum of a tenant.
+    async fn read<T: Send + 'static>(
+        &self,
+        tenant_id: TenantId,
+        question: impl FnOnce(&Snapshot<'_>) -> Result<T, StoreError> + Send + 'static,
+    ) -> Result<T, StoreError> {
+        self.readers.read(&self.reading, tenant_id, question).await
+    }
+}
+
+#[async_trait]
+impl Store for SqliteStore {
+    fn clock(&self) -> ClockState {
+        self.clock.state()
+    }
+
+    async fn ping(&self) -> Result<(), StoreError> {
+        self.readers.probe(|db| read::ping(db)).await
+    }
+
+    fn doubts_writes(&self) -> bool {
+        // A file system that cannot say is asked by the next write.
+        rustix::fs::statvfs(&self.path).is_ok_and(|disk| {
+            let free_bytes = disk.f_bavail.saturating_mul(disk.f_frsize);
+            free_bytes < LOW_DISK_BYTES || disk.f_flag.contains(StatVfsMountFlags::RDONLY)
+        })
+    }
+
+    fn reading(&self, reading: Reading) -> Arc<dyn Store> {
+        Arc::new(Self { reading, ..self.clone() })
+    }
+
+    async fn standing(
+        &self,
+        tenant_id: TenantId,
+        integration_id: IntegrationId,
+    ) -> Result<Option<Standing>, StoreError> {
+        let now = self.now();
+        if let Some(standing) = self.view.standing(tenant_id, integration_id, now)? {
+            return Ok(Some(standing));
+        }
+        let stored = move |db: &Snapshot<'_>| load::standing(db, tenant_id, integration_id, now);
+        let standing = self.readers.look_up(stored).await?;
+        if standing.is_some() {
+            // The next sweep brings it into memory; this question need not wait for it.
+            self.view.miss(tenant_id, integration_id);
+        }
+        Ok(standing)
+    }
+
+    async fn counter(
+        &self,
+        tenant_id: TenantId,
+        integration_id: IntegrationId,
+        month: Month,
+    ) -> Result<Counter, StoreError> {
+        let (now, of) = (self.now(), (integration_id, month));
+        self.readers.look_up(move |db| load::open_counter(db, tenant_id, of, now)).await
+    }
+
+    async fn open_reservations(
+        &self,
+        tenant_id: TenantId,
+        integration_id: Option<IntegrationId>,
+        page: Page,
+    ) -> Result<Paged<OpenReservation>, StoreError> {
+        let now = self.now();
+        self.read(tenant_id, move |db| {
+            read::open_reservations(db, tenant_id, integration_id, now, page)
+        })
+        .await
+    }
+
+    async fn tenant(&self, tenant_id: TenantId) -> Result<Option<TenantRow>, StoreError> {
+        self.readers.look_up(move |db| control::tenant(db, tenant_id)).await
+    }
+
+    async fn tenants(&self, page: Page) -> Result<Paged<TenantRow>, StoreError> {
+        self.readers.read_all(move |db| read::tenants(db, page)).await
+    }
+
+    async fn api_key(
+        &self,
+        tenant_id: TenantId,
+        api_key_id: ApiKeyId,
+    ) -> Result<Option<ApiKeyRow>, StoreError> {
+        self.readers.look_up(move |db| control::api_key(db, tenant_id, api_key_id)).await
+    }
+
+    async fn api_keys(
+        &self,
+        tenant_id: TenantId,
+        page: Page,
+    ) -> Result<Paged<ApiKeyRow>, StoreError> {
+        self.read(tenant_id, move |db| read::api_keys(db, tenant_id, page)).await
+    }
+
+    async fn integration(
+        &self,
+        tenant_id: TenantId,
+        integration_id: IntegrationId,
+    ) -> Result<Option<IntegrationRow>, StoreError> {
+        let row = self
+            .readers
+            .look_up(move |db| control::integration(db, tenant_id, integration_id))
+            .await?;
+        Ok(row.filter(|row| row.deleted_at.is_none()))
+    }
+
+    async fn knows_integration(
+        &self,
+        tenant_id: TenantId,
+        integration_id: IntegrationId,
+    ) -> Result<bool, StoreError> {
+        self.readers
+            .look_up(move |db| Ok(control::integration(db, tenant_id, integration_id)?.is_some()))
+            .await
+    }
+
+    async fn integrations(
+        &self,
+        tenant_id: TenantId,
+        filter: IntegrationFilter,
+        page: Page,
+    ) -> Result<Paged<IntegrationRow>, StoreError> {
+        self.read(tenant_id, move |db| read::integrations(db, tenant_id, &filter, page)).await
+    }
+
+    async fn integration_key(
+        &self,
+        tenant_id: TenantId,
+        integration_id: IntegrationId,
+        integration_key_id: IntegrationKeyId,
+    ) -> Result<Option<IntegrationKeyRow>, StoreError> {
+        self.readers
+            .look_up(move |db| {
+                let owner = control::integration(db, tenant_id, integration_id)?;
+                if owner.is_none_or(|owner| owner.deleted_at.is_some()) {
+                    return Ok(None);
+                }
+                control::integration_key(db, tenant_id, integration_id, integration_key_id)
+            })
+            .await
+    }
+
+    async fn integration_keys(
+        &self,
+        tenant_id: TenantId,
+        integration_id: IntegrationId,
+        page: Page,
+    ) -> Result<Paged<IntegrationKeyRow>, StoreError> {
+        self.read(tenant_id, move |db| read::integration_keys(db, tenant_id, integration_id, page))
+            .await
+    }
+
+    async fn usage_by_integration(
+        &self,
+        tenant_id: TenantId,
+        integration_id: Option<IntegrationId>,
+        first: Day,
+        last: Day,
+    ) -> Result<Vec<IntegrationUsage>, StoreError> {
+        self.read(tenant_id, move |db| {
+            read::usage_by_integration(db, tenant_id, integration_id, (first, last))
+        })
+        .await
+    }
+
+    async fn usage_by_day(
+        &self,
+        tenant_id: TenantId,
+        filter: DayFilter,
+        page: Page,
+    ) -> Result<DayPage, StoreError> {
+        self.read(tenant_id, move |db| days::usage_by_day(db, tenant_id, filter, page)).await
+    }
+
+    async fn recorded_calls(
+        &self,
+        tenant_id: TenantId,
+        integration_id: Option<IntegrationId>,
+    ) -> Result<i64, StoreError> {
+        self.read(tenant_id, move |db| read::recorded_calls(db, tenant_id, integration_id)).await
+    }
+
+    async fn usage_history(
+        &self,
+        tenant_id: TenantId,
+        filter: HistoryFilter,
+        part: HistoryPart,
+    ) -> Result<HistoryPage, StoreError> {
+        self.read(tenant_id, move |db| history::usage_history(db, tenant_id, &filter, part.into()))
+            .await
+    }
+
+    async fn export_page(
+        &self,
+        tenant_id: TenantId,
+        filter: HistoryFilter,
+    ) -> Result<HistoryPage, StoreError> {
+        self.read(tenant_id, move |db| history::usage_history(db, tenant_id, &filter, Cut::EXPORT))
+            .await
+    }
+
+    async fn counted_calls(
+        &self,
+        tenant_id: TenantId,
+        filter: CallFilter,
+    ) -> Result<Option<i64>, StoreError> {
+        self.read(tenant_id, move |db| series::counted_calls(db, tenant_id, &filter)).await
+    }
+
+    async fn usage_breakdown(
+        &self,
+        tenant_id: TenantId,
+        filter: BreakdownFilter,
+    ) -> Result<Option<Breakdown>, StoreError> {
+        let question = move |db: &Snapshot<'_>| series::usage_breakdown(db, tenant_id, filter);
+        if filter.by == GroupBy::Session {
+            self.readers.read_much(&self.reading, tenant_id, question).await
+        } else {
+            self.read(tenant_id, question).await
+        }
+    }
+
+    async fn usage_series(
+        &self,
+        tenant_id: TenantId,
+        filter: SeriesFilter,
+    ) -> Result<Series, StoreError> {
+        self.read(tenant_id, move |db| series::usage_series(db, tenant_id, filter)).await
+    }
+
+    async fn decisions(
+        &self,
+        tenant_id: TenantId,
+        filter: DecisionFilter,
+        limit: u32,
+    ) -> Result<Vec<DecisionRow>, StoreError> {
+        self.read(tenant_id, move |db| decisions::list(db, tenant_id, &filter, limit)).await
+    }
+
+    async fn audit(
+        &self,
+        tenant_id: TenantId,
+        filter: AuditFilter,
+        limit: u32,
+    ) -> Result<AuditPage, StoreError> {
+        self.read(tenant_id, move |db| audit::list(db, tenant_id, &filter, limit)).await
+    }
+
+    async fn audit_chain(
+        &self,
+        tenant_id: TenantId,
+        after: Option<ChainPlace>,
+        limit: u32,
+    ) -> Result<Vec<AuditEntry>, StoreError> {
+        self.read(tenant_id, move |db| audit::chain(db, tenant_id, after, limit)).await
+    }
+
+    async fn signals(
+        &self,
+        tenant_id: TenantId,
+        before: Option<SignalId>,
+        limit: u32,
+    ) -> Result<Vec<SignalRow>, StoreError> {
+        self.read(tenant_id, move |db| protection::signals(db, tenant_id, before, limit)).await
+    }
+
+    async fn protection_overrides(
+        &self,
+        tenant_id: TenantId,
+    ) -> Result<Vec<OverrideRow>, StoreError> {
+        let now = self.now();
+        self.readers.look_up(move |db| protection::overrides(db, tenant_id, now)).await
+    }
+
+    async fn cost_of_day(&self, tenant_id: TenantId, day: Day) -> Result<i128, StoreError> {
+        self.readers.look_up(move |db| protection::cost_of_day(db, tenant_id, day)).await
+    }
+
+    fn caches(&self) -> Vec<&dyn Cache> {
+        vec![self.view.as_ref()]
+    }
+
+    async fn hottest(&self, limit: usize) -> Result<Vec<HotAccount>, StoreError> {
+        let now = self.now();
+        self.readers.read_all(move |db| stock::hottest(db, now, limit)).await
+    }
+
+    async fn stock(&self) -> Result<Stock, StoreError> {
+        let (path, now) = (self.path.clone(), self.now());
+        let stock = self.readers.read_all(move |db| stock::stock(db, &path, now)).await?;
+        let is_log_kept = self.is_log_kept.load(Ordering::Relaxed);
+        Ok(Stock { is_log_kept, ..stock })
+    }
+}

@@ -1,0 +1,120 @@
+//! The writer of the embedded store: transaction after transaction on its connection.
+
+use bursar_core::Book;
+use rusqlite::params;
+
+use super::error::store_error;
+use super::lane::{SqliteLane, Staged};
+use super::{load, save};
+use crate::clock::ClockConfirmed;
+use crate::error::StoreError;
+use crate::rows::decode;
+use crate::write::lane::{Due, Lane, Wanted};
+use crate::write::writable::WRITE_PROBE_BYTES;
+
+const SELECT_DUE: &str = "select call_key, estimated_cost_nanos, estimated_tokens, reserved_at, \
+     expires_at, tenant_id, integration_id from calls indexed by calls_due \
+     where reservation_state = 1 and expires_at <= ?1 order by expires_at limit ?2";
+
+/// Replaces the filler, so that the file keeps the room for one.
+const WRITE_PROBE: &str = "insert into write_probe (id, filler) values (1, zeroblob(?1)) \
+     on conflict (id) do update set filler = excluded.filler";
+
+impl Lane for SqliteLane {
+    fn due(&mut self, limit: usize) -> Result<Due, StoreError> {
+        self.mend()?;
+        self.view.clear_asked();
+        self.noted.note(&self.connection, &self.clock, self.next_number)?;
+        let Ok(now) = self.clock.to_decide() else { return Ok(Due::default()) };
+        let mut statement = self.connection.prepare_cached(SELECT_DUE).map_err(store_error)?;
+        let rows_max = i64::try_from(limit).unwrap_or(i64::MAX);
+        let mut rows = statement.query(params![now.micros(), rows_max]).map_err(store_error)?;
+        let mut holds = Vec::new();
+        while let Some(row) = rows.next().map_err(store_error)? {
+            let (tenant_id, integration_id) = decode::integration_ref(row, 5)?;
+            holds.push(decode::hold(row, tenant_id, integration_id)?);
+        }
+        let missed = self.view.take_missed().into_iter().collect();
+        Ok(Due { more: holds.len() >= limit, holds, missed })
+    }
+
+    fn begin(&mut self) -> Result<(), StoreError> {
+        self.mend()?;
+        self.checkpointer.tend(&self.connection);
+        self.claims.clear();
+        self.staged = Staged::default();
+        self.view.clear_asked();
+        self.now = self.clock.to_decide()?;
+        self.connection.execute_batch("begin immediate").map_err(store_error)
+    }
+
+    fn load<'a>(&mut self, wanted: &Wanted<'a>) -> Result<Book<'a>, StoreError> {
+        load::book(self, wanted)
+    }
+
+    fn save(&mut self, book: Book<'_>) -> Result<(), StoreError> {
+        save::book(self, &book)?;
+        let (accounts, changes) = book.into_published();
+        self.staged.accounts = accounts;
+        self.staged.changes = changes;
+        Ok(())
+    }
+
+    fn commit(&mut self) -> Result<(), StoreError> {
+        if let Err(error) = self.connection.execute_batch("commit") {
+            self.broken = true;
+            self.view.clear();
+            return Err(store_error(error).of_no_command());
+        }
+        let staged = std::mem::take(&mut self.staged);
+        let Staged { accounts, loaded_holds, changes, .. } = staged;
+        if self.view.publish(self.now, accounts, loaded_holds, changes).is_err() {
+            // What is stored is right; it is read again.
+            self.view.clear();
+        }
+        for (integration_id, rules) in staged.changed_integrations {
+            self.view.change(integration_id, rules);
+        }
+        for (tenant_id, lifecycle) in staged.changed_tenants {
+            self.view.change_tenant(tenant_id, lifecycle);
+        }
+        Ok(())
+    }
+
+    fn abandon(&mut self) {
+        // First, in case the rollback panics as well.
+        self.broken = true;
+        self.view.clear();
+        self.rollback();
+    }
+
+    fn write_probe(&mut self) -> Result<(), StoreError> {
+        let written = self.connection.execute(WRITE_PROBE, [WRITE_PROBE_BYTES]);
+        self.probed = written.is_ok();
+        written.map(|_| ()).map_err(store_error)
+    }
+
+    fn confirm_clock(&mut self) -> Result<ClockConfirmed, StoreError> {
+        self.mend()?;
+        self.noted.confirm(&self.connection, &self.clock, self.next_number)
+    }
+
+    fn idle(&mut self) {
+        // On a disk with hardly any room, a probe must not keep what is left. One that failed left
+        // nothing in the log.
+        if std::mem::take(&mut self.probed) {
+            self.checkpointer.empty(&self.connection);
+        } else {
+            self.checkpointer.idle(&self.connection);
+        }
+    }
+
+    fn rollback(&mut self) {
+        self.probed = false;
+        self.staged = Staged::default();
+        self.claims.clear();
+        if !self.connection.is_autocommit() && self.connection.execute_batch("rollback").is_err() {
+            self.broken = true;
+        }
+    }
+}
