@@ -53,10 +53,11 @@ pub use sqlite::{BackedUp, CopyError, Existing, OpenError, Restore, SqliteStore,
 pub use sums::Sums;
 pub use verify::differences::Differences;
 pub use verify::recount::Verified;
+pub use write::job::Swept;
 pub use write::lane::{
     Claim, ControlTx, Due, Grouping, Lane, STAMP_EVERY_SECONDS, Wanted, WantedCall,
 };
-pub use write::ledger::{Ledger, Swept};
+pub use write::ledger::Ledger;
 pub use write::observe::{
     CostFacts, Facts, HoldFacts, ModelKey, Observer, Taken, Took, Unobserved,
 };

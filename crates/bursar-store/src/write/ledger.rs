@@ -20,20 +20,12 @@ use tokio::sync::{oneshot, watch};
 use crate::clock::ClockConfirmed;
 use crate::error::StoreError;
 use crate::read::store::Standing;
+use crate::write::job::{Answer, Change, Job, SMALL, Swept, Work, unanswered};
 use crate::write::lane::{ControlTx, Lane};
 use crate::write::observe::Observer;
-use crate::write::queue::{Queue, Rank, Waiting, Weighed};
+use crate::write::queue::{Queue, Rank, Waiting};
 use crate::write::writable::Writable;
 use crate::write::writer::{Shared, write_groups};
-
-/// Whether a sweep ended all reservations that are due.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Swept {
-    /// As far as anyone saw.
-    All,
-    /// Others are due: sweep again.
-    More,
-}
 
 /// The one way to write.
 ///
@@ -248,7 +240,7 @@ impl Ledger {
         F: FnMut(&mut dyn ControlTx) -> Result<T, StoreError> + Send + 'static,
     {
         let (answer, answered) = oneshot::channel();
-        let change = Box::new(Change { change, outcome: None, answer });
+        let change = Box::new(Change::new(change, answer));
         self.push(tenant_id.into(), Work::Control(change))?;
         answered.await.unwrap_or_else(|_| Err(unanswered()))
     }
@@ -301,148 +293,5 @@ impl Ledger {
     fn push(&self, tenant_id: Option<TenantId>, work: Work) -> Result<(), StoreError> {
         let job = Job { tenant_id, work, asked_at: Instant::now() };
         self.queue.push(job).map_err(|(_, error)| error)
-    }
-}
-
-/// The writer panicked or ended in the middle of a group: nobody knows whether it was stored.
-pub(crate) fn unanswered() -> StoreError {
-    StoreError::Unavailable(Arc::new(std::io::Error::other("the writer gave no answer")))
-}
-
-pub(crate) type Answer<T> = oneshot::Sender<Result<T, StoreError>>;
-
-pub(crate) struct Job {
-    pub(crate) tenant_id: Option<TenantId>,
-    pub(crate) work: Work,
-    /// When it came into the queue.
-    pub(crate) asked_at: Instant,
-}
-
-pub(crate) enum Work {
-    Record {
-        mode: RecordMode,
-        records: Vec<Usage>,
-        answer: Answer<Vec<RecordOutcome>>,
-    },
-    Reserve {
-        request: ReserveRequest,
-        answer: Answer<(ReserveOutcome, Option<Standing>)>,
-    },
-    Release {
-        call_id: CallId,
-        only: Option<IntegrationId>,
-        answer: Answer<ReleaseOutcome>,
-    },
-    Extend {
-        call_id: CallId,
-        only: Option<IntegrationId>,
-        ttl_seconds: Option<u32>,
-        answer: Answer<ExtendOutcome>,
-    },
-    Touch {
-        integration_id: IntegrationId,
-        answer: Answer<()>,
-    },
-    Sweep {
-        answer: Answer<Swept>,
-    },
-    ConfirmClock {
-        answer: Answer<ClockConfirmed>,
-    },
-    Probe {
-        answer: Answer<()>,
-    },
-    Control(Box<dyn ControlJob>),
-}
-
-impl Weighed for Job {
-    fn tenant_id(&self) -> Option<TenantId> {
-        self.tenant_id
-    }
-
-    fn rank(&self) -> Rank {
-        match &self.work {
-            Work::Record { mode: RecordMode::KnownOnly, .. } => Rank::Throttled,
-            Work::Record { mode: RecordMode::Any, records, .. } => rank_of(records.len()),
-            Work::Release { .. }
-            | Work::Extend { .. }
-            | Work::Sweep { .. }
-            | Work::ConfirmClock { .. }
-            | Work::Probe { .. } => Rank::Fact,
-            Work::Reserve { .. } | Work::Touch { .. } => Rank::Admission,
-            Work::Control(_) => Rank::Change,
-        }
-    }
-
-    fn bytes(&self) -> usize {
-        match &self.work {
-            Work::Record { records, .. } => records.iter().map(record_bytes).sum::<usize>() + SMALL,
-            Work::Reserve { .. }
-            | Work::Release { .. }
-            | Work::Extend { .. }
-            | Work::Touch { .. }
-            | Work::Sweep { .. }
-            | Work::ConfirmClock { .. }
-            | Work::Probe { .. }
-            | Work::Control(_) => SMALL,
-        }
-    }
-
-    fn commands(&self) -> usize {
-        match &self.work {
-            Work::Record { records, .. } => records.len(),
-            Work::Reserve { .. }
-            | Work::Release { .. }
-            | Work::Extend { .. }
-            | Work::Touch { .. }
-            | Work::Sweep { .. }
-            | Work::ConfirmClock { .. }
-            | Work::Probe { .. }
-            | Work::Control(_) => 1,
-        }
-    }
-}
-
-/// About what a job takes besides its records, and a record besides its long texts: the others are
-/// at most 100 characters each.
-const SMALL: usize = 512;
-
-/// Records up to which a batch goes with single ones.
-const SMALL_BATCH: usize = 16;
-
-fn rank_of(records: usize) -> Rank {
-    if records > SMALL_BATCH { Rank::Bulk } else { Rank::Fact }
-}
-
-fn record_bytes(usage: &Usage) -> usize {
-    let long = |text: &Option<Box<str>>| text.as_ref().map_or(0, |text| text.len());
-    SMALL + long(&usage.metadata) + long(&usage.error_message)
-}
-
-/// A change of the control plane whose answer has a type of its own.
-pub(crate) trait ControlJob: Send {
-    fn run(&mut self, tx: &mut dyn ControlTx) -> Result<(), StoreError>;
-    fn answer(self: Box<Self>, result: Result<(), StoreError>);
-}
-
-struct Change<T, F> {
-    change: F,
-    outcome: Option<T>,
-    answer: Answer<T>,
-}
-
-impl<T, F> ControlJob for Change<T, F>
-where
-    T: Send,
-    F: FnMut(&mut dyn ControlTx) -> Result<T, StoreError> + Send,
-{
-    fn run(&mut self, tx: &mut dyn ControlTx) -> Result<(), StoreError> {
-        self.outcome = Some((self.change)(tx)?);
-        Ok(())
-    }
-
-    fn answer(self: Box<Self>, result: Result<(), StoreError>) {
-        let Self { outcome, answer, .. } = *self;
-        let _ = answer.send(result.and_then(|()| outcome.ok_or(StoreError::Closed)));
     }
 }

@@ -1,5 +1,6 @@
 //! The one way to write: commands in, one transaction for a group, outcomes out.
 
+pub(crate) mod job;
 pub(crate) mod lane;
 pub(crate) mod ledger;
 pub(crate) mod observe;
