@@ -7,6 +7,7 @@
 
 pub mod audit;
 mod cache;
+mod checked_sum;
 mod clock;
 mod control;
 mod error;
@@ -16,7 +17,6 @@ pub mod read;
 pub mod rows;
 mod schema;
 mod sqlite;
-mod sums;
 pub mod verify;
 pub mod write;
 
@@ -41,6 +41,7 @@ pub use read::store::{
     HistoryFilter, HistoryPage, HistoryPart, HistoryPlace, IntegrationFilter, IntegrationUsage,
     OpenReservation, Page, Paged, Standing, Stock, Store,
 };
+pub use read::sums::Sums;
 pub use rows::codec::call_key;
 pub use rows::protection::{OverrideRow, SignalRow};
 pub use rows::rollup::{Grain, LATENCY_BOUNDS_MS, LATENCY_BUCKETS, OTHER, Rollup};
@@ -50,7 +51,6 @@ pub use rows::row::{
 };
 pub use schema::SchemaStatus;
 pub use sqlite::{BackedUp, CopyError, Existing, OpenError, Restore, SqliteStore, Watch};
-pub use sums::Sums;
 pub use verify::differences::Differences;
 pub use verify::recount::Verified;
 pub use write::job::Swept;

@@ -18,11 +18,11 @@ use crate::read::aggregate::{
 };
 use crate::read::breakdown::{Breakdown, BreakdownFilter, Series, SeriesFilter};
 use crate::read::store::CallFilter;
+use crate::read::sums::Sums;
 use crate::rows::columns::Columns;
 use crate::rows::decode;
 use crate::rows::protection::cost_nanos;
 use crate::rows::rollup::{OTHER, Rollup};
-use crate::sums::Sums;
 
 // The integrations are an array, so that the key of the rollups leads to the days of each, whatever
 // the statistics say: read from end to end, a tenant's rollups are many more.

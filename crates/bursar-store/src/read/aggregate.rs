@@ -17,10 +17,10 @@ use crate::read::breakdown::{
 };
 use crate::read::reading::{Lent, Room, SUMS_BYTES};
 use crate::read::store::{CallFilter, CallLabel, CallOutcome, DayUsage, IntegrationUsage};
+use crate::read::sums::Sums;
 use crate::rows::columns::Columns;
 use crate::rows::decode;
 use crate::rows::rollup::{Grain, LabelKind, OTHER, Rollup};
-use crate::sums::Sums;
 
 /// Rollups to read: of these, from one step to another, inclusive.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -8,8 +8,8 @@ use std::collections::BTreeMap;
 
 use bursar_core::{Day, IntegrationId};
 
+use crate::read::sums::Sums;
 use crate::rows::rollup::Grain;
-use crate::sums::Sums;
 
 /// By what usage is told apart.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

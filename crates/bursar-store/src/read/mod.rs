@@ -7,4 +7,5 @@ pub(crate) mod near_limit;
 pub(crate) mod reading;
 pub(crate) mod slots;
 pub(crate) mod store;
+pub(crate) mod sums;
 pub(crate) mod tenant_sums;

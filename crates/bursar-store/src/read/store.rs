@@ -16,11 +16,11 @@ use crate::error::StoreError;
 use crate::read::breakdown::{Breakdown, BreakdownFilter, Series, SeriesFilter};
 use crate::read::near_limit::HotAccount;
 use crate::read::reading::Reading;
+use crate::read::sums::Sums;
 use crate::rows::protection::{OverrideRow, SignalRow};
 use crate::rows::row::{
     ApiKeyRow, DecisionRow, IntegrationKeyRow, IntegrationRow, TenantRow, UsageRow,
 };
-use crate::sums::Sums;
 
 /// A page by offset.
 #[derive(Clone, Copy, Debug)]

@@ -9,8 +9,8 @@ use bursar_core::{
     TokenBuckets,
 };
 
+use crate::checked_sum;
 use crate::error::StoreError;
-use crate::sums;
 
 /// Buckets of the latency histogram.
 pub const LATENCY_BUCKETS: usize = 16;
@@ -204,10 +204,10 @@ impl Rollup {
             (&mut self.latency_calls, latency_calls, "latency_calls"),
             (&mut self.latency_sum_ms, latency_sum_ms, "latency_sum_ms"),
         ] {
-            sums::add(sum, more, figure)?;
+            checked_sum::add(sum, more, figure)?;
         }
         for (bucket, more) in self.latency_buckets.iter_mut().zip(latency_buckets) {
-            sums::add(bucket, more, "latency_buckets")?;
+            checked_sum::add(bucket, more, "latency_buckets")?;
         }
         Ok(())
     }

@@ -16,10 +16,10 @@ use crate::read::aggregate::{
 };
 use crate::read::breakdown::{Breakdown, BreakdownFilter, Series, SeriesFilter};
 use crate::read::store::CallFilter;
+use crate::read::sums::Sums;
 use crate::rows::columns::Columns;
 use crate::rows::decode;
 use crate::rows::rollup::{OTHER, Rollup};
-use crate::sums::Sums;
 
 const LIST_ROLLUPS: &str = "select i.integration_id, i.name, i.provider_type, r.start, r.provider, \
      r.label, r.calls, r.succeeded, r.errors, r.blocked, r.unpriced, r.tokens_in, r.tokens_out, \

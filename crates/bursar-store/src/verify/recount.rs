@@ -10,12 +10,12 @@ use bursar_core::{
     Timestamp, Totals, Usage,
 };
 
+use crate::checked_sum;
 use crate::error::StoreError;
 use crate::rows::codec::call_key;
 use crate::rows::columns::Columns;
 use crate::rows::decode;
 use crate::rows::rollup::{Label, Rollup, RollupEntry, RollupFacts, RollupKey};
-use crate::sums;
 use crate::verify::differences::Differences;
 
 /// What a verification came to.
@@ -165,7 +165,7 @@ impl Recount {
             EntryKind::Usage => 1,
             EntryKind::Correction => 0,
         };
-        sums::add(&mut self.calls, calls, "calls")?;
+        checked_sum::add(&mut self.calls, calls, "calls")?;
         if calls == 1 && of_call != Some(entry.entry_id.number()) {
             let entry_id = entry.entry_id;
             self.verified
@@ -178,7 +178,11 @@ impl Recount {
             month: entry.occurred_at.month(),
         };
         let stored_on = (entry.tenant_id, entry.integration_id, entry.created_at.day().number());
-        sums::add(self.bytes.entry(stored_on).or_default(), entry.stored_bytes, "stored_bytes")?;
+        checked_sum::add(
+            self.bytes.entry(stored_on).or_default(),
+            entry.stored_bytes,
+            "stored_bytes",
+        )?;
         let tokens = entry.facts.tokens.total();
         let amount = Totals { cost: entry.facts.cost, tokens, calls };
         let (used, _) = self.counters.entry(key).or_default();
@@ -209,7 +213,7 @@ impl Recount {
     pub(crate) fn add_open(&mut self, row: &impl Columns) -> Result<(), StoreError> {
         count(&mut self.verified.open_reservations);
         let (tenant_id, integration_id) = decode::integration_ref(row, 0)?;
-        sums::add(self.open.entry(tenant_id).or_default(), 1, "open_reservations")?;
+        checked_sum::add(self.open.entry(tenant_id).or_default(), 1, "open_reservations")?;
         let amount = Totals { cost: Nanos::new(row.int(2)?), tokens: row.int(3)?, calls: 1 };
         let key = CounterKey { tenant_id, integration_id, month: row.instant(4)?.month() };
         let (_, held) = self.counters.entry(key).or_default();

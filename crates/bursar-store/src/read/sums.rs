@@ -1,10 +1,11 @@
-//! Figures that are added up: each addition is checked, and one that does not fit names its figure.
+//! Sums of rollups.
 //!
 //! Amounts that clients can make large (tokens, money, milliseconds) are summed up in 128 bits, which
 //! no number of 64-bit rows can leave. Counts stay in 64 bits.
 
 #![warn(clippy::arithmetic_side_effects)]
 
+use crate::checked_sum::{add, add_wide, too_large};
 use crate::error::StoreError;
 use crate::rows::rollup::{LATENCY_BUCKETS, Rollup};
 
@@ -24,26 +25,6 @@ pub struct Sums {
     pub latency_sum_ms: i128,
     /// Calls by latency; bounds are [`crate::LATENCY_BOUNDS_MS`].
     pub latency_buckets: [i64; LATENCY_BUCKETS],
-}
-
-/// The figure that is told when a sum does not fit.
-fn too_large(figure: &'static str) -> StoreError {
-    StoreError::TotalsOverflow(figure.to_owned())
-}
-
-/// Adds to a figure of 64 bits.
-///
-/// # Errors
-/// [`StoreError::TotalsOverflow`]; then the figure is as it was.
-pub(crate) fn add(sum: &mut i64, more: i64, figure: &'static str) -> Result<(), StoreError> {
-    *sum = sum.checked_add(more).ok_or_else(|| too_large(figure))?;
-    Ok(())
-}
-
-/// Adds to a figure of 128 bits.
-fn add_wide(sum: &mut i128, more: i128, figure: &'static str) -> Result<(), StoreError> {
-    *sum = sum.checked_add(more).ok_or_else(|| too_large(figure))?;
-    Ok(())
 }
 
 impl From<&Rollup> for Sums {
