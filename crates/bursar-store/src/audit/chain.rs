@@ -12,7 +12,6 @@ use zeroize::ZeroizeOnDrop;
 
 use crate::error::StoreError;
 use crate::rows::columns::Columns;
-use crate::rows::decode;
 use crate::rows::row::AuditRow;
 
 /// What the hash of a row begins with: another encoding gets another name.
@@ -334,6 +333,44 @@ impl AuditStretch {
     }
 }
 
+/// `tenant_id, audit_id, at, actor_type, actor_id, address, action, target_type, target_id,
+/// request_id, detail, sequence, prev_hash, hash`.
+pub(crate) fn audit_entry(row: &impl Columns) -> Result<AuditEntry, StoreError> {
+    let link = match row.opt_int(11)? {
+        Some(sequence) => {
+            Some(AuditLink { sequence, prev_hash: row.bytes(12)?, hash: row.bytes(13)? })
+        }
+        None if row.opt_bytes(12)?.is_some() || row.opt_bytes(13)?.is_some() => {
+            return Err(StoreError::Corrupt("a row of the audit log lost its place".to_owned()));
+        }
+        None => None,
+    };
+    Ok(AuditEntry {
+        tenant_id: row.id(0, TenantId::from_number)?,
+        audit_id: row.id(1, AuditId::from_number)?,
+        at: row.instant(2)?,
+        actor_type: row.text(3)?,
+        actor_id: row.text(4)?,
+        address: row.opt_text(5)?,
+        action: row.text(6)?,
+        target_type: row.text(7)?,
+        target_id: row.text(8)?,
+        request_id: row.text(9)?,
+        detail: row.text(10)?,
+        link,
+    })
+}
+
+/// The same columns, of which only the place is read.
+pub(crate) fn audit_place(row: &impl Columns) -> Result<AuditPlace, StoreError> {
+    Ok(AuditPlace { at: row.instant(2)?, audit_id: row.id(1, AuditId::from_number)? })
+}
+
+/// `sequence, hash, seal` of a tenant's head.
+pub(crate) fn audit_head(tenant_id: TenantId, row: &impl Columns) -> Result<AuditHead, StoreError> {
+    Ok(AuditHead { tenant_id, sequence: row.int(0)?, hash: row.bytes(1)?, seal: row.bytes(2)? })
+}
+
 /// A page of the audit log in the making.
 pub(crate) struct AuditPageMaker {
     rows: Vec<AuditEntry>,
@@ -352,7 +389,7 @@ impl AuditPageMaker {
         self.end.is_none()
     }
 
-    /// Looks at the next row, of [`decode::audit_entry`]; `matches` says whether the filter lets it
+    /// Looks at the next row, of [`audit_entry`]; `matches` says whether the filter lets it
     /// through.
     pub(crate) fn look(&mut self, row: &impl Columns, matches: bool) -> Result<(), StoreError> {
         self.looked += 1;
@@ -362,10 +399,10 @@ impl AuditPageMaker {
             return Ok(());
         }
         if matches {
-            self.rows.push(decode::audit_entry(row)?);
+            self.rows.push(audit_entry(row)?);
         }
         if self.looked == LOOKED_MAX {
-            self.end = Some(decode::audit_place(row)?);
+            self.end = Some(audit_place(row)?);
         }
         Ok(())
     }

@@ -12,12 +12,11 @@ use super::stock::next_tenants;
 use super::tx::{self, Messages, params, store_error};
 use crate::audit::chain::{
     AuditEntry, AuditFilter, AuditHead, AuditKey, AuditPage, AuditPageMaker, AuditStretch,
-    AuditWay, ChainPlace, LOOKED_MAX,
+    AuditWay, ChainPlace, LOOKED_MAX, audit_entry, audit_head, audit_place,
 };
 use crate::audit::check::{AuditCheck, AuditVerified};
 use crate::error::StoreError;
 use crate::rows::columns::Columns;
-use crate::rows::decode;
 use crate::rows::row::AuditRow;
 
 /// Rows that a check has in memory at once, and tenants that it looks up at once.
@@ -151,7 +150,7 @@ fn locked_head(
     let row = lane.ask_of(Some(tenant_id), async |client| {
         client.query_typed_opt(LOCK_HEAD, params![tenant]).await.map_err(store_error)
     })?;
-    row.map(|row| decode::audit_head(tenant_id, &row)).transpose()
+    row.map(|row| audit_head(tenant_id, &row)).transpose()
 }
 
 async fn put_head(client: &Client, sql: &str, head: &AuditHead) -> Result<(), StoreError> {
@@ -239,7 +238,7 @@ pub(super) async fn list(
         reader.take_row(row)?;
         page.look(row, row.flag(14)?)?;
         if row.flag(15)? {
-            page.gave_up(decode::audit_place(row)?);
+            page.gave_up(audit_place(row)?);
         }
     }
     Ok(page.page())
@@ -258,7 +257,7 @@ pub(super) async fn chain(
     for (sql, start) in [(UNCHAINED, unchained), (CHAIN, Some(linked))] {
         let Some(start) = start else { continue };
         let left = i64::from(limit) - i64::try_from(entries.len()).unwrap_or(i64::MAX);
-        let read = decode::audit_entry;
+        let read = audit_entry;
         entries.extend(listed(db, sql, params![tenant, start, left], read).await?);
     }
     Ok(entries)
@@ -302,7 +301,7 @@ async fn verify_tenant(
     for (sql, place) in [(UNCHAINED, 1), (CHAIN, 11)] {
         let mut after = i64::MIN;
         loop {
-            let read = |row: &Row| Ok((row.int::<i64>(place)?, decode::audit_entry(row)));
+            let read = |row: &Row| Ok((row.int::<i64>(place)?, audit_entry(row)));
             let some = rows(db, sql, params![tenant, after, ROWS_AT_ONCE], read).await?;
             let Some((last, _)) = some.last() else { break };
             after = *last;
@@ -314,7 +313,7 @@ async fn verify_tenant(
             }
         }
     }
-    let read = |row: &Row| Ok(decode::audit_head(tenant_id, row));
+    let read = |row: &Row| Ok(audit_head(tenant_id, row));
     let head = one(db, SELECT_HEAD, params![tenant], read).await?;
     let head = head.transpose().unwrap_or_else(|error| {
         check.unreadable(&error);

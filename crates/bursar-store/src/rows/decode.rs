@@ -4,12 +4,11 @@
 //! the same columns in every database.
 
 use bursar_core::{
-    AuditId, Call, CallId, CallKey, Counter, Day, DecisionId, EntryId, Estimate, Hold, Integration,
+    Call, CallId, CallKey, Counter, Day, DecisionId, EntryId, Estimate, Hold, Integration,
     IntegrationId, LimitSettings, Nanos, RecordedCall, Reservation, ReserveRequest, TenantId,
     TokenBuckets, Totals,
 };
 
-use crate::audit::chain::{AuditEntry, AuditHead, AuditLink, AuditPlace};
 use crate::error::StoreError;
 use crate::read::near_limit::HotAccount;
 use crate::read::store::{DayPlace, HistoryPlace, OpenReservation};
@@ -329,44 +328,6 @@ pub(crate) fn decision_row(row: &impl Columns) -> Result<DecisionRow, StoreError
         first_at: row.instant(9)?,
         last_at: row.instant(10)?,
     })
-}
-
-/// `tenant_id, audit_id, at, actor_type, actor_id, address, action, target_type, target_id,
-/// request_id, detail, sequence, prev_hash, hash`.
-pub(crate) fn audit_entry(row: &impl Columns) -> Result<AuditEntry, StoreError> {
-    let link = match row.opt_int(11)? {
-        Some(sequence) => {
-            Some(AuditLink { sequence, prev_hash: row.bytes(12)?, hash: row.bytes(13)? })
-        }
-        None if row.opt_bytes(12)?.is_some() || row.opt_bytes(13)?.is_some() => {
-            return Err(StoreError::Corrupt("a row of the audit log lost its place".to_owned()));
-        }
-        None => None,
-    };
-    Ok(AuditEntry {
-        tenant_id: row.id(0, TenantId::from_number)?,
-        audit_id: row.id(1, AuditId::from_number)?,
-        at: row.instant(2)?,
-        actor_type: row.text(3)?,
-        actor_id: row.text(4)?,
-        address: row.opt_text(5)?,
-        action: row.text(6)?,
-        target_type: row.text(7)?,
-        target_id: row.text(8)?,
-        request_id: row.text(9)?,
-        detail: row.text(10)?,
-        link,
-    })
-}
-
-/// The same columns, of which only the place is read.
-pub(crate) fn audit_place(row: &impl Columns) -> Result<AuditPlace, StoreError> {
-    Ok(AuditPlace { at: row.instant(2)?, audit_id: row.id(1, AuditId::from_number)? })
-}
-
-/// `sequence, hash, seal` of a tenant's head.
-pub(crate) fn audit_head(tenant_id: TenantId, row: &impl Columns) -> Result<AuditHead, StoreError> {
-    Ok(AuditHead { tenant_id, sequence: row.int(0)?, hash: row.bytes(1)?, seal: row.bytes(2)? })
 }
 
 /// `tenant_id, integration_id, budget_limit_cents, token_limit_month, rate_limit_rpm` and the

@@ -8,12 +8,11 @@ use super::lane::SqliteLane;
 use super::readers::Snapshot;
 use crate::audit::chain::{
     AuditEntry, AuditFilter, AuditHead, AuditKey, AuditPage, AuditPageMaker, AuditStretch,
-    AuditWay, ChainPlace,
+    AuditWay, ChainPlace, audit_entry, audit_head,
 };
 use crate::audit::check::{AuditCheck, AuditVerified};
 use crate::error::StoreError;
 use crate::rows::columns::Columns;
-use crate::rows::decode;
 use crate::rows::row::AuditRow;
 
 const SELECT_HEAD: &str = "select sequence, hash, seal from audit_heads where tenant_id = ?1";
@@ -102,7 +101,7 @@ fn head(db: &Connection, tenant_id: TenantId) -> Result<Option<AuditHead>, Store
     let mut statement = db.prepare_cached(SELECT_HEAD).map_err(store_error)?;
     let mut rows = statement.query(params![tenant_id.number()]).map_err(store_error)?;
     let row = rows.next().map_err(store_error)?;
-    row.map(|row| decode::audit_head(tenant_id, row)).transpose()
+    row.map(|row| audit_head(tenant_id, row)).transpose()
 }
 
 /// The statement that walks an index.
@@ -164,7 +163,7 @@ pub(super) fn chain(
         let left = i64::from(limit) - i64::try_from(entries.len()).unwrap_or(i64::MAX);
         each(db, sql, params![tenant, start, left], |row| {
             db.take_row(row)?;
-            entries.push(decode::audit_entry(row)?);
+            entries.push(audit_entry(row)?);
             Ok(())
         })?;
     }
@@ -203,7 +202,7 @@ fn verify_tenant(
     for sql in [UNCHAINED, CHAIN] {
         // What was written behind the server's back may be of any kind, and is told all the same.
         each(db, sql, params![tenant_id.number(), i64::MIN, -1], |row| {
-            match decode::audit_entry(row) {
+            match audit_entry(row) {
                 Ok(entry) => check.take(&entry),
                 Err(error) => check.unreadable(&error),
             }
