@@ -15,7 +15,7 @@ const DOCKERIGNORE: &str = include_str!("../../../.dockerignore");
 const UNIT: &str = include_str!("../../../deploy/systemd/bursar.service");
 const GUIDE: &str = include_str!("../../../docs/operating.md");
 const GUARANTEES: &str = include_str!("../../../docs/guarantees.md");
-const CONTROL: &str = include_str!("../../bursar-store/src/control/mod.rs");
+const CONTROL: &str = include_str!("../../bursar-store/src/control/change.rs");
 
 /// The instructions of the Dockerfile with their continuations, without comments.
 fn instructions() -> Vec<(String, String)> {

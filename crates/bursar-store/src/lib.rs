@@ -27,7 +27,7 @@ pub use audit::check::{AuditCheck, AuditVerified};
 pub use cache::{Cache, CacheUse};
 pub use clock::{BootClock, Clock, ClockConfirmed, Clocks, system_boot};
 pub use control::{
-    Changed, Control, ControlRefusal, IntegrationDraft, IntegrationEdit, RowCounts, TenantCaps,
+    Changed, Control, ControlRefusal, IntegrationDraft, IntegrationEdit, TenantCaps,
 };
 pub use error::{Cause, NotWritable, StoreError};
 pub use postgres::{OpenPostgresError, OpenedPostgres, PostgresOptions, PostgresStore};
@@ -55,7 +55,7 @@ pub use verify::differences::Differences;
 pub use verify::recount::Verified;
 pub use write::job::Swept;
 pub use write::lane::{
-    Claim, ControlTx, Due, Grouping, Lane, STAMP_EVERY_SECONDS, Wanted, WantedCall,
+    Claim, ControlTx, Due, Grouping, Lane, RowCounts, STAMP_EVERY_SECONDS, Wanted, WantedCall,
 };
 pub use write::ledger::Ledger;
 pub use write::observe::{

@@ -1,9 +1,10 @@
 //! How many rows of a kind a tenant may have: counted in the transaction that adds one, which holds
 //! the tenant's row, so that no two of them pass together.
 
-use bursar_core::IntegrationId;
+use bursar_core::{IntegrationId, TenantId};
 
-use super::{Changed, Control, ControlRefusal};
+use super::refusal::{Changed, ControlRefusal};
+use crate::write::lane::{ControlTx, RowCounts};
 
 /// How many deleted integrations are kept for each one that may live: their usage refers to them.
 const DELETED_FOR_EACH: u32 = 5;
@@ -23,15 +24,6 @@ impl Default for TenantCaps {
     fn default() -> Self {
         Self { integrations: 10_000, api_keys: 1_000, integration_keys: 200 }
     }
-}
-
-/// Rows of a kind that a tenant has.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct RowCounts {
-    /// Those in use.
-    pub live: u32,
-    /// Those that were deleted or revoked, or have expired.
-    pub ended: u32,
 }
 
 /// Whether a new key is one more, or takes the place of another.
@@ -61,18 +53,15 @@ impl NewKey {
     }
 }
 
-impl Control<'_> {
-    /// The same with other caps than the usual ones.
-    #[must_use]
-    pub fn with_caps(mut self, caps: TenantCaps) -> Self {
-        self.caps = caps;
-        self
-    }
-
+impl TenantCaps {
     /// Refuses an integration that there is no room for.
-    pub(super) fn room_for_integration(&mut self) -> Changed<()> {
-        let max = self.caps.integrations;
-        let RowCounts { live, ended } = self.tx.integration_counts(self.tenant_id)?;
+    pub(super) fn room_for_integration(
+        self,
+        tx: &mut dyn ControlTx,
+        tenant_id: TenantId,
+    ) -> Changed<()> {
+        let max = self.integrations;
+        let RowCounts { live, ended } = tx.integration_counts(tenant_id)?;
         if live >= max {
             return Ok(Err(ControlRefusal::TooManyIntegrations { max }));
         }
@@ -84,34 +73,39 @@ impl Control<'_> {
     }
 
     /// Refuses an API key that there is no room for, and drops the oldest of those that ended.
-    pub(super) fn room_for_api_key(&mut self, new: NewKey) -> Changed<()> {
-        let max = self.caps.api_keys;
-        let now = self.tx.now();
-        let RowCounts { live, ended } = self.tx.api_key_counts(self.tenant_id, now)?;
+    pub(super) fn room_for_api_key(
+        self,
+        tx: &mut dyn ControlTx,
+        tenant_id: TenantId,
+        new: NewKey,
+    ) -> Changed<()> {
+        let max = self.api_keys;
+        let now = tx.now();
+        let RowCounts { live, ended } = tx.api_key_counts(tenant_id, now)?;
         if live >= new.live_max(max) {
             return Ok(Err(ControlRefusal::TooManyKeys { max }));
         }
         if ended >= max {
-            self.tx.drop_ended_api_keys(self.tenant_id, now, max.saturating_sub(1))?;
+            tx.drop_ended_api_keys(tenant_id, now, max.saturating_sub(1))?;
         }
         Ok(Ok(()))
     }
 
     /// The same for the keys of an integration.
     pub(super) fn room_for_integration_key(
-        &mut self,
-        integration_id: IntegrationId,
+        self,
+        tx: &mut dyn ControlTx,
+        key: (TenantId, IntegrationId),
         new: NewKey,
     ) -> Changed<()> {
-        let max = self.caps.integration_keys;
-        let now = self.tx.now();
-        let key = (self.tenant_id, integration_id);
-        let RowCounts { live, ended } = self.tx.integration_key_counts(key, now)?;
+        let max = self.integration_keys;
+        let now = tx.now();
+        let RowCounts { live, ended } = tx.integration_key_counts(key, now)?;
         if live >= new.live_max(max) {
             return Ok(Err(ControlRefusal::TooManyKeys { max }));
         }
         if ended >= max {
-            self.tx.drop_ended_integration_keys(key, now, max.saturating_sub(1))?;
+            tx.drop_ended_integration_keys(key, now, max.saturating_sub(1))?;
         }
         Ok(Ok(()))
     }

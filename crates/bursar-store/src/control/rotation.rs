@@ -4,7 +4,8 @@
 use bursar_core::{ApiKeyId, IntegrationId, IntegrationKeyId, Timestamp};
 
 use super::caps::NewKey;
-use super::{Changed, Control, ControlRefusal};
+use super::change::{Control, accept};
+use super::refusal::{Changed, ControlRefusal};
 use crate::rows::codec::id;
 use crate::rows::row::{ApiKeyRow, IntegrationKeyRow, SecretHash};
 
@@ -56,7 +57,11 @@ impl Control<'_> {
         };
         let now = self.tx.now();
         accept!(check_live(now, (old.revoked_at, old.expires_at), old.replaced_by.is_some()));
-        accept!(self.room_for_api_key(NewKey::rotated(overlap_seconds))?);
+        accept!(self.caps.room_for_api_key(
+            self.tx,
+            self.tenant_id,
+            NewKey::rotated(overlap_seconds)
+        )?);
         let successor = id(ApiKeyId::from_number, self.tx.allot(1)?)?;
         let new = ApiKeyRow {
             api_key_id: successor,
@@ -94,7 +99,11 @@ impl Control<'_> {
         let Some(mut old) = key else { return Ok(Err(ControlRefusal::KeyNotFound)) };
         let now = self.tx.now();
         accept!(check_live(now, (old.revoked_at, old.expires_at), old.replaced_by.is_some()));
-        accept!(self.room_for_integration_key(integration_id, NewKey::rotated(overlap_seconds))?);
+        accept!(self.caps.room_for_integration_key(
+            self.tx,
+            (self.tenant_id, integration_id),
+            NewKey::rotated(overlap_seconds)
+        )?);
         let successor = id(IntegrationKeyId::from_number, self.tx.allot(1)?)?;
         let new = IntegrationKeyRow {
             integration_key_id: successor,

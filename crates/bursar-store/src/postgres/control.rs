@@ -8,7 +8,6 @@ use super::keys::{
 use super::lane::PostgresLane;
 use super::protection::{DROP_SIGNALS, UPSERT_OVERRIDE, UPSERT_SIGNAL};
 use super::tx::{Param, params, store_error};
-use crate::control::RowCounts;
 use crate::error::StoreError;
 use crate::rows::codec;
 use crate::rows::columns::Columns;
@@ -17,7 +16,7 @@ use crate::rows::protection::{OverrideRow, SignalRow, stored_decision};
 use crate::rows::row::{
     ApiKeyRow, AuditRow, DecisionRow, IntegrationKeyRow, IntegrationRow, KeyId, TenantRow,
 };
-use crate::write::lane::ControlTx;
+use crate::write::lane::{ControlTx, RowCounts};
 
 /// Changes of a tenant follow one another, whichever node makes them.
 const LOCK_TENANT: &str = "select tenant_id, name, lifecycle, onboarding, created_at, updated_at \

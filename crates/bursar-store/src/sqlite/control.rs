@@ -6,7 +6,6 @@ use rusqlite::{Connection, OptionalExtension, Row, params};
 use super::error::store_error;
 use super::lane::SqliteLane;
 use super::{audit, decisions, keys, protection};
-use crate::control::RowCounts;
 use crate::error::StoreError;
 use crate::rows::codec;
 use crate::rows::codec::id;
@@ -16,7 +15,7 @@ use crate::rows::protection::{OverrideRow, SignalRow};
 use crate::rows::row::{
     ApiKeyRow, AuditRow, DecisionRow, IntegrationKeyRow, IntegrationRow, KeyId, TenantRow,
 };
-use crate::write::lane::ControlTx;
+use crate::write::lane::{ControlTx, RowCounts};
 
 const SELECT_TENANT: &str = "select tenant_id, name, lifecycle, onboarding, created_at, updated_at \
      from tenants where tenant_id = ?1";

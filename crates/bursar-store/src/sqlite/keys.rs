@@ -5,11 +5,10 @@ use rusqlite::{Connection, Row, params};
 
 use super::error::store_error;
 use super::lane::SqliteLane;
-use crate::control::RowCounts;
 use crate::error::StoreError;
 use crate::rows::columns::Columns;
 use crate::rows::row::KeyId;
-use crate::write::lane::stamped_before;
+use crate::write::lane::{RowCounts, stamped_before};
 
 const COUNT_API_KEYS: &str = "select count(*), count(*) filter (where revoked_at is null \
      and (expires_at is null or expires_at > ?2)) from api_keys where tenant_id = ?1";

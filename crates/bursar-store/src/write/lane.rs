@@ -12,7 +12,6 @@ use bursar_core::{
 };
 
 use crate::clock::ClockConfirmed;
-use crate::control::RowCounts;
 use crate::error::StoreError;
 use crate::rows::protection::{OverrideRow, SignalRow};
 use crate::rows::row::{
@@ -75,6 +74,15 @@ pub struct Due {
     pub missed: Vec<(TenantId, IntegrationId)>,
     /// Whether there may be more that is due.
     pub more: bool,
+}
+
+/// Rows of a kind that a tenant has.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct RowCounts {
+    /// Those in use.
+    pub live: u32,
+    /// Those that were deleted or revoked, or have expired.
+    pub ended: u32,
 }
 
 /// The reads and writes of the control plane, inside a transaction of a lane.
