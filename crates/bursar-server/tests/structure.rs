@@ -137,28 +137,33 @@ impl Names<'_> {
 
     /// Paths in what a macro or an attribute is given.
     fn meet_tokens(&mut self, tokens: TokenStream) {
-        let mut path = Vec::new();
-        let mut colons = 0;
+        let (mut path, mut colons) = (Vec::new(), 0);
         for token in tokens {
             match token {
                 TokenTree::Ident(name) => {
                     if colons != 2 {
-                        path.clear();
+                        self.meet_whole(&mut path);
                     }
                     path.push(name.to_string());
                     colons = 0;
-                    if path.len() > 1 {
-                        self.meet(&path);
-                    }
                 }
                 TokenTree::Punct(sign) if sign.as_char() == ':' => colons += 1,
                 TokenTree::Group(group) => {
+                    self.meet_whole(&mut path);
                     self.meet_tokens(group.stream());
-                    path.clear();
                 }
-                TokenTree::Punct(_) | TokenTree::Literal(_) => path.clear(),
+                TokenTree::Punct(_) | TokenTree::Literal(_) => self.meet_whole(&mut path),
             }
         }
+        self.meet_whole(&mut path);
+    }
+
+    /// A path that has come to its end.
+    fn meet_whole(&mut self, path: &mut Vec<String>) {
+        if path.len() > 1 {
+            self.meet(path);
+        }
+        path.clear();
     }
 }
 
