@@ -5,7 +5,7 @@
 
 # Builds and starts the main job: a server with a tenant, an integration and keys to try.
 run:
-	cargo run --release --locked --bin bursar -- dev
+	cargo run --profile quick --locked --bin bursar -- dev
 
 # What CI runs.
 test: lint deny

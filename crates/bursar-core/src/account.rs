@@ -18,11 +18,9 @@ pub struct Overflow;
 /// Cost, tokens and calls, added up.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Totals {
-    /// Money.
     pub cost: Nanos,
     /// Tokens in and out.
     pub tokens: i64,
-    /// Calls.
     pub calls: i64,
 }
 

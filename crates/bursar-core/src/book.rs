@@ -28,11 +28,8 @@ const RATE_SECONDS: i64 = 60;
 /// One row of counters: an integration's month.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct CounterKey {
-    /// Whose.
     pub tenant_id: TenantId,
-    /// Which integration.
     pub integration_id: IntegrationId,
-    /// Which month.
     pub month: Month,
 }
 

@@ -29,7 +29,6 @@ pub struct ClockReading {
 /// Bursar's time beside the wall clock's, as it was at one moment.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct ClockMark {
-    /// Bursar's time.
     pub now: Timestamp,
     /// The wall clock.
     pub wall: Timestamp,
@@ -62,7 +61,6 @@ pub enum ClockEvent {
 /// How Bursar's time and the wall clock stand to each other.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ClockState {
-    /// Bursar's time.
     pub now: Timestamp,
     /// The wall clock, as it was read last.
     pub wall: Timestamp,

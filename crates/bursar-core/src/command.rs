@@ -13,7 +13,6 @@ pub enum Command<'a> {
     Record {
         /// The id of the entry, if it becomes one.
         entry_id: EntryId,
-        /// The call.
         usage: &'a Usage,
         /// Which calls are taken.
         mode: RecordMode,
@@ -22,14 +21,12 @@ pub enum Command<'a> {
     Reserve(&'a ReserveRequest),
     /// Give an open reservation back.
     Release {
-        /// The call.
         call_id: &'a CallId,
         /// The only integration whose reservations the caller may touch.
         only: Option<IntegrationId>,
     },
     /// Renew an open reservation.
     Extend {
-        /// The call.
         call_id: &'a CallId,
         /// The only integration whose reservations the caller may touch.
         only: Option<IntegrationId>,
@@ -61,7 +58,6 @@ impl<'a> Command<'a> {
 /// Which calls a record may be of.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum RecordMode {
-    /// Any call.
     #[default]
     Any,
     /// Only a call that is reserved, however its reservation ended, or recorded. A tenant beyond
@@ -116,7 +112,6 @@ pub enum RecordRefusal {
 /// What became of a reservation's request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ReserveOutcome {
-    /// It holds.
     Held(Reservation),
     /// The same request holds already; its first answer.
     Replayed(Reservation),

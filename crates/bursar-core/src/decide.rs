@@ -1,4 +1,4 @@
-//! May this call go on? The order of section 7 of the contract, and nothing beside it.
+//! May this call go on? The order of the checks in docs/concepts.md, and nothing beside it.
 
 use crate::account::{Account, Counter, Overflow};
 use crate::health::{FailureCause, Health};
@@ -12,7 +12,6 @@ use crate::usage::{UsageError, check_tokens};
 /// What a call is expected to take.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Estimate {
-    /// Money.
     pub cost: Nanos,
     /// Tokens in and out.
     pub tokens: i64,
@@ -41,7 +40,6 @@ impl Estimate {
 /// The answer to a caller, from best to worst.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Verdict {
-    /// Go on.
     Allowed,
     /// Go on, and look at the reasons.
     Warned,
@@ -58,7 +56,7 @@ impl Verdict {
     pub const ALL: [Self; 5] =
         [Self::Allowed, Self::Warned, Self::Throttled, Self::Blocked, Self::HardBlocked];
 
-    /// The contract's word.
+    /// The word on the wire.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Allowed => "allowed",
@@ -77,7 +75,6 @@ impl Verdict {
 
 /// Why a decision is what it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-#[expect(missing_docs, reason = "the words of the contract, which explains them")]
 pub enum ReasonCode {
     IntegrationNotFound,
     IntegrationDisabled,
@@ -112,7 +109,7 @@ impl ReasonCode {
         Self::AllChecksPassed,
     ];
 
-    /// The contract's word.
+    /// The word on the wire.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::IntegrationNotFound => "integration_not_found",
@@ -135,7 +132,6 @@ impl ReasonCode {
 /// One reason of a decision.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Reason {
-    /// Which.
     pub code: ReasonCode,
     /// The limit it speaks of.
     pub measure: Option<Measure>,
@@ -166,7 +162,6 @@ impl Reason {
 /// A decision and its reasons; never without a reason.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Decision {
-    /// The answer.
     pub verdict: Verdict,
     /// One reason of a refusal, or all that warn, or that all checks passed.
     pub reasons: Vec<Reason>,

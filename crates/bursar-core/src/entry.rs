@@ -17,7 +17,6 @@ pub enum EntryKind {
 /// Which figure counts as the cost of a record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum CostSource {
-    /// The client's.
     Reported,
     /// The price book's.
     Computed,
@@ -28,7 +27,7 @@ pub enum CostSource {
 }
 
 impl CostSource {
-    /// The contract's word.
+    /// The word on the wire.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Reported => "reported",
@@ -64,7 +63,6 @@ impl UsageStatus {
 /// An entry to be stored.
 #[derive(Clone, Debug)]
 pub struct Entry<'a> {
-    /// Its id.
     pub entry_id: EntryId,
     /// Whose it is.
     pub tenant_id: TenantId,
@@ -76,7 +74,6 @@ pub struct Entry<'a> {
     pub occurred_at: Timestamp,
     /// When it was recorded.
     pub created_at: Timestamp,
-    /// What counts.
     pub cost: Nanos,
     /// Where that figure comes from.
     pub cost_source: CostSource,
@@ -91,19 +88,13 @@ pub struct Entry<'a> {
 /// The part of a recorded call that a repetition must agree with.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RecordedCall {
-    /// The entry.
     pub entry_id: EntryId,
     /// The call id in full; keys of calls are shorter.
     pub call_id: CallId,
-    /// Its integration.
     pub integration_id: IntegrationId,
-    /// Its session.
     pub session_id: Option<Box<str>>,
-    /// Its agent.
     pub agent_id: Option<Box<str>>,
-    /// Its provider.
     pub provider: Box<str>,
-    /// Its model.
     pub model: Box<str>,
     /// Tokens of the prompt.
     pub tokens_in: i64,
@@ -113,7 +104,6 @@ pub struct RecordedCall {
     pub reported_cost: Option<Nanos>,
     /// The caller's policy.
     pub policy_result: PolicyResult,
-    /// Its error.
     pub error_code: Option<Box<str>>,
     /// The instant under which it counts.
     pub occurred_at: Timestamp,

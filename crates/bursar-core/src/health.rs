@@ -3,7 +3,6 @@
 /// The health of an integration.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum Health {
-    /// Never checked.
     #[default]
     Unknown,
     /// The provider answered in time.
@@ -24,7 +23,7 @@ pub enum FailureCause {
 }
 
 impl Health {
-    /// The contract's word for `health_state`.
+    /// The word on the wire for `health_state`.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Unknown => "unknown",

@@ -6,7 +6,7 @@ use crate::health::{FailureCause, Health};
 use crate::limit::{Action, Limit, Measure, Scope, Window};
 use crate::money::NANOS_PER_CENT;
 
-/// At this share of a budget or token limit a call is warned (contract, section 7).
+/// At this share of a budget or token limit a call is warned (docs/concepts.md).
 pub(crate) const WARN_PERCENT: u8 = 80;
 
 /// Where an integration is in its life.
@@ -14,9 +14,7 @@ pub(crate) const WARN_PERCENT: u8 = 80;
 pub enum IntegrationStatus {
     /// Registered, not yet enabled.
     Created,
-    /// In use.
     Enabled,
-    /// Switched off.
     Disabled,
     /// Put out of use by failing checks of its credential.
     Error,
@@ -25,7 +23,7 @@ pub enum IntegrationStatus {
 }
 
 impl IntegrationStatus {
-    /// The contract's word; a deleted integration is never shown.
+    /// The word on the wire; a deleted integration is never shown.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Created => "created",
@@ -90,7 +88,6 @@ pub struct Integration {
     pub status: IntegrationStatus,
     /// What the last check said.
     pub health: Health,
-    /// Its limits.
     pub limits: LimitSettings,
     /// Whose cost figure counts.
     pub cost_basis: CostBasis,

@@ -14,7 +14,6 @@ pub enum Measure {
     Cost,
     /// Tokens in and out.
     Tokens,
-    /// Calls.
     Calls,
 }
 
@@ -39,7 +38,6 @@ pub enum Action {
 /// One limit of an integration.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Limit {
-    /// Whose calls.
     pub scope: Scope,
     /// What is added up.
     pub measure: Measure,

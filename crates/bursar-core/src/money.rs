@@ -31,7 +31,6 @@ pub enum MoneyError {
 }
 
 impl Nanos {
-    /// No money.
     pub const ZERO: Self = Self(0);
     /// The most that one record or one estimate may cost: a million dollars.
     pub const RECORD_MAX: Self = Self(1_000_000 * 100 * NANOS_PER_CENT);
@@ -41,7 +40,6 @@ impl Nanos {
         Self(nanos)
     }
 
-    /// The nano-dollars.
     pub const fn get(self) -> i64 {
         self.0
     }

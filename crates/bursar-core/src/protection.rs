@@ -20,7 +20,7 @@ impl Dimension {
     /// All of them, in their order.
     pub const ALL: [Self; 4] = [Self::Rate, Self::Burst, Self::Cost, Self::Anomaly];
 
-    /// The contract's word.
+    /// The word on the wire.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Rate => "rate",
@@ -58,7 +58,7 @@ pub enum ProtectionDecision {
 }
 
 impl ProtectionDecision {
-    /// The contract's word.
+    /// The word on the wire.
     pub const fn as_str(&self) -> &'static str {
         match self {
             Self::Allow => "allow",

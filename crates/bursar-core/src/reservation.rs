@@ -9,7 +9,6 @@ use crate::usage::{CallId, CallKey, UsageError};
 /// How a reservation stands. Only an open one can change, and it changes once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum ReservationState {
-    /// It holds.
     Open,
     /// The call was recorded.
     Settled,
@@ -24,7 +23,6 @@ pub enum ReservationState {
 pub struct ReserveRequest {
     /// Through which integration the call will go.
     pub integration_id: IntegrationId,
-    /// The call.
     pub call_id: CallId,
     /// What it is expected to take.
     pub estimate: Estimate,
@@ -98,9 +96,7 @@ impl Reservation {
 pub struct Hold {
     /// Whose it is.
     pub tenant_id: TenantId,
-    /// The call.
     pub call: CallKey,
-    /// Its integration.
     pub integration_id: IntegrationId,
     /// The month in which it counts.
     pub month: Month,

@@ -14,7 +14,7 @@ pub enum TenantLifecycle {
 }
 
 impl TenantLifecycle {
-    /// The contract's word.
+    /// The word on the wire.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Active => "ACTIVE",
@@ -77,7 +77,7 @@ pub enum OnboardingState {
 }
 
 impl OnboardingState {
-    /// The contract's word.
+    /// The word on the wire.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Created => "CREATED",

@@ -67,7 +67,6 @@ impl CallId {
         Ok(Self(text))
     }
 
-    /// The text.
     pub fn as_str(&self) -> &str {
         &self.0
     }
@@ -96,7 +95,7 @@ pub enum PolicyResult {
 }
 
 impl PolicyResult {
-    /// The contract's word.
+    /// The word on the wire.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Allowed => "allowed",
@@ -206,7 +205,6 @@ pub struct Usage {
     pub provider: Box<str>,
     /// The model, 1 to 100 characters.
     pub model: Box<str>,
-    /// Its tokens.
     pub tokens: TokenBuckets,
     /// The cost as the client reported it, at most a million dollars.
     pub cost: Option<Nanos>,

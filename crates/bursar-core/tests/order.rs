@@ -465,7 +465,7 @@ fn the_rate_goes_by_whole_seconds() {
 }
 
 #[test]
-fn verdicts_have_the_words_of_the_contract() {
+fn verdicts_have_the_words_of_the_wire() {
     let words = [
         (Verdict::Allowed, "allowed", true),
         (Verdict::Warned, "warned", true),
@@ -480,7 +480,7 @@ fn verdicts_have_the_words_of_the_contract() {
 }
 
 #[test]
-fn reasons_have_the_words_of_the_contract() {
+fn reasons_have_the_words_of_the_wire() {
     let words = "integration_not_found integration_disabled integration_not_enabled \
         integration_error credentials_invalid tenant_suspended budget_exceeded \
         token_limit_exceeded rate_limit_exceeded budget_warning token_warning \

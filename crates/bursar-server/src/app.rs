@@ -33,17 +33,13 @@ pub struct App(Arc<Parts>);
 
 /// What an [`App`] is made of.
 pub struct Parts {
-    /// Reads.
     pub store: Arc<dyn Store>,
-    /// Writes.
     pub ledger: Ledger,
     /// What windows and pauses move by.
     pub monotonic_clock: MonotonicClock,
-    /// Hashes keys.
     pub secret_key: Arc<SecretKey>,
     /// Proves the operator.
     pub operator_token: Arc<Secret>,
-    /// Proves callers.
     pub authenticator: Arc<Authenticator>,
     /// What is measured.
     pub metrics: Arc<Metrics>,

@@ -112,7 +112,6 @@ pub enum StartError {
     /// The address cannot be listened on.
     #[error("cannot listen on {address}: {cause}")]
     Listen {
-        /// Which address.
         address: String,
         /// What the system said.
         cause: io::Error,

@@ -25,7 +25,6 @@ pub struct Clocks {
 }
 
 impl Clocks {
-    /// These clocks.
     pub fn new(wall: Clock, boot: BootClock) -> Self {
         Self { wall, boot }
     }
@@ -147,7 +146,6 @@ impl StoreClock {
         Self { wall, kept: Arc::new(Mutex::new(Kept { keeper, confirmations })) }
     }
 
-    /// Bursar's time.
     pub(crate) fn now(&self) -> Timestamp {
         self.state().now
     }

@@ -48,7 +48,6 @@ pub enum StoreError {
     /// A write may have been stored: repeat it with the same call id.
     #[error("the database takes no writes ({})", reason.as_str())]
     NotWritable {
-        /// Why.
         reason: NotWritable,
         /// What the database said.
         #[source]

@@ -389,7 +389,7 @@ impl Naive {
         ExtendOutcome::Extended(promise.shown(now))
     }
 
-    /// Section 7 of the contract, line by line.
+    /// The order of the checks in docs/concepts.md, line by line.
     pub(crate) fn decide(&self, id: IntegrationId, estimate: Estimate, now: Timestamp) -> Decision {
         let profile = self.profile(id).unwrap();
         if let Some(code) = hard_block(profile) {

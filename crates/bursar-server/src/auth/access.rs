@@ -3,14 +3,13 @@
 /// What a person of a tenant may; each role may what those before it may.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Role {
-    /// Reads.
     Viewer,
     /// Changes things too.
     Admin,
 }
 
 impl Role {
-    /// The contract's word.
+    /// The word on the wire.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Viewer => "viewer",
@@ -22,7 +21,6 @@ impl Role {
 /// Who may use a route.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Access {
-    /// The operator.
     Operator,
     /// Whoever proved who they are.
     Anyone,
@@ -55,7 +53,6 @@ pub const WRITE: Access = key("integrations:write", Role::Admin);
 pub const KEYS: Access = key("keys:write", Role::Admin);
 /// Reads what was recorded.
 pub const USAGE: Access = key("telemetry:read", Role::Viewer);
-/// Records calls.
 pub const INGEST: Access = both_keys("telemetry:write", Role::Admin);
 /// Reads the limits of an integration.
 pub const LIMITS: Access = both_keys("integrations:read", Role::Viewer);

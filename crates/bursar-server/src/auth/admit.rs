@@ -1,6 +1,6 @@
 //! Who may use a route, and on which tenant: the only source of a [`TenantId`].
 //!
-//! The guard asks [`admit`] for every route of the table in `auth/access.rs`; a handler takes [`Authorized`],
+//! The guard asks [`admit`] for every route with proved callers; a handler takes [`Authorized`],
 //! [`Operator`] or [`Anyone`] from it. There is no fallback tenant and no way around.
 
 use std::sync::Arc;
@@ -121,7 +121,6 @@ impl Authorized {
     }
 }
 
-/// The operator.
 #[derive(Clone, Debug)]
 pub struct Operator {
     /// Who, for the audit log.
@@ -183,7 +182,7 @@ from_the_guard!(Authorized, Operator, Anyone);
 
 /// A handler asks for what the guard did not let in: nobody passes.
 fn unguarded() -> ApiError {
-    tracing::error!("a route takes a caller whom the table of access does not admit to it");
+    tracing::error!("a route takes a caller whom its rule does not admit");
     ApiError::of(ErrorCode::Forbidden)
 }
 

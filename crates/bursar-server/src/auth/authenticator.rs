@@ -32,7 +32,6 @@ pub const INTEGRATION_KEY: HeaderName = HeaderName::from_static("x-cus-integrati
 pub struct Authenticator {
     /// Has keys and tenants, and tells the time.
     pub store: Arc<dyn Store>,
-    /// Hashes keys.
     pub secret_key: Arc<SecretKey>,
     /// Proves the operator.
     pub operator_token: Arc<Secret>,

@@ -23,29 +23,21 @@ pub enum Caller {
     Operator,
     /// A machine of a tenant, with an API key.
     Machine {
-        /// Its tenant.
         tenant: CallerTenant,
-        /// Its key.
         api_key_id: ApiKeyId,
         /// What it may.
         scopes: ScopeSet,
-        /// Until when.
         expires_at: Option<Timestamp>,
     },
     /// A machine with the key of one integration.
     Integration {
-        /// Its tenant.
         tenant: CallerTenant,
-        /// Its integration.
         integration_id: IntegrationId,
-        /// Its key.
         key_id: IntegrationKeyId,
-        /// Until when.
         expires_at: Option<Timestamp>,
     },
     /// A person of a tenant, known by an issuer of the operator's choice.
     Person {
-        /// Their tenant.
         tenant: CallerTenant,
         /// Their issuer, and who they are to it.
         name: String,
@@ -188,7 +180,6 @@ impl Caller {
 /// The tenant of a caller.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct CallerTenant {
-    /// Which.
     pub tenant_id: TenantId,
     /// Where it is in its life.
     pub lifecycle: TenantLifecycle,

@@ -32,7 +32,6 @@ enum CacheCommand {
     List,
     /// Clear a cache, of one tenant or of all. No record, reservation or limit is lost.
     Clear {
-        /// Its name.
         name: String,
         /// Only what is kept of this tenant, by its id or its name.
         #[arg(long)]

@@ -78,7 +78,6 @@ struct BackupArguments {
 
 #[derive(Args)]
 struct RestoreArguments {
-    /// The backup.
     file: PathBuf,
     /// Replace the store that is there; it is kept as bursar.db.before-restore-<time>.
     #[arg(long)]

@@ -57,10 +57,7 @@ enum KeyCommand {
         overlap_seconds: u32,
     },
     /// Revoke a key: it is refused from now on.
-    Revoke {
-        /// Its id.
-        id: String,
-    },
+    Revoke { id: String },
 }
 
 pub(super) fn run(config: &Config, arguments: KeyArguments) -> Result<(), Failure> {

@@ -15,7 +15,6 @@ const SCHEMES: [&str; 2] = ["postgres://", "postgresql://"];
 pub enum Database {
     /// The embedded store's file.
     File(PathBuf),
-    /// PostgreSQL.
     Postgres(PostgresDatabase),
 }
 

@@ -20,7 +20,6 @@ use crate::http::tls::TlsFiles;
 use crate::observe::log::LogFormat;
 use crate::protection::thresholds::{Pace, Thresholds};
 
-/// One setting.
 #[derive(Debug)]
 pub struct Setting {
     /// The key in the file, with its section.
@@ -33,7 +32,6 @@ pub struct Setting {
     pub help: &'static str,
 }
 
-/// Every setting.
 pub const SETTINGS: &[Setting] = &[
     Setting {
         key: "listen",
@@ -350,7 +348,6 @@ pub enum Origin {
     Default,
     /// The configuration file.
     File,
-    /// The environment.
     Environment,
 }
 
@@ -402,7 +399,6 @@ pub enum ConfigError {
     /// The file cannot be read.
     #[error("cannot read {path}: {cause}")]
     Unreadable {
-        /// Which file.
         path: PathBuf,
         /// What the system said.
         cause: std::io::Error,
@@ -410,7 +406,6 @@ pub enum ConfigError {
     /// The file is not TOML.
     #[error("{path} is not valid TOML: {message}")]
     Invalid {
-        /// Which file.
         path: PathBuf,
         /// What the reader said.
         message: String,

@@ -15,7 +15,6 @@ const FIELD: &str = "credential_ref";
 pub enum SetBy {
     /// The operator of this server.
     Operator,
-    /// A tenant.
     Tenant,
 }
 

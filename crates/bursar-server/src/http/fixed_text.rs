@@ -14,9 +14,7 @@ pub struct SharedText;
 /// The description of the API, each text made when it is first asked for.
 #[derive(Debug)]
 pub struct Documents {
-    /// For machines.
     pub openapi: LazyLock<FixedText>,
-    /// For people.
     pub page: LazyLock<FixedText>,
     /// The look of the page.
     pub style: LazyLock<FixedText>,

@@ -18,14 +18,12 @@ pub enum Whose {
     Nobody,
     /// The operator's own.
     Operator,
-    /// A tenant's.
     Tenant(TenantId),
 }
 
 impl Holder {
     /// Callers who prove nothing, together.
     pub const NOBODY: Self = Self { whose: Whose::Nobody, integration_id: None };
-    /// The operator.
     pub const OPERATOR: Self = Self { whose: Whose::Operator, integration_id: None };
 
     /// A tenant, or one of its integrations.

@@ -38,7 +38,6 @@ pub enum TlsError {
     /// A file cannot be read.
     #[error("cannot read {path}: {cause}")]
     Unreadable {
-        /// Which file.
         path: PathBuf,
         /// What the system said.
         cause: std::io::Error,
@@ -46,7 +45,6 @@ pub enum TlsError {
     /// A file does not hold what it should.
     #[error("{path} holds no {what} in PEM")]
     NotPem {
-        /// Which file.
         path: PathBuf,
         /// What was looked for.
         what: &'static str,
@@ -54,9 +52,7 @@ pub enum TlsError {
     /// The two do not go together, or are of a kind that is not known.
     #[error("{certificate} and {key} cannot be used together: {cause}")]
     Unusable {
-        /// Which certificate.
         certificate: PathBuf,
-        /// Which key.
         key: PathBuf,
         /// What the library said.
         cause: rustls::Error,

@@ -27,7 +27,6 @@ where
 /// client sent; the log has it already, with keys taken out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum TaskFailed {
-    /// It panicked.
     #[error("the task panicked")]
     Panicked,
     /// It was cancelled.

@@ -35,19 +35,16 @@ const COUNTED_MAX: usize = 20_000;
 /// A decision that someone may ask about.
 #[derive(Clone, Debug)]
 pub struct Note {
-    /// Whose.
     pub tenant_id: TenantId,
     /// What it answered.
     pub kind: DecisionKind,
     /// About which integration; nothing when it is none of the tenant's.
     pub integration_id: Option<IntegrationId>,
-    /// The answer.
     pub decision: Decision,
     /// Which call, if it has an id.
     pub call_id: Option<String>,
     /// What the call was expected to take.
     pub estimate: Estimate,
-    /// When.
     pub at: Timestamp,
 }
 

@@ -11,7 +11,6 @@ use std::time::{Duration, Instant};
 pub struct MonotonicClock(Arc<dyn Fn() -> Duration + Send + Sync>);
 
 impl MonotonicClock {
-    /// The machine's.
     pub fn system() -> Self {
         let made = Instant::now();
         Self(Arc::new(move || made.elapsed()))

@@ -40,7 +40,6 @@ static QUEUE: OnceLock<Arc<LogQueue>> = OnceLock::new();
 /// How lines of the log look.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LogFormat {
-    /// For people.
     Human,
     /// A JSON object a line.
     Json,

@@ -47,7 +47,6 @@ use crate::wire::error::ApiError;
 )]
 struct Whole;
 
-/// The document.
 pub fn document() -> &'static Value {
     static DOCUMENT: LazyLock<Value> = LazyLock::new(|| {
         let mut whole = Whole::openapi();

@@ -10,7 +10,6 @@ use super::document::document;
 /// How deep an example follows the types that it is made of.
 const EXAMPLE_DEPTH_MAX: u32 = 8;
 
-/// The page.
 pub(super) fn html() -> String {
     let mut page = Page(String::with_capacity(256 * 1024));
     page.head();

@@ -43,7 +43,6 @@ const TARGET: &str = "bursar::protection";
 /// Who sends a request of a tenant.
 #[derive(Clone, Copy, Debug)]
 pub struct Sender {
-    /// The tenant.
     pub tenant: CallerTenant,
     /// The integration whose key the request came with.
     pub integration_id: Option<IntegrationId>,

@@ -17,11 +17,8 @@ pub enum Refusal {
 /// A route as protection sees it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Facts {
-    /// Its template.
     pub endpoint: &'static str,
-    /// Its method.
     pub operation: &'static str,
-    /// Its number.
     pub route: Route,
     /// Which thresholds hold.
     pub class: RequestClass,

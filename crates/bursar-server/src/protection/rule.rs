@@ -20,7 +20,6 @@ pub struct Route(pub u16);
 /// that one application cannot keep out the others, or the people who would stop it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct WindowOwner {
-    /// The tenant.
     pub tenant_id: TenantId,
     /// The integration whose key the request came with; none when it came with another credential.
     pub integration_id: Option<IntegrationId>,

@@ -22,7 +22,7 @@ pub(crate) const ERROR: &str = "error";
 pub(crate) const LIVE: &str = "live";
 pub(crate) const READY: &str = "ready";
 
-/// The contract's word for what a limit adds up.
+/// The word on the wire for what a limit adds up.
 pub(crate) const fn limit_type(measure: Measure) -> &'static str {
     match measure {
         Measure::Cost => "budget",

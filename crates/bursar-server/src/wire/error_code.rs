@@ -6,7 +6,7 @@ use serde::{Serialize, Serializer};
 
 macro_rules! codes {
     ($($(#[doc = $doc:literal])+ $variant:ident = $code:literal, $status:ident;)+) => {
-        /// The codes of failures, as the contract's table of them.
+        /// The codes of failures, in the order of the table in docs/api.md.
         #[derive(Clone, Copy, Debug, PartialEq, Eq)]
         pub enum ErrorCode {
             $($(#[doc = $doc])+ $variant,)+

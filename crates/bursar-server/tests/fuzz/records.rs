@@ -76,7 +76,7 @@ fn any_record(choices: &mut Choices<'_>) -> String {
     if choices.one_in(3) { choices.broken(&text, WORDS) } else { text }
 }
 
-/// Claims the bounds of the contract.
+/// Claims the bounds that docs/api.md gives.
 fn check_bounds(usage: &Usage) {
     let of = |text: &str, most: usize| {
         assert!((1..=most).contains(&text.chars().count()) && !text.contains('\0'), "{text}");

@@ -36,7 +36,7 @@ impl Answer {
         self.body().contains(text)
     }
 
-    /// Whether it says, as the contract asks, that there is too much and when to come again.
+    /// Whether it says, as docs/api.md says, that there is too much and when to come again.
     pub(crate) fn is_refusal(&self) -> bool {
         self.head.contains("\r\nretry-after: ")
             && self.says("\"success\":false")

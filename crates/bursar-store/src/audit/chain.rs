@@ -41,7 +41,6 @@ impl AuditKey {
 
 /// One row of the audit log, as it is stored.
 #[derive(Clone, Debug, PartialEq, Eq)]
-#[expect(missing_docs, reason = "the fields are the contract's words")]
 pub struct AuditEntry {
     pub tenant_id: TenantId,
     pub audit_id: AuditId,
@@ -154,7 +153,6 @@ pub(crate) struct AuditHead {
     pub(crate) tenant_id: TenantId,
     /// The sequence of the last row.
     pub(crate) sequence: i64,
-    /// Its hash.
     pub(crate) hash: AuditHash,
     pub(crate) seal: AuditHash,
 }
@@ -261,7 +259,6 @@ impl ChainPlace {
 
 /// Which rows of the audit log are asked for.
 #[derive(Clone, Debug, Default)]
-#[expect(missing_docs, reason = "the fields are the contract's words")]
 pub struct AuditFilter {
     pub actor_id: Option<String>,
     pub action: Option<String>,

@@ -29,7 +29,6 @@ impl Default for TenantCaps {
 /// Whether a new key is one more, or takes the place of another.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum NewKey {
-    /// One more.
     Another,
     /// The old one ends at once.
     InPlace,

@@ -28,7 +28,6 @@ pub struct Control<'a> {
 
 /// What an integration is made of.
 #[derive(Clone, Debug)]
-#[expect(missing_docs, reason = "the fields are the contract's words")]
 pub struct IntegrationDraft {
     pub name: String,
     pub provider_type: String,
@@ -42,7 +41,6 @@ pub struct IntegrationDraft {
 
 /// What is to change of an integration; nothing stays as it is.
 #[derive(Clone, Debug, Default)]
-#[expect(missing_docs, reason = "the fields are the contract's words")]
 pub struct IntegrationEdit {
     pub name: Option<String>,
     pub credential_ref: Option<Option<String>>,

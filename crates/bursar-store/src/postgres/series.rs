@@ -72,7 +72,6 @@ const LIST_SESSIONS: &str = "select asked.session_id, e.kind, e.tokens_in, e.tok
      and occurred_at >= $3 and occurred_at < $4 and ($5 is null or integration_id = $5) \
      offset 0) e";
 
-/// Whose rollups.
 type Whose = (TenantId, Option<IntegrationId>);
 
 /// Reads rollups of some spans, all at once.

@@ -20,7 +20,6 @@ pub(super) type Param<'a> = (&'a (dyn ToSql + Sync), Type);
 
 /// A value whose type in the database is known.
 pub(super) trait Typed: ToSql + Sync {
-    /// That type.
     const TYPE: Type;
 }
 

@@ -14,13 +14,10 @@ use crate::rows::rollup::Grain;
 /// By what usage is told apart.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum GroupBy {
-    /// Integrations.
     Integration,
     /// Models, each of its provider.
     Model,
-    /// Providers.
     Provider,
-    /// Agents.
     Agent,
     /// Sessions: not in rollups, so read from the entries.
     Session,
@@ -28,7 +25,6 @@ pub enum GroupBy {
 
 /// One of the things that usage is told apart by.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-#[expect(missing_docs, reason = "the fields are the contract's words")]
 pub enum Group {
     Integration { integration_id: IntegrationId, name: String, provider_type: String },
     Model { provider: String, model: String },
@@ -54,7 +50,6 @@ impl Group {
 
 /// A question for the largest groups of some days, both inclusive.
 #[derive(Clone, Copy, Debug)]
-#[expect(missing_docs, reason = "the fields are the contract's words")]
 pub struct BreakdownFilter {
     pub by: GroupBy,
     pub integration_id: Option<IntegrationId>,
@@ -76,15 +71,12 @@ pub struct Breakdown {
 /// How long a step is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Step {
-    /// An hour.
     Hour,
-    /// A day.
     Day,
 }
 
 /// A question for usage step by step, over days, both inclusive.
 #[derive(Clone, Copy, Debug)]
-#[expect(missing_docs, reason = "the fields are the contract's words")]
 pub struct SeriesFilter {
     /// By what; by nothing for the total. Agents and sessions have no hours.
     pub by: Option<GroupBy>,

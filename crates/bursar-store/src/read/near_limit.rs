@@ -7,11 +7,8 @@ use bursar_core::{Counter, IntegrationId, LimitSettings, Measure, TenantId, Wind
 /// A live integration with a monthly limit, and its current month.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct HotAccount {
-    /// Whose.
     pub tenant_id: TenantId,
-    /// Which integration.
     pub integration_id: IntegrationId,
-    /// Its limits.
     pub limits: LimitSettings,
     /// Its current month, in which only holds that are open now count.
     pub counter: Counter,

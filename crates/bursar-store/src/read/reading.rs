@@ -59,9 +59,7 @@ impl Room for Unbounded {
 /// For whom a store reads, and where the memory of the answer comes from.
 #[derive(Clone)]
 pub struct Reading {
-    /// For whom.
     pub asker: Asker,
-    /// From where.
     pub room: Arc<dyn Room>,
 }
 

@@ -34,7 +34,6 @@ pub struct Page {
 /// Rows of a page, and how many there are in all.
 #[derive(Clone, Debug)]
 pub struct Paged<T> {
-    /// The rows.
     pub rows: Vec<T>,
     /// All that match.
     pub total: i64,
@@ -60,7 +59,6 @@ pub struct HistoryPlace {
 
 /// Which entries are asked for.
 #[derive(Clone, Debug, Default)]
-#[expect(missing_docs, reason = "the fields are the contract's words")]
 pub struct HistoryFilter {
     pub integration_id: Option<IntegrationId>,
     pub model: Option<String>,
@@ -91,7 +89,6 @@ pub enum HistoryPart {
 /// A page of the history.
 #[derive(Clone, Debug, Default)]
 pub struct HistoryPage {
-    /// The entries.
     pub rows: Vec<UsageRow>,
     /// Where the next page begins, if there may be more.
     pub next: Option<HistoryPlace>,
@@ -117,7 +114,6 @@ pub struct CallFilter {
 pub enum CallLabel {
     /// A model, of whatever provider.
     Model(String),
-    /// An agent.
     Agent(String),
 }
 
@@ -133,11 +129,9 @@ pub enum CallOutcome {
 /// The sums of an integration over some days.
 #[derive(Clone, Debug)]
 pub struct IntegrationUsage {
-    /// Which.
     pub integration_id: IntegrationId,
     /// Its name, deleted or not.
     pub name: String,
-    /// Its provider.
     pub provider_type: String,
     /// What it used.
     pub sums: Sums,
@@ -146,9 +140,7 @@ pub struct IntegrationUsage {
 /// The sums of an integration on one day.
 #[derive(Clone, Copy, Debug)]
 pub struct DayUsage {
-    /// Which day.
     pub day: Day,
-    /// Which integration.
     pub integration_id: IntegrationId,
     /// What it used.
     pub sums: Sums,
@@ -170,7 +162,6 @@ pub struct DayFilter {
 /// A place in the list of days and integrations, which runs from the first day to the last.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct DayPlace {
-    /// The day.
     pub day: Day,
     /// The integration, which orders the rows of a day.
     pub integration_id: IntegrationId,
@@ -230,16 +221,13 @@ pub struct DecisionFilter {
 pub struct Standing {
     /// The account, in which only holds that are open at `now` count.
     pub account: Account,
-    /// The instant.
     pub now: Timestamp,
 }
 
 /// An open reservation in a list.
 #[derive(Clone, Debug)]
 pub struct OpenReservation {
-    /// The call.
     pub call_id: CallId,
-    /// The reservation.
     pub reservation: Reservation,
 }
 
@@ -317,7 +305,6 @@ pub trait Store: Send + Sync + 'static {
         page: Page,
     ) -> Result<Paged<OpenReservation>, StoreError>;
 
-    /// A tenant.
     async fn tenant(&self, tenant_id: TenantId) -> Result<Option<TenantRow>, StoreError>;
 
     /// The tenants, oldest first.

@@ -11,7 +11,6 @@ use crate::rows::rollup::{LATENCY_BUCKETS, Rollup};
 
 /// Sums of rollups; wider than one rollup, because many are added up.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[expect(missing_docs, reason = "the fields are the words of the API")]
 pub struct Sums {
     pub calls: i64,
     pub succeeded: i64,

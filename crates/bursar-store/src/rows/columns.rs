@@ -60,7 +60,6 @@ pub(crate) trait Columns {
         bytes.try_into().map_err(of_other_size)
     }
 
-    /// An instant.
     fn instant(&self, at: usize) -> Result<Timestamp, StoreError> {
         codec::timestamp(self.int(at)?)
     }

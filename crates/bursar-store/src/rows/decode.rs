@@ -247,13 +247,11 @@ pub(crate) fn rollup(row: &impl Columns, at: usize) -> Result<Rollup, StoreError
     })
 }
 
-/// `start, integration_id`.
 pub(crate) fn day_place(row: &impl Columns) -> Result<DayPlace, StoreError> {
     let day = Day::from_number(row.int(0)?);
     Ok(DayPlace { day, integration_id: row.id(1, IntegrationId::from_number)? })
 }
 
-/// `occurred_at, entry_id`.
 pub(crate) fn history_place(row: &impl Columns) -> Result<HistoryPlace, StoreError> {
     Ok(HistoryPlace { occurred_at: row.instant(0)?, entry_id: row.id(1, EntryId::from_number)? })
 }

@@ -13,7 +13,6 @@ const REJECT: i64 = 3;
 /// Decisions of protection other than "allow", kept so that someone can see them.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SignalRow {
-    /// Whose.
     pub tenant_id: TenantId,
     /// Which; ids grow with time.
     pub signal_id: SignalId,
@@ -21,7 +20,6 @@ pub struct SignalRow {
     pub decision: ProtectionDecision,
     /// The template of the route.
     pub endpoint: String,
-    /// Its method.
     pub operation: String,
     /// How often it was decided.
     pub times: i64,
@@ -34,7 +32,6 @@ pub struct SignalRow {
 /// A threshold that a tenant has instead of the configured one.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct OverrideRow {
-    /// Whose.
     pub tenant_id: TenantId,
     /// Of which dimension.
     pub dimension: Dimension,
@@ -44,7 +41,6 @@ pub struct OverrideRow {
     pub expires_at: Timestamp,
     /// Why, in the operator's words.
     pub reason: String,
-    /// Since when.
     pub created_at: Timestamp,
     /// Who said so.
     pub created_by: String,

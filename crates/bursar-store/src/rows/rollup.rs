@@ -19,7 +19,7 @@ pub const LATENCY_BUCKETS: usize = 16;
 pub const LATENCY_BOUNDS_MS: [i64; LATENCY_BUCKETS - 1] =
     [50, 100, 200, 300, 500, 750, 1_000, 1_500, 2_000, 3_000, 5_000, 8_000, 12_000, 20_000, 40_000];
 
-/// Models of a tenant that have rollups of their own (contract, section 6).
+/// Models of a tenant that have rollups of their own.
 pub(crate) const MODELS_MAX: i64 = 1_000;
 /// Agents of a tenant that have rollups of their own: as bounded as models, but more, because
 /// platforms make an agent for each of their users.
@@ -27,7 +27,6 @@ pub(crate) const AGENTS_MAX: i64 = 10_000;
 /// Under which the others are added up.
 pub const OTHER: &str = "other";
 
-/// Which rollup.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Grain {
     /// An hour by model.
@@ -86,7 +85,6 @@ pub(crate) struct RollupKey<'a> {
 
 /// The sums of a rollup. Every figure is exact; averages are taken when it is shown.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[expect(missing_docs, reason = "the fields are the contract's words")]
 pub struct Rollup {
     pub calls: i64,
     /// Calls that neither failed nor were blocked.

@@ -6,9 +6,7 @@ use bursar_core::{
     TenantLifecycle, Timestamp, TokenBuckets, UsageStatus,
 };
 
-/// A tenant.
 #[derive(Clone, Debug, PartialEq, Eq)]
-#[expect(missing_docs, reason = "the fields are the contract's words")]
 pub struct TenantRow {
     pub tenant_id: TenantId,
     pub name: String,
@@ -20,7 +18,6 @@ pub struct TenantRow {
 
 /// An integration: what decides, and what only describes.
 #[derive(Clone, Debug, PartialEq, Eq)]
-#[expect(missing_docs, reason = "the fields are the contract's words")]
 pub struct IntegrationRow {
     pub tenant_id: TenantId,
     pub integration_id: IntegrationId,
@@ -48,7 +45,6 @@ pub type SecretHash = [u8; 32];
 
 /// An API key without its secret.
 #[derive(Clone, Debug, PartialEq, Eq)]
-#[expect(missing_docs, reason = "the fields are the contract's words")]
 pub struct ApiKeyRow {
     pub tenant_id: TenantId,
     pub api_key_id: ApiKeyId,
@@ -67,7 +63,6 @@ pub struct ApiKeyRow {
 
 /// A key of one integration without its secret.
 #[derive(Clone, Debug, PartialEq, Eq)]
-#[expect(missing_docs, reason = "the fields are the contract's words")]
 pub struct IntegrationKeyRow {
     pub tenant_id: TenantId,
     pub integration_id: IntegrationId,
@@ -107,7 +102,6 @@ pub struct Actor {
 
 /// A row for the audit log, before it has its place in the chain.
 #[derive(Clone, Debug, PartialEq, Eq)]
-#[expect(missing_docs, reason = "the fields are the contract's words")]
 pub struct AuditRow {
     pub tenant_id: TenantId,
     pub audit_id: AuditId,
@@ -126,12 +120,10 @@ pub struct AuditRow {
 pub enum DecisionKind {
     /// A check, which changes nothing.
     Check,
-    /// A reservation.
     Reservation,
 }
 
 impl DecisionKind {
-    /// Its word.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Check => "check",
@@ -143,7 +135,6 @@ impl DecisionKind {
 /// A decision other than "allowed", kept so that someone can ask why.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DecisionRow {
-    /// Whose.
     pub tenant_id: TenantId,
     /// Which; ids grow with time.
     pub decision_id: DecisionId,
@@ -167,7 +158,6 @@ pub struct DecisionRow {
 
 /// One entry of the ledger, as history shows it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-#[expect(missing_docs, reason = "the fields are the contract's words")]
 pub struct UsageRow {
     pub entry_id: EntryId,
     pub integration_id: IntegrationId,

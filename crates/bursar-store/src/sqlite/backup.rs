@@ -40,7 +40,6 @@ pub enum Existing {
 /// A copy that was made and looked through.
 #[derive(Debug)]
 pub struct BackedUp {
-    /// Its size.
     pub bytes: u64,
     /// Entries of the ledger in it.
     pub entries: u64,
@@ -60,7 +59,6 @@ pub enum CopyError {
     /// The file is damaged.
     #[error("{path} is damaged: {what}")]
     Damaged {
-        /// Which.
         path: PathBuf,
         /// What SQLite found.
         what: String,
@@ -80,12 +78,7 @@ pub enum CopyError {
          reads it, move it away yourself, together with {path}-wal and {path}-shm, and try again",
         path = .path.display()
     )]
-    NotWhole {
-        /// Which.
-        path: PathBuf,
-        /// Why.
-        cause: String,
-    },
+    NotWhole { path: PathBuf, cause: String },
     /// Someone asked to stop.
     #[error("stopped; nothing was changed")]
     Stopped,

@@ -83,7 +83,6 @@ fn one<T>(
     rows.next().map_err(store_error)?.map(read).transpose()
 }
 
-/// A tenant.
 pub(super) fn tenant(
     db: &Connection,
     tenant_id: TenantId,

@@ -16,7 +16,6 @@ pub enum OpenError {
     /// The file cannot be opened, read or made.
     #[error("cannot open {path}: {cause}")]
     File {
-        /// Which.
         path: PathBuf,
         /// What the system said.
         cause: std::io::Error,
@@ -30,7 +29,6 @@ pub enum OpenError {
     /// SQLite does not accept it.
     #[error("cannot use {path} as a database: {cause}")]
     Database {
-        /// Which.
         path: PathBuf,
         /// What SQLite said.
         cause: rusqlite::Error,
@@ -38,7 +36,6 @@ pub enum OpenError {
     /// A newer server has changed the schema in a way that this one does not know.
     #[error("{path} has schema {found}, which needs a newer bursar (this one knows {known})")]
     NewerSchema {
-        /// Which.
         path: PathBuf,
         /// The schema of the file.
         found: u32,
@@ -48,7 +45,6 @@ pub enum OpenError {
     /// No server was started on it that keeps a chain.
     #[error("{path} has schema {found}, and schema {needed} is needed: start a server on it once")]
     OlderSchema {
-        /// Which.
         path: PathBuf,
         /// The schema of the file.
         found: u32,

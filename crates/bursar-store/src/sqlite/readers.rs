@@ -165,7 +165,6 @@ fn millis(time: Duration) -> u64 {
     u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }
 
-/// Some connections.
 struct Pool {
     path: PathBuf,
     free: Arc<Mutex<Vec<Connection>>>,

@@ -57,7 +57,6 @@ const SUM_SESSION: &str = "select kind, tokens_in, tokens_out, tokens_cache_read
      and occurred_at >= :start and occurred_at < :end \
      and (:integration is null or integration_id = :integration)";
 
-/// Whose rollups.
 type Whose = (TenantId, Option<IntegrationId>);
 
 fn each(

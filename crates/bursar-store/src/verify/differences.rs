@@ -13,7 +13,6 @@ pub struct Differences {
 }
 
 impl Differences {
-    /// Adds one.
     pub(crate) fn add(&mut self, sentence: impl FnOnce() -> String) {
         self.count += 1;
         if self.told.len() < TOLD_MAX {

@@ -68,7 +68,6 @@ pub struct Facts<'a> {
 
 /// A model of a tenant.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-#[expect(missing_docs, reason = "the fields are the contract's words")]
 pub struct ModelKey<'a> {
     pub tenant_id: TenantId,
     pub provider: &'a str,
@@ -98,7 +97,6 @@ impl CostFacts {
 
 /// How many reservations came and went.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[expect(missing_docs, reason = "the fields are the contract's words")]
 pub struct HoldFacts {
     pub made: u64,
     pub extended: u64,

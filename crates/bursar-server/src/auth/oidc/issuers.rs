@@ -42,7 +42,6 @@ pub struct IssuerConfig {
 pub(super) enum TenantSource {
     /// Always this one.
     Fixed {
-        /// Which.
         tenant_id: TenantId,
         /// The claim that must not name another.
         claim: ClaimPath,
@@ -58,7 +57,6 @@ pub(super) enum TenantSource {
 pub(super) enum KeysAt {
     /// Where this document says.
     Discovery(WebUrl),
-    /// Here.
     Jwks(WebUrl),
 }
 

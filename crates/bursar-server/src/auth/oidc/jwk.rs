@@ -17,7 +17,6 @@ const KEYS_MAX: usize = 100;
 /// A key that signatures can be verified with, and the id by which tokens name it.
 pub(super) struct PublicKey {
     id: Option<String>,
-    /// What verifies.
     pub(super) verifying: VerifyingKey,
 }
 

@@ -51,7 +51,6 @@ struct CachedKeys {
 
 /// What can be done with what is held.
 enum Age {
-    /// Used.
     Fresh,
     /// Used, while others are fetched.
     Ageing,

@@ -8,11 +8,9 @@ use crate::auth::access::Role;
 /// A person of a tenant, as an issuer's token proves.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Person {
-    /// Their tenant.
     pub tenant_id: TenantId,
     /// Who they are to their issuer.
     pub subject: String,
-    /// Their issuer.
     pub issuer: String,
     /// What they may.
     pub role: Role,

@@ -16,7 +16,6 @@ pub enum ClientError {
     Refused {
         /// The server's sentence.
         message: String,
-        /// Its code.
         code: String,
         /// What the command line knows besides, or nothing.
         hint: String,
@@ -24,7 +23,6 @@ pub enum ClientError {
 }
 
 impl ClientError {
-    /// A sentence.
     pub fn new(sentence: impl Into<String>) -> Self {
         Self::NotAsked(sentence.into())
     }
@@ -39,7 +37,6 @@ pub struct Reply {
     pub status: u16,
     /// How long to wait before the same is sent again, where that is said.
     pub retry_after: Option<Duration>,
-    /// The body.
     pub text: String,
 }
 

@@ -14,7 +14,6 @@ impl From<ClientError> for ImportError {
 }
 
 impl ImportError {
-    /// A sentence.
     pub(super) fn new(message: impl Into<String>) -> Self {
         Self(message.into())
     }

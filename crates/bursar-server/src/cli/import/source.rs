@@ -17,7 +17,6 @@ const LINE_BYTES_MAX: u64 = 1024 * 1024;
 /// the file.
 const ROW_BYTES_MAX: usize = 1024 * 1024;
 
-/// One row.
 #[derive(Debug)]
 pub(super) struct Row {
     /// Its number, from 1, without the header.

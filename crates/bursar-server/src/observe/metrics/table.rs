@@ -5,12 +5,10 @@ use prometheus::{
     IntGaugeVec, Opts, Registry, Result,
 };
 
-/// One metric.
 #[derive(Clone, Copy, Debug)]
 pub struct Metric {
     /// Its name, with its unit last.
     pub name: &'static str,
-    /// Its type.
     pub kind: MetricKind,
     /// Its labels, all of which have few values or are bounded.
     pub labels: &'static [&'static str],
@@ -20,7 +18,6 @@ pub struct Metric {
 
 /// The type of a metric.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[expect(missing_docs, reason = "the words of Prometheus")]
 pub enum MetricKind {
     Counter,
     Gauge,

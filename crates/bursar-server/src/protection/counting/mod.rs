@@ -148,7 +148,6 @@ impl Counting {
         (self.tenants.len(), self.seconds.len(), self.minutes.len())
     }
 
-    /// Never nothing.
     fn counts(&mut self, request: &ProtectedRequest) -> Option<Counts<'_>> {
         let &ProtectedRequest { owner, route, class, thresholds, elapsed, .. } = request;
         let elapsed_micros = micros(elapsed);

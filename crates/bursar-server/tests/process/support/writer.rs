@@ -1,7 +1,7 @@
 //! A client that writes, one step after another, and remembers what it was told.
 //!
-//! A step whose answer is missing stays the next one, with the same call ids and content, as the
-//! contract asks of clients.
+//! A step whose answer is missing stays the next one, with the same call ids and content, as
+//! docs/guarantees.md asks of clients.
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::fmt::Write as _;
