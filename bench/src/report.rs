@@ -24,8 +24,8 @@ struct Postgres {
 
 /// What each measurement should reach, as a part of E or S.
 const BARS: &[(&str, f64, Base)] = &[
-    ("single ingest, 64 connections", 0.12, Base::Requests),
-    ("batches of 100, 16 connections", 0.6, Base::Records),
+    ("single ingest, 64 connections", 0.25, Base::Requests),
+    ("batches of 100, 16 connections", 0.8, Base::Records),
     ("check, 64 connections", 0.6, Base::Requests),
     ("reserve, 64 connections", 0.1, Base::Requests),
 ];
