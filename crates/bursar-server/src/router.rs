@@ -25,7 +25,7 @@ pub struct Api {
     table: RouteTable,
 }
 
-/// What the server answers; made once, and put over an app by [`router`].
+/// The declared routes, collected once; [`router`] serves them with an app.
 pub static API: LazyLock<Api> = LazyLock::new(|| {
     let mut table = RouteTable::default();
     let tenants = tenants::routes()

@@ -16,11 +16,11 @@ use crate::protection::{Facts, Refusal};
 /// Who may use a route.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Audience {
-    /// Whoever reaches the listener.
+    /// Anyone who can reach the listener; no credential is asked for.
     Everyone,
-    /// The operator, and whoever has the token of the metrics; the handler asks for it.
+    /// The operator, or a client with the metrics token. The handler checks the credential.
     Scraper,
-    /// Whoever proves to be one of these.
+    /// A caller with a credential and this access. The guard checks both.
     Caller(Access),
 }
 
@@ -37,7 +37,7 @@ pub struct Rule {
 impl Rule {
     /// A route that manages or reads something: beyond a threshold its requests are refused at once.
     pub const fn of(access: Access) -> Self {
-        // The operator is held up by nothing.
+        // Protection never refuses the operator.
         let is_exempt = matches!(access, Access::Operator);
         Self { is_exempt, ..Self::to(Audience::Caller(access)) }
     }
@@ -52,12 +52,12 @@ impl Rule {
         Self { audience, class, refusal, is_cost_guarded: false, is_exempt: false }
     }
 
-    /// Its requests come with the calls of software, and have the thresholds of these.
+    /// Software sends its requests with each model call, so the thresholds for traffic apply.
     pub const fn traffic(self) -> Self {
         Self { class: RequestClass::Traffic, ..self }
     }
 
-    /// It leads to cost: a tenant that spends much in a day is held up here.
+    /// It admits cost, so the limit on what a tenant spends in a day applies.
     pub const fn cost_guarded(self) -> Self {
         Self { is_cost_guarded: true, ..self }
     }
@@ -72,7 +72,7 @@ impl Rule {
         Self { refusal: Refusal::UnlessKnown, ..self }
     }
 
-    /// Protection does not see its requests: a tenant needs it to begin at all.
+    /// Protection does not see its requests: a new tenant needs this route to get started.
     pub const fn exempt(self) -> Self {
         Self { is_exempt: true, ..self }
     }
@@ -187,7 +187,7 @@ impl RouteTable {
 
     /// A route; nothing when it was not declared.
     pub fn find(&self, method: &Method, path: &str) -> Option<&Entry> {
-        // Whoever may read a body may read its head.
+        // HEAD has the rule of GET.
         let method = if method == Method::HEAD { &Method::GET } else { method };
         let of_path = self.by_path.get(path)?;
         of_path.iter().filter_map(|at| self.entries.get(*at)).find(|entry| entry.method == *method)

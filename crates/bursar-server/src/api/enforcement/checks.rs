@@ -318,7 +318,7 @@ async fn evaluate(
     Ok((DecisionView::new(&decision, caller.tenant_id, name, now), headers))
 }
 
-/// What this file answers.
+/// The routes of this file, each with its rule.
 pub fn routes() -> Routes {
     Routes::new()
         .add(Rule::of(ASK).traffic().cost_guarded(), routes!(check_call))

@@ -155,7 +155,7 @@ pub async fn list_decisions(
     Ok(Answer::list(rows.into_iter().map(KeptDecisionView::from).collect(), meta))
 }
 
-/// What this file answers.
+/// The routes of this file, each with its rule.
 pub fn routes() -> Routes {
     Routes::new().add(Rule::of(ASK), routes!(list_decisions))
 }

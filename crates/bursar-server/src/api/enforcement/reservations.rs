@@ -457,7 +457,7 @@ fn rejected(refusal: ReserveRefusal) -> ApiError {
     }
 }
 
-/// What this file answers.
+/// The routes of this file, each with its rule.
 pub fn routes() -> Routes {
     Routes::new()
         .add(Rule::of(RESERVE).traffic().cost_guarded(), routes!(create_reservation))

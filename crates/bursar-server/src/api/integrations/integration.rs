@@ -489,7 +489,7 @@ fn check_cost_basis(text: &str) -> Result<CostBasis, ApiError> {
         .ok_or_else(|| ApiError::field("cost_basis", "must be reported or computed"))
 }
 
-/// What this file answers.
+/// The routes of this file, each with its rule.
 pub fn routes() -> Routes {
     Routes::new()
         .add(Rule::of(READ), routes!(list_integrations))

@@ -268,7 +268,7 @@ fn check_scopes(asked: &[String], own: Option<ScopeSet>) -> Result<String, ApiEr
     Ok(words.join(" "))
 }
 
-/// What this file answers.
+/// The routes of this file, each with its rule.
 pub fn routes() -> Routes {
     Routes::new()
         .add(Rule::of(KEYS), routes!(create_key))

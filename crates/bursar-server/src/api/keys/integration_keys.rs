@@ -249,7 +249,7 @@ fn check_can_give(caller: &Authorized) -> Result<(), ApiError> {
     }
 }
 
-/// What this file answers.
+/// The routes of this file, each with its rule.
 pub fn routes() -> Routes {
     Routes::new()
         .add(Rule::of(KEYS), routes!(create_integration_key))

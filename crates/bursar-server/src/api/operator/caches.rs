@@ -144,7 +144,7 @@ fn parse_tenant(text: &str) -> Result<TenantId, ApiError> {
     })
 }
 
-/// What this file answers.
+/// The routes of this file, each with its rule.
 pub fn routes() -> Routes {
     Routes::new()
         .add(Rule::of(OPERATOR), routes!(list_caches))

@@ -135,7 +135,7 @@ pub async fn confirm_clock(
     }))
 }
 
-/// What this file answers.
+/// The routes of this file, each with its rule.
 pub fn routes() -> Routes {
     Routes::new()
         .add(Rule::of(OPERATOR), routes!(get_clock))

@@ -61,7 +61,7 @@ pub async fn get_docs_style(State(app): State<App>, headers: HeaderMap) -> Respo
     app.documents.style.answer(&headers)
 }
 
-/// What this file answers.
+/// The routes of this file, each with its rule.
 pub fn routes() -> Routes {
     Routes::new()
         .add(Rule::open(Audience::Everyone), routes!(get_openapi))

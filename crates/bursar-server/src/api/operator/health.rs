@@ -71,7 +71,7 @@ pub async fn get_ready(State(app): State<App>) -> Result<Answer<ServerHealth>, A
     Ok(Answer::ok(ServerHealth { status: enums::READY }))
 }
 
-/// What this file answers.
+/// The routes of this file, each with its rule.
 pub fn routes() -> Routes {
     Routes::new()
         .add(Rule::open(Audience::Everyone), routes!(get_health))

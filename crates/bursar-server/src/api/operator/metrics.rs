@@ -51,7 +51,7 @@ fn unreadable(error: &(dyn std::error::Error + 'static)) -> ApiError {
     ApiError::of(ErrorCode::Internal)
 }
 
-/// What this file answers.
+/// The routes of this file, each with its rule.
 pub fn routes() -> Routes {
     Routes::new().add(Rule::open(Audience::Scraper), routes!(get_metrics))
 }

@@ -279,7 +279,7 @@ fn check_expiry(text: &str, now: Timestamp) -> Result<Timestamp, ApiError> {
     Ok(expires_at)
 }
 
-/// What this file answers.
+/// The routes of this file, each with its rule.
 pub fn routes() -> Routes {
     Routes::new()
         .add(Rule::of(OPERATOR), routes!(list_signals))

@@ -334,7 +334,7 @@ fn parse_cursor(text: &str) -> Result<HistoryPlace, &'static str> {
     Ok(HistoryPlace { occurred_at, entry_id })
 }
 
-/// What this file answers.
+/// The routes of this file, each with its rule.
 pub fn routes() -> Routes {
     Routes::new()
         .add(Rule::of(USAGE), routes!(list_usage_history))

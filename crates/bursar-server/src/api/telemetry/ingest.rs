@@ -502,7 +502,7 @@ fn check_policy(text: Option<&str>) -> Result<PolicyResult, ApiError> {
         .ok_or_else(|| ApiError::field("policy_result", "must be allowed, warned or blocked"))
 }
 
-/// What this file answers.
+/// The routes of this file, each with its rule.
 pub fn routes() -> Routes {
     Routes::new()
         .add(Rule::of(INGEST).traffic().refused_unless_known(), routes!(record_usage))

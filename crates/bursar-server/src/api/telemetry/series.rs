@@ -390,7 +390,7 @@ fn series_view(filter: &SeriesFilter, series: Series) -> Result<SeriesView, Stor
     })
 }
 
-/// What this file answers.
+/// The routes of this file, each with its rule.
 pub fn routes() -> Routes {
     Routes::new()
         .add(Rule::of(USAGE), routes!(get_usage_series))

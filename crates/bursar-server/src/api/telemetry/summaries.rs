@@ -295,7 +295,7 @@ fn parse_cursor(text: &str) -> Result<DayPlace, &'static str> {
     Ok(DayPlace { day: at.day(), integration_id })
 }
 
-/// What this file answers.
+/// The routes of this file, each with its rule.
 pub fn routes() -> Routes {
     Routes::new()
         .add(Rule::of(USAGE), routes!(get_usage_summary))

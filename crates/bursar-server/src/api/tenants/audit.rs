@@ -198,7 +198,7 @@ fn write(rows: Vec<AuditEntry>) -> Result<Bytes, std::io::Error> {
     Ok(text.into())
 }
 
-/// What this file answers.
+/// The routes of this file, each with its rule.
 pub fn routes() -> Routes {
     Routes::new()
         .add(Rule::of(ADMIN), routes!(list_audit))

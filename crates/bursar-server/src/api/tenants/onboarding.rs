@@ -50,7 +50,7 @@ pub async fn finalize_onboarding(
     Ok(Answer::ok(OnboardingView { tenant_id: tenant_id.to_string(), onboarding_state }))
 }
 
-/// What this file answers.
+/// The routes of this file, each with its rule.
 pub fn routes() -> Routes {
     Routes::new().add(Rule::of(ADMIN).exempt(), routes!(finalize_onboarding))
 }

@@ -46,7 +46,7 @@ pub async fn get_session_context(caller: Anyone) -> Answer<SessionContext> {
     })
 }
 
-/// What this file answers.
+/// The routes of this file, each with its rule.
 pub fn routes() -> Routes {
     Routes::new().add(Rule::of(Access::Anyone), routes!(get_session_context))
 }

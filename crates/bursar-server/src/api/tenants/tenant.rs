@@ -245,7 +245,7 @@ async fn lead(
     Ok(Answer::ok(row.into()))
 }
 
-/// What this file answers.
+/// The routes of this file, each with its rule.
 pub fn routes() -> Routes {
     Routes::new()
         .add(Rule::of(OPERATOR), routes!(create_tenant))
