@@ -1,9 +1,10 @@
 //! May this call go on? The order of the checks in docs/concepts.md, and nothing beside it.
 
-use crate::account::{Account, Counter, Overflow};
+use crate::account::{Account, Overflow};
 use crate::health::{FailureCause, Health};
 use crate::integration::{Integration, IntegrationStatus, WARN_PERCENT};
-use crate::limit::{Action, Limit, Measure, Scope, Window};
+use crate::limit::{Action, Limit, Measure};
+use crate::limit_state::AccountSums;
 use crate::money::Nanos;
 use crate::tenant::TenantLifecycle;
 use crate::time::Timestamp;
@@ -189,16 +190,16 @@ pub fn decide(account: &Account, estimate: Estimate, now: Timestamp) -> Result<D
     if let Some(code) = gate(account) {
         return Ok(Decision::hard_blocked(code));
     }
-    let counter = account.counter(now.month())?;
+    let sums = AccountSums::of(account, now)?;
     let limits = || account.integration.limits.limits();
     for limit in limits() {
-        let current = current(account, &counter, &limit, now);
-        if current >= limit.amount || current + estimate.of(limit.measure) > limit.amount {
-            return Ok(refusal(account, &limit, current, now));
+        let state = sums.state(&limit);
+        if state.refuses(estimate.of(limit.measure)) {
+            return Ok(refusal(account, &limit, state.taken(), now));
         }
     }
     let mut reasons: Vec<Reason> = limits()
-        .filter_map(|limit| warning(&limit, current(account, &counter, &limit, now), estimate))
+        .filter_map(|limit| warning(&limit, sums.state(&limit).taken(), estimate))
         .collect();
     if account.integration.health == Health::Failing(FailureCause::Provider) {
         reasons.push(Reason::plain(ReasonCode::ProviderUnreachable));
@@ -227,22 +228,6 @@ pub(crate) fn gate(account: &Account) -> Option<ReasonCode> {
         IntegrationStatus::Enabled => {
             integration.credential_is_invalid().then_some(ReasonCode::CredentialsInvalid)
         }
-    }
-}
-
-/// What counts against a limit before this call: used and held.
-fn current(account: &Account, counter: &Counter, limit: &Limit, now: Timestamp) -> i128 {
-    match limit.scope {
-        Scope::Integration => {}
-    }
-    let sum = |used: i64, held: i64| i128::from(used) + i128::from(held);
-    match (limit.window, limit.measure) {
-        (Window::Minute, Measure::Calls | Measure::Cost | Measure::Tokens) => {
-            i128::from(account.rate.current(now.second()))
-        }
-        (Window::Month, Measure::Cost) => sum(counter.used.cost.get(), counter.held.cost.get()),
-        (Window::Month, Measure::Tokens) => sum(counter.used.tokens, counter.held.tokens),
-        (Window::Month, Measure::Calls) => sum(counter.used.calls, counter.held.calls),
     }
 }
 

@@ -59,6 +59,11 @@ pub struct LimitSettings {
 impl LimitSettings {
     /// The limits that are in force, in the order in which they decide.
     pub fn limits(self) -> impl Iterator<Item = Limit> {
+        self.all().into_iter().filter(|limit| limit.amount > 0)
+    }
+
+    /// Budget, token limit and rate limit; an amount of 0 is no limit.
+    pub fn all(self) -> [Limit; 3] {
         let cost = Limit {
             scope: Scope::Integration,
             measure: Measure::Cost,
@@ -77,7 +82,7 @@ impl LimitSettings {
             action: Action::Throttle,
             warn_percent: None,
         };
-        [cost, tokens, calls].into_iter().filter(|limit| limit.amount > 0)
+        [cost, tokens, calls]
     }
 }
 

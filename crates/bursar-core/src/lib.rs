@@ -19,6 +19,7 @@ mod health;
 mod id;
 mod integration;
 mod limit;
+mod limit_state;
 mod money;
 mod protection;
 mod rate;
@@ -44,6 +45,7 @@ pub use id::{
 };
 pub use integration::{CostBasis, Integration, IntegrationStatus, LifecycleRefusal, LimitSettings};
 pub use limit::{Action, Limit, Measure, Scope, Window};
+pub use limit_state::{AccountSums, LimitState};
 pub use money::{MoneyError, NANOS_PER_CENT, Nanos, cents_half_up, usd_string};
 pub use protection::{Breach, Dimension, ProtectionDecision};
 pub use rate::RateWindow;

@@ -136,10 +136,10 @@ pub(super) async fn hottest(
     let mut walk = std::mem::take(&mut *walks.hottest.lock());
     let month = now.month();
     let (at, start, end) = (now.micros(), month.start().micros(), month.end().micros());
-    let month = i64::from(month.number());
     let ask = |tenant_id: TenantId| async move {
-        let tenant = tenant_id.number();
-        rows(db, LIST_LIMITED, params![tenant, month, at, start, end], decode::hot_account).await
+        let (tenant, number) = (tenant_id.number(), i64::from(month.number()));
+        let key = params![tenant, number, at, start, end];
+        rows(db, LIST_LIMITED, key, |row| decode::hot_account(row, month)).await
     };
     let add = |hottest: &mut Hottest, found: Vec<HotAccount>| {
         found.into_iter().for_each(|account| hottest.offer(account));

@@ -2,7 +2,10 @@
 
 use std::collections::HashMap;
 
-use bursar_core::{Counter, IntegrationId, LimitSettings, Measure, TenantId, Window};
+use bursar_core::{
+    AccountSums, Counter, IntegrationId, Limit, LimitSettings, LimitState, Measure, Month,
+    TenantId, Window,
+};
 
 /// A live integration with a monthly limit, and its current month.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -10,29 +13,25 @@ pub struct HotAccount {
     pub tenant_id: TenantId,
     pub integration_id: IntegrationId,
     pub limits: LimitSettings,
+    /// The current month.
+    pub month: Month,
     /// Its current month, in which only holds that are open now count.
     pub counter: Counter,
 }
 
 impl HotAccount {
-    /// What is used and held under a monthly limit, and the limit, in the unit of the measure;
-    /// nothing when there is no such limit.
-    pub fn taken(&self, measure: Measure) -> Option<(i128, i128)> {
-        let is_asked =
-            |limit: &bursar_core::Limit| limit.measure == measure && limit.window == Window::Month;
+    /// The state of a monthly limit; nothing when there is no such limit.
+    pub fn state(&self, measure: Measure) -> Option<LimitState> {
+        let is_asked = |limit: &Limit| limit.measure == measure && limit.window == Window::Month;
         let limit = self.limits.limits().find(is_asked)?;
-        let (used, held) = (self.counter.used, self.counter.held);
-        let taken = match measure {
-            Measure::Cost => i128::from(used.cost.get()) + i128::from(held.cost.get()),
-            Measure::Tokens => i128::from(used.tokens) + i128::from(held.tokens),
-            Measure::Calls => i128::from(used.calls) + i128::from(held.calls),
-        };
-        Some((taken, limit.amount))
+        let sums = AccountSums { month: self.month, counter: self.counter, calls_last_minute: 0 };
+        Some(sums.state(&limit))
     }
 
     /// The larger of the shares of its limits, in millionths.
     fn heat(&self) -> i128 {
-        let share = |measure| self.taken(measure).map(|(taken, limit)| taken * 1_000_000 / limit);
+        let share =
+            |measure| self.state(measure).map(|state| state.taken() * 1_000_000 / state.amount);
         share(Measure::Cost).max(share(Measure::Tokens)).unwrap_or(0)
     }
 }

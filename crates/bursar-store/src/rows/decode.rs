@@ -5,8 +5,8 @@
 
 use bursar_core::{
     Call, CallId, CallKey, Counter, Day, DecisionId, EntryId, Estimate, Hold, Integration,
-    IntegrationId, LimitSettings, Nanos, RecordedCall, Reservation, ReserveRequest, TenantId,
-    TokenBuckets, Totals,
+    IntegrationId, LimitSettings, Month, Nanos, RecordedCall, Reservation, ReserveRequest,
+    TenantId, TokenBuckets, Totals,
 };
 
 use crate::error::StoreError;
@@ -330,8 +330,8 @@ pub(crate) fn decision_row(row: &impl Columns) -> Result<DecisionRow, StoreError
 
 /// `tenant_id, integration_id, budget_limit_cents, token_limit_month, rate_limit_rpm` and the
 /// columns of [`counter`].
-pub(crate) fn hot_account(row: &impl Columns) -> Result<HotAccount, StoreError> {
+pub(crate) fn hot_account(row: &impl Columns, month: Month) -> Result<HotAccount, StoreError> {
     let (tenant_id, integration_id) = integration_ref(row, 0)?;
     let counter = counter(row, 5)?.without_due(totals(row, 12)?)?;
-    Ok(HotAccount { tenant_id, integration_id, limits: limits(row, 2)?, counter })
+    Ok(HotAccount { tenant_id, integration_id, limits: limits(row, 2)?, month, counter })
 }

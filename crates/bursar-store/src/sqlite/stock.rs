@@ -42,7 +42,7 @@ pub(super) fn hottest(
     let mut rows = statement.query(key).map_err(store_error)?;
     let mut hottest = Hottest::new(limit);
     while let Some(row) = rows.next().map_err(store_error)? {
-        hottest.offer(decode::hot_account(row)?);
+        hottest.offer(decode::hot_account(row, month)?);
     }
     Ok(hottest.into_rows())
 }

@@ -71,7 +71,7 @@ pub(crate) async fn a_due_hold_counts_in_no_month_and_no_gauge_swept_or_not(subj
         let hottest = subject.world.store.hottest(1).await.unwrap()[0];
         assert_eq!(hottest.counter, subject.this_month(account).await);
         let taken = i128::from(cents(1 + 10 * calls).get());
-        assert_eq!(hottest.taken(Measure::Cost).map(|(taken, _)| taken), Some(taken));
+        assert_eq!(hottest.state(Measure::Cost).map(|state| state.taken()), Some(taken));
     };
     let due = april.plus_seconds(60);
     subject.world.clock.set(Timestamp::from_micros(due.micros() - 1).unwrap());

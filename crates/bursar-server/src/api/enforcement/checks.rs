@@ -2,7 +2,7 @@
 
 use axum::extract::State;
 use axum::http::{HeaderMap, header};
-use bursar_core::{Decision, Estimate, NANOS_PER_CENT, Verdict, decide};
+use bursar_core::{AccountSums, Decision, Estimate, Verdict, decide};
 use bursar_store::DecisionKind;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
@@ -102,10 +102,12 @@ struct BudgetView {
 #[derive(Debug, Serialize, ToSchema)]
 struct TokensView {
     limit: i64,
-    used: i64,
-    held: i64,
-    #[schema(required)]
-    remaining: Option<i64>,
+    #[schema(value_type = i64)]
+    used: i128,
+    #[schema(value_type = i64)]
+    held: i128,
+    #[schema(value_type = Option<i64>, required)]
+    remaining: Option<i128>,
     percent_used: f64,
     has_limit: bool,
 }
@@ -113,7 +115,8 @@ struct TokensView {
 #[derive(Debug, Serialize, ToSchema)]
 struct RateView {
     limit_rpm: i64,
-    current_rpm: i64,
+    #[schema(value_type = i64)]
+    current_rpm: i128,
     percent_used: f64,
     has_limit: bool,
 }
@@ -230,43 +233,37 @@ pub async fn get_status(
     let standing =
         app.store.standing(caller.tenant_id, integration_id).await?.ok_or_else(not_found)?;
     let (account, now) = (&standing.account, standing.now);
-    let counter = account.counter(now.month()).map_err(|_| ApiError::of(ErrorCode::Internal))?;
+    let sums = AccountSums::of(account, now).map_err(|_| ApiError::of(ErrorCode::Internal))?;
     let limits = account.integration.limits;
-    let used = i128::from(counter.used.cost.get());
-    let held = i128::from(counter.held.cost.get());
-    let budget = i128::from(limits.budget_limit_cents) * i128::from(NANOS_PER_CENT);
-    let remaining = (budget > 0).then(|| (budget - used - held).max(0));
-    let current_rpm = account.rate.current(now.second());
-    let token_limit = limits.token_limit_month;
-    let tokens_taken = counter.used.tokens.saturating_add(counter.held.tokens);
+    let [budget, tokens, rate] = limits.all().map(|limit| sums.state(&limit));
     Ok(Answer::ok(StatusView {
         integration_id: integration_id.to_string(),
         integration_status: account.integration.status.as_str(),
         health_state: account.integration.health.as_str(),
         budget: BudgetView {
             limit_cents: limits.budget_limit_cents,
-            used_cents: cents(used),
-            used_usd: usd(used),
-            held_cents: cents(held),
-            held_usd: usd(held),
-            remaining_cents: remaining.map(cents),
-            remaining_usd: remaining.map(usd),
-            percent_used: percent(used, budget),
-            has_limit: budget > 0,
+            used_cents: cents(budget.used),
+            used_usd: usd(budget.used),
+            held_cents: cents(budget.held),
+            held_usd: usd(budget.held),
+            remaining_cents: budget.left().map(cents),
+            remaining_usd: budget.left().map(usd),
+            percent_used: percent(budget.used, budget.amount),
+            has_limit: budget.amount > 0,
         },
         tokens: TokensView {
-            limit: token_limit,
-            used: counter.used.tokens,
-            held: counter.held.tokens,
-            remaining: (token_limit > 0).then(|| token_limit.saturating_sub(tokens_taken).max(0)),
-            percent_used: percent(counter.used.tokens.into(), token_limit.into()),
-            has_limit: token_limit > 0,
+            limit: limits.token_limit_month,
+            used: tokens.used,
+            held: tokens.held,
+            remaining: tokens.left(),
+            percent_used: percent(tokens.used, tokens.amount),
+            has_limit: tokens.amount > 0,
         },
         rate: RateView {
             limit_rpm: limits.rate_limit_rpm,
-            current_rpm,
-            percent_used: percent(current_rpm.into(), limits.rate_limit_rpm.into()),
-            has_limit: limits.rate_limit_rpm > 0,
+            current_rpm: rate.used,
+            percent_used: percent(rate.used, rate.amount),
+            has_limit: rate.amount > 0,
         },
         period_start: timestamps::text(now.month().start()),
         evaluated_at: timestamps::text(now),

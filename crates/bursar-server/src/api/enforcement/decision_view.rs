@@ -2,8 +2,8 @@
 
 use axum::http::{HeaderMap, HeaderName, HeaderValue};
 use bursar_core::{
-    Account, Decision, Limit, Measure, Reason, ReasonCode, TenantId, Timestamp, Verdict, Window,
-    warn_percent,
+    Account, AccountSums, Decision, Limit, Measure, Reason, ReasonCode, TenantId, Timestamp,
+    Verdict, warn_percent,
 };
 use serde::Serialize;
 use utoipa::ToSchema;
@@ -142,13 +142,10 @@ fn message(reason: &Reason) -> String {
 /// The headers of a decision about an account; none for an account without limits.
 pub fn rate_limit_headers(account: &Account, decision: &Decision, now: Timestamp) -> HeaderMap {
     let mut headers = HeaderMap::new();
-    let mut policies = Vec::new();
-    let mut states = Vec::new();
-    for limit in account.integration.limits.limits() {
-        let Some((policy, state)) = quota(account, decision, &limit, now) else { continue };
-        policies.push(policy);
-        states.push(state);
-    }
+    let Ok(sums) = AccountSums::of(account, now) else { return headers };
+    let limits = account.integration.limits.limits();
+    let (policies, states): (Vec<_>, Vec<_>) =
+        limits.map(|limit| quota(&sums, decision, &limit, now)).unzip();
     for (name, items) in [(POLICY, policies), (RATELIMIT, states)] {
         if let Ok(value) = HeaderValue::try_from(items.join(", "))
             && !items.is_empty()
@@ -161,33 +158,20 @@ pub fn rate_limit_headers(account: &Account, decision: &Decision, now: Timestamp
 
 /// One quota: its policy, and what is left of it for how many seconds.
 fn quota(
-    account: &Account,
+    sums: &AccountSums,
     decision: &Decision,
     limit: &Limit,
     now: Timestamp,
-) -> Option<(String, String)> {
+) -> (String, String) {
     /// The largest integer of a structured field (RFC 9651).
     const INTEGER_MAX: i128 = 999_999_999_999_999;
     let name = limit_type(limit.measure);
-    let month = now.month();
-    let counter = account.counter(month).ok()?;
-    let (used, window, reset) = match limit.window {
-        Window::Month => {
-            let taken = match limit.measure {
-                Measure::Cost => {
-                    i128::from(counter.used.cost.get()) + i128::from(counter.held.cost.get())
-                }
-                Measure::Tokens => {
-                    i128::from(counter.used.tokens) + i128::from(counter.held.tokens)
-                }
-                Measure::Calls => i128::from(counter.used.calls) + i128::from(counter.held.calls),
-            };
-            let window = month.end().second() - month.start().second();
-            (taken, window, month.end().second() - now.second())
-        }
-        Window::Minute => {
+    let state = sums.state(limit);
+    let (window, reset) = match state.resets_at {
+        Some(end) => (end.second() - sums.month.start().second(), end.second() - now.second()),
+        None => {
             let wait = decision.reasons.iter().find_map(|reason| reason.retry_after_seconds);
-            (account.rate.current(now.second()).into(), 60, wait.map_or(60, i64::from))
+            (60, wait.map_or(60, i64::from))
         }
     };
     // A budget is told in whole cents: what is left of it rounded down.
@@ -196,8 +180,8 @@ fn quota(
         Measure::Tokens | Measure::Calls => 1,
     };
     let amount = (limit.amount / unit).min(INTEGER_MAX);
-    let left = ((limit.amount - used).max(0) / unit).min(INTEGER_MAX);
-    Some((format!("\"{name}\";q={amount};w={window}"), format!("\"{name}\";r={left};t={reset}")))
+    let left = (state.left().unwrap_or_default() / unit).min(INTEGER_MAX);
+    (format!("\"{name}\";q={amount};w={window}"), format!("\"{name}\";r={left};t={reset}"))
 }
 
 /// The header that tells a throttled caller when to come again.

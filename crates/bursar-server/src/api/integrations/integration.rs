@@ -1,7 +1,7 @@
 //! Integrations: registered, changed, enabled, disabled, deleted, and their limits shown.
 
 use axum::extract::State;
-use bursar_core::{CostBasis, IntegrationStatus, LimitSettings};
+use bursar_core::{AccountSums, CostBasis, IntegrationStatus, LimitSettings};
 use bursar_store::{
     Changed, Control, ControlTx, IntegrationDraft, IntegrationEdit, IntegrationFilter,
     IntegrationRow,
@@ -363,13 +363,13 @@ pub async fn get_integration_limits(
     let month = period.unwrap_or(current);
     if month == current {
         let failed = |_| ApiError::of(ErrorCode::Internal);
-        let counter = standing.account.counter(month).map_err(failed)?;
-        let rpm = standing.account.rate.current(standing.now.second());
-        return Ok(Answer::ok(LimitsView::new(row, month, &counter, rpm)));
+        let sums = AccountSums::of(&standing.account, standing.now).map_err(failed)?;
+        return Ok(Answer::ok(LimitsView::new(row, &sums)));
     }
     // The rate of a month that is over is nobody's; its counters stay.
     let counter = app.store.counter(caller.tenant_id, row.integration_id, month).await?;
-    Ok(Answer::ok(LimitsView::new(row, month, &counter, 0)))
+    let sums = AccountSums { month, counter, calls_last_minute: 0 };
+    Ok(Answer::ok(LimitsView::new(row, &sums)))
 }
 
 /// A live integration of the caller's tenant; a foreign one answers like none.

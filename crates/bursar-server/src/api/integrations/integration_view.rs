@@ -1,6 +1,6 @@
 //! An integration as the wire shows it: in a list, in full, its health and its limits.
 
-use bursar_core::{Counter, Month};
+use bursar_core::AccountSums;
 use bursar_store::IntegrationRow;
 use serde::Serialize;
 use utoipa::ToSchema;
@@ -109,11 +109,14 @@ pub struct LimitsView {
     budget_held_usd: String,
     budget_percent: f64,
     token_limit_month: i64,
-    tokens_used_month: i64,
-    tokens_held: i64,
+    #[schema(value_type = i64)]
+    tokens_used_month: i128,
+    #[schema(value_type = i64)]
+    tokens_held: i128,
     token_percent: f64,
     rate_limit_rpm: i64,
-    current_rpm: i64,
+    #[schema(value_type = i64)]
+    current_rpm: i128,
     rate_percent: f64,
     #[schema(value_type = scalars::Month)]
     period: String,
@@ -187,29 +190,27 @@ impl From<IntegrationRow> for HealthView {
 }
 
 impl LimitsView {
-    /// The limits of an integration, and what a month's counter says of them.
-    pub fn new(row: IntegrationRow, month: Month, counter: &Counter, rpm: i64) -> Self {
+    /// The limits of an integration, and how far one month of it used them.
+    pub fn new(row: IntegrationRow, sums: &AccountSums) -> Self {
         let limits = row.rules.limits;
-        let used = i128::from(counter.used.cost.get());
-        let held = i128::from(counter.held.cost.get());
-        let budget =
-            i128::from(limits.budget_limit_cents) * i128::from(bursar_core::NANOS_PER_CENT);
+        let [budget, tokens, rate] = limits.all().map(|limit| sums.state(&limit));
+        let month = sums.month;
         Self {
             integration_id: row.integration_id.to_string(),
             integration_name: row.name,
             budget_limit_cents: limits.budget_limit_cents,
-            budget_used_cents: cents(used),
-            budget_used_usd: usd(used),
-            budget_held_cents: cents(held),
-            budget_held_usd: usd(held),
-            budget_percent: percent(used, budget),
+            budget_used_cents: cents(budget.used),
+            budget_used_usd: usd(budget.used),
+            budget_held_cents: cents(budget.held),
+            budget_held_usd: usd(budget.held),
+            budget_percent: percent(budget.used, budget.amount),
             token_limit_month: limits.token_limit_month,
-            tokens_used_month: counter.used.tokens,
-            tokens_held: counter.held.tokens,
-            token_percent: percent(counter.used.tokens.into(), limits.token_limit_month.into()),
+            tokens_used_month: tokens.used,
+            tokens_held: tokens.held,
+            token_percent: percent(tokens.used, tokens.amount),
             rate_limit_rpm: limits.rate_limit_rpm,
-            current_rpm: rpm,
-            rate_percent: percent(rpm.into(), limits.rate_limit_rpm.into()),
+            current_rpm: rate.used,
+            rate_percent: percent(rate.used, rate.amount),
             period: month.to_string(),
             period_start: timestamps::text(month.start()),
             period_end: timestamps::text(month.end()),

@@ -256,7 +256,7 @@ pub async fn record_usage_batch(
     let reading = app.clone();
     // The body ends with this: what waits to be written is not kept twice.
     let checked = body.read(move |text| check_batch(&reading, (tenant_id, mode), only, text));
-    let (mut results, records) = checked.await?;
+    let CheckedBatch { slots, records } = checked.await?;
     let outcomes = match records.len() {
         0 => Vec::new(),
         _ => match app.ledger.record_as(mode, tenant_id, records).await {
@@ -270,9 +270,15 @@ pub async fn record_usage_batch(
     let throttled = protection.conclude(&app.protection, &outcomes)?;
     complete_onboarding(&app, &caller, &outcomes).await;
     let mut outcomes = outcomes.into_iter();
-    for result in results.iter_mut().filter(|result| result.error.is_none()) {
-        let outcome = outcomes.next().ok_or_else(|| ApiError::of(ErrorCode::Internal))?;
-        result.take(outcome, throttled.as_ref());
+    let mut results = Vec::with_capacity(slots.len());
+    for (index, slot) in slots.into_iter().enumerate() {
+        results.push(match slot {
+            Slot::Refused { call_id, error } => BatchResult::refused(index, call_id, error),
+            Slot::Sent { call_id } => {
+                let outcome = outcomes.next().ok_or_else(|| ApiError::of(ErrorCode::Internal))?;
+                BatchResult::recorded(index, call_id, outcome, throttled.as_ref())
+            }
+        });
     }
     Ok(Answer::ok(BatchAnswer::of(results)))
 }
@@ -287,14 +293,29 @@ async fn complete_onboarding(app: &App, caller: &Authorized, outcomes: &[RecordO
     }
 }
 
-/// Reads and checks the records of a batch, if there is room for them; those that are refused have
-/// their results already.
+/// A batch whose records were read and checked.
+struct CheckedBatch {
+    /// One for each record of the batch, in order.
+    slots: Vec<Slot>,
+    /// The records of the slots that are sent, in order.
+    records: Vec<Usage>,
+}
+
+/// The place of one record in a batch.
+enum Slot {
+    /// Refused before it reached the ledger.
+    Refused { call_id: Option<String>, error: ApiError },
+    /// Sent to the ledger, which answers for it.
+    Sent { call_id: String },
+}
+
+/// Reads and checks the records of a batch, if the queue has room for them.
 fn check_batch(
     app: &App,
     (tenant_id, mode): (TenantId, RecordMode),
     only: Option<IntegrationId>,
     text: &str,
-) -> Result<(Vec<BatchResult>, Vec<Usage>), ApiError> {
+) -> Result<CheckedBatch, ApiError> {
     let Batch { records: Records { kept, too_many } } = parse_envelope(text)?;
     if kept.is_empty() || too_many {
         return Err(ApiError::field("records", "must have 1 to 1000 records"));
@@ -302,23 +323,19 @@ fn check_batch(
     if kept.len() > 1 && !app.ledger.has_room_as(mode, tenant_id, (text.len(), kept.len())) {
         return Err(ApiError::of(ErrorCode::Overloaded));
     }
-    let mut results = Vec::with_capacity(kept.len());
+    let mut slots = Vec::with_capacity(kept.len());
     let mut records = Vec::with_capacity(kept.len());
-    for (index, record) in kept.iter().enumerate() {
-        match check_record(record.get(), only) {
+    for record in kept {
+        slots.push(match check_record(record.get(), only) {
             Ok(usage) => {
-                let call_id = Some(usage.call_id.as_str().to_owned());
-                results.push(BatchResult { index, call_id, status: "", id: None, error: None });
+                let call_id = usage.call_id.as_str().to_owned();
                 records.push(usage);
+                Slot::Sent { call_id }
             }
-            Err(error) => {
-                let call_id = sent_call_id(record.get());
-                let error = Some(error);
-                results.push(BatchResult { index, call_id, status: ERROR, id: None, error });
-            }
-        }
+            Err(error) => Slot::Refused { call_id: sent_call_id(record.get()), error },
+        });
     }
-    Ok((results, records))
+    Ok(CheckedBatch { slots, records })
 }
 
 /// Reads and checks one record.
@@ -330,27 +347,28 @@ pub fn check_record(text: &str, only: Option<IntegrationId>) -> Result<Usage, Ap
 }
 
 impl BatchResult {
-    /// Takes what became of the record; `throttled` is what protection says of an unknown call.
-    fn take(&mut self, outcome: RecordOutcome, throttled: Option<&ApiError>) {
-        match outcome {
-            RecordOutcome::Accepted(id) => {
-                self.status = ACCEPTED;
-                self.id = Some(id.to_string());
-            }
-            RecordOutcome::Duplicate(id) => {
-                self.status = DUPLICATE;
-                self.id = Some(id.to_string());
-            }
-            RecordOutcome::Conflict => {
-                self.status = CONFLICT;
-                self.error = Some(conflict());
-            }
+    /// A record that was refused before it reached the ledger.
+    fn refused(index: usize, call_id: Option<String>, error: ApiError) -> Self {
+        Self { index, call_id, status: ERROR, id: None, error: Some(error) }
+    }
+
+    /// A record that the ledger answered for; `throttled` is protection's answer to an unknown call.
+    fn recorded(
+        index: usize,
+        call_id: String,
+        outcome: RecordOutcome,
+        throttled: Option<&ApiError>,
+    ) -> Self {
+        let (status, id, error) = match outcome {
+            RecordOutcome::Accepted(id) => (ACCEPTED, Some(id.to_string()), None),
+            RecordOutcome::Duplicate(id) => (DUPLICATE, Some(id.to_string()), None),
+            RecordOutcome::Conflict => (CONFLICT, None, Some(conflict())),
             RecordOutcome::Refused(refusal) => {
-                self.status = ERROR;
                 let throttled = throttled.filter(|_| refusal == RecordRefusal::UnknownCall);
-                self.error = Some(throttled.cloned().unwrap_or_else(|| refused(refusal)));
+                (ERROR, None, Some(throttled.cloned().unwrap_or_else(|| refused(refusal))))
             }
-        }
+        };
+        Self { index, call_id: Some(call_id), status, id, error }
     }
 }
 

@@ -85,8 +85,8 @@ impl Ratios {
             let (tenant, integration) =
                 (account.tenant_id.to_string(), account.integration_id.to_string());
             for (family, measure) in [(&budgets, Measure::Cost), (&tokens, Measure::Tokens)] {
-                if let Some((taken, limit)) = account.taken(measure) {
-                    let ratio = taken as f64 / limit as f64;
+                if let Some(state) = account.state(measure) {
+                    let ratio = state.taken() as f64 / state.amount as f64;
                     family.with_label_values(&[&tenant, &integration]).set(ratio);
                 }
             }
