@@ -10,9 +10,9 @@ use axum::routing::post;
 use bursar_core::IntegrationId;
 use bursar_server::api::telemetry::ingest::check_record;
 use bursar_server::auth::access::{Access, Role};
-use bursar_server::auth::admit::Authorized;
-use bursar_server::http::request_facts::Listener;
-use bursar_server::http::{Entrance, end_asked, listen, serve as serve_connections};
+use bursar_server::auth::authorize::Authorized;
+use bursar_server::http::request_extensions::ListenerKind;
+use bursar_server::http::{Listener, listen, serve as serve_connections, shutdown_requested};
 use bursar_server::router::router_with;
 use bursar_server::server;
 use bursar_server::wire::body::{SMALL, Text};
@@ -59,7 +59,7 @@ pub(crate) fn serve(folder: PathBuf) -> Result<(), Failure> {
     runtime.block_on(async {
         let config = Place::of_server(folder.clone()).config()?;
         let app = server::open(&config, None)?;
-        let end = end_asked()?;
+        let end = shutdown_requested()?;
         let listener = listen("127.0.0.1:0").await?;
         let beside = folder.join("bench-address.new");
         std::fs::write(&beside, listener.local_addr()?.to_string())?;
@@ -67,7 +67,7 @@ pub(crate) fn serve(folder: PathBuf) -> Result<(), Failure> {
         let unguarded = Router::new().route("/bench/open", post(open));
         let guarded = Router::new().route("/bench/null", post(null));
         let router = router_with(unguarded, guarded, INGEST, app.clone());
-        let entrance = Entrance { listener, router, kind: Listener::Public };
+        let entrance = Listener { socket: listener, router, kind: ListenerKind::Public };
         serve_connections(vec![entrance], config.limits, None, end).await;
         app.ledger.close().await;
         Ok(())

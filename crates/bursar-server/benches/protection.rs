@@ -6,8 +6,8 @@ use std::hint::black_box;
 use std::time::{Duration, Instant};
 
 use bursar_core::{IntegrationId, TenantId, Timestamp};
-use bursar_server::protection::counting::{Capacity, Counting};
-use bursar_server::protection::rule::{ProtectedRequest, Protection, Route, WindowOwner};
+use bursar_server::protection::counting::{Capacity, SlidingWindows};
+use bursar_server::protection::rule::{ProtectedRequest, Protection, RouteNumber, WindowOwner};
 use bursar_server::protection::thresholds::{RequestClass, Thresholds};
 use criterion::Criterion;
 
@@ -32,7 +32,7 @@ impl Requests {
             self.0.is_multiple_of(3).then(|| IntegrationId::from_number(1).unwrap());
         ProtectedRequest {
             owner: WindowOwner { tenant_id, integration_id },
-            route: Route((chance / TENANTS % ROUTES) as u16),
+            route: RouteNumber((chance / TENANTS % ROUTES) as u16),
             class: RequestClass::Traffic,
             thresholds: Thresholds::default(),
             cost_nanos_day: Some(0),
@@ -42,8 +42,8 @@ impl Requests {
     }
 }
 
-fn warm(capacity: Capacity) -> (Counting, Requests) {
-    let (mut rule, mut requests) = (Counting::new(capacity), Requests(0));
+fn warm(capacity: Capacity) -> (SlidingWindows, Requests) {
+    let (mut rule, mut requests) = (SlidingWindows::new(capacity), Requests(0));
     for _ in 0..4 * TENANTS * ROUTES {
         rule.decide(&requests.next());
     }

@@ -19,7 +19,7 @@ use crate::credentials::reference::AllowedPrefixes;
 use crate::http::answer_memory::LargeAnswers;
 use crate::http::fixed_text::Documents;
 use crate::http::memory_budget::ByteBudget;
-use crate::jobs::database_probe::Pulse;
+use crate::jobs::database_probe::DatabaseProbe;
 use crate::jobs::decision_log::DecisionLog;
 use crate::jobs::key_uses::KeyUses;
 use crate::jobs::monotonic_clock::MonotonicClock;
@@ -62,7 +62,7 @@ pub struct Parts {
     /// Keeps the server from what its tenants send too much of.
     pub protection: Protector,
     /// Whether the database answers, when it is not a part of this process.
-    pub pulse: Option<Pulse>,
+    pub database_probe: Option<DatabaseProbe>,
     /// Takes bodies of requests in.
     pub bodies: Arc<BodyReader>,
     /// What large answers are read and written with.

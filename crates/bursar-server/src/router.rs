@@ -9,11 +9,11 @@ use axum::middleware::{self, Next};
 use utoipa::openapi::OpenApi;
 
 use crate::api::operator::{caches, clock, docs, health, metrics, protection};
-use crate::api::route::{Audience, Entry, RouteParts, RouteTable};
+use crate::api::route::{Audience, RouteEntry, RouteParts, RouteTable};
 use crate::api::{enforcement, integrations, keys, telemetry, tenants};
 use crate::app::App;
 use crate::auth::access::Access;
-use crate::middleware::{database_gate, guard, pipeline};
+use crate::middleware::{guard, pipeline, require_database};
 use crate::wire::error::ApiError;
 use crate::wire::error_code::ErrorCode;
 
@@ -63,7 +63,7 @@ impl Api {
 
 /// Every route, over an app: what a server with one listener serves.
 pub fn router(app: App) -> Router {
-    finish(tenant_routes(&app).merge(operator_routes(&app)), app)
+    with_layers(tenant_routes(&app).merge(operator_routes(&app)), app)
 }
 
 /// The same with more routes, for measuring: some that are open, and some of this access, which pass
@@ -73,52 +73,53 @@ pub fn router_with(open: Router<App>, more: Router<App>, access: Access, app: Ap
     let guard = move |request: Request, next: Next| {
         let app = guarded.clone();
         async move {
-            let facts = API.table().find(&Method::POST, "/api/v1/telemetry/llm-usage");
-            let facts = facts.and_then(Entry::guarded).and_then(|(_, facts)| facts);
-            guard::authorize_as(&app, (access, facts), request, next).await
+            let protection = API.table().find(&Method::POST, "/api/v1/telemetry/llm-usage");
+            let protection =
+                protection.and_then(RouteEntry::guarded).and_then(|(_, protection)| protection);
+            guard::authorize_as(&app, (access, protection), request, next).await
         }
     };
     let more = more.layer(middleware::from_fn(guard));
-    finish(tenant_routes(&app).merge(operator_routes(&app)).merge(open).merge(more), app)
+    with_layers(tenant_routes(&app).merge(operator_routes(&app)).merge(open).merge(more), app)
 }
 
 /// What the public listener serves when the operator's routes have a listener of their own.
 pub fn public_router(app: App) -> Router {
-    finish(tenant_routes(&app), app)
+    with_layers(tenant_routes(&app), app)
 }
 
 /// What the operator's own listener serves.
 pub fn operator_router(app: App) -> Router {
-    finish(operator_routes(&app), app)
+    with_layers(operator_routes(&app), app)
 }
 
 /// The routes that watch the server rather than use it.
 pub fn operator_routes(app: &App) -> Router<App> {
-    over(&API.operator, app)
+    guarded_routes(&API.operator, app)
 }
 
 /// What tenants use, and what describes it to them.
 fn tenant_routes(app: &App) -> Router<App> {
-    over(&API.tenants, app)
+    guarded_routes(&API.tenants, app)
 }
 
 /// Routes over an app: callers are proved first, and whatever they ask needs the database.
-fn over(parts: &RouteParts, app: &App) -> Router<App> {
+fn guarded_routes(parts: &RouteParts, app: &App) -> Router<App> {
     let guard = middleware::from_fn_with_state((app.clone(), API.table()), guard::authorize);
     let guarded = Router::from(parts.guarded.clone());
     let guarded = if guarded.has_routes() { guarded.route_layer(guard) } else { guarded };
-    let guarded = match &app.pulse {
+    let guarded = match &app.database_probe {
         Some(_) => guarded
-            .layer(middleware::from_fn_with_state(app.clone(), database_gate::require_database)),
+            .layer(middleware::from_fn_with_state(app.clone(), require_database::require_database)),
         None => guarded,
     };
     guarded.merge(Router::from(parts.open.clone()))
 }
 
 /// What is around every route; health is on each listener.
-fn finish(routes: Router<App>, app: App) -> Router {
+fn with_layers(routes: Router<App>, app: App) -> Router {
     routes
-        .merge(over(&API.health, &app))
+        .merge(guarded_routes(&API.health, &app))
         .fallback(no_route)
         .method_not_allowed_fallback(no_method)
         // Each route bounds its own body, before and after inflation.
@@ -140,11 +141,11 @@ pub fn access_as_markdown() -> String {
     let mut text = String::from(
         "| route | API key | integration key | person | operator |\n|---|---|---|---|---|\n",
     );
-    for Entry { method, path, audience, .. } in API.table().entries() {
+    for RouteEntry { method, path, audience, .. } in API.table().entries() {
         let Audience::Caller(access) = audience else { continue };
         let (scope, integration_key, person) = match access {
             Access::Operator => ("-".to_owned(), "-", "-"),
-            Access::Anyone => ("any".to_owned(), "yes", "viewer"),
+            Access::AnyCaller => ("any".to_owned(), "yes", "viewer"),
             Access::Tenant { scope, integration_key, role } => (
                 scope.map_or_else(|| "-".to_owned(), |scope| format!("`{scope}`")),
                 if *integration_key { "yes" } else { "-" },
@@ -162,7 +163,7 @@ mod tests {
     use super::*;
     use crate::auth::access::{KEYS, Role};
     use crate::protection::thresholds::RequestClass;
-    use crate::protection::{Facts, Refusal};
+    use crate::protection::{RefusalMode, RouteProtection};
 
     /// What stands around the table in the documents.
     const MARKS: [&str; 2] = ["<!-- access -->\n", "<!-- end of access -->"];
@@ -183,16 +184,16 @@ mod tests {
         }
     }
 
-    fn entry(method: &Method, path: &str) -> &'static Entry {
+    fn entry(method: &Method, path: &str) -> &'static RouteEntry {
         API.table().find(method, path).unwrap_or_else(|| panic!("no {method} {path}"))
     }
 
-    fn facts(method: &Method, path: &str) -> Option<&'static Facts> {
-        entry(method, path).facts.as_ref()
+    fn protection(method: &Method, path: &str) -> Option<&'static RouteProtection> {
+        entry(method, path).protection.as_ref()
     }
 
     /// Routes whose callers are proved, but not those of the operator.
-    fn of_tenants() -> impl Iterator<Item = (&'static Entry, Access)> {
+    fn of_tenants() -> impl Iterator<Item = (&'static RouteEntry, Access)> {
         API.table().entries().iter().filter_map(|entry| match entry.audience {
             Audience::Everyone | Audience::Scraper | Audience::Caller(Access::Operator) => None,
             Audience::Caller(access) => Some((entry, access)),
@@ -220,7 +221,7 @@ mod tests {
     #[test]
     fn a_route_is_declared_once() {
         let entries = API.table().entries();
-        for (at, Entry { method, path, .. }) in entries.iter().enumerate() {
+        for (at, RouteEntry { method, path, .. }) in entries.iter().enumerate() {
             let again = entries.iter().skip(at + 1);
             let again = again.filter(|other| (&other.method, other.path) == (method, *path));
             assert_eq!(again.count(), 0, "{method} {path}");
@@ -228,16 +229,23 @@ mod tests {
     }
 
     #[track_caller]
-    fn check(method: &Method, path: &str, class: RequestClass, refusal: Refusal, guarded: bool) {
-        let found = facts(method, path).map(|facts| (facts.class, facts.refusal));
+    fn check(
+        method: &Method,
+        path: &str,
+        class: RequestClass,
+        refusal: RefusalMode,
+        guarded: bool,
+    ) {
+        let found =
+            protection(method, path).map(|protection| (protection.class, protection.refusal));
         assert_eq!(found, Some((class, refusal)), "{method} {path}");
-        let cost = facts(method, path).map(|facts| facts.is_cost_guarded);
+        let cost = protection(method, path).map(|protection| protection.is_cost_guarded);
         assert_eq!(cost, Some(guarded), "{method} {path}");
     }
 
     #[test]
     fn each_route_has_its_class() {
-        use Refusal::{AtOnce, Never, UnlessKnown};
+        use RefusalMode::{AtOnce, Never, UnlessKnown};
         use RequestClass::{Management, Traffic};
         check(&Method::POST, "/api/v1/telemetry/llm-usage", Traffic, UnlessKnown, false);
         check(&Method::POST, "/api/v1/telemetry/llm-usage/batch", Traffic, UnlessKnown, false);
@@ -260,14 +268,17 @@ mod tests {
             let of_calls = ["/api/v1/telemetry/", "/api/v1/enforcement/"];
             let of_calls = of_calls.iter().any(|start| entry.path.starts_with(start));
             let is_traffic = of_calls && entry.method != Method::GET;
-            let class = entry.facts.as_ref().map(|facts| facts.class == RequestClass::Traffic);
+            let class = entry
+                .protection
+                .as_ref()
+                .map(|protection| protection.class == RequestClass::Traffic);
             assert_eq!(class.unwrap_or_default(), is_traffic, "{} {}", entry.method, entry.path);
         }
     }
 
     #[test]
     fn what_ends_a_key_or_an_integration_is_never_refused() {
-        use Refusal::{AtOnce, Never};
+        use RefusalMode::{AtOnce, Never};
         use RequestClass::Management;
         check(&Method::DELETE, "/api/v1/keys/{id}", Management, Never, false);
         let integration = "/api/v1/integrations/{id}";
@@ -278,10 +289,10 @@ mod tests {
         check(&Method::DELETE, &key, Management, Never, false);
         // A tenant is suspended and terminated by the operator, whom nothing here holds up.
         for end in ["suspend", "terminate", "archive"] {
-            assert!(facts(&Method::POST, &format!("/api/v1/tenants/{{id}}/{end}")).is_none());
+            assert!(protection(&Method::POST, &format!("/api/v1/tenants/{{id}}/{end}")).is_none());
         }
         for (entry, _) in of_tenants().filter(|(entry, _)| entry.method == Method::DELETE) {
-            let refusal = entry.facts.as_ref().map(|facts| facts.refusal);
+            let refusal = entry.protection.as_ref().map(|protection| protection.refusal);
             assert_eq!(refusal, Some(Never), "{}: may a flood keep it from ending?", entry.path);
         }
     }
@@ -290,7 +301,7 @@ mod tests {
     fn every_route_of_tenants_but_the_first_steps_is_held_to_something() {
         for (entry, _) in of_tenants() {
             let is_exempt = entry.path == "/api/v1/onboarding/finalize";
-            assert_eq!(entry.facts.is_none(), is_exempt, "{} {}", entry.method, entry.path);
+            assert_eq!(entry.protection.is_none(), is_exempt, "{} {}", entry.method, entry.path);
         }
         let others = API.table().entries().iter().filter(|entry| {
             matches!(
@@ -299,7 +310,7 @@ mod tests {
             )
         });
         for entry in others {
-            assert!(entry.facts.is_none(), "{} {}", entry.method, entry.path);
+            assert!(entry.protection.is_none(), "{} {}", entry.method, entry.path);
         }
     }
 }

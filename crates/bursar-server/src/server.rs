@@ -30,13 +30,13 @@ use crate::http::answer_memory::LargeAnswers;
 use crate::http::memory_budget::{AnswerBudgets, ByteBudget};
 use crate::http::outbound;
 use crate::http::outbound::Outbound;
-use crate::http::request_facts::Listener;
+use crate::http::request_extensions::ListenerKind;
 use crate::http::tls::{Certificates, TlsError};
 use crate::http::work_pool::WorkPool;
-use crate::http::{Entrance, end_asked, listen, reachable, serve};
+use crate::http::{Listener, connectable_address, listen, serve, shutdown_requested};
 use crate::jobs::background::{RESTART_AFTER, keep_running};
 use crate::jobs::database_probe;
-use crate::jobs::database_probe::Pulse;
+use crate::jobs::database_probe::DatabaseProbe;
 use crate::jobs::decision_log::DecisionLog;
 use crate::jobs::key_uses::KeyUses;
 use crate::jobs::monotonic_clock::MonotonicClock;
@@ -54,7 +54,7 @@ const SWEEP_EVERY: Duration = Duration::from_secs(1);
 const KEY_USES_EVERY: Duration = Duration::from_secs(30);
 
 /// How often the gauges that come from the store are read, when that is quickly done.
-const STOCK_EVERY: Duration = Duration::from_secs(15);
+const STORE_STATS_EVERY: Duration = Duration::from_secs(15);
 /// Bytes of large answers that the operator has not taken, and those who prove nothing.
 const OPERATOR_ANSWER_BYTES_MAX: usize = 16 * 1024 * 1024;
 const ANONYMOUS_ANSWER_BYTES_MAX: usize = 4 * 1024 * 1024;
@@ -151,7 +151,7 @@ pub fn open_with(
         Database::File(path) => open_file(config, path, clocks)?,
         Database::Postgres(database) => {
             let token = config.operator_token.as_ref().ok_or(StartError::NoOperatorToken)?;
-            open_postgres(config, database, copied(token), clocks)?
+            open_postgres(config, database, copy_of(token), clocks)?
         }
     };
     assemble(config, opened, monotonic_clock)
@@ -170,7 +170,7 @@ pub fn open_for_command(config: &Config, clocks: Option<Clocks>) -> Result<App, 
             let token = config
                 .operator_token
                 .as_ref()
-                .map_or_else(data_dir::new_operator_token, |token| Ok(copied(token)));
+                .map_or_else(data_dir::new_operator_token, |token| Ok(copy_of(token)));
             let token = token.map_err(|error| StartError::System(io::Error::other(error)))?;
             let few = database.with_connections(COMMAND_WRITERS, COMMAND_READERS);
             open_postgres(config, &few, token, clocks)?
@@ -183,7 +183,7 @@ pub fn open_for_command(config: &Config, clocks: Option<Clocks>) -> Result<App, 
 fn open_file(config: &Config, path: &Path, clocks: Option<Clocks>) -> Result<Opened, StartError> {
     data_dir::create(&config.data_dir)?;
     let configured = |secret: &Option<Secret>, file: &str| match secret {
-        Some(secret) => Ok(copied(secret)),
+        Some(secret) => Ok(copy_of(secret)),
         None => data_dir::secret(&config.data_dir, file),
     };
     refuse_lost_secret(config, path)?;
@@ -198,7 +198,7 @@ fn open_file(config: &Config, path: &Path, clocks: Option<Clocks>) -> Result<Ope
         SqliteStore::open(path, clocks, secret_key.fingerprint(), secret_key.audit_key())?;
     store.limit_reads(config.read_time_max);
     let secrets = Secrets { secret_key, operator_token };
-    Ok(Opened { secrets, store, lanes: vec![lane], pulse: None })
+    Ok(Opened { secrets, store, lanes: vec![lane], database_probe: None })
 }
 
 /// Opens a database that nodes share. Nothing is made on this machine: what one node made, the
@@ -221,7 +221,7 @@ fn open_postgres(
     let (store, lanes) = PostgresStore::open(database.url()?.expose(), &options)?;
     store.limit_reads(config.read_time_max);
     let secrets = Secrets { secret_key, operator_token };
-    Ok(Opened { secrets, store, lanes, pulse: Some(Pulse::default()) })
+    Ok(Opened { secrets, store, lanes, database_probe: Some(DatabaseProbe::default()) })
 }
 
 /// What hashes keys and proves the operator.
@@ -235,7 +235,7 @@ struct Opened {
     secrets: Secrets,
     store: Arc<dyn Store>,
     lanes: Vec<Box<dyn Lane>>,
-    pulse: Option<Pulse>,
+    database_probe: Option<DatabaseProbe>,
 }
 
 fn assemble(
@@ -243,7 +243,7 @@ fn assemble(
     opened: Opened,
     monotonic_clock: MonotonicClock,
 ) -> Result<App, StartError> {
-    let Opened { secrets, store, lanes, pulse } = opened;
+    let Opened { secrets, store, lanes, database_probe } = opened;
     let Secrets { secret_key, operator_token } = secrets;
     let metrics = Arc::new(Metrics::new()?);
     let observer = Arc::clone(&metrics) as Arc<dyn Observer>;
@@ -257,7 +257,7 @@ fn assemble(
         store: Arc::clone(&store),
         secret_key: Arc::clone(&secret_key),
         operator_token: Arc::clone(&operator_token),
-        metrics_token: config.metrics_token.as_ref().map(copied),
+        metrics_token: config.metrics_token.as_ref().map(copy_of),
         issuers: Arc::clone(&issuers),
         key_cache: Arc::clone(&key_cache),
         key_uses: Arc::clone(&key_uses),
@@ -267,7 +267,7 @@ fn assemble(
         metrics: Arc::clone(&metrics),
     };
     let protection = Protector::new(
-        (config.protection, API.table().held()),
+        (config.protection, API.table().protected_routes()),
         Arc::clone(&store),
         monotonic_clock.clone(),
         Arc::clone(&metrics),
@@ -291,7 +291,7 @@ fn assemble(
         key_uses,
         decision_log: DecisionLog::default(),
         protection,
-        pulse,
+        database_probe,
         bodies,
         answers,
         documents: &openapi::DOCUMENTS,
@@ -327,7 +327,7 @@ fn issuers(config: &Config) -> Result<Issuers, StartError> {
     Ok(Issuers::new(config.issuers.clone(), outbound))
 }
 
-fn copied(secret: &Secret) -> Secret {
+fn copy_of(secret: &Secret) -> Secret {
     Secret::new(secret.expose().to_owned())
 }
 
@@ -346,12 +346,12 @@ fn refuse_lost_secret(config: &Config, path: &Path) -> Result<(), StartError> {
 
 /// What stands in the place of the store's clock: nothing but for tests of the real process, for
 /// which `BURSAR_TEST_CLOCK_FILE` names a file with seconds to add to this machine's clock.
-pub fn clocks() -> Option<Clocks> {
+pub fn test_clocks() -> Option<Clocks> {
     let path = std::env::var_os("BURSAR_TEST_CLOCK_FILE").filter(|path| !path.is_empty())?;
-    Some(Clocks::new(Arc::new(move || shifted(Path::new(&path))), system_boot()))
+    Some(Clocks::new(Arc::new(move || shifted_now(Path::new(&path))), system_boot()))
 }
 
-fn shifted(path: &Path) -> Timestamp {
+fn shifted_now(path: &Path) -> Timestamp {
     let text = std::fs::read_to_string(path).unwrap_or_default();
     let seconds: i64 = text.trim().parse().unwrap_or(0);
     let micros = timestamps::system_now().micros() + seconds * 1_000_000;
@@ -364,23 +364,23 @@ fn shifted(path: &Path) -> Timestamp {
 /// # Errors
 /// [`StartError`].
 pub async fn run(config: &Config, app: App, ready: impl FnOnce(&str)) -> Result<(), StartError> {
-    let end = end_asked().map_err(StartError::System)?;
+    let end = shutdown_requested().map_err(StartError::System)?;
     warn_of_open_files(config);
     warn_of_unknown_token(&app);
     let certificates = config.tls_files.clone().map(Certificates::load).transpose()?.map(Arc::new);
-    let (entrances, address) = enter(config, &app).await?;
+    let (listeners, address) = bind_listeners(config, &app).await?;
     let scheme = if certificates.is_some() { "https" } else { "http" };
     let url = format!("{scheme}://{address}");
-    let address_file = leave_address(config, &url);
+    let address_file = write_address_file(config, &url);
     if let Some(certificates) = &certificates {
         let hangup = signal(SignalKind::hangup()).map_err(StartError::System)?;
         tokio::spawn(Arc::clone(certificates).follow(hangup));
     }
-    let watched = [
-        run_beside("pulse", &app, watch_database),
-        run_beside("write probe", &app, watch_writes),
-        run_beside("stock", &app, watch_stock),
-        run_beside("keys", &app, watch_keys),
+    let background = [
+        run_beside("database probe", &app, probe_database),
+        run_beside("write probe", &app, probe_writes),
+        run_beside("store stats", &app, read_store_stats),
+        run_beside("keys", &app, save_key_uses_periodically),
     ];
     let sweeper = run_beside("sweep", &app, sweep);
     let trusting = app.clone();
@@ -397,22 +397,22 @@ pub async fn run(config: &Config, app: App, ready: impl FnOnce(&str)) -> Result<
             () = app.ledger.ended() => {}
         }
     };
-    serve(entrances, config.limits.clone(), certificates, until).await;
+    serve(listeners, config.limits.clone(), certificates, until).await;
     if app.ledger.has_ended() {
         return Err(StartError::WriterEnded);
     }
     tracing::info!("draining");
     sweeper.abort();
-    app.failed_logins.tell_all();
-    for watcher in watched {
-        watcher.abort();
+    app.failed_logins.log_all();
+    for job in background {
+        job.abort();
     }
-    if is_away(&app) {
+    if is_database_unavailable(&app) {
         // Everyone was told to come again; to wait for it would only outlast the supervisor.
         tracing::warn!("the database is away: what waited for it was answered 503");
     } else {
-        keep_decisions(&app).await;
-        keep_key_uses(&app).await;
+        save_decisions(&app).await;
+        save_key_uses(&app).await;
         app.ledger.close().await;
     }
     // The next server writes its own; a stale one only costs a failed connection.
@@ -459,7 +459,7 @@ fn warn_of_unknown_token(app: &App) {
 
 /// Leaves the address of the server for the command line, where that looks for it. A node of several
 /// needs no folder; where it has one, its address is there too.
-fn leave_address(config: &Config, url: &str) -> Option<PathBuf> {
+fn write_address_file(config: &Config, url: &str) -> Option<PathBuf> {
     if config.database.file().is_none() && !config.data_dir.is_dir() {
         return None;
     }
@@ -471,38 +471,41 @@ fn leave_address(config: &Config, url: &str) -> Option<PathBuf> {
 }
 
 /// Listens where the configuration says, and tells under which address tenants reach it.
-async fn enter(
+async fn bind_listeners(
     config: &Config,
     app: &App,
-) -> Result<(Vec<Entrance>, std::net::SocketAddr), StartError> {
+) -> Result<(Vec<Listener>, std::net::SocketAddr), StartError> {
     let bind = async |address: &String| {
         let refused = |cause| StartError::Listen { address: address.clone(), cause };
         let listener = listen(address).await.map_err(refused)?;
-        let at = reachable(listener.local_addr().map_err(refused)?);
+        let at = connectable_address(listener.local_addr().map_err(refused)?);
         Ok::<_, StartError>((listener, at))
     };
     let (listener, address) = bind(&config.listen).await?;
     let Some(operator_listen) = &config.operator_listen else {
         let router = router(app.clone());
-        return Ok((vec![Entrance { listener, router, kind: Listener::Public }], address));
+        return Ok((
+            vec![Listener { socket: listener, router, kind: ListenerKind::Public }],
+            address,
+        ));
     };
     let router = public_router(app.clone());
-    let public = Entrance { listener, router, kind: Listener::Public };
+    let public = Listener { socket: listener, router, kind: ListenerKind::Public };
     let (listener, at) = bind(operator_listen).await?;
     tracing::info!(address = %at, "the operator's routes are here only");
     let router = operator_router(app.clone());
-    let operator = Entrance { listener, router, kind: Listener::Operator };
+    let operator = Listener { socket: listener, router, kind: ListenerKind::Operator };
     Ok((vec![public, operator], address))
 }
 
-async fn watch_database(app: App) {
-    if let Some(pulse) = &app.pulse {
-        database_probe::follow(&app.store, pulse).await;
+async fn probe_database(app: App) {
+    if let Some(database_probe) = &app.database_probe {
+        database_probe::run(&app.store, database_probe).await;
     }
 }
 
-async fn watch_writes(app: App) {
-    write_probe::follow(app.store.as_ref(), &app.ledger, app.pulse.as_ref()).await;
+async fn probe_writes(app: App) {
+    write_probe::run(app.store.as_ref(), &app.ledger, app.database_probe.as_ref()).await;
 }
 
 async fn sweep(app: App) {
@@ -513,7 +516,7 @@ async fn sweep(app: App) {
         if swept == Swept::All {
             ticks.tick().await;
         }
-        app.failed_logins.tell(app.monotonic_clock.elapsed());
+        app.failed_logins.log_due(app.monotonic_clock.elapsed());
         if is_paused(&app) {
             swept = Swept::All;
             continue;
@@ -523,7 +526,7 @@ async fn sweep(app: App) {
             // Everything that writes is refused; what is gathered waits.
             continue;
         }
-        keep_decisions(&app).await;
+        save_decisions(&app).await;
     }
 }
 
@@ -545,16 +548,16 @@ async fn end_due_reservations(app: &App) -> Swept {
 }
 
 /// Whether the store cannot do anything now, which is told once and not by everyone who asks it.
-fn is_away(app: &App) -> bool {
-    app.pulse.as_ref().is_some_and(Pulse::is_away)
+fn is_database_unavailable(app: &App) -> bool {
+    app.database_probe.as_ref().is_some_and(DatabaseProbe::is_unavailable)
 }
 
 /// Whether what is written beside requests waits, because no write would succeed.
 fn is_paused(app: &App) -> bool {
-    is_away(app) || app.ledger.check_writable().is_err()
+    is_database_unavailable(app) || app.ledger.check_writable().is_err()
 }
 
-async fn keep_decisions(app: &App) {
+async fn save_decisions(app: &App) {
     if let Err(error) = app.decision_log.write(&app.ledger).await {
         tracing::warn!(%error, "refusals and warnings of the last second were not kept");
     }
@@ -563,34 +566,34 @@ async fn keep_decisions(app: &App) {
     }
 }
 
-async fn keep_key_uses(app: &App) {
+async fn save_key_uses(app: &App) {
     if let Err(error) = app.key_uses.write(&app.ledger).await {
         tracing::warn!(%error, "it was not written down when keys were used last");
     }
 }
 
 /// Writes down which keys are used, for as long as the server lives.
-async fn watch_keys(app: App) {
+async fn save_key_uses_periodically(app: App) {
     let mut ticks = tokio::time::interval(KEY_USES_EVERY);
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
         ticks.tick().await;
         if !is_paused(&app) && app.store.check_clock().is_ok() {
-            keep_key_uses(&app).await;
+            save_key_uses(&app).await;
         }
     }
 }
 
 /// Reads the gauges of the store now and then, for as long as the server lives.
-async fn watch_stock(app: App) {
+async fn read_store_stats(app: App) {
     loop {
         let began = Instant::now();
-        if !is_away(&app)
-            && let Err(error) = app.metrics.read_stock(app.store.as_ref()).await
+        if !is_database_unavailable(&app)
+            && let Err(error) = app.metrics.read_store_stats(app.store.as_ref()).await
         {
             tracing::warn!(%error, "the metrics of what is stored were not read");
         }
         // A store that is so large that it takes long is asked less often.
-        tokio::time::sleep(STOCK_EVERY.max(began.elapsed() * 20)).await;
+        tokio::time::sleep(STORE_STATS_EVERY.max(began.elapsed() * 20)).await;
     }
 }

@@ -105,7 +105,7 @@ async fn scrape() -> String {
         founder.post("/telemetry/llm-usage").json(&record).await.is(201);
     }
     founder.get("/no/such/route").await.is(404);
-    app.read_stock().await;
+    app.read_store_stats().await;
     let answer = app.founder().root("/metrics").await;
     assert_eq!(answer.status.as_u16(), 200, "{}", answer.body);
     answer.body

@@ -8,8 +8,8 @@ use bursar_core::{
     Breach, Day, Dimension, IntegrationId, NANOS_PER_CENT, OnboardingState, ProtectionDecision,
     TenantId, Timestamp,
 };
-use bursar_server::protection::counting::{Capacity, Counting};
-use bursar_server::protection::rule::{ProtectedRequest, Protection, Route, WindowOwner};
+use bursar_server::protection::counting::{Capacity, SlidingWindows};
+use bursar_server::protection::rule::{ProtectedRequest, Protection, RouteNumber, WindowOwner};
 use bursar_server::protection::thresholds::{Pace, RequestClass, Thresholds};
 use proptest::prelude::*;
 
@@ -44,7 +44,7 @@ fn thresholds() -> Thresholds {
 fn request(millis: i64) -> ProtectedRequest {
     ProtectedRequest {
         owner: tenant(1),
-        route: Route(1),
+        route: RouteNumber(1),
         class: RequestClass::Management,
         thresholds: thresholds(),
         cost_nanos_day: None,
@@ -65,11 +65,11 @@ fn only(dimension: Dimension, allowed: u32) -> Thresholds {
 }
 
 #[track_caller]
-fn check(rule: &mut Counting, request: ProtectedRequest, expected: ProtectionDecision) {
+fn check(rule: &mut SlidingWindows, request: ProtectedRequest, expected: ProtectionDecision) {
     assert_eq!(rule.decide(&request), expected);
 }
 
-fn allow(rule: &mut Counting, request: ProtectedRequest, times: u32) {
+fn allow(rule: &mut SlidingWindows, request: ProtectedRequest, times: u32) {
     for _ in 0..times {
         check(rule, request, ProtectionDecision::Allow);
     }
@@ -134,7 +134,7 @@ fn no_threshold_is_more_than_any_to_an_override() {
 
 #[test]
 fn the_minute_of_a_route_is_full_at_its_threshold_and_free_when_a_second_leaves() {
-    let rule = &mut Counting::new(CAPACITY);
+    let rule = &mut SlidingWindows::new(CAPACITY);
     let of = |millis| ProtectedRequest { thresholds: only(Dimension::Rate, 5), ..request(millis) };
     allow(rule, of(500), 2);
     allow(rule, of(10_000), 3);
@@ -144,16 +144,16 @@ fn the_minute_of_a_route_is_full_at_its_threshold_and_free_when_a_second_leaves(
     allow(rule, of(60_000), 2);
     check(rule, of(60_000), rejected(10_000));
     // Another route and another tenant have minutes of their own.
-    allow(rule, ProtectedRequest { route: Route(2), ..of(60_000) }, 5);
+    allow(rule, ProtectedRequest { route: RouteNumber(2), ..of(60_000) }, 5);
     allow(rule, ProtectedRequest { owner: tenant(2), ..of(60_000) }, 5);
 }
 
 #[test]
 fn the_second_of_a_tenant_is_full_at_its_threshold_over_all_routes() {
-    let rule = &mut Counting::new(CAPACITY);
+    let rule = &mut SlidingWindows::new(CAPACITY);
     let of = |millis| ProtectedRequest { thresholds: only(Dimension::Burst, 3), ..request(millis) };
     allow(rule, of(150), 1);
-    allow(rule, ProtectedRequest { route: Route(2), ..of(250) }, 2);
+    allow(rule, ProtectedRequest { route: RouteNumber(2), ..of(250) }, 2);
     let throttled = |millis| ProtectionDecision::Throttle(breach(Dimension::Burst, millis, 3, 3));
     check(rule, of(999), throttled(101));
     check(rule, of(1_099), throttled(1));
@@ -164,15 +164,17 @@ fn the_second_of_a_tenant_is_full_at_its_threshold_over_all_routes() {
 
 #[test]
 fn traffic_never_takes_the_seconds_of_management() {
-    let rule = &mut Counting::new(CAPACITY);
-    let traffic = ProtectedRequest { class: RequestClass::Traffic, route: Route(2), ..request(0) };
+    let rule = &mut SlidingWindows::new(CAPACITY);
+    let traffic =
+        ProtectedRequest { class: RequestClass::Traffic, route: RouteNumber(2), ..request(0) };
     allow(rule, traffic, 20);
     let full = ProtectionDecision::Throttle(breach(Dimension::Burst, 1_000, 20, 20));
     check(rule, traffic, full);
     allow(rule, request(0), 3);
     check(rule, request(0), ProtectionDecision::Throttle(breach(Dimension::Burst, 1_000, 3, 3)));
     // The gateway has no pace of its own here.
-    let gateway = ProtectedRequest { class: RequestClass::Gateway, route: Route(3), ..request(0) };
+    let gateway =
+        ProtectedRequest { class: RequestClass::Gateway, route: RouteNumber(3), ..request(0) };
     for _ in 0..70 {
         assert_eq!(rule.decide(&gateway), ProtectionDecision::Allow);
     }
@@ -180,7 +182,7 @@ fn traffic_never_takes_the_seconds_of_management() {
 
 #[test]
 fn a_day_is_full_when_exactly_its_amount_is_spent() {
-    let rule = &mut Counting::new(CAPACITY);
+    let rule = &mut SlidingWindows::new(CAPACITY);
     let of = |nanos: i128| ProtectedRequest {
         thresholds: only(Dimension::Cost, 100),
         cost_nanos_day: Some(nanos),
@@ -202,26 +204,26 @@ fn a_day_is_full_when_exactly_its_amount_is_spent() {
 
 #[test]
 fn the_order_is_rate_then_burst_then_cost() {
-    let rule = &mut Counting::new(CAPACITY);
+    let rule = &mut SlidingWindows::new(CAPACITY);
     let thresholds = Thresholds {
         management: Pace { requests_per_minute: 3, requests_per_second: 3 },
         ..thresholds()
     };
     let of = |millis| ProtectedRequest { thresholds, ..request(millis) };
     let spent = |request| ProtectedRequest { cost_nanos_day: Some(i128::MAX / 2), ..request };
-    let dimension = |rule: &mut Counting, request| {
+    let dimension = |rule: &mut SlidingWindows, request| {
         rule.decide(&request).breach().map(|breach| breach.dimension)
     };
     assert_eq!(dimension(rule, spent(of(0))), Some(Dimension::Cost));
     allow(rule, of(0), 3);
     assert_eq!(dimension(rule, spent(of(0))), Some(Dimension::Rate));
-    let elsewhere = ProtectedRequest { route: Route(2), ..of(0) };
+    let elsewhere = ProtectedRequest { route: RouteNumber(2), ..of(0) };
     assert_eq!(dimension(rule, spent(elsewhere)), Some(Dimension::Burst));
 }
 
 #[test]
 fn what_is_refused_counts_nowhere() {
-    let rule = &mut Counting::new(CAPACITY);
+    let rule = &mut SlidingWindows::new(CAPACITY);
     allow(rule, request(0), 3);
     for _ in 0..1_000 {
         assert!(matches!(rule.decide(&request(900)), ProtectionDecision::Throttle(_)));
@@ -237,7 +239,7 @@ fn what_is_refused_counts_nowhere() {
 
 #[test]
 fn what_goes_on_whatever_is_said_counts_and_is_never_refused() {
-    let rule = &mut Counting::new(CAPACITY);
+    let rule = &mut SlidingWindows::new(CAPACITY);
     let of = |millis| ProtectedRequest { thresholds: only(Dimension::Rate, 5), ..request(millis) };
     for _ in 0..8 {
         assert_eq!(rule.count(&of(0)), ProtectionDecision::Allow);
@@ -248,7 +250,7 @@ fn what_goes_on_whatever_is_said_counts_and_is_never_refused() {
 
 #[test]
 fn ten_times_the_floor_in_five_minutes_is_an_anomaly_once() {
-    let rule = &mut Counting::new(CAPACITY);
+    let rule = &mut SlidingWindows::new(CAPACITY);
     let of =
         |millis| ProtectedRequest { thresholds: only(Dimension::Anomaly, 10), ..request(millis) };
     let warned = |current| ProtectionDecision::Warn(breach(Dimension::Anomaly, 0, current, 100));
@@ -260,7 +262,7 @@ fn ten_times_the_floor_in_five_minutes_is_an_anomaly_once() {
     let recent = of(300_000);
     assert_eq!(rule.decide(&recent).breach().map(|breach| breach.current_value), Some(551));
     // What is counted whatever is said is seen as well.
-    let rule = &mut Counting::new(CAPACITY);
+    let rule = &mut SlidingWindows::new(CAPACITY);
     for _ in 0..99 {
         assert_eq!(rule.count(&of(0)), ProtectionDecision::Allow);
     }
@@ -269,7 +271,7 @@ fn ten_times_the_floor_in_five_minutes_is_an_anomaly_once() {
 
 #[test]
 fn a_quiet_tenants_first_full_minute_is_no_anomaly() {
-    let rule = &mut Counting::new(CAPACITY);
+    let rule = &mut SlidingWindows::new(CAPACITY);
     let thresholds = Thresholds::default();
     let traffic = RequestClass::Traffic;
     for second in 0..60 {
@@ -282,7 +284,7 @@ fn a_quiet_tenants_first_full_minute_is_no_anomaly() {
 
 #[test]
 fn a_busy_tenant_is_held_to_what_is_usual_for_it() {
-    let rule = &mut Counting::new(CAPACITY);
+    let rule = &mut SlidingWindows::new(CAPACITY);
     let of =
         |millis| ProtectedRequest { thresholds: only(Dimension::Anomaly, 10), ..request(millis) };
     let window = 300_000;
@@ -303,7 +305,7 @@ fn a_busy_tenant_is_held_to_what_is_usual_for_it() {
 
 #[test]
 fn a_threshold_of_0_holds_nobody() {
-    let rule = &mut Counting::new(CAPACITY);
+    let rule = &mut SlidingWindows::new(CAPACITY);
     let unlimited = only(Dimension::Anomaly, 0);
     let of = ProtectedRequest {
         thresholds: unlimited,
@@ -315,7 +317,7 @@ fn a_threshold_of_0_holds_nobody() {
 
 #[test]
 fn windows_move_by_the_monotonic_clock_whatever_the_time_is() {
-    let rule = &mut Counting::new(CAPACITY);
+    let rule = &mut SlidingWindows::new(CAPACITY);
     let hour = 3_600_000;
     // The time stands, jumps an hour ahead, and goes back.
     let of = |millis, at_millis| ProtectedRequest { now: at(at_millis), ..request(millis) };
@@ -332,7 +334,7 @@ fn windows_move_by_the_monotonic_clock_whatever_the_time_is() {
 
 #[test]
 fn a_request_that_read_the_clock_before_another_counts_with_it() {
-    let rule = &mut Counting::new(CAPACITY);
+    let rule = &mut SlidingWindows::new(CAPACITY);
     allow(rule, request(1_000), 2);
     allow(rule, request(900), 1);
     let full = ProtectionDecision::Throttle(breach(Dimension::Burst, 1_100, 3, 3));
@@ -342,7 +344,7 @@ fn a_request_that_read_the_clock_before_another_counts_with_it() {
 
 #[test]
 fn an_integration_has_windows_of_its_own() {
-    let rule = &mut Counting::new(CAPACITY);
+    let rule = &mut SlidingWindows::new(CAPACITY);
     let of = |owner, millis| ProtectedRequest { owner, ..request(millis) };
     allow(rule, of(integration(1, 1), 0), 3);
     let burst = ProtectionDecision::Throttle(breach(Dimension::Burst, 1_000, 3, 3));
@@ -360,7 +362,7 @@ fn an_integration_has_windows_of_its_own() {
 
 #[test]
 fn an_anomaly_is_that_of_the_tenant_whichever_keys_its_requests_come_with() {
-    let rule = &mut Counting::new(CAPACITY);
+    let rule = &mut SlidingWindows::new(CAPACITY);
     let thresholds = only(Dimension::Anomaly, 10);
     for number in 1..100 {
         let owner = if number % 2 == 0 { tenant(1) } else { integration(1, number) };
@@ -372,11 +374,11 @@ fn an_anomaly_is_that_of_the_tenant_whichever_keys_its_requests_come_with() {
 
 #[test]
 fn however_many_tenants_and_routes_come_memory_is_bounded() {
-    let rule = &mut Counting::new(Capacity { tenants: 10, owners: 15, routes: 20 });
+    let rule = &mut SlidingWindows::new(Capacity { tenants: 10, owners: 15, routes: 20 });
     for number in 1..=1_000 {
         for route in 0..7 {
             for owner in [tenant(number), integration(number, 1)] {
-                rule.decide(&ProtectedRequest { owner, route: Route(route), ..request(0) });
+                rule.decide(&ProtectedRequest { owner, route: RouteNumber(route), ..request(0) });
             }
         }
     }
@@ -388,7 +390,7 @@ fn however_many_tenants_and_routes_come_memory_is_bounded() {
 
 #[test]
 fn what_is_cleared_of_a_tenant_begins_anew_and_that_of_the_others_stays() {
-    let rule = &mut Counting::new(CAPACITY);
+    let rule = &mut SlidingWindows::new(CAPACITY);
     let of = |owner| ProtectedRequest { owner, ..request(0) };
     let full = ProtectionDecision::Throttle(breach(Dimension::Burst, 1_000, 3, 3));
     let owners = [tenant(1), integration(1, 7), tenant(2), integration(2, 7)];
@@ -417,10 +419,10 @@ fn what_is_cleared_of_a_tenant_begins_anew_and_that_of_the_others_stays() {
 #[test]
 fn no_tenant_has_more_windows_than_its_capacity_tells() {
     let capacity = Capacity { tenants: 100, owners: 80, routes: 80 };
-    let rule = &mut Counting::new(capacity);
+    let rule = &mut SlidingWindows::new(capacity);
     for number in 0..1_000 {
         let owner = if number % 2 == 0 { tenant(1) } else { integration(1, number) };
-        let route = Route((number / 2 % 7) as u16);
+        let route = RouteNumber((number / 2 % 7) as u16);
         rule.decide(&ProtectedRequest { owner, route, ..request(number) });
     }
     let windows = capacity.tenant_windows_max(7) as usize;
@@ -430,7 +432,7 @@ fn no_tenant_has_more_windows_than_its_capacity_tells() {
 
 #[test]
 fn a_tenant_of_many_integrations_takes_its_share_and_no_more() {
-    let rule = &mut Counting::new(Capacity { tenants: 100, owners: 80, routes: 80 });
+    let rule = &mut SlidingWindows::new(Capacity { tenants: 100, owners: 80, routes: 80 });
     let thresholds = Thresholds { anomaly_floor: 0, ..thresholds() };
     let of = |owner| ProtectedRequest { owner, thresholds, ..request(0) };
     let full = ProtectionDecision::Throttle(breach(Dimension::Burst, 1_000, 3, 3));
@@ -529,14 +531,14 @@ fn steps() -> impl Strategy<Value = Vec<(i64, (i64, i64), u16, bool)>> {
 proptest! {
     #[test]
     fn the_rule_equals_a_plain_list_of_what_went_on(steps in steps()) {
-        let mut rule = Counting::new(CAPACITY);
+        let mut rule = SlidingWindows::new(CAPACITY);
         let mut naive = Naive::default();
         let mut millis = 0;
         for (ahead, (number, key), route, is_traffic) in steps {
             millis += ahead;
             // A route is of one class.
             let class = if is_traffic { RequestClass::Traffic } else { RequestClass::Management };
-            let route = Route(route + if is_traffic { 10 } else { 0 });
+            let route = RouteNumber(route + if is_traffic { 10 } else { 0 });
             let thresholds = Thresholds { anomaly_floor: 0, ..thresholds() };
             let asked = ProtectedRequest {
                 // The key of an integration, or another credential of its tenant.

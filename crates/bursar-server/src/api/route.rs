@@ -9,9 +9,9 @@ use utoipa_axum::router::{OpenApiRouter, UtoipaMethodRouter};
 
 use crate::app::App;
 use crate::auth::access::Access;
-use crate::protection::rule::Route;
+use crate::protection::rule::RouteNumber;
 use crate::protection::thresholds::RequestClass;
-use crate::protection::{Facts, Refusal};
+use crate::protection::{RefusalMode, RouteProtection};
 
 /// Who may use a route.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -29,7 +29,7 @@ pub enum Audience {
 pub struct Rule {
     audience: Audience,
     class: RequestClass,
-    refusal: Refusal,
+    refusal: RefusalMode,
     is_cost_guarded: bool,
     is_exempt: bool,
 }
@@ -48,7 +48,7 @@ impl Rule {
     }
 
     const fn to(audience: Audience) -> Self {
-        let (class, refusal) = (RequestClass::Management, Refusal::AtOnce);
+        let (class, refusal) = (RequestClass::Management, RefusalMode::AtOnce);
         Self { audience, class, refusal, is_cost_guarded: false, is_exempt: false }
     }
 
@@ -64,12 +64,12 @@ impl Rule {
 
     /// It gives back what is held, or ends what someone must not use any more.
     pub const fn never_refused(self) -> Self {
-        Self { refusal: Refusal::Never, ..self }
+        Self { refusal: RefusalMode::Never, ..self }
     }
 
     /// Beyond a threshold the ledger refuses records of calls that are neither reserved nor recorded.
     pub const fn refused_unless_known(self) -> Self {
-        Self { refusal: Refusal::UnlessKnown, ..self }
+        Self { refusal: RefusalMode::UnlessKnown, ..self }
     }
 
     /// Protection does not see its requests: a new tenant needs this route to get started.
@@ -128,7 +128,7 @@ pub struct RouteParts {
 
 /// A method of a path, and what is true of its requests.
 #[derive(Clone, Debug)]
-pub struct Entry {
+pub struct RouteEntry {
     /// The method; GET stands for HEAD too.
     pub method: Method,
     /// The path as the router has it.
@@ -136,14 +136,14 @@ pub struct Entry {
     /// Who may use it.
     pub audience: Audience,
     /// What protection asks of it; nothing when it is exempt.
-    pub facts: Option<Facts>,
+    pub protection: Option<RouteProtection>,
 }
 
-impl Entry {
+impl RouteEntry {
     /// Who may use it and what protection asks of it; nothing when its callers need not be proved.
-    pub(crate) fn guarded(&'static self) -> Option<(Access, Option<&'static Facts>)> {
+    pub(crate) fn guarded(&'static self) -> Option<(Access, Option<&'static RouteProtection>)> {
         match self.audience {
-            Audience::Caller(access) => Some((access, self.facts.as_ref())),
+            Audience::Caller(access) => Some((access, self.protection.as_ref())),
             Audience::Everyone | Audience::Scraper => None,
         }
     }
@@ -152,9 +152,9 @@ impl Entry {
 /// Every route by path and method.
 #[derive(Debug, Default)]
 pub struct RouteTable {
-    entries: Vec<Entry>,
+    entries: Vec<RouteEntry>,
     by_path: HashMap<&'static str, Vec<usize>>,
-    held: u16,
+    protected_routes: u16,
 }
 
 impl RouteTable {
@@ -169,12 +169,12 @@ impl RouteTable {
     }
 
     fn push(&mut self, rule: Rule, method: Method, path: &'static str) {
-        let facts = (!rule.is_exempt).then(|| {
-            let route = Route(self.held);
-            self.held += 1;
-            Facts {
+        let protection = (!rule.is_exempt).then(|| {
+            let route = RouteNumber(self.protected_routes);
+            self.protected_routes += 1;
+            RouteProtection {
                 endpoint: path,
-                operation: word(&method),
+                operation: name_of(&method),
                 route,
                 class: rule.class,
                 is_cost_guarded: rule.is_cost_guarded,
@@ -182,11 +182,11 @@ impl RouteTable {
             }
         });
         self.by_path.entry(path).or_default().push(self.entries.len());
-        self.entries.push(Entry { method, path, audience: rule.audience, facts });
+        self.entries.push(RouteEntry { method, path, audience: rule.audience, protection });
     }
 
     /// A route; nothing when it was not declared.
-    pub fn find(&self, method: &Method, path: &str) -> Option<&Entry> {
+    pub fn find(&self, method: &Method, path: &str) -> Option<&RouteEntry> {
         // HEAD has the rule of GET.
         let method = if method == Method::HEAD { &Method::GET } else { method };
         let of_path = self.by_path.get(path)?;
@@ -194,13 +194,13 @@ impl RouteTable {
     }
 
     /// All of them, in the order in which they were declared.
-    pub fn entries(&self) -> &[Entry] {
+    pub fn entries(&self) -> &[RouteEntry] {
         &self.entries
     }
 
     /// How many protection sees.
-    pub fn held(&self) -> u32 {
-        self.held.into()
+    pub fn protected_routes(&self) -> u32 {
+        self.protected_routes.into()
     }
 }
 
@@ -217,7 +217,7 @@ fn methods(item: &PathItem) -> impl Iterator<Item = Method> {
 }
 
 /// The method as protection and the metrics name it.
-const fn word(method: &Method) -> &'static str {
+const fn name_of(method: &Method) -> &'static str {
     match *method {
         Method::GET => "GET",
         Method::POST => "POST",

@@ -23,7 +23,7 @@ impl Role {
 pub enum Access {
     Operator,
     /// Whoever proved who they are.
-    Anyone,
+    AnyCaller,
     /// A tenant, and the operator on the tenant that is named.
     Tenant {
         /// The scope that an API key needs; nothing when no key is good for it.
@@ -64,7 +64,7 @@ pub const RESERVE: Access = both_keys("enforcement:check", Role::Admin);
 pub const ADMIN: Access = Access::Tenant { scope: None, integration_key: false, role: Role::Admin };
 
 /// Whether a path is of a route that watches the server: it is answered when all connections are busy.
-pub fn watches_the_server(path: &str) -> bool {
+pub fn is_monitoring_path(path: &str) -> bool {
     matches!(path, "/health" | "/health/live" | "/health/ready" | "/metrics")
         || path.starts_with("/fdr/")
 }

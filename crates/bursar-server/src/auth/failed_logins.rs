@@ -20,7 +20,7 @@ use crate::http::client_address;
 /// The target of the lines.
 const TARGET: &str = "bursar::auth";
 /// How often an address has a line at most.
-const TOLD_EVERY: Duration = Duration::from_secs(60);
+const LOG_EVERY: Duration = Duration::from_secs(60);
 /// Addresses that have a line of their own.
 const ADDRESSES_MAX: usize = 1_024;
 
@@ -111,18 +111,18 @@ impl Line {
 
     fn write(&self) {
         let count: u64 = self.counts.iter().sum();
-        let kinds = self.kinds();
+        let failure_names = self.failure_names();
         tracing::warn!(
             target: TARGET,
             event = "login_failed",
             address = %self.origin,
             count,
-            kinds,
+            kinds = failure_names,
             "credentials were refused"
         );
     }
 
-    fn kinds(&self) -> String {
+    fn failure_names(&self) -> String {
         let met = FailedLogin::ALL.iter().zip(self.counts).filter(|(_, count)| *count > 0);
         let words: Vec<&str> = met.map(|(kind, _)| kind.as_str()).collect();
         words.join(",")
@@ -148,12 +148,12 @@ impl FailedLogins {
     }
 
     /// Writes the lines that are due; to be called every second.
-    pub fn tell(&self, elapsed: Duration) {
+    pub fn log_due(&self, elapsed: Duration) {
         self.due(elapsed).iter().for_each(Line::write);
     }
 
     /// Writes the lines of all that is not told yet: the server ends.
-    pub fn tell_all(&self) {
+    pub fn log_all(&self) {
         self.due(Duration::MAX).iter().for_each(Line::write);
     }
 
@@ -176,7 +176,7 @@ impl FailedLogins {
     fn due(&self, elapsed: Duration) -> Vec<Line> {
         let mut lines = Vec::new();
         self.0.lock().retain(|origin, failures| {
-            if elapsed.saturating_sub(failures.told_at) < TOLD_EVERY {
+            if elapsed.saturating_sub(failures.told_at) < LOG_EVERY {
                 return true;
             }
             let line = Line::of(*origin, std::mem::take(&mut failures.untold));
@@ -234,7 +234,8 @@ mod tests {
 
     /// Where lines are of, how many failures they tell of, and of which kinds.
     fn shown(lines: &[Line]) -> Vec<(String, u64, String)> {
-        let of = |line: &Line| (line.origin.to_string(), line.counts.iter().sum(), line.kinds());
+        let of =
+            |line: &Line| (line.origin.to_string(), line.counts.iter().sum(), line.failure_names());
         let mut shown: Vec<_> = lines.iter().map(of).collect();
         shown.sort();
         shown
@@ -245,7 +246,9 @@ mod tests {
         let failed = FailedLogins::default();
         let one = origin("203.0.113.9");
         let first = failed.count(one, FailedLogin::ApiKey, at(10));
-        let told = |count, kinds: &str| ("203.0.113.9".to_owned(), count, kinds.to_owned());
+        let told = |count, failure_names: &str| {
+            ("203.0.113.9".to_owned(), count, failure_names.to_owned())
+        };
         assert_eq!(shown(first.as_slice()), [told(1, "api_key")]);
         for second in 11..60 {
             assert_eq!(failed.count(one, FailedLogin::ApiKey, at(second)), None);

@@ -1,8 +1,8 @@
 //! Who calls, and what they may do.
 
 pub mod access;
-pub mod admit;
 pub mod authenticator;
+pub mod authorize;
 pub mod caller;
 pub mod failed_logins;
 pub mod key_cache;

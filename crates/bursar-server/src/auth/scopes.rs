@@ -74,14 +74,14 @@ impl ScopeSet {
     }
 
     /// Its words, in the order of [`GRANTS`].
-    pub fn words(self) -> impl Iterator<Item = &'static str> {
+    pub fn names(self) -> impl Iterator<Item = &'static str> {
         let has = move |at: usize| self.0 & (1 << at) != 0;
         GRANTS.iter().enumerate().filter(move |(at, _)| has(*at)).map(|(_, word)| *word)
     }
 
     /// Whether it allows what a scope, or a wildcard, stands for.
     pub fn covers(self, asked: &str) -> bool {
-        self.words().any(|granted| covers(granted, asked))
+        self.names().any(|granted| covers(granted, asked))
     }
 }
 
@@ -118,7 +118,7 @@ mod tests {
     #[test]
     fn a_set_has_each_word_once_however_often_it_was_written() {
         let set = ScopeSet::stored("keys:write telemetry:* keys:write of:tomorrow");
-        assert_eq!(set.words().collect::<Vec<_>>(), ["telemetry:*", "keys:write"]);
+        assert_eq!(set.names().collect::<Vec<_>>(), ["telemetry:*", "keys:write"]);
         assert!(set.covers("telemetry:read") && set.covers("telemetry:*"));
         assert!(!set.covers("*") && !set.covers("of:tomorrow"));
         let mut set = ScopeSet::default();

@@ -9,9 +9,9 @@ use bursar_core::{TenantId, Timestamp};
 use bursar_store::{AuditCheck, AuditVerified, Differences, PostgresStore, SqliteStore};
 use clap::{Args, Subcommand};
 
+use super::atomic_file;
+use super::command_error::CommandError;
 use super::db::known_secret;
-use super::failure::Failure;
-use super::whole_file;
 use crate::api::tenants::audit_view::{AuditView, hash_text};
 use crate::auth::secret::{Secret, SecretKey};
 use crate::cli::client::{ApiClient, ServerArgs};
@@ -69,7 +69,10 @@ pub(super) struct ExportArguments {
 }
 
 /// Checks the log where it is stored, beside a server or not, or in a file.
-pub(super) fn verify(config: &Config, arguments: &VerifyArguments) -> Result<ExitCode, Failure> {
+pub(super) fn verify(
+    config: &Config,
+    arguments: &VerifyArguments,
+) -> Result<ExitCode, CommandError> {
     let unchained_before = arguments.unchained_before;
     if let Some(file) = &arguments.file {
         return verify_file(file, unchained_before);
@@ -92,12 +95,12 @@ pub(super) fn verify(config: &Config, arguments: &VerifyArguments) -> Result<Exi
     print_verified(&verified)
 }
 
-fn secret_key(secret: &Secret) -> Result<SecretKey, Failure> {
+fn secret_key(secret: &Secret) -> Result<SecretKey, CommandError> {
     Ok(SecretKey::derive(secret)?)
 }
 
 /// Checks an export, line by line.
-fn verify_file(path: &Path, unchained_before: Option<Timestamp>) -> Result<ExitCode, Failure> {
+fn verify_file(path: &Path, unchained_before: Option<Timestamp>) -> Result<ExitCode, CommandError> {
     let read = |error: io::Error| format!("cannot read {}: {error}", path.display());
     let mut check: Option<AuditCheck> = None;
     for (number, line) in BufReader::new(File::open(path).map_err(read)?).lines().enumerate() {
@@ -132,7 +135,7 @@ fn verify_file(path: &Path, unchained_before: Option<Timestamp>) -> Result<ExitC
 }
 
 /// Prints what a check came to.
-fn print_verified(verified: &AuditVerified) -> Result<ExitCode, Failure> {
+fn print_verified(verified: &AuditVerified) -> Result<ExitCode, CommandError> {
     let AuditVerified { tenants, rows, unchained, newest_unchained, differences } = verified;
     let Differences { count, told } = differences;
     let mut text = String::new();
@@ -153,11 +156,11 @@ fn print_verified(verified: &AuditVerified) -> Result<ExitCode, Failure> {
 }
 
 /// Exports the log of a tenant.
-pub(super) fn export(config: &Config, arguments: &ExportArguments) -> Result<(), Failure> {
+pub(super) fn export(config: &Config, arguments: &ExportArguments) -> Result<(), CommandError> {
     let output = arguments.output.as_deref();
-    whole_file::check_free(output, arguments.force)?;
+    atomic_file::check_free(output, arguments.force)?;
     ApiClient::with(config, &arguments.access, |client| {
         client.select_tenant(arguments.tenant.as_deref())?;
-        whole_file::fetch(client, "/audit/export", output)
+        atomic_file::fetch(client, "/audit/export", output)
     })
 }

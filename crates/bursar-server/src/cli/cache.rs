@@ -2,7 +2,7 @@
 
 use clap::{Args, Subcommand};
 
-use super::failure::Failure;
+use super::command_error::CommandError;
 use super::output::{Column, Printer};
 use crate::cli::client::{ApiClient, ServerArgs};
 use crate::config::settings::Config;
@@ -39,7 +39,7 @@ enum CacheCommand {
     },
 }
 
-pub(super) fn run(config: &Config, arguments: CacheArguments) -> Result<(), Failure> {
+pub(super) fn run(config: &Config, arguments: CacheArguments) -> Result<(), CommandError> {
     let CacheArguments { access, printer, command } = arguments;
     ApiClient::with(config, &access, |client| match command {
         CacheCommand::List => {

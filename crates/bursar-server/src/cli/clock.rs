@@ -2,7 +2,7 @@
 
 use clap::{Args, Subcommand};
 
-use super::failure::Failure;
+use super::command_error::CommandError;
 use super::output::Printer;
 use crate::cli::client::{ApiClient, ClientError, ServerArgs, operator_url};
 use crate::config::settings::Config;
@@ -26,7 +26,7 @@ enum ClockCommand {
     Confirm,
 }
 
-pub(super) fn run(config: &Config, arguments: ClockArguments) -> Result<(), Failure> {
+pub(super) fn run(config: &Config, arguments: ClockArguments) -> Result<(), CommandError> {
     let ClockArguments { mut access, printer, command } = arguments;
     let (method, path) = match command {
         ClockCommand::Status => ("GET", "/fdr/clock"),

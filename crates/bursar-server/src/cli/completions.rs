@@ -3,7 +3,7 @@
 use clap::{Args, Command};
 use clap_complete::{Shell, generate};
 
-use super::failure::Failure;
+use super::command_error::CommandError;
 use crate::cli::terminal::say_verbatim;
 
 #[derive(Args)]
@@ -13,7 +13,10 @@ pub(super) struct CompletionsArguments {
 }
 
 /// Prints the script for a command line.
-pub(super) fn run(arguments: &CompletionsArguments, mut command: Command) -> Result<(), Failure> {
+pub(super) fn run(
+    arguments: &CompletionsArguments,
+    mut command: Command,
+) -> Result<(), CommandError> {
     let mut script = Vec::new();
     generate(arguments.shell, &mut command, "bursar", &mut script);
     Ok(say_verbatim(&String::from_utf8(script)?)?)

@@ -3,7 +3,7 @@
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
-use super::failure::Failure;
+use super::command_error::CommandError;
 use crate::config::settings::Config;
 
 /// Settings that the command line gives.
@@ -21,7 +21,7 @@ impl Flags {
 }
 
 /// Reads the configuration that holds under these flags.
-pub(super) fn configuration(file: Option<&Path>, flags: &Flags) -> Result<Config, Failure> {
+pub(super) fn configuration(file: Option<&Path>, flags: &Flags) -> Result<Config, CommandError> {
     let Flags { listen, data_dir, database } = flags;
     let data_dir = data_dir.as_ref().map(|folder| folder.to_string_lossy().into_owned());
     let named = [

@@ -11,7 +11,7 @@ use bursar_store::{BackedUp, Existing, OpenError, PostgresStore, SqliteStore, Ve
 use clap::{Args, Subcommand};
 use indicatif::{HumanBytes, ProgressBar};
 
-use super::failure::Failure;
+use super::command_error::CommandError;
 use super::output::Printer;
 use super::runtime::runtime;
 use super::schema;
@@ -23,7 +23,7 @@ use crate::config::data_dir;
 use crate::config::data_dir::{SECRET_KEY, read_secret, write_private};
 use crate::config::database::Database;
 use crate::config::settings::Config;
-use crate::http::end_asked;
+use crate::http::shutdown_requested;
 use crate::wire::timestamps;
 
 #[derive(Args)]
@@ -87,7 +87,7 @@ struct RestoreArguments {
     secret_key: Option<PathBuf>,
 }
 
-pub(super) fn run(config: &Config, arguments: DbArguments) -> Result<ExitCode, Failure> {
+pub(super) fn run(config: &Config, arguments: DbArguments) -> Result<ExitCode, CommandError> {
     match arguments.command {
         DbCommand::Verify { file } => match (&file, &config.database) {
             (Some(file), _) | (None, Database::File(file)) => verify(file),
@@ -109,7 +109,7 @@ pub(super) fn run(config: &Config, arguments: DbArguments) -> Result<ExitCode, F
 }
 
 /// The file of the embedded store, which alone is copied by this binary.
-fn own_file(config: &Config) -> Result<&Path, Failure> {
+fn own_file(config: &Config) -> Result<&Path, CommandError> {
     Ok(config.database.file().ok_or(
         "PostgreSQL is backed up and restored by its own tools: pg_basebackup with an archive of \
          the log, which brings back any instant, or pg_dump as a superuser or a role with \
@@ -117,12 +117,12 @@ fn own_file(config: &Config) -> Result<&Path, Failure> {
     )?)
 }
 
-fn verify(file: &Path) -> Result<ExitCode, Failure> {
+fn verify(file: &Path) -> Result<ExitCode, CommandError> {
     print_verified(&SqliteStore::verify(file)??)
 }
 
 /// Prints what a verification came to.
-fn print_verified(verified: &Verified) -> Result<ExitCode, Failure> {
+fn print_verified(verified: &Verified) -> Result<ExitCode, CommandError> {
     let mut text = String::new();
     for sentence in &verified.differences.told {
         text.push_str(&terminal::line(sentence));
@@ -139,7 +139,11 @@ fn print_verified(verified: &Verified) -> Result<ExitCode, Failure> {
     Ok(if verified.differences.count == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-fn backup(config: &Config, store: &Path, arguments: &BackupArguments) -> Result<ExitCode, Failure> {
+fn backup(
+    config: &Config,
+    store: &Path,
+    arguments: &BackupArguments,
+) -> Result<ExitCode, CommandError> {
     let BackupArguments { file, force, verify: then_verify, with_secret_key } = arguments;
     let secret_key = with_secret_key.then(|| known_secret(config)).transpose()?;
     let secret_file = with_ending(file, ".secret-key");
@@ -148,8 +152,9 @@ fn backup(config: &Config, store: &Path, arguments: &BackupArguments) -> Result<
     }
     let existing = if *force { Existing::Replace } else { Existing::Keep };
     let (since, instant) = (Instant::now(), timestamps::text(timestamps::system_now()));
-    let made =
-        watched(|watch| SqliteStore::backup(store, file, existing, watch).map_err(Failure::from))?;
+    let made = watched(|watch| {
+        SqliteStore::backup(store, file, existing, watch).map_err(CommandError::from)
+    })?;
     let BackedUp { bytes, entries, .. } = made;
     say_line(&format!(
         "{}: {}, {entries} entries, as of {instant}, in {:.1} s",
@@ -171,13 +176,18 @@ fn backup(config: &Config, store: &Path, arguments: &BackupArguments) -> Result<
     if *then_verify { verify(file) } else { Ok(ExitCode::SUCCESS) }
 }
 
-fn restore(config: &Config, store: &Path, arguments: &RestoreArguments) -> Result<(), Failure> {
+fn restore(
+    config: &Config,
+    store: &Path,
+    arguments: &RestoreArguments,
+) -> Result<(), CommandError> {
     let RestoreArguments { file, force, secret_key } = arguments;
     data_dir::create(&config.data_dir)?;
     let existing = if *force { Existing::Replace } else { Existing::Keep };
     let since = Instant::now();
-    let restore =
-        watched(|watch| SqliteStore::restore(file, store, existing, watch).map_err(Failure::from))?;
+    let restore = watched(|watch| {
+        SqliteStore::restore(file, store, existing, watch).map_err(CommandError::from)
+    })?;
     let new_secret = check_secret(config, secret_key.as_deref(), existing, |fingerprint| {
         restore.check_secret(file, fingerprint)
     })?;
@@ -210,8 +220,8 @@ fn check_secret(
     brought: Option<&Path>,
     existing: Existing,
     fits: impl Fn(&str) -> Result<(), OpenError>,
-) -> Result<Option<Secret>, Failure> {
-    let check = |secret: &Secret| -> Result<(), Failure> {
+) -> Result<Option<Secret>, CommandError> {
+    let check = |secret: &Secret| -> Result<(), CommandError> {
         Ok(fits(SecretKey::derive(secret)?.fingerprint())?)
     };
     if let Some(configured) = &config.secret_key {
@@ -246,7 +256,7 @@ fn check_secret(
 }
 
 /// The secret key of a folder, as the server takes it.
-pub(super) fn known_secret(config: &Config) -> Result<Secret, Failure> {
+pub(super) fn known_secret(config: &Config) -> Result<Secret, CommandError> {
     if let Some(secret) = &config.secret_key {
         return Ok(Secret::new(secret.expose().to_owned()));
     }
@@ -256,14 +266,14 @@ pub(super) fn known_secret(config: &Config) -> Result<Secret, Failure> {
 
 /// Does a long copy with a bar on the terminal, until it is done or someone asks to stop.
 fn watched<T>(
-    work: impl FnOnce(bursar_store::Watch<'_>) -> Result<T, Failure>,
-) -> Result<T, Failure> {
+    work: impl FnOnce(bursar_store::Watch<'_>) -> Result<T, CommandError>,
+) -> Result<T, CommandError> {
     let asked = Arc::new(AtomicBool::new(false));
     let runtime = runtime()?;
     let (end, told) = (
         {
             let _in = runtime.enter();
-            end_asked()?
+            shutdown_requested()?
         },
         Arc::clone(&asked),
     );
@@ -285,7 +295,7 @@ fn watched<T>(
     done
 }
 
-fn already_there(path: &Path) -> Failure {
+fn already_there(path: &Path) -> CommandError {
     format!("{} exists; say --force to replace it", path.display()).into()
 }
 

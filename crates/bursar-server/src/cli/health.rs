@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use clap::Args;
 
-use super::failure::Failure;
+use super::command_error::CommandError;
 use crate::cli::client::{agent, url_here};
 use crate::cli::terminal::say_line;
 use crate::config::settings::Config;
@@ -23,7 +23,7 @@ pub(super) struct HealthArguments {
     pub(super) data_dir: Option<PathBuf>,
 }
 
-pub(super) fn run(config: &Config, arguments: HealthArguments) -> Result<(), Failure> {
+pub(super) fn run(config: &Config, arguments: HealthArguments) -> Result<(), CommandError> {
     let url = arguments.url.unwrap_or_else(|| url_here(config));
     let url = url.trim().trim_end_matches('/');
     let answer = agent(url, DEADLINE).get(format!("{url}/health/ready")).call();

@@ -4,7 +4,7 @@ use clap::{Args, Subcommand, ValueEnum};
 use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 
-use super::failure::Failure;
+use super::command_error::CommandError;
 use super::integration_key::{self, IntegrationKeyCommand};
 use super::output::{Column, Printer};
 use crate::cli::client::{ApiClient, ServerArgs};
@@ -43,7 +43,7 @@ enum IntegrationCommand {
         #[arg(long)]
         provider: String,
         #[command(flatten)]
-        terms: Terms,
+        fields: IntegrationFields,
         /// Enable it at once.
         #[arg(long)]
         enable: bool,
@@ -63,7 +63,7 @@ enum IntegrationCommand {
         #[arg(long)]
         name: Option<String>,
         #[command(flatten)]
-        terms: Terms,
+        fields: IntegrationFields,
         /// Take a value away.
         #[arg(long, value_name = "FIELD", value_delimiter = ',')]
         clear: Vec<Clearable>,
@@ -101,7 +101,7 @@ enum IntegrationCommand {
 
 /// What an integration is to be like.
 #[derive(Args)]
-struct Terms {
+struct IntegrationFields {
     /// What it may spend in a month, in cents of a dollar; 0 is no limit.
     #[arg(long, value_name = "CENTS")]
     budget_cents: Option<u64>,
@@ -132,7 +132,7 @@ enum Clearable {
     CredentialRef,
 }
 
-pub(super) fn run(config: &Config, arguments: IntegrationArguments) -> Result<(), Failure> {
+pub(super) fn run(config: &Config, arguments: IntegrationArguments) -> Result<(), CommandError> {
     let IntegrationArguments { access, tenant, printer, command } = arguments;
     ApiClient::with(config, &access, |client| {
         client.select_tenant(tenant.as_deref())?;
@@ -141,8 +141,8 @@ pub(super) fn run(config: &Config, arguments: IntegrationArguments) -> Result<()
             printer.one(&client.ask("POST", &format!("/integrations/{id}/{verb}"), None)?)
         };
         match command {
-            IntegrationCommand::Create { name, provider, terms, enable } => {
-                let made = create(client, &name, &provider, terms)?;
+            IntegrationCommand::Create { name, provider, fields, enable } => {
+                let made = create(client, &name, &provider, fields)?;
                 if enable { enable_made(client, printer, &made) } else { printer.one(&made) }
             }
             IntegrationCommand::List => printer.list(
@@ -154,9 +154,9 @@ pub(super) fn run(config: &Config, arguments: IntegrationArguments) -> Result<()
                 let id = client.find_integration(&integration)?;
                 printer.one(&client.ask("GET", &format!("/integrations/{id}"), None)?)
             }
-            IntegrationCommand::Update { integration, name, terms, clear } => {
+            IntegrationCommand::Update { integration, name, fields, clear } => {
                 let id = client.find_integration(&integration)?;
-                let body = changes(name, terms, &clear)?.to_string();
+                let body = changes(name, fields, &clear)?.to_string();
                 printer.one(&client.ask("PATCH", &format!("/integrations/{id}"), Some(&body))?)
             }
             IntegrationCommand::Enable { integration } => post(&integration, "enable"),
@@ -179,16 +179,16 @@ fn create(
     client: &ApiClient,
     name: &str,
     provider: &str,
-    terms: Terms,
-) -> Result<Box<RawValue>, Failure> {
-    let mut body = terms.fields()?;
+    fields: IntegrationFields,
+) -> Result<Box<RawValue>, CommandError> {
+    let mut body = fields.fields()?;
     body.insert("name".to_owned(), name.into());
     body.insert("provider_type".to_owned(), provider.into());
     Ok(client.ask("POST", "/integrations", Some(&Value::Object(body).to_string()))?)
 }
 
 /// Enables what was just made; if that fails, what was made is told all the same.
-fn enable_made(client: &ApiClient, printer: Printer, made: &RawValue) -> Result<(), Failure> {
+fn enable_made(client: &ApiClient, printer: Printer, made: &RawValue) -> Result<(), CommandError> {
     let view: Value = serde_json::from_str(made.get())?;
     let id = view.get("id").and_then(Value::as_str).unwrap_or_default();
     match client.ask("POST", &format!("/integrations/{id}/enable"), None) {
@@ -200,8 +200,12 @@ fn enable_made(client: &ApiClient, printer: Printer, made: &RawValue) -> Result<
     }
 }
 
-fn changes(name: Option<String>, terms: Terms, clear: &[Clearable]) -> Result<Value, Failure> {
-    let mut body = terms.fields()?;
+fn changes(
+    name: Option<String>,
+    fields: IntegrationFields,
+    clear: &[Clearable],
+) -> Result<Value, CommandError> {
+    let mut body = fields.fields()?;
     if let Some(name) = name {
         body.insert("name".to_owned(), name.into());
     }
@@ -217,16 +221,16 @@ fn changes(name: Option<String>, terms: Terms, clear: &[Clearable]) -> Result<Va
     Ok(Value::Object(body))
 }
 
-fn limits_path(id: &str, period: Option<&str>) -> Result<String, Failure> {
+fn limits_path(id: &str, period: Option<&str>) -> Result<String, CommandError> {
     let Some(period) = period else { return Ok(format!("/integrations/{id}/limits")) };
     crate::wire::timestamps::parse_month(period)
         .map_err(|problem| format!("--period {problem}"))?;
     Ok(format!("/integrations/{id}/limits?period={period}"))
 }
 
-impl Terms {
+impl IntegrationFields {
     /// The fields of a request, of what was given.
-    fn fields(self) -> Result<Map<String, Value>, Failure> {
+    fn fields(self) -> Result<Map<String, Value>, CommandError> {
         let Self {
             budget_cents,
             token_limit,
@@ -252,7 +256,7 @@ impl Terms {
 }
 
 /// A JSON text, or the content of a file that is named after an `@`.
-fn read_config(text: &str) -> Result<Value, Failure> {
+fn read_config(text: &str) -> Result<Value, CommandError> {
     let text = match text.strip_prefix('@') {
         None => text.to_owned(),
         Some(path) => std::fs::read_to_string(path)

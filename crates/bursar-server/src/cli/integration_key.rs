@@ -3,7 +3,7 @@
 use clap::Subcommand;
 use serde_json::json;
 
-use super::failure::Failure;
+use super::command_error::CommandError;
 use super::output::{Column, Printer};
 use crate::cli::client::{ApiClient, path};
 
@@ -57,7 +57,7 @@ pub(super) fn run(
     client: &ApiClient,
     printer: Printer,
     command: IntegrationKeyCommand,
-) -> Result<(), Failure> {
+) -> Result<(), CommandError> {
     match command {
         IntegrationKeyCommand::Create { integration, name } => {
             let id = client.find_integration(&integration)?;

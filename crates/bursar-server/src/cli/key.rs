@@ -3,7 +3,7 @@
 use clap::{Args, Subcommand};
 use serde_json::json;
 
-use super::failure::Failure;
+use super::command_error::CommandError;
 use super::output::{Column, Printer};
 use crate::cli::client::{ApiClient, ServerArgs, path};
 use crate::config::settings::Config;
@@ -60,7 +60,7 @@ enum KeyCommand {
     Revoke { id: String },
 }
 
-pub(super) fn run(config: &Config, arguments: KeyArguments) -> Result<(), Failure> {
+pub(super) fn run(config: &Config, arguments: KeyArguments) -> Result<(), CommandError> {
     let KeyArguments { access, tenant, printer, command } = arguments;
     ApiClient::with(config, &access, |client| {
         client.select_tenant(tenant.as_deref())?;

@@ -1,14 +1,15 @@
 //! The command line.
 
+mod atomic_file;
 mod audit;
 mod cache;
 pub mod client;
 mod clock;
+mod command_error;
 mod completions;
 mod configuration;
 mod db;
 pub mod dev;
-mod failure;
 mod health;
 pub mod import;
 mod integration;
@@ -21,15 +22,14 @@ mod settings;
 mod tenant;
 pub mod terminal;
 mod usage;
-mod whole_file;
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser, Subcommand};
 
+use self::command_error::CommandError;
 use self::configuration::{Flags, configuration};
-use self::failure::Failure;
 use self::runtime::runtime;
 use crate::cli::client::ServerArgs;
 use crate::cli::terminal::tell;
@@ -126,7 +126,7 @@ fn misspelt(error: &clap::Error) -> ExitCode {
     ExitCode::from(2)
 }
 
-fn run(arguments: Arguments) -> Result<ExitCode, Failure> {
+fn run(arguments: Arguments) -> Result<ExitCode, CommandError> {
     let Arguments { config: file, command } = arguments;
     let file = file.as_deref();
     match command {
@@ -178,20 +178,20 @@ fn run(arguments: Arguments) -> Result<ExitCode, Failure> {
 
 /// The configuration of a command that asks a server, or serves the store itself for a moment;
 /// what goes wrong inside is told then, and nothing else.
-fn for_client(file: Option<&Path>, access: &ServerArgs) -> Result<Config, Failure> {
+fn for_client(file: Option<&Path>, access: &ServerArgs) -> Result<Config, CommandError> {
     log::start(LogFormat::Human, "error")?;
     configuration(file, &Flags::store(&access.data_dir, &access.database))
 }
 
-fn serve(config: &Config) -> Result<(), Failure> {
+fn serve(config: &Config) -> Result<(), CommandError> {
     log::start(config.log_format, &config.log)?;
     runtime()?.block_on(async {
-        let app = server::open_with(config, server::clocks(), MonotonicClock::system())?;
-        server::run(config, app, |_| {}).await.map_err(Failure::from)
+        let app = server::open_with(config, server::test_clocks(), MonotonicClock::system())?;
+        server::run(config, app, |_| {}).await.map_err(CommandError::from)
     })
 }
 
-fn serve_dev(config: &Config) -> Result<(), Failure> {
+fn serve_dev(config: &Config) -> Result<(), CommandError> {
     if config.database.file().is_none() {
         return Err("`bursar dev` keeps what it makes in a folder, and none of it in PostgreSQL: \
                     use `bursar serve`, and `bursar tenant`, `integration` and `key`"
@@ -199,9 +199,9 @@ fn serve_dev(config: &Config) -> Result<(), Failure> {
     }
     log::start(config.log_format, &config.log)?;
     runtime()?.block_on(async {
-        let app = server::open_with(config, server::clocks(), MonotonicClock::system())?;
+        let app = server::open_with(config, server::test_clocks(), MonotonicClock::system())?;
         let made = dev::prepare(config, &app).await?;
-        server::run(config, app, |url| made.print(url)).await.map_err(Failure::from)
+        server::run(config, app, |url| made.print(url)).await.map_err(CommandError::from)
     })
 }
 

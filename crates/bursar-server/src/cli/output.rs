@@ -6,7 +6,7 @@ use serde::de::{MapAccess, Visitor};
 use serde_json::Value;
 use serde_json::value::RawValue;
 
-use super::failure::Failure;
+use super::command_error::CommandError;
 use crate::cli::terminal;
 use crate::cli::terminal::{say, say_line, tell};
 
@@ -28,7 +28,7 @@ pub(super) type Column = (&'static str, &'static str);
 
 impl Printer {
     /// Prints one thing, a field a line.
-    pub(super) fn one(self, data: &RawValue) -> Result<(), Failure> {
+    pub(super) fn one(self, data: &RawValue) -> Result<(), CommandError> {
         if self.json {
             return Ok(say(&(terminal::json(data.get()) + "\n"))?);
         }
@@ -41,7 +41,7 @@ impl Printer {
         rows: &[Box<RawValue>],
         columns: &[Column],
         (one, many): (&str, &str),
-    ) -> Result<(), Failure> {
+    ) -> Result<(), CommandError> {
         if self.json {
             let texts: Vec<_> = rows.iter().map(|row| terminal::json(row.get())).collect();
             return Ok(say(&format!("[{}]\n", texts.join(",")))?);
@@ -59,7 +59,7 @@ impl Printer {
 
     /// Prints what was made, and last of all, alone on its line, the secret that is never shown
     /// again.
-    pub(super) fn made(self, data: &RawValue, noun: &str) -> Result<(), Failure> {
+    pub(super) fn made(self, data: &RawValue, noun: &str) -> Result<(), CommandError> {
         if self.json {
             return self.one(data);
         }
@@ -78,7 +78,7 @@ impl Printer {
 struct Fields(Vec<(String, Value)>);
 
 impl Fields {
-    fn of(data: &RawValue) -> Result<Self, Failure> {
+    fn of(data: &RawValue) -> Result<Self, CommandError> {
         Ok(serde_json::from_str(data.get())?)
     }
 

@@ -6,7 +6,7 @@ use bursar_store::{PostgresStore, SchemaStatus, SqliteStore};
 use serde::Serialize;
 use serde_json::value::to_raw_value;
 
-use super::failure::Failure;
+use super::command_error::CommandError;
 use super::output::Printer;
 use crate::cli::terminal::say_line;
 use crate::config::database::Database;
@@ -24,7 +24,7 @@ struct StatusView {
 }
 
 /// Brings a PostgreSQL up to date, and lets the role of the servers use it.
-pub(super) fn migrate(config: &Config, app_role: Option<&str>) -> Result<(), Failure> {
+pub(super) fn migrate(config: &Config, app_role: Option<&str>) -> Result<(), CommandError> {
     let database = &config.database;
     let Database::Postgres(postgres) = database else {
         let nothing = "nothing to do, each start of the server brings its schema up to date";
@@ -43,7 +43,7 @@ pub(super) fn migrate(config: &Config, app_role: Option<&str>) -> Result<(), Fai
 }
 
 /// Tells what the schema is and what to do.
-pub(super) fn status(config: &Config, printer: Printer) -> Result<ExitCode, Failure> {
+pub(super) fn status(config: &Config, printer: Printer) -> Result<ExitCode, CommandError> {
     let (status, (is_usable, advice)) = match &config.database {
         Database::File(path) => {
             let status = SqliteStore::schema_status(path)?;

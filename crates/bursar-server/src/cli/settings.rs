@@ -5,8 +5,8 @@ use std::path::Path;
 
 use clap::Subcommand;
 
+use super::command_error::CommandError;
 use super::configuration::environment;
-use super::failure::Failure;
 use crate::cli::terminal;
 use crate::cli::terminal::say;
 use crate::config::database;
@@ -23,7 +23,7 @@ pub(super) enum ConfigCommand {
     Check,
 }
 
-pub(super) fn run(file: Option<&Path>, command: &ConfigCommand) -> Result<(), Failure> {
+pub(super) fn run(file: Option<&Path>, command: &ConfigCommand) -> Result<(), CommandError> {
     let text = match command {
         ConfigCommand::Example => example(),
         ConfigCommand::Check => check(file)?,
@@ -84,7 +84,7 @@ fn push_setting(text: &mut String, setting: &Setting) {
     let _ = write!(text, "{line}\n# Environment: {env}\n#{} = {value}\n", section(setting).1);
 }
 
-fn check(file: Option<&Path>) -> Result<String, Failure> {
+fn check(file: Option<&Path>) -> Result<String, CommandError> {
     // What does not work is told before anything is shown.
     Config::load(file, environment())?;
     let mut text = String::new();

@@ -3,7 +3,7 @@
 use clap::{Args, Subcommand};
 use serde_json::json;
 
-use super::failure::Failure;
+use super::command_error::CommandError;
 use super::output::{Column, Printer};
 use crate::cli::client::{ApiClient, ServerArgs};
 use crate::config::settings::Config;
@@ -72,7 +72,7 @@ enum TenantCommand {
     },
 }
 
-pub(super) fn run(config: &Config, arguments: TenantArguments) -> Result<(), Failure> {
+pub(super) fn run(config: &Config, arguments: TenantArguments) -> Result<(), CommandError> {
     let TenantArguments { access, printer, command } = arguments;
     ApiClient::with(config, &access, |client| match command {
         TenantCommand::Create { name } => {
@@ -104,7 +104,7 @@ fn change_state(
     printer: Printer,
     tenant: &str,
     verb: &str,
-) -> Result<(), Failure> {
+) -> Result<(), CommandError> {
     let id = client.find_tenant(tenant)?;
     printer.one(&client.ask("POST", &format!("/tenants/{id}/{verb}"), None)?)
 }

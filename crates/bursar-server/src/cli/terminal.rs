@@ -11,7 +11,7 @@ use std::ops::RangeInclusive;
 
 /// Characters without a look of their own, beside control characters and white space: Unicode's
 /// default ignorable code points, its interlinear annotations, and the empty pattern of Braille.
-const WITHOUT_LOOK: &[RangeInclusive<char>] = &[
+const INVISIBLE: &[RangeInclusive<char>] = &[
     '\u{ad}'..='\u{ad}',
     '\u{34f}'..='\u{34f}',
     '\u{61c}'..='\u{61c}',
@@ -37,7 +37,7 @@ pub fn is_hidden(letter: char) -> bool {
     match letter {
         ' '..='~' => false,
         _ if letter.is_control() || letter.is_whitespace() => true,
-        _ => WITHOUT_LOOK.iter().any(|range| range.contains(&letter)),
+        _ => INVISIBLE.iter().any(|range| range.contains(&letter)),
     }
 }
 
@@ -129,13 +129,13 @@ pub fn tell(text: &str) {
 }
 
 /// Writes a file to a terminal, with what is hidden in it written out.
-pub struct Shown<W> {
+pub struct EscapedWriter<W> {
     to: W,
     /// The beginning of a character whose end has not come yet.
     begun: Vec<u8>,
 }
 
-impl<W: Write> Shown<W> {
+impl<W: Write> EscapedWriter<W> {
     /// Shows what is written on this terminal.
     pub fn on(to: W) -> Self {
         Self { to, begun: Vec::new() }
@@ -146,7 +146,7 @@ impl<W: Write> Shown<W> {
     }
 }
 
-impl<W: Write> Write for Shown<W> {
+impl<W: Write> Write for EscapedWriter<W> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         let mut text = std::mem::take(&mut self.begun);
         text.extend_from_slice(bytes);
@@ -191,7 +191,7 @@ mod tests {
 
     #[test]
     fn a_character_that_comes_in_two_pieces_is_shown_whole() {
-        let mut shown = Shown::on(Vec::new());
+        let mut shown = EscapedWriter::on(Vec::new());
         let text = "ä🙂\u{202e}\n\u{9b}".as_bytes();
         for byte in text {
             shown.write_all(&[*byte]).unwrap();

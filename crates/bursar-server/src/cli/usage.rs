@@ -4,8 +4,8 @@ use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
 
-use super::failure::Failure;
-use super::whole_file;
+use super::atomic_file;
+use super::command_error::CommandError;
 use crate::api::telemetry::export_format::UsageFormat;
 use crate::cli::client::{ApiClient, ServerArgs};
 use crate::cli::import::ImportArguments;
@@ -62,16 +62,16 @@ pub(super) struct ExportArguments {
     end: Option<String>,
 }
 
-pub(super) fn export(config: &Config, arguments: &ExportArguments) -> Result<(), Failure> {
+pub(super) fn export(config: &Config, arguments: &ExportArguments) -> Result<(), CommandError> {
     let output = arguments.output.as_deref();
-    whole_file::check_free(output, arguments.force)?;
+    atomic_file::check_free(output, arguments.force)?;
     ApiClient::with(config, &arguments.access, |client| {
         client.select_tenant(arguments.tenant.as_deref())?;
-        whole_file::fetch(client, &question(client, arguments)?, output)
+        atomic_file::fetch(client, &question(client, arguments)?, output)
     })
 }
 
-fn question(client: &ApiClient, arguments: &ExportArguments) -> Result<String, Failure> {
+fn question(client: &ApiClient, arguments: &ExportArguments) -> Result<String, CommandError> {
     let named = arguments.output.as_deref().and_then(UsageFormat::of);
     let format = arguments.format.or(named).unwrap_or(UsageFormat::Csv);
     let integration = arguments.integration.as_deref().map(|named| client.find_integration(named));

@@ -16,7 +16,7 @@ use parking_lot::Mutex;
 
 use crate::http::holder::Holder;
 use crate::http::memory_budget::{AnswerBudgets, ByteHold};
-use crate::http::request_facts::RequestTenant;
+use crate::http::request_extensions::RequestTenant;
 use crate::http::work_pool::WorkPool;
 use crate::wire::error::ApiError;
 use crate::wire::error_code::ErrorCode;
@@ -137,8 +137,8 @@ impl Writers {
         work: impl FnOnce() -> io::Result<Bytes> + Send + 'static,
     ) -> Result<Bytes, StoreError> {
         let enter = || async {
-            let place = self.pool.enter(self.holder).await;
-            place.map_err(|_| StoreError::Overloaded)
+            let slot = self.pool.enter(self.holder).await;
+            slot.map_err(|_| StoreError::Overloaded)
         };
         let written = export::persist(enter).await?.run(work).await;
         let fell = |_| Err(io::Error::other("a page was not written"));
@@ -229,7 +229,7 @@ mod tests {
         let budget = ByteBudget::new(16 * PIECE);
         let memory = memory(&budget, 1);
         assert_eq!(memory.take(4 * PIECE), Ok(()));
-        let (pool, holder) = (WorkPool::new(2), Holder::NOBODY);
+        let (pool, holder) = (WorkPool::new(2), Holder::ANONYMOUS);
         let (begun, has_begun) = tokio::sync::oneshot::channel();
         let (end, may_end) = std::sync::mpsc::channel::<()>();
         let writers = Writers { pool: pool.clone(), holder, memory };

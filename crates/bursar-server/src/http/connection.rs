@@ -16,13 +16,13 @@ use tokio::net::TcpStream;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until, timeout};
 
-use super::gate::Gate;
+use super::connection_pool::ConnectionSlot;
+use super::connection_service::ConnectionService;
 use super::limits::{HEAD_BYTES_MAX, Limits};
-use super::pool::Seat;
 use super::progress::{CutReason, Idleness, Progress};
 use super::tls::Certificates;
-use super::watched::{Abort, Watched};
-use crate::http::request_facts::{Listener, OnReserve, OverTls};
+use super::tracked_stream::{Abort, TrackedStream};
+use crate::http::request_extensions::{ListenerKind, OverTls, OverflowConnection};
 
 /// How often the other end of an HTTP/2 connection is asked whether it is there.
 const PING_EVERY: Duration = Duration::from_secs(30);
@@ -44,31 +44,31 @@ const NOT_TLS: &[u8] = b"HTTP/1.1 400 Bad Request\r\nContent-Type: text/plain\r\
     Content-Length: 29\r\nConnection: close\r\n\r\nThis port is for HTTPS only.\r\n";
 
 /// What all connections of a listener share.
-pub(crate) struct Door {
+pub(crate) struct ConnectionHandler {
     pub(crate) router: Router,
-    pub(crate) listener: Listener,
+    pub(crate) listener: ListenerKind,
     pub(crate) limits: Arc<Limits>,
     pub(crate) certificates: Option<Arc<Certificates>>,
     pub(crate) drain: watch::Receiver<bool>,
 }
 
-impl Door {
+impl ConnectionHandler {
     /// Serves a connection until its end.
     pub(crate) async fn serve(
         &self,
         stream: TcpStream,
         peer: IpAddr,
         progress: &Arc<Progress>,
-        seat: &Seat,
+        slot: &ConnectionSlot,
     ) {
         let Some(certificates) = &self.certificates else {
-            return self.drive(stream, peer, None, progress, seat).await;
+            return self.drive(stream, peer, None, progress, slot).await;
         };
         let handshake = async {
             let mut first = [0];
             if stream.peek(&mut first).await? == 1 && first != [TLS_HANDSHAKE] {
                 progress.leave_unread();
-                let mut stream = Watched::new(stream, Arc::clone(progress));
+                let mut stream = TrackedStream::new(stream, Arc::clone(progress));
                 stream.write_all(NOT_TLS).await?;
                 stream.shutdown().await?;
                 return Ok(None);
@@ -79,11 +79,11 @@ impl Door {
         let shaken = tokio::select! {
             shaken = timeout(self.limits.deadlines.header, handshake) => shaken,
             _ = drain.wait_for(|asked| *asked) => return,
-            () = seat.gives_way() => return,
+            () = slot.evicted() => return,
         };
         match shaken {
             Ok(Ok(Some(stream))) => {
-                self.drive(stream, peer, Some(OverTls), progress, seat).await;
+                self.drive(stream, peer, Some(OverTls), progress, slot).await;
             }
             Ok(Ok(None)) => {}
             Ok(Err(error)) => tracing::debug!(%error, %peer, "a TLS handshake failed"),
@@ -97,23 +97,23 @@ impl Door {
         peer: IpAddr,
         over_tls: Option<OverTls>,
         progress: &Arc<Progress>,
-        seat: &Seat,
+        slot: &ConnectionSlot,
     ) where
         S: Abort + AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
-        let gate = Gate {
+        let service = ConnectionService {
             routes: TowerToHyperService::new(self.router.clone()),
             progress: Arc::clone(progress),
             limits: Arc::clone(&self.limits),
             peer,
             listener: self.listener,
             over_tls,
-            on_reserve: seat.is_on_reserve().then_some(OnReserve),
+            overflow: slot.is_overflow().then_some(OverflowConnection),
         };
-        let io = TokioIo::new(Watched::new(stream, Arc::clone(progress)));
+        let io = TokioIo::new(TrackedStream::new(stream, Arc::clone(progress)));
         let protocols = protocols(&self.limits);
-        let connection = pin!(protocols.serve_connection(io, gate));
-        if let Some(cut) = until_end(connection, progress, seat, self.drain.clone()).await {
+        let connection = pin!(protocols.serve_connection(io, service));
+        if let Some(cut) = until_end(connection, progress, slot, self.drain.clone()).await {
             tracing::debug!(?cut, %peer, "a connection was cut");
         }
     }
@@ -142,13 +142,14 @@ fn protocols(limits: &Limits) -> auto::Builder<TokioExecutor> {
     builder
 }
 
-type Connection<'a, S> = auto::Connection<'a, TokioIo<Watched<S>>, Gate, TokioExecutor>;
+type Connection<'a, S> =
+    auto::Connection<'a, TokioIo<TrackedStream<S>>, ConnectionService, TokioExecutor>;
 
 /// Drives a connection to its end, and says why if the server cut it.
 async fn until_end<S>(
     mut connection: std::pin::Pin<&mut Connection<'_, S>>,
     progress: &Progress,
-    seat: &Seat,
+    slot: &ConnectionSlot,
     mut drain: watch::Receiver<bool>,
 ) -> Option<CutReason>
 where
@@ -159,8 +160,8 @@ where
         let _ = drain.wait_for(|asked| *asked).await;
         drain
     });
-    let mut crowded = pin!(seat.gives_way());
-    let mut gives_way = false;
+    let mut crowded = pin!(slot.evicted());
+    let mut evicted = false;
     // Held to the end, so that the server knows when the last connection ended.
     let mut held = None;
     let mut closing = false;
@@ -172,8 +173,8 @@ where
             held = Some(drain);
             ask_to_end(connection.as_mut(), progress, &mut closing);
         }
-        if !gives_way && crowded.as_mut().poll(cx).is_ready() {
-            gives_way = true;
+        if !evicted && crowded.as_mut().poll(cx).is_ready() {
+            evicted = true;
             ask_to_end(connection.as_mut(), progress, &mut closing);
         }
         loop {
@@ -182,14 +183,14 @@ where
                 return Poll::Ready(None);
             }
             // It was told, as far as its client listens. A request that came meanwhile is answered.
-            if gives_way && let Some((idleness, _)) = progress.idleness(Instant::now()) {
+            if evicted && let Some((idleness, _)) = progress.idleness(Instant::now()) {
                 if idleness == Idleness::Stalled {
                     progress.cut();
                 }
                 return Poll::Ready(Some(CutReason::Crowded));
             }
             // The reserve is for one request of each connection.
-            if !closing && seat.is_on_reserve() && progress.has_asked() {
+            if !closing && slot.is_overflow() && progress.has_asked() {
                 ask_to_end(connection.as_mut(), progress, &mut closing);
                 continue;
             }

@@ -6,16 +6,16 @@ use bursar_core::{IntegrationId, TenantId};
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Holder {
     /// Whose part it is.
-    pub whose: Whose,
+    pub kind: HolderKind,
     /// The integration whose own key is used: it has a part of its tenant's part.
     pub integration_id: Option<IntegrationId>,
 }
 
 /// Whose part something is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Whose {
+pub enum HolderKind {
     /// Of callers who prove nothing, together.
-    Nobody,
+    Anonymous,
     /// The operator's own.
     Operator,
     Tenant(TenantId),
@@ -23,17 +23,17 @@ pub enum Whose {
 
 impl Holder {
     /// Callers who prove nothing, together.
-    pub const NOBODY: Self = Self { whose: Whose::Nobody, integration_id: None };
-    pub const OPERATOR: Self = Self { whose: Whose::Operator, integration_id: None };
+    pub const ANONYMOUS: Self = Self { kind: HolderKind::Anonymous, integration_id: None };
+    pub const OPERATOR: Self = Self { kind: HolderKind::Operator, integration_id: None };
 
     /// A tenant, or one of its integrations.
     pub const fn tenant(tenant_id: TenantId, integration_id: Option<IntegrationId>) -> Self {
-        Self { whose: Whose::Tenant(tenant_id), integration_id }
+        Self { kind: HolderKind::Tenant(tenant_id), integration_id }
     }
 
     /// Everyone of whom this holder is one.
     #[must_use]
-    pub const fn whole(self) -> Self {
-        Self { whose: self.whose, integration_id: None }
+    pub const fn tenant_total(self) -> Self {
+        Self { kind: self.kind, integration_id: None }
     }
 }

@@ -160,7 +160,7 @@ mod tests {
 
     fn inflated(bytes: &[u8]) -> Result<Bytes, ApiError> {
         let budget = ByteBudget::new(4 * MAX + 4);
-        inflate(bytes, MAX, budget.hold(Holder::NOBODY))
+        inflate(bytes, MAX, budget.hold(Holder::ANONYMOUS))
     }
 
     /// Writes bits, the lowest first.

@@ -11,7 +11,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use parking_lot::Mutex;
 
-use crate::http::holder::{Holder, Whose};
+use crate::http::holder::{Holder, HolderKind};
 
 /// A number of bytes that may be held at once.
 #[derive(Clone, Debug)]
@@ -67,10 +67,10 @@ pub struct AnswerBudgets {
 impl AnswerBudgets {
     /// Nothing yet, of the part from which this holder's answers take.
     pub fn hold(&self, holder: Holder) -> ByteHold {
-        match holder.whose {
-            Whose::Tenant(_) => self.tenants.hold(holder),
-            Whose::Operator => self.operator.hold(holder),
-            Whose::Nobody => self.anonymous.hold(holder),
+        match holder.kind {
+            HolderKind::Tenant(_) => self.tenants.hold(holder),
+            HolderKind::Operator => self.operator.hold(holder),
+            HolderKind::Anonymous => self.anonymous.hold(holder),
         }
     }
 }
@@ -115,7 +115,7 @@ impl ByteHold {
         if bytes == 0 {
             return true;
         }
-        let (whole, part) = (self.holder.whole(), self.holder);
+        let (whole, part) = (self.holder.tenant_total(), self.holder);
         let mut held = self.budget.held.lock();
         let Some(total) = held.bytes.checked_add(bytes) else { return false };
         let own = held.of(whole).saturating_add(bytes);
@@ -163,8 +163,8 @@ impl ByteHold {
         self.bytes -= bytes;
         let mut held = self.budget.held.lock();
         held.bytes = held.bytes.saturating_sub(bytes);
-        held.give_back(self.holder.whole(), bytes);
-        if self.holder != self.holder.whole() {
+        held.give_back(self.holder.tenant_total(), bytes);
+        if self.holder != self.holder.tenant_total() {
             held.give_back(self.holder, bytes);
         }
     }
@@ -176,7 +176,7 @@ impl ByteHold {
 
     /// What its tenant holds by all of its holds.
     pub fn of_tenant(&self) -> usize {
-        self.budget.held.lock().of(self.holder.whole())
+        self.budget.held.lock().of(self.holder.tenant_total())
     }
 
     /// Ties the hold to bytes: it ends when the last copy of them is dropped.
@@ -256,22 +256,22 @@ mod tests {
     #[test]
     fn bytes_are_held_as_long_as_any_copy_of_them() {
         let budget = ByteBudget::new(40);
-        let mut hold = budget.hold(Holder::NOBODY);
+        let mut hold = budget.hold(Holder::ANONYMOUS);
         assert!(hold.take(4) && hold.take(4));
-        assert!(!budget.hold(Holder::NOBODY).take(3));
+        assert!(!budget.hold(Holder::ANONYMOUS).take(3));
         let kept = hold.keep(Bytes::from_static(b"12345678"));
         let part = kept.slice(2..3);
         drop(kept);
-        assert!(!budget.hold(Holder::NOBODY).take(3));
+        assert!(!budget.hold(Holder::ANONYMOUS).take(3));
         drop(part);
-        assert!(budget.hold(Holder::NOBODY).take(10));
+        assert!(budget.hold(Holder::ANONYMOUS).take(10));
         assert!(budget.held.lock().of_holders.is_empty());
     }
 
     #[test]
     fn an_undivided_budget_is_its_holders_to_the_last_byte() {
         let budget = ByteBudget::undivided(40);
-        let mut hold = budget.hold(Holder::NOBODY);
+        let mut hold = budget.hold(Holder::ANONYMOUS);
         assert!(hold.take(39) && hold.take(1));
         assert!(!hold.take(1));
     }

@@ -1,27 +1,27 @@
 //! The server's sockets: its own accept loops, deadlines, caps on connections, TLS, and a clean end.
 
-mod addresses;
-mod answer;
+mod address_limiter;
+mod answer_body;
 pub mod answer_memory;
 pub mod client_address;
 mod connection;
+mod connection_pool;
+mod connection_service;
 mod descriptors;
 pub mod fixed_text;
 mod framing;
 #[cfg(test)]
 mod fuzz;
-mod gate;
 pub mod holder;
 pub(crate) mod inflate;
 pub mod limits;
 pub mod memory_budget;
 pub mod outbound;
-mod pool;
 mod progress;
 mod request_body;
-pub mod request_facts;
+pub mod request_extensions;
 pub mod tls;
-mod watched;
+mod tracked_stream;
 pub mod work_pool;
 
 use std::net::{IpAddr, SocketAddr};
@@ -33,14 +33,14 @@ use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-use self::addresses::{Addresses, Place};
-use self::connection::Door;
+use self::address_limiter::{AddressLimiter, AddressSlot};
+use self::connection::ConnectionHandler;
+use self::connection_pool::{ConnectionPool, ConnectionSlot};
 use self::limits::Limits;
-use self::pool::{Pool, Seat};
 use self::progress::Progress;
 use self::tls::Certificates;
-use self::watched::Abort;
-use crate::http::request_facts::Listener;
+use self::tracked_stream::Abort;
+use crate::http::request_extensions::ListenerKind;
 use crate::jobs::background::{RESTART_AFTER, keep_running};
 
 /// How long to wait after an accept that failed, for instance for want of file descriptors.
@@ -53,18 +53,18 @@ const SEND_BUFFER: u32 = 256 * 1024;
 /// Connections of the operator's listener, which the public one cannot use up.
 const OPERATOR_CONNECTIONS_MAX: usize = 256;
 /// Connections of the public listener beyond all others, for health and for the operator.
-const RESERVE_MAX: usize = 64;
+const OVERFLOW_MAX: usize = 64;
 /// How often to look for room when no connection has left.
-const ROOM_EVERY: Duration = Duration::from_millis(20);
+const SLOT_RETRY_EVERY: Duration = Duration::from_millis(20);
 
 /// One address that is listened on.
-pub struct Entrance {
+pub struct Listener {
     /// Where connections come from.
-    pub listener: TcpListener,
+    pub socket: TcpListener,
     /// What is served there.
     pub router: Router,
     /// Whom it is for.
-    pub kind: Listener,
+    pub kind: ListenerKind,
 }
 
 /// Listens on an address.
@@ -95,7 +95,7 @@ fn listen_on(address: SocketAddr) -> std::io::Result<TcpListener> {
 
 /// Serves until `end`, then lets the requests that began come to their answers.
 pub async fn serve(
-    entrances: Vec<Entrance>,
+    listeners: Vec<Listener>,
     limits: Limits,
     certificates: Option<Arc<Certificates>>,
     end: impl Future<Output = ()>,
@@ -103,26 +103,26 @@ pub async fn serve(
     descriptors::provide(limits.connections_max);
     let limits = Arc::new(limits);
     let (asked, drain) = watch::channel(false);
-    for Entrance { listener, router, kind } in entrances {
+    for Listener { socket, router, kind } in listeners {
         let pool = match kind {
-            Listener::Public => Pool::new(limits.connections_max, RESERVE_MAX),
-            Listener::Operator => Pool::new(OPERATOR_CONNECTIONS_MAX, 0),
+            ListenerKind::Public => ConnectionPool::new(limits.connections_max, OVERFLOW_MAX),
+            ListenerKind::Operator => ConnectionPool::new(OPERATOR_CONNECTIONS_MAX, 0),
         };
-        let door = Door {
+        let handler = ConnectionHandler {
             router,
             listener: kind,
             limits: Arc::clone(&limits),
             certificates: certificates.clone(),
             drain: drain.clone(),
         };
-        let accepting = Arc::new(Accepting {
-            listener,
-            addresses: Arc::new(Addresses::new(limits.connections_per_address_max)),
-            door: Arc::new(door),
+        let accept_loop = Arc::new(AcceptLoop {
+            socket,
+            address_limiter: Arc::new(AddressLimiter::new(limits.connections_per_address_max)),
+            handler: Arc::new(handler),
             pool: Arc::new(pool),
         });
-        let accepting = move || accept_all(Arc::clone(&accepting));
-        tokio::spawn(keep_running("accept", RESTART_AFTER, accepting));
+        let accept_loop = move || accept_all(Arc::clone(&accept_loop));
+        tokio::spawn(keep_running("accept", RESTART_AFTER, accept_loop));
     }
     drop(drain);
     end.await;
@@ -133,46 +133,46 @@ pub async fn serve(
 }
 
 /// What an accept loop works with, and finds again when it begins anew.
-struct Accepting {
-    listener: TcpListener,
-    door: Arc<Door>,
-    pool: Arc<Pool>,
-    addresses: Arc<Addresses>,
+struct AcceptLoop {
+    socket: TcpListener,
+    handler: Arc<ConnectionHandler>,
+    pool: Arc<ConnectionPool>,
+    address_limiter: Arc<AddressLimiter>,
 }
 
 /// Accepts connections until the server is asked to end.
-async fn accept_all(accepting: Arc<Accepting>) {
-    let Accepting { listener, door, pool, addresses } = &*accepting;
-    let mut drain = door.drain.clone();
+async fn accept_all(accept_loop: Arc<AcceptLoop>) {
+    let AcceptLoop { socket, handler, pool, address_limiter } = &*accept_loop;
+    let mut drain = handler.drain.clone();
     loop {
         let accepted = tokio::select! {
             _ = drain.wait_for(|asked| *asked) => return,
-            accepted = accept(listener, pool) => accepted,
+            accepted = accept(socket, pool) => accepted,
         };
         let Some((stream, peer)) = accepted else { continue };
-        let Some(place) = admit(door, addresses, peer) else {
+        let Some(address_slot) = take_address_slot(handler, address_limiter, peer) else {
             // Reset, so that the system keeps nothing of connections that were never served.
             stream.abort();
             continue;
         };
-        let progress = Arc::new(Progress::new(door.limits.deadlines, Instant::now()));
-        let seat = tokio::select! {
+        let progress = Arc::new(Progress::new(handler.limits.deadlines, Instant::now()));
+        let slot = tokio::select! {
             _ = drain.wait_for(|asked| *asked) => return,
-            seat = take_seat(pool, &progress) => seat,
+            slot = wait_for_slot(pool, &progress) => slot,
         };
-        let door = Arc::clone(door);
+        let handler = Arc::clone(handler);
         // Held by the task, so that the end of the server waits for it.
         let held = drain.clone();
         tokio::spawn(async move {
-            door.serve(stream, peer, &progress, &seat).await;
-            drop((seat, place, held));
+            handler.serve(stream, peer, &progress, &slot).await;
+            drop((slot, address_slot, held));
         });
     }
 }
 
 /// Waits for a connection.
-async fn accept(listener: &TcpListener, pool: &Pool) -> Option<(TcpStream, IpAddr)> {
-    match listener.accept().await {
+async fn accept(socket: &TcpListener, pool: &ConnectionPool) -> Option<(TcpStream, IpAddr)> {
+    match socket.accept().await {
         Ok((stream, peer)) => {
             // Answers are small and awaited: they must not wait for more.
             let _ = stream.set_nodelay(true);
@@ -181,7 +181,7 @@ async fn accept(listener: &TcpListener, pool: &Pool) -> Option<(TcpStream, IpAdd
         Err(error) => {
             tracing::warn!(%error, "a connection was not accepted");
             // Mostly for want of file descriptors, of which an idle connection has one.
-            pool.give_back_one(Instant::now());
+            pool.evict_idle(Instant::now());
             tokio::time::sleep(ACCEPT_PAUSE).await;
             None
         }
@@ -189,28 +189,32 @@ async fn accept(listener: &TcpListener, pool: &Pool) -> Option<(TcpStream, IpAdd
 }
 
 /// Waits for a place for a connection, while the others wait in the system.
-async fn take_seat(pool: &Arc<Pool>, progress: &Arc<Progress>) -> Seat {
+async fn wait_for_slot(pool: &Arc<ConnectionPool>, progress: &Arc<Progress>) -> ConnectionSlot {
     loop {
-        if let Some(seat) = pool.enter(progress, Instant::now()) {
-            return seat;
+        if let Some(slot) = pool.take_slot(progress, Instant::now()) {
+            return slot;
         }
-        let _ = tokio::time::timeout(ROOM_EVERY, pool.left()).await;
+        let _ = tokio::time::timeout(SLOT_RETRY_EVERY, pool.slot_freed()).await;
     }
 }
 
 /// The place of a connection among those of its address. A proxy speaks for many clients.
-fn admit(door: &Door, addresses: &Arc<Addresses>, peer: IpAddr) -> Option<Option<Place>> {
-    if door.limits.trusted_proxies.contains(peer) {
+fn take_address_slot(
+    handler: &ConnectionHandler,
+    address_limiter: &Arc<AddressLimiter>,
+    peer: IpAddr,
+) -> Option<Option<AddressSlot>> {
+    if handler.limits.trusted_proxies.contains(peer) {
         return Some(None);
     }
-    addresses.take(peer).map(Some)
+    address_limiter.take(peer).map(Some)
 }
 
 /// Resolves when the process is asked to end.
 ///
 /// # Errors
 /// When the system does not let signals be heard.
-pub fn end_asked() -> std::io::Result<impl Future<Output = ()>> {
+pub fn shutdown_requested() -> std::io::Result<impl Future<Output = ()>> {
     use tokio::signal::unix::{SignalKind, signal};
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
@@ -223,13 +227,13 @@ pub fn end_asked() -> std::io::Result<impl Future<Output = ()>> {
 }
 
 /// The address that a client on this machine can reach a listener under.
-pub fn reachable(address: SocketAddr) -> SocketAddr {
-    let mut reachable = address;
+pub fn connectable_address(address: SocketAddr) -> SocketAddr {
+    let mut connectable_address = address;
     if address.ip().is_unspecified() {
-        reachable.set_ip(match address {
+        connectable_address.set_ip(match address {
             SocketAddr::V4(_) => std::net::Ipv4Addr::LOCALHOST.into(),
             SocketAddr::V6(_) => std::net::Ipv6Addr::LOCALHOST.into(),
         });
     }
-    reachable
+    connectable_address
 }

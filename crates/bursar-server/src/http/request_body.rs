@@ -27,7 +27,7 @@ use tokio::time::{Instant, timeout};
 
 use super::limits::{BODY_BYTES_MAX, Limits};
 use super::progress::Progress;
-use crate::http::request_facts::RequestTenant;
+use crate::http::request_extensions::RequestTenant;
 
 /// The largest body that the server discards for a caller without a valid credential. A batch of
 /// 1,000 ordinary records fits.

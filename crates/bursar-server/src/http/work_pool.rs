@@ -1,7 +1,7 @@
 //! Threads for work whose length a client chooses, shared fairly between tenants.
 //!
-//! Threads that answer requests must never do such work: it waits here for one of a few places.
-//! Tenants take turns, and one tenant never holds all places, so its expensive requests delay its
+//! Threads that answer requests must never do such work: it waits here for one of a few slots.
+//! Tenants take turns, and one tenant never holds all slots, so its expensive requests delay its
 //! own and nobody else's. Within a tenant the same holds for the keys of integrations: they take
 //! turns with whoever else acts for it, and one of them has at most half of what it has.
 
@@ -13,22 +13,22 @@ use bursar_core::IntegrationId;
 use parking_lot::Mutex;
 use tokio::sync::oneshot;
 
-use crate::http::holder::{Holder, Whose};
+use crate::http::holder::{Holder, HolderKind};
 use crate::wire::error::ApiError;
 use crate::wire::error_code::ErrorCode;
 
 /// The fewest and the most that are worked on at once; in between, one for each processor.
-const PLACES_MIN: usize = 2;
-const PLACES_MAX: usize = 8;
+const SLOTS_MIN: usize = 2;
+const SLOTS_MAX: usize = 8;
 /// What may wait of one tenant, half of it of one integration. It holds memory meanwhile.
 const WAITING_MAX: usize = 64;
-/// How long work may wait for a place.
+/// How long work may wait for a slot.
 const WAIT_MAX: Duration = Duration::from_secs(10);
 
-/// A limited number of places for work. Cloning shares them.
+/// A limited number of slots for work. Cloning shares them.
 #[derive(Clone, Debug)]
 pub struct WorkPool {
-    places_max: usize,
+    slots_max: usize,
     state: Arc<Mutex<State>>,
 }
 
@@ -36,9 +36,9 @@ pub struct WorkPool {
 struct State {
     running: usize,
     /// Those of whom something runs or waits; others have no entry.
-    shares: HashMap<Whose, Share>,
+    shares: HashMap<HolderKind, Share>,
     /// Those of whom something waits, in the order of their turns.
-    turns: VecDeque<Whose>,
+    turns: VecDeque<HolderKind>,
 }
 
 /// A part of a tenant: an integration, or everyone else, together.
@@ -58,27 +58,27 @@ struct Share {
 struct Waiter {
     part: Part,
     round: u64,
-    sender: oneshot::Sender<Place>,
+    sender: oneshot::Sender<WorkSlot>,
 }
 
-/// A place in the pool; dropping it gives it to the next.
+/// A slot in the pool; dropping it gives it to the next.
 #[derive(Debug)]
-pub struct Place {
+pub struct WorkSlot {
     pool: WorkPool,
     holder: Holder,
 }
 
 impl Default for WorkPool {
     fn default() -> Self {
-        let processors = std::thread::available_parallelism().map_or(PLACES_MIN, usize::from);
-        Self::new(processors.clamp(PLACES_MIN, PLACES_MAX))
+        let processors = std::thread::available_parallelism().map_or(SLOTS_MIN, usize::from);
+        Self::new(processors.clamp(SLOTS_MIN, SLOTS_MAX))
     }
 }
 
 impl WorkPool {
-    /// A pool of so many places.
-    pub fn new(places_max: usize) -> Self {
-        Self { places_max, state: Arc::default() }
+    /// A pool of so many slots.
+    pub fn new(slots_max: usize) -> Self {
+        Self { slots_max, state: Arc::default() }
     }
 
     /// Runs work on a thread that answers no requests. What the work needs has to be a part of it:
@@ -94,16 +94,16 @@ impl WorkPool {
         self.enter(holder).await?.run(work).await
     }
 
-    /// Waits for a place.
+    /// Waits for a slot.
     ///
     /// # Errors
     /// 503 when the holder has too much waiting or waited too long.
-    pub async fn enter(&self, holder: Holder) -> Result<Place, ApiError> {
+    pub async fn enter(&self, holder: Holder) -> Result<WorkSlot, ApiError> {
         let overloaded = || ApiError::of(ErrorCode::Overloaded);
         let receiver = {
             let mut state = self.state.lock();
-            if state.start(holder, self.places_max) {
-                return Ok(Place { pool: self.clone(), holder });
+            if state.start(holder, self.slots_max) {
+                return Ok(WorkSlot { pool: self.clone(), holder });
             }
             state.queue(holder).ok_or_else(overloaded)?
         };
@@ -111,20 +111,20 @@ impl WorkPool {
         waited.ok().and_then(Result::ok).ok_or_else(overloaded)
     }
 
-    /// Gives free places to those who wait. Places whose waiter is gone are handed back to the
+    /// Gives free slots to those who wait. Slots whose waiter is gone are handed back to the
     /// caller, because dropping one takes the lock.
-    fn grant(&self, state: &mut State) -> Vec<Place> {
+    fn grant(&self, state: &mut State) -> Vec<WorkSlot> {
         let mut unwanted = Vec::new();
-        while let Some((holder, waiter)) = state.next(self.places_max) {
-            let place = Place { pool: self.clone(), holder };
-            unwanted.extend(waiter.send(place).err());
+        while let Some((holder, waiter)) = state.next(self.slots_max) {
+            let slot = WorkSlot { pool: self.clone(), holder };
+            unwanted.extend(waiter.send(slot).err());
         }
         unwanted
     }
 }
 
-impl Place {
-    /// Runs work on a thread that answers no requests, which keeps the place until it is done.
+impl WorkSlot {
+    /// Runs work on a thread that answers no requests, which keeps the slot until it is done.
     ///
     /// # Errors
     /// 500 when the work panicked.
@@ -141,15 +141,15 @@ impl Place {
     }
 }
 
-impl Drop for Place {
+impl Drop for WorkSlot {
     fn drop(&mut self) {
         let unwanted = {
             let mut state = self.pool.state.lock();
             state.running = state.running.saturating_sub(1);
-            if let Some(share) = state.shares.get_mut(&self.holder.whose) {
+            if let Some(share) = state.shares.get_mut(&self.holder.kind) {
                 share.end(self.holder.integration_id);
             }
-            state.forget(self.holder.whose);
+            state.forget(self.holder.kind);
             self.pool.grant(&mut state)
         };
         drop(unwanted);
@@ -157,70 +157,70 @@ impl Drop for Place {
 }
 
 impl State {
-    /// Takes a place at once, if one is free for this holder. Whoever waits meanwhile may have
+    /// Takes a slot at once, if one is free for this holder. Whoever waits meanwhile may have
     /// none, or would have it.
-    fn start(&mut self, holder: Holder, places_max: usize) -> bool {
-        let own = self.shares.get(&holder.whose);
-        let is_free = self.running < places_max
-            && own.is_none_or(|own| own.may_run(holder.integration_id, places_max));
+    fn start(&mut self, holder: Holder, slots_max: usize) -> bool {
+        let own = self.shares.get(&holder.kind);
+        let is_free = self.running < slots_max
+            && own.is_none_or(|own| own.may_run(holder.integration_id, slots_max));
         if is_free {
             self.running += 1;
-            let own = self.shares.entry(holder.whose).or_default();
+            let own = self.shares.entry(holder.kind).or_default();
             own.running.push(holder.integration_id);
         }
         is_free
     }
 
-    /// Waits for a place, unless the holder has too much waiting.
-    fn queue(&mut self, holder: Holder) -> Option<oneshot::Receiver<Place>> {
-        let receiver = self.shares.entry(holder.whose).or_default().queue(holder.integration_id)?;
-        if !self.turns.contains(&holder.whose) {
-            self.turns.push_back(holder.whose);
+    /// Waits for a slot, unless the holder has too much waiting.
+    fn queue(&mut self, holder: Holder) -> Option<oneshot::Receiver<WorkSlot>> {
+        let receiver = self.shares.entry(holder.kind).or_default().queue(holder.integration_id)?;
+        if !self.turns.contains(&holder.kind) {
+            self.turns.push_back(holder.kind);
         }
         Some(receiver)
     }
 
-    /// The next waiter who may have a place, for whom it is taken.
-    fn next(&mut self, places_max: usize) -> Option<(Holder, oneshot::Sender<Place>)> {
+    /// The next waiter who may have a slot, for whom it is taken.
+    fn next(&mut self, slots_max: usize) -> Option<(Holder, oneshot::Sender<WorkSlot>)> {
         for _ in 0..self.turns.len() {
-            if self.running >= places_max {
+            if self.running >= slots_max {
                 return None;
             }
-            let whose = self.turns.pop_front()?;
-            let Some(share) = self.shares.get_mut(&whose) else { continue };
-            let waiter = share.next(places_max);
+            let kind = self.turns.pop_front()?;
+            let Some(share) = self.shares.get_mut(&kind) else { continue };
+            let waiter = share.next(slots_max);
             self.running += usize::from(waiter.is_some());
             if share.waiting.is_empty() {
-                self.forget(whose);
+                self.forget(kind);
             } else {
-                self.turns.push_back(whose);
+                self.turns.push_back(kind);
             }
             if let Some(Waiter { part: integration_id, sender, .. }) = waiter {
-                return Some((Holder { whose, integration_id }, sender));
+                return Some((Holder { kind, integration_id }, sender));
             }
         }
         None
     }
 
     /// Keeps nothing of those of whom nothing runs or waits.
-    fn forget(&mut self, whose: Whose) {
+    fn forget(&mut self, kind: HolderKind) {
         let is_gone = |share: &Share| share.running.is_empty() && share.waiting.is_empty();
-        if self.shares.get(&whose).is_some_and(is_gone) {
-            self.shares.remove(&whose);
+        if self.shares.get(&kind).is_some_and(is_gone) {
+            self.shares.remove(&kind);
         }
     }
 }
 
 impl Share {
-    /// Whether one more of this part may run, if a place is free.
-    fn may_run(&self, part: Part, places_max: usize) -> bool {
-        let of_tenant = half(places_max);
+    /// Whether one more of this part may run, if a slot is free.
+    fn may_run(&self, part: Part, slots_max: usize) -> bool {
+        let of_tenant = half(slots_max);
         let of_part = if part.is_some() { half(of_tenant) } else { of_tenant };
         let own = self.running.iter().filter(|running| **running == part).count();
         self.running.len() < of_tenant && own < of_part
     }
 
-    fn queue(&mut self, part: Part) -> Option<oneshot::Receiver<Place>> {
+    fn queue(&mut self, part: Part) -> Option<oneshot::Receiver<WorkSlot>> {
         self.waiting.retain(|waiter| !waiter.sender.is_closed());
         let mut own = self.waiting.iter().filter(|waiter| waiter.part == part);
         let waiting_max = if part.is_some() { half(WAITING_MAX) } else { WAITING_MAX };
@@ -234,10 +234,10 @@ impl Share {
     }
 
     /// The next waiter who may run, for whom that is noted.
-    fn next(&mut self, places_max: usize) -> Option<Waiter> {
+    fn next(&mut self, slots_max: usize) -> Option<Waiter> {
         self.waiting.retain(|waiter| !waiter.sender.is_closed());
         let waiting = self.waiting.iter().enumerate();
-        let may_run = waiting.filter(|(_, waiter)| self.may_run(waiter.part, places_max));
+        let may_run = waiting.filter(|(_, waiter)| self.may_run(waiter.part, slots_max));
         let (at, _) = may_run.min_by_key(|(_, waiter)| waiter.round)?;
         let waiter = self.waiting.remove(at)?;
         self.round = self.round.max(waiter.round + 1);
@@ -271,23 +271,23 @@ mod tests {
         Holder { integration_id: IntegrationId::from_number(number), ..tenant(1) }
     }
 
-    /// Asks for a place, and says whether it came at once.
-    fn ask(pool: &WorkPool, holder: Holder) -> Result<Place, oneshot::Receiver<Place>> {
+    /// Asks for a slot, and says whether it came at once.
+    fn ask(pool: &WorkPool, holder: Holder) -> Result<WorkSlot, oneshot::Receiver<WorkSlot>> {
         let mut state = pool.state.lock();
-        if state.start(holder, pool.places_max) {
-            return Ok(Place { pool: pool.clone(), holder });
+        if state.start(holder, pool.slots_max) {
+            return Ok(WorkSlot { pool: pool.clone(), holder });
         }
         Err(state.queue(holder).expect("room to wait"))
     }
 
     #[test]
-    fn one_tenant_leaves_half_of_the_places_to_others() {
+    fn one_tenant_leaves_half_of_the_slots_to_others() {
         let pool = WorkPool::new(2);
-        let first = ask(&pool, tenant(1)).expect("a place");
-        let mut waiting = ask(&pool, tenant(1)).expect_err("no second place");
-        let other = ask(&pool, tenant(2)).expect("a place for another");
+        let first = ask(&pool, tenant(1)).expect("a slot");
+        let mut waiting = ask(&pool, tenant(1)).expect_err("no second slot");
+        let other = ask(&pool, tenant(2)).expect("a slot for another");
         drop(other);
-        assert!(waiting.try_recv().is_err(), "the free place is for others");
+        assert!(waiting.try_recv().is_err(), "the free slot is for others");
         drop(first);
         drop(waiting.try_recv().expect("its turn"));
         assert!(pool.state.lock().shares.is_empty(), "nothing is kept of who left");
@@ -296,12 +296,11 @@ mod tests {
     #[test]
     fn tenants_take_turns_however_much_one_of_them_has_waiting() {
         let pool = WorkPool::new(2);
-        let places =
-            [ask(&pool, tenant(1)), ask(&pool, tenant(2))].map(|place| place.expect("one"));
+        let slots = [ask(&pool, tenant(1)), ask(&pool, tenant(2))].map(|slot| slot.expect("one"));
         let mut loud: Vec<_> =
             (0..20).map(|_| ask(&pool, tenant(1)).expect_err("it waits")).collect();
         let mut quiet = ask(&pool, tenant(3)).expect_err("it waits");
-        let [first, second] = places;
+        let [first, second] = slots;
         drop(first);
         let served = loud[0].try_recv().expect("the loud one came first");
         drop(second);
@@ -311,13 +310,13 @@ mod tests {
     }
 
     #[test]
-    fn an_integration_leaves_half_of_its_tenants_places_and_takes_turns_for_them() {
+    fn an_integration_leaves_half_of_its_tenants_slots_and_takes_turns_for_them() {
         let pool = WorkPool::new(8);
-        let first = [(); 2].map(|()| ask(&pool, integration(1)).expect("a place"));
+        let first = [(); 2].map(|()| ask(&pool, integration(1)).expect("a slot"));
         let mut loud: Vec<_> =
             (0..32).map(|_| ask(&pool, integration(1)).expect_err("it waits")).collect();
         assert!(pool.state.lock().queue(integration(1)).is_none(), "too much waits");
-        let person = [(); 2].map(|()| ask(&pool, tenant(1)).expect("a place for a person"));
+        let person = [(); 2].map(|()| ask(&pool, tenant(1)).expect("a slot for a person"));
         let mut quiet = [1, 2].map(|_| ask(&pool, tenant(1)).expect_err("it waits"));
         let mut other = ask(&pool, integration(2)).expect_err("it waits");
         let [one, two] = first;
@@ -334,7 +333,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn work_that_nobody_waits_for_keeps_its_place_and_what_it_holds() {
+    async fn work_that_nobody_waits_for_keeps_its_slot_and_what_it_holds() {
         let pool = WorkPool::new(2);
         let (begun, has_begun) = oneshot::channel();
         let (end, may_end) = std::sync::mpsc::channel::<()>();
@@ -349,17 +348,17 @@ mod tests {
             _ = working => panic!("it is not done"),
             begun = has_begun => begun.expect("it began"),
         }
-        let next = ask(&pool, tenant(1)).expect_err("the place is taken");
+        let next = ask(&pool, tenant(1)).expect_err("the slot is taken");
         assert_eq!(Arc::strong_count(&memory), 2, "the memory is held");
         end.send(()).expect("it still works");
-        drop(next.await.expect("the place"));
+        drop(next.await.expect("the slot"));
         assert_eq!(Arc::strong_count(&memory), 1);
     }
 
     #[test]
-    fn a_place_is_not_lost_with_a_waiter_who_left() {
+    fn a_slot_is_not_lost_with_a_waiter_who_left() {
         let pool = WorkPool::new(2);
-        let first = ask(&pool, tenant(1)).expect("a place");
+        let first = ask(&pool, tenant(1)).expect("a slot");
         drop(ask(&pool, tenant(1)).expect_err("it waits"));
         let mut last = ask(&pool, tenant(1)).expect_err("it waits");
         drop(first);
@@ -370,12 +369,12 @@ mod tests {
     #[tokio::test]
     async fn a_tenant_that_has_too_much_waiting_is_asked_to_come_again() {
         let pool = WorkPool::new(2);
-        let place = ask(&pool, tenant(1)).expect("a place");
+        let slot = ask(&pool, tenant(1)).expect("a slot");
         let waiting: Vec<_> =
             (0..WAITING_MAX).map(|_| ask(&pool, tenant(1)).expect_err("it waits")).collect();
         assert!(pool.run(tenant(1), || ()).await.is_err());
         assert_eq!(pool.run(tenant(2), || 7).await.ok(), Some(7));
-        drop((place, waiting));
+        drop((slot, waiting));
         assert_eq!(pool.run(tenant(1), || 8).await.ok(), Some(8));
         assert!(pool.state.lock().shares.is_empty());
     }

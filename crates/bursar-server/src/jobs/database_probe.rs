@@ -21,39 +21,39 @@ const ANSWER_MAX: Duration = Duration::from_secs(1);
 
 /// What is known of a database.
 #[derive(Debug, Default)]
-pub struct Pulse {
-    away: watch::Sender<bool>,
+pub struct DatabaseProbe {
+    is_unavailable: watch::Sender<bool>,
 }
 
-impl Pulse {
+impl DatabaseProbe {
     /// Whether the database did not answer when it was asked last.
-    pub fn is_away(&self) -> bool {
-        *self.away.borrow()
+    pub fn is_unavailable(&self) -> bool {
+        *self.is_unavailable.borrow()
     }
 
     /// Waits until the database is away.
-    pub async fn lost(&self) {
+    pub async fn unavailable(&self) {
         // The sender lives as long as this waits.
-        let _ = self.away.subscribe().wait_for(|away| *away).await;
+        let _ = self.is_unavailable.subscribe().wait_for(|unavailable| *unavailable).await;
     }
 
     /// Takes note of an answer, and tells the log when it is another one than before.
     ///
     /// A read-only database is not away: reads are answered, and the writer refuses writes. A standby
     /// is away, because its data may be old.
-    fn take(&self, answer: &Result<(), StoreError>) {
+    fn record(&self, answer: &Result<(), StoreError>) {
         let read_only = NotWritable::ReadOnly;
         let answer = match answer {
             Err(StoreError::NotWritable { reason, .. }) if *reason == read_only => &Ok(()),
             answer => answer,
         };
-        let was_away = self.away.send_replace(answer.is_err());
+        let was_unavailable = self.is_unavailable.send_replace(answer.is_err());
         match answer {
-            Err(error) if !was_away => {
+            Err(error) if !was_unavailable => {
                 let error = error as &dyn std::error::Error;
                 tracing::error!(error, "the database is away: requests are answered 503");
             }
-            Ok(()) if was_away => tracing::info!("the database is back"),
+            Ok(()) if was_unavailable => tracing::info!("the database is back"),
             Err(_) | Ok(()) => {}
         }
     }
@@ -66,7 +66,7 @@ impl Pulse {
 ///
 /// # Errors
 /// [`StoreError`], also when no answer comes.
-pub async fn feel(store: &Arc<dyn Store>) -> Result<(), StoreError> {
+pub async fn probe(store: &Arc<dyn Store>) -> Result<(), StoreError> {
     let store = Arc::clone(store);
     let asked = tokio::spawn(async move { store.ping().await });
     match timeout(ANSWER_MAX, asked).await {
@@ -77,11 +77,11 @@ pub async fn feel(store: &Arc<dyn Store>) -> Result<(), StoreError> {
 }
 
 /// Asks the database now and then, for as long as the server lives.
-pub async fn follow(store: &Arc<dyn Store>, pulse: &Pulse) {
+pub async fn run(store: &Arc<dyn Store>, database_probe: &DatabaseProbe) {
     let mut ticks = interval(ASK_EVERY);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         ticks.tick().await;
-        pulse.take(&feel(store).await);
+        database_probe.record(&probe(store).await);
     }
 }

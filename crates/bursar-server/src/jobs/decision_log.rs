@@ -34,7 +34,7 @@ const COUNTED_MAX: usize = 20_000;
 
 /// A decision that someone may ask about.
 #[derive(Clone, Debug)]
-pub struct Note {
+pub struct DecisionNote {
     pub tenant_id: TenantId,
     /// What it answered.
     pub kind: DecisionKind,
@@ -62,22 +62,22 @@ struct Key {
 struct Window {
     started: Timestamp,
     singles: u32,
-    shared: Option<Shared>,
+    shared: Option<SharedRow>,
 }
 
 /// The row that decisions of a window share.
-struct Shared {
+struct SharedRow {
     row: Option<DecisionId>,
     times: i64,
     first_at: Timestamp,
-    last: Note,
+    last: DecisionNote,
     is_written: bool,
 }
 
 #[derive(Default)]
-struct Gathered {
+struct Buffer {
     windows: HashMap<Key, Window>,
-    singles: Vec<Note>,
+    singles: Vec<DecisionNote>,
     /// How much of that each tenant has.
     shares: HashMap<TenantId, Share>,
     /// Rows written for a tenant since its oldest were dropped; unknown before its first drop.
@@ -98,7 +98,7 @@ struct Share {
 /// Gathers decisions and writes them.
 #[derive(Default)]
 pub struct DecisionLog {
-    gathered: Mutex<Gathered>,
+    buffer: Mutex<Buffer>,
     /// One at a time, so that a window has one row.
     writing: tokio::sync::Mutex<()>,
 }
@@ -108,16 +108,16 @@ pub struct DecisionLog {
 struct Pending {
     key: Option<(Key, Timestamp)>,
     row: Option<DecisionId>,
-    note: Note,
+    note: DecisionNote,
     times: i64,
     first_at: Timestamp,
 }
 
 impl DecisionLog {
     /// Takes note of a decision; of those that are plainly allowed it does not.
-    pub fn note(&self, note: Note) {
+    pub fn note(&self, note: DecisionNote) {
         if note.decision.verdict != Verdict::Allowed {
-            self.gathered.lock().take_note(note);
+            self.buffer.lock().note(note);
         }
     }
 
@@ -128,9 +128,9 @@ impl DecisionLog {
     /// [`StoreError`].
     pub async fn write(&self, ledger: &Ledger) -> Result<(), StoreError> {
         let _writing = self.writing.lock().await;
-        let ((pending, crowded), lost) = {
-            let mut gathered = self.gathered.lock();
-            (gathered.take_pending(), std::mem::take(&mut gathered.lost))
+        let ((pending, to_trim), lost) = {
+            let mut buffer = self.buffer.lock();
+            (buffer.take_pending(), std::mem::take(&mut buffer.lost))
         };
         if lost > 0 {
             tracing::warn!(lost, "too many different refusals at once: not all of them are kept");
@@ -140,12 +140,12 @@ impl DecisionLog {
             // In steps, so that whoever waits for the writer waits for a few rows.
             let (step, after) = left.split_at(left.len().min(STEP_ROWS));
             let rows = step.to_vec();
-            let drops = if after.is_empty() { crowded.clone() } else { BTreeSet::new() };
+            let drops = if after.is_empty() { to_trim.clone() } else { BTreeSet::new() };
             let change = move |tx: &mut dyn ControlTx| put_rows(tx, &rows, &drops);
             match ledger.change(None, change).await {
-                Ok(ids) => self.gathered.lock().written(step, &ids),
+                Ok(ids) => self.buffer.lock().written(step, &ids),
                 Err(error) => {
-                    self.gathered.lock().not_written(left, &crowded);
+                    self.buffer.lock().not_written(left, &to_trim);
                     return Err(error);
                 }
             }
@@ -161,27 +161,27 @@ impl Cache for DecisionLog {
     }
 
     fn in_use(&self) -> CacheUse {
-        let gathered = self.gathered.lock();
+        let buffer = self.buffer.lock();
         let of_tenant =
             |(tenant_id, share): (&TenantId, &Share)| (*tenant_id, share.windows + share.singles);
         CacheUse {
-            entries: gathered.windows.len() + gathered.singles.len(),
+            entries: buffer.windows.len() + buffer.singles.len(),
             entries_max: WINDOWS_MAX + PENDING_MAX,
             tenant_entries_max: TENANT_WINDOWS_MAX + TENANT_PENDING_MAX,
-            tenants: gathered.shares.iter().map(of_tenant).collect(),
+            tenants: buffer.shares.iter().map(of_tenant).collect(),
             ..CacheUse::default()
         }
     }
 
     fn clear(&self, tenant_id: Option<TenantId>) -> usize {
-        self.gathered.lock().clear(tenant_id)
+        self.buffer.lock().clear(tenant_id)
     }
 }
 
 fn put_rows(
     tx: &mut dyn ControlTx,
     pending: &[Pending],
-    crowded: &BTreeSet<TenantId>,
+    to_trim: &BTreeSet<TenantId>,
 ) -> Result<Vec<DecisionId>, StoreError> {
     let mut ids = Vec::with_capacity(pending.len());
     for Pending { key: _, row, note, times, first_at } in pending {
@@ -207,14 +207,14 @@ fn put_rows(
         })?;
         ids.push(decision_id);
     }
-    for tenant_id in crowded {
+    for tenant_id in to_trim {
         tx.drop_decisions(*tenant_id, KEPT)?;
     }
     Ok(ids)
 }
 
-impl Gathered {
-    fn take_note(&mut self, note: Note) {
+impl Buffer {
+    fn note(&mut self, note: DecisionNote) {
         let key = Key {
             tenant_id: note.tenant_id,
             kind: note.kind,
@@ -265,7 +265,7 @@ impl Gathered {
                 continue;
             };
             shared.is_written = true;
-            let Shared { row, times, first_at, .. } = *shared;
+            let SharedRow { row, times, first_at, .. } = *shared;
             let note = shared.last.clone();
             pending.push(Pending { key: Some((*key, window.started)), row, note, times, first_at });
         }
@@ -275,13 +275,13 @@ impl Gathered {
             self.windows.retain(|_, window| window.is_open(latest) || window.is_unwritten());
         }
         self.count_shares();
-        let mut crowded = BTreeSet::new();
+        let mut to_trim = BTreeSet::new();
         for note in pending.iter().filter(|pending| pending.row.is_none()).map(|new| &new.note) {
-            if self.is_crowded(note.tenant_id) {
-                crowded.insert(note.tenant_id);
+            if self.needs_trim(note.tenant_id) {
+                to_trim.insert(note.tenant_id);
             }
         }
-        (pending, crowded)
+        (pending, to_trim)
     }
 
     /// Counts anew what each tenant has.
@@ -296,7 +296,7 @@ impl Gathered {
     }
 
     /// Counts a row of a tenant, and says whether its oldest are to be dropped with it.
-    fn is_crowded(&mut self, tenant_id: TenantId) -> bool {
+    fn needs_trim(&mut self, tenant_id: TenantId) -> bool {
         if let Some(written) = self.written.get_mut(&tenant_id) {
             *written = (*written + 1) % DROP_EVERY;
             return *written == 0;
@@ -327,8 +327,8 @@ impl Gathered {
     }
 
     /// Takes back what was not written, and has the oldest rows dropped with the next ones.
-    fn not_written(&mut self, pending: &[Pending], crowded: &BTreeSet<TenantId>) {
-        self.written.retain(|tenant_id, _| !crowded.contains(tenant_id));
+    fn not_written(&mut self, pending: &[Pending], to_trim: &BTreeSet<TenantId>) {
+        self.written.retain(|tenant_id, _| !to_trim.contains(tenant_id));
         for pending in pending {
             if let Some(shared) = self.shared(pending) {
                 shared.is_written = false;
@@ -336,7 +336,7 @@ impl Gathered {
         }
     }
 
-    fn shared(&mut self, pending: &Pending) -> Option<&mut Shared> {
+    fn shared(&mut self, pending: &Pending) -> Option<&mut SharedRow> {
         let (key, started) = pending.key?;
         let window = self.windows.get_mut(&key).filter(|window| window.started == started)?;
         window.shared.as_mut()
@@ -352,9 +352,9 @@ impl Window {
         self.shared.as_ref().is_some_and(|shared| !shared.is_written)
     }
 
-    fn share(&mut self, note: Note) {
+    fn share(&mut self, note: DecisionNote) {
         // Whoever shares a row is not one call.
-        let last = Note { call_id: None, ..note };
+        let last = DecisionNote { call_id: None, ..note };
         match &mut self.shared {
             Some(shared) => {
                 shared.times += 1;
@@ -363,7 +363,7 @@ impl Window {
             }
             None => {
                 let first_at = last.at;
-                let shared = Shared { row: None, times: 1, first_at, last, is_written: false };
+                let shared = SharedRow { row: None, times: 1, first_at, last, is_written: false };
                 self.shared = Some(shared);
             }
         }
@@ -374,8 +374,8 @@ impl Window {
 mod tests {
     use super::*;
 
-    fn note(call_id: Option<&str>, tenant: i64, second: u32) -> Note {
-        Note {
+    fn note(call_id: Option<&str>, tenant: i64, second: u32) -> DecisionNote {
+        DecisionNote {
             tenant_id: TenantId::from_number(tenant).expect("in range"),
             kind: DecisionKind::Reservation,
             integration_id: None,
@@ -387,36 +387,36 @@ mod tests {
     }
 
     /// What each row to be written stands for: its call, and how often.
-    fn taken(gathered: &mut Gathered) -> Vec<(Option<String>, i64)> {
-        let (pending, _) = gathered.take_pending();
+    fn taken(buffer: &mut Buffer) -> Vec<(Option<String>, i64)> {
+        let (pending, _) = buffer.take_pending();
         let ids: Vec<DecisionId> =
             (1..).map_while(DecisionId::from_number).take(pending.len()).collect();
-        gathered.written(&pending, &ids);
+        buffer.written(&pending, &ids);
         pending.into_iter().map(|pending| (pending.note.call_id, pending.times)).collect()
     }
 
     #[test]
     fn a_few_calls_have_rows_of_their_own_and_the_rest_share_one() {
-        let mut gathered = Gathered::default();
+        let mut buffer = Buffer::default();
         for number in 0..SINGLES_MAX + 5 {
-            gathered.take_note(note(Some(&format!("call {number}")), 1, number));
+            buffer.note(note(Some(&format!("call {number}")), 1, number));
         }
-        let rows = taken(&mut gathered);
+        let rows = taken(&mut buffer);
         assert_eq!(rows.len(), SINGLES_MAX as usize + 1);
         assert_eq!(rows.last(), Some(&(None, 5)));
-        assert_eq!(taken(&mut gathered), []);
-        gathered.take_note(note(Some("one more"), 1, 30));
-        assert_eq!(taken(&mut gathered), [(None, 6)]);
+        assert_eq!(taken(&mut buffer), []);
+        buffer.note(note(Some("one more"), 1, 30));
+        assert_eq!(taken(&mut buffer), [(None, 6)]);
     }
 
     #[test]
     fn a_new_minute_begins_anew() {
-        let mut gathered = Gathered::default();
+        let mut buffer = Buffer::default();
         for second in [0, 1, 59, 60, 61] {
-            gathered.take_note(note(None, 1, second));
-            assert_eq!(taken(&mut gathered).len(), 1);
+            buffer.note(note(None, 1, second));
+            assert_eq!(taken(&mut buffer).len(), 1);
         }
-        let times: Vec<i64> = gathered
+        let times: Vec<i64> = buffer
             .windows
             .values()
             .filter_map(|window| window.shared.as_ref().map(|shared| shared.times))
@@ -426,41 +426,41 @@ mod tests {
 
     #[test]
     fn what_could_not_be_written_comes_again() {
-        let mut gathered = Gathered::default();
-        gathered.take_note(note(None, 1, 0));
-        let (pending, crowded) = gathered.take_pending();
-        gathered.not_written(&pending, &crowded);
-        gathered.take_note(note(None, 1, 1));
-        assert_eq!(taken(&mut gathered), [(None, 2)]);
+        let mut buffer = Buffer::default();
+        buffer.note(note(None, 1, 0));
+        let (pending, to_trim) = buffer.take_pending();
+        buffer.not_written(&pending, &to_trim);
+        buffer.note(note(None, 1, 1));
+        assert_eq!(taken(&mut buffer), [(None, 2)]);
     }
 
     #[test]
     fn however_much_comes_memory_is_bounded() {
-        let mut gathered = Gathered::default();
+        let mut buffer = Buffer::default();
         for tenant in 1..=3 * WINDOWS_MAX as i64 {
-            gathered.take_note(note(Some("call"), tenant, 0));
-            gathered.take_note(note(None, tenant, 0));
+            buffer.note(note(Some("call"), tenant, 0));
+            buffer.note(note(None, tenant, 0));
         }
-        assert!(gathered.windows.len() <= WINDOWS_MAX);
-        assert!(gathered.singles.len() <= PENDING_MAX);
-        assert!(gathered.lost > 0);
+        assert!(buffer.windows.len() <= WINDOWS_MAX);
+        assert!(buffer.singles.len() <= PENDING_MAX);
+        assert!(buffer.lost > 0);
         // Later everything is as before, whatever was lost until then.
-        taken(&mut gathered);
-        gathered.take_note(note(None, 7, 3_600));
-        taken(&mut gathered);
-        gathered.take_note(note(None, 7, 3_601));
-        assert!(taken(&mut gathered).contains(&(None, 1)));
-        assert!(gathered.windows.len() <= WINDOWS_MAX);
+        taken(&mut buffer);
+        buffer.note(note(None, 7, 3_600));
+        taken(&mut buffer);
+        buffer.note(note(None, 7, 3_601));
+        assert!(taken(&mut buffer).contains(&(None, 1)));
+        assert!(buffer.windows.len() <= WINDOWS_MAX);
     }
 
     #[test]
     fn the_oldest_rows_of_a_crowded_tenant_are_dropped_now_and_then() {
-        let mut gathered = Gathered::default();
+        let mut buffer = Buffer::default();
         let mut drops = 0;
         for minute in 0..DROP_EVERY * 2 {
-            gathered.take_note(note(None, 1, minute * 60));
-            let (_, crowded) = gathered.take_pending();
-            drops += crowded.len();
+            buffer.note(note(None, 1, minute * 60));
+            let (_, to_trim) = buffer.take_pending();
+            drops += to_trim.len();
         }
         // Once after the start, and with every five hundredth row after that.
         assert_eq!(drops, 2);
@@ -468,23 +468,23 @@ mod tests {
 
     #[test]
     fn one_tenant_takes_a_quarter_of_the_room() {
-        let mut gathered = Gathered::default();
-        let of_integration = |number: i64, call_id: &str| Note {
+        let mut buffer = Buffer::default();
+        let of_integration = |number: i64, call_id: &str| DecisionNote {
             integration_id: IntegrationId::from_number(number),
             ..note(Some(call_id), 1, 0)
         };
         for number in 1..=WINDOWS_MAX as i64 {
             for call in ["a", "b"] {
-                gathered.take_note(of_integration(number, call));
+                buffer.note(of_integration(number, call));
             }
         }
-        assert!(gathered.singles.len() <= TENANT_PENDING_MAX);
-        gathered.take_note(note(Some("another tenant's"), 2, 0));
-        let rows = taken(&mut gathered);
+        assert!(buffer.singles.len() <= TENANT_PENDING_MAX);
+        buffer.note(note(Some("another tenant's"), 2, 0));
+        let rows = taken(&mut buffer);
         assert!(rows.contains(&(Some("another tenant's".to_owned()), 1)));
-        assert_eq!(gathered.clear(TenantId::from_number(2)), 1);
-        assert_eq!(gathered.shares.len(), 1);
-        assert!(gathered.clear(None) <= TENANT_WINDOWS_MAX);
-        assert!(gathered.windows.is_empty() && gathered.shares.is_empty());
+        assert_eq!(buffer.clear(TenantId::from_number(2)), 1);
+        assert_eq!(buffer.shares.len(), 1);
+        assert!(buffer.clear(None) <= TENANT_WINDOWS_MAX);
+        assert!(buffer.windows.is_empty() && buffer.shares.is_empty());
     }
 }

@@ -16,7 +16,7 @@ const BOUNDS: CacheBounds =
 const NOTE_BYTES: usize = 200;
 /// Keys that are written in one transaction, so that nobody waits long for its end. Those of
 /// several tenants together: on one disk each transaction costs a sync.
-const WRITTEN_TOGETHER: usize = 256;
+const KEYS_PER_TRANSACTION: usize = 256;
 
 /// Notes which keys are used.
 pub struct KeyUses {
@@ -47,10 +47,11 @@ impl KeyUses {
         let mut noted: Vec<_> = self.noted.lock().drain().collect();
         noted.sort_unstable_by_key(|(key, _)| *key);
         let mut first_error = None;
-        for part in noted.chunks(WRITTEN_TOGETHER) {
+        for part in noted.chunks(KEYS_PER_TRANSACTION) {
             let uses = part.to_vec();
-            let stamped = ledger.change(None, move |tx: &mut dyn ControlTx| stamp(tx, &uses)).await;
-            if let Err(error) = stamped {
+            let saved =
+                ledger.change(None, move |tx: &mut dyn ControlTx| set_last_used(tx, &uses)).await;
+            if let Err(error) = saved {
                 for ((tenant_id, key), at) in part {
                     self.note(*tenant_id, *key, *at);
                 }
@@ -80,7 +81,7 @@ impl Cache for KeyUses {
 }
 
 /// Stamps keys in their order, tenant after tenant.
-fn stamp(
+fn set_last_used(
     tx: &mut dyn ControlTx,
     uses: &[((TenantId, KeyId), Timestamp)],
 ) -> Result<(), StoreError> {

@@ -10,7 +10,7 @@ use bursar_core::TenantId;
 use bursar_store::CacheUse;
 
 /// Whose an entry is: a tenant's, or of those who are none, together.
-pub type Holder = Option<TenantId>;
+pub type EntryOwner = Option<TenantId>;
 
 /// How much a cache may hold.
 #[derive(Clone, Copy, Debug)]
@@ -30,7 +30,7 @@ pub struct TenantCache<K, V> {
     slots: HashMap<K, Slot<V>>,
     /// Every entry by its age, the oldest first.
     by_age: BTreeMap<u64, K>,
-    shares: HashMap<Holder, Share>,
+    shares: HashMap<EntryOwner, Share>,
     bytes: usize,
     next_age: u64,
 }
@@ -38,7 +38,7 @@ pub struct TenantCache<K, V> {
 #[derive(Debug)]
 struct Slot<V> {
     age: u64,
-    holder: Holder,
+    owner: EntryOwner,
     bytes: usize,
     value: V,
 }
@@ -90,14 +90,14 @@ impl<K: Copy + Eq + Hash, V> TenantCache<K, V> {
 
     /// Remembers something in the place of what was there, and forgets what is too much then. What
     /// alone is more than a tenant's share is not remembered.
-    pub fn insert(&mut self, holder: Holder, key: K, value: V, bytes: usize) {
+    pub fn insert(&mut self, owner: EntryOwner, key: K, value: V, bytes: usize) {
         self.remove(&key);
         let CacheBounds { entries_max, tenant_entries_max, bytes_max } = self.bounds;
         let tenant_bytes_max = bytes_max / 4;
         if bytes > tenant_bytes_max || tenant_entries_max == 0 || entries_max == 0 {
             return;
         }
-        while let Some(share) = self.shares.get(&holder)
+        while let Some(share) = self.shares.get(&owner)
             && (share.ages.len() >= tenant_entries_max || share.bytes + bytes > tenant_bytes_max)
             && let Some(oldest) = share.ages.first().copied()
         {
@@ -110,9 +110,9 @@ impl<K: Copy + Eq + Hash, V> TenantCache<K, V> {
         }
         let age = self.next_age;
         self.next_age += 1;
-        self.slots.insert(key, Slot { age, holder, bytes, value });
+        self.slots.insert(key, Slot { age, owner, bytes, value });
         self.by_age.insert(age, key);
-        let share = self.shares.entry(holder).or_default();
+        let share = self.shares.entry(owner).or_default();
         share.ages.insert(age);
         share.bytes += bytes;
         self.bytes += bytes;
@@ -120,14 +120,14 @@ impl<K: Copy + Eq + Hash, V> TenantCache<K, V> {
 
     /// Forgets one entry.
     pub fn remove(&mut self, key: &K) -> Option<V> {
-        let Slot { age, holder, bytes, value } = self.slots.remove(key)?;
+        let Slot { age, owner, bytes, value } = self.slots.remove(key)?;
         self.by_age.remove(&age);
         self.bytes -= bytes;
-        if let Some(share) = self.shares.get_mut(&holder) {
+        if let Some(share) = self.shares.get_mut(&owner) {
             share.ages.remove(&age);
             share.bytes -= bytes;
             if share.ages.is_empty() {
-                self.shares.remove(&holder);
+                self.shares.remove(&owner);
             }
         }
         Some(value)
@@ -149,8 +149,8 @@ impl<K: Copy + Eq + Hash, V> TenantCache<K, V> {
     }
 
     /// Forgets whatever a tenant has; how many entries that were.
-    pub fn forget(&mut self, holder: Holder) -> usize {
-        let ages = self.shares.get(&holder).map(|share| share.ages.clone()).unwrap_or_default();
+    pub fn forget(&mut self, owner: EntryOwner) -> usize {
+        let ages = self.shares.get(&owner).map(|share| share.ages.clone()).unwrap_or_default();
         for age in &ages {
             self.remove_aged(*age);
         }
@@ -174,7 +174,7 @@ impl<K: Copy + Eq + Hash, V> TenantCache<K, V> {
     /// How full it is.
     pub fn in_use(&self) -> CacheUse {
         let CacheBounds { entries_max, tenant_entries_max, bytes_max } = self.bounds;
-        let of_tenant = |(holder, share): (&Holder, &Share)| Some(((*holder)?, share.ages.len()));
+        let of_tenant = |(owner, share): (&EntryOwner, &Share)| Some(((*owner)?, share.ages.len()));
         CacheUse {
             entries: self.slots.len(),
             entries_max,
@@ -199,7 +199,7 @@ mod tests {
     const BOUNDS: CacheBounds =
         CacheBounds { entries_max: 10, tenant_entries_max: 4, bytes_max: 400 };
 
-    fn tenant(number: i64) -> Holder {
+    fn tenant(number: i64) -> EntryOwner {
         Some(TenantId::from_number(number).expect("in range"))
     }
 
@@ -227,8 +227,8 @@ mod tests {
         assert_eq!(keys(&cache), [1, 2]);
         cache.insert(tenant(1), 9, 0, 101);
         assert_eq!(keys(&cache), [1, 2], "more than the share of a tenant");
-        for (key, holder) in (10..18).zip(2..) {
-            cache.insert(tenant(holder), key, 0, 50);
+        for (key, owner) in (10..18).zip(2..) {
+            cache.insert(tenant(owner), key, 0, 50);
         }
         assert_eq!((cache.len(), cache.bytes()), (8, 400));
         assert_eq!(keys(&cache), (10..18).collect::<Vec<_>>());

@@ -5,7 +5,7 @@
 use axum::http::{Method, StatusCode};
 use axum::response::Response;
 
-use crate::middleware::database_gate::Away;
+use crate::middleware::require_database::DatabaseUnavailable;
 use crate::observe::metrics::Metrics;
 use crate::observe::trace;
 use crate::observe::trace::TraceContext;
@@ -15,7 +15,7 @@ use crate::wire::error_code::ErrorCode;
 const TARGET: &str = "bursar::http";
 
 /// Answers a request within its trace, counts it and logs it.
-pub async fn watch(
+pub async fn log_request(
     metrics: &Metrics,
     trace: TraceContext,
     route: &str,
@@ -31,7 +31,7 @@ pub async fn watch(
         let latency_ms = counted.end(response.status(), error);
         // A flood that is turned away must not become a flood in the log; the metrics count it.
         let is_turned_away = matches!(error, Some(ErrorCode::Overloaded | ErrorCode::Throttled))
-            || response.extensions().get::<Away>().is_some();
+            || response.extensions().get::<DatabaseUnavailable>().is_some();
         let is_failure = response.status().is_server_error() && !is_turned_away;
         log_answer(method, route, response.status(), is_failure, latency_ms);
         response.headers_mut().extend(passed_on);

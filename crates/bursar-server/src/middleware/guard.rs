@@ -9,13 +9,13 @@ use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use bursar_store::Asker;
 
-use crate::api::route::{Entry, RouteTable};
+use crate::api::route::{RouteEntry, RouteTable};
 use crate::app::App;
 use crate::auth::access::Access;
-use crate::auth::admit;
-use crate::auth::admit::Admitted;
-use crate::http::request_facts::RequestTenant;
-use crate::protection::{Facts, Sender};
+use crate::auth::authorize;
+use crate::auth::authorize::Admitted;
+use crate::http::request_extensions::RequestTenant;
+use crate::protection::{RouteProtection, Sender};
 use crate::wire::error::ApiError;
 use crate::wire::error_code::ErrorCode;
 
@@ -28,49 +28,49 @@ pub async fn authorize(
     let matched = request.extensions().get::<MatchedPath>().cloned();
     let path = matched.as_ref().map_or("", MatchedPath::as_str);
     let entry = table.find(request.method(), path);
-    let Some((access, facts)) = entry.and_then(Entry::guarded) else {
+    let Some((access, protection)) = entry.and_then(RouteEntry::guarded) else {
         return refuse(request.method(), path);
     };
-    authorize_as(&app, (access, facts), request, next).await
+    authorize_as(&app, (access, protection), request, next).await
 }
 
 /// Lets a request in when its caller may use a route of this access, and protection lets it go on now.
 pub async fn authorize_as(
     app: &App,
-    rule: (Access, Option<&'static Facts>),
+    rule: (Access, Option<&'static RouteProtection>),
     request: Request,
     next: Next,
 ) -> Response {
     // What this takes is given back before the handler runs, which may wait long for a slow client.
-    match Box::pin(enter(app, rule, request)).await {
+    match Box::pin(attach_caller(app, rule, request)).await {
         Ok(request) => next.run(request).await,
         Err(error) => error.into_response(),
     }
 }
 
 /// The request with who sends it.
-async fn enter(
+async fn attach_caller(
     app: &App,
-    (access, facts): (Access, Option<&'static Facts>),
+    (access, protection): (Access, Option<&'static RouteProtection>),
     mut request: Request,
 ) -> Result<Request, ApiError> {
-    let admitted = admit::admit(&app.authenticator, request.headers(), access).await?;
+    let admitted = authorize::authorize(&app.authenticator, request.headers(), access).await?;
     let (tenant, integration_id) = match &admitted {
         Admitted::Operator(_) => (None, None),
-        Admitted::Anyone(anyone) => (anyone.tenant, anyone.only),
+        Admitted::AnyCaller(anyone) => (anyone.tenant, anyone.only),
         Admitted::Tenant(authorized) => (Some(authorized.tenant()), authorized.only),
     };
     // Before protection: how much of a refused body the connection discards depends on the caller.
     let proved = request.extensions().get::<RequestTenant>().cloned().unwrap_or_default();
     match &admitted {
         Admitted::Operator(_) => proved.proved_operator(),
-        Admitted::Anyone(_) => {}
+        Admitted::AnyCaller(_) => {}
         Admitted::Tenant(authorized) => proved.proved(authorized.tenant_id, authorized.only),
     }
-    if let (Some(tenant), Some(facts)) = (tenant, facts) {
+    if let (Some(tenant), Some(protection)) = (tenant, protection) {
         // The operator acts on a tenant that floods the server, too.
         let sender = Sender { tenant, integration_id, is_operator: admitted.is_operator() };
-        app.protection.protect(sender, facts, &mut request).await?;
+        app.protection.protect(sender, protection, &mut request).await?;
     }
     let asker = if admitted.is_operator() { Asker::Operator } else { Asker::Tenant };
     request.extensions_mut().insert(asker);
@@ -78,7 +78,7 @@ async fn enter(
         Admitted::Operator(operator) => {
             request.extensions_mut().insert(operator);
         }
-        Admitted::Anyone(anyone) => {
+        Admitted::AnyCaller(anyone) => {
             request.extensions_mut().insert(anyone);
         }
         Admitted::Tenant(authorized) => {

@@ -25,5 +25,6 @@ pub async fn run(State(app): State<App>, request: Request, next: Next) -> Respon
     // Each of the futures around it would have room for it twice.
     let answer = Box::pin(response_headers::apply(&app.answers.budgets, request, next));
     let answer = client_address::within(client, answer);
-    request_id::within(id, access_log::watch(&app.metrics, trace, route, &method, answer)).await
+    request_id::within(id, access_log::log_request(&app.metrics, trace, route, &method, answer))
+        .await
 }

@@ -22,7 +22,7 @@ use crate::http::answer_memory::{AnswerMemory, SMALL_ANSWER};
 use crate::http::fixed_text::SharedText;
 use crate::http::limits::{HEADERS_MAX, PATH_BYTES_MAX};
 use crate::http::memory_budget::{AnswerBudgets, ByteHold};
-use crate::http::request_facts::{Listener, OnReserve, OverTls, RequestTenant};
+use crate::http::request_extensions::{ListenerKind, OverTls, OverflowConnection, RequestTenant};
 use crate::wire::error::ApiError;
 use crate::wire::error_code::ErrorCode;
 
@@ -81,13 +81,13 @@ fn set_default(headers: &mut HeaderMap, name: &HeaderName, value: &HeaderValue) 
 /// HTTP/2 does not, and what came when all connections were busy.
 fn check_head(request: &Request) -> Result<(), ApiError> {
     let extensions = request.extensions();
-    let is_on_reserve = extensions.get::<OnReserve>().is_some();
-    if is_on_reserve && !access::watches_the_server(request.uri().path()) {
+    let is_overflow = extensions.get::<OverflowConnection>().is_some();
+    if is_overflow && !access::is_monitoring_path(request.uri().path()) {
         let message = "All connections of the server are busy; come again after Retry-After.";
         return Err(ApiError::new(ErrorCode::Overloaded, message));
     }
     // A request of this process itself has no host.
-    if extensions.get::<Listener>().is_some() {
+    if extensions.get::<ListenerKind>().is_some() {
         check_host(request).map_err(|message| ApiError::new(ErrorCode::BadRequest, message))?;
     }
     let path = request.uri().path_and_query().map_or(0, |path| path.as_str().len());

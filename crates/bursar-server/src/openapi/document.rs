@@ -45,11 +45,11 @@ use crate::wire::error::ApiError;
     ),
     components(schemas(ApiError, ListMeta)),
 )]
-struct Whole;
+struct BoundedInteger;
 
 pub fn document() -> &'static Value {
     static DOCUMENT: LazyLock<Value> = LazyLock::new(|| {
-        let mut whole = Whole::openapi();
+        let mut whole = BoundedInteger::openapi();
         API.describe(&mut whole);
         // The types of the document are always written as JSON.
         let described = serde_json::to_value(whole).unwrap_or_default();

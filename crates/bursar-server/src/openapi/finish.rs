@@ -124,7 +124,7 @@ fn refusals(audience: Audience, operation: &mut Object) -> BTreeMap<u16, Vec<Err
     match audience {
         Audience::Everyone => {}
         Audience::Scraper | Audience::Caller(Access::Operator) => codes.push(Forbidden),
-        Audience::Caller(Access::Anyone) => {
+        Audience::Caller(Access::AnyCaller) => {
             codes.extend(of_tenants);
             codes.extend([RateLimited, Throttled]);
         }
@@ -236,7 +236,7 @@ fn finish_security(audience: Audience, operation: &mut Object) {
             "For the operator, and for the token of the setting `metrics_token`.".to_owned(),
         ),
         Audience::Caller(Access::Operator) => (vec![operator], "For the operator.".to_owned()),
-        Audience::Caller(Access::Anyone) => {
+        Audience::Caller(Access::AnyCaller) => {
             let [bearer, header] = keys(&[]);
             let all = vec![bearer, header, integration_key, person, operator];
             (all, "For everyone with a credential, whatever it is good for.".to_owned())
@@ -272,7 +272,7 @@ fn finish_parameters(audience: Audience, operation: &mut Object) {
     }
     match audience {
         Audience::Everyone | Audience::Scraper | Audience::Caller(Access::Operator) => {}
-        Audience::Caller(Access::Anyone | Access::Tenant { .. }) => {
+        Audience::Caller(Access::AnyCaller | Access::Tenant { .. }) => {
             parameters.push(json!({ "$ref": "#/components/parameters/X-Tenant-ID" }));
         }
     }

@@ -5,10 +5,10 @@
 //! Deliberately absent: who calls, which is proved before.
 
 pub mod counting;
-mod per_tenant;
-mod routes;
+mod route_protection;
 pub mod rule;
 mod signals;
+mod tenant_facts;
 pub mod thresholds;
 mod windows;
 
@@ -23,10 +23,10 @@ use bursar_core::{
 };
 use bursar_store::{Cache, Ledger, OverrideRow, Store, StoreError};
 
-use self::per_tenant::PerTenant;
-pub use self::routes::{Facts, Refusal};
+pub use self::route_protection::{RefusalMode, RouteProtection};
 use self::rule::{ProtectedRequest, WindowOwner};
-use self::signals::{Moment, SignalLog};
+use self::signals::{SignalLog, SignalTime};
+use self::tenant_facts::TenantFacts;
 use self::thresholds::Thresholds;
 use self::windows::Windows;
 use crate::auth::caller::CallerTenant;
@@ -62,8 +62,8 @@ pub struct Protector {
     clock: MonotonicClock,
     metrics: Arc<Metrics>,
     windows: Windows,
-    overrides: PerTenant<(), Arc<[OverrideRow]>>,
-    costs: PerTenant<Day, i128>,
+    overrides: TenantFacts<(), Arc<[OverrideRow]>>,
+    costs: TenantFacts<Day, i128>,
     signals: SignalLog,
 }
 
@@ -82,8 +82,8 @@ impl Protector {
             clock,
             metrics,
             windows: Windows::counting(routes),
-            overrides: PerTenant::new("protection-overrides"),
-            costs: PerTenant::new("protection-costs"),
+            overrides: TenantFacts::new("protection-overrides"),
+            costs: TenantFacts::new("protection-costs"),
             signals: SignalLog::new(routes),
         }
     }
@@ -115,37 +115,41 @@ impl Protector {
     pub async fn protect(
         &self,
         sender: Sender,
-        facts: &'static Facts,
+        route: &'static RouteProtection,
         request: &mut Request,
     ) -> Result<(), ApiError> {
-        let asked = self.protected(sender, facts).await?;
-        let decision = match facts.refusal {
-            _ if sender.is_operator && !facts.is_cost_guarded => {
-                self.count(facts, &asked);
+        let asked = self.protected(sender, route).await?;
+        let decision = match route.refusal {
+            _ if sender.is_operator && !route.is_cost_guarded => {
+                self.count(route, &asked);
                 return Ok(());
             }
-            Refusal::Never => {
-                self.count(facts, &asked);
+            RefusalMode::Never => {
+                self.count(route, &asked);
                 return Ok(());
             }
-            Refusal::AtOnce | Refusal::UnlessKnown => {
+            RefusalMode::AtOnce | RefusalMode::UnlessKnown => {
                 self.windows.ask(&asked, |rule, request| rule.decide(request))
             }
         };
         let Some(error) = ApiError::protection(&decision) else {
-            self.tell(facts, &asked, decision);
+            self.tell(route, &asked, decision);
             return Ok(());
         };
-        if facts.refusal == Refusal::UnlessKnown {
-            request.extensions_mut().insert(Refused { facts, asked, decision, error });
+        if route.refusal == RefusalMode::UnlessKnown {
+            request.extensions_mut().insert(Refused { route, asked, decision, error });
             return Ok(());
         }
-        self.tell(facts, &asked, decision);
+        self.tell(route, &asked, decision);
         Err(error)
     }
 
     /// What the rule has to know of a request.
-    async fn protected(&self, sender: Sender, facts: &Facts) -> Result<ProtectedRequest, ApiError> {
+    async fn protected(
+        &self,
+        sender: Sender,
+        route: &RouteProtection,
+    ) -> Result<ProtectedRequest, ApiError> {
         let Sender { tenant, integration_id, .. } = sender;
         let tenant_id = tenant.tenant_id;
         let (now, asked_at) = (self.store.now(), self.clock.elapsed());
@@ -153,16 +157,16 @@ impl Protector {
         let thresholds = match self.thresholds(tenant, now, asked_at).await {
             Ok(thresholds) => thresholds,
             // Where money is guarded, a limit that cannot be read is no limit that does not exist.
-            Err(error) if facts.is_cost_guarded => return Err(unavailable(error)),
+            Err(error) if route.is_cost_guarded => return Err(unavailable(error)),
             Err(_) => self.thresholds.of_tenant(tenant.onboarding, []),
         };
         let mut cost_nanos_day = None;
-        if facts.is_cost_guarded && thresholds.cost_cents_day > 0 {
+        if route.is_cost_guarded && thresholds.cost_cents_day > 0 {
             let ask = || self.store.cost_of_day(tenant_id, now.day());
             let cost = self.costs.get(tenant_id, now.day(), asked_at, ask).await;
             cost_nanos_day = Some(cost.map_err(unavailable)?);
         }
-        let Facts { route, class, .. } = *facts;
+        let RouteProtection { route, class, .. } = *route;
         let owner = WindowOwner { tenant_id, integration_id };
         // Read anew: the store may have taken its time, and a wait begins now.
         let elapsed = self.clock.elapsed();
@@ -185,13 +189,18 @@ impl Protector {
     }
 
     /// Counts what goes on whatever its thresholds say.
-    fn count(&self, facts: &Facts, asked: &ProtectedRequest) {
+    fn count(&self, route: &RouteProtection, asked: &ProtectedRequest) {
         let decision = self.windows.ask(asked, |rule, request| rule.count(request));
-        self.tell(facts, asked, decision);
+        self.tell(route, asked, decision);
     }
 
     /// Tells whoever watches of a decision other than "allow".
-    fn tell(&self, facts: &Facts, asked: &ProtectedRequest, decision: ProtectionDecision) {
+    fn tell(
+        &self,
+        route: &RouteProtection,
+        asked: &ProtectedRequest,
+        decision: ProtectionDecision,
+    ) {
         let Some(breach) = decision.breach() else { return };
         let WindowOwner { tenant_id, integration_id } = asked.owner;
         self.metrics.protected(breach.dimension, &decision);
@@ -202,22 +211,22 @@ impl Protector {
             integration_id = integration_id.map(tracing::field::display),
             dimension = breach.dimension.as_str(),
             action = decision.as_str(),
-            endpoint = facts.endpoint,
-            operation = facts.operation,
+            endpoint = route.endpoint,
+            operation = route.operation,
             current_value = breach.current_value,
             allowed_value = breach.allowed_value,
             retry_after_ms = breach.retry_after_ms,
             anomaly = (breach.dimension == Dimension::Anomaly).then_some(true),
         );
-        let at = Moment { elapsed: asked.elapsed, time: asked.now };
-        self.signals.note(tenant_id, facts, decision, at);
+        let at = SignalTime { elapsed: asked.elapsed, time: asked.now };
+        self.signals.note(tenant_id, route, decision, at);
     }
 }
 
 /// A refusal of telemetry, of which only known calls are recorded.
 #[derive(Clone)]
 struct Refused {
-    facts: &'static Facts,
+    route: &'static RouteProtection,
     asked: ProtectedRequest,
     decision: ProtectionDecision,
     error: ApiError,
@@ -248,8 +257,8 @@ impl RecordsProtection {
     /// because too many such wait.
     pub fn note_overload(self, protector: &Protector, error: &StoreError) {
         if let (Some(refused), StoreError::Overloaded) = (self.0, error) {
-            let Refused { facts, asked, decision, .. } = *refused;
-            protector.tell(facts, &asked, decision);
+            let Refused { route, asked, decision, .. } = *refused;
+            protector.tell(route, &asked, decision);
         }
     }
 
@@ -264,19 +273,19 @@ impl RecordsProtection {
         outcomes: &[RecordOutcome],
     ) -> Result<Option<ApiError>, ApiError> {
         let Some(refused) = self.0 else { return Ok(None) };
-        let Refused { facts, asked, decision, error } = *refused;
+        let Refused { route, asked, decision, error } = *refused;
         let is_refused = |outcome: &RecordOutcome| {
             *outcome == RecordOutcome::Refused(RecordRefusal::UnknownCall)
         };
         if outcomes.iter().all(is_refused) {
-            protector.tell(facts, &asked, decision);
+            protector.tell(route, &asked, decision);
             return Err(error);
         }
-        protector.count(facts, &asked);
+        protector.count(route, &asked);
         if !outcomes.iter().any(is_refused) {
             return Ok(None);
         }
-        protector.tell(facts, &asked, decision);
+        protector.tell(route, &asked, decision);
         Ok(Some(error))
     }
 }

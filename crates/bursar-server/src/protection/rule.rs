@@ -1,6 +1,6 @@
 //! Whether a request should go on now, whoever sends it: what a rule is asked and answers.
 //!
-//! `Counting` is the rule that is built in; another one can take its
+//! `SlidingWindows` is the rule that is built in; another one can take its
 //! place behind [`Protection`]. Deliberately absent: who calls and what they may, where thresholds
 //! come from, and what a refusal looks like to a client.
 
@@ -12,7 +12,7 @@ use crate::protection::thresholds::{RequestClass, Thresholds};
 
 /// A route of the API, by a number that the server gives it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Route(pub u16);
+pub struct RouteNumber(pub u16);
 
 /// In whose windows a request counts.
 ///
@@ -31,7 +31,7 @@ pub struct ProtectedRequest {
     /// In whose windows it counts.
     pub owner: WindowOwner,
     /// To which route.
-    pub route: Route,
+    pub route: RouteNumber,
     /// Of which class.
     pub class: RequestClass,
     /// What the tenant is held to.

@@ -1,6 +1,6 @@
 //! What protection did, kept for a while so that the operator can see it.
 //!
-//! Gathered in memory and written once a second; what is done again and again for the same reason
+//! Buffer in memory and written once a second; what is done again and again for the same reason
 //! shares a row a minute, which says how often. Everything is bounded, and what is gathered when
 //! the process dies is lost: this is no ledger.
 
@@ -11,7 +11,7 @@ use bursar_core::{Dimension, ProtectionDecision, SignalId, TenantId, Timestamp};
 use bursar_store::{Cache, CacheUse, ControlTx, Ledger, SignalRow, StoreError};
 use parking_lot::Mutex;
 
-use super::routes::Facts;
+use super::route_protection::RouteProtection;
 use crate::jobs::tenant_cache::{CacheBounds, TenantCache};
 
 /// How long equal signals share a row, by a monotonic clock.
@@ -45,7 +45,7 @@ struct Key {
 
 /// When something was done: by the clock that windows move by, and the time that is shown.
 #[derive(Clone, Copy)]
-pub(super) struct Moment {
+pub(super) struct SignalTime {
     pub(super) elapsed: Duration,
     pub(super) time: Timestamp,
 }
@@ -55,7 +55,7 @@ pub(super) struct Moment {
 struct Window {
     /// Windows are numbered as they begin.
     number: u64,
-    started: Moment,
+    started: SignalTime,
     row: Option<SignalId>,
     last: ProtectionDecision,
     last_at: Timestamp,
@@ -63,7 +63,7 @@ struct Window {
     is_written: bool,
 }
 
-struct Gathered {
+struct Buffer {
     windows: HashMap<Key, Window>,
     /// Rows written for a tenant since its oldest were dropped; unknown before its first drop.
     written: TenantCache<TenantId, u32>,
@@ -75,7 +75,7 @@ struct Gathered {
     latest: Option<Duration>,
 }
 
-impl Default for Gathered {
+impl Default for Buffer {
     fn default() -> Self {
         Self {
             windows: HashMap::new(),
@@ -89,7 +89,7 @@ impl Default for Gathered {
 
 /// Gathers signals and writes them.
 pub(super) struct SignalLog {
-    gathered: Mutex<Gathered>,
+    buffer: Mutex<Buffer>,
     /// How many routes a tenant can be refused on.
     routes: u32,
     /// One at a time, so that a window has one row.
@@ -99,26 +99,26 @@ pub(super) struct SignalLog {
 impl SignalLog {
     /// Nothing is gathered yet.
     pub(super) fn new(routes: u32) -> Self {
-        Self { gathered: Mutex::default(), routes, writing: tokio::sync::Mutex::default() }
+        Self { buffer: Mutex::default(), routes, writing: tokio::sync::Mutex::default() }
     }
 
     /// Takes note of a decision other than "allow".
     pub(super) fn note(
         &self,
         tenant_id: TenantId,
-        facts: &Facts,
+        route: &RouteProtection,
         decision: ProtectionDecision,
-        at: Moment,
+        at: SignalTime,
     ) {
         let Some(breach) = decision.breach() else { return };
         let key = Key {
             tenant_id,
-            endpoint: facts.endpoint,
-            operation: facts.operation,
+            endpoint: route.endpoint,
+            operation: route.operation,
             dimension: breach.dimension,
             action: decision.as_str(),
         };
-        self.gathered.lock().take_note(key, decision, at);
+        self.buffer.lock().note(key, decision, at);
     }
 
     /// Writes what was gathered. What cannot be written is tried again with the next call.
@@ -127,9 +127,9 @@ impl SignalLog {
     /// [`StoreError`].
     pub(super) async fn write(&self, ledger: &Ledger) -> Result<(), StoreError> {
         let _writing = self.writing.lock().await;
-        let ((pending, crowded), lost) = {
-            let mut gathered = self.gathered.lock();
-            (gathered.take_pending(), std::mem::take(&mut gathered.lost))
+        let ((pending, to_trim), lost) = {
+            let mut buffer = self.buffer.lock();
+            (buffer.take_pending(), std::mem::take(&mut buffer.lost))
         };
         if lost > 0 {
             tracing::warn!(lost, "too many different signals at once: not all of them are kept");
@@ -137,15 +137,15 @@ impl SignalLog {
         if pending.is_empty() {
             return Ok(());
         }
-        let (rows, drops) = (pending.clone(), crowded.clone());
+        let (rows, drops) = (pending.clone(), to_trim.clone());
         let change = move |tx: &mut dyn ControlTx| put_rows(tx, &rows, &drops);
         let written = ledger.change(None, change).await;
-        let mut gathered = self.gathered.lock();
-        gathered.note_written(&pending, written.as_deref().ok());
+        let mut buffer = self.buffer.lock();
+        buffer.note_written(&pending, written.as_deref().ok());
         if written.is_err() {
-            gathered.forget(&crowded);
+            buffer.forget(&to_trim);
         }
-        drop(gathered);
+        drop(buffer);
         written.map(|_| ())
     }
 }
@@ -158,18 +158,18 @@ impl Cache for SignalLog {
     fn in_use(&self) -> CacheUse {
         // A dimension has one action.
         let tenant_entries_max = self.routes as usize * Dimension::ALL.len();
-        CacheUse { tenant_entries_max, ..self.gathered.lock().in_use() }
+        CacheUse { tenant_entries_max, ..self.buffer.lock().in_use() }
     }
 
     fn clear(&self, tenant_id: Option<TenantId>) -> usize {
-        self.gathered.lock().clear(tenant_id)
+        self.buffer.lock().clear(tenant_id)
     }
 }
 
 fn put_rows(
     tx: &mut dyn ControlTx,
     pending: &[(Key, Window)],
-    crowded: &BTreeSet<TenantId>,
+    to_trim: &BTreeSet<TenantId>,
 ) -> Result<Vec<SignalId>, StoreError> {
     let mut ids = Vec::with_capacity(pending.len());
     for (key, window) in pending {
@@ -193,15 +193,15 @@ fn put_rows(
         })?;
         ids.push(signal_id);
     }
-    for tenant_id in crowded {
+    for tenant_id in to_trim {
         tx.drop_signals(*tenant_id, KEPT)?;
     }
     Ok(ids)
 }
 
-impl Gathered {
-    fn take_note(&mut self, key: Key, decision: ProtectionDecision, at: Moment) {
-        let Moment { elapsed, time } = at;
+impl Buffer {
+    fn note(&mut self, key: Key, decision: ProtectionDecision, at: SignalTime) {
+        let SignalTime { elapsed, time } = at;
         self.latest = self.latest.max(Some(elapsed));
         if let Some(window) = self.windows.get_mut(&key).filter(|window| window.is_open(elapsed)) {
             window.last = decision;
@@ -265,17 +265,17 @@ impl Gathered {
         });
         // Rows get their ids in the order in which things happened.
         pending.sort_by_key(|(_, window)| window.number);
-        let mut crowded = BTreeSet::new();
+        let mut to_trim = BTreeSet::new();
         for (key, _) in pending.iter().filter(|(_, window)| window.row.is_none()) {
-            if self.is_crowded(key.tenant_id) {
-                crowded.insert(key.tenant_id);
+            if self.needs_trim(key.tenant_id) {
+                to_trim.insert(key.tenant_id);
             }
         }
-        (pending, crowded)
+        (pending, to_trim)
     }
 
     /// Counts a row of a tenant, and says whether its oldest are to be dropped with it.
-    fn is_crowded(&mut self, tenant_id: TenantId) -> bool {
+    fn needs_trim(&mut self, tenant_id: TenantId) -> bool {
         if let Some(written) = self.written.get_mut(&tenant_id) {
             *written = (*written + 1) % DROP_EVERY;
             return *written == 0;
@@ -335,16 +335,16 @@ mod tests {
     }
 
     /// The time stands meanwhile.
-    fn at(second: u32) -> Moment {
-        Moment { elapsed: Duration::from_secs(second.into()), time: Timestamp::MIN }
+    fn at(second: u32) -> SignalTime {
+        SignalTime { elapsed: Duration::from_secs(second.into()), time: Timestamp::MIN }
     }
 
     /// What each row to be written stands for: its tenant, and how often.
-    fn taken(gathered: &mut Gathered) -> Vec<(i64, i64, Option<SignalId>)> {
-        let (pending, _) = gathered.take_pending();
+    fn taken(buffer: &mut Buffer) -> Vec<(i64, i64, Option<SignalId>)> {
+        let (pending, _) = buffer.take_pending();
         let ids: Vec<SignalId> =
             (1..).map_while(SignalId::from_number).take(pending.len()).collect();
-        gathered.note_written(&pending, Some(&ids));
+        buffer.note_written(&pending, Some(&ids));
         let shown =
             |(key, window): (Key, Window)| (key.tenant_id.number(), window.times, window.row);
         pending.into_iter().map(shown).collect()
@@ -352,105 +352,105 @@ mod tests {
 
     #[test]
     fn equal_signals_of_a_minute_share_a_row() {
-        let mut gathered = Gathered::default();
+        let mut buffer = Buffer::default();
         for second in [0, 1, 59] {
-            gathered.take_note(key(1, Dimension::Rate), decision(7), at(second));
+            buffer.note(key(1, Dimension::Rate), decision(7), at(second));
         }
-        assert_eq!(taken(&mut gathered), [(1, 3, None)]);
-        assert_eq!(taken(&mut gathered), []);
-        gathered.take_note(key(1, Dimension::Rate), decision(7), at(59));
-        assert_eq!(taken(&mut gathered), [(1, 4, SignalId::from_number(1))]);
-        gathered.take_note(key(1, Dimension::Rate), decision(7), at(60));
-        gathered.take_note(key(1, Dimension::Burst), decision(7), at(60));
-        gathered.take_note(key(2, Dimension::Burst), decision(7), at(61));
-        let mut rows = taken(&mut gathered);
+        assert_eq!(taken(&mut buffer), [(1, 3, None)]);
+        assert_eq!(taken(&mut buffer), []);
+        buffer.note(key(1, Dimension::Rate), decision(7), at(59));
+        assert_eq!(taken(&mut buffer), [(1, 4, SignalId::from_number(1))]);
+        buffer.note(key(1, Dimension::Rate), decision(7), at(60));
+        buffer.note(key(1, Dimension::Burst), decision(7), at(60));
+        buffer.note(key(2, Dimension::Burst), decision(7), at(61));
+        let mut rows = taken(&mut buffer);
         rows.sort_unstable();
         assert_eq!(rows, [(1, 1, None), (1, 1, None), (2, 1, None)]);
     }
 
     #[test]
     fn what_could_not_be_written_comes_again() {
-        let mut gathered = Gathered::default();
-        gathered.take_note(key(1, Dimension::Rate), decision(7), at(0));
-        let (pending, _) = gathered.take_pending();
-        gathered.note_written(&pending, None);
-        gathered.take_note(key(1, Dimension::Rate), decision(8), at(1));
-        assert_eq!(taken(&mut gathered), [(1, 2, None)]);
+        let mut buffer = Buffer::default();
+        buffer.note(key(1, Dimension::Rate), decision(7), at(0));
+        let (pending, _) = buffer.take_pending();
+        buffer.note_written(&pending, None);
+        buffer.note(key(1, Dimension::Rate), decision(8), at(1));
+        assert_eq!(taken(&mut buffer), [(1, 2, None)]);
     }
 
     #[test]
     fn however_much_comes_memory_is_bounded() {
-        let mut gathered = Gathered::default();
+        let mut buffer = Buffer::default();
         for tenant in 1..=2 * WINDOWS_MAX as i64 {
-            gathered.take_note(key(tenant, Dimension::Rate), decision(7), at(0));
+            buffer.note(key(tenant, Dimension::Rate), decision(7), at(0));
         }
-        assert_eq!(gathered.windows.len(), WINDOWS_MAX);
-        assert_eq!(gathered.lost, WINDOWS_MAX as u64);
+        assert_eq!(buffer.windows.len(), WINDOWS_MAX);
+        assert_eq!(buffer.lost, WINDOWS_MAX as u64);
         // Later everything is as before, whatever was lost until then.
-        taken(&mut gathered);
-        gathered.take_note(key(7, Dimension::Rate), decision(7), at(3_600));
-        taken(&mut gathered);
-        gathered.take_note(key(7, Dimension::Rate), decision(7), at(3_601));
-        assert!(taken(&mut gathered).iter().any(|(tenant, ..)| *tenant == 7));
-        assert!(gathered.windows.len() <= 2);
+        taken(&mut buffer);
+        buffer.note(key(7, Dimension::Rate), decision(7), at(3_600));
+        taken(&mut buffer);
+        buffer.note(key(7, Dimension::Rate), decision(7), at(3_601));
+        assert!(taken(&mut buffer).iter().any(|(tenant, ..)| *tenant == 7));
+        assert!(buffer.windows.len() <= 2);
     }
 
     /// Notes one new row of a tenant, and says for how many tenants old ones are dropped with it.
-    fn drops(gathered: &mut Gathered, tenant: i64, minute: u32) -> usize {
-        gathered.take_note(key(tenant, Dimension::Rate), decision(7), at(minute * 60));
-        gathered.take_pending().1.len()
+    fn drops(buffer: &mut Buffer, tenant: i64, minute: u32) -> usize {
+        buffer.note(key(tenant, Dimension::Rate), decision(7), at(minute * 60));
+        buffer.take_pending().1.len()
     }
 
     #[test]
     fn the_oldest_rows_of_a_tenant_are_dropped_with_its_first_row_and_every_hundredth_after() {
-        let mut gathered = Gathered::default();
+        let mut buffer = Buffer::default();
         let dropping: Vec<u32> =
-            (0..=DROP_EVERY * 2).filter(|minute| drops(&mut gathered, 1, *minute) > 0).collect();
+            (0..=DROP_EVERY * 2).filter(|minute| drops(&mut buffer, 1, *minute) > 0).collect();
         assert_eq!(dropping, [0, DROP_EVERY, DROP_EVERY * 2]);
-        assert_eq!(drops(&mut gathered, 2, 0), 1);
+        assert_eq!(drops(&mut buffer, 2, 0), 1);
     }
 
     #[test]
     fn what_could_not_be_dropped_is_dropped_with_the_next_row() {
-        let mut gathered = Gathered::default();
-        gathered.take_note(key(1, Dimension::Rate), decision(7), at(0));
-        let (pending, crowded) = gathered.take_pending();
-        gathered.note_written(&pending, None);
-        gathered.forget(&crowded);
-        assert_eq!(gathered.take_pending().1, crowded);
-        assert_eq!(crowded.len(), 1);
+        let mut buffer = Buffer::default();
+        buffer.note(key(1, Dimension::Rate), decision(7), at(0));
+        let (pending, to_trim) = buffer.take_pending();
+        buffer.note_written(&pending, None);
+        buffer.forget(&to_trim);
+        assert_eq!(buffer.take_pending().1, to_trim);
+        assert_eq!(to_trim.len(), 1);
     }
 
     #[test]
     fn however_many_tenants_come_what_counts_their_rows_is_bounded() {
-        let mut gathered = Gathered::default();
+        let mut buffer = Buffer::default();
         for tenant in 1..=COUNTED_MAX as i64 + 1 {
-            assert!(gathered.is_crowded(key(tenant, Dimension::Rate).tenant_id));
+            assert!(buffer.needs_trim(key(tenant, Dimension::Rate).tenant_id));
         }
-        assert_eq!(gathered.written.len(), COUNTED_MAX);
+        assert_eq!(buffer.written.len(), COUNTED_MAX);
         // Only the oldest was forgotten, and is as after a start.
-        assert!(!gathered.is_crowded(key(2, Dimension::Rate).tenant_id));
-        assert!(gathered.is_crowded(key(1, Dimension::Rate).tenant_id));
-        assert!(!gathered.is_crowded(key(1, Dimension::Rate).tenant_id));
+        assert!(!buffer.needs_trim(key(2, Dimension::Rate).tenant_id));
+        assert!(buffer.needs_trim(key(1, Dimension::Rate).tenant_id));
+        assert!(!buffer.needs_trim(key(1, Dimension::Rate).tenant_id));
     }
 
     #[test]
     fn the_operator_clears_one_tenant_or_all() {
-        let mut gathered = Gathered::default();
+        let mut buffer = Buffer::default();
         for tenant in 1..=3 {
-            gathered.take_note(key(tenant, Dimension::Rate), decision(7), at(0));
+            buffer.note(key(tenant, Dimension::Rate), decision(7), at(0));
         }
-        let (pending, _) = gathered.take_pending();
-        gathered.take_note(key(2, Dimension::Burst), decision(7), at(0));
+        let (pending, _) = buffer.take_pending();
+        buffer.note(key(2, Dimension::Burst), decision(7), at(0));
         let two = key(2, Dimension::Rate).tenant_id;
-        assert_eq!((gathered.clear(Some(two)), gathered.clear(Some(two))), (2, 0));
-        assert_eq!(gathered.in_use().entries, 2);
+        assert_eq!((buffer.clear(Some(two)), buffer.clear(Some(two))), (2, 0));
+        assert_eq!(buffer.in_use().entries, 2);
         // What is being written meanwhile comes back with a row of its own.
-        gathered.take_note(key(2, Dimension::Rate), decision(8), at(1));
+        buffer.note(key(2, Dimension::Rate), decision(8), at(1));
         let ids: Vec<SignalId> = (1..=3).filter_map(SignalId::from_number).collect();
-        gathered.note_written(&pending, Some(&ids));
-        assert_eq!(taken(&mut gathered), [(2, 1, None)]);
-        assert_eq!((gathered.clear(None), gathered.in_use().entries), (3, 0));
-        assert!(gathered.written.is_empty());
+        buffer.note_written(&pending, Some(&ids));
+        assert_eq!(taken(&mut buffer), [(2, 1, None)]);
+        assert_eq!((buffer.clear(None), buffer.in_use().entries), (3, 0));
+        assert!(buffer.written.is_empty());
     }
 }

@@ -5,7 +5,7 @@ use bursar_core::{ProtectionDecision, TenantId};
 use bursar_store::{Cache, CacheUse};
 use parking_lot::Mutex;
 
-use crate::protection::counting::{Capacity, Counting};
+use crate::protection::counting::{Capacity, SlidingWindows};
 use crate::protection::rule::{ProtectedRequest, Protection};
 
 /// The rule is asked under a lock, of which there are this many.
@@ -28,7 +28,7 @@ pub(super) struct Windows {
 impl Windows {
     /// Nothing is counted yet, by the rule that is built in.
     pub(super) fn counting(routes: u32) -> Self {
-        Self::new(routes, |capacity| Box::new(Counting::new(capacity)))
+        Self::new(routes, |capacity| Box::new(SlidingWindows::new(capacity)))
     }
 
     /// Nothing is counted yet; a rule is made for each lock.
@@ -89,7 +89,7 @@ mod tests {
     use bursar_core::{Breach, Dimension, Timestamp};
 
     use super::*;
-    use crate::protection::rule::{Route, WindowOwner};
+    use crate::protection::rule::{RouteNumber, WindowOwner};
     use crate::protection::thresholds::{RequestClass, Thresholds};
 
     #[test]
@@ -131,7 +131,7 @@ mod tests {
         let tenant_id = TenantId::from_number(tenant).expect("in range");
         ProtectedRequest {
             owner: WindowOwner { tenant_id, integration_id: None },
-            route: Route(1),
+            route: RouteNumber(1),
             class: RequestClass::Management,
             thresholds: Thresholds::default(),
             cost_nanos_day: None,

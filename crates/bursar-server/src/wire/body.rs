@@ -14,11 +14,11 @@ use http_body_util::BodyExt;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Deserializer};
 
-use crate::http::holder::{Holder, Whose};
+use crate::http::holder::{Holder, HolderKind};
 use crate::http::inflate::inflate;
 use crate::http::limits::BODY_BYTES_MAX;
 use crate::http::memory_budget::{BodyLimits, ByteHold};
-use crate::http::request_facts::RequestTenant;
+use crate::http::request_extensions::RequestTenant;
 use crate::http::work_pool::WorkPool;
 use crate::wire::error::ApiError;
 use crate::wire::error_code::ErrorCode;
@@ -50,7 +50,7 @@ pub struct BodyReader {
 impl BodyReader {
     /// Whether a body that may have so many bytes could be written, as far as it arrives.
     fn has_room(&self, bytes_max: usize, holder: Holder, hold: &ByteHold) -> bool {
-        let Whose::Tenant(tenant_id) = holder.whose else { return true };
+        let HolderKind::Tenant(tenant_id) = holder.kind else { return true };
         bytes_max != BATCH || (self.has_room)(tenant_id, hold.of_tenant())
     }
 }
@@ -312,7 +312,7 @@ async fn collect(mut body: Body, max: usize, mut hold: ByteHold) -> Result<Bytes
 
 /// Whose the body is, as far as that is proved.
 fn proved_holder(extensions: &Extensions) -> Holder {
-    extensions.get::<RequestTenant>().map_or(Holder::NOBODY, RequestTenant::holder)
+    extensions.get::<RequestTenant>().map_or(Holder::ANONYMOUS, RequestTenant::holder)
 }
 
 fn broke_off() -> ApiError {

@@ -32,7 +32,7 @@ pub(crate) const fn limit_type(measure: Measure) -> &'static str {
 }
 
 /// The word for how a reservation stands.
-pub(crate) const fn reservation_state_word(state: bursar_core::ReservationState) -> &'static str {
+pub(crate) const fn reservation_state_name(state: bursar_core::ReservationState) -> &'static str {
     match state {
         bursar_core::ReservationState::Open => "open",
         bursar_core::ReservationState::Settled => "settled",
@@ -42,7 +42,7 @@ pub(crate) const fn reservation_state_word(state: bursar_core::ReservationState)
 }
 
 /// The word for whose figure a cost is.
-pub(crate) const fn cost_basis_word(basis: bursar_core::CostBasis) -> &'static str {
+pub(crate) const fn cost_basis_name(basis: bursar_core::CostBasis) -> &'static str {
     match basis {
         bursar_core::CostBasis::Reported => "reported",
         bursar_core::CostBasis::Computed => "computed",
@@ -50,7 +50,7 @@ pub(crate) const fn cost_basis_word(basis: bursar_core::CostBasis) -> &'static s
 }
 
 /// The word for what an entry is.
-pub(crate) const fn kind_word(kind: bursar_core::EntryKind) -> &'static str {
+pub(crate) const fn entry_kind_name(kind: bursar_core::EntryKind) -> &'static str {
     match kind {
         bursar_core::EntryKind::Usage => "usage",
         bursar_core::EntryKind::Correction => "correction",
@@ -58,7 +58,7 @@ pub(crate) const fn kind_word(kind: bursar_core::EntryKind) -> &'static str {
 }
 
 /// The word for what usage is told apart by.
-pub(crate) const fn group_word(by: bursar_store::GroupBy) -> &'static str {
+pub(crate) const fn group_by_name(by: bursar_store::GroupBy) -> &'static str {
     match by {
         bursar_store::GroupBy::Integration => "integration",
         bursar_store::GroupBy::Model => "model",
@@ -69,7 +69,7 @@ pub(crate) const fn group_word(by: bursar_store::GroupBy) -> &'static str {
 }
 
 /// The word for a step.
-pub(crate) const fn step_word(step: Step) -> &'static str {
+pub(crate) const fn step_name(step: Step) -> &'static str {
     match step {
         Step::Hour => "hour",
         Step::Day => "day",
@@ -86,15 +86,15 @@ pub(crate) fn one_of(
 }
 
 /// The schema of a set of words. A handler that has one to itself declares it beside the words.
-macro_rules! word {
-    ($(#[doc = $doc:literal])+ $name:ident, $words:expr) => {
+macro_rules! enum_schema {
+    ($(#[doc = $doc:literal])+ $name:ident, $values:expr) => {
         $(#[doc = $doc])+
         #[derive(Debug)]
         pub struct $name;
 
         impl utoipa::PartialSchema for $name {
             fn schema() -> utoipa::openapi::RefOr<utoipa::openapi::Schema> {
-                $crate::wire::enums::one_of(concat!($($doc,)+), $words)
+                $crate::wire::enums::one_of(concat!($($doc,)+), $values)
             }
         }
 
@@ -107,13 +107,13 @@ macro_rules! word {
 }
 
 /// The words of an enum. A variant that is neither shown nor hidden does not compile.
-macro_rules! words {
+macro_rules! enum_schemas {
     ($(
         $(#[doc = $doc:literal])+
-        $name:ident in $type:ty = $word:path { $($shown:ident),+ } $(hides { $hidden:ident })?;
+        $name:ident in $type:ty = $as_str:path { $($shown:ident),+ } $(hides { $hidden:ident })?;
     )+) => {
         $(
-            $crate::wire::enums::word! {
+            $crate::wire::enums::enum_schema! {
                 $(#[doc = $doc])+
                 $name,
                 {
@@ -124,16 +124,16 @@ macro_rules! words {
                         }
                     }
                     let _: fn(Known) = is_known;
-                    [$($word(Known::$shown)),+]
+                    [$($as_str(Known::$shown)),+]
                 }
             }
         )+
     };
 }
 
-pub(crate) use {word, words};
+pub(crate) use {enum_schema, enum_schemas};
 
-words! {
+enum_schemas! {
     /// Where a tenant is in its life.
     TenantLifecycle in bursar_core::TenantLifecycle =
         bursar_core::TenantLifecycle::as_str { Active, Suspended, Terminated, Archived };
@@ -147,7 +147,7 @@ words! {
         { Created, Enabled, Disabled, Error } hides { Deleted };
     /// Whose figure is the cost of a record: the client's, or always the computed one.
     CostBasis in bursar_core::CostBasis =
-        cost_basis_word { Reported, Computed };
+        cost_basis_name { Reported, Computed };
     /// What the caller's own policy made of the call.
     PolicyResult in bursar_core::PolicyResult =
         bursar_core::PolicyResult::as_str { Allowed, Warned, Blocked };
@@ -156,7 +156,7 @@ words! {
         bursar_core::Verdict::as_str { Allowed, Warned, Throttled, Blocked, HardBlocked };
     /// What an entry of the ledger is.
     EntryKind in bursar_core::EntryKind =
-        kind_word { Usage, Correction };
+        entry_kind_name { Usage, Correction };
     /// Which figure is the cost of a record.
     CostSource in bursar_core::CostSource =
         bursar_core::CostSource::as_str { Reported, Computed, Held, Unknown };
@@ -165,18 +165,18 @@ words! {
         bursar_core::UsageStatus::as_str { Reported, Estimated, Missing };
     /// How a reservation stands.
     ReservationState in bursar_core::ReservationState =
-        reservation_state_word { Open, Settled, Released, Expired };
+        reservation_state_name { Open, Settled, Released, Expired };
     /// What was asked when a decision was kept.
     DecisionKind in bursar_store::DecisionKind =
         bursar_store::DecisionKind::as_str { Check, Reservation };
     /// What usage is told apart by.
     GroupBy in bursar_store::GroupBy =
-        group_word { Integration, Model, Provider, Agent, Session };
+        group_by_name { Integration, Model, Provider, Agent, Session };
     /// What a series tells usage apart by.
     SeriesGroupBy in bursar_store::GroupBy =
-        group_word { Integration, Model, Provider, Agent } hides { Session };
+        group_by_name { Integration, Model, Provider, Agent } hides { Session };
     /// The steps of a series.
-    SeriesStep in bursar_store::Step = step_word { Hour, Day };
+    SeriesStep in bursar_store::Step = step_name { Hour, Day };
     /// What protection looks at.
     ProtectionDimension in bursar_core::Dimension =
         bursar_core::Dimension::as_str { Rate, Burst, Cost, Anomaly };
@@ -185,7 +185,7 @@ words! {
         bursar_core::Verdict::as_str { Warned, Throttled, Blocked, HardBlocked } hides { Allowed };
 }
 
-word! {
+enum_schema! {
     /// What the last check of a provider and its credential said.
     HealthState,
     {
@@ -201,7 +201,7 @@ word! {
     }
 }
 
-word! {
+enum_schema! {
     /// What protection did to a request that met a threshold.
     ProtectionAction,
     {
@@ -226,55 +226,55 @@ word! {
     }
 }
 
-word! {
+enum_schema! {
     /// The limit that a reason speaks of; values of `budget` are cents.
     LimitType,
     [Measure::Cost, Measure::Tokens, Measure::Calls].map(limit_type)
 }
 
-word! {
+enum_schema! {
     /// Why a decision is what it is.
     ReasonCode,
     bursar_core::ReasonCode::ALL.map(bursar_core::ReasonCode::as_str)
 }
 
-word! {
+enum_schema! {
     /// What a failure is; the table of codes says what each means.
     ErrorCode,
     error_code::ErrorCode::ALL.iter().map(|code| code.as_str())
 }
 
-word! {
+enum_schema! {
     /// A provider that is known.
     ProviderType,
     PROVIDER_TYPES.iter().copied()
 }
 
-word! {
+enum_schema! {
     /// What became of one record that stands alone.
     RecordStatus,
     [ACCEPTED, DUPLICATE]
 }
 
-word! {
+enum_schema! {
     /// What became of one record of a batch.
     BatchRecordStatus,
     [ACCEPTED, DUPLICATE, CONFLICT, ERROR]
 }
 
-word! {
+enum_schema! {
     /// What an API key may; a wildcard stands for all scopes of a resource, or for all.
     Scope,
     GRANTS.iter().copied()
 }
 
-word! {
+enum_schema! {
     /// As which kind of actor a caller is known: the operator, a person, or a program.
     ActorType,
     ["founder", "customer", "machine"]
 }
 
-word! {
+enum_schema! {
     /// What the server is when it answers.
     ServerState,
     [LIVE, READY]

@@ -28,7 +28,7 @@ const UNREADABLE: &str = "must be JSON that is not nested too deeply";
 pub struct JsonObject {
     text: String,
     value: Value,
-    repeated: Option<String>,
+    duplicate_key: Option<String>,
 }
 
 impl JsonObject {
@@ -45,7 +45,7 @@ impl JsonObject {
         if find_too_deep(sent).is_some() {
             return Err(UNREADABLE);
         }
-        let mut reader = Reader { rest: sent, repeated: None };
+        let mut reader = Reader { rest: sent, duplicate_key: None };
         let node = reader.node().ok_or(UNREADABLE)?;
         let Node::Object(_) = &node else { return Err("must be an object") };
         let mut text = Vec::with_capacity(sent.len().min(BYTES_MAX));
@@ -55,7 +55,7 @@ impl JsonObject {
         }
         let text = String::from_utf8(text).map_err(|_| UNREADABLE)?;
         let value = serde_json::from_str(&text).map_err(|_| UNREADABLE)?;
-        Ok(Self { text, value, repeated: reader.repeated })
+        Ok(Self { text, value, duplicate_key: reader.duplicate_key })
     }
 
     /// The object as it is stored.
@@ -74,8 +74,8 @@ impl JsonObject {
     }
 
     /// Where a name came twice, as `.a[1].name`, if one did.
-    pub fn repeated(&self) -> Option<&str> {
-        self.repeated.as_deref()
+    pub fn duplicate_key(&self) -> Option<&str> {
+        self.duplicate_key.as_deref()
     }
 }
 
@@ -102,7 +102,7 @@ impl Serialize for Node<'_> {
 /// Takes apart a text that is known to be JSON of bounded depth; what is not answers nothing.
 struct Reader<'a> {
     rest: &'a str,
-    repeated: Option<String>,
+    duplicate_key: Option<String>,
 }
 
 impl<'a> Reader<'a> {
@@ -123,7 +123,7 @@ impl<'a> Reader<'a> {
             self.take(b':').then_some(())?;
             let node = self.inner(|| format!(".{name}"))?;
             if members.contains_key(&name) {
-                self.repeated.get_or_insert_with(|| format!(".{name}"));
+                self.duplicate_key.get_or_insert_with(|| format!(".{name}"));
             }
             members.insert(name, node);
             self.take(b',');
@@ -144,12 +144,12 @@ impl<'a> Reader<'a> {
 
     /// A value inside another, which knows where it stands.
     fn inner(&mut self, place: impl FnOnce() -> String) -> Option<Node<'a>> {
-        let earlier = self.repeated.take();
+        let earlier = self.duplicate_key.take();
         let node = self.node();
-        if let Some(inside) = &mut self.repeated {
+        if let Some(inside) = &mut self.duplicate_key {
             inside.insert_str(0, &place());
         }
-        self.repeated = earlier.or_else(|| self.repeated.take());
+        self.duplicate_key = earlier.or_else(|| self.duplicate_key.take());
         node
     }
 
@@ -202,12 +202,12 @@ mod tests {
     }
 
     #[track_caller]
-    fn check(sent: &str, stored: &str, repeated: Option<&str>) {
+    fn check(sent: &str, stored: &str, duplicate_key: Option<&str>) {
         let object = parse(sent).expect("an object");
         assert_eq!(object.text(), stored);
-        assert_eq!(object.repeated(), repeated, "{sent}");
+        assert_eq!(object.duplicate_key(), duplicate_key, "{sent}");
         let again = parse(object.text()).expect("an object");
-        assert_eq!((again.text(), again.repeated()), (stored, None));
+        assert_eq!((again.text(), again.duplicate_key()), (stored, None));
     }
 
     #[test]

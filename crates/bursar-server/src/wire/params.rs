@@ -11,7 +11,7 @@ use utoipa::openapi::path::{Parameter, ParameterIn};
 use crate::wire::envelope::ListMeta;
 use crate::wire::error::ApiError;
 use crate::wire::error_code::ErrorCode;
-use crate::wire::scalars::Whole;
+use crate::wire::scalars::BoundedInteger;
 use crate::wire::schema::query;
 
 /// Rows that a page has when nothing is said.
@@ -165,8 +165,8 @@ pub struct PageParams;
 impl IntoParams for PageParams {
     fn into_params(_: impl Fn() -> Option<ParameterIn>) -> Vec<Parameter> {
         vec![
-            query::<Whole<0, OFFSET_MAX, 0>>("offset", "Rows to pass over."),
-            query::<Whole<1, LIMIT_MAX, LIMIT_DEFAULT>>("limit", "Rows of a page."),
+            query::<BoundedInteger<0, OFFSET_MAX, 0>>("offset", "Rows to pass over."),
+            query::<BoundedInteger<1, LIMIT_MAX, LIMIT_DEFAULT>>("limit", "Rows of a page."),
         ]
     }
 }

@@ -14,7 +14,7 @@ pub(crate) const ALLOWED_VALUE_MAX: u32 = 1_000_000_000;
 /// The longest reason of an override.
 pub(crate) const REASON_CHARS_MAX: usize = 500;
 
-macro_rules! kinds {
+macro_rules! scalars {
     ($($(#[doc = $doc:literal])+ $name:ident = $schema:expr;)+) => {
         $(
             $(#[doc = $doc])+
@@ -37,7 +37,7 @@ macro_rules! kinds {
     };
 }
 
-kinds! {
+scalars! {
     /// An id that this server made.
     Id = custom("uuid").examples(["00660b79-1e72-8c3a-87e1-65583f7b7206"]);
     /// An instant in UTC, to the microsecond.
@@ -130,10 +130,10 @@ fn pattern(pattern: &str) -> ObjectBuilder {
 ///
 /// The bounds are those that the code enforces, so that the documents cannot name others.
 #[derive(Debug)]
-pub struct Whole<const LOW: u32, const HIGH: u32, const DEFAULT: u32>;
+pub struct BoundedInteger<const LOW: u32, const HIGH: u32, const DEFAULT: u32>;
 
 impl<const LOW: u32, const HIGH: u32, const DEFAULT: u32> PartialSchema
-    for Whole<LOW, HIGH, DEFAULT>
+    for BoundedInteger<LOW, HIGH, DEFAULT>
 {
     fn schema() -> RefOr<Schema> {
         let bounds = ObjectBuilder::new().minimum(Some(LOW)).maximum(Some(HIGH));
@@ -142,4 +142,7 @@ impl<const LOW: u32, const HIGH: u32, const DEFAULT: u32> PartialSchema
     }
 }
 
-impl<const LOW: u32, const HIGH: u32, const DEFAULT: u32> ToSchema for Whole<LOW, HIGH, DEFAULT> {}
+impl<const LOW: u32, const HIGH: u32, const DEFAULT: u32> ToSchema
+    for BoundedInteger<LOW, HIGH, DEFAULT>
+{
+}

@@ -2,7 +2,7 @@
 
 use bursar_server::credentials::raw_key::{contains_key, find_key, find_secret};
 use bursar_server::wire::error::ApiError;
-use bursar_server::wire::free_object::{check_config, check_metadata};
+use bursar_server::wire::freeform_json::{check_config, check_metadata};
 use bursar_server::wire::json_object::JsonObject;
 use serde_json::Value;
 use serde_json::value::RawValue;
@@ -69,7 +69,7 @@ fn check_stored(sent: &RawValue, stored: &str) {
     assert!(find_key(&read(stored)).is_none(), "{stored}");
     let again = JsonObject::parse(&RawValue::from_string(stored.to_owned()).expect("JSON"));
     let again = again.expect("an object");
-    assert_eq!((again.text(), again.repeated()), (stored, None));
+    assert_eq!((again.text(), again.duplicate_key()), (stored, None));
 }
 
 #[test]

@@ -18,8 +18,8 @@ mod documents;
 mod fuzzing;
 mod headers;
 mod instants;
-#[expect(clippy::unwrap_used, dead_code, reason = "tests/people uses all of it in its own way")]
-#[path = "../people/issuer.rs"]
+#[expect(clippy::unwrap_used, dead_code, reason = "tests/oidc uses all of it in its own way")]
+#[path = "../oidc/issuer.rs"]
 mod issuer;
 mod keys;
 mod packed;
@@ -27,11 +27,11 @@ mod raw_keys;
 mod records;
 mod requests;
 mod routes;
-#[path = "../people/rsa_key.rs"]
+#[path = "../oidc/rsa_key.rs"]
 mod rsa_key;
 mod server;
-#[expect(clippy::unwrap_used, dead_code, reason = "tests/people uses all of it in its own way")]
-#[path = "../people/signer.rs"]
+#[expect(clippy::unwrap_used, dead_code, reason = "tests/oidc uses all of it in its own way")]
+#[path = "../oidc/signer.rs"]
 mod signer;
 mod sockets;
 mod tls;

@@ -8,9 +8,9 @@ use std::sync::{Arc, Once};
 use std::time::Duration;
 
 use bursar_server::config::settings::Config;
-use bursar_server::http::request_facts::Listener;
+use bursar_server::http::request_extensions::ListenerKind;
 use bursar_server::http::tls::{Certificates, TlsFiles};
-use bursar_server::http::{Entrance, listen, serve};
+use bursar_server::http::{Listener, listen, serve};
 use bursar_server::wire::error_code::ErrorCode;
 use tokio::runtime::{Builder, Runtime};
 use tokio::sync::oneshot;
@@ -119,7 +119,7 @@ impl Front {
             let listener = runtime.block_on(listen("127.0.0.1:0")).expect("a port");
             let address = listener.local_addr().expect("an address");
             let router = server.router();
-            let entrances = vec![Entrance { listener, router, kind: Listener::Public }];
+            let entrances = vec![Listener { socket: listener, router, kind: ListenerKind::Public }];
             let (end, asked) = oneshot::channel::<()>();
             ends.push(end);
             let asked = async {

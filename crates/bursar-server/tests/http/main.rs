@@ -19,7 +19,6 @@ mod credentials;
 mod databases;
 mod decisions;
 mod documents;
-mod doorway;
 mod envelope;
 mod exports;
 mod history;
@@ -27,8 +26,8 @@ mod instants;
 mod integration_keys;
 mod integration_updates;
 mod integrations;
-#[expect(dead_code, reason = "tests/people uses all of it")]
-#[path = "../people/issuer.rs"]
+#[expect(dead_code, reason = "tests/oidc uses all of it")]
+#[path = "../oidc/issuer.rs"]
 mod issuer;
 mod keys;
 mod large_reads;
@@ -38,8 +37,8 @@ mod lists;
 mod metrics;
 mod nul;
 mod odd_requests;
+mod oidc;
 mod panics;
-mod people;
 #[expect(dead_code, reason = "the tests of the store use more of it")]
 #[path = "../../../bursar-store/tests/support/postgres/mod.rs"]
 mod postgres;
@@ -47,12 +46,13 @@ mod protection;
 mod raw_keys;
 mod records;
 mod reservations;
-#[path = "../people/rsa_key.rs"]
+mod response_headers;
+#[path = "../oidc/rsa_key.rs"]
 mod rsa_key;
 mod series;
 mod shares;
-#[expect(dead_code, reason = "tests/people uses all of it")]
-#[path = "../people/signer.rs"]
+#[expect(dead_code, reason = "tests/oidc uses all of it")]
+#[path = "../oidc/signer.rs"]
 mod signer;
 mod summaries;
 mod tenancy;

@@ -145,7 +145,7 @@ async fn the_store_is_watched_from_what_is_stored() {
     let metrics = scrape(&app).await;
     assert!(!metrics.contains("bursar_budget_used_ratio"), "nothing was read yet");
 
-    app.read_stock().await;
+    app.read_store_stats().await;
     let metrics = scrape(&app).await;
     let labels = format!(r#"{{integration_id="{hot}",tenant_id="{}"}}"#, tenant.id);
     // 1.25 cents used and 10 held of 40; a thousand tokens used and a thousand held of 4,000.
@@ -158,7 +158,7 @@ async fn the_store_is_watched_from_what_is_stored() {
 
     // An integration that is gone is not shown any more.
     founder.delete(&format!("/integrations/{hot}")).await.is(200);
-    app.read_stock().await;
+    app.read_store_stats().await;
     assert!(!scrape(&app).await.contains(&hot));
 }
 

@@ -18,7 +18,7 @@ async fn fails() -> &'static str {
 async fn a_handler_that_panics_is_answered_500_without_details() {
     let app = TestApp::new();
     let open = Router::new().route("/fails", get(fails));
-    let router = router_with(open, Router::new(), Access::Anyone, app.app.clone());
+    let router = router_with(open, Router::new(), Access::AnyCaller, app.app.clone());
     let client = Persona::new(router);
     for _ in 0..3 {
         let answer = client.root("/fails").header("x-request-id", "of-the-test").unread().await;

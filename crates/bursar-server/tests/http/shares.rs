@@ -6,7 +6,7 @@ use std::pin::Pin;
 use axum::body::Body;
 use bursar_core::TenantId;
 use bursar_server::http::holder::Holder;
-use bursar_server::http::work_pool::{Place, WorkPool};
+use bursar_server::http::work_pool::{WorkPool, WorkSlot};
 use bursar_server::wire::error::ApiError;
 use bytes::Bytes;
 use futures_util::{FutureExt, stream};
@@ -57,10 +57,10 @@ async fn slow_bodies_of_one_integration_leave_memory_to_the_rest_of_its_tenant()
     slow.iter().for_each(tokio::task::JoinHandle::abort);
 }
 
-type Waiting<'a> = Pin<Box<dyn Future<Output = Result<Place, ApiError>> + Send + 'a>>;
+type Waiting<'a> = Pin<Box<dyn Future<Output = Result<WorkSlot, ApiError>> + Send + 'a>>;
 
 /// Takes all that a tenant may have of a pool, running and waiting.
-fn fill<'a>(pool: &'a WorkPool, tenant: &Tenant) -> (Vec<Place>, Vec<Waiting<'a>>) {
+fn fill<'a>(pool: &'a WorkPool, tenant: &Tenant) -> (Vec<WorkSlot>, Vec<Waiting<'a>>) {
     let holder = Holder::tenant(TenantId::parse(&tenant.id).unwrap(), None);
     let (mut running, mut waiting) = (Vec::new(), Vec::new());
     loop {

@@ -10,7 +10,7 @@ use bursar_server::auth::access::Role;
 use bursar_server::router::API;
 use serde_json::{Value, json};
 
-use crate::people::{People, holder_of};
+use crate::oidc::{People, holder_of};
 use crate::signer::Signer;
 use crate::support::{Answer, Persona, Tenant, TestApp, record, reservation};
 
@@ -26,7 +26,7 @@ enum Access {
     /// A person who is an admin; no key.
     Admin,
     /// Whoever has a credential.
-    Anyone,
+    AnyCaller,
 }
 
 /// What someone hears who names what is not theirs.
@@ -40,7 +40,7 @@ enum Foreign {
     Unnamed,
 }
 
-use Access::{Admin, Anyone, IntegrationKey, Key, Operator};
+use Access::{Admin, AnyCaller, IntegrationKey, Key, Operator};
 use Foreign::{HardBlocked, NotFound, Unnamed};
 
 /// Method, path as the router has it, who may, what a foreign id answers.
@@ -72,7 +72,7 @@ const ROUTES: &[Route] = &[
     ("post", "/tenants/{id}/resume", Operator, Unnamed),
     ("post", "/tenants/{id}/terminate", Operator, Unnamed),
     ("post", "/tenants/{id}/archive", Operator, Unnamed),
-    ("get", "/session/context", Anyone, Unnamed),
+    ("get", "/session/context", AnyCaller, Unnamed),
     ("post", "/onboarding/finalize", Admin, Unnamed),
     ("get", METRICS, Operator, Unnamed),
     ("get", "/audit", Admin, Unnamed),
@@ -269,7 +269,7 @@ pub(crate) fn security(method: &str, path: &str) -> Value {
         None => json!([{}]),
         Some(Operator) if path == METRICS => json!([{ "operator": [] }, { "metrics_token": [] }]),
         Some(Operator) => json!([{ "operator": [] }]),
-        Some(Anyone) => {
+        Some(AnyCaller) => {
             let schemes = ["api_key", "api_key_header", "integration_key", "person", "operator"];
             schemes.map(|name| json!({ name: [] })).to_vec().into()
         }
@@ -314,7 +314,7 @@ fn the_routes_declare_this_access() {
                 |scope, integration_key| access::Access::Tenant { scope, integration_key, role };
             let access = match access {
                 Operator => access::Access::Operator,
-                Anyone => access::Access::Anyone,
+                AnyCaller => access::Access::AnyCaller,
                 Admin => tenant(None, false),
                 Key(scope) => tenant(Some(*scope), false),
                 IntegrationKey(scope) => tenant(Some(*scope), true),
@@ -408,7 +408,7 @@ async fn a_person_may_what_their_role_may() {
         let method = Method::from_bytes(route.0.to_uppercase().as_bytes()).unwrap();
         match API.table().find(&method, &in_api(route.1))?.audience {
             Audience::Caller(access::Access::Tenant { role, .. }) => Some(role),
-            Audience::Caller(access::Access::Anyone) => Some(Role::Viewer),
+            Audience::Caller(access::Access::AnyCaller) => Some(Role::Viewer),
             Audience::Caller(access::Access::Operator) | Audience::Everyone | Audience::Scraper => {
                 None
             }
@@ -571,7 +571,7 @@ async fn a_key_with_the_name_of_another_tenant_is_refused() {
                 Operator => &[],
                 Admin => &[&person],
                 Key(_) => &[&key, &person],
-                IntegrationKey(_) | Anyone => &[&key, &integration_key, &person],
+                IntegrationKey(_) | AnyCaller => &[&key, &integration_key, &person],
             };
             for &persona in personas {
                 let persona = persona.clone().with("x-tenant-id", named);
@@ -661,7 +661,7 @@ async fn a_key_may_name_its_own_tenant() {
 async fn the_operator_says_which_tenant_is_meant() {
     let world = World::new().await;
     let before = world.owners_state().await;
-    for route in ROUTES.iter().filter(|route| !matches!(route.2, Operator | Anyone)) {
+    for route in ROUTES.iter().filter(|route| !matches!(route.2, Operator | AnyCaller)) {
         world.ask(&world.app.founder(), route).await.refused(400, "TENANT_REQUIRED");
         let unknown = world.app.founder().with("x-tenant-id", UNKNOWN);
         world.ask(&unknown, route).await.refused(404, "TENANT_NOT_FOUND");

@@ -8,7 +8,6 @@
 #![expect(clippy::panic, reason = "a proof stops at the first thing that does not hold")]
 
 mod audited;
-mod away;
 mod canary;
 mod clocks;
 mod commands;
@@ -29,3 +28,4 @@ mod replies;
 mod serving;
 mod support;
 mod terminated;
+mod unavailable;

@@ -12,20 +12,20 @@ mod canary;
 mod drain;
 mod expiry;
 mod faults;
-#[expect(clippy::unwrap_used, dead_code, reason = "tests/people uses all of it in its own way")]
-#[path = "../people/issuer.rs"]
+#[expect(clippy::unwrap_used, dead_code, reason = "tests/oidc uses all of it in its own way")]
+#[path = "../oidc/issuer.rs"]
 mod issuer;
 mod jumps;
 mod kills;
+mod oidc;
 mod panics;
-mod people;
 mod races;
 mod readiness;
 mod refusals;
-#[path = "../people/rsa_key.rs"]
+#[path = "../oidc/rsa_key.rs"]
 mod rsa_key;
-#[expect(clippy::unwrap_used, dead_code, reason = "tests/people uses all of it in its own way")]
-#[path = "../people/signer.rs"]
+#[expect(clippy::unwrap_used, dead_code, reason = "tests/oidc uses all of it in its own way")]
+#[path = "../oidc/signer.rs"]
 mod signer;
 mod support;
 mod watch;

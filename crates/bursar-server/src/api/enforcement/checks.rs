@@ -14,14 +14,14 @@ use crate::api::enforcement::estimate::{asked_integration, check_estimate};
 use crate::api::route::{Routes, Rule};
 use crate::app::App;
 use crate::auth::access::ASK;
-use crate::auth::admit::Authorized;
-use crate::jobs::decision_log::Note;
+use crate::auth::authorize::Authorized;
+use crate::jobs::decision_log::DecisionNote;
 use crate::wire::body::{SMALL, Text, parse};
 use crate::wire::enums;
 use crate::wire::envelope::Answer;
 use crate::wire::error::ApiError;
 use crate::wire::error_code::ErrorCode;
-use crate::wire::figures::{cents, percent, usd};
+use crate::wire::format::{cents, percent, usd};
 use crate::wire::params::Query;
 use crate::wire::scalars::{Cents, Id, Instant, Tokens, Usd};
 use crate::wire::schema::EXAMPLE_ID;
@@ -48,7 +48,7 @@ struct Check<'a> {
 }
 
 /// A question whose estimate is checked.
-struct Question {
+struct CheckRequest {
     integration_id: Option<String>,
     estimate: Estimate,
 }
@@ -188,13 +188,13 @@ pub async fn check_calls(
     Ok(Answer::ok(views))
 }
 
-fn read_check(text: &str) -> Result<Question, ApiError> {
+fn read_check(text: &str) -> Result<CheckRequest, ApiError> {
     let check: Check<'_> = parse(text)?;
     let estimate = check_estimate(check.estimated_cost_cents, check.estimated_tokens)?;
-    Ok(Question { integration_id: check.integration_id, estimate })
+    Ok(CheckRequest { integration_id: check.integration_id, estimate })
 }
 
-fn read_batch(text: &str) -> Result<Vec<Question>, ApiError> {
+fn read_batch(text: &str) -> Result<Vec<CheckRequest>, ApiError> {
     let batch: CheckBatch<'_> = parse(text)?;
     if batch.requests.is_empty() || batch.requests.len() > BATCH_MAX {
         return Err(ApiError::field("requests", "must have 1 to 100 requests"));
@@ -273,7 +273,7 @@ pub async fn get_status(
 async fn evaluate(
     app: &App,
     caller: &Authorized,
-    Question { integration_id, estimate }: Question,
+    CheckRequest { integration_id, estimate }: CheckRequest,
 ) -> Result<(DecisionView, HeaderMap), ApiError> {
     let asked = asked_integration(integration_id.as_deref(), caller.only)?;
     let name =
@@ -283,7 +283,7 @@ async fn evaluate(
         None => None,
     };
     let keep = |integration_id, decision: &Decision, at| {
-        app.decision_log.note(Note {
+        app.decision_log.note(DecisionNote {
             tenant_id: caller.tenant_id,
             kind: DecisionKind::Check,
             integration_id,

@@ -10,7 +10,7 @@ use utoipa::ToSchema;
 
 use crate::wire::enums;
 use crate::wire::enums::limit_type;
-use crate::wire::figures::{cents, usd};
+use crate::wire::format::{cents, usd};
 use crate::wire::scalars::{Id, Instant, Usd};
 use crate::wire::timestamps;
 

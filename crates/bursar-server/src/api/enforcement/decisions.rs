@@ -12,17 +12,17 @@ use crate::api::enforcement::decision_view::ReasonView;
 use crate::api::route::{Routes, Rule};
 use crate::app::App;
 use crate::auth::access::ASK;
-use crate::auth::admit::Authorized;
+use crate::auth::authorize::Authorized;
 use crate::http::answer_memory::Reads;
 use crate::wire::enums;
 use crate::wire::envelope::{Answer, ListMeta};
 use crate::wire::error::ApiError;
 use crate::wire::error_code::ErrorCode;
-use crate::wire::figures::{cents, usd};
+use crate::wire::format::{cents, usd};
 use crate::wire::params::Query;
 use crate::wire::period::{instant_params, read_instants};
 use crate::wire::scalars;
-use crate::wire::scalars::{Id, Instant, Usd, Whole};
+use crate::wire::scalars::{BoundedInteger, Id, Instant, Usd};
 use crate::wire::schema::query;
 use crate::wire::timestamps;
 
@@ -101,7 +101,7 @@ impl IntoParams for DecisionParams {
             query::<String>("call_id", "Only about this call."),
             query::<enums::KeptVerdict>("result", "Only with this result."),
             query::<enums::ReasonCode>("reason", "Only for this reason."),
-            query::<Whole<1, LIMIT_MAX, LIMIT_DEFAULT>>("limit", "Rows of a page."),
+            query::<BoundedInteger<1, LIMIT_MAX, LIMIT_DEFAULT>>("limit", "Rows of a page."),
             query::<String>("cursor", "The `next_cursor` of an earlier page."),
         ];
         own.into_iter().chain(instant_params()).collect()
@@ -143,7 +143,7 @@ pub async fn list_decisions(
     let call_id = query.text("call_id");
     let (start, end) = read_instants(&mut query)?;
     query.done()?;
-    caller.known_integration(app.store.as_ref(), named).await?;
+    caller.check_integration(app.store.as_ref(), named).await?;
     let integration_id = named.or(caller.only);
     let filter = DecisionFilter { integration_id, call_id, verdict, code, start, end, before };
     // One more than asked for tells whether there is more.

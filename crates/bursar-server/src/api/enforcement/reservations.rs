@@ -19,15 +19,15 @@ use crate::api::enforcement::estimate::{asked_integration, check_estimate};
 use crate::api::route::{Routes, Rule};
 use crate::app::App;
 use crate::auth::access::{ASK, RESERVE};
-use crate::auth::admit::Authorized;
+use crate::auth::authorize::Authorized;
 use crate::http::answer_memory::Reads;
-use crate::jobs::decision_log::Note;
+use crate::jobs::decision_log::DecisionNote;
 use crate::wire::body::{SMALL, Text, parse};
 use crate::wire::enums;
 use crate::wire::envelope::Answer;
 use crate::wire::error::ApiError;
 use crate::wire::error_code::ErrorCode;
-use crate::wire::figures::{cents, usd};
+use crate::wire::format::{cents, usd};
 use crate::wire::params::{PageParams, Path, Query, list_meta};
 use crate::wire::scalars;
 use crate::wire::scalars::{Cents, Id, Instant, ModelName, Tokens, Usd};
@@ -62,7 +62,7 @@ struct ReservationCreate<'a> {
 }
 
 /// A reservation to be made, checked.
-struct Wanted {
+struct ValidReservation {
     /// Nothing for one that cannot be the caller's.
     asked: Option<IntegrationId>,
     /// How the request calls it.
@@ -153,7 +153,7 @@ impl From<Reservation> for ReservationView {
         Self {
             call_id: request.call_id.as_str().to_owned(),
             integration_id: request.integration_id.to_string(),
-            status: enums::reservation_state_word(state),
+            status: enums::reservation_state_name(state),
             held_cost_cents: cents(cost),
             held_cost_usd: usd(cost),
             held_tokens: request.estimate.tokens,
@@ -234,10 +234,10 @@ pub async fn create_reservation(
 ) -> Result<Response, ApiError> {
     let only = caller.only;
     let wanted = body.read(move |text| read_create(text, only)).await?;
-    let Wanted { asked, name, call_id, estimate, model, ttl_seconds } = wanted;
+    let ValidReservation { asked, name, call_id, estimate, model, ttl_seconds } = wanted;
     let tenant_id = caller.tenant_id;
     let named_call = call_id.as_str().to_owned();
-    let note = |integration_id, decision: &Decision, at| Note {
+    let note = |integration_id, decision: &Decision, at| DecisionNote {
         tenant_id,
         kind: DecisionKind::Reservation,
         integration_id,
@@ -287,7 +287,7 @@ pub async fn create_reservation(
     }
 }
 
-fn read_create(text: &str, only: Option<IntegrationId>) -> Result<Wanted, ApiError> {
+fn read_create(text: &str, only: Option<IntegrationId>) -> Result<ValidReservation, ApiError> {
     let create: ReservationCreate<'_> = parse(text)?;
     let estimate = check_estimate(create.estimated_cost_cents, create.estimated_tokens)?;
     if let Some(model) = &create.model {
@@ -299,7 +299,7 @@ fn read_create(text: &str, only: Option<IntegrationId>) -> Result<Wanted, ApiErr
     let call_id = CallId::new(create.call_id)?;
     let asked = asked_integration(create.integration_id.as_deref(), only)?;
     let name = create.integration_id.unwrap_or_default();
-    Ok(Wanted { asked, name, call_id, estimate, model: create.model, ttl_seconds })
+    Ok(ValidReservation { asked, name, call_id, estimate, model: create.model, ttl_seconds })
 }
 
 fn held_answer(tenant_id: TenantId, held: &Reservation, standing: Option<&Standing>) -> Response {
@@ -398,7 +398,7 @@ pub async fn list_reservations(
     let page = query.page()?;
     let named = query.integration()?;
     query.done()?;
-    caller.known_integration(app.store.as_ref(), named).await?;
+    caller.check_integration(app.store.as_ref(), named).await?;
     let integration_id = named.or(caller.only);
     let found = reads.open_reservations(caller.tenant_id, integration_id, page).await?;
     let meta = list_meta(page, found.rows.len(), found.total);
@@ -423,7 +423,7 @@ fn decision_headers(standing: Option<&Standing>, decision: &Decision) -> HeaderM
 
 fn ended(state: ReservationState) -> ApiError {
     let message =
-        format!("The reservation is {} and cannot change.", enums::reservation_state_word(state));
+        format!("The reservation is {} and cannot change.", enums::reservation_state_name(state));
     ApiError::new(ErrorCode::ReservationEnded, message)
 }
 

@@ -17,16 +17,16 @@ use crate::api::integrations::integration_view::{
 use crate::api::route::{Routes, Rule};
 use crate::app::App;
 use crate::auth::access::{LIMITS, READ, WRITE};
-use crate::auth::admit::Authorized;
+use crate::auth::authorize::Authorized;
 use crate::credentials::reference;
 use crate::http::answer_memory::Reads;
 use crate::wire::body::{Json, present};
 use crate::wire::enums;
-use crate::wire::enums::{PROVIDER_TYPES, cost_basis_word};
+use crate::wire::enums::{PROVIDER_TYPES, cost_basis_name};
 use crate::wire::envelope::Answer;
 use crate::wire::error::ApiError;
 use crate::wire::error_code::ErrorCode;
-use crate::wire::free_object::{ConfigObject, check_config};
+use crate::wire::freeform_json::{ConfigObject, check_config};
 use crate::wire::params;
 use crate::wire::params::{PageParams, Path, Query, list_meta};
 use crate::wire::scalars;
@@ -485,7 +485,7 @@ fn check_model(model: Option<&str>) -> Result<(), ApiError> {
 fn check_cost_basis(text: &str) -> Result<CostBasis, ApiError> {
     [CostBasis::Reported, CostBasis::Computed]
         .into_iter()
-        .find(|basis| cost_basis_word(*basis) == text)
+        .find(|basis| cost_basis_name(*basis) == text)
         .ok_or_else(|| ApiError::field("cost_basis", "must be reported or computed"))
 }
 

@@ -7,8 +7,8 @@ use utoipa::ToSchema;
 
 use crate::credentials::reference;
 use crate::wire::enums;
-use crate::wire::enums::cost_basis_word;
-use crate::wire::figures::{cents, percent, usd};
+use crate::wire::enums::cost_basis_name;
+use crate::wire::format::{cents, percent, usd};
 use crate::wire::scalars;
 use crate::wire::scalars::{Id, Instant, Usd};
 use crate::wire::timestamps;
@@ -159,7 +159,7 @@ impl From<IntegrationRow> for IntegrationView {
             budget_limit_cents: limits.budget_limit_cents,
             token_limit_month: limits.token_limit_month,
             rate_limit_rpm: limits.rate_limit_rpm,
-            cost_basis: cost_basis_word(row.rules.cost_basis),
+            cost_basis: cost_basis_name(row.rules.cost_basis),
             created_at: timestamps::text(row.created_at),
             updated_at: timestamps::text(row.updated_at),
             created_by: row.created_by,

@@ -12,7 +12,7 @@ use crate::api::keys::rotate_key::KeyRotate;
 use crate::api::route::{Routes, Rule};
 use crate::app::App;
 use crate::auth::access::KEYS;
-use crate::auth::admit::Authorized;
+use crate::auth::authorize::Authorized;
 use crate::auth::scopes::{SCOPES, ScopeSet, WORDS_MAX};
 use crate::auth::secret::{Secret, api_key_prefix, api_key_text};
 use crate::http::answer_memory::Reads;

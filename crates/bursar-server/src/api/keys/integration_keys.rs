@@ -11,7 +11,7 @@ use crate::api::keys::rotate_key::KeyRotate;
 use crate::api::route::{Routes, Rule};
 use crate::app::App;
 use crate::auth::access::{KEYS, READ};
-use crate::auth::admit::Authorized;
+use crate::auth::authorize::Authorized;
 use crate::auth::scopes::INTEGRATION_KEY_SCOPES;
 use crate::auth::secret::{Secret, integration_key_prefix, integration_key_text};
 use crate::http::answer_memory::Reads;

@@ -11,7 +11,7 @@ use utoipa_axum::routes;
 use crate::api::route::{Routes, Rule};
 use crate::app::App;
 use crate::auth::access::OPERATOR;
-use crate::auth::admit::Operator;
+use crate::auth::authorize::Operator;
 use crate::wire::envelope::Answer;
 use crate::wire::error::ApiError;
 use crate::wire::error_code::ErrorCode;

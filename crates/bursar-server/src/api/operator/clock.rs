@@ -10,8 +10,8 @@ use utoipa_axum::routes;
 use crate::api::route::{Routes, Rule};
 use crate::app::App;
 use crate::auth::access::OPERATOR;
-use crate::auth::admit::Operator;
-use crate::wire::enums::words;
+use crate::auth::authorize::Operator;
+use crate::wire::enums::enum_schemas;
 use crate::wire::envelope::Answer;
 use crate::wire::error::ApiError;
 use crate::wire::scalars::Instant;
@@ -50,7 +50,7 @@ impl Standing {
     }
 }
 
-words! {
+enum_schemas! {
     /// How Bursar's time and the clock stand to each other.
     ClockStanding in Standing = Standing::as_str { Steady, Jumped, Behind };
 }

@@ -9,7 +9,7 @@ use utoipa_axum::routes;
 use crate::api::route::{Audience, Routes, Rule};
 use crate::app::App;
 use crate::jobs::database_probe;
-use crate::jobs::database_probe::Pulse;
+use crate::jobs::database_probe::DatabaseProbe;
 use crate::wire::enums;
 use crate::wire::envelope::Answer;
 use crate::wire::error::ApiError;
@@ -62,10 +62,10 @@ pub async fn get_ready(State(app): State<App>) -> Result<Answer<ServerHealth>, A
         return Err(ApiError::new(ErrorCode::Unavailable, "The server is stopping."));
     }
     // Asked first: the database's own reason is more precise than that a write failed.
-    database_probe::feel(&app.store).await?;
+    database_probe::probe(&app.store).await?;
     app.ledger.check_writable()?;
     // Requests are refused until the database was asked in its turn.
-    if app.pulse.as_ref().is_some_and(Pulse::is_away) {
+    if app.database_probe.as_ref().is_some_and(DatabaseProbe::is_unavailable) {
         return Err(ApiError::of(ErrorCode::Unavailable));
     }
     Ok(Answer::ok(ServerHealth { status: enums::READY }))

@@ -9,7 +9,7 @@ use utoipa_axum::routes;
 
 use crate::api::route::{Audience, Routes, Rule};
 use crate::app::App;
-use crate::auth::admit::Scraper;
+use crate::auth::authorize::Scraper;
 use crate::jobs::background::TaskFailed;
 use crate::wire::error::ApiError;
 use crate::wire::error_code::ErrorCode;

@@ -11,7 +11,7 @@ use utoipa_axum::routes;
 use crate::api::route::{Routes, Rule};
 use crate::app::App;
 use crate::auth::access::OPERATOR;
-use crate::auth::admit::Operator;
+use crate::auth::authorize::Operator;
 use crate::http::answer_memory::Reads;
 use crate::protection::SIGNALS_KEPT;
 use crate::wire::body::Json;
@@ -22,7 +22,8 @@ use crate::wire::error_code::ErrorCode;
 use crate::wire::params;
 use crate::wire::params::{Path, Query};
 use crate::wire::scalars::{
-    ALLOWED_VALUE_MAX, AllowedValue, Id, Instant, Later, REASON_CHARS_MAX, ReasonText, Whole,
+    ALLOWED_VALUE_MAX, AllowedValue, BoundedInteger, Id, Instant, Later, REASON_CHARS_MAX,
+    ReasonText,
 };
 use crate::wire::schema::{EXAMPLE_ID, query};
 use crate::wire::text::check_text;
@@ -115,7 +116,7 @@ struct SignalParams;
 impl IntoParams for SignalParams {
     fn into_params(_: impl Fn() -> Option<ParameterIn>) -> Vec<Parameter> {
         vec![
-            query::<Whole<1, SIGNALS_KEPT, LIMIT_DEFAULT>>("limit", "Signals of a page."),
+            query::<BoundedInteger<1, SIGNALS_KEPT, LIMIT_DEFAULT>>("limit", "Signals of a page."),
             query::<String>("cursor", "The `next_cursor` of an earlier page."),
         ]
     }

@@ -9,7 +9,7 @@ use clap::ValueEnum;
 
 use crate::api::telemetry::record_view::UsageView;
 use crate::wire::csv_cell;
-use crate::wire::enums::words;
+use crate::wire::enums::enum_schemas;
 use crate::wire::json_line;
 
 /// The fields of an entry in the order of a CSV file, which has them in its first line.
@@ -52,7 +52,7 @@ pub enum UsageFormat {
     Ndjson,
 }
 
-words! {
+enum_schemas! {
     /// How an export is written.
     ExportFormat in UsageFormat = UsageFormat::as_str { Csv, Ndjson };
 }

@@ -22,7 +22,7 @@ use crate::api::telemetry::export_format::{ExportFormat, UsageFormat};
 use crate::api::telemetry::record_view::UsageView;
 use crate::app::App;
 use crate::auth::access::USAGE;
-use crate::auth::admit::Authorized;
+use crate::auth::authorize::Authorized;
 use crate::http::answer_memory::{Reads, Writers};
 use crate::http::memory_budget::ByteHold;
 use crate::wire::cursor;
@@ -33,7 +33,7 @@ use crate::wire::error_code::ErrorCode;
 use crate::wire::export;
 use crate::wire::params::Query;
 use crate::wire::period::{instant_params, read_instants};
-use crate::wire::scalars::{Id, Whole};
+use crate::wire::scalars::{BoundedInteger, Id};
 use crate::wire::schema::query;
 
 const LIMIT_DEFAULT: u32 = 50;
@@ -69,8 +69,8 @@ struct HistoryPageParams;
 impl IntoParams for HistoryPageParams {
     fn into_params(_: impl Fn() -> Option<ParameterIn>) -> Vec<Parameter> {
         vec![
-            query::<Whole<1, LIMIT_MAX, LIMIT_DEFAULT>>("limit", "Rows of a page."),
-            query::<Whole<0, OFFSET_MAX, 0>>("offset", "Rows to pass over."),
+            query::<BoundedInteger<1, LIMIT_MAX, LIMIT_DEFAULT>>("limit", "Rows of a page."),
+            query::<BoundedInteger<0, OFFSET_MAX, 0>>("offset", "Rows to pass over."),
             query::<String>("cursor", "The `next_cursor` of an earlier page."),
         ]
     }
@@ -115,7 +115,7 @@ pub async fn list_usage_history(
     }
     let filter = HistoryFilter { after, ..read_filter(&mut query)? };
     query.done()?;
-    caller.known_integration(app.store.as_ref(), filter.integration_id).await?;
+    caller.check_integration(app.store.as_ref(), filter.integration_id).await?;
     let total = total(&reads, caller.tenant_id, &filter).await?;
     let part = match offset {
         Some(offset) => HistoryPart::Whole(Page { offset, limit }),
@@ -261,7 +261,7 @@ pub async fn export_usage(
     let format = query.read("format", UsageFormat::parse)?.unwrap_or(UsageFormat::Csv);
     let filter = read_filter(&mut query)?;
     query.done()?;
-    caller.known_integration(app.store.as_ref(), filter.integration_id).await?;
+    caller.check_integration(app.store.as_ref(), filter.integration_id).await?;
     let tenant_id = caller.tenant_id;
     let (hold, store) =
         (Arc::new(export::open(&app.export_budget, tenant_id)?), reads.for_export());
@@ -276,7 +276,8 @@ pub async fn export_usage(
         hold,
         writers: reads.writers().clone(),
     };
-    let mut response = Response::new(Body::from_stream(stream::try_unfold(export, Export::piece)));
+    let mut response =
+        Response::new(Body::from_stream(stream::try_unfold(export, Export::next_chunk)));
     let (content_type, disposition) = format.headers();
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));
@@ -288,7 +289,7 @@ pub async fn export_usage(
 impl Export {
     /// The next piece of the file, and what comes after it. An error breaks the answer off, so that
     /// nobody takes half a file for a whole one.
-    async fn piece(mut self) -> Result<Option<(Bytes, Self)>, StoreError> {
+    async fn next_chunk(mut self) -> Result<Option<(Bytes, Self)>, StoreError> {
         let page = match std::mem::replace(&mut self.next, Next::End) {
             Next::End => return Ok(None),
             Next::Head(page) => {

@@ -6,8 +6,8 @@ use serde_json::value::RawValue;
 use utoipa::ToSchema;
 
 use crate::wire::enums;
-use crate::wire::enums::kind_word;
-use crate::wire::figures::{cents, usd};
+use crate::wire::enums::entry_kind_name;
+use crate::wire::format::{cents, usd};
 use crate::wire::scalars;
 use crate::wire::scalars::{FreeObject, Id, Instant, Usd};
 use crate::wire::timestamps;
@@ -72,7 +72,7 @@ impl From<UsageRow> for UsageView {
         let metadata = row.metadata.and_then(|text| RawValue::from_string(text).ok());
         Self {
             id: row.entry_id.to_string(),
-            kind: kind_word(row.kind),
+            kind: entry_kind_name(row.kind),
             integration_id: row.integration_id.to_string(),
             call_id: row.call_id,
             session_id: row.session_id,

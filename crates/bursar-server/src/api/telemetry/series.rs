@@ -15,17 +15,17 @@ use utoipa_axum::routes;
 use crate::api::route::{Routes, Rule};
 use crate::app::App;
 use crate::auth::access::USAGE;
-use crate::auth::admit::Authorized;
+use crate::auth::authorize::Authorized;
 use crate::http::answer_memory::Reads;
 use crate::wire::enums;
-use crate::wire::enums::{group_word, step_word};
+use crate::wire::enums::{group_by_name, step_name};
 use crate::wire::envelope::Answer;
 use crate::wire::error::ApiError;
 use crate::wire::error_code::ErrorCode;
-use crate::wire::figures::{average, cents, latency_percentile, percent, share, usd};
+use crate::wire::format::{average, cents, latency_percentile, percent, share, usd};
 use crate::wire::params::Query;
 use crate::wire::period::{day_params, read_days};
-use crate::wire::scalars::{Date, Id, Instant, Usd, Whole};
+use crate::wire::scalars::{BoundedInteger, Date, Id, Instant, Usd};
 use crate::wire::schema::query;
 use crate::wire::timestamps;
 
@@ -202,7 +202,7 @@ impl From<Group> for GroupView {
 }
 
 fn named(text: &str, known: &[GroupBy]) -> Option<GroupBy> {
-    known.iter().copied().find(|by| group_word(*by) == text)
+    known.iter().copied().find(|by| group_by_name(*by) == text)
 }
 
 /// What a breakdown is asked, for the documents.
@@ -212,7 +212,10 @@ impl IntoParams for BreakdownParams {
     fn into_params(_: impl Fn() -> Option<ParameterIn>) -> Vec<Parameter> {
         let mut params = vec![
             query::<enums::GroupBy>("by", "What usage is told apart by; by default the model."),
-            query::<Whole<1, GROUPS_MAX, GROUPS_DEFAULT>>("limit", "Groups that are told apart."),
+            query::<BoundedInteger<1, GROUPS_MAX, GROUPS_DEFAULT>>(
+                "limit",
+                "Groups that are told apart.",
+            ),
         ];
         let last = "The last day, at most the 366th, by session the 7th; by default today.";
         params.extend(day_params(last));
@@ -231,7 +234,10 @@ impl IntoParams for SeriesParams {
                 "What usage is told apart by; by default only the total is told.",
             ),
             query::<enums::SeriesStep>("step", "By default days; agents are told by day only."),
-            query::<Whole<1, GROUPS_MAX, GROUPS_DEFAULT>>("limit", "Groups that are told apart."),
+            query::<BoundedInteger<1, GROUPS_MAX, GROUPS_DEFAULT>>(
+                "limit",
+                "Groups that are told apart.",
+            ),
         ];
         let last = "The last day, at most the 366th, by hour the 31st; by default today.";
         params.extend(day_params(last));
@@ -268,7 +274,7 @@ pub async fn get_usage_breakdown(
     let days_max = if by == Session { SESSION_DAYS_MAX } else { DAYS_MAX };
     let (first, last) = read_days(app.store.now().day(), &mut query, days_max)?;
     query.done()?;
-    caller.known_integration(app.store.as_ref(), integration_id).await?;
+    caller.check_integration(app.store.as_ref(), integration_id).await?;
     let filter = BreakdownFilter { by, integration_id, first, last, groups_max: groups as usize };
     let breakdown = reads.usage_breakdown(caller.tenant_id, filter).await?;
     let breakdown = breakdown.ok_or_else(|| {
@@ -294,7 +300,7 @@ fn breakdown_view(
         cost_percent: percent(sums.cost_nanos, total.cost_nanos),
     });
     Ok(BreakdownView {
-        by: group_word(by),
+        by: group_by_name(by),
         period_start: first.to_string(),
         period_end: last.to_string(),
         total: SumsView::from(&total),
@@ -327,7 +333,7 @@ pub async fn get_usage_series(
     })?;
     let step = query.read("step", |text| {
         let mut known = [Step::Hour, Step::Day].into_iter();
-        known.find(|step| step_word(*step) == text).ok_or("must be hour or day")
+        known.find(|step| step_name(*step) == text).ok_or("must be hour or day")
     })?;
     let step = step.unwrap_or(Step::Day);
     if by == Some(Agent) && step == Step::Hour {
@@ -348,7 +354,7 @@ pub async fn get_usage_series(
         let problem = "must be lower for so many steps: an answer has at most 10000 points";
         return Err(ApiError::field("limit", problem));
     }
-    caller.known_integration(app.store.as_ref(), integration_id).await?;
+    caller.check_integration(app.store.as_ref(), integration_id).await?;
     let groups_max = limit as usize;
     let filter = SeriesFilter { by, step, integration_id, first, last, groups_max };
     let series = reads.usage_series(caller.tenant_id, filter).await?;
@@ -380,8 +386,8 @@ fn series_view(filter: &SeriesFilter, series: Series) -> Result<SeriesView, Stor
         points: points(&|step| step.groups.get(&place).copied()),
     };
     Ok(SeriesView {
-        group_by: filter.by.map(group_word),
-        step: step_word(filter.step),
+        group_by: filter.by.map(group_by_name),
+        step: step_name(filter.step),
         period_start: filter.first.to_string(),
         period_end: filter.last.to_string(),
         total: points(&|step| Some(step.total)),

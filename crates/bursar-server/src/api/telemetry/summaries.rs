@@ -12,17 +12,17 @@ use utoipa_axum::routes;
 use crate::api::route::{Routes, Rule};
 use crate::app::App;
 use crate::auth::access::USAGE;
-use crate::auth::admit::Authorized;
+use crate::auth::authorize::Authorized;
 use crate::http::answer_memory::Reads;
 use crate::wire::cursor;
 use crate::wire::enums;
 use crate::wire::envelope::{Answer, ListMeta};
 use crate::wire::error::ApiError;
 use crate::wire::error_code::ErrorCode;
-use crate::wire::figures::{average, cents, latency_percentile, share, usd};
+use crate::wire::format::{average, cents, latency_percentile, share, usd};
 use crate::wire::params::Query;
 use crate::wire::period::{day_params, read_days};
-use crate::wire::scalars::{Date, Id, Usd, Whole};
+use crate::wire::scalars::{BoundedInteger, Date, Id, Usd};
 use crate::wire::schema::query;
 
 /// Days that one question may span.
@@ -185,8 +185,8 @@ struct DayPageParams;
 impl IntoParams for DayPageParams {
     fn into_params(_: impl Fn() -> Option<ParameterIn>) -> Vec<Parameter> {
         vec![
-            query::<Whole<0, DAY_OFFSET_MAX, 0>>("offset", "Rows to pass over."),
-            query::<Whole<1, DAY_ROWS_MAX, DAY_ROWS_MAX>>("limit", "Rows of a page."),
+            query::<BoundedInteger<0, DAY_OFFSET_MAX, 0>>("offset", "Rows to pass over."),
+            query::<BoundedInteger<1, DAY_ROWS_MAX, DAY_ROWS_MAX>>("limit", "Rows of a page."),
             query::<String>("cursor", "The `next_cursor` of an earlier page."),
         ]
     }
@@ -214,7 +214,7 @@ pub async fn get_usage_summary(
     let integration_id = query.integration()?;
     let (first, last) = read_days(app.store.now().day(), &mut query, DAYS_MAX)?;
     query.done()?;
-    caller.known_integration(app.store.as_ref(), integration_id).await?;
+    caller.check_integration(app.store.as_ref(), integration_id).await?;
     let usage = reads.usage_by_integration(caller.tenant_id, integration_id, first, last).await?;
     let mut sums = Sums::default();
     for of_integration in &usage {
@@ -272,7 +272,7 @@ pub async fn list_daily_aggregates(
     if offset.is_some() && after.is_some() {
         return Err(ApiError::field("offset", "cannot be combined with cursor"));
     }
-    caller.known_integration(app.store.as_ref(), integration_id).await?;
+    caller.check_integration(app.store.as_ref(), integration_id).await?;
     let filter = DayFilter { integration_id, first, last, after };
     let page = Page { offset: offset.unwrap_or(0), limit };
     let found = reads.usage_by_day(caller.tenant_id, filter, page).await?;

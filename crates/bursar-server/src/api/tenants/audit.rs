@@ -18,7 +18,7 @@ use crate::api::route::{Routes, Rule};
 use crate::api::tenants::audit_view::AuditView;
 use crate::app::App;
 use crate::auth::access::ADMIN;
-use crate::auth::admit::Authorized;
+use crate::auth::authorize::Authorized;
 use crate::http::answer_memory::{Reads, Writers};
 use crate::http::memory_budget::ByteHold;
 use crate::wire::cursor;
@@ -29,7 +29,7 @@ use crate::wire::export;
 use crate::wire::json_line;
 use crate::wire::params::Query;
 use crate::wire::period::{instant_params, read_instants};
-use crate::wire::scalars::Whole;
+use crate::wire::scalars::BoundedInteger;
 use crate::wire::schema::query;
 
 const LIMIT_DEFAULT: u32 = 50;
@@ -43,7 +43,7 @@ struct AuditParams;
 impl IntoParams for AuditParams {
     fn into_params(_: impl Fn() -> Option<ParameterIn>) -> Vec<Parameter> {
         let page = [
-            query::<Whole<1, LIMIT_MAX, LIMIT_DEFAULT>>("limit", "Rows of a page."),
+            query::<BoundedInteger<1, LIMIT_MAX, LIMIT_DEFAULT>>("limit", "Rows of a page."),
             query::<String>("cursor", "The `next_cursor` of an earlier page."),
             query::<String>("actor_id", "Only what this actor did."),
             query::<String>("action", "Only this action, such as `integration.create`."),
@@ -150,7 +150,8 @@ pub async fn export_audit(
         hold,
         writers: reads.writers().clone(),
     };
-    let mut response = Response::new(Body::from_stream(stream::try_unfold(export, Export::piece)));
+    let mut response =
+        Response::new(Body::from_stream(stream::try_unfold(export, Export::next_chunk)));
     let headers = response.headers_mut();
     let disposition = "attachment; filename=\"audit.ndjson\"";
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/x-ndjson"));
@@ -162,7 +163,7 @@ pub async fn export_audit(
 impl Export {
     /// The next piece of the file, and what comes after it. An error breaks the answer off, so that
     /// nobody takes half a file for a whole one.
-    async fn piece(mut self) -> Result<Option<(Bytes, Self)>, StoreError> {
+    async fn next_chunk(mut self) -> Result<Option<(Bytes, Self)>, StoreError> {
         let rows = match std::mem::replace(&mut self.next, Next::End) {
             Next::End => return Ok(None),
             Next::Write(rows) => rows,

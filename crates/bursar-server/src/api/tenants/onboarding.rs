@@ -9,7 +9,7 @@ use utoipa_axum::routes;
 use crate::api::route::{Routes, Rule};
 use crate::app::App;
 use crate::auth::access::ADMIN;
-use crate::auth::admit::Authorized;
+use crate::auth::authorize::Authorized;
 use crate::wire::enums;
 use crate::wire::envelope::Answer;
 use crate::wire::error::ApiError;

@@ -6,7 +6,7 @@ use utoipa_axum::routes;
 
 use crate::api::route::{Routes, Rule};
 use crate::auth::access::Access;
-use crate::auth::admit::Anyone;
+use crate::auth::authorize::AnyCaller;
 use crate::wire::enums;
 use crate::wire::envelope::Answer;
 use crate::wire::scalars::Id;
@@ -35,8 +35,8 @@ pub struct SessionContext {
     tag = "session",
     responses((status = 200, body = SessionContext, description = "Who calls.")),
 )]
-pub async fn get_session_context(caller: Anyone) -> Answer<SessionContext> {
-    let Anyone { actor_type, tenant, only: _, capabilities } = caller;
+pub async fn get_session_context(caller: AnyCaller) -> Answer<SessionContext> {
+    let AnyCaller { actor_type, tenant, only: _, capabilities } = caller;
     Answer::ok(SessionContext {
         actor_type,
         tenant_id: tenant.map(|tenant| tenant.tenant_id.to_string()),
@@ -48,5 +48,5 @@ pub async fn get_session_context(caller: Anyone) -> Answer<SessionContext> {
 
 /// The routes of this file, each with its rule.
 pub fn routes() -> Routes {
-    Routes::new().add(Rule::of(Access::Anyone), routes!(get_session_context))
+    Routes::new().add(Rule::of(Access::AnyCaller), routes!(get_session_context))
 }

@@ -10,7 +10,7 @@ use utoipa_axum::routes;
 use crate::api::route::{Routes, Rule};
 use crate::app::App;
 use crate::auth::access::OPERATOR;
-use crate::auth::admit::Operator;
+use crate::auth::authorize::Operator;
 use crate::wire::body::Json;
 use crate::wire::enums;
 use crate::wire::envelope::Answer;
@@ -175,7 +175,7 @@ pub async fn suspend_tenant(
     operator: Operator,
     Path(id): Path<String>,
 ) -> Result<Answer<TenantView>, ApiError> {
-    lead(&app, operator, &id, TenantLifecycle::Suspended).await
+    change_lifecycle(&app, operator, &id, TenantLifecycle::Suspended).await
 }
 
 /// Resumes a suspended tenant
@@ -192,7 +192,7 @@ pub async fn resume_tenant(
     operator: Operator,
     Path(id): Path<String>,
 ) -> Result<Answer<TenantView>, ApiError> {
-    lead(&app, operator, &id, TenantLifecycle::Active).await
+    change_lifecycle(&app, operator, &id, TenantLifecycle::Active).await
 }
 
 /// Terminates an active or suspended tenant
@@ -211,7 +211,7 @@ pub async fn terminate_tenant(
     operator: Operator,
     Path(id): Path<String>,
 ) -> Result<Answer<TenantView>, ApiError> {
-    lead(&app, operator, &id, TenantLifecycle::Terminated).await
+    change_lifecycle(&app, operator, &id, TenantLifecycle::Terminated).await
 }
 
 /// Archives a terminated tenant
@@ -228,10 +228,10 @@ pub async fn archive_tenant(
     operator: Operator,
     Path(id): Path<String>,
 ) -> Result<Answer<TenantView>, ApiError> {
-    lead(&app, operator, &id, TenantLifecycle::Archived).await
+    change_lifecycle(&app, operator, &id, TenantLifecycle::Archived).await
 }
 
-async fn lead(
+async fn change_lifecycle(
     app: &App,
     operator: Operator,
     id: &str,

@@ -29,7 +29,8 @@ impl InProcessServer {
     pub(super) fn open(config: &Config) -> Result<Self, ClientError> {
         let said = |error: &dyn std::error::Error| ClientError::new(error.to_string());
         let runtime = runtime().map_err(|error| said(&error))?;
-        let app = runtime.block_on(async { server::open_for_command(config, server::clocks()) });
+        let app =
+            runtime.block_on(async { server::open_for_command(config, server::test_clocks()) });
         let app = app.map_err(|error| said(&error))?;
         let service = TowerToHyperService::new(router(app.clone()));
         Ok(Self { runtime, app, service })
@@ -41,7 +42,7 @@ impl InProcessServer {
 
     /// Whether other processes work on the same store.
     pub(super) fn is_shared(&self) -> bool {
-        self.app.pulse.is_some()
+        self.app.database_probe.is_some()
     }
 
     pub(super) fn send(

@@ -11,7 +11,7 @@ use ureq::tls::TlsConfig;
 use super::reply::{ClientError, Fetched, Reply, broken_off, retry_after};
 use crate::config::data_dir::ADDRESS;
 use crate::config::settings::Config;
-use crate::http::reachable;
+use crate::http::connectable_address;
 
 /// How long a request may take.
 const ANSWER_DEADLINE: Duration = Duration::from_secs(60);
@@ -116,7 +116,7 @@ pub fn operator_url(config: &Config) -> Option<String> {
 
 fn url_of(scheme: &str, listen: &str) -> String {
     match listen.parse::<SocketAddr>() {
-        Ok(address) => format!("{scheme}://{}", reachable(address)),
+        Ok(address) => format!("{scheme}://{}", connectable_address(address)),
         Err(_) => format!("{scheme}://{listen}"),
     }
 }

@@ -33,7 +33,7 @@ const SHOWN_MAX: u64 = 20;
 
 /// What became of the rows.
 #[derive(Debug, Default)]
-struct Tally {
+struct ImportCounts {
     accepted: u64,
     duplicates: u64,
     refused: u64,
@@ -49,19 +49,23 @@ pub fn run(config: &Config, arguments: ImportArguments) -> Result<ExitCode, Impo
     let mapping = Mapping::new(&arguments)?;
     let mut rows = Rows::open(&arguments.file, arguments.format)?;
     mapping.check_columns(rows.columns())?;
-    let tally = ApiClient::with(config, &arguments.access, |client| {
+    let counts = ApiClient::with(config, &arguments.access, |client| {
         client.select_tenant(arguments.tenant.as_deref())?;
         send_all(client, &mapping, &mut rows)
     })?;
-    let Tally { accepted, duplicates, refused } = tally;
+    let ImportCounts { accepted, duplicates, refused } = counts;
     say_line(&format!("{accepted} accepted, {duplicates} already there, {refused} refused"))
         .map_err(|error| ImportError::new(error.to_string()))?;
     Ok(if refused == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-fn send_all(client: &ApiClient, mapping: &Mapping, rows: &mut Rows) -> Result<Tally, ImportError> {
+fn send_all(
+    client: &ApiClient,
+    mapping: &Mapping,
+    rows: &mut Rows,
+) -> Result<ImportCounts, ImportError> {
     let bar = progress(rows.bytes_total());
-    let mut tally = Tally::default();
+    let mut counts = ImportCounts::default();
     let mut records: Vec<(u64, String)> = Vec::with_capacity(ROWS_MAX);
     let mut bytes = 0;
     while let Some(row) = rows.next_row()? {
@@ -70,23 +74,23 @@ fn send_all(client: &ApiClient, mapping: &Mapping, rows: &mut Rows) -> Result<Ta
                 bytes += record.1.len();
                 records.push(record);
             }
-            Err(error) => tally.refuse(&bar, error.number, &error.reason),
+            Err(error) => counts.refuse(&bar, error.number, &error.reason),
         }
         if records.len() == ROWS_MAX || bytes >= BYTES_MAX {
-            send(client, &mut records, &mut tally, &bar)?;
+            send(client, &mut records, &mut counts, &bar)?;
             bytes = 0;
             bar.set_position(rows.bytes_read());
         }
     }
-    send(client, &mut records, &mut tally, &bar)?;
+    send(client, &mut records, &mut counts, &bar)?;
     bar.finish_and_clear();
-    Ok(tally)
+    Ok(counts)
 }
 
 fn send(
     client: &ApiClient,
     records: &mut Vec<(u64, String)>,
-    tally: &mut Tally,
+    counts: &mut ImportCounts,
     bar: &ProgressBar,
 ) -> Result<(), ImportError> {
     if records.is_empty() {
@@ -96,16 +100,16 @@ fn send(
     let fates = sink::send(client, &texts)?;
     for ((number, _), fate) in records.iter().zip(fates) {
         match fate {
-            sink::Fate::Accepted => tally.accepted += 1,
-            sink::Fate::Duplicate => tally.duplicates += 1,
-            sink::Fate::Refused(reason) => tally.refuse(bar, *number, &reason),
+            sink::RecordResult::Accepted => counts.accepted += 1,
+            sink::RecordResult::Duplicate => counts.duplicates += 1,
+            sink::RecordResult::Refused(reason) => counts.refuse(bar, *number, &reason),
         }
     }
     records.clear();
     Ok(())
 }
 
-impl Tally {
+impl ImportCounts {
     fn refuse(&mut self, bar: &ProgressBar, number: u64, reason: &str) {
         self.refused += 1;
         if self.refused <= SHOWN_MAX {

@@ -18,7 +18,7 @@ const PAUSE_MAX: Duration = Duration::from_secs(60);
 
 /// What became of a record.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Fate {
+pub(super) enum RecordResult {
     /// It is stored.
     Accepted,
     /// It was stored before.
@@ -30,7 +30,7 @@ pub(super) enum Fate {
 /// What is said to a batch.
 enum BatchReply {
     /// Of each record, whether it is over with it.
-    Each(Vec<Result<Fate, RetryLater>>),
+    Each(Vec<Result<RecordResult, RetryLater>>),
     /// Nothing was taken.
     Later(RetryLater),
 }
@@ -73,7 +73,7 @@ struct DetailsData {
 
 /// Sends records until it is over with each, which the call ids make safe, and says what became of
 /// each.
-pub(super) fn send(client: &ApiClient, records: &[&str]) -> Result<Vec<Fate>, ImportError> {
+pub(super) fn send(client: &ApiClient, records: &[&str]) -> Result<Vec<RecordResult>, ImportError> {
     send_all(records, |open| post(client, open), std::thread::sleep)
 }
 
@@ -81,10 +81,10 @@ fn send_all(
     records: &[&str],
     mut post: impl FnMut(&[&str]) -> Result<BatchReply, ImportError>,
     mut sleep: impl FnMut(Duration),
-) -> Result<Vec<Fate>, ImportError> {
+) -> Result<Vec<RecordResult>, ImportError> {
     let mut pauses = Pauses::new();
     let mut open: Vec<(usize, &str)> = records.iter().copied().enumerate().collect();
-    let mut fates: Vec<(usize, Fate)> = Vec::with_capacity(records.len());
+    let mut fates: Vec<(usize, RecordResult)> = Vec::with_capacity(records.len());
     while !open.is_empty() {
         let texts: Vec<&str> = open.iter().map(|(_, text)| *text).collect();
         let later = match post(&texts)? {
@@ -94,7 +94,7 @@ fn send_all(
                 let mut again = Vec::new();
                 for (record, result) in open.into_iter().zip(results) {
                     match result {
-                        Ok(fate) => fates.push((record.0, fate)),
+                        Ok(record_result) => fates.push((record.0, record_result)),
                         Err(later) => {
                             again.push(record);
                             longest = later.or_longer(longest);
@@ -110,7 +110,7 @@ fn send_all(
         }
     }
     fates.sort_by_key(|(at, _)| *at);
-    Ok(fates.into_iter().map(|(_, fate)| fate).collect())
+    Ok(fates.into_iter().map(|(_, record_result)| record_result).collect())
 }
 
 impl RetryLater {
@@ -176,14 +176,14 @@ fn post(client: &ApiClient, records: &[&str]) -> Result<BatchReply, ImportError>
 }
 
 /// What became of each record; nothing when the reply does not say it of each.
-fn results(reply: &Reply, count: usize) -> Option<Vec<Result<Fate, RetryLater>>> {
+fn results(reply: &Reply, count: usize) -> Option<Vec<Result<RecordResult, RetryLater>>> {
     #[derive(Deserialize)]
     struct Envelope {
         data: BatchData,
     }
     let envelope: Envelope = serde_json::from_str(&reply.text).ok()?;
     let results = envelope.data.results;
-    (results.len() == count).then(|| results.into_iter().map(ResultData::fate).collect())
+    (results.len() == count).then(|| results.into_iter().map(ResultData::record_result).collect())
 }
 
 /// What to say of a reply that refuses because the tenant sends too much; nothing for others.
@@ -197,14 +197,14 @@ fn limit(reply: &Reply) -> Option<String> {
 }
 
 impl ResultData {
-    fn fate(self) -> Result<Fate, RetryLater> {
+    fn record_result(self) -> Result<RecordResult, RetryLater> {
         match (self.status.as_str(), self.error) {
-            ("accepted", _) => Ok(Fate::Accepted),
-            ("duplicate", _) => Ok(Fate::Duplicate),
-            (_, None) => Ok(Fate::Refused(String::new())),
+            ("accepted", _) => Ok(RecordResult::Accepted),
+            ("duplicate", _) => Ok(RecordResult::Duplicate),
+            (_, None) => Ok(RecordResult::Refused(String::new())),
             (_, Some(error)) => match error.limit() {
                 Some(reason) => Err(RetryLater { pause: error.pause(), reason }),
-                None => Ok(Fate::Refused(error.message)),
+                None => Ok(RecordResult::Refused(error.message)),
             },
         }
     }
@@ -241,7 +241,7 @@ mod tests {
     fn sent(
         records: &[&str],
         answers: Vec<BatchReply>,
-    ) -> (Result<Vec<Fate>, ImportError>, Vec<String>, Vec<u64>) {
+    ) -> (Result<Vec<RecordResult>, ImportError>, Vec<String>, Vec<u64>) {
         let (mut posted, mut pauses) = (Vec::new(), Vec::new());
         let mut answers = answers.into_iter();
         let post = |open: &[&str]| {
@@ -254,15 +254,21 @@ mod tests {
 
     #[test]
     fn only_what_came_too_soon_is_sent_again_and_every_record_has_its_own_fate() {
-        let refused = || Fate::Refused("wrong".to_owned());
+        let refused = || RecordResult::Refused("wrong".to_owned());
         let answers = vec![
             BatchReply::Later(later(3)),
-            BatchReply::Each(vec![Err(later(1)), Ok(Fate::Accepted), Err(later(2)), Ok(refused())]),
-            BatchReply::Each(vec![Ok(Fate::Duplicate), Err(later(0))]),
-            BatchReply::Each(vec![Ok(Fate::Accepted)]),
+            BatchReply::Each(vec![
+                Err(later(1)),
+                Ok(RecordResult::Accepted),
+                Err(later(2)),
+                Ok(refused()),
+            ]),
+            BatchReply::Each(vec![Ok(RecordResult::Duplicate), Err(later(0))]),
+            BatchReply::Each(vec![Ok(RecordResult::Accepted)]),
         ];
         let (done, posted, pauses) = sent(&["a", "b", "c", "d"], answers);
-        let expected = [Fate::Duplicate, Fate::Accepted, Fate::Accepted, refused()];
+        let expected =
+            [RecordResult::Duplicate, RecordResult::Accepted, RecordResult::Accepted, refused()];
         assert_eq!(done.expect("all are answered"), expected);
         assert_eq!(posted, ["abcd", "abcd", "ac", "c"]);
         assert_eq!(pauses, [3_000, 2_000, 800]);
@@ -288,13 +294,13 @@ mod tests {
                 r#"{{"status":"error","error":{{"code":"{code}","message":"m","details":
                 {{"dimension":"rate","retry_after_ms":1500}}}}}}"#
             );
-            serde_json::from_str::<ResultData>(&text).expect("it is a result").fate()
+            serde_json::from_str::<ResultData>(&text).expect("it is a result").record_result()
         };
         for code in ["RATE_LIMITED", "THROTTLED"] {
             let later = result(code).expect_err("it comes again");
             assert_eq!(later.pause, Duration::from_millis(1_500));
             assert!(later.reason.starts_with(&format!("m ({code}): ")), "{}", later.reason);
         }
-        assert_eq!(result("INVALID_FIELD"), Ok(Fate::Refused("m".to_owned())));
+        assert_eq!(result("INVALID_FIELD"), Ok(RecordResult::Refused("m".to_owned())));
     }
 }

@@ -10,7 +10,7 @@ mod labels;
 mod ledger;
 mod process;
 mod readers;
-mod stock;
+mod store_stats;
 mod stored_bytes;
 mod table;
 mod usage;
@@ -27,11 +27,11 @@ use tokio::sync::{AcquireError, OwnedSemaphorePermit, Semaphore};
 use crate::auth::failed_logins::FailedLogin;
 
 pub use self::http::Counted;
-pub use self::readers::{ReaderEvicted, Reading};
+pub use self::readers::{MetricsReader, ReaderEvicted};
 pub use self::table::{METRICS, Metric, MetricKind};
 use self::{
     clock::ClockMetrics, http::HttpMetrics, ledger::LedgerMetrics, process::ProcessMetrics,
-    readers::Readers, stock::StockMetrics, usage::UsageText,
+    readers::Readers, store_stats::StoreStatsMetrics, usage::UsageText,
 };
 
 /// Texts whose beginning is made at once.
@@ -46,7 +46,7 @@ pub struct Metrics {
     http: HttpMetrics,
     ledger: LedgerMetrics,
     process: ProcessMetrics,
-    stock: StockMetrics,
+    store_stats: StoreStatsMetrics,
     readers: Readers<MetricsText>,
     renders: Arc<Semaphore>,
 }
@@ -82,7 +82,7 @@ impl Metrics {
             http: HttpMetrics::new(&registry)?,
             ledger: LedgerMetrics::new(&registry)?,
             process: ProcessMetrics::new(&registry)?,
-            stock: StockMetrics::new(&registry)?,
+            store_stats: StoreStatsMetrics::new(&registry)?,
             readers: Readers::default(),
             renders: Arc::new(Semaphore::new(RENDERS_MAX)),
             registry,
@@ -112,7 +112,7 @@ impl Metrics {
         turn: OwnedSemaphorePermit,
         waiting: Waiting,
         clock: &ClockState,
-    ) -> prometheus::Result<Reading<MetricsText>> {
+    ) -> prometheus::Result<MetricsReader<MetricsText>> {
         self.clock.see(clock);
         self.ledger.see(waiting);
         self.process.see();
@@ -132,8 +132,8 @@ impl Metrics {
     ///
     /// # Errors
     /// [`StoreError`]; the gauges keep what they said.
-    pub async fn read_stock(&self, store: &dyn Store) -> Result<(), StoreError> {
-        self.stock.read(store).await
+    pub async fn read_store_stats(&self, store: &dyn Store) -> Result<(), StoreError> {
+        self.store_stats.read(store).await
     }
 
     /// Counts a decision.

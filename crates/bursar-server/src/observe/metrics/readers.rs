@@ -38,13 +38,13 @@ struct ReaderSlot<T> {
 
 #[derive(Debug)]
 struct State<T> {
-    text: Text<T>,
+    text: ReaderText<T>,
     /// When something of it was last asked for.
     turn: u64,
 }
 
 #[derive(Debug)]
-enum Text<T> {
+enum ReaderText<T> {
     Open(T),
     Ended,
     Cut,
@@ -52,12 +52,12 @@ enum Text<T> {
 
 impl<T> Readers<T> {
     /// Begins to read a text, in the place of another reader if there are too many.
-    pub(super) fn begin(&self, text: T) -> Reading<T> {
+    pub(super) fn begin(&self, text: T) -> MetricsReader<T> {
         let turn = self.turns.fetch_add(1, Ordering::Relaxed);
-        let state = Mutex::new(State { text: Text::Open(text), turn });
+        let state = Mutex::new(State { text: ReaderText::Open(text), turn });
         let slot = Arc::new(ReaderSlot { state });
         let mut slots = self.slots.lock();
-        slots.retain(|slot| matches!(slot.state.lock().text, Text::Open(_)));
+        slots.retain(|slot| matches!(slot.state.lock().text, ReaderText::Open(_)));
         if slots.len() >= READERS_MAX {
             let turns = slots.iter().map(|slot| slot.state.lock().turn).enumerate();
             if let Some((at, _)) = turns.min_by_key(|(_, turn)| *turn) {
@@ -65,47 +65,47 @@ impl<T> Readers<T> {
             }
         }
         slots.push(Arc::clone(&slot));
-        Reading { slot, turns: Arc::clone(&self.turns) }
+        MetricsReader { slot, turns: Arc::clone(&self.turns) }
     }
 }
 
 impl<T> ReaderSlot<T> {
     fn cut(&self) {
         let mut state = self.state.lock();
-        if let Text::Open(_) = state.text {
-            state.text = Text::Cut;
+        if let ReaderText::Open(_) = state.text {
+            state.text = ReaderText::Cut;
         }
     }
 }
 
 /// A text that is being read, part by part.
 #[derive(Debug)]
-pub struct Reading<T> {
+pub struct MetricsReader<T> {
     slot: Arc<ReaderSlot<T>>,
     turns: Arc<AtomicU64>,
 }
 
-impl<T: Iterator<Item = Bytes>> Iterator for Reading<T> {
+impl<T: Iterator<Item = Bytes>> Iterator for MetricsReader<T> {
     type Item = Result<Bytes, ReaderEvicted>;
 
     fn next(&mut self) -> Option<Self::Item> {
         let mut state = self.slot.state.lock();
         let part = match &mut state.text {
-            Text::Open(text) => text.next().map(Ok),
-            Text::Ended => None,
-            Text::Cut => Some(Err(ReaderEvicted)),
+            ReaderText::Open(text) => text.next().map(Ok),
+            ReaderText::Ended => None,
+            ReaderText::Cut => Some(Err(ReaderEvicted)),
         };
         match part {
             Some(Ok(_)) => state.turn = self.turns.fetch_add(1, Ordering::Relaxed),
-            Some(Err(_)) | None => state.text = Text::Ended,
+            Some(Err(_)) | None => state.text = ReaderText::Ended,
         }
         part
     }
 }
 
-impl<T> Drop for Reading<T> {
+impl<T> Drop for MetricsReader<T> {
     fn drop(&mut self) {
-        self.slot.state.lock().text = Text::Ended;
+        self.slot.state.lock().text = ReaderText::Ended;
     }
 }
 

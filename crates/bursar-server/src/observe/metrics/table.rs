@@ -90,7 +90,7 @@ metrics! {
         "What the store takes on disk: the data, and the write-ahead log.";
     LOG_KEPT = Gauge "bursar_log_kept" []
         "1 while the data file does not get what is in its log, until a restart, else 0.";
-    STOCK_READ_AT = Gauge "bursar_stock_read_timestamp_seconds" []
+    STORE_READ_AT = Gauge "bursar_stock_read_timestamp_seconds" []
         "When the gauges that come from the store were last read from it.";
     CLOCK_REFUSES = Gauge "bursar_clock_refuses" []
         "1 while writes and decisions are refused because the clock jumped forward, else 0.";

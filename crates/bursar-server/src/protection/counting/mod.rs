@@ -3,7 +3,7 @@
 //! It changes nothing elsewhere, and what it remembers is bounded however many tenants come.
 
 mod activity;
-mod recent;
+mod lru_map;
 mod slots;
 
 use std::collections::HashMap;
@@ -14,9 +14,9 @@ use bursar_core::{
 };
 
 use self::activity::Activity;
-use self::recent::{Key, Recent};
+use self::lru_map::{Key, LruMap};
 use self::slots::Slots;
-use crate::protection::rule::{ProtectedRequest, Protection, Route, WindowOwner};
+use crate::protection::rule::{ProtectedRequest, Protection, RouteNumber, WindowOwner};
 use crate::protection::thresholds::{Pace, RequestClass};
 
 const MICROS_PER_MILLI: i64 = 1_000;
@@ -64,10 +64,10 @@ impl Capacity {
 /// integrations a tenant has, they take an eighth of what is remembered, and then each other's
 /// places.
 #[derive(Debug)]
-pub struct Counting {
-    minutes: Recent<(WindowOwner, Route), Slots<RATE_SLOTS>>,
-    seconds: Recent<WindowOwner, Seconds>,
-    tenants: Recent<TenantId, Activity>,
+pub struct SlidingWindows {
+    minutes: LruMap<(WindowOwner, RouteNumber), Slots<RATE_SLOTS>>,
+    seconds: LruMap<WindowOwner, Seconds>,
+    tenants: LruMap<TenantId, Activity>,
 }
 
 /// What is counted of a window owner over all routes of a class.
@@ -89,7 +89,7 @@ impl Key for WindowOwner {
     }
 }
 
-impl Key for (WindowOwner, Route) {
+impl Key for (WindowOwner, RouteNumber) {
     fn sharer(&self) -> Option<TenantId> {
         self.0.sharer()
     }
@@ -102,7 +102,7 @@ struct Counts<'a> {
     activity: &'a mut Activity,
 }
 
-impl Protection for Counting {
+impl Protection for SlidingWindows {
     fn decide(&mut self, request: &ProtectedRequest) -> ProtectionDecision {
         let Some(mut counts) = self.counts(request) else { return ProtectionDecision::Allow };
         counts.refusal(request).unwrap_or_else(|| counts.count(request))
@@ -132,14 +132,14 @@ impl Protection for Counting {
     }
 }
 
-impl Counting {
+impl SlidingWindows {
     /// A rule that remembers so much, and nothing yet.
     pub fn new(capacity: Capacity) -> Self {
         let Capacity { tenants, owners, routes } = capacity;
         Self {
-            minutes: Recent::new(routes, routes / SHARE),
-            seconds: Recent::new(owners, owners / SHARE),
-            tenants: Recent::new(tenants, tenants),
+            minutes: LruMap::new(routes, routes / SHARE),
+            seconds: LruMap::new(owners, owners / SHARE),
+            tenants: LruMap::new(tenants, tenants),
         }
     }
 

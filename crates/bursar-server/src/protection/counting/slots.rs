@@ -29,7 +29,7 @@ impl<const N: usize> Slots<N> {
         }
         while self.latest < slot {
             self.latest += 1;
-            if let Some(left) = self.counts.get_mut(Self::place(self.latest)) {
+            if let Some(left) = self.counts.get_mut(Self::index_of(self.latest)) {
                 self.total -= i64::from(std::mem::take(left));
             }
         }
@@ -37,7 +37,7 @@ impl<const N: usize> Slots<N> {
 
     /// Counts one in the slot that was advanced to.
     pub(super) fn add(&mut self) {
-        if let Some(count) = self.counts.get_mut(Self::place(self.latest))
+        if let Some(count) = self.counts.get_mut(Self::index_of(self.latest))
             && let Some(more) = count.checked_add(1)
         {
             *count = more;
@@ -56,12 +56,12 @@ impl<const N: usize> Slots<N> {
         let mut slot = self.latest - Self::SPAN;
         while left >= limit && slot < self.latest {
             slot += 1;
-            left -= self.counts.get(Self::place(slot)).map_or(0, |count| i64::from(*count));
+            left -= self.counts.get(Self::index_of(slot)).map_or(0, |count| i64::from(*count));
         }
         slot + Self::SPAN
     }
 
-    const fn place(slot: i64) -> usize {
+    const fn index_of(slot: i64) -> usize {
         slot.rem_euclid(Self::SPAN) as usize
     }
 }

@@ -127,8 +127,8 @@ impl TestApp {
     }
 
     /// Reads the metrics that come from the store, as the server does now and then.
-    pub(crate) async fn read_stock(&self) {
-        self.app.metrics.read_stock(self.app.store.as_ref()).await.unwrap();
+    pub(crate) async fn read_store_stats(&self) {
+        self.app.metrics.read_store_stats(self.app.store.as_ref()).await.unwrap();
     }
 
     /// Someone without any credential.

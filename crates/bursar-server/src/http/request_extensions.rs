@@ -9,7 +9,7 @@ use crate::http::holder::Holder;
 
 /// On which listener a request came; an extension of every request that came by a socket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Listener {
+pub enum ListenerKind {
     /// Where tenants call.
     Public,
     /// Where only the operator's network calls.
@@ -22,7 +22,7 @@ pub struct OverTls;
 
 /// That a request came on a connection of the reserve; an extension of such requests only.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct OnReserve;
+pub struct OverflowConnection;
 
 /// Whose request it is, once that is proved; an extension of every request.
 #[derive(Clone, Debug, Default)]
@@ -59,7 +59,7 @@ impl RequestTenant {
         match self.0.get() {
             Some(Proved::Tenant(tenant_id, only)) => Holder::tenant(*tenant_id, *only),
             Some(Proved::Operator) => Holder::OPERATOR,
-            None => Holder::NOBODY,
+            None => Holder::ANONYMOUS,
         }
     }
 }

@@ -36,7 +36,7 @@ impl Default for ConfigObject {
 /// 422 on `config`, or on the place in it that is wrong; never with the value.
 pub fn check_config(config: &RawValue) -> Result<ConfigObject, ApiError> {
     let config = check("config", config, raw_key::find_secret)?;
-    if let Some(place) = config.repeated() {
+    if let Some(place) = config.duplicate_key() {
         return Err(ApiError::field(format!("config{place}"), "must be given once"));
     }
     let origin = match config.value().get("base_url") {

@@ -27,7 +27,7 @@ const BOUNDS: CacheBounds = CacheBounds {
 /// Whoever asks for a tenant at the same time waits for one question, so that a flood of requests
 /// is none to the store. An answer is good for the same question only. Answers that are over go as
 /// others come, and when all places are taken, the one asked for the longest ago goes.
-pub(super) struct PerTenant<Q, T> {
+pub(super) struct TenantFacts<Q, T> {
     name: &'static str,
     slots: RwLock<Slots<Q, T>>,
 }
@@ -73,7 +73,7 @@ fn is_over(at: Duration, elapsed: Duration) -> bool {
     elapsed.saturating_sub(at) >= LIFE
 }
 
-impl<Q: PartialEq, T: Clone> PerTenant<Q, T> {
+impl<Q: PartialEq, T: Clone> TenantFacts<Q, T> {
     /// Nothing yet, under the name that the operator reads.
     pub(super) fn new(name: &'static str) -> Self {
         Self { name, slots: RwLock::new(TenantCache::new(BOUNDS)) }
@@ -124,7 +124,7 @@ impl<Q: PartialEq, T: Clone> PerTenant<Q, T> {
             return Arc::clone(slot);
         }
         let slot = Arc::new(Slot::default());
-        place(&mut slots, tenant_id, Arc::clone(&slot), elapsed);
+        insert_newest(&mut slots, tenant_id, Arc::clone(&slot), elapsed);
         slot
     }
 
@@ -132,13 +132,13 @@ impl<Q: PartialEq, T: Clone> PerTenant<Q, T> {
     fn renew(&self, tenant_id: TenantId, slot: Arc<Slot<Q, T>>, elapsed: Duration) {
         let mut slots = self.slots.write();
         if slots.get(&tenant_id).is_some_and(|known| Arc::ptr_eq(known, &slot)) {
-            place(&mut slots, tenant_id, slot, elapsed);
+            insert_newest(&mut slots, tenant_id, slot, elapsed);
         }
     }
 }
 
 /// Puts an answer in place as the youngest; those that are over go, unless someone waits for them.
-fn place<Q, T>(
+fn insert_newest<Q, T>(
     slots: &mut Slots<Q, T>,
     tenant_id: TenantId,
     slot: Arc<Slot<Q, T>>,
@@ -148,7 +148,7 @@ fn place<Q, T>(
     slots.expire(|slot| Arc::strong_count(slot) == 1 && slot.is_over(elapsed));
 }
 
-impl<Q: Send + Sync, T: Send + Sync> Cache for PerTenant<Q, T> {
+impl<Q: Send + Sync, T: Send + Sync> Cache for TenantFacts<Q, T> {
     fn name(&self) -> &'static str {
         self.name
     }
@@ -182,7 +182,7 @@ mod tests {
 
     #[tokio::test]
     async fn the_store_is_asked_once_a_second_however_many_ask() {
-        let known: PerTenant<(), u32> = PerTenant::new("answers");
+        let known: TenantFacts<(), u32> = TenantFacts::new("answers");
         let asked = AtomicU32::new(0);
         let get = |number: i64, millis| {
             known.get(tenant(number), (), at(millis), || async {
@@ -202,7 +202,7 @@ mod tests {
 
     #[tokio::test]
     async fn an_answer_is_good_for_its_own_question_only() {
-        let known: PerTenant<u32, u32> = PerTenant::new("answers");
+        let known: TenantFacts<u32, u32> = TenantFacts::new("answers");
         for question in [7, 8, 7] {
             let answer = known.get(tenant(1), question, at(0), || async move { Ok(question) });
             assert!(matches!(answer.await, Ok(answer) if answer == question));
@@ -211,7 +211,7 @@ mod tests {
 
     #[tokio::test]
     async fn what_is_not_answered_is_not_asked_again_within_the_second() {
-        let known: PerTenant<(), u32> = PerTenant::new("answers");
+        let known: TenantFacts<(), u32> = TenantFacts::new("answers");
         let refused = known.get(tenant(1), (), at(0), || async { Err(StoreError::Closed) }).await;
         assert!(matches!(refused, Err(StoreError::Closed)));
         let refused = known.get(tenant(1), (), at(999), || async { Ok(7) }).await;
@@ -220,7 +220,7 @@ mod tests {
     }
 
     /// Asks for a tenant, and says whether the store was asked.
-    async fn is_asked(known: &PerTenant<(), u32>, number: i64, millis: u64) -> bool {
+    async fn is_asked(known: &TenantFacts<(), u32>, number: i64, millis: u64) -> bool {
         let asked = AtomicU32::new(0);
         let ask = async || Ok(asked.fetch_add(1, Ordering::Relaxed));
         known.get(tenant(number), (), at(millis), ask).await.expect("an answer");
@@ -229,7 +229,7 @@ mod tests {
 
     #[tokio::test]
     async fn when_all_places_are_taken_the_one_asked_for_the_longest_ago_goes() {
-        let known = PerTenant::new("answers");
+        let known = TenantFacts::new("answers");
         let tenants_max = TENANTS_MAX as i64;
         for number in 1..=tenants_max {
             assert!(is_asked(&known, number, 0).await);
@@ -244,7 +244,7 @@ mod tests {
 
     #[tokio::test]
     async fn what_is_over_goes_as_others_come() {
-        let known = PerTenant::new("answers");
+        let known = TenantFacts::new("answers");
         for number in 1..=100 {
             is_asked(&known, number, 0).await;
         }
@@ -257,7 +257,7 @@ mod tests {
 
     #[tokio::test]
     async fn the_operator_clears_one_tenant_or_all() {
-        let known = PerTenant::new("answers");
+        let known = TenantFacts::new("answers");
         for number in 1..=3 {
             is_asked(&known, number, 0).await;
         }
@@ -268,7 +268,7 @@ mod tests {
 
     #[tokio::test]
     async fn what_is_forgotten_while_it_is_asked_for_stays_forgotten() {
-        let known: PerTenant<(), u32> = PerTenant::new("answers");
+        let known: TenantFacts<(), u32> = TenantFacts::new("answers");
         let ask = async || {
             known.forget(tenant(1));
             Ok(1)

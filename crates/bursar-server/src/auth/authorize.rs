@@ -19,7 +19,7 @@ use crate::auth::caller::{Caller, CallerTenant, OPERATOR};
 use crate::auth::failed_logins::FailedLogin;
 use crate::auth::scopes::{INTEGRATION_KEY_SCOPES, ScopeSet};
 use crate::credentials::reference::SetBy;
-use crate::http::request_facts::{Listener, RequestTenant};
+use crate::http::request_extensions::{ListenerKind, RequestTenant};
 use crate::wire::error::ApiError;
 use crate::wire::error_code::ErrorCode;
 use crate::wire::timestamps;
@@ -96,7 +96,7 @@ impl Authorized {
     ///
     /// # Errors
     /// 404, and whatever storage says.
-    pub async fn known_integration(
+    pub async fn check_integration(
         &self,
         store: &dyn Store,
         integration_id: Option<IntegrationId>,
@@ -129,7 +129,7 @@ pub struct Operator {
 
 /// Whoever proved who they are.
 #[derive(Clone, Debug)]
-pub struct Anyone {
+pub struct AnyCaller {
     /// As which kind of actor.
     pub actor_type: &'static str,
     /// Of which tenant; of the operator the one that is named, if any.
@@ -150,7 +150,7 @@ pub enum Admitted {
     /// The operator, of no tenant.
     Operator(Operator),
     /// Whoever it is.
-    Anyone(Anyone),
+    AnyCaller(AnyCaller),
     /// A caller on one tenant.
     Tenant(Authorized),
 }
@@ -160,13 +160,13 @@ impl Admitted {
     pub fn is_operator(&self) -> bool {
         match self {
             Self::Operator(_) => true,
-            Self::Anyone(anyone) => anyone.actor_type == OPERATOR,
+            Self::AnyCaller(anyone) => anyone.actor_type == OPERATOR,
             Self::Tenant(authorized) => authorized.actor.actor_type == OPERATOR,
         }
     }
 }
 
-macro_rules! from_the_guard {
+macro_rules! extract_from_request {
     ($($type:ident),+) => {$(
         impl<S: Send + Sync> FromRequestParts<S> for $type {
             type Rejection = ApiError;
@@ -178,7 +178,7 @@ macro_rules! from_the_guard {
     )+};
 }
 
-from_the_guard!(Authorized, Operator, Anyone);
+extract_from_request!(Authorized, Operator, AnyCaller);
 
 /// A handler asks for what the guard did not let in: nobody passes.
 fn unguarded() -> ApiError {
@@ -195,7 +195,7 @@ where
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
         let authenticator = Arc::<Authenticator>::from_ref(state);
-        if !is_open(parts) && !authenticator.has_metrics_token(&parts.headers) {
+        if !is_operator_listener(parts) && !authenticator.has_metrics_token(&parts.headers) {
             operator(&*authenticator.caller(&parts.headers).await?)?;
         }
         if let Some(request) = parts.extensions.get::<RequestTenant>() {
@@ -206,8 +206,8 @@ where
 }
 
 /// Whether the request came in where only the operator's own network reaches.
-fn is_open(parts: &Parts) -> bool {
-    parts.extensions.get::<Listener>() == Some(&Listener::Operator)
+fn is_operator_listener(parts: &Parts) -> bool {
+    parts.extensions.get::<ListenerKind>() == Some(&ListenerKind::Operator)
 }
 
 fn operator(caller: &Caller) -> Result<Operator, ApiError> {
@@ -232,7 +232,7 @@ fn named_tenant(headers: &HeaderMap) -> Result<Option<Result<TenantId, ()>>, Api
 ///
 /// # Errors
 /// 401 when nobody is proved, 403 when it is somebody else's route, and whatever storage says.
-pub async fn admit(
+pub async fn authorize(
     authenticator: &Authenticator,
     headers: &HeaderMap,
     access: Access,
@@ -245,7 +245,7 @@ pub async fn admit(
         Access::Tenant { scope, integration_key, role } if !caller.is_person() => {
             caller.check(scope, integration_key, role)?;
         }
-        Access::Anyone | Access::Tenant { .. } => {}
+        Access::AnyCaller | Access::Tenant { .. } => {}
     }
     let mut tenant = match tenant_of(authenticator, &caller, named).await {
         Err(error) if error.code() == ErrorCode::TenantMismatch => {
@@ -261,15 +261,15 @@ pub async fn admit(
         tenant.onboarding = authenticator.onboarding.reach(*tenant, step, &actor).await;
     }
     match access {
-        Access::Operator | Access::Anyone => {
+        Access::Operator | Access::AnyCaller => {
             let (actor_type, capabilities) = (caller.actor_type(), capabilities(&caller));
             let only = caller.only();
-            Ok(Admitted::Anyone(Anyone { actor_type, tenant, only, capabilities }))
+            Ok(Admitted::AnyCaller(AnyCaller { actor_type, tenant, only, capabilities }))
         }
         Access::Tenant { scope, integration_key, role } => {
             caller.check(scope, integration_key, role)?;
             let tenant = tenant.ok_or_else(|| ApiError::of(ErrorCode::TenantRequired))?;
-            Ok(Admitted::Tenant(authorized(&caller, tenant)))
+            Ok(Admitted::Tenant(authorized_on_tenant(&caller, tenant)))
         }
     }
 }
@@ -277,13 +277,13 @@ pub async fn admit(
 /// What the key of a machine is good for.
 fn capabilities(caller: &Caller) -> Vec<&'static str> {
     match caller {
-        Caller::Machine { scopes, .. } => scopes.words().collect(),
+        Caller::Machine { scopes, .. } => scopes.names().collect(),
         Caller::Integration { .. } => INTEGRATION_KEY_SCOPES.to_vec(),
         Caller::Operator | Caller::Person { .. } => Vec::new(),
     }
 }
 
-fn authorized(caller: &Caller, tenant: CallerTenant) -> Authorized {
+fn authorized_on_tenant(caller: &Caller, tenant: CallerTenant) -> Authorized {
     let (scopes, set_by) = match caller {
         Caller::Operator => (None, SetBy::Operator),
         Caller::Machine { scopes, .. } => (Some(*scopes), SetBy::Tenant),

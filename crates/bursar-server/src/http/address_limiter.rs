@@ -11,58 +11,58 @@ use parking_lot::Mutex;
 use crate::http::client_address;
 
 /// How often the log tells of an address that has too many connections.
-const TOLD_EVERY: Duration = Duration::from_secs(60);
+const LOG_EVERY: Duration = Duration::from_secs(60);
 
 /// The connections of each address.
 #[derive(Debug)]
-pub(crate) struct Addresses {
+pub(crate) struct AddressLimiter {
     connections_max: usize,
     counts: Mutex<HashMap<IpAddr, usize>>,
-    told_at: Mutex<Option<Instant>>,
+    logged_at: Mutex<Option<Instant>>,
 }
 
 /// A connection's place among those of its address; dropping it gives the place back.
 #[derive(Debug)]
-pub(crate) struct Place {
-    addresses: Arc<Addresses>,
+pub(crate) struct AddressSlot {
+    limiter: Arc<AddressLimiter>,
     network: IpAddr,
 }
 
-impl Addresses {
+impl AddressLimiter {
     /// No connections yet, and at most so many from each address.
     pub(crate) fn new(connections_max: usize) -> Self {
-        let (counts, told_at) = (Mutex::default(), Mutex::default());
-        Self { connections_max, counts, told_at }
+        let (counts, logged_at) = (Mutex::default(), Mutex::default());
+        Self { connections_max, counts, logged_at }
     }
 
     /// A place for one more connection, unless the address has too many.
-    pub(crate) fn take(self: &Arc<Self>, address: IpAddr) -> Option<Place> {
+    pub(crate) fn take(self: &Arc<Self>, address: IpAddr) -> Option<AddressSlot> {
         let network = client_address::network(address).network();
         let mut counts = self.counts.lock();
         let count = counts.entry(network).or_default();
         if *count >= self.connections_max {
             drop(counts);
-            self.tell(network);
+            self.log_refusal(network);
             return None;
         }
         *count += 1;
-        Some(Place { addresses: Arc::clone(self), network })
+        Some(AddressSlot { limiter: Arc::clone(self), network })
     }
 
     /// Not with each connection: whoever opens too many opens very many.
-    fn tell(&self, network: IpAddr) {
-        let mut told_at = self.told_at.lock();
-        if told_at.is_none_or(|at| at.elapsed() >= TOLD_EVERY) {
-            *told_at = Some(Instant::now());
+    fn log_refusal(&self, network: IpAddr) {
+        let mut logged_at = self.logged_at.lock();
+        if logged_at.is_none_or(|at| at.elapsed() >= LOG_EVERY) {
+            *logged_at = Some(Instant::now());
             let connections_max = self.connections_max;
             tracing::warn!(%network, connections_max, "too many connections from one address");
         }
     }
 }
 
-impl Drop for Place {
+impl Drop for AddressSlot {
     fn drop(&mut self) {
-        if let Entry::Occupied(mut count) = self.addresses.counts.lock().entry(self.network) {
+        if let Entry::Occupied(mut count) = self.limiter.counts.lock().entry(self.network) {
             *count.get_mut() -= 1;
             if *count.get() == 0 {
                 count.remove();
@@ -81,23 +81,23 @@ mod tests {
 
     #[test]
     fn an_address_gets_its_share_and_gets_it_back() {
-        let addresses = Arc::new(Addresses::new(2));
-        let first = addresses.take(address("10.0.0.1")).expect("room");
-        let _second = addresses.take(address("::ffff:10.0.0.1")).expect("room");
-        assert!(addresses.take(address("10.0.0.1")).is_none());
-        assert!(addresses.take(address("10.0.0.2")).is_some());
+        let limiter = Arc::new(AddressLimiter::new(2));
+        let first = limiter.take(address("10.0.0.1")).expect("room");
+        let _second = limiter.take(address("::ffff:10.0.0.1")).expect("room");
+        assert!(limiter.take(address("10.0.0.1")).is_none());
+        assert!(limiter.take(address("10.0.0.2")).is_some());
         drop(first);
-        assert!(addresses.take(address("10.0.0.1")).is_some());
+        assert!(limiter.take(address("10.0.0.1")).is_some());
     }
 
     #[test]
     fn addresses_of_ipv6_are_counted_by_their_network() {
-        let addresses = Arc::new(Addresses::new(1));
-        let place = addresses.take(address("2001:db8::1"));
-        assert!(addresses.take(address("2001:db8::ffff:2")).is_none());
-        assert!(addresses.take(address("2001:db8:0:ff::1")).is_none());
-        assert!(addresses.take(address("2001:db8:0:100::1")).is_some());
-        drop(place);
-        assert!(addresses.counts.lock().is_empty(), "nothing is kept of who left");
+        let limiter = Arc::new(AddressLimiter::new(1));
+        let slot = limiter.take(address("2001:db8::1"));
+        assert!(limiter.take(address("2001:db8::ffff:2")).is_none());
+        assert!(limiter.take(address("2001:db8:0:ff::1")).is_none());
+        assert!(limiter.take(address("2001:db8:0:100::1")).is_some());
+        drop(slot);
+        assert!(limiter.counts.lock().is_empty(), "nothing is kept of who left");
     }
 }

@@ -8,7 +8,7 @@ use bursar_core::TenantId;
 /// The place of nothing.
 const NONE: u32 = u32::MAX;
 
-/// A key of a [`Recent`] map.
+/// A key of a [`LruMap`] map.
 pub(super) trait Key: Copy + Eq + Hash {
     /// The tenant whose share of the map this key takes a place of; none when it takes no share.
     fn sharer(&self) -> Option<TenantId>;
@@ -20,8 +20,8 @@ pub(super) trait Key: Copy + Eq + Hash {
 /// longest, so that one tenant cannot push out the others. Entries are linked by their places from
 /// the newest to the oldest, so that every access costs the same however many there are.
 #[derive(Debug)]
-pub(super) struct Recent<K, V> {
-    places: HashMap<K, u32>,
+pub(super) struct LruMap<K, V> {
+    indexes: HashMap<K, u32>,
     entries: Vec<Entry<K, V>>,
     all: List,
     /// The places of the tenants that have some of their share.
@@ -72,11 +72,11 @@ impl<K, V> Entry<K, V> {
     }
 }
 
-impl<K: Key, V: Default> Recent<K, V> {
+impl<K: Key, V: Default> LruMap<K, V> {
     /// An empty map of this many places, of which one tenant may share so many; at least one each.
     pub(super) fn new(capacity: u32, share_max: u32) -> Self {
         Self {
-            places: HashMap::new(),
+            indexes: HashMap::new(),
             entries: Vec::new(),
             all: List::EMPTY,
             shares: HashMap::new(),
@@ -87,14 +87,14 @@ impl<K: Key, V: Default> Recent<K, V> {
 
     /// The value of a key, a fresh one if it is new; from now on the newest. Never nothing.
     pub(super) fn touch(&mut self, key: K) -> Option<&mut V> {
-        let place = match self.places.get(&key) {
-            Some(&place) => {
-                self.renew(&key, place);
-                place
+        let index = match self.indexes.get(&key) {
+            Some(&index) => {
+                self.renew(&key, index);
+                index
             }
             None => self.admit(key),
         };
-        self.entries.get_mut(place as usize).map(|entry| &mut entry.value)
+        self.entries.get_mut(index as usize).map(|entry| &mut entry.value)
     }
 
     /// Every key, in no order.
@@ -112,9 +112,9 @@ impl<K: Key, V: Default> Recent<K, V> {
         let Self { entries, all, .. } = std::mem::replace(self, empty);
         let before = entries.len();
         let mut entries: Vec<_> = entries.into_iter().map(Some).collect();
-        let mut place = all.oldest;
-        while let Some(entry) = entries.get_mut(place as usize).and_then(Option::take) {
-            place = entry.in_all.newer;
+        let mut index = all.oldest;
+        while let Some(entry) = entries.get_mut(index as usize).and_then(Option::take) {
+            index = entry.in_all.newer;
             if !is_gone(&entry.key)
                 && let Some(value) = self.touch(entry.key)
             {
@@ -129,16 +129,16 @@ impl<K: Key, V: Default> Recent<K, V> {
         self.entries.len()
     }
 
-    fn renew(&mut self, key: &K, place: u32) {
-        if place == self.all.newest {
+    fn renew(&mut self, key: &K, index: u32) {
+        if index == self.all.newest {
             return;
         }
         let Self { entries, all, shares, .. } = self;
-        all.unlink(entries, place, Within::All);
-        all.link(entries, place, Within::All);
+        all.unlink(entries, index, Within::All);
+        all.link(entries, index, Within::All);
         if let Some(share) = key.sharer().and_then(|tenant_id| shares.get_mut(&tenant_id)) {
-            share.unlink(entries, place, Within::Share);
-            share.link(entries, place, Within::Share);
+            share.unlink(entries, index, Within::Share);
+            share.link(entries, index, Within::Share);
         }
     }
 
@@ -152,7 +152,7 @@ impl<K: Key, V: Default> Recent<K, V> {
         let taken = self.entries.len() as u32;
         let (in_all, in_share) = (Links::NONE, Links::NONE);
         let fresh = Entry { key, value: V::default(), in_all, in_share };
-        let place = match full_share {
+        let index = match full_share {
             Some(share) => self.replace(share.oldest, fresh),
             None if taken == self.capacity => self.replace(self.all.oldest, fresh),
             None => {
@@ -160,42 +160,42 @@ impl<K: Key, V: Default> Recent<K, V> {
                 taken
             }
         };
-        self.places.insert(key, place);
+        self.indexes.insert(key, index);
         let Self { entries, all, shares, .. } = self;
-        all.link(entries, place, Within::All);
+        all.link(entries, index, Within::All);
         if let Some(tenant_id) = sharer {
             let share = shares.entry(tenant_id).or_insert(List::EMPTY);
-            share.link(entries, place, Within::Share);
+            share.link(entries, index, Within::Share);
         }
-        place
+        index
     }
 
     /// Puts an entry into a place that is taken, and forgets the one that was there.
-    fn replace(&mut self, place: u32, fresh: Entry<K, V>) -> u32 {
-        let Self { places, entries, all, shares, .. } = self;
-        all.unlink(entries, place, Within::All);
-        let Some(key) = entries.get(place as usize).map(|entry| entry.key) else { return place };
+    fn replace(&mut self, index: u32, fresh: Entry<K, V>) -> u32 {
+        let Self { indexes, entries, all, shares, .. } = self;
+        all.unlink(entries, index, Within::All);
+        let Some(key) = entries.get(index as usize).map(|entry| entry.key) else { return index };
         if let Some(tenant_id) = key.sharer()
             && let Some(share) = shares.get_mut(&tenant_id)
         {
-            share.unlink(entries, place, Within::Share);
+            share.unlink(entries, index, Within::Share);
             if share.len == 0 {
                 shares.remove(&tenant_id);
             }
         }
-        places.remove(&key);
-        if let Some(entry) = entries.get_mut(place as usize) {
+        indexes.remove(&key);
+        if let Some(entry) = entries.get_mut(index as usize) {
             *entry = fresh;
         }
-        place
+        index
     }
 }
 
 impl List {
     const EMPTY: Self = Self { newest: NONE, oldest: NONE, len: 0 };
 
-    fn unlink<K, V>(&mut self, entries: &mut [Entry<K, V>], place: u32, within: Within) {
-        let Some(entry) = entries.get_mut(place as usize) else { return };
+    fn unlink<K, V>(&mut self, entries: &mut [Entry<K, V>], index: u32, within: Within) {
+        let Some(entry) = entries.get_mut(index as usize) else { return };
         let Links { newer, older } = *entry.links(within);
         match entries.get_mut(newer as usize) {
             Some(entry) => entry.links(within).older = older,
@@ -208,16 +208,16 @@ impl List {
         self.len -= 1;
     }
 
-    fn link<K, V>(&mut self, entries: &mut [Entry<K, V>], place: u32, within: Within) {
+    fn link<K, V>(&mut self, entries: &mut [Entry<K, V>], index: u32, within: Within) {
         let second = self.newest;
-        if let Some(entry) = entries.get_mut(place as usize) {
+        if let Some(entry) = entries.get_mut(index as usize) {
             *entry.links(within) = Links { newer: NONE, older: second };
         }
         match entries.get_mut(second as usize) {
-            Some(entry) => entry.links(within).newer = place,
-            None => self.oldest = place,
+            Some(entry) => entry.links(within).newer = index,
+            None => self.oldest = index,
         }
-        self.newest = place;
+        self.newest = index;
         self.len += 1;
     }
 }
@@ -242,7 +242,7 @@ mod tests {
     impl Plain {
         fn touch(&mut self, key: (u8, u8), capacity: usize, share_max: usize) -> u32 {
             let known = self.0.iter().position(|(one, _)| *one == key);
-            let before = known.map_or(0, |place| self.0.remove(place).1);
+            let before = known.map_or(0, |index| self.0.remove(index).1);
             let is_of_tenant = |((tenant, _), _): &((u8, u8), u32)| *tenant == key.0;
             let shared = self.0.iter().filter(|one| is_of_tenant(one)).count();
             if key.0 > 0 && shared >= share_max {
@@ -264,7 +264,7 @@ mod tests {
             // Now and then a tenant is forgotten.
             steps in prop::collection::vec(((0u8..4, 0u8..6), 0u8..10), 1..200),
         ) {
-            let mut recent: Recent<(u8, u8), u32> = Recent::new(capacity, share_max);
+            let mut recent: LruMap<(u8, u8), u32> = LruMap::new(capacity, share_max);
             let mut plain = Plain::default();
             for (key, step) in steps {
                 if step == 0 {
@@ -278,8 +278,8 @@ mod tests {
                 let value = recent.touch(key).expect("a place");
                 *value += 1;
                 prop_assert_eq!(*value, expected);
-                prop_assert_eq!(recent.len(), recent.places.len());
-                prop_assert_eq!(recent.places.len(), plain.0.len());
+                prop_assert_eq!(recent.len(), recent.indexes.len());
+                prop_assert_eq!(recent.indexes.len(), plain.0.len());
                 let shared: u32 = recent.shares.values().map(|share| share.len).sum();
                 let of_tenants = plain.0.iter().filter(|((tenant, _), _)| *tenant > 0).count();
                 prop_assert_eq!(shared as usize, of_tenants);

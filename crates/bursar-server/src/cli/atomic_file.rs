@@ -7,12 +7,12 @@ use std::path::{Path, PathBuf};
 
 use indicatif::HumanBytes;
 
-use super::failure::Failure;
+use super::command_error::CommandError;
 use crate::cli::client::ApiClient;
-use crate::cli::terminal::{Shown, tell};
+use crate::cli::terminal::{EscapedWriter, tell};
 
 /// Refuses a name that is taken, unless that file is to be replaced.
-pub(super) fn check_free(path: Option<&Path>, force: bool) -> Result<(), Failure> {
+pub(super) fn check_free(path: Option<&Path>, force: bool) -> Result<(), CommandError> {
     match path.filter(|path| path.exists() && !force) {
         Some(path) => Err(format!("{} exists; say --force to replace it", path.display()).into()),
         None => Ok(()),
@@ -20,13 +20,17 @@ pub(super) fn check_free(path: Option<&Path>, force: bool) -> Result<(), Failure
 }
 
 /// Fetches what a route answers into a file, or to the standard output.
-pub(super) fn fetch(client: &ApiClient, path: &str, output: Option<&Path>) -> Result<(), Failure> {
+pub(super) fn fetch(
+    client: &ApiClient,
+    path: &str,
+    output: Option<&Path>,
+) -> Result<(), CommandError> {
     let Some(output) = output else {
         let out = io::stdout().lock();
         let is_terminal = out.is_terminal();
         let mut out = BufWriter::new(out);
         if is_terminal {
-            client.fetch(path, &mut Shown::on(&mut out))?;
+            client.fetch(path, &mut EscapedWriter::on(&mut out))?;
         } else {
             client.fetch(path, &mut out)?;
         }
@@ -40,8 +44,8 @@ pub(super) fn fetch(client: &ApiClient, path: &str, output: Option<&Path>) -> Re
 /// Writes a file, and answers what `write` does: how many bytes it has.
 fn write(
     path: &Path,
-    write: impl FnOnce(&mut dyn Write) -> Result<u64, Failure>,
-) -> Result<u64, Failure> {
+    write: impl FnOnce(&mut dyn Write) -> Result<u64, CommandError>,
+) -> Result<u64, CommandError> {
     let mut name = path.as_os_str().to_owned();
     name.push(format!(".partial-{}", std::process::id()));
     let partial = PathBuf::from(name);

@@ -12,25 +12,25 @@ use hyper::service::Service;
 use hyper::{Request, Response};
 use hyper_util::service::TowerToHyperService;
 
-use super::answer::{AnswerBody, InFlight};
+use super::answer_body::{AnswerBody, InFlight};
 use super::limits::Limits;
 use super::progress::Progress;
 use super::request_body::Persistence;
 use crate::http::client_address::ClientAddress;
-use crate::http::request_facts::{Listener, OnReserve, OverTls};
+use crate::http::request_extensions::{ListenerKind, OverTls, OverflowConnection};
 
 /// The service of one connection.
-pub(crate) struct Gate {
+pub(crate) struct ConnectionService {
     pub(crate) routes: TowerToHyperService<Router>,
     pub(crate) progress: Arc<Progress>,
     pub(crate) limits: Arc<Limits>,
     pub(crate) peer: IpAddr,
-    pub(crate) listener: Listener,
+    pub(crate) listener: ListenerKind,
     pub(crate) over_tls: Option<OverTls>,
-    pub(crate) on_reserve: Option<OnReserve>,
+    pub(crate) overflow: Option<OverflowConnection>,
 }
 
-impl Service<Request<Incoming>> for Gate {
+impl Service<Request<Incoming>> for ConnectionService {
     type Response = Response<AnswerBody>;
     type Error = Infallible;
     type Future = Pin<Box<dyn Future<Output = Result<Self::Response, Infallible>> + Send>>;
@@ -38,7 +38,7 @@ impl Service<Request<Incoming>> for Gate {
     fn call(&self, request: Request<Incoming>) -> Self::Future {
         let in_flight = InFlight::new(Arc::clone(&self.progress));
         let (limits, progress) = (Arc::clone(&self.limits), Arc::clone(&self.progress));
-        let is_last = self.on_reserve.is_some();
+        let is_last = self.overflow.is_some();
         let (mut request, persistence) = Persistence::track(request, limits, progress, is_last);
         let trusted = &self.limits.trusted_proxies;
         let client = ClientAddress::of(self.peer, request.headers(), trusted);
@@ -48,8 +48,8 @@ impl Service<Request<Incoming>> for Gate {
         if let Some(over_tls) = self.over_tls {
             extensions.insert(over_tls);
         }
-        if let Some(on_reserve) = self.on_reserve {
-            extensions.insert(on_reserve);
+        if let Some(overflow) = self.overflow {
+            extensions.insert(overflow);
         }
         let answer = self.routes.call(request);
         Box::pin(async move {

@@ -16,11 +16,11 @@ use super::table;
 use crate::wire::timestamps;
 
 /// Integrations whose ratios are shown.
-const HOT_MAX: usize = 1_000;
+const NEAR_LIMIT_MAX: usize = 1_000;
 
 /// The gauges of what is stored.
-pub(super) struct StockMetrics {
-    ratios: Ratios,
+pub(super) struct StoreStatsMetrics {
+    ratios: NearLimitRatios,
     reservations_open: IntGauge,
     tenants: IntGauge,
     database_bytes: IntGaugeVec,
@@ -28,9 +28,9 @@ pub(super) struct StockMetrics {
     read_at: IntGauge,
 }
 
-impl StockMetrics {
+impl StoreStatsMetrics {
     pub(super) fn new(registry: &Registry) -> Result<Self> {
-        let ratios = Ratios::new()?;
+        let ratios = NearLimitRatios::new()?;
         registry.register(Box::new(ratios.clone()))?;
         Ok(Self {
             ratios,
@@ -38,15 +38,15 @@ impl StockMetrics {
             tenants: table::TENANTS.gauge(registry)?,
             database_bytes: table::DATABASE_BYTES.gauges(registry)?,
             log_kept: table::LOG_KEPT.gauge(registry)?,
-            read_at: table::STOCK_READ_AT.gauge(registry)?,
+            read_at: table::STORE_READ_AT.gauge(registry)?,
         })
     }
 
     pub(super) async fn read(&self, store: &dyn Store) -> std::result::Result<(), StoreError> {
-        let hottest = store.hottest(HOT_MAX).await?;
-        let stock = store.stock().await?;
-        let Stock { tenants, open_reservations, data_bytes, log_bytes, is_log_kept } = stock;
-        self.ratios.show(&hottest);
+        let near_limit = store.hottest(NEAR_LIMIT_MAX).await?;
+        let stats = store.stock().await?;
+        let Stock { tenants, open_reservations, data_bytes, log_bytes, is_log_kept } = stats;
+        self.ratios.show(&near_limit);
         self.reservations_open.set(open_reservations);
         self.tenants.set(tenants);
         self.log_kept.set(i64::from(is_log_kept));
@@ -62,13 +62,13 @@ impl StockMetrics {
 /// The ratios of the hottest integrations. They change all at once: a scrape never sees half of
 /// the old ones and half of the new ones.
 #[derive(Clone)]
-struct Ratios {
+struct NearLimitRatios {
     /// Without values; what the registry knows the families by.
     families: Arc<[GaugeVec; 2]>,
     shown: Arc<RwLock<Vec<MetricFamily>>>,
 }
 
-impl Ratios {
+impl NearLimitRatios {
     fn new() -> Result<Self> {
         let families = Self::families()?;
         Ok(Self { families: Arc::new(families), shown: Arc::default() })
@@ -78,10 +78,10 @@ impl Ratios {
         Ok([table::BUDGET_USED.ratios()?, table::TOKENS_USED.ratios()?])
     }
 
-    fn show(&self, hottest: &[HotAccount]) {
+    fn show(&self, accounts: &[HotAccount]) {
         // They were made once, so they can be made again.
         let Ok([budgets, tokens]) = Self::families() else { return };
-        for account in hottest {
+        for account in accounts {
             let (tenant, integration) =
                 (account.tenant_id.to_string(), account.integration_id.to_string());
             for (family, measure) in [(&budgets, Measure::Cost), (&tokens, Measure::Tokens)] {
@@ -95,7 +95,7 @@ impl Ratios {
     }
 }
 
-impl Collector for Ratios {
+impl Collector for NearLimitRatios {
     fn desc(&self) -> Vec<&Desc> {
         self.families.iter().flat_map(Collector::desc).collect()
     }

@@ -11,16 +11,16 @@ use crate::wire::error_code::ErrorCode;
 
 /// That an answer says only that the database is away; an extension of such answers.
 #[derive(Clone, Copy, Debug)]
-pub struct Away;
+pub struct DatabaseUnavailable;
 
 /// Answers a request, or that the database is away, whichever is known first.
 pub async fn require_database(State(app): State<App>, request: Request, next: Next) -> Response {
-    let Some(pulse) = &app.pulse else { return next.run(request).await };
+    let Some(database_probe) = &app.database_probe else { return next.run(request).await };
     tokio::select! {
         biased;
-        () = pulse.lost() => {
+        () = database_probe.unavailable() => {
             let mut response = ApiError::of(ErrorCode::Unavailable).into_response();
-            response.extensions_mut().insert(Away);
+            response.extensions_mut().insert(DatabaseUnavailable);
             response
         }
         answer = next.run(request) => answer,

@@ -1,11 +1,11 @@
 //! What protection asks of a route: its class, whether its cost is guarded, and what a refusal does to it.
 
-use crate::protection::rule::Route;
+use crate::protection::rule::RouteNumber;
 use crate::protection::thresholds::RequestClass;
 
 /// When a request that is over a threshold is refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Refusal {
+pub enum RefusalMode {
     /// Before anything of it is read.
     AtOnce,
     /// By the ledger, and only records of calls that are neither reserved nor recorded.
@@ -16,14 +16,14 @@ pub enum Refusal {
 
 /// A route as protection sees it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Facts {
+pub struct RouteProtection {
     pub endpoint: &'static str,
     pub operation: &'static str,
-    pub route: Route,
+    pub route: RouteNumber,
     /// Which thresholds hold.
     pub class: RequestClass,
     /// Whether it leads to cost.
     pub is_cost_guarded: bool,
     /// When it is refused.
-    pub refusal: Refusal,
+    pub refusal: RefusalMode,
 }

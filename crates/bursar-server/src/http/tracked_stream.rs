@@ -47,7 +47,7 @@ impl Abort for TlsStream<TcpStream> {
 
 /// A stream and the progress of its connection.
 #[derive(Debug)]
-pub(crate) struct Watched<S: Abort> {
+pub(crate) struct TrackedStream<S: Abort> {
     stream: S,
     progress: Arc<Progress>,
     /// What is left of [`NO_HEAD`] to read, once a line ended as none may.
@@ -56,7 +56,7 @@ pub(crate) struct Watched<S: Abort> {
     lingering: Option<usize>,
 }
 
-impl<S: Abort> Watched<S> {
+impl<S: Abort> TrackedStream<S> {
     pub(crate) fn new(stream: S, progress: Arc<Progress>) -> Self {
         Self { stream, progress, refused: None, lingering: None }
     }
@@ -76,7 +76,7 @@ impl<S: Abort> Watched<S> {
     }
 }
 
-impl<S: Abort> Drop for Watched<S> {
+impl<S: Abort> Drop for TrackedStream<S> {
     fn drop(&mut self) {
         if self.progress.is_cut() {
             self.stream.abort();
@@ -84,7 +84,7 @@ impl<S: Abort> Drop for Watched<S> {
     }
 }
 
-impl<S: Abort + AsyncRead + Unpin> AsyncRead for Watched<S> {
+impl<S: Abort + AsyncRead + Unpin> AsyncRead for TrackedStream<S> {
     fn poll_read(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -113,7 +113,7 @@ impl<S: Abort + AsyncRead + Unpin> AsyncRead for Watched<S> {
     }
 }
 
-impl<S: Abort + AsyncRead + AsyncWrite + Unpin> AsyncWrite for Watched<S> {
+impl<S: Abort + AsyncRead + AsyncWrite + Unpin> AsyncWrite for TrackedStream<S> {
     fn poll_write(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -232,14 +232,14 @@ mod tests {
         let deadlines = Deadlines { header: long, idle: long, write: long };
         let progress = Arc::new(Progress::new(deadlines, Instant::now()));
         let stream = Buffered { may_send: false };
-        let mut watched = Watched::new(stream, Arc::clone(&progress));
+        let mut tracked = TrackedStream::new(stream, Arc::clone(&progress));
         let mut cx = Context::from_waker(std::task::Waker::noop());
-        assert!(Pin::new(&mut watched).poll_write(&mut cx, b"answer").is_ready());
-        assert!(Pin::new(&mut watched).poll_flush(&mut cx).is_pending());
+        assert!(Pin::new(&mut tracked).poll_write(&mut cx, b"answer").is_ready());
+        assert!(Pin::new(&mut tracked).poll_flush(&mut cx).is_pending());
         assert!(progress.due().is_some_and(|(_, cut)| cut == CutReason::SlowReader));
         assert!(progress.idleness(Instant::now()).is_none());
-        watched.stream.may_send = true;
-        assert!(Pin::new(&mut watched).poll_flush(&mut cx).is_ready());
+        tracked.stream.may_send = true;
+        assert!(Pin::new(&mut tracked).poll_flush(&mut cx).is_ready());
         assert!(progress.due().is_some_and(|(_, cut)| cut == CutReason::Idle));
         let idleness = progress.idleness(Instant::now()).map(|(idleness, _)| idleness);
         assert_eq!(idleness, Some(Idleness::Idle));
