@@ -308,7 +308,7 @@ mod tests {
         assert!(newer.iter().all(|slot| !slot.is_overflow()));
         let overflow = [take_slot(&pool, &busy(now), now), take_slot(&pool, &busy(now), now)];
         assert!(overflow.iter().all(ConnectionSlot::is_overflow));
-        assert!(pool.take_slot(&opened(now), now).is_none(), "until some have slot_freed");
+        assert!(pool.take_slot(&opened(now), now).is_none(), "until some have left");
         drop(slots);
         assert!(!take_slot(&pool, &opened(now), now).is_overflow());
         drop((newer, overflow));
