@@ -35,7 +35,7 @@ pub use read::breakdown::{
     Breakdown, BreakdownFilter, Group, GroupBy, Series, SeriesFilter, SeriesStep, Step,
 };
 pub use read::near_limit::HotAccount;
-pub use read::reading::{Asker, NoRoom, Reading, Room, Unbounded};
+pub use read::read_context::{Asker, NoRoom, Reading, Room, Unbounded};
 pub use read::store::{
     CallFilter, CallLabel, CallOutcome, DayFilter, DayPage, DayPlace, DayUsage, DecisionFilter,
     HistoryFilter, HistoryPage, HistoryPart, HistoryPlace, IntegrationFilter, IntegrationUsage,
@@ -54,7 +54,7 @@ pub use sqlite::{BackedUp, CopyError, Existing, OpenError, Restore, SqliteStore,
 pub use verify::differences::Differences;
 pub use verify::recount::Verified;
 pub use write::job::Swept;
-pub use write::lane::{
+pub use write::writer_connection::{
     Claim, ControlTx, Due, Grouping, Lane, RowCounts, STAMP_EVERY_SECONDS, Wanted, WantedCall,
 };
 pub use write::ledger::Ledger;

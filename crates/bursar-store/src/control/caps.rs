@@ -4,7 +4,7 @@
 use bursar_core::{IntegrationId, TenantId};
 
 use super::refusal::{Changed, ControlRefusal};
-use crate::write::lane::{ControlTx, RowCounts};
+use crate::write::writer_connection::{ControlTx, RowCounts};
 
 /// How many deleted integrations are kept for each one that may live: their usage refers to them.
 const DELETED_FOR_EACH: u32 = 5;

@@ -16,7 +16,7 @@ use crate::rows::protection::OverrideRow;
 use crate::rows::row::{
     Actor, ApiKeyRow, AuditRow, IntegrationKeyRow, IntegrationRow, SecretHash, TenantRow,
 };
-use crate::write::lane::ControlTx;
+use crate::write::writer_connection::ControlTx;
 
 /// A change inside its transaction: who does it, to whom.
 pub struct Control<'a> {

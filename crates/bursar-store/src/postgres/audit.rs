@@ -5,10 +5,10 @@ use tokio::try_join;
 use tokio_postgres::{Client, Row};
 
 use super::ask::{listed, one, rows};
-use super::lane::PostgresLane;
+use super::writer_state::PostgresLane;
 use super::pipeline::{Sent, in_order};
 use super::readers::{Reader, read_error};
-use super::stock::next_tenants;
+use super::store_stats::next_tenants;
 use super::tx::{self, Messages, params, store_error};
 use crate::audit::chain::{
     AuditEntry, AuditFilter, AuditHead, AuditKey, AuditPage, AuditPageMaker, AuditStretch,

@@ -5,7 +5,7 @@ use bursar_core::{ApiKeyId, Integration, IntegrationId, IntegrationKeyId, Tenant
 use super::keys::{
     self, COUNT_API_KEYS, COUNT_INTEGRATION_KEYS, DROP_API_KEYS, DROP_INTEGRATION_KEYS,
 };
-use super::lane::PostgresLane;
+use super::writer_state::PostgresLane;
 use super::protection::{DROP_SIGNALS, UPSERT_OVERRIDE, UPSERT_SIGNAL};
 use super::tx::{Param, params, store_error};
 use crate::error::StoreError;
@@ -16,7 +16,7 @@ use crate::rows::protection::{OverrideRow, SignalRow, stored_decision};
 use crate::rows::row::{
     ApiKeyRow, AuditRow, DecisionRow, IntegrationKeyRow, IntegrationRow, KeyId, TenantRow,
 };
-use crate::write::lane::{ControlTx, RowCounts};
+use crate::write::writer_connection::{ControlTx, RowCounts};
 
 /// Changes of a tenant follow one another, whichever node makes them.
 const LOCK_TENANT: &str = "select tenant_id, name, lifecycle, onboarding, created_at, updated_at \

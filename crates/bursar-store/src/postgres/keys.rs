@@ -5,12 +5,12 @@
 
 use bursar_core::{TenantId, Timestamp};
 
-use super::lane::PostgresLane;
+use super::writer_state::PostgresLane;
 use super::tx::{params, store_error};
 use crate::error::StoreError;
 use crate::rows::columns::Columns;
 use crate::rows::row::KeyId;
-use crate::write::lane::{RowCounts, stamped_before};
+use crate::write::writer_connection::{RowCounts, stamped_before};
 
 pub(super) const COUNT_API_KEYS: &str = "select count(*), \
      count(*) filter (where revoked_at is null and (expires_at is null or expires_at > $2)) from api_keys where tenant_id = $1";

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use super::bulk::{Bulk, Column};
-use super::lane::PostgresLane;
+use super::writer_state::PostgresLane;
 use super::tx::{params, store_error};
 use crate::error::StoreError;
 use crate::rows::rollup::{Label, Labels};

@@ -11,7 +11,7 @@ use tokio_postgres::{Client, Row};
 
 use super::bulk::{Bulk, Column};
 use super::clock::CLOCK;
-use super::lane::PostgresLane;
+use super::writer_state::PostgresLane;
 use super::pipeline::{Sent, in_order};
 use super::tx::{Key, params, store_error};
 use crate::clock::{StoreClock, decidable};
@@ -20,7 +20,7 @@ use crate::rows::codec::SCOPE_INTEGRATION;
 use crate::rows::columns::Columns;
 use crate::rows::decode;
 use crate::rows::row::IntegrationRow;
-use crate::write::lane::{Claim, Wanted};
+use crate::write::writer_connection::{Claim, Wanted};
 
 const CLAIM: &str = "insert into calls (tenant_id, call_key, entry_id) \
      values ($1, unnest($2), unnest($3)) \
@@ -403,7 +403,7 @@ impl<'w, 'a> Group<'w, 'a> {
 
     /// Every call of the group, as it is stored or as nothing that is known yet.
     fn calls(&self, stored: &[Row]) -> Result<HashMap<(TenantId, CallKey), Call>, StoreError> {
-        let fresh = |call: &crate::write::lane::WantedCall<'_>| Call::fresh(call.call_id.clone());
+        let fresh = |call: &crate::write::writer_connection::WantedCall<'_>| Call::fresh(call.call_id.clone());
         let mut calls: HashMap<_, _> =
             self.wanted.calls.iter().map(|(key, call)| (*key, fresh(call))).collect();
         for row in stored {

@@ -8,19 +8,19 @@ use tokio_postgres::Client;
 
 use super::connect::Address;
 use super::error::OpenPostgresError;
-use super::lane::PostgresLane;
+use super::writer_state::PostgresLane;
 use super::readers::Readers;
-use super::stock::Walks;
+use super::store_stats::Walks;
 use super::sweep::Sweep;
 use super::{audit, clock, schema, settings, verify};
 use crate::audit::chain::AuditKey;
 use crate::audit::check::AuditVerified;
 use crate::clock::{Clocks, StoreClock};
 use crate::error::StoreError;
-use crate::read::reading::Reading;
+use crate::read::read_context::Reading;
 use crate::schema::SchemaStatus;
 use crate::verify::recount::Verified;
-use crate::write::lane::Lane;
+use crate::write::writer_connection::Lane;
 
 /// How a node uses its database.
 #[derive(Clone)]

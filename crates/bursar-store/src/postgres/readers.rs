@@ -22,8 +22,8 @@ use super::connect::Address;
 use super::error::OpenPostgresError;
 use super::tx::{self, Messages};
 use crate::error::{NotWritable, StoreError};
-use crate::read::reading;
-use crate::read::reading::{Asker, Reading, Room};
+use crate::read::read_context;
+use crate::read::read_context::{Asker, Reading, Room};
 use crate::read::slots::{ReadSlot, ReadSlots};
 
 /// How long a question waits for a connection.
@@ -124,7 +124,7 @@ impl Readers {
     /// up, and the next question makes another one.
     pub(super) async fn ping(&self) -> Result<Pong, StoreError> {
         let connection = connection(&self.pulse).await?;
-        let (messages, room) = (self.messages, Arc::new(reading::Unbounded));
+        let (messages, room) = (self.messages, Arc::new(read_context::Unbounded));
         let reader = Reader { connection: Some(connection), messages, room };
         let asked = reader.client()?.query_typed_one(PING, &[]);
         let answered = timeout(PING_MAX, asked).await;
@@ -155,7 +155,7 @@ impl Readers {
         T: Send + 'static,
         Asked: Future<Output = Result<T, StoreError>> + Send + 'static,
     {
-        let (time_max, room) = (self.time_max(), Arc::new(reading::Unbounded));
+        let (time_max, room) = (self.time_max(), Arc::new(read_context::Unbounded));
         let (ending, slots) = (Ending::OnlyByTime, Vec::new());
         let terms = Terms { tenant_id, time_max, ending, room, slots };
         self.ask(&self.pool, terms, question).await.map_err(StoreError::of_look_up)
@@ -223,7 +223,7 @@ impl Readers {
         T: Send + 'static,
         Asked: Future<Output = Result<T, StoreError>> + Send + 'static,
     {
-        let room = Arc::new(reading::Unbounded);
+        let room = Arc::new(read_context::Unbounded);
         let (tenant_id, time_max, slots) = (None, OPERATOR_TIME_MAX, Vec::new());
         let terms = Terms { tenant_id, time_max, ending: Ending::WhenGone, room, slots };
         self.ask(&self.operator, terms, question).await
@@ -358,7 +358,7 @@ impl Reader {
 
     /// Takes memory for a row of a list.
     pub(super) fn take_row(&self, row: &Row) -> Result<(), StoreError> {
-        reading::take_row(self.room(), row.raw_size_bytes())
+        read_context::take_row(self.room(), row.raw_size_bytes())
     }
 
     /// Whether its transaction came to its end.

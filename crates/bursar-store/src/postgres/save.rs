@@ -7,7 +7,7 @@ use tokio_postgres::Client;
 
 use super::bulk::{Bulk, Column};
 use super::labels::StoredLabels;
-use super::lane::PostgresLane;
+use super::writer_state::PostgresLane;
 use super::pipeline::{Sent, in_order};
 use super::tx::{Key, params, store_error};
 use crate::error::StoreError;

@@ -9,13 +9,13 @@ use bursar_core::{
 
 use super::open::PostgresStore;
 use super::readers::{Pong, Reader};
-use super::{audit, days, decisions, history, protection, read, series, stock};
+use super::{audit, days, decisions, history, protection, read, series, store_stats};
 use crate::audit::chain::{AuditEntry, AuditFilter, AuditPage, ChainPlace};
 use crate::error::StoreError;
 use crate::read::breakdown::{Breakdown, BreakdownFilter, GroupBy, Series, SeriesFilter};
 use crate::read::history::Cut;
 use crate::read::near_limit::HotAccount;
-use crate::read::reading::Reading;
+use crate::read::read_context::Reading;
 use crate::read::store::{
     CallFilter, DayFilter, DayPage, DecisionFilter, HistoryFilter, HistoryPage, HistoryPart,
     IntegrationFilter, IntegrationUsage, OpenReservation, Page, Paged, Standing, Stock, Store,
@@ -354,12 +354,12 @@ impl Store for PostgresStore {
     async fn hottest(&self, limit: usize) -> Result<Vec<HotAccount>, StoreError> {
         let (walks, now) = (Arc::clone(&self.walks), self.now());
         self.readers
-            .read_all(async move |db| stock::hottest(db.client()?, &walks, now, limit).await)
+            .read_all(async move |db| store_stats::hottest(db.client()?, &walks, now, limit).await)
             .await
     }
 
     async fn stock(&self) -> Result<Stock, StoreError> {
         let (walks, now) = (Arc::clone(&self.walks), self.now());
-        self.readers.read_all(async move |db| stock::stock(db.client()?, &walks, now).await).await
+        self.readers.read_all(async move |db| store_stats::stock(db.client()?, &walks, now).await).await
     }
 }

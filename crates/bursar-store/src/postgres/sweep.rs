@@ -14,7 +14,7 @@ use crate::clock::{StoredClock, decidable};
 use crate::error::StoreError;
 use crate::rows::columns::Columns;
 use crate::rows::decode;
-use crate::write::lane::Due;
+use crate::write::writer_connection::Due;
 
 /// Tenants that one sweep looks at, how many of them are asked at once whether anything is due, and
 /// of how many what is due is read at once.

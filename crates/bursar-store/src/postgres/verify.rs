@@ -8,7 +8,7 @@ use tokio_postgres::{Client, Row};
 
 use super::ask::{each, number, rows};
 use super::readers::read_error;
-use super::stock::next_tenants;
+use super::store_stats::next_tenants;
 use super::tx::{self, Key, Messages, params};
 use crate::error::StoreError;
 use crate::rows::columns::Columns;

@@ -4,12 +4,12 @@ use std::sync::Arc;
 
 use bursar_core::Book;
 
-use super::lane::PostgresLane;
+use super::writer_state::PostgresLane;
 use super::tx::{params, store_error};
 use super::{audit, clock, load, save};
 use crate::clock::ClockConfirmed;
 use crate::error::StoreError;
-use crate::write::lane::{Due, Grouping, Lane, Wanted};
+use crate::write::writer_connection::{Due, Grouping, Lane, Wanted};
 use crate::write::writable::WRITE_PROBE_BYTES;
 
 /// A table that is truncated begins a new file, so that what is then written takes room of the disk,

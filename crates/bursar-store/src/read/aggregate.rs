@@ -15,7 +15,7 @@ use crate::error::StoreError;
 use crate::read::breakdown::{
     Breakdown, BreakdownFilter, Group, GroupBy, Series, SeriesFilter, SeriesStep, Step,
 };
-use crate::read::reading::{Lent, Room, SUMS_BYTES};
+use crate::read::read_context::{Lent, Room, SUMS_BYTES};
 use crate::read::store::{CallFilter, CallLabel, CallOutcome, DayUsage, IntegrationUsage};
 use crate::read::sums::Sums;
 use crate::rows::columns::Columns;

@@ -4,7 +4,7 @@ pub(crate) mod aggregate;
 pub(crate) mod breakdown;
 pub(crate) mod history;
 pub(crate) mod near_limit;
-pub(crate) mod reading;
+pub(crate) mod read_context;
 pub(crate) mod slots;
 pub(crate) mod store;
 pub(crate) mod sums;

@@ -15,7 +15,7 @@ use crate::clock::decidable;
 use crate::error::StoreError;
 use crate::read::breakdown::{Breakdown, BreakdownFilter, Series, SeriesFilter};
 use crate::read::near_limit::HotAccount;
-use crate::read::reading::Reading;
+use crate::read::read_context::Reading;
 use crate::read::sums::Sums;
 use crate::rows::protection::{OverrideRow, SignalRow};
 use crate::rows::row::{

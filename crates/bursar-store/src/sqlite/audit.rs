@@ -4,7 +4,7 @@ use bursar_core::{TenantId, Timestamp};
 use rusqlite::{Connection, Row, named_params, params};
 
 use super::error::store_error;
-use super::lane::SqliteLane;
+use super::writer_state::SqliteLane;
 use super::readers::Snapshot;
 use crate::audit::chain::{
     AuditEntry, AuditFilter, AuditHead, AuditKey, AuditPage, AuditPageMaker, AuditStretch,

@@ -4,7 +4,7 @@ use bursar_core::{ApiKeyId, Integration, IntegrationId, IntegrationKeyId, Tenant
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
 use super::error::store_error;
-use super::lane::SqliteLane;
+use super::writer_state::SqliteLane;
 use super::{audit, decisions, keys, protection};
 use crate::error::StoreError;
 use crate::rows::codec;
@@ -15,7 +15,7 @@ use crate::rows::protection::{OverrideRow, SignalRow};
 use crate::rows::row::{
     ApiKeyRow, AuditRow, DecisionRow, IntegrationKeyRow, IntegrationRow, KeyId, TenantRow,
 };
-use crate::write::lane::{ControlTx, RowCounts};
+use crate::write::writer_connection::{ControlTx, RowCounts};
 
 const SELECT_TENANT: &str = "select tenant_id, name, lifecycle, onboarding, created_at, updated_at \
      from tenants where tenant_id = ?1";

@@ -4,11 +4,11 @@ use bursar_core::{IntegrationId, TenantId, Timestamp};
 use rusqlite::{Connection, Row, params};
 
 use super::error::store_error;
-use super::lane::SqliteLane;
+use super::writer_state::SqliteLane;
 use crate::error::StoreError;
 use crate::rows::columns::Columns;
 use crate::rows::row::KeyId;
-use crate::write::lane::{RowCounts, stamped_before};
+use crate::write::writer_connection::{RowCounts, stamped_before};
 
 const COUNT_API_KEYS: &str = "select count(*), count(*) filter (where revoked_at is null \
      and (expires_at is null or expires_at > ?2)) from api_keys where tenant_id = ?1";

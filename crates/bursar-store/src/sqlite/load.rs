@@ -11,13 +11,13 @@ use rusqlite::{Connection, params};
 use super::control;
 use super::error::store_error;
 use super::holds::Holds;
-use super::lane::SqliteLane;
+use super::writer_state::SqliteLane;
 use crate::error::StoreError;
 use crate::read::store::Standing;
 use crate::rows::codec::{SCOPE_INTEGRATION, id};
 use crate::rows::columns::Columns;
 use crate::rows::decode;
-use crate::write::lane::{Claim, Wanted};
+use crate::write::writer_connection::{Claim, Wanted};
 
 const CLAIM: &str = "insert into calls (tenant_id, call_key, entry_id) values (?1, ?2, ?3) \
      on conflict do nothing";

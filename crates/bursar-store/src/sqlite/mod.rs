@@ -1,7 +1,7 @@
 //! The embedded store: one SQLite file, one writer thread, a pool of readers.
 //!
 //! This process is the only one that has the file open, which a lock beside it ensures, so the
-//! accounts that decide live in memory ([`view`]) and change only after a commit.
+//! accounts that decide live in memory ([`account_cache`]) and change only after a commit.
 
 mod audit;
 mod backup;
@@ -17,7 +17,7 @@ mod files;
 mod history;
 mod holds;
 mod keys;
-mod lane;
+mod writer_state;
 mod load;
 mod open;
 mod protection;
@@ -28,10 +28,10 @@ mod save;
 mod schema;
 mod series;
 mod snapshots;
-mod stock;
+mod store_stats;
 mod store;
 mod verify;
-mod view;
+mod account_cache;
 mod writer;
 mod writer_connection;
 

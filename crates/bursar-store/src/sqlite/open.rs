@@ -12,19 +12,19 @@ use super::checkpoint::{Checkpointer, Lengths};
 use super::connect::open_reader;
 use super::error::OpenError;
 use super::files::{beside, create_private, lock_beside, open_private, sync_folder};
-use super::lane::SqliteLane;
+use super::writer_state::SqliteLane;
 use super::readers::Readers;
-use super::view::View;
+use super::account_cache::View;
 use super::writer_connection::open_emptied;
 use super::{audit, clock, schema, verify};
 use crate::audit::chain::AuditKey;
 use crate::audit::check::AuditVerified;
 use crate::clock::{Clocks, StoreClock};
 use crate::error::StoreError;
-use crate::read::reading::Reading;
+use crate::read::read_context::Reading;
 use crate::schema::SchemaStatus;
 use crate::verify::recount::Verified;
-use crate::write::lane::Lane;
+use crate::write::writer_connection::Lane;
 
 /// The embedded store.
 #[derive(Clone)]

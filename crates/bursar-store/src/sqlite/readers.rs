@@ -19,8 +19,8 @@ use super::connect::open_reader;
 use super::error::store_error;
 use super::snapshots::Snapshots;
 use crate::error::StoreError;
-use crate::read::reading;
-use crate::read::reading::{Asker, Reading, Room};
+use crate::read::read_context;
+use crate::read::read_context::{Asker, Reading, Room};
 use crate::read::slots::{ReadSlot, ReadSlots};
 
 /// Connections for lists and sums of tenants, of which one tenant has at most half.
@@ -198,7 +198,7 @@ impl Pool {
         question: impl FnOnce(&Snapshot<'_>) -> Result<T, StoreError> + Send + 'static,
     ) -> Result<T, StoreError> {
         let leave = Leave::Permit(self.permit().await?);
-        self.ask(leave, time_max, Arc::new(reading::Unbounded), question).await
+        self.ask(leave, time_max, Arc::new(read_context::Unbounded), question).await
     }
 
     /// Asks on a free connection, which whoever has leave finds.
@@ -269,7 +269,7 @@ impl Snapshot<'_> {
             Ok(ValueRef::Text(bytes) | ValueRef::Blob(bytes)) => bytes.len(),
             Ok(ValueRef::Null | ValueRef::Integer(_) | ValueRef::Real(_)) | Err(_) => 0,
         });
-        reading::take_row(self.room, texts.sum())
+        read_context::take_row(self.room, texts.sum())
     }
 }
 

@@ -9,7 +9,7 @@ use bursar_core::{
 use rusqlite::{Connection, params};
 
 use super::error::{store_error, sum_error};
-use super::lane::SqliteLane;
+use super::writer_state::SqliteLane;
 use crate::error::StoreError;
 use crate::read::tenant_sums::{bytes_of_integrations, open_changes};
 use crate::rows::codec;

@@ -11,14 +11,14 @@ use rustix::fs::StatVfsMountFlags;
 
 use super::open::SqliteStore;
 use super::readers::Snapshot;
-use super::{audit, control, days, decisions, history, load, protection, read, series, stock};
+use super::{audit, control, days, decisions, history, load, protection, read, series, store_stats};
 use crate::audit::chain::{AuditEntry, AuditFilter, AuditPage, ChainPlace};
 use crate::cache::Cache;
 use crate::error::StoreError;
 use crate::read::breakdown::{Breakdown, BreakdownFilter, GroupBy, Series, SeriesFilter};
 use crate::read::history::Cut;
 use crate::read::near_limit::HotAccount;
-use crate::read::reading::Reading;
+use crate::read::read_context::Reading;
 use crate::read::store::{
     CallFilter, DayFilter, DayPage, DecisionFilter, HistoryFilter, HistoryPage, HistoryPart,
     IntegrationFilter, IntegrationUsage, OpenReservation, Page, Paged, Standing, Stock, Store,
@@ -319,12 +319,12 @@ impl Store for SqliteStore {
 
     async fn hottest(&self, limit: usize) -> Result<Vec<HotAccount>, StoreError> {
         let now = self.now();
-        self.readers.read_all(move |db| stock::hottest(db, now, limit)).await
+        self.readers.read_all(move |db| store_stats::hottest(db, now, limit)).await
     }
 
     async fn stock(&self) -> Result<Stock, StoreError> {
         let (path, now) = (self.path.clone(), self.now());
-        let stock = self.readers.read_all(move |db| stock::stock(db, &path, now)).await?;
+        let stock = self.readers.read_all(move |db| store_stats::stock(db, &path, now)).await?;
         let is_log_kept = self.is_log_kept.load(Ordering::Relaxed);
         Ok(Stock { is_log_kept, ..stock })
     }

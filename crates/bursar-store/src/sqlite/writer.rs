@@ -4,12 +4,12 @@ use bursar_core::Book;
 use rusqlite::params;
 
 use super::error::store_error;
-use super::lane::{SqliteLane, Staged};
+use super::writer_state::{SqliteLane, Staged};
 use super::{load, save};
 use crate::clock::ClockConfirmed;
 use crate::error::StoreError;
 use crate::rows::decode;
-use crate::write::lane::{Due, Lane, Wanted};
+use crate::write::writer_connection::{Due, Lane, Wanted};
 use crate::write::writable::WRITE_PROBE_BYTES;
 
 const SELECT_DUE: &str = "select call_key, estimated_cost_nanos, estimated_tokens, reserved_at, \

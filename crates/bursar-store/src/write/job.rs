@@ -12,7 +12,7 @@ use tokio::sync::oneshot;
 use crate::clock::ClockConfirmed;
 use crate::error::StoreError;
 use crate::read::store::Standing;
-use crate::write::lane::ControlTx;
+use crate::write::writer_connection::ControlTx;
 use crate::write::queue::{Rank, Weighed};
 
 /// Whether a sweep ended all reservations that are due.

@@ -21,7 +21,7 @@ use crate::clock::ClockConfirmed;
 use crate::error::StoreError;
 use crate::read::store::Standing;
 use crate::write::job::{Answer, Change, Job, SMALL, Swept, Work, unanswered};
-use crate::write::lane::{ControlTx, Lane};
+use crate::write::writer_connection::{ControlTx, Lane};
 use crate::write::observe::Observer;
 use crate::write::queue::{Queue, Rank, Waiting};
 use crate::write::writable::Writable;

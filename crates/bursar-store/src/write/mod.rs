@@ -1,7 +1,7 @@
 //! The one way to write: commands in, one transaction for a group, outcomes out.
 
 pub(crate) mod job;
-pub(crate) mod lane;
+pub(crate) mod writer_connection;
 pub(crate) mod ledger;
 pub(crate) mod observe;
 pub(crate) mod queue;

@@ -15,7 +15,7 @@ use bursar_core::TenantId;
 use parking_lot::{Condvar, Mutex};
 
 use crate::error::StoreError;
-use crate::write::lane::Grouping;
+use crate::write::writer_connection::Grouping;
 
 /// Bytes that may wait: about half a second's work, beyond which waiting helps nobody.
 const BYTES_MAX: usize = 24 * 1024 * 1024;

@@ -16,7 +16,7 @@ use crate::error::StoreError;
 use crate::read::store::Standing;
 use crate::rows::codec::call_key;
 use crate::write::job::{Answer, ControlJob, Job, Swept, Work, unanswered};
-use crate::write::lane::{Claim, ControlTx, Due, Grouping, Lane, Wanted, WantedCall};
+use crate::write::writer_connection::{Claim, ControlTx, Due, Grouping, Lane, Wanted, WantedCall};
 use crate::write::observe::{Facts, Observer, Taken, Took};
 use crate::write::queue::{Queue, Weighed, Writing};
 use crate::write::writable::Writable;

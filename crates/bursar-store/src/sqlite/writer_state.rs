@@ -15,7 +15,7 @@ use super::checkpoint::{Checkpointer, keep_log};
 use super::clock::{Found, Noted};
 use super::error::store_error;
 use super::holds::Holds;
-use super::view::View;
+use super::account_cache::View;
 use super::writer_connection::open_writer;
 use crate::audit::chain::AuditKey;
 use crate::clock::StoreClock;
