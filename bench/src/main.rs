@@ -19,7 +19,7 @@ use std::time::Duration;
 use clap::{Parser, Subcommand, ValueEnum};
 use tokio::runtime::Runtime;
 
-use setup::{INTEGRATIONS, Place, Setup};
+use setup::{Deployment, INTEGRATIONS, Setup};
 
 type Failure = Box<dyn std::error::Error>;
 
@@ -86,19 +86,19 @@ fn embedded(
     report: &mut report::Report,
 ) -> Result<(), Failure> {
     let folder = tempfile::tempdir()?;
-    let place = Place::embedded(folder.path());
+    let deployment = Deployment::embedded(folder.path());
     let duration = Duration::from_secs(arguments.seconds);
 
-    let setup = setup::prepare(&place, INTEGRATIONS)?;
+    let setup = setup::prepare(&deployment, INTEGRATIONS)?;
     eprintln!("filling the store with {} records", arguments.records);
-    let mut lane = store::open(&place)?;
-    store::fill(lane.as_mut(), &setup, arguments.records)?;
+    let mut writer = store::open(&deployment)?;
+    store::fill(writer.as_mut(), &setup, arguments.records)?;
     for group in [100, 1_000, 4_000] {
-        report.store(group, store::measure(lane.as_mut(), &setup, group, duration)?);
+        report.store(group, store::measure(writer.as_mut(), &setup, group, duration)?);
     }
-    drop(lane);
+    drop(writer);
     runtime.block_on(async {
-        let server = server::Running::start(&place).await?;
+        let server = server::Running::start(&deployment).await?;
         let run = async |name: &'static str, connections, make: &client::Make<'_>| {
             client::run(&[&server.address], connections, duration, make).await.map(|r| (name, r))
         };
@@ -117,7 +117,7 @@ fn embedded(
         Ok::<(), Failure>(())
     })?;
     if arguments.records_large > arguments.records {
-        large(arguments, runtime, &place, &setup, report)?;
+        large(arguments, runtime, &deployment, &setup, report)?;
     }
     Ok(())
 }
@@ -126,16 +126,16 @@ fn embedded(
 fn large(
     arguments: &Arguments,
     runtime: &Runtime,
-    place: &Place,
+    deployment: &Deployment,
     setup: &Setup,
     report: &mut report::Report,
 ) -> Result<(), Failure> {
     eprintln!("filling the store up to {} records", arguments.records_large);
-    let mut lane = store::open(place)?;
-    store::fill(lane.as_mut(), setup, arguments.records_large - arguments.records)?;
-    drop(lane);
+    let mut writer = store::open(deployment)?;
+    store::fill(writer.as_mut(), setup, arguments.records_large - arguments.records)?;
+    drop(writer);
     runtime.block_on(async {
-        let server = server::Running::start(place).await?;
+        let server = server::Running::start(deployment).await?;
         let second = Duration::from_secs(1);
         let summary = client::run(&[&server.address], 1, second, &setup.summary()).await?;
         report.summary(arguments.records_large, summary);

@@ -1,16 +1,16 @@
-//! PostgreSQL: the bare store's transaction through its writer lanes, and nodes over one database.
+//! PostgreSQL: the bare store's transaction through its writers, and nodes over one database.
 
 use std::time::Duration;
 
 use bursar_server::auth::secret::SecretKey;
 use bursar_server::config::database::Database as Kept;
-use bursar_store::{Lane, PostgresOptions, PostgresStore};
+use bursar_store::{PostgresOptions, PostgresStore, WriterConnection};
 use tokio::runtime::Runtime;
 
 use crate::client::{self, Make, Run};
 use crate::report::Report;
 use crate::server::Running;
-use crate::setup::{INTEGRATIONS, Place, Setup, prepare};
+use crate::setup::{Deployment, INTEGRATIONS, Setup, prepare};
 use crate::{Arguments, Failure, store};
 
 #[expect(dead_code, reason = "the tests of the store use more of it")]
@@ -24,10 +24,10 @@ use support::database::Database;
 const URL_VARIABLE: &str = "BURSAR_TEST_POSTGRES_URL";
 /// What an operator would set before anything else.
 const SETTINGS: [(&str, &str); 2] = [("shared_buffers", "512MB"), ("max_wal_size", "4GB")];
-/// Writer lanes that are measured together, each with a tenant of its own.
-const LANES: usize = 4;
+/// Writers that are measured together, each with a tenant of its own.
+const WRITERS: usize = 4;
 /// Records of one transaction on each of them.
-const LANES_GROUP: usize = 1_000;
+const WRITERS_GROUP: usize = 1_000;
 /// Integrations that reservations are spread over so that they seldom meet.
 const MANY_INTEGRATIONS: usize = 1_000;
 /// Servers over the one database.
@@ -45,29 +45,29 @@ pub(crate) fn measure(
         return Ok(());
     };
     let folder = tempfile::tempdir()?;
-    let place = Place::node(folder.path(), database.app_url());
-    let setup = prepare(&place, INTEGRATIONS)?;
+    let deployment = Deployment::node(folder.path(), database.app_url());
+    let setup = prepare(&deployment, INTEGRATIONS)?;
     let duration = Duration::from_secs(arguments.seconds);
 
-    let mut lanes = open(&place)?;
-    let lane = lanes.first_mut().ok_or("no lane")?;
+    let mut writers = open(&deployment)?;
+    let writer = writers.first_mut().ok_or("no writer")?;
     eprintln!("filling PostgreSQL with {} records", arguments.records);
-    store::fill(lane.as_mut(), &setup, arguments.records)?;
+    store::fill(writer.as_mut(), &setup, arguments.records)?;
     // What a server does by itself after such a load, and at no certain moment.
     database.run("vacuum (analyze, freeze)");
     for group in [100, 1_000, 4_000] {
         database.run("checkpoint");
-        report.postgres_store(group, store::measure(lane.as_mut(), &setup, group, duration)?);
+        report.postgres_store(group, store::measure(writer.as_mut(), &setup, group, duration)?);
     }
     let mut tenants = vec![setup];
-    for _ in 1..LANES {
-        tenants.push(prepare(&place, INTEGRATIONS)?);
+    for _ in 1..WRITERS {
+        tenants.push(prepare(&deployment, INTEGRATIONS)?);
     }
-    let rate = together(lanes, &tenants, duration)?;
-    let name = format!("{LANES} lanes of a tenant each, groups of {LANES_GROUP}");
+    let rate = together(writers, &tenants, duration)?;
+    let name = format!("{WRITERS} writers of a tenant each, groups of {WRITERS_GROUP}");
     report.postgres_lanes(name, rate);
     let setup = tenants.first().ok_or("no tenant")?;
-    nodes(&place, setup, duration, runtime, report)
+    nodes(&deployment, setup, duration, runtime, report)
 }
 
 /// A database with the schema, on a server of its own or on the one that the environment names.
@@ -84,15 +84,15 @@ fn start() -> Database {
     Database::migrated(Box::leak(Box::new(Cluster::with(&SETTINGS))), migrate)
 }
 
-fn open(place: &Place) -> Result<Vec<Box<dyn Lane>>, Failure> {
-    let config = place.config()?;
+fn open(deployment: &Deployment) -> Result<Vec<Box<dyn WriterConnection>>, Failure> {
+    let config = deployment.config()?;
     let Kept::Postgres(database) = &config.database else {
-        return Err("the place is not that of a node".into());
+        return Err("the deployment is not that of a node".into());
     };
     let secret_key = config.secret_key.as_ref().ok_or("a node without a secret key")?;
     let secret_key = SecretKey::derive(secret_key)?;
     let options = PostgresOptions {
-        lanes: LANES,
+        writers: WRITERS,
         readers: 1,
         secret_fingerprint: secret_key.fingerprint().to_owned(),
         audit_key: secret_key.audit_key(),
@@ -101,27 +101,27 @@ fn open(place: &Place) -> Result<Vec<Box<dyn Lane>>, Failure> {
     Ok(PostgresStore::open(database.url()?.expose(), &options)?.1)
 }
 
-/// Records a second of lanes that write at the same time, each for its own tenant.
+/// Records a second of writers that write at the same time, each for its own tenant.
 fn together(
-    lanes: Vec<Box<dyn Lane>>,
+    writers: Vec<Box<dyn WriterConnection>>,
     tenants: &[Setup],
     duration: Duration,
 ) -> Result<f64, Failure> {
-    let write = |mut lane: Box<dyn Lane>, setup| {
+    let write = |mut writer: Box<dyn WriterConnection>, setup| {
         // A text, because what went wrong must leave the thread.
-        store::measure(lane.as_mut(), setup, LANES_GROUP, duration)
+        store::measure(writer.as_mut(), setup, WRITERS_GROUP, duration)
             .map_err(|error| error.to_string())
     };
     let write = &write;
     std::thread::scope(|scope| {
-        let started: Vec<_> = lanes
+        let started: Vec<_> = writers
             .into_iter()
             .zip(tenants)
-            .map(|(lane, setup)| scope.spawn(move || write(lane, setup)))
+            .map(|(writer, setup)| scope.spawn(move || write(writer, setup)))
             .collect();
         let mut sum = 0.0;
-        for lane in started {
-            sum += lane.join().map_err(|_| "a lane panicked")??;
+        for writer in started {
+            sum += writer.join().map_err(|_| "a writer panicked")??;
         }
         Ok(sum)
     })
@@ -129,20 +129,20 @@ fn together(
 
 /// Measures one node, then two over the same database.
 fn nodes(
-    place: &Place,
+    deployment: &Deployment,
     setup: &Setup,
     duration: Duration,
     runtime: &Runtime,
     report: &mut Report,
 ) -> Result<(), Failure> {
-    let hot = prepare(place, 1)?;
-    let wide = prepare(place, MANY_INTEGRATIONS)?;
+    let hot = prepare(deployment, 1)?;
+    let wide = prepare(deployment, MANY_INTEGRATIONS)?;
     runtime.block_on(async {
         let mut servers = Vec::new();
         for number in 0..NODES {
-            let folder = place.folder.join(format!("node-{number}"));
+            let folder = deployment.folder.join(format!("node-{number}"));
             std::fs::create_dir(&folder)?;
-            servers.push(Running::start(&place.beside(&folder)).await?);
+            servers.push(Running::start(&deployment.beside(&folder)).await?);
         }
         let all: Vec<&str> = servers.iter().map(|server| server.address.as_str()).collect();
         let one = all.get(..1).unwrap_or_default();

@@ -17,7 +17,7 @@ pub(crate) struct Report {
 #[derive(Default)]
 struct Postgres {
     stores: Vec<(String, f64)>,
-    /// Records a second of the bare store's quickest transaction on one lane.
+    /// Records a second of the bare store's quickest transaction on one writer.
     base: f64,
     runs: Vec<(&'static str, Run)>,
 }
@@ -68,13 +68,13 @@ impl Report {
         self.exports.push((format, rates));
     }
 
-    /// Records a second of the bare store on PostgreSQL, in groups on one lane: P.
+    /// Records a second of the bare store on PostgreSQL, in groups on one writer: P.
     pub(crate) fn postgres_store(&mut self, group: usize, rate: f64) {
         self.postgres.base = self.postgres.base.max(rate);
         self.postgres_lanes(format!("groups of {group}"), rate);
     }
 
-    /// The same on several lanes at once.
+    /// The same on several writers at once.
     pub(crate) fn postgres_lanes(&mut self, name: String, rate: f64) {
         eprintln!("P: {name}: {rate:.0} records/s");
         self.postgres.stores.push((name, rate));

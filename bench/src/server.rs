@@ -22,7 +22,7 @@ use serde::Serialize;
 use tokio::process::{Child, Command};
 
 use crate::Failure;
-use crate::setup::Place;
+use crate::setup::Deployment;
 
 /// The file in which the server says where it listens.
 const ADDRESS: &str = "bench-address";
@@ -57,7 +57,7 @@ async fn read(body: Text<SMALL>, only: Option<IntegrationId>) -> Result<Answer<N
 pub(crate) fn serve(folder: PathBuf) -> Result<(), Failure> {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     runtime.block_on(async {
-        let config = Place::of_server(folder.clone()).config()?;
+        let config = Deployment::of_server(folder.clone()).config()?;
         let app = server::open(&config, None)?;
         let end = shutdown_requested()?;
         let listener = listen("127.0.0.1:0").await?;
@@ -81,13 +81,13 @@ pub(crate) struct Running {
 }
 
 impl Running {
-    pub(crate) async fn start(place: &Place) -> Result<Self, Failure> {
-        let address = place.folder.join(ADDRESS);
+    pub(crate) async fn start(deployment: &Deployment) -> Result<Self, Failure> {
+        let address = deployment.folder.join(ADDRESS);
         let _ = std::fs::remove_file(&address);
         let mut child = Command::new(std::env::current_exe()?)
             .arg("serve")
-            .arg(&place.folder)
-            .envs(place.environment())
+            .arg(&deployment.folder)
+            .envs(deployment.environment())
             .stdin(Stdio::null())
             .kill_on_drop(true)
             .spawn()?;

@@ -30,13 +30,13 @@ const UNPROTECTED: [(&str, &str); 4] = [
 ];
 
 /// Where the ledger of a server is kept.
-pub(crate) struct Place {
+pub(crate) struct Deployment {
     pub(crate) folder: PathBuf,
     /// The URL of the database that nodes share; the embedded file of the folder otherwise.
     database: Option<String>,
 }
 
-impl Place {
+impl Deployment {
     /// The embedded store of a folder.
     pub(crate) fn embedded(folder: &Path) -> Self {
         Self { folder: folder.to_owned(), database: None }
@@ -82,10 +82,13 @@ pub(crate) struct Setup {
 }
 
 /// Makes a tenant with integrations and a key.
-pub(crate) fn prepare(place: &Place, integrations_count: usize) -> Result<Setup, Failure> {
+pub(crate) fn prepare(
+    deployment: &Deployment,
+    integrations_count: usize,
+) -> Result<Setup, Failure> {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     runtime.block_on(async {
-        let app = server::open(&place.config()?, None)?;
+        let app = server::open(&deployment.config()?, None)?;
         let actor = || Actor {
             actor_type: "founder",
             actor_id: "bench".to_owned(),

@@ -9,10 +9,12 @@ use bursar_core::{
 use bursar_server::auth::secret::SecretKey;
 use bursar_server::config::data_dir::{SECRET_KEY, secret};
 use bursar_server::wire::timestamps;
-use bursar_store::{Claim, Clocks, Lane, SqliteStore, Wanted, WantedCall, call_key};
+use bursar_store::{
+    CallToLoad, Claim, Clocks, LoadRequest, SqliteStore, WriterConnection, call_key,
+};
 
 use crate::Failure;
-use crate::setup::{Place, Setup};
+use crate::setup::{Deployment, Setup};
 
 /// Records of one transaction while filling.
 const FILL_GROUP: u64 = 4_000;
@@ -20,17 +22,21 @@ const FILL_GROUP: u64 = 4_000;
 const FILL_DAYS: i64 = 30;
 
 /// Opens the embedded store of a folder, without a server.
-pub(crate) fn open(place: &Place) -> Result<Box<dyn Lane>, Failure> {
-    let key = SecretKey::derive(&secret(&place.folder, SECRET_KEY)?)?;
-    let config = place.config()?;
-    let path = config.database.file().ok_or("the place is not that of an embedded store")?;
+pub(crate) fn open(deployment: &Deployment) -> Result<Box<dyn WriterConnection>, Failure> {
+    let key = SecretKey::derive(&secret(&deployment.folder, SECRET_KEY)?)?;
+    let config = deployment.config()?;
+    let path = config.database.file().ok_or("the deployment is not that of an embedded store")?;
     let clock = Clocks::system();
-    let (_, lane) = SqliteStore::open(path, clock, key.fingerprint(), key.audit_key())?;
-    Ok(lane)
+    let (_, writer) = SqliteStore::open(path, clock, key.fingerprint(), key.audit_key())?;
+    Ok(writer)
 }
 
 /// Adds records that lie in the last 30 days.
-pub(crate) fn fill(lane: &mut dyn Lane, setup: &Setup, records: u64) -> Result<(), Failure> {
+pub(crate) fn fill(
+    writer: &mut dyn WriterConnection,
+    setup: &Setup,
+    records: u64,
+) -> Result<(), Failure> {
     let now = timestamps::system_now().micros();
     let span = FILL_DAYS * 86_400 * 1_000_000;
     let mut written = 0;
@@ -39,7 +45,7 @@ pub(crate) fn fill(lane: &mut dyn Lane, setup: &Setup, records: u64) -> Result<(
         let ago = i64::try_from(records - written)? * (span / i64::try_from(records)?);
         let at = Timestamp::from_micros(now - ago);
         let group = (0..of_group).map(|_| usage(setup, at)).collect::<Result<Vec<_>, _>>()?;
-        write(lane, setup.tenant_id, &group)?;
+        write(writer, setup.tenant_id, &group)?;
         written += of_group;
     }
     Ok(())
@@ -47,7 +53,7 @@ pub(crate) fn fill(lane: &mut dyn Lane, setup: &Setup, records: u64) -> Result<(
 
 /// Records a second in transactions of this size; making the records is not counted.
 pub(crate) fn measure(
-    lane: &mut dyn Lane,
+    writer: &mut dyn WriterConnection,
     setup: &Setup,
     group: usize,
     duration: Duration,
@@ -57,7 +63,7 @@ pub(crate) fn measure(
     while took < duration {
         let of_group = (0..group).map(|_| usage(setup, None)).collect::<Result<Vec<_>, _>>()?;
         let start = Instant::now();
-        write(lane, setup.tenant_id, &of_group)?;
+        write(writer, setup.tenant_id, &of_group)?;
         took += start.elapsed();
         records += group;
     }
@@ -98,27 +104,31 @@ fn usage(setup: &Setup, occurred_at: Option<Timestamp>) -> Result<Usage, Failure
     })
 }
 
-fn write(lane: &mut dyn Lane, tenant_id: TenantId, group: &[Usage]) -> Result<(), Failure> {
-    let first = lane.allot(group.len())?;
-    let mut wanted = Wanted::default();
+fn write(
+    writer: &mut dyn WriterConnection,
+    tenant_id: TenantId,
+    group: &[Usage],
+) -> Result<(), Failure> {
+    let first = writer.allocate_ids(group.len())?;
+    let mut request = LoadRequest::default();
     let mut commands: Vec<(CallKey, Command<'_>)> = Vec::with_capacity(group.len());
     for (number, usage) in (first..).zip(group) {
         let entry_id = EntryId::from_number(number).ok_or("no entry id")?;
         let key = call_key(tenant_id, &usage.call_id);
-        let call = WantedCall { call_id: &usage.call_id, claim: Claim::Record(entry_id) };
-        wanted.calls.insert((tenant_id, key), call);
-        wanted.integrations.insert((tenant_id, usage.integration_id));
+        let call = CallToLoad { call_id: &usage.call_id, claim: Claim::Record(entry_id) };
+        request.calls.insert((tenant_id, key), call);
+        request.integrations.insert((tenant_id, usage.integration_id));
         if let Some(occurred_at) = usage.occurred_at {
-            wanted.months.insert((usage.integration_id, occurred_at.month()));
+            request.months.insert((usage.integration_id, occurred_at.month()));
         }
         commands.push((key, Command::Record { entry_id, usage, mode: RecordMode::Any }));
     }
-    lane.begin()?;
-    let mut book = lane.load(&wanted)?;
+    writer.begin()?;
+    let mut book = writer.load(&request)?;
     for (key, command) in &commands {
         book.apply(tenant_id, *key, *command)?;
     }
-    lane.save(book)?;
-    lane.commit()?;
+    writer.save(book)?;
+    writer.commit()?;
     Ok(())
 }

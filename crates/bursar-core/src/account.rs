@@ -182,7 +182,7 @@ impl Account {
     }
 
     /// Takes everything as stored and forgets all months before `oldest`.
-    pub fn settle_down(&mut self, oldest: Month) {
+    pub fn mark_saved(&mut self, oldest: Month) {
         self.rate.clear_changed();
         self.months.retain(|slot| slot.month >= oldest);
         for slot in &mut self.months {
@@ -195,7 +195,7 @@ impl Account {
     /// # Errors
     /// [`Overflow`] when the month was not loaded, or holds less than that: what is held can never
     /// be below nothing, or the next call would be admitted on money that is not there.
-    pub(crate) fn unhold(&mut self, month: Month, amount: Totals) -> Result<(), Overflow> {
+    pub(crate) fn remove_hold(&mut self, month: Month, amount: Totals) -> Result<(), Overflow> {
         let due = self.due_in(month);
         self.change(month, |counter| {
             counter.held = counter.held.less(amount)?;
@@ -212,7 +212,7 @@ impl Account {
         let due = self.due.iter_mut().find(|(of, _)| *of == month).ok_or(Overflow)?;
         let rest = due.1.less(amount)?;
         due.1 = rest;
-        self.unhold(month, amount)
+        self.remove_hold(month, amount)
     }
 
     /// Adds a hold to a month.
@@ -233,7 +233,7 @@ impl Account {
     }
 
     /// Marks the changed months as changed at `now`.
-    pub(crate) fn stamp(&mut self, now: Timestamp) {
+    pub(crate) fn advance(&mut self, now: Timestamp) {
         for slot in self.months.iter_mut().filter(|slot| slot.changed) {
             if !Counter::holds_back(slot.counter.last_at, now) {
                 slot.counter.last_at = now;

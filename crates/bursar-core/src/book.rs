@@ -10,7 +10,7 @@ use crate::command::{
     Command, ExtendOutcome, Outcome, RecordMode, RecordOutcome, RecordRefusal, ReleaseOutcome,
     ReserveOutcome, ReserveRefusal,
 };
-use crate::decide::{Decision, ReasonCode, decide, gate};
+use crate::decide::{Decision, ReasonCode, block_reason, decide};
 use crate::entry::{CostSource, Entry, EntryKind, RecordedCall, UsageStatus};
 use crate::id::{EntryId, IntegrationId, TenantId};
 use crate::integration::CostBasis;
@@ -238,13 +238,13 @@ impl<'a> Book<'a> {
         }
         let account = self.accounts.get_mut(&hold.integration_id).ok_or(Overflow)?;
         account.expire(hold.month, hold.amount)?;
-        account.stamp(self.now);
+        account.advance(self.now);
         if let Some(call) = self.calls.get_mut(&(hold.tenant_id, hold.call)) {
             let reservation = call.reservation.as_mut().ok_or(Overflow)?;
             if reservation.state != ReservationState::Open {
                 return Err(Overflow);
             }
-            end(reservation, ReservationState::Expired, reservation.expires_at);
+            end_reservation(reservation, ReservationState::Expired, reservation.expires_at);
             call.changed = true;
         }
         self.holds.push(HoldChange::Ended(hold));
@@ -259,7 +259,7 @@ impl<'a> Book<'a> {
         (usage, mode): (&'a Usage, RecordMode),
     ) -> Result<RecordOutcome, Overflow> {
         let call = self.calls.get_mut(&key).ok_or(Overflow)?;
-        if let Some(outcome) = repetition(call, &self.entries, usage)? {
+        if let Some(outcome) = duplicate_outcome(call, &self.entries, usage)? {
             return Ok(outcome);
         }
         if mode == RecordMode::KnownOnly && call.reservation.is_none() {
@@ -272,15 +272,15 @@ impl<'a> Book<'a> {
         let Some(account) = account else {
             return Ok(RecordOutcome::Refused(RecordRefusal::IntegrationNotFound));
         };
-        let weight = match weigh(call, account, usage, self.now) {
-            Ok(weight) => weight,
+        let posting = match post(call, account, usage, self.now) {
+            Ok(posting) => posting,
             Err(outcome) => return Ok(outcome),
         };
-        let Weight { occurred_at, cost, cost_source, settles, is_reserved, counts_in_rate } =
-            weight;
+        let Posting { occurred_at, cost, cost_source, settles, is_reserved, counts_in_rate } =
+            posting;
         let amount = Totals { cost, tokens: usage.tokens.total(), calls: 1 };
         let tenant = self.tenants.entry(key.0).or_default();
-        if !is_reserved && !has_room(self.caps, tenant, usage)? {
+        if !is_reserved && !fits_daily_bytes(self.caps, tenant, usage)? {
             return Ok(RecordOutcome::Refused(RecordRefusal::StoredBytesExceeded));
         }
 
@@ -293,14 +293,14 @@ impl<'a> Book<'a> {
             account.rate.add(occurred_at.min(self.now).second(), self.now.second());
         }
         if let Some(held) = settles {
-            account.unhold(held.month(), held.amount())?;
+            account.remove_hold(held.month(), held.amount())?;
             count_open(tenant, -1)?;
             self.holds.push(HoldChange::Ended(Hold::of(key.0, key.1, &held)));
             if let Some(reservation) = &mut call.reservation {
-                end(reservation, ReservationState::Settled, self.now);
+                end_reservation(reservation, ReservationState::Settled, self.now);
             }
         }
-        account.stamp(self.now);
+        account.advance(self.now);
         tenant.stored_bytes =
             tenant.stored_bytes.map(|bytes| bytes.saturating_add(usage.stored_bytes()));
         call.record = Some(Record::New(self.entries.len()));
@@ -327,7 +327,7 @@ impl<'a> Book<'a> {
         request: &ReserveRequest,
     ) -> Result<ReserveOutcome, Overflow> {
         let call = self.calls.get_mut(&key).ok_or(Overflow)?;
-        if let Some(refusal) = taken(call, request, self.now) {
+        if let Some(refusal) = reserve_refusal(call, request, self.now) {
             return Ok(ReserveOutcome::Rejected(refusal));
         }
         let account = self
@@ -338,7 +338,7 @@ impl<'a> Book<'a> {
             let code = ReasonCode::IntegrationNotFound;
             return Ok(ReserveOutcome::Refused(Decision::hard_blocked(code)));
         };
-        if let Some(code) = gate(account) {
+        if let Some(code) = block_reason(account) {
             return Ok(ReserveOutcome::Refused(Decision::hard_blocked(code)));
         }
         // Only after the gate: what admitted the call may have been switched off since.
@@ -357,7 +357,7 @@ impl<'a> Book<'a> {
             return Ok(ReserveOutcome::Refused(decision));
         }
         let tenant = self.tenants.get_mut(&key.0).ok_or(Overflow)?;
-        if let Some(bound) = bound_met(self.caps, account, tenant)? {
+        if let Some(bound) = reached_cap(self.caps, account, tenant)? {
             return Ok(ReserveOutcome::Rejected(ReserveRefusal::TooManyOpen(bound)));
         }
         let reservation = Reservation {
@@ -373,7 +373,7 @@ impl<'a> Book<'a> {
         }
         count_open(tenant, 1)?;
         account.rate.add(self.now.second(), self.now.second());
-        account.stamp(self.now);
+        account.advance(self.now);
         self.holds.push(HoldChange::Made(Hold::of(key.0, key.1, &reservation)));
         call.reservation = Some(reservation.clone());
         call.changed = true;
@@ -387,7 +387,7 @@ impl<'a> Book<'a> {
         only: Option<IntegrationId>,
     ) -> Result<ReleaseOutcome, Overflow> {
         let call = self.calls.get_mut(&key).ok_or(Overflow)?;
-        let Some(reservation) = reserved(call, call_id, only) else {
+        let Some(reservation) = visible_reservation(call, call_id, only) else {
             return Ok(ReleaseOutcome::NotFound);
         };
         match reservation.state_at(self.now) {
@@ -397,11 +397,11 @@ impl<'a> Book<'a> {
             ReservationState::Open => {
                 let hold = Hold::of(key.0, key.1, reservation);
                 let account = self.accounts.get_mut(&hold.integration_id).ok_or(Overflow)?;
-                account.unhold(hold.month, hold.amount)?;
-                account.stamp(self.now);
+                account.remove_hold(hold.month, hold.amount)?;
+                account.advance(self.now);
                 let tenant = self.tenants.entry(key.0).or_default();
                 count_open(tenant, -1)?;
-                end(reservation, ReservationState::Released, self.now);
+                end_reservation(reservation, ReservationState::Released, self.now);
                 let released = reservation.clone();
                 call.changed = true;
                 self.holds.push(HoldChange::Ended(hold));
@@ -418,7 +418,7 @@ impl<'a> Book<'a> {
         ttl_seconds: Option<u32>,
     ) -> Result<ExtendOutcome, Overflow> {
         let call = self.calls.get_mut(&key).ok_or(Overflow)?;
-        let Some(reservation) = reserved(call, call_id, only) else {
+        let Some(reservation) = visible_reservation(call, call_id, only) else {
             return Ok(ExtendOutcome::NotFound);
         };
         // A renewal admits no call, and keeps money held for one that may be under way: what
@@ -443,7 +443,7 @@ impl<'a> Book<'a> {
 }
 
 /// How a new record counts.
-struct Weight {
+struct Posting {
     occurred_at: Timestamp,
     cost: Nanos,
     cost_source: CostSource,
@@ -455,12 +455,12 @@ struct Weight {
 }
 
 /// Weighs a record of a call that is not recorded yet, changing nothing.
-fn weigh(
+fn post(
     call: &Call,
     account: &Account,
     usage: &Usage,
     now: Timestamp,
-) -> Result<Weight, RecordOutcome> {
+) -> Result<Posting, RecordOutcome> {
     let (reservation, elsewhere) = match &call.reservation {
         Some(held) if held.request.integration_id == usage.integration_id => (Some(held), None),
         other => (None, other.as_ref()),
@@ -479,11 +479,11 @@ fn weigh(
     let (cost, cost_source) = cost_of(usage, settles.as_ref(), account.integration.cost_basis);
     let is_reserved = reservation.is_some();
     let counts_in_rate = !is_reserved && counts_in_rate(usage, occurred_at, now);
-    Ok(Weight { occurred_at, cost, cost_source, settles, is_reserved, counts_in_rate })
+    Ok(Posting { occurred_at, cost, cost_source, settles, is_reserved, counts_in_rate })
 }
 
 /// The bound that one more reservation would pass, the narrower one first.
-fn bound_met(
+fn reached_cap(
     caps: Caps,
     account: &Account,
     tenant: &TenantSums,
@@ -506,7 +506,7 @@ fn count_open(tenant: &mut TenantSums, more: i64) -> Result<(), Overflow> {
 }
 
 /// Whether a tenant may store a record of a call that was never reserved.
-fn has_room(caps: Caps, tenant: &TenantSums, usage: &Usage) -> Result<bool, Overflow> {
+fn fits_daily_bytes(caps: Caps, tenant: &TenantSums, usage: &Usage) -> Result<bool, Overflow> {
     if caps.stored_bytes_per_day == 0 {
         return Ok(true);
     }
@@ -516,7 +516,7 @@ fn has_room(caps: Caps, tenant: &TenantSums, usage: &Usage) -> Result<bool, Over
 }
 
 /// The answer to a record of a call that is recorded already, or whose key is another call's.
-fn repetition(
+fn duplicate_outcome(
     call: &Call,
     entries: &[Entry<'_>],
     usage: &Usage,
@@ -539,13 +539,13 @@ const fn repeated(entry_id: EntryId, agrees: bool) -> RecordOutcome {
     if agrees { RecordOutcome::Duplicate(entry_id) } else { RecordOutcome::Conflict }
 }
 
-fn end(reservation: &mut Reservation, state: ReservationState, at: Timestamp) {
+fn end_reservation(reservation: &mut Reservation, state: ReservationState, at: Timestamp) {
     reservation.state = state;
     reservation.ended_at = Some(at);
 }
 
 /// The reservation of a call, if the caller may see it.
-fn reserved<'c>(
+fn visible_reservation<'c>(
     call: &'c mut Call,
     call_id: &CallId,
     only: Option<IntegrationId>,
@@ -559,7 +559,11 @@ fn reserved<'c>(
 
 /// Why a call id cannot be reserved by this request: it is used up, or stands for something else.
 /// What is left is free, or reserved by the same request and open.
-fn taken(call: &Call, request: &ReserveRequest, now: Timestamp) -> Option<ReserveRefusal> {
+fn reserve_refusal(
+    call: &Call,
+    request: &ReserveRequest,
+    now: Timestamp,
+) -> Option<ReserveRefusal> {
     if call.call_id != request.call_id {
         return Some(ReserveRefusal::OtherContent);
     }

@@ -187,7 +187,7 @@ pub const fn warn_percent() -> u8 {
 /// # Errors
 /// [`Overflow`] when the month of `now` is not loaded; the caller must refuse.
 pub fn decide(account: &Account, estimate: Estimate, now: Timestamp) -> Result<Decision, Overflow> {
-    if let Some(code) = gate(account) {
+    if let Some(code) = block_reason(account) {
         return Ok(Decision::hard_blocked(code));
     }
     let sums = AccountSums::of(account, now)?;
@@ -212,7 +212,7 @@ pub fn decide(account: &Account, estimate: Estimate, now: Timestamp) -> Result<D
 }
 
 /// Steps 1 to 3: who may not call at all, whatever the limits say.
-pub(crate) fn gate(account: &Account) -> Option<ReasonCode> {
+pub(crate) fn block_reason(account: &Account) -> Option<ReasonCode> {
     match account.lifecycle {
         TenantLifecycle::Active => {}
         TenantLifecycle::Suspended | TenantLifecycle::Terminated | TenantLifecycle::Archived => {

@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 
 use bursar_core::Timestamp;
 use bursar_store::{
-    Clock, Clocks, Lane, Ledger, Observer, OpenError, OpenPostgresError, PostgresOptions,
-    PostgresStore, SqliteStore, Store, Swept, system_boot,
+    Clock, Clocks, Ledger, Observer, OpenError, OpenPostgresError, PostgresOptions, PostgresStore,
+    SqliteStore, Store, Swept, WriterConnection, system_boot,
 };
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::JoinHandle;
@@ -194,11 +194,11 @@ fn open_file(config: &Config, path: &Path, clocks: Option<Clocks>) -> Result<Ope
         return Err(StartError::OperatorToken(config.data_dir.join(OPERATOR_TOKEN)));
     }
     let clocks = clocks.unwrap_or_else(Clocks::system);
-    let (store, lane) =
+    let (store, writer) =
         SqliteStore::open(path, clocks, secret_key.fingerprint(), secret_key.audit_key())?;
     store.limit_reads(config.read_time_max);
     let secrets = Secrets { secret_key, operator_token };
-    Ok(Opened { secrets, store, lanes: vec![lane], database_probe: None })
+    Ok(Opened { secrets, store, writers: vec![writer], database_probe: None })
 }
 
 /// Opens a database that nodes share. Nothing is made on this machine: what one node made, the
@@ -212,16 +212,16 @@ fn open_postgres(
     let secret_key = config.secret_key.as_ref().ok_or(StartError::NoSecretKey)?;
     let secret_key = SecretKey::derive(secret_key).map_err(StartError::SecretKey)?;
     let options = PostgresOptions {
-        lanes: database.writers,
+        writers: database.writers,
         readers: database.readers,
         secret_fingerprint: secret_key.fingerprint().to_owned(),
         audit_key: secret_key.audit_key(),
         clock,
     };
-    let (store, lanes) = PostgresStore::open(database.url()?.expose(), &options)?;
+    let (store, writers) = PostgresStore::open(database.url()?.expose(), &options)?;
     store.limit_reads(config.read_time_max);
     let secrets = Secrets { secret_key, operator_token };
-    Ok(Opened { secrets, store, lanes, database_probe: Some(DatabaseProbe::default()) })
+    Ok(Opened { secrets, store, writers, database_probe: Some(DatabaseProbe::default()) })
 }
 
 /// What hashes keys and proves the operator.
@@ -234,7 +234,7 @@ struct Secrets {
 struct Opened {
     secrets: Secrets,
     store: Arc<dyn Store>,
-    lanes: Vec<Box<dyn Lane>>,
+    writers: Vec<Box<dyn WriterConnection>>,
     database_probe: Option<DatabaseProbe>,
 }
 
@@ -243,11 +243,11 @@ fn assemble(
     opened: Opened,
     monotonic_clock: MonotonicClock,
 ) -> Result<App, StartError> {
-    let Opened { secrets, store, lanes, database_probe } = opened;
+    let Opened { secrets, store, writers, database_probe } = opened;
     let Secrets { secret_key, operator_token } = secrets;
     let metrics = Arc::new(Metrics::new()?);
     let observer = Arc::clone(&metrics) as Arc<dyn Observer>;
-    let ledger = Ledger::start(lanes, observer, config.caps).map_err(StartError::System)?;
+    let ledger = Ledger::start(writers, observer, config.caps).map_err(StartError::System)?;
     let (secret_key, operator_token) = (Arc::new(secret_key), Arc::new(operator_token));
     let (key_cache, key_uses) = (Arc::<KeyCache>::default(), Arc::<KeyUses>::default());
     let failed_logins = Arc::<FailedLogins>::default();

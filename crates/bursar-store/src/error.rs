@@ -13,7 +13,7 @@ pub enum StoreError {
     /// Nothing was stored, and the same transaction may well succeed: a deadlock, a serialization
     /// failure, a connection lost before its commit was sent. The writer tries again by itself.
     #[error("storage asks to try again")]
-    Again(#[source] Cause),
+    Retry(#[source] Cause),
     /// More is waiting, or in memory, than there is room for; nothing was stored.
     #[error("too much is waiting")]
     Overloaded,
@@ -97,7 +97,7 @@ impl StoreError {
             | Self::Corrupt(_) => true,
             Self::Unavailable(_)
             | Self::NotWritable { .. }
-            | Self::Again(_)
+            | Self::Retry(_)
             | Self::Overloaded
             | Self::ReadTooLarge
             | Self::Closed
@@ -114,7 +114,7 @@ impl StoreError {
                 Self::Corrupt(format!("the audit log of tenant {tenant_id} goes on after its head"))
             }
             other @ (Self::Unavailable(_)
-            | Self::Again(_)
+            | Self::Retry(_)
             | Self::Overloaded
             | Self::ReadTooLarge
             | Self::Closed
@@ -145,7 +145,7 @@ impl StoreError {
         match self {
             Self::NotWritable { cause, .. } => Self::Unavailable(cause),
             other @ (Self::Unavailable(_)
-            | Self::Again(_)
+            | Self::Retry(_)
             | Self::Overloaded
             | Self::ReadTooLarge
             | Self::Closed
@@ -168,7 +168,7 @@ impl StoreError {
                 Self::Unavailable(std::sync::Arc::new(late))
             }
             other @ (Self::Unavailable(_)
-            | Self::Again(_)
+            | Self::Retry(_)
             | Self::Overloaded
             | Self::Closed
             | Self::ClockJumped { .. }

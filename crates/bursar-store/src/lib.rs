@@ -1,7 +1,7 @@
 //! The write path of Bursar and its storage.
 //!
 //! Here are the queue and the writer that turn commands into transactions ([`Ledger`]), the traits
-//! that a database fulfils ([`Lane`] to write, [`Store`] to read), and the databases themselves.
+//! that a database fulfils ([`WriterConnection`] to write, [`Store`] to read), and the databases themselves.
 //! This is the only crate that knows SQL. Deliberately absent: every rule about money; storage
 //! loads what the core needs and saves what it says.
 
@@ -21,7 +21,8 @@ pub mod verify;
 pub mod write;
 
 pub use audit::chain::{
-    AuditEntry, AuditFilter, AuditHash, AuditKey, AuditLink, AuditPage, AuditPlace, ChainPlace,
+    AuditEntry, AuditFilter, AuditHash, AuditKey, AuditLink, AuditPage, AuditPosition,
+    ChainPosition,
 };
 pub use audit::check::{AuditCheck, AuditVerified};
 pub use cache::{Cache, CacheUse};
@@ -34,12 +35,14 @@ pub use postgres::{OpenPostgresError, OpenedPostgres, PostgresOptions, PostgresS
 pub use read::breakdown::{
     Breakdown, BreakdownFilter, Group, GroupBy, Series, SeriesFilter, SeriesStep, Step,
 };
-pub use read::near_limit::HotAccount;
-pub use read::read_context::{Asker, NoRoom, Reading, Room, Unbounded};
+pub use read::near_limit::NearLimit;
+pub use read::read_context::{
+    ReadContext, ReadMemory, ReadMemoryError, Requester, UnlimitedReadMemory,
+};
 pub use read::store::{
-    CallFilter, CallLabel, CallOutcome, DayFilter, DayPage, DayPlace, DayUsage, DecisionFilter,
-    HistoryFilter, HistoryPage, HistoryPart, HistoryPlace, IntegrationFilter, IntegrationUsage,
-    OpenReservation, Page, Paged, Standing, Stock, Store,
+    AccountSnapshot, CallFilter, CallLabel, CallOutcome, DayFilter, DayPage, DayPosition, DayUsage,
+    DecisionFilter, HistoryFilter, HistoryPage, HistoryPart, HistoryPosition, IntegrationFilter,
+    IntegrationUsage, OpenReservation, Page, Paged, Store, StoreStats,
 };
 pub use read::sums::Sums;
 pub use rows::codec::call_key;
@@ -50,15 +53,16 @@ pub use rows::row::{
     KeyId, SecretHash, TenantRow, UsageRow,
 };
 pub use schema::SchemaStatus;
-pub use sqlite::{BackedUp, CopyError, Existing, OpenError, Restore, SqliteStore, Watch};
+pub use sqlite::{BackedUp, CopyError, CopyProgress, Existing, OpenError, Restore, SqliteStore};
 pub use verify::differences::Differences;
 pub use verify::recount::Verified;
 pub use write::job::Swept;
-pub use write::writer_connection::{
-    Claim, ControlTx, Due, Grouping, Lane, RowCounts, STAMP_EVERY_SECONDS, Wanted, WantedCall,
-};
 pub use write::ledger::Ledger;
 pub use write::observe::{
-    CostFacts, Facts, HoldFacts, ModelKey, Observer, Taken, Took, Unobserved,
+    CostFacts, Dequeued, Facts, HoldFacts, ModelKey, NoopObserver, Observer, TransactionTiming,
 };
 pub use write::queue::Waiting;
+pub use write::writer_connection::{
+    CallToLoad, Claim, ControlTx, Grouping, LoadRequest, RowCounts, STAMP_EVERY_SECONDS, SweepWork,
+    WriterConnection,
+};

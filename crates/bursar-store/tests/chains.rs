@@ -48,14 +48,15 @@ impl World {
         let failures = Arc::new(Failures::default());
         let nodes = [0, 1].map(|_| {
             let options = PostgresOptions {
-                lanes: 2,
+                writers: 2,
                 readers: 2,
                 secret_fingerprint: "fingerprint".to_owned(),
                 audit_key: audit_key(),
                 clock: None,
             };
-            let (_store, lanes) = PostgresStore::open(database.app_url(), &options).unwrap();
-            Ledger::start(lanes, Arc::clone(&failures) as Arc<dyn Observer>, Caps::DEFAULT).unwrap()
+            let (_store, writers) = PostgresStore::open(database.app_url(), &options).unwrap();
+            Ledger::start(writers, Arc::clone(&failures) as Arc<dyn Observer>, Caps::DEFAULT)
+                .unwrap()
         });
         let made = nodes[0].change(None, |tx| Control::create_tenant(tx, &actor(), "tenant")).await;
         let tenant_id = made.unwrap().tenant_id;

@@ -20,7 +20,7 @@ use bursar_store::{
     ControlRefusal, HistoryFilter, HistoryPart, IntegrationEdit, IntegrationFilter, NotWritable,
     Page, StoreError,
 };
-use faulty::{Fault, Faults, FaultyLane};
+use faulty::{Fault, Faults, FaultyWriter};
 use group::{Asked, in_one_group};
 use rusqlite::Connection;
 use support::{SQLITE, World, budget, call_id, cents, day, draft, request, usage};
@@ -131,7 +131,7 @@ impl Client {
         let hold = request(integration_id, "crowd hold");
         let again = hold.clone();
         asked.push(Box::pin(async { ledger.reserve(tenant_id, again).await.map(|_| ()) }));
-        let touch = ledger.touch(tenant_id, integration_id);
+        let touch = ledger.load_account(tenant_id, integration_id);
         asked.push(Box::pin(touch));
         // Who was answered was acknowledged; asking once more must find the very same.
         drop(in_one_group(&ledger, tenant_id, asked).await);
@@ -150,7 +150,7 @@ async fn until_answered<T>(mut ask: impl AsyncFnMut() -> Result<T, StoreError>) 
             Err(
                 StoreError::Unavailable(_)
                 | StoreError::Statement(_)
-                | StoreError::Again(_)
+                | StoreError::Retry(_)
                 | StoreError::Panicked,
             ) => {}
             Err(error) => unreachable!("{error}"),
@@ -200,7 +200,7 @@ async fn play(client: &mut Client, limited: IntegrationId) {
     };
     client.update(limited, edit).await;
     client.world.clock.advance(120);
-    client.world.ledger.touch(client.tenant_id, limited).await.ok();
+    client.world.ledger.load_account(client.tenant_id, limited).await.ok();
     let ledger = client.world.ledger.clone();
     until_answered(async || ledger.sweep().await).await;
     client.record(vec![usage(limited, "expired")]).await;
@@ -211,8 +211,8 @@ async fn play(client: &mut Client, limited: IntegrationId) {
 /// Plays everything with a fault; whether the fault was met, and what is stored in the end.
 async fn play_with(fault: Option<(usize, Fault)>) -> (bool, Vec<String>) {
     let faults = Faults::default();
-    let of_lane = faults.clone();
-    let wrap = move |lane| Box::new(FaultyLane::new(lane, of_lane.clone())) as Box<_>;
+    let of_writer = faults.clone();
+    let wrap = move |writer| Box::new(FaultyWriter::new(writer, of_writer.clone())) as Box<_>;
     let world = World::wrapped(SQLITE, std::sync::Arc::new(wrap));
     let tenant_id = world.tenant("tenant").await;
     let limited = world.integration(tenant_id, "limited", budget(100)).await;
@@ -334,8 +334,8 @@ async fn a_transaction_that_is_to_be_tried_again_leaves_no_trace() {
 #[tokio::test]
 async fn a_transaction_that_is_tried_again_is_not_seen_by_the_caller() {
     let faults = Faults::default();
-    let of_lane = faults.clone();
-    let wrap = move |lane| Box::new(FaultyLane::new(lane, of_lane.clone())) as Box<_>;
+    let of_writer = faults.clone();
+    let wrap = move |writer| Box::new(FaultyWriter::new(writer, of_writer.clone())) as Box<_>;
     let world = World::wrapped(SQLITE, std::sync::Arc::new(wrap));
     let tenant_id = world.tenant("tenant").await;
     let limits = LimitSettings::default();
@@ -469,8 +469,8 @@ async fn a_commit_that_failed_drops_its_group_and_nothing_else() {
 #[tokio::test]
 async fn a_disk_without_room_is_in_doubt_until_a_write_that_is_made_for_it_succeeds() {
     let faults = Faults::default();
-    let of_lane = faults.clone();
-    let wrap = move |lane| Box::new(FaultyLane::new(lane, of_lane.clone())) as Box<_>;
+    let of_writer = faults.clone();
+    let wrap = move |writer| Box::new(FaultyWriter::new(writer, of_writer.clone())) as Box<_>;
     let world = World::wrapped(SQLITE, std::sync::Arc::new(wrap));
     let tenant_id = world.tenant("tenant").await;
     let integration_id = world.integration(tenant_id, "integration", budget(100)).await;
@@ -480,18 +480,18 @@ async fn a_disk_without_room_is_in_doubt_until_a_write_that_is_made_for_it_succe
     };
     assert!(ledger.check_writable().is_ok());
     // The calls of a group: ids, begin, load, save and commit.
-    faults.arm(5, Fault::NoRoom);
+    faults.arm(5, Fault::DiskFull);
     let refused = ledger.record(tenant_id, vec![usage(integration_id, "call")]).await;
     assert!(is_full(&refused.map(|_| ())));
     // A group that writes nothing proves nothing.
-    ledger.touch(tenant_id, integration_id).await.unwrap();
+    ledger.load_account(tenant_id, integration_id).await.unwrap();
     assert!(is_full(&ledger.check_writable()));
     // Neither does one that stores something, in room that the file had.
     ledger.record(tenant_id, vec![usage(integration_id, "in old room")]).await.unwrap();
     assert!(is_full(&ledger.check_writable()));
     // Begin, the write itself and commit of a probe.
     for nth in 1..=3 {
-        faults.arm(nth, Fault::NoRoom);
+        faults.arm(nth, Fault::DiskFull);
         assert!(is_full(&ledger.probe_writes().await), "call {nth}");
         assert!(is_full(&ledger.check_writable()), "call {nth}");
     }
@@ -505,17 +505,17 @@ async fn a_disk_without_room_is_in_doubt_until_a_write_that_is_made_for_it_succe
 #[tokio::test]
 async fn a_write_outside_of_a_group_that_fails_for_want_of_room_is_a_doubt_too() {
     let faults = Faults::default();
-    let of_lane = faults.clone();
-    let wrap = move |lane| Box::new(FaultyLane::new(lane, of_lane.clone())) as Box<_>;
+    let of_writer = faults.clone();
+    let wrap = move |writer| Box::new(FaultyWriter::new(writer, of_writer.clone())) as Box<_>;
     let world = World::wrapped(SQLITE, std::sync::Arc::new(wrap));
     let ledger = &world.ledger;
-    faults.arm(1, Fault::NoRoom);
+    faults.arm(1, Fault::DiskFull);
     assert!(ledger.confirm_clock().await.is_err());
     assert!(ledger.check_writable().is_err());
     ledger.probe_writes().await.unwrap();
     assert!(ledger.check_writable().is_ok());
     // The first call of a sweep notes the clock and finds what is due.
-    faults.arm(1, Fault::NoRoom);
+    faults.arm(1, Fault::DiskFull);
     ledger.sweep().await.unwrap();
     assert!(ledger.check_writable().is_err());
 }

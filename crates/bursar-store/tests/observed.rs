@@ -14,8 +14,8 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 
 use bursar_core::{CostSource, IntegrationId, LimitSettings, PolicyResult, TenantId, Usage};
-use bursar_store::{Facts, HoldFacts, Observer, StoreError, Taken, Took};
-use faulty::{Fault, Faults, FaultyLane};
+use bursar_store::{Dequeued, Facts, HoldFacts, Observer, StoreError, TransactionTiming};
+use faulty::{Fault, Faults, FaultyWriter};
 use group::{Asked, in_one_group};
 use rusqlite::Connection;
 use support::{SQLITE, World, budget, call_id, cents, request, usage};
@@ -46,12 +46,12 @@ impl Notes {
 }
 
 impl Observer for Notes {
-    fn taken(&self, taken: Taken) {
-        self.0.lock().unwrap().commands += taken.commands;
+    fn dequeued(&self, dequeued: Dequeued) {
+        self.0.lock().unwrap().commands += dequeued.commands;
     }
 
-    fn committed(&self, took: Took) {
-        assert!(took.commit <= took.transaction, "{took:?}");
+    fn committed(&self, timing: TransactionTiming) {
+        assert!(timing.commit <= timing.transaction, "{timing:?}");
         self.0.lock().unwrap().commits += 1;
     }
 
@@ -91,8 +91,8 @@ struct Watched {
 impl Watched {
     async fn new(limits: LimitSettings) -> Self {
         let (faults, notes) = (Faults::default(), Arc::new(Notes::default()));
-        let of_lane = faults.clone();
-        let wrap = move |lane| Box::new(FaultyLane::new(lane, of_lane.clone())) as Box<_>;
+        let of_writer = faults.clone();
+        let wrap = move |writer| Box::new(FaultyWriter::new(writer, of_writer.clone())) as Box<_>;
         let world = World::observed(SQLITE, Arc::new(wrap), notes.clone());
         let tenant_id = world.tenant("tenant").await;
         let integration_id = world.integration(tenant_id, "integration", limits).await;

@@ -17,7 +17,7 @@ use std::process::Command;
 
 use bursar_core::{OnboardingState, TenantId, TenantLifecycle, Timestamp};
 use bursar_store::{
-    AuditKey, Lane, NotWritable, PostgresOptions, PostgresStore, StoreError, TenantRow,
+    AuditKey, NotWritable, PostgresOptions, PostgresStore, StoreError, TenantRow, WriterConnection,
 };
 use postgres::cluster::Cluster;
 use postgres::database::Database;
@@ -25,38 +25,38 @@ use postgres::database::Database;
 /// A database, and a writer that has written the row of a tenant and not yet committed it.
 struct Interrupted {
     database: Database,
-    lane: Box<dyn Lane>,
+    writer: Box<dyn WriterConnection>,
 }
 
 /// A database of the test's own, and a writer of it.
-fn opened() -> (Database, Box<dyn Lane>) {
+fn opened() -> (Database, Box<dyn WriterConnection>) {
     let database = Database::migrated(Cluster::shared(), |owner_url, app_role| {
         PostgresStore::migrate(owner_url, app_role).unwrap();
     });
     let options = PostgresOptions {
-        lanes: 1,
+        writers: 1,
         readers: 1,
         secret_fingerprint: "fingerprint".to_owned(),
         audit_key: AuditKey::new([7; 32]),
         clock: None,
     };
-    let (_store, mut lanes) = PostgresStore::open(database.app_url(), &options).unwrap();
-    (database, lanes.pop().unwrap())
+    let (_store, mut writers) = PostgresStore::open(database.app_url(), &options).unwrap();
+    (database, writers.pop().unwrap())
 }
 
 impl Interrupted {
     /// Ends the connection, and lets the writer notice by questions that fail: the first is told
     /// that the connection ends, the next finds none.
     fn new() -> Self {
-        let (database, mut lane) = opened();
-        lane.begin().unwrap();
-        lane.put_tenant(&tenant(1)).unwrap();
+        let (database, mut writer) = opened();
+        writer.begin().unwrap();
+        writer.put_tenant(&tenant(1)).unwrap();
         database.terminate_backends();
         for _ in 0..2 {
-            let noticed = lane.tenant(tenant(1).tenant_id);
-            assert!(matches!(noticed, Err(StoreError::Again(_))), "{noticed:?}");
+            let noticed = writer.tenant(tenant(1).tenant_id);
+            assert!(matches!(noticed, Err(StoreError::Retry(_))), "{noticed:?}");
         }
-        Self { database, lane }
+        Self { database, writer }
     }
 
     #[track_caller]
@@ -81,51 +81,51 @@ fn tenant(number: i64) -> TenantRow {
 #[test]
 fn a_transaction_is_never_committed_by_another_connection() {
     let mut interrupted = Interrupted::new();
-    let committed = interrupted.lane.commit();
-    assert!(matches!(committed, Err(StoreError::Again(_))), "{committed:?}");
+    let committed = interrupted.writer.commit();
+    assert!(matches!(committed, Err(StoreError::Retry(_))), "{committed:?}");
     interrupted.check_stored(&[]);
 }
 
 #[test]
 fn what_belongs_to_a_transaction_is_never_written_by_another_connection() {
     let mut interrupted = Interrupted::new();
-    let written = interrupted.lane.put_tenant(&tenant(2));
-    assert!(matches!(written, Err(StoreError::Again(_))), "{written:?}");
+    let written = interrupted.writer.put_tenant(&tenant(2));
+    assert!(matches!(written, Err(StoreError::Retry(_))), "{written:?}");
     interrupted.check_stored(&[]);
 }
 
 #[test]
 fn the_next_transaction_is_written_by_a_new_connection() {
     let mut interrupted = Interrupted::new();
-    interrupted.lane.rollback();
-    interrupted.lane.begin().unwrap();
-    interrupted.lane.put_tenant(&tenant(3)).unwrap();
-    interrupted.lane.commit().unwrap();
+    interrupted.writer.rollback();
+    interrupted.writer.begin().unwrap();
+    interrupted.writer.put_tenant(&tenant(3)).unwrap();
+    interrupted.writer.commit().unwrap();
     interrupted.check_stored(&["3"]);
 }
 
 /// Writes what a server writes while it is in doubt whether its database takes writes.
-fn probe(lane: &mut dyn Lane) -> Result<(), StoreError> {
-    lane.begin()?;
-    let probed = lane.write_probe().and_then(|()| lane.commit());
+fn probe(writer: &mut dyn WriterConnection) -> Result<(), StoreError> {
+    writer.begin()?;
+    let probed = writer.write_probe().and_then(|()| writer.commit());
     if probed.is_err() {
-        lane.rollback();
+        writer.rollback();
     }
     probed
 }
 
 #[test]
 fn each_probe_takes_room_of_the_disk_and_gives_back_that_of_the_one_before() {
-    let (database, mut lane) = opened();
+    let (database, mut writer) = opened();
     let file = || database.run("select pg_relation_filenode('write_probe')").concat();
     let bytes = || database.run("select pg_total_relation_size('write_probe')").concat();
-    probe(lane.as_mut()).unwrap();
+    probe(writer.as_mut()).unwrap();
     let (first_file, first_bytes) = (file(), bytes());
     let written: u64 = first_bytes.first().unwrap().as_deref().unwrap().parse().unwrap();
     assert!(written >= 8_000_000, "{written} bytes");
     for _ in 0..3 {
         let before = file();
-        probe(lane.as_mut()).unwrap();
+        probe(writer.as_mut()).unwrap();
         assert_ne!(file(), before);
     }
     assert_ne!(file(), first_file);
@@ -157,7 +157,7 @@ impl Drop for SmallDisk {
 /// Mounting takes root; where it is forbidden, the test above stands for this.
 #[test]
 fn a_full_disk_is_in_doubt_until_it_has_room_again() {
-    let (database, mut lane) = opened();
+    let (database, mut writer) = opened();
     let folder = tempfile::tempdir().unwrap();
     std::fs::set_permissions(folder.path(), Permissions::from_mode(0o755)).unwrap();
     let owner = database.run("show data_directory").concat().into_iter().next().flatten().unwrap();
@@ -178,15 +178,15 @@ fn a_full_disk_is_in_doubt_until_it_has_room_again() {
     while file.write_all(&[0; 4_096]).is_ok() {}
     for _ in 0..3 {
         database.run("update id_numbers set next_number = next_number");
-        let probed = probe(lane.as_mut());
+        let probed = probe(writer.as_mut());
         let is_full =
             matches!(probed, Err(StoreError::NotWritable { reason: NotWritable::DiskFull, .. }));
         assert!(is_full, "{probed:?}");
     }
     drop(file);
     std::fs::remove_file(&filler).unwrap();
-    probe(lane.as_mut()).unwrap();
-    drop(lane);
+    probe(writer.as_mut()).unwrap();
+    drop(writer);
     for table in ["id_numbers", "write_probe"] {
         database.run(&format!("alter table {table} set tablespace pg_default"));
     }

@@ -14,8 +14,9 @@ use std::time::{Duration, Instant};
 
 use bursar_core::{Caps, IntegrationId, LimitSettings, TenantId, Timestamp, Usage};
 use bursar_store::{
-    AuditFilter, AuditKey, Control, HistoryPart, Lane, Ledger, OpenPostgresError, OpenedPostgres,
-    Page, PostgresOptions, PostgresStore, Store, Unobserved, Wanted,
+    AuditFilter, AuditKey, Control, HistoryPart, Ledger, LoadRequest, NoopObserver,
+    OpenPostgresError, OpenedPostgres, Page, PostgresOptions, PostgresStore, Store,
+    WriterConnection,
 };
 use postgres::cluster::Cluster;
 use postgres::database::Database;
@@ -34,7 +35,7 @@ fn migrated() -> Database {
 
 fn open(url: &str) -> Result<OpenedPostgres, OpenPostgresError> {
     let options = PostgresOptions {
-        lanes: 1,
+        writers: 1,
         readers: 1,
         secret_fingerprint: "fingerprint".to_owned(),
         audit_key: AuditKey::new([7; 32]),
@@ -100,8 +101,8 @@ fn a_database_that_cannot_store_every_text_is_neither_migrated_nor_served() {
 fn the_encoding_of_a_role_changes_no_text() {
     let database = migrated();
     set(&database, "client_encoding = 'LATIN1'");
-    let (_store, lanes) = open(database.app_url()).unwrap();
-    let ledger = Ledger::start(lanes, Arc::new(Unobserved), Caps::DEFAULT).unwrap();
+    let (_store, writers) = open(database.app_url()).unwrap();
+    let ledger = Ledger::start(writers, Arc::new(NoopObserver), Caps::DEFAULT).unwrap();
     let name = "\u{1f4b8} für alle";
     block_on(ledger.change(None, move |tx| Control::create_tenant(tx, &actor(), name))).unwrap();
     let stored = database.run("select name from tenants");
@@ -126,8 +127,8 @@ const NOTE_COMMITS: &str = "
 fn what_is_acknowledged_is_durable_after_someone_turns_synchronous_commit_off() {
     let database = migrated();
     database.run(NOTE_COMMITS);
-    let (_store, lanes) = open(database.app_url()).unwrap();
-    let ledger = Ledger::start(lanes, Arc::new(Unobserved), Caps::DEFAULT).unwrap();
+    let (_store, writers) = open(database.app_url()).unwrap();
+    let ledger = Ledger::start(writers, Arc::new(NoopObserver), Caps::DEFAULT).unwrap();
     block_on(async {
         let (tenant_id, integration_id) = account(&ledger).await;
         set(&database, "synchronous_commit = off");
@@ -180,12 +181,12 @@ fn with_citus() -> Database {
 fn a_transaction_is_opened_in_one_message_and_with_citus_in_one_for_each_statement() {
     let [alone, with_citus] = [migrated(), with_citus()].map(|database| {
         let proxy = Proxy::start(database.app_url());
-        let (_store, mut lanes) = open(&proxy.through(database.app_url())).unwrap();
-        let lane = lanes.first_mut().unwrap();
-        lane.begin().unwrap();
+        let (_store, mut writers) = open(&proxy.through(database.app_url())).unwrap();
+        let writer = writers.first_mut().unwrap();
+        writer.begin().unwrap();
         proxy.take_asked();
         assert!(
-            lane.integration(tenant(), IntegrationId::from_number(1).unwrap()).unwrap().is_none()
+            writer.integration(tenant(), IntegrationId::from_number(1).unwrap()).unwrap().is_none()
         );
         let mut asked = proxy.take_asked();
         assert!(asked.pop().unwrap().starts_with("select "));
@@ -199,13 +200,13 @@ fn a_transaction_is_opened_in_one_message_and_with_citus_in_one_for_each_stateme
 fn nothing_waits_for_the_replies_to_the_messages_that_open_a_transaction() {
     let database = with_citus();
     let proxy = Proxy::start(database.app_url());
-    let (_store, mut lanes) = open(&proxy.through(database.app_url())).unwrap();
-    let lane = lanes.first_mut().unwrap();
-    lane.begin().unwrap();
+    let (_store, mut writers) = open(&proxy.through(database.app_url())).unwrap();
+    let writer = writers.first_mut().unwrap();
+    writer.begin().unwrap();
     // So that the connection is there.
-    lane.tenant(tenant()).unwrap();
-    lane.rollback();
-    lane.begin().unwrap();
+    writer.tenant(tenant()).unwrap();
+    writer.rollback();
+    writer.begin().unwrap();
     proxy.take_asked();
     std::thread::scope(|scope| {
         proxy.hold();
@@ -220,7 +221,7 @@ fn nothing_waits_for_the_replies_to_the_messages_that_open_a_transaction() {
             proxy.pass();
             assert_eq!(asked.len(), OPENING.len() + 1, "{asked:?}");
         });
-        assert!(lane.tenant(tenant()).unwrap().is_none());
+        assert!(writer.tenant(tenant()).unwrap().is_none());
     });
 }
 
@@ -229,8 +230,8 @@ fn with_citus_no_setting_shares_its_message_whatever_is_asked() {
     let database = with_citus();
     let proxy = Proxy::start(database.app_url());
     let url = proxy.through(database.app_url());
-    let (store, lanes) = open(&url).unwrap();
-    let ledger = Ledger::start(lanes, Arc::new(Unobserved), Caps::DEFAULT).unwrap();
+    let (store, writers) = open(&url).unwrap();
+    let ledger = Ledger::start(writers, Arc::new(NoopObserver), Caps::DEFAULT).unwrap();
     block_on(async {
         let (tenant_id, integration_id) = account(&ledger).await;
         ledger.record(tenant_id, vec![usage(integration_id, "call")]).await.unwrap();
@@ -241,8 +242,8 @@ fn with_citus_no_setting_shares_its_message_whatever_is_asked() {
         store.usage_history(tenant_id, Default::default(), HistoryPart::Whole(page)).await.unwrap();
         store.usage_by_day(tenant_id, days(), page).await.unwrap();
         store.audit(tenant_id, AuditFilter::default(), 10).await.unwrap();
-        store.hottest(10).await.unwrap();
-        store.stock().await.unwrap();
+        store.near_limits(10).await.unwrap();
+        store.stats().await.unwrap();
     });
     PostgresStore::verify(&url).unwrap().unwrap();
     let key = AuditKey::new([7; 32]);
@@ -306,22 +307,22 @@ fn grown() -> Database {
 #[test]
 fn a_sweep_reads_the_holds_that_it_removes_and_no_others() {
     let database = grown();
-    let (_store, mut lanes) = open(database.app_url()).unwrap();
-    let mut lane: Box<dyn Lane> = lanes.pop().unwrap();
-    let due = lane.due(500).unwrap();
+    let (_store, mut writers) = open(database.app_url()).unwrap();
+    let mut writer: Box<dyn WriterConnection> = writers.pop().unwrap();
+    let due = writer.sweep_work(500).unwrap();
     assert_eq!(due.holds.len(), 500);
     let before = rows_read(&database, "calls");
-    let mut wanted = Wanted::default();
+    let mut request = LoadRequest::default();
     for hold in due.holds {
-        wanted.integrations.insert((hold.tenant_id, hold.integration_id));
-        wanted.due.insert((hold.tenant_id, hold.call), hold);
+        request.integrations.insert((hold.tenant_id, hold.integration_id));
+        request.due.insert((hold.tenant_id, hold.call), hold);
     }
-    lane.begin().unwrap();
-    let book = lane.load(&wanted).unwrap();
+    writer.begin().unwrap();
+    let book = writer.load(&request).unwrap();
     assert!(book.now() > Timestamp::MIN);
     drop(book);
-    lane.rollback();
-    drop(lane);
+    writer.rollback();
+    drop(writer);
     wait_for_no_connection(&database);
     // Those that were found too, by which the connection did not tell before.
     let read = rows_read(&database, "calls") - before;
@@ -331,8 +332,8 @@ fn a_sweep_reads_the_holds_that_it_removes_and_no_others() {
 #[test]
 fn a_group_reads_the_labels_that_it_names_and_no_others() {
     let database = grown();
-    let (_store, lanes) = open(database.app_url()).unwrap();
-    let ledger = Ledger::start(lanes, Arc::new(Unobserved), Caps::DEFAULT).unwrap();
+    let (_store, writers) = open(database.app_url()).unwrap();
+    let ledger = Ledger::start(writers, Arc::new(NoopObserver), Caps::DEFAULT).unwrap();
     let before = rows_read(&database, "rollup_labels");
     let integration_id = IntegrationId::from_number(1).unwrap();
     let record = |number: u32| {

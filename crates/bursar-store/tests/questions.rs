@@ -12,9 +12,9 @@ use std::time::{Duration, Instant};
 
 use bursar_core::{Day, IntegrationId, Month, PolicyResult, TenantId};
 use bursar_store::{
-    AuditFilter, AuditKey, BreakdownFilter, CallFilter, CallLabel, ChainPlace, DayFilter, DayPlace,
-    GroupBy, HistoryFilter, HistoryPart, Page, PostgresOptions, PostgresStore, SeriesFilter, Step,
-    Store,
+    AuditFilter, AuditKey, BreakdownFilter, CallFilter, CallLabel, ChainPosition, DayFilter,
+    DayPosition, GroupBy, HistoryFilter, HistoryPart, Page, PostgresOptions, PostgresStore,
+    SeriesFilter, Step, Store,
 };
 use postgres::cluster::Cluster;
 use postgres::database::Database;
@@ -39,15 +39,15 @@ fn migrated() -> Database {
 
 fn open(database: &Database, readers: usize) -> Arc<PostgresStore> {
     let options = PostgresOptions {
-        lanes: 1,
+        writers: 1,
         readers,
         secret_fingerprint: "fingerprint".to_owned(),
         audit_key: AuditKey::new([7; 32]),
         clock: None,
     };
-    let (store, lanes) = PostgresStore::open(database.app_url(), &options).unwrap();
-    // A lane is at home on a thread of its own.
-    std::thread::spawn(move || drop(lanes)).join().unwrap();
+    let (store, writers) = PostgresStore::open(database.app_url(), &options).unwrap();
+    // A writer is at home on a thread of its own.
+    std::thread::spawn(move || drop(writers)).join().unwrap();
     store
 }
 
@@ -260,7 +260,7 @@ async fn audit_pages_are_bounded(database: &Database) {
             assert!(read > 0 && read <= walked, "{read} rows are read for {filter:?}");
         }
     }
-    let after = Some(ChainPlace::Linked(AUDITED / 2));
+    let after = Some(ChainPosition::Linked(AUDITED / 2));
     let (found, read) = reads_of(database, "audit", async |store| {
         store.audit_chain(tenant(), after, 50).await.unwrap()
     })
@@ -353,7 +353,7 @@ async fn pages_of_days_are_bounded(database: &Database) {
         assert!(read <= 902 + 10_002 + 2, "{read} rollups are read");
         let (found, read) = reads_of(database, "rollups", async |store| {
             let (day, integration_id) = (Day::from_number(TODAY - 10), integration(3));
-            let after = Some(DayPlace { day, integration_id });
+            let after = Some(DayPosition { day, integration_id });
             let filter = DayFilter { integration_id: only, first, last, after };
             store.usage_by_day(tenant(), filter, Page { offset: 0, limit: 50 }).await.unwrap()
         })
@@ -493,9 +493,10 @@ async fn gauges_of_very_many_tenants_take_several_readings() {
     let store = open(&database, 2);
     let mut readings = Vec::new();
     for _ in 0..4 {
-        let (hottest, stock) = (store.hottest(10).await.unwrap(), store.stock().await.unwrap());
-        assert_eq!(stock.tenants, many);
-        readings.push((hottest.len(), stock.open_reservations));
+        let (near_limits, stats) =
+            (store.near_limits(10).await.unwrap(), store.stats().await.unwrap());
+        assert_eq!(stats.tenants, many);
+        readings.push((near_limits.len(), stats.open_reservations));
     }
     // The first one did not come so far; from then on the last whole walk is told.
     assert_eq!(readings, [(0, 0), (1, 1), (1, 1), (1, 1)]);

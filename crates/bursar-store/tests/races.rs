@@ -183,8 +183,8 @@ async fn a_place_that_was_given_back_is_given_once() {
 
 /// Held and used, as a reader sees them.
 async fn standing_cost(store: &dyn Store, tenant: TenantId, integration: IntegrationId) -> Nanos {
-    let standing = store.standing(tenant, integration).await.unwrap().unwrap();
-    let counter = standing.account.counter(standing.now.month()).unwrap();
+    let snapshot = store.account_snapshot(tenant, integration).await.unwrap().unwrap();
+    let counter = snapshot.account.counter(snapshot.now.month()).unwrap();
     counter.held.cost.checked_add(counter.used.cost).unwrap()
 }
 

@@ -28,7 +28,7 @@ enum Ask {
     Reserve(ReserveRequest),
     Release(CallId, Option<IntegrationId>),
     Extend(CallId, Option<u32>),
-    Touch(IntegrationId),
+    LoadAccount(IntegrationId),
     Sweep,
 }
 
@@ -54,8 +54,8 @@ async fn answer(ledger: &Ledger, tenant_id: TenantId, ask: Ask) -> Answer {
         Ask::Extend(call, ttl) => {
             Answer::Extend(ledger.extend(tenant_id, call, None, ttl).await.unwrap())
         }
-        Ask::Touch(integration_id) => {
-            ledger.touch(tenant_id, integration_id).await.unwrap();
+        Ask::LoadAccount(integration_id) => {
+            ledger.load_account(tenant_id, integration_id).await.unwrap();
             Answer::Done
         }
         Ask::Sweep => {
@@ -125,7 +125,7 @@ impl Tenant {
                 let ttl = chance.percent(50).then(|| chance.between(1, 7_200) as u32);
                 Ask::Extend(self.held_call(chance), ttl)
             }
-            93..=97 => Ask::Touch(chance.one_of(&self.free)),
+            93..=97 => Ask::LoadAccount(chance.one_of(&self.free)),
             _ => Ask::Sweep,
         }
     }
@@ -302,8 +302,8 @@ async fn change(world: &World, tenant: &Tenant, chance: &mut Chance) {
 async fn assert_strict(world: &World, tenants: &[Tenant]) {
     for tenant in tenants {
         let (tenant_id, strict) = (tenant.tenant_id, tenant.strict);
-        let standing = world.store.standing(tenant_id, strict).await.unwrap().unwrap();
-        let counter = standing.account.counter(standing.now.month()).unwrap();
+        let snapshot = world.store.account_snapshot(tenant_id, strict).await.unwrap().unwrap();
+        let counter = snapshot.account.counter(snapshot.now.month()).unwrap();
         let counted = counter.used.cost.checked_add(counter.held.cost).unwrap();
         assert!(counted <= support::cents(STRICT_CENTS), "{counted:?}");
         assert!(counter.held.cost >= Nanos::ZERO, "{counter:?}");
@@ -348,7 +348,7 @@ async fn play(seed: u64, groups: usize) -> Vec<Answer> {
             Ask::Record(RecordMode::Any, _)
             | Ask::Release(..)
             | Ask::Extend(..)
-            | Ask::Touch(_)
+            | Ask::LoadAccount(_)
             | Ask::Sweep => 0,
         });
         for ((index, _, ask), answer) in written {

@@ -205,15 +205,15 @@ async fn a_tenant_that_reads_all_it_can_keeps_no_other_waiting_on_postgresql() {
         ask(database.app_url(), &sql).unwrap();
     }
     let options = PostgresOptions {
-        lanes: 1,
+        writers: 1,
         readers: 4,
         secret_fingerprint: "fingerprint".to_owned(),
         audit_key: AuditKey::new([7; 32]),
         clock: None,
     };
-    let (store, lanes) = PostgresStore::open(database.app_url(), &options).unwrap();
-    // A lane is at home on a thread of its own.
-    std::thread::spawn(move || drop(lanes)).join().unwrap();
+    let (store, writers) = PostgresStore::open(database.app_url(), &options).unwrap();
+    // A writer is at home on a thread of its own.
+    std::thread::spawn(move || drop(writers)).join().unwrap();
     let limited = Arc::clone(&store);
     let store: Arc<dyn Store> = store;
     memory_is_flat(&store).await;

@@ -209,7 +209,7 @@ async fn a_file_of_the_first_schema_is_brought_up_to_date_and_keeps_its_entries(
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("bursar.db");
     of_the_first_schema(&path);
-    let (store, lane) = SqliteStore::open(&path, clock(), "fingerprint", audit_key()).unwrap();
+    let (store, writer) = SqliteStore::open(&path, clock(), "fingerprint", audit_key()).unwrap();
     let tenant_id = TenantId::from_number(1).unwrap();
     let any = HistoryFilter::default;
     let text = |text: &str| Some(text.to_owned());
@@ -230,7 +230,7 @@ async fn a_file_of_the_first_schema_is_brought_up_to_date_and_keeps_its_entries(
     }
     let kept = store.decisions(tenant_id, DecisionFilter::default(), 10).await.unwrap();
     assert_eq!(kept, []);
-    drop((store, lane));
+    drop((store, writer));
     let db = Connection::open(&path).unwrap();
     let version: u32 = db.query_row("pragma user_version", [], |row| row.get(0)).unwrap();
     assert_eq!(version, 5);

@@ -16,7 +16,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use bursar_core::{IntegrationId, LimitSettings, ReserveOutcome, ReserveRequest, TenantId, Totals};
-use bursar_store::{Facts, Observer, Swept, Took};
+use bursar_store::{Facts, Observer, Swept, TransactionTiming};
 use support::{Database, SQLITE, World, request, usage};
 use tokio::task::JoinSet;
 
@@ -37,8 +37,8 @@ struct Longest {
 }
 
 impl Observer for Longest {
-    fn committed(&self, took: Took) {
-        let micros = u64::try_from(took.transaction.as_micros()).unwrap();
+    fn committed(&self, timing: TransactionTiming) {
+        let micros = u64::try_from(timing.transaction.as_micros()).unwrap();
         self.micros.fetch_max(micros, Ordering::SeqCst);
     }
 
@@ -86,7 +86,7 @@ async fn sweep_all(world: &World) -> u64 {
 async fn what_expires_at_once_is_removed_in_steps(database: Database) {
     let longest = Arc::new(Longest::default());
     let observer = Arc::clone(&longest) as Arc<dyn Observer>;
-    let world = Arc::new(World::observed(database, Arc::new(|lane| lane), observer));
+    let world = Arc::new(World::observed(database, Arc::new(|writer| writer), observer));
     let count = if proves() { 150_000 } else { 6_000 };
     let none = LimitSettings::default();
     let tenant_id = world.tenant("many").await;
@@ -106,8 +106,8 @@ async fn what_expires_at_once_is_removed_in_steps(database: Database) {
     let outcome = world.ledger.reserve(tenant_id, request(first, "fresh")).await.unwrap();
     assert!(matches!(outcome, ReserveOutcome::Held(_)), "{outcome:?}");
     assert_eq!(longest.expired.load(Ordering::SeqCst), 0);
-    let standing = world.store.standing(tenant_id, first).await.unwrap().unwrap();
-    assert_eq!(standing.account.counter(month).unwrap().held.calls, 1);
+    let snapshot = world.store.account_snapshot(tenant_id, first).await.unwrap().unwrap();
+    assert_eq!(snapshot.account.counter(month).unwrap().held.calls, 1);
 
     let sweeping = {
         let world = Arc::clone(&world);

@@ -15,7 +15,9 @@ use bursar_core::{
     Caps, IntegrationId, LimitSettings, OpenBound, RecordOutcome, ReleaseOutcome, ReserveOutcome,
     ReserveRefusal, TenantId, TenantLifecycle,
 };
-use bursar_store::{AuditKey, Control, KeyId, Ledger, PostgresOptions, PostgresStore, Unobserved};
+use bursar_store::{
+    AuditKey, Control, KeyId, Ledger, NoopObserver, PostgresOptions, PostgresStore,
+};
 use postgres::cluster::Cluster;
 use postgres::database::Database;
 use support::{actor, budget, call_id, draft, request, usage};
@@ -33,14 +35,14 @@ fn node(database: &Database) -> Ledger {
 /// A node on a database with other bounds of what tenants leave behind.
 fn capped_node(database: &Database, caps: Caps) -> Ledger {
     let options = PostgresOptions {
-        lanes: 2,
+        writers: 2,
         readers: 2,
         secret_fingerprint: "fingerprint".to_owned(),
         audit_key: AuditKey::new([7; 32]),
         clock: None,
     };
-    let (_store, lanes) = PostgresStore::open(database.app_url(), &options).unwrap();
-    Ledger::start(lanes, Arc::new(Unobserved), caps).unwrap()
+    let (_store, writers) = PostgresStore::open(database.app_url(), &options).unwrap();
+    Ledger::start(writers, Arc::new(NoopObserver), caps).unwrap()
 }
 
 /// The one text that a statement answers.

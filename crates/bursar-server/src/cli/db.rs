@@ -266,7 +266,7 @@ pub(super) fn known_secret(config: &Config) -> Result<Secret, CommandError> {
 
 /// Does a long copy with a bar on the terminal, until it is done or someone asks to stop.
 fn watched<T>(
-    work: impl FnOnce(bursar_store::Watch<'_>) -> Result<T, CommandError>,
+    work: impl FnOnce(bursar_store::CopyProgress<'_>) -> Result<T, CommandError>,
 ) -> Result<T, CommandError> {
     let asked = Arc::new(AtomicBool::new(false));
     let runtime = runtime()?;

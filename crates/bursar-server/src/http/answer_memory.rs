@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use axum::extract::{FromRef, FromRequestParts};
 use axum::http::request::Parts;
-use bursar_store::{Asker, NoRoom, Reading, Room, Store, StoreError};
+use bursar_store::{ReadContext, ReadMemory, ReadMemoryError, Requester, Store, StoreError};
 use bytes::Bytes;
 use parking_lot::Mutex;
 
@@ -54,14 +54,18 @@ fn held_for(bytes: usize) -> usize {
     if bytes <= SMALL_ANSWER { 0 } else { bytes.next_multiple_of(PIECE) }
 }
 
-impl Room for AnswerMemory {
-    fn take(&self, bytes: usize) -> Result<(), NoRoom> {
+impl ReadMemory for AnswerMemory {
+    fn take(&self, bytes: usize) -> Result<(), ReadMemoryError> {
         let mut taken = self.0.lock();
         let needed = taken.bytes.saturating_add(bytes);
-        let Some(hold) = &mut taken.hold else { return Err(NoRoom::Now) };
+        let Some(hold) = &mut taken.hold else { return Err(ReadMemoryError::InUse) };
         let held = held_for(needed);
         if held > hold.bytes() && !hold.resize(held) {
-            return Err(if held > hold.share() { NoRoom::Ever } else { NoRoom::Now });
+            return Err(if held > hold.share() {
+                ReadMemoryError::TooLarge
+            } else {
+                ReadMemoryError::InUse
+            });
         }
         taken.bytes = needed;
         Ok(())
@@ -97,7 +101,7 @@ pub struct Reads {
     store: Arc<dyn Store>,
     /// The same without a share of memory.
     unbounded: Arc<dyn Store>,
-    asker: Asker,
+    requester: Requester,
     writers: Writers,
 }
 
@@ -150,7 +154,7 @@ impl Writers {
 impl Reads {
     /// The store for an export, whose memory is set aside before it begins.
     pub fn for_export(&self) -> Arc<dyn Store> {
-        self.unbounded.reading(Reading::unbounded(self.asker))
+        self.unbounded.with_context(ReadContext::unlimited(self.requester))
     }
 
     /// The threads that write large answers to the caller.
@@ -179,19 +183,20 @@ where
         // Whoever the guard did not let in reads nothing.
         let unknown = || ApiError::of(ErrorCode::Internal);
         let memory = parts.extensions.get::<AnswerMemory>().cloned().ok_or_else(unknown)?;
-        let asker = *parts.extensions.get::<Asker>().ok_or_else(unknown)?;
-        let (budget, holder) = match asker {
-            Asker::Tenant => {
+        let requester = *parts.extensions.get::<Requester>().ok_or_else(unknown)?;
+        let (budget, holder) = match requester {
+            Requester::Tenant => {
                 let tenant = parts.extensions.get::<RequestTenant>().ok_or_else(unknown)?;
                 (&budgets.tenants, tenant.holder())
             }
             // The operator looks at a tenant that floods, too.
-            Asker::Operator => (&budgets.operator, Holder::OPERATOR),
+            Requester::Operator => (&budgets.operator, Holder::OPERATOR),
         };
         memory.begin(budget.hold(holder));
-        let store = unbounded.reading(Reading { asker, room: Arc::new(memory.clone()) });
+        let store =
+            unbounded.with_context(ReadContext { requester, memory: Arc::new(memory.clone()) });
         let writers = Writers { pool, holder, memory };
-        Ok(Self { store, unbounded, asker, writers })
+        Ok(Self { store, unbounded, requester, writers })
     }
 }
 
@@ -215,13 +220,13 @@ mod tests {
         let (large, small) = (memory(&budget, 1), memory(&budget, 1));
         assert_eq!(small.take(SMALL_ANSWER), Ok(()));
         assert_eq!(large.take(3 * PIECE), Ok(()));
-        assert_eq!(small.take(1), Err(NoRoom::Now), "the share is four pieces");
+        assert_eq!(small.take(1), Err(ReadMemoryError::InUse), "the share is four pieces");
         assert_eq!(memory(&budget, 2).take(3 * PIECE), Ok(()), "another tenant has its own");
         large.give_back(2 * PIECE);
         assert_eq!(small.take(1), Ok(()));
-        assert_eq!(large.take(4 * PIECE), Err(NoRoom::Ever));
+        assert_eq!(large.take(4 * PIECE), Err(ReadMemoryError::TooLarge));
         let hold = large.finish().expect("a hold");
-        assert_eq!((hold.bytes(), large.take(1)), (0, Err(NoRoom::Now)));
+        assert_eq!((hold.bytes(), large.take(1)), (0, Err(ReadMemoryError::InUse)));
     }
 
     #[tokio::test]
@@ -243,7 +248,11 @@ mod tests {
         }
         drop(writers);
         let other = super::tests::memory(&budget, 1);
-        assert_eq!(other.take(2 * PIECE), Err(NoRoom::Now), "its tenant has all of its share");
+        assert_eq!(
+            other.take(2 * PIECE),
+            Err(ReadMemoryError::InUse),
+            "its tenant has all of its share"
+        );
         end.send(()).expect("it still works");
         // The place is free when the work has given everything back.
         drop(pool.enter(holder).await.expect("a place"));

@@ -188,7 +188,7 @@ fn put_rows(
         let decision_id = match row {
             Some(known) => *known,
             None => {
-                let number = tx.allot(1)?;
+                let number = tx.allocate_ids(1)?;
                 DecisionId::from_number(number)
                     .ok_or_else(|| StoreError::Corrupt(format!("{number} is no id")))?
             }

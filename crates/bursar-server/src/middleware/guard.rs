@@ -7,7 +7,7 @@ use axum::extract::{MatchedPath, Request, State};
 use axum::http::Method;
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
-use bursar_store::Asker;
+use bursar_store::Requester;
 
 use crate::api::route::{RouteEntry, RouteTable};
 use crate::app::App;
@@ -72,8 +72,8 @@ async fn attach_caller(
         let sender = Sender { tenant, integration_id, is_operator: admitted.is_operator() };
         app.protection.protect(sender, protection, &mut request).await?;
     }
-    let asker = if admitted.is_operator() { Asker::Operator } else { Asker::Tenant };
-    request.extensions_mut().insert(asker);
+    let requester = if admitted.is_operator() { Requester::Operator } else { Requester::Tenant };
+    request.extensions_mut().insert(requester);
     match admitted {
         Admitted::Operator(operator) => {
             request.extensions_mut().insert(operator);

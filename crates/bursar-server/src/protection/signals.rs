@@ -176,7 +176,7 @@ fn put_rows(
         let signal_id = match window.row {
             Some(known) => known,
             None => {
-                let number = tx.allot(1)?;
+                let number = tx.allocate_ids(1)?;
                 SignalId::from_number(number)
                     .ok_or_else(|| StoreError::Corrupt(format!("{number} is no id")))?
             }

@@ -201,7 +201,7 @@ impl From<StoreError> for ApiError {
             &StoreError::ClockJumped { ahead_seconds, adopted_in_seconds } => {
                 Self::clock(ahead_seconds, adopted_in_seconds)
             }
-            StoreError::Unavailable(cause) | StoreError::Again(cause) => {
+            StoreError::Unavailable(cause) | StoreError::Retry(cause) => {
                 tracing::error!(cause = cause.as_ref() as &dyn std::error::Error, "storage");
                 Self::of(ErrorCode::Unavailable)
             }

@@ -36,7 +36,7 @@ create table clock (
 
 insert into clock (name, now_at, wall_at, confirmations) values ('clock', 0, 0, 0);
 
--- Where ids go on. Lanes take them in runs, so that few transactions meet here.
+-- Where ids go on. Writers take them in runs, so that few transactions meet here.
 create table id_numbers (
     name text primary key,
     next_number bigint not null

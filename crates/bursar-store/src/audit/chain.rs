@@ -112,15 +112,15 @@ impl AuditEntry {
     }
 
     /// Where the row stands in a log that is read from its beginning.
-    pub fn chain_place(&self) -> ChainPlace {
+    pub fn chain_position(&self) -> ChainPosition {
         match self.link {
-            Some(link) => ChainPlace::Linked(link.sequence),
-            None => ChainPlace::Unchained(self.audit_id),
+            Some(link) => ChainPosition::Linked(link.sequence),
+            None => ChainPosition::Unchained(self.audit_id),
         }
     }
 
-    pub(crate) const fn place(&self) -> AuditPlace {
-        AuditPlace { at: self.at, audit_id: self.audit_id }
+    pub(crate) const fn place(&self) -> AuditPosition {
+        AuditPosition { at: self.at, audit_id: self.audit_id }
     }
 }
 
@@ -226,7 +226,7 @@ impl AuditHead {
 
 /// A place in the audit log, which runs from the newest to the oldest row.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct AuditPlace {
+pub struct AuditPosition {
     /// The instant of the row.
     pub at: Timestamp,
     /// The row, which orders rows of one instant.
@@ -238,14 +238,14 @@ pub struct AuditPlace {
 /// Rows of no chain come first; with older servers beside this one they may be younger than rows
 /// of the chain.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ChainPlace {
+pub enum ChainPosition {
     /// At a row of no chain.
     Unchained(AuditId),
     /// At a row of the chain.
     Linked(i64),
 }
 
-impl ChainPlace {
+impl ChainPosition {
     /// After which id rows of no chain come next, and after which sequence those of the chain, both
     /// as they are stored; nothing of rows of no chain once the chain has begun.
     pub(crate) fn starts(after: Option<Self>) -> (Option<i64>, i64) {
@@ -269,7 +269,7 @@ pub struct AuditFilter {
     /// Up to, not including, this instant.
     pub end: Option<Timestamp>,
     /// Only what comes after this place, that is, older rows.
-    pub after: Option<AuditPlace>,
+    pub after: Option<AuditPosition>,
 }
 
 /// A page of the audit log.
@@ -279,7 +279,7 @@ pub struct AuditPage {
     pub rows: Vec<AuditEntry>,
     /// Where the next page begins, if there may be more. A page can have fewer rows than asked for
     /// and still name a next one, when filters that seldom meet made it look at very many rows.
-    pub next: Option<AuditPlace>,
+    pub next: Option<AuditPosition>,
 }
 
 /// The index that leads from the newest row to the oldest.
@@ -359,8 +359,8 @@ pub(crate) fn audit_entry(row: &impl Columns) -> Result<AuditEntry, StoreError> 
 }
 
 /// The same columns, of which only the place is read.
-pub(crate) fn audit_place(row: &impl Columns) -> Result<AuditPlace, StoreError> {
-    Ok(AuditPlace { at: row.instant(2)?, audit_id: row.id(1, AuditId::from_number)? })
+pub(crate) fn audit_position(row: &impl Columns) -> Result<AuditPosition, StoreError> {
+    Ok(AuditPosition { at: row.instant(2)?, audit_id: row.id(1, AuditId::from_number)? })
 }
 
 /// `sequence, hash, seal` of a tenant's head.
@@ -373,7 +373,7 @@ pub(crate) struct AuditPageMaker {
     rows: Vec<AuditEntry>,
     limit: usize,
     looked: usize,
-    end: Option<AuditPlace>,
+    end: Option<AuditPosition>,
 }
 
 impl AuditPageMaker {
@@ -399,13 +399,13 @@ impl AuditPageMaker {
             self.rows.push(audit_entry(row)?);
         }
         if self.looked == LOOKED_MAX {
-            self.end = Some(audit_place(row)?);
+            self.end = Some(audit_position(row)?);
         }
         Ok(())
     }
 
     /// Takes note that no row after this one was looked at.
-    pub(crate) fn gave_up(&mut self, place: AuditPlace) {
+    pub(crate) fn gave_up(&mut self, place: AuditPosition) {
         self.end.get_or_insert(place);
     }
 

@@ -108,7 +108,7 @@ impl<'a> Control<'a> {
         actor: &Actor,
         name: &str,
     ) -> Result<TenantRow, StoreError> {
-        let tenant_id = id(TenantId::from_number, tx.allot(1)?)?;
+        let tenant_id = id(TenantId::from_number, tx.allocate_ids(1)?)?;
         let now = tx.now();
         let row = TenantRow {
             tenant_id,
@@ -194,7 +194,7 @@ impl<'a> Control<'a> {
         let tenant = accept!(self.active_tenant()?);
         accept!(self.caps.room_for_api_key(self.tx, self.tenant_id, NewKey::Another)?);
         self.reach(tenant, OnboardingState::ApiKeyCreated)?;
-        let api_key_id = id(ApiKeyId::from_number, self.tx.allot(1)?)?;
+        let api_key_id = id(ApiKeyId::from_number, self.tx.allocate_ids(1)?)?;
         let row = ApiKeyRow {
             tenant_id: self.tenant_id,
             api_key_id,
@@ -246,7 +246,7 @@ impl<'a> Control<'a> {
             return Ok(Err(ControlRefusal::NameTaken));
         }
         accept!(self.caps.room_for_integration(self.tx, self.tenant_id)?);
-        let integration_id = id(IntegrationId::from_number, self.tx.allot(1)?)?;
+        let integration_id = id(IntegrationId::from_number, self.tx.allocate_ids(1)?)?;
         let now = self.tx.now();
         let row = IntegrationRow {
             tenant_id: self.tenant_id,
@@ -367,7 +367,7 @@ impl<'a> Control<'a> {
             NewKey::Another
         )?);
         self.reach(tenant, OnboardingState::ApiKeyCreated)?;
-        let integration_key_id = id(IntegrationKeyId::from_number, self.tx.allot(1)?)?;
+        let integration_key_id = id(IntegrationKeyId::from_number, self.tx.allocate_ids(1)?)?;
         let row = IntegrationKeyRow {
             tenant_id: self.tenant_id,
             integration_id,
@@ -536,7 +536,7 @@ impl<'a> Control<'a> {
     ) -> Result<(), StoreError> {
         let row = AuditRow {
             tenant_id: self.tenant_id,
-            audit_id: id(AuditId::from_number, self.tx.allot(1)?)?,
+            audit_id: id(AuditId::from_number, self.tx.allocate_ids(1)?)?,
             at: self.tx.now(),
             actor: self.actor.clone(),
             action,

@@ -62,7 +62,7 @@ impl Control<'_> {
             self.tenant_id,
             NewKey::rotated(overlap_seconds)
         )?);
-        let successor = id(ApiKeyId::from_number, self.tx.allot(1)?)?;
+        let successor = id(ApiKeyId::from_number, self.tx.allocate_ids(1)?)?;
         let new = ApiKeyRow {
             api_key_id: successor,
             secret_hash: secret_hash(successor),
@@ -104,7 +104,7 @@ impl Control<'_> {
             (self.tenant_id, integration_id),
             NewKey::rotated(overlap_seconds)
         )?);
-        let successor = id(IntegrationKeyId::from_number, self.tx.allot(1)?)?;
+        let successor = id(IntegrationKeyId::from_number, self.tx.allocate_ids(1)?)?;
         let new = IntegrationKeyRow {
             integration_key_id: successor,
             secret_hash: secret_hash(successor),

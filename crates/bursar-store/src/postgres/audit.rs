@@ -5,14 +5,14 @@ use tokio::try_join;
 use tokio_postgres::{Client, Row};
 
 use super::ask::{listed, one, rows};
-use super::writer_state::PostgresLane;
 use super::pipeline::{Sent, in_order};
 use super::readers::{Reader, read_error};
 use super::store_stats::next_tenants;
 use super::tx::{self, Messages, params, store_error};
+use super::writer_state::PostgresWriter;
 use crate::audit::chain::{
     AuditEntry, AuditFilter, AuditHead, AuditKey, AuditPage, AuditPageMaker, AuditStretch,
-    AuditWay, ChainPlace, LOOKED_MAX, audit_entry, audit_head, audit_place,
+    AuditWay, ChainPosition, LOOKED_MAX, audit_entry, audit_head, audit_position,
 };
 use crate::audit::check::{AuditCheck, AuditVerified};
 use crate::error::StoreError;
@@ -90,33 +90,33 @@ const CHAIN: &str = "select tenant_id, audit_id, at, actor_type, actor_id, addre
      target_type, target_id, request_id, detail, sequence, prev_hash, hash from audit \
      where tenant_id = $1 and sequence > $2 order by sequence limit $3";
 
-/// Writes what the transaction of a lane adds, tenant by tenant.
-pub(super) fn write(lane: &mut PostgresLane) -> Result<(), StoreError> {
-    let mut added = std::mem::take(&mut lane.audits);
+/// Writes what the transaction of a writer adds, tenant by tenant.
+pub(super) fn write(writer: &mut PostgresWriter) -> Result<(), StoreError> {
+    let mut added = std::mem::take(&mut writer.audits);
     added.sort_by_key(|row| row.tenant_id);
     for of_tenant in added.chunk_by(|a, b| a.tenant_id == b.tenant_id) {
         if let Some(first) = of_tenant.first() {
             let tenant_id = first.tenant_id;
-            write_of(lane, tenant_id, of_tenant).map_err(|error| error.of_chain(tenant_id))?;
+            write_of(writer, tenant_id, of_tenant).map_err(|error| error.of_chain(tenant_id))?;
         }
     }
     Ok(())
 }
 
 fn write_of(
-    lane: &mut PostgresLane,
+    writer: &mut PostgresWriter,
     tenant_id: TenantId,
     added: &[AuditRow],
 ) -> Result<(), StoreError> {
-    let key = lane.audit_key.clone();
-    let mut head = lock_head(lane, tenant_id, &key)?;
+    let key = writer.audit_key.clone();
+    let mut head = lock_head(writer, tenant_id, &key)?;
     let mut entries = Vec::with_capacity(added.len());
     for row in added {
         let (entry, next) = head.follow(row, &key)?;
         entries.push(entry);
         head = next;
     }
-    lane.ask_of(Some(tenant_id), async |client| {
+    writer.query_in_tx(Some(tenant_id), async |client| {
         let mut statements: Vec<Sent<'_, ()>> = Vec::with_capacity(entries.len() + 1);
         for entry in &entries {
             statements.push(Box::pin(insert(client, entry)));
@@ -128,26 +128,27 @@ fn write_of(
 
 /// The head of a tenant's chain, which nobody else follows until this transaction has ended.
 fn lock_head(
-    lane: &mut PostgresLane,
+    writer: &mut PostgresWriter,
     tenant_id: TenantId,
     key: &AuditKey,
 ) -> Result<AuditHead, StoreError> {
-    if let Some(head) = locked_head(lane, tenant_id)? {
+    if let Some(head) = locked_head(writer, tenant_id)? {
         return Ok(head);
     }
     // Whoever else makes it at the same time is waited for, and then it is there.
     let first = AuditHead::of_none(tenant_id, key);
-    lane.ask_of(Some(tenant_id), async |client| put_head(client, INSERT_HEAD, &first).await)?;
+    writer
+        .query_in_tx(Some(tenant_id), async |client| put_head(client, INSERT_HEAD, &first).await)?;
     let none = || StoreError::Corrupt(format!("the audit log of tenant {tenant_id} has no head"));
-    locked_head(lane, tenant_id)?.ok_or_else(none)
+    locked_head(writer, tenant_id)?.ok_or_else(none)
 }
 
 fn locked_head(
-    lane: &mut PostgresLane,
+    writer: &mut PostgresWriter,
     tenant_id: TenantId,
 ) -> Result<Option<AuditHead>, StoreError> {
     let tenant = tenant_id.number();
-    let row = lane.ask_of(Some(tenant_id), async |client| {
+    let row = writer.query_in_tx(Some(tenant_id), async |client| {
         client.query_typed_opt(LOCK_HEAD, params![tenant]).await.map_err(store_error)
     })?;
     row.map(|row| audit_head(tenant_id, &row)).transpose()
@@ -238,7 +239,7 @@ pub(super) async fn list(
         reader.take_row(row)?;
         page.look(row, row.flag(14)?)?;
         if row.flag(15)? {
-            page.gave_up(audit_place(row)?);
+            page.gave_up(audit_position(row)?);
         }
     }
     Ok(page.page())
@@ -248,10 +249,10 @@ pub(super) async fn list(
 pub(super) async fn chain(
     db: &Reader,
     tenant_id: TenantId,
-    after: Option<ChainPlace>,
+    after: Option<ChainPosition>,
     limit: u32,
 ) -> Result<Vec<AuditEntry>, StoreError> {
-    let (unchained, linked) = ChainPlace::starts(after);
+    let (unchained, linked) = ChainPosition::starts(after);
     let mut entries = Vec::new();
     let tenant = tenant_id.number();
     for (sql, start) in [(UNCHAINED, unchained), (CHAIN, Some(linked))] {

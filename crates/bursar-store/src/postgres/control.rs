@@ -1,13 +1,13 @@
-//! Rows of the control plane, written by a lane.
+//! Rows of the control plane, written by a writer.
 
 use bursar_core::{ApiKeyId, Integration, IntegrationId, IntegrationKeyId, TenantId, Timestamp};
 
 use super::keys::{
     self, COUNT_API_KEYS, COUNT_INTEGRATION_KEYS, DROP_API_KEYS, DROP_INTEGRATION_KEYS,
 };
-use super::writer_state::PostgresLane;
 use super::protection::{DROP_SIGNALS, UPSERT_OVERRIDE, UPSERT_SIGNAL};
 use super::tx::{Param, params, store_error};
+use super::writer_state::PostgresWriter;
 use crate::error::StoreError;
 use crate::rows::codec;
 use crate::rows::columns::Columns;
@@ -91,9 +91,9 @@ fn micros(instant: Option<Timestamp>) -> Option<i64> {
     instant.map(Timestamp::micros)
 }
 
-impl PostgresLane {
+impl PostgresWriter {
     fn put(&mut self, tenant_id: TenantId, sql: &str, row: &[Param<'_>]) -> Result<(), StoreError> {
-        self.ask_of(Some(tenant_id), async |client| {
+        self.query_in_tx(Some(tenant_id), async |client| {
             client.execute_typed(sql, row).await.map(|_| ()).map_err(store_error)
         })
     }
@@ -105,20 +105,20 @@ impl PostgresLane {
         key: &[Param<'_>],
         read: impl FnOnce(&tokio_postgres::Row) -> Result<T, StoreError>,
     ) -> Result<Option<T>, StoreError> {
-        let row = self.ask_of(Some(tenant_id), async |client| {
+        let row = self.query_in_tx(Some(tenant_id), async |client| {
             client.query_typed_opt(sql, key).await.map_err(store_error)
         })?;
         row.as_ref().map(read).transpose()
     }
 }
 
-impl ControlTx for PostgresLane {
+impl ControlTx for PostgresWriter {
     fn now(&self) -> Timestamp {
         self.now
     }
 
-    fn allot(&mut self, count: usize) -> Result<i64, StoreError> {
-        self.allot_numbers(count)
+    fn allocate_ids(&mut self, count: usize) -> Result<i64, StoreError> {
+        self.allocate_numbers(count)
     }
 
     fn tenant(&mut self, tenant_id: TenantId) -> Result<Option<TenantRow>, StoreError> {

@@ -12,7 +12,7 @@ use super::readers::Reader;
 use super::tx::params;
 use crate::error::StoreError;
 use crate::read::aggregate::DaySums;
-use crate::read::store::{DAYS_COUNTED_MAX, DayFilter, DayPage, DayPlace, DayUsage, Page};
+use crate::read::store::{DAYS_COUNTED_MAX, DayFilter, DayPage, DayPosition, DayUsage, Page};
 use crate::rows::decode;
 
 /// Whatever the statistics say, an index leads and nothing is sorted or hashed.
@@ -79,7 +79,7 @@ async fn places(
     tenant_id: TenantId,
     filter: &DayFilter,
     page: Page,
-) -> Result<Vec<DayPlace>, StoreError> {
+) -> Result<Vec<DayPosition>, StoreError> {
     let (after_day, after_integration) = filter.start();
     // The index begins where the last page ended.
     let first = i64::from(filter.first.number().max(after_day));
@@ -88,11 +88,11 @@ async fn places(
     let (limit, offset) = (i64::from(page.limit) + 1, i64::from(page.offset));
     let Some(integration) = filter.integration_id.map(IntegrationId::number) else {
         let key = params![tenant, first, last, after_day, after_integration, limit, offset];
-        return rows(db, LIST_PLACES, key, decode::day_place).await;
+        return rows(db, LIST_PLACES, key, decode::day_position).await;
     };
     let key =
         params![tenant, first, last, after_day, after_integration, limit, offset, integration];
-    rows(db, LIST_PLACES_OF, key, decode::day_place).await
+    rows(db, LIST_PLACES_OF, key, decode::day_position).await
 }
 
 /// How many rows there are in all, as far as they are counted.
@@ -110,9 +110,9 @@ async fn sums(
     reader: &Reader,
     tenant_id: TenantId,
     only: Option<IntegrationId>,
-    (first, last): (DayPlace, DayPlace),
+    (first, last): (DayPosition, DayPosition),
 ) -> Result<Vec<DayUsage>, StoreError> {
-    let (db, mut sums) = (reader.client()?, DaySums::new(reader.room()));
+    let (db, mut sums) = (reader.client()?, DaySums::new(reader.memory()));
     let tenant = tenant_id.number();
     let (first_day, last_day) = (i64::from(first.day.number()), i64::from(last.day.number()));
     match only.map(IntegrationId::number) {

@@ -16,7 +16,7 @@ use super::readers::Reader;
 use super::tx::params;
 use crate::error::StoreError;
 use crate::read::history::{Cut, Merge, Picked, Way};
-use crate::read::store::{HistoryFilter, HistoryPage, HistoryPlace};
+use crate::read::store::{HistoryFilter, HistoryPage, HistoryPosition};
 use crate::rows::codec;
 use crate::rows::columns::Columns;
 use crate::rows::decode;
@@ -230,8 +230,8 @@ fn as_stored(count: usize) -> i64 {
     i64::try_from(count).unwrap_or(i64::MAX)
 }
 
-fn step(row: &Row) -> Result<(HistoryPlace, bool), StoreError> {
-    Ok((decode::history_place(row)?, row.flag(2)?))
+fn step(row: &Row) -> Result<(HistoryPosition, bool), StoreError> {
+    Ok((decode::history_position(row)?, row.flag(2)?))
 }
 
 /// Reads the entries of a page.

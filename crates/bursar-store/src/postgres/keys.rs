@@ -5,8 +5,8 @@
 
 use bursar_core::{TenantId, Timestamp};
 
-use super::writer_state::PostgresLane;
 use super::tx::{params, store_error};
+use super::writer_state::PostgresWriter;
 use crate::error::StoreError;
 use crate::rows::columns::Columns;
 use crate::rows::row::KeyId;
@@ -63,7 +63,7 @@ impl Uses {
 }
 
 pub(super) fn stamp(
-    lane: &mut PostgresLane,
+    writer: &mut PostgresWriter,
     tenant_id: TenantId,
     uses: &[(KeyId, Timestamp)],
 ) -> Result<(), StoreError> {
@@ -78,7 +78,7 @@ pub(super) fn stamp(
             }
         }
     }
-    lane.ask_of(Some(tenant_id), async |client| {
+    writer.query_in_tx(Some(tenant_id), async |client| {
         if !api.ids.is_empty() {
             let Uses { ids, at, before, .. } = &api;
             let keys = params![tenant, *ids, *at, *before];

@@ -1,4 +1,4 @@
-//! Labels that a lane remembers, because almost all of a group's are known.
+//! Labels that a writer remembers, because almost all of a group's are known.
 
 use std::collections::HashSet;
 
@@ -6,7 +6,7 @@ use bursar_core::TenantId;
 
 use crate::rows::rollup::{Label, LabelKind};
 
-/// What the labels take that a lane remembers; beyond that it begins anew. A tenant has 11,000 at
+/// What the labels take that a writer remembers; beyond that it begins anew. A tenant has 11,000 at
 /// most (`LabelKind::max`).
 const REMEMBERED_BYTES_MAX: usize = 16 * 1024 * 1024;
 /// What a label takes besides its texts.
@@ -14,7 +14,7 @@ const LABEL_BYTES: usize = 80;
 
 type Owned = (TenantId, LabelKind, Box<str>, Box<str>);
 
-/// Labels that are stored, as far as a lane remembers them.
+/// Labels that are stored, as far as a writer remembers them.
 #[derive(Default)]
 pub(super) struct KnownLabels {
     stored: HashSet<Owned>,

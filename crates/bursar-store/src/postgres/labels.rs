@@ -3,8 +3,8 @@
 use std::collections::BTreeSet;
 
 use super::bulk::{Bulk, Column};
-use super::writer_state::PostgresLane;
 use super::tx::{params, store_error};
+use super::writer_state::PostgresWriter;
 use crate::error::StoreError;
 use crate::rows::rollup::{Label, Labels};
 
@@ -21,7 +21,7 @@ const INSERT_LABELS: &str = "insert into rollup_labels (tenant_id, kind, provide
 const SET_COUNT: &str =
     "update rollup_label_counts set labels = $3 where tenant_id = $1 and kind = $2";
 
-pub(super) struct StoredLabels<'a>(pub(super) &'a mut PostgresLane);
+pub(super) struct StoredLabels<'a>(pub(super) &'a mut PostgresWriter);
 
 impl Labels for StoredLabels<'_> {
     fn admit<'a>(
@@ -44,7 +44,7 @@ impl StoredLabels<'_> {
     fn admit_part<'a>(&mut self, part: &[Label<'a>]) -> Result<Vec<Label<'a>>, StoreError> {
         let Some(&(tenant_id, kind, ..)) = part.first() else { return Ok(Vec::new()) };
         let (tenant, code) = (tenant_id.number(), kind.code());
-        let known = self.0.ask_of(Some(tenant_id), async |client| {
+        let known = self.0.query_in_tx(Some(tenant_id), async |client| {
             let places = stored(client, tenant, code, part).await?;
             let is_all = places.len() == part.len();
             if is_all {

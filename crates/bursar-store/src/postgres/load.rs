@@ -11,16 +11,16 @@ use tokio_postgres::{Client, Row};
 
 use super::bulk::{Bulk, Column};
 use super::clock::CLOCK;
-use super::writer_state::PostgresLane;
 use super::pipeline::{Sent, in_order};
 use super::tx::{Key, params, store_error};
+use super::writer_state::PostgresWriter;
 use crate::clock::{StoreClock, decidable};
 use crate::error::StoreError;
 use crate::rows::codec::SCOPE_INTEGRATION;
 use crate::rows::columns::Columns;
 use crate::rows::decode;
 use crate::rows::row::IntegrationRow;
-use crate::write::writer_connection::{Claim, Wanted};
+use crate::write::writer_connection::{Claim, LoadRequest};
 
 const CLAIM: &str = "insert into calls (tenant_id, call_key, entry_id) \
      values ($1, unnest($2), unnest($3)) \
@@ -107,35 +107,35 @@ const RATE_SECONDS: i64 = 60;
 
 /// Claims, locks and loads what a group touches, and opens its book.
 pub(super) fn book<'a>(
-    lane: &mut PostgresLane,
-    wanted: &Wanted<'a>,
+    writer: &mut PostgresWriter,
+    request: &LoadRequest<'a>,
 ) -> Result<Book<'a>, StoreError> {
-    let Some(tenant_id) = tenant_of(wanted)? else {
-        return Ok(Book::open(lane.now, wanted.caps, Loaded::default())?);
+    let Some(tenant_id) = tenant_of(request)? else {
+        return Ok(Book::open(writer.now, request.caps, Loaded::default())?);
     };
-    let clock = lane.clock.clone();
-    let also = lane.also.clone();
-    let loaded = lane.ask_of(Some(tenant_id), async |client| {
-        let group = Group::of(tenant_id, wanted, &also);
+    let clock = writer.clock.clone();
+    let also = writer.also.clone();
+    let loaded = writer.query_in_tx(Some(tenant_id), async |client| {
+        let group = Group::of(tenant_id, request, &also);
         group.load(client, &clock).await
     })?;
     let Answered { now, claims, book, reservations_max, missed } = loaded;
     if !missed.is_empty() {
         // Found out too late to be locked in order: the next attempt begins with them.
-        lane.also.extend(missed);
+        writer.also.extend(missed);
         let cause = std::io::Error::other("a call is reserved for an integration not yet locked");
-        return Err(StoreError::Again(std::sync::Arc::new(cause)));
+        return Err(StoreError::Retry(std::sync::Arc::new(cause)));
     }
-    lane.now = now;
-    lane.claims = claims;
-    lane.reservations_max = reservations_max;
-    Ok(Book::open(now, wanted.caps, book)?)
+    writer.now = now;
+    writer.claims = claims;
+    writer.reservations_max = reservations_max;
+    Ok(Book::open(now, request.caps, book)?)
 }
 
 /// The one tenant of a group.
-fn tenant_of(wanted: &Wanted<'_>) -> Result<Option<TenantId>, StoreError> {
-    let of_calls = wanted.calls.keys().map(|(tenant_id, _)| *tenant_id);
-    let of_integrations = wanted.integrations.iter().map(|(tenant_id, _)| *tenant_id);
+fn tenant_of(request: &LoadRequest<'_>) -> Result<Option<TenantId>, StoreError> {
+    let of_calls = request.calls.keys().map(|(tenant_id, _)| *tenant_id);
+    let of_integrations = request.integrations.iter().map(|(tenant_id, _)| *tenant_id);
     let tenants: BTreeSet<TenantId> = of_calls.chain(of_integrations).collect();
     if tenants.len() > 1 {
         return Err(StoreError::Corrupt("a group of several tenants".to_owned()));
@@ -146,7 +146,7 @@ fn tenant_of(wanted: &Wanted<'_>) -> Result<Option<TenantId>, StoreError> {
 /// What a group asks for, as the database takes it.
 struct Group<'w, 'a> {
     tenant_id: TenantId,
-    wanted: &'w Wanted<'a>,
+    request: &'w LoadRequest<'a>,
     /// In key order, which claims are made in.
     claimed_keys: Vec<Key>,
     claimed_entries: Vec<Option<i64>>,
@@ -172,23 +172,27 @@ struct Locked {
 }
 
 impl<'w, 'a> Group<'w, 'a> {
-    fn of(tenant_id: TenantId, wanted: &'w Wanted<'a>, also: &BTreeSet<IntegrationId>) -> Self {
+    fn of(
+        tenant_id: TenantId,
+        request: &'w LoadRequest<'a>,
+        also: &BTreeSet<IntegrationId>,
+    ) -> Self {
         let mut group = Self {
             tenant_id,
-            wanted,
+            request,
             claimed_keys: Vec::new(),
             claimed_entries: Vec::new(),
             looked_keys: Vec::new(),
-            integrations: wanted
+            integrations: request
                 .integrations
                 .iter()
                 .map(|(_, id)| *id)
                 .chain(also.clone())
                 .collect(),
         };
-        for (&(_, key), call) in &wanted.calls {
+        for (&(_, key), call) in &request.calls {
             let entry_id = match call.claim {
-                Claim::Look => {
+                Claim::Read => {
                     group.looked_keys.push(Key(key));
                     continue;
                 }
@@ -213,12 +217,12 @@ impl<'w, 'a> Group<'w, 'a> {
         }
         let Locked { now, integrations } = self.lock(client, clock).await?;
         let mut months: BTreeSet<Month> =
-            self.wanted.months.iter().map(|(_, month)| *month).collect();
+            self.request.months.iter().map(|(_, month)| *month).collect();
         months.insert(now.month());
         let (tenant, rows) = (self.tenant_id.number(), self.numbers());
         let months_asked: Vec<i64> = months.iter().map(|month| month.number().into()).collect();
         let (oldest, at) = (now.second() - RATE_SECONDS, now.micros());
-        let swept: Vec<Key> = self.wanted.due.keys().map(|(_, key)| Key(*key)).collect();
+        let swept: Vec<Key> = self.request.due.keys().map(|(_, key)| Key(*key)).collect();
         let day = i64::from(now.day().number());
         let counters = params![tenant, rows, months_asked];
         let (rates, due) = (params![tenant, rows, oldest], params![tenant, rows, at]);
@@ -263,17 +267,17 @@ impl<'w, 'a> Group<'w, 'a> {
     /// Whether the group has commands, and not only holds to remove: those need no sum of all that
     /// is due, which takes long when very much is.
     fn decides(&self) -> bool {
-        !self.wanted.calls.is_empty()
+        !self.request.calls.is_empty()
     }
 
     fn is_reserving(&self) -> bool {
-        self.wanted.reserving.contains_key(&self.tenant_id)
+        self.request.reserving.contains_key(&self.tenant_id)
     }
 
     /// Whether the bytes of its records decide.
     fn is_weighed(&self) -> bool {
-        let capped = self.wanted.caps.stored_bytes_per_day > 0;
-        capped && self.wanted.recording.contains(&self.tenant_id)
+        let capped = self.request.caps.stored_bytes_per_day > 0;
+        capped && self.request.recording.contains(&self.tenant_id)
     }
 
     /// What the caps look at.
@@ -290,8 +294,8 @@ impl<'w, 'a> Group<'w, 'a> {
     ) -> Result<(TenantSums, Option<i64>), StoreError> {
         let number = |rows: &[Row]| rows.first().map_or(Ok(0), |row| row.int::<i64>(0));
         let stored_bytes = if self.is_weighed() { Some(number(bytes)?) } else { None };
-        let (tenant, caps) = (self.tenant_id.number(), self.wanted.caps);
-        let Some(asked) = self.wanted.reserving.get(&self.tenant_id).copied() else {
+        let (tenant, caps) = (self.tenant_id.number(), self.request.caps);
+        let Some(asked) = self.request.reserving.get(&self.tenant_id).copied() else {
             return Ok((TenantSums { open_reservations: None, stored_bytes }, None));
         };
         let mut open = number(reservations)?;
@@ -325,10 +329,10 @@ impl<'w, 'a> Group<'w, 'a> {
         let mut claims = HashMap::with_capacity(rows.len());
         for row in rows {
             let key = CallKey(u128::from_be_bytes(row.bytes(0)?));
-            let call = self.wanted.calls.get(&(self.tenant_id, key));
+            let call = self.request.calls.get(&(self.tenant_id, key));
             let entry_id = match call.map(|call| call.claim) {
                 Some(Claim::Record(entry_id)) => Some(entry_id),
-                Some(Claim::Reserve | Claim::Look) | None => None,
+                Some(Claim::Reserve | Claim::Read) | None => None,
             };
             claims.insert(key, entry_id);
         }
@@ -403,9 +407,11 @@ impl<'w, 'a> Group<'w, 'a> {
 
     /// Every call of the group, as it is stored or as nothing that is known yet.
     fn calls(&self, stored: &[Row]) -> Result<HashMap<(TenantId, CallKey), Call>, StoreError> {
-        let fresh = |call: &crate::write::writer_connection::WantedCall<'_>| Call::fresh(call.call_id.clone());
+        let fresh = |call: &crate::write::writer_connection::CallToLoad<'_>| {
+            Call::fresh(call.call_id.clone())
+        };
         let mut calls: HashMap<_, _> =
-            self.wanted.calls.iter().map(|(key, call)| (*key, fresh(call))).collect();
+            self.request.calls.iter().map(|(key, call)| (*key, fresh(call))).collect();
         for row in stored {
             let key = CallKey(u128::from_be_bytes(row.bytes(0)?));
             let entry_number = row.opt_number(1)?;

@@ -8,25 +8,25 @@ use tokio_postgres::Client;
 
 use super::connect::Address;
 use super::error::OpenPostgresError;
-use super::writer_state::PostgresLane;
 use super::readers::Readers;
 use super::store_stats::Walks;
 use super::sweep::Sweep;
+use super::writer_state::PostgresWriter;
 use super::{audit, clock, schema, settings, verify};
 use crate::audit::chain::AuditKey;
 use crate::audit::check::AuditVerified;
 use crate::clock::{Clocks, StoreClock};
 use crate::error::StoreError;
-use crate::read::read_context::Reading;
+use crate::read::read_context::ReadContext;
 use crate::schema::SchemaStatus;
 use crate::verify::recount::Verified;
-use crate::write::writer_connection::Lane;
+use crate::write::writer_connection::WriterConnection;
 
 /// How a node uses its database.
 #[derive(Clone)]
 pub struct PostgresOptions {
-    /// Writer lanes, each a thread with a connection.
-    pub lanes: usize,
+    /// Writers, each a thread with a connection.
+    pub writers: usize,
     /// Connections for reading.
     pub readers: usize,
     /// Tells which secret key this node hashes keys with.
@@ -37,8 +37,8 @@ pub struct PostgresOptions {
     pub clock: Option<Clocks>,
 }
 
-/// An open store, and the lanes that write to it.
-pub type OpenedPostgres = (Arc<PostgresStore>, Vec<Box<dyn Lane>>);
+/// An open store, and the writers that write to it.
+pub type OpenedPostgres = (Arc<PostgresStore>, Vec<Box<dyn WriterConnection>>);
 
 /// The store of several nodes.
 #[derive(Clone)]
@@ -47,11 +47,11 @@ pub struct PostgresStore {
     pub(super) clock: StoreClock,
     /// Where the questions about all tenants are.
     pub(super) walks: Arc<Walks>,
-    pub(super) reading: Reading,
+    pub(super) context: ReadContext,
 }
 
 impl PostgresStore {
-    /// Checks a database, and opens it with its writer lanes. Blocks until that is done.
+    /// Checks a database, and opens it with its writers. Blocks until that is done.
     ///
     /// # Errors
     /// [`OpenPostgresError`], in words for the operator.
@@ -71,18 +71,18 @@ impl PostgresStore {
             Ok((clock, settings::messages(&client).await?))
         })?;
         let sweep = Arc::new(Sweep::new());
-        let lanes = (0..options.lanes.max(1)).map(|_| {
+        let writers = (0..options.writers.max(1)).map(|_| {
             let (address, sweep) = (address.clone(), Arc::clone(&sweep));
             let audit_key = options.audit_key.clone();
-            let lane = PostgresLane::new(address, messages, clock.clone(), sweep, audit_key);
-            lane.map(|lane| Box::new(lane) as Box<dyn Lane>)
+            let writer = PostgresWriter::new(address, messages, clock.clone(), sweep, audit_key);
+            writer.map(|writer| Box::new(writer) as Box<dyn WriterConnection>)
         });
-        let lanes = lanes
+        let writers = writers
             .collect::<std::io::Result<Vec<_>>>()
             .map_err(|error| OpenPostgresError::Database(error.to_string()))?;
         let readers = Arc::new(Readers::new(address, messages, options.readers)?);
-        let (walks, reading) = (Arc::default(), Reading::default());
-        Ok((Arc::new(Self { readers, clock, walks, reading }), lanes))
+        let (walks, context) = (Arc::default(), ReadContext::default());
+        Ok((Arc::new(Self { readers, clock, walks, context }), writers))
     }
 
     /// Sets how long a read of a tenant may run, and wait for its turn; 10 seconds if not set.

@@ -19,7 +19,7 @@ use super::tx::{Param, params};
 use crate::error::StoreError;
 use crate::read::aggregate::IntegrationSums;
 use crate::read::store::{
-    IntegrationFilter, IntegrationUsage, OpenReservation, Page, Paged, Standing,
+    AccountSnapshot, IntegrationFilter, IntegrationUsage, OpenReservation, Page, Paged,
 };
 use crate::rows::codec;
 use crate::rows::columns::Columns;
@@ -264,12 +264,12 @@ pub(super) async fn counter(
 }
 
 /// An account as a decision that changes nothing sees it.
-pub(super) async fn standing(
+pub(super) async fn account_snapshot(
     db: &Client,
     tenant_id: TenantId,
     integration_id: IntegrationId,
     now: Timestamp,
-) -> Result<Option<Standing>, StoreError> {
+) -> Result<Option<AccountSnapshot>, StoreError> {
     let (of_tenant, of_integration) = (tenant_id.number(), integration_id.number());
     let since = i64::from(now.month().number());
     let latest = now.plus_seconds(Counter::APART_SECONDS_MAX).micros();
@@ -300,7 +300,7 @@ pub(super) async fn standing(
         *sum = sum.plus(amount)?;
     }
     account.restore_due(months.into_iter().collect());
-    Ok(Some(Standing { account, now }))
+    Ok(Some(AccountSnapshot { account, now }))
 }
 
 fn month_counter(row: &Row) -> Result<(Month, Counter), StoreError> {
@@ -324,7 +324,7 @@ pub(super) async fn usage_by_integration(
 ) -> Result<Vec<IntegrationUsage>, StoreError> {
     let (tenant, integration) = (tenant_id.number(), integration_id.map(IntegrationId::number));
     let (first, last) = (i64::from(first.number()), i64::from(last.number()));
-    let mut sums = IntegrationSums::new(db.room());
+    let mut sums = IntegrationSums::new(db.memory());
     let key = params![tenant, integration, first, last];
     each(db.client()?, LIST_DAYS, key, |row| sums.add(row)).await?;
     Ok(sums.into_usage())

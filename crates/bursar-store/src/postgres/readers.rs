@@ -23,7 +23,7 @@ use super::error::OpenPostgresError;
 use super::tx::{self, Messages};
 use crate::error::{NotWritable, StoreError};
 use crate::read::read_context;
-use crate::read::read_context::{Asker, Reading, Room};
+use crate::read::read_context::{ReadContext, ReadMemory, Requester};
 use crate::read::slots::{ReadSlot, ReadSlots};
 
 /// How long a question waits for a connection.
@@ -88,7 +88,7 @@ struct Terms {
     tenant_id: Option<TenantId>,
     time_max: Duration,
     ending: Ending,
-    room: Arc<dyn Room>,
+    memory: Arc<dyn ReadMemory>,
     slots: Vec<ReadSlot>,
 }
 
@@ -124,8 +124,8 @@ impl Readers {
     /// up, and the next question makes another one.
     pub(super) async fn ping(&self) -> Result<Pong, StoreError> {
         let connection = connection(&self.pulse).await?;
-        let (messages, room) = (self.messages, Arc::new(read_context::Unbounded));
-        let reader = Reader { connection: Some(connection), messages, room };
+        let (messages, memory) = (self.messages, Arc::new(read_context::UnlimitedReadMemory));
+        let reader = Reader { connection: Some(connection), messages, memory };
         let asked = reader.client()?.query_typed_one(PING, &[]);
         let answered = timeout(PING_MAX, asked).await;
         let row = answered.map_err(|late| StoreError::Unavailable(Arc::new(late)))?;
@@ -155,16 +155,16 @@ impl Readers {
         T: Send + 'static,
         Asked: Future<Output = Result<T, StoreError>> + Send + 'static,
     {
-        let (time_max, room) = (self.time_max(), Arc::new(read_context::Unbounded));
+        let (time_max, memory) = (self.time_max(), Arc::new(read_context::UnlimitedReadMemory));
         let (ending, slots) = (Ending::OnlyByTime, Vec::new());
-        let terms = Terms { tenant_id, time_max, ending, room, slots };
+        let terms = Terms { tenant_id, time_max, ending, memory, slots };
         self.ask(&self.pool, terms, question).await.map_err(StoreError::of_look_up)
     }
 
     /// Asks for a list or a sum.
     pub(super) async fn read<T, Asked>(
         &self,
-        reading: &Reading,
+        context: &ReadContext,
         tenant_id: TenantId,
         question: impl FnOnce(Arc<Reader>) -> Asked + Send + 'static,
     ) -> Result<T, StoreError>
@@ -172,13 +172,13 @@ impl Readers {
         T: Send + 'static,
         Asked: Future<Output = Result<T, StoreError>> + Send + 'static,
     {
-        self.read_by(&[&self.lists], reading, tenant_id, question).await
+        self.read_by(&[&self.lists], context, tenant_id, question).await
     }
 
     /// Asks something that reads very many rows.
     pub(super) async fn read_much<T, Asked>(
         &self,
-        reading: &Reading,
+        context: &ReadContext,
         tenant_id: TenantId,
         question: impl FnOnce(Arc<Reader>) -> Asked + Send + 'static,
     ) -> Result<T, StoreError>
@@ -187,13 +187,13 @@ impl Readers {
         Asked: Future<Output = Result<T, StoreError>> + Send + 'static,
     {
         // In this order: those who have a list's slot already never wait for a wide one.
-        self.read_by(&[&self.wide, &self.lists], reading, tenant_id, question).await
+        self.read_by(&[&self.wide, &self.lists], context, tenant_id, question).await
     }
 
     async fn read_by<T, Asked>(
         &self,
         of_tenants: &[&ReadSlots],
-        reading: &Reading,
+        context: &ReadContext,
         tenant_id: TenantId,
         question: impl FnOnce(Arc<Reader>) -> Asked + Send + 'static,
     ) -> Result<T, StoreError>
@@ -201,17 +201,17 @@ impl Readers {
         T: Send + 'static,
         Asked: Future<Output = Result<T, StoreError>> + Send + 'static,
     {
-        let (time_max, room) = (self.time_max(), Arc::clone(&reading.room));
-        let (pool, of_tenants) = match reading.asker {
-            Asker::Tenant => (&self.pool, of_tenants),
-            Asker::Operator => (&self.operator, &[] as &[&ReadSlots]),
+        let (time_max, memory) = (self.time_max(), Arc::clone(&context.memory));
+        let (pool, of_tenants) = match context.requester {
+            Requester::Tenant => (&self.pool, of_tenants),
+            Requester::Operator => (&self.operator, &[] as &[&ReadSlots]),
         };
         let mut slots = Vec::with_capacity(of_tenants.len());
         for wanted in of_tenants {
             slots.push(wanted.take(tenant_id, time_max).await?);
         }
         let (tenant_id, ending) = (Some(tenant_id), Ending::WhenGone);
-        self.ask(pool, Terms { tenant_id, time_max, ending, room, slots }, question).await
+        self.ask(pool, Terms { tenant_id, time_max, ending, memory, slots }, question).await
     }
 
     /// Asks something about all tenants.
@@ -223,9 +223,9 @@ impl Readers {
         T: Send + 'static,
         Asked: Future<Output = Result<T, StoreError>> + Send + 'static,
     {
-        let room = Arc::new(read_context::Unbounded);
+        let memory = Arc::new(read_context::UnlimitedReadMemory);
         let (tenant_id, time_max, slots) = (None, OPERATOR_TIME_MAX, Vec::new());
-        let terms = Terms { tenant_id, time_max, ending: Ending::WhenGone, room, slots };
+        let terms = Terms { tenant_id, time_max, ending: Ending::WhenGone, memory, slots };
         self.ask(&self.operator, terms, question).await
     }
 
@@ -243,8 +243,8 @@ impl Readers {
         let (address, messages) = (self.address.clone(), self.messages);
         let (mut answers, answer) = oneshot::channel();
         tokio::spawn(async move {
-            let Terms { tenant_id, time_max, ending, room, slots } = terms;
-            let reader = Arc::new(Reader { connection: Some(connection), messages, room });
+            let Terms { tenant_id, time_max, ending, memory, slots } = terms;
+            let reader = Arc::new(Reader { connection: Some(connection), messages, memory });
             let answered = {
                 let opening = tx::begin_read(tenant_id, time_max);
                 let mut asked = pin!(begin_and_ask(&reader, opening, question));
@@ -337,7 +337,7 @@ where
 pub(super) struct Reader {
     connection: Option<Object>,
     messages: Messages,
-    room: Arc<dyn Room>,
+    memory: Arc<dyn ReadMemory>,
 }
 
 impl Reader {
@@ -352,13 +352,13 @@ impl Reader {
     }
 
     /// The memory for what is found.
-    pub(super) fn room(&self) -> &dyn Room {
-        self.room.as_ref()
+    pub(super) fn memory(&self) -> &dyn ReadMemory {
+        self.memory.as_ref()
     }
 
     /// Takes memory for a row of a list.
     pub(super) fn take_row(&self, row: &Row) -> Result<(), StoreError> {
-        read_context::take_row(self.room(), row.raw_size_bytes())
+        read_context::take_row(self.memory(), row.raw_size_bytes())
     }
 
     /// Whether its transaction came to its end.
@@ -387,7 +387,7 @@ pub(super) fn read_error(error: tokio_postgres::Error) -> StoreError {
     // A statement ran longer than a question may, or was cancelled for it.
     let is_cancelled = error.code() == Some(&SqlState::QUERY_CANCELED);
     match tx::store_error(error).of_read() {
-        StoreError::Again(cause) => StoreError::Unavailable(cause),
+        StoreError::Retry(cause) => StoreError::Unavailable(cause),
         StoreError::Unavailable(_) if is_cancelled => StoreError::ReadTooLarge,
         other @ (StoreError::Unavailable(_)
         | StoreError::Overloaded

@@ -7,9 +7,9 @@ use tokio_postgres::Client;
 
 use super::bulk::{Bulk, Column};
 use super::labels::StoredLabels;
-use super::writer_state::PostgresLane;
 use super::pipeline::{Sent, in_order};
 use super::tx::{Key, params, store_error};
+use super::writer_state::PostgresWriter;
 use crate::error::StoreError;
 use crate::read::tenant_sums::{bytes_of_integrations, open_changes};
 use crate::rows::codec;
@@ -111,11 +111,11 @@ const UPSERT_ROLLUPS: &str = "insert into rollups (tenant_id, integration_id, gr
      latency_15 = rollups.latency_15 + excluded.latency_15";
 
 /// Writes everything that a book says changed.
-pub(super) fn book(lane: &mut PostgresLane, book: &Book<'_>) -> Result<(), StoreError> {
+pub(super) fn book(writer: &mut PostgresWriter, book: &Book<'_>) -> Result<(), StoreError> {
     let Some(tenant_id) = tenant_of(book) else { return Ok(()) };
-    let rollups = aggregate(book.entries(), &mut StoredLabels(lane))?;
+    let rollups = aggregate(book.entries(), &mut StoredLabels(writer))?;
     let mut bulks = vec![entries(book.entries())];
-    bulks.extend(calls(lane, book));
+    bulks.extend(calls(writer, book));
     bulks.push(expired(book));
     bulks.extend(accounts(book));
     bulks.push(self::rollups(&rollups));
@@ -123,8 +123,8 @@ pub(super) fn book(lane: &mut PostgresLane, book: &Book<'_>) -> Result<(), Store
     bulks.retain(|bulk| bulk.rows > 0);
     let tenant = [tenant_id.number()];
     let change = open_changes(book.holds()).remove(&tenant_id);
-    let reservations_max = lane.reservations_max;
-    lane.ask_of(Some(tenant_id), async |client| {
+    let reservations_max = writer.reservations_max;
+    writer.query_in_tx(Some(tenant_id), async |client| {
         let mut sent: Vec<_> = bulks.iter().map(|bulk| bulk.execute(client, &tenant)).collect();
         // The last one: groups of the tenant that have nothing else in common meet here, and wait for
         // each other's commit.
@@ -134,7 +134,7 @@ pub(super) fn book(lane: &mut PostgresLane, book: &Book<'_>) -> Result<(), Store
         match (open, reservations_max) {
             (Some(open), Some(max)) if i64::try_from(open).is_ok_and(|open| open > max) => {
                 let cause = std::io::Error::other("others reserved as well");
-                Err(StoreError::Again(std::sync::Arc::new(cause)))
+                Err(StoreError::Retry(std::sync::Arc::new(cause)))
             }
             (Some(_) | None, _) => Ok(()),
         }
@@ -209,11 +209,11 @@ fn entries<'b>(entries: &'b [Entry<'_>]) -> Bulk<'b> {
 }
 
 /// The call ids that this group claimed or changed: completed, named an entry, or given back.
-fn calls<'b>(lane: &PostgresLane, book: &'b Book<'_>) -> [Bulk<'b>; 3] {
+fn calls<'b>(writer: &PostgresWriter, book: &'b Book<'_>) -> [Bulk<'b>; 3] {
     let (mut void, mut recorded, mut reserved) = (Vec::new(), Vec::new(), Vec::new());
     for (&(_, key), call) in book.calls() {
         let entry_id = book.entry_id(call);
-        match lane.claims.get(&key) {
+        match writer.claims.get(&key) {
             Some(_) if call.is_void() => void.push(Key(key)),
             Some(claimed) if call.reservation.is_none() && entry_id == *claimed => {}
             None if !call.is_changed() => {}

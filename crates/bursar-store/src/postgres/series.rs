@@ -13,8 +13,8 @@ use super::readers::Reader;
 use super::tx::params;
 use crate::error::StoreError;
 use crate::read::aggregate::{
-    BreakdownFold, FoundRollup, LargestSessions, Part, ROLLUPS_COUNTED_MAX, SESSIONS_MAX,
-    SeriesFold, SessionCost, Span,
+    BreakdownAggregate, FoundRollup, LargestSessions, Part, ROLLUPS_COUNTED_MAX, SESSIONS_MAX,
+    SeriesAggregate, SessionCost, Span,
 };
 use crate::read::breakdown::{Breakdown, BreakdownFilter, Series, SeriesFilter};
 use crate::read::store::CallFilter;
@@ -102,18 +102,18 @@ pub(super) async fn usage_breakdown(
     filter: &BreakdownFilter,
 ) -> Result<Option<Breakdown>, StoreError> {
     let db = reader.client()?;
-    let fold = Mutex::new(BreakdownFold::new(filter, reader.room()));
+    let aggregate = Mutex::new(BreakdownAggregate::new(filter, reader.memory()));
     if filter.by.day_grain().is_none() {
         let Some(largest) = largest_sessions(db, tenant_id, filter).await? else {
             return Ok(None);
         };
         for (session_id, sums) in sessions(db, tenant_id, filter, &largest).await? {
-            fold.lock().add_session(session_id, &sums)?;
+            aggregate.lock().add_session(session_id, &sums)?;
         }
     }
     let whose = (tenant_id, filter.integration_id);
-    each_of(db, whose, filter.reads(), |part, found| fold.lock().add(part, found)).await?;
-    Ok(Some(fold.into_inner().into_breakdown()))
+    each_of(db, whose, filter.reads(), |part, found| aggregate.lock().add(part, found)).await?;
+    Ok(Some(aggregate.into_inner().into_breakdown()))
 }
 
 /// The first instant of the days, and the first one after them.
@@ -181,11 +181,11 @@ pub(super) async fn usage_series(
         Some(breakdown) => usage_breakdown(db, tenant_id, &breakdown).await?,
         None => None,
     };
-    let fold = Mutex::new(SeriesFold::new(filter, breakdown, db.room()));
+    let aggregate = Mutex::new(SeriesAggregate::new(filter, breakdown, db.memory()));
     let whose = (tenant_id, filter.integration_id);
-    each_of(db.client()?, whose, filter.reads(), |part, found| fold.lock().add(part, found))
+    each_of(db.client()?, whose, filter.reads(), |part, found| aggregate.lock().add(part, found))
         .await?;
-    Ok(fold.into_inner().into_series())
+    Ok(aggregate.into_inner().into_series())
 }
 
 pub(super) async fn counted_calls(

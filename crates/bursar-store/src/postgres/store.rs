@@ -10,15 +10,16 @@ use bursar_core::{
 use super::open::PostgresStore;
 use super::readers::{Pong, Reader};
 use super::{audit, days, decisions, history, protection, read, series, store_stats};
-use crate::audit::chain::{AuditEntry, AuditFilter, AuditPage, ChainPlace};
+use crate::audit::chain::{AuditEntry, AuditFilter, AuditPage, ChainPosition};
 use crate::error::StoreError;
 use crate::read::breakdown::{Breakdown, BreakdownFilter, GroupBy, Series, SeriesFilter};
 use crate::read::history::Cut;
-use crate::read::near_limit::HotAccount;
-use crate::read::read_context::Reading;
+use crate::read::near_limit::NearLimit;
+use crate::read::read_context::ReadContext;
 use crate::read::store::{
-    CallFilter, DayFilter, DayPage, DecisionFilter, HistoryFilter, HistoryPage, HistoryPart,
-    IntegrationFilter, IntegrationUsage, OpenReservation, Page, Paged, Standing, Stock, Store,
+    AccountSnapshot, CallFilter, DayFilter, DayPage, DecisionFilter, HistoryFilter, HistoryPage,
+    HistoryPart, IntegrationFilter, IntegrationUsage, OpenReservation, Page, Paged, Store,
+    StoreStats,
 };
 use crate::rows::protection::{OverrideRow, SignalRow};
 use crate::rows::row::{ApiKeyRow, DecisionRow, IntegrationKeyRow, IntegrationRow, TenantRow};
@@ -35,19 +36,19 @@ impl Store for PostgresStore {
         writable
     }
 
-    fn reading(&self, reading: Reading) -> Arc<dyn Store> {
-        Arc::new(Self { reading, ..self.clone() })
+    fn with_context(&self, context: ReadContext) -> Arc<dyn Store> {
+        Arc::new(Self { context, ..self.clone() })
     }
 
-    async fn standing(
+    async fn account_snapshot(
         &self,
         tenant_id: TenantId,
         integration_id: IntegrationId,
-    ) -> Result<Option<Standing>, StoreError> {
+    ) -> Result<Option<AccountSnapshot>, StoreError> {
         let now = self.now();
         self.readers
             .look_up(Some(tenant_id), async move |db| {
-                read::standing(db.client()?, tenant_id, integration_id, now).await
+                read::account_snapshot(db.client()?, tenant_id, integration_id, now).await
             })
             .await
     }
@@ -74,7 +75,7 @@ impl Store for PostgresStore {
     ) -> Result<Paged<OpenReservation>, StoreError> {
         let now = self.now();
         self.readers
-            .read(&self.reading, tenant_id, async move |db| {
+            .read(&self.context, tenant_id, async move |db| {
                 read::open_reservations(&db, tenant_id, integration_id, now, page).await
             })
             .await
@@ -108,7 +109,7 @@ impl Store for PostgresStore {
         page: Page,
     ) -> Result<Paged<ApiKeyRow>, StoreError> {
         self.readers
-            .read(&self.reading, tenant_id, async move |db| {
+            .read(&self.context, tenant_id, async move |db| {
                 read::api_keys(&db, tenant_id, page).await
             })
             .await
@@ -143,7 +144,7 @@ impl Store for PostgresStore {
         page: Page,
     ) -> Result<Paged<IntegrationRow>, StoreError> {
         self.readers
-            .read(&self.reading, tenant_id, async move |db| {
+            .read(&self.context, tenant_id, async move |db| {
                 read::integrations(&db, tenant_id, &filter, page).await
             })
             .await
@@ -170,7 +171,7 @@ impl Store for PostgresStore {
         page: Page,
     ) -> Result<Paged<IntegrationKeyRow>, StoreError> {
         self.readers
-            .read(&self.reading, tenant_id, async move |db| {
+            .read(&self.context, tenant_id, async move |db| {
                 read::integration_keys(&db, tenant_id, integration_id, page).await
             })
             .await
@@ -184,7 +185,7 @@ impl Store for PostgresStore {
         last: Day,
     ) -> Result<Vec<IntegrationUsage>, StoreError> {
         self.readers
-            .read(&self.reading, tenant_id, async move |db| {
+            .read(&self.context, tenant_id, async move |db| {
                 let days = (first, last);
                 read::usage_by_integration(&db, tenant_id, integration_id, days).await
             })
@@ -198,7 +199,7 @@ impl Store for PostgresStore {
         page: Page,
     ) -> Result<DayPage, StoreError> {
         self.readers
-            .read(&self.reading, tenant_id, async move |db| {
+            .read(&self.context, tenant_id, async move |db| {
                 days::usage_by_day(&db, tenant_id, filter, page).await
             })
             .await
@@ -210,7 +211,7 @@ impl Store for PostgresStore {
         integration_id: Option<IntegrationId>,
     ) -> Result<i64, StoreError> {
         self.readers
-            .read(&self.reading, tenant_id, async move |db| {
+            .read(&self.context, tenant_id, async move |db| {
                 read::recorded_calls(db.client()?, tenant_id, integration_id).await
             })
             .await
@@ -222,7 +223,7 @@ impl Store for PostgresStore {
         filter: CallFilter,
     ) -> Result<Option<i64>, StoreError> {
         self.readers
-            .read(&self.reading, tenant_id, async move |db| {
+            .read(&self.context, tenant_id, async move |db| {
                 series::counted_calls(db.client()?, tenant_id, &filter).await
             })
             .await
@@ -235,7 +236,7 @@ impl Store for PostgresStore {
         part: HistoryPart,
     ) -> Result<HistoryPage, StoreError> {
         self.readers
-            .read(&self.reading, tenant_id, async move |db| {
+            .read(&self.context, tenant_id, async move |db| {
                 history::usage_history(&db, tenant_id, &filter, part.into()).await
             })
             .await
@@ -247,7 +248,7 @@ impl Store for PostgresStore {
         filter: HistoryFilter,
     ) -> Result<HistoryPage, StoreError> {
         self.readers
-            .read(&self.reading, tenant_id, async move |db| {
+            .read(&self.context, tenant_id, async move |db| {
                 history::usage_history(&db, tenant_id, &filter, Cut::EXPORT).await
             })
             .await
@@ -261,9 +262,9 @@ impl Store for PostgresStore {
         let question =
             async move |db: Arc<Reader>| series::usage_breakdown(&db, tenant_id, &filter).await;
         if filter.by == GroupBy::Session {
-            self.readers.read_much(&self.reading, tenant_id, question).await
+            self.readers.read_much(&self.context, tenant_id, question).await
         } else {
-            self.readers.read(&self.reading, tenant_id, question).await
+            self.readers.read(&self.context, tenant_id, question).await
         }
     }
 
@@ -273,7 +274,7 @@ impl Store for PostgresStore {
         filter: SeriesFilter,
     ) -> Result<Series, StoreError> {
         self.readers
-            .read(&self.reading, tenant_id, async move |db| {
+            .read(&self.context, tenant_id, async move |db| {
                 series::usage_series(&db, tenant_id, &filter).await
             })
             .await
@@ -286,7 +287,7 @@ impl Store for PostgresStore {
         limit: u32,
     ) -> Result<Vec<DecisionRow>, StoreError> {
         self.readers
-            .read(&self.reading, tenant_id, async move |db| {
+            .read(&self.context, tenant_id, async move |db| {
                 decisions::list(&db, tenant_id, &filter, limit).await
             })
             .await
@@ -299,7 +300,7 @@ impl Store for PostgresStore {
         limit: u32,
     ) -> Result<AuditPage, StoreError> {
         self.readers
-            .read(&self.reading, tenant_id, async move |db| {
+            .read(&self.context, tenant_id, async move |db| {
                 audit::list(&db, tenant_id, &filter, limit).await
             })
             .await
@@ -312,7 +313,7 @@ impl Store for PostgresStore {
         limit: u32,
     ) -> Result<Vec<SignalRow>, StoreError> {
         self.readers
-            .read(&self.reading, tenant_id, async move |db| {
+            .read(&self.context, tenant_id, async move |db| {
                 protection::signals(&db, tenant_id, before, limit).await
             })
             .await
@@ -321,11 +322,11 @@ impl Store for PostgresStore {
     async fn audit_chain(
         &self,
         tenant_id: TenantId,
-        after: Option<ChainPlace>,
+        after: Option<ChainPosition>,
         limit: u32,
     ) -> Result<Vec<AuditEntry>, StoreError> {
         self.readers
-            .read(&self.reading, tenant_id, async move |db| {
+            .read(&self.context, tenant_id, async move |db| {
                 audit::chain(&db, tenant_id, after, limit).await
             })
             .await
@@ -351,15 +352,19 @@ impl Store for PostgresStore {
             .await
     }
 
-    async fn hottest(&self, limit: usize) -> Result<Vec<HotAccount>, StoreError> {
+    async fn near_limits(&self, limit: usize) -> Result<Vec<NearLimit>, StoreError> {
         let (walks, now) = (Arc::clone(&self.walks), self.now());
         self.readers
-            .read_all(async move |db| store_stats::hottest(db.client()?, &walks, now, limit).await)
+            .read_all(async move |db| {
+                store_stats::near_limits(db.client()?, &walks, now, limit).await
+            })
             .await
     }
 
-    async fn stock(&self) -> Result<Stock, StoreError> {
+    async fn stats(&self) -> Result<StoreStats, StoreError> {
         let (walks, now) = (Arc::clone(&self.walks), self.now());
-        self.readers.read_all(async move |db| store_stats::stock(db.client()?, &walks, now).await).await
+        self.readers
+            .read_all(async move |db| store_stats::stats(db.client()?, &walks, now).await)
+            .await
     }
 }

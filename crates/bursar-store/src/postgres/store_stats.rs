@@ -15,8 +15,8 @@ use super::read::COUNT_TENANTS;
 use super::readers::read_error;
 use super::tx::{self, params};
 use crate::error::StoreError;
-use crate::read::near_limit::{HotAccount, Hottest};
-use crate::read::store::Stock;
+use crate::read::near_limit::{NearLimit, NearLimits};
+use crate::read::store::StoreStats;
 use crate::rows::columns::Columns;
 use crate::rows::decode;
 
@@ -48,7 +48,7 @@ const DATA_BYTES: &str = "select pg_database_size(current_database())";
 /// Where the walks through all tenants are.
 #[derive(Default)]
 pub(super) struct Walks {
-    hottest: Mutex<Walk<Hottest>>,
+    near_limits: Mutex<Walk<NearLimits>>,
     open: Mutex<Walk<i64>>,
 }
 
@@ -127,29 +127,33 @@ async fn seeing<T>(
     answer
 }
 
-pub(super) async fn hottest(
+pub(super) async fn near_limits(
     db: &Client,
     walks: &Walks,
     now: Timestamp,
     limit: usize,
-) -> Result<Vec<HotAccount>, StoreError> {
-    let mut walk = std::mem::take(&mut *walks.hottest.lock());
+) -> Result<Vec<NearLimit>, StoreError> {
+    let mut walk = std::mem::take(&mut *walks.near_limits.lock());
     let month = now.month();
     let (at, start, end) = (now.micros(), month.start().micros(), month.end().micros());
     let ask = |tenant_id: TenantId| async move {
         let (tenant, number) = (tenant_id.number(), i64::from(month.number()));
         let key = params![tenant, number, at, start, end];
-        rows(db, LIST_LIMITED, key, |row| decode::hot_account(row, month)).await
+        rows(db, LIST_LIMITED, key, |row| decode::near_limit(row, month)).await
     };
-    let add = |hottest: &mut Hottest, found: Vec<HotAccount>| {
-        found.into_iter().for_each(|account| hottest.offer(account));
+    let add = |near_limits: &mut NearLimits, found: Vec<NearLimit>| {
+        found.into_iter().for_each(|account| near_limits.offer(account));
     };
-    let found = walk.go_on(db, Hottest::new(limit), ask, add).await;
-    *walks.hottest.lock() = walk;
+    let found = walk.go_on(db, NearLimits::new(limit), ask, add).await;
+    *walks.near_limits.lock() = walk;
     Ok(found?.into_rows())
 }
 
-pub(super) async fn stock(db: &Client, walks: &Walks, now: Timestamp) -> Result<Stock, StoreError> {
+pub(super) async fn stats(
+    db: &Client,
+    walks: &Walks,
+    now: Timestamp,
+) -> Result<StoreStats, StoreError> {
     let mut walk = std::mem::take(&mut *walks.open.lock());
     let ask = |tenant_id: TenantId| async move {
         let (tenant, now) = (tenant_id.number(), now.micros());
@@ -160,7 +164,7 @@ pub(super) async fn stock(db: &Client, walks: &Walks, now: Timestamp) -> Result<
     let open_reservations = open_reservations?;
     let tenants = number(db, COUNT_TENANTS, params![]).await?;
     let data_bytes = number(db, DATA_BYTES, params![]).await?;
-    Ok(Stock {
+    Ok(StoreStats {
         tenants,
         open_reservations,
         data_bytes: u64::try_from(data_bytes).unwrap_or_default(),

@@ -14,7 +14,7 @@ use crate::clock::{StoredClock, decidable};
 use crate::error::StoreError;
 use crate::rows::columns::Columns;
 use crate::rows::decode;
-use crate::write::writer_connection::Due;
+use crate::write::writer_connection::SweepWork;
 
 /// Tenants that one sweep looks at, how many of them are asked at once whether anything is due, and
 /// of how many what is due is read at once.
@@ -41,16 +41,16 @@ const DUE: &str = "select call_key, estimated_cost_nanos, estimated_tokens, rese
      expires_at, integration_id from calls where tenant_id = $1 \
      and reservation_state = 1 and expires_at <= $2 order by expires_at limit $3";
 
-/// The sweep of a node, whichever of its lanes does it.
+/// The sweep of a node, whichever of its writers does it.
 pub(super) struct Sweep {
     /// The node, among all that take the lease.
     holder: String,
-    at: Mutex<Place>,
+    at: Mutex<SweepCursor>,
 }
 
 /// Where a round through the tenants is.
 #[derive(Clone, Copy, Default)]
-struct Place {
+struct SweepCursor {
     /// The tenant at which the last walk ended.
     after: i64,
     /// Whether a tenant of this round had more that is due than was read of it.
@@ -67,34 +67,34 @@ impl Sweep {
     /// than `limit` of them has its next turn after all others.
     ///
     /// After an error the client may be in the middle of a transaction.
-    pub(super) async fn due(
+    pub(super) async fn sweep_work(
         &self,
         client: &Client,
         messages: Messages,
         (state, stored): (ClockState, StoredClock),
         limit: usize,
-    ) -> Result<Due, StoreError> {
+    ) -> Result<SweepWork, StoreError> {
         let now = state.now.micros();
         let lease = params![self.holder, now, LEASE_MICROS, APART_MICROS];
         let leased = client.query_typed_opt(LEASE, lease).await.map_err(store_error)?;
         if leased.is_none() {
-            return Ok(Due::default());
+            return Ok(SweepWork::default());
         }
         clock::note(client, stored).await?;
         if decidable(&state).is_err() {
-            return Ok(Due::default());
+            return Ok(SweepWork::default());
         }
         let at = *self.at.lock();
         let Walked { at, holds, more } = walk(client, messages, at, now, limit).await?;
         *self.at.lock() = at;
-        Ok(Due { holds, missed: Vec::new(), more })
+        Ok(SweepWork { holds, missed: Vec::new(), more })
     }
 }
 
 /// How far a walk through the tenants came.
 struct Walked {
     /// Where it ended, which is the beginning after the last.
-    at: Place,
+    at: SweepCursor,
     holds: Vec<Hold>,
     /// Whether more is due, here or of tenants before.
     more: bool,
@@ -104,7 +104,7 @@ struct Walked {
 async fn walk(
     client: &Client,
     messages: Messages,
-    Place { mut after, mut is_cut }: Place,
+    SweepCursor { mut after, mut is_cut }: SweepCursor,
     now: i64,
     limit: usize,
 ) -> Result<Walked, StoreError> {
@@ -138,7 +138,7 @@ async fn walk(
     client.batch_execute("commit").await.map_err(store_error)?;
     let is_through = is_last && tenants.last().is_none_or(|last| last.number() == after);
     let more = holds.len() >= limit || is_cut;
-    let at = if is_through { Place::default() } else { Place { after, is_cut } };
+    let at = if is_through { SweepCursor::default() } else { SweepCursor { after, is_cut } };
     Ok(Walked { at, holds, more })
 }
 

@@ -186,7 +186,7 @@ pub(super) fn told(error: &tokio_postgres::Error) -> String {
 pub(super) fn store_error(error: tokio_postgres::Error) -> StoreError {
     let Some(said) = error.as_db_error() else {
         return if error.is_closed() || is_of_connection(&error) {
-            StoreError::Again(Arc::new(error))
+            StoreError::Retry(Arc::new(error))
         } else {
             StoreError::Unavailable(Arc::new(error))
         };
@@ -219,7 +219,7 @@ pub(super) fn store_error(error: tokio_postgres::Error) -> StoreError {
         // What a value said, a constraint, and what is larger than the database takes.
         "22" | "23" | "54" => StoreError::Statement(said),
         // Serialization and deadlocks; a connection, or a server that goes or comes.
-        "40" | "08" | "57" => StoreError::Again(said),
+        "40" | "08" | "57" => StoreError::Retry(said),
         _ => StoreError::Unavailable(said),
     }
 }

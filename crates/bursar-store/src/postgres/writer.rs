@@ -4,13 +4,13 @@ use std::sync::Arc;
 
 use bursar_core::Book;
 
-use super::writer_state::PostgresLane;
 use super::tx::{params, store_error};
+use super::writer_state::PostgresWriter;
 use super::{audit, clock, load, save};
 use crate::clock::ClockConfirmed;
 use crate::error::StoreError;
-use crate::write::writer_connection::{Due, Grouping, Lane, Wanted};
 use crate::write::writable::WRITE_PROBE_BYTES;
+use crate::write::writer_connection::{Grouping, LoadRequest, SweepWork, WriterConnection};
 
 /// A table that is truncated begins a new file, so that what is then written takes room of the disk,
 /// and no room that the database has already. The old file goes with the commit.
@@ -19,15 +19,15 @@ const WRITE_PROBE: &str = "insert into write_probe (filler) select $1 from gener
 /// The bytes of a row of it, of which a page takes four and which are not compressed.
 const PROBE_ROW_BYTES: u32 = 2_000;
 
-impl Lane for PostgresLane {
+impl WriterConnection for PostgresWriter {
     fn grouping(&self) -> Grouping {
         Grouping::OneTenant
     }
 
-    fn due(&mut self, limit: usize) -> Result<Due, StoreError> {
+    fn sweep_work(&mut self, limit: usize) -> Result<SweepWork, StoreError> {
         let (sweep, messages) = (Arc::clone(&self.sweep), self.messages);
         let clock = (self.clock.state(), self.clock.stored());
-        let due = self.ask(async |client| sweep.due(client, messages, clock, limit).await);
+        let due = self.ask(async |client| sweep.sweep_work(client, messages, clock, limit).await);
         if due.is_err() {
             // It may be in the middle of a transaction.
             self.disconnect();
@@ -41,11 +41,11 @@ impl Lane for PostgresLane {
         self.audits.clear();
         self.labels.forget_staged();
         self.now = self.clock.to_decide()?;
-        self.promise_with_numbers()
+        self.begin_deferred_with_numbers()
     }
 
-    fn load<'a>(&mut self, wanted: &Wanted<'a>) -> Result<Book<'a>, StoreError> {
-        load::book(self, wanted)
+    fn load<'a>(&mut self, request: &LoadRequest<'a>) -> Result<Book<'a>, StoreError> {
+        load::book(self, request)
     }
 
     fn save(&mut self, book: Book<'_>) -> Result<(), StoreError> {
@@ -68,7 +68,7 @@ impl Lane for PostgresLane {
     }
 
     fn write_probe(&mut self) -> Result<(), StoreError> {
-        self.ask_of(None, async |client| {
+        self.query_in_tx(None, async |client| {
             let filler = "x".repeat(PROBE_ROW_BYTES as usize);
             let rows = i64::from(WRITE_PROBE_BYTES / PROBE_ROW_BYTES);
             client.batch_execute(EMPTY_PROBE).await.map_err(store_error)?;
@@ -80,9 +80,9 @@ impl Lane for PostgresLane {
     fn confirm_clock(&mut self) -> Result<ClockConfirmed, StoreError> {
         let before = self.clock.now();
         let injected = self.clock.injected();
-        self.promise();
+        self.begin_deferred();
         let confirmed = self
-            .ask_of(None, async |client| clock::confirm(client, injected).await)
+            .query_in_tx(None, async |client| clock::confirm(client, injected).await)
             .and_then(|heard| self.commit().map(|()| heard));
         if confirmed.is_err() {
             self.rollback();

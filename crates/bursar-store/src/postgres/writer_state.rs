@@ -20,7 +20,7 @@ use crate::rows::row::AuditRow;
 
 /// How long the database may take for whatever it is asked at once; beyond its own bounds.
 const ANSWER_MAX: Duration = Duration::from_secs(20);
-/// Numbers that a lane takes at once, and for how long it uses them: an id tells about when it was
+/// Numbers that a writer takes at once, and for how long it uses them: an id tells about when it was
 /// made.
 const NUMBERS: i64 = 8_192;
 const NUMBERS_LIFE: Duration = Duration::from_secs(1);
@@ -30,14 +30,14 @@ const NUMBERS_LEFT_MIN: i64 = 64;
 const TAKE_NUMBERS: &str = "update id_numbers set next_number = greatest(next_number, $2) + $1 \
      where name = 'ids' returning next_number - $1";
 
-pub(super) struct PostgresLane {
+pub(super) struct PostgresWriter {
     address: Address,
     pub(super) messages: Messages,
     runtime: Runtime,
     client: Option<Arc<Client>>,
     pub(super) clock: StoreClock,
     pub(super) now: Timestamp,
-    open: Open,
+    tx_state: TxState,
     numbers: Numbers,
     pub(super) labels: KnownLabels,
     /// Call ids that this transaction claimed, with the entries they were claimed for.
@@ -59,14 +59,14 @@ fn no_connection(error: tokio_postgres::Error) -> StoreError {
     StoreError::Unavailable(Arc::new(error))
 }
 
-/// The transaction of the lane.
+/// The transaction of the writer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Open {
-    No,
+enum TxState {
+    None,
     /// It was begun here and not yet there, because nothing was asked.
-    Promised,
+    Deferred,
     /// Rows of this tenant are seen.
-    Yes(Option<TenantId>),
+    Begun(Option<TenantId>),
 }
 
 /// A run of numbers that nobody else has.
@@ -77,7 +77,7 @@ struct Numbers {
     taken_at: Option<Instant>,
 }
 
-impl PostgresLane {
+impl PostgresWriter {
     pub(super) fn new(
         address: Address,
         messages: Messages,
@@ -92,7 +92,7 @@ impl PostgresLane {
             client: None,
             now: clock.now(),
             clock,
-            open: Open::No,
+            tx_state: TxState::None,
             numbers: Numbers::default(),
             labels: KnownLabels::default(),
             claims: HashMap::new(),
@@ -141,13 +141,13 @@ impl PostgresLane {
 
     /// Refuses to go on with an open transaction on another connection: that one knows nothing of it,
     /// would write at once whatever it is told, and say yes to a commit of nothing.
-    fn keep_connection(&self) -> Result<(), StoreError> {
-        match (self.open, &self.client) {
-            (Open::Yes(_), None) => {
+    fn check_connection(&self) -> Result<(), StoreError> {
+        match (self.tx_state, &self.client) {
+            (TxState::Begun(_), None) => {
                 let lost = std::io::Error::other("the connection of the transaction is lost");
-                Err(StoreError::Again(Arc::new(lost)))
+                Err(StoreError::Retry(Arc::new(lost)))
             }
-            (Open::No | Open::Promised, _) | (Open::Yes(_), Some(_)) => Ok(()),
+            (TxState::None | TxState::Deferred, _) | (TxState::Begun(_), Some(_)) => Ok(()),
         }
     }
 
@@ -159,24 +159,24 @@ impl PostgresLane {
     /// The text that makes sure that a transaction is open in which a tenant's rows are seen, to be
     /// sent before whatever is asked; nothing when it is so.
     pub(super) fn opening(&mut self, tenant_id: Option<TenantId>) -> Option<String> {
-        let text = match (self.open, tenant_id) {
-            (Open::No | Open::Promised, _) => tx::begin_write(tenant_id),
-            (Open::Yes(Some(seen)), Some(asked)) if seen == asked => return None,
-            (Open::Yes(_), Some(asked)) => tx::name_tenant(asked),
-            (Open::Yes(_), None) => return None,
+        let text = match (self.tx_state, tenant_id) {
+            (TxState::None | TxState::Deferred, _) => tx::begin_write(tenant_id),
+            (TxState::Begun(Some(seen)), Some(asked)) if seen == asked => return None,
+            (TxState::Begun(_), Some(asked)) => tx::name_tenant(asked),
+            (TxState::Begun(_), None) => return None,
         };
-        let seen = if let Open::Yes(seen) = self.open { seen } else { None };
-        self.open = Open::Yes(tenant_id.or(seen));
+        let seen = if let TxState::Begun(seen) = self.tx_state { seen } else { None };
+        self.tx_state = TxState::Begun(tenant_id.or(seen));
         Some(text)
     }
 
-    /// Asks in the transaction of the lane, about rows of a tenant.
-    pub(super) fn ask_of<T>(
+    /// Asks in the transaction of the writer, about rows of a tenant.
+    pub(super) fn query_in_tx<T>(
         &mut self,
         tenant_id: Option<TenantId>,
         question: impl AsyncFnOnce(&Client) -> Result<T, StoreError>,
     ) -> Result<T, StoreError> {
-        self.keep_connection()?;
+        self.check_connection()?;
         let (opening, messages) = (self.opening(tenant_id), self.messages);
         self.ask(async move |client| {
             let Some(text) = opening else { return question(client).await };
@@ -190,26 +190,26 @@ impl PostgresLane {
     }
 
     /// Begins a transaction, of which the database hears with the first question.
-    pub(super) fn promise(&mut self) {
-        self.open = Open::Promised;
+    pub(super) fn begin_deferred(&mut self) {
+        self.tx_state = TxState::Deferred;
     }
 
     /// The same with numbers for what is written in it.
-    pub(super) fn promise_with_numbers(&mut self) -> Result<(), StoreError> {
+    pub(super) fn begin_deferred_with_numbers(&mut self) -> Result<(), StoreError> {
         let Numbers { next, end, .. } = self.numbers;
         if end - next < NUMBERS_LEFT_MIN {
             self.numbers = Numbers::default();
-            self.allot_numbers(0)?;
+            self.allocate_numbers(0)?;
         }
-        self.promise();
+        self.begin_deferred();
         Ok(())
     }
 
     /// Commits the transaction, if the database has heard of it.
     pub(super) fn commit_open(&mut self) -> Result<(), StoreError> {
-        self.keep_connection()?;
-        let open = std::mem::replace(&mut self.open, Open::No);
-        if let Open::Yes(_) = open {
+        self.check_connection()?;
+        let open = std::mem::replace(&mut self.tx_state, TxState::None);
+        if let TxState::Begun(_) = open {
             let committed =
                 self.ask(async |client| client.batch_execute("commit").await.map_err(commit_error));
             if let Err(error) = committed {
@@ -223,8 +223,8 @@ impl PostgresLane {
 
     /// Takes the transaction back, if the database has heard of it.
     pub(super) fn rollback_open(&mut self) {
-        let open = std::mem::replace(&mut self.open, Open::No);
-        if matches!(open, Open::Yes(_)) && self.client.is_some() {
+        let open = std::mem::replace(&mut self.tx_state, TxState::None);
+        if matches!(open, TxState::Begun(_)) && self.client.is_some() {
             let rolled_back = self
                 .ask(async |client| client.batch_execute("rollback").await.map_err(store_error));
             if rolled_back.is_err() {
@@ -233,11 +233,11 @@ impl PostgresLane {
         }
     }
 
-    pub(super) fn allot_numbers(&mut self, count: usize) -> Result<i64, StoreError> {
+    pub(super) fn allocate_numbers(&mut self, count: usize) -> Result<i64, StoreError> {
         let count = i64::try_from(count).unwrap_or(i64::MAX);
         let Numbers { next, end, taken_at } = self.numbers;
         let is_fresh = taken_at.is_some_and(|taken_at| taken_at.elapsed() < NUMBERS_LIFE);
-        let is_open = matches!(self.open, Open::Yes(_));
+        let is_open = matches!(self.tx_state, TxState::Begun(_));
         if end - next >= count && (is_fresh || is_open) {
             self.numbers.next += count;
             return Ok(next);
@@ -246,7 +246,7 @@ impl PostgresLane {
             // Numbers that are taken in a transaction are given back with it, and would be given
             // to someone else: the next attempt takes them before it begins.
             self.numbers = Numbers::default();
-            return Err(StoreError::Again(Arc::new(std::io::Error::other("no ids are left"))));
+            return Err(StoreError::Retry(Arc::new(std::io::Error::other("no ids are left"))));
         }
         let run = count.max(NUMBERS);
         let now = self.clock.now().micros();

@@ -15,7 +15,7 @@ use crate::error::StoreError;
 use crate::read::breakdown::{
     Breakdown, BreakdownFilter, Group, GroupBy, Series, SeriesFilter, SeriesStep, Step,
 };
-use crate::read::read_context::{Lent, Room, SUMS_BYTES};
+use crate::read::read_context::{ReadMemory, SUMS_BYTES, ScratchMemory};
 use crate::read::store::{CallFilter, CallLabel, CallOutcome, DayUsage, IntegrationUsage};
 use crate::read::sums::Sums;
 use crate::rows::columns::Columns;
@@ -95,19 +95,19 @@ impl FoundRollup {
 /// Adds groups up and keeps the largest. The memory of the others is only lent.
 struct Ranking<'a> {
     groups: HashMap<Group, Sums>,
-    lent: Lent<'a>,
+    scratch: ScratchMemory<'a>,
 }
 
 impl<'a> Ranking<'a> {
-    fn new(room: &'a dyn Room) -> Self {
-        Self { groups: HashMap::new(), lent: Lent::new(room) }
+    fn new(memory: &'a dyn ReadMemory) -> Self {
+        Self { groups: HashMap::new(), scratch: ScratchMemory::new(memory) }
     }
 
     fn of(&mut self, group: Group) -> Result<&mut Sums, StoreError> {
         match self.groups.entry(group) {
             Entry::Occupied(found) => Ok(found.into_mut()),
             Entry::Vacant(new) => {
-                self.lent.take(SUMS_BYTES.saturating_add(new.key().text_bytes()))?;
+                self.scratch.take(SUMS_BYTES.saturating_add(new.key().text_bytes()))?;
                 Ok(new.insert(Sums::default()))
             }
         }
@@ -140,17 +140,17 @@ impl BreakdownFilter {
 }
 
 /// A breakdown in the making.
-pub(crate) struct BreakdownFold<'a> {
+pub(crate) struct BreakdownAggregate<'a> {
     by: GroupBy,
     groups_max: usize,
     total: Sums,
     ranking: Ranking<'a>,
 }
 
-impl<'a> BreakdownFold<'a> {
-    pub(crate) fn new(filter: &BreakdownFilter, room: &'a dyn Room) -> Self {
+impl<'a> BreakdownAggregate<'a> {
+    pub(crate) fn new(filter: &BreakdownFilter, memory: &'a dyn ReadMemory) -> Self {
         let BreakdownFilter { by, groups_max, .. } = *filter;
-        Self { by, groups_max, total: Sums::default(), ranking: Ranking::new(room) }
+        Self { by, groups_max, total: Sums::default(), ranking: Ranking::new(memory) }
     }
 
     /// Adds a rollup of one of the spans to read.
@@ -201,24 +201,24 @@ impl SeriesFilter {
 }
 
 /// A series in the making.
-pub(crate) struct SeriesFold<'a> {
+pub(crate) struct SeriesAggregate<'a> {
     by: Option<GroupBy>,
     series: Series,
     places: HashMap<Group, usize>,
-    room: &'a dyn Room,
+    memory: &'a dyn ReadMemory,
 }
 
-impl<'a> SeriesFold<'a> {
+impl<'a> SeriesAggregate<'a> {
     /// With the groups that are told apart.
     pub(crate) fn new(
         filter: &SeriesFilter,
         breakdown: Option<Breakdown>,
-        room: &'a dyn Room,
+        memory: &'a dyn ReadMemory,
     ) -> Self {
         let groups = breakdown.unwrap_or_default().groups.into_iter().map(|(group, _)| group);
         let series = Series { groups: groups.collect(), ..Series::default() };
         let places = series.groups.iter().cloned().zip(0..).collect();
-        Self { by: filter.by, series, places, room }
+        Self { by: filter.by, series, places, memory }
     }
 
     /// Adds a rollup of one of the spans to read.
@@ -231,11 +231,11 @@ impl<'a> SeriesFold<'a> {
             && let Some(by) = self.by
             && let Some(place) = self.places.get(&found.group(by)).copied()
         {
-            let room = self.room;
+            let memory = self.memory;
             match self.step(start)?.groups.entry(place) {
                 btree_map::Entry::Occupied(found) => found.into_mut(),
                 btree_map::Entry::Vacant(new) => {
-                    room.take(SUMS_BYTES)?;
+                    memory.take(SUMS_BYTES)?;
                     new.insert(Sums::default())
                 }
             }
@@ -250,7 +250,7 @@ impl<'a> SeriesFold<'a> {
             btree_map::Entry::Vacant(new) => {
                 // Where groups are told apart, a step also shows what is left of its total.
                 let points = if self.by.is_some() { 2 } else { 1 };
-                self.room.take(SUMS_BYTES.saturating_mul(points))?;
+                self.memory.take(SUMS_BYTES.saturating_mul(points))?;
                 Ok(new.insert(SeriesStep::default()))
             }
         }
@@ -310,12 +310,12 @@ impl LargestSessions {
 /// The sums of integrations over some days.
 pub(crate) struct IntegrationSums<'a> {
     found: BTreeMap<IntegrationId, IntegrationUsage>,
-    room: &'a dyn Room,
+    memory: &'a dyn ReadMemory,
 }
 
 impl<'a> IntegrationSums<'a> {
-    pub(crate) fn new(room: &'a dyn Room) -> Self {
-        Self { found: BTreeMap::new(), room }
+    pub(crate) fn new(memory: &'a dyn ReadMemory) -> Self {
+        Self { found: BTreeMap::new(), memory }
     }
 
     /// Adds a row: `integration_id, name, provider_type` of an integration, and `start` and all
@@ -327,7 +327,7 @@ impl<'a> IntegrationSums<'a> {
             btree_map::Entry::Vacant(new) => {
                 let (name, provider_type): (String, String) = (row.text(1)?, row.text(2)?);
                 let text_bytes = name.len().saturating_add(provider_type.len()).saturating_mul(2);
-                self.room.take(SUMS_BYTES.saturating_add(text_bytes))?;
+                self.memory.take(SUMS_BYTES.saturating_add(text_bytes))?;
                 let sums = Sums::default();
                 new.insert(IntegrationUsage { integration_id, name, provider_type, sums })
             }
@@ -343,12 +343,12 @@ impl<'a> IntegrationSums<'a> {
 /// The sums of days and integrations, from rows in this order.
 pub(crate) struct DaySums<'a> {
     found: Vec<DayUsage>,
-    room: &'a dyn Room,
+    memory: &'a dyn ReadMemory,
 }
 
 impl<'a> DaySums<'a> {
-    pub(crate) fn new(room: &'a dyn Room) -> Self {
-        Self { found: Vec::new(), room }
+    pub(crate) fn new(memory: &'a dyn ReadMemory) -> Self {
+        Self { found: Vec::new(), memory }
     }
 
     /// Adds a row: `integration_id, start` and all figures of a day by model.
@@ -361,7 +361,7 @@ impl<'a> DaySums<'a> {
                 found.sums.add(&rollup)?;
             }
             _ => {
-                self.room.take(SUMS_BYTES)?;
+                self.memory.take(SUMS_BYTES)?;
                 let mut sums = Sums::default();
                 sums.add(&rollup)?;
                 self.found.push(DayUsage { day, integration_id, sums });

@@ -11,7 +11,7 @@
 use bursar_core::{EntryId, PolicyResult};
 
 use crate::error::StoreError;
-use crate::read::store::{HistoryFilter, HistoryPage, HistoryPart, HistoryPlace, Page};
+use crate::read::store::{HistoryFilter, HistoryPage, HistoryPart, HistoryPosition, Page};
 use crate::rows::row::UsageRow;
 
 /// Entries that one page passes over, shared by the walks that are merged.
@@ -127,9 +127,9 @@ pub(crate) struct Merge {
     /// Up to this place the page goes.
     last: usize,
     passed_max: usize,
-    places: Vec<HistoryPlace>,
+    places: Vec<HistoryPosition>,
     /// The newest place at which a walk gave up.
-    horizon: Option<HistoryPlace>,
+    horizon: Option<HistoryPosition>,
 }
 
 impl Merge {
@@ -169,12 +169,12 @@ impl Merge {
     }
 
     /// Takes an entry that matches.
-    pub(crate) fn found(&mut self, place: HistoryPlace) {
+    pub(crate) fn found(&mut self, place: HistoryPosition) {
         self.places.push(place);
     }
 
     /// Takes note that a walk gave up at this entry.
-    pub(crate) fn gave_up(&mut self, place: HistoryPlace) {
+    pub(crate) fn gave_up(&mut self, place: HistoryPosition) {
         self.horizon = self.horizon.max(Some(place));
     }
 
@@ -202,8 +202,8 @@ impl Merge {
 #[derive(Debug)]
 pub(crate) struct Picked {
     cut: Cut,
-    pub(crate) places: Vec<HistoryPlace>,
-    next: Option<HistoryPlace>,
+    pub(crate) places: Vec<HistoryPosition>,
+    next: Option<HistoryPosition>,
 }
 
 impl Picked {

@@ -9,7 +9,7 @@ use bursar_core::{
 
 /// A live integration with a monthly limit, and its current month.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct HotAccount {
+pub struct NearLimit {
     pub tenant_id: TenantId,
     pub integration_id: IntegrationId,
     pub limits: LimitSettings,
@@ -19,7 +19,7 @@ pub struct HotAccount {
     pub counter: Counter,
 }
 
-impl HotAccount {
+impl NearLimit {
     /// The state of a monthly limit; nothing when there is no such limit.
     pub fn state(&self, measure: Measure) -> Option<LimitState> {
         let is_asked = |limit: &Limit| limit.measure == measure && limit.window == Window::Month;
@@ -29,42 +29,47 @@ impl HotAccount {
     }
 
     /// The larger of the shares of its limits, in millionths.
-    fn heat(&self) -> i128 {
+    fn limit_share_millionths(&self) -> i128 {
         let share =
             |measure| self.state(measure).map(|state| state.taken() * 1_000_000 / state.amount);
         share(Measure::Cost).max(share(Measure::Tokens)).unwrap_or(0)
     }
 }
 
-/// Keeps the hottest of many accounts, in memory for twice as many as are asked for. While others
-/// want the room, one tenant has a quarter of it.
+/// Collects the accounts nearest to their limits, in memory for twice as many as are asked for.
+///
+/// A tenant gets more than a quarter of the rows only when no other tenant needs them.
 #[derive(Clone)]
-pub(crate) struct Hottest {
-    kept: Vec<HotAccount>,
+pub(crate) struct NearLimits {
+    kept: Vec<NearLimit>,
     limit: usize,
 }
 
-impl Hottest {
+impl NearLimits {
     pub(crate) fn new(limit: usize) -> Self {
         Self { kept: Vec::new(), limit }
     }
 
-    pub(crate) fn offer(&mut self, account: HotAccount) {
+    pub(crate) fn offer(&mut self, account: NearLimit) {
         self.kept.push(account);
         if self.kept.len() >= self.limit.saturating_mul(2) {
             self.cut();
         }
     }
 
-    /// The hottest, by heat and then by id.
-    pub(crate) fn into_rows(mut self) -> Vec<HotAccount> {
+    /// The accounts, the nearest to a limit first, then by id.
+    pub(crate) fn into_rows(mut self) -> Vec<NearLimit> {
         self.cut();
         self.kept
     }
 
     fn cut(&mut self) {
-        let order = |account: &HotAccount| {
-            (std::cmp::Reverse(account.heat()), account.tenant_id, account.integration_id)
+        let order = |account: &NearLimit| {
+            (
+                std::cmp::Reverse(account.limit_share_millionths()),
+                account.tenant_id,
+                account.integration_id,
+            )
         };
         self.kept.sort_unstable_by_key(order);
         if self.kept.len() > self.limit {

@@ -1,6 +1,6 @@
 //! For whom a store reads, and how much memory what it finds may take.
 //!
-//! A store's rows become an answer piece by piece. Each piece takes its memory from a [`Room`]
+//! A store's rows become an answer piece by piece. Each piece takes its memory from a [`ReadMemory`]
 //! before it is kept, so that many answers in the making cannot take more than was set aside for
 //! them. Absent: how much that is, which the server decides.
 
@@ -16,7 +16,7 @@ pub(crate) const SUMS_BYTES: usize = 700;
 
 /// For whom a store reads.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Asker {
+pub enum Requester {
     /// The tenant that a method names: it shares readers with other tenants.
     Tenant,
     /// The operator, who has readers that no tenant can use up.
@@ -25,20 +25,20 @@ pub enum Asker {
 
 /// Why there is no memory for a piece of an answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum NoRoom {
+pub enum ReadMemoryError {
     /// Other answers have it now.
-    Now,
+    InUse,
     /// This answer alone is larger than one may be.
-    Ever,
+    TooLarge,
 }
 
 /// The memory that an answer may take while it is built.
-pub trait Room: Send + Sync {
+pub trait ReadMemory: Send + Sync {
     /// Takes so many bytes.
     ///
     /// # Errors
-    /// [`NoRoom`]; then nothing was taken.
-    fn take(&self, bytes: usize) -> Result<(), NoRoom>;
+    /// [`ReadMemoryError`]; then nothing was taken.
+    fn take(&self, bytes: usize) -> Result<(), ReadMemoryError>;
 
     /// Gives bytes back that were taken for what is no longer kept.
     fn give_back(&self, bytes: usize);
@@ -46,10 +46,10 @@ pub trait Room: Send + Sync {
 
 /// Memory without a bound, for what is small whatever is stored.
 #[derive(Clone, Copy, Debug)]
-pub struct Unbounded;
+pub struct UnlimitedReadMemory;
 
-impl Room for Unbounded {
-    fn take(&self, _: usize) -> Result<(), NoRoom> {
+impl ReadMemory for UnlimitedReadMemory {
+    fn take(&self, _: usize) -> Result<(), ReadMemoryError> {
         Ok(())
     }
 
@@ -58,65 +58,65 @@ impl Room for Unbounded {
 
 /// For whom a store reads, and where the memory of the answer comes from.
 #[derive(Clone)]
-pub struct Reading {
-    pub asker: Asker,
-    pub room: Arc<dyn Room>,
+pub struct ReadContext {
+    pub requester: Requester,
+    pub memory: Arc<dyn ReadMemory>,
 }
 
-impl Reading {
+impl ReadContext {
     /// Reads for whoever asks, without a bound on what is kept.
-    pub fn unbounded(asker: Asker) -> Self {
-        Self { asker, room: Arc::new(Unbounded) }
+    pub fn unlimited(requester: Requester) -> Self {
+        Self { requester, memory: Arc::new(UnlimitedReadMemory) }
     }
 }
 
-impl Default for Reading {
+impl Default for ReadContext {
     fn default() -> Self {
-        Self::unbounded(Asker::Tenant)
+        Self::unlimited(Requester::Tenant)
     }
 }
 
-impl fmt::Debug for Reading {
+impl fmt::Debug for ReadContext {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Reading").field("asker", &self.asker).finish_non_exhaustive()
+        f.debug_struct("ReadContext").field("requester", &self.requester).finish_non_exhaustive()
     }
 }
 
 /// Takes memory for a row of a list whose texts have so many bytes.
-pub(crate) fn take_row(room: &dyn Room, text_bytes: usize) -> Result<(), StoreError> {
+pub(crate) fn take_row(memory: &dyn ReadMemory, text_bytes: usize) -> Result<(), StoreError> {
     // Texts are kept as they are read, and once more as JSON.
-    Ok(room.take(ROW_BYTES + 2 * text_bytes)?)
+    Ok(memory.take(ROW_BYTES + 2 * text_bytes)?)
 }
 
 /// Memory of what is kept for a part of a question only.
-pub(crate) struct Lent<'a> {
-    room: &'a dyn Room,
+pub(crate) struct ScratchMemory<'a> {
+    memory: &'a dyn ReadMemory,
     bytes: usize,
 }
 
-impl<'a> Lent<'a> {
-    pub(crate) fn new(room: &'a dyn Room) -> Self {
-        Self { room, bytes: 0 }
+impl<'a> ScratchMemory<'a> {
+    pub(crate) fn new(memory: &'a dyn ReadMemory) -> Self {
+        Self { memory, bytes: 0 }
     }
 
     pub(crate) fn take(&mut self, bytes: usize) -> Result<(), StoreError> {
-        self.room.take(bytes)?;
+        self.memory.take(bytes)?;
         self.bytes += bytes;
         Ok(())
     }
 }
 
-impl Drop for Lent<'_> {
+impl Drop for ScratchMemory<'_> {
     fn drop(&mut self) {
-        self.room.give_back(self.bytes);
+        self.memory.give_back(self.bytes);
     }
 }
 
-impl From<NoRoom> for StoreError {
-    fn from(no_room: NoRoom) -> Self {
-        match no_room {
-            NoRoom::Now => Self::Overloaded,
-            NoRoom::Ever => Self::ReadTooLarge,
+impl From<ReadMemoryError> for StoreError {
+    fn from(error: ReadMemoryError) -> Self {
+        match error {
+            ReadMemoryError::InUse => Self::Overloaded,
+            ReadMemoryError::TooLarge => Self::ReadTooLarge,
         }
     }
 }

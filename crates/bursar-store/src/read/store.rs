@@ -9,13 +9,13 @@ use bursar_core::{
     Verdict,
 };
 
-use crate::audit::chain::{AuditEntry, AuditFilter, AuditPage, ChainPlace};
+use crate::audit::chain::{AuditEntry, AuditFilter, AuditPage, ChainPosition};
 use crate::cache::Cache;
 use crate::clock::decidable;
 use crate::error::StoreError;
 use crate::read::breakdown::{Breakdown, BreakdownFilter, Series, SeriesFilter};
-use crate::read::near_limit::HotAccount;
-use crate::read::read_context::Reading;
+use crate::read::near_limit::NearLimit;
+use crate::read::read_context::ReadContext;
 use crate::read::sums::Sums;
 use crate::rows::protection::{OverrideRow, SignalRow};
 use crate::rows::row::{
@@ -50,7 +50,7 @@ pub struct IntegrationFilter {
 
 /// A place in the history, which runs from the newest to the oldest entry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct HistoryPlace {
+pub struct HistoryPosition {
     /// The instant of the entry.
     pub occurred_at: Timestamp,
     /// The entry, which orders entries of one instant.
@@ -71,7 +71,7 @@ pub struct HistoryFilter {
     /// Up to, not including, this instant.
     pub end: Option<Timestamp>,
     /// Only what comes after this place, that is, older entries.
-    pub after: Option<HistoryPlace>,
+    pub after: Option<HistoryPosition>,
 }
 
 /// Which entries of the history make up a page.
@@ -91,7 +91,7 @@ pub enum HistoryPart {
 pub struct HistoryPage {
     pub rows: Vec<UsageRow>,
     /// Where the next page begins, if there may be more.
-    pub next: Option<HistoryPlace>,
+    pub next: Option<HistoryPosition>,
 }
 
 /// Which calls are counted; by rollups, so only by what they tell apart.
@@ -156,12 +156,12 @@ pub struct DayFilter {
     /// Up to this day, inclusive.
     pub last: Day,
     /// Only what comes after this place.
-    pub after: Option<DayPlace>,
+    pub after: Option<DayPosition>,
 }
 
 /// A place in the list of days and integrations, which runs from the first day to the last.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct DayPlace {
+pub struct DayPosition {
     pub day: Day,
     /// The integration, which orders the rows of a day.
     pub integration_id: IntegrationId,
@@ -173,7 +173,7 @@ pub struct DayPage {
     /// The rows, by day and then by integration.
     pub rows: Vec<DayUsage>,
     /// Where the next page begins, if there is more.
-    pub next: Option<DayPlace>,
+    pub next: Option<DayPosition>,
     /// All rows that match, before and after the page; nothing when they are more than are counted.
     pub total: Option<i64>,
 }
@@ -218,7 +218,7 @@ pub struct DecisionFilter {
 
 /// An account as it stands, with the instant to decide at.
 #[derive(Clone, Debug)]
-pub struct Standing {
+pub struct AccountSnapshot {
     /// The account, in which only holds that are open at `now` count.
     pub account: Account,
     pub now: Timestamp,
@@ -233,7 +233,7 @@ pub struct OpenReservation {
 
 /// How much is stored, for whoever watches the server.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Stock {
+pub struct StoreStats {
     /// Tenants, whatever their lifecycle.
     pub tenants: i64,
     /// Reservations that hold now.
@@ -279,14 +279,14 @@ pub trait Store: Send + Sync + 'static {
     }
 
     /// The same store, read for someone whose answer may take only so much memory.
-    fn reading(&self, reading: Reading) -> Arc<dyn Store>;
+    fn with_context(&self, context: ReadContext) -> Arc<dyn Store>;
 
     /// The account of an integration with the current month, deleted integrations included.
-    async fn standing(
+    async fn account_snapshot(
         &self,
         tenant_id: TenantId,
         integration_id: IntegrationId,
-    ) -> Result<Option<Standing>, StoreError>;
+    ) -> Result<Option<AccountSnapshot>, StoreError>;
 
     /// A month of an account, in which only holds that are open now count; what nobody used is the
     /// default.
@@ -446,7 +446,7 @@ pub trait Store: Send + Sync + 'static {
     async fn audit_chain(
         &self,
         tenant_id: TenantId,
-        after: Option<ChainPlace>,
+        after: Option<ChainPosition>,
         limit: u32,
     ) -> Result<Vec<AuditEntry>, StoreError>;
 
@@ -478,8 +478,8 @@ pub trait Store: Send + Sync + 'static {
     /// quarter of it.
     ///
     /// For the operator only: it is the one read that crosses tenants, beside [`Store::tenants`].
-    async fn hottest(&self, limit: usize) -> Result<Vec<HotAccount>, StoreError>;
+    async fn near_limits(&self, limit: usize) -> Result<Vec<NearLimit>, StoreError>;
 
     /// How much is stored, of all tenants.
-    async fn stock(&self) -> Result<Stock, StoreError>;
+    async fn stats(&self) -> Result<StoreStats, StoreError>;
 }

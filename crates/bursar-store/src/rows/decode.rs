@@ -10,8 +10,8 @@ use bursar_core::{
 };
 
 use crate::error::StoreError;
-use crate::read::near_limit::HotAccount;
-use crate::read::store::{DayPlace, HistoryPlace, OpenReservation};
+use crate::read::near_limit::NearLimit;
+use crate::read::store::{DayPosition, HistoryPosition, OpenReservation};
 use crate::rows::codec;
 use crate::rows::codec::id;
 use crate::rows::columns::Columns;
@@ -247,13 +247,13 @@ pub(crate) fn rollup(row: &impl Columns, at: usize) -> Result<Rollup, StoreError
     })
 }
 
-pub(crate) fn day_place(row: &impl Columns) -> Result<DayPlace, StoreError> {
+pub(crate) fn day_position(row: &impl Columns) -> Result<DayPosition, StoreError> {
     let day = Day::from_number(row.int(0)?);
-    Ok(DayPlace { day, integration_id: row.id(1, IntegrationId::from_number)? })
+    Ok(DayPosition { day, integration_id: row.id(1, IntegrationId::from_number)? })
 }
 
-pub(crate) fn history_place(row: &impl Columns) -> Result<HistoryPlace, StoreError> {
-    Ok(HistoryPlace { occurred_at: row.instant(0)?, entry_id: row.id(1, EntryId::from_number)? })
+pub(crate) fn history_position(row: &impl Columns) -> Result<HistoryPosition, StoreError> {
+    Ok(HistoryPosition { occurred_at: row.instant(0)?, entry_id: row.id(1, EntryId::from_number)? })
 }
 
 /// `tokens_in, tokens_out, tokens_cache_read, tokens_cache_write, tokens_reasoning`, from a column
@@ -330,8 +330,8 @@ pub(crate) fn decision_row(row: &impl Columns) -> Result<DecisionRow, StoreError
 
 /// `tenant_id, integration_id, budget_limit_cents, token_limit_month, rate_limit_rpm` and the
 /// columns of [`counter`].
-pub(crate) fn hot_account(row: &impl Columns, month: Month) -> Result<HotAccount, StoreError> {
+pub(crate) fn near_limit(row: &impl Columns, month: Month) -> Result<NearLimit, StoreError> {
     let (tenant_id, integration_id) = integration_ref(row, 0)?;
     let counter = counter(row, 5)?.without_due(totals(row, 12)?)?;
-    Ok(HotAccount { tenant_id, integration_id, limits: limits(row, 2)?, month, counter })
+    Ok(NearLimit { tenant_id, integration_id, limits: limits(row, 2)?, month, counter })
 }

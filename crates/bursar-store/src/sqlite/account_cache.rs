@@ -1,6 +1,6 @@
 //! The accounts in memory: what the writer loads from and what a check reads.
 //!
-//! The view changes only at a commit that is known to have succeeded, and is dropped whole when a
+//! The cache changes only at a commit that is known to have succeeded, and is dropped whole when a
 //! commit's fate is unknown. It is bounded: accounts that nobody touched for long are forgotten
 //! and loaded again when they are needed.
 
@@ -14,7 +14,7 @@ use parking_lot::{Mutex, RwLock};
 
 use super::holds::Holds;
 use crate::cache::{Cache, CacheUse};
-use crate::read::store::Standing;
+use crate::read::store::AccountSnapshot;
 
 /// Accounts that are kept, at about a kilobyte each.
 const ACCOUNTS_MAX: usize = 50_000;
@@ -26,36 +26,36 @@ const MISSED_MAX: usize = 1_000;
 const TENANT_MISSED_MAX: usize = MISSED_MAX / 4;
 
 #[derive(Default)]
-pub(super) struct View {
-    accounts: RwLock<HashMap<IntegrationId, Live>>,
+pub(super) struct AccountCache {
+    accounts: RwLock<HashMap<IntegrationId, CachedAccount>>,
     /// Accounts that were asked for and are not here.
     missed: Mutex<BTreeMap<TenantId, BTreeSet<IntegrationId>>>,
     /// Whose accounts the operator wants to be forgotten, or all.
     clearing: Mutex<BTreeSet<Option<TenantId>>>,
 }
 
-struct Live {
+struct CachedAccount {
     account: Account,
     holds: Holds,
     /// The commit that touched it last.
     touched: i64,
 }
 
-impl View {
+impl AccountCache {
     /// An account for a decision that changes nothing: without the holds that are due but not yet
     /// swept. Nothing when it, or the month of `now`, is not in memory.
-    pub(super) fn standing(
+    pub(super) fn account_snapshot(
         &self,
         tenant_id: TenantId,
         integration_id: IntegrationId,
         now: Timestamp,
-    ) -> Result<Option<Standing>, Overflow> {
+    ) -> Result<Option<AccountSnapshot>, Overflow> {
         let accounts = self.accounts.read();
         let Some(live) = accounts.get(&integration_id) else { return Ok(None) };
         if live.account.tenant_id != tenant_id || live.account.counter(now.month()).is_err() {
             return Ok(None);
         }
-        live.at(now).map(|account| Some(Standing { account, now }))
+        live.at(now).map(|account| Some(AccountSnapshot { account, now }))
     }
 
     /// Takes note of an account that was asked for and is not here.
@@ -78,7 +78,7 @@ impl View {
     }
 
     /// A copy of an account to work on, which knows what of its holds is due.
-    pub(super) fn borrow(
+    pub(super) fn copy_at(
         &self,
         integration_id: IntegrationId,
         now: Timestamp,
@@ -102,33 +102,33 @@ impl View {
         changes: Vec<HoldChange>,
     ) -> Result<(), Overflow> {
         let oldest = Month::from_number(now.month().number() - 1);
-        let mut lives = self.accounts.write();
+        let mut cached = self.accounts.write();
         for (integration_id, mut account) in accounts {
-            account.settle_down(oldest);
+            account.mark_saved(oldest);
             let touched = now.micros();
-            match lives.get_mut(&integration_id) {
+            match cached.get_mut(&integration_id) {
                 Some(live) => {
                     live.account = account;
                     live.touched = touched;
                 }
                 None => {
                     let holds = loaded_holds.remove(&integration_id).unwrap_or_default();
-                    lives.insert(integration_id, Live { account, holds, touched });
+                    cached.insert(integration_id, CachedAccount { account, holds, touched });
                 }
             }
         }
         for change in changes {
             match change {
-                HoldChange::Made(hold) => insert(&mut lives, &hold)?,
-                HoldChange::Ended(hold) => remove(&mut lives, &hold)?,
+                HoldChange::Made(hold) => insert(&mut cached, &hold)?,
+                HoldChange::Ended(hold) => remove(&mut cached, &hold)?,
                 HoldChange::Extended { before, expires_at } => {
-                    remove(&mut lives, &before)?;
-                    insert(&mut lives, &Hold { expires_at, ..before })?;
+                    remove(&mut cached, &before)?;
+                    insert(&mut cached, &Hold { expires_at, ..before })?;
                 }
             }
         }
-        if lives.len() > ACCOUNTS_MAX {
-            forget_half(&mut lives);
+        if cached.len() > ACCOUNTS_MAX {
+            forget_half(&mut cached);
         }
         Ok(())
     }
@@ -151,7 +151,7 @@ impl View {
 
     /// Forgets what the operator wants to be forgotten. Only the writer may do it, between two
     /// transactions: one that has borrowed an account takes it for granted that it stays.
-    pub(super) fn clear_asked(&self) {
+    pub(super) fn apply_requested_clears(&self) {
         for asked in std::mem::take(&mut *self.clearing.lock()) {
             match asked {
                 Some(tenant_id) => self.forget_tenant(tenant_id),
@@ -170,7 +170,7 @@ impl View {
     }
 }
 
-impl Cache for View {
+impl Cache for AccountCache {
     fn name(&self) -> &'static str {
         "accounts"
     }
@@ -194,12 +194,13 @@ impl Cache for View {
     fn clear(&self, tenant_id: Option<TenantId>) -> usize {
         self.clearing.lock().insert(tenant_id);
         let accounts = self.accounts.read();
-        let is_meant = |live: &&Live| tenant_id.is_none_or(|id| live.account.tenant_id == id);
+        let is_meant =
+            |live: &&CachedAccount| tenant_id.is_none_or(|id| live.account.tenant_id == id);
         accounts.values().filter(is_meant).count()
     }
 }
 
-impl Live {
+impl CachedAccount {
     /// The account with what of its holds is due at an instant.
     fn at(&self, now: Timestamp) -> Result<Account, Overflow> {
         let mut account = self.account.clone();
@@ -209,38 +210,38 @@ impl Live {
     }
 }
 
-fn insert(lives: &mut HashMap<IntegrationId, Live>, hold: &Hold) -> Result<(), Overflow> {
-    lives.get_mut(&hold.integration_id).map_or(Ok(()), |live| live.holds.insert(hold))
+fn insert(cached: &mut HashMap<IntegrationId, CachedAccount>, hold: &Hold) -> Result<(), Overflow> {
+    cached.get_mut(&hold.integration_id).map_or(Ok(()), |live| live.holds.insert(hold))
 }
 
-fn remove(lives: &mut HashMap<IntegrationId, Live>, hold: &Hold) -> Result<(), Overflow> {
-    lives.get_mut(&hold.integration_id).map_or(Ok(()), |live| live.holds.remove(hold))
+fn remove(cached: &mut HashMap<IntegrationId, CachedAccount>, hold: &Hold) -> Result<(), Overflow> {
+    cached.get_mut(&hold.integration_id).map_or(Ok(()), |live| live.holds.remove(hold))
 }
 
 /// Keeps the accounts touched last, of one tenant no more than its share.
-fn forget_half(lives: &mut HashMap<IntegrationId, Live>) {
-    forget_crowd(lives);
-    if lives.len() <= ACCOUNTS_MAX / 2 {
+fn forget_half(cached: &mut HashMap<IntegrationId, CachedAccount>) {
+    forget_crowd(cached);
+    if cached.len() <= ACCOUNTS_MAX / 2 {
         return;
     }
-    let mut touched: Vec<i64> = lives.values().map(|live| live.touched).collect();
+    let mut touched: Vec<i64> = cached.values().map(|live| live.touched).collect();
     let middle = touched.len() / 2;
     let (_, median, _) = touched.select_nth_unstable(middle);
     let median = *median;
-    lives.retain(|_, live| live.touched > median);
+    cached.retain(|_, live| live.touched > median);
 }
 
 /// Keeps of each tenant the accounts that it touched last, up to its share.
-fn forget_crowd(lives: &mut HashMap<IntegrationId, Live>) {
+fn forget_crowd(cached: &mut HashMap<IntegrationId, CachedAccount>) {
     let mut of_tenants: HashMap<TenantId, Vec<(i64, IntegrationId)>> = HashMap::new();
-    for (integration_id, live) in lives.iter() {
+    for (integration_id, live) in cached.iter() {
         let of_tenant = of_tenants.entry(live.account.tenant_id).or_default();
         of_tenant.push((live.touched, *integration_id));
     }
     for mut of_tenant in of_tenants.into_values() {
         of_tenant.sort_unstable_by(|a, b| b.cmp(a));
         for (_, integration_id) in of_tenant.into_iter().skip(TENANT_ACCOUNTS_MAX) {
-            lives.remove(&integration_id);
+            cached.remove(&integration_id);
         }
     }
 }
@@ -251,15 +252,15 @@ mod tests {
 
     #[test]
     fn one_tenant_takes_a_quarter_of_what_is_missed() {
-        let view = View::default();
+        let cache = AccountCache::default();
         let tenant = |number| TenantId::from_number(number).expect("in range");
         for number in 1..=2 * MISSED_MAX as i64 {
-            view.miss(tenant(1), IntegrationId::from_number(number).expect("in range"));
+            cache.miss(tenant(1), IntegrationId::from_number(number).expect("in range"));
         }
-        view.miss(tenant(2), IntegrationId::from_number(1).expect("in range"));
-        let missed = view.take_missed();
+        cache.miss(tenant(2), IntegrationId::from_number(1).expect("in range"));
+        let missed = cache.take_missed();
         assert_eq!(missed.len(), TENANT_MISSED_MAX + 1);
         assert!(missed.iter().any(|(of, _)| *of == tenant(2)));
-        assert!(view.take_missed().is_empty());
+        assert!(cache.take_missed().is_empty());
     }
 }

@@ -4,11 +4,11 @@ use bursar_core::{TenantId, Timestamp};
 use rusqlite::{Connection, Row, named_params, params};
 
 use super::error::store_error;
-use super::writer_state::SqliteLane;
 use super::readers::Snapshot;
+use super::writer_state::SqliteWriter;
 use crate::audit::chain::{
     AuditEntry, AuditFilter, AuditHead, AuditKey, AuditPage, AuditPageMaker, AuditStretch,
-    AuditWay, ChainPlace, audit_entry, audit_head,
+    AuditWay, ChainPosition, audit_entry, audit_head,
 };
 use crate::audit::check::{AuditCheck, AuditVerified};
 use crate::error::StoreError;
@@ -63,8 +63,8 @@ const AUDITED_TENANTS: &str = "select tenant_id from tenants union select tenant
      union select tenant_id from audit_heads order by tenant_id";
 
 /// Adds a row to its tenant's chain.
-pub(super) fn put(lane: &SqliteLane, row: &AuditRow) -> Result<(), StoreError> {
-    let (db, key) = (&lane.connection, &lane.audit_key);
+pub(super) fn put(writer: &SqliteWriter, row: &AuditRow) -> Result<(), StoreError> {
+    let (db, key) = (&writer.connection, &writer.audit_key);
     let tenant_id = row.tenant_id;
     let head = head(db, tenant_id)?.unwrap_or_else(|| AuditHead::of_none(tenant_id, key));
     let (entry, AuditHead { sequence, hash, seal, .. }) = head.follow(row, key)?;
@@ -152,10 +152,10 @@ pub(super) fn list(
 pub(super) fn chain(
     db: &Snapshot<'_>,
     tenant_id: TenantId,
-    after: Option<ChainPlace>,
+    after: Option<ChainPosition>,
     limit: u32,
 ) -> Result<Vec<AuditEntry>, StoreError> {
-    let (unchained, linked) = ChainPlace::starts(after);
+    let (unchained, linked) = ChainPosition::starts(after);
     let mut entries = Vec::new();
     let tenant = tenant_id.number();
     for (sql, start) in [(UNCHAINED, unchained), (CHAIN, Some(linked))] {

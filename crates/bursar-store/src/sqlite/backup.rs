@@ -26,7 +26,7 @@ const COUNT_ENTRIES: &str = "select count(*) from usage_entries";
 const BEGIN_SNAPSHOT: &str = "select count(*) from sqlite_schema";
 
 /// Told how much is copied, of how much, in bytes; answers whether to go on.
-pub type Watch<'a> = &'a mut dyn FnMut(u64, u64) -> ControlFlow<()>;
+pub type CopyProgress<'a> = &'a mut dyn FnMut(u64, u64) -> ControlFlow<()>;
 
 /// What to do when there is a file already where one is to be put.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -107,11 +107,11 @@ impl SqliteStore {
         from: &Path,
         to: &Path,
         existing: Existing,
-        watch: Watch<'_>,
+        progress: CopyProgress<'_>,
     ) -> Result<BackedUp, CopyError> {
         check_target(from, to, existing)?;
         let partial = Partial::beside(to);
-        let backed_up = copy(from, &partial, watch)?;
+        let backed_up = copy(from, &partial, progress)?;
         partial.publish(to, existing)?;
         Ok(backed_up)
     }
@@ -165,11 +165,11 @@ pub(super) fn resolve(path: &Path) -> Result<PathBuf, CopyError> {
 pub(super) fn copy(
     from: &Path,
     partial: &Partial,
-    watch: Watch<'_>,
+    progress: CopyProgress<'_>,
 ) -> Result<BackedUp, CopyError> {
     let to = partial.path.as_path();
     create_new(to).map_err(|cause| CopyError::file(to, cause))?;
-    let bytes = copy_snapshot(from, to, watch)?;
+    let bytes = copy_snapshot(from, to, progress)?;
     let copied = |cause| CopyError::database(to, cause);
     let connection = Connection::open(to).map_err(copied)?;
     // The copy says of itself that it has a log; it has none, and must not be given one by whoever
@@ -177,7 +177,7 @@ pub(super) fn copy(
     set_mode(&connection, "delete").map_err(copied)?;
     let backed_up = look_through(&connection, from, bytes)?;
     connection.close().map_err(|(_, cause)| copied(cause))?;
-    if watch(bytes, bytes).is_break() {
+    if progress(bytes, bytes).is_break() {
         return Err(CopyError::Stopped);
     }
     let sync = File::open(to).and_then(|file| file.sync_all());
@@ -191,7 +191,7 @@ fn create_new(path: &Path) -> io::Result<()> {
 }
 
 /// Copies the pages of one snapshot; answers how many bytes they have.
-fn copy_snapshot(from: &Path, to: &Path, watch: Watch<'_>) -> Result<u64, CopyError> {
+fn copy_snapshot(from: &Path, to: &Path, progress: CopyProgress<'_>) -> Result<u64, CopyError> {
     let read = |cause| CopyError::database(from, cause);
     let written = |cause| CopyError::database(to, cause);
     let source = open_reader(from).map_err(read)?;
@@ -209,8 +209,8 @@ fn copy_snapshot(from: &Path, to: &Path, watch: Watch<'_>) -> Result<u64, CopyEr
     let backup = Backup::new(&source, &mut target).map_err(written)?;
     loop {
         let step = backup.step(PAGES).map_err(written)?;
-        let progress = backup.progress();
-        let total = bytes(progress.pagecount);
+        let pages = backup.progress();
+        let total = bytes(pages.pagecount);
         if step == StepResult::Done {
             return Ok(total);
         }
@@ -218,7 +218,7 @@ fn copy_snapshot(from: &Path, to: &Path, watch: Watch<'_>) -> Result<u64, CopyEr
             let what = "another process locks it".to_owned();
             return Err(CopyError::NotWhole { path: from.to_owned(), cause: what });
         }
-        if watch(bytes(progress.pagecount - progress.remaining), total).is_break() {
+        if progress(bytes(pages.pagecount - pages.remaining), total).is_break() {
             return Err(CopyError::Stopped);
         }
     }

@@ -4,7 +4,7 @@ use bursar_core::{ApiKeyId, Integration, IntegrationId, IntegrationKeyId, Tenant
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
 use super::error::store_error;
-use super::writer_state::SqliteLane;
+use super::writer_state::SqliteWriter;
 use super::{audit, decisions, keys, protection};
 use crate::error::StoreError;
 use crate::rows::codec;
@@ -125,20 +125,20 @@ fn micros(instant: Option<Timestamp>) -> Option<i64> {
     instant.map(Timestamp::micros)
 }
 
-impl SqliteLane {
+impl SqliteWriter {
     fn put(&self, sql: &str, row: impl rusqlite::Params) -> Result<(), StoreError> {
         let mut statement = self.connection.prepare_cached(sql).map_err(store_error)?;
         statement.execute(row).map(|_| ()).map_err(store_error)
     }
 }
 
-impl ControlTx for SqliteLane {
+impl ControlTx for SqliteWriter {
     fn now(&self) -> Timestamp {
         self.now
     }
 
-    fn allot(&mut self, count: usize) -> Result<i64, StoreError> {
-        Ok(self.allot_numbers(count))
+    fn allocate_ids(&mut self, count: usize) -> Result<i64, StoreError> {
+        Ok(self.allocate_numbers(count))
     }
 
     fn tenant(&mut self, tenant_id: TenantId) -> Result<Option<TenantRow>, StoreError> {

@@ -10,7 +10,7 @@ use super::error::store_error;
 use super::readers::Snapshot;
 use crate::error::StoreError;
 use crate::read::aggregate::DaySums;
-use crate::read::store::{DAYS_COUNTED_MAX, DayFilter, DayPage, DayPlace, DayUsage, Page};
+use crate::read::store::{DAYS_COUNTED_MAX, DayFilter, DayPage, DayPosition, DayUsage, Page};
 use crate::rows::columns::Columns;
 use crate::rows::decode;
 
@@ -89,7 +89,7 @@ fn places(
     tenant_id: TenantId,
     filter: &DayFilter,
     page: Page,
-) -> Result<Vec<DayPlace>, StoreError> {
+) -> Result<Vec<DayPosition>, StoreError> {
     let (after_day, after_integration) = filter.start();
     let values = [
         (":tenant", tenant_id.number()),
@@ -103,7 +103,7 @@ fn places(
     ];
     let mut places = Vec::new();
     ask(db, (LIST_PLACES, LIST_PLACES_OF), (filter.integration_id, &values), |row| {
-        places.push(decode::day_place(row)?);
+        places.push(decode::day_position(row)?);
         Ok(())
     })?;
     Ok(places)
@@ -130,7 +130,7 @@ fn sums(
     db: &Snapshot<'_>,
     tenant_id: TenantId,
     only: Option<IntegrationId>,
-    (first, last): (DayPlace, DayPlace),
+    (first, last): (DayPosition, DayPosition),
 ) -> Result<Vec<DayUsage>, StoreError> {
     let mut values = vec![
         (":tenant", tenant_id.number()),
@@ -141,7 +141,7 @@ fn sums(
         values.push((":first_integration", first.integration_id.number()));
         values.push((":last_integration", last.integration_id.number()));
     }
-    let mut sums = DaySums::new(db.room());
+    let mut sums = DaySums::new(db.memory());
     ask(db, (LIST_SUMS, LIST_SUMS_OF), (only, &values), |row| sums.add(row))?;
     Ok(sums.into_usage())
 }

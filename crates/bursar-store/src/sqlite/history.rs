@@ -158,7 +158,7 @@ fn walk(
     while matched < merge.wanted()
         && let Some(row) = rows.next().map_err(store_error)?
     {
-        let place = decode::history_place(row)?;
+        let place = decode::history_position(row)?;
         if row.flag(2)? {
             matched += 1;
             merge.found(place);

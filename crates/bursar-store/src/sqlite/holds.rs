@@ -12,18 +12,18 @@ use parking_lot::Mutex;
 /// The open reservations of an account by expiry.
 #[derive(Default)]
 pub(super) struct Holds {
-    open: BTreeMap<Place, Held>,
-    due: Mutex<Due>,
+    open: BTreeMap<HoldPosition, Held>,
+    due: Mutex<DueTotals>,
 }
 
 /// Orders reservations by expiry; in halves a call's key needs no padding.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-struct Place {
+struct HoldPosition {
     expires_at: i64,
     call: (u64, u64),
 }
 
-impl Place {
+impl HoldPosition {
     const fn of(hold: &Hold) -> Self {
         let CallKey(key) = hold.call;
         let call = ((key >> 64) as u64, key as u64);
@@ -51,18 +51,18 @@ impl Held {
 }
 
 /// What is due up to an instant, this one included.
-struct Due {
+struct DueTotals {
     through: i64,
     by_month: BTreeMap<Month, Totals>,
 }
 
-impl Default for Due {
+impl Default for DueTotals {
     fn default() -> Self {
         Self { through: i64::MIN, by_month: BTreeMap::new() }
     }
 }
 
-impl Due {
+impl DueTotals {
     fn add(&mut self, held: Held) -> Result<(), Overflow> {
         let sum = self.by_month.entry(held.month).or_default();
         *sum = sum.plus(held.amount())?;
@@ -86,26 +86,26 @@ impl Holds {
     }
 
     pub(super) fn contains(&self, hold: &Hold) -> bool {
-        self.open.contains_key(&Place::of(hold))
+        self.open.contains_key(&HoldPosition::of(hold))
     }
 
     pub(super) fn insert(&mut self, hold: &Hold) -> Result<(), Overflow> {
         let Totals { cost, tokens, calls: _ } = hold.amount;
         let held = Held { cost: cost.get(), tokens, month: hold.month };
-        let place = Place::of(hold);
-        let before = self.open.insert(place, held);
+        let position = HoldPosition::of(hold);
+        let before = self.open.insert(position, held);
         let due = self.due.get_mut();
-        if before.is_none() && place.expires_at <= due.through {
+        if before.is_none() && position.expires_at <= due.through {
             due.add(held)?;
         }
         Ok(())
     }
 
     pub(super) fn remove(&mut self, hold: &Hold) -> Result<(), Overflow> {
-        let place = Place::of(hold);
-        let Some(held) = self.open.remove(&place) else { return Ok(()) };
+        let position = HoldPosition::of(hold);
+        let Some(held) = self.open.remove(&position) else { return Ok(()) };
         let due = self.due.get_mut();
-        if place.expires_at <= due.through { due.take(held) } else { Ok(()) }
+        if position.expires_at <= due.through { due.take(held) } else { Ok(()) }
     }
 
     /// What is due at an instant, by month. It looks only at what came due since the last question,
@@ -114,7 +114,10 @@ impl Holds {
         let mut due = self.due.lock();
         let (through, now) = (due.through, now.micros());
         let between = |from: i64, to: i64| {
-            let bounds = (Bound::Excluded(Place::last(from)), Bound::Included(Place::last(to)));
+            let bounds = (
+                Bound::Excluded(HoldPosition::last(from)),
+                Bound::Included(HoldPosition::last(to)),
+            );
             self.open.range(bounds).map(|(_, held)| *held)
         };
         if now > through {
@@ -176,6 +179,6 @@ mod tests {
 
     #[test]
     fn a_reservation_takes_48_bytes_in_its_map() {
-        assert_eq!(size_of::<(Place, Held)>(), 48);
+        assert_eq!(size_of::<(HoldPosition, Held)>(), 48);
     }
 }

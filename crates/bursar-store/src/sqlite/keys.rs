@@ -4,7 +4,7 @@ use bursar_core::{IntegrationId, TenantId, Timestamp};
 use rusqlite::{Connection, Row, params};
 
 use super::error::store_error;
-use super::writer_state::SqliteLane;
+use super::writer_state::SqliteWriter;
 use crate::error::StoreError;
 use crate::rows::columns::Columns;
 use crate::rows::row::KeyId;
@@ -32,7 +32,7 @@ const STAMP_INTEGRATION_KEY: &str = "update integration_keys set last_used_at = 
      and (last_used_at is null or last_used_at <= ?5)";
 
 pub(super) fn stamp(
-    lane: &SqliteLane,
+    writer: &SqliteWriter,
     tenant_id: TenantId,
     uses: &[(KeyId, Timestamp)],
 ) -> Result<(), StoreError> {
@@ -40,13 +40,13 @@ pub(super) fn stamp(
     for (key, at) in uses {
         let (at, before) = (at.micros(), stamped_before(*at));
         let stamped = match key {
-            KeyId::Api(id) => lane
+            KeyId::Api(id) => writer
                 .connection
                 .prepare_cached(STAMP_API_KEY)
                 .and_then(|mut stamp| stamp.execute(params![tenant, id.number(), at, before])),
             KeyId::Integration(integration, id) => {
                 let key = params![tenant, integration.number(), id.number(), at, before];
-                let stamp = lane.connection.prepare_cached(STAMP_INTEGRATION_KEY);
+                let stamp = writer.connection.prepare_cached(STAMP_INTEGRATION_KEY);
                 stamp.and_then(|mut stamp| stamp.execute(key))
             }
         };

@@ -11,13 +11,13 @@ use rusqlite::{Connection, params};
 use super::control;
 use super::error::store_error;
 use super::holds::Holds;
-use super::writer_state::SqliteLane;
+use super::writer_state::SqliteWriter;
 use crate::error::StoreError;
-use crate::read::store::Standing;
+use crate::read::store::AccountSnapshot;
 use crate::rows::codec::{SCOPE_INTEGRATION, id};
 use crate::rows::columns::Columns;
 use crate::rows::decode;
-use crate::write::writer_connection::{Claim, Wanted};
+use crate::write::writer_connection::{Claim, LoadRequest};
 
 const CLAIM: &str = "insert into calls (tenant_id, call_key, entry_id) values (?1, ?2, ?3) \
      on conflict do nothing";
@@ -52,9 +52,12 @@ const SUM_BYTES: &str =
     "select coalesce(sum(bytes), 0) from stored_bytes where tenant_id = ?1 and day = ?2";
 
 /// Claims and loads what a group touches, and opens its book.
-pub(super) fn book<'a>(lane: &mut SqliteLane, wanted: &Wanted<'a>) -> Result<Book<'a>, StoreError> {
-    let calls = calls(lane, wanted)?;
-    let mut touched = wanted.integrations.clone();
+pub(super) fn book<'a>(
+    writer: &mut SqliteWriter,
+    request: &LoadRequest<'a>,
+) -> Result<Book<'a>, StoreError> {
+    let calls = calls(writer, request)?;
+    let mut touched = request.integrations.clone();
     for ((tenant_id, _), call) in &calls {
         if let Some(reservation) = &call.reservation {
             touched.insert((*tenant_id, reservation.request.integration_id));
@@ -62,61 +65,62 @@ pub(super) fn book<'a>(lane: &mut SqliteLane, wanted: &Wanted<'a>) -> Result<Boo
     }
     let mut accounts: HashMap<IntegrationId, Account> = HashMap::with_capacity(touched.len());
     for (tenant_id, integration_id) in touched {
-        if let Some(account) = current_account(lane, tenant_id, integration_id)? {
+        if let Some(account) = current_account(writer, tenant_id, integration_id)? {
             accounts.insert(integration_id, account);
         }
     }
-    let due: Vec<Hold> = wanted.due.values().filter(|hold| lane.is_due(hold)).copied().collect();
-    for (integration_id, month) in months(lane.now, wanted, &calls, &accounts, &due) {
+    let due: Vec<Hold> = request.due.values().filter(|hold| writer.is_due(hold)).copied().collect();
+    for (integration_id, month) in months(writer.now, request, &calls, &accounts, &due) {
         if let Some(account) = accounts.get_mut(&integration_id)
             && account.counter(month).is_err()
         {
             let tenant_id = account.tenant_id;
-            account.restore(month, counter(&lane.connection, tenant_id, integration_id, month)?);
+            account.restore(month, counter(&writer.connection, tenant_id, integration_id, month)?);
         }
     }
-    let tenants = tenants(lane, wanted)?;
-    Ok(Book::open(lane.now, wanted.caps, Loaded { accounts, calls, tenants, due })?)
+    let tenants = tenants(writer, request)?;
+    Ok(Book::open(writer.now, request.caps, Loaded { accounts, calls, tenants, due })?)
 }
 
-/// The view's copy of an account, or the stored one.
+/// The cached copy of an account, or the stored one.
 fn current_account(
-    lane: &mut SqliteLane,
+    writer: &mut SqliteWriter,
     tenant_id: TenantId,
     integration_id: IntegrationId,
 ) -> Result<Option<Account>, StoreError> {
-    if let Some(account) = lane.view.borrow(integration_id, lane.now)? {
+    if let Some(account) = writer.accounts.copy_at(integration_id, writer.now)? {
         return Ok((account.tenant_id == tenant_id).then_some(account));
     }
-    let Some(mut account) = account(&lane.connection, tenant_id, integration_id, lane.now)? else {
+    let Some(mut account) = account(&writer.connection, tenant_id, integration_id, writer.now)?
+    else {
         return Ok(None);
     };
-    let holds = open_holds(&lane.connection, tenant_id, integration_id)?;
-    account.restore_due(holds.due(lane.now)?);
+    let holds = open_holds(&writer.connection, tenant_id, integration_id)?;
+    account.restore_due(holds.due(writer.now)?);
     account.restore_open(holds.count());
-    lane.staged.loaded_holds.insert(integration_id, holds);
+    writer.staged.loaded_holds.insert(integration_id, holds);
     Ok(Some(account))
 }
 
 /// What the caps look at, of the tenants that may come to them.
 fn tenants(
-    lane: &SqliteLane,
-    wanted: &Wanted<'_>,
+    writer: &SqliteWriter,
+    request: &LoadRequest<'_>,
 ) -> Result<HashMap<TenantId, TenantSums>, StoreError> {
-    let (db, now) = (&lane.connection, lane.now);
+    let (db, now) = (&writer.connection, writer.now);
     let mut tenants: HashMap<TenantId, TenantSums> = HashMap::new();
-    for (tenant_id, asked) in &wanted.reserving {
+    for (tenant_id, asked) in &request.reserving {
         let tenant = tenant_id.number();
         let mut stored = number(db, SELECT_RESERVATIONS, params![tenant])?;
         // Those that are due are counted only where they decide.
-        let beyond = wanted.caps.beyond_reservations(stored, *asked);
+        let beyond = request.caps.beyond_reservations(stored, *asked);
         if beyond > 0 {
             stored -= number(db, COUNT_DUE, params![tenant, now.micros(), beyond])?;
         }
         tenants.entry(*tenant_id).or_default().open_reservations = Some(stored);
     }
-    if wanted.caps.stored_bytes_per_day > 0 {
-        for tenant_id in &wanted.recording {
+    if request.caps.stored_bytes_per_day > 0 {
+        for tenant_id in &request.recording {
             let key = params![tenant_id.number(), now.day().number()];
             let stored = number(db, SUM_BYTES, key)?;
             tenants.entry(*tenant_id).or_default().stored_bytes = Some(stored);
@@ -133,12 +137,12 @@ fn number(db: &Connection, sql: &str, params: &[&dyn rusqlite::ToSql]) -> Result
 /// Every month that a command of the group can count in.
 fn months(
     now: Timestamp,
-    wanted: &Wanted<'_>,
+    request: &LoadRequest<'_>,
     calls: &HashMap<(TenantId, CallKey), Call>,
     accounts: &HashMap<IntegrationId, Account>,
     due: &[Hold],
 ) -> std::collections::BTreeSet<(IntegrationId, Month)> {
-    let mut months = wanted.months.clone();
+    let mut months = request.months.clone();
     months.extend(accounts.keys().map(|integration_id| (*integration_id, now.month())));
     months.extend(due.iter().map(|hold| (hold.integration_id, hold.month)));
     let reservations = calls.values().filter_map(|call| call.reservation.as_ref());
@@ -147,14 +151,14 @@ fn months(
 }
 
 fn calls(
-    lane: &mut SqliteLane,
-    wanted: &Wanted<'_>,
+    writer: &mut SqliteWriter,
+    request: &LoadRequest<'_>,
 ) -> Result<HashMap<(TenantId, CallKey), Call>, StoreError> {
-    let mut claim = lane.connection.prepare_cached(CLAIM).map_err(store_error)?;
-    let mut calls = HashMap::with_capacity(wanted.calls.len());
-    for (&(tenant_id, key), call) in &wanted.calls {
+    let mut claim = writer.connection.prepare_cached(CLAIM).map_err(store_error)?;
+    let mut calls = HashMap::with_capacity(request.calls.len());
+    for (&(tenant_id, key), call) in &request.calls {
         let entry_id = match call.claim {
-            Claim::Look => None,
+            Claim::Read => None,
             Claim::Reserve => Some(None),
             Claim::Record(entry_id) => Some(Some(entry_id)),
         };
@@ -166,12 +170,12 @@ fn calls(
                     .execute(params![tenant_id.number(), key.0.to_be_bytes(), number])
                     .map_err(store_error)?;
                 if changed == 1 {
-                    lane.claims.insert((tenant_id, key), entry_id);
+                    writer.claims.insert((tenant_id, key), entry_id);
                 }
                 changed == 1
             }
         };
-        let stored = if claimed { None } else { stored_call(&lane.connection, tenant_id, key)? };
+        let stored = if claimed { None } else { stored_call(&writer.connection, tenant_id, key)? };
         let call = stored.unwrap_or_else(|| Call::fresh(call.call_id.clone()));
         calls.insert((tenant_id, key), call);
     }
@@ -235,17 +239,17 @@ fn account(
 }
 
 /// An account as a decision that changes nothing sees it, read from one snapshot.
-pub(super) fn standing(
+pub(super) fn account_snapshot(
     db: &Connection,
     tenant_id: TenantId,
     integration_id: IntegrationId,
     now: Timestamp,
-) -> Result<Option<Standing>, StoreError> {
+) -> Result<Option<AccountSnapshot>, StoreError> {
     let Some(mut account) = account(db, tenant_id, integration_id, now)? else { return Ok(None) };
     let key = params![tenant_id.number(), integration_id.number(), now.micros()];
     let due = holds(db, SELECT_DUE_OF, key, (tenant_id, integration_id))?;
     account.restore_due(due.due(now)?);
-    Ok(Some(Standing { account, now }))
+    Ok(Some(AccountSnapshot { account, now }))
 }
 
 /// A month's counter; a month without a row is the default.

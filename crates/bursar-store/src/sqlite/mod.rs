@@ -3,6 +3,7 @@
 //! This process is the only one that has the file open, which a lock beside it ensures, so the
 //! accounts that decide live in memory ([`account_cache`]) and change only after a commit.
 
+mod account_cache;
 mod audit;
 mod backup;
 mod checkpoint;
@@ -17,7 +18,6 @@ mod files;
 mod history;
 mod holds;
 mod keys;
-mod writer_state;
 mod load;
 mod open;
 mod protection;
@@ -28,14 +28,14 @@ mod save;
 mod schema;
 mod series;
 mod snapshots;
-mod store_stats;
 mod store;
+mod store_stats;
 mod verify;
-mod account_cache;
 mod writer;
 mod writer_connection;
+mod writer_state;
 
-pub use backup::{BackedUp, CopyError, Existing, Watch};
+pub use backup::{BackedUp, CopyError, CopyProgress, Existing};
 pub use error::OpenError;
 pub use open::SqliteStore;
 pub use restore::Restore;

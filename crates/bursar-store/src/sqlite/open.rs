@@ -8,32 +8,32 @@ use std::time::Duration;
 use bursar_core::{TenantId, Timestamp};
 use rusqlite::Connection;
 
+use super::account_cache::AccountCache;
 use super::checkpoint::{Checkpointer, Lengths};
 use super::connect::open_reader;
 use super::error::OpenError;
 use super::files::{beside, create_private, lock_beside, open_private, sync_folder};
-use super::writer_state::SqliteLane;
 use super::readers::Readers;
-use super::account_cache::View;
 use super::writer_connection::open_emptied;
+use super::writer_state::SqliteWriter;
 use super::{audit, clock, schema, verify};
 use crate::audit::chain::AuditKey;
 use crate::audit::check::AuditVerified;
 use crate::clock::{Clocks, StoreClock};
 use crate::error::StoreError;
-use crate::read::read_context::Reading;
+use crate::read::read_context::ReadContext;
 use crate::schema::SchemaStatus;
 use crate::verify::recount::Verified;
-use crate::write::writer_connection::Lane;
+use crate::write::writer_connection::WriterConnection;
 
 /// The embedded store.
 #[derive(Clone)]
 pub struct SqliteStore {
     pub(super) path: PathBuf,
     pub(super) readers: Arc<Readers>,
-    pub(super) view: Arc<View>,
+    pub(super) accounts: Arc<AccountCache>,
     pub(super) clock: StoreClock,
-    pub(super) reading: Reading,
+    pub(super) context: ReadContext,
     pub(super) is_log_kept: Arc<AtomicBool>,
 }
 
@@ -50,7 +50,7 @@ impl SqliteStore {
         clocks: impl Into<Clocks>,
         secret_fingerprint: &str,
         audit_key: AuditKey,
-    ) -> Result<(Arc<Self>, Box<dyn Lane>), OpenError> {
+    ) -> Result<(Arc<Self>, Box<dyn WriterConnection>), OpenError> {
         create_private(path)?;
         let lock = lock_beside(path)?;
         let database = |cause| OpenError::Database { path: path.to_owned(), cause };
@@ -60,7 +60,7 @@ impl SqliteStore {
         sync_folder(path)?;
         let found = clock::read(&writer).map_err(database)?;
         let clock = StoreClock::here(clocks.into(), found.mark, found.floor);
-        let view = Arc::new(View::default());
+        let accounts = Arc::new(AccountCache::default());
         let data_file = open_private(path);
         let data_file =
             data_file.map_err(|cause| OpenError::File { path: path.to_owned(), cause })?;
@@ -75,18 +75,19 @@ impl SqliteStore {
             Arc::clone(&is_log_kept),
             Lengths::fitting(),
         );
-        let lane = SqliteLane::new(
+        let writer = SqliteWriter::new(
             writer,
             path.to_owned(),
             (lock, Arc::clone(&data_file)),
             checkpointer,
-            Arc::clone(&view),
+            Arc::clone(&accounts),
             (clock.clone(), found),
             audit_key,
         );
         let path = path.to_owned();
-        let store = Self { path, readers, view, clock, reading: Reading::default(), is_log_kept };
-        Ok((Arc::new(store), Box::new(lane)))
+        let store =
+            Self { path, readers, accounts, clock, context: ReadContext::default(), is_log_kept };
+        Ok((Arc::new(store), Box::new(writer)))
     }
 
     /// Sets how long a read of a tenant may run, and wait for its turn; 10 seconds if not set.

@@ -184,7 +184,7 @@ pub(super) fn usage_by_integration(
     integration_id: Option<IntegrationId>,
     (first, last): (Day, Day),
 ) -> Result<Vec<IntegrationUsage>, StoreError> {
-    let mut sums = IntegrationSums::new(db.room());
+    let mut sums = IntegrationSums::new(db.memory());
     let mut statement = db.prepare_cached(LIST_DAYS).map_err(store_error)?;
     let key = named_params! {
         ":tenant": tenant_id.number(),

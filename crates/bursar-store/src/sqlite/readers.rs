@@ -20,7 +20,7 @@ use super::error::store_error;
 use super::snapshots::Snapshots;
 use crate::error::StoreError;
 use crate::read::read_context;
-use crate::read::read_context::{Asker, Reading, Room};
+use crate::read::read_context::{ReadContext, ReadMemory, Requester};
 use crate::read::slots::{ReadSlot, ReadSlots};
 
 /// Connections for lists and sums of tenants, of which one tenant has at most half.
@@ -95,41 +95,41 @@ impl Readers {
     /// Asks for a list or a sum of a tenant.
     pub(super) async fn read<T: Send + 'static>(
         &self,
-        reading: &Reading,
+        context: &ReadContext,
         tenant_id: TenantId,
         question: impl FnOnce(&Snapshot<'_>) -> Result<T, StoreError> + Send + 'static,
     ) -> Result<T, StoreError> {
         let of_tenants = (&self.lists, &self.list_slots);
-        self.read_by(of_tenants, reading, tenant_id, question).await
+        self.read_by(of_tenants, context, tenant_id, question).await
     }
 
     /// Asks something of a tenant that reads very many rows.
     pub(super) async fn read_much<T: Send + 'static>(
         &self,
-        reading: &Reading,
+        context: &ReadContext,
         tenant_id: TenantId,
         question: impl FnOnce(&Snapshot<'_>) -> Result<T, StoreError> + Send + 'static,
     ) -> Result<T, StoreError> {
-        self.read_by((&self.wide, &self.wide_slots), reading, tenant_id, question).await
+        self.read_by((&self.wide, &self.wide_slots), context, tenant_id, question).await
     }
 
     async fn read_by<T: Send + 'static>(
         &self,
         (pool, slots): (&Pool, &ReadSlots),
-        reading: &Reading,
+        context: &ReadContext,
         tenant_id: TenantId,
         question: impl FnOnce(&Snapshot<'_>) -> Result<T, StoreError> + Send + 'static,
     ) -> Result<T, StoreError> {
         let time_max = self.time_max();
-        let room = Arc::clone(&reading.room);
-        match reading.asker {
-            Asker::Tenant => {
+        let memory = Arc::clone(&context.memory);
+        match context.requester {
+            Requester::Tenant => {
                 let slot = slots.take(tenant_id, time_max).await?;
-                pool.ask(Leave::Slots(slot), time_max, room, question).await
+                pool.ask(Leave::Slots(slot), time_max, memory, question).await
             }
-            Asker::Operator => {
+            Requester::Operator => {
                 let permit = Leave::Permit(self.operator.permit().await?);
-                self.operator.ask(permit, time_max, room, question).await
+                self.operator.ask(permit, time_max, memory, question).await
             }
         }
     }
@@ -198,7 +198,7 @@ impl Pool {
         question: impl FnOnce(&Snapshot<'_>) -> Result<T, StoreError> + Send + 'static,
     ) -> Result<T, StoreError> {
         let leave = Leave::Permit(self.permit().await?);
-        self.ask(leave, time_max, Arc::new(read_context::Unbounded), question).await
+        self.ask(leave, time_max, Arc::new(read_context::UnlimitedReadMemory), question).await
     }
 
     /// Asks on a free connection, which whoever has leave finds.
@@ -206,7 +206,7 @@ impl Pool {
         &self,
         leave: Leave,
         time_max: Duration,
-        room: Arc<dyn Room>,
+        memory: Arc<dyn ReadMemory>,
         question: impl FnOnce(&Snapshot<'_>) -> Result<T, StoreError> + Send + 'static,
     ) -> Result<T, StoreError> {
         let (path, free) = (self.path.clone(), Arc::clone(&self.free));
@@ -228,7 +228,7 @@ impl Pool {
             connection.progress_handler(STEPS, Some(is_over)).map_err(store_error)?;
             // Whatever a question reads, it reads of one moment.
             let snapshot = connection.unchecked_transaction().map_err(store_error)?;
-            let answer = question(&Snapshot { snapshot, room: room.as_ref() });
+            let answer = question(&Snapshot { snapshot, memory: memory.as_ref() });
             connection.progress_handler(0, None::<fn() -> bool>).map_err(store_error)?;
             answer
         });
@@ -255,12 +255,12 @@ impl Drop for Gone {
 /// What a question reads: the file at one moment, and the memory for what it finds.
 pub(super) struct Snapshot<'a> {
     snapshot: Transaction<'a>,
-    room: &'a dyn Room,
+    memory: &'a dyn ReadMemory,
 }
 
 impl Snapshot<'_> {
-    pub(super) fn room(&self) -> &dyn Room {
-        self.room
+    pub(super) fn memory(&self) -> &dyn ReadMemory {
+        self.memory
     }
 
     /// Takes memory for a row of a list.
@@ -269,7 +269,7 @@ impl Snapshot<'_> {
             Ok(ValueRef::Text(bytes) | ValueRef::Blob(bytes)) => bytes.len(),
             Ok(ValueRef::Null | ValueRef::Integer(_) | ValueRef::Real(_)) | Err(_) => 0,
         });
-        read_context::take_row(self.room, texts.sum())
+        read_context::take_row(self.memory, texts.sum())
     }
 }
 

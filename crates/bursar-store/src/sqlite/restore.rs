@@ -13,7 +13,8 @@ use std::time::Duration;
 use rusqlite::Connection;
 
 use super::backup::{
-    BackedUp, CopyError, Existing, Partial, Watch, copy, refuse_companions, resolve, set_mode,
+    BackedUp, CopyError, CopyProgress, Existing, Partial, copy, refuse_companions, resolve,
+    set_mode,
 };
 use super::error::OpenError;
 use super::files::{beside, lock_of, sync_folder};
@@ -40,7 +41,7 @@ impl SqliteStore {
         from: &Path,
         database: &Path,
         existing: Existing,
-        watch: Watch<'_>,
+        progress: CopyProgress<'_>,
     ) -> Result<Restore, CopyError> {
         let whole = resolve(database)?;
         let source = from.canonicalize().map_err(|cause| CopyError::file(from, cause))?;
@@ -56,7 +57,7 @@ impl SqliteStore {
             refuse_companions(&whole)?;
         }
         let partial = Partial::beside(&whole);
-        let backed_up = copy(from, &partial, watch)?;
+        let backed_up = copy(from, &partial, progress)?;
         give_to_owner(&partial.path, &whole).map_err(|cause| CopyError::file(&whole, cause))?;
         Ok(Restore { partial, database: whole, backed_up, _lock: lock })
     }

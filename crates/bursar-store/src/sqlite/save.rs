@@ -9,7 +9,7 @@ use bursar_core::{
 use rusqlite::{Connection, params};
 
 use super::error::{store_error, sum_error};
-use super::writer_state::SqliteLane;
+use super::writer_state::SqliteWriter;
 use crate::error::StoreError;
 use crate::read::tenant_sums::{bytes_of_integrations, open_changes};
 use crate::rows::codec;
@@ -83,11 +83,11 @@ const INSERT_LABEL: &str =
     "insert into rollup_labels (tenant_id, kind, provider, label) values (?1, ?2, ?3, ?4)";
 
 /// Writes everything that a book says changed.
-pub(super) fn book(lane: &SqliteLane, book: &Book<'_>) -> Result<(), StoreError> {
-    let db = &lane.connection;
+pub(super) fn book(writer: &SqliteWriter, book: &Book<'_>) -> Result<(), StoreError> {
+    let db = &writer.connection;
     entries(db, book.entries())?;
     for (key, call) in book.calls() {
-        match lane.claims.get(key) {
+        match writer.claims.get(key) {
             Some(claimed) => claimed_call(db, book, *key, call, *claimed)?,
             None if call.is_changed() => update_call(db, book, *key, call)?,
             None => {}

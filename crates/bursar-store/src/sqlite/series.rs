@@ -11,8 +11,8 @@ use super::history::integrations;
 use super::readers::Snapshot;
 use crate::error::StoreError;
 use crate::read::aggregate::{
-    BreakdownFold, FoundRollup, LargestSessions, ROLLUPS_COUNTED_MAX, SESSIONS_MAX, SeriesFold,
-    SessionCost, Span,
+    BreakdownAggregate, FoundRollup, LargestSessions, ROLLUPS_COUNTED_MAX, SESSIONS_MAX,
+    SeriesAggregate, SessionCost, Span,
 };
 use crate::read::breakdown::{Breakdown, BreakdownFilter, Series, SeriesFilter};
 use crate::read::store::CallFilter;
@@ -85,19 +85,19 @@ pub(super) fn usage_breakdown(
     tenant_id: TenantId,
     filter: BreakdownFilter,
 ) -> Result<Option<Breakdown>, StoreError> {
-    let mut fold = BreakdownFold::new(&filter, db.room());
+    let mut aggregate = BreakdownAggregate::new(&filter, db.memory());
     if filter.by.day_grain().is_none() {
         let Some(sessions) = largest_sessions(db, tenant_id, &filter)? else { return Ok(None) };
         for session in sessions {
             let session_id = session_id(db, tenant_id, session)?;
             let sums = session_sums(db, tenant_id, &session_id, &filter)?;
-            fold.add_session(session_id, &sums)?;
+            aggregate.add_session(session_id, &sums)?;
         }
     }
     for (part, span) in filter.reads() {
-        each(db, (tenant_id, filter.integration_id), span, |found| fold.add(part, found))?;
+        each(db, (tenant_id, filter.integration_id), span, |found| aggregate.add(part, found))?;
     }
-    Ok(Some(fold.into_breakdown()))
+    Ok(Some(aggregate.into_breakdown()))
 }
 
 /// The first instant of the days, and the first one after them.
@@ -182,11 +182,11 @@ pub(super) fn usage_series(
         Some(breakdown) => usage_breakdown(db, tenant_id, breakdown)?,
         None => None,
     };
-    let mut fold = SeriesFold::new(&filter, breakdown, db.room());
+    let mut aggregate = SeriesAggregate::new(&filter, breakdown, db.memory());
     for (part, span) in filter.reads() {
-        each(db, (tenant_id, filter.integration_id), span, |found| fold.add(part, found))?;
+        each(db, (tenant_id, filter.integration_id), span, |found| aggregate.add(part, found))?;
     }
-    Ok(fold.into_series())
+    Ok(aggregate.into_series())
 }
 
 pub(super) fn counted_calls(

@@ -11,17 +11,20 @@ use rustix::fs::StatVfsMountFlags;
 
 use super::open::SqliteStore;
 use super::readers::Snapshot;
-use super::{audit, control, days, decisions, history, load, protection, read, series, store_stats};
-use crate::audit::chain::{AuditEntry, AuditFilter, AuditPage, ChainPlace};
+use super::{
+    audit, control, days, decisions, history, load, protection, read, series, store_stats,
+};
+use crate::audit::chain::{AuditEntry, AuditFilter, AuditPage, ChainPosition};
 use crate::cache::Cache;
 use crate::error::StoreError;
 use crate::read::breakdown::{Breakdown, BreakdownFilter, GroupBy, Series, SeriesFilter};
 use crate::read::history::Cut;
-use crate::read::near_limit::HotAccount;
-use crate::read::read_context::Reading;
+use crate::read::near_limit::NearLimit;
+use crate::read::read_context::ReadContext;
 use crate::read::store::{
-    CallFilter, DayFilter, DayPage, DecisionFilter, HistoryFilter, HistoryPage, HistoryPart,
-    IntegrationFilter, IntegrationUsage, OpenReservation, Page, Paged, Standing, Stock, Store,
+    AccountSnapshot, CallFilter, DayFilter, DayPage, DecisionFilter, HistoryFilter, HistoryPage,
+    HistoryPart, IntegrationFilter, IntegrationUsage, OpenReservation, Page, Paged, Store,
+    StoreStats,
 };
 use crate::rows::protection::{OverrideRow, SignalRow};
 use crate::rows::row::{ApiKeyRow, DecisionRow, IntegrationKeyRow, IntegrationRow, TenantRow};
@@ -38,7 +41,7 @@ impl SqliteStore {
         tenant_id: TenantId,
         question: impl FnOnce(&Snapshot<'_>) -> Result<T, StoreError> + Send + 'static,
     ) -> Result<T, StoreError> {
-        self.readers.read(&self.reading, tenant_id, question).await
+        self.readers.read(&self.context, tenant_id, question).await
     }
 }
 
@@ -60,26 +63,27 @@ impl Store for SqliteStore {
         })
     }
 
-    fn reading(&self, reading: Reading) -> Arc<dyn Store> {
-        Arc::new(Self { reading, ..self.clone() })
+    fn with_context(&self, context: ReadContext) -> Arc<dyn Store> {
+        Arc::new(Self { context, ..self.clone() })
     }
 
-    async fn standing(
+    async fn account_snapshot(
         &self,
         tenant_id: TenantId,
         integration_id: IntegrationId,
-    ) -> Result<Option<Standing>, StoreError> {
+    ) -> Result<Option<AccountSnapshot>, StoreError> {
         let now = self.now();
-        if let Some(standing) = self.view.standing(tenant_id, integration_id, now)? {
-            return Ok(Some(standing));
+        if let Some(snapshot) = self.accounts.account_snapshot(tenant_id, integration_id, now)? {
+            return Ok(Some(snapshot));
         }
-        let stored = move |db: &Snapshot<'_>| load::standing(db, tenant_id, integration_id, now);
-        let standing = self.readers.look_up(stored).await?;
-        if standing.is_some() {
+        let stored =
+            move |db: &Snapshot<'_>| load::account_snapshot(db, tenant_id, integration_id, now);
+        let snapshot = self.readers.look_up(stored).await?;
+        if snapshot.is_some() {
             // The next sweep brings it into memory; this question need not wait for it.
-            self.view.miss(tenant_id, integration_id);
+            self.accounts.miss(tenant_id, integration_id);
         }
-        Ok(standing)
+        Ok(snapshot)
     }
 
     async fn counter(
@@ -251,7 +255,7 @@ impl Store for SqliteStore {
     ) -> Result<Option<Breakdown>, StoreError> {
         let question = move |db: &Snapshot<'_>| series::usage_breakdown(db, tenant_id, filter);
         if filter.by == GroupBy::Session {
-            self.readers.read_much(&self.reading, tenant_id, question).await
+            self.readers.read_much(&self.context, tenant_id, question).await
         } else {
             self.read(tenant_id, question).await
         }
@@ -286,7 +290,7 @@ impl Store for SqliteStore {
     async fn audit_chain(
         &self,
         tenant_id: TenantId,
-        after: Option<ChainPlace>,
+        after: Option<ChainPosition>,
         limit: u32,
     ) -> Result<Vec<AuditEntry>, StoreError> {
         self.read(tenant_id, move |db| audit::chain(db, tenant_id, after, limit)).await
@@ -314,18 +318,18 @@ impl Store for SqliteStore {
     }
 
     fn caches(&self) -> Vec<&dyn Cache> {
-        vec![self.view.as_ref()]
+        vec![self.accounts.as_ref()]
     }
 
-    async fn hottest(&self, limit: usize) -> Result<Vec<HotAccount>, StoreError> {
+    async fn near_limits(&self, limit: usize) -> Result<Vec<NearLimit>, StoreError> {
         let now = self.now();
-        self.readers.read_all(move |db| store_stats::hottest(db, now, limit)).await
+        self.readers.read_all(move |db| store_stats::near_limits(db, now, limit)).await
     }
 
-    async fn stock(&self) -> Result<Stock, StoreError> {
+    async fn stats(&self) -> Result<StoreStats, StoreError> {
         let (path, now) = (self.path.clone(), self.now());
-        let stock = self.readers.read_all(move |db| store_stats::stock(db, &path, now)).await?;
+        let stats = self.readers.read_all(move |db| store_stats::stats(db, &path, now)).await?;
         let is_log_kept = self.is_log_kept.load(Ordering::Relaxed);
-        Ok(Stock { is_log_kept, ..stock })
+        Ok(StoreStats { is_log_kept, ..stats })
     }
 }

@@ -9,8 +9,8 @@ use super::error::store_error;
 use super::files::beside;
 use super::read::COUNT_TENANTS;
 use crate::error::StoreError;
-use crate::read::near_limit::{HotAccount, Hottest};
-use crate::read::store::Stock;
+use crate::read::near_limit::{NearLimit, NearLimits};
+use crate::read::store::StoreStats;
 use crate::rows::decode;
 
 /// The cross join keeps the order: integrations are fewer than counters, which have every month.
@@ -30,28 +30,32 @@ const LIST_LIMITED: &str = "select i.tenant_id, i.integration_id, i.budget_limit
 const COUNT_OPEN_OF_ALL: &str = "select count(*) from calls indexed by calls_due \
      where reservation_state = 1 and expires_at > ?1";
 
-pub(super) fn hottest(
+pub(super) fn near_limits(
     db: &Connection,
     now: Timestamp,
     limit: usize,
-) -> Result<Vec<HotAccount>, StoreError> {
+) -> Result<Vec<NearLimit>, StoreError> {
     let mut statement = db.prepare_cached(LIST_LIMITED).map_err(store_error)?;
     let month = now.month();
     let (start, end) = (month.start().micros(), month.end().micros());
     let key = params![month.number(), now.micros(), start, end];
     let mut rows = statement.query(key).map_err(store_error)?;
-    let mut hottest = Hottest::new(limit);
+    let mut near_limits = NearLimits::new(limit);
     while let Some(row) = rows.next().map_err(store_error)? {
-        hottest.offer(decode::hot_account(row, month)?);
+        near_limits.offer(decode::near_limit(row, month)?);
     }
-    Ok(hottest.into_rows())
+    Ok(near_limits.into_rows())
 }
 
-pub(super) fn stock(db: &Connection, path: &Path, now: Timestamp) -> Result<Stock, StoreError> {
+pub(super) fn stats(
+    db: &Connection,
+    path: &Path,
+    now: Timestamp,
+) -> Result<StoreStats, StoreError> {
     let mut tenants = db.prepare_cached(COUNT_TENANTS).map_err(store_error)?;
     let mut open = db.prepare_cached(COUNT_OPEN_OF_ALL).map_err(store_error)?;
     let size = |path: &Path| path.metadata().map_or(0, |file| file.len());
-    Ok(Stock {
+    Ok(StoreStats {
         tenants: tenants.query_row([], |row| row.get(0)).map_err(store_error)?,
         open_reservations: open
             .query_row(params![now.micros()], |row| row.get(0))

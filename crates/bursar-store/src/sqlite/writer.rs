@@ -4,13 +4,13 @@ use bursar_core::Book;
 use rusqlite::params;
 
 use super::error::store_error;
-use super::writer_state::{SqliteLane, Staged};
+use super::writer_state::{SqliteWriter, Staged};
 use super::{load, save};
 use crate::clock::ClockConfirmed;
 use crate::error::StoreError;
 use crate::rows::decode;
-use crate::write::writer_connection::{Due, Lane, Wanted};
 use crate::write::writable::WRITE_PROBE_BYTES;
+use crate::write::writer_connection::{LoadRequest, SweepWork, WriterConnection};
 
 const SELECT_DUE: &str = "select call_key, estimated_cost_nanos, estimated_tokens, reserved_at, \
      expires_at, tenant_id, integration_id from calls indexed by calls_due \
@@ -20,12 +20,12 @@ const SELECT_DUE: &str = "select call_key, estimated_cost_nanos, estimated_token
 const WRITE_PROBE: &str = "insert into write_probe (id, filler) values (1, zeroblob(?1)) \
      on conflict (id) do update set filler = excluded.filler";
 
-impl Lane for SqliteLane {
-    fn due(&mut self, limit: usize) -> Result<Due, StoreError> {
-        self.mend()?;
-        self.view.clear_asked();
+impl WriterConnection for SqliteWriter {
+    fn sweep_work(&mut self, limit: usize) -> Result<SweepWork, StoreError> {
+        self.reopen_if_broken()?;
+        self.accounts.apply_requested_clears();
         self.noted.note(&self.connection, &self.clock, self.next_number)?;
-        let Ok(now) = self.clock.to_decide() else { return Ok(Due::default()) };
+        let Ok(now) = self.clock.to_decide() else { return Ok(SweepWork::default()) };
         let mut statement = self.connection.prepare_cached(SELECT_DUE).map_err(store_error)?;
         let rows_max = i64::try_from(limit).unwrap_or(i64::MAX);
         let mut rows = statement.query(params![now.micros(), rows_max]).map_err(store_error)?;
@@ -34,22 +34,22 @@ impl Lane for SqliteLane {
             let (tenant_id, integration_id) = decode::integration_ref(row, 5)?;
             holds.push(decode::hold(row, tenant_id, integration_id)?);
         }
-        let missed = self.view.take_missed().into_iter().collect();
-        Ok(Due { more: holds.len() >= limit, holds, missed })
+        let missed = self.accounts.take_missed().into_iter().collect();
+        Ok(SweepWork { more: holds.len() >= limit, holds, missed })
     }
 
     fn begin(&mut self) -> Result<(), StoreError> {
-        self.mend()?;
+        self.reopen_if_broken()?;
         self.checkpointer.tend(&self.connection);
         self.claims.clear();
         self.staged = Staged::default();
-        self.view.clear_asked();
+        self.accounts.apply_requested_clears();
         self.now = self.clock.to_decide()?;
         self.connection.execute_batch("begin immediate").map_err(store_error)
     }
 
-    fn load<'a>(&mut self, wanted: &Wanted<'a>) -> Result<Book<'a>, StoreError> {
-        load::book(self, wanted)
+    fn load<'a>(&mut self, request: &LoadRequest<'a>) -> Result<Book<'a>, StoreError> {
+        load::book(self, request)
     }
 
     fn save(&mut self, book: Book<'_>) -> Result<(), StoreError> {
@@ -63,20 +63,20 @@ impl Lane for SqliteLane {
     fn commit(&mut self) -> Result<(), StoreError> {
         if let Err(error) = self.connection.execute_batch("commit") {
             self.broken = true;
-            self.view.clear();
+            self.accounts.clear();
             return Err(store_error(error).of_no_command());
         }
         let staged = std::mem::take(&mut self.staged);
         let Staged { accounts, loaded_holds, changes, .. } = staged;
-        if self.view.publish(self.now, accounts, loaded_holds, changes).is_err() {
+        if self.accounts.publish(self.now, accounts, loaded_holds, changes).is_err() {
             // What is stored is right; it is read again.
-            self.view.clear();
+            self.accounts.clear();
         }
         for (integration_id, rules) in staged.changed_integrations {
-            self.view.change(integration_id, rules);
+            self.accounts.change(integration_id, rules);
         }
         for (tenant_id, lifecycle) in staged.changed_tenants {
-            self.view.change_tenant(tenant_id, lifecycle);
+            self.accounts.change_tenant(tenant_id, lifecycle);
         }
         Ok(())
     }
@@ -84,7 +84,7 @@ impl Lane for SqliteLane {
     fn abandon(&mut self) {
         // First, in case the rollback panics as well.
         self.broken = true;
-        self.view.clear();
+        self.accounts.clear();
         self.rollback();
     }
 
@@ -95,7 +95,7 @@ impl Lane for SqliteLane {
     }
 
     fn confirm_clock(&mut self) -> Result<ClockConfirmed, StoreError> {
-        self.mend()?;
+        self.reopen_if_broken()?;
         self.noted.confirm(&self.connection, &self.clock, self.next_number)
     }
 

@@ -11,25 +11,25 @@ use bursar_core::{
 };
 use rusqlite::Connection;
 
+use super::account_cache::AccountCache;
 use super::checkpoint::{Checkpointer, keep_log};
 use super::clock::{Found, Noted};
 use super::error::store_error;
 use super::holds::Holds;
-use super::account_cache::View;
 use super::writer_connection::open_writer;
 use crate::audit::chain::AuditKey;
 use crate::clock::StoreClock;
 use crate::error::StoreError;
 
-pub(super) struct SqliteLane {
+pub(super) struct SqliteWriter {
     pub(super) connection: Connection,
     pub(super) path: PathBuf,
     pub(super) checkpointer: Checkpointer,
     /// Closed after the connection; see [`super::checkpoint`].
     _data_file: Arc<File>,
-    /// Held as long as the lane lives.
+    /// Held as long as the writer lives.
     _lock: File,
-    pub(super) view: Arc<View>,
+    pub(super) accounts: Arc<AccountCache>,
     pub(super) clock: StoreClock,
     pub(super) audit_key: AuditKey,
     pub(super) now: Timestamp,
@@ -54,13 +54,13 @@ pub(super) struct Staged {
     pub(super) changed_tenants: Vec<(TenantId, TenantLifecycle)>,
 }
 
-impl SqliteLane {
+impl SqliteWriter {
     pub(super) fn new(
         connection: Connection,
         path: PathBuf,
         (lock, data_file): (File, Arc<File>),
         checkpointer: Checkpointer,
-        view: Arc<View>,
+        accounts: Arc<AccountCache>,
         (clock, found): (StoreClock, Found),
         audit_key: AuditKey,
     ) -> Self {
@@ -71,7 +71,7 @@ impl SqliteLane {
             checkpointer,
             _data_file: data_file,
             _lock: lock,
-            view,
+            accounts,
             now: clock.now(),
             clock,
             audit_key,
@@ -85,7 +85,7 @@ impl SqliteLane {
     }
 
     /// Opens the connection anew after it failed in a way that asks for it.
-    pub(super) fn mend(&mut self) -> Result<(), StoreError> {
+    pub(super) fn reopen_if_broken(&mut self) -> Result<(), StoreError> {
         if self.broken {
             let connection = open_writer(&self.path).map_err(store_error)?;
             self.checkpointer.try_empty(&connection).map_err(store_error)?;
@@ -99,20 +99,20 @@ impl SqliteLane {
     pub(super) fn is_due(&self, hold: &Hold) -> bool {
         let is_open = || match self.staged.loaded_holds.get(&hold.integration_id) {
             Some(holds) => holds.contains(hold),
-            None => self.view.is_open(hold).unwrap_or(false),
+            None => self.accounts.is_open(hold).unwrap_or(false),
         };
         hold.expires_at <= self.now && is_open()
     }
 
     /// The first of `count` numbers: instants in microseconds, so that ids sort by time.
-    pub(super) fn allot_numbers(&mut self, count: usize) -> i64 {
+    pub(super) fn allocate_numbers(&mut self, count: usize) -> i64 {
         let first = self.next_number.max(self.clock.now().micros());
         self.next_number = first.saturating_add(i64::try_from(count).unwrap_or(i64::MAX));
         first
     }
 }
 
-impl Drop for SqliteLane {
+impl Drop for SqliteWriter {
     /// Leaves the whole of the data in the file, for whoever copies it.
     fn drop(&mut self) {
         if self.checkpointer.stop() {

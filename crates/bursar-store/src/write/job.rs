@@ -11,9 +11,9 @@ use tokio::sync::oneshot;
 
 use crate::clock::ClockConfirmed;
 use crate::error::StoreError;
-use crate::read::store::Standing;
+use crate::read::store::AccountSnapshot;
+use crate::write::queue::{QueueItem, Rank};
 use crate::write::writer_connection::ControlTx;
-use crate::write::queue::{Rank, Weighed};
 
 /// Whether a sweep ended all reservations that are due.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,7 +30,7 @@ pub(crate) struct Job {
     pub(crate) tenant_id: Option<TenantId>,
     pub(crate) work: Work,
     /// When it came into the queue.
-    pub(crate) asked_at: Instant,
+    pub(crate) queued_at: Instant,
 }
 
 pub(crate) enum Work {
@@ -41,7 +41,7 @@ pub(crate) enum Work {
     },
     Reserve {
         request: ReserveRequest,
-        answer: Answer<(ReserveOutcome, Option<Standing>)>,
+        answer: Answer<(ReserveOutcome, Option<AccountSnapshot>)>,
     },
     Release {
         call_id: CallId,
@@ -54,7 +54,7 @@ pub(crate) enum Work {
         ttl_seconds: Option<u32>,
         answer: Answer<ExtendOutcome>,
     },
-    Touch {
+    LoadAccount {
         integration_id: IntegrationId,
         answer: Answer<()>,
     },
@@ -70,7 +70,7 @@ pub(crate) enum Work {
     Control(Box<dyn ControlJob>),
 }
 
-impl Weighed for Job {
+impl QueueItem for Job {
     fn tenant_id(&self) -> Option<TenantId> {
         self.tenant_id
     }
@@ -84,7 +84,7 @@ impl Weighed for Job {
             | Work::Sweep { .. }
             | Work::ConfirmClock { .. }
             | Work::Probe { .. } => Rank::Fact,
-            Work::Reserve { .. } | Work::Touch { .. } => Rank::Admission,
+            Work::Reserve { .. } | Work::LoadAccount { .. } => Rank::Admission,
             Work::Control(_) => Rank::Change,
         }
     }
@@ -95,7 +95,7 @@ impl Weighed for Job {
             Work::Reserve { .. }
             | Work::Release { .. }
             | Work::Extend { .. }
-            | Work::Touch { .. }
+            | Work::LoadAccount { .. }
             | Work::Sweep { .. }
             | Work::ConfirmClock { .. }
             | Work::Probe { .. }
@@ -109,7 +109,7 @@ impl Weighed for Job {
             Work::Reserve { .. }
             | Work::Release { .. }
             | Work::Extend { .. }
-            | Work::Touch { .. }
+            | Work::LoadAccount { .. }
             | Work::Sweep { .. }
             | Work::ConfirmClock { .. }
             | Work::Probe { .. }
@@ -170,6 +170,6 @@ where
 }
 
 /// The writer panicked or ended in the middle of a group: nobody knows whether it was stored.
-pub(crate) fn unanswered() -> StoreError {
+pub(crate) fn unknown_outcome() -> StoreError {
     StoreError::Unavailable(Arc::new(std::io::Error::other("the writer gave no answer")))
 }

@@ -19,13 +19,13 @@ use tokio::sync::{oneshot, watch};
 
 use crate::clock::ClockConfirmed;
 use crate::error::StoreError;
-use crate::read::store::Standing;
-use crate::write::job::{Answer, Change, Job, SMALL, Swept, Work, unanswered};
-use crate::write::writer_connection::{ControlTx, Lane};
+use crate::read::store::AccountSnapshot;
+use crate::write::job::{Answer, Change, Job, SMALL, Swept, Work, unknown_outcome};
 use crate::write::observe::Observer;
 use crate::write::queue::{Queue, Rank, Waiting};
 use crate::write::writable::Writable;
 use crate::write::writer::{Shared, write_groups};
+use crate::write::writer_connection::{ControlTx, WriterConnection};
 
 /// The one way to write.
 ///
@@ -40,17 +40,17 @@ pub struct Ledger {
 }
 
 impl Ledger {
-    /// Starts a writer thread over each lane, watched by an observer; what callers leave behind is
+    /// Starts a writer thread over each connection, watched by an observer; what callers leave behind is
     /// bounded by `caps`.
     ///
     /// # Errors
     /// When a thread cannot be started.
     pub fn start(
-        lanes: Vec<Box<dyn Lane>>,
+        connections: Vec<Box<dyn WriterConnection>>,
         observer: Arc<dyn Observer>,
         caps: Caps,
     ) -> std::io::Result<Self> {
-        let (says_ended, ended) = watch::channel(false);
+        let (ended_sender, ended) = watch::channel(false);
         let queue = Arc::new(Queue::new());
         let writable = Arc::new(Writable::default());
         let shared = Arc::new(Shared {
@@ -58,15 +58,15 @@ impl Ledger {
             observer,
             caps,
             writable: Arc::clone(&writable),
-            writing: AtomicUsize::new(lanes.len()),
-            says_ended,
+            writing: AtomicUsize::new(connections.len()),
+            ended_sender,
         });
-        let mut writers = Vec::with_capacity(lanes.len());
-        for lane in lanes {
+        let mut writers = Vec::with_capacity(connections.len());
+        for connection in connections {
             let shared = Arc::clone(&shared);
             let thread = std::thread::Builder::new().name("bursar-writer".to_owned());
             // Those that were started end when the queue is closed.
-            let started = thread.spawn(move || write_groups(&shared, lane));
+            let started = thread.spawn(move || write_groups(&shared, connection));
             writers.push(started.inspect_err(|_| queue.close())?);
         }
         Ok(Self { queue, writers: Arc::new(Mutex::new(writers)), ended, writable })
@@ -130,7 +130,7 @@ impl Ledger {
         tenant_id: TenantId,
         request: ReserveRequest,
     ) -> Result<ReserveOutcome, StoreError> {
-        Ok(self.reserve_with_standing(tenant_id, request).await?.0)
+        Ok(self.reserve_with_snapshot(tenant_id, request).await?.0)
     }
 
     /// The same, with the account as it stood after the decision: what it was decided by is not
@@ -138,11 +138,11 @@ impl Ledger {
     ///
     /// # Errors
     /// [`StoreError`].
-    pub async fn reserve_with_standing(
+    pub async fn reserve_with_snapshot(
         &self,
         tenant_id: TenantId,
         request: ReserveRequest,
-    ) -> Result<(ReserveOutcome, Option<Standing>), StoreError> {
+    ) -> Result<(ReserveOutcome, Option<AccountSnapshot>), StoreError> {
         self.ask(tenant_id, |answer| Work::Reserve { request, answer }).await
     }
 
@@ -177,12 +177,12 @@ impl Ledger {
     ///
     /// # Errors
     /// [`StoreError`].
-    pub async fn touch(
+    pub async fn load_account(
         &self,
         tenant_id: TenantId,
         integration_id: IntegrationId,
     ) -> Result<(), StoreError> {
-        self.ask(tenant_id, |answer| Work::Touch { integration_id, answer }).await
+        self.ask(tenant_id, |answer| Work::LoadAccount { integration_id, answer }).await
     }
 
     /// Ends reservations whose time is over, about a thousand at once, so that what others ask for
@@ -242,7 +242,7 @@ impl Ledger {
         let (answer, answered) = oneshot::channel();
         let change = Box::new(Change::new(change, answer));
         self.push(tenant_id.into(), Work::Control(change))?;
-        answered.await.unwrap_or_else(|_| Err(unanswered()))
+        answered.await.unwrap_or_else(|_| Err(unknown_outcome()))
     }
 
     /// What waits to be written; cheap, and never waits for the writer's work.
@@ -287,11 +287,11 @@ impl Ledger {
     ) -> Result<T, StoreError> {
         let (answer, answered) = oneshot::channel();
         self.push(tenant_id, work(answer))?;
-        answered.await.unwrap_or_else(|_| Err(unanswered()))
+        answered.await.unwrap_or_else(|_| Err(unknown_outcome()))
     }
 
     fn push(&self, tenant_id: Option<TenantId>, work: Work) -> Result<(), StoreError> {
-        let job = Job { tenant_id, work, asked_at: Instant::now() };
+        let job = Job { tenant_id, work, queued_at: Instant::now() };
         self.queue.push(job).map_err(|(_, error)| error)
     }
 }

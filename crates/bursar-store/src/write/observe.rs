@@ -16,10 +16,10 @@ use crate::rows::rollup::{Rollup, RollupFacts};
 /// The writer waits for every method, so an observer must neither block nor panic.
 pub trait Observer: Send + Sync {
     /// The writer took commands from the queue, which it goes on to write.
-    fn taken(&self, _taken: Taken) {}
+    fn dequeued(&self, _dequeued: Dequeued) {}
 
     /// A transaction is durable: of a group, a part of one, or a change of the control plane.
-    fn committed(&self, _took: Took) {}
+    fn committed(&self, _timing: TransactionTiming) {}
 
     /// What the commands of a durable transaction came to. Told once, however often the
     /// transaction was tried; never told when it is unknown whether it is durable.
@@ -31,13 +31,13 @@ pub trait Observer: Send + Sync {
 
 /// An observer that does not look.
 #[derive(Clone, Copy, Debug)]
-pub struct Unobserved;
+pub struct NoopObserver;
 
-impl Observer for Unobserved {}
+impl Observer for NoopObserver {}
 
 /// What the writer took from the queue in one go.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Taken {
+pub struct Dequeued {
     /// How many commands; a record of a batch is one.
     pub commands: usize,
     /// For how long the oldest of them had waited.
@@ -46,7 +46,7 @@ pub struct Taken {
 
 /// How long a durable transaction took.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Took {
+pub struct TransactionTiming {
     /// From its begin to the end of its commit.
     pub transaction: Duration,
     /// The commit alone, which is mostly the disk's sync.

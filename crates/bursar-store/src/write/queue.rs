@@ -59,7 +59,7 @@ pub(crate) enum Rank {
 }
 
 /// Something that waits to be written.
-pub(crate) trait Weighed {
+pub(crate) trait QueueItem {
     fn tenant_id(&self) -> Option<TenantId>;
     fn rank(&self) -> Rank;
     /// About how much memory it takes.
@@ -118,7 +118,7 @@ struct State<J> {
     closed: bool,
 }
 
-impl<J: Weighed> Queue<J> {
+impl<J: QueueItem> Queue<J> {
     pub(crate) fn new() -> Self {
         let state = State {
             facts: Turns::default(),
@@ -225,7 +225,7 @@ impl<J: Weighed> Queue<J> {
     }
 }
 
-impl<J: Weighed> State<J> {
+impl<J: QueueItem> State<J> {
     fn jobs(&self) -> usize {
         self.facts.jobs + self.bulk.jobs + self.admissions.jobs + self.throttled.jobs
     }
@@ -374,7 +374,7 @@ impl<J> Default for Turns<J> {
     }
 }
 
-impl<J: Weighed> Turns<J> {
+impl<J: QueueItem> Turns<J> {
     fn push(&mut self, job: J) {
         self.jobs += 1;
         self.commands += job.commands();
@@ -420,7 +420,7 @@ impl<J: Weighed> Turns<J> {
     /// Commands of a tenant that wait.
     fn waiting_of(&self, tenant_id: Option<TenantId>) -> usize {
         let line = self.lines.get(&tenant_id);
-        line.map_or(0, |line| line.jobs.iter().map(Weighed::commands).sum())
+        line.map_or(0, |line| line.jobs.iter().map(QueueItem::commands).sum())
     }
 
     /// Moves jobs of one tenant, whose next turn then comes after everyone else's.
@@ -463,7 +463,7 @@ mod tests {
 
     struct Job(i64, Rank, usize, usize);
 
-    impl Weighed for Job {
+    impl QueueItem for Job {
         fn tenant_id(&self) -> Option<TenantId> {
             TenantId::from_number(self.0)
         }
@@ -541,7 +541,7 @@ mod tests {
         group.extend(take(&queue));
         let brought = |tenant| {
             let of_tenant = group.iter().filter(|job| job.0 == tenant);
-            of_tenant.map(Weighed::commands).sum::<usize>()
+            of_tenant.map(QueueItem::commands).sum::<usize>()
         };
         assert_eq!(brought(3), 20);
         // They differ by a batch and a turn.
@@ -577,7 +577,7 @@ mod tests {
             let admitted = group.iter().filter(|job| job.1 == Rank::Admission).count();
             assert!(admitted >= GROUP_ADMISSIONS_MIN, "batches of {batch}: {admitted}");
             let bulk: usize =
-                group.iter().filter(|job| job.1 == Rank::Bulk).map(Weighed::commands).sum();
+                group.iter().filter(|job| job.1 == Rank::Bulk).map(QueueItem::commands).sum();
             assert!(bulk < GROUP_BULK_MAX + batch, "batches of {batch}: {bulk}");
             while !queue.is_empty() {
                 take(&queue);

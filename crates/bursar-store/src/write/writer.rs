@@ -13,13 +13,15 @@ use bursar_core::{
 use tokio::sync::watch;
 
 use crate::error::StoreError;
-use crate::read::store::Standing;
+use crate::read::store::AccountSnapshot;
 use crate::rows::codec::call_key;
-use crate::write::job::{Answer, ControlJob, Job, Swept, Work, unanswered};
-use crate::write::writer_connection::{Claim, ControlTx, Due, Grouping, Lane, Wanted, WantedCall};
-use crate::write::observe::{Facts, Observer, Taken, Took};
-use crate::write::queue::{Queue, Weighed, Writing};
+use crate::write::job::{Answer, ControlJob, Job, Swept, Work, unknown_outcome};
+use crate::write::observe::{Dequeued, Facts, Observer, TransactionTiming};
+use crate::write::queue::{Queue, QueueItem, Writing};
 use crate::write::writable::Writable;
+use crate::write::writer_connection::{
+    CallToLoad, Claim, ControlTx, Grouping, LoadRequest, SweepWork, WriterConnection,
+};
 
 /// How often a transaction is run before its callers are told to come again.
 const ATTEMPTS_MAX: u32 = 5;
@@ -39,7 +41,7 @@ pub(crate) struct Shared {
     pub(crate) writable: Arc<Writable>,
     /// Writers that have not ended.
     pub(crate) writing: AtomicUsize,
-    pub(crate) says_ended: watch::Sender<bool>,
+    pub(crate) ended_sender: watch::Sender<bool>,
 }
 
 /// Closes the queue when a writer ends, however it ends, and lets everyone who waits know.
@@ -47,20 +49,20 @@ struct CloseOnExit<'a>(&'a Shared);
 
 impl Drop for CloseOnExit<'_> {
     fn drop(&mut self) {
-        let Shared { queue, writing, says_ended, .. } = self.0;
+        let Shared { queue, writing, ended_sender, .. } = self.0;
         queue.close();
         if writing.fetch_sub(1, Ordering::AcqRel) == 1 {
             queue.drain();
-            says_ended.send_replace(true);
+            ended_sender.send_replace(true);
         }
     }
 }
 
 /// A writer's life: group after group until the queue is closed and drained.
-pub(crate) fn write_groups(shared: &Shared, mut lane: Box<dyn Lane>) {
+pub(crate) fn write_groups(shared: &Shared, mut connection: Box<dyn WriterConnection>) {
     let _guard = CloseOnExit(shared);
     let queue = shared.queue.as_ref();
-    let mut writing = Writing::new(lane.grouping());
+    let mut writing = Writing::new(connection.grouping());
     loop {
         let jobs = queue.take(&mut writing);
         if jobs.is_empty() {
@@ -68,60 +70,67 @@ pub(crate) fn write_groups(shared: &Shared, mut lane: Box<dyn Lane>) {
         }
         // A panic drops the answers of these jobs. Their callers are told that it is unknown whether
         // the jobs were stored.
-        if caught(|| write_taken(shared, lane.as_mut(), jobs)).is_none() {
-            abandon(lane.as_mut());
+        if catch_panic(|| write_dequeued(shared, connection.as_mut(), jobs)).is_none() {
+            abandon(connection.as_mut());
         }
     }
 }
 
-fn write_taken(shared: &Shared, lane: &mut dyn Lane, jobs: Vec<Job>) {
-    let waited = jobs.iter().map(|job| job.asked_at).min().unwrap_or_else(Instant::now).elapsed();
-    let commands = jobs.iter().map(Weighed::commands).sum();
-    shared.observer.taken(Taken { commands, waited });
+fn write_dequeued(shared: &Shared, connection: &mut dyn WriterConnection, jobs: Vec<Job>) {
+    let waited = jobs.iter().map(|job| job.queued_at).min().unwrap_or_else(Instant::now).elapsed();
+    let commands = jobs.iter().map(QueueItem::commands).sum();
+    shared.observer.dequeued(Dequeued { commands, waited });
     let mut group = Vec::with_capacity(jobs.len());
-    for Job { tenant_id, work, asked_at } in jobs {
+    for Job { tenant_id, work, queued_at } in jobs {
         match (tenant_id, work) {
-            (_, Work::Control(control)) => change_alone(shared, lane, control),
+            (_, Work::Control(control)) => change_alone(shared, connection, control),
             (_, Work::ConfirmClock { answer }) => {
-                let confirmed = again(lane, |lane| lane.confirm_clock());
+                let confirmed = with_retries(connection, |connection| connection.confirm_clock());
                 let _ = answer.send(confirmed.inspect_err(|error| shared.writable.failed(error)));
             }
             (_, Work::Probe { answer }) => {
-                let probed = in_transaction(shared, lane, |lane| lane.write_probe());
+                let probed =
+                    in_transaction(shared, connection, |connection| connection.write_probe());
                 if probed.is_ok() {
                     shared.writable.succeeded();
                     // What it wrote is tidied up at once, however many wait.
-                    lane.idle();
+                    connection.idle();
                 }
                 let _ = answer.send(probed);
             }
-            (tenant_id, work) => group.push(Job { tenant_id, work, asked_at }),
+            (tenant_id, work) => group.push(Job { tenant_id, work, queued_at }),
         }
     }
     if !group.is_empty() {
-        write_jobs(shared, lane, group);
+        write_jobs(shared, connection, group);
     }
     if shared.queue.is_empty() {
-        lane.idle();
+        connection.idle();
     }
 }
 
-fn change_alone(shared: &Shared, lane: &mut dyn Lane, mut control: Box<dyn ControlJob>) {
-    let result = in_transaction(shared, lane, |lane| control.run(lane as &mut dyn ControlTx));
+fn change_alone(
+    shared: &Shared,
+    connection: &mut dyn WriterConnection,
+    mut control: Box<dyn ControlJob>,
+) {
+    let result = in_transaction(shared, connection, |connection| {
+        control.run(connection as &mut dyn ControlTx)
+    });
     control.answer(result);
 }
 
 /// What work comes to; nothing when it panicked. The hook of the process has logged that.
 ///
 /// Whatever the work changed is given up by the caller, so that nobody sees a half of it.
-fn caught<T>(work: impl FnOnce() -> T) -> Option<T> {
+fn catch_panic<T>(work: impl FnOnce() -> T) -> Option<T> {
     catch_unwind(AssertUnwindSafe(work)).ok()
 }
 
-/// Gives up the connection of a lane, and what it has in memory.
-fn abandon(lane: &mut dyn Lane) {
+/// Gives up a connection, and what it has in memory.
+fn abandon(connection: &mut dyn WriterConnection) {
     // A panic here leaves no more behind than the one before it.
-    let _ = caught(|| lane.abandon());
+    let _ = catch_panic(|| connection.abandon());
 }
 
 /// Runs a body between begin and commit, and rolls back whatever fails.
@@ -129,33 +138,35 @@ fn abandon(lane: &mut dyn Lane) {
 /// A panic before the commit rolls back too. In the commit, nobody knows whether it was stored.
 fn in_transaction<T>(
     shared: &Shared,
-    lane: &mut dyn Lane,
-    mut body: impl FnMut(&mut dyn Lane) -> Result<T, StoreError>,
+    connection: &mut dyn WriterConnection,
+    mut body: impl FnMut(&mut dyn WriterConnection) -> Result<T, StoreError>,
 ) -> Result<T, StoreError> {
-    again(lane, |lane| {
+    with_retries(connection, |connection| {
         let began = Instant::now();
         let mut committing = None;
-        let ran = caught(|| {
-            lane.begin()?;
-            let value = body(lane)?;
+        let ran = catch_panic(|| {
+            connection.begin()?;
+            let value = body(connection)?;
             committing = Some(Instant::now());
-            lane.commit()?;
+            connection.commit()?;
             Ok(value)
         });
         if ran.is_none() {
-            abandon(lane);
+            abandon(connection);
         }
         let result = ran.unwrap_or_else(|| match committing {
             None => Err(StoreError::Panicked),
-            Some(_) => Err(unanswered()),
+            Some(_) => Err(unknown_outcome()),
         });
         match &result {
             Ok(_) => {
                 let commit = committing.unwrap_or(began).elapsed();
-                shared.observer.committed(Took { transaction: began.elapsed(), commit });
+                shared
+                    .observer
+                    .committed(TransactionTiming { transaction: began.elapsed(), commit });
             }
             Err(error) => {
-                lane.rollback();
+                connection.rollback();
                 shared.writable.failed(error);
                 shared.observer.failed(error);
             }
@@ -165,18 +176,18 @@ fn in_transaction<T>(
 }
 
 /// Tries again, a few times, what storage asks to try again.
-fn again<T>(
-    lane: &mut dyn Lane,
-    mut attempt: impl FnMut(&mut dyn Lane) -> Result<T, StoreError>,
+fn with_retries<T>(
+    connection: &mut dyn WriterConnection,
+    mut attempt: impl FnMut(&mut dyn WriterConnection) -> Result<T, StoreError>,
 ) -> Result<T, StoreError> {
     for _ in 1..ATTEMPTS_MAX {
-        match attempt(lane) {
-            Err(StoreError::Again(_)) => {}
+        match attempt(connection) {
+            Err(StoreError::Retry(_)) => {}
             result => return result,
         }
     }
-    attempt(lane).map_err(|error| {
-        if let StoreError::Again(cause) = error { StoreError::Unavailable(cause) } else { error }
+    attempt(connection).map_err(|error| {
+        if let StoreError::Retry(cause) = error { StoreError::Unavailable(cause) } else { error }
     })
 }
 
@@ -185,7 +196,7 @@ fn again<T>(
 enum Step<'a> {
     Apply(TenantId, CallKey, Command<'a>),
     /// Loads an account.
-    Touch(TenantId, IntegrationId),
+    LoadAccount(TenantId, IntegrationId),
     /// Ends a reservation that is due.
     Expire(Hold),
 }
@@ -193,7 +204,7 @@ enum Step<'a> {
 impl Step<'_> {
     const fn tenant_id(&self) -> TenantId {
         match self {
-            Self::Apply(tenant_id, ..) | Self::Touch(tenant_id, _) => *tenant_id,
+            Self::Apply(tenant_id, ..) | Self::LoadAccount(tenant_id, _) => *tenant_id,
             Self::Expire(hold) => hold.tenant_id,
         }
     }
@@ -201,27 +212,28 @@ impl Step<'_> {
 
 /// What a step came to.
 #[derive(Default)]
-struct Done {
+struct StepResult {
     /// Nothing for a step that only loads.
     outcome: Option<Outcome>,
     /// The account of a reservation that was asked for, as it stood after that.
-    standing: Option<Standing>,
+    snapshot: Option<AccountSnapshot>,
 }
 
-type StepOutcome = Result<Done, StoreError>;
+type StepOutcome = Result<StepResult, StoreError>;
 
-fn write_jobs(shared: &Shared, lane: &mut dyn Lane, jobs: Vec<Job>) {
+fn write_jobs(shared: &Shared, connection: &mut dyn WriterConnection, jobs: Vec<Job>) {
     let records = jobs.iter().map(records_of).sum();
     let sweeps = jobs.iter().any(|job| matches!(job.work, Work::Sweep { .. }));
-    let due = if sweeps { due(shared, lane) } else { Due::default() };
-    let mut next_number = match again(lane, |lane| lane.allot(records)) {
-        Ok(first) => first,
-        Err(error) => {
-            shared.writable.failed(&error);
-            shared.observer.failed(&error);
-            return fail_all(jobs, &error.of_no_command());
-        }
-    };
+    let due = if sweeps { sweep_work(shared, connection) } else { SweepWork::default() };
+    let mut next_number =
+        match with_retries(connection, |connection| connection.allocate_ids(records)) {
+            Ok(first) => first,
+            Err(error) => {
+                shared.writable.failed(&error);
+                shared.observer.failed(&error);
+                return fail_all(jobs, &error.of_no_command());
+            }
+        };
     let mut steps = Vec::with_capacity(jobs.len().max(records));
     let mut counts = Vec::with_capacity(jobs.len());
     for job in &jobs {
@@ -229,7 +241,7 @@ fn write_jobs(shared: &Shared, lane: &mut dyn Lane, jobs: Vec<Job>) {
         push_steps(&mut steps, job, &mut next_number, &due);
         counts.push(steps.len() - before);
     }
-    let parts: Vec<&[Step<'_>]> = match lane.grouping() {
+    let parts: Vec<&[Step<'_>]> = match connection.grouping() {
         Grouping::Mixed => vec![&steps],
         // Only a sweep touches several tenants.
         Grouping::OneTenant => steps.chunk_by(|a, b| a.tenant_id() == b.tenant_id()).collect(),
@@ -237,7 +249,7 @@ fn write_jobs(shared: &Shared, lane: &mut dyn Lane, jobs: Vec<Job>) {
     let mut outcomes = Vec::with_capacity(steps.len());
     let mut panics = Panics::default();
     for part in parts {
-        outcomes.extend(write_steps(shared, lane, part, &mut panics));
+        outcomes.extend(write_steps(shared, connection, part, &mut panics));
     }
     let swept = if due.more { Swept::More } else { Swept::All };
     let mut outcomes = outcomes.into_iter();
@@ -248,12 +260,14 @@ fn write_jobs(shared: &Shared, lane: &mut dyn Lane, jobs: Vec<Job>) {
 }
 
 /// What to sweep. That it cannot be found now is no reason to write nothing else.
-fn due(shared: &Shared, lane: &mut dyn Lane) -> Due {
-    again(lane, |lane| lane.due(SWEEP_MAX)).unwrap_or_else(|error| {
-        shared.writable.failed(&error);
-        tracing::warn!(error = &error as &dyn std::error::Error, "reservations were not swept");
-        Due::default()
-    })
+fn sweep_work(shared: &Shared, connection: &mut dyn WriterConnection) -> SweepWork {
+    with_retries(connection, |connection| connection.sweep_work(SWEEP_MAX)).unwrap_or_else(
+        |error| {
+            shared.writable.failed(&error);
+            tracing::warn!(error = &error as &dyn std::error::Error, "reservations were not swept");
+            SweepWork::default()
+        },
+    )
 }
 
 fn fail_all(jobs: Vec<Job>, error: &StoreError) {
@@ -298,7 +312,7 @@ fn only_tenant(steps: &[Step<'_>]) -> Option<TenantId> {
 /// until the step at fault is alone. After anything else nothing is tried again.
 fn write_steps(
     shared: &Shared,
-    lane: &mut dyn Lane,
+    connection: &mut dyn WriterConnection,
     steps: &[Step<'_>],
     panics: &mut Panics,
 ) -> Vec<StepOutcome> {
@@ -307,13 +321,15 @@ fn write_steps(
     }
     // Steps that were not tried are not refused: their callers repeat them.
     if panics.are_too_many(steps) {
-        return steps.iter().map(|_| Err(unanswered())).collect();
+        return steps.iter().map(|_| Err(unknown_outcome())).collect();
     }
-    let written = in_transaction(shared, lane, |lane| apply_steps(lane, shared.caps, steps));
+    let written = in_transaction(shared, connection, |connection| {
+        apply_steps(connection, shared.caps, steps)
+    });
     if matches!(written, Err(StoreError::Panicked)) {
         panics.count(steps);
         if only_tenant(steps).is_none() {
-            return write_by_tenants(shared, lane, steps, panics);
+            return write_by_tenants(shared, connection, steps, panics);
         }
     }
     match written {
@@ -323,8 +339,8 @@ fn write_steps(
         }
         Err(error) if error.is_definite() && steps.len() > 1 => {
             let (first, second) = steps.split_at(steps.len() / 2);
-            let mut outcomes = write_steps(shared, lane, first, panics);
-            outcomes.extend(write_steps(shared, lane, second, panics));
+            let mut outcomes = write_steps(shared, connection, first, panics);
+            outcomes.extend(write_steps(shared, connection, second, panics));
             outcomes
         }
         Err(error) => {
@@ -349,7 +365,7 @@ fn write_steps(
 /// Tenants share nothing that is decided by, so that only the order within a tenant matters.
 fn write_by_tenants(
     shared: &Shared,
-    lane: &mut dyn Lane,
+    connection: &mut dyn WriterConnection,
     steps: &[Step<'_>],
     panics: &mut Panics,
 ) -> Vec<StepOutcome> {
@@ -357,47 +373,51 @@ fn write_by_tenants(
     let middle = tenants.iter().nth(tenants.len() / 2).copied();
     let is_first = |step: &Step<'_>| Some(step.tenant_id()) < middle;
     let (first, second): (Vec<Step<'_>>, Vec<Step<'_>>) = steps.iter().copied().partition(is_first);
-    let mut of_first = write_steps(shared, lane, &first, panics).into_iter();
-    let mut of_second = write_steps(shared, lane, &second, panics).into_iter();
+    let mut of_first = write_steps(shared, connection, &first, panics).into_iter();
+    let mut of_second = write_steps(shared, connection, &second, panics).into_iter();
     let outcomes = steps.iter().map(|step| {
         let outcomes = if is_first(step) { &mut of_first } else { &mut of_second };
-        outcomes.next().unwrap_or_else(|| Err(mixed_up()))
+        outcomes.next().unwrap_or_else(|| Err(mismatched_outcome()))
     });
     outcomes.collect()
 }
 
 fn apply_steps<'a>(
-    lane: &mut dyn Lane,
+    connection: &mut dyn WriterConnection,
     caps: Caps,
     steps: &[Step<'a>],
-) -> Result<(Vec<Done>, Facts<'a>), StoreError> {
-    let mut wanted = Wanted { caps, ..Wanted::default() };
+) -> Result<(Vec<StepResult>, Facts<'a>), StoreError> {
+    let mut request = LoadRequest { caps, ..LoadRequest::default() };
     for step in steps {
-        want(&mut wanted, step);
+        add_to_request(&mut request, step);
     }
-    let mut book = lane.load(&wanted)?;
+    let mut book = connection.load(&request)?;
     let mut outcomes = Vec::with_capacity(steps.len());
     for step in steps {
         outcomes.push(match step {
             Step::Apply(tenant_id, key, command) => {
                 let outcome = Some(book.apply(*tenant_id, *key, *command)?);
-                Done { outcome, standing: standing(&book, *tenant_id, command) }
+                StepResult { outcome, snapshot: account_snapshot(&book, *tenant_id, command) }
             }
-            Step::Touch(..) | Step::Expire(_) => Done::default(),
+            Step::LoadAccount(..) | Step::Expire(_) => StepResult::default(),
         });
     }
     let facts = Facts::of(&book)?;
-    lane.save(book)?;
+    connection.save(book)?;
     Ok((outcomes, facts))
 }
 
 /// Whoever asks for a reservation is told what is left.
-fn standing(book: &Book<'_>, tenant_id: TenantId, command: &Command<'_>) -> Option<Standing> {
+fn account_snapshot(
+    book: &Book<'_>,
+    tenant_id: TenantId,
+    command: &Command<'_>,
+) -> Option<AccountSnapshot> {
     let Command::Reserve(request) = command else { return None };
     let account = book.accounts().get(&request.integration_id);
     // The group may hold accounts of other tenants, whose ids nobody need know to name them.
     let account = account.filter(|account| account.tenant_id == tenant_id)?.clone();
-    Some(Standing { account, now: book.now() })
+    Some(AccountSnapshot { account, now: book.now() })
 }
 
 fn records_of(job: &Job) -> usize {
@@ -406,7 +426,7 @@ fn records_of(job: &Job) -> usize {
         Work::Reserve { .. }
         | Work::Release { .. }
         | Work::Extend { .. }
-        | Work::Touch { .. }
+        | Work::LoadAccount { .. }
         | Work::Sweep { .. }
         | Work::ConfirmClock { .. }
         | Work::Probe { .. }
@@ -414,10 +434,11 @@ fn records_of(job: &Job) -> usize {
     }
 }
 
-fn push_steps<'a>(steps: &mut Vec<Step<'a>>, job: &'a Job, next_number: &mut i64, due: &Due) {
+fn push_steps<'a>(steps: &mut Vec<Step<'a>>, job: &'a Job, next_number: &mut i64, due: &SweepWork) {
     if matches!(job.work, Work::Sweep { .. }) {
-        let touch =
-            |(tenant, integration): &(TenantId, IntegrationId)| Step::Touch(*tenant, *integration);
+        let touch = |(tenant, integration): &(TenantId, IntegrationId)| {
+            Step::LoadAccount(*tenant, *integration)
+        };
         steps.extend(due.missed.iter().map(touch));
         steps.extend(due.holds.iter().copied().map(Step::Expire));
     }
@@ -441,47 +462,49 @@ fn push_steps<'a>(steps: &mut Vec<Step<'a>>, job: &'a Job, next_number: &mut i64
             let ttl_seconds = *ttl_seconds;
             steps.push(apply(Command::Extend { call_id, only: *only, ttl_seconds }));
         }
-        Work::Touch { integration_id, .. } => steps.push(Step::Touch(tenant_id, *integration_id)),
+        Work::LoadAccount { integration_id, .. } => {
+            steps.push(Step::LoadAccount(tenant_id, *integration_id))
+        }
         Work::Sweep { .. } | Work::ConfirmClock { .. } | Work::Probe { .. } | Work::Control(_) => {}
     }
 }
 
-fn want<'a>(wanted: &mut Wanted<'a>, step: &Step<'a>) {
+fn add_to_request<'a>(request: &mut LoadRequest<'a>, step: &Step<'a>) {
     let (tenant_id, key, command) = match step {
         Step::Apply(tenant_id, key, command) => (*tenant_id, *key, command),
-        Step::Touch(tenant_id, integration_id) => {
-            wanted.integrations.insert((*tenant_id, *integration_id));
+        Step::LoadAccount(tenant_id, integration_id) => {
+            request.integrations.insert((*tenant_id, *integration_id));
             return;
         }
         Step::Expire(hold) => {
-            wanted.integrations.insert((hold.tenant_id, hold.integration_id));
-            wanted.due.insert((hold.tenant_id, hold.call), *hold);
+            request.integrations.insert((hold.tenant_id, hold.integration_id));
+            request.due.insert((hold.tenant_id, hold.call), *hold);
             return;
         }
     };
     let claim = match command {
         Command::Record { entry_id, usage, mode } => {
-            wanted.recording.insert(tenant_id);
+            request.recording.insert(tenant_id);
             if let Some(occurred_at) = usage.occurred_at {
-                wanted.months.insert((usage.integration_id, occurred_at.month()));
+                request.months.insert((usage.integration_id, occurred_at.month()));
             }
             match mode {
                 RecordMode::Any => Claim::Record(*entry_id),
                 // What is not there is refused: a claim would only have to be given back.
-                RecordMode::KnownOnly => Claim::Look,
+                RecordMode::KnownOnly => Claim::Read,
             }
         }
         Command::Reserve(_) => {
-            *wanted.reserving.entry(tenant_id).or_default() += 1;
+            *request.reserving.entry(tenant_id).or_default() += 1;
             Claim::Reserve
         }
-        Command::Release { .. } | Command::Extend { .. } => Claim::Look,
+        Command::Release { .. } | Command::Extend { .. } => Claim::Read,
     };
     if let Some(integration_id) = command.integration_id() {
-        wanted.integrations.insert((tenant_id, integration_id));
+        request.integrations.insert((tenant_id, integration_id));
     }
-    let fresh = WantedCall { call_id: command.call_id(), claim };
-    let call = wanted.calls.entry((tenant_id, key)).or_insert(fresh);
+    let fresh = CallToLoad { call_id: command.call_id(), claim };
+    let call = request.calls.entry((tenant_id, key)).or_insert(fresh);
     // The first record of a call in a group is the one that becomes its entry.
     if !matches!(call.claim, Claim::Record(_)) {
         call.claim = call.claim.max(claim);
@@ -497,15 +520,15 @@ fn answer_job(work: Work, mut outcomes: impl Iterator<Item = StepOutcome>, swept
             let _ = answer.send(outcomes.map(outcome).collect());
         }
         Work::Reserve { answer, .. } => {
-            let done = outcomes.next().unwrap_or_else(|| Err(mixed_up()));
-            let _ = answer.send(done.and_then(|Done { outcome, standing }| {
-                let outcome = outcome.and_then(as_reserve).ok_or_else(mixed_up)?;
-                Ok((outcome, standing))
+            let done = outcomes.next().unwrap_or_else(|| Err(mismatched_outcome()));
+            let _ = answer.send(done.and_then(|StepResult { outcome, snapshot }| {
+                let outcome = outcome.and_then(as_reserve).ok_or_else(mismatched_outcome)?;
+                Ok((outcome, snapshot))
             }));
         }
         Work::Release { answer, .. } => send_one(answer, outcomes, as_release),
         Work::Extend { answer, .. } => send_one(answer, outcomes, as_extend),
-        Work::Touch { answer, .. } => {
+        Work::LoadAccount { answer, .. } => {
             let _ = answer.send(outcomes.try_for_each(|outcome| outcome.map(|_| ())));
         }
         Work::Sweep { answer } => {
@@ -513,12 +536,12 @@ fn answer_job(work: Work, mut outcomes: impl Iterator<Item = StepOutcome>, swept
             let _ = answer.send(all.map(|()| swept));
         }
         Work::ConfirmClock { answer } => {
-            let _ = answer.send(Err(mixed_up()));
+            let _ = answer.send(Err(mismatched_outcome()));
         }
         Work::Probe { answer } => {
-            let _ = answer.send(Err(mixed_up()));
+            let _ = answer.send(Err(mismatched_outcome()));
         }
-        Work::Control(control) => control.answer(Err(mixed_up())),
+        Work::Control(control) => control.answer(Err(mismatched_outcome())),
     }
 }
 
@@ -541,15 +564,15 @@ fn send_one<T>(
     mut outcomes: impl Iterator<Item = StepOutcome>,
     as_kind: fn(Outcome) -> Option<T>,
 ) {
-    let outcome = outcomes.next().unwrap_or_else(|| Err(mixed_up()));
+    let outcome = outcomes.next().unwrap_or_else(|| Err(mismatched_outcome()));
     let _ = answer.send(pick(outcome, as_kind));
 }
 
 fn pick<T>(outcome: StepOutcome, as_kind: fn(Outcome) -> Option<T>) -> Result<T, StoreError> {
-    outcome?.outcome.and_then(as_kind).ok_or_else(mixed_up)
+    outcome?.outcome.and_then(as_kind).ok_or_else(mismatched_outcome)
 }
 
-fn mixed_up() -> StoreError {
+fn mismatched_outcome() -> StoreError {
     StoreError::Corrupt("an outcome of another kind of command".to_owned())
 }
 
@@ -598,7 +621,7 @@ mod tests {
             ttl_seconds: 1,
         };
         let command = Command::Reserve(&request);
-        assert!(standing(&book, tenant(1), &command).is_some());
-        assert!(standing(&book, tenant(2), &command).is_none());
+        assert!(account_snapshot(&book, tenant(1), &command).is_some());
+        assert!(account_snapshot(&book, tenant(2), &command).is_none());
     }
 }

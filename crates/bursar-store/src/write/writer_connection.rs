@@ -1,6 +1,6 @@
 //! What a database must be able to do for the write path: load, save, commit.
 //!
-//! A [`Lane`] is one writer: one connection, one transaction at a time, used by one thread. It
+//! A [`WriterConnection`] is one writer: one connection, one transaction at a time, used by one thread. It
 //! decides nothing about money. It reads what commands touch into a [`Book`], and writes what the
 //! book says changed.
 
@@ -30,7 +30,7 @@ pub(crate) fn stamped_before(at: Timestamp) -> i64 {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Claim {
     /// Only to look at it: nothing is claimed.
-    Look,
+    Read,
     /// To reserve it.
     Reserve,
     /// To record it as this entry.
@@ -39,7 +39,7 @@ pub enum Claim {
 
 /// A call id that a group touches.
 #[derive(Clone, Copy, Debug)]
-pub struct WantedCall<'a> {
+pub struct CallToLoad<'a> {
     /// The whole call id.
     pub call_id: &'a CallId,
     /// How it will be used; the strongest use in the group.
@@ -48,9 +48,9 @@ pub struct WantedCall<'a> {
 
 /// Everything that a group of commands touches, in key order, so that locks are taken in key order.
 #[derive(Debug, Default)]
-pub struct Wanted<'a> {
+pub struct LoadRequest<'a> {
     /// The call ids. Those to be recorded or reserved are claimed while they are loaded.
-    pub calls: BTreeMap<(TenantId, CallKey), WantedCall<'a>>,
+    pub calls: BTreeMap<(TenantId, CallKey), CallToLoad<'a>>,
     /// The integrations that commands name.
     pub integrations: BTreeSet<(TenantId, IntegrationId)>,
     /// The months that records name, beside the current one.
@@ -67,7 +67,7 @@ pub struct Wanted<'a> {
 
 /// What a sweep has to do.
 #[derive(Debug, Default)]
-pub struct Due {
+pub struct SweepWork {
     /// Holds that are due.
     pub holds: Vec<Hold>,
     /// Accounts that a reader missed in memory.
@@ -85,7 +85,7 @@ pub struct RowCounts {
     pub ended: u32,
 }
 
-/// The reads and writes of the control plane, inside a transaction of a lane.
+/// The reads and writes of the control plane, inside a transaction of a connection.
 ///
 /// An implementation stores what it is given and checks only uniqueness.
 pub trait ControlTx {
@@ -94,11 +94,11 @@ pub trait ControlTx {
     fn now(&self) -> Timestamp;
 
     /// The first of `count` numbers in a row that no id of this store has, larger than those that
-    /// this lane allotted before; also outside a transaction.
+    /// this connection allocated before; also outside a transaction.
     ///
     /// # Errors
     /// [`StoreError`] as for every method here.
-    fn allot(&mut self, count: usize) -> Result<i64, StoreError>;
+    fn allocate_ids(&mut self, count: usize) -> Result<i64, StoreError>;
 
     /// A tenant; locked until the end of the transaction.
     ///
@@ -269,12 +269,12 @@ pub trait ControlTx {
     fn put_override(&mut self, row: &OverrideRow) -> Result<(), StoreError>;
 }
 
-/// Which commands a lane takes into one transaction.
+/// Which commands a connection takes into one transaction.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Grouping {
     /// Those of all tenants.
     Mixed,
-    /// Those of one tenant, which no other lane of this process writes meanwhile.
+    /// Those of one tenant, which no other connection of this process writes meanwhile.
     OneTenant,
 }
 
@@ -282,8 +282,8 @@ pub enum Grouping {
 ///
 /// The calls of a transaction are `begin`, then `load` and `save` (or the methods of
 /// [`ControlTx`]), then `commit`; `rollback` ends a transaction in which anything failed. State
-/// that a lane keeps in memory may change only after a commit that is known to have succeeded.
-pub trait Lane: ControlTx + Send {
+/// that a connection keeps in memory may change only after a commit that is known to have succeeded.
+pub trait WriterConnection: ControlTx + Send {
     /// Which commands it takes into one transaction.
     fn grouping(&self) -> Grouping {
         Grouping::Mixed
@@ -295,7 +295,7 @@ pub trait Lane: ControlTx + Send {
     ///
     /// # Errors
     /// [`StoreError`].
-    fn due(&mut self, limit: usize) -> Result<Due, StoreError>;
+    fn sweep_work(&mut self, limit: usize) -> Result<SweepWork, StoreError>;
 
     /// Opens a transaction. Its instant never falls behind one that an account of it was decided
     /// at before, unless an operator took that time back.
@@ -314,7 +314,7 @@ pub trait Lane: ControlTx + Send {
     ///
     /// # Errors
     /// [`StoreError`]; the transaction must be rolled back.
-    fn load<'a>(&mut self, wanted: &Wanted<'a>) -> Result<Book<'a>, StoreError>;
+    fn load<'a>(&mut self, request: &LoadRequest<'a>) -> Result<Book<'a>, StoreError>;
 
     /// Writes what changed, and gives back claims that were not used.
     ///

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use bursar_core::TenantId;
 use bursar_store::{
-    AuditEntry, AuditFilter, AuditPlace, Control, ControlRefusal, ControlTx, IntegrationEdit,
+    AuditEntry, AuditFilter, AuditPosition, Control, ControlRefusal, ControlTx, IntegrationEdit,
     IntegrationFilter, StoreError,
 };
 
@@ -119,7 +119,7 @@ async fn listed(
     filter: &AuditFilter,
     limit: u32,
 ) -> (Vec<AuditEntry>, usize) {
-    let (mut rows, mut after, mut pages) = (Vec::new(), None::<AuditPlace>, 0);
+    let (mut rows, mut after, mut pages) = (Vec::new(), None::<AuditPosition>, 0);
     loop {
         let filter = AuditFilter { after, ..filter.clone() };
         let page = subject.world.store.audit(tenant_id, filter, limit).await.unwrap();
@@ -189,7 +189,7 @@ pub(crate) async fn the_audit_log_is_read_from_its_beginning_page_by_page(subjec
             let page = store.audit_chain(tenant_id, after, limit).await.unwrap();
             let is_last = page.len() < limit as usize;
             rows.extend(page);
-            after = rows.last().map(AuditEntry::chain_place);
+            after = rows.last().map(AuditEntry::chain_position);
             if is_last {
                 break;
             }

@@ -103,9 +103,10 @@ pub(crate) async fn a_clock_that_is_ahead_for_half_a_second_changes_nothing(subj
             .control(place.0, |control: &mut Control<'_>| control.rename_tenant("other"));
         assert_eq!(rename.await.is_err(), refused);
         // Reads go on, by the time as it would be.
-        let standing = subject.world.store.standing(place.0, place.1).await.unwrap().unwrap();
-        assert_eq!(standing.now, before);
-        assert_eq!(standing.account.counter(before.month()).unwrap().used.calls, 1);
+        let snapshot =
+            subject.world.store.account_snapshot(place.0, place.1).await.unwrap().unwrap();
+        assert_eq!(snapshot.now, before);
+        assert_eq!(snapshot.account.counter(before.month()).unwrap().used.calls, 1);
         subject.world.ledger.sweep().await.unwrap();
 
         subject.world.clock.jump(-jump);
@@ -244,8 +245,8 @@ pub(crate) async fn an_account_far_ahead_holds_back_nobody(subject: Subject) {
     let others = (other, subject.world.integration(other, "other", unlimited()).await);
     for place in [place, others] {
         assert_eq!(record(&subject, place, "call").await, Ok(()));
-        let standing = subject.standing(place.0, place.1).await;
-        assert_eq!(standing.now, before);
+        let snapshot = subject.account_snapshot(place.0, place.1).await;
+        assert_eq!(snapshot.now, before);
     }
     assert_eq!(now(&subject), before);
     assert_eq!(is_admitted(&subject, place, "over").await, Ok(false));

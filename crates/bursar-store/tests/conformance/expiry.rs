@@ -36,9 +36,9 @@ pub(crate) async fn a_due_hold_counts_in_no_read_swept_or_not(subject: Subject) 
         [(last, totals(cents(10), 100, 1)), (now.plus_seconds(60), Totals::default())]
     {
         subject.world.clock.set(at);
-        let standing = store.standing(tenant_id, integration_id).await.unwrap().unwrap();
-        assert_eq!(standing.now, at);
-        assert_eq!(standing.account.counter(now.month()).unwrap().held, expected);
+        let snapshot = store.account_snapshot(tenant_id, integration_id).await.unwrap().unwrap();
+        assert_eq!(snapshot.now, at);
+        assert_eq!(snapshot.account.counter(now.month()).unwrap().held, expected);
         let open = store.open_reservations(tenant_id, Some(integration_id), ALL).await.unwrap();
         assert_eq!(open.total, expected.calls);
     }
@@ -68,10 +68,10 @@ pub(crate) async fn a_due_hold_counts_in_no_month_and_no_gauge_swept_or_not(subj
         let held = totals(cents(10 * calls), 100 * calls, calls);
         assert_eq!(subject.counter(account, march).await.held, held);
         assert_eq!(subject.counter(account, april.month()).await.held, held);
-        let hottest = subject.world.store.hottest(1).await.unwrap()[0];
-        assert_eq!(hottest.counter, subject.this_month(account).await);
+        let near_limits = subject.world.store.near_limits(1).await.unwrap()[0];
+        assert_eq!(near_limits.counter, subject.this_month(account).await);
         let taken = i128::from(cents(1 + 10 * calls).get());
-        assert_eq!(hottest.state(Measure::Cost).map(|state| state.taken()), Some(taken));
+        assert_eq!(near_limits.state(Measure::Cost).map(|state| state.taken()), Some(taken));
     };
     let due = april.plus_seconds(60);
     subject.world.clock.set(Timestamp::from_micros(due.micros() - 1).unwrap());
@@ -127,7 +127,7 @@ pub(crate) async fn a_sweep_goes_in_steps(subject: Subject) {
     assert_eq!(subject.world.ledger.sweep().await.unwrap(), Swept::More);
     assert_eq!(subject.stored_holds(account), 100, "stored and not counted");
     assert_eq!(subject.this_month(account).await.held, Totals::default());
-    let held = subject.standing(tenant_id, integration_id).await;
+    let held = subject.account_snapshot(tenant_id, integration_id).await;
     let held = held.account.counter(held.now.month()).unwrap().held;
     assert_eq!(held, Totals::default());
     assert_eq!(subject.world.ledger.sweep().await.unwrap(), Swept::All);
@@ -233,7 +233,7 @@ pub(crate) async fn a_hold_that_ended_stays_ended_when_the_clock_goes_back(subje
     let decided_at = subject.world.clock.now();
     subject.world.clock.set(start);
     let subject = subject.reopened().await;
-    let standing = subject.world.store.standing(account.0, account.1).await.unwrap();
-    assert!(standing.unwrap().now >= decided_at);
+    let snapshot = subject.world.store.account_snapshot(account.0, account.1).await.unwrap();
+    assert!(snapshot.unwrap().now >= decided_at);
     subject.world.verify().await;
 }

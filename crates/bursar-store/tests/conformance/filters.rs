@@ -1,7 +1,7 @@
 //! Filters of the history: each with every other, page by page, and where they seldom meet.
 
 use bursar_core::{IntegrationId, PolicyResult, TenantId, Timestamp, Usage};
-use bursar_store::{HistoryFilter, HistoryPart, HistoryPlace, Page, StoreError, UsageRow};
+use bursar_store::{HistoryFilter, HistoryPart, HistoryPosition, Page, StoreError, UsageRow};
 
 use crate::mixture::{AGENTS, MODELS, POLICIES, SESSIONS, mixed};
 use crate::subject::{Subject, earlier, unlimited};
@@ -20,7 +20,7 @@ fn keeps(filter: &HistoryFilter, row: &UsageRow) -> bool {
         end,
         after,
     } = filter;
-    let place = HistoryPlace { occurred_at: row.occurred_at, entry_id: row.entry_id };
+    let place = HistoryPosition { occurred_at: row.occurred_at, entry_id: row.entry_id };
     integration_id.is_none_or(|id| row.integration_id == id)
         && model.as_ref().is_none_or(|model| row.model == *model)
         && agent_id.as_ref().is_none_or(|agent| row.agent_id.as_ref() == Some(agent))

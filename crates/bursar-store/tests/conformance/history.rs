@@ -1,7 +1,7 @@
 //! The history: order, cursor, offset and filters, over several integrations.
 
 use bursar_core::{IntegrationId, PolicyResult, TenantId, Timestamp, Usage};
-use bursar_store::{HistoryFilter, HistoryPlace, Page, UsageRow};
+use bursar_store::{HistoryFilter, HistoryPosition, Page, UsageRow};
 
 use crate::subject::{ALL, Subject, earlier, unlimited};
 use crate::support::usage;
@@ -33,8 +33,8 @@ async fn recorded(subject: &Subject) -> (TenantId, [IntegrationId; 3]) {
     (tenant_id, integrations)
 }
 
-fn place(row: &UsageRow) -> HistoryPlace {
-    HistoryPlace { occurred_at: row.occurred_at, entry_id: row.entry_id }
+fn place(row: &UsageRow) -> HistoryPosition {
+    HistoryPosition { occurred_at: row.occurred_at, entry_id: row.entry_id }
 }
 
 pub(crate) async fn the_history_runs_from_the_newest_to_the_oldest(subject: Subject) {

@@ -34,8 +34,8 @@ async fn edit_row(
 /// Asks for 10 cents: nothing when they are held, else why not.
 async fn refusal(subject: &Subject, account: Account, call: &str) -> Option<ReasonCode> {
     let outcome = subject.reserve(account.0, request(account.1, call)).await;
-    let standing = subject.standing(account.0, account.1).await;
-    let readers_see = bursar_core::decide(&standing.account, Estimate::default(), standing.now);
+    let snapshot = subject.account_snapshot(account.0, account.1).await;
+    let readers_see = bursar_core::decide(&snapshot.account, Estimate::default(), snapshot.now);
     match outcome {
         ReserveOutcome::Held(_) => None,
         ReserveOutcome::Refused(decision) => {
@@ -72,11 +72,11 @@ pub(crate) async fn a_changed_limit_keeps_what_is_held_and_used(subject: Subject
     assert_eq!(refusal(&subject, account, "held").await, None);
     subject.record(account.0, usage(account.1, "used")).await;
     limit_budget(&subject, account, 20).await;
-    let standing = subject.standing(account.0, account.1).await;
-    let counter = standing.account.counter(standing.now.month()).unwrap();
+    let snapshot = subject.account_snapshot(account.0, account.1).await;
+    let counter = snapshot.account.counter(snapshot.now.month()).unwrap();
     assert_eq!(counter.used, totals(cents(1), 30, 1));
     assert_eq!(counter.held, totals(cents(10), 100, 1));
-    assert_eq!(standing.account.rate.current(standing.now.second()), 2);
+    assert_eq!(snapshot.account.rate.current(snapshot.now.second()), 2);
     assert_eq!(refusal(&subject, account, "third").await, Some(ReasonCode::BudgetExceeded));
     subject.release(account.0, "held").await;
     assert_eq!(refusal(&subject, account, "third").await, None);

@@ -76,8 +76,8 @@ pub(crate) async fn a_new_month_starts_with_nothing_used(subject: Subject) {
     let refused = subject.reserve(account.0, request(account.1, "call")).await;
     assert!(matches!(refused, ReserveOutcome::Refused(_)), "{refused:?}");
     subject.world.clock.set(april);
-    let standing = subject.standing(account.0, account.1).await;
-    assert_eq!(standing.account.counter(april.month()).unwrap().used, Totals::default());
+    let snapshot = subject.account_snapshot(account.0, account.1).await;
+    assert_eq!(snapshot.account.counter(april.month()).unwrap().used, Totals::default());
     hold(&subject, account, "call").await;
     assert_eq!(calls(&subject, account, month(2026, 3)).await, (1, 0));
     assert_eq!(calls(&subject, account, month(2026, 4)).await, (0, 1));
@@ -130,8 +130,8 @@ pub(crate) async fn a_hold_of_last_month_expires_from_last_month(subject: Subjec
     hold(&subject, account, "april").await;
     // Months later, when March is no longer in memory.
     subject.world.clock.set(day(2026, 9, 1));
-    let standing = subject.world.store.standing(account.0, account.1).await.unwrap();
-    assert!(standing.is_none_or(|at| at.account.counter(at.now.month()).is_ok()));
+    let snapshot = subject.world.store.account_snapshot(account.0, account.1).await.unwrap();
+    assert!(snapshot.is_none_or(|at| at.account.counter(at.now.month()).is_ok()));
     subject.world.ledger.sweep().await.unwrap();
     assert_eq!(subject.stored_holds(account), 0);
     assert_eq!(calls(&subject, account, month(2026, 3)).await, (0, 0));

@@ -4,10 +4,11 @@ use std::sync::Arc;
 
 use bursar_core::RecordOutcome;
 use bursar_store::{
-    Asker, ControlTx, HistoryFilter, HistoryPart, NoRoom, Reading, Room, StoreError,
+    ControlTx, HistoryFilter, HistoryPart, ReadContext, ReadMemory, ReadMemoryError, Requester,
+    StoreError,
 };
 
-use crate::faulty::{Fault, Faults, FaultyLane, POISON};
+use crate::faulty::{Fault, Faults, FaultyWriter, POISON};
 use crate::group::{Asked, in_one_group};
 use crate::subject::{ALL, Subject, unlimited};
 use crate::support::{Database, World, usage};
@@ -18,8 +19,8 @@ const MANY: usize = 24;
 /// Panics when an answer takes memory for its first row, which is in the middle of its read.
 struct Panics;
 
-impl Room for Panics {
-    fn take(&self, _: usize) -> Result<(), NoRoom> {
+impl ReadMemory for Panics {
+    fn take(&self, _: usize) -> Result<(), ReadMemoryError> {
         unreachable!("a fault of the test");
     }
 
@@ -30,13 +31,14 @@ pub(crate) async fn a_read_that_panics_fails_alone_and_its_reader_is_replaced(su
     let (tenant_id, integration_id) = subject.account(unlimited()).await;
     subject.record(tenant_id, usage(integration_id, "call")).await;
     let filter = HistoryFilter::default;
-    for asker in [Asker::Tenant, Asker::Operator] {
-        let panics = subject.world.store.reading(Reading { asker, room: Arc::new(Panics) });
+    for requester in [Requester::Tenant, Requester::Operator] {
+        let panics =
+            subject.world.store.with_context(ReadContext { requester, memory: Arc::new(Panics) });
         for _ in 0..MANY {
             let read = panics.usage_history(tenant_id, filter(), HistoryPart::Whole(ALL)).await;
             assert!(matches!(read, Err(StoreError::Panicked)), "{read:?}");
         }
-        let sound = subject.world.store.reading(Reading::unbounded(asker));
+        let sound = subject.world.store.with_context(ReadContext::unlimited(requester));
         let reads = (0..MANY).map(|_| {
             let sound = Arc::clone(&sound);
             tokio::spawn(async move {
@@ -72,12 +74,12 @@ pub(crate) async fn a_change_that_panics_fails_alone_and_leaves_nothing(subject:
 /// A world whose writer panics when and how the test says.
 fn panicking(database: Database) -> (World, Faults) {
     let faults = Faults::default();
-    let of_lane = faults.clone();
-    let wrap = move |lane| Box::new(FaultyLane::new(lane, of_lane.clone())) as Box<_>;
+    let of_writer = faults.clone();
+    let wrap = move |writer| Box::new(FaultyWriter::new(writer, of_writer.clone())) as Box<_>;
     (World::wrapped(database, Arc::new(wrap)), faults)
 }
 
-/// A record of one call meets these calls of a lane: ids, begin, load, save and commit.
+/// A record of one call meets these calls of a writer: ids, begin, load, save and commit.
 async fn check_panic(
     database: Database,
     nth: usize,

@@ -12,8 +12,8 @@ fn rpm(rate_limit_rpm: i64) -> LimitSettings {
 }
 
 async fn current(subject: &Subject, (tenant_id, integration_id): (TenantId, IntegrationId)) -> i64 {
-    let standing = subject.standing(tenant_id, integration_id).await;
-    standing.account.rate.current(standing.now.second())
+    let snapshot = subject.account_snapshot(tenant_id, integration_id).await;
+    snapshot.account.rate.current(snapshot.now.second())
 }
 
 /// The seconds after which to come again, or nothing when the call was admitted.

@@ -32,13 +32,13 @@ pub(crate) async fn a_hold_counts_until_its_call_is_recorded(subject: Subject) {
     assert_eq!((reservation.created_at, reservation.ended_at), (now, None));
     assert_eq!(reservation.expires_at, now.plus_seconds(600));
     assert_eq!(subject.this_month(account).await.held, totals(cents(10), 100, 1));
-    let standing = subject.standing(tenant_id, integration_id).await;
-    assert_eq!(standing.account.counter(now.month()).unwrap().held, totals(cents(10), 100, 1));
+    let snapshot = subject.account_snapshot(tenant_id, integration_id).await;
+    assert_eq!(snapshot.account.counter(now.month()).unwrap().held, totals(cents(10), 100, 1));
 
     let subject = subject.reopened().await;
     assert_eq!(subject.this_month(account).await.held, totals(cents(10), 100, 1));
-    let standing = subject.standing(tenant_id, integration_id).await;
-    assert_eq!(standing.account.counter(now.month()).unwrap().held, totals(cents(10), 100, 1));
+    let snapshot = subject.account_snapshot(tenant_id, integration_id).await;
+    assert_eq!(snapshot.account.counter(now.month()).unwrap().held, totals(cents(10), 100, 1));
     let open = subject.world.store.open_reservations(tenant_id, None, ALL).await.unwrap();
     assert_eq!(open.rows[0].reservation, reservation);
 

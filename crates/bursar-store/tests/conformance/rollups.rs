@@ -6,9 +6,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use bursar_core::{Day, IntegrationId, PolicyResult, TenantId, Usage};
 use bursar_store::{
-    Asker, BreakdownFilter, DayFilter, DayUsage, GroupBy, HistoryFilter, HistoryPart,
-    LATENCY_BOUNDS_MS, NoRoom, OTHER, Page, Reading, Room, SeriesFilter, Step, StoreError,
-    UsageRow,
+    BreakdownFilter, DayFilter, DayUsage, GroupBy, HistoryFilter, HistoryPart, LATENCY_BOUNDS_MS,
+    OTHER, Page, ReadContext, ReadMemory, ReadMemoryError, Requester, SeriesFilter, Step,
+    StoreError, UsageRow,
 };
 
 use crate::mixture::sums;
@@ -247,10 +247,10 @@ struct Counted {
     taken: AtomicUsize,
 }
 
-impl Room for Counted {
-    fn take(&self, bytes: usize) -> Result<(), NoRoom> {
+impl ReadMemory for Counted {
+    fn take(&self, bytes: usize) -> Result<(), ReadMemoryError> {
         if self.taken.load(Ordering::SeqCst) + bytes > self.bytes_max {
-            return Err(NoRoom::Ever);
+            return Err(ReadMemoryError::TooLarge);
         }
         self.taken.fetch_add(bytes, Ordering::SeqCst);
         Ok(())
@@ -262,9 +262,10 @@ impl Room for Counted {
 }
 
 /// Asks every question whose answer grows with what is stored; which of them found memory.
-async fn ask_all(subject: &Subject, tenant_id: TenantId, room: &Arc<Counted>) -> Vec<bool> {
-    let room = Arc::clone(room);
-    let store = subject.world.store.reading(Reading { asker: Asker::Tenant, room });
+async fn ask_all(subject: &Subject, tenant_id: TenantId, memory: &Arc<Counted>) -> Vec<bool> {
+    let memory = Arc::clone(memory);
+    let store =
+        subject.world.store.with_context(ReadContext { requester: Requester::Tenant, memory });
     let (first, last) = (Day::from_number(0), subject.world.clock.now().day());
     let days = DayFilter { integration_id: None, first, last, after: None };
     let (by, groups_max) = (GroupBy::Model, 10);

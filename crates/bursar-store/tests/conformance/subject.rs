@@ -6,7 +6,8 @@ use bursar_core::{
     TokenBuckets, Totals, Usage,
 };
 use bursar_store::{
-    Changed, Control, DayFilter, DayUsage, HistoryFilter, HistoryPart, Page, Standing, UsageRow,
+    AccountSnapshot, Changed, Control, DayFilter, DayUsage, HistoryFilter, HistoryPart, Page,
+    UsageRow,
 };
 
 use crate::support::home::Cells;
@@ -83,13 +84,13 @@ impl Subject {
     }
 
     /// The account as readers see it, loaded if need be.
-    pub(crate) async fn standing(
+    pub(crate) async fn account_snapshot(
         &self,
         tenant_id: TenantId,
         integration_id: IntegrationId,
-    ) -> Standing {
-        self.world.ledger.touch(tenant_id, integration_id).await.unwrap();
-        self.world.store.standing(tenant_id, integration_id).await.unwrap().unwrap()
+    ) -> AccountSnapshot {
+        self.world.ledger.load_account(tenant_id, integration_id).await.unwrap();
+        self.world.store.account_snapshot(tenant_id, integration_id).await.unwrap().unwrap()
     }
 
     /// A month as readers see it: without holds that are due, swept or not.

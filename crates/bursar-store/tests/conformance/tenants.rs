@@ -49,8 +49,8 @@ pub(crate) async fn the_clock_of_the_store_never_runs_backwards(subject: Subject
     assert!(subject.entries(tenant_id).await.iter().all(|row| row.created_at >= now));
     // Whatever a database remembers of its clock, an account remembers when it was decided at.
     let subject = subject.reopened().await;
-    let standing = subject.world.store.standing(tenant_id, integration_id).await.unwrap();
-    assert!(standing.unwrap().now >= now, "after a restart");
+    let snapshot = subject.world.store.account_snapshot(tenant_id, integration_id).await.unwrap();
+    assert!(snapshot.unwrap().now >= now, "after a restart");
 }
 
 pub(crate) async fn what_a_tenant_comes_to_is_stored_and_audited(subject: Subject) {

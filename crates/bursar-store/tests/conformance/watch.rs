@@ -22,15 +22,15 @@ pub(crate) async fn the_integrations_nearest_to_a_limit_come_first(subject: Subj
         subject.record(tenant_id, usage(integration_id, &integration_id.to_string())).await;
     }
     let order = async |limit| {
-        let rows = world.store.hottest(limit).await.unwrap();
+        let rows = world.store.near_limits(limit).await.unwrap();
         rows.iter().map(|row| (row.tenant_id, row.integration_id)).collect::<Vec<_>>()
     };
     assert_eq!(order(10).await, [(a, both), (b, half), (b, third), (a, tenth)]);
     assert_eq!(order(2).await, [(a, both), (b, half)]);
     assert_eq!(order(0).await, []);
 
-    let hottest = world.store.hottest(1).await.unwrap()[0];
-    let of = |measure| hottest.state(measure).map(|state| (state.taken(), state.amount));
+    let near_limits = world.store.near_limits(1).await.unwrap()[0];
+    let of = |measure| near_limits.state(measure).map(|state| (state.taken(), state.amount));
     assert_eq!(of(Measure::Tokens), Some((30, 40)));
     let cent = i128::from(NANOS_PER_CENT);
     assert_eq!(of(Measure::Cost), Some((cent, 1_000 * cent)));
@@ -46,7 +46,7 @@ pub(crate) async fn one_tenant_does_not_crowd_out_what_is_near_to_a_limit(subjec
     }
     let cool = world.integration(quiet, "cool", budget(1_000)).await;
     subject.record(quiet, usage(cool, "a")).await;
-    let rows = world.store.hottest(8).await.unwrap();
+    let rows = world.store.near_limits(8).await.unwrap();
     assert_eq!(rows.len(), 8);
     assert_eq!(rows[7].integration_id, cool);
 }
@@ -64,18 +64,18 @@ pub(crate) async fn only_live_integrations_with_a_monthly_limit_are_hot(subject:
     let earlier = Usage { occurred_at: Some(day(2026, 2, 3)), ..usage(last_month, "c") };
     subject.record(tenant_id, earlier).await;
     subject.change(tenant_id, move |control| control.delete_integration(deleted)).await;
-    assert_eq!(world.store.hottest(10).await.unwrap(), []);
+    assert_eq!(world.store.near_limits(10).await.unwrap(), []);
 }
 
 pub(crate) async fn what_is_held_is_hot_too(subject: Subject) {
     let (tenant_id, integration_id) = subject.account(budget(100)).await;
     subject.record(tenant_id, Usage { tokens: tokens(1, 2), ..usage(integration_id, "a") }).await;
     subject.reserve(tenant_id, request(integration_id, "b")).await;
-    let hottest = subject.world.store.hottest(1).await.unwrap()[0];
+    let near_limits = subject.world.store.near_limits(1).await.unwrap()[0];
     let expected = i128::from(cents(1 + 10).get());
-    let state = hottest.state(Measure::Cost).unwrap();
+    let state = near_limits.state(Measure::Cost).unwrap();
     assert_eq!((state.taken(), state.amount), (expected, i128::from(cents(100).get())));
-    assert_eq!(hottest.counter, subject.this_month((tenant_id, integration_id)).await);
+    assert_eq!(near_limits.counter, subject.this_month((tenant_id, integration_id)).await);
 }
 
 pub(crate) async fn what_is_stored_is_counted(subject: Subject) {
@@ -86,10 +86,10 @@ pub(crate) async fn what_is_stored_is_counted(subject: Subject) {
         subject.reserve(tenant_id, request(integration_id, call)).await;
     }
     subject.release(tenant_id, "b").await;
-    let stock = world.store.stock().await.unwrap();
-    assert_eq!((stock.tenants, stock.open_reservations), (2, 2));
-    assert!(stock.data_bytes + stock.log_bytes > 0, "{stock:?}");
+    let stats = world.store.stats().await.unwrap();
+    assert_eq!((stats.tenants, stats.open_reservations), (2, 2));
+    assert!(stats.data_bytes + stats.log_bytes > 0, "{stats:?}");
     // Those that are due hold nothing, swept or not.
     world.clock.advance(600);
-    assert_eq!(world.store.stock().await.unwrap().open_reservations, 0);
+    assert_eq!(world.store.stats().await.unwrap().open_reservations, 0);
 }

@@ -1,12 +1,12 @@
-//! A lane in which one call fails, when and how the test says.
+//! A writer in which one call fails, when and how the test says.
 
 use std::sync::{Arc, Mutex};
 
 use bursar_core::{ApiKeyId, Book, IntegrationId, IntegrationKeyId, TenantId, Timestamp};
 use bursar_store::{
-    ApiKeyRow, AuditRow, Cause, ClockConfirmed, ControlTx, DecisionRow, Due, IntegrationKeyRow,
-    IntegrationRow, KeyId, Lane, NotWritable, OverrideRow, RowCounts, SignalRow, StoreError,
-    TenantRow, Wanted,
+    ApiKeyRow, AuditRow, Cause, ClockConfirmed, ControlTx, DecisionRow, IntegrationKeyRow,
+    IntegrationRow, KeyId, LoadRequest, NotWritable, OverrideRow, RowCounts, SignalRow, StoreError,
+    SweepWork, TenantRow, WriterConnection,
 };
 
 /// How the call ids begin whose load panics.
@@ -26,7 +26,7 @@ pub(crate) enum Fault {
     /// It is not made, and may be tried again at once.
     Again,
     /// It is not made: the disk has no room.
-    NoRoom,
+    DiskFull,
     /// It is not made: whoever makes it panics.
     Panics,
     /// It is made, and panics after that.
@@ -39,21 +39,23 @@ impl Fault {
         match self {
             Self::Unavailable | Self::AnswerLost => StoreError::Unavailable(cause),
             Self::Refused | Self::RefusedLate => StoreError::Statement(cause),
-            Self::Again => StoreError::Again(cause),
-            Self::NoRoom => StoreError::NotWritable { reason: NotWritable::DiskFull, cause },
+            Self::Again => StoreError::Retry(cause),
+            Self::DiskFull => StoreError::NotWritable { reason: NotWritable::DiskFull, cause },
             Self::Panics | Self::PanicsLate => unreachable!("a fault of the test"),
         }
     }
 
     const fn is_made(self) -> bool {
         match self {
-            Self::Unavailable | Self::Refused | Self::Again | Self::NoRoom | Self::Panics => false,
+            Self::Unavailable | Self::Refused | Self::Again | Self::DiskFull | Self::Panics => {
+                false
+            }
             Self::AnswerLost | Self::RefusedLate | Self::PanicsLate => true,
         }
     }
 }
 
-/// Which call fails next, shared between the test and its lane.
+/// Which call fails next, shared between the test and its writer.
 #[derive(Clone, Default)]
 pub(crate) struct Faults(Arc<Mutex<Option<(usize, Fault)>>>);
 
@@ -82,19 +84,19 @@ impl Faults {
 }
 
 /// Passes every call on, but for the one that is to fail.
-pub(crate) struct FaultyLane {
-    inner: Box<dyn Lane>,
+pub(crate) struct FaultyWriter {
+    inner: Box<dyn WriterConnection>,
     faults: Faults,
 }
 
-impl FaultyLane {
-    pub(crate) fn new(inner: Box<dyn Lane>, faults: Faults) -> Self {
+impl FaultyWriter {
+    pub(crate) fn new(inner: Box<dyn WriterConnection>, faults: Faults) -> Self {
         Self { inner, faults }
     }
 
     fn pass<T>(
         &mut self,
-        call: impl FnOnce(&mut dyn Lane) -> Result<T, StoreError>,
+        call: impl FnOnce(&mut dyn WriterConnection) -> Result<T, StoreError>,
     ) -> Result<T, StoreError> {
         let Some(fault) = self.faults.next() else { return call(self.inner.as_mut()) };
         if fault.is_made() {
@@ -104,24 +106,24 @@ impl FaultyLane {
     }
 }
 
-impl Lane for FaultyLane {
-    fn due(&mut self, limit: usize) -> Result<Due, StoreError> {
-        self.pass(|lane| lane.due(limit))
+impl WriterConnection for FaultyWriter {
+    fn sweep_work(&mut self, limit: usize) -> Result<SweepWork, StoreError> {
+        self.pass(|writer| writer.sweep_work(limit))
     }
 
     fn begin(&mut self) -> Result<(), StoreError> {
-        self.pass(|lane| lane.begin())
+        self.pass(|writer| writer.begin())
     }
 
-    fn load<'a>(&mut self, wanted: &Wanted<'a>) -> Result<Book<'a>, StoreError> {
+    fn load<'a>(&mut self, request: &LoadRequest<'a>) -> Result<Book<'a>, StoreError> {
         let is_poisoned = |call_id: &str| call_id.starts_with(POISON);
-        let mut calls = wanted.calls.values();
+        let mut calls = request.calls.values();
         assert!(!calls.any(|call| is_poisoned(call.call_id.as_str())), "a fault of the test");
-        self.pass(|lane| lane.load(wanted))
+        self.pass(|writer| writer.load(request))
     }
 
     fn save(&mut self, book: Book<'_>) -> Result<(), StoreError> {
-        self.pass(|lane| lane.save(book))
+        self.pass(|writer| writer.save(book))
     }
 
     /// A commit that was made is never refused afterwards: its only other answer is none at all.
@@ -145,11 +147,11 @@ impl Lane for FaultyLane {
     }
 
     fn write_probe(&mut self) -> Result<(), StoreError> {
-        self.pass(|lane| lane.write_probe())
+        self.pass(|writer| writer.write_probe())
     }
 
     fn confirm_clock(&mut self) -> Result<ClockConfirmed, StoreError> {
-        self.pass(|lane| lane.confirm_clock())
+        self.pass(|writer| writer.confirm_clock())
     }
 
     fn idle(&mut self) {
@@ -157,21 +159,21 @@ impl Lane for FaultyLane {
     }
 }
 
-impl ControlTx for FaultyLane {
+impl ControlTx for FaultyWriter {
     fn now(&self) -> Timestamp {
         self.inner.now()
     }
 
-    fn allot(&mut self, count: usize) -> Result<i64, StoreError> {
-        self.pass(|lane| lane.allot(count))
+    fn allocate_ids(&mut self, count: usize) -> Result<i64, StoreError> {
+        self.pass(|writer| writer.allocate_ids(count))
     }
 
     fn tenant(&mut self, tenant_id: TenantId) -> Result<Option<TenantRow>, StoreError> {
-        self.pass(|lane| lane.tenant(tenant_id))
+        self.pass(|writer| writer.tenant(tenant_id))
     }
 
     fn put_tenant(&mut self, row: &TenantRow) -> Result<(), StoreError> {
-        self.pass(|lane| lane.put_tenant(row))
+        self.pass(|writer| writer.put_tenant(row))
     }
 
     fn integration(
@@ -179,7 +181,7 @@ impl ControlTx for FaultyLane {
         tenant_id: TenantId,
         integration_id: IntegrationId,
     ) -> Result<Option<IntegrationRow>, StoreError> {
-        self.pass(|lane| lane.integration(tenant_id, integration_id))
+        self.pass(|writer| writer.integration(tenant_id, integration_id))
     }
 
     fn integration_named(
@@ -187,11 +189,11 @@ impl ControlTx for FaultyLane {
         tenant_id: TenantId,
         name: &str,
     ) -> Result<Option<IntegrationId>, StoreError> {
-        self.pass(|lane| lane.integration_named(tenant_id, name))
+        self.pass(|writer| writer.integration_named(tenant_id, name))
     }
 
     fn integration_counts(&mut self, tenant_id: TenantId) -> Result<RowCounts, StoreError> {
-        self.pass(|lane| lane.integration_counts(tenant_id))
+        self.pass(|writer| writer.integration_counts(tenant_id))
     }
 
     fn api_key_counts(
@@ -199,7 +201,7 @@ impl ControlTx for FaultyLane {
         tenant_id: TenantId,
         now: Timestamp,
     ) -> Result<RowCounts, StoreError> {
-        self.pass(|lane| lane.api_key_counts(tenant_id, now))
+        self.pass(|writer| writer.api_key_counts(tenant_id, now))
     }
 
     fn integration_key_counts(
@@ -207,7 +209,7 @@ impl ControlTx for FaultyLane {
         integration: (TenantId, IntegrationId),
         now: Timestamp,
     ) -> Result<RowCounts, StoreError> {
-        self.pass(|lane| lane.integration_key_counts(integration, now))
+        self.pass(|writer| writer.integration_key_counts(integration, now))
     }
 
     fn drop_ended_api_keys(
@@ -216,7 +218,7 @@ impl ControlTx for FaultyLane {
         now: Timestamp,
         kept: u32,
     ) -> Result<(), StoreError> {
-        self.pass(|lane| lane.drop_ended_api_keys(tenant_id, now, kept))
+        self.pass(|writer| writer.drop_ended_api_keys(tenant_id, now, kept))
     }
 
     fn drop_ended_integration_keys(
@@ -225,11 +227,11 @@ impl ControlTx for FaultyLane {
         now: Timestamp,
         kept: u32,
     ) -> Result<(), StoreError> {
-        self.pass(|lane| lane.drop_ended_integration_keys(integration, now, kept))
+        self.pass(|writer| writer.drop_ended_integration_keys(integration, now, kept))
     }
 
     fn put_integration(&mut self, row: &IntegrationRow) -> Result<(), StoreError> {
-        self.pass(|lane| lane.put_integration(row))
+        self.pass(|writer| writer.put_integration(row))
     }
 
     fn api_key(
@@ -237,11 +239,11 @@ impl ControlTx for FaultyLane {
         tenant_id: TenantId,
         api_key_id: ApiKeyId,
     ) -> Result<Option<ApiKeyRow>, StoreError> {
-        self.pass(|lane| lane.api_key(tenant_id, api_key_id))
+        self.pass(|writer| writer.api_key(tenant_id, api_key_id))
     }
 
     fn put_api_key(&mut self, row: &ApiKeyRow) -> Result<(), StoreError> {
-        self.pass(|lane| lane.put_api_key(row))
+        self.pass(|writer| writer.put_api_key(row))
     }
 
     fn integration_key(
@@ -250,11 +252,11 @@ impl ControlTx for FaultyLane {
         integration_id: IntegrationId,
         integration_key_id: IntegrationKeyId,
     ) -> Result<Option<IntegrationKeyRow>, StoreError> {
-        self.pass(|lane| lane.integration_key(tenant_id, integration_id, integration_key_id))
+        self.pass(|writer| writer.integration_key(tenant_id, integration_id, integration_key_id))
     }
 
     fn put_integration_key(&mut self, row: &IntegrationKeyRow) -> Result<(), StoreError> {
-        self.pass(|lane| lane.put_integration_key(row))
+        self.pass(|writer| writer.put_integration_key(row))
     }
 
     fn stamp_keys(
@@ -262,30 +264,30 @@ impl ControlTx for FaultyLane {
         tenant_id: TenantId,
         uses: &[(KeyId, Timestamp)],
     ) -> Result<(), StoreError> {
-        self.pass(|lane| lane.stamp_keys(tenant_id, uses))
+        self.pass(|writer| writer.stamp_keys(tenant_id, uses))
     }
 
     fn put_audit(&mut self, row: &AuditRow) -> Result<(), StoreError> {
-        self.pass(|lane| lane.put_audit(row))
+        self.pass(|writer| writer.put_audit(row))
     }
 
     fn put_decision(&mut self, row: &DecisionRow) -> Result<(), StoreError> {
-        self.pass(|lane| lane.put_decision(row))
+        self.pass(|writer| writer.put_decision(row))
     }
 
     fn drop_decisions(&mut self, tenant_id: TenantId, kept: u32) -> Result<(), StoreError> {
-        self.pass(|lane| lane.drop_decisions(tenant_id, kept))
+        self.pass(|writer| writer.drop_decisions(tenant_id, kept))
     }
 
     fn put_signal(&mut self, row: &SignalRow) -> Result<(), StoreError> {
-        self.pass(|lane| lane.put_signal(row))
+        self.pass(|writer| writer.put_signal(row))
     }
 
     fn drop_signals(&mut self, tenant_id: TenantId, kept: u32) -> Result<(), StoreError> {
-        self.pass(|lane| lane.drop_signals(tenant_id, kept))
+        self.pass(|writer| writer.drop_signals(tenant_id, kept))
     }
 
     fn put_override(&mut self, row: &OverrideRow) -> Result<(), StoreError> {
-        self.pass(|lane| lane.put_override(row))
+        self.pass(|writer| writer.put_override(row))
     }
 }

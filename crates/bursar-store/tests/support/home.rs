@@ -4,7 +4,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use bursar_core::Timestamp;
-use bursar_store::{AuditKey, AuditVerified, Clocks, Lane, SqliteStore, Store, Verified};
+use bursar_store::{
+    AuditKey, AuditVerified, Clocks, SqliteStore, Store, Verified, WriterConnection,
+};
 use rusqlite::types::ValueRef;
 use rusqlite::{Connection, OpenFlags};
 use tempfile::TempDir;
@@ -19,8 +21,8 @@ pub(crate) fn audit_key() -> AuditKey {
 
 /// A database of a test's own, which goes when it is dropped.
 pub(crate) trait Home: Send + Sync {
-    /// Opens the store that lies here, with its lanes.
-    fn open(&self, clocks: Clocks) -> (Arc<dyn Store>, Vec<Box<dyn Lane>>);
+    /// Opens the store that lies here, with its writers.
+    fn open(&self, clocks: Clocks) -> (Arc<dyn Store>, Vec<Box<dyn WriterConnection>>);
 
     /// The rows of each of these statements, all of one instant and of every tenant.
     fn rows(&self, statements: &[&str]) -> Vec<Vec<Cells>>;
@@ -57,10 +59,10 @@ impl File {
 }
 
 impl Home for File {
-    fn open(&self, clocks: Clocks) -> (Arc<dyn Store>, Vec<Box<dyn Lane>>) {
+    fn open(&self, clocks: Clocks) -> (Arc<dyn Store>, Vec<Box<dyn WriterConnection>>) {
         let opened = SqliteStore::open(&self.path(), clocks, "fingerprint", audit_key());
-        let (store, lane) = opened.unwrap();
-        (store, vec![lane])
+        let (store, writer) = opened.unwrap();
+        (store, vec![writer])
     }
 
     fn rows(&self, statements: &[&str]) -> Vec<Vec<Cells>> {

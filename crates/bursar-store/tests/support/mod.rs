@@ -13,7 +13,8 @@ use bursar_core::{
     PolicyResult, ReserveRequest, TenantId, Timestamp, TokenBuckets, Usage,
 };
 use bursar_store::{
-    Actor, Changed, Clocks, Control, IntegrationDraft, Lane, Ledger, Observer, Store, Unobserved,
+    Actor, Changed, Clocks, Control, IntegrationDraft, Ledger, NoopObserver, Observer, Store,
+    WriterConnection,
 };
 
 use home::Home;
@@ -58,8 +59,8 @@ impl TestClock {
     }
 }
 
-/// What stands between a database's lane and the ledger.
-type Wrap = Arc<dyn Fn(Box<dyn Lane>) -> Box<dyn Lane> + Send + Sync>;
+/// What stands between a database's writer and the ledger.
+type Wrap = Arc<dyn Fn(Box<dyn WriterConnection>) -> Box<dyn WriterConnection> + Send + Sync>;
 
 /// An open store with its ledger.
 pub(crate) struct World {
@@ -75,12 +76,12 @@ pub(crate) struct World {
 impl World {
     /// A new, empty store; it is the morning of 14 March 2026.
     pub(crate) fn new(database: Database) -> Self {
-        Self::wrapped(database, Arc::new(|lane| lane))
+        Self::wrapped(database, Arc::new(|writer| writer))
     }
 
-    /// A new store whose lane goes through `wrap`, each time it is opened.
+    /// A new store whose writer goes through `wrap`, each time it is opened.
     pub(crate) fn wrapped(database: Database, wrap: Wrap) -> Self {
-        Self::observed(database, wrap, Arc::new(Unobserved))
+        Self::observed(database, wrap, Arc::new(NoopObserver))
     }
 
     /// The same with an observer of the writer.
@@ -103,9 +104,9 @@ impl World {
         observer: Arc<dyn Observer>,
         caps: Caps,
     ) -> Self {
-        let (store, lanes) = home.open(clock.clocks());
-        let lanes = lanes.into_iter().map(|lane| wrap(lane)).collect();
-        let ledger = Ledger::start(lanes, Arc::clone(&observer), caps).unwrap();
+        let (store, writers) = home.open(clock.clocks());
+        let writers = writers.into_iter().map(|writer| wrap(writer)).collect();
+        let ledger = Ledger::start(writers, Arc::clone(&observer), caps).unwrap();
         Self { clock, store, ledger, home, wrap, observer, caps }
     }
 
@@ -157,9 +158,10 @@ impl World {
     pub(crate) async fn verify(&self) {
         let recount = Recount::of(self.home.as_ref());
         for &(tenant_id, integration_id) in &recount.integrations {
-            self.ledger.touch(tenant_id, integration_id).await.unwrap();
-            let standing = self.store.standing(tenant_id, integration_id).await.unwrap().unwrap();
-            let (account, now) = (standing.account, standing.now);
+            self.ledger.load_account(tenant_id, integration_id).await.unwrap();
+            let snapshot =
+                self.store.account_snapshot(tenant_id, integration_id).await.unwrap().unwrap();
+            let (account, now) = (snapshot.account, snapshot.now);
             let counter = account.counter(now.month()).unwrap();
             let key = (tenant_id, integration_id);
             assert_eq!(counter.used, recount.used(key, now.month()), "used by {key:?}");

@@ -4,7 +4,9 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use bursar_core::Timestamp;
-use bursar_store::{AuditVerified, Clocks, Lane, PostgresOptions, PostgresStore, Store, Verified};
+use bursar_store::{
+    AuditVerified, Clocks, PostgresOptions, PostgresStore, Store, Verified, WriterConnection,
+};
 
 use crate::postgres::cluster::Cluster;
 use crate::postgres::database::Database;
@@ -25,17 +27,17 @@ impl Server {
 }
 
 impl Home for Server {
-    fn open(&self, clocks: Clocks) -> (Arc<dyn Store>, Vec<Box<dyn Lane>>) {
+    fn open(&self, clocks: Clocks) -> (Arc<dyn Store>, Vec<Box<dyn WriterConnection>>) {
         let options = PostgresOptions {
-            // Ids of one lane are in the order in which they were made.
-            lanes: 1,
+            // Ids of one writer are in the order in which they were made.
+            writers: 1,
             readers: 4,
             secret_fingerprint: "fingerprint".to_owned(),
             audit_key: audit_key(),
             clock: Some(clocks),
         };
-        let (store, lanes) = PostgresStore::open(self.0.app_url(), &options).unwrap();
-        (store, lanes)
+        let (store, writers) = PostgresStore::open(self.0.app_url(), &options).unwrap();
+        (store, writers)
     }
 
     /// As the application's role, which sees the rows of one tenant at a time.

@@ -230,9 +230,12 @@ pub async fn get_status(
         return Err(not_found());
     }
     app.store.integration(caller.tenant_id, integration_id).await?.ok_or_else(not_found)?;
-    let standing =
-        app.store.standing(caller.tenant_id, integration_id).await?.ok_or_else(not_found)?;
-    let (account, now) = (&standing.account, standing.now);
+    let snapshot = app
+        .store
+        .account_snapshot(caller.tenant_id, integration_id)
+        .await?
+        .ok_or_else(not_found)?;
+    let (account, now) = (&snapshot.account, snapshot.now);
     let sums = AccountSums::of(account, now).map_err(|_| ApiError::of(ErrorCode::Internal))?;
     let limits = account.integration.limits;
     let [budget, tokens, rate] = limits.all().map(|limit| sums.state(&limit));
@@ -278,8 +281,10 @@ async fn evaluate(
     let asked = asked_integration(integration_id.as_deref(), caller.only)?;
     let name =
         integration_id.unwrap_or_else(|| caller.only.map_or_else(String::new, |id| id.to_string()));
-    let standing = match asked {
-        Some(integration_id) => app.store.standing(caller.tenant_id, integration_id).await?,
+    let snapshot = match asked {
+        Some(integration_id) => {
+            app.store.account_snapshot(caller.tenant_id, integration_id).await?
+        }
         None => None,
     };
     let keep = |integration_id, decision: &Decision, at| {
@@ -293,7 +298,7 @@ async fn evaluate(
             at,
         });
     };
-    let Some(standing) = standing else {
+    let Some(snapshot) = snapshot else {
         let decision = Decision::hard_blocked(caller.unknown_integration());
         let now = app.store.now();
         app.metrics.decided(DecisionKind::Check, &decision);
@@ -301,7 +306,7 @@ async fn evaluate(
         let view = DecisionView::new(&decision, caller.tenant_id, name, now);
         return Ok((view, HeaderMap::new()));
     };
-    let (account, now) = (&standing.account, standing.now);
+    let (account, now) = (&snapshot.account, snapshot.now);
     let decision =
         decide(account, estimate, now).map_err(|_| ApiError::of(ErrorCode::Unavailable))?;
     app.metrics.decided(DecisionKind::Check, &decision);

@@ -8,7 +8,7 @@ use bursar_core::{
     ReleaseOutcome, Reservation, ReservationState, ReserveOutcome, ReserveRefusal, ReserveRequest,
     TenantId, Verdict,
 };
-use bursar_store::{DecisionKind, Standing};
+use bursar_store::{AccountSnapshot, DecisionKind};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use utoipa::ToSchema;
@@ -256,7 +256,7 @@ pub async fn create_reservation(
         return Ok(Answer::ok(ReserveView { decision, reservation: None }).into_response());
     };
     let request = ReserveRequest { integration_id, call_id, estimate, model, ttl_seconds };
-    let (outcome, standing) = app.ledger.reserve_with_standing(tenant_id, request).await?;
+    let (outcome, snapshot) = app.ledger.reserve_with_snapshot(tenant_id, request).await?;
     match outcome {
         ReserveOutcome::Held(held) => {
             app.metrics.decided(DecisionKind::Reservation, &held.decision);
@@ -264,9 +264,9 @@ pub async fn create_reservation(
                 let at = held.created_at;
                 app.decision_log.note(note(Some(integration_id), &held.decision, at));
             }
-            Ok(held_answer(tenant_id, &held, standing.as_ref()))
+            Ok(held_answer(tenant_id, &held, snapshot.as_ref()))
         }
-        ReserveOutcome::Replayed(held) => Ok(held_answer(tenant_id, &held, standing.as_ref())),
+        ReserveOutcome::Replayed(held) => Ok(held_answer(tenant_id, &held, snapshot.as_ref())),
         ReserveOutcome::Refused(refusal) => {
             let unknown = refusal == Decision::hard_blocked(ReasonCode::IntegrationNotFound);
             let refusal = if unknown {
@@ -277,7 +277,7 @@ pub async fn create_reservation(
             let now = app.store.now();
             app.metrics.decided(DecisionKind::Reservation, &refusal);
             app.decision_log.note(note((!unknown).then_some(integration_id), &refusal, now));
-            let headers = decision_headers(standing.as_ref(), &refusal);
+            let headers = decision_headers(snapshot.as_ref(), &refusal);
             let id = integration_id.to_string();
             let decision = DecisionView::new(&refusal, tenant_id, id, now);
             let view = ReserveView { decision, reservation: None };
@@ -302,8 +302,12 @@ fn read_create(text: &str, only: Option<IntegrationId>) -> Result<ValidReservati
     Ok(ValidReservation { asked, name, call_id, estimate, model: create.model, ttl_seconds })
 }
 
-fn held_answer(tenant_id: TenantId, held: &Reservation, standing: Option<&Standing>) -> Response {
-    let headers = decision_headers(standing, &held.decision);
+fn held_answer(
+    tenant_id: TenantId,
+    held: &Reservation,
+    snapshot: Option<&AccountSnapshot>,
+) -> Response {
+    let headers = decision_headers(snapshot, &held.decision);
     let id = held.request.integration_id.to_string();
     let decision = DecisionView::new(&held.decision, tenant_id, id, held.created_at);
     let view = ReserveView { decision, reservation: Some(HeldView::from(held)) };
@@ -411,9 +415,9 @@ fn path_call_id(call_id: String) -> Result<CallId, ApiError> {
 }
 
 /// The headers about the limits as they stand after the decision.
-fn decision_headers(standing: Option<&Standing>, decision: &Decision) -> HeaderMap {
-    let mut headers = standing.map_or_else(HeaderMap::new, |standing| {
-        rate_limit_headers(&standing.account, decision, standing.now)
+fn decision_headers(snapshot: Option<&AccountSnapshot>, decision: &Decision) -> HeaderMap {
+    let mut headers = snapshot.map_or_else(HeaderMap::new, |snapshot| {
+        rate_limit_headers(&snapshot.account, decision, snapshot.now)
     });
     if let Some(seconds) = retry_after(decision) {
         headers.insert(header::RETRY_AFTER, seconds);

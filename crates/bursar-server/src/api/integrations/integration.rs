@@ -357,13 +357,13 @@ pub async fn get_integration_limits(
     if caller.only.is_some_and(|only| only != row.integration_id) {
         return Err(not_found());
     }
-    let standing = app.store.standing(caller.tenant_id, row.integration_id).await?;
-    let standing = standing.ok_or_else(not_found)?;
-    let current = standing.now.month();
+    let snapshot = app.store.account_snapshot(caller.tenant_id, row.integration_id).await?;
+    let snapshot = snapshot.ok_or_else(not_found)?;
+    let current = snapshot.now.month();
     let month = period.unwrap_or(current);
     if month == current {
         let failed = |_| ApiError::of(ErrorCode::Internal);
-        let sums = AccountSums::of(&standing.account, standing.now).map_err(failed)?;
+        let sums = AccountSums::of(&snapshot.account, snapshot.now).map_err(failed)?;
         return Ok(Answer::ok(LimitsView::new(row, &sums)));
     }
     // The rate of a month that is over is nobody's; its counters stay.

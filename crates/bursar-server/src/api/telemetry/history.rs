@@ -8,7 +8,7 @@ use axum::http::{HeaderValue, header};
 use axum::response::Response;
 use bursar_core::{Day, EntryId, PolicyResult, TenantId, Timestamp};
 use bursar_store::{
-    CallFilter, CallLabel, CallOutcome, HistoryFilter, HistoryPage, HistoryPart, HistoryPlace,
+    CallFilter, CallLabel, CallOutcome, HistoryFilter, HistoryPage, HistoryPart, HistoryPosition,
     Page, Store, StoreError,
 };
 use bytes::Bytes;
@@ -226,7 +226,7 @@ struct Export {
 enum Next {
     Head(HistoryPage),
     Page(HistoryPage),
-    Read(HistoryPlace),
+    Read(HistoryPosition),
     End,
 }
 
@@ -326,13 +326,13 @@ fn parse_policy(text: &str) -> Result<PolicyResult, &'static str> {
         .ok_or("must be allowed, warned or blocked")
 }
 
-fn cursor(place: HistoryPlace) -> String {
+fn cursor(place: HistoryPosition) -> String {
     cursor::text(place.occurred_at, place.entry_id.number())
 }
 
-fn parse_cursor(text: &str) -> Result<HistoryPlace, &'static str> {
+fn parse_cursor(text: &str) -> Result<HistoryPosition, &'static str> {
     let (occurred_at, entry_id) = cursor::parse(text, EntryId::from_number)?;
-    Ok(HistoryPlace { occurred_at, entry_id })
+    Ok(HistoryPosition { occurred_at, entry_id })
 }
 
 /// The routes of this file, each with its rule.

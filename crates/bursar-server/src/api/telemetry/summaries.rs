@@ -3,7 +3,7 @@
 use axum::extract::State;
 use axum::response::Response;
 use bursar_core::IntegrationId;
-use bursar_store::{DayFilter, DayPlace, DayUsage, IntegrationUsage, Page, Sums};
+use bursar_store::{DayFilter, DayPosition, DayUsage, IntegrationUsage, Page, Sums};
 use serde::{Serialize, Serializer};
 use utoipa::openapi::path::{Parameter, ParameterIn};
 use utoipa::{IntoParams, ToSchema};
@@ -286,13 +286,13 @@ pub async fn list_daily_aggregates(
     Answer::list(DayList(found.rows), meta).large(&reads).await
 }
 
-fn cursor(DayPlace { day, integration_id }: DayPlace) -> String {
+fn cursor(DayPosition { day, integration_id }: DayPosition) -> String {
     cursor::text(day.start(), integration_id.number())
 }
 
-fn parse_cursor(text: &str) -> Result<DayPlace, &'static str> {
+fn parse_cursor(text: &str) -> Result<DayPosition, &'static str> {
     let (at, integration_id) = cursor::parse(text, IntegrationId::from_number)?;
-    Ok(DayPlace { day: at.day(), integration_id })
+    Ok(DayPosition { day: at.day(), integration_id })
 }
 
 /// The routes of this file, each with its rule.

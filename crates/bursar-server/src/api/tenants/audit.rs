@@ -7,7 +7,7 @@ use axum::extract::State;
 use axum::http::{HeaderValue, header};
 use axum::response::Response;
 use bursar_core::{AuditId, TenantId};
-use bursar_store::{AuditEntry, AuditFilter, AuditPlace, ChainPlace, Store, StoreError};
+use bursar_store::{AuditEntry, AuditFilter, AuditPosition, ChainPosition, Store, StoreError};
 use bytes::Bytes;
 use futures_util::stream;
 use utoipa::IntoParams;
@@ -80,7 +80,7 @@ pub async fn list_audit(
         target_id: query.text("target_id"),
         start,
         end,
-        after: after.map(|(at, audit_id)| AuditPlace { at, audit_id }),
+        after: after.map(|(at, audit_id)| AuditPosition { at, audit_id }),
     };
     query.done()?;
     let found = reads.audit(caller.tenant_id, filter, limit).await?;
@@ -108,7 +108,7 @@ struct Export {
 /// What an export does next.
 enum Next {
     Write(Vec<AuditEntry>),
-    ReadAfter(ChainPlace),
+    ReadAfter(ChainPosition),
     End,
 }
 
@@ -176,7 +176,7 @@ impl Export {
         if rows.len() == EXPORT_ROWS as usize
             && let Some(last) = rows.last()
         {
-            self.next = Next::ReadAfter(last.chain_place());
+            self.next = Next::ReadAfter(last.chain_position());
         }
         let hold = Arc::clone(&self.hold);
         let write = move || {

@@ -1,6 +1,8 @@
 //! What the writer tells: usage once it is durable, and what writing took.
 
-use bursar_store::{Cache, Facts, HoldFacts, Observer, StoreError, Taken, Took, Waiting};
+use bursar_store::{
+    Cache, Dequeued, Facts, HoldFacts, Observer, StoreError, TransactionTiming, Waiting,
+};
 use prometheus::{Histogram, IntCounterVec, IntGauge, IntGaugeVec, Registry, Result};
 
 use super::labels::Forgotten;
@@ -110,12 +112,12 @@ fn gauge_value(size: usize) -> i64 {
 }
 
 impl Observer for LedgerMetrics {
-    fn taken(&self, Taken { commands, waited }: Taken) {
+    fn dequeued(&self, Dequeued { commands, waited }: Dequeued) {
         self.group_commands.observe(commands as f64);
         self.queue_wait.observe(waited.as_secs_f64());
     }
 
-    fn committed(&self, Took { transaction, commit }: Took) {
+    fn committed(&self, TransactionTiming { transaction, commit }: TransactionTiming) {
         self.transaction.observe(transaction.as_secs_f64());
         self.commit.observe(commit.as_secs_f64());
     }
@@ -146,7 +148,7 @@ impl Observer for LedgerMetrics {
         }
         let kind = match error {
             StoreError::Unavailable(_) => "unavailable",
-            StoreError::Again(_) => "again",
+            StoreError::Retry(_) => "again",
             StoreError::Statement(_) => "statement",
             StoreError::Exists(_) => "exists",
             StoreError::TotalsOverflow(_) => "overflow",

@@ -19,7 +19,9 @@ use std::sync::Arc;
 
 use axum::http::Method;
 use bursar_core::{ClockState, Decision, Dimension, ProtectionDecision};
-use bursar_store::{Cache, DecisionKind, Facts, Observer, Store, StoreError, Taken, Took, Waiting};
+use bursar_store::{
+    Cache, DecisionKind, Dequeued, Facts, Observer, Store, StoreError, TransactionTiming, Waiting,
+};
 use bytes::Bytes;
 use prometheus::{Registry, TextEncoder};
 use tokio::sync::{AcquireError, OwnedSemaphorePermit, Semaphore};
@@ -158,12 +160,12 @@ impl Metrics {
 }
 
 impl Observer for Metrics {
-    fn taken(&self, taken: Taken) {
-        self.ledger.taken(taken);
+    fn dequeued(&self, dequeued: Dequeued) {
+        self.ledger.dequeued(dequeued);
     }
 
-    fn committed(&self, took: Took) {
-        self.ledger.committed(took);
+    fn committed(&self, timing: TransactionTiming) {
+        self.ledger.committed(timing);
     }
 
     fn written(&self, facts: &Facts<'_>) {

@@ -6,7 +6,7 @@
 use std::sync::Arc;
 
 use bursar_core::Measure;
-use bursar_store::{HotAccount, Stock, Store, StoreError};
+use bursar_store::{NearLimit, Store, StoreError, StoreStats};
 use parking_lot::RwLock;
 use prometheus::core::{Collector, Desc};
 use prometheus::proto::MetricFamily;
@@ -43,9 +43,9 @@ impl StoreStatsMetrics {
     }
 
     pub(super) async fn read(&self, store: &dyn Store) -> std::result::Result<(), StoreError> {
-        let near_limit = store.hottest(NEAR_LIMIT_MAX).await?;
-        let stats = store.stock().await?;
-        let Stock { tenants, open_reservations, data_bytes, log_bytes, is_log_kept } = stats;
+        let near_limit = store.near_limits(NEAR_LIMIT_MAX).await?;
+        let stats = store.stats().await?;
+        let StoreStats { tenants, open_reservations, data_bytes, log_bytes, is_log_kept } = stats;
         self.ratios.show(&near_limit);
         self.reservations_open.set(open_reservations);
         self.tenants.set(tenants);
@@ -59,7 +59,7 @@ impl StoreStatsMetrics {
     }
 }
 
-/// The ratios of the hottest integrations. They change all at once: a scrape never sees half of
+/// The ratios of the integrations nearest to their limits. They change all at once: a scrape never sees half of
 /// the old ones and half of the new ones.
 #[derive(Clone)]
 struct NearLimitRatios {
@@ -78,7 +78,7 @@ impl NearLimitRatios {
         Ok([table::BUDGET_USED.ratios()?, table::TOKENS_USED.ratios()?])
     }
 
-    fn show(&self, accounts: &[HotAccount]) {
+    fn show(&self, accounts: &[NearLimit]) {
         // They were made once, so they can be made again.
         let Ok([budgets, tokens]) = Self::families() else { return };
         for account in accounts {
