@@ -25,9 +25,7 @@ select create_reference_table('tenants');
 -- index is used.
 alter policy of_tenant on integrations
     using (tenant_id = nullif(current_setting('bursar.tenant_id', true), '')::bigint);
-alter policy of_tenant on api_keys
-    using (tenant_id = nullif(current_setting('bursar.tenant_id', true), '')::bigint);
-alter policy of_tenant on integration_keys
+alter policy of_tenant on keys
     using (tenant_id = nullif(current_setting('bursar.tenant_id', true), '')::bigint);
 alter policy of_tenant on calls
     using (tenant_id = nullif(current_setting('bursar.tenant_id', true), '')::bigint);
@@ -61,8 +59,7 @@ alter policy of_tenant on protection_overrides
 -- Citus (on PostgreSQL 15 and later) cannot move a shard that is written to while row level security
 -- binds the owner too. It still binds the role of the servers.
 alter table integrations no force row level security;
-alter table api_keys no force row level security;
-alter table integration_keys no force row level security;
+alter table keys no force row level security;
 alter table calls no force row level security;
 alter table usage_entries no force row level security;
 alter table counters no force row level security;
@@ -80,8 +77,7 @@ alter table protection_overrides no force row level security;
 
 -- All rows of a tenant lie on one node, so that its transactions stay there.
 select create_distributed_table('integrations', 'tenant_id');
-select create_distributed_table('api_keys', 'tenant_id', colocate_with => 'integrations');
-select create_distributed_table('integration_keys', 'tenant_id', colocate_with => 'integrations');
+select create_distributed_table('keys', 'tenant_id', colocate_with => 'integrations');
 select create_distributed_table('calls', 'tenant_id', colocate_with => 'integrations');
 select create_distributed_table('usage_entries', 'tenant_id', colocate_with => 'integrations');
 select create_distributed_table('counters', 'tenant_id', colocate_with => 'integrations');

@@ -5,10 +5,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use bursar_core::{IntegrationId, LimitSettings, OnboardingState, TenantId};
-use bursar_server::auth::secret::{api_key_text, random_digits};
+use bursar_server::auth::secret::{KeyPrefix, random_digits};
 use bursar_server::config::settings::Config;
 use bursar_server::server;
-use bursar_store::{Actor, Control, ControlTx, IntegrationDraft};
+use bursar_store::{Actor, Control, ControlTx, IntegrationDraft, KeyDraft};
 
 use crate::Failure;
 use crate::client::Make;
@@ -126,13 +126,14 @@ pub(crate) fn prepare(
         let (digits, hasher) = (random_digits()?, app.clone());
         let create = move |tx: &mut dyn ControlTx| {
             let mut text = String::new();
-            let mut hash = |id| {
-                let key = api_key_text(tenant_id, id, &digits);
+            let mut hash = |key_id| {
+                let prefix = KeyPrefix { tenant_id, integration_id: None, key_id };
+                let key = prefix.with_digits(&digits);
                 text = key.expose().to_owned();
                 hasher.secret_key.hash(key.expose())
             };
             let made = Control::new(tx, &actor(), tenant_id)
-                .create_api_key("bench", "*", None, &mut hash)?;
+                .create_key(KeyDraft::api("bench", "*", None), &mut hash)?;
             Ok(made.map(|_| text))
         };
         let api_key = app.ledger.change(tenant_id, create).await??;

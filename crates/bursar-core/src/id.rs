@@ -127,12 +127,8 @@ id! {
     EntryId, 3
 }
 id! {
-    /// An API key of a tenant.
-    ApiKeyId, 4
-}
-id! {
-    /// A key that is good for one integration only.
-    IntegrationKeyId, 5
+    /// A key of a tenant: an API key, or one that is good for one integration only.
+    KeyId, 4
 }
 id! {
     /// A row of the audit log.

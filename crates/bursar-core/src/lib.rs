@@ -40,8 +40,7 @@ pub use decide::{Decision, Estimate, Reason, ReasonCode, Verdict, decide, warn_p
 pub use entry::{CostSource, Entry, EntryKind, RecordedCall, UsageStatus};
 pub use health::{FailureCause, Health};
 pub use id::{
-    ApiKeyId, AuditId, DecisionId, EntryId, IntegrationId, IntegrationKeyId, ParseIdError,
-    SignalId, TenantId,
+    AuditId, DecisionId, EntryId, IntegrationId, KeyId, ParseIdError, SignalId, TenantId,
 };
 pub use integration::{CostBasis, Integration, IntegrationStatus, LifecycleRefusal, LimitSettings};
 pub use limit::{Action, Limit, Measure, Scope, Window};

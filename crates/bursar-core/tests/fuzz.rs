@@ -6,7 +6,7 @@
 mod fuzzing;
 
 use bursar_core::{
-    ApiKeyId, CallId, EntryId, IntegrationId, MoneyError, NANOS_PER_CENT, Nanos, TenantId,
+    CallId, EntryId, IntegrationId, KeyId, MoneyError, NANOS_PER_CENT, Nanos, TenantId,
 };
 use fuzzing::{Choices, Effort, Fate, fuzz};
 
@@ -86,8 +86,8 @@ fn an_id_is_read_back_and_is_of_one_kind() {
     fuzz(bolero::check!(), Effort::PLAIN, |choices: &mut Choices<'_>| match choices.below(4) {
         0 => check_id!(choices, TenantId, IntegrationId),
         1 => check_id!(choices, IntegrationId, EntryId),
-        2 => check_id!(choices, EntryId, ApiKeyId),
-        _ => check_id!(choices, ApiKeyId, TenantId),
+        2 => check_id!(choices, EntryId, KeyId),
+        _ => check_id!(choices, KeyId, TenantId),
     });
 }
 

@@ -28,7 +28,7 @@ pub use audit::check::{AuditCheck, AuditVerified};
 pub use cache::{Cache, CacheUse};
 pub use clock::{BootClock, Clock, ClockConfirmed, Clocks, system_boot};
 pub use control::{
-    Changed, Control, ControlRefusal, IntegrationDraft, IntegrationEdit, TenantCaps,
+    Changed, Control, ControlRefusal, IntegrationDraft, IntegrationEdit, KeyDraft, TenantCaps,
 };
 pub use error::{Cause, NotWritable, StoreError};
 pub use postgres::{OpenPostgresError, OpenedPostgres, PostgresOptions, PostgresStore};
@@ -49,8 +49,8 @@ pub use rows::codec::call_key;
 pub use rows::protection::{OverrideRow, SignalRow};
 pub use rows::rollup::{Grain, LATENCY_BOUNDS_MS, LATENCY_BUCKETS, OTHER, Rollup};
 pub use rows::row::{
-    Actor, ApiKeyRow, AuditRow, DecisionKind, DecisionRow, IntegrationKeyRow, IntegrationRow,
-    KeyId, SecretHash, TenantRow, UsageRow,
+    Actor, AuditRow, DecisionKind, DecisionRow, IntegrationRow, KeyRow, SecretHash, TenantRow,
+    UsageRow,
 };
 pub use schema::SchemaStatus;
 pub use sqlite::{BackedUp, CopyError, CopyProgress, Existing, OpenError, Restore, SqliteStore};

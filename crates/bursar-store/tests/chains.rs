@@ -11,9 +11,9 @@ mod support;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use bursar_core::{ApiKeyId, Caps, TenantId, Timestamp};
+use bursar_core::{Caps, KeyId, TenantId, Timestamp};
 use bursar_store::{
-    AuditVerified, Control, Ledger, Observer, PostgresOptions, PostgresStore, StoreError,
+    AuditVerified, Control, KeyDraft, Ledger, Observer, PostgresOptions, PostgresStore, StoreError,
 };
 use postgres::cluster::Cluster;
 use postgres::database::Database;
@@ -64,30 +64,31 @@ impl World {
     }
 
     /// Keys, which are made one after the other.
-    async fn keys(&self) -> Vec<ApiKeyId> {
+    async fn keys(&self) -> Vec<KeyId> {
         let mut keys = Vec::new();
         let tenant_id = self.tenant_id;
         for _ in 0..KEYS {
             let made = self.nodes[0].change(tenant_id, move |tx| {
-                Control::new(tx, &actor(), tenant_id).create_api_key("k", "*", None, |_| [1; 32])
+                Control::new(tx, &actor(), tenant_id)
+                    .create_key(KeyDraft::api("k", "*", None), |_| [1; 32])
             });
-            keys.push(made.await.unwrap().unwrap().api_key_id);
+            keys.push(made.await.unwrap().unwrap().key_id);
         }
         keys
     }
 
     /// Revokes keys, two at the same moment on two nodes.
-    async fn revoke(&self, keys: &[ApiKeyId]) {
+    async fn revoke(&self, keys: &[KeyId]) {
         for pair in keys.chunks(2) {
             let [first, second] = pair else { unreachable!("an even number of keys") };
             tokio::join!(self.revoke_on(0, *first), self.revoke_on(1, *second));
         }
     }
 
-    async fn revoke_on(&self, node: usize, api_key_id: ApiKeyId) {
+    async fn revoke_on(&self, node: usize, key_id: KeyId) {
         let tenant_id = self.tenant_id;
         let revoked = self.nodes.get(node).unwrap().change(tenant_id, move |tx| {
-            Control::new(tx, &actor(), tenant_id).revoke_api_key(api_key_id)
+            Control::new(tx, &actor(), tenant_id).revoke_key(None, key_id)
         });
         revoked.await.unwrap().unwrap();
     }
@@ -141,13 +142,13 @@ async fn a_change_that_goes_on_after_its_row_keeps_nobody_waiting_for_it() {
         let (first, second) = (*first, *second);
         // One locks the tenant after it has added its row, the other one before.
         let after = world.nodes[0].change(tenant_id, move |tx| {
-            let changed = Control::new(tx, &actor(), tenant_id).revoke_api_key(first)?;
+            let changed = Control::new(tx, &actor(), tenant_id).revoke_key(None, first)?;
             tx.tenant(tenant_id)?;
             Ok(changed)
         });
         let before = world.nodes[1].change(tenant_id, move |tx| {
             tx.tenant(tenant_id)?;
-            Control::new(tx, &actor(), tenant_id).revoke_api_key(second)
+            Control::new(tx, &actor(), tenant_id).revoke_key(None, second)
         });
         let (after, before) = tokio::join!(after, before);
         after.unwrap().unwrap();

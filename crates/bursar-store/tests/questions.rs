@@ -135,6 +135,43 @@ async fn reads_of<T>(
     (answer, rows_read(database, table) - before)
 }
 
+#[tokio::test]
+async fn a_page_of_keys_reads_those_of_its_owner_only() {
+    let database = migrated();
+    ask(database.owner_url(), "alter table keys set (autovacuum_enabled = false)").unwrap();
+    // One in a hundred is an API key, and the others are of integrations.
+    let sql = format!(
+        "begin;
+         set local bursar.tenant_id = '1';
+         insert into tenants values (1, 'tenant', 1, 1, 1, 1);
+         insert into integrations select 1, 100 + n, 'integration ' || n, 'openai', null,
+             '{{}}', null, 2, 1, null, null, null, 0, 0, 0, 1, 1, 1, 'operator', null
+             from generate_series(1, {INTEGRATIONS}) n;
+         insert into keys (tenant_id, key_id, integration_id, name, scopes, secret_hash, created_at,
+             created_by)
+             select 1, n, case when n % 100 = 0 then null else 101 + n % {INTEGRATIONS} end, 'key',
+             case when n % 100 = 0 then '*' end, sha256(''), 1, 'operator'
+             from generate_series(1, 20000) n;
+         commit;"
+    );
+    ask(database.app_url(), &sql).unwrap();
+    keys_are_read_by_owner(&database).await;
+    ask(database.owner_url(), "analyze keys").unwrap();
+    keys_are_read_by_owner(&database).await;
+}
+
+async fn keys_are_read_by_owner(database: &Database) {
+    let page = Page { offset: 20, limit: 50 };
+    for (owner, owned) in [(None, 200), (Some(integration(2)), 1_000)] {
+        let (found, read) = reads_of(database, "keys", async |store| {
+            store.keys(tenant(), owner, page).await.unwrap()
+        })
+        .await;
+        assert_eq!((found.total, found.rows.len()), (owned, 50));
+        assert!(read <= owned + 70, "{owner:?}: {read} of {owned}");
+    }
+}
+
 /// Each way to lead a page with another filter that lets nothing through, and those ways alone.
 fn filters() -> Vec<(HistoryFilter, bool)> {
     let any = HistoryFilter::default;

@@ -144,6 +144,17 @@ fn the_audit_log_begins_where_the_last_page_ended_and_sorts_nothing() {
 }
 
 #[test]
+fn the_keys_of_an_owner_are_listed_and_counted_without_those_of_others() {
+    let (_folder, path) = migrated();
+    let db = Connection::open(path).unwrap();
+    let by_owner = "keys_by_owner (tenant_id=? AND integration_id=?)";
+    for name in ["LIST_KEYS", "COUNT_KEYS", "COUNT_LIVE"] {
+        let plan = plan_of(&db, "keys.rs", name);
+        assert!(matches!(&*plan, [step] if step.contains(by_owner)), "{name}: {plan:?}");
+    }
+}
+
+#[test]
 fn sums_of_days_read_these_days_only() {
     let (_folder, path) = migrated();
     let db = Connection::open(path).unwrap();
@@ -233,7 +244,7 @@ async fn a_file_of_the_first_schema_is_brought_up_to_date_and_keeps_its_entries(
     drop((store, writer));
     let db = Connection::open(&path).unwrap();
     let version: u32 = db.query_row("pragma user_version", [], |row| row.get(0)).unwrap();
-    assert_eq!(version, 5);
+    assert_eq!(version, 4);
     let audited = |unchained_before| {
         let key = audit_key();
         SqliteStore::verify_audit(&path, "fingerprint", &key, None, unchained_before)

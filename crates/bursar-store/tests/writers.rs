@@ -16,7 +16,7 @@ use bursar_core::{
     ReserveRefusal, TenantId, TenantLifecycle,
 };
 use bursar_store::{
-    AuditKey, Control, KeyId, Ledger, NoopObserver, PostgresOptions, PostgresStore,
+    AuditKey, Control, KeyDraft, Ledger, NoopObserver, PostgresOptions, PostgresStore,
 };
 use postgres::cluster::Cluster;
 use postgres::database::Database;
@@ -253,16 +253,17 @@ async fn a_key_that_someone_changes_is_not_stamped_and_nobody_waits() {
     let mut keys = Vec::new();
     for name in ["changes", "rests"] {
         let made = one.change(tenant_id, move |tx| {
-            Control::new(tx, &actor(), tenant_id).create_api_key(name, "*", None, |_| [1; 32])
+            Control::new(tx, &actor(), tenant_id)
+                .create_key(KeyDraft::api(name, "*", None), |_| [1; 32])
         });
-        keys.push(made.await.unwrap().unwrap().api_key_id);
+        keys.push(made.await.unwrap().unwrap().key_id);
     }
     let (changes, rests) = (keys[0], keys[1]);
     let (says_locked, locked) = std::sync::mpsc::channel();
     let (says_stamped, stamped) = std::sync::mpsc::channel();
     let changing = tokio::spawn(async move {
         let change = one.change(tenant_id, move |tx| {
-            let key = tx.api_key(tenant_id, changes)?;
+            let key = tx.key(tenant_id, changes)?;
             says_locked.send(()).unwrap();
             stamped.recv().unwrap();
             Ok(key)
@@ -272,10 +273,10 @@ async fn a_key_that_someone_changes_is_not_stamped_and_nobody_waits() {
     });
     tokio::task::spawn_blocking(move || locked.recv().unwrap()).await.unwrap();
     let at = bursar_core::Timestamp::MIN.plus_seconds(1_000);
-    let uses = [(KeyId::Api(changes), at), (KeyId::Api(rests), at)];
+    let uses = [(changes, at), (rests, at)];
     // In a transaction of its own, while the other one is open.
     other.change(tenant_id, move |tx| tx.stamp_keys(tenant_id, &uses)).await.unwrap();
-    let last_used = database.run("select last_used_at from api_keys order by name");
+    let last_used = database.run("select last_used_at from keys order by name");
     let at = at.micros().to_string();
     assert_eq!(last_used, [[None], [Some(at)]]);
     says_stamped.send(()).unwrap();

@@ -7,15 +7,13 @@ use axum::http::{HeaderMap, HeaderName, header};
 use bursar_core::TenantId;
 use bursar_store::{SecretHash, Store, StoreError};
 
-use crate::auth::caller::{Caller, CallerTenant, Kind, is_past};
+use crate::auth::caller::{Caller, CallerTenant, Kind};
 use crate::auth::failed_logins::{FailedLogin, FailedLogins};
 use crate::auth::key_cache::KeyCache;
 use crate::auth::oidc::{Issuers, Person, PersonError, TokenRefusal};
 use crate::auth::onboarding::Onboarding;
 use crate::auth::scopes::ScopeSet;
-use crate::auth::secret::{
-    OPERATOR_PREFIX, Secret, SecretKey, read_api_key, read_integration_key, same_hash,
-};
+use crate::auth::secret::{KeyPrefix, OPERATOR_PREFIX, Secret, SecretKey, same_hash};
 use crate::http::client_address::ClientAddress;
 use crate::jobs::key_uses::KeyUses;
 use crate::jobs::monotonic_clock::MonotonicClock;
@@ -90,8 +88,8 @@ impl Authenticator {
         let caller = match kind {
             Kind::Bearer if self.is_operator(&hash) => Some(Caller::Operator),
             Kind::Bearer if is_token(text) => Some(self.by_token(text).await?),
-            Kind::Bearer | Kind::ApiKey => self.by_api_key(text, &hash).await?,
-            Kind::Integration => self.by_integration_key(text, &hash).await?,
+            Kind::Bearer | Kind::ApiKey => self.by_key(KeyPrefix::of_api_key(text), &hash).await?,
+            Kind::Integration => self.by_key(KeyPrefix::of_integration_key(text), &hash).await?,
         };
         let caller = Arc::new(caller.ok_or_else(unauthenticated)?);
         if let Some((tenant_id, key)) = caller.key() {
@@ -102,35 +100,30 @@ impl Authenticator {
         Ok(caller)
     }
 
-    async fn by_api_key(&self, key: &str, hash: &SecretHash) -> Result<Option<Caller>, StoreError> {
-        let Some((tenant_id, api_key_id)) = read_api_key(key) else { return Ok(None) };
-        let Some(row) = self.store.api_key(tenant_id, api_key_id).await? else { return Ok(None) };
-        let lives = row.revoked_at.is_none() && !is_past(row.expires_at, self.store.now());
-        if !lives || !same_hash(hash, &row.secret_hash) {
-            return Ok(None);
-        }
-        let Some(tenant) = self.caller_tenant(tenant_id).await? else { return Ok(None) };
-        let scopes = ScopeSet::stored(&row.scopes);
-        Ok(Some(Caller::Machine { tenant, api_key_id, scopes, expires_at: row.expires_at }))
-    }
-
-    async fn by_integration_key(
+    async fn by_key(
         &self,
-        key: &str,
+        claimed: Option<KeyPrefix>,
         hash: &SecretHash,
     ) -> Result<Option<Caller>, StoreError> {
-        let Some((tenant_id, integration_id, key_id)) = read_integration_key(key) else {
+        let Some(KeyPrefix { tenant_id, integration_id, key_id }) = claimed else {
             return Ok(None);
         };
-        let row = self.store.integration_key(tenant_id, integration_id, key_id).await?;
+        let row = self.store.key(tenant_id, integration_id, key_id).await?;
         let Some(row) = row else { return Ok(None) };
-        let lives = row.revoked_at.is_none() && !is_past(row.expires_at, self.store.now());
-        if !lives || !same_hash(hash, &row.secret_hash) {
+        if !row.is_live(self.store.now()) || !same_hash(hash, &row.secret_hash) {
             return Ok(None);
         }
         let Some(tenant) = self.caller_tenant(tenant_id).await? else { return Ok(None) };
         let expires_at = row.expires_at;
-        Ok(Some(Caller::Integration { tenant, integration_id, key_id, expires_at }))
+        Ok(Some(match integration_id {
+            None => {
+                let scopes = row.scopes.as_deref().map(ScopeSet::stored).unwrap_or_default();
+                Caller::Machine { tenant, key_id, scopes, expires_at }
+            }
+            Some(integration_id) => {
+                Caller::Integration { tenant, integration_id, key_id, expires_at }
+            }
+        }))
     }
 
     async fn by_token(&self, token: &str) -> Result<Caller, ApiError> {

@@ -1,10 +1,7 @@
 //! Who calls, once they proved it, and what they may.
 
-use bursar_core::{
-    ApiKeyId, IntegrationId, IntegrationKeyId, OnboardingState, TenantId, TenantLifecycle,
-    Timestamp,
-};
-use bursar_store::{Actor, KeyId, TenantRow};
+use bursar_core::{IntegrationId, KeyId, OnboardingState, TenantId, TenantLifecycle, Timestamp};
+use bursar_store::{Actor, TenantRow};
 
 use crate::auth::access::Role;
 use crate::auth::scopes::ScopeSet;
@@ -24,7 +21,7 @@ pub enum Caller {
     /// A machine of a tenant, with an API key.
     Machine {
         tenant: CallerTenant,
-        api_key_id: ApiKeyId,
+        key_id: KeyId,
         /// What it may.
         scopes: ScopeSet,
         expires_at: Option<Timestamp>,
@@ -33,7 +30,7 @@ pub enum Caller {
     Integration {
         tenant: CallerTenant,
         integration_id: IntegrationId,
-        key_id: IntegrationKeyId,
+        key_id: KeyId,
         expires_at: Option<Timestamp>,
     },
     /// A person of a tenant, known by an issuer of the operator's choice.
@@ -63,11 +60,8 @@ impl Caller {
     /// The key that it came with.
     pub(super) fn key(&self) -> Option<(TenantId, KeyId)> {
         match self {
-            Self::Machine { tenant, api_key_id, .. } => {
-                Some((tenant.tenant_id, KeyId::Api(*api_key_id)))
-            }
-            Self::Integration { tenant, integration_id, key_id, .. } => {
-                Some((tenant.tenant_id, KeyId::Integration(*integration_id, *key_id)))
+            Self::Machine { tenant, key_id, .. } | Self::Integration { tenant, key_id, .. } => {
+                Some((tenant.tenant_id, *key_id))
             }
             Self::Operator | Self::Person { .. } => None,
         }
@@ -124,8 +118,7 @@ impl Caller {
     pub(super) fn actor(&self) -> Actor {
         let actor_id = match self {
             Self::Operator => "operator".to_owned(),
-            Self::Machine { api_key_id, .. } => api_key_id.to_string(),
-            Self::Integration { key_id, .. } => key_id.to_string(),
+            Self::Machine { key_id, .. } | Self::Integration { key_id, .. } => key_id.to_string(),
             Self::Person { name, .. } => name.clone(),
         };
         let (actor_type, request_id) = (self.actor_type(), request_id::current_text());

@@ -129,7 +129,7 @@ impl Cache for KeyCache {
 
 #[cfg(test)]
 mod tests {
-    use bursar_core::{ApiKeyId, OnboardingState, TenantLifecycle};
+    use bursar_core::{KeyId, OnboardingState, TenantLifecycle};
 
     use super::*;
     use crate::auth::caller::CallerTenant;
@@ -141,9 +141,9 @@ mod tests {
             lifecycle: TenantLifecycle::Active,
             onboarding: OnboardingState::Complete,
         };
-        let api_key_id = ApiKeyId::from_number(1).unwrap();
+        let key_id = KeyId::from_number(1).unwrap();
         let scopes = ScopeSet::default();
-        Arc::new(Caller::Machine { tenant, api_key_id, scopes, expires_at: None })
+        Arc::new(Caller::Machine { tenant, key_id, scopes, expires_at: None })
     }
 
     fn missed(cache: &KeyCache, hash: u8) -> Missed {

@@ -1,7 +1,9 @@
 //! Secrets: how they are made, recognised and compared. Nothing here can be printed.
 
-use bursar_core::{ApiKeyId, IntegrationId, IntegrationKeyId, ParseIdError, TenantId};
-use bursar_store::{AuditKey, SecretHash};
+use std::fmt;
+
+use bursar_core::{IntegrationId, KeyId, TenantId};
+use bursar_store::{AuditKey, KeyRow, SecretHash};
 use subtle::ConstantTimeEq;
 use zeroize::{Zeroize, ZeroizeOnDrop};
 
@@ -117,56 +119,60 @@ fn verified(text: &str) -> Option<&str> {
     (checksum(body) == sum).then_some(body)
 }
 
-/// The text of a new API key: `bur_<tenant>_<key id>_<secret>`, the secret ending in a checksum.
-pub fn api_key_text(tenant_id: TenantId, api_key_id: ApiKeyId, digits: &Secret) -> Secret {
-    let body = format!("bur_{tenant_id}_{api_key_id}_{}", digits.expose());
-    let sum = checksum(&body);
-    Secret(body + &sum)
+/// The part of a key that may be shown: which key it is, and whose.
+///
+/// The text of a key is its prefix, an underscore, random digits and a checksum of all that. The
+/// prefix of an API key is `bur_<tenant>_<key>`, that of a key of an integration
+/// `<tenant>:<integration>:<key>`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct KeyPrefix {
+    pub tenant_id: TenantId,
+    /// Nothing for an API key.
+    pub integration_id: Option<IntegrationId>,
+    pub key_id: KeyId,
 }
 
-/// The part of an API key that may be shown.
-pub fn api_key_prefix(tenant_id: TenantId, api_key_id: ApiKeyId) -> String {
-    format!("bur_{tenant_id}_{api_key_id}")
+impl KeyPrefix {
+    /// The text of a new key.
+    pub fn with_digits(self, digits: &Secret) -> Secret {
+        let body = format!("{self}_{}", digits.expose());
+        let sum = checksum(&body);
+        Secret(body + &sum)
+    }
+
+    /// Reads which API key a text claims to be; the checksum turns most typing errors away unasked.
+    pub fn of_api_key(text: &str) -> Option<Self> {
+        let mut parts = verified(text)?.strip_prefix("bur_")?.splitn(3, '_');
+        let tenant_id = TenantId::parse(parts.next()?).ok()?;
+        let key_id = KeyId::parse(parts.next()?).ok()?;
+        parts.next().map(|_| Self { tenant_id, integration_id: None, key_id })
+    }
+
+    /// Reads which key of an integration the value of their header claims to be.
+    pub fn of_integration_key(text: &str) -> Option<Self> {
+        let mut parts = verified(text)?.splitn(3, ':');
+        let tenant_id = TenantId::parse(parts.next()?).ok()?;
+        let integration_id = Some(IntegrationId::parse(parts.next()?).ok()?);
+        let (key_id, _) = parts.next()?.split_once('_')?;
+        Some(Self { tenant_id, integration_id, key_id: KeyId::parse(key_id).ok()? })
+    }
 }
 
-/// Reads whose key a text claims to be; the checksum turns most typing errors away unasked.
-pub fn read_api_key(text: &str) -> Option<(TenantId, ApiKeyId)> {
-    let body = verified(text)?.strip_prefix("bur_")?;
-    let mut parts = body.splitn(3, '_');
-    let tenant_id = TenantId::parse(parts.next()?).ok()?;
-    let api_key_id = ApiKeyId::parse(parts.next()?).ok()?;
-    parts.next().map(|_| (tenant_id, api_key_id))
+impl From<&KeyRow> for KeyPrefix {
+    fn from(row: &KeyRow) -> Self {
+        let KeyRow { tenant_id, integration_id, key_id, .. } = row;
+        Self { tenant_id: *tenant_id, integration_id: *integration_id, key_id: *key_id }
+    }
 }
 
-/// The text of a new integration key: the whole value of its header.
-pub fn integration_key_text(
-    tenant_id: TenantId,
-    integration_id: IntegrationId,
-    key_id: IntegrationKeyId,
-    digits: &Secret,
-) -> Secret {
-    let body = format!("{tenant_id}:{integration_id}:{key_id}_{}", digits.expose());
-    let sum = checksum(&body);
-    Secret(body + &sum)
-}
-
-/// The part of an integration key that may be shown.
-pub fn integration_key_prefix(
-    tenant_id: TenantId,
-    integration_id: IntegrationId,
-    key_id: IntegrationKeyId,
-) -> String {
-    format!("{tenant_id}:{integration_id}:{key_id}")
-}
-
-/// Reads whose key the value of the integration key's header claims to be.
-pub fn read_integration_key(text: &str) -> Option<(TenantId, IntegrationId, IntegrationKeyId)> {
-    let mut parts = verified(text)?.splitn(3, ':');
-    let known = |error: Result<TenantId, ParseIdError>| error.ok();
-    let tenant_id = known(TenantId::parse(parts.next()?))?;
-    let integration_id = IntegrationId::parse(parts.next()?).ok()?;
-    let (key_id, _) = parts.next()?.split_once('_')?;
-    Some((tenant_id, integration_id, IntegrationKeyId::parse(key_id).ok()?))
+impl fmt::Display for KeyPrefix {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { tenant_id, integration_id, key_id } = self;
+        match integration_id {
+            None => write!(f, "bur_{tenant_id}_{key_id}"),
+            Some(integration_id) => write!(f, "{tenant_id}:{integration_id}:{key_id}"),
+        }
+    }
 }
 
 #[cfg(test)]
@@ -175,23 +181,24 @@ mod tests {
 
     #[test]
     fn keys_say_whose_they_are_and_typing_errors_are_seen() {
-        let tenant = TenantId::from_number(7).expect("in range");
-        let key = ApiKeyId::from_number(8).expect("in range");
+        let tenant_id = TenantId::from_number(7).expect("in range");
+        let key_id = KeyId::from_number(8).expect("in range");
         let digits = random_digits().expect("random");
-        let text = api_key_text(tenant, key, &digits);
-        assert_eq!(read_api_key(text.expose()), Some((tenant, key)));
+        let prefix = KeyPrefix { tenant_id, integration_id: None, key_id };
+        let text = prefix.with_digits(&digits);
+        assert_eq!(KeyPrefix::of_api_key(text.expose()), Some(prefix));
         let mut wrong = text.expose().to_owned();
         wrong.pop();
         wrong.push('x');
-        assert_eq!(read_api_key(&wrong), None);
-        assert_eq!(read_api_key("bur_"), None);
-        assert_eq!(read_api_key("ä"), None);
+        for text in [&wrong, "bur_", "\u{e4}"] {
+            assert_eq!(KeyPrefix::of_api_key(text), None);
+        }
 
-        let integration = IntegrationId::from_number(9).expect("in range");
-        let key = IntegrationKeyId::from_number(10).expect("in range");
-        let text = integration_key_text(tenant, integration, key, &digits);
-        assert_eq!(read_integration_key(text.expose()), Some((tenant, integration, key)));
-        assert_eq!(read_integration_key("a:b:c"), None);
+        let integration_id = IntegrationId::from_number(9);
+        let prefix = KeyPrefix { tenant_id, integration_id, key_id };
+        let text = prefix.with_digits(&digits);
+        assert_eq!(KeyPrefix::of_integration_key(text.expose()), Some(prefix));
+        assert_eq!(KeyPrefix::of_integration_key("a:b:c"), None);
     }
 
     #[test]

@@ -3,11 +3,11 @@
 use std::path::PathBuf;
 
 use bursar_core::{CostBasis, IntegrationId, LimitSettings, TenantId};
-use bursar_store::{Actor, Control, ControlTx, IntegrationDraft};
+use bursar_store::{Actor, Control, ControlTx, IntegrationDraft, KeyDraft};
 use serde::{Deserialize, Serialize};
 
 use crate::app::App;
-use crate::auth::secret::{Secret, api_key_text, integration_key_text, random_digits};
+use crate::auth::secret::{KeyPrefix, Secret, random_digits};
 use crate::cli::terminal;
 use crate::config::data_dir::write_private;
 use crate::config::settings::Config;
@@ -50,12 +50,6 @@ pub async fn prepare(config: &Config, app: &App) -> Result<DevSetup, Box<dyn std
 }
 
 async fn make(app: &App) -> Result<DevSetup, Box<dyn std::error::Error>> {
-    let actor = || Actor {
-        actor_type: "founder",
-        actor_id: "bursar dev".to_owned(),
-        request_id: "dev".to_owned(),
-        address: None,
-    };
     let create = move |tx: &mut dyn ControlTx| Control::create_tenant(tx, &actor(), "dev");
     let tenant_id = app.ledger.change(None, create).await?.tenant_id;
     let create = move |tx: &mut dyn ControlTx| {
@@ -66,30 +60,41 @@ async fn make(app: &App) -> Result<DevSetup, Box<dyn std::error::Error>> {
         Control::new(tx, &actor(), tenant_id).enable_integration(integration_id)
     };
     app.ledger.change(tenant_id, enable).await??;
-    let (digits, hasher) = (random_digits()?, app.clone());
-    let create = move |tx: &mut dyn ControlTx| {
-        let mut text = None;
-        let made =
-            Control::new(tx, &actor(), tenant_id).create_api_key("dev", "*", None, |id| {
-                let key = text.insert(api_key_text(tenant_id, id, &digits));
-                hasher.secret_key.hash(key.expose())
-            })?;
-        Ok(made.map(|_| text))
+    let api_key = create_key(app, tenant_id, None).await?;
+    let integration_key = create_key(app, tenant_id, Some(integration_id)).await?;
+    Ok(DevSetup::new(tenant_id, integration_id, &api_key, &integration_key))
+}
+
+fn actor() -> Actor {
+    Actor {
+        actor_type: "founder",
+        actor_id: "bursar dev".to_owned(),
+        request_id: "dev".to_owned(),
+        address: None,
+    }
+}
+
+/// Makes an API key, or a key of an integration.
+async fn create_key(
+    app: &App,
+    tenant_id: TenantId,
+    integration_id: Option<IntegrationId>,
+) -> Result<Secret, Box<dyn std::error::Error>> {
+    let draft = match integration_id {
+        None => KeyDraft::api("dev", "*", None),
+        Some(integration_id) => KeyDraft::integration(integration_id, Some("dev"), None),
     };
-    let api_key = app.ledger.change(tenant_id, create).await??.ok_or("no key was made")?;
     let (digits, hasher) = (random_digits()?, app.clone());
     let create = move |tx: &mut dyn ControlTx| {
         let mut text = None;
-        let actor = actor();
-        let mut control = Control::new(tx, &actor, tenant_id);
-        let made = control.create_integration_key(integration_id, Some("dev"), None, |id| {
-            let key = text.insert(integration_key_text(tenant_id, integration_id, id, &digits));
-            hasher.secret_key.hash(key.expose())
+        let made = Control::new(tx, &actor(), tenant_id).create_key(draft.clone(), |key_id| {
+            let prefix = KeyPrefix { tenant_id, integration_id, key_id };
+            hasher.secret_key.hash(text.insert(prefix.with_digits(&digits)).expose())
         })?;
         Ok(made.map(|_| text))
     };
-    let integration_key = app.ledger.change(tenant_id, create).await??.ok_or("no key was made")?;
-    Ok(DevSetup::new(tenant_id, integration_id, &api_key, &integration_key))
+    let key = app.ledger.change(tenant_id, create).await??;
+    key.ok_or_else(|| "no key was made".into())
 }
 
 fn draft() -> IntegrationDraft {

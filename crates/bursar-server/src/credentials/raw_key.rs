@@ -284,20 +284,19 @@ mod tests {
 
     #[test]
     fn what_this_server_makes_is_recognised() {
-        let number = |number| bursar_core::TenantId::from_number(number).expect("in range");
         let digits = secret::random_digits().expect("random");
-        let api_key_id = bursar_core::ApiKeyId::from_number(8).expect("in range");
-        let key = secret::api_key_text(number(7), api_key_id, &digits);
-        assert!(contains_key(key.expose()));
-        let integration_id = bursar_core::IntegrationId::from_number(9).expect("in range");
-        let key_id = bursar_core::IntegrationKeyId::from_number(10).expect("in range");
-        let key = secret::integration_key_text(number(7), integration_id, key_id, &digits);
-        assert!(contains_key(key.expose()));
+        let tenant_id = bursar_core::TenantId::from_number(7).expect("in range");
+        let key_id = bursar_core::KeyId::from_number(8).expect("in range");
+        let integration_id = bursar_core::IntegrationId::from_number(9);
+        let api_key = secret::KeyPrefix { tenant_id, integration_id: None, key_id };
+        for prefix in [api_key, secret::KeyPrefix { integration_id, ..api_key }] {
+            assert!(contains_key(prefix.with_digits(&digits).expose()));
+        }
         for kind in ["operator", "metrics", "secret"] {
             assert!(contains_key(&format!("bur_{kind}_{}", digits.expose())));
         }
         // What may be shown of a key is not a key.
-        assert!(!contains_key(&secret::api_key_prefix(number(7), api_key_id)));
+        assert!(!contains_key(&api_key.to_string()));
     }
 
     #[test]

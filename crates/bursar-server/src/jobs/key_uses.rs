@@ -3,8 +3,8 @@
 //! A request never waits for this, and what is noted when the process dies is lost: it tells which
 //! keys nobody uses any more, and is no ledger. Bounded, also for each tenant: the oldest notes go.
 
-use bursar_core::{TenantId, Timestamp};
-use bursar_store::{Cache, CacheUse, ControlTx, KeyId, Ledger, StoreError};
+use bursar_core::{KeyId, TenantId, Timestamp};
+use bursar_store::{Cache, CacheUse, ControlTx, Ledger, StoreError};
 use parking_lot::Mutex;
 
 use crate::jobs::tenant_cache::{CacheBounds, TenantCache};
@@ -95,14 +95,12 @@ fn set_last_used(
 
 #[cfg(test)]
 mod tests {
-    use bursar_core::ApiKeyId;
-
     use super::*;
 
     #[test]
     fn the_latest_use_of_each_key_is_noted_and_no_more_keys_than_fit() {
         let tenant_id = TenantId::from_number(1).unwrap();
-        let key = |number| KeyId::Api(ApiKeyId::from_number(number).unwrap());
+        let key = |number| KeyId::from_number(number).unwrap();
         let at = |seconds| Timestamp::MIN.plus_seconds(seconds);
         let uses = KeyUses::default();
         for (number, seconds) in [(1, 5), (1, 9), (1, 7)] {

@@ -2,7 +2,7 @@
 
 use axum::extract::FromRequestParts;
 use axum::http::request::Parts;
-use bursar_core::{ApiKeyId, IntegrationId, IntegrationKeyId, ParseIdError, TenantId};
+use bursar_core::{IntegrationId, KeyId, ParseIdError, TenantId};
 use bursar_store::Page;
 use serde::de::DeserializeOwned;
 use utoipa::IntoParams;
@@ -204,10 +204,6 @@ path_id! {
     integration_id, IntegrationId, IntegrationNotFound
 }
 path_id! {
-    /// The API key of a path.
-    api_key_id, ApiKeyId, KeyNotFound
-}
-path_id! {
-    /// The integration key of a path.
-    integration_key_id, IntegrationKeyId, KeyNotFound
+    /// The key of a path.
+    key_id, KeyId, KeyNotFound
 }

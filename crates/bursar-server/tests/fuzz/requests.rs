@@ -1,7 +1,7 @@
 //! Bodies of the routes that manage things, read into their types.
 
 use bursar_server::api::integrations::integration::{IntegrationCreate, IntegrationUpdate};
-use bursar_server::api::keys::api_keys::KeyCreate;
+use bursar_server::api::keys::create_key::KeyCreate;
 use bursar_server::api::tenants::tenant::TenantCreate;
 use bursar_server::credentials::raw_key::contains_key;
 use bursar_server::wire::body::parse;

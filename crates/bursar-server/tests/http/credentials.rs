@@ -1,7 +1,7 @@
 //! What proves who calls, and what does not.
 
-use bursar_core::{ApiKeyId, TenantId};
-use bursar_server::auth::secret::{api_key_text, random_digits};
+use bursar_core::{KeyId, TenantId};
+use bursar_server::auth::secret::{KeyPrefix, random_digits};
 use serde_json::json;
 
 use crate::support::{Persona, Tenant, TestApp, record};
@@ -54,8 +54,9 @@ async fn a_changed_key_is_no_key() {
     by_integration.get(&format!("/integrations/{id}/limits")).await.is(200);
     // Another secret under a checksum that is right.
     let tenant_id = TenantId::parse(&tenant.id).unwrap();
-    let key_id = ApiKeyId::parse(made.text("/data/id")).unwrap();
-    let forged = api_key_text(tenant_id, key_id, &random_digits().unwrap());
+    let key_id = KeyId::parse(made.text("/data/id")).unwrap();
+    let prefix = KeyPrefix { tenant_id, integration_id: None, key_id };
+    let forged = prefix.with_digits(&random_digits().unwrap());
     let mut wrong = vec![
         ("x-aos-key", forged.expose().to_owned()),
         ("x-aos-key", format!("{api_key}0")),

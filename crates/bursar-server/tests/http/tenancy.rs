@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use axum::http::Method;
-use bursar_core::{ApiKeyId, IntegrationId, IntegrationKeyId};
+use bursar_core::{IntegrationId, KeyId};
 use bursar_server::api::route::Audience;
 use bursar_server::auth::access;
 use bursar_server::auth::access::Role;
@@ -370,8 +370,8 @@ async fn another_tenant_hears_of_nothing_and_changes_nothing() {
     let number = 1 << 40;
     let unknown = Owned {
         integration: IntegrationId::from_number(number).unwrap().to_string(),
-        api_key: ApiKeyId::from_number(number).unwrap().to_string(),
-        integration_key: IntegrationKeyId::from_number(number).unwrap().to_string(),
+        api_key: KeyId::from_number(number).unwrap().to_string(),
+        integration_key: KeyId::from_number(number).unwrap().to_string(),
     };
     let person = world.person(&world.other, Role::Admin);
     for stranger in [world.other.key(&["*"]).await, person] {

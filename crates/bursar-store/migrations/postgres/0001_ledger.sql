@@ -81,33 +81,31 @@ create index integrations_live on integrations (tenant_id, integration_id) where
 -- How many a tenant has deleted is counted when it makes another.
 create index integrations_deleted on integrations (tenant_id) where deleted_at is not null;
 
-create table api_keys (
-    tenant_id bigint not null references tenants,
-    api_key_id bigint not null,
-    name text not null,
-    scopes text not null,
+-- API keys of a tenant, and keys that are good for one integration only.
+create table keys (
+    tenant_id bigint not null constraint keys_tenant references tenants,
+    key_id bigint not null,
+    -- Null for an API key.
+    integration_id bigint,
+    name text,
+    -- What an API key may do; what a key of an integration may do is the same for all of them.
+    scopes text,
     secret_hash bytea not null,
     created_at bigint not null,
     created_by text not null,
     expires_at bigint,
     revoked_at bigint,
     last_used_at bigint,
-    primary key (tenant_id, api_key_id)
+    -- The key that took its place when it was rotated.
+    replaced_by bigint,
+    primary key (tenant_id, key_id),
+    constraint keys_integration foreign key (tenant_id, integration_id) references integrations,
+    constraint keys_kind check (integration_id is not null
+        or (name is not null and scopes is not null))
 );
 
-create table integration_keys (
-    tenant_id bigint not null,
-    integration_id bigint not null,
-    integration_key_id bigint not null,
-    name text,
-    secret_hash bytea not null,
-    created_at bigint not null,
-    created_by text not null,
-    revoked_at bigint,
-    last_used_at bigint,
-    primary key (tenant_id, integration_id, integration_key_id),
-    foreign key (tenant_id, integration_id) references integrations
-);
+-- The keys of a tenant itself or of one integration, as they are listed and counted.
+create index keys_by_owner on keys (tenant_id, integration_id, key_id);
 
 -- One row for every call id that was reserved or recorded: the dedupe key, the entry it became,
 -- and its reservation with whatever became of it. Never moved with the months of the entries.
@@ -322,8 +320,7 @@ create table decisions (
 -- then any index that begins with the tenant is as good as the right one. So it takes each for one of
 -- 200 of a table that is as large as it is.
 alter table integrations alter column tenant_id set statistics 0;
-alter table api_keys alter column tenant_id set statistics 0;
-alter table integration_keys alter column tenant_id set statistics 0, alter column integration_id set statistics 0;
+alter table keys alter column tenant_id set statistics 0, alter column integration_id set statistics 0;
 alter table calls alter column tenant_id set statistics 0, alter column integration_id set statistics 0;
 alter table usage_entries alter column tenant_id set statistics 0, alter column integration_id set statistics 0;
 alter table counters alter column tenant_id set statistics 0, alter column scope_id set statistics 0;
@@ -341,13 +338,9 @@ alter table integrations enable row level security;
 alter table integrations force row level security;
 create policy of_tenant on integrations
     using (tenant_id = (select nullif(current_setting('bursar.tenant_id', true), '')::bigint));
-alter table api_keys enable row level security;
-alter table api_keys force row level security;
-create policy of_tenant on api_keys
-    using (tenant_id = (select nullif(current_setting('bursar.tenant_id', true), '')::bigint));
-alter table integration_keys enable row level security;
-alter table integration_keys force row level security;
-create policy of_tenant on integration_keys
+alter table keys enable row level security;
+alter table keys force row level security;
+create policy of_tenant on keys
     using (tenant_id = (select nullif(current_setting('bursar.tenant_id', true), '')::bigint));
 alter table calls enable row level security;
 alter table calls force row level security;

@@ -63,33 +63,31 @@ create unique index integrations_live_name on integrations (tenant_id, name) whe
 -- How many a tenant has deleted is counted when it makes another.
 create index integrations_deleted on integrations (tenant_id) where deleted_at is not null;
 
-create table api_keys (
-    tenant_id integer not null references tenants,
-    api_key_id integer not null,
-    name text not null,
-    scopes text not null,
+-- API keys of a tenant, and keys that are good for one integration only.
+create table keys (
+    tenant_id integer not null constraint keys_tenant references tenants,
+    key_id integer not null,
+    -- Null for an API key.
+    integration_id integer,
+    name text,
+    -- What an API key may do; what a key of an integration may do is the same for all of them.
+    scopes text,
     secret_hash blob not null,
     created_at integer not null,
     created_by text not null,
     expires_at integer,
     revoked_at integer,
     last_used_at integer,
-    primary key (tenant_id, api_key_id)
+    -- The key that took its place when it was rotated.
+    replaced_by integer,
+    primary key (tenant_id, key_id),
+    constraint keys_integration foreign key (tenant_id, integration_id) references integrations,
+    constraint keys_kind check (integration_id is not null
+        or (name is not null and scopes is not null))
 ) without rowid;
 
-create table integration_keys (
-    tenant_id integer not null,
-    integration_id integer not null,
-    integration_key_id integer not null,
-    name text,
-    secret_hash blob not null,
-    created_at integer not null,
-    created_by text not null,
-    revoked_at integer,
-    last_used_at integer,
-    primary key (tenant_id, integration_id, integration_key_id),
-    foreign key (tenant_id, integration_id) references integrations
-) without rowid;
+-- The keys of a tenant itself or of one integration, as they are listed and counted.
+create index keys_by_owner on keys (tenant_id, integration_id, key_id);
 
 -- One row for every call id that was reserved or recorded: the dedupe key, the entry it became,
 -- and its reservation with whatever became of it. Never moved with the months of the entries.

@@ -71,40 +71,23 @@ impl TenantCaps {
         Ok(Ok(()))
     }
 
-    /// Refuses an API key that there is no room for, and drops the oldest of those that ended.
-    pub(super) fn room_for_api_key(
+    /// Refuses a key of a tenant itself or of an integration that there is no room for, and drops the
+    /// oldest of those that ended.
+    pub(super) fn room_for_key(
         self,
         tx: &mut dyn ControlTx,
-        tenant_id: TenantId,
+        owner: (TenantId, Option<IntegrationId>),
         new: NewKey,
     ) -> Changed<()> {
-        let max = self.api_keys;
+        let (_, integration_id) = owner;
+        let max = if integration_id.is_none() { self.api_keys } else { self.integration_keys };
         let now = tx.now();
-        let RowCounts { live, ended } = tx.api_key_counts(tenant_id, now)?;
+        let RowCounts { live, ended } = tx.key_counts(owner, now)?;
         if live >= new.live_max(max) {
             return Ok(Err(ControlRefusal::TooManyKeys { max }));
         }
         if ended >= max {
-            tx.drop_ended_api_keys(tenant_id, now, max.saturating_sub(1))?;
-        }
-        Ok(Ok(()))
-    }
-
-    /// The same for the keys of an integration.
-    pub(super) fn room_for_integration_key(
-        self,
-        tx: &mut dyn ControlTx,
-        key: (TenantId, IntegrationId),
-        new: NewKey,
-    ) -> Changed<()> {
-        let max = self.integration_keys;
-        let now = tx.now();
-        let RowCounts { live, ended } = tx.integration_key_counts(key, now)?;
-        if live >= new.live_max(max) {
-            return Ok(Err(ControlRefusal::TooManyKeys { max }));
-        }
-        if ended >= max {
-            tx.drop_ended_integration_keys(key, now, max.saturating_sub(1))?;
+            tx.drop_ended_keys(owner, now, max.saturating_sub(1))?;
         }
         Ok(Ok(()))
     }

@@ -1,21 +1,19 @@
-//! Changes of the control plane: tenants, integrations, keys; each with its audit row.
+//! Changes of tenants, integrations and thresholds; each with its audit row.
 //!
 //! These run inside a transaction of the writer, the same on every database. A refusal is a value:
 //! it changes nothing.
 
 use bursar_core::{
-    ApiKeyId, AuditId, CostBasis, Dimension, Integration, IntegrationId, IntegrationKeyId,
-    IntegrationStatus, LimitSettings, OnboardingState, TenantId, TenantLifecycle, Timestamp,
+    AuditId, CostBasis, Dimension, Integration, IntegrationId, IntegrationStatus, LimitSettings,
+    OnboardingState, TenantId, TenantLifecycle, Timestamp,
 };
 
-use super::caps::{NewKey, TenantCaps};
+use super::caps::TenantCaps;
 use super::refusal::{Changed, ControlRefusal};
 use crate::error::StoreError;
 use crate::rows::codec::id;
 use crate::rows::protection::OverrideRow;
-use crate::rows::row::{
-    Actor, ApiKeyRow, AuditRow, IntegrationKeyRow, IntegrationRow, SecretHash, TenantRow,
-};
+use crate::rows::row::{Actor, AuditRow, IntegrationRow, TenantRow};
 use crate::write::writer_connection::ControlTx;
 
 /// A change inside its transaction: who does it, to whom.
@@ -180,62 +178,6 @@ impl<'a> Control<'a> {
         self.reach(row, step).map(Ok)
     }
 
-    /// Makes an API key.
-    ///
-    /// # Errors
-    /// [`StoreError`].
-    pub fn create_api_key(
-        &mut self,
-        name: &str,
-        scopes: &str,
-        expires_at: Option<Timestamp>,
-        secret_hash: impl FnOnce(ApiKeyId) -> SecretHash,
-    ) -> Changed<ApiKeyRow> {
-        let tenant = accept!(self.active_tenant()?);
-        accept!(self.caps.room_for_api_key(self.tx, self.tenant_id, NewKey::Another)?);
-        self.reach(tenant, OnboardingState::ApiKeyCreated)?;
-        let api_key_id = id(ApiKeyId::from_number, self.tx.allocate_ids(1)?)?;
-        let row = ApiKeyRow {
-            tenant_id: self.tenant_id,
-            api_key_id,
-            name: name.to_owned(),
-            scopes: scopes.to_owned(),
-            secret_hash: secret_hash(api_key_id),
-            created_at: self.tx.now(),
-            created_by: self.actor.actor_id.clone(),
-            expires_at,
-            revoked_at: None,
-            last_used_at: None,
-            replaced_by: None,
-        };
-        self.tx.put_api_key(&row)?;
-        let expires_at_micros = expires_at.map(Timestamp::micros);
-        let detail = serde_json::json!({
-            "name": name,
-            "scopes": scopes,
-            "expires_at_micros": expires_at_micros,
-        });
-        self.audit("api_key.create", "api_key", api_key_id.to_string(), detail)?;
-        Ok(Ok(row))
-    }
-
-    /// Revokes an API key, of a suspended tenant too; revoking it again changes nothing.
-    ///
-    /// # Errors
-    /// [`StoreError`].
-    pub fn revoke_api_key(&mut self, api_key_id: ApiKeyId) -> Changed<ApiKeyRow> {
-        let Some(mut row) = self.tx.api_key(self.tenant_id, api_key_id)? else {
-            return Ok(Err(ControlRefusal::KeyNotFound));
-        };
-        if row.revoked_at.is_none() {
-            row.revoked_at = Some(self.tx.now());
-            self.tx.put_api_key(&row)?;
-            let none = serde_json::json!({});
-            self.audit("api_key.revoke", "api_key", api_key_id.to_string(), none)?;
-        }
-        Ok(Ok(row))
-    }
-
     /// Registers an integration: created, never checked.
     ///
     /// # Errors
@@ -348,70 +290,6 @@ impl<'a> Control<'a> {
         self.set_status(row, IntegrationStatus::Deleted, "integration.delete")
     }
 
-    /// Makes a key of an integration, which may have an end.
-    ///
-    /// # Errors
-    /// [`StoreError`].
-    pub fn create_integration_key(
-        &mut self,
-        integration_id: IntegrationId,
-        name: Option<&str>,
-        expires_at: Option<Timestamp>,
-        secret_hash: impl FnOnce(IntegrationKeyId) -> SecretHash,
-    ) -> Changed<IntegrationKeyRow> {
-        let tenant = accept!(self.active_tenant()?);
-        accept!(self.live_integration(integration_id)?);
-        accept!(self.caps.room_for_integration_key(
-            self.tx,
-            (self.tenant_id, integration_id),
-            NewKey::Another
-        )?);
-        self.reach(tenant, OnboardingState::ApiKeyCreated)?;
-        let integration_key_id = id(IntegrationKeyId::from_number, self.tx.allocate_ids(1)?)?;
-        let row = IntegrationKeyRow {
-            tenant_id: self.tenant_id,
-            integration_id,
-            integration_key_id,
-            name: name.map(str::to_owned),
-            secret_hash: secret_hash(integration_key_id),
-            created_at: self.tx.now(),
-            created_by: self.actor.actor_id.clone(),
-            expires_at,
-            revoked_at: None,
-            last_used_at: None,
-            replaced_by: None,
-        };
-        self.tx.put_integration_key(&row)?;
-        let detail = serde_json::json!({
-            "integration_id": integration_id.to_string(),
-            "expires_at_micros": expires_at.map(Timestamp::micros),
-        });
-        let target = integration_key_id.to_string();
-        self.audit("integration_key.create", "integration_key", target, detail)?;
-        Ok(Ok(row))
-    }
-
-    /// Revokes a key of an integration, of a suspended tenant too; again changes nothing.
-    ///
-    /// # Errors
-    /// [`StoreError`].
-    pub fn revoke_integration_key(
-        &mut self,
-        integration_id: IntegrationId,
-        integration_key_id: IntegrationKeyId,
-    ) -> Changed<IntegrationKeyRow> {
-        let key = self.tx.integration_key(self.tenant_id, integration_id, integration_key_id)?;
-        let Some(mut row) = key else { return Ok(Err(ControlRefusal::KeyNotFound)) };
-        if row.revoked_at.is_none() {
-            row.revoked_at = Some(self.tx.now());
-            self.tx.put_integration_key(&row)?;
-            let detail = serde_json::json!({ "integration_id": integration_id.to_string() });
-            let target = integration_key_id.to_string();
-            self.audit("integration_key.revoke", "integration_key", target, detail)?;
-        }
-        Ok(Ok(row))
-    }
-
     /// Gives a tenant, whatever became of it, another threshold of a dimension until an instant; 0 is
     /// unlimited.
     ///
@@ -464,7 +342,7 @@ impl<'a> Control<'a> {
     }
 
     /// Writes a tenant with what it has come to.
-    fn reach(
+    pub(super) fn reach(
         &mut self,
         mut row: TenantRow,
         step: OnboardingState,

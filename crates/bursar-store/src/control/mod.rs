@@ -2,9 +2,10 @@
 
 mod caps;
 mod change;
+mod keys;
 mod refusal;
-mod rotation;
 
 pub use caps::TenantCaps;
 pub use change::{Control, IntegrationDraft, IntegrationEdit};
+pub use keys::KeyDraft;
 pub use refusal::{Changed, ControlRefusal};

@@ -1,21 +1,17 @@
 //! Rows of the control plane, written by a writer.
 
-use bursar_core::{ApiKeyId, Integration, IntegrationId, IntegrationKeyId, TenantId, Timestamp};
+use bursar_core::{Integration, IntegrationId, KeyId, TenantId, Timestamp};
 
-use super::keys::{
-    self, COUNT_API_KEYS, COUNT_INTEGRATION_KEYS, DROP_API_KEYS, DROP_INTEGRATION_KEYS,
-};
+use super::keys;
 use super::protection::{DROP_SIGNALS, UPSERT_OVERRIDE, UPSERT_SIGNAL};
-use super::tx::{Param, params, store_error};
+use super::tx::params;
 use super::writer_state::PostgresWriter;
 use crate::error::StoreError;
 use crate::rows::codec;
 use crate::rows::columns::Columns;
 use crate::rows::decode;
 use crate::rows::protection::{OverrideRow, SignalRow, stored_decision};
-use crate::rows::row::{
-    ApiKeyRow, AuditRow, DecisionRow, IntegrationKeyRow, IntegrationRow, KeyId, TenantRow,
-};
+use crate::rows::row::{AuditRow, DecisionRow, IntegrationRow, KeyRow, TenantRow};
 use crate::write::writer_connection::{ControlTx, RowCounts};
 
 /// Changes of a tenant follow one another, whichever node makes them.
@@ -51,26 +47,6 @@ const UPSERT_INTEGRATION: &str = "insert into integrations (tenant_id, integrati
      token_limit_month = excluded.token_limit_month, rate_limit_rpm = excluded.rate_limit_rpm, \
      cost_basis = excluded.cost_basis, updated_at = excluded.updated_at, \
      deleted_at = excluded.deleted_at";
-const SELECT_API_KEY: &str = "select tenant_id, api_key_id, name, scopes, secret_hash, created_at, \
-     created_by, expires_at, revoked_at, last_used_at, replaced_by from api_keys \
-     where tenant_id = $1 and api_key_id = $2 for no key update";
-const UPSERT_API_KEY: &str = "insert into api_keys (tenant_id, api_key_id, name, scopes, \
-     secret_hash, created_at, created_by, expires_at, revoked_at, last_used_at, replaced_by) \
-     values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11) \
-     on conflict (tenant_id, api_key_id) do update set expires_at = excluded.expires_at, \
-     revoked_at = excluded.revoked_at, last_used_at = excluded.last_used_at, \
-     replaced_by = excluded.replaced_by";
-const SELECT_INTEGRATION_KEY: &str = "select tenant_id, integration_id, integration_key_id, name, \
-     secret_hash, created_at, created_by, expires_at, revoked_at, last_used_at, replaced_by \
-     from integration_keys \
-     where tenant_id = $1 and integration_id = $2 and integration_key_id = $3 for no key update";
-const UPSERT_INTEGRATION_KEY: &str = "insert into integration_keys (tenant_id, integration_id, \
-     integration_key_id, name, secret_hash, created_at, created_by, expires_at, revoked_at, \
-     last_used_at, replaced_by) \
-     values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11) \
-     on conflict (tenant_id, integration_id, integration_key_id) do update set \
-     expires_at = excluded.expires_at, revoked_at = excluded.revoked_at, \
-     last_used_at = excluded.last_used_at, replaced_by = excluded.replaced_by";
 const UPSERT_DECISION: &str = "insert into decisions (tenant_id, decision_id, kind, \
      integration_id, verdict, code, decision, call_id, estimated_cost_nanos, estimated_tokens, \
      times, first_at, last_at) values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13) \
@@ -89,27 +65,6 @@ const LOCK_INTEGRATIONS: &str = "select integration_id from integrations where t
 
 fn micros(instant: Option<Timestamp>) -> Option<i64> {
     instant.map(Timestamp::micros)
-}
-
-impl PostgresWriter {
-    fn put(&mut self, tenant_id: TenantId, sql: &str, row: &[Param<'_>]) -> Result<(), StoreError> {
-        self.query_in_tx(Some(tenant_id), async |client| {
-            client.execute_typed(sql, row).await.map(|_| ()).map_err(store_error)
-        })
-    }
-
-    fn one<T>(
-        &mut self,
-        tenant_id: TenantId,
-        sql: &str,
-        key: &[Param<'_>],
-        read: impl FnOnce(&tokio_postgres::Row) -> Result<T, StoreError>,
-    ) -> Result<Option<T>, StoreError> {
-        let row = self.query_in_tx(Some(tenant_id), async |client| {
-            client.query_typed_opt(sql, key).await.map_err(store_error)
-        })?;
-        row.as_ref().map(read).transpose()
-    }
 }
 
 impl ControlTx for PostgresWriter {
@@ -175,47 +130,21 @@ impl ControlTx for PostgresWriter {
         Ok(counts.unwrap_or_default())
     }
 
-    fn api_key_counts(
+    fn key_counts(
         &mut self,
-        tenant_id: TenantId,
+        owner: (TenantId, Option<IntegrationId>),
         now: Timestamp,
     ) -> Result<RowCounts, StoreError> {
-        let (tenant, now) = (tenant_id.number(), now.micros());
-        let counts = self.one(tenant_id, COUNT_API_KEYS, params![tenant, now], keys::counts)?;
-        Ok(counts.unwrap_or_default())
+        keys::counts(self, owner, now)
     }
 
-    fn integration_key_counts(
+    fn drop_ended_keys(
         &mut self,
-        (tenant_id, integration_id): (TenantId, IntegrationId),
-        now: Timestamp,
-    ) -> Result<RowCounts, StoreError> {
-        let (tenant, integration) = (tenant_id.number(), integration_id.number());
-        let now = now.micros();
-        let key = params![tenant, integration, now];
-        let counts = self.one(tenant_id, COUNT_INTEGRATION_KEYS, key, keys::counts)?;
-        Ok(counts.unwrap_or_default())
-    }
-
-    fn drop_ended_api_keys(
-        &mut self,
-        tenant_id: TenantId,
+        owner: (TenantId, Option<IntegrationId>),
         now: Timestamp,
         kept: u32,
     ) -> Result<(), StoreError> {
-        let (tenant, now, kept) = (tenant_id.number(), now.micros(), i64::from(kept));
-        self.put(tenant_id, DROP_API_KEYS, params![tenant, now, kept])
-    }
-
-    fn drop_ended_integration_keys(
-        &mut self,
-        (tenant_id, integration_id): (TenantId, IntegrationId),
-        now: Timestamp,
-        kept: u32,
-    ) -> Result<(), StoreError> {
-        let (tenant, integration) = (tenant_id.number(), integration_id.number());
-        let (now, kept) = (now.micros(), i64::from(kept));
-        self.put(tenant_id, DROP_INTEGRATION_KEYS, params![tenant, integration, now, kept])
+        keys::drop_ended(self, owner, now, kept)
     }
 
     fn put_integration(&mut self, row: &IntegrationRow) -> Result<(), StoreError> {
@@ -248,71 +177,12 @@ impl ControlTx for PostgresWriter {
         )
     }
 
-    fn api_key(
-        &mut self,
-        tenant_id: TenantId,
-        api_key_id: ApiKeyId,
-    ) -> Result<Option<ApiKeyRow>, StoreError> {
-        self.one(
-            tenant_id,
-            SELECT_API_KEY,
-            params![tenant_id.number(), api_key_id.number()],
-            decode::api_key_row,
-        )
+    fn key(&mut self, tenant_id: TenantId, key_id: KeyId) -> Result<Option<KeyRow>, StoreError> {
+        keys::lock(self, tenant_id, key_id)
     }
 
-    fn put_api_key(&mut self, row: &ApiKeyRow) -> Result<(), StoreError> {
-        self.put(
-            row.tenant_id,
-            UPSERT_API_KEY,
-            params![
-                row.tenant_id.number(),
-                row.api_key_id.number(),
-                row.name,
-                row.scopes,
-                row.secret_hash.as_slice(),
-                row.created_at.micros(),
-                row.created_by,
-                micros(row.expires_at),
-                micros(row.revoked_at),
-                micros(row.last_used_at),
-                row.replaced_by.map(ApiKeyId::number),
-            ],
-        )
-    }
-
-    fn integration_key(
-        &mut self,
-        tenant_id: TenantId,
-        integration_id: IntegrationId,
-        integration_key_id: IntegrationKeyId,
-    ) -> Result<Option<IntegrationKeyRow>, StoreError> {
-        self.one(
-            tenant_id,
-            SELECT_INTEGRATION_KEY,
-            params![tenant_id.number(), integration_id.number(), integration_key_id.number()],
-            decode::integration_key_row,
-        )
-    }
-
-    fn put_integration_key(&mut self, row: &IntegrationKeyRow) -> Result<(), StoreError> {
-        self.put(
-            row.tenant_id,
-            UPSERT_INTEGRATION_KEY,
-            params![
-                row.tenant_id.number(),
-                row.integration_id.number(),
-                row.integration_key_id.number(),
-                row.name,
-                row.secret_hash.as_slice(),
-                row.created_at.micros(),
-                row.created_by,
-                micros(row.expires_at),
-                micros(row.revoked_at),
-                micros(row.last_used_at),
-                row.replaced_by.map(IntegrationKeyId::number),
-            ],
-        )
+    fn put_key(&mut self, row: &KeyRow) -> Result<(), StoreError> {
+        keys::put(self, row)
     }
 
     fn stamp_keys(

@@ -1,100 +1,180 @@
-//! When keys were used last, and how many there are.
+//! Keys: API keys of a tenant and keys of its integrations, in one table.
 //!
-//! Keys are looked up one by one and locked without waiting: whoever rotates or revokes one, on
-//! whichever node, is not held up, and no two transactions can wait for each other.
+//! The owner of a key is its tenant and, for a key of an integration, that integration. The planner
+//! is told the values of each statement, so of the two conditions on the integration one is left.
+//!
+//! Uses of keys are written key by key, and keys are locked for it without waiting: whoever rotates
+//! or revokes one, on whichever node, is not held up, and no two transactions can wait for each other.
 
-use bursar_core::{TenantId, Timestamp};
+use bursar_core::{IntegrationId, KeyId, TenantId, Timestamp};
+use tokio::try_join;
+use tokio_postgres::{Client, Row};
 
+use super::ask::one;
+use super::read::{bounds, integration, page};
+use super::readers::Reader;
 use super::tx::{params, store_error};
 use super::writer_state::PostgresWriter;
 use crate::error::StoreError;
+use crate::read::store::{Page, Paged};
 use crate::rows::columns::Columns;
-use crate::rows::row::KeyId;
+use crate::rows::decode;
+use crate::rows::row::KeyRow;
 use crate::write::writer_connection::{RowCounts, stamped_before};
 
-pub(super) const COUNT_API_KEYS: &str = "select count(*), \
-     count(*) filter (where revoked_at is null and (expires_at is null or expires_at > $2)) from api_keys where tenant_id = $1";
-pub(super) const COUNT_INTEGRATION_KEYS: &str = "select count(*), \
-     count(*) filter (where revoked_at is null and (expires_at is null or expires_at > $3)) from integration_keys \
-     where tenant_id = $1 and integration_id = $2";
-pub(super) const DROP_API_KEYS: &str = "delete from api_keys where tenant_id = $1 and api_key_id in \
-     (select api_key_id from api_keys where tenant_id = $1 \
-     and (revoked_at is not null or expires_at <= $2) \
-     order by coalesce(revoked_at, expires_at) desc, api_key_id desc offset $3)";
-pub(super) const DROP_INTEGRATION_KEYS: &str = "delete from integration_keys where tenant_id = $1 \
-     and integration_id = $2 and integration_key_id in \
-     (select integration_key_id from integration_keys where tenant_id = $1 \
-     and integration_id = $2 and (revoked_at is not null or expires_at <= $3) \
-     order by coalesce(revoked_at, expires_at) desc, integration_key_id desc \
-     offset $4)";
-const STAMP_API_KEYS: &str = "update api_keys set last_used_at = used.at \
-     from (select own.api_key_id, fresh.at from unnest($2::bigint[], $3::bigint[], $4::bigint[]) \
-     as fresh (id, at, before) cross join lateral (select api_key_id from api_keys \
-     where tenant_id = $1 and api_key_id = fresh.id \
+const SELECT_KEY: &str = "select tenant_id, key_id, integration_id, name, scopes, secret_hash, \
+     created_at, created_by, expires_at, revoked_at, last_used_at, replaced_by from keys \
+     where tenant_id = $1 and key_id = $2";
+const LOCK_KEY: &str = "select tenant_id, key_id, integration_id, name, scopes, secret_hash, \
+     created_at, created_by, expires_at, revoked_at, last_used_at, replaced_by from keys \
+     where tenant_id = $1 and key_id = $2 for no key update";
+const UPSERT_KEY: &str = "insert into keys (tenant_id, key_id, integration_id, name, scopes, \
+     secret_hash, created_at, created_by, expires_at, revoked_at, last_used_at, replaced_by) \
+     values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12) \
+     on conflict (tenant_id, key_id) do update set expires_at = excluded.expires_at, \
+     revoked_at = excluded.revoked_at, last_used_at = excluded.last_used_at, \
+     replaced_by = excluded.replaced_by";
+const COUNT_KEYS: &str = "select count(*) from keys where tenant_id = $1 \
+     and (integration_id = $2 or ($2 is null and integration_id is null))";
+/// Keys of one owner have one integration or none: to order by it too is to read the index in order.
+const LIST_KEYS: &str = "select tenant_id, key_id, integration_id, name, scopes, secret_hash, \
+     created_at, created_by, expires_at, revoked_at, last_used_at, replaced_by from keys \
+     where tenant_id = $1 and (integration_id = $2 or ($2 is null and integration_id is null)) \
+     order by integration_id, key_id limit $3 offset $4";
+const COUNT_LIVE: &str = "select count(*), count(*) filter (where revoked_at is null \
+     and (expires_at is null or expires_at > $3)) from keys where tenant_id = $1 \
+     and (integration_id = $2 or ($2 is null and integration_id is null))";
+const DROP_ENDED: &str = "delete from keys where tenant_id = $1 and key_id in \
+     (select key_id from keys where tenant_id = $1 \
+     and (integration_id = $2 or ($2 is null and integration_id is null)) \
+     and (revoked_at is not null or expires_at <= $3) \
+     order by coalesce(revoked_at, expires_at) desc, key_id desc offset $4)";
+const STAMP_KEYS: &str = "update keys set last_used_at = used.at \
+     from (select own.key_id, fresh.at from unnest($2::bigint[], $3::bigint[], $4::bigint[]) \
+     as fresh (id, at, before) cross join lateral (select key_id from keys \
+     where tenant_id = $1 and key_id = fresh.id \
      and (last_used_at is null or last_used_at <= fresh.before) \
      for no key update skip locked) own) used \
-     where api_keys.tenant_id = $1 and api_keys.api_key_id = used.api_key_id";
-const STAMP_INTEGRATION_KEYS: &str = "update integration_keys set last_used_at = used.at \
-     from (select own.integration_id, own.integration_key_id, fresh.at \
-     from unnest($2::bigint[], $3::bigint[], $4::bigint[], $5::bigint[]) \
-     as fresh (integration, id, at, before) cross join lateral \
-     (select integration_id, integration_key_id from integration_keys where tenant_id = $1 \
-     and integration_id = fresh.integration and integration_key_id = fresh.id \
-     and (last_used_at is null or last_used_at <= fresh.before) \
-     for no key update skip locked) own) used where integration_keys.tenant_id = $1 \
-     and integration_keys.integration_id = used.integration_id \
-     and integration_keys.integration_key_id = used.integration_key_id";
+     where keys.tenant_id = $1 and keys.key_id = used.key_id";
 
-/// Keys of one kind, by column.
-#[derive(Default)]
-struct Uses {
-    integrations: Vec<i64>,
-    ids: Vec<i64>,
-    at: Vec<i64>,
-    before: Vec<i64>,
+/// A key of a tenant itself, or of an integration that is not deleted.
+pub(super) async fn key(
+    db: &Client,
+    tenant_id: TenantId,
+    integration_id: Option<IntegrationId>,
+    key_id: KeyId,
+) -> Result<Option<KeyRow>, StoreError> {
+    let (tenant, number) = (tenant_id.number(), key_id.number());
+    let key = params![tenant, number];
+    let key = one(db, SELECT_KEY, key, decode::key_row);
+    let key = match integration_id {
+        None => key.await?,
+        Some(integration_id) => {
+            let (owner, key) = try_join!(integration(db, tenant_id, integration_id), key)?;
+            key.filter(|_| owner.is_some_and(|owner| owner.deleted_at.is_none()))
+        }
+    };
+    Ok(key.filter(|key| key.integration_id == integration_id))
 }
 
-impl Uses {
-    fn push(&mut self, id: i64, at: Timestamp) {
-        self.ids.push(id);
-        self.at.push(at.micros());
-        self.before.push(stamped_before(at));
-    }
+/// The keys of an owner, oldest first.
+pub(super) async fn list(
+    db: &Reader,
+    tenant_id: TenantId,
+    integration_id: Option<IntegrationId>,
+    of: Page,
+) -> Result<Paged<KeyRow>, StoreError> {
+    let (tenant, integration) = (tenant_id.number(), integration_id.map(IntegrationId::number));
+    let (limit, offset) = bounds(of);
+    let key = params![tenant, integration, limit, offset];
+    page(db, (COUNT_KEYS, LIST_KEYS), key, decode::key_row).await
 }
 
+/// A key, revoked ones and those of deleted integrations included; locked.
+pub(super) fn lock(
+    writer: &mut PostgresWriter,
+    tenant_id: TenantId,
+    key_id: KeyId,
+) -> Result<Option<KeyRow>, StoreError> {
+    let (tenant, number) = (tenant_id.number(), key_id.number());
+    writer.one(tenant_id, LOCK_KEY, params![tenant, number], decode::key_row)
+}
+
+pub(super) fn put(writer: &mut PostgresWriter, row: &KeyRow) -> Result<(), StoreError> {
+    let KeyRow {
+        tenant_id,
+        key_id,
+        integration_id,
+        name,
+        scopes,
+        secret_hash,
+        created_at,
+        created_by,
+        expires_at,
+        revoked_at,
+        last_used_at,
+        replaced_by,
+    } = row;
+    writer.put(
+        *tenant_id,
+        UPSERT_KEY,
+        params![
+            tenant_id.number(),
+            key_id.number(),
+            integration_id.map(IntegrationId::number),
+            *name,
+            *scopes,
+            secret_hash.as_slice(),
+            created_at.micros(),
+            *created_by,
+            expires_at.map(Timestamp::micros),
+            revoked_at.map(Timestamp::micros),
+            last_used_at.map(Timestamp::micros),
+            replaced_by.map(KeyId::number),
+        ],
+    )
+}
+
+/// How many keys of an owner are good, and how many have ended.
+pub(super) fn counts(
+    writer: &mut PostgresWriter,
+    (tenant_id, integration_id): (TenantId, Option<IntegrationId>),
+    now: Timestamp,
+) -> Result<RowCounts, StoreError> {
+    let (tenant, integration) = (tenant_id.number(), integration_id.map(IntegrationId::number));
+    let now = now.micros();
+    let counts =
+        writer.one(tenant_id, COUNT_LIVE, params![tenant, integration, now], |row: &Row| {
+            let (all, live): (u32, u32) = (row.int(0)?, row.int(1)?);
+            Ok(RowCounts { live, ended: all.saturating_sub(live) })
+        })?;
+    Ok(counts.unwrap_or_default())
+}
+
+/// Drops the keys of an owner that have ended, but for those that ended last.
+pub(super) fn drop_ended(
+    writer: &mut PostgresWriter,
+    (tenant_id, integration_id): (TenantId, Option<IntegrationId>),
+    now: Timestamp,
+    kept: u32,
+) -> Result<(), StoreError> {
+    let (tenant, integration) = (tenant_id.number(), integration_id.map(IntegrationId::number));
+    let (now, kept) = (now.micros(), i64::from(kept));
+    writer.put(tenant_id, DROP_ENDED, params![tenant, integration, now, kept])
+}
+
+/// Writes when keys were used last.
 pub(super) fn stamp(
     writer: &mut PostgresWriter,
     tenant_id: TenantId,
     uses: &[(KeyId, Timestamp)],
 ) -> Result<(), StoreError> {
     let tenant = tenant_id.number();
-    let (mut api, mut integration) = (Uses::default(), Uses::default());
-    for (key, at) in uses {
-        match key {
-            KeyId::Api(id) => api.push(id.number(), *at),
-            KeyId::Integration(integration_id, id) => {
-                integration.integrations.push(integration_id.number());
-                integration.push(id.number(), *at);
-            }
-        }
-    }
+    let ids: Vec<i64> = uses.iter().map(|(key_id, _)| key_id.number()).collect();
+    let at: Vec<i64> = uses.iter().map(|(_, at)| at.micros()).collect();
+    let before: Vec<i64> = uses.iter().map(|(_, at)| stamped_before(*at)).collect();
     writer.query_in_tx(Some(tenant_id), async |client| {
-        if !api.ids.is_empty() {
-            let Uses { ids, at, before, .. } = &api;
-            let keys = params![tenant, *ids, *at, *before];
-            client.execute_typed(STAMP_API_KEYS, keys).await.map_err(store_error)?;
-        }
-        if !integration.ids.is_empty() {
-            let Uses { integrations, ids, at, before } = &integration;
-            let keys = params![tenant, *integrations, *ids, *at, *before];
-            client.execute_typed(STAMP_INTEGRATION_KEYS, keys).await.map_err(store_error)?;
-        }
-        Ok(())
+        let keys = params![tenant, ids, at, before];
+        client.execute_typed(STAMP_KEYS, keys).await.map(|_| ()).map_err(store_error)
     })
-}
-
-/// How many keys are good, of how many.
-pub(super) fn counts(row: &tokio_postgres::Row) -> Result<RowCounts, StoreError> {
-    let (all, live): (u32, u32) = (row.int(0)?, row.int(1)?);
-    Ok(RowCounts { live, ended: all.saturating_sub(live) })
 }

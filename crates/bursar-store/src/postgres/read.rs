@@ -5,10 +5,7 @@
 
 use std::collections::BTreeMap;
 
-use bursar_core::{
-    Account, ApiKeyId, Counter, Day, IntegrationId, IntegrationKeyId, Month, TenantId, Timestamp,
-    Totals,
-};
+use bursar_core::{Account, Counter, Day, IntegrationId, Month, TenantId, Timestamp, Totals};
 use tokio::try_join;
 use tokio_postgres::{Client, Row};
 
@@ -24,20 +21,13 @@ use crate::read::store::{
 use crate::rows::codec;
 use crate::rows::columns::Columns;
 use crate::rows::decode;
-use crate::rows::row::{ApiKeyRow, IntegrationKeyRow, IntegrationRow, TenantRow};
+use crate::rows::row::{IntegrationRow, TenantRow};
 
 const SELECT_TENANT: &str = "select tenant_id, name, lifecycle, onboarding, created_at, updated_at \
      from tenants where tenant_id = $1";
 pub(super) const COUNT_TENANTS: &str = "select count(*) from tenants";
 const LIST_TENANTS: &str = "select tenant_id, name, lifecycle, onboarding, created_at, updated_at \
      from tenants order by tenant_id limit $1 offset $2";
-const SELECT_API_KEY: &str = "select tenant_id, api_key_id, name, scopes, secret_hash, created_at, \
-     created_by, expires_at, revoked_at, last_used_at, replaced_by from api_keys \
-     where tenant_id = $1 and api_key_id = $2";
-const COUNT_API_KEYS: &str = "select count(*) from api_keys where tenant_id = $1";
-const LIST_API_KEYS: &str = "select tenant_id, api_key_id, name, scopes, secret_hash, created_at, \
-     created_by, expires_at, revoked_at, last_used_at, replaced_by from api_keys where tenant_id = $1 \
-     order by api_key_id limit $2 offset $3";
 const SELECT_INTEGRATION: &str = "select tenant_id, integration_id, name, provider_type, \
      credential_ref, config, origin, status, health, health_checked_at, health_message, \
      default_model, budget_limit_cents, token_limit_month, rate_limit_rpm, cost_basis, created_at, \
@@ -53,17 +43,6 @@ const LIST_INTEGRATIONS: &str = "select tenant_id, integration_id, name, provide
      where tenant_id = $1 and deleted_at is null and ($2 is null or status = $2) \
      and ($3 is null or provider_type = $3) \
      order by integration_id limit $4 offset $5";
-const SELECT_INTEGRATION_KEY: &str = "select tenant_id, integration_id, integration_key_id, name, \
-     secret_hash, created_at, created_by, expires_at, revoked_at, last_used_at, replaced_by \
-     from integration_keys \
-     where tenant_id = $1 and integration_id = $2 and integration_key_id = $3";
-const COUNT_INTEGRATION_KEYS: &str = "select count(*) from integration_keys \
-     where tenant_id = $1 and integration_id = $2";
-const LIST_INTEGRATION_KEYS: &str = "select tenant_id, integration_id, integration_key_id, name, \
-     secret_hash, created_at, created_by, expires_at, revoked_at, last_used_at, replaced_by \
-     from integration_keys \
-     where tenant_id = $1 and integration_id = $2 \
-     order by integration_key_id limit $3 offset $4";
 const COUNTERS_SINCE: &str = "select month, used_cost_nanos, used_tokens, used_calls, \
      held_cost_nanos, held_tokens, held_calls, last_at from counters \
      where tenant_id = $1 and scope_kind = 1 and scope_id = $2 and month >= $3";
@@ -123,7 +102,7 @@ const LIST_DAYS: &str = "select i.integration_id, i.name, i.provider_type, r.sta
 
 /// A page of a statement, and the number of all rows. Both statements take the same values; the
 /// first one has no use for the page.
-async fn page<T>(
+pub(super) async fn page<T>(
     db: &Reader,
     (count, list): (&str, &str),
     params: &[Param<'_>],
@@ -135,7 +114,7 @@ async fn page<T>(
 }
 
 /// The values of a page.
-fn bounds(page: Page) -> (i64, i64) {
+pub(super) fn bounds(page: Page) -> (i64, i64) {
     (page.limit.into(), page.offset.into())
 }
 
@@ -149,25 +128,6 @@ pub(super) async fn tenant(
 pub(super) async fn tenants(db: &Reader, of: Page) -> Result<Paged<TenantRow>, StoreError> {
     let (limit, offset) = bounds(of);
     page(db, (COUNT_TENANTS, LIST_TENANTS), params![limit, offset], decode::tenant_row).await
-}
-
-pub(super) async fn api_key(
-    db: &Client,
-    tenant_id: TenantId,
-    api_key_id: ApiKeyId,
-) -> Result<Option<ApiKeyRow>, StoreError> {
-    let (tenant, api_key) = (tenant_id.number(), api_key_id.number());
-    one(db, SELECT_API_KEY, params![tenant, api_key], decode::api_key_row).await
-}
-
-pub(super) async fn api_keys(
-    db: &Reader,
-    tenant_id: TenantId,
-    of: Page,
-) -> Result<Paged<ApiKeyRow>, StoreError> {
-    let (tenant, (limit, offset)) = (tenant_id.number(), bounds(of));
-    let key = params![tenant, limit, offset];
-    page(db, (COUNT_API_KEYS, LIST_API_KEYS), key, decode::api_key_row).await
 }
 
 /// An integration, deleted ones included.
@@ -191,37 +151,6 @@ pub(super) async fn integrations(
     let provider_type = filter.provider_type.as_deref();
     let key = params![tenant, status, provider_type, limit, offset];
     page(db, (COUNT_INTEGRATIONS, LIST_INTEGRATIONS), key, decode::integration_row).await
-}
-
-/// A key of an integration that is not deleted.
-pub(super) async fn integration_key(
-    db: &Client,
-    tenant_id: TenantId,
-    integration_id: IntegrationId,
-    integration_key_id: IntegrationKeyId,
-) -> Result<Option<IntegrationKeyRow>, StoreError> {
-    let (tenant, owner) = (tenant_id.number(), integration_id.number());
-    let number = integration_key_id.number();
-    let key = params![tenant, owner, number];
-    let (owner, key) = try_join!(
-        integration(db, tenant_id, integration_id),
-        one(db, SELECT_INTEGRATION_KEY, key, decode::integration_key_row)
-    )?;
-    let is_live = owner.is_some_and(|owner| owner.deleted_at.is_none());
-    Ok(key.filter(|_| is_live))
-}
-
-pub(super) async fn integration_keys(
-    db: &Reader,
-    tenant_id: TenantId,
-    integration_id: IntegrationId,
-    of: Page,
-) -> Result<Paged<IntegrationKeyRow>, StoreError> {
-    let (tenant, integration) = (tenant_id.number(), integration_id.number());
-    let (limit, offset) = bounds(of);
-    let key = params![tenant, integration, limit, offset];
-    page(db, (COUNT_INTEGRATION_KEYS, LIST_INTEGRATION_KEYS), key, decode::integration_key_row)
-        .await
 }
 
 pub(super) async fn open_reservations(

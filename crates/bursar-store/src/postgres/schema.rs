@@ -32,11 +32,6 @@ const MIGRATIONS: &[Migration] = &[
         sql: include_str!("../../migrations/postgres/0003_protection.sql"),
         oldest_known: 1,
     },
-    Migration {
-        version: 4,
-        sql: include_str!("../../migrations/postgres/0004_keys.sql"),
-        oldest_known: 1,
-    },
 ];
 
 /// A schema that an operator was told of is on stable storage.
@@ -54,7 +49,7 @@ const HAS_SCHEMA: &str = "select to_regclass('server') is not null";
 const GRANTS: &[(&str, &str)] = &[
     ("select, insert", "server, usage_entries, audit"),
     ("select, insert, update", "tenants, integrations, counters"),
-    ("select, insert, update, delete", "api_keys, integration_keys"),
+    ("select, insert, update, delete", "keys"),
     ("select, insert, update", "audit_heads, open_reservations, stored_bytes"),
     ("select, insert, update", "rate_slots, rollups, rollup_label_counts, leases"),
     ("select, insert", "rollup_labels"),

@@ -3,13 +3,11 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use bursar_core::{
-    ApiKeyId, ClockState, Counter, Day, IntegrationId, IntegrationKeyId, Month, SignalId, TenantId,
-};
+use bursar_core::{ClockState, Counter, Day, IntegrationId, KeyId, Month, SignalId, TenantId};
 
 use super::open::PostgresStore;
 use super::readers::{Pong, Reader};
-use super::{audit, days, decisions, history, protection, read, series, store_stats};
+use super::{audit, days, decisions, history, keys, protection, read, series, store_stats};
 use crate::audit::chain::{AuditEntry, AuditFilter, AuditPage, ChainPosition};
 use crate::error::StoreError;
 use crate::read::breakdown::{Breakdown, BreakdownFilter, GroupBy, Series, SeriesFilter};
@@ -22,7 +20,7 @@ use crate::read::store::{
     StoreStats,
 };
 use crate::rows::protection::{OverrideRow, SignalRow};
-use crate::rows::row::{ApiKeyRow, DecisionRow, IntegrationKeyRow, IntegrationRow, TenantRow};
+use crate::rows::row::{DecisionRow, IntegrationRow, KeyRow, TenantRow};
 
 #[async_trait]
 impl Store for PostgresStore {
@@ -91,26 +89,28 @@ impl Store for PostgresStore {
         self.readers.read_all(async move |db| read::tenants(&db, page).await).await
     }
 
-    async fn api_key(
+    async fn key(
         &self,
         tenant_id: TenantId,
-        api_key_id: ApiKeyId,
-    ) -> Result<Option<ApiKeyRow>, StoreError> {
+        integration_id: Option<IntegrationId>,
+        key_id: KeyId,
+    ) -> Result<Option<KeyRow>, StoreError> {
         self.readers
             .look_up(Some(tenant_id), async move |db| {
-                read::api_key(db.client()?, tenant_id, api_key_id).await
+                keys::key(db.client()?, tenant_id, integration_id, key_id).await
             })
             .await
     }
 
-    async fn api_keys(
+    async fn keys(
         &self,
         tenant_id: TenantId,
+        integration_id: Option<IntegrationId>,
         page: Page,
-    ) -> Result<Paged<ApiKeyRow>, StoreError> {
+    ) -> Result<Paged<KeyRow>, StoreError> {
         self.readers
             .read(&self.context, tenant_id, async move |db| {
-                read::api_keys(&db, tenant_id, page).await
+                keys::list(&db, tenant_id, integration_id, page).await
             })
             .await
     }
@@ -146,33 +146,6 @@ impl Store for PostgresStore {
         self.readers
             .read(&self.context, tenant_id, async move |db| {
                 read::integrations(&db, tenant_id, &filter, page).await
-            })
-            .await
-    }
-
-    async fn integration_key(
-        &self,
-        tenant_id: TenantId,
-        integration_id: IntegrationId,
-        integration_key_id: IntegrationKeyId,
-    ) -> Result<Option<IntegrationKeyRow>, StoreError> {
-        self.readers
-            .look_up(Some(tenant_id), async move |db| {
-                let db = db.client()?;
-                read::integration_key(db, tenant_id, integration_id, integration_key_id).await
-            })
-            .await
-    }
-
-    async fn integration_keys(
-        &self,
-        tenant_id: TenantId,
-        integration_id: IntegrationId,
-        page: Page,
-    ) -> Result<Paged<IntegrationKeyRow>, StoreError> {
-        self.readers
-            .read(&self.context, tenant_id, async move |db| {
-                read::integration_keys(&db, tenant_id, integration_id, page).await
             })
             .await
     }

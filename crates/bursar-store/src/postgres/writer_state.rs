@@ -7,12 +7,12 @@ use std::time::{Duration, Instant};
 use bursar_core::{CallKey, EntryId, IntegrationId, TenantId, Timestamp};
 use tokio::join;
 use tokio::runtime::Runtime;
-use tokio_postgres::Client;
+use tokio_postgres::{Client, Row};
 
 use super::connect::Address;
 use super::known_labels::KnownLabels;
 use super::sweep::Sweep;
-use super::tx::{self, Messages, commit_error, params, store_error};
+use super::tx::{self, Messages, Param, commit_error, params, store_error};
 use crate::audit::chain::AuditKey;
 use crate::clock::StoreClock;
 use crate::error::{NotWritable, StoreError};
@@ -187,6 +187,32 @@ impl PostgresWriter {
             opened.map_err(store_error)?;
             answer
         })
+    }
+
+    /// Changes rows of a tenant, however many.
+    pub(super) fn put(
+        &mut self,
+        tenant_id: TenantId,
+        sql: &str,
+        values: &[Param<'_>],
+    ) -> Result<(), StoreError> {
+        self.query_in_tx(Some(tenant_id), async |client| {
+            client.execute_typed(sql, values).await.map(|_| ()).map_err(store_error)
+        })
+    }
+
+    /// The only row of a statement about a tenant, or nothing.
+    pub(super) fn one<T>(
+        &mut self,
+        tenant_id: TenantId,
+        sql: &str,
+        key: &[Param<'_>],
+        read: impl FnOnce(&Row) -> Result<T, StoreError>,
+    ) -> Result<Option<T>, StoreError> {
+        let row = self.query_in_tx(Some(tenant_id), async |client| {
+            client.query_typed_opt(sql, key).await.map_err(store_error)
+        })?;
+        row.as_ref().map(read).transpose()
     }
 
     /// Begins a transaction, of which the database hears with the first question.

@@ -4,9 +4,8 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use bursar_core::{
-    Account, ApiKeyId, CallId, ClockState, Counter, Day, DecisionId, EntryId, IntegrationId,
-    IntegrationKeyId, Month, PolicyResult, ReasonCode, Reservation, SignalId, TenantId, Timestamp,
-    Verdict,
+    Account, CallId, ClockState, Counter, Day, DecisionId, EntryId, IntegrationId, KeyId, Month,
+    PolicyResult, ReasonCode, Reservation, SignalId, TenantId, Timestamp, Verdict,
 };
 
 use crate::audit::chain::{AuditEntry, AuditFilter, AuditPage, ChainPosition};
@@ -18,9 +17,7 @@ use crate::read::near_limit::NearLimit;
 use crate::read::read_context::ReadContext;
 use crate::read::sums::Sums;
 use crate::rows::protection::{OverrideRow, SignalRow};
-use crate::rows::row::{
-    ApiKeyRow, DecisionRow, IntegrationKeyRow, IntegrationRow, TenantRow, UsageRow,
-};
+use crate::rows::row::{DecisionRow, IntegrationRow, KeyRow, TenantRow, UsageRow};
 
 /// A page by offset.
 #[derive(Clone, Copy, Debug)]
@@ -310,19 +307,21 @@ pub trait Store: Send + Sync + 'static {
     /// The tenants, oldest first.
     async fn tenants(&self, page: Page) -> Result<Paged<TenantRow>, StoreError>;
 
-    /// An API key.
-    async fn api_key(
+    /// A key of a tenant itself, or of an integration that is not deleted.
+    async fn key(
         &self,
         tenant_id: TenantId,
-        api_key_id: ApiKeyId,
-    ) -> Result<Option<ApiKeyRow>, StoreError>;
+        integration_id: Option<IntegrationId>,
+        key_id: KeyId,
+    ) -> Result<Option<KeyRow>, StoreError>;
 
-    /// The API keys of a tenant, oldest first.
-    async fn api_keys(
+    /// The keys of a tenant itself or of an integration, oldest first.
+    async fn keys(
         &self,
         tenant_id: TenantId,
+        integration_id: Option<IntegrationId>,
         page: Page,
-    ) -> Result<Paged<ApiKeyRow>, StoreError>;
+    ) -> Result<Paged<KeyRow>, StoreError>;
 
     /// A live integration.
     async fn integration(
@@ -345,22 +344,6 @@ pub trait Store: Send + Sync + 'static {
         filter: IntegrationFilter,
         page: Page,
     ) -> Result<Paged<IntegrationRow>, StoreError>;
-
-    /// A key of an integration that is not deleted.
-    async fn integration_key(
-        &self,
-        tenant_id: TenantId,
-        integration_id: IntegrationId,
-        integration_key_id: IntegrationKeyId,
-    ) -> Result<Option<IntegrationKeyRow>, StoreError>;
-
-    /// The keys of an integration, oldest first.
-    async fn integration_keys(
-        &self,
-        tenant_id: TenantId,
-        integration_id: IntegrationId,
-        page: Page,
-    ) -> Result<Paged<IntegrationKeyRow>, StoreError>;
 
     /// Usage by integration over days, both inclusive; integrations without calls are absent.
     async fn usage_by_integration(

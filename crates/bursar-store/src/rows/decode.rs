@@ -5,7 +5,7 @@
 
 use bursar_core::{
     Call, CallId, CallKey, Counter, Day, DecisionId, EntryId, Estimate, Hold, Integration,
-    IntegrationId, LimitSettings, Month, Nanos, RecordedCall, Reservation, ReserveRequest,
+    IntegrationId, KeyId, LimitSettings, Month, Nanos, RecordedCall, Reservation, ReserveRequest,
     TenantId, TokenBuckets, Totals,
 };
 
@@ -16,9 +16,7 @@ use crate::rows::codec;
 use crate::rows::codec::id;
 use crate::rows::columns::Columns;
 use crate::rows::rollup::{LATENCY_BUCKETS, Rollup, RollupFacts};
-use crate::rows::row::{
-    ApiKeyRow, DecisionRow, IntegrationKeyRow, IntegrationRow, TenantRow, UsageRow,
-};
+use crate::rows::row::{DecisionRow, IntegrationRow, KeyRow, TenantRow, UsageRow};
 
 /// `tenant_id, name, lifecycle, onboarding, created_at, updated_at`.
 pub(crate) fn tenant_row(row: &impl Columns) -> Result<TenantRow, StoreError> {
@@ -68,39 +66,22 @@ fn limits(row: &impl Columns, at: usize) -> Result<LimitSettings, StoreError> {
     })
 }
 
-/// `tenant_id, api_key_id, name, scopes, secret_hash, created_at, created_by, expires_at,
-/// revoked_at, last_used_at, replaced_by`.
-pub(crate) fn api_key_row(row: &impl Columns) -> Result<ApiKeyRow, StoreError> {
-    Ok(ApiKeyRow {
-        tenant_id: row.id(0, TenantId::from_number)?,
-        api_key_id: row.id(1, bursar_core::ApiKeyId::from_number)?,
-        name: row.text(2)?,
-        scopes: row.text(3)?,
-        secret_hash: row.bytes(4)?,
-        created_at: row.instant(5)?,
-        created_by: row.text(6)?,
-        expires_at: row.opt_instant(7)?,
-        revoked_at: row.opt_instant(8)?,
-        last_used_at: row.opt_instant(9)?,
-        replaced_by: row.opt_id(10, bursar_core::ApiKeyId::from_number)?,
-    })
-}
-
-/// `tenant_id, integration_id, integration_key_id, name, secret_hash, created_at, created_by,
+/// `tenant_id, key_id, integration_id, name, scopes, secret_hash, created_at, created_by,
 /// expires_at, revoked_at, last_used_at, replaced_by`.
-pub(crate) fn integration_key_row(row: &impl Columns) -> Result<IntegrationKeyRow, StoreError> {
-    Ok(IntegrationKeyRow {
+pub(crate) fn key_row(row: &impl Columns) -> Result<KeyRow, StoreError> {
+    Ok(KeyRow {
         tenant_id: row.id(0, TenantId::from_number)?,
-        integration_id: row.id(1, IntegrationId::from_number)?,
-        integration_key_id: row.id(2, bursar_core::IntegrationKeyId::from_number)?,
+        key_id: row.id(1, KeyId::from_number)?,
+        integration_id: row.opt_id(2, IntegrationId::from_number)?,
         name: row.opt_text(3)?,
-        secret_hash: row.bytes(4)?,
-        created_at: row.instant(5)?,
-        created_by: row.text(6)?,
-        expires_at: row.opt_instant(7)?,
-        revoked_at: row.opt_instant(8)?,
-        last_used_at: row.opt_instant(9)?,
-        replaced_by: row.opt_id(10, bursar_core::IntegrationKeyId::from_number)?,
+        scopes: row.opt_text(4)?,
+        secret_hash: row.bytes(5)?,
+        created_at: row.instant(6)?,
+        created_by: row.text(7)?,
+        expires_at: row.opt_instant(8)?,
+        revoked_at: row.opt_instant(9)?,
+        last_used_at: row.opt_instant(10)?,
+        replaced_by: row.opt_id(11, KeyId::from_number)?,
     })
 }
 

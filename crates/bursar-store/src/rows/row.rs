@@ -1,9 +1,9 @@
 //! Rows of the control plane, as storage keeps them.
 
 use bursar_core::{
-    ApiKeyId, AuditId, CostSource, Decision, DecisionId, EntryId, EntryKind, Estimate, Integration,
-    IntegrationId, IntegrationKeyId, Nanos, OnboardingState, PolicyResult, TenantId,
-    TenantLifecycle, Timestamp, TokenBuckets, UsageStatus,
+    AuditId, CostSource, Decision, DecisionId, EntryId, EntryKind, Estimate, Integration,
+    IntegrationId, KeyId, Nanos, OnboardingState, PolicyResult, TenantId, TenantLifecycle,
+    Timestamp, TokenBuckets, UsageStatus,
 };
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -43,31 +43,18 @@ pub struct IntegrationRow {
 /// The keyed hash of a secret.
 pub type SecretHash = [u8; 32];
 
-/// An API key without its secret.
+/// A key without its secret.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ApiKeyRow {
+pub struct KeyRow {
     pub tenant_id: TenantId,
-    pub api_key_id: ApiKeyId,
-    pub name: String,
-    /// Scopes, separated by spaces.
-    pub scopes: String,
-    pub secret_hash: SecretHash,
-    pub created_at: Timestamp,
-    pub created_by: String,
-    pub expires_at: Option<Timestamp>,
-    pub revoked_at: Option<Timestamp>,
-    pub last_used_at: Option<Timestamp>,
-    /// The key that took its place when it was rotated.
-    pub replaced_by: Option<ApiKeyId>,
-}
-
-/// A key of one integration without its secret.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct IntegrationKeyRow {
-    pub tenant_id: TenantId,
-    pub integration_id: IntegrationId,
-    pub integration_key_id: IntegrationKeyId,
+    pub key_id: KeyId,
+    /// The one integration that it is good for; nothing for an API key.
+    pub integration_id: Option<IntegrationId>,
+    /// An API key has one.
     pub name: Option<String>,
+    /// What an API key may do: scopes, separated by spaces. What a key of an integration may do is
+    /// the same for all of them.
+    pub scopes: Option<String>,
     pub secret_hash: SecretHash,
     pub created_at: Timestamp,
     pub created_by: String,
@@ -75,16 +62,14 @@ pub struct IntegrationKeyRow {
     pub revoked_at: Option<Timestamp>,
     pub last_used_at: Option<Timestamp>,
     /// The key that took its place when it was rotated.
-    pub replaced_by: Option<IntegrationKeyId>,
+    pub replaced_by: Option<KeyId>,
 }
 
-/// Which key of a tenant.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum KeyId {
-    /// An API key.
-    Api(ApiKeyId),
-    /// A key of an integration.
-    Integration(IntegrationId, IntegrationKeyId),
+impl KeyRow {
+    /// Whether it is neither revoked nor expired.
+    pub fn is_live(&self, now: Timestamp) -> bool {
+        self.revoked_at.is_none() && self.expires_at.is_none_or(|end| end > now)
+    }
 }
 
 /// Who did something, and in which request.

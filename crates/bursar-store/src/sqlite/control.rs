@@ -1,20 +1,17 @@
 //! Rows of the control plane: read by writer and readers alike, written by the writer.
 
-use bursar_core::{ApiKeyId, Integration, IntegrationId, IntegrationKeyId, TenantId, Timestamp};
-use rusqlite::{Connection, OptionalExtension, Row, params};
+use bursar_core::{Integration, IntegrationId, KeyId, TenantId, Timestamp};
+use rusqlite::{Connection, params};
 
-use super::error::store_error;
+use super::ask::{change, one};
 use super::writer_state::SqliteWriter;
 use super::{audit, decisions, keys, protection};
 use crate::error::StoreError;
 use crate::rows::codec;
-use crate::rows::codec::id;
 use crate::rows::columns::Columns;
 use crate::rows::decode;
 use crate::rows::protection::{OverrideRow, SignalRow};
-use crate::rows::row::{
-    ApiKeyRow, AuditRow, DecisionRow, IntegrationKeyRow, IntegrationRow, KeyId, TenantRow,
-};
+use crate::rows::row::{AuditRow, DecisionRow, IntegrationRow, KeyRow, TenantRow};
 use crate::write::writer_connection::{ControlTx, RowCounts};
 
 const SELECT_TENANT: &str = "select tenant_id, name, lifecycle, onboarding, created_at, updated_at \
@@ -50,39 +47,6 @@ const UPSERT_INTEGRATION: &str = "insert into integrations (tenant_id, integrati
      token_limit_month = excluded.token_limit_month, rate_limit_rpm = excluded.rate_limit_rpm, \
      cost_basis = excluded.cost_basis, updated_at = excluded.updated_at, \
      deleted_at = excluded.deleted_at";
-const SELECT_API_KEY: &str = "select tenant_id, api_key_id, name, scopes, secret_hash, created_at, \
-     created_by, expires_at, revoked_at, last_used_at, replaced_by from api_keys \
-     where tenant_id = ?1 and api_key_id = ?2";
-const UPSERT_API_KEY: &str = "insert into api_keys (tenant_id, api_key_id, name, scopes, \
-     secret_hash, created_at, created_by, expires_at, revoked_at, last_used_at, replaced_by) \
-     values (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11) \
-     on conflict (tenant_id, api_key_id) do update set expires_at = excluded.expires_at, \
-     revoked_at = excluded.revoked_at, last_used_at = excluded.last_used_at, \
-     replaced_by = excluded.replaced_by";
-const SELECT_INTEGRATION_KEY: &str = "select tenant_id, integration_id, integration_key_id, name, \
-     secret_hash, created_at, created_by, expires_at, revoked_at, last_used_at, replaced_by \
-     from integration_keys \
-     where tenant_id = ?1 and integration_id = ?2 and integration_key_id = ?3";
-const UPSERT_INTEGRATION_KEY: &str = "insert into integration_keys (tenant_id, integration_id, \
-     integration_key_id, name, secret_hash, created_at, created_by, expires_at, revoked_at, \
-     last_used_at, replaced_by) \
-     values (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11) \
-     on conflict (tenant_id, integration_id, integration_key_id) do update set \
-     expires_at = excluded.expires_at, revoked_at = excluded.revoked_at, \
-     last_used_at = excluded.last_used_at, replaced_by = excluded.replaced_by";
-
-/// The one row of a statement, read by `read`.
-fn one<T>(
-    db: &Connection,
-    sql: &str,
-    key: impl rusqlite::Params,
-    read: impl FnOnce(&Row<'_>) -> Result<T, StoreError>,
-) -> Result<Option<T>, StoreError> {
-    let mut statement = db.prepare_cached(sql).map_err(store_error)?;
-    let mut rows = statement.query(key).map_err(store_error)?;
-    rows.next().map_err(store_error)?.map(read).transpose()
-}
-
 pub(super) fn tenant(
     db: &Connection,
     tenant_id: TenantId,
@@ -100,36 +64,8 @@ pub(super) fn integration(
     one(db, SELECT_INTEGRATION, key, |row| decode::integration_row(row))
 }
 
-/// An API key, revoked ones included.
-pub(super) fn api_key(
-    db: &Connection,
-    tenant_id: TenantId,
-    api_key_id: ApiKeyId,
-) -> Result<Option<ApiKeyRow>, StoreError> {
-    let key = params![tenant_id.number(), api_key_id.number()];
-    one(db, SELECT_API_KEY, key, |row| decode::api_key_row(row))
-}
-
-/// A key of an integration, revoked ones included.
-pub(super) fn integration_key(
-    db: &Connection,
-    tenant_id: TenantId,
-    integration_id: IntegrationId,
-    integration_key_id: IntegrationKeyId,
-) -> Result<Option<IntegrationKeyRow>, StoreError> {
-    let key = params![tenant_id.number(), integration_id.number(), integration_key_id.number()];
-    one(db, SELECT_INTEGRATION_KEY, key, |row| decode::integration_key_row(row))
-}
-
 fn micros(instant: Option<Timestamp>) -> Option<i64> {
     instant.map(Timestamp::micros)
-}
-
-impl SqliteWriter {
-    fn put(&self, sql: &str, row: impl rusqlite::Params) -> Result<(), StoreError> {
-        let mut statement = self.connection.prepare_cached(sql).map_err(store_error)?;
-        statement.execute(row).map(|_| ()).map_err(store_error)
-    }
 }
 
 impl ControlTx for SqliteWriter {
@@ -152,7 +88,7 @@ impl ControlTx for SqliteWriter {
         let onboarding = codec::onboarding_code(*onboarding);
         let (created_at, updated_at) = (created_at.micros(), updated_at.micros());
         let row = params![tenant_id.number(), name, lifecycle, onboarding, created_at, updated_at];
-        self.put(UPSERT_TENANT, row)
+        change(&self.connection, UPSERT_TENANT, row)
     }
 
     fn integration(
@@ -168,13 +104,10 @@ impl ControlTx for SqliteWriter {
         tenant_id: TenantId,
         name: &str,
     ) -> Result<Option<IntegrationId>, StoreError> {
-        let mut statement =
-            self.connection.prepare_cached(SELECT_INTEGRATION_NAMED).map_err(store_error)?;
-        let number: Option<i64> = statement
-            .query_row(params![tenant_id.number(), name], |row| row.get(0))
-            .optional()
-            .map_err(store_error)?;
-        number.map(|number| id(IntegrationId::from_number, number)).transpose()
+        let key = params![tenant_id.number(), name];
+        one(&self.connection, SELECT_INTEGRATION_NAMED, key, |row| {
+            row.id(0, IntegrationId::from_number)
+        })
     }
 
     fn integration_counts(&mut self, tenant_id: TenantId) -> Result<RowCounts, StoreError> {
@@ -185,44 +118,28 @@ impl ControlTx for SqliteWriter {
         Ok(RowCounts { live: count(COUNT_INTEGRATIONS)?, ended: count(COUNT_DELETED)? })
     }
 
-    fn api_key_counts(
+    fn key_counts(
         &mut self,
-        tenant_id: TenantId,
+        owner: (TenantId, Option<IntegrationId>),
         now: Timestamp,
     ) -> Result<RowCounts, StoreError> {
-        keys::api_key_counts(&self.connection, tenant_id, now)
+        keys::counts(&self.connection, owner, now)
     }
 
-    fn integration_key_counts(
+    fn drop_ended_keys(
         &mut self,
-        integration: (TenantId, IntegrationId),
-        now: Timestamp,
-    ) -> Result<RowCounts, StoreError> {
-        keys::integration_key_counts(&self.connection, integration, now)
-    }
-
-    fn drop_ended_api_keys(
-        &mut self,
-        tenant_id: TenantId,
+        owner: (TenantId, Option<IntegrationId>),
         now: Timestamp,
         kept: u32,
     ) -> Result<(), StoreError> {
-        keys::drop_api_keys(&self.connection, tenant_id, now, kept)
-    }
-
-    fn drop_ended_integration_keys(
-        &mut self,
-        integration: (TenantId, IntegrationId),
-        now: Timestamp,
-        kept: u32,
-    ) -> Result<(), StoreError> {
-        keys::drop_integration_keys(&self.connection, integration, now, kept)
+        keys::drop_ended(&self.connection, owner, now, kept)
     }
 
     fn put_integration(&mut self, row: &IntegrationRow) -> Result<(), StoreError> {
         self.staged.changed_integrations.push((row.integration_id, row.rules));
         let Integration { status, health, limits, cost_basis } = row.rules;
-        self.put(
+        change(
+            &self.connection,
             UPSERT_INTEGRATION,
             params![
                 row.tenant_id.number(),
@@ -249,59 +166,12 @@ impl ControlTx for SqliteWriter {
         )
     }
 
-    fn api_key(
-        &mut self,
-        tenant_id: TenantId,
-        api_key_id: ApiKeyId,
-    ) -> Result<Option<ApiKeyRow>, StoreError> {
-        api_key(&self.connection, tenant_id, api_key_id)
+    fn key(&mut self, tenant_id: TenantId, key_id: KeyId) -> Result<Option<KeyRow>, StoreError> {
+        keys::key(&self.connection, tenant_id, key_id)
     }
 
-    fn put_api_key(&mut self, row: &ApiKeyRow) -> Result<(), StoreError> {
-        self.put(
-            UPSERT_API_KEY,
-            params![
-                row.tenant_id.number(),
-                row.api_key_id.number(),
-                row.name,
-                row.scopes,
-                row.secret_hash,
-                row.created_at.micros(),
-                row.created_by,
-                micros(row.expires_at),
-                micros(row.revoked_at),
-                micros(row.last_used_at),
-                row.replaced_by.map(ApiKeyId::number),
-            ],
-        )
-    }
-
-    fn integration_key(
-        &mut self,
-        tenant_id: TenantId,
-        integration_id: IntegrationId,
-        integration_key_id: IntegrationKeyId,
-    ) -> Result<Option<IntegrationKeyRow>, StoreError> {
-        integration_key(&self.connection, tenant_id, integration_id, integration_key_id)
-    }
-
-    fn put_integration_key(&mut self, row: &IntegrationKeyRow) -> Result<(), StoreError> {
-        self.put(
-            UPSERT_INTEGRATION_KEY,
-            params![
-                row.tenant_id.number(),
-                row.integration_id.number(),
-                row.integration_key_id.number(),
-                row.name,
-                row.secret_hash,
-                row.created_at.micros(),
-                row.created_by,
-                micros(row.expires_at),
-                micros(row.revoked_at),
-                micros(row.last_used_at),
-                row.replaced_by.map(IntegrationKeyId::number),
-            ],
-        )
+    fn put_key(&mut self, row: &KeyRow) -> Result<(), StoreError> {
+        keys::put(&self.connection, row)
     }
 
     fn stamp_keys(
@@ -309,7 +179,7 @@ impl ControlTx for SqliteWriter {
         tenant_id: TenantId,
         uses: &[(KeyId, Timestamp)],
     ) -> Result<(), StoreError> {
-        keys::stamp(self, tenant_id, uses)
+        keys::stamp(&self.connection, tenant_id, uses)
     }
 
     fn put_audit(&mut self, row: &AuditRow) -> Result<(), StoreError> {

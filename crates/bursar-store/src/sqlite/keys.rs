@@ -1,113 +1,141 @@
-//! When keys were used last, and how many there are.
+//! Keys: API keys of a tenant and keys of its integrations, in one table.
+//!
+//! The owner of a key is its tenant and, for a key of an integration, that integration.
 
-use bursar_core::{IntegrationId, TenantId, Timestamp};
-use rusqlite::{Connection, Row, params};
+use bursar_core::{IntegrationId, KeyId, TenantId, Timestamp};
+use rusqlite::{Connection, named_params, params};
 
-use super::error::store_error;
-use super::writer_state::SqliteWriter;
+use super::ask::{change, one};
+use super::read::page;
+use super::readers::Snapshot;
 use crate::error::StoreError;
+use crate::read::store::{Page, Paged};
 use crate::rows::columns::Columns;
-use crate::rows::row::KeyId;
+use crate::rows::decode;
+use crate::rows::row::KeyRow;
 use crate::write::writer_connection::{RowCounts, stamped_before};
 
-const COUNT_API_KEYS: &str = "select count(*), count(*) filter (where revoked_at is null \
-     and (expires_at is null or expires_at > ?2)) from api_keys where tenant_id = ?1";
-const COUNT_INTEGRATION_KEYS: &str = "select count(*), count(*) filter (where revoked_at is null \
-     and (expires_at is null or expires_at > ?3)) from integration_keys \
-     where tenant_id = ?1 and integration_id = ?2";
-const DROP_API_KEYS: &str = "delete from api_keys where tenant_id = ?1 and api_key_id in \
-     (select api_key_id from api_keys where tenant_id = ?1 \
-     and (revoked_at is not null or expires_at <= ?2) \
-     order by coalesce(revoked_at, expires_at) desc, api_key_id desc limit -1 offset ?3)";
-const DROP_INTEGRATION_KEYS: &str = "delete from integration_keys where tenant_id = ?1 \
-     and integration_id = ?2 and integration_key_id in \
-     (select integration_key_id from integration_keys where tenant_id = ?1 \
-     and integration_id = ?2 and (revoked_at is not null or expires_at <= ?3) \
-     order by coalesce(revoked_at, expires_at) desc, integration_key_id desc \
-     limit -1 offset ?4)";
-const STAMP_API_KEY: &str = "update api_keys set last_used_at = ?3 \
-     where tenant_id = ?1 and api_key_id = ?2 and (last_used_at is null or last_used_at <= ?4)";
-const STAMP_INTEGRATION_KEY: &str = "update integration_keys set last_used_at = ?4 \
-     where tenant_id = ?1 and integration_id = ?2 and integration_key_id = ?3 \
-     and (last_used_at is null or last_used_at <= ?5)";
+const SELECT_KEY: &str = "select tenant_id, key_id, integration_id, name, scopes, secret_hash, \
+     created_at, created_by, expires_at, revoked_at, last_used_at, replaced_by from keys \
+     where tenant_id = ?1 and key_id = ?2";
+const UPSERT_KEY: &str = "insert into keys (tenant_id, key_id, integration_id, name, scopes, \
+     secret_hash, created_at, created_by, expires_at, revoked_at, last_used_at, replaced_by) \
+     values (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12) \
+     on conflict (tenant_id, key_id) do update set expires_at = excluded.expires_at, \
+     revoked_at = excluded.revoked_at, last_used_at = excluded.last_used_at, \
+     replaced_by = excluded.replaced_by";
+const COUNT_KEYS: &str = "select count(*) from keys indexed by keys_by_owner \
+     where tenant_id = :tenant and integration_id is :integration";
+const LIST_KEYS: &str = "select tenant_id, key_id, integration_id, name, scopes, secret_hash, \
+     created_at, created_by, expires_at, revoked_at, last_used_at, replaced_by \
+     from keys indexed by keys_by_owner \
+     where tenant_id = :tenant and integration_id is :integration \
+     order by key_id limit :limit offset :offset";
+const COUNT_LIVE: &str = "select count(*), count(*) filter (where revoked_at is null \
+     and (expires_at is null or expires_at > ?3)) from keys indexed by keys_by_owner \
+     where tenant_id = ?1 and integration_id is ?2";
+const DROP_ENDED: &str = "delete from keys where tenant_id = ?1 and key_id in \
+     (select key_id from keys indexed by keys_by_owner \
+     where tenant_id = ?1 and integration_id is ?2 \
+     and (revoked_at is not null or expires_at <= ?3) \
+     order by coalesce(revoked_at, expires_at) desc, key_id desc limit -1 offset ?4)";
+const STAMP_KEY: &str = "update keys set last_used_at = ?3 \
+     where tenant_id = ?1 and key_id = ?2 and (last_used_at is null or last_used_at <= ?4)";
 
+/// A key, revoked ones and those of deleted integrations included.
+pub(super) fn key(
+    db: &Connection,
+    tenant_id: TenantId,
+    key_id: KeyId,
+) -> Result<Option<KeyRow>, StoreError> {
+    let key = params![tenant_id.number(), key_id.number()];
+    one(db, SELECT_KEY, key, |row| decode::key_row(row))
+}
+
+pub(super) fn put(db: &Connection, row: &KeyRow) -> Result<(), StoreError> {
+    let KeyRow {
+        tenant_id,
+        key_id,
+        integration_id,
+        name,
+        scopes,
+        secret_hash,
+        created_at,
+        created_by,
+        expires_at,
+        revoked_at,
+        last_used_at,
+        replaced_by,
+    } = row;
+    change(
+        db,
+        UPSERT_KEY,
+        params![
+            tenant_id.number(),
+            key_id.number(),
+            integration_id.map(IntegrationId::number),
+            name,
+            scopes,
+            secret_hash,
+            created_at.micros(),
+            created_by,
+            expires_at.map(Timestamp::micros),
+            revoked_at.map(Timestamp::micros),
+            last_used_at.map(Timestamp::micros),
+            replaced_by.map(KeyId::number),
+        ],
+    )
+}
+
+/// The keys of an owner, oldest first.
+pub(super) fn list(
+    db: &Snapshot<'_>,
+    tenant_id: TenantId,
+    integration_id: Option<IntegrationId>,
+    of: Page,
+) -> Result<Paged<KeyRow>, StoreError> {
+    let key = named_params! {
+        ":tenant": tenant_id.number(),
+        ":integration": integration_id.map(IntegrationId::number),
+    };
+    page(db, (COUNT_KEYS, LIST_KEYS), key, of, |row| decode::key_row(row))
+}
+
+/// How many keys of an owner are good, and how many have ended.
+pub(super) fn counts(
+    db: &Connection,
+    (tenant_id, integration_id): (TenantId, Option<IntegrationId>),
+    now: Timestamp,
+) -> Result<RowCounts, StoreError> {
+    let integration = integration_id.map(IntegrationId::number);
+    let key = params![tenant_id.number(), integration, now.micros()];
+    let counts = one(db, COUNT_LIVE, key, |row| {
+        let (all, live): (u32, u32) = (row.int(0)?, row.int(1)?);
+        Ok(RowCounts { live, ended: all.saturating_sub(live) })
+    })?;
+    Ok(counts.unwrap_or_default())
+}
+
+/// Drops the keys of an owner that have ended, but for those that ended last.
+pub(super) fn drop_ended(
+    db: &Connection,
+    (tenant_id, integration_id): (TenantId, Option<IntegrationId>),
+    now: Timestamp,
+    kept: u32,
+) -> Result<(), StoreError> {
+    let integration = integration_id.map(IntegrationId::number);
+    change(db, DROP_ENDED, params![tenant_id.number(), integration, now.micros(), kept])
+}
+
+/// Writes when keys were used last.
 pub(super) fn stamp(
-    writer: &SqliteWriter,
+    db: &Connection,
     tenant_id: TenantId,
     uses: &[(KeyId, Timestamp)],
 ) -> Result<(), StoreError> {
-    let tenant = tenant_id.number();
-    for (key, at) in uses {
+    for (key_id, at) in uses {
         let (at, before) = (at.micros(), stamped_before(*at));
-        let stamped = match key {
-            KeyId::Api(id) => writer
-                .connection
-                .prepare_cached(STAMP_API_KEY)
-                .and_then(|mut stamp| stamp.execute(params![tenant, id.number(), at, before])),
-            KeyId::Integration(integration, id) => {
-                let key = params![tenant, integration.number(), id.number(), at, before];
-                let stamp = writer.connection.prepare_cached(STAMP_INTEGRATION_KEY);
-                stamp.and_then(|mut stamp| stamp.execute(key))
-            }
-        };
-        stamped.map_err(store_error)?;
+        change(db, STAMP_KEY, params![tenant_id.number(), key_id.number(), at, before])?;
     }
     Ok(())
-}
-
-/// How many keys are good, of how many.
-fn counts(row: &Row<'_>) -> Result<RowCounts, StoreError> {
-    let (all, live): (u32, u32) = (row.int(0)?, row.int(1)?);
-    Ok(RowCounts { live, ended: all.saturating_sub(live) })
-}
-
-fn count(db: &Connection, sql: &str, key: impl rusqlite::Params) -> Result<RowCounts, StoreError> {
-    let mut statement = db.prepare_cached(sql).map_err(store_error)?;
-    let mut rows = statement.query(key).map_err(store_error)?;
-    rows.next().map_err(store_error)?.map_or(Ok(RowCounts::default()), counts)
-}
-
-fn change(db: &Connection, sql: &str, key: impl rusqlite::Params) -> Result<(), StoreError> {
-    let mut statement = db.prepare_cached(sql).map_err(store_error)?;
-    statement.execute(key).map(|_| ()).map_err(store_error)
-}
-
-/// How many API keys a tenant has.
-pub(super) fn api_key_counts(
-    db: &Connection,
-    tenant_id: TenantId,
-    now: Timestamp,
-) -> Result<RowCounts, StoreError> {
-    count(db, COUNT_API_KEYS, params![tenant_id.number(), now.micros()])
-}
-
-/// How many keys an integration has.
-pub(super) fn integration_key_counts(
-    db: &Connection,
-    (tenant_id, integration_id): (TenantId, IntegrationId),
-    now: Timestamp,
-) -> Result<RowCounts, StoreError> {
-    let key = params![tenant_id.number(), integration_id.number(), now.micros()];
-    count(db, COUNT_INTEGRATION_KEYS, key)
-}
-
-/// Drops API keys that have ended, but for the last.
-pub(super) fn drop_api_keys(
-    db: &Connection,
-    tenant_id: TenantId,
-    now: Timestamp,
-    kept: u32,
-) -> Result<(), StoreError> {
-    change(db, DROP_API_KEYS, params![tenant_id.number(), now.micros(), kept])
-}
-
-/// Drops keys of an integration that have ended, but for the last.
-pub(super) fn drop_integration_keys(
-    db: &Connection,
-    (tenant_id, integration_id): (TenantId, IntegrationId),
-    now: Timestamp,
-    kept: u32,
-) -> Result<(), StoreError> {
-    let key = params![tenant_id.number(), integration_id.number(), now.micros(), kept];
-    change(db, DROP_INTEGRATION_KEYS, key)
 }

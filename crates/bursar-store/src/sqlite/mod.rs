@@ -4,6 +4,7 @@
 //! accounts that decide live in memory ([`account_cache`]) and change only after a commit.
 
 mod account_cache;
+mod ask;
 mod audit;
 mod backup;
 mod checkpoint;

@@ -10,16 +10,12 @@ use crate::read::aggregate::IntegrationSums;
 use crate::read::store::{IntegrationFilter, IntegrationUsage, OpenReservation, Page, Paged};
 use crate::rows::codec;
 use crate::rows::decode;
-use crate::rows::row::{ApiKeyRow, IntegrationKeyRow, IntegrationRow, TenantRow};
+use crate::rows::row::{IntegrationRow, TenantRow};
 
 const PING: &str = "select value from server where name = 'oldest_known'";
 pub(super) const COUNT_TENANTS: &str = "select count(*) from tenants";
 const LIST_TENANTS: &str = "select tenant_id, name, lifecycle, onboarding, created_at, updated_at \
      from tenants order by tenant_id limit :limit offset :offset";
-const COUNT_API_KEYS: &str = "select count(*) from api_keys where tenant_id = :tenant";
-const LIST_API_KEYS: &str = "select tenant_id, api_key_id, name, scopes, secret_hash, created_at, \
-     created_by, expires_at, revoked_at, last_used_at, replaced_by from api_keys where tenant_id = :tenant \
-     order by api_key_id limit :limit offset :offset";
 const COUNT_INTEGRATIONS: &str = "select count(*) from integrations indexed by integrations_live \
      where tenant_id = :tenant and deleted_at is null and (:status is null or status = :status) \
      and (:provider is null or provider_type = :provider)";
@@ -30,13 +26,6 @@ const LIST_INTEGRATIONS: &str = "select tenant_id, integration_id, name, provide
      where tenant_id = :tenant and deleted_at is null and (:status is null or status = :status) \
      and (:provider is null or provider_type = :provider) \
      order by integration_id limit :limit offset :offset";
-const COUNT_INTEGRATION_KEYS: &str = "select count(*) from integration_keys \
-     where tenant_id = :tenant and integration_id = :integration";
-const LIST_INTEGRATION_KEYS: &str = "select tenant_id, integration_id, integration_key_id, name, \
-     secret_hash, created_at, created_by, expires_at, revoked_at, last_used_at, replaced_by \
-     from integration_keys \
-     where tenant_id = :tenant and integration_id = :integration \
-     order by integration_key_id limit :limit offset :offset";
 const COUNT_OPEN: &str = "select count(*) from calls indexed by calls_open \
      where tenant_id = :tenant and reservation_state = 1 and expires_at > :now";
 /// Only keys are sorted: whole rows would be, up to the last one of the page.
@@ -74,7 +63,7 @@ const LIST_DAYS: &str = "select i.integration_id, i.name, i.provider_type, r.sta
      and r.grain = 2 and r.start between :first and :last";
 
 /// A page of a statement and the number of all rows.
-fn page<T>(
+pub(super) fn page<T>(
     db: &Snapshot<'_>,
     (count, list): (&str, &str),
     key: &[(&str, &dyn ToSql)],
@@ -106,15 +95,6 @@ pub(super) fn tenants(db: &Snapshot<'_>, of: Page) -> Result<Paged<TenantRow>, S
     page(db, (COUNT_TENANTS, LIST_TENANTS), &[], of, |row| decode::tenant_row(row))
 }
 
-pub(super) fn api_keys(
-    db: &Snapshot<'_>,
-    tenant_id: TenantId,
-    of: Page,
-) -> Result<Paged<ApiKeyRow>, StoreError> {
-    let key = named_params! { ":tenant": tenant_id.number() };
-    page(db, (COUNT_API_KEYS, LIST_API_KEYS), key, of, |row| decode::api_key_row(row))
-}
-
 pub(super) fn integrations(
     db: &Snapshot<'_>,
     tenant_id: TenantId,
@@ -127,21 +107,6 @@ pub(super) fn integrations(
         ":provider": filter.provider_type,
     };
     page(db, (COUNT_INTEGRATIONS, LIST_INTEGRATIONS), key, of, |row| decode::integration_row(row))
-}
-
-pub(super) fn integration_keys(
-    db: &Snapshot<'_>,
-    tenant_id: TenantId,
-    integration_id: IntegrationId,
-    of: Page,
-) -> Result<Paged<IntegrationKeyRow>, StoreError> {
-    let key = named_params! {
-        ":tenant": tenant_id.number(),
-        ":integration": integration_id.number(),
-    };
-    page(db, (COUNT_INTEGRATION_KEYS, LIST_INTEGRATION_KEYS), key, of, |row| {
-        decode::integration_key_row(row)
-    })
 }
 
 pub(super) fn open_reservations(

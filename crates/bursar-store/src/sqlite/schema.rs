@@ -36,11 +36,6 @@ const MIGRATIONS: &[Migration] = &[
         sql: include_str!("../../migrations/sqlite/0004_protection.sql"),
         oldest_known: 1,
     },
-    Migration {
-        version: 5,
-        sql: include_str!("../../migrations/sqlite/0005_keys.sql"),
-        oldest_known: 1,
-    },
 ];
 
 /// The first schema whose audit log is a chain.

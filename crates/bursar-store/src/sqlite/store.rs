@@ -4,15 +4,13 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use async_trait::async_trait;
-use bursar_core::{
-    ApiKeyId, ClockState, Counter, Day, IntegrationId, IntegrationKeyId, Month, SignalId, TenantId,
-};
+use bursar_core::{ClockState, Counter, Day, IntegrationId, KeyId, Month, SignalId, TenantId};
 use rustix::fs::StatVfsMountFlags;
 
 use super::open::SqliteStore;
 use super::readers::Snapshot;
 use super::{
-    audit, control, days, decisions, history, load, protection, read, series, store_stats,
+    audit, control, days, decisions, history, keys, load, protection, read, series, store_stats,
 };
 use crate::audit::chain::{AuditEntry, AuditFilter, AuditPage, ChainPosition};
 use crate::cache::Cache;
@@ -27,7 +25,7 @@ use crate::read::store::{
     StoreStats,
 };
 use crate::rows::protection::{OverrideRow, SignalRow};
-use crate::rows::row::{ApiKeyRow, DecisionRow, IntegrationKeyRow, IntegrationRow, TenantRow};
+use crate::rows::row::{DecisionRow, IntegrationRow, KeyRow, TenantRow};
 use crate::write::writable::WRITE_PROBE_BYTES;
 
 /// Free bytes of the disk below which it is in doubt whether it takes writes: a probe in the log, and
@@ -117,20 +115,33 @@ impl Store for SqliteStore {
         self.readers.read_all(move |db| read::tenants(db, page)).await
     }
 
-    async fn api_key(
+    async fn key(
         &self,
         tenant_id: TenantId,
-        api_key_id: ApiKeyId,
-    ) -> Result<Option<ApiKeyRow>, StoreError> {
-        self.readers.look_up(move |db| control::api_key(db, tenant_id, api_key_id)).await
+        integration_id: Option<IntegrationId>,
+        key_id: KeyId,
+    ) -> Result<Option<KeyRow>, StoreError> {
+        self.readers
+            .look_up(move |db| {
+                if let Some(integration_id) = integration_id {
+                    let owner = control::integration(db, tenant_id, integration_id)?;
+                    if owner.is_none_or(|owner| owner.deleted_at.is_some()) {
+                        return Ok(None);
+                    }
+                }
+                let key = keys::key(db, tenant_id, key_id)?;
+                Ok(key.filter(|key| key.integration_id == integration_id))
+            })
+            .await
     }
 
-    async fn api_keys(
+    async fn keys(
         &self,
         tenant_id: TenantId,
+        integration_id: Option<IntegrationId>,
         page: Page,
-    ) -> Result<Paged<ApiKeyRow>, StoreError> {
-        self.read(tenant_id, move |db| read::api_keys(db, tenant_id, page)).await
+    ) -> Result<Paged<KeyRow>, StoreError> {
+        self.read(tenant_id, move |db| keys::list(db, tenant_id, integration_id, page)).await
     }
 
     async fn integration(
@@ -162,33 +173,6 @@ impl Store for SqliteStore {
         page: Page,
     ) -> Result<Paged<IntegrationRow>, StoreError> {
         self.read(tenant_id, move |db| read::integrations(db, tenant_id, &filter, page)).await
-    }
-
-    async fn integration_key(
-        &self,
-        tenant_id: TenantId,
-        integration_id: IntegrationId,
-        integration_key_id: IntegrationKeyId,
-    ) -> Result<Option<IntegrationKeyRow>, StoreError> {
-        self.readers
-            .look_up(move |db| {
-                let owner = control::integration(db, tenant_id, integration_id)?;
-                if owner.is_none_or(|owner| owner.deleted_at.is_some()) {
-                    return Ok(None);
-                }
-                control::integration_key(db, tenant_id, integration_id, integration_key_id)
-            })
-            .await
-    }
-
-    async fn integration_keys(
-        &self,
-        tenant_id: TenantId,
-        integration_id: IntegrationId,
-        page: Page,
-    ) -> Result<Paged<IntegrationKeyRow>, StoreError> {
-        self.read(tenant_id, move |db| read::integration_keys(db, tenant_id, integration_id, page))
-            .await
     }
 
     async fn usage_by_integration(

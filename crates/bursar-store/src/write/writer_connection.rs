@@ -7,16 +7,13 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use bursar_core::{
-    ApiKeyId, Book, CallId, CallKey, Caps, EntryId, Hold, IntegrationId, IntegrationKeyId, Month,
-    TenantId, Timestamp,
+    Book, CallId, CallKey, Caps, EntryId, Hold, IntegrationId, KeyId, Month, TenantId, Timestamp,
 };
 
 use crate::clock::ClockConfirmed;
 use crate::error::StoreError;
 use crate::rows::protection::{OverrideRow, SignalRow};
-use crate::rows::row::{
-    ApiKeyRow, AuditRow, DecisionRow, IntegrationKeyRow, IntegrationRow, KeyId, TenantRow,
-};
+use crate::rows::row::{AuditRow, DecisionRow, IntegrationRow, KeyRow, TenantRow};
 
 /// How exact it is when a key was used last: finer steps are not written.
 pub const STAMP_EVERY_SECONDS: i64 = 60;
@@ -144,80 +141,40 @@ pub trait ControlTx {
     /// [`StoreError`].
     fn integration_counts(&mut self, tenant_id: TenantId) -> Result<RowCounts, StoreError>;
 
-    /// How many API keys a tenant has that are good at an instant, and how many that have ended.
+    /// How many keys of a tenant itself or of an integration are good at an instant, and how many
+    /// have ended.
     ///
     /// # Errors
     /// [`StoreError`].
-    fn api_key_counts(
+    fn key_counts(
         &mut self,
-        tenant_id: TenantId,
+        owner: (TenantId, Option<IntegrationId>),
         now: Timestamp,
     ) -> Result<RowCounts, StoreError>;
 
-    /// The same of the keys of one integration.
+    /// Drops the keys of a tenant itself or of an integration that have ended, but for those that
+    /// ended last.
     ///
     /// # Errors
     /// [`StoreError`].
-    fn integration_key_counts(
+    fn drop_ended_keys(
         &mut self,
-        integration: (TenantId, IntegrationId),
-        now: Timestamp,
-    ) -> Result<RowCounts, StoreError>;
-
-    /// Drops the API keys of a tenant that have ended, but for those that ended last.
-    ///
-    /// # Errors
-    /// [`StoreError`].
-    fn drop_ended_api_keys(
-        &mut self,
-        tenant_id: TenantId,
+        owner: (TenantId, Option<IntegrationId>),
         now: Timestamp,
         kept: u32,
     ) -> Result<(), StoreError>;
 
-    /// The same of the keys of one integration.
+    /// A key, revoked ones and those of deleted integrations included.
     ///
     /// # Errors
     /// [`StoreError`].
-    fn drop_ended_integration_keys(
-        &mut self,
-        integration: (TenantId, IntegrationId),
-        now: Timestamp,
-        kept: u32,
-    ) -> Result<(), StoreError>;
+    fn key(&mut self, tenant_id: TenantId, key_id: KeyId) -> Result<Option<KeyRow>, StoreError>;
 
-    /// An API key, revoked ones included.
+    /// Writes a key, new or changed.
     ///
     /// # Errors
     /// [`StoreError`].
-    fn api_key(
-        &mut self,
-        tenant_id: TenantId,
-        api_key_id: ApiKeyId,
-    ) -> Result<Option<ApiKeyRow>, StoreError>;
-
-    /// Writes an API key, new or changed.
-    ///
-    /// # Errors
-    /// [`StoreError`].
-    fn put_api_key(&mut self, row: &ApiKeyRow) -> Result<(), StoreError>;
-
-    /// A key of an integration, revoked ones included.
-    ///
-    /// # Errors
-    /// [`StoreError`].
-    fn integration_key(
-        &mut self,
-        tenant_id: TenantId,
-        integration_id: IntegrationId,
-        integration_key_id: IntegrationKeyId,
-    ) -> Result<Option<IntegrationKeyRow>, StoreError>;
-
-    /// Writes a key of an integration, new or changed.
-    ///
-    /// # Errors
-    /// [`StoreError`].
-    fn put_integration_key(&mut self, row: &IntegrationKeyRow) -> Result<(), StoreError>;
+    fn put_key(&mut self, row: &KeyRow) -> Result<(), StoreError>;
 
     /// Writes when keys of a tenant were used last, where nothing is stored or something that is older
     /// by more than [`STAMP_EVERY_SECONDS`]; in order of the keys. Keys that another transaction

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use bursar_core::TenantId;
 use bursar_store::{
     AuditEntry, AuditFilter, AuditPosition, Control, ControlRefusal, ControlTx, IntegrationEdit,
-    IntegrationFilter, StoreError,
+    IntegrationFilter, KeyDraft, StoreError,
 };
 
 use crate::subject::{ALL, Subject, unlimited};
@@ -16,35 +16,34 @@ const LOOKED_MAX: i64 = 10_000;
 
 pub(crate) async fn every_change_is_audited_once(subject: Subject) {
     let (tenant_id, integration_id) = subject.account(unlimited()).await;
-    let api_key =
-        subject.change(tenant_id, |control| control.create_api_key("key", "*", None, |_| [1; 32]));
-    let api_key_id = api_key.await.api_key_id;
-    let key = subject.change(tenant_id, move |control| {
-        control.create_integration_key(integration_id, None, None, |_| [2; 32])
+    let api_key = subject.change(tenant_id, |control| {
+        control.create_key(KeyDraft::api("key", "*", None), |_| [1; 32])
     });
-    let key_id = key.await.integration_key_id;
+    let api_key_id = api_key.await.key_id;
+    let key = subject.change(tenant_id, move |control| {
+        control.create_key(KeyDraft::integration(integration_id, None, None), |_| [2; 32])
+    });
+    let key_id = key.await.key_id;
     let rotated = [api_key_id.to_string(), key_id.to_string()];
     let api_key_id = subject
-        .change(tenant_id, move |control| control.rotate_api_key(api_key_id, 1, |_| [3; 32]))
+        .change(tenant_id, move |control| control.rotate_key(None, api_key_id, 1, |_| [3; 32]))
         .await
-        .api_key_id;
+        .key_id;
     let key_id = subject
         .change(tenant_id, move |control| {
-            control.rotate_integration_key(integration_id, key_id, 1, |_| [4; 32])
+            control.rotate_key(Some(integration_id), key_id, 1, |_| [4; 32])
         })
         .await
-        .integration_key_id;
+        .key_id;
     let edit = IntegrationEdit { rate_limit_rpm: Some(1), ..IntegrationEdit::default() };
     subject
         .change(tenant_id, move |control| control.update_integration(integration_id, edit.clone()))
         .await;
     // What changes nothing the second time is written once.
     for _ in 0..2 {
-        subject.change(tenant_id, move |control| control.revoke_api_key(api_key_id)).await;
+        subject.change(tenant_id, move |control| control.revoke_key(None, api_key_id)).await;
         subject
-            .change(tenant_id, move |control| {
-                control.revoke_integration_key(integration_id, key_id)
-            })
+            .change(tenant_id, move |control| control.revoke_key(Some(integration_id), key_id))
             .await;
         subject.change(tenant_id, move |control| control.disable_integration(integration_id)).await;
     }

@@ -98,6 +98,7 @@ macro_rules! conformance {
                     integration_keys_come_oldest_first_page_by_page,
                     a_key_of_a_deleted_integration_is_gone,
                     an_unknown_key_is_not_revoked,
+                    a_key_is_known_to_its_owner_only,
                     a_rotated_key_has_a_successor_and_ends_after_the_overlap,
                     an_overlap_ends_with_the_key_and_none_revokes_it,
                     a_key_that_ended_or_was_rotated_is_not_rotated,

@@ -6,7 +6,7 @@ use bursar_core::{
 };
 use bursar_store::{
     BreakdownFilter, CallFilter, CallLabel, ControlRefusal, DecisionFilter, HistoryFilter,
-    IntegrationEdit, IntegrationFilter, IntegrationRow, SeriesFilter, Step, Sums,
+    IntegrationEdit, IntegrationFilter, IntegrationRow, KeyDraft, SeriesFilter, Step, Sums,
 };
 
 use crate::breakdown::{EVERY, always};
@@ -19,25 +19,25 @@ struct Owned {
     owner: TenantId,
     stranger: TenantId,
     integration: IntegrationRow,
-    api_key_id: bursar_core::ApiKeyId,
-    key_id: bursar_core::IntegrationKeyId,
+    api_key_id: bursar_core::KeyId,
+    key_id: bursar_core::KeyId,
 }
 
 async fn owned(subject: &Subject) -> Owned {
     let (owner, integration_id) = subject.account(unlimited()).await;
     let stranger = subject.world.tenant("stranger").await;
     let api_key = subject
-        .change(owner, |control| control.create_api_key("key", "*", None, |_| [1; 32]))
+        .change(owner, |control| control.create_key(KeyDraft::api("key", "*", None), |_| [1; 32]))
         .await;
     let key = subject.change(owner, move |control| {
-        control.create_integration_key(integration_id, None, None, |_| [2; 32])
+        control.create_key(KeyDraft::integration(integration_id, None, None), |_| [2; 32])
     });
-    let key_id = key.await.integration_key_id;
+    let key_id = key.await.key_id;
     subject.record(owner, usage(integration_id, "recorded")).await;
     subject.reserve(owner, request(integration_id, "open")).await;
     let integration = subject.world.store.integration(owner, integration_id).await;
     let integration = integration.unwrap().unwrap();
-    Owned { owner, stranger, integration, api_key_id: api_key.api_key_id, key_id }
+    Owned { owner, stranger, integration, api_key_id: api_key.key_id, key_id }
 }
 
 pub(crate) async fn a_foreign_tenant_reads_nothing(subject: Subject) {
@@ -59,13 +59,13 @@ pub(crate) async fn a_foreign_tenant_reads_nothing(subject: Subject) {
         let filter = HistoryFilter { integration_id: only, ..Default::default() };
         assert_eq!(subject.history(stranger, filter, ALL).await, []);
     }
-    assert_eq!(store.api_key(stranger, api_key_id).await.unwrap(), None);
-    assert_eq!(store.api_keys(stranger, ALL).await.unwrap().total, 0);
+    assert_eq!(store.key(stranger, None, api_key_id).await.unwrap(), None);
+    assert_eq!(store.keys(stranger, None, ALL).await.unwrap().total, 0);
     assert_eq!(store.integration(stranger, id).await.unwrap(), None);
     let listed = store.integrations(stranger, IntegrationFilter::default(), ALL).await.unwrap();
     assert_eq!((listed.rows, listed.total), (vec![], 0));
-    assert_eq!(store.integration_key(stranger, id, key_id).await.unwrap(), None);
-    let keys = store.integration_keys(stranger, id, ALL).await.unwrap();
+    assert_eq!(store.key(stranger, Some(id), key_id).await.unwrap(), None);
+    let keys = store.keys(stranger, Some(id), ALL).await.unwrap();
     assert_eq!((keys.rows, keys.total), (vec![], 0));
 }
 
@@ -158,12 +158,14 @@ pub(crate) async fn a_foreign_tenant_changes_nothing(subject: Subject) {
     assert_eq!(world.control(stranger, move |c| c.disable_integration(id)).await.unwrap(), gone);
     assert_eq!(world.control(stranger, move |c| c.delete_integration(id)).await.unwrap(), gone);
     let made = world
-        .control(stranger, move |c| c.create_integration_key(id, None, None, |_| [0; 32]))
+        .control(stranger, move |c| {
+            c.create_key(KeyDraft::integration(id, None, None), |_| [0; 32])
+        })
         .await;
     assert_eq!(made.unwrap(), Err(ControlRefusal::IntegrationNotFound));
-    let revoked = world.control(stranger, move |c| c.revoke_api_key(api_key_id)).await;
+    let revoked = world.control(stranger, move |c| c.revoke_key(None, api_key_id)).await;
     assert_eq!(revoked.unwrap(), Err(ControlRefusal::KeyNotFound));
-    let revoked = world.control(stranger, move |c| c.revoke_integration_key(id, key_id)).await;
+    let revoked = world.control(stranger, move |c| c.revoke_key(Some(id), key_id)).await;
     assert_eq!(revoked.unwrap(), Err(ControlRefusal::KeyNotFound));
 
     assert_eq!(world.store.integration(owner, id).await.unwrap(), Some(integration));

@@ -2,8 +2,7 @@
 
 use bursar_core::{IntegrationId, TenantId};
 use bursar_store::{
-    ApiKeyRow, Changed, Control, ControlRefusal, ControlTx, IntegrationKeyRow, IntegrationRow,
-    Page, TenantCaps,
+    Changed, Control, ControlRefusal, ControlTx, IntegrationRow, KeyDraft, KeyRow, Page, TenantCaps,
 };
 
 use crate::subject::{Subject, unlimited};
@@ -32,20 +31,18 @@ async fn create_integration(
     control(subject, tenant_id, move |control| control.create_integration(draft.clone())).await
 }
 
-async fn create_api_key(
-    subject: &Subject,
-    tenant_id: TenantId,
-) -> Result<ApiKeyRow, ControlRefusal> {
-    let create = |control: &mut Control<'_>| control.create_api_key("k", "*", None, |_| [1; 32]);
+async fn create_api_key(subject: &Subject, tenant_id: TenantId) -> Result<KeyRow, ControlRefusal> {
+    let create =
+        |control: &mut Control<'_>| control.create_key(KeyDraft::api("k", "*", None), |_| [1; 32]);
     control(subject, tenant_id, create).await
 }
 
-async fn create_key(
+async fn create_integration_key(
     subject: &Subject,
     (tenant_id, integration_id): (TenantId, IntegrationId),
-) -> Result<IntegrationKeyRow, ControlRefusal> {
+) -> Result<KeyRow, ControlRefusal> {
     let create = move |control: &mut Control<'_>| {
-        control.create_integration_key(integration_id, None, None, |_| [1; 32])
+        control.create_key(KeyDraft::integration(integration_id, None, None), |_| [1; 32])
     };
     control(subject, tenant_id, create).await
 }
@@ -79,15 +76,15 @@ pub(crate) async fn a_tenant_has_as_many_live_keys_as_its_cap(subject: Subject) 
     let other = subject.world.tenant("another").await;
     let mut made = Vec::new();
     for _ in 0..3 {
-        made.push(create_api_key(&subject, account.0).await.unwrap().api_key_id);
-        create_key(&subject, account).await.unwrap();
+        made.push(create_api_key(&subject, account.0).await.unwrap().key_id);
+        create_integration_key(&subject, account).await.unwrap();
     }
     let full = ControlRefusal::TooManyKeys { max: 3 };
     assert_eq!(create_api_key(&subject, account.0).await.unwrap_err(), full);
-    assert_eq!(create_key(&subject, account).await.unwrap_err(), full);
+    assert_eq!(create_integration_key(&subject, account).await.unwrap_err(), full);
     create_api_key(&subject, other).await.unwrap();
     let revoked = made[0];
-    control(&subject, account.0, move |c| c.revoke_api_key(revoked)).await.unwrap();
+    control(&subject, account.0, move |c| c.revoke_key(None, revoked)).await.unwrap();
     create_api_key(&subject, account.0).await.unwrap();
     assert_eq!(create_api_key(&subject, account.0).await.unwrap_err(), full);
 }
@@ -96,12 +93,12 @@ pub(crate) async fn a_rotation_has_room_of_its_own(subject: Subject) {
     let tenant_id = subject.tenant().await;
     let mut newest = Vec::new();
     for _ in 0..3 {
-        newest.push(create_api_key(&subject, tenant_id).await.unwrap().api_key_id);
+        newest.push(create_api_key(&subject, tenant_id).await.unwrap().key_id);
     }
     let rotate = async |id, overlap: u32| {
         let change =
-            move |control: &mut Control<'_>| control.rotate_api_key(id, overlap, |_| [2; 32]);
-        control(&subject, tenant_id, change).await.map(|row| row.api_key_id)
+            move |control: &mut Control<'_>| control.rotate_key(None, id, overlap, |_| [2; 32]);
+        control(&subject, tenant_id, change).await.map(|row| row.key_id)
     };
     for id in &mut newest {
         *id = rotate(*id, 60).await.unwrap();
@@ -120,24 +117,24 @@ pub(crate) async fn the_oldest_keys_that_ended_go(subject: Subject) {
     let (tenant_id, integration_id) = account;
     let (mut api_keys, mut keys) = (Vec::new(), Vec::new());
     for _ in 0..6 {
-        let api_key = create_api_key(&subject, tenant_id).await.unwrap().api_key_id;
-        let key = create_key(&subject, account).await.unwrap().integration_key_id;
-        control(&subject, tenant_id, move |c| c.revoke_api_key(api_key)).await.unwrap();
-        let revoke = move |c: &mut Control<'_>| c.revoke_integration_key(integration_id, key);
+        let api_key = create_api_key(&subject, tenant_id).await.unwrap().key_id;
+        let key = create_integration_key(&subject, account).await.unwrap().key_id;
+        control(&subject, tenant_id, move |c| c.revoke_key(None, api_key)).await.unwrap();
+        let revoke = move |c: &mut Control<'_>| c.revoke_key(Some(integration_id), key);
         control(&subject, tenant_id, revoke).await.unwrap();
         subject.world.clock.advance(1);
         api_keys.push(api_key);
         keys.push(key);
     }
     // With the next one the oldest of those that ended goes, down to one less than the cap.
-    api_keys.push(create_api_key(&subject, tenant_id).await.unwrap().api_key_id);
-    keys.push(create_key(&subject, account).await.unwrap().integration_key_id);
+    api_keys.push(create_api_key(&subject, tenant_id).await.unwrap().key_id);
+    keys.push(create_integration_key(&subject, account).await.unwrap().key_id);
     let (store, page) = (&subject.world.store, Page { offset: 0, limit: 10 });
-    let found = store.api_keys(tenant_id, page).await.unwrap();
-    let found: Vec<_> = found.rows.into_iter().map(|row| row.api_key_id).collect();
+    let found = store.keys(tenant_id, None, page).await.unwrap();
+    let found: Vec<_> = found.rows.into_iter().map(|row| row.key_id).collect();
     assert_eq!(found, api_keys[4..]);
-    let found = store.integration_keys(tenant_id, integration_id, page).await.unwrap();
-    let found: Vec<_> = found.rows.into_iter().map(|row| row.integration_key_id).collect();
+    let found = store.keys(tenant_id, Some(integration_id), page).await.unwrap();
+    let found: Vec<_> = found.rows.into_iter().map(|row| row.key_id).collect();
     assert_eq!(found, keys[4..]);
 }
 
@@ -150,7 +147,8 @@ pub(crate) async fn creates_at_once_do_not_pass_the_cap(subject: Subject) {
     );
     let api_keys =
         futures_util::future::join_all((0..12).map(|_| create_api_key(&subject, tenant_id)));
-    let keys = futures_util::future::join_all((0..12).map(|_| create_key(&subject, account)));
+    let keys =
+        futures_util::future::join_all((0..12).map(|_| create_integration_key(&subject, account)));
     let (integrations, api_keys, keys) = tokio::join!(integrations, api_keys, keys);
     // One integration was there before.
     assert_eq!(integrations.iter().filter(|made| made.is_ok()).count(), 2);

@@ -2,11 +2,11 @@
 
 use std::sync::{Arc, Mutex};
 
-use bursar_core::{ApiKeyId, Book, IntegrationId, IntegrationKeyId, TenantId, Timestamp};
+use bursar_core::{Book, IntegrationId, KeyId, TenantId, Timestamp};
 use bursar_store::{
-    ApiKeyRow, AuditRow, Cause, ClockConfirmed, ControlTx, DecisionRow, IntegrationKeyRow,
-    IntegrationRow, KeyId, LoadRequest, NotWritable, OverrideRow, RowCounts, SignalRow, StoreError,
-    SweepWork, TenantRow, WriterConnection,
+    AuditRow, Cause, ClockConfirmed, ControlTx, DecisionRow, IntegrationRow, KeyRow, LoadRequest,
+    NotWritable, OverrideRow, RowCounts, SignalRow, StoreError, SweepWork, TenantRow,
+    WriterConnection,
 };
 
 /// How the call ids begin whose load panics.
@@ -196,67 +196,33 @@ impl ControlTx for FaultyWriter {
         self.pass(|writer| writer.integration_counts(tenant_id))
     }
 
-    fn api_key_counts(
+    fn key_counts(
         &mut self,
-        tenant_id: TenantId,
+        owner: (TenantId, Option<IntegrationId>),
         now: Timestamp,
     ) -> Result<RowCounts, StoreError> {
-        self.pass(|writer| writer.api_key_counts(tenant_id, now))
+        self.pass(|writer| writer.key_counts(owner, now))
     }
 
-    fn integration_key_counts(
+    fn drop_ended_keys(
         &mut self,
-        integration: (TenantId, IntegrationId),
-        now: Timestamp,
-    ) -> Result<RowCounts, StoreError> {
-        self.pass(|writer| writer.integration_key_counts(integration, now))
-    }
-
-    fn drop_ended_api_keys(
-        &mut self,
-        tenant_id: TenantId,
+        owner: (TenantId, Option<IntegrationId>),
         now: Timestamp,
         kept: u32,
     ) -> Result<(), StoreError> {
-        self.pass(|writer| writer.drop_ended_api_keys(tenant_id, now, kept))
-    }
-
-    fn drop_ended_integration_keys(
-        &mut self,
-        integration: (TenantId, IntegrationId),
-        now: Timestamp,
-        kept: u32,
-    ) -> Result<(), StoreError> {
-        self.pass(|writer| writer.drop_ended_integration_keys(integration, now, kept))
+        self.pass(|writer| writer.drop_ended_keys(owner, now, kept))
     }
 
     fn put_integration(&mut self, row: &IntegrationRow) -> Result<(), StoreError> {
         self.pass(|writer| writer.put_integration(row))
     }
 
-    fn api_key(
-        &mut self,
-        tenant_id: TenantId,
-        api_key_id: ApiKeyId,
-    ) -> Result<Option<ApiKeyRow>, StoreError> {
-        self.pass(|writer| writer.api_key(tenant_id, api_key_id))
+    fn key(&mut self, tenant_id: TenantId, key_id: KeyId) -> Result<Option<KeyRow>, StoreError> {
+        self.pass(|writer| writer.key(tenant_id, key_id))
     }
 
-    fn put_api_key(&mut self, row: &ApiKeyRow) -> Result<(), StoreError> {
-        self.pass(|writer| writer.put_api_key(row))
-    }
-
-    fn integration_key(
-        &mut self,
-        tenant_id: TenantId,
-        integration_id: IntegrationId,
-        integration_key_id: IntegrationKeyId,
-    ) -> Result<Option<IntegrationKeyRow>, StoreError> {
-        self.pass(|writer| writer.integration_key(tenant_id, integration_id, integration_key_id))
-    }
-
-    fn put_integration_key(&mut self, row: &IntegrationKeyRow) -> Result<(), StoreError> {
-        self.pass(|writer| writer.put_integration_key(row))
+    fn put_key(&mut self, row: &KeyRow) -> Result<(), StoreError> {
+        self.pass(|writer| writer.put_key(row))
     }
 
     fn stamp_keys(

@@ -1,38 +1,166 @@
-//! How a key comes to be: its secret is made here, hashed into its row, and shown once.
+//! Making keys: API keys of a tenant, and keys of its integrations.
 
-use bursar_core::TenantId;
-use bursar_store::{Changed, ControlTx, SecretHash};
+use axum::extract::State;
+use bursar_core::{IntegrationId, Timestamp};
+use bursar_store::{Control, KeyDraft, KeyRow};
+use serde::Deserialize;
+use utoipa::ToSchema;
+use utoipa_axum::routes;
 
+use crate::api::keys::grants::{check_integration_key, check_scopes};
+use crate::api::keys::key_view::{IntegrationKeyCreated, KeyCreated};
+use crate::api::keys::new_key::store_new_key;
+use crate::api::route::{Routes, Rule};
 use crate::app::App;
-use crate::auth::secret::{Secret, random_digits};
+use crate::auth::access::KEYS;
+use crate::auth::authorize::Authorized;
+use crate::wire::body::{Json, SMALL, Text, present};
+use crate::wire::enums;
+use crate::wire::envelope::Answer;
 use crate::wire::error::ApiError;
 use crate::wire::error_code::ErrorCode;
+use crate::wire::params;
+use crate::wire::params::Path;
+use crate::wire::scalars::{Id, Later, Name};
+use crate::wire::text::check_name;
+use crate::wire::timestamps;
 
-/// Makes a key: `text_of` writes it from its id and random digits, `make` stores its row with the
-/// hash of that. Answers the row and the text, which nobody can tell again.
+/// A key to be made.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct KeyCreate {
+    /// What it is for.
+    #[schema(value_type = Name)]
+    name: String,
+    /// What it may; a word that comes twice counts once.
+    #[schema(value_type = Vec<enums::Scope>, min_items = 1, max_items = 64)]
+    scopes: Vec<String>,
+    /// From here on it is no good; by default when the key ends that makes it, or never.
+    #[schema(value_type = Option<Later>)]
+    #[serde(default, deserialize_with = "present")]
+    expires_at: Option<Option<String>>,
+}
+
+/// A key to be made; the body may be absent.
+#[derive(Debug, Default, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct IntegrationKeyCreate {
+    #[schema(value_type = Option<Name>)]
+    name: Option<String>,
+}
+
+/// Makes an API key
 ///
-/// # Errors
-/// What `make` refuses, whatever storage says, and 500 when the system gives no randomness.
-pub async fn mint<Id, Row: Send + 'static>(
+/// Its secret is in this answer and in no other. A key cannot give scopes that it lacks, and a key
+/// with an end makes only keys that end no later than itself.
+#[utoipa::path(
+    post,
+    path = "/api/v1/keys",
+    tag = "keys",
+    request_body(
+        content = KeyCreate,
+        example = json!({ "name": "backend", "scopes": ["telemetry:write", "enforcement:check"] }),
+    ),
+    responses((status = 201, body = KeyCreated, description = "The key with its secret.")),
+    extensions(("x-refuses" = json!([
+        ErrorCode::Forbidden,
+        ErrorCode::TenantSuspended,
+        ErrorCode::TooManyKeys,
+        ErrorCode::UnknownField,
+        ErrorCode::SecretRefused,
+    ]))),
+)]
+pub async fn create_key(
+    State(app): State<App>,
+    caller: Authorized,
+    Json(create): Json<KeyCreate>,
+) -> Result<Answer<KeyCreated>, ApiError> {
+    check_name("name", &create.name)?;
+    let scopes = check_scopes(&create.scopes, caller.scopes)?;
+    let expires_at = check_end(create.expires_at, caller.ends_at, app.store.now())?;
+    let draft = KeyDraft::api(&create.name, &scopes, expires_at);
+    let (row, secret) = store(&app, caller, None, draft).await?;
+    Ok(Answer::created(KeyCreated { key: row.into(), secret }))
+}
+
+/// Makes a key of one integration
+///
+/// Its secret, the whole value of the header, is in this answer and in no other. Whoever makes it
+/// needs all that it can do. It ends when the API key ends that makes it.
+#[utoipa::path(
+    post,
+    path = "/api/v1/integrations/{id}/keys",
+    tag = "keys",
+    params(("id" = Id, Path, description = "The integration.")),
+    request_body(content = Option<IntegrationKeyCreate>, example = json!({ "name": "worker" })),
+    responses((status = 201, body = IntegrationKeyCreated, description = "The key, secret too.")),
+    extensions(("x-refuses" = json!([
+        ErrorCode::Forbidden,
+        ErrorCode::TenantSuspended,
+        ErrorCode::TooManyKeys,
+        ErrorCode::IntegrationNotFound,
+        ErrorCode::UnknownField,
+        ErrorCode::SecretRefused,
+    ]))),
+)]
+pub async fn create_integration_key(
+    State(app): State<App>,
+    caller: Authorized,
+    Path(id): Path<String>,
+    body: Text<SMALL>,
+) -> Result<Answer<IntegrationKeyCreated>, ApiError> {
+    let integration_id = params::integration_id(&id)?;
+    check_integration_key(&caller)?;
+    let create: IntegrationKeyCreate = body.read_optional().await?;
+    if let Some(name) = &create.name {
+        check_name("name", name)?;
+    }
+    let draft = KeyDraft::integration(integration_id, create.name.as_deref(), caller.ends_at);
+    let (row, secret) = store(&app, caller, Some(integration_id), draft).await?;
+    Ok(Answer::created(IntegrationKeyCreated { key: row.into(), secret }))
+}
+
+async fn store(
     app: &App,
-    tenant_id: TenantId,
-    text_of: impl Fn(Id, &Secret) -> Secret + Send + 'static,
-    mut make: impl FnMut(&mut dyn ControlTx, &mut dyn FnMut(Id) -> SecretHash) -> Changed<Row>
-    + Send
-    + 'static,
-) -> Result<(Row, String), ApiError> {
-    let digits = random_digits().map_err(|_| ApiError::of(ErrorCode::Internal))?;
-    let hasher = app.clone();
-    let change = move |tx: &mut dyn ControlTx| {
-        let mut text = None;
-        let mut hash = |id| hasher.secret_key.hash(text.insert(text_of(id, &digits)).expose());
-        let made = make(tx, &mut hash)?;
-        Ok(made.map(|row| (row, text)))
+    caller: Authorized,
+    integration_id: Option<IntegrationId>,
+    draft: KeyDraft,
+) -> Result<(KeyRow, String), ApiError> {
+    let (tenant_id, caps) = (caller.tenant_id, app.tenant_caps);
+    store_new_key(app, (tenant_id, integration_id), move |tx, hash| {
+        let mut control = Control::new(tx, &caller.actor, tenant_id).with_caps(caps);
+        control.create_key(draft.clone(), hash)
+    })
+    .await
+}
+
+/// Reads when a key is to end: in the future, and no later than the key that makes it.
+fn check_end(
+    asked: Option<Option<String>>,
+    own: Option<Timestamp>,
+    now: Timestamp,
+) -> Result<Option<Timestamp>, ApiError> {
+    let wrong = |problem: &str| ApiError::field("expires_at", problem);
+    let end = match asked {
+        None => return Ok(own),
+        Some(None) => None,
+        Some(Some(text)) => Some(timestamps::parse(&text).map_err(wrong)?),
     };
-    let (row, text) = app.ledger.change(tenant_id, change).await??;
-    // A first key brings the onboarding on, and one in the place of another ends that one: callers
-    // who are remembered do not know.
-    app.key_cache.forget(tenant_id);
-    let text = text.ok_or_else(|| ApiError::of(ErrorCode::Internal))?;
-    Ok((row, text.expose().to_owned()))
+    if end.is_some_and(|end| end <= now) {
+        return Err(wrong("must lie in the future"));
+    }
+    match own {
+        Some(own) if end.is_none_or(|end| end > own) => {
+            let own = timestamps::text(own);
+            Err(wrong(&format!("must not be later than {own}, when the key ends that asks")))
+        }
+        Some(_) | None => Ok(end),
+    }
+}
+
+/// The routes of this file, each with its rule.
+pub fn routes() -> Routes {
+    Routes::new()
+        .add(Rule::of(KEYS), routes!(create_key))
+        .add(Rule::of(KEYS), routes!(create_integration_key))
 }

@@ -1,13 +1,20 @@
-//! API keys and the keys of integrations.
+//! Keys of a tenant, and keys of its integrations. Both are rows of one table, and each change or
+//! question is one function with a handler for each.
 
-pub mod api_keys;
 pub mod create_key;
-pub mod integration_keys;
+pub mod grants;
+pub mod key_view;
+pub mod list_keys;
+pub mod new_key;
+pub mod revoke_key;
 pub mod rotate_key;
 
 use crate::api::route::Routes;
 
 /// The routes of this folder.
 pub fn routes() -> Routes {
-    api_keys::routes().with(integration_keys::routes())
+    create_key::routes()
+        .with(list_keys::routes())
+        .with(revoke_key::routes())
+        .with(rotate_key::routes())
 }

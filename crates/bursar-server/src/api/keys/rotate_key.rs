@@ -1,10 +1,26 @@
-//! What the rotation of a key of either kind is asked with.
+//! Rotating keys: API keys of a tenant, and keys of its integrations.
 
+use axum::extract::State;
+use bursar_core::{IntegrationId, KeyId};
+use bursar_store::{Control, KeyRow};
 use serde::Deserialize;
 use utoipa::ToSchema;
+use utoipa_axum::routes;
 
+use crate::api::keys::grants::{check_integration_key, check_scopes};
+use crate::api::keys::key_view::{IntegrationKeyCreated, KeyCreated};
+use crate::api::keys::new_key::store_new_key;
+use crate::api::route::{Routes, Rule};
+use crate::app::App;
+use crate::auth::access::KEYS;
+use crate::auth::authorize::Authorized;
 use crate::wire::body::{SMALL, Text};
+use crate::wire::envelope::Answer;
 use crate::wire::error::ApiError;
+use crate::wire::error_code::ErrorCode;
+use crate::wire::params;
+use crate::wire::params::Path;
+use crate::wire::scalars::Id;
 
 /// For how long the old key goes on when nothing is said: an hour.
 const OVERLAP_SECONDS_DEFAULT: u32 = 3_600;
@@ -34,4 +50,111 @@ impl KeyRotate {
             ApiError::field("overlap_seconds", &problem)
         })
     }
+}
+
+/// Makes an API key in the place of another
+///
+/// Of the same name, scopes and end, with a secret of its own, which is in this answer and in no
+/// other. The old key goes on for the overlap, and never beyond its own end. A key is rotated once,
+/// then the one that took its place; who cannot give all of its scopes cannot rotate it, and neither
+/// can a key that ends before it.
+#[utoipa::path(
+    post,
+    path = "/api/v1/keys/{id}/rotate",
+    tag = "keys",
+    params(("id" = Id, Path, description = "The key.")),
+    request_body(content = Option<KeyRotate>, example = json!({ "overlap_seconds": 3600 })),
+    responses((status = 201, body = KeyCreated, description = "The new key with its secret.")),
+    extensions(("x-refuses" = json!([
+        ErrorCode::Forbidden,
+        ErrorCode::TenantSuspended,
+        ErrorCode::TooManyKeys,
+        ErrorCode::KeyNotFound,
+        ErrorCode::InvalidState,
+        ErrorCode::UnknownField,
+    ]))),
+)]
+pub async fn rotate_key(
+    State(app): State<App>,
+    caller: Authorized,
+    Path(id): Path<String>,
+    body: Text<SMALL>,
+) -> Result<Answer<KeyCreated>, ApiError> {
+    let key_id = params::key_id(&id)?;
+    let overlap_seconds = KeyRotate::overlap_seconds(body).await?;
+    let (row, secret) = rotate(&app, caller, (None, key_id), overlap_seconds).await?;
+    Ok(Answer::created(KeyCreated { key: row.into(), secret }))
+}
+
+/// Makes a key of an integration in the place of another
+///
+/// Of the same name, with a secret of its own, which is in this answer and in no other. The old key
+/// goes on for the overlap. A key is rotated once, then the one that took its place; whoever rotates
+/// it needs all that it can do, and a key cannot rotate one that ends later than itself.
+#[utoipa::path(
+    post,
+    path = "/api/v1/integrations/{id}/keys/{key_id}/rotate",
+    tag = "keys",
+    params(
+        ("id" = Id, Path, description = "The integration."),
+        ("key_id" = Id, Path, description = "The key."),
+    ),
+    request_body(content = Option<KeyRotate>, example = json!({ "overlap_seconds": 3600 })),
+    responses((status = 201, body = IntegrationKeyCreated, description = "The key, secret too.")),
+    extensions(("x-refuses" = json!([
+        ErrorCode::Forbidden,
+        ErrorCode::TenantSuspended,
+        ErrorCode::TooManyKeys,
+        ErrorCode::IntegrationNotFound,
+        ErrorCode::KeyNotFound,
+        ErrorCode::InvalidState,
+        ErrorCode::UnknownField,
+    ]))),
+)]
+pub async fn rotate_integration_key(
+    State(app): State<App>,
+    caller: Authorized,
+    Path((id, key_id)): Path<(String, String)>,
+    body: Text<SMALL>,
+) -> Result<Answer<IntegrationKeyCreated>, ApiError> {
+    let integration_id = params::integration_id(&id)?;
+    let key_id = params::key_id(&key_id)?;
+    check_integration_key(&caller)?;
+    let overlap_seconds = KeyRotate::overlap_seconds(body).await?;
+    let old = (Some(integration_id), key_id);
+    let (row, secret) = rotate(&app, caller, old, overlap_seconds).await?;
+    Ok(Answer::created(IntegrationKeyCreated { key: row.into(), secret }))
+}
+
+async fn rotate(
+    app: &App,
+    caller: Authorized,
+    (integration_id, key_id): (Option<IntegrationId>, KeyId),
+    overlap_seconds: u32,
+) -> Result<(KeyRow, String), ApiError> {
+    caller.active()?;
+    let tenant_id = caller.tenant_id;
+    // A key that is not there is refused where it would be changed.
+    if let Some(old) = app.store.key(tenant_id, integration_id, key_id).await? {
+        // The scopes of a key never change.
+        if let Some(scopes) = &old.scopes {
+            let scopes: Vec<String> = scopes.split(' ').map(str::to_owned).collect();
+            check_scopes(&scopes, caller.scopes)?;
+        }
+        // The end of a key only moves forward in time when it is rotated.
+        caller.outlives(old.expires_at)?;
+    }
+    let caps = app.tenant_caps;
+    store_new_key(app, (tenant_id, integration_id), move |tx, hash| {
+        let mut control = Control::new(tx, &caller.actor, tenant_id).with_caps(caps);
+        control.rotate_key(integration_id, key_id, overlap_seconds, hash)
+    })
+    .await
+}
+
+/// The routes of this file, each with its rule.
+pub fn routes() -> Routes {
+    Routes::new()
+        .add(Rule::of(KEYS), routes!(rotate_key))
+        .add(Rule::of(KEYS), routes!(rotate_integration_key))
 }

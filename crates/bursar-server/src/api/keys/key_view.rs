@@ -1,0 +1,104 @@
+//! Keys as they are shown: API keys, and keys that are good for one integration.
+
+use bursar_store::KeyRow;
+use serde::Serialize;
+use utoipa::ToSchema;
+
+use crate::auth::secret::KeyPrefix;
+use crate::wire::enums;
+use crate::wire::scalars::{Id, Instant, Name};
+use crate::wire::timestamps;
+
+/// A new key; the only time that its secret is shown.
+#[derive(Serialize, ToSchema)]
+pub struct KeyCreated {
+    #[serde(flatten)]
+    pub key: KeyView,
+    pub secret: String,
+}
+
+/// A key without its secret.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct KeyView {
+    #[schema(value_type = Id)]
+    id: String,
+    name: String,
+    prefix: String,
+    #[schema(value_type = Vec<enums::Scope>)]
+    scopes: Vec<String>,
+    #[schema(value_type = Instant)]
+    created_at: String,
+    #[schema(value_type = Option<Instant>, required)]
+    expires_at: Option<String>,
+    #[schema(value_type = Option<Instant>, required)]
+    last_used_at: Option<String>,
+    #[schema(value_type = Option<Instant>, required)]
+    revoked_at: Option<String>,
+    /// The key that took its place when it was rotated.
+    #[schema(value_type = Option<Id>, required)]
+    replaced_by: Option<String>,
+}
+
+impl From<KeyRow> for KeyView {
+    fn from(row: KeyRow) -> Self {
+        Self {
+            id: row.key_id.to_string(),
+            prefix: KeyPrefix::from(&row).to_string(),
+            name: row.name.unwrap_or_default(),
+            scopes: row.scopes.iter().flat_map(|all| all.split(' ')).map(str::to_owned).collect(),
+            created_at: timestamps::text(row.created_at),
+            expires_at: row.expires_at.map(timestamps::text),
+            last_used_at: row.last_used_at.map(timestamps::text),
+            revoked_at: row.revoked_at.map(timestamps::text),
+            replaced_by: row.replaced_by.map(|id| id.to_string()),
+        }
+    }
+}
+
+/// A new key; the only time that its secret is shown, which is the whole value of the header.
+#[derive(Serialize, ToSchema)]
+pub struct IntegrationKeyCreated {
+    #[serde(flatten)]
+    pub key: IntegrationKeyView,
+    pub secret: String,
+}
+
+/// A key without its secret.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct IntegrationKeyView {
+    #[schema(value_type = Id)]
+    id: String,
+    #[schema(value_type = Id)]
+    integration_id: String,
+    #[schema(value_type = Option<Name>, required)]
+    name: Option<String>,
+    prefix: String,
+    #[schema(value_type = Instant)]
+    created_at: String,
+    /// The end of a key that was rotated, or that a key with an end has made.
+    #[schema(value_type = Option<Instant>, required)]
+    expires_at: Option<String>,
+    #[schema(value_type = Option<Instant>, required)]
+    last_used_at: Option<String>,
+    #[schema(value_type = Option<Instant>, required)]
+    revoked_at: Option<String>,
+    /// The key that took its place when it was rotated.
+    #[schema(value_type = Option<Id>, required)]
+    replaced_by: Option<String>,
+}
+
+impl From<KeyRow> for IntegrationKeyView {
+    fn from(row: KeyRow) -> Self {
+        Self {
+            id: row.key_id.to_string(),
+            integration_id: row.integration_id.map(|id| id.to_string()).unwrap_or_default(),
+            prefix: KeyPrefix::from(&row).to_string(),
+            name: row.name,
+            created_at: timestamps::text(row.created_at),
+            expires_at: row.expires_at.map(timestamps::text),
+            last_used_at: row.last_used_at.map(timestamps::text),
+            revoked_at: row.revoked_at.map(timestamps::text),
+            replaced_by: row.replaced_by.map(|id| id.to_string()),
+        }
+    }
+}
