@@ -1,4 +1,4 @@
-//! A client that costs little: keep-alive connections on one thread, one request at a time each.
+//! A cheap load generator: keep-alive connections on one thread, each with one request at a time.
 
 use std::time::{Duration, Instant};
 
@@ -9,10 +9,10 @@ use tokio::net::TcpStream;
 
 use crate::Failure;
 
-/// Makes the next request, and says how many records are in it.
+/// Creates the next request, and returns it with its number of records.
 pub(crate) type Make<'a> = Box<dyn Fn() -> (Vec<u8>, u64) + 'a>;
 
-/// What a run came to.
+/// The result of a run.
 #[derive(Debug)]
 pub(crate) struct Run {
     pub(crate) requests: u64,
@@ -31,14 +31,14 @@ impl Run {
         self.records as f64 / self.seconds
     }
 
-    /// The latency below which this share of the requests lies, in milliseconds.
+    /// The latency in milliseconds that this share of the requests does not exceed.
     pub(crate) fn quantile_ms(&self, share: f64) -> f64 {
         let at = ((self.latencies.len() as f64 * share) as usize).min(self.latencies.len() - 1);
         self.latencies.get(at).map_or(0.0, |micros| f64::from(*micros) / 1_000.0)
     }
 }
 
-/// Keeps every connection busy for a time; they are spread evenly over the servers.
+/// Keeps all connections busy for `duration`, spread evenly over the servers.
 pub(crate) async fn run(
     addresses: &[&str],
     connections: usize,
@@ -69,7 +69,7 @@ pub(crate) async fn run(
     Ok(run)
 }
 
-/// One request's answer, with its head.
+/// The response to one request, with its head.
 pub(crate) async fn ask(address: &str, make: &Make<'_>) -> Result<String, Failure> {
     let mut stream = TcpStream::connect(address).await?;
     stream.write_all(&make().0).await?;
@@ -78,7 +78,7 @@ pub(crate) async fn ask(address: &str, make: &Make<'_>) -> Result<String, Failur
     Ok(String::from_utf8(buffer)?)
 }
 
-/// One connection until the end: microseconds and records of each request.
+/// Runs one connection until the end, and returns microseconds and records of each request.
 async fn client(address: &str, end: Instant, make: &Make<'_>) -> Result<Vec<(u32, u64)>, Failure> {
     let mut answers = Vec::new();
     let mut stream = TcpStream::connect(address).await?;
@@ -99,7 +99,7 @@ async fn client(address: &str, end: Instant, make: &Make<'_>) -> Result<Vec<(u32
     Ok(answers)
 }
 
-/// Reads one whole answer, and gives its status.
+/// Reads one whole response, and returns its status.
 async fn read_answer(stream: &mut TcpStream, buffer: &mut Vec<u8>) -> Result<u16, Failure> {
     buffer.clear();
     loop {

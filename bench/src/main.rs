@@ -1,9 +1,9 @@
-//! Measures Bursar against its own limits, in one run on one machine.
+//! Measures Bursar against its own baselines, in one run on one machine.
 //!
-//! E is the same HTTP stack with authentication and parsing that stores nothing; S is the bare
-//! embedded store doing the same transactions without HTTP, and P the same on PostgreSQL.
-//! Everything else is told as a part of those, because machines differ and are shared, and ratios
-//! travel.
+//! There are three baselines. E is the HTTP stack with authentication and parsing, which stores
+//! nothing. S is the bare embedded store, which runs the same transactions without HTTP. P is the
+//! same on PostgreSQL. All other results are reported as a part of these, because ratios can be
+//! compared between machines and absolute figures cannot.
 
 mod client;
 mod postgres;
@@ -28,16 +28,16 @@ type Failure = Box<dyn std::error::Error>;
 struct Arguments {
     #[command(subcommand)]
     command: Option<Command>,
-    /// Seconds of each measurement.
+    /// The length of each measurement, in seconds.
     #[arg(long, default_value_t = 5)]
     seconds: u64,
-    /// Records in the store before it is measured.
+    /// Records in the store before the measurement of writes.
     #[arg(long, default_value_t = 1_000_000)]
     records: u64,
-    /// Records in the store when reading is measured.
+    /// Records in the store before the measurement of reads.
     #[arg(long, default_value_t = 10_000_000)]
     records_large: u64,
-    /// Measure one of the stores only.
+    /// Measure only one of the stores.
     #[arg(long)]
     only: Option<Only>,
 }
@@ -64,7 +64,7 @@ fn main() -> Result<(), Failure> {
 }
 
 fn measure(arguments: &Arguments) -> Result<(), Failure> {
-    // A client that shares one thread with nothing else takes as little of the machine as it can.
+    // The client runs on a single thread, so that it takes little of the machine.
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let mut report = report::Report::default();
     match arguments.only {
@@ -122,7 +122,7 @@ fn embedded(
     Ok(())
 }
 
-/// Measures what reading costs once there is much to read.
+/// Measures reads of a large store.
 fn large(
     arguments: &Arguments,
     runtime: &Runtime,

@@ -20,26 +20,26 @@ mod support;
 use support::cluster::Cluster;
 use support::database::Database;
 
-/// A server that was not made here.
+/// The environment variable that names an existing PostgreSQL server.
 const URL_VARIABLE: &str = "BURSAR_TEST_POSTGRES_URL";
-/// What an operator would set before anything else.
+/// Settings that every operator changes first.
 const SETTINGS: [(&str, &str); 2] = [("shared_buffers", "512MB"), ("max_wal_size", "4GB")];
-/// Writers that are measured together, each with a tenant of its own.
+/// The number of writers that write at the same time, each for its own tenant.
 const WRITERS: usize = 4;
-/// Records of one transaction on each of them.
+/// Records of one transaction of each of them.
 const WRITERS_GROUP: usize = 1_000;
-/// Integrations that reservations are spread over so that they seldom meet.
+/// The number of integrations over which reservations are spread, so that they rarely contend.
 const MANY_INTEGRATIONS: usize = 1_000;
-/// Servers over the one database.
+/// The number of servers over one database.
 const NODES: usize = 2;
 
-/// Measures what needs PostgreSQL; says so and goes on where there is none.
+/// Measures everything that needs PostgreSQL, or prints that there is none.
 pub(crate) fn measure(
     arguments: &Arguments,
     runtime: &Runtime,
     report: &mut Report,
 ) -> Result<(), Failure> {
-    // The programs may be missing, and the tests that share this code end there.
+    // The shared test code panics if PostgreSQL's programs are missing.
     let Ok(database) = std::panic::catch_unwind(start) else {
         eprintln!("PostgreSQL is not measured: none can be had here");
         return Ok(());
@@ -53,7 +53,7 @@ pub(crate) fn measure(
     let writer = writers.first_mut().ok_or("no writer")?;
     eprintln!("filling PostgreSQL with {} records", arguments.records);
     store::fill(writer.as_mut(), &setup, arguments.records)?;
-    // What a server does by itself after such a load, and at no certain moment.
+    // A server would do this by itself after such a load, at an unpredictable moment.
     database.run("vacuum (analyze, freeze)");
     for group in [100, 1_000, 4_000] {
         database.run("checkpoint");
@@ -70,7 +70,7 @@ pub(crate) fn measure(
     nodes(&deployment, setup, duration, runtime, report)
 }
 
-/// A database with the schema, on a server of its own or on the one that the environment names.
+/// A database with the schema, on a new server or on the one that the environment names.
 fn start() -> Database {
     let migrate = |owner_url: &str, app_role: &str| {
         if let Err(error) = PostgresStore::migrate(owner_url, app_role) {
@@ -80,7 +80,7 @@ fn start() -> Database {
     if std::env::var_os(URL_VARIABLE).is_some() {
         return Database::migrated(Cluster::shared(), migrate);
     }
-    // It ends with this process.
+    // The server ends with this process.
     Database::migrated(Box::leak(Box::new(Cluster::with(&SETTINGS))), migrate)
 }
 
@@ -101,14 +101,14 @@ fn open(deployment: &Deployment) -> Result<Vec<Box<dyn WriterConnection>>, Failu
     Ok(PostgresStore::open(database.url()?.expose(), &options)?.1)
 }
 
-/// Records a second of writers that write at the same time, each for its own tenant.
+/// Measures records per second of writers that write at the same time.
 fn together(
     writers: Vec<Box<dyn WriterConnection>>,
     tenants: &[Setup],
     duration: Duration,
 ) -> Result<f64, Failure> {
     let write = |mut writer: Box<dyn WriterConnection>, setup| {
-        // A text, because what went wrong must leave the thread.
+        // The error becomes a text, because it has to leave the thread.
         store::measure(writer.as_mut(), setup, WRITERS_GROUP, duration)
             .map_err(|error| error.to_string())
     };
@@ -127,7 +127,7 @@ fn together(
     })
 }
 
-/// Measures one node, then two over the same database.
+/// Measures one node, and then two nodes over the same database.
 fn nodes(
     deployment: &Deployment,
     setup: &Setup,

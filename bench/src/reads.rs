@@ -1,5 +1,4 @@
-//! What reading costs once there is much to read: the history by every filter, series, breakdowns,
-//! and all of it as a file.
+//! Measures reads of a large store: the history by every filter, series, breakdowns and an export.
 
 use std::time::{Duration, Instant};
 
@@ -10,10 +9,10 @@ use crate::Failure;
 use crate::client::{self, Run};
 use crate::setup::Setup;
 
-/// How long each question is asked again and again, by one client.
+/// How long one client repeats each read.
 const EACH: Duration = Duration::from_secs(1);
 
-/// What each question is called, and its path after `/api/v1/telemetry/`.
+/// The name of each read, and its path after `/api/v1/telemetry/`.
 const QUESTIONS: &[(&str, &str)] = &[
     ("history, first page", "usage-history"),
     ("history, offset 10,000", "usage-history?offset=10000"),
@@ -43,14 +42,14 @@ const QUESTIONS: &[(&str, &str)] = &[
     ("breakdown of 7 days by session", "usage-breakdown?by=session&start_date={6 days}"),
 ];
 
-/// Asks every question, and tells what each took.
+/// Runs every read, and reports its latencies.
 pub(crate) async fn measure(address: &str, setup: &Setup) -> Result<Vec<(String, Run)>, Failure> {
     let mut runs = Vec::new();
     for (name, path) in QUESTIONS {
         let path = filled(path, setup)?;
         runs.push(((*name).to_owned(), client::run(&[address], 1, EACH, &setup.get(&path)).await?));
     }
-    // A page in the middle of everything, reached by its cursor.
+    // A page in the middle of the history, by its cursor.
     let half = filled("usage-history?end={15 days}", setup)?;
     let page = client::ask(address, &setup.get(&half)).await?;
     let (_, rest) = page.split_once("\"next_cursor\":\"").ok_or("a page without a cursor")?;
@@ -63,7 +62,7 @@ pub(crate) async fn measure(address: &str, setup: &Setup) -> Result<Vec<(String,
     Ok(runs)
 }
 
-/// Entries and bytes a second of an export of three days.
+/// Measures entries and bytes per second of an export of three days.
 pub(crate) async fn export(
     address: &str,
     setup: &Setup,

@@ -1,4 +1,4 @@
-//! What was measured, as a table with ratios.
+//! The report: results as a table with ratios.
 
 use crate::client::Run;
 
@@ -13,7 +13,7 @@ pub(crate) struct Report {
     postgres: Postgres,
 }
 
-/// What was measured on PostgreSQL.
+/// Results on PostgreSQL.
 #[derive(Default)]
 struct Postgres {
     stores: Vec<(String, f64)>,
@@ -22,16 +22,16 @@ struct Postgres {
     runs: Vec<(&'static str, Run)>,
 }
 
-/// What each measurement should reach, as a part of E or S.
+/// The targets of the measurements, as parts of E or S.
 const BARS: &[(&str, f64, Base)] = &[
     ("single ingest, 64 connections", 0.25, Base::Requests),
     ("batches of 100, 16 connections", 0.8, Base::Records),
     ("check, 64 connections", 0.6, Base::Requests),
     ("reserve, 64 connections", 0.1, Base::Requests),
 ];
-/// What E does without asking who calls and whether they may go on.
+/// The result of E without authentication and protection.
 pub(crate) const OPEN: &str = "E without authentication and protection, 64 connections";
-/// What batches through a node on PostgreSQL should reach, as a part of P.
+/// The target for batches through a node on PostgreSQL, as a part of P.
 const POSTGRES_BAR: f64 = 0.6;
 
 #[derive(Clone, Copy, PartialEq, Eq)]

@@ -1,5 +1,6 @@
-//! The server that is measured: the product's own router and accept loop in a process of its own,
-//! with one more route that authenticates and parses, and stores nothing.
+//! The measured server: Bursar's router and accept loop in a separate process.
+//!
+//! It has additional routes that authenticate and parse requests, and store nothing.
 
 use std::path::PathBuf;
 use std::process::Stdio;
@@ -24,7 +25,7 @@ use tokio::process::{Child, Command};
 use crate::Failure;
 use crate::setup::Deployment;
 
-/// The file in which the server says where it listens.
+/// The file to which the server writes its address.
 const ADDRESS: &str = "bench-address";
 
 /// Who may send usage records.
@@ -42,7 +43,7 @@ async fn null(caller: Authorized, body: Text<SMALL>) -> Result<Answer<Null>, Api
     read(body, caller.only).await
 }
 
-/// The same for whoever comes: what is left when nobody is asked who they are.
+/// The same without authentication.
 async fn open(body: Text<SMALL>) -> Result<Answer<Null>, ApiError> {
     read(body, None).await
 }
@@ -53,7 +54,7 @@ async fn read(body: Text<SMALL>, only: Option<IntegrationId>) -> Result<Answer<N
     Ok(Answer::created(Null { status: "accepted", id: usage.integration_id.to_string(), call_id }))
 }
 
-/// Serves a ledger until it is asked to end.
+/// Runs the server until it gets a signal to stop.
 pub(crate) fn serve(folder: PathBuf) -> Result<(), Failure> {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     runtime.block_on(async {

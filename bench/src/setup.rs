@@ -1,4 +1,4 @@
-//! The tenant, the integrations and the key that are measured with, and the requests.
+//! The tenant, integrations, keys and requests of the measurements.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -13,15 +13,15 @@ use bursar_store::{Actor, Control, ControlTx, IntegrationDraft, KeyDraft};
 use crate::Failure;
 use crate::client::Make;
 
-/// Integrations that calls are spread over.
+/// The number of integrations over which calls are spread.
 pub(crate) const INTEGRATIONS: usize = 10;
-/// What every node over one database is given; a file's server makes its own.
+/// The secrets of nodes over one database; a server with a file creates its own.
 const SHARED_SECRETS: [(&str, &str); 2] = [
     ("BURSAR_SECRET_KEY", "the one secret key of nodes that are measured"),
     ("BURSAR_OPERATOR_TOKEN", "the one token of nodes that are measured"),
 ];
 const DATABASE: &str = "BURSAR_DATABASE";
-/// Far above what is measured, so that protection costs what it costs and refuses nothing.
+/// Thresholds far above the measured rates: protection runs, but refuses nothing.
 const UNPROTECTED: [(&str, &str); 4] = [
     ("BURSAR_PROTECTION_REQUESTS_PER_MINUTE", "1000000000"),
     ("BURSAR_PROTECTION_REQUESTS_PER_SECOND", "1000000000"),
@@ -29,10 +29,10 @@ const UNPROTECTED: [(&str, &str); 4] = [
     ("BURSAR_PROTECTION_TRAFFIC_PER_SECOND", "1000000000"),
 ];
 
-/// Where the ledger of a server is kept.
+/// Where a server keeps its ledger.
 pub(crate) struct Deployment {
     pub(crate) folder: PathBuf,
-    /// The URL of the database that nodes share; the embedded file of the folder otherwise.
+    /// The URL of the shared database; `None` for an embedded store in the folder.
     database: Option<String>,
 }
 
@@ -42,7 +42,7 @@ impl Deployment {
         Self { folder: folder.to_owned(), database: None }
     }
 
-    /// A node over a database, with a folder in which it says where it listens.
+    /// A node over a database, which writes its address into the folder.
     pub(crate) fn node(folder: &Path, url: &str) -> Self {
         Self { folder: folder.to_owned(), database: Some(url.to_owned()) }
     }
@@ -52,12 +52,12 @@ impl Deployment {
         Self { folder: folder.to_owned(), database: self.database.clone() }
     }
 
-    /// That of a server which the harness started.
+    /// The deployment of a server that the harness started.
     pub(crate) fn of_server(folder: PathBuf) -> Self {
         Self { folder, database: std::env::var(DATABASE).ok() }
     }
 
-    /// What tells a server about it, beside its folder.
+    /// The environment variable that names the database.
     pub(crate) fn environment(&self) -> Option<(&'static str, &str)> {
         self.database.as_deref().map(|url| (DATABASE, url))
     }
@@ -81,7 +81,7 @@ pub(crate) struct Setup {
     next: Arc<AtomicU64>,
 }
 
-/// Makes a tenant with integrations and a key.
+/// Creates a tenant with integrations and a key.
 pub(crate) fn prepare(
     deployment: &Deployment,
     integrations_count: usize,
@@ -137,7 +137,7 @@ pub(crate) fn prepare(
             Ok(made.map(|_| text))
         };
         let api_key = app.ledger.change(tenant_id, create).await??;
-        // Protection begins when a tenant is set up.
+        // Protection applies to tenants whose onboarding is complete.
         let complete = move |tx: &mut dyn ControlTx| {
             Control::new(tx, &actor(), tenant_id).reach_onboarding(OnboardingState::Complete)
         };
@@ -148,7 +148,7 @@ pub(crate) fn prepare(
 }
 
 impl Setup {
-    /// A number that no earlier record had.
+    /// The next unused number of a record.
     pub(crate) fn next(&self) -> u64 {
         self.next.fetch_add(1, Ordering::Relaxed)
     }
@@ -162,7 +162,7 @@ impl Setup {
     fn record(&self) -> String {
         let number = self.next();
         let integration = self.integration(number).map_or_else(String::new, |id| id.to_string());
-        // A call id as clients make them: random-looking, so that the dedupe index is hit anywhere.
+        // Like a client's call ids, these look random, so that they hit all of the dedupe index.
         let call = number.wrapping_mul(0x9e37_79b9_7f4a_7c15);
         format!(
             "{{\"integration_id\":\"{integration}\",\"call_id\":\"call-{call:016x}-{number}\",\
@@ -238,7 +238,7 @@ impl Setup {
         self.get("usage-summary")
     }
 
-    /// A question, by its path after `/api/v1/telemetry/`.
+    /// A read, by its path after `/api/v1/telemetry/`.
     pub(crate) fn get(&self, path: &str) -> Make<'_> {
         let head = format!(
             "GET /api/v1/telemetry/{path} HTTP/1.1\r\nHost: bench\r\n\

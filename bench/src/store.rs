@@ -16,12 +16,12 @@ use bursar_store::{
 use crate::Failure;
 use crate::setup::{Deployment, Setup};
 
-/// Records of one transaction while filling.
+/// Records of one transaction of [`fill`].
 const FILL_GROUP: u64 = 4_000;
-/// Days over which the filled records lie.
+/// The number of days over which [`fill`] spreads its records.
 const FILL_DAYS: i64 = 30;
 
-/// Opens the embedded store of a folder, without a server.
+/// Opens the embedded store of a folder without a server.
 pub(crate) fn open(deployment: &Deployment) -> Result<Box<dyn WriterConnection>, Failure> {
     let key = SecretKey::derive(&secret(&deployment.folder, SECRET_KEY)?)?;
     let config = deployment.config()?;
@@ -31,7 +31,7 @@ pub(crate) fn open(deployment: &Deployment) -> Result<Box<dyn WriterConnection>,
     Ok(writer)
 }
 
-/// Adds records that lie in the last 30 days.
+/// Adds records from the last 30 days.
 pub(crate) fn fill(
     writer: &mut dyn WriterConnection,
     setup: &Setup,
@@ -51,7 +51,7 @@ pub(crate) fn fill(
     Ok(())
 }
 
-/// Records a second in transactions of this size; making the records is not counted.
+/// Measures records per second in transactions of `group` records; creating them does not count.
 pub(crate) fn measure(
     writer: &mut dyn WriterConnection,
     setup: &Setup,

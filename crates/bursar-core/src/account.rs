@@ -1,4 +1,6 @@
-//! What an integration has used and holds, month by month, and how fast it calls.
+//! Accounts: what an integration has used and holds by month, and its call rate.
+//!
+//! Deliberately absent: the decision whether a call may go on, which is in `decide.rs`.
 
 #![warn(clippy::arithmetic_side_effects)]
 
@@ -10,25 +12,27 @@ use crate::rate::RateWindow;
 use crate::tenant::TenantLifecycle;
 use crate::time::{Month, Timestamp};
 
-/// A sum that does not fit its integer, or a month that was not loaded: nothing is decided on it.
+/// A sum does not fit its integer, or a figure that it needs was not loaded.
+///
+/// Nothing may be decided on such an account.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the account's totals cannot be computed")]
 pub struct Overflow;
 
-/// Cost, tokens and calls, added up.
+/// Sums of cost, tokens and calls.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Totals {
     pub cost: Nanos,
-    /// Tokens in and out.
+    /// Input and output tokens.
     pub tokens: i64,
     pub calls: i64,
 }
 
 impl Totals {
-    /// The sum.
+    /// Adds.
     ///
     /// # Errors
-    /// [`Overflow`] when a sum does not fit.
+    /// [`Overflow`] if a sum does not fit 64 bits.
     pub fn plus(self, other: Self) -> Result<Self, Overflow> {
         Ok(Self {
             cost: self.cost.checked_add(other.cost).ok_or(Overflow)?,
@@ -37,10 +41,10 @@ impl Totals {
         })
     }
 
-    /// The difference of amounts that cannot be below nothing.
+    /// Subtracts an amount that must be part of this one.
     ///
     /// # Errors
-    /// [`Overflow`] when there is less than that.
+    /// [`Overflow`] if a difference would be negative.
     pub fn less(self, other: Self) -> Result<Self, Overflow> {
         let rest = self.minus(other)?;
         if rest.cost < Nanos::ZERO || rest.tokens < 0 || rest.calls < 0 {
@@ -49,11 +53,11 @@ impl Totals {
         Ok(rest)
     }
 
-    /// The difference.
+    /// Subtracts; a difference may be negative.
     ///
     /// # Errors
-    /// [`Overflow`] when a difference does not fit.
-    pub fn minus(self, other: Self) -> Result<Self, Overflow> {
+    /// [`Overflow`] if a difference does not fit 64 bits.
+    pub(crate) fn minus(self, other: Self) -> Result<Self, Overflow> {
         Ok(Self {
             cost: self.cost.checked_sub(other.cost).ok_or(Overflow)?,
             tokens: self.tokens.checked_sub(other.tokens).ok_or(Overflow)?,
@@ -62,56 +66,58 @@ impl Totals {
     }
 }
 
-/// One month of an account: what its records add up to, and what open reservations hold.
+/// The counter of one month of an account.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counter {
-    /// The sum of the entries of the month.
+    /// The sum of the month's entries.
     pub used: Totals,
-    /// The sum of the reservations made in the month that are open.
+    /// The sum of the open reservations that were made in the month.
     pub held: Totals,
-    /// The latest instant at which the counter changed. Where several servers decide, `now` falls
-    /// below it only when it is of a time that was taken back ([`Counter::holds_back`]).
+    /// When the counter last changed.
+    ///
+    /// Servers whose clocks differ slightly use it to keep their decisions in order
+    /// ([`Counter::holds_back`]).
     pub last_at: Timestamp,
 }
 
 impl Counter {
-    /// The counter without holds that are due, which add up to this.
+    /// The counter without its due holds, whose sum is `due`.
     ///
     /// # Errors
-    /// [`Overflow`] when less than that is held.
+    /// [`Overflow`] if the counter holds less than `due`.
     pub fn without_due(self, due: Totals) -> Result<Self, Overflow> {
         Ok(Self { held: self.held.less(due)?, ..self })
     }
 
-    /// How far the clocks of servers that decide about one account can be apart.
+    /// How far apart the clocks of servers that decide about one account may be.
     pub const APART_SECONDS_MAX: u32 = 60;
 
-    /// Whether a decision at `now` has to wait for the counter's last one. One that lies further
-    /// ahead is of a time that an operator took back, and holds nothing back.
+    /// Whether `last_at` is ahead of `now` and delays a decision at `now`.
+    ///
+    /// If `last_at` is further ahead than [`Counter::APART_SECONDS_MAX`], an operator set the clock
+    /// back since, and it delays nothing.
     pub fn holds_back(last_at: Timestamp, now: Timestamp) -> bool {
         last_at > now && last_at <= now.plus_seconds(Self::APART_SECONDS_MAX)
     }
 }
 
-/// Everything that decides about the calls of one integration.
+/// Everything that a decision about an integration's calls depends on.
 #[derive(Clone, Debug)]
 pub struct Account {
-    /// Whose it is.
     pub tenant_id: TenantId,
-    /// Where the tenant is in its life.
     pub lifecycle: TenantLifecycle,
-    /// The integration; a deleted one is still here, for its past.
+    /// The integration. A deleted one keeps its account, so that its reservations can settle.
     pub integration: Integration,
     /// The calls of the last 60 seconds.
     pub rate: RateWindow,
     months: Vec<Slot>,
-    /// Reservations that are stored as open, of whatever month; nothing when nobody counted them.
+    /// Reservations of all months that are stored as open; `None` if they were not counted.
     stored_open: Option<i64>,
-    /// What is stored as held and is due, by the month in which it is held.
+    /// Sums of stored holds that are due, by the month in which they are held.
     due: Vec<(Month, Totals)>,
 }
 
-/// A month as it is stored: what is due is still held in it.
+/// A month as it is stored: due holds are still part of its counter.
 #[derive(Clone, Copy, Debug)]
 struct Slot {
     month: Month,
@@ -133,7 +139,7 @@ impl Account {
         }
     }
 
-    /// Puts a month in as it is stored; a month without a row is the default counter.
+    /// Sets a month as it is stored; a month without a row has the default counter.
     pub fn restore(&mut self, month: Month, counter: Counter) {
         match self.slot(month) {
             Ok(slot) => *slot = Slot { month, counter, changed: false },
@@ -141,31 +147,33 @@ impl Account {
         }
     }
 
-    /// Says how many reservations are stored as open, those that are due included.
+    /// Sets how many reservations are stored as open, including due ones.
     pub const fn restore_open(&mut self, stored: i64) {
         self.stored_open = Some(stored);
     }
 
-    /// Says what the holds that are due and not yet removed add up to, by month. They stay stored
-    /// until each of them ends, and count in nothing.
+    /// Sets the sums of due holds by month.
+    ///
+    /// Due holds stay stored until the sweep or a command removes them, but count nowhere.
     pub fn restore_due(&mut self, due: Vec<(Month, Totals)>) {
         self.due = due;
     }
 
-    /// The counter of a month, in which only holds that are not due count.
+    /// The counter of a month, without due holds.
     ///
     /// # Errors
-    /// [`Overflow`] when the month was not loaded: what is not known must not count as nothing.
+    /// [`Overflow`] if the month was not loaded, because an unknown sum must not count as zero.
     pub fn counter(&self, month: Month) -> Result<Counter, Overflow> {
         let slot = self.months.iter().find(|slot| slot.month == month).ok_or(Overflow)?;
         slot.counter.without_due(self.due_in(month))
     }
 
-    /// Reservations of whatever month that take a place: those that are open, and of those that are
-    /// due what is beyond [`UNSWEPT_MAX`].
+    /// The reservations that count against the caps.
+    ///
+    /// These are all open reservations, and the due ones in excess of [`UNSWEPT_MAX`].
     ///
     /// # Errors
-    /// [`Overflow`] when nobody counted them.
+    /// [`Overflow`] if the reservations were not counted.
     pub fn counted_reservations(&self) -> Result<i64, Overflow> {
         let mut calls = self.due.iter().map(|(_, due)| due.calls);
         let due = calls.try_fold(0_i64, i64::checked_add).ok_or(Overflow)?;
@@ -176,12 +184,12 @@ impl Account {
         stored.checked_sub(due.min(UNSWEPT_MAX)).ok_or(Overflow)
     }
 
-    /// The months that changed, with their counters as they are to be stored.
+    /// The changed months, with their counters as storage has to save them.
     pub fn changed_months(&self) -> impl Iterator<Item = (Month, Counter)> {
         self.months.iter().filter(|slot| slot.changed).map(|slot| (slot.month, slot.counter))
     }
 
-    /// Takes everything as stored and forgets all months before `oldest`.
+    /// Marks everything as saved, and drops the months before `oldest`.
     pub fn mark_saved(&mut self, oldest: Month) {
         self.rate.clear_changed();
         self.months.retain(|slot| slot.month >= oldest);
@@ -190,11 +198,11 @@ impl Account {
         }
     }
 
-    /// Takes an open hold out of what its month holds.
+    /// Removes an open hold from its month.
     ///
     /// # Errors
-    /// [`Overflow`] when the month was not loaded, or holds less than that: what is held can never
-    /// be below nothing, or the next call would be admitted on money that is not there.
+    /// [`Overflow`] if the month was not loaded or holds less than `amount`. A negative sum of
+    /// holds would admit calls on money that does not exist.
     pub(crate) fn remove_hold(&mut self, month: Month, amount: Totals) -> Result<(), Overflow> {
         let due = self.due_in(month);
         self.change(month, |counter| {
@@ -204,10 +212,10 @@ impl Account {
         self.count_open(amount.calls.checked_neg().ok_or(Overflow)?)
     }
 
-    /// Takes a hold that is due out of what its month holds.
+    /// Removes a due hold from its month.
     ///
     /// # Errors
-    /// As for an open one.
+    /// As for [`Account::remove_hold`].
     pub(crate) fn expire(&mut self, month: Month, amount: Totals) -> Result<(), Overflow> {
         let due = self.due.iter_mut().find(|(of, _)| *of == month).ok_or(Overflow)?;
         let rest = due.1.less(amount)?;
@@ -232,7 +240,7 @@ impl Account {
         })
     }
 
-    /// Marks the changed months as changed at `now`.
+    /// Advances `last_at` of the changed months to `now`.
     pub(crate) fn advance(&mut self, now: Timestamp) {
         for slot in self.months.iter_mut().filter(|slot| slot.changed) {
             if !Counter::holds_back(slot.counter.last_at, now) {
@@ -245,7 +253,7 @@ impl Account {
         self.due.iter().find(|(of, _)| *of == month).map_or_else(Totals::default, |(_, due)| *due)
     }
 
-    /// Counts open reservations on, if anybody counted them.
+    /// Changes the number of open reservations by `more`, if that number was loaded.
     fn count_open(&mut self, more: i64) -> Result<(), Overflow> {
         if let Some(stored) = &mut self.stored_open {
             *stored = stored.checked_add(more).ok_or(Overflow)?;
@@ -257,7 +265,7 @@ impl Account {
         self.months.iter_mut().find(|slot| slot.month == month).ok_or(Overflow)
     }
 
-    /// Changes a counter wholly or, on an overflow, not at all.
+    /// Changes a counter; on an overflow it stays as it was.
     fn change(
         &mut self,
         month: Month,

@@ -1,11 +1,13 @@
-//! The book of a group: what its commands touch, and what they change.
+//! The book: the accounts and calls of one group of commands, and the rules that change them.
+//!
+//! Deliberately absent: loading and saving. Storage fills a book and saves what it says changed.
 
 #![warn(clippy::arithmetic_side_effects)]
 
 use std::collections::HashMap;
 
 use crate::account::{Account, Overflow, Totals};
-use crate::caps::{Caps, OpenBound, TenantSums};
+use crate::caps::{Caps, ReservationCap, TenantSums};
 use crate::command::{
     Command, ExtendOutcome, Outcome, RecordMode, RecordOutcome, RecordRefusal, ReleaseOutcome,
     ReserveOutcome, ReserveRefusal,
@@ -20,12 +22,12 @@ use crate::tenant::TenantLifecycle;
 use crate::time::{Month, Timestamp};
 use crate::usage::{CallId, CallKey, PolicyResult, Usage};
 
-/// How far a record's clock may run ahead (law 5 of the ledger).
+/// How far in the future a record may lie, because client clocks run ahead.
 const AHEAD_SECONDS_MAX: u32 = 5 * 60;
-/// For how long a call counts in the rate.
+/// How long a call counts against the rate limit.
 const RATE_SECONDS: i64 = 60;
 
-/// One row of counters: an integration's month.
+/// The key of a counter: one month of one integration.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct CounterKey {
     pub tenant_id: TenantId,
@@ -33,12 +35,12 @@ pub struct CounterKey {
     pub month: Month,
 }
 
-/// What is known of a call id.
+/// What storage knows about a call id.
 #[derive(Clone, Debug)]
 pub struct Call {
-    /// The whole call id, against which every hit of the short key is confirmed.
+    /// The whole call id. Every match of the shorter [`CallKey`] is confirmed against it.
     pub call_id: CallId,
-    /// Its reservation, whatever became of it.
+    /// The reservation of the call, in any state.
     pub reservation: Option<Reservation>,
     record: Option<Record>,
     changed: bool,
@@ -47,17 +49,17 @@ pub struct Call {
 #[derive(Clone, Debug)]
 enum Record {
     Stored(RecordedCall),
-    /// Recorded in this group: the index of its entry.
+    /// Recorded by this group: the index into the book's new entries.
     New(usize),
 }
 
 impl Call {
-    /// A call id that nothing is known of yet.
+    /// A call id that was never used.
     pub fn fresh(call_id: CallId) -> Self {
         Self { call_id, reservation: None, record: None, changed: false }
     }
 
-    /// A call id as it is stored.
+    /// A call as it is stored.
     pub fn stored(
         call_id: CallId,
         reservation: Option<Reservation>,
@@ -66,25 +68,27 @@ impl Call {
         Self { call_id, reservation, record: record.map(Record::Stored), changed: false }
     }
 
-    /// Whether the group changed it.
+    /// Whether the group changed the call.
     pub const fn is_changed(&self) -> bool {
         self.changed
     }
 
-    /// Whether there is neither a record nor a reservation: a claim to be given back.
+    /// Whether the call has neither a record nor a reservation.
+    ///
+    /// Storage removes the claim on such a call id.
     pub const fn is_void(&self) -> bool {
         self.record.is_none() && self.reservation.is_none()
     }
 }
 
-/// What the group did to a hold, in order.
+/// One change of a hold.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum HoldChange {
-    /// It was made.
+    /// A reservation was made.
     Made(Hold),
-    /// It is gone: settled, released or expired.
+    /// The reservation settled, was released or expired.
     Ended(Hold),
-    /// It lasts longer; the hold is as it was before.
+    /// The reservation got a later expiry.
     Extended {
         /// The hold with its former expiry.
         before: Hold,
@@ -96,23 +100,25 @@ pub enum HoldChange {
 /// What storage loads for a group of commands.
 #[derive(Clone, Debug, Default)]
 pub struct Loaded {
-    /// The account of every integration that a command, a reservation of one of the calls or a
-    /// hold in `due` names, with every month that one of them falls into (the current one, that of
-    /// a record's instant, that of a reservation's creation, ended or not), with what of its holds
-    /// is due, and with how many it has. An integration without an account is unknown.
+    /// The accounts of all integrations that the group concerns.
+    ///
+    /// An integration concerns the group if a command, a reservation of a loaded call or a hold in
+    /// `due` names it. Its account needs the months of all of them: the current month, the months
+    /// of records and the months in which reservations were made. It also needs the sums of its due
+    /// holds and the number of its open reservations. An integration without an account is unknown.
     pub accounts: HashMap<IntegrationId, Account>,
     /// Every call that the commands name.
     pub calls: HashMap<(TenantId, CallKey), Call>,
-    /// Every tenant that reserves, and under a cap of bytes every one that records.
+    /// Every tenant that reserves; with a daily cap on bytes, also every tenant that records.
     pub tenants: HashMap<TenantId, TenantSums>,
-    /// Holds that are due and are to be removed, each once.
+    /// Expired holds that this group removes, each once.
     pub due: Vec<Hold>,
 }
 
 /// The accounts and calls that a group of commands touches.
 ///
-/// Storage fills a book, commands are applied to it one after the other, storage saves what
-/// changed in one transaction. A book that is dropped changed nothing.
+/// Storage loads a book, the writer applies commands to it, and storage saves the changes in one
+/// transaction. Dropping a book discards its changes.
 #[derive(Debug)]
 pub struct Book<'a> {
     now: Timestamp,
@@ -126,12 +132,13 @@ pub struct Book<'a> {
 }
 
 impl<'a> Book<'a> {
-    /// Opens a book at `now`. The holds in `due`, and those of the calls that are due, expire here;
-    /// all others that are due stay where they are and count in nothing.
+    /// Opens a book at `now`, and expires the holds in `due` and the due holds of its calls.
+    ///
+    /// Other due holds stay stored, but count nowhere. The sweep removes them later.
     ///
     /// # Errors
-    /// [`Overflow`] when an account or month of one of these holds is missing, or a hold is not
-    /// due.
+    /// [`Overflow`] if the account or month of an expiring hold is missing, or a hold in `due` has
+    /// not expired at `now`.
     pub fn open(now: Timestamp, caps: Caps, loaded: Loaded) -> Result<Self, Overflow> {
         let Loaded { accounts, calls, tenants, due } = loaded;
         let mut book = Self {
@@ -155,7 +162,7 @@ impl<'a> Book<'a> {
             book.expire(hold)?;
         }
         for hold in due {
-            // A call that the commands name as well is known, and its hold ended above.
+            // The holds of calls that the commands name ended above.
             if !book.calls.contains_key(&(hold.tenant_id, hold.call)) {
                 book.expire(hold)?;
             }
@@ -163,10 +170,10 @@ impl<'a> Book<'a> {
         Ok(book)
     }
 
-    /// Applies one command of a tenant.
+    /// Decides one command of a tenant, and changes the book accordingly.
     ///
     /// # Errors
-    /// [`Overflow`] when the book lacks what the command needs. The whole group must be dropped.
+    /// [`Overflow`] if the book lacks what the command needs. Drop the whole group then.
     pub fn apply(
         &mut self,
         tenant_id: TenantId,
@@ -198,7 +205,7 @@ impl<'a> Book<'a> {
         &self.entries
     }
 
-    /// The calls that the book was opened with, and what became of them.
+    /// The loaded calls, with the changes of this group.
     pub const fn calls(&self) -> &HashMap<(TenantId, CallKey), Call> {
         &self.calls
     }
@@ -211,23 +218,24 @@ impl<'a> Book<'a> {
         }
     }
 
-    /// The accounts, and what became of them.
+    /// The loaded accounts, with the changes of this group.
     pub const fn accounts(&self) -> &HashMap<IntegrationId, Account> {
         &self.accounts
     }
 
-    /// What happened to holds, in order.
+    /// The changes of holds, in order.
     pub fn holds(&self) -> &[HoldChange] {
         &self.holds
     }
 
-    /// The holds that expired when the book was opened; their reservations have to be ended, with
-    /// the calls that the book has or by themselves.
+    /// The holds that expired when the book was opened.
+    ///
+    /// Storage ends their reservations: with the call if the book has it, on their own otherwise.
     pub fn expired(&self) -> &[Hold] {
         &self.expired
     }
 
-    /// Gives the accounts and the changes of holds back, to be published once they are stored.
+    /// Returns the accounts and the changes of holds, for publishing after the commit.
     pub fn into_published(self) -> (HashMap<IntegrationId, Account>, Vec<HoldChange>) {
         (self.accounts, self.holds)
     }
@@ -284,7 +292,7 @@ impl<'a> Book<'a> {
             return Ok(RecordOutcome::Refused(RecordRefusal::StoredBytesExceeded));
         }
 
-        // The only step that may be refused comes before the first change.
+        // The overflow check comes first, so that a refused record changes nothing.
         account.counter(occurred_at.month())?;
         if account.count(occurred_at.month(), amount).is_err() {
             return Ok(RecordOutcome::Refused(RecordRefusal::TotalsOverflow));
@@ -341,7 +349,8 @@ impl<'a> Book<'a> {
         if let Some(code) = block_reason(account) {
             return Ok(ReserveOutcome::Refused(Decision::hard_blocked(code)));
         }
-        // Only after the gate: what admitted the call may have been switched off since.
+        // A repeated request is answered after the status checks: the integration or tenant may
+        // have been disabled since the first answer.
         if let Some(held) = &call.reservation {
             return Ok(ReserveOutcome::Replayed(held.clone()));
         }
@@ -421,8 +430,8 @@ impl<'a> Book<'a> {
         let Some(reservation) = visible_reservation(call, call_id, only) else {
             return Ok(ExtendOutcome::NotFound);
         };
-        // A renewal admits no call, and keeps money held for one that may be under way: what
-        // becomes of its integration does not end that. A tenant that is suspended changes nothing.
+        // An extension keeps money held for a call that may be in progress, so the status of the
+        // integration does not matter. A suspended tenant changes nothing.
         let account = self.accounts.get(&reservation.request.integration_id).ok_or(Overflow)?;
         if account.lifecycle != TenantLifecycle::Active {
             return Ok(ExtendOutcome::TenantNotActive);
@@ -433,7 +442,7 @@ impl<'a> Book<'a> {
         }
         let before = Hold::of(key.0, key.1, reservation);
         let ttl = ttl_seconds.unwrap_or(reservation.request.ttl_seconds);
-        // Renewing never takes away time that was promised.
+        // An extension never shortens a hold.
         reservation.expires_at = reservation.expires_at.max(self.now.plus_seconds(ttl));
         let extended = reservation.clone();
         call.changed = true;
@@ -447,14 +456,15 @@ struct Posting {
     occurred_at: Timestamp,
     cost: Nanos,
     cost_source: CostSource,
-    /// The open reservation that it settles.
+    /// The open reservation that the record settles.
     settles: Option<Reservation>,
-    /// Whether the call was reserved here, however that ended: what it cost must be counted.
+    /// Whether the call has a reservation on this integration, in any state. The cost of an
+    /// admitted call always counts, so caps do not apply to it.
     is_reserved: bool,
     counts_in_rate: bool,
 }
 
-/// Weighs a record of a call that is not recorded yet, changing nothing.
+/// Computes how a first record of a call counts, without changing anything.
 fn post(
     call: &Call,
     account: &Account,
@@ -465,8 +475,8 @@ fn post(
         Some(held) if held.request.integration_id == usage.integration_id => (Some(held), None),
         other => (None, other.as_ref()),
     };
-    // What is held for a call elsewhere must be settled or released there first. Once that
-    // reservation has ended, a caller may have gone to another provider: its record counts.
+    // An open reservation on another integration must be settled or released there first. After it
+    // has ended, the record counts: the caller may have switched to another provider.
     if elsewhere.is_some_and(|held| held.state_at(now) == ReservationState::Open) {
         return Err(RecordOutcome::Conflict);
     }
@@ -482,22 +492,22 @@ fn post(
     Ok(Posting { occurred_at, cost, cost_source, settles, is_reserved, counts_in_rate })
 }
 
-/// The bound that one more reservation would pass, the narrower one first.
+/// The cap that leaves no room for one more reservation; the integration's is checked first.
 fn reached_cap(
     caps: Caps,
     account: &Account,
     tenant: &TenantSums,
-) -> Result<Option<OpenBound>, Overflow> {
+) -> Result<Option<ReservationCap>, Overflow> {
     let of_integration = caps.reservations_per_integration;
     if account.counted_reservations()? >= of_integration {
-        return Ok(Some(OpenBound::Integration(of_integration)));
+        return Ok(Some(ReservationCap::Integration(of_integration)));
     }
     let of_tenant = caps.reservations_per_tenant;
     let open = tenant.open_reservations.ok_or(Overflow)?;
-    Ok((open >= of_tenant).then_some(OpenBound::Tenant(of_tenant)))
+    Ok((open >= of_tenant).then_some(ReservationCap::Tenant(of_tenant)))
 }
 
-/// Counts reservations that were opened, or below zero ended, if anybody counted the others.
+/// Changes the tenant's number of open reservations by `more`, if that number was loaded.
 fn count_open(tenant: &mut TenantSums, more: i64) -> Result<(), Overflow> {
     if let Some(open) = &mut tenant.open_reservations {
         *open = open.checked_add(more).ok_or(Overflow)?;
@@ -505,7 +515,7 @@ fn count_open(tenant: &mut TenantSums, more: i64) -> Result<(), Overflow> {
     Ok(())
 }
 
-/// Whether a tenant may store a record of a call that was never reserved.
+/// Whether a record without a reservation fits the tenant's daily cap on stored bytes.
 fn fits_daily_bytes(caps: Caps, tenant: &TenantSums, usage: &Usage) -> Result<bool, Overflow> {
     if caps.stored_bytes_per_day == 0 {
         return Ok(true);
@@ -515,7 +525,7 @@ fn fits_daily_bytes(caps: Caps, tenant: &TenantSums, usage: &Usage) -> Result<bo
     Ok(after <= caps.stored_bytes_per_day)
 }
 
-/// The answer to a record of a call that is recorded already, or whose key is another call's.
+/// The outcome of a record whose call is already recorded, or whose key belongs to another call.
 fn duplicate_outcome(
     call: &Call,
     entries: &[Entry<'_>],
@@ -544,7 +554,7 @@ fn end_reservation(reservation: &mut Reservation, state: ReservationState, at: T
     reservation.ended_at = Some(at);
 }
 
-/// The reservation of a call, if the caller may see it.
+/// The reservation of a call, unless `only` hides it from the caller.
 fn visible_reservation<'c>(
     call: &'c mut Call,
     call_id: &CallId,
@@ -557,8 +567,9 @@ fn visible_reservation<'c>(
     call.reservation.as_mut().filter(seen)
 }
 
-/// Why a call id cannot be reserved by this request: it is used up, or stands for something else.
-/// What is left is free, or reserved by the same request and open.
+/// Why this request cannot reserve its call id: the id is used up, or has other content.
+///
+/// `None` means that the id is free, or that the same request holds an open reservation.
 fn reserve_refusal(
     call: &Call,
     request: &ReserveRequest,
@@ -578,10 +589,11 @@ fn reserve_refusal(
     (held.request != *request).then_some(ReserveRefusal::OtherContent)
 }
 
-/// What a record costs and who says so.
+/// The cost of a record, and the source of that figure.
 ///
-/// A client that is not trusted never sets its cost. A settled reservation stands in for a figure
-/// that nobody has; a hold of nothing cannot, for an unknown cost must never look like a free call.
+/// Under [`CostBasis::Computed`] the client's figure is ignored. Without a usable figure, the
+/// amount of the settled reservation counts. A hold of zero is not used for this, because an
+/// unknown cost must never look like a free call.
 fn cost_of(usage: &Usage, settles: Option<&Reservation>, basis: CostBasis) -> (Nanos, CostSource) {
     let reported = match basis {
         CostBasis::Reported => usage.cost,

@@ -1,31 +1,36 @@
-//! How much a tenant may leave behind, and how much of it there is.
+//! Caps on what a tenant may leave in storage, and the sums that they are checked against.
 
-/// Reservations that are due, and not yet removed, which take no place. More of them do, so that what
-/// is stored is bounded however fast reservations expire.
+/// How many due reservations that are not yet removed do not count against the caps.
+///
+/// Due reservations in excess of it do count, so that storage stays bounded even if reservations
+/// expire faster than the sweep removes them.
 pub const UNSWEPT_MAX: i64 = 100_000;
 
-/// The bounds of what callers leave in storage.
+/// Caps on what callers may leave in storage.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Caps {
-    /// Reservations of one integration that are open at once.
+    /// Open reservations of one integration.
     pub reservations_per_integration: i64,
-    /// Reservations of one tenant that are open at once.
+    /// Open reservations of one tenant.
     pub reservations_per_tenant: i64,
-    /// Bytes of records that a tenant may store on one UTC day; 0 = unlimited.
+    /// Bytes of records that a tenant may store on one UTC day; 0 means unlimited.
     pub stored_bytes_per_day: i64,
 }
 
 impl Caps {
-    /// Far beyond the calls that anyone has in flight, these bound what abandoned ones cost until
-    /// they expire.
+    /// The default caps.
+    ///
+    /// They are far above the number of calls in progress at any client. They limit what abandoned
+    /// reservations cost until they expire.
     pub const DEFAULT: Self = Self {
         reservations_per_integration: 50_000,
         reservations_per_tenant: 200_000,
         stored_bytes_per_day: 0,
     };
 
-    /// How far a tenant with so many open reservations would be beyond its bound if it were given
-    /// all that it asks for, up to [`UNSWEPT_MAX`]; 0 when it is within it.
+    /// How far `open` plus `asked` reservations exceed the tenant's cap, at most [`UNSWEPT_MAX`].
+    ///
+    /// 0 means that all of them fit.
     pub fn beyond_reservations(self, open: i64, asked: usize) -> i64 {
         let asked = i64::try_from(asked).unwrap_or(i64::MAX);
         open.saturating_add(asked)
@@ -40,21 +45,23 @@ impl Default for Caps {
     }
 }
 
-/// What a tenant has in storage, as far as the caps look at it; nothing where nobody counted.
+/// The sums of a tenant that the caps limit; `None` for a sum that was not loaded.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct TenantSums {
-    /// Its open reservations without those that are due. A figure that is too high will do where
-    /// it stays below the cap whatever the group reserves.
+    /// Open reservations, without due ones.
+    ///
+    /// The figure may include due ones as long as it stays below the cap with all reservations of
+    /// the group.
     pub open_reservations: Option<i64>,
-    /// Bytes of the records that it stored today.
+    /// Bytes of records stored today.
     pub stored_bytes: Option<i64>,
 }
 
-/// Which bound of open reservations was met, and how many it admits.
+/// The cap on open reservations that was reached, with its value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum OpenBound {
-    /// That of the integration.
+pub enum ReservationCap {
+    /// [`Caps::reservations_per_integration`].
     Integration(i64),
-    /// That of the tenant.
+    /// [`Caps::reservations_per_tenant`].
     Tenant(i64),
 }

@@ -1,32 +1,34 @@
-//! Bursar's time: what it makes of a wall clock that may jump and a boot clock that only flows.
+//! Bursar's time, derived from a wall clock that may jump and a boot clock that never does.
 //!
-//! Periods, rates, holds and keys go by this time. It flows with the boot clock, follows the wall
-//! clock through small corrections, and never goes back by itself. No clock is read here: readings
-//! come in as parameters.
+//! Periods, rates, holds and keys use this time. It advances with the boot clock, follows small
+//! corrections of the wall clock, and never goes back on its own.
+//!
+//! Deliberately absent: reading clocks. Readings are parameters.
 
 use crate::time::Timestamp;
 
 const MICROS_PER_SECOND: i64 = 1_000_000;
-/// How far the wall clock may step forward before it is taken for a jump.
+/// How far the wall clock may step forward before the step counts as a jump.
 const STEP_MICROS_MAX: i64 = 60 * MICROS_PER_SECOND;
-/// How long a wall clock must stay ahead until it is believed.
+/// How long a wall clock must stay ahead before Bursar adopts its time.
 const ADOPTED_AFTER_MICROS: i64 = 60 * MICROS_PER_SECOND;
-/// A wall clock that is behind by less is not worth a word.
+/// How far the wall clock must be behind before an event is reported.
 const BEHIND_MICROS: i64 = MICROS_PER_SECOND;
-/// The pace of a time that waits for the wall clock, in tenths of the boot clock's: what was
-/// promised for a minute then lasts a little longer, never shorter.
+/// The pace of Bursar's time while the wall clock is behind, in tenths of the boot clock's pace.
+///
+/// It is slower than the boot clock, so that no period is shorter than promised.
 const SLOW_TENTHS: i64 = 9;
 
-/// Both clocks, read in the same moment.
+/// Readings of both clocks from the same moment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ClockReading {
     /// The wall clock, which people and NTP set.
     pub wall: Timestamp,
-    /// Microseconds since any fixed moment, by a clock that nobody sets.
+    /// Microseconds since an arbitrary fixed moment, from a clock that cannot be set.
     pub boot_micros: i64,
 }
 
-/// Bursar's time beside the wall clock's, as it was at one moment.
+/// Bursar's time and the wall clock's time at one moment.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct ClockMark {
     pub now: Timestamp,
@@ -34,47 +36,38 @@ pub struct ClockMark {
     pub wall: Timestamp,
 }
 
-/// A change that an operator wants to hear of.
+/// A change of the clock that operators need to know about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ClockEvent {
-    /// The wall clock jumped forward; writes and decisions are refused from now on.
-    Jumped {
-        /// By how much.
-        seconds: i64,
-    },
-    /// The wall clock is back where the boot clock says that it should be.
+    /// The wall clock jumped forward. Writes and decisions are refused from now on.
+    Jumped { seconds: i64 },
+    /// The wall clock is back at the time that the boot clock predicts.
     Returned,
-    /// The wall clock stayed ahead, so Bursar's time is the wall clock's from now on.
-    Adopted {
-        /// By how much Bursar's time went forward.
-        seconds: i64,
-    },
-    /// The wall clock fell behind; Bursar's time goes on, slower.
-    Behind {
-        /// By how much.
-        seconds: i64,
-    },
+    /// The wall clock stayed ahead, so Bursar's time moved forward to it.
+    Adopted { seconds: i64 },
+    /// The wall clock fell behind. Bursar's time goes on at a slower pace.
+    Behind { seconds: i64 },
     /// The wall clock caught up with Bursar's time.
     CaughtUp,
 }
 
-/// How Bursar's time and the wall clock stand to each other.
+/// The state of Bursar's time relative to the wall clock.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ClockState {
     pub now: Timestamp,
-    /// The wall clock, as it was read last.
+    /// The last reading of the wall clock.
     pub wall: Timestamp,
-    /// Seconds until a wall clock that jumped forward is believed; nothing when it did not.
+    /// Seconds until Bursar adopts a wall clock that jumped forward; `None` if it did not jump.
     pub adopted_in_seconds: Option<u32>,
 }
 
 impl ClockState {
-    /// How far the wall clock is ahead of Bursar's time, in microseconds; below zero behind it.
+    /// How far the wall clock is ahead of Bursar's time; negative if it is behind.
     pub const fn ahead_micros(&self) -> i64 {
         self.wall.micros() - self.now.micros()
     }
 
-    /// The same in whole seconds, cut towards zero.
+    /// Like [`ClockState::ahead_micros`] in whole seconds, truncated towards zero.
     pub const fn ahead_seconds(&self) -> i64 {
         self.ahead_micros() / MICROS_PER_SECOND
     }
@@ -85,9 +78,9 @@ impl ClockState {
 pub struct Timekeeper {
     /// Bursar's time at the last reading.
     now: i64,
-    /// Tenths of a microsecond that the slow pace has left over.
+    /// The remainder of the slow pace, in tenths of a microsecond.
     rest_tenths: i64,
-    /// Where the boot clock alone leads from the last instant at which both clocks agreed.
+    /// The last instant at which both clocks agreed, advanced by the boot clock alone.
     unslowed: i64,
     wall: i64,
     boot: i64,
@@ -95,7 +88,7 @@ pub struct Timekeeper {
     is_behind: bool,
 }
 
-/// A wall clock that is ahead and not believed yet.
+/// A jump of the wall clock that is not adopted yet.
 #[derive(Clone, Copy, Debug)]
 struct Jump {
     since_boot: i64,
@@ -103,7 +96,7 @@ struct Jump {
 }
 
 impl Timekeeper {
-    /// Begins at the wall clock's time.
+    /// Starts at the wall clock's time.
     pub const fn start(reading: ClockReading) -> Self {
         let wall = reading.wall.micros();
         Self {
@@ -117,8 +110,9 @@ impl Timekeeper {
         }
     }
 
-    /// Begins where an earlier process left off: its time goes on by what passed on the wall clock
-    /// since. A jump that the process did not believe is not believed now either.
+    /// Resumes from the mark of an earlier process, advanced by the time that the wall clock shows.
+    ///
+    /// If that process saw a jump and had not adopted it, it is still not adopted.
     pub fn resume(reading: ClockReading, mark: ClockMark) -> Self {
         let passed = reading.wall.micros().saturating_sub(mark.wall.micros());
         let had_jumped = mark.wall.micros().saturating_sub(mark.now.micros()) > STEP_MICROS_MAX;
@@ -134,7 +128,7 @@ impl Timekeeper {
         keeper
     }
 
-    /// Goes forward to an instant that was decided at, if it lies ahead.
+    /// Moves forward to the instant of a decision, if that is ahead.
     pub fn not_before(&mut self, floor: Timestamp) {
         self.now = self.now.max(floor.micros());
         self.unslowed = self.unslowed.max(self.now);
@@ -146,12 +140,12 @@ impl Timekeeper {
         instant(self.now)
     }
 
-    /// What to keep for [`Timekeeper::resume`].
+    /// The mark to store for [`Timekeeper::resume`].
     pub fn mark(&self) -> ClockMark {
         ClockMark { now: instant(self.now), wall: instant(self.wall) }
     }
 
-    /// How both stand to each other.
+    /// The state at the last reading.
     pub fn state(&self) -> ClockState {
         let adopted_in_seconds = self.jump.map(|jump| {
             let left = ADOPTED_AFTER_MICROS - (self.boot - jump.since_boot);
@@ -161,19 +155,19 @@ impl Timekeeper {
         ClockState { now: instant(self.now), wall: instant(self.wall), adopted_in_seconds }
     }
 
-    /// Goes on by the boot clock alone, when nobody asked the wall clock.
+    /// Advances by the boot clock alone, without a reading of the wall clock.
     pub fn flow(&mut self, boot_micros: i64) {
         let passed = self.elapse(boot_micros);
         self.wall = self.wall.saturating_add(passed);
         self.now = if self.is_behind { self.slowed(passed) } else { self.now + passed };
     }
 
-    /// Takes a reading of both clocks, and tells what changed by it.
+    /// Takes a reading of both clocks, and returns the event that it causes.
     pub fn observe(&mut self, reading: ClockReading) -> Option<ClockEvent> {
         let passed = self.elapse(reading.boot_micros);
         let expected = self.now.saturating_add(passed);
         self.wall = reading.wall.micros();
-        // Where the boot clock leads is no jump either, however long the wall clock was behind.
+        // A wall clock that returns to the boot clock's time after being behind does not jump.
         let limit = expected.max(self.unslowed).saturating_add(STEP_MICROS_MAX);
         if self.wall > limit {
             return self.doubt(expected);
@@ -189,8 +183,9 @@ impl Timekeeper {
         if had_jumped { Some(ClockEvent::Returned) } else { told }
     }
 
-    /// Takes the wall clock's time for right, forward or back, because an operator says so; by how
-    /// many microseconds Bursar's time went forward.
+    /// Adopts the wall clock's time, forward or back, because an operator confirmed it.
+    ///
+    /// Returns how many microseconds Bursar's time moved forward.
     pub fn confirm(&mut self, reading: ClockReading) -> i64 {
         let expected = self.now.saturating_add(self.elapse(reading.boot_micros));
         self.wall = reading.wall.micros();
@@ -200,9 +195,9 @@ impl Timekeeper {
         self.now - expected
     }
 
-    /// What passed on the boot clock, by which the unslowed time went on.
+    /// Advances `unslowed` by the boot clock, and returns the microseconds that passed.
     fn elapse(&mut self, boot_micros: i64) -> i64 {
-        // Readings of several threads may come out of order by a moment.
+        // Readings of several threads can arrive slightly out of order.
         let passed = boot_micros.saturating_sub(self.boot).max(0);
         self.boot = self.boot.max(boot_micros);
         self.unslowed = self.unslowed.saturating_add(passed);
@@ -235,7 +230,7 @@ impl Timekeeper {
                 self.now = expected;
                 None
             }
-            // A clock that jumps on is no better known than one that jumped first.
+            // A clock that jumps again starts a new wait.
             Some(_) | None => {
                 self.now = expected;
                 self.jump = Some(Jump { since_boot: self.boot, ahead });
@@ -260,7 +255,7 @@ impl Timekeeper {
     }
 }
 
-/// The instant of so many microseconds, held between the first and the last one that there is.
+/// The instant of `micros`, clamped to the range of [`Timestamp`].
 fn instant(micros: i64) -> Timestamp {
     let clamped = micros.clamp(Timestamp::MIN.micros(), Timestamp::MAX.micros());
     Timestamp::from_micros(clamped).unwrap_or(Timestamp::MAX)

@@ -1,42 +1,41 @@
-//! What can be asked of a book, and what the answers are.
+//! The commands that a book decides, and their outcomes.
 
-use crate::caps::OpenBound;
+use crate::caps::ReservationCap;
 use crate::decide::Decision;
 use crate::id::{EntryId, IntegrationId};
 use crate::reservation::{Reservation, ReservationState, ReserveRequest};
 use crate::usage::{CallId, Usage};
 
-/// A command that the core decides.
+/// A command about one call.
 #[derive(Clone, Copy, Debug)]
 pub enum Command<'a> {
-    /// Count a call, and settle its reservation.
+    /// Counts a call, and settles its reservation.
     Record {
-        /// The id of the entry, if it becomes one.
+        /// The id of the new entry, if the record is accepted.
         entry_id: EntryId,
         usage: &'a Usage,
-        /// Which calls are taken.
         mode: RecordMode,
     },
-    /// Hold money, tokens and a call, if the limits admit it.
+    /// Holds money, tokens and a call, if the limits admit it.
     Reserve(&'a ReserveRequest),
-    /// Give an open reservation back.
+    /// Releases an open reservation.
     Release {
         call_id: &'a CallId,
         /// The only integration whose reservations the caller may touch.
         only: Option<IntegrationId>,
     },
-    /// Renew an open reservation.
+    /// Extends an open reservation.
     Extend {
         call_id: &'a CallId,
         /// The only integration whose reservations the caller may touch.
         only: Option<IntegrationId>,
-        /// For how long from now; the time first asked for, when nothing is said.
+        /// The new time to live, from now; `None` repeats that of the reservation.
         ttl_seconds: Option<u32>,
     },
 }
 
 impl<'a> Command<'a> {
-    /// The call it is about.
+    /// The call that the command is about.
     pub const fn call_id(self) -> &'a CallId {
         match self {
             Self::Record { usage, .. } => &usage.call_id,
@@ -45,7 +44,7 @@ impl<'a> Command<'a> {
         }
     }
 
-    /// The integration that it names.
+    /// The integration that the command names.
     pub const fn integration_id(self) -> Option<IntegrationId> {
         match self {
             Self::Record { usage, .. } => Some(usage.integration_id),
@@ -55,40 +54,37 @@ impl<'a> Command<'a> {
     }
 }
 
-/// Which calls a record may be of.
+/// Which calls a record is accepted for.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum RecordMode {
     #[default]
     Any,
-    /// Only a call that is reserved, however its reservation ended, or recorded. A tenant beyond
-    /// its thresholds gets no further: what it holds settles, what it repeats is a duplicate, and
-    /// everything else is refused.
+    /// Only calls that have a reservation, in any state, or a record.
+    ///
+    /// For a tenant beyond its protection thresholds: its reservations still settle and its
+    /// repetitions are still duplicates, but new calls are refused.
     KnownOnly,
 }
 
-/// The answer to a command.
+/// The outcome of a [`Command`], by kind.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Outcome {
-    /// To [`Command::Record`].
     Record(RecordOutcome),
-    /// To [`Command::Reserve`].
     Reserve(ReserveOutcome),
-    /// To [`Command::Release`].
     Release(ReleaseOutcome),
-    /// To [`Command::Extend`].
     Extend(ExtendOutcome),
 }
 
-/// What became of a record.
+/// The outcome of [`Command::Record`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum RecordOutcome {
-    /// It is a new entry.
+    /// The record is a new entry.
     Accepted(EntryId),
-    /// The same record is an entry already.
+    /// The same record is already an entry.
     Duplicate(EntryId),
-    /// The call id stands for something else; nothing changed.
+    /// The call id has a record with other content; nothing changed.
     Conflict,
-    /// It cannot be counted; nothing changed.
+    /// The record cannot be counted; nothing changed.
     Refused(RecordRefusal),
 }
 
@@ -97,71 +93,69 @@ pub enum RecordOutcome {
 pub enum RecordRefusal {
     /// The tenant has no such integration.
     IntegrationNotFound,
-    /// Its call is neither reserved nor recorded, and it came as [`RecordMode::KnownOnly`].
+    /// The call has neither a reservation nor a record, and the mode is [`RecordMode::KnownOnly`].
     UnknownCall,
-    /// It lies more than five minutes ahead.
+    /// `occurred_at` is more than five minutes in the future.
     InTheFuture,
-    /// A total of its month would not fit its integer.
+    /// A total of the month would not fit 64 bits.
     TotalsOverflow,
-    /// The tenant has stored as many bytes as it may on a day.
+    /// The record does not fit the tenant's daily cap on stored bytes.
     StoredBytesExceeded,
-    /// Storage cannot keep it as it is; never decided here, and told by the writer.
+    /// The database refuses the record's content. Only the writer returns this.
     NotStorable,
 }
 
-/// What became of a reservation's request.
+/// The outcome of [`Command::Reserve`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ReserveOutcome {
     Held(Reservation),
-    /// The same request holds already; its first answer.
+    /// The same request has an open reservation, which this is.
     Replayed(Reservation),
-    /// The decision refuses; nothing is held.
+    /// The decision refuses the call; nothing is held.
     Refused(Decision),
     /// The request cannot be decided; nothing is held.
     Rejected(ReserveRefusal),
 }
 
-/// Why a reservation's request cannot be decided.
+/// Why a request for a reservation cannot be decided.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ReserveRefusal {
-    /// The call is recorded.
+    /// The call is already recorded.
     CallRecorded,
-    /// Its reservation ended in this state.
+    /// The call's reservation ended, in this state.
     CallEnded(ReservationState),
     /// The call id is reserved with other content.
     OtherContent,
-    /// A cost limit needs an estimate of the cost.
+    /// The integration has a cost limit, so the request needs a cost estimate.
     CostEstimateRequired,
-    /// A token limit needs an estimate of the tokens.
+    /// The integration has a token limit, so the request needs a token estimate.
     TokenEstimateRequired,
-    /// A total would not fit its integer.
+    /// A total would not fit 64 bits.
     TotalsOverflow,
-    /// As many reservations are open as may be.
-    TooManyOpen(OpenBound),
+    /// A cap on open reservations is reached.
+    TooManyOpen(ReservationCap),
 }
 
-/// What became of a release.
+/// The outcome of [`Command::Release`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ReleaseOutcome {
-    /// It is released, now or before.
+    /// The reservation is released, by this command or an earlier one.
     Released(Reservation),
-    /// It expired before; nothing was held any more.
+    /// The reservation had already expired.
     Expired(Reservation),
-    /// No such reservation.
     NotFound,
-    /// The call was recorded.
+    /// The reservation had already settled.
     Settled,
 }
 
-/// What became of a renewal.
+/// The outcome of [`Command::Extend`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ExtendOutcome {
-    /// It lasts until the new expiry.
+    /// The reservation, with its new expiry.
     Extended(Reservation),
-    /// No such reservation.
     NotFound,
-    /// It ended before, in this state.
+    /// The reservation had already ended, in this state.
     Ended(ReservationState),
-    /// The tenant is not active; the hold stays as it is.
+    /// The tenant is not active; the reservation stays unchanged.
     TenantNotActive,
 }

@@ -1,4 +1,4 @@
-//! May this call go on? The order of the checks in docs/concepts.md, and nothing beside it.
+//! The decision about a call: the checks of docs/concepts.md, in their order.
 
 use crate::account::{Account, Overflow};
 use crate::health::{FailureCause, Health};
@@ -14,15 +14,15 @@ use crate::usage::{UsageError, check_tokens};
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Estimate {
     pub cost: Nanos,
-    /// Tokens in and out.
+    /// Input and output tokens.
     pub tokens: i64,
 }
 
 impl Estimate {
-    /// Checks an estimate; money was checked when it was read.
+    /// Checks the tokens of an estimate; the cost was checked when it was parsed.
     ///
     /// # Errors
-    /// [`UsageError`] on `estimated_tokens` outside 0 to 10^9.
+    /// [`UsageError`] if `estimated_tokens` is outside 0 to 10^9.
     pub fn new(cost: Nanos, tokens: i64) -> Result<Self, UsageError> {
         check_tokens("estimated_tokens", tokens)?;
         Ok(Self { cost, tokens })
@@ -38,22 +38,22 @@ impl Estimate {
     }
 }
 
-/// The answer to a caller, from best to worst.
+/// The answer of a decision, from best to worst.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Verdict {
     Allowed,
-    /// Go on, and look at the reasons.
+    /// The call may go on, and the reasons say what to look at.
     Warned,
-    /// Not now; come again after the time in the reason.
+    /// Retry after the time in the reason.
     Throttled,
-    /// Not within this period's limits.
+    /// A limit of the current period refuses the call.
     Blocked,
-    /// Not at all as things stand.
+    /// The state of the tenant or integration refuses every call.
     HardBlocked,
 }
 
 impl Verdict {
-    /// Every answer, from best to worst.
+    /// All verdicts, from best to worst.
     pub const ALL: [Self; 5] =
         [Self::Allowed, Self::Warned, Self::Throttled, Self::Blocked, Self::HardBlocked];
 
@@ -74,7 +74,7 @@ impl Verdict {
     }
 }
 
-/// Why a decision is what it is.
+/// The code of a reason.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum ReasonCode {
     IntegrationNotFound,
@@ -93,7 +93,7 @@ pub enum ReasonCode {
 }
 
 impl ReasonCode {
-    /// Every code, for the codec and the documents.
+    /// All codes, for the codec and the OpenAPI document.
     pub const ALL: [Self; 13] = [
         Self::IntegrationNotFound,
         Self::IntegrationDisabled,
@@ -134,20 +134,20 @@ impl ReasonCode {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Reason {
     pub code: ReasonCode,
-    /// The limit it speaks of.
+    /// The measure of the limit that the reason is about.
     pub measure: Option<Measure>,
     /// The limit's amount, in the unit of the measure.
     pub limit_value: i128,
-    /// Used and held when it was decided, in the unit of the measure.
+    /// What was used and held at the decision, in the unit of the measure.
     pub current_value: i128,
     /// The share of the limit from which the reason applies: 100 for a refusal, 80 for a warning.
     pub threshold_percent: Option<u8>,
-    /// When to come again.
+    /// Seconds after which a retry may succeed.
     pub retry_after_seconds: Option<u32>,
 }
 
 impl Reason {
-    /// A reason that speaks of no limit.
+    /// A reason that is not about a limit.
     pub const fn plain(code: ReasonCode) -> Self {
         Self {
             code,
@@ -160,11 +160,11 @@ impl Reason {
     }
 }
 
-/// A decision and its reasons; never without a reason.
+/// A decision and its reasons.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Decision {
     pub verdict: Verdict,
-    /// One reason of a refusal, or all that warn, or that all checks passed.
+    /// At least one reason: that of a refusal, all warnings, or that all checks passed.
     pub reasons: Vec<Reason>,
 }
 
@@ -175,17 +175,17 @@ impl Decision {
     }
 }
 
-/// The share of a limit, in percent, from which calls are warned.
+/// The share of a limit, in percent, from which on calls get a warning.
 pub const fn warn_percent() -> u8 {
     WARN_PERCENT
 }
 
-/// Decides about a call at `now`, changing nothing.
+/// Decides about a call at `now`, without changing anything.
 ///
-/// The account must know which of its holds are due at `now`.
+/// The account must know the sums of its holds that are due at `now`.
 ///
 /// # Errors
-/// [`Overflow`] when the month of `now` is not loaded; the caller must refuse.
+/// [`Overflow`] if the month of `now` is not loaded. The caller must refuse the call then.
 pub fn decide(account: &Account, estimate: Estimate, now: Timestamp) -> Result<Decision, Overflow> {
     if let Some(code) = block_reason(account) {
         return Ok(Decision::hard_blocked(code));
@@ -211,7 +211,7 @@ pub fn decide(account: &Account, estimate: Estimate, now: Timestamp) -> Result<D
     Ok(Decision { verdict: Verdict::Warned, reasons })
 }
 
-/// Steps 1 to 3: who may not call at all, whatever the limits say.
+/// Steps 1 to 3: the states of the tenant and integration that refuse every call.
 pub(crate) fn block_reason(account: &Account) -> Option<ReasonCode> {
     match account.lifecycle {
         TenantLifecycle::Active => {}

@@ -1,28 +1,29 @@
-//! What the ledger keeps of a call: entries are added, never changed.
+//! Entries of the ledger. Entries are added and never changed.
 
 use crate::id::{EntryId, IntegrationId, TenantId};
 use crate::money::Nanos;
 use crate::time::Timestamp;
 use crate::usage::{CallId, PolicyResult, Usage};
 
-/// Whether an entry is a call or the correction of one.
+/// The kind of an entry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum EntryKind {
     /// A model call.
     Usage,
-    /// A later change to what a call counts, for instance by a price that came late.
+    /// A later change of what a call counts, for example after a price became known.
     Correction,
 }
 
-/// Which figure counts as the cost of a record.
+/// The figure that counts as the cost of a record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum CostSource {
+    /// The client's figure.
     Reported,
-    /// The price book's.
+    /// The price book's figure.
     Computed,
-    /// The amount that its reservation held, because nothing better is known.
+    /// The amount that the call's reservation held, because no other figure is known.
     Held,
-    /// None: the record counts no money, visibly.
+    /// No figure is known: the record counts zero, and reports show it as unpriced.
     Unknown,
 }
 
@@ -38,14 +39,14 @@ impl CostSource {
     }
 }
 
-/// Where the token figures of a record come from.
+/// The source of a record's token figures.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum UsageStatus {
-    /// The client or the provider said them.
+    /// The client or the provider reported them.
     Reported,
-    /// They were estimated, because the provider's figures did not come.
+    /// They are estimates, because the provider sent none.
     Estimated,
-    /// Nobody knows them.
+    /// They are unknown.
     Missing,
 }
 
@@ -64,52 +65,44 @@ impl UsageStatus {
 #[derive(Clone, Debug)]
 pub struct Entry<'a> {
     pub entry_id: EntryId,
-    /// Whose it is.
     pub tenant_id: TenantId,
-    /// A call or a correction.
     pub kind: EntryKind,
     /// The call as reported.
     pub usage: &'a Usage,
-    /// The instant that decides its hour, day and month.
+    /// When the call happened. It decides the hour, day and month in which the call counts.
     pub occurred_at: Timestamp,
-    /// When it was recorded.
+    /// When the call was recorded.
     pub created_at: Timestamp,
     pub cost: Nanos,
-    /// Where that figure comes from.
     pub cost_source: CostSource,
-    /// The price book's figure, if there was a price.
+    /// The price book's figure, if it has a price for the model.
     pub computed_cost: Option<Nanos>,
     /// The version of that price.
     pub price_version: Option<i64>,
-    /// Where the token figures come from.
     pub usage_status: UsageStatus,
 }
 
-/// The part of a recorded call that a repetition must agree with.
+/// The content of a recorded call, which a repetition must match.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RecordedCall {
     pub entry_id: EntryId,
-    /// The call id in full; keys of calls are shorter.
+    /// The whole call id; a [`crate::CallKey`] is shorter.
     pub call_id: CallId,
     pub integration_id: IntegrationId,
     pub session_id: Option<Box<str>>,
     pub agent_id: Option<Box<str>>,
     pub provider: Box<str>,
     pub model: Box<str>,
-    /// Tokens of the prompt.
     pub tokens_in: i64,
-    /// Tokens of the answer.
     pub tokens_out: i64,
     /// The cost that the client reported.
     pub reported_cost: Option<Nanos>,
-    /// The caller's policy.
     pub policy_result: PolicyResult,
     pub error_code: Option<Box<str>>,
-    /// The instant under which it counts.
     pub occurred_at: Timestamp,
 }
 
-/// What a repetition must agree with, borrowed from either side of the comparison.
+/// The compared fields, borrowed from either side of the comparison.
 #[derive(PartialEq, Eq)]
 struct Content<'a> {
     call_id: &'a CallId,
@@ -126,8 +119,8 @@ struct Content<'a> {
 }
 
 impl RecordedCall {
-    /// Whether a repetition says the same: law 2 of the ledger.
-    pub fn agrees_with(&self, usage: &Usage) -> bool {
+    /// Whether a repetition has the same content; a repetition with other content is a conflict.
+    pub(crate) fn agrees_with(&self, usage: &Usage) -> bool {
         self.content() == content(usage) && instant_agrees(self.occurred_at, usage)
     }
 
@@ -149,7 +142,7 @@ impl RecordedCall {
 }
 
 impl Entry<'_> {
-    /// Whether a repetition in the same group says the same.
+    /// Whether a repetition in the same group has the same content.
     pub(crate) fn agrees_with(&self, usage: &Usage) -> bool {
         content(self.usage) == content(usage) && instant_agrees(self.occurred_at, usage)
     }
@@ -171,7 +164,7 @@ fn content(usage: &Usage) -> Content<'_> {
     }
 }
 
-/// An instant that the repetition does not send is not compared, because the server chose it.
+/// Compares the instants; if the repetition sends none, the server chose it, and any matches.
 fn instant_agrees(occurred_at: Timestamp, usage: &Usage) -> bool {
     usage.occurred_at.is_none_or(|sent| sent == occurred_at)
 }

@@ -1,4 +1,4 @@
-//! What the last check of an integration's provider and credential said.
+//! The result of the last check of an integration's provider and credential.
 
 /// The health of an integration.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -7,18 +7,18 @@ pub enum Health {
     Unknown,
     /// The provider answered in time.
     Healthy,
-    /// The provider answered late, or asked to slow down.
+    /// The provider answered late, or asked the caller to slow down.
     Degraded,
-    /// The last check failed, for this cause.
+    /// The last check failed.
     Failing(FailureCause),
 }
 
-/// Why a check failed: the two causes lead to different decisions.
+/// Why a check failed. The two causes lead to different decisions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum FailureCause {
-    /// The provider refused the credential: calls are hard-blocked.
+    /// The provider refused the credential, so calls are hard-blocked.
     Credential,
-    /// The provider could not be reached or failed itself: calls are warned.
+    /// The provider was unreachable or failed, so calls get a warning.
     Provider,
 }
 

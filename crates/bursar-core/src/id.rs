@@ -1,20 +1,19 @@
-//! Identifiers: 60-bit integers inside, UUIDs (version 8) on the wire.
+//! Ids: 60-bit integers in storage, UUIDs (version 8) on the wire.
 //!
-//! A small integer keeps every key and index short; the UUID is what clients expect to see. The
-//! two forms map onto each other without a table: the first 60 free bits of the UUID are the
-//! integer, most significant first, so UUIDs sort like integers, and the remaining 62 bits are a
-//! mix of the integer and the kind of the id, so that a mistyped id, or one of another kind, is
-//! unknown instead of being somebody else's.
+//! Small integers keep keys and indexes short, and clients expect UUIDs. The two forms convert
+//! without a table. The first 60 free bits of the UUID are the integer, most significant first, so
+//! UUIDs sort like integers. The other 62 bits are a hash of the integer and the kind of id, so a
+//! mistyped id or an id of another kind is invalid, and never names another object.
 
 use std::fmt;
 
-/// Why a string names no id of the asked kind.
+/// Why a text is not an id of the expected kind.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ParseIdError {
-    /// The string does not have the form of a UUID.
+    /// The text does not have the form of a UUID.
     #[error("must be a UUID")]
     NotUuid,
-    /// A UUID, but none that this server could have made for this kind of thing.
+    /// A UUID that Bursar cannot have made for this kind of id.
     #[error("names nothing here")]
     Unknown,
 }
@@ -22,7 +21,7 @@ pub enum ParseIdError {
 const LOW_62: u64 = (1 << 62) - 1;
 const MAX: i64 = (1 << 60) - 1;
 
-/// The 62 low bits of the UUID of `value`: SplitMix64's finaliser, which is a bijection.
+/// The low 62 bits of the UUID of `value`, by the finalizer of SplitMix64, which is a bijection.
 fn mix(value: i64, kind: u64) -> u64 {
     let mut z = (value as u64) ^ kind.wrapping_mul(0x9e37_79b9_7f4a_7c15);
     z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -80,21 +79,21 @@ macro_rules! id {
         pub struct $name(i64);
 
         impl $name {
-            /// The id of this number, or nothing outside 1 to 2^60 - 1.
+            /// The id of a number; `None` outside 1 to 2^60 - 1.
             pub const fn from_number(number: i64) -> Option<Self> {
                 if number > 0 && number <= MAX { Some(Self(number)) } else { None }
             }
 
-            /// The number as it is stored.
+            /// The number that is stored.
             pub const fn number(self) -> i64 {
                 self.0
             }
 
-            /// Reads the wire form, in either letter case.
+            /// Parses the wire form, in upper or lower case.
             ///
             /// # Errors
-            /// [`ParseIdError::NotUuid`] when it has not the form of a UUID,
-            /// [`ParseIdError::Unknown`] when it cannot name anything of this kind.
+            /// [`ParseIdError::NotUuid`] if the text is not a UUID, [`ParseIdError::Unknown`] if
+            /// the UUID is not an id of this kind.
             pub fn parse(text: &str) -> Result<Self, ParseIdError> {
                 from_uuid(parse_uuid(text)?, $kind).map(Self)
             }
@@ -123,11 +122,11 @@ id! {
     IntegrationId, 2
 }
 id! {
-    /// An entry of the ledger; entries of a store are numbered in the order of their arrival.
+    /// An entry of the ledger. Newer entries have larger ids.
     EntryId, 3
 }
 id! {
-    /// A key of a tenant: an API key, or one that is good for one integration only.
+    /// A key of a tenant: an API key, or a key of one integration.
     KeyId, 4
 }
 id! {
@@ -135,11 +134,11 @@ id! {
     AuditId, 6
 }
 id! {
-    /// A decision that was kept so that someone can ask why.
+    /// A stored decision, which explains a refusal or warning later.
     DecisionId, 7
 }
 id! {
-    /// Something that protection did, kept so that someone can see it.
+    /// A stored signal: an action of protection.
     SignalId, 8
 }
 

@@ -1,29 +1,30 @@
-//! An integration as the rules see it: its status, its health and its limits.
+//! The part of an integration that decisions depend on: status, health and limits.
 //!
-//! Name, provider, credential reference and configuration decide nothing and live with storage.
+//! Deliberately absent: name, provider, credential reference and configuration, which decide
+//! nothing. Storage has them.
 
 use crate::health::{FailureCause, Health};
 use crate::limit::{Action, Limit, Measure, Scope, Window};
 use crate::money::NANOS_PER_CENT;
 
-/// At this share of a budget or token limit a call is warned (docs/concepts.md).
+/// The share of a budget or token limit from which on calls get a warning (docs/concepts.md).
 pub(crate) const WARN_PERCENT: u8 = 80;
 
-/// Where an integration is in its life.
+/// The lifecycle status of an integration.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum IntegrationStatus {
     /// Registered, not yet enabled.
     Created,
     Enabled,
     Disabled,
-    /// Put out of use by failing checks of its credential.
+    /// Checks of its credential failed, so it is out of use.
     Error,
-    /// Gone for everyone but its past: usage stays, open reservations can settle.
+    /// Deleted: its usage stays readable, and its open reservations can settle.
     Deleted,
 }
 
 impl IntegrationStatus {
-    /// The word on the wire; a deleted integration is never shown.
+    /// The word on the wire; the API never shows a deleted integration.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Created => "created",
@@ -35,29 +36,29 @@ impl IntegrationStatus {
     }
 }
 
-/// Whose figure counts as the cost of a record.
+/// The source of the costs that count.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum CostBasis {
-    /// The client's figure if it gave one, else the computed one.
+    /// The client's figure if it sends one, else the computed figure.
     #[default]
     Reported,
-    /// Always the server's figure, for clients that are not trusted.
+    /// Always the server's figure, for untrusted clients.
     Computed,
 }
 
-/// The limits of an integration as they are set; 0 means unlimited.
+/// The configured limits of an integration; 0 means unlimited.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct LimitSettings {
-    /// Money a month, in cents; never negative.
+    /// The budget of a month, in cents; never negative.
     pub budget_limit_cents: i64,
-    /// Tokens a month; never negative.
+    /// Tokens of a month; never negative.
     pub token_limit_month: i64,
     /// Calls in 60 seconds; never negative.
     pub rate_limit_rpm: i64,
 }
 
 impl LimitSettings {
-    /// The limits that are in force, in the order in which they decide.
+    /// The limits in force, in the order in which decisions check them.
     pub fn limits(self) -> impl Iterator<Item = Limit> {
         self.all().into_iter().filter(|limit| limit.amount > 0)
     }
@@ -86,39 +87,36 @@ impl LimitSettings {
     }
 }
 
-/// What the rules know of an integration.
+/// The part of an integration that decisions depend on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Integration {
-    /// Where it is in its life.
     pub status: IntegrationStatus,
-    /// What the last check said.
+    /// The result of the last check.
     pub health: Health,
     pub limits: LimitSettings,
-    /// Whose cost figure counts.
     pub cost_basis: CostBasis,
 }
 
 /// Why a change of status is refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum LifecycleRefusal {
-    /// It was deleted.
     #[error("the integration is deleted")]
     Deleted,
-    /// It is in error; a good test leads out of it.
+    /// Only a successful test ends the status `Error`.
     #[error("the integration is in error: test it successfully before enabling it")]
     InError,
 }
 
 impl Integration {
-    /// A new integration: created, never checked.
+    /// A new integration, which was never checked.
     pub const fn new(limits: LimitSettings, cost_basis: CostBasis) -> Self {
         Self { status: IntegrationStatus::Created, health: Health::Unknown, limits, cost_basis }
     }
 
-    /// The status after enabling it; enabling what is enabled changes nothing.
+    /// The status after enabling the integration; it may already be enabled.
     ///
     /// # Errors
-    /// [`LifecycleRefusal`] from error, and for what is deleted.
+    /// [`LifecycleRefusal`] if the status is `Error` or `Deleted`.
     pub const fn enabled(self) -> Result<IntegrationStatus, LifecycleRefusal> {
         match self.status {
             IntegrationStatus::Created
@@ -129,10 +127,10 @@ impl Integration {
         }
     }
 
-    /// The status after disabling it, from any state of its life.
+    /// The status after disabling the integration; it may already be disabled.
     ///
     /// # Errors
-    /// [`LifecycleRefusal::Deleted`].
+    /// [`LifecycleRefusal::Deleted`] if it is deleted.
     pub const fn disabled(self) -> Result<IntegrationStatus, LifecycleRefusal> {
         match self.status {
             IntegrationStatus::Created
@@ -143,8 +141,8 @@ impl Integration {
         }
     }
 
-    /// Whether the provider is known to have refused its credential.
-    pub const fn credential_is_invalid(self) -> bool {
+    /// Whether the provider refused the credential at the last check.
+    pub(crate) const fn credential_is_invalid(self) -> bool {
         matches!(self.health, Health::Failing(FailureCause::Credential))
     }
 }

@@ -1,9 +1,9 @@
 //! The rules of Bursar, as a deterministic state machine.
 //!
-//! Here is decided, and nowhere else, whether a call may go on, what a record counts, and when a
-//! reservation settles, is released or expires. Given a [`Book`] (the accounts and calls that a
-//! group of commands touches, and the instant of the group), [`Book::apply`] answers an outcome
-//! and notes what has to be stored.
+//! This crate alone decides whether a call may go on, what a record counts, and when a reservation
+//! settles, is released or expires. A [`Book`] holds the accounts and calls that a group of
+//! commands touches. [`Book::apply`] decides one command, returns its outcome and remembers what
+//! storage has to save.
 //!
 //! Deliberately absent: input and output, clocks, randomness, threads, and any wire or storage
 //! format. The same commands on the same book give the same answers on every machine.
@@ -30,7 +30,7 @@ mod usage;
 
 pub use account::{Account, Counter, Overflow, Totals};
 pub use book::{Book, Call, CounterKey, HoldChange, Loaded};
-pub use caps::{Caps, OpenBound, TenantSums, UNSWEPT_MAX};
+pub use caps::{Caps, ReservationCap, TenantSums, UNSWEPT_MAX};
 pub use clock::{ClockEvent, ClockMark, ClockReading, ClockState, Timekeeper};
 pub use command::{
     Command, ExtendOutcome, Outcome, RecordMode, RecordOutcome, RecordRefusal, ReleaseOutcome,

@@ -1,23 +1,23 @@
-//! Limits as data: what is measured, over which window, how much, and what happens beyond.
+//! Limits as data: measure, window, amount and action.
 
-/// Whose calls a limit adds up.
+/// The calls that a limit counts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Scope {
     /// The calls of one integration.
     Integration,
 }
 
-/// What a limit adds up.
+/// What a limit measures.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Measure {
     /// Money, in nano-dollars.
     Cost,
-    /// Tokens in and out.
+    /// Input and output tokens.
     Tokens,
     Calls,
 }
 
-/// The time over which a limit adds up.
+/// The period over which a limit adds up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Window {
     /// The UTC calendar month.
@@ -29,9 +29,9 @@ pub enum Window {
 /// What happens to a call that would exceed the limit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Action {
-    /// Refused until the period ends, the limit is raised or holds go.
+    /// Refuse it until the period ends, the limit is raised or holds end.
     Block,
-    /// Refused for now; the decision says when to come again.
+    /// Refuse it for now; the decision says when to retry.
     Throttle,
 }
 
@@ -39,15 +39,13 @@ pub enum Action {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Limit {
     pub scope: Scope,
-    /// What is added up.
     pub measure: Measure,
-    /// Over which time.
     pub window: Window,
-    /// How much, in the unit of the measure; always above zero. Wider than an amount that is
-    /// stored, because a limit in cents may exceed what nano-dollars hold in 64 bits.
+    /// The amount, in the unit of the measure; 0 means unlimited.
+    ///
+    /// 128 bits, because a limit in cents can exceed 64 bits of nano-dollars.
     pub amount: i128,
-    /// What happens beyond.
     pub action: Action,
-    /// From this share of the amount on, in percent, a call is warned.
+    /// The share of the amount, in percent, from which on calls get a warning.
     pub warn_percent: Option<u8>,
 }

@@ -1,41 +1,41 @@
-//! Money: integers of nano-dollars, read and written exactly.
+//! Money as integers of nano-dollars, parsed and written exactly.
 //!
-//! No floats, no silent zero, and one rounding: [`cents_half_up`], applied once, at the end.
+//! Deliberately absent: floats, and a default of zero for amounts that cannot be computed. The only
+//! rounding is [`cents_half_up`], which is applied once, to a final sum.
 
 #![warn(clippy::arithmetic_side_effects)]
 
 use std::fmt;
 
-/// Nano-dollars (1e-9 USD) in a cent.
+/// The number of nano-dollars (1e-9 USD) in a cent.
 pub const NANOS_PER_CENT: i64 = 10_000_000;
 
 /// An amount of money in nano-dollars (1e-9 USD); negative only in corrections.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Nanos(i64);
 
-/// Why a text is not an amount.
+/// Why a text is not a valid amount.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum MoneyError {
-    /// Not a number at all.
     #[error("must be a number")]
     NotANumber,
-    /// Below zero, where only a cost or an estimate is meant.
+    /// Costs and estimates are never negative.
     #[error("must not be negative")]
     Negative,
-    /// Finer than a nano-dollar.
+    /// The amount is not a whole number of nano-dollars.
     #[error("must have at most 7 decimal places")]
     TooFine,
-    /// Larger than the wire allows.
+    /// The amount exceeds [`Nanos::RECORD_MAX`].
     #[error("must be at most 100000000 (one million dollars)")]
     TooLarge,
 }
 
 impl Nanos {
     pub const ZERO: Self = Self(0);
-    /// The most that one record or one estimate may cost: a million dollars.
+    /// The largest cost of one record or estimate: a million dollars.
     pub const RECORD_MAX: Self = Self(1_000_000 * 100 * NANOS_PER_CENT);
 
-    /// An amount of this many nano-dollars.
+    /// An amount in nano-dollars.
     pub const fn new(nanos: i64) -> Self {
         Self(nanos)
     }
@@ -44,7 +44,7 @@ impl Nanos {
         self.0
     }
 
-    /// The sum, or nothing when it does not fit.
+    /// The sum; `None` if it does not fit 64 bits.
     pub const fn checked_add(self, other: Self) -> Option<Self> {
         match self.0.checked_add(other.0) {
             Some(sum) => Some(Self(sum)),
@@ -52,7 +52,7 @@ impl Nanos {
         }
     }
 
-    /// The difference, or nothing when it does not fit.
+    /// The difference; `None` if it does not fit 64 bits.
     pub const fn checked_sub(self, other: Self) -> Option<Self> {
         match self.0.checked_sub(other.0) {
             Some(rest) => Some(Self(rest)),
@@ -60,13 +60,13 @@ impl Nanos {
         }
     }
 
-    /// Reads a JSON number of cents exactly: an integer or a decimal with up to 7 places.
+    /// Parses a JSON number of cents exactly: an integer or a decimal with up to 7 places.
     ///
-    /// Exponents are read too, because common serialisers write `0.00001` as `1e-05`. The places
-    /// are those of the value: trailing zeros do not count.
+    /// Exponents are accepted, because common serializers write `0.00001` as `1e-05`. Trailing
+    /// zeros do not count as decimal places.
     ///
     /// # Errors
-    /// [`MoneyError`], which says what is wrong with the number in words for the client.
+    /// [`MoneyError`], whose text is meant for the client.
     #[expect(
         clippy::arithmetic_side_effects,
         reason = "a text has fewer digits than 64 bits count, and more than 16 are refused first"
@@ -121,7 +121,7 @@ impl Nanos {
     }
 }
 
-/// Splits `1.5e-3` into `1.5` and -3; an exponent beyond reason keeps only its sign.
+/// Splits `1.5e-3` into `1.5` and -3; an absurdly large exponent is cut, but keeps its sign.
 #[expect(clippy::arithmetic_side_effects, reason = "its size is bounded here")]
 fn split_exponent(text: &str) -> Result<(&str, i64), MoneyError> {
     let Some((mantissa, exponent)) = text.split_once(['e', 'E']) else {
@@ -147,9 +147,9 @@ impl fmt::Display for Nanos {
     }
 }
 
-/// Nano-dollars as whole cents, rounded half up; half away from zero below zero.
+/// Nano-dollars as whole cents, rounded half up; negative amounts round half away from zero.
 ///
-/// The only rounding of money on its way out, applied once to an exact sum.
+/// This is the only rounding of money. Apply it once, to an exact sum.
 #[expect(
     clippy::arithmetic_side_effects,
     reason = "an exact sum is of 64-bit amounts, and no number of them comes near 128 bits"
@@ -200,7 +200,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_amount_is_refused_with_its_reason() {
+    fn an_invalid_amount_is_refused_with_its_reason() {
         check("0.00000001", Err(MoneyError::TooFine));
         check("0.12345678", Err(MoneyError::TooFine));
         check("0.30000000000000004", Err(MoneyError::TooFine));

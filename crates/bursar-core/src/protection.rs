@@ -1,9 +1,9 @@
-//! What became of a request that met a threshold of protection: what the store keeps of it.
+//! Decisions of protection, as far as the store keeps them.
 //!
-//! Deliberately absent: the thresholds and the rule. They are about requests and not about money, so
-//! the server has them.
+//! Deliberately absent: the thresholds and the rule. They concern requests and not money, so the
+//! server has them.
 
-/// What is looked at, in this order; the first refusal ends it.
+/// What protection measures, in the order of its checks; the first refusal ends them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Dimension {
     /// Requests of a window owner to one route in the last 60 seconds.
@@ -12,12 +12,12 @@ pub enum Dimension {
     Burst,
     /// What the tenant spent on this UTC day.
     Cost,
-    /// Requests of the last five minutes beside what is usual for the tenant; never refuses.
+    /// Requests of the last five minutes compared with the tenant's usual rate; never refuses.
     Anomaly,
 }
 
 impl Dimension {
-    /// All of them, in their order.
+    /// All dimensions, in the order of the checks.
     pub const ALL: [Self; 4] = [Self::Rate, Self::Burst, Self::Cost, Self::Anomaly];
 
     /// The word on the wire.
@@ -31,29 +31,27 @@ impl Dimension {
     }
 }
 
-/// A threshold that a request met.
+/// A threshold that a request exceeded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Breach {
-    /// Of which dimension.
     pub dimension: Dimension,
-    /// When to come again, in milliseconds from now; 0 for what is no refusal.
+    /// When a retry may succeed, in milliseconds from now; 0 if the request is not refused.
     pub retry_after_ms: i64,
-    /// What was there: requests, of cost cents.
+    /// The measured value: cents for [`Dimension::Cost`], requests otherwise.
     pub current_value: i64,
-    /// What is allowed, in the same unit.
+    /// The threshold, in the same unit.
     pub allowed_value: i64,
 }
 
-/// Whether a request should go on now.
+/// The decision of protection about a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ProtectionDecision {
-    /// It goes on.
     Allow,
-    /// It goes on, and someone should look.
+    /// The request is handled, and the breach is reported.
     Warn(Breach),
-    /// It comes too close to the one before, and should be sent again in a moment.
+    /// The client sends requests too fast, and should retry in a moment.
     Throttle(Breach),
-    /// It is more than the tenant may.
+    /// The tenant exceeds what it may use.
     Reject(Breach),
 }
 
@@ -68,7 +66,7 @@ impl ProtectionDecision {
         }
     }
 
-    /// Which threshold was met.
+    /// The threshold that was exceeded, if any.
     pub const fn breach(&self) -> Option<&Breach> {
         match self {
             Self::Allow => None,

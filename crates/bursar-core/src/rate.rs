@@ -1,16 +1,16 @@
-//! The calls of the last 60 seconds, to the second.
+//! A sliding window over the calls of the last 60 seconds.
 
 const SLOTS: usize = 60;
 const SPAN: i64 = SLOTS as i64;
 
 /// A window of 60 one-second slots.
 ///
-/// A call at second `s` counts from `s` up to, not including, `s + 60`. Slots are addressed by
-/// `second % 60`, so the window never grows and what is stored is at most 60 small rows.
+/// A call at second `s` counts from `s` to `s + 60`, exclusive. A slot's index is `second % 60`, so
+/// the window has a fixed size, and storage needs at most 60 small rows.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RateWindow {
     slots: [Slot; SLOTS],
-    /// Slots changed since the window was loaded, one bit each.
+    /// One bit for each slot that changed since the window was loaded.
     changed: u64,
 }
 
@@ -31,7 +31,7 @@ fn index_of(second: i64) -> usize {
 }
 
 impl RateWindow {
-    /// Puts a stored slot back; the latest second of a slot wins.
+    /// Sets a slot as it is stored; of several rows of a slot, the latest second wins.
     pub fn restore(&mut self, second: i64, calls: u32) {
         if let Some(slot) = self.slots.get_mut(index_of(second))
             && second > slot.second
@@ -40,9 +40,10 @@ impl RateWindow {
         }
     }
 
-    /// Counts one call at this second, if it lies in the window.
+    /// Counts a call at a second, if it lies in the window.
     ///
-    /// Where its slot already counts a later second, it counts there: too long rather than not.
+    /// If the slot already counts a later second, the call counts there. It then counts too long,
+    /// which is safer than not at all.
     pub fn add(&mut self, second: i64, now_second: i64) {
         let index = index_of(second);
         let Some(slot) = self.slots.get_mut(index).filter(|_| second > now_second - SPAN) else {
@@ -55,12 +56,12 @@ impl RateWindow {
         self.changed |= 1 << index;
     }
 
-    /// The calls that count at this second.
+    /// The number of calls in the window at a second.
     pub fn current(&self, now_second: i64) -> i64 {
         self.counted(now_second).map(|slot| i64::from(slot.calls)).sum()
     }
 
-    /// Whole seconds until fewer than `limit` calls count; at least 1.
+    /// Whole seconds until fewer than `limit` calls are in the window; at least 1.
     pub fn retry_after(&self, now_second: i64, limit: i128) -> u32 {
         let mut by_age: Vec<Slot> = self.counted(now_second).copied().collect();
         by_age.sort_unstable_by_key(|slot| slot.second);
@@ -77,19 +78,21 @@ impl RateWindow {
         1
     }
 
-    /// The slots changed since the window was loaded: slot number, second and calls.
+    /// The slots that changed since the window was loaded, as index, second and calls.
     pub fn changed(&self) -> impl Iterator<Item = (u8, i64, u32)> {
         (0u8..).zip(&self.slots).filter_map(|(index, slot)| {
             (self.changed & (1 << index) != 0).then_some((index, slot.second, slot.calls))
         })
     }
 
-    /// Takes all slots as stored.
-    pub fn clear_changed(&mut self) {
+    /// Marks all slots as saved.
+    pub(crate) fn clear_changed(&mut self) {
         self.changed = 0;
     }
 
-    /// A slot of a second soon after now counts, so that nothing is forgotten when the time was set
+    /// The slots in the window.
+    ///
+    /// Seconds slightly after `now_second` count too, so that no call is lost if the time was set
     /// back a little.
     fn counted(&self, now_second: i64) -> impl Iterator<Item = &Slot> {
         self.slots.iter().filter(move |slot| {
@@ -99,8 +102,9 @@ impl RateWindow {
     }
 }
 
-/// Whether a second lies so far ahead that it is of a time that an operator took back; it would
-/// count for as long as that time was ahead.
+/// Whether a second is so far ahead that an operator must have set the clock back since.
+///
+/// Such a second would otherwise count until the clock reaches it again.
 const fn is_taken_back(second: i64, now_second: i64) -> bool {
     second > now_second + SPAN
 }
@@ -131,7 +135,7 @@ mod tests {
     }
 
     #[test]
-    fn calls_of_a_time_that_was_taken_back_count_for_nothing_and_are_counted_over() {
+    fn calls_from_before_the_clock_was_set_back_do_not_count() {
         let mut window = RateWindow::default();
         for second in [100_000, 100_001] {
             window.add(second, second);
@@ -144,7 +148,7 @@ mod tests {
     }
 
     #[test]
-    fn calls_of_a_time_that_was_set_back_a_little_go_on_counting() {
+    fn calls_keep_counting_after_the_clock_is_set_back_a_little() {
         let mut window = RateWindow::default();
         window.add(1_060, 1_060);
         assert_eq!(window.current(1_030), 1);

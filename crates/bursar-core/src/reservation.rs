@@ -1,4 +1,4 @@
-//! Reservations: money, tokens and one call held until the call is recorded.
+//! Reservations, which hold money, tokens and one call until the call is recorded.
 
 use crate::account::Totals;
 use crate::decide::{Decision, Estimate};
@@ -6,42 +6,42 @@ use crate::id::{IntegrationId, TenantId};
 use crate::time::{Month, Timestamp};
 use crate::usage::{CallId, CallKey, UsageError};
 
-/// How a reservation stands. Only an open one can change, and it changes once.
+/// The state of a reservation. An open one changes once, to any of the other states.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum ReservationState {
     Open,
     /// The call was recorded.
     Settled,
-    /// The caller gave it back.
+    /// The caller released the reservation.
     Released,
-    /// Nobody came in time.
+    /// The time to live passed first.
     Expired,
 }
 
-/// What a caller asks to hold. Two requests with the same content are one.
+/// A request for a reservation. A second request with the same content is a repetition.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ReserveRequest {
-    /// Through which integration the call will go.
+    /// The integration that the call will use.
     pub integration_id: IntegrationId,
     pub call_id: CallId,
-    /// What it is expected to take.
+    /// What the call is expected to use.
     pub estimate: Estimate,
     /// The model, as a hint for pricing; up to 100 characters.
     pub model: Option<Box<str>>,
-    /// For how long to hold, in seconds.
+    /// The time to live of the reservation.
     pub ttl_seconds: u32,
 }
 
 impl ReserveRequest {
-    /// The longest time for which anything is held: a day.
+    /// The longest time to live: a day.
     pub const TTL_SECONDS_MAX: u32 = 86_400;
-    /// For how long is held when nothing else is asked.
+    /// The time to live if the request names none.
     pub const TTL_SECONDS_DEFAULT: u32 = 600;
 
-    /// Checks a number of seconds.
+    /// Checks a time to live.
     ///
     /// # Errors
-    /// [`UsageError`] on `ttl_seconds` outside 1 to 86,400.
+    /// [`UsageError`] if `ttl_seconds` is outside 1 to 86,400.
     pub fn check_ttl(ttl_seconds: i64) -> Result<u32, UsageError> {
         u32::try_from(ttl_seconds)
             .ok()
@@ -56,22 +56,19 @@ impl ReserveRequest {
 /// A reservation as it is stored.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Reservation {
-    /// What was asked.
     pub request: ReserveRequest,
-    /// The answer that admitted it.
+    /// The decision that admitted the call.
     pub decision: Decision,
-    /// When it was made; its hold counts in this instant's month.
+    /// When the reservation was made; its hold counts in the month of this instant.
     pub created_at: Timestamp,
-    /// From here on it counts no more.
+    /// The instant from which on the hold no longer counts.
     pub expires_at: Timestamp,
-    /// How it stands.
     pub state: ReservationState,
-    /// When it ended.
     pub ended_at: Option<Timestamp>,
 }
 
 impl Reservation {
-    /// How it stands at `now`: an open one that is past its time is expired, swept or not.
+    /// The state at `now`; an open reservation past its expiry is expired, even before the sweep.
     pub fn state_at(&self, now: Timestamp) -> ReservationState {
         if self.state == ReservationState::Open && self.expires_at <= now {
             ReservationState::Expired
@@ -80,29 +77,27 @@ impl Reservation {
         }
     }
 
-    /// The month in which its hold counts, and from which it is removed.
+    /// The month in which the hold counts.
     pub fn month(&self) -> Month {
         self.created_at.month()
     }
 
-    /// What it holds.
+    /// The amount that the reservation holds.
     pub fn amount(&self) -> Totals {
         Totals { cost: self.request.estimate.cost, tokens: self.request.estimate.tokens, calls: 1 }
     }
 }
 
-/// What an open reservation takes away from its integration, in short.
+/// The hold of an open reservation: the part of it that counts against limits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Hold {
-    /// Whose it is.
     pub tenant_id: TenantId,
     pub call: CallKey,
     pub integration_id: IntegrationId,
-    /// The month in which it counts.
+    /// The month in which the hold counts.
     pub month: Month,
-    /// What is held.
     pub amount: Totals,
-    /// From here on it counts no more.
+    /// The instant from which on the hold no longer counts.
     pub expires_at: Timestamp,
 }
 

@@ -1,15 +1,15 @@
-//! The life of a tenant and the steps of its onboarding.
+//! The lifecycle and the onboarding of tenants.
 
-/// Where a tenant is in its life.
+/// The lifecycle state of a tenant.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum TenantLifecycle {
-    /// May do everything.
+    /// Everything is allowed.
     Active,
-    /// Reads and telemetry only; every decision is a hard block.
+    /// Only reads and telemetry are allowed; every decision is a hard block.
     Suspended,
-    /// Nothing but the operator's routes.
+    /// Only the operator's routes are allowed.
     Terminated,
-    /// Terminated and put away.
+    /// Terminated for good.
     Archived,
 }
 
@@ -24,10 +24,12 @@ impl TenantLifecycle {
         }
     }
 
-    /// The life after a change: ACTIVE to SUSPENDED and back, either to TERMINATED, that to ARCHIVED.
+    /// The state after a change.
+    ///
+    /// Allowed are ACTIVE to SUSPENDED and back, both to TERMINATED, and TERMINATED to ARCHIVED.
     ///
     /// # Errors
-    /// [`TenantRefusal`] for every other change, and for one that changes nothing.
+    /// [`TenantRefusal`] for every other change, including one to the same state.
     pub const fn becoming(self, to: Self) -> Result<Self, TenantRefusal> {
         match (self, to) {
             (Self::Active, Self::Suspended)
@@ -40,7 +42,7 @@ impl TenantLifecycle {
             | (
                 Self::Archived,
                 Self::Active | Self::Suspended | Self::Terminated | Self::Archived,
-            ) => Err(TenantRefusal::Life { from: self, to }),
+            ) => Err(TenantRefusal::Lifecycle { from: self, to }),
         }
     }
 }
@@ -48,31 +50,26 @@ impl TenantLifecycle {
 /// Why a change of a tenant is refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum TenantRefusal {
-    /// Its life does not lead there.
+    /// The lifecycle does not allow this change.
     #[error("a tenant that is {} cannot become {}", .from.as_str(), .to.as_str())]
-    Life {
-        /// Where it is.
-        from: TenantLifecycle,
-        /// Where it should go.
-        to: TenantLifecycle,
-    },
-    /// Setting up is not finished before a machine has called.
+    Lifecycle { from: TenantLifecycle, to: TenantLifecycle },
+    /// Onboarding can be finalized only after a machine has called.
     #[error("onboarding is {} and can be finalized from SDK_CONNECTED on", .0.as_str())]
     NotConnected(OnboardingState),
 }
 
-/// How far a tenant has come in setting itself up; derived by the server, never claimed.
+/// The onboarding state of a tenant. The server derives it; clients cannot set it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum OnboardingState {
     /// The operator made the tenant.
     Created,
     /// A person of the tenant signed in.
     IdentityVerified,
-    /// The first key exists.
+    /// The tenant has its first key.
     ApiKeyCreated,
-    /// A machine called.
+    /// A machine called the API with a key.
     SdkConnected,
-    /// Finalized, or the first usage record came.
+    /// The tenant finalized the onboarding, or sent its first usage record.
     Complete,
 }
 
@@ -87,18 +84,19 @@ impl OnboardingState {
             Self::Complete => "COMPLETE",
         }
     }
-    /// The state once a step is reached: the furthest of both, for nothing leads back.
+
+    /// The state after reaching a step; it never moves back.
     ///
-    /// A step may be passed over: where the operator makes the keys, no person signs in before.
+    /// Steps can be skipped: if the operator creates the keys, no person has to sign in first.
     #[must_use]
     pub fn reached(self, step: Self) -> Self {
         self.max(step)
     }
 
-    /// The state once a tenant says that it is set up; saying it again changes nothing.
+    /// The state after the tenant finalizes its onboarding; a repetition changes nothing.
     ///
     /// # Errors
-    /// [`TenantRefusal::NotConnected`] before a machine has called.
+    /// [`TenantRefusal::NotConnected`] if no machine has called yet.
     pub const fn finalized(self) -> Result<Self, TenantRefusal> {
         match self {
             Self::SdkConnected | Self::Complete => Ok(Self::Complete),
@@ -141,7 +139,7 @@ mod tests {
                 let expected = if ways.contains(&(from.as_str(), to.as_str())) {
                     Ok(to)
                 } else {
-                    Err(TenantRefusal::Life { from, to })
+                    Err(TenantRefusal::Lifecycle { from, to })
                 };
                 assert_eq!(from.becoming(to), expected);
             }

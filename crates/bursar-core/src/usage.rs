@@ -1,4 +1,4 @@
-//! One model call as a client reports it, checked once and never again.
+//! A model call as a client reports it. It is checked once, where it enters.
 
 use std::fmt;
 
@@ -6,20 +6,20 @@ use crate::id::IntegrationId;
 use crate::money::Nanos;
 use crate::time::Timestamp;
 
-/// Tokens of one kind that a record or an estimate may name at most.
+/// The largest number of tokens of one kind in a record or an estimate.
 const TOKENS_MAX: i64 = 1_000_000_000;
-/// Characters of an error message that are kept; a longer one is cut, the fact is not refused.
+/// Error messages are cut to this length, because a long message is no reason to refuse a record.
 const ERROR_MESSAGE_CHARS_MAX: usize = 4_000;
-/// The longest latency that is believed: 10^9 ms, eleven days.
+/// The longest accepted latency: 10^9 ms, about eleven days.
 const LATENCY_MS_MAX: i64 = 1_000_000_000;
 
-/// Which field of a record is wrong, and what is wrong with it.
+/// A field of a record is invalid.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{field} {problem}")]
 pub struct UsageError {
     /// The field's name on the wire.
     pub field: &'static str,
-    /// What is wrong, as the rest of a sentence: `must not be empty`.
+    /// The problem as the rest of a sentence, for example `must not be empty`.
     pub problem: String,
 }
 
@@ -57,10 +57,10 @@ fn check_optional(
 pub struct CallId(Box<str>);
 
 impl CallId {
-    /// Takes a call id.
+    /// Checks a call id.
     ///
     /// # Errors
-    /// [`UsageError`] on `call_id` when it is empty, too long, or contains NUL.
+    /// [`UsageError`] if `call_id` is empty, too long, or contains NUL.
     pub fn new(text: impl Into<Box<str>>) -> Result<Self, UsageError> {
         let text = text.into();
         check_text("call_id", &text, 100)?;
@@ -78,19 +78,17 @@ impl fmt::Debug for CallId {
     }
 }
 
-/// The short key of a call id within its tenant, made by storage from the whole call id.
+/// The short key of a call id within its tenant: a hash that storage computes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct CallKey(pub u128);
 
-/// What the caller's own policy made of the call.
+/// The decision of the caller's own policy about the call.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum PolicyResult {
-    /// It went on.
     #[default]
     Allowed,
-    /// It went on with a warning.
     Warned,
-    /// It did not go on; it never counts in the rate.
+    /// The call was not made, so it never counts against the rate limit.
     Blocked,
 }
 
@@ -116,11 +114,13 @@ pub struct TokenBuckets {
 }
 
 impl TokenBuckets {
-    /// Checks the buckets: `cache_read + cache_write` are part of `tokens_in`, `reasoning` is part
-    /// of `tokens_out`.
+    /// Checks the buckets.
+    ///
+    /// `cache_read` and `cache_write` are parts of `tokens_in`, and `reasoning` is a part of
+    /// `tokens_out`.
     ///
     /// # Errors
-    /// [`UsageError`] on the bucket that is out of bounds.
+    /// [`UsageError`] for the first bucket that is out of bounds.
     pub fn new(
         tokens_in: i64,
         tokens_out: i64,
@@ -148,32 +148,32 @@ impl TokenBuckets {
         Ok(Self { tokens_in, tokens_out, cache_read, cache_write, reasoning })
     }
 
-    /// Tokens of the prompt.
+    /// Input tokens.
     pub const fn tokens_in(self) -> i64 {
         self.tokens_in
     }
 
-    /// Tokens of the answer.
+    /// Output tokens.
     pub const fn tokens_out(self) -> i64 {
         self.tokens_out
     }
 
-    /// Prompt tokens read from the provider's cache.
+    /// Input tokens read from the provider's cache.
     pub const fn cache_read(self) -> i64 {
         self.cache_read
     }
 
-    /// Prompt tokens written to the provider's cache.
+    /// Input tokens written to the provider's cache.
     pub const fn cache_write(self) -> i64 {
         self.cache_write
     }
 
-    /// Answer tokens spent on reasoning.
+    /// Output tokens spent on reasoning.
     pub const fn reasoning(self) -> i64 {
         self.reasoning
     }
 
-    /// What limits count: tokens in and out.
+    /// Input plus output tokens, which is what limits count.
     pub const fn total(self) -> i64 {
         self.tokens_in + self.tokens_out
     }
@@ -190,45 +190,46 @@ pub(crate) fn check_tokens(field: &'static str, tokens: i64) -> Result<(), Usage
     Ok(())
 }
 
-/// One model call, as reported. [`Usage::checked`] is the only check it needs.
+/// A model call as reported. [`Usage::checked`] is the only check that it needs.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Usage {
-    /// Through which integration the call went.
+    /// The integration that the call used.
     pub integration_id: IntegrationId,
-    /// The client's idempotency key.
     pub call_id: CallId,
-    /// The session it belongs to, up to 100 characters.
+    /// The session of the call, up to 100 characters.
     pub session_id: Option<Box<str>>,
-    /// The agent that made it, up to 100 characters.
+    /// The agent that made the call, up to 100 characters.
     pub agent_id: Option<Box<str>>,
-    /// Who served it, 1 to 50 characters.
+    /// The provider, 1 to 50 characters.
     pub provider: Box<str>,
     /// The model, 1 to 100 characters.
     pub model: Box<str>,
     pub tokens: TokenBuckets,
-    /// The cost as the client reported it, at most a million dollars.
+    /// The cost that the client reported, at most a million dollars.
     pub cost: Option<Nanos>,
-    /// How long it took, in milliseconds.
     pub latency_ms: Option<i64>,
-    /// What the caller's policy made of it.
     pub policy_result: PolicyResult,
-    /// The error it ended with, up to 50 characters.
+    /// The error of a failed call, up to 50 characters.
     pub error_code: Option<Box<str>>,
-    /// The error's message; what exceeds 4,000 characters is cut.
+    /// The message of the error; longer ones are cut to 4,000 characters.
     pub error_message: Option<Box<str>>,
-    /// A JSON object as text; nothing stands for `{}`.
+    /// A JSON object as text; `None` means `{}`.
     pub metadata: Option<Box<str>>,
-    /// When it happened; nothing stands for the creation of its reservation, or its arrival.
+    /// When the call happened. The default is the creation of its reservation, else the arrival of
+    /// the record.
     pub occurred_at: Option<Timestamp>,
 }
 
 impl Usage {
-    /// What a record takes in storage beside its texts: its figures, its places in indexes and
-    /// sums, and the key of its call id.
+    /// What a record takes in storage beside its texts, in bytes.
+    ///
+    /// This covers its figures, its rows in indexes and sums, and the key of its call id.
     pub const FIXED_BYTES: i64 = 400;
 
-    /// What the record takes in storage, in bytes: those of its texts in UTF-8 and a fixed part, so
-    /// that the figure is the same on every database and can be counted again.
+    /// The size of the record in storage, in bytes.
+    ///
+    /// It is computed from the texts in UTF-8 plus [`Usage::FIXED_BYTES`], so that it is the same
+    /// on every database and can be recomputed.
     pub fn stored_bytes(&self) -> i64 {
         let optional = [
             &self.session_id,
@@ -242,10 +243,10 @@ impl Usage {
         i64::try_from(texts).unwrap_or(i64::MAX).saturating_add(Self::FIXED_BYTES)
     }
 
-    /// Checks all texts and figures of a record that came from outside.
+    /// Checks all texts and figures of a record from a client.
     ///
     /// # Errors
-    /// [`UsageError`] names the first field that is wrong.
+    /// [`UsageError`] for the first invalid field.
     pub fn checked(mut self) -> Result<Self, UsageError> {
         check_optional("session_id", self.session_id.as_deref(), 100)?;
         check_optional("agent_id", self.agent_id.as_deref(), 100)?;

@@ -9,8 +9,8 @@ mod support;
 use std::collections::HashMap;
 
 use bursar_core::{
-    Book, Call, Caps, Counter, Hold, HoldChange, LimitSettings, Loaded, Month, Nanos, OpenBound,
-    Overflow, RecordRefusal, ReserveRefusal, ReserveRequest, TenantSums, Timestamp, Totals,
+    Book, Call, Caps, Counter, Hold, HoldChange, LimitSettings, Loaded, Month, Nanos, Overflow,
+    RecordRefusal, ReservationCap, ReserveRefusal, ReserveRequest, TenantSums, Timestamp, Totals,
 };
 use support::script::{Answer, Shown, check, extend, record, release, reserve, step, storage};
 use support::storage::{Asked, Storage, key_of};
@@ -105,11 +105,11 @@ fn reservations_are_bounded_by_integration_and_by_tenant_and_due_ones_count_in_n
     let too_many = |bound| Answer::Rejected(ReserveRefusal::TooManyOpen(bound));
     let open = [here("a"), here("b"), beside("c")];
     assert_bounded(caps(3, 4), &open, 1, Answer::Held);
-    assert_bounded(caps(2, 9), &open, 1, too_many(OpenBound::Integration(2)));
-    assert_bounded(caps(3, 3), &open, 1, too_many(OpenBound::Tenant(3)));
-    assert_bounded(caps(2, 3), &open, 1, too_many(OpenBound::Integration(2)));
+    assert_bounded(caps(2, 9), &open, 1, too_many(ReservationCap::Integration(2)));
+    assert_bounded(caps(3, 3), &open, 1, too_many(ReservationCap::Tenant(3)));
+    assert_bounded(caps(2, 3), &open, 1, too_many(ReservationCap::Integration(2)));
     // Nobody swept what is due after 600 seconds.
-    assert_bounded(caps(2, 3), &open, 599, too_many(OpenBound::Integration(2)));
+    assert_bounded(caps(2, 3), &open, 599, too_many(ReservationCap::Integration(2)));
     assert_bounded(caps(1, 1), &open, 600, Answer::Held);
     let ended = [here("a"), here("b"), release("a", None), record("b", |_| {})];
     assert_bounded(caps(1, 1), &ended, 1, Answer::Held);
@@ -221,7 +221,7 @@ fn the_changes_of_holds_are_told_in_order() {
 }
 
 #[test]
-fn what_the_book_lacks_is_an_error_and_not_zero() {
+fn a_figure_that_the_book_lacks_is_an_error_and_not_zero() {
     let made = [step(now(), reserve("a", as_is), Answer::Held)];
     let stored = check(&storage(NONE), &made, 1, &held());
     let reservation = stored.reservation(tenant(1), &call_id("a")).unwrap().clone();

@@ -149,7 +149,7 @@ fn a_confirmation_takes_the_wall_clocks_time_in_both_directions() {
 }
 
 #[test]
-fn a_start_never_goes_behind_what_was_decided() {
+fn a_start_never_falls_behind_the_last_decision() {
     let floor = at(start() + HOUR * SECOND);
     let mut keeper = Timekeeper::start(reading(0, 0));
     keeper.not_before(floor);

@@ -286,7 +286,7 @@ fn the_tokens_are_exceeded_from_their_limit_on_and_by_an_estimate_above_it() {
 }
 
 #[test]
-fn a_warning_begins_at_80_percent_of_what_is_used_held_and_estimated() {
+fn a_warning_begins_when_used_held_and_estimated_reach_80_percent() {
     let at = BUDGET / 10 * 8;
     check(|c| c.used = cost(at - 1), Verdict::Allowed, &[passed()]);
     check(|c| c.used = cost(at), Verdict::Warned, &[budget_warning(at)]);

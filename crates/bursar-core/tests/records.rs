@@ -116,7 +116,7 @@ fn the_other_fields_never_conflict() {
 }
 
 #[test]
-fn an_unknown_cost_and_a_cost_of_nothing_are_different_content() {
+fn an_unknown_cost_and_a_cost_of_zero_are_different_content() {
     let free = record("a", |usage| usage.cost = Some(Nanos::ZERO));
     let steps = [
         step(now(), free.clone(), Answer::Accepted),
@@ -197,7 +197,7 @@ fn a_record_counts_in_the_month_of_its_instant() {
 }
 
 #[test]
-fn the_rate_counts_what_went_on_in_the_last_sixty_seconds() {
+fn the_rate_counts_calls_that_were_made_in_the_last_sixty_seconds() {
     #[track_caller]
     fn counts(change: impl FnOnce(&mut Usage), rate: i64) {
         let mut totals = (0, 0, 0);
@@ -281,7 +281,7 @@ fn costs(usage: &mut Usage) {
 }
 
 #[test]
-fn of_known_calls_only_what_was_reserved_or_recorded_is_taken() {
+fn known_only_accepts_reserved_and_recorded_calls_only() {
     let unknown = Answer::NotCounted(RecordRefusal::UnknownCall);
     let steps = [
         step(now(), record_known("a", costs), unknown),

@@ -61,7 +61,7 @@ fn a_reservation_holds_its_estimate_and_counts_as_a_call() {
 }
 
 #[test]
-fn the_same_content_replays_the_first_answer_and_holds_nothing_more() {
+fn a_repeated_request_returns_the_first_reservation_and_holds_nothing_more() {
     let limits = LimitSettings { budget_limit_cents: 10, rate_limit_rpm: 1, ..NONE };
     let steps = [
         step(now(), reserve("a", as_is), Answer::Held),
@@ -90,7 +90,7 @@ fn switched_off(change: impl FnOnce(&mut Profile)) -> Storage {
 }
 
 #[test]
-fn a_replay_answers_the_refusal_of_what_was_switched_off_since_and_the_hold_stays() {
+fn a_repeated_request_is_refused_after_the_integration_is_disabled_and_the_hold_stays() {
     use IntegrationStatus::{Created, Deleted, Disabled, Error};
     #[track_caller]
     fn refused(code: ReasonCode, change: impl FnOnce(&mut Profile)) {
@@ -324,7 +324,7 @@ fn a_record_settles_its_reservation_and_counts_the_actual() {
 }
 
 #[test]
-fn what_settles_above_its_estimate_blocks_the_next_call() {
+fn a_call_that_settles_above_its_estimate_blocks_the_next_call() {
     let limits = LimitSettings { budget_limit_cents: 20, ..NONE };
     let steps = [
         step(now(), reserve("a", as_is), Answer::Held),
@@ -451,7 +451,7 @@ fn a_release_gives_the_hold_back_once_and_leaves_the_call_counted() {
 }
 
 #[test]
-fn what_was_never_reserved_cannot_be_released_or_extended() {
+fn a_call_without_a_reservation_cannot_be_released_or_extended() {
     let steps = [
         step(now(), release("a", None), Answer::NoReservation),
         step(now(), extend("a", None, None), Answer::NoReservation),

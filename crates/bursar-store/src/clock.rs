@@ -1,7 +1,7 @@
-//! Bursar's time as a store keeps it: both clocks, who reads them, and what the log hears of it.
+//! Bursar's time in a store: reading the clocks, and logging their events.
 //!
-//! The rule is the core's ([`Timekeeper`]). Whatever a store writes, decides or compares with an
-//! instant goes by [`StoreClock::now`]; nothing else asks a clock.
+//! The rule itself is in the core ([`Timekeeper`]). Everything that a store writes, decides or
+//! compares with an instant uses [`StoreClock`]. No other code of this crate reads a clock.
 
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -11,10 +11,10 @@ use parking_lot::Mutex;
 
 use crate::error::StoreError;
 
-/// Reads a wall clock; injected, so that tests own it.
+/// Reads a wall clock. It is injected, so that tests control the time.
 pub type Clock = Arc<dyn Fn() -> Timestamp + Send + Sync>;
 
-/// Reads a clock that nobody sets, in microseconds since any fixed moment.
+/// Reads a clock that cannot be set, in microseconds since an arbitrary fixed moment.
 pub type BootClock = Arc<dyn Fn() -> i64 + Send + Sync>;
 
 /// A wall clock and the boot clock beside it.
@@ -29,7 +29,7 @@ impl Clocks {
         Self { wall, boot }
     }
 
-    /// Those of this machine.
+    /// The clocks of this machine.
     pub fn system() -> Self {
         Self { wall: Arc::new(system_wall), boot: system_boot() }
     }
@@ -39,7 +39,7 @@ impl Clocks {
     }
 }
 
-/// A clock on which time passes and that never jumps, whatever it shows.
+/// Uses one clock as both, so that it never jumps.
 impl From<Clock> for Clocks {
     fn from(clock: Clock) -> Self {
         let boot = Arc::clone(&clock);
@@ -53,8 +53,9 @@ fn system_wall() -> Timestamp {
     Timestamp::from_micros(micros).unwrap_or(Timestamp::MAX)
 }
 
-/// The boot clock of this machine. It counts the time for which a machine was suspended, so that
-/// waking up is no jump.
+/// The boot clock of this machine.
+///
+/// It counts the time for which the machine was suspended, so that waking up is not a jump.
 #[cfg(target_os = "linux")]
 pub fn system_boot() -> BootClock {
     use rustix::time::{ClockId, clock_gettime};
@@ -64,28 +65,28 @@ pub fn system_boot() -> BootClock {
     })
 }
 
-/// The monotonic clock of this machine, which may not count the time for which it was suspended.
+/// The monotonic clock of this machine, which may not count the time of a suspension.
 #[cfg(not(target_os = "linux"))]
 pub fn system_boot() -> BootClock {
     let start = std::time::Instant::now();
     Arc::new(move || i64::try_from(start.elapsed().as_micros()).unwrap_or(i64::MAX))
 }
 
-/// What an operator's confirmation of the wall clock changed.
+/// The result of an operator's confirmation of the wall clock.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ClockConfirmed {
-    /// Bursar's time, which is the wall clock's.
+    /// Bursar's time, which is now that of the wall clock.
     pub now: Timestamp,
-    /// By how many microseconds it went forward; below zero, back.
+    /// How far Bursar's time moved forward; negative if it moved back.
     pub changed_micros: i64,
 }
 
 /// Where a store's wall clock is read.
 #[derive(Clone)]
 enum Wall {
-    /// Here, whenever the time is asked for.
+    /// On this machine, each time the time is asked for.
     Here(Clocks),
-    /// In the database, which says it now and then; in between the boot clock goes on.
+    /// In the database, now and then. In between, the boot clock tells how much time has passed.
     Database(BootClock),
 }
 
@@ -98,11 +99,11 @@ pub(crate) struct StoreClock {
 
 struct Kept {
     keeper: Timekeeper,
-    /// How many confirmations of an operator are in it, where servers share them.
+    /// How many confirmations the time includes, if servers share a database.
     confirmations: i64,
 }
 
-/// What a database keeps of the clock.
+/// The clock's row in the database.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct StoredClock {
     /// Bursar's time beside the wall clock, as a server wrote it.
@@ -112,14 +113,14 @@ pub(crate) struct StoredClock {
 }
 
 impl StoreClock {
-    /// Over the wall clock of this machine; never before `floor`.
+    /// A clock over the wall clock of this machine; its time never falls below `floor`.
     pub(crate) fn here(clocks: Clocks, mark: ClockMark, floor: Timestamp) -> Self {
         let mut keeper = Timekeeper::resume(clocks.read(), mark);
         keeper.not_before(floor);
         Self::over(Wall::Here(clocks), keeper, 0)
     }
 
-    /// Over the wall clock of a database, which said this a moment ago.
+    /// A clock over the wall clock of a database, which was read a moment ago.
     pub(crate) fn of_database(
         injected: Option<Clocks>,
         wall_micros: i64,
@@ -166,22 +167,22 @@ impl StoreClock {
         state
     }
 
-    /// Bursar's time, to write or decide at.
+    /// Bursar's time, for a write or a decision.
     ///
     /// # Errors
-    /// [`StoreError::ClockJumped`] while the wall clock is ahead and not believed.
+    /// [`StoreError::ClockJumped`] while the wall clock is ahead and not trusted.
     pub(crate) fn to_decide(&self) -> Result<Timestamp, StoreError> {
         decidable(&self.state())
     }
 
-    /// Takes note of what the database said just now.
+    /// Takes a reading of the database's clock and its number of confirmations.
     pub(crate) fn heard(&self, wall_micros: i64, confirmations: i64) -> ClockState {
         let mut kept = self.kept.lock();
         let reading = match &self.wall {
             Wall::Here(clocks) => clocks.read(),
             Wall::Database(boot) => reading_of(wall_micros, boot()),
         };
-        // After a failover to a database that lost one there may be fewer; the next one counts.
+        // After a failover the number can be lower, because the new primary lost a confirmation.
         let is_confirmed = confirmations > kept.confirmations;
         kept.confirmations = confirmations;
         let event = if is_confirmed {
@@ -197,24 +198,24 @@ impl StoreClock {
         state
     }
 
-    /// Takes the wall clock for right: this machine's.
+    /// Confirms the wall clock of this machine.
     pub(crate) fn confirm_here(&self) -> ClockConfirmed {
         let mut kept = self.kept.lock();
         let reading = match &self.wall {
             Wall::Here(clocks) => clocks.read(),
-            // Only servers that share a database have its clock.
+            // Not reached on PostgreSQL, where `heard` confirms.
             Wall::Database(boot) => reading_of(kept.keeper.state().wall.micros(), boot()),
         };
         confirm(&mut kept.keeper, reading)
     }
 
-    /// What to keep, for a server that starts later.
+    /// The state to store, for the next start of a server.
     pub(crate) fn stored(&self) -> StoredClock {
         let kept = self.kept.lock();
         StoredClock { mark: kept.keeper.mark(), confirmations: kept.confirmations }
     }
 
-    /// What stands in the place of the database's clock; nothing when it is asked itself.
+    /// The time of an injected wall clock; `None` if the database's clock is used.
     pub(crate) fn injected(&self) -> Option<i64> {
         match &self.wall {
             Wall::Here(clocks) => Some(clocks.read().wall.micros()),
@@ -233,7 +234,7 @@ fn reading_of(wall_micros: i64, boot_micros: i64) -> ClockReading {
     ClockReading { wall, boot_micros }
 }
 
-/// The time, unless it is in doubt.
+/// The time of a clock state, unless the wall clock is in doubt.
 ///
 /// # Errors
 /// [`StoreError::ClockJumped`].

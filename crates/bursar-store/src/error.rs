@@ -1,78 +1,79 @@
-//! What can go wrong with storage, as far as a caller acts on it.
+//! Errors of storage. A variant exists only if a caller branches on it.
 
 use bursar_core::{Overflow, TenantId};
 
-/// Why storage did not do what was asked. Nothing of the command is stored, unless it says so.
+/// Why storage did not do what it was asked to.
+///
+/// Nothing was stored, unless the variant says otherwise.
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum StoreError {
-    /// The disk, the file or the database does not answer, or a commit's fate is unknown.
+    /// The disk, the file or the database does not answer, or the result of a commit is unknown.
     ///
-    /// A write may have been stored: repeat it with the same call id.
+    /// A write may have been stored. Repeat it with the same call id.
     #[error("storage is not available")]
     Unavailable(#[source] Cause),
-    /// Nothing was stored, and the same transaction may well succeed: a deadlock, a serialization
-    /// failure, a connection lost before its commit was sent. The writer tries again by itself.
-    #[error("storage asks to try again")]
+    /// The same transaction may succeed when it is run again.
+    ///
+    /// Examples are a deadlock, a serialization failure, or a connection lost before its commit was
+    /// sent. The writer retries such transactions.
+    #[error("the transaction must be retried")]
     Retry(#[source] Cause),
-    /// More is waiting, or in memory, than there is room for; nothing was stored.
-    #[error("too much is waiting")]
+    /// A queue or a memory budget is full.
+    #[error("the server is overloaded")]
     Overloaded,
-    /// A read takes longer than one may, or its answer more memory: less must be asked for.
+    /// The read exceeds the limit on its time or memory. The caller must ask for less.
     #[error("the read takes too long or finds too much")]
     ReadTooLarge,
-    /// The server takes nothing any more; nothing was stored.
+    /// The server accepts no more work.
     #[error("the server is shutting down")]
     Closed,
-    /// The wall clock jumped forward and is not believed yet; nothing was stored or decided.
+    /// The wall clock jumped forward and is not trusted yet, so nothing was decided.
     #[error("the clock jumped {ahead_seconds} seconds ahead")]
     ClockJumped {
-        /// By how much.
         ahead_seconds: i64,
-        /// When it will be believed, if it stays ahead.
+        /// Seconds until Bursar adopts the wall clock's time, if it stays ahead.
         adopted_in_seconds: u32,
     },
-    /// A statement was refused for what it said: only its own command is at fault.
-    #[error("storage refused a statement")]
+    /// The database refused the content of a statement: only its own command is at fault.
+    #[error("the database refused a statement")]
     Statement(#[source] Cause),
-    /// A unique constraint spoke against it.
-    #[error("something of that key exists already")]
+    /// A unique constraint was violated.
+    #[error("a row with this key already exists")]
     Exists(#[source] Cause),
-    /// A sum leaves the range of its integer. Nothing was stored, and the sum is not told.
+    /// A sum, which the text names, does not fit its integer.
     #[error("{0} leaves the range of its integer")]
     TotalsOverflow(String),
-    /// The work panicked, and nothing of it was stored. The log has the panic.
+    /// The work panicked. The log has the panic.
     #[error("the work panicked")]
     Panicked,
-    /// The database takes no writes, and will not take the next one either.
+    /// The database does not accept writes, and the next write would fail too.
     ///
-    /// A write may have been stored: repeat it with the same call id.
+    /// A write may have been stored. Repeat it with the same call id.
     #[error("the database takes no writes ({})", reason.as_str())]
     NotWritable {
         reason: NotWritable,
-        /// What the database said.
         #[source]
         cause: Cause,
     },
-    /// What is stored cannot be read.
+    /// A stored value cannot be decoded.
     #[error("stored data is not understood: {0}")]
     Corrupt(String),
 }
 
-/// Why a database takes no writes.
+/// Why a database does not accept writes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum NotWritable {
-    /// Its disk has no room.
     DiskFull,
-    /// Its file, file system or sessions are read-only.
+    /// The file, the file system or the session is read-only.
     ReadOnly,
-    /// It is a standby.
+    /// The database is a standby.
     Standby,
-    /// Its disk does not do what it is told.
+    /// The disk reports errors.
     DiskFailing,
 }
 
 impl NotWritable {
-    /// The word by which operators are told.
+    /// The value in logs, metrics and readiness checks.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::DiskFull => "disk_full",
@@ -83,11 +84,11 @@ impl NotWritable {
     }
 }
 
-/// What a database driver said; for operators, not for callers.
+/// The error of a database driver, for operators and never for clients.
 pub type Cause = std::sync::Arc<dyn std::error::Error + Send + Sync>;
 
 impl StoreError {
-    /// Whether only the command itself is at fault, so that its neighbours may be tried again.
+    /// Whether the command itself is at fault, so that the rest of its group can be retried.
     pub const fn is_definite(&self) -> bool {
         match self {
             Self::Statement(_)
@@ -107,7 +108,10 @@ impl StoreError {
 }
 
 impl StoreError {
-    /// What it means of a row of the audit log: that its place is taken is no fault of the change.
+    /// The error of writing a row of the audit log.
+    ///
+    /// If the row's sequence number is already taken, the chain is corrupt; the change is not at
+    /// fault.
     pub(crate) fn of_chain(self, tenant_id: TenantId) -> Self {
         match self {
             Self::Exists(_) => {
@@ -129,8 +133,9 @@ impl StoreError {
 }
 
 impl StoreError {
-    /// What it means of something that no single command is at fault for: its fate is unknown, or the
-    /// database takes no writes.
+    /// The error of work that concerns a whole group, such as a commit.
+    ///
+    /// Its result is unknown, or the database does not accept writes. No command is at fault.
     pub(crate) fn of_no_command(self) -> Self {
         if matches!(self, Self::NotWritable { .. }) {
             return self;
@@ -140,7 +145,7 @@ impl StoreError {
 }
 
 impl StoreError {
-    /// What it means of a read: that says nothing of whether the database takes writes.
+    /// The error of a read, which says nothing about whether the database accepts writes.
     pub(crate) fn of_read(self) -> Self {
         match self {
             Self::NotWritable { cause, .. } => Self::Unavailable(cause),
@@ -160,7 +165,7 @@ impl StoreError {
 }
 
 impl StoreError {
-    /// What it means when a row or two were asked for: nobody could have asked for less.
+    /// The error of a single-row read: the caller cannot ask for less, so a timeout is an outage.
     pub(crate) fn of_look_up(self) -> Self {
         match self {
             Self::ReadTooLarge => {

@@ -1,11 +1,13 @@
 //! The write path of Bursar and its storage.
 //!
-//! Here are the queue and the writer that turn commands into transactions ([`Ledger`]), the traits
-//! that a database fulfils ([`WriterConnection`] to write, [`Store`] to read), and the databases themselves.
-//! This is the only crate that knows SQL. Deliberately absent: every rule about money; storage
-//! loads what the core needs and saves what it says.
+//! [`Ledger`] queues commands and turns them into transactions. A database implements two traits:
+//! [`WriterConnection`] for writes and [`Store`] for reads. The implementations for SQLite and
+//! PostgreSQL are here too, and no other crate knows SQL.
+//!
+//! Deliberately absent: rules about money. Storage loads what the core needs, and saves what the
+//! core decides.
 
-pub mod audit;
+mod audit;
 mod cache;
 mod checked_sum;
 mod clock;
@@ -13,12 +15,12 @@ mod control;
 mod error;
 mod memory;
 mod postgres;
-pub mod read;
-pub mod rows;
+mod read;
+mod rows;
 mod schema;
 mod sqlite;
-pub mod verify;
-pub mod write;
+mod verify;
+mod write;
 
 pub use audit::chain::{
     AuditEntry, AuditFilter, AuditHash, AuditKey, AuditLink, AuditPage, AuditPosition,
@@ -36,9 +38,7 @@ pub use read::breakdown::{
     Breakdown, BreakdownFilter, Group, GroupBy, Series, SeriesFilter, SeriesStep, Step,
 };
 pub use read::near_limit::NearLimit;
-pub use read::read_context::{
-    ReadContext, ReadMemory, ReadMemoryError, Requester, UnlimitedReadMemory,
-};
+pub use read::read_context::{ReadContext, ReadMemory, ReadMemoryError, Requester};
 pub use read::store::{
     AccountSnapshot, CallFilter, CallLabel, CallOutcome, DayFilter, DayPage, DayPosition, DayUsage,
     DecisionFilter, HistoryFilter, HistoryPage, HistoryPart, HistoryPosition, IntegrationFilter,
@@ -63,6 +63,5 @@ pub use write::observe::{
 };
 pub use write::queue::Waiting;
 pub use write::writer_connection::{
-    CallToLoad, Claim, ControlTx, Grouping, LoadRequest, RowCounts, STAMP_EVERY_SECONDS, SweepWork,
-    WriterConnection,
+    CallToLoad, Claim, ControlTx, Grouping, LoadRequest, RowCounts, SweepWork, WriterConnection,
 };

@@ -1,13 +1,13 @@
-//! What the schema of a store is, and which binaries can use it.
+//! Schema versions, and which binaries can use a database.
 
-/// What is known of a database's schema.
+/// The schema version of a database, compared with that of this binary.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SchemaStatus {
-    /// The version of the database; 0 when nothing was made yet.
+    /// The version of the database; 0 if it has no schema yet.
     pub found: u32,
     /// The newest version that this binary knows.
     pub known: u32,
-    /// The oldest version whose binary may still use the database.
+    /// The oldest version whose binary can still use the database.
     pub oldest_known: u32,
 }
 

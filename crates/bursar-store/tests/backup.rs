@@ -159,7 +159,7 @@ fn a_backup_that_is_stopped_leaves_nothing() {
 }
 
 #[test]
-fn a_backup_replaces_only_what_it_is_told_to() {
+fn a_backup_replaces_a_file_only_when_told_to() {
     let world = World::new(1);
     world.backup("copy", Existing::Keep).unwrap();
     let taken = world.backup("copy", Existing::Keep);
@@ -199,7 +199,7 @@ fn a_damaged_file_makes_no_backup() {
 }
 
 #[test]
-fn a_restore_brings_back_the_backup_and_keeps_what_was_there_whole() {
+fn a_restore_returns_to_the_backup_and_keeps_the_replaced_file_whole() {
     let world = World::new(3);
     world.backup("copy", Existing::Keep).unwrap();
     // What a crash leaves: commits that are only in the log.

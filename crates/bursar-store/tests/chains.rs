@@ -133,7 +133,7 @@ async fn the_first_rows_of_a_chain_on_two_nodes_make_one_chain() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_change_that_goes_on_after_its_row_keeps_nobody_waiting_for_it() {
+async fn a_change_that_continues_after_its_audit_row_blocks_no_other_change() {
     let world = World::new().await;
     let keys = world.keys().await;
     let tenant_id = world.tenant_id;

@@ -1,5 +1,5 @@
-//! A writer of PostgreSQL whose connection is lost in the middle of a transaction, or whose disk has no
-//! room.
+//! A writer of PostgreSQL whose connection is lost in the middle of a transaction, or whose disk
+//! has no room.
 //!
 //! Deliberately absent: what becomes of requests meanwhile, which is proved with whole servers.
 
@@ -87,7 +87,7 @@ fn a_transaction_is_never_committed_by_another_connection() {
 }
 
 #[test]
-fn what_belongs_to_a_transaction_is_never_written_by_another_connection() {
+fn a_statement_of_a_transaction_never_runs_on_another_connection() {
     let mut interrupted = Interrupted::new();
     let written = interrupted.writer.put_tenant(&tenant(2));
     assert!(matches!(written, Err(StoreError::Retry(_))), "{written:?}");

@@ -68,7 +68,7 @@ fn the_shared_cluster_is_as_durable_as_a_server_must_be() {
 }
 
 #[test]
-fn a_clone_has_what_was_migrated_and_nothing_of_another_clone() {
+fn a_clone_has_the_migrated_schema_and_no_rows_of_another_clone() {
     let one = Database::migrated(Cluster::shared(), migrate);
     let other = Database::migrated(Cluster::shared(), migrate);
     one.run("insert into notes values (3, 'of three')");
@@ -78,7 +78,7 @@ fn a_clone_has_what_was_migrated_and_nothing_of_another_clone() {
 }
 
 #[test]
-fn a_database_is_dropped_with_whoever_is_connected() {
+fn a_database_is_dropped_with_its_connections() {
     let cluster = Cluster::shared();
     let database = Database::new(cluster);
     let name = column(database.app_url(), "select current_database()");
@@ -185,7 +185,7 @@ async fn a_proxy_that_is_cut_lets_new_clients_in() {
 }
 
 #[tokio::test]
-async fn a_proxy_tells_what_was_asked_message_by_message() {
+async fn a_proxy_reports_every_message() {
     let database = Database::new(Cluster::shared());
     let proxy = Proxy::start(database.app_url());
     let client = connect(&proxy.through(database.app_url())).await.unwrap();
@@ -303,7 +303,7 @@ fn other_process(test: &str) -> Command {
 }
 
 #[test]
-fn what_a_process_started_ends_with_it_and_leaves_nothing() {
+fn a_server_ends_with_the_process_that_started_it_and_leaves_no_files() {
     if let Some(note) = std::env::var_os(VICTIM) {
         return be_killed(Path::new(&note));
     }
@@ -313,13 +313,14 @@ fn what_a_process_started_ends_with_it_and_leaves_nothing() {
     let clusters = folder.path().join("clusters");
     std::fs::create_dir(&clusters).unwrap();
     open_to_all(&[folder.path(), &clusters]);
-    let mut victim = other_process("what_a_process_started_ends_with_it_and_leaves_nothing")
-        .env(VICTIM, &note)
-        .env("TMPDIR", &clusters)
-        .stdin(Stdio::piped())
-        .stdout(Stdio::null())
-        .spawn()
-        .unwrap();
+    let mut victim =
+        other_process("a_server_ends_with_the_process_that_started_it_and_leaves_no_files")
+            .env(VICTIM, &note)
+            .env("TMPDIR", &clusters)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::null())
+            .spawn()
+            .unwrap();
     wait_until(|| note.is_file() || victim.try_wait().unwrap().is_some());
     let text = std::fs::read_to_string(&note).unwrap();
     let servers: Vec<&str> = text.split(' ').collect();
@@ -341,7 +342,7 @@ fn open_to_all(folders: &[&Path]) {
 }
 
 #[test]
-fn a_server_that_is_named_is_used_and_what_is_old_on_it_goes() {
+fn a_named_server_is_used_and_its_old_databases_are_dropped() {
     let server = Cluster::new();
     server.run("create role tester login createdb createrole");
     let url = server.admin().of("tester", "unasked").to_string();

@@ -1,5 +1,5 @@
-//! What the store of several nodes asks of a database, what it sets in each transaction, and in which
-//! messages that travels.
+//! What the store of several nodes asks of a database, what it sets in each transaction, and in
+//! which messages that travels.
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot be arranged has failed")]
 
@@ -124,7 +124,7 @@ const NOTE_COMMITS: &str = "
         when (old.confirmations <> new.confirmations) execute function note_commit();";
 
 #[test]
-fn what_is_acknowledged_is_durable_after_someone_turns_synchronous_commit_off() {
+fn acknowledged_writes_are_durable_after_synchronous_commit_is_turned_off() {
     let database = migrated();
     database.run(NOTE_COMMITS);
     let (_store, writers) = open(database.app_url()).unwrap();

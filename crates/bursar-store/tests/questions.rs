@@ -62,8 +62,8 @@ fn integration(number: i64) -> IntegrationId {
 /// A tenant of many entries, most of them alike and half of them of one integration, and of the
 /// rollups of three years.
 ///
-/// What the planner knows is of the time when there was another tenant only, a small one: a plan must
-/// be as good without statistics as with them.
+/// What the planner knows is of the time when there was another tenant only, a small one: a plan
+/// must be as good without statistics as with them.
 fn fill(database: &Database) {
     // The server may look again whenever it likes; here only when a test says so.
     let sql = "alter table usage_entries set (autovacuum_enabled = false);
@@ -401,7 +401,7 @@ async fn pages_of_days_are_bounded(database: &Database) {
 }
 
 #[tokio::test]
-async fn what_protection_asks_reads_a_day() {
+async fn protection_reads_the_cost_of_one_day() {
     let database = migrated();
     fill(&database);
     protection_is_bounded(&database).await;
@@ -540,7 +540,7 @@ async fn gauges_of_very_many_tenants_take_several_readings() {
 }
 
 #[tokio::test]
-async fn whoever_stops_waiting_leaves_no_connection_in_a_transaction() {
+async fn a_client_that_stops_waiting_leaves_no_connection_in_a_transaction() {
     let database = migrated();
     ask(database.app_url(), "insert into tenants values (1, 'tenant', 1, 1, 1, 1)").unwrap();
     let store = open(&database, 1);

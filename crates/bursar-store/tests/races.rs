@@ -289,7 +289,7 @@ async fn a_reservation_sent_twenty_times_at_once_holds_once() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn a_reservation_ends_once_whoever_comes_first() {
+async fn a_reservation_ends_once_whatever_ends_it_first() {
     let world = World::new(SQLITE);
     let tenant_id = world.tenant("tenant").await;
     let integration_id = world.integration(tenant_id, "integration", budget(100)).await;
@@ -359,7 +359,7 @@ async fn a_ledger_that_closes_answers_everyone_and_keeps_its_word() {
 }
 
 #[tokio::test]
-async fn who_stops_waiting_does_not_take_a_record_back() {
+async fn a_record_is_stored_even_if_its_caller_stops_waiting() {
     let world = World::new(SQLITE);
     let tenant_id = world.tenant("tenant").await;
     let integration_id =

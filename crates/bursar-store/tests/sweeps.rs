@@ -83,7 +83,7 @@ async fn sweep_all(world: &World) -> u64 {
     steps
 }
 
-async fn what_expires_at_once_is_removed_in_steps(database: Database) {
+async fn holds_that_expire_together_are_removed_in_steps(database: Database) {
     let longest = Arc::new(Longest::default());
     let observer = Arc::clone(&longest) as Arc<dyn Observer>;
     let world = Arc::new(World::observed(database, Arc::new(|writer| writer), observer));
@@ -145,11 +145,11 @@ async fn what_expires_at_once_is_removed_in_steps(database: Database) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_embedded_store_removes_what_expires_at_once_in_steps() {
-    what_expires_at_once_is_removed_in_steps(SQLITE).await;
+async fn the_embedded_store_removes_holds_that_expire_together_in_steps() {
+    holds_that_expire_together_are_removed_in_steps(SQLITE).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn postgresql_removes_what_expires_at_once_in_steps() {
-    what_expires_at_once_is_removed_in_steps(server::POSTGRES).await;
+async fn postgresql_removes_holds_that_expire_together_in_steps() {
+    holds_that_expire_together_are_removed_in_steps(server::POSTGRES).await;
 }

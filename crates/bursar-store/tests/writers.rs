@@ -12,8 +12,8 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use bursar_core::{
-    Caps, IntegrationId, LimitSettings, OpenBound, RecordOutcome, ReleaseOutcome, ReserveOutcome,
-    ReserveRefusal, TenantId, TenantLifecycle,
+    Caps, IntegrationId, LimitSettings, RecordOutcome, ReleaseOutcome, ReservationCap,
+    ReserveOutcome, ReserveRefusal, TenantId, TenantLifecycle,
 };
 use bursar_store::{
     AuditKey, Control, KeyDraft, Ledger, NoopObserver, PostgresOptions, PostgresStore,
@@ -107,7 +107,7 @@ async fn a_call_is_reserved_recorded_and_repeated_on_any_node() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_budget_for_ten_admits_ten_whoever_asks_where() {
+async fn a_budget_for_ten_admits_ten_on_any_writer() {
     let database = Database::migrated(Cluster::shared(), migrate);
     let nodes = [node(&database), node(&database), node(&database)];
     let (tenant_id, integration_id) = account(&nodes[0], budget(100)).await;
@@ -131,7 +131,7 @@ async fn a_budget_for_ten_admits_ten_whoever_asks_where() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_tenant_never_has_more_open_reservations_than_it_may_whoever_asks_where() {
+async fn a_tenant_never_exceeds_its_open_reservations_on_any_writer() {
     const MAX: usize = 50;
     let database = Database::migrated(Cluster::shared(), migrate);
     let caps = Caps { reservations_per_tenant: MAX as i64, ..Caps::DEFAULT };
@@ -154,7 +154,7 @@ async fn a_tenant_never_has_more_open_reservations_than_it_may_whoever_asks_wher
                 match outcome.unwrap() {
                     ReserveOutcome::Held(_) => open += 1,
                     ReserveOutcome::Rejected(ReserveRefusal::TooManyOpen(bound)) => {
-                        assert_eq!(bound, OpenBound::Tenant(MAX as i64));
+                        assert_eq!(bound, ReservationCap::Tenant(MAX as i64));
                         continue;
                     }
                     outcome @ (ReserveOutcome::Replayed(_)
@@ -246,7 +246,7 @@ async fn changes_of_a_tenant_on_two_nodes_lose_none_of_each_other() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_key_that_someone_changes_is_not_stamped_and_nobody_waits() {
+async fn a_use_of_a_locked_key_is_skipped_without_waiting() {
     let database = Database::migrated(Cluster::shared(), migrate);
     let (one, other) = (node(&database), node(&database));
     let (tenant_id, _) = account(&one, budget(100)).await;

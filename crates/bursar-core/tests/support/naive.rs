@@ -7,8 +7,8 @@
 
 use bursar_core::{
     CallId, Caps, CostSource, Decision, EntryId, Estimate, ExtendOutcome, FailureCause, Health,
-    IntegrationId, IntegrationStatus, Measure, Month, OpenBound, Outcome, PolicyResult, Reason,
-    ReasonCode, RecordOutcome, RecordRefusal, ReleaseOutcome, Reservation, ReservationState,
+    IntegrationId, IntegrationStatus, Measure, Month, Outcome, PolicyResult, Reason, ReasonCode,
+    RecordOutcome, RecordRefusal, ReleaseOutcome, Reservation, ReservationCap, ReservationState,
     ReserveOutcome, ReserveRefusal, ReserveRequest, TenantId, TenantLifecycle, Timestamp, Usage,
     Verdict,
 };
@@ -312,8 +312,8 @@ impl Naive {
         let (allowed_here, allowed) =
             (self.caps.reservations_per_integration, self.caps.reservations_per_tenant);
         let bounds = [
-            (of_integration + 1 > allowed_here, OpenBound::Integration(allowed_here)),
-            (of_tenant + 1 > allowed, OpenBound::Tenant(allowed)),
+            (of_integration + 1 > allowed_here, ReservationCap::Integration(allowed_here)),
+            (of_tenant + 1 > allowed, ReservationCap::Tenant(allowed)),
         ];
         if let Some((_, bound)) = bounds.into_iter().find(|(is_met, _)| *is_met) {
             return ReserveOutcome::Rejected(ReserveRefusal::TooManyOpen(bound));

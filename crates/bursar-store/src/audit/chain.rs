@@ -470,7 +470,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_there_is_not_what_is_empty() {
+    fn a_missing_field_hashes_differently_from_an_empty_one() {
         let (entry, _) = first(9);
         let with = |address: Option<&str>| {
             let address = address.map(str::to_owned);

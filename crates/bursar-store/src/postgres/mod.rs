@@ -1,8 +1,8 @@
 //! The store of several nodes: one PostgreSQL database, any number of stateless servers.
 //!
-//! Nothing that decides is kept in a node's memory: a group locks the accounts that it touches,
-//! reads the database's clock, loads, decides and saves in one transaction. No statement is
-//! prepared and nothing is set beyond a transaction, so that a pooler may stand between.
+//! Nodes keep nothing in memory that decides. A group locks its accounts, reads the database's
+//! clock, loads, decides and saves in one transaction. No statement is prepared and no setting
+//! outlives a transaction, so that nodes can connect through a pooler.
 
 mod ask;
 mod audit;

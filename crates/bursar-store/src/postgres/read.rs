@@ -1,7 +1,6 @@
-//! Rows, lists and sums: what readers ask. Sums come from rollups only.
+//! Rows, lists and sums for readers. Sums come from rollups only.
 //!
-//! Statements that do not depend on each other are sent together, so that a question takes one
-//! round trip.
+//! Independent statements are sent together, so that a read takes one round trip.
 
 use std::collections::BTreeMap;
 
@@ -63,7 +62,7 @@ const SUM_DUE: &str = "select reserved_at / 86400000000, sum(estimated_cost_nano
      and expires_at <= (select greatest($3, (select max(last_at) from counters \
      where tenant_id = $1 and scope_kind = 1 and scope_id = $2 and month >= $4 \
      and last_at <= $5))) group by reserved_at / 86400000000";
-/// What is due and not removed, of what was reserved in a month; due by the same instant.
+/// The sum of due holds that were made in a month; due at the same instant.
 const SUM_DUE_OF_MONTH: &str = "select coalesce(sum(estimated_cost_nanos), 0)::bigint, \
      coalesce(sum(estimated_tokens), 0)::bigint, count(*) from calls \
      where tenant_id = $1 and integration_id = $2 and reservation_state = 1 \
@@ -170,8 +169,7 @@ pub(super) async fn open_reservations(
     page(db, (COUNT_OPEN_OF, LIST_OPEN_OF), key, decode::open_reservation).await
 }
 
-/// A month's counter without the holds that are due and not yet removed; a month without a row is
-/// the default.
+/// A month's counter without due holds; a month without a row has the default counter.
 pub(super) async fn counter(
     db: &Client,
     tenant_id: TenantId,
@@ -192,7 +190,7 @@ pub(super) async fn counter(
     Ok(stored.unwrap_or_default().without_due(due.unwrap_or_default())?)
 }
 
-/// An account as a decision that changes nothing sees it.
+/// The account at the current time.
 pub(super) async fn account_snapshot(
     db: &Client,
     tenant_id: TenantId,

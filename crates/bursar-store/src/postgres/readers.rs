@@ -1,8 +1,8 @@
-//! Connections that only read, and who may have how many of them.
+//! Reading connections, and how they are shared.
 //!
-//! A question is one transaction that sees one moment and one tenant, in a task of its own, so that a
-//! connection never goes back in the middle of it. A list or a sum that takes too long, or that
-//! nobody waits for any more, is cancelled, and its connection closed.
+//! A read is one transaction with one snapshot and one tenant. It runs in its own task, so that a
+//! connection never returns to the pool inside a transaction. If a list or a sum takes too long, or
+//! its client stops waiting, the statement is cancelled and the connection closed.
 
 use std::io;
 use std::pin::{Pin, pin};
@@ -26,13 +26,13 @@ use crate::read::read_context;
 use crate::read::read_context::{ReadContext, ReadMemory, Requester};
 use crate::read::slots::{ReadSlot, ReadSlots};
 
-/// How long a question waits for a connection.
+/// How long a read waits for a connection.
 const WAIT_MAX: Duration = Duration::from_secs(2);
 /// How long a database that is there may take to say so.
 const PING_MAX: Duration = Duration::from_secs(1);
-/// How long a question of a tenant may run when nothing else is said.
+/// The default time limit of a tenant's read.
 const TIME_MAX: Duration = Duration::from_secs(10);
-/// How long a question about all tenants may run.
+/// The time limit of a read over all tenants.
 pub(super) const OPERATOR_TIME_MAX: Duration = Duration::from_secs(60);
 /// How long a question that nobody waits for may go on: most end by themselves meanwhile, and keep
 /// their connection.
@@ -111,7 +111,7 @@ impl Readers {
         })
     }
 
-    /// Sets how long a question may run, and wait for its turn.
+    /// Sets how long a read may run, and how long it may wait for its turn.
     pub(super) fn limit(&self, time_max: Duration) {
         self.time_max_ms.store(millis(time_max), Ordering::Relaxed);
     }
@@ -161,7 +161,7 @@ impl Readers {
         self.ask(&self.pool, terms, question).await.map_err(StoreError::of_look_up)
     }
 
-    /// Asks for a list or a sum.
+    /// Runs a list or a sum of a tenant.
     pub(super) async fn read<T, Asked>(
         &self,
         context: &ReadContext,
@@ -175,7 +175,7 @@ impl Readers {
         self.read_by(&[&self.lists], context, tenant_id, question).await
     }
 
-    /// Asks something that reads very many rows.
+    /// Runs a read of a tenant over very many rows.
     pub(super) async fn read_much<T, Asked>(
         &self,
         context: &ReadContext,
@@ -214,7 +214,7 @@ impl Readers {
         self.ask(pool, Terms { tenant_id, time_max, ending, memory, slots }, question).await
     }
 
-    /// Asks something about all tenants.
+    /// Runs a read over all tenants.
     pub(super) async fn read_all<T, Asked>(
         &self,
         question: impl FnOnce(Arc<Reader>) -> Asked + Send + 'static,

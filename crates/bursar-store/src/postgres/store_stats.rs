@@ -1,8 +1,8 @@
-//! What watches over the store ask of the whole of it: what is hot, and how much there is.
+//! Statistics over all tenants: integrations near their limits, and sizes.
 //!
-//! No statement crosses tenants: whoever asks about all of them walks them, many at once, each
-//! after the transaction was told whose rows it sees. Where there are very many, a question walks
-//! only some, and the next one goes on from there.
+//! No statement crosses tenants. A read about all of them walks through the tenants, many in one
+//! round trip, and sets the tenant of the transaction before each statement. With very many
+//! tenants, a read walks through some of them, and the next read continues.
 
 use bursar_core::{TenantId, Timestamp};
 use futures_util::future::try_join_all;
@@ -20,14 +20,14 @@ use crate::read::store::StoreStats;
 use crate::rows::columns::Columns;
 use crate::rows::decode;
 
-/// Tenants that are asked about at once.
+/// Tenants in one round trip.
 const TENANTS_AT_ONCE: usize = 256;
-/// Tenants that one question walks.
+/// The limit on the tenants of one read.
 const TENANTS_MAX: usize = 4_096;
 
 const NEXT_TENANTS: &str =
     "select tenant_id from tenants where tenant_id > $1 order by tenant_id limit $2";
-/// What is due and not removed is added up beside what is held.
+/// The sums of due holds are computed besides those of all holds.
 const LIST_LIMITED: &str = "select i.tenant_id, i.integration_id, i.budget_limit_cents, \
      i.token_limit_month, i.rate_limit_rpm, c.used_cost_nanos, c.used_tokens, c.used_calls, \
      c.held_cost_nanos, c.held_tokens, c.held_calls, c.last_at, d.cost_nanos, d.tokens, d.calls \
@@ -45,20 +45,20 @@ const COUNT_OPEN: &str = "select count(*) from calls where tenant_id = $1 \
      and reservation_state = 1 and expires_at > $2";
 const DATA_BYTES: &str = "select pg_database_size(current_database())";
 
-/// Where the walks through all tenants are.
+/// The states of the walks through all tenants.
 #[derive(Default)]
 pub(super) struct Walks {
     near_limits: Mutex<Walk<NearLimits>>,
     open: Mutex<Walk<i64>>,
 }
 
-/// A walk through all tenants that may take several questions.
+/// A walk through all tenants, which may take several reads.
 struct Walk<T> {
-    /// The tenant at which the last question ended; 0 at the start.
+    /// The tenant at which the last read stopped; 0 at the start.
     after: i64,
-    /// What this walk came to so far.
+    /// The result of this walk so far.
     found: Option<T>,
-    /// What the last whole one came to.
+    /// The result of the last complete walk.
     last: Option<T>,
 }
 
@@ -71,8 +71,8 @@ impl<T> Default for Walk<T> {
 impl<T: Clone> Walk<T> {
     /// Goes on, and tells what the last whole walk came to, or this one as long as there is none.
     ///
-    /// `fresh` is what a walk begins with, `ask` sends what is asked about a tenant, and `add` takes
-    /// the answer.
+    /// `fresh` is what a walk begins with, `ask` sends what is asked about a tenant, and `add`
+    /// takes the answer.
     async fn go_on<Answer, Asked>(
         &mut self,
         db: &Client,
@@ -83,7 +83,7 @@ impl<T: Clone> Walk<T> {
     where
         Asked: Future<Output = Result<Answer, StoreError>>,
     {
-        // Whatever goes wrong, the next walk begins at the start, with nothing left out.
+        // After any error, the next walk begins at the start, so that no tenant is left out.
         let mut after = std::mem::take(&mut self.after);
         let mut found = self.found.take().unwrap_or(fresh);
         for _ in 0..TENANTS_MAX / TENANTS_AT_ONCE {

@@ -1,4 +1,4 @@
-//! Finding holds that are due: one node at a time, tenant after tenant, about so many at once.
+//! Finds due holds for the sweep. One node at a time does it, and walks through the tenants.
 
 use std::hash::{BuildHasher, RandomState};
 
@@ -16,17 +16,21 @@ use crate::rows::columns::Columns;
 use crate::rows::decode;
 use crate::write::writer_connection::SweepWork;
 
-/// Tenants that one sweep looks at, how many of them are asked at once whether anything is due, and
-/// of how many what is due is read at once.
+/// The limit on the tenants of one sweep.
 const TENANTS_MAX: i64 = 512;
+/// How many tenants are checked for due holds in one round trip.
 const ASKED_AT_ONCE: usize = 64;
+/// Of how many tenants the due holds are read in one round trip.
 const READ_AT_ONCE: usize = 4;
-/// For how long a node has the sweep to itself, in microseconds: each sweep renews it, one a second,
-/// and nobody sweeps for as long after a node that was killed.
+/// How long a node owns the sweep, in microseconds.
+///
+/// Each sweep, one a second, renews the lease. After a node is killed, no node sweeps for this
+/// long.
 const LEASE_MICROS: i64 = 10_000_000;
 
-/// How much longer than a lease lasts one may seem to last. A longer one is of a time that was taken
-/// back, and nobody has it any more.
+/// How far a lease may exceed its length because clocks differ, in microseconds.
+///
+/// A longer lease is from before an operator set the clock back, and is void.
 const APART_MICROS: i64 = 60_000_000;
 
 const LEASE: &str = "insert into leases (name, holder, until_at) values ('sweep', $1, $2::bigint + $3::bigint) \
@@ -41,19 +45,19 @@ const DUE: &str = "select call_key, estimated_cost_nanos, estimated_tokens, rese
      expires_at, integration_id from calls where tenant_id = $1 \
      and reservation_state = 1 and expires_at <= $2 order by expires_at limit $3";
 
-/// The sweep of a node, whichever of its writers does it.
+/// The sweep of a node, shared by its writers.
 pub(super) struct Sweep {
-    /// The node, among all that take the lease.
+    /// Identifies the node as the holder of the lease.
     holder: String,
     at: Mutex<SweepCursor>,
 }
 
-/// Where a round through the tenants is.
+/// The position of the walk through the tenants.
 #[derive(Clone, Copy, Default)]
 struct SweepCursor {
-    /// The tenant at which the last walk ended.
+    /// The tenant at which the last sweep stopped.
     after: i64,
-    /// Whether a tenant of this round had more that is due than was read of it.
+    /// Whether a tenant of this walk had more due holds than were read.
     is_cut: bool,
 }
 
@@ -63,10 +67,10 @@ impl Sweep {
         Self { holder: format!("{:016x}{:016x}", random(), random()), at: Mutex::default() }
     }
 
-    /// Holds of the next tenants that are due; none while another node sweeps. A tenant with more
-    /// than `limit` of them has its next turn after all others.
+    /// The due holds of the next tenants; none while another node owns the sweep.
     ///
-    /// After an error the client may be in the middle of a transaction.
+    /// A tenant with more than `limit` due holds gets its next turn after all other tenants. After
+    /// an error, the client may be inside a transaction.
     pub(super) async fn sweep_work(
         &self,
         client: &Client,
@@ -91,16 +95,16 @@ impl Sweep {
     }
 }
 
-/// How far a walk through the tenants came.
+/// The result of one part of the walk.
 struct Walked {
-    /// Where it ended, which is the beginning after the last.
+    /// The next position; the beginning after the last tenant.
     at: SweepCursor,
     holds: Vec<Hold>,
-    /// Whether more is due, here or of tenants before.
+    /// Whether there may be more due holds.
     more: bool,
 }
 
-/// Goes through the tenants after one.
+/// Reads the due holds of the tenants after a position.
 async fn walk(
     client: &Client,
     messages: Messages,
@@ -142,7 +146,7 @@ async fn walk(
     Ok(Walked { at, holds, more })
 }
 
-/// The tenant, if it has a hold that is due.
+/// The tenant, if it has a due hold.
 async fn is_due(
     client: &Client,
     tenant_id: TenantId,

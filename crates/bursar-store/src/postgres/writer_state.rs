@@ -1,4 +1,4 @@
-//! The connection of a writer, and its transaction, which begins with the first question in it.
+//! A writer's connection and its transaction, which begins with its first query.
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
@@ -18,13 +18,13 @@ use crate::clock::StoreClock;
 use crate::error::{NotWritable, StoreError};
 use crate::rows::row::AuditRow;
 
-/// How long the database may take for whatever it is asked at once; beyond its own bounds.
+/// The limit on one round trip, in addition to the database's own timeouts.
 const ANSWER_MAX: Duration = Duration::from_secs(20);
-/// Numbers that a writer takes at once, and for how long it uses them: an id tells about when it was
-/// made.
+/// How many id numbers a writer takes from the database at once.
 const NUMBERS: i64 = 8_192;
+/// How long a writer uses them: an id tells approximately when it was made.
 const NUMBERS_LIFE: Duration = Duration::from_secs(1);
-/// Numbers that a transaction begins with at least: those of a change of the control plane.
+/// How many numbers a transaction needs at its begin: enough for a change of the control plane.
 const NUMBERS_LEFT_MIN: i64 = 64;
 
 const TAKE_NUMBERS: &str = "update id_numbers set next_number = greatest(next_number, $2) + $1 \
@@ -42,34 +42,36 @@ pub(super) struct PostgresWriter {
     pub(super) labels: KnownLabels,
     /// Call ids that this transaction claimed, with the entries they were claimed for.
     pub(super) claims: HashMap<CallKey, Option<EntryId>>,
-    /// Integrations that a group turned out to touch beside those that it names.
+    /// Integrations that a group needs although its commands do not name them.
     pub(super) also: BTreeSet<IntegrationId>,
-    /// How many open reservations the tenant may have when this transaction is saved, if others may
-    /// add some meanwhile.
+    /// The limit on the tenant's open reservations when this transaction is saved, if other
+    /// transactions may add reservations meanwhile.
     pub(super) reservations_max: Option<i64>,
     pub(super) sweep: Arc<Sweep>,
     pub(super) audit_key: AuditKey,
-    /// What this transaction adds to the audit log, at its end: the head of a chain is the last row
-    /// that it locks, whatever else it changes after the change that is audited.
+    /// The rows that this transaction adds to the audit log.
+    ///
+    /// They are written just before the commit, so that the head of the chain is the last row that
+    /// the transaction locks.
     pub(super) audits: Vec<AuditRow>,
 }
 
-/// A database that takes no connections takes none a moment later either: whoever waits is told.
+/// A failed connection attempt is not retried: the next one would probably fail too.
 fn no_connection(error: tokio_postgres::Error) -> StoreError {
     StoreError::Unavailable(Arc::new(error))
 }
 
-/// The transaction of the writer.
+/// The state of the writer's transaction.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum TxState {
     None,
-    /// It was begun here and not yet there, because nothing was asked.
+    /// The transaction begins with its first query.
     Deferred,
-    /// Rows of this tenant are seen.
+    /// The transaction is open, and sees the rows of this tenant.
     Begun(Option<TenantId>),
 }
 
-/// A run of numbers that nobody else has.
+/// A range of numbers that no other writer uses.
 #[derive(Default)]
 struct Numbers {
     next: i64,
@@ -104,8 +106,9 @@ impl PostgresWriter {
         })
     }
 
-    /// Asks the database, over a new connection if there is none, so never in a transaction that may
-    /// have lost its own.
+    /// Runs queries, over a new connection if there is none.
+    ///
+    /// Inside a transaction use [`PostgresWriter::query_in_tx`], which refuses a new connection.
     pub(super) fn ask<T>(
         &mut self,
         question: impl AsyncFnOnce(&Client) -> Result<T, StoreError>,
@@ -131,16 +134,17 @@ impl PostgresWriter {
                 return Err(StoreError::Unavailable(Arc::new(late)));
             }
         };
-        // A connection that is lost is seen here at the latest; the next question makes a new one.
-        // One whose session may only read may belong to a standby, or have begun before that ended.
+        // A lost connection is dropped, and the next query opens a new one. A read-only session is
+        // dropped too: it may be on a standby, or be older than a promotion.
         let is_read_only =
             matches!(answer, Err(StoreError::NotWritable { reason: NotWritable::ReadOnly, .. }));
         self.client = Some(client).filter(|client| !client.is_closed() && !is_read_only);
         answer
     }
 
-    /// Refuses to go on with an open transaction on another connection: that one knows nothing of it,
-    /// would write at once whatever it is told, and say yes to a commit of nothing.
+    /// Fails if the connection of an open transaction is lost.
+    ///
+    /// A new connection would commit each statement at once, and accept a commit of nothing.
     fn check_connection(&self) -> Result<(), StoreError> {
         match (self.tx_state, &self.client) {
             (TxState::Begun(_), None) => {
@@ -151,13 +155,12 @@ impl PostgresWriter {
         }
     }
 
-    /// Drops the connection; the next question makes a new one.
+    /// Drops the connection; the next query opens a new one.
     pub(super) fn disconnect(&mut self) {
         self.client = None;
     }
 
-    /// The text that makes sure that a transaction is open in which a tenant's rows are seen, to be
-    /// sent before whatever is asked; nothing when it is so.
+    /// The statements that open a transaction and set its tenant; `None` if that is already done.
     pub(super) fn opening(&mut self, tenant_id: Option<TenantId>) -> Option<String> {
         let text = match (self.tx_state, tenant_id) {
             (TxState::None | TxState::Deferred, _) => tx::begin_write(tenant_id),
@@ -170,7 +173,7 @@ impl PostgresWriter {
         Some(text)
     }
 
-    /// Asks in the transaction of the writer, about rows of a tenant.
+    /// Runs queries about a tenant's rows in the writer's transaction.
     pub(super) fn query_in_tx<T>(
         &mut self,
         tenant_id: Option<TenantId>,
@@ -180,8 +183,8 @@ impl PostgresWriter {
         let (opening, messages) = (self.opening(tenant_id), self.messages);
         self.ask(async move |client| {
             let Some(text) = opening else { return question(client).await };
-            // Sent together, which saves a round trip: where the opening fails and the connection
-            // stands, no row of a tenant is seen or written, because none is named.
+            // Both are sent together, which saves a round trip. If the opening fails, no tenant is
+            // set, so that the query neither reads nor writes rows of a tenant.
             let opening = tx::set(client, &text, messages);
             let (opened, answer) = join!(biased; opening, question(client));
             opened.map_err(store_error)?;
@@ -189,7 +192,7 @@ impl PostgresWriter {
         })
     }
 
-    /// Changes rows of a tenant, however many.
+    /// Runs a statement that changes rows of a tenant.
     pub(super) fn put(
         &mut self,
         tenant_id: TenantId,
@@ -201,7 +204,7 @@ impl PostgresWriter {
         })
     }
 
-    /// The only row of a statement about a tenant, or nothing.
+    /// The only row of a query about a tenant; `None` if there is none.
     pub(super) fn one<T>(
         &mut self,
         tenant_id: TenantId,
@@ -215,12 +218,12 @@ impl PostgresWriter {
         row.as_ref().map(read).transpose()
     }
 
-    /// Begins a transaction, of which the database hears with the first question.
+    /// Begins a transaction; the database gets it with the first query.
     pub(super) fn begin_deferred(&mut self) {
         self.tx_state = TxState::Deferred;
     }
 
-    /// The same with numbers for what is written in it.
+    /// Like [`PostgresWriter::begin_deferred`], with enough numbers for new rows.
     pub(super) fn begin_deferred_with_numbers(&mut self) -> Result<(), StoreError> {
         let Numbers { next, end, .. } = self.numbers;
         if end - next < NUMBERS_LEFT_MIN {
@@ -231,7 +234,7 @@ impl PostgresWriter {
         Ok(())
     }
 
-    /// Commits the transaction, if the database has heard of it.
+    /// Commits the transaction, if it has begun in the database.
     pub(super) fn commit_open(&mut self) -> Result<(), StoreError> {
         self.check_connection()?;
         let open = std::mem::replace(&mut self.tx_state, TxState::None);
@@ -239,7 +242,7 @@ impl PostgresWriter {
             let committed =
                 self.ask(async |client| client.batch_execute("commit").await.map_err(commit_error));
             if let Err(error) = committed {
-                // Whatever became of it, this connection is not asked about it.
+                // The result of the commit may be unknown, so the connection is not used again.
                 self.disconnect();
                 return Err(error);
             }
@@ -247,7 +250,7 @@ impl PostgresWriter {
         Ok(())
     }
 
-    /// Takes the transaction back, if the database has heard of it.
+    /// Rolls the transaction back, if it has begun in the database.
     pub(super) fn rollback_open(&mut self) {
         let open = std::mem::replace(&mut self.tx_state, TxState::None);
         if matches!(open, TxState::Begun(_)) && self.client.is_some() {
@@ -269,8 +272,8 @@ impl PostgresWriter {
             return Ok(next);
         }
         if is_open {
-            // Numbers that are taken in a transaction are given back with it, and would be given
-            // to someone else: the next attempt takes them before it begins.
+            // A rollback would return numbers that were taken in the transaction, and another
+            // writer could get them too. The next attempt takes them before it begins.
             self.numbers = Numbers::default();
             return Err(StoreError::Retry(Arc::new(std::io::Error::other("no ids are left"))));
         }

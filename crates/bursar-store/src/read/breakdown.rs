@@ -1,8 +1,10 @@
-//! Usage by what took it: the largest groups of some days, and the same step by step.
+//! Breakdowns and series of usage: their filters and results.
 //!
-//! How many groups there are is not bounded by anything that a question can know, so a question
-//! says how many it wants; the others are what is left of the total. What is made of the rollups
-//! is written here once; a database only reads them ([`crate::read::aggregate`] adds them up).
+//! The number of groups has no limit, so a filter says how many of the largest groups to return.
+//! The other groups are the rest of the total.
+//!
+//! Deliberately absent: reading rollups, which each database does, and adding them up, which
+//! [`crate::read::aggregate`] does.
 
 use std::collections::BTreeMap;
 
@@ -11,7 +13,7 @@ use bursar_core::{Day, IntegrationId};
 use crate::read::sums::Sums;
 use crate::rows::rollup::Grain;
 
-/// By what usage is told apart.
+/// How usage is grouped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum GroupBy {
     Integration,
@@ -23,7 +25,7 @@ pub enum GroupBy {
     Session,
 }
 
-/// One of the things that usage is told apart by.
+/// One group of usage.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Group {
     Integration { integration_id: IntegrationId, name: String, provider_type: String },
@@ -34,7 +36,7 @@ pub enum Group {
 }
 
 impl Group {
-    /// The bytes of its texts.
+    /// The bytes of the group's texts.
     pub(crate) fn text_bytes(&self) -> usize {
         match self {
             Self::Integration { integration_id: _, name, provider_type } => {
@@ -48,7 +50,7 @@ impl Group {
     }
 }
 
-/// A question for the largest groups of some days, both inclusive.
+/// A filter for the largest groups from `first` to `last`, inclusive.
 #[derive(Clone, Copy, Debug)]
 pub struct BreakdownFilter {
     pub by: GroupBy,
@@ -59,26 +61,26 @@ pub struct BreakdownFilter {
     pub groups_max: usize,
 }
 
-/// The largest groups of some days, by cost.
+/// The largest groups of some days, ordered by cost.
 #[derive(Clone, Debug, Default)]
 pub struct Breakdown {
-    /// All usage, in groups or not.
+    /// All usage, including that of groups that are not listed.
     pub total: Sums,
     /// The largest groups, the largest first.
     pub groups: Vec<(Group, Sums)>,
 }
 
-/// How long a step is.
+/// The length of a step.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Step {
     Hour,
     Day,
 }
 
-/// A question for usage step by step, over days, both inclusive.
+/// A filter for usage by step from `first` to `last`, inclusive.
 #[derive(Clone, Copy, Debug)]
 pub struct SeriesFilter {
-    /// By what; by nothing for the total. Agents and sessions have no hours.
+    /// The grouping; `None` for the total only. Agents and sessions have no hourly rollups.
     pub by: Option<GroupBy>,
     pub step: Step,
     pub integration_id: Option<IntegrationId>,
@@ -88,21 +90,21 @@ pub struct SeriesFilter {
     pub groups_max: usize,
 }
 
-/// Usage step by step.
+/// Usage by step.
 #[derive(Clone, Debug, Default)]
 pub struct Series {
-    /// The groups that are told apart, the largest first.
+    /// The listed groups, the largest first.
     pub groups: Vec<Group>,
-    /// What each step came to, in order; steps without calls are absent.
+    /// The steps in order, without those that have no calls.
     pub steps: BTreeMap<i32, SeriesStep>,
 }
 
-/// What one step came to.
+/// The usage of one step.
 #[derive(Clone, Debug, Default)]
 pub struct SeriesStep {
     /// All usage of the step.
     pub total: Sums,
-    /// By group, as far as groups are told apart: the place in [`Series::groups`].
+    /// The sums of the listed groups, by index into [`Series::groups`].
     pub groups: BTreeMap<usize, Sums>,
 }
 
@@ -125,7 +127,7 @@ impl Step {
 }
 
 impl GroupBy {
-    /// The rollups of days that tell these groups apart; none do for sessions.
+    /// The daily rollups with this grouping; `None` for sessions.
     pub(crate) const fn day_grain(self) -> Option<Grain> {
         match self {
             Self::Integration | Self::Model | Self::Provider => Some(Grain::Day),

@@ -1,12 +1,15 @@
-//! The history, newest first, a page at a time: what is the same on every database.
+//! Pages of the history, newest first: the part that all databases share.
 //!
-//! Each filter has an index to walk from the newest entry to the oldest; the other filters are
-//! looked at on the way. Without a filter, or by model, a whole tenant is the merge of its
-//! integrations. How many entries a page may look at is bounded, so that two filters that seldom
-//! meet cost one page no more than any other: the page then ends early and says where to go on.
-//! A page at an offset does not end early, because whoever adds up offsets would pass over what it
-//! lacks: it looks at as many entries as it takes within the time of a read.
-//! Absent: the walks themselves, which are statements of a database.
+//! Each filter has an index, which is walked from the newest entry to the oldest; the other filters
+//! are checked on the way. Without a filter, or by model, the history of a tenant is the merge of
+//! its integrations. The number of entries that a page may check is limited, so that a page never
+//! gets expensive if two filters rarely match together. Such a page ends early and says where to
+//! continue.
+//!
+//! A page at an offset does not end early, because a client that adds up offsets would skip
+//! entries. It checks as many entries as the time limit of a read permits.
+//!
+//! Deliberately absent: the walks themselves, which are statements of each database.
 
 use bursar_core::{EntryId, PolicyResult};
 
@@ -14,21 +17,21 @@ use crate::error::StoreError;
 use crate::read::store::{HistoryFilter, HistoryPage, HistoryPart, HistoryPosition, Page};
 use crate::rows::row::UsageRow;
 
-/// Entries that one page passes over, shared by the walks that are merged.
+/// The limit on the entries that one page skips, shared by its merged walks.
 const PASSED_MAX: usize = 20_000;
-/// Entries that each walk may pass over, however many there are.
+/// How many entries each walk may skip regardless of the number of walks.
 const PASSED_MIN: usize = 50;
-/// What a page at an offset may pass over, which takes longer than any read may.
+/// The same for a page at an offset, which the time limit of a read ends first.
 const PASSED_BY_WHOLE_MAX: usize = u32::MAX as usize;
-/// Bytes of metadata and messages after which a page ends, so that a page fits into memory whatever
-/// its entries carry.
+/// The limit on the metadata and messages of a page, so that every page fits into memory.
 const PAGE_BYTES_MAX: usize = 1024 * 1024;
-/// The same of a page at an offset, which is refused beyond that. What the answers of a tenant may
-/// take by default has room for not much more, as a text is in memory twice.
+/// The same for a page at an offset, which is refused beyond it.
+///
+/// The default memory of a tenant's answers fits little more, because texts are in memory twice.
 const WHOLE_BYTES_MAX: usize = 4 * 1024 * 1024;
-/// The same of a page of an export, which stays in memory for as long as its client takes nothing.
+/// The same for a page of an export, which stays in memory until a slow client has taken it.
 const EXPORT_BYTES_MAX: usize = 64 * 1024;
-/// Entries of such a page.
+/// The limit on the entries of a page of an export.
 const EXPORT_ROWS_MAX: u32 = 256;
 
 /// Where a page ends.
@@ -40,7 +43,7 @@ pub(crate) struct Cut {
 }
 
 impl Cut {
-    /// Of a page of an export.
+    /// The end of a page of an export.
     pub(crate) const EXPORT: Self = Self {
         page: Page { offset: 0, limit: EXPORT_ROWS_MAX },
         bytes_max: EXPORT_BYTES_MAX,
@@ -61,7 +64,7 @@ impl From<HistoryPart> for Cut {
 }
 
 impl Cut {
-    /// Refuses a page that ends early where that would lose entries.
+    /// Refuses a page that ends early if the client would skip entries.
     fn check(self, page: HistoryPage) -> Result<HistoryPage, StoreError> {
         let is_short = page.rows.len() < self.page.limit as usize && page.next.is_some();
         if self.is_whole && is_short { Err(StoreError::ReadTooLarge) } else { Ok(page) }
@@ -82,7 +85,7 @@ pub(crate) enum Way {
 }
 
 impl Way {
-    /// The most selective one that a filter has.
+    /// The most selective index for a filter.
     pub(crate) fn of(filter: &HistoryFilter) -> Self {
         if filter.session_id.is_some() {
             Self::Session
@@ -99,7 +102,7 @@ impl Way {
         }
     }
 
-    /// Whether it leads through one integration, so that a tenant is the merge of all of its.
+    /// Whether the index is by integration, so that a tenant's history is a merge.
     pub(crate) const fn is_of_integration(self) -> bool {
         match self {
             Self::Time | Self::Model => true,
@@ -119,21 +122,21 @@ pub(crate) struct Stretch {
     pub(crate) after_id: i64,
 }
 
-/// A page in the making: the newest places that the walks found so far.
+/// A page under construction: the newest positions that the walks have found so far.
 #[derive(Debug)]
 pub(crate) struct Merge {
     cut: Cut,
     offset: usize,
-    /// Up to this place the page goes.
+    /// The last position of the page.
     last: usize,
     passed_max: usize,
     places: Vec<HistoryPosition>,
-    /// The newest place at which a walk gave up.
+    /// The newest position at which a walk gave up.
     horizon: Option<HistoryPosition>,
 }
 
 impl Merge {
-    /// A page that so many walks make together.
+    /// A page from a number of walks.
     pub(crate) fn new(cut: Cut, walks: usize) -> Self {
         let Page { offset, limit } = cut.page;
         let (offset, last) = (offset as usize, offset as usize + limit as usize);
@@ -142,18 +145,19 @@ impl Merge {
         Self { cut, offset, last, passed_max, places: Vec::new(), horizon: None }
     }
 
-    /// How many entries a walk may find; one more than asked for tells whether there is more.
+    /// How many entries a walk may find: one more than requested, to tell whether there are more.
     pub(crate) const fn wanted(&self) -> usize {
         self.last + 1
     }
 
-    /// At how many entries that do not match a walk gives up.
+    /// After how many skipped entries a walk gives up.
     pub(crate) const fn passed_max(&self) -> usize {
         self.passed_max
     }
 
-    /// Where the next walk goes: once the page is full, or ends early, only what is newer than its
-    /// last place matters.
+    /// The range of the next walk.
+    ///
+    /// After the page is full or ends early, only entries newer than its last position matter.
     pub(crate) fn stretch(&self, filter: &HistoryFilter) -> Stretch {
         let floor = self.places.get(self.last).copied().max(self.horizon);
         let start = filter.start.max(floor.map(|place| place.occurred_at));
@@ -168,25 +172,25 @@ impl Merge {
         }
     }
 
-    /// Takes an entry that matches.
+    /// Adds a matching entry.
     pub(crate) fn found(&mut self, place: HistoryPosition) {
         self.places.push(place);
     }
 
-    /// Takes note that a walk gave up at this entry.
+    /// Notes that a walk gave up at this entry.
     pub(crate) fn gave_up(&mut self, place: HistoryPosition) {
         self.horizon = self.horizon.max(Some(place));
     }
 
-    /// Keeps the newest of what was found, after one or more walks.
+    /// Drops all but the newest positions, after one or more walks.
     pub(crate) fn settle(&mut self) {
         self.places.sort_unstable_by(|a, b| b.cmp(a));
         self.places.truncate(self.wanted());
     }
 
-    /// What is on the page, after all walks.
+    /// The finished page, after all walks.
     pub(crate) fn into_picked(mut self) -> Picked {
-        // Beyond the first place where a walk gave up, others may have what it did not come to.
+        // Beyond the first position where a walk gave up, entries may be missing.
         self.places.retain(|place| self.horizon.is_none_or(|horizon| *place >= horizon));
         let next = match self.places.get(self.last) {
             Some(_) => self.last.checked_sub(1).and_then(|at| self.places.get(at)).copied(),
@@ -198,7 +202,7 @@ impl Merge {
     }
 }
 
-/// The places on a page, and where the next one begins.
+/// The positions of a page, and the position of the next page.
 #[derive(Debug)]
 pub(crate) struct Picked {
     cut: Cut,
@@ -207,12 +211,12 @@ pub(crate) struct Picked {
 }
 
 impl Picked {
-    /// After how many bytes of texts the page ends.
+    /// The limit on the bytes of texts.
     pub(crate) const fn bytes_max(&self) -> usize {
         self.cut.bytes_max
     }
 
-    /// Reads the entries in their order, until their texts have more bytes than that.
+    /// Reads the entries in order, until their texts exceed the limit.
     pub(crate) fn page(
         self,
         mut entry: impl FnMut(EntryId) -> Result<Option<UsageRow>, StoreError>,

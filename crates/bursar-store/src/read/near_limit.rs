@@ -28,7 +28,7 @@ impl NearLimit {
         Some(sums.state(&limit))
     }
 
-    /// The larger of the shares of its limits, in millionths.
+    /// The used share of the fullest limit, in millionths.
     fn limit_share_millionths(&self) -> i128 {
         let share =
             |measure| self.state(measure).map(|state| state.taken() * 1_000_000 / state.amount);

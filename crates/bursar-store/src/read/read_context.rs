@@ -1,52 +1,53 @@
-//! For whom a store reads, and how much memory what it finds may take.
+//! The context of a read: who requests it, and the memory that its result may use.
 //!
-//! A store's rows become an answer piece by piece. Each piece takes its memory from a [`ReadMemory`]
-//! before it is kept, so that many answers in the making cannot take more than was set aside for
-//! them. Absent: how much that is, which the server decides.
+//! Rows become a result piece by piece. Each piece takes its memory from a [`ReadMemory`] first, so
+//! that concurrent reads cannot exceed the memory that is set aside for them.
+//!
+//! Deliberately absent: the size of that memory, which the server decides.
 
 use std::fmt;
 use std::sync::Arc;
 
 use crate::error::StoreError;
 
-/// About what a row of a list takes beside its texts: as it is read, as it is shown, and as JSON.
+/// The approximate memory of a list's row without its texts: as a row, as a view, and as JSON.
 const ROW_BYTES: usize = 1_024;
-/// About what one set of sums takes: as it is added up, and as JSON.
+/// The approximate memory of one set of sums: while it is added up, and as JSON.
 pub(crate) const SUMS_BYTES: usize = 700;
 
-/// For whom a store reads.
+/// Who requests a read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Requester {
-    /// The tenant that a method names: it shares readers with other tenants.
+    /// The tenant that the method names. Tenants share a pool of readers.
     Tenant,
-    /// The operator, who has readers that no tenant can use up.
+    /// The operator, who has separate readers, so that no tenant can use them up.
     Operator,
 }
 
-/// Why there is no memory for a piece of an answer.
+/// Why there is no memory for a piece of a result.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ReadMemoryError {
-    /// Other answers have it now.
+    /// Other results use it now.
     InUse,
-    /// This answer alone is larger than one may be.
+    /// This result alone exceeds the limit on one result.
     TooLarge,
 }
 
-/// The memory that an answer may take while it is built.
+/// The memory that a result may use while it is built.
 pub trait ReadMemory: Send + Sync {
-    /// Takes so many bytes.
+    /// Takes `bytes` of memory.
     ///
     /// # Errors
-    /// [`ReadMemoryError`]; then nothing was taken.
+    /// [`ReadMemoryError`]; nothing is taken then.
     fn take(&self, bytes: usize) -> Result<(), ReadMemoryError>;
 
-    /// Gives bytes back that were taken for what is no longer kept.
+    /// Gives back memory that was taken before.
     fn give_back(&self, bytes: usize);
 }
 
-/// Memory without a bound, for what is small whatever is stored.
+/// Unlimited memory, for results that are always small.
 #[derive(Clone, Copy, Debug)]
-pub struct UnlimitedReadMemory;
+pub(crate) struct UnlimitedReadMemory;
 
 impl ReadMemory for UnlimitedReadMemory {
     fn take(&self, _: usize) -> Result<(), ReadMemoryError> {
@@ -56,7 +57,7 @@ impl ReadMemory for UnlimitedReadMemory {
     fn give_back(&self, _: usize) {}
 }
 
-/// For whom a store reads, and where the memory of the answer comes from.
+/// Who requests a read, and the memory that its result may use.
 #[derive(Clone)]
 pub struct ReadContext {
     pub requester: Requester,
@@ -64,7 +65,7 @@ pub struct ReadContext {
 }
 
 impl ReadContext {
-    /// Reads for whoever asks, without a bound on what is kept.
+    /// A context with unlimited memory.
     pub fn unlimited(requester: Requester) -> Self {
         Self { requester, memory: Arc::new(UnlimitedReadMemory) }
     }
@@ -82,13 +83,13 @@ impl fmt::Debug for ReadContext {
     }
 }
 
-/// Takes memory for a row of a list whose texts have so many bytes.
+/// Takes the memory of a list's row whose texts have `text_bytes` bytes.
 pub(crate) fn take_row(memory: &dyn ReadMemory, text_bytes: usize) -> Result<(), StoreError> {
-    // Texts are kept as they are read, and once more as JSON.
+    // Texts are in memory twice: as they are read, and as JSON.
     Ok(memory.take(ROW_BYTES + 2 * text_bytes)?)
 }
 
-/// Memory of what is kept for a part of a question only.
+/// Memory that is needed for a part of a read only; dropping it gives the memory back.
 pub(crate) struct ScratchMemory<'a> {
     memory: &'a dyn ReadMemory,
     bytes: usize,

@@ -1,8 +1,10 @@
-//! Which reads may run: a bounded number at once, shared between tenants.
+//! Slots that limit how many reads run at once, shared fairly between tenants.
 //!
-//! A tenant holds at most half of the slots, even while nobody else wants one, so that a tenant that
-//! comes finds one free. Reads beyond that wait; tenants take turns, and each may have only so many
-//! waiting. Who runs what is the business of a database.
+//! One tenant holds at most half of the slots, even if no other tenant is reading, so that the next
+//! tenant finds one free. Further reads wait, and tenants take turns. The number of waiting reads
+//! of a tenant is limited.
+//!
+//! Deliberately absent: running the reads, which each database does.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
@@ -14,14 +16,14 @@ use tokio::sync::oneshot;
 
 use crate::error::StoreError;
 
-/// Reads of one tenant that may wait. A dashboard asks for this many panels at once.
+/// The limit on waiting reads of one tenant. A dashboard requests up to this many panels at once.
 const TENANT_WAITING_MAX: usize = 64;
 
-/// A number of reads that may run at once.
+/// A fixed number of slots.
 #[derive(Clone)]
 pub(crate) struct ReadSlots(Arc<Mutex<State>>);
 
-/// Leave to run a read, until it is dropped.
+/// A slot that a read holds until it is dropped.
 pub(crate) struct ReadSlot {
     slots: ReadSlots,
     tenant_id: TenantId,
@@ -31,11 +33,11 @@ type Waiter = oneshot::Sender<ReadSlot>;
 
 struct State {
     free: usize,
-    /// How many one tenant may hold.
+    /// The limit on the slots of one tenant.
     share: usize,
     held: HashMap<TenantId, usize>,
     waiting: HashMap<TenantId, VecDeque<Waiter>>,
-    /// Whose turn it is next: every tenant that waits, once.
+    /// The waiting tenants in the order of their turns, each once.
     order: VecDeque<TenantId>,
 }
 
@@ -53,8 +55,7 @@ impl ReadSlots {
     /// Waits for a slot.
     ///
     /// # Errors
-    /// [`StoreError::Overloaded`] when too many reads of this tenant wait, or none could run for
-    /// so long.
+    /// [`StoreError::Overloaded`] if too many reads of this tenant wait, or `wait_max` passes.
     pub(crate) async fn take(
         &self,
         tenant_id: TenantId,
@@ -69,9 +70,10 @@ impl ReadSlots {
         }
     }
 
-    /// Hands out what is free.
+    /// Hands out the free slots.
     fn grant(&self) {
-        // One at a time and without the lock: a slot that nobody waits for any more comes back here.
+        // The lock is released before each send: sending to a read that stopped waiting drops the
+        // slot, which calls `grant` again.
         while let Some((tenant_id, waiter)) = {
             let mut state = self.0.lock();
             state.next()
@@ -102,7 +104,7 @@ impl State {
         Ok(())
     }
 
-    /// Takes a slot for the tenant whose turn it is, of those that hold less than their share.
+    /// Takes a slot for the next tenant that holds less than its share.
     fn next(&mut self) -> Option<(TenantId, Waiter)> {
         let mut at = 0;
         while self.free > 0
@@ -198,13 +200,13 @@ mod tests {
         drop(first.pop());
         assert!(slots.take(tenant(1), LONG).await.is_ok());
         drop(first);
-        // The one that gave up is swept with the next that comes.
+        // The next read removes the waiter that gave up.
         assert!(slots.take(tenant(1), LONG).await.is_ok());
         assert!(is_clean(&slots, 4));
     }
 
     #[tokio::test]
-    async fn one_of_one_is_a_share() {
+    async fn a_single_slot_is_a_whole_share() {
         let slots = ReadSlots::new(1);
         assert!(slots.take(tenant(1), LONG).await.is_ok());
         assert!(is_clean(&slots, 1));
@@ -234,14 +236,14 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn so_many_reads_of_a_tenant_wait_and_those_of_others_as_well() {
+    async fn the_number_of_waiting_reads_is_limited_for_each_tenant() {
         let slots = ReadSlots::new(1);
         let busy = slots.take(tenant(9), LONG).await.expect("a slot");
         let mut waiting: Vec<Taking> = (0..TENANT_WAITING_MAX).map(|_| asked(&slots, 1)).collect();
         let refused = slots.take(tenant(1), LONG).await;
         assert!(matches!(refused, Err(StoreError::Overloaded)));
         let other = asked(&slots, 2);
-        // Whoever stops waiting makes room.
+        // A read that stops waiting makes room for another.
         waiting.pop();
         let last = asked(&slots, 1);
         drop((waiting, last, other, busy));
@@ -249,7 +251,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_slot_that_comes_too_late_goes_to_the_next() {
+    async fn a_slot_for_a_read_that_gave_up_goes_to_the_next() {
         let slots = ReadSlots::new(1);
         let busy = slots.take(tenant(9), LONG).await.expect("a slot");
         let (gone, mut next) = (asked(&slots, 1), asked(&slots, 2));

@@ -1,4 +1,4 @@
-//! What can be asked of storage beside the write path: reads, which never wait for a writer.
+//! The trait [`Store`] and the types of its reads. Reads never wait for a writer.
 
 use std::sync::Arc;
 
@@ -22,39 +22,36 @@ use crate::rows::row::{DecisionRow, IntegrationRow, KeyRow, TenantRow, UsageRow}
 /// A page by offset.
 #[derive(Clone, Copy, Debug)]
 pub struct Page {
-    /// Rows to pass over.
+    /// How many rows to skip.
     pub offset: u32,
-    /// Rows to give.
+    /// How many rows to return at most.
     pub limit: u32,
 }
 
-/// Rows of a page, and how many there are in all.
+/// The rows of a page, and the total.
 #[derive(Clone, Debug)]
 pub struct Paged<T> {
     pub rows: Vec<T>,
-    /// All that match.
+    /// How many rows match, on all pages.
     pub total: i64,
 }
 
-/// Which integrations are asked for.
+/// A filter of integrations.
 #[derive(Clone, Debug, Default)]
 pub struct IntegrationFilter {
-    /// Only in this status.
     pub status: Option<bursar_core::IntegrationStatus>,
-    /// Only of this provider.
     pub provider_type: Option<String>,
 }
 
-/// A place in the history, which runs from the newest to the oldest entry.
+/// A position in the history, which runs from the newest to the oldest entry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct HistoryPosition {
-    /// The instant of the entry.
     pub occurred_at: Timestamp,
-    /// The entry, which orders entries of one instant.
+    /// Orders the entries of one instant.
     pub entry_id: EntryId,
 }
 
-/// Which entries are asked for.
+/// A filter of entries.
 #[derive(Clone, Debug, Default)]
 pub struct HistoryFilter {
     pub integration_id: Option<IntegrationId>,
@@ -63,23 +60,25 @@ pub struct HistoryFilter {
     pub session_id: Option<String>,
     pub policy_result: Option<PolicyResult>,
     pub errors_only: bool,
-    /// From this instant on.
+    /// The first instant, inclusive.
     pub start: Option<Timestamp>,
-    /// Up to, not including, this instant.
+    /// The last instant, exclusive.
     pub end: Option<Timestamp>,
-    /// Only what comes after this place, that is, older entries.
+    /// Only entries after this position, which are older.
     pub after: Option<HistoryPosition>,
 }
 
-/// Which entries of the history make up a page.
+/// How to page through the history.
 #[derive(Clone, Copy, Debug)]
 pub enum HistoryPart {
-    /// Up to so many, for a reader who goes on at [`HistoryPage::next`]. Filters that seldom meet,
-    /// and entries with long texts, make a page shorter.
+    /// At most this many entries, for a client that continues at [`HistoryPage::next`].
+    ///
+    /// Filters with few matches and entries with long texts make a page shorter.
     UpTo(u32),
-    /// The page at an offset, for a reader who adds up offsets: as many entries as it asks for,
-    /// unless the history ends in it. [`StoreError::ReadTooLarge`] when its texts have more than
-    /// 4 MiB.
+    /// The page at an offset, for a client that adds up offsets.
+    ///
+    /// Only the last page has fewer entries than requested. The read fails with
+    /// [`StoreError::ReadTooLarge`] if the texts of the page exceed 4 MiB.
     Whole(Page),
 }
 
@@ -87,37 +86,34 @@ pub enum HistoryPart {
 #[derive(Clone, Debug, Default)]
 pub struct HistoryPage {
     pub rows: Vec<UsageRow>,
-    /// Where the next page begins, if there may be more.
+    /// The position of the next page, if there may be one.
     pub next: Option<HistoryPosition>,
 }
 
-/// Which calls are counted; by rollups, so only by what they tell apart.
+/// A filter of calls to count, limited to what rollups distinguish.
 #[derive(Clone, Debug)]
 pub struct CallFilter {
-    /// Only of this integration.
     pub integration_id: Option<IntegrationId>,
-    /// Only of this model or agent.
     pub label: Option<CallLabel>,
-    /// Only calls that came out like this.
     pub outcome: Option<CallOutcome>,
-    /// From this day on.
+    /// The first day, inclusive.
     pub first: Day,
-    /// Up to this day, inclusive.
+    /// The last day, inclusive.
     pub last: Day,
 }
 
-/// A label that rollups tell apart.
+/// A label that rollups distinguish.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum CallLabel {
-    /// A model, of whatever provider.
+    /// A model, of any provider.
     Model(String),
     Agent(String),
 }
 
-/// How a call came out, as far as rollups count it.
+/// An outcome of calls that rollups count.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum CallOutcome {
-    /// With an error.
+    /// The call ended with an error.
     Failed,
     /// Blocked by the caller's own policy.
     Blocked,
@@ -143,24 +139,23 @@ pub struct DayUsage {
     pub sums: Sums,
 }
 
-/// Which days are asked for.
+/// A filter of days and integrations.
 #[derive(Clone, Copy, Debug)]
 pub struct DayFilter {
-    /// Only of this integration.
     pub integration_id: Option<IntegrationId>,
-    /// From this day on.
+    /// The first day, inclusive.
     pub first: Day,
-    /// Up to this day, inclusive.
+    /// The last day, inclusive.
     pub last: Day,
-    /// Only what comes after this place.
+    /// Only rows after this position.
     pub after: Option<DayPosition>,
 }
 
-/// A place in the list of days and integrations, which runs from the first day to the last.
+/// A position in the list of days and integrations, which runs from the first day to the last.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct DayPosition {
     pub day: Day,
-    /// The integration, which orders the rows of a day.
+    /// Orders the rows of a day.
     pub integration_id: IntegrationId,
 }
 
@@ -169,54 +164,50 @@ pub struct DayPosition {
 pub struct DayPage {
     /// The rows, by day and then by integration.
     pub rows: Vec<DayUsage>,
-    /// Where the next page begins, if there is more.
+    /// The position of the next page, if there is one.
     pub next: Option<DayPosition>,
-    /// All rows that match, before and after the page; nothing when they are more than are counted.
+    /// How many rows match, on all pages; `None` if there are more than [`Store`] counts (10,000).
     pub total: Option<i64>,
 }
 
-/// Rows of the list of days and integrations that are counted for a total.
+/// The limit on the rows that are counted for a total.
 pub(crate) const DAYS_COUNTED_MAX: i64 = 10_000;
 
 impl DayPage {
-    /// What is told of `counted` rows, of which no more than [`DAYS_COUNTED_MAX`] and one were
-    /// looked for.
+    /// The total of `counted` rows, where counting stopped at [`DAYS_COUNTED_MAX`] plus one.
     pub(crate) fn total_of(counted: i64) -> Option<i64> {
         (counted <= DAYS_COUNTED_MAX).then_some(counted)
     }
 }
 
 impl DayFilter {
-    /// The day and the integration after which the rows come, as they are stored.
+    /// The stored day and integration after which the rows begin.
     pub(crate) fn start(&self) -> (i32, i64) {
         let after = self.after.map(|place| (place.day.number(), place.integration_id.number()));
         after.unwrap_or((i32::MIN, i64::MIN))
     }
 }
 
-/// Which decisions are asked for.
+/// A filter of stored decisions.
 #[derive(Clone, Debug, Default)]
 pub struct DecisionFilter {
-    /// Only about this integration.
     pub integration_id: Option<IntegrationId>,
-    /// Only about this call.
     pub call_id: Option<String>,
-    /// Only with this answer.
     pub verdict: Option<Verdict>,
-    /// Only for this reason, the first one of the decision.
+    /// The first reason of the decision.
     pub code: Option<ReasonCode>,
-    /// Only those that were met again at or after this instant.
+    /// Only decisions that last occurred at this instant or later.
     pub start: Option<Timestamp>,
-    /// Only those that were met first before this instant.
+    /// Only decisions that first occurred before this instant.
     pub end: Option<Timestamp>,
-    /// Only older ones than this.
+    /// Only decisions older than this one.
     pub before: Option<DecisionId>,
 }
 
-/// An account as it stands, with the instant to decide at.
+/// An account at one instant.
 #[derive(Clone, Debug)]
 pub struct AccountSnapshot {
-    /// The account, in which only holds that are open at `now` count.
+    /// The account, without holds that are due at `now`.
     pub account: Account,
     pub now: Timestamp,
 }
@@ -228,65 +219,65 @@ pub struct OpenReservation {
     pub reservation: Reservation,
 }
 
-/// How much is stored, for whoever watches the server.
+/// Statistics of a store, for monitoring.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct StoreStats {
-    /// Tenants, whatever their lifecycle.
+    /// Tenants in any lifecycle state.
     pub tenants: i64,
-    /// Reservations that hold now.
+    /// Open reservations that are not due.
     pub open_reservations: i64,
-    /// What the data takes on disk, in bytes; 0 when it cannot be told.
+    /// The size of the data on disk; 0 if it is unknown.
     pub data_bytes: u64,
-    /// What the write-ahead log takes on disk, in bytes; 0 when it cannot be told.
+    /// The size of the write-ahead log on disk; 0 if it is unknown.
     pub log_bytes: u64,
     /// Whether the log is kept until the next start, because the data file was not synced.
     pub is_log_kept: bool,
 }
 
-/// A store of Bursar: what any of its databases answers.
+/// The reads of a store, which every database implements.
 ///
-/// Every method about a tenant takes the tenant first and answers nothing of any other. A method
-/// that lists or sums is refused with [`StoreError::Overloaded`] when too many of the tenant wait,
-/// and with [`StoreError::ReadTooLarge`] when it takes too long or finds too much.
+/// A method about a tenant takes the tenant id first, and never returns rows of another tenant. A
+/// list or a sum fails with [`StoreError::Overloaded`] if too many reads of the tenant wait, and
+/// with [`StoreError::ReadTooLarge`] if it takes too long or finds too much.
 #[async_trait]
 pub trait Store: Send + Sync + 'static {
-    /// Bursar's time, by which everything is decided; it is not the wall clock's.
+    /// Bursar's time, which all decisions use; the wall clock can differ from it.
     fn now(&self) -> Timestamp {
         self.clock().now
     }
 
-    /// Bursar's time and the wall clock beside it, looked at now.
+    /// Bursar's time and the wall clock, read now.
     fn clock(&self) -> ClockState;
 
-    /// Whether writes and decisions go on.
+    /// Checks that the clock permits writes and decisions.
     ///
     /// # Errors
-    /// [`StoreError::ClockJumped`] while the wall clock is ahead and not believed.
+    /// [`StoreError::ClockJumped`] while the wall clock is ahead and not trusted.
     fn check_clock(&self) -> Result<(), StoreError> {
         decidable(&self.clock()).map(|_| ())
     }
 
-    /// Asks whether the database answers, and takes writes, by a way that no other question takes.
+    /// Checks that the database responds and accepts writes, on a connection of its own.
     async fn ping(&self) -> Result<(), StoreError>;
 
-    /// Whether the next write may fail for want of room on the disk, as far as that can be told without
-    /// a write. Cheap, and never wrong in the other direction for long: a probe decides.
+    /// Whether the next write may fail because the disk is full, as far as a cheap check can tell.
+    ///
+    /// If it may, a write probe decides.
     fn doubts_writes(&self) -> bool {
         false
     }
 
-    /// The same store, read for someone whose answer may take only so much memory.
+    /// The same store, whose reads use `context`.
     fn with_context(&self, context: ReadContext) -> Arc<dyn Store>;
 
-    /// The account of an integration with the current month, deleted integrations included.
+    /// The account of an integration, deleted or not, with the current month.
     async fn account_snapshot(
         &self,
         tenant_id: TenantId,
         integration_id: IntegrationId,
     ) -> Result<Option<AccountSnapshot>, StoreError>;
 
-    /// A month of an account, in which only holds that are open now count; what nobody used is the
-    /// default.
+    /// The counter of a month, without due holds; an unused month has the default counter.
     async fn counter(
         &self,
         tenant_id: TenantId,
@@ -294,7 +285,7 @@ pub trait Store: Send + Sync + 'static {
         month: Month,
     ) -> Result<Counter, StoreError>;
 
-    /// The open reservations of a tenant, or of one integration, by expiry.
+    /// The open reservations of a tenant or an integration, in order of expiry.
     async fn open_reservations(
         &self,
         tenant_id: TenantId,
@@ -323,21 +314,23 @@ pub trait Store: Send + Sync + 'static {
         page: Page,
     ) -> Result<Paged<KeyRow>, StoreError>;
 
-    /// A live integration.
+    /// An integration that is not deleted.
     async fn integration(
         &self,
         tenant_id: TenantId,
         integration_id: IntegrationId,
     ) -> Result<Option<IntegrationRow>, StoreError>;
 
-    /// Whether the tenant has or had this integration; its usage stays when it is deleted.
+    /// Whether the tenant has this integration, deleted or not.
+    ///
+    /// The usage of a deleted integration stays readable.
     async fn knows_integration(
         &self,
         tenant_id: TenantId,
         integration_id: IntegrationId,
     ) -> Result<bool, StoreError>;
 
-    /// The live integrations of a tenant, oldest first.
+    /// The integrations of a tenant that are not deleted, oldest first.
     async fn integrations(
         &self,
         tenant_id: TenantId,
@@ -345,7 +338,7 @@ pub trait Store: Send + Sync + 'static {
         page: Page,
     ) -> Result<Paged<IntegrationRow>, StoreError>;
 
-    /// Usage by integration over days, both inclusive; integrations without calls are absent.
+    /// Usage by integration from `first` to `last`, inclusive, without integrations that have none.
     async fn usage_by_integration(
         &self,
         tenant_id: TenantId,
@@ -354,7 +347,7 @@ pub trait Store: Send + Sync + 'static {
         last: Day,
     ) -> Result<Vec<IntegrationUsage>, StoreError>;
 
-    /// Usage by day and integration, in this order; days without calls are absent.
+    /// Usage by day and then by integration, without days that have none.
     async fn usage_by_day(
         &self,
         tenant_id: TenantId,
@@ -362,22 +355,24 @@ pub trait Store: Send + Sync + 'static {
         page: Page,
     ) -> Result<DayPage, StoreError>;
 
-    /// How many calls were recorded, by the counters.
+    /// The number of recorded calls, from the counters.
     async fn recorded_calls(
         &self,
         tenant_id: TenantId,
         integration_id: Option<IntegrationId>,
     ) -> Result<i64, StoreError>;
 
-    /// How many calls match, by the rollups of their days; nothing where these cannot tell, because
-    /// the label has none of its own or they are too many to be looked at.
+    /// The number of matching calls, from the rollups of their days.
+    ///
+    /// `None` if the rollups cannot tell: the label has no rollups of its own, or there are too
+    /// many of them.
     async fn counted_calls(
         &self,
         tenant_id: TenantId,
         filter: CallFilter,
     ) -> Result<Option<i64>, StoreError>;
 
-    /// Entries, newest first by (`occurred_at`, id).
+    /// Entries, newest first by `occurred_at` and then by id.
     async fn usage_history(
         &self,
         tenant_id: TenantId,
@@ -385,23 +380,24 @@ pub trait Store: Send + Sync + 'static {
         part: HistoryPart,
     ) -> Result<HistoryPage, StoreError>;
 
-    /// A page of the history for an export: as many entries as fit into memory while a slow client
-    /// takes them.
+    /// A page of the history for an export, which is small, because it stays in memory until a slow
+    /// client has taken it.
     async fn export_page(
         &self,
         tenant_id: TenantId,
         filter: HistoryFilter,
     ) -> Result<HistoryPage, StoreError>;
 
-    /// Usage over days by what took most of it; nothing when the days have more sessions than can
-    /// be told apart.
+    /// Usage over some days by group, the largest groups first.
+    ///
+    /// `None` if the days have more sessions than one read can distinguish.
     async fn usage_breakdown(
         &self,
         tenant_id: TenantId,
         filter: BreakdownFilter,
     ) -> Result<Option<Breakdown>, StoreError>;
 
-    /// Usage step by step, by what took most of it.
+    /// Usage by hour or day, for the largest groups.
     async fn usage_series(
         &self,
         tenant_id: TenantId,
@@ -416,7 +412,7 @@ pub trait Store: Send + Sync + 'static {
         limit: u32,
     ) -> Result<Vec<DecisionRow>, StoreError>;
 
-    /// Rows of the audit log, newest first by (`at`, id).
+    /// Rows of the audit log, newest first by `at` and then by id.
     async fn audit(
         &self,
         tenant_id: TenantId,
@@ -424,8 +420,9 @@ pub trait Store: Send + Sync + 'static {
         limit: u32,
     ) -> Result<AuditPage, StoreError>;
 
-    /// Rows of the audit log from its beginning, after a place of it: rows of no chain by their id,
-    /// then the chain. Fewer than asked for are the last ones.
+    /// Rows of the audit log in the order of the chain, after a position.
+    ///
+    /// Rows outside the chain come first, by id. A page with fewer than `limit` rows is the last.
     async fn audit_chain(
         &self,
         tenant_id: TenantId,
@@ -433,7 +430,7 @@ pub trait Store: Send + Sync + 'static {
         limit: u32,
     ) -> Result<Vec<AuditEntry>, StoreError>;
 
-    /// What protection did, newest first.
+    /// Signals of protection, newest first.
     async fn signals(
         &self,
         tenant_id: TenantId,
@@ -441,28 +438,26 @@ pub trait Store: Send + Sync + 'static {
         limit: u32,
     ) -> Result<Vec<SignalRow>, StoreError>;
 
-    /// The thresholds that a tenant has instead of the configured ones, by dimension; those that
-    /// are expired are absent.
+    /// The unexpired threshold overrides of a tenant, by dimension.
     async fn protection_overrides(
         &self,
         tenant_id: TenantId,
     ) -> Result<Vec<OverrideRow>, StoreError>;
 
-    /// What a tenant spent on a day, in nano-dollars, over all integrations and by rollups.
+    /// What a tenant spent on a day over all integrations, in nano-dollars, from rollups.
     async fn cost_of_day(&self, tenant_id: TenantId, day: Day) -> Result<i128, StoreError>;
 
-    /// What it keeps in memory for a while, for the operator.
+    /// The caches of the store, for the operator.
     fn caches(&self) -> Vec<&dyn Cache> {
         Vec::new()
     }
 
-    /// The live integrations that have a monthly limit and were used this month, those nearest to
-    /// a limit first, at most `limit`, of all tenants; while others want the room, one tenant has a
-    /// quarter of it.
+    /// The integrations of all tenants that are nearest to a monthly limit, the nearest first.
     ///
-    /// For the operator only: it is the one read that crosses tenants, beside [`Store::tenants`].
+    /// A tenant gets more than a quarter of the `limit` rows only if no other tenant needs them.
+    /// For the operator only: besides [`Store::tenants`], no other read crosses tenants.
     async fn near_limits(&self, limit: usize) -> Result<Vec<NearLimit>, StoreError>;
 
-    /// How much is stored, of all tenants.
+    /// Statistics over all tenants.
     async fn stats(&self) -> Result<StoreStats, StoreError>;
 }

@@ -1,7 +1,7 @@
 //! Sums of rollups.
 //!
-//! Amounts that clients can make large (tokens, money, milliseconds) are summed up in 128 bits, which
-//! no number of 64-bit rows can leave. Counts stay in 64 bits.
+//! Tokens, money and milliseconds are added up in 128 bits, because clients decide how large they
+//! are. No number of 64-bit rows can overflow that. Counts stay in 64 bits.
 
 #![warn(clippy::arithmetic_side_effects)]
 
@@ -9,7 +9,7 @@ use crate::checked_sum::{add, add_wide, too_large};
 use crate::error::StoreError;
 use crate::rows::rollup::{LATENCY_BUCKETS, Rollup};
 
-/// Sums of rollups; wider than one rollup, because many are added up.
+/// Sums of rollups.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Sums {
     pub calls: i64,
@@ -103,10 +103,10 @@ impl Sums {
         Ok(())
     }
 
-    /// What is left when a part is taken out.
+    /// Subtracts a part.
     ///
     /// # Errors
-    /// [`StoreError::TotalsOverflow`] when a difference does not fit.
+    /// [`StoreError::TotalsOverflow`] if a difference does not fit.
     pub fn without(&self, part: &Self) -> Result<Self, StoreError> {
         let mut left = *self;
         left.merge(&part.negated()?)?;
@@ -135,9 +135,9 @@ impl Sums {
         })
     }
 
-    /// Tokens in and out.
+    /// Input plus output tokens.
     pub const fn tokens(&self) -> i128 {
-        // Neither is near the bounds of its integer: each is a sum of 64-bit figures.
+        // Both are sums of 64-bit figures, so they are far below the limit of 128 bits.
         self.tokens_in.saturating_add(self.tokens_out)
     }
 }

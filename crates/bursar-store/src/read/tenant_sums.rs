@@ -1,4 +1,4 @@
-//! What a group adds to the sums that the caps of tenants look at.
+//! The changes of a group to the sums that the caps of tenants limit.
 
 #![warn(clippy::arithmetic_side_effects)]
 
@@ -6,8 +6,7 @@ use std::collections::BTreeMap;
 
 use bursar_core::{Entry, HoldChange, IntegrationId, TenantId};
 
-/// How many more reservations of each tenant are stored as open; tenants without a change are left
-/// out.
+/// The change in the number of open reservations by tenant, without tenants that have none.
 pub(crate) fn open_changes(holds: &[HoldChange]) -> BTreeMap<TenantId, i64> {
     let mut changes: BTreeMap<TenantId, i64> = BTreeMap::new();
     for hold in holds {
@@ -16,7 +15,7 @@ pub(crate) fn open_changes(holds: &[HoldChange]) -> BTreeMap<TenantId, i64> {
             HoldChange::Ended(hold) => (hold.tenant_id, -1),
             HoldChange::Extended { .. } => continue,
         };
-        // A group is far smaller than its integer.
+        // A group is far too small to saturate.
         let sum = changes.entry(tenant_id).or_default();
         *sum = sum.saturating_add(change);
     }
@@ -24,8 +23,9 @@ pub(crate) fn open_changes(holds: &[HoldChange]) -> BTreeMap<TenantId, i64> {
     changes
 }
 
-/// The bytes of new entries, by integration. They are stored apart, because a group has the
-/// integrations that it touches to itself and their tenant not.
+/// The bytes of new entries by integration.
+///
+/// They are stored by integration, because a group locks its integrations but not the tenant.
 pub(crate) fn bytes_of_integrations(
     entries: &[Entry<'_>],
 ) -> BTreeMap<(TenantId, IntegrationId), i64> {

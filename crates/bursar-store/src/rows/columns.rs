@@ -1,7 +1,7 @@
-//! A row's columns by position, whatever database the row came from.
+//! The trait [`Columns`]: a row's columns by position, on any database.
 //!
-//! What a row means is written once over this ([`crate::rows::decode`]); a database only says how it
-//! hands out a number, a text, some bytes and a yes or no.
+//! Each database implements how to read a number, a text, bytes and a boolean.
+//! [`crate::rows::decode`] decodes rows through this trait.
 
 use bursar_core::Timestamp;
 
@@ -10,10 +10,10 @@ use crate::rows::codec;
 
 /// A row that is read by position, from 0.
 pub(crate) trait Columns {
-    /// A whole number of whatever width, or nothing.
+    /// An integer of any width; `None` for null.
     ///
     /// # Errors
-    /// [`StoreError`] when the column is not there or something else; so for every method here.
+    /// [`StoreError`] if the column is missing or has another type, as for every method here.
     fn opt_number(&self, at: usize) -> Result<Option<i64>, StoreError>;
 
     /// A text, or nothing.
@@ -22,7 +22,7 @@ pub(crate) trait Columns {
     /// Bytes, or nothing.
     fn opt_bytes(&self, at: usize) -> Result<Option<&[u8]>, StoreError>;
 
-    /// Whether something is so.
+    /// A boolean.
     fn flag(&self, at: usize) -> Result<bool, StoreError>;
 
     /// A whole number, or nothing.
@@ -85,7 +85,7 @@ pub(crate) trait Columns {
 }
 
 fn missing(at: usize) -> StoreError {
-    StoreError::Corrupt(format!("nothing in column {at}"))
+    StoreError::Corrupt(format!("column {at} is null"))
 }
 
 #[cfg(test)]
@@ -114,7 +114,7 @@ mod tests {
     }
 
     #[test]
-    fn what_does_not_fit_is_corrupt_and_not_cut() {
+    fn a_number_that_does_not_fit_is_corrupt_and_not_truncated() {
         let row = One(Some(i64::from(u32::MAX) + 1), Some("text"), Some(&[1, 2, 3]));
         assert!(matches!(row.int::<u32>(0), Err(StoreError::Corrupt(_))));
         assert!(matches!(row.opt_int::<i32>(0), Err(StoreError::Corrupt(_))));
@@ -124,7 +124,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_is_nothing_only_where_it_may_be() {
+    fn null_is_accepted_only_in_optional_columns() {
         let row = One(None, None, None);
         assert_eq!(row.opt_int::<i64>(0).expect("nothing"), None);
         assert_eq!(row.opt_text::<String>(0).expect("nothing"), None);

@@ -1,4 +1,4 @@
-//! What is stored, row by row.
+//! Stored rows and their decoding, shared by all databases.
 
 pub(crate) mod codec;
 pub(crate) mod columns;

@@ -1,8 +1,8 @@
-//! The accounts in memory: what the writer loads from and what a check reads.
+//! The cache of accounts, which the writer loads from and decisions read.
 //!
-//! The cache changes only at a commit that is known to have succeeded, and is dropped whole when a
-//! commit's fate is unknown. It is bounded: accounts that nobody touched for long are forgotten
-//! and loaded again when they are needed.
+//! It changes only after a commit that is known to have succeeded, and is cleared if the result of
+//! a commit is unknown. Its size is limited: accounts that were not used for the longest time are
+//! dropped, and loaded again when they are needed.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
@@ -16,34 +16,33 @@ use super::holds::Holds;
 use crate::cache::{Cache, CacheUse};
 use crate::read::store::AccountSnapshot;
 
-/// Accounts that are kept, at about a kilobyte each.
+/// The limit on cached accounts, at about a kilobyte each.
 const ACCOUNTS_MAX: usize = 50_000;
-/// Accounts of one tenant that stay when there is no room for all.
+/// How many accounts of one tenant stay if the cache is full.
 const TENANT_ACCOUNTS_MAX: usize = ACCOUNTS_MAX / 4;
-/// Accounts that are remembered as missed.
+/// The limit on missed accounts that are remembered.
 const MISSED_MAX: usize = 1_000;
-/// Those of one tenant.
+/// The limit on missed accounts of one tenant.
 const TENANT_MISSED_MAX: usize = MISSED_MAX / 4;
 
 #[derive(Default)]
 pub(super) struct AccountCache {
     accounts: RwLock<HashMap<IntegrationId, CachedAccount>>,
-    /// Accounts that were asked for and are not here.
+    /// Accounts that a reader missed, for the next sweep to load.
     missed: Mutex<BTreeMap<TenantId, BTreeSet<IntegrationId>>>,
-    /// Whose accounts the operator wants to be forgotten, or all.
+    /// Tenants whose accounts the operator cleared; `None` stands for all tenants.
     clearing: Mutex<BTreeSet<Option<TenantId>>>,
 }
 
 struct CachedAccount {
     account: Account,
     holds: Holds,
-    /// The commit that touched it last.
+    /// The instant of the last commit that used the account, in microseconds.
     touched: i64,
 }
 
 impl AccountCache {
-    /// An account for a decision that changes nothing: without the holds that are due but not yet
-    /// swept. Nothing when it, or the month of `now`, is not in memory.
+    /// An account at `now`, without due holds; `None` if it or its month is not cached.
     pub(super) fn account_snapshot(
         &self,
         tenant_id: TenantId,
@@ -58,7 +57,7 @@ impl AccountCache {
         live.at(now).map(|account| Some(AccountSnapshot { account, now }))
     }
 
-    /// Takes note of an account that was asked for and is not here.
+    /// Notes that a reader missed an account.
     pub(super) fn miss(&self, tenant_id: TenantId, integration_id: IntegrationId) {
         let mut missed = self.missed.lock();
         let all: usize = missed.values().map(BTreeSet::len).sum();
@@ -68,7 +67,7 @@ impl AccountCache {
         }
     }
 
-    /// The accounts that were asked for since the last time.
+    /// Takes the accounts that readers missed since the last call.
     pub(super) fn take_missed(&self) -> BTreeSet<(TenantId, IntegrationId)> {
         let missed = std::mem::take(&mut *self.missed.lock());
         let of_tenant = |(tenant_id, missed): (TenantId, BTreeSet<IntegrationId>)| {
@@ -77,7 +76,7 @@ impl AccountCache {
         missed.into_iter().flat_map(of_tenant).collect()
     }
 
-    /// A copy of an account to work on, which knows what of its holds is due.
+    /// A copy of an account with the sums of its holds that are due at `now`, for the writer.
     pub(super) fn copy_at(
         &self,
         integration_id: IntegrationId,
@@ -87,13 +86,13 @@ impl AccountCache {
         accounts.get(&integration_id).map(|live| live.at(now)).transpose()
     }
 
-    /// Whether a hold is still open; nothing when its account is not here.
+    /// Whether a hold is still open; `None` if its account is not cached.
     pub(super) fn is_open(&self, hold: &Hold) -> Option<bool> {
         let accounts = self.accounts.read();
         accounts.get(&hold.integration_id).map(|live| live.holds.contains(hold))
     }
 
-    /// Takes over what a commit made durable.
+    /// Publishes the changes of a durable commit.
     pub(super) fn publish(
         &self,
         now: Timestamp,
@@ -133,15 +132,16 @@ impl AccountCache {
         Ok(())
     }
 
-    /// Takes an integration over as it was changed. Its holds stay: to read them again would hold
-    /// up everyone for as long as there are many.
+    /// Replaces the rules of an integration.
+    ///
+    /// Its holds stay cached, because reading many of them again would delay all commands.
     pub(super) fn change(&self, integration_id: IntegrationId, rules: Integration) {
         if let Some(live) = self.accounts.write().get_mut(&integration_id) {
             live.account.integration = rules;
         }
     }
 
-    /// Takes the state of a tenant over.
+    /// Replaces the lifecycle state of a tenant.
     pub(super) fn change_tenant(&self, tenant_id: TenantId, lifecycle: TenantLifecycle) {
         let mut accounts = self.accounts.write();
         for live in accounts.values_mut().filter(|live| live.account.tenant_id == tenant_id) {
@@ -149,11 +149,13 @@ impl AccountCache {
         }
     }
 
-    /// Forgets what the operator wants to be forgotten. Only the writer may do it, between two
-    /// transactions: one that has borrowed an account takes it for granted that it stays.
+    /// Applies the clears that the operator requested.
+    ///
+    /// Only the writer calls it, between transactions: a transaction relies on the accounts that it
+    /// copied staying in the cache.
     pub(super) fn apply_requested_clears(&self) {
-        for asked in std::mem::take(&mut *self.clearing.lock()) {
-            match asked {
+        for requested in std::mem::take(&mut *self.clearing.lock()) {
+            match requested {
                 Some(tenant_id) => self.forget_tenant(tenant_id),
                 None => self.clear(),
             }
@@ -164,7 +166,7 @@ impl AccountCache {
         self.accounts.write().retain(|_, live| live.account.tenant_id != tenant_id);
     }
 
-    /// Forgets everything, after a commit whose fate is unknown.
+    /// Clears the cache, after a commit with an unknown result.
     pub(super) fn clear(&self) {
         self.accounts.write().clear();
     }
@@ -190,7 +192,7 @@ impl Cache for AccountCache {
         }
     }
 
-    /// They are forgotten before the next transaction.
+    /// The writer clears the accounts before its next transaction.
     fn clear(&self, tenant_id: Option<TenantId>) -> usize {
         self.clearing.lock().insert(tenant_id);
         let accounts = self.accounts.read();
@@ -201,7 +203,7 @@ impl Cache for AccountCache {
 }
 
 impl CachedAccount {
-    /// The account with what of its holds is due at an instant.
+    /// A copy of the account with the sums of its holds that are due at `now`.
     fn at(&self, now: Timestamp) -> Result<Account, Overflow> {
         let mut account = self.account.clone();
         account.restore_due(self.holds.due(now)?);
@@ -218,7 +220,7 @@ fn remove(cached: &mut HashMap<IntegrationId, CachedAccount>, hold: &Hold) -> Re
     cached.get_mut(&hold.integration_id).map_or(Ok(()), |live| live.holds.remove(hold))
 }
 
-/// Keeps the accounts touched last, of one tenant no more than its share.
+/// Drops the half of the accounts that was used least recently.
 fn forget_half(cached: &mut HashMap<IntegrationId, CachedAccount>) {
     forget_crowd(cached);
     if cached.len() <= ACCOUNTS_MAX / 2 {
@@ -231,7 +233,7 @@ fn forget_half(cached: &mut HashMap<IntegrationId, CachedAccount>) {
     cached.retain(|_, live| live.touched > median);
 }
 
-/// Keeps of each tenant the accounts that it touched last, up to its share.
+/// Drops the least recently used accounts of tenants that exceed their share.
 fn forget_crowd(cached: &mut HashMap<IntegrationId, CachedAccount>) {
     let mut of_tenants: HashMap<TenantId, Vec<(i64, IntegrationId)>> = HashMap::new();
     for (integration_id, live) in cached.iter() {
@@ -251,7 +253,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn one_tenant_takes_a_quarter_of_what_is_missed() {
+    fn one_tenant_gets_a_quarter_of_the_missed_accounts() {
         let cache = AccountCache::default();
         let tenant = |number| TenantId::from_number(number).expect("in range");
         for number in 1..=2 * MISSED_MAX as i64 {

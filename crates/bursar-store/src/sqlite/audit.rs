@@ -1,4 +1,4 @@
-//! The audit log: written as a chain, listed, and checked.
+//! The audit log: writes the chain, lists rows, and checks them.
 
 use bursar_core::{TenantId, Timestamp};
 use rusqlite::{Connection, Row, named_params, params};
@@ -58,7 +58,7 @@ const CHAIN: &str = "select tenant_id, audit_id, at, actor_type, actor_id, addre
      target_type, target_id, request_id, detail, sequence, prev_hash, hash \
      from audit indexed by audit_chain where tenant_id = ?1 and sequence > ?2 \
      order by sequence limit ?3";
-/// Whoever has rows, whether or not the tenant is there.
+/// All tenants with rows, including those that no longer exist.
 const AUDITED_TENANTS: &str = "select tenant_id from tenants union select tenant_id from audit \
      union select tenant_id from audit_heads order by tenant_id";
 
@@ -104,7 +104,7 @@ fn head(db: &Connection, tenant_id: TenantId) -> Result<Option<AuditHead>, Store
     row.map(|row| audit_head(tenant_id, row)).transpose()
 }
 
-/// The statement that walks an index.
+/// The statement for an index.
 const fn walk_sql(way: AuditWay) -> &'static str {
     match way {
         AuditWay::Target => BY_TARGET,
@@ -148,7 +148,7 @@ pub(super) fn list(
     Ok(page.page())
 }
 
-/// Rows from the beginning of the log.
+/// Rows in the order of the chain.
 pub(super) fn chain(
     db: &Snapshot<'_>,
     tenant_id: TenantId,
@@ -170,7 +170,7 @@ pub(super) fn chain(
     Ok(entries)
 }
 
-/// Checks the log of every tenant, or of one, all of one moment.
+/// Checks the log of all tenants or of one, on one snapshot.
 pub(super) fn verify(
     db: &Connection,
     key: &AuditKey,
@@ -200,7 +200,7 @@ fn verify_tenant(
 ) -> Result<AuditVerified, StoreError> {
     let mut check = AuditCheck::new(tenant_id, unchained_before);
     for sql in [UNCHAINED, CHAIN] {
-        // What was written behind the server's back may be of any kind, and is told all the same.
+        // Rows that were written around the server can have any content, and are reported too.
         each(db, sql, params![tenant_id.number(), i64::MIN, -1], |row| {
             match audit_entry(row) {
                 Ok(entry) => check.take(&entry),

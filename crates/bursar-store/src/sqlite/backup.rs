@@ -1,7 +1,7 @@
-//! A copy of the data file, made while a server writes to it.
+//! Backups: copies of the data file while a server writes to it.
 //!
-//! The copy is one snapshot: what was committed before it began, and nothing else. It is one file
-//! without a log, so that nothing beside it can be forgotten or mixed with another.
+//! A copy is one snapshot, with everything that was committed before it began. It is a single file
+//! without a log, so that no companion file can be lost or mixed up.
 
 use std::fs::{self, File};
 use std::io;
@@ -17,37 +17,37 @@ use super::files::{beside, sync_folder};
 use super::open::SqliteStore;
 use super::schema;
 
-/// Pages copied between two looks at whether to go on: 4 MiB.
+/// Pages to copy between two calls of [`CopyProgress`]: 4 MiB.
 const PAGES: i32 = 1_024;
-/// What SQLite puts beside a database, and reads with it.
+/// Suffixes of the files that SQLite creates beside a database.
 pub(super) const COMPANIONS: &[&str] = &["-wal", "-shm", "-journal"];
 
 const COUNT_ENTRIES: &str = "select count(*) from usage_entries";
 const BEGIN_SNAPSHOT: &str = "select count(*) from sqlite_schema";
 
-/// Told how much is copied, of how much, in bytes; answers whether to go on.
+/// Called with the copied and the total bytes; returns whether to continue.
 pub type CopyProgress<'a> = &'a mut dyn FnMut(u64, u64) -> ControlFlow<()>;
 
-/// What to do when there is a file already where one is to be put.
+/// What to do if the target file already exists.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Existing {
-    /// Leave it, and fail.
+    /// Keep it, and fail.
     Keep,
-    /// Put the new one in its place.
+    /// Replace it.
     Replace,
 }
 
-/// A copy that was made and looked through.
+/// A finished and checked copy.
 #[derive(Debug)]
 pub struct BackedUp {
     pub bytes: u64,
-    /// Entries of the ledger in it.
+    /// Entries of the ledger in the copy.
     pub entries: u64,
-    /// Tells which secret key belongs to it.
+    /// The fingerprint of the secret key that the copy's keys are hashed with.
     pub secret_fingerprint: Option<String>,
 }
 
-/// Why a copy was not made or not used, in words for the operator.
+/// Why a copy failed; the texts are for the operator.
 #[derive(Debug, thiserror::Error)]
 pub enum CopyError {
     /// A data file cannot be used.
@@ -95,11 +95,11 @@ impl CopyError {
 }
 
 impl SqliteStore {
-    /// Copies a data file, beside a server that may be writing to it, and looks the copy through.
+    /// Copies a data file, while a server may be writing to it, and checks the copy.
     ///
-    /// The copy holds every record that was acknowledged before it began. It has its name only
-    /// when it is whole and on stable storage; when it fails, nothing is left. The server's writes
-    /// go on; its log grows meanwhile by what they write.
+    /// The copy has every record that was acknowledged before it began. The target file appears
+    /// only when the copy is complete and on stable storage; a failed copy leaves nothing behind.
+    /// The server continues to write, and its log grows until the copy is finished.
     ///
     /// # Errors
     /// [`CopyError`].
@@ -117,7 +117,7 @@ impl SqliteStore {
     }
 }
 
-/// Refuses names that would do harm, before any work is done.
+/// Refuses harmful target names before any work is done.
 fn check_target(from: &Path, to: &Path, existing: Existing) -> Result<(), CopyError> {
     let from = from.canonicalize().map_err(|cause| CopyError::file(from, cause))?;
     let whole = resolve(to)?;
@@ -134,10 +134,10 @@ fn check_target(from: &Path, to: &Path, existing: Existing) -> Result<(), CopyEr
     refuse_companions(&whole)
 }
 
-/// Refuses to put a file where SQLite would find a log that belongs to another one.
+/// Refuses a target beside which SQLite would find the log of another file.
 ///
-/// An empty log, and the index of a log (`-shm`), are left by whoever only read; SQLite makes them
-/// anew.
+/// An empty log and a log's index (`-shm`) are harmless: readers leave them, and SQLite creates new
+/// ones.
 pub(super) fn refuse_companions(path: &Path) -> Result<(), CopyError> {
     let logs = ["-wal", "-journal"].map(|ending| beside(path, ending));
     let found = logs.into_iter().find(|log| log.metadata().is_ok_and(|file| file.len() > 0));
@@ -190,20 +190,20 @@ fn create_new(path: &Path) -> io::Result<()> {
     File::options().create_new(true).write(true).mode(0o600).open(path).map(|_| ())
 }
 
-/// Copies the pages of one snapshot; answers how many bytes they have.
+/// Copies the pages of one snapshot, and returns their size in bytes.
 fn copy_snapshot(from: &Path, to: &Path, progress: CopyProgress<'_>) -> Result<u64, CopyError> {
     let read = |cause| CopyError::database(from, cause);
     let written = |cause| CopyError::database(to, cause);
     let source = open_reader(from).map_err(read)?;
-    // As long as this transaction is open, what others commit neither changes what is copied nor
-    // makes the copy begin again; and it keeps nobody from writing.
+    // While this transaction is open, commits of others neither change the copied pages nor restart
+    // the copy. It does not block writers.
     let snapshot = source.unchecked_transaction().map_err(read)?;
     snapshot.query_row(BEGIN_SNAPSHOT, [], |_| Ok(())).map_err(read)?;
     let page_bytes: u32 =
         snapshot.query_row("pragma page_size", [], |row| row.get(0)).map_err(read)?;
     let bytes = |pages: i32| u64::try_from(pages).unwrap_or_default() * u64::from(page_bytes);
     let mut target = Connection::open(to).map_err(written)?;
-    // Nobody else knows the file yet, and it is synced when it is whole.
+    // The file has no final name yet, and is synced once it is complete.
     set_mode(&target, "off").map_err(written)?;
     target.pragma_update(None, "synchronous", "off").map_err(written)?;
     let backup = Backup::new(&source, &mut target).map_err(written)?;
@@ -250,7 +250,7 @@ fn look_through(copy: &Connection, from: &Path, bytes: u64) -> Result<BackedUp, 
     Ok(BackedUp { bytes, entries, secret_fingerprint })
 }
 
-/// A file that is not whole yet, and is removed unless it is published.
+/// An unfinished file, which is removed on drop unless it is published.
 pub(super) struct Partial {
     pub(super) path: PathBuf,
 }

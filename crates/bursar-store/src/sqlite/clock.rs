@@ -1,5 +1,6 @@
-//! What the file keeps of the clock, so that a restart neither goes back nor undoes what an
-//! operator confirmed.
+//! The clock's row in the data file.
+//!
+//! It ensures that a restart neither goes back in time nor undoes an operator's confirmation.
 
 use bursar_core::{ClockMark, ClockState, Timestamp};
 use rusqlite::{Connection, params};
@@ -17,16 +18,16 @@ const MAX_ENTRY_ID: &str = "select coalesce(max(entry_id), 0) from usage_entries
 const MAX_AUDIT_ID: &str = "select coalesce(max(audit_id), 0) from audit";
 const MAX_LAST_AT: &str = "select coalesce(max(last_at), 0) from counters";
 
-/// How far Bursar's time and the wall clock may be apart without a note of it in the file.
+/// How far Bursar's time and the wall clock may differ without being noted in the file.
 const APART_MICROS: i64 = 1_000_000;
-/// How often the note is renewed while they are.
+/// How often the note is renewed while they differ.
 const NOTE_EVERY_MICROS: i64 = 10_000_000;
 
-/// What a start finds in the file.
+/// The state of the clock that a start finds in the file.
 pub(super) struct Found {
-    /// How the last process left its time beside the wall clock, if they were apart.
+    /// The last process's time and its wall clock, if they differed.
     pub(super) mark: ClockMark,
-    /// The latest instant that something was decided at.
+    /// The instant of the last decision.
     pub(super) floor: Timestamp,
     /// A number larger than all ids.
     pub(super) next_number: i64,
@@ -43,7 +44,7 @@ pub(super) struct Noted {
     taken_back_until: Option<i64>,
 }
 
-/// Reads what a start has to know.
+/// Reads the state of the clock at a start.
 pub(super) fn read(connection: &Connection) -> rusqlite::Result<Found> {
     let max = |sql: &str| connection.query_row(sql, [], |row| row.get::<_, i64>(0));
     let (now_at, wall_at, taken_back_until): (i64, i64, Option<i64>) =

@@ -1,4 +1,4 @@
-//! Connections to the data file, one that writes and any number that only read.
+//! Opens connections to the data file: one for writing, and others for reading.
 
 use std::path::Path;
 use std::time::Duration;
@@ -7,10 +7,10 @@ use rusqlite::{Connection, OpenFlags, ffi};
 
 use crate::memory::Caches;
 
-/// How long a connection waits for another process that has the file.
+/// How long a connection waits for a lock of another process.
 pub(super) const BUSY_MAX: Duration = Duration::from_secs(5);
 
-/// Opens a connection that keeps a log, and copies it into the file only when it is told to.
+/// Opens a connection in write-ahead mode that runs no checkpoints by itself.
 pub(super) fn open_writable(path: &Path) -> rusqlite::Result<Connection> {
     let connection = Connection::open(path)?;
     let mode: String =

@@ -1,7 +1,7 @@
-//! The list of days and integrations, a page at a time.
+//! Pages of the list of days and integrations.
 //!
-//! An index gives days and integrations in the order of the list, so that what lies before a page,
-//! and what is counted beyond it, is passed over without a look at its sums.
+//! An index has days and integrations in the order of the list, so that rows before the page, and
+//! rows that are only counted, are skipped without reading their sums.
 
 use bursar_core::{IntegrationId, TenantId};
 use rusqlite::{Row, ToSql};
@@ -54,7 +54,7 @@ pub(super) fn usage_by_day(
 ) -> Result<DayPage, StoreError> {
     let (limit, places) = (page.limit as usize, places(db, tenant_id, &filter, page)?);
     let total = DayPage::total_of(count(db, tenant_id, &filter)?);
-    // One more than asked for tells that there is more.
+    // One row more than requested tells whether there is a next page.
     let next = places.get(limit).and(limit.checked_sub(1)).and_then(|at| places.get(at)).copied();
     let shown = places.get(..limit).unwrap_or(&places);
     let (Some(first), Some(last)) = (shown.first(), shown.last()) else {
@@ -64,7 +64,7 @@ pub(super) fn usage_by_day(
     Ok(DayPage { rows, next, total })
 }
 
-/// Asks a statement about all integrations, or the one about a single integration.
+/// Runs the statement for all integrations, or the one for a single integration.
 fn ask(
     db: &Snapshot<'_>,
     (of_all, of_one): (&str, &str),
@@ -83,7 +83,7 @@ fn ask(
     Ok(())
 }
 
-/// Where the rows of a page stand, and the one after it.
+/// The positions of a page's rows, and of the row after it.
 fn places(
     db: &Snapshot<'_>,
     tenant_id: TenantId,
@@ -93,7 +93,7 @@ fn places(
     let (after_day, after_integration) = filter.start();
     let values = [
         (":tenant", tenant_id.number()),
-        // The index begins where the last page ended.
+        // The index range begins where the last page ended.
         (":first", filter.first.number().max(after_day).into()),
         (":last", filter.last.number().into()),
         (":after_day", after_day.into()),
@@ -109,7 +109,7 @@ fn places(
     Ok(places)
 }
 
-/// How many rows there are in all, as far as they are counted.
+/// The number of all rows, up to the limit of counting.
 fn count(db: &Snapshot<'_>, tenant_id: TenantId, filter: &DayFilter) -> Result<i64, StoreError> {
     let values = [
         (":tenant", tenant_id.number()),
@@ -125,7 +125,7 @@ fn count(db: &Snapshot<'_>, tenant_id: TenantId, filter: &DayFilter) -> Result<i
     Ok(counted)
 }
 
-/// The sums of the rows from one place to another, inclusive.
+/// The sums of the rows from one position to another, inclusive.
 fn sums(
     db: &Snapshot<'_>,
     tenant_id: TenantId,

@@ -1,4 +1,4 @@
-//! Decisions that were kept so that someone can ask why. Bounded for each tenant.
+//! Stored decisions, which explain refusals and warnings. Their number is limited for each tenant.
 
 use bursar_core::{DecisionId, IntegrationId, TenantId};
 use rusqlite::{Connection, named_params, params};

@@ -1,4 +1,4 @@
-//! Why a data file cannot be opened, and what an error of SQLite means for the caller.
+//! Errors of opening a data file, and the conversion of SQLite's errors.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -10,7 +10,7 @@ use crate::error::{NotWritable, StoreError};
 /// Why a data file cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
-    /// Another process uses it.
+    /// Another process uses the file.
     #[error("{0} is in use by another bursar process; stop it, or choose another data folder")]
     InUse(PathBuf),
     /// The file cannot be opened, read or made.
@@ -33,7 +33,7 @@ pub enum OpenError {
         /// What SQLite said.
         cause: rusqlite::Error,
     },
-    /// A newer server has changed the schema in a way that this one does not know.
+    /// A newer server changed the schema in an incompatible way.
     #[error("{path} has schema {found}, which needs a newer bursar (this one knows {known})")]
     NewerSchema {
         path: PathBuf,
@@ -42,7 +42,7 @@ pub enum OpenError {
         /// The newest schema that this binary knows.
         known: u32,
     },
-    /// No server was started on it that keeps a chain.
+    /// The file is from before the audit log was a chain.
     #[error("{path} has schema {found}, and schema {needed} is needed: start a server on it once")]
     OlderSchema {
         path: PathBuf,
@@ -59,7 +59,7 @@ pub enum OpenError {
     OtherSecretKey(PathBuf),
 }
 
-/// What an error of SQLite means for the caller.
+/// Converts an error of SQLite.
 pub(super) fn store_error(error: rusqlite::Error) -> StoreError {
     let Some(code) = error.sqlite_error_code() else {
         return StoreError::Statement(Arc::new(error));
@@ -69,7 +69,7 @@ pub(super) fn store_error(error: rusqlite::Error) -> StoreError {
         return StoreError::Exists(Arc::new(error));
     }
     if code == ErrorCode::OperationInterrupted {
-        // Only questions are interrupted: by their time, or when nobody waits for the answer.
+        // Only reads are interrupted: by their time limit, or because the client stopped waiting.
         return StoreError::ReadTooLarge;
     }
     if is_overflow(&error) {
@@ -78,7 +78,7 @@ pub(super) fn store_error(error: rusqlite::Error) -> StoreError {
     if let Some(reason) = not_writable(code, &error) {
         return StoreError::NotWritable { reason, cause: Arc::new(error) };
     }
-    // Whatever else SQLite says is about the file, the disk or the memory, not the command.
+    // All other errors concern the file, the disk or the memory, and not the command.
     let of_command = matches!(
         code,
         ErrorCode::ConstraintViolation
@@ -99,8 +99,9 @@ fn is_overflow(error: &rusqlite::Error) -> bool {
     said.as_deref() == Some("integer overflow")
 }
 
-/// What an error means of a statement that adds to a figure: a sum that leaves 64 bits becomes a number
-/// with a point, which the column refuses. Of any other statement that is a fault in the server.
+/// What an error means of a statement that adds to a figure: a sum that leaves 64 bits becomes a
+/// number with a point, which the column refuses. Of any other statement that is a fault in the
+/// server.
 pub(super) fn sum_error(error: rusqlite::Error, figure: &'static str) -> StoreError {
     let code = error.sqlite_error().map(|error| error.extended_code);
     if code == Some(ffi::SQLITE_CONSTRAINT_DATATYPE) {
@@ -177,7 +178,7 @@ mod tests {
     }
 
     #[test]
-    fn a_read_says_nothing_of_writes() {
+    fn an_error_of_a_read_does_not_doubt_writes() {
         let full = rusqlite::Error::SqliteFailure(ffi::Error::new(ffi::SQLITE_FULL), None);
         let read = store_error(full).of_read();
         assert!(matches!(read, StoreError::Unavailable(_)), "{read:?}");

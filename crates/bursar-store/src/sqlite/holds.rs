@@ -1,7 +1,7 @@
-//! The open reservations of an account in memory, as small as they can be.
+//! The open reservations of a cached account, in a compact form.
 //!
-//! The caps of open reservations bound them. What is due among them is added up as time goes on,
-//! so that a decision costs the same however many came due at once.
+//! The caps on open reservations limit their number. The sums of due holds are updated as time
+//! passes, so that the cost of a decision does not depend on how many holds came due.
 
 use std::collections::BTreeMap;
 use std::ops::Bound;
@@ -16,7 +16,7 @@ pub(super) struct Holds {
     due: Mutex<DueTotals>,
 }
 
-/// Orders reservations by expiry; in halves a call's key needs no padding.
+/// The sort key of a hold: its expiry, then its call. Two halves of the key need no padding.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 struct HoldPosition {
     expires_at: i64,
@@ -30,13 +30,13 @@ impl HoldPosition {
         Self { expires_at: hold.expires_at.micros(), call }
     }
 
-    /// The last place of an instant.
+    /// The last position of an instant.
     const fn last(micros: i64) -> Self {
         Self { expires_at: micros, call: (u64::MAX, u64::MAX) }
     }
 }
 
-/// What a reservation holds, and where.
+/// The amount and the month of a hold.
 #[derive(Clone, Copy)]
 struct Held {
     cost: i64,
@@ -50,7 +50,7 @@ impl Held {
     }
 }
 
-/// What is due up to an instant, this one included.
+/// The sums of holds that are due at an instant.
 struct DueTotals {
     through: i64,
     by_month: BTreeMap<Month, Totals>,
@@ -80,7 +80,7 @@ impl DueTotals {
 }
 
 impl Holds {
-    /// Reservations that are stored as open, due or not.
+    /// The number of reservations that are stored as open, including due ones.
     pub(super) fn count(&self) -> i64 {
         i64::try_from(self.open.len()).unwrap_or(i64::MAX)
     }
@@ -108,8 +108,10 @@ impl Holds {
         if position.expires_at <= due.through { due.take(held) } else { Ok(()) }
     }
 
-    /// What is due at an instant, by month. It looks only at what came due since the last question,
-    /// and takes back what is not due where that one was asked of a later instant.
+    /// The sums of holds that are due at `now`, by month.
+    ///
+    /// The sums of the last call are kept. A call adds the holds that came due since then; if `now`
+    /// is earlier than at the last call, it subtracts the holds that are not due yet.
     pub(super) fn due(&self, now: Timestamp) -> Result<Vec<(Month, Totals)>, Overflow> {
         let mut due = self.due.lock();
         let (through, now) = (due.through, now.micros());
@@ -152,7 +154,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_due_is_exact_whichever_way_time_goes() {
+    fn the_sums_of_due_holds_are_exact_when_time_moves_forward_and_back() {
         let mut holds = Holds::default();
         for call in 0..1_000_u128 {
             holds.insert(&hold(call, (call % 100) as u32)).expect("room");

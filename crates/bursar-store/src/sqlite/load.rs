@@ -1,4 +1,4 @@
-//! Loading: the calls, accounts, months and due holds that a group touches.
+//! Loads the calls, accounts, months and due holds of a group into a book.
 
 use std::collections::HashMap;
 
@@ -38,20 +38,20 @@ const SELECT_OPEN: &str = "select call_key, estimated_cost_nanos, estimated_toke
 const SELECT_DUE_OF: &str = "select call_key, estimated_cost_nanos, estimated_tokens, reserved_at, \
      expires_at from calls where tenant_id = ?1 and integration_id = ?2 \
      and reservation_state = 1 and expires_at <= ?3";
-/// What is due and not removed, of what was reserved in a month.
+/// The sum of due holds that were made in a month.
 const SUM_DUE_OF_MONTH: &str = "select coalesce(sum(estimated_cost_nanos), 0), \
      coalesce(sum(estimated_tokens), 0), count(*) from calls indexed by calls_open \
      where tenant_id = ?1 and integration_id = ?2 and reservation_state = 1 and expires_at <= ?3 \
      and reserved_at >= ?4 and reserved_at < ?5";
 const SELECT_RESERVATIONS: &str =
     "select coalesce(sum(reservations), 0) from open_reservations where tenant_id = ?1";
-/// Counts no further than it matters.
+/// Counts due reservations up to a limit.
 const COUNT_DUE: &str = "select count(*) from (select 1 from calls indexed by calls_due \
      where tenant_id = ?1 and reservation_state = 1 and expires_at <= ?2 limit ?3)";
 const SUM_BYTES: &str =
     "select coalesce(sum(bytes), 0) from stored_bytes where tenant_id = ?1 and day = ?2";
 
-/// Claims and loads what a group touches, and opens its book.
+/// Claims the calls of a group, loads what it needs, and opens its book.
 pub(super) fn book<'a>(
     writer: &mut SqliteWriter,
     request: &LoadRequest<'a>,
@@ -102,7 +102,7 @@ fn current_account(
     Ok(Some(account))
 }
 
-/// What the caps look at, of the tenants that may come to them.
+/// Loads the sums that the caps limit.
 fn tenants(
     writer: &SqliteWriter,
     request: &LoadRequest<'_>,
@@ -112,7 +112,7 @@ fn tenants(
     for (tenant_id, asked) in &request.reserving {
         let tenant = tenant_id.number();
         let mut stored = number(db, SELECT_RESERVATIONS, params![tenant])?;
-        // Those that are due are counted only where they decide.
+        // Due reservations are counted only if the cap might be reached.
         let beyond = request.caps.beyond_reservations(stored, *asked);
         if beyond > 0 {
             stored -= number(db, COUNT_DUE, params![tenant, now.micros(), beyond])?;
@@ -198,7 +198,7 @@ fn stored_call(
     decode::call(decode::reservation(row, 1)?, record).map(Some)
 }
 
-/// The entry of a call, as far as a repetition must agree with it.
+/// The content of a recorded call, which a repetition must match.
 fn recorded(
     db: &Connection,
     tenant_id: TenantId,
@@ -214,7 +214,7 @@ fn recorded(
     decode::recorded_call(row, 0, id(EntryId::from_number, entry_number)?)
 }
 
-/// An account with its rate, and no month yet.
+/// An account with its rate and the current month.
 fn account(
     db: &Connection,
     tenant_id: TenantId,
@@ -238,7 +238,7 @@ fn account(
     Ok(Some(account))
 }
 
-/// An account as a decision that changes nothing sees it, read from one snapshot.
+/// The account at `now`, read from one snapshot of the file.
 pub(super) fn account_snapshot(
     db: &Connection,
     tenant_id: TenantId,
@@ -267,7 +267,7 @@ fn counter(
     Ok(stored?.unwrap_or_default())
 }
 
-/// A month's counter for a reader: without the holds that are due and not yet removed.
+/// A month's counter without due holds.
 pub(super) fn open_counter(
     db: &Connection,
     tenant_id: TenantId,
@@ -282,7 +282,7 @@ pub(super) fn open_counter(
     let key = params![tenant_id.number(), integration_id.number(), now.micros(), start, end];
     let mut statement = db.prepare_cached(SUM_DUE_OF_MONTH).map_err(store_error)?;
     let mut rows = statement.query(key).map_err(store_error)?;
-    // Sums have one row always.
+    // The query always returns one row.
     let due = rows.next().map_err(store_error)?.map(|row| decode::totals(row, 0)).transpose()?;
     Ok(counter.without_due(due.unwrap_or_default())?)
 }
@@ -317,7 +317,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_statements_mean_open_reservations() {
+    fn the_statements_select_open_reservations() {
         let open = crate::rows::codec::reservation_state_code(bursar_core::ReservationState::Open);
         assert!(SELECT_OPEN.ends_with(&format!("reservation_state = {open}")));
     }

@@ -1,7 +1,7 @@
 //! The embedded store: one SQLite file, one writer thread, a pool of readers.
 //!
-//! This process is the only one that has the file open, which a lock beside it ensures, so the
-//! accounts that decide live in memory ([`account_cache`]) and change only after a commit.
+//! A lock file ensures that only one server uses the data file. Accounts are therefore cached in
+//! memory ([`account_cache`]), and change only after a commit.
 
 mod account_cache;
 mod ask;

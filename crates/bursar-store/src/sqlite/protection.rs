@@ -1,4 +1,4 @@
-//! What protection did, what it was told otherwise, and what it asks: a day's cost.
+//! Signals and overrides of protection, and the cost of a day.
 
 use bursar_core::{Day, SignalId, TenantId, Timestamp};
 use rusqlite::{Connection, params};
@@ -130,6 +130,6 @@ pub(super) fn cost_of_day(
     let mut statement = db.prepare_cached(SUM_COST).map_err(store_error)?;
     let mut rows =
         statement.query(params![tenant_id.number(), day.number()]).map_err(store_error)?;
-    // Sums have one row always.
+    // The query always returns one row.
     rows.next().map_err(store_error)?.map_or(Ok(0), |row| cost_nanos(row, 0))
 }

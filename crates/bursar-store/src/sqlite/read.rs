@@ -1,4 +1,4 @@
-//! Lists and sums: what readers ask. Sums come from rollups only.
+//! Lists and sums for readers. Sums come from rollups only.
 
 use bursar_core::{Day, IntegrationId, TenantId, Timestamp};
 use rusqlite::{Connection, Row, ToSql, named_params};
@@ -28,7 +28,7 @@ const LIST_INTEGRATIONS: &str = "select tenant_id, integration_id, name, provide
      order by integration_id limit :limit offset :offset";
 const COUNT_OPEN: &str = "select count(*) from calls indexed by calls_open \
      where tenant_id = :tenant and reservation_state = 1 and expires_at > :now";
-/// Only keys are sorted: whole rows would be, up to the last one of the page.
+/// Sorts keys only, because sorting whole rows would read all rows up to the end of the page.
 const LIST_OPEN: &str = "select c.call_id, c.integration_id, c.estimated_cost_nanos, \
      c.estimated_tokens, c.model, c.ttl_seconds, c.decision, c.reserved_at, c.expires_at, \
      c.reservation_state, c.ended_at from (select call_key, expires_at \
@@ -62,7 +62,7 @@ const LIST_DAYS: &str = "select i.integration_id, i.name, i.provider_type, r.sta
      where i.tenant_id = :tenant and (:integration is null or i.integration_id = :integration) \
      and r.grain = 2 and r.start between :first and :last";
 
-/// A page of a statement and the number of all rows.
+/// A page of a statement, and the total.
 pub(super) fn page<T>(
     db: &Snapshot<'_>,
     (count, list): (&str, &str),
@@ -85,7 +85,7 @@ pub(super) fn page<T>(
     Ok(Paged { rows, total })
 }
 
-/// Reads as little of the file as shows that it can be read.
+/// Reads a minimal part of the file, to check that it can be read.
 pub(super) fn ping(db: &Connection) -> Result<(), StoreError> {
     let mut statement = db.prepare_cached(PING).map_err(store_error)?;
     statement.query_row([], |_| Ok(())).map_err(store_error)

@@ -1,7 +1,8 @@
-//! Connections that only read, and who may have how many of them.
+//! Reading connections, and how they are shared.
 //!
-//! A question runs on a thread of its own, on a snapshot, and never waits for the writer. It ends
-//! when its time is up or nobody waits for its answer any more: SQLite asks between its steps.
+//! A read runs on its own thread, on a snapshot, and never waits for the writer. It ends when its
+//! time limit passes or its client stops waiting, which SQLite checks between the steps of a
+//! statement.
 
 use std::fs::File;
 use std::ops::Deref;
@@ -28,14 +29,14 @@ const LISTS: usize = 4;
 /// Connections for the one row that a request cannot go on without, so that whoever asks for long
 /// lists keeps nobody waiting who is asked for their key.
 const POINTS: usize = 2;
-/// Connections for questions that read very many rows, so that others need not wait for them.
+/// Connections for reads of very many rows, so that other reads do not wait for them.
 const WIDE: usize = 1;
 /// Connections for the operator and the metrics, which no tenant can use up.
 const OPERATOR: usize = 2;
 
-/// How long a question of a tenant may run when nothing else is said.
+/// The default time limit of a tenant's read.
 const TIME_MAX: Duration = Duration::from_secs(10);
-/// How long a question about the whole store may run.
+/// The time limit of a read over all tenants.
 const OPERATOR_TIME_MAX: Duration = Duration::from_secs(60);
 /// Steps of SQLite's machine between two looks at the clock: about a tenth of a millisecond.
 const STEPS: i32 = 4_000;
@@ -48,7 +49,7 @@ pub(super) struct Readers {
     wide: Pool,
     wide_slots: ReadSlots,
     operator: Pool,
-    /// One that only tells whether the file can be read.
+    /// The connection of the database probe.
     probe: Pool,
     time_max_ms: AtomicU64,
     /// Closed after the last connection; see [`super::checkpoint`].
@@ -83,7 +84,7 @@ impl Readers {
         })
     }
 
-    /// Sets how long a question may run, and wait for its turn.
+    /// Sets how long a read may run, and how long it may wait for its turn.
     pub(super) fn limit(&self, time_max: Duration) {
         self.time_max_ms.store(millis(time_max), Ordering::Relaxed);
     }
@@ -92,7 +93,7 @@ impl Readers {
         Duration::from_millis(self.time_max_ms.load(Ordering::Relaxed))
     }
 
-    /// Asks for a list or a sum of a tenant.
+    /// Runs a list or a sum of a tenant.
     pub(super) async fn read<T: Send + 'static>(
         &self,
         context: &ReadContext,
@@ -103,7 +104,7 @@ impl Readers {
         self.read_by(of_tenants, context, tenant_id, question).await
     }
 
-    /// Asks something of a tenant that reads very many rows.
+    /// Runs a read of a tenant over very many rows.
     pub(super) async fn read_much<T: Send + 'static>(
         &self,
         context: &ReadContext,
@@ -134,7 +135,7 @@ impl Readers {
         }
     }
 
-    /// Asks for a row or two by their keys.
+    /// Runs a single-row read.
     pub(super) async fn look_up<T: Send + 'static>(
         &self,
         question: impl FnOnce(&Snapshot<'_>) -> Result<T, StoreError> + Send + 'static,
@@ -143,7 +144,7 @@ impl Readers {
         found.map_err(StoreError::of_look_up)
     }
 
-    /// Asks something about all tenants.
+    /// Runs a read over all tenants.
     pub(super) async fn read_all<T: Send + 'static>(
         &self,
         question: impl FnOnce(&Snapshot<'_>) -> Result<T, StoreError> + Send + 'static,
@@ -151,7 +152,7 @@ impl Readers {
         self.operator.ask_plainly(OPERATOR_TIME_MAX, question).await
     }
 
-    /// Asks whether the file can be read.
+    /// Checks that the file can be read.
     pub(super) async fn probe<T: Send + 'static>(
         &self,
         question: impl FnOnce(&Snapshot<'_>) -> Result<T, StoreError> + Send + 'static,

@@ -1,8 +1,8 @@
-//! A copy put in the place of the data file.
+//! Restores: replacing the data file with a copy.
 //!
-//! At every instant the path leads to the old file with all of its log or to the new one without
-//! any: a log beside another file than its own would be played into it. So the old file is made
-//! whole first (its log moved in and deleted), and one rename does the rest.
+//! SQLite would replay a log into any file that it lies beside. So the log of the old file is first
+//! moved into it and deleted, and then one rename replaces the file. At every moment the path leads
+//! to the old file with its log or to the new file without one.
 
 use std::fs::{self, File};
 use std::io;
@@ -20,10 +20,9 @@ use super::error::OpenError;
 use super::files::{beside, lock_of, sync_folder};
 use super::open::SqliteStore;
 
-/// A backup, copied beside the data file, looked through and ready to take its place.
+/// A checked copy of a backup beside the data file, ready to replace it.
 ///
-/// Holds the lock of the data file, so that no server starts meanwhile. Dropping it changes
-/// nothing.
+/// It holds the lock of the data file, so that no server can start. Dropping it changes nothing.
 pub struct Restore {
     partial: Partial,
     /// The data file, without links.
@@ -33,7 +32,7 @@ pub struct Restore {
 }
 
 impl SqliteStore {
-    /// Copies a backup beside a data file, which no server may be using, and looks it through.
+    /// Copies a backup beside a data file that no server uses, and checks the copy.
     ///
     /// # Errors
     /// [`CopyError`].

@@ -1,4 +1,4 @@
-//! Saving: entries, calls, counters, rates and rollups, aggregated once a group.
+//! Saves a book: entries, calls, counters, rates and rollups, aggregated once for the group.
 
 use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
@@ -82,7 +82,7 @@ const COUNT_LABELS: &str = "select count(*) from rollup_labels where tenant_id =
 const INSERT_LABEL: &str =
     "insert into rollup_labels (tenant_id, kind, provider, label) values (?1, ?2, ?3, ?4)";
 
-/// Writes everything that a book says changed.
+/// Writes all changes of a book.
 pub(super) fn book(writer: &SqliteWriter, book: &Book<'_>) -> Result<(), StoreError> {
     let db = &writer.connection;
     entries(db, book.entries())?;
@@ -103,7 +103,7 @@ pub(super) fn book(writer: &SqliteWriter, book: &Book<'_>) -> Result<(), StoreEr
     tenants(db, book)
 }
 
-/// What the caps of tenants look at.
+/// Writes the sums that the caps of tenants limit.
 fn tenants(db: &Connection, book: &Book<'_>) -> Result<(), StoreError> {
     let mut upsert = db.prepare_cached(UPSERT_RESERVATIONS).map_err(store_error)?;
     for (tenant_id, change) in open_changes(book.holds()) {
@@ -158,7 +158,7 @@ fn entries(db: &Connection, entries: &[bursar_core::Entry<'_>]) -> Result<(), St
     Ok(())
 }
 
-/// A call id that this group claimed: kept as claimed, completed, or given back.
+/// Finishes a call id that this group claimed: keeps it, completes it, or removes the claim.
 fn claimed_call(
     db: &Connection,
     book: &Book<'_>,
@@ -213,7 +213,7 @@ fn update_call(
     Ok(())
 }
 
-/// Ends the reservations that expired and that no command of the group named.
+/// Ends the expired reservations that no command of the group named.
 fn expired(db: &Connection, book: &Book<'_>) -> Result<(), StoreError> {
     let state = codec::reservation_state_code(ReservationState::Expired);
     let mut expire = db.prepare_cached(EXPIRE_CALL).map_err(store_error)?;
@@ -328,7 +328,7 @@ impl Labels for StoredLabels<'_> {
         asked: &BTreeSet<Label<'a>>,
     ) -> Result<BTreeSet<Label<'a>>, StoreError> {
         let mut admitted = BTreeSet::new();
-        // Counted once a group, and only where there is something new.
+        // Labels are counted once for the group, and only if there are new ones.
         let mut counts: BTreeMap<(TenantId, LabelKind), i64> = BTreeMap::new();
         for &label in asked {
             let (tenant_id, kind, ..) = label;

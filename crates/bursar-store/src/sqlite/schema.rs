@@ -1,4 +1,4 @@
-//! The schema of the file: a ladder of migrations, forward only.
+//! The schema of the data file: forward-only migrations.
 
 use std::path::Path;
 
@@ -7,11 +7,11 @@ use rusqlite::{Connection, OptionalExtension, params};
 use super::error::OpenError;
 use crate::schema::SchemaStatus;
 
-/// One step of the ladder.
+/// One migration.
 struct Migration {
     version: u32,
     sql: &'static str,
-    /// The oldest schema whose binary still works with the file after this step.
+    /// The oldest schema version whose binary still works with the file after this migration.
     oldest_known: u32,
 }
 
@@ -38,20 +38,20 @@ const MIGRATIONS: &[Migration] = &[
     },
 ];
 
-/// The first schema whose audit log is a chain.
+/// The first schema version whose audit log is a chain.
 const CHAINED: u32 = 3;
 
 const SELECT_SERVER: &str = "select value from server where name = ?1";
 const UPSERT_SERVER: &str = "insert into server (name, value) values (?1, ?2) \
      on conflict (name) do update set value = excluded.value";
 
-/// Brings the file up to the newest schema that this binary knows.
+/// Migrates the file to the newest schema that this binary knows.
 pub(super) fn migrate(connection: &mut Connection, path: &Path) -> Result<(), OpenError> {
     let database = |cause| OpenError::Database { path: path.to_owned(), cause };
     let found = check_version(connection, path)?;
     for migration in MIGRATIONS.iter().filter(|migration| migration.version > found) {
         if found > 0 {
-            // On a large file this takes its time, and nothing else tells what it waits for.
+            // A large file takes a while, and the log is the only sign of progress.
             let to = migration.version;
             tracing::info!(from = found, to, "the schema is brought up to date");
         }

@@ -1,4 +1,4 @@
-//! Usage by what took it, and step by step: from rollups, sessions from entries.
+//! Reads breakdowns and series of usage: from rollups, and for sessions from entries.
 
 use std::collections::HashMap;
 use std::hash::{BuildHasher, RandomState};
@@ -106,8 +106,10 @@ fn instants(filter: &BreakdownFilter) -> (i64, i64) {
     (filter.first.start().micros(), end.start().micros())
 }
 
-/// The largest sessions; nothing when there are too many. Their costs are added up in one walk over
-/// the entries, which keeps little of each session; then the few that are shown are read in full.
+/// The largest sessions; `None` if there are too many to distinguish.
+///
+/// One walk over the entries adds up costs and keeps little of each session. The few sessions of
+/// the result are then read in full.
 fn largest_sessions(
     db: &Connection,
     tenant_id: TenantId,

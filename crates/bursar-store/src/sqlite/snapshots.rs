@@ -1,17 +1,17 @@
-//! How many reads of the log run, and a pause for new ones.
+//! Counts the running reads of the log, and can pause new ones.
 //!
-//! The log begins anew only in a moment in which nobody reads from it. Reads that overlap without end
-//! leave no such moment, so the checkpointer may hold new ones back until those that run have ended.
+//! SQLite restarts the log only while no read uses it. If reads always overlap, that never happens,
+//! so the checkpointer can hold back new reads until the running ones have ended.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex};
 
-/// How often a read that waits is asked whether anybody still waits for it.
+/// How often a paused read checks whether its client is still waiting.
 const ASK_EVERY: Duration = Duration::from_millis(50);
 
-/// The reads of one data file in this process that may take long.
+/// The long reads of one data file in this process.
 #[derive(Default)]
 pub(super) struct Snapshots {
     state: Mutex<State>,
@@ -24,7 +24,7 @@ struct State {
     held_until: Option<Instant>,
 }
 
-/// A read that runs, until it is dropped.
+/// A running read, until it is dropped.
 pub(super) struct OpenSnapshot(Arc<Snapshots>);
 
 impl Drop for OpenSnapshot {
@@ -34,7 +34,7 @@ impl Drop for OpenSnapshot {
 }
 
 impl Snapshots {
-    /// Begins a read, after a pause if there is one; none when it is gone before.
+    /// Begins a read, after the pause if there is one; `None` if its client stops waiting first.
     pub(super) fn open(self: &Arc<Self>, is_gone: impl Fn() -> bool) -> Option<OpenSnapshot> {
         let mut state = self.state.lock();
         while let Some(until) = state.held_until {
@@ -51,7 +51,7 @@ impl Snapshots {
         Some(OpenSnapshot(Arc::clone(self)))
     }
 
-    /// Holds new reads back until they are released, and no longer than to an instant.
+    /// Holds back new reads until they are released, at the latest at an instant.
     pub(super) fn hold(&self, until: Instant) {
         self.state.lock().held_until = Some(until);
         self.changed.notify_all();

@@ -1,4 +1,4 @@
-//! What can be asked of the store: each question on a snapshot, beside the writer.
+//! The implementation of [`Store`] for SQLite: each read runs on a snapshot, beside the writer.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -28,8 +28,8 @@ use crate::rows::protection::{OverrideRow, SignalRow};
 use crate::rows::row::{DecisionRow, IntegrationRow, KeyRow, TenantRow};
 use crate::write::writable::WRITE_PROBE_BYTES;
 
-/// Free bytes of the disk below which it is in doubt whether it takes writes: a probe in the log, and
-/// once more in the file.
+/// Free bytes of the disk below which it is in doubt whether it takes writes: a probe in the log,
+/// and once more in the file.
 const LOW_DISK_BYTES: u64 = 2 * WRITE_PROBE_BYTES as u64;
 
 impl SqliteStore {
@@ -78,7 +78,7 @@ impl Store for SqliteStore {
             move |db: &Snapshot<'_>| load::account_snapshot(db, tenant_id, integration_id, now);
         let snapshot = self.readers.look_up(stored).await?;
         if snapshot.is_some() {
-            // The next sweep brings it into memory; this question need not wait for it.
+            // The next sweep loads the account into the cache; this read does not wait for it.
             self.accounts.miss(tenant_id, integration_id);
         }
         Ok(snapshot)

@@ -1,4 +1,4 @@
-//! What watches over the store ask of the whole of it: what is hot, and how much there is.
+//! Statistics over all tenants: integrations near their limits, and sizes.
 
 use std::path::Path;
 
@@ -14,7 +14,7 @@ use crate::read::store::StoreStats;
 use crate::rows::decode;
 
 /// The cross join keeps the order: integrations are fewer than counters, which have every month.
-/// What is due and not removed is added up beside what is held.
+/// The sums of due holds are computed besides those of all holds.
 const LIST_LIMITED: &str = "select i.tenant_id, i.integration_id, i.budget_limit_cents, \
      i.token_limit_month, i.rate_limit_rpm, c.used_cost_nanos, c.used_tokens, c.used_calls, \
      c.held_cost_nanos, c.held_tokens, c.held_calls, c.last_at, \

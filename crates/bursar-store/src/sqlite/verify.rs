@@ -1,4 +1,4 @@
-//! Counting the file a second time.
+//! Verifies a data file against its entries.
 
 use bursar_core::{CallKey, TenantId};
 use rusqlite::{Connection, OptionalExtension, Row, params};
@@ -31,7 +31,7 @@ const ROLLUPS: &str = "select tenant_id, integration_id, grain, start, provider,
 const ENTRY_OF_CALL: &str = "select entry_id from calls where tenant_id = ?1 and call_key = ?2";
 const CALLS_WITH_ENTRY: &str = "select count(*) from calls where entry_id is not null";
 
-/// Counts everything again and compares it with what is stored.
+/// Recomputes all sums, and compares them with the stored ones.
 pub(super) fn verify(db: &Connection) -> Result<Verified, StoreError> {
     let snapshot = db.unchecked_transaction().map_err(store_error)?;
     let mut recount = Recount::default();
@@ -67,7 +67,7 @@ fn each(
     Ok(())
 }
 
-/// The entry that a call id leads to.
+/// The entry of a call id.
 fn entry_of_call(
     db: &Connection,
     (tenant_id, key): (TenantId, CallKey),

@@ -1,14 +1,14 @@
-//! What a check found to be other than it should be.
+//! The differences that a check found.
 
-/// Differences that are told one by one; more are only counted.
+/// How many differences are listed; further ones are only counted.
 const TOLD_MAX: usize = 1_000;
 
-/// Differences, counted and told.
+/// The number of differences, and the first of them as texts.
 #[derive(Debug, Default)]
 pub struct Differences {
-    /// All of them.
+    /// The number of all differences.
     pub count: u64,
-    /// The first of them, as sentences.
+    /// The first differences, as sentences.
     pub told: Vec<String>,
 }
 
@@ -20,7 +20,7 @@ impl Differences {
         }
     }
 
-    /// Adds those of another part.
+    /// Adds the differences of another part.
     pub(crate) fn merge(&mut self, other: Self) {
         self.count += other.count;
         let room = TOLD_MAX.saturating_sub(self.told.len());

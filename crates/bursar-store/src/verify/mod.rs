@@ -1,4 +1,4 @@
-//! Counting everything a second time from the entries.
+//! Verification: recomputes all sums from the entries and compares them with the stored ones.
 
 pub(crate) mod differences;
 pub(crate) mod recount;

@@ -1,4 +1,4 @@
-//! What the writer is asked for, with the way back to whoever waits for the answer.
+//! Jobs of the write queue: the work for a writer, and the channel for its answer.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -15,12 +15,11 @@ use crate::read::store::AccountSnapshot;
 use crate::write::queue::{QueueItem, Rank};
 use crate::write::writer_connection::ControlTx;
 
-/// Whether a sweep ended all reservations that are due.
+/// Whether a sweep ended all due reservations.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Swept {
-    /// As far as anyone saw.
     All,
-    /// Others are due: sweep again.
+    /// There may be more due reservations: sweep again.
     More,
 }
 
@@ -29,7 +28,7 @@ pub(crate) type Answer<T> = oneshot::Sender<Result<T, StoreError>>;
 pub(crate) struct Job {
     pub(crate) tenant_id: Option<TenantId>,
     pub(crate) work: Work,
-    /// When it came into the queue.
+    /// When the job was put into the queue.
     pub(crate) queued_at: Instant,
 }
 
@@ -118,11 +117,10 @@ impl QueueItem for Job {
     }
 }
 
-/// About what a job takes besides its records, and a record besides its long texts: the others are
-/// at most 100 characters each.
+/// The approximate memory of a job without its records, and of a record without its long texts.
 pub(crate) const SMALL: usize = 512;
 
-/// Records up to which a batch goes with single ones.
+/// Batches of up to this many records have the rank of single records.
 const SMALL_BATCH: usize = 16;
 
 fn rank_of(records: usize) -> Rank {
@@ -134,13 +132,13 @@ fn record_bytes(usage: &Usage) -> usize {
     SMALL + long(&usage.metadata) + long(&usage.error_message)
 }
 
-/// A change of the control plane whose answer has a type of its own.
+/// A change of the control plane, with the type of its answer erased.
 pub(crate) trait ControlJob: Send {
     fn run(&mut self, tx: &mut dyn ControlTx) -> Result<(), StoreError>;
     fn answer(self: Box<Self>, result: Result<(), StoreError>);
 }
 
-/// A change, and who waits for what it answers.
+/// A change of the control plane, and the channel for its answer.
 pub(crate) struct Change<T, F> {
     change: F,
     outcome: Option<T>,
@@ -169,7 +167,7 @@ where
     }
 }
 
-/// The writer panicked or ended in the middle of a group: nobody knows whether it was stored.
+/// The error after a writer panicked or ended during a group, which may or may not be stored.
 pub(crate) fn unknown_outcome() -> StoreError {
     StoreError::Unavailable(Arc::new(std::io::Error::other("the writer gave no answer")))
 }

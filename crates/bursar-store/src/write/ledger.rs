@@ -1,9 +1,9 @@
-//! The write path: commands in, one transaction a group, outcomes out.
+//! The ledger: the entrance to the write path.
 //!
-//! A handler submits and waits. A writer thread takes all that waits, loads what it touches into a
-//! book, lets the core decide command after command, saves, commits, and then answers everyone.
-//! There is no timer: while one group commits, the next collects. A database that takes several
-//! transactions at once has several writers, each at the commands of one tenant at a time.
+//! A handler submits a command and waits. A writer thread takes all waiting commands as a group,
+//! loads a book, applies the commands, saves, commits, and then answers the handlers. There is no
+//! timer: while one group commits, the next one collects. A database that can run several
+//! transactions at once has several writers, each of which writes for one tenant at a time.
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
@@ -27,10 +27,10 @@ use crate::write::writable::Writable;
 use crate::write::writer::{Shared, write_groups};
 use crate::write::writer_connection::{ControlTx, WriterConnection};
 
-/// The one way to write.
+/// The only way to write.
 ///
-/// An answer is given only after its group is on stable storage. Dropping a future that waits does
-/// not take its command back.
+/// An answer means that the command's group is on stable storage. Dropping a waiting future does
+/// not cancel its command.
 #[derive(Clone)]
 pub struct Ledger {
     queue: Arc<Queue<Job>>,
@@ -40,11 +40,10 @@ pub struct Ledger {
 }
 
 impl Ledger {
-    /// Starts a writer thread over each connection, watched by an observer; what callers leave behind is
-    /// bounded by `caps`.
+    /// Starts a writer thread for each connection.
     ///
     /// # Errors
-    /// When a thread cannot be started.
+    /// If a thread cannot be started.
     pub fn start(
         connections: Vec<Box<dyn WriterConnection>>,
         observer: Arc<dyn Observer>,
@@ -65,18 +64,20 @@ impl Ledger {
         for connection in connections {
             let shared = Arc::clone(&shared);
             let thread = std::thread::Builder::new().name("bursar-writer".to_owned());
-            // Those that were started end when the queue is closed.
+            // If this thread cannot start, closing the queue ends the ones before it.
             let started = thread.spawn(move || write_groups(&shared, connection));
             writers.push(started.inspect_err(|_| queue.close())?);
         }
         Ok(Self { queue, writers: Arc::new(Mutex::new(writers)), ended, writable })
     }
 
-    /// Records calls of a tenant, each for itself, in one transaction; outcomes in order.
+    /// Records calls of a tenant, and returns their outcomes in order.
+    ///
+    /// Each record is decided on its own: a refused one does not affect the others.
     ///
     /// # Errors
-    /// [`StoreError`]: then none of the records was acknowledged. An error of
-    /// [`StoreError::Unavailable`] leaves open whether they are stored; repeating them is safe.
+    /// [`StoreError`] if the records are not acknowledged. After [`StoreError::Unavailable`] they
+    /// may be stored. Repeating them is safe.
     pub async fn record(
         &self,
         tenant_id: TenantId,
@@ -85,8 +86,10 @@ impl Ledger {
         self.record_as(RecordMode::Any, tenant_id, records).await
     }
 
-    /// The same, of the calls that the mode takes. Where only known calls are taken, most records
-    /// are refused: they wait behind everything else and take a bounded share of the queue.
+    /// Like [`Ledger::record`], for the calls that `mode` accepts.
+    ///
+    /// With [`RecordMode::KnownOnly`] most records are refused, so they wait behind everything else
+    /// and get a limited share of the queue.
     ///
     /// # Errors
     /// As for [`Ledger::record`].
@@ -99,20 +102,21 @@ impl Ledger {
         self.ask(tenant_id, |answer| Work::Record { mode, records, answer }).await
     }
 
-    /// Whether [`Ledger::record`] would have room now for a batch of which only the text is there,
-    /// so that a refusal need not cost the work that it refuses.
+    /// Whether the queue has room now for a batch of which only the text is known.
+    ///
+    /// The server checks this before it parses the batch, so that a refusal is cheap.
     pub fn has_room(&self, tenant_id: TenantId, text_bytes: usize, records_max: usize) -> bool {
         self.has_room_as(RecordMode::Any, tenant_id, (text_bytes, records_max))
     }
 
-    /// The same of [`Ledger::record_as`].
+    /// Like [`Ledger::has_room`], for [`Ledger::record_as`].
     pub fn has_room_as(
         &self,
         mode: RecordMode,
         tenant_id: TenantId,
         (text_bytes, records_max): (usize, usize),
     ) -> bool {
-        // Without long texts a record takes about twice what its text does.
+        // A record without long texts takes about twice the bytes of its JSON.
         let bytes = text_bytes + text_bytes.min(records_max.saturating_mul(SMALL));
         let rank = match mode {
             RecordMode::Any => Rank::Bulk,
@@ -121,7 +125,7 @@ impl Ledger {
         self.queue.has_room(tenant_id, rank, bytes)
     }
 
-    /// Reserves, if the limits admit it.
+    /// Makes a reservation, if the limits admit it.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -133,8 +137,10 @@ impl Ledger {
         Ok(self.reserve_with_snapshot(tenant_id, request).await?.0)
     }
 
-    /// The same, with the account as it stood after the decision: what it was decided by is not
-    /// asked for again. Nothing of an integration that there is not.
+    /// Like [`Ledger::reserve`], and returns the account after the decision.
+    ///
+    /// The snapshot saves a second read for the response headers. It is `None` if the integration
+    /// does not exist.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -146,7 +152,7 @@ impl Ledger {
         self.ask(tenant_id, |answer| Work::Reserve { request, answer }).await
     }
 
-    /// Releases a reservation; `only` restricts to those of one integration.
+    /// Releases a reservation; `only` restricts the caller to one integration's reservations.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -159,7 +165,7 @@ impl Ledger {
         self.ask(tenant_id, |answer| Work::Release { call_id, only, answer }).await
     }
 
-    /// Renews a reservation; `only` restricts to those of one integration.
+    /// Extends a reservation; `only` restricts the caller to one integration's reservations.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -173,7 +179,7 @@ impl Ledger {
         self.ask(tenant_id, |answer| Work::Extend { call_id, only, ttl_seconds, answer }).await
     }
 
-    /// Loads an integration's account into what readers see, if it exists.
+    /// Loads an integration's account into the cache of the readers, if it exists.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -185,10 +191,9 @@ impl Ledger {
         self.ask(tenant_id, |answer| Work::LoadAccount { integration_id, answer }).await
     }
 
-    /// Ends reservations whose time is over, about a thousand at once, so that what others ask for
-    /// is written in between.
+    /// Ends due reservations, a limited number at once, so that other commands are not delayed.
     ///
-    /// Decisions do not depend on it: from its expiry on a hold counts nowhere.
+    /// Decisions do not depend on it: a hold counts nowhere from its expiry on.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -196,16 +201,17 @@ impl Ledger {
         self.wait(None, |answer| Work::Sweep { answer }).await
     }
 
-    /// Takes the wall clock for right, forward or back, because an operator says so; also while
-    /// writes are refused because of it.
+    /// Adopts the wall clock's time, forward or back, because an operator confirmed it.
+    ///
+    /// This also works while the clock is in doubt.
     ///
     /// # Errors
-    /// [`StoreError`]; then nothing changed.
+    /// [`StoreError`]; nothing changed then.
     pub async fn confirm_clock(&self) -> Result<ClockConfirmed, StoreError> {
         self.wait(None, |answer| Work::ConfirmClock { answer }).await
     }
 
-    /// Whether the database took the last writes, by what the writers saw; asks nobody.
+    /// Checks whether the last writes succeeded, without a new write.
     ///
     /// # Errors
     /// [`StoreError::NotWritable`], until a [probe](Self::probe_writes) succeeds.
@@ -213,20 +219,21 @@ impl Ledger {
         self.writable.check()
     }
 
-    /// Writes something that means nothing, to learn whether the database takes writes. It rewrites
-    /// the same few pages, so the data does not grow by it.
+    /// Writes filler to learn whether the database accepts writes.
+    ///
+    /// Each probe replaces the one before, so the data does not grow.
     ///
     /// # Errors
-    /// [`StoreError`] of the write.
+    /// The [`StoreError`] of the write.
     pub async fn probe_writes(&self) -> Result<(), StoreError> {
         self.wait(None, |answer| Work::Probe { answer }).await
     }
 
-    /// Runs a change of the control plane in a transaction of its own; of a tenant, or of none, as
-    /// when a tenant is made.
+    /// Runs a change of the control plane in its own transaction.
     ///
-    /// The change may run again after a failure that left nothing behind, so it must not carry
-    /// anything over from one run to the next. If it answers an error, nothing is stored.
+    /// `tenant_id` is `None` if no tenant exists yet, as in the creation of one. The change may run
+    /// several times after failed attempts, so it must not keep state between runs. If it returns
+    /// an error, nothing is stored.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -245,29 +252,29 @@ impl Ledger {
         answered.await.unwrap_or_else(|_| Err(unknown_outcome()))
     }
 
-    /// What waits to be written; cheap, and never waits for the writer's work.
+    /// What waits in the queue; cheap, and never waits for the writer.
     pub fn waiting(&self) -> Waiting {
         self.queue.waiting()
     }
 
-    /// Whether the writer has ended: after [`Ledger::close`], or by a fault in it.
+    /// Whether all writers have ended, after [`Ledger::close`] or because of a fault.
     pub fn has_ended(&self) -> bool {
         *self.ended.borrow()
     }
 
-    /// Waits until the writer has ended. Nothing is written after that.
+    /// Waits until all writers have ended. Nothing is written after that.
     pub async fn ended(&self) {
         let mut ended = self.ended.clone();
-        // An error means that the writer is gone without a word, which is an end too.
+        // An error means that the sender is gone, so the writers have ended too.
         let _ = ended.wait_for(|ended| *ended).await;
     }
 
-    /// Stops taking commands, and waits until all that were taken are answered.
+    /// Refuses new commands, and waits until all accepted ones are answered.
     pub async fn close(&self) {
         self.queue.close();
         let writers = std::mem::take(&mut *self.writers.lock());
         for writer in writers {
-            // A writer that panicked has nothing left to say here; its jobs were answered.
+            // The jobs of a writer that panicked were answered, so its result is of no use.
             let _ = tokio::task::spawn_blocking(move || writer.join()).await;
         }
     }

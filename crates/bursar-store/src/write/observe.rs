@@ -1,4 +1,6 @@
-//! What an observer is told of the write path: facts once they are durable, and what it took.
+//! The trait [`Observer`], which reports the write path to metrics.
+//!
+//! Facts are reported after they are durable.
 
 #![warn(clippy::arithmetic_side_effects)]
 
@@ -11,58 +13,60 @@ use crate::error::StoreError;
 use crate::read::tenant_sums::bytes_of_integrations;
 use crate::rows::rollup::{Rollup, RollupFacts};
 
-/// Someone who watches the writer, such as metrics.
+/// An observer of the writers, such as metrics.
 ///
-/// The writer waits for every method, so an observer must neither block nor panic.
+/// The writer waits for every method. An implementation must neither block nor panic.
 pub trait Observer: Send + Sync {
-    /// The writer took commands from the queue, which it goes on to write.
+    /// The writer took commands from the queue, and is about to write them.
     fn dequeued(&self, _dequeued: Dequeued) {}
 
-    /// A transaction is durable: of a group, a part of one, or a change of the control plane.
+    /// A transaction is durable: a group, a part of one, or a change of the control plane.
     fn committed(&self, _timing: TransactionTiming) {}
 
-    /// What the commands of a durable transaction came to. Told once, however often the
-    /// transaction was tried; never told when it is unknown whether it is durable.
+    /// The facts of a durable transaction.
+    ///
+    /// They are reported once, even if the transaction was retried, and never if the result of the
+    /// commit is unknown.
     fn written(&self, _facts: &Facts<'_>) {}
 
-    /// An attempt at a transaction failed; it may be tried again.
+    /// An attempt at a transaction failed; the writer may retry it.
     fn failed(&self, _error: &StoreError) {}
 }
 
-/// An observer that does not look.
+/// An observer that ignores everything.
 #[derive(Clone, Copy, Debug)]
 pub struct NoopObserver;
 
 impl Observer for NoopObserver {}
 
-/// What the writer took from the queue in one go.
+/// What the writer took from the queue at once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Dequeued {
-    /// How many commands; a record of a batch is one.
+    /// The number of commands; each record of a batch is one.
     pub commands: usize,
-    /// For how long the oldest of them had waited.
+    /// How long the oldest of them had waited.
     pub waited: Duration,
 }
 
 /// How long a durable transaction took.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TransactionTiming {
-    /// From its begin to the end of its commit.
+    /// From the begin to the end of the commit.
     pub transaction: Duration,
-    /// The commit alone, which is mostly the disk's sync.
+    /// The commit alone, which is mostly the sync of the disk.
     pub commit: Duration,
 }
 
-/// What the commands of a transaction came to.
+/// The facts that a transaction stored.
 #[derive(Debug, Default)]
 pub struct Facts<'a> {
-    /// The sums of the new entries by tenant and model; without corrections below zero.
+    /// The sums of the new entries by tenant and model, without negative corrections.
     pub models: HashMap<ModelKey<'a>, Rollup>,
-    /// The same entries by where their cost comes from.
+    /// The costs of the same entries by source.
     pub costs: CostFacts,
-    /// What happened to reservations.
+    /// Changes of reservations.
     pub holds: HoldFacts,
-    /// Bytes of new entries by tenant, as the cap of a day counts them.
+    /// Bytes of new entries by tenant, as the daily cap counts them.
     pub bytes: HashMap<TenantId, i64>,
 }
 
@@ -74,7 +78,7 @@ pub struct ModelKey<'a> {
     pub model: &'a str,
 }
 
-/// Costs by whose figure they are, in nano-dollars.
+/// Costs by source, in nano-dollars.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct CostFacts([i64; CostFacts::SOURCES.len()]);
 
@@ -82,20 +86,20 @@ impl CostFacts {
     const SOURCES: [CostSource; 4] =
         [CostSource::Reported, CostSource::Computed, CostSource::Held, CostSource::Unknown];
 
-    /// Every source with its nano-dollars.
+    /// All sources with their costs in nano-dollars.
     pub fn iter(&self) -> impl Iterator<Item = (CostSource, i64)> {
         Self::SOURCES.into_iter().zip(self.0)
     }
 
     fn add(&mut self, source: CostSource, cost: Nanos) {
-        let place = Self::SOURCES.into_iter().position(|known| known == source);
-        if let Some(sum) = place.and_then(|place| self.0.get_mut(place)) {
+        let index = Self::SOURCES.into_iter().position(|known| known == source);
+        if let Some(sum) = index.and_then(|index| self.0.get_mut(index)) {
             *sum = sum.saturating_add(cost.get());
         }
     }
 }
 
-/// How many reservations came and went.
+/// The number of reservations that changed, by change.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct HoldFacts {
     pub made: u64,
@@ -105,23 +109,24 @@ pub struct HoldFacts {
     pub expired: u64,
 }
 
-/// Counts one more; there are never as many as its integer holds.
+/// Adds one; a transaction never has enough changes to saturate.
 const fn count(figure: &mut u64) {
     *figure = figure.saturating_add(1);
 }
 
 impl<'a> Facts<'a> {
-    /// The facts of a book whose commands were applied and are about to be saved.
+    /// The facts of a book, before it is saved.
     ///
     /// # Errors
-    /// [`StoreError::TotalsOverflow`] of a group whose sums do not fit; half of it may.
+    /// [`StoreError::TotalsOverflow`] if the sums of the group do not fit; those of half of the
+    /// group may.
     pub(crate) fn of(book: &Book<'a>) -> Result<Self, StoreError> {
         let mut facts = Self::default();
         for ((tenant_id, _), bytes) in bytes_of_integrations(book.entries()) {
             let sum = facts.bytes.entry(tenant_id).or_default();
             *sum = sum.saturating_add(bytes);
         }
-        // Counters of an observer only grow; a correction below zero has no place in them.
+        // The counters of metrics only grow, so negative corrections are left out.
         for entry in book.entries().iter().filter(|entry| entry.cost >= Nanos::ZERO) {
             let usage = entry.usage;
             let key = ModelKey {
@@ -142,8 +147,7 @@ impl<'a> Facts<'a> {
                     match reservation.map(|reservation| reservation.state) {
                         Some(ReservationState::Settled) => count(&mut facts.holds.settled),
                         Some(ReservationState::Released) => count(&mut facts.holds.released),
-                        // Nobody loads the calls of holds that only expire. An ended one is not
-                        // open, unless the book is wrong, and then it is not saved.
+                        // The calls of holds that only expire are not loaded.
                         Some(ReservationState::Expired | ReservationState::Open) | None => {
                             count(&mut facts.holds.expired);
                         }

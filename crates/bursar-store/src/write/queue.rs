@@ -1,13 +1,15 @@
-//! The bounded queue before a writer.
+//! The bounded queue of the writers.
 //!
-//! When it is long, facts (records, releases, renewals) leave it before large batches of them, and
-//! those before admissions, but never all of a group, so that none starves. Last comes what tenants
-//! send beyond their thresholds, of which most is refused. Within each, tenants take turns. Several writers may share it, each with the jobs of one tenant at a time.
+//! Jobs have ranks. Facts (records, releases, extensions) leave the queue first, then large batches
+//! of records, then admissions, and last the records of tenants beyond their thresholds, most of
+//! which are refused. Each rank gets a part of every group, so that none starves. Within a rank,
+//! tenants take turns. Several writers can share the queue, each with the jobs of one tenant at a
+//! time.
 //!
-//! It is bounded in bytes; one tenant may fill a quarter, and has never more in it than
-//! there is room left, so that whoever is quiet gets in whoever is loud. Changes of a tenant (a key
-//! that is revoked, an integration that is disabled) have a little room beside its quarter, so that
-//! what fills it can be stopped.
+//! The size of the queue is limited in bytes. One tenant may use a quarter of it, and never more
+//! than what is left for others, so that a flood from some tenants does not lock out the rest.
+//! Changes of a tenant, such as revoking a key, have a little room in addition, so that an
+//! administrator can stop such a flood.
 
 use std::collections::{HashMap, HashSet, VecDeque};
 
@@ -17,71 +19,75 @@ use parking_lot::{Condvar, Mutex};
 use crate::error::StoreError;
 use crate::write::writer_connection::Grouping;
 
-/// Bytes that may wait: about half a second's work, beyond which waiting helps nobody.
+/// The size of the queue: about half a second of work. Longer waits would only delay a refusal.
 const BYTES_MAX: usize = 24 * 1024 * 1024;
-/// The share of the queue that one tenant may fill.
+/// The share of the queue that one tenant may use.
 const TENANT_BYTES_MAX: usize = BYTES_MAX / 4;
-/// The part of that share which records that are mostly refused may take, so that they leave room
-/// for what the same tenant releases.
+/// The part of that share for throttled records, so that the tenant's releases still fit.
 const TENANT_THROTTLED_BYTES_MAX: usize = TENANT_BYTES_MAX / 2;
-/// What changes of a tenant may take beside that.
+/// Additional room for changes of a tenant.
 const CHANGES_BYTES_MAX: usize = 64 * 1024;
-/// Commands taken into one group.
+/// The limit on the commands of a group.
 const GROUP_COMMANDS_MAX: usize = 4_096;
-/// Records of batches in a group of all tenants. Whoever comes meanwhile waits for this group and
-/// for their own: with 4,096 that was 100 ms under a flood of batches.
+/// The limit on records from large batches in a group of all tenants.
+///
+/// A new command waits for the current group and for its own. With 4,096 records that took 100 ms
+/// under a flood of batches.
 const GROUP_BULK_MAX: usize = 512;
-/// Bytes after which no more facts, and as many again after which no more batches, are taken into a
-/// group: it stays in memory until it is written.
+/// The limit on the bytes of facts in a group, and again on the bytes of batches.
+///
+/// A group stays in memory until it is written.
 pub(crate) const GROUP_BYTES_MAX: usize = BYTES_MAX / 6;
-/// The parts of a full group that are kept for large batches and for admissions.
+/// The parts of a full group that are reserved for large batches and for admissions.
 const GROUP_BULK_MIN: usize = GROUP_COMMANDS_MAX / 2;
 const GROUP_ADMISSIONS_MIN: usize = GROUP_COMMANDS_MAX / 8;
-/// Records that are mostly refused in a group: a refusal costs the writer a look at a call id, about
-/// 5 us, so that a flood of them holds up the others by a few milliseconds.
+/// The limit on throttled records in a group.
+///
+/// A refusal costs the writer about 5 us for reading the call id, so a flood of them delays other
+/// commands by less than a millisecond a group.
 const GROUP_THROTTLED_MAX: usize = 128;
-/// Commands that a tenant may bring when it is its turn; one that brings more misses turns.
+/// Commands of a tenant in one turn; a tenant with a larger job misses turns afterwards.
 const TURN_COMMANDS: isize = 64;
 
-/// Which jobs go first when there are too many.
+/// The rank of a job, which decides its order in a long queue.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Rank {
-    /// What happened, or gives money back.
+    /// A record, release or extension.
     Fact,
-    /// So much of what happened that others should not wait for it.
+    /// A large batch of records, for which others should not have to wait.
     Bulk,
-    /// What asks for more.
+    /// A request for a reservation.
     Admission,
-    /// What comes from beyond a threshold, and is refused unless its call is known.
+    /// A record beyond a threshold, which is refused unless its call is known.
     Throttled,
-    /// What manages a tenant.
+    /// A change of a tenant.
     Change,
 }
 
-/// Something that waits to be written.
+/// An item of the queue.
 pub(crate) trait QueueItem {
     fn tenant_id(&self) -> Option<TenantId>;
     fn rank(&self) -> Rank;
-    /// About how much memory it takes.
+    /// The approximate memory of the item.
     fn bytes(&self) -> usize;
-    /// How many commands it brings into a group.
+    /// The number of commands that the item adds to a group.
     fn commands(&self) -> usize;
 }
 
-/// What waits to be written.
+/// The contents of the queue.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Waiting {
-    /// Requests to the writer, a batch of records being one.
+    /// Jobs; a batch of records is one.
     pub jobs: usize,
-    /// Commands in them, each record of a batch being one.
+    /// Commands; each record of a batch is one.
     pub commands: usize,
-    /// About how much memory they take.
+    /// The approximate memory of the jobs.
     pub bytes: usize,
-    /// How much memory they may take before more is refused.
+    /// The limit on `bytes`.
     pub bytes_max: usize,
 }
 
-/// What a writer has taken and not yet written.
+/// The group that a writer took from the queue and is writing.
 pub(crate) struct Writing {
     grouping: Grouping,
     bytes: usize,
@@ -105,15 +111,15 @@ struct State<J> {
     admissions: Turns<J>,
     throttled: Turns<J>,
     bytes: usize,
-    /// Those of the groups that are being written.
+    /// Bytes of the groups that are being written.
     taken_bytes: usize,
-    /// Whose jobs are being written by one of several writers.
+    /// The tenants whose jobs a writer is writing.
     busy: HashSet<Option<TenantId>>,
-    /// The groups of one tenant that were taken, so that every rank is asked first at times.
+    /// Counts the groups of single tenants, so that each rank comes first at times.
     rounds: usize,
     commands: usize,
     tenant_bytes: HashMap<TenantId, usize>,
-    /// Those of them that records beyond a threshold take.
+    /// The part of `tenant_bytes` that throttled records use.
     throttled_bytes: HashMap<TenantId, usize>,
     closed: bool,
 }
@@ -137,7 +143,7 @@ impl<J: QueueItem> Queue<J> {
         Self { state: Mutex::new(state), filled: Condvar::new() }
     }
 
-    /// Puts a job in, or gives it back with the reason.
+    /// Adds a job, or returns it with the reason for the refusal.
     pub(crate) fn push(&self, job: J) -> Result<(), (J, StoreError)> {
         let mut state = self.state.lock();
         if state.closed {
@@ -166,13 +172,14 @@ impl<J: QueueItem> Queue<J> {
         Ok(())
     }
 
-    /// Whether a job of so many bytes would get in now.
+    /// Whether the queue would accept a job of `bytes` now.
     pub(crate) fn has_room(&self, tenant_id: TenantId, rank: Rank, bytes: usize) -> bool {
         self.state.lock().has_room(Some(tenant_id), rank, bytes)
     }
 
-    /// Waits for jobs and takes a group of them; empty when closed and drained. The group before
-    /// is written when its writer comes for the next, with the same `writing`.
+    /// Waits for jobs and takes a group; it is empty once the queue is closed and drained.
+    ///
+    /// The call also tells the queue that the writer's last group, in `writing`, is written.
     pub(crate) fn take(&self, writing: &mut Writing) -> Vec<J> {
         let mut state = self.state.lock();
         state.finish(writing);
@@ -183,7 +190,7 @@ impl<J: QueueItem> Queue<J> {
             };
             if !group.is_empty() || state.closed && state.is_empty() {
                 writing.bytes = state.let_go(&group);
-                // Whoever waits because a tenant was busy may go on now.
+                // A writer that waits because all tenants were busy may continue now.
                 if state.closed {
                     self.filled.notify_all();
                 } else if writing.grouping == Grouping::OneTenant && !state.is_empty() {
@@ -195,7 +202,7 @@ impl<J: QueueItem> Queue<J> {
         }
     }
 
-    /// Takes whatever is left, when nobody writes any more.
+    /// Drops the remaining jobs, after the last writer has ended.
     pub(crate) fn drain(&self) {
         let mut state = self.state.lock();
         while !state.is_empty() {
@@ -218,7 +225,7 @@ impl<J: QueueItem> Queue<J> {
         }
     }
 
-    /// Refuses new jobs; those that wait are still taken.
+    /// Refuses new jobs; writers still take the waiting ones.
     pub(crate) fn close(&self) {
         self.state.lock().closed = true;
         self.filled.notify_all();
@@ -235,14 +242,14 @@ impl<J: QueueItem> State<J> {
     }
 
     fn has_room(&self, tenant_id: Option<TenantId>, rank: Rank, bytes: usize) -> bool {
-        // A job that is alone always fits: its size was bounded where it was read.
+        // An empty queue accepts any job: request bodies are limited in size.
         if self.bytes == 0 {
             return true;
         }
         let of_tenant = tenant_id.and_then(|id| self.tenant_bytes.get(&id)).copied().unwrap_or(0);
         let held = self.bytes + self.taken_bytes + bytes;
         let Some(left) = BYTES_MAX.checked_sub(held) else { return false };
-        // What is small and happened is the last to be refused.
+        // Facts are refused last.
         let left = match rank {
             Rank::Fact => left,
             Rank::Admission => left / 4 * 3,
@@ -269,7 +276,7 @@ impl<J: QueueItem> State<J> {
         let mut room = GROUP_COMMANDS_MAX;
         let for_facts = room - for_admissions - for_bulk;
         room -= self.facts.take(for_facts, GROUP_BYTES_MAX, &mut group).min(room);
-        // A batch is taken whole and may fill more than its part; others get theirs all the same.
+        // A batch is not split, so it can exceed its part. Admissions get their part regardless.
         let bulk = self.bulk.take(for_bulk, GROUP_BYTES_MAX, &mut group);
         let for_admissions = room.saturating_sub(bulk).max(for_admissions);
         self.admissions.take(for_admissions, BYTES_MAX, &mut group);
@@ -277,7 +284,7 @@ impl<J: QueueItem> State<J> {
         group
     }
 
-    /// The jobs of a tenant that no other writer is at, in turn; and whose they are.
+    /// Takes a group of the next tenant that no other writer is writing for.
     fn take_of_one(&mut self, writing: &mut Writing) -> Vec<J> {
         let Some(tenant_id) = self.next_idle() else { return Vec::new() };
         self.rounds = self.rounds.wrapping_add(1);
@@ -298,8 +305,10 @@ impl<J: QueueItem> State<J> {
         group
     }
 
-    /// The next tenant that has something to write and is not being written. Facts are asked first,
-    /// but every few rounds the others are, so that a tenant with nothing else gets its turn.
+    /// The next tenant that has jobs and no writer.
+    ///
+    /// Most rounds look at facts first. Every few rounds another rank comes first, so that a tenant
+    /// without facts gets its turn.
     fn next_idle(&self) -> Option<Option<TenantId>> {
         let Self { facts, bulk, admissions, throttled, .. } = self;
         let ranks = match self.rounds % 8 {
@@ -313,7 +322,7 @@ impl<J: QueueItem> State<J> {
         })
     }
 
-    /// What a writer took before is written.
+    /// Notes that the writer's last group is written.
     fn finish(&mut self, writing: &mut Writing) {
         self.taken_bytes -= std::mem::take(&mut writing.bytes);
         if let Some(tenant_id) = writing.tenant.take() {
@@ -321,8 +330,9 @@ impl<J: QueueItem> State<J> {
         }
     }
 
-    /// Jobs leave the queue, but their bytes stay counted until they are written; how many those
-    /// are.
+    /// Removes the jobs of a group from the sums, and returns their bytes.
+    ///
+    /// The bytes count as taken until the group is written.
     fn let_go(&mut self, group: &[J]) -> usize {
         let mut taken = 0;
         for job in group {
@@ -601,7 +611,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_mostly_refused_takes_a_bounded_part_of_a_group_and_of_its_tenant_s_share() {
+    fn throttled_records_get_a_limited_part_of_a_group_and_of_their_tenants_share() {
         let queue = Queue::new();
         let record = TENANT_THROTTLED_BYTES_MAX / 4_096;
         let pushed = (0..8_192).take_while(|_| {
@@ -623,7 +633,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_tenant_sends_below_its_threshold_takes_nothing_of_the_part_beyond_it() {
+    fn records_below_the_threshold_do_not_use_the_part_of_throttled_ones() {
         let queue = Queue::new();
         for _ in 0..5 {
             assert!(queue.push(Job(1, Rank::Fact, TENANT_BYTES_MAX / 10, 1)).is_ok());
@@ -651,7 +661,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_being_written_takes_room() {
+    fn a_group_that_is_being_written_counts_against_the_queue() {
         let queue = Queue::new();
         for tenant in 1..=4 {
             assert!(queue.push(Job(tenant, Rank::Fact, BYTES_MAX / 16, 1)).is_ok());
@@ -729,7 +739,7 @@ mod tests {
     }
 
     #[test]
-    fn what_waits_is_told() {
+    fn the_contents_of_the_queue_are_reported() {
         let queue = Queue::new();
         let told = |jobs, commands, bytes| Waiting { jobs, commands, bytes, bytes_max: BYTES_MAX };
         assert_eq!(queue.waiting(), told(0, 0, 0));

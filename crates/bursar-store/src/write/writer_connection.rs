@@ -16,7 +16,7 @@ use crate::rows::protection::{OverrideRow, SignalRow};
 use crate::rows::row::{AuditRow, DecisionRow, IntegrationRow, KeyRow, TenantRow};
 
 /// How exact it is when a key was used last: finer steps are not written.
-pub const STAMP_EVERY_SECONDS: i64 = 60;
+pub(crate) const STAMP_EVERY_SECONDS: i64 = 60;
 
 /// A stored use that is no younger than this gives way to one of an instant, in microseconds.
 pub(crate) fn stamped_before(at: Timestamp) -> i64 {
@@ -177,7 +177,7 @@ pub trait ControlTx {
     fn put_key(&mut self, row: &KeyRow) -> Result<(), StoreError>;
 
     /// Writes when keys of a tenant were used last, where nothing is stored or something that is older
-    /// by more than [`STAMP_EVERY_SECONDS`]; in order of the keys. Keys that another transaction
+    /// by more than a minute; in order of the keys. Keys that another transaction
     /// changes meanwhile are passed over: nobody waits for this, and it waits for nobody.
     ///
     /// # Errors

@@ -210,7 +210,7 @@ pub(crate) fn unchained(subject: &Subject, tenant_id: TenantId, count: i64) {
     }
 }
 
-pub(crate) async fn each_filter_of_the_audit_log_leaves_what_it_names(subject: Subject) {
+pub(crate) async fn each_filter_of_the_audit_log_returns_matching_rows(subject: Subject) {
     let start = subject.world.clock.now();
     let tenant_id = three_rows(&subject).await;
     let text = |text: &str| Some(text.to_owned());

@@ -143,7 +143,7 @@ pub(crate) async fn groups_of_equal_cost_come_by_calls_then_by_name(subject: Sub
     }
 }
 
-pub(crate) async fn what_is_left_of_the_total_is_the_sum_of_the_others(subject: Subject) {
+pub(crate) async fn the_rest_of_the_total_is_the_sum_of_the_unlisted_groups(subject: Subject) {
     let (tenant_id, integrations) = mixed(&subject, 150).await;
     let names = named(integrations);
     let rows = subject.entries(tenant_id).await;

@@ -1,8 +1,8 @@
 //! What a tenant may leave behind: open reservations and bytes of records.
 
 use bursar_core::{
-    Caps, IntegrationId, OpenBound, RecordOutcome, RecordRefusal, ReleaseOutcome, ReserveOutcome,
-    ReserveRefusal, TenantId, Usage,
+    Caps, IntegrationId, RecordOutcome, RecordRefusal, ReleaseOutcome, ReservationCap,
+    ReserveOutcome, ReserveRefusal, TenantId, Usage,
 };
 
 use crate::subject::{Subject, unlimited};
@@ -21,7 +21,7 @@ async fn met(
     tenant_id: TenantId,
     integration_id: IntegrationId,
     call: &str,
-) -> Option<OpenBound> {
+) -> Option<ReservationCap> {
     match subject.reserve(tenant_id, request(integration_id, call)).await {
         ReserveOutcome::Held(_) | ReserveOutcome::Replayed(_) => None,
         ReserveOutcome::Rejected(ReserveRefusal::TooManyOpen(bound)) => Some(bound),
@@ -40,9 +40,9 @@ pub(crate) async fn open_reservations_are_bounded_by_integration_and_tenant(subj
     let foreign = subject.world.integration(stranger, "integration", unlimited()).await;
     assert_eq!(met(&subject, tenant_id, one, "a").await, None);
     assert_eq!(met(&subject, tenant_id, one, "b").await, None);
-    assert_eq!(met(&subject, tenant_id, one, "c").await, Some(OpenBound::Integration(2)));
+    assert_eq!(met(&subject, tenant_id, one, "c").await, Some(ReservationCap::Integration(2)));
     assert_eq!(met(&subject, tenant_id, other, "c").await, None);
-    assert_eq!(met(&subject, tenant_id, other, "d").await, Some(OpenBound::Tenant(3)));
+    assert_eq!(met(&subject, tenant_id, other, "d").await, Some(ReservationCap::Tenant(3)));
     assert_eq!(met(&subject, tenant_id, one, "b").await, None, "a replay is answered");
     assert_eq!(met(&subject, stranger, foreign, "a").await, None);
     // A refused call id is given back, an ended one makes room, whichever way it ends.
@@ -51,10 +51,10 @@ pub(crate) async fn open_reservations_are_bounded_by_integration_and_tenant(subj
     assert_eq!(met(&subject, tenant_id, other, "d").await, None);
     subject.record(tenant_id, usage(one, "b")).await;
     assert_eq!(met(&subject, tenant_id, one, "e").await, None);
-    assert_eq!(met(&subject, tenant_id, one, "f").await, Some(OpenBound::Tenant(3)));
+    assert_eq!(met(&subject, tenant_id, one, "f").await, Some(ReservationCap::Tenant(3)));
     subject.world.verify().await;
     let subject = subject.reopened().await;
-    assert_eq!(met(&subject, tenant_id, one, "f").await, Some(OpenBound::Tenant(3)));
+    assert_eq!(met(&subject, tenant_id, one, "f").await, Some(ReservationCap::Tenant(3)));
 }
 
 pub(crate) async fn holds_that_are_due_take_no_place_swept_or_not(subject: Subject) {
@@ -66,7 +66,7 @@ pub(crate) async fn holds_that_are_due_take_no_place_swept_or_not(subject: Subje
     for (integration_id, call) in [(one, "d"), (one, "e"), (other, "f")] {
         assert_eq!(met(&subject, tenant_id, integration_id, call).await, None);
     }
-    let full = Some(OpenBound::Tenant(3));
+    let full = Some(ReservationCap::Tenant(3));
     assert_eq!(met(&subject, tenant_id, other, "g").await, full);
     subject.world.verify().await;
     subject.world.ledger.sweep().await.unwrap();

@@ -43,7 +43,7 @@ async fn finds(subject: &Subject, tampered: &str, expected: &str) {
     check_found(&after(subject, tenant_id, tampered), tampered, expected);
 }
 
-pub(crate) async fn a_chain_that_nobody_touched_is_whole(subject: Subject) {
+pub(crate) async fn an_untouched_chain_is_whole(subject: Subject) {
     chains(&subject).await;
     let verified = subject.world.home.verify_audit();
     assert_eq!((verified.tenants, verified.rows), (2, ROWS + 1));

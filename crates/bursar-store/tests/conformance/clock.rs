@@ -236,7 +236,7 @@ pub(crate) async fn behind_a_jump_back_holds_end_and_rates_go_on(subject: Subjec
     subject.world.verify().await;
 }
 
-pub(crate) async fn an_account_far_ahead_holds_back_nobody(subject: Subject) {
+pub(crate) async fn an_account_far_ahead_does_not_delay_decisions(subject: Subject) {
     let place = exhausted(&subject).await;
     let before = now(&subject);
     let ahead = before.micros() + FOUR_DAYS * 1_000_000;

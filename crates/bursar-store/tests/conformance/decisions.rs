@@ -145,7 +145,7 @@ pub(crate) async fn decisions_come_newest_first_page_by_page(subject: Subject) {
     }
 }
 
-pub(crate) async fn each_filter_of_decisions_leaves_what_it_names(subject: Subject) {
+pub(crate) async fn each_filter_of_decisions_returns_matching_decisions(subject: Subject) {
     let (tenant_id, first) = subject.account(unlimited()).await;
     let second = subject.world.integration(tenant_id, "second", unlimited()).await;
     let now = subject.world.clock.now();

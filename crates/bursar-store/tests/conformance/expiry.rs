@@ -135,7 +135,7 @@ pub(crate) async fn a_sweep_goes_in_steps(subject: Subject) {
     subject.world.verify().await;
 }
 
-pub(crate) async fn a_sweep_expires_holds_that_nobody_touches(subject: Subject) {
+pub(crate) async fn a_sweep_expires_holds_of_unused_accounts(subject: Subject) {
     let account = subject.account(unlimited()).await;
     let other = subject.world.tenant("other").await;
     let other = (other, subject.world.integration(other, "integration", unlimited()).await);

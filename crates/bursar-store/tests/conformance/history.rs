@@ -90,7 +90,7 @@ pub(crate) async fn an_offset_passes_over_rows(subject: Subject) {
     assert_eq!(found, all[15..18]);
 }
 
-pub(crate) async fn each_filter_leaves_what_it_names(subject: Subject) {
+pub(crate) async fn each_filter_returns_matching_entries(subject: Subject) {
     let (tenant_id, [first, ..]) = recorded(&subject).await;
     let all = subject.entries(tenant_id).await;
     let cut: Timestamp = all[25].occurred_at;

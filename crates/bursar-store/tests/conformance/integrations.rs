@@ -72,7 +72,7 @@ pub(crate) async fn an_integration_leads_back_field_by_field(subject: Subject) {
     assert_eq!(stored(&subject, &bare).await, bare);
 }
 
-pub(crate) async fn an_update_changes_only_what_it_names(subject: Subject) {
+pub(crate) async fn an_update_changes_only_the_named_fields(subject: Subject) {
     let tenant_id = subject.tenant().await;
     let before = create(&subject, tenant_id, draft("before", budget(100))).await;
     subject.world.clock.advance(10);

@@ -67,7 +67,7 @@ pub(crate) async fn a_changed_limit_is_used_by_the_next_command(subject: Subject
     subject.world.verify().await;
 }
 
-pub(crate) async fn a_changed_limit_keeps_what_is_held_and_used(subject: Subject) {
+pub(crate) async fn a_changed_limit_keeps_used_and_held_sums(subject: Subject) {
     let account = subject.account(budget(30)).await;
     assert_eq!(refusal(&subject, account, "held").await, None);
     subject.record(account.0, usage(account.1, "used")).await;

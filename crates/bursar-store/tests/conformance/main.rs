@@ -70,7 +70,7 @@ macro_rules! conformance {
                 tenants:
                     a_tenant_leads_back,
                     tenants_come_oldest_first_page_by_page,
-                    what_a_tenant_comes_to_is_stored_and_audited,
+                    changes_of_a_tenant_are_stored_and_audited,
                     the_clock_of_the_store_never_runs_backwards;
                 clock:
                     a_clock_that_is_ahead_for_half_a_second_changes_nothing,
@@ -79,10 +79,10 @@ macro_rules! conformance {
                     a_confirmation_ends_the_wait,
                     a_time_that_ran_ahead_is_taken_back_for_good,
                     behind_a_jump_back_holds_end_and_rates_go_on,
-                    an_account_far_ahead_holds_back_nobody;
+                    an_account_far_ahead_does_not_delay_decisions;
                 integrations:
                     an_integration_leads_back_field_by_field,
-                    an_update_changes_only_what_it_names,
+                    an_update_changes_only_the_named_fields,
                     null_clears_a_nullable_field,
                     another_origin_drops_the_credential,
                     a_live_name_is_taken_once,
@@ -116,12 +116,12 @@ macro_rules! conformance {
                     an_audit_row_leads_back_field_by_field,
                     the_audit_log_comes_newest_first_page_by_page,
                     the_audit_log_is_read_from_its_beginning_page_by_page,
-                    each_filter_of_the_audit_log_leaves_what_it_names,
+                    each_filter_of_the_audit_log_returns_matching_rows,
                     audit_filters_that_seldom_meet_lead_on_to_every_match,
                     a_chain_goes_on_after_a_restart,
                     the_audit_log_of_another_tenant_is_not_read;
                 chain:
-                    a_chain_that_nobody_touched_is_whole,
+                    an_untouched_chain_is_whole,
                     a_column_that_was_edited_is_found,
                     a_row_that_was_taken_out_is_found,
                     an_end_that_was_cut_off_is_found,
@@ -152,12 +152,12 @@ macro_rules! conformance {
                     a_call_id_that_was_used_admits_nothing,
                     a_refused_reservation_gives_its_call_id_back,
                     a_record_after_the_release_counts_in_full,
-                    an_unknown_price_counts_what_was_held,
+                    a_record_without_a_price_counts_the_held_amount,
                     the_reservation_of_another_integration_is_unknown,
                     open_reservations_are_listed_by_expiry,
                     reserving_and_recording_in_one_group_settles,
                     a_replay_is_refused_while_its_tenant_or_integration_is_switched_off,
-                    of_known_calls_only_what_was_reserved_or_recorded_is_taken,
+                    known_only_accepts_reserved_and_recorded_calls_only,
                     reserving_and_recording_a_known_call_in_one_group_settles;
                 expiry:
                     a_due_hold_counts_in_no_read_swept_or_not,
@@ -166,7 +166,7 @@ macro_rules! conformance {
                     a_sweep_goes_in_steps,
                     a_sweep_finds_the_holds_of_an_integration_that_changed,
                     a_hold_that_ended_stays_ended_when_the_clock_goes_back,
-                    a_sweep_expires_holds_that_nobody_touches,
+                    a_sweep_expires_holds_of_unused_accounts,
                     a_hold_made_before_a_restart_expires_after_it,
                     a_hold_that_was_due_before_the_restart_expires_at_the_start,
                     an_extended_hold_expires_at_its_new_time,
@@ -177,7 +177,7 @@ macro_rules! conformance {
                     records_beyond_the_bytes_of_a_day_are_refused;
                 limits:
                     a_changed_limit_is_used_by_the_next_command,
-                    a_changed_limit_keeps_what_is_held_and_used,
+                    a_changed_limit_keeps_used_and_held_sums,
                     a_changed_status_is_used_by_the_next_command,
                     a_changed_health_is_used_by_the_next_command,
                     a_changed_tenant_is_used_by_the_next_command,
@@ -199,7 +199,7 @@ macro_rules! conformance {
                 rollups:
                     usage_by_day_is_the_sum_of_the_entries,
                     days_come_page_by_page_with_their_total,
-                    an_answer_takes_memory_for_what_it_finds,
+                    a_read_takes_memory_for_its_result,
                     a_page_of_an_export_is_small_and_leads_to_the_end,
                     usage_by_integration_is_the_sum_of_the_entries,
                     the_days_asked_for_are_inclusive,
@@ -212,7 +212,7 @@ macro_rules! conformance {
                     the_history_runs_from_the_newest_to_the_oldest,
                     a_cursor_meets_every_entry_once_ties_included,
                     an_offset_passes_over_rows,
-                    each_filter_leaves_what_it_names;
+                    each_filter_returns_matching_entries;
                 filters:
                     filters_combine_in_every_way,
                     the_last_page_names_no_next_one,
@@ -223,7 +223,7 @@ macro_rules! conformance {
                     each_group_is_the_sum_of_its_entries,
                     the_largest_groups_come_first,
                     groups_of_equal_cost_come_by_calls_then_by_name,
-                    what_is_left_of_the_total_is_the_sum_of_the_others,
+                    the_rest_of_the_total_is_the_sum_of_the_unlisted_groups,
                     the_days_of_a_breakdown_are_inclusive,
                     a_deleted_integration_keeps_its_name_in_its_group,
                     groups_and_total_are_of_one_moment;
@@ -242,7 +242,7 @@ macro_rules! conformance {
                     a_decision_leads_back_field_by_field,
                     a_decision_that_is_met_again_is_replaced,
                     decisions_come_newest_first_page_by_page,
-                    each_filter_of_decisions_leaves_what_it_names,
+                    each_filter_of_decisions_returns_matching_decisions,
                     only_the_newest_decisions_of_a_tenant_are_kept;
                 protection:
                     a_signal_leads_back_field_by_field,
@@ -262,10 +262,10 @@ macro_rules! conformance {
                     one_call_id_of_two_tenants_is_two_calls;
                 watch:
                     the_integrations_nearest_to_a_limit_come_first,
-                    one_tenant_does_not_crowd_out_what_is_near_to_a_limit,
+                    one_tenant_does_not_crowd_out_others_near_their_limits,
                     only_live_integrations_with_a_monthly_limit_are_hot,
-                    what_is_held_is_hot_too,
-                    what_is_stored_is_counted;
+                    held_amounts_count_towards_near_limits,
+                    the_stats_count_what_is_stored;
                 sums:
                     a_session_of_more_than_64_bits_is_told_exactly,
                     the_largest_session_comes_first_beyond_64_bits,
@@ -275,7 +275,7 @@ macro_rules! conformance {
                     a_read_that_panics_fails_alone_and_its_reader_is_replaced,
                     a_change_that_panics_fails_alone_and_leaves_nothing;
                 verifying:
-                    what_was_counted_is_told,
+                    verification_reports_what_it_counted,
                     a_figure_that_was_changed_is_found,
                     a_row_that_is_missing_is_found,
                     an_entry_that_was_changed_is_found;

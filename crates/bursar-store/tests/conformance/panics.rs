@@ -114,12 +114,12 @@ async fn check_panics(database: Database) {
 }
 
 #[tokio::test]
-async fn a_writer_that_panics_on_sqlite_tells_what_became_of_its_group_and_goes_on() {
+async fn a_writer_that_panics_on_sqlite_answers_its_group_and_continues() {
     check_panics(crate::support::SQLITE).await;
 }
 
 #[tokio::test]
-async fn a_writer_that_panics_on_postgresql_tells_what_became_of_its_group_and_goes_on() {
+async fn a_writer_that_panics_on_postgresql_answers_its_group_and_continues() {
     check_panics(crate::server::POSTGRES).await;
 }
 

@@ -206,7 +206,7 @@ pub(crate) async fn a_record_after_the_release_counts_in_full(subject: Subject) 
     subject.world.verify().await;
 }
 
-pub(crate) async fn an_unknown_price_counts_what_was_held(subject: Subject) {
+pub(crate) async fn a_record_without_a_price_counts_the_held_amount(subject: Subject) {
     let account = subject.account(unlimited()).await;
     let (tenant_id, integration_id) = account;
     held(subject.reserve(tenant_id, request(integration_id, "held")).await);
@@ -346,7 +346,7 @@ pub(crate) async fn a_replay_is_refused_while_its_tenant_or_integration_is_switc
     subject.world.verify().await;
 }
 
-pub(crate) async fn of_known_calls_only_what_was_reserved_or_recorded_is_taken(subject: Subject) {
+pub(crate) async fn known_only_accepts_reserved_and_recorded_calls_only(subject: Subject) {
     let account = subject.account(budget(100)).await;
     let (tenant_id, integration_id) = account;
     let other = subject.world.integration(tenant_id, "other", unlimited()).await;

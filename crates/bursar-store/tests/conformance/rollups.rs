@@ -297,7 +297,7 @@ async fn ask_all(subject: &Subject, tenant_id: TenantId, memory: &Arc<Counted>) 
     .collect()
 }
 
-pub(crate) async fn an_answer_takes_memory_for_what_it_finds(subject: Subject) {
+pub(crate) async fn a_read_takes_memory_for_its_result(subject: Subject) {
     let (tenant_id, _) = recorded(&subject).await;
     let none = Arc::new(Counted::default());
     assert_eq!(ask_all(&subject, tenant_id, &none).await, [false; 9]);

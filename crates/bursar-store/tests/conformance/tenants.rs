@@ -53,7 +53,7 @@ pub(crate) async fn the_clock_of_the_store_never_runs_backwards(subject: Subject
     assert!(snapshot.unwrap().now >= now, "after a restart");
 }
 
-pub(crate) async fn what_a_tenant_comes_to_is_stored_and_audited(subject: Subject) {
+pub(crate) async fn changes_of_a_tenant_are_stored_and_audited(subject: Subject) {
     let tenant_id = subject.tenant().await;
     let before = subject.audit().len();
     subject.change(tenant_id, |control| control.rename_tenant("other")).await;
@@ -80,7 +80,7 @@ pub(crate) async fn what_a_tenant_comes_to_is_stored_and_audited(subject: Subjec
         .control(tenant_id, |control| control.lead_tenant(TenantLifecycle::Active))
         .await;
     let (from, to) = (TenantLifecycle::Terminated, TenantLifecycle::Active);
-    assert_eq!(back.unwrap(), Err(ControlRefusal::Tenant(TenantRefusal::Life { from, to })));
+    assert_eq!(back.unwrap(), Err(ControlRefusal::Tenant(TenantRefusal::Lifecycle { from, to })));
 
     let subject = subject.reopened().await;
     let stored = subject.world.store.tenant(tenant_id).await.unwrap().unwrap();

@@ -10,7 +10,7 @@ async fn two_calls(subject: &Subject) {
     subject.reserve(tenant_id, request(integration_id, "reserved")).await;
 }
 
-pub(crate) async fn what_was_counted_is_told(subject: Subject) {
+pub(crate) async fn verification_reports_what_it_counted(subject: Subject) {
     two_calls(&subject).await;
     let verified = subject.world.home.verify();
     assert_eq!((verified.entries, verified.open_reservations), (1, 1));

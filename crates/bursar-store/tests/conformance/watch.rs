@@ -37,7 +37,7 @@ pub(crate) async fn the_integrations_nearest_to_a_limit_come_first(subject: Subj
     assert_eq!(of(Measure::Calls), None);
 }
 
-pub(crate) async fn one_tenant_does_not_crowd_out_what_is_near_to_a_limit(subject: Subject) {
+pub(crate) async fn one_tenant_does_not_crowd_out_others_near_their_limits(subject: Subject) {
     let world = &subject.world;
     let (loud, quiet) = (world.tenant("loud").await, world.tenant("quiet").await);
     for number in 0..12 {
@@ -67,7 +67,7 @@ pub(crate) async fn only_live_integrations_with_a_monthly_limit_are_hot(subject:
     assert_eq!(world.store.near_limits(10).await.unwrap(), []);
 }
 
-pub(crate) async fn what_is_held_is_hot_too(subject: Subject) {
+pub(crate) async fn held_amounts_count_towards_near_limits(subject: Subject) {
     let (tenant_id, integration_id) = subject.account(budget(100)).await;
     subject.record(tenant_id, Usage { tokens: tokens(1, 2), ..usage(integration_id, "a") }).await;
     subject.reserve(tenant_id, request(integration_id, "b")).await;
@@ -78,7 +78,7 @@ pub(crate) async fn what_is_held_is_hot_too(subject: Subject) {
     assert_eq!(near_limits.counter, subject.this_month((tenant_id, integration_id)).await);
 }
 
-pub(crate) async fn what_is_stored_is_counted(subject: Subject) {
+pub(crate) async fn the_stats_count_what_is_stored(subject: Subject) {
     let world = &subject.world;
     let (tenant_id, integration_id) = subject.account(budget(100)).await;
     world.tenant("another").await;

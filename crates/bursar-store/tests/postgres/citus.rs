@@ -77,7 +77,7 @@ fn the_owner_may_move_the_rows_of_every_tenant() {
 }
 
 #[test]
-fn every_session_tells_the_nodes_what_a_transaction_sets() {
+fn every_session_propagates_the_settings_of_a_transaction() {
     let database = placed();
     let set = ask(database.app_url(), "show citus.propagate_set_commands").unwrap();
     assert_eq!(set, [[Some("local".to_owned())]]);

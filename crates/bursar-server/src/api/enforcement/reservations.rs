@@ -4,8 +4,8 @@ use axum::extract::State;
 use axum::http::{HeaderMap, header};
 use axum::response::{IntoResponse, Response};
 use bursar_core::{
-    CallId, Decision, Estimate, ExtendOutcome, IntegrationId, OpenBound, ReasonCode,
-    ReleaseOutcome, Reservation, ReservationState, ReserveOutcome, ReserveRefusal, ReserveRequest,
+    CallId, Decision, Estimate, ExtendOutcome, IntegrationId, ReasonCode, ReleaseOutcome,
+    Reservation, ReservationCap, ReservationState, ReserveOutcome, ReserveRefusal, ReserveRequest,
     TenantId, Verdict,
 };
 use bursar_store::{AccountSnapshot, DecisionKind};
@@ -449,8 +449,8 @@ fn rejected(refusal: ReserveRefusal) -> ApiError {
         ReserveRefusal::TotalsOverflow => ApiError::of(ErrorCode::TotalsOverflow),
         ReserveRefusal::TooManyOpen(bound) => {
             let (of, allowed) = match bound {
-                OpenBound::Integration(allowed) => ("integration", allowed),
-                OpenBound::Tenant(allowed) => ("tenant", allowed),
+                ReservationCap::Integration(allowed) => ("integration", allowed),
+                ReservationCap::Tenant(allowed) => ("tenant", allowed),
             };
             let message = format!(
                 "The {of} has {allowed} open reservations, which is the most it may have. Record or \
