@@ -1,8 +1,8 @@
-//! The state that handlers and middleware share: services, each of which got what it needs when it
-//! was made.
+//! The state that handlers and middleware share.
 //!
-//! Only `api/`, `middleware/` and what builds them import it. Extractors below name the service that
-//! they need and get it by [`FromRef`].
+//! It is a set of services; each was given what it needs when it was created. Only `api/`,
+//! `middleware/` and the modules that build them import it. An extractor below names the service it
+//! needs and gets it through [`FromRef`].
 
 use std::sync::Arc;
 
@@ -27,59 +27,57 @@ use crate::observe::metrics::Metrics;
 use crate::protection::Protector;
 use crate::wire::body::BodyReader;
 
-/// The server without its sockets. Cloning shares it.
+/// The server without its sockets. Clones share the state.
 #[derive(Clone)]
 pub struct App(Arc<Parts>);
 
-/// What an [`App`] is made of.
+/// The services of an [`App`].
 pub struct Parts {
     pub store: Arc<dyn Store>,
     pub ledger: Ledger,
-    /// What windows and pauses move by.
+    /// The time of windows and pauses.
     pub monotonic_clock: MonotonicClock,
     pub secret_key: Arc<SecretKey>,
-    /// Proves the operator.
+    /// Authenticates the operator.
     pub operator_token: Arc<Secret>,
     pub authenticator: Arc<Authenticator>,
-    /// What is measured.
     pub metrics: Arc<Metrics>,
-    /// Which references the operator may set.
+    /// The credential references that the operator may set.
     pub allowed_prefixes: AllowedPrefixes,
-    /// How many rows of a kind a tenant may have.
+    /// The most rows of each kind that a tenant may have.
     pub tenant_caps: TenantCaps,
-    /// Keys that were seen a moment ago.
+    /// Callers whose key was verified within the last second.
     pub key_cache: Arc<KeyCache>,
-    /// Credentials that proved nobody.
+    /// Counts failed logins for the log.
     pub failed_logins: Arc<FailedLogins>,
-    /// Who vouches for people.
+    /// Verifies the tokens of people.
     pub issuers: Arc<Issuers>,
-    /// How far tenants have come in setting themselves up.
+    /// Advances the onboarding state of tenants.
     pub onboarding: Arc<Onboarding>,
-    /// Which keys were used since it was written down last.
+    /// The last use of keys, until it is written.
     pub key_uses: Arc<KeyUses>,
-    /// Decisions that someone may ask about.
+    /// Decisions other than "allowed", until they are written.
     pub decision_log: DecisionLog,
-    /// Keeps the server from what its tenants send too much of.
+    /// Refuses requests of tenants that send too many.
     pub protection: Protector,
-    /// Whether the database answers, when it is not a part of this process.
+    /// Probes a shared database. `None` for the embedded store, which is part of this process.
     pub database_probe: Option<DatabaseProbe>,
-    /// Takes bodies of requests in.
+    /// Reads and decodes request bodies.
     pub bodies: Arc<BodyReader>,
-    /// What large answers are read and written with.
+    /// Resources for reading and encoding large responses.
     pub answers: LargeAnswers,
-    /// The description of the API.
+    /// The OpenAPI document and its page.
     pub documents: &'static Documents,
-    /// The bytes of all exports that are open.
+    /// The memory of all open exports.
     pub export_budget: ByteBudget,
 }
 
 impl App {
-    /// An app of these parts.
     pub fn new(parts: Parts) -> Self {
         Self(Arc::new(parts))
     }
 
-    /// What this node keeps in memory for a while.
+    /// All in-memory caches of this node.
     pub fn caches(&self) -> Vec<&dyn Cache> {
         let mut caches: Vec<&dyn Cache> = vec![
             self.key_cache.as_ref(),

@@ -1,4 +1,4 @@
-//! The handlers, a folder for each resource. The folders do not import each other.
+//! The HTTP handlers, one folder per resource. The folders do not import each other.
 
 pub mod enforcement;
 pub mod integrations;

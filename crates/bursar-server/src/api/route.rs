@@ -1,5 +1,6 @@
-//! What a route declares beside its handlers: who may use it, and how protection treats it. The router, the
-//! guard's table, the OpenAPI document and the documents are made from these declarations.
+//! Route declarations: who may use a route and how protection treats it.
+//!
+//! The router, the guard's table, the OpenAPI document and docs/api.md are built from them.
 
 use std::collections::HashMap;
 
@@ -24,7 +25,7 @@ pub enum Audience {
     Caller(Access),
 }
 
-/// What is true of every request of a route.
+/// What a route declares about all of its requests.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Rule {
     audience: Audience,
@@ -35,14 +36,14 @@ pub struct Rule {
 }
 
 impl Rule {
-    /// A route that manages or reads something: beyond a threshold its requests are refused at once.
+    /// A route for management or reads. Requests above a threshold are refused at once.
     pub const fn of(access: Access) -> Self {
         // Protection never refuses the operator.
         let is_exempt = matches!(access, Access::Operator);
         Self { is_exempt, ..Self::to(Audience::Caller(access)) }
     }
 
-    /// A route without a proved caller; protection does not see its requests.
+    /// A route without an authenticated caller. Protection does not see its requests.
     pub const fn open(audience: Audience) -> Self {
         Self { is_exempt: true, ..Self::to(audience) }
     }
@@ -52,22 +53,23 @@ impl Rule {
         Self { audience, class, refusal, is_cost_guarded: false, is_exempt: false }
     }
 
-    /// Software sends its requests with each model call, so the thresholds for traffic apply.
+    /// Clients send its requests along with each model call, so the thresholds for traffic apply.
     pub const fn traffic(self) -> Self {
         Self { class: RequestClass::Traffic, ..self }
     }
 
-    /// It admits cost, so the limit on what a tenant spends in a day applies.
+    /// The route admits cost, so the tenant's daily cost limit applies.
     pub const fn cost_guarded(self) -> Self {
         Self { is_cost_guarded: true, ..self }
     }
 
-    /// It gives back what is held, or ends what someone must not use any more.
+    /// The route releases a hold or ends access. Protection must not refuse it.
     pub const fn never_refused(self) -> Self {
         Self { refusal: RefusalMode::Never, ..self }
     }
 
-    /// Beyond a threshold the ledger refuses records of calls that are neither reserved nor recorded.
+    /// Above a threshold the ledger refuses only records of calls that are neither reserved nor
+    /// recorded.
     pub const fn refused_unless_known(self) -> Self {
         Self { refusal: RefusalMode::UnlessKnown, ..self }
     }
@@ -78,31 +80,30 @@ impl Rule {
     }
 }
 
-/// Routes as they are declared.
+/// Routes with their rules, in the order of declaration.
 #[derive(Default)]
 pub struct Routes(Vec<(Rule, UtoipaMethodRouter<App>)>);
 
 impl Routes {
-    /// None.
     pub const fn new() -> Self {
         Self(Vec::new())
     }
 
-    /// These and the methods of one path.
+    /// Adds the methods of one path.
     #[must_use]
     pub fn add(mut self, rule: Rule, handlers: UtoipaMethodRouter<App>) -> Self {
         self.0.push((rule, handlers));
         self
     }
 
-    /// Both.
+    /// Adds all routes of `other`.
     #[must_use]
     pub fn with(mut self, other: Self) -> Self {
         self.0.extend(other.0);
         self
     }
 
-    /// What a router and the document are made of, and the table's part of it.
+    /// Builds the routers, and adds the routes to `table`.
     pub fn into_parts(self, table: &mut RouteTable) -> RouteParts {
         let mut parts = RouteParts::default();
         for (rule, handlers) in self.0 {
@@ -117,30 +118,29 @@ impl Routes {
     }
 }
 
-/// Routes by what has to be around them.
+/// Routers by whether the guard surrounds them.
 #[derive(Default)]
 pub struct RouteParts {
-    /// Those whose callers have to be proved.
+    /// Routes whose callers must authenticate.
     pub guarded: OpenApiRouter<App>,
-    /// The others.
+    /// All other routes.
     pub open: OpenApiRouter<App>,
 }
 
-/// A method of a path, and what is true of its requests.
+/// One method of one path, with its rule.
 #[derive(Clone, Debug)]
 pub struct RouteEntry {
-    /// The method; GET stands for HEAD too.
+    /// The method. GET also stands for HEAD.
     pub method: Method,
-    /// The path as the router has it.
+    /// The path template of the router.
     pub path: &'static str,
-    /// Who may use it.
     pub audience: Audience,
-    /// What protection asks of it; nothing when it is exempt.
+    /// How protection treats the route. `None` when the route is exempt.
     pub protection: Option<RouteProtection>,
 }
 
 impl RouteEntry {
-    /// Who may use it and what protection asks of it; nothing when its callers need not be proved.
+    /// The access and the protection of the route. `None` when callers need not authenticate.
     pub(crate) fn guarded(&'static self) -> Option<(Access, Option<&'static RouteProtection>)> {
         match self.audience {
             Audience::Caller(access) => Some((access, self.protection.as_ref())),
@@ -149,7 +149,7 @@ impl RouteEntry {
     }
 }
 
-/// Every route by path and method.
+/// All routes by path and method.
 #[derive(Debug, Default)]
 pub struct RouteTable {
     entries: Vec<RouteEntry>,
@@ -160,7 +160,7 @@ pub struct RouteTable {
 impl RouteTable {
     fn extend(&mut self, rule: Rule, paths: &Paths) {
         for (path, item) in &paths.paths {
-            // Once for each route of the process, which keeps them to its end.
+            // Leaked once per route; the table lives as long as the process.
             let path: &'static str = Box::leak(path.clone().into_boxed_str());
             for method in methods(item) {
                 self.push(rule, method, path);
@@ -185,7 +185,7 @@ impl RouteTable {
         self.entries.push(RouteEntry { method, path, audience: rule.audience, protection });
     }
 
-    /// A route; nothing when it was not declared.
+    /// Finds a route. `None` when it was not declared.
     pub fn find(&self, method: &Method, path: &str) -> Option<&RouteEntry> {
         // HEAD has the rule of GET.
         let method = if method == Method::HEAD { &Method::GET } else { method };
@@ -193,18 +193,18 @@ impl RouteTable {
         of_path.iter().filter_map(|at| self.entries.get(*at)).find(|entry| entry.method == *method)
     }
 
-    /// All of them, in the order in which they were declared.
+    /// All routes in the order of declaration.
     pub fn entries(&self) -> &[RouteEntry] {
         &self.entries
     }
 
-    /// How many protection sees.
+    /// The number of routes that protection sees.
     pub fn protected_routes(&self) -> u32 {
         self.protected_routes.into()
     }
 }
 
-/// The methods that a path was declared with here.
+/// The methods that a path item declares.
 fn methods(item: &PathItem) -> impl Iterator<Item = Method> {
     let declared = [
         (Method::GET, item.get.is_some()),
@@ -216,7 +216,7 @@ fn methods(item: &PathItem) -> impl Iterator<Item = Method> {
     declared.into_iter().filter_map(|(method, is_declared)| is_declared.then_some(method))
 }
 
-/// The method as protection and the metrics name it.
+/// The name of a method in signals and metrics.
 const fn name_of(method: &Method) -> &'static str {
     match *method {
         Method::GET => "GET",

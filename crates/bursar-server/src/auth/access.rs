@@ -1,15 +1,15 @@
-//! Who may use a route: the kinds of access that routes declare.
+//! The kinds of access that routes declare.
 
-/// What a person of a tenant may; each role may what those before it may.
+/// The role of a person. Each role includes the ones before it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Role {
     Viewer,
-    /// Changes things too.
+    /// May change things as well.
     Admin,
 }
 
 impl Role {
-    /// The word on the wire.
+    /// The name on the wire.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Viewer => "viewer",
@@ -22,15 +22,15 @@ impl Role {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Access {
     Operator,
-    /// Whoever proved who they are.
+    /// Any authenticated caller.
     AnyCaller,
-    /// A tenant, and the operator on the tenant that is named.
+    /// A caller of a tenant, or the operator acting on a tenant.
     Tenant {
-        /// The scope that an API key needs; nothing when no key is good for it.
+        /// The scope that an API key needs. `None` when no API key may use the route.
         scope: Option<&'static str>,
-        /// Whether the key of an integration is good for it, for that integration.
+        /// Whether an integration key may use the route, for its own integration.
         integration_key: bool,
-        /// What a person must be at least.
+        /// The role that a person needs at least.
         role: Role,
     },
 }
@@ -45,25 +45,25 @@ const fn both_keys(scope: &'static str, role: Role) -> Access {
 
 /// The operator alone.
 pub const OPERATOR: Access = Access::Operator;
-/// Reads what is registered.
+/// Reads integrations.
 pub const READ: Access = key("integrations:read", Role::Viewer);
-/// Changes what is registered.
+/// Changes integrations.
 pub const WRITE: Access = key("integrations:write", Role::Admin);
-/// Makes, lists and ends keys.
+/// Creates, lists and revokes keys.
 pub const KEYS: Access = key("keys:write", Role::Admin);
-/// Reads what was recorded.
+/// Reads recorded usage.
 pub const USAGE: Access = key("telemetry:read", Role::Viewer);
 pub const INGEST: Access = both_keys("telemetry:write", Role::Admin);
 /// Reads the limits of an integration.
 pub const LIMITS: Access = both_keys("integrations:read", Role::Viewer);
-/// Asks, and changes nothing.
+/// Checks calls; changes nothing.
 pub const ASK: Access = both_keys("enforcement:check", Role::Viewer);
-/// Holds money for a call, and gives it back.
+/// Reserves the cost of calls and releases it.
 pub const RESERVE: Access = both_keys("enforcement:check", Role::Admin);
-/// Administrators of the tenant; no key is good for it.
+/// Administrators of the tenant. No key may use the route.
 pub const ADMIN: Access = Access::Tenant { scope: None, integration_key: false, role: Role::Admin };
 
-/// Whether a path is of a route that watches the server: it is answered when all connections are busy.
+/// Whether a path serves monitoring. Such paths are answered even when all connections are busy.
 pub fn is_monitoring_path(path: &str) -> bool {
     matches!(path, "/health" | "/health/live" | "/health/ready" | "/metrics")
         || path.starts_with("/fdr/")

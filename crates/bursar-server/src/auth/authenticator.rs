@@ -1,5 +1,4 @@
-//! Proves callers by their credentials: keys by the store, people by their issuers, the operator by
-//! the configured token.
+//! Authenticates callers: keys by the store, people by their issuer, the operator by its token.
 
 use std::sync::Arc;
 
@@ -26,36 +25,37 @@ pub const API_KEY: HeaderName = HeaderName::from_static("x-aos-key");
 /// The header of an integration key.
 pub const INTEGRATION_KEY: HeaderName = HeaderName::from_static("x-cus-integration-key");
 
-/// What callers are proved with.
+/// Everything needed to authenticate a caller.
 pub struct Authenticator {
-    /// Has keys and tenants, and tells the time.
+    /// Looks up keys and tenants, and tells the time.
     pub store: Arc<dyn Store>,
     pub secret_key: Arc<SecretKey>,
-    /// Proves the operator.
+    /// The token that authenticates the operator.
     pub operator_token: Arc<Secret>,
-    /// Proves whoever scrapes the metrics, if it was configured.
+    /// The token that authenticates a metrics scraper, if one is configured.
     pub metrics_token: Option<Secret>,
-    /// Who vouches for people.
+    /// Verifies the tokens of people.
     pub issuers: Arc<Issuers>,
-    /// Keys that were seen a moment ago.
+    /// Callers whose key was verified within the last second.
     pub key_cache: Arc<KeyCache>,
-    /// Which keys were used since it was written down last.
+    /// Records when keys were last used.
     pub key_uses: Arc<KeyUses>,
-    /// Credentials that proved nobody.
+    /// Counts failed logins for the log.
     pub failed_logins: Arc<FailedLogins>,
-    /// How far the tenants of callers have come.
+    /// Advances the onboarding state of the caller's tenant.
     pub onboarding: Arc<Onboarding>,
-    /// What failed logins are counted by.
+    /// The time by which failed logins are counted.
     pub clock: MonotonicClock,
-    /// Counts them too.
+    /// Counts failed logins as a metric.
     pub metrics: Arc<Metrics>,
 }
 
 impl Authenticator {
-    /// Who a request's credential proves. One that proves nobody is told to whoever watches.
+    /// Authenticates the credential of a request. Failures are counted and logged.
     ///
     /// # Errors
-    /// 401 when it proves nobody, 400 when there are several, and whatever storage says.
+    /// 401 if authentication fails, 400 if the request has several credentials, and errors of the
+    /// store.
     pub async fn caller(&self, headers: &HeaderMap) -> Result<Arc<Caller>, ApiError> {
         let is_refused = |error: &ApiError| error.code() == ErrorCode::Unauthenticated;
         let presented = presented(headers).inspect_err(|error| {
@@ -93,7 +93,7 @@ impl Authenticator {
         };
         let caller = Arc::new(caller.ok_or_else(unauthenticated)?);
         if let Some((tenant_id, key)) = caller.key() {
-            // Once a second at most: a key that is remembered was noted when it was read.
+            // At most once a second: a cached key was recorded when it was read from the store.
             self.key_uses.note(tenant_id, key, self.store.now());
         }
         self.key_cache.put(kind, hash, Arc::clone(&caller), missed);
@@ -130,9 +130,9 @@ impl Authenticator {
         let person = self.issuers.prove(token, self.store.now()).await?;
         let Person { tenant_id, subject, issuer, role, expires_at } = person;
         let tenant = self.caller_tenant(tenant_id).await?;
-        // Nobody is told which tenants there are.
+        // The error must not tell which tenants exist.
         let tenant = tenant.ok_or(PersonError::Refused(TokenRefusal::Tenant))?;
-        // What one issuer calls someone, another may call someone else.
+        // Two issuers may use the same subject for different people.
         Ok(Caller::Person { tenant, name: format!("{issuer}|{subject}"), role, expires_at })
     }
 
@@ -159,7 +159,7 @@ impl Authenticator {
     }
 }
 
-/// A credential as it came.
+/// A credential as the request presents it.
 #[derive(Clone, Copy, PartialEq, Eq)]
 struct Presented<'a> {
     kind: Kind,
@@ -167,7 +167,7 @@ struct Presented<'a> {
 }
 
 impl Presented<'_> {
-    /// What failed when it proves nobody, as far as its form tells.
+    /// The kind of failure, judged by the form of the credential.
     fn failure(&self) -> FailedLogin {
         match self.kind {
             Kind::Integration => FailedLogin::IntegrationKey,
@@ -184,7 +184,7 @@ fn unauthenticated() -> ApiError {
     ApiError::of(ErrorCode::Unauthenticated)
 }
 
-/// The one credential of a request, if it has any; the same one may come twice.
+/// The credential of a request, if any. Repeating the same credential is allowed.
 fn presented(headers: &HeaderMap) -> Result<Option<Presented<'_>>, ApiError> {
     let mut found: Option<Presented<'_>> = None;
     let named = [
@@ -216,7 +216,7 @@ fn bearer(value: &str) -> Option<&str> {
     scheme.eq_ignore_ascii_case("bearer").then(|| token.trim())
 }
 
-/// Whether a credential can only be meant as the token of a person.
+/// Whether a bearer credential has the form of a person's token.
 fn is_token(text: &str) -> bool {
     !text.starts_with("bur_") && text.bytes().filter(|byte| *byte == b'.').count() == 2
 }

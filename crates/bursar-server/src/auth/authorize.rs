@@ -1,7 +1,8 @@
-//! Who may use a route, and on which tenant: the only source of a [`TenantId`].
+//! Authorization: who may use a route, and on which tenant. The only source of a [`TenantId`].
 //!
-//! The guard asks [`admit`] for every route with proved callers; a handler takes [`Authorized`],
-//! [`Operator`] or [`Anyone`] from it. There is no fallback tenant and no way around.
+//! The guard calls [`authorize`] for every route that needs a caller. A handler takes
+//! [`Authorized`], [`Operator`] or [`AnyCaller`] from the request. There is no default tenant and
+//! no way around the guard.
 
 use std::sync::Arc;
 
@@ -26,36 +27,37 @@ use crate::wire::timestamps;
 
 /// The header that names the tenant.
 pub const TENANT_ID: HeaderName = HeaderName::from_static("x-tenant-id");
-/// A caller who may use the route, on one tenant.
+/// A caller who may use the route on one tenant.
 #[derive(Clone, Debug)]
 pub struct Authorized {
-    /// On which tenant.
     pub tenant_id: TenantId,
-    /// On which integration only, for the key of one.
+    /// The only integration the caller may act on, for an integration key.
     pub only: Option<IntegrationId>,
-    /// Who, for the audit log.
+    /// The actor in the audit log.
     pub actor: Actor,
-    /// The scopes of an API key; nothing for the operator, who may everything.
+    /// The scopes of an API key. `None` for callers that are not limited by scopes.
     pub scopes: Option<ScopeSet>,
-    /// When the key ends that this caller came with. No key that it makes ends later, or a key with
-    /// an end would have none.
+    /// When the caller's key expires.
+    ///
+    /// A key that the caller creates must not expire later; otherwise the expiry of a key could be
+    /// evaded.
     pub ends_at: Option<Timestamp>,
     /// Who sets credential references.
     pub set_by: SetBy,
-    /// Where the tenant is in its life.
+    /// The lifecycle state of the tenant.
     pub lifecycle: TenantLifecycle,
-    /// How far the tenant has come in setting itself up.
+    /// The onboarding state of the tenant.
     pub onboarding: OnboardingState,
 }
 
 impl Authorized {
-    /// The tenant as a whole.
+    /// The tenant with its states.
     pub fn tenant(&self) -> CallerTenant {
         let Self { tenant_id, lifecycle, onboarding, .. } = *self;
         CallerTenant { tenant_id, lifecycle, onboarding }
     }
 
-    /// Refuses a change of a tenant that is not active.
+    /// Refuses changes of a tenant that is not active.
     ///
     /// # Errors
     /// 403.
@@ -69,7 +71,7 @@ impl Authorized {
         }
     }
 
-    /// Refuses to put a key with a later end, or with none, into the hands of a key that ends.
+    /// Refuses to give out a key that expires later than the caller's own, or never.
     ///
     /// # Errors
     /// 403.
@@ -86,16 +88,17 @@ impl Authorized {
         }
     }
 
-    /// Whether the caller may do what this scope allows.
+    /// Whether the caller has this scope.
     pub fn may(&self, scope: &str) -> bool {
         self.scopes.is_none_or(|own| own.covers(scope))
     }
 
-    /// Refuses a question about an integration that the tenant does not have, or that the key is
-    /// not for; a deleted one is known, for its usage stays.
+    /// Refuses an integration that the tenant does not have or the caller's key is not for.
+    ///
+    /// A deleted integration is accepted, because its usage stays.
     ///
     /// # Errors
-    /// 404, and whatever storage says.
+    /// 404, and errors of the store.
     pub async fn check_integration(
         &self,
         store: &dyn Store,
@@ -109,8 +112,9 @@ impl Authorized {
         Ok(())
     }
 
-    /// Why a call through an integration that the tenant does not have is blocked: the tenant's
-    /// life comes first in the order of decisions.
+    /// Why a call through an unknown integration is blocked.
+    ///
+    /// The state of the tenant comes first in the order of reasons.
     pub fn unknown_integration(&self) -> ReasonCode {
         match self.lifecycle {
             TenantLifecycle::Active => ReasonCode::IntegrationNotFound,
@@ -123,40 +127,39 @@ impl Authorized {
 
 #[derive(Clone, Debug)]
 pub struct Operator {
-    /// Who, for the audit log.
+    /// The actor in the audit log.
     pub actor: Actor,
 }
 
-/// Whoever proved who they are.
+/// Any authenticated caller.
 #[derive(Clone, Debug)]
 pub struct AnyCaller {
-    /// As which kind of actor.
+    /// The kind of actor.
     pub actor_type: &'static str,
-    /// Of which tenant; of the operator the one that is named, if any.
+    /// The caller's tenant. For the operator it is the named one, if any.
     pub tenant: Option<CallerTenant>,
-    /// On which integration only, for the key of one.
+    /// The only integration the caller may act on, for an integration key.
     pub only: Option<IntegrationId>,
-    /// What the key of a machine is good for.
+    /// The scopes of a key.
     pub capabilities: Vec<&'static str>,
 }
 
-/// Whoever may read the metrics: the operator, or who has the token for them.
+/// A caller who may read the metrics: the operator, or a client with the metrics token.
 #[derive(Debug)]
 pub struct Scraper;
 
-/// A caller whom the guard let in, as the route wants to know it.
+/// The caller that the guard admitted, in the form that the route asked for.
 #[derive(Clone, Debug)]
 pub enum Admitted {
-    /// The operator, of no tenant.
+    /// The operator, without a tenant.
     Operator(Operator),
-    /// Whoever it is.
     AnyCaller(AnyCaller),
     /// A caller on one tenant.
     Tenant(Authorized),
 }
 
 impl Admitted {
-    /// Whether it is the operator, on a tenant or not.
+    /// Whether the caller is the operator, on a tenant or not.
     pub fn is_operator(&self) -> bool {
         match self {
             Self::Operator(_) => true,
@@ -180,7 +183,7 @@ macro_rules! extract_from_request {
 
 extract_from_request!(Authorized, Operator, AnyCaller);
 
-/// A handler asks for what the guard did not let in: nobody passes.
+/// A handler extracts a caller that its route's rule does not provide: refuse the request.
 fn unguarded() -> ApiError {
     tracing::error!("a route takes a caller whom its rule does not admit");
     ApiError::of(ErrorCode::Forbidden)
@@ -205,7 +208,7 @@ where
     }
 }
 
-/// Whether the request came in where only the operator's own network reaches.
+/// Whether the request came by the operator's own listener.
 fn is_operator_listener(parts: &Parts) -> bool {
     parts.extensions.get::<ListenerKind>() == Some(&ListenerKind::Operator)
 }
@@ -219,7 +222,9 @@ fn operator(caller: &Caller) -> Result<Operator, ApiError> {
     }
 }
 
-/// The tenant that `X-Tenant-ID` names: a well-formed but unknown one is some other tenant.
+/// The tenant that `X-Tenant-ID` names.
+///
+/// An id that is well-formed but unknown counts as another tenant.
 fn named_tenant(headers: &HeaderMap) -> Result<Option<Result<TenantId, ()>>, ApiError> {
     let mut values = headers.get_all(TENANT_ID).iter();
     let Some(value) = values.next() else { return Ok(None) };
@@ -228,10 +233,10 @@ fn named_tenant(headers: &HeaderMap) -> Result<Option<Result<TenantId, ()>>, Api
     Ok(Some(TenantId::parse(text.ok_or_else(wrong)?).map_err(|_| ())))
 }
 
-/// Lets a caller in who may use a route, and notes how far the first call brings its tenant.
+/// Authorizes the caller of a request, and advances the onboarding of its tenant.
 ///
 /// # Errors
-/// 401 when nobody is proved, 403 when it is somebody else's route, and whatever storage says.
+/// 401 without a valid credential, 403 without the right to use the route, and errors of the store.
 pub async fn authorize(
     authenticator: &Authenticator,
     headers: &HeaderMap,
@@ -241,7 +246,8 @@ pub async fn authorize(
     let named = named_tenant(headers)?;
     match access {
         Access::Operator => return operator(&caller).map(Admitted::Operator),
-        // A person who may not do this has proved who they are.
+        // A person is checked later: even without the right, the call shows that its tenant is set
+        // up.
         Access::Tenant { scope, integration_key, role } if !caller.is_person() => {
             caller.check(scope, integration_key, role)?;
         }
@@ -274,7 +280,7 @@ pub async fn authorize(
     }
 }
 
-/// What the key of a machine is good for.
+/// The scopes of a key.
 fn capabilities(caller: &Caller) -> Vec<&'static str> {
     match caller {
         Caller::Machine { scopes, .. } => scopes.names().collect(),
@@ -295,7 +301,7 @@ fn authorized_on_tenant(caller: &Caller, tenant: CallerTenant) -> Authorized {
     Authorized { tenant_id, only, actor, scopes, ends_at, set_by, lifecycle, onboarding }
 }
 
-/// The tenant on which a caller acts; nothing when the operator names none.
+/// The tenant that the caller acts on. `None` when the operator names none.
 async fn tenant_of(
     authenticator: &Authenticator,
     caller: &Caller,

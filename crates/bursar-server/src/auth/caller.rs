@@ -1,4 +1,4 @@
-//! Who calls, once they proved it, and what they may.
+//! The authenticated caller and its rights.
 
 use bursar_core::{IntegrationId, KeyId, OnboardingState, TenantId, TenantLifecycle, Timestamp};
 use bursar_store::{Actor, TenantRow};
@@ -10,43 +10,42 @@ use crate::wire::error::ApiError;
 use crate::wire::error_code::ErrorCode;
 use crate::wire::request_id;
 
-/// As which kind of actor the operator is known.
+/// The operator's actor type on the wire.
 pub(super) const OPERATOR: &str = "founder";
 
-/// Who proved themselves.
+/// An authenticated caller.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Caller {
     /// The operator of this server.
     Operator,
-    /// A machine of a tenant, with an API key.
+    /// A client of a tenant, with an API key.
     Machine {
         tenant: CallerTenant,
         key_id: KeyId,
-        /// What it may.
+        /// What the key may do.
         scopes: ScopeSet,
         expires_at: Option<Timestamp>,
     },
-    /// A machine with the key of one integration.
+    /// A client with the key of one integration.
     Integration {
         tenant: CallerTenant,
         integration_id: IntegrationId,
         key_id: KeyId,
         expires_at: Option<Timestamp>,
     },
-    /// A person of a tenant, known by an issuer of the operator's choice.
+    /// A person of a tenant, authenticated by a configured issuer.
     Person {
         tenant: CallerTenant,
-        /// Their issuer, and who they are to it.
+        /// The issuer and the subject.
         name: String,
-        /// What they may.
         role: Role,
-        /// From when on their token proves nothing more.
+        /// When the token expires.
         expires_at: Timestamp,
     },
 }
 
 impl Caller {
-    /// Whether the time of its key is over; a key may be remembered beyond it.
+    /// Whether the credential has expired. A cached caller may outlive its credential.
     pub(super) fn is_expired(&self, now: Timestamp) -> bool {
         match self {
             Self::Machine { expires_at, .. } | Self::Integration { expires_at, .. } => {
@@ -57,7 +56,7 @@ impl Caller {
         }
     }
 
-    /// The key that it came with.
+    /// The tenant and id of the caller's key.
     pub(super) fn key(&self) -> Option<(TenantId, KeyId)> {
         match self {
             Self::Machine { tenant, key_id, .. } | Self::Integration { tenant, key_id, .. } => {
@@ -67,7 +66,7 @@ impl Caller {
         }
     }
 
-    /// The integration whose key it has.
+    /// The integration of an integration key.
     pub(super) fn only(&self) -> Option<IntegrationId> {
         match self {
             Self::Integration { integration_id, .. } => Some(*integration_id),
@@ -75,7 +74,7 @@ impl Caller {
         }
     }
 
-    /// What remembering it takes.
+    /// The memory that the caller takes in a cache, in bytes.
     pub(crate) fn bytes(&self) -> usize {
         let name = match self {
             Self::Person { name, .. } => name.capacity(),
@@ -84,7 +83,7 @@ impl Caller {
         size_of::<Self>() + name
     }
 
-    /// When its key ends. The token of a person ends too, and is no key.
+    /// When the caller's key expires. A person's token is not a key.
     pub(super) fn key_ends_at(&self) -> Option<Timestamp> {
         match self {
             Self::Machine { expires_at, .. } | Self::Integration { expires_at, .. } => *expires_at,
@@ -96,7 +95,7 @@ impl Caller {
         matches!(self, Self::Person { .. })
     }
 
-    /// Its tenant; the operator has none.
+    /// The caller's tenant. The operator has none.
     pub(crate) fn tenant(&self) -> Option<CallerTenant> {
         match self {
             Self::Operator => None,
@@ -106,7 +105,7 @@ impl Caller {
         }
     }
 
-    /// As which kind of actor it is known.
+    /// The kind of actor on the wire.
     pub(super) fn actor_type(&self) -> &'static str {
         match self {
             Self::Operator => OPERATOR,
@@ -126,7 +125,7 @@ impl Caller {
         Actor { actor_type, actor_id, request_id, address }
     }
 
-    /// How far its first call brings a tenant.
+    /// The onboarding state that the first call of this caller leads to.
     pub(super) fn step(&self) -> Option<OnboardingState> {
         match self {
             Self::Operator => None,
@@ -135,7 +134,7 @@ impl Caller {
         }
     }
 
-    /// Refuses whoever may not use a route of a tenant, whichever tenant it is.
+    /// Refuses a caller without the scope, key or role that a route needs.
     pub(super) fn check(
         &self,
         scope: Option<&str>,
@@ -174,9 +173,9 @@ impl Caller {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct CallerTenant {
     pub tenant_id: TenantId,
-    /// Where it is in its life.
+    /// The lifecycle state.
     pub lifecycle: TenantLifecycle,
-    /// How far it has come in setting itself up.
+    /// The onboarding state.
     pub onboarding: OnboardingState,
 }
 
@@ -187,18 +186,18 @@ impl CallerTenant {
     }
 }
 
-/// How a credential was presented, which decides what it can prove.
+/// How a credential was presented. This decides what it can authenticate.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Kind {
-    /// As a bearer token: the operator's token or an API key.
+    /// As a bearer token: the operator's token, an API key or a person's token.
     Bearer,
-    /// In the header of API keys.
+    /// In the header for API keys.
     ApiKey,
-    /// In the header of integration keys.
+    /// In the header for integration keys.
     Integration,
 }
 
-/// Whether a time is over.
+/// Whether an expiry lies in the past.
 pub(super) fn is_past(expires_at: Option<Timestamp>, now: Timestamp) -> bool {
     expires_at.is_some_and(|expires_at| expires_at <= now)
 }

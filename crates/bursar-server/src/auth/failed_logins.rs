@@ -1,9 +1,8 @@
-//! Credentials that prove nobody: a metric counts each, and the log has a line for each address and
-//! minute.
+//! Failed logins: a metric counts each, and the log gets one line per address and minute.
 //!
-//! The first failure of an address is told at once, what follows within a minute together at its
-//! end. Memory is fixed: beyond so many addresses the others share a line. Deliberately absent: the
-//! credentials themselves, and requests without any.
+//! The first failure of an address is logged at once. Further failures within a minute are logged
+//! together at its end. Memory is bounded: addresses above the limit share one line. Deliberately
+//! absent: the credentials themselves, and requests without credentials.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -17,32 +16,31 @@ use parking_lot::Mutex;
 
 use crate::http::client_address;
 
-/// The target of the lines.
+/// The log target.
 const TARGET: &str = "bursar::auth";
-/// How often an address has a line at most.
+/// The shortest time between two lines of one address.
 const LOG_EVERY: Duration = Duration::from_secs(60);
-/// Addresses that have a line of their own.
+/// Addresses with a line of their own.
 const ADDRESSES_MAX: usize = 1_024;
 
-/// What did not prove anybody.
+/// The kind of a failed login.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FailedLogin {
-    /// A bearer token in the form of no other credential, which only the operator's can be.
+    /// A bearer token that can only be meant as the operator's token.
     OperatorToken,
     /// An API key.
     ApiKey,
-    /// The key of an integration.
+    /// An integration key.
     IntegrationKey,
     /// A person's token.
     OidcToken,
-    /// A header for credentials that cannot be read.
+    /// A credential header that cannot be read.
     Malformed,
-    /// A good credential of another tenant than the one that is named.
+    /// A valid credential of a tenant other than the named one.
     OtherTenant,
 }
 
 impl FailedLogin {
-    /// All of them.
     pub const ALL: [Self; 6] = [
         Self::OperatorToken,
         Self::ApiKey,
@@ -52,7 +50,7 @@ impl FailedLogin {
         Self::OtherTenant,
     ];
 
-    /// The word in the metrics and in the log.
+    /// The name in metrics and in the log.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::OperatorToken => "operator_token",
@@ -65,14 +63,14 @@ impl FailedLogin {
     }
 }
 
-/// From where failures come.
+/// Where failures come from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 enum Origin {
-    /// This network, which is one address of IPv4.
+    /// A network; for IPv4 a single address.
     Network(IpNet),
-    /// By no socket: a command that works on the store by itself.
+    /// A command that works on the store without a socket.
     Inside,
-    /// All addresses beyond those that have a line of their own.
+    /// All addresses above the limit.
     Others,
 }
 
@@ -93,7 +91,7 @@ impl fmt::Display for Origin {
     }
 }
 
-/// Failures by their kind, in the order of [`FailedLogin::ALL`].
+/// Failures by kind, in the order of [`FailedLogin::ALL`].
 type Counts = [u64; FailedLogin::ALL.len()];
 
 /// A line of the log.
@@ -104,7 +102,7 @@ struct Line {
 }
 
 impl Line {
-    /// The line of what is not told yet, if there is something.
+    /// The line for failures that are not logged yet, if there are any.
     fn of(origin: Origin, counts: Counts) -> Option<Self> {
         (counts != Counts::default()).then_some(Self { origin, counts })
     }
@@ -129,35 +127,35 @@ impl Line {
     }
 }
 
-/// What is known of an address.
+/// The failures of one address.
 struct Failures {
     told_at: Duration,
     untold: Counts,
 }
 
-/// The failures of the last minute, by address.
+/// The failures of the last minute by address.
 #[derive(Default)]
 pub struct FailedLogins(Mutex<HashMap<Origin, Failures>>);
 
 impl FailedLogins {
-    /// Takes note of a failure at this instant of a monotonic clock.
+    /// Counts a failure.
     pub fn note(&self, address: Option<IpAddr>, kind: FailedLogin, elapsed: Duration) {
         if let Some(line) = self.count(Origin::of(address), kind, elapsed) {
             line.write();
         }
     }
 
-    /// Writes the lines that are due; to be called every second.
+    /// Logs the lines that are due. Call it every second.
     pub fn log_due(&self, elapsed: Duration) {
         self.due(elapsed).iter().for_each(Line::write);
     }
 
-    /// Writes the lines of all that is not told yet: the server ends.
+    /// Logs everything that is not logged yet. Call it at shutdown.
     pub fn log_all(&self) {
         self.due(Duration::MAX).iter().for_each(Line::write);
     }
 
-    /// The line to be written at once, if this is the first failure in a while.
+    /// The line to log at once, if this is the address's first failure in a minute.
     fn count(&self, origin: Origin, kind: FailedLogin, elapsed: Duration) -> Option<Line> {
         let mut known = self.0.lock();
         let is_others = known.len() >= ADDRESSES_MAX && !known.contains_key(&origin);
@@ -171,8 +169,7 @@ impl FailedLogins {
         is_new.then(|| Line { origin, counts: std::mem::take(&mut failures.untold) })
     }
 
-    /// The lines of addresses whose last one is a minute old. Those that had nothing since are
-    /// forgotten.
+    /// The lines of addresses whose last line is a minute old. Quiet addresses are forgotten.
     fn due(&self, elapsed: Duration) -> Vec<Line> {
         let mut lines = Vec::new();
         self.0.lock().retain(|origin, failures| {
@@ -188,7 +185,7 @@ impl FailedLogins {
         lines
     }
 
-    /// Forgets every address; how many there were, and the lines of what is not told yet.
+    /// Forgets every address. Returns how many there were, and the lines that were not logged yet.
     fn forget(&self) -> (usize, Vec<Line>) {
         let known = std::mem::take(&mut *self.0.lock());
         let line = |(origin, failures): (&Origin, &Failures)| Line::of(*origin, failures.untold);
@@ -196,14 +193,14 @@ impl FailedLogins {
     }
 }
 
-/// By address: what is cleared of a tenant is nothing.
+/// Entries belong to addresses, so clearing one tenant removes nothing.
 impl Cache for FailedLogins {
     fn name(&self) -> &'static str {
         "failed-logins"
     }
 
     fn in_use(&self) -> CacheUse {
-        // The others have a place, too.
+        // One more for the shared line.
         let entries_max = ADDRESSES_MAX + 1;
         let entries = self.0.lock().len();
         let tenant_entries_max = entries_max;
@@ -232,7 +229,7 @@ mod tests {
         Duration::from_secs(second)
     }
 
-    /// Where lines are of, how many failures they tell of, and of which kinds.
+    /// Origin, number and kinds of each line.
     fn shown(lines: &[Line]) -> Vec<(String, u64, String)> {
         let of =
             |line: &Line| (line.origin.to_string(), line.counts.iter().sum(), line.failure_names());
@@ -259,7 +256,7 @@ mod tests {
         assert!(failed.due(at(71)).is_empty());
         assert_eq!(failed.count(one, FailedLogin::Malformed, at(129)), None);
         assert_eq!(shown(&failed.due(at(130))), [told(1, "malformed")]);
-        // A quiet minute, and it is forgotten.
+        // After a quiet minute the address is forgotten.
         assert!(failed.due(at(190)).is_empty());
         assert!(failed.0.lock().is_empty());
         assert!(failed.count(one, FailedLogin::ApiKey, at(191)).is_some());

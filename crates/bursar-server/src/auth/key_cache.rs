@@ -1,4 +1,4 @@
-//! Callers who were good a moment ago.
+//! A cache of callers whose key was verified within the last second.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -11,33 +11,33 @@ use parking_lot::RwLock;
 use crate::auth::caller::{Caller, Kind};
 use crate::jobs::tenant_cache::{CacheBounds, TenantCache};
 
-/// For how long a key that was good is taken for good without asking storage.
+/// How long a verified key is trusted without asking the store.
 const CACHE_LIFE: Duration = Duration::from_secs(1);
-/// Callers that are remembered. A tenant's share is as many keys as it may have integrations.
+/// The size of the cache. A tenant's share equals the most integrations it may have.
 const BOUNDS: CacheBounds =
     CacheBounds { entries_max: 40_000, tenant_entries_max: 10_000, bytes_max: 32 * 1024 * 1024 };
-/// What an entry takes besides its caller: its key, and its place by age and by tenant.
+/// The size of an entry without its caller: its key and its places in the indexes.
 const ENTRY_BYTES: usize = 200;
-/// Tenants of which it is remembered when something of them was forgotten.
+/// Tenants whose last invalidation is remembered.
 const FORGOTTEN_MAX: usize = 10_000;
 
-/// Keys that were good a moment ago, under the hash of the whole key and how it was presented.
+/// Callers by the hash of the whole key and by how it was presented.
 ///
-/// An entry lives a second, so that a key that another node revokes is refused within two.
+/// An entry lives for one second, so a key that another node revokes is refused within two.
 #[derive(Default)]
 pub struct KeyCache(RwLock<CachedKeys>);
 
 struct CachedKeys {
     entries: TenantCache<(Kind, SecretHash), (Instant, Arc<Caller>)>,
-    /// How often something of a tenant was forgotten, of those that lately had something to forget.
+    /// The generation of each tenant's last invalidation.
     forgotten: HashMap<TenantId, u64>,
-    /// The count at which everything was forgotten last.
+    /// The generation of the last invalidation of all tenants.
     everything: u64,
-    /// Counts whatever was forgotten, of all tenants.
+    /// Counts invalidations of all tenants.
     generation: u64,
 }
 
-/// When a caller was looked for who is not remembered.
+/// The state of the cache at a miss.
 #[derive(Clone, Copy)]
 pub(super) struct Missed {
     at: Instant,
@@ -56,7 +56,7 @@ impl CachedKeys {
         self.generation += 1;
         let forgotten = self.entries.forget(Some(tenant_id));
         if self.forgotten.len() >= FORGOTTEN_MAX {
-            // Whoever is being read now is read again the next time.
+            // Callers that are being read now must not be cached.
             self.forget_everything();
         }
         self.forgotten.insert(tenant_id, self.generation);
@@ -70,7 +70,7 @@ impl CachedKeys {
         self.entries.clear()
     }
 
-    /// Whether something of the caller's tenant was forgotten since.
+    /// Whether the caller's tenant was invalidated after this generation.
     fn is_stale(&self, caller: &Caller, generation: u64) -> bool {
         let Some(tenant) = caller.tenant() else { return false };
         generation < self.everything
@@ -79,7 +79,7 @@ impl CachedKeys {
 }
 
 impl KeyCache {
-    /// The caller, or since when whoever is read now may be remembered.
+    /// The cached caller, or a token that allows [`Self::put`] after a miss.
     pub(super) fn get(&self, kind: Kind, hash: &SecretHash) -> Result<Arc<Caller>, Missed> {
         let cached = self.0.read();
         match cached.entries.get(&(kind, *hash)) {
@@ -88,10 +88,9 @@ impl KeyCache {
         }
     }
 
-    /// Remembers a caller, unless something of the tenant changed since it was read.
+    /// Caches a caller unless its tenant was invalidated since the miss.
     ///
-    /// Its second began before it was read: what another node changed meanwhile is not believed
-    /// for longer because the answer was slow.
+    /// The second starts before the store was asked. A slow answer does not extend it.
     pub(super) fn put(&self, kind: Kind, hash: SecretHash, caller: Arc<Caller>, missed: Missed) {
         let mut cached = self.0.write();
         if missed.at.elapsed() >= CACHE_LIFE || cached.is_stale(&caller, missed.generation) {
@@ -103,7 +102,7 @@ impl KeyCache {
         cached.entries.insert(holder, (kind, hash), (missed.at, caller), bytes);
     }
 
-    /// Forgets who is of a tenant: a key, an integration or the tenant itself changed here.
+    /// Invalidates all callers of a tenant, because a key, an integration or the tenant changed.
     pub fn forget(&self, tenant_id: TenantId) {
         self.0.write().forget(tenant_id);
     }

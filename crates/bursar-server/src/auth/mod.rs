@@ -1,4 +1,4 @@
-//! Who calls, and what they may do.
+//! Authentication and authorization.
 
 pub mod access;
 pub mod authenticator;

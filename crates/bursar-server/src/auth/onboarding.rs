@@ -1,8 +1,8 @@
-//! How far tenants have come in setting themselves up: derived from what they do, never claimed.
+//! The onboarding state of tenants, derived from what they do and never from what they claim.
 //!
-//! A step is written the moment it is reached, before whatever reached it is answered, so that a
-//! client which asks next reads it. It is never in the way of that: when it cannot be written, the
-//! next call of the tenant tries again.
+//! A step is written when it is reached, before the call that reached it is answered, so that the
+//! client can read it at once. It never blocks that call: if the write fails, the tenant's next
+//! call tries again.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -16,14 +16,14 @@ use tokio::time::timeout;
 use crate::auth::caller::CallerTenant;
 use crate::auth::key_cache::KeyCache;
 
-/// How long a call waits for its step to be written.
+/// The longest wait for the write of a step.
 const WRITE_MAX: Duration = Duration::from_secs(1);
-/// For how long nothing more is tried for a tenant whose step could not be written.
+/// How long to wait after a failed write before the next attempt for the same tenant.
 const PAUSE: Duration = Duration::from_secs(1);
-/// Tenants of which such a pause is remembered.
+/// Tenants whose pause is remembered.
 const PAUSES_MAX: usize = 10_000;
 
-/// The tenants whose last step could not be written a moment ago.
+/// Tenants whose last write failed a moment ago.
 #[derive(Default)]
 struct Pauses(Mutex<HashMap<TenantId, Instant>>);
 
@@ -68,7 +68,7 @@ impl Cache for Pauses {
     }
 }
 
-/// Writes how far tenants have come.
+/// Writes the onboarding state of tenants.
 pub struct Onboarding {
     ledger: Ledger,
     key_cache: Arc<KeyCache>,
@@ -76,17 +76,16 @@ pub struct Onboarding {
 }
 
 impl Onboarding {
-    /// Nothing is paused yet; callers of a tenant that comes further are forgotten.
     pub fn new(ledger: Ledger, key_cache: Arc<KeyCache>) -> Self {
         Self { ledger, key_cache, pauses: Pauses::default() }
     }
 
-    /// The tenants for which nothing is tried now.
+    /// The tenants for which no write is tried at the moment.
     pub fn pauses(&self) -> &dyn Cache {
         &self.pauses
     }
 
-    /// Brings a tenant to a step, if it is not there yet, and says where it is.
+    /// Advances a tenant to a step, unless it is there already. Returns the state.
     pub async fn reach(
         &self,
         tenant: CallerTenant,
@@ -106,7 +105,7 @@ impl Onboarding {
                 self.key_cache.forget(tenant_id);
                 row.onboarding
             }
-            // The tenant is gone or at the end of its life: nothing is set up any more.
+            // The tenant was deleted or terminated, so there is nothing to advance.
             Ok(Ok(Err(_))) => onboarding,
             Ok(Err(_)) | Err(_) => {
                 let step = step.as_str();

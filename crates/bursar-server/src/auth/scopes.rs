@@ -1,9 +1,8 @@
-//! The scopes of API keys: the words that exist, and the set of them that a key has.
+//! The scopes of API keys, and the set of them that a key has.
 //!
-//! A key's scopes are one integer, however they were written down: a caller who is remembered takes
-//! as much memory as any other.
+//! A set is one integer, so a cached caller always takes the same memory.
 
-/// Every scope, as docs/api.md names them.
+/// Every scope, as listed in docs/api.md.
 pub const SCOPES: &[&str] = &[
     "integrations:read",
     "integrations:write",
@@ -15,7 +14,7 @@ pub const SCOPES: &[&str] = &[
     "gateway:use",
 ];
 
-/// Every word that a key can be given: the wildcards, then the scopes.
+/// Everything that can be granted to a key: the wildcards, then the scopes.
 pub const GRANTS: &[&str] = &[
     "*",
     "integrations:*",
@@ -34,14 +33,14 @@ pub const GRANTS: &[&str] = &[
     "gateway:use",
 ];
 
-/// What the key of an integration can do, for that integration.
+/// The scopes of an integration key, for its own integration.
 pub const INTEGRATION_KEY_SCOPES: &[&str] =
     &["telemetry:write", "enforcement:check", "integrations:read"];
 
-/// Words in one request, so that reading them is bounded too; each may come several times.
+/// The most scopes in one request, including duplicates.
 pub const WORDS_MAX: usize = 64;
 
-/// Whether a scope of a key, which may have wildcards, covers another.
+/// Whether a granted scope, possibly a wildcard, covers another.
 pub fn covers(granted: &str, asked: &str) -> bool {
     granted == "*"
         || granted == asked
@@ -50,13 +49,13 @@ pub fn covers(granted: &str, asked: &str) -> bool {
             .is_some_and(|resource| asked.split(':').next() == Some(resource))
 }
 
-/// A set of the words in [`GRANTS`], a bit for each.
+/// A set of the entries of [`GRANTS`], one bit each.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct ScopeSet(u64);
 
 impl ScopeSet {
-    /// The set that is stored as words between blanks. A word that this version does not know gives
-    /// nothing.
+    /// Reads a stored set: names separated by blanks. A name that this version does not know is
+    /// ignored.
     pub fn stored(text: &str) -> Self {
         let mut set = Self::default();
         for word in text.split(' ') {
@@ -65,7 +64,7 @@ impl ScopeSet {
         set
     }
 
-    /// Adds a word; whether it is in the set now and was not before, or nothing for an unknown one.
+    /// Adds a scope. Returns whether it was new, or `None` for an unknown name.
     pub fn insert(&mut self, word: &str) -> Option<bool> {
         let at = GRANTS.iter().position(|known| *known == word)?;
         let before = self.0;
@@ -73,13 +72,13 @@ impl ScopeSet {
         Some(self.0 != before)
     }
 
-    /// Its words, in the order of [`GRANTS`].
+    /// The names in the set, in the order of [`GRANTS`].
     pub fn names(self) -> impl Iterator<Item = &'static str> {
         let has = move |at: usize| self.0 & (1 << at) != 0;
         GRANTS.iter().enumerate().filter(move |(at, _)| has(*at)).map(|(_, word)| *word)
     }
 
-    /// Whether it allows what a scope, or a wildcard, stands for.
+    /// Whether the set covers a scope or a wildcard.
     pub fn covers(self, asked: &str) -> bool {
         self.names().any(|granted| covers(granted, asked))
     }

@@ -1,4 +1,4 @@
-//! Secrets: how they are made, recognised and compared. Nothing here can be printed.
+//! Secrets: create, recognise and compare them. They cannot be printed.
 
 use std::fmt;
 
@@ -7,40 +7,39 @@ use bursar_store::{AuditKey, KeyRow, SecretHash};
 use subtle::ConstantTimeEq;
 use zeroize::{Zeroize, ZeroizeOnDrop};
 
-/// Random bytes in a secret: 192 bits.
+/// The random bytes of a secret: 192 bits.
 const SECRET_BYTES: usize = 24;
-/// Hexadecimal digits of a checksum.
+/// The hexadecimal digits of a checksum.
 const CHECKSUM_DIGITS: usize = 8;
-/// With this a token of the operator begins, so that it is recognised where it does not belong.
+/// The prefix of an operator token, by which Bursar recognises one in the wrong place.
 pub const OPERATOR_PREFIX: &str = "bur_operator_";
-/// The shortest secret key that is accepted.
+/// The shortest accepted secret key in bytes.
 const SECRET_KEY_BYTES_MIN: usize = 32;
 
-/// A text that must not be seen: no Debug, no Display, wiped when dropped.
+/// A secret text without Debug and Display. It is wiped on drop.
 #[derive(Zeroize, ZeroizeOnDrop)]
 pub struct Secret(String);
 
 impl Secret {
-    /// Takes a text as a secret.
     pub fn new(text: String) -> Self {
         Self(text)
     }
 
-    /// The text, for the one place that needs it.
+    /// The text. Use it only where the secret itself is needed.
     pub fn expose(&self) -> &str {
         &self.0
     }
 }
 
-/// Why no secret could be made: the system gave no randomness.
+/// The system provided no random bytes.
 #[derive(Debug, thiserror::Error)]
 #[error("the system gave no random bytes")]
 pub struct NoRandomness;
 
-/// 192 random bits as hexadecimal digits.
+/// Returns 192 random bits as hexadecimal digits.
 ///
 /// # Errors
-/// [`NoRandomness`]; nothing weaker is made instead.
+/// [`NoRandomness`]. There is no weaker fallback.
 pub fn random_digits() -> Result<Secret, NoRandomness> {
     let mut bytes = [0u8; SECRET_BYTES];
     getrandom::fill(&mut bytes).map_err(|_| NoRandomness)?;
@@ -59,9 +58,9 @@ fn hex(bytes: &[u8]) -> String {
     text
 }
 
-/// The key under which secrets are hashed before they are stored.
+/// The key of the hashes under which secrets are stored.
 ///
-/// Without it, a stolen database tells nothing about the keys in it.
+/// Without it, a stolen database reveals nothing about the keys in it.
 #[derive(ZeroizeOnDrop)]
 pub struct SecretKey {
     key: [u8; 32],
@@ -74,7 +73,7 @@ impl SecretKey {
     /// Derives the key from the operator's secret of at least 32 bytes.
     ///
     /// # Errors
-    /// A sentence for the operator when it is too short.
+    /// A sentence for the operator if the secret is too short.
     pub fn derive(secret: &Secret) -> Result<Self, &'static str> {
         let bytes = secret.expose().as_bytes();
         if bytes.len() < SECRET_KEY_BYTES_MIN {
@@ -87,7 +86,7 @@ impl SecretKey {
         Ok(Self { key, audit, fingerprint })
     }
 
-    /// What tells one secret key from another, and nothing about it.
+    /// Identifies the secret key without revealing it.
     pub fn fingerprint(&self) -> &str {
         &self.fingerprint
     }
@@ -97,13 +96,12 @@ impl SecretKey {
         AuditKey::new(self.audit)
     }
 
-    /// The hash of a secret.
     pub fn hash(&self, secret: &str) -> SecretHash {
         *blake3::keyed_hash(&self.key, secret.as_bytes()).as_bytes()
     }
 }
 
-/// Compares two hashes in a time that tells nothing about them.
+/// Compares two hashes in constant time.
 pub fn same_hash(a: &SecretHash, b: &SecretHash) -> bool {
     a.ct_eq(b).into()
 }
@@ -113,7 +111,7 @@ fn checksum(text: &str) -> String {
     hex(digest.as_bytes().get(..CHECKSUM_DIGITS / 2).unwrap_or_default())
 }
 
-/// Splits a checksum off the end of a text that carries one.
+/// Verifies and removes the checksum at the end of a text.
 fn verified(text: &str) -> Option<&str> {
     let (body, sum) = text.split_at_checked(text.len().checked_sub(CHECKSUM_DIGITS)?)?;
     (checksum(body) == sum).then_some(body)

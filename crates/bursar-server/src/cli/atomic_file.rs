@@ -1,4 +1,4 @@
-//! A file that has its name only when it is whole, and is its owner's only.
+//! Writes a file atomically and readable by its owner only.
 
 use std::fs::{self, File};
 use std::io::{self, BufWriter, IsTerminal, Write};
@@ -11,7 +11,7 @@ use super::command_error::CommandError;
 use crate::cli::client::ApiClient;
 use crate::cli::terminal::{EscapedWriter, tell};
 
-/// Refuses a name that is taken, unless that file is to be replaced.
+/// Refuses to overwrite an existing file unless `force` is set.
 pub(super) fn check_free(path: Option<&Path>, force: bool) -> Result<(), CommandError> {
     match path.filter(|path| path.exists() && !force) {
         Some(path) => Err(format!("{} exists; say --force to replace it", path.display()).into()),
@@ -19,7 +19,7 @@ pub(super) fn check_free(path: Option<&Path>, force: bool) -> Result<(), Command
     }
 }
 
-/// Fetches what a route answers into a file, or to the standard output.
+/// Saves the response of a route to a file, or prints it to the standard output.
 pub(super) fn fetch(
     client: &ApiClient,
     path: &str,
@@ -41,7 +41,7 @@ pub(super) fn fetch(
     Ok(())
 }
 
-/// Writes a file, and answers what `write` does: how many bytes it has.
+/// Writes a file through a temporary one. Returns the number of bytes that `write` reports.
 fn write(
     path: &Path,
     write: impl FnOnce(&mut dyn Write) -> Result<u64, CommandError>,
@@ -50,7 +50,8 @@ fn write(
     name.push(format!(".partial-{}", std::process::id()));
     let partial = PathBuf::from(name);
     let told = |error: io::Error| format!("cannot write {}: {error}", path.display());
-    // What an earlier process of the same number left is of no use, and may be readable by others.
+    // A leftover of an earlier process with the same id is incomplete and may be readable by
+    // others.
     let _ = fs::remove_file(&partial);
     let created = File::options().write(true).create_new(true).mode(0o600).open(&partial);
     let mut file = BufWriter::new(created.map_err(told)?);
@@ -61,7 +62,7 @@ fn write(
         Ok(bytes)
     });
     if written.is_err() {
-        // What is not whole is of no use; that it cannot be removed changes nothing.
+        // An incomplete file is useless. A failure to remove it changes nothing.
         let _ = fs::remove_file(&partial);
     }
     written

@@ -1,4 +1,4 @@
-//! `bursar audit`: the audit log checked, in the store or in a file, and exported.
+//! `bursar audit`: verify the audit log in the store or in a file, and export it.
 
 use std::fs::File;
 use std::io::{self, BufRead, BufReader};
@@ -24,51 +24,51 @@ use crate::wire::timestamps;
 
 #[derive(Subcommand)]
 pub(super) enum AuditCommand {
-    /// Check every row of the audit log against its hash, its neighbours and the sealed head, and
-    /// report every difference; ends with 0 when there is none.
+    /// Verify the hashes, the order and the sealed head of the audit log, and report every
+    /// difference. Exits with 0 if there is none
     Verify(VerifyArguments),
-    /// Export the whole log of a tenant, oldest first, to a file or to the standard output.
+    /// Export the whole log of a tenant, oldest first, to a file or to standard output
     Export(Box<ExportArguments>),
 }
 
-/// What to check.
 #[derive(Args)]
 pub(super) struct VerifyArguments {
-    /// The data folder, over BURSAR_DATA_DIR.
+    /// The data folder. Overrides BURSAR_DATA_DIR
     #[arg(long, value_name = "FOLDER")]
     pub(super) data_dir: Option<PathBuf>,
-    /// sqlite:<path> or postgres://..., over BURSAR_DATABASE.
+    /// sqlite:<path> or postgres://... Overrides BURSAR_DATABASE
     #[arg(long, value_name = "URL")]
     pub(super) database: Option<String>,
-    /// Only the log of this tenant.
+    /// Verify only the log of this tenant
     #[arg(long, value_name = "ID")]
     tenant: Option<String>,
-    /// An export, instead of the store: without the secret key, and so without the head.
+    /// Verify an exported file instead of the store. This needs no secret key and cannot check the
+    /// head
     #[arg(long, value_name = "FILE", conflicts_with_all = ["data_dir", "database", "tenant"])]
     file: Option<PathBuf>,
-    /// The end of the last server that kept no chain, as an instant or a day: rows of no chain from
-    /// before it are counted, and no differences. For a store that was upgraded.
+    /// When the last server without a chain stopped, as an instant or a day. Rows outside the chain
+    /// from before it are counted and not reported as differences. Use this for a store that was
+    /// upgraded
     #[arg(long, value_name = "INSTANT", value_parser = timestamps::parse_start)]
     unchained_before: Option<Timestamp>,
 }
 
-/// What to export, and where to.
 #[derive(Args)]
 pub(super) struct ExportArguments {
     #[command(flatten)]
     pub(super) access: ServerArgs,
-    /// Whose: an id, or a name that only one tenant has.
+    /// The tenant, by id or by unique name
     #[arg(long, value_name = "TENANT")]
     tenant: Option<String>,
-    /// The file to write; nothing means the standard output.
+    /// The file to write. Defaults to standard output
     #[arg(long, short, value_name = "FILE")]
     output: Option<PathBuf>,
-    /// Replace a file that is there.
+    /// Replace an existing file
     #[arg(long, requires = "output")]
     force: bool,
 }
 
-/// Checks the log where it is stored, beside a server or not, or in a file.
+/// Verifies the log in the store, even while a server runs on it, or in a file.
 pub(super) fn verify(
     config: &Config,
     arguments: &VerifyArguments,
@@ -99,7 +99,7 @@ fn secret_key(secret: &Secret) -> Result<SecretKey, CommandError> {
     Ok(SecretKey::derive(secret)?)
 }
 
-/// Checks an export, line by line.
+/// Verifies an export line by line.
 fn verify_file(path: &Path, unchained_before: Option<Timestamp>) -> Result<ExitCode, CommandError> {
     let read = |error: io::Error| format!("cannot read {}: {error}", path.display());
     let mut check: Option<AuditCheck> = None;
@@ -134,7 +134,6 @@ fn verify_file(path: &Path, unchained_before: Option<Timestamp>) -> Result<ExitC
     Ok(code)
 }
 
-/// Prints what a check came to.
 fn print_verified(verified: &AuditVerified) -> Result<ExitCode, CommandError> {
     let AuditVerified { tenants, rows, unchained, newest_unchained, differences } = verified;
     let Differences { count, told } = differences;
@@ -155,7 +154,6 @@ fn print_verified(verified: &AuditVerified) -> Result<ExitCode, CommandError> {
     Ok(if *count == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-/// Exports the log of a tenant.
 pub(super) fn export(config: &Config, arguments: &ExportArguments) -> Result<(), CommandError> {
     let output = arguments.output.as_deref();
     atomic_file::check_free(output, arguments.force)?;

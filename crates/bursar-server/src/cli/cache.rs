@@ -1,4 +1,4 @@
-//! `bursar cache`: what the server keeps in memory for a while, for the operator.
+//! `bursar cache`: list and clear the in-memory caches of the server.
 
 use clap::{Args, Subcommand};
 
@@ -28,12 +28,12 @@ pub(super) struct CacheArguments {
 
 #[derive(Subcommand)]
 enum CacheCommand {
-    /// List every cache, and how full it is; with --json also the tenants that have most.
+    /// List every cache and how full it is. With --json, include the tenants with the most entries
     List,
-    /// Clear a cache, of one tenant or of all. No record, reservation or limit is lost.
+    /// Clear a cache, for one tenant or for all. No record, reservation or limit is lost
     Clear {
         name: String,
-        /// Only what is kept of this tenant, by its id or its name.
+        /// Clear only the entries of this tenant, by id or by name
         #[arg(long)]
         tenant: Option<String>,
     },

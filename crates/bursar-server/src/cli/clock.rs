@@ -1,4 +1,4 @@
-//! `bursar clock`: how Bursar's time stands beside the clock, and that the clock is right.
+//! `bursar clock`: compare Bursar's time with the clock, and confirm the clock.
 
 use clap::{Args, Subcommand};
 
@@ -20,9 +20,9 @@ pub(super) struct ClockArguments {
 
 #[derive(Subcommand)]
 enum ClockCommand {
-    /// Show Bursar's time beside the clock, and whether writes are refused because of it.
+    /// Show Bursar's time, the clock, and whether writes are refused because they differ
     Status,
-    /// Say that the clock is right: Bursar's time becomes the clock's at once, forward or back.
+    /// Confirm that the clock is right. Bursar's time takes its value at once, forward or back
     Confirm,
 }
 
@@ -45,7 +45,7 @@ pub(super) fn run(config: &Config, arguments: ClockArguments) -> Result<(), Comm
     printer.one(&answer?)
 }
 
-/// Whether the operator's routes have a listener of their own, and another one was asked.
+/// Whether the operator's routes are served by another listener than the one asked.
 fn is_elsewhere(config: &Config, access: &ServerArgs, code: &str) -> bool {
     let is_named = access.url.is_some();
     !is_named && config.operator_listen.is_some() && code == ErrorCode::RouteNotFound.as_str()

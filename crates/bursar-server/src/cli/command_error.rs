@@ -1,4 +1,4 @@
-//! Why a command of the command line ends, in words for the person at the terminal.
+//! The error of a command.
 
-/// Any error: it is printed once, before the process ends with failure.
+/// Any error, for the person at the terminal. It is printed once, before the process exits.
 pub(super) type CommandError = Box<dyn std::error::Error>;

@@ -1,4 +1,4 @@
-//! `bursar completions`: what makes a shell complete the command.
+//! `bursar completions`: print the completion script of a shell.
 
 use clap::{Args, Command};
 use clap_complete::{Shell, generate};
@@ -8,11 +8,10 @@ use crate::cli::terminal::say_verbatim;
 
 #[derive(Args)]
 pub(super) struct CompletionsArguments {
-    /// The shell that is to read it.
+    /// The shell
     shell: Shell,
 }
 
-/// Prints the script for a command line.
 pub(super) fn run(
     arguments: &CompletionsArguments,
     mut command: Command,

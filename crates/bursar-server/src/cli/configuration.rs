@@ -1,4 +1,4 @@
-//! The configuration of a command: the file, the environment over it, and flags over both.
+//! The configuration of a command: a file, overridden by the environment and then by flags.
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use super::command_error::CommandError;
 use crate::config::settings::Config;
 
-/// Settings that the command line gives.
+/// Settings given on the command line.
 pub(super) struct Flags {
     pub(super) listen: Option<String>,
     pub(super) data_dir: Option<PathBuf>,
@@ -14,13 +14,13 @@ pub(super) struct Flags {
 }
 
 impl Flags {
-    /// Where the store is, and nothing else.
+    /// Flags that name the store only.
     pub(super) fn store(data_dir: &Option<PathBuf>, database: &Option<String>) -> Self {
         Self { listen: None, data_dir: data_dir.clone(), database: database.clone() }
     }
 }
 
-/// Reads the configuration that holds under these flags.
+/// Loads the configuration with these flags.
 pub(super) fn configuration(file: Option<&Path>, flags: &Flags) -> Result<Config, CommandError> {
     let Flags { listen, data_dir, database } = flags;
     let data_dir = data_dir.as_ref().map(|folder| folder.to_string_lossy().into_owned());
@@ -30,11 +30,11 @@ pub(super) fn configuration(file: Option<&Path>, flags: &Flags) -> Result<Config
         ("BURSAR_DATABASE", database.clone()),
     ];
     let given = named.into_iter().filter_map(|(name, value)| Some((name.to_owned(), value?)));
-    // Later ones win, so the command line overrides the environment.
+    // Later entries win, so flags override the environment.
     Ok(Config::load(file, environment().chain(given))?)
 }
 
-/// The environment, as far as it is text.
+/// Environment variables whose values are valid Unicode.
 pub(super) fn environment() -> impl Iterator<Item = (String, String)> {
     let plain = |(name, value): (OsString, OsString)| {
         Some((name.into_string().ok()?, value.into_string().ok()?))

@@ -1,4 +1,4 @@
-//! `bursar db`: the store is verified and migrated; its file is backed up and restored.
+//! `bursar db`: verify and migrate the store; back up and restore its file.
 
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
@@ -28,10 +28,10 @@ use crate::wire::timestamps;
 
 #[derive(Args)]
 pub(super) struct DbArguments {
-    /// The data folder, over BURSAR_DATA_DIR.
+    /// The data folder. Overrides BURSAR_DATA_DIR
     #[arg(long, value_name = "FOLDER", global = true)]
     pub(super) data_dir: Option<PathBuf>,
-    /// sqlite:<path> or postgres://..., over BURSAR_DATABASE.
+    /// sqlite:<path> or postgres://... Overrides BURSAR_DATABASE
     #[arg(long, value_name = "URL", global = true)]
     pub(super) database: Option<String>,
     #[command(subcommand)]
@@ -40,38 +40,39 @@ pub(super) struct DbArguments {
 
 #[derive(Subcommand)]
 enum DbCommand {
-    /// Count counters and rollups again from the entries, and report every difference. The audit log
-    /// is checked by `bursar audit verify`, which needs the secret key.
+    /// Recompute counters and rollups from the entries and report every difference. To check the
+    /// audit log, which needs the secret key, use `bursar audit verify`
     Verify {
-        /// A backup, instead of the store.
+        /// Verify this backup instead of the store
         file: Option<PathBuf>,
     },
-    /// Bring the schema of a PostgreSQL up to date, as the role that owns the tables; that of a file
-    /// is brought up to date by each start.
+    /// Migrate the schema of PostgreSQL. Run it as the role that owns the tables. A SQLite file is
+    /// migrated by each start
     Migrate {
-        /// The role of the servers, which is let use the tables and must not own them.
+        /// Grant the use of the tables to this role of the servers, which must not own them
         #[arg(long, value_name = "NAME")]
         app_role: Option<String>,
     },
-    /// Tell which schema there is and what to do; ends with 0 when this binary can use it.
+    /// Show the version of the schema and what to do. Exits with 0 if this binary can use it
     Status(Printer),
-    /// Copy the store to a file, while the server writes or not; one instant of it, whole.
+    /// Copy the store to a file as of one instant, even while the server writes
     Backup(BackupArguments),
-    /// Put a backup in the place of the store; the server must be stopped.
+    /// Replace the store with a backup. Stop the server first
     Restore(RestoreArguments),
 }
 
 #[derive(Args)]
 struct BackupArguments {
-    /// The file to be written.
+    /// The file to write
     file: PathBuf,
-    /// Replace the file if it is there.
+    /// Replace an existing file
     #[arg(long)]
     force: bool,
-    /// Count the whole backup again, as `bursar db verify` does.
+    /// Verify the whole backup as `bursar db verify` does
     #[arg(long)]
     verify: bool,
-    /// Write the secret key beside it, to FILE.secret-key; whoever has both can test guesses of keys.
+    /// Write the secret key to FILE.secret-key. Keep both safe: together they allow guessing keys
+    /// offline
     #[arg(long)]
     with_secret_key: bool,
 }
@@ -79,10 +80,10 @@ struct BackupArguments {
 #[derive(Args)]
 struct RestoreArguments {
     file: PathBuf,
-    /// Replace the store that is there; it is kept as bursar.db.before-restore-<time>.
+    /// Replace an existing store. It is kept as bursar.db.before-restore-<time>
     #[arg(long)]
     force: bool,
-    /// The secret key that belongs to the backup, when the data folder has none or another.
+    /// The secret key of the backup, if the data folder has none or another one
     #[arg(long, value_name = "FILE")]
     secret_key: Option<PathBuf>,
 }
@@ -108,7 +109,7 @@ pub(super) fn run(config: &Config, arguments: DbArguments) -> Result<ExitCode, C
     }
 }
 
-/// The file of the embedded store, which alone is copied by this binary.
+/// The file of the embedded store. This binary copies no other database.
 fn own_file(config: &Config) -> Result<&Path, CommandError> {
     Ok(config.database.file().ok_or(
         "PostgreSQL is backed up and restored by its own tools: pg_basebackup with an archive of \
@@ -121,7 +122,6 @@ fn verify(file: &Path) -> Result<ExitCode, CommandError> {
     print_verified(&SqliteStore::verify(file)??)
 }
 
-/// Prints what a verification came to.
 fn print_verified(verified: &Verified) -> Result<ExitCode, CommandError> {
     let mut text = String::new();
     for sentence in &verified.differences.told {
@@ -192,7 +192,7 @@ fn restore(
         restore.check_secret(file, fingerprint)
     })?;
     let ending = format!(".before-restore-{}", file_timestamp());
-    // First everything that leaves what was there usable, then the key, then one rename.
+    // Everything that leaves the old store usable comes first, then the key, then one rename.
     let aside = restore.set_aside(&with_ending(store, &ending))?;
     if let Some(secret) = new_secret {
         let path = config.data_dir.join(SECRET_KEY);
@@ -214,7 +214,7 @@ fn restore(
     Ok(())
 }
 
-/// Finds the secret key that fits the backup; answers it when it is to be put into the folder.
+/// Finds the secret key that fits the backup. Returns it if it must be written to the folder.
 fn check_secret(
     config: &Config,
     brought: Option<&Path>,
@@ -255,7 +255,7 @@ fn check_secret(
     }
 }
 
-/// The secret key of a folder, as the server takes it.
+/// The secret key of a folder, found as the server finds it.
 pub(super) fn known_secret(config: &Config) -> Result<Secret, CommandError> {
     if let Some(secret) = &config.secret_key {
         return Ok(Secret::new(secret.expose().to_owned()));
@@ -264,7 +264,7 @@ pub(super) fn known_secret(config: &Config) -> Result<Secret, CommandError> {
     Ok(read_secret(&config.data_dir, SECRET_KEY)?.ok_or_else(missing)?)
 }
 
-/// Does a long copy with a bar on the terminal, until it is done or someone asks to stop.
+/// Runs a long copy with a progress bar. Stops when a signal asks for it.
 fn watched<T>(
     work: impl FnOnce(bursar_store::CopyProgress<'_>) -> Result<T, CommandError>,
 ) -> Result<T, CommandError> {
@@ -305,7 +305,7 @@ fn with_ending(path: &Path, ending: &str) -> PathBuf {
     PathBuf::from(name)
 }
 
-/// Now, as a part of a file's name: 20261120T130039.123456Z.
+/// The current time for a file name: 20261120T130039.123456Z.
 fn file_timestamp() -> String {
     let text = timestamps::text(timestamps::system_now());
     text.chars().filter(|letter| !"-:".contains(*letter)).collect()

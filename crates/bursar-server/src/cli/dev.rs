@@ -1,4 +1,4 @@
-//! `bursar dev`: everything that the main job needs, made once, and how to try it.
+//! `bursar dev`: create a tenant, an integration and keys once, and print how to try them.
 
 use std::path::PathBuf;
 
@@ -12,11 +12,12 @@ use crate::cli::terminal;
 use crate::config::data_dir::write_private;
 use crate::config::settings::Config;
 
-/// The file in which `bursar dev` keeps what it made, for its owner only. A server keeps hashes
-/// only; this is the client's side of a development setup.
+/// The file, readable by its owner only, in which `bursar dev` stores the keys it created.
+///
+/// The server stores hashes only. This file is the client side of a development setup.
 pub(crate) const FILE: &str = "dev.json";
 
-/// What `bursar dev` made.
+/// The objects that `bursar dev` created.
 #[derive(Deserialize, Serialize)]
 pub struct DevSetup {
     tenant_id: String,
@@ -29,10 +30,10 @@ pub struct DevSetup {
     folder: PathBuf,
 }
 
-/// Makes the setup, or finds the one made before.
+/// Creates the setup, or loads the existing one.
 ///
 /// # Errors
-/// In words for the developer.
+/// A text for the developer.
 pub async fn prepare(config: &Config, app: &App) -> Result<DevSetup, Box<dyn std::error::Error>> {
     let path = config.data_dir.join(FILE);
     let mut setup = match std::fs::read_to_string(&path) {
@@ -127,7 +128,7 @@ impl DevSetup {
         }
     }
 
-    /// Prints what was made and lines to copy.
+    /// Prints the setup with commands to copy.
     pub fn print(&self, url: &str) {
         let Self { tenant_id, integration_id, api_key, integration_key, operator_token, folder } =
             self;
@@ -162,7 +163,7 @@ curl -sS $BURSAR/telemetry/usage-summary -H "Authorization: Bearer $KEY"
 "#,
             folder = terminal::line(&folder.to_string_lossy()),
         );
-        // The server goes on for whoever cannot read this.
+        // The server starts even if the text cannot be printed.
         let _ = terminal::say(&text);
     }
 }

@@ -1,4 +1,4 @@
-//! `bursar health`: whether the server can do its work, for whoever watches it.
+//! `bursar health`: check whether the server can work, for supervisors.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -10,15 +10,15 @@ use crate::cli::client::{agent, url_here};
 use crate::cli::terminal::say_line;
 use crate::config::settings::Config;
 
-/// A server that takes longer than this is not one to send calls to.
+/// A server that takes longer is considered unhealthy.
 const DEADLINE: Duration = Duration::from_secs(3);
 
 #[derive(Args)]
 pub(super) struct HealthArguments {
-    /// The server, when it is not the one of the data folder or of BURSAR_LISTEN.
+    /// The URL of the server. Defaults to the one on the data folder or to BURSAR_LISTEN
     #[arg(long, value_name = "URL", env = "BURSAR_URL")]
     url: Option<String>,
-    /// The data folder, over BURSAR_DATA_DIR.
+    /// The data folder. Overrides BURSAR_DATA_DIR
     #[arg(long, value_name = "FOLDER")]
     pub(super) data_dir: Option<PathBuf>,
 }

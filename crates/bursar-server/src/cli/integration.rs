@@ -1,4 +1,4 @@
-//! `bursar integration`: registered, changed, enabled, disabled, deleted, and their limits.
+//! `bursar integration`: create, change, enable, disable and delete integrations; show limits.
 
 use clap::{Args, Subcommand, ValueEnum};
 use serde_json::value::RawValue;
@@ -24,7 +24,7 @@ const COLUMNS: &[Column] = &[
 pub(super) struct IntegrationArguments {
     #[command(flatten)]
     pub(super) access: ServerArgs,
-    /// The tenant, by its id or its name; not needed with an API key.
+    /// The tenant, by id or by name. Not needed with an API key
     #[arg(long, global = true)]
     tenant: Option<String>,
     #[command(flatten)]
@@ -35,92 +35,92 @@ pub(super) struct IntegrationArguments {
 
 #[derive(Subcommand)]
 enum IntegrationCommand {
-    /// Register an integration; it takes calls once it is enabled.
+    /// Create an integration. Enable it before you send calls through it
     Create {
-        /// Its name, unique among the tenant's integrations.
+        /// The name, unique among the tenant's integrations
         name: String,
-        /// openai, anthropic, azure_openai, bedrock or custom.
+        /// openai, anthropic, azure_openai, bedrock or custom
         #[arg(long)]
         provider: String,
         #[command(flatten)]
         fields: IntegrationFields,
-        /// Enable it at once.
+        /// Enable it at once
         #[arg(long)]
         enable: bool,
     },
-    /// List all integrations.
+    /// List all integrations
     List,
-    /// Show one integration.
+    /// Show one integration
     Show {
-        /// Its id or its name.
+        /// The integration, by id or by name
         integration: String,
     },
-    /// Change what is named; everything else stays.
+    /// Change the given values. All others stay as they are
     Update {
-        /// Its id or its name.
+        /// The integration, by id or by name
         integration: String,
-        /// A new name.
+        /// The new name
         #[arg(long)]
         name: Option<String>,
         #[command(flatten)]
         fields: IntegrationFields,
-        /// Take a value away.
+        /// Clear a value
         #[arg(long, value_name = "FIELD", value_delimiter = ',')]
         clear: Vec<Clearable>,
     },
-    /// Let calls through it.
+    /// Enable an integration, so that calls may go through it
     Enable {
-        /// Its id or its name.
+        /// The integration, by id or by name
         integration: String,
     },
-    /// Refuse calls from now on; records of calls that happened are still taken.
+    /// Disable an integration: refuse new calls, but still accept records of earlier calls
     Disable {
-        /// Its id or its name.
+        /// The integration, by id or by name
         integration: String,
     },
-    /// Delete it: its usage stays, its name becomes free, its keys stop working.
+    /// Delete an integration. Its usage stays, its name becomes free, and its keys stop working
     Delete {
-        /// Its id or its name.
+        /// The integration, by id or by name
         integration: String,
-        /// Really delete it; this cannot be undone.
+        /// Confirm the deletion. It cannot be undone
         #[arg(long, required = true)]
         yes: bool,
     },
-    /// Show what is used of its limits.
+    /// Show the limits and how far they are used
     Limits {
-        /// Its id or its name.
+        /// The integration, by id or by name
         integration: String,
-        /// An earlier month, such as 2026-10.
+        /// A past month, such as 2026-10
         #[arg(long, value_name = "MONTH")]
         period: Option<String>,
     },
-    /// Keys that are good for one integration.
+    /// Manage the keys of one integration
     #[command(subcommand)]
     Key(IntegrationKeyCommand),
 }
 
-/// What an integration is to be like.
+/// The values of an integration.
 #[derive(Args)]
 struct IntegrationFields {
-    /// What it may spend in a month, in cents of a dollar; 0 is no limit.
+    /// The monthly budget in US cents. 0 means unlimited
     #[arg(long, value_name = "CENTS")]
     budget_cents: Option<u64>,
-    /// The tokens that it may use in a month; 0 is no limit.
+    /// The monthly token limit. 0 means unlimited
     #[arg(long, value_name = "TOKENS")]
     token_limit: Option<u64>,
-    /// The calls that it may make in a minute; 0 is no limit.
+    /// The calls allowed in a minute. 0 means unlimited
     #[arg(long, value_name = "CALLS")]
     rate_limit: Option<u64>,
-    /// The model that is meant when a call names none.
+    /// The model that calls use when they name none
     #[arg(long, value_name = "MODEL")]
     default_model: Option<String>,
-    /// Where its credential is kept, such as env://CUS_CRED_ACME; never the credential itself.
+    /// A reference to the credential, such as env://CUS_CRED_ACME. Never the credential itself
     #[arg(long, value_name = "REFERENCE")]
     credential_ref: Option<String>,
-    /// Its configuration, a JSON object, or @ and a file that holds one.
+    /// The configuration: a JSON object, or @ and the name of a file with one
     #[arg(long, value_name = "JSON|@FILE")]
     config_json: Option<String>,
-    /// Whose figure counts: reported by the client, or computed by the server.
+    /// Where the cost comes from: reported by the client, or computed by the server
     #[arg(long, value_name = "BASIS")]
     cost_basis: Option<String>,
 }
@@ -187,7 +187,7 @@ fn create(
     Ok(client.ask("POST", "/integrations", Some(&Value::Object(body).to_string()))?)
 }
 
-/// Enables what was just made; if that fails, what was made is told all the same.
+/// Enables a new integration. If that fails, the integration is still printed.
 fn enable_made(client: &ApiClient, printer: Printer, made: &RawValue) -> Result<(), CommandError> {
     let view: Value = serde_json::from_str(made.get())?;
     let id = view.get("id").and_then(Value::as_str).unwrap_or_default();
@@ -229,7 +229,7 @@ fn limits_path(id: &str, period: Option<&str>) -> Result<String, CommandError> {
 }
 
 impl IntegrationFields {
-    /// The fields of a request, of what was given.
+    /// The fields of the request.
     fn fields(self) -> Result<Map<String, Value>, CommandError> {
         let Self {
             budget_cents,
@@ -255,7 +255,7 @@ impl IntegrationFields {
     }
 }
 
-/// A JSON text, or the content of a file that is named after an `@`.
+/// Reads a JSON text, or the file named after an `@`.
 fn read_config(text: &str) -> Result<Value, CommandError> {
     let text = match text.strip_prefix('@') {
         None => text.to_owned(),

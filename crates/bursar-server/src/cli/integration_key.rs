@@ -1,4 +1,4 @@
-//! `bursar integration key`: keys that are good for one integration.
+//! `bursar integration key`: keys that are valid for one integration.
 
 use clap::Subcommand;
 use serde_json::json;
@@ -16,39 +16,39 @@ const COLUMNS: &[Column] = &[
     ("REVOKED", "revoked_at"),
 ];
 
-/// What a new key is called where it is shown.
+/// The label of a new key in the output.
 const INTEGRATION_KEY: &str = "value of the header X-CUS-Integration-Key";
 
 #[derive(Subcommand)]
 pub(super) enum IntegrationKeyCommand {
-    /// Make a key, and print it, this once: the whole value of the header X-CUS-Integration-Key.
+    /// Create a key and print it once: the whole value of the header X-CUS-Integration-Key
     Create {
-        /// The integration, by its id or its name.
+        /// The integration, by id or by name
         integration: String,
-        /// What it is for.
+        /// What the key is for
         #[arg(long)]
         name: Option<String>,
     },
-    /// List the keys of an integration, without their secrets.
+    /// List the keys of an integration, without their secrets
     List {
-        /// The integration, by its id or its name.
+        /// The integration, by id or by name
         integration: String,
     },
-    /// Make a key in the place of another, and print it, this once; the old one goes on for a while.
+    /// Create a new key for an old one and print it once. The old key stays valid for a while
     Rotate {
-        /// The integration, by its id or its name.
+        /// The integration, by id or by name
         integration: String,
-        /// The old key's id.
+        /// The id of the old key
         id: String,
-        /// For how long the old key goes on; 0 revokes it at once.
+        /// How long the old key stays valid. 0 revokes it at once
         #[arg(long, value_name = "SECONDS", default_value_t = 3_600)]
         overlap_seconds: u32,
     },
-    /// Revoke a key: it is refused from now on.
+    /// Revoke a key at once
     Revoke {
-        /// The integration, by its id or its name.
+        /// The integration, by id or by name
         integration: String,
-        /// The key's id.
+        /// The id of the key
         id: String,
     },
 }

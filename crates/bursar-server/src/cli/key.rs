@@ -1,4 +1,4 @@
-//! `bursar key`: API keys of a tenant.
+//! `bursar key`: the API keys of a tenant.
 
 use clap::{Args, Subcommand};
 use serde_json::json;
@@ -22,7 +22,7 @@ const COLUMNS: &[Column] = &[
 pub(super) struct KeyArguments {
     #[command(flatten)]
     pub(super) access: ServerArgs,
-    /// The tenant, by its id or its name; not needed with an API key.
+    /// The tenant, by id or by name. Not needed with an API key
     #[arg(long, global = true)]
     tenant: Option<String>,
     #[command(flatten)]
@@ -33,30 +33,30 @@ pub(super) struct KeyArguments {
 
 #[derive(Subcommand)]
 enum KeyCommand {
-    /// Make a key, and print it, this once.
+    /// Create a key and print it once
     Create {
-        /// What it is for.
+        /// What the key is for
         #[arg(long)]
         name: String,
-        /// What it can do, such as telemetry:write, integrations:* or *; several by comma.
+        /// The scopes, such as telemetry:write, integrations:* or *. Separate several with commas
         #[arg(long = "scope", value_name = "SCOPE", required = true, value_delimiter = ',')]
         scopes: Vec<String>,
-        /// Until when it is good, such as 2027-01-01T00:00:00Z; when nothing is said, for ever, or as
-        /// long as the API key that makes it.
+        /// When the key expires, such as 2027-01-01T00:00:00Z. Defaults to never, or to the expiry
+        /// of the API key that creates it
         #[arg(long, value_name = "INSTANT")]
         expires_at: Option<String>,
     },
-    /// List all keys, without their secrets.
+    /// List all keys, without their secrets
     List,
-    /// Make a key in the place of another, and print it, this once; the old one goes on for a while.
+    /// Create a new key for an old one and print it once. The old key stays valid for a while
     Rotate {
-        /// The id of the old key.
+        /// The id of the old key
         id: String,
-        /// For how long the old key goes on; 0 revokes it at once.
+        /// How long the old key stays valid. 0 revokes it at once
         #[arg(long, value_name = "SECONDS", default_value_t = 3_600)]
         overlap_seconds: u32,
     },
-    /// Revoke a key: it is refused from now on.
+    /// Revoke a key at once
     Revoke { id: String },
 }
 

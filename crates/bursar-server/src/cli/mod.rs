@@ -39,11 +39,11 @@ use crate::observe::log;
 use crate::observe::log::LogFormat;
 use crate::server;
 
-/// Meters, budgets and guards the model calls that software makes with its customers' keys.
+/// Meters, budgets and guards the model calls that software makes with its customers' keys
 #[derive(Parser)]
 #[command(name = "bursar", version)]
 struct Arguments {
-    /// A configuration file (TOML); the environment overrides it.
+    /// A configuration file (TOML). The environment overrides it
     #[arg(long, global = true, value_name = "FILE")]
     config: Option<PathBuf>,
     #[command(subcommand)]
@@ -52,55 +52,56 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Serve until asked to stop (SIGTERM, Ctrl-C).
+    /// Run the server until it gets SIGTERM or Ctrl-C
     Serve {
-        /// Address and port to listen on, over BURSAR_LISTEN.
+        /// The address and port to listen on. Overrides BURSAR_LISTEN
         #[arg(long, value_name = "ADDRESS")]
         listen: Option<String>,
-        /// The data folder, over BURSAR_DATA_DIR.
+        /// The data folder. Overrides BURSAR_DATA_DIR
         #[arg(long, value_name = "FOLDER")]
         data_dir: Option<PathBuf>,
-        /// sqlite:<path> or postgres://..., over BURSAR_DATABASE; a list of processes shows it.
+        /// sqlite:<path> or postgres://... Overrides BURSAR_DATABASE. Visible in the list of
+        /// processes
         #[arg(long, value_name = "URL")]
         database: Option<String>,
     },
-    /// Serve with a tenant, an integration and keys made once, and print how to try them.
+    /// Run the server with a tenant, an integration and keys, and print how to try them
     Dev {
-        /// Address and port to listen on, over BURSAR_LISTEN.
+        /// The address and port to listen on. Overrides BURSAR_LISTEN
         #[arg(long, value_name = "ADDRESS")]
         listen: Option<String>,
-        /// The data folder, over BURSAR_DATA_DIR.
+        /// The data folder. Overrides BURSAR_DATA_DIR
         #[arg(long, value_name = "FOLDER")]
         data_dir: Option<PathBuf>,
     },
-    /// Tenants: make them and look at them.
+    /// Manage tenants
     Tenant(tenant::TenantArguments),
-    /// API keys of a tenant.
+    /// Manage the API keys of a tenant
     Key(key::KeyArguments),
-    /// What the server keeps in memory for a while: look at it, clear it.
+    /// List and clear the in-memory caches of the server
     Cache(cache::CacheArguments),
-    /// Integrations of a tenant, their limits and their keys.
+    /// Manage integrations, their limits and their keys
     Integration(Box<integration::IntegrationArguments>),
-    /// Usage records in bulk.
+    /// Import and export usage records
     #[command(subcommand)]
     Usage(usage::UsageCommand),
-    /// The audit log: check it, export it.
+    /// Verify and export the audit log
     #[command(subcommand)]
     Audit(audit::AuditCommand),
-    /// The store: verify it, bring its schema up to date, back it up, restore it.
+    /// Verify, migrate, back up and restore the store
     Db(db::DbArguments),
-    /// The clock: how Bursar's time stands beside it, and that it is right.
+    /// Compare Bursar's time with the clock, and confirm the clock
     Clock(clock::ClockArguments),
-    /// Ask whether the server can do its work; ends with 0 when it can.
+    /// Check whether the server can work. Exits with 0 if it can
     Health(health::HealthArguments),
-    /// The configuration: an example file, and what is in force.
+    /// Print an example configuration, or the one in force
     #[command(subcommand)]
     Config(settings::ConfigCommand),
-    /// Print what makes a shell complete this command.
+    /// Print the completion script of a shell
     Completions(completions::CompletionsArguments),
 }
 
-/// Runs what the command line asks for.
+/// Runs the command line.
 pub fn main() -> ExitCode {
     let arguments = match Arguments::try_parse() {
         Ok(arguments) => arguments,
@@ -114,8 +115,10 @@ pub fn main() -> ExitCode {
     code
 }
 
-/// Prints help, or what is wrong with a command line. That quotes arguments, which a script may have
-/// taken from elsewhere: they are read again with what cannot be seen in them written out.
+/// Prints help or a usage error.
+///
+/// The error quotes arguments, which a script may have taken from elsewhere. They are parsed again
+/// with invisible characters escaped.
 fn misspelt(error: &clap::Error) -> ExitCode {
     let shown =
         std::env::args_os().map(|text| terminal::line(&text.to_string_lossy()).into_owned());
@@ -176,8 +179,9 @@ fn run(arguments: Arguments) -> Result<ExitCode, CommandError> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// The configuration of a command that asks a server, or serves the store itself for a moment;
-/// what goes wrong inside is told then, and nothing else.
+/// The configuration of a command that sends requests.
+///
+/// Warnings from inside the process are printed, and nothing else.
 fn for_client(file: Option<&Path>, access: &ServerArgs) -> Result<Config, CommandError> {
     log::start(LogFormat::Human, "error")?;
     configuration(file, &Flags::store(&access.data_dir, &access.database))

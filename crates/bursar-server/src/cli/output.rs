@@ -1,4 +1,4 @@
-//! What commands print: tables and fields for people, JSON for programs.
+//! The output of commands: tables and fields for people, JSON for programs.
 
 use clap::Args;
 use serde::Deserialize;
@@ -10,24 +10,24 @@ use super::command_error::CommandError;
 use crate::cli::terminal;
 use crate::cli::terminal::{say, say_line, tell};
 
-/// What stands where there is nothing.
+/// Shown for a missing value.
 const NOTHING: &str = "-";
 /// Between the columns of a table.
 const GAP: &str = "  ";
 
-/// How a command prints.
+/// The format of the output.
 #[derive(Args, Clone, Copy, Debug)]
 pub(super) struct Printer {
-    /// Print the data of the answer as JSON.
+    /// Print the data of the response as JSON
     #[arg(long, global = true)]
     json: bool,
 }
 
-/// A column of a table: its title, and the field that it shows.
+/// A column of a table: its title and its field.
 pub(super) type Column = (&'static str, &'static str);
 
 impl Printer {
-    /// Prints one thing, a field a line.
+    /// Prints one object, one field per line.
     pub(super) fn one(self, data: &RawValue) -> Result<(), CommandError> {
         if self.json {
             return Ok(say(&(terminal::json(data.get()) + "\n"))?);
@@ -35,7 +35,7 @@ impl Printer {
         Ok(say(&lines(&Fields::of(data)?))?)
     }
 
-    /// Prints a list, a row a line.
+    /// Prints a list, one row per line.
     pub(super) fn list(
         self,
         rows: &[Box<RawValue>],
@@ -57,8 +57,7 @@ impl Printer {
         Ok(say(&text)?)
     }
 
-    /// Prints what was made, and last of all, alone on its line, the secret that is never shown
-    /// again.
+    /// Prints a new object, and last, alone on its line, the secret that is shown only once.
     pub(super) fn made(self, data: &RawValue, noun: &str) -> Result<(), CommandError> {
         if self.json {
             return self.one(data);
@@ -74,7 +73,7 @@ impl Printer {
     }
 }
 
-/// The fields of an object, in the order in which they came.
+/// The fields of an object in their original order.
 struct Fields(Vec<(String, Value)>);
 
 impl Fields {
@@ -124,7 +123,7 @@ fn lines(fields: &Fields) -> String {
     aligned(&rows)
 }
 
-/// A value as a person reads it, where what cannot be seen is written out.
+/// A value for people, with invisible characters escaped.
 fn shown(value: &Value) -> String {
     match value {
         Value::Null => NOTHING.to_owned(),
@@ -137,7 +136,7 @@ fn shown(value: &Value) -> String {
     }
 }
 
-/// Rows with their columns under each other, and no blanks at the end of a line.
+/// Aligns columns. Lines do not end with blanks.
 fn aligned(rows: &[Vec<String>]) -> String {
     let columns = rows.iter().map(Vec::len).max().unwrap_or_default();
     let width = |column: usize| {

@@ -1,8 +1,7 @@
-//! The runtime on which a command does its asynchronous work.
+//! The async runtime of a command.
 
 use tokio::runtime::{Builder, Runtime};
 
-/// A runtime with a thread for each core, a clock and sockets.
 pub(super) fn runtime() -> std::io::Result<Runtime> {
     Builder::new_multi_thread().enable_all().build()
 }

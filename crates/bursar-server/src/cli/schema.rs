@@ -12,7 +12,7 @@ use crate::cli::terminal::say_line;
 use crate::config::database::Database;
 use crate::config::settings::Config;
 
-/// What is told of a schema.
+/// The status of a schema.
 #[derive(Serialize)]
 struct StatusView {
     database: String,
@@ -23,7 +23,7 @@ struct StatusView {
     advice: &'static str,
 }
 
-/// Brings a PostgreSQL up to date, and lets the role of the servers use it.
+/// Migrates PostgreSQL and grants the use of the tables to the servers' role.
 pub(super) fn migrate(config: &Config, app_role: Option<&str>) -> Result<(), CommandError> {
     let database = &config.database;
     let Database::Postgres(postgres) = database else {
@@ -42,7 +42,7 @@ pub(super) fn migrate(config: &Config, app_role: Option<&str>) -> Result<(), Com
     Ok(say_line(&format!("{database}: {climbed}; the role {role} may use it"))?)
 }
 
-/// Tells what the schema is and what to do.
+/// Prints the version of the schema and what to do.
 pub(super) fn status(config: &Config, printer: Printer) -> Result<ExitCode, CommandError> {
     let (status, (is_usable, advice)) = match &config.database {
         Database::File(path) => {
@@ -66,7 +66,7 @@ pub(super) fn status(config: &Config, printer: Printer) -> Result<ExitCode, Comm
     Ok(if is_usable { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-/// Whether this binary can use the schema as it is, and what to do.
+/// Whether this binary can use the schema, and what to do.
 fn advice(status: &SchemaStatus) -> (bool, &'static str) {
     let SchemaStatus { found, known, oldest_known: _ } = *status;
     let is_usable = status.is_usable();
@@ -83,7 +83,7 @@ fn advice(status: &SchemaStatus) -> (bool, &'static str) {
     (is_usable, advice)
 }
 
-/// The same of a file, which a server brings up to date when it starts.
+/// Like [`advice`], for a file, which a server migrates when it starts.
 fn advice_on_file(status: &SchemaStatus) -> (bool, &'static str) {
     match status.found {
         0 => (true, "the first start of the server makes it"),

@@ -1,4 +1,4 @@
-//! `bursar config`: an example file, and what is in force.
+//! `bursar config`: an example file, and the configuration in force.
 
 use std::fmt::Write;
 use std::path::Path;
@@ -12,14 +12,14 @@ use crate::cli::terminal::say;
 use crate::config::database;
 use crate::config::settings::{Config, Origin, SETTINGS, Setting};
 
-/// Columns of a line of the example.
+/// The width of a line in the example.
 const WIDTH: usize = 96;
 
 #[derive(Subcommand)]
 pub(super) enum ConfigCommand {
-    /// Print a configuration file with every setting, its default and its name in the environment.
+    /// Print a configuration file with every setting, its default and its environment variable
     Example,
-    /// Read the configuration, and print what is in force and where it comes from.
+    /// Read the configuration and print the values in force and where they come from
     Check,
 }
 
@@ -31,7 +31,7 @@ pub(super) fn run(file: Option<&Path>, command: &ConfigCommand) -> Result<(), Co
     Ok(say(&text)?)
 }
 
-/// Every setting, commented out, under the heads of their sections.
+/// Every setting, commented out, by section.
 fn example() -> String {
     let mut text = String::from(
         "# The settings of Bursar. Each one is shown with what holds when nothing is said; take\n\
@@ -45,7 +45,7 @@ fn example() -> String {
             sections.push(section);
         }
     }
-    // In TOML, what stands in no section stands before all of them.
+    // In TOML, settings without a section come before all sections.
     sections.sort_by_key(|section| !section.is_empty());
     for head in sections {
         if !head.is_empty() {
@@ -76,7 +76,7 @@ fn push_setting(text: &mut String, setting: &Setting) {
         line.push(' ');
         line.push_str(word);
     }
-    // Numbers and truths stand for themselves, everything else is a text.
+    // Numbers and booleans are written bare, everything else as a string.
     let is_bare = default.parse::<i64>().is_ok() || ["true", "false"].contains(default);
     let value =
         if is_bare { (*default).to_owned() } else { toml::Value::from(*default).to_string() };
@@ -85,7 +85,7 @@ fn push_setting(text: &mut String, setting: &Setting) {
 }
 
 fn check(file: Option<&Path>) -> Result<String, CommandError> {
-    // What does not work is told before anything is shown.
+    // Errors come before any output.
     Config::load(file, environment())?;
     let mut text = String::new();
     for (setting, value, origin) in Config::in_force(file, environment())? {
@@ -105,7 +105,7 @@ fn check(file: Option<&Path>) -> Result<String, CommandError> {
     Ok(text)
 }
 
-/// Whether the value of a setting must not be seen. Rather one too many.
+/// Whether the value of a setting must be hidden. When in doubt, it is.
 fn is_secret(key: &str) -> bool {
     ["token", "secret", "password", "_key"].iter().any(|part| key.contains(part))
 }

@@ -1,4 +1,4 @@
-//! `bursar tenant`: made and looked at by the operator.
+//! `bursar tenant`: the operator manages tenants.
 
 use clap::{Args, Subcommand};
 use serde_json::json;
@@ -28,46 +28,46 @@ pub(super) struct TenantArguments {
 
 #[derive(Subcommand)]
 enum TenantCommand {
-    /// Make a tenant.
+    /// Create a tenant
     Create {
-        /// Its name; names need not be unique, but unique ones can be given for the id.
+        /// The name. Only a unique name can be used in place of the id
         name: String,
     },
-    /// List all tenants.
+    /// List all tenants
     List,
-    /// Show one tenant.
+    /// Show one tenant
     Show {
-        /// Its id, or its name when only one has it.
+        /// The tenant, by id or by unique name
         tenant: String,
     },
-    /// Give a tenant another name.
+    /// Rename a tenant
     Rename {
-        /// Its id, or its name when only one has it.
+        /// The tenant, by id or by unique name
         tenant: String,
-        /// The new name.
+        /// The new name
         name: String,
     },
-    /// Suspend an active tenant: it reads and records, and every decision is a hard block.
+    /// Suspend an active tenant. Its reads and records work; every decision is a hard block
     Suspend {
-        /// Its id, or its name when only one has it.
+        /// The tenant, by id or by unique name
         tenant: String,
     },
-    /// Make a suspended tenant active again.
+    /// Resume a suspended tenant
     Resume {
-        /// Its id, or its name when only one has it.
+        /// The tenant, by id or by unique name
         tenant: String,
     },
-    /// Terminate a tenant for good: nothing of it works any more, what it used stays.
+    /// Terminate a tenant for good. Its keys and people lose access; its usage stays
     Terminate {
-        /// Its id, or its name when only one has it.
+        /// The tenant, by id or by unique name
         tenant: String,
-        /// Really terminate it; this cannot be undone.
+        /// Confirm the termination. It cannot be undone
         #[arg(long, required = true)]
         yes: bool,
     },
-    /// Archive a terminated tenant.
+    /// Archive a terminated tenant
     Archive {
-        /// Its id, or its name when only one has it.
+        /// The tenant, by id or by unique name
         tenant: String,
     },
 }

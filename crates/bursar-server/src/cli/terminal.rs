@@ -1,16 +1,18 @@
-//! Text that others wrote, as a terminal may show it: what cannot be seen is written out.
+//! Prints text from other sources to a terminal, with invisible characters escaped.
 //!
 //! Names, messages and files come from clients, providers and servers. A control character in them
-//! would act on the terminal of whoever reads them, and a bidirectional or zero-width character
-//! would make two different names look alike. Everything that this binary prints goes through
-//! [`say`] or [`tell`]; the log goes through [`line`] and [`json`].
+//! would act on the reader's terminal, and a bidirectional or zero-width character would make two
+//! different names look alike. Everything that this binary prints goes through [`say`] or [`tell`];
+//! the log goes through [`line`] and [`json`].
 
 use std::borrow::Cow;
 use std::io::{self, Write};
 use std::ops::RangeInclusive;
 
-/// Characters without a look of their own, beside control characters and white space: Unicode's
-/// default ignorable code points, its interlinear annotations, and the empty pattern of Braille.
+/// Invisible characters besides control characters and white space:
+///
+/// Unicode's default ignorable code points, its interlinear annotations and the blank Braille
+/// pattern.
 const INVISIBLE: &[RangeInclusive<char>] = &[
     '\u{ad}'..='\u{ad}',
     '\u{34f}'..='\u{34f}',
@@ -32,7 +34,7 @@ const INVISIBLE: &[RangeInclusive<char>] = &[
     '\u{e0000}'..='\u{e0fff}',
 ];
 
-/// Whether a character cannot be told from nothing or from a blank, or acts on a terminal.
+/// Whether a character is invisible, looks like a blank, or acts on a terminal.
 pub fn is_hidden(letter: char) -> bool {
     match letter {
         ' '..='~' => false,
@@ -41,20 +43,21 @@ pub fn is_hidden(letter: char) -> bool {
     }
 }
 
-/// A text on one line, with every hidden character written out (`\n`, `\u{202e}`).
+/// A text on one line, with every hidden character escaped (`\n`, `\u{202e}`).
 pub fn line(text: &str) -> Cow<'_, str> {
     written(text, is_hidden, push_escaped)
 }
 
-/// A value in a table: like [`line`], and a backslash stands for itself only when it is doubled, so
-/// that different values never look alike.
+/// A value in a table.
+///
+/// Like [`line`], but a backslash is doubled, so that different values never look alike.
 pub fn cell(text: &str) -> Cow<'_, str> {
     written(text, |letter| letter == '\\' || is_hidden(letter), push_escaped)
 }
 
-/// JSON with every hidden character in its strings as JSON's own escape: the same values.
+/// JSON with every hidden character in its strings escaped as in JSON. The values stay the same.
 pub fn json(text: &str) -> Cow<'_, str> {
-    // Valid JSON has no others outside of its strings, where these are the layout.
+    // Outside of strings, valid JSON contains no other hidden characters than these.
     let is_hidden = |letter| is_hidden(letter) && !matches!(letter, '\n' | '\r' | '\t');
     written(text, is_hidden, |text, letter| {
         for unit in letter.encode_utf16(&mut [0; 2]) {
@@ -63,7 +66,7 @@ pub fn json(text: &str) -> Cow<'_, str> {
     })
 }
 
-/// Lines of text, of which only the ends of lines are left as they are.
+/// Text with its line ends kept and every other hidden character escaped.
 pub fn lines(text: &str) -> Cow<'_, str> {
     written(text, |letter| letter != '\n' && is_hidden(letter), push_escaped)
 }
@@ -94,27 +97,28 @@ fn written(
     Cow::Owned(written)
 }
 
-/// Writes lines to the standard output.
+/// Prints lines to the standard output.
 ///
 /// # Errors
-/// What the system says.
+/// Errors of the system.
 pub fn say(text: &str) -> io::Result<()> {
     say_verbatim(&lines(text))
 }
 
-/// Writes one line to the standard output.
+/// Prints one line to the standard output.
 ///
 /// # Errors
-/// What the system says.
+/// Errors of the system.
 pub fn say_line(text: &str) -> io::Result<()> {
     say_verbatim(&(line(text) + "\n"))
 }
 
-/// Writes a text of Bursar's own, for a program, to the standard output; a reader that has gone
-/// away has seen enough.
+/// Prints a text of Bursar's own to the standard output, unchanged.
+///
+/// A closed pipe is not an error: the reader has seen enough.
 ///
 /// # Errors
-/// What the system says.
+/// Other errors of the system.
 pub fn say_verbatim(text: &str) -> io::Result<()> {
     let mut out = io::stdout().lock();
     match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
@@ -123,20 +127,19 @@ pub fn say_verbatim(text: &str) -> io::Result<()> {
     }
 }
 
-/// Writes one line to the standard error output, where nobody has to listen.
+/// Prints one line to the standard error output. Errors are ignored.
 pub fn tell(text: &str) {
     let _ = writeln!(io::stderr().lock(), "{}", line(text));
 }
 
-/// Writes a file to a terminal, with what is hidden in it written out.
+/// Writes a file to a terminal with hidden characters escaped.
 pub struct EscapedWriter<W> {
     to: W,
-    /// The beginning of a character whose end has not come yet.
+    /// The first bytes of a character that is not complete yet.
     begun: Vec<u8>,
 }
 
 impl<W: Write> EscapedWriter<W> {
-    /// Shows what is written on this terminal.
     pub fn on(to: W) -> Self {
         Self { to, begun: Vec::new() }
     }
@@ -150,7 +153,7 @@ impl<W: Write> Write for EscapedWriter<W> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         let mut text = std::mem::take(&mut self.begun);
         text.extend_from_slice(bytes);
-        // What cannot become a character any more is shown as U+FFFD.
+        // Bytes that cannot become a character are shown as U+FFFD.
         let open = match std::str::from_utf8(&text) {
             Err(error) if error.error_len().is_none() => text.len() - error.valid_up_to(),
             Ok(_) | Err(_) => 0,
@@ -160,7 +163,7 @@ impl<W: Write> Write for EscapedWriter<W> {
         Ok(bytes.len())
     }
 
-    /// Hands on what is whole; the beginning of a character stays until its end comes.
+    /// Flushes complete characters. An incomplete one waits for its last byte.
     fn flush(&mut self) -> io::Result<()> {
         self.to.flush()
     }

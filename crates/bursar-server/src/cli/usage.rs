@@ -1,4 +1,4 @@
-//! `bursar usage`: usage records in bulk, in and out.
+//! `bursar usage`: import and export usage records.
 
 use std::path::PathBuf;
 
@@ -13,51 +13,50 @@ use crate::config::settings::Config;
 
 #[derive(Subcommand)]
 pub(super) enum UsageCommand {
-    /// Import usage records from CSV with a header, or NDJSON; importing twice changes nothing.
+    /// Import usage records from CSV with a header or from NDJSON. Importing twice changes nothing
     Import(Box<ImportArguments>),
-    /// Export the history, newest first, to a file or to the standard output.
+    /// Export the history, newest first, to a file or to standard output
     Export(Box<ExportArguments>),
 }
 
-/// What to export, and where to.
 #[derive(Args)]
 pub(super) struct ExportArguments {
     #[command(flatten)]
     pub(super) access: ServerArgs,
-    /// Whose: an id, or a name that only one tenant has; an API key says it by itself.
+    /// The tenant, by id or by unique name. An API key implies it
     #[arg(long, value_name = "TENANT")]
     tenant: Option<String>,
-    /// The file to write; nothing means the standard output.
+    /// The file to write. Defaults to standard output
     #[arg(long, short, value_name = "FILE")]
     output: Option<PathBuf>,
-    /// Replace a file that is there.
+    /// Replace an existing file
     #[arg(long, requires = "output")]
     force: bool,
-    /// The format; by default what the file's name ends with, and else csv.
+    /// The format. Defaults to the extension of the file, or to csv
     #[arg(long)]
     format: Option<UsageFormat>,
-    /// Only this integration, by its id or name.
+    /// Only this integration, by id or by name
     #[arg(long)]
     integration: Option<String>,
-    /// Only this model.
+    /// Only this model
     #[arg(long)]
     model: Option<String>,
-    /// Only this agent.
+    /// Only this agent
     #[arg(long)]
     agent: Option<String>,
-    /// Only this session.
+    /// Only this session
     #[arg(long)]
     session: Option<String>,
-    /// Only calls with this result: allowed, warned or blocked.
+    /// Only calls with this result: allowed, warned or blocked
     #[arg(long)]
     policy_result: Option<String>,
-    /// Only calls with an error.
+    /// Only calls with an error
     #[arg(long)]
     errors_only: bool,
-    /// From this instant or day on.
+    /// From this instant or day
     #[arg(long, value_name = "WHEN")]
     start: Option<String>,
-    /// Up to this instant, or to the end of this day.
+    /// Up to this instant, or to the end of this day
     #[arg(long, value_name = "WHEN")]
     end: Option<String>,
 }

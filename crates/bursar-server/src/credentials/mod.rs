@@ -1,4 +1,4 @@
-//! References to credentials, and the search for raw keys.
+//! References to credentials, and detection of raw keys.
 
 pub mod raw_key;
 pub mod reference;

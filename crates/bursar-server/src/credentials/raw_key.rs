@@ -1,10 +1,10 @@
-//! Recognises texts that look like a provider's key, so that they are refused before they are kept.
+//! Detects text that looks like a provider's key, so that Bursar refuses it before it is stored.
 //!
-//! Only well-known forms are recognised: a rule that guesses by randomness would refuse trace ids.
+//! Only well-known forms are detected. A rule based on entropy would refuse trace ids.
 
 use crate::auth::secret::OPERATOR_PREFIX;
 
-/// What keys begin with, and what has to follow. Forms as the providers document them.
+/// The prefixes of keys and what must follow, as the providers document them.
 const FORMS: &[(&str, KeyTail)] = &[
     ("sk-", KeyTail::WithRun), // OpenAI, Anthropic (sk-ant-), OpenRouter (sk-or-), DeepSeek
     ("xai-", KeyTail::WithRun), // xAI
@@ -29,22 +29,23 @@ const FORMS: &[(&str, KeyTail)] = &[
     ("bur_secret_", KeyTail::WithRun),   // Bursar: the secret key
 ];
 
-/// What follows the beginning of a key.
+/// What must follow the prefix of a key.
 #[derive(Clone, Copy)]
 enum KeyTail {
-    /// Somewhere in the same word at least [`RUN_MIN`] letters and digits in a row.
+    /// At least [`RUN_MIN`] letters and digits in a row, anywhere in the same word.
     WithRun,
-    /// At once at least so many letters and digits, where the beginning is one of many short words.
+    /// At least this many letters and digits at once. For prefixes that short words also have.
     Run(usize),
-    /// At least so many characters.
+    /// At least this many characters.
     OfLength(usize),
 }
 
-/// Letters and digits in a row that no word has. Beginnings of keys that ask for them end with
-/// something else, so that the row is whole.
+/// A run of letters and digits longer than in any word.
+///
+/// Prefixes that ask for it end with another character, so that the run is whole.
 const RUN_MIN: usize = 16;
 
-/// The first letters of keys, as bits: most words are passed over for theirs.
+/// The first letters of keys as a bit set, to skip most words quickly.
 const FIRST_LETTERS: u128 = first_letters(FORMS) | 1 << b'e';
 
 const fn first_letters(forms: &[(&str, KeyTail)]) -> u128 {
@@ -53,7 +54,7 @@ const fn first_letters(forms: &[(&str, KeyTail)]) -> u128 {
     1 << *first | first_letters(rest)
 }
 
-/// Names under which a configuration would carry a secret.
+/// Names of configuration fields that hold secrets.
 const SECRET_NAMES: &[&str] = &[
     "api_key",
     "apikey",
@@ -69,14 +70,14 @@ const SECRET_NAMES: &[&str] = &[
     "token",
 ];
 
-/// What stands in the place of a key in a text that is kept.
+/// The replacement for a key in a stored text.
 const REDACTED: &str = "[redacted]";
 
 fn in_word(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || b"-_.".contains(&byte)
 }
 
-/// The words of a text that could be a key, with where they begin.
+/// The words of a text that can be a key, with their positions.
 fn words(text: &str) -> impl Iterator<Item = (usize, &str)> {
     let mut at = 0;
     std::iter::from_fn(move || {
@@ -89,12 +90,13 @@ fn words(text: &str) -> impl Iterator<Item = (usize, &str)> {
     })
 }
 
-/// What beginnings of keys in a word are compared with: read once, however many there are, so that
-/// no text takes more than its length.
+/// Facts about a word that prefixes are compared with.
+///
+/// They are computed once per word, so the time is linear in the length of the text.
 struct WordScan {
-    /// Where the last long row of letters and digits begins.
+    /// Where the last long run of letters and digits starts.
     last_run: Option<usize>,
-    /// Where the dot before the last one is.
+    /// Where the last dot but one is.
     last_dot_but_one: Option<usize>,
 }
 
@@ -114,7 +116,7 @@ impl WordScan {
     }
 }
 
-/// Where in a word a key begins, if there is one: at its start, or after a separator.
+/// Where a key starts in a word: at its start or after a separator.
 fn key_in(word: &str) -> Option<usize> {
     let mut scan = None;
     let mut before = None;
@@ -150,8 +152,10 @@ fn begins_key(word: &str, at: usize, scan: &mut Option<WordScan>) -> bool {
     known || begins_token(word, at, text, scan) || begins_integration_key(text)
 }
 
-/// A signed token: three parts, the first of which is JSON in base64; an encrypted one has five. A
-/// bound from below, so that whatever follows a token does not hide it.
+/// Whether a signed token starts here: three parts, the first of which is JSON in base64.
+///
+/// An encrypted token has five parts. More parts are accepted, so that text after a token does not
+/// hide it.
 fn begins_token(word: &str, at: usize, text: &str, scan: &mut Option<WordScan>) -> bool {
     text.len() > 40 && text.starts_with("eyJ") && {
         let scan = scan.get_or_insert_with(|| WordScan::of(word));
@@ -159,7 +163,7 @@ fn begins_token(word: &str, at: usize, text: &str, scan: &mut Option<WordScan>) 
     }
 }
 
-/// What stands after the last colon of an integration key: the id of the key, and its secret.
+/// Whether the end of an integration key follows: the id of the key and its secret.
 fn begins_integration_key(text: &str) -> bool {
     const ID: usize = 36;
     const SECRET: usize = 56;
@@ -174,7 +178,7 @@ fn begins_integration_key(text: &str) -> bool {
     })
 }
 
-/// Whether a token of the operator is one that is recognised wherever it stands.
+/// Whether a text is an operator token in the form that is always detected.
 pub fn is_operator_token(token: &str) -> bool {
     token.starts_with(OPERATOR_PREFIX) && key_in(token) == Some(0)
 }
@@ -186,7 +190,7 @@ pub fn contains_key(text: &str) -> bool {
             || words(text).any(|(_, word)| key_in(word).is_some()))
 }
 
-/// The text with everything that looks like a key taken out.
+/// The text with everything that looks like a key replaced. `None` if there is nothing to replace.
 pub fn redact(text: &str) -> Option<String> {
     if !contains_key(text) {
         return None;
@@ -206,12 +210,12 @@ pub fn redact(text: &str) -> Option<String> {
     Some(clean)
 }
 
-/// Where in a JSON value a key stands: the path of the first string that contains one.
+/// The path of the first string in a JSON value that contains a key.
 pub fn find_key(value: &serde_json::Value) -> Option<String> {
     find(value, &|_, text| contains_key(text))
 }
 
-/// Where in a configuration a secret stands, by its form or by the name it is kept under.
+/// The path of a secret in a configuration, found by its form or by the name of its field.
 pub fn find_secret(value: &serde_json::Value) -> Option<String> {
     find(value, &|name, text| {
         let telling = SECRET_NAMES.iter().any(|secret| name.eq_ignore_ascii_case(secret));
@@ -315,7 +319,7 @@ mod tests {
         for part in ["sk-", "eyJ-", "eyJ.", "sk-.", "bur_", "hf_", "00660b79-"] {
             contains_key(&part.repeat(2_000_000 / part.len()));
         }
-        // Each takes milliseconds; looked at from every beginning it would take hours.
+        // Each takes milliseconds. A quadratic scan would take hours.
         assert!(began.elapsed() < std::time::Duration::from_secs(60), "{:?}", began.elapsed());
     }
 

@@ -1,4 +1,4 @@
-//! The grammar of references to credentials. A reference names a secret; it is never one.
+//! The grammar of credential references. A reference names a secret and never contains it.
 
 use std::path::Path;
 
@@ -6,11 +6,11 @@ use crate::credentials::raw_key;
 use crate::wire::error::ApiError;
 use crate::wire::error_code::ErrorCode;
 
-/// The longest reference.
+/// The longest reference in characters.
 const CHARS_MAX: usize = 500;
 const FIELD: &str = "credential_ref";
 
-/// Who sets a reference; only the operator may name what lies on the server.
+/// Who sets a reference. Only the operator may name what is stored on the server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SetBy {
     /// The operator of this server.
@@ -18,19 +18,19 @@ pub enum SetBy {
     Tenant,
 }
 
-/// Which names on the server a reference may use.
+/// The server-side names that a reference may use.
 #[derive(Clone, Debug)]
 pub struct AllowedPrefixes {
-    /// Beginnings of names of environment variables.
+    /// Prefixes of environment variables.
     pub env: Vec<String>,
-    /// Folders of files; none by default.
+    /// Folders of files. None by default.
     pub file: Vec<String>,
 }
 
-/// Checks a reference and gives it back.
+/// Validates a reference and returns it.
 ///
 /// # Errors
-/// 422 on `credential_ref`, or 403 when only the operator may set it. The value is never echoed.
+/// 422 on `credential_ref`, or 403 if only the operator may set it. The value is never echoed.
 pub fn check(
     reference: String,
     set_by: SetBy,
@@ -57,7 +57,7 @@ pub fn check(
     Ok(reference)
 }
 
-/// The scheme of a reference, which is all that is ever shown of it.
+/// The scheme of a reference, the only part that Bursar shows.
 pub fn scheme(reference: &str) -> &str {
     reference.split_once("://").map_or("", |(scheme, _)| scheme)
 }
@@ -71,7 +71,7 @@ fn is_name(text: &str, also: &str) -> bool {
     !text.is_empty() && text.chars().all(plain)
 }
 
-/// `<mount>/<path>[#field]`, no empty segment and none that leads upwards.
+/// `<mount>/<path>[#field]`, without empty segments and without `..`.
 fn check_vault(rest: &str) -> Result<(), ApiError> {
     let (path, field) = rest.split_once('#').unwrap_or((rest, "api_key"));
     let segments: Vec<&str> = path.split('/').collect();

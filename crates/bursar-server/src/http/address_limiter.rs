@@ -1,4 +1,4 @@
-//! How many connections each address has, so that no single one takes them all.
+//! Limits the connections of each address, so that no single client takes them all.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
@@ -10,10 +10,10 @@ use parking_lot::Mutex;
 
 use crate::http::client_address;
 
-/// How often the log tells of an address that has too many connections.
+/// The shortest time between two log lines about the limit.
 const LOG_EVERY: Duration = Duration::from_secs(60);
 
-/// The connections of each address.
+/// The number of connections by address.
 #[derive(Debug)]
 pub(crate) struct AddressLimiter {
     connections_max: usize,
@@ -21,7 +21,7 @@ pub(crate) struct AddressLimiter {
     logged_at: Mutex<Option<Instant>>,
 }
 
-/// A connection's place among those of its address; dropping it gives the place back.
+/// The slot of a connection among those of its address. Dropping it frees the slot.
 #[derive(Debug)]
 pub(crate) struct AddressSlot {
     limiter: Arc<AddressLimiter>,
@@ -29,13 +29,12 @@ pub(crate) struct AddressSlot {
 }
 
 impl AddressLimiter {
-    /// No connections yet, and at most so many from each address.
     pub(crate) fn new(connections_max: usize) -> Self {
         let (counts, logged_at) = (Mutex::default(), Mutex::default());
         Self { connections_max, counts, logged_at }
     }
 
-    /// A place for one more connection, unless the address has too many.
+    /// Takes a slot for one more connection, unless the address is at its limit.
     pub(crate) fn take(self: &Arc<Self>, address: IpAddr) -> Option<AddressSlot> {
         let network = client_address::network(address).network();
         let mut counts = self.counts.lock();
@@ -49,7 +48,7 @@ impl AddressLimiter {
         Some(AddressSlot { limiter: Arc::clone(self), network })
     }
 
-    /// Not with each connection: whoever opens too many opens very many.
+    /// Limited, because a client above the limit usually opens very many connections.
     fn log_refusal(&self, network: IpAddr) {
         let mut logged_at = self.logged_at.lock();
         if logged_at.is_none_or(|at| at.elapsed() >= LOG_EVERY) {

@@ -1,5 +1,7 @@
-//! The body of an answer as a connection sends it: in parts, each handed over only when the client
-//! has taken what came before, and seen by the connection's deadlines.
+//! The body of a response as a connection sends it.
+//!
+//! It is sent in parts, each after the client has taken the one before, and reports to the
+//! connection's deadlines.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
@@ -13,15 +15,15 @@ use tokio::time::Instant;
 
 use super::progress::Progress;
 
-/// What is handed over at once.
+/// The largest part in bytes.
 const PART_BYTES: usize = 64 * 1024;
 
-/// That making a part of an answer panicked.
+/// A panic while a part of the response was produced.
 #[derive(Debug, thiserror::Error)]
 #[error("the answer panicked")]
 struct Panicked;
 
-/// A request from its head to the last byte of its answer.
+/// A request from its complete head to the last byte of its response.
 #[derive(Debug)]
 pub(crate) struct InFlight {
     progress: Arc<Progress>,
@@ -29,13 +31,12 @@ pub(crate) struct InFlight {
 }
 
 impl InFlight {
-    /// A request whose head is complete.
     pub(crate) fn new(progress: Arc<Progress>) -> Self {
         progress.begin_request();
         Self { progress, answer: None }
     }
 
-    /// It is answered with this body.
+    /// Answers the request with this body.
     pub(crate) fn answer(mut self, body: Body) -> AnswerBody {
         self.answer = Some(self.progress.begin_answer(Instant::now()));
         AnswerBody { body, rest: Bytes::new(), in_flight: self }
@@ -53,11 +54,11 @@ impl Drop for InFlight {
     }
 }
 
-/// The body of an answer on its way out.
+/// The body of a response that is being sent.
 #[derive(Debug)]
 pub(crate) struct AnswerBody {
     body: Body,
-    /// What is left of a part that was too large.
+    /// The rest of a part that was too large.
     rest: Bytes,
     in_flight: InFlight,
 }
@@ -75,10 +76,11 @@ impl HttpBody for AnswerBody {
             this.in_flight.progress.advance_answer(answer, Instant::now());
         }
         let mut part = if this.rest.is_empty() {
-            // A panic, which the log has, would end the connection and all other answers on it.
+            // The panic is logged already. Without this it would end all requests on the
+            // connection.
             let poll = AssertUnwindSafe(|| Pin::new(&mut this.body).poll_frame(cx));
             let polled = catch_unwind(poll).unwrap_or_else(|_panic| {
-                // It is not asked again.
+                // The body must not be polled again.
                 this.body = Body::empty();
                 Poll::Ready(Some(Err(axum::Error::new(Panicked))))
             });

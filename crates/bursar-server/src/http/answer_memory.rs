@@ -1,8 +1,8 @@
-//! The memory that an answer takes while it is built, and the store that takes it from there.
+//! The memory of a response while it is built, and the store that charges it.
 //!
-//! A list takes its memory row by row as the store finds them, before it is kept; once the answer
-//! is written, what it takes is counted exactly, until the client has it. Absent: how much there
-//! is, and who may have how much of it ([`crate::http::memory_budget`]).
+//! A list is charged row by row before each row is kept. Once the response is encoded, its exact
+//! size is charged until the client has received it. Deliberately absent: budgets and shares
+//! ([`crate::http::memory_budget`]).
 
 use std::io;
 use std::ops::Deref;
@@ -22,12 +22,12 @@ use crate::wire::error::ApiError;
 use crate::wire::error_code::ErrorCode;
 use crate::wire::export;
 
-/// Answers up to this size do not count: connections are bounded already.
+/// Responses up to this size are not charged: the number of connections is limited already.
 pub const SMALL_ANSWER: usize = 64 * 1024;
-/// Memory is taken in pieces of this size, so that not every row asks for it.
+/// Memory is charged in steps of this size.
 const PIECE: usize = 64 * 1024;
 
-/// The memory of one answer; an extension of every request.
+/// The memory of one response; an extension of every request.
 #[derive(Clone, Debug, Default)]
 pub struct AnswerMemory(Arc<Mutex<Taken>>);
 
@@ -38,18 +38,18 @@ struct Taken {
 }
 
 impl AnswerMemory {
-    /// Takes memory by this hold from now on.
+    /// Charges `hold` from now on.
     fn begin(&self, hold: ByteHold) {
         self.0.lock().hold = Some(hold);
     }
 
-    /// Hands over what the answer took, once it is written.
+    /// Returns what the response holds, once it is encoded.
     pub fn finish(&self) -> Option<ByteHold> {
         self.0.lock().hold.take()
     }
 }
 
-/// What has to be held for so many bytes.
+/// The bytes to hold for a response of this size.
 fn held_for(bytes: usize) -> usize {
     if bytes <= SMALL_ANSWER { 0 } else { bytes.next_multiple_of(PIECE) }
 }
@@ -78,34 +78,34 @@ impl ReadMemory for AnswerMemory {
         if let Some(hold) = &mut taken.hold
             && held < hold.bytes()
         {
-            // Less is always there.
+            // Shrinking always succeeds.
             let _ = hold.resize(held);
         }
     }
 }
 
-/// What answers that may be large are read and written with.
+/// Resources for reading and encoding large responses.
 #[derive(Clone)]
 pub struct LargeAnswers {
-    /// What is read.
     pub store: Arc<dyn Store>,
-    /// Threads that write large answers.
+    /// Threads that encode large responses.
     pub pool: WorkPool,
-    /// The memory of all of them.
+    /// The memory of all responses.
     pub budgets: AnswerBudgets,
 }
 
-/// The store, read for the caller of a request: its answer takes memory as it grows, and the
-/// operator's has readers of its own.
+/// The store as one caller reads it.
+///
+/// The response is charged as it grows. The operator has readers of its own.
 pub struct Reads {
     store: Arc<dyn Store>,
-    /// The same without a share of memory.
+    /// The same store without a memory charge.
     unbounded: Arc<dyn Store>,
     requester: Requester,
     writers: Writers,
 }
 
-/// The threads that write large answers, as they are there for one caller.
+/// The encoding threads for one caller.
 #[derive(Clone)]
 pub struct Writers {
     pool: WorkPool,
@@ -114,11 +114,12 @@ pub struct Writers {
 }
 
 impl Writers {
-    /// Writes a large answer where it keeps no other request waiting. Its memory is held until the
-    /// work is done, even when nobody waits for it any more.
+    /// Encodes a large response without blocking other requests.
+    ///
+    /// The work holds its memory until it ends, even if the client disconnects.
     ///
     /// # Errors
-    /// 503 when too many answers of the caller wait to be written; 500 when the work panicked.
+    /// 503 if too many responses of the caller wait; 500 if the work panicked.
     pub async fn write<T: Send + 'static>(
         &self,
         work: impl FnOnce() -> T + Send + 'static,
@@ -132,10 +133,10 @@ impl Writers {
         self.pool.run(self.holder, work).await
     }
 
-    /// Writes a piece of an export. When too much of the tenant waits, the export waits with it.
+    /// Encodes a chunk of an export. If the tenant's queue is full, the export waits.
     ///
     /// # Errors
-    /// [`StoreError::Overloaded`] after half a minute of that, and what the work says.
+    /// [`StoreError::Overloaded`] after half a minute, and errors of the work.
     pub async fn write_piece(
         &self,
         work: impl FnOnce() -> io::Result<Bytes> + Send + 'static,
@@ -152,12 +153,11 @@ impl Writers {
 }
 
 impl Reads {
-    /// The store for an export, whose memory is set aside before it begins.
+    /// The store for an export, whose memory is reserved before it starts.
     pub fn for_export(&self) -> Arc<dyn Store> {
         self.unbounded.with_context(ReadContext::unlimited(self.requester))
     }
 
-    /// The threads that write large answers to the caller.
     pub fn writers(&self) -> &Writers {
         &self.writers
     }
@@ -180,7 +180,7 @@ where
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
         let LargeAnswers { store: unbounded, pool, budgets } = LargeAnswers::from_ref(state);
-        // Whoever the guard did not let in reads nothing.
+        // A request that the guard did not admit reads nothing.
         let unknown = || ApiError::of(ErrorCode::Internal);
         let memory = parts.extensions.get::<AnswerMemory>().cloned().ok_or_else(unknown)?;
         let requester = *parts.extensions.get::<Requester>().ok_or_else(unknown)?;
@@ -189,7 +189,7 @@ where
                 let tenant = parts.extensions.get::<RequestTenant>().ok_or_else(unknown)?;
                 (&budgets.tenants, tenant.holder())
             }
-            // The operator looks at a tenant that floods, too.
+            // The operator must be able to inspect a tenant that floods the server.
             Requester::Operator => (&budgets.operator, Holder::OPERATOR),
         };
         memory.begin(budget.hold(holder));
@@ -254,7 +254,7 @@ mod tests {
             "its tenant has all of its share"
         );
         end.send(()).expect("it still works");
-        // The place is free when the work has given everything back.
+        // The slot is free only after the work has released everything.
         drop(pool.enter(holder).await.expect("a place"));
         assert_eq!(other.take(2 * PIECE), Ok(()));
     }

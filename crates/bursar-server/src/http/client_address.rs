@@ -1,25 +1,25 @@
-//! Who calls, when proxies stand between: `X-Forwarded-For`, believed only from trusted ones.
+//! The address of the client, from `X-Forwarded-For` if a trusted proxy sent it.
 
 use std::net::{IpAddr, SocketAddr};
 
 use axum::http::HeaderMap;
 use ipnet::{IpNet, Ipv6Net};
 
-/// The bits of an IPv6 address that tell clients apart.
+/// The prefix of an IPv6 address that identifies a client.
 const IPV6_PREFIX_BITS: u8 = 56;
-/// The header in which each proxy adds the address it was called from.
+/// The header to which each proxy appends the address of its peer.
 const FORWARDED_FOR: &str = "x-forwarded-for";
 
-/// The address of the client of a request; an extension of every request that came by a socket.
+/// The client's address; an extension of every request that came by a socket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ClientAddress(pub IpAddr);
 
-/// The proxies whose word about the client's address is taken.
+/// The proxies whose `X-Forwarded-For` is trusted.
 #[derive(Clone, Debug, Default)]
 pub struct TrustedProxies(Vec<IpNet>);
 
 impl TrustedProxies {
-    /// Reads networks (`10.0.0.0/8`) and single addresses.
+    /// Parses networks (`10.0.0.0/8`) and single addresses.
     ///
     /// # Errors
     /// The text that is neither.
@@ -28,7 +28,7 @@ impl TrustedProxies {
         texts.iter().map(network).collect::<Result<_, _>>().map(Self)
     }
 
-    /// Whether an address is one of them.
+    /// Whether an address belongs to a trusted proxy.
     pub fn contains(&self, address: IpAddr) -> bool {
         let address = address.to_canonical();
         self.0.iter().any(|network| network.contains(&address))
@@ -39,21 +39,21 @@ tokio::task_local! {
     static CURRENT: Option<ClientAddress>;
 }
 
-/// Answers a request of this client.
+/// Runs a future as part of a request of this client.
 pub async fn within<T>(client: Option<ClientAddress>, answer: impl Future<Output = T>) -> T {
     CURRENT.scope(client, answer).await
 }
 
 impl ClientAddress {
-    /// The client of the request that this task answers; nothing when it came by no socket.
+    /// The client of the request that this task handles. `None` if it came by no socket.
     pub fn current() -> Option<Self> {
         CURRENT.try_with(|client| *client).ok().flatten()
     }
 
-    /// The last address that a trusted proxy was called from and that is no trusted proxy itself.
+    /// The last address in the chain that is not a trusted proxy.
     ///
-    /// A header that cannot be read is worth nothing, and neither is one of a peer that is not
-    /// trusted: the client is the peer then.
+    /// A header that cannot be parsed, or that an untrusted peer sent, is ignored; then the peer is
+    /// the client.
     pub fn of(peer: IpAddr, headers: &HeaderMap, trusted: &TrustedProxies) -> Self {
         let peer = peer.to_canonical();
         let mut client = peer;
@@ -75,8 +75,10 @@ impl ClientAddress {
     }
 }
 
-/// What counts as one address: of IPv6 the first 56 bits, because providers give at least as many
-/// addresses as that to one customer.
+/// The network that counts as one address.
+///
+/// For IPv6 it is the first 56 bits, because providers assign at least that many addresses to a
+/// customer.
 pub(crate) fn network(address: IpAddr) -> IpNet {
     match address.to_canonical() {
         IpAddr::V6(address) => Ipv6Net::new_assert(address, IPV6_PREFIX_BITS).trunc().into(),
@@ -84,14 +86,14 @@ pub(crate) fn network(address: IpAddr) -> IpNet {
     }
 }
 
-/// A network in the form in which addresses are compared.
+/// A network in canonical form.
 fn read_network(text: &str) -> Option<IpNet> {
     let (address, length) = match text.split_once('/') {
         Some((address, length)) => (address, Some(length)),
         None => (text, None),
     };
-    // Read by itself first: the reader of networks takes 010.0.0.0 for 10.0.0.0, where others see
-    // an octal number.
+    // Parsed as an address first: the network parser reads 010.0.0.0 as 10.0.0.0, where other
+    // programs see an octal number.
     let address = address.parse::<IpAddr>().ok()?.to_canonical();
     if length.is_none() {
         return Some(IpNet::from(address));
@@ -104,7 +106,7 @@ fn read_network(text: &str) -> Option<IpNet> {
     }
 }
 
-/// An address, which some proxies write with a port.
+/// An address, optionally with a port.
 fn read_hop(text: &str) -> Option<IpAddr> {
     let bare = text.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(text);
     let address = bare.parse().or_else(|_| text.parse().map(|hop: SocketAddr| hop.ip()));

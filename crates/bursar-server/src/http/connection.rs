@@ -1,4 +1,4 @@
-//! One connection, from its first byte to its end, by the client, a deadline or the server's end.
+//! Drives one connection from its first byte to its end.
 
 use std::future::poll_fn;
 use std::net::IpAddr;
@@ -24,22 +24,22 @@ use super::tls::Certificates;
 use super::tracked_stream::{Abort, TrackedStream};
 use crate::http::request_extensions::{ListenerKind, OverTls, OverflowConnection};
 
-/// How often the other end of an HTTP/2 connection is asked whether it is there.
+/// The interval of HTTP/2 pings.
 const PING_EVERY: Duration = Duration::from_secs(30);
-/// How long it may take to say so.
+/// How long an HTTP/2 peer may take to answer a ping.
 const PONG_WITHIN: Duration = Duration::from_secs(20);
 /// What one request may send before it is read, and all requests of a connection together.
 const STREAM_WINDOW: u32 = 256 * 1024;
 const CONNECTION_WINDOW: u32 = 1024 * 1024;
-/// What waits for one slow HTTP/2 stream.
+/// The bytes buffered for one slow HTTP/2 stream.
 const SEND_BUFFER: usize = 128 * 1024;
-/// Streams that are reset before anyone looked at them, and streams that broke a rule.
+/// The most reset streams that wait to be handled.
 const RESETS_MAX: usize = 32;
-/// Where the next deadline is set when there is none.
+/// The alarm when no deadline is due.
 const FAR: Duration = Duration::from_secs(3_600);
-/// What TLS begins with.
+/// The first byte of a TLS handshake.
 const TLS_HANDSHAKE: u8 = 0x16;
-/// For clients that speak plain HTTP to a port of TLS.
+/// The response to a client that speaks plain HTTP on a TLS port.
 const NOT_TLS: &[u8] = b"HTTP/1.1 400 Bad Request\r\nContent-Type: text/plain\r\n\
     Content-Length: 29\r\nConnection: close\r\n\r\nThis port is for HTTPS only.\r\n";
 
@@ -53,7 +53,7 @@ pub(crate) struct ConnectionHandler {
 }
 
 impl ConnectionHandler {
-    /// Serves a connection until its end.
+    /// Serves a connection until it ends.
     pub(crate) async fn serve(
         &self,
         stream: TcpStream,
@@ -124,7 +124,7 @@ fn protocols(limits: &Limits) -> auto::Builder<TokioExecutor> {
     builder
         .http1()
         .timer(TokioTimer::new())
-        // The connection's own deadlines tell a slow head from an idle connection.
+        // `progress` has deadlines that distinguish a slow head from an idle connection.
         .header_read_timeout(None)
         .max_buf_size(HEAD_BYTES_MAX);
     builder
@@ -145,7 +145,7 @@ fn protocols(limits: &Limits) -> auto::Builder<TokioExecutor> {
 type Connection<'a, S> =
     auto::Connection<'a, TokioIo<TrackedStream<S>>, ConnectionService, TokioExecutor>;
 
-/// Drives a connection to its end, and says why if the server cut it.
+/// Drives a connection to its end. Returns the reason if the server cut it.
 async fn until_end<S>(
     mut connection: std::pin::Pin<&mut Connection<'_, S>>,
     progress: &Progress,
@@ -162,7 +162,7 @@ where
     });
     let mut crowded = pin!(slot.evicted());
     let mut evicted = false;
-    // Held to the end, so that the server knows when the last connection ended.
+    // Held until the connection ends, so that shutdown waits for it.
     let mut held = None;
     let mut closing = false;
     let mut alarm = pin!(sleep_until(Instant::now() + FAR));
@@ -178,26 +178,27 @@ where
             ask_to_end(connection.as_mut(), progress, &mut closing);
         }
         loop {
-            // A connection that breaks off is the client's affair.
+            // An error of the connection concerns the client only.
             if connection.as_mut().poll(cx).is_ready() {
                 return Poll::Ready(None);
             }
-            // It was told, as far as its client listens. A request that came meanwhile is answered.
+            // The client was told, as far as it listens. A request that arrived meanwhile is
+            // answered.
             if evicted && let Some((idleness, _)) = progress.idleness(Instant::now()) {
                 if idleness == Idleness::Stalled {
                     progress.cut();
                 }
                 return Poll::Ready(Some(CutReason::Crowded));
             }
-            // The reserve is for one request of each connection.
+            // An overflow connection serves one request only.
             if !closing && slot.is_overflow() && progress.has_asked() {
                 ask_to_end(connection.as_mut(), progress, &mut closing);
                 continue;
             }
             let due = progress.due();
             let at = due.map_or_else(|| Instant::now() + FAR, |(at, _)| at);
-            // Later deadlines are looked at when the alarm rings, so that a busy connection does
-            // not move its alarm with every request.
+            // Later deadlines are checked when the alarm rings, so that a busy connection does not
+            // reset it at every request.
             if at < alarm.deadline() || alarm.is_elapsed() {
                 alarm.as_mut().reset(at);
             }
@@ -210,7 +211,7 @@ where
                         progress.cut();
                         return Poll::Ready(Some(cut));
                     }
-                    // An idle client is told, and may have its answer if it is just asking.
+                    // An idle client is told. If it is just sending a request, that is answered.
                     ask_to_end(connection.as_mut(), progress, &mut closing);
                 }
                 Some(_) | None => {}
@@ -220,7 +221,7 @@ where
     .await
 }
 
-/// Asks a connection to end once it has nothing to answer.
+/// Asks a connection to end after its current responses.
 fn ask_to_end<S>(
     connection: std::pin::Pin<&mut Connection<'_, S>>,
     progress: &Progress,

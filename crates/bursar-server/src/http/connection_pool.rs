@@ -1,10 +1,9 @@
-//! The connections of a listener: how many there may be, and which one gives way to a new one.
+//! The connections of a listener: their limit, and which one is evicted for a new one.
 //!
-//! A full pool closes the connection that is used least, so that clients that hold connections and
-//! ask nothing keep nobody out: first those that never asked anything,
-//! linger, or send a body that nobody reads, then the longest idle. When
-//! all are busy, a few more connections are let in on the reserve. There the operator's requests
-//! are answered, and others are told to come again.
+//! A full pool evicts the least used connection, so that idle clients keep no one out: first
+//! connections that never sent a request, that linger, or whose body is being discarded, then the
+//! one idle for longest. If all are busy, a few more connections get overflow slots. On those the
+//! server answers the operator and tells others to retry later.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -16,14 +15,13 @@ use tokio::time::Instant;
 
 use super::progress::{Idleness, Progress};
 
-/// Connections that were asked to give way and have not ended.
+/// The most evicted connections that have not ended yet.
 const EVICTING_MAX: usize = 64;
-/// The idle connections that one look at all of them finds at most, so that looking costs little
-/// when many new ones come.
+/// The most idle connections that one scan collects, so that scans stay rare under load.
 const IDLE_MAX: usize = 64;
-/// How long a look that found no idle connection holds good.
+/// How long the result of a scan that found no idle connection is valid.
 const SCAN_EVERY: Duration = Duration::from_millis(5);
-/// How often the log tells that the pool is full.
+/// The shortest time between two log lines about a full pool.
 const LOG_EVERY: Duration = Duration::from_secs(60);
 
 /// The connections of a listener.
@@ -45,13 +43,13 @@ struct State {
     logged_at: Option<Instant>,
 }
 
-/// The connections that are ordinary, or on the reserve.
+/// The ordinary connections, or the overflow connections.
 #[derive(Debug, Default)]
 struct Group {
     connections: usize,
-    /// Those that were idle at the last look, the next to give way last.
+    /// Connections that were idle at the last scan. The next to evict is last.
     idle: Vec<(u64, Instant)>,
-    /// When a look found none.
+    /// When a scan found none.
     empty_scan_at: Option<Instant>,
 }
 
@@ -63,7 +61,7 @@ struct Member {
     is_evicted: bool,
 }
 
-/// A connection's place in the pool; dropping it gives the place back.
+/// The slot of a connection in the pool. Dropping it frees the slot.
 #[derive(Debug)]
 pub(crate) struct ConnectionSlot {
     pool: Arc<ConnectionPool>,
@@ -73,13 +71,13 @@ pub(crate) struct ConnectionSlot {
 }
 
 impl ConnectionPool {
-    /// A pool of so many connections, and so many more on the reserve.
     pub(crate) fn new(connections_max: usize, overflow_max: usize) -> Self {
         Self { connections_max, overflow_max, state: Mutex::default(), slot_freed: Notify::new() }
     }
 
-    /// A place for a connection, for which an idle one may have to give way; nothing while all are
-    /// busy and the reserve is full.
+    /// Takes a slot, for which an idle connection may be evicted.
+    ///
+    /// Returns `None` while all connections are busy and all overflow slots are taken.
     pub(crate) fn take_slot(
         self: &Arc<Self>,
         progress: &Arc<Progress>,
@@ -111,12 +109,12 @@ impl ConnectionPool {
         Some(ConnectionSlot { pool: Arc::clone(self), id, evicted, is_overflow })
     }
 
-    /// Lets an idle connection give way when the system has no more room than the pool.
+    /// Evicts an idle connection, because the system has fewer resources than the pool.
     pub(crate) fn evict_idle(&self, now: Instant) {
         self.state.lock().evict_one(false, self.connections_max, now);
     }
 
-    /// Waits until a connection has left.
+    /// Waits until a slot is freed.
     pub(crate) async fn slot_freed(&self) {
         self.slot_freed.notified().await;
     }
@@ -127,7 +125,7 @@ impl State {
         if is_overflow { &mut self.overflow } else { &mut self.ordinary }
     }
 
-    /// Asks an idle connection to give way. Says whether there was one.
+    /// Evicts an idle connection. Returns whether there was one.
     fn evict_one(&mut self, is_overflow: bool, connections_max: usize, now: Instant) -> bool {
         if self.evicting >= EVICTING_MAX {
             return false;
@@ -153,7 +151,7 @@ impl State {
         }
     }
 
-    /// Looks for connections that may give way: of those that are used least, the longest idle.
+    /// Collects the connections to evict: the least used ones, longest idle first.
     fn find_idle(&mut self, is_overflow: bool, connections_max: usize, now: Instant) -> bool {
         let empty_scan_at = self.group(is_overflow).empty_scan_at;
         if empty_scan_at.is_some_and(|at| now.duration_since(at) < SCAN_EVERY) {
@@ -186,12 +184,12 @@ impl State {
 }
 
 impl ConnectionSlot {
-    /// Waits until the connection has to give way to another.
+    /// Waits until the connection is evicted.
     pub(crate) async fn evicted(&self) {
         self.evicted.notified().await;
     }
 
-    /// Whether the connection came when all others were busy.
+    /// Whether the connection has an overflow slot.
     pub(crate) fn is_overflow(&self) -> bool {
         self.is_overflow
     }
@@ -225,7 +223,7 @@ mod tests {
         Arc::new(Progress::new(deadlines, at))
     }
 
-    /// One that asked once and was answered at this instant.
+    /// A connection with one answered request.
     fn asked(at: Instant) -> Arc<Progress> {
         let progress = opened(at);
         progress.begin_request();
@@ -248,7 +246,7 @@ mod tests {
         pool.take_slot(progress, now).expect("a slot")
     }
 
-    /// Which of these connections were asked to give way.
+    /// Which of these connections were evicted.
     fn evicting(pool: &ConnectionPool, slots: &[&ConnectionSlot]) -> Vec<bool> {
         let state = pool.state.lock();
         slots.iter().map(|slot| state.members[&slot.id].is_evicted).collect()

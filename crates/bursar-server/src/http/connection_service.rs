@@ -1,5 +1,7 @@
-//! The service of one connection: tells each request where it came from, the connection's deadlines
-//! that it is there, and its answer whether the connection goes on.
+//! The HTTP service of one connection.
+//!
+//! It adds the client's address to each request, reports the request to the connection's deadlines,
+//! and decides whether the connection persists after the response.
 
 use std::convert::Infallible;
 use std::net::IpAddr;
@@ -19,7 +21,7 @@ use super::request_body::Persistence;
 use crate::http::client_address::ClientAddress;
 use crate::http::request_extensions::{ListenerKind, OverTls, OverflowConnection};
 
-/// The service of one connection.
+/// The HTTP service of one connection.
 pub(crate) struct ConnectionService {
     pub(crate) routes: TowerToHyperService<Router>,
     pub(crate) progress: Arc<Progress>,

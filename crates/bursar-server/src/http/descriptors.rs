@@ -1,12 +1,14 @@
-//! File descriptors: each connection needs one, and the system gives a process only so many.
+//! Raises the limit of open file descriptors: every connection needs one.
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
-/// Descriptors for everything else: the store's files, its readers, the log, the operator's
-/// listener, the reserve, and connections that give way.
+/// Descriptors for everything else.
+///
+/// The store's files and readers, the log, the operator's listener, overflow connections and
+/// evicted ones.
 const OTHERS: u64 = 640;
 
-/// Asks the system for as many descriptors as the connections need, and warns if it has fewer.
+/// Raises the limit for this many connections, and warns if the system refuses.
 pub(crate) fn provide(connections_max: usize) {
     let needed = u64::try_from(connections_max).unwrap_or(u64::MAX).saturating_add(OTHERS);
     let Rlimit { current, maximum } = getrlimit(Resource::Nofile);

@@ -1,4 +1,4 @@
-//! Texts that the server has in memory anyway and serves as they are.
+//! Static responses that are held in memory.
 
 use std::sync::LazyLock;
 
@@ -7,20 +7,19 @@ use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::Response;
 use bytes::Bytes;
 
-/// That an answer is a text which the server has in memory anyway; an extension of such answers.
+/// Marks a response whose body is shared static text; an extension of such responses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SharedText;
 
-/// The description of the API, each text made when it is first asked for.
+/// The OpenAPI document, its page and style sheet, each built on first use.
 #[derive(Debug)]
 pub struct Documents {
     pub openapi: LazyLock<FixedText>,
     pub page: LazyLock<FixedText>,
-    /// The look of the page.
     pub style: LazyLock<FixedText>,
 }
 
-/// A text that is made once and served as it is.
+/// A text that is built once and served unchanged.
 #[derive(Debug)]
 pub struct FixedText {
     content_type: &'static str,
@@ -29,7 +28,6 @@ pub struct FixedText {
 }
 
 impl FixedText {
-    /// A text of this type.
     pub fn new(content_type: &'static str, text: String) -> Self {
         let digest = blake3::hash(text.as_bytes()).to_hex();
         let etag = format!("\"{}\"", digest.get(..32).unwrap_or_default());
@@ -37,7 +35,7 @@ impl FixedText {
         Self { content_type, body: Bytes::from(text), etag }
     }
 
-    /// The text, or 304 for whoever has it already.
+    /// The response: the text, or 304 if the client has it already.
     pub fn answer(&self, asked: &HeaderMap) -> Response {
         let known = asked.get_all(header::IF_NONE_MATCH).iter();
         let mut tags = known.filter_map(|value| value.to_str().ok()).flat_map(|v| v.split(','));
@@ -48,7 +46,7 @@ impl FixedText {
         response.extensions_mut().insert(SharedText);
         let headers = response.headers_mut();
         headers.insert(header::ETAG, self.etag.clone());
-        // An upgrade changes it under the same address.
+        // An upgrade of the server changes the text at the same URL.
         headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache"));
         if is_known {
             *response.status_mut() = StatusCode::NOT_MODIFIED;

@@ -1,32 +1,31 @@
-//! Where requests begin and end in the bytes of a connection, as far as two rules need to know that
-//! hyper does not have: lines of HTTP/1.1 end with CRLF, never with LF alone, and HTTP/2 frames that
-//! are no requests have a bound.
+//! Finds request boundaries in the bytes of a connection, for two rules that hyper lacks.
 //!
-//! Deliberately absent: everything else about a request. What is not understood here is left to
-//! hyper, which refuses it.
+//! Lines of HTTP/1.1 must end with CRLF and never with LF alone, and HTTP/2 frames that carry no
+//! request are limited. Deliberately absent: everything else about a request. hyper refuses what is
+//! not understood here.
 
-/// With what every HTTP/2 connection opens.
+/// The opening of every HTTP/2 connection.
 pub(super) const HTTP2_OPENING: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
-/// The head of an HTTP/2 frame: length, kind, flags and stream.
+/// The header of an HTTP/2 frame: length, type, flags and stream.
 const FRAME_HEAD_BYTES: usize = 9;
-/// The kind of frame that carries the body of a request.
+/// The frame type that carries the body of a request.
 const DATA: u8 = 0;
-/// The beginning of a line that is kept when the line comes in several reads.
+/// The part of a line that is kept when the line arrives in several reads.
 const LINE_START_BYTES: usize = 64;
 
-/// What a connection speaks, and where in it the next byte stands.
+/// The protocol of a connection, and the position of the next byte.
 #[derive(Debug)]
 pub(super) enum Framing {
-    /// This many bytes were like the opening of HTTP/2.
+    /// This many bytes matched the opening of HTTP/2.
     Unknown(usize),
     Http1(Http1),
     Http2(Http2),
 }
 
-/// What was found in bytes that arrived.
+/// What a read contained.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Found {
-    /// Where a line ends that must not end so.
+    /// The position after a line that ends with LF alone.
     pub(super) bad_line_end: Option<usize>,
     /// Bytes of HTTP/2 frames that carry no body.
     pub(super) frame_bytes: usize,
@@ -37,7 +36,7 @@ impl Framing {
         Self::Unknown(0)
     }
 
-    /// Follows the connection over bytes that arrived.
+    /// Advances over the bytes of a read.
     pub(super) fn read(&mut self, bytes: &[u8]) -> Found {
         let (version, at) = match self {
             Self::Unknown(seen) => {
@@ -71,29 +70,29 @@ impl Framing {
 pub(super) struct Http1 {
     part: Part,
     line: Line,
-    /// What the head says of the body so far.
+    /// The body length as far as the head has told.
     length: u64,
     is_chunked: bool,
 }
 
-/// Which part of a request the next byte belongs to.
+/// The part of a request that the next byte belongs to.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 enum Part {
-    /// Empty lines, and then the line of the request.
+    /// Empty lines and then the request line.
     #[default]
     RequestLine,
     Fields,
     Body(u64),
     ChunkSize,
-    /// With the end of its line.
+    /// Including its line end.
     Chunk(u64),
     Trailers,
-    /// Not understood: hyper ends the connection there.
+    /// Not understood. hyper ends the connection here.
     Unread,
 }
 
 impl Http1 {
-    /// Follows requests over bytes, up to a line that ends with LF alone.
+    /// Advances over bytes up to a line that ends with LF alone. Returns where it ends.
     fn read(&mut self, bytes: &[u8]) -> Option<usize> {
         let mut at = 0;
         while let Some(rest) = bytes.get(at..).filter(|rest| !rest.is_empty()) {
@@ -133,7 +132,7 @@ impl Http1 {
         None
     }
 
-    /// Goes on after a line. Says whether it is one that an honest client sends.
+    /// Advances after a line. Returns whether it is well-formed.
     fn end_line(&mut self, line: &Line) -> bool {
         self.part = match self.part {
             Part::RequestLine if line.is_empty() => Part::RequestLine,
@@ -159,7 +158,7 @@ impl Http1 {
         true
     }
 
-    /// Takes from a field what it says of the body.
+    /// Reads what a header field says about the body.
     fn read_field(&mut self, line: &Line) -> bool {
         let (name, value) = line.field();
         let is_length = name.eq_ignore_ascii_case(b"content-length");
@@ -183,12 +182,12 @@ impl Http1 {
     }
 }
 
-/// How many bytes of a part that are left can be passed over.
+/// How many bytes to skip of a part with `left` bytes left.
 fn skip(left: u64, rest: &[u8]) -> usize {
     usize::try_from(left).unwrap_or(usize::MAX).min(rest.len())
 }
 
-/// A line without its LF: its length, how it begins, and its last byte.
+/// A line without its LF: its length, its beginning and its last byte.
 #[derive(Debug)]
 struct Line {
     start: [u8; LINE_START_BYTES],
@@ -217,7 +216,7 @@ impl Line {
         self.length > 0 && self.last == b'\r'
     }
 
-    /// Whether there is nothing before the end of the line.
+    /// Whether the line is empty.
     fn is_empty(&self) -> bool {
         self.length == 1
     }
@@ -251,13 +250,14 @@ impl Line {
 pub(super) struct Http2 {
     head: [u8; FRAME_HEAD_BYTES],
     head_length: usize,
-    /// What is left of the frame after its head.
+    /// The bytes left of the frame after its header.
     left: usize,
 }
 
 impl Http2 {
-    /// Follows frames over bytes, and counts those of frames that carry no body. Frames of a body
-    /// that are all head are bounded by h2.
+    /// Advances over frames. Returns the bytes of frames that carry no body.
+    ///
+    /// h2 limits body frames that are all header.
     fn read(&mut self, mut bytes: &[u8]) -> usize {
         let mut counted = 0;
         while !bytes.is_empty() {
@@ -284,7 +284,7 @@ impl Http2 {
         counted
     }
 
-    /// Begins a frame whose head is complete. Says for how much the head counts.
+    /// Starts a frame whose header is complete. Returns the bytes that its header counts.
     fn begin_frame(&mut self) -> usize {
         let [high, middle, low, kind, ..] = self.head;
         self.left = u32::from_be_bytes([0, high, middle, low]) as usize;
@@ -297,7 +297,7 @@ impl Http2 {
 mod tests {
     use super::*;
 
-    /// Where the first bad line ends, which is the same however the bytes are cut.
+    /// Checks that the first bad line ends here, however the bytes are split.
     #[track_caller]
     fn check(text: &str, expected: Option<usize>) {
         let whole = Framing::new().read(text.as_bytes()).bad_line_end;
@@ -346,7 +346,7 @@ mod tests {
         check(&format!("{chunks}0\r\nTrailer: a\r\n\r\n{GET}"), None);
         check(&format!("{chunks}0\n"), Some(chunks.len() + 1));
         check(&format!("{chunks}0\r\nTrailer: a\n"), Some(chunks.len() + 13));
-        // Chunks go before a length, as with hyper.
+        // Chunked encoding overrides a length, as in hyper.
         check(
             &format!("{post}Content-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n2\r\n\n\n\r\n"),
             None,
@@ -358,13 +358,13 @@ mod tests {
         let post = "POST / HTTP/1.1\r\nHost: a\r\n";
         check(&format!("{post}Content-Length: x\r\n\r\n\n"), None);
         check(&format!("{post}Transfer-Encoding: chunked\r\n\r\nzz\r\n\n"), None);
-        // A length in so many digits is nobody's; it must not hide the rest of the connection.
+        // A length with too many digits is invalid. It must not hide the rest of the connection.
         let long = format!("{post}Content-Length: {}1\r\n", "0".repeat(80));
         check(&long, Some(long.len() - 1));
         let post = format!("{post}Transfer-Encoding: chunked\r\n\r\n");
         let long = format!("{post}{}5\r\n", "0".repeat(LINE_START_BYTES));
         check(&format!("{long}12345\r\n"), Some(long.len() - 1));
-        // An extension may be as long as it likes.
+        // A chunk extension may have any length.
         let extended = format!("{post}2;a={}\r\n\n\n\r\n0\r\n\r\n", "b".repeat(80));
         check(&format!("{extended}GET / HTTP/1.1\n"), Some(extended.len() + 14));
     }

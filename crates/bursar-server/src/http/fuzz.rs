@@ -1,4 +1,4 @@
-//! Bytes of connections, and how they are followed.
+//! Fuzzing of request framing.
 
 use super::framing::{Found, Framing, HTTP2_OPENING};
 use crate::fuzzing::{Choices, Effort, Fate, fuzz};
@@ -15,7 +15,7 @@ const WORDS: &[&str] = &[
     "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
 ];
 
-/// A request whose body is any bytes.
+/// A request with random bytes as its body.
 fn any_request(choices: &mut Choices<'_>) -> Vec<u8> {
     let body: Vec<u8> = (0..choices.below(40)).map(|_| choices.byte()).collect();
     let mut request = b"POST /a HTTP/1.1\r\nHost: a\r\nX-Any: b\r\n".to_vec();
@@ -34,7 +34,7 @@ fn any_request(choices: &mut Choices<'_>) -> Vec<u8> {
     request
 }
 
-/// Follows a connection that comes in parts, up to the first line that ends as none may.
+/// Feeds a connection in parts, up to the first line that ends with LF alone.
 fn follow(bytes: &[u8], mut length: impl FnMut() -> usize) -> Found {
     let (mut framing, mut at, mut all) = (Framing::new(), 0, Found::default());
     while let Some(rest) = bytes.get(at..).filter(|rest| !rest.is_empty()) {

@@ -1,28 +1,26 @@
-//! Who shares what is bounded: memory, and places to work.
+//! The callers among whom memory and worker slots are shared.
 
 use bursar_core::{IntegrationId, TenantId};
 
-/// A caller, as one who holds a part of something that all callers share.
+/// A caller that holds a part of a shared resource.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Holder {
-    /// Whose part it is.
     pub kind: HolderKind,
-    /// The integration whose own key is used: it has a part of its tenant's part.
+    /// The integration of an integration key, which may hold only a part of its tenant's share.
     pub integration_id: Option<IntegrationId>,
 }
 
-/// Whose part something is.
+/// The kind of holder.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum HolderKind {
-    /// Of callers who prove nothing, together.
+    /// All callers without a valid credential together.
     Anonymous,
-    /// The operator's own.
     Operator,
     Tenant(TenantId),
 }
 
 impl Holder {
-    /// Callers who prove nothing, together.
+    /// All callers without a valid credential together.
     pub const ANONYMOUS: Self = Self { kind: HolderKind::Anonymous, integration_id: None };
     pub const OPERATOR: Self = Self { kind: HolderKind::Operator, integration_id: None };
 
@@ -31,7 +29,7 @@ impl Holder {
         Self { kind: HolderKind::Tenant(tenant_id), integration_id }
     }
 
-    /// Everyone of whom this holder is one.
+    /// The holder under which the whole tenant is counted.
     #[must_use]
     pub const fn tenant_total(self) -> Self {
         Self { kind: self.kind, integration_id: None }

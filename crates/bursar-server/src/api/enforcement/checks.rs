@@ -1,4 +1,4 @@
-//! May this call go on? Decisions that change nothing.
+//! Checks: ask whether a call is within its limits. A check changes and reserves nothing.
 
 use axum::extract::State;
 use axum::http::{HeaderMap, header};
@@ -27,33 +27,33 @@ use crate::wire::scalars::{Cents, Id, Instant, Tokens, Usd};
 use crate::wire::schema::EXAMPLE_ID;
 use crate::wire::timestamps;
 
-/// Decisions that one request may ask for.
+/// The most checks that one batch request may contain.
 const BATCH_MAX: usize = 100;
 
-/// A question.
+/// A check of one call.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 struct Check<'a> {
-    /// Needed without an integration key.
+    /// Required unless the caller uses an integration key.
     #[schema(value_type = Option<Id>)]
     integration_id: Option<String>,
-    /// 0 unless said.
+    /// The expected cost. Defaults to 0.
     #[schema(value_type = Option<Cents>)]
     #[serde(borrow, default)]
     estimated_cost_cents: Option<&'a RawValue>,
-    /// 0 unless said.
+    /// The expected number of tokens. Defaults to 0.
     #[schema(value_type = Option<Tokens>)]
     #[serde(default)]
     estimated_tokens: Option<i64>,
 }
 
-/// A question whose estimate is checked.
+/// A check whose estimate was validated.
 struct CheckRequest {
     integration_id: Option<String>,
     estimate: Estimate,
 }
 
-/// Many questions.
+/// A batch of checks.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 struct CheckBatch<'a> {
@@ -62,7 +62,7 @@ struct CheckBatch<'a> {
     requests: Vec<&'a RawValue>,
 }
 
-/// How an integration stands against its limits.
+/// The limits of an integration and how far they are used.
 #[derive(Debug, Serialize, ToSchema)]
 pub struct StatusView {
     #[schema(value_type = Id)]
@@ -121,7 +121,7 @@ struct RateView {
     has_limit: bool,
 }
 
-/// Asks whether a call may go on, and changes nothing
+/// Checks whether a call may go on; changes nothing
 #[utoipa::path(
     post,
     path = "/api/v1/enforcement/check",
@@ -159,7 +159,7 @@ pub async fn check_call(
     Ok(Answer::ok(view).with_headers(headers))
 }
 
-/// Asks about up to 100 calls, and changes nothing
+/// Checks up to 100 calls; changes nothing
 #[utoipa::path(
     post,
     path = "/api/v1/enforcement/batch",
@@ -205,7 +205,7 @@ fn read_batch(text: &str) -> Result<Vec<CheckRequest>, ApiError> {
     batch.requests.iter().enumerate().map(read).collect()
 }
 
-/// Shows how an integration stands against its limits
+/// Shows the limits of an integration and how far they are used
 #[utoipa::path(
     get,
     path = "/api/v1/enforcement/status",
@@ -320,7 +320,6 @@ async fn evaluate(
     Ok((DecisionView::new(&decision, caller.tenant_id, name, now), headers))
 }
 
-/// The routes of this file, each with its rule.
 pub fn routes() -> Routes {
     Routes::new()
         .add(Rule::of(ASK).traffic().cost_guarded(), routes!(check_call))

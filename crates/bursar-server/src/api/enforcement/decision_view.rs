@@ -1,4 +1,4 @@
-//! A decision as the wire shows it, and the headers that go with it.
+//! A decision on the wire, and the rate limit headers that go with it.
 
 use axum::http::{HeaderMap, HeaderName, HeaderValue};
 use bursar_core::{
@@ -14,12 +14,12 @@ use crate::wire::format::{cents, usd};
 use crate::wire::scalars::{Id, Instant, Usd};
 use crate::wire::timestamps;
 
-/// The quota policies, by the current draft of the IETF (draft-ietf-httpapi-ratelimit-headers).
+/// The quota policies, as in draft-ietf-httpapi-ratelimit-headers.
 const POLICY: HeaderName = HeaderName::from_static("ratelimit-policy");
-/// What is left of them.
+/// What remains of each quota.
 const RATELIMIT: HeaderName = HeaderName::from_static("ratelimit");
 
-/// A decision on the wire.
+/// The decision about a call.
 #[derive(Debug, Serialize, ToSchema)]
 pub struct DecisionView {
     #[schema(value_type = enums::Verdict)]
@@ -36,7 +36,7 @@ pub struct DecisionView {
     metadata: serde_json::Map<String, serde_json::Value>,
 }
 
-/// A reason on the wire. Amounts of money are cents, with the exact dollars beside them.
+/// One reason for a decision. Amounts of money are in cents; `*_usd` fields hold the exact dollars.
 #[derive(Debug, Serialize, ToSchema)]
 pub struct ReasonView {
     #[schema(value_type = enums::ReasonCode)]
@@ -61,7 +61,7 @@ pub struct ReasonView {
 }
 
 impl DecisionView {
-    /// A decision about an integration, named as the caller named it.
+    /// A decision about the integration that the caller named.
     pub fn new(
         decision: &Decision,
         tenant_id: TenantId,
@@ -139,7 +139,7 @@ fn message(reason: &Reason) -> String {
     }
 }
 
-/// The headers of a decision about an account; none for an account without limits.
+/// The rate limit headers for an account. Empty when the account has no limits.
 pub fn rate_limit_headers(account: &Account, decision: &Decision, now: Timestamp) -> HeaderMap {
     let mut headers = HeaderMap::new();
     let Ok(sums) = AccountSums::of(account, now) else { return headers };
@@ -156,7 +156,7 @@ pub fn rate_limit_headers(account: &Account, decision: &Decision, now: Timestamp
     headers
 }
 
-/// One quota: its policy, and what is left of it for how many seconds.
+/// One quota: its policy, what remains of it, and the seconds until it resets.
 fn quota(
     sums: &AccountSums,
     decision: &Decision,
@@ -174,7 +174,7 @@ fn quota(
             (60, wait.map_or(60, i64::from))
         }
     };
-    // A budget is told in whole cents: what is left of it rounded down.
+    // A budget is reported in whole cents. The remainder is rounded down.
     let unit = match limit.measure {
         Measure::Cost => i128::from(bursar_core::NANOS_PER_CENT),
         Measure::Tokens | Measure::Calls => 1,
@@ -184,7 +184,7 @@ fn quota(
     (format!("\"{name}\";q={amount};w={window}"), format!("\"{name}\";r={left};t={reset}"))
 }
 
-/// The header that tells a throttled caller when to come again.
+/// `Retry-After`, for a caller that was throttled.
 pub fn retry_after(decision: &Decision) -> Option<HeaderValue> {
     match decision.verdict {
         Verdict::Throttled => {

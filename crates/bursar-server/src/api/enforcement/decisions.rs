@@ -1,4 +1,4 @@
-//! Why was my call not admitted? The latest decisions other than "allowed".
+//! Recent decisions other than "allowed", so that a client can find out why a call was refused.
 
 use axum::extract::State;
 use bursar_core::{DecisionId, ReasonCode, Verdict};
@@ -29,18 +29,18 @@ use crate::wire::timestamps;
 const LIMIT_DEFAULT: u32 = 20;
 const LIMIT_MAX: u32 = 100;
 
-/// A decision that was given once, or again and again within a minute.
+/// A decision, or several equal decisions within one minute.
 #[derive(Debug, Serialize, ToSchema)]
 pub struct KeptDecisionView {
     #[schema(value_type = Id)]
     id: String,
-    /// What was asked.
+    /// What the caller asked for.
     #[schema(value_type = enums::DecisionKind)]
     kind: &'static str,
-    /// Null when it is none of the tenant's.
+    /// Null when the tenant has no such integration.
     #[schema(value_type = Option<Id>, required)]
     integration_id: Option<String>,
-    /// Of a reservation.
+    /// The call of a reservation; null for a check.
     #[schema(value_type = Option<scalars::CallId>, required)]
     call_id: Option<String>,
     #[schema(value_type = enums::KeptVerdict)]
@@ -51,7 +51,7 @@ pub struct KeptDecisionView {
     #[schema(value_type = Usd)]
     estimated_cost_usd: String,
     estimated_tokens: i64,
-    /// How often it was given.
+    /// How often the decision was made.
     count: i64,
     #[schema(value_type = Instant)]
     first_at: String,
@@ -91,7 +91,7 @@ impl From<DecisionRow> for KeptDecisionView {
     }
 }
 
-/// The filters and the page of kept decisions, for the documents.
+/// The filters and page of the list, for the OpenAPI document.
 struct DecisionParams;
 
 impl IntoParams for DecisionParams {
@@ -108,10 +108,11 @@ impl IntoParams for DecisionParams {
     }
 }
 
-/// Lists why calls were not admitted, or only with a warning, newest first
+/// Lists decisions that refused or warned, newest first
 ///
-/// No ledger: a decision appears within about a second, and a tenant's newest 10,000 rows are kept.
-/// Checks that are decided alike share a row a minute.
+/// This is a log for diagnosis and not part of the ledger. A decision appears within about a
+/// second. Bursar keeps the newest 10,000 rows of a tenant. Equal checks within a minute share one
+/// row.
 #[utoipa::path(
     get,
     path = "/api/v1/enforcement/decisions",
@@ -146,7 +147,7 @@ pub async fn list_decisions(
     caller.check_integration(app.store.as_ref(), named).await?;
     let integration_id = named.or(caller.only);
     let filter = DecisionFilter { integration_id, call_id, verdict, code, start, end, before };
-    // One more than asked for tells whether there is more.
+    // One row more than requested tells whether there is another page.
     let mut rows = reads.decisions(caller.tenant_id, filter, limit + 1).await?;
     let has_more = rows.len() > limit as usize;
     rows.truncate(limit as usize);
@@ -155,7 +156,6 @@ pub async fn list_decisions(
     Ok(Answer::list(rows.into_iter().map(KeptDecisionView::from).collect(), meta))
 }
 
-/// The routes of this file, each with its rule.
 pub fn routes() -> Routes {
     Routes::new().add(Rule::of(ASK), routes!(list_decisions))
 }

@@ -1,12 +1,11 @@
-//! What questions and reservations have in common: an integration, named or implied, and an
-//! estimate.
+//! The integration and the estimate that a check or a reservation names.
 
 use bursar_core::{Estimate, IntegrationId, Nanos, ParseIdError};
 use serde_json::value::RawValue;
 
 use crate::wire::error::ApiError;
 
-/// An amount in cents, read exactly from the text of the JSON number.
+/// Reads an amount in cents exactly from the text of its JSON number.
 ///
 /// # Errors
 /// 422 on the field.
@@ -14,11 +13,12 @@ pub fn check_cents(field: &str, number: &RawValue) -> Result<Nanos, ApiError> {
     Nanos::from_cents_text(number.get()).map_err(|error| ApiError::field(field, &error.to_string()))
 }
 
-/// The integration that is asked about; nothing for one that cannot be the caller's, which
-/// answers like an unknown one.
+/// The integration of a request, or `None` for one that cannot be the caller's.
+///
+/// The handler answers `None` like an unknown integration.
 ///
 /// # Errors
-/// 422 when it is missing or no UUID.
+/// 422 when the integration is missing or is not a UUID.
 pub fn asked_integration(
     named: Option<&str>,
     only: Option<IntegrationId>,
@@ -34,10 +34,10 @@ pub fn asked_integration(
     Ok(asked.filter(|asked| only.is_none_or(|only| only == *asked)))
 }
 
-/// Reads an estimate; what is not given is zero.
+/// Reads an estimate. A missing value is zero.
 ///
 /// # Errors
-/// 422 on the field that is wrong.
+/// 422 on the wrong field.
 pub fn check_estimate(cost: Option<&RawValue>, tokens: Option<i64>) -> Result<Estimate, ApiError> {
     let cost = cost.map(|text| check_cents("estimated_cost_cents", text)).transpose()?;
     Ok(Estimate::new(cost.unwrap_or(Nanos::ZERO), tokens.unwrap_or(0))?)

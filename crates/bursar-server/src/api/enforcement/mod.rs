@@ -8,7 +8,6 @@ pub mod reservations;
 
 use crate::api::route::Routes;
 
-/// The routes of this folder.
 pub fn routes() -> Routes {
     checks::routes().with(decisions::routes()).with(reservations::routes())
 }

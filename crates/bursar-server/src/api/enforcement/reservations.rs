@@ -1,4 +1,4 @@
-//! Reservations: what makes a budget exact.
+//! Reservations: hold the expected cost of a call before it is made.
 
 use axum::extract::State;
 use axum::http::{HeaderMap, header};
@@ -35,37 +35,37 @@ use crate::wire::schema::EXAMPLE_ID;
 use crate::wire::text::{check_text, refuse_key};
 use crate::wire::timestamps;
 
-/// What is asked to be held.
+/// A request to reserve the cost of a call.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 struct ReservationCreate<'a> {
-    /// Needed without an integration key.
+    /// Required unless the caller uses an integration key.
     #[schema(value_type = Option<Id>)]
     integration_id: Option<String>,
     #[schema(value_type = scalars::CallId)]
     call_id: Box<str>,
-    /// Above 0 when the integration has a budget.
+    /// Must be above 0 when the integration has a budget.
     #[schema(value_type = Option<Cents>)]
     #[serde(borrow, default)]
     estimated_cost_cents: Option<&'a RawValue>,
-    /// Above 0 when the integration has a token limit.
+    /// Must be above 0 when the integration has a token limit.
     #[schema(value_type = Option<Tokens>)]
     #[serde(default)]
     estimated_tokens: Option<i64>,
-    /// A hint for pricing.
+    /// The model that will be called; used for pricing only.
     #[schema(value_type = Option<ModelName>)]
     model: Option<Box<str>>,
-    /// For how long to hold.
+    /// How long to hold the reservation.
     #[schema(minimum = 1, maximum = 86400, default = 600)]
     #[serde(default)]
     ttl_seconds: Option<i64>,
 }
 
-/// A reservation to be made, checked.
+/// A reservation request that was validated.
 struct ValidReservation {
-    /// Nothing for one that cannot be the caller's.
+    /// `None` when the integration cannot be the caller's.
     asked: Option<IntegrationId>,
-    /// How the request calls it.
+    /// The integration as the request names it.
     name: String,
     call_id: CallId,
     estimate: Estimate,
@@ -73,17 +73,17 @@ struct ValidReservation {
     ttl_seconds: u32,
 }
 
-/// How long a renewal lasts; the body may be absent.
+/// How long to extend a reservation. The body is optional.
 #[derive(Debug, Default, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 struct ReservationExtend {
-    /// From now on; by default as long as it was made for.
+    /// Seconds from now. Defaults to the lifetime that the reservation was created with.
     #[schema(minimum = 1, maximum = 86400)]
     #[serde(default)]
     ttl_seconds: Option<i64>,
 }
 
-/// A decision, and what it holds.
+/// The decision about a reservation, and what is held.
 #[derive(Debug, Serialize, ToSchema)]
 struct ReserveView {
     #[serde(flatten)]
@@ -93,7 +93,7 @@ struct ReserveView {
     reservation: Option<HeldView>,
 }
 
-/// What is held.
+/// What a reservation holds.
 #[derive(Debug, Serialize, ToSchema)]
 struct HeldView {
     #[schema(value_type = scalars::CallId)]
@@ -166,12 +166,12 @@ impl From<Reservation> for ReservationView {
     }
 }
 
-/// Asks whether a call may go on, and holds what it is expected to take
+/// Reserves the expected cost of a call
 ///
-/// The usage record with this call id settles it. Under a limit a positive estimate of what is
-/// limited is needed. The same request again replays its answer as long as it is open, unless the
-/// tenant, the integration or its credential was switched off since: then it answers the refusal,
-/// and the hold stays.
+/// The usage record with the same call id settles the reservation. Under a limit, the estimate of
+/// what is limited must be positive. A repeated request returns the first answer while the
+/// reservation is open. If the tenant, the integration or its credential was switched off
+/// meanwhile, a repeated request is refused, and the hold stays.
 #[utoipa::path(
     post,
     path = "/api/v1/enforcement/reservations",
@@ -316,7 +316,7 @@ fn held_answer(
 
 /// Releases a reservation
 ///
-/// One that is released or expired already answers the same.
+/// Releasing a reservation that is released or expired returns the same answer.
 #[utoipa::path(
     delete,
     path = "/api/v1/enforcement/reservations/{call_id}",
@@ -335,7 +335,7 @@ pub async fn release_reservation(
 ) -> Result<Answer<ReservationView>, ApiError> {
     let call_id = path_call_id(call_id)?;
     match app.ledger.release(caller.tenant_id, call_id, caller.only).await? {
-        // An expired one holds nothing any more, which is what the caller wants.
+        // An expired reservation holds nothing, which is what the caller wants.
         ReleaseOutcome::Released(ended) | ReleaseOutcome::Expired(ended) => {
             Ok(Answer::ok(ended.into()))
         }
@@ -344,11 +344,11 @@ pub async fn release_reservation(
     }
 }
 
-/// Renews an open reservation
+/// Extends an open reservation
 ///
-/// From now on, for as long as it was made for unless said otherwise; never shorter than before. A
-/// renewal admits no call: it works when the integration is disabled or deleted, too, and not for a
-/// tenant that is suspended.
+/// The new lifetime starts now. It is as long as the original one unless the request names another,
+/// and it never ends earlier than before. An extension admits no call: it also works when the
+/// integration is disabled or deleted, but not when the tenant is suspended.
 #[utoipa::path(
     post,
     path = "/api/v1/enforcement/reservations/{call_id}/extend",
@@ -414,7 +414,7 @@ fn path_call_id(call_id: String) -> Result<CallId, ApiError> {
     CallId::new(call_id).map_err(|_| ApiError::of(ErrorCode::ReservationNotFound))
 }
 
-/// The headers about the limits as they stand after the decision.
+/// The rate limit headers after the decision.
 fn decision_headers(snapshot: Option<&AccountSnapshot>, decision: &Decision) -> HeaderMap {
     let mut headers = snapshot.map_or_else(HeaderMap::new, |snapshot| {
         rate_limit_headers(&snapshot.account, decision, snapshot.now)
@@ -461,7 +461,6 @@ fn rejected(refusal: ReserveRefusal) -> ApiError {
     }
 }
 
-/// The routes of this file, each with its rule.
 pub fn routes() -> Routes {
     Routes::new()
         .add(Rule::of(RESERVE).traffic().cost_guarded(), routes!(create_reservation))

@@ -1,4 +1,4 @@
-//! Integrations: registered, changed, enabled, disabled, deleted, and their limits shown.
+//! Integrations: create, read, change, enable, disable and delete them; show their limits.
 
 use axum::extract::State;
 use bursar_core::{AccountSums, CostBasis, IntegrationStatus, LimitSettings};
@@ -34,7 +34,7 @@ use crate::wire::scalars::{CredentialRef, FreeObject, Id, LimitAmount, ModelName
 use crate::wire::text::{check_name, check_text};
 use crate::wire::timestamps;
 
-/// Statuses that a list can be filtered by.
+/// The statuses that the list can be filtered by.
 const STATUSES: &[IntegrationStatus] = &[
     IntegrationStatus::Created,
     IntegrationStatus::Enabled,
@@ -42,42 +42,43 @@ const STATUSES: &[IntegrationStatus] = &[
     IntegrationStatus::Error,
 ];
 
-/// An integration to be registered.
+/// An integration to create.
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct IntegrationCreate {
-    /// Unique among the tenant's live integrations.
+    /// Unique among the tenant's integrations that are not deleted.
     #[schema(value_type = Name)]
     name: String,
     #[schema(value_type = enums::ProviderType)]
     provider_type: String,
-    /// Where the credential is; never shown again.
+    /// Where the credential is stored. Bursar never returns it.
     #[schema(value_type = Option<CredentialRef>)]
     credential_ref: Option<String>,
-    /// What calls need, such as `base_url`; never shown again, and no place for secrets.
+    /// Parameters for calls, such as `base_url`. Bursar never returns them. They must not hold
+    /// secrets.
     #[schema(value_type = Option<FreeObject>)]
     config: Option<Box<RawValue>>,
-    /// The model to use when a call names none.
+    /// The model that calls use when they name none.
     #[schema(value_type = Option<ModelName>)]
     default_model: Option<String>,
-    /// Money a month; 0 is unlimited.
+    /// The monthly budget. 0 means unlimited.
     #[schema(value_type = LimitAmount)]
     #[serde(default)]
     budget_limit_cents: i64,
-    /// Tokens a month; 0 is unlimited.
+    /// The monthly token limit. 0 means unlimited.
     #[schema(value_type = LimitAmount)]
     #[serde(default)]
     token_limit_month: i64,
-    /// Calls in 60 seconds; 0 is unlimited.
+    /// The calls allowed in 60 seconds. 0 means unlimited.
     #[schema(value_type = LimitAmount)]
     #[serde(default)]
     rate_limit_rpm: i64,
-    /// `reported` unless said.
+    /// Defaults to `reported`.
     #[schema(value_type = Option<enums::CostBasis>)]
     cost_basis: Option<String>,
 }
 
-/// What is to change; a field that is absent stays, an explicit null clears a nullable one.
+/// Changes to an integration. An absent field stays as it is; null clears a nullable field.
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 #[schema(min_properties = 1)]
@@ -144,9 +145,9 @@ pub async fn list_integrations(
     Ok(Answer::list(found.rows.into_iter().map(IntegrationSummary::from).collect(), meta))
 }
 
-/// Registers an integration
+/// Creates an integration
 ///
-/// It starts as `created`; enable it before calls go through it.
+/// A new integration has the status `created`. Enable it before you send calls through it.
 #[utoipa::path(
     post,
     path = "/api/v1/integrations",
@@ -187,9 +188,10 @@ pub async fn create_integration(
     Ok(Answer::created(row.into()))
 }
 
-/// Reads an integration
+/// Returns an integration
 ///
-/// Of the credential's reference only the scheme is shown, of the configuration only the origin.
+/// Of the credential reference Bursar returns the scheme only, and of the configuration the origin
+/// only.
 #[utoipa::path(
     get,
     path = "/api/v1/integrations/{id}",
@@ -208,7 +210,7 @@ pub async fn get_integration(
 
 /// Changes an integration
 ///
-/// Only fields that are present change; null clears `credential_ref` and `default_model`.
+/// Only the fields that are present change. Null clears `credential_ref` and `default_model`.
 #[utoipa::path(
     method(put, patch),
     path = "/api/v1/integrations/{id}",
@@ -244,7 +246,7 @@ pub async fn update_integration(
 
 /// Deletes an integration
 ///
-/// Its usage stays, its name becomes free, its keys stop working.
+/// Its usage stays. Its name can be used again, and its keys stop working.
 #[utoipa::path(
     delete,
     path = "/api/v1/integrations/{id}",
@@ -268,7 +270,8 @@ pub async fn delete_integration(
 
 /// Enables an integration
 ///
-/// From `created` or `disabled`; one in `error` needs a good test first.
+/// The status must be `created` or `disabled`. An integration in `error` needs a successful test
+/// first.
 #[utoipa::path(
     post,
     path = "/api/v1/integrations/{id}/enable",
@@ -293,7 +296,7 @@ pub async fn enable_integration(
 
 /// Disables an integration
 ///
-/// From any state. Usage of calls in flight is still taken.
+/// Works in every status. Bursar still accepts usage records of calls in flight.
 #[utoipa::path(
     post,
     path = "/api/v1/integrations/{id}/disable",
@@ -315,7 +318,7 @@ pub async fn disable_integration(
     Ok(Answer::ok(row.await?.into()))
 }
 
-/// Reads the last known health of an integration
+/// Returns the last known health of an integration
 #[utoipa::path(
     get,
     path = "/api/v1/integrations/{id}/health",
@@ -332,7 +335,7 @@ pub async fn get_integration_health(
     Ok(Answer::ok(find(&app, &caller, &id).await?.into()))
 }
 
-/// Shows the limits of an integration and what is used and held of them
+/// Shows the limits of an integration, and what is used and held
 #[utoipa::path(
     get,
     path = "/api/v1/integrations/{id}/limits",
@@ -366,13 +369,13 @@ pub async fn get_integration_limits(
         let sums = AccountSums::of(&snapshot.account, snapshot.now).map_err(failed)?;
         return Ok(Answer::ok(LimitsView::new(row, &sums)));
     }
-    // The rate of a month that is over is nobody's; its counters stay.
+    // A past month has no current rate, but its counters remain.
     let counter = app.store.counter(caller.tenant_id, row.integration_id, month).await?;
     let sums = AccountSums { month, counter, calls_last_minute: 0 };
     Ok(Answer::ok(LimitsView::new(row, &sums)))
 }
 
-/// A live integration of the caller's tenant; a foreign one answers like none.
+/// An integration of the caller's tenant. One of another tenant is not found.
 async fn find(app: &App, caller: &Authorized, id: &str) -> Result<IntegrationRow, ApiError> {
     let integration_id = params::integration_id(id)?;
     let row = app.store.integration(caller.tenant_id, integration_id).await?;
@@ -388,7 +391,7 @@ async fn change(
     let in_transaction =
         move |tx: &mut dyn ControlTx| change(&mut Control::new(tx, &caller.actor, tenant_id));
     let row = app.ledger.change(tenant_id, in_transaction).await??;
-    // The keys of an integration work as long as it lives.
+    // The keys of a deleted integration must stop working at once.
     app.key_cache.forget(tenant_id);
     Ok(row)
 }
@@ -489,7 +492,6 @@ fn check_cost_basis(text: &str) -> Result<CostBasis, ApiError> {
         .ok_or_else(|| ApiError::field("cost_basis", "must be reported or computed"))
 }
 
-/// The routes of this file, each with its rule.
 pub fn routes() -> Routes {
     Routes::new()
         .add(Rule::of(READ), routes!(list_integrations))

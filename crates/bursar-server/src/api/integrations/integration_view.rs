@@ -1,4 +1,4 @@
-//! An integration as the wire shows it: in a list, in full, its health and its limits.
+//! An integration on the wire: in a list, in full, its health and its limits.
 
 use bursar_core::AccountSums;
 use bursar_store::IntegrationRow;
@@ -31,7 +31,8 @@ pub struct IntegrationSummary {
     created_at: String,
 }
 
-/// An integration in full; of its reference only the scheme, of its configuration only the origin.
+/// An integration in full, with the scheme of its reference and the origin of its configuration
+/// only.
 #[derive(Debug, Serialize, ToSchema)]
 pub struct IntegrationView {
     #[schema(value_type = Id)]
@@ -67,7 +68,7 @@ pub struct IntegrationView {
     created_by: String,
 }
 
-/// What is left to say of an integration that was deleted.
+/// What remains of a deleted integration.
 #[derive(Debug, Serialize, ToSchema)]
 pub struct IntegrationDeleted {
     #[schema(value_type = Id)]
@@ -77,7 +78,7 @@ pub struct IntegrationDeleted {
     deleted_at: Option<String>,
 }
 
-/// The health of an integration as it is stored.
+/// The stored health of an integration.
 #[derive(Debug, Serialize, ToSchema)]
 pub struct HealthView {
     #[schema(value_type = Id)]
@@ -92,7 +93,7 @@ pub struct HealthView {
     checked_at: Option<String>,
 }
 
-/// The limits of an integration and what is used of them.
+/// The limits of an integration and how far they are used.
 #[derive(Debug, Serialize, ToSchema)]
 pub struct LimitsView {
     #[schema(value_type = Id)]

@@ -5,7 +5,6 @@ pub mod integration_view;
 
 use crate::api::route::Routes;
 
-/// The routes of this folder.
 pub fn routes() -> Routes {
     integration::routes()
 }

@@ -1,4 +1,4 @@
-//! What this node keeps in memory for a while, for the operator.
+//! The in-memory caches of this node: list and clear them.
 
 use axum::extract::State;
 use bursar_core::{ParseIdError, TenantId};
@@ -19,29 +19,29 @@ use crate::wire::params::{Path, Query};
 use crate::wire::scalars::Id;
 use crate::wire::schema::query;
 
-/// Tenants that are named for each cache.
+/// The number of tenants that are listed for each cache.
 const FULLEST_MAX: usize = 10;
 
 /// How full a cache is.
 #[derive(Debug, Serialize, ToSchema)]
 pub struct CacheView {
     name: &'static str,
-    /// Entries in it.
+    /// Entries in the cache.
     entries: u64,
-    /// Entries at most, of all tenants.
+    /// The most entries of all tenants.
     entries_max: u64,
-    /// Entries of one tenant at most.
+    /// The most entries of one tenant.
     tenant_entries_max: u64,
-    /// About how many bytes the entries take, where that is counted.
+    /// The approximate size of the entries in bytes, where it is measured.
     #[schema(value_type = Option<u64>, required)]
     bytes: Option<u64>,
     #[schema(value_type = Option<u64>, required)]
     bytes_max: Option<u64>,
-    /// The ten tenants that have most.
+    /// The ten tenants with the most entries.
     fullest: Vec<CacheTenant>,
 }
 
-/// What a tenant has in a cache.
+/// The entries of one tenant in a cache.
 #[derive(Debug, Serialize, ToSchema)]
 struct CacheTenant {
     #[schema(value_type = Id)]
@@ -49,15 +49,15 @@ struct CacheTenant {
     entries: u64,
 }
 
-/// What was forgotten.
+/// What was cleared.
 #[derive(Debug, Serialize, ToSchema)]
 pub struct CacheCleared {
     name: &'static str,
-    /// How many entries.
+    /// The number of entries removed.
     cleared: u64,
 }
 
-/// Whose entries are meant, for the documents.
+/// The filter by tenant, for the OpenAPI document.
 struct CacheParams;
 
 impl IntoParams for CacheParams {
@@ -87,9 +87,9 @@ impl CacheView {
     }
 }
 
-/// Lists what this node keeps in memory
+/// Lists the caches of this node
 ///
-/// Every node has caches of its own: ask the node that is meant, not a load balancer.
+/// Every node has its own caches. Ask the node itself, not a load balancer.
 #[utoipa::path(
     get,
     path = "/fdr/caches",
@@ -105,10 +105,9 @@ pub async fn list_caches(
     Ok(Answer::ok(app.caches().into_iter().map(CacheView::of).collect()))
 }
 
-/// Clears what this node keeps in memory
+/// Clears a cache of this node
 ///
-/// Of one tenant or of all. No fact of the ledger is lost; docs/operating.md says what each cache
-/// is for.
+/// For one tenant or for all. No fact of the ledger is lost. docs/operating.md explains each cache.
 #[utoipa::path(
     delete,
     path = "/fdr/caches/{name}",
@@ -144,7 +143,6 @@ fn parse_tenant(text: &str) -> Result<TenantId, ApiError> {
     })
 }
 
-/// The routes of this file, each with its rule.
 pub fn routes() -> Routes {
     Routes::new()
         .add(Rule::of(OPERATOR), routes!(list_caches))

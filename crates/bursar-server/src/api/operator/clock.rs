@@ -1,4 +1,4 @@
-//! The clock, for the operator: how Bursar's time stands beside it, and that it is right.
+//! Bursar's time and the system clock: compare them, and confirm that the clock is right.
 
 use axum::extract::State;
 use bursar_core::ClockState;
@@ -19,14 +19,14 @@ use crate::wire::timestamps;
 
 const MICROS_PER_SECOND: i64 = 1_000_000;
 
-/// How Bursar's time and the clock stand to each other.
+/// How Bursar's time compares with the clock.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Standing {
     /// They agree.
     Steady,
-    /// The clock jumped forward and is not believed yet.
+    /// The clock jumped forward and is not trusted yet.
     Jumped,
-    /// The clock is behind.
+    /// The clock is behind Bursar's time.
     Behind,
 }
 
@@ -51,46 +51,46 @@ impl Standing {
 }
 
 enum_schemas! {
-    /// How Bursar's time and the clock stand to each other.
+    /// How Bursar's time compares with the clock.
     ClockStanding in Standing = Standing::as_str { Steady, Jumped, Behind };
 }
 
-/// Bursar's time beside the clock.
+/// Bursar's time and the clock.
 #[derive(Debug, Serialize, ToSchema)]
 pub struct ClockView {
     #[schema(value_type = ClockStanding)]
     state: &'static str,
-    /// Bursar's time, by which everything is decided.
+    /// Bursar's time. All decisions use it.
     #[schema(value_type = Instant)]
     now: String,
-    /// The clock: of this machine, or of the database that nodes share.
+    /// The clock: that of this machine, or that of the shared database.
     #[schema(value_type = Instant)]
     clock: String,
-    /// How far the clock is ahead of Bursar's time, in seconds; below zero it is behind.
+    /// How far the clock is ahead of Bursar's time, in seconds. Negative when it is behind.
     ahead_seconds: i64,
-    /// Whether writes and decisions are refused because of it.
+    /// Whether writes and decisions are refused because of the difference.
     refuses: bool,
-    /// When a clock that jumped forward is believed, in seconds.
+    /// Seconds until a clock that jumped forward is trusted.
     #[schema(required)]
     adopted_in_seconds: Option<u32>,
 }
 
-/// What the confirmation of the clock changed.
+/// What the confirmation changed.
 #[derive(Debug, Serialize, ToSchema)]
 pub struct ClockConfirmedView {
-    /// Bursar's time, which is the clock's now.
+    /// Bursar's time, which now equals the clock.
     #[schema(value_type = Instant)]
     now: String,
-    /// How far the clock was ahead of Bursar's time, in seconds; below zero it was behind.
+    /// How far the clock was ahead of Bursar's time, in seconds. Negative when it was behind.
     was_ahead_seconds: i64,
-    /// Whether Bursar's time changed, by a second or more.
+    /// Whether Bursar's time changed by a second or more.
     adopted: bool,
 }
 
-/// Shows how Bursar's time stands beside the clock
+/// Shows Bursar's time and the clock
 ///
-/// Bursar's time flows evenly: it does not follow a clock that jumps forward until that stayed ahead
-/// for a minute, and never goes back by itself.
+/// Bursar's time flows evenly. It follows a clock that jumped forward only after the clock stayed
+/// ahead for a minute, and it never goes back by itself.
 #[utoipa::path(
     get,
     path = "/fdr/clock",
@@ -109,10 +109,10 @@ pub async fn get_clock(State(app): State<App>, _: Operator) -> Answer<ClockView>
     })
 }
 
-/// Says that the clock is right
+/// Confirms that the clock is right
 ///
-/// Bursar's time becomes the clock's at once, forward or back, on every node. A clock that jumped
-/// forward need not be waited for then; a time that ran ahead is taken back.
+/// Bursar's time takes the value of the clock at once, forward or back, on every node. Use this to
+/// accept a jump forward without waiting, or to take back a time that ran ahead.
 #[utoipa::path(
     post,
     path = "/fdr/clock/confirm",
@@ -126,7 +126,7 @@ pub async fn confirm_clock(
     let ClockConfirmed { now, changed_micros } = app.ledger.confirm_clock().await?;
     let was_ahead_seconds = changed_micros / MICROS_PER_SECOND;
     let (actor, address) = (&operator.actor.actor_id, operator.actor.address.as_deref());
-    // There is no tenant in whose audit log it could stand.
+    // The confirmation belongs to no tenant, so no audit log can hold it.
     tracing::warn!(actor, address, was_ahead_seconds, now = %now, "the clock was confirmed");
     Ok(Answer::ok(ClockConfirmedView {
         now: timestamps::text(now),
@@ -135,7 +135,6 @@ pub async fn confirm_clock(
     }))
 }
 
-/// The routes of this file, each with its rule.
 pub fn routes() -> Routes {
     Routes::new()
         .add(Rule::of(OPERATOR), routes!(get_clock))

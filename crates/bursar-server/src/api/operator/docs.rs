@@ -1,4 +1,4 @@
-//! The API's description, for machines and for people. Open to all: it tells nothing about anyone.
+//! The OpenAPI document and its HTML page. Both are public and say nothing about any tenant.
 
 use axum::extract::State;
 use axum::http::{HeaderMap, HeaderValue, header};
@@ -9,11 +9,11 @@ use crate::api::route::{Audience, Routes, Rule};
 use crate::app::App;
 use crate::wire::error_code::ErrorCode;
 
-/// The page works without any other host, and without scripts.
+/// The page loads nothing from other hosts and runs no scripts.
 const PAGE_POLICY: &str = "default-src 'none'; style-src 'self'; base-uri 'none'; \
     form-action 'none'; frame-ancestors 'none'";
 
-/// Serves this document
+/// Returns the OpenAPI document
 #[utoipa::path(
     get,
     path = "/openapi.json",
@@ -28,7 +28,7 @@ pub async fn get_openapi(State(app): State<App>, headers: HeaderMap) -> Response
     app.documents.openapi.answer(&headers)
 }
 
-/// Shows this document to people
+/// Returns the OpenAPI document as an HTML page
 #[utoipa::path(
     get,
     path = "/docs",
@@ -46,7 +46,7 @@ pub async fn get_docs(State(app): State<App>, headers: HeaderMap) -> Response {
     response
 }
 
-/// Serves the look of that page
+/// Returns the style sheet of the page
 #[utoipa::path(
     get,
     path = "/docs/style.css",
@@ -61,7 +61,6 @@ pub async fn get_docs_style(State(app): State<App>, headers: HeaderMap) -> Respo
     app.documents.style.answer(&headers)
 }
 
-/// The routes of this file, each with its rule.
 pub fn routes() -> Routes {
     Routes::new()
         .add(Rule::open(Audience::Everyone), routes!(get_openapi))

@@ -1,5 +1,5 @@
-//! Whether the server lives and can do its work, for whoever starts and watches it. Open to all:
-//! the answers tell nothing about anyone.
+//! Health checks for load balancers and supervisors. They are public and say nothing about any
+//! tenant.
 
 use axum::extract::State;
 use serde::Serialize;
@@ -15,14 +15,14 @@ use crate::wire::envelope::Answer;
 use crate::wire::error::ApiError;
 use crate::wire::error_code::ErrorCode;
 
-/// How the server is.
+/// The state of the server.
 #[derive(Debug, Serialize, ToSchema)]
 pub struct ServerHealth {
     #[schema(value_type = enums::ServerState)]
     status: &'static str,
 }
 
-/// Tells that the process answers
+/// Reports that the process answers
 #[utoipa::path(
     get,
     path = "/health/live",
@@ -33,9 +33,9 @@ pub async fn get_live() -> Answer<ServerHealth> {
     Answer::ok(ServerHealth { status: enums::LIVE })
 }
 
-/// Tells whether the store can be read and takes writes
+/// Reports whether the store can be read and written
 ///
-/// `/health` and `/health/ready` are the same.
+/// `/health` and `/health/ready` are equivalent.
 #[utoipa::path(
     get,
     path = "/health",
@@ -47,9 +47,9 @@ pub async fn get_health(app: State<App>) -> Result<Answer<ServerHealth>, ApiErro
     get_ready(app).await
 }
 
-/// Tells whether the store can be read and takes writes
+/// Reports whether the store can be read and written
 ///
-/// `/health` and `/health/ready` are the same.
+/// `/health` and `/health/ready` are equivalent.
 #[utoipa::path(
     get,
     path = "/health/ready",
@@ -61,17 +61,16 @@ pub async fn get_ready(State(app): State<App>) -> Result<Answer<ServerHealth>, A
     if app.ledger.has_ended() {
         return Err(ApiError::new(ErrorCode::Unavailable, "The server is stopping."));
     }
-    // Asked first: the database's own reason is more precise than that a write failed.
+    // The probe comes first: its reason is more precise than that of a failed write.
     database_probe::probe(&app.store).await?;
     app.ledger.check_writable()?;
-    // Requests are refused until the database was asked in its turn.
+    // Requests are refused until the periodic probe has succeeded.
     if app.database_probe.as_ref().is_some_and(DatabaseProbe::is_unavailable) {
         return Err(ApiError::of(ErrorCode::Unavailable));
     }
     Ok(Answer::ok(ServerHealth { status: enums::READY }))
 }
 
-/// The routes of this file, each with its rule.
 pub fn routes() -> Routes {
     Routes::new()
         .add(Rule::open(Audience::Everyone), routes!(get_health))

@@ -1,4 +1,4 @@
-//! The metrics, for whoever scrapes them.
+//! The metrics in the Prometheus text format.
 
 use axum::body::Body;
 use axum::extract::State;
@@ -14,13 +14,13 @@ use crate::jobs::background::TaskFailed;
 use crate::wire::error::ApiError;
 use crate::wire::error_code::ErrorCode;
 
-/// The text format of Prometheus.
+/// The content type of the Prometheus text format.
 const TEXT_FORMAT: &str = "text/plain; version=0.0.4; charset=utf-8";
 
-/// Shows the metrics
+/// Returns the metrics
 ///
-/// In the text format of Prometheus. Where the operator's routes have a listener of their own, they
-/// are there only, and open to whoever reaches it.
+/// In the Prometheus text format. If the operator's routes have their own listener, the metrics are
+/// available there only, and without a credential.
 #[utoipa::path(
     get,
     path = "/metrics",
@@ -51,7 +51,6 @@ fn unreadable(error: &(dyn std::error::Error + 'static)) -> ApiError {
     ApiError::of(ErrorCode::Internal)
 }
 
-/// The routes of this file, each with its rule.
 pub fn routes() -> Routes {
     Routes::new().add(Rule::open(Audience::Scraper), routes!(get_metrics))
 }

@@ -1,4 +1,4 @@
-//! What only the operator or its monitoring asks.
+//! Routes for the operator and its monitoring.
 
 pub mod caches;
 pub mod clock;

@@ -1,4 +1,4 @@
-//! Protection, for the operator: what it did to a tenant, and other thresholds for a while.
+//! Protection: what it did to a tenant, and temporary overrides of its thresholds.
 
 use axum::extract::State;
 use bursar_core::{Dimension, SignalId, Timestamp};
@@ -30,11 +30,11 @@ use crate::wire::text::check_text;
 use crate::wire::timestamps;
 
 const LIMIT_DEFAULT: u32 = 100;
-/// An override is for a while: whoever needs more says so again.
+/// An override is temporary. To keep one longer, create it again.
 const OVERRIDE_DAYS_MAX: u32 = 90;
 const SECONDS_PER_DAY: u32 = 86_400;
 
-/// Another threshold for a tenant, for a while.
+/// A temporary threshold for one tenant.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct OverrideCreate {
@@ -42,21 +42,21 @@ pub struct OverrideCreate {
     tenant_id: String,
     #[schema(value_type = enums::ProtectionDimension)]
     dimension: String,
-    /// Of `rate` requests to a route in a minute, of `burst` requests in a second: instead of what
-    /// is configured for management and reads. Below that it holds for traffic too; otherwise
-    /// traffic keeps its own threshold where that is more. Of `cost` cents a day, of `anomaly` the
-    /// requests in five minutes that are nothing unusual. 0 is unlimited.
+    /// `rate`: requests to one route in a minute. `burst`: requests in a second. Both replace the
+    /// configured threshold for management and reads. They also lower the threshold for traffic;
+    /// otherwise traffic keeps its own threshold if that is higher. `cost`: cents a day. `anomaly`:
+    /// requests in five minutes that are still normal. 0 means unlimited.
     #[schema(value_type = AllowedValue)]
     allowed_value: u32,
     /// At most 90 days ahead.
     #[schema(value_type = Later)]
     expires_at: String,
-    /// Why; it is kept in the audit log.
+    /// The reason. Bursar stores it in the audit log.
     #[schema(value_type = ReasonText)]
     reason: String,
 }
 
-/// A threshold that a tenant has instead of the configured one.
+/// A threshold of a tenant that replaces the configured one.
 #[derive(Debug, Serialize, ToSchema)]
 pub struct OverrideView {
     #[schema(value_type = Id)]
@@ -72,7 +72,7 @@ pub struct OverrideView {
     created_by: String,
 }
 
-/// What protection did once, or again and again within a minute.
+/// An action of protection, or several equal ones within a minute.
 #[derive(Debug, Serialize, ToSchema)]
 struct SignalView {
     #[schema(value_type = Id)]
@@ -81,17 +81,17 @@ struct SignalView {
     dimension: &'static str,
     #[schema(value_type = enums::ProtectionAction)]
     action: &'static str,
-    /// The route, as a template.
+    /// The template of the route.
     endpoint: String,
-    /// Its method.
+    /// The HTTP method.
     operation: String,
-    /// How often it was done.
+    /// How often the action was taken.
     count: i64,
-    /// What was there the last time: requests, of `cost` cents.
+    /// The value at the last action: requests, or cents for `cost`.
     current_value: i64,
-    /// What was allowed.
+    /// The threshold.
     allowed_value: i64,
-    /// What the caller was told to wait; 0 when it was not refused.
+    /// How long the caller was told to wait. 0 when the request was not refused.
     retry_after_ms: i64,
     #[schema(value_type = Instant)]
     first_at: String,
@@ -99,18 +99,18 @@ struct SignalView {
     last_at: String,
 }
 
-/// What protection did to a tenant, and what it was told to do otherwise.
+/// The actions of protection on a tenant, and the tenant's overrides.
 #[derive(Debug, Serialize, ToSchema)]
 pub struct SignalsView {
     #[schema(value_type = Id)]
     tenant_id: String,
     /// The overrides in force.
     overrides: Vec<OverrideView>,
-    /// Newest first.
+    /// The actions, newest first.
     signals: Vec<SignalView>,
 }
 
-/// The page of signals, for the documents.
+/// The page of signals, for the OpenAPI document.
 struct SignalParams;
 
 impl IntoParams for SignalParams {
@@ -146,7 +146,7 @@ impl From<OverrideRow> for OverrideView {
 }
 
 impl SignalView {
-    /// Nothing for what is never kept.
+    /// `None` for an action that is never stored.
     fn of(row: SignalRow) -> Option<Self> {
         let SignalRow {
             tenant_id: _,
@@ -177,9 +177,9 @@ impl SignalView {
 
 /// Shows what protection did to a tenant
 ///
-/// A signal appears within about a second, and a tenant's newest 1,000 rows are kept. Equal ones of
-/// a minute share a row; every node has rows of its own. Pages are of signals: go on with `cursor`,
-/// which is the last page's `next_cursor`.
+/// A signal appears within about a second. Bursar keeps the newest 1,000 rows of a tenant. Equal
+/// signals within a minute share one row; every node has its own rows. To read the next page, pass
+/// the last `next_cursor` as `cursor`.
 #[utoipa::path(
     get,
     path = "/fdr/abuse/signals/{tenant_id}",
@@ -207,7 +207,7 @@ pub async fn list_signals(
     let unknown = || ApiError::of(ErrorCode::TenantNotFound);
     app.store.tenant(tenant_id).await?.ok_or_else(unknown)?;
     let overrides = app.store.protection_overrides(tenant_id).await?;
-    // One more than asked for tells whether there is more.
+    // One row more than requested tells whether there is another page.
     let mut signals = reads.signals(tenant_id, before, limit + 1).await?;
     let has_more = signals.len() > limit as usize;
     signals.truncate(limit as usize);
@@ -221,9 +221,10 @@ pub async fn list_signals(
     Ok(Answer::list(view, meta))
 }
 
-/// Gives a tenant another threshold for a while
+/// Overrides a threshold of a tenant for a limited time
 ///
-/// It replaces the one before of this dimension, and holds on every node within two seconds.
+/// The override replaces the previous one of the same dimension and takes effect on every node
+/// within two seconds.
 #[utoipa::path(
     post,
     path = "/fdr/abuse/override",
@@ -280,7 +281,6 @@ fn check_expiry(text: &str, now: Timestamp) -> Result<Timestamp, ApiError> {
     Ok(expires_at)
 }
 
-/// The routes of this file, each with its rule.
 pub fn routes() -> Routes {
     Routes::new()
         .add(Rule::of(OPERATOR), routes!(list_signals))

@@ -1,4 +1,4 @@
-//! Files of usage: how they are written, and how an export writes them.
+//! The file formats of a usage export.
 
 use std::io;
 use std::path::Path;
@@ -12,7 +12,7 @@ use crate::wire::csv_cell;
 use crate::wire::enums::enum_schemas;
 use crate::wire::json_line;
 
-/// The fields of an entry in the order of a CSV file, which has them in its first line.
+/// The columns of a CSV file, in order. The first line of the file lists them.
 const COLUMNS: [&str; 27] = [
     "id",
     "kind",
@@ -43,22 +43,21 @@ const COLUMNS: [&str; 27] = [
     "created_at",
 ];
 
-/// How a file of usage is written.
+/// The format of a usage file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum UsageFormat {
     /// Comma-separated values with a header.
     Csv,
-    /// A JSON object a line.
+    /// One JSON object per line.
     Ndjson,
 }
 
 enum_schemas! {
-    /// How an export is written.
+    /// The format of an export.
     ExportFormat in UsageFormat = UsageFormat::as_str { Csv, Ndjson };
 }
 
 impl UsageFormat {
-    /// The word for it.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Csv => "csv",
@@ -66,7 +65,7 @@ impl UsageFormat {
         }
     }
 
-    /// The format that the ending of a file's name tells.
+    /// The format that the extension of a file name implies.
     pub fn of(path: &Path) -> Option<Self> {
         match path.extension()?.to_str()?.to_ascii_lowercase().as_str() {
             "csv" => Some(Self::Csv),
@@ -75,7 +74,7 @@ impl UsageFormat {
         }
     }
 
-    /// Reads the word.
+    /// Parses the name of a format.
     ///
     /// # Errors
     /// The rest of a sentence about the parameter.
@@ -92,7 +91,7 @@ impl UsageFormat {
         }
     }
 
-    /// What stands before the first entry.
+    /// What precedes the first entry.
     pub fn head(self) -> Bytes {
         match self {
             Self::Csv => Bytes::from(COLUMNS.join(",") + "\n"),
@@ -100,15 +99,15 @@ impl UsageFormat {
         }
     }
 
-    /// Whether these are the columns of an export, whose cells are to be read as they are.
+    /// Whether these are the columns of a Bursar export. Its cells are read unchanged.
     pub fn is_export(columns: &[String]) -> bool {
         columns == COLUMNS
     }
 
-    /// Entries as they follow one another.
+    /// Encodes entries in order.
     ///
     /// # Errors
-    /// When an entry cannot be written, for which memory has no reason.
+    /// If an entry cannot be encoded. Writing to memory does not fail by itself.
     pub fn write(self, rows: Vec<UsageRow>) -> Result<Bytes, io::Error> {
         let mut text = Vec::with_capacity(rows.len() * 512);
         match self {
@@ -133,7 +132,7 @@ impl UsageFormat {
 
 fn write_record(writer: &mut csv::Writer<&mut Vec<u8>>, view: &UsageView) -> csv::Result<()> {
     let text = |text: &Option<String>| text.clone().unwrap_or_default();
-    // What clients wrote; the rest are Bursar's own words and numbers.
+    // Fields that clients wrote. The others hold Bursar's own words and numbers.
     let foreign =
         |text: &Option<String>| csv_cell::write(text.as_deref().unwrap_or_default()).into_owned();
     writer.write_record([

@@ -1,4 +1,4 @@
-//! The history of usage, newest first: a page at a time, or all of it as a file.
+//! The usage history, newest first: page by page, or all of it as a file.
 
 use std::sync::Arc;
 
@@ -39,14 +39,14 @@ use crate::wire::schema::query;
 const LIMIT_DEFAULT: u32 = 50;
 const LIMIT_MAX: u32 = 1_000;
 const OFFSET_MAX: u32 = 10_000;
-/// Why a page at an offset is refused: a shorter one would make the next offset skip rows.
+/// Why a page at an offset is refused. A shorter page would make the next offset skip rows.
 const NOT_WHOLE: &str = "The page at this offset cannot be read whole: it has more than 4 MiB of \
      metadata and error messages, or takes too long or too much memory. Ask for a smaller limit, or \
      page with cursor, whose pages may be shorter.";
-/// Days over which entries are counted for `total`.
+/// The longest period, in days, for which `total` is counted.
 const COUNT_DAYS_MAX: i32 = 366;
 
-/// The filters of the history, as [`read_filter`] takes them, for the documents.
+/// The filters of the history as [`read_filter`] reads them, for the OpenAPI document.
 struct FilterParams;
 
 impl IntoParams for FilterParams {
@@ -63,7 +63,7 @@ impl IntoParams for FilterParams {
     }
 }
 
-/// The page of the history, for the documents.
+/// The page of the history, for the OpenAPI document.
 struct HistoryPageParams;
 
 impl IntoParams for HistoryPageParams {
@@ -76,7 +76,7 @@ impl IntoParams for HistoryPageParams {
     }
 }
 
-/// The form of an export, for the documents.
+/// The format of an export, for the OpenAPI document.
 struct FormatParams;
 
 impl IntoParams for FormatParams {
@@ -87,12 +87,12 @@ impl IntoParams for FormatParams {
 
 /// Lists usage records, newest first
 ///
-/// Go on with `cursor`, which is the last page's `next_cursor`, or with `offset`; not with both. A
-/// page without `offset` may have fewer rows than `limit`, even none, and still have more after it:
-/// it then has `has_more` and `next_cursor`. A page with `offset`, 0 for the first one, has all of
-/// its rows or is refused with `READ_TOO_LARGE`, so offsets add up. `total` is told for no filter,
-/// and for whole days by integration, model or agent, all calls, failed or blocked ones; else it is
-/// null.
+/// To read the next page, pass either the last `next_cursor` as `cursor`, or an `offset`, but not
+/// both. A page without `offset` can have fewer rows than `limit`, even none, and still not be the
+/// last one: it then has `has_more` and `next_cursor`. A page with `offset` (0 for the first page)
+/// has all of its rows, or is refused with `READ_TOO_LARGE`, so offsets add up. `total` is known
+/// without a filter, and for whole days by integration, model or agent, with all, failed or blocked
+/// calls; otherwise it is null.
 #[utoipa::path(
     get,
     path = "/api/v1/telemetry/usage-history",
@@ -152,7 +152,7 @@ fn read_filter(query: &mut Query) -> Result<HistoryFilter, ApiError> {
     })
 }
 
-/// All calls that match, where counters or rollups know it.
+/// The number of matching calls, where counters or rollups know it.
 async fn total(
     reads: &Reads,
     tenant_id: TenantId,
@@ -175,7 +175,7 @@ async fn total(
     as_far_as_counted(reads.counted_calls(tenant_id, filter).await)
 }
 
-/// A count that takes too long is not told; the page is there all the same.
+/// A count that takes too long is left out. The page is still returned.
 fn as_far_as_counted(count: Result<Option<i64>, StoreError>) -> Result<Option<i64>, ApiError> {
     match count {
         Err(StoreError::ReadTooLarge) => Ok(None),
@@ -183,7 +183,7 @@ fn as_far_as_counted(count: Result<Option<i64>, StoreError>) -> Result<Option<i6
     }
 }
 
-/// What rollups would have to tell apart, if they can: a model or an agent, and one outcome.
+/// How rollups can answer a filter: by model or agent, and by one outcome. `None` if they cannot.
 fn counted(filter: &HistoryFilter) -> Option<(Option<CallLabel>, Option<CallOutcome>)> {
     let HistoryFilter { model, agent_id, session_id, policy_result, errors_only, .. } = filter;
     let label = match (model, agent_id, session_id) {
@@ -202,7 +202,7 @@ fn counted(filter: &HistoryFilter) -> Option<(Option<CallLabel>, Option<CallOutc
     Some((label, outcome))
 }
 
-/// The days of a range that begins and ends between days.
+/// The days of a range that starts and ends at midnight.
 fn whole_days(start: Timestamp, end: Timestamp) -> Option<(Day, Day)> {
     let (first, after) = (start.day(), end.day());
     let whole = first.start() == start && after.start() == end && first < after;
@@ -210,14 +210,14 @@ fn whole_days(start: Timestamp, end: Timestamp) -> Option<(Day, Day)> {
     (whole && days <= COUNT_DAYS_MAX).then(|| (first, Day::from_number(after.number() - 1)))
 }
 
-/// An export between two of its pieces.
+/// An export between two of its chunks.
 struct Export {
     store: Arc<dyn Store>,
     tenant_id: TenantId,
     filter: HistoryFilter,
     format: UsageFormat,
     next: Next,
-    /// For as long as someone reads it or it is written.
+    /// Held while the client reads or a chunk is written.
     hold: Arc<ByteHold>,
     writers: Writers,
 }
@@ -230,12 +230,11 @@ enum Next {
     End,
 }
 
-/// Writes all of the history to a file, newest first
+/// Exports the whole history as a file, newest first
 ///
-/// A tenant may have 8 exports open at once; a client that takes nothing for
-/// `server.write_seconds` is cut off.
-/// One answer as long as it has to be; if something fails on the way, the connection breaks off, so
-/// that a file that ended properly is whole.
+/// A tenant can have 8 exports open at once. Bursar closes the connection of a client that reads
+/// nothing for `server.write_seconds`. The export is one response of any length. If something fails
+/// on the way, the connection breaks off, so a response that ends properly is complete.
 #[utoipa::path(
     get,
     path = "/api/v1/telemetry/export",
@@ -265,7 +264,7 @@ pub async fn export_usage(
     let tenant_id = caller.tenant_id;
     let (hold, store) =
         (Arc::new(export::open(&app.export_budget, tenant_id)?), reads.for_export());
-    // What cannot be read at all is an error, and not a file that breaks off.
+    // An error before the first byte becomes an error response and not a broken file.
     let page = store.export_page(tenant_id, filter.clone()).await?;
     let export = Export {
         store,
@@ -287,8 +286,10 @@ pub async fn export_usage(
 }
 
 impl Export {
-    /// The next piece of the file, and what comes after it. An error breaks the answer off, so that
-    /// nobody takes half a file for a whole one.
+    /// The next chunk of the file, and the state after it.
+    ///
+    /// An error breaks the response off, so that a client does not take half a file for a complete
+    /// one.
     async fn next_chunk(mut self) -> Result<Option<(Bytes, Self)>, StoreError> {
         let page = match std::mem::replace(&mut self.next, Next::End) {
             Next::End => return Ok(None),
@@ -335,7 +336,6 @@ fn parse_cursor(text: &str) -> Result<HistoryPosition, &'static str> {
     Ok(HistoryPosition { occurred_at, entry_id })
 }
 
-/// The routes of this file, each with its rule.
 pub fn routes() -> Routes {
     Routes::new()
         .add(Rule::of(USAGE), routes!(list_usage_history))

@@ -1,6 +1,6 @@
-//! Telemetry in: one usage record, or up to a thousand.
+//! Recording usage: one record, or a batch of up to 1,000.
 //!
-//! Unknown fields are ignored here, on purpose: an old server must not lose a newer client's facts.
+//! Unknown fields are ignored on purpose: an old server must not lose a newer client's records.
 
 use std::fmt;
 
@@ -35,68 +35,70 @@ use crate::wire::schema::{BatchRecord, EXAMPLE_ID};
 use crate::wire::text::refuse_key;
 use crate::wire::timestamps;
 
-/// A usage record as it comes in.
+/// A usage record.
 #[derive(Debug, Deserialize, ToSchema)]
 pub struct UsageRecord<'a> {
-    /// Needed without an integration key.
+    /// Required unless the caller uses an integration key.
     #[schema(value_type = Option<Id>)]
     integration_id: Option<String>,
-    /// Makes the record safe to repeat; settles the reservation of this call.
+    /// Makes the record safe to repeat, and settles the reservation with this call id.
     #[schema(value_type = scalars::CallId)]
     call_id: Box<str>,
     #[schema(value_type = Option<Label>)]
     session_id: Option<Box<str>>,
     #[schema(value_type = Option<Label>)]
     agent_id: Option<Box<str>>,
-    /// Who served the call.
+    /// The provider that served the call.
     #[schema(value_type = ShortLabel)]
     provider: Box<str>,
     /// The model that answered.
     #[schema(value_type = Label)]
     model: Box<str>,
-    /// Tokens of the prompt, those from and to a cache included.
+    /// Tokens of the prompt, including those read from and written to a cache.
     #[schema(value_type = Tokens)]
     tokens_in: i64,
-    /// Tokens of the answer, reasoning included.
+    /// Tokens of the response, including reasoning.
     #[schema(value_type = Tokens)]
     tokens_out: i64,
-    /// Part of `tokens_in`: read from a cache.
+    /// The part of `tokens_in` that was read from a cache.
     #[schema(value_type = Option<Tokens>)]
     #[serde(default)]
     tokens_cache_read: Option<i64>,
-    /// Part of `tokens_in`: written to a cache.
+    /// The part of `tokens_in` that was written to a cache.
     #[schema(value_type = Option<Tokens>)]
     #[serde(default)]
     tokens_cache_write: Option<i64>,
-    /// Part of `tokens_out`: spent on reasoning.
+    /// The part of `tokens_out` that was spent on reasoning.
     #[schema(value_type = Option<Tokens>)]
     #[serde(default)]
     tokens_reasoning: Option<i64>,
-    /// What the call cost; without it what was held counts, or nothing is known.
+    /// The cost of the call. If it is absent, the reserved amount counts; without a reservation the
+    /// cost is unknown.
     #[schema(value_type = Option<Cents>)]
     #[serde(borrow, default)]
     cost_cents: Option<&'a RawValue>,
     #[schema(minimum = 0, maximum = 1_000_000_000)]
     latency_ms: Option<i64>,
-    /// `allowed` unless said; a blocked call never counts in the rate.
+    /// Defaults to `allowed`. A blocked call does not count towards the rate.
     #[schema(value_type = Option<enums::PolicyResult>)]
     policy_result: Option<String>,
     /// The error that the call ended with.
     #[schema(value_type = Option<ShortLabel>)]
     error_code: Option<Box<str>>,
-    /// Cut after 4,000 characters; keys in it are taken out.
+    /// Cut after 4,000 characters. Bursar removes keys from it.
     #[schema(value_type = Option<Message>)]
     error_message: Option<Box<str>>,
-    /// Whatever else is known of the call.
+    /// Other facts about the call.
     #[schema(value_type = Option<FreeObject>)]
     #[serde(borrow, default)]
     metadata: Option<&'a RawValue>,
-    /// When the call was made, at most 5 minutes ahead; by default its reservation, or now.
+    /// When the call was made, at most 5 minutes ahead. Defaults to the time of its reservation, or
+    /// now.
     #[schema(value_type = Option<Instant>)]
     occurred_at: Option<String>,
 }
 
-/// The envelope of a batch.
+/// A batch of usage records.
 #[derive(Debug, Deserialize, ToSchema)]
 struct Batch<'a> {
     #[schema(value_type = Vec<BatchRecord>, min_items = 1, max_items = 1000)]
@@ -104,7 +106,7 @@ struct Batch<'a> {
     records: Records<'a>,
 }
 
-/// The records of a batch, as far as it may have any: the rest is only passed over.
+/// The records of a batch, up to the limit. The rest is skipped without being kept.
 #[derive(Debug)]
 struct Records<'a> {
     kept: Vec<&'a RawValue>,
@@ -141,7 +143,7 @@ impl<'de: 'a, 'a> Deserialize<'de> for Records<'a> {
     }
 }
 
-/// What became of one record.
+/// The result of one record.
 #[derive(Debug, Serialize, ToSchema)]
 pub struct RecordAnswer {
     #[schema(value_type = enums::RecordStatus)]
@@ -152,7 +154,7 @@ pub struct RecordAnswer {
     call_id: String,
 }
 
-/// What became of a batch.
+/// The results of a batch.
 #[derive(Debug, Default, Serialize, ToSchema)]
 pub struct BatchAnswer {
     accepted: u32,
@@ -163,7 +165,7 @@ pub struct BatchAnswer {
     results: Vec<BatchResult>,
 }
 
-/// What became of one record of a batch.
+/// The result of one record of a batch.
 #[derive(Debug, Serialize, ToSchema)]
 struct BatchResult {
     index: usize,
@@ -181,8 +183,9 @@ struct BatchResult {
 
 /// Records one model call
 ///
-/// A success means that the record is on stable storage. It settles the reservation of its call id.
-/// Fields that are not known are ignored. The same call id with other content changes nothing.
+/// A success means that the record is on stable storage. The record settles the reservation with
+/// the same call id. Unknown fields are ignored. Sending the same call id with different content
+/// changes nothing.
 #[utoipa::path(
     post,
     path = "/api/v1/telemetry/llm-usage",
@@ -237,8 +240,8 @@ pub async fn record_usage(
 
 /// Records up to 1,000 model calls
 ///
-/// Each record stands alone: what became of it is told in its place, and a bad one never costs a
-/// good one.
+/// Each record is handled on its own. The result at the same position tells what became of it; an
+/// invalid record does not affect the others.
 #[utoipa::path(
     post,
     path = "/api/v1/telemetry/llm-usage/batch",
@@ -254,7 +257,7 @@ pub async fn record_usage_batch(
 ) -> Result<Answer<BatchAnswer>, ApiError> {
     let (tenant_id, only, mode) = (caller.tenant_id, caller.only, protection.mode());
     let reading = app.clone();
-    // The body ends with this: what waits to be written is not kept twice.
+    // The body is dropped here: records that wait in the queue are not kept twice.
     let checked = body.read(move |text| check_batch(&reading, (tenant_id, mode), only, text));
     let CheckedBatch { slots, records } = checked.await?;
     let outcomes = match records.len() {
@@ -283,7 +286,7 @@ pub async fn record_usage_batch(
     Ok(Answer::ok(BatchAnswer::of(results)))
 }
 
-/// The first accepted record ends the onboarding of its tenant.
+/// The first accepted record completes the onboarding of its tenant.
 async fn complete_onboarding(app: &App, caller: &Authorized, outcomes: &[RecordOutcome]) {
     let kept = |outcome: &RecordOutcome| {
         matches!(outcome, RecordOutcome::Accepted(_) | RecordOutcome::Duplicate(_))
@@ -389,7 +392,7 @@ impl BatchAnswer {
     }
 }
 
-/// A record for the documents.
+/// An example for the OpenAPI document.
 fn example_record() -> serde_json::Value {
     serde_json::json!({
         "integration_id": EXAMPLE_ID,
@@ -402,7 +405,7 @@ fn example_record() -> serde_json::Value {
     })
 }
 
-/// The call id of a record that is refused, if it can be read, so that a client finds the record.
+/// The call id of a refused record, if it can be read, so that a client can find the record.
 fn sent_call_id(record: &str) -> Option<String> {
     #[derive(Deserialize)]
     struct OnlyCallId {
@@ -426,7 +429,7 @@ fn refused(refusal: RecordRefusal) -> ApiError {
         }
         RecordRefusal::TotalsOverflow => ApiError::of(ErrorCode::TotalsOverflow),
         RecordRefusal::StoredBytesExceeded => ApiError::of(ErrorCode::StoredBytesExceeded),
-        // Protection has its own words for a call that is not known.
+        // Protection has its own error for an unknown call.
         RecordRefusal::UnknownCall | RecordRefusal::NotStorable => {
             ApiError::of(ErrorCode::Internal)
         }
@@ -434,7 +437,7 @@ fn refused(refusal: RecordRefusal) -> ApiError {
 }
 
 impl UsageRecord<'_> {
-    /// Checks everything that can be checked without storage.
+    /// Checks everything that does not need storage.
     fn check(self, only: Option<IntegrationId>) -> Result<Usage, ApiError> {
         self.refuse_keys()?;
         let integration_id = check_integration(self.integration_id.as_deref(), only)?;
@@ -452,7 +455,8 @@ impl UsageRecord<'_> {
             self.tokens_cache_write.unwrap_or(0),
             self.tokens_reasoning.unwrap_or(0),
         )?;
-        // Providers quote the key in their messages; the fact is kept, the key is not.
+        // Providers quote keys in their error messages. Bursar keeps the message and removes the
+        // key.
         let error_message =
             self.error_message.map(|message| raw_key::redact(&message).map_or(message, Box::from));
         let usage = Usage {
@@ -476,7 +480,7 @@ impl UsageRecord<'_> {
 }
 
 impl UsageRecord<'_> {
-    /// Refuses a key in what names things and stands in lists, metrics and exports.
+    /// Refuses keys in names, which appear in lists, metrics and exports.
     fn refuse_keys(&self) -> Result<(), ApiError> {
         refuse_key("call_id", &self.call_id)?;
         refuse_key("provider", &self.provider)?;
@@ -493,7 +497,7 @@ impl UsageRecord<'_> {
     }
 }
 
-/// The integration of a record: named, implied by an integration key, or both and the same.
+/// The integration of a record: named, implied by an integration key, or both and equal.
 fn check_integration(
     named: Option<&str>,
     only: Option<IntegrationId>,
@@ -520,7 +524,6 @@ fn check_policy(text: Option<&str>) -> Result<PolicyResult, ApiError> {
         .ok_or_else(|| ApiError::field("policy_result", "must be allowed, warned or blocked"))
 }
 
-/// The routes of this file, each with its rule.
 pub fn routes() -> Routes {
     Routes::new()
         .add(Rule::of(INGEST).traffic().refused_unless_known(), routes!(record_usage))

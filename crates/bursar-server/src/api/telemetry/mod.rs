@@ -1,4 +1,4 @@
-//! Usage records: taken in, added up, listed and exported.
+//! Usage records: record, sum up, list and export them.
 
 pub mod export_format;
 pub mod history;
@@ -9,7 +9,6 @@ pub mod summaries;
 
 use crate::api::route::Routes;
 
-/// The routes of this folder.
 pub fn routes() -> Routes {
     ingest::routes().with(summaries::routes()).with(history::routes()).with(series::routes())
 }

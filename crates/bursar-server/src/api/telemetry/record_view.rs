@@ -1,4 +1,4 @@
-//! One entry of the ledger as the wire and files show it.
+//! One entry of the ledger on the wire and in files.
 
 use bursar_store::UsageRow;
 use serde::Serialize;
@@ -35,13 +35,13 @@ pub struct UsageView {
     pub(crate) tokens_cache_read: i64,
     pub(crate) tokens_cache_write: i64,
     pub(crate) tokens_reasoning: i64,
-    /// Rounded half up; `cost_usd` is exact.
+    /// Rounded half up. `cost_usd` is exact.
     #[schema(value_type = i64)]
     pub(crate) cost_cents: i128,
-    /// The cost that counts.
+    /// The cost that counts towards limits and sums.
     #[schema(value_type = Usd)]
     pub(crate) cost_usd: String,
-    /// Which figure it is.
+    /// Where that cost comes from.
     #[schema(value_type = enums::CostSource)]
     pub(crate) cost_source: &'static str,
     #[schema(value_type = Option<Usd>, required)]

@@ -1,4 +1,4 @@
-//! Usage by what took it, and step by step: what dashboards draw.
+//! Usage broken down by group and by step of time, for dashboards.
 
 use axum::extract::State;
 use axum::response::Response;
@@ -29,19 +29,19 @@ use crate::wire::scalars::{BoundedInteger, Date, Id, Instant, Usd};
 use crate::wire::schema::query;
 use crate::wire::timestamps;
 
-/// Days of a series by day, and of a breakdown.
+/// The longest series by day and the longest breakdown, in days.
 const DAYS_MAX: i32 = 366;
-/// Days of a series by hour.
+/// The longest series by hour, in days.
 const HOUR_DAYS_MAX: i32 = 31;
-/// Days of a breakdown by session, which is read from the entries.
+/// The longest breakdown by session, in days. Sessions are read from the entries.
 const SESSION_DAYS_MAX: i32 = 7;
-/// Groups that are told apart.
+/// The default number of groups.
 const GROUPS_DEFAULT: u32 = 10;
 const GROUPS_MAX: u32 = 100;
-/// Points of one answer.
+/// The most points in one response.
 const POINTS_MAX: i64 = 10_000;
 
-/// Sums as they are shown wherever usage is told apart.
+/// Sums over a group, a step or a total.
 #[derive(Debug, Serialize, ToSchema)]
 struct SumsView {
     total_calls: i64,
@@ -57,7 +57,7 @@ struct SumsView {
     total_cost_usd: String,
     #[schema(required)]
     avg_latency_ms: Option<f64>,
-    /// Estimated from a histogram; 40000 stands for that or more.
+    /// Estimated from a histogram. 40000 means 40,000 or more.
     #[schema(required)]
     latency_p50_ms: Option<i64>,
     #[schema(required)]
@@ -66,13 +66,13 @@ struct SumsView {
     latency_p99_ms: Option<i64>,
     error_count: i64,
     blocked_count: i64,
-    /// Calls whose cost is not known.
+    /// Calls of unknown cost.
     unpriced_count: i64,
-    /// Calls that neither failed nor were blocked, of all.
+    /// The share of calls that neither failed nor were blocked.
     success_rate: f64,
 }
 
-/// What usage is told apart by: of these fields those that the question was for.
+/// The values that identify a group. Only the fields of the requested grouping are present.
 #[derive(Debug, Default, Serialize, ToSchema)]
 struct GroupView {
     #[schema(value_type = Id, required = false)]
@@ -98,7 +98,7 @@ struct GroupView {
     session_id: Option<String>,
 }
 
-/// Usage of a period by what took most of it.
+/// The usage of a period by group.
 #[derive(Debug, Serialize, ToSchema)]
 pub struct BreakdownView {
     #[schema(value_type = enums::GroupBy)]
@@ -109,22 +109,22 @@ pub struct BreakdownView {
     period_end: String,
     total: SumsView,
     groups: Vec<GroupSums>,
-    /// What is left of the total.
+    /// The total minus the listed groups.
     other: SumsView,
 }
 
-/// What one group took in a period.
+/// The usage of one group in a period.
 #[derive(Debug, Serialize, ToSchema)]
 struct GroupSums {
     #[serde(flatten)]
     group: GroupView,
     #[serde(flatten)]
     sums: SumsView,
-    /// Its share of the cost of the total.
+    /// The group's share of the total cost.
     cost_percent: f64,
 }
 
-/// Usage of a period step by step.
+/// The usage of a period by step.
 #[derive(Debug, Serialize, ToSchema)]
 pub struct SeriesView {
     #[schema(value_type = Option<enums::SeriesGroupBy>, required)]
@@ -137,11 +137,11 @@ pub struct SeriesView {
     period_end: String,
     total: Vec<PointView>,
     groups: Vec<GroupSeries>,
-    /// What is left of the total, where groups are told apart.
+    /// The total minus the listed groups, when the series is grouped.
     other: Vec<PointView>,
 }
 
-/// What one group took step by step; steps without its calls are absent.
+/// The usage of one group by step. Steps without calls are absent.
 #[derive(Debug, Serialize, ToSchema)]
 struct GroupSeries {
     #[serde(flatten)]
@@ -149,10 +149,10 @@ struct GroupSeries {
     points: Vec<PointView>,
 }
 
-/// The sums of a step.
+/// The sums of one step.
 #[derive(Debug, Serialize, ToSchema)]
 struct PointView {
-    /// When the step begins.
+    /// When the step starts.
     #[schema(value_type = Instant)]
     start: String,
     #[serde(flatten)]
@@ -205,7 +205,7 @@ fn named(text: &str, known: &[GroupBy]) -> Option<GroupBy> {
     known.iter().copied().find(|by| group_by_name(*by) == text)
 }
 
-/// What a breakdown is asked, for the documents.
+/// The parameters of a breakdown, for the OpenAPI document.
 struct BreakdownParams;
 
 impl IntoParams for BreakdownParams {
@@ -223,7 +223,7 @@ impl IntoParams for BreakdownParams {
     }
 }
 
-/// What a series is asked, for the documents.
+/// The parameters of a series, for the OpenAPI document.
 struct SeriesParams;
 
 impl IntoParams for SeriesParams {
@@ -245,10 +245,10 @@ impl IntoParams for SeriesParams {
     }
 }
 
-/// Sums up the usage of a period by what took most of it
+/// Sums up the usage of a period by group
 ///
-/// The groups with the largest cost; `other` is what is left of `total`, with calls that have no
-/// agent or session. Sessions are told for 7 days at most, also when no day is named.
+/// Returns the groups with the largest cost. `other` is the rest of `total`, including calls
+/// without an agent or a session. A breakdown by session covers 7 days at most, also by default.
 #[utoipa::path(
     get,
     path = "/api/v1/telemetry/usage-breakdown",
@@ -309,9 +309,9 @@ fn breakdown_view(
     })
 }
 
-/// Sums up the usage of a period step by step
+/// Sums up the usage of a period by step
 ///
-/// Steps without calls are absent. An answer has at most 10,000 points.
+/// Steps without calls are absent. A response has at most 10,000 points.
 #[utoipa::path(
     get,
     path = "/api/v1/telemetry/usage-series",
@@ -347,7 +347,7 @@ pub async fn get_usage_series(
     };
     let (first, last) = read_days(app.store.now().day(), &mut query, days_max)?;
     query.done()?;
-    // Beside the groups there are the total and the others.
+    // Besides the groups there are the total and the rest.
     let series = by.map_or(1, |_| i64::from(limit) + 2);
     let points = i64::from(last.number() - first.number() + 1) * steps_a_day * series;
     if points > POINTS_MAX {
@@ -396,7 +396,6 @@ fn series_view(filter: &SeriesFilter, series: Series) -> Result<SeriesView, Stor
     })
 }
 
-/// The routes of this file, each with its rule.
 pub fn routes() -> Routes {
     Routes::new()
         .add(Rule::of(USAGE), routes!(get_usage_series))

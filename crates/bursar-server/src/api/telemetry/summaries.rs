@@ -1,4 +1,4 @@
-//! Telemetry out: the sums of a period and of its days, from rollups.
+//! Sums of usage over a period and by day, read from rollups.
 
 use axum::extract::State;
 use axum::response::Response;
@@ -25,11 +25,11 @@ use crate::wire::period::{day_params, read_days};
 use crate::wire::scalars::{BoundedInteger, Date, Id, Usd};
 use crate::wire::schema::query;
 
-/// Days that one question may span.
+/// The longest period in days.
 const DAYS_MAX: i32 = 366;
-/// Rows of days that one answer has at most, which is also what it has when nothing is said.
+/// The most rows of one page, and the default.
 const DAY_ROWS_MAX: u32 = 10_000;
-/// Rows of days that may be passed over; whoever goes further goes by place.
+/// The largest offset. Use the cursor to read further.
 const DAY_OFFSET_MAX: u32 = 1_000_000;
 
 /// The sums of a period.
@@ -54,7 +54,7 @@ pub struct SummaryView {
     total_cost_usd: String,
     #[schema(required)]
     avg_latency_ms: Option<f64>,
-    /// Estimated from a histogram; 40000 stands for that or more.
+    /// Estimated from a histogram. 40000 means 40,000 or more.
     #[schema(required)]
     latency_p50_ms: Option<i64>,
     #[schema(required)]
@@ -63,9 +63,9 @@ pub struct SummaryView {
     latency_p99_ms: Option<i64>,
     error_count: i64,
     blocked_count: i64,
-    /// Calls whose cost is not known.
+    /// Calls of unknown cost.
     unpriced_count: i64,
-    /// Null when one integration is asked for.
+    /// Null when the request names one integration.
     #[schema(value_type = Option<Vec<IntegrationSums>>, required)]
     by_integration: Option<IntegrationList>,
 }
@@ -110,12 +110,11 @@ pub struct DayView {
     avg_latency_ms: Option<f64>,
     error_count: i64,
     blocked_count: i64,
-    /// Calls that neither failed nor were blocked, of all.
+    /// The share of calls that neither failed nor were blocked.
     success_rate: f64,
 }
 
-/// Integrations as they are written: each view is made when its turn comes, so that there is never
-/// more than one beside the rows.
+/// Integrations, each converted to its view only while it is serialized.
 #[derive(Debug)]
 struct IntegrationList(Vec<IntegrationUsage>);
 
@@ -125,7 +124,7 @@ impl Serialize for IntegrationList {
     }
 }
 
-/// Days, written likewise.
+/// Days, converted one at a time like [`IntegrationList`].
 #[derive(Debug)]
 struct DayList(Vec<DayUsage>);
 
@@ -170,7 +169,7 @@ impl From<DayUsage> for DayView {
     }
 }
 
-/// The days of a question, as [`read_days`] takes them, for the documents.
+/// The days of a request as [`read_days`] reads them, for the OpenAPI document.
 struct DaysParams;
 
 impl IntoParams for DaysParams {
@@ -179,7 +178,7 @@ impl IntoParams for DaysParams {
     }
 }
 
-/// The page of a list of days, for the documents.
+/// The page of a list of days, for the OpenAPI document.
 struct DayPageParams;
 
 impl IntoParams for DayPageParams {
@@ -194,9 +193,9 @@ impl IntoParams for DayPageParams {
 
 /// Sums up the usage of a period
 ///
-/// `by_integration` has every integration that was used, up to about 10,000 of them; more are refused
-/// with 422 `READ_TOO_LARGE`. Ask for one integration then, or for those with the largest cost
-/// (`/telemetry/usage-breakdown?by=integration`).
+/// `by_integration` lists every integration with usage, up to about 10,000. With more, the request
+/// is refused with 422 `READ_TOO_LARGE`: ask for one integration, or for those with the largest
+/// cost (`/telemetry/usage-breakdown?by=integration`).
 #[utoipa::path(
     get,
     path = "/api/v1/telemetry/usage-summary",
@@ -247,8 +246,9 @@ pub async fn get_usage_summary(
 
 /// Lists the usage by day and integration
 ///
-/// Days without calls are absent. Go on with `cursor`, which is the last page's `next_cursor`, or
-/// with `offset`; not with both. `total` is told up to 10,000 rows; of more it is null.
+/// Days without calls are absent. To read the next page, pass either the last `next_cursor` as
+/// `cursor`, or an `offset`, but not both. `total` is counted up to 10,000 rows and null above
+/// that.
 #[utoipa::path(
     get,
     path = "/api/v1/telemetry/daily-aggregates",
@@ -295,7 +295,6 @@ fn parse_cursor(text: &str) -> Result<DayPosition, &'static str> {
     Ok(DayPosition { day: at.day(), integration_id })
 }
 
-/// The routes of this file, each with its rule.
 pub fn routes() -> Routes {
     Routes::new()
         .add(Rule::of(USAGE), routes!(get_usage_summary))

@@ -1,4 +1,4 @@
-//! The audit log of a tenant: a page at a time, newest first, or all of it as a file.
+//! The audit log of a tenant: page by page, newest first, or all of it as a file.
 
 use std::sync::Arc;
 
@@ -37,7 +37,7 @@ const LIMIT_MAX: u32 = 1_000;
 /// Rows that an export reads at once.
 const EXPORT_ROWS: u32 = 128;
 
-/// The parameters of the list, as [`list_audit`] takes them, for the documents.
+/// The parameters of [`list_audit`], for the OpenAPI document.
 struct AuditParams;
 
 impl IntoParams for AuditParams {
@@ -56,8 +56,8 @@ impl IntoParams for AuditParams {
 
 /// Lists the audit log, newest first
 ///
-/// Go on with `cursor`, which is the last page's `next_cursor`. A page may have fewer rows than
-/// `limit`, even none, and still have more after it.
+/// To read the next page, pass the last `next_cursor` as `cursor`. A page can have fewer rows than
+/// `limit`, even none, and still not be the last one.
 #[utoipa::path(
     get,
     path = "/api/v1/audit",
@@ -95,12 +95,12 @@ pub async fn list_audit(
     Answer::list(views, meta).large(&reads).await
 }
 
-/// An export between two of its pieces.
+/// An export between two of its chunks.
 struct Export {
     store: Arc<dyn Store>,
     tenant_id: TenantId,
     next: Next,
-    /// For as long as someone reads it or it is written.
+    /// Held while the client reads or a chunk is written.
     hold: Arc<ByteHold>,
     writers: Writers,
 }
@@ -112,11 +112,11 @@ enum Next {
     End,
 }
 
-/// Writes the whole audit log to a file, oldest first
+/// Exports the whole audit log as a file, oldest first
 ///
-/// Rows of no chain come first, which older servers wrote, then the chain. `bursar audit verify
-/// --file` checks it. One answer as long as it has to be; if something fails on the way, the
-/// connection breaks off, so that a file that ended properly is whole.
+/// Rows outside the chain, which older servers wrote, come first. `bursar audit verify --file`
+/// checks the file. The export is one response of any length. If something fails on the way, the
+/// connection breaks off, so a response that ends properly is complete.
 #[utoipa::path(
     get,
     path = "/api/v1/audit/export",
@@ -141,7 +141,7 @@ pub async fn export_audit(
     let tenant_id = caller.tenant_id;
     let (hold, store) =
         (Arc::new(export::open(&app.export_budget, tenant_id)?), reads.for_export());
-    // What cannot be read at all is an error, and not a file that breaks off.
+    // An error before the first byte becomes an error response and not a broken file.
     let first = store.audit_chain(tenant_id, None, EXPORT_ROWS).await?;
     let export = Export {
         store,
@@ -161,8 +161,10 @@ pub async fn export_audit(
 }
 
 impl Export {
-    /// The next piece of the file, and what comes after it. An error breaks the answer off, so that
-    /// nobody takes half a file for a whole one.
+    /// The next chunk of the file, and the state after it.
+    ///
+    /// An error breaks the response off, so that a client does not take half a file for a complete
+    /// one.
     async fn next_chunk(mut self) -> Result<Option<(Bytes, Self)>, StoreError> {
         let rows = match std::mem::replace(&mut self.next, Next::End) {
             Next::End => return Ok(None),
@@ -189,7 +191,7 @@ impl Export {
     }
 }
 
-/// Rows as they follow one another.
+/// Encodes rows in order.
 fn write(rows: Vec<AuditEntry>) -> Result<Bytes, std::io::Error> {
     let mut text = Vec::with_capacity(rows.len() * 512);
     for row in rows {
@@ -199,7 +201,6 @@ fn write(rows: Vec<AuditEntry>) -> Result<Bytes, std::io::Error> {
     Ok(text.into())
 }
 
-/// The routes of this file, each with its rule.
 pub fn routes() -> Routes {
     Routes::new()
         .add(Rule::of(ADMIN), routes!(list_audit))

@@ -1,4 +1,4 @@
-//! One row of the audit log as the wire and files show it, and read back from a file.
+//! One row of the audit log on the wire and in files, and how a file is read back.
 
 use bursar_core::{AuditId, TenantId};
 use bursar_store::{AuditEntry, AuditHash, AuditLink};
@@ -17,29 +17,29 @@ pub struct AuditView {
     id: String,
     #[schema(value_type = Id)]
     tenant_id: String,
-    /// The place in the tenant's chain; null for a row that an older server wrote.
+    /// The position in the tenant's chain. Null for a row that an older server wrote.
     #[schema(required)]
     sequence: Option<i64>,
     #[schema(value_type = Instant)]
     at: String,
-    /// As which kind of actor it was done.
+    /// The kind of actor.
     actor_type: String,
-    /// By whom: the id of a key, `<issuer>|<subject>` of a person's token, or `operator`.
+    /// Who made the change: the id of a key, `<issuer>|<subject>` for a person, or `operator`.
     actor_id: String,
-    /// From where; null for the command line on a store of its own.
+    /// The client's address. Null for a command that works on the store itself.
     #[schema(required)]
     address: Option<String>,
-    /// What was done.
+    /// The change.
     action: String,
-    /// To what kind of thing.
+    /// The kind of object that was changed.
     target_type: String,
-    /// To which.
+    /// The id of the object.
     target_id: String,
     request_id: String,
-    /// What changed; never a secret.
+    /// What changed. Never contains a secret.
     #[schema(value_type = FreeObject)]
     detail: Box<RawValue>,
-    /// The hash of the row before it; zeros at the first.
+    /// The hash of the previous row. Zeros in the first row.
     #[schema(value_type = Option<Digest>, required)]
     prev_hash: Option<String>,
     /// The hash of this row.
@@ -82,8 +82,9 @@ impl From<AuditEntry> for AuditView {
     }
 }
 
-/// The detail byte by byte, because its hash is over these. What is no object on one line was not
-/// written by a server, and is shown as a text.
+/// The detail byte for byte, because the hash covers these bytes.
+///
+/// A detail that is not an object on one line was not written by a server. It is shown as a string.
 fn shown(detail: String) -> Box<RawValue> {
     let is_object = detail.starts_with('{') && !detail.contains(['\n', '\r']);
     let object = is_object.then(|| RawValue::from_string(detail.clone()).ok()).flatten();
@@ -91,10 +92,10 @@ fn shown(detail: String) -> Box<RawValue> {
 }
 
 impl AuditView {
-    /// The row as a server stored it.
+    /// Converts the row back to what the server stored.
     ///
     /// # Errors
-    /// What of it cannot be one of a server's.
+    /// Which field cannot come from a server.
     pub fn entry(self) -> Result<AuditEntry, &'static str> {
         let link = match (self.sequence, self.prev_hash, self.hash) {
             (None, None, None) => None,

@@ -8,7 +8,6 @@ pub mod tenant;
 
 use crate::api::route::Routes;
 
-/// The routes of this folder.
 pub fn routes() -> Routes {
     session::routes().with(onboarding::routes()).with(tenant::routes()).with(audit::routes())
 }

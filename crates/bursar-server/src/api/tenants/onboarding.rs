@@ -16,7 +16,7 @@ use crate::wire::error::ApiError;
 use crate::wire::error_code::ErrorCode;
 use crate::wire::scalars::Id;
 
-/// How far a tenant has come in setting itself up.
+/// The onboarding state of a tenant.
 #[derive(Debug, Serialize, ToSchema)]
 pub struct OnboardingView {
     #[schema(value_type = Id)]
@@ -25,10 +25,10 @@ pub struct OnboardingView {
     onboarding_state: &'static str,
 }
 
-/// Ends the onboarding
+/// Completes the onboarding
 ///
-/// Possible once a machine has called; the first accepted usage record does it too. Doing it again
-/// changes nothing.
+/// Works after the first call with a key. The first accepted usage record completes the onboarding
+/// as well. Repeating the request changes nothing.
 #[utoipa::path(
     post,
     path = "/api/v1/onboarding/finalize",
@@ -50,7 +50,6 @@ pub async fn finalize_onboarding(
     Ok(Answer::ok(OnboardingView { tenant_id: tenant_id.to_string(), onboarding_state }))
 }
 
-/// The routes of this file, each with its rule.
 pub fn routes() -> Routes {
     Routes::new().add(Rule::of(ADMIN).exempt(), routes!(finalize_onboarding))
 }

@@ -1,4 +1,4 @@
-//! Who the caller is, for consoles, which infer nothing themselves.
+//! Who the caller is. Consoles use this instead of inferring it.
 
 use serde::Serialize;
 use utoipa::ToSchema;
@@ -11,15 +11,15 @@ use crate::wire::enums;
 use crate::wire::envelope::Answer;
 use crate::wire::scalars::Id;
 
-/// Who calls, and what they may.
+/// The caller and what it may do.
 #[derive(Debug, Serialize, ToSchema)]
 pub struct SessionContext {
     #[schema(value_type = enums::ActorType)]
     actor_type: &'static str,
-    /// The tenant; of the operator the one that is named, if any.
+    /// The tenant. For the operator it is the one named by the request, if any.
     #[schema(value_type = Option<Id>, required)]
     tenant_id: Option<String>,
-    /// The scopes of a machine; nothing for everyone else.
+    /// The scopes of an API key. Empty for other callers.
     #[schema(value_type = Vec<enums::Scope>)]
     capabilities: Vec<&'static str>,
     #[schema(value_type = Option<enums::TenantLifecycle>, required)]
@@ -28,7 +28,7 @@ pub struct SessionContext {
     onboarding_state: Option<&'static str>,
 }
 
-/// Tells who calls, and on which tenant
+/// Returns the caller and its tenant
 #[utoipa::path(
     get,
     path = "/api/v1/session/context",
@@ -46,7 +46,6 @@ pub async fn get_session_context(caller: AnyCaller) -> Answer<SessionContext> {
     })
 }
 
-/// The routes of this file, each with its rule.
 pub fn routes() -> Routes {
     Routes::new().add(Rule::of(Access::AnyCaller), routes!(get_session_context))
 }

@@ -1,4 +1,4 @@
-//! Tenants, for the operator.
+//! Tenants: the operator creates, reads and changes them.
 
 use axum::extract::State;
 use bursar_core::TenantLifecycle;
@@ -22,7 +22,7 @@ use crate::wire::scalars::{Id, Instant, Name};
 use crate::wire::text::check_name;
 use crate::wire::timestamps;
 
-/// A tenant to be made.
+/// A tenant to create.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct TenantCreate {
@@ -30,7 +30,7 @@ pub struct TenantCreate {
     name: String,
 }
 
-/// What is to change of a tenant.
+/// Changes to a tenant.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 #[schema(min_properties = 1)]
@@ -69,7 +69,7 @@ impl From<TenantRow> for TenantView {
     }
 }
 
-/// Makes a tenant
+/// Creates a tenant
 #[utoipa::path(
     post,
     path = "/api/v1/tenants",
@@ -109,7 +109,7 @@ pub async fn list_tenants(
     Ok(Answer::list(found.rows.into_iter().map(TenantView::from).collect(), meta))
 }
 
-/// Reads a tenant
+/// Returns a tenant
 #[utoipa::path(
     get,
     path = "/api/v1/tenants/{id}",
@@ -161,7 +161,8 @@ pub async fn update_tenant(
 
 /// Suspends an active tenant
 ///
-/// Reads work and usage records are accepted; every decision is a hard block, nothing else changes.
+/// Reads work, and usage records are accepted. Every decision is a hard block, and the tenant can
+/// change nothing.
 #[utoipa::path(
     post,
     path = "/api/v1/tenants/{id}/suspend",
@@ -197,7 +198,7 @@ pub async fn resume_tenant(
 
 /// Terminates an active or suspended tenant
 ///
-/// For good: its keys and its people open nothing any more. What it used stays.
+/// This is final: its keys and its people lose access. Its usage stays.
 #[utoipa::path(
     post,
     path = "/api/v1/tenants/{id}/terminate",
@@ -245,7 +246,6 @@ async fn change_lifecycle(
     Ok(Answer::ok(row.into()))
 }
 
-/// The routes of this file, each with its rule.
 pub fn routes() -> Routes {
     Routes::new()
         .add(Rule::of(OPERATOR), routes!(create_tenant))

@@ -1,4 +1,4 @@
-//! What a proved token says: for whom it is, from when to when, and who its person is here.
+//! The claims of a verified token: audience, validity, tenant, role and person.
 
 use bursar_core::{TenantId, Timestamp};
 use serde_json::{Map, Value};
@@ -9,9 +9,9 @@ use super::refusal::TokenRefusal;
 use crate::auth::access::Role;
 use crate::credentials::raw_key;
 
-/// How far the clocks of an issuer and of this server may be apart.
+/// The clock difference that is tolerated between an issuer and this server.
 const LEEWAY_SECONDS: i64 = 60;
-/// The longest name of a person.
+/// The longest subject in characters.
 const SUBJECT_CHARS_MAX: usize = 255;
 
 /// The claims of a token whose signature was verified.
@@ -19,7 +19,7 @@ const SUBJECT_CHARS_MAX: usize = 255;
 pub(super) struct Claims(pub(super) Map<String, Value>);
 
 impl Claims {
-    /// The person that a token of this issuer speaks of.
+    /// The person that the token identifies.
     ///
     /// # Errors
     /// [`TokenRefusal`].
@@ -39,7 +39,7 @@ impl Claims {
         if !is_sound {
             return Err(TokenRefusal::Claim("sub"));
         }
-        // It becomes the name in the audit log, which keeps it for ever and shows it to others.
+        // The subject becomes the actor in the audit log, which is permanent and visible to others.
         if raw_key::contains_key(subject) {
             return Err(TokenRefusal::Subject);
         }
@@ -70,10 +70,9 @@ impl Claims {
         if is_meant { Ok(()) } else { Err(TokenRefusal::Audience) }
     }
 
-    /// Checks from when to when the token is good and that this is not too long, and tells from when
-    /// on it is not.
+    /// Checks the validity period and its length. Returns when the token expires.
     fn check_times(&self, now: Timestamp, seconds_max: u32) -> Result<Timestamp, TokenRefusal> {
-        // A part of a second never makes a token last longer.
+        // Rounding never extends a token.
         let end = self.seconds("exp", f64::floor)?;
         let expires = end.saturating_add(LEEWAY_SECONDS);
         let begins = self.seconds("nbf", f64::ceil)?.saturating_sub(LEEWAY_SECONDS);
@@ -84,7 +83,7 @@ impl Claims {
             return Err(TokenRefusal::NotYet);
         }
         let issued = self.0.get("iat").map(|_| self.seconds("iat", f64::floor)).transpose()?;
-        // What is left counts too: a token may say that it is issued in the future, or say nothing.
+        // The remaining time is checked too: `iat` may lie in the future or be absent.
         let left = expires.saturating_sub(now.second()).saturating_sub(2 * LEEWAY_SECONDS);
         let life = issued.map_or(left, |issued| left.max(end.saturating_sub(issued)));
         if life > seconds_max.into() {
@@ -94,13 +93,13 @@ impl Claims {
         Ok(expires_at.unwrap_or(Timestamp::MAX))
     }
 
-    /// A claim that is an instant: a number, never a text.
+    /// A claim that holds a time: always a number.
     fn seconds(&self, name: &'static str, rounded: fn(f64) -> f64) -> Result<i64, TokenRefusal> {
         let wrong = TokenRefusal::Claim(name);
         let Some(Value::Number(number)) = self.0.get(name) else { return Err(wrong) };
         match number.as_i64() {
             Some(seconds) => Ok(seconds),
-            // What is out of the integers' range becomes the nearest of them.
+            // Values outside the range of integers become the nearest integer.
             None => number.as_f64().map(|seconds| rounded(seconds) as i64).ok_or(wrong),
         }
     }
@@ -126,7 +125,7 @@ impl Claims {
         tenant_id.ok_or(TokenRefusal::Tenant)
     }
 
-    /// What the person may: the most of what a list names, in which other systems have theirs.
+    /// The highest role that the claim names. The claim may list roles of other systems.
     fn role(&self, issuer: &IssuerConfig) -> Result<Role, TokenRefusal> {
         let named = |name: &str| {
             if name == issuer.admin_value {
@@ -149,7 +148,7 @@ impl Claims {
     }
 }
 
-/// A list of texts, if it is one.
+/// The strings of a list, if it holds nothing else.
 fn texts(values: &[Value]) -> Option<Vec<&str>> {
     values.iter().map(Value::as_str).collect()
 }

@@ -1,4 +1,4 @@
-//! Who vouches for people, as the operator configured it.
+//! The configuration of the issuers that authenticate people.
 
 use std::collections::HashSet;
 
@@ -9,64 +9,66 @@ use serde_json::{Map, Value};
 use crate::credentials::raw_key;
 use crate::http::outbound::WebUrl;
 
-/// Issuers of one server.
+/// The most issuers of one server.
 const ISSUERS_MAX: usize = 100;
-/// Where an issuer says where its keys are, after its own URL.
+/// The path of the discovery document below the issuer's URL.
 const DISCOVERY: &str = "/.well-known/openid-configuration";
-/// The claim that is held against a fixed tenant when nothing else is said.
+/// The default claim that is compared with a fixed tenant.
 const TENANT_CLAIM: &str = "bursar_tenant";
 
-/// An issuer of tokens, and what its tokens mean here.
+/// A trusted issuer, and how to read its tokens.
 #[derive(Clone, Debug)]
 pub struct IssuerConfig {
-    /// Its URL, which tokens repeat letter by letter.
+    /// The URL of the issuer, which `iss` must equal exactly.
     pub(super) issuer: String,
-    /// Whom its tokens must be meant for.
+    /// The value that `aud` must contain.
     pub(super) audience: String,
-    /// For whom it speaks.
+    /// How to find the tenant of a token.
     pub(super) tenant: TenantSource,
-    /// Where a token says what its person may.
+    /// The claim that holds the role.
     pub(super) role_claim: ClaimPath,
-    /// The value there that makes an admin.
+    /// The value of the claim for an admin.
     pub(super) admin_value: String,
-    /// The value there that makes a viewer.
+    /// The value of the claim for a viewer.
     pub(super) viewer_value: String,
-    /// Where its keys are.
+    /// Where the issuer publishes its keys.
     pub(super) keys_at: KeysAt,
-    /// For how long its tokens may be good.
+    /// The longest validity of its tokens, in seconds.
     pub(super) token_seconds_max: u32,
 }
 
-/// Which tenant a token is of.
+/// How to find the tenant of a token.
 #[derive(Clone, Debug)]
 pub(super) enum TenantSource {
-    /// Always this one.
+    /// Always this tenant.
     Fixed {
         tenant_id: TenantId,
-        /// The claim that must not name another.
+        /// The claim that must not name another tenant.
         claim: ClaimPath,
-        /// Whether it must name this one.
+        /// Whether the claim is required.
         is_required: bool,
     },
-    /// The one that a claim names.
+    /// The tenant that a claim names.
     Claimed(ClaimPath),
 }
 
-/// Where the keys of an issuer are.
+/// Where an issuer publishes its keys.
 #[derive(Clone, Debug)]
 pub(super) enum KeysAt {
-    /// Where this document says.
+    /// At the URL in this discovery document.
     Discovery(WebUrl),
     Jwks(WebUrl),
 }
 
-/// The name of a claim; a dot leads into an object.
+/// The name of a claim. A dot leads into an object.
 #[derive(Clone, Debug)]
 pub(super) struct ClaimPath(String);
 
 impl ClaimPath {
-    /// The claim, if it is there. One whose own name has the dots is found first: some issuers
-    /// name theirs by URLs.
+    /// The claim, if present.
+    ///
+    /// A claim whose own name contains the dots is found first, because some issuers use URLs as
+    /// names.
     pub(super) fn find<'a>(&self, claims: &'a Map<String, Value>) -> Option<&'a Value> {
         if let Some(value) = claims.get(&self.0) {
             return Some(value);
@@ -77,7 +79,7 @@ impl ClaimPath {
     }
 }
 
-/// An issuer as it is written, in the file or in the environment.
+/// An issuer as it is written in the configuration.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct IssuerEntry {
@@ -106,8 +108,7 @@ fn viewer_value() -> String {
     "viewer".to_owned()
 }
 
-/// Reads a JSON list of issuers, whose tokens may be good for so long; nothing at all is an empty
-/// one.
+/// Reads the JSON list of issuers. An empty text is an empty list.
 ///
 /// # Errors
 /// What is wrong and where, as the rest of a sentence.
@@ -122,7 +123,7 @@ pub(crate) fn read_issuers(
     let written: Vec<IssuerEntry> =
         serde_path_to_error::deserialize(&mut reader).map_err(|error| {
             let said = error.inner().to_string();
-            // The line is that of a text which nobody wrote in this form.
+            // The line number would refer to the JSON and not to the file that the operator wrote.
             let said = said.split(" at line ").next().unwrap_or_default();
             format!("is wrong at {}: {said}", error.path())
         })?;
@@ -141,7 +142,7 @@ pub(crate) fn read_issuers(
     checked.collect()
 }
 
-/// What is wrong with which field.
+/// The wrong field, and what is wrong with it.
 type Problem = (&'static str, &'static str);
 
 fn checked(written: IssuerEntry, token_seconds_max: u32) -> Result<IssuerConfig, Problem> {
@@ -219,7 +220,7 @@ mod tests {
         })
     }
 
-    /// What is said about a list whose second issuer has another value.
+    /// Checks the error for a list whose second issuer has another value.
     #[track_caller]
     fn check(name: &str, value: Value, expected: &str) {
         let mut issuer = written();

@@ -1,4 +1,4 @@
-//! The public keys of an issuer, as its JWKS lists them.
+//! The public keys of an issuer as published in its JWKS.
 
 use std::sync::Arc;
 
@@ -9,33 +9,33 @@ use serde_json::Value;
 
 use super::signature::{Algorithm, POINT_BYTES, VerifyingKey};
 
-/// The largest JWKS.
+/// The largest JWKS in bytes.
 pub(super) const JWKS_BYTES_MAX: usize = 256 * 1024;
-/// Keys of one issuer.
+/// The most keys of one issuer.
 const KEYS_MAX: usize = 100;
 
-/// A key that signatures can be verified with, and the id by which tokens name it.
+/// A public key, and the id by which tokens refer to it.
 pub(super) struct PublicKey {
     id: Option<String>,
     pub(super) verifying: VerifyingKey,
 }
 
-/// The keys of an issuer that can be used.
+/// The usable keys of an issuer.
 #[derive(Clone, Default)]
 pub(super) struct KeySet(Arc<[Arc<PublicKey>]>);
 
-/// A JWKS as it comes.
+/// A JWKS as received.
 #[derive(Deserialize)]
 pub(super) struct Jwks {
     keys: Vec<Value>,
 }
 
-/// An issuer lists more keys than are kept.
+/// The JWKS lists more keys than Bursar keeps.
 #[derive(Debug, thiserror::Error)]
 #[error("the JWKS has more than {KEYS_MAX} keys")]
 pub(super) struct TooManyKeys;
 
-/// What is read of a key; private parts and certificates are passed over.
+/// The fields of a key that are read. Private parts and certificates are ignored.
 #[derive(Deserialize)]
 struct Jwk {
     kty: String,
@@ -52,8 +52,7 @@ struct Jwk {
 }
 
 impl KeySet {
-    /// Takes the keys that can be used. Others are passed over: an issuer may have keys for others,
-    /// of kinds that are not known here.
+    /// Keeps the usable keys. Keys of unknown types or for other uses are ignored.
     ///
     /// # Errors
     /// [`TooManyKeys`].
@@ -65,7 +64,8 @@ impl KeySet {
         Ok(Self(written.filter_map(|key| public_key(&key)).map(Arc::new).collect()))
     }
 
-    /// The key that a token names. One that names none is meant for the only key there is.
+    /// The key that a token refers to. A token without a key id is matched if there is only one
+    /// key.
     pub(super) fn find(&self, id: Option<&str>, algorithm: Algorithm) -> Option<Arc<PublicKey>> {
         let found = match (id, &*self.0) {
             (None, [only]) => Some(only),
@@ -77,7 +77,6 @@ impl KeySet {
         found.filter(|key| key.verifying.algorithm() == algorithm).map(Arc::clone)
     }
 
-    /// How many there are.
     pub(super) fn len(&self) -> usize {
         self.0.len()
     }
@@ -106,7 +105,7 @@ fn bytes(text: Option<&str>) -> Option<Vec<u8>> {
     URL_SAFE_NO_PAD.decode(text?).ok()
 }
 
-/// A coordinate or a point, whole.
+/// The bytes of a coordinate or point, if it has the right length.
 fn point(text: Option<&str>) -> Option<[u8; POINT_BYTES]> {
     bytes(text)?.try_into().ok()
 }

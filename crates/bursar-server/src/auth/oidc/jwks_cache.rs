@@ -1,9 +1,9 @@
-//! The keys of an issuer as they are held here: fetched when they are needed, for a while.
+//! The cached keys of an issuer, fetched on demand.
 //!
-//! A key that an issuer takes back is refused after five minutes, unless the issuer does not
-//! answer: then the last keys that it told go on for a day, so that its outage is not one of this
-//! server. A token that names a key which is not held asks for a fetch, but not more often than
-//! every ten seconds, however many such tokens come.
+//! A key that the issuer withdraws is refused after five minutes. If the issuer does not answer,
+//! the last keys stay valid for a day, so that its outage does not become an outage of this server.
+//! A token with an unknown key id triggers a fetch, at most every ten seconds however many such
+//! tokens arrive.
 
 use std::sync::Arc;
 
@@ -18,15 +18,15 @@ use super::signature::Algorithm;
 use crate::http::outbound::{Outbound, OutboundError, WebUrl};
 use crate::jobs::background::TaskFailed;
 
-/// How long keys are used without looking for others.
+/// The age up to which keys are used without a refresh.
 const FRESH_SECONDS: u64 = 4 * 60;
-/// How long keys are used without waiting for others.
+/// The age from which a request waits for a refresh.
 const LIFE_SECONDS: u64 = 5 * 60;
-/// How long keys are used while their issuer does not answer.
+/// The age up to which keys are used while the issuer does not answer.
 const OUTAGE_SECONDS: u64 = 24 * 3_600;
 /// The shortest time between two fetches.
 const FETCH_EVERY_SECONDS: u64 = 10;
-/// The largest discovery document.
+/// The largest discovery document in bytes.
 const DISCOVERY_BYTES_MAX: usize = 64 * 1024;
 
 /// The keys of one issuer.
@@ -35,30 +35,30 @@ pub(super) struct JwksCache {
     keys_at: KeysAt,
     outbound: Arc<Outbound>,
     held: RwLock<CachedKeys>,
-    /// Locked by the task that fetches.
+    /// Held by the task that fetches.
     fetching: Arc<Mutex<()>>,
 }
 
-/// What is known, and since when.
+/// The cached keys and their age.
 #[derive(Clone, Default)]
 struct CachedKeys {
     keys: KeySet,
     fetched_at: Option<Timestamp>,
     tried_at: Option<Timestamp>,
-    /// Whether the last try failed.
+    /// Whether the last fetch failed.
     has_failed: bool,
 }
 
-/// What can be done with what is held.
+/// How old the cached keys are.
 enum Age {
     Fresh,
-    /// Used, while others are fetched.
+    /// Usable, while a refresh runs in the background.
     Ageing,
-    /// Not used before it was tried to fetch others.
+    /// Usable only if a refresh fails.
     Over,
 }
 
-/// Why a token's key is not there.
+/// Why the key of a token was not found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum KeyNotFound {
     /// The issuer has no such key.
@@ -67,7 +67,7 @@ pub(super) enum KeyNotFound {
     Unavailable,
 }
 
-/// Why keys cannot be fetched, in words for the log.
+/// Why keys could not be fetched, for the log.
 #[derive(Debug, thiserror::Error)]
 enum FetchError {
     #[error("{0} cannot be read")]
@@ -80,7 +80,7 @@ enum FetchError {
     TooManyKeys(#[from] TooManyKeys),
 }
 
-/// What is read of an issuer's discovery document.
+/// The field of the discovery document that is read.
 #[derive(Deserialize)]
 struct Discovery {
     issuer: String,
@@ -116,7 +116,7 @@ impl CachedKeys {
     }
 }
 
-/// Whole seconds between two instants, whichever is first: clocks may be set back.
+/// The seconds between two times in either order: a clock may be set back.
 fn seconds_between(one: Timestamp, other: Timestamp) -> u64 {
     one.micros().abs_diff(other.micros()) / 1_000_000
 }
@@ -127,12 +127,12 @@ impl JwksCache {
         Self { issuer, keys_at, outbound, held, fetching }
     }
 
-    /// Fetches, unless it was done a moment ago.
+    /// Fetches the keys unless that happened a moment ago.
     pub(super) async fn fetch_first(self: &Arc<Self>, now: Timestamp) {
         let _ = self.fetch_or_wait(now).await;
     }
 
-    /// The key that a token names.
+    /// Finds the key that a token refers to.
     ///
     /// # Errors
     /// [`KeyNotFound`].
@@ -154,17 +154,17 @@ impl JwksCache {
         if let Some(key) = held.find(id, algorithm, now) {
             return Ok(key);
         }
-        // The issuer may have a new one.
+        // The issuer may have published a new key.
         let held = self.fetch_or_wait(now).await;
         let missing = if held.has_failed { KeyNotFound::Unavailable } else { KeyNotFound::Unknown };
         held.find(id, algorithm, now).ok_or(missing)
     }
 
-    /// What is held after a fetch, which one of all who wait for it has made.
+    /// The cached keys after a fetch. Concurrent callers share one fetch.
     async fn fetch_or_wait(self: &Arc<Self>, now: Timestamp) -> CachedKeys {
         let fetching = Arc::clone(&self.fetching).lock_owned().await;
         if self.held.read().may_fetch(now) {
-            // In a task of its own: a client that goes away ends nothing that others wait for.
+            // A separate task: a client that disconnects must not cancel a fetch others wait for.
             let fetched = tokio::spawn(Arc::clone(self).fetch(now, fetching)).await;
             if let Err(error) = fetched.map_err(TaskFailed::from) {
                 tracing::error!(%error, "the keys of an issuer were not fetched");
@@ -173,7 +173,7 @@ impl JwksCache {
         self.held.read().clone()
     }
 
-    /// Fetches while nobody waits, unless someone does it already.
+    /// Starts a fetch in the background unless one is running.
     fn fetch_in_background(self: &Arc<Self>, now: Timestamp) {
         let Ok(fetching) = Arc::clone(&self.fetching).try_lock_owned() else { return };
         if self.held.read().may_fetch(now) {
@@ -198,7 +198,7 @@ impl JwksCache {
                 held.keys = keys;
                 held.fetched_at = Some(now);
             }
-            // Told once, not at every try.
+            // Logged once, not at every attempt.
             Err(error) if !had_failed => {
                 let error = &error as &dyn std::error::Error;
                 let issuer = &self.issuer;

@@ -1,9 +1,9 @@
-//! People of tenants, who prove themselves with the token of an issuer that the operator trusts.
+//! Authentication of people by the tokens of OpenID Connect issuers.
 //!
-//! A token is read (token.rs), its issuer is found among those that were configured (issuers.rs),
-//! its key among those that the issuer publishes (jwks_cache.rs, jwk.rs), its signature is verified
-//! (signature.rs), and only then what it claims is looked at (claims.rs). An issuer that was not
-//! configured is never asked anything. Deliberately absent: sessions, and signing.
+//! A token is parsed (token.rs), its issuer is looked up in the configuration (issuers.rs) and its
+//! key among the issuer's keys (jwks_cache.rs, jwk.rs). Its claims (claims.rs) are read only after
+//! the signature was verified (signature.rs). No request goes to an issuer that is not configured.
+//! Deliberately absent: sessions, and signing.
 
 mod claims;
 mod issuers;
@@ -28,7 +28,7 @@ use jwks_cache::{JwksCache, KeyNotFound};
 pub use person::{Person, PersonError};
 pub use refusal::TokenRefusal;
 
-/// The issuers that are trusted.
+/// The trusted issuers.
 #[derive(Default)]
 pub struct Issuers(HashMap<String, Issuer>);
 
@@ -38,7 +38,6 @@ struct Issuer {
 }
 
 impl Issuers {
-    /// Trusts these, and asks them through this client.
     pub fn new(configs: Vec<IssuerConfig>, outbound: Outbound) -> Self {
         let outbound = Arc::new(outbound);
         let trusted = configs.into_iter().map(|config| {
@@ -49,13 +48,14 @@ impl Issuers {
         Self(trusted.collect())
     }
 
-    /// Fetches the keys of all issuers, so that the log of the start tells of one that does not
-    /// answer and the first person does not wait.
+    /// Fetches the keys of all issuers.
+    ///
+    /// At startup this logs an issuer that does not answer, and spares the first person the wait.
     pub async fn fetch_keys(&self, now: Timestamp) {
         join_all(self.0.values().map(|issuer| issuer.keys.fetch_first(now))).await;
     }
 
-    /// Who a token proves, at this instant.
+    /// Verifies a token and returns its person.
     ///
     /// # Errors
     /// [`PersonError`].

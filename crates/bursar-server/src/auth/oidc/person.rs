@@ -1,30 +1,29 @@
-//! Whom a token proves, and why it proves nobody.
+//! The person that a token authenticates, and why a token is rejected.
 
 use bursar_core::{TenantId, Timestamp};
 
 use super::refusal::TokenRefusal;
 use crate::auth::access::Role;
 
-/// A person of a tenant, as an issuer's token proves.
+/// A person of a tenant, as authenticated by an issuer's token.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Person {
     pub tenant_id: TenantId,
-    /// Who they are to their issuer.
+    /// The subject (`sub`) at the issuer.
     pub subject: String,
     pub issuer: String,
-    /// What they may.
     pub role: Role,
-    /// From when on their token proves nothing more.
+    /// When the token expires.
     pub expires_at: Timestamp,
 }
 
-/// Why a token proves nobody.
+/// Why a token authenticates no one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum PersonError {
-    /// It is refused.
+    /// The token is refused.
     #[error("The token is refused: {0}.")]
     Refused(#[from] TokenRefusal),
-    /// Its issuer does not say what its keys are.
+    /// The issuer's keys are not available.
     #[error("The keys of the token's issuer cannot be fetched.")]
     KeysUnavailable,
 }

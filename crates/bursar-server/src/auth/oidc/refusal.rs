@@ -1,49 +1,50 @@
-//! What is wrong with a token.
+//! Why a token is refused.
 
-/// What is wrong with a token, in words for whoever presents it. They quote nothing of it, and
-/// tell nothing of tenants.
+/// Why a token is refused, as a text for the client.
+///
+/// The texts quote nothing from the token and reveal nothing about tenants.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum TokenRefusal {
-    /// It is not a token, or one that says two things.
+    /// The text is not a signed token, or contains a duplicate name.
     #[error("it is not a signed token of three parts and at most 8 KiB")]
     Malformed,
-    /// It is signed in another way, or not at all.
+    /// The algorithm is not supported.
     #[error("its algorithm is none of RS256, ES256 and EdDSA")]
     Algorithm,
-    /// It must be understood in a way that nobody does here.
+    /// The header requires an extension that Bursar does not know.
     #[error("it has a critical header (crit)")]
     Critical,
-    /// Nobody here trusts its issuer.
+    /// The issuer is not configured.
     #[error("its issuer (iss) is not trusted here")]
     Issuer,
-    /// Its key is not there, or not for its algorithm.
+    /// The key is unknown or does not fit the algorithm.
     #[error("its key (kid) is none of its issuer's")]
     Key,
-    /// It was changed, or signed by someone else.
+    /// The signature does not match.
     #[error("its signature is wrong")]
     Signature,
-    /// It is for someone else.
+    /// The audience is another one.
     #[error("it is meant for someone else (aud)")]
     Audience,
-    /// Its time is over.
+    /// The token has expired.
     #[error("it has expired (exp)")]
     Expired,
-    /// Its time has not come.
+    /// The token is not valid yet.
     #[error("it is not good yet (nbf)")]
     NotYet,
-    /// It is good for too long.
+    /// The validity period is too long.
     #[error("it is good for longer than {0} seconds (exp, iat), which this server does not take")]
     Lifetime(u32),
-    /// Its person is named like a key, and names are kept.
+    /// The subject looks like a key, and subjects are stored.
     #[error("its subject (sub) looks like a key, and no key is kept as a name")]
     Subject,
-    /// A claim is not what it has to be.
+    /// A claim is missing or has the wrong type.
     #[error("its claim {0} is missing or not of its type")]
     Claim(&'static str),
-    /// It does not say what its person may.
+    /// The token names no role.
     #[error("it names no role")]
     Role,
-    /// It names no tenant, or one that its issuer does not speak for.
+    /// The token names no tenant, or one that its issuer may not authenticate for.
     #[error("it names no tenant that its issuer speaks for")]
     Tenant,
 }

@@ -1,8 +1,8 @@
-//! Signatures of tokens, verified by ring.
+//! Verification of token signatures with ring.
 //!
-//! A key verifies by the one algorithm that its type and curve have, whatever a token says. A public
-//! key is never taken for a shared secret, which would let everyone sign. Deliberately absent:
-//! signing. Nothing is ever signed here.
+//! A key verifies only with the algorithm of its own type and curve, whatever the token says. A
+//! public key is never used as a shared secret, which would let anyone sign. Deliberately absent:
+//! signing.
 
 use std::ops::RangeInclusive;
 
@@ -13,12 +13,12 @@ use ring::signature::{
 
 use super::refusal::TokenRefusal;
 
-/// Bits of an RSA modulus: fewer are broken, more only cost time.
+/// The accepted sizes of an RSA modulus in bits. Shorter keys are weak, longer ones slow.
 const RSA_BITS: RangeInclusive<usize> = 2_048..=8_192;
-/// Bytes of a coordinate on P-256, and of a point on Ed25519.
+/// The bytes of a P-256 coordinate and of an Ed25519 point.
 pub(super) const POINT_BYTES: usize = 32;
 
-/// How a token is signed. The list is fixed: what is not in it proves nothing.
+/// The supported algorithms. All others are refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Algorithm {
     /// RSASSA-PKCS1-v1_5 with SHA-256.
@@ -28,12 +28,12 @@ pub(super) enum Algorithm {
     EdDsa,
 }
 
-/// A public key, of a type and size that one algorithm has.
+/// A public key of a type that implies one algorithm.
 pub(super) struct VerifyingKey(KeyMaterial);
 
 enum KeyMaterial {
     Rsa(RsaPublicKeyComponents<Vec<u8>>),
-    /// An uncompressed point.
+    /// The uncompressed point.
     P256(Vec<u8>),
     Ed25519([u8; POINT_BYTES]),
 }
@@ -41,7 +41,7 @@ enum KeyMaterial {
 impl Algorithm {
     const ALL: [Self; 3] = [Self::Rs256, Self::Es256, Self::EdDsa];
 
-    /// The algorithm of this name in a token's header or in a key.
+    /// The algorithm with this name in a token's header or in a key.
     pub(super) fn named(name: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|algorithm| algorithm.as_str() == name)
     }
@@ -56,7 +56,7 @@ impl Algorithm {
 }
 
 impl VerifyingKey {
-    /// An RSA key of its modulus and exponent, unless the modulus is too short or too long.
+    /// An RSA key, unless its modulus is too short or too long.
     pub(super) fn rsa(modulus: &[u8], exponent: &[u8]) -> Option<Self> {
         let (n, e) = (number(modulus)?, number(exponent)?);
         let bits = n.len() * 8 - n.first()?.leading_zeros() as usize;
@@ -64,7 +64,7 @@ impl VerifyingKey {
         RSA_BITS.contains(&bits).then_some(Self(KeyMaterial::Rsa(components)))
     }
 
-    /// A key on P-256 of its coordinates.
+    /// A key on P-256.
     pub(super) fn p256(x: &[u8; POINT_BYTES], y: &[u8; POINT_BYTES]) -> Self {
         Self(KeyMaterial::P256([&[4], x.as_slice(), y.as_slice()].concat()))
     }
@@ -74,7 +74,7 @@ impl VerifyingKey {
         Self(KeyMaterial::Ed25519(point))
     }
 
-    /// The only algorithm by which this key verifies.
+    /// The only algorithm that this key verifies.
     pub(super) const fn algorithm(&self) -> Algorithm {
         match self.0 {
             KeyMaterial::Rsa(_) => Algorithm::Rs256,
@@ -83,10 +83,10 @@ impl VerifyingKey {
         }
     }
 
-    /// Checks that the owner of this key signed a message.
+    /// Verifies the signature of a message.
     ///
     /// # Errors
-    /// [`TokenRefusal::Signature`], also when the key is none that ring takes.
+    /// [`TokenRefusal::Signature`], also for a key that ring rejects.
     pub(super) fn verify(&self, message: &[u8], signature: &[u8]) -> Result<(), TokenRefusal> {
         let verified = match &self.0 {
             KeyMaterial::Rsa(key) => key.verify(&RSA_PKCS1_2048_8192_SHA256, message, signature),
@@ -101,7 +101,9 @@ impl VerifyingKey {
     }
 }
 
-/// The bytes of a number without zeros in front, which some issuers write as a sign and ring refuses.
+/// The bytes of an integer without leading zeros.
+///
+/// Some issuers write a leading zero as a sign, which ring rejects.
 fn number(bytes: &[u8]) -> Option<&[u8]> {
     let start = bytes.iter().position(|byte| *byte != 0)?;
     bytes.get(start..)
@@ -114,7 +116,7 @@ mod tests {
 
     use super::*;
 
-    /// The claims of the examples in RFC 7515.
+    /// The claims in the examples of RFC 7515.
     const CLAIMS: &str = "eyJpc3MiOiJqb2UiLA0KICJleHAiOjEzMDA4MTkzODAsDQogImh0dHA6Ly9leGFtcGxlLmNv\
         bS9pc19yb290Ijp0cnVlfQ";
     /// RFC 7515, A.2.
@@ -145,7 +147,7 @@ mod tests {
         bytes(text).try_into().expect("a point")
     }
 
-    /// A key, what it signed and the signature.
+    /// A key, a message and its signature.
     fn examples() -> [(VerifyingKey, String, Vec<u8>); 3] {
         let rsa = VerifyingKey::rsa(&bytes(RSA_MODULUS), &[1, 0, 1]).expect("2,048 bits");
         let p256 = VerifyingKey::p256(&point(P256_X), &point(P256_Y));

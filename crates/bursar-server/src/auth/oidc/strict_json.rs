@@ -1,14 +1,14 @@
-//! JSON objects in which no name comes twice.
+//! JSON objects without duplicate names.
 //!
-//! Readers differ on which of two members counts. A token that says two things is refused, at
-//! whatever depth, so that nobody takes one and checks the other.
+//! Parsers differ on which duplicate counts. A token that contains one, at any depth, is refused,
+//! so that no component checks one value and another uses the other.
 
 use std::fmt;
 
 use serde::de::{Deserialize, Deserializer, Error, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Number, Value};
 
-/// An object in which no name comes twice, nor in what is inside of it.
+/// An object without duplicate names at any depth.
 #[derive(Debug)]
 pub(super) struct StrictObject(pub(super) Map<String, Value>);
 

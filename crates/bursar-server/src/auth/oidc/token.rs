@@ -1,5 +1,4 @@
-//! A token as it is presented: three parts, of which the first two are read before the third
-//! proves them.
+//! Parsing of a token: the header and claims are read before the signature verifies them.
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -11,28 +10,29 @@ use super::refusal::TokenRefusal;
 use super::signature::Algorithm;
 use super::strict_json::StrictObject;
 
-/// The longest token.
+/// The longest token in bytes.
 const TOKEN_BYTES_MAX: usize = 8 * 1024;
-/// Registered parameters of a header that are text (RFC 7515, 7516 and 8555). None is used here, and
-/// one of another type is a sign of a token that is not what it seems.
+/// Registered header parameters that are strings (RFC 7515, 7516 and 8555).
+///
+/// Bursar uses none of them. One of another type shows that the token is malformed.
 const TEXT_PARAMETERS: [&str; 10] =
     ["typ", "cty", "jku", "x5u", "x5t", "x5t#S256", "enc", "zip", "url", "nonce"];
 
-/// A token that was read and not verified. Nothing in it is true yet.
+/// A token that was parsed but not verified. Do not trust its fields yet.
 pub(super) struct UnverifiedToken<'a> {
-    /// The header and the claims, as they were signed.
+    /// The signed text: header and claims.
     signed: &'a str,
     signature: &'a str,
     claims: Map<String, Value>,
-    /// How it says it is signed.
+    /// The algorithm that the header names.
     pub(super) algorithm: Algorithm,
-    /// The key that it names.
+    /// The key id that the header names.
     pub(super) key_id: Option<String>,
-    /// The issuer that it names.
+    /// The issuer that the claims name.
     pub(super) issuer: String,
 }
 
-/// Reads what is needed to find the key of a token.
+/// Parses what is needed to find the key.
 ///
 /// # Errors
 /// [`TokenRefusal`].
@@ -70,7 +70,7 @@ pub(super) fn read(text: &str) -> Result<UnverifiedToken<'_>, TokenRefusal> {
     })
 }
 
-/// Whether the registered parameters of a header are of their types.
+/// Whether registered header parameters have their proper types.
 fn has_types(header: &Map<String, Value>) -> bool {
     let is_or_absent = |name: &str, is: fn(&Value) -> bool| {
         header.get(name).is_none_or(|value| value.is_null() || is(value))
@@ -92,13 +92,13 @@ fn bytes(text: &str) -> Result<Vec<u8>, TokenRefusal> {
 }
 
 impl UnverifiedToken<'_> {
-    /// What the token claims, when this key proves that its issuer says so.
+    /// The claims, once this key has verified the signature.
     ///
     /// # Errors
     /// [`TokenRefusal`].
     pub(super) fn verify(self, key: &PublicKey) -> Result<Claims, TokenRefusal> {
         let Self { signed, signature, claims, algorithm, key_id: _, issuer: _ } = self;
-        // The key was found by its algorithm; nothing may verify by another.
+        // The key was looked up by its algorithm; verify with no other.
         if key.verifying.algorithm() != algorithm {
             return Err(TokenRefusal::Key);
         }

@@ -1,4 +1,4 @@
-//! Requests to Bursar in someone's name, and the data of its answers.
+//! Sends requests to Bursar with one credential, and reads the data of the responses.
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -17,31 +17,31 @@ use crate::config::data_dir::{OPERATOR_TOKEN, read_secret};
 use crate::config::database::Database;
 use crate::config::settings::Config;
 
-/// Rows asked for at once.
+/// The rows of one page.
 const PAGE: usize = 100;
 
-/// Which server, and in whose name.
+/// The server and the credential.
 #[derive(Args)]
 pub struct ServerArgs {
-    /// The server, when it is not the one of the data folder.
+    /// The URL of the server, if it is not the one on the data folder
     #[arg(long, value_name = "URL", env = "BURSAR_URL", global = true)]
     pub url: Option<String>,
-    /// An API key; without it the operator's token is used.
+    /// An API key. Defaults to the operator's token
     #[arg(long, value_name = "KEY", env = "BURSAR_API_KEY", hide_env_values = true, global = true)]
     pub api_key: Option<String>,
-    /// The data folder, over BURSAR_DATA_DIR.
+    /// The data folder. Overrides BURSAR_DATA_DIR
     #[arg(long, value_name = "FOLDER", global = true)]
     pub data_dir: Option<PathBuf>,
-    /// sqlite:<path> or postgres://..., over BURSAR_DATABASE.
+    /// sqlite:<path> or postgres://... Overrides BURSAR_DATABASE
     #[arg(long, value_name = "URL", global = true)]
     pub database: Option<String>,
 }
 
-/// Sends requests to Bursar in someone's name.
+/// A client of Bursar's API with one credential.
 pub struct ApiClient {
     transport: Transport,
     credential: Credential,
-    /// The tenant of the requests; an API key has its own.
+    /// The tenant that requests name. An API key implies its own.
     pub(super) tenant: Option<String>,
 }
 
@@ -51,7 +51,7 @@ enum Transport {
     InProcess(Box<InProcessServer>),
 }
 
-/// What proves who calls, and where it comes from.
+/// The credential, and where it was found.
 struct Credential {
     secret: Secret,
     origin: CredentialOrigin,
@@ -83,10 +83,10 @@ struct MetaData {
 }
 
 impl ApiClient {
-    /// Does work with an open transport, and closes it, so that everything is stored when this returns.
+    /// Opens a client, runs `work` with it, and closes it, so that everything is stored on return.
     ///
     /// # Errors
-    /// What the work says, or a [`ClientError`] when there is no way.
+    /// Errors of `work`, or a [`ClientError`] if Bursar cannot be reached.
     pub fn with<T, E: From<ClientError>>(
         config: &Config,
         access: &ServerArgs,
@@ -125,7 +125,7 @@ impl ApiClient {
         }
     }
 
-    /// The server on a data folder, or the folder itself.
+    /// Connects to the server on a data folder, or serves the folder in this process.
     fn open_file(config: &Config, path: &Path) -> Result<Self, ClientError> {
         let shown = path.display();
         match path.try_exists() {
@@ -141,7 +141,7 @@ impl ApiClient {
                 return Err(ClientError::new(format!("cannot look at {shown} ({error}): {owner}")));
             }
         }
-        // Asked before anything is opened, which would make secrets that are missing.
+        // Checked first: opening the folder would create missing secrets.
         let in_use = SqliteStore::is_in_use(path);
         if in_use.map_err(|error| ClientError::new(error.to_string()))? {
             let server = RunningServer::new(config, None);
@@ -158,13 +158,12 @@ impl ApiClient {
         Ok(Self { transport: Transport::InProcess(Box::new(server)), credential, tenant: None })
     }
 
-    /// Whether the operator's token proves who calls, which may act for every tenant.
+    /// Whether the credential is the operator's token, which may act on every tenant.
     pub(super) const fn is_operator(&self) -> bool {
         !matches!(self.credential.origin, CredentialOrigin::ApiKey)
     }
 
-    /// Whether what is asked may be busy or away for a moment: a server, or a database that this
-    /// process does not have to itself.
+    /// Whether Bursar may be unavailable for a moment: a server, or a shared database.
     pub fn may_be_unavailable(&self) -> bool {
         match &self.transport {
             Transport::Running(_) => true,
@@ -172,15 +171,15 @@ impl ApiClient {
         }
     }
 
-    /// Sends a request and answers whatever comes back.
+    /// Sends a request and returns the response, whatever it says.
     ///
     /// # Errors
-    /// [`ClientError`] when nothing comes back.
+    /// [`ClientError`] if there is no response.
     pub fn send(&self, method: &str, path: &str, body: Option<&str>) -> Result<Reply, ClientError> {
         self.send_to(method, &format!("/api/v1{path}"), body)
     }
 
-    /// The same to a path that is not one of the API's.
+    /// Like [`Self::send`], for a path outside the API's base path.
     fn send_to(&self, method: &str, path: &str, body: Option<&str>) -> Result<Reply, ClientError> {
         let mut request = self.request(method);
         if body.is_some() {
@@ -192,7 +191,7 @@ impl ApiClient {
         }
     }
 
-    /// Sends a request to a route of the operator and answers the data of its success.
+    /// Sends a request to a route of the operator and returns the data of its success.
     ///
     /// # Errors
     /// [`ClientError`].
@@ -208,7 +207,7 @@ impl ApiClient {
         Ok(data)
     }
 
-    /// A request in this name.
+    /// Starts a request with the credential.
     fn request(&self, method: &str) -> Builder {
         let bearer = Secret::new(format!("Bearer {}", self.credential.secret.expose()));
         let request =
@@ -219,10 +218,10 @@ impl ApiClient {
         }
     }
 
-    /// Asks for a file and writes it as it comes; answers how many bytes it has.
+    /// Downloads a file. Returns the number of bytes.
     ///
     /// # Errors
-    /// [`ClientError`], also when the file breaks off or cannot be written.
+    /// [`ClientError`], also if the download breaks off or cannot be written.
     pub fn fetch(&self, path: &str, to: &mut dyn Write) -> Result<u64, ClientError> {
         let request = self.request("GET");
         let path = format!("/api/v1{path}");
@@ -233,7 +232,7 @@ impl ApiClient {
         fetched.map_err(|reply| self.failure(&reply))
     }
 
-    /// Sends a request and answers the data of its success.
+    /// Sends a request and returns the data of its success.
     ///
     /// # Errors
     /// [`ClientError`].
@@ -248,7 +247,7 @@ impl ApiClient {
         Ok(data)
     }
 
-    /// The same of a path outside of the API's base, without a body.
+    /// Like [`Self::ask`], for a path outside the API's base path and without a body.
     ///
     /// # Errors
     /// [`ClientError`].
@@ -258,7 +257,7 @@ impl ApiClient {
         Ok(data)
     }
 
-    /// All rows of a list, page after page.
+    /// Reads all rows of a list, page by page.
     ///
     /// # Errors
     /// [`ClientError`].
@@ -279,7 +278,7 @@ impl ApiClient {
         }
     }
 
-    /// The data of a success, and whether there is more; or the failure.
+    /// The data of a success and whether there is another page, or the error.
     fn read(&self, reply: &Reply) -> Result<(Box<RawValue>, bool), ClientError> {
         let envelope: Envelope =
             serde_json::from_str(&reply.text).map_err(|_| self.not_understood(reply))?;
@@ -291,7 +290,7 @@ impl ApiClient {
         envelope.data.map(|data| (data, has_more)).ok_or_else(|| self.not_understood(reply))
     }
 
-    /// The sentence of a failure, when a reply is one.
+    /// The error that a failed response describes.
     pub fn failure(&self, reply: &Reply) -> ClientError {
         self.read(reply).err().unwrap_or_else(|| self.not_understood(reply))
     }
@@ -304,7 +303,7 @@ impl ApiClient {
         ClientError::new(format!("{who} answered {}, and not as bursar does", reply.status))
     }
 
-    /// Where the credential comes from that was not accepted.
+    /// A hint where the rejected credential was found.
     fn hint(&self) -> String {
         match &self.credential.origin {
             CredentialOrigin::ApiKey => {
@@ -323,10 +322,10 @@ impl ApiClient {
     }
 }
 
-/// A path of segments that come from the command line, and must each stay one segment.
+/// Builds a path of segments from the command line. Each stays one segment.
 ///
 /// # Errors
-/// [`ClientError`] for what can be no id.
+/// [`ClientError`] for a text that cannot be an id.
 pub fn path(segments: &[&str]) -> Result<String, ClientError> {
     let mut path = String::new();
     for segment in segments {
@@ -340,8 +339,9 @@ pub fn path(segments: &[&str]) -> Result<String, ClientError> {
     Ok(path)
 }
 
-/// The operator's token: the configured one, or the one in the data folder, which no server but its
-/// own, or one of this machine, is to see.
+/// The operator's token, from the configuration or the data folder.
+///
+/// It is sent only to the folder's own server or to this machine.
 fn operator_credential(config: &Config) -> Result<Credential, ClientError> {
     if let Some(token) = &config.operator_token {
         let secret = Secret::new(token.expose().to_owned());

@@ -1,4 +1,4 @@
-//! Tenants and integrations by their ids or by their names, whichever the command line was given.
+//! Finds tenants and integrations by id or by name.
 
 use bursar_core::{IntegrationId, ParseIdError, TenantId};
 use serde::Deserialize;
@@ -13,10 +13,10 @@ struct Named {
 }
 
 impl ApiClient {
-    /// Selects the tenant of all further requests, by its id or by its name.
+    /// Selects the tenant of all further requests, by id or by name.
     ///
     /// # Errors
-    /// [`ClientError`] when there is none or several of that name, or when one must be named.
+    /// [`ClientError`] if the name is unknown or ambiguous, or if a tenant is required.
     pub fn select_tenant(&mut self, tenant: Option<&str>) -> Result<(), ClientError> {
         self.tenant = match tenant {
             Some(named) => Some(self.find_tenant(named)?),
@@ -30,10 +30,10 @@ impl ApiClient {
         Ok(())
     }
 
-    /// The id of a tenant that is named by its id or by its name.
+    /// The id of a tenant that is given by id or by name.
     ///
     /// # Errors
-    /// [`ClientError`] when there is none or several of that name.
+    /// [`ClientError`] if the name is unknown or ambiguous.
     pub fn find_tenant(&self, named: &str) -> Result<String, ClientError> {
         let is_operator = self.is_operator();
         match TenantId::parse(named) {
@@ -59,10 +59,10 @@ impl ApiClient {
         unique(self, "/tenants", "tenant", named)
     }
 
-    /// The id of an integration that is named by its id or by its name.
+    /// The id of an integration that is given by id or by name.
     ///
     /// # Errors
-    /// [`ClientError`] when there is none or several of that name.
+    /// [`ClientError`] if the name is unknown or ambiguous.
     pub fn find_integration(&self, named: &str) -> Result<String, ClientError> {
         match IntegrationId::parse(named) {
             Ok(_) | Err(ParseIdError::Unknown) => Ok(named.to_owned()),
@@ -71,7 +71,7 @@ impl ApiClient {
     }
 }
 
-/// The id of the only row of a list that has a name.
+/// The id of the only row of a list with this name.
 fn unique(client: &ApiClient, path: &str, noun: &str, name: &str) -> Result<String, ClientError> {
     let mut ids = Vec::new();
     for row in client.list(path)? {

@@ -1,5 +1,4 @@
-//! The store itself, served by this process for a moment: a data folder on which no server runs, or
-//! a PostgreSQL, beside whatever nodes are on it.
+//! Serves the store in this process: a data folder without a running server, or PostgreSQL.
 
 use std::io::Write;
 
@@ -40,7 +39,7 @@ impl InProcessServer {
         Secret::new(self.app.operator_token.expose().to_owned())
     }
 
-    /// Whether other processes work on the same store.
+    /// Whether other processes use the same store.
     pub(super) fn is_shared(&self) -> bool {
         self.app.database_probe.is_some()
     }
@@ -55,7 +54,7 @@ impl InProcessServer {
         self.runtime.block_on(async { read(self.call(request, path, body).await?).await })
     }
 
-    /// Writes the answer as it comes.
+    /// Writes the response body as it arrives.
     pub(super) fn fetch(
         &self,
         request: Builder,
@@ -92,7 +91,7 @@ impl InProcessServer {
         }
     }
 
-    /// Stores what was taken, and in a folder folds the log into the file.
+    /// Stores everything that was accepted. For SQLite it also moves the log into the file.
     pub(super) fn close(self) {
         self.runtime.block_on(self.app.ledger.close());
     }

@@ -1,8 +1,8 @@
-//! How the command line talks to Bursar: to a running server, or to the store itself when that is a
-//! data folder on which no server runs, or a PostgreSQL.
+//! How the command line reaches Bursar: through a running server or through the store itself.
 //!
-//! Both ways take the same HTTP requests, so that rules, audit rows and errors are the same; the
-//! store is served by this process, without a socket, for as long as the command takes.
+//! The store is used directly if it is PostgreSQL or a data folder on which no server runs. Both
+//! ways handle the same HTTP requests, so rules, audit rows and errors are the same. In the second
+//! case this process serves the store, without a socket, while the command runs.
 
 mod api_client;
 mod find_by_name;

@@ -1,23 +1,23 @@
-//! What comes back from Bursar, and what is said when nothing does.
+//! A response of Bursar, and the error when there is none.
 
 use std::time::Duration;
 
 use axum::http::HeaderMap;
 use axum::http::header::RETRY_AFTER;
 
-/// Why a command cannot be done, in words for the person at the terminal.
+/// Why a command failed, for the person at the terminal.
 #[derive(Debug, thiserror::Error)]
 pub enum ClientError {
-    /// It could not be asked for.
+    /// The request could not be made.
     #[error("{0}")]
     NotAsked(String),
-    /// The server refused it.
+    /// The server refused the request.
     #[error("{message} ({code}){hint}")]
     Refused {
-        /// The server's sentence.
+        /// The message of the server.
         message: String,
         code: String,
-        /// What the command line knows besides, or nothing.
+        /// What the command line adds to it; may be empty.
         hint: String,
     },
 }
@@ -28,25 +28,24 @@ impl ClientError {
     }
 }
 
-/// How many bytes a file has that was fetched, or what came in its place.
+/// The size of a downloaded file, or the response that came instead.
 pub(super) type Fetched = Result<u64, Reply>;
 
-/// What came back, whatever it says.
+/// A response, whatever it says.
 pub struct Reply {
-    /// The HTTP status.
     pub status: u16,
-    /// How long to wait before the same is sent again, where that is said.
+    /// How long to wait before the request is repeated, if the server says so.
     pub retry_after: Option<Duration>,
     pub text: String,
 }
 
-/// What an answer says of when to come again: in seconds, as Bursar does, or not at all.
+/// Reads `Retry-After` in seconds, the only form that Bursar sends.
 pub(super) fn retry_after(headers: &HeaderMap) -> Option<Duration> {
     let text = headers.get(RETRY_AFTER)?.to_str().ok()?;
     text.trim().parse().ok().map(Duration::from_secs)
 }
 
-/// What is said of a file that ended too early.
+/// The error for a download that broke off.
 pub(super) fn broken_off(error: impl std::fmt::Display) -> ClientError {
     ClientError::new(format!("the file is not whole: {error}"))
 }

@@ -1,4 +1,4 @@
-//! A server that runs, on this machine or another.
+//! A server that runs on this machine or elsewhere.
 
 use std::io::Write;
 use std::net::{IpAddr, SocketAddr};
@@ -13,17 +13,17 @@ use crate::config::data_dir::ADDRESS;
 use crate::config::settings::Config;
 use crate::http::connectable_address;
 
-/// How long a request may take.
+/// The longest duration of a request.
 const ANSWER_DEADLINE: Duration = Duration::from_secs(60);
 
-/// A server that listens on a socket.
+/// A server that is reached through a socket.
 pub(super) struct RunningServer {
     agent: ureq::Agent,
     url: String,
 }
 
 impl RunningServer {
-    /// The named server, or the one that runs on the data folder.
+    /// The given server, or the one that runs on the data folder.
     pub(super) fn new(config: &Config, url: Option<&str>) -> Self {
         let url = url.map_or_else(|| url_here(config), |url| trimmed(url).to_owned());
         Self { agent: agent(&url, ANSWER_DEADLINE), url }
@@ -52,7 +52,7 @@ impl RunningServer {
         Ok(Reply { status: answer.status().as_u16(), retry_after, text })
     }
 
-    /// Writes the answer as it comes, however long that takes.
+    /// Writes the response body as it arrives, however long that takes.
     pub(super) fn fetch(
         &self,
         request: Builder,
@@ -80,16 +80,16 @@ impl RunningServer {
     }
 }
 
-/// What sends requests to one server, and to no other.
+/// An HTTP client for one server.
 pub fn agent(url: &str, deadline: Duration) -> ureq::Agent {
     let mut settings = ureq::Agent::config_builder()
         .http_status_as_error(false)
-        // A credential is for the server that was named.
+        // The credential must not follow a redirect to another server.
         .max_redirects(0)
         .timeout_global(Some(deadline));
     if is_of_this_machine(url) {
-        // The certificate of a server has its public name and not this one; within the machine TLS
-        // adds nothing to what plain HTTP would be.
+        // The certificate carries the server's public name and not the local address. On the same
+        // machine TLS protects no more than plain HTTP.
         let tls = TlsConfig::builder().disable_verification(true).build();
         settings = settings.proxy(None).tls_config(tls);
     }
@@ -100,7 +100,7 @@ fn trimmed(url: &str) -> &str {
     url.trim().trim_end_matches('/')
 }
 
-/// The address of the server on the data folder: as it says itself, or as it is configured.
+/// The address of the server on the data folder, from its address file or the configuration.
 pub fn url_here(config: &Config) -> String {
     if let Ok(url) = std::fs::read_to_string(config.data_dir.join(ADDRESS)) {
         return trimmed(&url).to_owned();
@@ -108,7 +108,7 @@ pub fn url_here(config: &Config) -> String {
     url_of("http", &config.listen)
 }
 
-/// The address of the listener that has the operator's routes alone, as it is configured.
+/// The configured address of the operator's own listener.
 pub fn operator_url(config: &Config) -> Option<String> {
     let scheme = if config.tls_files.is_some() { "https" } else { "http" };
     config.operator_listen.as_deref().map(|listen| url_of(scheme, listen))
@@ -121,7 +121,7 @@ fn url_of(scheme: &str, listen: &str) -> String {
     }
 }
 
-/// Whether an address can only be this machine's own.
+/// Whether an address belongs to this machine.
 pub(super) fn is_of_this_machine(url: &str) -> bool {
     let uri: Option<Uri> = url.parse().ok();
     let host = uri.as_ref().and_then(Uri::host).unwrap_or_default();

@@ -1,8 +1,8 @@
-//! Why an import cannot go on.
+//! The error that ends an import.
 
 use crate::cli::client::ClientError;
 
-/// Why an import cannot go on, in words for the person at the terminal.
+/// Why an import cannot continue, for the person at the terminal.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
 pub struct ImportError(String);

@@ -1,4 +1,4 @@
-//! Files that people import, and what they say about their columns.
+//! Fuzzing of imported files and column mappings.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -66,7 +66,7 @@ fn any_arguments(choices: &mut Choices<'_>, file: &Path, format: UsageFormat) ->
     }
 }
 
-/// What a file comes to: a record or the reason against it, row by row.
+/// The result of each row of a file: a record or the error.
 fn records(mapping: &Mapping, rows: &mut Rows) -> Vec<(u64, Result<String, String>)> {
     let mut records = Vec::new();
     while let Some(row) = rows.next_row().expect("a file that can be read") {
@@ -79,7 +79,7 @@ fn records(mapping: &Mapping, rows: &mut Rows) -> Vec<(u64, Result<String, Strin
     records
 }
 
-/// Claims that a record is one object on its own, whose fields are known and have a call id.
+/// Asserts that a record is one object with known fields and a call id.
 fn check_record(record: &str) {
     let fields: BTreeMap<String, Box<RawValue>> =
         serde_json::from_str(record).unwrap_or_else(|error| panic!("{error}: {record}"));

@@ -1,8 +1,8 @@
-//! `bursar usage import`: usage records in bulk, from CSV with a header or from NDJSON.
+//! `bursar usage import`: import usage records from CSV with a header or from NDJSON.
 //!
-//! Call ids are derived from the source's name, the row's number and its content, unless a column
-//! gives them, so that importing the same file again changes nothing, and a file that grew adds
-//! only what is new.
+//! Unless a column holds call ids, they are derived from the name of the source and from the number
+//! and content of the row. Importing the same file again changes nothing, and a file that grew adds
+//! only its new rows.
 
 mod arguments;
 mod error;
@@ -24,14 +24,14 @@ use crate::cli::client::ApiClient;
 use crate::cli::terminal::{say_line, tell};
 use crate::config::settings::Config;
 
-/// Rows sent at once.
+/// The rows of one batch.
 const ROWS_MAX: usize = 1_000;
-/// Bytes sent at once, well below what one batch may have.
+/// The bytes of one batch, well below the limit of the server.
 const BYTES_MAX: usize = 4 * 1024 * 1024;
-/// Refused rows that are shown; the others are only counted.
+/// The refused rows that are printed. Further ones are only counted.
 const SHOWN_MAX: u64 = 20;
 
-/// What became of the rows.
+/// The results of the rows.
 #[derive(Debug, Default)]
 struct ImportCounts {
     accepted: u64,
@@ -39,12 +39,12 @@ struct ImportCounts {
     refused: u64,
 }
 
-/// Imports, shows how far it is, and says what became of the rows.
+/// Imports a file, shows the progress and prints the result.
 ///
-/// Ends with success when every row is stored, now or before.
+/// Returns success if every row is stored, by this import or an earlier one.
 ///
 /// # Errors
-/// [`ImportError`] when the import could not go on; running it again goes on where it stopped.
+/// [`ImportError`] if the import cannot continue. Running it again continues where it stopped.
 pub fn run(config: &Config, arguments: ImportArguments) -> Result<ExitCode, ImportError> {
     let mapping = Mapping::new(&arguments)?;
     let mut rows = Rows::open(&arguments.file, arguments.format)?;
@@ -120,7 +120,7 @@ impl ImportCounts {
     }
 }
 
-/// How far a command is, on a terminal.
+/// A progress bar over a number of bytes.
 pub(crate) fn progress(bytes_total: u64) -> ProgressBar {
     let bar = ProgressBar::new(bytes_total);
     let template = "{bar:40} {percent} %  {bytes} of {total_bytes}  {elapsed}, {eta} left";

@@ -1,4 +1,4 @@
-//! From a row to a usage record: which field comes from where, and what its call id is.
+//! Converts a row into a usage record: maps columns to fields and derives the call id.
 
 use std::collections::BTreeMap;
 
@@ -14,7 +14,7 @@ use super::source::{Row, RowError, Value};
 use crate::wire::timestamps;
 use crate::wire::timestamps::Written;
 
-/// How a field is written in JSON.
+/// The JSON type of a field.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum FieldKind {
     Text,
@@ -46,14 +46,14 @@ pub(super) const FIELDS: &[(&str, FieldKind)] = &[
     ("occurred_at", FieldKind::Instant),
 ];
 
-/// Where every field comes from.
+/// Where each field comes from.
 pub(super) struct Mapping {
-    /// Columns by field; a field without an entry is taken from the column of its own name.
+    /// Columns by field. A field without an entry comes from the column with its own name.
     columns: BTreeMap<&'static str, String>,
     /// Constant fields as JSON.
     constants: BTreeMap<&'static str, String>,
     zone: Option<TimeZone>,
-    /// The beginning of what call ids are derived from.
+    /// The name that call ids are derived from.
     source: String,
 }
 
@@ -84,7 +84,7 @@ impl Mapping {
         Ok(mapping)
     }
 
-    /// Refuses a mapping from columns that the file does not have.
+    /// Refuses a mapping that names a column the file does not have.
     pub(super) fn check_columns(&self, columns: Option<&[String]>) -> Result<(), ImportError> {
         let Some(columns) = columns else { return Ok(()) };
         match self.columns.values().find(|column| !columns.contains(column)) {
@@ -130,7 +130,7 @@ impl Mapping {
         }
     }
 
-    /// A text as the JSON of a field of this kind.
+    /// Converts a text to the JSON of a field.
     fn cell(&self, kind: FieldKind, text: &str) -> Result<String, String> {
         match kind {
             FieldKind::Text => Ok(quoted(text)),
@@ -150,7 +150,7 @@ impl Mapping {
         }
     }
 
-    /// A JSON value for a field; only instants are read, the rest is checked where it is recorded.
+    /// Checks a JSON value for a field. Only times are converted; the server checks the rest.
     fn json(&self, kind: FieldKind, json: &RawValue) -> Result<String, String> {
         match (kind, serde_json::from_str::<String>(json.get())) {
             (FieldKind::Instant, Ok(text)) => self.instant(&text).map(|text| quoted(&text)),
@@ -207,7 +207,7 @@ fn source_name(arguments: &ImportArguments) -> Result<String, ImportError> {
     name.map(str::to_owned).ok_or_else(|| ImportError::new(message))
 }
 
-/// Splits `field=value` and finds the field.
+/// Splits `field=value` and looks the field up.
 fn split<'a>(
     option: &str,
     text: &'a str,

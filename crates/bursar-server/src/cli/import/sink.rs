@@ -1,4 +1,4 @@
-//! Where records go, and what becomes of each.
+//! Sends records in batches, retries, and reports the result of each.
 
 use std::time::Duration;
 
@@ -9,40 +9,40 @@ use crate::cli::client::{ApiClient, Reply};
 use crate::wire::error_code::ErrorCode;
 
 const PATH: &str = "/telemetry/llm-usage/batch";
-/// How often records are sent before it is given up.
+/// The most attempts for a batch.
 const TRIES_MAX: u32 = 8;
-/// How long to wait before the second time, unless more is asked for; each time twice as long.
+/// The first pause between attempts. It doubles each time, unless the server asks for more.
 const FIRST_PAUSE: Duration = Duration::from_millis(200);
-/// The longest wait, whatever is asked for; no rate is looked at for longer.
+/// The longest pause, whatever the server asks for. No rate limit looks further back.
 const PAUSE_MAX: Duration = Duration::from_secs(60);
 
-/// What became of a record.
+/// The result of a record.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum RecordResult {
-    /// It is stored.
+    /// Stored now.
     Accepted,
-    /// It was stored before.
+    /// Stored by an earlier import.
     Duplicate,
-    /// It is refused, for this reason.
+    /// Refused, with the reason.
     Refused(String),
 }
 
-/// What is said to a batch.
+/// The response to a batch.
 enum BatchReply {
-    /// Of each record, whether it is over with it.
+    /// The result of each record, or that it must be sent again.
     Each(Vec<Result<RecordResult, RetryLater>>),
-    /// Nothing was taken.
+    /// Nothing was stored; send the batch again.
     Later(RetryLater),
 }
 
-/// Why something is to be sent again, and when.
+/// Why and when to send something again.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct RetryLater {
     pause: Duration,
     reason: String,
 }
 
-/// How long to wait each time, and how often.
+/// The pauses between attempts, and how many there were.
 struct Pauses {
     own: Duration,
     left: u32,
@@ -71,8 +71,7 @@ struct DetailsData {
     retry_after_ms: Option<u64>,
 }
 
-/// Sends records until it is over with each, which the call ids make safe, and says what became of
-/// each.
+/// Sends records until each has a final result. Call ids make repeating safe.
 pub(super) fn send(client: &ApiClient, records: &[&str]) -> Result<Vec<RecordResult>, ImportError> {
     send_all(records, |open| post(client, open), std::thread::sleep)
 }
@@ -114,7 +113,7 @@ fn send_all(
 }
 
 impl RetryLater {
-    /// This one, unless another waits longer.
+    /// The longer of two waits.
     fn or_longer(self, other: Option<Self>) -> Option<Self> {
         other.filter(|other| other.pause >= self.pause).or(Some(self))
     }
@@ -128,7 +127,7 @@ impl Pauses {
     /// How long to wait now.
     ///
     /// # Errors
-    /// [`ImportError`] when it was tried often enough.
+    /// [`ImportError`] after the last attempt.
     fn next(&mut self, later: &RetryLater) -> Result<Duration, ImportError> {
         let Some(left) = self.left.checked_sub(1) else {
             return Err(ImportError::new(format!(
@@ -175,7 +174,7 @@ fn post(client: &ApiClient, records: &[&str]) -> Result<BatchReply, ImportError>
     }
 }
 
-/// What became of each record; nothing when the reply does not say it of each.
+/// The result of each record. `None` if the response does not have one for each.
 fn results(reply: &Reply, count: usize) -> Option<Vec<Result<RecordResult, RetryLater>>> {
     #[derive(Deserialize)]
     struct Envelope {
@@ -186,7 +185,7 @@ fn results(reply: &Reply, count: usize) -> Option<Vec<Result<RecordResult, Retry
     (results.len() == count).then(|| results.into_iter().map(ResultData::record_result).collect())
 }
 
-/// What to say of a reply that refuses because the tenant sends too much; nothing for others.
+/// Describes a response that refuses because of a rate limit. `None` for others.
 fn limit(reply: &Reply) -> Option<String> {
     #[derive(Deserialize)]
     struct Envelope {
@@ -237,7 +236,7 @@ mod tests {
         RetryLater { pause: Duration::from_secs(seconds), reason: "full".to_owned() }
     }
 
-    /// Sends records to something that answers so, and says what was sent and how long it waited.
+    /// Sends records to a fake server. Returns what was sent and the pauses.
     fn sent(
         records: &[&str],
         answers: Vec<BatchReply>,

@@ -1,4 +1,4 @@
-//! Rows of a file, one after the other, in constant memory.
+//! Reads the rows of a file one by one, in constant memory.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -11,35 +11,32 @@ use super::error::ImportError;
 use crate::api::telemetry::export_format::UsageFormat;
 use crate::wire::csv_cell;
 
-/// The longest line of NDJSON.
+/// The longest line of NDJSON in bytes.
 const LINE_BYTES_MAX: u64 = 1024 * 1024;
-/// What is read for one row of CSV at most: a quote that is never closed makes a row of the rest of
-/// the file.
+/// The most bytes of one CSV row. An unclosed quote would turn the rest of the file into one row.
 const ROW_BYTES_MAX: usize = 1024 * 1024;
 
 #[derive(Debug)]
 pub(super) struct Row {
-    /// Its number, from 1, without the header.
+    /// Counted from 1 without the header.
     pub(super) number: u64,
-    /// Its values by column.
     pub(super) values: BTreeMap<String, Value>,
-    /// Its content, from which its call id is derived.
+    /// The text that the call id is derived from.
     pub(super) content: String,
 }
 
 /// A value of a row.
 #[derive(Debug)]
 pub(super) enum Value {
-    /// A cell of CSV, whose type depends on the field that it is taken for.
+    /// A CSV cell. Its type depends on the field.
     Cell(String),
-    /// A value of JSON.
+    /// A JSON value.
     Json(Box<RawValue>),
 }
 
 /// Why a row is refused.
 #[derive(Debug)]
 pub(super) struct RowError {
-    /// The row's number.
     pub(super) number: u64,
     /// The reason, as a sentence.
     pub(super) reason: String,
@@ -57,12 +54,12 @@ enum Reader {
     Ndjson { reader: BufReader<File>, bytes_read: u64 },
 }
 
-/// What becomes of blanks around a cell.
+/// Whether blanks around a cell are part of its value.
 #[derive(Clone, Copy)]
 enum Edges {
-    /// They belong to the text, in an export of ours.
+    /// Kept: the file is an export of Bursar.
     Kept,
-    /// They belong to the layout, in files that other programs and people write.
+    /// Trimmed: the file comes from another program or a person.
     Trimmed,
 }
 
@@ -101,7 +98,7 @@ impl Rows {
         Ok(Self { reader, number: 0, bytes_total })
     }
 
-    /// The columns of a header; nothing where every row names its own.
+    /// The columns of the header. `None` if every row names its own.
     pub(super) fn columns(&self) -> Option<&[String]> {
         match &self.reader {
             Reader::Csv { columns, .. } => Some(columns),
@@ -120,7 +117,7 @@ impl Rows {
         }
     }
 
-    /// The next row, or why it is none; nothing at the end.
+    /// The next row or its error. `None` at the end of the file.
     pub(super) fn next_row(&mut self) -> Result<Option<Result<Row, RowError>>, ImportError> {
         match &mut self.reader {
             Reader::Csv { reader, columns, edges } => {
@@ -133,7 +130,7 @@ impl Rows {
     }
 }
 
-/// A file of which only so much may be read before the next row is asked for.
+/// A reader that limits the bytes of one row.
 struct RowFile {
     file: File,
     left: usize,
