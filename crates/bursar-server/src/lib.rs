@@ -1,10 +1,10 @@
-//! The server of Bursar: the wire, who may call, and the command line.
+//! The Bursar server: HTTP, authentication, background jobs and the command line.
 //!
-//! A request takes two hops: a handler reads it into types that cannot be wrong, and storage or
+//! A request takes two hops: a handler parses it into types that cannot be wrong, and the store or
 //! the ledger answers. Deliberately absent: rules about money (they are in `bursar-core`) and SQL
 //! (it is in `bursar-store`).
 
-// Text of others is printed by `terminal` only.
+// Only `cli::terminal` prints, because it escapes text from other sources.
 #![cfg_attr(not(test), warn(clippy::print_stderr, clippy::print_stdout))]
 
 pub mod api;

@@ -1,4 +1,4 @@
-//! The whole API on one page: which routes there are, and what is around them.
+//! The whole API on one page: all routes, and the layers around them.
 
 use std::sync::LazyLock;
 
@@ -17,7 +17,7 @@ use crate::middleware::{guard, pipeline, require_database};
 use crate::wire::error::ApiError;
 use crate::wire::error_code::ErrorCode;
 
-/// The routes as they are declared, by the listener that answers them.
+/// The declared routes by the listener that serves them.
 pub struct Api {
     tenants: RouteParts,
     operator: RouteParts,
@@ -25,7 +25,7 @@ pub struct Api {
     table: RouteTable,
 }
 
-/// The declared routes, collected once; [`router`] serves them with an app.
+/// The declared routes, collected once. [`router`] combines them with an app.
 pub static API: LazyLock<Api> = LazyLock::new(|| {
     let mut table = RouteTable::default();
     let tenants = tenants::routes()
@@ -34,11 +34,11 @@ pub static API: LazyLock<Api> = LazyLock::new(|| {
         .with(telemetry::routes())
         .with(enforcement::routes())
         .with(docs::routes());
-    // The routes that watch the server rather than use it. Each proves its caller, because without a
-    // listener of its own it is open to whoever reaches the public one.
+    // Monitoring routes. Each authenticates its caller, because without a listener of its own it is
+    // reachable on the public one.
     let operator =
         protection::routes().with(caches::routes()).with(clock::routes()).with(metrics::routes());
-    // Load balancers and whoever starts the server ask where they can reach it.
+    // Health checks are served by every listener.
     let health = health::routes();
     let [tenants, operator, health] =
         [tenants, operator, health].map(|of| of.into_parts(&mut table));
@@ -51,7 +51,7 @@ impl Api {
         &self.table
     }
 
-    /// Adds what the routes say of themselves.
+    /// Adds the declarations of the routes to the OpenAPI document.
     pub(crate) fn describe(&self, document: &mut OpenApi) {
         for parts in [&self.tenants, &self.operator, &self.health] {
             for router in [&parts.guarded, &parts.open] {
@@ -61,13 +61,14 @@ impl Api {
     }
 }
 
-/// Every route, over an app: what a server with one listener serves.
+/// All routes: what a server with one listener serves.
 pub fn router(app: App) -> Router {
     with_layers(tenant_routes(&app).merge(operator_routes(&app)), app)
 }
 
-/// The same with more routes, for measuring: some that are open, and some of this access, which pass
-/// whatever a usage record passes.
+/// All routes plus `open` ones and guarded ones, for benchmarks.
+///
+/// The guarded ones have this access and pass the same protection as a usage record.
 pub fn router_with(open: Router<App>, more: Router<App>, access: Access, app: App) -> Router {
     let guarded = app.clone();
     let guard = move |request: Request, next: Next| {
@@ -83,27 +84,27 @@ pub fn router_with(open: Router<App>, more: Router<App>, access: Access, app: Ap
     with_layers(tenant_routes(&app).merge(operator_routes(&app)).merge(open).merge(more), app)
 }
 
-/// What the public listener serves when the operator's routes have a listener of their own.
+/// The routes of the public listener if the operator has a listener of its own.
 pub fn public_router(app: App) -> Router {
     with_layers(tenant_routes(&app), app)
 }
 
-/// What the operator's own listener serves.
+/// The routes of the operator's own listener.
 pub fn operator_router(app: App) -> Router {
     with_layers(operator_routes(&app), app)
 }
 
-/// The routes that watch the server rather than use it.
+/// The monitoring routes.
 pub fn operator_routes(app: &App) -> Router<App> {
     guarded_routes(&API.operator, app)
 }
 
-/// What tenants use, and what describes it to them.
+/// The routes of tenants and the API description.
 fn tenant_routes(app: &App) -> Router<App> {
     guarded_routes(&API.tenants, app)
 }
 
-/// Routes over an app: callers are proved first, and whatever they ask needs the database.
+/// Adds the guard, and the check of the database, to routes.
 fn guarded_routes(parts: &RouteParts, app: &App) -> Router<App> {
     let guard = middleware::from_fn_with_state((app.clone(), API.table()), guard::authorize);
     let guarded = Router::from(parts.guarded.clone());
@@ -116,13 +117,13 @@ fn guarded_routes(parts: &RouteParts, app: &App) -> Router<App> {
     guarded.merge(Router::from(parts.open.clone()))
 }
 
-/// What is around every route; health is on each listener.
+/// Adds health checks and the layers around every route.
 fn with_layers(routes: Router<App>, app: App) -> Router {
     routes
         .merge(guarded_routes(&API.health, &app))
         .fallback(no_route)
         .method_not_allowed_fallback(no_method)
-        // Each route bounds its own body, before and after inflation.
+        // Each route limits its own body, before and after decompression.
         .layer(DefaultBodyLimit::disable())
         .layer(middleware::from_fn_with_state(app.clone(), pipeline::run))
         .with_state(app)
@@ -136,7 +137,7 @@ async fn no_method() -> ApiError {
     ApiError::of(ErrorCode::MethodNotAllowed)
 }
 
-/// The access of each route as the documents show it.
+/// The table of access in docs/api.md.
 pub fn access_as_markdown() -> String {
     let mut text = String::from(
         "| route | API key | integration key | person | operator |\n|---|---|---|---|---|\n",
@@ -165,7 +166,7 @@ mod tests {
     use crate::protection::thresholds::RequestClass;
     use crate::protection::{RefusalMode, RouteProtection};
 
-    /// What stands around the table in the documents.
+    /// The marks around the table in docs/api.md.
     const MARKS: [&str; 2] = ["<!-- access -->\n", "<!-- end of access -->"];
 
     #[test]
@@ -192,7 +193,7 @@ mod tests {
         entry(method, path).protection.as_ref()
     }
 
-    /// Routes whose callers are proved, but not those of the operator.
+    /// Routes with an authenticated caller, except those of the operator.
     fn of_tenants() -> impl Iterator<Item = (&'static RouteEntry, Access)> {
         API.table().entries().iter().filter_map(|entry| match entry.audience {
             Audience::Everyone | Audience::Scraper | Audience::Caller(Access::Operator) => None,
@@ -287,7 +288,7 @@ mod tests {
         check(&Method::POST, &format!("{integration}/enable"), Management, AtOnce, false);
         let key = format!("{integration}/keys/{{key_id}}");
         check(&Method::DELETE, &key, Management, Never, false);
-        // A tenant is suspended and terminated by the operator, whom nothing here holds up.
+        // The operator suspends and terminates tenants; protection never refuses the operator.
         for end in ["suspend", "terminate", "archive"] {
             assert!(protection(&Method::POST, &format!("/api/v1/tenants/{{id}}/{end}")).is_none());
         }

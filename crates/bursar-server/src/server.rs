@@ -1,4 +1,4 @@
-//! From a configuration to a running server, and back.
+//! Starts the server from a configuration, runs it, and shuts it down.
 
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
@@ -48,23 +48,23 @@ use crate::router::{API, operator_router, public_router, router};
 use crate::wire::body::{BATCH_RECORDS_MAX, BodyReader};
 use crate::wire::{export, timestamps};
 
-/// How often reservations whose time is over are ended.
+/// How often expired reservations are swept.
 const SWEEP_EVERY: Duration = Duration::from_secs(1);
-/// How often it is written down which keys were used.
+/// How often the last use of keys is written.
 const KEY_USES_EVERY: Duration = Duration::from_secs(30);
 
-/// How often the gauges that come from the store are read, when that is quickly done.
+/// How often the store's statistics are read, if that is fast.
 const STORE_STATS_EVERY: Duration = Duration::from_secs(15);
-/// Bytes of large answers that the operator has not taken, and those who prove nothing.
+/// The memory of large responses to the operator, and to unauthenticated callers.
 const OPERATOR_ANSWER_BYTES_MAX: usize = 16 * 1024 * 1024;
 const ANONYMOUS_ANSWER_BYTES_MAX: usize = 4 * 1024 * 1024;
-/// Connections to a shared database of a command that works on it by itself.
+/// The connections of a command to a shared database.
 const COMMAND_WRITERS: usize = 1;
 const COMMAND_READERS: usize = 2;
-/// How every database of SQLite begins.
+/// The first bytes of every SQLite database.
 const SQLITE_HEAD: &[u8; 16] = b"SQLite format 3\0";
 
-/// Why the server does not start, in words for the operator.
+/// Why the server does not start, for the operator.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
     /// The data folder cannot be used.
@@ -73,64 +73,64 @@ pub enum StartError {
     /// The store cannot be used.
     #[error(transparent)]
     Store(#[from] OpenError),
-    /// The database of the nodes cannot be used.
+    /// The shared database cannot be used.
     #[error(transparent)]
     Postgres(#[from] OpenPostgresError),
-    /// Its password cannot be read.
+    /// The password of the database cannot be read.
     #[error(transparent)]
     Password(#[from] PasswordError),
-    /// A node has no secret key.
+    /// The secret key of a node is missing.
     #[error(
         "on PostgreSQL the secret key is required: give every node the same BURSAR_SECRET_KEY, at \
          least 32 bytes (openssl rand -hex 32), and keep it as safe as the database"
     )]
     NoSecretKey,
-    /// A node has no token of the operator.
+    /// The operator token of a node is missing.
     #[error(
         "on PostgreSQL the operator's token is required: give every node the same \
          BURSAR_OPERATOR_TOKEN (echo \"bur_operator_$(openssl rand -hex 24)\")"
     )]
     NoOperatorToken,
-    /// The secret key is not good.
+    /// The secret key is invalid.
     #[error("{0}")]
     SecretKey(&'static str),
-    /// The database is there, and the secret key that it was made with is not.
+    /// The database exists, but its secret key is missing.
     #[error(
         "{0} is missing, without which no key of {1} works: put it back, or give its text as \
          BURSAR_SECRET_KEY"
     )]
     SecretKeyLost(PathBuf, PathBuf),
-    /// The file of the operator's token does not hold one.
+    /// The file with the operator token is invalid.
     #[error("{0} must hold at least 16 characters; delete it, and a new one is made")]
     OperatorToken(PathBuf),
-    /// The writer ended by itself, which only a fault in it can bring about.
+    /// The writer stopped, which only a bug can cause.
     #[error("the writer stopped; start again, and report what the log says before this")]
     WriterEnded,
     /// The certificate cannot be used.
     #[error(transparent)]
     Tls(#[from] TlsError),
-    /// The address cannot be listened on.
+    /// The server cannot listen on the address.
     #[error("cannot listen on {address}: {cause}")]
     Listen {
         address: String,
-        /// What the system said.
+        /// The error of the system.
         cause: io::Error,
     },
-    /// A metric is not well formed, which only a fault in their table can bring about.
+    /// A metric is malformed, which only a bug can cause.
     #[error("the metrics cannot be made: {0}")]
     Metrics(#[from] prometheus::Error),
-    /// TLS cannot be spoken to others, which only a fault in how this was built can bring about.
+    /// TLS for outbound requests does not work, which only a faulty build can cause.
     #[error("requests to others cannot be made: {0}")]
     Outbound(#[from] rustls::Error),
-    /// The system refused a thread or a signal.
+    /// The system refused a thread or a signal handler.
     #[error("cannot start: {0}")]
     System(io::Error),
 }
 
-/// Opens the store of a server and starts its writers.
+/// Opens the store and starts its writers.
 ///
-/// A clock on which time passes and that never jumps stands in the place of the store's own, which
-/// is that of this machine or, with several nodes, that of their database.
+/// `clock` replaces the store's own clock, which is that of this machine or of the shared database.
+/// It must advance and never jump.
 ///
 /// # Errors
 /// [`StartError`].
@@ -138,7 +138,7 @@ pub fn open(config: &Config, clock: Option<Clock>) -> Result<App, StartError> {
     open_with(config, clock.map(Clocks::from), MonotonicClock::system())
 }
 
-/// The same by clocks that may jump, and a monotonic clock that a test moves.
+/// Like [`open`], with clocks that may jump and a monotonic clock that a test moves.
 ///
 /// # Errors
 /// [`StartError`].
@@ -157,7 +157,7 @@ pub fn open_with(
     assemble(config, opened, monotonic_clock)
 }
 
-/// The same for a command that works on the store by itself, for a moment.
+/// Like [`open`], for a command that uses the store itself.
 ///
 /// # Errors
 /// [`StartError`].
@@ -165,8 +165,8 @@ pub fn open_for_command(config: &Config, clocks: Option<Clocks>) -> Result<App, 
     let opened = match &config.database {
         Database::File(path) => open_file(config, path, clocks)?,
         Database::Postgres(database) => {
-            // Who has the database and the secret key proves no more by a token, and nobody else
-            // can ask this process.
+            // The token proves nothing here: the command already has the database and the secret
+            // key, and no one else can reach this process.
             let token = config
                 .operator_token
                 .as_ref()
@@ -179,7 +179,7 @@ pub fn open_for_command(config: &Config, clocks: Option<Clocks>) -> Result<App, 
     assemble(config, opened, MonotonicClock::system())
 }
 
-/// Opens a file, with secrets that are made on the first start.
+/// Opens a SQLite file. The first start creates the secrets.
 fn open_file(config: &Config, path: &Path, clocks: Option<Clocks>) -> Result<Opened, StartError> {
     data_dir::create(&config.data_dir)?;
     let configured = |secret: &Option<Secret>, file: &str| match secret {
@@ -201,8 +201,9 @@ fn open_file(config: &Config, path: &Path, clocks: Option<Clocks>) -> Result<Ope
     Ok(Opened { secrets, store, writers: vec![writer], database_probe: None })
 }
 
-/// Opens a database that nodes share. Nothing is made on this machine: what one node made, the
-/// others would not have.
+/// Opens a shared database.
+///
+/// No secrets are created: the other nodes would not have them.
 fn open_postgres(
     config: &Config,
     database: &PostgresDatabase,
@@ -224,13 +225,13 @@ fn open_postgres(
     Ok(Opened { secrets, store, writers, database_probe: Some(DatabaseProbe::default()) })
 }
 
-/// What hashes keys and proves the operator.
+/// The secrets that hash keys and authenticate the operator.
 struct Secrets {
     secret_key: SecretKey,
     operator_token: Secret,
 }
 
-/// A store that is open.
+/// An open store.
 struct Opened {
     secrets: Secrets,
     store: Arc<dyn Store>,
@@ -299,7 +300,7 @@ fn assemble(
     }))
 }
 
-/// What bodies are taken in with: a batch only when the ledger has room for all of its records.
+/// The reader of request bodies. It takes a batch only if the ledger has room for its records.
 fn body_reader(config: &Config, ledger: Ledger) -> BodyReader {
     let has_room = move |tenant_id, bytes| ledger.has_room(tenant_id, bytes, BATCH_RECORDS_MAX);
     BodyReader {
@@ -318,7 +319,7 @@ fn large_answers(config: &Config, store: Arc<dyn Store>) -> LargeAnswers {
     LargeAnswers { store, pool: WorkPool::default(), budgets }
 }
 
-/// Who vouches for people. The authorities of this machine are read only when there is someone.
+/// The configured issuers. The machine's certificate authorities are loaded only if needed.
 fn issuers(config: &Config) -> Result<Issuers, StartError> {
     if config.issuers.is_empty() {
         return Ok(Issuers::default());
@@ -331,8 +332,9 @@ fn copy_of(secret: &Secret) -> Secret {
     Secret::new(secret.expose().to_owned())
 }
 
-/// Refuses to make a secret key for a database that was made with another: the first start makes
-/// the key before the database.
+/// Refuses to create a secret key for an existing database.
+///
+/// The first start creates the key before the database.
 fn refuse_lost_secret(config: &Config, path: &Path) -> Result<(), StartError> {
     let file = config.data_dir.join(SECRET_KEY);
     let mut head = [0; SQLITE_HEAD.len()];
@@ -344,8 +346,9 @@ fn refuse_lost_secret(config: &Config, path: &Path) -> Result<(), StartError> {
     Ok(())
 }
 
-/// What stands in the place of the store's clock: nothing but for tests of the real process, for
-/// which `BURSAR_TEST_CLOCK_FILE` names a file with seconds to add to this machine's clock.
+/// The clock for tests of the real process. `None` in production.
+///
+/// `BURSAR_TEST_CLOCK_FILE` names a file with the seconds to add to this machine's clock.
 pub fn test_clocks() -> Option<Clocks> {
     let path = std::env::var_os("BURSAR_TEST_CLOCK_FILE").filter(|path| !path.is_empty())?;
     Some(Clocks::new(Arc::new(move || shifted_now(Path::new(&path))), system_boot()))
@@ -358,8 +361,7 @@ fn shifted_now(path: &Path) -> Timestamp {
     Timestamp::from_micros(micros).unwrap_or_else(timestamps::system_now)
 }
 
-/// Serves an app until the process is asked to end; then drains, and returns when all that was
-/// taken is stored.
+/// Serves an app until shutdown. Returns when everything that was accepted is stored.
 ///
 /// # Errors
 /// [`StartError`].
@@ -408,14 +410,15 @@ pub async fn run(config: &Config, app: App, ready: impl FnOnce(&str)) -> Result<
         job.abort();
     }
     if is_database_unavailable(&app) {
-        // Everyone was told to come again; to wait for it would only outlast the supervisor.
+        // All waiting requests were answered 503. Waiting for the database would outlast the
+        // supervisor.
         tracing::warn!("the database is away: what waited for it was answered 503");
     } else {
         save_decisions(&app).await;
         save_key_uses(&app).await;
         app.ledger.close().await;
     }
-    // The next server writes its own; a stale one only costs a failed connection.
+    // The next server writes its own. A stale file only costs a failed connection.
     if let Some(file) = address_file {
         let _ = std::fs::remove_file(file);
     }
@@ -423,7 +426,7 @@ pub async fn run(config: &Config, app: App, ready: impl FnOnce(&str)) -> Result<
     Ok(())
 }
 
-/// Runs a job beside the requests, until the server ends.
+/// Runs a background job until the server ends.
 fn run_beside<Job>(name: &'static str, app: &App, job: fn(App) -> Job) -> JoinHandle<()>
 where
     Job: Future<Output = ()> + Send + 'static,
@@ -432,8 +435,9 @@ where
     tokio::spawn(keep_running(name, RESTART_AFTER, move || job(app.clone())))
 }
 
-/// Warns of what others on this machine can read or change of the store and its secrets, with the
-/// command that ends it. Nothing is changed: someone may have meant it so.
+/// Warns about files that other users can read or change, with a command that fixes it.
+///
+/// The permissions are not changed, because they may be intended.
 fn warn_of_open_files(config: &Config) {
     let secrets = [OPERATOR_TOKEN, SECRET_KEY, dev::FILE].map(|name| config.data_dir.join(name));
     let store = config.database.file().map(SqliteStore::files).unwrap_or_default();
@@ -446,7 +450,7 @@ fn warn_of_open_files(config: &Config) {
     }
 }
 
-/// Warns of a token of the operator that would not be recognised where it does not belong.
+/// Warns about an operator token that Bursar would not recognise in the wrong place.
 fn warn_of_unknown_token(app: &App) {
     if !raw_key::is_operator_token(app.operator_token.expose()) {
         tracing::warn!(
@@ -457,8 +461,9 @@ fn warn_of_unknown_token(app: &App) {
     }
 }
 
-/// Leaves the address of the server for the command line, where that looks for it. A node of several
-/// needs no folder; where it has one, its address is there too.
+/// Writes the address of the server to the data folder, where the command line finds it.
+///
+/// A node on PostgreSQL needs no data folder; if it has one, the address is written there.
 fn write_address_file(config: &Config, url: &str) -> Option<PathBuf> {
     if config.database.file().is_none() && !config.data_dir.is_dir() {
         return None;
@@ -470,7 +475,7 @@ fn write_address_file(config: &Config, url: &str) -> Option<PathBuf> {
     Some(file)
 }
 
-/// Listens where the configuration says, and tells under which address tenants reach it.
+/// Binds the configured addresses. Returns the listeners and the public address.
 async fn bind_listeners(
     config: &Config,
     app: &App,
@@ -523,15 +528,14 @@ async fn sweep(app: App) {
         }
         swept = end_due_reservations(&app).await;
         if app.store.check_clock().is_err() {
-            // Everything that writes is refused; what is gathered waits.
+            // All writes are refused. What was collected waits.
             continue;
         }
         save_decisions(&app).await;
     }
 }
 
-/// Goes on while there is more to end, for as long as what else is done every second can wait; the
-/// writer takes what waits in between.
+/// Sweeps expired reservations for up to a second. Other writes pass in between.
 async fn end_due_reservations(app: &App) -> Swept {
     let began = Instant::now();
     while !is_paused(app) && began.elapsed() < SWEEP_EVERY {
@@ -547,12 +551,12 @@ async fn end_due_reservations(app: &App) -> Swept {
     Swept::More
 }
 
-/// Whether the store cannot do anything now, which is told once and not by everyone who asks it.
+/// Whether the database is unavailable. The probe logs it; other jobs stay silent.
 fn is_database_unavailable(app: &App) -> bool {
     app.database_probe.as_ref().is_some_and(DatabaseProbe::is_unavailable)
 }
 
-/// Whether what is written beside requests waits, because no write would succeed.
+/// Whether background writes must wait, because they would fail.
 fn is_paused(app: &App) -> bool {
     is_database_unavailable(app) || app.ledger.check_writable().is_err()
 }
@@ -572,7 +576,7 @@ async fn save_key_uses(app: &App) {
     }
 }
 
-/// Writes down which keys are used, for as long as the server lives.
+/// Saves the last use of keys periodically, as long as the server runs.
 async fn save_key_uses_periodically(app: App) {
     let mut ticks = tokio::time::interval(KEY_USES_EVERY);
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -584,7 +588,7 @@ async fn save_key_uses_periodically(app: App) {
     }
 }
 
-/// Reads the gauges of the store now and then, for as long as the server lives.
+/// Reads the store's statistics periodically, as long as the server runs.
 async fn read_store_stats(app: App) {
     loop {
         let began = Instant::now();
@@ -593,7 +597,7 @@ async fn read_store_stats(app: App) {
         {
             tracing::warn!(%error, "the metrics of what is stored were not read");
         }
-        // A store that is so large that it takes long is asked less often.
+        // A large store, on which this takes long, is read less often.
         tokio::time::sleep(STORE_STATS_EVERY.max(began.elapsed() * 20)).await;
     }
 }

@@ -1,9 +1,9 @@
-//! Inflates gzip bodies within bounds on what they become and on the work they take.
+//! Decompresses gzip bodies with limits on their size and on the work they cause.
 //!
-//! Compressed bytes can cost a decoder much and yield nothing: empty Huffman blocks, each with
-//! tables to build, or empty gzip members. Two checks stop them. Each window of input must yield
-//! output, so that a useful part does not pay for a useless one. And the processor time of a body
-//! has a bound that grows with its output, for blocks that yield a byte each.
+//! Compressed bytes can cost a decoder much and yield nothing, for example empty Huffman blocks
+//! with their own tables, or empty gzip members. Two checks stop them. Each window of input must
+//! yield output, so that a useful part does not pay for a useless one. And the processor time of a
+//! body is limited in proportion to its output, for blocks that yield one byte each.
 
 use std::cell::Cell;
 use std::io::{self, BufRead, ErrorKind, Read};
@@ -17,28 +17,29 @@ use crate::http::memory_budget::ByteHold;
 use crate::wire::error::ApiError;
 use crate::wire::error_code::ErrorCode;
 
-/// Input after which its yield is checked.
+/// The input after which its yield is checked.
 const WINDOW: usize = 16 * 1024;
-/// A window must yield at least this part of its length. An encoder that is flushed after every
-/// single byte yields a seventh.
+/// A window must yield at least its length divided by this.
+///
+/// An encoder that is flushed after every byte yields a seventh.
 const YIELD_MIN: usize = 16;
-/// Output that is made between two checks.
+/// The output produced between two checks.
 const STEP: usize = 64 * 1024;
-/// Processor time that every body may take, and what it may take for each byte of its output. An
-/// ordinary body takes about 1 ns a byte, one that was flushed after every 40 bytes about 30.
+/// The processor time of any body, and the time per byte of its output.
+///
+/// An ordinary body takes about 1 ns per byte, one that was flushed after every 40 bytes about 30.
 const TIME_BASE: Duration = Duration::from_millis(250);
 const TIME_PER_BYTE: Duration = Duration::from_nanos(50);
 
-/// Inflates a body of at most `max` bytes, taking memory for it as it grows.
+/// Decompresses a body of at most `max` bytes, charging `hold` as it grows.
 ///
 /// # Errors
-/// 400 when it is not gzip or takes too much work, 413 when it becomes too large, 503 when there is
-/// no memory for it.
+/// 400 if it is not gzip or causes too much work, 413 if it becomes too large, 503 if there is no
+/// memory for it.
 pub(crate) fn inflate(bytes: &[u8], max: usize, mut hold: ByteHold) -> Result<Bytes, ApiError> {
     let work = Work::begin();
     let mut decoder = MultiGzDecoder::new(Windows::new(bytes, &work));
-    // Always as large, so that the decoder holds nothing back: what it took in a call has then
-    // come out, unless the call filled all of this.
+    // The buffer has a constant size, so the decoder returns all it has unless it fills the buffer.
     let mut part = vec![0; STEP];
     let mut inflated = Vec::new();
     loop {
@@ -69,7 +70,7 @@ fn refusal(error: &io::Error) -> ApiError {
     ApiError::new(ErrorCode::InvalidJson, message)
 }
 
-/// What a body has cost and yielded so far.
+/// The work and the output of a body so far.
 struct Work {
     began: Duration,
     output: Cell<usize>,
@@ -90,16 +91,16 @@ impl Work {
     }
 }
 
-/// Processor time of this thread: what others do on the machine does not count.
+/// The processor time of this thread, which excludes the rest of the machine.
 fn thread_time() -> Duration {
     Duration::try_from(clock_gettime(ClockId::ThreadCPUTime)).unwrap_or_default()
 }
 
-/// The input, handed out window by window.
+/// The input, passed to the decoder window by window.
 struct Windows<'a> {
     bytes: &'a [u8],
     at: usize,
-    /// Where the window ends whose yield is checked next, and the output at its beginning.
+    /// The end of the current window, and the output when it started.
     end: usize,
     output_before: usize,
     work: &'a Work,
@@ -163,7 +164,7 @@ mod tests {
         inflate(bytes, MAX, budget.hold(Holder::ANONYMOUS))
     }
 
-    /// Writes bits, the lowest first.
+    /// Writes bits, lowest first.
     struct Bits {
         bytes: Vec<u8>,
         kept: u64,
@@ -186,7 +187,7 @@ mod tests {
         }
     }
 
-    /// A block with tables of its own that says nothing: a code for its end, and none for content.
+    /// A block with its own tables and no content.
     fn dynamic_block(bits: &mut Bits) {
         for (value, count) in [(0, 1), (2, 2), (0, 5), (0, 5), (14, 4)] {
             bits.put(value, count);
@@ -199,13 +200,13 @@ mod tests {
         }
     }
 
-    /// A block with the standard's tables that says nothing.
+    /// A block with the standard tables and no content.
     fn empty_block(bits: &mut Bits) {
         bits.put(0b010, 3);
         bits.put(0, 7);
     }
 
-    /// One that says a space.
+    /// A block with a single space.
     fn block_of_one(bits: &mut Bits) {
         bits.put(0b010, 3);
         bits.put(u64::from(0x50_u8.reverse_bits()), 8);
@@ -272,7 +273,7 @@ mod tests {
         assert!(Work { began, output: Cell::new(MAX) }.check_time().is_ok());
     }
 
-    /// Text like that of a batch, in which no long part comes twice.
+    /// Text like that of a batch, without long repetitions.
     fn text(length: usize) -> Vec<u8> {
         let record = |at: usize| {
             format!("{{\"call_id\":\"{:x}\",\"tokens_in\":{at}}},", at.wrapping_mul(0x9e37_79b9))
@@ -283,7 +284,7 @@ mod tests {
         text
     }
 
-    /// A member whose content is flushed after every so many bytes.
+    /// A member that is flushed after every `every` bytes.
     fn flushed(bytes: &[u8], every: usize, level: u32, mode: FlushCompress) -> Vec<u8> {
         let mut compress = Compress::new(Compression::new(level), false);
         let mut packed = HEAD.to_vec();

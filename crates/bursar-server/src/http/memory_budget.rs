@@ -1,7 +1,9 @@
-//! Bytes that all requests share, so that memory stays bounded whoever sends or asks for much. One
-//! tenant holds at most a quarter of them, and never more than it leaves, so that its slow clients
-//! are its own affair. The key of one integration holds at most half of what its tenant may, so that
-//! it leaves room to those who want to stop it; but one request of it alone may be as large as any.
+//! Memory budgets that all requests share.
+//!
+//! One tenant holds at most a quarter of a budget and never more than it leaves free, so that its
+//! slow clients affect nobody else. The key of one integration holds at most half of its tenant's
+//! share, so that administrators can still stop it; but a single request may always use the whole
+//! share.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
@@ -17,7 +19,7 @@ use crate::http::holder::{Holder, HolderKind};
 #[derive(Clone, Debug)]
 pub struct ByteBudget {
     bytes_max: usize,
-    /// What one holder may have of it.
+    /// The most bytes of one holder.
     share_max: usize,
     held: Arc<Mutex<Held>>,
 }
@@ -25,7 +27,7 @@ pub struct ByteBudget {
 #[derive(Debug, Default)]
 struct Held {
     bytes: usize,
-    /// Of everyone as a whole, and of single integrations.
+    /// By tenant as a whole, and by integration.
     of_holders: HashMap<Holder, usize>,
 }
 
@@ -44,28 +46,28 @@ impl Held {
     }
 }
 
-/// What bodies of requests may cost.
+/// The limits of request bodies.
 #[derive(Clone, Debug)]
 pub struct BodyLimits {
     /// How long one body may take to arrive.
     pub deadline: Duration,
-    /// The bytes of all bodies in memory, as they arrived and inflated.
+    /// The memory of all bodies, compressed plus decompressed.
     pub budget: ByteBudget,
 }
 
-/// The bytes of all large answers, from the first row until they are taken.
+/// The memory of all large responses, from the first row until the client has read them.
 #[derive(Clone, Debug)]
 pub struct AnswerBudgets {
-    /// Of answers to tenants.
+    /// For responses to tenants.
     pub tenants: ByteBudget,
-    /// Of those to the operator, so that nobody else keeps it from seeing the server.
+    /// For responses to the operator, so that tenants cannot keep it from inspecting the server.
     pub operator: ByteBudget,
-    /// Of those to callers who prove nothing.
+    /// For responses to callers without a valid credential.
     pub anonymous: ByteBudget,
 }
 
 impl AnswerBudgets {
-    /// Nothing yet, of the part from which this holder's answers take.
+    /// An empty hold on the budget of this holder's responses.
     pub fn hold(&self, holder: Holder) -> ByteHold {
         match holder.kind {
             HolderKind::Tenant(_) => self.tenants.hold(holder),
@@ -75,43 +77,44 @@ impl AnswerBudgets {
     }
 }
 
-/// Bytes that are taken from a budget until this is dropped.
+/// Bytes held from a budget until this is dropped.
 #[derive(Debug)]
 pub struct ByteHold {
     budget: ByteBudget,
     holder: Holder,
     bytes: usize,
-    /// What other holds of the same request have.
+    /// Bytes in other holds of the same request.
     beside: usize,
 }
 
 impl ByteBudget {
-    /// A budget of so many bytes.
     pub fn new(bytes_max: usize) -> Self {
         Self { bytes_max, share_max: bytes_max / 4, held: Arc::default() }
     }
 
-    /// A budget that is not shared, of which its only holder may have all.
+    /// A budget that one holder may use as a whole.
     pub fn undivided(bytes_max: usize) -> Self {
         Self { bytes_max, share_max: bytes_max, held: Arc::default() }
     }
 
-    /// Nothing yet, for a holder that will take as its bytes arrive.
+    /// An empty hold, which grows as bytes arrive.
     pub fn hold(&self, holder: Holder) -> ByteHold {
         self.hold_beside(holder, 0)
     }
 
-    /// The same for a request that holds so many bytes already.
+    /// An empty hold of a request that holds `beside` bytes elsewhere.
     pub fn hold_beside(&self, holder: Holder, beside: usize) -> ByteHold {
         ByteHold { budget: self.clone(), holder, bytes: 0, beside }
     }
 }
 
 impl ByteHold {
-    /// Takes more at once or not at all, and says whether: whoever waits for memory holds memory.
+    /// Holds more bytes, or fails at once. Returns whether it succeeded.
+    ///
+    /// It never waits, because a request that waits for memory holds memory itself.
     #[must_use]
     pub fn take(&mut self, bytes: usize) -> bool {
-        // Who asks for nothing has room, however much others of the same tenant hold.
+        // Zero bytes always fit, however much the tenant holds.
         if bytes == 0 {
             return true;
         }
@@ -139,7 +142,7 @@ impl ByteHold {
         true
     }
 
-    /// Holds so many bytes in all from now on, or goes on with what it held; whether it does.
+    /// Holds exactly this many bytes, or keeps its size. Returns whether it succeeded.
     #[must_use]
     pub fn resize(&mut self, bytes: usize) -> bool {
         match bytes.checked_sub(self.bytes) {
@@ -151,7 +154,7 @@ impl ByteHold {
         }
     }
 
-    /// What one holder may hold at most.
+    /// The most bytes of one holder.
     pub fn share(&self) -> usize {
         self.budget.share_max
     }
@@ -169,17 +172,17 @@ impl ByteHold {
         }
     }
 
-    /// What it holds.
+    /// The bytes held.
     pub fn bytes(&self) -> usize {
         self.bytes
     }
 
-    /// What its tenant holds by all of its holds.
+    /// The bytes in all holds of the tenant.
     pub fn of_tenant(&self) -> usize {
         self.budget.held.lock().of(self.holder.tenant_total())
     }
 
-    /// Ties the hold to bytes: it ends when the last copy of them is dropped.
+    /// Ties the hold to bytes: it is released when their last copy is dropped.
     pub fn keep(self, bytes: Bytes) -> Bytes {
         Bytes::from_owner(Kept { bytes, _hold: self })
     }

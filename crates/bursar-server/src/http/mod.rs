@@ -1,4 +1,7 @@
-//! The server's sockets: its own accept loops, deadlines, caps on connections, TLS, and a clean end.
+//! The server's sockets: accept loops, deadlines, connection limits, TLS and shutdown.
+//!
+//! Also the client for outbound requests, memory budgets and worker pools. Deliberately absent:
+//! routes.
 
 mod address_limiter;
 mod answer_body;
@@ -43,34 +46,33 @@ use self::tracked_stream::Abort;
 use crate::http::request_extensions::ListenerKind;
 use crate::jobs::background::{RESTART_AFTER, keep_running};
 
-/// How long to wait after an accept that failed, for instance for want of file descriptors.
+/// The pause after a failed accept, for example without free file descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
-/// Connections that the system holds until they are accepted.
+/// Connections that the system queues until they are accepted.
 const BACKLOG: u32 = 1024;
-/// What the system holds of answers that a client does not take. Without a bound it grows to
-/// several megabytes for each connection.
+/// The system's send buffer.
+///
+/// Without a limit, a client that does not read makes it grow to several megabytes.
 const SEND_BUFFER: u32 = 256 * 1024;
-/// Connections of the operator's listener, which the public one cannot use up.
+/// Connections of the operator's listener, which has a pool of its own.
 const OPERATOR_CONNECTIONS_MAX: usize = 256;
-/// Connections of the public listener beyond all others, for health and for the operator.
+/// Overflow connections of the public listener, for health checks and the operator.
 const OVERFLOW_MAX: usize = 64;
-/// How often to look for room when no connection has left.
+/// How often to look for an idle connection while the pool is full.
 const SLOT_RETRY_EVERY: Duration = Duration::from_millis(20);
 
-/// One address that is listened on.
+/// A listening socket and what it serves.
 pub struct Listener {
-    /// Where connections come from.
     pub socket: TcpListener,
-    /// What is served there.
+    /// The routes served there.
     pub router: Router,
-    /// Whom it is for.
     pub kind: ListenerKind,
 }
 
 /// Listens on an address.
 ///
 /// # Errors
-/// When it is not an address of this machine, or taken.
+/// If the address does not belong to this machine or is in use.
 pub async fn listen(address: &str) -> std::io::Result<TcpListener> {
     let mut refused = std::io::Error::from(std::io::ErrorKind::AddrNotAvailable);
     for address in tokio::net::lookup_host(address).await? {
@@ -93,7 +95,7 @@ fn listen_on(address: SocketAddr) -> std::io::Result<TcpListener> {
     socket.listen(BACKLOG)
 }
 
-/// Serves until `end`, then lets the requests that began come to their answers.
+/// Serves until `end` resolves, then waits for the requests in flight.
 pub async fn serve(
     listeners: Vec<Listener>,
     limits: Limits,
@@ -132,7 +134,7 @@ pub async fn serve(
     }
 }
 
-/// What an accept loop works with, and finds again when it begins anew.
+/// The state of an accept loop, which survives a restart of the loop after a panic.
 struct AcceptLoop {
     socket: TcpListener,
     handler: Arc<ConnectionHandler>,
@@ -140,7 +142,7 @@ struct AcceptLoop {
     address_limiter: Arc<AddressLimiter>,
 }
 
-/// Accepts connections until the server is asked to end.
+/// Accepts connections until shutdown.
 async fn accept_all(accept_loop: Arc<AcceptLoop>) {
     let AcceptLoop { socket, handler, pool, address_limiter } = &*accept_loop;
     let mut drain = handler.drain.clone();
@@ -151,7 +153,7 @@ async fn accept_all(accept_loop: Arc<AcceptLoop>) {
         };
         let Some((stream, peer)) = accepted else { continue };
         let Some(address_slot) = take_address_slot(handler, address_limiter, peer) else {
-            // Reset, so that the system keeps nothing of connections that were never served.
+            // Reset it, so that the system keeps no state for a connection that is not served.
             stream.abort();
             continue;
         };
@@ -161,7 +163,7 @@ async fn accept_all(accept_loop: Arc<AcceptLoop>) {
             slot = wait_for_slot(pool, &progress) => slot,
         };
         let handler = Arc::clone(handler);
-        // Held by the task, so that the end of the server waits for it.
+        // Held by the task, so that shutdown waits for it.
         let held = drain.clone();
         tokio::spawn(async move {
             handler.serve(stream, peer, &progress, &slot).await;
@@ -174,13 +176,13 @@ async fn accept_all(accept_loop: Arc<AcceptLoop>) {
 async fn accept(socket: &TcpListener, pool: &ConnectionPool) -> Option<(TcpStream, IpAddr)> {
     match socket.accept().await {
         Ok((stream, peer)) => {
-            // Answers are small and awaited: they must not wait for more.
+            // Responses are small: send them without delay.
             let _ = stream.set_nodelay(true);
             Some((stream, peer.ip()))
         }
         Err(error) => {
             tracing::warn!(%error, "a connection was not accepted");
-            // Mostly for want of file descriptors, of which an idle connection has one.
+            // The usual cause is a lack of file descriptors. An idle connection can give one back.
             pool.evict_idle(Instant::now());
             tokio::time::sleep(ACCEPT_PAUSE).await;
             None
@@ -188,7 +190,7 @@ async fn accept(socket: &TcpListener, pool: &ConnectionPool) -> Option<(TcpStrea
     }
 }
 
-/// Waits for a place for a connection, while the others wait in the system.
+/// Waits for a slot in the pool. Meanwhile new connections queue in the system.
 async fn wait_for_slot(pool: &Arc<ConnectionPool>, progress: &Arc<Progress>) -> ConnectionSlot {
     loop {
         if let Some(slot) = pool.take_slot(progress, Instant::now()) {
@@ -198,7 +200,7 @@ async fn wait_for_slot(pool: &Arc<ConnectionPool>, progress: &Arc<Progress>) -> 
     }
 }
 
-/// The place of a connection among those of its address. A proxy speaks for many clients.
+/// Takes the slot of a connection among those of its address. Trusted proxies need none.
 fn take_address_slot(
     handler: &ConnectionHandler,
     address_limiter: &Arc<AddressLimiter>,
@@ -210,10 +212,10 @@ fn take_address_slot(
     address_limiter.take(peer).map(Some)
 }
 
-/// Resolves when the process is asked to end.
+/// Resolves when the process receives SIGTERM or SIGINT.
 ///
 /// # Errors
-/// When the system does not let signals be heard.
+/// If the system refuses signal handlers.
 pub fn shutdown_requested() -> std::io::Result<impl Future<Output = ()>> {
     use tokio::signal::unix::{SignalKind, signal};
     let mut terminate = signal(SignalKind::terminate())?;
@@ -226,7 +228,7 @@ pub fn shutdown_requested() -> std::io::Result<impl Future<Output = ()>> {
     })
 }
 
-/// The address that a client on this machine can reach a listener under.
+/// The address at which a client on this machine reaches a listener.
 pub fn connectable_address(address: SocketAddr) -> SocketAddr {
     let mut connectable_address = address;
     if address.ip().is_unspecified() {

@@ -1,9 +1,9 @@
-//! Requests that leave this server: one client for all of them.
+//! The one client for outbound requests.
 //!
-//! A name is resolved first, and the connection goes to one of the addresses that came of it, so
-//! that whoever is sent to a tenant's URL can be held to what those addresses are, between the two
-//! steps. Each request has a connection of its own: a kept one would outlive such a look.
-//! Deliberately absent: redirects, proxies from the environment, cookies, other methods than GET.
+//! A name is resolved first, and the connection goes to one of the resulting addresses, so that
+//! addresses can be checked between the two steps. Each request has its own connection, because a
+//! pooled one would outlive that check. Deliberately absent: redirects, proxies from the
+//! environment, cookies, and methods other than GET.
 
 use std::error::Error;
 use std::io;
@@ -26,34 +26,34 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 
-/// The longest that a request may take, from the name to the last byte of the answer.
+/// The longest duration of a request, including name resolution.
 pub const DEADLINE: Duration = Duration::from_secs(5);
-/// How long one of several addresses may take to connect, so that the next has its turn.
+/// How long one address may take to connect before the next is tried.
 const ADDRESS_DEADLINE: Duration = Duration::from_secs(2);
-/// Addresses of a name that are tried.
+/// The most addresses of a name that are tried.
 const ADDRESSES_MAX: usize = 4;
-/// The largest head of an answer.
+/// The largest response head in bytes.
 const HEAD_BYTES_MAX: usize = 32 * 1024;
 
-/// A URL that may be asked: https, or http on this machine.
+/// A URL for outbound requests: https, or http on this machine.
 #[derive(Clone, Debug)]
 pub struct WebUrl {
     text: String,
     host: String,
     port: u16,
-    /// What a certificate must be for; nothing when TLS is not spoken.
+    /// The name that the certificate must have. `None` without TLS.
     tls_name: Option<ServerName<'static>>,
-    /// The path with its query.
+    /// The path with query.
     target: Uri,
     /// The value of the Host header.
     authority: HeaderValue,
 }
 
 impl WebUrl {
-    /// Reads a URL.
+    /// Parses a URL.
     ///
     /// # Errors
-    /// The rest of a sentence that begins with what the URL is for.
+    /// The rest of a sentence that starts with the purpose of the URL.
     pub fn parse(text: &str) -> Result<Self, &'static str> {
         let wrong = "must be an https URL without user, password and fragment";
         let uri: Uri = text.parse().map_err(|_| wrong)?;
@@ -88,12 +88,11 @@ impl WebUrl {
         })
     }
 
-    /// The URL as it may be seen: without its query, in which some have a key.
+    /// The URL for logs, without its query, which may contain a key.
     pub fn shown(&self) -> &str {
         self.text.split('?').next().unwrap_or_default()
     }
 
-    /// Whether what it answers comes by TLS.
     pub const fn is_tls(&self) -> bool {
         self.tls_name.is_some()
     }
@@ -104,25 +103,25 @@ fn is_this_machine(host: &str) -> bool {
         || host.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
 }
 
-/// Why there is no answer, in words for the log.
+/// Why a request failed, for the log.
 #[derive(Debug, thiserror::Error)]
 pub enum OutboundError {
-    /// It took longer than the deadline.
+    /// The deadline passed.
     #[error("no answer in time")]
     TooSlow,
-    /// No name, no connection, or no certificate that is trusted.
+    /// Name resolution, connection or certificate failed.
     #[error("cannot connect")]
     Unreachable(#[source] io::Error),
-    /// The exchange did not come to its end.
+    /// The connection broke off.
     #[error("the exchange broke off")]
     Broken(#[source] Box<dyn Error + Send + Sync>),
-    /// Another status than 200.
+    /// The status is not 200.
     #[error("the answer is {0}")]
     Status(StatusCode),
-    /// The answer does not end in time.
+    /// The response is too large.
     #[error("the answer has more than {0} bytes")]
     TooLarge(usize),
-    /// The answer is not what it should be; it is not quoted, for it may be anything.
+    /// The response has another form. It is not quoted, because it can contain anything.
     #[error("the answer is not the JSON that was asked for")]
     NotJson,
 }
@@ -133,25 +132,24 @@ impl From<hyper::Error> for OutboundError {
     }
 }
 
-/// The authorities that this machine trusts.
+/// The certificate authorities that this machine trusts.
 pub fn native_roots() -> RootCertStore {
     let mut roots = RootCertStore::empty();
     roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
     roots
 }
 
-/// Asks other servers.
+/// A client for outbound requests.
 pub struct Outbound {
     tls: TlsConnector,
     deadline: Duration,
 }
 
 impl Outbound {
-    /// A client that trusts these authorities and waits so long for each answer.
+    /// Creates a client with these authorities and this deadline.
     ///
     /// # Errors
-    /// The cryptography has no version of TLS, which only a fault in how this was built can bring
-    /// about.
+    /// If the cryptography supports no version of TLS, which only a faulty build can cause.
     pub fn new(roots: RootCertStore, deadline: Duration) -> Result<Self, rustls::Error> {
         let config = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
             .with_safe_default_protocol_versions()?
@@ -160,7 +158,7 @@ impl Outbound {
         Ok(Self { tls: TlsConnector::from(Arc::new(config)), deadline })
     }
 
-    /// The JSON that a URL answers, of at most so many bytes.
+    /// Fetches a JSON document of at most `bytes_max` bytes.
     ///
     /// # Errors
     /// [`OutboundError`].
@@ -186,7 +184,8 @@ impl Outbound {
     }
 }
 
-/// The addresses of a URL's host. In clear only this machine is spoken to, whatever the name says.
+/// The addresses of the host. Plain HTTP is only sent to this machine, whatever the name resolves
+/// to.
 async fn resolve(url: &WebUrl) -> Result<Vec<SocketAddr>, OutboundError> {
     let found = tokio::net::lookup_host((url.host.as_str(), url.port)).await;
     let found = found.map_err(OutboundError::Unreachable)?;
@@ -231,7 +230,7 @@ async fn ask<S: AsyncRead + AsyncWrite + Unpin>(
     });
     tokio::select! {
         answered = &mut exchange => answered,
-        // The other side closed; what it said before may still have to be read.
+        // The peer closed the connection; buffered data may still have to be read.
         _ = connection => exchange.await,
     }
 }

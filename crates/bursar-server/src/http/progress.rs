@@ -1,8 +1,8 @@
-//! What a connection is doing, as far as its deadlines need to know: is a request in flight, has
-//! one begun to arrive, does the client take its answers.
+//! The state of a connection that its deadlines depend on.
 //!
-//! The wrapped stream, the service and the bodies of answers report here; whoever drives the
-//! connection asks what is due. Deliberately absent: timers and sockets.
+//! Is a request in flight, has one started to arrive, does the client read its responses? The
+//! stream, the service and the response bodies report here. The task that drives the connection
+//! asks what is due. Deliberately absent: timers and sockets.
 
 use std::time::Duration;
 
@@ -13,39 +13,39 @@ use tokio::time::Instant;
 use super::framing::Framing;
 use super::limits::Deadlines;
 
-/// What a client may send that is no request: between two requests all of it, during one the
-/// frames of HTTP/2 that carry no body. A client whose body nobody waits for sends one window of a
-/// megabyte more; floods of PING or SETTINGS send this much in a moment.
+/// The most bytes without a request.
+///
+/// Between requests all bytes count, during a request the HTTP/2 frames without a body. A client
+/// whose body is not read sends at most one window of a megabyte; floods of PING or SETTINGS exceed
+/// this at once.
 const QUIET_BYTES_MAX: usize = 2 * 1024 * 1024;
-/// What taking a part of an answer allows a client to send of such frames: it has to say that it
-/// has taken it.
+/// The credit for such frames that reading a part of a response gives: the client must confirm it.
 const PART_CREDIT: usize = 64 * 1024;
-/// After this a client that has not asked anything is silent; a new one is about to ask.
+/// A new connection without a request counts as silent after this.
 const SILENT_AFTER: Duration = Duration::from_secs(1);
-/// After this an answer of which the client takes nothing keeps its connection from being idle no
-/// more.
+/// After this, an unread response no longer protects its connection from eviction.
 const STALLED_AFTER: Duration = Duration::from_secs(5);
-/// Requests that a client may take back beyond those it lets be answered.
+/// The most canceled requests beyond the answered ones.
 const TAKEN_BACK_MAX: u32 = 200;
-/// How long a connection that is to end may take with nothing to answer.
+/// How long a closing connection may stay open with nothing to send.
 const CLOSING_MAX: Duration = Duration::from_secs(2);
 
-/// Why a connection is ended by the server.
+/// Why the server cut a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum CutReason {
     /// The head of a request did not arrive in time.
     SlowHead,
     /// No request came for too long.
     Idle,
-    /// The client takes nothing of an answer.
+    /// The client does not read a response.
     SlowReader,
-    /// Bytes without end, and no request in them.
+    /// Too many bytes without a request.
     Chatter,
-    /// Requests that are taken back as soon as they are made.
+    /// The client cancels requests as soon as it sends them.
     TakenBack,
-    /// It was to end after its last answer, and the client does not end it.
+    /// The connection was closing, and the client did not close its end.
     Lingering,
-    /// It is idle, and another one needs its place.
+    /// The connection was idle, and its slot is needed.
     Crowded,
 }
 
@@ -54,59 +54,59 @@ pub(crate) enum CutReason {
 pub(crate) struct Progress {
     deadlines: Deadlines,
     state: Mutex<State>,
-    /// Told when the connection is asked to end.
+    /// Notified when the connection is asked to close.
     closes: Notify,
 }
 
-/// How little a connection is used, the least first: which one to close when there are too many.
+/// How little a connection is used, least first. The least used one is evicted first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Idleness {
-    /// It has not asked anything, sends only what is discarded, or is to end.
+    /// It never sent a request, sends only discarded bytes, or is closing.
     Silent,
-    /// Its last request is answered.
+    /// Its last request was answered.
     Idle,
-    /// The client takes nothing of its answers.
+    /// The client does not read its responses.
     Stalled,
 }
 
 #[derive(Debug)]
 struct State {
     framing: Framing,
-    /// Requests that are read or answered.
+    /// Requests in flight.
     requests: u32,
-    /// Those of them of whose bodies the rest is discarded, for callers that proved nothing.
+    /// Requests of unauthenticated callers whose bodies are being discarded.
     discards: u32,
-    /// Since when there is such a request.
+    /// When the first of them started.
     discards_since: Option<Instant>,
-    /// Whether a request has come.
+    /// Whether a request ever came.
     has_asked: bool,
-    /// Since when there is none.
+    /// When the last request ended.
     quiet_since: Instant,
-    /// What was read since then that is no request.
+    /// Bytes since then that belong to no request.
     quiet_bytes: usize,
-    /// When the head of the next request began to arrive.
+    /// When the head of the next request started to arrive.
     head_since: Option<Instant>,
-    /// Since when the socket takes no more.
+    /// When the socket stopped accepting data.
     blocked_since: Option<Instant>,
-    /// Answers that are not handed over whole, and when something of each was last taken.
+    /// Unfinished responses, and when the client last read some of each.
     answers: Vec<(u64, Instant)>,
     next_answer: u64,
     answered: u32,
-    /// When the last part of an answer was handed over.
+    /// When the last part of a response was passed to the socket.
     handed_over_at: Option<Instant>,
     taken_back: u32,
-    /// When the connection was asked to end.
+    /// When the connection was asked to close.
     closing_since: Option<Instant>,
     /// Whether the connection ends with a part of a request unread.
     leaves_unread: bool,
-    /// Since when the connection only waits for the client to end it.
+    /// When the connection started to wait for the client to close it.
     lingering_since: Option<Instant>,
-    /// Whether the server ended it against the client's will.
+    /// Whether the server cut the connection.
     is_cut: bool,
 }
 
 impl Progress {
-    /// A connection that was opened now.
+    /// A connection that was just opened.
     pub(crate) fn new(deadlines: Deadlines, now: Instant) -> Self {
         let state = State {
             framing: Framing::new(),
@@ -131,7 +131,7 @@ impl Progress {
         Self { deadlines, state: Mutex::new(state), closes: Notify::new() }
     }
 
-    /// Bytes arrived. Says where among them a line of HTTP/1.1 ends as none may.
+    /// Reports received bytes. Returns the position after a line of HTTP/1.1 with a bare LF.
     pub(crate) fn read(&self, bytes: &[u8], now: Instant) -> Option<usize> {
         let mut state = self.state.lock();
         let found = state.framing.read(bytes);
@@ -140,8 +140,8 @@ impl Progress {
         if state.requests > 0 {
             return found.bad_line_end;
         }
-        // Frames of HTTP/2 that are no requests come at any time; its heads are bounded by the
-        // idle deadline.
+        // HTTP/2 frames without a request can come at any time. Its heads are limited by the idle
+        // deadline.
         match state.framing {
             Framing::Http2(_) => state.head_since = None,
             Framing::Http1(_) | Framing::Unknown(_) if bytes.is_empty() => {}
@@ -152,12 +152,12 @@ impl Progress {
         found.bad_line_end
     }
 
-    /// The socket took something.
+    /// The socket accepted data.
     pub(crate) fn wrote(&self) {
         self.state.lock().blocked_since = None;
     }
 
-    /// The socket takes nothing.
+    /// The socket accepts no data.
     pub(crate) fn blocked(&self, now: Instant) {
         self.state.lock().blocked_since.get_or_insert(now);
     }
@@ -171,7 +171,7 @@ impl Progress {
         state.quiet_bytes = 0;
     }
 
-    /// An answer is handed over whole, or its request was taken back.
+    /// A response was sent completely, or its request was canceled.
     pub(crate) fn end_request(&self, now: Instant) {
         let mut state = self.state.lock();
         state.requests = state.requests.saturating_sub(1);
@@ -180,14 +180,14 @@ impl Progress {
         }
     }
 
-    /// The rest of a request's body is only discarded from now on, for a caller that proved nothing.
+    /// The rest of a body is only discarded from now on, for an unauthenticated caller.
     pub(crate) fn begin_discard(&self, now: Instant) {
         let mut state = self.state.lock();
         state.discards += 1;
         state.discards_since.get_or_insert(now);
     }
 
-    /// The rest of such a body was discarded, or is no longer waited for.
+    /// A discarded body has ended or is no longer read.
     pub(crate) fn end_discard(&self) {
         let mut state = self.state.lock();
         state.discards = state.discards.saturating_sub(1);
@@ -196,13 +196,13 @@ impl Progress {
         }
     }
 
-    /// A request was taken back before it was answered.
+    /// A request was canceled before its response.
     pub(crate) fn take_back(&self) {
         let mut state = self.state.lock();
         state.taken_back = state.taken_back.saturating_add(1);
     }
 
-    /// An answer is there for the client to take.
+    /// A response starts. Returns its number.
     pub(crate) fn begin_answer(&self, now: Instant) -> u64 {
         let mut state = self.state.lock();
         let answer = state.next_answer;
@@ -212,7 +212,7 @@ impl Progress {
         answer
     }
 
-    /// The next part of an answer was asked for.
+    /// The client is ready for the next part of a response.
     pub(crate) fn advance_answer(&self, answer: u64, now: Instant) {
         let mut state = self.state.lock();
         if let Some((_, taken_at)) = state.answers.iter_mut().find(|(known, _)| *known == answer) {
@@ -221,27 +221,27 @@ impl Progress {
         state.quiet_bytes = state.quiet_bytes.saturating_sub(PART_CREDIT);
     }
 
-    /// Nothing of an answer is left to hand over.
+    /// A response has no more parts.
     pub(crate) fn end_answer(&self, answer: u64, now: Instant) {
         let mut state = self.state.lock();
         state.answers.retain(|(known, _)| *known != answer);
         state.handed_over_at = Some(now);
     }
 
-    /// The connection was asked to end once it has nothing to answer.
+    /// Asks the connection to close after its current responses.
     pub(crate) fn close(&self, now: Instant) {
         self.state.lock().closing_since.get_or_insert(now);
         self.closes.notify_waiters();
     }
 
-    /// Whether the connection was asked to end.
+    /// Whether the connection was asked to close.
     pub(crate) fn is_closing(&self) -> bool {
         self.state.lock().closing_since.is_some()
     }
 
-    /// Waits until the connection is asked to end.
+    /// Waits until the connection is asked to close.
     pub(crate) async fn closes(&self) {
-        // Made before the look, so that nothing is missed between the two.
+        // Registered before the check, so that no notification is missed.
         let told = self.closes.notified();
         if !self.is_closing() {
             told.await;
@@ -253,11 +253,13 @@ impl Progress {
         self.state.lock().leaves_unread = true;
     }
 
-    /// The connection has sent its last byte. Returns whether the client may still be sending: then a
-    /// close would become a reset, which can cost the client its answer (RFC 9112, 9.6).
+    /// The connection sent its last byte. Returns whether the client may still be sending.
+    ///
+    /// In that case closing the socket would cause a reset, which can cost the client its response
+    /// (RFC 9112, 9.6).
     pub(crate) fn begin_lingering(&self, now: Instant) -> bool {
         let mut state = self.state.lock();
-        // A head that began to arrive and never became a request was refused.
+        // A head that never became a request was refused.
         let lingers = state.leaves_unread || state.head_since.is_some();
         if lingers {
             state.lingering_since.get_or_insert(now);
@@ -265,16 +267,16 @@ impl Progress {
         lingers
     }
 
-    /// Whether a request has come.
+    /// Whether a request ever came.
     pub(crate) fn has_asked(&self) -> bool {
         self.state.lock().has_asked
     }
 
-    /// How little the connection is used, and since when; nothing while a request is in flight, or
-    /// the end of an answer is on its way to the client.
+    /// How little the connection is used, and since when. `None` while it must not be evicted.
     ///
-    /// Bodies that are discarded for callers that proved nothing are no requests here, and lingering
-    /// is no use: both are favours to clients, and keep nobody else out.
+    /// That is while a request is in flight or the end of a response is on its way. Discarding the
+    /// body of an unauthenticated caller does not count as a request, and lingering does not count
+    /// as use: both only help the client.
     pub(crate) fn idleness(&self, now: Instant) -> Option<(Idleness, Instant)> {
         let state = self.state.lock();
         if let Some(since) = state.lingering_since {
@@ -285,7 +287,7 @@ impl Progress {
             return Some((Idleness::Silent, since));
         }
         let is_recent = |at: Instant| now.duration_since(at) < STALLED_AFTER;
-        // What the windows of HTTP/2 have no room for waits where it is not seen.
+        // Data that waits for HTTP/2 flow control is invisible here.
         let is_http2 = matches!(state.framing, Framing::Http2(_));
         if is_http2 && state.handed_over_at.is_some_and(is_recent) {
             return None;
@@ -304,17 +306,17 @@ impl Progress {
         is_stalled.then_some((Idleness::Stalled, taken_at))
     }
 
-    /// The server ends the connection whatever the client does.
+    /// Marks the connection as cut by the server.
     pub(crate) fn cut(&self) {
         self.state.lock().is_cut = true;
     }
 
-    /// Whether the server ended the connection whatever the client does.
+    /// Whether the server cut the connection.
     pub(crate) fn is_cut(&self) -> bool {
         self.state.lock().is_cut
     }
 
-    /// The next deadline and what it means; none while the server has to do something.
+    /// The next deadline and its reason. `None` while the server has work to do.
     pub(crate) fn due(&self) -> Option<(Instant, CutReason)> {
         let state = self.state.lock();
         let Deadlines { header, idle, write } = self.deadlines;
@@ -327,7 +329,7 @@ impl Progress {
         let untaken = state.answers.iter().map(|(_, taken_at)| *taken_at).min();
         let reader = [state.blocked_since, untaken].into_iter().flatten().min();
         let reader = reader.map(|since| (since + write, CutReason::SlowReader));
-        // The end of an answer that is still on its way is part of its request.
+        // A response whose end is on its way still counts as in flight.
         if state.requests > 0 || state.blocked_since.is_some() {
             return reader;
         }
@@ -444,7 +446,7 @@ mod tests {
         check(&progress, None);
         progress.read(&ping.repeat(2), start);
         check(&progress, Some((start, CutReason::Chatter)));
-        // Each part of a long answer allows as much as taking it needs.
+        // Each part of a long response gives the credit that reading it needs.
         let answer = progress.begin_answer(start);
         progress.advance_answer(answer, start);
         check(&progress, Some((start + seconds(30), CutReason::SlowReader)));
@@ -487,7 +489,7 @@ mod tests {
         assert_eq!(progress.idleness(later), Some((Idleness::Idle, later)));
     }
 
-    /// Answers one request, now.
+    /// Answers one request at this instant.
     fn answer(progress: &Progress, now: Instant) {
         progress.begin_request();
         let answer = progress.begin_answer(now);
@@ -501,7 +503,7 @@ mod tests {
         answer(&progress, start);
         progress.blocked(start + seconds(1));
         assert_eq!(progress.idleness(start + seconds(5)), None);
-        // Nor does a connection that is to end do so before its client had the time to take it.
+        // A closing connection gives its client time to read, too.
         progress.close(start + seconds(1));
         check(&progress, Some((start + seconds(31), CutReason::SlowReader)));
         progress.wrote();
@@ -521,14 +523,14 @@ mod tests {
         answer(&progress, start);
         assert_eq!(progress.idleness(start + seconds(4)), None);
         assert_eq!(progress.idleness(start + seconds(5)), Some((Idleness::Idle, start)));
-        // Also beside an answer of which nothing is taken.
+        // The same with another response that is not read.
         progress.begin_request();
         progress.begin_answer(start);
         answer(&progress, start + seconds(4));
         assert_eq!(progress.idleness(start + seconds(8)), None);
         let stalled = Some((Idleness::Stalled, start));
         assert_eq!(progress.idleness(start + seconds(9)), stalled);
-        // A request that was taken back has no answer whose end is on its way.
+        // A canceled request has no response on its way.
         let (progress, start) = opened();
         progress.read(HTTP2_OPENING, start);
         progress.begin_request();
@@ -548,7 +550,7 @@ mod tests {
         assert!(progress.begin_lingering(end + seconds(1)), "from the first time on");
         check(&progress, Some((end + seconds(2), CutReason::Lingering)));
         assert_eq!(progress.idleness(end), Some((Idleness::Silent, end)), "it may give way");
-        // So has one whose head was refused.
+        // So does one whose head was refused.
         let (progress, start) = opened();
         progress.read(b"no head", start);
         assert!(progress.begin_lingering(start));

@@ -1,5 +1,6 @@
-//! What is known of a request beside its head and body: how it came, and whose it is. Each fact is
-//! an extension of the request.
+//! What the server knows about a request besides its head and body: how it came, and whose it is.
+//!
+//! Each fact is an extension of the request.
 
 use std::sync::{Arc, OnceLock};
 
@@ -7,54 +8,54 @@ use bursar_core::{IntegrationId, TenantId};
 
 use crate::http::holder::Holder;
 
-/// On which listener a request came; an extension of every request that came by a socket.
+/// The listener that accepted the request; an extension of every request that came by a socket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ListenerKind {
-    /// Where tenants call.
+    /// The listener for tenants.
     Public,
-    /// Where only the operator's network calls.
+    /// The listener for the operator's network.
     Operator,
 }
 
-/// That a request came over TLS; an extension of such requests only.
+/// Marks a request that came over TLS.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct OverTls;
 
-/// That a request came on a connection of the reserve; an extension of such requests only.
+/// Marks a request on an overflow connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct OverflowConnection;
 
-/// Whose request it is, once that is proved; an extension of every request.
+/// The authenticated owner of a request; an extension of every request.
 #[derive(Clone, Debug, Default)]
 pub struct RequestTenant(Arc<OnceLock<Proved>>);
 
-/// Who was proved to send a request.
+/// The authenticated owner.
 #[derive(Clone, Copy, Debug)]
 enum Proved {
-    /// The operator, on no tenant, or who may read the metrics.
+    /// The operator without a tenant, or a metrics scraper.
     Operator,
-    /// Someone on this tenant, with the key of an integration or not.
+    /// A tenant, with the integration of an integration key.
     Tenant(TenantId, Option<IntegrationId>),
 }
 
 impl RequestTenant {
-    /// Someone proved to be of this tenant, with the key of this integration or not.
+    /// Records the tenant of the request, and the integration of an integration key.
     pub(crate) fn proved(&self, tenant_id: TenantId, only: Option<IntegrationId>) {
-        // A request has one tenant, whoever asks for it how often.
+        // A request has one owner. Setting it again changes nothing.
         let _ = self.0.set(Proved::Tenant(tenant_id, only));
     }
 
-    /// The request is the operator's own.
+    /// Records that the request is the operator's.
     pub(crate) fn proved_operator(&self) {
         let _ = self.0.set(Proved::Operator);
     }
 
-    /// Whether anyone was proved to send the request.
+    /// Whether the caller is authenticated.
     pub(crate) fn is_proved(&self) -> bool {
         self.0.get().is_some()
     }
 
-    /// Who holds what the request takes.
+    /// The holder of the memory and slots that the request uses.
     pub fn holder(&self) -> Holder {
         match self.0.get() {
             Some(Proved::Tenant(tenant_id, only)) => Holder::tenant(*tenant_id, *only),

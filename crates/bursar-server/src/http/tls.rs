@@ -1,4 +1,4 @@
-//! TLS: the certificate and its key, read from files, and read again when they change.
+//! TLS: loads the certificate and its key from files, and reloads them when they change.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -18,17 +18,17 @@ use zeroize::Zeroizing;
 
 use crate::jobs::background::TaskFailed;
 
-/// How long before its end a certificate is worth a warning.
+/// How long before its expiry a certificate is logged.
 const RENEW_BEFORE: Duration = Duration::from_secs(14 * 86_400);
 
-/// Where the certificate and its key are.
+/// The files of the certificate and its key.
 #[derive(Clone, Debug)]
 pub struct TlsFiles {
     /// The certificate and its chain, as PEM.
     pub certificate: PathBuf,
     /// The private key, as PEM.
     pub key: PathBuf,
-    /// How often the files are looked at.
+    /// How often the files are checked.
     pub reload_every: Duration,
 }
 
@@ -39,37 +39,37 @@ pub enum TlsError {
     #[error("cannot read {path}: {cause}")]
     Unreadable {
         path: PathBuf,
-        /// What the system said.
+        /// The error of the system.
         cause: std::io::Error,
     },
-    /// A file does not hold what it should.
+    /// A file does not contain what it should.
     #[error("{path} holds no {what} in PEM")]
     NotPem {
         path: PathBuf,
-        /// What was looked for.
+        /// What is missing in the file.
         what: &'static str,
     },
-    /// The two do not go together, or are of a kind that is not known.
+    /// The certificate and the key do not match, or their type is not supported.
     #[error("{certificate} and {key} cannot be used together: {cause}")]
     Unusable {
         certificate: PathBuf,
         key: PathBuf,
-        /// What the library said.
+        /// The error of the library.
         cause: rustls::Error,
     },
 }
 
-/// The certificate that new connections are given.
+/// The certificate for new connections.
 #[derive(Debug)]
 pub struct Certificates {
     files: TlsFiles,
     provider: Arc<CryptoProvider>,
     current: RwLock<Arc<ServerConfig>>,
-    /// What the files held when they were last looked at, good or not.
+    /// The contents at the last check, valid or not.
     seen: Mutex<Fingerprint>,
 }
 
-/// A hash of both files, so that no copy of the key is kept to compare with.
+/// A hash of both files, so that no copy of the key is kept for comparison.
 type Fingerprint = Option<blake3::Hash>;
 
 impl Certificates {
@@ -89,12 +89,12 @@ impl Certificates {
         })
     }
 
-    /// Shakes hands with the certificate of this moment.
+    /// An acceptor with the current certificate.
     pub(crate) fn acceptor(&self) -> TlsAcceptor {
         TlsAcceptor::from(Arc::clone(&self.current.read()))
     }
 
-    /// Looks at the files again now and then, and whenever `hangup` is heard.
+    /// Checks the files periodically and whenever `hangup` fires.
     pub(crate) async fn follow(self: Arc<Self>, mut hangup: Signal) {
         let mut ticks = tokio::time::interval(self.files.reload_every);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -104,7 +104,7 @@ impl Certificates {
                 _ = hangup.recv() => {}
             }
             let certificates = Arc::clone(&self);
-            // Files may be on a disk that takes its time.
+            // File access can block.
             let looked = tokio::task::spawn_blocking(move || certificates.refresh()).await;
             if let Err(error) = looked.map_err(TaskFailed::from) {
                 tracing::error!(%error, "the certificate was not looked at");
@@ -112,7 +112,7 @@ impl Certificates {
         }
     }
 
-    /// Takes a new pair over; one that cannot be used is told once, and the old one stays.
+    /// Loads a changed pair. An unusable pair is logged once, and the old one stays in use.
     fn refresh(&self) {
         let read = read(&self.files);
         let fingerprint = read.as_ref().ok().map(|(_, fingerprint)| *fingerprint);
@@ -173,7 +173,7 @@ fn configure(
     Ok(Arc::new(config))
 }
 
-/// An old certificate is served all the same: some clients know it, and no answer helps nobody.
+/// Warns about a certificate that expires. It is still served: some clients accept it.
 fn warn_of_end(path: &Path, leaf: &CertificateDer<'_>, provider: &CryptoProvider) {
     let now = UnixTime::now();
     let path = path.display();
@@ -187,8 +187,9 @@ fn warn_of_end(path: &Path, leaf: &CertificateDer<'_>, provider: &CryptoProvider
     }
 }
 
-/// Whether a certificate is no good any more at an instant. The library tells it before it looks
-/// for an issuer, of which it is given none.
+/// Whether a certificate has expired at an instant.
+///
+/// The library reports expiry before it looks for an issuer, and here it is given none.
 fn has_ended(leaf: &CertificateDer<'_>, at: UnixTime, provider: &CryptoProvider) -> bool {
     let Ok(parsed) = ParsedCertificate::try_from(leaf) else { return false };
     let algorithms = provider.signature_verification_algorithms.all;

@@ -1,4 +1,4 @@
-//! A stream whose reads and writes are seen by the connection's deadlines.
+//! A stream that reports its reads and writes to the connection's deadlines.
 
 use std::io::{self, IoSlice};
 use std::pin::Pin;
@@ -13,28 +13,34 @@ use tokio_rustls::server::TlsStream;
 use super::limits::BODY_BYTES_MAX;
 use super::progress::Progress;
 
-/// What is read at once. hyper keeps a buffer for each connection, of 8 KiB until a read fills it and
-/// then up to four times as large; with less than that in a read it never grows, which for a crowd
-/// with large bodies is most of the memory of the server.
+/// The most bytes of one read.
+///
+/// hyper's buffer has 8 KiB until a read fills it and then grows up to four times as large. Smaller
+/// reads keep it small, which saves most of the server's memory when many clients send large
+/// bodies.
 const READ_MAX: usize = 8 * 1024 - 1;
 
-/// What is read in the place of a line that ends with LF alone, and of all that follows: a head that
-/// is complete, so that hyper looks at it, and none, so that it answers 400 and closes.
+/// What hyper reads instead of a line that ends with LF alone and of everything after it.
+///
+/// It is a complete head, so that hyper parses it, and an invalid one, so that hyper answers 400
+/// and closes.
 const NO_HEAD: &[u8] = b"\0\r\n\r\n";
 
-/// What a connection reads and discards after its last answer. Also a client whose body is refused
-/// for its size gets to read the answer, unless the body is out of all proportion.
+/// The most bytes that a connection reads and discards after its last response.
+///
+/// Even a client whose body is refused for its size can read the response, unless the body is far
+/// too large.
 const LINGERING_BYTES_MAX: usize = 2 * BODY_BYTES_MAX;
 
-/// A stream that can be thrown away with all that was written to it.
+/// A stream that can discard its unsent data.
 pub(crate) trait Abort {
-    /// Makes the end of the stream a reset: what a client does not take costs nothing from then on.
+    /// Makes the close of the stream a reset, so that unread data costs nothing any more.
     fn abort(&self);
 }
 
 impl Abort for TcpStream {
     fn abort(&self) {
-        // It may have ended already, which is as good.
+        // The connection may have ended already.
         let _ = self.set_zero_linger();
     }
 }
@@ -50,9 +56,9 @@ impl Abort for TlsStream<TcpStream> {
 pub(crate) struct TrackedStream<S: Abort> {
     stream: S,
     progress: Arc<Progress>,
-    /// What is left of [`NO_HEAD`] to read, once a line ended as none may.
+    /// The rest of [`NO_HEAD`] to read, after a line ended with LF alone.
     refused: Option<&'static [u8]>,
-    /// The bytes that may still be discarded, once the last byte is written.
+    /// The bytes that may still be discarded, after the last byte was sent.
     lingering: Option<usize>,
 }
 
@@ -143,15 +149,15 @@ impl<S: Abort + AsyncRead + AsyncWrite + Unpin> AsyncWrite for TrackedStream<S> 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
         let polled = Pin::new(&mut this.stream).poll_flush(cx);
-        // Under TLS a write may succeed into a buffer: only the flush meets the socket. Nothing is
-        // flushed before everything is written.
+        // Under TLS a write can succeed into a buffer; only the flush reaches the socket. A flush
+        // comes after all writes.
         this.report(&polled);
         polled
     }
 
-    /// Ends the sending side, and waits for the client to do the same if it may still be sending
-    /// (a lingering close). A socket that is closed with bytes unread is reset, and then the client
-    /// can lose the answer that it did not read yet.
+    /// Closes the sending side, and waits for the client to close if it may still be sending.
+    ///
+    /// A socket that is closed with unread bytes is reset, and the client can lose the response.
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
         let mut left = match this.lingering {
@@ -189,7 +195,7 @@ mod tests {
     use crate::http::limits::Deadlines;
     use crate::http::progress::{CutReason, Idleness};
 
-    /// A stream that takes everything, and sends it on when it may.
+    /// A stream that accepts everything and sends it when allowed.
     struct Buffered {
         may_send: bool,
     }

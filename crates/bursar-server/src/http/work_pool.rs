@@ -1,9 +1,9 @@
-//! Threads for work whose length a client chooses, shared fairly between tenants.
+//! A pool of threads for work whose duration a client controls, shared fairly between tenants.
 //!
-//! Threads that answer requests must never do such work: it waits here for one of a few slots.
-//! Tenants take turns, and one tenant never holds all slots, so its expensive requests delay its
-//! own and nobody else's. Within a tenant the same holds for the keys of integrations: they take
-//! turns with whoever else acts for it, and one of them has at most half of what it has.
+//! Threads that answer requests must not do such work. Tenants take turns, and one tenant never
+//! holds all slots, so its expensive requests delay only its own. Within a tenant, the keys of
+//! integrations take turns with all other callers, and one of them has at most half of the tenant's
+//! slots.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
@@ -17,15 +17,15 @@ use crate::http::holder::{Holder, HolderKind};
 use crate::wire::error::ApiError;
 use crate::wire::error_code::ErrorCode;
 
-/// The fewest and the most that are worked on at once; in between, one for each processor.
+/// The number of slots: one per processor within these bounds.
 const SLOTS_MIN: usize = 2;
 const SLOTS_MAX: usize = 8;
-/// What may wait of one tenant, half of it of one integration. It holds memory meanwhile.
+/// The most waiting work of one tenant, and twice that of one integration. It holds memory.
 const WAITING_MAX: usize = 64;
-/// How long work may wait for a slot.
+/// The longest wait for a slot.
 const WAIT_MAX: Duration = Duration::from_secs(10);
 
-/// A limited number of slots for work. Cloning shares them.
+/// A limited number of slots for work. Clones share them.
 #[derive(Clone, Debug)]
 pub struct WorkPool {
     slots_max: usize,
@@ -35,22 +35,22 @@ pub struct WorkPool {
 #[derive(Debug, Default)]
 struct State {
     running: usize,
-    /// Those of whom something runs or waits; others have no entry.
+    /// The share of everyone with running or waiting work.
     shares: HashMap<HolderKind, Share>,
-    /// Those of whom something waits, in the order of their turns.
+    /// Everyone with waiting work, in the order of their turns.
     turns: VecDeque<HolderKind>,
 }
 
-/// A part of a tenant: an integration, or everyone else, together.
+/// A part of a tenant: one integration, or all other callers.
 type Part = Option<IntegrationId>;
 
-/// What one tenant does.
+/// The work of one tenant.
 #[derive(Debug, Default)]
 struct Share {
-    /// Whose work runs.
+    /// The part of each running job.
     running: Vec<Part>,
     waiting: VecDeque<Waiter>,
-    /// The round that is served: in each of them every part has one turn.
+    /// The current round. In each round every part has one turn.
     round: u64,
 }
 
@@ -61,7 +61,7 @@ struct Waiter {
     sender: oneshot::Sender<WorkSlot>,
 }
 
-/// A slot in the pool; dropping it gives it to the next.
+/// A slot in the pool. Dropping it passes it on.
 #[derive(Debug)]
 pub struct WorkSlot {
     pool: WorkPool,
@@ -76,16 +76,16 @@ impl Default for WorkPool {
 }
 
 impl WorkPool {
-    /// A pool of so many slots.
     pub fn new(slots_max: usize) -> Self {
         Self { slots_max, state: Arc::default() }
     }
 
-    /// Runs work on a thread that answers no requests. What the work needs has to be a part of it:
-    /// it goes on when nobody waits for it any more.
+    /// Runs work on a thread of the pool.
+    ///
+    /// The work must own what it needs, because it continues after the caller is gone.
     ///
     /// # Errors
-    /// 503 when the holder has too much waiting or waited too long; 500 when the work panicked.
+    /// 503 if the holder has too much work waiting or waited too long; 500 if the work panicked.
     pub async fn run<T: Send + 'static>(
         &self,
         holder: Holder,
@@ -97,7 +97,7 @@ impl WorkPool {
     /// Waits for a slot.
     ///
     /// # Errors
-    /// 503 when the holder has too much waiting or waited too long.
+    /// 503 if the holder has too much work waiting or waited too long.
     pub async fn enter(&self, holder: Holder) -> Result<WorkSlot, ApiError> {
         let overloaded = || ApiError::of(ErrorCode::Overloaded);
         let receiver = {
@@ -111,8 +111,9 @@ impl WorkPool {
         waited.ok().and_then(Result::ok).ok_or_else(overloaded)
     }
 
-    /// Gives free slots to those who wait. Slots whose waiter is gone are handed back to the
-    /// caller, because dropping one takes the lock.
+    /// Passes free slots to waiters.
+    ///
+    /// Slots of waiters that are gone are returned, because dropping one takes the lock.
     fn grant(&self, state: &mut State) -> Vec<WorkSlot> {
         let mut unwanted = Vec::new();
         while let Some((holder, waiter)) = state.next(self.slots_max) {
@@ -124,10 +125,10 @@ impl WorkPool {
 }
 
 impl WorkSlot {
-    /// Runs work on a thread that answers no requests, which keeps the slot until it is done.
+    /// Runs work on a blocking thread and keeps the slot until it ends.
     ///
     /// # Errors
-    /// 500 when the work panicked.
+    /// 500 if the work panicked.
     pub async fn run<T: Send + 'static>(
         self,
         work: impl FnOnce() -> T + Send + 'static,
@@ -157,8 +158,7 @@ impl Drop for WorkSlot {
 }
 
 impl State {
-    /// Takes a slot at once, if one is free for this holder. Whoever waits meanwhile may have
-    /// none, or would have it.
+    /// Takes a free slot at once. Waiters cannot be overtaken: they may not take it either.
     fn start(&mut self, holder: Holder, slots_max: usize) -> bool {
         let own = self.shares.get(&holder.kind);
         let is_free = self.running < slots_max
@@ -171,7 +171,7 @@ impl State {
         is_free
     }
 
-    /// Waits for a slot, unless the holder has too much waiting.
+    /// Queues for a slot, unless the holder has too much work waiting.
     fn queue(&mut self, holder: Holder) -> Option<oneshot::Receiver<WorkSlot>> {
         let receiver = self.shares.entry(holder.kind).or_default().queue(holder.integration_id)?;
         if !self.turns.contains(&holder.kind) {
@@ -180,7 +180,7 @@ impl State {
         Some(receiver)
     }
 
-    /// The next waiter who may have a slot, for whom it is taken.
+    /// The next waiter that may have a slot. The slot is counted as taken.
     fn next(&mut self, slots_max: usize) -> Option<(Holder, oneshot::Sender<WorkSlot>)> {
         for _ in 0..self.turns.len() {
             if self.running >= slots_max {
@@ -202,7 +202,7 @@ impl State {
         None
     }
 
-    /// Keeps nothing of those of whom nothing runs or waits.
+    /// Removes the entry of a holder without running or waiting work.
     fn forget(&mut self, kind: HolderKind) {
         let is_gone = |share: &Share| share.running.is_empty() && share.waiting.is_empty();
         if self.shares.get(&kind).is_some_and(is_gone) {
@@ -212,7 +212,7 @@ impl State {
 }
 
 impl Share {
-    /// Whether one more of this part may run, if a slot is free.
+    /// Whether one more job of this part may run if a slot is free.
     fn may_run(&self, part: Part, slots_max: usize) -> bool {
         let of_tenant = half(slots_max);
         let of_part = if part.is_some() { half(of_tenant) } else { of_tenant };
@@ -233,7 +233,7 @@ impl Share {
         Some(receiver)
     }
 
-    /// The next waiter who may run, for whom that is noted.
+    /// The next waiter that may run. It is counted as running.
     fn next(&mut self, slots_max: usize) -> Option<Waiter> {
         self.waiting.retain(|waiter| !waiter.sender.is_closed());
         let waiting = self.waiting.iter().enumerate();
@@ -252,7 +252,7 @@ impl Share {
     }
 }
 
-/// At least one, and of an odd number the larger half.
+/// Half, rounded up.
 const fn half(number: usize) -> usize {
     number.div_ceil(2)
 }
@@ -271,7 +271,7 @@ mod tests {
         Holder { integration_id: IntegrationId::from_number(number), ..tenant(1) }
     }
 
-    /// Asks for a slot, and says whether it came at once.
+    /// Requests a slot. Returns it, or the receiver of a queued request.
     fn ask(pool: &WorkPool, holder: Holder) -> Result<WorkSlot, oneshot::Receiver<WorkSlot>> {
         let mut state = pool.state.lock();
         if state.start(holder, pool.slots_max) {

@@ -1,4 +1,4 @@
-//! Jobs beside requests: each runs for as long as the server lives, also after a panic in it.
+//! Background jobs, which run as long as the server and are restarted after a panic.
 
 use std::panic::AssertUnwindSafe;
 use std::time::Duration;
@@ -7,12 +7,12 @@ use futures_util::FutureExt;
 use tokio::task::JoinError;
 use tokio::time::sleep;
 
-/// How long a job rests after a panic, so that one that always panics costs little.
+/// The pause after a panic, so that a job that always panics costs little.
 pub const RESTART_AFTER: Duration = Duration::from_secs(1);
 
-/// Runs a job to its end, and begins it anew after a panic, which the log has with the job's name.
+/// Runs a job to its end, and restarts it after a panic, which is logged.
 ///
-/// What a job keeps between its steps lies behind locks of its own, and those are not poisoned.
+/// State that a job keeps between its steps must be behind locks that are not poisoned.
 pub async fn keep_running<Job>(name: &str, restart_after: Duration, job: impl Fn() -> Job)
 where
     Job: Future<Output = ()>,
@@ -23,13 +23,14 @@ where
     }
 }
 
-/// Why a task has no result. tokio's own text repeats the message of a panic, which may quote what a
-/// client sent; the log has it already, with keys taken out.
+/// Why a task has no result.
+///
+/// tokio's own text repeats the message of a panic, which may quote a client. The log has it
+/// already, with keys removed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum TaskFailed {
     #[error("the task panicked")]
     Panicked,
-    /// It was cancelled.
     #[error("the task was cancelled")]
     Cancelled,
 }

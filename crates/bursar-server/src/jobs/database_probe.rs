@@ -1,8 +1,7 @@
-//! Whether a database that other processes share answers: asked four times a second, so that nobody
-//! waits long for one that is away.
+//! Probes a shared database four times a second, so that requests do not wait for it in vain.
 //!
-//! A database that says nothing at all is noticed like one that refuses. The embedded store is a part
-//! of this process and has no pulse.
+//! A database that does not answer at all is detected like one that refuses. The embedded store is
+//! part of this process and is not probed.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,34 +12,33 @@ use tokio::time::{MissedTickBehavior, interval, timeout};
 
 use crate::jobs::background::TaskFailed;
 
-/// How often the database is asked.
+/// The interval of probes.
 const ASK_EVERY: Duration = Duration::from_millis(250);
-/// How long it may take to answer that. With what passes until it is asked, nobody waits for two
-/// seconds.
+/// How long a probe may take. Together with the interval a request waits less than two seconds.
 const ANSWER_MAX: Duration = Duration::from_secs(1);
 
-/// What is known of a database.
+/// The result of the last probe.
 #[derive(Debug, Default)]
 pub struct DatabaseProbe {
     is_unavailable: watch::Sender<bool>,
 }
 
 impl DatabaseProbe {
-    /// Whether the database did not answer when it was asked last.
+    /// Whether the last probe failed.
     pub fn is_unavailable(&self) -> bool {
         *self.is_unavailable.borrow()
     }
 
-    /// Waits until the database is away.
+    /// Waits until a probe fails.
     pub async fn unavailable(&self) {
-        // The sender lives as long as this waits.
+        // The sender lives as long as this future.
         let _ = self.is_unavailable.subscribe().wait_for(|unavailable| *unavailable).await;
     }
 
-    /// Takes note of an answer, and tells the log when it is another one than before.
+    /// Stores the result of a probe, and logs a change.
     ///
-    /// A read-only database is not away: reads are answered, and the writer refuses writes. A standby
-    /// is away, because its data may be old.
+    /// A read-only database counts as available: reads work, and the writer refuses writes. A
+    /// standby is unavailable, because its data may be old.
     fn record(&self, answer: &Result<(), StoreError>) {
         let read_only = NotWritable::ReadOnly;
         let answer = match answer {
@@ -59,13 +57,12 @@ impl DatabaseProbe {
     }
 }
 
-/// Asks a store whether it answers, and waits a second for it.
+/// Probes a store, for at most a second.
 ///
-/// The question goes on beyond that: one that makes a connection by a way that is slow today leaves
-/// it to the next.
+/// The query continues beyond that: a connection that takes longer is available to the next probe.
 ///
 /// # Errors
-/// [`StoreError`], also when no answer comes.
+/// [`StoreError`], also on a timeout.
 pub async fn probe(store: &Arc<dyn Store>) -> Result<(), StoreError> {
     let store = Arc::clone(store);
     let asked = tokio::spawn(async move { store.ping().await });
@@ -76,7 +73,7 @@ pub async fn probe(store: &Arc<dyn Store>) -> Result<(), StoreError> {
     }
 }
 
-/// Asks the database now and then, for as long as the server lives.
+/// Probes the database periodically, as long as the server runs.
 pub async fn run(store: &Arc<dyn Store>, database_probe: &DatabaseProbe) {
     let mut ticks = interval(ASK_EVERY);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);

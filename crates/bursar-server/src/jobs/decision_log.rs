@@ -1,9 +1,8 @@
-//! Decisions other than "allowed", kept for a while so that someone can ask why.
+//! A log of decisions other than "allowed", so that clients can find out why a call was refused.
 //!
-//! A check changes nothing and must stay cheap, so decisions are gathered in memory and written
-//! once a second. Reservations are kept one by one, as long as they are few; what comes again and
-//! again for the same reason shares a row a minute, which says how often. Everything is bounded,
-//! and what is gathered when the process dies is lost: this is no ledger.
+//! A check must stay cheap, so decisions are collected in memory and written once a second. A few
+//! reservations get rows of their own; equal decisions share one row per minute, which counts them.
+//! Everything is bounded. A crash loses what is not written yet: this is no ledger.
 
 use std::collections::{BTreeSet, HashMap};
 
@@ -13,37 +12,39 @@ use bursar_core::{
 use bursar_store::{Cache, CacheUse, ControlTx, DecisionKind, DecisionRow, Ledger, StoreError};
 use parking_lot::Mutex;
 
-/// Rows that are written in one transaction.
+/// Rows written in one transaction.
 const STEP_ROWS: usize = 500;
 /// How long equal decisions share a row.
 const WINDOW_SECONDS: u32 = 60;
-/// Reservations of one window that have rows of their own.
+/// Reservations of one window with rows of their own.
 const SINGLES_MAX: u32 = 10;
-/// What is gathered in memory at most, and of one tenant.
+/// The most windows and rows in memory, of all tenants and of one.
 const WINDOWS_MAX: usize = 20_000;
 const TENANT_WINDOWS_MAX: usize = WINDOWS_MAX / 4;
 const PENDING_MAX: usize = 20_000;
 const TENANT_PENDING_MAX: usize = PENDING_MAX / 4;
-/// Rows that are kept for a tenant.
+/// Rows kept for a tenant.
 const KEPT: u32 = 10_000;
-/// Rows of a tenant after whose writing the oldest are dropped.
+/// After this many new rows of a tenant, its oldest rows are deleted.
 const DROP_EVERY: u32 = 500;
-/// Tenants whose rows are counted between two drops. Whoever is forgotten has its oldest rows
-/// dropped with its next one, as everyone has after a start.
+/// Tenants whose new rows are counted.
+///
+/// A tenant that is not counted has its oldest rows deleted with its next row, as every tenant has
+/// after a start.
 const COUNTED_MAX: usize = 20_000;
 
-/// A decision that someone may ask about.
+/// A decision to be logged.
 #[derive(Clone, Debug)]
 pub struct DecisionNote {
     pub tenant_id: TenantId,
-    /// What it answered.
+    /// What the caller asked for.
     pub kind: DecisionKind,
-    /// About which integration; nothing when it is none of the tenant's.
+    /// `None` if the tenant has no such integration.
     pub integration_id: Option<IntegrationId>,
     pub decision: Decision,
-    /// Which call, if it has an id.
+    /// The call, if it has an id.
     pub call_id: Option<String>,
-    /// What the call was expected to take.
+    /// The estimate of the call.
     pub estimate: Estimate,
     pub at: Timestamp,
 }
@@ -58,14 +59,14 @@ struct Key {
     code: Option<ReasonCode>,
 }
 
-/// The decisions of one key in one minute.
+/// The equal decisions of one minute.
 struct Window {
     started: Timestamp,
     singles: u32,
     shared: Option<SharedRow>,
 }
 
-/// The row that decisions of a window share.
+/// The row that the decisions of a window share.
 struct SharedRow {
     row: Option<DecisionId>,
     times: i64,
@@ -78,32 +79,32 @@ struct SharedRow {
 struct Buffer {
     windows: HashMap<Key, Window>,
     singles: Vec<DecisionNote>,
-    /// How much of that each tenant has.
+    /// The part of each tenant.
     shares: HashMap<TenantId, Share>,
-    /// Rows written for a tenant since its oldest were dropped; unknown before its first drop.
+    /// New rows of a tenant since its oldest were deleted. Unknown before the first deletion.
     written: HashMap<TenantId, u32>,
-    /// Decisions that were not taken note of, because too many different ones came at once.
+    /// Decisions dropped because too many different ones came at once.
     lost: u64,
-    /// When something was noted last, kept or not.
+    /// When the last decision came, kept or not.
     latest: Option<Timestamp>,
 }
 
-/// What is gathered of one tenant.
+/// What the buffer holds of one tenant.
 #[derive(Clone, Copy, Default)]
 struct Share {
     windows: usize,
     singles: usize,
 }
 
-/// Gathers decisions and writes them.
+/// Collects decisions and writes them.
 #[derive(Default)]
 pub struct DecisionLog {
     buffer: Mutex<Buffer>,
-    /// One at a time, so that a window has one row.
+    /// Held by one writer at a time, so that a window gets one row.
     writing: tokio::sync::Mutex<()>,
 }
 
-/// A row to be written: a new one, or one that was met again.
+/// A row to write: a new one, or an update of a shared one.
 #[derive(Clone)]
 struct Pending {
     key: Option<(Key, Timestamp)>,
@@ -114,15 +115,17 @@ struct Pending {
 }
 
 impl DecisionLog {
-    /// Takes note of a decision; of those that are plainly allowed it does not.
+    /// Adds a decision. "Allowed" is ignored.
     pub fn note(&self, note: DecisionNote) {
         if note.decision.verdict != Verdict::Allowed {
             self.buffer.lock().note(note);
         }
     }
 
-    /// Writes what was gathered. What cannot be written is tried again with the next call, except
-    /// for decisions that have rows of their own.
+    /// Writes the collected decisions.
+    ///
+    /// After an error the shared rows are written by the next call; decisions with rows of their
+    /// own are lost.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -137,7 +140,7 @@ impl DecisionLog {
         }
         let mut left = pending.as_slice();
         while !left.is_empty() {
-            // In steps, so that whoever waits for the writer waits for a few rows.
+            // Small transactions, so that other writes wait for a few rows only.
             let (step, after) = left.split_at(left.len().min(STEP_ROWS));
             let rows = step.to_vec();
             let drops = if after.is_empty() { to_trim.clone() } else { BTreeSet::new() };
@@ -237,7 +240,7 @@ impl Buffer {
             }
             None => {
                 let new = Window { started: note.at, singles: 0, shared: None };
-                // A window that is over has been written, or is written no more.
+                // The old window was written, or will not be.
                 if self.windows.insert(key, new).is_none() {
                     self.shares.entry(note.tenant_id).or_default().windows += 1;
                 }
@@ -254,7 +257,7 @@ impl Buffer {
         }
     }
 
-    /// What is to be written now, and whose oldest rows are to be dropped.
+    /// The rows to write, and the tenants whose oldest rows must be deleted.
     fn take_pending(&mut self) -> (Vec<Pending>, BTreeSet<TenantId>) {
         let mut pending: Vec<Pending> = std::mem::take(&mut self.singles)
             .into_iter()
@@ -269,7 +272,7 @@ impl Buffer {
             let note = shared.last.clone();
             pending.push(Pending { key: Some((*key, window.started)), row, note, times, first_at });
         }
-        // Rows get their ids in the order in which things happened.
+        // Rows get ids in the order of events.
         pending.sort_by_key(|pending| pending.first_at);
         if let Some(latest) = self.latest {
             self.windows.retain(|_, window| window.is_open(latest) || window.is_unwritten());
@@ -284,7 +287,7 @@ impl Buffer {
         (pending, to_trim)
     }
 
-    /// Counts anew what each tenant has.
+    /// Recounts the part of each tenant.
     fn count_shares(&mut self) {
         self.shares.clear();
         for key in self.windows.keys() {
@@ -295,7 +298,7 @@ impl Buffer {
         }
     }
 
-    /// Counts a row of a tenant, and says whether its oldest are to be dropped with it.
+    /// Counts a new row of a tenant. Returns whether its oldest rows must be deleted.
     fn needs_trim(&mut self, tenant_id: TenantId) -> bool {
         if let Some(written) = self.written.get_mut(&tenant_id) {
             *written = (*written + 1) % DROP_EVERY;
@@ -308,7 +311,7 @@ impl Buffer {
         true
     }
 
-    /// Forgets what is gathered of a tenant, or everything; how many rows would have come of it.
+    /// Clears the buffer, for one tenant or for all. Returns the number of rows.
     fn clear(&mut self, tenant_id: Option<TenantId>) -> usize {
         let stays = |of: TenantId| tenant_id.is_some_and(|tenant_id| tenant_id != of);
         let before = self.windows.len() + self.singles.len();
@@ -326,7 +329,7 @@ impl Buffer {
         }
     }
 
-    /// Takes back what was not written, and has the oldest rows dropped with the next ones.
+    /// Marks rows as unwritten, and has the oldest rows deleted with the next ones.
     fn not_written(&mut self, pending: &[Pending], to_trim: &BTreeSet<TenantId>) {
         self.written.retain(|tenant_id, _| !to_trim.contains(tenant_id));
         for pending in pending {
@@ -353,7 +356,7 @@ impl Window {
     }
 
     fn share(&mut self, note: DecisionNote) {
-        // Whoever shares a row is not one call.
+        // A shared row belongs to no single call.
         let last = DecisionNote { call_id: None, ..note };
         match &mut self.shared {
             Some(shared) => {
@@ -386,7 +389,7 @@ mod tests {
         }
     }
 
-    /// What each row to be written stands for: its call, and how often.
+    /// The call and the count of each pending row.
     fn taken(buffer: &mut Buffer) -> Vec<(Option<String>, i64)> {
         let (pending, _) = buffer.take_pending();
         let ids: Vec<DecisionId> =
@@ -444,7 +447,7 @@ mod tests {
         assert!(buffer.windows.len() <= WINDOWS_MAX);
         assert!(buffer.singles.len() <= PENDING_MAX);
         assert!(buffer.lost > 0);
-        // Later everything is as before, whatever was lost until then.
+        // Afterwards everything works as before.
         taken(&mut buffer);
         buffer.note(note(None, 7, 3_600));
         taken(&mut buffer);
@@ -462,7 +465,7 @@ mod tests {
             let (_, to_trim) = buffer.take_pending();
             drops += to_trim.len();
         }
-        // Once after the start, and with every five hundredth row after that.
+        // Once after the start, and then with every five hundredth row.
         assert_eq!(drops, 2);
     }
 

@@ -1,7 +1,7 @@
-//! When keys were used last: noted in memory, and written now and then for all of them together.
+//! When keys were last used: collected in memory and written periodically.
 //!
-//! A request never waits for this, and what is noted when the process dies is lost: it tells which
-//! keys nobody uses any more, and is no ledger. Bounded, also for each tenant: the oldest notes go.
+//! No request waits for this, and a crash loses what is not written yet: it shows unused keys and
+//! is no ledger. Memory is bounded, also per tenant; the oldest entries are dropped.
 
 use bursar_core::{KeyId, TenantId, Timestamp};
 use bursar_store::{Cache, CacheUse, ControlTx, Ledger, StoreError};
@@ -9,16 +9,17 @@ use parking_lot::Mutex;
 
 use crate::jobs::tenant_cache::{CacheBounds, TenantCache};
 
-/// Keys that are noted at most.
+/// The size of the collection.
 const BOUNDS: CacheBounds =
     CacheBounds { entries_max: 40_000, tenant_entries_max: 10_000, bytes_max: 40_000 * NOTE_BYTES };
-/// What a note takes, with its place by age and by tenant.
+/// The size of an entry with its index entries.
 const NOTE_BYTES: usize = 200;
-/// Keys that are written in one transaction, so that nobody waits long for its end. Those of
-/// several tenants together: on one disk each transaction costs a sync.
+/// Keys per transaction, so that other writes do not wait long.
+///
+/// A transaction covers several tenants, because on one disk each transaction costs a sync.
 const KEYS_PER_TRANSACTION: usize = 256;
 
-/// Notes which keys are used.
+/// Collects the last use of keys.
 pub struct KeyUses {
     noted: Mutex<TenantCache<(TenantId, KeyId), Timestamp>>,
 }
@@ -30,7 +31,7 @@ impl Default for KeyUses {
 }
 
 impl KeyUses {
-    /// Takes note of a key that was good.
+    /// Records a use of a key.
     pub fn note(&self, tenant_id: TenantId, key: KeyId, at: Timestamp) {
         let mut noted = self.noted.lock();
         match noted.get_mut(&(tenant_id, key)) {
@@ -39,10 +40,10 @@ impl KeyUses {
         }
     }
 
-    /// Writes what was noted; what cannot be written now is tried again with the next call.
+    /// Writes the collected uses. After an error the next call tries again.
     ///
     /// # Errors
-    /// [`StoreError`] of the first transaction that failed; the others are written.
+    /// The first [`StoreError`]. The other transactions are still made.
     pub async fn write(&self, ledger: &Ledger) -> Result<(), StoreError> {
         let mut noted: Vec<_> = self.noted.lock().drain().collect();
         noted.sort_unstable_by_key(|(key, _)| *key);
@@ -80,7 +81,7 @@ impl Cache for KeyUses {
     }
 }
 
-/// Stamps keys in their order, tenant after tenant.
+/// Sets `last_used_at` of keys in their order, tenant by tenant.
 fn set_last_used(
     tx: &mut dyn ControlTx,
     uses: &[((TenantId, KeyId), Timestamp)],

@@ -1,4 +1,4 @@
-//! What runs beside requests.
+//! Background jobs, and the caches and logs that they write.
 
 pub mod background;
 pub mod database_probe;

@@ -1,12 +1,12 @@
-//! Time that only moves forward, whatever is done to the clock of the machine or of the database.
+//! A time that only moves forward, whatever happens to the clock of the machine or the database.
 //!
-//! Windows, caches and pauses move by it. Deliberately absent: dates, which the store's time tells.
+//! Windows, caches and pauses use it. Deliberately absent: dates, which come from the store's time.
 
 use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// A clock that tells how long ago it was made.
+/// A clock that tells how long ago it was created.
 #[derive(Clone)]
 pub struct MonotonicClock(Arc<dyn Fn() -> Duration + Send + Sync>);
 
@@ -16,12 +16,12 @@ impl MonotonicClock {
         Self(Arc::new(move || made.elapsed()))
     }
 
-    /// One that a test moves; it must not go back.
+    /// A clock that a test moves. It must not go back.
     pub fn injected(elapsed: impl Fn() -> Duration + Send + Sync + 'static) -> Self {
         Self(Arc::new(elapsed))
     }
 
-    /// How long ago the clock was made.
+    /// The time since the clock was created.
     pub fn elapsed(&self) -> Duration {
         (self.0)()
     }

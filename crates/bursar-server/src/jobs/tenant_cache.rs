@@ -1,7 +1,7 @@
-//! A map that tenants fill, bounded for all of them and for each: by entries and by bytes. A tenant
-//! at its share loses its own oldest entry; when the whole is full, the oldest entry of all goes.
+//! A map with a limit for all tenants and for each, in entries and bytes.
 //!
-//! Deliberately absent: locks and clocks. Age is the order in which entries came.
+//! A tenant at its limit loses its own oldest entry; if the whole map is full, the oldest entry of
+//! all is dropped. Deliberately absent: locks and clocks. Age is the order of insertion.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::hash::Hash;
@@ -9,26 +9,26 @@ use std::hash::Hash;
 use bursar_core::TenantId;
 use bursar_store::CacheUse;
 
-/// Whose an entry is: a tenant's, or of those who are none, together.
+/// The tenant of an entry. `None` for entries that belong to no tenant, which share one limit.
 pub type EntryOwner = Option<TenantId>;
 
-/// How much a cache may hold.
+/// The limits of a cache.
 #[derive(Clone, Copy, Debug)]
 pub struct CacheBounds {
-    /// Entries of all tenants.
+    /// The most entries of all tenants.
     pub entries_max: usize,
-    /// Entries of one tenant.
+    /// The most entries of one tenant.
     pub tenant_entries_max: usize,
-    /// Bytes of all entries, as their owner counts them; one tenant has a quarter.
+    /// The most bytes of all entries, as counted by the caller. One tenant may have a quarter.
     pub bytes_max: usize,
 }
 
-/// Entries that are remembered until there is no room for them.
+/// A map that drops its oldest entries when it is full.
 #[derive(Debug)]
 pub struct TenantCache<K, V> {
     bounds: CacheBounds,
     slots: HashMap<K, Slot<V>>,
-    /// Every entry by its age, the oldest first.
+    /// The entries by age, oldest first.
     by_age: BTreeMap<u64, K>,
     shares: HashMap<EntryOwner, Share>,
     bytes: usize,
@@ -43,7 +43,7 @@ struct Slot<V> {
     value: V,
 }
 
-/// What one tenant has.
+/// The entries of one tenant.
 #[derive(Debug, Default)]
 struct Share {
     ages: BTreeSet<u64>,
@@ -51,7 +51,6 @@ struct Share {
 }
 
 impl<K: Copy + Eq + Hash, V> TenantCache<K, V> {
-    /// An empty cache with these bounds.
     pub fn new(bounds: CacheBounds) -> Self {
         Self {
             bounds,
@@ -63,12 +62,10 @@ impl<K: Copy + Eq + Hash, V> TenantCache<K, V> {
         }
     }
 
-    /// How many entries there are.
     pub fn len(&self) -> usize {
         self.slots.len()
     }
 
-    /// Whether there are none.
     pub fn is_empty(&self) -> bool {
         self.slots.is_empty()
     }
@@ -78,18 +75,18 @@ impl<K: Copy + Eq + Hash, V> TenantCache<K, V> {
         self.bytes
     }
 
-    /// What is remembered under a key.
     pub fn get(&self, key: &K) -> Option<&V> {
         self.slots.get(key).map(|slot| &slot.value)
     }
 
-    /// The same, to be changed; that makes it no younger.
+    /// A mutable value. This does not make the entry younger.
     pub fn get_mut(&mut self, key: &K) -> Option<&mut V> {
         self.slots.get_mut(key).map(|slot| &mut slot.value)
     }
 
-    /// Remembers something in the place of what was there, and forgets what is too much then. What
-    /// alone is more than a tenant's share is not remembered.
+    /// Inserts or replaces an entry, and drops the oldest ones if needed.
+    ///
+    /// An entry larger than a tenant's share is not stored.
     pub fn insert(&mut self, owner: EntryOwner, key: K, value: V, bytes: usize) {
         self.remove(&key);
         let CacheBounds { entries_max, tenant_entries_max, bytes_max } = self.bounds;
@@ -118,7 +115,6 @@ impl<K: Copy + Eq + Hash, V> TenantCache<K, V> {
         self.bytes += bytes;
     }
 
-    /// Forgets one entry.
     pub fn remove(&mut self, key: &K) -> Option<V> {
         let Slot { age, owner, bytes, value } = self.slots.remove(key)?;
         self.by_age.remove(&age);
@@ -133,12 +129,12 @@ impl<K: Copy + Eq + Hash, V> TenantCache<K, V> {
         Some(value)
     }
 
-    /// Forgets the oldest entries for as long as they are over.
+    /// Removes the oldest entries as long as `is_over` holds.
     pub fn expire(&mut self, is_over: impl Fn(&V) -> bool) {
         while self.take_oldest(&is_over).is_some() {}
     }
 
-    /// Takes the oldest entry out if it is over.
+    /// Removes and returns the oldest entry if `is_over` holds.
     pub fn take_oldest(&mut self, is_over: impl Fn(&V) -> bool) -> Option<(K, V)> {
         let (_, key) = self.by_age.first_key_value()?;
         let key = *key;
@@ -148,7 +144,7 @@ impl<K: Copy + Eq + Hash, V> TenantCache<K, V> {
         self.remove(&key).map(|value| (key, value))
     }
 
-    /// Forgets whatever a tenant has; how many entries that were.
+    /// Removes all entries of a tenant. Returns their number.
     pub fn forget(&mut self, owner: EntryOwner) -> usize {
         let ages = self.shares.get(&owner).map(|share| share.ages.clone()).unwrap_or_default();
         for age in &ages {
@@ -157,21 +153,21 @@ impl<K: Copy + Eq + Hash, V> TenantCache<K, V> {
         ages.len()
     }
 
-    /// Forgets everything; how many entries that were.
+    /// Removes all entries. Returns their number.
     pub fn clear(&mut self) -> usize {
         let entries = self.slots.len();
         *self = Self { next_age: self.next_age, ..Self::new(self.bounds) };
         entries
     }
 
-    /// Takes everything out.
+    /// Removes and returns all entries.
     pub fn drain(&mut self) -> impl Iterator<Item = (K, V)> + use<K, V> {
         let slots = std::mem::take(&mut self.slots);
         self.clear();
         slots.into_iter().map(|(key, slot)| (key, slot.value))
     }
 
-    /// How full it is.
+    /// How full the cache is.
     pub fn in_use(&self) -> CacheUse {
         let CacheBounds { entries_max, tenant_entries_max, bytes_max } = self.bounds;
         let of_tenant = |(owner, share): (&EntryOwner, &Share)| Some(((*owner)?, share.ages.len()));

@@ -1,4 +1,4 @@
-//! What is seen of every request: its trace, its metrics and its line in the log.
+//! The trace, the metrics and the log line of every request.
 //!
 //! Deliberately absent: paths, queries, headers and bodies. A route is named by its template.
 
@@ -11,7 +11,7 @@ use crate::observe::trace;
 use crate::observe::trace::TraceContext;
 use crate::wire::error_code::ErrorCode;
 
-/// The target of the lines about requests.
+/// The log target.
 const TARGET: &str = "bursar::http";
 
 /// Answers a request within its trace, counts it and logs it.
@@ -29,7 +29,7 @@ pub async fn log_request(
         let mut response = answer.await;
         let error = response.extensions().get::<ErrorCode>().copied();
         let latency_ms = counted.end(response.status(), error);
-        // A flood that is turned away must not become a flood in the log; the metrics count it.
+        // A refused flood must not become a flood in the log. The metrics count it.
         let is_turned_away = matches!(error, Some(ErrorCode::Overloaded | ErrorCode::Throttled))
             || response.extensions().get::<DatabaseUnavailable>().is_some();
         let is_failure = response.status().is_server_error() && !is_turned_away;
@@ -40,7 +40,7 @@ pub async fn log_request(
     .await
 }
 
-/// The causes of failures are logged where they are met, with the same request id.
+/// The cause of a failure is logged where it occurs, with the same request id.
 fn log_answer(method: &str, route: &str, status: StatusCode, is_failure: bool, latency_ms: f64) {
     let status = status.as_u16();
     if is_failure {

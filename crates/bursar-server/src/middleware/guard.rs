@@ -1,7 +1,7 @@
-//! What every request of a tenant or the operator passes before its handler: who is it, may they use
-//! this route, and should it go on now.
+//! The access guard: authenticates and authorizes the caller, and asks protection, before a
+//! handler.
 //!
-//! A route that was not declared is refused, whatever its handler would do.
+//! A request for a route that was not declared is refused, whatever its handler would do.
 
 use axum::extract::{MatchedPath, Request, State};
 use axum::http::Method;
@@ -19,7 +19,7 @@ use crate::protection::{RouteProtection, Sender};
 use crate::wire::error::ApiError;
 use crate::wire::error_code::ErrorCode;
 
-/// Lets a request in as its route declares.
+/// Applies the rule of the request's route.
 pub async fn authorize(
     State((app, table)): State<(App, &'static RouteTable)>,
     request: Request,
@@ -34,21 +34,21 @@ pub async fn authorize(
     authorize_as(&app, (access, protection), request, next).await
 }
 
-/// Lets a request in when its caller may use a route of this access, and protection lets it go on now.
+/// Applies this access and protection to a request.
 pub async fn authorize_as(
     app: &App,
     rule: (Access, Option<&'static RouteProtection>),
     request: Request,
     next: Next,
 ) -> Response {
-    // What this takes is given back before the handler runs, which may wait long for a slow client.
+    // Boxed, so that its memory is freed before the handler, which may wait for a slow client.
     match Box::pin(attach_caller(app, rule, request)).await {
         Ok(request) => next.run(request).await,
         Err(error) => error.into_response(),
     }
 }
 
-/// The request with who sends it.
+/// Adds the authorized caller to the request.
 async fn attach_caller(
     app: &App,
     (access, protection): (Access, Option<&'static RouteProtection>),
@@ -60,7 +60,7 @@ async fn attach_caller(
         Admitted::AnyCaller(anyone) => (anyone.tenant, anyone.only),
         Admitted::Tenant(authorized) => (Some(authorized.tenant()), authorized.only),
     };
-    // Before protection: how much of a refused body the connection discards depends on the caller.
+    // Set before protection: how much of a refused body is discarded depends on the caller.
     let proved = request.extensions().get::<RequestTenant>().cloned().unwrap_or_default();
     match &admitted {
         Admitted::Operator(_) => proved.proved_operator(),
@@ -68,7 +68,7 @@ async fn attach_caller(
         Admitted::Tenant(authorized) => proved.proved(authorized.tenant_id, authorized.only),
     }
     if let (Some(tenant), Some(protection)) = (tenant, protection) {
-        // The operator acts on a tenant that floods the server, too.
+        // The operator may act on a tenant that floods the server.
         let sender = Sender { tenant, integration_id, is_operator: admitted.is_operator() };
         app.protection.protect(sender, protection, &mut request).await?;
     }
@@ -88,7 +88,7 @@ async fn attach_caller(
     Ok(request)
 }
 
-/// A route that nobody was given.
+/// Refuses a route without a declaration.
 fn refuse(method: &Method, path: &str) -> Response {
     tracing::error!(%method, route = path, "a route was not declared");
     ApiError::of(ErrorCode::Forbidden).into_response()

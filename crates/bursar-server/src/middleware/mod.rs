@@ -1,4 +1,4 @@
-//! What surrounds the routes.
+//! The layers around the routes.
 
 pub mod access_log;
 pub mod guard;

@@ -1,4 +1,4 @@
-//! The way of every request through the server, in and out again: one layer around all routes.
+//! The outermost layer around all routes.
 
 use axum::extract::{MatchedPath, Request, State};
 use axum::middleware::Next;
@@ -11,10 +11,10 @@ use crate::middleware::{access_log, response_headers};
 use crate::observe::trace::TraceContext;
 use crate::wire::request_id;
 
-/// The route of a request that no route takes.
+/// The route name of a request that matches no route.
 const NO_ROUTE: &str = "none";
 
-/// Gives a request its id and its trace, watches it, and lets it in by the doorway.
+/// Sets the request id, the trace and the client, logs the request, and applies the headers.
 pub async fn run(State(app): State<App>, request: Request, next: Next) -> Response {
     let id = request_id::identify(request.headers());
     let trace = TraceContext::of(request.headers());
@@ -22,7 +22,7 @@ pub async fn run(State(app): State<App>, request: Request, next: Next) -> Respon
     let matched = request.extensions().get::<MatchedPath>().cloned();
     let route = matched.as_ref().map_or(NO_ROUTE, MatchedPath::as_str);
     let client = request.extensions().get::<ClientAddress>().copied();
-    // Each of the futures around it would have room for it twice.
+    // Boxed: otherwise each future around it would reserve space for it twice.
     let answer = Box::pin(response_headers::apply(&app.answers.budgets, request, next));
     let answer = client_address::within(client, answer);
     request_id::within(id, access_log::log_request(&app.metrics, trace, route, &method, answer))

@@ -1,5 +1,4 @@
-//! Keeps requests from a database that is away: what would ask it is answered 503 at once, and what
-//! already waits when it goes is answered then.
+//! Answers 503 while the database is unavailable, to new requests and to those that wait for it.
 
 use axum::extract::{Request, State};
 use axum::middleware::Next;
@@ -9,11 +8,11 @@ use crate::app::App;
 use crate::wire::error::ApiError;
 use crate::wire::error_code::ErrorCode;
 
-/// That an answer says only that the database is away; an extension of such answers.
+/// Marks a response that only says the database is unavailable.
 #[derive(Clone, Copy, Debug)]
 pub struct DatabaseUnavailable;
 
-/// Answers a request, or that the database is away, whichever is known first.
+/// Runs a request until it is answered or the database becomes unavailable.
 pub async fn require_database(State(app): State<App>, request: Request, next: Next) -> Response {
     let Some(database_probe) = &app.database_probe else { return next.run(request).await };
     tokio::select! {

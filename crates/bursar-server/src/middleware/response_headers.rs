@@ -1,7 +1,6 @@
-//! What every request passes on its way in, and every answer on its way out: bounds of the head,
-//! headers for browsers, and a share of memory for large answers.
+//! Checks the head of every request, and adds headers and a memory charge to every response.
 //!
-//! Deliberately absent: CORS. No page of another origin is meant to call this server.
+//! Deliberately absent: CORS. Pages of other origins are not meant to call this server.
 
 use std::panic::AssertUnwindSafe;
 use std::pin::Pin;
@@ -36,12 +35,12 @@ static HEADERS: [(HeaderName, HeaderValue); 5] = [
     (header::REFERRER_POLICY, HeaderValue::from_static("no-referrer")),
     (header::X_FRAME_OPTIONS, HeaderValue::from_static("DENY")),
 ];
-/// What is wrong with a request that names two hosts.
+/// The error for a request that names two hosts.
 const TWO_HOSTS: &str =
     "Host must equal the host and port of the request URL (in HTTP/2: :authority).";
 static ONLY_TLS: HeaderValue = HeaderValue::from_static("max-age=31536000");
 
-/// Refuses a head out of bounds, and sends an answer out with what every answer has.
+/// Refuses an invalid head, and adds the common headers to the response.
 pub async fn apply(budgets: &AnswerBudgets, mut request: Request, next: Next) -> Response {
     // A request that came by a socket has one already.
     let tenant = request.extensions_mut().get_or_insert_default::<RequestTenant>().clone();
@@ -49,7 +48,7 @@ pub async fn apply(budgets: &AnswerBudgets, mut request: Request, next: Next) ->
     request.extensions_mut().insert(memory.clone());
     let over_tls = request.extensions().get::<OverTls>().is_some();
     let response = match check_head(&request) {
-        // The panic is in the log, with the id of the request.
+        // The panic is in the log with the id of the request.
         Ok(()) => AssertUnwindSafe(next.run(request))
             .catch_unwind()
             .await
@@ -61,7 +60,7 @@ pub async fn apply(budgets: &AnswerBudgets, mut request: Request, next: Next) ->
         Err(error) => error.into_response(),
     };
     let headers = response.headers_mut();
-    // With room for the ids and the trace, which come last.
+    // Leaves room for the request id and the trace headers, which are added last.
     headers.reserve(HEADERS.len() + 4);
     for (name, value) in &HEADERS {
         set_default(headers, name, value);
@@ -72,13 +71,13 @@ pub async fn apply(budgets: &AnswerBudgets, mut request: Request, next: Next) ->
     response
 }
 
-/// A route that serves something else than data says so itself.
+/// A route can set its own value.
 fn set_default(headers: &mut HeaderMap, name: &HeaderName, value: &HeaderValue) {
     headers.entry(name).or_insert_with(|| value.clone());
 }
 
-/// What is refused whatever the route: what HTTP/1.1 refuses before a request is made of it, but
-/// HTTP/2 does not, and what came when all connections were busy.
+/// Refuses what no route accepts: what HTTP/1.1 but not HTTP/2 rejects itself, and overflow
+/// connections.
 fn check_head(request: &Request) -> Result<(), ApiError> {
     let extensions = request.extensions();
     let is_overflow = extensions.get::<OverflowConnection>().is_some();
@@ -86,7 +85,7 @@ fn check_head(request: &Request) -> Result<(), ApiError> {
         let message = "All connections of the server are busy; come again after Retry-After.";
         return Err(ApiError::new(ErrorCode::Overloaded, message));
     }
-    // A request of this process itself has no host.
+    // A request from this process itself has no host.
     if extensions.get::<ListenerKind>().is_some() {
         check_host(request).map_err(|message| ApiError::new(ErrorCode::BadRequest, message))?;
     }
@@ -100,8 +99,7 @@ fn check_head(request: &Request) -> Result<(), ApiError> {
     Ok(())
 }
 
-/// Holds a request to what the standards say of its host, so that no two servers on its way take it
-/// for requests to two hosts (RFC 9112, 3.2; RFC 9113, 8.3.1).
+/// Checks the host, so that all servers on the way agree on it (RFC 9112, 3.2; RFC 9113, 8.3.1).
 fn check_host(request: &Request) -> Result<(), &'static str> {
     let mut hosts = request.headers().get_all(header::HOST).iter();
     let host = hosts.next();
@@ -129,8 +127,9 @@ fn check_host(request: &Request) -> Result<(), &'static str> {
     Ok(())
 }
 
-/// Holds memory for a large answer until the client has taken it: what it took while it was built,
-/// as much of it as is needed.
+/// Charges a large response until the client has read it.
+///
+/// It takes over the charge from building the response and resizes it to the exact size.
 fn bound_answer(
     budgets: &AnswerBudgets,
     (tenant, memory): (&RequestTenant, &AnswerMemory),
@@ -149,10 +148,10 @@ fn bound_answer(
     Ok(response.map(|body| Body::new(HeldBody { body, hold: Some(hold) })))
 }
 
-/// A body whose bytes hold a part of the budget until they are sent.
+/// A body that holds its memory until it is sent.
 struct HeldBody {
     body: Body,
-    /// For the first part, which is the whole of an answer of a known size.
+    /// Moves to the first part, which is all of a response of known size.
     hold: Option<ByteHold>,
 }
 

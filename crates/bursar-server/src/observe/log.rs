@@ -1,8 +1,7 @@
-//! The log: one line an event, for people or as JSON, on the standard error output.
+//! The log: one line per event, as text or JSON, on the standard error output.
 //!
-//! Lines that are written while a request is answered end with its ids. They are looked up when a
-//! line is written, instead of a span for every request, so that requests that log nothing pay
-//! nothing.
+//! Lines within a request end with its ids. The ids are looked up when a line is written instead of
+//! opening a span for every request, so a request that logs nothing pays nothing.
 
 use std::backtrace::{Backtrace, BacktraceStatus};
 use std::borrow::Cow;
@@ -29,24 +28,24 @@ use crate::observe::log_queue::{LogQueue, QueueWriter, Room, TARGET};
 use crate::observe::trace;
 use crate::wire::request_id;
 
-/// The target of the lines about panics.
+/// The target of lines about panics.
 const PANIC_TARGET: &str = "bursar::panic";
-/// How long the end of the process waits until its last lines are written.
+/// How long the process waits at its end for the last lines to be written.
 const FLUSH_WITHIN: Duration = Duration::from_secs(1);
 
-/// What waits to be written, once the process logs.
+/// The queue, once logging has started.
 static QUEUE: OnceLock<Arc<LogQueue>> = OnceLock::new();
 
-/// How lines of the log look.
+/// The format of log lines.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LogFormat {
     Human,
-    /// A JSON object a line.
+    /// One JSON object per line.
     Json,
 }
 
 impl LogFormat {
-    /// The format of this name.
+    /// The format with this name.
     pub fn named(name: &str) -> Option<Self> {
         match name {
             "human" => Some(Self::Human),
@@ -56,22 +55,21 @@ impl LogFormat {
     }
 }
 
-/// Begins to log to the standard error output, from a thread of its own.
+/// Starts logging to the standard error output from a thread of its own.
 ///
-/// Panics are logged too: what writes them otherwise waits for the output.
+/// Panics are logged too, because the default hook blocks on the output.
 ///
 /// # Errors
-/// When the filter is not valid, the process logs already, or the system refuses a thread.
+/// If the filter is invalid, logging has started already, or the system refuses a thread.
 pub fn start(format: LogFormat, filter: &str) -> Result<(), Box<dyn std::error::Error>> {
-    // What clients do wrong in HTTP/2 is said at their pace: an attack must not fill the log.
+    // Clients control how often h2 logs their errors, so an attack must not fill the log.
     let filter = EnvFilter::try_new(format!("h2=error,{filter}"))?;
     let no_color = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
     let ansi = io::stderr().is_terminal() && !no_color;
     let queue = Arc::new(LogQueue::default());
     let subscriber = subscriber(format, filter, ansi, QueueWriter(Arc::clone(&queue)));
     tracing::subscriber::set_global_default(subscriber)?;
-    // A file of its own: whoever writes to the standard error output by its lock must not wait for
-    // the thread.
+    // A separate file: code that locks the standard error output must not wait for this thread.
     let output = File::from(io::stderr().as_fd().try_clone_to_owned()?);
     let writing = Arc::clone(&queue);
     thread::Builder::new()
@@ -79,12 +77,12 @@ pub fn start(format: LogFormat, filter: &str) -> Result<(), Box<dyn std::error::
         .spawn(move || writing.write(output, tell_dropped))?;
     let panicking = Arc::clone(&queue);
     std::panic::set_hook(Box::new(move |info| log_panic(&panicking, info)));
-    // It is the first: a second one would not have become the subscriber.
+    // It cannot be set already: a second subscriber would have been refused above.
     let _ = QUEUE.set(queue);
     Ok(())
 }
 
-/// Writes a line for people: in its turn if the process logs.
+/// Writes a line for people, through the queue if logging has started.
 pub fn say(line: &str) {
     match QUEUE.get() {
         Some(queue) => {
@@ -94,19 +92,19 @@ pub fn say(line: &str) {
     }
 }
 
-/// Waits until the log is written, at most a second: the last thing before the process ends.
+/// Waits until the log is written, for at most a second. Call it last.
 pub fn flush() {
     if let Some(queue) = QUEUE.get() {
         queue.flush(FLUSH_WITHIN);
     }
 }
 
-/// How many lines were dropped because the output did not take them.
+/// The number of lines dropped because the output was too slow.
 pub fn dropped() -> u64 {
     QUEUE.get().map_or(0, |queue| queue.dropped())
 }
 
-/// The lines that were lost may have been errors.
+/// The dropped lines may include errors.
 fn tell_dropped(dropped: u64) {
     tracing::error!(target: TARGET, dropped, "{dropped} lines of the log were dropped");
 }
@@ -116,7 +114,7 @@ fn log_panic(queue: &LogQueue, info: &PanicHookInfo<'_>) {
     let name = thread.name().unwrap_or("unnamed");
     let location = info.location().map(ToString::to_string).unwrap_or_default();
     let message = info.payload_as_str().unwrap_or("no message");
-    // Some panics of the standard library quote the text at which they happened.
+    // Some panics of the standard library quote the text that caused them.
     let redacted = raw_key::redact(message);
     let message = redacted.as_deref().unwrap_or(message);
     let backtrace = Backtrace::capture();
@@ -125,18 +123,18 @@ fn log_panic(queue: &LogQueue, info: &PanicHookInfo<'_>) {
         let backtrace = backtrace.map(tracing::field::display);
         tracing::error!(target: PANIC_TARGET, thread = name, location, backtrace, "{message}");
     } else {
-        // A filter is not meant to hide this.
+        // The filter must not hide a panic.
         let message = terminal::line(message);
         let line = format!("thread '{name}' panicked at {location}: {message}\n");
         queue.push(line.as_bytes(), Room::Errors);
     }
-    // It is the end of the process.
+    // The process ends here.
     if name == "main" {
         queue.flush(FLUSH_WITHIN);
     }
 }
 
-/// What writes the log somewhere.
+/// A subscriber with this output.
 fn subscriber<W>(
     format: LogFormat,
     filter: EnvFilter,
@@ -161,19 +159,18 @@ where
     }
 }
 
-/// A field of a line for people, where what cannot be seen is written out. The colours of the line
-/// are put around it by others.
+/// Writes a field of a text line with invisible characters escaped. Colours are added around it.
 fn write_field(to: &mut Writer<'_>, field: &Field, value: &dyn fmt::Debug) -> fmt::Result {
     let text = format!("{value:?}");
     match field.name() {
         "message" => write!(to, "{}", terminal::line(&text)),
-        // Of a panic: lines of this program's own.
+        // A backtrace consists of lines of this program.
         "backtrace" => write!(to, "backtrace={}", terminal::lines(&text)),
         name => write!(to, "{name}={}", terminal::line(&text)),
     }
 }
 
-/// Lines with the ids of the request at their end.
+/// Formats lines with the ids of the request at the end.
 struct WithIds<F> {
     lines: F,
     format: LogFormat,
@@ -201,7 +198,7 @@ where
         let request_id = request_id::current_text();
         let (trace_id, span_id) = (request.trace_id(), request.span_id());
         match (self.format, line.strip_suffix('}')) {
-            // Request ids are letters, digits and `-_.:`, which JSON takes as they are.
+            // Request ids consist of letters, digits and `-_.:`, which JSON needs not escape.
             (LogFormat::Json, Some(open)) => {
                 write!(writer, r#"{open},"request_id":"{request_id}","#)?;
                 writeln!(writer, r#""trace_id":"{trace_id}","span_id":"{span_id}"}}"#)
@@ -225,7 +222,7 @@ mod tests {
     use super::*;
     use crate::observe::trace::TraceContext;
 
-    /// Where the lines of a test go.
+    /// Collects the lines of a test.
     #[derive(Clone, Default)]
     struct Lines(Arc<Mutex<Vec<u8>>>);
 
@@ -240,7 +237,7 @@ mod tests {
         }
     }
 
-    /// What is written of an error outside of a request and of one within.
+    /// The line of an error outside a request and of one within.
     fn written(format: LogFormat) -> (TraceContext, Vec<String>) {
         let lines = Lines::default();
         let to = lines.clone();

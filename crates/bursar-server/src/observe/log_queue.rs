@@ -1,8 +1,8 @@
-//! The queue between those who log and the thread that writes the log.
+//! The queue between code that logs and the thread that writes the log.
 //!
-//! Whoever logs never waits: a pipe that nobody reads, or a disk that hangs, holds up the thread
-//! that writes and nothing else. The queue is bounded in lines and bytes. Beyond that lines are
-//! dropped and counted, and errors are the last to be dropped.
+//! Logging never waits: a pipe without a reader or a hanging disk blocks only the writing thread.
+//! The queue is bounded in lines and bytes. When it is full, lines are dropped and counted, errors
+//! last.
 
 use std::collections::VecDeque;
 use std::io::{self, Write};
@@ -14,27 +14,27 @@ use parking_lot::{Condvar, Mutex};
 use tracing::{Level, Metadata};
 use tracing_subscriber::fmt::MakeWriter;
 
-/// The target of the line about lines that were dropped.
+/// The target of the line about dropped lines.
 pub(crate) const TARGET: &str = "bursar::log";
-/// Lines that wait at most.
+/// The most waiting lines.
 const LINES_MAX: usize = 8_192;
-/// Bytes of them at most.
+/// The most bytes of waiting lines.
 const BYTES_MAX: usize = 4 * 1024 * 1024;
-/// What is written at once.
+/// The bytes of one write.
 const BATCH_BYTES: usize = 64 * 1024;
-/// How often the log tells at most that lines were dropped.
+/// The shortest time between two lines about dropped lines.
 const TOLD_EVERY: Duration = Duration::from_secs(1);
-/// How long to wait for an output that takes nothing now and says so.
+/// The pause when a non-blocking output accepts nothing.
 const AGAIN_AFTER: Duration = Duration::from_millis(10);
 
-/// Which part of the queue a line may take.
+/// The part of the queue that a line may use.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Room {
-    /// Three quarters of it.
+    /// Three quarters.
     Common,
     /// All of it.
     Errors,
-    /// More than all of it: lines of the log about itself, and the last words of the process.
+    /// Unlimited: lines about the log itself, and the last lines of the process.
     Always,
 }
 
@@ -49,7 +49,7 @@ impl Room {
         }
     }
 
-    /// Of a bound, how much lines of this kind may take.
+    /// The part of a limit that this kind may use.
     const fn of_max(self, max: usize) -> usize {
         match self {
             Self::Common => max / 4 * 3,
@@ -73,7 +73,7 @@ struct State {
     lines: VecDeque<Box<[u8]>>,
     bytes: usize,
     is_writing: bool,
-    /// Lines that were dropped and are not told yet.
+    /// Dropped lines that were not reported yet.
     untold: u64,
 }
 
@@ -82,21 +82,21 @@ impl State {
         self.lines.len() < room.of_max(LINES_MAX) && self.bytes + bytes <= room.of_max(BYTES_MAX)
     }
 
-    /// Whether it is less than half full.
+    /// Whether the queue is less than half full.
     fn flows(&self) -> bool {
         self.lines.len() < LINES_MAX / 2 && self.bytes < BYTES_MAX / 2
     }
 }
 
-/// What the thread does next.
+/// The next step of the thread.
 enum Next {
     Write,
-    /// Tell that so many lines were dropped.
+    /// Report that this many lines were dropped.
     Tell(u64),
 }
 
 impl LogQueue {
-    /// Puts a line in, or drops it.
+    /// Adds a line or drops it.
     pub(crate) fn push(&self, line: &[u8], room: Room) {
         let mut state = self.state.lock();
         if !state.has_room(room, line.len()) {
@@ -110,12 +110,12 @@ impl LogQueue {
         self.filled.notify_one();
     }
 
-    /// How many lines were dropped since the start.
+    /// The number of lines dropped since the start.
     pub(crate) fn dropped(&self) -> u64 {
         self.dropped.load(Ordering::Relaxed)
     }
 
-    /// Waits until everything is written, but no longer than this; whether it is.
+    /// Waits until everything is written, up to a limit. Returns whether it is.
     pub(crate) fn flush(&self, within: Duration) -> bool {
         let deadline = Instant::now() + within;
         let mut state = self.state.lock();
@@ -127,7 +127,7 @@ impl LogQueue {
         true
     }
 
-    /// Writes lines for as long as the process lives. `tell` puts in a line of its own.
+    /// Writes lines as long as the process runs. `tell` adds a line of its own.
     pub(crate) fn write(&self, mut output: impl Write, tell: impl Fn(u64)) -> ! {
         let mut batch = Vec::with_capacity(BATCH_BYTES);
         let mut told_at = None;
@@ -148,7 +148,7 @@ impl LogQueue {
         match self.next(batch, &mut lines, told_at) {
             Next::Tell(dropped) => tell(dropped),
             Next::Write => {
-                // There is nowhere to tell of an output that is gone but the metrics.
+                // If the output is gone, only the metrics can report it.
                 if write_all(output, batch).is_err() {
                     self.dropped.fetch_add(lines, Ordering::Relaxed);
                 }
@@ -157,7 +157,7 @@ impl LogQueue {
         }
     }
 
-    /// Waits for something to do, and takes a batch of lines if that is to write them.
+    /// Waits for the next step. To write, it moves a batch of lines into `batch`.
     fn next(&self, batch: &mut Vec<u8>, lines: &mut u64, told_at: &mut Option<Instant>) -> Next {
         let mut state = self.state.lock();
         loop {
@@ -196,7 +196,7 @@ impl LogQueue {
     }
 }
 
-/// Writes all of it, to an output that may be set not to block, too.
+/// Writes all bytes, even to a non-blocking output.
 fn write_all(output: &mut impl Write, mut bytes: &[u8]) -> io::Result<()> {
     while !bytes.is_empty() {
         match output.write(bytes) {
@@ -216,7 +216,6 @@ fn write_all(output: &mut impl Write, mut bytes: &[u8]) -> io::Result<()> {
 #[derive(Clone)]
 pub(crate) struct QueueWriter(pub(crate) Arc<LogQueue>);
 
-/// Puts one line into a queue.
 pub(crate) struct LineWriter<'q> {
     queue: &'q LogQueue,
     room: Room,
@@ -235,7 +234,7 @@ impl<'w> MakeWriter<'w> for QueueWriter {
 }
 
 impl Write for LineWriter<'_> {
-    /// A subscriber writes a line at once.
+    /// A subscriber writes a line with one call.
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
         self.queue.push(line, self.room);
         Ok(line.len())
@@ -250,7 +249,7 @@ impl Write for LineWriter<'_> {
 mod tests {
     use super::*;
 
-    /// Does what the thread does until nothing waits, and gives what is written.
+    /// Runs the steps of the thread until nothing waits, and returns the output.
     fn written(queue: &LogQueue) -> String {
         let (mut output, mut batch, mut told_at) = (Vec::new(), Vec::new(), None);
         let tell = |dropped: u64| {
@@ -299,7 +298,7 @@ mod tests {
         assert_eq!(queue.state.lock().bytes, 0);
     }
 
-    /// An output that takes a byte at a time, and says now and then that it takes nothing.
+    /// An output that accepts one byte at a time and sometimes nothing.
     struct Slow(Vec<u8>, bool);
 
     impl Write for Slow {

@@ -1,4 +1,4 @@
-//! What operators see: the log, traces and metrics.
+//! Observability: the log, traces and metrics.
 
 pub mod log;
 pub(crate) mod log_queue;

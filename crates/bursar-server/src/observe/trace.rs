@@ -1,7 +1,7 @@
-//! W3C trace context: taken over when it is valid, else made, and passed on.
+//! W3C trace context: accepted from the request or created, and passed on.
 //!
-//! <https://www.w3.org/TR/trace-context/>. What is not valid is as good as absent: no request fails
-//! for its trace. Deliberately absent: spans that are sent anywhere.
+//! See <https://www.w3.org/TR/trace-context/>. An invalid header counts as absent, so no request
+//! fails for its trace. Deliberately absent: exporting spans.
 
 use std::fmt;
 use std::sync::OnceLock;
@@ -11,51 +11,51 @@ use axum::http::{HeaderMap, HeaderName, HeaderValue};
 
 use crate::credentials::raw_key;
 
-/// The header of the trace and the caller's span.
+/// The header with the trace and the caller's span.
 pub const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
-/// The header of what tracing systems add to it.
+/// The header with vendor-specific trace data.
 pub const TRACESTATE: HeaderName = HeaderName::from_static("tracestate");
 
-/// Characters of a `tracestate` that are passed on (the least that the recommendation asks for).
+/// The longest `tracestate` that is passed on: the minimum that the recommendation requires.
 const STATE_CHARS_MAX: usize = 512;
-/// Members of a `tracestate`, as the recommendation bounds them.
+/// The most members of a `tracestate` in the recommendation.
 const STATE_MEMBERS_MAX: usize = 32;
-/// The bit of the flags that says that the caller may have recorded the trace.
+/// The flag for a trace that the caller may have recorded.
 const SAMPLED: u8 = 1;
 
 tokio::task_local! {
     static CURRENT: TraceContext;
 }
 
-/// The trace that a request belongs to, and the span in it that is this server's work.
+/// The trace of a request and this server's span in it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TraceContext {
     trace_id: u128,
-    /// Made here: the parent of whatever this request asks of others.
+    /// Created here. It is the parent of all requests that this one causes.
     span_id: u64,
     is_sampled: bool,
     state: Option<HeaderValue>,
 }
 
-/// The trace of the request that this task answers.
+/// The trace of the request that this task handles.
 pub fn current() -> Option<TraceContext> {
     CURRENT.try_with(TraceContext::clone).ok()
 }
 
-/// Runs a future whose trace this is.
+/// Runs a future within a trace.
 pub async fn within<F: Future>(context: TraceContext, future: F) -> F::Output {
     CURRENT.scope(context, future).await
 }
 
 impl TraceContext {
-    /// The context of a request: the caller's trace, or a new one that is not sampled.
+    /// The trace of a request: the caller's, or a new one that is not sampled.
     pub fn of(headers: &HeaderMap) -> Self {
         let number = next_number();
         let span_id = random_id(number, 0);
         let mut parents = headers.get_all(TRACEPARENT).iter();
         let parent = match (parents.next(), parents.next()) {
             (Some(parent), None) => read_parent(parent.as_bytes()),
-            // Of several ones nobody knows which is right.
+            // With several headers it is unknown which one is right.
             (Some(_), Some(_)) | (None, _) => None,
         };
         match parent {
@@ -84,22 +84,22 @@ impl TraceContext {
         headers
     }
 
-    /// The trace's id, as 32 hexadecimal digits.
+    /// The trace id as 32 hexadecimal digits.
     pub fn trace_id(&self) -> impl fmt::Display + use<> {
         let trace_id = self.trace_id;
         fmt::from_fn(move |f| write!(f, "{trace_id:032x}"))
     }
 
-    /// The id of this server's span, as 16 hexadecimal digits.
+    /// The id of this server's span as 16 hexadecimal digits.
     pub fn span_id(&self) -> impl fmt::Display + use<> {
         let span_id = self.span_id;
         fmt::from_fn(move |f| write!(f, "{span_id:016x}"))
     }
 }
 
-/// The trace's id and whether it is sampled, from a `traceparent`.
+/// The trace id and the sampled flag of a `traceparent`.
 ///
-/// Of a later version than 00 only what version 00 knows is read, as the recommendation says.
+/// Of a later version, only the fields of version 00 are read, as the recommendation says.
 fn read_parent(value: &[u8]) -> Option<(u128, bool)> {
     let version = hex(value.get(..2)?)?;
     let trace_id = hex(value.get(3..35)?)?;
@@ -116,7 +116,7 @@ fn read_parent(value: &[u8]) -> Option<(u128, bool)> {
     is_valid.then_some((trace_id, flags & u128::from(SAMPLED) != 0))
 }
 
-/// At most 32 hexadecimal digits, of which letters are small.
+/// Parses at most 32 lower-case hexadecimal digits.
 fn hex(digits: &[u8]) -> Option<u128> {
     digits.iter().try_fold(0, |number, digit| {
         let value = match digit {
@@ -128,7 +128,7 @@ fn hex(digits: &[u8]) -> Option<u128> {
     })
 }
 
-/// The `tracestate` of a request in one header; nothing when it is not valid or too long.
+/// The `tracestate` of a request as one header. `None` if it is invalid or too long.
 fn read_state(headers: &HeaderMap) -> Option<HeaderValue> {
     let mut members: Vec<(&str, &str)> = Vec::new();
     for value in headers.get_all(TRACESTATE) {
@@ -151,14 +151,14 @@ fn read_state(headers: &HeaderMap) -> Option<HeaderValue> {
     let members: Vec<String> =
         members.into_iter().map(|(key, value)| format!("{key}={value}")).collect();
     let state = members.join(",");
-    // It is passed on to others, to whom no key goes by mistake.
+    // The state is passed on, so it must not contain a key.
     if state.is_empty() || state.len() > STATE_CHARS_MAX || raw_key::contains_key(&state) {
         return None;
     }
     HeaderValue::try_from(state).ok()
 }
 
-/// Small letters, digits and `_-*/@`, of which the first is a letter or digit.
+/// Lower-case letters, digits and `_-*/@`, with a letter or digit first.
 fn is_state_key(key: &str) -> bool {
     let is_plain = |byte: &u8| byte.is_ascii_lowercase() || byte.is_ascii_digit();
     let bytes = key.as_bytes();
@@ -167,7 +167,7 @@ fn is_state_key(key: &str) -> bool {
         && bytes.iter().all(|byte| is_plain(byte) || b"_-*/@".contains(byte))
 }
 
-/// Printable characters but `,` and `=`.
+/// Printable characters except `,` and `=`.
 fn is_state_value(value: &str) -> bool {
     let is_good = |byte: u8| (b' '..=b'~').contains(&byte) && byte != b'=';
     !value.is_empty() && value.len() <= 256 && value.bytes().all(is_good)
@@ -178,10 +178,9 @@ fn next_number() -> u64 {
     NEXT.fetch_add(1, Ordering::Relaxed)
 }
 
-/// An id that no other number or process has, but by a chance of one in 2^64; never zero.
+/// A random id that is never zero. Two are equal with a probability of 2^-64.
 ///
-/// Ids must be unique and not secret, so the system is asked for randomness once a process, not
-/// once a request.
+/// Ids must be unique but not secret, so the system provides randomness once per process.
 fn random_id(number: u64, stream: usize) -> u64 {
     static SEEDS: OnceLock<[u64; 3]> = OnceLock::new();
     let seeds = SEEDS.get_or_init(|| {
@@ -189,7 +188,7 @@ fn random_id(number: u64, stream: usize) -> u64 {
         std::array::from_fn(|_| getrandom::u64().unwrap_or(fallback))
     });
     let seed = seeds.get(stream).copied().unwrap_or_default();
-    // SplitMix64: every number leads to another id.
+    // SplitMix64 maps every number to a different id.
     let mut z = seed.wrapping_add(number.wrapping_mul(0x9e37_79b9_7f4a_7c15));
     z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
@@ -211,7 +210,7 @@ mod tests {
         TraceContext::of(&map)
     }
 
-    /// Claims that a `traceparent` is taken over, with these flags, or that it is not.
+    /// Checks that a `traceparent` is accepted with these flags, or not.
     #[track_caller]
     fn check(parent: &str, flags: Option<&str>) {
         let context = of(&[(TRACEPARENT, parent)]);
@@ -228,7 +227,7 @@ mod tests {
     fn a_valid_parent_is_taken_over() {
         check(&format!("00-{TRACE}-{SPAN}-01"), Some("01"));
         check(&format!("00-{TRACE}-{SPAN}-00"), Some("00"));
-        // Bits that this version does not know are not passed on.
+        // Unknown flags are not passed on.
         check(&format!("00-{TRACE}-{SPAN}-ff"), Some("01"));
         check(&format!("00-{TRACE}-{SPAN}-02"), Some("00"));
     }
@@ -283,7 +282,7 @@ mod tests {
         assert_eq!(traces.len(), 10_000);
     }
 
-    /// Claims what is passed on of these `tracestate` headers.
+    /// Checks what is passed on of `tracestate` headers.
     #[track_caller]
     fn check_state(states: &[&str], expected: Option<&str>) {
         let parent = format!("00-{TRACE}-{SPAN}-01");

@@ -1,8 +1,8 @@
-//! The OpenAPI document: made from the handlers and the types that they read and write.
+//! The OpenAPI document, generated from the handlers and their types.
 //!
-//! A handler says its path, its parameters, its body, its successes, and in `x-refuses` the
-//! failures that are its own. [`finish`] adds what is true of every handler of its kind: the
-//! envelope, the failures of credentials, bodies and storage, and the headers.
+//! A handler declares its path, parameters, body and successes, and in `x-refuses` its own
+//! failures. [`finish`] adds what is common to all handlers of a kind: the envelope, failures of
+//! credentials, bodies and storage, and headers.
 
 use std::sync::LazyLock;
 
@@ -14,7 +14,7 @@ use crate::router::API;
 use crate::wire::envelope::ListMeta;
 use crate::wire::error::ApiError;
 
-/// What is true of the whole API; the routes bring the rest.
+/// What concerns the whole API. The routes add the rest.
 #[derive(OpenApi)]
 #[openapi(
     info(
@@ -51,7 +51,7 @@ pub fn document() -> &'static Value {
     static DOCUMENT: LazyLock<Value> = LazyLock::new(|| {
         let mut whole = BoundedInteger::openapi();
         API.describe(&mut whole);
-        // The types of the document are always written as JSON.
+        // The types of the document always serialize.
         let described = serde_json::to_value(whole).unwrap_or_default();
         finish::finish(described, API.table())
     });

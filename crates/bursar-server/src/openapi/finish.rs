@@ -1,4 +1,4 @@
-//! What is true of every handler of its kind, added to what the handlers say of themselves.
+//! Adds to the OpenAPI document what is common to all handlers of a kind.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -11,13 +11,13 @@ use crate::wire::error_code::ErrorCode;
 
 type Object = Map<String, Value>;
 
-/// Operations that would have the name of another: one handler of two methods gives it to both.
+/// Operations to rename, because one handler serves two methods.
 const RENAMED: &[(&str, &str, &str)] = &[("put", "/api/v1/integrations/{id}", "put_integration")];
 
-/// Types that are only parts of others, which [`flatten`] makes whole.
+/// Types that are only parts of others. [`flatten`] merges them.
 const PARTS: &[&str] = &["ListMeta", "GroupView"];
 
-/// Finishes the document that the handlers' own words make.
+/// Completes the generated document.
 pub(super) fn finish(mut document: Value, table: &RouteTable) -> Value {
     let mut failures = Map::new();
     if let Some(paths) = object_at(&mut document, "/paths") {
@@ -45,7 +45,7 @@ fn object_at<'a>(value: &'a mut Value, pointer: &str) -> Option<&'a mut Object> 
     value.pointer_mut(pointer).and_then(Value::as_object_mut)
 }
 
-/// Whether answers come in the envelope; documents and pages come as they are.
+/// Whether responses use the envelope. Documents and pages do not.
 pub(super) fn is_enveloped(path: &str) -> bool {
     ["/api/", "/fdr/", "/health"].iter().any(|start| path.starts_with(start))
 }
@@ -77,7 +77,7 @@ fn finish_operation(
             && let Some(content) = object_at(response, "/content/application~1json")
         {
             let data = content.remove("schema").unwrap_or_default();
-            // Elsewhere it limits something within the answer that has the rest summed up.
+            // Otherwise the limit applies to a list within a response that sums up the rest.
             let is_paged = is_limited && (goes_on || is(&data, "type", "array"));
             content.insert("schema".to_owned(), success(&data, is_paged));
         }
@@ -111,7 +111,7 @@ fn audience(table: &RouteTable, method: &str, path: &str) -> Audience {
     entry.map_or(Audience::Everyone, |entry| entry.audience)
 }
 
-/// Everything that the route may refuse with, by status.
+/// All failures of a route by status.
 fn refusals(audience: Audience, operation: &mut Object) -> BTreeMap<u16, Vec<ErrorCode>> {
     use ErrorCode::*;
     let own = operation.remove("x-refuses").unwrap_or_default();
@@ -162,12 +162,12 @@ fn refusals(audience: Audience, operation: &mut Object) -> BTreeMap<u16, Vec<Err
     by_status
 }
 
-/// Whether a route writes or decides, which it does not while the clock is in doubt.
+/// Whether a route writes or decides, which is refused while the clock is in doubt.
 fn waits_for_the_clock(audience: Audience, method: &str, path: &str) -> bool {
     matches!(audience, Audience::Caller(_)) && method != "get" && path != "/fdr/clock/confirm"
 }
 
-/// Adds a failure to those of its status, in the order of all.
+/// Adds a failure to its status, in the order of all codes.
 fn add(refusals: &mut BTreeMap<u16, Vec<ErrorCode>>, code: ErrorCode) {
     let codes = refusals.entry(code.status().as_u16()).or_default();
     codes.push(code);
@@ -188,7 +188,7 @@ fn success(data: &Value, is_paged: bool) -> Value {
     })
 }
 
-/// The headers that every answer has.
+/// The headers of every response.
 fn headers_of_all() -> impl Iterator<Item = (String, Value)> {
     ["X-Request-ID", "traceparent"].into_iter().map(|name| (name.to_owned(), header(name)))
 }
@@ -197,13 +197,13 @@ fn header(name: &str) -> Value {
     json!({ "$ref": format!("#/components/headers/{name}") })
 }
 
-/// Routes that fail alike share the answer, which is named after its codes.
+/// Routes with equal failures share a component, which is named after the codes.
 fn failure_name(codes: &[ErrorCode]) -> String {
     let words: Vec<&str> = codes.iter().map(|code| code.as_str()).collect();
     words.join(".")
 }
 
-/// The answer of a failure: the envelope, and the codes that it may have.
+/// The response of a failure: the envelope with its possible codes.
 fn failure(status: u16, codes: &[ErrorCode]) -> Value {
     let meaning = |code: &ErrorCode| format!("`{}`: {}", code.as_str(), code.meaning());
     let meanings: Vec<String> = codes.iter().map(meaning).collect();
@@ -265,7 +265,7 @@ fn finish_parameters(audience: Audience, operation: &mut Object) {
     let parameters = operation.entry("parameters").or_insert_with(|| json!([]));
     let Some(parameters) = parameters.as_array_mut() else { return };
     for parameter in parameters.iter_mut().filter(|parameter| is(parameter, "in", "query")) {
-        // A form sends what is not filled in; it counts as absent.
+        // An HTML form sends empty fields, which count as absent.
         if let Some(parameter) = parameter.as_object_mut() {
             parameter.insert("allowEmptyValue".to_owned(), json!(true));
         }
@@ -279,7 +279,7 @@ fn finish_parameters(audience: Audience, operation: &mut Object) {
     parameters.push(json!({ "$ref": "#/components/parameters/X-Request-ID" }));
 }
 
-/// A body that may be absent is an `Option`, which does not mean that it may be null.
+/// An optional body is an `Option` in the handler. That does not mean it may be null.
 fn finish_body(operation: &mut Object) {
     let Some(body) = operation.get_mut("requestBody") else { return };
     let schema = body.pointer("/content/application~1json/schema/oneOf");
@@ -420,7 +420,7 @@ fn security_schemes() -> Value {
     })
 }
 
-/// Makes one object of each type that is made of several: readers follow it more easily.
+/// Merges types that consist of several into one object, which is easier to read.
 fn flatten(schemas: &mut Object) {
     let parts = |schema: &Value| schema.get("allOf").and_then(Value::as_array).cloned();
     let composed: Vec<(String, Vec<Value>)> =

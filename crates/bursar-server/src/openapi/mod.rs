@@ -1,4 +1,4 @@
-//! The OpenAPI document, and the page that shows it.
+//! The OpenAPI document and its HTML page.
 
 mod document;
 mod finish;
@@ -10,7 +10,7 @@ use crate::http::fixed_text::{Documents, FixedText};
 
 pub use self::document::document;
 
-/// The document and its page, each made when it is first asked for.
+/// The document and its page, each built on first use.
 pub static DOCUMENTS: Documents = Documents {
     openapi: LazyLock::new(|| FixedText::new("application/json", document().to_string())),
     page: LazyLock::new(|| FixedText::new("text/html; charset=utf-8", page::html())),

@@ -1,5 +1,6 @@
-//! The document as a page: plain HTML without scripts, so that it works without any other host and
-//! under a policy that allows nothing.
+//! Renders the OpenAPI document as plain HTML without scripts.
+//!
+//! The page needs no other host and works under a policy that forbids everything.
 
 use std::fmt::Write;
 
@@ -7,7 +8,7 @@ use serde_json::{Map, Value, json};
 
 use super::document::document;
 
-/// How deep an example follows the types that it is made of.
+/// How deep an example follows nested types.
 const EXAMPLE_DEPTH_MAX: u32 = 8;
 
 pub(super) fn html() -> String {
@@ -24,7 +25,7 @@ pub(super) fn html() -> String {
     page.0
 }
 
-/// A page that grows.
+/// A page that is being written.
 struct Page(String);
 
 impl Page {
@@ -32,12 +33,12 @@ impl Page {
         self.0.push_str(html);
     }
 
-    /// A text, with everything that HTML would take for its own written out.
+    /// Appends text, escaped.
     fn text(&mut self, text: &str) {
         self.0.extend(text.chars().map(Escaped::from).flat_map(Escaped::chars));
     }
 
-    /// Text in an element.
+    /// Appends text in an element.
     fn element(&mut self, name: &str, text: &str) {
         let _ = write!(self.0, "<{name}>");
         self.text(text);
@@ -52,7 +53,7 @@ impl Page {
         self.raw("</a>");
     }
 
-    /// Paragraphs of the little Markdown that descriptions have: blank lines and `code`.
+    /// Appends the paragraphs of a description: blank lines and `code` are the only Markdown.
     fn prose(&mut self, markdown: &str) {
         for paragraph in markdown.split("\n\n") {
             self.raw("<p>");
@@ -261,7 +262,7 @@ impl Page {
         self.raw("</p>\n");
     }
 
-    /// What a schema allows, in short.
+    /// Appends a short form of what a schema allows.
     fn kind(&mut self, schema: &Value) {
         if let Some(name) = reference(schema) {
             self.link(&format!("#type-{name}"), name);
@@ -325,7 +326,7 @@ impl Page {
     }
 }
 
-/// A character as HTML has it.
+/// A character escaped for HTML.
 enum Escaped {
     Itself(char),
     Written(&'static str),
@@ -361,7 +362,7 @@ struct Operation {
     value: &'static Value,
 }
 
-/// The operations of a tag, those that read first.
+/// The operations of a tag, reads first.
 fn operations(tag: &Value) -> impl Iterator<Item = Operation> {
     const METHODS: [&str; 5] = ["get", "post", "put", "patch", "delete"];
     let tag = text(tag, "/name").to_owned();
@@ -388,12 +389,12 @@ fn fields<'a>(value: &'a Value, pointer: &str) -> impl Iterator<Item = (&'a str,
     object.into_iter().flatten().map(|(name, value)| (name.as_str(), value))
 }
 
-/// The name that a reference leads to.
+/// The name in a reference.
 fn reference(value: &Value) -> Option<&str> {
     value.get("$ref")?.as_str()?.rsplit('/').next()
 }
 
-/// What a reference leads to, or the value itself.
+/// The target of a reference, or the value itself.
 fn follow(value: &Value) -> &Value {
     let pointer = text(value, "/$ref").trim_start_matches('#');
     if pointer.is_empty() { value } else { document().pointer(pointer).unwrap_or(value) }
@@ -407,7 +408,7 @@ fn example(name: &str) -> Value {
     example_of(&resolve(name), 0)
 }
 
-/// A value that a schema allows, to show what one looks like.
+/// An example that fits a schema.
 fn example_of(schema: &Value, depth: u32) -> Value {
     let schema = follow(schema);
     let first = ["/example", "/examples/0", "/const", "/default", "/enum/0"];

@@ -1,8 +1,9 @@
-//! Protection of the server from what its tenants send: should this request go on now?
+//! Protection of the server from tenants that send too many requests.
 //!
-//! Beside the rule ([`rule::Protection`]) here is what it needs to know of a request (its route, the tenant's thresholds, what the tenant spent today) and what becomes of a
-//! decision: an answer, a line of the log, a metric, and a row that the operator can read.
-//! Deliberately absent: who calls, which is proved before.
+//! The decision is made behind [`rule::Protection`]. Here is what it needs to know about a request
+//! (its route, the tenant's thresholds, the cost of the day) and what follows from it: a response,
+//! a log line, a metric, and a row for the operator. Deliberately absent: authentication, which
+//! comes first.
 
 pub mod counting;
 mod route_protection;
@@ -37,25 +38,24 @@ use crate::wire::error_code::ErrorCode;
 
 pub(crate) use self::signals::KEPT as SIGNALS_KEPT;
 
-/// The target of the lines about what protection did.
+/// The log target.
 const TARGET: &str = "bursar::protection";
 
-/// Who sends a request of a tenant.
+/// The sender of a request to a route of a tenant.
 #[derive(Clone, Copy, Debug)]
 pub struct Sender {
     pub tenant: CallerTenant,
-    /// The integration whose key the request came with.
+    /// The integration of an integration key.
     pub integration_id: Option<IntegrationId>,
     /// Whether the operator acts on the tenant.
     pub is_operator: bool,
 }
 
-/// What protects one node: the rule, what tenants have instead of the configured thresholds, and
-/// what was done.
+/// Protects one node: windows, thresholds with their overrides, and signals.
 ///
-/// Every node counts what it sees itself; only what a tenant spent is read from the store. Windows
-/// and caches move by a monotonic clock; the store's time only tells the day whose cost is guarded,
-/// when overrides end, and what is shown.
+/// Every node counts the requests that it sees itself; only the cost of a day is read from the
+/// store. Windows and caches use a monotonic clock. The store's time only determines the day, the
+/// end of overrides, and what is shown.
 pub struct Protector {
     thresholds: Thresholds,
     store: Arc<dyn Store>,
@@ -68,8 +68,7 @@ pub struct Protector {
 }
 
 impl Protector {
-    /// A protector with these thresholds and the rule that is built in, for a server with so many routes
-    /// of tenants.
+    /// Creates the built-in protection with these thresholds and this number of protected routes.
     pub fn new(
         (thresholds, routes): (Thresholds, u32),
         store: Arc<dyn Store>,
@@ -88,30 +87,31 @@ impl Protector {
         }
     }
 
-    /// Forgets which thresholds a tenant has: they were changed here.
+    /// Forgets the cached overrides of a tenant after a change on this node.
     pub fn forget(&self, tenant_id: TenantId) {
         self.overrides.forget(tenant_id);
     }
 
-    /// What it keeps in memory.
+    /// Its in-memory caches.
     pub fn caches(&self) -> [&dyn Cache; 4] {
         [&self.windows, &self.overrides, &self.costs, &self.signals]
     }
 
-    /// Writes what was done since the last call.
+    /// Writes the signals since the last call.
     ///
     /// # Errors
-    /// [`StoreError`]; it is tried again with the next call.
+    /// [`StoreError`]. The next call tries again.
     pub async fn write(&self, ledger: &Ledger) -> Result<(), StoreError> {
         self.signals.write(ledger).await
     }
 
-    /// Lets a tenant's request go on, or refuses it; what the operator does to the tenant goes on,
-    /// but for decisions about money. Of telemetry the refusal is left with the request, for its
-    /// handler to ask for as [`RecordsProtection`].
+    /// Admits or refuses a request of a tenant.
+    ///
+    /// Requests of the operator are admitted, except for decisions about money. The refusal of
+    /// usage records is left in the request; the handler extracts it as [`RecordsProtection`].
     ///
     /// # Errors
-    /// The refusal; 503 when money is guarded and what was spent cannot be read.
+    /// The refusal; 503 if the cost is guarded and cannot be read.
     pub async fn protect(
         &self,
         sender: Sender,
@@ -144,7 +144,7 @@ impl Protector {
         Err(error)
     }
 
-    /// What the rule has to know of a request.
+    /// Collects what the decision depends on.
     async fn protected(
         &self,
         sender: Sender,
@@ -156,7 +156,7 @@ impl Protector {
         let unavailable = |_| ApiError::of(ErrorCode::Unavailable);
         let thresholds = match self.thresholds(tenant, now, asked_at).await {
             Ok(thresholds) => thresholds,
-            // Where money is guarded, a limit that cannot be read is no limit that does not exist.
+            // Where cost is guarded, a limit that cannot be read must not count as absent.
             Err(error) if route.is_cost_guarded => return Err(unavailable(error)),
             Err(_) => self.thresholds.of_tenant(tenant.onboarding, []),
         };
@@ -168,12 +168,12 @@ impl Protector {
         }
         let RouteProtection { route, class, .. } = *route;
         let owner = WindowOwner { tenant_id, integration_id };
-        // Read anew: the store may have taken its time, and a wait begins now.
+        // Read again, because the store may have taken some time and the wait starts now.
         let elapsed = self.clock.elapsed();
         Ok(ProtectedRequest { owner, route, class, thresholds, cost_nanos_day, now, elapsed })
     }
 
-    /// What a tenant is held to now.
+    /// The thresholds of a tenant, including its overrides.
     async fn thresholds(
         &self,
         tenant: CallerTenant,
@@ -188,13 +188,13 @@ impl Protector {
         Ok(self.thresholds.of_tenant(onboarding, in_force))
     }
 
-    /// Counts what goes on whatever its thresholds say.
+    /// Counts a request that passes whatever its thresholds say.
     fn count(&self, route: &RouteProtection, asked: &ProtectedRequest) {
         let decision = self.windows.ask(asked, |rule, request| rule.count(request));
         self.tell(route, asked, decision);
     }
 
-    /// Tells whoever watches of a decision other than "allow".
+    /// Records a decision other than "allow" in the metrics, the log and the signals.
     fn tell(
         &self,
         route: &RouteProtection,
@@ -223,7 +223,7 @@ impl Protector {
     }
 }
 
-/// A refusal of telemetry, of which only known calls are recorded.
+/// The refusal of usage records that the ledger completes.
 #[derive(Clone)]
 struct Refused {
     route: &'static RouteProtection,
@@ -232,8 +232,9 @@ struct Refused {
     error: ApiError,
 }
 
-/// What protection says of the records of a request: all of them are taken, or only those whose
-/// call is known. The ledger decides which those are, in the transaction that records them.
+/// Whether the ledger may take all records of a request, or only those of known calls.
+///
+/// The ledger finds the known calls in the transaction that records them.
 pub struct RecordsProtection(Option<Box<Refused>>);
 
 impl<S: Send + Sync> FromRequestParts<S> for RecordsProtection {
@@ -245,7 +246,7 @@ impl<S: Send + Sync> FromRequestParts<S> for RecordsProtection {
 }
 
 impl RecordsProtection {
-    /// Which calls the records may be of.
+    /// Which records the ledger may take.
     pub const fn mode(&self) -> RecordMode {
         match self.0 {
             None => RecordMode::Any,
@@ -253,8 +254,7 @@ impl RecordsProtection {
         }
     }
 
-    /// Takes note of records that were refused before anyone looked whether their calls are known,
-    /// because too many such wait.
+    /// Reports records that were refused because too many of them wait already.
     pub fn note_overload(self, protector: &Protector, error: &StoreError) {
         if let (Some(refused), StoreError::Overloaded) = (self.0, error) {
             let Refused { route, asked, decision, .. } = *refused;
@@ -262,11 +262,10 @@ impl RecordsProtection {
         }
     }
 
-    /// Takes note of what became of the records, and tells what those hear that were refused here;
-    /// nothing where none was.
+    /// Reports the results. Returns the error for the records that were refused, if any.
     ///
     /// # Errors
-    /// The refusal of the whole request, when none of its records went on.
+    /// The refusal of the whole request, if all of its records were refused.
     pub fn conclude(
         self,
         protector: &Protector,

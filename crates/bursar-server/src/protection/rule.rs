@@ -1,8 +1,8 @@
-//! Whether a request should go on now, whoever sends it: what a rule is asked and answers.
+//! The interface of the decision whether a request may pass.
 //!
-//! `SlidingWindows` is the rule that is built in; another one can take its
-//! place behind [`Protection`]. Deliberately absent: who calls and what they may, where thresholds
-//! come from, and what a refusal looks like to a client.
+//! `SlidingWindows` is the built-in implementation; another one can replace it behind
+//! [`Protection`]. Deliberately absent: authentication and authorization, the source of thresholds,
+//! and the response to a client.
 
 use std::time::Duration;
 
@@ -10,56 +10,54 @@ use bursar_core::{IntegrationId, ProtectionDecision, TenantId, Timestamp};
 
 use crate::protection::thresholds::{RequestClass, Thresholds};
 
-/// A route of the API, by a number that the server gives it.
+/// The number of a protected route.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct RouteNumber(pub u16);
 
-/// In whose windows a request counts.
+/// The owner of the windows in which a request counts.
 ///
-/// What is sent with the key of an integration counts in the windows of that integration alone, so
-/// that one application cannot keep out the others, or the people who would stop it.
+/// Requests with an integration key count for that integration only, so that one application cannot
+/// lock out the others or the administrators who would stop it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct WindowOwner {
     pub tenant_id: TenantId,
-    /// The integration whose key the request came with; none when it came with another credential.
+    /// The integration of an integration key. `None` for other credentials.
     pub integration_id: Option<IntegrationId>,
 }
 
 /// A request as protection sees it.
 #[derive(Clone, Copy, Debug)]
 pub struct ProtectedRequest {
-    /// In whose windows it counts.
     pub owner: WindowOwner,
-    /// To which route.
     pub route: RouteNumber,
-    /// Of which class.
     pub class: RequestClass,
-    /// What the tenant is held to.
+    /// The tenant's thresholds.
     pub thresholds: Thresholds,
-    /// What the tenant spent on this UTC day, in nano-dollars; nothing where no cost is guarded.
+    /// The tenant's cost on this UTC day in nano-dollars. `None` where no cost is guarded.
     pub cost_nanos_day: Option<i128>,
-    /// The time that tells which day it is.
+    /// The store's time, which determines the day.
     pub now: Timestamp,
-    /// When, by a monotonic clock: windows move by it, whatever becomes of the time.
+    /// The monotonic time by which windows move.
     pub elapsed: Duration,
 }
 
-/// What decides whether a request should go on now.
+/// Decides whether requests may pass.
 ///
-/// An implementation must not look at anything but the request and its own memory, must bound that
-/// memory, and must not count a request that it refuses: a client that repeats a refused request
-/// would never be let in again.
+/// An implementation must depend only on the request and its own memory, and must bound that
+/// memory. It must not count a request that it refuses: a client that repeats a refused request
+/// would never be admitted again.
 pub trait Protection: Send {
-    /// Decides about a request, and counts it if it goes on.
+    /// Decides about a request, and counts it if it passes.
     fn decide(&mut self, request: &ProtectedRequest) -> ProtectionDecision;
 
-    /// Counts a request that goes on whatever its thresholds say; at most it warns.
+    /// Counts a request that passes whatever its thresholds say. The decision is a warning at most.
     fn count(&mut self, request: &ProtectedRequest) -> ProtectionDecision;
 
-    /// How many windows it remembers of each tenant that has some, in no order.
+    /// The number of windows of each tenant, in no particular order.
     fn windows(&self) -> Vec<(TenantId, usize)>;
 
-    /// Forgets the windows of one tenant, or all of them, and says how many there were. What comes
-    /// next is decided as if nothing had come before.
+    /// Removes the windows of one tenant or of all. Returns their number.
+    ///
+    /// Later requests are decided as if none had come before.
     fn clear(&mut self, tenant_id: Option<TenantId>) -> usize;
 }

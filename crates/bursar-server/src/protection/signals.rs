@@ -1,8 +1,8 @@
-//! What protection did, kept for a while so that the operator can see it.
+//! A log of what protection did, for the operator.
 //!
-//! Buffer in memory and written once a second; what is done again and again for the same reason
-//! shares a row a minute, which says how often. Everything is bounded, and what is gathered when
-//! the process dies is lost: this is no ledger.
+//! Signals are collected in memory and written once a second. Equal ones share one row per minute,
+//! which counts them. Everything is bounded. A crash loses what is not written yet: this is no
+//! ledger.
 
 use std::collections::{BTreeSet, HashMap};
 use std::time::Duration;
@@ -14,18 +14,20 @@ use parking_lot::Mutex;
 use super::route_protection::RouteProtection;
 use crate::jobs::tenant_cache::{CacheBounds, TenantCache};
 
-/// How long equal signals share a row, by a monotonic clock.
+/// How long equal signals share a row.
 const WINDOW: Duration = Duration::from_secs(60);
-/// What is gathered in memory at most.
+/// The most windows in memory.
 const WINDOWS_MAX: usize = 20_000;
-/// Rows that are kept for a tenant.
+/// Rows kept for a tenant.
 pub(crate) const KEPT: u32 = 1_000;
-/// Rows of a tenant after whose writing the oldest are dropped.
+/// After this many new rows of a tenant, its oldest rows are deleted.
 const DROP_EVERY: u32 = 100;
-/// Tenants whose rows are counted between two drops. Whoever is forgotten has its oldest rows
-/// dropped with its next one, as everyone has after a start.
+/// Tenants whose new rows are counted.
+///
+/// A tenant that is not counted has its oldest rows deleted with its next row, as every tenant has
+/// after a start.
 const COUNTED_MAX: usize = 20_000;
-/// What a count takes, with its place by age and by tenant.
+/// The size of a counter with its index entries.
 const COUNT_BYTES: usize = 200;
 const COUNTED_BOUNDS: CacheBounds = CacheBounds {
     entries_max: COUNTED_MAX,
@@ -43,17 +45,17 @@ struct Key {
     action: &'static str,
 }
 
-/// When something was done: by the clock that windows move by, and the time that is shown.
+/// When a signal occurred: by the monotonic clock, and by the time that is shown.
 #[derive(Clone, Copy)]
 pub(super) struct SignalTime {
     pub(super) elapsed: Duration,
     pub(super) time: Timestamp,
 }
 
-/// The signals of one key in one minute.
+/// The equal signals of one minute.
 #[derive(Clone)]
 struct Window {
-    /// Windows are numbered as they begin.
+    /// Windows are numbered in the order of their start.
     number: u64,
     started: SignalTime,
     row: Option<SignalId>,
@@ -65,13 +67,13 @@ struct Window {
 
 struct Buffer {
     windows: HashMap<Key, Window>,
-    /// Rows written for a tenant since its oldest were dropped; unknown before its first drop.
+    /// New rows of a tenant since its oldest were deleted. Unknown before the first deletion.
     written: TenantCache<TenantId, u32>,
-    /// Signals that were not taken note of, because too many different ones came at once.
+    /// Signals dropped because too many different ones came at once.
     lost: u64,
-    /// Windows that began.
+    /// The number of windows so far.
     begun: u64,
-    /// When something was noted last, kept or not.
+    /// When the last signal came, kept or not.
     latest: Option<Duration>,
 }
 
@@ -87,22 +89,21 @@ impl Default for Buffer {
     }
 }
 
-/// Gathers signals and writes them.
+/// Collects signals and writes them.
 pub(super) struct SignalLog {
     buffer: Mutex<Buffer>,
-    /// How many routes a tenant can be refused on.
+    /// The number of routes that a tenant can be refused on.
     routes: u32,
-    /// One at a time, so that a window has one row.
+    /// Held by one writer at a time, so that a window gets one row.
     writing: tokio::sync::Mutex<()>,
 }
 
 impl SignalLog {
-    /// Nothing is gathered yet.
     pub(super) fn new(routes: u32) -> Self {
         Self { buffer: Mutex::default(), routes, writing: tokio::sync::Mutex::default() }
     }
 
-    /// Takes note of a decision other than "allow".
+    /// Adds a decision other than "allow".
     pub(super) fn note(
         &self,
         tenant_id: TenantId,
@@ -121,7 +122,7 @@ impl SignalLog {
         self.buffer.lock().note(key, decision, at);
     }
 
-    /// Writes what was gathered. What cannot be written is tried again with the next call.
+    /// Writes the collected signals. After an error the next call tries again.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -156,7 +157,7 @@ impl Cache for SignalLog {
     }
 
     fn in_use(&self) -> CacheUse {
-        // A dimension has one action.
+        // Each dimension has one action.
         let tenant_entries_max = self.routes as usize * Dimension::ALL.len();
         CacheUse { tenant_entries_max, ..self.buffer.lock().in_use() }
     }
@@ -214,7 +215,7 @@ impl Buffer {
             self.lost += 1;
             return;
         }
-        // A window that is over has been written, or is written no more.
+        // The old window was written, or will not be.
         self.begun += 1;
         let window = Window {
             number: self.begun,
@@ -241,7 +242,7 @@ impl Buffer {
         }
     }
 
-    /// Forgets what was gathered of a tenant, or all of it, written or not; how much that was.
+    /// Clears the buffer, for one tenant or for all. Returns the number of windows.
     fn clear(&mut self, tenant_id: Option<TenantId>) -> usize {
         let before = self.windows.len();
         self.windows.retain(|key, _| tenant_id.is_some_and(|gone| gone != key.tenant_id));
@@ -252,7 +253,7 @@ impl Buffer {
         before - self.windows.len()
     }
 
-    /// What is to be written now, and whose oldest rows are to be dropped.
+    /// The rows to write, and the tenants whose oldest rows must be deleted.
     fn take_pending(&mut self) -> (Vec<(Key, Window)>, BTreeSet<TenantId>) {
         let mut pending = Vec::new();
         let latest = self.latest;
@@ -263,7 +264,7 @@ impl Buffer {
             }
             is_new || latest.is_some_and(|latest| window.is_open(latest))
         });
-        // Rows get their ids in the order in which things happened.
+        // Rows get ids in the order of events.
         pending.sort_by_key(|(_, window)| window.number);
         let mut to_trim = BTreeSet::new();
         for (key, _) in pending.iter().filter(|(_, window)| window.row.is_none()) {
@@ -274,7 +275,7 @@ impl Buffer {
         (pending, to_trim)
     }
 
-    /// Counts a row of a tenant, and says whether its oldest are to be dropped with it.
+    /// Counts a new row of a tenant. Returns whether its oldest rows must be deleted.
     fn needs_trim(&mut self, tenant_id: TenantId) -> bool {
         if let Some(written) = self.written.get_mut(&tenant_id) {
             *written = (*written + 1) % DROP_EVERY;
@@ -284,14 +285,14 @@ impl Buffer {
         true
     }
 
-    /// Has the oldest rows of tenants dropped with their next one, because they were not now.
+    /// Has the oldest rows of these tenants deleted with their next row, because that failed now.
     fn forget(&mut self, tenants: &BTreeSet<TenantId>) {
         for tenant_id in tenants {
             self.written.remove(tenant_id);
         }
     }
 
-    /// Notes which rows were written, or that none was.
+    /// Records which rows were written, or that none was.
     fn note_written(&mut self, pending: &[(Key, Window)], ids: Option<&[SignalId]>) {
         for (at, (key, written)) in pending.iter().enumerate() {
             let window = self.windows.get_mut(key);
@@ -334,12 +335,12 @@ mod tests {
         })
     }
 
-    /// The time stands meanwhile.
+    /// Only the monotonic clock moves.
     fn at(second: u32) -> SignalTime {
         SignalTime { elapsed: Duration::from_secs(second.into()), time: Timestamp::MIN }
     }
 
-    /// What each row to be written stands for: its tenant, and how often.
+    /// The tenant and the count of each pending row.
     fn taken(buffer: &mut Buffer) -> Vec<(i64, i64, Option<SignalId>)> {
         let (pending, _) = buffer.take_pending();
         let ids: Vec<SignalId> =
@@ -386,7 +387,7 @@ mod tests {
         }
         assert_eq!(buffer.windows.len(), WINDOWS_MAX);
         assert_eq!(buffer.lost, WINDOWS_MAX as u64);
-        // Later everything is as before, whatever was lost until then.
+        // Afterwards everything works as before.
         taken(&mut buffer);
         buffer.note(key(7, Dimension::Rate), decision(7), at(3_600));
         taken(&mut buffer);
@@ -395,7 +396,7 @@ mod tests {
         assert!(buffer.windows.len() <= 2);
     }
 
-    /// Notes one new row of a tenant, and says for how many tenants old ones are dropped with it.
+    /// Adds a row of a tenant. Returns for how many tenants old rows are deleted with it.
     fn drops(buffer: &mut Buffer, tenant: i64, minute: u32) -> usize {
         buffer.note(key(tenant, Dimension::Rate), decision(7), at(minute * 60));
         buffer.take_pending().1.len()
@@ -428,7 +429,7 @@ mod tests {
             assert!(buffer.needs_trim(key(tenant, Dimension::Rate).tenant_id));
         }
         assert_eq!(buffer.written.len(), COUNTED_MAX);
-        // Only the oldest was forgotten, and is as after a start.
+        // Only the oldest was forgotten, and starts again as after a start.
         assert!(!buffer.needs_trim(key(2, Dimension::Rate).tenant_id));
         assert!(buffer.needs_trim(key(1, Dimension::Rate).tenant_id));
         assert!(!buffer.needs_trim(key(1, Dimension::Rate).tenant_id));
@@ -445,7 +446,7 @@ mod tests {
         let two = key(2, Dimension::Rate).tenant_id;
         assert_eq!((buffer.clear(Some(two)), buffer.clear(Some(two))), (2, 0));
         assert_eq!(buffer.in_use().entries, 2);
-        // What is being written meanwhile comes back with a row of its own.
+        // A signal that comes during a write gets a row of its own.
         buffer.note(key(2, Dimension::Rate), decision(8), at(1));
         let ids: Vec<SignalId> = (1..=3).filter_map(SignalId::from_number).collect();
         buffer.note_written(&pending, Some(&ids));

@@ -1,4 +1,4 @@
-//! Answers of the store about tenants, each asked for at most once a second.
+//! A cache of what the store says about tenants, each read at most once a second.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,11 +10,11 @@ use tokio::sync::Mutex;
 
 use crate::jobs::tenant_cache::{CacheBounds, TenantCache};
 
-/// How long an answer is taken for true, by a monotonic clock.
+/// How long an answer is valid.
 const LIFE: Duration = Duration::from_secs(1);
-/// Tenants of which something is remembered.
+/// The most tenants in the cache.
 const TENANTS_MAX: usize = 20_000;
-/// About what an answer takes, with its place by age and by tenant.
+/// The approximate size of an answer with its index entries.
 const SLOT_BYTES: usize = 400;
 const BOUNDS: CacheBounds = CacheBounds {
     entries_max: TENANTS_MAX,
@@ -22,11 +22,11 @@ const BOUNDS: CacheBounds = CacheBounds {
     bytes_max: TENANTS_MAX * SLOT_BYTES,
 };
 
-/// What the store said of each tenant a moment ago, or that it could not say.
+/// The last answer of the store for each tenant, including errors.
 ///
-/// Whoever asks for a tenant at the same time waits for one question, so that a flood of requests
-/// is none to the store. An answer is good for the same question only. Answers that are over go as
-/// others come, and when all places are taken, the one asked for the longest ago goes.
+/// Concurrent callers for one tenant share one query, so a flood of requests does not become one of
+/// queries. An answer is valid for the same question only. Expired answers are removed as new ones
+/// come; when the cache is full, the oldest is dropped.
 pub(super) struct TenantFacts<Q, T> {
     name: &'static str,
     slots: RwLock<Slots<Q, T>>,
@@ -36,13 +36,13 @@ type Slots<Q, T> = TenantCache<TenantId, Arc<Slot<Q, T>>>;
 
 struct Slot<Q, T> {
     known: RwLock<Option<Known<Q, T>>>,
-    /// Whoever asks holds it.
+    /// Held by the caller that queries the store.
     asking: Mutex<()>,
 }
 
 struct Known<Q, T> {
     question: Q,
-    /// When it was asked.
+    /// When the store was asked.
     at: Duration,
     answer: Result<T, StoreError>,
 }
@@ -54,7 +54,7 @@ impl<Q, T> Default for Slot<Q, T> {
 }
 
 impl<Q: PartialEq, T: Clone> Slot<Q, T> {
-    /// What the store said to this question less than a second ago.
+    /// A valid answer to this question.
     fn fresh(&self, asked: &Q, elapsed: Duration) -> Option<Result<T, StoreError>> {
         let known = self.known.read();
         let Known { question, at, answer } = known.as_ref()?;
@@ -74,15 +74,15 @@ fn is_over(at: Duration, elapsed: Duration) -> bool {
 }
 
 impl<Q: PartialEq, T: Clone> TenantFacts<Q, T> {
-    /// Nothing yet, under the name that the operator reads.
+    /// An empty cache with the name that the operator sees.
     pub(super) fn new(name: &'static str) -> Self {
         Self { name, slots: RwLock::new(TenantCache::new(BOUNDS)) }
     }
 
-    /// What is known, or what `ask` brings, at this instant of a monotonic clock.
+    /// Returns the cached answer, or the result of `ask`.
     ///
     /// # Errors
-    /// What the store said, also to whoever asks within the same second.
+    /// The error of the store, which is cached for a second as well.
     pub(super) async fn get<F: Future<Output = Result<T, StoreError>>>(
         &self,
         tenant_id: TenantId,
@@ -95,7 +95,7 @@ impl<Q: PartialEq, T: Clone> TenantFacts<Q, T> {
             return answer;
         }
         let _asking = slot.asking.lock().await;
-        // Whoever asked before may have asked for this one too.
+        // The previous holder of the lock may have asked the same question.
         if let Some(answer) = slot.fresh(&question, elapsed) {
             return answer;
         }
@@ -109,7 +109,7 @@ impl<Q: PartialEq, T: Clone> TenantFacts<Q, T> {
         answer
     }
 
-    /// Forgets what is known of a tenant.
+    /// Forgets the answer for a tenant.
     pub(super) fn forget(&self, tenant_id: TenantId) {
         self.slots.write().forget(Some(tenant_id));
     }
@@ -128,7 +128,7 @@ impl<Q: PartialEq, T: Clone> TenantFacts<Q, T> {
         slot
     }
 
-    /// Makes an answer the youngest, unless it was forgotten while it was asked for.
+    /// Makes an answer the newest, unless it was removed meanwhile.
     fn renew(&self, tenant_id: TenantId, slot: Arc<Slot<Q, T>>, elapsed: Duration) {
         let mut slots = self.slots.write();
         if slots.get(&tenant_id).is_some_and(|known| Arc::ptr_eq(known, &slot)) {
@@ -137,7 +137,7 @@ impl<Q: PartialEq, T: Clone> TenantFacts<Q, T> {
     }
 }
 
-/// Puts an answer in place as the youngest; those that are over go, unless someone waits for them.
+/// Inserts an answer as the newest, and removes expired ones that no one waits for.
 fn insert_newest<Q, T>(
     slots: &mut Slots<Q, T>,
     tenant_id: TenantId,
@@ -219,7 +219,7 @@ mod tests {
         assert!(matches!(known.get(tenant(1), (), at(1_000), || async { Ok(7) }).await, Ok(7)));
     }
 
-    /// Asks for a tenant, and says whether the store was asked.
+    /// Asks for a tenant. Returns whether the store was queried.
     async fn is_asked(known: &TenantFacts<(), u32>, number: i64, millis: u64) -> bool {
         let asked = AtomicU32::new(0);
         let ask = async || Ok(asked.fetch_add(1, Ordering::Relaxed));
@@ -248,7 +248,7 @@ mod tests {
         for number in 1..=100 {
             is_asked(&known, number, 0).await;
         }
-        // Whoever asks again is younger than the others.
+        // The renewed answer is newer than the others.
         assert!(is_asked(&known, 1, 1_000).await);
         assert_eq!(known.in_use().tenants, [(tenant(1), 1)]);
         is_asked(&known, 200, 1_999).await;

@@ -1,27 +1,27 @@
-//! What requests of a tenant are held to.
+//! The thresholds of tenants.
 
 use bursar_core::{Dimension, OnboardingState};
 
-/// How many times its thresholds a tenant has while it is being set up.
+/// The factor on the thresholds of a tenant during onboarding.
 const SETUP_FACTOR: u32 = 10;
 
-/// What a request is, as far as thresholds tell requests apart.
+/// The class of a request, which selects its thresholds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum RequestClass {
     /// Management and reads.
     Management,
-    /// Telemetry and decisions: the traffic of a tenant's own customers.
+    /// Usage records and decisions, sent along with a tenant's own traffic.
     Traffic,
-    /// Calls through the gateway, whose pace its integration's limits hold.
+    /// Calls through the gateway, which the integration's limits control.
     Gateway,
 }
 
-/// How fast requests of one class may come; 0 is unlimited.
+/// The rate thresholds of one class. 0 means unlimited.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Pace {
     /// To one route, in 60 seconds.
     pub requests_per_minute: u32,
-    /// To all routes of the class, in a second.
+    /// To all routes of the class, in one second.
     pub requests_per_second: u32,
 }
 
@@ -35,17 +35,18 @@ impl Pace {
     }
 }
 
-/// What a tenant is held to; 0 is unlimited.
+/// The thresholds of a tenant. 0 means unlimited.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Thresholds {
-    /// The pace of management and reads.
+    /// For management and reads.
     pub management: Pace,
-    /// The pace of telemetry and decisions.
+    /// For usage records and decisions.
     pub traffic: Pace,
-    /// What may be spent on a UTC day, in cents, before decisions are refused.
+    /// The cost of a UTC day in cents above which decisions are refused.
     pub cost_cents_day: u32,
-    /// Fewer requests than this in five minutes are never taken for usual, so that the first busy
-    /// minute of a quiet tenant is no anomaly.
+    /// The least usual activity in five minutes.
+    ///
+    /// It keeps the first busy minute of a quiet tenant from being an anomaly.
     pub anomaly_floor: u32,
 }
 
@@ -61,11 +62,10 @@ impl Default for Thresholds {
 }
 
 impl Thresholds {
-    /// What a tenant is held to, when these are configured and it has these overrides.
+    /// The thresholds of a tenant: these, adjusted for onboarding and overrides.
     ///
-    /// While it is being set up it has ten times the rate, the burst and the anomaly floor; a daily
-    /// amount of money is never raised. An override is absolute: in its dimension the tenant has
-    /// what it will have when it is set up.
+    /// During onboarding the rate, burst and anomaly thresholds are ten times as high; the daily
+    /// cost never is. An override is absolute and not multiplied.
     #[must_use]
     pub fn of_tenant(
         self,
@@ -90,7 +90,7 @@ impl Thresholds {
         }
     }
 
-    /// Takes the thresholds of one dimension from others.
+    /// Copies the thresholds of one dimension.
     const fn take(&mut self, dimension: Dimension, from: &Self) {
         match dimension {
             Dimension::Rate => {
@@ -106,12 +106,12 @@ impl Thresholds {
         }
     }
 
-    /// The same, but for one dimension of this tenant; 0 is unlimited.
+    /// Applies an override of one dimension. 0 means unlimited.
     ///
-    /// Of rate and burst `allowed` takes the place of what management has. Below that, or when
-    /// management has no threshold, the tenant is to be slowed down, and traffic gets the same;
-    /// from there on traffic is only raised: what is allowed, or what traffic has if that is more.
-    /// Of cost it is the cents a day, of anomaly the floor.
+    /// For rate and burst, `allowed` replaces the threshold of management. If that lowers it, or if
+    /// management was unlimited, the tenant is to be slowed down, and traffic gets the same
+    /// threshold. Otherwise traffic is only raised: to `allowed`, if that is more than it has. For
+    /// cost it is the cents per day, for anomaly the floor.
     #[must_use]
     pub const fn overridden(mut self, dimension: Dimension, allowed: u32) -> Self {
         let Self { management, traffic, .. } = &mut self;
@@ -141,7 +141,7 @@ impl Thresholds {
     }
 }
 
-/// What traffic is held to when `allowed` takes the place of the threshold of management.
+/// The threshold of traffic when `allowed` replaces the threshold of management.
 const fn overridden_traffic(management: u32, traffic: u32, allowed: u32) -> u32 {
     let is_slowed_down = allowed > 0 && (management == 0 || allowed < management);
     let is_raised = allowed == 0 || traffic > 0 && traffic < allowed;

@@ -1,5 +1,4 @@
-//! The windows in which requests are counted: the rule, behind so many locks that requests seldom
-//! meet.
+//! The windows of all tenants, split into shards so that requests seldom wait for a lock.
 
 use bursar_core::{ProtectionDecision, TenantId};
 use bursar_store::{Cache, CacheUse};
@@ -8,36 +7,36 @@ use parking_lot::Mutex;
 use crate::protection::counting::{Capacity, SlidingWindows};
 use crate::protection::rule::{ProtectedRequest, Protection};
 
-/// The rule is asked under a lock, of which there are this many.
+/// The number of shards, each with a lock.
 const SHARDS: u32 = 16;
-/// What the rule remembers, in all shards together: about 35 MiB when it is full.
+/// The capacity of all shards together: about 35 MiB when full.
 const CAPACITY: Capacity = Capacity { tenants: 32_768, owners: 32_768, routes: 65_536 };
-/// What it remembers in one shard, and thus of one tenant.
+/// The capacity of one shard, and so of one tenant.
 const OF_SHARD: Capacity = {
     let Capacity { tenants, owners, routes } = CAPACITY;
     Capacity { tenants: tenants / SHARDS, owners: owners / SHARDS, routes: routes / SHARDS }
 };
 
-/// The rule, once for each lock; a tenant is always asked for in the same.
+/// One [`Protection`] per shard. A tenant always uses the same one.
 pub(super) struct Windows {
     shards: Vec<Mutex<Box<dyn Protection>>>,
-    /// How many routes a tenant can be counted on.
+    /// The number of routes that a tenant can be counted on.
     routes: u32,
 }
 
 impl Windows {
-    /// Nothing is counted yet, by the rule that is built in.
+    /// Empty windows of the built-in protection.
     pub(super) fn counting(routes: u32) -> Self {
         Self::new(routes, |capacity| Box::new(SlidingWindows::new(capacity)))
     }
 
-    /// Nothing is counted yet; a rule is made for each lock.
+    /// Empty windows, with one protection per shard.
     fn new(routes: u32, make: impl Fn(Capacity) -> Box<dyn Protection>) -> Self {
         let shards = (0..SHARDS).map(|_| Mutex::new(make(OF_SHARD))).collect();
         Self { shards, routes }
     }
 
-    /// Asks the rule about a request.
+    /// Asks the protection of a tenant's shard.
     pub(super) fn ask(
         &self,
         request: &ProtectedRequest,
@@ -76,7 +75,7 @@ impl Cache for Windows {
     }
 }
 
-/// Ids are instants: their last bits alone would fall together.
+/// Ids are times: their last bits alone would be distributed badly.
 fn shard_of(tenant_id: TenantId) -> usize {
     let mixed = (tenant_id.number() as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32;
     (mixed % u64::from(SHARDS)) as usize
@@ -94,7 +93,7 @@ mod tests {
 
     #[test]
     fn tenants_are_spread_over_all_locks() {
-        // Made one after the other, some microseconds apart.
+        // Created one after the other, some microseconds apart.
         let mut tenants = [0_u32; SHARDS as usize];
         for number in 0..16_000_i64 {
             let tenant_id = TenantId::from_number(1_763_600_000_000_000 + number * 64);
@@ -103,7 +102,7 @@ mod tests {
         assert!(tenants.iter().all(|count| (500..1_500).contains(count)), "{tenants:?}");
     }
 
-    /// Another rule: it lets nothing go on.
+    /// A protection that admits nothing.
     struct Never;
 
     impl Protection for Never {

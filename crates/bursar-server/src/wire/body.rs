@@ -1,7 +1,7 @@
-//! Bodies: bounded, inflated when they are gzip, and read as JSON with errors that name the field.
+//! Request bodies: size limits, gzip, and JSON errors that name the field.
 //!
-//! Deliberately absent: what becomes of a body that is refused before all of it was read. The
-//! connection decides that for every answer (http/request_body.rs).
+//! Deliberately absent: what happens to a body that is not read to its end. The connection decides
+//! that for every response (http/request_body.rs).
 
 use std::sync::Arc;
 
@@ -24,31 +24,33 @@ use crate::wire::error::ApiError;
 use crate::wire::error_code::ErrorCode;
 use crate::wire::json_depth::{DEPTH_MAX, find_too_deep};
 
-/// The largest body of most routes, before and after inflation.
+/// The largest body of most routes in bytes, before and after decompression.
 pub const SMALL: usize = 256 * 1024;
-/// The largest body of a batch, before and after inflation.
+/// The largest body of a batch in bytes, before and after decompression.
 pub const BATCH: usize = BODY_BYTES_MAX;
-/// Records that a batch may have.
+/// The most records of a batch.
 pub const BATCH_RECORDS_MAX: usize = 1_000;
-/// What is decoded at once on a thread that answers requests: below a millisecond's work, however
-/// the client made it.
+/// The largest body that is decoded on a thread that answers requests.
+///
+/// Even the most expensive such body takes less than a millisecond.
 const INLINE_GZIP_MAX: usize = 1024;
 const INLINE_JSON_MAX: usize = 64 * 1024;
 
-/// What bodies are taken in with.
+/// Reads and decodes request bodies.
 pub struct BodyReader {
-    /// What they may cost.
+    /// Memory and time.
     pub limits: BodyLimits,
-    /// Threads that read large and compressed ones.
+    /// Threads that decode large and compressed bodies.
     pub pool: WorkPool,
-    /// Whether a batch of the tenant could be written, when what arrives of its bodies is so many
-    /// bytes: reading one for nothing costs as much as writing it, and there may be many times more
-    /// than can be written.
+    /// Whether the ledger has room for a batch of the tenant, with this many bytes in flight.
+    ///
+    /// Reading a batch that cannot be written costs as much as writing one, and clients can send
+    /// far more than can be written.
     pub has_room: Box<dyn Fn(TenantId, usize) -> bool + Send + Sync>,
 }
 
 impl BodyReader {
-    /// Whether a body that may have so many bytes could be written, as far as it arrives.
+    /// Whether a body of up to `bytes_max` bytes could be written.
     fn has_room(&self, bytes_max: usize, holder: Holder, hold: &ByteHold) -> bool {
         let HolderKind::Tenant(tenant_id) = holder.kind else { return true };
         bytes_max != BATCH || (self.has_room)(tenant_id, hold.of_tenant())
@@ -64,12 +66,11 @@ pub struct Text<const MAX: usize> {
 }
 
 impl<const MAX: usize> Text<MAX> {
-    /// Reads the body where that keeps no other request waiting: a large one aside. There is no
-    /// other way to its text.
+    /// Decodes the body; a large one on a thread of the pool. There is no other way to its text.
     ///
     /// # Errors
-    /// What `read` refuses, 400 when the body is not UTF-8, and 503 when too many large bodies of
-    /// the tenant or the integration wait to be read.
+    /// Errors of `read`, 400 if the body is not UTF-8, and 503 if too many large bodies of the
+    /// tenant or the integration wait.
     pub async fn read<T: Send + 'static>(
         self,
         read: impl FnOnce(&str) -> Result<T, ApiError> + Send + 'static,
@@ -80,7 +81,7 @@ impl<const MAX: usize> Text<MAX> {
         self.pool.clone().run(self.holder, move || read(self.as_str()?)).await?
     }
 
-    /// Reads the body as JSON; one that is absent is the default.
+    /// Reads the body as JSON. An empty body is the default.
     ///
     /// # Errors
     /// As [`Text::read`] and [`parse`].
@@ -159,10 +160,11 @@ where
     }
 }
 
-/// Reads JSON. The quick way first; only when it fails, again with the path to what is wrong.
+/// Parses JSON. Only after a failure, it parses again to find the path of the error.
 ///
 /// # Errors
-/// 400 when it is not JSON or nested too deeply, 422 when a field is wrong, which the error names.
+/// 400 if the text is not JSON or is nested too deeply, 422 if a field is wrong. The error names
+/// the field.
 pub fn parse<'a, T: Deserialize<'a>>(text: &'a str) -> Result<T, ApiError> {
     if let Some((line, column)) = find_too_deep(text) {
         let message = format!(
@@ -174,13 +176,14 @@ pub fn parse<'a, T: Deserialize<'a>>(text: &'a str) -> Result<T, ApiError> {
     parse_envelope(text)
 }
 
-/// Reads JSON whose parts are passed over here, and are read with [`parse`] one by one, so that one
-/// that is nested too deeply costs no other.
+/// Parses JSON whose parts are skipped and later parsed one by one with [`parse`].
+///
+/// A part that is nested too deeply does not affect the others.
 ///
 /// # Errors
-/// 400 when it is not JSON, 422 when a field is wrong, which the error names.
+/// 400 if the text is not JSON, 422 if a field is wrong. The error names the field.
 pub fn parse_envelope<'a, T: Deserialize<'a>>(text: &'a str) -> Result<T, ApiError> {
-    // A list would be read as the fields of an object in their order, past all names.
+    // serde would accept a list as the fields of a struct in their order.
     if text.trim_ascii_start().starts_with('[') {
         return Err(ApiError::new(
             ErrorCode::InvalidField,
@@ -193,7 +196,7 @@ pub fn parse_envelope<'a, T: Deserialize<'a>>(text: &'a str) -> Result<T, ApiErr
     }
 }
 
-/// Tells a field that is null from one that is absent.
+/// Distinguishes a null field from an absent one.
 ///
 /// # Errors
 /// What is wrong with the field.
@@ -223,10 +226,11 @@ fn explain<'a, T: Deserialize<'a>>(text: &'a str, error: &serde_json::Error) -> 
     blame(path.trim_start_matches('.').trim_matches('?'), &error.to_string())
 }
 
-/// Turns the words of the JSON reader into the field and what is wrong with it. The words may quote
-/// the value, which could be a secret, so only names are taken from them.
+/// Converts an error of the JSON parser into the field and the problem.
+///
+/// The text can quote the value, which may be a secret, so only names are taken from it.
 fn blame(path: &str, words: &str) -> ApiError {
-    // Only at the beginning: further on the words quote values.
+    // Only at the start: further text may quote values.
     let quoted = |before: &str| {
         let rest = words.strip_prefix(before)?;
         rest.split_once('`').map(|(name, _)| name.to_owned())
@@ -263,7 +267,7 @@ fn blame(path: &str, words: &str) -> ApiError {
     ApiError::field(path, &problem)
 }
 
-/// Checks what the headers say of the body: whether it is gzip.
+/// Checks the headers of the body. Returns whether it is gzip.
 fn check_headers(headers: &HeaderMap) -> Result<bool, ApiError> {
     let unsupported = |message| ApiError::new(ErrorCode::UnsupportedMediaType, message);
     if let Some(content_type) = headers.get(header::CONTENT_TYPE) {
@@ -281,7 +285,7 @@ fn check_headers(headers: &HeaderMap) -> Result<bool, ApiError> {
     }
 }
 
-/// Collects a body; what it announced is held already.
+/// Collects a body. Its announced size is charged already.
 async fn collect(mut body: Body, max: usize, mut hold: ByteHold) -> Result<Bytes, ApiError> {
     let mut collected = Vec::new();
     let mut whole = Bytes::new();
@@ -295,7 +299,7 @@ async fn collect(mut body: Body, max: usize, mut hold: ByteHold) -> Result<Bytes
         if !hold.take(more) {
             return Err(ApiError::of(ErrorCode::Overloaded));
         }
-        // Most bodies come in one part, which is not copied.
+        // Most bodies arrive in one part, which is not copied.
         if whole.is_empty() && collected.is_empty() {
             whole = data;
             continue;
@@ -310,7 +314,7 @@ async fn collect(mut body: Body, max: usize, mut hold: ByteHold) -> Result<Bytes
     Ok(hold.keep(bytes))
 }
 
-/// Whose the body is, as far as that is proved.
+/// The holder of the body, if its caller is authenticated.
 fn proved_holder(extensions: &Extensions) -> Holder {
     extensions.get::<RequestTenant>().map_or(Holder::ANONYMOUS, RequestTenant::holder)
 }

@@ -1,11 +1,10 @@
-//! Texts in cells of CSV: harmless to spreadsheets and terminals, and read back as they were.
+//! Text in CSV cells: safe for spreadsheets and terminals, and read back unchanged.
 //!
-//! A spreadsheet runs a cell that begins like a formula, and a terminal obeys the control characters
-//! of a file that is shown on it. [`write`] therefore puts an apostrophe before a text that looks like
-//! a formula, which spreadsheets themselves use to mark text. A text that needs more than that, because
-//! it has other control characters or would begin a formula where a program splits it in two, is
-//! written as an apostrophe and a JSON string. [`read`] takes exactly that off again. Numbers that
-//! Bursar writes itself are not texts and get no mark.
+//! A spreadsheet evaluates a cell that starts like a formula, and a terminal obeys control
+//! characters. [`write`] therefore puts an apostrophe before a text that looks like a formula, as
+//! spreadsheets do themselves. A text with other control characters, or one that would start a
+//! formula where a program splits it, becomes an apostrophe and a JSON string. [`read`] removes
+//! exactly this. Numbers that Bursar writes are not text and get no mark.
 
 use std::borrow::Cow;
 
@@ -13,12 +12,12 @@ use crate::cli::terminal;
 
 /// Marks a cell as text.
 const MARK: char = '\'';
-/// With these a formula begins, also in the full-width forms that spreadsheets take for the same.
+/// Characters that start a formula, including the full-width forms that spreadsheets accept.
 const FORMULA: [char; 8] = ['=', '+', '-', '@', '＝', '＋', '－', '＠'];
-/// Where programs that are set up for another separator than the comma begin a new cell.
+/// Where a program with another separator than the comma starts a new cell.
 const SEPARATORS: [char; 4] = [';', '\t', '\r', '\n'];
 
-/// A text as a cell.
+/// Writes a text as a cell.
 pub fn write(text: &str) -> Cow<'_, str> {
     if has_controls(text) || begins_formula_within(text) {
         let string = serde_json::Value::from(text).to_string();
@@ -27,7 +26,7 @@ pub fn write(text: &str) -> Cow<'_, str> {
     if is_marked(text) { Cow::Owned(format!("{MARK}{text}")) } else { Cow::Borrowed(text) }
 }
 
-/// The text of a cell, whoever wrote it: without the mark that [`write`] would have put there.
+/// Reads a cell, without the mark that [`write`] would have put there.
 pub fn read(cell: &str) -> Cow<'_, str> {
     let Some(text) = cell.strip_prefix(MARK) else { return Cow::Borrowed(cell) };
     if text.starts_with('"') {

@@ -1,4 +1,4 @@
-//! How Bursar's time stands beside the clock, looked at when the metrics are.
+//! Metrics of Bursar's time and the clock, updated when metrics are read.
 
 use bursar_core::ClockState;
 use prometheus::{IntGauge, Registry, Result};

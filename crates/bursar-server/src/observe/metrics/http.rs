@@ -1,4 +1,4 @@
-//! Requests and decisions.
+//! Metrics of requests and decisions.
 
 use std::time::Instant;
 
@@ -11,13 +11,15 @@ use super::table;
 use crate::auth::failed_logins::FailedLogin;
 use crate::wire::error_code::ErrorCode;
 
-/// From a check that is answered from memory to where clients have given up.
+/// From a check that is answered from memory to the point where clients have given up.
 const REQUEST_BOUNDS_SECONDS: &[f64] =
     &[0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0];
-/// The status of a request whose client did not wait for the answer.
+/// The status of a request whose client disconnected before the response.
 const NONE: &str = "none";
-/// What protection does by the rule that is built in, so that each is there before it happens: of a
-/// counter that begins at 1 nothing tells that it has grown.
+/// The actions of the built-in protection.
+///
+/// They are shown as 0 from the start, because Prometheus sees no increase in a counter that starts
+/// at 1.
 const PROTECTION: [[&str; 2]; 4] =
     [["rate", "reject"], ["burst", "throttle"], ["cost", "reject"], ["anomaly", "warn"]];
 
@@ -79,7 +81,7 @@ impl HttpMetrics {
     }
 }
 
-/// A request that is being answered. When it is dropped before its end, the client went away.
+/// A request that is being answered. Dropped before its end, it counts as disconnected.
 pub struct Counted<'m> {
     metrics: &'m HttpMetrics,
     route: &'m str,
@@ -89,12 +91,12 @@ pub struct Counted<'m> {
 }
 
 impl Counted<'_> {
-    /// The method, or `other`: methods come from outside, and may be any word.
+    /// The method, or `other`: clients can send any method name.
     pub const fn method(&self) -> &'static str {
         self.method
     }
 
-    /// Counts the answer, and says how long it took in milliseconds.
+    /// Counts the response. Returns its duration in milliseconds.
     pub fn end(mut self, status: StatusCode, error: Option<ErrorCode>) -> f64 {
         self.ended = true;
         let took = self.began.elapsed();

@@ -1,10 +1,9 @@
-//! Which tenants and models have label sets of their own: memory and scrapes stay bounded whatever
-//! clients send.
+//! Bounds the label sets of tenants and models, whatever clients send.
 //!
-//! A set weighs what its line takes in a scrape. A tenant has a share of the weight, and when all of
-//! it is taken, the tenant with most gives up what it used least lately to one that has less. A set
-//! that was not counted for hours goes too. A counter that comes back begins anew, which Prometheus
-//! takes for a restart.
+//! The weight of a set is the size of its line in a scrape. Each tenant has a share of the weight.
+//! When all of it is used, the tenant with most gives up its least recently used set to one with
+//! less. A set without a count for hours is dropped, too. A counter that comes back starts at zero,
+//! which Prometheus handles like a restart.
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
@@ -15,55 +14,55 @@ use bursar_store::{CacheUse, ModelKey, OTHER};
 
 use crate::credentials::raw_key;
 
-/// How many metrics of usage there are, each of which has a count in every set.
+/// The number of usage metrics, each of which has a count in every set.
 pub(super) const FAMILIES: usize = 10;
-/// Models of a tenant that have label sets of their own (docs/operating.md, "Metrics").
+/// The models of a tenant with a label set of their own (docs/operating.md, "Metrics").
 const MODELS_MAX: usize = 200;
-/// What they may weigh together: 200 of 176 bytes, as Bedrock's profiles have.
+/// The weight of a tenant: 200 sets of 176 bytes, as with Bedrock's profiles.
 const TENANT_WEIGHT_MAX: usize = 48 * 1024;
-/// What all sets may weigh: 20,000 of an ordinary name.
+/// The weight of all sets: 20,000 with ordinary names.
 pub(super) const WEIGHT_MAX: usize = 3 * 1024 * 1024;
-/// What a line has besides its labels: the longest name of a metric, and a number.
+/// The size of a line without its labels: the longest metric name and a number.
 pub(super) const LINE_BYTES: usize = 56;
-/// For how long a set is kept that nothing counts in.
+/// How long a set without a new count is kept.
 pub(super) const LIFE_SECONDS: u64 = 6 * 3_600;
 
-/// The label sets that are in use.
+/// The label sets in use.
 pub(super) struct LabelSets {
     tenants: HashMap<TenantId, TenantSets>,
-    /// Every tenant by what its sets weigh.
+    /// The tenants by the weight of their sets.
     by_weight: BTreeSet<(usize, TenantId)>,
     weight: usize,
     weight_max: usize,
-    /// In which everything ends that there is no room for.
+    /// Counts everything that has no set of its own.
     rest: Option<Arc<LabelSet>>,
     forgotten: Forgotten,
 }
 
-/// How many sets were given up, and why.
+/// The number of dropped sets by reason.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Forgotten {
-    /// Nothing was counted in them for long.
+    /// Not counted for a long time.
     pub(super) aged: u64,
-    /// A tenant with less needed the room.
+    /// Dropped for a tenant with less.
     pub(super) crowded: u64,
-    /// The operator said so.
+    /// Cleared by the operator.
     pub(super) cleared: u64,
 }
 
-/// The labels of a model of a tenant, and what is counted of it.
+/// The labels and counts of one model of a tenant.
 pub(super) struct LabelSet {
-    /// As the text format has them: `{tenant_id="...",provider="...",model="..."}`.
+    /// In the text format: `{tenant_id="...",provider="...",model="..."}`.
     pub(super) labels: Box<str>,
     pub(super) counts: [AtomicU64; FAMILIES],
-    /// When something was counted last, in seconds since the start.
+    /// When it was last counted, in seconds since the start.
     counted_at: AtomicU64,
 }
 
 #[derive(Default)]
 struct TenantSets {
     models: HashMap<Box<str>, HashMap<Box<str>, Arc<LabelSet>>>,
-    /// Without the set of the other ones.
+    /// Without the set for the tenant's other models.
     own: usize,
     weight: usize,
 }
@@ -101,7 +100,7 @@ impl TenantSets {
         self.models.entry(provider.into()).or_default().insert(model.into(), set);
     }
 
-    /// Keeps what a condition says; how many sets went.
+    /// Keeps the sets for which `keeps` holds. Returns the number of removed sets.
     fn retain(&mut self, keeps: impl Fn(&Arc<LabelSet>) -> bool) -> u64 {
         let mut gone = 0;
         let (own, weight) = (&mut self.own, &mut self.weight);
@@ -128,7 +127,7 @@ impl Default for LabelSets {
 }
 
 impl LabelSets {
-    /// Sets that weigh this much at most.
+    /// An empty collection with this limit.
     fn of_weight(weight_max: usize) -> Self {
         Self {
             tenants: HashMap::new(),
@@ -140,7 +139,7 @@ impl LabelSets {
         }
     }
 
-    /// The label set in which a model is counted now.
+    /// The label set in which a model is counted.
     pub(super) fn place(&mut self, key: ModelKey<'_>, now: u64) -> Arc<LabelSet> {
         let ModelKey { tenant_id, provider, model } = key;
         let set = self
@@ -151,13 +150,12 @@ impl LabelSets {
         set
     }
 
-    /// Every label set.
     pub(super) fn all(&self) -> Vec<Arc<LabelSet>> {
         let of_tenants = self.tenants.values().flat_map(TenantSets::sets);
         of_tenants.chain(&self.rest).map(Arc::clone).collect()
     }
 
-    /// Gives up the sets in which nothing was counted for long.
+    /// Drops the sets without a recent count.
     pub(super) fn expire(&mut self, now: u64) {
         let tenants: Vec<TenantId> = self.tenants.keys().copied().collect();
         for tenant_id in tenants {
@@ -166,7 +164,7 @@ impl LabelSets {
         self.rest = self.rest.take().filter(|rest| !rest.is_aged(now));
     }
 
-    /// Gives up the sets of a tenant, or all; how many went.
+    /// Drops the sets of a tenant, or all. Returns the number.
     pub(super) fn clear(&mut self, tenant_id: Option<TenantId>) -> usize {
         let gone = match tenant_id {
             Some(tenant_id) => self.retain(tenant_id, |_| false),
@@ -180,7 +178,7 @@ impl LabelSets {
         gone as usize
     }
 
-    /// What was given up since the last call.
+    /// The dropped sets since the last call.
     pub(super) fn take_forgotten(&mut self) -> Forgotten {
         std::mem::take(&mut self.forgotten)
     }
@@ -201,7 +199,7 @@ impl LabelSets {
         }
     }
 
-    /// The label set that is known, or becomes known now.
+    /// The known label set, or a new one.
     fn admit(&mut self, tenant_id: TenantId, provider: &str, model: &str) -> Option<Arc<LabelSet>> {
         let tenant = self.tenants.get(&tenant_id);
         if let Some(known) = tenant.and_then(|tenant| tenant.find(provider, model)) {
@@ -229,7 +227,7 @@ impl LabelSets {
         Some(made)
     }
 
-    /// Takes room for a tenant from the one that has most, as long as that has more.
+    /// Frees weight for a tenant from the one that has most, as long as that has more.
     fn make_room(&mut self, tenant_id: TenantId, held: usize, weight: usize) -> bool {
         while self.weight + weight > self.weight_max {
             let Some(&(most, crowding)) = self.by_weight.last() else { return false };
@@ -246,7 +244,7 @@ impl LabelSets {
         true
     }
 
-    /// Keeps those sets of a tenant that a condition names; how many went.
+    /// Keeps the sets of a tenant for which `keeps` holds. Returns the number of removed sets.
     fn retain(&mut self, tenant_id: TenantId, keeps: impl Fn(&Arc<LabelSet>) -> bool) -> u64 {
         let Some(tenant) = self.tenants.get_mut(&tenant_id) else { return 0 };
         let before = tenant.weight;
@@ -269,17 +267,17 @@ impl LabelSets {
     }
 }
 
-/// Whether a set is of one model, not of those that have none of their own.
+/// Whether a set belongs to one model and is not a collective one.
 fn is_own(provider: &str, model: &str) -> bool {
     provider != OTHER || model != OTHER
 }
 
-/// A label's value as the text format has it.
+/// The value of a label, escaped for the text format.
 fn escaped(value: &str) -> String {
     value.replace('\\', r"\\").replace('"', r#"\""#).replace('\n', r"\n")
 }
 
-/// Whether a name from outside is a key by mistake, which no metric may show.
+/// Whether a name looks like a key, which no metric may show.
 fn is_secret(name: &str) -> bool {
     raw_key::redact(name).is_some()
 }
@@ -328,7 +326,7 @@ mod tests {
         }
         assert_eq!(seen.len(), MODELS_MAX + 1);
         assert!(seen.contains(&labels(tenant(1), OTHER, OTHER)));
-        // Those that came first stay, and another tenant has its own.
+        // The first ones stay, and another tenant has its own.
         let first = place(&mut sets, tenant(1), "model 7", 0);
         assert_eq!(first, labels(tenant(1), "openai", "model 7"));
         let elsewhere = place(&mut sets, tenant(2), "model 99999", 0);
@@ -385,7 +383,7 @@ mod tests {
         let counts: Vec<usize> = sets.in_use().tenants.into_iter().map(|(_, sets)| sets).collect();
         let (least, most) = (counts.iter().min(), counts.iter().max());
         assert!(least >= Some(&5) && most <= Some(&48), "{counts:?}");
-        // Whoever has as much as the others takes nothing more from them.
+        // A tenant with as much as the others takes nothing from them.
         let crowded = sets.take_forgotten().crowded;
         for number in 500..1_000 {
             place(&mut sets, tenant(1), &format!("model {number}"), 400);

@@ -1,4 +1,4 @@
-//! What the writer tells: usage once it is durable, and what writing took.
+//! Metrics of the writer: usage once it is durable, and the duration of writes.
 
 use bursar_store::{
     Cache, Dequeued, Facts, HoldFacts, Observer, StoreError, TransactionTiming, Waiting,
@@ -10,14 +10,14 @@ use super::stored_bytes::StoredBytes;
 use super::table;
 use super::usage::{UsageMetrics, UsageText};
 
-/// From half a millisecond, a fast disk's sync, to where callers have given up.
+/// From half a millisecond, the sync of a fast disk, to the point where callers have given up.
 const WRITE_BOUNDS_SECONDS: &[f64] =
     &[0.000_5, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0];
-/// Up to a full group and beyond it, for a last batch fills more than its part.
+/// Up to a full group and beyond it, because the last batch may exceed it.
 const GROUP_BOUNDS: &[f64] =
     &[1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 512.0, 1_024.0, 2_048.0, 4_096.0];
 
-/// The kinds of failures of a transaction.
+/// The kinds of failed transactions.
 const FAILURES: &[&str] = &[
     "unavailable",
     "again",
@@ -53,7 +53,7 @@ impl LedgerMetrics {
     pub(super) fn new(registry: &Registry) -> Result<Self> {
         let write_failures = table::WRITE_FAILURES.counters(registry)?;
         for kind in FAILURES {
-            // Seen from the start, so that the first failure is an increase.
+            // Shown from the start, so that the first failure is an increase.
             write_failures.with_label_values(&[kind]);
         }
         Ok(Self {
@@ -76,7 +76,7 @@ impl LedgerMetrics {
         })
     }
 
-    /// Takes over what waits, and gives up what aged: both are looked at when the metrics are.
+    /// Updates the gauges of the queue, and drops old label sets. Called when metrics are read.
     pub(super) fn see(&self, waiting: Waiting) {
         self.stored_bytes.see();
         let Waiting { jobs, commands, bytes, bytes_max } = waiting;
@@ -86,8 +86,7 @@ impl LedgerMetrics {
         self.queue_limit.set(gauge_value(bytes_max));
     }
 
-    /// The text of the families of usage, which are not in the registry; what of them is kept, given
-    /// up and left out is told there.
+    /// The text of the usage families, which are not in the registry.
     pub(super) fn usage_text(&self) -> UsageText {
         let (text, forgotten) = self.usage.text();
         let Forgotten { aged, crowded, cleared } = forgotten;
@@ -155,7 +154,7 @@ impl Observer for LedgerMetrics {
             StoreError::Panicked => "panicked",
             StoreError::NotWritable { .. } => "not_writable",
             StoreError::Corrupt(_) => "corrupt",
-            // A transaction never says these; they are about the queue.
+            // A transaction never returns these; they concern the queue.
             StoreError::Overloaded
             | StoreError::ReadTooLarge
             | StoreError::Closed

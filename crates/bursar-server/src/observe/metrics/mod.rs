@@ -1,8 +1,8 @@
-//! What can be measured of this server, in the form of Prometheus.
+//! The metrics of this server in the Prometheus format.
 //!
-//! A registry of its own for every app; every family is bounded, and none has a call id, a name of
-//! a person or a secret in it. Looking at the metrics reads atomics: it waits neither for the
-//! writer nor for the store.
+//! Every app has its own registry. Every family is bounded, and none contains a call id, a person's
+//! name or a secret. Reading the metrics reads atomics and waits neither for the writer nor for the
+//! store.
 
 mod clock;
 mod http;
@@ -36,9 +36,9 @@ use self::{
     readers::Readers, store_stats::StoreStatsMetrics, usage::UsageText,
 };
 
-/// Texts whose beginning is made at once.
+/// The texts whose start is rendered at the same time.
 const RENDERS_MAX: usize = 2;
-/// How much of the beginning is handed over at once.
+/// The bytes of the start that are sent at once.
 const PART_BYTES: usize = 64 * 1024;
 
 /// The metrics of an app.
@@ -67,16 +67,16 @@ impl Iterator for MetricsText {
             return self.usage.next();
         }
         let part = self.head.split_to(self.head.len().min(PART_BYTES));
-        // A copy, so that a part which is on its way does not keep the whole.
+        // A copy, so that a part in flight does not keep the whole text.
         Some(Bytes::copy_from_slice(&part))
     }
 }
 
 impl Metrics {
-    /// All metrics, at nothing.
+    /// All metrics at zero.
     ///
     /// # Errors
-    /// When the table of metrics is not well formed.
+    /// If the table of metrics is malformed.
     pub fn new() -> prometheus::Result<Self> {
         let registry = Registry::new();
         Ok(Self {
@@ -91,24 +91,23 @@ impl Metrics {
         })
     }
 
-    /// Waits until a further text may be made, which takes some milliseconds for each of those that
-    /// came before.
+    /// Waits for permission to render. Each earlier render takes some milliseconds.
     ///
     /// # Errors
-    /// None: the turns are never closed.
+    /// None: the semaphore is never closed.
     pub async fn turn(&self) -> Result<OwnedSemaphorePermit, AcquireError> {
         Arc::clone(&self.renders).acquire_owned().await
     }
 
-    /// The metrics as text (Prometheus text format 0.0.4), with what waits for the writer now and
-    /// how the clock stands, for whoever has a [turn](Self::turn).
+    /// Renders the metrics (Prometheus text format 0.0.4), with the current queue and clock.
     ///
-    /// The text is made as it is taken: whoever takes it slowly holds little memory. When many read
-    /// it, the one that has taken nothing for the longest is cut. Its beginning takes some
-    /// milliseconds: not for a thread that has requests to answer.
+    /// The caller must hold a [turn](Self::turn). Usage is rendered while it is read, so a slow
+    /// reader holds little memory. If there are too many readers, the one that has read nothing for
+    /// longest is cut. The start takes some milliseconds: do not call this on a thread that answers
+    /// requests.
     ///
     /// # Errors
-    /// When a family cannot be written, which the text format has no reason for.
+    /// If a family cannot be encoded, which does not happen with the text format.
     pub fn render(
         &self,
         turn: OwnedSemaphorePermit,
@@ -125,35 +124,34 @@ impl Metrics {
         Ok(reading)
     }
 
-    /// The label sets that tenants make grow.
+    /// The label sets whose number depends on tenants.
     pub fn caches(&self) -> [&dyn Cache; 2] {
         self.ledger.caches()
     }
 
-    /// Reads the gauges that come from the store.
+    /// Updates the gauges that come from the store.
     ///
     /// # Errors
-    /// [`StoreError`]; the gauges keep what they said.
+    /// [`StoreError`]. The gauges keep their values.
     pub async fn read_store_stats(&self, store: &dyn Store) -> Result<(), StoreError> {
         self.store_stats.read(store).await
     }
 
-    /// Counts a decision.
     pub fn decided(&self, kind: DecisionKind, decision: &Decision) {
         self.http.decided(kind, decision);
     }
 
-    /// Counts what protection did to a request.
+    /// Counts an action of protection.
     pub fn protected(&self, dimension: Dimension, decision: &ProtectionDecision) {
         self.http.protected(dimension, decision);
     }
 
-    /// Counts a request whose credential proves nobody.
+    /// Counts a failed login.
     pub fn failed_login(&self, kind: FailedLogin) {
         self.http.failed_login(kind);
     }
 
-    /// Begins to count a request of a route, which is a template and never a path.
+    /// Starts to count a request. `route` is a template and never a path.
     pub fn begin<'m>(&'m self, route: &'m str, method: &Method) -> Counted<'m> {
         self.http.begin(route, method)
     }

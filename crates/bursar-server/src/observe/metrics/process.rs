@@ -1,4 +1,4 @@
-//! The process itself, as the system tells it (Linux; elsewhere these stay at nothing).
+//! Metrics of the process, read from Linux. On other systems they stay at zero.
 
 use prometheus::{Counter, IntGauge, Registry, Result};
 
@@ -6,7 +6,7 @@ use super::table;
 use crate::observe::log;
 use crate::wire::timestamps;
 
-/// Ticks in a second in which Linux tells processor time to programs, on every architecture.
+/// The clock ticks per second in which Linux reports processor time.
 const TICKS_A_SECOND: f64 = 100.0;
 
 /// The metrics of the process.
@@ -30,7 +30,7 @@ impl ProcessMetrics {
         })
     }
 
-    /// Looks at the process anew.
+    /// Updates the metrics.
     pub(super) fn see(&self) {
         let dropped = log::dropped() as f64;
         self.log_dropped.inc_by((dropped - self.log_dropped.get()).max(0.0));
@@ -41,7 +41,7 @@ impl ProcessMetrics {
             self.memory.set(bytes);
         }
         if let Ok(descriptors) = std::fs::read_dir("/proc/self/fd") {
-            // One of them is the folder that is being read.
+            // One of them is the directory that is being read.
             let open = descriptors.count().saturating_sub(1);
             self.open_fds.set(i64::try_from(open).unwrap_or(i64::MAX));
         }
@@ -52,8 +52,9 @@ fn read(path: &str) -> Option<String> {
     std::fs::read_to_string(path).ok()
 }
 
-/// The processor time in user and kernel mode, the 14th and 15th field; the second field is a name
-/// in brackets that may hold anything.
+/// The processor time in user and kernel mode: fields 14 and 15.
+///
+/// Field 2 is a name in parentheses that can contain anything.
 fn cpu_seconds(stat: &str) -> Option<f64> {
     let (_, after_name) = stat.rsplit_once(')')?;
     let mut ticks = after_name.split_ascii_whitespace().skip(11).map(str::parse::<u64>);

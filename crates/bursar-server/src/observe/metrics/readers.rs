@@ -1,7 +1,7 @@
-//! Who reads the metrics: a bounded number at once. When there are more, the one that has taken
-//! nothing for the longest is cut, so that no reader keeps another from the metrics.
+//! Limits the concurrent readers of the metrics.
 //!
-//! Deliberately absent: clocks. Who took something last is known from the order.
+//! When there are too many, the one that has read nothing for longest is cut, so that no reader
+//! locks out another. Deliberately absent: clocks. The order of reads is enough.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -9,15 +9,15 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use bytes::Bytes;
 use parking_lot::Mutex;
 
-/// Answers that are read at once: each holds its beginning, of less than a megabyte.
+/// The most concurrent readers. Each holds the start of its text, less than a megabyte.
 const READERS_MAX: usize = 16;
 
-/// Why an answer ends before its end.
+/// The error of a reader that was cut.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("others wanted to read the metrics, and this one had taken nothing for the longest")]
 pub struct ReaderEvicted;
 
-/// The answers that are being read.
+/// The texts that are being read.
 #[derive(Debug)]
 pub(super) struct Readers<T> {
     slots: Mutex<Vec<Arc<ReaderSlot<T>>>>,
@@ -30,7 +30,7 @@ impl<T> Default for Readers<T> {
     }
 }
 
-/// The slot of one answer, which ends it when it is cut.
+/// The slot of one reader. Cutting it ends the text.
 #[derive(Debug)]
 struct ReaderSlot<T> {
     state: Mutex<State<T>>,
@@ -39,7 +39,7 @@ struct ReaderSlot<T> {
 #[derive(Debug)]
 struct State<T> {
     text: ReaderText<T>,
-    /// When something of it was last asked for.
+    /// When a part was last requested.
     turn: u64,
 }
 
@@ -51,7 +51,7 @@ enum ReaderText<T> {
 }
 
 impl<T> Readers<T> {
-    /// Begins to read a text, in the place of another reader if there are too many.
+    /// Starts to read a text. If there are too many readers, another one is cut.
     pub(super) fn begin(&self, text: T) -> MetricsReader<T> {
         let turn = self.turns.fetch_add(1, Ordering::Relaxed);
         let state = Mutex::new(State { text: ReaderText::Open(text), turn });
@@ -113,7 +113,7 @@ impl<T> Drop for MetricsReader<T> {
 mod tests {
     use super::*;
 
-    /// A text of two parts, and what it holds.
+    /// A text of two parts that holds `held`.
     fn text(held: &Arc<()>) -> impl Iterator<Item = Bytes> + use<> {
         let held = Arc::clone(held);
         (0..2_u8).map(move |part| {
@@ -127,7 +127,7 @@ mod tests {
         let readers = Readers::default();
         let held: Vec<_> = (0..READERS_MAX).map(|_| Arc::new(())).collect();
         let mut reading: Vec<_> = held.iter().map(|held| readers.begin(text(held))).collect();
-        // All but the first two go on, the first one last of all.
+        // All but the first two continue, the first one last.
         for at in (2..READERS_MAX).chain([0]) {
             assert_eq!(reading[at].next(), Some(Ok(Bytes::from_static(&[0]))));
         }

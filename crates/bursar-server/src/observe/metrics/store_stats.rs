@@ -1,7 +1,7 @@
-//! Gauges that are read from the store now and then, so that a scrape never waits for it.
+//! Gauges that are read from the store periodically, so that a scrape never waits for it.
 //!
-//! They come from what is stored and not from traffic: an integration over its budget is still
-//! over it after a restart, and an alert about it must not end there.
+//! They come from stored data and not from traffic: an integration over its budget is still over it
+//! after a restart, and an alert must not end there.
 
 use std::sync::Arc;
 
@@ -18,7 +18,7 @@ use crate::wire::timestamps;
 /// Integrations whose ratios are shown.
 const NEAR_LIMIT_MAX: usize = 1_000;
 
-/// The gauges of what is stored.
+/// The gauges of stored data.
 pub(super) struct StoreStatsMetrics {
     ratios: NearLimitRatios,
     reservations_open: IntGauge,
@@ -59,11 +59,12 @@ impl StoreStatsMetrics {
     }
 }
 
-/// The ratios of the integrations nearest to their limits. They change all at once: a scrape never sees half of
-/// the old ones and half of the new ones.
+/// The ratios of the integrations nearest to their limits.
+///
+/// They are replaced together, so that a scrape never mixes old and new ones.
 #[derive(Clone)]
 struct NearLimitRatios {
-    /// Without values; what the registry knows the families by.
+    /// Empty families that describe the metrics to the registry.
     families: Arc<[GaugeVec; 2]>,
     shown: Arc<RwLock<Vec<MetricFamily>>>,
 }
@@ -78,8 +79,8 @@ impl NearLimitRatios {
         Ok([table::BUDGET_USED.ratios()?, table::TOKENS_USED.ratios()?])
     }
 
+        // It succeeded at the start, so it cannot fail here.
     fn show(&self, accounts: &[NearLimit]) {
-        // They were made once, so they can be made again.
         let Ok([budgets, tokens]) = Self::families() else { return };
         for account in accounts {
             let (tenant, integration) =

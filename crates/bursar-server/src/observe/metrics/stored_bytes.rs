@@ -1,9 +1,9 @@
-//! Bytes of records by tenant, in label sets that no number of tenants can multiply.
+//! Bytes of stored records by tenant, with a bounded number of label sets.
 //!
-//! When all places are taken, the tenant that stored nothing for the longest gives its own up, and
-//! what no scrape has shown of it yet is added to `other`: no byte is left out, and none is shown
-//! twice. A tenant that stores much is never the one. What was not counted in for hours goes, too;
-//! a counter that comes back begins anew, which Prometheus takes for a restart.
+//! When all sets are taken, the tenant that stored nothing for longest gives up its set. Bytes that
+//! no scrape has shown yet are added to `other`, so no byte is lost or shown twice. A set without a
+//! count for hours is dropped, too; a counter that comes back starts at zero, which Prometheus
+//! handles like a restart.
 
 use std::collections::HashMap;
 use std::time::Instant;
@@ -17,9 +17,9 @@ use super::labels::LIFE_SECONDS;
 use super::table;
 use crate::jobs::tenant_cache::{CacheBounds, TenantCache};
 
-/// Tenants that have a label set of their own (docs/operating.md, "Metrics").
+/// The tenants with a label set of their own (docs/operating.md, "Metrics").
 const TENANTS_MAX: usize = 1_000;
-/// About what a place takes, with the counter and its label.
+/// The approximate size of a set with its counter and label.
 const PLACE_BYTES: usize = 600;
 const BOUNDS: CacheBounds = CacheBounds {
     entries_max: TENANTS_MAX,
@@ -27,25 +27,25 @@ const BOUNDS: CacheBounds = CacheBounds {
     bytes_max: TENANTS_MAX * PLACE_BYTES,
 };
 
-/// What tenants stored since the start.
+/// The bytes that tenants stored since the start.
 pub(super) struct StoredBytes {
     counters: IntCounterVec,
     active: Mutex<ActiveTenants>,
     began: Instant,
 }
 
-/// The tenants that have a label set of their own.
+/// The tenants with a label set of their own.
 struct ActiveTenants {
-    /// By when they stored something last.
+    /// In the order of their last write.
     of_tenants: TenantCache<TenantId, TenantBytes>,
-    /// Scrapes until now.
+    /// The number of scrapes so far.
     scrapes: u64,
 }
 
 struct TenantBytes {
-    /// When it stored something last, in seconds since the start.
+    /// The last write, in seconds since the start.
     stored_at: u64,
-    /// What it stored after this many scrapes, and what that was.
+    /// The number of scrapes when `bytes` was recorded.
     scrapes: u64,
     bytes: u64,
 }
@@ -64,7 +64,7 @@ impl StoredBytes {
         self.count_at(stored, self.now());
     }
 
-    /// Gives up what aged; to be called before the counters are shown.
+    /// Drops old sets. Call it before the counters are shown.
     pub(super) fn see(&self) {
         self.see_at(self.now());
     }
@@ -91,7 +91,7 @@ impl StoredBytes {
     }
 
     fn remove(&self, tenant_id: TenantId) {
-        // It fails only for a label set that does not exist.
+        // Fails only for a label set that does not exist.
         let _removed = self.counters.remove_label_values(&[tenant_id.to_string().as_str()]);
     }
 
@@ -101,14 +101,14 @@ impl StoredBytes {
     }
 }
 
-/// What no scrape has shown of a tenant that gave up its place.
+/// The bytes of a dropped set that no scrape has shown.
 struct Unshown {
     tenant_id: TenantId,
     bytes: u64,
 }
 
 impl ActiveTenants {
-    /// Counts in the place of a tenant, and says who gave up its own for it.
+    /// Counts bytes of a tenant. Returns the tenant whose set was dropped for it.
     fn count(&mut self, tenant_id: TenantId, more: u64, now: u64) -> Option<Unshown> {
         let known = self.of_tenants.remove(&tenant_id);
         let bytes = known.as_ref().map_or(0, |tenant| self.unshown(tenant)).saturating_add(more);
@@ -192,7 +192,7 @@ mod tests {
             store(&metric, number, 5, 0);
         }
         metric.see_at(0);
-        // What was shown of the first is shown once; of the second some is new.
+        // The bytes of the first tenant were shown; of the second some are new.
         store(&metric, 2, 3, 1);
         store(&metric, 2_001, 1_000_000, 2);
         let shown = series(&registry);
@@ -203,7 +203,7 @@ mod tests {
         }
         let shown = series(&registry);
         assert_eq!((shown.get(&tenant(2).to_string()), shown[OTHER]), (None, 3));
-        // The one that stores again and again stays.
+        // A tenant that keeps storing keeps its set.
         for number in 4_000..9_000 {
             store(&metric, 2_001, 1, 4);
             store(&metric, number, 1, 4);

@@ -1,4 +1,4 @@
-//! Every metric: its name, type, labels and meaning. The documents have the same table.
+//! Every metric with its name, type, labels and meaning. docs/operating.md has the same table.
 
 use prometheus::{
     Counter, GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounterVec, IntGauge,
@@ -7,12 +7,12 @@ use prometheus::{
 
 #[derive(Clone, Copy, Debug)]
 pub struct Metric {
-    /// Its name, with its unit last.
+    /// The name, with the unit last.
     pub name: &'static str,
     pub kind: MetricKind,
-    /// Its labels, all of which have few values or are bounded.
+    /// The labels. Each has few values or is bounded.
     pub labels: &'static [&'static str],
-    /// What it means.
+    /// The meaning.
     pub help: &'static str,
 }
 
@@ -25,7 +25,7 @@ pub enum MetricKind {
 }
 
 impl MetricKind {
-    /// The word of Prometheus.
+    /// The name of the type in Prometheus.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Counter => "counter",
@@ -40,7 +40,7 @@ macro_rules! metrics {
         $(pub(super) const $constant: Metric =
             Metric { name: $name, kind: MetricKind::$kind, labels: &[$($label),*], help: $help };)+
 
-        /// Every metric, for the documents.
+        /// Every metric, for the documentation.
         pub const METRICS: &[Metric] = &[$($constant,)+];
     };
 }
@@ -174,7 +174,7 @@ impl Metric {
         Ok(metric)
     }
 
-    /// Gauges of ratios, which belong to no registry.
+    /// Gauges of ratios, which are not registered.
     pub(super) fn ratios(&self) -> Result<GaugeVec> {
         GaugeVec::new(self.options(), self.labels)
     }

@@ -1,6 +1,8 @@
-//! Usage by tenant and model, apart from the other metrics: there may be twenty thousand label sets of
-//! ten families. Here a set is ten numbers and its labels as text. As counters of the library they
-//! took ten times the memory (42 MB) and forty times the time of a scrape (64 ms).
+//! Usage by tenant and model, rendered without the metrics library.
+//!
+//! There can be 20,000 label sets of ten families. Here a set is ten numbers and its labels as
+//! text. As counters of the library they took ten times the memory (42 MB) and forty times the time
+//! of a scrape (64 ms).
 
 use std::fmt::Write;
 use std::sync::Arc;
@@ -15,7 +17,7 @@ use parking_lot::Mutex;
 use super::labels::{FAMILIES, Forgotten, LINE_BYTES, LabelSet, LabelSets, WEIGHT_MAX};
 use super::table::{self, Metric};
 
-/// A metric of usage, and what of the sums it counts.
+/// A usage metric and the sum that it counts.
 type Family = (Metric, fn(&Rollup) -> i64);
 
 const COUNTED: [Family; FAMILIES] = [
@@ -31,13 +33,12 @@ const COUNTED: [Family; FAMILIES] = [
     (table::TOKENS_REASONING, |sums| sums.tokens_reasoning),
 ];
 
-/// The first ones are shown for every model, so that they can be divided by each other; the others
-/// only where there is something to show.
+/// The first families are shown for every model, so that they can be divided; others if above zero.
 const ALWAYS_SHOWN: usize = 3;
 
-/// What the families of usage may take of an answer; the sets alone are bounded to less.
+/// The size limit of the usage families in a response. The sets alone are bounded below it.
 const BYTES_MAX: usize = FAMILIES * WEIGHT_MAX;
-/// How much of the text is made at once.
+/// The bytes rendered at once.
 const PART_BYTES: usize = 64 * 1024;
 
 /// The metrics of usage.
@@ -59,18 +60,18 @@ impl UsageMetrics {
         for (key, sums) in &facts.models {
             let set = sets.place(*key, now);
             for ((_, of), count) in COUNTED.iter().zip(&set.counts) {
-                // What is below zero was left out before.
+                // Negative sums were excluded before.
                 count.fetch_add(u64::try_from(of(sums)).unwrap_or(0), Ordering::Relaxed);
             }
         }
     }
 
-    /// The text of the families, and what was given up since the last one.
+    /// The text of the families, and the sets dropped since the last one.
     pub(super) fn text(&self) -> (UsageText, Forgotten) {
         let now = self.now();
         let mut sets = self.sets.lock();
         sets.expire(now);
-        // The writer does not wait for the text to be written.
+        // The writer does not wait for the text.
         let (all, forgotten) = (sets.all(), sets.take_forgotten());
         drop(sets);
         (UsageText::new(all, BYTES_MAX), forgotten)
@@ -96,16 +97,16 @@ impl Cache for UsageMetrics {
     }
 }
 
-/// The families of usage in the format of Prometheus, part by part as the reader takes them.
+/// The usage families in the Prometheus format, rendered while they are read.
 pub(super) struct UsageText {
     sets: Vec<Arc<LabelSet>>,
     families: [FamilyText; FAMILIES],
-    /// The family and the set with which it goes on.
+    /// The family and the set to continue with.
     family: usize,
     set: usize,
 }
 
-/// What a family has to show.
+/// What a family shows.
 #[derive(Clone, Copy, Debug, Default)]
 struct FamilyText {
     series: usize,
@@ -134,12 +135,12 @@ impl UsageText {
         Self { sets, families, family: 0, set: 0 }
     }
 
-    /// How many sets it shows.
+    /// The number of sets shown.
     pub(super) fn sets(&self) -> usize {
         self.sets.len()
     }
 
-    /// The metrics that are left out, and of how many series.
+    /// The metrics that do not fit, with the number of their series.
     pub(super) fn left_out(&self) -> impl Iterator<Item = (&'static str, usize)> {
         let families = COUNTED.iter().zip(&self.families);
         families.map(|((metric, _), family)| {
@@ -147,7 +148,7 @@ impl UsageText {
         })
     }
 
-    /// Writes the next line, or the head of a family; nothing at the end.
+    /// Writes the next line or family header. `None` at the end.
     fn write_next(&mut self, text: &mut String) -> Option<std::fmt::Result> {
         let (Metric { name, help, kind, .. }, _) = COUNTED.get(self.family)?;
         let family = self.families.get(self.family)?;
@@ -173,7 +174,7 @@ impl Iterator for UsageText {
         let mut text = String::new();
         while text.len() < PART_BYTES {
             match self.write_next(&mut text) {
-                // Writing into memory does not fail.
+                // Writing to memory does not fail.
                 Some(Ok(())) => {}
                 Some(Err(_)) | None => break,
             }
@@ -182,7 +183,7 @@ impl Iterator for UsageText {
     }
 }
 
-/// What a set has to show in a family.
+/// The value that a set shows in a family.
 fn shown(set: &LabelSet, family: usize) -> Option<u64> {
     let count = set.counts.get(family).map_or(0, |count| count.load(Ordering::Relaxed));
     (family < ALWAYS_SHOWN || count > 0).then_some(count)
@@ -200,7 +201,7 @@ mod tests {
             let tenant_id = TenantId::from_number(number).expect("in range");
             let set = sets.place(ModelKey { tenant_id, provider: "p", model: "m" }, 0);
             set.counts[0].store(1, Ordering::Relaxed);
-            // The fifth family is the only further one that has something to show, of one set.
+            // The fifth family is the only other one with a value, in one set.
             set.counts[5].store(u64::from(number == 1), Ordering::Relaxed);
         }
         sets.all()

@@ -1,23 +1,23 @@
-//! How busy a tenant is, and how busy it usually is.
+//! The current and the usual activity of a tenant.
 
 use std::time::Duration;
 
 use super::slots::Slots;
 
-/// The last five minutes are looked at in slots of 30 seconds.
+/// The last five minutes are counted in slots of 30 seconds.
 const SLOT_SECONDS: i64 = 30;
 const SLOTS: usize = 10;
 const WINDOW_SECONDS: i64 = SLOT_SECONDS * SLOTS as i64;
-/// A finished window has this share in the mean: what was an hour ago counts a third of what is.
+/// The weight of a finished window in the mean, as a divisor. After an hour a third is left.
 const SHARE: u64 = 12;
-/// The mean is kept in 256ths of a request, so that a slow tenant's does not stand still.
+/// The mean is kept in 256ths of a request, so that the mean of a slow tenant can move.
 const FRACTION: u64 = 256;
 
-/// Requests of the last five minutes, and the decayed mean of finished windows of five minutes.
+/// Requests of the last five minutes, and the decayed mean of earlier windows of five minutes.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Activity {
     recent: Slots<SLOTS>,
-    /// The number of the window that runs.
+    /// The number of the current window.
     window: i64,
     in_window: u64,
     mean: u64,
@@ -25,7 +25,7 @@ pub(super) struct Activity {
 }
 
 impl Activity {
-    /// Moves on to an instant of a monotonic clock; windows that are over go into the mean.
+    /// Advances to a monotonic time. Finished windows enter the mean.
     pub(super) fn advance(&mut self, elapsed: Duration) {
         let second = i64::try_from(elapsed.as_secs()).unwrap_or(i64::MAX);
         self.recent.advance(second / SLOT_SECONDS);
@@ -37,7 +37,7 @@ impl Activity {
         let finished = std::mem::take(&mut self.in_window);
         self.mean = decayed(self.mean, finished);
         let mut idle = ahead - 1;
-        // It ends soon, however long nobody came: a mean is nothing after some 400 windows.
+        // This ends soon however long the tenant was idle: the mean is zero after some 400 windows.
         while idle > 0 && self.mean > 0 {
             self.mean = decayed(self.mean, 0);
             idle -= 1;
@@ -46,7 +46,6 @@ impl Activity {
         self.is_raised = false;
     }
 
-    /// Counts a request.
     pub(super) fn add(&mut self) {
         self.recent.add();
         self.in_window += 1;
@@ -57,12 +56,12 @@ impl Activity {
         self.recent.total()
     }
 
-    /// What is usual for five minutes.
+    /// The usual number of requests in five minutes.
     pub(super) const fn mean(&self) -> i64 {
         (self.mean / FRACTION) as i64
     }
 
-    /// Whether this is the first time in the window that runs; from now on it is not.
+    /// Whether this is the first call in the current window.
     pub(super) fn raise(&mut self) -> bool {
         !std::mem::replace(&mut self.is_raised, true)
     }
@@ -94,7 +93,7 @@ mod tests {
             window(&mut activity, number, 1_000);
         }
         assert!((990..=1_000).contains(&activity.mean()), "{}", activity.mean());
-        // A third of it is left after an hour of nothing.
+        // After an idle hour a third of it is left.
         activity.advance(at((100 + 12) * 300));
         assert!((300..=400).contains(&activity.mean()), "{}", activity.mean());
         activity.advance(at(u32::MAX));

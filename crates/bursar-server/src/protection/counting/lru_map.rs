@@ -1,30 +1,30 @@
-//! A map of fixed capacity that forgets the entry that was idle the longest.
+//! A map of fixed capacity that evicts the least recently used entry.
 
 use std::collections::HashMap;
 use std::hash::Hash;
 
 use bursar_core::TenantId;
 
-/// The place of nothing.
+/// The index that stands for no entry.
 const NONE: u32 = u32::MAX;
 
-/// A key of a [`LruMap`] map.
+/// A key of an [`LruMap`].
 pub(super) trait Key: Copy + Eq + Hash {
-    /// The tenant whose share of the map this key takes a place of; none when it takes no share.
+    /// The tenant whose share of the map this key uses. `None` if it uses no share.
     fn sharer(&self) -> Option<TenantId>;
 }
 
-/// Values by key. When all places are taken, a new key gets the place of the one idle the longest.
+/// Values by key. When the map is full, a new key replaces the least recently used one.
 ///
-/// A tenant whose keys have taken its whole share gives up the one of its own that was idle the
-/// longest, so that one tenant cannot push out the others. Entries are linked by their places from
-/// the newest to the oldest, so that every access costs the same however many there are.
+/// A tenant that has used its whole share replaces its own least recently used key, so that one
+/// tenant cannot evict the others. Entries are linked from newest to oldest, so every access takes
+/// constant time.
 #[derive(Debug)]
 pub(super) struct LruMap<K, V> {
     indexes: HashMap<K, u32>,
     entries: Vec<Entry<K, V>>,
     all: List,
-    /// The places of the tenants that have some of their share.
+    /// The entries of tenants that use their share.
     shares: HashMap<TenantId, List>,
     capacity: u32,
     share_max: u32,
@@ -44,7 +44,7 @@ struct Links {
     older: u32,
 }
 
-/// In which of its lists an entry is moved.
+/// The list in which an entry is moved.
 #[derive(Clone, Copy)]
 enum Within {
     All,
@@ -73,7 +73,7 @@ impl<K, V> Entry<K, V> {
 }
 
 impl<K: Key, V: Default> LruMap<K, V> {
-    /// An empty map of this many places, of which one tenant may share so many; at least one each.
+    /// An empty map with this capacity and this share of one tenant, at least one each.
     pub(super) fn new(capacity: u32, share_max: u32) -> Self {
         Self {
             indexes: HashMap::new(),
@@ -85,7 +85,7 @@ impl<K: Key, V: Default> LruMap<K, V> {
         }
     }
 
-    /// The value of a key, a fresh one if it is new; from now on the newest. Never nothing.
+    /// The value of a key, created if needed. The key becomes the newest. Always `Some`.
     pub(super) fn touch(&mut self, key: K) -> Option<&mut V> {
         let index = match self.indexes.get(&key) {
             Some(&index) => {
@@ -97,13 +97,14 @@ impl<K: Key, V: Default> LruMap<K, V> {
         self.entries.get_mut(index as usize).map(|entry| &mut entry.value)
     }
 
-    /// Every key, in no order.
+    /// Every key in no particular order.
     pub(super) fn keys(&self) -> impl Iterator<Item = &K> {
         self.entries.iter().map(|entry| &entry.key)
     }
 
-    /// Forgets the keys that a condition names, and says how many there were. The others keep their
-    /// values and their order.
+    /// Removes the keys for which `is_gone` holds. Returns their number.
+    ///
+    /// The others keep their values and order.
     pub(super) fn forget(&mut self, is_gone: impl Fn(&K) -> bool) -> usize {
         if !self.keys().any(&is_gone) {
             return 0;
@@ -124,7 +125,7 @@ impl<K: Key, V: Default> LruMap<K, V> {
         before - self.len()
     }
 
-    /// How many places are taken.
+    /// The number of entries.
     pub(super) const fn len(&self) -> usize {
         self.entries.len()
     }
@@ -142,8 +143,10 @@ impl<K: Key, V: Default> LruMap<K, V> {
         }
     }
 
-    /// Gives a new key a place: that of its tenant's oldest when the share is taken, else a free
-    /// one, else that of the oldest of all.
+    /// Inserts a new key.
+    ///
+    /// It replaces its tenant's oldest key if the share is used, else takes a free index, else
+    /// replaces the oldest key.
     fn admit(&mut self, key: K) -> u32 {
         let sharer = key.sharer();
         let full_share = sharer
@@ -170,7 +173,7 @@ impl<K: Key, V: Default> LruMap<K, V> {
         index
     }
 
-    /// Puts an entry into a place that is taken, and forgets the one that was there.
+    /// Replaces the entry at an index.
     fn replace(&mut self, index: u32, fresh: Entry<K, V>) -> u32 {
         let Self { indexes, entries, all, shares, .. } = self;
         all.unlink(entries, index, Within::All);
@@ -227,7 +230,7 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    /// A key that takes a share of a tenant, unless that is 0.
+    /// A key that uses a share of a tenant, unless the first number is 0.
     impl Key for (u8, u8) {
         fn sharer(&self) -> Option<TenantId> {
             // There is no tenant 0.
@@ -235,7 +238,7 @@ mod tests {
         }
     }
 
-    /// The same as a plain list, from the oldest to the newest.
+    /// The same as a plain list, oldest first.
     #[derive(Default)]
     struct Plain(Vec<((u8, u8), u32)>);
 
@@ -261,7 +264,7 @@ mod tests {
         fn the_one_idle_the_longest_goes_and_none_has_more_than_its_share(
             capacity in 1u32..8,
             share_max in 1u32..5,
-            // Now and then a tenant is forgotten.
+            // Sometimes a tenant is removed.
             steps in prop::collection::vec(((0u8..4, 0u8..6), 0u8..10), 1..200),
         ) {
             let mut recent: LruMap<(u8, u8), u32> = LruMap::new(capacity, share_max);

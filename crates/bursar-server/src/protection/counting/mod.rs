@@ -1,6 +1,6 @@
-//! The rule that is built in: it counts requests in sliding windows.
+//! The built-in protection: it counts requests in sliding windows.
 //!
-//! It changes nothing elsewhere, and what it remembers is bounded however many tenants come.
+//! Its memory is bounded however many tenants there are.
 
 mod activity;
 mod lru_map;
@@ -20,49 +20,49 @@ use crate::protection::rule::{ProtectedRequest, Protection, RouteNumber, WindowO
 use crate::protection::thresholds::{Pace, RequestClass};
 
 const MICROS_PER_MILLI: i64 = 1_000;
-/// The minute of a rate is looked at by whole seconds.
+/// The minute of a rate is counted in seconds.
 const RATE_SLOT_MICROS: i64 = 1_000_000;
 const RATE_SLOTS: usize = 60;
-/// The second of a burst is looked at by tenths.
+/// The second of a burst is counted in tenths.
 const BURST_SLOT_MICROS: i64 = 100_000;
 const BURST_SLOTS: usize = 10;
-/// So many times what is usual is no accident.
+/// This many times the usual activity counts as an anomaly.
 const ANOMALY_FACTOR: i64 = 10;
-/// One tenant's integrations take at most this part of what is remembered.
+/// The integrations of one tenant use at most this fraction of the capacity.
 const SHARE: u32 = 8;
 
-/// How much the rule that is built in remembers; beyond that the one idle the longest is forgotten.
+/// The capacity of the windows. Beyond it the least recently used one is dropped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Capacity {
-    /// Tenants, with what is usual for them; about 150 bytes each.
+    /// Tenants with their usual activity; about 150 bytes each.
     pub tenants: u32,
-    /// Window owners, with their bursts; about 200 bytes each.
+    /// Window owners with their bursts; about 200 bytes each.
     pub owners: u32,
-    /// Routes of a window owner, with their minute; about 350 bytes each.
+    /// Routes of window owners with their rate; about 350 bytes each.
     pub routes: u32,
 }
 
 impl Capacity {
-    /// How many windows there are at most.
+    /// The most windows of all tenants.
     pub const fn windows_max(self) -> u32 {
         let Self { tenants, owners, routes } = self;
         tenants.saturating_add(owners).saturating_add(routes)
     }
 
-    /// How many windows one tenant has at most, when it has so many routes: one for each, one over
-    /// all of them, what is usual for it, and the shares of its integrations.
+    /// The most windows of one tenant with this many routes.
+    ///
+    /// One per route, one for all routes, its activity, and the share of its integrations.
     pub const fn tenant_windows_max(self, routes: u32) -> u32 {
         let shared = self.owners / SHARE + self.routes / SHARE;
         shared.saturating_add(routes).saturating_add(2)
     }
 }
 
-/// The rule that is built in: it counts requests in sliding windows.
+/// The built-in protection with sliding windows.
 ///
-/// Never more than a rate's threshold go on in any 60 whole seconds, and never more than a burst's
-/// in any ten tenths of a second; when a slot leaves, those that wait go on. However many
-/// integrations a tenant has, they take an eighth of what is remembered, and then each other's
-/// places.
+/// In any 60 whole seconds no more requests pass than the rate threshold, and in any ten tenths of
+/// a second no more than the burst threshold. The integrations of one tenant use at most an eighth
+/// of the capacity; beyond that they replace each other.
 #[derive(Debug)]
 pub struct SlidingWindows {
     minutes: LruMap<(WindowOwner, RouteNumber), Slots<RATE_SLOTS>>,
@@ -70,7 +70,7 @@ pub struct SlidingWindows {
     tenants: LruMap<TenantId, Activity>,
 }
 
-/// What is counted of a window owner over all routes of a class.
+/// The counts of a window owner over all routes of a class.
 #[derive(Debug, Default)]
 struct Seconds {
     management: Slots<BURST_SLOTS>,
@@ -95,7 +95,7 @@ impl Key for (WindowOwner, RouteNumber) {
     }
 }
 
-/// What one request is held to, moved on to its instant.
+/// The windows that apply to one request, advanced to its time.
 struct Counts<'a> {
     minute: Option<&'a mut Slots<RATE_SLOTS>>,
     second: Option<&'a mut Slots<BURST_SLOTS>>,
@@ -133,7 +133,6 @@ impl Protection for SlidingWindows {
 }
 
 impl SlidingWindows {
-    /// A rule that remembers so much, and nothing yet.
     pub fn new(capacity: Capacity) -> Self {
         let Capacity { tenants, owners, routes } = capacity;
         Self {
@@ -143,7 +142,7 @@ impl SlidingWindows {
         }
     }
 
-    /// How many tenants, window owners, and routes of these it remembers.
+    /// The number of tenants, window owners and routes in memory.
     pub const fn remembered(&self) -> (usize, usize, usize) {
         (self.tenants.len(), self.seconds.len(), self.minutes.len())
     }
@@ -152,7 +151,7 @@ impl SlidingWindows {
         let &ProtectedRequest { owner, route, class, thresholds, elapsed, .. } = request;
         let elapsed_micros = micros(elapsed);
         let mut minute = None;
-        // A minute that nobody is held to takes no place.
+        // A route without a limit needs no window.
         if thresholds.pace(class).requests_per_minute > 0 {
             let slots = self.minutes.touch((owner, route))?;
             slots.advance(elapsed_micros / RATE_SLOT_MICROS);
@@ -221,7 +220,7 @@ impl Counts<'_> {
     }
 }
 
-/// Whether a window is full, and when one more fits.
+/// Whether a window is full, and when one more request fits.
 fn over<const N: usize>(
     slots: &Slots<N>,
     dimension: Dimension,
@@ -261,7 +260,7 @@ fn micros(elapsed: Duration) -> i64 {
     i64::try_from(elapsed.as_micros()).unwrap_or(i64::MAX)
 }
 
-/// Milliseconds, rounded up; at least one.
+/// Milliseconds, rounded up, and at least one.
 fn millis_up(micros: i64) -> i64 {
     let ahead = micros.max(1);
     ahead.div_euclid(MICROS_PER_MILLI) + i64::from(ahead % MICROS_PER_MILLI > 0)

@@ -1,8 +1,8 @@
 //! Counts of the last `N` slots of time.
 
-/// A sliding window of `N` slots, addressed by `slot % N`, so that it never grows.
+/// A sliding window of `N` slots, addressed by `slot % N`.
 ///
-/// What is counted in slot `s` counts from `s` up to, not including, `s + N`.
+/// A count in slot `s` is included from `s` up to, but not including, `s + N`.
 #[derive(Clone, Debug)]
 pub(super) struct Slots<const N: usize> {
     latest: i64,
@@ -19,10 +19,10 @@ impl<const N: usize> Default for Slots<N> {
 impl<const N: usize> Slots<N> {
     const SPAN: i64 = N as i64;
 
-    /// Moves on to a slot; those that are too old leave.
+    /// Advances to a slot and drops the ones that are too old.
     ///
-    /// Slots are of a monotonic clock. An earlier one is that of a request which read the clock
-    /// before another and came after it: it counts in the latest.
+    /// Slots come from a monotonic clock. An earlier slot belongs to a request that read the clock
+    /// first and arrived later; it is counted in the latest slot.
     pub(super) fn advance(&mut self, slot: i64) {
         if slot >= self.latest + Self::SPAN {
             *self = Self { latest: slot, ..Self::default() };
@@ -35,7 +35,7 @@ impl<const N: usize> Slots<N> {
         }
     }
 
-    /// Counts one in the slot that was advanced to.
+    /// Adds one to the current slot.
     pub(super) fn add(&mut self) {
         if let Some(count) = self.counts.get_mut(Self::index_of(self.latest))
             && let Some(more) = count.checked_add(1)
@@ -45,12 +45,13 @@ impl<const N: usize> Slots<N> {
         }
     }
 
-    /// What counts in the slot that was advanced to.
+    /// The sum of all slots.
     pub(super) const fn total(&self) -> i64 {
         self.total
     }
 
-    /// The slot from which on fewer than `limit` count, if nothing is added; a limit is above zero.
+    /// The first slot from which the sum is below `limit` if nothing is added. `limit` is above
+    /// zero.
     pub(super) fn below(&self, limit: i64) -> i64 {
         let mut left = self.total;
         let mut slot = self.latest - Self::SPAN;
