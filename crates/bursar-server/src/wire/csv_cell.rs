@@ -35,8 +35,10 @@ pub fn read(cell: &str) -> Cow<'_, str> {
     Cow::Borrowed(if is_marked(text) { text } else { cell })
 }
 
-/// Whether [`write`] marks a text. It looks behind the marks that the text has already, so that each
-/// text has a cell of its own, and leaves the apostrophes of other texts alone.
+/// Whether [`write`] marks a text.
+///
+/// It looks behind existing marks, so that every text has its own cell, and leaves other
+/// apostrophes alone.
 fn is_marked(text: &str) -> bool {
     let bare = text.trim_start_matches(MARK);
     let is_string = bare.len() < text.len() && bare.starts_with('"');
@@ -45,7 +47,7 @@ fn is_marked(text: &str) -> bool {
         || bare.trim_start_matches(is_passed_over).starts_with(FORMULA)
 }
 
-/// Programs drop blanks, and may drop what cannot be seen, before they look for a formula.
+/// Programs skip blanks, and possibly invisible characters, before they look for a formula.
 fn is_passed_over(letter: char) -> bool {
     letter == ' ' || terminal::is_hidden(letter)
 }
@@ -61,7 +63,7 @@ fn begins_formula_within(text: &str) -> bool {
     false
 }
 
-/// Whether a text has control characters other than tabs and ends of lines, which may be `\r\n`.
+/// Whether a text has control characters other than tabs and line ends, which may be `\r\n`.
 fn has_controls(text: &str) -> bool {
     let mut letters = text.chars().peekable();
     while let Some(letter) = letters.next() {
@@ -115,7 +117,7 @@ mod tests {
             assert_eq!(write(text), text);
             assert_eq!(read(text), text);
         }
-        // What others wrote, and no cell of ours.
+        // A cell of another program, not of Bursar.
         assert_eq!(read("'\"open"), "'\"open");
     }
 }

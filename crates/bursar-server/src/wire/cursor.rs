@@ -1,10 +1,10 @@
-//! Where a list goes on that is ordered by an instant and an id: 16 bytes that clients hand back.
+//! Cursors of lists that are ordered by a time and an id: 16 bytes that clients pass back.
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use bursar_core::Timestamp;
 
-/// The text for a place.
+/// The cursor after this row.
 pub fn text(at: Timestamp, id: i64) -> String {
     let mut bytes = [0u8; 16];
     let (first, second) = bytes.split_at_mut(8);
@@ -13,7 +13,7 @@ pub fn text(at: Timestamp, id: i64) -> String {
     URL_SAFE_NO_PAD.encode(bytes)
 }
 
-/// Reads the text for a place, of which `make` makes the id.
+/// Parses a cursor; `make` creates the id.
 ///
 /// # Errors
 /// The rest of a sentence about the parameter.

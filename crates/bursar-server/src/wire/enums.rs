@@ -1,4 +1,4 @@
-//! The closed sets of words on the wire, read from the code that writes them.
+//! The enumerations on the wire, generated from the code that writes their values.
 
 use bursar_core::{FailureCause, Health, Measure};
 use bursar_store::Step;
@@ -9,20 +9,20 @@ use utoipa::openapi::{RefOr, Schema};
 use crate::auth::scopes::GRANTS;
 use crate::wire::error_code;
 
-/// The providers that are known. To add one, add its word here.
+/// The known providers. To add one, add its name here.
 pub const PROVIDER_TYPES: &[&str] = &["openai", "anthropic", "azure_openai", "bedrock", "custom"];
 
-/// What became of a record.
+/// The results of a record.
 pub(crate) const ACCEPTED: &str = "accepted";
 pub(crate) const DUPLICATE: &str = "duplicate";
 pub(crate) const CONFLICT: &str = "conflict";
 pub(crate) const ERROR: &str = "error";
 
-/// What the server is when it answers.
+/// The states of the server in health checks.
 pub(crate) const LIVE: &str = "live";
 pub(crate) const READY: &str = "ready";
 
-/// The word on the wire for what a limit adds up.
+/// The name of the limit on a measure.
 pub(crate) const fn limit_type(measure: Measure) -> &'static str {
     match measure {
         Measure::Cost => "budget",
@@ -31,7 +31,6 @@ pub(crate) const fn limit_type(measure: Measure) -> &'static str {
     }
 }
 
-/// The word for how a reservation stands.
 pub(crate) const fn reservation_state_name(state: bursar_core::ReservationState) -> &'static str {
     match state {
         bursar_core::ReservationState::Open => "open",
@@ -41,7 +40,6 @@ pub(crate) const fn reservation_state_name(state: bursar_core::ReservationState)
     }
 }
 
-/// The word for whose figure a cost is.
 pub(crate) const fn cost_basis_name(basis: bursar_core::CostBasis) -> &'static str {
     match basis {
         bursar_core::CostBasis::Reported => "reported",
@@ -49,7 +47,6 @@ pub(crate) const fn cost_basis_name(basis: bursar_core::CostBasis) -> &'static s
     }
 }
 
-/// The word for what an entry is.
 pub(crate) const fn entry_kind_name(kind: bursar_core::EntryKind) -> &'static str {
     match kind {
         bursar_core::EntryKind::Usage => "usage",
@@ -57,7 +54,6 @@ pub(crate) const fn entry_kind_name(kind: bursar_core::EntryKind) -> &'static st
     }
 }
 
-/// The word for what usage is told apart by.
 pub(crate) const fn group_by_name(by: bursar_store::GroupBy) -> &'static str {
     match by {
         bursar_store::GroupBy::Integration => "integration",
@@ -68,7 +64,6 @@ pub(crate) const fn group_by_name(by: bursar_store::GroupBy) -> &'static str {
     }
 }
 
-/// The word for a step.
 pub(crate) const fn step_name(step: Step) -> &'static str {
     match step {
         Step::Hour => "hour",
@@ -76,7 +71,7 @@ pub(crate) const fn step_name(step: Step) -> &'static str {
     }
 }
 
-/// One of these words.
+/// A string schema with these values.
 pub(crate) fn one_of(
     meaning: &str,
     words: impl IntoIterator<Item = impl Into<Value>>,
@@ -85,7 +80,7 @@ pub(crate) fn one_of(
     text.description(Some(meaning.trim_ascii())).build().into()
 }
 
-/// The schema of a set of words. A handler that has one to itself declares it beside the words.
+/// Declares the schema of one enumeration.
 macro_rules! enum_schema {
     ($(#[doc = $doc:literal])+ $name:ident, $values:expr) => {
         $(#[doc = $doc])+
@@ -106,7 +101,7 @@ macro_rules! enum_schema {
     };
 }
 
-/// The words of an enum. A variant that is neither shown nor hidden does not compile.
+/// Declares the schemas of Rust enums. A variant that is neither shown nor hidden does not compile.
 macro_rules! enum_schemas {
     ($(
         $(#[doc = $doc:literal])+
@@ -134,59 +129,59 @@ macro_rules! enum_schemas {
 pub(crate) use {enum_schema, enum_schemas};
 
 enum_schemas! {
-    /// Where a tenant is in its life.
+    /// The lifecycle state of a tenant.
     TenantLifecycle in bursar_core::TenantLifecycle =
         bursar_core::TenantLifecycle::as_str { Active, Suspended, Terminated, Archived };
-    /// How far a tenant has come in setting itself up.
+    /// The onboarding state of a tenant.
     OnboardingState in bursar_core::OnboardingState =
         bursar_core::OnboardingState::as_str
         { Created, IdentityVerified, ApiKeyCreated, SdkConnected, Complete };
-    /// Where an integration is in its life.
+    /// The status of an integration.
     IntegrationStatus in bursar_core::IntegrationStatus =
         bursar_core::IntegrationStatus::as_str
         { Created, Enabled, Disabled, Error } hides { Deleted };
-    /// Whose figure is the cost of a record: the client's, or always the computed one.
+    /// Where the cost of a record comes from: the client's figure, or always the computed one.
     CostBasis in bursar_core::CostBasis =
         cost_basis_name { Reported, Computed };
-    /// What the caller's own policy made of the call.
+    /// The result of the caller's own policy.
     PolicyResult in bursar_core::PolicyResult =
         bursar_core::PolicyResult::as_str { Allowed, Warned, Blocked };
-    /// The answer to a caller, from best to worst. The first two let the call go on.
+    /// The decision about a call, from best to worst. With the first two the call may go on.
     Verdict in bursar_core::Verdict =
         bursar_core::Verdict::as_str { Allowed, Warned, Throttled, Blocked, HardBlocked };
-    /// What an entry of the ledger is.
+    /// The kind of an entry of the ledger.
     EntryKind in bursar_core::EntryKind =
         entry_kind_name { Usage, Correction };
-    /// Which figure is the cost of a record.
+    /// Where the cost of a record comes from.
     CostSource in bursar_core::CostSource =
         bursar_core::CostSource::as_str { Reported, Computed, Held, Unknown };
     /// Where the figures of a record come from.
     UsageStatus in bursar_core::UsageStatus =
         bursar_core::UsageStatus::as_str { Reported, Estimated, Missing };
-    /// How a reservation stands.
+    /// The state of a reservation.
     ReservationState in bursar_core::ReservationState =
         reservation_state_name { Open, Settled, Released, Expired };
-    /// What was asked when a decision was kept.
+    /// The kind of request that a decision answered.
     DecisionKind in bursar_store::DecisionKind =
         bursar_store::DecisionKind::as_str { Check, Reservation };
-    /// What usage is told apart by.
+    /// How usage is grouped.
     GroupBy in bursar_store::GroupBy =
         group_by_name { Integration, Model, Provider, Agent, Session };
-    /// What a series tells usage apart by.
+    /// How a series is grouped.
     SeriesGroupBy in bursar_store::GroupBy =
         group_by_name { Integration, Model, Provider, Agent } hides { Session };
-    /// The steps of a series.
+    /// The step of a series.
     SeriesStep in bursar_store::Step = step_name { Hour, Day };
-    /// What protection looks at.
+    /// The dimension of a threshold.
     ProtectionDimension in bursar_core::Dimension =
         bursar_core::Dimension::as_str { Rate, Burst, Cost, Anomaly };
-    /// The answers to a caller that are kept: all but the one that nothing was to be said about.
+    /// The decisions that are logged: all but `allowed`.
     KeptVerdict in bursar_core::Verdict =
         bursar_core::Verdict::as_str { Warned, Throttled, Blocked, HardBlocked } hides { Allowed };
 }
 
 enum_schema! {
-    /// What the last check of a provider and its credential said.
+    /// The result of the last check of a provider and its credential.
     HealthState,
     {
         const fn is_known(value: Health) {
@@ -202,7 +197,7 @@ enum_schema! {
 }
 
 enum_schema! {
-    /// What protection did to a request that met a threshold.
+    /// What protection did to a request at a threshold.
     ProtectionAction,
     {
         use bursar_core::{Breach, Dimension, ProtectionDecision};
@@ -227,55 +222,55 @@ enum_schema! {
 }
 
 enum_schema! {
-    /// The limit that a reason speaks of; values of `budget` are cents.
+    /// The limit of a reason. Values of `budget` are in cents.
     LimitType,
     [Measure::Cost, Measure::Tokens, Measure::Calls].map(limit_type)
 }
 
 enum_schema! {
-    /// Why a decision is what it is.
+    /// The reason for a decision.
     ReasonCode,
     bursar_core::ReasonCode::ALL.map(bursar_core::ReasonCode::as_str)
 }
 
 enum_schema! {
-    /// What a failure is; the table of codes says what each means.
+    /// The code of an error. The table of codes explains each.
     ErrorCode,
     error_code::ErrorCode::ALL.iter().map(|code| code.as_str())
 }
 
 enum_schema! {
-    /// A provider that is known.
+    /// A known provider.
     ProviderType,
     PROVIDER_TYPES.iter().copied()
 }
 
 enum_schema! {
-    /// What became of one record that stands alone.
+    /// The result of a single record.
     RecordStatus,
     [ACCEPTED, DUPLICATE]
 }
 
 enum_schema! {
-    /// What became of one record of a batch.
+    /// The result of one record of a batch.
     BatchRecordStatus,
     [ACCEPTED, DUPLICATE, CONFLICT, ERROR]
 }
 
 enum_schema! {
-    /// What an API key may; a wildcard stands for all scopes of a resource, or for all.
+    /// A scope of an API key. A wildcard stands for all scopes of a resource, or for all scopes.
     Scope,
     GRANTS.iter().copied()
 }
 
 enum_schema! {
-    /// As which kind of actor a caller is known: the operator, a person, or a program.
+    /// The kind of caller: the operator, a person, or a program.
     ActorType,
     ["founder", "customer", "machine"]
 }
 
 enum_schema! {
-    /// What the server is when it answers.
+    /// The state of the server.
     ServerState,
     [LIVE, READY]
 }

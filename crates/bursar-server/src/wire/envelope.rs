@@ -1,4 +1,4 @@
-//! The envelope of every answer, with data or with an error.
+//! The envelope of every response, with data or with an error.
 
 use axum::body::Body;
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
@@ -10,19 +10,19 @@ use crate::http::answer_memory::Reads;
 use crate::wire::error::ApiError;
 use crate::wire::{request_id, timestamps};
 
-/// What a list says about itself.
+/// The paging of a list.
 #[derive(Clone, Debug, Default, Serialize, ToSchema)]
 pub struct ListMeta {
-    /// All rows that match; null where it cannot be known cheaply.
+    /// The number of all matching rows. Null if it is expensive to count.
     #[schema(required)]
     pub total: Option<i64>,
-    /// The page, from 1.
+    /// The number of the page, from 1.
     pub page: u32,
-    /// The rows asked for.
+    /// The requested rows per page.
     pub page_size: u32,
-    /// Whether there is more after this page.
+    /// Whether there are rows after this page.
     pub has_more: bool,
-    /// Where to go on, for lists that are paged by place.
+    /// The cursor of the next page, for lists with cursors.
     #[schema(value_type = String, required = false)]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub next_cursor: Option<String>,
@@ -45,7 +45,7 @@ struct Envelope<'a, T: Serialize> {
     meta: Meta<'a>,
 }
 
-/// A successful answer.
+/// A successful response.
 pub struct Answer<T> {
     status: StatusCode,
     data: T,
@@ -54,22 +54,22 @@ pub struct Answer<T> {
 }
 
 impl<T: Serialize> Answer<T> {
-    /// 200 with this data.
+    /// Status 200.
     pub fn ok(data: T) -> Self {
         Self { status: StatusCode::OK, data, list: None, headers: HeaderMap::new() }
     }
 
-    /// 201 with this data.
+    /// Status 201.
     pub fn created(data: T) -> Self {
         Self { status: StatusCode::CREATED, ..Self::ok(data) }
     }
 
-    /// 200 with a list.
+    /// Status 200 with paging.
     pub fn list(data: T, meta: ListMeta) -> Self {
         Self { list: Some(meta), ..Self::ok(data) }
     }
 
-    /// The same answer with more headers.
+    /// Adds headers.
     #[must_use]
     pub fn with_headers(mut self, headers: HeaderMap) -> Self {
         self.headers = headers;
@@ -78,10 +78,10 @@ impl<T: Serialize> Answer<T> {
 }
 
 impl<T: Serialize + Send + 'static> Answer<T> {
-    /// Writes a large answer of what was read where it keeps no other request waiting.
+    /// Serializes a large response on the worker pool.
     ///
     /// # Errors
-    /// 503 when too many answers of the caller wait to be written.
+    /// 503 if too many responses of the caller wait.
     pub async fn large(self, reads: &Reads) -> Result<Response, ApiError> {
         let id = request_id::current();
         let writers = reads.writers();
@@ -101,7 +101,7 @@ impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
         let status = self.code().status();
         let mut response = render::<()>(status, None, Some(&self), None);
-        // For the metrics, which see answers only.
+        // Read by the metrics, which see responses only.
         response.extensions_mut().insert(self.code());
         if let Some(seconds) = self.retry_after_seconds() {
             response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(seconds));

@@ -1,7 +1,7 @@
-//! The error that a client can read: its code, its sentence and the field that it is about.
+//! The error of a response: a code, a message and a field.
 //!
-//! What the client reads says what to change; what happened inside goes to the log and never into
-//! an answer. Deliberately absent: how it becomes a response ([`crate::wire::envelope`]).
+//! The message tells the client what to change. Internal details go to the log and never into a
+//! response. Deliberately absent: the conversion to a response ([`crate::wire::envelope`]).
 
 use axum::http::StatusCode;
 use bursar_core::{Breach, Dimension, ProtectionDecision, UsageError};
@@ -14,13 +14,14 @@ use crate::credentials::raw_key;
 use crate::wire::enums;
 use crate::wire::error_code::ErrorCode;
 
-/// Seconds after which a caller may come again when storage cannot answer.
+/// `Retry-After` in seconds when storage cannot answer.
 const RETRY_AFTER_SECONDS: u32 = 1;
-/// Seconds after which a caller may come again when only the next day helps: clients sleep for as
-/// long as they are told, so they are never told more than a minute.
+/// `Retry-After` in seconds when only the next day helps.
+///
+/// Clients sleep for as long as they are told, so they are never told more than a minute.
 const RETRY_NEXT_DAY_SECONDS: u32 = 60;
 
-/// A failure as the client reads it.
+/// An error as the client sees it.
 #[derive(Clone, Debug, Serialize, ToSchema)]
 pub struct ApiError {
     #[schema(value_type = enums::ErrorCode)]
@@ -32,26 +33,26 @@ pub struct ApiError {
     #[schema(value_type = ErrorDetails, required = false)]
     #[serde(skip_serializing_if = "Option::is_none")]
     details: Option<Box<ErrorDetails>>,
-    /// When to come again, where that is known better than by the status.
+    /// A more precise `Retry-After` than the status implies.
     #[serde(skip)]
     retry_after_seconds: Option<u32>,
 }
 
-/// The threshold that a request met.
+/// The threshold that a request exceeded.
 #[derive(Clone, Debug, Serialize, ToSchema)]
 pub struct ErrorDetails {
     #[schema(value_type = enums::ProtectionDimension)]
     dimension: &'static str,
-    /// When to come again, in milliseconds from now.
+    /// When to retry, in milliseconds from now.
     retry_after_ms: i64,
-    /// What is there: requests, of `cost` cents.
+    /// The current value: requests, or cents for `cost`.
     current_value: i64,
-    /// What is allowed.
+    /// The threshold.
     allowed_value: i64,
 }
 
 impl ErrorDetails {
-    /// Whole seconds after which to come again, rounded up.
+    /// When to retry, in whole seconds, rounded up.
     const fn retry_after_seconds(&self) -> i64 {
         const MILLIS: i64 = 1_000;
         self.retry_after_ms / MILLIS + (self.retry_after_ms % MILLIS > 0) as i64
@@ -59,29 +60,29 @@ impl ErrorDetails {
 }
 
 impl ApiError {
-    /// A failure with a sentence for the client.
+    /// An error with a message.
     pub fn new(code: ErrorCode, message: impl Into<String>) -> Self {
         let message = message.into();
         Self { code, message, field: None, details: None, retry_after_seconds: None }
     }
 
-    /// A failure in the words of the code itself.
+    /// An error with the standard message of its code.
     pub fn of(code: ErrorCode) -> Self {
         Self::new(code, code.meaning())
     }
 
-    /// A field that is wrong, with the rest of a sentence: `must not be empty`.
+    /// An error about a field, with the rest of a sentence: `must not be empty`.
     pub fn field(field: impl Into<String>, problem: &str) -> Self {
         Self::new(ErrorCode::InvalidField, String::new()).on(field, problem)
     }
 
-    /// The failure of a body of more than so many bytes.
+    /// The error for a body of more than `bytes_max` bytes.
     pub fn too_large(bytes_max: usize) -> Self {
         let message = format!("The body may have at most {} KiB.", bytes_max / 1024);
         Self::new(ErrorCode::BodyTooLarge, message)
     }
 
-    /// The failure of a request that protection refuses; nothing when it goes on.
+    /// The error for a refused request. `None` if the request may pass.
     pub fn protection(decision: &ProtectionDecision) -> Option<Self> {
         let (code, breach) = match decision {
             ProtectionDecision::Allow | ProtectionDecision::Warn(_) => return None,
@@ -99,7 +100,7 @@ impl ApiError {
         Some(Self { details: Some(Box::new(details)), ..Self::of(code) })
     }
 
-    /// The failure of what waits for the clock.
+    /// The error for a write that waits for the clock.
     fn clock(ahead_seconds: i64, adopted_in_seconds: u32) -> Self {
         let message = format!(
             "The server's clock jumped {ahead_seconds} seconds ahead, so nothing is stored or \
@@ -108,11 +109,11 @@ impl ApiError {
              clock confirm`."
         );
         let error = Self::new(ErrorCode::ClockJumped, message);
-        // The clock may be back at any moment, and then nobody should wait for long.
+        // The clock may recover at any moment, so no client should wait for long.
         Self { retry_after_seconds: Some(adopted_in_seconds), ..error }
     }
 
-    /// The failure of what cannot be written now. The log tells once that the writes fail, and why.
+    /// The error for a failed write. The log reports once that writes fail, and why.
     fn not_writable(reason: NotWritable) -> Self {
         let message = format!(
             "The database takes no writes now ({}). Send the same again after Retry-After.",
@@ -121,19 +122,19 @@ impl ApiError {
         Self::new(ErrorCode::Unavailable, message)
     }
 
-    /// The same failure, blamed on a field.
+    /// Adds a field and what is wrong with it.
     #[must_use]
     pub fn on(mut self, field: impl Into<String>, problem: &str) -> Self {
-        // JSON writes control characters with letters, which could make a key of what follows.
+        // JSON escapes control characters with letters, which could form a key with what follows.
         let field = field.into().replace(char::is_control, "\u{fffd}");
-        // Names of fields come from outside too, and could be a key by mistake.
+        // Field names come from clients and could contain a key by mistake.
         let field = raw_key::redact(&field).unwrap_or(field);
         self.message = format!("{field} {problem}");
         self.field = Some(field);
         self
     }
 
-    /// The same failure, of a field inside another: `requests[1]`.
+    /// Prefixes the field with the one that contains it, such as `requests[1]`.
     #[must_use]
     pub fn within(mut self, outer: &str) -> Self {
         match self.field.take() {
@@ -152,12 +153,11 @@ impl ApiError {
         self
     }
 
-    /// Its code.
     pub const fn code(&self) -> ErrorCode {
         self.code
     }
 
-    /// When to come again, in seconds; nothing where that does not help.
+    /// `Retry-After` in seconds. `None` where a retry does not help.
     pub fn retry_after_seconds(&self) -> Option<i64> {
         match &self.details {
             Some(details) => Some(details.retry_after_seconds()),
@@ -171,7 +171,6 @@ impl ApiError {
         }
     }
 
-    /// Its sentence.
     pub fn message(&self) -> &str {
         &self.message
     }

@@ -1,19 +1,18 @@
-//! The codes of failures: their statuses and their words. The only place of status codes of
-//! failures.
+//! The error codes with their statuses and messages. No other file chooses the status of an error.
 
 use axum::http::StatusCode;
 use serde::{Serialize, Serializer};
 
 macro_rules! codes {
     ($($(#[doc = $doc:literal])+ $variant:ident = $code:literal, $status:ident;)+) => {
-        /// The codes of failures, in the order of the table in docs/api.md.
+        /// The error codes, in the order of the table in docs/api.md.
         #[derive(Clone, Copy, Debug, PartialEq, Eq)]
         pub enum ErrorCode {
             $($(#[doc = $doc])+ $variant,)+
         }
 
         impl ErrorCode {
-            /// Every code, for the documents.
+            /// Every code, for the documentation.
             pub const ALL: &[Self] = &[$(Self::$variant,)+];
 
             /// The code on the wire.
@@ -21,12 +20,12 @@ macro_rules! codes {
                 match self { $(Self::$variant => $code,)+ }
             }
 
-            /// The HTTP status it comes with.
+            /// The HTTP status.
             pub const fn status(self) -> StatusCode {
                 match self { $(Self::$variant => StatusCode::$status,)+ }
             }
 
-            /// What it means, and what the caller can do.
+            /// What the code means and what the caller can do.
             pub const fn meaning(self) -> &'static str {
                 match self { $(Self::$variant => concat!($($doc,)+).trim_ascii(),)+ }
             }

@@ -1,8 +1,8 @@
-//! What exports share: how many may be open, and how each reads on.
+//! Shared limits of exports, and how they continue under load.
 //!
-//! An export is one small page after another, each read when the client has taken the one before.
-//! Between pages it holds no reader and no snapshot, and while the client takes nothing it holds one
-//! page. The memory for that page is set aside when the export begins.
+//! An export is a sequence of small pages, each read after the client has received the one before.
+//! Between pages it holds no reader and no snapshot; while the client reads nothing it holds one
+//! page. The memory for that page is reserved at the start.
 
 use std::time::Duration;
 
@@ -14,11 +14,11 @@ use crate::http::memory_budget::{ByteBudget, ByteHold};
 use crate::wire::error::ApiError;
 use crate::wire::error_code::ErrorCode;
 
-/// Memory that is set aside for an export: a page as it is read, and as it is sent.
+/// The memory of one export: a page while it is read, and while it is sent.
 const EXPORT_BYTES: usize = 512 * 1024;
-/// Exports that may be open, of which one tenant has at most a quarter and no more than it leaves.
+/// The most open exports. One tenant may have a quarter of them, and no more than it leaves free.
 const EXPORTS_MAX: usize = 32;
-/// How often an export asks for its next step, and how long it waits before it asks again.
+/// The attempts at each step of an export, and the pause between them.
 const ATTEMPTS_MAX: u32 = 30;
 const AGAIN_AFTER: Duration = Duration::from_secs(1);
 
@@ -27,10 +27,10 @@ pub fn budget() -> ByteBudget {
     ByteBudget::new(EXPORTS_MAX * EXPORT_BYTES)
 }
 
-/// Opens an export of a tenant, which is open until this is dropped.
+/// Opens an export of a tenant. It stays open until the hold is dropped.
 ///
 /// # Errors
-/// 503 when too many are open.
+/// 503 if too many are open.
 pub fn open(budget: &ByteBudget, tenant_id: TenantId) -> Result<ByteHold, ApiError> {
     let mut hold = budget.hold(Holder::tenant(tenant_id, None));
     if hold.take(EXPORT_BYTES) {
@@ -43,11 +43,10 @@ pub fn open(budget: &ByteBudget, tenant_id: TenantId) -> Result<ByteHold, ApiErr
     Err(ApiError::new(ErrorCode::Overloaded, message))
 }
 
-/// Does the next step. When too much of the tenant waits, the export waits with it: a file that
-/// breaks off is of no use.
+/// Repeats a step while the tenant's queue is full, because a file that breaks off is useless.
 ///
 /// # Errors
-/// What storage says, and [`StoreError::Overloaded`] after half a minute of it.
+/// Errors of the store, and [`StoreError::Overloaded`] after half a minute.
 pub async fn persist<T, Step>(step: impl Fn() -> Step) -> Result<T, StoreError>
 where
     Step: Future<Output = Result<T, StoreError>>,

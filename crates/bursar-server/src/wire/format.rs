@@ -1,9 +1,9 @@
-//! Figures as the wire shows them: cents, dollars, percents.
+//! Formatting of numbers on the wire: cents, dollars, percentages, averages, percentiles.
 
 pub use bursar_core::{cents_half_up as cents, usd_string as usd};
 use bursar_store::{LATENCY_BOUNDS_MS, LATENCY_BUCKETS};
 
-/// What part of a limit is used, in percent with two decimals; 0 when there is no limit.
+/// The used part of a limit in percent with two decimals. 0 without a limit.
 pub fn percent(used: i128, limit: i128) -> f64 {
     if limit <= 0 {
         return 0.0;
@@ -12,7 +12,7 @@ pub fn percent(used: i128, limit: i128) -> f64 {
     hundredths as f64 / 100.0
 }
 
-/// What part of a whole something is, from 0 to 1 with four decimals; 0 when there is nothing.
+/// A part of a whole, from 0 to 1 with four decimals. 0 if the whole is 0.
 pub fn share(part: i64, whole: i64) -> f64 {
     if whole <= 0 {
         return 0.0;
@@ -20,14 +20,15 @@ pub fn share(part: i64, whole: i64) -> f64 {
     (i128::from(part) * 10_000 / i128::from(whole)) as f64 / 10_000.0
 }
 
-/// An average with two decimals; nothing over nothing.
+/// An average with two decimals. `None` without values.
 pub fn average(sum: i128, count: i64) -> Option<f64> {
     (count > 0).then(|| (sum.saturating_mul(100) / i128::from(count)) as f64 / 100.0)
 }
 
-/// The latency that this share of the calls, in percent, did not exceed, estimated from a histogram:
-/// as if the calls of a bucket were spread evenly over it. Nothing over nothing; past the last bound
-/// the bound itself, for nobody knows how far.
+/// A percentile of the latency, estimated from a histogram. `None` without calls.
+///
+/// The calls of a bucket count as spread evenly over it. Above the last bound the result is that
+/// bound, because the histogram does not tell how far they exceed it.
 pub fn latency_percentile(buckets: &[i64; LATENCY_BUCKETS], percent: i64) -> Option<i64> {
     let calls: i128 = buckets.iter().map(|calls| i128::from(*calls)).sum();
     if calls <= 0 {

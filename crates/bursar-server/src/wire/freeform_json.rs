@@ -1,4 +1,4 @@
-//! The free objects of a request: `config` of an integration and `metadata` of a record.
+//! The free-form objects in requests: `config` of an integration and `metadata` of a record.
 
 use std::net::Ipv6Addr;
 
@@ -12,15 +12,14 @@ use crate::wire::error::ApiError;
 use crate::wire::error_code::ErrorCode;
 use crate::wire::json_object::JsonObject;
 
-/// An object without anything in it.
 const EMPTY: &str = "{}";
 
-/// A configuration that may be kept.
+/// A validated configuration.
 #[derive(Debug)]
 pub struct ConfigObject {
-    /// The object as text.
+    /// The rewritten object.
     pub text: String,
-    /// Scheme, host and port of `base_url`, if there is one.
+    /// The scheme, host and port of `base_url`, if present.
     pub origin: Option<String>,
 }
 
@@ -30,10 +29,10 @@ impl Default for ConfigObject {
     }
 }
 
-/// Checks the configuration of an integration.
+/// Validates the configuration of an integration.
 ///
 /// # Errors
-/// 422 on `config`, or on the place in it that is wrong; never with the value.
+/// 422 on `config` or on the field in it that is wrong. The value is never quoted.
 pub fn check_config(config: &RawValue) -> Result<ConfigObject, ApiError> {
     let config = check("config", config, raw_key::find_secret)?;
     if let Some(place) = config.duplicate_key() {
@@ -44,17 +43,18 @@ pub fn check_config(config: &RawValue) -> Result<ConfigObject, ApiError> {
         Some(Value::String(url)) => Some(origin(url)?),
         Some(_) => return Err(ApiError::field("config.base_url", "must be a URL")),
     };
-    // In small letters more looks like a key than in the letters that came.
+    // Lower-casing the host can make it look like a key.
     let has_key = origin.as_deref().is_some_and(raw_key::contains_key);
     refuse_secret("config", has_key.then(|| ".base_url".to_owned()))?;
     Ok(ConfigObject { text: config.into_text(), origin })
 }
 
-/// Checks the metadata of a record, and gives its text unless it is empty. A name that comes twice
-/// is no reason to lose a record: the last one is stored.
+/// Validates the metadata of a record. Returns its text unless it is empty.
+///
+/// A duplicate name is no reason to lose a record: the last value is stored.
 ///
 /// # Errors
-/// 422 on `metadata`, or on the place in it that is wrong; never with the value.
+/// 422 on `metadata` or on the field in it that is wrong. The value is never quoted.
 pub fn check_metadata(metadata: Option<&RawValue>) -> Result<Option<Box<str>>, ApiError> {
     let Some(metadata) = metadata.filter(|metadata| metadata.get() != EMPTY) else {
         return Ok(None);
@@ -63,7 +63,7 @@ pub fn check_metadata(metadata: Option<&RawValue>) -> Result<Option<Box<str>>, A
     Ok((text != EMPTY).then(|| text.into()))
 }
 
-/// Rewrites an object, and checks what is stored of it.
+/// Rewrites an object, and validates the rewritten form.
 fn check(
     field: &str,
     sent: &RawValue,
@@ -98,7 +98,7 @@ fn contains_nul(value: &Value) -> bool {
     }
 }
 
-/// Scheme, host and port of a URL, the port always said.
+/// The scheme, host and explicit port of a URL.
 fn origin(url: &str) -> Result<String, ApiError> {
     let wrong = || {
         ApiError::field("config.base_url", "must be an http or https URL without user and password")
@@ -123,7 +123,7 @@ fn origin(url: &str) -> Result<String, ApiError> {
     Ok(format!("{scheme}://{host}:{port}"))
 }
 
-/// A host in the one form in which hosts are compared. Readers of URLs take more, and differ on it.
+/// A host in canonical form. URL parsers accept more forms, and differ on them.
 fn read_host(text: &str) -> Option<String> {
     if let Some(rest) = text.strip_prefix('[') {
         let address: Ipv6Addr = rest.strip_suffix(']')?.parse().ok()?;

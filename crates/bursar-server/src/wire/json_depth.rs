@@ -1,13 +1,14 @@
-//! How deeply a JSON text is nested, found before anything reads it: readers that pass over a
-//! value do not count, and readers that count do it on the stack.
+//! Finds JSON that is nested too deeply, before it is parsed.
+//!
+//! Parsers that skip a value do not count its depth, and parsers that count it use the stack.
 
-/// The deepest nesting that is read.
+/// The deepest accepted nesting.
 pub(crate) const DEPTH_MAX: usize = 64;
 
-/// Where a text is nested more deeply than [`DEPTH_MAX`], as line and column from 1.
+/// Where a text exceeds [`DEPTH_MAX`], as line and column from 1.
 pub(crate) fn find_too_deep(text: &str) -> Option<(usize, usize)> {
     let bytes = text.as_bytes();
-    // Most texts have fewer brackets than that in all, and counting them costs next to nothing.
+    // Most texts have fewer brackets than this in all, and counting them is cheap.
     let opens = |byte: &&u8| matches!(byte, b'{' | b'[');
     if bytes.iter().filter(opens).count() <= DEPTH_MAX {
         return None;

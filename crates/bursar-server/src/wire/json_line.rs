@@ -1,28 +1,27 @@
-//! JSON on one line, whatever a reader takes for the end of a line.
+//! JSON on one line, for every reader's notion of a line end.
 //!
-//! JSON writes line feeds and carriage returns in texts as escapes, but lets the line separators
-//! of Unicode stand as they are, at which line readers of JavaScript and Python end a line.
+//! JSON escapes line feeds and carriage returns in strings, but not the line separators of Unicode,
+//! at which line readers of JavaScript and Python end a line.
 //!
-//! Control characters are always written as `\u00XX`. Short escapes end with a letter, which makes
-//! another word of the letters that follow: `\n` before `vapi-...` reads like a key that nobody sent.
+//! Control characters are always written as `\u00XX`. A short escape ends with a letter, which
+//! forms another word with the letters that follow: `\n` before `vapi-...` looks like a key.
 
 use std::io;
 
 use serde::Serialize;
 use serde_json::ser::{CharEscape, Formatter};
 
-/// Writes a value without a blank, a line break or a line separator outside of escapes.
+/// Writes a value without blanks, line breaks or line separators outside of escapes.
 ///
-/// Raw JSON inside of the value is written as it is, so it has to be on one line already.
+/// Raw JSON inside the value is copied, so it must be on one line already.
 ///
 /// # Errors
-/// What the writer says.
+/// Errors of the writer.
 pub fn write(out: impl io::Write, value: &impl Serialize) -> Result<(), serde_json::Error> {
     value.serialize(&mut serde_json::Serializer::with_formatter(out, OneLine))
 }
 
-/// Compact, with escapes for the line separators that JSON does not escape, and none that ends with
-/// the first letter of a word.
+/// A compact formatter that escapes line separators and avoids short escapes.
 struct OneLine;
 
 const fn escape_of(character: char) -> Option<&'static [u8]> {

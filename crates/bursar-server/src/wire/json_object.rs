@@ -1,8 +1,8 @@
-//! JSON objects of clients in the one form in which they are checked, stored and shown.
+//! JSON objects from clients in the form in which they are checked, stored and shown.
 //!
-//! Readers differ on which of two members with the same name counts, so a check of one reading says
-//! nothing about another. An object is therefore rewritten when it comes in: compact, on one line,
-//! each name once. What is checked is read from the rewritten text.
+//! Parsers differ on which duplicate name counts, so a check of one interpretation says nothing
+//! about another. Objects are therefore rewritten on arrival: compact, on one line, each name once.
+//! Checks read the rewritten text.
 
 use std::borrow::Cow;
 
@@ -14,16 +14,19 @@ use serde_json::value::RawValue;
 use crate::wire::json_depth::find_too_deep;
 use crate::wire::json_line;
 
-/// The largest object that is stored, in bytes of its rewritten text.
+/// The largest stored object in bytes of its rewritten text.
 const BYTES_MAX: usize = 32 * 1024;
-/// The largest text that is rewritten. Blanks and escapes can make a text longer than its rewritten
-/// form; a single record has no room for more.
+/// The largest text that is rewritten in bytes.
+///
+/// Blanks and escapes can make a text longer than its rewritten form. A single record has no room
+/// for more.
 const SENT_BYTES_MAX: usize = 256 * 1024;
 
 const UNREADABLE: &str = "must be JSON that is not nested too deeply";
 
-/// A JSON object: compact, on one line, and no name twice in any object of it. Of members with the
-/// same name the last one counts. Numbers have the digits that came.
+/// A JSON object: compact, on one line, without duplicate names.
+///
+/// Of duplicate names the last one counts. Numbers keep their digits.
 #[derive(Clone, Debug, PartialEq)]
 pub struct JsonObject {
     text: String,
@@ -32,7 +35,7 @@ pub struct JsonObject {
 }
 
 impl JsonObject {
-    /// Rewrites and reads an object.
+    /// Rewrites and parses an object.
     ///
     /// # Errors
     /// The rest of a sentence about the field.
@@ -58,30 +61,30 @@ impl JsonObject {
         Ok(Self { text, value, duplicate_key: reader.duplicate_key })
     }
 
-    /// The object as it is stored.
+    /// The rewritten text.
     pub fn text(&self) -> &str {
         &self.text
     }
 
-    /// The object as it is stored.
+    /// The rewritten text.
     pub fn into_text(self) -> String {
         self.text
     }
 
-    /// What the text says. Only here are numbers rounded that 64 bits do not hold.
+    /// The parsed value. Only here are numbers rounded that do not fit into 64 bits.
     pub const fn value(&self) -> &Value {
         &self.value
     }
 
-    /// Where a name came twice, as `.a[1].name`, if one did.
+    /// The path of a duplicate name in the original, such as `.a[1].name`.
     pub fn duplicate_key(&self) -> Option<&str> {
         self.duplicate_key.as_deref()
     }
 }
 
-/// A value as it is rewritten.
+/// A value that is being rewritten.
 enum Node<'a> {
-    /// A number, `true`, `false` or `null`, as it came.
+    /// A number, `true`, `false` or `null` in its original form.
     Scalar(&'a RawValue),
     Text(Cow<'a, str>),
     List(Vec<Node<'a>>),
@@ -99,7 +102,7 @@ impl Serialize for Node<'_> {
     }
 }
 
-/// Takes apart a text that is known to be JSON of bounded depth; what is not answers nothing.
+/// Parses a text that is known to be JSON of bounded depth. Returns `None` for anything else.
 struct Reader<'a> {
     rest: &'a str,
     duplicate_key: Option<String>,
@@ -142,7 +145,7 @@ impl<'a> Reader<'a> {
         Some(Node::List(items))
     }
 
-    /// A value inside another, which knows where it stands.
+    /// Parses a nested value; `place` is its path.
     fn inner(&mut self, place: impl FnOnce() -> String) -> Option<Node<'a>> {
         let earlier = self.duplicate_key.take();
         let node = self.node();
@@ -177,13 +180,13 @@ impl<'a> Reader<'a> {
         serde_json::from_str(scalar).ok().map(Node::Scalar)
     }
 
-    /// The next byte that is no blank.
+    /// The next byte that is not blank.
     fn peek(&mut self) -> Option<u8> {
         self.rest = self.rest.trim_start_matches([' ', '\t', '\n', '\r']);
         self.rest.bytes().next()
     }
 
-    /// Takes this byte if it is the next one.
+    /// Consumes this byte if it is next.
     fn take(&mut self, byte: u8) -> bool {
         let is_next = self.peek() == Some(byte);
         if is_next {

@@ -1,4 +1,4 @@
-//! What handlers share and what needs neither state nor storage.
+//! Types and parsers of the wire that handlers share. They need neither state nor storage.
 
 pub mod body;
 pub mod csv_cell;

@@ -1,4 +1,4 @@
-//! Parameters of paths and queries, with errors that name them.
+//! Path and query parameters, with errors that name them.
 
 use axum::extract::FromRequestParts;
 use axum::http::request::Parts;
@@ -14,13 +14,13 @@ use crate::wire::error_code::ErrorCode;
 use crate::wire::scalars::BoundedInteger;
 use crate::wire::schema::query;
 
-/// Rows that a page has when nothing is said.
+/// The default page size.
 const LIMIT_DEFAULT: u32 = 20;
-/// Rows that a page has at most.
+/// The largest page size.
 const LIMIT_MAX: u32 = 100;
-/// Parameters that a query has at most.
+/// The most parameters of a query.
 const PARAMETERS_MAX: usize = 64;
-/// Rows that may be passed over.
+/// The largest offset.
 const OFFSET_MAX: u32 = 1_000_000;
 
 /// The parameters of a path.
@@ -41,7 +41,7 @@ where
     }
 }
 
-/// The parameters of a query; asking for one takes it out, and [`Query::done`] refuses the rest.
+/// The parameters of a query. Reading one removes it, and [`Query::done`] refuses the rest.
 #[derive(Debug)]
 pub struct Query(Vec<(String, String)>);
 
@@ -56,7 +56,7 @@ impl<S: Send + Sync> FromRequestParts<S> for Query {
             return Err(ApiError::new(ErrorCode::BadRequest, "The query has too many parameters."));
         }
         for (at, (name, value)) in pairs.iter().enumerate() {
-            // No stored text has it, and PostgreSQL refuses a statement with such a value.
+            // No stored text contains NUL, and PostgreSQL refuses a statement with it.
             if name.contains('\0') || value.contains('\0') {
                 return Err(ApiError::field(name.clone(), "must not contain the character NUL"));
             }
@@ -69,16 +69,16 @@ impl<S: Send + Sync> FromRequestParts<S> for Query {
 }
 
 impl Query {
-    /// Takes a text; an empty one counts as absent.
+    /// Reads a text. An empty one counts as absent.
     pub fn text(&mut self, name: &str) -> Option<String> {
         let at = self.0.iter().position(|(found, _)| found == name)?;
         Some(self.0.swap_remove(at).1).filter(|text| !text.is_empty())
     }
 
-    /// Takes a value that `read` makes of the text.
+    /// Reads a value with the parser `read`.
     ///
     /// # Errors
-    /// 422 on the parameter, with the rest of a sentence that `read` answers.
+    /// 422 on the parameter, with the rest of a sentence from `read`.
     pub fn read<T>(
         &mut self,
         name: &str,
@@ -88,7 +88,7 @@ impl Query {
         read(&text).map(Some).map_err(|problem| ApiError::field(name, problem))
     }
 
-    /// Takes an integer between bounds.
+    /// Reads an integer within bounds.
     ///
     /// # Errors
     /// 422 on the parameter.
@@ -107,7 +107,7 @@ impl Query {
         }
     }
 
-    /// Takes `true` or `false`.
+    /// Reads `true` or `false`.
     ///
     /// # Errors
     /// 422 on the parameter.
@@ -120,10 +120,10 @@ impl Query {
         Ok(self.read(name, read)?.unwrap_or(false))
     }
 
-    /// Takes an integration, one that this server could know.
+    /// Reads the id of an integration.
     ///
     /// # Errors
-    /// 422 when it is no id, 404 when it cannot be one of this server's.
+    /// 422 if it is not an id, 404 if it cannot be one of this server's.
     pub fn integration(&mut self) -> Result<Option<IntegrationId>, ApiError> {
         let Some(text) = self.text("integration_id") else { return Ok(None) };
         match IntegrationId::parse(&text) {
@@ -133,7 +133,7 @@ impl Query {
         }
     }
 
-    /// Takes `offset` and `limit` of an ordinary list.
+    /// Reads `offset` and `limit`.
     ///
     /// # Errors
     /// 422 on the parameter.
@@ -143,10 +143,10 @@ impl Query {
         Ok(Page { offset, limit })
     }
 
-    /// Refuses parameters that nobody took: a typing error must not go unseen.
+    /// Refuses unknown parameters, so that a typing error does not go unnoticed.
     ///
     /// # Errors
-    /// 422 on the first of them.
+    /// 422 on the first one.
     pub fn done(self) -> Result<(), ApiError> {
         match self.0.into_iter().next() {
             None => Ok(()),
@@ -158,7 +158,7 @@ impl Query {
     }
 }
 
-/// `offset` and `limit` as [`Query::page`] takes them, for the documents.
+/// `offset` and `limit` as [`Query::page`] reads them, for the OpenAPI document.
 #[derive(Debug)]
 pub struct PageParams;
 
@@ -171,7 +171,7 @@ impl IntoParams for PageParams {
     }
 }
 
-/// What a list by offset says about itself.
+/// The paging of a list by offset.
 pub fn list_meta(page: Page, rows: usize, total: i64) -> ListMeta {
     let shown = i64::from(page.offset) + rows as i64;
     ListMeta {
@@ -188,7 +188,7 @@ macro_rules! path_id {
         $(#[$doc])*
         ///
         /// # Errors
-        /// 404 for whatever is not the id of such a thing: a foreign id answers like no id.
+        /// 404 if the text is not such an id: a foreign id gets the same answer.
         pub fn $name(text: &str) -> Result<$type, ApiError> {
             <$type>::parse(text).map_err(|_| ApiError::of(ErrorCode::$code))
         }
@@ -196,11 +196,11 @@ macro_rules! path_id {
 }
 
 path_id! {
-    /// The tenant of a path.
+    /// The tenant in a path.
     tenant_id, TenantId, TenantNotFound
 }
 path_id! {
-    /// The integration of a path.
+    /// The integration in a path.
     integration_id, IntegrationId, IntegrationNotFound
 }
 path_id! {

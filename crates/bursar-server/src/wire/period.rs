@@ -1,4 +1,4 @@
-//! The days and instants that a question is about.
+//! The period of a request, in days or instants.
 
 use bursar_core::{Day, Timestamp};
 use utoipa::openapi::path::Parameter;
@@ -9,14 +9,15 @@ use crate::wire::scalars::{Date, Id, InstantOrDate};
 use crate::wire::schema::query;
 use crate::wire::timestamps;
 
-/// Days that a question covers when it does not say.
+/// The default number of days.
 const DAYS_DEFAULT: i32 = 30;
 
-/// Reads `start_date` and `end_date`, both inclusive; the last 30 days up to today, or as many as may be asked
-/// for, when nothing is said.
+/// Reads `start_date` and `end_date`, both inclusive.
+///
+/// The default is the last 30 days up to today, or `days_max` if that is less.
 ///
 /// # Errors
-/// 422 on the parameter that is wrong, or when there are more than `days_max` days.
+/// 422 on the wrong parameter, or for more than `days_max` days.
 pub fn read_days(today: Day, query: &mut Query, days_max: i32) -> Result<(Day, Day), ApiError> {
     let first = query.read("start_date", timestamps::parse_day)?;
     let last = query.read("end_date", timestamps::parse_day)?;
@@ -33,8 +34,9 @@ pub fn read_days(today: Day, query: &mut Query, days_max: i32) -> Result<(Day, D
     Ok((first, last))
 }
 
-/// Reads `start` and `end`: instants, or days, of which `start` means the beginning and `end` the
-/// end. What is read as the end is not part of the range.
+/// Reads `start` and `end`: instants, or days.
+///
+/// A day as `start` means its beginning, as `end` its end. The end is exclusive.
 ///
 /// # Errors
 /// 422 on the parameter.
@@ -47,8 +49,9 @@ pub fn read_instants(
     Ok((query.read("start", timestamps::parse_start)?, query.read("end", end)?))
 }
 
-/// The integration and the days of a question as [`read_days`] takes them, for the documents; `last`
-/// says what `end_date` may be.
+/// The integration and days that [`read_days`] reads, for the OpenAPI document.
+///
+/// `last` describes `end_date`.
 pub fn day_params(last: &str) -> Vec<Parameter> {
     vec![
         query::<Id>("integration_id", "Only this integration."),
@@ -57,7 +60,7 @@ pub fn day_params(last: &str) -> Vec<Parameter> {
     ]
 }
 
-/// The instants of a question as [`read_instants`] takes them, for the documents.
+/// The instants that [`read_instants`] reads, for the OpenAPI document.
 pub fn instant_params() -> [Parameter; 2] {
     [
         query::<InstantOrDate>("start", "From here on: an instant, or the first of a day."),

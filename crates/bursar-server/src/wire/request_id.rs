@@ -1,5 +1,4 @@
-//! The id of every request: taken over from the client or made here, and known to the task that
-//! answers.
+//! The id of a request: accepted from the client or created, and known to the request's task.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -10,37 +9,37 @@ use crate::credentials::raw_key;
 
 /// The header of the request id.
 pub const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
-/// The longest request id that is taken over.
+/// The longest accepted request id.
 const REQUEST_ID_CHARS_MAX: usize = 128;
 
 tokio::task_local! {
     static CURRENT: HeaderValue;
 }
 
-/// The id of the request that this task answers.
+/// The id of the request that this task handles.
 pub fn current() -> Option<HeaderValue> {
     CURRENT.try_with(HeaderValue::clone).ok()
 }
 
-/// The same as a text, which is empty outside of requests.
+/// The id as text; empty outside of requests.
 pub fn current_text() -> String {
     CURRENT.try_with(|id| id.to_str().unwrap_or_default().to_owned()).unwrap_or_default()
 }
 
-/// Takes a sane request id over, or makes one.
+/// Accepts a valid request id, or creates one.
 pub fn identify(headers: &HeaderMap) -> HeaderValue {
     let given = headers.get(&REQUEST_ID).filter(|value| is_sane(value));
     given.cloned().unwrap_or_else(make_request_id)
 }
 
-/// Answers a request of this id, and returns it with the answer.
+/// Runs a future as part of a request, and adds the id to its response.
 pub async fn within(id: HeaderValue, answer: impl Future<Output = Response>) -> Response {
     let mut response = CURRENT.scope(id.clone(), answer).await;
     response.headers_mut().insert(REQUEST_ID, id);
     response
 }
 
-/// Does a part of a request's work on a thread of its own.
+/// Runs work of a request on another thread.
 pub fn sync_within<T>(id: Option<HeaderValue>, work: impl FnOnce() -> T) -> T {
     match id {
         Some(id) => CURRENT.sync_scope(id, work),
@@ -48,7 +47,7 @@ pub fn sync_within<T>(id: Option<HeaderValue>, work: impl FnOnce() -> T) -> T {
     }
 }
 
-/// Whether an id can stand in answers, logs and the audit log.
+/// Whether an id is safe in responses, logs and the audit log.
 fn is_sane(id: &HeaderValue) -> bool {
     let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.:".contains(&byte);
     let Ok(id) = id.to_str() else { return false };

@@ -1,4 +1,4 @@
-//! The kinds of values on the wire that a Rust type alone does not tell: ids, instants, money.
+//! Scalar types on the wire that a Rust type alone does not describe: ids, times, money.
 
 use std::borrow::Cow;
 
@@ -6,10 +6,10 @@ use utoipa::openapi::schema::{AnyOfBuilder, KnownFormat, ObjectBuilder, SchemaFo
 use utoipa::openapi::{RefOr, Schema};
 use utoipa::{PartialSchema, ToSchema};
 
-/// The largest cost that a record or an estimate may name, in cents: a million dollars.
+/// The largest cost of a record or an estimate, in cents: a million dollars.
 const CENTS_MAX: f64 = 100_000_000.0;
 
-/// The largest threshold that an override sets.
+/// The largest threshold of an override.
 pub(crate) const ALLOWED_VALUE_MAX: u32 = 1_000_000_000;
 /// The longest reason of an override.
 pub(crate) const REASON_CHARS_MAX: usize = 500;
@@ -38,7 +38,7 @@ macro_rules! scalars {
 }
 
 scalars! {
-    /// An id that this server made.
+    /// An id that this server created.
     Id = custom("uuid").examples(["00660b79-1e72-8c3a-87e1-65583f7b7206"]);
     /// An instant in UTC, to the microsecond.
     Instant = text(KnownFormat::DateTime).examples(["2026-11-20T13:00:39.123456Z"]);
@@ -46,7 +46,7 @@ scalars! {
     Date = text(KnownFormat::Date).examples(["2026-11-20"]);
     /// A month of the UTC calendar.
     Month = pattern("^(19[7-9][0-9]|[2-9][0-9]{3})-(0[1-9]|1[0-2])$").examples(["2026-10"]);
-    /// An instant that lies in the future.
+    /// An instant in the future.
     Later = text(KnownFormat::DateTime).examples(["2100-01-01T00:00:00Z"]);
     /// An instant with a zone, or a day of the UTC calendar.
     InstantOrDate =
@@ -74,7 +74,7 @@ scalars! {
     ShortLabel = pattern(NO_NUL).min_length(Some(1)).max_length(Some(50)).examples(["openai"]);
     /// A text that is not empty and has no NUL.
     Message = pattern(NO_NUL).min_length(Some(1));
-    /// A number of tokens, at most a thousand million.
+    /// A number of tokens, at most one billion.
     Tokens = ObjectBuilder::new()
         .schema_type(Type::Integer)
         .format(Some(SchemaFormat::KnownFormat(KnownFormat::Int64)))
@@ -96,9 +96,9 @@ scalars! {
         .format(Some(SchemaFormat::KnownFormat(KnownFormat::Int64)))
         .minimum(Some(0))
         .maximum(Some(i64::MAX));
-    /// A hash: 64 hexadecimal digits.
+    /// A hash as 64 hexadecimal digits.
     Digest = pattern("^[0-9a-f]{64}$");
-    /// What is known of a call beside its figures: an object of at most 32 KiB, without secrets.
+    /// Other facts about a call: an object of at most 32 KiB, without secrets.
     FreeObject = ObjectBuilder::new();
 }
 
@@ -108,7 +108,7 @@ const REFERENCE: &str = concat!(
     r"|env://[A-Za-z0-9_]+",
     r"|file:///[^\x00-\x1f\x7f-\x9f]+)$",
 );
-/// Something else than blanks, and no control character.
+/// At least one character that is not blank, and no control character.
 const PLAIN: &str = r"^[^\x00-\x1f\x7f-\x9f]*[^\s\x00-\x1f\x7f-\x9f][^\x00-\x1f\x7f-\x9f]*$";
 /// No NUL.
 const NO_NUL: &str = r"^[^\x00]*$";
@@ -126,9 +126,9 @@ fn pattern(pattern: &str) -> ObjectBuilder {
     ObjectBuilder::new().schema_type(Type::String).pattern(Some(pattern))
 }
 
-/// A parameter that is an integer between bounds, with what it is when nothing is said.
+/// An integer parameter with bounds and a default.
 ///
-/// The bounds are those that the code enforces, so that the documents cannot name others.
+/// The code enforces the same constants, so the document cannot differ.
 #[derive(Debug)]
 pub struct BoundedInteger<const LOW: u32, const HIGH: u32, const DEFAULT: u32>;
 

@@ -1,4 +1,4 @@
-//! What the documents of several handlers need beside the types of the wire.
+//! Parts of the OpenAPI document that several handlers share.
 
 use std::borrow::Cow;
 
@@ -7,10 +7,10 @@ use utoipa::openapi::schema::{AnyOfBuilder, ObjectBuilder, SchemaType};
 use utoipa::openapi::{Ref, RefOr, Required, Schema};
 use utoipa::{PartialSchema, ToSchema};
 
-/// An integration in examples.
+/// The integration in examples.
 pub const EXAMPLE_ID: &str = "00064cf9-f9f4-8fc4-a2a7-2d1d4b3a5c6e";
 
-/// A parameter of a query that may be absent.
+/// An optional query parameter.
 pub fn query<T: PartialSchema>(name: &str, description: &str) -> Parameter {
     ParameterBuilder::new()
         .name(name)
@@ -21,7 +21,7 @@ pub fn query<T: PartialSchema>(name: &str, description: &str) -> Parameter {
         .build()
 }
 
-/// One of the records of a batch: a good one, or anything, which fails alone.
+/// One record of a batch. Anything else fails alone.
 #[derive(Debug)]
 pub struct BatchRecord;
 

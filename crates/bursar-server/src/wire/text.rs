@@ -1,10 +1,10 @@
-//! Texts of the control plane, checked once at the edge.
+//! Validation of texts of the control plane.
 
 use crate::credentials::raw_key;
 use crate::wire::error::ApiError;
 use crate::wire::error_code::ErrorCode;
 
-/// Checks a name: 1 to 255 characters, no control character, not a key by mistake.
+/// Checks a name: 1 to 255 characters, no control characters, not a key.
 ///
 /// # Errors
 /// 422 on the field.
@@ -30,7 +30,7 @@ pub fn check_text(field: &str, text: &str, chars_max: usize) -> Result<(), ApiEr
     refuse_key(field, text)
 }
 
-/// Refuses a text that looks like a key: it would be kept and shown.
+/// Refuses a text that looks like a key, because it would be stored and shown.
 ///
 /// # Errors
 /// 422 on the field.

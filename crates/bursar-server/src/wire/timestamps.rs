@@ -1,7 +1,6 @@
-//! Instants and days as text: written as RFC 3339 in UTC, read as ISO 8601.
+//! Times as text: written as RFC 3339 in UTC, read as ISO 8601.
 //!
-//! Every time that comes from outside is read here: fields and parameters of requests, arguments of
-//! commands, and files that are imported.
+//! Every time from outside is parsed here: in requests, command-line arguments and imported files.
 
 use std::borrow::Cow;
 use std::fmt::Write;
@@ -13,7 +12,7 @@ use jiff::fmt::temporal::Pieces;
 use jiff::tz::Offset;
 
 const EPOCH: DateTime = DateTime::constant(1970, 1, 1, 0, 0, 0, 0);
-/// The farthest that RFC 3339 lets local time be from UTC: 23:59.
+/// The largest offset from UTC in RFC 3339: 23:59.
 const OFFSET_SECONDS_MAX: i32 = (23 * 60 + 59) * 60;
 /// The digits of a fraction of a second that jiff reads.
 const FRACTION_DIGITS_MAX: usize = 9;
@@ -21,14 +20,14 @@ const OFFSET_OUT_OF_RANGE: &str = "must have an offset from UTC between -23:59 a
 const ONLY_ZONE_NAME: &str = "must have an offset from UTC beside the name of its zone";
 const OUT_OF_RANGE: &str = "must lie between the years 1970 and 9999";
 
-/// The system's clock.
+/// The time of the system clock.
 pub fn system_now() -> Timestamp {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     let micros = i64::try_from(since.as_micros()).unwrap_or(i64::MAX);
     Timestamp::from_micros(micros).unwrap_or(Timestamp::MAX)
 }
 
-/// `2026-11-20T13:00:39.123456Z`, without a fraction when there is none.
+/// `2026-11-20T13:00:39.123456Z`; without a fraction if it is zero.
 pub fn text(at: Timestamp) -> String {
     let mut text = String::with_capacity(27);
     // Writing to a String cannot fail.
@@ -36,8 +35,9 @@ pub fn text(at: Timestamp) -> String {
     text
 }
 
-/// Reads an instant: RFC 3339, and the other spellings of ISO 8601 that say the same. What is finer
-/// than a microsecond is cut, and a leap second is the second before it.
+/// Parses RFC 3339 and equivalent spellings of ISO 8601.
+///
+/// Digits beyond microseconds are cut, and a leap second becomes the second before it.
 ///
 /// # Errors
 /// The rest of a sentence about the field.
@@ -49,7 +49,7 @@ pub fn parse(text: &str) -> Result<Timestamp, &'static str> {
     from_nanos(local.as_nanos() - i128::from(offset.seconds()) * 1_000_000_000)
 }
 
-/// An instant of the calendar's library, cut to the microsecond.
+/// Converts from jiff, cut to the microsecond.
 ///
 /// # Errors
 /// The rest of a sentence about the field.
@@ -57,29 +57,28 @@ pub fn from_jiff(at: jiff::Timestamp) -> Result<Timestamp, &'static str> {
     from_nanos(at.as_nanosecond())
 }
 
-/// The instant so many nanoseconds after 1970 began in UTC. jiff's own ends a day before the year
-/// 9999 does.
+/// Converts nanoseconds since 1970 in UTC. jiff's own type ends a day before the year 9999 does.
 fn from_nanos(nanos: i128) -> Result<Timestamp, &'static str> {
     let micros = i64::try_from(nanos.div_euclid(1_000)).ok();
     micros.and_then(Timestamp::from_micros).ok_or(OUT_OF_RANGE)
 }
 
-/// A date and what else was written of a time.
+/// A date and the other parts of a written time.
 #[derive(Clone, Copy, Debug)]
 pub struct Written {
-    /// The day where it was written.
+    /// The local date.
     pub date: jiff::civil::Date,
-    /// The time of that day.
+    /// The local time of day.
     pub time: Option<Time>,
-    /// How far that is from UTC.
+    /// The offset from UTC.
     pub offset: Option<Offset>,
 }
 
 impl Written {
-    /// Reads a date, alone or with a time, alone or with an offset from UTC.
+    /// Parses a date, optionally with a time and an offset.
     ///
     /// # Errors
-    /// The rest of a sentence about the field: `wrong` when it is none of these.
+    /// The rest of a sentence about the field; `wrong` if the text has another form.
     pub fn read(text: &str, wrong: &'static str) -> Result<Self, &'static str> {
         let text = cut_fraction(text);
         let pieces = Pieces::parse(text.as_ref()).map_err(|_| wrong)?;
@@ -87,7 +86,7 @@ impl Written {
         if offset.is_some_and(|offset| offset.seconds().abs() > OFFSET_SECONDS_MAX) {
             return Err(OFFSET_OUT_OF_RANGE);
         }
-        // A name alone does not say which instant it is: the rules of zones change.
+        // The name of a zone is not enough, because the rules of zones change.
         if offset.is_none() && pieces.time_zone_annotation().is_some() {
             return Err(ONLY_ZONE_NAME);
         }
@@ -95,7 +94,7 @@ impl Written {
     }
 }
 
-/// Cuts a fraction of a second to the digits that can be read.
+/// Cuts a fraction of a second to the supported digits.
 fn cut_fraction(text: &str) -> Cow<'_, str> {
     let Some((before, fraction)) =
         text.find(['.', ',']).and_then(|at| text.split_at_checked(at + 1))
@@ -111,7 +110,7 @@ fn cut_fraction(text: &str) -> Cow<'_, str> {
     format!("{before}{kept}{rest}").into()
 }
 
-/// Reads a day: `2026-11-20`.
+/// Parses a day: `2026-11-20`.
 ///
 /// # Errors
 /// The rest of a sentence about the field.
@@ -127,7 +126,7 @@ pub fn parse_day(text: &str) -> Result<Day, &'static str> {
     Day::from_civil(i32::from(year), month as u8, day as u8).ok_or(WRONG)
 }
 
-/// Reads an instant, or a day, which means its beginning.
+/// Parses an instant, or a day, which means its beginning.
 ///
 /// # Errors
 /// The rest of a sentence about the field.
@@ -135,7 +134,7 @@ pub fn parse_start(text: &str) -> Result<Timestamp, &'static str> {
     parse_day(text).map(Day::start).or_else(|_| parse(text))
 }
 
-/// Reads a month: `2026-10`.
+/// Parses a month: `2026-10`.
 ///
 /// # Errors
 /// The rest of a sentence about the field.
@@ -193,7 +192,7 @@ mod tests {
             ("2026-11-20T13:00:39+23:59", "2026-11-19T13:01:39Z"),
             ("2026-11-20T13:00:39-23:59", "2026-11-21T12:59:39Z"),
             ("2026-11-20T13:00:39-2359", "2026-11-21T12:59:39Z"),
-            // The names of zones are only for people.
+            // Zone names are informational.
             ("2026-11-20T13:00:39Z[UTC]", "2026-11-20T13:00:39Z"),
             ("2026-11-20T13:00:39+01:00[Europe/Berlin]", "2026-11-20T12:00:39Z"),
             ("2026-11-20T13:00:39+09:00[Europe/Berlin]", "2026-11-20T04:00:39Z"),
@@ -256,7 +255,7 @@ mod tests {
             ("2026-02-29T13:00:00Z", WRONG),
             ("2026-13-01T13:00:00Z", WRONG),
             ("26-11-20T13:00:00Z", WRONG),
-            // Dates by the week or by the day of the year.
+            // Week dates and ordinal dates.
             ("2026-W47-5T13:00:00Z", WRONG),
             ("2026-324T13:00:00Z", WRONG),
             ("1969-12-31T23:59:59.9Z", OUT_OF_RANGE),

@@ -79,7 +79,7 @@ impl NearLimitRatios {
         Ok([table::BUDGET_USED.ratios()?, table::TOKENS_USED.ratios()?])
     }
 
-        // It succeeded at the start, so it cannot fail here.
+    // It succeeded at the start, so it cannot fail here.
     fn show(&self, accounts: &[NearLimit]) {
         let Ok([budgets, tokens]) = Self::families() else { return };
         for account in accounts {
