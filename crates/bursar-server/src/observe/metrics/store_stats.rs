@@ -79,8 +79,8 @@ impl NearLimitRatios {
         Ok([table::BUDGET_USED.ratios()?, table::TOKENS_USED.ratios()?])
     }
 
-    // It succeeded at the start, so it cannot fail here.
     fn show(&self, accounts: &[NearLimit]) {
+        // It succeeded at the start, so it cannot fail here.
         let Ok([budgets, tokens]) = Self::families() else { return };
         for account in accounts {
             let (tenant, integration) =
