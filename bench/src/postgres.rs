@@ -86,10 +86,11 @@ fn start() -> Database {
 
 fn open(deployment: &Deployment) -> Result<Vec<Box<dyn WriterConnection>>, Failure> {
     let config = deployment.config()?;
-    let Kept::Postgres(database) = &config.database else {
+    let database = config.database();
+    let Kept::Postgres(database) = &database else {
         return Err("the deployment is not that of a node".into());
     };
-    let secret_key = config.secret_key.as_ref().ok_or("a node without a secret key")?;
+    let secret_key = config.secrets.secret_key.as_ref().ok_or("a node without a secret key")?;
     let secret_key = SecretKey::derive(secret_key)?;
     let options = PostgresOptions {
         writers: WRITERS,

@@ -69,7 +69,7 @@ pub(crate) fn serve(folder: PathBuf) -> Result<(), Failure> {
         let guarded = Router::new().route("/bench/null", post(null));
         let router = router_with(unguarded, guarded, INGEST, app.clone());
         let entrance = Listener { socket: listener, router, kind: ListenerKind::Public };
-        serve_connections(vec![entrance], config.limits, None, end).await;
+        serve_connections(vec![entrance], config.server.limits(), None, end).await;
         app.ledger.close().await;
         Ok(())
     })

@@ -25,7 +25,8 @@ const FILL_DAYS: i64 = 30;
 pub(crate) fn open(deployment: &Deployment) -> Result<Box<dyn WriterConnection>, Failure> {
     let key = SecretKey::derive(&secret(&deployment.folder, SECRET_KEY)?)?;
     let config = deployment.config()?;
-    let path = config.database.file().ok_or("the deployment is not that of an embedded store")?;
+    let database = config.database();
+    let path = database.file().ok_or("the deployment is not that of an embedded store")?;
     let clock = Clocks::system();
     let (_, writer) = SqliteStore::open(path, clock, key.fingerprint(), key.audit_key())?;
     Ok(writer)

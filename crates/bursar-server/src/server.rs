@@ -19,15 +19,21 @@ use crate::auth::failed_logins::FailedLogins;
 use crate::auth::key_cache::KeyCache;
 use crate::auth::oidc::Issuers;
 use crate::auth::onboarding::Onboarding;
-use crate::auth::secret::{Secret, SecretKey};
+use crate::auth::secret::{Secret, SecretKey, is_strong};
 use crate::cli::dev;
 use crate::config::data_dir;
 use crate::config::data_dir::{ADDRESS, OPERATOR_TOKEN, SECRET_KEY};
 use crate::config::database::{Database, PasswordError, PostgresDatabase};
-use crate::config::settings::{Config, is_strong};
+use crate::config::sections::listener::ListenerSettings;
+use crate::config::sections::memory::MemorySettings;
+use crate::config::sections::oidc::OidcSettings;
+use crate::config::sections::secrets::SecretSettings;
+use crate::config::sections::storage::StorageSettings;
+use crate::config::settings::Config;
+use crate::config::values::BearerToken;
 use crate::credentials::raw_key;
 use crate::http::answer_memory::LargeAnswers;
-use crate::http::memory_budget::{AnswerBudgets, ByteBudget};
+use crate::http::memory_budget::{AnswerBudgets, BodyLimits, ByteBudget};
 use crate::http::outbound;
 use crate::http::outbound::Outbound;
 use crate::http::request_extensions::ListenerKind;
@@ -147,11 +153,12 @@ pub fn open_with(
     clocks: Option<Clocks>,
     monotonic_clock: MonotonicClock,
 ) -> Result<App, StartError> {
-    let opened = match &config.database {
+    let opened = match &config.database() {
         Database::File(path) => open_file(config, path, clocks)?,
         Database::Postgres(database) => {
-            let token = config.operator_token.as_ref().ok_or(StartError::NoOperatorToken)?;
-            open_postgres(config, database, copy_of(token), clocks)?
+            let token =
+                config.secrets.operator_token.as_ref().ok_or(StartError::NoOperatorToken)?;
+            open_postgres(config, database, token.secret().clone(), clocks)?
         }
     };
     assemble(config, opened, monotonic_clock)
@@ -162,15 +169,14 @@ pub fn open_with(
 /// # Errors
 /// [`StartError`].
 pub fn open_for_command(config: &Config, clocks: Option<Clocks>) -> Result<App, StartError> {
-    let opened = match &config.database {
+    let opened = match &config.database() {
         Database::File(path) => open_file(config, path, clocks)?,
         Database::Postgres(database) => {
             // The token proves nothing here: the command already has the database and the secret
             // key, and no one else can reach this process.
-            let token = config
-                .operator_token
-                .as_ref()
-                .map_or_else(data_dir::new_operator_token, |token| Ok(copy_of(token)));
+            let configured = config.secrets.operator_token.as_ref();
+            let token = configured
+                .map_or_else(data_dir::new_operator_token, |token| Ok(token.secret().clone()));
             let token = token.map_err(|error| StartError::System(io::Error::other(error)))?;
             let few = database.with_connections(COMMAND_WRITERS, COMMAND_READERS);
             open_postgres(config, &few, token, clocks)?
@@ -181,22 +187,25 @@ pub fn open_for_command(config: &Config, clocks: Option<Clocks>) -> Result<App, 
 
 /// Opens a SQLite file. The first start creates the secrets.
 fn open_file(config: &Config, path: &Path, clocks: Option<Clocks>) -> Result<Opened, StartError> {
-    data_dir::create(&config.data_dir)?;
-    let configured = |secret: &Option<Secret>, file: &str| match secret {
-        Some(secret) => Ok(copy_of(secret)),
-        None => data_dir::secret(&config.data_dir, file),
+    let StorageSettings { data_dir: folder, .. } = &config.storage;
+    let SecretSettings { operator_token, secret_key } = &config.secrets;
+    data_dir::create(folder)?;
+    let configured = |secret: Option<&Secret>, file: &str| match secret {
+        Some(secret) => Ok(secret.clone()),
+        None => data_dir::secret(folder, file),
     };
-    refuse_lost_secret(config, path)?;
-    let secret_key = SecretKey::derive(&configured(&config.secret_key, SECRET_KEY)?)
+    refuse_lost_secret(folder, secret_key.as_ref(), path)?;
+    let secret_key = SecretKey::derive(&configured(secret_key.as_ref(), SECRET_KEY)?)
         .map_err(StartError::SecretKey)?;
-    let operator_token = configured(&config.operator_token, OPERATOR_TOKEN)?;
+    let operator_token = operator_token.as_ref().map(BearerToken::secret);
+    let operator_token = configured(operator_token, OPERATOR_TOKEN)?;
     if !is_strong(&operator_token) {
-        return Err(StartError::OperatorToken(config.data_dir.join(OPERATOR_TOKEN)));
+        return Err(StartError::OperatorToken(folder.join(OPERATOR_TOKEN)));
     }
     let clocks = clocks.unwrap_or_else(Clocks::system);
     let (store, writer) =
         SqliteStore::open(path, clocks, secret_key.fingerprint(), secret_key.audit_key())?;
-    store.limit_reads(config.read_time_max);
+    store.limit_reads(config.server.read_seconds.seconds());
     let secrets = Secrets { secret_key, operator_token };
     Ok(Opened { secrets, store, writers: vec![writer], database_probe: None })
 }
@@ -210,7 +219,7 @@ fn open_postgres(
     operator_token: Secret,
     clock: Option<Clocks>,
 ) -> Result<Opened, StartError> {
-    let secret_key = config.secret_key.as_ref().ok_or(StartError::NoSecretKey)?;
+    let secret_key = config.secrets.secret_key.as_ref().ok_or(StartError::NoSecretKey)?;
     let secret_key = SecretKey::derive(secret_key).map_err(StartError::SecretKey)?;
     let options = PostgresOptions {
         writers: database.writers,
@@ -220,7 +229,7 @@ fn open_postgres(
         clock,
     };
     let (store, writers) = PostgresStore::open(database.url()?.expose(), &options)?;
-    store.limit_reads(config.read_time_max);
+    store.limit_reads(config.server.read_seconds.seconds());
     let secrets = Secrets { secret_key, operator_token };
     Ok(Opened { secrets, store, writers, database_probe: Some(DatabaseProbe::default()) })
 }
@@ -248,17 +257,18 @@ fn assemble(
     let Secrets { secret_key, operator_token } = secrets;
     let metrics = Arc::new(Metrics::new()?);
     let observer = Arc::clone(&metrics) as Arc<dyn Observer>;
-    let ledger = Ledger::start(writers, observer, config.caps).map_err(StartError::System)?;
+    let ledger =
+        Ledger::start(writers, observer, config.caps.caps()).map_err(StartError::System)?;
     let (secret_key, operator_token) = (Arc::new(secret_key), Arc::new(operator_token));
     let (key_cache, key_uses) = (Arc::<KeyCache>::default(), Arc::<KeyUses>::default());
     let failed_logins = Arc::<FailedLogins>::default();
-    let issuers = Arc::new(issuers(config)?);
+    let issuers = Arc::new(issuers(&config.oidc)?);
     let onboarding = Arc::new(Onboarding::new(ledger.clone(), Arc::clone(&key_cache)));
     let authenticator = Authenticator {
         store: Arc::clone(&store),
         secret_key: Arc::clone(&secret_key),
         operator_token: Arc::clone(&operator_token),
-        metrics_token: config.metrics_token.as_ref().map(copy_of),
+        metrics_token: config.metrics.metrics_token.as_ref().map(|token| token.secret().clone()),
         issuers: Arc::clone(&issuers),
         key_cache: Arc::clone(&key_cache),
         key_uses: Arc::clone(&key_uses),
@@ -268,12 +278,12 @@ fn assemble(
         metrics: Arc::clone(&metrics),
     };
     let protection = Protector::new(
-        (config.protection, API.table().protected_routes()),
+        (config.protection.thresholds(), API.table().protected_routes()),
         Arc::clone(&store),
         monotonic_clock.clone(),
         Arc::clone(&metrics),
     );
-    let answers = large_answers(config, Arc::clone(&store));
+    let answers = large_answers(&config.memory, Arc::clone(&store));
     let bodies = Arc::new(body_reader(config, ledger.clone()));
     Ok(App::new(Parts {
         store,
@@ -283,8 +293,8 @@ fn assemble(
         operator_token,
         authenticator: Arc::new(authenticator),
         metrics,
-        allowed_prefixes: config.allowed_prefixes.clone(),
-        tenant_caps: config.tenant_caps,
+        allowed_prefixes: config.credentials.allowed_prefixes(),
+        tenant_caps: config.tenant.caps(),
         key_cache,
         failed_logins,
         issuers,
@@ -304,15 +314,18 @@ fn assemble(
 fn body_reader(config: &Config, ledger: Ledger) -> BodyReader {
     let has_room = move |tenant_id, bytes| ledger.has_room(tenant_id, bytes, BATCH_RECORDS_MAX);
     BodyReader {
-        limits: config.body_limits.clone(),
+        limits: BodyLimits {
+            deadline: config.server.body_seconds.seconds(),
+            budget: ByteBudget::new(config.memory.body_bytes_max_total.to_usize()),
+        },
         pool: WorkPool::default(),
         has_room: Box::new(has_room),
     }
 }
 
-fn large_answers(config: &Config, store: Arc<dyn Store>) -> LargeAnswers {
+fn large_answers(memory: &MemorySettings, store: Arc<dyn Store>) -> LargeAnswers {
     let budgets = AnswerBudgets {
-        tenants: config.answer_budget.clone(),
+        tenants: ByteBudget::new(memory.answer_bytes_max_total.to_usize()),
         operator: ByteBudget::undivided(OPERATOR_ANSWER_BYTES_MAX),
         anonymous: ByteBudget::undivided(ANONYMOUS_ANSWER_BYTES_MAX),
     };
@@ -320,27 +333,27 @@ fn large_answers(config: &Config, store: Arc<dyn Store>) -> LargeAnswers {
 }
 
 /// The configured issuers. The machine's certificate authorities are loaded only if needed.
-fn issuers(config: &Config) -> Result<Issuers, StartError> {
-    if config.issuers.is_empty() {
+fn issuers(oidc: &OidcSettings) -> Result<Issuers, StartError> {
+    if oidc.issuers.is_empty() {
         return Ok(Issuers::default());
     }
     let outbound = Outbound::new(outbound::native_roots(), outbound::DEADLINE)?;
-    Ok(Issuers::new(config.issuers.clone(), outbound))
-}
-
-fn copy_of(secret: &Secret) -> Secret {
-    Secret::new(secret.expose().to_owned())
+    Ok(Issuers::new(oidc.issuers.clone(), oidc.token_seconds_max.to_u32(), outbound))
 }
 
 /// Refuses to create a secret key for an existing database.
 ///
 /// The first start creates the key before the database.
-fn refuse_lost_secret(config: &Config, path: &Path) -> Result<(), StartError> {
-    let file = config.data_dir.join(SECRET_KEY);
+fn refuse_lost_secret(
+    folder: &Path,
+    configured: Option<&Secret>,
+    path: &Path,
+) -> Result<(), StartError> {
+    let file = folder.join(SECRET_KEY);
     let mut head = [0; SQLITE_HEAD.len()];
     let read = std::fs::File::open(path).and_then(|mut db| db.read_exact(&mut head));
     let is_made = read.is_ok() && head == *SQLITE_HEAD;
-    if is_made && config.secret_key.is_none() && !file.exists() {
+    if is_made && configured.is_none() && !file.exists() {
         return Err(StartError::SecretKeyLost(file, path.to_owned()));
     }
     Ok(())
@@ -369,8 +382,8 @@ pub async fn run(config: &Config, app: App, ready: impl FnOnce(&str)) -> Result<
     let end = shutdown_requested().map_err(StartError::System)?;
     warn_of_open_files(config);
     warn_of_unknown_token(&app);
-    let certificates = config.tls_files.clone().map(Certificates::load).transpose()?.map(Arc::new);
-    let (listeners, address) = bind_listeners(config, &app).await?;
+    let certificates = config.tls.files().map(Certificates::load).transpose()?.map(Arc::new);
+    let (listeners, address) = bind_listeners(&config.listener, &app).await?;
     let scheme = if certificates.is_some() { "https" } else { "http" };
     let url = format!("{scheme}://{address}");
     let address_file = write_address_file(config, &url);
@@ -387,9 +400,9 @@ pub async fn run(config: &Config, app: App, ready: impl FnOnce(&str)) -> Result<
     let sweeper = run_beside("sweep", &app, sweep);
     let trusting = app.clone();
     tokio::spawn(async move { trusting.issuers.fetch_keys(trusting.store.now()).await });
-    tracing::info!(%address, database = %config.database, "bursar listens");
-    if config.operator_token.is_none() {
-        let file = config.data_dir.join(OPERATOR_TOKEN);
+    tracing::info!(%address, database = %config.database(), "bursar listens");
+    if config.secrets.operator_token.is_none() {
+        let file = config.storage.data_dir.join(OPERATOR_TOKEN);
         tracing::info!(file = %file.display(), "the operator's token is in this file");
     }
     ready(&url);
@@ -399,7 +412,7 @@ pub async fn run(config: &Config, app: App, ready: impl FnOnce(&str)) -> Result<
             () = app.ledger.ended() => {}
         }
     };
-    serve(listeners, config.limits.clone(), certificates, until).await;
+    serve(listeners, config.server.limits(), certificates, until).await;
     if app.ledger.has_ended() {
         return Err(StartError::WriterEnded);
     }
@@ -439,9 +452,10 @@ where
 ///
 /// The permissions are not changed, because they may be intended.
 fn warn_of_open_files(config: &Config) {
-    let secrets = [OPERATOR_TOKEN, SECRET_KEY, dev::FILE].map(|name| config.data_dir.join(name));
-    let store = config.database.file().map(SqliteStore::files).unwrap_or_default();
-    let paths = [config.data_dir.clone()].into_iter().chain(secrets).chain(store);
+    let folder = &config.storage.data_dir;
+    let secrets = [OPERATOR_TOKEN, SECRET_KEY, dev::FILE].map(|name| folder.join(name));
+    let store = config.database().file().map(SqliteStore::files).unwrap_or_default();
+    let paths = [folder.clone()].into_iter().chain(secrets).chain(store);
     let open = data_dir::open_to_others(paths);
     if !open.is_empty() {
         let words: Vec<String> = open.iter().map(|path| data_dir::shell_word(path)).collect();
@@ -465,10 +479,10 @@ fn warn_of_unknown_token(app: &App) {
 ///
 /// A node on PostgreSQL needs no data folder; if it has one, the address is written there.
 fn write_address_file(config: &Config, url: &str) -> Option<PathBuf> {
-    if config.database.file().is_none() && !config.data_dir.is_dir() {
+    if config.database().file().is_none() && !config.storage.data_dir.is_dir() {
         return None;
     }
-    let file = config.data_dir.join(ADDRESS);
+    let file = config.storage.data_dir.join(ADDRESS);
     if let Err(error) = data_dir::write_private(&file, url) {
         tracing::warn!(%error, "the command line will not find this server by itself");
     }
@@ -477,7 +491,7 @@ fn write_address_file(config: &Config, url: &str) -> Option<PathBuf> {
 
 /// Binds the configured addresses. Returns the listeners and the public address.
 async fn bind_listeners(
-    config: &Config,
+    settings: &ListenerSettings,
     app: &App,
 ) -> Result<(Vec<Listener>, std::net::SocketAddr), StartError> {
     let bind = async |address: &String| {
@@ -486,8 +500,8 @@ async fn bind_listeners(
         let at = connectable_address(listener.local_addr().map_err(refused)?);
         Ok::<_, StartError>((listener, at))
     };
-    let (listener, address) = bind(&config.listen).await?;
-    let Some(operator_listen) = &config.operator_listen else {
+    let (listener, address) = bind(&settings.listen).await?;
+    let Some(operator_listen) = &settings.operator_listen else {
         let router = router(app.clone());
         return Ok((
             vec![Listener { socket: listener, router, kind: ListenerKind::Public }],

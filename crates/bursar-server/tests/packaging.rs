@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 use std::process::Command;
 
-use bursar_server::config::settings::{Config, SETTINGS};
+use bursar_server::config::settings::{Config, settings};
 
 const BURSAR: &str = env!("CARGO_BIN_EXE_bursar");
 const MANIFEST: &str = include_str!("../../../Cargo.toml");
@@ -48,7 +48,7 @@ fn check_known(words: &[&str]) {
 fn check_settings(variables: &[(String, String)]) {
     assert!(!variables.is_empty());
     for (name, _) in variables {
-        assert!(SETTINGS.iter().any(|setting| setting.env == name), "{name} is not a setting");
+        assert!(settings().iter().any(|setting| setting.env() == *name), "{name} is not a setting");
     }
     assert!(Config::load(None, variables.iter().cloned()).is_ok(), "{variables:?}");
 }
@@ -139,7 +139,8 @@ fn the_unit_starts_the_binary_with_settings_that_it_knows() {
 #[test]
 fn the_unit_leaves_time_to_drain_and_files_for_every_connection() {
     let default = |key: &str| -> u64 {
-        SETTINGS.iter().find(|setting| setting.key == key).unwrap().default.parse().unwrap()
+        let found = settings().into_iter().find(|setting| setting.key == key).unwrap();
+        found.default_text().parse().unwrap()
     };
     assert_eq!(unit_has("KillSignal"), "SIGTERM");
     let stop: u64 = unit_has("TimeoutStopSec").parse().unwrap();

@@ -4,6 +4,7 @@ use std::fmt;
 
 use bursar_core::{IntegrationId, KeyId, TenantId};
 use bursar_store::{AuditKey, KeyRow, SecretHash};
+use serde::Deserialize;
 use subtle::ConstantTimeEq;
 use zeroize::{Zeroize, ZeroizeOnDrop};
 
@@ -13,11 +14,14 @@ const SECRET_BYTES: usize = 24;
 const CHECKSUM_DIGITS: usize = 8;
 /// The prefix of an operator token, by which Bursar recognises one in the wrong place.
 pub const OPERATOR_PREFIX: &str = "bur_operator_";
+/// The shortest accepted bearer token.
+const TOKEN_CHARS_MIN: usize = 16;
 /// The shortest accepted secret key in bytes.
 const SECRET_KEY_BYTES_MIN: usize = 32;
 
 /// A secret text without Debug and Display. It is wiped on drop.
-#[derive(Zeroize, ZeroizeOnDrop)]
+#[derive(Clone, Deserialize, Zeroize, ZeroizeOnDrop)]
+#[serde(transparent)]
 pub struct Secret(String);
 
 impl Secret {
@@ -29,6 +33,11 @@ impl Secret {
     pub fn expose(&self) -> &str {
         &self.0
     }
+}
+
+/// Whether a token is long enough to prove who has it.
+pub fn is_strong(token: &Secret) -> bool {
+    token.expose().len() >= TOKEN_CHARS_MIN
 }
 
 /// The system provided no random bytes.

@@ -79,14 +79,15 @@ pub(super) fn verify(
     }
     let only = arguments.tenant.as_deref().map(TenantId::parse).transpose();
     let only = only.map_err(|error| format!("--tenant {error}"))?;
-    let verified = match &config.database {
+    let verified = match &config.database() {
         Database::File(path) => {
             let key = secret_key(&known_secret(config)?)?;
             let (fingerprint, audit_key) = (key.fingerprint(), key.audit_key());
             SqliteStore::verify_audit(path, fingerprint, &audit_key, only, unchained_before)??
         }
         Database::Postgres(database) => {
-            let key = secret_key(config.secret_key.as_ref().ok_or(StartError::NoSecretKey)?)?;
+            let key =
+                secret_key(config.secrets.secret_key.as_ref().ok_or(StartError::NoSecretKey)?)?;
             let url = database.url()?;
             let (url, fingerprint, audit_key) = (url.expose(), key.fingerprint(), key.audit_key());
             PostgresStore::verify_audit(url, fingerprint, &audit_key, only, unchained_before)??

@@ -48,5 +48,7 @@ pub(super) fn run(config: &Config, arguments: ClockArguments) -> Result<(), Comm
 /// Whether the operator's routes are served by another listener than the one asked.
 fn is_elsewhere(config: &Config, access: &ServerArgs, code: &str) -> bool {
     let is_named = access.url.is_some();
-    !is_named && config.operator_listen.is_some() && code == ErrorCode::RouteNotFound.as_str()
+    !is_named
+        && config.listener.operator_listen.is_some()
+        && code == ErrorCode::RouteNotFound.as_str()
 }

@@ -90,7 +90,7 @@ struct RestoreArguments {
 
 pub(super) fn run(config: &Config, arguments: DbArguments) -> Result<ExitCode, CommandError> {
     match arguments.command {
-        DbCommand::Verify { file } => match (&file, &config.database) {
+        DbCommand::Verify { file } => match (&file, &config.database()) {
             (Some(file), _) | (None, Database::File(file)) => verify(file),
             (None, Database::Postgres(database)) => {
                 print_verified(&PostgresStore::verify(database.url()?.expose())??)
@@ -101,17 +101,17 @@ pub(super) fn run(config: &Config, arguments: DbArguments) -> Result<ExitCode, C
             Ok(ExitCode::SUCCESS)
         }
         DbCommand::Status(printer) => schema::status(config, printer),
-        DbCommand::Backup(arguments) => backup(config, own_file(config)?, &arguments),
+        DbCommand::Backup(arguments) => backup(config, &own_file(config)?, &arguments),
         DbCommand::Restore(arguments) => {
-            restore(config, own_file(config)?, &arguments)?;
+            restore(config, &own_file(config)?, &arguments)?;
             Ok(ExitCode::SUCCESS)
         }
     }
 }
 
 /// The file of the embedded store. This binary copies no other database.
-fn own_file(config: &Config) -> Result<&Path, CommandError> {
-    Ok(config.database.file().ok_or(
+fn own_file(config: &Config) -> Result<PathBuf, CommandError> {
+    Ok(config.database().file().map(Path::to_owned).ok_or(
         "PostgreSQL is backed up and restored by its own tools: pg_basebackup with an archive of \
          the log, which brings back any instant, or pg_dump as a superuser or a role with \
          BYPASSRLS; docs/operating.md says how. Keep BURSAR_SECRET_KEY with it",
@@ -170,7 +170,7 @@ fn backup(
         None => tell(&format!(
             "The secret key belongs to the backup, and is not in it: keep {} (or \
              BURSAR_SECRET_KEY) too, or no key of it works.",
-            config.data_dir.join(SECRET_KEY).display()
+            config.storage.data_dir.join(SECRET_KEY).display()
         )),
     }
     if *then_verify { verify(file) } else { Ok(ExitCode::SUCCESS) }
@@ -182,7 +182,7 @@ fn restore(
     arguments: &RestoreArguments,
 ) -> Result<(), CommandError> {
     let RestoreArguments { file, force, secret_key } = arguments;
-    data_dir::create(&config.data_dir)?;
+    data_dir::create(&config.storage.data_dir)?;
     let existing = if *force { Existing::Replace } else { Existing::Keep };
     let since = Instant::now();
     let restore = watched(|watch| {
@@ -195,8 +195,8 @@ fn restore(
     // Everything that leaves the old store usable comes first, then the key, then one rename.
     let aside = restore.set_aside(&with_ending(store, &ending))?;
     if let Some(secret) = new_secret {
-        let path = config.data_dir.join(SECRET_KEY);
-        if let Some(known) = read_secret(&config.data_dir, SECRET_KEY)? {
+        let path = config.storage.data_dir.join(SECRET_KEY);
+        if let Some(known) = read_secret(&config.storage.data_dir, SECRET_KEY)? {
             write_private(&with_ending(&path, &ending), known.expose())?;
         }
         write_private(&path, secret.expose())?;
@@ -224,16 +224,16 @@ fn check_secret(
     let check = |secret: &Secret| -> Result<(), CommandError> {
         Ok(fits(SecretKey::derive(secret)?.fingerprint())?)
     };
-    if let Some(configured) = &config.secret_key {
+    if let Some(configured) = &config.secrets.secret_key {
         if brought.is_some() {
             return Err("the secret key is configured (BURSAR_SECRET_KEY): change it there".into());
         }
         check(configured)?;
         return Ok(None);
     }
-    let known = read_secret(&config.data_dir, SECRET_KEY)?;
+    let known = read_secret(&config.storage.data_dir, SECRET_KEY)?;
     let Some(path) = brought else {
-        let path = config.data_dir.join(SECRET_KEY);
+        let path = config.storage.data_dir.join(SECRET_KEY);
         let known = known.ok_or_else(|| {
             let path = path.display();
             format!("there is no {path}: bring the backup's own key along with --secret-key FILE")
@@ -249,7 +249,7 @@ fn check_secret(
     match known {
         Some(known) if known.expose() == secret.expose() => Ok(None),
         Some(_) if existing == Existing::Keep => {
-            Err(already_there(&config.data_dir.join(SECRET_KEY)))
+            Err(already_there(&config.storage.data_dir.join(SECRET_KEY)))
         }
         Some(_) | None => Ok(Some(secret)),
     }
@@ -257,11 +257,11 @@ fn check_secret(
 
 /// The secret key of a folder, found as the server finds it.
 pub(super) fn known_secret(config: &Config) -> Result<Secret, CommandError> {
-    if let Some(secret) = &config.secret_key {
-        return Ok(Secret::new(secret.expose().to_owned()));
+    if let Some(secret) = &config.secrets.secret_key {
+        return Ok(secret.clone());
     }
-    let missing = || format!("there is no {}", config.data_dir.join(SECRET_KEY).display());
-    Ok(read_secret(&config.data_dir, SECRET_KEY)?.ok_or_else(missing)?)
+    let missing = || format!("there is no {}", config.storage.data_dir.join(SECRET_KEY).display());
+    Ok(read_secret(&config.storage.data_dir, SECRET_KEY)?.ok_or_else(missing)?)
 }
 
 /// Runs a long copy with a progress bar. Stops when a signal asks for it.

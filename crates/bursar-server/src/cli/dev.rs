@@ -35,7 +35,7 @@ pub struct DevSetup {
 /// # Errors
 /// A text for the developer.
 pub async fn prepare(config: &Config, app: &App) -> Result<DevSetup, Box<dyn std::error::Error>> {
-    let path = config.data_dir.join(FILE);
+    let path = config.storage.data_dir.join(FILE);
     let mut setup = match std::fs::read_to_string(&path) {
         Ok(text) => serde_json::from_str(&text)?,
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
@@ -46,7 +46,7 @@ pub async fn prepare(config: &Config, app: &App) -> Result<DevSetup, Box<dyn std
         Err(error) => return Err(error.into()),
     };
     setup.operator_token = app.operator_token.expose().to_owned();
-    setup.folder.clone_from(&config.data_dir);
+    setup.folder.clone_from(&config.storage.data_dir);
     Ok(setup)
 }
 

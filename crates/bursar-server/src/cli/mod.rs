@@ -188,7 +188,7 @@ fn for_client(file: Option<&Path>, access: &ServerArgs) -> Result<Config, Comman
 }
 
 fn serve(config: &Config) -> Result<(), CommandError> {
-    log::start(config.log_format, &config.log)?;
+    log::start(config.log.log_format, &config.log.log)?;
     runtime()?.block_on(async {
         let app = server::open_with(config, server::test_clocks(), MonotonicClock::system())?;
         server::run(config, app, |_| {}).await.map_err(CommandError::from)
@@ -196,12 +196,12 @@ fn serve(config: &Config) -> Result<(), CommandError> {
 }
 
 fn serve_dev(config: &Config) -> Result<(), CommandError> {
-    if config.database.file().is_none() {
+    if config.database().file().is_none() {
         return Err("`bursar dev` keeps what it makes in a folder, and none of it in PostgreSQL: \
                     use `bursar serve`, and `bursar tenant`, `integration` and `key`"
             .into());
     }
-    log::start(config.log_format, &config.log)?;
+    log::start(config.log.log_format, &config.log.log)?;
     runtime()?.block_on(async {
         let app = server::open_with(config, server::test_clocks(), MonotonicClock::system())?;
         let made = dev::prepare(config, &app).await?;

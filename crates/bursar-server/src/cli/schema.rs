@@ -25,7 +25,7 @@ struct StatusView {
 
 /// Migrates PostgreSQL and grants the use of the tables to the servers' role.
 pub(super) fn migrate(config: &Config, app_role: Option<&str>) -> Result<(), CommandError> {
-    let database = &config.database;
+    let database = &config.database();
     let Database::Postgres(postgres) = database else {
         let nothing = "nothing to do, each start of the server brings its schema up to date";
         return Ok(say_line(&format!("{database}: {nothing}"))?);
@@ -44,7 +44,7 @@ pub(super) fn migrate(config: &Config, app_role: Option<&str>) -> Result<(), Com
 
 /// Prints the version of the schema and what to do.
 pub(super) fn status(config: &Config, printer: Printer) -> Result<ExitCode, CommandError> {
-    let (status, (is_usable, advice)) = match &config.database {
+    let (status, (is_usable, advice)) = match &config.database() {
         Database::File(path) => {
             let status = SqliteStore::schema_status(path)?;
             (status, advice_on_file(&status))
@@ -56,7 +56,7 @@ pub(super) fn status(config: &Config, printer: Printer) -> Result<ExitCode, Comm
     };
     let SchemaStatus { found, known, oldest_known } = status;
     printer.one(&to_raw_value(&StatusView {
-        database: config.database.to_string(),
+        database: config.database().to_string(),
         schema: found,
         schema_known: known,
         schema_oldest_known: oldest_known,

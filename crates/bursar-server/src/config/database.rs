@@ -4,10 +4,14 @@ use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer};
+
+use super::setting::SettingValue;
 use crate::auth::secret::Secret;
 
 /// How the name of a file begins.
-pub(crate) const SQLITE: &str = "sqlite:";
+const SQLITE: &str = "sqlite:";
 /// How the URL of a PostgreSQL begins.
 const SCHEMES: [&str; 2] = ["postgres://", "postgresql://"];
 
@@ -18,13 +22,27 @@ pub enum Database {
     Postgres(PostgresDatabase),
 }
 
-/// A database of PostgreSQL, and how a node uses it.
-pub struct PostgresDatabase {
+/// The value of the setting `database`.
+pub enum DatabaseSetting {
+    /// A file of its own name in the data folder.
+    InDataDir,
+    File(PathBuf),
+    Postgres(PostgresUrl),
+}
+
+/// The URL of a PostgreSQL.
+#[derive(Clone)]
+pub struct PostgresUrl {
     url: Secret,
     /// The URL without its role, password and parameters, which is all of it that may be seen.
     shown: String,
+}
+
+/// A database of PostgreSQL, and how a node uses it.
+pub struct PostgresDatabase {
+    pub address: PostgresUrl,
     /// The file of the password, when it is not in the URL.
-    password_file: Option<PathBuf>,
+    pub password_file: Option<PathBuf>,
     /// Connections that write, each with a thread.
     pub writers: usize,
     /// Connections that read.
@@ -53,36 +71,27 @@ impl fmt::Display for Database {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::File(path) => path.display().fmt(f),
-            Self::Postgres(database) => database.shown.fmt(f),
+            Self::Postgres(database) => database.address.shown.fmt(f),
         }
     }
 }
 
-impl PostgresDatabase {
+impl PostgresUrl {
     /// Takes a text that begins as the URL of a PostgreSQL does.
     ///
     /// # Errors
     /// What is wrong with it, without a part of it: a part that is out of its place may be one of
     /// the password.
-    pub(crate) fn new(
-        url: &str,
-        password_file: Option<PathBuf>,
-        writers: usize,
-        readers: usize,
-    ) -> Result<Self, &'static str> {
-        let shown = hosts_and_name(url)?;
-        Ok(Self { url: Secret::new(url.to_owned()), shown, password_file, writers, readers })
+    fn parse(url: &str) -> Result<Self, &'static str> {
+        Ok(Self { shown: hosts_and_name(url)?, url: Secret::new(url.to_owned()) })
     }
+}
 
+impl PostgresDatabase {
     /// The same database with other numbers of connections.
     pub(crate) fn with_connections(&self, writers: usize, readers: usize) -> Self {
-        Self {
-            url: Secret::new(self.url.expose().to_owned()),
-            shown: self.shown.clone(),
-            password_file: self.password_file.clone(),
-            writers,
-            readers,
-        }
+        let (address, password_file) = (self.address.clone(), self.password_file.clone());
+        Self { address, password_file, writers, readers }
     }
 
     /// The URL with the password: its own or, when it has none, the one in the file.
@@ -90,7 +99,7 @@ impl PostgresDatabase {
     /// # Errors
     /// [`PasswordError`].
     pub fn url(&self) -> Result<Secret, PasswordError> {
-        let url = self.url.expose();
+        let url = self.address.url.expose();
         let file = self.password_file.as_ref().filter(|_| !has_password(url));
         let Some(path) = file else { return Ok(Secret::new(url.to_owned())) };
         let read = std::fs::read_to_string(path).map(Secret::new);
@@ -99,14 +108,39 @@ impl PostgresDatabase {
     }
 }
 
-/// Whether a text is meant as the URL of a PostgreSQL.
-pub(crate) fn is_postgres(text: &str) -> bool {
-    SCHEMES.iter().any(|scheme| text.starts_with(scheme))
+impl DatabaseSetting {
+    fn parse(text: &str) -> Result<Self, &'static str> {
+        if text.is_empty() {
+            return Ok(Self::InDataDir);
+        }
+        if SCHEMES.iter().any(|scheme| text.starts_with(scheme)) {
+            return PostgresUrl::parse(text).map(Self::Postgres);
+        }
+        match text.strip_prefix(SQLITE) {
+            Some(path) if !path.is_empty() => Ok(Self::File(PathBuf::from(path))),
+            Some(_) | None => Err("must be sqlite:<path> or postgres://..."),
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for DatabaseSetting {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = Secret::deserialize(deserializer)?;
+        Self::parse(text.expose()).map_err(D::Error::custom)
+    }
+}
+
+impl SettingValue for DatabaseSetting {
+    const IS_SECRET: bool = true;
+
+    fn shown(text: &str) -> String {
+        shown(text)
+    }
 }
 
 /// What may be seen of a value of the setting `database`, whether it works or not.
-pub(crate) fn shown(text: &str) -> String {
-    if text.starts_with(SQLITE) {
+fn shown(text: &str) -> String {
+    if text.is_empty() || text.starts_with(SQLITE) {
         return text.to_owned();
     }
     hosts_and_name(text).unwrap_or_else(|_| "(set)".to_owned())
@@ -179,7 +213,9 @@ mod tests {
     use super::*;
 
     fn postgres(url: &str, password_file: Option<&Path>) -> Result<PostgresDatabase, &'static str> {
-        PostgresDatabase::new(url, password_file.map(Path::to_owned), 1, 1)
+        let password_file = password_file.map(Path::to_owned);
+        let address = PostgresUrl::parse(url)?;
+        Ok(PostgresDatabase { address, password_file, writers: 1, readers: 1 })
     }
 
     #[track_caller]

@@ -4,6 +4,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use axum::http::HeaderMap;
 use ipnet::{IpNet, Ipv6Net};
+use serde::Deserialize;
 
 /// The prefix of an IPv6 address that identifies a client.
 const IPV6_PREFIX_BITS: u8 = 56;
@@ -15,19 +16,24 @@ const FORWARDED_FOR: &str = "x-forwarded-for";
 pub struct ClientAddress(pub IpAddr);
 
 /// The proxies whose `X-Forwarded-For` is trusted.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(try_from = "Vec<String>")]
 pub struct TrustedProxies(Vec<IpNet>);
 
-impl TrustedProxies {
+impl TryFrom<Vec<String>> for TrustedProxies {
+    type Error = String;
+
     /// Parses networks (`10.0.0.0/8`) and single addresses.
-    ///
-    /// # Errors
-    /// The text that is neither.
-    pub fn parse(texts: &[String]) -> Result<Self, String> {
-        let network = |text: &String| read_network(text).ok_or_else(|| text.clone());
+    fn try_from(texts: Vec<String>) -> Result<Self, String> {
+        let network = |text: &String| {
+            let is_neither = || format!("has {text:?}, which is neither a network nor an address");
+            read_network(text).ok_or_else(is_neither)
+        };
         texts.iter().map(network).collect::<Result<_, _>>().map(Self)
     }
+}
 
+impl TrustedProxies {
     /// Whether an address belongs to a trusted proxy.
     pub fn contains(&self, address: IpAddr) -> bool {
         let address = address.to_canonical();
@@ -122,7 +128,7 @@ mod tests {
     #[track_caller]
     fn check(peer: &str, values: &[&str], expected: &str) {
         let trusted: Vec<String> = TRUSTED.iter().map(|text| (*text).to_owned()).collect();
-        let trusted = TrustedProxies::parse(&trusted).expect("networks");
+        let trusted = TrustedProxies::try_from(trusted).expect("networks");
         let mut headers = HeaderMap::new();
         for value in values {
             headers.append(FORWARDED_FOR, value.as_bytes().try_into().expect("a header"));
@@ -173,7 +179,8 @@ mod tests {
 
     #[test]
     fn a_network_may_be_written_in_the_form_for_both_families() {
-        let trusted = TrustedProxies::parse(&["::ffff:10.0.0.0/104".to_owned()]).expect("one");
+        let trusted =
+            TrustedProxies::try_from(vec!["::ffff:10.0.0.0/104".to_owned()]).expect("one");
         let contains = |text: &str| trusted.contains(text.parse().expect("an address"));
         assert!(contains("10.1.2.3") && contains("::ffff:10.1.2.3"));
         assert!(!contains("11.1.2.3") && !contains("::a01:203"));
@@ -182,8 +189,9 @@ mod tests {
     #[test]
     fn what_is_no_network_is_named() {
         for wrong in ["10.0.0.0/33", "example.com", "10.0.0", "010.0.0.0/8", "00.0.0.0/0"] {
-            let texts = ["10.0.0.0/8".to_owned(), wrong.to_owned()];
-            assert_eq!(TrustedProxies::parse(&texts).err().as_deref(), Some(wrong));
+            let texts = vec!["10.0.0.0/8".to_owned(), wrong.to_owned()];
+            let problem = TrustedProxies::try_from(texts).expect_err(wrong);
+            assert!(problem.contains(&format!("{wrong:?}")), "{problem}");
         }
     }
 }

@@ -14,6 +14,7 @@ use std::sync::{Arc, OnceLock};
 use std::thread;
 use std::time::Duration;
 
+use serde::Deserialize;
 use tracing::field::Field;
 use tracing::{Event, Level, Subscriber};
 use tracing_subscriber::EnvFilter;
@@ -37,20 +38,22 @@ const FLUSH_WITHIN: Duration = Duration::from_secs(1);
 static QUEUE: OnceLock<Arc<LogQueue>> = OnceLock::new();
 
 /// The format of log lines.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "String")]
 pub enum LogFormat {
     Human,
     /// One JSON object per line.
     Json,
 }
 
-impl LogFormat {
-    /// The format with this name.
-    pub fn named(name: &str) -> Option<Self> {
-        match name {
-            "human" => Some(Self::Human),
-            "json" => Some(Self::Json),
-            _ => None,
+impl TryFrom<String> for LogFormat {
+    type Error = String;
+
+    fn try_from(name: String) -> Result<Self, String> {
+        match name.as_str() {
+            "human" => Ok(Self::Human),
+            "json" => Ok(Self::Json),
+            _ => Err(format!("is {name:?}; it must be human or json")),
         }
     }
 }

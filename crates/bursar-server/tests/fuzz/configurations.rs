@@ -2,8 +2,9 @@
 
 use std::path::Path;
 
-use bursar_server::auth::secret::Secret;
-use bursar_server::config::settings::{Config, ConfigError, SETTINGS};
+use bursar_server::config::error::ConfigError;
+use bursar_server::config::settings::{Config, settings};
+use bursar_server::config::values::BearerToken;
 
 use crate::fuzzing::{Choices, Effort, Fate, fuzz};
 
@@ -46,7 +47,8 @@ const ADDRESSES: &[&str] = &[
 
 /// Lines of settings, each with a value that may be wrong; secrets have the one that is looked for.
 fn any_file(choices: &mut Choices<'_>) -> String {
-    let keys: Vec<&str> = SETTINGS.iter().map(|setting| setting.key).collect();
+    let settings = settings();
+    let keys: Vec<&str> = settings.iter().map(|setting| setting.key).collect();
     let mut text = String::new();
     for _ in 0..choices.below(5) {
         let key = choices.one_of(&keys);
@@ -71,13 +73,15 @@ fn any_environment(choices: &mut Choices<'_>) -> Vec<(String, String)> {
 }
 
 fn check_bounds(config: &Config) {
-    let limits = &config.limits;
+    let limits = config.server.limits();
     assert!(limits.connections_max > 0 && limits.streams_max > 0);
     assert!(!limits.deadlines.header.is_zero() && !limits.drain.is_zero());
-    let is_strong =
-        |secret: &Option<Secret>| secret.as_ref().is_none_or(|text| text.expose().len() >= 16);
-    assert!(is_strong(&config.operator_token) && is_strong(&config.metrics_token));
-    assert_ne!(config.database.file(), Some(Path::new("")));
+    let is_strong = |token: &Option<BearerToken>| {
+        token.as_ref().is_none_or(|token| token.secret().expose().len() >= 16)
+    };
+    let (operator, metrics) = (&config.secrets.operator_token, &config.metrics.metrics_token);
+    assert!(is_strong(operator) && is_strong(metrics));
+    assert_ne!(config.database().file(), Some(Path::new("")));
 }
 
 #[test]
@@ -94,10 +98,10 @@ fn a_configuration_works_or_the_message_names_the_setting_and_no_secret() {
         match &read {
             Ok(config) => {
                 check_bounds(config);
-                let shown = config.database.to_string();
+                let shown = config.database().to_string();
                 assert!(is_broken || !shown.contains("0123456789-abc"), "{shown}");
                 let rows = Config::in_force(Some(&path), environment.into_iter());
-                assert_eq!(rows.expect("as before").len(), SETTINGS.len());
+                assert_eq!(rows.expect("as before").len(), settings().len());
             }
             Err(error) => {
                 let said = error.to_string();

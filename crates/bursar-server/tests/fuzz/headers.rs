@@ -57,8 +57,8 @@ fn a_client_is_its_peer_or_an_address_that_proxies_name() {
         "[2001:470::5]:4711, ::ffff:10.0.0.9",
         "unknown, 10.0.0.2",
     ];
-    let trusted = ["10.0.0.0/8".to_owned(), "2001:db8::/32".to_owned()];
-    let trusted = TrustedProxies::parse(&trusted).expect("networks");
+    let trusted = vec!["10.0.0.0/8".to_owned(), "2001:db8::/32".to_owned()];
+    let trusted = TrustedProxies::try_from(trusted).expect("networks");
     fuzz(bolero::check!(), Effort::PLAIN, |choices| {
         let mut headers = HeaderMap::new();
         let hops = choices.one_of(HOPS);
@@ -98,7 +98,7 @@ fn a_network_contains_its_own_address() {
     fuzz(bolero::check!(), Effort::PLAIN, |choices| {
         let network = choices.one_of(NETWORKS);
         let text = choices.broken(network, &["/", ".", ":", "/33", "255", "::"]);
-        let read = TrustedProxies::parse(std::slice::from_ref(&text));
+        let read = TrustedProxies::try_from(vec![text.clone()]);
         match &read {
             Ok(trusted) => {
                 let address = text.split('/').next().unwrap_or_default();
@@ -108,7 +108,7 @@ fn a_network_contains_its_own_address() {
                 let is_wide = address != address.to_canonical() && length.is_some_and(|at| at < 96);
                 assert!(trusted.contains(address) || is_wide, "{text}");
             }
-            Err(named) => assert_eq!(named, &text),
+            Err(problem) => assert!(problem.contains(&format!("{text:?}")), "{problem}"),
         }
         Fate::of(&read)
     });

@@ -59,7 +59,7 @@ impl Server {
         let read = move || Timestamp::from_micros(clock.load(Ordering::SeqCst)).unwrap_or(noon);
         let app = server::open(&config, Some(Arc::new(read))).expect("a server");
         let router = router(app.clone());
-        let database = config.database.file().expect("a file").to_owned();
+        let database = config.database().file().expect("a file").to_owned();
         Self { app, router, now, database, folder }
     }
 

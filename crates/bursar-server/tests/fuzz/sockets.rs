@@ -125,7 +125,7 @@ impl Front {
             let asked = async {
                 let _ = asked.await;
             };
-            runtime.spawn(serve(entrances, config.limits.clone(), certificates, asked));
+            runtime.spawn(serve(entrances, config.server.limits(), certificates, asked));
             address
         };
         let (plain, tls) = (open(None), open(Some(Arc::new(certificates()))));

@@ -31,7 +31,7 @@ impl World {
         let config = Config::load(None, std::iter::once(setting)).expect("a configuration");
         let deadline = std::time::Duration::from_secs(60);
         let outbound = Outbound::new(RootCertStore::empty(), deadline).expect("a client");
-        let issuers = Issuers::new(config.issuers, outbound);
+        let issuers = Issuers::new(config.oidc.issuers, 86_400, outbound);
         let now = Day::from_civil(2026, 3, 14).expect("a day").start();
         Self { issuers, url, key, now, runtime }
     }

@@ -14,7 +14,7 @@ mod tokens;
 use std::time::Duration;
 
 use bursar_core::{Day, TenantId, Timestamp};
-use bursar_server::auth::oidc::{IssuerConfig, Issuers};
+use bursar_server::auth::oidc::{IssuerList, Issuers};
 use bursar_server::config::settings::Config;
 use bursar_server::http::outbound::Outbound;
 use rustls::RootCertStore;
@@ -34,10 +34,13 @@ pub(crate) fn written(url: &str) -> Value {
     json!({ "issuer": url, "audience": "bursar", "tenant": tenant(7).to_string() })
 }
 
+/// How long tokens may be valid.
+pub(crate) const TOKEN_SECONDS_MAX: u32 = 86_400;
+
 /// Issuers as they are configured.
-pub(crate) fn configured(list: &[Value]) -> Vec<IssuerConfig> {
+pub(crate) fn configured(list: &[Value]) -> IssuerList {
     let setting = ("BURSAR_OIDC_ISSUERS".to_owned(), json!(list).to_string());
-    Config::load(None, std::iter::once(setting)).unwrap().issuers
+    Config::load(None, std::iter::once(setting)).unwrap().oidc.issuers
 }
 
 /// The same, trusted, by a client that waits long enough on a busy machine.
@@ -47,7 +50,7 @@ pub(crate) fn trusted(list: &[Value]) -> Issuers {
 
 pub(crate) fn trusted_within(list: &[Value], deadline: Duration) -> Issuers {
     let outbound = Outbound::new(RootCertStore::empty(), deadline).unwrap();
-    Issuers::new(configured(list), outbound)
+    Issuers::new(configured(list), TOKEN_SECONDS_MAX, outbound)
 }
 
 /// Claims that are good for ten minutes from noon.

@@ -18,7 +18,7 @@ use bursar_server::auth::oidc::{Issuers, PersonError};
 
 use crate::issuer::TestIssuer;
 use crate::signer::Signer;
-use crate::{claims, configured, noon, written};
+use crate::{TOKEN_SECONDS_MAX, claims, configured, noon, written};
 
 /// An issuer that speaks TLS as `localhost`, and its certificate.
 async fn tls_issuer(keys: &[&Signer]) -> (TestIssuer, CertificateDer<'static>) {
@@ -61,7 +61,8 @@ async fn an_issuer_is_asked_by_tls_when_its_certificate_is_trusted() {
     let (issuer, certificate) = tls_issuer(&[&key]).await;
     let token = key.token(&claims(&issuer.url));
     let prove = async |trusted: Option<CertificateDer<'static>>| {
-        let issuers = Issuers::new(configured(&[written(&issuer.url)]), client(trusted));
+        let list = configured(&[written(&issuer.url)]);
+        let issuers = Issuers::new(list, TOKEN_SECONDS_MAX, client(trusted));
         issuers.prove(&token, noon(0)).await
     };
     assert!(prove(Some(certificate)).await.is_ok());

@@ -26,13 +26,14 @@ impl Claims {
     pub(super) fn person(
         &self,
         issuer: &IssuerConfig,
+        token_seconds_max: u32,
         now: Timestamp,
     ) -> Result<Person, TokenRefusal> {
         if self.text("iss")? != issuer.issuer {
             return Err(TokenRefusal::Issuer);
         }
         self.check_audience(&issuer.audience)?;
-        let expires_at = self.check_times(now, issuer.token_seconds_max)?;
+        let expires_at = self.check_times(now, token_seconds_max)?;
         let subject = self.text("sub")?;
         let is_sound = (1..=SUBJECT_CHARS_MAX).contains(&subject.chars().count())
             && !subject.chars().any(char::is_control);

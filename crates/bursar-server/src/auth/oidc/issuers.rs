@@ -16,9 +16,47 @@ const DISCOVERY: &str = "/.well-known/openid-configuration";
 /// The default claim that is compared with a fixed tenant.
 const TENANT_CLAIM: &str = "bursar_tenant";
 
+/// Issuers of one server, each once.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(try_from = "Vec<IssuerConfig>")]
+pub struct IssuerList(Vec<IssuerConfig>);
+
+impl IssuerList {
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    pub fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    pub(super) fn into_configs(self) -> Vec<IssuerConfig> {
+        self.0
+    }
+}
+
+impl TryFrom<Vec<IssuerConfig>> for IssuerList {
+    type Error = String;
+
+    fn try_from(issuers: Vec<IssuerConfig>) -> Result<Self, String> {
+        if issuers.len() > ISSUERS_MAX {
+            return Err(format!(
+                "has {} issuers; at most {ISSUERS_MAX} are possible",
+                issuers.len()
+            ));
+        }
+        let mut seen = HashSet::new();
+        match issuers.iter().position(|issuer| !seen.insert(&issuer.issuer)) {
+            Some(index) => Err(format!("[{index}].issuer is in the list already")),
+            None => Ok(Self(issuers)),
+        }
+    }
+}
+
 /// A trusted issuer, and how to read its tokens.
-#[derive(Clone, Debug)]
-pub struct IssuerConfig {
+#[derive(Clone, Debug, Deserialize)]
+#[serde(try_from = "IssuerEntry")]
+pub(super) struct IssuerConfig {
     /// The URL of the issuer, which `iss` must equal exactly.
     pub(super) issuer: String,
     /// The value that `aud` must contain.
@@ -33,8 +71,6 @@ pub struct IssuerConfig {
     pub(super) viewer_value: String,
     /// Where the issuer publishes its keys.
     pub(super) keys_at: KeysAt,
-    /// The longest validity of its tokens, in seconds.
-    pub(super) token_seconds_max: u32,
 }
 
 /// How to find the tenant of a token.
@@ -81,7 +117,10 @@ impl ClaimPath {
 
 /// An issuer as it is written in the configuration.
 #[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(
+    deny_unknown_fields,
+    expecting = "a table with issuer, audience and tenant or tenant_claim"
+)]
 struct IssuerEntry {
     issuer: String,
     audience: String,
@@ -108,44 +147,18 @@ fn viewer_value() -> String {
     "viewer".to_owned()
 }
 
-/// Reads the JSON list of issuers. An empty text is an empty list.
-///
-/// # Errors
-/// What is wrong and where, as the rest of a sentence.
-pub(crate) fn read_issuers(
-    text: &str,
-    token_seconds_max: u32,
-) -> Result<Vec<IssuerConfig>, String> {
-    if text.is_empty() {
-        return Ok(Vec::new());
+impl TryFrom<IssuerEntry> for IssuerConfig {
+    type Error = String;
+
+    fn try_from(entry: IssuerEntry) -> Result<Self, String> {
+        checked(entry).map_err(|(field, problem)| format!(".{field} {problem}"))
     }
-    let mut reader = serde_json::Deserializer::from_str(text);
-    let written: Vec<IssuerEntry> =
-        serde_path_to_error::deserialize(&mut reader).map_err(|error| {
-            let said = error.inner().to_string();
-            // The line number would refer to the JSON and not to the file that the operator wrote.
-            let said = said.split(" at line ").next().unwrap_or_default();
-            format!("is wrong at {}: {said}", error.path())
-        })?;
-    reader.end().map_err(|_| "must be one list of issuers".to_owned())?;
-    if written.len() > ISSUERS_MAX {
-        return Err(format!("has more than {ISSUERS_MAX} issuers"));
-    }
-    let mut seen = HashSet::new();
-    let checked = written.into_iter().enumerate().map(|(index, written)| {
-        let wrong = |(name, problem)| format!("is wrong at [{index}].{name}: {problem}");
-        if !seen.insert(written.issuer.clone()) {
-            return Err(wrong(("issuer", "is there already")));
-        }
-        checked(written, token_seconds_max).map_err(wrong)
-    });
-    checked.collect()
 }
 
 /// The wrong field, and what is wrong with it.
 type Problem = (&'static str, &'static str);
 
-fn checked(written: IssuerEntry, token_seconds_max: u32) -> Result<IssuerConfig, Problem> {
+fn checked(entry: IssuerEntry) -> Result<IssuerConfig, Problem> {
     let IssuerEntry {
         issuer,
         audience,
@@ -155,7 +168,7 @@ fn checked(written: IssuerEntry, token_seconds_max: u32) -> Result<IssuerConfig,
         admin_value,
         viewer_value,
         jwks_url,
-    } = written;
+    } = entry;
     if raw_key::contains_key(&issuer) {
         return Err(("issuer", "looks like a key, and would be kept in the audit log"));
     }
@@ -194,7 +207,6 @@ fn checked(written: IssuerEntry, token_seconds_max: u32) -> Result<IssuerConfig,
         viewer_value: named("viewer_value", viewer_value)?,
         issuer,
         keys_at,
-        token_seconds_max,
     })
 }
 
@@ -204,8 +216,10 @@ mod tests {
 
     use super::*;
 
-    fn read_issuers(text: &str) -> Result<Vec<IssuerConfig>, String> {
-        super::read_issuers(text, 86_400)
+    fn read_issuers(list: Value) -> Result<Vec<IssuerConfig>, String> {
+        let list = serde_path_to_error::deserialize::<_, IssuerList>(list);
+        list.map(IssuerList::into_configs)
+            .map_err(|error| format!("{}{}", error.path(), error.inner()))
     }
 
     fn tenant() -> String {
@@ -226,27 +240,25 @@ mod tests {
         let mut issuer = written();
         issuer["issuer"] = json!("https://other.example.com");
         issuer[name] = value;
-        let list = json!([written(), issuer]).to_string();
-        let found = read_issuers(&list).err().unwrap_or_default();
+        let found = read_issuers(json!([written(), issuer])).err().unwrap_or_default();
         assert!(found.contains(expected), "{found}");
     }
 
     #[test]
     fn an_issuer_needs_little() {
-        let list = read_issuers(&json!([written()]).to_string()).expect("an issuer");
+        let list = read_issuers(json!([written()])).expect("an issuer");
         let KeysAt::Discovery(url) = &list[0].keys_at else { panic!("no discovery") };
         let expected = "https://id.example.com/realms/acme/.well-known/openid-configuration";
         assert_eq!(url.shown(), expected);
         assert_eq!(list[0].role_claim.0, "bursar_role");
-        assert!(read_issuers("").is_ok_and(|list| list.is_empty()));
-        assert!(read_issuers("[]").is_ok_and(|list| list.is_empty()));
+        assert!(read_issuers(json!([])).is_ok_and(|list| list.is_empty()));
     }
 
     #[test]
     fn a_slash_at_the_end_is_a_part_of_the_name_only() {
         let mut issuer = written();
         issuer["issuer"] = json!("https://acme.example.com/");
-        let list = read_issuers(&json!([issuer]).to_string()).expect("an issuer");
+        let list = read_issuers(json!([issuer])).expect("an issuer");
         let KeysAt::Discovery(url) = &list[0].keys_at else { panic!("no discovery") };
         assert_eq!(url.shown(), "https://acme.example.com/.well-known/openid-configuration");
         assert_eq!(list[0].issuer, "https://acme.example.com/");
@@ -254,25 +266,28 @@ mod tests {
 
     #[test]
     fn what_is_wrong_is_named() {
-        check("issuer", json!("https://id.example.com/realms/acme"), "[1].issuer: is there");
-        check("issuer", json!("http://id.example.com"), "[1].issuer: must be an https URL");
-        check("issuer", json!("https://id.example.com?a"), "[1].issuer: must have no query");
+        check(
+            "issuer",
+            json!("https://id.example.com/realms/acme"),
+            ".issuer is in the list already",
+        );
+        check("issuer", json!("http://id.example.com"), "[1].issuer must be an https URL");
+        check("issuer", json!("https://id.example.com?a"), "[1].issuer must have no query");
         let named_like_a_key = "https://id.example.com/sk-abcdefghijklmnopqrst";
-        check("issuer", json!(named_like_a_key), "[1].issuer: looks like a key");
-        check("issuer", json!(5), "[1].issuer: invalid type");
-        check("jwks_url", json!("http://id.example.com/keys"), "[1].jwks_url: must be an https");
+        check("issuer", json!(named_like_a_key), "[1].issuer looks like a key");
+        check("issuer", json!(5), "[1].issuer");
+        check("jwks_url", json!("http://id.example.com/keys"), "[1].jwks_url must be an https");
         check("isuer", json!("x"), "unknown field `isuer`");
-        check("audience", json!(""), "[1].audience: must not be empty");
-        check("tenant", json!("acme"), "[1].tenant: must be the id of a tenant");
-        check("tenant", json!(null), "[1].tenant: or tenant_claim is needed");
-        check("tenant_claim", json!(""), "[1].tenant_claim: must not be empty");
-        check("viewer_value", json!("admin"), "[1].viewer_value: must differ");
-        check("role_claim", json!(""), "[1].role_claim: must not be empty");
-        assert!(read_issuers("{}").is_err());
-        assert!(read_issuers("[] []").is_err());
-        assert!(read_issuers("a,b").is_err());
+        check("audience", json!(""), "[1].audience must not be empty");
+        check("tenant", json!("acme"), "[1].tenant must be the id of a tenant");
+        check("tenant", json!(null), "[1].tenant or tenant_claim is needed");
+        check("tenant_claim", json!(""), "[1].tenant_claim must not be empty");
+        check("viewer_value", json!("admin"), "[1].viewer_value must differ");
+        check("role_claim", json!(""), "[1].role_claim must not be empty");
+        assert!(read_issuers(json!({})).is_err());
+        assert!(read_issuers(json!(["a"])).is_err());
         let many: Vec<Value> = (0..101).map(|_| written()).collect();
-        assert!(read_issuers(&json!(many).to_string()).is_err());
+        assert!(read_issuers(json!(many)).is_err());
     }
 
     #[test]

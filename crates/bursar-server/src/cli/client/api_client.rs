@@ -109,7 +109,7 @@ impl ApiClient {
         }
         if access.url.is_some() {
             let server = RunningServer::new(config, access.url.as_deref());
-            if config.operator_token.is_none() && !is_of_this_machine(server.url()) {
+            if config.secrets.operator_token.is_none() && !is_of_this_machine(server.url()) {
                 return Err(ClientError::new(format!(
                     "say in whose name to ask {}: --api-key (BURSAR_API_KEY), or \
                      BURSAR_OPERATOR_TOKEN",
@@ -119,7 +119,7 @@ impl ApiClient {
             let credential = operator_credential(config)?;
             return Ok(Self { transport: Transport::Running(server), credential, tenant: None });
         }
-        match &config.database {
+        match &config.database() {
             Database::File(path) => Self::open_file(config, path),
             Database::Postgres(_) => Self::open_in_process(config),
         }
@@ -343,12 +343,12 @@ pub fn path(segments: &[&str]) -> Result<String, ClientError> {
 ///
 /// It is sent only to the folder's own server or to this machine.
 fn operator_credential(config: &Config) -> Result<Credential, ClientError> {
-    if let Some(token) = &config.operator_token {
-        let secret = Secret::new(token.expose().to_owned());
+    if let Some(token) = &config.secrets.operator_token {
+        let secret = token.secret().clone();
         return Ok(Credential { secret, origin: CredentialOrigin::Configured });
     }
-    let path = config.data_dir.join(OPERATOR_TOKEN);
-    let token = read_secret(&config.data_dir, OPERATOR_TOKEN)
+    let path = config.storage.data_dir.join(OPERATOR_TOKEN);
+    let token = read_secret(&config.storage.data_dir, OPERATOR_TOKEN)
         .map_err(|error| ClientError::new(error.to_string()))?;
     let secret = token.ok_or_else(|| {
         ClientError::new(format!(

@@ -102,16 +102,16 @@ fn trimmed(url: &str) -> &str {
 
 /// The address of the server on the data folder, from its address file or the configuration.
 pub fn url_here(config: &Config) -> String {
-    if let Ok(url) = std::fs::read_to_string(config.data_dir.join(ADDRESS)) {
+    if let Ok(url) = std::fs::read_to_string(config.storage.data_dir.join(ADDRESS)) {
         return trimmed(&url).to_owned();
     }
-    url_of("http", &config.listen)
+    url_of("http", &config.listener.listen)
 }
 
 /// The configured address of the operator's own listener.
 pub fn operator_url(config: &Config) -> Option<String> {
-    let scheme = if config.tls_files.is_some() { "https" } else { "http" };
-    config.operator_listen.as_deref().map(|listen| url_of(scheme, listen))
+    let scheme = if config.tls.files().is_some() { "https" } else { "http" };
+    config.listener.operator_listen.as_deref().map(|listen| url_of(scheme, listen))
 }
 
 fn url_of(scheme: &str, listen: &str) -> String {

@@ -1,0 +1,13 @@
+//! Who may read the metrics.
+
+use crate::config::section::section;
+use crate::config::values::BearerToken;
+
+section! {
+    /// Who may read the metrics.
+    pub struct MetricsSettings {
+        /// Bearer token that is good for /metrics only, at least 16 characters: bur_metrics_ and
+        /// random letters and digits. Empty: only the operator's token is good there.
+        pub metrics_token: Option<BearerToken> = "",
+    }
+}

@@ -1,0 +1,31 @@
+//! How many rows of a kind a tenant may have.
+
+use bursar_store::TenantCaps;
+
+use crate::config::section::section;
+use crate::config::values::Count;
+
+section! {
+    /// How many rows of a kind a tenant may have.
+    pub struct TenantSettings in "tenant" {
+        /// Maximum number of integrations of a tenant. Five times as many deleted ones are kept.
+        pub integrations_max: Count = 10_000,
+        /// Maximum number of API keys of a tenant that are neither revoked nor expired. As many
+        /// that ended are kept, the latest.
+        pub api_keys_max: Count = 1_000,
+        /// Maximum number of keys of one integration that are neither revoked nor expired. As many
+        /// that ended are kept, the latest.
+        pub integration_keys_max: Count = 200,
+    }
+}
+
+impl TenantSettings {
+    /// The same, as the store asks.
+    pub fn caps(&self) -> TenantCaps {
+        TenantCaps {
+            integrations: self.integrations_max.to_u32(),
+            api_keys: self.api_keys_max.to_u32(),
+            integration_keys: self.integration_keys_max.to_u32(),
+        }
+    }
+}
