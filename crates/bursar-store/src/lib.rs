@@ -24,7 +24,6 @@ mod write;
 
 pub use audit::chain::{
     AuditEntry, AuditFilter, AuditHash, AuditKey, AuditLink, AuditPage, AuditPosition,
-    ChainPosition,
 };
 pub use audit::check::{AuditCheck, AuditVerified};
 pub use cache::{Cache, CacheUse};

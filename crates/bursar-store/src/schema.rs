@@ -1,5 +1,13 @@
 //! Schema versions, and which binaries can use a database.
 
+/// One migration.
+pub(crate) struct Migration {
+    pub(crate) version: u32,
+    pub(crate) sql: &'static str,
+    /// The oldest schema version whose binary still works with the database after this migration.
+    pub(crate) oldest_known: u32,
+}
+
 /// The schema version of a database, compared with that of this binary.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SchemaStatus {

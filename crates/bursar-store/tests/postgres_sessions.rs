@@ -247,7 +247,7 @@ fn with_citus_no_setting_shares_its_message_whatever_is_asked() {
     });
     PostgresStore::verify(&url).unwrap().unwrap();
     let key = AuditKey::new([7; 32]);
-    PostgresStore::verify_audit(&url, "fingerprint", &key, None, None).unwrap().unwrap();
+    PostgresStore::verify_audit(&url, "fingerprint", &key, None).unwrap().unwrap();
     let owner_url = proxy.through(database.owner_url());
     PostgresStore::migrate(&owner_url, database.app_role()).unwrap();
 

@@ -5,13 +5,11 @@
 #[path = "support/constants.rs"]
 mod constants;
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 
-use bursar_core::{PolicyResult, TenantId, Timestamp};
-use bursar_store::{
-    AuditKey, Clock, DecisionFilter, HistoryFilter, HistoryPart, OpenError, SqliteStore, Store,
-};
+use bursar_core::Timestamp;
+use bursar_store::{AuditKey, Clock, OpenError, SqliteStore};
 use constants::Constant;
 use rusqlite::Connection;
 use tempfile::TempDir;
@@ -134,7 +132,6 @@ fn the_audit_log_begins_where_the_last_page_ended_and_sorts_nothing() {
         ("BY_ACTOR", format!("audit_by_actor (tenant_id=? AND actor_id=? {range}")),
         ("BY_ACTION", format!("audit_by_action (tenant_id=? AND action=? {range}")),
         ("BY_TARGET", format!("audit_by_target (tenant_id=? AND target_id=? {range}")),
-        ("UNCHAINED", "audit_unchained (tenant_id=? AND audit_id>?)".to_owned()),
         ("CHAIN", "audit_chain (tenant_id=? AND sequence>?)".to_owned()),
     ];
     for (name, index) in walks {
@@ -184,92 +181,6 @@ fn sums_of_days_read_these_days_only() {
         assert!(plan.iter().any(|step| step.contains(index)), "{name}: {plan:?}");
         assert!(!plan.iter().any(|step| step.contains("TEMP B-TREE")), "{name}: {plan:?}");
     }
-}
-
-/// A file of the first schema, with three calls of one tenant.
-fn of_the_first_schema(path: &Path) {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("migrations/sqlite");
-    let schema = std::fs::read_to_string(folder.join("0001_ledger.sql")).unwrap();
-    let db = Connection::open(path).unwrap();
-    db.execute_batch(&schema).unwrap();
-    db.pragma_update(None, "user_version", 1).unwrap();
-    db.execute_batch(
-        "insert into server (name, value) values ('oldest_known', '1'),
-             ('secret_fingerprint', 'fingerprint');
-         insert into tenants values (1, 'tenant', 1, 1, 1, 1);
-         insert into integrations values (1, 2, 'integration', 'openai', null, '{}', null, 2, 1,
-             null, null, null, 0, 0, 0, 1, 1, 1, 'operator', null);
-         insert into audit values (9, 1, 9, 'founder', 'operator', 'tenant.create', 'tenant', '1',
-             'request', '{}');
-         insert into usage_entries (entry_id, tenant_id, integration_id, kind, call_id, session_id,
-             agent_id, provider, model, tokens_in, tokens_out, tokens_cache_read,
-             tokens_cache_write, tokens_reasoning, cost_nanos, cost_source, usage_status,
-             policy_result, error_code, occurred_at, created_at) values
-             (10, 1, 2, 1, 'call 10', 'session', null, 'openai', 'gpt', 1, 2, 0, 0, 0, 7, 1, 1, 1,
-                 null, 10, 10),
-             (11, 1, 2, 1, 'call 11', null, 'agent', 'openai', 'gpt', 1, 2, 0, 0, 0, 7, 1, 1, 3,
-                 'failed', 11, 11),
-             (12, 1, 2, 1, 'call 12', null, null, 'openai', 'gpt', 1, 2, 0, 0, 0, 7, 1, 1, 2,
-                 null, 12, 12);",
-    )
-    .unwrap();
-}
-
-#[tokio::test]
-async fn a_file_of_the_first_schema_is_brought_up_to_date_and_keeps_its_entries() {
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("bursar.db");
-    of_the_first_schema(&path);
-    let (store, writer) = SqliteStore::open(&path, clock(), "fingerprint", audit_key()).unwrap();
-    let tenant_id = TenantId::from_number(1).unwrap();
-    let any = HistoryFilter::default;
-    let text = |text: &str| Some(text.to_owned());
-    let blocked = Some(PolicyResult::Blocked);
-    let cases: Vec<(HistoryFilter, &[&str])> = vec![
-        (any(), &["call 12", "call 11", "call 10"]),
-        (HistoryFilter { model: text("gpt"), ..any() }, &["call 12", "call 11", "call 10"]),
-        (HistoryFilter { session_id: text("session"), ..any() }, &["call 10"]),
-        (HistoryFilter { agent_id: text("agent"), ..any() }, &["call 11"]),
-        (HistoryFilter { errors_only: true, ..any() }, &["call 11"]),
-        (HistoryFilter { policy_result: blocked, ..any() }, &["call 11"]),
-    ];
-    for (filter, expected) in cases {
-        let part = HistoryPart::UpTo(10);
-        let found = store.usage_history(tenant_id, filter.clone(), part).await.unwrap();
-        let calls: Vec<&str> = found.rows.iter().map(|row| row.call_id.as_str()).collect();
-        assert_eq!(calls, expected, "{filter:?}");
-    }
-    let kept = store.decisions(tenant_id, DecisionFilter::default(), 10).await.unwrap();
-    assert_eq!(kept, []);
-    drop((store, writer));
-    let db = Connection::open(&path).unwrap();
-    let version: u32 = db.query_row("pragma user_version", [], |row| row.get(0)).unwrap();
-    assert_eq!(version, 4);
-    let audited = |unchained_before| {
-        let key = audit_key();
-        SqliteStore::verify_audit(&path, "fingerprint", &key, None, unchained_before)
-            .unwrap()
-            .unwrap()
-    };
-    let upgraded = audited(Timestamp::from_micros(10));
-    assert_eq!(
-        (upgraded.unchained, upgraded.differences.count),
-        (1, 0),
-        "{:?}",
-        upgraded.differences.told
-    );
-    // The row, the beginning and the head, as nothing says that there was an upgrade.
-    let unsaid = audited(None);
-    assert_eq!(
-        (unsaid.unchained, unsaid.differences.count),
-        (0, 3),
-        "{:?}",
-        unsaid.differences.told
-    );
-    // Going back to the binary before is still possible.
-    let sql = "select value from server where name = 'oldest_known'";
-    let oldest_known: String = db.query_row(sql, [], |row| row.get(0)).unwrap();
-    assert_eq!(oldest_known, "1");
 }
 
 #[test]
@@ -350,19 +261,19 @@ fn a_closed_file_is_all_there_is_and_its_owners_only() {
 #[test]
 fn the_audit_log_is_checked_with_its_own_secret_key_only() {
     let (_folder, path) = migrated();
-    let verify =
-        |fingerprint| SqliteStore::verify_audit(&path, fingerprint, &audit_key(), None, None);
+    let verify = |fingerprint| SqliteStore::verify_audit(&path, fingerprint, &audit_key(), None);
     assert_eq!(verify("fingerprint").unwrap().unwrap().differences.count, 0);
     let refused = verify("other").err().unwrap();
     assert!(matches!(refused, OpenError::OtherSecretKey(_)), "{refused}");
 }
 
 #[test]
-fn the_audit_log_of_an_older_schema_is_not_checked() {
+fn the_audit_log_of_a_file_without_a_schema_is_not_checked() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("bursar.db");
-    of_the_first_schema(&path);
-    let refused = SqliteStore::verify_audit(&path, "fingerprint", &audit_key(), None, None);
+    drop(Connection::open(&path).unwrap());
+    std::fs::write(&path, "").unwrap();
+    let refused = SqliteStore::verify_audit(&path, "fingerprint", &audit_key(), None);
     let refused = refused.err().unwrap().to_string();
     assert!(refused.contains("start a server on it once"), "{refused}");
 }

@@ -5,7 +5,7 @@ use std::io::{self, BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use bursar_core::{TenantId, Timestamp};
+use bursar_core::TenantId;
 use bursar_store::{AuditCheck, AuditVerified, Differences, PostgresStore, SqliteStore};
 use clap::{Args, Subcommand};
 
@@ -20,7 +20,6 @@ use crate::cli::terminal::{say, say_line, tell};
 use crate::config::database::Database;
 use crate::config::settings::Config;
 use crate::server::StartError;
-use crate::wire::timestamps;
 
 #[derive(Subcommand)]
 pub(super) enum AuditCommand {
@@ -46,11 +45,6 @@ pub(super) struct VerifyArguments {
     /// head
     #[arg(long, value_name = "FILE", conflicts_with_all = ["data_dir", "database", "tenant"])]
     file: Option<PathBuf>,
-    /// When the last server without a chain stopped, as an instant or a day. Rows outside the chain
-    /// from before it are counted and not reported as differences. Use this for a store that was
-    /// upgraded
-    #[arg(long, value_name = "INSTANT", value_parser = timestamps::parse_start)]
-    unchained_before: Option<Timestamp>,
 }
 
 #[derive(Args)]
@@ -73,9 +67,8 @@ pub(super) fn verify(
     config: &Config,
     arguments: &VerifyArguments,
 ) -> Result<ExitCode, CommandError> {
-    let unchained_before = arguments.unchained_before;
     if let Some(file) = &arguments.file {
-        return verify_file(file, unchained_before);
+        return verify_file(file);
     }
     let only = arguments.tenant.as_deref().map(TenantId::parse).transpose();
     let only = only.map_err(|error| format!("--tenant {error}"))?;
@@ -83,14 +76,14 @@ pub(super) fn verify(
         Database::File(path) => {
             let key = secret_key(&known_secret(config)?)?;
             let (fingerprint, audit_key) = (key.fingerprint(), key.audit_key());
-            SqliteStore::verify_audit(path, fingerprint, &audit_key, only, unchained_before)??
+            SqliteStore::verify_audit(path, fingerprint, &audit_key, only)??
         }
         Database::Postgres(database) => {
             let key =
                 secret_key(config.secrets.secret_key.as_ref().ok_or(StartError::NoSecretKey)?)?;
             let url = database.url()?;
             let (url, fingerprint, audit_key) = (url.expose(), key.fingerprint(), key.audit_key());
-            PostgresStore::verify_audit(url, fingerprint, &audit_key, only, unchained_before)??
+            PostgresStore::verify_audit(url, fingerprint, &audit_key, only)??
         }
     };
     print_verified(&verified)
@@ -101,7 +94,7 @@ fn secret_key(secret: &Secret) -> Result<SecretKey, CommandError> {
 }
 
 /// Verifies an export line by line.
-fn verify_file(path: &Path, unchained_before: Option<Timestamp>) -> Result<ExitCode, CommandError> {
+fn verify_file(path: &Path) -> Result<ExitCode, CommandError> {
     let read = |error: io::Error| format!("cannot read {}: {error}", path.display());
     let mut check: Option<AuditCheck> = None;
     for (number, line) in BufReader::new(File::open(path).map_err(read)?).lines().enumerate() {
@@ -111,7 +104,7 @@ fn verify_file(path: &Path, unchained_before: Option<Timestamp>) -> Result<ExitC
         match (entry, &mut check) {
             (Ok(entry), Some(check)) => check.take(&entry),
             (Ok(entry), None) => {
-                let new = AuditCheck::new(entry.tenant_id, unchained_before);
+                let new = AuditCheck::new(entry.tenant_id);
                 check.insert(new).take(&entry);
             }
             (Err(error), Some(check)) => check.unreadable(&format!("line {}: {error}", number + 1)),
@@ -136,7 +129,7 @@ fn verify_file(path: &Path, unchained_before: Option<Timestamp>) -> Result<ExitC
 }
 
 fn print_verified(verified: &AuditVerified) -> Result<ExitCode, CommandError> {
-    let AuditVerified { tenants, rows, unchained, newest_unchained, differences } = verified;
+    let AuditVerified { tenants, rows, differences } = verified;
     let Differences { count, told } = differences;
     let mut text = String::new();
     for sentence in told {
@@ -144,13 +137,6 @@ fn print_verified(verified: &AuditVerified) -> Result<ExitCode, CommandError> {
         text.push('\n');
     }
     text.push_str(&format!("{rows} rows of {tenants} tenants: {count} differences\n"));
-    if let Some(newest) = newest_unchained {
-        text.push_str(&format!(
-            "{unchained} rows are in no chain, as an older server leaves them, the last at {}: \
-             nothing proves these\n",
-            timestamps::text(*newest)
-        ));
-    }
     say(&text)?;
     Ok(if *count == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }

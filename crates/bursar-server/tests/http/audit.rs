@@ -146,7 +146,7 @@ async fn the_file_of_the_log_is_a_chain_that_can_be_checked_alone() {
     let check = |lines: &[&str]| {
         let read = |line: &&str| serde_json::from_str::<AuditView>(line).unwrap().entry().unwrap();
         let entries: Vec<_> = lines.iter().map(read).collect();
-        let mut check = AuditCheck::new(entries[0].tenant_id, None);
+        let mut check = AuditCheck::new(entries[0].tenant_id);
         entries.iter().for_each(|entry| check.take(entry));
         check.finish()
     };

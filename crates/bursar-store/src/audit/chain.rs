@@ -55,8 +55,8 @@ pub struct AuditEntry {
     pub request_id: String,
     /// A JSON object of what changed, byte by byte as it was hashed.
     pub detail: String,
-    /// Its place in the chain; nothing for a row that a server wrote which kept none.
-    pub link: Option<AuditLink>,
+    /// Its place in the chain.
+    pub link: AuditLink,
 }
 
 /// The place of a row in the chain of its tenant.
@@ -109,14 +109,6 @@ impl AuditEntry {
         encoder.text(detail);
         encoder.field(Some(prev_hash));
         encoder.hash()
-    }
-
-    /// Where the row stands in a log that is read from its beginning.
-    pub fn chain_position(&self) -> ChainPosition {
-        match self.link {
-            Some(link) => ChainPosition::Linked(link.sequence),
-            None => ChainPosition::Unchained(self.audit_id),
-        }
     }
 
     pub(crate) const fn place(&self) -> AuditPosition {
@@ -192,10 +184,10 @@ impl AuditHead {
             target_id: row.target_id.clone(),
             request_id: row.actor.request_id.clone(),
             detail: row.detail.clone(),
-            link: None,
+            link: AuditLink { sequence, prev_hash: self.hash, hash: BEFORE_FIRST },
         };
         let hash = entry.hash_at(sequence, &self.hash);
-        entry.link = Some(AuditLink { sequence, prev_hash: self.hash, hash });
+        entry.link.hash = hash;
         let mut next = Self { sequence, hash, ..self.clone() };
         if self.is_sealed(key) {
             next.seal = next.sealed(key);
@@ -231,30 +223,6 @@ pub struct AuditPosition {
     pub at: Timestamp,
     /// The row, which orders rows of one instant.
     pub audit_id: AuditId,
-}
-
-/// A place in the audit log, read from its beginning.
-///
-/// Rows of no chain come first; with older servers beside this one they may be younger than rows
-/// of the chain.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ChainPosition {
-    /// At a row of no chain.
-    Unchained(AuditId),
-    /// At a row of the chain.
-    Linked(i64),
-}
-
-impl ChainPosition {
-    /// After which id rows of no chain come next, and after which sequence those of the chain, both
-    /// as they are stored; nothing of rows of no chain once the chain has begun.
-    pub(crate) fn starts(after: Option<Self>) -> (Option<i64>, i64) {
-        match after {
-            None => (Some(i64::MIN), i64::MIN),
-            Some(Self::Unchained(audit_id)) => (Some(audit_id.number()), i64::MIN),
-            Some(Self::Linked(sequence)) => (None, sequence),
-        }
-    }
 }
 
 /// Which rows of the audit log are asked for.
@@ -333,15 +301,6 @@ impl AuditStretch {
 /// `tenant_id, audit_id, at, actor_type, actor_id, address, action, target_type, target_id,
 /// request_id, detail, sequence, prev_hash, hash`.
 pub(crate) fn audit_entry(row: &impl Columns) -> Result<AuditEntry, StoreError> {
-    let link = match row.opt_int(11)? {
-        Some(sequence) => {
-            Some(AuditLink { sequence, prev_hash: row.bytes(12)?, hash: row.bytes(13)? })
-        }
-        None if row.opt_bytes(12)?.is_some() || row.opt_bytes(13)?.is_some() => {
-            return Err(StoreError::Corrupt("a row of the audit log lost its place".to_owned()));
-        }
-        None => None,
-    };
     Ok(AuditEntry {
         tenant_id: row.id(0, TenantId::from_number)?,
         audit_id: row.id(1, AuditId::from_number)?,
@@ -354,7 +313,7 @@ pub(crate) fn audit_entry(row: &impl Columns) -> Result<AuditEntry, StoreError> 
         target_id: row.text(8)?,
         request_id: row.text(9)?,
         detail: row.text(10)?,
-        link,
+        link: AuditLink { sequence: row.int(11)?, prev_hash: row.bytes(12)?, hash: row.bytes(13)? },
     })
 }
 
@@ -462,7 +421,7 @@ mod tests {
         field(b"request");
         field(br#"{"name":"a"}"#);
         field(&[0; 32]);
-        let link = entry.link.expect("a link");
+        let link = entry.link;
         assert_eq!(link.hash, *blake3::hash(&bytes).as_bytes());
         // Written down, so that a change of the encoding is seen: stored hashes would not hold.
         let text: String = link.hash.iter().map(|byte| format!("{byte:02x}")).collect();

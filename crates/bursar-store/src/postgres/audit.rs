@@ -1,10 +1,10 @@
 //! The audit log: written as a chain at the end of a transaction, listed, and checked.
 
-use bursar_core::{TenantId, Timestamp};
+use bursar_core::TenantId;
 use tokio::try_join;
 use tokio_postgres::{Client, Row};
 
-use super::ask::{listed, one, rows};
+use super::ask::{listed, number, one, rows};
 use super::pipeline::{Sent, in_order};
 use super::readers::{Reader, read_error};
 use super::store_stats::next_tenants;
@@ -12,7 +12,7 @@ use super::tx::{self, Messages, params, store_error};
 use super::writer_state::PostgresWriter;
 use crate::audit::chain::{
     AuditEntry, AuditFilter, AuditHead, AuditKey, AuditPage, AuditPageMaker, AuditStretch,
-    AuditWay, ChainPosition, LOOKED_MAX, audit_entry, audit_head, audit_position,
+    AuditWay, LOOKED_MAX, audit_entry, audit_head, audit_position,
 };
 use crate::audit::check::{AuditCheck, AuditVerified};
 use crate::error::StoreError;
@@ -83,9 +83,9 @@ const BY_TARGET: &str = "select tenant_id, audit_id, at, actor_type, actor_id, a
      and at between $2 and $3 and (at, audit_id) < ($4, $5) \
      order by at desc, audit_id desc limit $10::bigint) looked \
      where matches or place = $10 limit $11";
-const UNCHAINED: &str = "select tenant_id, audit_id, at, actor_type, actor_id, address, action, \
-     target_type, target_id, request_id, detail, sequence, prev_hash, hash from audit \
-     where tenant_id = $1 and sequence is null and audit_id > $2 order by audit_id limit $3";
+/// The schema lets no row be without its place; whoever can change it can take that away.
+const COUNT_UNCHAINED: &str =
+    "select count(*) from audit where tenant_id = $1 and sequence is null";
 const CHAIN: &str = "select tenant_id, audit_id, at, actor_type, actor_id, address, action, \
      target_type, target_id, request_id, detail, sequence, prev_hash, hash from audit \
      where tenant_id = $1 and sequence > $2 order by sequence limit $3";
@@ -164,7 +164,7 @@ async fn put_head(client: &Client, sql: &str, head: &AuditHead) -> Result<(), St
 }
 
 async fn insert(client: &Client, entry: &AuditEntry) -> Result<(), StoreError> {
-    let link = entry.link.as_ref();
+    let link = entry.link;
     let done = client
         .execute_typed(
             INSERT_AUDIT,
@@ -180,9 +180,9 @@ async fn insert(client: &Client, entry: &AuditEntry) -> Result<(), StoreError> {
                 entry.target_id.as_str(),
                 entry.request_id.as_str(),
                 entry.detail.as_str(),
-                link.map(|link| link.sequence),
-                link.map(|link| link.prev_hash.as_slice()),
-                link.map(|link| link.hash.as_slice()),
+                link.sequence,
+                link.prev_hash.as_slice(),
+                link.hash.as_slice(),
             ],
         )
         .await;
@@ -245,23 +245,16 @@ pub(super) async fn list(
     Ok(page.page())
 }
 
-/// Rows from the beginning of the log.
+/// Rows after a place in the chain, or from the beginning of the log.
 pub(super) async fn chain(
     db: &Reader,
     tenant_id: TenantId,
-    after: Option<ChainPosition>,
+    after: Option<i64>,
     limit: u32,
 ) -> Result<Vec<AuditEntry>, StoreError> {
-    let (unchained, linked) = ChainPosition::starts(after);
-    let mut entries = Vec::new();
-    let tenant = tenant_id.number();
-    for (sql, start) in [(UNCHAINED, unchained), (CHAIN, Some(linked))] {
-        let Some(start) = start else { continue };
-        let left = i64::from(limit) - i64::try_from(entries.len()).unwrap_or(i64::MAX);
-        let read = audit_entry;
-        entries.extend(listed(db, sql, params![tenant, start, left], read).await?);
-    }
-    Ok(entries)
+    let (tenant, after) = (tenant_id.number(), after.unwrap_or(i64::MIN));
+    let limit = i64::from(limit);
+    listed(db, CHAIN, params![tenant, after, limit], audit_entry).await
 }
 
 /// Checks the log of every tenant, or of one, all of one moment.
@@ -269,12 +262,11 @@ pub(super) async fn verify(
     db: &Client,
     key: &AuditKey,
     only: Option<TenantId>,
-    unchained_before: Option<Timestamp>,
 ) -> Result<AuditVerified, StoreError> {
     tx::set(db, BEGIN, Messages::Separate).await.map_err(read_error)?;
     let mut verified = AuditVerified::default();
     if let Some(tenant_id) = only {
-        verified.merge(verify_tenant(db, key, tenant_id, unchained_before).await?);
+        verified.merge(verify_tenant(db, key, tenant_id).await?);
     }
     let mut after = 0;
     while only.is_none() {
@@ -282,7 +274,7 @@ pub(super) async fn verify(
         let Some(last) = tenants.last() else { break };
         after = last.number();
         for tenant_id in tenants {
-            verified.merge(verify_tenant(db, key, tenant_id, unchained_before).await?);
+            verified.merge(verify_tenant(db, key, tenant_id).await?);
         }
     }
     db.batch_execute("commit").await.map_err(read_error)?;
@@ -293,27 +285,26 @@ async fn verify_tenant(
     db: &Client,
     key: &AuditKey,
     tenant_id: TenantId,
-    unchained_before: Option<Timestamp>,
 ) -> Result<AuditVerified, StoreError> {
     db.batch_execute(&tx::name_tenant(tenant_id)).await.map_err(read_error)?;
-    let mut check = AuditCheck::new(tenant_id, unchained_before);
+    let mut check = AuditCheck::new(tenant_id);
     let tenant = tenant_id.number();
     // What was written behind the server's back may be of any kind, and is told all the same.
-    for (sql, place) in [(UNCHAINED, 1), (CHAIN, 11)] {
-        let mut after = i64::MIN;
-        loop {
-            let read = |row: &Row| Ok((row.int::<i64>(place)?, audit_entry(row)));
-            let some = rows(db, sql, params![tenant, after, ROWS_AT_ONCE], read).await?;
-            let Some((last, _)) = some.last() else { break };
-            after = *last;
-            for (_, entry) in some {
-                match entry {
-                    Ok(entry) => check.take(&entry),
-                    Err(error) => check.unreadable(&error),
-                }
+    let mut after = i64::MIN;
+    loop {
+        let read = |row: &Row| Ok((row.int::<i64>(11)?, audit_entry(row)));
+        let some = rows(db, CHAIN, params![tenant, after, ROWS_AT_ONCE], read).await?;
+        let Some((last, _)) = some.last() else { break };
+        after = *last;
+        for (_, entry) in some {
+            match entry {
+                Ok(entry) => check.take(&entry),
+                Err(error) => check.unreadable(&error),
             }
         }
     }
+    let unchained = number(db, COUNT_UNCHAINED, params![tenant]).await?;
+    check.take_unchained(u64::try_from(unchained).unwrap_or_default());
     let read = |row: &Row| Ok(audit_head(tenant_id, row));
     let head = one(db, SELECT_HEAD, params![tenant], read).await?;
     let head = head.transpose().unwrap_or_else(|error| {

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use bursar_core::{TenantId, Timestamp};
+use bursar_core::TenantId;
 use tokio_postgres::Client;
 
 use super::connect::Address;
@@ -121,8 +121,7 @@ impl PostgresStore {
     }
 
     /// Checks the audit log of every tenant, or of one, beside servers that may be running on the
-    /// database; as a role that may read its tables. Rows of no chain are differences unless they
-    /// are from before `unchained_before`. Blocks until that is done.
+    /// database; as a role that may read its tables. Blocks until that is done.
     ///
     /// # Errors
     /// [`OpenPostgresError`] when it cannot be opened or belongs to another secret key;
@@ -132,14 +131,13 @@ impl PostgresStore {
         secret_fingerprint: &str,
         audit_key: &AuditKey,
         only: Option<TenantId>,
-        unchained_before: Option<Timestamp>,
     ) -> Result<Result<AuditVerified, StoreError>, OpenPostgresError> {
         let address = Address::parse(url)?;
         in_short(async move {
             let client = address.connect().await?;
             check_schema(&client).await?;
             schema::check_for_reading(&client, secret_fingerprint).await?;
-            Ok(audit::verify(&client, audit_key, only, unchained_before).await)
+            Ok(audit::verify(&client, audit_key, only).await)
         })
     }
 }

@@ -6,33 +6,13 @@ use tokio_postgres::Client;
 use super::error::OpenPostgresError;
 use super::settings;
 use super::tx::{self, Messages, params};
-use crate::schema::SchemaStatus;
+use crate::schema::{Migration, SchemaStatus};
 
-/// One step of the ladder.
-struct Migration {
-    version: i64,
-    sql: &'static str,
-    /// The oldest schema whose binary still works with the database after this step.
-    oldest_known: i64,
-}
-
-const MIGRATIONS: &[Migration] = &[
-    Migration {
-        version: 1,
-        sql: include_str!("../../migrations/postgres/0001_ledger.sql"),
-        oldest_known: 1,
-    },
-    Migration {
-        version: 2,
-        sql: include_str!("../../migrations/postgres/0002_audit.sql"),
-        oldest_known: 1,
-    },
-    Migration {
-        version: 3,
-        sql: include_str!("../../migrations/postgres/0003_protection.sql"),
-        oldest_known: 1,
-    },
-];
+const MIGRATIONS: &[Migration] = &[Migration {
+    version: 1,
+    sql: include_str!("../../migrations/postgres/0001_schema.sql"),
+    oldest_known: 1,
+}];
 
 /// A schema that an operator was told of is on stable storage.
 const BEGIN: &str = "begin; set local synchronous_commit = on";
@@ -69,8 +49,7 @@ pub(super) async fn status(client: &Client) -> Result<SchemaStatus, tokio_postgr
     } else {
         (0, 0)
     };
-    let small = |number: i64| u32::try_from(number).unwrap_or(u32::MAX);
-    Ok(SchemaStatus { found: small(found), known: small(known), oldest_known: small(oldest_known) })
+    Ok(SchemaStatus { found, known, oldest_known })
 }
 
 /// Brings the schema up to the newest version that this binary knows, and lets the application's
@@ -87,7 +66,7 @@ pub(super) async fn migrate(
     if newer {
         return Err(OpenPostgresError::NewerSchema { found: status.found, known: status.known });
     }
-    for migration in MIGRATIONS.iter().filter(|step| step.version > i64::from(status.found)) {
+    for migration in MIGRATIONS.iter().filter(|step| step.version > status.found) {
         client.batch_execute(migration.sql).await?;
         set(client, "schema_version", &migration.version.to_string()).await?;
         set(client, "oldest_known", &migration.oldest_known.to_string()).await?;
@@ -134,6 +113,6 @@ async fn value(client: &Client, name: &str) -> Result<Option<String>, tokio_post
     row.map(|row| row.try_get(0)).transpose()
 }
 
-async fn number(client: &Client, name: &str) -> Result<Option<i64>, tokio_postgres::Error> {
+async fn number(client: &Client, name: &str) -> Result<Option<u32>, tokio_postgres::Error> {
     Ok(value(client, name).await?.and_then(|text| text.parse().ok()))
 }

@@ -8,7 +8,7 @@ use bursar_core::{ClockState, Counter, Day, IntegrationId, KeyId, Month, SignalI
 use super::open::PostgresStore;
 use super::readers::{Pong, Reader};
 use super::{audit, days, decisions, history, keys, protection, read, series, store_stats};
-use crate::audit::chain::{AuditEntry, AuditFilter, AuditPage, ChainPosition};
+use crate::audit::chain::{AuditEntry, AuditFilter, AuditPage};
 use crate::error::StoreError;
 use crate::read::breakdown::{Breakdown, BreakdownFilter, GroupBy, Series, SeriesFilter};
 use crate::read::history::Cut;
@@ -295,7 +295,7 @@ impl Store for PostgresStore {
     async fn audit_chain(
         &self,
         tenant_id: TenantId,
-        after: Option<ChainPosition>,
+        after: Option<i64>,
         limit: u32,
     ) -> Result<Vec<AuditEntry>, StoreError> {
         self.readers

@@ -8,7 +8,7 @@ use bursar_core::{
     PolicyResult, ReasonCode, Reservation, SignalId, TenantId, Timestamp, Verdict,
 };
 
-use crate::audit::chain::{AuditEntry, AuditFilter, AuditPage, ChainPosition};
+use crate::audit::chain::{AuditEntry, AuditFilter, AuditPage};
 use crate::cache::Cache;
 use crate::clock::decidable;
 use crate::error::StoreError;
@@ -420,13 +420,14 @@ pub trait Store: Send + Sync + 'static {
         limit: u32,
     ) -> Result<AuditPage, StoreError>;
 
-    /// Rows of the audit log in the order of the chain, after a position.
+    /// Rows of the audit log in the order of the chain, after a sequence number or from the
+    /// beginning.
     ///
-    /// Rows outside the chain come first, by id. A page with fewer than `limit` rows is the last.
+    /// A page with fewer than `limit` rows is the last.
     async fn audit_chain(
         &self,
         tenant_id: TenantId,
-        after: Option<ChainPosition>,
+        after: Option<i64>,
         limit: u32,
     ) -> Result<Vec<AuditEntry>, StoreError>;
 

@@ -1,14 +1,15 @@
 //! The audit log: writes the chain, lists rows, and checks them.
 
-use bursar_core::{TenantId, Timestamp};
+use bursar_core::TenantId;
 use rusqlite::{Connection, Row, named_params, params};
 
+use super::ask::one;
 use super::error::store_error;
 use super::readers::Snapshot;
 use super::writer_state::SqliteWriter;
 use crate::audit::chain::{
     AuditEntry, AuditFilter, AuditHead, AuditKey, AuditPage, AuditPageMaker, AuditStretch,
-    AuditWay, ChainPosition, audit_entry, audit_head,
+    AuditWay, audit_entry, audit_head,
 };
 use crate::audit::check::{AuditCheck, AuditVerified};
 use crate::error::StoreError;
@@ -50,10 +51,9 @@ const BY_TARGET: &str = "select tenant_id, audit_id, at, actor_type, actor_id, a
      from audit indexed by audit_by_target where tenant_id = :tenant and target_id = :target \
      and at between :first_at and :last_at and (at, audit_id) < (:after_at, :after_id) \
      order by at desc, audit_id desc";
-const UNCHAINED: &str = "select tenant_id, audit_id, at, actor_type, actor_id, address, action, \
-     target_type, target_id, request_id, detail, sequence, prev_hash, hash \
-     from audit indexed by audit_unchained where tenant_id = ?1 and sequence is null \
-     and audit_id > ?2 order by audit_id limit ?3";
+/// The schema lets no row be without its place; whoever can change it can take that away.
+const COUNT_UNCHAINED: &str = "select count(*) from audit indexed by audit_chain \
+     where tenant_id = ?1 and sequence is null";
 const CHAIN: &str = "select tenant_id, audit_id, at, actor_type, actor_id, address, action, \
      target_type, target_id, request_id, detail, sequence, prev_hash, hash \
      from audit indexed by audit_chain where tenant_id = ?1 and sequence > ?2 \
@@ -89,9 +89,9 @@ fn insert(db: &Connection, entry: &AuditEntry) -> Result<(), StoreError> {
             entry.target_id,
             entry.request_id,
             entry.detail,
-            entry.link.map(|link| link.sequence),
-            entry.link.map(|link| link.prev_hash),
-            entry.link.map(|link| link.hash),
+            entry.link.sequence,
+            entry.link.prev_hash,
+            entry.link.hash,
         ])
         .map(|_| ())
         .map_err(store_error)
@@ -152,21 +152,16 @@ pub(super) fn list(
 pub(super) fn chain(
     db: &Snapshot<'_>,
     tenant_id: TenantId,
-    after: Option<ChainPosition>,
+    after: Option<i64>,
     limit: u32,
 ) -> Result<Vec<AuditEntry>, StoreError> {
-    let (unchained, linked) = ChainPosition::starts(after);
     let mut entries = Vec::new();
-    let tenant = tenant_id.number();
-    for (sql, start) in [(UNCHAINED, unchained), (CHAIN, Some(linked))] {
-        let Some(start) = start else { continue };
-        let left = i64::from(limit) - i64::try_from(entries.len()).unwrap_or(i64::MAX);
-        each(db, sql, params![tenant, start, left], |row| {
-            db.take_row(row)?;
-            entries.push(audit_entry(row)?);
-            Ok(())
-        })?;
-    }
+    let after = after.unwrap_or(i64::MIN);
+    each(db, CHAIN, params![tenant_id.number(), after, limit], |row| {
+        db.take_row(row)?;
+        entries.push(audit_entry(row)?);
+        Ok(())
+    })?;
     Ok(entries)
 }
 
@@ -175,7 +170,6 @@ pub(super) fn verify(
     db: &Connection,
     key: &AuditKey,
     only: Option<TenantId>,
-    unchained_before: Option<Timestamp>,
 ) -> Result<AuditVerified, StoreError> {
     let snapshot = db.unchecked_transaction().map_err(store_error)?;
     let mut tenants = Vec::from_iter(only);
@@ -187,7 +181,7 @@ pub(super) fn verify(
     }
     let mut verified = AuditVerified::default();
     for tenant_id in tenants {
-        verified.merge(verify_tenant(&snapshot, key, tenant_id, unchained_before)?);
+        verified.merge(verify_tenant(&snapshot, key, tenant_id)?);
     }
     Ok(verified)
 }
@@ -196,19 +190,18 @@ fn verify_tenant(
     db: &Connection,
     key: &AuditKey,
     tenant_id: TenantId,
-    unchained_before: Option<Timestamp>,
 ) -> Result<AuditVerified, StoreError> {
-    let mut check = AuditCheck::new(tenant_id, unchained_before);
-    for sql in [UNCHAINED, CHAIN] {
-        // Rows that were written around the server can have any content, and are reported too.
-        each(db, sql, params![tenant_id.number(), i64::MIN, -1], |row| {
-            match audit_entry(row) {
-                Ok(entry) => check.take(&entry),
-                Err(error) => check.unreadable(&error),
-            }
-            Ok(())
-        })?;
-    }
+    let mut check = AuditCheck::new(tenant_id);
+    // Rows that were written around the server can have any content, and are reported too.
+    each(db, CHAIN, params![tenant_id.number(), i64::MIN, -1], |row| {
+        match audit_entry(row) {
+            Ok(entry) => check.take(&entry),
+            Err(error) => check.unreadable(&error),
+        }
+        Ok(())
+    })?;
+    let unchained = one(db, COUNT_UNCHAINED, params![tenant_id.number()], |row| row.int(0))?;
+    check.take_unchained(unchained.unwrap_or_default());
     let head = head(db, tenant_id).unwrap_or_else(|error| {
         check.unreadable(&error);
         None

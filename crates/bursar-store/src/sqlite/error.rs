@@ -42,15 +42,9 @@ pub enum OpenError {
         /// The newest schema that this binary knows.
         known: u32,
     },
-    /// The file is from before the audit log was a chain.
-    #[error("{path} has schema {found}, and schema {needed} is needed: start a server on it once")]
-    OlderSchema {
-        path: PathBuf,
-        /// The schema of the file.
-        found: u32,
-        /// The first one that has what is asked for.
-        needed: u32,
-    },
+    /// No server was started on it.
+    #[error("{0} has no schema: start a server on it once")]
+    NoSchema(PathBuf),
     /// The keys in the file were hashed with another secret key.
     #[error(
         "{0} belongs to another secret key: start bursar with the BURSAR_SECRET_KEY (or the \

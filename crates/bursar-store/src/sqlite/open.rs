@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
-use bursar_core::{TenantId, Timestamp};
+use bursar_core::TenantId;
 use rusqlite::Connection;
 
 use super::account_cache::AccountCache;
@@ -138,21 +138,20 @@ impl SqliteStore {
     }
 
     /// Checks the audit log of every tenant, or of one, beside a server that may be running on the
-    /// file. Rows of no chain are differences unless they are from before `unchained_before`.
+    /// file.
     ///
     /// # Errors
-    /// [`OpenError`] when it cannot be opened, has no chain yet or belongs to another secret key;
+    /// [`OpenError`] when it cannot be opened, has no schema yet or belongs to another secret key;
     /// [`StoreError`] when it cannot be read.
     pub fn verify_audit(
         path: &Path,
         secret_fingerprint: &str,
         audit_key: &AuditKey,
         only: Option<TenantId>,
-        unchained_before: Option<Timestamp>,
     ) -> Result<Result<AuditVerified, StoreError>, OpenError> {
         let database = |cause| OpenError::Database { path: path.to_owned(), cause };
         let reader = open_reader(path).map_err(database)?;
         schema::check_audited(&reader, path, secret_fingerprint)?;
-        Ok(audit::verify(&reader, audit_key, only, unchained_before))
+        Ok(audit::verify(&reader, audit_key, only))
     }
 }

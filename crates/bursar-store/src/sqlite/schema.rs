@@ -5,41 +5,13 @@ use std::path::Path;
 use rusqlite::{Connection, OptionalExtension, params};
 
 use super::error::OpenError;
-use crate::schema::SchemaStatus;
+use crate::schema::{Migration, SchemaStatus};
 
-/// One migration.
-struct Migration {
-    version: u32,
-    sql: &'static str,
-    /// The oldest schema version whose binary still works with the file after this migration.
-    oldest_known: u32,
-}
-
-const MIGRATIONS: &[Migration] = &[
-    Migration {
-        version: 1,
-        sql: include_str!("../../migrations/sqlite/0001_ledger.sql"),
-        oldest_known: 1,
-    },
-    Migration {
-        version: 2,
-        sql: include_str!("../../migrations/sqlite/0002_reads.sql"),
-        oldest_known: 1,
-    },
-    Migration {
-        version: 3,
-        sql: include_str!("../../migrations/sqlite/0003_audit.sql"),
-        oldest_known: 1,
-    },
-    Migration {
-        version: 4,
-        sql: include_str!("../../migrations/sqlite/0004_protection.sql"),
-        oldest_known: 1,
-    },
-];
-
-/// The first schema version whose audit log is a chain.
-const CHAINED: u32 = 3;
+const MIGRATIONS: &[Migration] = &[Migration {
+    version: 1,
+    sql: include_str!("../../migrations/sqlite/0001_schema.sql"),
+    oldest_known: 1,
+}];
 
 const SELECT_SERVER: &str = "select value from server where name = ?1";
 const UPSERT_SERVER: &str = "insert into server (name, value) values (?1, ?2) \
@@ -47,9 +19,18 @@ const UPSERT_SERVER: &str = "insert into server (name, value) values (?1, ?2) \
 
 /// Migrates the file to the newest schema that this binary knows.
 pub(super) fn migrate(connection: &mut Connection, path: &Path) -> Result<(), OpenError> {
+    migrate_to(connection, path, MIGRATIONS)
+}
+
+/// Applies those of these migrations that the file does not have.
+fn migrate_to(
+    connection: &mut Connection,
+    path: &Path,
+    migrations: &[Migration],
+) -> Result<(), OpenError> {
     let database = |cause| OpenError::Database { path: path.to_owned(), cause };
-    let found = check_version(connection, path)?;
-    for migration in MIGRATIONS.iter().filter(|migration| migration.version > found) {
+    let found = check_version(status_of(connection, path, migrations)?, path)?;
+    for migration in migrations.iter().filter(|migration| migration.version > found) {
         if found > 0 {
             // A large file takes a while, and the log is the only sign of progress.
             let to = migration.version;
@@ -61,8 +42,8 @@ pub(super) fn migrate(connection: &mut Connection, path: &Path) -> Result<(), Op
 }
 
 /// The version of the file's schema, if this binary can use it.
-fn check_version(connection: &Connection, path: &Path) -> Result<u32, OpenError> {
-    let SchemaStatus { found, known, oldest_known } = status(connection, path)?;
+fn check_version(status: SchemaStatus, path: &Path) -> Result<u32, OpenError> {
+    let SchemaStatus { found, known, oldest_known } = status;
     if found > known && oldest_known > known {
         return Err(OpenError::NewerSchema { path: path.to_owned(), found, known });
     }
@@ -71,10 +52,18 @@ fn check_version(connection: &Connection, path: &Path) -> Result<u32, OpenError>
 
 /// Reads what the schema of a file is.
 pub(super) fn status(connection: &Connection, path: &Path) -> Result<SchemaStatus, OpenError> {
+    status_of(connection, path, MIGRATIONS)
+}
+
+fn status_of(
+    connection: &Connection,
+    path: &Path,
+    migrations: &[Migration],
+) -> Result<SchemaStatus, OpenError> {
     let database = |cause| OpenError::Database { path: path.to_owned(), cause };
     let found: u32 =
         connection.query_row("pragma user_version", [], |row| row.get(0)).map_err(database)?;
-    let known = MIGRATIONS.last().map_or(0, |last| last.version);
+    let known = migrations.last().map_or(0, |last| last.version);
     let oldest = match found {
         0 => None,
         _ => server_value(connection, "oldest_known").map_err(database)?,
@@ -109,15 +98,14 @@ pub(super) fn check_secret(
     }
 }
 
-/// Refuses a file whose audit log has no chain, or that is of another secret key; changes nothing.
+/// Refuses a file without a schema, and one of another secret key; changes nothing.
 pub(super) fn check_audited(
     connection: &Connection,
     path: &Path,
     fingerprint: &str,
 ) -> Result<(), OpenError> {
-    let SchemaStatus { found, .. } = status(connection, path)?;
-    if found < CHAINED {
-        return Err(OpenError::OlderSchema { path: path.to_owned(), found, needed: CHAINED });
+    if status(connection, path)?.found == 0 {
+        return Err(OpenError::NoSchema(path.to_owned()));
     }
     match describe(connection, path)?.secret_fingerprint {
         Some(of_file) if of_file != fingerprint => Err(OpenError::OtherSecretKey(path.to_owned())),
@@ -134,11 +122,73 @@ pub(super) struct Described {
 /// Reads whether a file is one of ours, and one that this binary can use.
 pub(super) fn describe(connection: &Connection, path: &Path) -> Result<Described, OpenError> {
     let database = |cause| OpenError::Database { path: path.to_owned(), cause };
-    check_version(connection, path)?;
+    check_version(status(connection, path)?, path)?;
     let secret_fingerprint = server_value(connection, "secret_fingerprint").map_err(database)?;
     Ok(Described { secret_fingerprint })
 }
 
 fn server_value(connection: &Connection, name: &str) -> rusqlite::Result<Option<String>> {
     connection.query_row(SELECT_SERVER, params![name], |row| row.get(0)).optional()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const FIRST: Migration = Migration {
+        version: 1,
+        sql: "create table server (name text primary key, value text not null);
+             create table things (thing_id integer primary key)",
+        oldest_known: 1,
+    };
+    const EXPANDED: Migration =
+        Migration { version: 2, sql: "alter table things add column name text", oldest_known: 1 };
+    const CONTRACTED: Migration =
+        Migration { version: 3, sql: "drop table things", oldest_known: 3 };
+    const BROKEN: Migration =
+        Migration { version: 2, sql: "drop table things; drop table others", oldest_known: 2 };
+
+    fn migrated(db: &mut Connection, migrations: &[Migration]) -> Result<SchemaStatus, OpenError> {
+        let path = Path::new("bursar.db");
+        migrate_to(db, path, migrations)?;
+        status_of(db, path, migrations)
+    }
+
+    #[test]
+    fn a_later_migration_keeps_what_is_there() {
+        let mut db = Connection::open_in_memory().unwrap();
+        migrated(&mut db, &[FIRST]).unwrap();
+        db.execute("insert into things (thing_id) values (7)", []).unwrap();
+        for _ in 0..2 {
+            let status = migrated(&mut db, &[FIRST, EXPANDED]).unwrap();
+            assert_eq!(status, SchemaStatus { found: 2, known: 2, oldest_known: 1 });
+        }
+        let kept = db.query_row("select thing_id, name from things", [], |row| {
+            Ok((row.get::<_, i64>(0)?, row.get::<_, Option<String>>(1)?))
+        });
+        assert_eq!(kept.unwrap(), (7, None));
+    }
+
+    #[test]
+    fn an_older_binary_goes_on_until_a_migration_takes_away_what_it_needs() {
+        let mut db = Connection::open_in_memory().unwrap();
+        migrated(&mut db, &[FIRST, EXPANDED]).unwrap();
+        let status = migrated(&mut db, &[FIRST]).unwrap();
+        assert_eq!((status.found, status.is_usable()), (2, true));
+        migrated(&mut db, &[FIRST, EXPANDED, CONTRACTED]).unwrap();
+        for older in [&[FIRST][..], &[FIRST, EXPANDED]] {
+            let refused = migrated(&mut db, older).unwrap_err();
+            assert!(matches!(refused, OpenError::NewerSchema { found: 3, .. }), "{refused}");
+        }
+    }
+
+    #[test]
+    fn a_migration_that_fails_changes_nothing() {
+        let mut db = Connection::open_in_memory().unwrap();
+        migrated(&mut db, &[FIRST]).unwrap();
+        migrated(&mut db, &[FIRST, BROKEN]).unwrap_err();
+        let status = migrated(&mut db, &[FIRST]).unwrap();
+        assert_eq!(status, SchemaStatus { found: 1, known: 1, oldest_known: 1 });
+        db.execute("insert into things (thing_id) values (7)", []).unwrap();
+    }
 }

@@ -12,7 +12,7 @@ use super::readers::Snapshot;
 use super::{
     audit, control, days, decisions, history, keys, load, protection, read, series, store_stats,
 };
-use crate::audit::chain::{AuditEntry, AuditFilter, AuditPage, ChainPosition};
+use crate::audit::chain::{AuditEntry, AuditFilter, AuditPage};
 use crate::cache::Cache;
 use crate::error::StoreError;
 use crate::read::breakdown::{Breakdown, BreakdownFilter, GroupBy, Series, SeriesFilter};
@@ -274,7 +274,7 @@ impl Store for SqliteStore {
     async fn audit_chain(
         &self,
         tenant_id: TenantId,
-        after: Option<ChainPosition>,
+        after: Option<i64>,
         limit: u32,
     ) -> Result<Vec<AuditEntry>, StoreError> {
         self.read(tenant_id, move |db| audit::chain(db, tenant_id, after, limit)).await

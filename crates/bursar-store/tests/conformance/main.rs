@@ -131,10 +131,7 @@ macro_rules! conformance {
                     a_chain_written_anew_without_the_key_is_found,
                     a_log_that_was_emptied_is_found,
                     a_forged_head_is_not_made_genuine_by_the_next_change,
-                    a_row_is_not_written_where_one_stands_already,
-                    rows_of_no_chain_are_found_unless_they_are_from_before_the_upgrade,
-                    a_chain_that_was_taken_out_from_behind_rows_of_none_is_found,
-                    a_log_that_was_replaced_by_rows_of_no_chain_is_found;
+                    a_row_is_not_written_where_one_stands_already;
                 records:
                     a_record_leads_back_field_by_field,
                     a_repetition_is_a_duplicate_even_after_a_restart,

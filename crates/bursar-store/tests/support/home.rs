@@ -3,7 +3,6 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use bursar_core::Timestamp;
 use bursar_store::{
     AuditKey, AuditVerified, Clocks, SqliteStore, Store, Verified, WriterConnection,
 };
@@ -30,14 +29,8 @@ pub(crate) trait Home: Send + Sync {
     /// What the store itself finds when it counts everything a second time.
     fn verify(&self) -> Verified;
 
-    /// What the store itself finds when it checks the audit log of a store that no older server
-    /// wrote.
-    fn verify_audit(&self) -> AuditVerified {
-        self.verify_upgraded_audit(None)
-    }
-
-    /// The same of a store that was upgraded at this instant from a server that kept no chain.
-    fn verify_upgraded_audit(&self, unchained_before: Option<Timestamp>) -> AuditVerified;
+    /// What the store itself finds when it checks the audit log.
+    fn verify_audit(&self) -> AuditVerified;
 
     /// Runs a statement behind the back of the store, on the rows of every tenant.
     fn tamper(&self, sql: &str);
@@ -78,11 +71,9 @@ impl Home for File {
         SqliteStore::verify(&self.path()).unwrap().unwrap()
     }
 
-    fn verify_upgraded_audit(&self, unchained_before: Option<Timestamp>) -> AuditVerified {
+    fn verify_audit(&self) -> AuditVerified {
         let (path, key) = (self.path(), audit_key());
-        let verified =
-            SqliteStore::verify_audit(&path, "fingerprint", &key, None, unchained_before);
-        verified.unwrap().unwrap()
+        SqliteStore::verify_audit(&path, "fingerprint", &key, None).unwrap().unwrap()
     }
 
     fn tamper(&self, sql: &str) {

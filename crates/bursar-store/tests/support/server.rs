@@ -3,7 +3,6 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use bursar_core::Timestamp;
 use bursar_store::{
     AuditVerified, Clocks, PostgresOptions, PostgresStore, Store, Verified, WriterConnection,
 };
@@ -62,11 +61,9 @@ impl Home for Server {
         PostgresStore::verify(self.0.app_url()).unwrap().unwrap()
     }
 
-    fn verify_upgraded_audit(&self, unchained_before: Option<Timestamp>) -> AuditVerified {
+    fn verify_audit(&self) -> AuditVerified {
         let (url, key) = (self.0.app_url(), audit_key());
-        let verified =
-            PostgresStore::verify_audit(url, "fingerprint", &key, None, unchained_before);
-        verified.unwrap().unwrap()
+        PostgresStore::verify_audit(url, "fingerprint", &key, None).unwrap().unwrap()
     }
 
     /// As the owner, which may do what the application's role may not.

@@ -7,7 +7,7 @@ use axum::extract::State;
 use axum::http::{HeaderValue, header};
 use axum::response::Response;
 use bursar_core::{AuditId, TenantId};
-use bursar_store::{AuditEntry, AuditFilter, AuditPosition, ChainPosition, Store, StoreError};
+use bursar_store::{AuditEntry, AuditFilter, AuditPosition, Store, StoreError};
 use bytes::Bytes;
 use futures_util::stream;
 use utoipa::IntoParams;
@@ -108,7 +108,7 @@ struct Export {
 /// What an export does next.
 enum Next {
     Write(Vec<AuditEntry>),
-    ReadAfter(ChainPosition),
+    ReadAfter(i64),
     End,
 }
 
@@ -178,7 +178,7 @@ impl Export {
         if rows.len() == EXPORT_ROWS as usize
             && let Some(last) = rows.last()
         {
-            self.next = Next::ReadAfter(last.chain_position());
+            self.next = Next::ReadAfter(last.link.sequence);
         }
         let hold = Arc::clone(&self.hold);
         let write = move || {

@@ -5,7 +5,7 @@
 
 use std::fmt;
 
-use bursar_core::{TenantId, Timestamp};
+use bursar_core::TenantId;
 
 use crate::audit::chain::{AuditEntry, AuditHash, AuditHead, AuditKey, AuditLink};
 use crate::verify::differences::Differences;
@@ -18,13 +18,8 @@ const FIRST_ACTION: &str = "tenant.create";
 pub struct AuditVerified {
     /// Tenants whose log was checked.
     pub tenants: u64,
-    /// Rows that are in a chain.
+    /// Rows that were checked.
     pub rows: u64,
-    /// Rows that are in none and old enough to be those of a server that kept none: nothing
-    /// proves these.
-    pub unchained: u64,
-    /// The newest of them.
-    pub newest_unchained: Option<Timestamp>,
     /// Where they are not as they should be.
     pub differences: Differences,
 }
@@ -32,23 +27,20 @@ pub struct AuditVerified {
 impl AuditVerified {
     /// Adds what the log of another tenant came to.
     pub(crate) fn merge(&mut self, other: Self) {
-        let Self { tenants, rows, unchained, newest_unchained, differences } = other;
+        let Self { tenants, rows, differences } = other;
         self.tenants += tenants;
         self.rows += rows;
-        self.unchained += unchained;
-        self.newest_unchained = self.newest_unchained.max(newest_unchained);
         self.differences.merge(differences);
     }
 }
 
-/// Checks the log of one tenant: its rows of no chain, then those of the chain in their order.
+/// Checks the log of one tenant, in the order of its chain.
 ///
 /// After a difference it goes on from what is stored, so that one edit is told once or twice and
 /// not once for every row that follows.
 #[derive(Debug)]
 pub struct AuditCheck {
     tenant_id: TenantId,
-    unchained_before: Option<Timestamp>,
     /// The last row of the chain that was seen.
     sequence: i64,
     hash: AuditHash,
@@ -58,13 +50,10 @@ pub struct AuditCheck {
 
 impl AuditCheck {
     /// Before the first row of a tenant.
-    ///
-    /// A row of no chain is a difference, but one from before `unchained_before`: the end of the
-    /// last server that kept no chain. Nothing means that there never was such a server.
-    pub fn new(tenant_id: TenantId, unchained_before: Option<Timestamp>) -> Self {
+    pub fn new(tenant_id: TenantId) -> Self {
         let verified = AuditVerified { tenants: 1, ..AuditVerified::default() };
         let (sequence, hash, has_beginning) = (0, [0; 32], false);
-        Self { tenant_id, unchained_before, sequence, hash, has_beginning, verified }
+        Self { tenant_id, sequence, hash, has_beginning, verified }
     }
 
     /// Takes the next row.
@@ -73,27 +62,8 @@ impl AuditCheck {
             let other = entry.tenant_id;
             self.differ(|| format!("row {} is one of tenant {other}", entry.audit_id));
         }
-        match entry.link {
-            Some(link) => self.take_link(entry, link),
-            None => self.take_unchained(entry),
-        }
-    }
-
-    fn take_unchained(&mut self, entry: &AuditEntry) {
-        let AuditEntry { audit_id, at, .. } = entry;
-        if self.unchained_before.is_none_or(|before| *at >= before) {
-            self.differ(|| format!("row {audit_id} of {at} is in no chain"));
-            return;
-        }
-        self.verified.unchained += 1;
-        let newest = &mut self.verified.newest_unchained;
-        *newest = (*newest).max(Some(*at));
-        self.has_beginning |= entry.action == FIRST_ACTION;
-    }
-
-    fn take_link(&mut self, entry: &AuditEntry, link: AuditLink) {
         self.verified.rows += 1;
-        let AuditLink { sequence, prev_hash, hash } = link;
+        let AuditLink { sequence, prev_hash, hash } = entry.link;
         self.has_beginning |= sequence == 1 && entry.action == FIRST_ACTION;
         let expected = expected(self.sequence);
         if sequence > expected {
@@ -109,6 +79,13 @@ impl AuditCheck {
         }
         if sequence >= expected {
             (self.sequence, self.hash) = (sequence, hash);
+        }
+    }
+
+    /// Takes note of rows that have no place in the chain, which the schema forbids.
+    pub(crate) fn take_unchained(&mut self, count: u64) {
+        if count > 0 {
+            self.differ(|| format!("rows that are in no chain: {count}"));
         }
     }
 
@@ -134,7 +111,6 @@ impl AuditCheck {
     pub(crate) fn finish_at(mut self, head: Option<&AuditHead>, key: &AuditKey) -> AuditVerified {
         let (last, hash) = (self.sequence, self.hash);
         match head {
-            None if self.is_of_before() => {}
             None => self.differ(|| "the chain has no head".to_owned()),
             Some(head) => {
                 if head.sequence > last {
@@ -152,12 +128,6 @@ impl AuditCheck {
             }
         }
         self.finish()
-    }
-
-    /// Whether nothing was seen but rows of a server that kept no chain.
-    fn is_of_before(&self) -> bool {
-        let AuditVerified { rows, unchained, ref differences, .. } = self.verified;
-        rows == 0 && unchained > 0 && differences.count == 0
     }
 
     fn differ(&mut self, sentence: impl FnOnce() -> String) {

@@ -50,7 +50,7 @@ create table write_probe (
 );
 
 create table integrations (
-    tenant_id bigint not null references tenants,
+    tenant_id bigint not null constraint integrations_tenant references tenants,
     integration_id bigint not null,
     name text collate "C" not null,
     provider_type text not null,
@@ -282,20 +282,6 @@ create table rollup_label_counts (
     primary key (tenant_id, kind)
 );
 
-create table audit (
-    tenant_id bigint not null,
-    audit_id bigint not null,
-    at bigint not null,
-    actor_type text not null,
-    actor_id text not null,
-    action text not null,
-    target_type text not null,
-    target_id text not null,
-    request_id text not null,
-    detail text not null,
-    primary key (tenant_id, audit_id)
-);
-
 -- Decisions other than "allowed", so that someone can ask why. Not part of the ledger: bounded for
 -- each tenant, the oldest go, and equal ones of a minute share a row. kind 1: check, 2: reservation.
 create table decisions (
@@ -315,6 +301,77 @@ create table decisions (
     primary key (tenant_id, decision_id)
 );
 
+-- What protection did to requests. Not part of the ledger: bounded for each tenant, the oldest go,
+-- and equal ones of a minute share a row. dimension 1: rate, 2: burst, 3: cost, 4: anomaly;
+-- action 1: warn, 2: throttle, 3: reject. endpoint is a route's template, operation its method.
+create table signals (
+    tenant_id bigint not null,
+    signal_id bigint not null,
+    dimension smallint not null,
+    action smallint not null,
+    endpoint text not null,
+    operation text not null,
+    retry_after_ms bigint not null,
+    current_value bigint not null,
+    allowed_value bigint not null,
+    times bigint not null,
+    first_at bigint not null,
+    last_at bigint not null,
+    primary key (tenant_id, signal_id)
+);
+
+-- The one threshold that a tenant has instead of the configured one, until it expires. Earlier ones
+-- are in the audit log.
+create table protection_overrides (
+    tenant_id bigint not null constraint protection_overrides_tenant references tenants,
+    dimension smallint not null,
+    allowed_value bigint not null,
+    expires_at bigint not null,
+    reason text not null,
+    created_at bigint not null,
+    created_by text not null,
+    primary key (tenant_id, dimension)
+);
+
+-- The audit log is a chain: each row of a tenant has a number, the hash of the row before it and its own
+-- (audit/chain.rs says what it covers).
+create table audit (
+    tenant_id bigint not null,
+    audit_id bigint not null,
+    at bigint not null,
+    actor_type text not null,
+    actor_id text not null,
+    address text,
+    action text not null,
+    target_type text not null,
+    target_id text not null,
+    request_id text not null,
+    detail text not null,
+    sequence bigint not null,
+    prev_hash bytea not null,
+    hash bytea not null,
+    primary key (tenant_id, audit_id)
+);
+
+-- No two rows have the same place; and the chain is read in its order.
+create unique index audit_chain on audit (tenant_id, sequence);
+
+-- Each filter of the log has an index to walk from the newest row to the oldest.
+create index audit_by_time on audit (tenant_id, at, audit_id);
+create index audit_by_actor on audit (tenant_id, actor_id, at, audit_id);
+create index audit_by_action on audit (tenant_id, action, at, audit_id);
+create index audit_by_target on audit (tenant_id, target_id, at, audit_id);
+
+-- The end of each chain, sealed with a key that is not in the database: the rows alone could be written
+-- anew by whoever can write here, or cut at their end. Whoever adds a row has the head until the end of
+-- the transaction, so that no two nodes follow the same row.
+create table audit_heads (
+    tenant_id bigint not null primary key,
+    sequence bigint not null,
+    hash bytea not null,
+    seal bytea not null
+) with (fillfactor = 70);
+
 -- The planner is told nothing of which tenants and integrations there are. What it knew would be as old
 -- as the last look at the table, and of those that came since it would believe that they have one row:
 -- then any index that begins with the tenant is as good as the right one. So it takes each for one of
@@ -330,7 +387,10 @@ alter table rate_slots alter column tenant_id set statistics 0, alter column sco
 alter table rollups alter column tenant_id set statistics 0, alter column integration_id set statistics 0;
 alter table rollup_labels alter column tenant_id set statistics 0;
 alter table audit alter column tenant_id set statistics 0;
+alter table audit_heads alter column tenant_id set statistics 0;
 alter table decisions alter column tenant_id set statistics 0;
+alter table signals alter column tenant_id set statistics 0;
+alter table protection_overrides alter column tenant_id set statistics 0;
 
 -- The second line behind the statements themselves: a transaction sees the rows of the tenant that it
 -- names, and of nobody when it names none. Forced, so that it holds for the owner too.
@@ -382,7 +442,19 @@ alter table audit enable row level security;
 alter table audit force row level security;
 create policy of_tenant on audit
     using (tenant_id = (select nullif(current_setting('bursar.tenant_id', true), '')::bigint));
+alter table audit_heads enable row level security;
+alter table audit_heads force row level security;
+create policy of_tenant on audit_heads
+    using (tenant_id = (select nullif(current_setting('bursar.tenant_id', true), '')::bigint));
 alter table decisions enable row level security;
 alter table decisions force row level security;
 create policy of_tenant on decisions
+    using (tenant_id = (select nullif(current_setting('bursar.tenant_id', true), '')::bigint));
+alter table signals enable row level security;
+alter table signals force row level security;
+create policy of_tenant on signals
+    using (tenant_id = (select nullif(current_setting('bursar.tenant_id', true), '')::bigint));
+alter table protection_overrides enable row level security;
+alter table protection_overrides force row level security;
+create policy of_tenant on protection_overrides
     using (tenant_id = (select nullif(current_setting('bursar.tenant_id', true), '')::bigint));

@@ -34,7 +34,7 @@ create table tenants (
 );
 
 create table integrations (
-    tenant_id integer not null references tenants,
+    tenant_id integer not null constraint integrations_tenant references tenants,
     integration_id integer not null,
     name text not null,
     provider_type text not null,
@@ -59,6 +59,9 @@ create table integrations (
 
 -- The name of a deleted integration is free again.
 create unique index integrations_live_name on integrations (tenant_id, name) where deleted_at is null;
+
+-- A page of those that are not deleted passes over none that are.
+create index integrations_live on integrations (tenant_id, integration_id) where deleted_at is null;
 
 -- How many a tenant has deleted is counted when it makes another.
 create index integrations_deleted on integrations (tenant_id) where deleted_at is not null;
@@ -146,7 +149,19 @@ create table usage_entries (
     created_at integer not null
 );
 
+-- Each filter of the history has an index to walk, so that a page costs what it shows and not what
+-- it passes over. Those on rare things are partial. Together they cost about a fifth of the records
+-- a second that one connection can write; a page that reads millions of rows would cost more.
 create index usage_entries_by_time on usage_entries (tenant_id, integration_id, occurred_at);
+create index usage_entries_by_model on usage_entries (tenant_id, integration_id, model, occurred_at);
+create index usage_entries_by_agent on usage_entries (tenant_id, agent_id, occurred_at)
+    where agent_id is not null;
+create index usage_entries_by_session on usage_entries (tenant_id, session_id, occurred_at)
+    where session_id is not null;
+create index usage_entries_failed on usage_entries (tenant_id, occurred_at)
+    where error_code is not null;
+create index usage_entries_not_allowed on usage_entries (tenant_id, policy_result, occurred_at)
+    where policy_result <> 1;
 
 -- What limits look at: one row a scope and month. scope_kind 1 is an integration.
 create table counters (
@@ -233,6 +248,9 @@ create table rollups (
     primary key (tenant_id, integration_id, grain, start, provider, label)
 ) without rowid, strict;
 
+-- The list of days and integrations in its order, so that a page of it passes over what lies before.
+create index rollups_by_day on rollups (tenant_id, start, integration_id) where grain = 2;
+
 -- The models (kind 1) and agents (kind 2) that have rollups of their own; others share one.
 create table rollup_labels (
     tenant_id integer not null,
@@ -242,18 +260,91 @@ create table rollup_labels (
     primary key (tenant_id, kind, provider, label)
 ) without rowid;
 
--- Audit ids grow with time and are the newest ids of all, so the largest one is where ids go on.
+-- Decisions other than "allowed", so that someone can ask why. Not part of the ledger: bounded for
+-- each tenant, the oldest go, and equal ones of a minute share a row. kind 1: check, 2: reservation.
+create table decisions (
+    tenant_id integer not null,
+    decision_id integer not null,
+    kind integer not null,
+    integration_id integer,
+    verdict text not null,
+    code text not null,
+    decision text not null,
+    call_id text,
+    estimated_cost_nanos integer not null,
+    estimated_tokens integer not null,
+    times integer not null,
+    first_at integer not null,
+    last_at integer not null,
+    primary key (tenant_id, decision_id)
+) without rowid;
+
+-- What protection did to requests. Not part of the ledger: bounded for each tenant, the oldest go,
+-- and equal ones of a minute share a row. dimension 1: rate, 2: burst, 3: cost, 4: anomaly;
+-- action 1: warn, 2: throttle, 3: reject. endpoint is a route's template, operation its method.
+create table signals (
+    tenant_id integer not null,
+    signal_id integer not null,
+    dimension integer not null,
+    action integer not null,
+    endpoint text not null,
+    operation text not null,
+    retry_after_ms integer not null,
+    current_value integer not null,
+    allowed_value integer not null,
+    times integer not null,
+    first_at integer not null,
+    last_at integer not null,
+    primary key (tenant_id, signal_id)
+) without rowid;
+
+-- The one threshold that a tenant has instead of the configured one, until it expires. Earlier ones
+-- are in the audit log.
+create table protection_overrides (
+    tenant_id integer not null constraint protection_overrides_tenant references tenants,
+    dimension integer not null,
+    allowed_value integer not null,
+    expires_at integer not null,
+    reason text not null,
+    created_at integer not null,
+    created_by text not null,
+    primary key (tenant_id, dimension)
+) without rowid;
+
+-- The audit log is a chain: each row of a tenant has a number, the hash of the row before it and its own
+-- (audit/chain.rs says what it covers). Audit ids grow with time and are the newest ids of all, so the
+-- largest one is where ids go on.
 create table audit (
     audit_id integer primary key,
     tenant_id integer not null,
     at integer not null,
     actor_type text not null,
     actor_id text not null,
+    address text,
     action text not null,
     target_type text not null,
     target_id text not null,
     request_id text not null,
-    detail text not null
+    detail text not null,
+    sequence integer not null,
+    prev_hash blob not null,
+    hash blob not null
 );
 
-create index audit_by_tenant on audit (tenant_id, audit_id);
+-- No two rows have the same place; and the chain is read in its order.
+create unique index audit_chain on audit (tenant_id, sequence);
+
+-- Each filter of the log has an index to walk from the newest row to the oldest.
+create index audit_by_time on audit (tenant_id, at);
+create index audit_by_actor on audit (tenant_id, actor_id, at);
+create index audit_by_action on audit (tenant_id, action, at);
+create index audit_by_target on audit (tenant_id, target_id, at);
+
+-- The end of each chain, sealed with a key that is not in the database: the rows alone could be written
+-- anew by whoever can write here, or cut at their end.
+create table audit_heads (
+    tenant_id integer primary key,
+    sequence integer not null,
+    hash blob not null,
+    seal blob not null
+);
