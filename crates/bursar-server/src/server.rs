@@ -33,6 +33,7 @@ use crate::config::settings::Config;
 use crate::config::values::BearerToken;
 use crate::credentials::raw_key;
 use crate::http::answer_memory::LargeAnswers;
+use crate::http::export::export_budget;
 use crate::http::memory_budget::{AnswerBudgets, BodyLimits, ByteBudget};
 use crate::http::outbound;
 use crate::http::outbound::Outbound;
@@ -52,7 +53,7 @@ use crate::openapi;
 use crate::protection::Protector;
 use crate::router::{API, operator_router, public_router, router};
 use crate::wire::body::{BATCH_RECORDS_MAX, BodyReader};
-use crate::wire::{export, timestamps};
+use crate::wire::timestamps;
 
 /// How often expired reservations are swept.
 const SWEEP_EVERY: Duration = Duration::from_secs(1);
@@ -306,7 +307,7 @@ fn assemble(
         bodies,
         answers,
         documents: &openapi::DOCUMENTS,
-        export_budget: export::budget(),
+        export_budget: export_budget(),
     }))
 }
 

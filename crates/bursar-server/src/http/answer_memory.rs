@@ -17,10 +17,10 @@ use parking_lot::Mutex;
 use crate::http::holder::Holder;
 use crate::http::memory_budget::{AnswerBudgets, ByteHold};
 use crate::http::request_extensions::RequestTenant;
+use crate::http::retry::retry_overloaded;
 use crate::http::work_pool::WorkPool;
 use crate::wire::error::ApiError;
 use crate::wire::error_code::ErrorCode;
-use crate::wire::export;
 
 /// Responses up to this size are not charged: the number of connections is limited already.
 pub const SMALL_ANSWER: usize = 64 * 1024;
@@ -145,7 +145,7 @@ impl Writers {
             let slot = self.pool.enter(self.holder).await;
             slot.map_err(|_| StoreError::Overloaded)
         };
-        let written = export::persist(enter).await?.run(work).await;
+        let written = retry_overloaded(enter).await?.run(work).await;
         let fell = |_| Err(io::Error::other("a page was not written"));
         let written = written.unwrap_or_else(fell);
         written.map_err(|cause| StoreError::Unavailable(Arc::new(cause)))

@@ -11,6 +11,7 @@ mod connection;
 mod connection_pool;
 mod connection_service;
 mod descriptors;
+pub mod export;
 pub mod fixed_text;
 mod framing;
 #[cfg(test)]
@@ -23,6 +24,7 @@ pub mod outbound;
 mod progress;
 mod request_body;
 pub mod request_extensions;
+mod retry;
 pub mod tls;
 mod tracked_stream;
 pub mod work_pool;

@@ -7,7 +7,6 @@ pub mod enums;
 pub mod envelope;
 pub mod error;
 pub mod error_code;
-pub mod export;
 pub mod format;
 pub mod freeform_json;
 pub(crate) mod json_depth;

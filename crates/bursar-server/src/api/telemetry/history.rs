@@ -1,18 +1,15 @@
 //! The usage history, newest first: page by page, or all of it as a file.
 
-use std::sync::Arc;
+use std::io;
 
-use axum::body::Body;
 use axum::extract::State;
-use axum::http::{HeaderValue, header};
 use axum::response::Response;
 use bursar_core::{Day, EntryId, PolicyResult, TenantId, Timestamp};
 use bursar_store::{
     CallFilter, CallLabel, CallOutcome, HistoryFilter, HistoryPage, HistoryPart, HistoryPosition,
-    Page, Store, StoreError,
+    Page, Store, StoreError, UsageRow,
 };
 use bytes::Bytes;
-use futures_util::stream;
 use utoipa::IntoParams;
 use utoipa::openapi::path::{Parameter, ParameterIn};
 use utoipa_axum::routes;
@@ -23,14 +20,13 @@ use crate::api::telemetry::record_view::UsageView;
 use crate::app::App;
 use crate::auth::access::USAGE;
 use crate::auth::authorize::Authorized;
-use crate::http::answer_memory::{Reads, Writers};
-use crate::http::memory_budget::ByteHold;
+use crate::http::answer_memory::Reads;
+use crate::http::export::{Export, ExportPage, export};
 use crate::wire::cursor;
 use crate::wire::enums;
 use crate::wire::envelope::{Answer, ListMeta};
 use crate::wire::error::ApiError;
 use crate::wire::error_code::ErrorCode;
-use crate::wire::export;
 use crate::wire::params::Query;
 use crate::wire::period::{instant_params, read_instants};
 use crate::wire::scalars::{BoundedInteger, Id};
@@ -210,24 +206,38 @@ fn whole_days(start: Timestamp, end: Timestamp) -> Option<(Day, Day)> {
     (whole && days <= COUNT_DAYS_MAX).then(|| (first, Day::from_number(after.number() - 1)))
 }
 
-/// An export between two of its chunks.
-struct Export {
-    store: Arc<dyn Store>,
+/// The history by a filter, from page to page.
+struct UsageExport {
     tenant_id: TenantId,
     filter: HistoryFilter,
     format: UsageFormat,
-    next: Next,
-    /// Held while the client reads or a chunk is written.
-    hold: Arc<ByteHold>,
-    writers: Writers,
 }
 
-/// What an export does next.
-enum Next {
-    Head(HistoryPage),
-    Page(HistoryPage),
-    Read(HistoryPosition),
-    End,
+impl Export for UsageExport {
+    type Row = UsageRow;
+    type Position = HistoryPosition;
+
+    fn headers(&self) -> (&'static str, &'static str) {
+        self.format.headers()
+    }
+
+    fn head(&self) -> Bytes {
+        self.format.head()
+    }
+
+    async fn page(
+        &self,
+        store: &dyn Store,
+        after: Option<HistoryPosition>,
+    ) -> Result<ExportPage<UsageRow, HistoryPosition>, StoreError> {
+        let filter = HistoryFilter { after, ..self.filter.clone() };
+        let HistoryPage { rows, next } = store.export_page(self.tenant_id, filter).await?;
+        Ok(ExportPage { rows, next })
+    }
+
+    fn write(&self, rows: Vec<UsageRow>) -> io::Result<Bytes> {
+        self.format.write(rows)
+    }
 }
 
 /// Exports the whole history as a file, newest first
@@ -262,62 +272,8 @@ pub async fn export_usage(
     query.done()?;
     caller.check_integration(app.store.as_ref(), filter.integration_id).await?;
     let tenant_id = caller.tenant_id;
-    let (hold, store) =
-        (Arc::new(export::open(&app.export_budget, tenant_id)?), reads.for_export());
-    // An error before the first byte becomes an error response and not a broken file.
-    let page = store.export_page(tenant_id, filter.clone()).await?;
-    let export = Export {
-        store,
-        tenant_id,
-        filter,
-        format,
-        next: Next::Head(page),
-        hold,
-        writers: reads.writers().clone(),
-    };
-    let mut response =
-        Response::new(Body::from_stream(stream::try_unfold(export, Export::next_chunk)));
-    let (content_type, disposition) = format.headers();
-    let headers = response.headers_mut();
-    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));
-    headers.insert(header::CONTENT_DISPOSITION, HeaderValue::from_static(disposition));
-    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
-    Ok(response)
-}
-
-impl Export {
-    /// The next chunk of the file, and the state after it.
-    ///
-    /// An error breaks the response off, so that a client does not take half a file for a complete
-    /// one.
-    async fn next_chunk(mut self) -> Result<Option<(Bytes, Self)>, StoreError> {
-        let page = match std::mem::replace(&mut self.next, Next::End) {
-            Next::End => return Ok(None),
-            Next::Head(page) => {
-                self.next = Next::Page(page);
-                return Ok(Some((self.format.head(), self)));
-            }
-            Next::Page(page) => page,
-            Next::Read(place) => {
-                let filter = HistoryFilter { after: Some(place), ..self.filter.clone() };
-                let (store, tenant_id) = (&self.store, self.tenant_id);
-                let read = || store.export_page(tenant_id, filter.clone());
-                export::persist(read).await?
-            }
-        };
-        if let Some(place) = page.next {
-            self.next = Next::Read(place);
-        }
-        let format = self.format;
-        let hold = Arc::clone(&self.hold);
-        let write = move || {
-            let text = format.write(page.rows);
-            drop(hold);
-            text
-        };
-        let text = self.writers.write_piece(write).await?;
-        Ok(Some((text, self)))
-    }
+    let of = UsageExport { tenant_id, filter, format };
+    export(of, tenant_id, &app.export_budget, &reads).await
 }
 
 fn parse_policy(text: &str) -> Result<PolicyResult, &'static str> {

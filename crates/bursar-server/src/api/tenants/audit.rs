@@ -1,15 +1,12 @@
 //! The audit log of a tenant: page by page, newest first, or all of it as a file.
 
-use std::sync::Arc;
+use std::io;
 
-use axum::body::Body;
 use axum::extract::State;
-use axum::http::{HeaderValue, header};
 use axum::response::Response;
 use bursar_core::{AuditId, TenantId};
 use bursar_store::{AuditEntry, AuditFilter, AuditPosition, Store, StoreError};
 use bytes::Bytes;
-use futures_util::stream;
 use utoipa::IntoParams;
 use utoipa::openapi::path::{Parameter, ParameterIn};
 use utoipa_axum::routes;
@@ -19,13 +16,12 @@ use crate::api::tenants::audit_view::AuditView;
 use crate::app::App;
 use crate::auth::access::ADMIN;
 use crate::auth::authorize::Authorized;
-use crate::http::answer_memory::{Reads, Writers};
-use crate::http::memory_budget::ByteHold;
+use crate::http::answer_memory::Reads;
+use crate::http::export::{Export, ExportPage, export};
 use crate::wire::cursor;
 use crate::wire::envelope::{Answer, ListMeta};
 use crate::wire::error::ApiError;
 use crate::wire::error_code::ErrorCode;
-use crate::wire::export;
 use crate::wire::json_line;
 use crate::wire::params::Query;
 use crate::wire::period::{instant_params, read_instants};
@@ -95,21 +91,40 @@ pub async fn list_audit(
     Answer::list(views, meta).large(&reads).await
 }
 
-/// An export between two of its chunks.
-struct Export {
-    store: Arc<dyn Store>,
-    tenant_id: TenantId,
-    next: Next,
-    /// Held while the client reads or a chunk is written.
-    hold: Arc<ByteHold>,
-    writers: Writers,
-}
+/// The audit log of a tenant, from page to page.
+struct AuditExport(TenantId);
 
-/// What an export does next.
-enum Next {
-    Write(Vec<AuditEntry>),
-    ReadAfter(i64),
-    End,
+impl Export for AuditExport {
+    type Row = AuditEntry;
+    type Position = i64;
+
+    fn headers(&self) -> (&'static str, &'static str) {
+        ("application/x-ndjson", "attachment; filename=\"audit.ndjson\"")
+    }
+
+    fn head(&self) -> Bytes {
+        Bytes::new()
+    }
+
+    async fn page(
+        &self,
+        store: &dyn Store,
+        after: Option<i64>,
+    ) -> Result<ExportPage<AuditEntry, i64>, StoreError> {
+        let rows = store.audit_chain(self.0, after, EXPORT_ROWS).await?;
+        let is_full = rows.len() == EXPORT_ROWS as usize;
+        let next = rows.last().filter(|_| is_full).map(|last| last.link.sequence);
+        Ok(ExportPage { rows, next })
+    }
+
+    fn write(&self, rows: Vec<AuditEntry>) -> io::Result<Bytes> {
+        let mut text = Vec::with_capacity(rows.len() * 512);
+        for row in rows {
+            json_line::write(&mut text, &AuditView::from(row))?;
+            text.push(b'\n');
+        }
+        Ok(text.into())
+    }
 }
 
 /// Exports the whole audit log as a file, oldest first
@@ -138,67 +153,7 @@ pub async fn export_audit(
     query: Query,
 ) -> Result<Response, ApiError> {
     query.done()?;
-    let tenant_id = caller.tenant_id;
-    let (hold, store) =
-        (Arc::new(export::open(&app.export_budget, tenant_id)?), reads.for_export());
-    // An error before the first byte becomes an error response and not a broken file.
-    let first = store.audit_chain(tenant_id, None, EXPORT_ROWS).await?;
-    let export = Export {
-        store,
-        tenant_id,
-        next: Next::Write(first),
-        hold,
-        writers: reads.writers().clone(),
-    };
-    let mut response =
-        Response::new(Body::from_stream(stream::try_unfold(export, Export::next_chunk)));
-    let headers = response.headers_mut();
-    let disposition = "attachment; filename=\"audit.ndjson\"";
-    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/x-ndjson"));
-    headers.insert(header::CONTENT_DISPOSITION, HeaderValue::from_static(disposition));
-    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
-    Ok(response)
-}
-
-impl Export {
-    /// The next chunk of the file, and the state after it.
-    ///
-    /// An error breaks the response off, so that a client does not take half a file for a complete
-    /// one.
-    async fn next_chunk(mut self) -> Result<Option<(Bytes, Self)>, StoreError> {
-        let rows = match std::mem::replace(&mut self.next, Next::End) {
-            Next::End => return Ok(None),
-            Next::Write(rows) => rows,
-            Next::ReadAfter(place) => {
-                let (store, tenant_id) = (&self.store, self.tenant_id);
-                let read = || store.audit_chain(tenant_id, Some(place), EXPORT_ROWS);
-                export::persist(read).await?
-            }
-        };
-        if rows.len() == EXPORT_ROWS as usize
-            && let Some(last) = rows.last()
-        {
-            self.next = Next::ReadAfter(last.link.sequence);
-        }
-        let hold = Arc::clone(&self.hold);
-        let write = move || {
-            let text = write(rows);
-            drop(hold);
-            text
-        };
-        let text = self.writers.write_piece(write).await?;
-        Ok(Some((text, self)))
-    }
-}
-
-/// Encodes rows in order.
-fn write(rows: Vec<AuditEntry>) -> Result<Bytes, std::io::Error> {
-    let mut text = Vec::with_capacity(rows.len() * 512);
-    for row in rows {
-        json_line::write(&mut text, &AuditView::from(row))?;
-        text.push(b'\n');
-    }
-    Ok(text.into())
+    export(AuditExport(caller.tenant_id), caller.tenant_id, &app.export_budget, &reads).await
 }
 
 pub fn routes() -> Routes {
