@@ -44,7 +44,7 @@ use crate::http::{Listener, connectable_address, listen, serve, shutdown_request
 use crate::jobs::background::{RESTART_AFTER, keep_running};
 use crate::jobs::database_probe;
 use crate::jobs::database_probe::DatabaseProbe;
-use crate::jobs::decision_log::DecisionLog;
+use crate::jobs::decision_log::decision_log;
 use crate::jobs::key_uses::KeyUses;
 use crate::jobs::monotonic_clock::MonotonicClock;
 use crate::jobs::write_probe;
@@ -301,7 +301,7 @@ fn assemble(
         issuers,
         onboarding,
         key_uses,
-        decision_log: DecisionLog::default(),
+        decision_log: decision_log(),
         protection,
         database_probe,
         bodies,

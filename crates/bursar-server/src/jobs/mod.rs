@@ -1,6 +1,7 @@
 //! Background jobs, and the caches and logs that they write.
 
 pub mod background;
+pub mod coalesced_log;
 pub mod database_probe;
 pub mod decision_log;
 pub mod key_uses;

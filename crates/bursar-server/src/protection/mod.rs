@@ -26,7 +26,7 @@ use bursar_store::{Cache, Ledger, OverrideRow, Store, StoreError};
 
 pub use self::route_protection::{RefusalMode, RouteProtection};
 use self::rule::{ProtectedRequest, WindowOwner};
-use self::signals::{SignalLog, SignalTime};
+use self::signals::{Signal, SignalLog, signal_log};
 use self::tenant_facts::TenantFacts;
 use self::thresholds::Thresholds;
 use self::windows::Windows;
@@ -83,7 +83,7 @@ impl Protector {
             windows: Windows::counting(routes),
             overrides: TenantFacts::new("protection-overrides"),
             costs: TenantFacts::new("protection-costs"),
-            signals: SignalLog::new(routes),
+            signals: signal_log(routes),
         }
     }
 
@@ -148,7 +148,7 @@ impl Protector {
     async fn protected(
         &self,
         sender: Sender,
-        route: &RouteProtection,
+        route: &'static RouteProtection,
     ) -> Result<ProtectedRequest, ApiError> {
         let Sender { tenant, integration_id, .. } = sender;
         let tenant_id = tenant.tenant_id;
@@ -189,7 +189,7 @@ impl Protector {
     }
 
     /// Counts a request that passes whatever its thresholds say.
-    fn count(&self, route: &RouteProtection, asked: &ProtectedRequest) {
+    fn count(&self, route: &'static RouteProtection, asked: &ProtectedRequest) {
         let decision = self.windows.ask(asked, |rule, request| rule.count(request));
         self.tell(route, asked, decision);
     }
@@ -197,7 +197,7 @@ impl Protector {
     /// Records a decision other than "allow" in the metrics, the log and the signals.
     fn tell(
         &self,
-        route: &RouteProtection,
+        route: &'static RouteProtection,
         asked: &ProtectedRequest,
         decision: ProtectionDecision,
     ) {
@@ -218,8 +218,8 @@ impl Protector {
             retry_after_ms = breach.retry_after_ms,
             anomaly = (breach.dimension == Dimension::Anomaly).then_some(true),
         );
-        let at = SignalTime { elapsed: asked.elapsed, time: asked.now };
-        self.signals.note(tenant_id, route, decision, at);
+        let (elapsed, at) = (asked.elapsed, asked.now);
+        self.signals.note(Signal { tenant_id, route, decision, elapsed, at });
     }
 }
 
