@@ -15,7 +15,11 @@ const DOCKERIGNORE: &str = include_str!("../../../.dockerignore");
 const UNIT: &str = include_str!("../../../deploy/systemd/bursar.service");
 const GUIDE: &str = include_str!("../../../docs/operating.md");
 const GUARANTEES: &str = include_str!("../../../docs/guarantees.md");
-const CONTROL: &str = include_str!("../../bursar-store/src/control/change.rs");
+/// Where the actions of the audit log are named.
+const CONTROL: &str = concat!(
+    include_str!("../../bursar-store/src/control/change.rs"),
+    include_str!("../../bursar-store/src/control/keys.rs"),
+);
 
 /// The instructions of the Dockerfile with their continuations, without comments.
 fn instructions() -> Vec<(String, String)> {

@@ -52,7 +52,11 @@ pub(super) fn rest_of_sentence(path: &str, said: &str, is_secret: bool) -> Strin
             false => format!("is {}; it must be {expected}", in_words(found)),
         }
     } else if let Some((key, known)) = pair("unknown field ") {
-        format!("has the unknown key {key}; known are {}", known.trim_start_matches("one of "))
+        let known = known.trim_start_matches("one of ");
+        match path.ends_with(&format!(".{}", key.trim_matches('`'))) {
+            true => format!("is not a known key; known are {known}"),
+            false => format!("has the unknown key {key}; known are {known}"),
+        }
     } else if let Some(key) = said.strip_prefix("missing field ") {
         format!("lacks the key {key}")
     } else {
@@ -91,6 +95,7 @@ mod tests {
         check("[1]", "missing field `audience`", "[1] lacks the key `audience`");
         let said = "unknown field `isuer`, expected one of `issuer`, `audience`";
         check("[0]", said, "[0] has the unknown key `isuer`; known are `issuer`, `audience`");
+        check("[0].isuer", said, "[0].isuer is not a known key; known are `issuer`, `audience`");
         check("[0]", ".tenant must be an id", "[0].tenant must be an id");
         check("a.b", "must not be empty", ".a.b must not be empty");
     }
