@@ -19,6 +19,7 @@ mod read;
 mod rows;
 mod schema;
 mod sqlite;
+mod tables;
 mod verify;
 mod write;
 
@@ -45,6 +46,7 @@ pub use read::store::{
 };
 pub use read::sums::Sums;
 pub use rows::codec::call_key;
+pub use rows::columns::RawColumns;
 pub use rows::protection::{OverrideRow, SignalRow};
 pub use rows::rollup::{Grain, LATENCY_BOUNDS_MS, LATENCY_BUCKETS, OTHER, Rollup};
 pub use rows::row::{
@@ -53,6 +55,12 @@ pub use rows::row::{
 };
 pub use schema::SchemaStatus;
 pub use sqlite::{BackedUp, CopyError, CopyProgress, Existing, OpenError, Restore, SqliteStore};
+pub use tables::decisions::Decisions;
+pub use tables::integrations::Integrations;
+pub use tables::overrides::Overrides;
+pub use tables::signals::Signals;
+pub use tables::tenants::Tenants;
+pub use tables::value::{LockedSql, Value};
 pub use verify::differences::Differences;
 pub use verify::recount::Verified;
 pub use write::job::Swept;

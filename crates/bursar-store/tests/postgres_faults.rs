@@ -17,7 +17,8 @@ use std::process::Command;
 
 use bursar_core::{OnboardingState, TenantId, TenantLifecycle, Timestamp};
 use bursar_store::{
-    AuditKey, NotWritable, PostgresOptions, PostgresStore, StoreError, TenantRow, WriterConnection,
+    AuditKey, ControlTx, NotWritable, PostgresOptions, PostgresStore, StoreError, TenantRow,
+    WriterConnection,
 };
 use postgres::cluster::Cluster;
 use postgres::database::Database;
@@ -50,10 +51,10 @@ impl Interrupted {
     fn new() -> Self {
         let (database, mut writer) = opened();
         writer.begin().unwrap();
-        writer.put_tenant(&tenant(1)).unwrap();
+        tx(&mut writer).put_tenant(&tenant(1)).unwrap();
         database.terminate_backends();
         for _ in 0..2 {
-            let noticed = writer.tenant(tenant(1).tenant_id);
+            let noticed = tx(&mut writer).tenant(tenant(1).tenant_id);
             assert!(matches!(noticed, Err(StoreError::Retry(_))), "{noticed:?}");
         }
         Self { database, writer }
@@ -78,6 +79,10 @@ fn tenant(number: i64) -> TenantRow {
     }
 }
 
+fn tx(writer: &mut Box<dyn WriterConnection>) -> &mut dyn ControlTx {
+    writer.as_mut()
+}
+
 #[test]
 fn a_transaction_is_never_committed_by_another_connection() {
     let mut interrupted = Interrupted::new();
@@ -89,7 +94,7 @@ fn a_transaction_is_never_committed_by_another_connection() {
 #[test]
 fn a_statement_of_a_transaction_never_runs_on_another_connection() {
     let mut interrupted = Interrupted::new();
-    let written = interrupted.writer.put_tenant(&tenant(2));
+    let written = tx(&mut interrupted.writer).put_tenant(&tenant(2));
     assert!(matches!(written, Err(StoreError::Retry(_))), "{written:?}");
     interrupted.check_stored(&[]);
 }
@@ -99,7 +104,7 @@ fn the_next_transaction_is_written_by_a_new_connection() {
     let mut interrupted = Interrupted::new();
     interrupted.writer.rollback();
     interrupted.writer.begin().unwrap();
-    interrupted.writer.put_tenant(&tenant(3)).unwrap();
+    tx(&mut interrupted.writer).put_tenant(&tenant(3)).unwrap();
     interrupted.writer.commit().unwrap();
     interrupted.check_stored(&["3"]);
 }

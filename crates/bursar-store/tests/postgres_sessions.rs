@@ -14,9 +14,9 @@ use std::time::{Duration, Instant};
 
 use bursar_core::{Caps, IntegrationId, LimitSettings, TenantId, Timestamp, Usage};
 use bursar_store::{
-    AuditFilter, AuditKey, Control, HistoryPart, Ledger, LoadRequest, NoopObserver,
-    OpenPostgresError, OpenedPostgres, Page, PostgresOptions, PostgresStore, Store,
-    WriterConnection,
+    AuditFilter, AuditKey, Control, ControlTx, HistoryPart, Integrations, Ledger, LoadRequest,
+    NoopObserver, OpenPostgresError, OpenedPostgres, Page, PostgresOptions, PostgresStore, Store,
+    Tenants, WriterConnection,
 };
 use postgres::cluster::Cluster;
 use postgres::database::Database;
@@ -84,6 +84,10 @@ fn check_refused<T>(asked: Result<T, OpenPostgresError>, encoding: &str) {
     for word in [encoding, "encoding 'UTF8' template template0"] {
         assert!(said.contains(word), "{said}");
     }
+}
+
+fn tx(writer: &mut Box<dyn WriterConnection>) -> &mut dyn ControlTx {
+    writer.as_mut()
 }
 
 #[test]
@@ -186,7 +190,10 @@ fn a_transaction_is_opened_in_one_message_and_with_citus_in_one_for_each_stateme
         writer.begin().unwrap();
         proxy.take_asked();
         assert!(
-            writer.integration(tenant(), IntegrationId::from_number(1).unwrap()).unwrap().is_none()
+            tx(writer)
+                .integration(tenant(), IntegrationId::from_number(1).unwrap())
+                .unwrap()
+                .is_none()
         );
         let mut asked = proxy.take_asked();
         assert!(asked.pop().unwrap().starts_with("select "));
@@ -204,7 +211,7 @@ fn nothing_waits_for_the_replies_to_the_messages_that_open_a_transaction() {
     let writer = writers.first_mut().unwrap();
     writer.begin().unwrap();
     // So that the connection is there.
-    writer.tenant(tenant()).unwrap();
+    tx(writer).tenant(tenant()).unwrap();
     writer.rollback();
     writer.begin().unwrap();
     proxy.take_asked();
@@ -221,7 +228,7 @@ fn nothing_waits_for_the_replies_to_the_messages_that_open_a_transaction() {
             proxy.pass();
             assert_eq!(asked.len(), OPENING.len() + 1, "{asked:?}");
         });
-        assert!(writer.tenant(tenant()).unwrap().is_none());
+        assert!(tx(writer).tenant(tenant()).unwrap().is_none());
     });
 }
 

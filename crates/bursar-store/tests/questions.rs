@@ -13,7 +13,8 @@ use std::time::{Duration, Instant};
 use bursar_core::{Day, IntegrationId, Month, PolicyResult, TenantId};
 use bursar_store::{
     AuditFilter, AuditKey, BreakdownFilter, CallFilter, CallLabel, DayFilter, DayPosition, GroupBy,
-    HistoryFilter, HistoryPart, Page, PostgresOptions, PostgresStore, SeriesFilter, Step, Store,
+    HistoryFilter, HistoryPart, Integrations, Page, PostgresOptions, PostgresStore, SeriesFilter,
+    Step, Store, Tenants,
 };
 use postgres::cluster::Cluster;
 use postgres::database::Database;

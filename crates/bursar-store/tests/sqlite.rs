@@ -30,9 +30,9 @@ fn migrated() -> (TempDir, PathBuf) {
     (folder, path)
 }
 
-/// Every text constant of the embedded store.
+/// Every statement of the embedded store: its own, and those that both databases have.
 fn constants() -> Vec<Constant> {
-    constants::constants("src/sqlite")
+    ["src/sqlite", "src/tables"].into_iter().flat_map(constants::constants).collect()
 }
 
 #[test]

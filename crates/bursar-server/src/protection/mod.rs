@@ -181,7 +181,7 @@ impl Protector {
         elapsed: Duration,
     ) -> Result<Thresholds, StoreError> {
         let CallerTenant { tenant_id, onboarding, .. } = tenant;
-        let ask = async || self.store.protection_overrides(tenant_id).await.map(Arc::from);
+        let ask = async || self.store.protection_overrides(tenant_id, now).await.map(Arc::from);
         let overrides = self.overrides.get(tenant_id, (), elapsed, ask).await?;
         let in_force = overrides.iter().filter(|row| row.expires_at > now);
         let in_force = in_force.map(|row| (row.dimension, row.allowed_value));

@@ -16,7 +16,7 @@ use crate::audit::chain::{
 };
 use crate::audit::check::{AuditCheck, AuditVerified};
 use crate::error::StoreError;
-use crate::rows::columns::Columns;
+use crate::rows::columns::{Columns, RawColumns};
 use crate::rows::row::AuditRow;
 
 /// Rows that a check has in memory at once, and tenants that it looks up at once.

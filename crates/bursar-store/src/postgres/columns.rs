@@ -6,7 +6,7 @@ use tokio_postgres::Row;
 use tokio_postgres::types::{FromSql, Type};
 
 use crate::error::StoreError;
-use crate::rows::columns::Columns;
+use crate::rows::columns::RawColumns;
 
 /// A whole number of whatever width.
 struct Number(i64);
@@ -42,7 +42,7 @@ fn get<'a, T: FromSql<'a>>(row: &'a Row, at: usize) -> Result<T, StoreError> {
     row.try_get(at).map_err(|error| StoreError::Corrupt(error.to_string()))
 }
 
-impl Columns for Row {
+impl RawColumns for Row {
     fn opt_number(&self, at: usize) -> Result<Option<i64>, StoreError> {
         Ok(get::<Option<Number>>(self, at)?.map(|number| number.0))
     }

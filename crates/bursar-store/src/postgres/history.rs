@@ -18,7 +18,7 @@ use crate::error::StoreError;
 use crate::read::history::{Cut, Merge, Picked, Way};
 use crate::read::store::{HistoryFilter, HistoryPage, HistoryPosition};
 use crate::rows::codec;
-use crate::rows::columns::Columns;
+use crate::rows::columns::{Columns, RawColumns};
 use crate::rows::decode;
 
 /// Integrations that are walked first.

@@ -11,7 +11,7 @@ use tokio::try_join;
 use tokio_postgres::{Client, Row};
 
 use super::ask::one;
-use super::read::{bounds, integration, page};
+use super::read::{bounds, integration_row, page};
 use super::readers::Reader;
 use super::tx::{params, store_error};
 use super::writer_state::PostgresWriter;
@@ -70,7 +70,7 @@ pub(super) async fn key(
     let key = match integration_id {
         None => key.await?,
         Some(integration_id) => {
-            let (owner, key) = try_join!(integration(db, tenant_id, integration_id), key)?;
+            let (owner, key) = try_join!(integration_row(db, tenant_id, integration_id), key)?;
             key.filter(|_| owner.is_some_and(|owner| owner.deleted_at.is_none()))
         }
     };

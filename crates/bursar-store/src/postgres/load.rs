@@ -17,9 +17,11 @@ use super::writer_state::PostgresWriter;
 use crate::clock::{StoreClock, decidable};
 use crate::error::StoreError;
 use crate::rows::codec::SCOPE_INTEGRATION;
-use crate::rows::columns::Columns;
+use crate::rows::columns::{Columns, RawColumns};
 use crate::rows::decode;
 use crate::rows::row::IntegrationRow;
+use crate::rows::row::TenantRow;
+use crate::tables::value::FromRow;
 use crate::write::writer_connection::{Claim, LoadRequest};
 
 const CLAIM: &str = "insert into calls (tenant_id, call_key, entry_id) \
@@ -374,7 +376,7 @@ impl<'w, 'a> Group<'w, 'a> {
         let last_at = crate::rows::codec::timestamp(last_at)?;
         let (wall, confirmations) = super::clock::heard(&heard, 0)?;
         let now = decidable(&clock.heard(wall, confirmations))?;
-        let integrations = integrations.iter().map(decode::integration_row);
+        let integrations = integrations.iter().map(|row| IntegrationRow::from_row(row));
         Ok(Locked {
             now: if Counter::holds_back(last_at, now) { last_at } else { now },
             integrations: integrations.collect::<Result<_, _>>()?,
@@ -388,7 +390,7 @@ impl<'w, 'a> Group<'w, 'a> {
         rates: &[Row],
     ) -> Result<HashMap<IntegrationId, Account>, StoreError> {
         let Some(tenant) = tenants.first() else { return Ok(HashMap::new()) };
-        let tenant = decode::tenant_row(tenant)?;
+        let tenant = TenantRow::from_row(tenant)?;
         let account = |row: IntegrationRow| {
             (row.integration_id, Account::new(self.tenant_id, tenant.lifecycle, row.rules))
         };

@@ -10,38 +10,19 @@ use tokio_postgres::{Client, Row};
 
 use super::ask::{each, listed, number, one, rows};
 use super::load::due_of_day;
+use super::query::typed;
 use super::readers::Reader;
 use super::tx::{Param, params};
 use crate::error::StoreError;
 use crate::read::aggregate::IntegrationSums;
-use crate::read::store::{
-    AccountSnapshot, IntegrationFilter, IntegrationUsage, OpenReservation, Page, Paged,
-};
-use crate::rows::codec;
+use crate::read::store::{AccountSnapshot, IntegrationUsage, OpenReservation, Page, Paged};
 use crate::rows::columns::Columns;
 use crate::rows::decode;
 use crate::rows::row::{IntegrationRow, TenantRow};
+use crate::tables::integrations::SELECT_INTEGRATION;
+use crate::tables::tenants::SELECT_TENANT;
+use crate::tables::value::{FromRow, values};
 
-const SELECT_TENANT: &str = "select tenant_id, name, lifecycle, onboarding, created_at, updated_at \
-     from tenants where tenant_id = $1";
-pub(super) const COUNT_TENANTS: &str = "select count(*) from tenants";
-const LIST_TENANTS: &str = "select tenant_id, name, lifecycle, onboarding, created_at, updated_at \
-     from tenants order by tenant_id limit $1 offset $2";
-const SELECT_INTEGRATION: &str = "select tenant_id, integration_id, name, provider_type, \
-     credential_ref, config, origin, status, health, health_checked_at, health_message, \
-     default_model, budget_limit_cents, token_limit_month, rate_limit_rpm, cost_basis, created_at, \
-     updated_at, created_by, deleted_at from integrations \
-     where tenant_id = $1 and integration_id = $2";
-const COUNT_INTEGRATIONS: &str = "select count(*) from integrations \
-     where tenant_id = $1 and deleted_at is null and ($2 is null or status = $2) \
-     and ($3 is null or provider_type = $3)";
-const LIST_INTEGRATIONS: &str = "select tenant_id, integration_id, name, provider_type, \
-     credential_ref, config, origin, status, health, health_checked_at, health_message, \
-     default_model, budget_limit_cents, token_limit_month, rate_limit_rpm, cost_basis, created_at, \
-     updated_at, created_by, deleted_at from integrations \
-     where tenant_id = $1 and deleted_at is null and ($2 is null or status = $2) \
-     and ($3 is null or provider_type = $3) \
-     order by integration_id limit $4 offset $5";
 const COUNTERS_SINCE: &str = "select month, used_cost_nanos, used_tokens, used_calls, \
      held_cost_nanos, held_tokens, held_calls, last_at from counters \
      where tenant_id = $1 and scope_kind = 1 and scope_id = $2 and month >= $3";
@@ -117,39 +98,19 @@ pub(super) fn bounds(page: Page) -> (i64, i64) {
     (page.limit.into(), page.offset.into())
 }
 
-pub(super) async fn tenant(
-    db: &Client,
-    tenant_id: TenantId,
-) -> Result<Option<TenantRow>, StoreError> {
-    one(db, SELECT_TENANT, params![tenant_id.number()], decode::tenant_row).await
-}
-
-pub(super) async fn tenants(db: &Reader, of: Page) -> Result<Paged<TenantRow>, StoreError> {
-    let (limit, offset) = bounds(of);
-    page(db, (COUNT_TENANTS, LIST_TENANTS), params![limit, offset], decode::tenant_row).await
+async fn tenant_row(db: &Client, tenant_id: TenantId) -> Result<Option<TenantRow>, StoreError> {
+    let key = values![tenant_id];
+    one(db, SELECT_TENANT.plain, &typed(&key), |row| TenantRow::from_row(row)).await
 }
 
 /// An integration, deleted ones included.
-pub(super) async fn integration(
+pub(super) async fn integration_row(
     db: &Client,
     tenant_id: TenantId,
     integration_id: IntegrationId,
 ) -> Result<Option<IntegrationRow>, StoreError> {
-    let (tenant, integration) = (tenant_id.number(), integration_id.number());
-    one(db, SELECT_INTEGRATION, params![tenant, integration], decode::integration_row).await
-}
-
-pub(super) async fn integrations(
-    db: &Reader,
-    tenant_id: TenantId,
-    filter: &IntegrationFilter,
-    of: Page,
-) -> Result<Paged<IntegrationRow>, StoreError> {
-    let (tenant, (limit, offset)) = (tenant_id.number(), bounds(of));
-    let status = filter.status.map(codec::status_code);
-    let provider_type = filter.provider_type.as_deref();
-    let key = params![tenant, status, provider_type, limit, offset];
-    page(db, (COUNT_INTEGRATIONS, LIST_INTEGRATIONS), key, decode::integration_row).await
+    let key = values![tenant_id, integration_id];
+    one(db, SELECT_INTEGRATION.plain, &typed(&key), |row| IntegrationRow::from_row(row)).await
 }
 
 pub(super) async fn open_reservations(
@@ -204,8 +165,8 @@ pub(super) async fn account_snapshot(
     let at = now.micros();
     let due = params![of_tenant, of_integration, at, since, latest];
     let (tenant, integration, counters, slots, due) = try_join!(
-        tenant(db, tenant_id),
-        integration(db, tenant_id, integration_id),
+        tenant_row(db, tenant_id),
+        integration_row(db, tenant_id, integration_id),
         rows(db, COUNTERS_SINCE, counters, month_counter),
         rows(db, SELECT_RATE, counters, |row| Ok((row.int(0)?, row.int(1)?))),
         rows(db, SUM_DUE, due, |row| due_of_day(row, 0)),

@@ -3,11 +3,11 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use bursar_core::{ClockState, Counter, Day, IntegrationId, KeyId, Month, SignalId, TenantId};
+use bursar_core::{ClockState, Counter, Day, IntegrationId, KeyId, Month, TenantId};
 
 use super::open::PostgresStore;
 use super::readers::{Pong, Reader};
-use super::{audit, days, decisions, history, keys, protection, read, series, store_stats};
+use super::{audit, days, history, keys, protection, read, series, store_stats};
 use crate::audit::chain::{AuditEntry, AuditFilter, AuditPage};
 use crate::error::StoreError;
 use crate::read::breakdown::{Breakdown, BreakdownFilter, GroupBy, Series, SeriesFilter};
@@ -15,12 +15,10 @@ use crate::read::history::Cut;
 use crate::read::near_limit::NearLimit;
 use crate::read::read_context::ReadContext;
 use crate::read::store::{
-    AccountSnapshot, CallFilter, DayFilter, DayPage, DecisionFilter, HistoryFilter, HistoryPage,
-    HistoryPart, IntegrationFilter, IntegrationUsage, OpenReservation, Page, Paged, Store,
-    StoreStats,
+    AccountSnapshot, CallFilter, DayFilter, DayPage, HistoryFilter, HistoryPage, HistoryPart,
+    IntegrationUsage, OpenReservation, Page, Paged, Store, StoreStats,
 };
-use crate::rows::protection::{OverrideRow, SignalRow};
-use crate::rows::row::{DecisionRow, IntegrationRow, KeyRow, TenantRow};
+use crate::rows::row::KeyRow;
 
 #[async_trait]
 impl Store for PostgresStore {
@@ -79,16 +77,6 @@ impl Store for PostgresStore {
             .await
     }
 
-    async fn tenant(&self, tenant_id: TenantId) -> Result<Option<TenantRow>, StoreError> {
-        self.readers
-            .look_up(None, async move |db| read::tenant(db.client()?, tenant_id).await)
-            .await
-    }
-
-    async fn tenants(&self, page: Page) -> Result<Paged<TenantRow>, StoreError> {
-        self.readers.read_all(async move |db| read::tenants(&db, page).await).await
-    }
-
     async fn key(
         &self,
         tenant_id: TenantId,
@@ -111,41 +99,6 @@ impl Store for PostgresStore {
         self.readers
             .read(&self.context, tenant_id, async move |db| {
                 keys::list(&db, tenant_id, integration_id, page).await
-            })
-            .await
-    }
-
-    async fn integration(
-        &self,
-        tenant_id: TenantId,
-        integration_id: IntegrationId,
-    ) -> Result<Option<IntegrationRow>, StoreError> {
-        let row = self.readers.look_up(Some(tenant_id), async move |db| {
-            read::integration(db.client()?, tenant_id, integration_id).await
-        });
-        Ok(row.await?.filter(|row| row.deleted_at.is_none()))
-    }
-
-    async fn knows_integration(
-        &self,
-        tenant_id: TenantId,
-        integration_id: IntegrationId,
-    ) -> Result<bool, StoreError> {
-        let row = self.readers.look_up(Some(tenant_id), async move |db| {
-            read::integration(db.client()?, tenant_id, integration_id).await
-        });
-        Ok(row.await?.is_some())
-    }
-
-    async fn integrations(
-        &self,
-        tenant_id: TenantId,
-        filter: IntegrationFilter,
-        page: Page,
-    ) -> Result<Paged<IntegrationRow>, StoreError> {
-        self.readers
-            .read(&self.context, tenant_id, async move |db| {
-                read::integrations(&db, tenant_id, &filter, page).await
             })
             .await
     }
@@ -253,19 +206,6 @@ impl Store for PostgresStore {
             .await
     }
 
-    async fn decisions(
-        &self,
-        tenant_id: TenantId,
-        filter: DecisionFilter,
-        limit: u32,
-    ) -> Result<Vec<DecisionRow>, StoreError> {
-        self.readers
-            .read(&self.context, tenant_id, async move |db| {
-                decisions::list(&db, tenant_id, &filter, limit).await
-            })
-            .await
-    }
-
     async fn audit(
         &self,
         tenant_id: TenantId,
@@ -279,19 +219,6 @@ impl Store for PostgresStore {
             .await
     }
 
-    async fn signals(
-        &self,
-        tenant_id: TenantId,
-        before: Option<SignalId>,
-        limit: u32,
-    ) -> Result<Vec<SignalRow>, StoreError> {
-        self.readers
-            .read(&self.context, tenant_id, async move |db| {
-                protection::signals(&db, tenant_id, before, limit).await
-            })
-            .await
-    }
-
     async fn audit_chain(
         &self,
         tenant_id: TenantId,
@@ -301,18 +228,6 @@ impl Store for PostgresStore {
         self.readers
             .read(&self.context, tenant_id, async move |db| {
                 audit::chain(&db, tenant_id, after, limit).await
-            })
-            .await
-    }
-
-    async fn protection_overrides(
-        &self,
-        tenant_id: TenantId,
-    ) -> Result<Vec<OverrideRow>, StoreError> {
-        let now = self.now();
-        self.readers
-            .look_up(Some(tenant_id), async move |db| {
-                protection::overrides(db.client()?, tenant_id, now).await
             })
             .await
     }

@@ -11,7 +11,6 @@ use tokio::join;
 use tokio_postgres::Client;
 
 use super::ask::{number, rows};
-use super::read::COUNT_TENANTS;
 use super::readers::read_error;
 use super::tx::{self, params};
 use crate::error::StoreError;
@@ -19,6 +18,7 @@ use crate::read::near_limit::{NearLimit, NearLimits};
 use crate::read::store::StoreStats;
 use crate::rows::columns::Columns;
 use crate::rows::decode;
+use crate::tables::tenants::COUNT_TENANTS;
 
 /// Tenants in one round trip.
 const TENANTS_AT_ONCE: usize = 256;

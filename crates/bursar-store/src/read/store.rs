@@ -5,7 +5,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use bursar_core::{
     Account, CallId, ClockState, Counter, Day, DecisionId, EntryId, IntegrationId, KeyId, Month,
-    PolicyResult, ReasonCode, Reservation, SignalId, TenantId, Timestamp, Verdict,
+    PolicyResult, ReasonCode, Reservation, TenantId, Timestamp, Verdict,
 };
 
 use crate::audit::chain::{AuditEntry, AuditFilter, AuditPage};
@@ -16,8 +16,12 @@ use crate::read::breakdown::{Breakdown, BreakdownFilter, Series, SeriesFilter};
 use crate::read::near_limit::NearLimit;
 use crate::read::read_context::ReadContext;
 use crate::read::sums::Sums;
-use crate::rows::protection::{OverrideRow, SignalRow};
-use crate::rows::row::{DecisionRow, IntegrationRow, KeyRow, TenantRow, UsageRow};
+use crate::rows::row::{KeyRow, UsageRow};
+use crate::tables::decisions::Decisions;
+use crate::tables::integrations::Integrations;
+use crate::tables::overrides::Overrides;
+use crate::tables::signals::Signals;
+use crate::tables::tenants::Tenants;
 
 /// A page by offset.
 #[derive(Clone, Copy, Debug)]
@@ -240,7 +244,9 @@ pub struct StoreStats {
 /// list or a sum fails with [`StoreError::Overloaded`] if too many reads of the tenant wait, and
 /// with [`StoreError::ReadTooLarge`] if it takes too long or finds too much.
 #[async_trait]
-pub trait Store: Send + Sync + 'static {
+pub trait Store:
+    Tenants + Integrations + Decisions + Signals + Overrides + Send + Sync + 'static
+{
     /// Bursar's time, which all decisions use; the wall clock can differ from it.
     fn now(&self) -> Timestamp {
         self.clock().now
@@ -293,11 +299,6 @@ pub trait Store: Send + Sync + 'static {
         page: Page,
     ) -> Result<Paged<OpenReservation>, StoreError>;
 
-    async fn tenant(&self, tenant_id: TenantId) -> Result<Option<TenantRow>, StoreError>;
-
-    /// The tenants, oldest first.
-    async fn tenants(&self, page: Page) -> Result<Paged<TenantRow>, StoreError>;
-
     /// A key of a tenant itself, or of an integration that is not deleted.
     async fn key(
         &self,
@@ -313,30 +314,6 @@ pub trait Store: Send + Sync + 'static {
         integration_id: Option<IntegrationId>,
         page: Page,
     ) -> Result<Paged<KeyRow>, StoreError>;
-
-    /// An integration that is not deleted.
-    async fn integration(
-        &self,
-        tenant_id: TenantId,
-        integration_id: IntegrationId,
-    ) -> Result<Option<IntegrationRow>, StoreError>;
-
-    /// Whether the tenant has this integration, deleted or not.
-    ///
-    /// The usage of a deleted integration stays readable.
-    async fn knows_integration(
-        &self,
-        tenant_id: TenantId,
-        integration_id: IntegrationId,
-    ) -> Result<bool, StoreError>;
-
-    /// The integrations of a tenant that are not deleted, oldest first.
-    async fn integrations(
-        &self,
-        tenant_id: TenantId,
-        filter: IntegrationFilter,
-        page: Page,
-    ) -> Result<Paged<IntegrationRow>, StoreError>;
 
     /// Usage by integration from `first` to `last`, inclusive, without integrations that have none.
     async fn usage_by_integration(
@@ -404,14 +381,6 @@ pub trait Store: Send + Sync + 'static {
         filter: SeriesFilter,
     ) -> Result<Series, StoreError>;
 
-    /// Decisions other than "allowed", newest first.
-    async fn decisions(
-        &self,
-        tenant_id: TenantId,
-        filter: DecisionFilter,
-        limit: u32,
-    ) -> Result<Vec<DecisionRow>, StoreError>;
-
     /// Rows of the audit log, newest first by `at` and then by id.
     async fn audit(
         &self,
@@ -430,20 +399,6 @@ pub trait Store: Send + Sync + 'static {
         after: Option<i64>,
         limit: u32,
     ) -> Result<Vec<AuditEntry>, StoreError>;
-
-    /// Signals of protection, newest first.
-    async fn signals(
-        &self,
-        tenant_id: TenantId,
-        before: Option<SignalId>,
-        limit: u32,
-    ) -> Result<Vec<SignalRow>, StoreError>;
-
-    /// The unexpired threshold overrides of a tenant, by dimension.
-    async fn protection_overrides(
-        &self,
-        tenant_id: TenantId,
-    ) -> Result<Vec<OverrideRow>, StoreError>;
 
     /// What a tenant spent on a day over all integrations, in nano-dollars, from rollups.
     async fn cost_of_day(&self, tenant_id: TenantId, day: Day) -> Result<i128, StoreError>;

@@ -8,8 +8,8 @@ use bursar_core::Timestamp;
 use crate::error::StoreError;
 use crate::rows::codec;
 
-/// A row that is read by position, from 0.
-pub(crate) trait Columns {
+/// A row whose columns a database hands out by position, from 0.
+pub trait RawColumns {
     /// An integer of any width; `None` for null.
     ///
     /// # Errors
@@ -24,7 +24,10 @@ pub(crate) trait Columns {
 
     /// A boolean.
     fn flag(&self, at: usize) -> Result<bool, StoreError>;
+}
 
+/// A row that is read by position, from 0.
+pub(crate) trait Columns: RawColumns {
     /// A whole number, or nothing.
     fn opt_int<T: TryFrom<i64>>(&self, at: usize) -> Result<Option<T>, StoreError> {
         let Some(number) = self.opt_number(at)? else { return Ok(None) };
@@ -84,6 +87,8 @@ pub(crate) trait Columns {
     }
 }
 
+impl<R: RawColumns + ?Sized> Columns for R {}
+
 fn missing(at: usize) -> StoreError {
     StoreError::Corrupt(format!("column {at} is null"))
 }
@@ -95,7 +100,7 @@ mod tests {
     /// A row of one column.
     struct One(Option<i64>, Option<&'static str>, Option<&'static [u8]>);
 
-    impl Columns for One {
+    impl RawColumns for One {
         fn opt_number(&self, _: usize) -> Result<Option<i64>, StoreError> {
             Ok(self.0)
         }

@@ -4,61 +4,23 @@
 //! the same columns in every database.
 
 use bursar_core::{
-    Call, CallId, CallKey, Counter, Day, DecisionId, EntryId, Estimate, Hold, Integration,
-    IntegrationId, KeyId, LimitSettings, Month, Nanos, RecordedCall, Reservation, ReserveRequest,
-    TenantId, TokenBuckets, Totals,
+    Call, CallId, CallKey, Counter, Day, EntryId, Estimate, Hold, IntegrationId, KeyId,
+    LimitSettings, Month, Nanos, RecordedCall, Reservation, ReserveRequest, TenantId, TokenBuckets,
+    Totals,
 };
 
 use crate::error::StoreError;
 use crate::read::near_limit::NearLimit;
 use crate::read::store::{DayPosition, HistoryPosition, OpenReservation};
 use crate::rows::codec;
-use crate::rows::codec::id;
 use crate::rows::columns::Columns;
 use crate::rows::rollup::{LATENCY_BUCKETS, Rollup, RollupFacts};
-use crate::rows::row::{DecisionRow, IntegrationRow, KeyRow, TenantRow, UsageRow};
+use crate::rows::row::{KeyRow, UsageRow};
 
-/// `tenant_id, name, lifecycle, onboarding, created_at, updated_at`.
-pub(crate) fn tenant_row(row: &impl Columns) -> Result<TenantRow, StoreError> {
-    Ok(TenantRow {
-        tenant_id: row.id(0, TenantId::from_number)?,
-        name: row.text(1)?,
-        lifecycle: codec::lifecycle(row.int(2)?)?,
-        onboarding: codec::onboarding(row.int(3)?)?,
-        created_at: row.instant(4)?,
-        updated_at: row.instant(5)?,
-    })
-}
-
-/// `tenant_id, integration_id, name, provider_type, credential_ref, config, origin, status, health,
-/// health_checked_at, health_message, default_model, budget_limit_cents, token_limit_month,
-/// rate_limit_rpm, cost_basis, created_at, updated_at, created_by, deleted_at`.
-pub(crate) fn integration_row(row: &impl Columns) -> Result<IntegrationRow, StoreError> {
-    Ok(IntegrationRow {
-        tenant_id: row.id(0, TenantId::from_number)?,
-        integration_id: row.id(1, IntegrationId::from_number)?,
-        name: row.text(2)?,
-        provider_type: row.text(3)?,
-        credential_ref: row.opt_text(4)?,
-        config: row.text(5)?,
-        origin: row.opt_text(6)?,
-        rules: Integration {
-            status: codec::status(row.int(7)?)?,
-            health: codec::health(row.int(8)?)?,
-            limits: limits(row, 12)?,
-            cost_basis: codec::cost_basis(row.int(15)?)?,
-        },
-        health_checked_at: row.opt_instant(9)?,
-        health_message: row.opt_text(10)?,
-        default_model: row.opt_text(11)?,
-        created_at: row.instant(16)?,
-        updated_at: row.instant(17)?,
-        created_by: row.text(18)?,
-        deleted_at: row.opt_instant(19)?,
-    })
-}
-
-fn limits(row: &impl Columns, at: usize) -> Result<LimitSettings, StoreError> {
+pub(crate) fn limits(
+    row: &(impl Columns + ?Sized),
+    at: usize,
+) -> Result<LimitSettings, StoreError> {
     Ok(LimitSettings {
         budget_limit_cents: row.int(at)?,
         token_limit_month: row.int(at + 1)?,
@@ -138,7 +100,7 @@ pub(crate) fn open_reservation(row: &impl Columns) -> Result<OpenReservation, St
     Ok(OpenReservation { call_id: reservation.request.call_id.clone(), reservation })
 }
 
-fn estimate(row: &impl Columns, at: usize) -> Result<Estimate, StoreError> {
+pub(crate) fn estimate(row: &(impl Columns + ?Sized), at: usize) -> Result<Estimate, StoreError> {
     Ok(Estimate { cost: Nanos::new(row.int(at)?), tokens: row.int(at + 1)? })
 }
 
@@ -287,25 +249,6 @@ pub(crate) fn rollup_facts(row: &impl Columns, at: usize) -> Result<RollupFacts,
         latency_ms: row.opt_number(at + 8)?,
         policy_result: codec::policy(row.int(at + 9)?)?,
         failed: row.flag(at + 10)?,
-    })
-}
-
-/// `tenant_id, decision_id, kind, integration_id, decision, call_id, estimated_cost_nanos,
-/// estimated_tokens, times, first_at, last_at`.
-pub(crate) fn decision_row(row: &impl Columns) -> Result<DecisionRow, StoreError> {
-    let integration_id =
-        row.opt_number(3)?.map(|number| id(IntegrationId::from_number, number)).transpose()?;
-    Ok(DecisionRow {
-        tenant_id: row.id(0, TenantId::from_number)?,
-        decision_id: row.id(1, DecisionId::from_number)?,
-        kind: codec::decision_kind(row.int(2)?)?,
-        integration_id,
-        decision: codec::decision(Some(row.str(4)?).filter(|text| !text.is_empty()))?,
-        call_id: row.opt_text(5)?,
-        estimate: estimate(row, 6)?,
-        times: row.int(8)?,
-        first_at: row.instant(9)?,
-        last_at: row.instant(10)?,
     })
 }
 

@@ -1,14 +1,9 @@
 //! What protection did to requests and what it was told to do otherwise, as rows.
 
-use bursar_core::{Breach, Dimension, ProtectionDecision, SignalId, TenantId, Timestamp};
+use bursar_core::{Dimension, ProtectionDecision, SignalId, TenantId, Timestamp};
 
 use crate::error::StoreError;
-use crate::rows::codec;
 use crate::rows::columns::Columns;
-
-const WARN: i64 = 1;
-const THROTTLE: i64 = 2;
-const REJECT: i64 = 3;
 
 /// Decisions of protection other than "allow", kept so that someone can see them.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -44,62 +39,6 @@ pub struct OverrideRow {
     pub created_at: Timestamp,
     /// Who said so.
     pub created_by: String,
-}
-
-/// How a signal is stored: dimension, action, wait, current and allowed value.
-pub(crate) type StoredDecision = (i64, i64, i64, i64, i64);
-
-/// A decision as it is stored; nothing for "allow", which nobody keeps.
-pub(crate) const fn stored_decision(decision: &ProtectionDecision) -> Option<StoredDecision> {
-    let (action, breach) = match decision {
-        ProtectionDecision::Allow => return None,
-        ProtectionDecision::Warn(breach) => (WARN, breach),
-        ProtectionDecision::Throttle(breach) => (THROTTLE, breach),
-        ProtectionDecision::Reject(breach) => (REJECT, breach),
-    };
-    let &Breach { dimension, retry_after_ms, current_value, allowed_value } = breach;
-    let dimension = codec::dimension_code(dimension);
-    Some((dimension, action, retry_after_ms, current_value, allowed_value))
-}
-
-/// `tenant_id, signal_id, dimension, action, endpoint, operation, retry_after_ms, current_value,
-/// allowed_value, times, first_at, last_at`.
-pub(crate) fn signal_row(row: &impl Columns) -> Result<SignalRow, StoreError> {
-    let breach = Breach {
-        dimension: codec::dimension(row.int(2)?)?,
-        retry_after_ms: row.int(6)?,
-        current_value: row.int(7)?,
-        allowed_value: row.int(8)?,
-    };
-    let decision = match row.int(3)? {
-        WARN => ProtectionDecision::Warn(breach),
-        THROTTLE => ProtectionDecision::Throttle(breach),
-        REJECT => ProtectionDecision::Reject(breach),
-        other => return Err(StoreError::Corrupt(format!("no action has the code {other}"))),
-    };
-    Ok(SignalRow {
-        tenant_id: row.id(0, TenantId::from_number)?,
-        signal_id: row.id(1, SignalId::from_number)?,
-        decision,
-        endpoint: row.text(4)?,
-        operation: row.text(5)?,
-        times: row.int(9)?,
-        first_at: row.instant(10)?,
-        last_at: row.instant(11)?,
-    })
-}
-
-/// `tenant_id, dimension, allowed_value, expires_at, reason, created_at, created_by`.
-pub(crate) fn override_row(row: &impl Columns) -> Result<OverrideRow, StoreError> {
-    Ok(OverrideRow {
-        tenant_id: row.id(0, TenantId::from_number)?,
-        dimension: codec::dimension(row.int(1)?)?,
-        allowed_value: row.int(2)?,
-        expires_at: row.instant(3)?,
-        reason: row.text(4)?,
-        created_at: row.instant(5)?,
-        created_by: row.text(6)?,
-    })
 }
 
 /// `whole dollars, nano-dollars beside them`, from a column on: two sums, so that neither leaves its

@@ -13,7 +13,7 @@ use crate::audit::chain::{
 };
 use crate::audit::check::{AuditCheck, AuditVerified};
 use crate::error::StoreError;
-use crate::rows::columns::Columns;
+use crate::rows::columns::{Columns, RawColumns};
 use crate::rows::row::AuditRow;
 
 const SELECT_HEAD: &str = "select sequence, hash, seal from audit_heads where tenant_id = ?1";

@@ -5,9 +5,9 @@ use rusqlite::types::{FromSqlResult, ValueRef};
 
 use super::error::store_error;
 use crate::error::StoreError;
-use crate::rows::columns::Columns;
+use crate::rows::columns::{Columns, RawColumns};
 
-impl Columns for Row<'_> {
+impl RawColumns for Row<'_> {
     fn opt_number(&self, at: usize) -> Result<Option<i64>, StoreError> {
         value(self, at, |value| value.as_i64_or_null())
     }

@@ -9,7 +9,7 @@ use crate::error::StoreError;
 use crate::read::history::{Cut, Merge, Way};
 use crate::read::store::{HistoryFilter, HistoryPage};
 use crate::rows::codec;
-use crate::rows::columns::Columns;
+use crate::rows::columns::{Columns, RawColumns};
 use crate::rows::decode;
 use crate::rows::row::UsageRow;
 

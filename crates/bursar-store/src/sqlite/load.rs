@@ -8,15 +8,19 @@ use bursar_core::{
 };
 use rusqlite::{Connection, params};
 
-use super::control;
 use super::error::store_error;
 use super::holds::Holds;
+use super::query;
 use super::writer_state::SqliteWriter;
 use crate::error::StoreError;
 use crate::read::store::AccountSnapshot;
 use crate::rows::codec::{SCOPE_INTEGRATION, id};
-use crate::rows::columns::Columns;
+use crate::rows::columns::{Columns, RawColumns};
 use crate::rows::decode;
+use crate::rows::row::{IntegrationRow, TenantRow};
+use crate::tables::integrations::SELECT_INTEGRATION;
+use crate::tables::tenants::SELECT_TENANT;
+use crate::tables::value::values;
 use crate::write::writer_connection::{Claim, LoadRequest};
 
 const CLAIM: &str = "insert into calls (tenant_id, call_key, entry_id) values (?1, ?2, ?3) \
@@ -221,10 +225,10 @@ fn account(
     integration_id: IntegrationId,
     now: Timestamp,
 ) -> Result<Option<Account>, StoreError> {
-    let Some(integration) = control::integration(db, tenant_id, integration_id)? else {
-        return Ok(None);
-    };
-    let Some(tenant) = control::tenant(db, tenant_id)? else { return Ok(None) };
+    let key = values![tenant_id, integration_id];
+    let integration: Option<IntegrationRow> = query::row(db, SELECT_INTEGRATION.plain, &key)?;
+    let tenant: Option<TenantRow> = query::row(db, SELECT_TENANT.plain, &values![tenant_id])?;
+    let (Some(integration), Some(tenant)) = (integration, tenant) else { return Ok(None) };
     let mut account = Account::new(tenant_id, tenant.lifecycle, integration.rules);
     let mut statement = db.prepare_cached(SELECT_RATE).map_err(store_error)?;
     let mut rows = statement

@@ -7,25 +7,10 @@ use super::error::store_error;
 use super::readers::Snapshot;
 use crate::error::StoreError;
 use crate::read::aggregate::IntegrationSums;
-use crate::read::store::{IntegrationFilter, IntegrationUsage, OpenReservation, Page, Paged};
-use crate::rows::codec;
+use crate::read::store::{IntegrationUsage, OpenReservation, Page, Paged};
 use crate::rows::decode;
-use crate::rows::row::{IntegrationRow, TenantRow};
 
 const PING: &str = "select value from server where name = 'oldest_known'";
-pub(super) const COUNT_TENANTS: &str = "select count(*) from tenants";
-const LIST_TENANTS: &str = "select tenant_id, name, lifecycle, onboarding, created_at, updated_at \
-     from tenants order by tenant_id limit :limit offset :offset";
-const COUNT_INTEGRATIONS: &str = "select count(*) from integrations indexed by integrations_live \
-     where tenant_id = :tenant and deleted_at is null and (:status is null or status = :status) \
-     and (:provider is null or provider_type = :provider)";
-const LIST_INTEGRATIONS: &str = "select tenant_id, integration_id, name, provider_type, \
-     credential_ref, config, origin, status, health, health_checked_at, health_message, \
-     default_model, budget_limit_cents, token_limit_month, rate_limit_rpm, cost_basis, created_at, \
-     updated_at, created_by, deleted_at from integrations indexed by integrations_live \
-     where tenant_id = :tenant and deleted_at is null and (:status is null or status = :status) \
-     and (:provider is null or provider_type = :provider) \
-     order by integration_id limit :limit offset :offset";
 const COUNT_OPEN: &str = "select count(*) from calls indexed by calls_open \
      where tenant_id = :tenant and reservation_state = 1 and expires_at > :now";
 /// Sorts keys only, because sorting whole rows would read all rows up to the end of the page.
@@ -89,24 +74,6 @@ pub(super) fn page<T>(
 pub(super) fn ping(db: &Connection) -> Result<(), StoreError> {
     let mut statement = db.prepare_cached(PING).map_err(store_error)?;
     statement.query_row([], |_| Ok(())).map_err(store_error)
-}
-
-pub(super) fn tenants(db: &Snapshot<'_>, of: Page) -> Result<Paged<TenantRow>, StoreError> {
-    page(db, (COUNT_TENANTS, LIST_TENANTS), &[], of, |row| decode::tenant_row(row))
-}
-
-pub(super) fn integrations(
-    db: &Snapshot<'_>,
-    tenant_id: TenantId,
-    filter: &IntegrationFilter,
-    of: Page,
-) -> Result<Paged<IntegrationRow>, StoreError> {
-    let key = named_params! {
-        ":tenant": tenant_id.number(),
-        ":status": filter.status.map(codec::status_code),
-        ":provider": filter.provider_type,
-    };
-    page(db, (COUNT_INTEGRATIONS, LIST_INTEGRATIONS), key, of, |row| decode::integration_row(row))
 }
 
 pub(super) fn open_reservations(

@@ -4,14 +4,13 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use async_trait::async_trait;
-use bursar_core::{ClockState, Counter, Day, IntegrationId, KeyId, Month, SignalId, TenantId};
+use bursar_core::{ClockState, Counter, Day, IntegrationId, KeyId, Month, TenantId};
 use rustix::fs::StatVfsMountFlags;
 
 use super::open::SqliteStore;
+use super::query;
 use super::readers::Snapshot;
-use super::{
-    audit, control, days, decisions, history, keys, load, protection, read, series, store_stats,
-};
+use super::{audit, days, history, keys, load, protection, read, series, store_stats};
 use crate::audit::chain::{AuditEntry, AuditFilter, AuditPage};
 use crate::cache::Cache;
 use crate::error::StoreError;
@@ -20,12 +19,12 @@ use crate::read::history::Cut;
 use crate::read::near_limit::NearLimit;
 use crate::read::read_context::ReadContext;
 use crate::read::store::{
-    AccountSnapshot, CallFilter, DayFilter, DayPage, DecisionFilter, HistoryFilter, HistoryPage,
-    HistoryPart, IntegrationFilter, IntegrationUsage, OpenReservation, Page, Paged, Store,
-    StoreStats,
+    AccountSnapshot, CallFilter, DayFilter, DayPage, HistoryFilter, HistoryPage, HistoryPart,
+    IntegrationUsage, OpenReservation, Page, Paged, Store, StoreStats,
 };
-use crate::rows::protection::{OverrideRow, SignalRow};
-use crate::rows::row::{DecisionRow, IntegrationRow, KeyRow, TenantRow};
+use crate::rows::row::{IntegrationRow, KeyRow};
+use crate::tables::integrations::SELECT_INTEGRATION;
+use crate::tables::value::values;
 use crate::write::writable::WRITE_PROBE_BYTES;
 
 /// Free bytes of the disk below which it is in doubt whether it takes writes: a probe in the log,
@@ -34,7 +33,7 @@ const LOW_DISK_BYTES: u64 = 2 * WRITE_PROBE_BYTES as u64;
 
 impl SqliteStore {
     /// Asks for a list or a sum of a tenant.
-    async fn read<T: Send + 'static>(
+    pub(super) async fn read<T: Send + 'static>(
         &self,
         tenant_id: TenantId,
         question: impl FnOnce(&Snapshot<'_>) -> Result<T, StoreError> + Send + 'static,
@@ -107,14 +106,6 @@ impl Store for SqliteStore {
         .await
     }
 
-    async fn tenant(&self, tenant_id: TenantId) -> Result<Option<TenantRow>, StoreError> {
-        self.readers.look_up(move |db| control::tenant(db, tenant_id)).await
-    }
-
-    async fn tenants(&self, page: Page) -> Result<Paged<TenantRow>, StoreError> {
-        self.readers.read_all(move |db| read::tenants(db, page)).await
-    }
-
     async fn key(
         &self,
         tenant_id: TenantId,
@@ -124,7 +115,9 @@ impl Store for SqliteStore {
         self.readers
             .look_up(move |db| {
                 if let Some(integration_id) = integration_id {
-                    let owner = control::integration(db, tenant_id, integration_id)?;
+                    let owner = values![tenant_id, integration_id];
+                    let owner: Option<IntegrationRow> =
+                        query::row(db, SELECT_INTEGRATION.plain, &owner)?;
                     if owner.is_none_or(|owner| owner.deleted_at.is_some()) {
                         return Ok(None);
                     }
@@ -142,37 +135,6 @@ impl Store for SqliteStore {
         page: Page,
     ) -> Result<Paged<KeyRow>, StoreError> {
         self.read(tenant_id, move |db| keys::list(db, tenant_id, integration_id, page)).await
-    }
-
-    async fn integration(
-        &self,
-        tenant_id: TenantId,
-        integration_id: IntegrationId,
-    ) -> Result<Option<IntegrationRow>, StoreError> {
-        let row = self
-            .readers
-            .look_up(move |db| control::integration(db, tenant_id, integration_id))
-            .await?;
-        Ok(row.filter(|row| row.deleted_at.is_none()))
-    }
-
-    async fn knows_integration(
-        &self,
-        tenant_id: TenantId,
-        integration_id: IntegrationId,
-    ) -> Result<bool, StoreError> {
-        self.readers
-            .look_up(move |db| Ok(control::integration(db, tenant_id, integration_id)?.is_some()))
-            .await
-    }
-
-    async fn integrations(
-        &self,
-        tenant_id: TenantId,
-        filter: IntegrationFilter,
-        page: Page,
-    ) -> Result<Paged<IntegrationRow>, StoreError> {
-        self.read(tenant_id, move |db| read::integrations(db, tenant_id, &filter, page)).await
     }
 
     async fn usage_by_integration(
@@ -253,15 +215,6 @@ impl Store for SqliteStore {
         self.read(tenant_id, move |db| series::usage_series(db, tenant_id, filter)).await
     }
 
-    async fn decisions(
-        &self,
-        tenant_id: TenantId,
-        filter: DecisionFilter,
-        limit: u32,
-    ) -> Result<Vec<DecisionRow>, StoreError> {
-        self.read(tenant_id, move |db| decisions::list(db, tenant_id, &filter, limit)).await
-    }
-
     async fn audit(
         &self,
         tenant_id: TenantId,
@@ -278,23 +231,6 @@ impl Store for SqliteStore {
         limit: u32,
     ) -> Result<Vec<AuditEntry>, StoreError> {
         self.read(tenant_id, move |db| audit::chain(db, tenant_id, after, limit)).await
-    }
-
-    async fn signals(
-        &self,
-        tenant_id: TenantId,
-        before: Option<SignalId>,
-        limit: u32,
-    ) -> Result<Vec<SignalRow>, StoreError> {
-        self.read(tenant_id, move |db| protection::signals(db, tenant_id, before, limit)).await
-    }
-
-    async fn protection_overrides(
-        &self,
-        tenant_id: TenantId,
-    ) -> Result<Vec<OverrideRow>, StoreError> {
-        let now = self.now();
-        self.readers.look_up(move |db| protection::overrides(db, tenant_id, now)).await
     }
 
     async fn cost_of_day(&self, tenant_id: TenantId, day: Day) -> Result<i128, StoreError> {

@@ -7,11 +7,11 @@ use rusqlite::{Connection, params};
 
 use super::error::store_error;
 use super::files::beside;
-use super::read::COUNT_TENANTS;
 use crate::error::StoreError;
 use crate::read::near_limit::{NearLimit, NearLimits};
 use crate::read::store::StoreStats;
 use crate::rows::decode;
+use crate::tables::tenants::COUNT_TENANTS;
 
 /// The cross join keeps the order: integrations are fewer than counters, which have every month.
 /// The sums of due holds are computed besides those of all holds.

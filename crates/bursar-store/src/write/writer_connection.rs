@@ -7,13 +7,15 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use bursar_core::{
-    Book, CallId, CallKey, Caps, EntryId, Hold, IntegrationId, KeyId, Month, TenantId, Timestamp,
+    Book, CallId, CallKey, Caps, EntryId, Hold, Integration, IntegrationId, KeyId, Month, TenantId,
+    TenantLifecycle, Timestamp,
 };
 
 use crate::clock::ClockConfirmed;
 use crate::error::StoreError;
-use crate::rows::protection::{OverrideRow, SignalRow};
-use crate::rows::row::{AuditRow, DecisionRow, IntegrationRow, KeyRow, TenantRow};
+use crate::rows::columns::RawColumns;
+use crate::rows::row::{AuditRow, KeyRow};
+use crate::tables::value::{LockedSql, Value};
 
 /// How exact it is when a key was used last: finer steps are not written.
 pub(crate) const STAMP_EVERY_SECONDS: i64 = 60;
@@ -97,49 +99,43 @@ pub trait ControlTx {
     /// [`StoreError`] as for every method here.
     fn allocate_ids(&mut self, count: usize) -> Result<i64, StoreError>;
 
-    /// A tenant; locked until the end of the transaction.
+    /// Runs a statement of a table that both databases keep in the same way.
     ///
     /// # Errors
     /// [`StoreError`].
-    fn tenant(&mut self, tenant_id: TenantId) -> Result<Option<TenantRow>, StoreError>;
-
-    /// Writes a tenant, new or changed.
-    ///
-    /// # Errors
-    /// [`StoreError`].
-    fn put_tenant(&mut self, row: &TenantRow) -> Result<(), StoreError>;
-
-    /// An integration, deleted ones included; locked until the end of the transaction.
-    ///
-    /// # Errors
-    /// [`StoreError`].
-    fn integration(
+    fn execute(
         &mut self,
         tenant_id: TenantId,
-        integration_id: IntegrationId,
-    ) -> Result<Option<IntegrationRow>, StoreError>;
+        sql: &'static str,
+        values: &[Value],
+    ) -> Result<(), StoreError>;
 
-    /// The live integration of this name.
+    /// Reads rows of such a table, with one call of `take` for each. The rows stay locked until the
+    /// end of the transaction if the statement says so.
     ///
     /// # Errors
-    /// [`StoreError`].
-    fn integration_named(
+    /// [`StoreError`], and the errors of `take`.
+    fn select(
         &mut self,
         tenant_id: TenantId,
-        name: &str,
-    ) -> Result<Option<IntegrationId>, StoreError>;
+        sql: LockedSql,
+        values: &[Value],
+        take: &mut dyn FnMut(&dyn RawColumns) -> Result<(), StoreError>,
+    ) -> Result<(), StoreError>;
 
-    /// Writes an integration, new or changed.
-    ///
-    /// # Errors
-    /// [`StoreError::Exists`] when a live integration has the name already.
-    fn put_integration(&mut self, row: &IntegrationRow) -> Result<(), StoreError>;
-
-    /// How many integrations a tenant has, and how many it has deleted.
+    /// Called before a tenant is written. The commit updates the memory of this node, and other
+    /// nodes admit a call either before the change or after it.
     ///
     /// # Errors
     /// [`StoreError`].
-    fn integration_counts(&mut self, tenant_id: TenantId) -> Result<RowCounts, StoreError>;
+    fn tenant_changes(
+        &mut self,
+        tenant_id: TenantId,
+        lifecycle: TenantLifecycle,
+    ) -> Result<(), StoreError>;
+
+    /// Called before an integration is written. The commit updates the memory of this node.
+    fn integration_changes(&mut self, integration_id: IntegrationId, rules: Integration);
 
     /// How many keys of a tenant itself or of an integration are good at an instant, and how many
     /// have ended.
@@ -194,36 +190,6 @@ pub trait ControlTx {
     /// # Errors
     /// [`StoreError`], of this call or of the commit.
     fn put_audit(&mut self, row: &AuditRow) -> Result<(), StoreError>;
-
-    /// Keeps a decision, new or met again.
-    ///
-    /// # Errors
-    /// [`StoreError`].
-    fn put_decision(&mut self, row: &DecisionRow) -> Result<(), StoreError>;
-
-    /// Drops a tenant's decisions but the newest.
-    ///
-    /// # Errors
-    /// [`StoreError`].
-    fn drop_decisions(&mut self, tenant_id: TenantId, kept: u32) -> Result<(), StoreError>;
-
-    /// Keeps what protection did, new or met again.
-    ///
-    /// # Errors
-    /// [`StoreError`].
-    fn put_signal(&mut self, row: &SignalRow) -> Result<(), StoreError>;
-
-    /// Drops a tenant's signals but the newest.
-    ///
-    /// # Errors
-    /// [`StoreError`].
-    fn drop_signals(&mut self, tenant_id: TenantId, kept: u32) -> Result<(), StoreError>;
-
-    /// Writes a threshold of a tenant in the place of the one before.
-    ///
-    /// # Errors
-    /// [`StoreError`].
-    fn put_override(&mut self, row: &OverrideRow) -> Result<(), StoreError>;
 }
 
 /// Which commands a connection takes into one transaction.

@@ -58,7 +58,7 @@ async fn override_rate(
 }
 
 async fn overrides(subject: &Subject, tenant_id: TenantId) -> Vec<OverrideRow> {
-    subject.world.store.protection_overrides(tenant_id).await.unwrap()
+    subject.world.store.protection_overrides(tenant_id, subject.world.store.now()).await.unwrap()
 }
 
 pub(crate) async fn a_signal_leads_back_field_by_field(subject: Subject) {

@@ -21,7 +21,8 @@ mod statements;
 use constants::{Constant, constants, sources};
 use schema::Schema;
 
-const SOURCE: &str = "src/postgres";
+/// Where statements stand: those of this database, and those that both databases have.
+const SOURCES: [&str; 2] = ["src/postgres", "src/tables"];
 const MIGRATIONS: &str = "migrations/postgres";
 /// Texts for people.
 const NO_STATEMENTS: [&str; 1] = ["ADDRESS_FORM"];
@@ -34,7 +35,7 @@ pub(crate) fn schema() -> Schema {
 
 /// The statements of the store.
 pub(crate) fn all_statements() -> Vec<Constant> {
-    let mut constants = constants(SOURCE);
+    let mut constants: Vec<Constant> = SOURCES.into_iter().flat_map(constants).collect();
     constants.retain(|constant| !NO_STATEMENTS.contains(&constant.name.as_str()));
     constants
 }
@@ -62,7 +63,7 @@ fn every_statement_of_the_store_names_one_tenant() {
 fn no_statement_stands_where_it_is_not_judged() {
     let begins = ["select ", "insert into ", "update ", "delete from ", "with ", "truncate "];
     let statements = all_statements();
-    for (file, source) in sources(SOURCE) {
+    for (file, source) in SOURCES.into_iter().flat_map(sources) {
         for word in begins {
             let written = source.matches(&format!("\"{word}")).count();
             let of_file = statements.iter().filter(|known| known.file == file);

@@ -9,12 +9,16 @@ pub(crate) struct Constant {
     pub(crate) text: String,
 }
 
-/// Every `const NAME: &str = "..."` of the files in a folder of this crate.
+/// Every `const NAME: &str = "..."` of the files in a folder of this crate, and every
+/// `const NAME: LockedSql = locked!("...")` without its lock.
 pub(crate) fn constants(folder: &str) -> Vec<Constant> {
     let mut found = Vec::new();
     for (file, source) in sources(folder) {
         for piece in source.split("const ").skip(1) {
-            let Some((name, rest)) = piece.split_once(": &str =") else { continue };
+            let Some((name, rest)) = piece.split_once(": ") else { continue };
+            let rest =
+                rest.strip_prefix("&str =").or_else(|| rest.strip_prefix("LockedSql = locked!("));
+            let Some(rest) = rest else { continue };
             let is_name =
                 name.chars().all(|c| c.is_ascii_uppercase() || c == '_' || c.is_numeric());
             if !is_name {

@@ -2,11 +2,10 @@
 
 use std::sync::{Arc, Mutex};
 
-use bursar_core::{Book, IntegrationId, KeyId, TenantId, Timestamp};
+use bursar_core::{Book, Integration, IntegrationId, KeyId, TenantId, TenantLifecycle, Timestamp};
 use bursar_store::{
-    AuditRow, Cause, ClockConfirmed, ControlTx, DecisionRow, IntegrationRow, KeyRow, LoadRequest,
-    NotWritable, OverrideRow, RowCounts, SignalRow, StoreError, SweepWork, TenantRow,
-    WriterConnection,
+    AuditRow, Cause, ClockConfirmed, ControlTx, KeyRow, LoadRequest, LockedSql, NotWritable,
+    RawColumns, RowCounts, StoreError, SweepWork, Value, WriterConnection,
 };
 
 /// How the call ids begin whose load panics.
@@ -168,32 +167,35 @@ impl ControlTx for FaultyWriter {
         self.pass(|writer| writer.allocate_ids(count))
     }
 
-    fn tenant(&mut self, tenant_id: TenantId) -> Result<Option<TenantRow>, StoreError> {
-        self.pass(|writer| writer.tenant(tenant_id))
-    }
-
-    fn put_tenant(&mut self, row: &TenantRow) -> Result<(), StoreError> {
-        self.pass(|writer| writer.put_tenant(row))
-    }
-
-    fn integration(
+    fn execute(
         &mut self,
         tenant_id: TenantId,
-        integration_id: IntegrationId,
-    ) -> Result<Option<IntegrationRow>, StoreError> {
-        self.pass(|writer| writer.integration(tenant_id, integration_id))
+        sql: &'static str,
+        values: &[Value],
+    ) -> Result<(), StoreError> {
+        self.pass(|writer| writer.execute(tenant_id, sql, values))
     }
 
-    fn integration_named(
+    fn select(
         &mut self,
         tenant_id: TenantId,
-        name: &str,
-    ) -> Result<Option<IntegrationId>, StoreError> {
-        self.pass(|writer| writer.integration_named(tenant_id, name))
+        sql: LockedSql,
+        values: &[Value],
+        take: &mut dyn FnMut(&dyn RawColumns) -> Result<(), StoreError>,
+    ) -> Result<(), StoreError> {
+        self.pass(|writer| writer.select(tenant_id, sql, values, take))
     }
 
-    fn integration_counts(&mut self, tenant_id: TenantId) -> Result<RowCounts, StoreError> {
-        self.pass(|writer| writer.integration_counts(tenant_id))
+    fn tenant_changes(
+        &mut self,
+        tenant_id: TenantId,
+        lifecycle: TenantLifecycle,
+    ) -> Result<(), StoreError> {
+        self.pass(|writer| writer.tenant_changes(tenant_id, lifecycle))
+    }
+
+    fn integration_changes(&mut self, integration_id: IntegrationId, rules: Integration) {
+        self.inner.integration_changes(integration_id, rules);
     }
 
     fn key_counts(
@@ -211,10 +213,6 @@ impl ControlTx for FaultyWriter {
         kept: u32,
     ) -> Result<(), StoreError> {
         self.pass(|writer| writer.drop_ended_keys(owner, now, kept))
-    }
-
-    fn put_integration(&mut self, row: &IntegrationRow) -> Result<(), StoreError> {
-        self.pass(|writer| writer.put_integration(row))
     }
 
     fn key(&mut self, tenant_id: TenantId, key_id: KeyId) -> Result<Option<KeyRow>, StoreError> {
@@ -235,25 +233,5 @@ impl ControlTx for FaultyWriter {
 
     fn put_audit(&mut self, row: &AuditRow) -> Result<(), StoreError> {
         self.pass(|writer| writer.put_audit(row))
-    }
-
-    fn put_decision(&mut self, row: &DecisionRow) -> Result<(), StoreError> {
-        self.pass(|writer| writer.put_decision(row))
-    }
-
-    fn drop_decisions(&mut self, tenant_id: TenantId, kept: u32) -> Result<(), StoreError> {
-        self.pass(|writer| writer.drop_decisions(tenant_id, kept))
-    }
-
-    fn put_signal(&mut self, row: &SignalRow) -> Result<(), StoreError> {
-        self.pass(|writer| writer.put_signal(row))
-    }
-
-    fn drop_signals(&mut self, tenant_id: TenantId, kept: u32) -> Result<(), StoreError> {
-        self.pass(|writer| writer.drop_signals(tenant_id, kept))
-    }
-
-    fn put_override(&mut self, row: &OverrideRow) -> Result<(), StoreError> {
-        self.pass(|writer| writer.put_override(row))
     }
 }

@@ -206,7 +206,7 @@ pub async fn list_signals(
     let tenant_id = params::tenant_id(&tenant_id)?;
     let unknown = || ApiError::of(ErrorCode::TenantNotFound);
     app.store.tenant(tenant_id).await?.ok_or_else(unknown)?;
-    let overrides = app.store.protection_overrides(tenant_id).await?;
+    let overrides = app.store.protection_overrides(tenant_id, app.store.now()).await?;
     // One row more than requested tells whether there is another page.
     let mut signals = reads.signals(tenant_id, before, limit + 1).await?;
     let has_more = signals.len() > limit as usize;

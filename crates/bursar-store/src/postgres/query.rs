@@ -1,0 +1,93 @@
+//! Tables that both databases keep alike, as PostgreSQL answers for them.
+
+use std::sync::Arc;
+
+use bursar_core::TenantId;
+use tokio::try_join;
+use tokio_postgres::types::Type;
+
+use super::ask::{listed, number, one, rows};
+use super::open::PostgresStore;
+use super::readers::Reader;
+use super::tx::Param;
+use crate::error::StoreError;
+use crate::read::store::{Page, Paged};
+use crate::tables::query::{PagedSql, Query};
+use crate::tables::value::{FromRow, Value, values};
+
+/// The values as parameters.
+pub(super) fn typed<'a>(values: &'a [Value]) -> Vec<Param<'a>> {
+    let param = |value: &'a Value| -> Param<'a> {
+        match value {
+            Value::Int(number) => (number, Type::INT8),
+            Value::Text(text) => (text, Type::TEXT),
+            Value::Bytes(bytes) => (bytes, Type::BYTEA),
+        }
+    };
+    values.iter().map(param).collect()
+}
+
+impl Query for PostgresStore {
+    async fn row<T: FromRow>(
+        &self,
+        tenant_id: Option<TenantId>,
+        sql: &'static str,
+        values: impl Into<Vec<Value>> + Send,
+    ) -> Result<Option<T>, StoreError> {
+        let values = values.into();
+        let question = async move |db: Arc<Reader>| {
+            one(db.client()?, sql, &typed(&values), |row| T::from_row(row)).await
+        };
+        self.readers.look_up(tenant_id, question).await
+    }
+
+    async fn rows<T: FromRow>(
+        &self,
+        tenant_id: TenantId,
+        sql: &'static str,
+        values: impl Into<Vec<Value>> + Send,
+    ) -> Result<Vec<T>, StoreError> {
+        let values = values.into();
+        let question = async move |db: Arc<Reader>| {
+            rows(db.client()?, sql, &typed(&values), |row| T::from_row(row)).await
+        };
+        self.readers.look_up(Some(tenant_id), question).await
+    }
+
+    async fn list<T: FromRow>(
+        &self,
+        tenant_id: TenantId,
+        sql: &'static str,
+        values: impl Into<Vec<Value>> + Send,
+    ) -> Result<Vec<T>, StoreError> {
+        let values = values.into();
+        let question = async move |db: Arc<Reader>| {
+            listed(&db, sql, &typed(&values), |row| T::from_row(row)).await
+        };
+        self.readers.read(&self.context, tenant_id, question).await
+    }
+
+    async fn page<T: FromRow>(
+        &self,
+        tenant_id: Option<TenantId>,
+        sql: PagedSql,
+        values: impl Into<Vec<Value>> + Send,
+        page: Page,
+    ) -> Result<Paged<T>, StoreError> {
+        let mut values = values.into();
+        values.extend(values![page.limit, page.offset]);
+        let question = async move |db: Arc<Reader>| {
+            let key = typed(&values);
+            // Sent together. The first has no use for the limit and the offset.
+            let (total, rows) = try_join!(
+                number(db.client()?, sql.count, &key),
+                listed(&db, sql.list, &key, |row| T::from_row(row)),
+            )?;
+            Ok(Paged { rows, total })
+        };
+        match tenant_id {
+            Some(tenant_id) => self.readers.read(&self.context, tenant_id, question).await,
+            None => self.readers.read_all(question).await,
+        }
+    }
+}

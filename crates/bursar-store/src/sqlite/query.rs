@@ -1,0 +1,143 @@
+//! Tables that both databases keep alike, as SQLite answers for them.
+
+use bursar_core::TenantId;
+use rusqlite::types::{ToSqlOutput, ValueRef};
+use rusqlite::{Connection, Row, Statement, ToSql};
+
+use super::error::store_error;
+use super::open::SqliteStore;
+use super::readers::Snapshot;
+use crate::error::StoreError;
+use crate::read::store::{Page, Paged};
+use crate::rows::columns::RawColumns;
+use crate::tables::query::{PagedSql, Query};
+use crate::tables::value::{FromRow, Value, values};
+
+/// The names of values; statements of SQLite know them by name, not by number.
+const NAMES: [&str; 24] = [
+    "$1", "$2", "$3", "$4", "$5", "$6", "$7", "$8", "$9", "$10", "$11", "$12", "$13", "$14", "$15",
+    "$16", "$17", "$18", "$19", "$20", "$21", "$22", "$23", "$24",
+];
+
+impl ToSql for Value {
+    fn to_sql(&self) -> rusqlite::Result<ToSqlOutput<'_>> {
+        Ok(ToSqlOutput::Borrowed(match self {
+            Self::Int(Some(number)) => ValueRef::Integer(*number),
+            Self::Text(Some(text)) => ValueRef::Text(text.as_bytes()),
+            Self::Bytes(Some(bytes)) => ValueRef::Blob(bytes),
+            Self::Int(None) | Self::Text(None) | Self::Bytes(None) => ValueRef::Null,
+        }))
+    }
+}
+
+/// Gives a statement its values; it need not use them all.
+fn bind(statement: &mut Statement<'_>, values: &[Value]) -> Result<(), StoreError> {
+    for (name, value) in NAMES.iter().zip(values) {
+        if let Some(index) = statement.parameter_index(name).map_err(store_error)? {
+            statement.raw_bind_parameter(index, value).map_err(store_error)?;
+        }
+    }
+    Ok(())
+}
+
+/// The rows of a statement, one call of `take` each.
+pub(super) fn select(
+    db: &Connection,
+    sql: &str,
+    values: &[Value],
+    take: &mut dyn FnMut(&Row<'_>) -> Result<(), StoreError>,
+) -> Result<(), StoreError> {
+    let mut statement = db.prepare_cached(sql).map_err(store_error)?;
+    bind(&mut statement, values)?;
+    let mut rows = statement.raw_query();
+    while let Some(row) = rows.next().map_err(store_error)? {
+        take(row)?;
+    }
+    Ok(())
+}
+
+/// Runs a statement that answers nothing.
+pub(super) fn execute(db: &Connection, sql: &str, values: &[Value]) -> Result<(), StoreError> {
+    let mut statement = db.prepare_cached(sql).map_err(store_error)?;
+    bind(&mut statement, values)?;
+    statement.raw_execute().map(|_| ()).map_err(store_error)
+}
+
+/// The row of a statement, if there is one.
+pub(super) fn row<T: FromRow>(
+    db: &Connection,
+    sql: &str,
+    values: &[Value],
+) -> Result<Option<T>, StoreError> {
+    Ok(rows(db, sql, values)?.pop())
+}
+
+fn rows<T: FromRow>(db: &Connection, sql: &str, values: &[Value]) -> Result<Vec<T>, StoreError> {
+    let mut rows = Vec::new();
+    select(db, sql, values, &mut |row| {
+        rows.push(T::from_row(row as &dyn RawColumns)?);
+        Ok(())
+    })?;
+    Ok(rows)
+}
+
+fn list<T: FromRow>(db: &Snapshot<'_>, sql: &str, values: &[Value]) -> Result<Vec<T>, StoreError> {
+    let mut rows = Vec::new();
+    select(db, sql, values, &mut |row| {
+        db.take_row(row)?;
+        rows.push(T::from_row(row as &dyn RawColumns)?);
+        Ok(())
+    })?;
+    Ok(rows)
+}
+
+impl Query for SqliteStore {
+    async fn row<T: FromRow>(
+        &self,
+        _: Option<TenantId>,
+        sql: &'static str,
+        values: impl Into<Vec<Value>> + Send,
+    ) -> Result<Option<T>, StoreError> {
+        let values = values.into();
+        self.readers.look_up(move |db| row(db, sql, &values)).await
+    }
+
+    async fn rows<T: FromRow>(
+        &self,
+        _: TenantId,
+        sql: &'static str,
+        values: impl Into<Vec<Value>> + Send,
+    ) -> Result<Vec<T>, StoreError> {
+        let values = values.into();
+        self.readers.look_up(move |db| rows(db, sql, &values)).await
+    }
+
+    async fn list<T: FromRow>(
+        &self,
+        tenant_id: TenantId,
+        sql: &'static str,
+        values: impl Into<Vec<Value>> + Send,
+    ) -> Result<Vec<T>, StoreError> {
+        let values = values.into();
+        self.read(tenant_id, move |db| list(db, sql, &values)).await
+    }
+
+    async fn page<T: FromRow>(
+        &self,
+        tenant_id: Option<TenantId>,
+        sql: PagedSql,
+        values: impl Into<Vec<Value>> + Send,
+        page: Page,
+    ) -> Result<Paged<T>, StoreError> {
+        let mut values = values.into();
+        values.extend(values![page.limit, page.offset]);
+        let question = move |db: &Snapshot<'_>| {
+            let total = row(db, sql.count, &values)?.unwrap_or_default();
+            Ok(Paged { rows: list(db, sql.list, &values)?, total })
+        };
+        match tenant_id {
+            Some(tenant_id) => self.read(tenant_id, question).await,
+            None => self.readers.read_all(question).await,
+        }
+    }
+}

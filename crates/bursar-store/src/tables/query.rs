@@ -1,0 +1,72 @@
+//! What the tables ask of a database: by readers, and in a transaction of the control plane.
+
+use std::future::Future;
+
+use bursar_core::TenantId;
+
+use super::value::{FromRow, LockedSql, Value};
+use crate::error::StoreError;
+use crate::read::store::{Page, Paged};
+use crate::write::writer_connection::ControlTx;
+
+/// The statements of a list that is shown in pages.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct PagedSql {
+    /// Counts all rows; it takes the values of the list but the page's.
+    pub(crate) count: &'static str,
+    /// Its last two values are the limit and the offset.
+    pub(crate) list: &'static str,
+}
+
+/// A database as readers ask it. Each call takes its turn among the readers of its kind.
+pub(crate) trait Query: Send + Sync + 'static {
+    /// A row by its key. A tenant's row names its tenant.
+    fn row<T: FromRow>(
+        &self,
+        tenant_id: Option<TenantId>,
+        sql: &'static str,
+        values: impl Into<Vec<Value>> + Send,
+    ) -> impl Future<Output = Result<Option<T>, StoreError>> + Send;
+
+    /// A few rows of a tenant that a request cannot go on without.
+    fn rows<T: FromRow>(
+        &self,
+        tenant_id: TenantId,
+        sql: &'static str,
+        values: impl Into<Vec<Value>> + Send,
+    ) -> impl Future<Output = Result<Vec<T>, StoreError>> + Send;
+
+    /// A list of a tenant; each row takes memory of the one who asks.
+    fn list<T: FromRow>(
+        &self,
+        tenant_id: TenantId,
+        sql: &'static str,
+        values: impl Into<Vec<Value>> + Send,
+    ) -> impl Future<Output = Result<Vec<T>, StoreError>> + Send;
+
+    /// A page of a list of a tenant, or of all tenants for the operator.
+    fn page<T: FromRow>(
+        &self,
+        tenant_id: Option<TenantId>,
+        sql: PagedSql,
+        values: impl Into<Vec<Value>> + Send,
+        page: Page,
+    ) -> impl Future<Output = Result<Paged<T>, StoreError>> + Send;
+}
+
+impl dyn ControlTx + '_ {
+    /// The row of a statement that a table declares.
+    pub(super) fn row<T: FromRow>(
+        &mut self,
+        tenant_id: TenantId,
+        sql: LockedSql,
+        values: &[Value],
+    ) -> Result<Option<T>, StoreError> {
+        let mut found = None;
+        self.select(tenant_id, sql, values, &mut |row| {
+            found = Some(T::from_row(row)?);
+            Ok(())
+        })?;
+        Ok(found)
+    }
+}
