@@ -36,24 +36,24 @@ pub struct Parts {
     pub store: Arc<dyn Store>,
     pub ledger: Ledger,
     /// The time of windows and pauses.
-    pub monotonic_clock: MonotonicClock,
+    pub(crate) monotonic_clock: MonotonicClock,
     pub secret_key: Arc<SecretKey>,
     /// Authenticates the operator.
-    pub operator_token: Arc<Secret>,
-    pub authenticator: Arc<Authenticator>,
+    pub(crate) operator_token: Arc<Secret>,
+    pub(crate) authenticator: Arc<Authenticator>,
     pub metrics: Arc<Metrics>,
     /// The credential references that the operator may set.
-    pub allowed_prefixes: AllowedPrefixes,
+    pub(crate) allowed_prefixes: AllowedPrefixes,
     /// The most rows of each kind that a tenant may have.
-    pub tenant_caps: TenantCaps,
+    pub(crate) tenant_caps: TenantCaps,
     /// Callers whose key was verified within the last second.
-    pub key_cache: Arc<KeyCache>,
+    pub(crate) key_cache: Arc<KeyCache>,
     /// Counts failed logins for the log.
-    pub failed_logins: Arc<FailedLogins>,
+    pub(crate) failed_logins: Arc<FailedLogins>,
     /// Verifies the tokens of people.
-    pub issuers: Arc<Issuers>,
+    pub(crate) issuers: Arc<Issuers>,
     /// Advances the onboarding state of tenants.
-    pub onboarding: Arc<Onboarding>,
+    pub(crate) onboarding: Arc<Onboarding>,
     /// The last use of keys, until it is written.
     pub key_uses: Arc<KeyUses>,
     /// Decisions other than "allowed", until they are written.
@@ -61,24 +61,24 @@ pub struct Parts {
     /// Refuses requests of tenants that send too many.
     pub protection: Protector,
     /// Probes a shared database. `None` for the embedded store, which is part of this process.
-    pub database_probe: Option<DatabaseProbe>,
+    pub(crate) database_probe: Option<DatabaseProbe>,
     /// Reads and decodes request bodies.
     pub bodies: Arc<BodyReader>,
     /// Resources for reading and encoding large responses.
     pub answers: LargeAnswers,
     /// The OpenAPI document and its page.
-    pub documents: &'static Documents,
+    pub(crate) documents: &'static Documents,
     /// The memory of all open exports.
-    pub export_budget: ByteBudget,
+    pub(crate) export_budget: ByteBudget,
 }
 
 impl App {
-    pub fn new(parts: Parts) -> Self {
+    pub(crate) fn new(parts: Parts) -> Self {
         Self(Arc::new(parts))
     }
 
     /// All in-memory caches of this node.
-    pub fn caches(&self) -> Vec<&dyn Cache> {
+    pub(crate) fn caches(&self) -> Vec<&dyn Cache> {
         let mut caches: Vec<&dyn Cache> = vec![
             self.key_cache.as_ref(),
             self.key_uses.as_ref(),

@@ -3,15 +3,17 @@
 //! A request takes two hops: a handler parses it into types that cannot be wrong, and the store or
 //! the ledger answers. Deliberately absent: rules about money (they are in `bursar-core`) and SQL
 //! (it is in `bursar-store`).
+//!
+//! The binary needs only [`cli::main`]. Tests, `benches/` and `bench/` at the root use the other
+//! public items; everything else is `pub(crate)`, so that the compiler finds dead code.
 
 // Only `cli::terminal` prints, because it escapes text from other sources.
 #![cfg_attr(not(test), warn(clippy::print_stderr, clippy::print_stdout))]
 
 pub mod api;
 pub mod app;
-pub mod cli;
-
 pub mod auth;
+pub mod cli;
 pub mod config;
 pub mod credentials;
 #[cfg(test)]
@@ -20,7 +22,7 @@ pub mod credentials;
 mod fuzzing;
 pub mod http;
 pub mod jobs;
-pub mod middleware;
+mod middleware;
 pub mod observe;
 pub mod openapi;
 pub mod protection;

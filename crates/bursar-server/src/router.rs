@@ -9,7 +9,7 @@ use axum::middleware::{self, Next};
 use utoipa::openapi::OpenApi;
 
 use crate::api::operator::{caches, clock, docs, health, metrics, protection};
-use crate::api::route::{Audience, RouteEntry, RouteParts, RouteTable};
+use crate::api::route::{RouteEntry, RouteParts, RouteTable};
 use crate::api::{enforcement, integrations, keys, telemetry, tenants};
 use crate::app::App;
 use crate::auth::access::Access;
@@ -85,7 +85,7 @@ pub fn router_with(open: Router<App>, more: Router<App>, access: Access, app: Ap
 }
 
 /// The routes of the public listener if the operator has a listener of its own.
-pub fn public_router(app: App) -> Router {
+pub(crate) fn public_router(app: App) -> Router {
     with_layers(tenant_routes(&app), app)
 }
 
@@ -95,7 +95,7 @@ pub fn operator_router(app: App) -> Router {
 }
 
 /// The monitoring routes.
-pub fn operator_routes(app: &App) -> Router<App> {
+pub(crate) fn operator_routes(app: &App) -> Router<App> {
     guarded_routes(&API.operator, app)
 }
 
@@ -137,37 +137,39 @@ async fn no_method() -> ApiError {
     ApiError::of(ErrorCode::MethodNotAllowed)
 }
 
-/// The table of access in docs/api.md.
-pub fn access_as_markdown() -> String {
-    let mut text = String::from(
-        "| route | API key | integration key | person | operator |\n|---|---|---|---|---|\n",
-    );
-    for RouteEntry { method, path, audience, .. } in API.table().entries() {
-        let Audience::Caller(access) = audience else { continue };
-        let (scope, integration_key, person) = match access {
-            Access::Operator => ("-".to_owned(), "-", "-"),
-            Access::AnyCaller => ("any".to_owned(), "yes", "viewer"),
-            Access::Tenant { scope, integration_key, role } => (
-                scope.map_or_else(|| "-".to_owned(), |scope| format!("`{scope}`")),
-                if *integration_key { "yes" } else { "-" },
-                role.as_str(),
-            ),
-        };
-        let row = format!("| `{method} {path}` | {scope} | {integration_key} | {person} | yes |\n");
-        text.push_str(&row);
-    }
-    text
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::api::route::Audience;
     use crate::auth::access::{KEYS, Role};
     use crate::protection::thresholds::RequestClass;
     use crate::protection::{RefusalMode, RouteProtection};
 
     /// The marks around the table in docs/api.md.
     const MARKS: [&str; 2] = ["<!-- access -->\n", "<!-- end of access -->"];
+
+    /// The table of access in docs/api.md.
+    fn access_as_markdown() -> String {
+        let mut text = String::from(
+            "| route | API key | integration key | person | operator |\n|---|---|---|---|---|\n",
+        );
+        for RouteEntry { method, path, audience, .. } in API.table().entries() {
+            let Audience::Caller(access) = audience else { continue };
+            let (scope, integration_key, person) = match access {
+                Access::Operator => ("-".to_owned(), "-", "-"),
+                Access::AnyCaller => ("any".to_owned(), "yes", "viewer"),
+                Access::Tenant { scope, integration_key, role } => (
+                    scope.map_or_else(|| "-".to_owned(), |scope| format!("`{scope}`")),
+                    if *integration_key { "yes" } else { "-" },
+                    role.as_str(),
+                ),
+            };
+            let row =
+                format!("| `{method} {path}` | {scope} | {integration_key} | {person} | yes |\n");
+            text.push_str(&row);
+        }
+        text
+    }
 
     #[test]
     fn the_documents_have_the_table() {

@@ -169,7 +169,7 @@ pub fn open_with(
 ///
 /// # Errors
 /// [`StartError`].
-pub fn open_for_command(config: &Config, clocks: Option<Clocks>) -> Result<App, StartError> {
+pub(crate) fn open_for_command(config: &Config, clocks: Option<Clocks>) -> Result<App, StartError> {
     let opened = match &config.database() {
         Database::File(path) => open_file(config, path, clocks)?,
         Database::Postgres(database) => {
@@ -363,7 +363,7 @@ fn refuse_lost_secret(
 /// The clock for tests of the real process. `None` in production.
 ///
 /// `BURSAR_TEST_CLOCK_FILE` names a file with the seconds to add to this machine's clock.
-pub fn test_clocks() -> Option<Clocks> {
+pub(crate) fn test_clocks() -> Option<Clocks> {
     let path = std::env::var_os("BURSAR_TEST_CLOCK_FILE").filter(|path| !path.is_empty())?;
     Some(Clocks::new(Arc::new(move || shifted_now(Path::new(&path))), system_boot()))
 }
@@ -379,7 +379,11 @@ fn shifted_now(path: &Path) -> Timestamp {
 ///
 /// # Errors
 /// [`StartError`].
-pub async fn run(config: &Config, app: App, ready: impl FnOnce(&str)) -> Result<(), StartError> {
+pub(crate) async fn run(
+    config: &Config,
+    app: App,
+    ready: impl FnOnce(&str),
+) -> Result<(), StartError> {
     let end = shutdown_requested().map_err(StartError::System)?;
     warn_of_open_files(config);
     warn_of_unknown_token(&app);

@@ -27,7 +27,7 @@ pub enum Audience {
 
 /// What a route declares about all of its requests.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Rule {
+pub(crate) struct Rule {
     audience: Audience,
     class: RequestClass,
     refusal: RefusalMode,
@@ -37,14 +37,14 @@ pub struct Rule {
 
 impl Rule {
     /// A route for management or reads. Requests above a threshold are refused at once.
-    pub const fn of(access: Access) -> Self {
+    pub(crate) const fn of(access: Access) -> Self {
         // Protection never refuses the operator.
         let is_exempt = matches!(access, Access::Operator);
         Self { is_exempt, ..Self::to(Audience::Caller(access)) }
     }
 
     /// A route without an authenticated caller. Protection does not see its requests.
-    pub const fn open(audience: Audience) -> Self {
+    pub(crate) const fn open(audience: Audience) -> Self {
         Self { is_exempt: true, ..Self::to(audience) }
     }
 
@@ -54,57 +54,57 @@ impl Rule {
     }
 
     /// Clients send its requests along with each model call, so the thresholds for traffic apply.
-    pub const fn traffic(self) -> Self {
+    pub(crate) const fn traffic(self) -> Self {
         Self { class: RequestClass::Traffic, ..self }
     }
 
     /// The route admits cost, so the tenant's daily cost limit applies.
-    pub const fn cost_guarded(self) -> Self {
+    pub(crate) const fn cost_guarded(self) -> Self {
         Self { is_cost_guarded: true, ..self }
     }
 
     /// The route releases a hold or ends access. Protection must not refuse it.
-    pub const fn never_refused(self) -> Self {
+    pub(crate) const fn never_refused(self) -> Self {
         Self { refusal: RefusalMode::Never, ..self }
     }
 
     /// Above a threshold the ledger refuses only records of calls that are neither reserved nor
     /// recorded.
-    pub const fn refused_unless_known(self) -> Self {
+    pub(crate) const fn refused_unless_known(self) -> Self {
         Self { refusal: RefusalMode::UnlessKnown, ..self }
     }
 
     /// Protection does not see its requests: a new tenant needs this route to get started.
-    pub const fn exempt(self) -> Self {
+    pub(crate) const fn exempt(self) -> Self {
         Self { is_exempt: true, ..self }
     }
 }
 
 /// Routes with their rules, in the order of declaration.
 #[derive(Default)]
-pub struct Routes(Vec<(Rule, UtoipaMethodRouter<App>)>);
+pub(crate) struct Routes(Vec<(Rule, UtoipaMethodRouter<App>)>);
 
 impl Routes {
-    pub const fn new() -> Self {
+    pub(crate) const fn new() -> Self {
         Self(Vec::new())
     }
 
     /// Adds the methods of one path.
     #[must_use]
-    pub fn add(mut self, rule: Rule, handlers: UtoipaMethodRouter<App>) -> Self {
+    pub(crate) fn add(mut self, rule: Rule, handlers: UtoipaMethodRouter<App>) -> Self {
         self.0.push((rule, handlers));
         self
     }
 
     /// Adds all routes of `other`.
     #[must_use]
-    pub fn with(mut self, other: Self) -> Self {
+    pub(crate) fn with(mut self, other: Self) -> Self {
         self.0.extend(other.0);
         self
     }
 
     /// Builds the routers, and adds the routes to `table`.
-    pub fn into_parts(self, table: &mut RouteTable) -> RouteParts {
+    pub(crate) fn into_parts(self, table: &mut RouteTable) -> RouteParts {
         let mut parts = RouteParts::default();
         for (rule, handlers) in self.0 {
             table.extend(rule, &handlers.1);
@@ -120,11 +120,11 @@ impl Routes {
 
 /// Routers by whether the guard surrounds them.
 #[derive(Default)]
-pub struct RouteParts {
+pub(crate) struct RouteParts {
     /// Routes whose callers must authenticate.
-    pub guarded: OpenApiRouter<App>,
+    pub(crate) guarded: OpenApiRouter<App>,
     /// All other routes.
-    pub open: OpenApiRouter<App>,
+    pub(crate) open: OpenApiRouter<App>,
 }
 
 /// One method of one path, with its rule.
@@ -136,7 +136,7 @@ pub struct RouteEntry {
     pub path: &'static str,
     pub audience: Audience,
     /// How protection treats the route. `None` when the route is exempt.
-    pub protection: Option<RouteProtection>,
+    pub(crate) protection: Option<RouteProtection>,
 }
 
 impl RouteEntry {
@@ -199,7 +199,7 @@ impl RouteTable {
     }
 
     /// The number of routes that protection sees.
-    pub fn protected_routes(&self) -> u32 {
+    pub(crate) fn protected_routes(&self) -> u32 {
         self.protected_routes.into()
     }
 }

@@ -44,27 +44,28 @@ const fn both_keys(scope: &'static str, role: Role) -> Access {
 }
 
 /// The operator alone.
-pub const OPERATOR: Access = Access::Operator;
+pub(crate) const OPERATOR: Access = Access::Operator;
 /// Reads integrations.
-pub const READ: Access = key("integrations:read", Role::Viewer);
+pub(crate) const READ: Access = key("integrations:read", Role::Viewer);
 /// Changes integrations.
-pub const WRITE: Access = key("integrations:write", Role::Admin);
+pub(crate) const WRITE: Access = key("integrations:write", Role::Admin);
 /// Creates, lists and revokes keys.
-pub const KEYS: Access = key("keys:write", Role::Admin);
+pub(crate) const KEYS: Access = key("keys:write", Role::Admin);
 /// Reads recorded usage.
-pub const USAGE: Access = key("telemetry:read", Role::Viewer);
-pub const INGEST: Access = both_keys("telemetry:write", Role::Admin);
+pub(crate) const USAGE: Access = key("telemetry:read", Role::Viewer);
+pub(crate) const INGEST: Access = both_keys("telemetry:write", Role::Admin);
 /// Reads the limits of an integration.
-pub const LIMITS: Access = both_keys("integrations:read", Role::Viewer);
+pub(crate) const LIMITS: Access = both_keys("integrations:read", Role::Viewer);
 /// Checks calls; changes nothing.
-pub const ASK: Access = both_keys("enforcement:check", Role::Viewer);
+pub(crate) const ASK: Access = both_keys("enforcement:check", Role::Viewer);
 /// Reserves the cost of calls and releases it.
-pub const RESERVE: Access = both_keys("enforcement:check", Role::Admin);
+pub(crate) const RESERVE: Access = both_keys("enforcement:check", Role::Admin);
 /// Administrators of the tenant. No key may use the route.
-pub const ADMIN: Access = Access::Tenant { scope: None, integration_key: false, role: Role::Admin };
+pub(crate) const ADMIN: Access =
+    Access::Tenant { scope: None, integration_key: false, role: Role::Admin };
 
 /// Whether a path serves monitoring. Such paths are answered even when all connections are busy.
-pub fn is_monitoring_path(path: &str) -> bool {
+pub(crate) fn is_monitoring_path(path: &str) -> bool {
     matches!(path, "/health" | "/health/live" | "/health/ready" | "/metrics")
         || path.starts_with("/fdr/")
 }

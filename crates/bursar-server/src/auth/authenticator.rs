@@ -21,33 +21,33 @@ use crate::wire::error::ApiError;
 use crate::wire::error_code::ErrorCode;
 
 /// The header of an API key.
-pub const API_KEY: HeaderName = HeaderName::from_static("x-aos-key");
+pub(crate) const API_KEY: HeaderName = HeaderName::from_static("x-aos-key");
 /// The header of an integration key.
-pub const INTEGRATION_KEY: HeaderName = HeaderName::from_static("x-cus-integration-key");
+pub(crate) const INTEGRATION_KEY: HeaderName = HeaderName::from_static("x-cus-integration-key");
 
 /// Everything needed to authenticate a caller.
-pub struct Authenticator {
+pub(crate) struct Authenticator {
     /// Looks up keys and tenants, and tells the time.
-    pub store: Arc<dyn Store>,
-    pub secret_key: Arc<SecretKey>,
+    pub(crate) store: Arc<dyn Store>,
+    pub(crate) secret_key: Arc<SecretKey>,
     /// The token that authenticates the operator.
-    pub operator_token: Arc<Secret>,
+    pub(crate) operator_token: Arc<Secret>,
     /// The token that authenticates a metrics scraper, if one is configured.
-    pub metrics_token: Option<Secret>,
+    pub(crate) metrics_token: Option<Secret>,
     /// Verifies the tokens of people.
-    pub issuers: Arc<Issuers>,
+    pub(crate) issuers: Arc<Issuers>,
     /// Callers whose key was verified within the last second.
-    pub key_cache: Arc<KeyCache>,
+    pub(crate) key_cache: Arc<KeyCache>,
     /// Records when keys were last used.
-    pub key_uses: Arc<KeyUses>,
+    pub(crate) key_uses: Arc<KeyUses>,
     /// Counts failed logins for the log.
-    pub failed_logins: Arc<FailedLogins>,
+    pub(crate) failed_logins: Arc<FailedLogins>,
     /// Advances the onboarding state of the caller's tenant.
-    pub onboarding: Arc<Onboarding>,
+    pub(crate) onboarding: Arc<Onboarding>,
     /// The time by which failed logins are counted.
-    pub clock: MonotonicClock,
+    pub(crate) clock: MonotonicClock,
     /// Counts failed logins as a metric.
-    pub metrics: Arc<Metrics>,
+    pub(crate) metrics: Arc<Metrics>,
 }
 
 impl Authenticator {
@@ -56,7 +56,7 @@ impl Authenticator {
     /// # Errors
     /// 401 if authentication fails, 400 if the request has several credentials, and errors of the
     /// store.
-    pub async fn caller(&self, headers: &HeaderMap) -> Result<Arc<Caller>, ApiError> {
+    pub(crate) async fn caller(&self, headers: &HeaderMap) -> Result<Arc<Caller>, ApiError> {
         let is_refused = |error: &ApiError| error.code() == ErrorCode::Unauthenticated;
         let presented = presented(headers).inspect_err(|error| {
             if is_refused(error) {

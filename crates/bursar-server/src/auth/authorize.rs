@@ -26,33 +26,33 @@ use crate::wire::error_code::ErrorCode;
 use crate::wire::timestamps;
 
 /// The header that names the tenant.
-pub const TENANT_ID: HeaderName = HeaderName::from_static("x-tenant-id");
+pub(crate) const TENANT_ID: HeaderName = HeaderName::from_static("x-tenant-id");
 /// A caller who may use the route on one tenant.
 #[derive(Clone, Debug)]
 pub struct Authorized {
-    pub tenant_id: TenantId,
+    pub(crate) tenant_id: TenantId,
     /// The only integration the caller may act on, for an integration key.
     pub only: Option<IntegrationId>,
     /// The actor in the audit log.
-    pub actor: Actor,
+    pub(crate) actor: Actor,
     /// The scopes of an API key. `None` for callers that are not limited by scopes.
-    pub scopes: Option<ScopeSet>,
+    pub(crate) scopes: Option<ScopeSet>,
     /// When the caller's key expires.
     ///
     /// A key that the caller creates must not expire later; otherwise the expiry of a key could be
     /// evaded.
-    pub ends_at: Option<Timestamp>,
+    pub(crate) ends_at: Option<Timestamp>,
     /// Who sets credential references.
-    pub set_by: SetBy,
+    pub(crate) set_by: SetBy,
     /// The lifecycle state of the tenant.
-    pub lifecycle: TenantLifecycle,
+    pub(crate) lifecycle: TenantLifecycle,
     /// The onboarding state of the tenant.
-    pub onboarding: OnboardingState,
+    pub(crate) onboarding: OnboardingState,
 }
 
 impl Authorized {
     /// The tenant with its states.
-    pub fn tenant(&self) -> CallerTenant {
+    pub(crate) fn tenant(&self) -> CallerTenant {
         let Self { tenant_id, lifecycle, onboarding, .. } = *self;
         CallerTenant { tenant_id, lifecycle, onboarding }
     }
@@ -61,7 +61,7 @@ impl Authorized {
     ///
     /// # Errors
     /// 403.
-    pub fn active(&self) -> Result<(), ApiError> {
+    pub(crate) fn active(&self) -> Result<(), ApiError> {
         match self.lifecycle {
             TenantLifecycle::Active => Ok(()),
             TenantLifecycle::Suspended => Err(ApiError::of(ErrorCode::TenantSuspended)),
@@ -75,7 +75,7 @@ impl Authorized {
     ///
     /// # Errors
     /// 403.
-    pub fn outlives(&self, expires_at: Option<Timestamp>) -> Result<(), ApiError> {
+    pub(crate) fn outlives(&self, expires_at: Option<Timestamp>) -> Result<(), ApiError> {
         match self.ends_at {
             Some(own) if expires_at.is_none_or(|end| end > own) => {
                 let message = format!(
@@ -89,7 +89,7 @@ impl Authorized {
     }
 
     /// Whether the caller has this scope.
-    pub fn may(&self, scope: &str) -> bool {
+    pub(crate) fn may(&self, scope: &str) -> bool {
         self.scopes.is_none_or(|own| own.covers(scope))
     }
 
@@ -99,7 +99,7 @@ impl Authorized {
     ///
     /// # Errors
     /// 404, and errors of the store.
-    pub async fn check_integration(
+    pub(crate) async fn check_integration(
         &self,
         store: &dyn Store,
         integration_id: Option<IntegrationId>,
@@ -115,7 +115,7 @@ impl Authorized {
     /// Why a call through an unknown integration is blocked.
     ///
     /// The state of the tenant comes first in the order of reasons.
-    pub fn unknown_integration(&self) -> ReasonCode {
+    pub(crate) fn unknown_integration(&self) -> ReasonCode {
         match self.lifecycle {
             TenantLifecycle::Active => ReasonCode::IntegrationNotFound,
             TenantLifecycle::Suspended
@@ -126,31 +126,31 @@ impl Authorized {
 }
 
 #[derive(Clone, Debug)]
-pub struct Operator {
+pub(crate) struct Operator {
     /// The actor in the audit log.
-    pub actor: Actor,
+    pub(crate) actor: Actor,
 }
 
 /// Any authenticated caller.
 #[derive(Clone, Debug)]
-pub struct AnyCaller {
+pub(crate) struct AnyCaller {
     /// The kind of actor.
-    pub actor_type: &'static str,
+    pub(crate) actor_type: &'static str,
     /// The caller's tenant. For the operator it is the named one, if any.
-    pub tenant: Option<CallerTenant>,
+    pub(crate) tenant: Option<CallerTenant>,
     /// The only integration the caller may act on, for an integration key.
     pub only: Option<IntegrationId>,
     /// The scopes of a key.
-    pub capabilities: Vec<&'static str>,
+    pub(crate) capabilities: Vec<&'static str>,
 }
 
 /// A caller who may read the metrics: the operator, or a client with the metrics token.
 #[derive(Debug)]
-pub struct Scraper;
+pub(crate) struct Scraper;
 
 /// The caller that the guard admitted, in the form that the route asked for.
 #[derive(Clone, Debug)]
-pub enum Admitted {
+pub(crate) enum Admitted {
     /// The operator, without a tenant.
     Operator(Operator),
     AnyCaller(AnyCaller),
@@ -160,7 +160,7 @@ pub enum Admitted {
 
 impl Admitted {
     /// Whether the caller is the operator, on a tenant or not.
-    pub fn is_operator(&self) -> bool {
+    pub(crate) fn is_operator(&self) -> bool {
         match self {
             Self::Operator(_) => true,
             Self::AnyCaller(anyone) => anyone.actor_type == OPERATOR,
@@ -237,7 +237,7 @@ fn named_tenant(headers: &HeaderMap) -> Result<Option<Result<TenantId, ()>>, Api
 ///
 /// # Errors
 /// 401 without a valid credential, 403 without the right to use the route, and errors of the store.
-pub async fn authorize(
+pub(crate) async fn authorize(
     authenticator: &Authenticator,
     headers: &HeaderMap,
     access: Access,

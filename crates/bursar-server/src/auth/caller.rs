@@ -15,7 +15,7 @@ pub(super) const OPERATOR: &str = "founder";
 
 /// An authenticated caller.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Caller {
+pub(crate) enum Caller {
     /// The operator of this server.
     Operator,
     /// A client of a tenant, with an API key.
@@ -171,12 +171,12 @@ impl Caller {
 
 /// The tenant of a caller.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct CallerTenant {
-    pub tenant_id: TenantId,
+pub(crate) struct CallerTenant {
+    pub(crate) tenant_id: TenantId,
     /// The lifecycle state.
-    pub lifecycle: TenantLifecycle,
+    pub(crate) lifecycle: TenantLifecycle,
     /// The onboarding state.
-    pub onboarding: OnboardingState,
+    pub(crate) onboarding: OnboardingState,
 }
 
 impl CallerTenant {

@@ -25,7 +25,7 @@ const ADDRESSES_MAX: usize = 1_024;
 
 /// The kind of a failed login.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum FailedLogin {
+pub(crate) enum FailedLogin {
     /// A bearer token that can only be meant as the operator's token.
     OperatorToken,
     /// An API key.
@@ -41,7 +41,7 @@ pub enum FailedLogin {
 }
 
 impl FailedLogin {
-    pub const ALL: [Self; 6] = [
+    pub(crate) const ALL: [Self; 6] = [
         Self::OperatorToken,
         Self::ApiKey,
         Self::IntegrationKey,
@@ -51,7 +51,7 @@ impl FailedLogin {
     ];
 
     /// The name in metrics and in the log.
-    pub const fn as_str(self) -> &'static str {
+    pub(crate) const fn as_str(self) -> &'static str {
         match self {
             Self::OperatorToken => "operator_token",
             Self::ApiKey => "api_key",
@@ -135,23 +135,23 @@ struct Failures {
 
 /// The failures of the last minute by address.
 #[derive(Default)]
-pub struct FailedLogins(Mutex<HashMap<Origin, Failures>>);
+pub(crate) struct FailedLogins(Mutex<HashMap<Origin, Failures>>);
 
 impl FailedLogins {
     /// Counts a failure.
-    pub fn note(&self, address: Option<IpAddr>, kind: FailedLogin, elapsed: Duration) {
+    pub(crate) fn note(&self, address: Option<IpAddr>, kind: FailedLogin, elapsed: Duration) {
         if let Some(line) = self.count(Origin::of(address), kind, elapsed) {
             line.write();
         }
     }
 
     /// Logs the lines that are due. Call it every second.
-    pub fn log_due(&self, elapsed: Duration) {
+    pub(crate) fn log_due(&self, elapsed: Duration) {
         self.due(elapsed).iter().for_each(Line::write);
     }
 
     /// Logs everything that is not logged yet. Call it at shutdown.
-    pub fn log_all(&self) {
+    pub(crate) fn log_all(&self) {
         self.due(Duration::MAX).iter().for_each(Line::write);
     }
 

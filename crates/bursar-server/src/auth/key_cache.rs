@@ -25,7 +25,7 @@ const FORGOTTEN_MAX: usize = 10_000;
 ///
 /// An entry lives for one second, so a key that another node revokes is refused within two.
 #[derive(Default)]
-pub struct KeyCache(RwLock<CachedKeys>);
+pub(crate) struct KeyCache(RwLock<CachedKeys>);
 
 struct CachedKeys {
     entries: TenantCache<(Kind, SecretHash), (Instant, Arc<Caller>)>,
@@ -103,7 +103,7 @@ impl KeyCache {
     }
 
     /// Invalidates all callers of a tenant, because a key, an integration or the tenant changed.
-    pub fn forget(&self, tenant_id: TenantId) {
+    pub(crate) fn forget(&self, tenant_id: TenantId) {
         self.0.write().forget(tenant_id);
     }
 }

@@ -1,12 +1,12 @@
 //! Authentication and authorization.
 
 pub mod access;
-pub mod authenticator;
+pub(crate) mod authenticator;
 pub mod authorize;
-pub mod caller;
-pub mod failed_logins;
-pub mod key_cache;
+pub(crate) mod caller;
+pub(crate) mod failed_logins;
+pub(crate) mod key_cache;
 pub mod oidc;
-pub mod onboarding;
-pub mod scopes;
+pub(crate) mod onboarding;
+pub(crate) mod scopes;
 pub mod secret;

@@ -69,24 +69,24 @@ impl Cache for Pauses {
 }
 
 /// Writes the onboarding state of tenants.
-pub struct Onboarding {
+pub(crate) struct Onboarding {
     ledger: Ledger,
     key_cache: Arc<KeyCache>,
     pauses: Pauses,
 }
 
 impl Onboarding {
-    pub fn new(ledger: Ledger, key_cache: Arc<KeyCache>) -> Self {
+    pub(crate) fn new(ledger: Ledger, key_cache: Arc<KeyCache>) -> Self {
         Self { ledger, key_cache, pauses: Pauses::default() }
     }
 
     /// The tenants for which no write is tried at the moment.
-    pub fn pauses(&self) -> &dyn Cache {
+    pub(crate) fn pauses(&self) -> &dyn Cache {
         &self.pauses
     }
 
     /// Advances a tenant to a step, unless it is there already. Returns the state.
-    pub async fn reach(
+    pub(crate) async fn reach(
         &self,
         tenant: CallerTenant,
         step: OnboardingState,

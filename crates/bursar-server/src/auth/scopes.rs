@@ -3,7 +3,7 @@
 //! A set is one integer, so a cached caller always takes the same memory.
 
 /// Every scope, as listed in docs/api.md.
-pub const SCOPES: &[&str] = &[
+pub(crate) const SCOPES: &[&str] = &[
     "integrations:read",
     "integrations:write",
     "telemetry:read",
@@ -15,7 +15,7 @@ pub const SCOPES: &[&str] = &[
 ];
 
 /// Everything that can be granted to a key: the wildcards, then the scopes.
-pub const GRANTS: &[&str] = &[
+pub(crate) const GRANTS: &[&str] = &[
     "*",
     "integrations:*",
     "telemetry:*",
@@ -34,14 +34,14 @@ pub const GRANTS: &[&str] = &[
 ];
 
 /// The scopes of an integration key, for its own integration.
-pub const INTEGRATION_KEY_SCOPES: &[&str] =
+pub(crate) const INTEGRATION_KEY_SCOPES: &[&str] =
     &["telemetry:write", "enforcement:check", "integrations:read"];
 
 /// The most scopes in one request, including duplicates.
-pub const WORDS_MAX: usize = 64;
+pub(crate) const WORDS_MAX: usize = 64;
 
 /// Whether a granted scope, possibly a wildcard, covers another.
-pub fn covers(granted: &str, asked: &str) -> bool {
+pub(crate) fn covers(granted: &str, asked: &str) -> bool {
     granted == "*"
         || granted == asked
         || granted
@@ -51,12 +51,12 @@ pub fn covers(granted: &str, asked: &str) -> bool {
 
 /// A set of the entries of [`GRANTS`], one bit each.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct ScopeSet(u64);
+pub(crate) struct ScopeSet(u64);
 
 impl ScopeSet {
     /// Reads a stored set: names separated by blanks. A name that this version does not know is
     /// ignored.
-    pub fn stored(text: &str) -> Self {
+    pub(crate) fn stored(text: &str) -> Self {
         let mut set = Self::default();
         for word in text.split(' ') {
             set.insert(word);
@@ -65,7 +65,7 @@ impl ScopeSet {
     }
 
     /// Adds a scope. Returns whether it was new, or `None` for an unknown name.
-    pub fn insert(&mut self, word: &str) -> Option<bool> {
+    pub(crate) fn insert(&mut self, word: &str) -> Option<bool> {
         let at = GRANTS.iter().position(|known| *known == word)?;
         let before = self.0;
         self.0 |= 1 << at;
@@ -73,13 +73,13 @@ impl ScopeSet {
     }
 
     /// The names in the set, in the order of [`GRANTS`].
-    pub fn names(self) -> impl Iterator<Item = &'static str> {
+    pub(crate) fn names(self) -> impl Iterator<Item = &'static str> {
         let has = move |at: usize| self.0 & (1 << at) != 0;
         GRANTS.iter().enumerate().filter(move |(at, _)| has(*at)).map(|(_, word)| *word)
     }
 
     /// Whether the set covers a scope or a wildcard.
-    pub fn covers(self, asked: &str) -> bool {
+    pub(crate) fn covers(self, asked: &str) -> bool {
         self.names().any(|granted| covers(granted, asked))
     }
 }

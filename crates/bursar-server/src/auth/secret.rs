@@ -13,7 +13,7 @@ const SECRET_BYTES: usize = 24;
 /// The hexadecimal digits of a checksum.
 const CHECKSUM_DIGITS: usize = 8;
 /// The prefix of an operator token, by which Bursar recognises one in the wrong place.
-pub const OPERATOR_PREFIX: &str = "bur_operator_";
+pub(crate) const OPERATOR_PREFIX: &str = "bur_operator_";
 /// The shortest accepted bearer token.
 const TOKEN_CHARS_MIN: usize = 16;
 /// The shortest accepted secret key in bytes.
@@ -36,7 +36,7 @@ impl Secret {
 }
 
 /// Whether a token is long enough to prove who has it.
-pub fn is_strong(token: &Secret) -> bool {
+pub(crate) fn is_strong(token: &Secret) -> bool {
     token.expose().len() >= TOKEN_CHARS_MIN
 }
 
@@ -111,7 +111,7 @@ impl SecretKey {
 }
 
 /// Compares two hashes in constant time.
-pub fn same_hash(a: &SecretHash, b: &SecretHash) -> bool {
+pub(crate) fn same_hash(a: &SecretHash, b: &SecretHash) -> bool {
     a.ct_eq(b).into()
 }
 

@@ -19,7 +19,7 @@ pub(crate) const FILE: &str = "dev.json";
 
 /// The objects that `bursar dev` created.
 #[derive(Deserialize, Serialize)]
-pub struct DevSetup {
+pub(crate) struct DevSetup {
     tenant_id: String,
     integration_id: String,
     api_key: String,
@@ -34,7 +34,10 @@ pub struct DevSetup {
 ///
 /// # Errors
 /// A text for the developer.
-pub async fn prepare(config: &Config, app: &App) -> Result<DevSetup, Box<dyn std::error::Error>> {
+pub(crate) async fn prepare(
+    config: &Config,
+    app: &App,
+) -> Result<DevSetup, Box<dyn std::error::Error>> {
     let path = config.storage.data_dir.join(FILE);
     let mut setup = match std::fs::read_to_string(&path) {
         Ok(text) => serde_json::from_str(&text)?,
@@ -129,7 +132,7 @@ impl DevSetup {
     }
 
     /// Prints the setup with commands to copy.
-    pub fn print(&self, url: &str) {
+    pub(crate) fn print(&self, url: &str) {
         let Self { tenant_id, integration_id, api_key, integration_key, operator_token, folder } =
             self;
         let text = format!(

@@ -3,15 +3,15 @@
 mod atomic_file;
 mod audit;
 mod cache;
-pub mod client;
+pub(crate) mod client;
 mod clock;
 mod command_error;
 mod completions;
 mod configuration;
 mod db;
-pub mod dev;
+pub(crate) mod dev;
 mod health;
-pub mod import;
+pub(crate) mod import;
 mod integration;
 mod integration_key;
 mod key;

@@ -67,7 +67,7 @@ pub fn json(text: &str) -> Cow<'_, str> {
 }
 
 /// Text with its line ends kept and every other hidden character escaped.
-pub fn lines(text: &str) -> Cow<'_, str> {
+pub(crate) fn lines(text: &str) -> Cow<'_, str> {
     written(text, |letter| letter != '\n' && is_hidden(letter), push_escaped)
 }
 
@@ -101,7 +101,7 @@ fn written(
 ///
 /// # Errors
 /// Errors of the system.
-pub fn say(text: &str) -> io::Result<()> {
+pub(crate) fn say(text: &str) -> io::Result<()> {
     say_verbatim(&lines(text))
 }
 
@@ -109,7 +109,7 @@ pub fn say(text: &str) -> io::Result<()> {
 ///
 /// # Errors
 /// Errors of the system.
-pub fn say_line(text: &str) -> io::Result<()> {
+pub(crate) fn say_line(text: &str) -> io::Result<()> {
     say_verbatim(&(line(text) + "\n"))
 }
 
@@ -119,7 +119,7 @@ pub fn say_line(text: &str) -> io::Result<()> {
 ///
 /// # Errors
 /// Other errors of the system.
-pub fn say_verbatim(text: &str) -> io::Result<()> {
+pub(crate) fn say_verbatim(text: &str) -> io::Result<()> {
     let mut out = io::stdout().lock();
     match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
@@ -128,19 +128,19 @@ pub fn say_verbatim(text: &str) -> io::Result<()> {
 }
 
 /// Prints one line to the standard error output. Errors are ignored.
-pub fn tell(text: &str) {
+pub(crate) fn tell(text: &str) {
     let _ = writeln!(io::stderr().lock(), "{}", line(text));
 }
 
 /// Writes a file to a terminal with hidden characters escaped.
-pub struct EscapedWriter<W> {
+pub(crate) struct EscapedWriter<W> {
     to: W,
     /// The first bytes of a character that is not complete yet.
     begun: Vec<u8>,
 }
 
 impl<W: Write> EscapedWriter<W> {
-    pub fn on(to: W) -> Self {
+    pub(crate) fn on(to: W) -> Self {
         Self { to, begun: Vec::new() }
     }
 

@@ -9,11 +9,11 @@ use std::path::{Path, PathBuf};
 use crate::auth::secret::{NoRandomness, OPERATOR_PREFIX, Secret, random_digits};
 
 /// The file of the operator's token.
-pub const OPERATOR_TOKEN: &str = "operator-token";
+pub(crate) const OPERATOR_TOKEN: &str = "operator-token";
 /// The file of the secret key.
 pub const SECRET_KEY: &str = "secret-key";
 /// The file that says where the running server listens.
-pub const ADDRESS: &str = "server-address";
+pub(crate) const ADDRESS: &str = "server-address";
 
 /// What the group and everyone else may do.
 const OTHERS: u32 = 0o077;
@@ -30,7 +30,7 @@ pub struct DataDirError {
 ///
 /// # Errors
 /// [`DataDirError`].
-pub fn create(folder: &Path) -> Result<(), DataDirError> {
+pub(crate) fn create(folder: &Path) -> Result<(), DataDirError> {
     use std::os::unix::fs::DirBuilderExt;
     let mut builder = fs::DirBuilder::new();
     builder.recursive(true).mode(0o700);
@@ -67,7 +67,7 @@ fn make_secret(name: &str) -> Result<Secret, NoRandomness> {
 ///
 /// # Errors
 /// [`NoRandomness`].
-pub fn new_operator_token() -> Result<Secret, NoRandomness> {
+pub(crate) fn new_operator_token() -> Result<Secret, NoRandomness> {
     make_secret(OPERATOR_TOKEN)
 }
 
@@ -75,7 +75,7 @@ pub fn new_operator_token() -> Result<Secret, NoRandomness> {
 ///
 /// # Errors
 /// [`DataDirError`].
-pub fn read_secret(folder: &Path, name: &str) -> Result<Option<Secret>, DataDirError> {
+pub(crate) fn read_secret(folder: &Path, name: &str) -> Result<Option<Secret>, DataDirError> {
     let path = folder.join(name);
     match fs::read_to_string(&path) {
         Ok(text) => Ok(Some(Secret::new(text.trim().to_owned()))),
@@ -86,7 +86,7 @@ pub fn read_secret(folder: &Path, name: &str) -> Result<Option<Secret>, DataDirE
 
 /// Those of these files and folders that are there and that others than their owner can read,
 /// change or look into.
-pub fn open_to_others(paths: impl IntoIterator<Item = PathBuf>) -> Vec<PathBuf> {
+pub(crate) fn open_to_others(paths: impl IntoIterator<Item = PathBuf>) -> Vec<PathBuf> {
     let is_open = |path: &PathBuf| {
         fs::metadata(path).is_ok_and(|found| found.permissions().mode() & OTHERS != 0)
     };
@@ -94,7 +94,7 @@ pub fn open_to_others(paths: impl IntoIterator<Item = PathBuf>) -> Vec<PathBuf> 
 }
 
 /// A path as a shell takes it.
-pub fn shell_word(path: &Path) -> String {
+pub(crate) fn shell_word(path: &Path) -> String {
     let text = path.to_string_lossy();
     let is_plain = |letter: char| letter.is_ascii_alphanumeric() || "/._-+:@".contains(letter);
     if text.chars().all(is_plain) && !text.starts_with('-') {
@@ -107,7 +107,7 @@ pub fn shell_word(path: &Path) -> String {
 ///
 /// # Errors
 /// What the system says.
-pub fn write_private(path: &Path, text: &str) -> io::Result<()> {
+pub(crate) fn write_private(path: &Path, text: &str) -> io::Result<()> {
     let beside = write_beside(path, text)?;
     fs::rename(&beside, path)?;
     sync_parent(path)

@@ -23,7 +23,7 @@ pub enum Database {
 }
 
 /// The value of the setting `database`.
-pub enum DatabaseSetting {
+pub(crate) enum DatabaseSetting {
     /// A file of its own name in the data folder.
     InDataDir,
     File(PathBuf),
@@ -40,13 +40,13 @@ pub struct PostgresUrl {
 
 /// A database of PostgreSQL, and how a node uses it.
 pub struct PostgresDatabase {
-    pub address: PostgresUrl,
+    pub(crate) address: PostgresUrl,
     /// The file of the password, when it is not in the URL.
-    pub password_file: Option<PathBuf>,
+    pub(crate) password_file: Option<PathBuf>,
     /// Connections that write, each with a thread.
-    pub writers: usize,
+    pub(crate) writers: usize,
     /// Connections that read.
-    pub readers: usize,
+    pub(crate) readers: usize,
 }
 
 /// The file of the database's password cannot be read.

@@ -15,7 +15,7 @@ use super::setting_text::SettingText;
 
 /// Where the value of a setting comes from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Origin {
+pub(crate) enum Origin {
     Default,
     /// The configuration file.
     File {
@@ -25,7 +25,7 @@ pub enum Origin {
 }
 
 /// The texts of the file and the environment, wiped when dropped: they may have secrets in them.
-pub struct Sources<'p> {
+pub(crate) struct Sources<'p> {
     file: Option<(&'p Path, Zeroizing<String>)>,
     environment: Vec<(String, Zeroizing<String>)>,
 }
@@ -35,7 +35,7 @@ impl<'p> Sources<'p> {
     ///
     /// # Errors
     /// [`ConfigError::Unreadable`].
-    pub fn read(
+    pub(crate) fn read(
         file: Option<&'p Path>,
         environment: impl Iterator<Item = (String, String)>,
     ) -> Result<Self, ConfigError> {
@@ -52,7 +52,7 @@ impl<'p> Sources<'p> {
 }
 
 /// What is said about each setting, the environment before the file.
-pub struct Given<'s> {
+pub(crate) struct Given<'s> {
     file: Option<(&'s Path, &'s str)>,
     values: BTreeMap<&'static str, (Value<'s>, Origin)>,
 }
@@ -77,7 +77,10 @@ impl<'s> Given<'s> {
     ///
     /// # Errors
     /// [`ConfigError::Invalid`], or [`ConfigError::Unknown`] for a name that is none of them.
-    pub fn assign(sources: &'s Sources<'_>, settings: &[Setting]) -> Result<Self, ConfigError> {
+    pub(crate) fn assign(
+        sources: &'s Sources<'_>,
+        settings: &[Setting],
+    ) -> Result<Self, ConfigError> {
         let file = sources.file.as_ref().map(|(path, text)| (*path, text.as_str()));
         let mut given = Self { file, values: BTreeMap::new() };
         if let Some((_, text)) = file {
@@ -132,7 +135,7 @@ impl<'s> Given<'s> {
     ///
     /// # Errors
     /// [`ConfigError::Wrong`].
-    pub fn read<T: SettingValue>(&self, setting: &Setting) -> Result<T, ConfigError> {
+    pub(crate) fn read<T: SettingValue>(&self, setting: &Setting) -> Result<T, ConfigError> {
         let read = match self.values.get(setting.key) {
             None => read_default(setting),
             Some((Value::Text(text), _)) => read_text(text),
@@ -146,17 +149,17 @@ impl<'s> Given<'s> {
     }
 
     /// An error about a setting, with the place where its value was given.
-    pub fn wrong(&self, key: &str, problem: &str) -> ConfigError {
+    pub(crate) fn wrong(&self, key: &str, problem: &str) -> ConfigError {
         ConfigError::Wrong { name: self.name(key, None), problem: format!(" {problem}") }
     }
 
     /// Where a setting's value comes from.
-    pub fn origin(&self, setting: &Setting) -> Origin {
+    pub(crate) fn origin(&self, setting: &Setting) -> Origin {
         self.values.get(setting.key).map_or(Origin::Default, |(_, origin)| *origin)
     }
 
     /// The value of a setting as a text.
-    pub fn text(&self, setting: &Setting) -> String {
+    pub(crate) fn text(&self, setting: &Setting) -> String {
         match self.values.get(setting.key) {
             None => setting.default_text(),
             Some((Value::Text(text), _)) => (*text).to_owned(),

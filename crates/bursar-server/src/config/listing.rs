@@ -1,4 +1,4 @@
-//! All settings for people: the example file, and the table of docs/operating.md.
+//! All settings for people: the example file. The tests write the table of docs/operating.md.
 
 use std::fmt::Write;
 
@@ -6,10 +6,9 @@ use super::setting::Setting;
 
 /// Columns of a line of the example.
 const WIDTH: usize = 96;
-const TABLE_HEAD: &str = "| key | environment | default | what it does |\n|---|---|---|---|\n";
 
 /// Every setting, commented out, under the heads of their sections.
-pub fn example(settings: &[Setting]) -> String {
+pub(crate) fn example(settings: &[Setting]) -> String {
     let mut text = String::from(
         "# All settings of Bursar with their defaults. To change one, remove the # before it. The\n\
          # environment overrides this file; it gives lists with commas between their items.\n\
@@ -51,18 +50,6 @@ fn push_setting(text: &mut String, setting: &Setting) {
     let _ = write!(text, "{line}\n# Environment: {}\n#{name} = {value}\n", setting.env());
 }
 
-/// Every setting in a row of Markdown.
-pub fn table(settings: &[Setting]) -> String {
-    let mut text = TABLE_HEAD.to_owned();
-    for setting in settings {
-        let default = setting.default_text();
-        let default = if default.is_empty() { default } else { format!("`{default}`") };
-        let (key, env, help) = (setting.key, setting.env(), setting.help());
-        let _ = writeln!(text, "| `{key}` | `{env}` | {default} | {help} |");
-    }
-    text
-}
-
 #[cfg(test)]
 mod tests {
     use std::path::Path;
@@ -74,6 +61,21 @@ mod tests {
     const WRITE: &str = "BURSAR_WRITE_SETTINGS";
     const COMMAND: &str =
         "BURSAR_WRITE_SETTINGS=1 cargo test -p bursar-server --lib settings_in_the";
+
+    /// The head of the table in docs/operating.md.
+    const TABLE_HEAD: &str = "| key | environment | default | what it does |\n|---|---|---|---|\n";
+
+    /// Every setting in a row of Markdown.
+    fn table(settings: &[Setting]) -> String {
+        let mut text = TABLE_HEAD.to_owned();
+        for setting in settings {
+            let default = setting.default_text();
+            let default = if default.is_empty() { default } else { format!("`{default}`") };
+            let (key, env, help) = (setting.key, setting.env(), setting.help());
+            let _ = writeln!(text, "| `{key}` | `{env}` | {default} | {help} |");
+        }
+        text
+    }
 
     /// Claims that a file of the repository is like this, or writes it.
     #[track_caller]

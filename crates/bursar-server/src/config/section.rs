@@ -5,7 +5,7 @@ use super::given::Given;
 use super::setting::Setting;
 
 /// Settings that are declared and read together.
-pub trait Section: Sized {
+pub(crate) trait Section: Sized {
     /// The settings in the order of their declaration, those of nested sections last.
     fn settings() -> Vec<Setting>;
 
@@ -21,12 +21,12 @@ pub trait Section: Sized {
 /// ```text
 /// section! {
 ///     /// What the struct is.
-///     pub struct PoolSettings in "gateway.pool" {
+///     pub(crate) struct PoolSettings in "gateway.pool" {
 ///         /// What the setting does, for the file, for docs/operating.md and for rustdoc.
-///         pub connections_max: Count = 100,
+///         pub(crate) connections_max: Count = 100,
 ///     }
 ///     nested {
-///         pub retries: RetrySettings,
+///         pub(crate) retries: RetrySettings,
 ///     }
 ///     check PoolSettings::check
 /// }
@@ -50,16 +50,16 @@ macro_rules! section {
     };
     (@section [$prefix:expr]
         $(#[doc = $doc:literal])*
-        pub struct $Section:ident {
-            $($(#[doc = $help:literal])+ pub $field:ident: $Value:ty = $default:tt,)*
+        $visibility:vis struct $Section:ident {
+            $($(#[doc = $help:literal])+ $access:vis $field:ident: $Value:ty = $default:tt,)*
         }
-        $(nested { $($(#[doc = $about:literal])* pub $inner:ident: $Inner:ty,)* })?
+        $(nested { $($(#[doc = $about:literal])* $nested_access:vis $inner:ident: $Inner:ty,)* })?
         $(check $check:path)?
     ) => {
         $(#[doc = $doc])*
-        pub struct $Section {
-            $($(#[doc = $help])+ pub $field: $Value,)*
-            $($($(#[doc = $about])* pub $inner: $Inner,)*)?
+        $visibility struct $Section {
+            $($(#[doc = $help])+ $access $field: $Value,)*
+            $($($(#[doc = $about])* $nested_access $inner: $Inner,)*)?
         }
 
         impl $crate::config::section::Section for $Section {
@@ -85,13 +85,13 @@ macro_rules! section {
             }
         }
     };
-    ($(#[doc = $doc:literal])* pub struct $Section:ident in $table:literal $($rest:tt)+) => {
+    ($(#[doc = $doc:literal])* $visibility:vis struct $Section:ident in $table:literal $($rest:tt)+) => {
         section!(@section [concat!($table, ".")]
-            $(#[doc = $doc])* pub struct $Section $($rest)+
+            $(#[doc = $doc])* $visibility struct $Section $($rest)+
         );
     };
-    ($(#[doc = $doc:literal])* pub struct $Section:ident $($rest:tt)+) => {
-        section!(@section [""] $(#[doc = $doc])* pub struct $Section $($rest)+);
+    ($(#[doc = $doc:literal])* $visibility:vis struct $Section:ident $($rest:tt)+) => {
+        section!(@section [""] $(#[doc = $doc])* $visibility struct $Section $($rest)+);
     };
 }
 

@@ -8,7 +8,7 @@ use toml::Value;
 use toml::de::ValueDeserializer;
 
 /// How the names of all settings begin in the environment.
-pub const PREFIX: &str = "BURSAR_";
+pub(crate) const PREFIX: &str = "BURSAR_";
 
 /// One setting, as [`section!`](super::section) makes it of its declaration.
 #[derive(Clone, Copy, Debug)]
@@ -16,15 +16,15 @@ pub struct Setting {
     /// The key in the file, with its section.
     pub key: &'static str,
     /// The default as TOML.
-    pub default: &'static str,
+    pub(crate) default: &'static str,
     /// The lines of its documentation, joined.
-    pub about: &'static str,
+    pub(crate) about: &'static str,
     /// Whether messages must not repeat a value.
-    pub is_secret: bool,
+    pub(crate) is_secret: bool,
     /// The smallest and the largest number, where a type narrows them.
-    pub bounds: Option<(i64, i64)>,
+    pub(crate) bounds: Option<(i64, i64)>,
     /// What may be shown of a value.
-    pub shown: fn(&str) -> String,
+    pub(crate) shown: fn(&str) -> String,
 }
 
 /// The type of a setting's value.
@@ -32,7 +32,7 @@ pub struct Setting {
 /// It reads what the file says, and the text that the environment gives
 /// ([`SettingText`](super::setting_text::SettingText)). Its errors are the rest of a sentence that
 /// begins with the key: "must be human or json".
-pub trait SettingValue: DeserializeOwned {
+pub(crate) trait SettingValue: DeserializeOwned {
     /// Whether messages must not repeat a value.
     const IS_SECRET: bool = false;
     /// The smallest and the largest number, where the type narrows them.
@@ -70,12 +70,12 @@ impl Setting {
     }
 
     /// The section, empty for settings outside of sections, and the name in it.
-    pub fn section_and_name(&self) -> (&'static str, &'static str) {
+    pub(crate) fn section_and_name(&self) -> (&'static str, &'static str) {
         self.key.rsplit_once('.').unwrap_or(("", self.key))
     }
 
     /// What the setting does, its bounds included.
-    pub fn help(&self) -> String {
+    pub(crate) fn help(&self) -> String {
         let about = self.about.trim();
         match self.bounds {
             Some((min, max)) => format!("{about} Range: {min} to {max}."),
@@ -84,7 +84,7 @@ impl Setting {
     }
 
     /// The default as a value of the file.
-    pub fn default_value(&self) -> Value {
+    pub(crate) fn default_value(&self) -> Value {
         let value = ValueDeserializer::parse(self.default).and_then(Value::deserialize);
         // A test reads every default.
         value.unwrap_or_else(|_| Value::from(self.default))
@@ -97,12 +97,12 @@ impl Setting {
 }
 
 /// The name of a key in the environment.
-pub fn env_name(key: &str) -> String {
+pub(crate) fn env_name(key: &str) -> String {
     format!("{PREFIX}{}", key.replace('.', "_").to_uppercase())
 }
 
 /// A value as the environment would give it. Lists of tables become JSON.
-pub fn text_of(value: &Value) -> String {
+pub(crate) fn text_of(value: &Value) -> String {
     match value {
         Value::String(text) => text.clone(),
         Value::Array(items) if items.iter().all(Value::is_str) => {

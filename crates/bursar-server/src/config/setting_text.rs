@@ -10,7 +10,7 @@ use serde_json::error::Category;
 /// Lists are written with commas or as JSON, tables as JSON. Empty is an empty list, and nothing
 /// where a setting is optional.
 #[derive(Clone, Copy)]
-pub struct SettingText<'t>(pub &'t str);
+pub(crate) struct SettingText<'t>(pub(crate) &'t str);
 
 impl<'de> Deserializer<'de> for SettingText<'de> {
     type Error = Error;

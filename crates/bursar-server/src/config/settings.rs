@@ -20,10 +20,10 @@ pub fn settings() -> Vec<Setting> {
 
 /// What holds for one setting.
 pub struct InForce {
-    pub setting: Setting,
+    pub(crate) setting: Setting,
     /// The value as a text; a secret is in clear.
-    pub text: String,
-    pub origin: Origin,
+    pub(crate) text: String,
+    pub(crate) origin: Origin,
 }
 
 impl Config {
@@ -168,7 +168,8 @@ mod tests {
             "[[oidc.issuers]]\nissuer = 'https://a.example'\naudience = 'b'\ntenant = '{tenant}'\n\
              [[oidc.issuers]]\nissuer = 'https://c.example'\naudience = 'b'\ntenant_claim = 'd'"
         );
-        let count = |config: Result<Config, ConfigError>| config.expect("valid").oidc.issuers.len();
+        let count =
+            |config: Result<Config, ConfigError>| config.expect("valid").oidc.issuers.0.len();
         assert_eq!(count(load(Some(&file), &[])), 2);
         assert_eq!(count(load(Some(&file), &[("BURSAR_OIDC_ISSUERS", "[]")])), 0);
         let json = r#"[{"issuer":"https://a.example","audience":"b","tenant_claim":"d"}]"#;

@@ -11,34 +11,34 @@ use crate::auth::secret::{Secret, is_strong};
 
 /// A whole number within bounds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Whole<const MIN: i64, const MAX: i64>(i64);
+pub(crate) struct Whole<const MIN: i64, const MAX: i64>(i64);
 
 const U32_MAX: i64 = u32::MAX as i64;
 
 /// A number of things, at least one.
-pub type Count = Whole<1, U32_MAX>;
+pub(crate) type Count = Whole<1, U32_MAX>;
 /// A number of seconds, at least one.
-pub type Seconds = Whole<1, U32_MAX>;
+pub(crate) type Seconds = Whole<1, U32_MAX>;
 
 impl<const MIN: i64, const MAX: i64> Whole<MIN, MAX> {
     const FITS_U32: () = assert!(0 <= MIN && MIN <= MAX && MAX <= U32_MAX);
 
-    pub fn to_i64(self) -> i64 {
+    pub(crate) fn to_i64(self) -> i64 {
         self.0
     }
 
     /// The same as a u32, whose bounds the type must keep.
-    pub fn to_u32(self) -> u32 {
+    pub(crate) fn to_u32(self) -> u32 {
         const { Self::FITS_U32 };
         u32::try_from(self.0).unwrap_or(u32::MAX)
     }
 
-    pub fn to_usize(self) -> usize {
+    pub(crate) fn to_usize(self) -> usize {
         self.to_u32() as usize
     }
 
     /// So many seconds.
-    pub fn seconds(self) -> Duration {
+    pub(crate) fn seconds(self) -> Duration {
         Duration::from_secs(self.to_u32().into())
     }
 }
@@ -81,10 +81,10 @@ impl<const MIN: i64, const MAX: i64> Visitor<'_> for WholeVisitor<MIN, MAX> {
 /// A text that is not empty.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(try_from = "String")]
-pub struct NonEmpty(String);
+pub(crate) struct NonEmpty(String);
 
 impl NonEmpty {
-    pub fn as_str(&self) -> &str {
+    pub(crate) fn as_str(&self) -> &str {
         &self.0
     }
 }

@@ -179,7 +179,7 @@ fn begins_integration_key(text: &str) -> bool {
 }
 
 /// Whether a text is an operator token in the form that is always detected.
-pub fn is_operator_token(token: &str) -> bool {
+pub(crate) fn is_operator_token(token: &str) -> bool {
     token.starts_with(OPERATOR_PREFIX) && key_in(token) == Some(0)
 }
 

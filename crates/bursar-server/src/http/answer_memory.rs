@@ -23,13 +23,13 @@ use crate::wire::error::ApiError;
 use crate::wire::error_code::ErrorCode;
 
 /// Responses up to this size are not charged: the number of connections is limited already.
-pub const SMALL_ANSWER: usize = 64 * 1024;
+pub(crate) const SMALL_ANSWER: usize = 64 * 1024;
 /// Memory is charged in steps of this size.
 const PIECE: usize = 64 * 1024;
 
 /// The memory of one response; an extension of every request.
 #[derive(Clone, Debug, Default)]
-pub struct AnswerMemory(Arc<Mutex<Taken>>);
+pub(crate) struct AnswerMemory(Arc<Mutex<Taken>>);
 
 #[derive(Debug, Default)]
 struct Taken {
@@ -44,7 +44,7 @@ impl AnswerMemory {
     }
 
     /// Returns what the response holds, once it is encoded.
-    pub fn finish(&self) -> Option<ByteHold> {
+    pub(crate) fn finish(&self) -> Option<ByteHold> {
         self.0.lock().hold.take()
     }
 }
@@ -87,17 +87,17 @@ impl ReadMemory for AnswerMemory {
 /// Resources for reading and encoding large responses.
 #[derive(Clone)]
 pub struct LargeAnswers {
-    pub store: Arc<dyn Store>,
+    pub(crate) store: Arc<dyn Store>,
     /// Threads that encode large responses.
     pub pool: WorkPool,
     /// The memory of all responses.
-    pub budgets: AnswerBudgets,
+    pub(crate) budgets: AnswerBudgets,
 }
 
 /// The store as one caller reads it.
 ///
 /// The response is charged as it grows. The operator has readers of its own.
-pub struct Reads {
+pub(crate) struct Reads {
     store: Arc<dyn Store>,
     /// The same store without a memory charge.
     unbounded: Arc<dyn Store>,
@@ -107,7 +107,7 @@ pub struct Reads {
 
 /// The encoding threads for one caller.
 #[derive(Clone)]
-pub struct Writers {
+pub(crate) struct Writers {
     pool: WorkPool,
     holder: Holder,
     memory: AnswerMemory,
@@ -120,7 +120,7 @@ impl Writers {
     ///
     /// # Errors
     /// 503 if too many responses of the caller wait; 500 if the work panicked.
-    pub async fn write<T: Send + 'static>(
+    pub(crate) async fn write<T: Send + 'static>(
         &self,
         work: impl FnOnce() -> T + Send + 'static,
     ) -> Result<T, ApiError> {
@@ -137,7 +137,7 @@ impl Writers {
     ///
     /// # Errors
     /// [`StoreError::Overloaded`] after half a minute, and errors of the work.
-    pub async fn write_piece(
+    pub(crate) async fn write_piece(
         &self,
         work: impl FnOnce() -> io::Result<Bytes> + Send + 'static,
     ) -> Result<Bytes, StoreError> {
@@ -154,11 +154,11 @@ impl Writers {
 
 impl Reads {
     /// The store for an export, whose memory is reserved before it starts.
-    pub fn for_export(&self) -> Arc<dyn Store> {
+    pub(crate) fn for_export(&self) -> Arc<dyn Store> {
         self.unbounded.with_context(ReadContext::unlimited(self.requester))
     }
 
-    pub fn writers(&self) -> &Writers {
+    pub(crate) fn writers(&self) -> &Writers {
         &self.writers
     }
 }

@@ -46,13 +46,13 @@ tokio::task_local! {
 }
 
 /// Runs a future as part of a request of this client.
-pub async fn within<T>(client: Option<ClientAddress>, answer: impl Future<Output = T>) -> T {
+pub(crate) async fn within<T>(client: Option<ClientAddress>, answer: impl Future<Output = T>) -> T {
     CURRENT.scope(client, answer).await
 }
 
 impl ClientAddress {
     /// The client of the request that this task handles. `None` if it came by no socket.
-    pub fn current() -> Option<Self> {
+    pub(crate) fn current() -> Option<Self> {
         CURRENT.try_with(|client| *client).ok().flatten()
     }
 

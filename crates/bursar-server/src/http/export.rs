@@ -29,12 +29,12 @@ const EXPORT_BYTES: usize = 512 * 1024;
 const EXPORTS_MAX: usize = 32;
 
 /// The memory of all exports.
-pub fn export_budget() -> ByteBudget {
+pub(crate) fn export_budget() -> ByteBudget {
     ByteBudget::new(EXPORTS_MAX * EXPORT_BYTES)
 }
 
 /// What a resource exports: its pages, and how its rows are written.
-pub trait Export: Send + Sync + 'static {
+pub(crate) trait Export: Send + Sync + 'static {
     type Row: Send + 'static;
     /// Where a page ends and the next one begins.
     type Position: Copy + Send + Sync + 'static;
@@ -60,9 +60,9 @@ pub trait Export: Send + Sync + 'static {
 }
 
 /// A page of an export, and where the next one begins, if there is one.
-pub struct ExportPage<Row, Position> {
-    pub rows: Vec<Row>,
-    pub next: Option<Position>,
+pub(crate) struct ExportPage<Row, Position> {
+    pub(crate) rows: Vec<Row>,
+    pub(crate) next: Option<Position>,
 }
 
 /// Answers with an export of a tenant.
@@ -70,7 +70,7 @@ pub struct ExportPage<Row, Position> {
 /// # Errors
 /// 503 when too many are open, and what storage says of the first page: what cannot be read at all is
 /// an error, and not a file that breaks off.
-pub async fn export<E: Export>(
+pub(crate) async fn export<E: Export>(
     of: E,
     tenant_id: TenantId,
     budget: &ByteBudget,

@@ -9,26 +9,26 @@ use bytes::Bytes;
 
 /// Marks a response whose body is shared static text; an extension of such responses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct SharedText;
+pub(crate) struct SharedText;
 
 /// The OpenAPI document, its page and style sheet, each built on first use.
 #[derive(Debug)]
-pub struct Documents {
-    pub openapi: LazyLock<FixedText>,
-    pub page: LazyLock<FixedText>,
-    pub style: LazyLock<FixedText>,
+pub(crate) struct Documents {
+    pub(crate) openapi: LazyLock<FixedText>,
+    pub(crate) page: LazyLock<FixedText>,
+    pub(crate) style: LazyLock<FixedText>,
 }
 
 /// A text that is built once and served unchanged.
 #[derive(Debug)]
-pub struct FixedText {
+pub(crate) struct FixedText {
     content_type: &'static str,
     body: Bytes,
     etag: HeaderValue,
 }
 
 impl FixedText {
-    pub fn new(content_type: &'static str, text: String) -> Self {
+    pub(crate) fn new(content_type: &'static str, text: String) -> Self {
         let digest = blake3::hash(text.as_bytes()).to_hex();
         let etag = format!("\"{}\"", digest.get(..32).unwrap_or_default());
         let etag = HeaderValue::try_from(etag).unwrap_or_else(|_| HeaderValue::from_static("\"\""));
@@ -36,7 +36,7 @@ impl FixedText {
     }
 
     /// The response: the text, or 304 if the client has it already.
-    pub fn answer(&self, asked: &HeaderMap) -> Response {
+    pub(crate) fn answer(&self, asked: &HeaderMap) -> Response {
         let known = asked.get_all(header::IF_NONE_MATCH).iter();
         let mut tags = known.filter_map(|value| value.to_str().ok()).flat_map(|v| v.split(','));
         let own = self.etag.to_str().unwrap_or_default();

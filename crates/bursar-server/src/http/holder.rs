@@ -5,14 +5,14 @@ use bursar_core::{IntegrationId, TenantId};
 /// A caller that holds a part of a shared resource.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Holder {
-    pub kind: HolderKind,
+    pub(crate) kind: HolderKind,
     /// The integration of an integration key, which may hold only a part of its tenant's share.
-    pub integration_id: Option<IntegrationId>,
+    pub(crate) integration_id: Option<IntegrationId>,
 }
 
 /// The kind of holder.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum HolderKind {
+pub(crate) enum HolderKind {
     /// All callers without a valid credential together.
     Anonymous,
     Operator,
@@ -21,8 +21,8 @@ pub enum HolderKind {
 
 impl Holder {
     /// All callers without a valid credential together.
-    pub const ANONYMOUS: Self = Self { kind: HolderKind::Anonymous, integration_id: None };
-    pub const OPERATOR: Self = Self { kind: HolderKind::Operator, integration_id: None };
+    pub(crate) const ANONYMOUS: Self = Self { kind: HolderKind::Anonymous, integration_id: None };
+    pub(crate) const OPERATOR: Self = Self { kind: HolderKind::Operator, integration_id: None };
 
     /// A tenant, or one of its integrations.
     pub const fn tenant(tenant_id: TenantId, integration_id: Option<IntegrationId>) -> Self {
@@ -31,7 +31,7 @@ impl Holder {
 
     /// The holder under which the whole tenant is counted.
     #[must_use]
-    pub const fn tenant_total(self) -> Self {
+    pub(crate) const fn tenant_total(self) -> Self {
         Self { kind: self.kind, integration_id: None }
     }
 }

@@ -5,13 +5,13 @@ use std::time::Duration;
 use crate::http::client_address::TrustedProxies;
 
 /// The largest request head in bytes, over HTTP/1.1 and HTTP/2.
-pub const HEAD_BYTES_MAX: usize = 32 * 1024;
+pub(crate) const HEAD_BYTES_MAX: usize = 32 * 1024;
 /// The most headers of a request.
-pub const HEADERS_MAX: usize = 100;
+pub(crate) const HEADERS_MAX: usize = 100;
 /// The longest path with query in bytes.
-pub const PATH_BYTES_MAX: usize = 8 * 1024;
+pub(crate) const PATH_BYTES_MAX: usize = 8 * 1024;
 /// The largest body of any route in bytes.
-pub const BODY_BYTES_MAX: usize = 8 * 1024 * 1024;
+pub(crate) const BODY_BYTES_MAX: usize = 8 * 1024 * 1024;
 
 /// The limits and deadlines of connections and requests.
 #[derive(Clone, Debug)]
@@ -19,17 +19,17 @@ pub struct Limits {
     /// The most open connections of all addresses.
     pub connections_max: usize,
     /// The most open connections of one address.
-    pub connections_per_address_max: usize,
+    pub(crate) connections_per_address_max: usize,
     /// The most concurrent requests of one HTTP/2 connection.
     pub streams_max: u32,
     /// How long a client may take.
     pub deadlines: Deadlines,
     /// How long the body of a request may take to arrive.
-    pub body: Duration,
+    pub(crate) body: Duration,
     /// How long requests may take to finish during shutdown.
     pub drain: Duration,
     /// The proxies whose `X-Forwarded-For` is trusted.
-    pub trusted_proxies: TrustedProxies,
+    pub(crate) trusted_proxies: TrustedProxies,
 }
 
 /// How long a client may take.
@@ -38,7 +38,7 @@ pub struct Deadlines {
     /// From the first byte of a request head to the last; also for a TLS handshake.
     pub header: Duration,
     /// Without a request.
-    pub idle: Duration,
+    pub(crate) idle: Duration,
     /// Without reading any of a response.
-    pub write: Duration,
+    pub(crate) write: Duration,
 }

@@ -17,7 +17,7 @@ use crate::http::holder::{Holder, HolderKind};
 
 /// A number of bytes that may be held at once.
 #[derive(Clone, Debug)]
-pub struct ByteBudget {
+pub(crate) struct ByteBudget {
     bytes_max: usize,
     /// The most bytes of one holder.
     share_max: usize,
@@ -48,27 +48,27 @@ impl Held {
 
 /// The limits of request bodies.
 #[derive(Clone, Debug)]
-pub struct BodyLimits {
+pub(crate) struct BodyLimits {
     /// How long one body may take to arrive.
-    pub deadline: Duration,
+    pub(crate) deadline: Duration,
     /// The memory of all bodies, compressed plus decompressed.
-    pub budget: ByteBudget,
+    pub(crate) budget: ByteBudget,
 }
 
 /// The memory of all large responses, from the first row until the client has read them.
 #[derive(Clone, Debug)]
-pub struct AnswerBudgets {
+pub(crate) struct AnswerBudgets {
     /// For responses to tenants.
-    pub tenants: ByteBudget,
+    pub(crate) tenants: ByteBudget,
     /// For responses to the operator, so that tenants cannot keep it from inspecting the server.
-    pub operator: ByteBudget,
+    pub(crate) operator: ByteBudget,
     /// For responses to callers without a valid credential.
-    pub anonymous: ByteBudget,
+    pub(crate) anonymous: ByteBudget,
 }
 
 impl AnswerBudgets {
     /// An empty hold on the budget of this holder's responses.
-    pub fn hold(&self, holder: Holder) -> ByteHold {
+    pub(crate) fn hold(&self, holder: Holder) -> ByteHold {
         match holder.kind {
             HolderKind::Tenant(_) => self.tenants.hold(holder),
             HolderKind::Operator => self.operator.hold(holder),
@@ -79,7 +79,7 @@ impl AnswerBudgets {
 
 /// Bytes held from a budget until this is dropped.
 #[derive(Debug)]
-pub struct ByteHold {
+pub(crate) struct ByteHold {
     budget: ByteBudget,
     holder: Holder,
     bytes: usize,
@@ -88,22 +88,22 @@ pub struct ByteHold {
 }
 
 impl ByteBudget {
-    pub fn new(bytes_max: usize) -> Self {
+    pub(crate) fn new(bytes_max: usize) -> Self {
         Self { bytes_max, share_max: bytes_max / 4, held: Arc::default() }
     }
 
     /// A budget that one holder may use as a whole.
-    pub fn undivided(bytes_max: usize) -> Self {
+    pub(crate) fn undivided(bytes_max: usize) -> Self {
         Self { bytes_max, share_max: bytes_max, held: Arc::default() }
     }
 
     /// An empty hold, which grows as bytes arrive.
-    pub fn hold(&self, holder: Holder) -> ByteHold {
+    pub(crate) fn hold(&self, holder: Holder) -> ByteHold {
         self.hold_beside(holder, 0)
     }
 
     /// An empty hold of a request that holds `beside` bytes elsewhere.
-    pub fn hold_beside(&self, holder: Holder, beside: usize) -> ByteHold {
+    pub(crate) fn hold_beside(&self, holder: Holder, beside: usize) -> ByteHold {
         ByteHold { budget: self.clone(), holder, bytes: 0, beside }
     }
 }
@@ -113,7 +113,7 @@ impl ByteHold {
     ///
     /// It never waits, because a request that waits for memory holds memory itself.
     #[must_use]
-    pub fn take(&mut self, bytes: usize) -> bool {
+    pub(crate) fn take(&mut self, bytes: usize) -> bool {
         // Zero bytes always fit, however much the tenant holds.
         if bytes == 0 {
             return true;
@@ -144,7 +144,7 @@ impl ByteHold {
 
     /// Holds exactly this many bytes, or keeps its size. Returns whether it succeeded.
     #[must_use]
-    pub fn resize(&mut self, bytes: usize) -> bool {
+    pub(crate) fn resize(&mut self, bytes: usize) -> bool {
         match bytes.checked_sub(self.bytes) {
             Some(more) => self.take(more),
             None => {
@@ -155,7 +155,7 @@ impl ByteHold {
     }
 
     /// The most bytes of one holder.
-    pub fn share(&self) -> usize {
+    pub(crate) fn share(&self) -> usize {
         self.budget.share_max
     }
 
@@ -173,17 +173,17 @@ impl ByteHold {
     }
 
     /// The bytes held.
-    pub fn bytes(&self) -> usize {
+    pub(crate) fn bytes(&self) -> usize {
         self.bytes
     }
 
     /// The bytes in all holds of the tenant.
-    pub fn of_tenant(&self) -> usize {
+    pub(crate) fn of_tenant(&self) -> usize {
         self.budget.held.lock().of(self.holder.tenant_total())
     }
 
     /// Ties the hold to bytes: it is released when their last copy is dropped.
-    pub fn keep(self, bytes: Bytes) -> Bytes {
+    pub(crate) fn keep(self, bytes: Bytes) -> Bytes {
         Bytes::from_owner(Kept { bytes, _hold: self })
     }
 }

@@ -5,21 +5,21 @@
 
 mod address_limiter;
 mod answer_body;
-pub mod answer_memory;
+pub(crate) mod answer_memory;
 pub mod client_address;
 mod connection;
 mod connection_pool;
 mod connection_service;
 mod descriptors;
-pub mod export;
-pub mod fixed_text;
+pub(crate) mod export;
+pub(crate) mod fixed_text;
 mod framing;
 #[cfg(test)]
 mod fuzz;
 pub mod holder;
 pub(crate) mod inflate;
-pub mod limits;
-pub mod memory_budget;
+pub(crate) mod limits;
+pub(crate) mod memory_budget;
 pub mod outbound;
 mod progress;
 mod request_body;
@@ -231,7 +231,7 @@ pub fn shutdown_requested() -> std::io::Result<impl Future<Output = ()>> {
 }
 
 /// The address at which a client on this machine reaches a listener.
-pub fn connectable_address(address: SocketAddr) -> SocketAddr {
+pub(crate) fn connectable_address(address: SocketAddr) -> SocketAddr {
     let mut connectable_address = address;
     if address.ip().is_unspecified() {
         connectable_address.set_ip(match address {

@@ -27,7 +27,7 @@ use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 
 /// The longest duration of a request, including name resolution.
-pub const DEADLINE: Duration = Duration::from_secs(5);
+pub(crate) const DEADLINE: Duration = Duration::from_secs(5);
 /// How long one address may take to connect before the next is tried.
 const ADDRESS_DEADLINE: Duration = Duration::from_secs(2);
 /// The most addresses of a name that are tried.
@@ -89,11 +89,11 @@ impl WebUrl {
     }
 
     /// The URL for logs, without its query, which may contain a key.
-    pub fn shown(&self) -> &str {
+    pub(crate) fn shown(&self) -> &str {
         self.text.split('?').next().unwrap_or_default()
     }
 
-    pub const fn is_tls(&self) -> bool {
+    pub(crate) const fn is_tls(&self) -> bool {
         self.tls_name.is_some()
     }
 }
@@ -133,7 +133,7 @@ impl From<hyper::Error> for OutboundError {
 }
 
 /// The certificate authorities that this machine trusts.
-pub fn native_roots() -> RootCertStore {
+pub(crate) fn native_roots() -> RootCertStore {
     let mut roots = RootCertStore::empty();
     roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
     roots

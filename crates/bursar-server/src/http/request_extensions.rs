@@ -19,15 +19,15 @@ pub enum ListenerKind {
 
 /// Marks a request that came over TLS.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct OverTls;
+pub(crate) struct OverTls;
 
 /// Marks a request on an overflow connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct OverflowConnection;
+pub(crate) struct OverflowConnection;
 
 /// The authenticated owner of a request; an extension of every request.
 #[derive(Clone, Debug, Default)]
-pub struct RequestTenant(Arc<OnceLock<Proved>>);
+pub(crate) struct RequestTenant(Arc<OnceLock<Proved>>);
 
 /// The authenticated owner.
 #[derive(Clone, Copy, Debug)]
@@ -56,7 +56,7 @@ impl RequestTenant {
     }
 
     /// The holder of the memory and slots that the request uses.
-    pub fn holder(&self) -> Holder {
+    pub(crate) fn holder(&self) -> Holder {
         match self.0.get() {
             Some(Proved::Tenant(tenant_id, only)) => Holder::tenant(*tenant_id, *only),
             Some(Proved::Operator) => Holder::OPERATOR,

@@ -95,7 +95,7 @@ impl Certificates {
     }
 
     /// Checks the files periodically and whenever `hangup` fires.
-    pub(crate) async fn follow(self: Arc<Self>, mut hangup: Signal) {
+    pub async fn follow(self: Arc<Self>, mut hangup: Signal) {
         let mut ticks = tokio::time::interval(self.files.reload_every);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {

@@ -8,12 +8,12 @@ use tokio::task::JoinError;
 use tokio::time::sleep;
 
 /// The pause after a panic, so that a job that always panics costs little.
-pub const RESTART_AFTER: Duration = Duration::from_secs(1);
+pub(crate) const RESTART_AFTER: Duration = Duration::from_secs(1);
 
 /// Runs a job to its end, and restarts it after a panic, which is logged.
 ///
 /// State that a job keeps between its steps must be behind locks that are not poisoned.
-pub async fn keep_running<Job>(name: &str, restart_after: Duration, job: impl Fn() -> Job)
+pub(crate) async fn keep_running<Job>(name: &str, restart_after: Duration, job: impl Fn() -> Job)
 where
     Job: Future<Output = ()>,
 {
@@ -28,7 +28,7 @@ where
 /// tokio's own text repeats the message of a panic, which may quote a client. The log has it
 /// already, with keys removed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum TaskFailed {
+pub(crate) enum TaskFailed {
     #[error("the task panicked")]
     Panicked,
     #[error("the task was cancelled")]

@@ -84,27 +84,27 @@ pub trait Event: Clone + Send + 'static {
 /// What a row says beside its last event.
 #[derive(Clone, Copy, Debug)]
 pub struct CoalescedRow<RowId> {
-    pub row_id: RowId,
+    pub(crate) row_id: RowId,
     /// How many events it stands for.
-    pub times: i64,
-    pub first_at: Timestamp,
+    pub(crate) times: i64,
+    pub(crate) first_at: Timestamp,
 }
 
 /// How much a log keeps.
 #[derive(Clone, Copy, Debug)]
-pub struct LogBounds {
+pub(crate) struct LogBounds {
     /// Windows in memory, and of one tenant.
-    pub windows_max: usize,
-    pub tenant_windows_max: usize,
+    pub(crate) windows_max: usize,
+    pub(crate) tenant_windows_max: usize,
     /// Events in memory that get rows of their own, and of one tenant.
-    pub singles_max: usize,
-    pub tenant_singles_max: usize,
+    pub(crate) singles_max: usize,
+    pub(crate) tenant_singles_max: usize,
     /// Events of one window that get rows of their own.
-    pub window_singles_max: u32,
+    pub(crate) window_singles_max: u32,
     /// Rows kept for a tenant.
-    pub kept: u32,
+    pub(crate) kept: u32,
     /// After this many new rows of a tenant, its oldest rows are deleted.
-    pub drop_every: u32,
+    pub(crate) drop_every: u32,
 }
 
 /// Collects events and writes them.
@@ -168,13 +168,13 @@ struct Pending<E: Event> {
 
 impl<E: Event> CoalescedLog<E> {
     /// A log of nothing yet.
-    pub fn new(bounds: LogBounds) -> Self {
+    pub(crate) fn new(bounds: LogBounds) -> Self {
         let buffer = Mutex::new(Buffer::new(bounds));
         Self { bounds, buffer, writing: tokio::sync::Mutex::default() }
     }
 
     /// Takes note of an event.
-    pub fn note(&self, event: E) {
+    pub(crate) fn note(&self, event: E) {
         if let Some(key) = event.key() {
             self.buffer.lock().note(key, event);
         }

@@ -19,18 +19,18 @@ const ANSWER_MAX: Duration = Duration::from_secs(1);
 
 /// The result of the last probe.
 #[derive(Debug, Default)]
-pub struct DatabaseProbe {
+pub(crate) struct DatabaseProbe {
     is_unavailable: watch::Sender<bool>,
 }
 
 impl DatabaseProbe {
     /// Whether the last probe failed.
-    pub fn is_unavailable(&self) -> bool {
+    pub(crate) fn is_unavailable(&self) -> bool {
         *self.is_unavailable.borrow()
     }
 
     /// Waits until a probe fails.
-    pub async fn unavailable(&self) {
+    pub(crate) async fn unavailable(&self) {
         // The sender lives as long as this future.
         let _ = self.is_unavailable.subscribe().wait_for(|unavailable| *unavailable).await;
     }
@@ -63,7 +63,7 @@ impl DatabaseProbe {
 ///
 /// # Errors
 /// [`StoreError`], also on a timeout.
-pub async fn probe(store: &Arc<dyn Store>) -> Result<(), StoreError> {
+pub(crate) async fn probe(store: &Arc<dyn Store>) -> Result<(), StoreError> {
     let store = Arc::clone(store);
     let asked = tokio::spawn(async move { store.ping().await });
     match timeout(ANSWER_MAX, asked).await {
@@ -74,7 +74,7 @@ pub async fn probe(store: &Arc<dyn Store>) -> Result<(), StoreError> {
 }
 
 /// Probes the database periodically, as long as the server runs.
-pub async fn run(store: &Arc<dyn Store>, database_probe: &DatabaseProbe) {
+pub(crate) async fn run(store: &Arc<dyn Store>, database_probe: &DatabaseProbe) {
     let mut ticks = interval(ASK_EVERY);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {

@@ -23,27 +23,27 @@ const BOUNDS: LogBounds = LogBounds {
 };
 
 /// Collects decisions and writes them.
-pub type DecisionLog = CoalescedLog<DecisionNote>;
+pub(crate) type DecisionLog = CoalescedLog<DecisionNote>;
 
 /// A log of no decisions yet.
-pub fn decision_log() -> DecisionLog {
+pub(crate) fn decision_log() -> DecisionLog {
     CoalescedLog::new(BOUNDS)
 }
 
 /// A decision to be logged.
 #[derive(Clone, Debug)]
 pub struct DecisionNote {
-    pub tenant_id: TenantId,
+    pub(crate) tenant_id: TenantId,
     /// What the caller asked for.
-    pub kind: DecisionKind,
+    pub(crate) kind: DecisionKind,
     /// `None` if the tenant has no such integration.
-    pub integration_id: Option<IntegrationId>,
-    pub decision: Decision,
+    pub(crate) integration_id: Option<IntegrationId>,
+    pub(crate) decision: Decision,
     /// The call, if it has an id.
-    pub call_id: Option<String>,
+    pub(crate) call_id: Option<String>,
     /// The estimate of the call.
-    pub estimate: Estimate,
-    pub at: Timestamp,
+    pub(crate) estimate: Estimate,
+    pub(crate) at: Timestamp,
 }
 
 /// What equal decisions have in common.

@@ -32,7 +32,7 @@ impl Default for KeyUses {
 
 impl KeyUses {
     /// Records a use of a key.
-    pub fn note(&self, tenant_id: TenantId, key: KeyId, at: Timestamp) {
+    pub(crate) fn note(&self, tenant_id: TenantId, key: KeyId, at: Timestamp) {
         let mut noted = self.noted.lock();
         match noted.get_mut(&(tenant_id, key)) {
             Some(last) => *last = at.max(*last),

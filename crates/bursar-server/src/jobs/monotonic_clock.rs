@@ -22,7 +22,7 @@ impl MonotonicClock {
     }
 
     /// The time since the clock was created.
-    pub fn elapsed(&self) -> Duration {
+    pub(crate) fn elapsed(&self) -> Duration {
         (self.0)()
     }
 }

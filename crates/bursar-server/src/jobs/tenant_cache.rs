@@ -10,22 +10,22 @@ use bursar_core::TenantId;
 use bursar_store::CacheUse;
 
 /// The tenant of an entry. `None` for entries that belong to no tenant, which share one limit.
-pub type EntryOwner = Option<TenantId>;
+pub(crate) type EntryOwner = Option<TenantId>;
 
 /// The limits of a cache.
 #[derive(Clone, Copy, Debug)]
-pub struct CacheBounds {
+pub(crate) struct CacheBounds {
     /// The most entries of all tenants.
-    pub entries_max: usize,
+    pub(crate) entries_max: usize,
     /// The most entries of one tenant.
-    pub tenant_entries_max: usize,
+    pub(crate) tenant_entries_max: usize,
     /// The most bytes of all entries, as counted by the caller. One tenant may have a quarter.
-    pub bytes_max: usize,
+    pub(crate) bytes_max: usize,
 }
 
 /// A map that drops its oldest entries when it is full.
 #[derive(Debug)]
-pub struct TenantCache<K, V> {
+pub(crate) struct TenantCache<K, V> {
     bounds: CacheBounds,
     slots: HashMap<K, Slot<V>>,
     /// The entries by age, oldest first.
@@ -51,7 +51,7 @@ struct Share {
 }
 
 impl<K: Copy + Eq + Hash, V> TenantCache<K, V> {
-    pub fn new(bounds: CacheBounds) -> Self {
+    pub(crate) fn new(bounds: CacheBounds) -> Self {
         Self {
             bounds,
             slots: HashMap::new(),
@@ -62,32 +62,23 @@ impl<K: Copy + Eq + Hash, V> TenantCache<K, V> {
         }
     }
 
-    pub fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         self.slots.len()
     }
 
-    pub fn is_empty(&self) -> bool {
-        self.slots.is_empty()
-    }
-
-    /// The bytes of all entries.
-    pub fn bytes(&self) -> usize {
-        self.bytes
-    }
-
-    pub fn get(&self, key: &K) -> Option<&V> {
+    pub(crate) fn get(&self, key: &K) -> Option<&V> {
         self.slots.get(key).map(|slot| &slot.value)
     }
 
     /// A mutable value. This does not make the entry younger.
-    pub fn get_mut(&mut self, key: &K) -> Option<&mut V> {
+    pub(crate) fn get_mut(&mut self, key: &K) -> Option<&mut V> {
         self.slots.get_mut(key).map(|slot| &mut slot.value)
     }
 
     /// Inserts or replaces an entry, and drops the oldest ones if needed.
     ///
     /// An entry larger than a tenant's share is not stored.
-    pub fn insert(&mut self, owner: EntryOwner, key: K, value: V, bytes: usize) {
+    pub(crate) fn insert(&mut self, owner: EntryOwner, key: K, value: V, bytes: usize) {
         self.remove(&key);
         let CacheBounds { entries_max, tenant_entries_max, bytes_max } = self.bounds;
         let tenant_bytes_max = bytes_max / 4;
@@ -115,7 +106,7 @@ impl<K: Copy + Eq + Hash, V> TenantCache<K, V> {
         self.bytes += bytes;
     }
 
-    pub fn remove(&mut self, key: &K) -> Option<V> {
+    pub(crate) fn remove(&mut self, key: &K) -> Option<V> {
         let Slot { age, owner, bytes, value } = self.slots.remove(key)?;
         self.by_age.remove(&age);
         self.bytes -= bytes;
@@ -130,12 +121,12 @@ impl<K: Copy + Eq + Hash, V> TenantCache<K, V> {
     }
 
     /// Removes the oldest entries as long as `is_over` holds.
-    pub fn expire(&mut self, is_over: impl Fn(&V) -> bool) {
+    pub(crate) fn expire(&mut self, is_over: impl Fn(&V) -> bool) {
         while self.take_oldest(&is_over).is_some() {}
     }
 
     /// Removes and returns the oldest entry if `is_over` holds.
-    pub fn take_oldest(&mut self, is_over: impl Fn(&V) -> bool) -> Option<(K, V)> {
+    pub(crate) fn take_oldest(&mut self, is_over: impl Fn(&V) -> bool) -> Option<(K, V)> {
         let (_, key) = self.by_age.first_key_value()?;
         let key = *key;
         if !self.get(&key).is_some_and(is_over) {
@@ -145,7 +136,7 @@ impl<K: Copy + Eq + Hash, V> TenantCache<K, V> {
     }
 
     /// Removes all entries of a tenant. Returns their number.
-    pub fn forget(&mut self, owner: EntryOwner) -> usize {
+    pub(crate) fn forget(&mut self, owner: EntryOwner) -> usize {
         let ages = self.shares.get(&owner).map(|share| share.ages.clone()).unwrap_or_default();
         for age in &ages {
             self.remove_aged(*age);
@@ -154,21 +145,21 @@ impl<K: Copy + Eq + Hash, V> TenantCache<K, V> {
     }
 
     /// Removes all entries. Returns their number.
-    pub fn clear(&mut self) -> usize {
+    pub(crate) fn clear(&mut self) -> usize {
         let entries = self.slots.len();
         *self = Self { next_age: self.next_age, ..Self::new(self.bounds) };
         entries
     }
 
     /// Removes and returns all entries.
-    pub fn drain(&mut self) -> impl Iterator<Item = (K, V)> + use<K, V> {
+    pub(crate) fn drain(&mut self) -> impl Iterator<Item = (K, V)> + use<K, V> {
         let slots = std::mem::take(&mut self.slots);
         self.clear();
         slots.into_iter().map(|(key, slot)| (key, slot.value))
     }
 
     /// How full the cache is.
-    pub fn in_use(&self) -> CacheUse {
+    pub(crate) fn in_use(&self) -> CacheUse {
         let CacheBounds { entries_max, tenant_entries_max, bytes_max } = self.bounds;
         let of_tenant = |(owner, share): (&EntryOwner, &Share)| Some(((*owner)?, share.ages.len()));
         CacheUse {
@@ -211,7 +202,7 @@ mod tests {
             cache.insert(tenant(2), key, 0, 1);
         }
         assert_eq!(keys(&cache), [5_000, 996, 997, 998, 999]);
-        assert_eq!((cache.len(), cache.bytes()), (5, 5));
+        assert_eq!((cache.len(), cache.bytes), (5, 5));
     }
 
     #[test]
@@ -226,7 +217,7 @@ mod tests {
         for (key, owner) in (10..18).zip(2..) {
             cache.insert(tenant(owner), key, 0, 50);
         }
-        assert_eq!((cache.len(), cache.bytes()), (8, 400));
+        assert_eq!((cache.len(), cache.bytes), (8, 400));
         assert_eq!(keys(&cache), (10..18).collect::<Vec<_>>());
     }
 
@@ -246,7 +237,7 @@ mod tests {
         cache.insert(tenant(1), 2, 6, 40);
         cache.insert(tenant(1), 1, 7, 50);
         assert_eq!((cache.get(&1), keys(&cache)), (Some(&7), vec![2, 1]));
-        assert_eq!(cache.bytes(), 90);
+        assert_eq!(cache.bytes, 90);
         cache.expire(|value| *value == 6);
         assert_eq!(keys(&cache), [1]);
     }
@@ -260,9 +251,9 @@ mod tests {
         assert_eq!(cache.forget(tenant(2)), 1);
         assert_eq!(cache.in_use().tenants.len(), 1);
         assert_eq!((cache.forget(tenant(2)), cache.clear()), (0, 2));
-        assert!(cache.is_empty() && cache.shares.is_empty() && cache.by_age.is_empty());
+        assert!(cache.slots.is_empty() && cache.shares.is_empty() && cache.by_age.is_empty());
         cache.insert(tenant(1), 1, 8, 1);
         assert_eq!(cache.drain().collect::<Vec<_>>(), [(1, 8)]);
-        assert!(cache.shares.is_empty() && cache.by_age.is_empty() && cache.bytes() == 0);
+        assert!(cache.shares.is_empty() && cache.by_age.is_empty() && cache.bytes == 0);
     }
 }

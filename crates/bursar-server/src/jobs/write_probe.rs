@@ -14,7 +14,11 @@ use crate::jobs::database_probe::DatabaseProbe;
 const PROBE_EVERY: Duration = Duration::from_secs(1);
 
 /// Runs the probe periodically, as long as the server runs.
-pub async fn run(store: &dyn Store, ledger: &Ledger, database_probe: Option<&DatabaseProbe>) {
+pub(crate) async fn run(
+    store: &dyn Store,
+    ledger: &Ledger,
+    database_probe: Option<&DatabaseProbe>,
+) {
     let mut ticks = interval(PROBE_EVERY);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
@@ -24,7 +28,11 @@ pub async fn run(store: &dyn Store, ledger: &Ledger, database_probe: Option<&Dat
 }
 
 /// Makes a test write if there is a doubt. Readiness follows from what the writer sees.
-pub async fn probe(store: &dyn Store, ledger: &Ledger, database_probe: Option<&DatabaseProbe>) {
+pub(crate) async fn probe(
+    store: &dyn Store,
+    ledger: &Ledger,
+    database_probe: Option<&DatabaseProbe>,
+) {
     let is_unavailable = database_probe.is_some_and(DatabaseProbe::is_unavailable);
     let in_doubt = ledger.check_writable().is_err() || store.doubts_writes();
     if in_doubt && !is_unavailable {

@@ -15,7 +15,7 @@ use crate::wire::error_code::ErrorCode;
 const TARGET: &str = "bursar::http";
 
 /// Answers a request within its trace, counts it and logs it.
-pub async fn log_request(
+pub(crate) async fn log_request(
     metrics: &Metrics,
     trace: TraceContext,
     route: &str,

@@ -20,7 +20,7 @@ use crate::wire::error::ApiError;
 use crate::wire::error_code::ErrorCode;
 
 /// Applies the rule of the request's route.
-pub async fn authorize(
+pub(crate) async fn authorize(
     State((app, table)): State<(App, &'static RouteTable)>,
     request: Request,
     next: Next,
@@ -35,7 +35,7 @@ pub async fn authorize(
 }
 
 /// Applies this access and protection to a request.
-pub async fn authorize_as(
+pub(crate) async fn authorize_as(
     app: &App,
     rule: (Access, Option<&'static RouteProtection>),
     request: Request,

@@ -1,7 +1,7 @@
 //! The layers around the routes.
 
-pub mod access_log;
-pub mod guard;
-pub mod pipeline;
-pub mod require_database;
-pub mod response_headers;
+pub(crate) mod access_log;
+pub(crate) mod guard;
+pub(crate) mod pipeline;
+pub(crate) mod require_database;
+pub(crate) mod response_headers;

@@ -15,7 +15,7 @@ use crate::wire::request_id;
 const NO_ROUTE: &str = "none";
 
 /// Sets the request id, the trace and the client, logs the request, and applies the headers.
-pub async fn run(State(app): State<App>, request: Request, next: Next) -> Response {
+pub(crate) async fn run(State(app): State<App>, request: Request, next: Next) -> Response {
     let id = request_id::identify(request.headers());
     let trace = TraceContext::of(request.headers());
     let method = request.method().clone();

@@ -10,10 +10,14 @@ use crate::wire::error_code::ErrorCode;
 
 /// Marks a response that only says the database is unavailable.
 #[derive(Clone, Copy, Debug)]
-pub struct DatabaseUnavailable;
+pub(crate) struct DatabaseUnavailable;
 
 /// Runs a request until it is answered or the database becomes unavailable.
-pub async fn require_database(State(app): State<App>, request: Request, next: Next) -> Response {
+pub(crate) async fn require_database(
+    State(app): State<App>,
+    request: Request,
+    next: Next,
+) -> Response {
     let Some(database_probe) = &app.database_probe else { return next.run(request).await };
     tokio::select! {
         biased;

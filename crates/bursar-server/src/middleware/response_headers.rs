@@ -41,7 +41,7 @@ const TWO_HOSTS: &str =
 static ONLY_TLS: HeaderValue = HeaderValue::from_static("max-age=31536000");
 
 /// Refuses an invalid head, and adds the common headers to the response.
-pub async fn apply(budgets: &AnswerBudgets, mut request: Request, next: Next) -> Response {
+pub(crate) async fn apply(budgets: &AnswerBudgets, mut request: Request, next: Next) -> Response {
     // A request that came by a socket has one already.
     let tenant = request.extensions_mut().get_or_insert_default::<RequestTenant>().clone();
     let memory = AnswerMemory::default();

@@ -86,7 +86,7 @@ pub fn start(format: LogFormat, filter: &str) -> Result<(), Box<dyn std::error::
 }
 
 /// Writes a line for people, through the queue if logging has started.
-pub fn say(line: &str) {
+pub(crate) fn say(line: &str) {
     match QUEUE.get() {
         Some(queue) => {
             queue.push(format!("{}\n", terminal::line(line)).as_bytes(), Room::Always);
@@ -103,7 +103,7 @@ pub fn flush() {
 }
 
 /// The number of lines dropped because the output was too slow.
-pub fn dropped() -> u64 {
+pub(crate) fn dropped() -> u64 {
     QUEUE.get().map_or(0, |queue| queue.dropped())
 }
 

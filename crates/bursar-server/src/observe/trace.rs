@@ -38,12 +38,12 @@ pub struct TraceContext {
 }
 
 /// The trace of the request that this task handles.
-pub fn current() -> Option<TraceContext> {
+pub(crate) fn current() -> Option<TraceContext> {
     CURRENT.try_with(TraceContext::clone).ok()
 }
 
 /// Runs a future within a trace.
-pub async fn within<F: Future>(context: TraceContext, future: F) -> F::Output {
+pub(crate) async fn within<F: Future>(context: TraceContext, future: F) -> F::Output {
     CURRENT.scope(context, future).await
 }
 

@@ -11,7 +11,7 @@ use crate::http::fixed_text::{Documents, FixedText};
 pub use self::document::document;
 
 /// The document and its page, each built on first use.
-pub static DOCUMENTS: Documents = Documents {
+pub(crate) static DOCUMENTS: Documents = Documents {
     openapi: LazyLock::new(|| FixedText::new("application/json", document().to_string())),
     page: LazyLock::new(|| FixedText::new("text/html; charset=utf-8", page::html())),
     style: LazyLock::new(|| {

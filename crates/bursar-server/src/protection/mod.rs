@@ -24,7 +24,7 @@ use bursar_core::{
 };
 use bursar_store::{Cache, Ledger, OverrideRow, Store, StoreError};
 
-pub use self::route_protection::{RefusalMode, RouteProtection};
+pub(crate) use self::route_protection::{RefusalMode, RouteProtection};
 use self::rule::{ProtectedRequest, WindowOwner};
 use self::signals::{Signal, SignalLog, signal_log};
 use self::tenant_facts::TenantFacts;
@@ -43,12 +43,12 @@ const TARGET: &str = "bursar::protection";
 
 /// The sender of a request to a route of a tenant.
 #[derive(Clone, Copy, Debug)]
-pub struct Sender {
-    pub tenant: CallerTenant,
+pub(crate) struct Sender {
+    pub(crate) tenant: CallerTenant,
     /// The integration of an integration key.
-    pub integration_id: Option<IntegrationId>,
+    pub(crate) integration_id: Option<IntegrationId>,
     /// Whether the operator acts on the tenant.
-    pub is_operator: bool,
+    pub(crate) is_operator: bool,
 }
 
 /// Protects one node: windows, thresholds with their overrides, and signals.
@@ -69,7 +69,7 @@ pub struct Protector {
 
 impl Protector {
     /// Creates the built-in protection with these thresholds and this number of protected routes.
-    pub fn new(
+    pub(crate) fn new(
         (thresholds, routes): (Thresholds, u32),
         store: Arc<dyn Store>,
         clock: MonotonicClock,
@@ -88,12 +88,12 @@ impl Protector {
     }
 
     /// Forgets the cached overrides of a tenant after a change on this node.
-    pub fn forget(&self, tenant_id: TenantId) {
+    pub(crate) fn forget(&self, tenant_id: TenantId) {
         self.overrides.forget(tenant_id);
     }
 
     /// Its in-memory caches.
-    pub fn caches(&self) -> [&dyn Cache; 4] {
+    pub(crate) fn caches(&self) -> [&dyn Cache; 4] {
         [&self.windows, &self.overrides, &self.costs, &self.signals]
     }
 
@@ -112,7 +112,7 @@ impl Protector {
     ///
     /// # Errors
     /// The refusal; 503 if the cost is guarded and cannot be read.
-    pub async fn protect(
+    pub(crate) async fn protect(
         &self,
         sender: Sender,
         route: &'static RouteProtection,
@@ -235,7 +235,7 @@ struct Refused {
 /// Whether the ledger may take all records of a request, or only those of known calls.
 ///
 /// The ledger finds the known calls in the transaction that records them.
-pub struct RecordsProtection(Option<Box<Refused>>);
+pub(crate) struct RecordsProtection(Option<Box<Refused>>);
 
 impl<S: Send + Sync> FromRequestParts<S> for RecordsProtection {
     type Rejection = std::convert::Infallible;
@@ -247,7 +247,7 @@ impl<S: Send + Sync> FromRequestParts<S> for RecordsProtection {
 
 impl RecordsProtection {
     /// Which records the ledger may take.
-    pub const fn mode(&self) -> RecordMode {
+    pub(crate) const fn mode(&self) -> RecordMode {
         match self.0 {
             None => RecordMode::Any,
             Some(_) => RecordMode::KnownOnly,
@@ -255,7 +255,7 @@ impl RecordsProtection {
     }
 
     /// Reports records that were refused because too many of them wait already.
-    pub fn note_overload(self, protector: &Protector, error: &StoreError) {
+    pub(crate) fn note_overload(self, protector: &Protector, error: &StoreError) {
         if let (Some(refused), StoreError::Overloaded) = (self.0, error) {
             let Refused { route, asked, decision, .. } = *refused;
             protector.tell(route, &asked, decision);
@@ -266,7 +266,7 @@ impl RecordsProtection {
     ///
     /// # Errors
     /// The refusal of the whole request, if all of its records were refused.
-    pub fn conclude(
+    pub(crate) fn conclude(
         self,
         protector: &Protector,
         outcomes: &[RecordOutcome],

@@ -5,7 +5,7 @@ use crate::protection::thresholds::RequestClass;
 
 /// When a request above a threshold is refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum RefusalMode {
+pub(crate) enum RefusalMode {
     /// Before it is read.
     AtOnce,
     /// In the ledger, and only records of calls that are neither reserved nor recorded.
@@ -16,13 +16,13 @@ pub enum RefusalMode {
 
 /// How protection treats a route.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct RouteProtection {
-    pub endpoint: &'static str,
-    pub operation: &'static str,
-    pub route: RouteNumber,
+pub(crate) struct RouteProtection {
+    pub(crate) endpoint: &'static str,
+    pub(crate) operation: &'static str,
+    pub(crate) route: RouteNumber,
     /// The class, which selects the thresholds.
-    pub class: RequestClass,
+    pub(crate) class: RequestClass,
     /// Whether the route admits cost.
-    pub is_cost_guarded: bool,
-    pub refusal: RefusalMode,
+    pub(crate) is_cost_guarded: bool,
+    pub(crate) refusal: RefusalMode,
 }

@@ -27,9 +27,9 @@ use crate::wire::json_depth::{DEPTH_MAX, find_too_deep};
 /// The largest body of most routes in bytes, before and after decompression.
 pub const SMALL: usize = 256 * 1024;
 /// The largest body of a batch in bytes, before and after decompression.
-pub const BATCH: usize = BODY_BYTES_MAX;
+pub(crate) const BATCH: usize = BODY_BYTES_MAX;
 /// The most records of a batch.
-pub const BATCH_RECORDS_MAX: usize = 1_000;
+pub(crate) const BATCH_RECORDS_MAX: usize = 1_000;
 /// The largest body that is decoded on a thread that answers requests.
 ///
 /// Even the most expensive such body takes less than a millisecond.
@@ -39,14 +39,14 @@ const INLINE_JSON_MAX: usize = 64 * 1024;
 /// Reads and decodes request bodies.
 pub struct BodyReader {
     /// Memory and time.
-    pub limits: BodyLimits,
+    pub(crate) limits: BodyLimits,
     /// Threads that decode large and compressed bodies.
     pub pool: WorkPool,
     /// Whether the ledger has room for a batch of the tenant, with this many bytes in flight.
     ///
     /// Reading a batch that cannot be written costs as much as writing one, and clients can send
     /// far more than can be written.
-    pub has_room: Box<dyn Fn(TenantId, usize) -> bool + Send + Sync>,
+    pub(crate) has_room: Box<dyn Fn(TenantId, usize) -> bool + Send + Sync>,
 }
 
 impl BodyReader {
@@ -85,7 +85,7 @@ impl<const MAX: usize> Text<MAX> {
     ///
     /// # Errors
     /// As [`Text::read`] and [`parse`].
-    pub async fn read_optional<T>(self) -> Result<T, ApiError>
+    pub(crate) async fn read_optional<T>(self) -> Result<T, ApiError>
     where
         T: DeserializeOwned + Default + Send + 'static,
     {
@@ -144,7 +144,7 @@ where
 }
 
 /// A body of at most 256 KiB, read as JSON into `T`.
-pub struct Json<T>(pub T);
+pub(crate) struct Json<T>(pub(crate) T);
 
 impl<T, S> FromRequest<S> for Json<T>
 where
@@ -182,7 +182,7 @@ pub fn parse<'a, T: Deserialize<'a>>(text: &'a str) -> Result<T, ApiError> {
 ///
 /// # Errors
 /// 400 if the text is not JSON, 422 if a field is wrong. The error names the field.
-pub fn parse_envelope<'a, T: Deserialize<'a>>(text: &'a str) -> Result<T, ApiError> {
+pub(crate) fn parse_envelope<'a, T: Deserialize<'a>>(text: &'a str) -> Result<T, ApiError> {
     // serde would accept a list as the fields of a struct in their order.
     if text.trim_ascii_start().starts_with('[') {
         return Err(ApiError::new(
@@ -200,7 +200,7 @@ pub fn parse_envelope<'a, T: Deserialize<'a>>(text: &'a str) -> Result<T, ApiErr
 ///
 /// # Errors
 /// What is wrong with the field.
-pub fn present<'de, T: Deserialize<'de>, D: Deserializer<'de>>(
+pub(crate) fn present<'de, T: Deserialize<'de>, D: Deserializer<'de>>(
     deserializer: D,
 ) -> Result<Option<T>, D::Error> {
     T::deserialize(deserializer).map(Some)

@@ -5,7 +5,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use bursar_core::Timestamp;
 
 /// The cursor after this row.
-pub fn text(at: Timestamp, id: i64) -> String {
+pub(crate) fn text(at: Timestamp, id: i64) -> String {
     let mut bytes = [0u8; 16];
     let (first, second) = bytes.split_at_mut(8);
     first.copy_from_slice(&at.micros().to_be_bytes());
@@ -17,7 +17,7 @@ pub fn text(at: Timestamp, id: i64) -> String {
 ///
 /// # Errors
 /// The rest of a sentence about the parameter.
-pub fn parse<T>(
+pub(crate) fn parse<T>(
     text: &str,
     make: impl FnOnce(i64) -> Option<T>,
 ) -> Result<(Timestamp, T), &'static str> {

@@ -10,7 +10,8 @@ use crate::auth::scopes::GRANTS;
 use crate::wire::error_code;
 
 /// The known providers. To add one, add its name here.
-pub const PROVIDER_TYPES: &[&str] = &["openai", "anthropic", "azure_openai", "bedrock", "custom"];
+pub(crate) const PROVIDER_TYPES: &[&str] =
+    &["openai", "anthropic", "azure_openai", "bedrock", "custom"];
 
 /// The results of a record.
 pub(crate) const ACCEPTED: &str = "accepted";
@@ -85,7 +86,7 @@ macro_rules! enum_schema {
     ($(#[doc = $doc:literal])+ $name:ident, $values:expr) => {
         $(#[doc = $doc])+
         #[derive(Debug)]
-        pub struct $name;
+        pub(crate) struct $name;
 
         impl utoipa::PartialSchema for $name {
             fn schema() -> utoipa::openapi::RefOr<utoipa::openapi::Schema> {

@@ -12,20 +12,20 @@ use crate::wire::{request_id, timestamps};
 
 /// The paging of a list.
 #[derive(Clone, Debug, Default, Serialize, ToSchema)]
-pub struct ListMeta {
+pub(crate) struct ListMeta {
     /// The number of all matching rows. Null if it is expensive to count.
     #[schema(required)]
-    pub total: Option<i64>,
+    pub(crate) total: Option<i64>,
     /// The number of the page, from 1.
-    pub page: u32,
+    pub(crate) page: u32,
     /// The requested rows per page.
-    pub page_size: u32,
+    pub(crate) page_size: u32,
     /// Whether there are rows after this page.
-    pub has_more: bool,
+    pub(crate) has_more: bool,
     /// The cursor of the next page, for lists with cursors.
     #[schema(value_type = String, required = false)]
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub next_cursor: Option<String>,
+    pub(crate) next_cursor: Option<String>,
 }
 
 #[derive(Serialize)]
@@ -55,7 +55,7 @@ pub struct Answer<T> {
 
 impl<T: Serialize> Answer<T> {
     /// Status 200.
-    pub fn ok(data: T) -> Self {
+    pub(crate) fn ok(data: T) -> Self {
         Self { status: StatusCode::OK, data, list: None, headers: HeaderMap::new() }
     }
 
@@ -65,13 +65,13 @@ impl<T: Serialize> Answer<T> {
     }
 
     /// Status 200 with paging.
-    pub fn list(data: T, meta: ListMeta) -> Self {
+    pub(crate) fn list(data: T, meta: ListMeta) -> Self {
         Self { list: Some(meta), ..Self::ok(data) }
     }
 
     /// Adds headers.
     #[must_use]
-    pub fn with_headers(mut self, headers: HeaderMap) -> Self {
+    pub(crate) fn with_headers(mut self, headers: HeaderMap) -> Self {
         self.headers = headers;
         self
     }
@@ -82,7 +82,7 @@ impl<T: Serialize + Send + 'static> Answer<T> {
     ///
     /// # Errors
     /// 503 if too many responses of the caller wait.
-    pub async fn large(self, reads: &Reads) -> Result<Response, ApiError> {
+    pub(crate) async fn large(self, reads: &Reads) -> Result<Response, ApiError> {
         let id = request_id::current();
         let writers = reads.writers();
         writers.write(move || request_id::sync_within(id, || self.into_response())).await

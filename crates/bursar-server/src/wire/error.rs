@@ -40,7 +40,7 @@ pub struct ApiError {
 
 /// The threshold that a request exceeded.
 #[derive(Clone, Debug, Serialize, ToSchema)]
-pub struct ErrorDetails {
+pub(crate) struct ErrorDetails {
     #[schema(value_type = enums::ProtectionDimension)]
     dimension: &'static str,
     /// When to retry, in milliseconds from now.
@@ -77,13 +77,13 @@ impl ApiError {
     }
 
     /// The error for a body of more than `bytes_max` bytes.
-    pub fn too_large(bytes_max: usize) -> Self {
+    pub(crate) fn too_large(bytes_max: usize) -> Self {
         let message = format!("The body may have at most {} KiB.", bytes_max / 1024);
         Self::new(ErrorCode::BodyTooLarge, message)
     }
 
     /// The error for a refused request. `None` if the request may pass.
-    pub fn protection(decision: &ProtectionDecision) -> Option<Self> {
+    pub(crate) fn protection(decision: &ProtectionDecision) -> Option<Self> {
         let (code, breach) = match decision {
             ProtectionDecision::Allow | ProtectionDecision::Warn(_) => return None,
             ProtectionDecision::Throttle(breach) => (ErrorCode::Throttled, breach),
@@ -124,7 +124,7 @@ impl ApiError {
 
     /// Adds a field and what is wrong with it.
     #[must_use]
-    pub fn on(mut self, field: impl Into<String>, problem: &str) -> Self {
+    pub(crate) fn on(mut self, field: impl Into<String>, problem: &str) -> Self {
         // JSON escapes control characters with letters, which could form a key with what follows.
         let field = field.into().replace(char::is_control, "\u{fffd}");
         // Field names come from clients and could contain a key by mistake.
@@ -136,7 +136,7 @@ impl ApiError {
 
     /// Prefixes the field with the one that contains it, such as `requests[1]`.
     #[must_use]
-    pub fn within(mut self, outer: &str) -> Self {
+    pub(crate) fn within(mut self, outer: &str) -> Self {
         match self.field.take() {
             Some(inner) => {
                 let whole = format!("{outer}.{inner}");
@@ -158,7 +158,7 @@ impl ApiError {
     }
 
     /// `Retry-After` in seconds. `None` where a retry does not help.
-    pub fn retry_after_seconds(&self) -> Option<i64> {
+    pub(crate) fn retry_after_seconds(&self) -> Option<i64> {
         match &self.details {
             Some(details) => Some(details.retry_after_seconds()),
             None if self.code == ErrorCode::StoredBytesExceeded => {

@@ -26,7 +26,7 @@ macro_rules! codes {
             }
 
             /// What the code means and what the caller can do.
-            pub const fn meaning(self) -> &'static str {
+            pub(crate) const fn meaning(self) -> &'static str {
                 match self { $(Self::$variant => concat!($($doc,)+).trim_ascii(),)+ }
             }
         }

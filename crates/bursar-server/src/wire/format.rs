@@ -1,10 +1,10 @@
 //! Formatting of numbers on the wire: cents, dollars, percentages, averages, percentiles.
 
-pub use bursar_core::{cents_half_up as cents, usd_string as usd};
+pub(crate) use bursar_core::{cents_half_up as cents, usd_string as usd};
 use bursar_store::{LATENCY_BOUNDS_MS, LATENCY_BUCKETS};
 
 /// The used part of a limit in percent with two decimals. 0 without a limit.
-pub fn percent(used: i128, limit: i128) -> f64 {
+pub(crate) fn percent(used: i128, limit: i128) -> f64 {
     if limit <= 0 {
         return 0.0;
     }
@@ -13,7 +13,7 @@ pub fn percent(used: i128, limit: i128) -> f64 {
 }
 
 /// A part of a whole, from 0 to 1 with four decimals. 0 if the whole is 0.
-pub fn share(part: i64, whole: i64) -> f64 {
+pub(crate) fn share(part: i64, whole: i64) -> f64 {
     if whole <= 0 {
         return 0.0;
     }
@@ -21,7 +21,7 @@ pub fn share(part: i64, whole: i64) -> f64 {
 }
 
 /// An average with two decimals. `None` without values.
-pub fn average(sum: i128, count: i64) -> Option<f64> {
+pub(crate) fn average(sum: i128, count: i64) -> Option<f64> {
     (count > 0).then(|| (sum.saturating_mul(100) / i128::from(count)) as f64 / 100.0)
 }
 
@@ -29,7 +29,7 @@ pub fn average(sum: i128, count: i64) -> Option<f64> {
 ///
 /// The calls of a bucket count as spread evenly over it. Above the last bound the result is that
 /// bound, because the histogram does not tell how far they exceed it.
-pub fn latency_percentile(buckets: &[i64; LATENCY_BUCKETS], percent: i64) -> Option<i64> {
+pub(crate) fn latency_percentile(buckets: &[i64; LATENCY_BUCKETS], percent: i64) -> Option<i64> {
     let calls: i128 = buckets.iter().map(|calls| i128::from(*calls)).sum();
     if calls <= 0 {
         return None;

@@ -67,12 +67,12 @@ impl JsonObject {
     }
 
     /// The rewritten text.
-    pub fn into_text(self) -> String {
+    pub(crate) fn into_text(self) -> String {
         self.text
     }
 
     /// The parsed value. Only here are numbers rounded that do not fit into 64 bits.
-    pub const fn value(&self) -> &Value {
+    pub(crate) const fn value(&self) -> &Value {
         &self.value
     }
 

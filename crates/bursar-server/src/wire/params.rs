@@ -25,7 +25,7 @@ const OFFSET_MAX: u32 = 1_000_000;
 
 /// The parameters of a path.
 #[derive(Debug)]
-pub struct Path<T>(pub T);
+pub(crate) struct Path<T>(pub(crate) T);
 
 impl<S, T> FromRequestParts<S> for Path<T>
 where
@@ -43,7 +43,7 @@ where
 
 /// The parameters of a query. Reading one removes it, and [`Query::done`] refuses the rest.
 #[derive(Debug)]
-pub struct Query(Vec<(String, String)>);
+pub(crate) struct Query(Vec<(String, String)>);
 
 impl<S: Send + Sync> FromRequestParts<S> for Query {
     type Rejection = ApiError;
@@ -70,7 +70,7 @@ impl<S: Send + Sync> FromRequestParts<S> for Query {
 
 impl Query {
     /// Reads a text. An empty one counts as absent.
-    pub fn text(&mut self, name: &str) -> Option<String> {
+    pub(crate) fn text(&mut self, name: &str) -> Option<String> {
         let at = self.0.iter().position(|(found, _)| found == name)?;
         Some(self.0.swap_remove(at).1).filter(|text| !text.is_empty())
     }
@@ -79,7 +79,7 @@ impl Query {
     ///
     /// # Errors
     /// 422 on the parameter, with the rest of a sentence from `read`.
-    pub fn read<T>(
+    pub(crate) fn read<T>(
         &mut self,
         name: &str,
         read: impl FnOnce(&str) -> Result<T, &'static str>,
@@ -92,7 +92,7 @@ impl Query {
     ///
     /// # Errors
     /// 422 on the parameter.
-    pub fn integer(
+    pub(crate) fn integer(
         &mut self,
         name: &str,
         bounds: std::ops::RangeInclusive<u32>,
@@ -111,7 +111,7 @@ impl Query {
     ///
     /// # Errors
     /// 422 on the parameter.
-    pub fn boolean(&mut self, name: &str) -> Result<bool, ApiError> {
+    pub(crate) fn boolean(&mut self, name: &str) -> Result<bool, ApiError> {
         let read = |text: &str| match text {
             "true" | "1" => Ok(true),
             "false" | "0" => Ok(false),
@@ -124,7 +124,7 @@ impl Query {
     ///
     /// # Errors
     /// 422 if it is not an id, 404 if it cannot be one of this server's.
-    pub fn integration(&mut self) -> Result<Option<IntegrationId>, ApiError> {
+    pub(crate) fn integration(&mut self) -> Result<Option<IntegrationId>, ApiError> {
         let Some(text) = self.text("integration_id") else { return Ok(None) };
         match IntegrationId::parse(&text) {
             Ok(id) => Ok(Some(id)),
@@ -137,7 +137,7 @@ impl Query {
     ///
     /// # Errors
     /// 422 on the parameter.
-    pub fn page(&mut self) -> Result<Page, ApiError> {
+    pub(crate) fn page(&mut self) -> Result<Page, ApiError> {
         let offset = self.integer("offset", 0..=OFFSET_MAX)?.unwrap_or(0);
         let limit = self.integer("limit", 1..=LIMIT_MAX)?.unwrap_or(LIMIT_DEFAULT);
         Ok(Page { offset, limit })
@@ -147,7 +147,7 @@ impl Query {
     ///
     /// # Errors
     /// 422 on the first one.
-    pub fn done(self) -> Result<(), ApiError> {
+    pub(crate) fn done(self) -> Result<(), ApiError> {
         match self.0.into_iter().next() {
             None => Ok(()),
             Some((name, _)) => {
@@ -160,7 +160,7 @@ impl Query {
 
 /// `offset` and `limit` as [`Query::page`] reads them, for the OpenAPI document.
 #[derive(Debug)]
-pub struct PageParams;
+pub(crate) struct PageParams;
 
 impl IntoParams for PageParams {
     fn into_params(_: impl Fn() -> Option<ParameterIn>) -> Vec<Parameter> {
@@ -172,7 +172,7 @@ impl IntoParams for PageParams {
 }
 
 /// The paging of a list by offset.
-pub fn list_meta(page: Page, rows: usize, total: i64) -> ListMeta {
+pub(crate) fn list_meta(page: Page, rows: usize, total: i64) -> ListMeta {
     let shown = i64::from(page.offset) + rows as i64;
     ListMeta {
         total: Some(total),
@@ -189,7 +189,7 @@ macro_rules! path_id {
         ///
         /// # Errors
         /// 404 if the text is not such an id: a foreign id gets the same answer.
-        pub fn $name(text: &str) -> Result<$type, ApiError> {
+        pub(crate) fn $name(text: &str) -> Result<$type, ApiError> {
             <$type>::parse(text).map_err(|_| ApiError::of(ErrorCode::$code))
         }
     };

@@ -18,7 +18,11 @@ const DAYS_DEFAULT: i32 = 30;
 ///
 /// # Errors
 /// 422 on the wrong parameter, or for more than `days_max` days.
-pub fn read_days(today: Day, query: &mut Query, days_max: i32) -> Result<(Day, Day), ApiError> {
+pub(crate) fn read_days(
+    today: Day,
+    query: &mut Query,
+    days_max: i32,
+) -> Result<(Day, Day), ApiError> {
     let first = query.read("start_date", timestamps::parse_day)?;
     let last = query.read("end_date", timestamps::parse_day)?;
     let last = last.unwrap_or(today);
@@ -40,7 +44,7 @@ pub fn read_days(today: Day, query: &mut Query, days_max: i32) -> Result<(Day, D
 ///
 /// # Errors
 /// 422 on the parameter.
-pub fn read_instants(
+pub(crate) fn read_instants(
     query: &mut Query,
 ) -> Result<(Option<Timestamp>, Option<Timestamp>), ApiError> {
     let next = |day: Day| Day::from_number(day.number() + 1).start();
@@ -52,7 +56,7 @@ pub fn read_instants(
 /// The integration and days that [`read_days`] reads, for the OpenAPI document.
 ///
 /// `last` describes `end_date`.
-pub fn day_params(last: &str) -> Vec<Parameter> {
+pub(crate) fn day_params(last: &str) -> Vec<Parameter> {
     vec![
         query::<Id>("integration_id", "Only this integration."),
         query::<Date>("start_date", "The first day; by default the last is the 30th."),
@@ -61,7 +65,7 @@ pub fn day_params(last: &str) -> Vec<Parameter> {
 }
 
 /// The instants that [`read_instants`] reads, for the OpenAPI document.
-pub fn instant_params() -> [Parameter; 2] {
+pub(crate) fn instant_params() -> [Parameter; 2] {
     [
         query::<InstantOrDate>("start", "From here on: an instant, or the first of a day."),
         query::<InstantOrDate>("end", "Before here: an instant, or the end of a day."),

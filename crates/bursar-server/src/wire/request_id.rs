@@ -8,7 +8,7 @@ use axum::response::Response;
 use crate::credentials::raw_key;
 
 /// The header of the request id.
-pub const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+pub(crate) const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 /// The longest accepted request id.
 const REQUEST_ID_CHARS_MAX: usize = 128;
 
@@ -17,30 +17,30 @@ tokio::task_local! {
 }
 
 /// The id of the request that this task handles.
-pub fn current() -> Option<HeaderValue> {
+pub(crate) fn current() -> Option<HeaderValue> {
     CURRENT.try_with(HeaderValue::clone).ok()
 }
 
 /// The id as text; empty outside of requests.
-pub fn current_text() -> String {
+pub(crate) fn current_text() -> String {
     CURRENT.try_with(|id| id.to_str().unwrap_or_default().to_owned()).unwrap_or_default()
 }
 
 /// Accepts a valid request id, or creates one.
-pub fn identify(headers: &HeaderMap) -> HeaderValue {
+pub(crate) fn identify(headers: &HeaderMap) -> HeaderValue {
     let given = headers.get(&REQUEST_ID).filter(|value| is_sane(value));
     given.cloned().unwrap_or_else(make_request_id)
 }
 
 /// Runs a future as part of a request, and adds the id to its response.
-pub async fn within(id: HeaderValue, answer: impl Future<Output = Response>) -> Response {
+pub(crate) async fn within(id: HeaderValue, answer: impl Future<Output = Response>) -> Response {
     let mut response = CURRENT.scope(id.clone(), answer).await;
     response.headers_mut().insert(REQUEST_ID, id);
     response
 }
 
 /// Runs work of a request on another thread.
-pub fn sync_within<T>(id: Option<HeaderValue>, work: impl FnOnce() -> T) -> T {
+pub(crate) fn sync_within<T>(id: Option<HeaderValue>, work: impl FnOnce() -> T) -> T {
     match id {
         Some(id) => CURRENT.sync_scope(id, work),
         None => work(),

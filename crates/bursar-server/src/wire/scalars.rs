@@ -19,7 +19,7 @@ macro_rules! scalars {
         $(
             $(#[doc = $doc])+
             #[derive(Debug)]
-            pub struct $name;
+            pub(crate) struct $name;
 
             impl PartialSchema for $name {
                 fn schema() -> RefOr<Schema> {
@@ -130,7 +130,7 @@ fn pattern(pattern: &str) -> ObjectBuilder {
 ///
 /// The code enforces the same constants, so the document cannot differ.
 #[derive(Debug)]
-pub struct BoundedInteger<const LOW: u32, const HIGH: u32, const DEFAULT: u32>;
+pub(crate) struct BoundedInteger<const LOW: u32, const HIGH: u32, const DEFAULT: u32>;
 
 impl<const LOW: u32, const HIGH: u32, const DEFAULT: u32> PartialSchema
     for BoundedInteger<LOW, HIGH, DEFAULT>

@@ -11,7 +11,7 @@ use utoipa::{PartialSchema, ToSchema};
 pub const EXAMPLE_ID: &str = "00064cf9-f9f4-8fc4-a2a7-2d1d4b3a5c6e";
 
 /// An optional query parameter.
-pub fn query<T: PartialSchema>(name: &str, description: &str) -> Parameter {
+pub(crate) fn query<T: PartialSchema>(name: &str, description: &str) -> Parameter {
     ParameterBuilder::new()
         .name(name)
         .parameter_in(ParameterIn::Query)
@@ -23,7 +23,7 @@ pub fn query<T: PartialSchema>(name: &str, description: &str) -> Parameter {
 
 /// One record of a batch. Anything else fails alone.
 #[derive(Debug)]
-pub struct BatchRecord;
+pub(crate) struct BatchRecord;
 
 impl PartialSchema for BatchRecord {
     fn schema() -> RefOr<Schema> {

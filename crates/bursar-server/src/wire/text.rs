@@ -8,7 +8,7 @@ use crate::wire::error_code::ErrorCode;
 ///
 /// # Errors
 /// 422 on the field.
-pub fn check_name(field: &str, name: &str) -> Result<(), ApiError> {
+pub(crate) fn check_name(field: &str, name: &str) -> Result<(), ApiError> {
     check_text(field, name, 255)
 }
 
@@ -16,7 +16,7 @@ pub fn check_name(field: &str, name: &str) -> Result<(), ApiError> {
 ///
 /// # Errors
 /// 422 on the field.
-pub fn check_text(field: &str, text: &str, chars_max: usize) -> Result<(), ApiError> {
+pub(crate) fn check_text(field: &str, text: &str, chars_max: usize) -> Result<(), ApiError> {
     if text.trim().is_empty() {
         return Err(ApiError::field(field, "must not be empty"));
     }
@@ -34,7 +34,7 @@ pub fn check_text(field: &str, text: &str, chars_max: usize) -> Result<(), ApiEr
 ///
 /// # Errors
 /// 422 on the field.
-pub fn refuse_key(field: &str, text: &str) -> Result<(), ApiError> {
+pub(crate) fn refuse_key(field: &str, text: &str) -> Result<(), ApiError> {
     if raw_key::contains_key(text) {
         let problem = "looks like a raw key; a key does not belong here";
         return Err(ApiError::of(ErrorCode::SecretRefused).on(field, problem));

@@ -53,7 +53,7 @@ pub fn parse(text: &str) -> Result<Timestamp, &'static str> {
 ///
 /// # Errors
 /// The rest of a sentence about the field.
-pub fn from_jiff(at: jiff::Timestamp) -> Result<Timestamp, &'static str> {
+pub(crate) fn from_jiff(at: jiff::Timestamp) -> Result<Timestamp, &'static str> {
     from_nanos(at.as_nanosecond())
 }
 
@@ -65,13 +65,13 @@ fn from_nanos(nanos: i128) -> Result<Timestamp, &'static str> {
 
 /// A date and the other parts of a written time.
 #[derive(Clone, Copy, Debug)]
-pub struct Written {
+pub(crate) struct Written {
     /// The local date.
-    pub date: jiff::civil::Date,
+    pub(crate) date: jiff::civil::Date,
     /// The local time of day.
-    pub time: Option<Time>,
+    pub(crate) time: Option<Time>,
     /// The offset from UTC.
-    pub offset: Option<Offset>,
+    pub(crate) offset: Option<Offset>,
 }
 
 impl Written {
@@ -79,7 +79,7 @@ impl Written {
     ///
     /// # Errors
     /// The rest of a sentence about the field; `wrong` if the text has another form.
-    pub fn read(text: &str, wrong: &'static str) -> Result<Self, &'static str> {
+    pub(crate) fn read(text: &str, wrong: &'static str) -> Result<Self, &'static str> {
         let text = cut_fraction(text);
         let pieces = Pieces::parse(text.as_ref()).map_err(|_| wrong)?;
         let offset = pieces.to_numeric_offset();
@@ -130,7 +130,7 @@ pub fn parse_day(text: &str) -> Result<Day, &'static str> {
 ///
 /// # Errors
 /// The rest of a sentence about the field.
-pub fn parse_start(text: &str) -> Result<Timestamp, &'static str> {
+pub(crate) fn parse_start(text: &str) -> Result<Timestamp, &'static str> {
     parse_day(text).map(Day::start).or_else(|_| parse(text))
 }
 

@@ -64,7 +64,7 @@ struct CheckBatch<'a> {
 
 /// The limits of an integration and how far they are used.
 #[derive(Debug, Serialize, ToSchema)]
-pub struct StatusView {
+pub(crate) struct StatusView {
     #[schema(value_type = Id)]
     integration_id: String,
     #[schema(value_type = enums::IntegrationStatus)]
@@ -148,7 +148,7 @@ struct RateView {
     ),
     extensions(("x-refuses" = json!([ErrorCode::UnknownField, ErrorCode::CostLimitExceeded]))),
 )]
-pub async fn check_call(
+pub(crate) async fn check_call(
     State(app): State<App>,
     caller: Authorized,
     body: Text<SMALL>,
@@ -173,7 +173,7 @@ pub async fn check_call(
     responses((status = 200, body = [DecisionView], description = "The decisions, in order.")),
     extensions(("x-refuses" = json!([ErrorCode::UnknownField, ErrorCode::CostLimitExceeded]))),
 )]
-pub async fn check_calls(
+pub(crate) async fn check_calls(
     State(app): State<App>,
     caller: Authorized,
     body: Text<SMALL>,
@@ -216,7 +216,7 @@ fn read_batch(text: &str) -> Result<Vec<CheckRequest>, ApiError> {
     responses((status = 200, body = StatusView, description = "Used, held and remaining.")),
     extensions(("x-refuses" = json!([ErrorCode::IntegrationNotFound]))),
 )]
-pub async fn get_status(
+pub(crate) async fn get_status(
     State(app): State<App>,
     caller: Authorized,
     mut query: Query,
@@ -320,7 +320,7 @@ async fn evaluate(
     Ok((DecisionView::new(&decision, caller.tenant_id, name, now), headers))
 }
 
-pub fn routes() -> Routes {
+pub(crate) fn routes() -> Routes {
     Routes::new()
         .add(Rule::of(ASK).traffic().cost_guarded(), routes!(check_call))
         .add(Rule::of(ASK).traffic().cost_guarded(), routes!(check_calls))

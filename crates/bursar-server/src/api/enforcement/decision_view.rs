@@ -21,7 +21,7 @@ const RATELIMIT: HeaderName = HeaderName::from_static("ratelimit");
 
 /// The decision about a call.
 #[derive(Debug, Serialize, ToSchema)]
-pub struct DecisionView {
+pub(crate) struct DecisionView {
     #[schema(value_type = enums::Verdict)]
     result: &'static str,
     #[schema(value_type = Id)]
@@ -38,7 +38,7 @@ pub struct DecisionView {
 
 /// One reason for a decision. Amounts of money are in cents; `*_usd` fields hold the exact dollars.
 #[derive(Debug, Serialize, ToSchema)]
-pub struct ReasonView {
+pub(crate) struct ReasonView {
     #[schema(value_type = enums::ReasonCode)]
     code: &'static str,
     message: String,
@@ -62,7 +62,7 @@ pub struct ReasonView {
 
 impl DecisionView {
     /// A decision about the integration that the caller named.
-    pub fn new(
+    pub(crate) fn new(
         decision: &Decision,
         tenant_id: TenantId,
         integration_id: String,
@@ -140,7 +140,11 @@ fn message(reason: &Reason) -> String {
 }
 
 /// The rate limit headers for an account. Empty when the account has no limits.
-pub fn rate_limit_headers(account: &Account, decision: &Decision, now: Timestamp) -> HeaderMap {
+pub(crate) fn rate_limit_headers(
+    account: &Account,
+    decision: &Decision,
+    now: Timestamp,
+) -> HeaderMap {
     let mut headers = HeaderMap::new();
     let Ok(sums) = AccountSums::of(account, now) else { return headers };
     let limits = account.integration.limits.limits();
@@ -185,7 +189,7 @@ fn quota(
 }
 
 /// `Retry-After`, for a caller that was throttled.
-pub fn retry_after(decision: &Decision) -> Option<HeaderValue> {
+pub(crate) fn retry_after(decision: &Decision) -> Option<HeaderValue> {
     match decision.verdict {
         Verdict::Throttled => {
             let wait = decision.reasons.iter().find_map(|reason| reason.retry_after_seconds);

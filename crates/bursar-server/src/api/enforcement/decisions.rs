@@ -31,7 +31,7 @@ const LIMIT_MAX: u32 = 100;
 
 /// A decision, or several equal decisions within one minute.
 #[derive(Debug, Serialize, ToSchema)]
-pub struct KeptDecisionView {
+pub(crate) struct KeptDecisionView {
     #[schema(value_type = Id)]
     id: String,
     /// What the caller asked for.
@@ -121,7 +121,7 @@ impl IntoParams for DecisionParams {
     responses((status = 200, body = [KeptDecisionView], description = "A page of decisions.")),
     extensions(("x-refuses" = json!([ErrorCode::IntegrationNotFound]))),
 )]
-pub async fn list_decisions(
+pub(crate) async fn list_decisions(
     State(app): State<App>,
     caller: Authorized,
     reads: Reads,
@@ -156,6 +156,6 @@ pub async fn list_decisions(
     Ok(Answer::list(rows.into_iter().map(KeptDecisionView::from).collect(), meta))
 }
 
-pub fn routes() -> Routes {
+pub(crate) fn routes() -> Routes {
     Routes::new().add(Rule::of(ASK), routes!(list_decisions))
 }

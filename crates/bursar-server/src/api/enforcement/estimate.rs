@@ -9,7 +9,7 @@ use crate::wire::error::ApiError;
 ///
 /// # Errors
 /// 422 on the field.
-pub fn check_cents(field: &str, number: &RawValue) -> Result<Nanos, ApiError> {
+pub(crate) fn check_cents(field: &str, number: &RawValue) -> Result<Nanos, ApiError> {
     Nanos::from_cents_text(number.get()).map_err(|error| ApiError::field(field, &error.to_string()))
 }
 
@@ -19,7 +19,7 @@ pub fn check_cents(field: &str, number: &RawValue) -> Result<Nanos, ApiError> {
 ///
 /// # Errors
 /// 422 when the integration is missing or is not a UUID.
-pub fn asked_integration(
+pub(crate) fn asked_integration(
     named: Option<&str>,
     only: Option<IntegrationId>,
 ) -> Result<Option<IntegrationId>, ApiError> {
@@ -38,7 +38,10 @@ pub fn asked_integration(
 ///
 /// # Errors
 /// 422 on the wrong field.
-pub fn check_estimate(cost: Option<&RawValue>, tokens: Option<i64>) -> Result<Estimate, ApiError> {
+pub(crate) fn check_estimate(
+    cost: Option<&RawValue>,
+    tokens: Option<i64>,
+) -> Result<Estimate, ApiError> {
     let cost = cost.map(|text| check_cents("estimated_cost_cents", text)).transpose()?;
     Ok(Estimate::new(cost.unwrap_or(Nanos::ZERO), tokens.unwrap_or(0))?)
 }

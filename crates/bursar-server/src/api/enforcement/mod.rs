@@ -1,13 +1,13 @@
 //! Decisions, checks and reservations.
 
-pub mod checks;
-pub mod decision_view;
-pub mod decisions;
-pub mod estimate;
-pub mod reservations;
+pub(crate) mod checks;
+pub(crate) mod decision_view;
+pub(crate) mod decisions;
+pub(crate) mod estimate;
+pub(crate) mod reservations;
 
 use crate::api::route::Routes;
 
-pub fn routes() -> Routes {
+pub(crate) fn routes() -> Routes {
     checks::routes().with(decisions::routes()).with(reservations::routes())
 }

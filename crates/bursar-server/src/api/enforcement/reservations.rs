@@ -109,7 +109,7 @@ struct HeldView {
 
 /// A reservation in full.
 #[derive(Debug, Serialize, ToSchema)]
-pub struct ReservationView {
+pub(crate) struct ReservationView {
     #[schema(value_type = scalars::CallId)]
     call_id: String,
     #[schema(value_type = Id)]
@@ -227,7 +227,7 @@ impl From<Reservation> for ReservationView {
         ErrorCode::CostLimitExceeded,
     ]))),
 )]
-pub async fn create_reservation(
+pub(crate) async fn create_reservation(
     State(app): State<App>,
     caller: Authorized,
     body: Text<SMALL>,
@@ -328,7 +328,7 @@ fn held_answer(
         ErrorCode::ReservationEnded,
     ]))),
 )]
-pub async fn release_reservation(
+pub(crate) async fn release_reservation(
     State(app): State<App>,
     caller: Authorized,
     Path(call_id): Path<String>,
@@ -363,7 +363,7 @@ pub async fn release_reservation(
         ErrorCode::UnknownField,
     ]))),
 )]
-pub async fn extend_reservation(
+pub(crate) async fn extend_reservation(
     State(app): State<App>,
     caller: Authorized,
     Path(call_id): Path<String>,
@@ -393,7 +393,7 @@ pub async fn extend_reservation(
     responses((status = 200, body = [ReservationView], description = "A page of reservations.")),
     extensions(("x-refuses" = json!([ErrorCode::IntegrationNotFound]))),
 )]
-pub async fn list_reservations(
+pub(crate) async fn list_reservations(
     State(app): State<App>,
     caller: Authorized,
     reads: Reads,
@@ -461,7 +461,7 @@ fn rejected(refusal: ReserveRefusal) -> ApiError {
     }
 }
 
-pub fn routes() -> Routes {
+pub(crate) fn routes() -> Routes {
     Routes::new()
         .add(Rule::of(RESERVE).traffic().cost_guarded(), routes!(create_reservation))
         .add(Rule::of(ASK), routes!(list_reservations))

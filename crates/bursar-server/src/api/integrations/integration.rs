@@ -124,7 +124,7 @@ pub struct IntegrationUpdate {
     ),
     responses((status = 200, body = [IntegrationSummary], description = "A page of integrations.")),
 )]
-pub async fn list_integrations(
+pub(crate) async fn list_integrations(
     caller: Authorized,
     reads: Reads,
     mut query: Query,
@@ -172,7 +172,7 @@ pub async fn list_integrations(
         ErrorCode::SecretRefused,
     ]))),
 )]
-pub async fn create_integration(
+pub(crate) async fn create_integration(
     State(app): State<App>,
     caller: Authorized,
     Json(create): Json<IntegrationCreate>,
@@ -200,7 +200,7 @@ pub async fn create_integration(
     responses((status = 200, body = IntegrationView, description = "The integration.")),
     extensions(("x-refuses" = json!([ErrorCode::IntegrationNotFound]))),
 )]
-pub async fn get_integration(
+pub(crate) async fn get_integration(
     State(app): State<App>,
     caller: Authorized,
     Path(id): Path<String>,
@@ -228,7 +228,7 @@ pub async fn get_integration(
         ErrorCode::SecretRefused,
     ]))),
 )]
-pub async fn update_integration(
+pub(crate) async fn update_integration(
     State(app): State<App>,
     caller: Authorized,
     Path(id): Path<String>,
@@ -258,7 +258,7 @@ pub async fn update_integration(
         ErrorCode::IntegrationNotFound,
     ]))),
 )]
-pub async fn delete_integration(
+pub(crate) async fn delete_integration(
     State(app): State<App>,
     caller: Authorized,
     Path(id): Path<String>,
@@ -284,7 +284,7 @@ pub async fn delete_integration(
         ErrorCode::InvalidState,
     ]))),
 )]
-pub async fn enable_integration(
+pub(crate) async fn enable_integration(
     State(app): State<App>,
     caller: Authorized,
     Path(id): Path<String>,
@@ -308,7 +308,7 @@ pub async fn enable_integration(
         ErrorCode::IntegrationNotFound,
     ]))),
 )]
-pub async fn disable_integration(
+pub(crate) async fn disable_integration(
     State(app): State<App>,
     caller: Authorized,
     Path(id): Path<String>,
@@ -327,7 +327,7 @@ pub async fn disable_integration(
     responses((status = 200, body = HealthView, description = "Its health.")),
     extensions(("x-refuses" = json!([ErrorCode::IntegrationNotFound]))),
 )]
-pub async fn get_integration_health(
+pub(crate) async fn get_integration_health(
     State(app): State<App>,
     caller: Authorized,
     Path(id): Path<String>,
@@ -347,7 +347,7 @@ pub async fn get_integration_health(
     responses((status = 200, body = LimitsView, description = "Limits, used and held.")),
     extensions(("x-refuses" = json!([ErrorCode::IntegrationNotFound]))),
 )]
-pub async fn get_integration_limits(
+pub(crate) async fn get_integration_limits(
     State(app): State<App>,
     caller: Authorized,
     Path(id): Path<String>,
@@ -492,7 +492,7 @@ fn check_cost_basis(text: &str) -> Result<CostBasis, ApiError> {
         .ok_or_else(|| ApiError::field("cost_basis", "must be reported or computed"))
 }
 
-pub fn routes() -> Routes {
+pub(crate) fn routes() -> Routes {
     Routes::new()
         .add(Rule::of(READ), routes!(list_integrations))
         .add(Rule::of(WRITE), routes!(create_integration))

@@ -15,7 +15,7 @@ use crate::wire::timestamps;
 
 /// An integration in a list.
 #[derive(Debug, Serialize, ToSchema)]
-pub struct IntegrationSummary {
+pub(crate) struct IntegrationSummary {
     #[schema(value_type = Id)]
     id: String,
     name: String,
@@ -34,7 +34,7 @@ pub struct IntegrationSummary {
 /// An integration in full, with the scheme of its reference and the origin of its configuration
 /// only.
 #[derive(Debug, Serialize, ToSchema)]
-pub struct IntegrationView {
+pub(crate) struct IntegrationView {
     #[schema(value_type = Id)]
     id: String,
     #[schema(value_type = Id)]
@@ -70,7 +70,7 @@ pub struct IntegrationView {
 
 /// What remains of a deleted integration.
 #[derive(Debug, Serialize, ToSchema)]
-pub struct IntegrationDeleted {
+pub(crate) struct IntegrationDeleted {
     #[schema(value_type = Id)]
     id: String,
     name: String,
@@ -80,7 +80,7 @@ pub struct IntegrationDeleted {
 
 /// The stored health of an integration.
 #[derive(Debug, Serialize, ToSchema)]
-pub struct HealthView {
+pub(crate) struct HealthView {
     #[schema(value_type = Id)]
     integration_id: String,
     #[schema(value_type = enums::HealthState)]
@@ -95,7 +95,7 @@ pub struct HealthView {
 
 /// The limits of an integration and how far they are used.
 #[derive(Debug, Serialize, ToSchema)]
-pub struct LimitsView {
+pub(crate) struct LimitsView {
     #[schema(value_type = Id)]
     integration_id: String,
     integration_name: String,
@@ -192,7 +192,7 @@ impl From<IntegrationRow> for HealthView {
 
 impl LimitsView {
     /// The limits of an integration, and how far one month of it used them.
-    pub fn new(row: IntegrationRow, sums: &AccountSums) -> Self {
+    pub(crate) fn new(row: IntegrationRow, sums: &AccountSums) -> Self {
         let limits = row.rules.limits;
         let [budget, tokens, rate] = limits.all().map(|limit| sums.state(&limit));
         let month = sums.month;

@@ -1,10 +1,10 @@
 //! Integrations: what is registered, changed and shown.
 
 pub mod integration;
-pub mod integration_view;
+pub(crate) mod integration_view;
 
 use crate::api::route::Routes;
 
-pub fn routes() -> Routes {
+pub(crate) fn routes() -> Routes {
     integration::routes()
 }

@@ -44,7 +44,7 @@ pub struct KeyCreate {
 /// A key to be made; the body may be absent.
 #[derive(Debug, Default, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
-pub struct IntegrationKeyCreate {
+pub(crate) struct IntegrationKeyCreate {
     #[schema(value_type = Option<Name>)]
     name: Option<String>,
 }
@@ -70,7 +70,7 @@ pub struct IntegrationKeyCreate {
         ErrorCode::SecretRefused,
     ]))),
 )]
-pub async fn create_key(
+pub(crate) async fn create_key(
     State(app): State<App>,
     caller: Authorized,
     Json(create): Json<KeyCreate>,
@@ -103,7 +103,7 @@ pub async fn create_key(
         ErrorCode::SecretRefused,
     ]))),
 )]
-pub async fn create_integration_key(
+pub(crate) async fn create_integration_key(
     State(app): State<App>,
     caller: Authorized,
     Path(id): Path<String>,
@@ -159,7 +159,7 @@ fn check_end(
 }
 
 /// The routes of this file, each with its rule.
-pub fn routes() -> Routes {
+pub(crate) fn routes() -> Routes {
     Routes::new()
         .add(Rule::of(KEYS), routes!(create_key))
         .add(Rule::of(KEYS), routes!(create_integration_key))

@@ -11,15 +11,15 @@ use crate::wire::timestamps;
 
 /// A new key; the only time that its secret is shown.
 #[derive(Serialize, ToSchema)]
-pub struct KeyCreated {
+pub(crate) struct KeyCreated {
     #[serde(flatten)]
-    pub key: KeyView,
-    pub secret: String,
+    pub(crate) key: KeyView,
+    pub(crate) secret: String,
 }
 
 /// A key without its secret.
 #[derive(Debug, Serialize, ToSchema)]
-pub struct KeyView {
+pub(crate) struct KeyView {
     #[schema(value_type = Id)]
     id: String,
     name: String,
@@ -57,15 +57,15 @@ impl From<KeyRow> for KeyView {
 
 /// A new key; the only time that its secret is shown, which is the whole value of the header.
 #[derive(Serialize, ToSchema)]
-pub struct IntegrationKeyCreated {
+pub(crate) struct IntegrationKeyCreated {
     #[serde(flatten)]
-    pub key: IntegrationKeyView,
-    pub secret: String,
+    pub(crate) key: IntegrationKeyView,
+    pub(crate) secret: String,
 }
 
 /// A key without its secret.
 #[derive(Debug, Serialize, ToSchema)]
-pub struct IntegrationKeyView {
+pub(crate) struct IntegrationKeyView {
     #[schema(value_type = Id)]
     id: String,
     #[schema(value_type = Id)]

@@ -27,7 +27,7 @@ use crate::wire::scalars::Id;
     params(PageParams),
     responses((status = 200, body = [KeyView], description = "A page of keys.")),
 )]
-pub async fn list_keys(
+pub(crate) async fn list_keys(
     State(app): State<App>,
     caller: Authorized,
     reads: Reads,
@@ -45,7 +45,7 @@ pub async fn list_keys(
     responses((status = 200, body = [IntegrationKeyView], description = "A page of keys.")),
     extensions(("x-refuses" = json!([ErrorCode::IntegrationNotFound]))),
 )]
-pub async fn list_integration_keys(
+pub(crate) async fn list_integration_keys(
     State(app): State<App>,
     caller: Authorized,
     Path(id): Path<String>,
@@ -75,7 +75,7 @@ async fn list<View: From<KeyRow> + Serialize>(
 }
 
 /// The routes of this file, each with its rule.
-pub fn routes() -> Routes {
+pub(crate) fn routes() -> Routes {
     Routes::new()
         .add(Rule::of(KEYS), routes!(list_keys))
         .add(Rule::of(READ), routes!(list_integration_keys))

@@ -2,17 +2,17 @@
 //! question is one function with a handler for each.
 
 pub mod create_key;
-pub mod grants;
-pub mod key_view;
-pub mod list_keys;
-pub mod new_key;
-pub mod revoke_key;
-pub mod rotate_key;
+pub(crate) mod grants;
+pub(crate) mod key_view;
+pub(crate) mod list_keys;
+pub(crate) mod new_key;
+pub(crate) mod revoke_key;
+pub(crate) mod rotate_key;
 
 use crate::api::route::Routes;
 
 /// The routes of this folder.
-pub fn routes() -> Routes {
+pub(crate) fn routes() -> Routes {
     create_key::routes()
         .with(list_keys::routes())
         .with(revoke_key::routes())

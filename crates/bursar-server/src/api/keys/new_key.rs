@@ -13,7 +13,7 @@ use crate::wire::error_code::ErrorCode;
 ///
 /// # Errors
 /// What `store` refuses, whatever storage says, and 500 when the system gives no randomness.
-pub async fn store_new_key(
+pub(crate) async fn store_new_key(
     app: &App,
     (tenant_id, integration_id): (TenantId, Option<IntegrationId>),
     mut store: impl FnMut(&mut dyn ControlTx, &mut dyn FnMut(KeyId) -> SecretHash) -> Changed<KeyRow>

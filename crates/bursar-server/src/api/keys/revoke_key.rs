@@ -26,7 +26,7 @@ use crate::wire::scalars::Id;
     responses((status = 200, body = KeyView, description = "The key, revoked.")),
     extensions(("x-refuses" = json!([ErrorCode::KeyNotFound]))),
 )]
-pub async fn revoke_key(
+pub(crate) async fn revoke_key(
     State(app): State<App>,
     caller: Authorized,
     Path(id): Path<String>,
@@ -50,7 +50,7 @@ pub async fn revoke_key(
         ErrorCode::KeyNotFound,
     ]))),
 )]
-pub async fn revoke_integration_key(
+pub(crate) async fn revoke_integration_key(
     State(app): State<App>,
     caller: Authorized,
     Path((id, key_id)): Path<(String, String)>,
@@ -76,7 +76,7 @@ async fn revoke(
 }
 
 /// The routes of this file, each with its rule.
-pub fn routes() -> Routes {
+pub(crate) fn routes() -> Routes {
     Routes::new()
         .add(Rule::of(KEYS).never_refused(), routes!(revoke_key))
         .add(Rule::of(KEYS).never_refused(), routes!(revoke_integration_key))

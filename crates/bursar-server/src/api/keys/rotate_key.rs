@@ -30,7 +30,7 @@ const OVERLAP_SECONDS_MAX: u32 = 604_800;
 /// How a key is rotated; the body may be absent.
 #[derive(Debug, Default, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
-pub struct KeyRotate {
+pub(crate) struct KeyRotate {
     /// For how long the old key goes on; 0 revokes it at once.
     #[schema(minimum = 0, maximum = 604_800, default = 3_600)]
     overlap_seconds: Option<i64>,
@@ -41,7 +41,7 @@ impl KeyRotate {
     ///
     /// # Errors
     /// 400 and 422, as for every body.
-    pub async fn overlap_seconds(body: Text<SMALL>) -> Result<u32, ApiError> {
+    pub(crate) async fn overlap_seconds(body: Text<SMALL>) -> Result<u32, ApiError> {
         let rotate: Self = body.read_optional().await?;
         let asked = rotate.overlap_seconds.unwrap_or(OVERLAP_SECONDS_DEFAULT.into());
         let overlap = u32::try_from(asked).ok().filter(|asked| *asked <= OVERLAP_SECONDS_MAX);
@@ -74,7 +74,7 @@ impl KeyRotate {
         ErrorCode::UnknownField,
     ]))),
 )]
-pub async fn rotate_key(
+pub(crate) async fn rotate_key(
     State(app): State<App>,
     caller: Authorized,
     Path(id): Path<String>,
@@ -111,7 +111,7 @@ pub async fn rotate_key(
         ErrorCode::UnknownField,
     ]))),
 )]
-pub async fn rotate_integration_key(
+pub(crate) async fn rotate_integration_key(
     State(app): State<App>,
     caller: Authorized,
     Path((id, key_id)): Path<(String, String)>,
@@ -153,7 +153,7 @@ async fn rotate(
 }
 
 /// The routes of this file, each with its rule.
-pub fn routes() -> Routes {
+pub(crate) fn routes() -> Routes {
     Routes::new()
         .add(Rule::of(KEYS), routes!(rotate_key))
         .add(Rule::of(KEYS), routes!(rotate_integration_key))

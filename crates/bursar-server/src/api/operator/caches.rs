@@ -24,7 +24,7 @@ const FULLEST_MAX: usize = 10;
 
 /// How full a cache is.
 #[derive(Debug, Serialize, ToSchema)]
-pub struct CacheView {
+pub(crate) struct CacheView {
     name: &'static str,
     /// Entries in the cache.
     entries: u64,
@@ -51,7 +51,7 @@ struct CacheTenant {
 
 /// What was cleared.
 #[derive(Debug, Serialize, ToSchema)]
-pub struct CacheCleared {
+pub(crate) struct CacheCleared {
     name: &'static str,
     /// The number of entries removed.
     cleared: u64,
@@ -96,7 +96,7 @@ impl CacheView {
     tag = "server",
     responses((status = 200, body = [CacheView], description = "Every cache.")),
 )]
-pub async fn list_caches(
+pub(crate) async fn list_caches(
     State(app): State<App>,
     _: Operator,
     query: Query,
@@ -119,7 +119,7 @@ pub async fn list_caches(
     responses((status = 200, body = CacheCleared, description = "What was forgotten.")),
     extensions(("x-refuses" = json!([ErrorCode::CacheNotFound, ErrorCode::TenantNotFound]))),
 )]
-pub async fn clear_cache(
+pub(crate) async fn clear_cache(
     State(app): State<App>,
     operator: Operator,
     Path(name): Path<String>,
@@ -143,7 +143,7 @@ fn parse_tenant(text: &str) -> Result<TenantId, ApiError> {
     })
 }
 
-pub fn routes() -> Routes {
+pub(crate) fn routes() -> Routes {
     Routes::new()
         .add(Rule::of(OPERATOR), routes!(list_caches))
         .add(Rule::of(OPERATOR), routes!(clear_cache))

@@ -57,7 +57,7 @@ enum_schemas! {
 
 /// Bursar's time and the clock.
 #[derive(Debug, Serialize, ToSchema)]
-pub struct ClockView {
+pub(crate) struct ClockView {
     #[schema(value_type = ClockStanding)]
     state: &'static str,
     /// Bursar's time. All decisions use it.
@@ -77,7 +77,7 @@ pub struct ClockView {
 
 /// What the confirmation changed.
 #[derive(Debug, Serialize, ToSchema)]
-pub struct ClockConfirmedView {
+pub(crate) struct ClockConfirmedView {
     /// Bursar's time, which now equals the clock.
     #[schema(value_type = Instant)]
     now: String,
@@ -97,7 +97,7 @@ pub struct ClockConfirmedView {
     tag = "server",
     responses((status = 200, body = ClockView, description = "Both.")),
 )]
-pub async fn get_clock(State(app): State<App>, _: Operator) -> Answer<ClockView> {
+pub(crate) async fn get_clock(State(app): State<App>, _: Operator) -> Answer<ClockView> {
     let state = app.store.clock();
     Answer::ok(ClockView {
         state: Standing::of(&state).as_str(),
@@ -119,7 +119,7 @@ pub async fn get_clock(State(app): State<App>, _: Operator) -> Answer<ClockView>
     tag = "server",
     responses((status = 200, body = ClockConfirmedView, description = "What changed.")),
 )]
-pub async fn confirm_clock(
+pub(crate) async fn confirm_clock(
     State(app): State<App>,
     operator: Operator,
 ) -> Result<Answer<ClockConfirmedView>, ApiError> {
@@ -135,7 +135,7 @@ pub async fn confirm_clock(
     }))
 }
 
-pub fn routes() -> Routes {
+pub(crate) fn routes() -> Routes {
     Routes::new()
         .add(Rule::of(OPERATOR), routes!(get_clock))
         .add(Rule::of(OPERATOR), routes!(confirm_clock))

@@ -24,7 +24,7 @@ const PAGE_POLICY: &str = "default-src 'none'; style-src 'self'; base-uri 'none'
     ),
     extensions(("x-refuses" = json!([ErrorCode::Overloaded]))),
 )]
-pub async fn get_openapi(State(app): State<App>, headers: HeaderMap) -> Response {
+pub(crate) async fn get_openapi(State(app): State<App>, headers: HeaderMap) -> Response {
     app.documents.openapi.answer(&headers)
 }
 
@@ -39,7 +39,7 @@ pub async fn get_openapi(State(app): State<App>, headers: HeaderMap) -> Response
     ),
     extensions(("x-refuses" = json!([ErrorCode::Overloaded]))),
 )]
-pub async fn get_docs(State(app): State<App>, headers: HeaderMap) -> Response {
+pub(crate) async fn get_docs(State(app): State<App>, headers: HeaderMap) -> Response {
     let mut response = app.documents.page.answer(&headers);
     let policy = HeaderValue::from_static(PAGE_POLICY);
     response.headers_mut().insert(header::CONTENT_SECURITY_POLICY, policy);
@@ -57,11 +57,11 @@ pub async fn get_docs(State(app): State<App>, headers: HeaderMap) -> Response {
     ),
     extensions(("x-refuses" = json!([ErrorCode::Overloaded]))),
 )]
-pub async fn get_docs_style(State(app): State<App>, headers: HeaderMap) -> Response {
+pub(crate) async fn get_docs_style(State(app): State<App>, headers: HeaderMap) -> Response {
     app.documents.style.answer(&headers)
 }
 
-pub fn routes() -> Routes {
+pub(crate) fn routes() -> Routes {
     Routes::new()
         .add(Rule::open(Audience::Everyone), routes!(get_openapi))
         .add(Rule::open(Audience::Everyone), routes!(get_docs))

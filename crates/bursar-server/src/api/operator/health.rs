@@ -17,7 +17,7 @@ use crate::wire::error_code::ErrorCode;
 
 /// The state of the server.
 #[derive(Debug, Serialize, ToSchema)]
-pub struct ServerHealth {
+pub(crate) struct ServerHealth {
     #[schema(value_type = enums::ServerState)]
     status: &'static str,
 }
@@ -29,7 +29,7 @@ pub struct ServerHealth {
     tag = "server",
     responses((status = 200, body = ServerHealth, description = "It lives.")),
 )]
-pub async fn get_live() -> Answer<ServerHealth> {
+pub(crate) async fn get_live() -> Answer<ServerHealth> {
     Answer::ok(ServerHealth { status: enums::LIVE })
 }
 
@@ -43,7 +43,7 @@ pub async fn get_live() -> Answer<ServerHealth> {
     responses((status = 200, body = ServerHealth, description = "It can do its work.")),
     extensions(("x-refuses" = json!([ErrorCode::Internal, ErrorCode::Unavailable]))),
 )]
-pub async fn get_health(app: State<App>) -> Result<Answer<ServerHealth>, ApiError> {
+pub(crate) async fn get_health(app: State<App>) -> Result<Answer<ServerHealth>, ApiError> {
     get_ready(app).await
 }
 
@@ -57,7 +57,7 @@ pub async fn get_health(app: State<App>) -> Result<Answer<ServerHealth>, ApiErro
     responses((status = 200, body = ServerHealth, description = "It can do its work.")),
     extensions(("x-refuses" = json!([ErrorCode::Internal, ErrorCode::Unavailable]))),
 )]
-pub async fn get_ready(State(app): State<App>) -> Result<Answer<ServerHealth>, ApiError> {
+pub(crate) async fn get_ready(State(app): State<App>) -> Result<Answer<ServerHealth>, ApiError> {
     if app.ledger.has_ended() {
         return Err(ApiError::new(ErrorCode::Unavailable, "The server is stopping."));
     }
@@ -71,7 +71,7 @@ pub async fn get_ready(State(app): State<App>) -> Result<Answer<ServerHealth>, A
     Ok(Answer::ok(ServerHealth { status: enums::READY }))
 }
 
-pub fn routes() -> Routes {
+pub(crate) fn routes() -> Routes {
     Routes::new()
         .add(Rule::open(Audience::Everyone), routes!(get_health))
         .add(Rule::open(Audience::Everyone), routes!(get_live))

@@ -29,7 +29,7 @@ const TEXT_FORMAT: &str = "text/plain; version=0.0.4; charset=utf-8";
         (status = 200, body = String, content_type = "text/plain", description = "The metrics."),
     ),
 )]
-pub async fn get_metrics(State(app): State<App>, _: Scraper) -> Result<Response, ApiError> {
+pub(crate) async fn get_metrics(State(app): State<App>, _: Scraper) -> Result<Response, ApiError> {
     let turn = app.metrics.turn().await.map_err(|error| unreadable(&error))?;
     let waiting = app.ledger.waiting();
     let clock = app.store.clock();
@@ -51,6 +51,6 @@ fn unreadable(error: &(dyn std::error::Error + 'static)) -> ApiError {
     ApiError::of(ErrorCode::Internal)
 }
 
-pub fn routes() -> Routes {
+pub(crate) fn routes() -> Routes {
     Routes::new().add(Rule::open(Audience::Scraper), routes!(get_metrics))
 }

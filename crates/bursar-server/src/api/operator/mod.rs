@@ -1,8 +1,8 @@
 //! Routes for the operator and its monitoring.
 
-pub mod caches;
-pub mod clock;
-pub mod docs;
-pub mod health;
-pub mod metrics;
-pub mod protection;
+pub(crate) mod caches;
+pub(crate) mod clock;
+pub(crate) mod docs;
+pub(crate) mod health;
+pub(crate) mod metrics;
+pub(crate) mod protection;

@@ -37,7 +37,7 @@ const SECONDS_PER_DAY: u32 = 86_400;
 /// A temporary threshold for one tenant.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
-pub struct OverrideCreate {
+pub(crate) struct OverrideCreate {
     #[schema(value_type = Id)]
     tenant_id: String,
     #[schema(value_type = enums::ProtectionDimension)]
@@ -58,7 +58,7 @@ pub struct OverrideCreate {
 
 /// A threshold of a tenant that replaces the configured one.
 #[derive(Debug, Serialize, ToSchema)]
-pub struct OverrideView {
+pub(crate) struct OverrideView {
     #[schema(value_type = Id)]
     tenant_id: String,
     #[schema(value_type = enums::ProtectionDimension)]
@@ -101,7 +101,7 @@ struct SignalView {
 
 /// The actions of protection on a tenant, and the tenant's overrides.
 #[derive(Debug, Serialize, ToSchema)]
-pub struct SignalsView {
+pub(crate) struct SignalsView {
     #[schema(value_type = Id)]
     tenant_id: String,
     /// The overrides in force.
@@ -191,7 +191,7 @@ impl SignalView {
     responses((status = 200, body = SignalsView, description = "Signals and overrides.")),
     extensions(("x-refuses" = json!([ErrorCode::TenantNotFound]))),
 )]
-pub async fn list_signals(
+pub(crate) async fn list_signals(
     State(app): State<App>,
     _: Operator,
     reads: Reads,
@@ -246,7 +246,7 @@ pub async fn list_signals(
         ErrorCode::SecretRefused,
     ]))),
 )]
-pub async fn override_protection(
+pub(crate) async fn override_protection(
     State(app): State<App>,
     operator: Operator,
     Json(create): Json<OverrideCreate>,
@@ -281,7 +281,7 @@ fn check_expiry(text: &str, now: Timestamp) -> Result<Timestamp, ApiError> {
     Ok(expires_at)
 }
 
-pub fn routes() -> Routes {
+pub(crate) fn routes() -> Routes {
     Routes::new()
         .add(Rule::of(OPERATOR), routes!(list_signals))
         .add(Rule::of(OPERATOR), routes!(override_protection))

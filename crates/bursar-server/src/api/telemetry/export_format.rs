@@ -45,7 +45,7 @@ const COLUMNS: [&str; 27] = [
 
 /// The format of a usage file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum UsageFormat {
+pub(crate) enum UsageFormat {
     /// Comma-separated values with a header.
     Csv,
     /// One JSON object per line.
@@ -58,7 +58,7 @@ enum_schemas! {
 }
 
 impl UsageFormat {
-    pub const fn as_str(self) -> &'static str {
+    pub(crate) const fn as_str(self) -> &'static str {
         match self {
             Self::Csv => "csv",
             Self::Ndjson => "ndjson",
@@ -66,7 +66,7 @@ impl UsageFormat {
     }
 
     /// The format that the extension of a file name implies.
-    pub fn of(path: &Path) -> Option<Self> {
+    pub(crate) fn of(path: &Path) -> Option<Self> {
         match path.extension()?.to_str()?.to_ascii_lowercase().as_str() {
             "csv" => Some(Self::Csv),
             "ndjson" | "jsonl" | "json" => Some(Self::Ndjson),
@@ -78,13 +78,13 @@ impl UsageFormat {
     ///
     /// # Errors
     /// The rest of a sentence about the parameter.
-    pub fn parse(text: &str) -> Result<Self, &'static str> {
+    pub(crate) fn parse(text: &str) -> Result<Self, &'static str> {
         let mut known = [Self::Csv, Self::Ndjson].into_iter();
         known.find(|format| format.as_str() == text).ok_or("must be csv or ndjson")
     }
 
     /// `Content-Type` and `Content-Disposition`.
-    pub const fn headers(self) -> (&'static str, &'static str) {
+    pub(crate) const fn headers(self) -> (&'static str, &'static str) {
         match self {
             Self::Csv => ("text/csv; charset=utf-8", "attachment; filename=\"usage.csv\""),
             Self::Ndjson => ("application/x-ndjson", "attachment; filename=\"usage.ndjson\""),
@@ -92,7 +92,7 @@ impl UsageFormat {
     }
 
     /// What precedes the first entry.
-    pub fn head(self) -> Bytes {
+    pub(crate) fn head(self) -> Bytes {
         match self {
             Self::Csv => Bytes::from(COLUMNS.join(",") + "\n"),
             Self::Ndjson => Bytes::new(),
@@ -100,7 +100,7 @@ impl UsageFormat {
     }
 
     /// Whether these are the columns of a Bursar export. Its cells are read unchanged.
-    pub fn is_export(columns: &[String]) -> bool {
+    pub(crate) fn is_export(columns: &[String]) -> bool {
         columns == COLUMNS
     }
 
@@ -108,7 +108,7 @@ impl UsageFormat {
     ///
     /// # Errors
     /// If an entry cannot be encoded. Writing to memory does not fail by itself.
-    pub fn write(self, rows: Vec<UsageRow>) -> Result<Bytes, io::Error> {
+    pub(crate) fn write(self, rows: Vec<UsageRow>) -> Result<Bytes, io::Error> {
         let mut text = Vec::with_capacity(rows.len() * 512);
         match self {
             Self::Ndjson => {

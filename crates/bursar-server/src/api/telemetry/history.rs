@@ -97,7 +97,7 @@ impl IntoParams for FormatParams {
     responses((status = 200, body = [UsageView], description = "A page of records.")),
     extensions(("x-refuses" = json!([ErrorCode::IntegrationNotFound]))),
 )]
-pub async fn list_usage_history(
+pub(crate) async fn list_usage_history(
     State(app): State<App>,
     caller: Authorized,
     reads: Reads,
@@ -261,7 +261,7 @@ impl Export for UsageExport {
     ),
     extensions(("x-refuses" = json!([ErrorCode::IntegrationNotFound]))),
 )]
-pub async fn export_usage(
+pub(crate) async fn export_usage(
     State(app): State<App>,
     caller: Authorized,
     reads: Reads,
@@ -292,7 +292,7 @@ fn parse_cursor(text: &str) -> Result<HistoryPosition, &'static str> {
     Ok(HistoryPosition { occurred_at, entry_id })
 }
 
-pub fn routes() -> Routes {
+pub(crate) fn routes() -> Routes {
     Routes::new()
         .add(Rule::of(USAGE), routes!(list_usage_history))
         .add(Rule::of(USAGE), routes!(export_usage))

@@ -37,7 +37,7 @@ use crate::wire::timestamps;
 
 /// A usage record.
 #[derive(Debug, Deserialize, ToSchema)]
-pub struct UsageRecord<'a> {
+pub(crate) struct UsageRecord<'a> {
     /// Required unless the caller uses an integration key.
     #[schema(value_type = Option<Id>)]
     integration_id: Option<String>,
@@ -145,7 +145,7 @@ impl<'de: 'a, 'a> Deserialize<'de> for Records<'a> {
 
 /// The result of one record.
 #[derive(Debug, Serialize, ToSchema)]
-pub struct RecordAnswer {
+pub(crate) struct RecordAnswer {
     #[schema(value_type = enums::RecordStatus)]
     status: &'static str,
     #[schema(value_type = Id)]
@@ -156,7 +156,7 @@ pub struct RecordAnswer {
 
 /// The results of a batch.
 #[derive(Debug, Default, Serialize, ToSchema)]
-pub struct BatchAnswer {
+pub(crate) struct BatchAnswer {
     accepted: u32,
     duplicates: u32,
     conflicts: u32,
@@ -203,7 +203,7 @@ struct BatchResult {
         ErrorCode::StoredBytesExceeded,
     ]))),
 )]
-pub async fn record_usage(
+pub(crate) async fn record_usage(
     State(app): State<App>,
     caller: Authorized,
     protection: RecordsProtection,
@@ -249,7 +249,7 @@ pub async fn record_usage(
     request_body(content = Batch, example = json!({ "records": [example_record()] })),
     responses((status = 200, body = BatchAnswer, description = "What became of each.")),
 )]
-pub async fn record_usage_batch(
+pub(crate) async fn record_usage_batch(
     State(app): State<App>,
     caller: Authorized,
     protection: RecordsProtection,
@@ -524,7 +524,7 @@ fn check_policy(text: Option<&str>) -> Result<PolicyResult, ApiError> {
         .ok_or_else(|| ApiError::field("policy_result", "must be allowed, warned or blocked"))
 }
 
-pub fn routes() -> Routes {
+pub(crate) fn routes() -> Routes {
     Routes::new()
         .add(Rule::of(INGEST).traffic().refused_unless_known(), routes!(record_usage))
         .add(Rule::of(INGEST).traffic().refused_unless_known(), routes!(record_usage_batch))

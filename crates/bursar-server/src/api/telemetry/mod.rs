@@ -1,14 +1,14 @@
 //! Usage records: record, sum up, list and export them.
 
-pub mod export_format;
-pub mod history;
+pub(crate) mod export_format;
+pub(crate) mod history;
 pub mod ingest;
-pub mod record_view;
-pub mod series;
-pub mod summaries;
+pub(crate) mod record_view;
+pub(crate) mod series;
+pub(crate) mod summaries;
 
 use crate::api::route::Routes;
 
-pub fn routes() -> Routes {
+pub(crate) fn routes() -> Routes {
     ingest::routes().with(summaries::routes()).with(history::routes()).with(series::routes())
 }

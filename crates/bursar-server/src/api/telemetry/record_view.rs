@@ -14,7 +14,7 @@ use crate::wire::timestamps;
 
 /// One entry of the history.
 #[derive(Debug, Serialize, ToSchema)]
-pub struct UsageView {
+pub(crate) struct UsageView {
     #[schema(value_type = Id)]
     pub(crate) id: String,
     #[schema(value_type = enums::EntryKind)]

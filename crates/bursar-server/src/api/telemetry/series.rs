@@ -100,7 +100,7 @@ struct GroupView {
 
 /// The usage of a period by group.
 #[derive(Debug, Serialize, ToSchema)]
-pub struct BreakdownView {
+pub(crate) struct BreakdownView {
     #[schema(value_type = enums::GroupBy)]
     by: &'static str,
     #[schema(value_type = Date)]
@@ -126,7 +126,7 @@ struct GroupSums {
 
 /// The usage of a period by step.
 #[derive(Debug, Serialize, ToSchema)]
-pub struct SeriesView {
+pub(crate) struct SeriesView {
     #[schema(value_type = Option<enums::SeriesGroupBy>, required)]
     group_by: Option<&'static str>,
     #[schema(value_type = enums::SeriesStep)]
@@ -257,7 +257,7 @@ impl IntoParams for SeriesParams {
     responses((status = 200, body = BreakdownView, description = "The sums by group.")),
     extensions(("x-refuses" = json!([ErrorCode::IntegrationNotFound, ErrorCode::TotalsOverflow]))),
 )]
-pub async fn get_usage_breakdown(
+pub(crate) async fn get_usage_breakdown(
     State(app): State<App>,
     caller: Authorized,
     reads: Reads,
@@ -320,7 +320,7 @@ fn breakdown_view(
     responses((status = 200, body = SeriesView, description = "The sums by step.")),
     extensions(("x-refuses" = json!([ErrorCode::IntegrationNotFound, ErrorCode::TotalsOverflow]))),
 )]
-pub async fn get_usage_series(
+pub(crate) async fn get_usage_series(
     State(app): State<App>,
     caller: Authorized,
     reads: Reads,
@@ -396,7 +396,7 @@ fn series_view(filter: &SeriesFilter, series: Series) -> Result<SeriesView, Stor
     })
 }
 
-pub fn routes() -> Routes {
+pub(crate) fn routes() -> Routes {
     Routes::new()
         .add(Rule::of(USAGE), routes!(get_usage_series))
         .add(Rule::of(USAGE), routes!(get_usage_breakdown))

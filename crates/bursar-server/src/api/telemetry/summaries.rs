@@ -34,7 +34,7 @@ const DAY_OFFSET_MAX: u32 = 1_000_000;
 
 /// The sums of a period.
 #[derive(Debug, Serialize, ToSchema)]
-pub struct SummaryView {
+pub(crate) struct SummaryView {
     #[schema(value_type = Id)]
     tenant_id: String,
     /// The first day.
@@ -90,7 +90,7 @@ struct IntegrationSums {
 
 /// The sums of one integration on one day.
 #[derive(Debug, Serialize, ToSchema)]
-pub struct DayView {
+pub(crate) struct DayView {
     #[schema(value_type = Date)]
     date: String,
     #[schema(value_type = Id)]
@@ -204,7 +204,7 @@ impl IntoParams for DayPageParams {
     responses((status = 200, body = SummaryView, description = "The sums.")),
     extensions(("x-refuses" = json!([ErrorCode::IntegrationNotFound, ErrorCode::TotalsOverflow]))),
 )]
-pub async fn get_usage_summary(
+pub(crate) async fn get_usage_summary(
     State(app): State<App>,
     caller: Authorized,
     reads: Reads,
@@ -257,7 +257,7 @@ pub async fn get_usage_summary(
     responses((status = 200, body = [DayView], description = "A page of days.")),
     extensions(("x-refuses" = json!([ErrorCode::IntegrationNotFound, ErrorCode::TotalsOverflow]))),
 )]
-pub async fn list_daily_aggregates(
+pub(crate) async fn list_daily_aggregates(
     State(app): State<App>,
     caller: Authorized,
     reads: Reads,
@@ -295,7 +295,7 @@ fn parse_cursor(text: &str) -> Result<DayPosition, &'static str> {
     Ok(DayPosition { day: at.day(), integration_id })
 }
 
-pub fn routes() -> Routes {
+pub(crate) fn routes() -> Routes {
     Routes::new()
         .add(Rule::of(USAGE), routes!(get_usage_summary))
         .add(Rule::of(USAGE), routes!(list_daily_aggregates))

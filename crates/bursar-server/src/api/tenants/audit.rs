@@ -61,7 +61,7 @@ impl IntoParams for AuditParams {
     params(AuditParams),
     responses((status = 200, body = [AuditView], description = "A page of rows.")),
 )]
-pub async fn list_audit(
+pub(crate) async fn list_audit(
     caller: Authorized,
     reads: Reads,
     mut query: Query,
@@ -146,7 +146,7 @@ impl Export for AuditExport {
     ),
     extensions(("x-refuses" = json!([ErrorCode::UnknownField]))),
 )]
-pub async fn export_audit(
+pub(crate) async fn export_audit(
     State(app): State<App>,
     caller: Authorized,
     reads: Reads,
@@ -156,7 +156,7 @@ pub async fn export_audit(
     export(AuditExport(caller.tenant_id), caller.tenant_id, &app.export_budget, &reads).await
 }
 
-pub fn routes() -> Routes {
+pub(crate) fn routes() -> Routes {
     Routes::new()
         .add(Rule::of(ADMIN), routes!(list_audit))
         .add(Rule::of(ADMIN), routes!(export_audit))

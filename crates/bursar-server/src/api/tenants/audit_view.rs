@@ -122,7 +122,7 @@ impl AuditView {
 }
 
 /// A hash as 64 hexadecimal digits.
-pub fn hash_text(hash: &AuditHash) -> String {
+pub(crate) fn hash_text(hash: &AuditHash) -> String {
     hash.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 

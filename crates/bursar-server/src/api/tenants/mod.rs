@@ -1,13 +1,13 @@
 //! Tenants, their onboarding, sessions and audit log.
 
-pub mod audit;
+pub(crate) mod audit;
 pub mod audit_view;
-pub mod onboarding;
-pub mod session;
+pub(crate) mod onboarding;
+pub(crate) mod session;
 pub mod tenant;
 
 use crate::api::route::Routes;
 
-pub fn routes() -> Routes {
+pub(crate) fn routes() -> Routes {
     session::routes().with(onboarding::routes()).with(tenant::routes()).with(audit::routes())
 }

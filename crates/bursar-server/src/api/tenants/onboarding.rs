@@ -18,7 +18,7 @@ use crate::wire::scalars::Id;
 
 /// The onboarding state of a tenant.
 #[derive(Debug, Serialize, ToSchema)]
-pub struct OnboardingView {
+pub(crate) struct OnboardingView {
     #[schema(value_type = Id)]
     tenant_id: String,
     #[schema(value_type = enums::OnboardingState)]
@@ -36,7 +36,7 @@ pub struct OnboardingView {
     responses((status = 200, body = OnboardingView, description = "It is complete.")),
     extensions(("x-refuses" = json!([ErrorCode::TenantSuspended, ErrorCode::InvalidState]))),
 )]
-pub async fn finalize_onboarding(
+pub(crate) async fn finalize_onboarding(
     State(app): State<App>,
     caller: Authorized,
 ) -> Result<Answer<OnboardingView>, ApiError> {
@@ -50,6 +50,6 @@ pub async fn finalize_onboarding(
     Ok(Answer::ok(OnboardingView { tenant_id: tenant_id.to_string(), onboarding_state }))
 }
 
-pub fn routes() -> Routes {
+pub(crate) fn routes() -> Routes {
     Routes::new().add(Rule::of(ADMIN).exempt(), routes!(finalize_onboarding))
 }

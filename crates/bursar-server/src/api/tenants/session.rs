@@ -13,7 +13,7 @@ use crate::wire::scalars::Id;
 
 /// The caller and what it may do.
 #[derive(Debug, Serialize, ToSchema)]
-pub struct SessionContext {
+pub(crate) struct SessionContext {
     #[schema(value_type = enums::ActorType)]
     actor_type: &'static str,
     /// The tenant. For the operator it is the one named by the request, if any.
@@ -35,7 +35,7 @@ pub struct SessionContext {
     tag = "session",
     responses((status = 200, body = SessionContext, description = "Who calls.")),
 )]
-pub async fn get_session_context(caller: AnyCaller) -> Answer<SessionContext> {
+pub(crate) async fn get_session_context(caller: AnyCaller) -> Answer<SessionContext> {
     let AnyCaller { actor_type, tenant, only: _, capabilities } = caller;
     Answer::ok(SessionContext {
         actor_type,
@@ -46,6 +46,6 @@ pub async fn get_session_context(caller: AnyCaller) -> Answer<SessionContext> {
     })
 }
 
-pub fn routes() -> Routes {
+pub(crate) fn routes() -> Routes {
     Routes::new().add(Rule::of(Access::AnyCaller), routes!(get_session_context))
 }

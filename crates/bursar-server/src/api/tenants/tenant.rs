@@ -34,14 +34,14 @@ pub struct TenantCreate {
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 #[schema(min_properties = 1)]
-pub struct TenantUpdate {
+pub(crate) struct TenantUpdate {
     #[schema(value_type = Name, required = false)]
     name: Option<String>,
 }
 
 /// A tenant as the operator sees it.
 #[derive(Debug, Serialize, ToSchema)]
-pub struct TenantView {
+pub(crate) struct TenantView {
     #[schema(value_type = Id)]
     id: String,
     name: String,
@@ -78,7 +78,7 @@ impl From<TenantRow> for TenantView {
     responses((status = 201, body = TenantView, description = "The tenant as it was made.")),
     extensions(("x-refuses" = json!([ErrorCode::UnknownField, ErrorCode::SecretRefused]))),
 )]
-pub async fn create_tenant(
+pub(crate) async fn create_tenant(
     State(app): State<App>,
     operator: Operator,
     Json(create): Json<TenantCreate>,
@@ -97,7 +97,7 @@ pub async fn create_tenant(
     params(PageParams),
     responses((status = 200, body = [TenantView], description = "A page of tenants.")),
 )]
-pub async fn list_tenants(
+pub(crate) async fn list_tenants(
     State(app): State<App>,
     _: Operator,
     mut query: Query,
@@ -118,7 +118,7 @@ pub async fn list_tenants(
     responses((status = 200, body = TenantView, description = "The tenant.")),
     extensions(("x-refuses" = json!([ErrorCode::TenantNotFound]))),
 )]
-pub async fn get_tenant(
+pub(crate) async fn get_tenant(
     State(app): State<App>,
     _: Operator,
     Path(id): Path<String>,
@@ -144,7 +144,7 @@ pub async fn get_tenant(
         ErrorCode::SecretRefused,
     ]))),
 )]
-pub async fn update_tenant(
+pub(crate) async fn update_tenant(
     State(app): State<App>,
     operator: Operator,
     Path(id): Path<String>,
@@ -171,7 +171,7 @@ pub async fn update_tenant(
     responses((status = 200, body = TenantView, description = "The tenant as it is now.")),
     extensions(("x-refuses" = json!([ErrorCode::TenantNotFound, ErrorCode::InvalidState]))),
 )]
-pub async fn suspend_tenant(
+pub(crate) async fn suspend_tenant(
     State(app): State<App>,
     operator: Operator,
     Path(id): Path<String>,
@@ -188,7 +188,7 @@ pub async fn suspend_tenant(
     responses((status = 200, body = TenantView, description = "The tenant as it is now.")),
     extensions(("x-refuses" = json!([ErrorCode::TenantNotFound, ErrorCode::InvalidState]))),
 )]
-pub async fn resume_tenant(
+pub(crate) async fn resume_tenant(
     State(app): State<App>,
     operator: Operator,
     Path(id): Path<String>,
@@ -207,7 +207,7 @@ pub async fn resume_tenant(
     responses((status = 200, body = TenantView, description = "The tenant as it is now.")),
     extensions(("x-refuses" = json!([ErrorCode::TenantNotFound, ErrorCode::InvalidState]))),
 )]
-pub async fn terminate_tenant(
+pub(crate) async fn terminate_tenant(
     State(app): State<App>,
     operator: Operator,
     Path(id): Path<String>,
@@ -224,7 +224,7 @@ pub async fn terminate_tenant(
     responses((status = 200, body = TenantView, description = "The tenant as it is now.")),
     extensions(("x-refuses" = json!([ErrorCode::TenantNotFound, ErrorCode::InvalidState]))),
 )]
-pub async fn archive_tenant(
+pub(crate) async fn archive_tenant(
     State(app): State<App>,
     operator: Operator,
     Path(id): Path<String>,
@@ -246,7 +246,7 @@ async fn change_lifecycle(
     Ok(Answer::ok(row.into()))
 }
 
-pub fn routes() -> Routes {
+pub(crate) fn routes() -> Routes {
     Routes::new()
         .add(Rule::of(OPERATOR), routes!(create_tenant))
         .add(Rule::of(OPERATOR), routes!(list_tenants))

@@ -19,15 +19,11 @@ const TENANT_CLAIM: &str = "bursar_tenant";
 /// Issuers of one server, each once.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(try_from = "Vec<IssuerConfig>")]
-pub struct IssuerList(Vec<IssuerConfig>);
+pub struct IssuerList(pub(crate) Vec<IssuerConfig>);
 
 impl IssuerList {
-    pub fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.0.is_empty()
-    }
-
-    pub fn len(&self) -> usize {
-        self.0.len()
     }
 
     pub(super) fn into_configs(self) -> Vec<IssuerConfig> {
@@ -56,7 +52,7 @@ impl TryFrom<Vec<IssuerConfig>> for IssuerList {
 /// A trusted issuer, and how to read its tokens.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(try_from = "IssuerEntry")]
-pub(super) struct IssuerConfig {
+pub(crate) struct IssuerConfig {
     /// The URL of the issuer, which `iss` must equal exactly.
     pub(super) issuer: String,
     /// The value that `aud` must contain.

@@ -22,23 +22,23 @@ const PAGE: usize = 100;
 
 /// The server and the credential.
 #[derive(Args)]
-pub struct ServerArgs {
+pub(crate) struct ServerArgs {
     /// The URL of the server, if it is not the one on the data folder
     #[arg(long, value_name = "URL", env = "BURSAR_URL", global = true)]
-    pub url: Option<String>,
+    pub(crate) url: Option<String>,
     /// An API key. Defaults to the operator's token
     #[arg(long, value_name = "KEY", env = "BURSAR_API_KEY", hide_env_values = true, global = true)]
-    pub api_key: Option<String>,
+    pub(crate) api_key: Option<String>,
     /// The data folder. Overrides BURSAR_DATA_DIR
     #[arg(long, value_name = "FOLDER", global = true)]
-    pub data_dir: Option<PathBuf>,
+    pub(crate) data_dir: Option<PathBuf>,
     /// sqlite:<path> or postgres://... Overrides BURSAR_DATABASE
     #[arg(long, value_name = "URL", global = true)]
-    pub database: Option<String>,
+    pub(crate) database: Option<String>,
 }
 
 /// A client of Bursar's API with one credential.
-pub struct ApiClient {
+pub(crate) struct ApiClient {
     transport: Transport,
     credential: Credential,
     /// The tenant that requests name. An API key implies its own.
@@ -87,7 +87,7 @@ impl ApiClient {
     ///
     /// # Errors
     /// Errors of `work`, or a [`ClientError`] if Bursar cannot be reached.
-    pub fn with<T, E: From<ClientError>>(
+    pub(crate) fn with<T, E: From<ClientError>>(
         config: &Config,
         access: &ServerArgs,
         work: impl FnOnce(&mut Self) -> Result<T, E>,
@@ -164,7 +164,7 @@ impl ApiClient {
     }
 
     /// Whether Bursar may be unavailable for a moment: a server, or a shared database.
-    pub fn may_be_unavailable(&self) -> bool {
+    pub(crate) fn may_be_unavailable(&self) -> bool {
         match &self.transport {
             Transport::Running(_) => true,
             Transport::InProcess(server) => server.is_shared(),
@@ -175,7 +175,12 @@ impl ApiClient {
     ///
     /// # Errors
     /// [`ClientError`] if there is no response.
-    pub fn send(&self, method: &str, path: &str, body: Option<&str>) -> Result<Reply, ClientError> {
+    pub(crate) fn send(
+        &self,
+        method: &str,
+        path: &str,
+        body: Option<&str>,
+    ) -> Result<Reply, ClientError> {
         self.send_to(method, &format!("/api/v1{path}"), body)
     }
 
@@ -195,7 +200,7 @@ impl ApiClient {
     ///
     /// # Errors
     /// [`ClientError`].
-    pub fn ask_operator(
+    pub(crate) fn ask_operator(
         &self,
         method: &str,
         segments: &[&str],
@@ -222,7 +227,7 @@ impl ApiClient {
     ///
     /// # Errors
     /// [`ClientError`], also if the download breaks off or cannot be written.
-    pub fn fetch(&self, path: &str, to: &mut dyn Write) -> Result<u64, ClientError> {
+    pub(crate) fn fetch(&self, path: &str, to: &mut dyn Write) -> Result<u64, ClientError> {
         let request = self.request("GET");
         let path = format!("/api/v1{path}");
         let fetched = match &self.transport {
@@ -236,7 +241,7 @@ impl ApiClient {
     ///
     /// # Errors
     /// [`ClientError`].
-    pub fn ask(
+    pub(crate) fn ask(
         &self,
         method: &str,
         path: &str,
@@ -251,7 +256,11 @@ impl ApiClient {
     ///
     /// # Errors
     /// [`ClientError`].
-    pub fn ask_outside(&self, method: &str, path: &str) -> Result<Box<RawValue>, ClientError> {
+    pub(crate) fn ask_outside(
+        &self,
+        method: &str,
+        path: &str,
+    ) -> Result<Box<RawValue>, ClientError> {
         let reply = self.send_to(method, path, None)?;
         let (data, _) = self.read(&reply)?;
         Ok(data)
@@ -261,7 +270,7 @@ impl ApiClient {
     ///
     /// # Errors
     /// [`ClientError`].
-    pub fn list(&self, path: &str) -> Result<Vec<Box<RawValue>>, ClientError> {
+    pub(crate) fn list(&self, path: &str) -> Result<Vec<Box<RawValue>>, ClientError> {
         let mut rows: Vec<Box<RawValue>> = Vec::new();
         let mark = if path.contains('?') { '&' } else { '?' };
         loop {
@@ -291,7 +300,7 @@ impl ApiClient {
     }
 
     /// The error that a failed response describes.
-    pub fn failure(&self, reply: &Reply) -> ClientError {
+    pub(crate) fn failure(&self, reply: &Reply) -> ClientError {
         self.read(reply).err().unwrap_or_else(|| self.not_understood(reply))
     }
 
@@ -326,7 +335,7 @@ impl ApiClient {
 ///
 /// # Errors
 /// [`ClientError`] for a text that cannot be an id.
-pub fn path(segments: &[&str]) -> Result<String, ClientError> {
+pub(crate) fn path(segments: &[&str]) -> Result<String, ClientError> {
     let mut path = String::new();
     for segment in segments {
         let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-';

@@ -17,7 +17,7 @@ impl ApiClient {
     ///
     /// # Errors
     /// [`ClientError`] if the name is unknown or ambiguous, or if a tenant is required.
-    pub fn select_tenant(&mut self, tenant: Option<&str>) -> Result<(), ClientError> {
+    pub(crate) fn select_tenant(&mut self, tenant: Option<&str>) -> Result<(), ClientError> {
         self.tenant = match tenant {
             Some(named) => Some(self.find_tenant(named)?),
             None if self.is_operator() => {
@@ -34,7 +34,7 @@ impl ApiClient {
     ///
     /// # Errors
     /// [`ClientError`] if the name is unknown or ambiguous.
-    pub fn find_tenant(&self, named: &str) -> Result<String, ClientError> {
+    pub(crate) fn find_tenant(&self, named: &str) -> Result<String, ClientError> {
         let is_operator = self.is_operator();
         match TenantId::parse(named) {
             Ok(_) | Err(ParseIdError::Unknown) if is_operator => {
@@ -63,7 +63,7 @@ impl ApiClient {
     ///
     /// # Errors
     /// [`ClientError`] if the name is unknown or ambiguous.
-    pub fn find_integration(&self, named: &str) -> Result<String, ClientError> {
+    pub(crate) fn find_integration(&self, named: &str) -> Result<String, ClientError> {
         match IntegrationId::parse(named) {
             Ok(_) | Err(ParseIdError::Unknown) => Ok(named.to_owned()),
             Err(ParseIdError::NotUuid) => unique(self, "/integrations", "integration", named),

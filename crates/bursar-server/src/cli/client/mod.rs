@@ -10,6 +10,6 @@ mod in_process_server;
 mod reply;
 mod running_server;
 
-pub use self::api_client::{ApiClient, ServerArgs, path};
-pub use self::reply::{ClientError, Reply};
-pub use self::running_server::{agent, operator_url, url_here};
+pub(crate) use self::api_client::{ApiClient, ServerArgs, path};
+pub(crate) use self::reply::{ClientError, Reply};
+pub(crate) use self::running_server::{agent, operator_url, url_here};

@@ -7,7 +7,7 @@ use axum::http::header::RETRY_AFTER;
 
 /// Why a command failed, for the person at the terminal.
 #[derive(Debug, thiserror::Error)]
-pub enum ClientError {
+pub(crate) enum ClientError {
     /// The request could not be made.
     #[error("{0}")]
     NotAsked(String),
@@ -23,7 +23,7 @@ pub enum ClientError {
 }
 
 impl ClientError {
-    pub fn new(sentence: impl Into<String>) -> Self {
+    pub(crate) fn new(sentence: impl Into<String>) -> Self {
         Self::NotAsked(sentence.into())
     }
 }
@@ -32,11 +32,11 @@ impl ClientError {
 pub(super) type Fetched = Result<u64, Reply>;
 
 /// A response, whatever it says.
-pub struct Reply {
-    pub status: u16,
+pub(crate) struct Reply {
+    pub(crate) status: u16,
     /// How long to wait before the request is repeated, if the server says so.
-    pub retry_after: Option<Duration>,
-    pub text: String,
+    pub(crate) retry_after: Option<Duration>,
+    pub(crate) text: String,
 }
 
 /// Reads `Retry-After` in seconds, the only form that Bursar sends.

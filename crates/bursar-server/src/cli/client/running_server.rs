@@ -81,7 +81,7 @@ impl RunningServer {
 }
 
 /// An HTTP client for one server.
-pub fn agent(url: &str, deadline: Duration) -> ureq::Agent {
+pub(crate) fn agent(url: &str, deadline: Duration) -> ureq::Agent {
     let mut settings = ureq::Agent::config_builder()
         .http_status_as_error(false)
         // The credential must not follow a redirect to another server.
@@ -101,7 +101,7 @@ fn trimmed(url: &str) -> &str {
 }
 
 /// The address of the server on the data folder, from its address file or the configuration.
-pub fn url_here(config: &Config) -> String {
+pub(crate) fn url_here(config: &Config) -> String {
     if let Ok(url) = std::fs::read_to_string(config.storage.data_dir.join(ADDRESS)) {
         return trimmed(&url).to_owned();
     }
@@ -109,7 +109,7 @@ pub fn url_here(config: &Config) -> String {
 }
 
 /// The configured address of the operator's own listener.
-pub fn operator_url(config: &Config) -> Option<String> {
+pub(crate) fn operator_url(config: &Config) -> Option<String> {
     let scheme = if config.tls.files().is_some() { "https" } else { "http" };
     config.listener.operator_listen.as_deref().map(|listen| url_of(scheme, listen))
 }

@@ -8,7 +8,7 @@ use crate::api::telemetry::export_format::UsageFormat;
 use crate::cli::client::ServerArgs;
 
 #[derive(Args)]
-pub struct ImportArguments {
+pub(crate) struct ImportArguments {
     /// The file: CSV with a header, or NDJSON
     #[arg(value_name = "FILE")]
     pub(super) file: PathBuf,

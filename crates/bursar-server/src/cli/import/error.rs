@@ -5,7 +5,7 @@ use crate::cli::client::ClientError;
 /// Why an import cannot continue, for the person at the terminal.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
-pub struct ImportError(String);
+pub(crate) struct ImportError(String);
 
 impl From<ClientError> for ImportError {
     fn from(error: ClientError) -> Self {

@@ -16,8 +16,8 @@ use std::process::ExitCode;
 
 use indicatif::{ProgressBar, ProgressStyle};
 
-pub use self::arguments::ImportArguments;
-pub use self::error::ImportError;
+pub(crate) use self::arguments::ImportArguments;
+pub(crate) use self::error::ImportError;
 use self::record::Mapping;
 use self::source::{Row, Rows};
 use crate::cli::client::ApiClient;
@@ -45,7 +45,7 @@ struct ImportCounts {
 ///
 /// # Errors
 /// [`ImportError`] if the import cannot continue. Running it again continues where it stopped.
-pub fn run(config: &Config, arguments: ImportArguments) -> Result<ExitCode, ImportError> {
+pub(crate) fn run(config: &Config, arguments: ImportArguments) -> Result<ExitCode, ImportError> {
     let mapping = Mapping::new(&arguments)?;
     let mut rows = Rows::open(&arguments.file, arguments.format)?;
     mapping.check_columns(rows.columns())?;

@@ -8,11 +8,11 @@ impl SettingValue for LogFormat {}
 
 section! {
     /// What is logged.
-    pub struct LogSettings {
+    pub(crate) struct LogSettings {
         /// Lowest level that is logged (error, warn, info, debug or trace), or targets with
         /// levels.
-        pub log: String = "info",
+        pub(crate) log: String = "info",
         /// Format of log lines: human or json.
-        pub log_format: LogFormat = "human",
+        pub(crate) log_format: LogFormat = "human",
     }
 }

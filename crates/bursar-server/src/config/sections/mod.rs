@@ -2,20 +2,20 @@
 //!
 //! A new section is its file and two lines here.
 
-pub mod caps;
-pub mod credentials;
-pub mod listener;
-pub mod log;
-pub mod memory;
-pub mod metrics;
-pub mod oidc;
-pub mod postgres;
-pub mod protection;
-pub mod secrets;
-pub mod server;
-pub mod storage;
-pub mod tenant;
-pub mod tls;
+pub(crate) mod caps;
+pub(crate) mod credentials;
+pub(crate) mod listener;
+pub(crate) mod log;
+pub(crate) mod memory;
+pub(crate) mod metrics;
+pub(crate) mod oidc;
+pub(crate) mod postgres;
+pub(crate) mod protection;
+pub(crate) mod secrets;
+pub(crate) mod server;
+pub(crate) mod storage;
+pub(crate) mod tenant;
+pub(crate) mod tls;
 
 use super::section::section;
 
@@ -23,19 +23,19 @@ section! {
     /// A configuration that was read and checked, by concern.
     pub struct Config {}
     nested {
-        pub listener: listener::ListenerSettings,
-        pub storage: storage::StorageSettings,
+        pub(crate) listener: listener::ListenerSettings,
+        pub(crate) storage: storage::StorageSettings,
         pub secrets: secrets::SecretSettings,
-        pub log: log::LogSettings,
+        pub(crate) log: log::LogSettings,
         pub metrics: metrics::MetricsSettings,
         pub server: server::ServerSettings,
-        pub memory: memory::MemorySettings,
-        pub tls: tls::TlsSettings,
-        pub postgres: postgres::PostgresSettings,
+        pub(crate) memory: memory::MemorySettings,
+        pub(crate) tls: tls::TlsSettings,
+        pub(crate) postgres: postgres::PostgresSettings,
         pub oidc: oidc::OidcSettings,
-        pub tenant: tenant::TenantSettings,
-        pub protection: protection::ProtectionSettings,
-        pub caps: caps::CapSettings,
-        pub credentials: credentials::CredentialSettings,
+        pub(crate) tenant: tenant::TenantSettings,
+        pub(crate) protection: protection::ProtectionSettings,
+        pub(crate) caps: caps::CapSettings,
+        pub(crate) credentials: credentials::CredentialSettings,
     }
 }

@@ -15,6 +15,6 @@ section! {
         pub issuers: IssuerList = [],
         /// How long a person's token may be valid, in seconds from iat to exp, or from now when it
         /// has no iat. Tokens that are valid for longer are refused.
-        pub token_seconds_max: Count = 86_400,
+        pub(crate) token_seconds_max: Count = 86_400,
     }
 }

@@ -13,12 +13,12 @@ type Readers = Whole<2, 1_000>;
 
 section! {
     /// How a node uses PostgreSQL.
-    pub struct PostgresSettings in "postgres" {
+    pub(crate) struct PostgresSettings in "postgres" {
         /// File with the password of the database role, for a URL without a password.
-        pub password_file: Option<PathBuf> = "",
+        pub(crate) password_file: Option<PathBuf> = "",
         /// Connections to PostgreSQL that write, each for one tenant at a time.
-        pub writers: Writers = 4,
+        pub(crate) writers: Writers = 4,
         /// Connections to PostgreSQL that read, opened when they are needed.
-        pub readers: Readers = 8,
+        pub(crate) readers: Readers = 8,
     }
 }

@@ -9,31 +9,31 @@ type Threshold = Whole<0, 1_000_000_000>;
 
 section! {
     /// What tenants are held to unless the operator sets something else for one.
-    pub struct ProtectionSettings in "protection" {
+    pub(crate) struct ProtectionSettings in "protection" {
         /// Management requests and reads that a tenant, or an integration by its own key, may send
         /// to one route in 60 seconds. 0: unlimited.
-        pub requests_per_minute: Threshold = 1_000,
+        pub(crate) requests_per_minute: Threshold = 1_000,
         /// Management requests and reads that a tenant, or an integration by its own key, may send
         /// in a second. 0: unlimited.
-        pub requests_per_second: Threshold = 100,
+        pub(crate) requests_per_second: Threshold = 100,
         /// Telemetry writes and decisions that a tenant, or an integration by its own key, may
         /// send to one route in 60 seconds. 0: unlimited.
-        pub traffic_per_minute: Threshold = 60_000,
+        pub(crate) traffic_per_minute: Threshold = 60_000,
         /// Telemetry writes and decisions that a tenant, or an integration by its own key, may
         /// send in a second. 0: unlimited.
-        pub traffic_per_second: Threshold = 5_000,
+        pub(crate) traffic_per_second: Threshold = 5_000,
         /// Cents that a tenant may spend on a UTC day before its decisions are refused. 0:
         /// unlimited.
-        pub cost_cents_day: Threshold = 0,
+        pub(crate) cost_cents_day: Threshold = 0,
         /// The lowest number of requests of a tenant in five minutes that is taken as usual. Ten
         /// times the usual number is an anomaly. 0: anomalies are not looked for.
-        pub anomaly_floor: Threshold = 10_000,
+        pub(crate) anomaly_floor: Threshold = 10_000,
     }
 }
 
 impl ProtectionSettings {
     /// The same, as protection counts.
-    pub fn thresholds(&self) -> Thresholds {
+    pub(crate) fn thresholds(&self) -> Thresholds {
         Thresholds {
             management: Pace {
                 requests_per_minute: self.requests_per_minute.to_u32(),

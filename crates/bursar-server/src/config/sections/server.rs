@@ -13,27 +13,27 @@ section! {
     pub struct ServerSettings in "server" {
         /// Maximum number of open connections. Above it, each new connection closes the one that
         /// has been idle longest.
-        pub connections_max: Count = 10_000,
+        pub(crate) connections_max: Count = 10_000,
         /// Maximum number of open connections from one address (for IPv6, from one /56). Further
         /// ones are closed. Trusted proxies are not counted.
-        pub connections_per_address_max: Count = 1_000,
+        pub(crate) connections_per_address_max: Count = 1_000,
         /// Maximum number of open requests on one HTTP/2 connection.
-        pub streams_max: Count = 128,
+        pub(crate) streams_max: Count = 128,
         /// Time limit for the head of a request, from its first byte, and for a TLS handshake.
-        pub header_seconds: Seconds = 10,
+        pub(crate) header_seconds: Seconds = 10,
         /// Time limit for the body of a request.
-        pub body_seconds: Seconds = 30,
+        pub(crate) body_seconds: Seconds = 30,
         /// How long a connection may be open without a request.
-        pub idle_seconds: Seconds = 75,
+        pub(crate) idle_seconds: Seconds = 75,
         /// How long a client may take nothing of an answer.
-        pub write_seconds: Seconds = 30,
+        pub(crate) write_seconds: Seconds = 30,
         /// Time limit for reading a list or a sum of a tenant, and for waiting for a turn to read.
         /// A read that takes longer gets 422 READ_TOO_LARGE.
-        pub read_seconds: Whole<1, 600> = 10,
+        pub(crate) read_seconds: Whole<1, 600> = 10,
         /// Networks (10.0.0.0/8) and addresses of proxies whose X-Forwarded-For is trusted.
-        pub trusted_proxies: TrustedProxies = [],
+        pub(crate) trusted_proxies: TrustedProxies = [],
         /// How long open requests may take to end after SIGTERM.
-        pub drain_seconds: Seconds = 20,
+        pub(crate) drain_seconds: Seconds = 20,
     }
 }
 

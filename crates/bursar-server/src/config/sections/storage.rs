@@ -7,12 +7,12 @@ use crate::config::section::section;
 
 section! {
     /// Where data is kept.
-    pub struct StorageSettings {
+    pub(crate) struct StorageSettings {
         /// Folder of the embedded store and of the secrets that the first start creates. A server
         /// on PostgreSQL does not need it.
-        pub data_dir: PathBuf = "./bursar-data",
+        pub(crate) data_dir: PathBuf = "./bursar-data",
         /// `sqlite:<path>`, or `postgres://...` for several nodes. Empty: bursar.db in the data
         /// folder.
-        pub database: DatabaseSetting = "",
+        pub(crate) database: DatabaseSetting = "",
     }
 }

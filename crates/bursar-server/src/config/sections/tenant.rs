@@ -7,21 +7,21 @@ use crate::config::values::Count;
 
 section! {
     /// How many rows of a kind a tenant may have.
-    pub struct TenantSettings in "tenant" {
+    pub(crate) struct TenantSettings in "tenant" {
         /// Maximum number of integrations of a tenant. Five times as many deleted ones are kept.
-        pub integrations_max: Count = 10_000,
+        pub(crate) integrations_max: Count = 10_000,
         /// Maximum number of API keys of a tenant that are neither revoked nor expired. As many
         /// that ended are kept, the latest.
-        pub api_keys_max: Count = 1_000,
+        pub(crate) api_keys_max: Count = 1_000,
         /// Maximum number of keys of one integration that are neither revoked nor expired. As many
         /// that ended are kept, the latest.
-        pub integration_keys_max: Count = 200,
+        pub(crate) integration_keys_max: Count = 200,
     }
 }
 
 impl TenantSettings {
     /// The same, as the store asks.
-    pub fn caps(&self) -> TenantCaps {
+    pub(crate) fn caps(&self) -> TenantCaps {
         TenantCaps {
             integrations: self.integrations_max.to_u32(),
             api_keys: self.api_keys_max.to_u32(),

@@ -10,14 +10,14 @@ use crate::http::tls::TlsFiles;
 
 section! {
     /// The certificate of the server.
-    pub struct TlsSettings in "tls" {
+    pub(crate) struct TlsSettings in "tls" {
         /// PEM file with the certificate and its chain. Empty: no TLS.
-        pub certificate: Option<PathBuf> = "",
+        pub(crate) certificate: Option<PathBuf> = "",
         /// PEM file with the private key of the certificate.
-        pub key: Option<PathBuf> = "",
+        pub(crate) key: Option<PathBuf> = "",
         /// How often Bursar looks for a new certificate in these files. SIGHUP makes it look at
         /// once.
-        pub reload_seconds: Seconds = 10,
+        pub(crate) reload_seconds: Seconds = 10,
     }
     check TlsSettings::check_pair
 }
@@ -32,7 +32,7 @@ impl TlsSettings {
     }
 
     /// The files of the certificate, if the server speaks TLS.
-    pub fn files(&self) -> Option<TlsFiles> {
+    pub(crate) fn files(&self) -> Option<TlsFiles> {
         let (certificate, key) = self.certificate.clone().zip(self.key.clone())?;
         Some(TlsFiles { certificate, key, reload_every: self.reload_seconds.seconds() })
     }

@@ -82,7 +82,7 @@ impl HttpMetrics {
 }
 
 /// A request that is being answered. Dropped before its end, it counts as disconnected.
-pub struct Counted<'m> {
+pub(crate) struct Counted<'m> {
     metrics: &'m HttpMetrics,
     route: &'m str,
     method: &'static str,
@@ -92,12 +92,12 @@ pub struct Counted<'m> {
 
 impl Counted<'_> {
     /// The method, or `other`: clients can send any method name.
-    pub const fn method(&self) -> &'static str {
+    pub(crate) const fn method(&self) -> &'static str {
         self.method
     }
 
     /// Counts the response. Returns its duration in milliseconds.
-    pub fn end(mut self, status: StatusCode, error: Option<ErrorCode>) -> f64 {
+    pub(crate) fn end(mut self, status: StatusCode, error: Option<ErrorCode>) -> f64 {
         self.ended = true;
         let took = self.began.elapsed();
         let HttpMetrics { requests, seconds, errors, .. } = self.metrics;

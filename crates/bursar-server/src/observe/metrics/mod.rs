@@ -28,8 +28,8 @@ use tokio::sync::{AcquireError, OwnedSemaphorePermit, Semaphore};
 
 use crate::auth::failed_logins::FailedLogin;
 
-pub use self::http::Counted;
-pub use self::readers::{MetricsReader, ReaderEvicted};
+pub(crate) use self::http::Counted;
+pub(crate) use self::readers::MetricsReader;
 pub use self::table::{METRICS, Metric, MetricKind};
 use self::{
     clock::ClockMetrics, http::HttpMetrics, ledger::LedgerMetrics, process::ProcessMetrics,
@@ -54,7 +54,7 @@ pub struct Metrics {
 }
 
 /// The text of the metrics, part by part.
-pub struct MetricsText {
+pub(crate) struct MetricsText {
     head: Bytes,
     usage: UsageText,
 }
@@ -77,7 +77,7 @@ impl Metrics {
     ///
     /// # Errors
     /// If the table of metrics is malformed.
-    pub fn new() -> prometheus::Result<Self> {
+    pub(crate) fn new() -> prometheus::Result<Self> {
         let registry = Registry::new();
         Ok(Self {
             clock: ClockMetrics::new(&registry)?,
@@ -95,7 +95,7 @@ impl Metrics {
     ///
     /// # Errors
     /// None: the semaphore is never closed.
-    pub async fn turn(&self) -> Result<OwnedSemaphorePermit, AcquireError> {
+    pub(crate) async fn turn(&self) -> Result<OwnedSemaphorePermit, AcquireError> {
         Arc::clone(&self.renders).acquire_owned().await
     }
 
@@ -108,7 +108,7 @@ impl Metrics {
     ///
     /// # Errors
     /// If a family cannot be encoded, which does not happen with the text format.
-    pub fn render(
+    pub(crate) fn render(
         &self,
         turn: OwnedSemaphorePermit,
         waiting: Waiting,
@@ -125,7 +125,7 @@ impl Metrics {
     }
 
     /// The label sets whose number depends on tenants.
-    pub fn caches(&self) -> [&dyn Cache; 2] {
+    pub(crate) fn caches(&self) -> [&dyn Cache; 2] {
         self.ledger.caches()
     }
 
@@ -137,22 +137,22 @@ impl Metrics {
         self.store_stats.read(store).await
     }
 
-    pub fn decided(&self, kind: DecisionKind, decision: &Decision) {
+    pub(crate) fn decided(&self, kind: DecisionKind, decision: &Decision) {
         self.http.decided(kind, decision);
     }
 
     /// Counts an action of protection.
-    pub fn protected(&self, dimension: Dimension, decision: &ProtectionDecision) {
+    pub(crate) fn protected(&self, dimension: Dimension, decision: &ProtectionDecision) {
         self.http.protected(dimension, decision);
     }
 
     /// Counts a failed login.
-    pub fn failed_login(&self, kind: FailedLogin) {
+    pub(crate) fn failed_login(&self, kind: FailedLogin) {
         self.http.failed_login(kind);
     }
 
     /// Starts to count a request. `route` is a template and never a path.
-    pub fn begin<'m>(&'m self, route: &'m str, method: &Method) -> Counted<'m> {
+    pub(crate) fn begin<'m>(&'m self, route: &'m str, method: &Method) -> Counted<'m> {
         self.http.begin(route, method)
     }
 }

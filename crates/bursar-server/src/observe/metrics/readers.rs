@@ -15,7 +15,7 @@ const READERS_MAX: usize = 16;
 /// The error of a reader that was cut.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("others wanted to read the metrics, and this one had taken nothing for the longest")]
-pub struct ReaderEvicted;
+pub(crate) struct ReaderEvicted;
 
 /// The texts that are being read.
 #[derive(Debug)]
@@ -80,7 +80,7 @@ impl<T> ReaderSlot<T> {
 
 /// A text that is being read, part by part.
 #[derive(Debug)]
-pub struct MetricsReader<T> {
+pub(crate) struct MetricsReader<T> {
     slot: Arc<ReaderSlot<T>>,
     turns: Arc<AtomicU64>,
 }
