@@ -129,9 +129,9 @@ impl Export for AuditExport {
 
 /// Exports the whole audit log as a file, oldest first
 ///
-/// Rows outside the chain, which older servers wrote, come first. `bursar audit verify --file`
-/// checks the file. The export is one response of any length. If something fails on the way, the
-/// connection breaks off, so a response that ends properly is complete.
+/// Rows come in the order of the chain. `bursar audit verify --file` checks the file. The export is
+/// one response of any length. If something fails on the way, the connection breaks off, so a
+/// response that ends properly is complete.
 #[utoipa::path(
     get,
     path = "/api/v1/audit/export",

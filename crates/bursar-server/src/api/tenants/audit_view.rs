@@ -17,7 +17,7 @@ pub struct AuditView {
     id: String,
     #[schema(value_type = Id)]
     tenant_id: String,
-    /// The position in the tenant's chain. Null for a row that an older server wrote.
+    /// The position in the tenant's chain, from 1. Never null.
     #[schema(required)]
     sequence: Option<i64>,
     #[schema(value_type = Instant)]
