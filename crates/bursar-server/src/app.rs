@@ -24,7 +24,7 @@ use crate::jobs::decision_log::DecisionLog;
 use crate::jobs::key_uses::KeyUses;
 use crate::jobs::monotonic_clock::MonotonicClock;
 use crate::observe::metrics::Metrics;
-use crate::protection::Protector;
+use crate::protection::protector::Protector;
 use crate::wire::body::BodyReader;
 
 /// The server without its sockets. Clones share the state.

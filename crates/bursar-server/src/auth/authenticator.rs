@@ -6,7 +6,7 @@ use axum::http::{HeaderMap, HeaderName, header};
 use bursar_core::TenantId;
 use bursar_store::{SecretHash, Store, StoreError};
 
-use crate::auth::caller::{Caller, CallerTenant, Kind};
+use crate::auth::caller::{Caller, CallerTenant, CredentialKind};
 use crate::auth::failed_logins::{FailedLogin, FailedLogins};
 use crate::auth::key_cache::KeyCache;
 use crate::auth::oidc::{Issuers, Person, PersonError, TokenRefusal};
@@ -86,10 +86,14 @@ impl Authenticator {
             Err(missed) => missed,
         };
         let caller = match kind {
-            Kind::Bearer if self.is_operator(&hash) => Some(Caller::Operator),
-            Kind::Bearer if is_token(text) => Some(self.by_token(text).await?),
-            Kind::Bearer | Kind::ApiKey => self.by_key(KeyPrefix::of_api_key(text), &hash).await?,
-            Kind::Integration => self.by_key(KeyPrefix::of_integration_key(text), &hash).await?,
+            CredentialKind::Bearer if self.is_operator(&hash) => Some(Caller::Operator),
+            CredentialKind::Bearer if is_token(text) => Some(self.by_token(text).await?),
+            CredentialKind::Bearer | CredentialKind::ApiKey => {
+                self.by_key(KeyPrefix::of_api_key(text), &hash).await?
+            }
+            CredentialKind::Integration => {
+                self.by_key(KeyPrefix::of_integration_key(text), &hash).await?
+            }
         };
         let caller = Arc::new(caller.ok_or_else(unauthenticated)?);
         if let Some((tenant_id, key)) = caller.key() {
@@ -149,7 +153,7 @@ impl Authenticator {
     }
 
     pub(super) fn has_metrics_token(&self, headers: &HeaderMap) -> bool {
-        let Ok(Some(Presented { kind: Kind::Bearer, text })) = presented(headers) else {
+        let Ok(Some(Presented { kind: CredentialKind::Bearer, text })) = presented(headers) else {
             return false;
         };
         let hash = |text| self.secret_key.hash(text);
@@ -162,7 +166,7 @@ impl Authenticator {
 /// A credential as the request presents it.
 #[derive(Clone, Copy, PartialEq, Eq)]
 struct Presented<'a> {
-    kind: Kind,
+    kind: CredentialKind,
     text: &'a str,
 }
 
@@ -170,12 +174,14 @@ impl Presented<'_> {
     /// The kind of failure, judged by the form of the credential.
     fn failure(&self) -> FailedLogin {
         match self.kind {
-            Kind::Integration => FailedLogin::IntegrationKey,
-            Kind::ApiKey => FailedLogin::ApiKey,
-            Kind::Bearer if is_token(self.text) => FailedLogin::OidcToken,
-            Kind::Bearer if self.text.starts_with(OPERATOR_PREFIX) => FailedLogin::OperatorToken,
-            Kind::Bearer if self.text.starts_with("bur_") => FailedLogin::ApiKey,
-            Kind::Bearer => FailedLogin::OperatorToken,
+            CredentialKind::Integration => FailedLogin::IntegrationKey,
+            CredentialKind::ApiKey => FailedLogin::ApiKey,
+            CredentialKind::Bearer if is_token(self.text) => FailedLogin::OidcToken,
+            CredentialKind::Bearer if self.text.starts_with(OPERATOR_PREFIX) => {
+                FailedLogin::OperatorToken
+            }
+            CredentialKind::Bearer if self.text.starts_with("bur_") => FailedLogin::ApiKey,
+            CredentialKind::Bearer => FailedLogin::OperatorToken,
         }
     }
 }
@@ -188,16 +194,16 @@ fn unauthenticated() -> ApiError {
 fn presented(headers: &HeaderMap) -> Result<Option<Presented<'_>>, ApiError> {
     let mut found: Option<Presented<'_>> = None;
     let named = [
-        (header::AUTHORIZATION, Kind::Bearer),
-        (API_KEY, Kind::ApiKey),
-        (INTEGRATION_KEY, Kind::Integration),
+        (header::AUTHORIZATION, CredentialKind::Bearer),
+        (API_KEY, CredentialKind::ApiKey),
+        (INTEGRATION_KEY, CredentialKind::Integration),
     ];
     for (name, kind) in named {
         for value in headers.get_all(name) {
             let value = value.to_str().map_err(|_| unauthenticated())?;
             let text = match kind {
-                Kind::Bearer => bearer(value).ok_or_else(unauthenticated)?,
-                Kind::ApiKey | Kind::Integration => value.trim(),
+                CredentialKind::Bearer => bearer(value).ok_or_else(unauthenticated)?,
+                CredentialKind::ApiKey | CredentialKind::Integration => value.trim(),
             };
             if text.is_empty() {
                 return Err(unauthenticated());

@@ -19,7 +19,7 @@ use crate::auth::authenticator::Authenticator;
 use crate::auth::caller::{Caller, CallerTenant, OPERATOR};
 use crate::auth::failed_logins::FailedLogin;
 use crate::auth::scopes::{INTEGRATION_KEY_SCOPES, ScopeSet};
-use crate::credentials::reference::SetBy;
+use crate::credentials::reference::ReferenceAuthor;
 use crate::http::request_extensions::{ListenerKind, RequestTenant};
 use crate::wire::error::ApiError;
 use crate::wire::error_code::ErrorCode;
@@ -43,7 +43,7 @@ pub struct Authorized {
     /// evaded.
     pub(crate) ends_at: Option<Timestamp>,
     /// Who sets credential references.
-    pub(crate) set_by: SetBy,
+    pub(crate) set_by: ReferenceAuthor,
     /// The lifecycle state of the tenant.
     pub(crate) lifecycle: TenantLifecycle,
     /// The onboarding state of the tenant.
@@ -61,7 +61,7 @@ impl Authorized {
     ///
     /// # Errors
     /// 403.
-    pub(crate) fn active(&self) -> Result<(), ApiError> {
+    pub(crate) fn require_active(&self) -> Result<(), ApiError> {
         match self.lifecycle {
             TenantLifecycle::Active => Ok(()),
             TenantLifecycle::Suspended => Err(ApiError::of(ErrorCode::TenantSuspended)),
@@ -75,7 +75,7 @@ impl Authorized {
     ///
     /// # Errors
     /// 403.
-    pub(crate) fn outlives(&self, expires_at: Option<Timestamp>) -> Result<(), ApiError> {
+    pub(crate) fn check_key_expiry(&self, expires_at: Option<Timestamp>) -> Result<(), ApiError> {
         match self.ends_at {
             Some(own) if expires_at.is_none_or(|end| end > own) => {
                 let message = format!(
@@ -89,7 +89,7 @@ impl Authorized {
     }
 
     /// Whether the caller has this scope.
-    pub(crate) fn may(&self, scope: &str) -> bool {
+    pub(crate) fn has_scope(&self, scope: &str) -> bool {
         self.scopes.is_none_or(|own| own.covers(scope))
     }
 
@@ -291,9 +291,9 @@ fn capabilities(caller: &Caller) -> Vec<&'static str> {
 
 fn authorized_on_tenant(caller: &Caller, tenant: CallerTenant) -> Authorized {
     let (scopes, set_by) = match caller {
-        Caller::Operator => (None, SetBy::Operator),
-        Caller::Machine { scopes, .. } => (Some(*scopes), SetBy::Tenant),
-        Caller::Integration { .. } | Caller::Person { .. } => (None, SetBy::Tenant),
+        Caller::Operator => (None, ReferenceAuthor::Operator),
+        Caller::Machine { scopes, .. } => (Some(*scopes), ReferenceAuthor::Tenant),
+        Caller::Integration { .. } | Caller::Person { .. } => (None, ReferenceAuthor::Tenant),
     };
     let only = caller.only();
     let CallerTenant { tenant_id, lifecycle, onboarding } = tenant;

@@ -188,7 +188,7 @@ impl CallerTenant {
 
 /// How a credential was presented. This decides what it can authenticate.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(crate) enum Kind {
+pub(crate) enum CredentialKind {
     /// As a bearer token: the operator's token, an API key or a person's token.
     Bearer,
     /// In the header for API keys.

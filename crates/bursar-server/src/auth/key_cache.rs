@@ -8,7 +8,7 @@ use bursar_core::TenantId;
 use bursar_store::{Cache, CacheUse, SecretHash};
 use parking_lot::RwLock;
 
-use crate::auth::caller::{Caller, Kind};
+use crate::auth::caller::{Caller, CredentialKind};
 use crate::jobs::tenant_cache::{CacheBounds, TenantCache};
 
 /// How long a verified key is trusted without asking the store.
@@ -28,7 +28,7 @@ const FORGOTTEN_MAX: usize = 10_000;
 pub(crate) struct KeyCache(RwLock<CachedKeys>);
 
 struct CachedKeys {
-    entries: TenantCache<(Kind, SecretHash), (Instant, Arc<Caller>)>,
+    entries: TenantCache<(CredentialKind, SecretHash), (Instant, Arc<Caller>)>,
     /// The generation of each tenant's last invalidation.
     forgotten: HashMap<TenantId, u64>,
     /// The generation of the last invalidation of all tenants.
@@ -80,7 +80,11 @@ impl CachedKeys {
 
 impl KeyCache {
     /// The cached caller, or a token that allows [`Self::put`] after a miss.
-    pub(super) fn get(&self, kind: Kind, hash: &SecretHash) -> Result<Arc<Caller>, Missed> {
+    pub(super) fn get(
+        &self,
+        kind: CredentialKind,
+        hash: &SecretHash,
+    ) -> Result<Arc<Caller>, Missed> {
         let cached = self.0.read();
         match cached.entries.get(&(kind, *hash)) {
             Some((since, caller)) if since.elapsed() < CACHE_LIFE => Ok(Arc::clone(caller)),
@@ -91,7 +95,13 @@ impl KeyCache {
     /// Caches a caller unless its tenant was invalidated since the miss.
     ///
     /// The second starts before the store was asked. A slow answer does not extend it.
-    pub(super) fn put(&self, kind: Kind, hash: SecretHash, caller: Arc<Caller>, missed: Missed) {
+    pub(super) fn put(
+        &self,
+        kind: CredentialKind,
+        hash: SecretHash,
+        caller: Arc<Caller>,
+        missed: Missed,
+    ) {
         let mut cached = self.0.write();
         if missed.at.elapsed() >= CACHE_LIFE || cached.is_stale(&caller, missed.generation) {
             return;
@@ -146,11 +156,11 @@ mod tests {
     }
 
     fn missed(cache: &KeyCache, hash: u8) -> Missed {
-        cache.get(Kind::ApiKey, &[hash; 32]).unwrap_err()
+        cache.get(CredentialKind::ApiKey, &[hash; 32]).unwrap_err()
     }
 
     fn knows(cache: &KeyCache, hash: u8) -> bool {
-        cache.get(Kind::ApiKey, &[hash; 32]).is_ok()
+        cache.get(CredentialKind::ApiKey, &[hash; 32]).is_ok()
     }
 
     #[test]
@@ -158,16 +168,16 @@ mod tests {
         let cache = KeyCache::default();
         let tenant_id = TenantId::from_number(1).unwrap();
         let (first, second) = (missed(&cache, 1), missed(&cache, 2));
-        cache.put(Kind::ApiKey, [1; 32], machine(1), first);
+        cache.put(CredentialKind::ApiKey, [1; 32], machine(1), first);
         let late = missed(&cache, 3);
         cache.forget(tenant_id);
         assert!(!knows(&cache, 1));
-        cache.put(Kind::ApiKey, [3; 32], machine(1), late);
+        cache.put(CredentialKind::ApiKey, [3; 32], machine(1), late);
         assert!(!knows(&cache, 3), "it was read before the change");
-        cache.put(Kind::ApiKey, [2; 32], machine(2), second);
+        cache.put(CredentialKind::ApiKey, [2; 32], machine(2), second);
         assert!(knows(&cache, 2), "another tenant's");
         let after = missed(&cache, 1);
-        cache.put(Kind::ApiKey, [1; 32], machine(1), after);
+        cache.put(CredentialKind::ApiKey, [1; 32], machine(1), after);
         assert!(knows(&cache, 1));
     }
 
@@ -176,7 +186,7 @@ mod tests {
         let cache = KeyCache::default();
         let Missed { at, generation } = missed(&cache, 1);
         let long_ago = Missed { at: at.checked_sub(CACHE_LIFE).unwrap(), generation };
-        cache.put(Kind::ApiKey, [1; 32], machine(1), long_ago);
+        cache.put(CredentialKind::ApiKey, [1; 32], machine(1), long_ago);
         assert!(!knows(&cache, 1));
     }
 
@@ -187,7 +197,7 @@ mod tests {
         for tenant in 0..=FORGOTTEN_MAX as i64 {
             cache.forget(TenantId::from_number(tenant + 10).unwrap());
         }
-        cache.put(Kind::ApiKey, [1; 32], machine(10), before);
+        cache.put(CredentialKind::ApiKey, [1; 32], machine(10), before);
         assert!(!knows(&cache, 1));
     }
 
@@ -195,12 +205,12 @@ mod tests {
     fn a_tenant_with_many_keys_takes_no_place_from_another() {
         let cache = KeyCache::default();
         let first = missed(&cache, 1);
-        cache.put(Kind::ApiKey, [1; 32], machine(1), first);
+        cache.put(CredentialKind::ApiKey, [1; 32], machine(1), first);
         for number in 0..50_000_u32 {
             let mut hash = [2; 32];
             hash[..4].copy_from_slice(&number.to_le_bytes());
-            let of_key = cache.get(Kind::Bearer, &hash).unwrap_err();
-            cache.put(Kind::Bearer, hash, machine(2), of_key);
+            let of_key = cache.get(CredentialKind::Bearer, &hash).unwrap_err();
+            cache.put(CredentialKind::Bearer, hash, machine(2), of_key);
         }
         let CacheUse { entries, bytes, .. } = cache.in_use();
         assert!(entries <= 1 + BOUNDS.tenant_entries_max, "{entries}");

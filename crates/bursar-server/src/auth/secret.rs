@@ -134,7 +134,7 @@ fn verified(text: &str) -> Option<&str> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct KeyPrefix {
     pub tenant_id: TenantId,
-    /// Nothing for an API key.
+    /// `None` for an API key.
     pub integration_id: Option<IntegrationId>,
     pub key_id: KeyId,
 }
@@ -147,7 +147,7 @@ impl KeyPrefix {
         Secret(body + &sum)
     }
 
-    /// Reads which API key a text claims to be; the checksum turns most typing errors away unasked.
+    /// Reads the prefix of an API key. The checksum rejects most typing errors without a lookup.
     pub fn of_api_key(text: &str) -> Option<Self> {
         let mut parts = verified(text)?.strip_prefix("bur_")?.splitn(3, '_');
         let tenant_id = TenantId::parse(parts.next()?).ok()?;
@@ -155,7 +155,7 @@ impl KeyPrefix {
         parts.next().map(|_| Self { tenant_id, integration_id: None, key_id })
     }
 
-    /// Reads which key of an integration the value of their header claims to be.
+    /// Reads the prefix of an integration key, from the value of its header.
     pub fn of_integration_key(text: &str) -> Option<Self> {
         let mut parts = verified(text)?.splitn(3, ':');
         let tenant_id = TenantId::parse(parts.next()?).ok()?;

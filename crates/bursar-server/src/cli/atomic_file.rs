@@ -9,7 +9,7 @@ use indicatif::HumanBytes;
 
 use super::command_error::CommandError;
 use crate::cli::client::ApiClient;
-use crate::cli::terminal::{EscapedWriter, tell};
+use crate::cli::terminal::{EscapedWriter, print_error_line};
 
 /// Refuses to overwrite an existing file unless `force` is set.
 pub(super) fn check_free(path: Option<&Path>, force: bool) -> Result<(), CommandError> {
@@ -37,7 +37,7 @@ pub(super) fn fetch(
         return Ok(out.flush()?);
     };
     let bytes = write(output, |file| Ok(client.fetch(path, file)?))?;
-    tell(&format!("{}: {}", output.display(), HumanBytes(bytes)));
+    print_error_line(&format!("{}: {}", output.display(), HumanBytes(bytes)));
     Ok(())
 }
 

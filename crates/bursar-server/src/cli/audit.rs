@@ -16,7 +16,7 @@ use crate::api::tenants::audit_view::{AuditView, hash_text};
 use crate::auth::secret::{Secret, SecretKey};
 use crate::cli::client::{ApiClient, ServerArgs};
 use crate::cli::terminal;
-use crate::cli::terminal::{say, say_line, tell};
+use crate::cli::terminal::{print_error_line, print_line, print_lines};
 use crate::config::database::Database;
 use crate::config::settings::Config;
 use crate::server::StartError;
@@ -119,9 +119,9 @@ fn verify_file(path: &Path) -> Result<ExitCode, CommandError> {
     let code = print_verified(&check.finish())?;
     if let Some((sequence, hash)) = end {
         let hash = hash_text(&hash);
-        say_line(&format!("the chain ends with row {sequence}, hash {hash}"))?;
+        print_line(&format!("the chain ends with row {sequence}, hash {hash}"))?;
     }
-    tell(
+    print_error_line(
         "Checked without the secret key: a chain that was hashed anew, or cut at its end, is only \
          found by `bursar audit verify` on the store, or by its last hash if you kept that.",
     );
@@ -137,7 +137,7 @@ fn print_verified(verified: &AuditVerified) -> Result<ExitCode, CommandError> {
         text.push('\n');
     }
     text.push_str(&format!("{rows} rows of {tenants} tenants: {count} differences\n"));
-    say(&text)?;
+    print_lines(&text)?;
     Ok(if *count == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 

@@ -4,7 +4,7 @@ use clap::{Args, Command};
 use clap_complete::{Shell, generate};
 
 use super::command_error::CommandError;
-use crate::cli::terminal::say_verbatim;
+use crate::cli::terminal::print_verbatim;
 
 #[derive(Args)]
 pub(super) struct CompletionsArguments {
@@ -18,5 +18,5 @@ pub(super) fn run(
 ) -> Result<(), CommandError> {
     let mut script = Vec::new();
     generate(arguments.shell, &mut command, "bursar", &mut script);
-    Ok(say_verbatim(&String::from_utf8(script)?)?)
+    Ok(print_verbatim(&String::from_utf8(script)?)?)
 }

@@ -16,9 +16,9 @@ use super::output::Printer;
 use super::runtime::runtime;
 use super::schema;
 use crate::auth::secret::{Secret, SecretKey};
-use crate::cli::import::progress;
+use crate::cli::progress::progress;
 use crate::cli::terminal;
-use crate::cli::terminal::{say, say_line, tell};
+use crate::cli::terminal::{print_error_line, print_line, print_lines};
 use crate::config::data_dir;
 use crate::config::data_dir::{SECRET_KEY, read_secret, write_private};
 use crate::config::database::Database;
@@ -128,7 +128,7 @@ fn print_verified(verified: &Verified) -> Result<ExitCode, CommandError> {
         text.push_str(&terminal::line(sentence));
         text.push('\n');
     }
-    say(&format!(
+    print_lines(&format!(
         "{text}{} entries, {} open reservations, {} counters, {} rollups: {} differences\n",
         verified.entries,
         verified.open_reservations,
@@ -156,7 +156,7 @@ fn backup(
         SqliteStore::backup(store, file, existing, watch).map_err(CommandError::from)
     })?;
     let BackedUp { bytes, entries, .. } = made;
-    say_line(&format!(
+    print_line(&format!(
         "{}: {}, {entries} entries, as of {instant}, in {:.1} s",
         file.display(),
         HumanBytes(bytes),
@@ -165,9 +165,9 @@ fn backup(
     match secret_key {
         Some(secret) => {
             write_private(&secret_file, secret.expose())?;
-            say_line(&format!("{}: the secret key", secret_file.display()))?;
+            print_line(&format!("{}: the secret key", secret_file.display()))?;
         }
-        None => tell(&format!(
+        None => print_error_line(&format!(
             "The secret key belongs to the backup, and is not in it: keep {} (or \
              BURSAR_SECRET_KEY) too, or no key of it works.",
             config.storage.data_dir.join(SECRET_KEY).display()
@@ -202,14 +202,14 @@ fn restore(
         write_private(&path, secret.expose())?;
     }
     let BackedUp { bytes, entries, .. } = restore.publish()?;
-    say_line(&format!(
+    print_line(&format!(
         "{} is restored: {}, {entries} entries, in {:.1} s",
         store.display(),
         HumanBytes(bytes),
         since.elapsed().as_secs_f64()
     ))?;
     if let Some(aside) = aside {
-        say_line(&format!("what was there is kept as {}", aside.display()))?;
+        print_line(&format!("what was there is kept as {}", aside.display()))?;
     }
     Ok(())
 }

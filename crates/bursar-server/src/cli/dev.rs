@@ -167,6 +167,6 @@ curl -sS $BURSAR/telemetry/usage-summary -H "Authorization: Bearer $KEY"
             folder = terminal::line(&folder.to_string_lossy()),
         );
         // The server starts even if the text cannot be printed.
-        let _ = terminal::say(&text);
+        let _ = terminal::print_lines(&text);
     }
 }

@@ -7,7 +7,7 @@ use clap::Args;
 
 use super::command_error::CommandError;
 use crate::cli::client::{agent, url_here};
-use crate::cli::terminal::say_line;
+use crate::cli::terminal::print_line;
 use crate::config::settings::Config;
 
 /// A server that takes longer is considered unhealthy.
@@ -28,7 +28,7 @@ pub(super) fn run(config: &Config, arguments: HealthArguments) -> Result<(), Com
     let url = url.trim().trim_end_matches('/');
     let answer = agent(url, DEADLINE).get(format!("{url}/health/ready")).call();
     match answer.map(|answer| answer.status().as_u16()) {
-        Ok(200) => Ok(say_line(&format!("{url} is ready"))?),
+        Ok(200) => Ok(print_line(&format!("{url} is ready"))?),
         Ok(status) => Err(format!("{url} is not ready: it answers {status}").into()),
         Err(error) => Err(format!("{url} is not ready: {error}").into()),
     }

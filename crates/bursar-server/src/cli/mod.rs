@@ -16,6 +16,7 @@ mod integration;
 mod integration_key;
 mod key;
 mod output;
+mod progress;
 mod runtime;
 mod schema;
 mod settings;
@@ -32,7 +33,7 @@ use self::command_error::CommandError;
 use self::configuration::{Flags, configuration};
 use self::runtime::runtime;
 use crate::cli::client::ServerArgs;
-use crate::cli::terminal::tell;
+use crate::cli::terminal::print_error_line;
 use crate::config::settings::Config;
 use crate::jobs::monotonic_clock::MonotonicClock;
 use crate::observe::log;
@@ -125,7 +126,7 @@ fn misspelt(error: &clap::Error) -> ExitCode {
     if let Err(error) = Arguments::try_parse_from(shown) {
         error.exit();
     }
-    error.render().to_string().lines().for_each(tell);
+    error.render().to_string().lines().for_each(print_error_line);
     ExitCode::from(2)
 }
 

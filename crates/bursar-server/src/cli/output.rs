@@ -8,7 +8,7 @@ use serde_json::value::RawValue;
 
 use super::command_error::CommandError;
 use crate::cli::terminal;
-use crate::cli::terminal::{say, say_line, tell};
+use crate::cli::terminal::{print_error_line, print_line, print_lines};
 
 /// Shown for a missing value.
 const NOTHING: &str = "-";
@@ -30,9 +30,9 @@ impl Printer {
     /// Prints one object, one field per line.
     pub(super) fn one(self, data: &RawValue) -> Result<(), CommandError> {
         if self.json {
-            return Ok(say(&(terminal::json(data.get()) + "\n"))?);
+            return Ok(print_lines(&(terminal::json(data.get()) + "\n"))?);
         }
-        Ok(say(&lines(&Fields::of(data)?))?)
+        Ok(print_lines(&lines(&Fields::of(data)?))?)
     }
 
     /// Prints a list, one row per line.
@@ -44,7 +44,7 @@ impl Printer {
     ) -> Result<(), CommandError> {
         if self.json {
             let texts: Vec<_> = rows.iter().map(|row| terminal::json(row.get())).collect();
-            return Ok(say(&format!("[{}]\n", texts.join(",")))?);
+            return Ok(print_lines(&format!("[{}]\n", texts.join(",")))?);
         }
         let mut table = vec![columns.iter().map(|(title, _)| (*title).to_owned()).collect()];
         for row in rows {
@@ -54,7 +54,7 @@ impl Printer {
         let mut text = if rows.is_empty() { String::new() } else { aligned(&table) };
         let noun = if rows.len() == 1 { one } else { many };
         text.push_str(&format!("{} {noun}\n", rows.len()));
-        Ok(say(&text)?)
+        Ok(print_lines(&text)?)
     }
 
     /// Prints a new object, and last, alone on its line, the secret that is shown only once.
@@ -64,10 +64,12 @@ impl Printer {
         }
         let mut fields = Fields::of(data)?;
         let secret = fields.take("secret");
-        say(&lines(&fields))?;
+        print_lines(&lines(&fields))?;
         if let Some(Value::String(secret)) = secret {
-            tell(&format!("The last line is the {noun}. It is shown this once; keep it safe:"));
-            say_line(&secret)?;
+            print_error_line(&format!(
+                "The last line is the {noun}. It is shown this once; keep it safe:"
+            ));
+            print_line(&secret)?;
         }
         Ok(())
     }

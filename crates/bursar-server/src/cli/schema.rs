@@ -8,7 +8,7 @@ use serde_json::value::to_raw_value;
 
 use super::command_error::CommandError;
 use super::output::Printer;
-use crate::cli::terminal::say_line;
+use crate::cli::terminal::print_line;
 use crate::config::database::Database;
 use crate::config::settings::Config;
 
@@ -28,7 +28,7 @@ pub(super) fn migrate(config: &Config, app_role: Option<&str>) -> Result<(), Com
     let database = &config.database();
     let Database::Postgres(postgres) = database else {
         let nothing = "nothing to do, each start of the server brings its schema up to date";
-        return Ok(say_line(&format!("{database}: {nothing}"))?);
+        return Ok(print_line(&format!("{database}: {nothing}"))?);
     };
     let role = app_role.ok_or("say which role the servers have: --app-role NAME")?;
     let url = postgres.url()?;
@@ -39,7 +39,7 @@ pub(super) fn migrate(config: &Config, app_role: Option<&str>) -> Result<(), Com
     } else {
         format!("schema {}, from {}", after.found, before.found)
     };
-    Ok(say_line(&format!("{database}: {climbed}; the role {role} may use it"))?)
+    Ok(print_line(&format!("{database}: {climbed}; the role {role} may use it"))?)
 }
 
 /// Prints the version of the schema and what to do.

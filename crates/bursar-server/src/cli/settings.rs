@@ -8,7 +8,7 @@ use clap::Subcommand;
 use super::command_error::CommandError;
 use super::configuration::environment;
 use crate::cli::terminal;
-use crate::cli::terminal::say;
+use crate::cli::terminal::print_lines;
 use crate::config::given::Origin;
 use crate::config::listing::example;
 use crate::config::settings::{Config, InForce, settings};
@@ -26,7 +26,7 @@ pub(super) fn run(file: Option<&Path>, command: &ConfigCommand) -> Result<(), Co
         ConfigCommand::Example => example(&settings()),
         ConfigCommand::Check => check(file)?,
     };
-    Ok(say(&text)?)
+    Ok(print_lines(&text)?)
 }
 
 fn check(file: Option<&Path>) -> Result<String, CommandError> {

@@ -101,16 +101,16 @@ fn written(
 ///
 /// # Errors
 /// Errors of the system.
-pub(crate) fn say(text: &str) -> io::Result<()> {
-    say_verbatim(&lines(text))
+pub(crate) fn print_lines(text: &str) -> io::Result<()> {
+    print_verbatim(&lines(text))
 }
 
 /// Prints one line to the standard output.
 ///
 /// # Errors
 /// Errors of the system.
-pub(crate) fn say_line(text: &str) -> io::Result<()> {
-    say_verbatim(&(line(text) + "\n"))
+pub(crate) fn print_line(text: &str) -> io::Result<()> {
+    print_verbatim(&(line(text) + "\n"))
 }
 
 /// Prints a text of Bursar's own to the standard output, unchanged.
@@ -119,7 +119,7 @@ pub(crate) fn say_line(text: &str) -> io::Result<()> {
 ///
 /// # Errors
 /// Other errors of the system.
-pub(crate) fn say_verbatim(text: &str) -> io::Result<()> {
+pub(crate) fn print_verbatim(text: &str) -> io::Result<()> {
     let mut out = io::stdout().lock();
     match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
@@ -128,7 +128,7 @@ pub(crate) fn say_verbatim(text: &str) -> io::Result<()> {
 }
 
 /// Prints one line to the standard error output. Errors are ignored.
-pub(crate) fn tell(text: &str) {
+pub(crate) fn print_error_line(text: &str) {
     let _ = writeln!(io::stderr().lock(), "{}", line(text));
 }
 

@@ -12,7 +12,7 @@ const FIELD: &str = "credential_ref";
 
 /// Who sets a reference. Only the operator may name what is stored on the server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum SetBy {
+pub enum ReferenceAuthor {
     /// The operator of this server.
     Operator,
     Tenant,
@@ -33,7 +33,7 @@ pub struct AllowedPrefixes {
 /// 422 on `credential_ref`, or 403 if only the operator may set it. The value is never echoed.
 pub fn check(
     reference: String,
-    set_by: SetBy,
+    set_by: ReferenceAuthor,
     allowed: &AllowedPrefixes,
 ) -> Result<String, ApiError> {
     if raw_key::contains_key(&reference) {
@@ -80,7 +80,11 @@ fn check_vault(rest: &str) -> Result<(), ApiError> {
     grammar(holds, "must be vault://<mount>/<path>[#field]")
 }
 
-fn check_env(name: &str, set_by: SetBy, allowed: &AllowedPrefixes) -> Result<(), ApiError> {
+fn check_env(
+    name: &str,
+    set_by: ReferenceAuthor,
+    allowed: &AllowedPrefixes,
+) -> Result<(), ApiError> {
     by_operator(set_by)?;
     grammar(is_name(name, "_"), "must be env://NAME")?;
     let known = allowed.env.iter().any(|prefix| name.starts_with(prefix.as_str()));
@@ -88,7 +92,11 @@ fn check_env(name: &str, set_by: SetBy, allowed: &AllowedPrefixes) -> Result<(),
     grammar(known, &problem)
 }
 
-fn check_file(path: &str, set_by: SetBy, allowed: &AllowedPrefixes) -> Result<(), ApiError> {
+fn check_file(
+    path: &str,
+    set_by: ReferenceAuthor,
+    allowed: &AllowedPrefixes,
+) -> Result<(), ApiError> {
     by_operator(set_by)?;
     let straight =
         path.starts_with('/') && !path.split('/').any(|part| part == ".." || part == ".");
@@ -101,10 +109,10 @@ fn check_file(path: &str, set_by: SetBy, allowed: &AllowedPrefixes) -> Result<()
     grammar(known, "must lie in a folder that the operator's configuration allows")
 }
 
-fn by_operator(set_by: SetBy) -> Result<(), ApiError> {
+fn by_operator(set_by: ReferenceAuthor) -> Result<(), ApiError> {
     match set_by {
-        SetBy::Operator => Ok(()),
-        SetBy::Tenant => {
+        ReferenceAuthor::Operator => Ok(()),
+        ReferenceAuthor::Tenant => {
             let problem = "with env:// or file:// can be set by the operator only";
             Err(ApiError::of(ErrorCode::Forbidden).on(FIELD, problem))
         }
@@ -116,7 +124,7 @@ mod tests {
     use super::*;
 
     #[track_caller]
-    fn check_ref(reference: &str, set_by: SetBy, expected: Option<ErrorCode>) {
+    fn check_ref(reference: &str, set_by: ReferenceAuthor, expected: Option<ErrorCode>) {
         let allowed = AllowedPrefixes {
             env: vec!["CUS_CRED_".to_owned(), "LLM_API_KEY_".to_owned()],
             file: vec!["/etc/bursar".to_owned()],
@@ -133,7 +141,7 @@ mod tests {
     #[test]
     fn each_scheme_has_its_grammar() {
         use ErrorCode::{Forbidden, InvalidField, SecretRefused};
-        use SetBy::{Operator, Tenant};
+        use ReferenceAuthor::{Operator, Tenant};
         check_ref("encrypted://0198c-1", Tenant, None);
         check_ref("encrypted://", Tenant, Some(InvalidField));
         check_ref("vault://secret/tenants/a/openai", Tenant, None);

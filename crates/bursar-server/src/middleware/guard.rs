@@ -15,7 +15,8 @@ use crate::auth::access::Access;
 use crate::auth::authorize;
 use crate::auth::authorize::Admitted;
 use crate::http::request_extensions::RequestTenant;
-use crate::protection::{RouteProtection, Sender};
+use crate::protection::RouteProtection;
+use crate::protection::protector::ProtectedCaller;
 use crate::wire::error::ApiError;
 use crate::wire::error_code::ErrorCode;
 
@@ -69,8 +70,9 @@ async fn attach_caller(
     }
     if let (Some(tenant), Some(protection)) = (tenant, protection) {
         // The operator may act on a tenant that floods the server.
-        let sender = Sender { tenant, integration_id, is_operator: admitted.is_operator() };
-        app.protection.protect(sender, protection, &mut request).await?;
+        let caller =
+            ProtectedCaller { tenant, integration_id, is_operator: admitted.is_operator() };
+        app.protection.protect(caller, protection, &mut request).await?;
     }
     let requester = if admitted.is_operator() { Requester::Operator } else { Requester::Tenant };
     request.extensions_mut().insert(requester);

@@ -91,7 +91,7 @@ pub(crate) fn say(line: &str) {
         Some(queue) => {
             queue.push(format!("{}\n", terminal::line(line)).as_bytes(), Room::Always);
         }
-        None => terminal::tell(line),
+        None => terminal::print_error_line(line),
     }
 }
 

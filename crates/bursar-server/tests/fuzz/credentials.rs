@@ -3,7 +3,7 @@
 use std::path::{Component, Path};
 
 use bursar_server::credentials::raw_key::contains_key;
-use bursar_server::credentials::reference::{AllowedPrefixes, SetBy, check, scheme};
+use bursar_server::credentials::reference::{AllowedPrefixes, ReferenceAuthor, check, scheme};
 
 use crate::fuzzing::{Effort, Fate, fuzz};
 use crate::raw_keys::KEYS;
@@ -31,7 +31,7 @@ fn a_reference_keeps_its_grammar_and_is_never_repeated() {
         let reference = choices.one_of(REFERENCES);
         let words = if choices.one_in(4) { KEYS } else { WORDS };
         let reference = choices.broken(reference, words);
-        let set_by = choices.one_of(&[SetBy::Operator, SetBy::Tenant]);
+        let set_by = choices.one_of(&[ReferenceAuthor::Operator, ReferenceAuthor::Tenant]);
         let read = check(reference.clone(), set_by, &allowed);
         match &read {
             Ok(kept) => {
@@ -39,7 +39,7 @@ fn a_reference_keeps_its_grammar_and_is_never_repeated() {
                 assert!(kept.len() <= 500 && !contains_key(kept), "{kept}");
                 assert!(!kept.contains("/../") && !kept.ends_with("/.."), "{kept}");
                 let names_the_server = ["env", "file"].contains(&scheme(kept));
-                assert!(!names_the_server || set_by == SetBy::Operator, "{kept}");
+                assert!(!names_the_server || set_by == ReferenceAuthor::Operator, "{kept}");
                 if let Some(path) = kept.strip_prefix("file://") {
                     let below = Path::new(path).strip_prefix("/etc/bursar").expect("in the folder");
                     let plain = |part: Component<'_>| matches!(part, Component::Normal(_));

@@ -370,7 +370,7 @@ pub(crate) async fn extend_reservation(
     body: Text<SMALL>,
 ) -> Result<Answer<ReservationView>, ApiError> {
     let call_id = path_call_id(call_id)?;
-    caller.active()?;
+    caller.require_active()?;
     let extend: ReservationExtend = body.read_optional().await?;
     let ttl_seconds = extend.ttl_seconds.map(ReserveRequest::check_ttl).transpose()?;
     match app.ledger.extend(caller.tenant_id, call_id, caller.only, ttl_seconds).await? {

@@ -29,7 +29,7 @@ pub(super) fn check_scopes(asked: &[String], own: Option<ScopeSet>) -> Result<St
 
 /// Refuses whoever cannot do all that the key of an integration can.
 pub(super) fn check_integration_key(caller: &Authorized) -> Result<(), ApiError> {
-    match INTEGRATION_KEY_SCOPES.iter().find(|scope| !caller.may(scope)) {
+    match INTEGRATION_KEY_SCOPES.iter().find(|scope| !caller.has_scope(scope)) {
         None => Ok(()),
         Some(missing) => {
             let message =

@@ -132,7 +132,7 @@ async fn rotate(
     (integration_id, key_id): (Option<IntegrationId>, KeyId),
     overlap_seconds: u32,
 ) -> Result<(KeyRow, String), ApiError> {
-    caller.active()?;
+    caller.require_active()?;
     let tenant_id = caller.tenant_id;
     // A key that is not there is refused where it would be changed.
     if let Some(old) = app.store.key(tenant_id, integration_id, key_id).await? {
@@ -142,7 +142,7 @@ async fn rotate(
             check_scopes(&scopes, caller.scopes)?;
         }
         // The end of a key only moves forward in time when it is rotated.
-        caller.outlives(old.expires_at)?;
+        caller.check_key_expiry(old.expires_at)?;
     }
     let caps = app.tenant_caps;
     store_new_key(app, (tenant_id, integration_id), move |tx, hash| {

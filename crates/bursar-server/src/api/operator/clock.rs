@@ -21,7 +21,7 @@ const MICROS_PER_SECOND: i64 = 1_000_000;
 
 /// How Bursar's time compares with the clock.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Standing {
+enum ClockStatus {
     /// They agree.
     Steady,
     /// The clock jumped forward and is not trusted yet.
@@ -30,7 +30,7 @@ enum Standing {
     Behind,
 }
 
-impl Standing {
+impl ClockStatus {
     const fn as_str(self) -> &'static str {
         match self {
             Self::Steady => "steady",
@@ -52,7 +52,7 @@ impl Standing {
 
 enum_schemas! {
     /// How Bursar's time compares with the clock.
-    ClockStanding in Standing = Standing::as_str { Steady, Jumped, Behind };
+    ClockStanding in ClockStatus = ClockStatus::as_str { Steady, Jumped, Behind };
 }
 
 /// Bursar's time and the clock.
@@ -100,7 +100,7 @@ pub(crate) struct ClockConfirmedView {
 pub(crate) async fn get_clock(State(app): State<App>, _: Operator) -> Answer<ClockView> {
     let state = app.store.clock();
     Answer::ok(ClockView {
-        state: Standing::of(&state).as_str(),
+        state: ClockStatus::of(&state).as_str(),
         now: timestamps::text(state.now),
         clock: timestamps::text(state.wall),
         ahead_seconds: state.ahead_seconds(),

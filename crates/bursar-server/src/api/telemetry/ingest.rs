@@ -21,7 +21,7 @@ use crate::app::App;
 use crate::auth::access::INGEST;
 use crate::auth::authorize::Authorized;
 use crate::credentials::raw_key;
-use crate::protection::RecordsProtection;
+use crate::protection::protector::RecordsProtection;
 use crate::wire::body::{BATCH, BATCH_RECORDS_MAX, SMALL, Text, parse, parse_envelope};
 use crate::wire::enums;
 use crate::wire::enums::{ACCEPTED, CONFLICT, DUPLICATE, ERROR};

@@ -14,14 +14,15 @@ mod source;
 
 use std::process::ExitCode;
 
-use indicatif::{ProgressBar, ProgressStyle};
+use indicatif::ProgressBar;
 
 pub(crate) use self::arguments::ImportArguments;
 pub(crate) use self::error::ImportError;
 use self::record::Mapping;
 use self::source::{Row, Rows};
 use crate::cli::client::ApiClient;
-use crate::cli::terminal::{say_line, tell};
+use crate::cli::progress::progress;
+use crate::cli::terminal::{print_error_line, print_line};
 use crate::config::settings::Config;
 
 /// The rows of one batch.
@@ -54,7 +55,7 @@ pub(crate) fn run(config: &Config, arguments: ImportArguments) -> Result<ExitCod
         send_all(client, &mapping, &mut rows)
     })?;
     let ImportCounts { accepted, duplicates, refused } = counts;
-    say_line(&format!("{accepted} accepted, {duplicates} already there, {refused} refused"))
+    print_line(&format!("{accepted} accepted, {duplicates} already there, {refused} refused"))
         .map_err(|error| ImportError::new(error.to_string()))?;
     Ok(if refused == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
@@ -113,19 +114,9 @@ impl ImportCounts {
     fn refuse(&mut self, bar: &ProgressBar, number: u64, reason: &str) {
         self.refused += 1;
         if self.refused <= SHOWN_MAX {
-            bar.suspend(|| tell(&format!("row {number}: {reason}")));
+            bar.suspend(|| print_error_line(&format!("row {number}: {reason}")));
         } else if self.refused == SHOWN_MAX + 1 {
-            bar.suspend(|| tell("further refused rows are only counted"));
+            bar.suspend(|| print_error_line("further refused rows are only counted"));
         }
     }
-}
-
-/// A progress bar over a number of bytes.
-pub(crate) fn progress(bytes_total: u64) -> ProgressBar {
-    let bar = ProgressBar::new(bytes_total);
-    let template = "{bar:40} {percent} %  {bytes} of {total_bytes}  {elapsed}, {eta} left";
-    if let Ok(style) = ProgressStyle::with_template(template) {
-        bar.set_style(style);
-    }
-    bar
 }
