@@ -314,13 +314,13 @@ impl<'ast> Visit<'ast> for Declared {
     }
 
     fn visit_item_struct(&mut self, item: &'ast syn::ItemStruct) {
-        if matches!(item.vis, syn::Visibility::Public(_)) {
+        if is_shared(&item.vis) {
             self.types.push(item.ident.to_string());
         }
     }
 
     fn visit_item_enum(&mut self, item: &'ast syn::ItemEnum) {
-        if matches!(item.vis, syn::Visibility::Public(_)) {
+        if is_shared(&item.vis) {
             self.types.push(item.ident.to_string());
         }
     }
@@ -330,8 +330,17 @@ impl<'ast> Visit<'ast> for Declared {
     }
 }
 
+/// Whether other modules of the crate see an item: `pub` or `pub(crate)`.
+fn is_shared(visibility: &syn::Visibility) -> bool {
+    match visibility {
+        syn::Visibility::Public(_) => true,
+        syn::Visibility::Restricted(within) => within.path.is_ident("crate"),
+        syn::Visibility::Inherited => false,
+    }
+}
+
 #[test]
-fn no_two_public_types_of_a_crate_have_one_name() {
+fn no_two_shared_types_of_a_crate_have_one_name() {
     for name in CRATES {
         let mut places: BTreeMap<String, Vec<String>> = BTreeMap::new();
         for (module, file) in &Sources::of(name).files {
