@@ -27,6 +27,7 @@ pub use audit::chain::{
     AuditEntry, AuditFilter, AuditHash, AuditKey, AuditLink, AuditPage, AuditPosition,
 };
 pub use audit::check::{AuditCheck, AuditVerified};
+pub use audit::reads::AuditReads;
 pub use cache::{Cache, CacheUse};
 pub use clock::{BootClock, Clock, ClockConfirmed, Clocks, system_boot};
 pub use control::{
@@ -34,16 +35,23 @@ pub use control::{
 };
 pub use error::{Cause, NotWritable, StoreError};
 pub use postgres::{OpenPostgresError, OpenedPostgres, PostgresOptions, PostgresStore};
+pub use read::accounts::AccountReads;
+pub use read::accounts::{AccountSnapshot, OpenReservation};
+pub use read::breakdown::SeriesReads;
 pub use read::breakdown::{
     Breakdown, BreakdownFilter, Group, GroupBy, Series, SeriesFilter, SeriesStep, Step,
 };
+pub use read::breakdown::{CallFilter, CallLabel, CallOutcome};
+pub use read::days::DayReads;
+pub use read::days::{DayFilter, DayPage, DayPosition, DayUsage};
+pub use read::entries::HistoryReads;
+pub use read::entries::{HistoryFilter, HistoryPage, HistoryPart, HistoryPosition};
 pub use read::near_limit::NearLimit;
+pub use read::page::{Page, Paged};
 pub use read::read_context::{ReadContext, ReadMemory, ReadMemoryError, Requester};
-pub use read::store::{
-    AccountSnapshot, CallFilter, CallLabel, CallOutcome, DayFilter, DayPage, DayPosition, DayUsage,
-    DecisionFilter, HistoryFilter, HistoryPage, HistoryPart, HistoryPosition, IntegrationFilter,
-    IntegrationUsage, OpenReservation, Page, Paged, Store, StoreStats,
-};
+pub use read::store::{Store, StoreStats};
+pub use read::summaries::IntegrationUsage;
+pub use read::summaries::SummaryReads;
 pub use read::sums::Sums;
 pub use rows::codec::call_key;
 pub use rows::columns::RawColumns;
@@ -55,12 +63,13 @@ pub use rows::row::{
 };
 pub use schema::SchemaStatus;
 pub use sqlite::{BackedUp, CopyError, CopyProgress, Existing, OpenError, Restore, SqliteStore};
-pub use tables::decisions::Decisions;
-pub use tables::integrations::Integrations;
-pub use tables::overrides::Overrides;
-pub use tables::signals::Signals;
-pub use tables::tenants::Tenants;
-pub use tables::value::{LockedSql, Value};
+pub use tables::decisions::{DecisionFilter, DecisionReads};
+pub use tables::integrations::{IntegrationFilter, IntegrationReads};
+pub use tables::keys::KeyReads;
+pub use tables::overrides::OverrideReads;
+pub use tables::signals::SignalReads;
+pub use tables::tenants::TenantReads;
+pub use tables::value::{Sql, Value};
 pub use verify::differences::Differences;
 pub use verify::recount::Verified;
 pub use write::job::Swept;

@@ -14,9 +14,9 @@ use std::time::{Duration, Instant};
 
 use bursar_core::{Caps, IntegrationId, LimitSettings, TenantId, Timestamp, Usage};
 use bursar_store::{
-    AuditFilter, AuditKey, Control, ControlTx, HistoryPart, Integrations, Ledger, LoadRequest,
-    NoopObserver, OpenPostgresError, OpenedPostgres, Page, PostgresOptions, PostgresStore, Store,
-    Tenants, WriterConnection,
+    AuditFilter, AuditKey, AuditReads, Control, ControlTx, DayReads, HistoryPart, HistoryReads,
+    IntegrationReads, Ledger, LoadRequest, NoopObserver, OpenPostgresError, OpenedPostgres, Page,
+    PostgresOptions, PostgresStore, Store, TenantReads, WriterConnection,
 };
 use postgres::cluster::Cluster;
 use postgres::database::Database;

@@ -12,9 +12,10 @@ use std::time::{Duration, Instant};
 
 use bursar_core::{Day, IntegrationId, Month, PolicyResult, TenantId};
 use bursar_store::{
-    AuditFilter, AuditKey, BreakdownFilter, CallFilter, CallLabel, DayFilter, DayPosition, GroupBy,
-    HistoryFilter, HistoryPart, Integrations, Page, PostgresOptions, PostgresStore, SeriesFilter,
-    Step, Store, Tenants,
+    AccountReads, AuditFilter, AuditKey, AuditReads, BreakdownFilter, CallFilter, CallLabel,
+    DayFilter, DayPosition, DayReads, GroupBy, HistoryFilter, HistoryPart, HistoryReads,
+    IntegrationReads, KeyReads, Page, PostgresOptions, PostgresStore, SeriesFilter, SeriesReads,
+    Step, Store, SummaryReads, TenantReads,
 };
 use postgres::cluster::Cluster;
 use postgres::database::Database;

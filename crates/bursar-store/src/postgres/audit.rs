@@ -1,12 +1,18 @@
 //! The audit log: written as a chain at the end of a transaction, listed, and checked.
 
+use super::open::{PostgresStore, check_schema, in_short};
+use crate::audit::reads::AuditReads;
+use async_trait::async_trait;
 use bursar_core::TenantId;
 use tokio::try_join;
 use tokio_postgres::{Client, Row};
 
 use super::ask::{listed, number, one, rows};
+use super::connect::Address;
+use super::error::OpenPostgresError;
 use super::pipeline::{Sent, in_order};
 use super::readers::{Reader, read_error};
+use super::schema;
 use super::store_stats::next_tenants;
 use super::tx::{self, Messages, params, store_error};
 use super::writer_state::PostgresWriter;
@@ -89,6 +95,58 @@ const COUNT_UNCHAINED: &str =
 const CHAIN: &str = "select tenant_id, audit_id, at, actor_type, actor_id, address, action, \
      target_type, target_id, request_id, detail, sequence, prev_hash, hash from audit \
      where tenant_id = $1 and sequence > $2 order by sequence limit $3";
+
+impl PostgresStore {
+    /// Checks the audit log of every tenant, or of one, beside servers that may be running on the
+    /// database; as a role that may read its tables. Blocks until that is done.
+    ///
+    /// # Errors
+    /// [`OpenPostgresError`] when it cannot be opened or belongs to another secret key;
+    /// [`StoreError`] when it cannot be read.
+    pub fn verify_audit(
+        url: &str,
+        secret_fingerprint: &str,
+        audit_key: &AuditKey,
+        only: Option<TenantId>,
+    ) -> Result<Result<AuditVerified, StoreError>, OpenPostgresError> {
+        let address = Address::parse(url)?;
+        in_short(async move {
+            let client = address.connect().await?;
+            check_schema(&client).await?;
+            schema::check_for_reading(&client, secret_fingerprint).await?;
+            Ok(verify(&client, audit_key, only).await)
+        })
+    }
+}
+
+#[async_trait]
+impl AuditReads for PostgresStore {
+    async fn audit(
+        &self,
+        tenant_id: TenantId,
+        filter: AuditFilter,
+        limit: u32,
+    ) -> Result<AuditPage, StoreError> {
+        self.readers
+            .read(&self.context, tenant_id, async move |db| {
+                list(&db, tenant_id, &filter, limit).await
+            })
+            .await
+    }
+
+    async fn audit_chain(
+        &self,
+        tenant_id: TenantId,
+        after: Option<i64>,
+        limit: u32,
+    ) -> Result<Vec<AuditEntry>, StoreError> {
+        self.readers
+            .read(&self.context, tenant_id, async move |db| {
+                chain(&db, tenant_id, after, limit).await
+            })
+            .await
+    }
+}
 
 /// Writes what the transaction of a writer adds, tenant by tenant.
 pub(super) fn write(writer: &mut PostgresWriter) -> Result<(), StoreError> {

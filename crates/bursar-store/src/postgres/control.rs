@@ -9,9 +9,9 @@ use super::writer_state::PostgresWriter;
 use crate::error::StoreError;
 use crate::rows::codec;
 use crate::rows::columns::RawColumns;
-use crate::rows::row::{AuditRow, KeyRow};
-use crate::tables::value::{LockedSql, Value};
-use crate::write::writer_connection::{ControlTx, RowCounts};
+use crate::rows::row::AuditRow;
+use crate::tables::value::{Sql, Value};
+use crate::write::writer_connection::ControlTx;
 
 /// Whoever is being admitted by an integration of the tenant is admitted before the change or after.
 const LOCK_INTEGRATIONS: &str = "select integration_id from integrations where tenant_id = $1 \
@@ -30,22 +30,22 @@ impl ControlTx for PostgresWriter {
     fn execute(
         &mut self,
         tenant_id: TenantId,
-        sql: &'static str,
+        sql: Sql,
         values: &[Value],
     ) -> Result<(), StoreError> {
-        self.put(tenant_id, sql, &typed(values))
+        self.put(tenant_id, sql.postgres, &typed(values))
     }
 
     fn select(
         &mut self,
         tenant_id: TenantId,
-        sql: LockedSql,
+        sql: Sql,
         values: &[Value],
         take: &mut dyn FnMut(&dyn RawColumns) -> Result<(), StoreError>,
     ) -> Result<(), StoreError> {
         let values = typed(values);
         let rows = self.query_in_tx(Some(tenant_id), async |client| {
-            client.query_typed(sql.locked, &values).await.map_err(store_error)
+            client.query_typed(sql.postgres, &values).await.map_err(store_error)
         })?;
         rows.iter().try_for_each(|row| take(row))
     }
@@ -62,31 +62,6 @@ impl ControlTx for PostgresWriter {
     fn integration_changes(&mut self, integration_id: IntegrationId, rules: Integration) {
         // Each node reads the stored rules.
         let _ = (integration_id, rules);
-    }
-
-    fn key_counts(
-        &mut self,
-        owner: (TenantId, Option<IntegrationId>),
-        now: Timestamp,
-    ) -> Result<RowCounts, StoreError> {
-        keys::counts(self, owner, now)
-    }
-
-    fn drop_ended_keys(
-        &mut self,
-        owner: (TenantId, Option<IntegrationId>),
-        now: Timestamp,
-        kept: u32,
-    ) -> Result<(), StoreError> {
-        keys::drop_ended(self, owner, now, kept)
-    }
-
-    fn key(&mut self, tenant_id: TenantId, key_id: KeyId) -> Result<Option<KeyRow>, StoreError> {
-        keys::lock(self, tenant_id, key_id)
-    }
-
-    fn put_key(&mut self, row: &KeyRow) -> Result<(), StoreError> {
-        keys::put(self, row)
     }
 
     fn stamp_keys(

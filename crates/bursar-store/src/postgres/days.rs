@@ -3,6 +3,9 @@
 //! An index gives days and integrations in the order of the list, so that what lies before a page,
 //! and what is counted beyond it, is passed over without a look at its sums.
 
+use super::open::PostgresStore;
+use crate::read::days::DayReads;
+use async_trait::async_trait;
 use bursar_core::{IntegrationId, TenantId};
 use tokio::try_join;
 use tokio_postgres::Client;
@@ -12,7 +15,8 @@ use super::readers::Reader;
 use super::tx::params;
 use crate::error::StoreError;
 use crate::read::aggregate::DaySums;
-use crate::read::store::{DAYS_COUNTED_MAX, DayFilter, DayPage, DayPosition, DayUsage, Page};
+use crate::read::days::{DAYS_COUNTED_MAX, DayFilter, DayPage, DayPosition, DayUsage};
+use crate::read::page::Page;
 use crate::rows::decode;
 
 /// Whatever the statistics say, an index leads and nothing is sorted or hashed.
@@ -47,6 +51,22 @@ const LIST_SUMS_OF: &str = "select integration_id, start, calls, succeeded, erro
      latency_11, latency_12, latency_13, latency_14, latency_15 from rollups \
      where tenant_id = $1 and integration_id = $4 and grain = 2 and start between $2 and $3 \
      order by start";
+
+#[async_trait]
+impl DayReads for PostgresStore {
+    async fn usage_by_day(
+        &self,
+        tenant_id: TenantId,
+        filter: DayFilter,
+        page: Page,
+    ) -> Result<DayPage, StoreError> {
+        self.readers
+            .read(&self.context, tenant_id, async move |db| {
+                usage_by_day(&db, tenant_id, filter, page).await
+            })
+            .await
+    }
+}
 
 pub(super) async fn usage_by_day(
     reader: &Reader,

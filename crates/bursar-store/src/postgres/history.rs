@@ -5,6 +5,9 @@
 //! integrations are walked a few at a time and then twice as many: once the newest entries of some
 //! are known, the others are asked only for what is newer.
 
+use super::open::PostgresStore;
+use crate::read::entries::{HistoryPart, HistoryReads};
+use async_trait::async_trait;
 use std::collections::HashMap;
 
 use bursar_core::{EntryId, IntegrationId, TenantId};
@@ -15,8 +18,8 @@ use super::ask::{listed, rows};
 use super::readers::Reader;
 use super::tx::params;
 use crate::error::StoreError;
+use crate::read::entries::{HistoryFilter, HistoryPage, HistoryPosition};
 use crate::read::history::{Cut, Merge, Picked, Way};
-use crate::read::store::{HistoryFilter, HistoryPage, HistoryPosition};
 use crate::rows::codec;
 use crate::rows::columns::{Columns, RawColumns};
 use crate::rows::decode;
@@ -124,6 +127,34 @@ const SELECT_ENTRIES: &str = "with fitting as materialized (select entry_id from
      cost_source, reported_cost_nanos, computed_cost_nanos, latency_ms, policy_result, \
      error_code, error_message, metadata, occurred_at, created_at, usage_status \
      from usage_entries where tenant_id = $1 and entry_id = fitting.entry_id limit 1) e";
+
+#[async_trait]
+impl HistoryReads for PostgresStore {
+    async fn usage_history(
+        &self,
+        tenant_id: TenantId,
+        filter: HistoryFilter,
+        part: HistoryPart,
+    ) -> Result<HistoryPage, StoreError> {
+        self.readers
+            .read(&self.context, tenant_id, async move |db| {
+                usage_history(&db, tenant_id, &filter, part.into()).await
+            })
+            .await
+    }
+
+    async fn export_page(
+        &self,
+        tenant_id: TenantId,
+        filter: HistoryFilter,
+    ) -> Result<HistoryPage, StoreError> {
+        self.readers
+            .read(&self.context, tenant_id, async move |db| {
+                usage_history(&db, tenant_id, &filter, Cut::EXPORT).await
+            })
+            .await
+    }
+}
 
 /// A page, whose texts have at most about so many bytes.
 pub(super) async fn usage_history(

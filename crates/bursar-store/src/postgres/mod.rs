@@ -4,6 +4,7 @@
 //! clock, loads, decides and saves in one transaction. No statement is prepared and no setting
 //! outlives a transaction, so that nodes can connect through a pooler.
 
+mod accounts;
 mod ask;
 mod audit;
 mod bulk;
@@ -20,9 +21,7 @@ mod labels;
 mod load;
 mod open;
 mod pipeline;
-mod protection;
 mod query;
-mod read;
 mod readers;
 mod save;
 mod schema;
@@ -30,6 +29,7 @@ mod series;
 mod settings;
 mod store;
 mod store_stats;
+mod summaries;
 mod sweep;
 mod tx;
 mod verify;

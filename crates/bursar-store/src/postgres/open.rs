@@ -3,7 +3,6 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use bursar_core::TenantId;
 use tokio_postgres::Client;
 
 use super::connect::Address;
@@ -12,9 +11,8 @@ use super::readers::Readers;
 use super::store_stats::Walks;
 use super::sweep::Sweep;
 use super::writer_state::PostgresWriter;
-use super::{audit, clock, schema, settings, verify};
+use super::{clock, schema, settings, verify};
 use crate::audit::chain::AuditKey;
-use crate::audit::check::AuditVerified;
 use crate::clock::{Clocks, StoreClock};
 use crate::error::StoreError;
 use crate::read::read_context::ReadContext;
@@ -119,31 +117,10 @@ impl PostgresStore {
         let address = Address::parse(url)?;
         in_short(async move { Ok(verify::verify(&address.connect().await?).await) })
     }
-
-    /// Checks the audit log of every tenant, or of one, beside servers that may be running on the
-    /// database; as a role that may read its tables. Blocks until that is done.
-    ///
-    /// # Errors
-    /// [`OpenPostgresError`] when it cannot be opened or belongs to another secret key;
-    /// [`StoreError`] when it cannot be read.
-    pub fn verify_audit(
-        url: &str,
-        secret_fingerprint: &str,
-        audit_key: &AuditKey,
-        only: Option<TenantId>,
-    ) -> Result<Result<AuditVerified, StoreError>, OpenPostgresError> {
-        let address = Address::parse(url)?;
-        in_short(async move {
-            let client = address.connect().await?;
-            check_schema(&client).await?;
-            schema::check_for_reading(&client, secret_fingerprint).await?;
-            Ok(audit::verify(&client, audit_key, only).await)
-        })
-    }
 }
 
 /// Refuses a schema that this binary cannot use as it is.
-async fn check_schema(client: &Client) -> Result<(), OpenPostgresError> {
+pub(super) async fn check_schema(client: &Client) -> Result<(), OpenPostgresError> {
     let status = schema::status(client).await?;
     let SchemaStatus { found, known, oldest_known: _ } = status;
     if status.is_usable() {
@@ -156,7 +133,7 @@ async fn check_schema(client: &Client) -> Result<(), OpenPostgresError> {
 }
 
 /// Runs something to its end on a runtime of its own, wherever this is called.
-fn in_short<T, F>(work: F) -> Result<T, OpenPostgresError>
+pub(super) fn in_short<T, F>(work: F) -> Result<T, OpenPostgresError>
 where
     T: Send,
     F: Future<Output = Result<T, OpenPostgresError>> + Send,

@@ -11,7 +11,7 @@ use super::open::PostgresStore;
 use super::readers::Reader;
 use super::tx::Param;
 use crate::error::StoreError;
-use crate::read::store::{Page, Paged};
+use crate::read::page::{Page, Paged};
 use crate::tables::query::{PagedSql, Query};
 use crate::tables::value::{FromRow, Value, values};
 
@@ -80,8 +80,8 @@ impl Query for PostgresStore {
             let key = typed(&values);
             // Sent together. The first has no use for the limit and the offset.
             let (total, rows) = try_join!(
-                number(db.client()?, sql.count, &key),
-                listed(&db, sql.list, &key, |row| T::from_row(row)),
+                number(db.client()?, sql.count.postgres, &key),
+                listed(&db, sql.list.postgres, &key, |row| T::from_row(row)),
             )?;
             Ok(Paged { rows, total })
         };

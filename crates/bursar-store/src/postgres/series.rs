@@ -1,6 +1,10 @@
 //! Usage by what took it, and step by step: from rollups, sessions from entries.
 
+use super::open::PostgresStore;
+use crate::read::breakdown::{GroupBy, SeriesReads};
+use async_trait::async_trait;
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use bursar_core::{Day, IntegrationId, TenantId};
 use futures_util::future::try_join_all;
@@ -16,8 +20,8 @@ use crate::read::aggregate::{
     BreakdownAggregate, FoundRollup, LargestSessions, Part, ROLLUPS_COUNTED_MAX, SESSIONS_MAX,
     SeriesAggregate, SessionCost, Span,
 };
+use crate::read::breakdown::CallFilter;
 use crate::read::breakdown::{Breakdown, BreakdownFilter, Series, SeriesFilter};
-use crate::read::store::CallFilter;
 use crate::read::sums::Sums;
 use crate::rows::columns::Columns;
 use crate::rows::decode;
@@ -71,6 +75,46 @@ const LIST_SESSIONS: &str = "select asked.session_id, e.kind, e.tokens_in, e.tok
      error_code from usage_entries where tenant_id = $1 and session_id = asked.session_id \
      and occurred_at >= $3 and occurred_at < $4 and ($5 is null or integration_id = $5) \
      offset 0) e";
+
+#[async_trait]
+impl SeriesReads for PostgresStore {
+    async fn usage_breakdown(
+        &self,
+        tenant_id: TenantId,
+        filter: BreakdownFilter,
+    ) -> Result<Option<Breakdown>, StoreError> {
+        let question = async move |db: Arc<Reader>| usage_breakdown(&db, tenant_id, &filter).await;
+        if filter.by == GroupBy::Session {
+            self.readers.read_much(&self.context, tenant_id, question).await
+        } else {
+            self.readers.read(&self.context, tenant_id, question).await
+        }
+    }
+
+    async fn usage_series(
+        &self,
+        tenant_id: TenantId,
+        filter: SeriesFilter,
+    ) -> Result<Series, StoreError> {
+        self.readers
+            .read(&self.context, tenant_id, async move |db| {
+                usage_series(&db, tenant_id, &filter).await
+            })
+            .await
+    }
+
+    async fn counted_calls(
+        &self,
+        tenant_id: TenantId,
+        filter: CallFilter,
+    ) -> Result<Option<i64>, StoreError> {
+        self.readers
+            .read(&self.context, tenant_id, async move |db| {
+                counted_calls(db.client()?, tenant_id, &filter).await
+            })
+            .await
+    }
+}
 
 type Whose = (TenantId, Option<IntegrationId>);
 

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use bursar_core::{CallKey, EntryId, IntegrationId, TenantId, Timestamp};
 use tokio::join;
 use tokio::runtime::Runtime;
-use tokio_postgres::{Client, Row};
+use tokio_postgres::Client;
 
 use super::connect::Address;
 use super::known_labels::KnownLabels;
@@ -202,20 +202,6 @@ impl PostgresWriter {
         self.query_in_tx(Some(tenant_id), async |client| {
             client.execute_typed(sql, values).await.map(|_| ()).map_err(store_error)
         })
-    }
-
-    /// The only row of a query about a tenant; `None` if there is none.
-    pub(super) fn one<T>(
-        &mut self,
-        tenant_id: TenantId,
-        sql: &str,
-        key: &[Param<'_>],
-        read: impl FnOnce(&Row) -> Result<T, StoreError>,
-    ) -> Result<Option<T>, StoreError> {
-        let row = self.query_in_tx(Some(tenant_id), async |client| {
-            client.query_typed_opt(sql, key).await.map_err(store_error)
-        })?;
-        row.as_ref().map(read).transpose()
     }
 
     /// Begins a transaction; the database gets it with the first query.

@@ -15,8 +15,10 @@ use crate::error::StoreError;
 use crate::read::breakdown::{
     Breakdown, BreakdownFilter, Group, GroupBy, Series, SeriesFilter, SeriesStep, Step,
 };
+use crate::read::breakdown::{CallFilter, CallLabel, CallOutcome};
+use crate::read::days::DayUsage;
 use crate::read::read_context::{ReadMemory, SUMS_BYTES, ScratchMemory};
-use crate::read::store::{CallFilter, CallLabel, CallOutcome, DayUsage, IntegrationUsage};
+use crate::read::summaries::IntegrationUsage;
 use crate::read::sums::Sums;
 use crate::rows::columns::Columns;
 use crate::rows::decode;

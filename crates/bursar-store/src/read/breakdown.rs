@@ -8,8 +8,10 @@
 
 use std::collections::BTreeMap;
 
-use bursar_core::{Day, IntegrationId};
+use async_trait::async_trait;
+use bursar_core::{Day, IntegrationId, TenantId};
 
+use crate::error::StoreError;
 use crate::read::sums::Sums;
 use crate::rows::rollup::Grain;
 
@@ -135,4 +137,63 @@ impl GroupBy {
             Self::Session => None,
         }
     }
+}
+
+/// A filter of calls to count, limited to what rollups distinguish.
+#[derive(Clone, Debug)]
+pub struct CallFilter {
+    pub integration_id: Option<IntegrationId>,
+    pub label: Option<CallLabel>,
+    pub outcome: Option<CallOutcome>,
+    /// The first day, inclusive.
+    pub first: Day,
+    /// The last day, inclusive.
+    pub last: Day,
+}
+
+/// A label that rollups distinguish.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum CallLabel {
+    /// A model, of any provider.
+    Model(String),
+    Agent(String),
+}
+
+/// An outcome of calls that rollups count.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CallOutcome {
+    /// The call ended with an error.
+    Failed,
+    /// Blocked by the caller's own policy.
+    Blocked,
+}
+
+/// Breakdowns and series of usage, and counts of calls.
+#[async_trait]
+pub trait SeriesReads: Send + Sync {
+    /// Usage over some days by group, the largest groups first.
+    ///
+    /// `None` if the days have more sessions than one read can distinguish.
+    async fn usage_breakdown(
+        &self,
+        tenant_id: TenantId,
+        filter: BreakdownFilter,
+    ) -> Result<Option<Breakdown>, StoreError>;
+
+    /// Usage by hour or day, for the largest groups.
+    async fn usage_series(
+        &self,
+        tenant_id: TenantId,
+        filter: SeriesFilter,
+    ) -> Result<Series, StoreError>;
+
+    /// The number of matching calls, from the rollups of their days.
+    ///
+    /// `None` if the rollups cannot tell: the label has no rollups of its own, or there are too
+    /// many of them.
+    async fn counted_calls(
+        &self,
+        tenant_id: TenantId,
+        filter: CallFilter,
+    ) -> Result<Option<i64>, StoreError>;
 }

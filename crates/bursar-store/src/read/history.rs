@@ -14,7 +14,8 @@
 use bursar_core::{EntryId, PolicyResult};
 
 use crate::error::StoreError;
-use crate::read::store::{HistoryFilter, HistoryPage, HistoryPart, HistoryPosition, Page};
+use crate::read::entries::{HistoryFilter, HistoryPage, HistoryPart, HistoryPosition};
+use crate::read::page::Page;
 use crate::rows::row::UsageRow;
 
 /// The limit on the entries that one page skips, shared by its merged walks.

@@ -4,18 +4,19 @@
 //! the same columns in every database.
 
 use bursar_core::{
-    Call, CallId, CallKey, Counter, Day, EntryId, Estimate, Hold, IntegrationId, KeyId,
-    LimitSettings, Month, Nanos, RecordedCall, Reservation, ReserveRequest, TenantId, TokenBuckets,
-    Totals,
+    Call, CallId, CallKey, Counter, Day, EntryId, Estimate, Hold, IntegrationId, LimitSettings,
+    Month, Nanos, RecordedCall, Reservation, ReserveRequest, TenantId, TokenBuckets, Totals,
 };
 
 use crate::error::StoreError;
+use crate::read::accounts::OpenReservation;
+use crate::read::days::DayPosition;
+use crate::read::entries::HistoryPosition;
 use crate::read::near_limit::NearLimit;
-use crate::read::store::{DayPosition, HistoryPosition, OpenReservation};
 use crate::rows::codec;
 use crate::rows::columns::Columns;
 use crate::rows::rollup::{LATENCY_BUCKETS, Rollup, RollupFacts};
-use crate::rows::row::{KeyRow, UsageRow};
+use crate::rows::row::UsageRow;
 
 pub(crate) fn limits(
     row: &(impl Columns + ?Sized),
@@ -25,25 +26,6 @@ pub(crate) fn limits(
         budget_limit_cents: row.int(at)?,
         token_limit_month: row.int(at + 1)?,
         rate_limit_rpm: row.int(at + 2)?,
-    })
-}
-
-/// `tenant_id, key_id, integration_id, name, scopes, secret_hash, created_at, created_by,
-/// expires_at, revoked_at, last_used_at, replaced_by`.
-pub(crate) fn key_row(row: &impl Columns) -> Result<KeyRow, StoreError> {
-    Ok(KeyRow {
-        tenant_id: row.id(0, TenantId::from_number)?,
-        key_id: row.id(1, KeyId::from_number)?,
-        integration_id: row.opt_id(2, IntegrationId::from_number)?,
-        name: row.opt_text(3)?,
-        scopes: row.opt_text(4)?,
-        secret_hash: row.bytes(5)?,
-        created_at: row.instant(6)?,
-        created_by: row.text(7)?,
-        expires_at: row.opt_instant(8)?,
-        revoked_at: row.opt_instant(9)?,
-        last_used_at: row.opt_instant(10)?,
-        replaced_by: row.opt_id(11, KeyId::from_number)?,
     })
 }
 

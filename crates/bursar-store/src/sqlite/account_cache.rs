@@ -14,7 +14,7 @@ use parking_lot::{Mutex, RwLock};
 
 use super::holds::Holds;
 use crate::cache::{Cache, CacheUse};
-use crate::read::store::AccountSnapshot;
+use crate::read::accounts::AccountSnapshot;
 
 /// The limit on cached accounts, at about a kilobyte each.
 const ACCOUNTS_MAX: usize = 50_000;

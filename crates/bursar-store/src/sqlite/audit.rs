@@ -1,11 +1,19 @@
 //! The audit log: writes the chain, lists rows, and checks them.
 
+use std::path::Path;
+
+use super::open::SqliteStore;
+use crate::audit::reads::AuditReads;
+use async_trait::async_trait;
 use bursar_core::TenantId;
 use rusqlite::{Connection, Row, named_params, params};
 
 use super::ask::one;
+use super::connect::open_reader;
+use super::error::OpenError;
 use super::error::store_error;
 use super::readers::Snapshot;
+use super::schema;
 use super::writer_state::SqliteWriter;
 use crate::audit::chain::{
     AuditEntry, AuditFilter, AuditHead, AuditKey, AuditPage, AuditPageMaker, AuditStretch,
@@ -61,6 +69,47 @@ const CHAIN: &str = "select tenant_id, audit_id, at, actor_type, actor_id, addre
 /// All tenants with rows, including those that no longer exist.
 const AUDITED_TENANTS: &str = "select tenant_id from tenants union select tenant_id from audit \
      union select tenant_id from audit_heads order by tenant_id";
+
+impl SqliteStore {
+    /// Checks the audit log of every tenant, or of one, beside a server that may be running on the
+    /// file.
+    ///
+    /// # Errors
+    /// [`OpenError`] when it cannot be opened, has no schema yet or belongs to another secret key;
+    /// [`StoreError`] when it cannot be read.
+    pub fn verify_audit(
+        path: &Path,
+        secret_fingerprint: &str,
+        audit_key: &AuditKey,
+        only: Option<TenantId>,
+    ) -> Result<Result<AuditVerified, StoreError>, OpenError> {
+        let database = |cause| OpenError::Database { path: path.to_owned(), cause };
+        let reader = open_reader(path).map_err(database)?;
+        schema::check_audited(&reader, path, secret_fingerprint)?;
+        Ok(verify(&reader, audit_key, only))
+    }
+}
+
+#[async_trait]
+impl AuditReads for SqliteStore {
+    async fn audit(
+        &self,
+        tenant_id: TenantId,
+        filter: AuditFilter,
+        limit: u32,
+    ) -> Result<AuditPage, StoreError> {
+        self.read(tenant_id, move |db| list(db, tenant_id, &filter, limit)).await
+    }
+
+    async fn audit_chain(
+        &self,
+        tenant_id: TenantId,
+        after: Option<i64>,
+        limit: u32,
+    ) -> Result<Vec<AuditEntry>, StoreError> {
+        self.read(tenant_id, move |db| chain(db, tenant_id, after, limit)).await
+    }
+}
 
 /// Adds a row to its tenant's chain.
 pub(super) fn put(writer: &SqliteWriter, row: &AuditRow) -> Result<(), StoreError> {

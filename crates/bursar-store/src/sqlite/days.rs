@@ -3,6 +3,9 @@
 //! An index has days and integrations in the order of the list, so that rows before the page, and
 //! rows that are only counted, are skipped without reading their sums.
 
+use super::open::SqliteStore;
+use crate::read::days::DayReads;
+use async_trait::async_trait;
 use bursar_core::{IntegrationId, TenantId};
 use rusqlite::{Row, ToSql};
 
@@ -10,7 +13,8 @@ use super::error::store_error;
 use super::readers::Snapshot;
 use crate::error::StoreError;
 use crate::read::aggregate::DaySums;
-use crate::read::store::{DAYS_COUNTED_MAX, DayFilter, DayPage, DayPosition, DayUsage, Page};
+use crate::read::days::{DAYS_COUNTED_MAX, DayFilter, DayPage, DayPosition, DayUsage};
+use crate::read::page::Page;
 use crate::rows::columns::Columns;
 use crate::rows::decode;
 
@@ -45,6 +49,18 @@ const LIST_SUMS_OF: &str = "select integration_id, start, calls, succeeded, erro
      latency_11, latency_12, latency_13, latency_14, latency_15 from rollups \
      where tenant_id = :tenant and integration_id = :integration and grain = 2 \
      and start between :first and :last order by start";
+
+#[async_trait]
+impl DayReads for SqliteStore {
+    async fn usage_by_day(
+        &self,
+        tenant_id: TenantId,
+        filter: DayFilter,
+        page: Page,
+    ) -> Result<DayPage, StoreError> {
+        self.read(tenant_id, move |db| usage_by_day(db, tenant_id, filter, page)).await
+    }
+}
 
 pub(super) fn usage_by_day(
     db: &Snapshot<'_>,

@@ -6,7 +6,7 @@ use rusqlite::{Connection, named_params, params};
 use super::error::store_error;
 use super::readers::Snapshot;
 use crate::error::StoreError;
-use crate::read::store::DecisionFilter;
+use crate::tables::decisions::DecisionFilter;
 use crate::rows::codec;
 use crate::rows::decode;
 use crate::rows::row::DecisionRow;

@@ -1,13 +1,16 @@
 //! The walks of the history: a statement for each index that leads.
 
+use super::open::SqliteStore;
+use crate::read::entries::{HistoryPart, HistoryReads};
+use async_trait::async_trait;
 use bursar_core::{EntryId, IntegrationId, TenantId};
 use rusqlite::{Connection, named_params, params};
 
 use super::error::store_error;
 use super::readers::Snapshot;
 use crate::error::StoreError;
+use crate::read::entries::{HistoryFilter, HistoryPage};
 use crate::read::history::{Cut, Merge, Way};
-use crate::read::store::{HistoryFilter, HistoryPage};
 use crate::rows::codec;
 use crate::rows::columns::{Columns, RawColumns};
 use crate::rows::decode;
@@ -78,6 +81,26 @@ const SELECT_ENTRY: &str = "select entry_id, integration_id, kind, call_id, sess
      tokens_reasoning, cost_nanos, cost_source, reported_cost_nanos, computed_cost_nanos, \
      latency_ms, policy_result, error_code, error_message, metadata, occurred_at, created_at, \
      usage_status from usage_entries where entry_id = ?1 and tenant_id = ?2";
+
+#[async_trait]
+impl HistoryReads for SqliteStore {
+    async fn usage_history(
+        &self,
+        tenant_id: TenantId,
+        filter: HistoryFilter,
+        part: HistoryPart,
+    ) -> Result<HistoryPage, StoreError> {
+        self.read(tenant_id, move |db| usage_history(db, tenant_id, &filter, part.into())).await
+    }
+
+    async fn export_page(
+        &self,
+        tenant_id: TenantId,
+        filter: HistoryFilter,
+    ) -> Result<HistoryPage, StoreError> {
+        self.read(tenant_id, move |db| usage_history(db, tenant_id, &filter, Cut::EXPORT)).await
+    }
+}
 
 /// A page, whose texts have at most about so many bytes.
 pub(super) fn usage_history(

@@ -13,7 +13,7 @@ use super::holds::Holds;
 use super::query;
 use super::writer_state::SqliteWriter;
 use crate::error::StoreError;
-use crate::read::store::AccountSnapshot;
+use crate::read::accounts::AccountSnapshot;
 use crate::rows::codec::{SCOPE_INTEGRATION, id};
 use crate::rows::columns::{Columns, RawColumns};
 use crate::rows::decode;

@@ -4,6 +4,7 @@
 //! memory ([`account_cache`]), and change only after a commit.
 
 mod account_cache;
+mod accounts;
 mod ask;
 mod audit;
 mod backup;
@@ -20,9 +21,7 @@ mod holds;
 mod keys;
 mod load;
 mod open;
-mod protection;
 mod query;
-mod read;
 mod readers;
 mod restore;
 mod save;
@@ -31,6 +30,7 @@ mod series;
 mod snapshots;
 mod store;
 mod store_stats;
+mod summaries;
 mod verify;
 mod writer;
 mod writer_connection;

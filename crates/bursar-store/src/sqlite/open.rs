@@ -5,7 +5,6 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
-use bursar_core::TenantId;
 use rusqlite::Connection;
 
 use super::account_cache::AccountCache;
@@ -16,9 +15,8 @@ use super::files::{beside, create_private, lock_beside, open_private, sync_folde
 use super::readers::Readers;
 use super::writer_connection::open_emptied;
 use super::writer_state::SqliteWriter;
-use super::{audit, clock, schema, verify};
+use super::{clock, schema, verify};
 use crate::audit::chain::AuditKey;
-use crate::audit::check::AuditVerified;
 use crate::clock::{Clocks, StoreClock};
 use crate::error::StoreError;
 use crate::read::read_context::ReadContext;
@@ -135,23 +133,5 @@ impl SqliteStore {
         let database = |cause| OpenError::Database { path: path.to_owned(), cause };
         let reader = open_reader(path).map_err(database)?;
         Ok(verify::verify(&reader))
-    }
-
-    /// Checks the audit log of every tenant, or of one, beside a server that may be running on the
-    /// file.
-    ///
-    /// # Errors
-    /// [`OpenError`] when it cannot be opened, has no schema yet or belongs to another secret key;
-    /// [`StoreError`] when it cannot be read.
-    pub fn verify_audit(
-        path: &Path,
-        secret_fingerprint: &str,
-        audit_key: &AuditKey,
-        only: Option<TenantId>,
-    ) -> Result<Result<AuditVerified, StoreError>, OpenError> {
-        let database = |cause| OpenError::Database { path: path.to_owned(), cause };
-        let reader = open_reader(path).map_err(database)?;
-        schema::check_audited(&reader, path, secret_fingerprint)?;
-        Ok(audit::verify(&reader, audit_key, only))
     }
 }

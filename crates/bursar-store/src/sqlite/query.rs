@@ -8,7 +8,7 @@ use super::error::store_error;
 use super::open::SqliteStore;
 use super::readers::Snapshot;
 use crate::error::StoreError;
-use crate::read::store::{Page, Paged};
+use crate::read::page::{Page, Paged};
 use crate::rows::columns::RawColumns;
 use crate::tables::query::{PagedSql, Query};
 use crate::tables::value::{FromRow, Value, values};
@@ -132,8 +132,8 @@ impl Query for SqliteStore {
         let mut values = values.into();
         values.extend(values![page.limit, page.offset]);
         let question = move |db: &Snapshot<'_>| {
-            let total = row(db, sql.count, &values)?.unwrap_or_default();
-            Ok(Paged { rows: list(db, sql.list, &values)?, total })
+            let total = row(db, sql.count.sqlite, &values)?.unwrap_or_default();
+            Ok(Paged { rows: list(db, sql.list.sqlite, &values)?, total })
         };
         match tenant_id {
             Some(tenant_id) => self.read(tenant_id, question).await,

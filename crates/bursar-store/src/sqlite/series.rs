@@ -1,5 +1,8 @@
 //! Reads breakdowns and series of usage: from rollups, and for sessions from entries.
 
+use super::open::SqliteStore;
+use crate::read::breakdown::{GroupBy, SeriesReads};
+use async_trait::async_trait;
 use std::collections::HashMap;
 use std::hash::{BuildHasher, RandomState};
 
@@ -14,8 +17,8 @@ use crate::read::aggregate::{
     BreakdownAggregate, FoundRollup, LargestSessions, ROLLUPS_COUNTED_MAX, SESSIONS_MAX,
     SeriesAggregate, SessionCost, Span,
 };
+use crate::read::breakdown::CallFilter;
 use crate::read::breakdown::{Breakdown, BreakdownFilter, Series, SeriesFilter};
-use crate::read::store::CallFilter;
 use crate::read::sums::Sums;
 use crate::rows::columns::Columns;
 use crate::rows::decode;
@@ -56,6 +59,38 @@ const SUM_SESSION: &str = "select kind, tokens_in, tokens_out, tokens_cache_read
      where tenant_id = :tenant and session_id = :session \
      and occurred_at >= :start and occurred_at < :end \
      and (:integration is null or integration_id = :integration)";
+
+#[async_trait]
+impl SeriesReads for SqliteStore {
+    async fn usage_breakdown(
+        &self,
+        tenant_id: TenantId,
+        filter: BreakdownFilter,
+    ) -> Result<Option<Breakdown>, StoreError> {
+        let question = move |db: &Snapshot<'_>| usage_breakdown(db, tenant_id, filter);
+        if filter.by == GroupBy::Session {
+            self.readers.read_much(&self.context, tenant_id, question).await
+        } else {
+            self.read(tenant_id, question).await
+        }
+    }
+
+    async fn usage_series(
+        &self,
+        tenant_id: TenantId,
+        filter: SeriesFilter,
+    ) -> Result<Series, StoreError> {
+        self.read(tenant_id, move |db| usage_series(db, tenant_id, filter)).await
+    }
+
+    async fn counted_calls(
+        &self,
+        tenant_id: TenantId,
+        filter: CallFilter,
+    ) -> Result<Option<i64>, StoreError> {
+        self.read(tenant_id, move |db| counted_calls(db, tenant_id, &filter)).await
+    }
+}
 
 type Whose = (TenantId, Option<IntegrationId>);
 

@@ -6,7 +6,6 @@ use bursar_core::{DecisionId, IntegrationId, ReasonCode, TenantId, Timestamp, Ve
 use super::query::Query;
 use super::value::{FromRow, values};
 use crate::error::StoreError;
-use crate::read::store::DecisionFilter;
 use crate::rows::codec;
 use crate::rows::columns::{Columns, RawColumns};
 use crate::rows::decode;
@@ -31,9 +30,25 @@ const LIST_DECISIONS: &str = "select tenant_id, decision_id, kind, integration_i
      and ($5 is null or verdict = $5) and ($6 is null or code = $6) \
      and last_at >= $7 and first_at < $8 order by decision_id desc limit $9";
 
+/// A filter of stored decisions.
+#[derive(Clone, Debug, Default)]
+pub struct DecisionFilter {
+    pub integration_id: Option<IntegrationId>,
+    pub call_id: Option<String>,
+    pub verdict: Option<Verdict>,
+    /// The first reason of the decision.
+    pub code: Option<ReasonCode>,
+    /// Only decisions that last occurred at this instant or later.
+    pub start: Option<Timestamp>,
+    /// Only decisions that first occurred before this instant.
+    pub end: Option<Timestamp>,
+    /// Only decisions older than this one.
+    pub before: Option<DecisionId>,
+}
+
 /// Kept decisions, as readers ask for them.
 #[async_trait]
-pub trait Decisions: Send + Sync {
+pub trait DecisionReads: Send + Sync {
     /// Decisions other than "allowed", newest first.
     async fn decisions(
         &self,
@@ -44,7 +59,7 @@ pub trait Decisions: Send + Sync {
 }
 
 #[async_trait]
-impl<S: Query> Decisions for S {
+impl<S: Query> DecisionReads for S {
     async fn decisions(
         &self,
         tenant_id: TenantId,
@@ -87,7 +102,7 @@ impl dyn ControlTx + '_ {
             row.first_at,
             row.last_at,
         ];
-        self.execute(row.tenant_id, UPSERT_DECISION, &values)
+        self.execute(row.tenant_id, UPSERT_DECISION.into(), &values)
     }
 
     /// Drops all but the newest decisions of a tenant.
@@ -95,7 +110,7 @@ impl dyn ControlTx + '_ {
     /// # Errors
     /// [`StoreError`].
     pub fn drop_decisions(&mut self, tenant_id: TenantId, kept: u32) -> Result<(), StoreError> {
-        self.execute(tenant_id, DROP_DECISIONS, &values![tenant_id, kept])
+        self.execute(tenant_id, DROP_DECISIONS.into(), &values![tenant_id, kept])
     }
 }
 

@@ -6,7 +6,7 @@ use bursar_core::{Integration, IntegrationId, TenantId};
 use super::query::{PagedSql, Query};
 use super::value::{FromRow, LockedSql, locked, values};
 use crate::error::StoreError;
-use crate::read::store::{IntegrationFilter, Page, Paged};
+use crate::read::page::{Page, Paged};
 use crate::rows::codec;
 use crate::rows::columns::{Columns, RawColumns};
 use crate::rows::decode;
@@ -51,9 +51,16 @@ const UPSERT_INTEGRATION: &str = "insert into integrations (tenant_id, integrati
      cost_basis = excluded.cost_basis, updated_at = excluded.updated_at, \
      deleted_at = excluded.deleted_at";
 
+/// A filter of integrations.
+#[derive(Clone, Debug, Default)]
+pub struct IntegrationFilter {
+    pub status: Option<bursar_core::IntegrationStatus>,
+    pub provider_type: Option<String>,
+}
+
 /// Integrations, as readers ask for them.
 #[async_trait]
-pub trait Integrations: Send + Sync {
+pub trait IntegrationReads: Send + Sync {
     /// A live integration.
     async fn integration(
         &self,
@@ -78,7 +85,7 @@ pub trait Integrations: Send + Sync {
 }
 
 #[async_trait]
-impl<S: Query> Integrations for S {
+impl<S: Query> IntegrationReads for S {
     async fn integration(
         &self,
         tenant_id: TenantId,
@@ -107,7 +114,7 @@ impl<S: Query> Integrations for S {
     ) -> Result<Paged<IntegrationRow>, StoreError> {
         let status = filter.status.map(codec::status_code);
         let values = values![tenant_id, status, filter.provider_type];
-        let sql = PagedSql { count: COUNT_INTEGRATIONS, list: LIST_INTEGRATIONS };
+        let sql = PagedSql { count: COUNT_INTEGRATIONS.into(), list: LIST_INTEGRATIONS.into() };
         self.page(Some(tenant_id), sql, values, page).await
     }
 }
@@ -134,7 +141,7 @@ impl dyn ControlTx + '_ {
         tenant_id: TenantId,
         name: &str,
     ) -> Result<Option<IntegrationId>, StoreError> {
-        let sql = LockedSql::unlocked(SELECT_INTEGRATION_NAMED);
+        let sql = SELECT_INTEGRATION_NAMED;
         let number: Option<i64> = self.row(tenant_id, sql, &values![tenant_id, name])?;
         number.map(|number| codec::id(IntegrationId::from_number, number)).transpose()
     }
@@ -144,7 +151,7 @@ impl dyn ControlTx + '_ {
     /// # Errors
     /// [`StoreError`].
     pub fn integration_counts(&mut self, tenant_id: TenantId) -> Result<RowCounts, StoreError> {
-        let sql = LockedSql::unlocked(COUNT_LIVE_AND_DELETED);
+        let sql = COUNT_LIVE_AND_DELETED;
         Ok(self.row(tenant_id, sql, &values![tenant_id])?.unwrap_or_default())
     }
 
@@ -177,7 +184,7 @@ impl dyn ControlTx + '_ {
             row.created_by,
             row.deleted_at,
         ];
-        self.execute(row.tenant_id, UPSERT_INTEGRATION, &values)
+        self.execute(row.tenant_id, UPSERT_INTEGRATION.into(), &values)
     }
 }
 

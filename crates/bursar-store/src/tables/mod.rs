@@ -7,6 +7,7 @@
 
 pub(crate) mod decisions;
 pub(crate) mod integrations;
+pub(crate) mod keys;
 pub(crate) mod overrides;
 pub(crate) mod query;
 pub(crate) mod signals;

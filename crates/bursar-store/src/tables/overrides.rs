@@ -23,7 +23,7 @@ const LIST_OVERRIDES: &str = "select tenant_id, dimension, allowed_value, expire
 
 /// Overrides of thresholds, as readers ask for them.
 #[async_trait]
-pub trait Overrides: Send + Sync {
+pub trait OverrideReads: Send + Sync {
     /// The overrides of a tenant that are in force at an instant, by dimension.
     async fn protection_overrides(
         &self,
@@ -33,7 +33,7 @@ pub trait Overrides: Send + Sync {
 }
 
 #[async_trait]
-impl<S: Query> Overrides for S {
+impl<S: Query> OverrideReads for S {
     async fn protection_overrides(
         &self,
         tenant_id: TenantId,
@@ -58,7 +58,7 @@ impl dyn ControlTx + '_ {
             row.created_at,
             row.created_by,
         ];
-        self.execute(row.tenant_id, UPSERT_OVERRIDE, &values)
+        self.execute(row.tenant_id, UPSERT_OVERRIDE.into(), &values)
     }
 }
 

@@ -4,18 +4,18 @@ use std::future::Future;
 
 use bursar_core::TenantId;
 
-use super::value::{FromRow, LockedSql, Value};
+use super::value::{FromRow, Sql, Value};
 use crate::error::StoreError;
-use crate::read::store::{Page, Paged};
+use crate::read::page::{Page, Paged};
 use crate::write::writer_connection::ControlTx;
 
 /// The statements of a list that is shown in pages.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct PagedSql {
     /// Counts all rows; it takes the values of the list but the page's.
-    pub(crate) count: &'static str,
+    pub(crate) count: Sql,
     /// Its last two values are the limit and the offset.
-    pub(crate) list: &'static str,
+    pub(crate) list: Sql,
 }
 
 /// A database as readers ask it. Each call takes its turn among the readers of its kind.
@@ -59,11 +59,11 @@ impl dyn ControlTx + '_ {
     pub(super) fn row<T: FromRow>(
         &mut self,
         tenant_id: TenantId,
-        sql: LockedSql,
+        sql: impl Into<Sql>,
         values: &[Value],
     ) -> Result<Option<T>, StoreError> {
         let mut found = None;
-        self.select(tenant_id, sql, values, &mut |row| {
+        self.select(tenant_id, sql.into(), values, &mut |row| {
             found = Some(T::from_row(row)?);
             Ok(())
         })?;

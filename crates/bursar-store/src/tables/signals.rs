@@ -30,7 +30,7 @@ const LIST_SIGNALS: &str = "select tenant_id, signal_id, dimension, action, endp
 
 /// Signals, as readers ask for them.
 #[async_trait]
-pub trait Signals: Send + Sync {
+pub trait SignalReads: Send + Sync {
     /// What protection did, newest first.
     async fn signals(
         &self,
@@ -41,7 +41,7 @@ pub trait Signals: Send + Sync {
 }
 
 #[async_trait]
-impl<S: Query> Signals for S {
+impl<S: Query> SignalReads for S {
     async fn signals(
         &self,
         tenant_id: TenantId,
@@ -79,7 +79,7 @@ impl dyn ControlTx + '_ {
             row.first_at,
             row.last_at,
         ];
-        self.execute(row.tenant_id, UPSERT_SIGNAL, &values)
+        self.execute(row.tenant_id, UPSERT_SIGNAL.into(), &values)
     }
 
     /// Drops all but the newest signals of a tenant.
@@ -87,7 +87,7 @@ impl dyn ControlTx + '_ {
     /// # Errors
     /// [`StoreError`].
     pub fn drop_signals(&mut self, tenant_id: TenantId, kept: u32) -> Result<(), StoreError> {
-        self.execute(tenant_id, DROP_SIGNALS, &values![tenant_id, kept])
+        self.execute(tenant_id, DROP_SIGNALS.into(), &values![tenant_id, kept])
     }
 }
 

@@ -6,7 +6,7 @@ use bursar_core::TenantId;
 use super::query::{PagedSql, Query};
 use super::value::{FromRow, LockedSql, locked, values};
 use crate::error::StoreError;
-use crate::read::store::{Page, Paged};
+use crate::read::page::{Page, Paged};
 use crate::rows::codec;
 use crate::rows::columns::{Columns, RawColumns};
 use crate::rows::row::TenantRow;
@@ -28,7 +28,7 @@ const UPSERT_TENANT: &str = "insert into tenants (tenant_id, name, lifecycle, on
 
 /// Tenants, as readers ask for them.
 #[async_trait]
-pub trait Tenants: Send + Sync {
+pub trait TenantReads: Send + Sync {
     async fn tenant(&self, tenant_id: TenantId) -> Result<Option<TenantRow>, StoreError>;
 
     /// The tenants, oldest first; for the operator.
@@ -36,13 +36,13 @@ pub trait Tenants: Send + Sync {
 }
 
 #[async_trait]
-impl<S: Query> Tenants for S {
+impl<S: Query> TenantReads for S {
     async fn tenant(&self, tenant_id: TenantId) -> Result<Option<TenantRow>, StoreError> {
         self.row(None, SELECT_TENANT.plain, values![tenant_id]).await
     }
 
     async fn tenants(&self, page: Page) -> Result<Paged<TenantRow>, StoreError> {
-        let sql = PagedSql { count: COUNT_TENANTS, list: LIST_TENANTS };
+        let sql = PagedSql { count: COUNT_TENANTS.into(), list: LIST_TENANTS.into() };
         self.page(None, sql, Vec::new(), page).await
     }
 }
@@ -71,7 +71,7 @@ impl dyn ControlTx + '_ {
             created_at,
             updated_at,
         ];
-        self.execute(*tenant_id, UPSERT_TENANT, &values)
+        self.execute(*tenant_id, UPSERT_TENANT.into(), &values)
     }
 }
 

@@ -13,19 +13,32 @@ pub enum Value {
     Bytes(Option<Vec<u8>>),
 }
 
-/// A statement that reads rows before they are changed.
+/// A statement, in the words of each database: they differ in locks and in hints at an index.
 #[derive(Clone, Copy, Debug)]
-pub struct LockedSql {
-    /// For a database with one writer.
-    pub plain: &'static str,
-    /// Locks the rows until the end of the transaction.
-    pub locked: &'static str,
+pub struct Sql {
+    pub sqlite: &'static str,
+    pub postgres: &'static str,
 }
 
-impl LockedSql {
-    /// A statement that locks nothing.
-    pub(crate) const fn unlocked(sql: &'static str) -> Self {
-        Self { plain: sql, locked: sql }
+impl From<&'static str> for Sql {
+    fn from(sql: &'static str) -> Self {
+        Self { sqlite: sql, postgres: sql }
+    }
+}
+
+/// A statement that reads rows before they are changed.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct LockedSql {
+    /// For a database with one writer.
+    pub(crate) plain: &'static str,
+    /// Locks the rows until the end of the transaction.
+    pub(crate) locked: &'static str,
+}
+
+/// SQLite has one writer, and needs no locks.
+impl From<LockedSql> for Sql {
+    fn from(sql: LockedSql) -> Self {
+        Self { sqlite: sql.plain, postgres: sql.locked }
     }
 }
 

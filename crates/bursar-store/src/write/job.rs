@@ -11,7 +11,7 @@ use tokio::sync::oneshot;
 
 use crate::clock::ClockConfirmed;
 use crate::error::StoreError;
-use crate::read::store::AccountSnapshot;
+use crate::read::accounts::AccountSnapshot;
 use crate::write::queue::{QueueItem, Rank};
 use crate::write::writer_connection::ControlTx;
 

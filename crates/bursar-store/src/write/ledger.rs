@@ -19,7 +19,7 @@ use tokio::sync::{oneshot, watch};
 
 use crate::clock::ClockConfirmed;
 use crate::error::StoreError;
-use crate::read::store::AccountSnapshot;
+use crate::read::accounts::AccountSnapshot;
 use crate::write::job::{Answer, Change, Job, SMALL, Swept, Work, unknown_outcome};
 use crate::write::observe::Observer;
 use crate::write::queue::{Queue, Rank, Waiting};

@@ -13,7 +13,7 @@ use bursar_core::{
 use tokio::sync::watch;
 
 use crate::error::StoreError;
-use crate::read::store::AccountSnapshot;
+use crate::read::accounts::AccountSnapshot;
 use crate::rows::codec::call_key;
 use crate::write::job::{Answer, ControlJob, Job, Swept, Work, unknown_outcome};
 use crate::write::observe::{Dequeued, Facts, Observer, TransactionTiming};

@@ -14,8 +14,8 @@ use bursar_core::{
 use crate::clock::ClockConfirmed;
 use crate::error::StoreError;
 use crate::rows::columns::RawColumns;
-use crate::rows::row::{AuditRow, KeyRow};
-use crate::tables::value::{LockedSql, Value};
+use crate::rows::row::AuditRow;
+use crate::tables::value::{Sql, Value};
 
 /// How exact it is when a key was used last: finer steps are not written.
 pub(crate) const STAMP_EVERY_SECONDS: i64 = 60;
@@ -106,7 +106,7 @@ pub trait ControlTx {
     fn execute(
         &mut self,
         tenant_id: TenantId,
-        sql: &'static str,
+        sql: Sql,
         values: &[Value],
     ) -> Result<(), StoreError>;
 
@@ -118,7 +118,7 @@ pub trait ControlTx {
     fn select(
         &mut self,
         tenant_id: TenantId,
-        sql: LockedSql,
+        sql: Sql,
         values: &[Value],
         take: &mut dyn FnMut(&dyn RawColumns) -> Result<(), StoreError>,
     ) -> Result<(), StoreError>;
@@ -136,41 +136,6 @@ pub trait ControlTx {
 
     /// Called before an integration is written. The commit updates the memory of this node.
     fn integration_changes(&mut self, integration_id: IntegrationId, rules: Integration);
-
-    /// How many keys of a tenant itself or of an integration are good at an instant, and how many
-    /// have ended.
-    ///
-    /// # Errors
-    /// [`StoreError`].
-    fn key_counts(
-        &mut self,
-        owner: (TenantId, Option<IntegrationId>),
-        now: Timestamp,
-    ) -> Result<RowCounts, StoreError>;
-
-    /// Drops the keys of a tenant itself or of an integration that have ended, but for those that
-    /// ended last.
-    ///
-    /// # Errors
-    /// [`StoreError`].
-    fn drop_ended_keys(
-        &mut self,
-        owner: (TenantId, Option<IntegrationId>),
-        now: Timestamp,
-        kept: u32,
-    ) -> Result<(), StoreError>;
-
-    /// A key, revoked ones and those of deleted integrations included.
-    ///
-    /// # Errors
-    /// [`StoreError`].
-    fn key(&mut self, tenant_id: TenantId, key_id: KeyId) -> Result<Option<KeyRow>, StoreError>;
-
-    /// Writes a key, new or changed.
-    ///
-    /// # Errors
-    /// [`StoreError`].
-    fn put_key(&mut self, row: &KeyRow) -> Result<(), StoreError>;
 
     /// Writes when keys of a tenant were used last, where nothing is stored or something that is older
     /// by more than a minute; in order of the keys. Keys that another transaction

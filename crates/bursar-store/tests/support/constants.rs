@@ -9,24 +9,34 @@ pub(crate) struct Constant {
     pub(crate) text: String,
 }
 
-/// Every `const NAME: &str = "..."` of the files in a folder of this crate, and every
-/// `const NAME: LockedSql = locked!("...")` without its lock.
-pub(crate) fn constants(folder: &str) -> Vec<Constant> {
+/// Every statement of the files in a folder of this crate: `const NAME: &str = "..."`, a `locked!`
+/// without its lock, and both forms of an `of_owner!` with a database's hint at an index.
+pub(crate) fn constants(folder: &str, hint: &str) -> Vec<Constant> {
     let mut found = Vec::new();
     for (file, source) in sources(folder) {
         for piece in source.split("const ").skip(1) {
             let Some((name, rest)) = piece.split_once(": ") else { continue };
-            let rest =
-                rest.strip_prefix("&str =").or_else(|| rest.strip_prefix("LockedSql = locked!("));
-            let Some(rest) = rest else { continue };
             let is_name =
                 name.chars().all(|c| c.is_ascii_uppercase() || c == '_' || c.is_numeric());
             if !is_name {
                 continue;
             }
-            let literal = rest.trim_start().strip_prefix('"').unwrap();
-            let text = unescaped(literal);
-            found.push(Constant { name: name.to_owned(), file: file.clone(), text });
+            let texts = if let Some(rest) = rest.strip_prefix("&str =") {
+                vec![literal(rest).0]
+            } else if let Some(rest) = rest.strip_prefix("LockedSql = locked!(") {
+                vec![literal(rest).0]
+            } else if let Some(rest) = rest.strip_prefix("OwnerSql = of_owner!(") {
+                let (before, rest) = literal(rest);
+                let (after, _) = literal(rest.trim_start().strip_prefix(',').unwrap());
+                let of = |owner| {
+                    format!("{before} from keys{hint} where tenant_id = $1 and {owner}{after}")
+                };
+                vec![of("integration_id is null"), of("integration_id = $2")]
+            } else {
+                continue;
+            };
+            let constant = |text| Constant { name: name.to_owned(), file: file.clone(), text };
+            found.extend(texts.into_iter().map(constant));
         }
     }
     found
@@ -42,16 +52,23 @@ pub(crate) fn sources(folder: &str) -> Vec<(String, String)> {
     files.iter().map(|path| (name(path), std::fs::read_to_string(path).unwrap())).collect()
 }
 
-/// The literal up to its closing quote; a line that ends in a backslash goes on in the next one.
-fn unescaped(literal: &str) -> String {
+/// The literal that begins here, up to its closing quote, and what follows. A line that ends in a
+/// backslash continues in the next one.
+fn literal(source: &str) -> (String, &str) {
+    let source = source.trim_start().strip_prefix('"').unwrap();
     let mut text = String::new();
-    let mut characters = literal.chars().peekable();
+    let mut characters = source.chars().peekable();
+    let mut read = 0;
     while let Some(character) = characters.next() {
+        read += character.len_utf8();
         match character {
-            '"' => return text,
+            '"' => return (text, source.split_at(read).1),
             '\\' => {
                 assert_eq!(characters.next(), Some('\n'), "no other escape is known here");
-                while characters.next_if(|next| next.is_whitespace()).is_some() {}
+                read += 1;
+                while let Some(space) = characters.next_if(|next| next.is_whitespace()) {
+                    read += space.len_utf8();
+                }
             }
             other => text.push(other),
         }

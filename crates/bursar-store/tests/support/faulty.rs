@@ -4,8 +4,8 @@ use std::sync::{Arc, Mutex};
 
 use bursar_core::{Book, Integration, IntegrationId, KeyId, TenantId, TenantLifecycle, Timestamp};
 use bursar_store::{
-    AuditRow, Cause, ClockConfirmed, ControlTx, KeyRow, LoadRequest, LockedSql, NotWritable,
-    RawColumns, RowCounts, StoreError, SweepWork, Value, WriterConnection,
+    AuditRow, Cause, ClockConfirmed, ControlTx, LoadRequest, NotWritable, RawColumns, Sql,
+    StoreError, SweepWork, Value, WriterConnection,
 };
 
 /// How the call ids begin whose load panics.
@@ -170,7 +170,7 @@ impl ControlTx for FaultyWriter {
     fn execute(
         &mut self,
         tenant_id: TenantId,
-        sql: &'static str,
+        sql: Sql,
         values: &[Value],
     ) -> Result<(), StoreError> {
         self.pass(|writer| writer.execute(tenant_id, sql, values))
@@ -179,7 +179,7 @@ impl ControlTx for FaultyWriter {
     fn select(
         &mut self,
         tenant_id: TenantId,
-        sql: LockedSql,
+        sql: Sql,
         values: &[Value],
         take: &mut dyn FnMut(&dyn RawColumns) -> Result<(), StoreError>,
     ) -> Result<(), StoreError> {
@@ -196,31 +196,6 @@ impl ControlTx for FaultyWriter {
 
     fn integration_changes(&mut self, integration_id: IntegrationId, rules: Integration) {
         self.inner.integration_changes(integration_id, rules);
-    }
-
-    fn key_counts(
-        &mut self,
-        owner: (TenantId, Option<IntegrationId>),
-        now: Timestamp,
-    ) -> Result<RowCounts, StoreError> {
-        self.pass(|writer| writer.key_counts(owner, now))
-    }
-
-    fn drop_ended_keys(
-        &mut self,
-        owner: (TenantId, Option<IntegrationId>),
-        now: Timestamp,
-        kept: u32,
-    ) -> Result<(), StoreError> {
-        self.pass(|writer| writer.drop_ended_keys(owner, now, kept))
-    }
-
-    fn key(&mut self, tenant_id: TenantId, key_id: KeyId) -> Result<Option<KeyRow>, StoreError> {
-        self.pass(|writer| writer.key(tenant_id, key_id))
-    }
-
-    fn put_key(&mut self, row: &KeyRow) -> Result<(), StoreError> {
-        self.pass(|writer| writer.put_key(row))
     }
 
     fn stamp_keys(

@@ -1,36 +1,19 @@
 //! Lists and sums for readers. Sums come from rollups only.
 
-use bursar_core::{Day, IntegrationId, TenantId, Timestamp};
-use rusqlite::{Connection, Row, ToSql, named_params};
+use super::open::SqliteStore;
+use crate::read::summaries::SummaryReads;
+use crate::rows::protection::cost_nanos;
+use async_trait::async_trait;
+use bursar_core::{Day, IntegrationId, TenantId};
+use rusqlite::{Connection, Row, ToSql, named_params, params};
 
 use super::error::store_error;
 use super::readers::Snapshot;
 use crate::error::StoreError;
 use crate::read::aggregate::IntegrationSums;
-use crate::read::store::{IntegrationUsage, OpenReservation, Page, Paged};
-use crate::rows::decode;
+use crate::read::page::{Page, Paged};
+use crate::read::summaries::IntegrationUsage;
 
-const PING: &str = "select value from server where name = 'oldest_known'";
-const COUNT_OPEN: &str = "select count(*) from calls indexed by calls_open \
-     where tenant_id = :tenant and reservation_state = 1 and expires_at > :now";
-/// Sorts keys only, because sorting whole rows would read all rows up to the end of the page.
-const LIST_OPEN: &str = "select c.call_id, c.integration_id, c.estimated_cost_nanos, \
-     c.estimated_tokens, c.model, c.ttl_seconds, c.decision, c.reserved_at, c.expires_at, \
-     c.reservation_state, c.ended_at from (select call_key, expires_at \
-     from calls indexed by calls_open \
-     where tenant_id = :tenant and reservation_state = 1 and expires_at > :now \
-     order by expires_at, call_key limit :limit offset :offset) page cross join calls c \
-     on c.tenant_id = :tenant and c.call_key = page.call_key \
-     order by page.expires_at, page.call_key";
-const COUNT_OPEN_OF: &str = "select count(*) from calls indexed by calls_open \
-     where tenant_id = :tenant and integration_id = :integration \
-     and reservation_state = 1 and expires_at > :now";
-const LIST_OPEN_OF: &str = "select call_id, integration_id, estimated_cost_nanos, \
-     estimated_tokens, model, ttl_seconds, decision, reserved_at, expires_at, reservation_state, \
-     ended_at from calls indexed by calls_open \
-     where tenant_id = :tenant and integration_id = :integration \
-     and reservation_state = 1 and expires_at > :now \
-     order by expires_at, call_key limit :limit offset :offset";
 const SUM_CALLS: &str = "select coalesce(sum(used_calls), 0) from counters \
      where tenant_id = :tenant and scope_kind = 1";
 const SUM_CALLS_OF: &str = "select coalesce(sum(used_calls), 0) from counters \
@@ -46,6 +29,38 @@ const LIST_DAYS: &str = "select i.integration_id, i.name, i.provider_type, r.sta
      on r.tenant_id = i.tenant_id and r.integration_id = i.integration_id \
      where i.tenant_id = :tenant and (:integration is null or i.integration_id = :integration) \
      and r.grain = 2 and r.start between :first and :last";
+
+const SUM_COST: &str = "select coalesce(sum(cost_nanos / 1000000000), 0), \
+     coalesce(sum(cost_nanos % 1000000000), 0) from rollups indexed by rollups_by_day \
+     where tenant_id = ?1 and grain = 2 and start = ?2";
+
+#[async_trait]
+impl SummaryReads for SqliteStore {
+    async fn usage_by_integration(
+        &self,
+        tenant_id: TenantId,
+        integration_id: Option<IntegrationId>,
+        first: Day,
+        last: Day,
+    ) -> Result<Vec<IntegrationUsage>, StoreError> {
+        self.read(tenant_id, move |db| {
+            usage_by_integration(db, tenant_id, integration_id, (first, last))
+        })
+        .await
+    }
+
+    async fn recorded_calls(
+        &self,
+        tenant_id: TenantId,
+        integration_id: Option<IntegrationId>,
+    ) -> Result<i64, StoreError> {
+        self.read(tenant_id, move |db| recorded_calls(db, tenant_id, integration_id)).await
+    }
+
+    async fn cost_of_day(&self, tenant_id: TenantId, day: Day) -> Result<i128, StoreError> {
+        self.readers.look_up(move |db| cost_of_day(db, tenant_id, day)).await
+    }
+}
 
 /// A page of a statement, and the total.
 pub(super) fn page<T>(
@@ -68,30 +83,6 @@ pub(super) fn page<T>(
         rows.push(read(row)?);
     }
     Ok(Paged { rows, total })
-}
-
-/// Reads a minimal part of the file, to check that it can be read.
-pub(super) fn ping(db: &Connection) -> Result<(), StoreError> {
-    let mut statement = db.prepare_cached(PING).map_err(store_error)?;
-    statement.query_row([], |_| Ok(())).map_err(store_error)
-}
-
-pub(super) fn open_reservations(
-    db: &Snapshot<'_>,
-    tenant_id: TenantId,
-    integration_id: Option<IntegrationId>,
-    now: Timestamp,
-    of: Page,
-) -> Result<Paged<OpenReservation>, StoreError> {
-    let read = |row: &Row<'_>| decode::open_reservation(row);
-    let (tenant, now) = (tenant_id.number(), now.micros());
-    let Some(integration_id) = integration_id else {
-        let key = named_params! { ":tenant": tenant, ":now": now };
-        return page(db, (COUNT_OPEN, LIST_OPEN), key, of, read);
-    };
-    let key =
-        named_params! { ":tenant": tenant, ":integration": integration_id.number(), ":now": now };
-    page(db, (COUNT_OPEN_OF, LIST_OPEN_OF), key, of, read)
 }
 
 pub(super) fn recorded_calls(
@@ -129,4 +120,16 @@ pub(super) fn usage_by_integration(
         sums.add(row)?;
     }
     Ok(sums.into_usage())
+}
+
+pub(super) fn cost_of_day(
+    db: &Connection,
+    tenant_id: TenantId,
+    day: Day,
+) -> Result<i128, StoreError> {
+    let mut statement = db.prepare_cached(SUM_COST).map_err(store_error)?;
+    let mut rows =
+        statement.query(params![tenant_id.number(), day.number()]).map_err(store_error)?;
+    // The query always returns one row.
+    rows.next().map_err(store_error)?.map_or(Ok(0), |row| cost_nanos(row, 0))
 }

@@ -1,27 +1,26 @@
-//! Rows, lists and sums for readers. Sums come from rollups only.
-//!
-//! Independent statements are sent together, so that a read takes one round trip.
+//! Reads of accounts and open reservations.
 
-use std::collections::BTreeMap;
-
-use bursar_core::{Account, Counter, Day, IntegrationId, Month, TenantId, Timestamp, Totals};
-use tokio::try_join;
-use tokio_postgres::{Client, Row};
-
-use super::ask::{each, listed, number, one, rows};
+use super::ask::{one, rows};
 use super::load::due_of_day;
+use super::open::PostgresStore;
 use super::query::typed;
 use super::readers::Reader;
-use super::tx::{Param, params};
+use super::summaries::{bounds, page};
+use super::tx::params;
 use crate::error::StoreError;
-use crate::read::aggregate::IntegrationSums;
-use crate::read::store::{AccountSnapshot, IntegrationUsage, OpenReservation, Page, Paged};
+use crate::read::accounts::{AccountReads, AccountSnapshot, OpenReservation};
+use crate::read::page::{Page, Paged};
 use crate::rows::columns::Columns;
 use crate::rows::decode;
 use crate::rows::row::{IntegrationRow, TenantRow};
 use crate::tables::integrations::SELECT_INTEGRATION;
 use crate::tables::tenants::SELECT_TENANT;
 use crate::tables::value::{FromRow, values};
+use async_trait::async_trait;
+use bursar_core::{Account, Counter, IntegrationId, Month, TenantId, Timestamp, Totals};
+use std::collections::BTreeMap;
+use tokio::try_join;
+use tokio_postgres::{Client, Row};
 
 const COUNTERS_SINCE: &str = "select month, used_cost_nanos, used_tokens, used_calls, \
      held_cost_nanos, held_tokens, held_calls, last_at from counters \
@@ -66,36 +65,49 @@ const LIST_OPEN_OF: &str = "select call_id, integration_id, estimated_cost_nanos
      ended_at from calls where tenant_id = $1 and integration_id = $2 and reservation_state = 1 \
      and expires_at > $3 \
      order by expires_at, call_key limit $4 offset $5";
-const SUM_CALLS: &str = "select coalesce(sum(used_calls), 0)::bigint from counters \
-     where tenant_id = $1 and scope_kind = 1 and ($2 is null or scope_id = $2)";
-const LIST_DAYS: &str = "select i.integration_id, i.name, i.provider_type, r.start, r.calls, \
-     r.succeeded, r.errors, r.blocked, r.unpriced, r.tokens_in, r.tokens_out, \
-     r.tokens_cache_read, r.tokens_cache_write, r.tokens_reasoning, r.cost_nanos, \
-     r.latency_calls, r.latency_sum_ms, r.latency_00, r.latency_01, r.latency_02, r.latency_03, \
-     r.latency_04, r.latency_05, r.latency_06, r.latency_07, r.latency_08, r.latency_09, \
-     r.latency_10, r.latency_11, r.latency_12, r.latency_13, r.latency_14, r.latency_15 \
-     from rollups r join integrations i \
-     on i.tenant_id = r.tenant_id and i.integration_id = r.integration_id \
-     where r.tenant_id = $1 and r.integration_id = any (array (select integration_id \
-     from integrations where tenant_id = $1 and ($2 is null or integration_id = $2))) \
-     and r.grain = 2 and r.start between $3 and $4";
 
-/// A page of a statement, and the number of all rows. Both statements take the same values; the
-/// first one has no use for the page.
-pub(super) async fn page<T>(
-    db: &Reader,
-    (count, list): (&str, &str),
-    params: &[Param<'_>],
-    read: impl Fn(&Row) -> Result<T, StoreError>,
-) -> Result<Paged<T>, StoreError> {
-    let (total, rows) =
-        try_join!(number(db.client()?, count, params), listed(db, list, params, read))?;
-    Ok(Paged { rows, total })
-}
+#[async_trait]
+impl AccountReads for PostgresStore {
+    async fn account_snapshot(
+        &self,
+        tenant_id: TenantId,
+        integration_id: IntegrationId,
+    ) -> Result<Option<AccountSnapshot>, StoreError> {
+        let now = self.clock.now();
+        self.readers
+            .look_up(Some(tenant_id), async move |db| {
+                account_snapshot(db.client()?, tenant_id, integration_id, now).await
+            })
+            .await
+    }
 
-/// The values of a page.
-pub(super) fn bounds(page: Page) -> (i64, i64) {
-    (page.limit.into(), page.offset.into())
+    async fn counter(
+        &self,
+        tenant_id: TenantId,
+        integration_id: IntegrationId,
+        month: Month,
+    ) -> Result<Counter, StoreError> {
+        let (now, of) = (self.clock.now(), (integration_id, month));
+        self.readers
+            .look_up(Some(tenant_id), async move |db| {
+                counter(db.client()?, tenant_id, of, now).await
+            })
+            .await
+    }
+
+    async fn open_reservations(
+        &self,
+        tenant_id: TenantId,
+        integration_id: Option<IntegrationId>,
+        page: Page,
+    ) -> Result<Paged<OpenReservation>, StoreError> {
+        let now = self.clock.now();
+        self.readers
+            .read(&self.context, tenant_id, async move |db| {
+                open_reservations(&db, tenant_id, integration_id, now, page).await
+            })
+            .await
+    }
 }
 
 async fn tenant_row(db: &Client, tenant_id: TenantId) -> Result<Option<TenantRow>, StoreError> {
@@ -193,27 +205,4 @@ pub(super) async fn account_snapshot(
 
 fn month_counter(row: &Row) -> Result<(Month, Counter), StoreError> {
     Ok((Month::from_number(row.int(0)?), decode::counter(row, 1)?))
-}
-
-pub(super) async fn recorded_calls(
-    db: &Client,
-    tenant_id: TenantId,
-    integration_id: Option<IntegrationId>,
-) -> Result<i64, StoreError> {
-    let (tenant, integration) = (tenant_id.number(), integration_id.map(IntegrationId::number));
-    number(db, SUM_CALLS, params![tenant, integration]).await
-}
-
-pub(super) async fn usage_by_integration(
-    db: &Reader,
-    tenant_id: TenantId,
-    integration_id: Option<IntegrationId>,
-    (first, last): (Day, Day),
-) -> Result<Vec<IntegrationUsage>, StoreError> {
-    let (tenant, integration) = (tenant_id.number(), integration_id.map(IntegrationId::number));
-    let (first, last) = (i64::from(first.number()), i64::from(last.number()));
-    let mut sums = IntegrationSums::new(db.memory());
-    let key = params![tenant, integration, first, last];
-    each(db.client()?, LIST_DAYS, key, |row| sums.add(row)).await?;
-    Ok(sums.into_usage())
 }

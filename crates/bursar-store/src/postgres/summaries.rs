@@ -1,0 +1,128 @@
+//! Rows, lists and sums for readers. Sums come from rollups only.
+//!
+//! Independent statements are sent together, so that a read takes one round trip.
+
+use super::open::PostgresStore;
+use crate::read::summaries::SummaryReads;
+use crate::rows::protection::cost_nanos;
+use async_trait::async_trait;
+
+use bursar_core::{Day, IntegrationId, TenantId};
+use tokio::try_join;
+use tokio_postgres::{Client, Row};
+
+use super::ask::{each, listed, number, one};
+use super::readers::Reader;
+use super::tx::{Param, params};
+use crate::error::StoreError;
+use crate::read::aggregate::IntegrationSums;
+use crate::read::page::{Page, Paged};
+use crate::read::summaries::IntegrationUsage;
+
+const SUM_CALLS: &str = "select coalesce(sum(used_calls), 0)::bigint from counters \
+     where tenant_id = $1 and scope_kind = 1 and ($2 is null or scope_id = $2)";
+const LIST_DAYS: &str = "select i.integration_id, i.name, i.provider_type, r.start, r.calls, \
+     r.succeeded, r.errors, r.blocked, r.unpriced, r.tokens_in, r.tokens_out, \
+     r.tokens_cache_read, r.tokens_cache_write, r.tokens_reasoning, r.cost_nanos, \
+     r.latency_calls, r.latency_sum_ms, r.latency_00, r.latency_01, r.latency_02, r.latency_03, \
+     r.latency_04, r.latency_05, r.latency_06, r.latency_07, r.latency_08, r.latency_09, \
+     r.latency_10, r.latency_11, r.latency_12, r.latency_13, r.latency_14, r.latency_15 \
+     from rollups r join integrations i \
+     on i.tenant_id = r.tenant_id and i.integration_id = r.integration_id \
+     where r.tenant_id = $1 and r.integration_id = any (array (select integration_id \
+     from integrations where tenant_id = $1 and ($2 is null or integration_id = $2))) \
+     and r.grain = 2 and r.start between $3 and $4";
+
+const SUM_COST: &str = "select coalesce(sum(cost_nanos / 1000000000), 0)::bigint, \
+     coalesce(sum(cost_nanos % 1000000000), 0)::bigint from rollups \
+     where tenant_id = $1 and integration_id = any (array (select integration_id \
+     from integrations where tenant_id = $1)) and grain = 2 and start = $2";
+
+#[async_trait]
+impl SummaryReads for PostgresStore {
+    async fn usage_by_integration(
+        &self,
+        tenant_id: TenantId,
+        integration_id: Option<IntegrationId>,
+        first: Day,
+        last: Day,
+    ) -> Result<Vec<IntegrationUsage>, StoreError> {
+        self.readers
+            .read(&self.context, tenant_id, async move |db| {
+                let days = (first, last);
+                usage_by_integration(&db, tenant_id, integration_id, days).await
+            })
+            .await
+    }
+
+    async fn recorded_calls(
+        &self,
+        tenant_id: TenantId,
+        integration_id: Option<IntegrationId>,
+    ) -> Result<i64, StoreError> {
+        self.readers
+            .read(&self.context, tenant_id, async move |db| {
+                recorded_calls(db.client()?, tenant_id, integration_id).await
+            })
+            .await
+    }
+
+    async fn cost_of_day(&self, tenant_id: TenantId, day: Day) -> Result<i128, StoreError> {
+        self.readers
+            .look_up(Some(tenant_id), async move |db| {
+                cost_of_day(db.client()?, tenant_id, day).await
+            })
+            .await
+    }
+}
+
+/// A page of a statement, and the number of all rows. Both statements take the same values; the
+/// first one has no use for the page.
+pub(super) async fn page<T>(
+    db: &Reader,
+    (count, list): (&str, &str),
+    params: &[Param<'_>],
+    read: impl Fn(&Row) -> Result<T, StoreError>,
+) -> Result<Paged<T>, StoreError> {
+    let (total, rows) =
+        try_join!(number(db.client()?, count, params), listed(db, list, params, read))?;
+    Ok(Paged { rows, total })
+}
+
+/// The values of a page.
+pub(super) fn bounds(page: Page) -> (i64, i64) {
+    (page.limit.into(), page.offset.into())
+}
+
+pub(super) async fn recorded_calls(
+    db: &Client,
+    tenant_id: TenantId,
+    integration_id: Option<IntegrationId>,
+) -> Result<i64, StoreError> {
+    let (tenant, integration) = (tenant_id.number(), integration_id.map(IntegrationId::number));
+    number(db, SUM_CALLS, params![tenant, integration]).await
+}
+
+pub(super) async fn usage_by_integration(
+    db: &Reader,
+    tenant_id: TenantId,
+    integration_id: Option<IntegrationId>,
+    (first, last): (Day, Day),
+) -> Result<Vec<IntegrationUsage>, StoreError> {
+    let (tenant, integration) = (tenant_id.number(), integration_id.map(IntegrationId::number));
+    let (first, last) = (i64::from(first.number()), i64::from(last.number()));
+    let mut sums = IntegrationSums::new(db.memory());
+    let key = params![tenant, integration, first, last];
+    each(db.client()?, LIST_DAYS, key, |row| sums.add(row)).await?;
+    Ok(sums.into_usage())
+}
+
+pub(super) async fn cost_of_day(
+    db: &Client,
+    tenant_id: TenantId,
+    day: Day,
+) -> Result<i128, StoreError> {
+    let (tenant, day) = (tenant_id.number(), i64::from(day.number()));
+    // Sums have one row always.
+    Ok(one(db, SUM_COST, params![tenant, day], |row| cost_nanos(row, 0)).await?.unwrap_or_default())
+}
