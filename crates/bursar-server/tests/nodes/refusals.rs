@@ -98,7 +98,7 @@ fn a_database_that_cannot_be_reached_is_refused() {
     let url = format!("postgres://role:{}@127.0.0.1:{port}/bursar", site.password());
     check_refused(&site.node_by(&url), &site, &["the database cannot be used", "refused"]);
     let url = format!("postgres://role:{}@127.0.0.1:no/bursar", site.password());
-    check_refused(&site.node_by(&url), &site, &["database has a port that is no number"]);
+    check_refused(&site.node_by(&url), &site, &["BURSAR_DATABASE has a port that is no number"]);
 }
 
 #[test]

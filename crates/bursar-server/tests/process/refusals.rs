@@ -90,7 +90,7 @@ fn an_unknown_setting_is_refused_by_name() {
     write("[server]\nconnection_max = 3");
     check_refused(&folder, &["--config", &path], &["server.connection_max is not a setting"]);
     write("listen = ");
-    check_refused(&folder, &["--config", &path], &["bursar.toml is not valid TOML"]);
+    check_refused(&folder, &["--config", &path], &["bursar.toml:1 is not valid TOML"]);
     check_refused(&folder, &["--config", "/no/such.toml"], &["cannot read /no/such.toml"]);
     folder.set("BURSAR_LISSTEN", "127.0.0.1:0");
     check_refused(&folder, &[], &["BURSAR_LISSTEN is not a setting"]);
