@@ -63,13 +63,7 @@ pub use rows::row::{
 };
 pub use schema::SchemaStatus;
 pub use sqlite::{BackedUp, CopyError, CopyProgress, Existing, OpenError, Restore, SqliteStore};
-pub use tables::decisions::{DecisionFilter, DecisionReads};
-pub use tables::integrations::{IntegrationFilter, IntegrationReads};
-pub use tables::keys::KeyReads;
-pub use tables::overrides::OverrideReads;
-pub use tables::signals::SignalReads;
-pub use tables::tenants::TenantReads;
-pub use tables::value::{Sql, Value};
+pub use tables::*;
 pub use verify::differences::Differences;
 pub use verify::recount::Verified;
 pub use write::job::Swept;

@@ -16,12 +16,7 @@ use crate::read::entries::HistoryReads;
 use crate::read::near_limit::NearLimit;
 use crate::read::read_context::ReadContext;
 use crate::read::summaries::SummaryReads;
-use crate::tables::decisions::DecisionReads;
-use crate::tables::integrations::IntegrationReads;
-use crate::tables::keys::KeyReads;
-use crate::tables::overrides::OverrideReads;
-use crate::tables::signals::SignalReads;
-use crate::tables::tenants::TenantReads;
+use crate::tables::TableReads;
 
 /// Statistics of a store, for monitoring.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -48,15 +43,10 @@ pub trait Store:
     AccountReads
     + AuditReads
     + DayReads
-    + DecisionReads
     + HistoryReads
-    + IntegrationReads
-    + KeyReads
-    + OverrideReads
     + SeriesReads
-    + SignalReads
     + SummaryReads
-    + TenantReads
+    + TableReads
     + 'static
 {
     /// Bursar's time, which all decisions use; the wall clock can differ from it.
@@ -96,7 +86,7 @@ pub trait Store:
     /// The integrations of all tenants that are nearest to a monthly limit, the nearest first.
     ///
     /// A tenant gets more than a quarter of the `limit` rows only if no other tenant needs them.
-    /// For the operator only: besides [`TenantReads::tenants`], no other read crosses tenants.
+    /// For the operator only: besides `tenants`, no other read crosses tenants.
     async fn near_limits(&self, limit: usize) -> Result<Vec<NearLimit>, StoreError>;
 
     /// Statistics over all tenants.

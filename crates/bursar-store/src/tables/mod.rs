@@ -4,6 +4,8 @@
 //! control plane writes. Statements use `$1` for the first value, which both databases accept.
 //! Deliberately absent: tables whose statements differ, in locks, bulk forms or plans; they are in
 //! `sqlite/` and `postgres/`.
+//!
+//! A new entity is a file here, named three times below: nothing else in this crate names it.
 
 pub(crate) mod decisions;
 pub(crate) mod integrations;
@@ -13,3 +15,22 @@ pub(crate) mod query;
 pub(crate) mod signals;
 pub(crate) mod tenants;
 pub(crate) mod value;
+
+pub use self::decisions::{DecisionFilter, DecisionReads};
+pub use self::integrations::{IntegrationFilter, IntegrationReads};
+pub use self::keys::KeyReads;
+pub use self::overrides::OverrideReads;
+pub use self::signals::SignalReads;
+pub use self::tenants::TenantReads;
+pub use self::value::{Sql, Value};
+
+/// The reads of all tables that both databases keep in the same way.
+pub trait TableReads:
+    DecisionReads + IntegrationReads + KeyReads + OverrideReads + SignalReads + TenantReads
+{
+}
+
+impl<S> TableReads for S where
+    S: DecisionReads + IntegrationReads + KeyReads + OverrideReads + SignalReads + TenantReads
+{
+}
