@@ -5,6 +5,8 @@ use std::time::Duration;
 use bursar_server::auth::secret::SecretKey;
 use bursar_server::config::database::Database as Kept;
 use bursar_store::{PostgresOptions, PostgresStore, WriterConnection};
+use bursar_testing::postgres::cluster::Cluster;
+use bursar_testing::postgres::database::Database;
 use tokio::runtime::Runtime;
 
 use crate::client::{self, Make, Run};
@@ -12,13 +14,6 @@ use crate::report::Report;
 use crate::server::Running;
 use crate::setup::{Deployment, INTEGRATIONS, Setup, prepare};
 use crate::{Arguments, Failure, store};
-
-#[expect(dead_code, reason = "the tests of the store use more of it")]
-#[path = "../../crates/bursar-store/tests/support/postgres/mod.rs"]
-mod support;
-
-use support::cluster::Cluster;
-use support::database::Database;
 
 /// The environment variable that names an existing PostgreSQL server.
 const URL_VARIABLE: &str = "BURSAR_TEST_POSTGRES_URL";

@@ -16,10 +16,6 @@ pub mod auth;
 pub mod cli;
 pub mod config;
 pub mod credentials;
-#[cfg(test)]
-#[expect(dead_code, reason = "targets elsewhere use more of it")]
-#[path = "../../bursar-core/tests/support/fuzzing.rs"]
-mod fuzzing;
 pub mod http;
 pub mod jobs;
 mod middleware;

@@ -5,13 +5,14 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use crate::support::within;
+use crate::machine::Need;
+use crate::waiting::within;
 
 /// How long the system may take to let go of a cgroup whose last process has ended.
 const PATIENCE: Duration = Duration::from_secs(5);
 
 /// A memory cgroup inside the one of this process. Dropping it removes it, if it is empty.
-pub(crate) struct Cage {
+pub struct Cage {
     folder: PathBuf,
     version: Version,
 }
@@ -54,7 +55,12 @@ impl Version {
 
 impl Cage {
     /// A cgroup of so much memory, where this process may make one.
-    pub(crate) fn new(bytes_max: u64) -> Option<Self> {
+    #[track_caller]
+    pub fn new(bytes_max: u64) -> Option<Self> {
+        Need::Cgroups.met_by(Self::make(bytes_max))
+    }
+
+    fn make(bytes_max: u64) -> Option<Self> {
         let memberships = fs::read_to_string("/proc/self/cgroup").ok()?;
         [Version::Two, Version::One].into_iter().find_map(|version| {
             let own = version.own_folder(&memberships)?;
@@ -75,12 +81,12 @@ impl Cage {
     }
 
     /// What a process writes its id to, to be inside.
-    pub(crate) fn door(&self) -> PathBuf {
+    pub fn door(&self) -> PathBuf {
         self.file("cgroup.procs")
     }
 
     /// The processes inside that the system killed for want of memory.
-    pub(crate) fn kills(&self) -> u64 {
+    pub fn kills(&self) -> u64 {
         let text = fs::read_to_string(self.file(self.version.kills_file())).expect("its events");
         let kills = text.lines().find_map(|line| line.strip_prefix("oom_kill "));
         kills.and_then(|kills| kills.trim().parse().ok()).expect("a count of kills")

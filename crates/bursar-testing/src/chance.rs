@@ -1,10 +1,11 @@
-//! Chance that is the same on every machine: SplitMix64.
+//! Chance that is the same on every machine.
 
-/// A sequence of numbers that its seed determines.
-pub(crate) struct Chance(u64);
+/// A sequence of numbers that its seed determines, by SplitMix64.
+#[derive(Clone, Debug)]
+pub struct Chance(u64);
 
 impl Chance {
-    pub(crate) fn new(seed: u64) -> Self {
+    pub fn new(seed: u64) -> Self {
         Self(seed)
     }
 
@@ -16,20 +17,27 @@ impl Chance {
         mixed ^ (mixed >> 31)
     }
 
+    /// A number below a bound.
+    pub fn below(&mut self, bound: u64) -> u64 {
+        self.next() % bound
+    }
+
     /// A number from `least` to `most`, both included.
-    pub(crate) fn between(&mut self, least: i64, most: i64) -> i64 {
-        let width = most.abs_diff(least) + 1;
-        least + (self.next() % width) as i64
+    pub fn between(&mut self, least: i64, most: i64) -> i64 {
+        least + self.below(most.abs_diff(least) + 1) as i64
     }
 
     /// True so many times in a hundred.
-    pub(crate) fn percent(&mut self, percent: i64) -> bool {
+    pub fn percent(&mut self, percent: i64) -> bool {
         self.between(1, 100) <= percent
     }
 
-    /// One of the choices, of which there must be some.
-    pub(crate) fn one_of<T: Clone>(&mut self, choices: &[T]) -> T {
-        let at = self.between(0, choices.len() as i64 - 1) as usize;
-        choices.get(at).unwrap().clone()
+    /// One of the choices; the more often it is listed, the more often it comes.
+    ///
+    /// # Panics
+    /// When there is none.
+    pub fn one_of<T: Clone>(&mut self, choices: &[T]) -> T {
+        let at = self.below(choices.len() as u64) as usize;
+        choices.get(at).expect("a number below their count").clone()
     }
 }

@@ -1,35 +1,35 @@
 //! Frames of HTTP/2, as bytes, so that a test can send those that no library would.
 
 /// With what a client opens: the preface and empty settings.
-pub(crate) fn opening() -> Vec<u8> {
+pub fn opening() -> Vec<u8> {
     let mut bytes = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_vec();
     bytes.extend(frame(kind::SETTINGS, 0, 0, &[]));
     bytes
 }
 
 /// The kinds of frames.
-pub(crate) mod kind {
-    pub(crate) const DATA: u8 = 0;
-    pub(crate) const HEADERS: u8 = 1;
-    pub(crate) const RESET: u8 = 3;
-    pub(crate) const SETTINGS: u8 = 4;
-    pub(crate) const PING: u8 = 6;
-    pub(crate) const GO_AWAY: u8 = 7;
-    pub(crate) const WINDOW_UPDATE: u8 = 8;
-    pub(crate) const CONTINUATION: u8 = 9;
+pub mod kind {
+    pub const DATA: u8 = 0;
+    pub const HEADERS: u8 = 1;
+    pub const RESET: u8 = 3;
+    pub const SETTINGS: u8 = 4;
+    pub const PING: u8 = 6;
+    pub const GO_AWAY: u8 = 7;
+    pub const WINDOW_UPDATE: u8 = 8;
+    pub const CONTINUATION: u8 = 9;
 }
 
 /// The flags of frames.
-pub(crate) mod flag {
-    pub(crate) const END_STREAM: u8 = 1;
-    pub(crate) const END_HEADERS: u8 = 4;
+pub mod flag {
+    pub const END_STREAM: u8 = 1;
+    pub const END_HEADERS: u8 = 4;
 }
 
 /// The setting of how much of an answer may be sent before more is asked for.
-pub(crate) const INITIAL_WINDOW_SIZE: u16 = 4;
+pub const INITIAL_WINDOW_SIZE: u16 = 4;
 
 /// A frame.
-pub(crate) fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
+pub fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
     let length = u32::try_from(payload.len()).expect("a small frame").to_be_bytes();
     let mut bytes = length[1..].to_vec();
     bytes.extend([kind, flags]);
@@ -39,20 +39,20 @@ pub(crate) fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8>
 }
 
 /// A setting.
-pub(crate) fn setting(name: u16, value: u32) -> Vec<u8> {
+pub fn setting(name: u16, value: u32) -> Vec<u8> {
     let mut payload = name.to_be_bytes().to_vec();
     payload.extend(value.to_be_bytes());
     frame(kind::SETTINGS, 0, 0, &payload)
 }
 
 /// The head of a request, compressed as little as possible.
-pub(crate) fn head(method: &str, path: &str, headers: &[(&str, &str)]) -> Vec<u8> {
+pub fn head(method: &str, path: &str, headers: &[(&str, &str)]) -> Vec<u8> {
     let pseudo = [(":method", method), (":scheme", "http"), (":path", path), (":authority", "a")];
     fields(&[&pseudo[..], headers].concat())
 }
 
 /// Fields of a head, compressed as little as possible.
-pub(crate) fn fields(fields: &[(&str, &str)]) -> Vec<u8> {
+pub fn fields(fields: &[(&str, &str)]) -> Vec<u8> {
     let mut bytes = Vec::new();
     for (name, value) in fields {
         bytes.push(0);
@@ -80,13 +80,13 @@ fn text(bytes: &mut Vec<u8>, text: &str) {
 }
 
 /// A whole request without a body.
-pub(crate) fn get(stream: u32, path: &str, headers: &[(&str, &str)]) -> Vec<u8> {
+pub fn get(stream: u32, path: &str, headers: &[(&str, &str)]) -> Vec<u8> {
     let flags = flag::END_STREAM | flag::END_HEADERS;
     frame(kind::HEADERS, flags, stream, &head("GET", path, headers))
 }
 
 /// The kinds and streams of the frames in what a server sent.
-pub(crate) fn read(mut bytes: &[u8]) -> Vec<(u8, u32)> {
+pub fn read(mut bytes: &[u8]) -> Vec<(u8, u32)> {
     let mut frames = Vec::new();
     while let Some((head, rest)) = bytes.split_at_checked(9) {
         let length = u32::from_be_bytes([0, head[0], head[1], head[2]]) as usize;

@@ -10,42 +10,42 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 /// A target of bolero, as `bolero::check!()` makes it.
-pub(crate) type Target =
+pub type Target =
     bolero::TestTarget<bolero::ByteSliceGenerator, bolero::DefaultEngine, bolero::BorrowedInput>;
 
 /// What became of an input.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Fate {
+pub enum Fate {
     Accepted,
     Refused,
 }
 
 impl Fate {
-    pub(crate) fn of<T, E>(result: &Result<T, E>) -> Self {
+    pub fn of<T, E>(result: &Result<T, E>) -> Self {
         if result.is_ok() { Self::Accepted } else { Self::Refused }
     }
 }
 
 /// How much a target is run.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Effort {
+pub struct Effort {
     /// The inputs of an ordinary run.
-    pub(crate) inputs: u64,
+    pub inputs: u64,
     /// How long a proof takes.
-    pub(crate) seconds: u64,
+    pub seconds: u64,
     /// The bytes that one input's choices are made of, at most.
-    pub(crate) bytes_max: usize,
+    pub bytes_max: usize,
 }
 
 impl Effort {
     /// For parsers that need nothing but their text.
-    pub(crate) const PLAIN: Self = Self { inputs: 2_000, seconds: 4, bytes_max: 1_024 };
+    pub const PLAIN: Self = Self { inputs: 2_000, seconds: 4, bytes_max: 1_024 };
 }
 
 /// Runs a target on many inputs. Claims that some are accepted and some refused, for a target that
 /// reaches one side only proves little.
 #[track_caller]
-pub(crate) fn fuzz<F: Fn(&mut Choices<'_>) -> Fate>(target: Target, effort: Effort, run: F) {
+pub fn fuzz<F: Fn(&mut Choices<'_>) -> Fate>(target: Target, effort: Effort, run: F) {
     let counted = Counted { run, accepted: AtomicU64::new(0), refused: AtomicU64::new(0) };
     if std::env::var_os("BURSAR_PROVE").is_some_and(|value| value == "1") {
         let counted = &counted;
@@ -113,7 +113,7 @@ fn always_the_same(number: u64, bytes_max: usize) -> Vec<u8> {
 /// What an input is made of. When no bytes are left every choice is its first one, so that whatever
 /// is made of choices comes to an end, and a shorter input is a simpler one.
 #[derive(Debug)]
-pub(crate) struct Choices<'a> {
+pub struct Choices<'a> {
     bytes: &'a [u8],
 }
 
@@ -147,14 +147,14 @@ const WORDS: &[&str] = &[
 ];
 
 impl Choices<'_> {
-    pub(crate) fn byte(&mut self) -> u8 {
+    pub fn byte(&mut self) -> u8 {
         let Some((first, rest)) = self.bytes.split_first() else { return 0 };
         self.bytes = rest;
         *first
     }
 
     /// A number below a bound, which is at least 1.
-    pub(crate) fn below(&mut self, bound: usize) -> usize {
+    pub fn below(&mut self, bound: usize) -> usize {
         let mut number = usize::from(self.byte());
         if bound > 256 {
             number = number << 16 | usize::from(self.byte()) << 8 | usize::from(self.byte());
@@ -163,17 +163,17 @@ impl Choices<'_> {
     }
 
     /// True once in so many times; false when nothing is left.
-    pub(crate) fn one_in(&mut self, times: usize) -> bool {
+    pub fn one_in(&mut self, times: usize) -> bool {
         self.below(times) == times - 1
     }
 
     /// One of the choices, of which there must be some.
-    pub(crate) fn one_of<T: Clone>(&mut self, choices: &[T]) -> T {
+    pub fn one_of<T: Clone>(&mut self, choices: &[T]) -> T {
         choices.get(self.below(choices.len())).cloned().expect("there is one")
     }
 
     /// Any integer, but mostly one near a bound.
-    pub(crate) fn integer(&mut self) -> i64 {
+    pub fn integer(&mut self) -> i64 {
         const BOUNDS: &[i64] =
             &[0, 1, 60, 100, 1_000, 86_400, 1_000_000_000, i32::MAX as i64, i64::MAX, i64::MIN];
         let near = i64::from(self.byte() % 5) - 2;
@@ -181,12 +181,12 @@ impl Choices<'_> {
     }
 
     /// The same text, broken in none or a few places, with these words beside the usual ones.
-    pub(crate) fn broken(&mut self, text: &str, words: &[&str]) -> String {
+    pub fn broken(&mut self, text: &str, words: &[&str]) -> String {
         String::from_utf8_lossy(&self.broken_bytes(text.as_bytes(), words)).into_owned()
     }
 
     /// The same for bytes.
-    pub(crate) fn broken_bytes(&mut self, bytes: &[u8], words: &[&str]) -> Vec<u8> {
+    pub fn broken_bytes(&mut self, bytes: &[u8], words: &[&str]) -> Vec<u8> {
         let mut bytes = bytes.to_vec();
         let times = self.one_of(&[0, 1, 1, 1, 2, 2, 3, 6]);
         for _ in 0..times {

@@ -6,13 +6,13 @@ use std::time::{Duration, Instant};
 const LOOK_EVERY: Duration = Duration::from_millis(2);
 
 /// One figure for an ordinary run, another for a long proof.
-pub(crate) fn scale<T>(ordinary: T, proving: T) -> T {
+pub fn scale<T>(ordinary: T, proving: T) -> T {
     let proves = std::env::var_os("BURSAR_PROVE").is_some_and(|value| value == "1");
     if proves { proving } else { ordinary }
 }
 
 /// Looks until a condition holds, but not for ever.
-pub(crate) fn within<T>(limit: Duration, mut look: impl FnMut() -> Option<T>) -> Option<T> {
+pub fn within<T>(limit: Duration, mut look: impl FnMut() -> Option<T>) -> Option<T> {
     let deadline = Instant::now() + limit;
     loop {
         if let Some(found) = look() {

@@ -4,17 +4,17 @@ use std::io::{ErrorKind, Read, Write};
 use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
-use super::within;
+use crate::waiting::within;
 
 /// How long one answer may take: longer than any does, so that a test never hangs.
 const PATIENCE: Duration = Duration::from_secs(20);
 
 /// A connection.
-pub(crate) struct Wire(TcpStream);
+pub struct Wire(TcpStream);
 
 impl Wire {
     #[track_caller]
-    pub(crate) fn open(address: &str) -> Self {
+    pub fn open(address: &str) -> Self {
         let stream = TcpStream::connect(address).expect("a connection");
         stream.set_read_timeout(Some(PATIENCE)).expect("a timeout");
         stream.set_write_timeout(Some(PATIENCE)).expect("a timeout");
@@ -23,19 +23,19 @@ impl Wire {
     }
 
     /// Sends bytes, unless the server has ended the connection.
-    pub(crate) fn send(&mut self, bytes: impl AsRef<[u8]>) {
+    pub fn send(&mut self, bytes: impl AsRef<[u8]>) {
         let _ = self.0.write_all(bytes.as_ref());
     }
 
     /// Sends bytes, all of which the server must take.
     #[track_caller]
-    pub(crate) fn send_all(&mut self, bytes: impl AsRef<[u8]>) {
+    pub fn send_all(&mut self, bytes: impl AsRef<[u8]>) {
         self.0.write_all(bytes.as_ref()).expect("the server takes it");
     }
 
     /// Reads one answer of HTTP/1.1: its status and the whole of its text. Nothing when the server
     /// ended the connection without one.
-    pub(crate) fn answer(&mut self) -> Option<(u16, String)> {
+    pub fn answer(&mut self) -> Option<(u16, String)> {
         let (mut bytes, mut part) = (Vec::new(), [0; 16 * 1024]);
         let mut extent = Extent::default();
         loop {
@@ -54,7 +54,7 @@ impl Wire {
 
     /// Reads until what came is as it should be, and gives it.
     #[track_caller]
-    pub(crate) fn read_until(&mut self, is_done: impl Fn(&[u8]) -> bool) -> Vec<u8> {
+    pub fn read_until(&mut self, is_done: impl Fn(&[u8]) -> bool) -> Vec<u8> {
         let (mut bytes, mut part) = (Vec::new(), [0; 16 * 1024]);
         while !is_done(&bytes) {
             let read = self.0.read(&mut part).expect("more to read");
@@ -67,7 +67,7 @@ impl Wire {
     /// Does something again and again until the server ends the connection. Gives what it said
     /// before.
     #[track_caller]
-    pub(crate) fn rest_while(&mut self, limit: Duration, mut act: impl FnMut()) -> Vec<u8> {
+    pub fn rest_while(&mut self, limit: Duration, mut act: impl FnMut()) -> Vec<u8> {
         self.0.set_nonblocking(true).expect("set");
         let (mut bytes, mut part) = (Vec::new(), [0; 16 * 1024]);
         let end = within(limit, || {
@@ -85,7 +85,7 @@ impl Wire {
 
     /// Waits for the end of the connection, before which nothing more comes, and says whether it
     /// ended without a reset.
-    pub(crate) fn ends(&mut self) -> bool {
+    pub fn ends(&mut self) -> bool {
         match self.0.read(&mut [0]) {
             Ok(read) => {
                 assert_eq!(read, 0, "the server said more");
@@ -99,7 +99,7 @@ impl Wire {
     }
 
     /// Reads to the end of the connection, whatever way it ends.
-    pub(crate) fn rest(&mut self) -> Vec<u8> {
+    pub fn rest(&mut self) -> Vec<u8> {
         let (mut bytes, mut part) = (Vec::new(), [0; 64 * 1024]);
         loop {
             match self.0.read(&mut part) {
@@ -116,17 +116,13 @@ impl Wire {
     /// Sends the same bytes again and again until the server ends the connection, without reading
     /// what it answers. Says how long that took.
     #[track_caller]
-    pub(crate) fn cut_while_sending(&mut self, bytes: &[u8], limit: Duration) -> Duration {
+    pub fn cut_while_sending(&mut self, bytes: &[u8], limit: Duration) -> Duration {
         self.cut_while(limit, || bytes.to_vec())
     }
 
     /// The same with bytes that are made each time.
     #[track_caller]
-    pub(crate) fn cut_while(
-        &mut self,
-        limit: Duration,
-        mut make: impl FnMut() -> Vec<u8>,
-    ) -> Duration {
+    pub fn cut_while(&mut self, limit: Duration, mut make: impl FnMut() -> Vec<u8>) -> Duration {
         let began = Instant::now();
         self.0.set_write_timeout(Some(Duration::from_millis(50))).expect("a timeout");
         let end = within(limit, || match self.0.write_all(&make()) {
@@ -143,7 +139,7 @@ impl Wire {
     /// Waits for the server to end the connection, reading what it says before. Says how long that
     /// took.
     #[track_caller]
-    pub(crate) fn cut_while_waiting(&mut self, limit: Duration) -> Duration {
+    pub fn cut_while_waiting(&mut self, limit: Duration) -> Duration {
         let began = Instant::now();
         self.0.set_nonblocking(true).expect("set");
         let mut part = [0; 4096];

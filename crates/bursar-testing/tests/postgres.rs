@@ -2,21 +2,18 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot be arranged has failed")]
 
-#[path = "support/postgres/mod.rs"]
-mod postgres;
-
 use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use postgres::bouncer::Bouncer;
-use postgres::cluster::{Cluster, Mode};
-use postgres::database::Database;
-use postgres::proxy::Proxy;
-use postgres::session::{Row, ask, block_on, connect, rows};
-use postgres::url::Url;
+use bursar_testing::postgres::bouncer::Bouncer;
+use bursar_testing::postgres::cluster::{Cluster, Mode};
+use bursar_testing::postgres::database::Database;
+use bursar_testing::postgres::proxy::Proxy;
+use bursar_testing::postgres::session::{Row, ask, block_on, connect, rows};
+use bursar_testing::postgres::url::Url;
 use tokio_postgres::Client;
 
 /// How long to look for what must come.

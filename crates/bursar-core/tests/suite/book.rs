@@ -3,18 +3,18 @@
 #![expect(clippy::unwrap_used, reason = "a test names what it loads and reserves")]
 #![expect(clippy::indexing_slicing, reason = "a group of a test has what was put into it")]
 
-#[expect(dead_code, reason = "the builders for decisions and random runs are not used here")]
-mod support;
-
 use std::collections::HashMap;
 
 use bursar_core::{
     Book, Call, Caps, Counter, Hold, HoldChange, LimitSettings, Loaded, Month, Nanos, Overflow,
     RecordRefusal, ReservationCap, ReserveRefusal, ReserveRequest, TenantSums, Timestamp, Totals,
 };
-use support::script::{Answer, Shown, check, extend, record, release, reserve, step, storage};
-use support::storage::{Asked, Storage, key_of};
-use support::{call_id, cents, day, entry, integration, seconds, shifted, tenant};
+
+use crate::support::script::{
+    Answer, Shown, check, extend, record, release, reserve, step, storage,
+};
+use crate::support::storage::{Asked, Storage, key_of};
+use crate::support::{call_id, cents, day, entry, integration, seconds, shifted, tenant};
 
 const NONE: LimitSettings =
     LimitSettings { budget_limit_cents: 0, token_limit_month: 0, rate_limit_rpm: 0 };

@@ -2,13 +2,10 @@
 
 #![expect(clippy::expect_used, reason = "a proof stops at the first thing that does not hold")]
 
-#[path = "support/fuzzing.rs"]
-mod fuzzing;
-
 use bursar_core::{
     CallId, EntryId, IntegrationId, KeyId, MoneyError, NANOS_PER_CENT, Nanos, TenantId,
 };
-use fuzzing::{Choices, Effort, Fate, fuzz};
+use bursar_testing::fuzzing::{Choices, Effort, Fate, fuzz};
 
 const AMOUNTS: &[&str] = &[
     "0",

@@ -2,13 +2,6 @@
 
 #![expect(clippy::unwrap_used, reason = "the run names what it made")]
 
-#[path = "support/naive.rs"]
-mod naive;
-#[path = "support/random.rs"]
-mod random;
-#[expect(dead_code, reason = "the scripts and some builders serve the tables")]
-mod support;
-
 use std::collections::{BTreeMap, BTreeSet};
 
 use bursar_core::{
@@ -16,11 +9,12 @@ use bursar_core::{
     LimitSettings, Month, NANOS_PER_CENT, Nanos, Outcome, PolicyResult, ReservationState,
     ReserveOutcome, TenantId, TenantLifecycle, Timestamp, TokenBuckets, Totals, decide,
 };
-use naive::{Naive, Sums};
-use random::Random;
-use support::script::Answer;
-use support::storage::{Act, Asked, Profile, Storage};
-use support::{call_id, day, integration, request, seconds, shifted, tenant, usage};
+use bursar_testing::chance::Chance;
+
+use crate::support::naive::{Naive, Sums};
+use crate::support::script::Answer;
+use crate::support::storage::{Act, Asked, Profile, Storage};
+use crate::support::{call_id, day, integration, request, seconds, shifted, tenant, usage};
 
 /// Groups that are run from one seed; about three commands each.
 const GROUPS: usize = 800;
@@ -38,7 +32,7 @@ struct Tally {
 }
 
 struct Run {
-    random: Random,
+    chance: Chance,
     now: Timestamp,
     naive: Naive,
     storage: Storage,
@@ -49,7 +43,7 @@ struct Run {
 impl Run {
     fn new(seed: u64) -> Self {
         let mut run = Self {
-            random: Random::new(seed),
+            chance: Chance::new(seed),
             now: day(2026, 1, 20),
             naive: Naive::default(),
             storage: Storage::default(),
@@ -66,9 +60,9 @@ impl Run {
     /// Caps that are met often, sometimes, or never.
     fn set_caps(&mut self) {
         let caps = Caps {
-            reservations_per_integration: self.random.one_of([1, 2, 3, 50_000]),
-            reservations_per_tenant: self.random.one_of([2, 3, 4, 200_000]),
-            stored_bytes_per_day: self.random.one_of([0, 0, 1_000, 2_600]),
+            reservations_per_integration: self.chance.one_of(&[1, 2, 3, 50_000]),
+            reservations_per_tenant: self.chance.one_of(&[2, 3, 4, 200_000]),
+            stored_bytes_per_day: self.chance.one_of(&[0, 0, 1_000, 2_600]),
         };
         self.storage.caps = caps;
         self.naive.caps = caps;
@@ -83,26 +77,26 @@ impl Run {
 
     fn limits(&mut self) -> LimitSettings {
         LimitSettings {
-            budget_limit_cents: self.random.one_of([0, 1, 5, 20, 100]),
-            token_limit_month: self.random.one_of([0, 0, 7, 200, 1_000]),
-            rate_limit_rpm: self.random.one_of([0, 0, 1, 3, 10]),
+            budget_limit_cents: self.chance.one_of(&[0, 1, 5, 20, 100]),
+            token_limit_month: self.chance.one_of(&[0, 0, 7, 200, 1_000]),
+            rate_limit_rpm: self.chance.one_of(&[0, 0, 1, 3, 10]),
         }
     }
 
     fn change_a_profile(&mut self) {
-        let id = integration(self.random.between(1, 6));
+        let id = integration(self.chance.between(1, 6));
         let mut profile = *self.naive.profile(id).unwrap();
-        match self.random.between(0, 3) {
+        match self.chance.between(0, 3) {
             0 => profile.integration.limits = self.limits(),
             1 => {
                 use IntegrationStatus::{Created, Deleted, Disabled, Enabled, Error};
                 let status =
                     [Enabled, Enabled, Enabled, Enabled, Disabled, Error, Created, Deleted];
-                profile.integration.status = self.random.one_of(status);
+                profile.integration.status = self.chance.one_of(&status);
             }
             2 => {
                 let failing = Health::Failing;
-                profile.integration.health = self.random.one_of([
+                profile.integration.health = self.chance.one_of(&[
                     Health::Unknown,
                     Health::Healthy,
                     Health::Degraded,
@@ -115,7 +109,7 @@ impl Run {
                 let lives = [
                     Active, Active, Active, Active, Active, Active, Suspended, Terminated, Archived,
                 ];
-                let lifecycle = self.random.one_of(lives);
+                let lifecycle = self.chance.one_of(&lives);
                 for (number, _) in INTEGRATIONS {
                     let mut other = *self.naive.profile(integration(number)).unwrap();
                     if other.tenant_id == profile.tenant_id {
@@ -135,29 +129,29 @@ impl Run {
         let dues: Vec<Timestamp> =
             self.storage.holds().iter().map(|hold| hold.expires_at).collect();
         let due = dues.into_iter().filter(|due| *due > seconds(self.now, 1)).min();
-        self.now = match self.random.between(0, 99) {
+        self.now = match self.chance.between(0, 99) {
             0..=29 => self.now,
-            30..=44 => shifted(self.now, self.random.between(1, 3)),
-            45..=74 => shifted(self.now, self.random.between(1, 9_000_000)),
-            75..=84 => seconds(self.now, self.random.between(10, 120)),
-            85..=88 => seconds(self.now, self.random.between(121, 20_000)),
-            89 => seconds(self.now, self.random.between(86_400, 20 * 86_400)),
+            30..=44 => shifted(self.now, self.chance.between(1, 3)),
+            45..=74 => shifted(self.now, self.chance.between(1, 9_000_000)),
+            75..=84 => seconds(self.now, self.chance.between(10, 120)),
+            85..=88 => seconds(self.now, self.chance.between(121, 20_000)),
+            89 => seconds(self.now, self.chance.between(86_400, 20 * 86_400)),
             90..=91 => {
-                self.now.max(shifted(month_end, self.random.one_of([-2, -1, -1_000_000, 0])))
+                self.now.max(shifted(month_end, self.chance.one_of(&[-2, -1, -1_000_000, 0])))
             }
             _ => match due {
-                Some(due) => shifted(due, self.random.one_of([-1, 0, 0, 1])),
+                Some(due) => shifted(due, self.chance.one_of(&[-1, 0, 0, 1])),
                 None => self.now,
             },
         };
     }
 
     fn asked(&mut self) -> Asked {
-        let tenant_number = self.random.one_of([1, 1, 2]);
+        let tenant_number = self.chance.one_of(&[1, 1, 2]);
         let tenant_id = tenant(tenant_number);
-        let call = format!("c{}", self.calls_from + self.random.between(0, 9));
+        let call = format!("c{}", self.calls_from + self.chance.between(0, 9));
         let home = if tenant_number == 1 { (1, 4) } else { (5, 6) };
-        let own = self.random.between(home.0, home.1);
+        let own = self.chance.between(home.0, home.1);
         // A call mostly keeps to the integration of its reservation, or else to the one that its
         // id suggests, so that repetitions agree.
         let promise = self.naive.promise(tenant_id, &call_id(&call));
@@ -165,17 +159,17 @@ impl Run {
         let suggested = integration(home.0 + i64::from(call.ends_with(['1', '3', '5', '8'])));
         let usual = promise.map_or(suggested, |promise| promise.request.integration_id);
         let is_promised = promise.is_some();
-        let id = match self.random.between(0, 99) {
+        let id = match self.chance.between(0, 99) {
             0..=84 => usual,
             85..=95 => integration(own),
-            _ => integration(self.random.between(1, 7)),
+            _ => integration(self.chance.between(1, 7)),
         };
-        let only = match self.random.between(0, 9) {
+        let only = match self.chance.between(0, 9) {
             0 => Some(integration(own)),
             1..=3 => Some(id),
             _ => None,
         };
-        let act = match self.random.between(0, 99) {
+        let act = match self.chance.between(0, 99) {
             0..=44 => self.reserve(id, &call),
             45..=69 if is_promised => self.record(tenant_id, id, &call),
             45..=54 => self.record(tenant_id, id, &call),
@@ -184,7 +178,7 @@ impl Run {
             75..=82 if is_promised => Act::Release { call_id: call_id(&call), only },
             75..=94 if !is_promised => self.reserve(id, &call),
             _ => {
-                let ttl_seconds = self.random.one_of([None, Some(1), Some(90), Some(40_000)]);
+                let ttl_seconds = self.chance.one_of(&[None, Some(1), Some(90), Some(40_000)]);
                 Act::Extend { call_id: call_id(&call), only, ttl_seconds }
             }
         };
@@ -193,12 +187,12 @@ impl Run {
 
     fn reserve(&mut self, id: IntegrationId, call: &str) -> Act {
         let mut request = request(id, call);
-        request.ttl_seconds = if self.random.percent(15) { 5 } else { 600 };
-        request.model = self.random.percent(3).then(|| "gpt".into());
-        request.estimate = match self.random.between(0, 99) {
+        request.ttl_seconds = if self.chance.percent(15) { 5 } else { 600 };
+        request.model = self.chance.percent(3).then(|| "gpt".into());
+        request.estimate = match self.chance.between(0, 99) {
             0..=59 => estimate(NANOS_PER_CENT / 2, 5),
-            60..=69 => estimate(self.random.between(0, 1), self.random.between(0, 1)),
-            70..=79 => estimate(self.random.between(1, 8) * NANOS_PER_CENT, 150),
+            60..=69 => estimate(self.chance.between(0, 1), self.chance.between(0, 1)),
+            70..=79 => estimate(self.chance.between(1, 8) * NANOS_PER_CENT, 150),
             _ => self.remaining(id),
         };
         Act::Reserve(request)
@@ -210,8 +204,8 @@ impl Run {
         let limits = profile.integration.limits;
         let month = self.now.month();
         let (used, held) = (self.naive.used(id, month), self.naive.held(id, month, self.now));
-        let share = self.random.one_of([10, 10, 8]);
-        let off = self.random.one_of([-1, 0, 0, 1]);
+        let share = self.chance.one_of(&[10, 10, 8]);
+        let off = self.chance.one_of(&[-1, 0, 0, 1]);
         let cost = limits.budget_limit_cents * NANOS_PER_CENT / 10 * share - used.0 - held.0;
         let tokens = limits.token_limit_month * share / 10 - used.1 - held.1;
         estimate((cost + off).max(0), (tokens + off).max(0))
@@ -225,29 +219,29 @@ impl Run {
         usage.tokens = TokenBuckets::new(call.len() as i64, 4, 0, 0, 0).unwrap();
         // Whether a cost is known goes by the call, so that repetitions agree.
         usage.cost = call.ends_with(['2', '4', '5', '6', '7', '9']).then(|| Nanos::new(3_333_333));
-        usage.latency_ms = self.random.percent(50).then_some(20);
-        usage.occurred_at = match self.random.between(0, 99) {
+        usage.latency_ms = self.chance.percent(50).then_some(20);
+        usage.occurred_at = match self.chance.between(0, 99) {
             0..=59 => None,
             60..=69 => Some(made_at),
-            70..=79 => Some(shifted(self.now, -self.random.between(0, 130_000_000))),
-            80..=84 => Some(shifted(self.now, self.random.between(0, 299_000_000))),
+            70..=79 => Some(shifted(self.now, -self.chance.between(0, 130_000_000))),
+            80..=84 => Some(shifted(self.now, self.chance.between(0, 299_000_000))),
             85..=88 => {
-                let edge = self.random.one_of([300_000_000, 300_000_001]);
+                let edge = self.chance.one_of(&[300_000_000, 300_000_001]);
                 Some(shifted(self.now, edge))
             }
-            89..=92 => Some(shifted(self.now.month().start(), self.random.one_of([-1, 0]))),
+            89..=92 => Some(shifted(self.now.month().start(), self.chance.one_of(&[-1, 0]))),
             93..=94 => Some(day(2025, 12, 31)),
             _ => Some(self.now),
         };
-        let known_only = self.random.percent(15);
-        match self.random.between(0, 99) {
+        let known_only = self.chance.percent(15);
+        match self.chance.between(0, 99) {
             0..=3 => usage.policy_result = PolicyResult::Blocked,
             4 => usage.policy_result = PolicyResult::Warned,
             5 => usage.error_code = Some("timeout".into()),
             6 => usage.session_id = Some("session".into()),
             7 => usage.agent_id = Some("agent".into()),
             8 => usage.model = "other".into(),
-            9 => usage.cost = Some(Nanos::new(self.random.between(0, 2 * NANOS_PER_CENT))),
+            9 => usage.cost = Some(Nanos::new(self.chance.between(0, 2 * NANOS_PER_CENT))),
             _ => {}
         }
         if known_only { Act::RecordKnown(usage) } else { Act::Record(usage) }
@@ -255,7 +249,7 @@ impl Run {
 
     /// One group: loaded, applied beside the model, compared after every step, and saved.
     fn group(&mut self, tally: &mut Tally) {
-        let size = self.random.between(1, 5);
+        let size = self.chance.between(1, 5);
         let group: Vec<Asked> = (0..size).map(|_| self.asked()).collect();
         let mut book = self.storage.load(self.now, &group).unwrap();
         self.compare_accounts(&book);
@@ -457,13 +451,13 @@ fn the_core_answers_like_the_model_for_a_hundred_thousand_steps() {
             if group % 3 == 0 {
                 run.calls_from += 1;
             }
-            if run.random.percent(8) {
+            if run.chance.percent(8) {
                 run.change_a_profile();
             }
             run.move_on();
             // Whether and how far anybody swept must not show.
-            if run.random.percent(30) {
-                let limit = run.random.one_of([1, 2, 100]);
+            if run.chance.percent(30) {
+                let limit = run.chance.one_of(&[1, 2, 100]);
                 run.storage.sweep_some(run.now, limit);
             }
             run.group(&mut tally);

@@ -2,16 +2,14 @@
 
 #![expect(clippy::unwrap_used, reason = "the accounts and estimates of a test are valid")]
 
-#[expect(dead_code, reason = "decisions need no reservations and no storage")]
-mod support;
-
 use bursar_core::{
     Account, Caps, Counter, Estimate, FailureCause, Health, IntegrationStatus, LimitSettings,
     Measure, Month, NANOS_PER_CENT, Nanos, Overflow, Reason, ReasonCode, TenantLifecycle,
     Timestamp, Totals, UNSWEPT_MAX, Verdict, decide, warn_percent,
 };
-use support::storage::Profile;
-use support::{day, seconds, shifted, tenant};
+
+use crate::support::storage::Profile;
+use crate::support::{day, seconds, shifted, tenant};
 
 /// A dollar.
 const BUDGET: i64 = 100 * NANOS_PER_CENT;

@@ -2,19 +2,17 @@
 
 #![expect(clippy::unwrap_used, reason = "a test names what it recorded")]
 
-#[expect(dead_code, reason = "the builders for reservations' ends and random runs are not used")]
-mod support;
-
 use bursar_core::{
     Book, CostBasis, CostSource, Counter, Estimate, LimitSettings, Month, Nanos, PolicyResult,
     RecordRefusal, ReserveRequest, Timestamp, TokenBuckets, Totals, Usage,
 };
 use bursar_core::{EntryKind, FailureCause, Health, IntegrationStatus, TenantLifecycle};
-use support::script::{
+
+use crate::support::script::{
     Answer, Shown, Step, check, record, record_known, release, reserve, step, storage,
 };
-use support::storage::{Asked, Storage};
-use support::{cents, day, entry, integration, seconds, shifted, tenant};
+use crate::support::storage::{Asked, Storage};
+use crate::support::{cents, day, entry, integration, seconds, shifted, tenant};
 
 const NONE: LimitSettings =
     LimitSettings { budget_limit_cents: 0, token_limit_month: 0, rate_limit_rpm: 0 };

@@ -2,19 +2,17 @@
 
 #![expect(clippy::unwrap_used, reason = "a test names what it reserved")]
 
-#[expect(dead_code, reason = "the builders for decisions and random runs are not used here")]
-mod support;
-
 use bursar_core::{
     Counter, Estimate, FailureCause, Health, IntegrationStatus, LimitSettings, Month, Nanos,
     Outcome, ReasonCode, RecordRefusal, ReservationState, ReserveOutcome, ReserveRefusal,
     ReserveRequest, TenantLifecycle, Timestamp, Totals, Verdict,
 };
-use support::script::{
+
+use crate::support::script::{
     Answer, Shown, Step, check, extend, record, release, reserve, step, storage,
 };
-use support::storage::{Asked, Profile, Storage};
-use support::{call_id, cents, day, entry, integration, seconds, shifted, tenant};
+use crate::support::storage::{Asked, Profile, Storage};
+use crate::support::{call_id, cents, day, entry, integration, seconds, shifted, tenant};
 
 const NONE: LimitSettings =
     LimitSettings { budget_limit_cents: 0, token_limit_month: 0, rate_limit_rpm: 0 };

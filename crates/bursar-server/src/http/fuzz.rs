@@ -1,7 +1,8 @@
 //! Fuzzing of request framing.
 
+use bursar_testing::fuzzing::{Choices, Effort, Fate, fuzz};
+
 use super::framing::{Found, Framing, HTTP2_OPENING};
-use crate::fuzzing::{Choices, Effort, Fate, fuzz};
 
 const WORDS: &[&str] = &[
     "\r\n",

@@ -1,9 +1,9 @@
 //! The server over each of its databases.
 
 use bursar_store::PostgresStore;
+use bursar_testing::postgres::cluster::Cluster;
+use bursar_testing::postgres::database::Database;
 
-use crate::postgres::cluster::Cluster;
-use crate::postgres::database::Database;
 use crate::support::TestApp;
 
 /// A server, and the database that goes after it, with whoever is still connected.

@@ -2,10 +2,6 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot be arranged has failed")]
 #![expect(clippy::indexing_slicing, reason = "a field that is not there fails the test")]
-#![expect(dead_code, reason = "what is shared with the tests over HTTP is not all used here")]
-
-#[path = "http/support/mod.rs"]
-mod support;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write;
@@ -16,7 +12,7 @@ use std::sync::OnceLock;
 use bursar_server::observe::metrics::{METRICS, MetricKind};
 use serde_json::{Value, json};
 
-use support::{TestApp, record, reservation, with};
+use crate::support::{TestApp, record, reservation, with};
 
 /// A file in the folder `deploy`.
 fn deployed(name: &str) -> PathBuf {

@@ -1,4 +1,5 @@
-//! Every feature over HTTP, in process: the product's own router over a real store.
+//! What needs no process of its own: every feature over HTTP, by the product's own router over a
+//! real store; fuzz targets; issuers of tokens; and what ships beside the binary.
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot be arranged has failed")]
 #![expect(clippy::indexing_slicing, reason = "a field that is not there fails the test")]
@@ -14,21 +15,22 @@ mod caches;
 mod caps;
 mod checks;
 mod clock;
+mod configuration;
 mod costs;
 mod credentials;
 mod databases;
 mod decisions;
+mod deploy;
 mod documents;
 mod envelope;
 mod exports;
+mod fuzz;
 mod history;
 mod instants;
 mod integration_keys;
 mod integration_updates;
 mod integrations;
-#[expect(dead_code, reason = "tests/oidc uses all of it")]
-#[path = "../oidc/issuer.rs"]
-mod issuer;
+mod issuers;
 mod keys;
 mod large_reads;
 mod large_sums;
@@ -38,22 +40,17 @@ mod metrics;
 mod nul;
 mod odd_requests;
 mod oidc;
+mod packaging;
 mod panics;
-#[expect(dead_code, reason = "the tests of the store use more of it")]
-#[path = "../../../bursar-store/tests/support/postgres/mod.rs"]
-mod postgres;
 mod protection;
+mod protection_rule;
 mod raw_keys;
 mod records;
 mod reservations;
 mod response_headers;
-#[path = "../oidc/rsa_key.rs"]
-mod rsa_key;
 mod series;
 mod shares;
-#[expect(dead_code, reason = "tests/oidc uses all of it")]
-#[path = "../oidc/signer.rs"]
-mod signer;
+mod structure;
 mod summaries;
 mod tenancy;
 mod tenants;

@@ -1,10 +1,10 @@
 //! People over HTTP; which routes are theirs is in tenancy.rs.
 
 use bursar_core::{Day, TenantId};
+use bursar_testing::oidc::issuer::{DISCOVERY, KEYS, Says, TestIssuer};
+use bursar_testing::oidc::signer::Signer;
 use serde_json::{Value, json};
 
-use crate::issuer::{DISCOVERY, KEYS, Says, TestIssuer};
-use crate::signer::Signer;
 use crate::support::{Persona, Tenant, TestApp};
 
 /// An id that this server never made.

@@ -9,16 +9,16 @@ use std::process::Command;
 use bursar_server::config::settings::{Config, settings};
 
 const BURSAR: &str = env!("CARGO_BIN_EXE_bursar");
-const MANIFEST: &str = include_str!("../../../Cargo.toml");
-const DOCKERFILE: &str = include_str!("../../../Dockerfile");
-const DOCKERIGNORE: &str = include_str!("../../../.dockerignore");
-const UNIT: &str = include_str!("../../../deploy/systemd/bursar.service");
-const GUIDE: &str = include_str!("../../../docs/operating.md");
-const GUARANTEES: &str = include_str!("../../../docs/guarantees.md");
+const MANIFEST: &str = include_str!("../../../../Cargo.toml");
+const DOCKERFILE: &str = include_str!("../../../../Dockerfile");
+const DOCKERIGNORE: &str = include_str!("../../../../.dockerignore");
+const UNIT: &str = include_str!("../../../../deploy/systemd/bursar.service");
+const GUIDE: &str = include_str!("../../../../docs/operating.md");
+const GUARANTEES: &str = include_str!("../../../../docs/guarantees.md");
 /// Where the actions of the audit log are named.
 const CONTROL: &str = concat!(
-    include_str!("../../bursar-store/src/control/change.rs"),
-    include_str!("../../bursar-store/src/control/keys.rs"),
+    include_str!("../../../bursar-store/src/control/change.rs"),
+    include_str!("../../../bursar-store/src/control/keys.rs"),
 );
 
 /// The instructions of the Dockerfile with their continuations, without comments.

@@ -8,10 +8,10 @@ use bursar_server::api::route::Audience;
 use bursar_server::auth::access;
 use bursar_server::auth::access::Role;
 use bursar_server::router::API;
+use bursar_testing::oidc::signer::Signer;
 use serde_json::{Value, json};
 
 use crate::oidc::{People, holder_of};
-use crate::signer::Signer;
 use crate::support::{Answer, Persona, Tenant, TestApp, record, reservation};
 
 /// Who may ask.

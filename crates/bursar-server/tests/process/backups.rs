@@ -7,14 +7,14 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use crate::support::books::{Books, Entry};
-use crate::support::chance::Chance;
-use crate::support::folder::Folder;
-use crate::support::http::Http;
-use crate::support::scale;
-use crate::support::server::{Process, Server};
-use crate::support::tenant::Tenant;
-use crate::support::writer::{Outcome, Writer, check_promises};
+use bursar_testing::chance::Chance;
+use bursar_testing::process::books::{Books, Entry};
+use bursar_testing::process::folder::Folder;
+use bursar_testing::process::http::Http;
+use bursar_testing::process::server::{Process, Server};
+use bursar_testing::process::tenant::Tenant;
+use bursar_testing::process::writer::{Outcome, Writer, check_promises};
+use bursar_testing::waiting::scale;
 
 const SEED: u64 = 20_261_121;
 const WRITERS: usize = 8;
@@ -234,10 +234,11 @@ fn a_backup_that_is_asked_to_end_leaves_nothing() {
     for _ in 0..scale(5, 50) {
         let mut backup = folder.command(&["db", "backup", &file.to_string_lossy()]);
         let mut process = Process::start(backup.stdout(Stdio::null()).stderr(Stdio::null()));
+        // The moment of the end is the point of the test, not a wait for something.
         std::thread::sleep(Duration::from_micros(chance.below(20_000)));
         // It may have ended already, and then there is nobody to ask.
         if process.ended().is_none() {
-            crate::support::server::send_signal("TERM", process.pid());
+            bursar_testing::process::server::send_signal("TERM", process.pid());
         }
         process.end_within(Duration::from_secs(10));
         let root = file.parent().expect("a folder");

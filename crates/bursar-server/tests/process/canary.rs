@@ -2,10 +2,10 @@
 
 use std::path::Path;
 
-use crate::support::canary::Walk;
-use crate::support::folder::Folder;
-use crate::support::scale;
-use crate::support::server::Server;
+use bursar_testing::process::canary::Walk;
+use bursar_testing::process::folder::Folder;
+use bursar_testing::process::server::Server;
+use bursar_testing::waiting::scale;
 
 /// Files that are secrets themselves.
 const SECRETS: [&str; 2] = ["operator-token", "secret-key"];

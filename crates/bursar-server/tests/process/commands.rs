@@ -3,17 +3,15 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot be arranged has failed")]
 
-#[path = "commands/foreign_text.rs"]
-mod foreign_text;
-#[path = "commands/private_files.rs"]
-mod private_files;
-
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
 use tempfile::TempDir;
+
+mod foreign_text;
+mod private_files;
 
 const BURSAR: &str = env!("CARGO_BIN_EXE_bursar");
 /// How long a server may take to start; it takes a fraction of a second.

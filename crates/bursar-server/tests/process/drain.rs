@@ -2,16 +2,15 @@
 
 use std::time::{Duration, Instant};
 
+use bursar_testing::chance::Chance;
+use bursar_testing::process::books::Books;
+use bursar_testing::process::folder::Folder;
+use bursar_testing::process::http::{Http, NoAnswer};
+use bursar_testing::process::server::Server;
+use bursar_testing::process::tenant::Tenant;
+use bursar_testing::process::writer::{Writer, check_promises};
+use bursar_testing::waiting::scale;
 use serde_json::{Value, json};
-
-use crate::support::books::Books;
-use crate::support::chance::Chance;
-use crate::support::folder::Folder;
-use crate::support::http::{Http, NoAnswer};
-use crate::support::scale;
-use crate::support::server::Server;
-use crate::support::tenant::Tenant;
-use crate::support::writer::{Writer, check_promises};
 
 const SEED: u64 = 15;
 const WRITERS: usize = 8;
@@ -78,6 +77,7 @@ fn end_under_load(
                 })
             })
             .collect();
+        // The moment of the end is the point of the test, not a wait for something.
         std::thread::sleep(after);
         let asked = Instant::now();
         server.ask_to_end();

@@ -3,16 +3,15 @@
 
 use std::time::Duration;
 
+use bursar_testing::process::books::{integer, nanos};
+use bursar_testing::process::clock::{END_OF_JUNE_2031, MID_JUNE_2031};
+use bursar_testing::process::folder::Folder;
+use bursar_testing::process::http::{Answer, Http};
+use bursar_testing::process::server::Server;
+use bursar_testing::process::strace::{Fault, SYNCS};
+use bursar_testing::process::tenant::Tenant;
+use bursar_testing::waiting::within;
 use serde_json::{Value, json};
-
-use crate::support::books::{integer, nanos};
-use crate::support::clock::{END_OF_JUNE_2031, MID_JUNE_2031};
-use crate::support::folder::Folder;
-use crate::support::http::{Answer, Http};
-use crate::support::server::Server;
-use crate::support::strace::{Fault, SYNCS};
-use crate::support::tenant::Tenant;
-use crate::support::within;
 
 const BUDGET_CENTS: u64 = 100;
 const NANOS_PER_CENT: i128 = 10_000_000;

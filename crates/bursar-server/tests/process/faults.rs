@@ -5,14 +5,14 @@
 
 use std::time::Duration;
 
-use crate::support::books::Books;
-use crate::support::disk::{SmallDisk, serve_with_small_files};
-use crate::support::folder::Folder;
-use crate::support::scale;
-use crate::support::server::{Process, Server};
-use crate::support::strace::{Fault, SYNCS, WRITES};
-use crate::support::tenant::Tenant;
-use crate::support::writer::{Outcome, Writer, check_promises};
+use bursar_testing::process::books::Books;
+use bursar_testing::process::disk::{SmallDisk, serve_with_small_files};
+use bursar_testing::process::folder::Folder;
+use bursar_testing::process::server::{Process, Server};
+use bursar_testing::process::strace::{Fault, SYNCS, WRITES};
+use bursar_testing::process::tenant::Tenant;
+use bursar_testing::process::writer::{Outcome, Writer, check_promises};
+use bursar_testing::waiting::scale;
 
 const SEED: u64 = 7;
 const WRITERS: usize = 4;
@@ -254,7 +254,6 @@ fn fill(site: &mut Site, server: &Server) {
 fn a_full_disk_is_answered_with_503_and_used_again_when_there_is_room() {
     let folder = Folder::new();
     let Some(disk) = SmallDisk::mount(folder.beside("disk"), 32) else {
-        println!("no small disk could be mounted; the injected faults stand for it");
         return;
     };
     let data = disk.path().canonicalize().expect("a path").join("data");

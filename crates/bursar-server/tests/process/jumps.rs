@@ -1,13 +1,12 @@
 //! The wall clock of the machine jumps under a running server on its own file.
 
+use bursar_testing::process::clock::LATE_JUNE_2031;
+use bursar_testing::process::folder::Folder;
+use bursar_testing::process::server::Server;
+use bursar_testing::process::tenant::Tenant;
+use bursar_testing::process::through::{FOUR_DAYS, HOUR, Watch, wait_for_clock};
+use bursar_testing::waiting::scale;
 use serde_json::Value;
-
-use crate::support::clock::LATE_JUNE_2031;
-use crate::support::folder::Folder;
-use crate::support::scale;
-use crate::support::server::Server;
-use crate::support::tenant::Tenant;
-use crate::support::through::{FOUR_DAYS, HOUR, Watch, wait_for_clock};
 
 const JUNE: &str = "2031-06-28T12:";
 const AN_HOUR_LATER: &str = "2031-06-28T13:";

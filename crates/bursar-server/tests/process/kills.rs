@@ -2,13 +2,13 @@
 
 use std::time::Duration;
 
-use crate::support::books::Books;
-use crate::support::chance::Chance;
-use crate::support::folder::Folder;
-use crate::support::scale;
-use crate::support::server::{Process, Server};
-use crate::support::tenant::Tenant;
-use crate::support::writer::{Writer, check_promises};
+use bursar_testing::chance::Chance;
+use bursar_testing::process::books::Books;
+use bursar_testing::process::folder::Folder;
+use bursar_testing::process::server::{Process, Server};
+use bursar_testing::process::tenant::Tenant;
+use bursar_testing::process::writer::{Writer, check_promises};
+use bursar_testing::waiting::scale;
 
 const SEED: u64 = 20_261_120;
 const WRITERS: usize = 8;
@@ -133,6 +133,7 @@ fn write_until_killed(server: Server, tenant: &Tenant, writers: &mut [Writer], a
 
 fn kill_while_starting(folder: &Folder, after: Duration) {
     let mut process = Process::start(&mut folder.serve());
+    // The moment of the kill is the point of the test, not a wait for something.
     std::thread::sleep(after);
     process.kill();
 }

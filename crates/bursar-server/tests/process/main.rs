@@ -9,23 +9,18 @@
 
 mod backups;
 mod canary;
+mod commands;
 mod drain;
 mod expiry;
 mod faults;
-#[expect(clippy::unwrap_used, dead_code, reason = "tests/oidc uses all of it in its own way")]
-#[path = "../oidc/issuer.rs"]
-mod issuer;
+mod front;
+mod import;
 mod jumps;
 mod kills;
+mod nodes;
 mod oidc;
 mod panics;
 mod races;
 mod readiness;
 mod refusals;
-#[path = "../oidc/rsa_key.rs"]
-mod rsa_key;
-#[expect(clippy::unwrap_used, dead_code, reason = "tests/oidc uses all of it in its own way")]
-#[path = "../oidc/signer.rs"]
-mod signer;
-mod support;
 mod watch;

@@ -1,14 +1,13 @@
 //! People of tenants, by the real binary.
 
+use bursar_testing::oidc::issuer::TestIssuer;
+use bursar_testing::oidc::signer::Signer;
+use bursar_testing::process::folder::Folder;
+use bursar_testing::process::http::{Answer, Http};
+use bursar_testing::process::server::Server;
+use bursar_testing::process::tenant::Tenant;
 use serde_json::json;
 use tokio::runtime::Runtime;
-
-use crate::issuer::TestIssuer;
-use crate::signer::Signer;
-use crate::support::folder::Folder;
-use crate::support::http::{Answer, Http};
-use crate::support::server::Server;
-use crate::support::tenant::Tenant;
 
 /// The clocks of these tests are set to other days.
 const IN_2100: u64 = 4_102_444_800;

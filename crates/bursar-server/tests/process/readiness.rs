@@ -5,14 +5,13 @@ use std::io::Write;
 use std::path::Path;
 use std::time::Duration;
 
+use bursar_testing::process::disk::SmallDisk;
+use bursar_testing::process::folder::Folder;
+use bursar_testing::process::http::{Answer, Http};
+use bursar_testing::process::server::Server;
+use bursar_testing::process::tenant::Tenant;
+use bursar_testing::waiting::within;
 use serde_json::{Value, json};
-
-use crate::support::disk::SmallDisk;
-use crate::support::folder::Folder;
-use crate::support::http::{Answer, Http};
-use crate::support::server::Server;
-use crate::support::tenant::Tenant;
-use crate::support::within;
 
 /// How long a server may take to notice that its disk is full, or has room.
 const NOTICED_MAX: Duration = Duration::from_secs(3);
@@ -56,12 +55,11 @@ fn record_until_refused(http: &mut Http, integration_id: &str) -> Answer {
     panic!("the disk was never full");
 }
 
-/// Mounting takes root; where it is forbidden, `tests/faults.rs` of the store stands for this.
+/// Mounting takes root; where it is forbidden, `tests/suite/faults.rs` of the store stands for this.
 #[test]
 fn a_server_whose_disk_is_full_is_not_ready_until_there_is_room() {
     let folder = Folder::new();
     let Some(disk) = SmallDisk::mount(folder.beside("disk"), 64) else {
-        println!("no small disk could be mounted");
         return;
     };
     let filler = disk.path().join("filler");
@@ -99,7 +97,6 @@ fn a_server_whose_disk_is_full_is_not_ready_until_there_is_room() {
 fn an_idle_server_notices_that_others_filled_its_disk() {
     let folder = Folder::new();
     let Some(disk) = SmallDisk::mount(folder.beside("disk"), 64) else {
-        println!("no small disk could be mounted");
         return;
     };
     let filler = disk.path().join("filler");

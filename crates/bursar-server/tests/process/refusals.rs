@@ -2,11 +2,11 @@
 
 use std::time::Duration;
 
-use crate::support::books::Books;
-use crate::support::folder::Folder;
-use crate::support::server::{Process, Server};
-use crate::support::tenant::Tenant;
-use crate::support::writer::{Writer, check_promises};
+use bursar_testing::process::books::Books;
+use bursar_testing::process::folder::Folder;
+use bursar_testing::process::server::{Process, Server};
+use bursar_testing::process::tenant::Tenant;
+use bursar_testing::process::writer::{Writer, check_promises};
 
 const BUDGET_CENTS: u64 = 1_000_000_000;
 

@@ -4,13 +4,12 @@ use std::io::{BufRead, BufReader, PipeReader};
 use std::sync::mpsc::{self, Receiver};
 use std::time::Duration;
 
+use bursar_testing::process::folder::Folder;
+use bursar_testing::process::http::Http;
+use bursar_testing::process::server::Server;
+use bursar_testing::process::tenant::Tenant;
+use bursar_testing::waiting::within;
 use serde_json::{Value, json};
-
-use crate::support::folder::Folder;
-use crate::support::http::Http;
-use crate::support::server::Server;
-use crate::support::tenant::Tenant;
-use crate::support::within;
 
 const METRICS_TOKEN: &str = "only for the metrics";
 

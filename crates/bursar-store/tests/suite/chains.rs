@@ -2,12 +2,6 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot be arranged has failed")]
 
-#[expect(dead_code, reason = "other tests use more of it")]
-#[path = "support/postgres/mod.rs"]
-mod postgres;
-#[expect(dead_code, reason = "other tests use more of it")]
-mod support;
-
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -15,10 +9,11 @@ use bursar_core::{Caps, KeyId, TenantId};
 use bursar_store::{
     AuditVerified, Control, KeyDraft, Ledger, Observer, PostgresOptions, PostgresStore, StoreError,
 };
-use postgres::cluster::Cluster;
-use postgres::database::Database;
-use support::actor;
-use support::home::audit_key;
+use bursar_testing::postgres::cluster::Cluster;
+use bursar_testing::postgres::database::Database;
+
+use crate::support::actor;
+use crate::support::home::audit_key;
 
 const KEYS: usize = 30;
 

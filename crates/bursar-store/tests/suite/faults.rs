@@ -2,13 +2,6 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot be arranged has failed")]
 
-#[path = "support/faulty.rs"]
-mod faulty;
-#[path = "support/group.rs"]
-mod group;
-#[expect(dead_code, reason = "other tests use more of it")]
-mod support;
-
 use std::collections::BTreeMap;
 use std::path::Path;
 
@@ -20,10 +13,11 @@ use bursar_store::{
     ControlRefusal, HistoryFilter, HistoryPart, IntegrationEdit, IntegrationFilter, NotWritable,
     Page, StoreError,
 };
-use faulty::{Fault, Faults, FaultyWriter};
-use group::{Asked, in_one_group};
 use rusqlite::Connection;
-use support::{SQLITE, World, budget, call_id, cents, day, draft, request, usage};
+
+use crate::support::faulty::{Fault, Faults, FaultyWriter};
+use crate::support::group::{Asked, in_one_group};
+use crate::support::{SQLITE, World, budget, call_id, cents, day, draft, request, usage};
 
 const ALL: Page = Page { offset: 0, limit: 10_000 };
 

@@ -1,24 +1,17 @@
 //! What an observer of the writer is told: everything that was stored, once, and nothing else.
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot be arranged has failed")]
-// The other tests use more of the support than this one.
-#![expect(dead_code, reason = "what is shared by all tests is not used by each")]
-
-#[path = "support/faulty.rs"]
-mod faulty;
-#[path = "support/group.rs"]
-mod group;
-mod support;
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 
 use bursar_core::{CostSource, IntegrationId, LimitSettings, PolicyResult, TenantId, Usage};
 use bursar_store::{Dequeued, Facts, HoldFacts, Observer, StoreError, TransactionTiming};
-use faulty::{Fault, Faults, FaultyWriter};
-use group::{Asked, in_one_group};
 use rusqlite::Connection;
-use support::{SQLITE, World, budget, call_id, cents, request, usage};
+
+use crate::support::faulty::{Fault, Faults, FaultyWriter};
+use crate::support::group::{Asked, in_one_group};
+use crate::support::{SQLITE, World, budget, call_id, cents, request, usage};
 
 /// Writes down what it is told.
 #[derive(Default)]

@@ -3,10 +3,6 @@
 #![expect(clippy::unwrap_used, reason = "a test that cannot be arranged has failed")]
 #![expect(clippy::indexing_slicing, reason = "a row that is not there fails the test")]
 
-#[expect(dead_code, reason = "other tests use more of it")]
-#[path = "support/postgres/mod.rs"]
-mod postgres;
-
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -17,9 +13,9 @@ use bursar_store::{
     IntegrationReads, KeyReads, Page, PostgresOptions, PostgresStore, SeriesFilter, SeriesReads,
     Step, Store, SummaryReads, TenantReads,
 };
-use postgres::cluster::Cluster;
-use postgres::database::Database;
-use postgres::session::ask;
+use bursar_testing::postgres::cluster::Cluster;
+use bursar_testing::postgres::database::Database;
+use bursar_testing::postgres::session::ask;
 
 /// How long to look for what must come.
 const LIMIT: Duration = Duration::from_secs(30);

@@ -2,9 +2,6 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot be arranged has failed")]
 
-#[expect(dead_code, reason = "other tests use more of it")]
-mod support;
-
 use std::collections::BTreeSet;
 use std::future::poll_fn;
 use std::sync::Arc;
@@ -16,9 +13,10 @@ use bursar_core::{
     ReserveOutcome, ReserveRequest, TenantId, Usage,
 };
 use bursar_store::{HistoryFilter, HistoryPart, Store, StoreError};
-use support::{SQLITE, TestClock, World, budget, call_id, cents, day, request, usage};
 use tokio::sync::RwLock;
 use tokio::task::JoinSet;
+
+use crate::support::{SQLITE, TestClock, World, budget, call_id, cents, day, request, usage};
 
 const TASKS: usize = 64;
 const ASKS: usize = 1_000;

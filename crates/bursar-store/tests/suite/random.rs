@@ -2,13 +2,6 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot be arranged has failed")]
 
-#[path = "support/chance.rs"]
-mod chance;
-#[path = "support/group.rs"]
-mod group;
-#[expect(dead_code, reason = "other tests use more of it")]
-mod support;
-
 use std::collections::BTreeMap;
 
 use bursar_core::{
@@ -17,9 +10,10 @@ use bursar_core::{
     TenantId, TenantLifecycle, Timestamp, TokenBuckets, Usage,
 };
 use bursar_store::{ControlTx, IntegrationEdit, Ledger};
-use chance::Chance;
-use group::{Asked, in_one_group};
-use support::{SQLITE, World, budget, call_id, request, usage};
+use bursar_testing::chance::Chance;
+
+use crate::support::group::{Asked, in_one_group};
+use crate::support::{SQLITE, World, budget, call_id, request, usage};
 
 /// A command, to be asked.
 #[derive(Clone, Debug)]
@@ -305,7 +299,7 @@ async fn assert_strict(world: &World, tenants: &[Tenant]) {
         let snapshot = world.store.account_snapshot(tenant_id, strict).await.unwrap().unwrap();
         let counter = snapshot.account.counter(snapshot.now.month()).unwrap();
         let counted = counter.used.cost.checked_add(counter.held.cost).unwrap();
-        assert!(counted <= support::cents(STRICT_CENTS), "{counted:?}");
+        assert!(counted <= crate::support::cents(STRICT_CENTS), "{counted:?}");
         assert!(counter.held.cost >= Nanos::ZERO, "{counter:?}");
     }
 }

@@ -3,10 +3,6 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot be arranged has failed")]
 
-#[expect(dead_code, reason = "other tests use more of it")]
-#[path = "support/postgres/mod.rs"]
-mod postgres;
-
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -15,9 +11,9 @@ use bursar_store::{
     AuditKey, Clock, DayFilter, HistoryFilter, HistoryPart, Page, PostgresOptions, PostgresStore,
     SqliteStore, Store, StoreError,
 };
-use postgres::cluster::Cluster;
-use postgres::database::Database;
-use postgres::session::ask;
+use bursar_testing::postgres::cluster::Cluster;
+use bursar_testing::postgres::database::Database;
+use bursar_testing::postgres::session::ask;
 use tokio::task::JoinSet;
 
 /// The last day that has rollups, and how many days do.

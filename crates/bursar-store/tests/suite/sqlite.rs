@@ -2,17 +2,15 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot be arranged has failed")]
 
-#[path = "support/constants.rs"]
-mod constants;
-
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use bursar_core::Timestamp;
 use bursar_store::{AuditKey, Clock, OpenError, SqliteStore};
-use constants::Constant;
 use rusqlite::Connection;
 use tempfile::TempDir;
+
+use crate::support::constants::{self, Constant};
 
 fn audit_key() -> AuditKey {
     AuditKey::new([7; 32])

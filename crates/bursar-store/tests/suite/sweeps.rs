@@ -3,22 +3,15 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot be arranged has failed")]
 
-#[expect(dead_code, reason = "other tests use more of it")]
-#[path = "support/postgres/mod.rs"]
-mod postgres;
-#[path = "support/server.rs"]
-mod server;
-#[expect(dead_code, reason = "other tests use more of it")]
-mod support;
-
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use bursar_core::{IntegrationId, LimitSettings, ReserveOutcome, ReserveRequest, TenantId, Totals};
 use bursar_store::{Facts, Observer, Swept, TransactionTiming};
-use support::{Database, SQLITE, World, request, usage};
 use tokio::task::JoinSet;
+
+use crate::support::{Database, SQLITE, World, request, usage};
 
 /// Reservations that one step removes at most.
 const STEP_MAX: u64 = 500;
@@ -151,5 +144,5 @@ async fn the_embedded_store_removes_holds_that_expire_together_in_steps() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn postgresql_removes_holds_that_expire_together_in_steps() {
-    holds_that_expire_together_are_removed_in_steps(server::POSTGRES).await;
+    holds_that_expire_together_are_removed_in_steps(crate::support::server::POSTGRES).await;
 }

@@ -2,12 +2,6 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot be arranged has failed")]
 
-#[expect(dead_code, reason = "other tests use more of it")]
-#[path = "support/postgres/mod.rs"]
-mod postgres;
-#[expect(dead_code, reason = "other tests use more of it")]
-mod support;
-
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
@@ -18,10 +12,11 @@ use bursar_core::{
 use bursar_store::{
     AuditKey, Control, KeyDraft, Ledger, NoopObserver, PostgresOptions, PostgresStore,
 };
-use postgres::cluster::Cluster;
-use postgres::database::Database;
-use support::{actor, budget, call_id, draft, request, usage};
+use bursar_testing::postgres::cluster::Cluster;
+use bursar_testing::postgres::database::Database;
 use tokio::task::JoinSet;
+
+use crate::support::{actor, budget, call_id, draft, request, usage};
 
 fn migrate(owner_url: &str, app_role: &str) {
     PostgresStore::migrate(owner_url, app_role).unwrap();

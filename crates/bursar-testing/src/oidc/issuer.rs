@@ -12,15 +12,15 @@ use serde_json::{Value, json};
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 
-use crate::signer::Signer;
+use super::signer::Signer;
 
 /// Where the issuer has what.
-pub(crate) const DISCOVERY: &str = "/.well-known/openid-configuration";
-pub(crate) const KEYS: &str = "/keys";
+pub const DISCOVERY: &str = "/.well-known/openid-configuration";
+pub const KEYS: &str = "/keys";
 
 /// What a path answers.
 #[derive(Clone)]
-pub(crate) enum Says {
+pub enum Says {
     Text(String),
     Status(u16),
     /// Another address.
@@ -30,7 +30,7 @@ pub(crate) enum Says {
 }
 
 impl Says {
-    pub(crate) fn keys(keys: &[&Signer]) -> Self {
+    pub fn keys(keys: &[&Signer]) -> Self {
         let keys: Vec<Value> = keys.iter().map(|key| key.jwk()).collect();
         Self::Text(json!({ "keys": keys }).to_string())
     }
@@ -38,8 +38,8 @@ impl Says {
 
 /// An issuer. It ends with the test's runtime.
 #[derive(Clone)]
-pub(crate) struct TestIssuer {
-    pub(crate) url: String,
+pub struct TestIssuer {
+    pub url: String,
     told: Arc<Told>,
 }
 
@@ -52,7 +52,7 @@ struct Told {
 
 impl TestIssuer {
     /// One with these keys.
-    pub(crate) async fn new(keys: &[&Signer]) -> Self {
+    pub async fn new(keys: &[&Signer]) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
         let issuer = Self::at(url, keys);
@@ -62,7 +62,7 @@ impl TestIssuer {
     }
 
     /// One that is served elsewhere, under this URL.
-    pub(crate) fn at(url: String, keys: &[&Signer]) -> Self {
+    pub fn at(url: String, keys: &[&Signer]) -> Self {
         let told =
             Told { says: Mutex::default(), asked: Mutex::default(), came: Semaphore::new(0) };
         let issuer = Self { url, told: Arc::new(told) };
@@ -72,22 +72,22 @@ impl TestIssuer {
         issuer
     }
 
-    pub(crate) fn router(&self) -> Router {
+    pub fn router(&self) -> Router {
         Router::new().fallback(answer).with_state(self.clone())
     }
 
     /// Answers this from now on.
-    pub(crate) fn says(&self, path: &str, says: Says) {
+    pub fn says(&self, path: &str, says: Says) {
         self.told.says.lock().insert(path.to_owned(), says);
     }
 
     /// How often a path was asked for.
-    pub(crate) fn asked(&self, path: &str) -> usize {
+    pub fn asked(&self, path: &str) -> usize {
         self.told.asked.lock().get(path).copied().unwrap_or_default()
     }
 
     /// Waits until it was asked something that was not waited for yet.
-    pub(crate) async fn came(&self) {
+    pub async fn came(&self) {
         self.told.came.acquire().await.unwrap().forget();
     }
 }

@@ -1,7 +1,7 @@
 //! A private key of RSA, which ring cannot make. It proves nothing anywhere but in these tests.
 
 /// PKCS#1 as base64.
-pub(crate) const RSA_KEY: &str = concat!(
+pub const RSA_KEY: &str = concat!(
     "MIIEpAIBAAKCAQEAlBRurxpS8wDpi91YpLfej+5fA1PqPwvcmCFWrqDjs9MAcFga+/+mcIveBLHnvXCGxfygL/tq",
     "+2EAQttJaF/fO4YBsMDA6kB6vgO/8EucIfgy0aIDnvwG7c+AgqT/gvBpPOvhetsuzzgIphSKtpb99Pme8hL5/vKH",
     "stIciYtAi2JwJnR5uGQHDxHBjqMEkouO/qm3DNAY8YVEXsg1XG6YfU77I0FQrPde2hu2KiULptpMwuuDdks4Iyho",

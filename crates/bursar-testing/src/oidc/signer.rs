@@ -10,11 +10,11 @@ use ring::signature::{
 };
 use serde_json::{Value, json};
 
-use crate::rsa_key::RSA_KEY;
+use super::rsa_key::RSA_KEY;
 
 /// A private key, and the id under which its public half is published.
-pub(crate) struct Signer {
-    pub(crate) id: &'static str,
+pub struct Signer {
+    pub id: &'static str,
     key: Key,
 }
 
@@ -26,13 +26,13 @@ enum Key {
 
 impl Signer {
     /// The same key each time, for making one takes long.
-    pub(crate) fn rsa(id: &'static str) -> Self {
+    pub fn rsa(id: &'static str) -> Self {
         let key = RsaKeyPair::from_der(&STANDARD.decode(RSA_KEY).unwrap()).unwrap();
         Self { id, key: Key::Rsa(Box::new(key)) }
     }
 
     /// A new key.
-    pub(crate) fn p256(id: &'static str) -> Self {
+    pub fn p256(id: &'static str) -> Self {
         let (kind, random) = (&ECDSA_P256_SHA256_FIXED_SIGNING, SystemRandom::new());
         let made = EcdsaKeyPair::generate_pkcs8(kind, &random).unwrap();
         let key = EcdsaKeyPair::from_pkcs8(kind, made.as_ref(), &random).unwrap();
@@ -40,13 +40,13 @@ impl Signer {
     }
 
     /// A new key.
-    pub(crate) fn ed25519(id: &'static str) -> Self {
+    pub fn ed25519(id: &'static str) -> Self {
         let made = Ed25519KeyPair::generate_pkcs8(&SystemRandom::new()).unwrap();
         let key = Ed25519KeyPair::from_pkcs8(made.as_ref()).unwrap();
         Self { id, key: Key::Ed25519(key) }
     }
 
-    pub(crate) const fn algorithm(&self) -> &'static str {
+    pub const fn algorithm(&self) -> &'static str {
         match self.key {
             Key::Rsa(_) => "RS256",
             Key::P256(_) => "ES256",
@@ -55,7 +55,7 @@ impl Signer {
     }
 
     /// The public half.
-    pub(crate) fn jwk(&self) -> Value {
+    pub fn jwk(&self) -> Value {
         let text = |bytes: &[u8]| URL_SAFE_NO_PAD.encode(bytes);
         match &self.key {
             Key::Rsa(key) => {
@@ -77,7 +77,7 @@ impl Signer {
     }
 
     /// What the public half is as bytes, for whoever takes it for a shared secret.
-    pub(crate) fn public_bytes(&self) -> Vec<u8> {
+    pub fn public_bytes(&self) -> Vec<u8> {
         match &self.key {
             Key::Rsa(key) => key.public_key().as_ref().to_vec(),
             Key::P256(key) => key.public_key().as_ref().to_vec(),
@@ -86,13 +86,13 @@ impl Signer {
     }
 
     /// A token with the header that belongs to this key.
-    pub(crate) fn token(&self, claims: &Value) -> String {
+    pub fn token(&self, claims: &Value) -> String {
         let header = json!({ "alg": self.algorithm(), "kid": self.id, "typ": "JWT" });
         self.token_of(&header.to_string(), &claims.to_string())
     }
 
     /// A token of these texts.
-    pub(crate) fn token_of(&self, header: &str, claims: &str) -> String {
+    pub fn token_of(&self, header: &str, claims: &str) -> String {
         let message = message(header, claims);
         let signature = URL_SAFE_NO_PAD.encode(self.sign(message.as_bytes()));
         format!("{message}.{signature}")
@@ -113,7 +113,7 @@ impl Signer {
 }
 
 /// The part of a token that is signed.
-pub(crate) fn message(header: &str, claims: &str) -> String {
+pub fn message(header: &str, claims: &str) -> String {
     let part = |text: &str| URL_SAFE_NO_PAD.encode(text);
     format!("{}.{}", part(header), part(claims))
 }

@@ -16,7 +16,7 @@ const START_MAX: Duration = Duration::from_secs(20);
 /// A pooler that gives a connection of the server to a client for one transaction at a time.
 ///
 /// It knows the owner and the application's role of the cluster's databases. Dropping it stops it.
-pub(crate) struct Bouncer {
+pub struct Bouncer {
     process: Child,
     pid_file: PathBuf,
     host: String,
@@ -25,7 +25,7 @@ pub(crate) struct Bouncer {
 
 impl Bouncer {
     /// Starts one that opens at most so many connections of a role to a database.
-    pub(crate) fn start(cluster: &Cluster, pool_size: u32) -> Self {
+    pub fn start(cluster: &Cluster, pool_size: u32) -> Self {
         // Another program can take a port between the look at it and the start.
         for _ in 0..20 {
             match Self::start_on(place::free_port(), cluster, pool_size) {
@@ -38,7 +38,7 @@ impl Bouncer {
     }
 
     /// The same database through this pooler.
-    pub(crate) fn through(&self, url: &str) -> String {
+    pub fn through(&self, url: &str) -> String {
         Url::parse(url).over(&self.host).to_string()
     }
 

@@ -35,7 +35,7 @@ static SHARED: OnceLock<Cluster> = OnceLock::new();
 
 /// How a server is stopped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Mode {
+pub enum Mode {
     /// Ends every transaction, writes everything out and stops in good order.
     Fast,
     /// As a crash: the next start recovers from the log.
@@ -43,7 +43,7 @@ pub(crate) enum Mode {
 }
 
 /// A server with everything in it.
-pub(crate) struct Cluster {
+pub struct Cluster {
     admin: Url,
     own: Option<Own>,
     roles: OnceLock<Roles>,
@@ -71,7 +71,7 @@ impl Cluster {
     ///
     /// It is the server that `BURSAR_TEST_POSTGRES_URL` names, if it is set; else one that lies in
     /// memory where it can. What a disk does is for a cluster of one's own.
-    pub(crate) fn shared() -> &'static Self {
+    pub fn shared() -> &'static Self {
         SHARED.get_or_init(|| {
             let named = std::env::var(URL_VARIABLE).ok().filter(|url| !url.is_empty());
             let Some(url) = named else {
@@ -84,17 +84,17 @@ impl Cluster {
     }
 
     /// One of its own on disk, which a test may stop and start.
-    pub(crate) fn new() -> Self {
+    pub fn new() -> Self {
         Self::with(&[])
     }
 
     /// The same with settings that replace or follow the usual ones.
-    pub(crate) fn with(settings: &[(&str, &str)]) -> Self {
+    pub fn with(settings: &[(&str, &str)]) -> Self {
         Self::surrounded(settings, &[])
     }
 
     /// The same with variables in the environment of its processes.
-    pub(crate) fn surrounded(settings: &[(&str, &str)], environment: &[(&str, &str)]) -> Self {
+    pub fn surrounded(settings: &[(&str, &str)], environment: &[(&str, &str)]) -> Self {
         Self::of_own(Own::create(place::folder(), settings, environment))
     }
 
@@ -109,13 +109,13 @@ impl Cluster {
     }
 
     /// Where a role that may do everything comes in.
-    pub(crate) fn admin(&self) -> &Url {
+    pub fn admin(&self) -> &Url {
         &self.admin
     }
 
     /// Runs statements as that role, each in a transaction of its own.
     #[track_caller]
-    pub(crate) fn run(&self, sql: &str) -> Vec<session::Row> {
+    pub fn run(&self, sql: &str) -> Vec<session::Row> {
         let answer = session::ask(&self.admin.to_string(), sql);
         answer.unwrap_or_else(|error| panic!("{sql}: {error:?}"))
     }
@@ -125,7 +125,7 @@ impl Cluster {
     /// # Panics
     /// On a server that was not made here.
     #[track_caller]
-    pub(crate) fn stop(&self, mode: Mode) {
+    pub fn stop(&self, mode: Mode) {
         self.own().stop(mode);
     }
 
@@ -134,7 +134,7 @@ impl Cluster {
     /// # Panics
     /// On a server that was not made here.
     #[track_caller]
-    pub(crate) fn start(&self) {
+    pub fn start(&self) {
         let own = self.own();
         if let Err(blamed) = own.start() {
             panic!("PostgreSQL does not start again: {blamed}");
@@ -146,7 +146,7 @@ impl Cluster {
     /// # Panics
     /// On a server that was not made here.
     #[track_caller]
-    pub(crate) fn follow(&self) {
+    pub fn follow(&self) {
         self.stop(Mode::Fast);
         let signal = data(&self.own().folder).join("standby.signal");
         std::fs::write(&signal, "").expect("a file in the cluster");
@@ -159,7 +159,7 @@ impl Cluster {
     /// # Panics
     /// On a server that was not made here, or that does not run.
     #[track_caller]
-    pub(crate) fn pid(&self) -> u32 {
+    pub fn pid(&self) -> u32 {
         let text = place::read(&pid_file(&self.own().folder));
         let first = text.lines().next().and_then(|line| line.trim().parse().ok());
         first.expect("a server that runs")

@@ -8,13 +8,13 @@ use super::session;
 use super::url::Url;
 
 /// Brings an empty database up to date, and gives the application's role what it needs.
-pub(crate) type Migrate = fn(owner_url: &str, application: &str);
+pub type Migrate = fn(owner_url: &str, application: &str);
 
 /// Sorts and compares as every other test database does, whatever the server's default.
 const PLAIN: &str = "template template0 encoding 'UTF8' lc_collate 'C' lc_ctype 'C'";
 
 /// An empty or a migrated database. Dropping it drops it on the server, with whoever is connected.
-pub(crate) struct Database {
+pub struct Database {
     name: String,
     admin: Url,
     server_url: String,
@@ -26,19 +26,19 @@ pub(crate) struct Database {
 
 impl Database {
     /// An empty one.
-    pub(crate) fn new(cluster: &Cluster) -> Self {
+    pub fn new(cluster: &Cluster) -> Self {
         Self::create(cluster, place::name("database"), PLAIN)
     }
 
     /// An empty one whose texts are stored in another encoding than UTF-8.
-    pub(crate) fn encoded(cluster: &Cluster, encoding: &str) -> Self {
+    pub fn encoded(cluster: &Cluster, encoding: &str) -> Self {
         Self::create(cluster, place::name("database"), &PLAIN.replace("UTF8", encoding))
     }
 
     /// A copy of one that was migrated once in this process.
     ///
     /// Only the first call of a cluster migrates; it is for one program with one schema.
-    pub(crate) fn migrated(cluster: &Cluster, migrate: Migrate) -> Self {
+    pub fn migrated(cluster: &Cluster, migrate: Migrate) -> Self {
         let template = cluster.template.get_or_init(|| {
             let template = Self::new(cluster);
             session::apart(|| migrate(&template.owner_url, &template.application));
@@ -69,28 +69,28 @@ impl Database {
     }
 
     /// Where the owner of the database comes in. It is no superuser.
-    pub(crate) fn owner_url(&self) -> &str {
+    pub fn owner_url(&self) -> &str {
         &self.owner_url
     }
 
     /// Where the application's role comes in: it owns nothing, and row level security binds it.
-    pub(crate) fn app_url(&self) -> &str {
+    pub fn app_url(&self) -> &str {
         &self.application_url
     }
 
     /// The name of the application's role.
-    pub(crate) fn app_role(&self) -> &str {
+    pub fn app_role(&self) -> &str {
         &self.application
     }
 
     /// Where a superuser comes in.
-    pub(crate) fn admin_url(&self) -> String {
+    pub fn admin_url(&self) -> String {
         self.admin.to_string()
     }
 
     /// Another role with these attributes, as `bypassrls`, that is a member of the application's,
     /// and where it comes in. It goes with the database.
-    pub(crate) fn role(&self, attributes: &str) -> String {
+    pub fn role(&self, attributes: &str) -> String {
         let (role, password) = (place::name("role"), place::secret());
         let application = &self.application;
         self.run(&format!(
@@ -103,20 +103,20 @@ impl Database {
 
     /// Runs statements as a superuser, and answers their rows.
     #[track_caller]
-    pub(crate) fn run(&self, sql: &str) -> Vec<session::Row> {
+    pub fn run(&self, sql: &str) -> Vec<session::Row> {
         let answer = session::ask(&self.admin_url(), sql);
         answer.unwrap_or_else(|error| panic!("{sql}: {error:?}"))
     }
 
     /// The processes that serve connections to it, but those of a superuser.
     #[track_caller]
-    pub(crate) fn backends(&self) -> Vec<i32> {
+    pub fn backends(&self) -> Vec<i32> {
         self.processes("select pid")
     }
 
     /// Ends these connections, as an administrator or a failover does, and answers how many.
     #[track_caller]
-    pub(crate) fn terminate_backends(&self) -> usize {
+    pub fn terminate_backends(&self) -> usize {
         self.processes("select pid, pg_terminate_backend(pid)").len()
     }
 

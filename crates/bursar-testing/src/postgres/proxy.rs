@@ -16,7 +16,7 @@ const SSL_REQUEST: u32 = 80_877_103;
 const GSS_REQUEST: u32 = 80_877_104;
 
 /// A proxy on a port of its own. Dropping it cuts every connection.
-pub(crate) struct Proxy {
+pub struct Proxy {
     address: SocketAddr,
     shared: Arc<Shared>,
     accepting: Option<JoinHandle<()>>,
@@ -63,7 +63,7 @@ struct Batches {
 
 impl Proxy {
     /// Starts one before the server that a URL names.
-    pub(crate) fn start(url: &str) -> Self {
+    pub fn start(url: &str) -> Self {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a port");
         let address = listener.local_addr().expect("an address");
         let shared = Arc::new(Shared {
@@ -78,28 +78,28 @@ impl Proxy {
     }
 
     /// The same database by this way.
-    pub(crate) fn through(&self, url: &str) -> String {
+    pub fn through(&self, url: &str) -> String {
         Url::parse(url).over(&self.address.to_string()).to_string()
     }
 
     /// Holds all replies back, as a server does that hangs. What is asked still reaches it.
-    pub(crate) fn hold(&self) {
+    pub fn hold(&self) {
         self.shared.state().held = true;
     }
 
     /// Lets replies pass, those that waited too.
-    pub(crate) fn pass(&self) {
+    pub fn pass(&self) {
         self.shared.state().held = false;
         self.shared.wake();
     }
 
     /// The statements that were asked since this was called last, one for each message that has any.
-    pub(crate) fn take_asked(&self) -> Vec<String> {
+    pub fn take_asked(&self) -> Vec<String> {
         std::mem::take(&mut self.shared.state().asked)
     }
 
     /// Cuts every connection there is. New ones may come.
-    pub(crate) fn cut(&self) {
+    pub fn cut(&self) {
         let links = std::mem::take(&mut self.shared.state().links);
         for link in links.iter().filter_map(Weak::upgrade) {
             link.cut();
@@ -108,17 +108,17 @@ impl Proxy {
     }
 
     /// Lets the next commit reach the server, swallows its reply, and cuts that connection.
-    pub(crate) fn lose_next_commit(&self) {
+    pub fn lose_next_commit(&self) {
         self.shared.state().loses_next = true;
     }
 
     /// How many commits lost their reply, after it had come from the server.
-    pub(crate) fn commits_lost(&self) -> usize {
+    pub fn commits_lost(&self) -> usize {
         self.shared.state().commits_lost
     }
 
     /// Waits until so many commits lost their reply; else answers how many did.
-    pub(crate) fn wait_for_lost(&self, commits: usize, limit: Duration) -> usize {
+    pub fn wait_for_lost(&self, commits: usize, limit: Duration) -> usize {
         let waiting = |state: &mut State| state.commits_lost < commits;
         let waited = self.shared.changed.wait_timeout_while(self.shared.state(), limit, waiting);
         waited.unwrap_or_else(PoisonError::into_inner).0.commits_lost

@@ -3,13 +3,13 @@
 use tokio_postgres::{Client, Error, NoTls, SimpleQueryMessage};
 
 /// One row, each column as a text.
-pub(crate) type Row = Vec<Option<String>>;
+pub type Row = Vec<Option<String>>;
 
 /// Connects; the connection is driven by the runtime of the caller.
 ///
 /// # Errors
 /// What the server, or the way to it, says.
-pub(crate) async fn connect(url: &str) -> Result<Client, Error> {
+pub async fn connect(url: &str) -> Result<Client, Error> {
     let (client, connection) = tokio_postgres::connect(url, NoTls).await?;
     // It ends with the client; what went wrong before is told to whoever asks.
     tokio::spawn(connection);
@@ -20,7 +20,7 @@ pub(crate) async fn connect(url: &str) -> Result<Client, Error> {
 ///
 /// # Errors
 /// What the server, or the way to it, says.
-pub(crate) fn ask(url: &str, sql: &str) -> Result<Vec<Row>, Error> {
+pub fn ask(url: &str, sql: &str) -> Result<Vec<Row>, Error> {
     block_on(async { rows(&connect(url).await?, sql).await })
 }
 
@@ -28,13 +28,13 @@ pub(crate) fn ask(url: &str, sql: &str) -> Result<Vec<Row>, Error> {
 ///
 /// # Errors
 /// What the server, or the way to it, says.
-pub(crate) async fn rows(client: &Client, sql: &str) -> Result<Vec<Row>, Error> {
+pub async fn rows(client: &Client, sql: &str) -> Result<Vec<Row>, Error> {
     let messages = client.simple_query(sql).await?;
     Ok(messages.iter().filter_map(row).collect())
 }
 
 /// Runs a future to its end on a thread of its own, so that the caller may be in a runtime.
-pub(crate) fn block_on<T: Send>(future: impl Future<Output = T> + Send) -> T {
+pub fn block_on<T: Send>(future: impl Future<Output = T> + Send) -> T {
     apart(|| {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
         runtime.expect("a runtime").block_on(future)

@@ -4,7 +4,7 @@ use std::fmt;
 
 /// Where a database is and who asks for it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Url {
+pub struct Url {
     scheme: String,
     login: Option<String>,
     host: String,
@@ -14,7 +14,7 @@ pub(crate) struct Url {
 
 impl Url {
     #[track_caller]
-    pub(crate) fn parse(text: &str) -> Self {
+    pub fn parse(text: &str) -> Self {
         // Without the text, which may hold a password.
         let (scheme, rest) = text.split_once("://").expect("a URL as postgres://host:port/name");
         let (rest, parameters) = match rest.split_once('?') {
@@ -36,22 +36,22 @@ impl Url {
     }
 
     /// The same for another role.
-    pub(crate) fn of(&self, role: &str, password: &str) -> Self {
+    pub fn of(&self, role: &str, password: &str) -> Self {
         Self { login: Some(format!("{role}:{password}")), ..self.clone() }
     }
 
     /// Another database of the same server.
-    pub(crate) fn to(&self, database: &str) -> Self {
+    pub fn to(&self, database: &str) -> Self {
         Self { database: database.to_owned(), ..self.clone() }
     }
 
     /// The same over another way, `host:port`.
-    pub(crate) fn over(&self, host: &str) -> Self {
+    pub fn over(&self, host: &str) -> Self {
         Self { host: host.to_owned(), ..self.clone() }
     }
 
     /// `host:port`.
-    pub(crate) fn host(&self) -> String {
+    pub fn host(&self) -> String {
         if self.host.contains(':') { self.host.clone() } else { format!("{}:5432", self.host) }
     }
 }

@@ -16,26 +16,26 @@ const PAGES_MAX: usize = 10_000;
 
 /// One record.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Entry {
-    pub(crate) integration: String,
-    pub(crate) tokens_in: i64,
-    pub(crate) tokens_out: i64,
-    pub(crate) cost_nanos: i128,
+pub struct Entry {
+    pub integration: String,
+    pub tokens_in: i64,
+    pub tokens_out: i64,
+    pub cost_nanos: i128,
 }
 
 /// One open reservation.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Hold {
-    pub(crate) integration: String,
-    pub(crate) cost_nanos: i128,
-    pub(crate) tokens: i64,
+pub struct Hold {
+    pub integration: String,
+    pub cost_nanos: i128,
+    pub tokens: i64,
 }
 
 /// All records and open reservations of a tenant, by call id.
 #[derive(Debug)]
-pub(crate) struct Books {
-    pub(crate) entries: HashMap<String, Entry>,
-    pub(crate) holds: HashMap<String, Hold>,
+pub struct Books {
+    pub entries: HashMap<String, Entry>,
+    pub holds: HashMap<String, Hold>,
 }
 
 /// Calls, tokens in, tokens out, nano-dollars.
@@ -68,7 +68,7 @@ impl Books {
     /// Reads the books of a tenant for which nothing is being written, and checks that every sum
     /// that the server shows is the sum of the rows.
     #[track_caller]
-    pub(crate) fn read(server: &Server, tenant: &Tenant) -> Self {
+    pub fn read(server: &Server, tenant: &Tenant) -> Self {
         let mut http = tenant.client(server);
         let books = Self { entries: history(&mut http), holds: open_holds(&mut http) };
         books.check_summary(&mut http);
@@ -195,14 +195,14 @@ fn text<'a>(view: &'a Value, field: &str) -> &'a str {
 }
 
 #[track_caller]
-pub(crate) fn integer(view: &Value, field: &str) -> i64 {
+pub fn integer(view: &Value, field: &str) -> i64 {
     let found = view.get(field).and_then(Value::as_i64);
     found.unwrap_or_else(|| panic!("{field} is no integer in {view}"))
 }
 
 /// Reads an exact decimal string of dollars.
 #[track_caller]
-pub(crate) fn nanos(view: &Value, field: &str) -> i128 {
+pub fn nanos(view: &Value, field: &str) -> i128 {
     const DIGITS: usize = 9;
     let dollars = text(view, field);
     let (whole, fraction) = dollars.split_once('.').unwrap_or((dollars, ""));

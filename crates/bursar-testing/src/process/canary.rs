@@ -22,15 +22,15 @@ const DEPTH_MAX: usize = 6;
 
 /// A secret, and the part of it that must not be found.
 #[derive(Clone, Debug)]
-pub(crate) struct Canary {
-    pub(crate) name: &'static str,
-    pub(crate) text: String,
+pub struct Canary {
+    pub name: &'static str,
+    pub text: String,
     mark: String,
 }
 
 /// One of each kind.
 #[derive(Clone, Debug)]
-pub(crate) struct Canaries(pub(crate) Vec<Canary>);
+pub struct Canaries(pub Vec<Canary>);
 
 impl Canaries {
     fn new(operator_token: &str, api_key: &str, integration_key: &str) -> Self {
@@ -52,14 +52,14 @@ impl Canaries {
     }
 
     /// Whose mark stands in some bytes.
-    pub(crate) fn find(&self, bytes: &[u8]) -> Option<&'static str> {
+    pub fn find(&self, bytes: &[u8]) -> Option<&'static str> {
         let found = |mark: &str| bytes.windows(mark.len()).any(|window| window == mark.as_bytes());
         self.0.iter().find(|canary| found(&canary.mark)).map(|canary| canary.name)
     }
 }
 
 /// A server, and what there is on it to ask for.
-pub(crate) struct Walk {
+pub struct Walk {
     address: String,
     document: Value,
     operator: String,
@@ -67,10 +67,10 @@ pub(crate) struct Walk {
     /// What stands in the place of the parameters of paths. Routes that end things end these.
     victims: Vec<(&'static str, String)>,
     integration_id: String,
-    pub(crate) canaries: Canaries,
+    pub canaries: Canaries,
     /// Answers, and those that say that a secret was refused.
-    pub(crate) asked: usize,
-    pub(crate) refused: usize,
+    pub asked: usize,
+    pub refused: usize,
 }
 
 /// A request without a canary.
@@ -97,7 +97,7 @@ fn made(answer: Answer, field: &str) -> String {
 
 impl Walk {
     /// Makes a tenant with one thing of each kind, and canaries of the keys that it has.
-    pub(crate) fn new(folder: &Folder, server: &Server) -> Self {
+    pub fn new(folder: &Folder, server: &Server) -> Self {
         let operator_token = folder.operator_token();
         let operator = format!("Bearer {operator_token}");
         let mut founder = Http::new(server.address(), &[("Authorization", &operator)]);
@@ -140,7 +140,7 @@ impl Walk {
 
     /// Asks every route with canaries, and claims that no answer shows one. Those of other places
     /// than bodies take turns unless all of them are asked for.
-    pub(crate) fn ask_all(&mut self, every_canary: bool) {
+    pub fn ask_all(&mut self, every_canary: bool) {
         let mut turn = 0;
         for (path, method, operation) in self.operations() {
             let plain = self.plain(&path, &method, &operation);
@@ -169,7 +169,7 @@ impl Walk {
     }
 
     /// Reads everything that can be read, and claims that no answer shows a canary.
-    pub(crate) fn read_all(&mut self) -> String {
+    pub fn read_all(&mut self) -> String {
         let mut all = String::new();
         for (path, method, operation) in self.operations() {
             if method == "GET" {

@@ -4,34 +4,34 @@ use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 /// The middle of a month, so that no test meets the end of one by accident.
-pub(crate) const MID_JUNE_2031: u64 = 1_939_291_200;
+pub const MID_JUNE_2031: u64 = 1_939_291_200;
 /// Noon of 28 June, less than four days before the end of that month.
-pub(crate) const LATE_JUNE_2031: u64 = 1_940_414_400;
+pub const LATE_JUNE_2031: u64 = 1_940_414_400;
 /// Ten seconds before the end of that month.
-pub(crate) const END_OF_JUNE_2031: u64 = 1_940_630_390;
+pub const END_OF_JUNE_2031: u64 = 1_940_630_390;
 
 /// A file with seconds to add to the system's clock.
-pub(crate) struct ClockFile(PathBuf);
+pub struct ClockFile(PathBuf);
 
 impl ClockFile {
-    pub(crate) fn new(path: PathBuf) -> Self {
+    pub fn new(path: PathBuf) -> Self {
         let clock = Self(path);
         clock.show(MID_JUNE_2031);
         clock
     }
 
-    pub(crate) fn path(&self) -> &Path {
+    pub fn path(&self) -> &Path {
         &self.0
     }
 
     /// Shifts the clock so that it now shows an instant, in seconds since 1970.
-    pub(crate) fn show(&self, second: u64) {
+    pub fn show(&self, second: u64) {
         let since = SystemTime::now().duration_since(UNIX_EPOCH).expect("after 1970").as_secs();
         self.add(i64::try_from(second).expect("small") - i64::try_from(since).expect("small"));
     }
 
     /// Sets it ahead or back, as someone sets a clock.
-    pub(crate) fn jump(&self, seconds: i64) {
+    pub fn jump(&self, seconds: i64) {
         let text = std::fs::read_to_string(&self.0).expect("the clock file");
         self.add(text.parse::<i64>().expect("seconds") + seconds);
     }

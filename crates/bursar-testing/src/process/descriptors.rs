@@ -3,7 +3,7 @@
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 /// Lets this process and its children have as many descriptors as a load needs.
-pub(crate) fn raise_descriptors(needed: u64) {
+pub fn raise_descriptors(needed: u64) {
     let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
     if current.is_none_or(|current| current >= needed) {
         return;

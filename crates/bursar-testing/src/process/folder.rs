@@ -8,8 +8,14 @@ use tempfile::TempDir;
 
 use super::clock::ClockFile;
 
-/// The binary under test.
-const BINARY: &str = env!("CARGO_BIN_EXE_bursar");
+/// The binary under test. cargo builds it for the tests of its package and tells them where it is.
+///
+/// # Panics
+/// When something else than cargo runs the test.
+pub fn binary() -> PathBuf {
+    let path = std::env::var_os("CARGO_BIN_EXE_bursar");
+    path.expect("CARGO_BIN_EXE_bursar, which cargo sets for the tests of bursar-server").into()
+}
 
 /// Thresholds that no test means to meet, and that many would.
 const UNPROTECTED: [&str; 4] = [
@@ -20,17 +26,17 @@ const UNPROTECTED: [&str; 4] = [
 ];
 
 /// A data folder, with settings for whatever serves it.
-pub(crate) struct Folder {
+pub struct Folder {
     root: TempDir,
     data: PathBuf,
     settings: Vec<(&'static str, String)>,
     /// The clock of its servers. It begins in the middle of a month.
-    pub(crate) clock: ClockFile,
+    pub clock: ClockFile,
 }
 
 impl Folder {
     /// A new folder on the disk of the machine.
-    pub(crate) fn new() -> Self {
+    pub fn new() -> Self {
         let root = tempfile::tempdir().expect("a folder for the test");
         // The links of the system resolved, because a traced path must be spelled as it is opened.
         let data = root.path().canonicalize().expect("a path").join("data");
@@ -39,56 +45,56 @@ impl Folder {
     }
 
     /// The same folder with its data somewhere else.
-    pub(crate) fn with_data(mut self, data: PathBuf) -> Self {
+    pub fn with_data(mut self, data: PathBuf) -> Self {
         self.data = data;
         self
     }
 
     /// Sets a variable of the server's environment.
-    pub(crate) fn set(&mut self, name: &'static str, value: impl Into<String>) {
+    pub fn set(&mut self, name: &'static str, value: impl Into<String>) {
         self.settings.retain(|(known, _)| *known != name);
         self.settings.push((name, value.into()));
     }
 
     /// A path beside the data.
-    pub(crate) fn beside(&self, name: &str) -> PathBuf {
+    pub fn beside(&self, name: &str) -> PathBuf {
         self.root.path().join(name)
     }
 
     /// A path in the data folder.
-    pub(crate) fn file(&self, name: &str) -> PathBuf {
+    pub fn file(&self, name: &str) -> PathBuf {
         self.data.join(name)
     }
 
-    pub(crate) fn data(&self) -> &Path {
+    pub fn data(&self) -> &Path {
         &self.data
     }
 
-    pub(crate) fn operator_token(&self) -> String {
+    pub fn operator_token(&self) -> String {
         let path = self.file("operator-token");
         std::fs::read_to_string(path).expect("the operator's token").trim().to_owned()
     }
 
     /// What the servers on this folder wrote to their logs.
-    pub(crate) fn log(&self) -> String {
+    pub fn log(&self) -> String {
         std::fs::read_to_string(self.beside("log")).unwrap_or_default()
     }
 
     /// `bursar serve` on this folder, on a port that the system chooses.
-    pub(crate) fn serve(&self) -> Command {
-        self.prepared(Command::new(BINARY))
+    pub fn serve(&self) -> Command {
+        self.prepared(Command::new(binary()))
     }
 
     /// The same under another program, which gets the binary as its last arguments.
-    pub(crate) fn serve_under(&self, program: &str, arguments: &[&str]) -> Command {
+    pub fn serve_under(&self, program: &str, arguments: &[&str]) -> Command {
         let mut command = Command::new(program);
-        command.args(arguments).arg(BINARY);
+        command.args(arguments).arg(binary());
         self.prepared(command)
     }
 
     /// Another command of the binary, on this folder.
-    pub(crate) fn command(&self, arguments: &[&str]) -> Command {
-        let mut command = Command::new(BINARY);
+    pub fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(binary());
         self.set_environment(&mut command);
         command.args(arguments).stdin(Stdio::null());
         command
@@ -96,7 +102,7 @@ impl Folder {
 
     /// Runs another command of the binary, and answers what it printed.
     #[track_caller]
-    pub(crate) fn run(&self, arguments: &[&str]) -> String {
+    pub fn run(&self, arguments: &[&str]) -> String {
         let output = self.command(arguments).output().expect("the binary");
         let blamed = String::from_utf8_lossy(&output.stderr);
         assert_eq!(output.status.code(), Some(0), "{arguments:?}: {blamed}");

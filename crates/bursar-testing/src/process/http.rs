@@ -11,7 +11,7 @@ use serde_json::Value;
 const PATIENCE: Duration = Duration::from_secs(30);
 
 /// A connection that is kept open, and the headers that go with every request.
-pub(crate) struct Http {
+pub struct Http {
     address: String,
     headers: String,
     stream: Option<BufReader<TcpStream>>,
@@ -19,14 +19,14 @@ pub(crate) struct Http {
 
 /// A whole answer; plain text is a JSON string.
 #[derive(Debug)]
-pub(crate) struct Answer {
-    pub(crate) status: u16,
-    pub(crate) body: Value,
+pub struct Answer {
+    pub status: u16,
+    pub body: Value,
 }
 
 /// Why there is no answer.
 #[derive(Debug)]
-pub(crate) enum NoAnswer {
+pub enum NoAnswer {
     /// No connection was made, so nothing was sent.
     NotConnected,
     /// The connection ended before the first byte of an answer.
@@ -36,24 +36,24 @@ pub(crate) enum NoAnswer {
 }
 
 impl Answer {
-    pub(crate) fn is_success(&self) -> bool {
+    pub fn is_success(&self) -> bool {
         (200..300).contains(&self.status)
     }
 
     /// What a success carries.
-    pub(crate) fn data(&self, field: &str) -> &Value {
+    pub fn data(&self, field: &str) -> &Value {
         self.body.get("data").and_then(|data| data.get(field)).unwrap_or(&Value::Null)
     }
 
     /// The code of a failure.
-    pub(crate) fn code(&self) -> &str {
+    pub fn code(&self) -> &str {
         self.body.pointer("/error/code").and_then(Value::as_str).unwrap_or_default()
     }
 }
 
 impl Http {
     /// A client of an address, with headers for every request. It connects when it has to.
-    pub(crate) fn new(address: &str, headers: &[(&str, &str)]) -> Self {
+    pub fn new(address: &str, headers: &[(&str, &str)]) -> Self {
         let mut text = String::new();
         for (name, value) in headers {
             write!(text, "{name}: {value}\r\n").expect("written to a text");
@@ -61,20 +61,20 @@ impl Http {
         Self { address: address.to_owned(), headers: text, stream: None }
     }
 
-    pub(crate) fn get(&mut self, path: &str) -> Result<Answer, NoAnswer> {
+    pub fn get(&mut self, path: &str) -> Result<Answer, NoAnswer> {
         self.send("GET", path, "")
     }
 
-    pub(crate) fn post(&mut self, path: &str, body: &Value) -> Result<Answer, NoAnswer> {
+    pub fn post(&mut self, path: &str, body: &Value) -> Result<Answer, NoAnswer> {
         self.send("POST", path, &body.to_string())
     }
 
     /// Posts a text that is JSON already.
-    pub(crate) fn post_text(&mut self, path: &str, body: &str) -> Result<Answer, NoAnswer> {
+    pub fn post_text(&mut self, path: &str, body: &str) -> Result<Answer, NoAnswer> {
         self.send("POST", path, body)
     }
 
-    pub(crate) fn delete(&mut self, path: &str) -> Result<Answer, NoAnswer> {
+    pub fn delete(&mut self, path: &str) -> Result<Answer, NoAnswer> {
         self.send("DELETE", path, "")
     }
 
@@ -114,7 +114,7 @@ impl Http {
     }
 
     /// Sends only the beginning of a request and leaves it at that.
-    pub(crate) fn send_half(&mut self, path: &str, body: &Value) {
+    pub fn send_half(&mut self, path: &str, body: &Value) {
         let body = body.to_string();
         let head = self.head("POST", path, &body);
         let half = body.get(..body.len() / 2).unwrap_or_default();

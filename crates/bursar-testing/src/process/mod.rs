@@ -1,18 +1,15 @@
-//! A server in a folder of its own, clients that remember what they were told, and the sums that
-//! must agree with it.
+//! The real binary in a folder of its own, clients that remember what they were told, and the sums
+//! that must agree with it.
 
-pub(crate) mod books;
-pub(crate) mod canary;
-pub(crate) mod chance;
-pub(crate) mod clock;
-pub(crate) mod disk;
-pub(crate) mod folder;
-pub(crate) mod http;
-pub(crate) mod server;
-pub(crate) mod strace;
-pub(crate) mod tenant;
-pub(crate) mod through;
-pub(crate) mod waiting;
-pub(crate) mod writer;
-
-pub(crate) use waiting::{scale, within};
+pub mod books;
+pub mod canary;
+pub mod clock;
+pub mod descriptors;
+pub mod disk;
+pub mod folder;
+pub mod http;
+pub mod server;
+pub mod strace;
+pub mod tenant;
+pub mod through;
+pub mod writer;

@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use super::folder::Folder;
 use super::http::Http;
-use super::within;
+use crate::waiting::within;
 
 /// How long a server may take to answer before the test gives up on it. What it should take is the
 /// claim of a test.
@@ -16,38 +16,38 @@ const START_MAX: Duration = Duration::from_secs(30);
 const LOG_LINES: usize = 30;
 
 /// A server that answers. Dropping it kills it.
-pub(crate) struct Server {
+pub struct Server {
     process: Process,
     address: String,
     log: std::path::PathBuf,
     /// From its start until its first answer.
-    pub(crate) ready_after: Duration,
+    pub ready_after: Duration,
 }
 
 /// A process that is killed when its guard is dropped.
-pub(crate) struct Process(Child);
+pub struct Process(Child);
 
 impl Process {
-    pub(crate) fn start(command: &mut Command) -> Self {
+    pub fn start(command: &mut Command) -> Self {
         Self(command.spawn().unwrap_or_else(|error| panic!("{command:?} does not start: {error}")))
     }
 
-    pub(crate) fn pid(&self) -> u32 {
+    pub fn pid(&self) -> u32 {
         self.0.id()
     }
 
-    pub(crate) fn ended(&mut self) -> Option<ExitStatus> {
+    pub fn ended(&mut self) -> Option<ExitStatus> {
         self.0.try_wait().expect("the state of a child")
     }
 
     /// Waits for the end of the process.
     #[track_caller]
-    pub(crate) fn end_within(&mut self, limit: Duration) -> ExitStatus {
+    pub fn end_within(&mut self, limit: Duration) -> ExitStatus {
         let status = within(limit, || self.ended());
         status.unwrap_or_else(|| panic!("process {} did not end within {limit:?}", self.pid()))
     }
 
-    pub(crate) fn kill(&mut self) {
+    pub fn kill(&mut self) {
         // It may have ended already, which is as good.
         let _ = self.0.kill();
         let _ = self.0.wait();
@@ -61,7 +61,7 @@ impl Drop for Process {
 }
 
 /// Sends a signal, by the shell's command because the standard library knows only SIGKILL.
-pub(crate) fn send_signal(signal: &str, pid: u32) {
+pub fn send_signal(signal: &str, pid: u32) {
     let sent = Command::new("kill").arg(format!("-{signal}")).arg(pid.to_string()).status();
     assert!(sent.expect("the command kill").success(), "{signal} was not sent to {pid}");
 }
@@ -69,13 +69,13 @@ pub(crate) fn send_signal(signal: &str, pid: u32) {
 impl Server {
     /// Starts a server and waits until it answers.
     #[track_caller]
-    pub(crate) fn start(folder: &Folder) -> Self {
+    pub fn start(folder: &Folder) -> Self {
         Self::start_by(folder, folder.serve())
     }
 
     /// The same by another command.
     #[track_caller]
-    pub(crate) fn start_by(folder: &Folder, mut command: Command) -> Self {
+    pub fn start_by(folder: &Folder, mut command: Command) -> Self {
         forget_address(folder);
         let started = Instant::now();
         let mut process = Process::start(&mut command);
@@ -99,40 +99,40 @@ impl Server {
 
     /// Says that the clock is right, as an operator does after it jumped.
     #[track_caller]
-    pub(crate) fn confirm_clock(&self, folder: &Folder) {
+    pub fn confirm_clock(&self, folder: &Folder) {
         let operator = format!("Bearer {}", folder.operator_token());
         let mut http = Http::new(self.address(), &[("Authorization", &operator)]);
         let confirmed = http.post("/fdr/clock/confirm", &Value::Null).expect("an answer");
         assert_eq!(confirmed.status, 200, "{confirmed:?}");
     }
 
-    pub(crate) fn address(&self) -> &str {
+    pub fn address(&self) -> &str {
         &self.address
     }
 
-    pub(crate) fn pid(&self) -> u32 {
+    pub fn pid(&self) -> u32 {
         self.process.pid()
     }
 
     /// Ends it with SIGKILL, as a crash would.
-    pub(crate) fn kill(mut self) {
+    pub fn kill(mut self) {
         self.process.kill();
     }
 
     /// Asks it to end.
-    pub(crate) fn ask_to_end(&self) {
+    pub fn ask_to_end(&self) {
         send_signal("TERM", self.pid());
     }
 
     /// Waits for its end.
     #[track_caller]
-    pub(crate) fn end_within(&mut self, limit: Duration) -> ExitStatus {
+    pub fn end_within(&mut self, limit: Duration) -> ExitStatus {
         self.process.end_within(limit)
     }
 
     /// Asks it to end, and expects that it does so in good order.
     #[track_caller]
-    pub(crate) fn stop(mut self) {
+    pub fn stop(mut self) {
         self.ask_to_end();
         let status = self.end_within(Duration::from_secs(15));
         assert_eq!(status.code(), Some(0), "a server that was asked to end");
@@ -149,7 +149,7 @@ impl Drop for Server {
 }
 
 /// Where the running server says that it listens, as `host:port`.
-pub(crate) fn read_address(folder: &Folder) -> Option<String> {
+pub fn read_address(folder: &Folder) -> Option<String> {
     let text = std::fs::read_to_string(folder.file("server-address")).ok()?;
     text.trim().strip_prefix("http://").map(str::to_owned)
 }

@@ -6,25 +6,25 @@ use std::sync::Once;
 use super::folder::Folder;
 
 /// Calls that make a file durable. Which one SQLite uses depends on how it was compiled.
-pub(crate) const SYNCS: &str = "fsync,fdatasync";
+pub const SYNCS: &str = "fsync,fdatasync";
 /// Calls that write to a file at a place.
-pub(crate) const WRITES: &str = "pwrite64,write";
+pub const WRITES: &str = "pwrite64,write";
 
 /// Which system calls fail, how, and when.
 #[derive(Clone, Debug)]
-pub(crate) struct Fault {
-    pub(crate) calls: &'static str,
-    pub(crate) error: &'static str,
+pub struct Fault {
+    pub calls: &'static str,
+    pub error: &'static str,
     /// In the words of strace: `2` the second call, `2+` from the second on, `2..5` these. Each
     /// thread counts for itself, so with one thread that writes this is exact.
-    pub(crate) when: String,
+    pub when: String,
     /// The file in the data folder on which they fail; calls on others are not counted.
-    pub(crate) file: &'static str,
+    pub file: &'static str,
 }
 
 impl Fault {
     /// A server whose calls fail. It stays the child of the test: strace traces it from aside (-D).
-    pub(crate) fn serve(&self, folder: &Folder) -> Command {
+    pub fn serve(&self, folder: &Folder) -> Command {
         ensure_installed();
         let Self { calls, error, when, file } = self;
         let (trace, path) = (folder.beside("trace"), folder.file(file));
@@ -41,7 +41,7 @@ impl Fault {
     }
 
     /// How often the calls failed.
-    pub(crate) fn met(folder: &Folder) -> usize {
+    pub fn met(folder: &Folder) -> usize {
         let trace = std::fs::read_to_string(folder.beside("trace")).unwrap_or_default();
         trace.matches("(INJECTED)").count()
     }
@@ -65,7 +65,7 @@ fn ensure_installed() {
 }
 
 /// Whether a command runs and succeeds.
-pub(crate) fn runs(program: &str, arguments: &[&str]) -> bool {
+pub fn runs(program: &str, arguments: &[&str]) -> bool {
     let mut command = Command::new(program);
     command.args(arguments).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
     command.status().is_ok_and(|status| status.success())

@@ -8,15 +8,15 @@ use super::server::Server;
 
 /// A tenant and its key, good for every server on the same folder.
 #[derive(Clone, Debug)]
-pub(crate) struct Tenant {
+pub struct Tenant {
     /// The header's value that proves this tenant.
-    pub(crate) bearer: String,
-    pub(crate) integrations: Vec<String>,
+    pub bearer: String,
+    pub integrations: Vec<String>,
 }
 
 impl Tenant {
     /// A tenant without integrations.
-    pub(crate) fn new(folder: &Folder, server: &Server) -> Self {
+    pub fn new(folder: &Folder, server: &Server) -> Self {
         let operator = format!("Bearer {}", folder.operator_token());
         let mut http = Http::new(server.address(), &[("Authorization", &operator)]);
         let made = made(http.post("/api/v1/tenants", &json!({"name": "a tenant"})));
@@ -30,7 +30,7 @@ impl Tenant {
     }
 
     /// Adds an enabled integration with a budget; 0 is none.
-    pub(crate) fn add_integration(&mut self, server: &Server, budget_limit_cents: u64) -> String {
+    pub fn add_integration(&mut self, server: &Server, budget_limit_cents: u64) -> String {
         let mut http = self.client(server);
         let name = format!("integration {}", self.integrations.len());
         let create = json!({
@@ -44,12 +44,12 @@ impl Tenant {
     }
 
     /// A client of a server with this tenant's key.
-    pub(crate) fn client(&self, server: &Server) -> Http {
+    pub fn client(&self, server: &Server) -> Http {
         self.client_of(server.address())
     }
 
     /// A client of an address with this tenant's key.
-    pub(crate) fn client_of(&self, address: &str) -> Http {
+    pub fn client_of(&self, address: &str) -> Http {
         Http::new(address, &[("Authorization", &self.bearer)])
     }
 }

@@ -10,11 +10,11 @@ use super::folder::Folder;
 use super::http::{Answer, Http};
 use super::server::Server;
 use super::tenant::Tenant;
-use super::within;
+use crate::waiting::within;
 
-pub(crate) const HOUR: i64 = 3_600;
+pub const HOUR: i64 = 3_600;
 /// From late June into July.
-pub(crate) const FOUR_DAYS: i64 = 4 * 86_400;
+pub const FOUR_DAYS: i64 = 4 * 86_400;
 
 /// How long a clock is wrong that is wrong for a moment.
 const MOMENT: Duration = Duration::from_millis(500);
@@ -43,7 +43,7 @@ const JULY: &str = "2031-07";
 const NOON: &str = "2031-06-28T12:";
 
 /// A tenant that used June's budget up, and what it recorded besides.
-pub(crate) struct Watch {
+pub struct Watch {
     tenant: Tenant,
     /// The same with a key that ends soon.
     ending: Tenant,
@@ -65,7 +65,7 @@ struct Promise {
 
 impl Watch {
     #[track_caller]
-    pub(crate) fn start(server: &Server, mut tenant: Tenant) -> Self {
+    pub fn start(server: &Server, mut tenant: Tenant) -> Self {
         let used_up = tenant.add_integration(server, 100);
         let unlimited = tenant.add_integration(server, 0);
         let mut http = tenant.client(server);
@@ -82,7 +82,7 @@ impl Watch {
     /// Lets a clock jump for a moment, and claims that nothing comes of it but that writes and
     /// decisions are refused, or not even that.
     #[track_caller]
-    pub(crate) fn check_moment(
+    pub fn check_moment(
         &self,
         servers: &[&Server],
         jump: impl Fn(i64),
@@ -107,7 +107,7 @@ impl Watch {
 
     /// Sets a clock back by an hour, and claims that nothing comes of it.
     #[track_caller]
-    pub(crate) fn check_set_back(&self, servers: &[&Server], jump: impl Fn(i64)) {
+    pub fn check_set_back(&self, servers: &[&Server], jump: impl Fn(i64)) {
         let promise = self.promise(servers);
         jump(-HOUR);
         let refusals = self.refusals_of_a_moment(servers, &promise);
@@ -119,7 +119,7 @@ impl Watch {
 
     /// Claims that the key that ends soon is good, or has ended.
     #[track_caller]
-    pub(crate) fn check_key(&self, servers: &[&Server], is_good: bool) {
+    pub fn check_key(&self, servers: &[&Server], is_good: bool) {
         for server in servers {
             let shown = self.ending.client(server).get("/api/v1/integrations");
             let expected = if is_good { 200 } else { 401 };
@@ -129,7 +129,7 @@ impl Watch {
 
     /// Claims that a month is used up, or not, and that a record is taken in it.
     #[track_caller]
-    pub(crate) fn check_month(&self, servers: &[&Server], is_july: bool) {
+    pub fn check_month(&self, servers: &[&Server], is_july: bool) {
         for server in servers {
             let mut http = self.tenant.client(server);
             let checked = http.post(CHECK, &check(&self.used_up)).expect("an answer");
@@ -145,7 +145,7 @@ impl Watch {
 
     /// Claims that a clock that stays ahead is believed after a minute and no sooner.
     #[track_caller]
-    pub(crate) fn check_adopted(&self, servers: &[&Server], jump: impl Fn(i64)) {
+    pub fn check_adopted(&self, servers: &[&Server], jump: impl Fn(i64)) {
         let jumped = Instant::now();
         jump(FOUR_DAYS);
         for server in servers {
@@ -312,7 +312,7 @@ impl Watch {
 
 /// Waits until a server shows its clock in a state, at an instant that begins so.
 #[track_caller]
-pub(crate) fn wait_for_clock(folder: &Folder, server: &Server, state: &str, now: &str) {
+pub fn wait_for_clock(folder: &Folder, server: &Server, state: &str, now: &str) {
     let operator = format!("Bearer {}", folder.operator_token());
     let mut http = Http::new(server.address(), &[("Authorization", &operator)]);
     let mut last = None;

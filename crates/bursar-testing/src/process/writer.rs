@@ -9,9 +9,9 @@ use std::fmt::Write as _;
 use serde_json::{Value, json};
 
 use super::books::{Books, Entry, Hold};
-use super::chance::Chance;
 use super::http::{Answer, Http, NoAnswer};
 use super::tenant::Tenant;
+use crate::chance::Chance;
 
 /// Records of a batch, when nothing else is said.
 const BATCH: usize = 50;
@@ -24,7 +24,7 @@ const TTL_SECONDS: u32 = 86_400;
 
 /// A client and its memory.
 #[derive(Debug)]
-pub(crate) struct Writer {
+pub struct Writer {
     name: String,
     integrations: Vec<String>,
     chance: Chance,
@@ -41,7 +41,7 @@ pub(crate) struct Writer {
     /// Acknowledged releases.
     released: HashSet<String>,
     /// Steps that were repeated because their answer was missing.
-    pub(crate) repeated: usize,
+    pub repeated: usize,
 }
 
 /// One request.
@@ -64,7 +64,7 @@ struct Draft {
 
 /// What became of a step.
 #[derive(Debug)]
-pub(crate) enum Outcome {
+pub enum Outcome {
     Acknowledged,
     /// The same for a step that changes nothing, because it repeats what was acknowledged before.
     Confirmed,
@@ -76,7 +76,7 @@ pub(crate) enum Outcome {
 
 impl Writer {
     /// One of a tenant's writers; its number makes its call ids its own.
-    pub(crate) fn new(tenant: &Tenant, number: usize, seed: u64) -> Self {
+    pub fn new(tenant: &Tenant, number: usize, seed: u64) -> Self {
         Self {
             name: format!("writer-{number}"),
             integrations: tenant.integrations.clone(),
@@ -93,27 +93,27 @@ impl Writer {
     }
 
     /// The same writer with batches of another size.
-    pub(crate) fn with_batches(self, batch: usize) -> Self {
+    pub fn with_batches(self, batch: usize) -> Self {
         Self { batch, ..self }
     }
 
     /// Several writers of a tenant.
-    pub(crate) fn several(tenant: &Tenant, count: usize, seed: u64) -> Vec<Self> {
+    pub fn several(tenant: &Tenant, count: usize, seed: u64) -> Vec<Self> {
         (0..count).map(|number| Self::new(tenant, number, seed)).collect()
     }
 
     /// Acknowledged records.
-    pub(crate) fn acknowledged(&self) -> usize {
+    pub fn acknowledged(&self) -> usize {
         self.recorded.len()
     }
 
     /// Acknowledged records, by call id.
-    pub(crate) fn records(&self) -> &HashMap<String, Entry> {
+    pub fn records(&self) -> &HashMap<String, Entry> {
         &self.recorded
     }
 
     /// Writes until an answer is missing, or until it has done enough.
-    pub(crate) fn write(&mut self, http: &mut Http, steps_max: usize) -> Option<NoAnswer> {
+    pub fn write(&mut self, http: &mut Http, steps_max: usize) -> Option<NoAnswer> {
         for _ in 0..steps_max {
             match self.step(http) {
                 Outcome::Acknowledged | Outcome::Confirmed => {}
@@ -125,7 +125,7 @@ impl Writer {
     }
 
     /// Sends the next step, or again the one in doubt.
-    pub(crate) fn step(&mut self, http: &mut Http) -> Outcome {
+    pub fn step(&mut self, http: &mut Http) -> Outcome {
         if self.steps.is_empty() {
             self.plan();
         }
@@ -253,7 +253,7 @@ impl Writer {
 
     /// Checks that a request without an answer was turned away before anything was done.
     #[track_caller]
-    pub(crate) fn check_nothing_unanswered_was_done(&self, books: &Books) {
+    pub fn check_nothing_unanswered_was_done(&self, books: &Books) {
         for call_id in self.perhaps_recorded().keys() {
             assert!(!books.entries.contains_key(*call_id), "{call_id} was stored, unanswered");
         }
@@ -334,7 +334,7 @@ impl Draft {
 /// Checks that the books have what the writers were promised, once, and nothing that none of them
 /// asked for. Answers how many records were acknowledged.
 #[track_caller]
-pub(crate) fn check_promises(writers: &[Writer], books: &Books) -> usize {
+pub fn check_promises(writers: &[Writer], books: &Books) -> usize {
     let (mut entries, mut holds) = (0, 0);
     for writer in writers {
         for (call_id, entry) in &writer.recorded {

@@ -2,6 +2,7 @@
 
 #![expect(clippy::unwrap_used, reason = "every value here is a constant that is valid")]
 
+pub(crate) mod naive;
 pub(crate) mod script;
 pub(crate) mod storage;
 

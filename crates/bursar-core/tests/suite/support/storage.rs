@@ -101,7 +101,6 @@ impl Profile {
 #[derive(Clone, Debug)]
 pub(crate) struct Kept {
     pub(crate) call: RecordedCall,
-    pub(crate) created_at: Timestamp,
     pub(crate) cost: bursar_core::Nanos,
     pub(crate) cost_source: CostSource,
 }
@@ -288,12 +287,7 @@ impl Storage {
     }
 
     fn keep(&mut self, entry: &Entry<'_>) {
-        let kept = Kept {
-            call: recorded(entry),
-            created_at: entry.created_at,
-            cost: entry.cost,
-            cost_source: entry.cost_source,
-        };
+        let kept = Kept { call: recorded(entry), cost: entry.cost, cost_source: entry.cost_source };
         assert!(entry.entry_id.number() > self.last_entry, "entries are numbered: {kept:?}");
         self.last_entry = entry.entry_id.number();
         let day = entry.created_at.day().number();

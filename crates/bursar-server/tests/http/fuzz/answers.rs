@@ -4,7 +4,7 @@ use axum::http::Method;
 use bursar_server::credentials::raw_key::contains_key;
 use bursar_server::wire::error_code::ErrorCode;
 
-use crate::server::{METRICS_TOKEN, OPERATOR_TOKEN, Reply, SECRET_KEY};
+use crate::fuzz::server::{METRICS_TOKEN, OPERATOR_TOKEN, Reply, SECRET_KEY};
 
 /// What stands in references and configurations, which never come out.
 pub(crate) const HIDDEN: &str = "Q7zX1kP0w";

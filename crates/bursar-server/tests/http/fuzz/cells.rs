@@ -2,8 +2,7 @@
 
 use bursar_server::cli::terminal;
 use bursar_server::wire::csv_cell;
-
-use crate::fuzzing::{Choices, Effort, Fate, fuzz};
+use bursar_testing::fuzzing::{Choices, Effort, Fate, fuzz};
 
 const TEXTS: &[&str] = &["", "gpt-4o", "=1+1", "'twas", "''=1", "'\"a", "two\r\nlines", "a;b\tc"];
 const WORDS: &[&str] = &[

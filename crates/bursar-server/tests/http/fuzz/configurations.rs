@@ -5,10 +5,9 @@ use std::path::Path;
 use bursar_server::config::error::ConfigError;
 use bursar_server::config::settings::{Config, settings};
 use bursar_server::config::values::BearerToken;
+use bursar_testing::fuzzing::{Choices, Effort, Fate, fuzz};
 
-use crate::fuzzing::{Choices, Effort, Fate, fuzz};
-
-const EXAMPLE: &str = include_str!("../../../../bursar.example.toml");
+const EXAMPLE: &str = include_str!("../../../../../bursar.example.toml");
 /// A secret that no message may repeat.
 const SECRET: &str = "hush-0123456789-abcdefghij-ABCDEFGHIJ";
 const WORDS: &[&str] =

@@ -4,9 +4,9 @@ use std::path::{Component, Path};
 
 use bursar_server::credentials::raw_key::contains_key;
 use bursar_server::credentials::reference::{AllowedPrefixes, ReferenceAuthor, check, scheme};
+use bursar_testing::fuzzing::{Effort, Fate, fuzz};
 
-use crate::fuzzing::{Effort, Fate, fuzz};
-use crate::raw_keys::KEYS;
+use crate::fuzz::raw_keys::KEYS;
 
 const REFERENCES: &[&str] = &[
     "encrypted://0198c-1",

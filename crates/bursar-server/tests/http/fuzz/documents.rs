@@ -4,11 +4,11 @@ use bursar_server::credentials::raw_key::{contains_key, find_key, find_secret};
 use bursar_server::wire::error::ApiError;
 use bursar_server::wire::freeform_json::{check_config, check_metadata};
 use bursar_server::wire::json_object::JsonObject;
+use bursar_testing::fuzzing::{Choices, Effort, Fate, fuzz};
 use serde_json::Value;
 use serde_json::value::RawValue;
 
-use crate::fuzzing::{Choices, Effort, Fate, fuzz};
-use crate::raw_keys::KEYS;
+use crate::fuzz::raw_keys::KEYS;
 
 const OBJECTS: &[&str] = &[
     r#"{"base_url":"https://API.example.com/v1?x=1","timeout":30}"#,

@@ -5,8 +5,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use axum::http::{HeaderMap, HeaderName, HeaderValue};
 use bursar_server::http::client_address::{ClientAddress, TrustedProxies};
 use bursar_server::observe::trace::{TRACEPARENT, TRACESTATE, TraceContext};
-
-use crate::fuzzing::{Choices, Effort, Fate, fuzz};
+use bursar_testing::fuzzing::{Choices, Effort, Fate, fuzz};
 
 const TRACE: &str = "0af7651916cd43dd8448eb211c80319c";
 const PARENT: &str = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";

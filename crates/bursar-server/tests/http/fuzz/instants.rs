@@ -2,8 +2,7 @@
 
 use bursar_core::Timestamp;
 use bursar_server::wire::timestamps::{parse, parse_day, parse_month, text};
-
-use crate::fuzzing::{Effort, Fate, fuzz};
+use bursar_testing::fuzzing::{Effort, Fate, fuzz};
 
 const WORDS: &[&str] = &["-", ":", "T", "Z", "+01:00", "[UTC]", ".", "60", "99", "00", "12"];
 

@@ -2,8 +2,7 @@
 
 use bursar_core::{IntegrationId, KeyId, TenantId};
 use bursar_server::auth::secret::{KeyPrefix, Secret};
-
-use crate::fuzzing::{Choices, Effort, Fate, fuzz};
+use bursar_testing::fuzzing::{Choices, Effort, Fate, fuzz};
 
 fn any_number(choices: &mut Choices<'_>) -> i64 {
     1 + (choices.integer() & ((1 << 59) - 1))

@@ -6,7 +6,6 @@
 //! while.
 
 #![expect(clippy::expect_used, reason = "a proof stops at the first thing that does not hold")]
-#![expect(clippy::indexing_slicing, reason = "a proof stops at the first thing that does not hold")]
 #![expect(clippy::panic, reason = "a proof stops at the first thing that does not hold")]
 
 mod answers;
@@ -14,25 +13,15 @@ mod cells;
 mod configurations;
 mod credentials;
 mod documents;
-#[path = "../../../bursar-core/tests/support/fuzzing.rs"]
-mod fuzzing;
 mod headers;
 mod instants;
-#[expect(clippy::unwrap_used, dead_code, reason = "tests/oidc uses all of it in its own way")]
-#[path = "../oidc/issuer.rs"]
-mod issuer;
 mod keys;
 mod packed;
 mod raw_keys;
 mod records;
 mod requests;
 mod routes;
-#[path = "../oidc/rsa_key.rs"]
-mod rsa_key;
 mod server;
-#[expect(clippy::unwrap_used, dead_code, reason = "tests/oidc uses all of it in its own way")]
-#[path = "../oidc/signer.rs"]
-mod signer;
 mod sockets;
 mod tls;
 mod tokens;

@@ -3,13 +3,13 @@
 use std::io::Write;
 
 use axum::http::{HeaderMap, HeaderValue, Method, Uri, header};
+use bursar_testing::fuzzing::{Choices, Effort, Fate, fuzz};
 use flate2::Compression;
 use flate2::write::GzEncoder;
 use serde_json::Value;
 
-use crate::answers::check_answer;
-use crate::fuzzing::{Choices, Effort, Fate, fuzz};
-use crate::server::{Server, bearer};
+use crate::fuzz::answers::check_answer;
+use crate::fuzz::server::{Server, bearer};
 
 /// Packs a body as any encoder may: at any level, and flushed now and then.
 fn pack(bytes: &[u8], choices: &mut Choices<'_>) -> Vec<u8> {

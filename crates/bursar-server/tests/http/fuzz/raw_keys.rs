@@ -1,9 +1,8 @@
 //! The scanner that keeps keys out of what is stored and shown.
 
 use bursar_server::credentials::raw_key::{contains_key, find_key, find_secret, redact};
+use bursar_testing::fuzzing::{Choices, Effort, Fate, fuzz};
 use serde_json::json;
-
-use crate::fuzzing::{Choices, Effort, Fate, fuzz};
 
 /// A key of each form.
 pub(crate) const KEYS: &[&str] = &[

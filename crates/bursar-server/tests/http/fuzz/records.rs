@@ -6,11 +6,11 @@ use std::collections::BTreeMap;
 use bursar_core::{IntegrationId, Nanos, Usage};
 use bursar_server::api::telemetry::ingest::check_record;
 use bursar_server::credentials::raw_key::contains_key;
+use bursar_testing::fuzzing::{Choices, Effort, Fate, fuzz};
 use serde_json::Value;
 use serde_json::value::RawValue;
 
-use crate::fuzzing::{Choices, Effort, Fate, fuzz};
-use crate::raw_keys::KEYS;
+use crate::fuzz::raw_keys::KEYS;
 
 /// Fields of records that are accepted, with values that are and values that are not.
 const FIELDS: &[(&str, &[&str])] = &[

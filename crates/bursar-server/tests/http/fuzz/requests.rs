@@ -7,9 +7,9 @@ use bursar_server::credentials::raw_key::contains_key;
 use bursar_server::wire::body::parse;
 use bursar_server::wire::error::ApiError;
 use bursar_server::wire::error_code::ErrorCode;
+use bursar_testing::fuzzing::{Effort, Fate, fuzz};
 
-use crate::fuzzing::{Effort, Fate, fuzz};
-use crate::raw_keys::KEYS;
+use crate::fuzz::raw_keys::KEYS;
 
 /// Reads a body as one type.
 type Read = fn(&str) -> Result<(), ApiError>;

@@ -4,12 +4,12 @@
 use std::io::Write;
 
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, Uri};
+use bursar_testing::fuzzing::{Choices, Effort, Fate, fuzz};
 use serde_json::Value;
 
-use crate::answers::{HIDDEN, check_answer};
-use crate::fuzzing::{Choices, Effort, Fate, fuzz};
-use crate::raw_keys::KEYS;
-use crate::server::{Known, METRICS_TOKEN, OPERATOR_TOKEN, Reply, Server};
+use crate::fuzz::answers::{HIDDEN, check_answer};
+use crate::fuzz::raw_keys::KEYS;
+use crate::fuzz::server::{Known, METRICS_TOKEN, OPERATOR_TOKEN, Reply, Server};
 
 /// A method, a path, the bodies and the parameters that it takes. `{...}` stands for what is known.
 type Route = (&'static str, &'static str, &'static [&'static str], &'static [&'static str]);

@@ -12,16 +12,12 @@ use bursar_server::http::request_extensions::ListenerKind;
 use bursar_server::http::tls::{Certificates, TlsFiles};
 use bursar_server::http::{Listener, listen, serve};
 use bursar_server::wire::error_code::ErrorCode;
+use bursar_testing::frames::{flag, frame, get, head, kind, opening};
+use bursar_testing::fuzzing::{Choices, Effort, Fate, fuzz};
 use tokio::runtime::{Builder, Runtime};
 use tokio::sync::oneshot;
 
-#[expect(dead_code, reason = "the proofs of the front door use more of it")]
-#[path = "../front/support/frames.rs"]
-mod frames;
-
-use crate::fuzzing::{Choices, Effort, Fate, fuzz};
-use crate::server::Server;
-use frames::{flag, frame, get, head, kind, opening};
+use crate::fuzz::server::Server;
 
 /// How long one answer may take: longer than any does, so that a test never hangs.
 const PATIENCE: Duration = Duration::from_secs(20);

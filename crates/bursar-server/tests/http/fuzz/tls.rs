@@ -3,8 +3,7 @@
 use std::time::Duration;
 
 use bursar_server::http::tls::{Certificates, TlsError, TlsFiles};
-
-use crate::fuzzing::{Effort, Fate, fuzz};
+use bursar_testing::fuzzing::{Effort, Fate, fuzz};
 
 #[test]
 fn a_pair_is_taken_or_the_message_names_the_file_and_not_its_content() {

@@ -4,12 +4,11 @@ use bursar_core::{Day, TenantId, Timestamp};
 use bursar_server::auth::oidc::{Issuers, PersonError, TokenRefusal};
 use bursar_server::config::settings::Config;
 use bursar_server::http::outbound::Outbound;
+use bursar_testing::fuzzing::{Choices, Effort, Fate, fuzz};
+use bursar_testing::oidc::issuer::TestIssuer;
+use bursar_testing::oidc::signer::Signer;
 use rustls::RootCertStore;
 use serde_json::{Value, json};
-
-use crate::fuzzing::{Choices, Effort, Fate, fuzz};
-use crate::issuer::TestIssuer;
-use crate::signer::Signer;
 
 /// A server that trusts one issuer, whose key it has already.
 struct World {

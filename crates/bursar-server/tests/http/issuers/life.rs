@@ -4,13 +4,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bursar_server::auth::oidc::{Issuers, Person, PersonError, TokenRefusal};
+use bursar_testing::oidc::issuer::{DISCOVERY, KEYS, Says, TestIssuer};
+use bursar_testing::oidc::signer::Signer;
 use futures_util::future::join_all;
 use serde_json::json;
 use tokio::sync::Semaphore;
 
-use crate::issuer::{DISCOVERY, KEYS, Says, TestIssuer};
-use crate::signer::Signer;
-use crate::{claims, noon, trusted, trusted_within, with, written};
+use crate::issuers::{claims, noon, trusted, trusted_within, with, written};
 
 const DAY: u32 = 86_400;
 

@@ -4,11 +4,8 @@
 #![expect(clippy::unwrap_used, reason = "a test that cannot be arranged has failed")]
 #![expect(clippy::indexing_slicing, reason = "a field that is not there fails the test")]
 
-mod issuer;
 mod life;
 mod outbound;
-mod rsa_key;
-mod signer;
 mod tokens;
 
 use std::time::Duration;

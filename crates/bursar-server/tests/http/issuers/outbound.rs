@@ -3,7 +3,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use bursar_server::auth::oidc::{Issuers, PersonError};
 use bursar_server::http::outbound::{Outbound, OutboundError, WebUrl};
+use bursar_testing::oidc::issuer::TestIssuer;
+use bursar_testing::oidc::signer::Signer;
 use hyper::server::conn::http1;
 use hyper_util::rt::TokioIo;
 use hyper_util::service::TowerToHyperService;
@@ -14,11 +17,7 @@ use serde_json::Value;
 use tokio::net::TcpListener;
 use tokio_rustls::TlsAcceptor;
 
-use bursar_server::auth::oidc::{Issuers, PersonError};
-
-use crate::issuer::TestIssuer;
-use crate::signer::Signer;
-use crate::{TOKEN_SECONDS_MAX, claims, configured, noon, written};
+use crate::issuers::{TOKEN_SECONDS_MAX, claims, configured, noon, written};
 
 /// An issuer that speaks TLS as `localhost`, and its certificate.
 async fn tls_issuer(keys: &[&Signer]) -> (TestIssuer, CertificateDer<'static>) {

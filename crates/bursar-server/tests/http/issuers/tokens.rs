@@ -2,12 +2,12 @@
 
 use bursar_server::auth::access::Role;
 use bursar_server::auth::oidc::{Issuers, Person, PersonError, TokenRefusal};
+use bursar_testing::oidc::issuer::{KEYS, Says, TestIssuer};
+use bursar_testing::oidc::signer::{Signer, message};
 use ring::hmac;
 use serde_json::{Value, json};
 
-use crate::issuer::{KEYS, Says, TestIssuer};
-use crate::signer::{Signer, message};
-use crate::{claims, noon, tenant, trusted, with, written};
+use crate::issuers::{claims, noon, tenant, trusted, with, written};
 
 /// An issuer of tenant 7 with a key of each kind, and a server that trusts it.
 struct World {

@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use crate::support::frames::{self, flag, kind};
-use crate::support::scale;
+use bursar_testing::frames::{self, flag, kind};
+use bursar_testing::waiting::scale;
 
 /// The server's deadlines in seconds, short so that cuts can be seen.
 pub(crate) const DEADLINES: [(&str, u64); 4] = [

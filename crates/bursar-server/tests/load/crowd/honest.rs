@@ -2,11 +2,10 @@
 
 use std::time::{Duration, Instant};
 
+use bursar_testing::process::http::{Answer, Http, NoAnswer};
+use bursar_testing::process::server::Server;
+use bursar_testing::process::tenant::Tenant;
 use serde_json::{Value, json};
-
-use crate::support::http::{Answer, Http, NoAnswer};
-use crate::support::server::Server;
-use crate::support::tenant::Tenant;
 
 /// A client that asks for decisions.
 pub(crate) struct Honest {

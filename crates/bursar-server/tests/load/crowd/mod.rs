@@ -1,28 +1,25 @@
 //! What a crowd of hostile clients does to an honest one: as good as nothing.
 //!
-//! Alone in its binary, because it measures time. With `BURSAR_PROVE=1` the same test takes more
-//! samples and more hostile connections.
-
-#![expect(clippy::expect_used, reason = "a proof stops at the first thing that does not hold")]
-#![expect(clippy::panic, reason = "a proof stops at the first thing that does not hold")]
-#![expect(clippy::indexing_slicing, reason = "a proof stops at the first thing that does not hold")]
+//! With `BURSAR_PROVE=1` the same test takes more samples and more hostile connections.
 
 mod attack;
-mod crowd;
 mod honest;
+mod members;
 mod support;
 
 use std::time::Duration;
 
+use bursar_testing::process::descriptors::raise_descriptors;
+use bursar_testing::process::folder::Folder;
+use bursar_testing::process::server::Server;
+use bursar_testing::process::tenant::Tenant;
+use bursar_testing::waiting::{scale, within};
 use serde_json::json;
 
-use crate::attack::Attack;
-use crate::crowd::{Crowd, Cuts};
-use crate::honest::{Honest, median};
-use crate::support::folder::Folder;
-use crate::support::server::Server;
-use crate::support::tenant::Tenant;
-use crate::support::{Resources, raise_descriptors, scale, within};
+use crate::crowd::attack::Attack;
+use crate::crowd::honest::{Honest, median};
+use crate::crowd::members::{Crowd, Cuts};
+use crate::crowd::support::Resources;
 
 /// A p99 below this is good whatever it is a multiple of: with this little, the machine's own
 /// scheduling is what is measured.
@@ -38,6 +35,7 @@ const SLACK: Duration = Duration::from_secs(4);
 
 #[test]
 fn a_crowd_of_hostile_clients_does_not_slow_an_honest_one_down() {
+    let _alone = crate::alone();
     raise_descriptors(3_000);
     let mut folder = Folder::new();
     for (name, seconds) in attack::DEADLINES {

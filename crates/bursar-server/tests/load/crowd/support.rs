@@ -1,30 +1,5 @@
 //! The server under test and what it uses of the machine.
 
-#[expect(dead_code, reason = "the proofs of storage use more of it")]
-#[path = "../process/support/clock.rs"]
-pub(crate) mod clock;
-#[path = "../process/support/descriptors.rs"]
-pub(crate) mod descriptors;
-#[expect(dead_code, reason = "the proofs of storage use more of it")]
-#[path = "../process/support/folder.rs"]
-pub(crate) mod folder;
-#[expect(dead_code, reason = "the proofs of the front door use more of it")]
-#[path = "../front/support/frames.rs"]
-pub(crate) mod frames;
-#[expect(dead_code, reason = "the proofs of storage use more of it")]
-#[path = "../process/support/http.rs"]
-pub(crate) mod http;
-#[expect(dead_code, reason = "the proofs of storage use more of it")]
-#[path = "../process/support/server.rs"]
-pub(crate) mod server;
-#[path = "../process/support/tenant.rs"]
-pub(crate) mod tenant;
-#[path = "../process/support/waiting.rs"]
-pub(crate) mod waiting;
-
-pub(crate) use descriptors::raise_descriptors;
-pub(crate) use waiting::{scale, within};
-
 /// What a process uses of the machine.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Resources {

@@ -3,7 +3,7 @@
 use std::net::Ipv4Addr;
 use std::time::Duration;
 
-use crate::scene::{Scene, Store};
+use crate::hostile::scene::{Scene, Store};
 
 /// The default thresholds of protection, for an attack in which protection takes part. The other
 /// attacks run without protection, so that it cannot hide what the rest of the server lets through.

@@ -2,11 +2,12 @@
 
 use std::time::Duration;
 
-use crate::attack::{Attack, Client, Hold};
-use crate::labels::{MODELS, check_accepted, labelled};
-use crate::scene::Scene;
-use crate::support::frames::{self, flag, kind};
-use crate::support::scale;
+use bursar_testing::frames::{self, flag, kind};
+use bursar_testing::waiting::scale;
+
+use crate::hostile::attack::{Attack, Client, Hold};
+use crate::hostile::labels::{MODELS, check_accepted, labelled};
+use crate::hostile::scene::Scene;
 
 /// Ten addresses with as many connections as each may have: all that there are.
 const CONNECTIONS: usize = 1_000;

@@ -2,10 +2,11 @@
 
 use std::time::Duration;
 
-use crate::attack::{Attack, Client, PROTECTED};
-use crate::request;
-use crate::scene::{Scene, Store};
-use crate::support::scale;
+use bursar_testing::waiting::scale;
+
+use crate::hostile::attack::{Attack, Client, PROTECTED};
+use crate::hostile::request;
+use crate::hostile::scene::{Scene, Store};
 
 /// What a record may carry: nearly the 32 KiB of metadata.
 const METADATA: usize = 32_000;

@@ -13,8 +13,8 @@ use tokio::net::{TcpSocket, TcpStream};
 use tokio::sync::oneshot;
 use tokio::task::JoinSet;
 
-use crate::attack::{Client, Hold, Kind};
-use crate::support::line::Line;
+use crate::hostile::attack::{Client, Hold, Kind};
+use crate::line::Line;
 
 /// The attacker shares the machine with the server and the honest callers, which go first.
 const NICENESS: i32 = 10;

@@ -1,11 +1,12 @@
 //! Label sets: more models than any fleet has, with the longest names, in several tenants.
 
-use crate::attack::{Attack, Client};
-use crate::force::Tally;
-use crate::request;
-use crate::scene::Scene;
-use crate::support::scale;
-use crate::support::tenant::Tenant;
+use bursar_testing::process::tenant::Tenant;
+use bursar_testing::waiting::scale;
+
+use crate::hostile::attack::{Attack, Client};
+use crate::hostile::force::Tally;
+use crate::hostile::request;
+use crate::hostile::scene::Scene;
 
 /// The greatest lengths of the names of a model and a provider.
 const MODEL: usize = 100;

@@ -1,8 +1,8 @@
 //! The log: refusals at full speed while the pipe of the log is never read.
 
-use crate::attack::{Attack, Client, Log, PROTECTED};
-use crate::request;
-use crate::scene::Scene;
+use crate::hostile::attack::{Attack, Client, Log, PROTECTED};
+use crate::hostile::request;
+use crate::hostile::scene::Scene;
 
 pub(crate) const STUCK: Attack = Attack {
     settings: &PROTECTED,

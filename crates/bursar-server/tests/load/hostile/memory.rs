@@ -4,12 +4,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bursar_core::IntegrationId;
+use bursar_testing::waiting::scale;
 use serde_json::json;
 
-use crate::attack::{Attack, Client, Hold};
-use crate::request;
-use crate::scene::{Scene, secret};
-use crate::support::scale;
+use crate::hostile::attack::{Attack, Client, Hold};
+use crate::hostile::request;
+use crate::hostile::scene::{Scene, secret};
 
 /// Scopes of the widest key that a body of 256 KiB can ask for.
 const SCOPES: usize = 65_000;

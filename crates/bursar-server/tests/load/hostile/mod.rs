@@ -1,13 +1,8 @@
 //! One caller takes as much of a resource as it can, and the others do not notice: memory, worker
 //! time, writer time, readers, connections, label sets, the disk and the log.
 //!
-//! Alone in its binary, because it measures time; its tests wait for each other. An ordinary run
-//! is short, and its bounds leave room for a build for tests and a busy machine. With
-//! `BURSAR_PROVE=1` attacks last longer and the bounds are those that are promised.
-
-#![expect(clippy::expect_used, reason = "a proof stops at the first thing that does not hold")]
-#![expect(clippy::panic, reason = "a proof stops at the first thing that does not hold")]
-#![expect(clippy::indexing_slicing, reason = "a proof stops at the first thing that does not hold")]
+//! An ordinary run is short, and its bounds leave room for a build for tests and a busy machine.
+//! With `BURSAR_PROVE=1` attacks last longer and the bounds are those that are promised.
 
 mod attack;
 mod connections;
@@ -19,18 +14,17 @@ mod memory;
 mod readers;
 mod request;
 mod scene;
-mod support;
 mod verdict;
 mod watch;
 mod workers;
 mod writer;
 
-use parking_lot::Mutex;
+use bursar_testing::process::descriptors::raise_descriptors;
+use bursar_testing::waiting::scale;
 
-use crate::attack::Attack;
-use crate::scene::Scene;
-use crate::support::{raise_descriptors, scale};
-use crate::verdict::Verdict;
+use crate::hostile::attack::Attack;
+use crate::hostile::scene::Scene;
+use crate::hostile::verdict::Verdict;
 
 /// Descriptors of this process and of the server.
 const DESCRIPTORS: u64 = 4_000;
@@ -38,8 +32,7 @@ const DESCRIPTORS: u64 = 4_000;
 /// Claims that an attack leaves the honest callers, and the server's memory, as they are.
 #[track_caller]
 fn check(attack: &Attack) {
-    static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
-    let _alone = ONE_AT_A_TIME.lock();
+    let _alone = crate::alone();
     raise_descriptors(DESCRIPTORS);
     let mut failures = Vec::new();
     // The machine has other work too: what does not hold in a short run gets a second one.

@@ -2,13 +2,13 @@
 
 use std::time::Duration;
 
+use bursar_testing::process::clock::MID_JUNE_2031;
+use bursar_testing::waiting::scale;
 use jiff::{SignedDuration, Timestamp};
 
-use crate::attack::{Attack, Client, Hold};
-use crate::request;
-use crate::scene::{Scene, Store};
-use crate::support::clock::MID_JUNE_2031;
-use crate::support::scale;
+use crate::hostile::attack::{Attack, Client, Hold};
+use crate::hostile::request;
+use crate::hostile::scene::{Scene, Store};
 
 const AGGREGATES: usize = 30;
 const SLOW_EXPORTS: usize = 5;

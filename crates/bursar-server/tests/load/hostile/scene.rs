@@ -5,17 +5,17 @@ use std::process::Stdio;
 use std::time::Duration;
 
 use bursar_store::PostgresStore;
+use bursar_testing::postgres::cluster::Cluster;
+use bursar_testing::postgres::database::Database;
+use bursar_testing::process::folder::Folder;
+use bursar_testing::process::http::{Answer, Http};
+use bursar_testing::process::server::Server;
+use bursar_testing::process::tenant::Tenant;
 use serde_json::json;
 
-use crate::attack::{Attack, Client, Log};
-use crate::force::{Force, Tally};
-use crate::request;
-use crate::support::folder::Folder;
-use crate::support::http::{Answer, Http};
-use crate::support::postgres::cluster::Cluster;
-use crate::support::postgres::database::Database;
-use crate::support::server::Server;
-use crate::support::tenant::Tenant;
+use crate::hostile::attack::{Attack, Client, Log};
+use crate::hostile::force::{Force, Tally};
+use crate::hostile::request;
 
 const OPERATOR_TOKEN: &str = "bur_operator_of_every_server_of_this_family";
 const SECRET_KEY: &str = "one secret key of thirty-two bytes or more";

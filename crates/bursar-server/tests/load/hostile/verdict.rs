@@ -3,12 +3,13 @@
 use std::fmt;
 use std::time::{Duration, Instant};
 
-use crate::attack::{Attack, Client};
-use crate::force::{Force, Tally};
-use crate::scene::Scene;
-use crate::support::memory::{MemoryWatch, Residents};
-use crate::support::{scale, within};
-use crate::watch::{Ask, Caller, Seen, Watch};
+use bursar_testing::waiting::{scale, within};
+
+use crate::hostile::attack::{Attack, Client};
+use crate::hostile::force::{Force, Tally};
+use crate::hostile::scene::Scene;
+use crate::hostile::watch::{Ask, Caller, Seen, Watch};
+use crate::memory::{MemoryWatch, Residents};
 
 /// How long the honest callers are at work before the attack: memory is compared with this.
 const WARM_UP: Duration = Duration::from_millis(400);
@@ -199,7 +200,7 @@ fn recover(scene: &Scene, ended: Instant, before_kib: u64) -> Result<Duration, S
 }
 
 fn resident_kib(scene: &Scene) -> u64 {
-    crate::support::memory::resident_kib(scene.pid())
+    crate::memory::resident_kib(scene.pid())
 }
 
 impl Caller {

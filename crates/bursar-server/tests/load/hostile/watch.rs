@@ -7,12 +7,12 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use bursar_testing::process::http::{Answer, Http, NoAnswer};
+use bursar_testing::waiting::scale;
 use serde_json::json;
 
-use crate::request;
-use crate::scene::Scene;
-use crate::support::http::{Answer, Http, NoAnswer};
-use crate::support::scale;
+use crate::hostile::request;
+use crate::hostile::scene::Scene;
 
 /// Numbers the records of all honest callers, so that none comes twice.
 static NEXT_CALL: AtomicU64 = AtomicU64::new(0);

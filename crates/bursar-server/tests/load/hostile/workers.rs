@@ -1,9 +1,10 @@
 //! Worker time: bodies that cost far more to read than to send.
 
-use crate::attack::{Attack, Client};
-use crate::request;
-use crate::scene::Scene;
-use crate::support::scale;
+use bursar_testing::waiting::scale;
+
+use crate::hostile::attack::{Attack, Client};
+use crate::hostile::request;
+use crate::hostile::scene::Scene;
 
 /// The size of a body.
 fn body_bytes() -> usize {

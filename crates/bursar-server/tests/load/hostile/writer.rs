@@ -5,10 +5,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use crate::attack::{Attack, Client};
-use crate::request;
-use crate::scene::{Scene, Store};
-use crate::support::scale;
+use bursar_testing::waiting::scale;
+
+use crate::hostile::attack::{Attack, Client};
+use crate::hostile::request;
+use crate::hostile::scene::{Scene, Store};
 
 const RESERVATIONS: &str = "/api/v1/enforcement/reservations";
 const CLIENTS: usize = 32;

@@ -5,11 +5,11 @@ use std::io::{BufRead, BufReader, Write};
 use std::net::TcpStream;
 use std::time::Duration;
 
+use bursar_testing::process::tenant::Tenant;
 use serde_json::Value;
 
-use crate::loud::Loud;
-use crate::plan::{Plan, parse_call_id};
-use crate::support::tenant::Tenant;
+use crate::overload::loud::Loud;
+use crate::overload::plan::{Plan, parse_call_id};
 
 const PATIENCE: Duration = Duration::from_secs(30);
 

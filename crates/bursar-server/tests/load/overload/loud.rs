@@ -6,14 +6,15 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use bursar_testing::process::tenant::Tenant;
 use rustix::process::setpriority_process;
 use tokio::net::TcpSocket;
-use tokio::sync::watch;
+use tokio::sync::{Barrier, watch};
 use tokio::task::JoinSet;
+use tokio::time::timeout;
 
 use crate::line::{Answer, Line};
-use crate::plan::{Mix, Plan, Step};
-use crate::support::tenant::Tenant;
+use crate::overload::plan::{Mix, Plan, Step};
 
 /// Addresses that connections come from, so that no cap for one address is met.
 const ADDRESSES: usize = 8;
@@ -21,6 +22,8 @@ const ADDRESSES: usize = 8;
 pub(crate) const NICENESS: i32 = 5;
 /// Odd answers of a client that are kept to be shown.
 const ODD_MAX: usize = 3;
+/// In how long all clients must have a connection.
+const CONNECTED_WITHIN: Duration = Duration::from_secs(30);
 
 /// Where the load goes to: each client speaks for one of the tenants.
 pub(crate) struct Target {
@@ -139,13 +142,16 @@ async fn let_loose(target: &Arc<Target>, crowd: Crowd, time: Duration) -> Vec<Lo
         }
     };
     let (says_begin, begin) = watch::channel(None);
+    let connected = Arc::new(Barrier::new(numbers.len() + 1));
     let (says_end, end) = watch::channel(false);
     let mut clients = JoinSet::new();
     for number in numbers {
         let (target, mut begin, mut end) = (Arc::clone(target), begin.clone(), end.clone());
         let mut client = Loud::new(mix, number, target.tenants.len());
+        let connected = Arc::clone(&connected);
         clients.spawn(async move {
             let mut line = client.connect(target.address).await;
+            connected.wait().await;
             let _ = begin.wait_for(Option::is_some).await;
             let began = begin.borrow().unwrap_or_else(Instant::now);
             tokio::select! {
@@ -157,7 +163,7 @@ async fn let_loose(target: &Arc<Target>, crowd: Crowd, time: Duration) -> Vec<Lo
     }
     drop(begin);
     // Connections are made before the clock runs.
-    tokio::time::sleep(Duration::from_millis(300)).await;
+    timeout(CONNECTED_WITHIN, connected.wait()).await.expect("a server that takes connections");
     says_begin.send_replace(Some(Instant::now()));
     tokio::time::sleep(time).await;
     says_end.send_replace(true);

@@ -5,12 +5,12 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use bursar_testing::process::http::Http;
+use bursar_testing::process::server::Server;
+use bursar_testing::process::tenant::Tenant;
 use serde_json::{Value, json};
 
-use crate::support::http::Http;
-use crate::support::percentile;
-use crate::support::server::Server;
-use crate::support::tenant::Tenant;
+use crate::overload::support::percentile;
 
 /// How often it asks.
 const ASK_EVERY: Duration = Duration::from_millis(100);

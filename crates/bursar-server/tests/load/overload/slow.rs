@@ -5,14 +5,14 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use bursar_testing::process::tenant::Tenant;
 use rustix::process::setpriority_process;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpSocket, TcpStream};
 use tokio::sync::oneshot;
 use tokio::task::JoinSet;
 
-use crate::loud::NICENESS;
-use crate::support::tenant::Tenant;
+use crate::overload::loud::NICENESS;
 
 /// What one of them announces, and sends bit by bit.
 const BODY: usize = 8 * 1024 * 1024;

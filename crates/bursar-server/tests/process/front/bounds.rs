@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
-use crate::support::folder::Folder;
-use crate::support::frames::{self, flag, kind};
-use crate::support::server::Server;
-use crate::support::wire::Wire;
+use bursar_testing::frames::{self, flag, kind};
+use bursar_testing::process::folder::Folder;
+use bursar_testing::process::server::Server;
+use bursar_testing::wire::Wire;
 
 const LIVE: &str = "GET /health/live HTTP/1.1\r\nHost: a\r\n";
 
@@ -115,7 +115,7 @@ fn one_address_gets_its_share_of_connections_and_no_more() {
     // The one that waited for the server's start may not have given its place back yet.
     assert!((4..=5).contains(&served), "{served}");
     drop((held, more));
-    let again = crate::support::within(Duration::from_secs(10), || {
+    let again = bursar_testing::waiting::within(Duration::from_secs(10), || {
         let mut wire = Wire::open(server.address());
         wire.send(format!("{LIVE}\r\n"));
         wire.answer()

@@ -3,15 +3,15 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
+use bursar_testing::frames::{self, kind};
+use bursar_testing::process::folder::Folder;
+use bursar_testing::process::server::Server;
+use bursar_testing::process::tenant::Tenant;
+use bursar_testing::waiting::within;
+use bursar_testing::wire::Wire;
 use serde_json::json;
 
-use crate::listeners::operator_address;
-use crate::support::folder::Folder;
-use crate::support::frames::{self, kind};
-use crate::support::server::Server;
-use crate::support::tenant::Tenant;
-use crate::support::wire::Wire;
-use crate::support::within;
+use crate::front::listeners::operator_address;
 
 const LIVE: &str = "GET /health/live HTTP/1.1\r\nHost: a\r\n\r\n";
 

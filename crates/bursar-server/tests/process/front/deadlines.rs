@@ -2,13 +2,12 @@
 
 use std::time::Duration;
 
+use bursar_testing::frames::{self, flag, kind};
+use bursar_testing::process::folder::Folder;
+use bursar_testing::process::server::Server;
+use bursar_testing::process::tenant::Tenant;
+use bursar_testing::wire::Wire;
 use serde_json::json;
-
-use crate::support::folder::Folder;
-use crate::support::frames::{self, flag, kind};
-use crate::support::server::Server;
-use crate::support::tenant::Tenant;
-use crate::support::wire::Wire;
 
 /// How much longer than its deadline a cut may take on a busy machine.
 const SLACK: Duration = Duration::from_secs(4);

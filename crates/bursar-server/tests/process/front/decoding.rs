@@ -6,14 +6,13 @@ use std::time::{Duration, Instant};
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use bursar_testing::frames::{self, flag, kind};
+use bursar_testing::process::folder::Folder;
+use bursar_testing::process::server::Server;
+use bursar_testing::process::tenant::Tenant;
+use bursar_testing::wire::Wire;
 use flate2::Compression;
 use flate2::write::GzEncoder;
-
-use crate::support::folder::Folder;
-use crate::support::frames::{self, flag, kind};
-use crate::support::server::Server;
-use crate::support::tenant::Tenant;
-use crate::support::wire::Wire;
 
 /// How long each kind of body is sent, by how many clients of one tenant at once.
 const ATTACK: Duration = Duration::from_secs(3);

@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
-use crate::support::folder::Folder;
-use crate::support::frames::{self, flag, kind};
-use crate::support::server::Server;
-use crate::support::wire::Wire;
+use bursar_testing::frames::{self, flag, kind};
+use bursar_testing::process::folder::Folder;
+use bursar_testing::process::server::Server;
+use bursar_testing::wire::Wire;
 
 const LIMIT: Duration = Duration::from_secs(15);
 

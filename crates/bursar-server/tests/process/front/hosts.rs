@@ -1,10 +1,10 @@
 //! Whom a request is for, and how its lines end: what two servers on its way could read differently
 //! is refused, and nothing else is.
 
-use crate::support::folder::Folder;
-use crate::support::frames::{self, flag, kind};
-use crate::support::server::Server;
-use crate::support::wire::Wire;
+use bursar_testing::frames::{self, flag, kind};
+use bursar_testing::process::folder::Folder;
+use bursar_testing::process::server::Server;
+use bursar_testing::wire::Wire;
 
 #[track_caller]
 fn check(server: &Server, request: &str, expected: u16) {

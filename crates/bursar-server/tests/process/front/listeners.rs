@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
-use crate::support::folder::Folder;
-use crate::support::server::Server;
-use crate::support::wire::Wire;
-use crate::support::within;
+use bursar_testing::process::folder::Folder;
+use bursar_testing::process::server::Server;
+use bursar_testing::waiting::within;
+use bursar_testing::wire::Wire;
 
 fn status(address: &str, path: &str) -> Option<u16> {
     let mut wire = Wire::open(address);

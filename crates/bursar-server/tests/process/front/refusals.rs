@@ -3,11 +3,11 @@
 
 use std::time::{Duration, Instant};
 
-use crate::support::folder::Folder;
-use crate::support::frames::{self, flag, kind};
-use crate::support::server::Server;
-use crate::support::tenant::Tenant;
-use crate::support::wire::Wire;
+use bursar_testing::frames::{self, flag, kind};
+use bursar_testing::process::folder::Folder;
+use bursar_testing::process::server::Server;
+use bursar_testing::process::tenant::Tenant;
+use bursar_testing::wire::Wire;
 
 const LIVE: &str = "GET /health/live HTTP/1.1\r\nHost: a\r\n\r\n";
 const CHECK: &str = "/api/v1/enforcement/check";

@@ -5,14 +5,13 @@ use std::net::TcpStream;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bursar_testing::frames::{self, kind};
+use bursar_testing::process::folder::Folder;
+use bursar_testing::process::server::{Process, send_signal};
+use bursar_testing::waiting::within;
+use bursar_testing::wire::Wire;
 use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
-
-use crate::support::folder::Folder;
-use crate::support::frames::{self, kind};
-use crate::support::server::{Process, send_signal};
-use crate::support::wire::Wire;
-use crate::support::within;
 
 const START_MAX: Duration = Duration::from_secs(30);
 const RELOAD_MAX: Duration = Duration::from_secs(10);

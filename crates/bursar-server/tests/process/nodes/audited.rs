@@ -1,9 +1,10 @@
 //! The audit log of a tenant that many clients change on every node at once is one chain.
 
+use bursar_testing::waiting::scale;
 use serde_json::json;
 
-use crate::support::fleet::Fleet;
-use crate::support::{Site, scale};
+use crate::nodes::support::Site;
+use crate::nodes::support::fleet::Fleet;
 
 const NODES: usize = 3;
 const CLIENTS: usize = 12;

@@ -1,8 +1,10 @@
 //! A secret that is put where none belongs stays nowhere, in no table of a shared database either.
 
-use crate::support::canary::Walk;
-use crate::support::server::Server;
-use crate::support::{Site, scale};
+use bursar_testing::process::canary::Walk;
+use bursar_testing::process::server::Server;
+use bursar_testing::waiting::scale;
+
+use crate::nodes::support::Site;
 
 /// As `bursar` makes them, so that it is recognised where it does not belong.
 const OPERATOR_TOKEN: &str = concat!("bur_", "operator_", "CanaryOfTheOperator78901234567890");

@@ -2,13 +2,14 @@
 
 use std::time::Duration;
 
+use bursar_testing::process::http::{Answer, Http};
+use bursar_testing::process::tenant::Tenant;
+use bursar_testing::waiting::within;
 use serde_json::{Value, json};
 
-use crate::support::fleet::Fleet;
-use crate::support::http::{Answer, Http};
-use crate::support::skew::Skew;
-use crate::support::tenant::Tenant;
-use crate::support::{Site, record, reservation, within};
+use crate::nodes::support::fleet::Fleet;
+use crate::nodes::support::skew::Skew;
+use crate::nodes::support::{Site, record, reservation};
 
 /// By how much an instant may be off that is compared with the database's a moment later.
 const MOMENT_SECONDS: f64 = 30.0;

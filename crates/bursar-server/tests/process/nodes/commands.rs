@@ -1,12 +1,12 @@
 //! The operator's commands on a PostgreSQL, beside nodes and without any.
 
+use bursar_testing::process::books::integer;
+use bursar_testing::process::folder::Folder;
+use bursar_testing::process::http::Http;
+use bursar_testing::process::server::Server;
 use serde_json::Value;
 
-use crate::support::books::integer;
-use crate::support::folder::Folder;
-use crate::support::http::Http;
-use crate::support::server::Server;
-use crate::support::{Site, check_failed};
+use crate::nodes::support::{Site, check_failed};
 
 /// What a command that is to print JSON prints.
 #[track_caller]

@@ -2,13 +2,15 @@
 
 use std::time::{Duration, Instant};
 
-use crate::support::books::Books;
-use crate::support::fleet::Fleet;
-use crate::support::load::{Addresses, write_while};
-use crate::support::postgres::cluster::{Cluster, Mode};
-use crate::support::tenant::Tenant;
-use crate::support::writer::{Writer, check_promises};
-use crate::support::{Site, record, resident_kib, scale, within};
+use bursar_testing::postgres::cluster::{Cluster, Mode};
+use bursar_testing::process::books::Books;
+use bursar_testing::process::tenant::Tenant;
+use bursar_testing::process::writer::{Writer, check_promises};
+use bursar_testing::waiting::{scale, within};
+
+use crate::nodes::support::fleet::Fleet;
+use crate::nodes::support::load::{Addresses, Progress, write_while};
+use crate::nodes::support::{Site, record, resident_kib};
 
 const SEED: u64 = 20_261_122;
 const NODES: usize = 2;
@@ -16,8 +18,8 @@ const WRITERS: usize = 16;
 const BUDGET_CENTS: u64 = 1_000_000_000_000;
 /// Steps of the writers before the first crash, and between two of them.
 const STEPS: usize = 100;
-/// How long the database stays away: longer than any answer may take.
-const AWAY: Duration = Duration::from_millis(2_500);
+/// How often each writer is refused before the database comes back.
+const REFUSALS: usize = 20;
 const REFUSED_WITHIN: Duration = Duration::from_secs(2);
 /// From the moment at which the database takes connections.
 const SERVED_WITHIN: Duration = Duration::from_secs(5);
@@ -36,19 +38,23 @@ struct Recovery {
 
 /// Crashes the database in the middle of writing, and waits until every node serves again.
 #[track_caller]
-fn crash(fleet: &Fleet, tenant: &Tenant, cluster: &Cluster, round: usize) -> Recovery {
+fn crash(
+    fleet: &Fleet,
+    tenant: &Tenant,
+    cluster: &Cluster,
+    progress: &Progress,
+    round: usize,
+) -> Recovery {
     let residents =
         || -> Vec<u64> { fleet.nodes.iter().map(|node| resident_kib(node.server.pid())).collect() };
     let before = residents();
     cluster.stop(Mode::Immediate);
-    let back_at = Instant::now() + AWAY;
     let mut more_kib = 0;
-    while Instant::now() < back_at {
+    progress.wait_for_refusals(WRITERS, REFUSALS, || {
         let more =
             residents().into_iter().zip(&before).map(|(now, then)| now.saturating_sub(*then));
         more_kib = more.max().unwrap_or_default().max(more_kib);
-        std::thread::sleep(Duration::from_millis(50));
-    }
+    });
     cluster.start();
     let up = Instant::now();
     let integration = tenant.integrations.first().expect("an integration");
@@ -80,7 +86,7 @@ pub(crate) fn check_crashes(site: &Site, cluster: &Cluster, url: &str, crashes: 
             (0..crashes)
                 .map(|round| {
                     progress.wait_for(STEPS);
-                    crash(&fleet, &tenant, cluster, round)
+                    crash(&fleet, &tenant, cluster, progress, round)
                 })
                 .collect::<Vec<_>>()
         });

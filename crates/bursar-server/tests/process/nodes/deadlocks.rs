@@ -2,12 +2,13 @@
 
 use std::time::Duration;
 
+use bursar_testing::postgres::session;
+use bursar_testing::process::books::{Books, integer};
+use bursar_testing::waiting::within;
 use serde_json::json;
 
-use crate::support::books::{Books, integer};
-use crate::support::fleet::Fleet;
-use crate::support::postgres::session;
-use crate::support::{Site, record, within};
+use crate::nodes::support::fleet::Fleet;
+use crate::nodes::support::{Site, record};
 
 const BATCHES: &str = "/api/v1/telemetry/llm-usage/batch";
 const WAITING_WITHIN: Duration = Duration::from_secs(10);

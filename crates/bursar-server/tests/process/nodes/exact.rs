@@ -2,14 +2,15 @@
 
 use std::collections::BTreeSet;
 
+use bursar_testing::process::books::integer;
+use bursar_testing::process::clock::END_OF_JUNE_2031;
+use bursar_testing::process::http::Http;
+use bursar_testing::process::tenant::Tenant;
+use bursar_testing::waiting::scale;
 use serde_json::{Value, json};
 
-use crate::support::books::integer;
-use crate::support::clock::END_OF_JUNE_2031;
-use crate::support::fleet::Fleet;
-use crate::support::http::Http;
-use crate::support::tenant::Tenant;
-use crate::support::{Site, record, reservation, scale};
+use crate::nodes::support::fleet::Fleet;
+use crate::nodes::support::{Site, record, reservation};
 
 const NODES: usize = 3;
 const CLIENTS: usize = 64;

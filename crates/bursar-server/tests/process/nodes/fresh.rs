@@ -3,12 +3,13 @@
 
 use std::time::Duration;
 
+use bursar_testing::process::http::{Answer, Http};
+use bursar_testing::process::tenant::Tenant;
+use bursar_testing::waiting::{scale, within};
 use serde_json::{Value, json};
 
-use crate::support::fleet::Fleet;
-use crate::support::http::{Answer, Http};
-use crate::support::tenant::Tenant;
-use crate::support::{Site, record, reservation, scale, within};
+use crate::nodes::support::fleet::Fleet;
+use crate::nodes::support::{Site, record, reservation};
 
 const KNOWN_WITHIN: Duration = Duration::from_secs(2);
 const RECORDS: &str = "/api/v1/telemetry/llm-usage";

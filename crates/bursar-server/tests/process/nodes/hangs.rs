@@ -4,16 +4,17 @@
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
+use bursar_testing::process::books::Books;
+use bursar_testing::process::http::Http;
+use bursar_testing::process::server::send_signal;
+use bursar_testing::process::tenant::Tenant;
+use bursar_testing::process::writer::{Writer, check_promises};
+use bursar_testing::waiting::{scale, within};
 use serde_json::{Value, json};
 
-use crate::support::books::Books;
-use crate::support::fleet::Fleet;
-use crate::support::http::Http;
-use crate::support::load::{Addresses, Progress, write_while};
-use crate::support::server::send_signal;
-use crate::support::tenant::Tenant;
-use crate::support::writer::{Writer, check_promises};
-use crate::support::{Site, record, reservation, scale, within};
+use crate::nodes::support::fleet::Fleet;
+use crate::nodes::support::load::{Addresses, Progress, write_while};
+use crate::nodes::support::{Site, record, reservation};
 
 const SEED: u64 = 20_261_127;
 const NODES: usize = 2;

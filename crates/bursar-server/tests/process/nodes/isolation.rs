@@ -3,12 +3,13 @@
 
 use std::time::Duration;
 
+use bursar_testing::postgres::session;
+use bursar_testing::process::http::Http;
+use bursar_testing::waiting::within;
 use serde_json::json;
 
-use crate::support::fleet::Fleet;
-use crate::support::http::Http;
-use crate::support::postgres::session;
-use crate::support::{OPERATOR_TOKEN, Site, record, reservation, within};
+use crate::nodes::support::fleet::Fleet;
+use crate::nodes::support::{OPERATOR_TOKEN, Site, record, reservation};
 
 const TABLES: &str = "select table_name::text from information_schema.columns \
      where column_name = 'tenant_id' and table_schema = 'public' and table_name <> 'tenants' \

@@ -1,12 +1,14 @@
 //! The wall clock of the database jumps while nodes run, and the clock of one node alone.
 
-use crate::support::clock::LATE_JUNE_2031;
-use crate::support::fleet::Fleet;
-use crate::support::postgres::cluster::Cluster;
-use crate::support::server::Server;
-use crate::support::skew::{Skew, follow_database};
-use crate::support::through::{FOUR_DAYS, HOUR, Watch, wait_for_clock};
-use crate::support::{Site, scale};
+use bursar_testing::postgres::cluster::Cluster;
+use bursar_testing::process::clock::LATE_JUNE_2031;
+use bursar_testing::process::server::Server;
+use bursar_testing::process::through::{FOUR_DAYS, HOUR, Watch, wait_for_clock};
+use bursar_testing::waiting::scale;
+
+use crate::nodes::support::Site;
+use crate::nodes::support::fleet::Fleet;
+use crate::nodes::support::skew::{Skew, follow_database};
 
 const JUNE: &str = "2031-06-28T12:";
 const AN_HOUR_LATER: &str = "2031-06-28T13:";

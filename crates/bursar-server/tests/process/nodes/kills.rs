@@ -2,16 +2,17 @@
 
 use std::time::{Duration, Instant};
 
+use bursar_testing::chance::Chance;
+use bursar_testing::process::books::{Books, integer};
+use bursar_testing::process::clock::MID_JUNE_2031;
+use bursar_testing::process::tenant::Tenant;
+use bursar_testing::process::writer::{Writer, check_promises};
+use bursar_testing::waiting::{scale, within};
 use serde_json::json;
 
-use crate::support::books::{Books, integer};
-use crate::support::chance::Chance;
-use crate::support::clock::MID_JUNE_2031;
-use crate::support::fleet::Fleet;
-use crate::support::load::{Addresses, write_while};
-use crate::support::tenant::Tenant;
-use crate::support::writer::{Writer, check_promises};
-use crate::support::{Site, reservation, scale, within};
+use crate::nodes::support::fleet::Fleet;
+use crate::nodes::support::load::{Addresses, write_while};
+use crate::nodes::support::{Site, reservation};
 
 const SEED: u64 = 20_261_124;
 const NODES: usize = 3;

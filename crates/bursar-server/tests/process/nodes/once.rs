@@ -2,13 +2,14 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use bursar_testing::process::books::{Books, integer};
+use bursar_testing::process::http::Answer;
+use bursar_testing::process::tenant::Tenant;
+use bursar_testing::waiting::scale;
 use serde_json::{Value, json};
 
-use crate::support::books::{Books, integer};
-use crate::support::fleet::Fleet;
-use crate::support::http::Answer;
-use crate::support::tenant::Tenant;
-use crate::support::{Site, record, reservation, scale};
+use crate::nodes::support::fleet::Fleet;
+use crate::nodes::support::{Site, record, reservation};
 
 const NODES: usize = 3;
 /// How often each call is sent at once.

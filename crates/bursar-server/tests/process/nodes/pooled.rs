@@ -1,12 +1,13 @@
 //! The proofs of several nodes with a pooler in transaction mode in front of the database.
 
-use crate::crash::check_crashes;
-use crate::exact::check_exact;
-use crate::once::check_once;
-use crate::support::Site;
-use crate::support::fleet::Fleet;
-use crate::support::postgres::bouncer::Bouncer;
-use crate::support::postgres::cluster::Cluster;
+use bursar_testing::postgres::bouncer::Bouncer;
+use bursar_testing::postgres::cluster::Cluster;
+
+use crate::nodes::crash::check_crashes;
+use crate::nodes::exact::check_exact;
+use crate::nodes::once::check_once;
+use crate::nodes::support::Site;
+use crate::nodes::support::fleet::Fleet;
 
 /// Fewer connections than the nodes together would have.
 const POOL_SIZE: u32 = 8;

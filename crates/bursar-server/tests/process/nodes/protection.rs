@@ -2,13 +2,14 @@
 
 use std::time::Duration;
 
+use bursar_testing::process::folder::Folder;
+use bursar_testing::process::http::Http;
+use bursar_testing::process::server::Server;
+use bursar_testing::process::tenant::Tenant;
+use bursar_testing::waiting::within;
 use serde_json::{Value, json};
 
-use crate::support::folder::Folder;
-use crate::support::http::Http;
-use crate::support::server::Server;
-use crate::support::tenant::Tenant;
-use crate::support::{OPERATOR_TOKEN, Site, record, within};
+use crate::nodes::support::{OPERATOR_TOKEN, Site, record};
 
 const RECORDS: &str = "/api/v1/telemetry/llm-usage";
 const CHECK: &str = "/api/v1/enforcement/check";

@@ -2,13 +2,14 @@
 
 use std::time::Duration;
 
+use bursar_testing::postgres::cluster::Cluster;
+use bursar_testing::process::http::{Answer, Http};
+use bursar_testing::process::server::Server;
+use bursar_testing::process::tenant::Tenant;
+use bursar_testing::waiting::within;
 use serde_json::{Value, json};
 
-use crate::support::http::{Answer, Http};
-use crate::support::postgres::cluster::Cluster;
-use crate::support::server::Server;
-use crate::support::tenant::Tenant;
-use crate::support::{Site, record, reservation, within};
+use crate::nodes::support::{Site, record, reservation};
 
 /// How long a node may take to notice that its database takes no writes, or takes them again.
 const NOTICED_MAX: Duration = Duration::from_secs(4);

@@ -2,10 +2,11 @@
 
 use std::time::Duration;
 
-use crate::support::Site;
-use crate::support::folder::Folder;
-use crate::support::postgres::cluster::Cluster;
-use crate::support::server::{Process, Server};
+use bursar_testing::postgres::cluster::Cluster;
+use bursar_testing::process::folder::Folder;
+use bursar_testing::process::server::{Process, Server};
+
+use crate::nodes::support::Site;
 
 /// Starts a node that must end with 1 and a message with these words in it, and no password.
 #[track_caller]

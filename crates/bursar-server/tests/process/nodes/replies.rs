@@ -2,12 +2,14 @@
 
 use std::time::Duration;
 
-use crate::support::books::Books;
-use crate::support::fleet::Fleet;
-use crate::support::load::{Addresses, write_while};
-use crate::support::postgres::proxy::Proxy;
-use crate::support::writer::{Writer, check_promises};
-use crate::support::{Site, record, reservation, scale};
+use bursar_testing::postgres::proxy::Proxy;
+use bursar_testing::process::books::Books;
+use bursar_testing::process::writer::{Writer, check_promises};
+use bursar_testing::waiting::scale;
+
+use crate::nodes::support::fleet::Fleet;
+use crate::nodes::support::load::{Addresses, write_while};
+use crate::nodes::support::{Site, record, reservation};
 
 const SEED: u64 = 20_261_121;
 const NODES: usize = 2;

@@ -2,15 +2,16 @@
 
 use std::time::Duration;
 
+use bursar_testing::postgres::bouncer::Bouncer;
+use bursar_testing::postgres::cluster::Cluster;
+use bursar_testing::process::books::Books;
+use bursar_testing::process::http::Http;
+use bursar_testing::process::server::{Process, Server};
+use bursar_testing::process::tenant::Tenant;
+use bursar_testing::waiting::within;
 use serde_json::{Value, json};
 
-use crate::support::books::Books;
-use crate::support::http::Http;
-use crate::support::postgres::bouncer::Bouncer;
-use crate::support::postgres::cluster::Cluster;
-use crate::support::server::{Process, Server};
-use crate::support::tenant::Tenant;
-use crate::support::{OPERATOR_TOKEN, Site, record, reservation, within};
+use crate::nodes::support::{OPERATOR_TOKEN, Site, record, reservation};
 
 const RECORDS: &str = "/api/v1/telemetry/llm-usage";
 const RESERVATIONS: &str = "/api/v1/enforcement/reservations";
@@ -144,7 +145,7 @@ fn a_hold_expires_once_whichever_node_is_left() {
     assert_eq!(full.expect("an answer").status, 200);
 
     first.kill();
-    one.clock.show(crate::support::clock::MID_JUNE_2031 + 601);
+    one.clock.show(bursar_testing::process::clock::MID_JUNE_2031 + 601);
     second.confirm_clock(&other);
     let admitted = there.post(RESERVATIONS, &reservation(&integration_id, "d", 50));
     assert_eq!(admitted.expect("an answer").status, 201, "what is past holds nothing");
@@ -186,7 +187,7 @@ fn a_node_makes_no_folder_and_shows_its_password_nowhere() {
     seen += &node.log();
     assert!(seen.contains("bursar listens"), "the log is looked at");
     assert!(!seen.contains(&site.password()), "the password is shown");
-    for secret in [OPERATOR_TOKEN, crate::support::SECRET_KEY] {
+    for secret in [OPERATOR_TOKEN, crate::nodes::support::SECRET_KEY] {
         assert!(!seen.contains(secret), "a secret is shown");
     }
     process.kill();

@@ -1,49 +1,16 @@
 //! A database with nodes over it, and the clients of the tests of the process.
 
-#[path = "../process/support/books.rs"]
-pub(crate) mod books;
-#[path = "../process/support/canary.rs"]
-pub(crate) mod canary;
-#[path = "../process/support/chance.rs"]
-pub(crate) mod chance;
-#[expect(dead_code, reason = "the proofs of storage use more of it")]
-#[path = "../process/support/clock.rs"]
-pub(crate) mod clock;
-#[expect(dead_code, reason = "the proofs of storage use more of it")]
-#[path = "../process/support/folder.rs"]
-pub(crate) mod folder;
-#[expect(dead_code, reason = "the proofs of storage use more of it")]
-#[path = "../process/support/http.rs"]
-pub(crate) mod http;
-#[expect(dead_code, reason = "the tests of the store use more of it")]
-#[path = "../../../bursar-store/tests/support/postgres/mod.rs"]
-pub(crate) mod postgres;
-#[expect(dead_code, reason = "the proofs of storage use more of it")]
-#[path = "../process/support/server.rs"]
-pub(crate) mod server;
-#[path = "../process/support/tenant.rs"]
-pub(crate) mod tenant;
-#[path = "../process/support/through.rs"]
-pub(crate) mod through;
-#[expect(dead_code, reason = "the proofs of storage use more of it")]
-#[path = "../process/support/writer.rs"]
-pub(crate) mod writer;
-
 pub(crate) mod fleet;
 pub(crate) mod load;
 pub(crate) mod skew;
-#[path = "../process/support/waiting.rs"]
-pub(crate) mod waiting;
 
 use std::process::Output;
-pub(crate) use waiting::{scale, within};
 
 use bursar_store::PostgresStore;
+use bursar_testing::postgres::cluster::Cluster;
+use bursar_testing::postgres::database::Database;
+use bursar_testing::process::folder::Folder;
 use serde_json::{Value, json};
-
-use self::folder::Folder;
-use self::postgres::cluster::Cluster;
-use self::postgres::database::Database;
 
 pub(crate) const OPERATOR_TOKEN: &str = "operator token of every node";
 pub(crate) const SECRET_KEY: &str = "one secret key of thirty-two bytes or more";

@@ -2,14 +2,16 @@
 
 use std::time::Duration;
 
-use crate::support::books::Books;
-use crate::support::chance::Chance;
-use crate::support::fleet::Fleet;
-use crate::support::load::{Addresses, write_while};
-use crate::support::server::Server;
-use crate::support::tenant::Tenant;
-use crate::support::writer::{Writer, check_promises};
-use crate::support::{Site, scale, within};
+use bursar_testing::chance::Chance;
+use bursar_testing::process::books::Books;
+use bursar_testing::process::server::Server;
+use bursar_testing::process::tenant::Tenant;
+use bursar_testing::process::writer::{Writer, check_promises};
+use bursar_testing::waiting::{scale, within};
+
+use crate::nodes::support::Site;
+use crate::nodes::support::fleet::Fleet;
+use crate::nodes::support::load::{Addresses, write_while};
 
 const SEED: u64 = 20_261_123;
 const NODES: usize = 2;

@@ -2,17 +2,18 @@
 
 use std::time::{Duration, Instant};
 
+use bursar_testing::postgres::cluster::{Cluster, Mode};
+use bursar_testing::postgres::proxy::Proxy;
+use bursar_testing::process::books::Books;
+use bursar_testing::process::clock::MID_JUNE_2031;
+use bursar_testing::process::folder::Folder;
+use bursar_testing::process::http::Http;
+use bursar_testing::process::server::Server;
+use bursar_testing::process::tenant::Tenant;
+use bursar_testing::waiting::within;
 use serde_json::{Value, json};
 
-use crate::support::books::Books;
-use crate::support::clock::MID_JUNE_2031;
-use crate::support::folder::Folder;
-use crate::support::http::Http;
-use crate::support::postgres::cluster::{Cluster, Mode};
-use crate::support::postgres::proxy::Proxy;
-use crate::support::server::Server;
-use crate::support::tenant::Tenant;
-use crate::support::{Site, record, reservation, within};
+use crate::nodes::support::{Site, record, reservation};
 
 const AWAY_MAX: Duration = Duration::from_secs(2);
 const BACK_MAX: Duration = Duration::from_secs(5);

@@ -1,9 +1,9 @@
 //! Random chains and whatever can be done to them: it is found.
 
 use bursar_core::{AuditId, Timestamp};
+use bursar_testing::fuzzing::{Choices, Effort, Fate, fuzz};
 
 use super::*;
-use crate::rows::codec::fuzz::fuzzing::{Choices, Effort, Fate, fuzz};
 use crate::rows::row::{Actor, AuditRow};
 
 fn key() -> AuditKey {

@@ -1,11 +1,8 @@
 //! What stands in a database that something else wrote into: it is read as what it says, or it is
 //! an error, and the server goes on.
 
-#[path = "../../../../bursar-core/tests/support/fuzzing.rs"]
-pub(crate) mod fuzzing;
-
 use bursar_core::{Decision, Measure, Reason, ReasonCode, Verdict};
-use fuzzing::{Choices, Effort, Fate, fuzz};
+use bursar_testing::fuzzing::{Choices, Effort, Fate, fuzz};
 
 use super::*;
 

@@ -8,7 +8,7 @@ use bursar_store::{
     IntegrationFilter, KeyDraft, StoreError,
 };
 
-use crate::subject::{ALL, Subject, unlimited};
+use crate::conformance::subject::{ALL, Subject, unlimited};
 use crate::support::{actor, draft};
 
 /// Rows that one page looks at.

@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use bursar_core::{Day, IntegrationId, TenantId, Usage};
 use bursar_store::{Breakdown, BreakdownFilter, Group, GroupBy, Sums, UsageRow};
 
-use crate::mixture::{mixed, sums};
-use crate::subject::{Subject, earlier, unlimited};
+use crate::conformance::mixture::{mixed, sums};
+use crate::conformance::subject::{Subject, earlier, unlimited};
 use crate::support::{cents, day, usage};
 
 pub(crate) const EVERY: [GroupBy; 5] =

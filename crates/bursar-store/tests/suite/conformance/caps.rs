@@ -5,7 +5,7 @@ use bursar_core::{
     ReserveOutcome, ReserveRefusal, TenantId, Usage,
 };
 
-use crate::subject::{Subject, unlimited};
+use crate::conformance::subject::{Subject, unlimited};
 use crate::support::{request, usage};
 
 /// A tenant with two integrations, under these caps.

@@ -3,7 +3,7 @@
 use bursar_core::TenantId;
 use bursar_store::{AuditVerified, StoreError};
 
-use crate::subject::Subject;
+use crate::conformance::subject::Subject;
 
 /// Rows of the chain of the tenant that is tampered with.
 const ROWS: u64 = 6;

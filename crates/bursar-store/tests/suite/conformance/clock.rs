@@ -6,7 +6,7 @@ use bursar_core::{
 };
 use bursar_store::{Control, StoreError};
 
-use crate::subject::{Subject, unlimited};
+use crate::conformance::subject::{Subject, unlimited};
 use crate::support::{budget, day, request, usage};
 
 const HOUR: i64 = 3_600;

@@ -3,9 +3,9 @@
 use bursar_core::{Day, IntegrationId, PolicyResult, TenantId, Usage};
 use bursar_store::{CallFilter, CallLabel, CallOutcome, OTHER, UsageRow};
 
-use crate::breakdown::always;
-use crate::mixture::{AGENTS, MODELS, mixed};
-use crate::subject::{Subject, earlier, unlimited};
+use crate::conformance::breakdown::always;
+use crate::conformance::mixture::{AGENTS, MODELS, mixed};
+use crate::conformance::subject::{Subject, earlier, unlimited};
 use crate::support::{call_id, day, usage};
 
 const OUTCOMES: [Option<CallOutcome>; 3] =

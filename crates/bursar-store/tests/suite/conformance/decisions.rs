@@ -6,7 +6,7 @@ use bursar_core::{
 };
 use bursar_store::{DecisionFilter, DecisionKind, DecisionRow};
 
-use crate::subject::{Subject, earlier, unlimited};
+use crate::conformance::subject::{Subject, earlier, unlimited};
 use crate::support::cents;
 
 pub(crate) fn decision_id(number: i64) -> DecisionId {

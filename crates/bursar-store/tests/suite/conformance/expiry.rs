@@ -4,10 +4,9 @@ use bursar_core::{
     IntegrationId, Measure, RecordOutcome, ReleaseOutcome, ReservationState, ReserveOutcome,
     ReserveRequest, TenantId, Timestamp, Totals,
 };
-
 use bursar_store::{Control, IntegrationEdit, Swept};
 
-use crate::subject::{ALL, Subject, earlier, totals, unlimited};
+use crate::conformance::subject::{ALL, Subject, earlier, totals, unlimited};
 use crate::support::{budget, cents, day, request, usage};
 
 /// A hold of 10 cents for 60 seconds.

@@ -3,8 +3,8 @@
 use bursar_core::{IntegrationId, PolicyResult, TenantId, Timestamp, Usage};
 use bursar_store::{HistoryFilter, HistoryPart, HistoryPosition, Page, StoreError, UsageRow};
 
-use crate::mixture::{AGENTS, MODELS, POLICIES, SESSIONS, mixed};
-use crate::subject::{Subject, earlier, unlimited};
+use crate::conformance::mixture::{AGENTS, MODELS, POLICIES, SESSIONS, mixed};
+use crate::conformance::subject::{Subject, earlier, unlimited};
 use crate::support::usage;
 
 /// Whether a filter lets an entry through, in plain words.

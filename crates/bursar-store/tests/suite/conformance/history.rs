@@ -3,7 +3,7 @@
 use bursar_core::{IntegrationId, PolicyResult, TenantId, Timestamp, Usage};
 use bursar_store::{HistoryFilter, HistoryPosition, Page, UsageRow};
 
-use crate::subject::{ALL, Subject, earlier, unlimited};
+use crate::conformance::subject::{ALL, Subject, earlier, unlimited};
 use crate::support::usage;
 
 /// Records of three integrations, many of them at one and the same instant.

@@ -9,7 +9,7 @@ use bursar_store::{
     StoreError,
 };
 
-use crate::subject::{ALL, Subject, unlimited};
+use crate::conformance::subject::{ALL, Subject, unlimited};
 use crate::support::{actor, budget, draft};
 
 async fn create(subject: &Subject, tenant_id: TenantId, draft: IntegrationDraft) -> IntegrationRow {

@@ -3,7 +3,7 @@
 use bursar_core::{IntegrationId, KeyId, TenantId, Timestamp};
 use bursar_store::{ControlRefusal, ControlTx, KeyDraft, KeyRow, Page};
 
-use crate::subject::{Subject, unlimited};
+use crate::conformance::subject::{Subject, unlimited};
 use crate::support::actor;
 
 fn hash(key_id: KeyId) -> [u8; 32] {

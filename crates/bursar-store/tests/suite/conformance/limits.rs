@@ -6,7 +6,7 @@ use bursar_core::{
 };
 use bursar_store::{ControlTx, IntegrationEdit, IntegrationRow};
 
-use crate::subject::{Subject, totals, unlimited};
+use crate::conformance::subject::{Subject, totals, unlimited};
 use crate::support::{budget, cents, request, usage};
 
 type Account = (TenantId, IntegrationId);

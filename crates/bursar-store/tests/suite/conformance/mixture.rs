@@ -4,9 +4,9 @@ use bursar_core::{
     CostSource, IntegrationId, PolicyResult, TenantId, Timestamp, TokenBuckets, Usage,
 };
 use bursar_store::{LATENCY_BOUNDS_MS, LATENCY_BUCKETS, Sums, UsageRow};
+use bursar_testing::chance::Chance;
 
-use crate::chance::Chance;
-use crate::subject::{Subject, earlier, unlimited};
+use crate::conformance::subject::{Subject, earlier, unlimited};
 use crate::support::{cents, usage};
 
 pub(crate) const PROVIDERS: [&str; 2] = ["anthropic", "openai"];

@@ -3,22 +3,6 @@
 #![expect(clippy::unwrap_used, reason = "a test that cannot be arranged has failed")]
 #![expect(clippy::indexing_slicing, reason = "a row that is not there fails the test")]
 
-#[expect(dead_code, reason = "other tests use more of it")]
-#[path = "../support/faulty.rs"]
-mod faulty;
-#[expect(dead_code, reason = "other tests use more of it")]
-#[path = "../support/postgres/mod.rs"]
-mod postgres;
-#[path = "../support/server.rs"]
-mod server;
-#[path = "../support/mod.rs"]
-mod support;
-
-#[path = "../support/chance.rs"]
-mod chance;
-#[path = "../support/group.rs"]
-mod group;
-
 mod audit;
 mod breakdown;
 mod caps;
@@ -55,7 +39,7 @@ macro_rules! tests_of {
         $(mod $noun {
             $(#[tokio::test]
             async fn $claim() {
-                crate::$noun::$claim(crate::subject::Subject::new($database)).await;
+                crate::conformance::$noun::$claim(crate::conformance::subject::Subject::new($database)).await;
             })+
         })+
     };
@@ -283,5 +267,5 @@ macro_rules! conformance {
 
 conformance! {
     sqlite: crate::support::SQLITE;
-    postgresql: crate::server::POSTGRES;
+    postgresql: crate::support::server::POSTGRES;
 }

@@ -4,7 +4,7 @@ use bursar_core::{
     IntegrationId, Month, RecordOutcome, ReserveOutcome, ReserveRequest, TenantId, Totals, Usage,
 };
 
-use crate::subject::{Subject, earlier, totals, unlimited};
+use crate::conformance::subject::{Subject, earlier, totals, unlimited};
 use crate::support::{budget, cents, day, request, usage};
 
 type Account = (TenantId, IntegrationId);

@@ -8,9 +8,9 @@ use bursar_store::{
     StoreError,
 };
 
-use crate::faulty::{Fault, Faults, FaultyWriter, POISON};
-use crate::group::{Asked, in_one_group};
-use crate::subject::{ALL, Subject, unlimited};
+use crate::conformance::subject::{ALL, Subject, unlimited};
+use crate::support::faulty::{Fault, Faults, FaultyWriter, POISON};
+use crate::support::group::{Asked, in_one_group};
 use crate::support::{Database, World, usage};
 
 /// More than there are connections of any kind.
@@ -120,7 +120,7 @@ async fn a_writer_that_panics_on_sqlite_answers_its_group_and_continues() {
 
 #[tokio::test]
 async fn a_writer_that_panics_on_postgresql_answers_its_group_and_continues() {
-    check_panics(crate::server::POSTGRES).await;
+    check_panics(crate::support::server::POSTGRES).await;
 }
 
 /// Two tenants record in one group: one of them more records that panic than a group tries.
@@ -165,5 +165,5 @@ async fn many_panics_of_one_tenant_cost_no_record_of_another_on_sqlite() {
 
 #[tokio::test]
 async fn many_panics_of_one_tenant_cost_no_record_of_another_on_postgresql() {
-    check_neighbours(crate::server::POSTGRES).await;
+    check_neighbours(crate::support::server::POSTGRES).await;
 }

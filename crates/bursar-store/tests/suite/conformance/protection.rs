@@ -6,7 +6,7 @@ use bursar_core::{
 };
 use bursar_store::{Control, ControlRefusal, OverrideRow, SignalRow};
 
-use crate::subject::{Subject, earlier, unlimited};
+use crate::conformance::subject::{Subject, earlier, unlimited};
 use crate::support::{cents, day, usage};
 
 fn signal_id(number: i64) -> SignalId {

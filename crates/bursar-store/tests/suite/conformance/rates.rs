@@ -4,7 +4,7 @@ use bursar_core::{
     IntegrationId, LimitSettings, PolicyResult, ReasonCode, ReserveOutcome, TenantId, Usage,
 };
 
-use crate::subject::{Subject, earlier, unlimited};
+use crate::conformance::subject::{Subject, earlier, unlimited};
 use crate::support::{request, usage};
 
 fn rpm(rate_limit_rpm: i64) -> LimitSettings {

@@ -6,7 +6,7 @@ use bursar_core::{
 };
 use bursar_store::UsageRow;
 
-use crate::subject::{Subject, earlier, tokens, totals, unlimited};
+use crate::conformance::subject::{Subject, earlier, tokens, totals, unlimited};
 use crate::support::{cents, request, usage};
 
 fn accepted(outcome: &RecordOutcome) -> EntryId {

@@ -7,8 +7,8 @@ use bursar_core::{
 };
 use bursar_store::{Control, ControlTx, IntegrationEdit, Page};
 
-use crate::group::{Asked, in_one_group};
-use crate::subject::{ALL, Subject, totals, unlimited};
+use crate::conformance::subject::{ALL, Subject, totals, unlimited};
+use crate::support::group::{Asked, in_one_group};
 use crate::support::{budget, call_id, cents, request, usage};
 
 fn held(outcome: ReserveOutcome) -> Reservation {

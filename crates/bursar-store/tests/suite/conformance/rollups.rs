@@ -11,8 +11,8 @@ use bursar_store::{
     StoreError, UsageRow,
 };
 
-use crate::mixture::sums;
-use crate::subject::{ALL, Subject, earlier, unlimited};
+use crate::conformance::mixture::sums;
+use crate::conformance::subject::{ALL, Subject, earlier, unlimited};
 use crate::support::{cents, day, request, usage};
 
 /// Two integrations with records over five days, of several models, agents and outcomes.

@@ -5,9 +5,9 @@ use std::collections::BTreeMap;
 use bursar_core::{IntegrationId, TenantId, Usage};
 use bursar_store::{Group, GroupBy, Series, SeriesFilter, Step, Sums, UsageRow};
 
-use crate::breakdown::{EVERY, always, group_of, grouped, named};
-use crate::mixture::{mixed, sums};
-use crate::subject::{Subject, earlier, unlimited};
+use crate::conformance::breakdown::{EVERY, always, group_of, grouped, named};
+use crate::conformance::mixture::{mixed, sums};
+use crate::conformance::subject::{Subject, earlier, unlimited};
 use crate::support::{day, usage};
 
 /// Whatever was used, hour by hour or day by day.

@@ -5,7 +5,7 @@ use bursar_store::{
     BreakdownFilter, CallFilter, DayFilter, Group, GroupBy, SeriesFilter, Step, StoreError,
 };
 
-use crate::subject::{ALL, Subject, unlimited};
+use crate::conformance::subject::{ALL, Subject, unlimited};
 use crate::support::{day, usage};
 
 /// Records of a million dollars that one month of one integration can have is 9,223.

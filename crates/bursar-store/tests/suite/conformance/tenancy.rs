@@ -9,9 +9,9 @@ use bursar_store::{
     IntegrationEdit, IntegrationFilter, IntegrationRow, KeyDraft, SeriesFilter, Step, Sums,
 };
 
-use crate::breakdown::{EVERY, always};
-use crate::decisions::{put, refused};
-use crate::subject::{ALL, Subject, unlimited};
+use crate::conformance::breakdown::{EVERY, always};
+use crate::conformance::decisions::{put, refused};
+use crate::conformance::subject::{ALL, Subject, unlimited};
 use crate::support::{call_id, cents, request, usage};
 
 /// What a tenant has, and another tenant that knows all its ids.

@@ -5,7 +5,7 @@ use bursar_store::{
     Changed, Control, ControlRefusal, ControlTx, IntegrationRow, KeyDraft, KeyRow, Page, TenantCaps,
 };
 
-use crate::subject::{Subject, unlimited};
+use crate::conformance::subject::{Subject, unlimited};
 use crate::support::{actor, draft};
 
 const CAPS: TenantCaps = TenantCaps { integrations: 3, api_keys: 3, integration_keys: 3 };

@@ -3,7 +3,7 @@
 use bursar_core::{OnboardingState, TenantId, TenantLifecycle, TenantRefusal};
 use bursar_store::{ControlRefusal, Page, TenantRow};
 
-use crate::subject::{Subject, unlimited};
+use crate::conformance::subject::{Subject, unlimited};
 use crate::support::usage;
 
 pub(crate) async fn a_tenant_leads_back(subject: Subject) {
@@ -42,7 +42,7 @@ pub(crate) async fn the_clock_of_the_store_never_runs_backwards(subject: Subject
     let (tenant_id, integration_id) = subject.account(unlimited()).await;
     let now = subject.world.clock.now();
     subject.record(tenant_id, usage(integration_id, "first")).await;
-    subject.world.clock.set(crate::subject::earlier(now, 3_600));
+    subject.world.clock.set(crate::conformance::subject::earlier(now, 3_600));
     assert!(subject.world.store.now() >= now);
 
     subject.record(tenant_id, usage(integration_id, "second")).await;

@@ -1,6 +1,6 @@
 //! Counting everything a second time.
 
-use crate::subject::Subject;
+use crate::conformance::subject::Subject;
 use crate::support::{budget, request, usage};
 
 /// One call that was recorded, and one that is reserved.

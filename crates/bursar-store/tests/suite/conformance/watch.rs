@@ -2,7 +2,7 @@
 
 use bursar_core::{LimitSettings, Measure, NANOS_PER_CENT, Usage};
 
-use crate::subject::{Subject, tokens};
+use crate::conformance::subject::{Subject, tokens};
 use crate::support::{budget, cents, day, request, usage};
 
 fn token_limit(tokens: i64) -> LimitSettings {

@@ -4,10 +4,11 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use crate::database::{check_apart, column, migrated, tables_of_tenants};
-use crate::postgres::database::Database;
-use crate::postgres::session::ask;
-use crate::schema::{OF_NO_TENANT, ON_THE_COORDINATOR};
+use bursar_testing::postgres::database::Database;
+use bursar_testing::postgres::session::ask;
+
+use crate::postgres::database::{check_apart, column, migrated, tables_of_tenants};
+use crate::postgres::schema::{OF_NO_TENANT, ON_THE_COORDINATOR};
 
 /// What stands in the place of Citus and writes down what it is asked, in order.
 const STAND_IN: &str = "

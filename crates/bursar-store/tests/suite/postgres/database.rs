@@ -3,14 +3,14 @@
 use std::collections::BTreeSet;
 
 use bursar_store::PostgresStore;
+use bursar_testing::postgres::cluster::Cluster;
+use bursar_testing::postgres::database::Database;
+use bursar_testing::postgres::session::{ask, block_on, connect, rows};
 use tokio_postgres::types::Type;
 use tokio_postgres::{Client, Error};
 
-use crate::postgres::cluster::Cluster;
-use crate::postgres::database::Database;
-use crate::postgres::session::{ask, block_on, connect, rows};
-use crate::schema::Schema;
-use crate::{all_statements, schema, statements};
+use crate::postgres::schema::Schema;
+use crate::postgres::{all_statements, schema, statements};
 
 /// One of the test's own, with the newest schema.
 pub(crate) fn migrated() -> Database {

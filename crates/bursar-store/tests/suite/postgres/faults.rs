@@ -5,14 +5,9 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot be arranged has failed")]
 
-#[expect(dead_code, reason = "other tests use more of it")]
-#[path = "support/postgres/mod.rs"]
-mod postgres;
-
 use std::fs::{File, Permissions};
 use std::io::Write;
 use std::os::unix::fs::PermissionsExt;
-use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use bursar_core::{OnboardingState, TenantId, TenantLifecycle, Timestamp};
@@ -20,8 +15,9 @@ use bursar_store::{
     AuditKey, ControlTx, NotWritable, PostgresOptions, PostgresStore, StoreError, TenantRow,
     WriterConnection,
 };
-use postgres::cluster::Cluster;
-use postgres::database::Database;
+use bursar_testing::postgres::cluster::Cluster;
+use bursar_testing::postgres::database::Database;
+use bursar_testing::process::disk::SmallDisk;
 
 /// A database, and a writer that has written the row of a tenant and not yet committed it.
 struct Interrupted {
@@ -137,28 +133,6 @@ fn each_probe_takes_room_of_the_disk_and_gives_back_that_of_the_one_before() {
     assert_eq!(bytes(), first_bytes);
 }
 
-/// A disk of 20 MiB in memory on which tables lie, which is unmounted when it is dropped.
-struct SmallDisk(PathBuf);
-
-impl SmallDisk {
-    /// Mounts one, if this process may: it takes root and a system that lets root mount.
-    fn mount(folder: &Path, owner: &str) -> Option<Self> {
-        let runs = |program: &str, arguments: &[&str]| {
-            Command::new(program).args(arguments).output().is_ok_and(|run| run.status.success())
-        };
-        let at = folder.to_str()?;
-        let mounted = runs("mount", &["-t", "tmpfs", "-o", "size=20m", "tmpfs", at]);
-        let disk = mounted.then(|| Self(folder.to_owned()))?;
-        runs("chown", &["--reference", owner, at]).then_some(disk)
-    }
-}
-
-impl Drop for SmallDisk {
-    fn drop(&mut self) {
-        let _ = Command::new("umount").arg("-l").arg(&self.0).output();
-    }
-}
-
 /// Mounting takes root; where it is forbidden, the test above stands for this.
 #[test]
 fn a_full_disk_is_in_doubt_until_it_has_room_again() {
@@ -167,11 +141,12 @@ fn a_full_disk_is_in_doubt_until_it_has_room_again() {
     std::fs::set_permissions(folder.path(), Permissions::from_mode(0o755)).unwrap();
     let owner = database.run("show data_directory").concat().into_iter().next().flatten().unwrap();
     let at = folder.path().join("disk");
-    std::fs::create_dir(&at).unwrap();
-    let Some(disk) = SmallDisk::mount(&at, &owner) else {
-        println!("no small disk could be mounted");
+    let Some(disk) = SmallDisk::mount(at.clone(), 20) else {
         return;
     };
+    let mut chown = Command::new("chown");
+    chown.arg("--reference").arg(&owner).arg(&at);
+    assert!(chown.status().unwrap().success());
     let space = format!("small_disk_{}", std::process::id());
     database.run(&format!("create tablespace {space} location '{}'", at.display()));
     // What a server may write without any room, and what the probe needs room for.

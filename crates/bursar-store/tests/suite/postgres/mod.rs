@@ -7,21 +7,19 @@
 #![expect(clippy::wildcard_enum_match_arm, reason = "the parser reads other databases' words too")]
 
 mod citus;
-#[path = "../support/constants.rs"]
-mod constants;
 mod database;
-#[expect(dead_code, reason = "other tests use more of it")]
-#[path = "../support/postgres/mod.rs"]
-mod postgres;
+mod faults;
 mod samples;
 mod schema;
 mod scope;
+mod sessions;
 mod statements;
 
 use std::collections::BTreeSet;
 
-use constants::{Constant, constants, sources};
 use schema::Schema;
+
+use crate::support::constants::{Constant, constants, sources};
 
 /// Where statements stand: those of this database, and those that both databases have.
 const SOURCES: [&str; 2] = ["src/postgres", "src/tables"];

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use sqlparser::ast::{BinaryOperator, Expr, Value};
 
-use crate::schema::TENANT;
+use crate::postgres::schema::TENANT;
 
 /// A table, or what stands for one, of one `from`.
 #[derive(Clone, Debug)]

@@ -3,12 +3,6 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot be arranged has failed")]
 
-#[expect(dead_code, reason = "other tests use more of it")]
-#[path = "support/postgres/mod.rs"]
-mod postgres;
-#[expect(dead_code, reason = "other tests use more of it")]
-mod support;
-
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -18,11 +12,12 @@ use bursar_store::{
     IntegrationReads, Ledger, LoadRequest, NoopObserver, OpenPostgresError, OpenedPostgres, Page,
     PostgresOptions, PostgresStore, Store, TenantReads, WriterConnection,
 };
-use postgres::cluster::Cluster;
-use postgres::database::Database;
-use postgres::proxy::Proxy;
-use postgres::session::{ask, block_on};
-use support::{actor, draft, request, usage};
+use bursar_testing::postgres::cluster::Cluster;
+use bursar_testing::postgres::database::Database;
+use bursar_testing::postgres::proxy::Proxy;
+use bursar_testing::postgres::session::{ask, block_on};
+
+use crate::support::{actor, draft, request, usage};
 
 /// How long to look for what must come.
 const LIMIT: Duration = Duration::from_secs(30);

@@ -23,8 +23,8 @@ use sqlparser::ast::{
     Visit, Visitor, visit_expressions, visit_relations,
 };
 
-use crate::schema::{ON_THE_COORDINATOR, Schema, TENANT, last_part, parse};
-use crate::scope::{Relation, Scope, parameter};
+use crate::postgres::schema::{ON_THE_COORDINATOR, Schema, TENANT, last_part, parse};
+use crate::postgres::scope::{Relation, Scope, parameter};
 
 /// What yields a row for each value of an array.
 const ROWS: &str = "unnest";

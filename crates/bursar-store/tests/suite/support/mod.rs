@@ -2,8 +2,12 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot be arranged has failed")]
 
+pub(crate) mod constants;
+pub(crate) mod faulty;
+pub(crate) mod group;
 pub(crate) mod home;
 mod recount;
+pub(crate) mod server;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};

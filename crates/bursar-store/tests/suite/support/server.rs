@@ -6,13 +6,13 @@ use std::sync::Arc;
 use bursar_store::{
     AuditVerified, Clocks, PostgresOptions, PostgresStore, Store, Verified, WriterConnection,
 };
+use bursar_testing::postgres::cluster::Cluster;
+use bursar_testing::postgres::database::Database;
+use bursar_testing::postgres::session::{ask, block_on, connect, rows};
 
-use crate::postgres::cluster::Cluster;
-use crate::postgres::database::Database;
-use crate::postgres::session::{ask, block_on, connect, rows};
-use crate::support::home::{Cells, Home, audit_key, digits};
+use super::home::{Cells, Home, audit_key, digits};
 
-pub(crate) const POSTGRES: crate::support::Database = || Box::new(Server::new());
+pub(crate) const POSTGRES: super::Database = || Box::new(Server::new());
 
 /// A PostgreSQL database of its own.
 struct Server(Database);

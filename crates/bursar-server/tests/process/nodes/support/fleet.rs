@@ -4,11 +4,13 @@ use std::cell::OnceCell;
 use std::sync::Barrier;
 use std::time::Duration;
 
-use super::folder::Folder;
-use super::http::Http;
-use super::server::Server;
-use super::tenant::Tenant;
-use super::{Site, within};
+use bursar_testing::process::folder::Folder;
+use bursar_testing::process::http::Http;
+use bursar_testing::process::server::Server;
+use bursar_testing::process::tenant::Tenant;
+use bursar_testing::waiting::within;
+
+use super::Site;
 
 /// How long a node may take to hear that the clock was confirmed on another.
 const HEARD_MAX: Duration = Duration::from_secs(10);

@@ -1,19 +1,23 @@
 //! Writers at work while something is done to what they write to.
 
+use std::collections::BTreeMap;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
+use bursar_testing::process::http::Http;
+use bursar_testing::process::tenant::Tenant;
+use bursar_testing::process::writer::{Outcome, Writer};
+use bursar_testing::waiting::within;
+
 use super::fleet::Fleet;
-use super::http::Http;
-use super::tenant::Tenant;
-use super::within;
-use super::writer::{Outcome, Writer};
 
 /// How long a writer that was not served waits before it repeats.
 const PAUSE: Duration = Duration::from_millis(5);
 /// In how long writers must be served again when all is well.
 const SERVED_AGAIN_MAX: Duration = Duration::from_secs(20);
+/// How long writers may go on being served by a database that has crashed.
+const REFUSED_MAX: Duration = Duration::from_secs(30);
 
 /// Where nodes listen. A writer goes from one that does not serve it to the next.
 pub(crate) struct Addresses(Mutex<Vec<String>>);
@@ -66,6 +70,8 @@ impl Met {
 #[derive(Debug, Default)]
 pub(crate) struct Progress {
     steps: AtomicUsize,
+    /// How often each writer was refused since somebody began to look.
+    refusals: Mutex<BTreeMap<usize, usize>>,
 }
 
 impl Progress {
@@ -76,6 +82,25 @@ impl Progress {
         let enough = done() + steps;
         let served = within(SERVED_AGAIN_MAX, || (done() >= enough).then_some(()));
         assert!(served.is_some(), "the writers are not served for {SERVED_AGAIN_MAX:?}");
+    }
+
+    /// Waits until each of so many writers has been refused so often from now on, and looks at
+    /// something meanwhile.
+    #[track_caller]
+    pub(crate) fn wait_for_refusals(&self, writers: usize, times: usize, mut look: impl FnMut()) {
+        let refusals = || self.refusals.lock().expect("no writer failed");
+        refusals().clear();
+        let all_refused = || {
+            look();
+            let refused = refusals().values().filter(|count| **count >= times).count();
+            (refused == writers).then_some(())
+        };
+        let refused = within(REFUSED_MAX, all_refused);
+        assert!(refused.is_some(), "not each writer is refused within {REFUSED_MAX:?}");
+    }
+
+    fn refuse(&self, writer: usize) {
+        *self.refusals.lock().expect("no writer failed").entry(writer).or_default() += 1;
     }
 }
 
@@ -124,6 +149,7 @@ fn write_until(
     progress: &Progress,
 ) -> Met {
     let mut met = Met::default();
+    let writer_number = number;
     let mut http = addresses.client(tenant, number);
     let mut ends = None;
     loop {
@@ -139,6 +165,7 @@ fn write_until(
             }
             Outcome::Unavailable => {
                 met.unavailable += 1;
+                progress.refuse(writer_number);
                 met.slowest_refusal = met.slowest_refusal.max(began.elapsed());
             }
             Outcome::Lost(_) => met.lost += 1,

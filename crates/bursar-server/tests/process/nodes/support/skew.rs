@@ -7,12 +7,11 @@ use std::process::Command;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use bursar_testing::process::folder::Folder;
 use tempfile::TempDir;
 
-use super::folder::Folder;
-
 /// Is loaded into the process.
-const SOURCE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/nodes/skew.c");
+const SOURCE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/process/nodes/skew.c");
 
 /// By how much the clock of some processes is off.
 pub(crate) struct Skew {

@@ -6,14 +6,14 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use bursar_testing::waiting::within;
 use parking_lot::Mutex;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpSocket, TcpStream};
 use tokio::sync::oneshot;
 use tokio::task::JoinSet;
 
-use crate::attack::Attack;
-use crate::support::within;
+use crate::crowd::attack::Attack;
 
 /// How long a crowd may take to gather, and to be cut.
 const PATIENCE: Duration = Duration::from_secs(20);

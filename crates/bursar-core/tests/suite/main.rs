@@ -1,0 +1,11 @@
+//! The rules of Bursar, without storage.
+
+mod book;
+mod clock;
+mod dependencies;
+mod fuzz;
+mod model;
+mod order;
+mod records;
+mod reservations;
+mod support;
