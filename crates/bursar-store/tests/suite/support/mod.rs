@@ -9,8 +9,11 @@ pub(crate) mod home;
 mod recount;
 pub(crate) mod server;
 
+use std::future::Future;
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
+use std::task::{Context, Waker};
 
 use bursar_core::{
     CallId, Caps, CostBasis, Day, Estimate, IntegrationId, LimitSettings, NANOS_PER_CENT, Nanos,
@@ -75,6 +78,22 @@ pub(crate) struct World {
     wrap: Wrap,
     observer: Arc<dyn Observer>,
     caps: Caps,
+    closer: Closer,
+}
+
+/// Lets the writers of a ledger end with the test that made them. They would wait for commands as
+/// long as the process lives, each with a thread and the files of its database.
+struct Closer(Ledger);
+
+impl Drop for Closer {
+    fn drop(&mut self) {
+        // Only a runtime can wait for them, and each test of a ledger has one.
+        if tokio::runtime::Handle::try_current().is_ok() {
+            // The first step refuses new commands, which is what ends a writer.
+            let mut closing = pin!(self.0.close());
+            let _ = closing.as_mut().poll(&mut Context::from_waker(Waker::noop()));
+        }
+    }
 }
 
 impl World {
@@ -111,14 +130,15 @@ impl World {
         let (store, writers) = home.open(clock.clocks());
         let writers = writers.into_iter().map(|writer| wrap(writer)).collect();
         let ledger = Ledger::start(writers, Arc::clone(&observer), caps).unwrap();
-        Self { clock, store, ledger, home, wrap, observer, caps }
+        let closer = Closer(ledger.clone());
+        Self { clock, store, ledger, home, wrap, observer, caps, closer }
     }
 
     /// The same store after the process ended and started again.
     pub(crate) async fn reopened(self) -> Self {
-        let Self { clock, store, ledger, home, wrap, observer, caps } = self;
+        let Self { clock, store, ledger, home, wrap, observer, caps, closer } = self;
         ledger.close().await;
-        drop((store, ledger));
+        drop((store, ledger, closer));
         Self::open(home, clock, wrap, observer, caps)
     }
 
