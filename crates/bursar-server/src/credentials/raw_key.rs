@@ -4,38 +4,55 @@
 
 use crate::auth::secret::OPERATOR_PREFIX;
 
-/// The prefixes of keys and what must follow, as the providers document them.
+/// The prefixes of keys and what must follow, as the providers document them or as their keys are.
 const FORMS: &[(&str, KeyTail)] = &[
-    ("sk-", KeyTail::WithRun), // OpenAI, Anthropic (sk-ant-), OpenRouter (sk-or-), DeepSeek
-    ("xai-", KeyTail::WithRun), // xAI
-    ("pplx-", KeyTail::WithRun), // Perplexity
-    ("nvapi-", KeyTail::WithRun), // NVIDIA
-    ("gsk_", KeyTail::WithRun), // Groq
+    ("sk-", KeyTail::Random), // OpenAI, Anthropic (sk-ant-), OpenRouter (sk-or-), DeepSeek, LiteLLM
+    ("sk-lf-", KeyTail::OfLength(36)), // Langfuse
+    ("sk-helicone-", KeyTail::OfLength(20)), // Helicone
+    ("csk-", KeyTail::Random), // Cerebras
+    ("xai-", KeyTail::Random), // xAI
+    ("pplx-", KeyTail::Random), // Perplexity
+    ("nvapi-", KeyTail::Random), // NVIDIA
+    ("gsk_", KeyTail::Random), // Groq
     ("hf_", KeyTail::Run(30)), // Hugging Face
     ("r8_", KeyTail::Run(30)), // Replicate
     ("fw_", KeyTail::Run(20)), // Fireworks
-    ("ghp_", KeyTail::WithRun), // GitHub
-    ("github_pat_", KeyTail::WithRun),
-    ("glpat-", KeyTail::WithRun),        // GitLab
-    ("xoxb-", KeyTail::WithRun),         // Slack
-    ("hvs.", KeyTail::WithRun),          // Vault
-    ("AIza", KeyTail::OfLength(35)),     // Google
-    ("ABSK", KeyTail::OfLength(40)),     // Amazon Bedrock
-    ("AKIA", KeyTail::OfLength(16)),     // Amazon, long-lived
-    ("ASIA", KeyTail::OfLength(16)),     // Amazon, temporary
-    ("bur_", KeyTail::OfLength(100)),    // Bursar: API keys
-    ("bur_operator_", KeyTail::WithRun), // Bursar: the operator's token
-    ("bur_metrics_", KeyTail::WithRun),  // Bursar: the token for metrics
-    ("bur_secret_", KeyTail::WithRun),   // Bursar: the secret key
+    ("tgp_v1_", KeyTail::Random), // Together
+    ("lsv2_", KeyTail::Random), // LangSmith
+    ("dapi", KeyTail::Run(32)), // Databricks
+    ("sk_live_", KeyTail::Random), // Stripe
+    ("ghp_", KeyTail::Random), // GitHub
+    ("gho_", KeyTail::Random),
+    ("ghs_", KeyTail::Random),
+    ("github_pat_", KeyTail::Random),
+    ("glpat-", KeyTail::Random),           // GitLab
+    ("xoxb-", KeyTail::Random),            // Slack
+    ("xoxp-", KeyTail::Random),            // Slack
+    ("hvs.", KeyTail::Random),             // Vault
+    ("AIza", KeyTail::OfLength(35)),       // Google
+    ("AQ.Ab", KeyTail::OfLength(40)),      // Google, since 2025
+    ("ya29.", KeyTail::OfLength(40)),      // Google, OAuth
+    ("GOCSPX-", KeyTail::OfLength(28)),    // Google, OAuth clients
+    ("ABSK", KeyTail::Run(40)),            // Amazon Bedrock
+    ("bedrock-api-key-", KeyTail::Random), // Amazon Bedrock, short-lived
+    ("AKIA", KeyTail::UpperCase(16)),      // Amazon, long-lived
+    ("ASIA", KeyTail::UpperCase(16)),      // Amazon, temporary
+    ("bur_", KeyTail::OfLength(100)),      // Bursar: API keys
+    ("bur_operator_", KeyTail::Random),    // Bursar: the operator's token
+    ("bur_metrics_", KeyTail::Random),     // Bursar: the token for metrics
+    ("bur_secret_", KeyTail::Random),      // Bursar: the secret key
 ];
 
 /// What must follow the prefix of a key.
 #[derive(Clone, Copy)]
 enum KeyTail {
-    /// At least [`RUN_MIN`] letters and digits in a row, anywhere in the same word.
-    WithRun,
+    /// Either at least [`RUN_MIN`] letters and digits in a row, anywhere in the same word, or what
+    /// looks like random base64url ([`looks_random`]).
+    Random,
     /// At least this many letters and digits at once. For prefixes that short words also have.
     Run(usize),
+    /// Exactly this many upper-case letters and digits.
+    UpperCase(usize),
     /// At least this many characters.
     OfLength(usize),
 }
@@ -44,6 +61,14 @@ enum KeyTail {
 ///
 /// Prefixes that ask for it end with another character, so that the run is whole.
 const RUN_MIN: usize = 16;
+
+/// The fewest characters of random base64url that are a key: GitLab's have 20, LiteLLM's 22.
+const RANDOM_MIN: usize = 20;
+/// How many characters behind a prefix are looked at. It keeps a scan linear.
+const RANDOM_SEEN: usize = 48;
+
+/// The fewest letters of a word that tells a name from random text.
+const WORD_MIN: usize = 4;
 
 /// The first letters of keys as a bit set, to skip most words quickly.
 const FIRST_LETTERS: u128 = first_letters(FORMS) | 1 << b'e';
@@ -71,7 +96,7 @@ const SECRET_NAMES: &[&str] = &[
 ];
 
 /// The replacement for a key in a stored text.
-const REDACTED: &str = "[redacted]";
+pub(crate) const REDACTED: &str = "[redacted]";
 
 fn in_word(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || b"-_.".contains(&byte)
@@ -139,17 +164,94 @@ fn begins_key(word: &str, at: usize, scan: &mut Option<WordScan>) -> bool {
     let known = FORMS.iter().any(|(prefix, rest)| {
         let Some(after) = text.strip_prefix(prefix) else { return false };
         match *rest {
-            KeyTail::OfLength(length) => after.len() >= length,
+            KeyTail::OfLength(length) => {
+                after.bytes().take(length).filter(|byte| is_base64url(*byte)).count() == length
+            }
             KeyTail::Run(length) => {
                 after.bytes().take_while(u8::is_ascii_alphanumeric).take(length).count() == length
             }
-            KeyTail::WithRun => {
+            KeyTail::UpperCase(length) => {
+                let is_part = |byte: &u8| byte.is_ascii_uppercase() || byte.is_ascii_digit();
+                let part = after.bytes().take_while(is_part).take(length + 1).count();
+                part == length
+                    && !after.as_bytes().get(length).is_some_and(u8::is_ascii_alphanumeric)
+            }
+            KeyTail::Random => {
                 let last = scan.get_or_insert_with(|| WordScan::of(word)).last_run;
-                last.is_some_and(|run| run >= at + prefix.len())
+                last.is_some_and(|run| run >= at + prefix.len()) || looks_random(after)
             }
         }
     });
     known || begins_token(word, at, text, scan) || begins_integration_key(text)
+}
+
+/// Whether a text begins with random base64url rather than with a name.
+///
+/// Random text has letters of both cases, in parts that no name has: `Xq4r7tv2`. The parts of a name
+/// between `-` and `_` are words (`Support`, `SK`, `v12`, `McpServer`), and most of it is words of four
+/// letters or more. Of 22 random characters about one in 30,000 passes as a name.
+fn looks_random(text: &str) -> bool {
+    let end = text.bytes().take(RANDOM_SEEN).take_while(|byte| is_base64url(*byte)).count();
+    let Some(text) = text.get(..end) else { return false };
+    let has = |is_kind: fn(&u8) -> bool| text.as_bytes().iter().any(is_kind);
+    text.len() >= RANDOM_MIN
+        && has(u8::is_ascii_uppercase)
+        && has(u8::is_ascii_lowercase)
+        && !is_of_words(text)
+}
+
+fn is_base64url(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_'
+}
+
+fn is_of_words(text: &str) -> bool {
+    let parts = || text.split(['-', '_']);
+    let in_words: usize = parts().map(letters_in_words).sum();
+    parts().all(is_word) && in_words * 5 >= text.len() * 3
+}
+
+/// Whether a part changes its kind of character at most once: `Support`, `SK`, `v12`, `McpServer`.
+///
+/// A capital before small letters begins a word, so it is of their kind.
+fn is_word(part: &str) -> bool {
+    let pairs = part.as_bytes().iter().zip(part.as_bytes().iter().skip(1));
+    let mut capitals = 0;
+    let mut changes = 0;
+    for (byte, next) in pairs {
+        capitals = if byte.is_ascii_uppercase() { capitals + 1 } else { 0 };
+        let begins_word = capitals == 1 && next.is_ascii_lowercase();
+        changes += usize::from(kind_of(*byte) != kind_of(*next) && !begins_word);
+    }
+    changes <= 1
+}
+
+fn kind_of(byte: u8) -> u8 {
+    match byte {
+        b'a'..=b'z' => b'a',
+        b'A'..=b'Z' => b'A',
+        _ => b'0',
+    }
+}
+
+/// How many characters of a part are in words of at least four letters, or in numbers of four digits.
+fn letters_in_words(part: &str) -> usize {
+    let mut sum = 0;
+    let mut length: usize = 0;
+    let mut before = None;
+    for byte in part.bytes() {
+        let goes_on = before.is_some_and(|before: u8| {
+            let begins_word =
+                length == 1 && before.is_ascii_uppercase() && byte.is_ascii_lowercase();
+            kind_of(before) == kind_of(byte) || begins_word
+        });
+        if !goes_on {
+            sum += if length >= WORD_MIN { length } else { 0 };
+            length = 0;
+        }
+        length += 1;
+        before = Some(byte);
+    }
+    sum + if length >= WORD_MIN { length } else { 0 }
 }
 
 /// Whether a signed token starts here: three parts, the first of which is JSON in base64.
@@ -253,37 +355,119 @@ mod tests {
     use super::*;
     use crate::auth::secret;
 
+    /// Keys in the forms that providers and tools hand out. All are made up.
+    const REAL_FORMS: &[&str] = &[
+        "sk-_Xq4r7tv2-9bLmNPZ6cWsB",
+        "sk-Zt-4yLw_0pQrA7nKe2bVx9",
+        "sk-proj-abcdefghijklmnopqrst",
+        "sk-proj-Ab3dEfGh1jKlMn0p-StUv_x8Yz2aB4cD6eF8gH0iJ2kL4",
+        "sk-svcacct-Ab3dEfGh1jKlMn0p",
+        concat!("sk-", "ant-", "abcdefghijklmnop"),
+        concat!("sk-", "ant-", "api03-Q7w-2Rt_9Yp-4Ls_8Kd-1Fg_6Hj"),
+        "sk-or-v1-0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef",
+        "sk-0123456789abcdef0123456789abcdef",
+        "sk-lf-4bf92f35-77b3-4da6-a3ce-929d0e0e4736",
+        "sk-helicone-abc1234-def5678-ghi9012-jkl3456",
+        "csk-abcdefghijklmnopqrstuvwxyz0123456789abcdefghijkl",
+        "xai-Ab3dEfGh1jKlMn0pQrStUvWx",
+        "pplx-0123456789abcdef0123456789abcdef0123456789abcdef",
+        "nvapi-Ab3-EfGh_jKlMn0-QrStUv_x8Yz2a-4cD6e",
+        "gsk_abcdefghijklmnopqrstuvwxyz",
+        "hf_AbCdEfGhIjKlMnOpQrStUvWxYzAbCdEfGh",
+        "r8_AbCdEfGhIjKlMnOpQrStUvWxYzAbCdEfGhIjK",
+        "fw_3ZaBcDeFgHiJkLmNoPqRsTuV",
+        "tgp_v1_AbCdEfGhIjKlMnOpQrStUvWxYz",
+        "lsv2_pt_0123456789abcdef0123456789abcdef_0123456789",
+        "dapi0123456789abcdef0123456789abcdef",
+        "ghp_AbCdEfGhIjKlMnOpQrStUvWxYz0123456789",
+        "glpat-Xq4r7-v2_9bLmNPZ6cWs",
+        "AIzaSyA1234567890abcdefghijklmnopqrstuv",
+        "AQ.Ab8RN6K-x7Qw_2Er5Ty8Ui0Op3As6Df9Gh1Jk4Lz7Xc",
+        "ABSKQmVkcm9ja0FQSUtleS1hYmNkLWF0LTEyMzQ1Njc4OTAxMjpzZWNyZXQ=",
+        "bedrock-api-key-YmVkcm9jay5hbWF6b25hd3MuY29tLz9BY3Rpb249Q2Fsb",
+        "AKIAABCDEFGHIJKLMNOP",
+        "ASIAY34FZKBOKMUTVV7A",
+        "-----BEGIN RSA PRIVATE KEY-----\nabc",
+        "eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIxMjM0NTY3ODkwIn0.abcdefghij",
+    ];
+
+    /// What stands in real records and configurations and is no key, although it begins like one.
+    const REAL_NON_KEYS: &[&str] = &[
+        "sk-short",
+        "sk-customer-support-bot-2026",
+        "sk-Customer-Support-Bot-2026",
+        "sk-SK-locale-Support-Agent-v12",
+        "sk-HTTPServer-v2-Quality-Team",
+        "sk-McpServer_Billing_Report_EU1",
+        "sk_live_chat_agent",
+        "ASIA-PACIFIC-support-bot",
+        "ASIAPACIFICSUPPORTBOT",
+        "ASIA_PACIFIC_SALES_2026_Q4",
+        "AKIA-region-router",
+        "AKIABCDEFGHIJKLMNOPQRSTUVWXYZ",
+        "gsk_Marketing_Campaign_Assistant",
+        "xai-grok-4-fast-reasoning-2026-01",
+        "pplx-70b-online-chat-completions",
+        "nvapi-gateway-team-Europe-West",
+        "glpat-rotation-Reminder-Agent",
+        "hf_hub_download_failed_retry",
+        "fw_65f1a2b3c4d5e6f7",
+        "fw_call-4bf92f3577b34da6a3ce929d0e0e4736",
+        "r8_00660b79-1e72-8c3a-87e1-65583f7b7206",
+        "00660b79-1e72-8c3a-87e1-65583f7b7206_4bf92f3577b34da6a3ce929d0e0e4736",
+        "01ARZ3NDEKTSV4RRFFQ69G5FAV",
+        "V1StGXR8_Z5jdHi6B-myT",
+        "bur_operator_of_the_night_shift",
+        "ask-me-anything-about-it-please",
+        "task-4bf92f3577b34da6a3ce929d0e0e4736",
+        "4bf92f3577b34da6a3ce929d0e0e4736",
+        "gpt-4o-mini-2024-07-18",
+        "us.anthropic.claude-sonnet-4-20250514-v1:0",
+        "arn:aws:bedrock:eu-central-1:123456789012:application-inference-profile/a1b2c3d4e5f6",
+        "projects/my-project/locations/us-central1/publishers/google/models/gemini-2.5-pro",
+        "accounts/fireworks/models/llama-v3p1-405b-instruct",
+        "dapi-latency-dashboard",
+        "vault://secret/llm#key",
+        "grüße an alle, die das lesen können",
+    ];
+
     #[test]
-    fn known_forms_are_recognised_wherever_they_stand() {
-        for key in [
-            "sk-proj-abcdefghijklmnopqrst",
-            "my-sk-abcdefghijklmnopqrst",
-            concat!("Bearer sk-", "ant-", "abcdefghijklmnop"),
-            "{\"k\":\"AIzaSyA1234567890abcdefghijklmnopqrstuv\"}",
-            "AKIAABCDEFGHIJKLMNOP",
-            "key=gsk_abcdefghijklmnopqrstuvwxyz",
-            "-----BEGIN RSA PRIVATE KEY-----\nabc",
-            "eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIxMjM0NTY3ODkwIn0.abcdefghij",
-        ] {
-            assert!(contains_key(key), "{key}");
+    fn a_real_form_of_a_key_is_found_wherever_it_stands() {
+        for key in REAL_FORMS {
+            for text in [(*key).to_owned(), format!("Bearer {key}"), format!("{{\"k\":\"{key}\"}}")]
+            {
+                assert!(contains_key(&text), "{text}");
+                let clean = redact(&text).expect("a key is taken out");
+                assert!(!clean.contains(key) && !contains_key(&clean), "{clean}");
+            }
         }
-        for plain in [
-            "sk-short",
-            "sk-customer-support-bot-2026",
-            "hf_hub_download_failed_retry",
-            "fw_65f1a2b3c4d5e6f7",
-            "fw_call-4bf92f3577b34da6a3ce929d0e0e4736",
-            "r8_00660b79-1e72-8c3a-87e1-65583f7b7206",
-            "00660b79-1e72-8c3a-87e1-65583f7b7206_4bf92f3577b34da6a3ce929d0e0e4736",
-            "bur_operator_of_the_night_shift",
-            "ask-me-anything-about-it-please",
-            "4bf92f3577b34da6a3ce929d0e0e4736",
-            "gpt-4o-mini-2024-07-18",
-            "vault://secret/llm#key",
-            "grüße an alle, die das lesen können",
-        ] {
-            assert!(!contains_key(plain), "{plain}");
+        assert!(contains_key("my-sk-abcdefghijklmnopqrst"));
+    }
+
+    #[test]
+    fn what_is_no_key_passes_wherever_it_stands() {
+        for plain in REAL_NON_KEYS {
+            for text in [(*plain).to_owned(), format!("agent={plain}."), format!("(\"{plain}\")")] {
+                assert!(!contains_key(&text), "{text}");
+                assert_eq!(redact(&text), None);
+            }
         }
+    }
+
+    #[test]
+    fn random_base64url_is_a_key_and_almost_never_a_name() {
+        const ALPHABET: &[u8; 64] =
+            b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
+        let mut random = blake3::Hasher::new().update(b"the same keys each time").finalize_xof();
+        let mut missed = 0;
+        for _ in 0..20_000 {
+            let mut bytes = [0_u8; 22];
+            random.fill(&mut bytes);
+            let tail: String =
+                bytes.iter().map(|byte| char::from(ALPHABET[usize::from(byte % 64)])).collect();
+            missed += usize::from(!contains_key(&format!("sk-{tail}")));
+        }
+        assert!(missed <= 4, "{missed} of 20,000 keys were missed");
     }
 
     #[test]

@@ -7,6 +7,7 @@ use crate::support::{Answer, TestApp, record, reservation, with};
 /// Made up, in the forms of real ones.
 const RAW_KEYS: &[&str] = &[
     "sk-proj-Ab3dEfGh1jKlMn0pQrStUvWx",
+    "sk-_Xq4r7tv2-9bLmNPZ6cWsB",
     concat!("sk-", "ant-", "api03-Ab3dEfGh1jKlMn0pQrSt"),
     "AIzaSyA1234567890abcdefghijklmnopqrstuv",
     "AKIAABCDEFGHIJKLMNOP",
