@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use axum::Router;
 use axum::routing::post;
 use bursar_core::IntegrationId;
-use bursar_server::api::telemetry::ingest::check_record;
+use bursar_server::api::telemetry::usage_record::check_record;
 use bursar_server::auth::access::{Access, Role};
 use bursar_server::auth::authorize::Authorized;
 use bursar_server::http::request_extensions::ListenerKind;
@@ -49,7 +49,7 @@ async fn open(body: Text<SMALL>) -> Result<Answer<Null>, ApiError> {
 }
 
 async fn read(body: Text<SMALL>, only: Option<IntegrationId>) -> Result<Answer<Null>, ApiError> {
-    let usage = body.read(move |text| check_record(text, only)).await?;
+    let usage = body.read(move |text| check_record(text, only)).await?.usage;
     let call_id = usage.call_id.as_str().to_owned();
     Ok(Answer::created(Null { status: "accepted", id: usage.integration_id.to_string(), call_id }))
 }

@@ -101,6 +101,8 @@ fn usage(setup: &Setup, occurred_at: Option<Timestamp>) -> Result<Usage, Failure
         error_code: (number % 500 == 9).then(|| "timeout".into()),
         error_message: None,
         metadata: None,
+        response_model: None,
+        region: None,
         occurred_at,
     })
 }

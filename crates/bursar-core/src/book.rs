@@ -218,6 +218,14 @@ impl<'a> Book<'a> {
         }
     }
 
+    /// What counts as the cost of a call's entry, stored before or new.
+    pub fn cost_source(&self, tenant_id: TenantId, call: CallKey) -> Option<CostSource> {
+        match self.calls.get(&(tenant_id, call))?.record.as_ref()? {
+            Record::Stored(recorded) => Some(recorded.cost_source),
+            Record::New(index) => self.entries.get(*index).map(|entry| entry.cost_source),
+        }
+    }
+
     /// The loaded accounts, with the changes of this group.
     pub const fn accounts(&self) -> &HashMap<IntegrationId, Account> {
         &self.accounts

@@ -100,6 +100,8 @@ pub struct RecordedCall {
     pub policy_result: PolicyResult,
     pub error_code: Option<Box<str>>,
     pub occurred_at: Timestamp,
+    /// What counts as its cost. A repetition is told, and need not agree.
+    pub cost_source: CostSource,
 }
 
 /// The compared fields, borrowed from either side of the comparison.

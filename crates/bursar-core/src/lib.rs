@@ -21,6 +21,7 @@ mod integration;
 mod limit;
 mod limit_state;
 mod money;
+mod number;
 mod protection;
 mod rate;
 mod reservation;
@@ -45,10 +46,14 @@ pub use id::{
 pub use integration::{CostBasis, Integration, IntegrationStatus, LifecycleRefusal, LimitSettings};
 pub use limit::{Action, Limit, Measure, Scope, Window};
 pub use limit_state::{AccountSums, LimitState};
-pub use money::{MoneyError, NANOS_PER_CENT, Nanos, cents_half_up, usd_string};
+pub use money::{NANOS_PER_CENT, Nanos, cents_half_up, usd_string};
+pub use number::{NumberError, rounded_number, whole_number};
 pub use protection::{Breach, Dimension, ProtectionDecision};
 pub use rate::RateWindow;
 pub use reservation::{Hold, Reservation, ReservationState, ReserveRequest};
 pub use tenant::{OnboardingState, TenantLifecycle, TenantRefusal};
 pub use time::{Day, Hour, Month, Timestamp};
-pub use usage::{CallId, CallKey, PolicyResult, TokenBuckets, Usage, UsageError};
+pub use usage::{
+    CallId, CallKey, LATENCY_MS_MAX, PolicyResult, TOKENS_MAX, TokenBuckets, Usage, UsageError,
+    is_control,
+};

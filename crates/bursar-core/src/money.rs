@@ -1,39 +1,31 @@
 //! Money as integers of nano-dollars, parsed and written exactly.
 //!
-//! Deliberately absent: floats, and a default of zero for amounts that cannot be computed. The only
-//! rounding is [`cents_half_up`], which is applied once, to a final sum.
+//! Deliberately absent: floats, and a default of zero for amounts that cannot be computed. Amounts
+//! are rounded in two places: when a client's figure is read, to a nano-dollar, and when a final sum
+//! is shown in cents ([`cents_half_up`]).
 
 #![warn(clippy::arithmetic_side_effects)]
 
 use std::fmt;
 
+use crate::number::{NumberError, rounded_at};
+
 /// The number of nano-dollars (1e-9 USD) in a cent.
 pub const NANOS_PER_CENT: i64 = 10_000_000;
+/// The decimal places of a cent, and of a dollar, down to a nano-dollar.
+const NANOS_PLACES_OF_CENT: u32 = 7;
+const NANOS_PLACES_OF_DOLLAR: u32 = 9;
+/// The largest cost of one record or estimate, in dollars.
+const RECORD_MAX_DOLLARS: i64 = 1_000_000;
 
 /// An amount of money in nano-dollars (1e-9 USD); negative only in corrections.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Nanos(i64);
 
-/// Why a text is not a valid amount.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum MoneyError {
-    #[error("must be a number")]
-    NotANumber,
-    /// Costs and estimates are never negative.
-    #[error("must not be negative")]
-    Negative,
-    /// The amount is not a whole number of nano-dollars.
-    #[error("must have at most 7 decimal places")]
-    TooFine,
-    /// The amount exceeds [`Nanos::RECORD_MAX`].
-    #[error("must be at most 100000000 (one million dollars)")]
-    TooLarge,
-}
-
 impl Nanos {
     pub const ZERO: Self = Self(0);
     /// The largest cost of one record or estimate: a million dollars.
-    pub const RECORD_MAX: Self = Self(1_000_000 * 100 * NANOS_PER_CENT);
+    pub const RECORD_MAX: Self = Self(RECORD_MAX_DOLLARS * 100 * NANOS_PER_CENT);
 
     /// An amount in nano-dollars.
     pub const fn new(nanos: i64) -> Self {
@@ -60,85 +52,23 @@ impl Nanos {
         }
     }
 
-    /// Parses a JSON number of cents exactly: an integer or a decimal with up to 7 places.
-    ///
-    /// Exponents are accepted, because common serializers write `0.00001` as `1e-05`. Trailing
-    /// zeros do not count as decimal places.
+    /// Reads an amount in cents from decimal text, rounded half up once to a nano-dollar.
     ///
     /// # Errors
-    /// [`MoneyError`], whose text is meant for the client.
-    #[expect(
-        clippy::arithmetic_side_effects,
-        reason = "a text has fewer digits than 64 bits count, and more than 16 are refused first"
-    )]
-    pub fn from_cents_text(text: &str) -> Result<Self, MoneyError> {
-        let (mantissa, exponent) = split_exponent(text)?;
-        let (negative, unsigned) = match mantissa.strip_prefix('-') {
-            Some(rest) => (true, rest),
-            None => (false, mantissa),
-        };
-        let (whole, fraction) = unsigned.split_once('.').unwrap_or((unsigned, ""));
-        let fraction_is_empty = fraction.is_empty() && unsigned.contains('.');
-        if whole.is_empty() || fraction_is_empty {
-            return Err(MoneyError::NotANumber);
-        }
-        let mut digits: Vec<u8> = Vec::with_capacity(whole.len() + fraction.len());
-        for byte in whole.bytes().chain(fraction.bytes()) {
-            if !byte.is_ascii_digit() {
-                return Err(MoneyError::NotANumber);
-            }
-            digits.push(byte - b'0');
-        }
-        // The value is digits * 10^scale cents, and 10^(scale + 7) nano-dollars.
-        let mut scale = exponent - fraction.len() as i64 + 7;
-        while digits.last() == Some(&0) {
-            digits.pop();
-            scale += 1;
-        }
-        let leading_zeros = digits.iter().take_while(|digit| **digit == 0).count();
-        let significant = digits.get(leading_zeros..).unwrap_or_default();
-        if significant.is_empty() {
-            return Ok(Self::ZERO);
-        }
-        if negative {
-            return Err(MoneyError::Negative);
-        }
-        if scale < 0 {
-            return Err(MoneyError::TooFine);
-        }
-        // A million dollars has 16 digits in nano-dollars.
-        if significant.len() as i64 + scale > 16 {
-            return Err(MoneyError::TooLarge);
-        }
-        let mut nanos = 0i64;
-        for digit in significant {
-            nanos = nanos * 10 + i64::from(*digit);
-        }
-        for _ in 0..scale {
-            nanos *= 10;
-        }
-        if nanos > Self::RECORD_MAX.0 { Err(MoneyError::TooLarge) } else { Ok(Self(nanos)) }
+    /// [`NumberError`], whose text is meant for the client.
+    pub fn from_cents_text(text: &str) -> Result<Self, NumberError> {
+        let read = rounded_at(text, NANOS_PLACES_OF_CENT, Self::RECORD_MAX.0)?;
+        read.map(Self).ok_or(NumberError::TooLarge(RECORD_MAX_DOLLARS * 100))
     }
-}
 
-/// Splits `1.5e-3` into `1.5` and -3; an absurdly large exponent is cut, but keeps its sign.
-#[expect(clippy::arithmetic_side_effects, reason = "its size is bounded here")]
-fn split_exponent(text: &str) -> Result<(&str, i64), MoneyError> {
-    let Some((mantissa, exponent)) = text.split_once(['e', 'E']) else {
-        return Ok((text, 0));
-    };
-    let (sign, digits) = match exponent.as_bytes().first() {
-        Some(b'-') => (-1, exponent.strip_prefix('-')),
-        Some(b'+') => (1, exponent.strip_prefix('+')),
-        _ => (1, Some(exponent)),
-    };
-    let digits = digits.unwrap_or_default();
-    if digits.is_empty() || !digits.bytes().all(|byte| byte.is_ascii_digit()) {
-        return Err(MoneyError::NotANumber);
+    /// Reads an amount in dollars from decimal text, rounded half up once to a nano-dollar.
+    ///
+    /// # Errors
+    /// [`NumberError`], whose text is meant for the client.
+    pub fn from_usd_text(text: &str) -> Result<Self, NumberError> {
+        let read = rounded_at(text, NANOS_PLACES_OF_DOLLAR, Self::RECORD_MAX.0)?;
+        read.map(Self).ok_or(NumberError::TooLarge(RECORD_MAX_DOLLARS))
     }
-    const BEYOND_REASON: i64 = 1_000_000_000_000;
-    let size = digits.parse::<i64>().unwrap_or(BEYOND_REASON).min(BEYOND_REASON);
-    Ok((mantissa, sign * size))
 }
 
 impl fmt::Display for Nanos {
@@ -149,7 +79,7 @@ impl fmt::Display for Nanos {
 
 /// Nano-dollars as whole cents, rounded half up; negative amounts round half away from zero.
 ///
-/// This is the only rounding of money. Apply it once, to an exact sum.
+/// Apply it once, to an exact sum.
 #[expect(
     clippy::arithmetic_side_effects,
     reason = "an exact sum is of 64-bit amounts, and no number of them comes near 128 bits"
@@ -178,8 +108,10 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
+    const TOO_LARGE: NumberError = NumberError::TooLarge(100_000_000);
+
     #[track_caller]
-    fn check(text: &str, expected: Result<i64, MoneyError>) {
+    fn check(text: &str, expected: Result<i64, NumberError>) {
         assert_eq!(Nanos::from_cents_text(text).map(Nanos::get), expected, "{text}");
     }
 
@@ -200,19 +132,33 @@ mod tests {
     }
 
     #[test]
+    fn what_is_finer_than_a_nano_dollar_is_rounded_half_up_once() {
+        check("59.699999999999996", Ok(597_000_000));
+        check("0.30000000000000004", Ok(3_000_000));
+        check("3.5e-7", Ok(4));
+        check("0.00000005", Ok(1));
+        check("0.000000049999999999999999999999", Ok(0));
+        check("1e-99999999999999999999", Ok(0));
+        // A figure that was rounded to cents first would be 2 nano-dollars.
+        check("0.000000149999999", Ok(1));
+        check("100000000.00000004", Ok(1_000_000_000_000_000));
+        assert_eq!(Nanos::from_usd_text("0.0000000005"), Ok(Nanos(1)));
+        assert_eq!(Nanos::from_usd_text("0.59699999999999996"), Ok(Nanos(597_000_000)));
+        assert_eq!(Nanos::from_usd_text("1e6"), Ok(Nanos::RECORD_MAX));
+        let too_large = Err(NumberError::TooLarge(1_000_000));
+        assert_eq!(Nanos::from_usd_text("1000000.000000001"), too_large);
+    }
+
+    #[test]
     fn an_invalid_amount_is_refused_with_its_reason() {
-        check("0.00000001", Err(MoneyError::TooFine));
-        check("0.12345678", Err(MoneyError::TooFine));
-        check("0.30000000000000004", Err(MoneyError::TooFine));
-        check("1e-99999999999999999999", Err(MoneyError::TooFine));
-        check("-1", Err(MoneyError::Negative));
-        check("-0.0000001", Err(MoneyError::Negative));
-        check("100000000.0000001", Err(MoneyError::TooLarge));
-        check("9223372036854775808", Err(MoneyError::TooLarge));
-        check("1e99999999999999999999", Err(MoneyError::TooLarge));
-        for text in ["", "-", ".", "1.", ".5", "e", "1e", "1e+", "abc", "\"1\"", "1,5", "+1", "NaN"]
-        {
-            check(text, Err(MoneyError::NotANumber));
+        check("-1", Err(NumberError::Negative));
+        check("-0.0000001", Err(NumberError::Negative));
+        check("-1e-99", Err(NumberError::Negative));
+        check("100000000.0000001", Err(TOO_LARGE));
+        check("9223372036854775808", Err(TOO_LARGE));
+        check("1e99999999999999999999", Err(TOO_LARGE));
+        for text in ["", "-", ".", "e", "1e", "1e+", "abc", "\"1\"", "1,5", "$1", "NaN"] {
+            check(text, Err(NumberError::NotANumber));
         }
     }
 
@@ -242,8 +188,10 @@ mod tests {
         }
 
         #[test]
-        fn no_text_makes_it_panic(text in "[-+.0-9eE]{0,30}") {
-            let _ = Nanos::from_cents_text(&text);
+        fn cents_and_dollars_mean_the_same(nanos in 0..=Nanos::RECORD_MAX.get()) {
+            let dollars = usd_string(nanos.into());
+            prop_assert_eq!(Nanos::from_usd_text(&dollars), Ok(Nanos(nanos)));
+            prop_assert_eq!(Nanos::from_cents_text(&format!("{dollars}e2")), Ok(Nanos(nanos)));
         }
     }
 }

@@ -26,7 +26,7 @@ pub struct ReserveRequest {
     pub call_id: CallId,
     /// What the call is expected to use.
     pub estimate: Estimate,
-    /// The model, as a hint for pricing; up to 100 characters.
+    /// The model, as a hint for pricing; up to 256 characters.
     pub model: Option<Box<str>>,
     /// The time to live of the reservation.
     pub ttl_seconds: u32,

@@ -7,11 +7,11 @@ use crate::money::Nanos;
 use crate::time::Timestamp;
 
 /// The largest number of tokens of one kind in a record or an estimate.
-const TOKENS_MAX: i64 = 1_000_000_000;
+pub const TOKENS_MAX: i64 = 1_000_000_000;
 /// Error messages are cut to this length, because a long message is no reason to refuse a record.
 const ERROR_MESSAGE_CHARS_MAX: usize = 4_000;
 /// The longest accepted latency: 10^9 ms, about eleven days.
-const LATENCY_MS_MAX: i64 = 1_000_000_000;
+pub const LATENCY_MS_MAX: i64 = 1_000_000_000;
 
 /// A field of a record is invalid.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -52,7 +52,14 @@ fn check_optional(
     text.map_or(Ok(()), |text| check_text(field, text, chars_max))
 }
 
-/// The client's idempotency key of a call: 1 to 100 characters.
+/// Whether a character would act on a terminal or end a line: a control character, or a separator
+/// of lines or paragraphs.
+pub fn is_control(character: char) -> bool {
+    character.is_control() || matches!(character, '\u{2028}' | '\u{2029}')
+}
+
+/// The client's idempotency key of a call: 1 to 256 characters, without control characters, and
+/// without white space around it.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct CallId(Box<str>);
 
@@ -60,11 +67,16 @@ impl CallId {
     /// Checks a call id.
     ///
     /// # Errors
-    /// [`UsageError`] if `call_id` is empty, too long, or contains NUL.
+    /// [`UsageError`] if `call_id` is empty, too long, or contains a control character. Another
+    /// character in its place could make one call id of two.
     pub fn new(text: impl Into<Box<str>>) -> Result<Self, UsageError> {
         let text = text.into();
-        check_text("call_id", &text, 100)?;
-        Ok(Self(text))
+        let trimmed = text.trim();
+        check_text("call_id", trimmed, 256)?;
+        if trimmed.chars().any(is_control) {
+            return Err(UsageError::new("call_id", "must not contain control characters"));
+        }
+        Ok(Self(if trimmed.len() == text.len() { text } else { trimmed.into() }))
     }
 
     pub fn as_str(&self) -> &str {
@@ -196,20 +208,24 @@ pub struct Usage {
     /// The integration that the call used.
     pub integration_id: IntegrationId,
     pub call_id: CallId,
-    /// The session of the call, up to 100 characters.
+    /// The session of the call, up to 256 characters.
     pub session_id: Option<Box<str>>,
-    /// The agent that made the call, up to 100 characters.
+    /// The agent that made the call, up to 256 characters.
     pub agent_id: Option<Box<str>>,
-    /// The provider, 1 to 50 characters.
+    /// The provider in lower case, 1 to 100 characters.
     pub provider: Box<str>,
-    /// The model, 1 to 100 characters.
+    /// The model that was asked for, 1 to 256 characters.
     pub model: Box<str>,
+    /// The model that the response names, up to 256 characters.
+    pub response_model: Option<Box<str>>,
+    /// The region that served the call, up to 64 characters.
+    pub region: Option<Box<str>>,
     pub tokens: TokenBuckets,
     /// The cost that the client reported, at most a million dollars.
     pub cost: Option<Nanos>,
     pub latency_ms: Option<i64>,
     pub policy_result: PolicyResult,
-    /// The error of a failed call, up to 50 characters.
+    /// The error of a failed call, up to 100 characters.
     pub error_code: Option<Box<str>>,
     /// The message of the error; longer ones are cut to 4,000 characters.
     pub error_message: Option<Box<str>>,
@@ -234,6 +250,8 @@ impl Usage {
         let optional = [
             &self.session_id,
             &self.agent_id,
+            &self.response_model,
+            &self.region,
             &self.error_code,
             &self.error_message,
             &self.metadata,
@@ -248,11 +266,13 @@ impl Usage {
     /// # Errors
     /// [`UsageError`] for the first invalid field.
     pub fn checked(mut self) -> Result<Self, UsageError> {
-        check_optional("session_id", self.session_id.as_deref(), 100)?;
-        check_optional("agent_id", self.agent_id.as_deref(), 100)?;
-        check_text("provider", &self.provider, 50)?;
-        check_text("model", &self.model, 100)?;
-        check_optional("error_code", self.error_code.as_deref(), 50)?;
+        check_optional("session_id", self.session_id.as_deref(), 256)?;
+        check_optional("agent_id", self.agent_id.as_deref(), 256)?;
+        check_text("provider", &self.provider, 100)?;
+        check_text("model", &self.model, 256)?;
+        check_optional("response_model", self.response_model.as_deref(), 256)?;
+        check_optional("region", self.region.as_deref(), 64)?;
+        check_optional("error_code", self.error_code.as_deref(), 100)?;
         check_optional("error_message", self.error_message.as_deref(), usize::MAX)?;
         if let Some(latency_ms) = self.latency_ms
             && !(0..=LATENCY_MS_MAX).contains(&latency_ms)
@@ -281,6 +301,8 @@ mod tests {
             agent_id: None,
             provider: "openai".into(),
             model: "gpt".into(),
+            response_model: None,
+            region: None,
             tokens: TokenBuckets::default(),
             cost: None,
             latency_ms: None,
@@ -302,20 +324,31 @@ mod tests {
     #[test]
     fn each_field_has_its_bounds() {
         check(|_| {}, None);
-        check(|u| u.provider = "x".repeat(50).into(), None);
-        check(|u| u.provider = "ä".repeat(50).into(), None);
-        check(|u| u.provider = "x".repeat(51).into(), Some("provider"));
+        check(|u| u.provider = "x".repeat(100).into(), None);
+        check(|u| u.provider = "ä".repeat(100).into(), None);
+        check(|u| u.provider = "x".repeat(101).into(), Some("provider"));
         check(|u| u.provider = "".into(), Some("provider"));
         check(|u| u.model = "a\0b".into(), Some("model"));
-        check(|u| u.model = "x".repeat(101).into(), Some("model"));
-        check(|u| u.agent_id = Some("x".repeat(101).into()), Some("agent_id"));
-        check(|u| u.session_id = Some("x".repeat(101).into()), Some("session_id"));
-        check(|u| u.error_code = Some("x".repeat(51).into()), Some("error_code"));
+        check(|u| u.model = "ä".repeat(256).into(), None);
+        check(|u| u.model = "x".repeat(257).into(), Some("model"));
+        check(|u| u.response_model = Some("x".repeat(257).into()), Some("response_model"));
+        check(|u| u.region = Some("x".repeat(65).into()), Some("region"));
+        check(|u| u.agent_id = Some("x".repeat(257).into()), Some("agent_id"));
+        check(|u| u.session_id = Some("x".repeat(257).into()), Some("session_id"));
+        check(|u| u.error_code = Some("x".repeat(101).into()), Some("error_code"));
         check(|u| u.error_message = Some("\0".into()), Some("error_message"));
         check(|u| u.latency_ms = Some(-1), Some("latency_ms"));
-        assert!(CallId::new("x".repeat(100)).is_ok());
-        assert!(CallId::new("x".repeat(101)).is_err());
-        assert!(CallId::new("").is_err());
+    }
+
+    #[test]
+    fn a_call_id_is_trimmed_and_has_no_control_characters() {
+        let read = |text: &str| CallId::new(text).map(|call_id| call_id.as_str().to_owned());
+        assert_eq!(read(" call 1\r\n").as_deref(), Ok("call 1"));
+        assert_eq!(read(&"ä".repeat(256)).map(|text| text.chars().count()), Ok(256));
+        for wrong in ["", " \n", "a\0b", "a\nb", "a\u{1b}[2Jb", "a\u{2028}b", "a\u{85}b"] {
+            assert!(read(wrong).is_err(), "{wrong:?}");
+        }
+        assert!(read(&"x".repeat(257)).is_err());
     }
 
     #[test]

@@ -66,10 +66,11 @@ pub use sqlite::{BackedUp, CopyError, CopyProgress, Existing, OpenError, Restore
 pub use tables::*;
 pub use verify::differences::Differences;
 pub use verify::recount::Verified;
-pub use write::job::Swept;
+pub use write::job::{CostedOutcome, Swept};
 pub use write::ledger::Ledger;
 pub use write::observe::{
-    CostFacts, Dequeued, Facts, HoldFacts, ModelKey, NoopObserver, Observer, TransactionTiming,
+    CostFacts, Dequeued, ExpiredHolds, Facts, HoldFacts, ModelKey, NoopObserver, Observer,
+    TransactionTiming,
 };
 pub use write::queue::Waiting;
 pub use write::writer_connection::{

@@ -3,7 +3,8 @@
 #![expect(clippy::expect_used, reason = "a proof stops at the first thing that does not hold")]
 
 use bursar_core::{
-    CallId, EntryId, IntegrationId, KeyId, MoneyError, NANOS_PER_CENT, Nanos, TenantId,
+    CallId, EntryId, IntegrationId, KeyId, NANOS_PER_CENT, Nanos, NumberError, TenantId,
+    is_control, rounded_number, whole_number,
 };
 use bursar_testing::fuzzing::{Choices, Effort, Fate, fuzz};
 
@@ -47,17 +48,44 @@ fn check_value(text: &str, cost: Nanos) {
     assert_eq!(Nanos::from_cents_text(&plain), Ok(cost), "{text}");
     let known: f64 = text.parse().expect("a number for others too");
     let difference = (known * NANOS_PER_CENT as f64 - cost.get() as f64).abs();
-    assert!(difference <= 1e-6 + known.abs() * 1e-5, "{text} is {known}, not {}", cost.get());
+    assert!(difference <= 0.5 + known.abs() * 1e-5, "{text} is {known}, not {}", cost.get());
     if !text.contains(['e', 'E']) {
         assert_eq!(Nanos::from_cents_text(&format!("{text}e0")), Ok(cost), "{text}");
-        let tenfold = Nanos::from_cents_text(&format!("{text}E+1"));
+        assert_eq!(Nanos::from_usd_text(&format!("{text}e-2")), Ok(cost), "{text}");
+        let tenfold = Nanos::from_cents_text(&format!("{plain}E+1"));
         let expected = cost.get() * 10;
         if expected <= Nanos::RECORD_MAX.get() {
             assert_eq!(tenfold, Ok(Nanos::new(expected)), "{text}");
         } else {
-            assert_eq!(tenfold, Err(MoneyError::TooLarge), "{text}");
+            assert_eq!(tenfold, Err(NumberError::TooLarge(100_000_000)), "{text}");
         }
     }
+}
+
+#[test]
+fn a_count_is_its_text_in_every_spelling() {
+    const COUNTS: &[&str] =
+        &["14417", "14417.0", "1.4417e4", "812.4", "0.5", "-0", "1e9", "1000000001", "+7", ".5"];
+    const AT_MOST: i64 = 1_000_000_000;
+    fuzz(bolero::check!(), Effort::PLAIN, |choices| {
+        let count = choices.one_of(COUNTS);
+        let text = choices.broken(count, &["e", "E", "+", "-", ".", "0000", "e-3", "9"]);
+        let (whole, rounded) = (whole_number(&text, AT_MOST), rounded_number(&text, AT_MOST));
+        if let Ok(count) = whole {
+            assert!((0..=AT_MOST).contains(&count), "{text}");
+            assert_eq!(rounded, Ok(count), "{text}");
+            for spelling in [format!("{count}"), format!("{count}.00"), format!("{count}0E-1")] {
+                assert_eq!(whole_number(&spelling, AT_MOST), Ok(count), "{text}");
+            }
+        }
+        if let Ok(count) = rounded {
+            let known: f64 = text.parse().expect("a number for others too");
+            assert!((known - count as f64).abs() <= 0.500_001, "{text} is {known}, not {count}");
+            let refused = whole == Err(NumberError::NotWhole) || whole == Ok(count);
+            assert!(refused, "{text}: {whole:?}");
+        }
+        Fate::of(&whole)
+    });
 }
 
 /// Claims that what is read as an id is its text in some letter case, and no id of another kind.
@@ -92,11 +120,12 @@ fn an_id_is_read_back_and_is_of_one_kind() {
 fn a_call_id_keeps_its_bounds() {
     fuzz(bolero::check!(), Effort::PLAIN, |choices| {
         let text = choices.one_of(&["call-2026-11-20-0001", "\u{e4}\u{1f600}", "x"]);
-        let text = choices.broken(text, &["\0", "\u{e4}"]);
+        let text = choices.broken(text, &["\0", "\u{e4}", " ", "\n", "\u{2028}"]);
         let read = CallId::new(text.as_str());
-        let fits = (1..=100).contains(&text.chars().count()) && !text.contains('\0');
+        let trimmed = text.trim();
+        let fits = (1..=256).contains(&trimmed.chars().count()) && !trimmed.contains(is_control);
         assert_eq!(read.is_ok(), fits, "{text:?}");
-        assert!(read.as_ref().map_or(true, |call_id| call_id.as_str() == text));
+        assert!(read.as_ref().map_or(true, |call_id| call_id.as_str() == trimmed));
         Fate::of(&read)
     });
 }

@@ -12,6 +12,8 @@ pub mod freeform_json;
 pub(crate) mod json_depth;
 pub mod json_line;
 pub mod json_object;
+pub(crate) mod label;
+pub(crate) mod numbers;
 pub(crate) mod params;
 pub(crate) mod period;
 pub(crate) mod request_id;

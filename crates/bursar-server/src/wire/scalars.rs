@@ -8,6 +8,10 @@ use utoipa::{PartialSchema, ToSchema};
 
 /// The largest cost of a record or an estimate, in cents: a million dollars.
 const CENTS_MAX: f64 = 100_000_000.0;
+/// The same in dollars.
+const USD_MAX: f64 = 1_000_000.0;
+/// The largest number of tokens or milliseconds.
+const COUNT_MAX: f64 = 1_000_000_000.0;
 
 /// The largest threshold of an override.
 pub(crate) const ALLOWED_VALUE_MAX: u32 = 1_000_000_000;
@@ -53,33 +57,41 @@ scalars! {
         AnyOfBuilder::new().item(text(KnownFormat::DateTime)).item(text(KnownFormat::Date));
     /// Dollars, exact to a nano-dollar.
     Usd = pattern(r"^-?[0-9]+(\.[0-9]{1,9})?$").examples(["0.0125"]);
-    /// An amount in cents: an integer, or a decimal with up to 7 places.
-    Cents = ObjectBuilder::new()
-        .schema_type(Type::Number)
-        .minimum(Some(0.0))
-        .maximum(Some(CENTS_MAX))
-        .examples([1.25]);
+    /// An amount in cents, at most a million dollars: a number in any notation, or a decimal
+    /// string. Rounded half up to a nano-dollar.
+    AmountCents = number_or_string(Type::Number, CENTS_MAX, AMOUNT_TEXT).examples([1.25]);
+    /// An amount in dollars, at most a million: a number in any notation, or a decimal string.
+    /// Rounded half up to a nano-dollar.
+    AmountUsd = number_or_string(Type::Number, USD_MAX, AMOUNT_TEXT).examples([0.0125]);
     /// A reference to a credential, never the credential: `encrypted://<id>`,
     /// `vault://<mount>/<path>[#field]`, and for the operator `env://NAME` and `file:///path`.
     CredentialRef = pattern(REFERENCE).max_length(Some(500)).examples(["vault://secret/openai"]);
     /// A name of 1 to 255 characters, not blank, without control characters.
     Name = pattern(PLAIN).min_length(Some(1)).max_length(Some(255)).examples(["acme"]);
-    /// A text of 1 to 100 characters, not blank, without control characters.
-    ModelName = pattern(PLAIN).min_length(Some(1)).max_length(Some(100)).examples(["gpt-4o"]);
-    /// The client's idempotency key of a call: 1 to 100 characters, none of them NUL.
-    CallId = pattern(NO_NUL).min_length(Some(1)).max_length(Some(100)).examples(["call-1"]);
-    /// A label of 1 to 100 characters, none of them NUL.
-    Label = pattern(NO_NUL).min_length(Some(1)).max_length(Some(100)).examples(["agent-7"]);
-    /// A short label of 1 to 50 characters, none of them NUL.
-    ShortLabel = pattern(NO_NUL).min_length(Some(1)).max_length(Some(50)).examples(["openai"]);
-    /// A text that is not empty and has no NUL.
-    Message = pattern(NO_NUL).min_length(Some(1));
-    /// A number of tokens, at most one billion.
-    Tokens = ObjectBuilder::new()
-        .schema_type(Type::Integer)
-        .format(Some(SchemaFormat::KnownFormat(KnownFormat::Int64)))
-        .minimum(Some(0))
-        .maximum(Some(1_000_000_000));
+    /// A text of 1 to 256 characters, not blank, without control characters.
+    ModelName = pattern(PLAIN).min_length(Some(1)).max_length(Some(256)).examples(["gpt-4o"]);
+    /// The client's idempotency key of a call: 1 to 256 characters, not blank, without control
+    /// characters. White space around it is removed.
+    CallId = pattern(ONE_LINE).min_length(Some(1)).max_length(Some(256)).examples(["call-1"]);
+    /// A label of up to 256 characters. White space around it is removed, and control characters and
+    /// line separators become U+FFFD. A blank one is the same as none.
+    Label = label(256).examples(["agent-7"]);
+    /// Like a label, of up to 100 characters.
+    ShortLabel = label(100).examples(["timeout"]);
+    /// Like a label, of up to 64 characters.
+    RegionLabel = label(64).examples(["eu-central-1"]);
+    /// Like a label, of 1 to 256 characters, not blank.
+    ModelLabel = label(256).min_length(Some(1)).pattern(Some(NOT_BLANK)).examples(["gpt-4o"]);
+    /// Like a label, of 1 to 100 characters, not blank.
+    ProviderLabel = label(100).min_length(Some(1)).pattern(Some(NOT_BLANK)).examples(["openai"]);
+    /// A text. NUL becomes U+FFFD.
+    Message = ObjectBuilder::new().schema_type(Type::String);
+    /// A whole number of tokens, at most one billion, in any notation: `14417`, `14417.0`,
+    /// `"14417"`.
+    TokenCount = number_or_string(Type::Integer, COUNT_MAX, COUNT_TEXT).examples([1200]);
+    /// Milliseconds, at most one billion: a number in any notation, or a decimal string. Rounded
+    /// half up.
+    Millis = number_or_string(Type::Number, COUNT_MAX, MILLIS_TEXT).examples([812.4]);
     /// A threshold of protection; 0 means unlimited.
     AllowedValue = ObjectBuilder::new()
         .schema_type(Type::Integer)
@@ -110,8 +122,28 @@ const REFERENCE: &str = concat!(
 );
 /// At least one character that is not blank, and no control character.
 const PLAIN: &str = r"^[^\x00-\x1f\x7f-\x9f]*[^\s\x00-\x1f\x7f-\x9f][^\x00-\x1f\x7f-\x9f]*$";
-/// No NUL.
-const NO_NUL: &str = r"^[^\x00]*$";
+/// At least one character that is not blank; inside, neither control characters nor line separators.
+const ONE_LINE: &str = concat!(
+    r"^\s*[^\s\x00-\x1f\x7f-\x9f]",
+    r"([^\x00-\x1f\x7f-\x9f\u2028\u2029]*[^\s\x00-\x1f\x7f-\x9f])?\s*$",
+);
+/// At least one character that is not blank.
+const NOT_BLANK: &str = r"\S";
+/// Strings that are amounts, in cents and in dollars. More are accepted, if they are in the bounds.
+const AMOUNT_TEXT: &str = r"^\s*([0-9]{1,6}(\.[0-9]{0,20})?|\.[0-9]{1,20})([eE]-[0-9]{1,2})?\s*$";
+/// Strings that are whole numbers.
+const COUNT_TEXT: &str = r"^\s*[0-9]{1,9}(\.0{0,9})?\s*$";
+/// Strings that are numbers of milliseconds.
+const MILLIS_TEXT: &str = r"^\s*[0-9]{1,9}(\.[0-9]{0,20})?\s*$";
+
+fn number_or_string(number: Type, maximum: f64, string: &str) -> AnyOfBuilder {
+    let number = ObjectBuilder::new().schema_type(number).minimum(Some(0.0)).maximum(Some(maximum));
+    AnyOfBuilder::new().item(number).item(pattern(string))
+}
+
+fn label(chars_max: usize) -> ObjectBuilder {
+    ObjectBuilder::new().schema_type(Type::String).max_length(Some(chars_max))
+}
 
 fn text(format: KnownFormat) -> ObjectBuilder {
     ObjectBuilder::new().schema_type(Type::String).format(Some(SchemaFormat::KnownFormat(format)))

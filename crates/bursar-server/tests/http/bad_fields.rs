@@ -34,40 +34,48 @@ async fn a_record_with_a_wrong_field_is_refused_and_not_stored() {
     };
     let text = |length: usize| json!("ä".repeat(length));
     let mut cases = Vec::new();
-    for (field, length_max) in [("call_id", 100), ("provider", 50), ("model", 100)] {
+    for (field, length_max) in [("call_id", 256), ("provider", 100), ("model", 256)] {
         let values = [json!(1), json!(null), json!(["x"]), json!(""), text(length_max + 1)];
         cases.extend(wrong(field, &values));
     }
-    for (field, length_max) in [("session_id", 100), ("agent_id", 100), ("error_code", 50)] {
-        let values = [json!(1), json!({ "x": 1 }), json!(""), text(length_max + 1)];
+    for (field, length_max) in [
+        ("session_id", 256),
+        ("agent_id", 256),
+        ("response_model", 256),
+        ("region", 64),
+        ("error_code", 100),
+    ] {
+        let values = [json!(1), json!({ "x": 1 }), text(length_max + 1)];
         cases.extend(wrong(field, &values));
     }
     for field in
         ["call_id", "session_id", "agent_id", "provider", "model", "error_code", "error_message"]
     {
-        cases.extend(wrong(field, &[json!("a\u{0}b"), json!(true)]));
+        cases.extend(wrong(field, &[json!(true)]));
+    }
+    for control in ["a\u{0}b", "a\nb", "a\u{1b}[2Jb", "a\u{2028}b", " \t "] {
+        cases.extend(wrong("call_id", &[json!(control)]));
     }
     let numbers = [
         json!(-1),
-        json!(1.5),
-        json!("1"),
+        json!("-1"),
+        json!("one"),
+        json!(""),
+        json!("1,5"),
+        json!("NaN"),
         json!(true),
         json!(TOO_LARGE),
         json!(1e300),
         json!(1_000_000_001),
     ];
-    for field in [
-        "tokens_in",
-        "tokens_out",
-        "tokens_cache_read",
-        "tokens_cache_write",
-        "tokens_reasoning",
-        "latency_ms",
-    ] {
+    for field in
+        ["tokens_in", "tokens_out", "tokens_cache_read", "tokens_cache_write", "tokens_reasoning"]
+    {
         cases.extend(wrong(field, &numbers));
+        cases.extend(wrong(field, &[json!(1.5), json!("1.5")]));
     }
+    cases.extend(wrong("latency_ms", &numbers));
     cases.extend(wrong("tokens_in", &[json!(null)]));
-    cases.extend(wrong("tokens_out", &[json!(null)]));
     // Parts are not larger than their whole.
     cases.extend(wrong("tokens_cache_read", &[json!(801)]));
     cases.extend(wrong("tokens_reasoning", &[json!(201)]));
@@ -78,16 +86,22 @@ async fn a_record_with_a_wrong_field_is_refused_and_not_stored() {
     let costs = [
         json!(-1),
         json!(-0.000_000_1),
-        json!("1"),
+        json!("-0.1"),
+        json!("1,5"),
+        json!("$1"),
+        json!("NaN"),
+        json!("Infinity"),
+        json!(""),
         json!(true),
         json!([1]),
         json!({}),
-        json!(0.000_000_01),
-        json!(0.123_456_78),
         json!(100_000_000.5),
+        json!("1e9"),
         json!(TOO_LARGE),
     ];
     cases.extend(wrong("cost_cents", &costs));
+    cases.extend(wrong("cost_usd", &costs));
+    cases.extend(wrong("cost_usd", &[json!(1_000_000.5)]));
     let instants = [
         json!(1_773_480_413),
         json!("2026-03-14"),
@@ -116,7 +130,7 @@ async fn a_record_without_a_field_it_needs_is_refused_and_not_stored() {
     let app = TestApp::new();
     let tenant = app.tenant("a").await;
     let id = tenant.integration("i", json!({})).await;
-    for field in ["integration_id", "call_id", "provider", "model", "tokens_in", "tokens_out"] {
+    for field in ["integration_id", "call_id", "provider", "model", "tokens_in"] {
         let mut sent = record(&id, "c");
         sent.as_object_mut().unwrap().remove(field);
         let answer = tenant.founder().post("/telemetry/llm-usage").json(&sent).await;
@@ -134,8 +148,9 @@ async fn a_record_at_its_bounds_is_accepted() {
     let id = tenant.integration("i", json!({})).await;
     let text = |length: usize| "ä".repeat(length);
     let bounds = json!({
-        "call_id": text(100), "session_id": text(100), "agent_id": text(100),
-        "provider": text(50), "model": text(100), "error_code": text(50),
+        "call_id": text(256), "session_id": text(256), "agent_id": text(256),
+        "provider": text(100), "model": text(256), "response_model": text(256),
+        "region": text(64), "error_code": text(100),
         "tokens_in": 1_000_000_000, "tokens_out": 1_000_000_000,
         "tokens_cache_read": 500_000_000, "tokens_cache_write": 500_000_000,
         "tokens_reasoning": 1_000_000_000, "cost_cents": 100_000_000, "latency_ms": 1_000_000_000,
@@ -165,7 +180,7 @@ async fn an_integration_with_a_wrong_field_is_not_registered() {
     for wrong in [json!(1), json!(null), json!(""), json!("OpenAI"), json!("unheard")] {
         cases.push(("provider_type", wrong));
     }
-    for wrong in [json!(1), json!(""), json!("x".repeat(101)), json!("a\u{0}")] {
+    for wrong in [json!(1), json!(""), json!("x".repeat(257)), json!("a\u{0}")] {
         cases.push(("default_model", wrong));
     }
     for wrong in

@@ -50,6 +50,7 @@ mod reservations;
 mod response_headers;
 mod series;
 mod shares;
+mod spellings;
 mod structure;
 mod summaries;
 mod tenancy;

@@ -63,7 +63,7 @@ async fn usage_is_counted_once_by_tenant_and_model() {
     check(&metrics, &format!("bursar_tokens_reasoning_total{labels} 50"));
     check(&metrics, &format!("bursar_cost_nanodollars_total{labels} 25000000"));
     check(&metrics, r#"bursar_cost_by_source_nanodollars_total{cost_source="reported"} 37500000"#);
-    let odd = labels.replace("gpt-4o", r#"a \"quoted\\ mo\ndel"#);
+    let odd = labels.replace("gpt-4o", "a \\\"quoted\\\\ mo\u{fffd}del");
     check(&metrics, &format!("bursar_calls_total{odd} 1"));
     check(&metrics, r#"bursar_http_errors_total{code="CALL_ID_CONFLICT"} 1"#);
 }

@@ -13,6 +13,8 @@ fn full(integration_id: &str) -> Value {
         "agent_id": "agent-1",
         "provider": "openai",
         "model": "gpt-4o",
+        "response_model": "gpt-4o-2024-08-06",
+        "region": "eu-central-1",
         "tokens_in": 1200,
         "tokens_out": 340,
         "tokens_cache_read": 1000,
@@ -39,7 +41,9 @@ async fn a_record_is_accepted_once_and_every_field_leads_back() {
     {
       "data": {
         "call_id": "call-1",
+        "cost_source": "reported",
         "id": "[id 1]",
+        "ignored_fields": [],
         "status": "accepted"
       },
       "meta": {
@@ -54,7 +58,9 @@ async fn a_record_is_accepted_once_and_every_field_leads_back() {
     {
       "data": {
         "call_id": "call-1",
+        "cost_source": "reported",
         "id": "[id 1]",
+        "ignored_fields": [],
         "status": "duplicate"
       },
       "meta": {
@@ -96,7 +102,9 @@ async fn a_record_is_accepted_once_and_every_field_leads_back() {
           "occurred_at": "2026-03-14T09:00:00.500000Z",
           "policy_result": "warned",
           "provider": "openai",
+          "region": "eu-central-1",
           "reported_cost_usd": "0.000125",
+          "response_model": "gpt-4o-2024-08-06",
           "session_id": "session-1",
           "tokens_cache_read": 1000,
           "tokens_cache_write": 100,
@@ -127,7 +135,7 @@ async fn a_record_needs_few_fields() {
     let id = tenant.integration("i", json!({})).await;
     let short = json!({
         "integration_id": id, "call_id": "c", "provider": "p", "model": "m",
-        "tokens_in": 0, "tokens_out": 0,
+        "tokens_in": 0,
     });
     tenant.founder().post("/telemetry/llm-usage").json(&short).await.is(201);
     let history = tenant.founder().get("/telemetry/usage-history").await;
@@ -152,7 +160,9 @@ async fn a_record_needs_few_fields() {
         "occurred_at": "2026-03-14T09:26:53Z",
         "policy_result": "allowed",
         "provider": "p",
+        "region": null,
         "reported_cost_usd": null,
+        "response_model": null,
         "session_id": null,
         "tokens_cache_read": 0,
         "tokens_cache_write": 0,
@@ -215,6 +225,8 @@ async fn a_call_id_with_other_content_conflicts_and_changes_nothing() {
         json!({ "occurred_at": null }),
         json!({ "occurred_at": "2026-03-14T09:00:00.500Z" }),
         json!({ "cost_cents": 0.01250 }),
+        json!({ "response_model": "other" }),
+        json!({ "region": null }),
         json!({ "latency_ms": 1 }),
         json!({ "metadata": {} }),
         json!({ "error_message": "other words" }),

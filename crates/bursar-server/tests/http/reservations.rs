@@ -458,7 +458,7 @@ async fn a_reservation_that_makes_no_sense_is_refused() {
     let tenant = app.tenant("a").await;
     let founder = tenant.founder();
     let id = tenant.integration("i", json!({})).await;
-    let long = "x".repeat(101);
+    let long = "x".repeat(257);
     for (changes, code, field) in [
         (json!({ "call_id": "" }), "INVALID_FIELD", "call_id"),
         (json!({ "call_id": long }), "INVALID_FIELD", "call_id"),
@@ -467,10 +467,9 @@ async fn a_reservation_that_makes_no_sense_is_refused() {
         (json!({ "call_id": null }), "INVALID_FIELD", "call_id"),
         (json!({ "integration_id": "x" }), "INVALID_FIELD", "integration_id"),
         (json!({ "estimated_cost_cents": -0.5 }), "INVALID_FIELD", "estimated_cost_cents"),
-        (json!({ "estimated_cost_cents": "1" }), "INVALID_FIELD", "estimated_cost_cents"),
+        (json!({ "estimated_cost_cents": "one" }), "INVALID_FIELD", "estimated_cost_cents"),
         (json!({ "estimated_tokens": -1 }), "INVALID_FIELD", "estimated_tokens"),
         (json!({ "estimated_tokens": 1.5 }), "INVALID_FIELD", "estimated_tokens"),
-        (json!({ "model": "" }), "INVALID_FIELD", "model"),
         (json!({ "model": long }), "INVALID_FIELD", "model"),
         (json!({ "ttl_seconds": 0 }), "INVALID_FIELD", "ttl_seconds"),
         (json!({ "ttl_seconds": 86_401 }), "INVALID_FIELD", "ttl_seconds"),

@@ -158,6 +158,8 @@ create table usage_entries (
     agent_id text collate "C",
     provider text not null,
     model text collate "C" not null,
+    response_model text,
+    region text,
     error_code text,
     error_message text,
     metadata text,

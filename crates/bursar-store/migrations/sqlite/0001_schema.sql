@@ -129,6 +129,8 @@ create table usage_entries (
     agent_id text,
     provider text not null,
     model text not null,
+    response_model text,
+    region text,
     tokens_in integer not null,
     tokens_out integer not null,
     tokens_cache_read integer not null,

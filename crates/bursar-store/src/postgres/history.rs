@@ -121,12 +121,12 @@ const SELECT_ENTRIES: &str = "with fitting as materialized (select entry_id from
      e.provider, e.model, e.tokens_in, e.tokens_out, e.tokens_cache_read, e.tokens_cache_write, \
      e.tokens_reasoning, e.cost_nanos, e.cost_source, e.reported_cost_nanos, \
      e.computed_cost_nanos, e.latency_ms, e.policy_result, e.error_code, e.error_message, \
-     e.metadata, e.occurred_at, e.created_at, e.usage_status from fitting cross join lateral \
+     e.metadata, e.occurred_at, e.created_at, e.usage_status, e.response_model, e.region from fitting cross join lateral \
      (select entry_id, integration_id, kind, call_id, session_id, agent_id, provider, model, \
      tokens_in, tokens_out, tokens_cache_read, tokens_cache_write, tokens_reasoning, cost_nanos, \
      cost_source, reported_cost_nanos, computed_cost_nanos, latency_ms, policy_result, \
-     error_code, error_message, metadata, occurred_at, created_at, usage_status \
-     from usage_entries where tenant_id = $1 and entry_id = fitting.entry_id limit 1) e";
+     error_code, error_message, metadata, occurred_at, created_at, usage_status, \
+     response_model, region from usage_entries where tenant_id = $1 and entry_id = fitting.entry_id limit 1) e";
 
 #[async_trait]
 impl HistoryReads for PostgresStore {

@@ -94,14 +94,16 @@ const SELECT_CALLS: &str = "select c.call_key, c.entry_id, c.call_id, c.integrat
      c.estimated_cost_nanos, c.estimated_tokens, c.model, c.ttl_seconds, c.decision, \
      c.reserved_at, c.expires_at, c.reservation_state, c.ended_at, e.call_id, e.integration_id, \
      e.session_id, e.agent_id, e.provider, e.model, e.tokens_in, e.tokens_out, \
-     e.reported_cost_nanos, e.policy_result, e.error_code, e.occurred_at, e.entry_id \
+     e.reported_cost_nanos, e.policy_result, e.error_code, e.occurred_at, e.cost_source, \
+     e.entry_id \
      from unnest($2::uuid[]) as asked (call_key) \
      cross join lateral (select call_key, entry_id, call_id, integration_id, \
      estimated_cost_nanos, estimated_tokens, model, ttl_seconds, decision, reserved_at, \
      expires_at, reservation_state, ended_at from calls \
      where tenant_id = $1 and call_key = asked.call_key limit 1) c \
      left join lateral (select call_id, integration_id, session_id, agent_id, provider, model, \
-     tokens_in, tokens_out, reported_cost_nanos, policy_result, error_code, occurred_at, entry_id \
+     tokens_in, tokens_out, reported_cost_nanos, policy_result, error_code, occurred_at, \
+     cost_source, entry_id \
      from usage_entries where tenant_id = $1 and entry_id = c.entry_id limit 1) e on true";
 
 /// Seconds for which a call counts in the rate; slots that are older need not be loaded.
@@ -420,7 +422,7 @@ impl<'w, 'a> Group<'w, 'a> {
             let reservation = decode::reservation(row, 2)?;
             let record = match entry_number {
                 None => None,
-                Some(number) if row.opt_number(25)?.is_some() => {
+                Some(number) if row.opt_number(26)?.is_some() => {
                     let entry_id = crate::rows::codec::id(EntryId::from_number, number)?;
                     Some(decode::recorded_call(row, 13, entry_id)?)
                 }

@@ -19,12 +19,13 @@ const INSERT_ENTRIES: &str = "insert into usage_entries (tenant_id, entry_id, in
      kind, call_id, session_id, agent_id, provider, model, tokens_in, tokens_out, \
      tokens_cache_read, tokens_cache_write, tokens_reasoning, cost_nanos, cost_source, \
      reported_cost_nanos, computed_cost_nanos, price_version, usage_status, latency_ms, \
-     policy_result, error_code, error_message, metadata, occurred_at, created_at) \
+     policy_result, error_code, error_message, metadata, occurred_at, created_at, \
+     response_model, region) \
      values ($1, unnest($2), unnest($3), unnest($4::smallint[]), unnest($5), unnest($6), \
      unnest($7), unnest($8), unnest($9), unnest($10), unnest($11), unnest($12), unnest($13), \
      unnest($14), unnest($15), unnest($16::smallint[]), unnest($17), unnest($18), unnest($19), \
      unnest($20::smallint[]), unnest($21), unnest($22::smallint[]), unnest($23), unnest($24), \
-     unnest($25), unnest($26), unnest($27))";
+     unnest($25), unnest($26), unnest($27), unnest($28), unnest($29))";
 // Calls are there when they are written: the conflict only finds them. An update would join them,
 // and the planner, that may never have heard of the tenant, would read all that the tenant has.
 const UPDATE_CALLS: &str = "insert into calls (tenant_id, call_key, entry_id, call_id, \
@@ -204,6 +205,8 @@ fn entries<'b>(entries: &'b [Entry<'_>]) -> Bulk<'b> {
         opt_text(|entry| entry.usage.metadata.as_deref()),
         number(|entry| entry.occurred_at.micros()),
         number(|entry| entry.created_at.micros()),
+        opt_text(|entry| entry.usage.response_model.as_deref()),
+        opt_text(|entry| entry.usage.region.as_deref()),
     ];
     Bulk { sql: INSERT_ENTRIES, rows: entries.len(), columns }
 }

@@ -33,7 +33,8 @@ const ENTRIES: &str = "select entry_id, tenant_id, integration_id, call_id, agen
      octet_length(call_id) + octet_length(provider) + octet_length(model) \
      + coalesce(octet_length(session_id), 0) + coalesce(octet_length(agent_id), 0) \
      + coalesce(octet_length(error_code), 0) + coalesce(octet_length(error_message), 0) \
-     + coalesce(octet_length(metadata), 0) \
+     + coalesce(octet_length(metadata), 0) + coalesce(octet_length(response_model), 0) \
+     + coalesce(octet_length(region), 0) \
      from usage_entries where tenant_id = $1 and entry_id > $2 order by entry_id limit $3";
 /// Call by call, whatever the planner believes of the tenant.
 const ENTRIES_OF_CALLS: &str = "select c.call_key, c.entry_id from unnest($2::uuid[]) as asked (call_key) \

@@ -109,8 +109,8 @@ pub(crate) fn hold(
 }
 
 /// `call_id, integration_id, session_id, agent_id, provider, model, tokens_in, tokens_out,
-/// reported_cost_nanos, policy_result, error_code, occurred_at`, from a column on, of this entry:
-/// it, as far as a repetition must agree with it.
+/// reported_cost_nanos, policy_result, error_code, occurred_at, cost_source`, from a column on, of
+/// this entry: it, as far as a repetition must agree with it.
 pub(crate) fn recorded_call(
     row: &impl Columns,
     at: usize,
@@ -130,6 +130,7 @@ pub(crate) fn recorded_call(
         policy_result: codec::policy(row.int(at + 9)?)?,
         error_code: row.opt_text(at + 10)?,
         occurred_at: row.instant(at + 11)?,
+        cost_source: codec::cost_source(row.int(at + 12)?)?,
     })
 }
 
@@ -192,7 +193,7 @@ fn tokens(row: &impl Columns, at: usize) -> Result<TokenBuckets, StoreError> {
 /// `entry_id, integration_id, kind, call_id, session_id, agent_id, provider, model, tokens_in,
 /// tokens_out, tokens_cache_read, tokens_cache_write, tokens_reasoning, cost_nanos, cost_source,
 /// reported_cost_nanos, computed_cost_nanos, latency_ms, policy_result, error_code, error_message,
-/// metadata, occurred_at, created_at, usage_status`.
+/// metadata, occurred_at, created_at, usage_status, response_model, region`.
 pub(crate) fn usage_row(row: &impl Columns) -> Result<UsageRow, StoreError> {
     Ok(UsageRow {
         entry_id: row.id(0, EntryId::from_number)?,
@@ -216,6 +217,8 @@ pub(crate) fn usage_row(row: &impl Columns) -> Result<UsageRow, StoreError> {
         metadata: row.opt_text(21)?,
         occurred_at: row.instant(22)?,
         created_at: row.instant(23)?,
+        response_model: row.opt_text(25)?,
+        region: row.opt_text(26)?,
     })
 }
 

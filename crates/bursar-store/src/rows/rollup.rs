@@ -371,6 +371,8 @@ mod tests {
             error_code: (number % 11 == 0).then(|| "timeout".into()),
             error_message: None,
             metadata: None,
+            response_model: None,
+            region: None,
             occurred_at: None,
         }
     }

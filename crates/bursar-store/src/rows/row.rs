@@ -152,6 +152,8 @@ pub struct UsageRow {
     pub agent_id: Option<String>,
     pub provider: String,
     pub model: String,
+    pub response_model: Option<String>,
+    pub region: Option<String>,
     pub tokens: TokenBuckets,
     pub cost: Nanos,
     pub cost_source: CostSource,

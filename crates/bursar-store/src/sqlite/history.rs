@@ -80,7 +80,8 @@ const SELECT_ENTRY: &str = "select entry_id, integration_id, kind, call_id, sess
      provider, model, tokens_in, tokens_out, tokens_cache_read, tokens_cache_write, \
      tokens_reasoning, cost_nanos, cost_source, reported_cost_nanos, computed_cost_nanos, \
      latency_ms, policy_result, error_code, error_message, metadata, occurred_at, created_at, \
-     usage_status from usage_entries where entry_id = ?1 and tenant_id = ?2";
+     usage_status, response_model, region from usage_entries \
+     where entry_id = ?1 and tenant_id = ?2";
 
 #[async_trait]
 impl HistoryReads for SqliteStore {

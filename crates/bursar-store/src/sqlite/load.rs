@@ -29,8 +29,8 @@ const SELECT_CALL: &str = "select entry_id, call_id, integration_id, estimated_c
      estimated_tokens, model, ttl_seconds, decision, reserved_at, expires_at, reservation_state, \
      ended_at from calls where tenant_id = ?1 and call_key = ?2";
 const SELECT_RECORDED: &str = "select call_id, integration_id, session_id, agent_id, provider, \
-     model, tokens_in, tokens_out, reported_cost_nanos, policy_result, error_code, occurred_at \
-     from usage_entries where entry_id = ?1 and tenant_id = ?2";
+     model, tokens_in, tokens_out, reported_cost_nanos, policy_result, error_code, occurred_at, \
+     cost_source from usage_entries where entry_id = ?1 and tenant_id = ?2";
 const SELECT_COUNTER: &str = "select used_cost_nanos, used_tokens, used_calls, held_cost_nanos, \
      held_tokens, held_calls, last_at from counters \
      where tenant_id = ?1 and scope_kind = ?2 and scope_id = ?3 and month = ?4";

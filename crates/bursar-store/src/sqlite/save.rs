@@ -20,9 +20,9 @@ const INSERT_ENTRY: &str = "insert into usage_entries (entry_id, tenant_id, inte
      call_id, session_id, agent_id, provider, model, tokens_in, tokens_out, tokens_cache_read, \
      tokens_cache_write, tokens_reasoning, cost_nanos, cost_source, reported_cost_nanos, \
      computed_cost_nanos, price_version, usage_status, latency_ms, policy_result, error_code, \
-     error_message, metadata, occurred_at, created_at) \
+     error_message, metadata, occurred_at, created_at, response_model, region) \
      values (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, \
-     ?19, ?20, ?21, ?22, ?23, ?24, ?25, ?26, ?27)";
+     ?19, ?20, ?21, ?22, ?23, ?24, ?25, ?26, ?27, ?28, ?29)";
 const UPDATE_CALL: &str = "update calls set entry_id = ?3, call_id = ?4, integration_id = ?5, \
      estimated_cost_nanos = ?6, estimated_tokens = ?7, model = ?8, ttl_seconds = ?9, \
      decision = ?10, reserved_at = ?11, expires_at = ?12, reservation_state = ?13, ended_at = ?14 \
@@ -152,6 +152,8 @@ fn entries(db: &Connection, entries: &[bursar_core::Entry<'_>]) -> Result<(), St
                 usage.metadata,
                 entry.occurred_at.micros(),
                 entry.created_at.micros(),
+                usage.response_model,
+                usage.region,
             ])
             .map_err(store_error)?;
     }

@@ -14,7 +14,8 @@ const ENTRIES: &str = "select entry_id, tenant_id, integration_id, call_id, agen
      octet_length(call_id) + octet_length(provider) + octet_length(model) \
      + coalesce(octet_length(session_id), 0) + coalesce(octet_length(agent_id), 0) \
      + coalesce(octet_length(error_code), 0) + coalesce(octet_length(error_message), 0) \
-     + coalesce(octet_length(metadata), 0) \
+     + coalesce(octet_length(metadata), 0) + coalesce(octet_length(response_model), 0) \
+     + coalesce(octet_length(region), 0) \
      from usage_entries order by entry_id";
 const OPEN: &str = "select tenant_id, integration_id, estimated_cost_nanos, estimated_tokens, \
      reserved_at from calls where reservation_state = 1";

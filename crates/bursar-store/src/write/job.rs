@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use bursar_core::{
-    CallId, ExtendOutcome, IntegrationId, RecordMode, RecordOutcome, ReleaseOutcome,
+    CallId, CostSource, ExtendOutcome, IntegrationId, RecordMode, RecordOutcome, ReleaseOutcome,
     ReserveOutcome, ReserveRequest, TenantId, Usage,
 };
 use tokio::sync::oneshot;
@@ -23,6 +23,14 @@ pub enum Swept {
     More,
 }
 
+/// What became of a record, and what counts as its cost.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CostedOutcome {
+    pub outcome: RecordOutcome,
+    /// `None` unless the record is an entry, new or stored before.
+    pub cost_source: Option<CostSource>,
+}
+
 pub(crate) type Answer<T> = oneshot::Sender<Result<T, StoreError>>;
 
 pub(crate) struct Job {
@@ -36,7 +44,7 @@ pub(crate) enum Work {
     Record {
         mode: RecordMode,
         records: Vec<Usage>,
-        answer: Answer<Vec<RecordOutcome>>,
+        answer: Answer<Vec<CostedOutcome>>,
     },
     Reserve {
         request: ReserveRequest,

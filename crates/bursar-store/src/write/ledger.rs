@@ -20,7 +20,7 @@ use tokio::sync::{oneshot, watch};
 use crate::clock::ClockConfirmed;
 use crate::error::StoreError;
 use crate::read::accounts::AccountSnapshot;
-use crate::write::job::{Answer, Change, Job, SMALL, Swept, Work, unknown_outcome};
+use crate::write::job::{Answer, Change, CostedOutcome, Job, SMALL, Swept, Work, unknown_outcome};
 use crate::write::observe::Observer;
 use crate::write::queue::{Queue, Rank, Waiting};
 use crate::write::writable::Writable;
@@ -83,10 +83,11 @@ impl Ledger {
         tenant_id: TenantId,
         records: Vec<Usage>,
     ) -> Result<Vec<RecordOutcome>, StoreError> {
-        self.record_as(RecordMode::Any, tenant_id, records).await
+        let outcomes = self.record_as(RecordMode::Any, tenant_id, records).await?;
+        Ok(outcomes.into_iter().map(|costed| costed.outcome).collect())
     }
 
-    /// Like [`Ledger::record`], for the calls that `mode` accepts.
+    /// Like [`Ledger::record`], for the calls that `mode` accepts, and with the sources of costs.
     ///
     /// With [`RecordMode::KnownOnly`] most records are refused, so they wait behind everything else
     /// and get a limited share of the queue.
@@ -98,7 +99,7 @@ impl Ledger {
         mode: RecordMode,
         tenant_id: TenantId,
         records: Vec<Usage>,
-    ) -> Result<Vec<RecordOutcome>, StoreError> {
+    ) -> Result<Vec<CostedOutcome>, StoreError> {
         self.ask(tenant_id, |answer| Work::Record { mode, records, answer }).await
     }
 

@@ -4,10 +4,12 @@
 
 #![warn(clippy::arithmetic_side_effects)]
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
 
-use bursar_core::{Book, CostSource, HoldChange, Nanos, ReservationState, TenantId};
+use bursar_core::{
+    Book, CostSource, Hold, HoldChange, IntegrationId, Nanos, ReservationState, TenantId,
+};
 
 use crate::error::StoreError;
 use crate::read::tenant_sums::bytes_of_integrations;
@@ -66,8 +68,18 @@ pub struct Facts<'a> {
     pub costs: CostFacts,
     /// Changes of reservations.
     pub holds: HoldFacts,
+    /// Holds that expired without a record, by integration.
+    pub expired: BTreeMap<(TenantId, IntegrationId), ExpiredHolds>,
     /// Bytes of new entries by tenant, as the daily cap counts them.
     pub bytes: HashMap<TenantId, i64>,
+}
+
+/// Holds of an integration that expired: nobody recorded or released their calls.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ExpiredHolds {
+    pub holds: u64,
+    pub cost_nanos: i64,
+    pub tokens: i64,
 }
 
 /// A model of a tenant.
@@ -107,6 +119,14 @@ pub struct HoldFacts {
     pub settled: u64,
     pub released: u64,
     pub expired: u64,
+}
+
+impl ExpiredHolds {
+    fn add(&mut self, hold: &Hold) {
+        count(&mut self.holds);
+        self.cost_nanos = self.cost_nanos.saturating_add(hold.amount.cost.get());
+        self.tokens = self.tokens.saturating_add(hold.amount.tokens);
+    }
 }
 
 /// Adds one; a transaction never has enough changes to saturate.
@@ -150,6 +170,11 @@ impl<'a> Facts<'a> {
                         // The calls of holds that only expire are not loaded.
                         Some(ReservationState::Expired | ReservationState::Open) | None => {
                             count(&mut facts.holds.expired);
+                            // A record that comes late ends up in the same group as the expiry.
+                            if call.is_none_or(|call| book.entry_id(call).is_none()) {
+                                let key = (hold.tenant_id, hold.integration_id);
+                                facts.expired.entry(key).or_default().add(hold);
+                            }
                         }
                     }
                 }

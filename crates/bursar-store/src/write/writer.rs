@@ -7,15 +7,15 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
 
 use bursar_core::{
-    Book, CallKey, Caps, Command, EntryId, ExtendOutcome, Hold, IntegrationId, Outcome, RecordMode,
-    RecordOutcome, RecordRefusal, ReleaseOutcome, ReserveOutcome, TenantId,
+    Book, CallKey, Caps, Command, CostSource, EntryId, ExtendOutcome, Hold, IntegrationId, Outcome,
+    RecordMode, RecordOutcome, RecordRefusal, ReleaseOutcome, ReserveOutcome, TenantId,
 };
 use tokio::sync::watch;
 
 use crate::error::StoreError;
 use crate::read::accounts::AccountSnapshot;
 use crate::rows::codec::call_key;
-use crate::write::job::{Answer, ControlJob, Job, Swept, Work, unknown_outcome};
+use crate::write::job::{Answer, ControlJob, CostedOutcome, Job, Swept, Work, unknown_outcome};
 use crate::write::observe::{Dequeued, Facts, Observer, TransactionTiming};
 use crate::write::queue::{Queue, QueueItem, Writing};
 use crate::write::writable::Writable;
@@ -217,6 +217,8 @@ struct StepResult {
     outcome: Option<Outcome>,
     /// The account of a reservation that was asked for, as it stood after that.
     snapshot: Option<AccountSnapshot>,
+    /// What counts as the cost of a record that is an entry.
+    cost_source: Option<CostSource>,
 }
 
 type StepOutcome = Result<StepResult, StoreError>;
@@ -397,7 +399,8 @@ fn apply_steps<'a>(
         outcomes.push(match step {
             Step::Apply(tenant_id, key, command) => {
                 let outcome = Some(book.apply(*tenant_id, *key, *command)?);
-                StepResult { outcome, snapshot: account_snapshot(&book, *tenant_id, command) }
+                let snapshot = account_snapshot(&book, *tenant_id, command);
+                StepResult { outcome, snapshot, cost_source: book.cost_source(*tenant_id, *key) }
             }
             Step::LoadAccount(..) | Step::Expire(_) => StepResult::default(),
         });
@@ -521,7 +524,7 @@ fn answer_job(work: Work, mut outcomes: impl Iterator<Item = StepOutcome>, swept
         }
         Work::Reserve { answer, .. } => {
             let done = outcomes.next().unwrap_or_else(|| Err(mismatched_outcome()));
-            let _ = answer.send(done.and_then(|StepResult { outcome, snapshot }| {
+            let _ = answer.send(done.and_then(|StepResult { outcome, snapshot, .. }| {
                 let outcome = outcome.and_then(as_reserve).ok_or_else(mismatched_outcome)?;
                 Ok((outcome, snapshot))
             }));
@@ -546,8 +549,9 @@ fn answer_job(work: Work, mut outcomes: impl Iterator<Item = StepOutcome>, swept
 }
 
 /// A record that storage refuses for what it says is refused for itself: its batch stands.
-fn record_outcome(outcome: StepOutcome, alone: bool) -> Result<RecordOutcome, StoreError> {
-    match pick(outcome, as_record) {
+fn record_outcome(outcome: StepOutcome, alone: bool) -> Result<CostedOutcome, StoreError> {
+    let cost_source = outcome.as_ref().ok().and_then(|result| result.cost_source);
+    let outcome = match pick(outcome, as_record) {
         Err(StoreError::TotalsOverflow(figure)) => {
             tracing::warn!(figure, "a record was refused: a sum would leave its integer");
             Ok(RecordOutcome::Refused(RecordRefusal::TotalsOverflow))
@@ -556,7 +560,8 @@ fn record_outcome(outcome: StepOutcome, alone: bool) -> Result<RecordOutcome, St
             Ok(RecordOutcome::Refused(RecordRefusal::NotStorable))
         }
         result => result,
-    }
+    };
+    outcome.map(|outcome| CostedOutcome { outcome, cost_source })
 }
 
 fn send_one<T>(

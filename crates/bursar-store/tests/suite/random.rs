@@ -39,7 +39,8 @@ enum Answer {
 async fn answer(ledger: &Ledger, tenant_id: TenantId, ask: Ask) -> Answer {
     match ask {
         Ask::Record(mode, records) => {
-            Answer::Record(ledger.record_as(mode, tenant_id, records).await.unwrap())
+            let outcomes = ledger.record_as(mode, tenant_id, records).await.unwrap();
+            Answer::Record(outcomes.into_iter().map(|costed| costed.outcome).collect())
         }
         Ask::Reserve(asked) => Answer::Reserve(ledger.reserve(tenant_id, asked).await.unwrap()),
         Ask::Release(call, only) => {

@@ -61,6 +61,8 @@ pub(crate) fn usage(integration_id: IntegrationId, call: &str) -> Usage {
         error_code: None,
         error_message: None,
         metadata: None,
+        response_model: None,
+        region: None,
         occurred_at: None,
     }
 }

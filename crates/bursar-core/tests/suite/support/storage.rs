@@ -339,5 +339,6 @@ fn recorded(entry: &Entry<'_>) -> RecordedCall {
         policy_result: usage.policy_result,
         error_code: usage.error_code.clone(),
         occurred_at: entry.occurred_at,
+        cost_source: entry.cost_source,
     }
 }

@@ -23,7 +23,7 @@ use crate::wire::error::ApiError;
 use crate::wire::error_code::ErrorCode;
 use crate::wire::format::{cents, percent, usd};
 use crate::wire::params::Query;
-use crate::wire::scalars::{Cents, Id, Instant, Tokens, Usd};
+use crate::wire::scalars::{AmountCents, Id, Instant, TokenCount, Usd};
 use crate::wire::schema::EXAMPLE_ID;
 use crate::wire::timestamps;
 
@@ -38,13 +38,13 @@ struct Check<'a> {
     #[schema(value_type = Option<Id>)]
     integration_id: Option<String>,
     /// The expected cost. Defaults to 0.
-    #[schema(value_type = Option<Cents>)]
+    #[schema(value_type = Option<AmountCents>)]
     #[serde(borrow, default)]
     estimated_cost_cents: Option<&'a RawValue>,
     /// The expected number of tokens. Defaults to 0.
-    #[schema(value_type = Option<Tokens>)]
-    #[serde(default)]
-    estimated_tokens: Option<i64>,
+    #[schema(value_type = Option<TokenCount>)]
+    #[serde(borrow, default)]
+    estimated_tokens: Option<&'a RawValue>,
 }
 
 /// A check whose estimate was validated.

@@ -4,14 +4,7 @@ use bursar_core::{Estimate, IntegrationId, Nanos, ParseIdError};
 use serde_json::value::RawValue;
 
 use crate::wire::error::ApiError;
-
-/// Reads an amount in cents exactly from the text of its JSON number.
-///
-/// # Errors
-/// 422 on the field.
-pub(crate) fn check_cents(field: &str, number: &RawValue) -> Result<Nanos, ApiError> {
-    Nanos::from_cents_text(number.get()).map_err(|error| ApiError::field(field, &error.to_string()))
-}
+use crate::wire::numbers::{read_cents, read_tokens};
 
 /// The integration of a request, or `None` for one that cannot be the caller's.
 ///
@@ -40,8 +33,9 @@ pub(crate) fn asked_integration(
 /// 422 on the wrong field.
 pub(crate) fn check_estimate(
     cost: Option<&RawValue>,
-    tokens: Option<i64>,
+    tokens: Option<&RawValue>,
 ) -> Result<Estimate, ApiError> {
-    let cost = cost.map(|text| check_cents("estimated_cost_cents", text)).transpose()?;
+    let cost = cost.map(|sent| read_cents("estimated_cost_cents", sent)).transpose()?;
+    let tokens = tokens.map(|sent| read_tokens("estimated_tokens", sent)).transpose()?;
     Ok(Estimate::new(cost.unwrap_or(Nanos::ZERO), tokens.unwrap_or(0))?)
 }

@@ -28,9 +28,10 @@ use crate::wire::envelope::Answer;
 use crate::wire::error::ApiError;
 use crate::wire::error_code::ErrorCode;
 use crate::wire::format::{cents, usd};
+use crate::wire::label::clean_label;
 use crate::wire::params::{PageParams, Path, Query, list_meta};
 use crate::wire::scalars;
-use crate::wire::scalars::{Cents, Id, Instant, ModelName, Tokens, Usd};
+use crate::wire::scalars::{AmountCents, Id, Instant, Label, TokenCount, Usd};
 use crate::wire::schema::EXAMPLE_ID;
 use crate::wire::text::{check_text, refuse_key};
 use crate::wire::timestamps;
@@ -45,15 +46,15 @@ struct ReservationCreate<'a> {
     #[schema(value_type = scalars::CallId)]
     call_id: Box<str>,
     /// Must be above 0 when the integration has a budget.
-    #[schema(value_type = Option<Cents>)]
+    #[schema(value_type = Option<AmountCents>)]
     #[serde(borrow, default)]
     estimated_cost_cents: Option<&'a RawValue>,
     /// Must be above 0 when the integration has a token limit.
-    #[schema(value_type = Option<Tokens>)]
-    #[serde(default)]
-    estimated_tokens: Option<i64>,
+    #[schema(value_type = Option<TokenCount>)]
+    #[serde(borrow, default)]
+    estimated_tokens: Option<&'a RawValue>,
     /// The model that will be called; used for pricing only.
-    #[schema(value_type = Option<ModelName>)]
+    #[schema(value_type = Option<Label>)]
     model: Option<Box<str>>,
     /// How long to hold the reservation.
     #[schema(minimum = 1, maximum = 86400, default = 600)]
@@ -290,8 +291,9 @@ pub(crate) async fn create_reservation(
 fn read_create(text: &str, only: Option<IntegrationId>) -> Result<ValidReservation, ApiError> {
     let create: ReservationCreate<'_> = parse(text)?;
     let estimate = check_estimate(create.estimated_cost_cents, create.estimated_tokens)?;
-    if let Some(model) = &create.model {
-        check_text("model", model, 100)?;
+    let model = create.model.map(clean_label).filter(|model| !model.is_empty());
+    if let Some(model) = &model {
+        check_text("model", model, 256)?;
     }
     let ttl_default = i64::from(ReserveRequest::TTL_SECONDS_DEFAULT);
     let ttl_seconds = ReserveRequest::check_ttl(create.ttl_seconds.unwrap_or(ttl_default))?;
@@ -299,7 +301,7 @@ fn read_create(text: &str, only: Option<IntegrationId>) -> Result<ValidReservati
     let call_id = CallId::new(create.call_id)?;
     let asked = asked_integration(create.integration_id.as_deref(), only)?;
     let name = create.integration_id.unwrap_or_default();
-    Ok(ValidReservation { asked, name, call_id, estimate, model: create.model, ttl_seconds })
+    Ok(ValidReservation { asked, name, call_id, estimate, model, ttl_seconds })
 }
 
 fn held_answer(

@@ -482,7 +482,7 @@ fn check_provider(provider_type: &str) -> Result<(), ApiError> {
 }
 
 fn check_model(model: Option<&str>) -> Result<(), ApiError> {
-    model.map_or(Ok(()), |model| check_text("default_model", model, 100))
+    model.map_or(Ok(()), |model| check_text("default_model", model, 256))
 }
 
 fn check_cost_basis(text: &str) -> Result<CostBasis, ApiError> {

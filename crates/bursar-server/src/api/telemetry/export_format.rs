@@ -13,7 +13,7 @@ use crate::wire::enums::enum_schemas;
 use crate::wire::json_line;
 
 /// The columns of a CSV file, in order. The first line of the file lists them.
-const COLUMNS: [&str; 27] = [
+const COLUMNS: [&str; 29] = [
     "id",
     "kind",
     "integration_id",
@@ -22,6 +22,8 @@ const COLUMNS: [&str; 27] = [
     "agent_id",
     "provider",
     "model",
+    "response_model",
+    "region",
     "tokens_in",
     "tokens_out",
     "total_tokens",
@@ -144,6 +146,8 @@ fn write_record(writer: &mut csv::Writer<&mut Vec<u8>>, view: &UsageView) -> csv
         &foreign(&view.agent_id),
         &csv_cell::write(&view.provider),
         &csv_cell::write(&view.model),
+        &foreign(&view.response_model),
+        &foreign(&view.region),
         &view.tokens_in.to_string(),
         &view.tokens_out.to_string(),
         &view.total_tokens.to_string(),

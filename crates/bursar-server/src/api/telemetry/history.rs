@@ -27,6 +27,7 @@ use crate::wire::enums;
 use crate::wire::envelope::{Answer, ListMeta};
 use crate::wire::error::ApiError;
 use crate::wire::error_code::ErrorCode;
+use crate::wire::label::clean_label;
 use crate::wire::params::Query;
 use crate::wire::period::{instant_params, read_instants};
 use crate::wire::scalars::{BoundedInteger, Id};
@@ -137,15 +138,20 @@ fn read_filter(query: &mut Query) -> Result<HistoryFilter, ApiError> {
     let (start, end) = read_instants(query)?;
     Ok(HistoryFilter {
         integration_id: query.integration()?,
-        model: query.text("model"),
-        agent_id: query.text("agent_id"),
-        session_id: query.text("session_id"),
+        model: query.text("model").map(as_stored),
+        agent_id: query.text("agent_id").map(as_stored),
+        session_id: query.text("session_id").map(as_stored),
         policy_result: query.read("policy_result", parse_policy)?,
         errors_only: query.boolean("errors_only")?,
         start,
         end,
         after: None,
     })
+}
+
+/// A label as records keep it.
+fn as_stored(label: String) -> String {
+    clean_label(label).into()
 }
 
 /// The number of matching calls, where counters or rollups know it.

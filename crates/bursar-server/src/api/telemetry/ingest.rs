@@ -1,102 +1,36 @@
 //! Recording usage: one record, or a batch of up to 1,000.
-//!
-//! Unknown fields are ignored on purpose: an old server must not lose a newer client's records.
 
 use std::fmt;
 
 use axum::extract::State;
 use bursar_core::{
-    CallId, IntegrationId, OnboardingState, ParseIdError, PolicyResult, RecordMode, RecordOutcome,
-    RecordRefusal, TenantId, TokenBuckets, Usage,
+    CostSource, EntryId, IntegrationId, OnboardingState, RecordMode, RecordOutcome, RecordRefusal,
+    TenantId, Usage,
 };
+use bursar_store::CostedOutcome;
 use serde::de::{IgnoredAny, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::value::RawValue;
 use utoipa::ToSchema;
 use utoipa_axum::routes;
 
-use crate::api::enforcement::estimate::check_cents;
 use crate::api::route::{Routes, Rule};
+use crate::api::telemetry::usage_record::{
+    CheckedRecord, IgnoredFields, UsageRecord, check_record, sent_call_id,
+};
 use crate::app::App;
 use crate::auth::access::INGEST;
 use crate::auth::authorize::Authorized;
-use crate::credentials::raw_key;
 use crate::protection::protector::RecordsProtection;
-use crate::wire::body::{BATCH, BATCH_RECORDS_MAX, SMALL, Text, parse, parse_envelope};
+use crate::wire::body::{BATCH, BATCH_RECORDS_MAX, SMALL, Text, parse_envelope};
 use crate::wire::enums;
 use crate::wire::enums::{ACCEPTED, CONFLICT, DUPLICATE, ERROR};
 use crate::wire::envelope::Answer;
 use crate::wire::error::ApiError;
 use crate::wire::error_code::ErrorCode;
-use crate::wire::freeform_json::check_metadata;
 use crate::wire::scalars;
-use crate::wire::scalars::{Cents, FreeObject, Id, Instant, Label, Message, ShortLabel, Tokens};
+use crate::wire::scalars::Id;
 use crate::wire::schema::{BatchRecord, EXAMPLE_ID};
-use crate::wire::text::refuse_key;
-use crate::wire::timestamps;
-
-/// A usage record.
-#[derive(Debug, Deserialize, ToSchema)]
-pub(crate) struct UsageRecord<'a> {
-    /// Required unless the caller uses an integration key.
-    #[schema(value_type = Option<Id>)]
-    integration_id: Option<String>,
-    /// Makes the record safe to repeat, and settles the reservation with this call id.
-    #[schema(value_type = scalars::CallId)]
-    call_id: Box<str>,
-    #[schema(value_type = Option<Label>)]
-    session_id: Option<Box<str>>,
-    #[schema(value_type = Option<Label>)]
-    agent_id: Option<Box<str>>,
-    /// The provider that served the call.
-    #[schema(value_type = ShortLabel)]
-    provider: Box<str>,
-    /// The model that answered.
-    #[schema(value_type = Label)]
-    model: Box<str>,
-    /// Tokens of the prompt, including those read from and written to a cache.
-    #[schema(value_type = Tokens)]
-    tokens_in: i64,
-    /// Tokens of the response, including reasoning.
-    #[schema(value_type = Tokens)]
-    tokens_out: i64,
-    /// The part of `tokens_in` that was read from a cache.
-    #[schema(value_type = Option<Tokens>)]
-    #[serde(default)]
-    tokens_cache_read: Option<i64>,
-    /// The part of `tokens_in` that was written to a cache.
-    #[schema(value_type = Option<Tokens>)]
-    #[serde(default)]
-    tokens_cache_write: Option<i64>,
-    /// The part of `tokens_out` that was spent on reasoning.
-    #[schema(value_type = Option<Tokens>)]
-    #[serde(default)]
-    tokens_reasoning: Option<i64>,
-    /// The cost of the call. If it is absent, the reserved amount counts; without a reservation the
-    /// cost is unknown.
-    #[schema(value_type = Option<Cents>)]
-    #[serde(borrow, default)]
-    cost_cents: Option<&'a RawValue>,
-    #[schema(minimum = 0, maximum = 1_000_000_000)]
-    latency_ms: Option<i64>,
-    /// Defaults to `allowed`. A blocked call does not count towards the rate.
-    #[schema(value_type = Option<enums::PolicyResult>)]
-    policy_result: Option<String>,
-    /// The error that the call ended with.
-    #[schema(value_type = Option<ShortLabel>)]
-    error_code: Option<Box<str>>,
-    /// Cut after 4,000 characters. Bursar removes keys from it.
-    #[schema(value_type = Option<Message>)]
-    error_message: Option<Box<str>>,
-    /// Other facts about the call.
-    #[schema(value_type = Option<FreeObject>)]
-    #[serde(borrow, default)]
-    metadata: Option<&'a RawValue>,
-    /// When the call was made, at most 5 minutes ahead. Defaults to the time of its reservation, or
-    /// now.
-    #[schema(value_type = Option<Instant>)]
-    occurred_at: Option<String>,
-}
 
 /// A batch of usage records.
 #[derive(Debug, Deserialize, ToSchema)]
@@ -152,6 +86,11 @@ pub(crate) struct RecordAnswer {
     id: String,
     #[schema(value_type = scalars::CallId)]
     call_id: String,
+    /// Where the cost of the record comes from.
+    #[schema(value_type = enums::CostSource)]
+    cost_source: &'static str,
+    /// Fields of the record that Bursar does not know, up to 20 names.
+    ignored_fields: Vec<String>,
 }
 
 /// The results of a batch.
@@ -179,13 +118,17 @@ struct BatchResult {
     #[schema(value_type = ApiError, required = false)]
     #[serde(skip_serializing_if = "Option::is_none")]
     error: Option<ApiError>,
+    /// Fields of the record that Bursar does not know, up to 20 names. Absent if there are none.
+    #[schema(required = false)]
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    ignored_fields: Vec<String>,
 }
 
 /// Records one model call
 ///
 /// A success means that the record is on stable storage. The record settles the reservation with
-/// the same call id. Unknown fields are ignored. Sending the same call id with different content
-/// changes nothing.
+/// the same call id. Unknown fields are ignored, and the response names them. Sending the same call id
+/// with different content changes nothing.
 #[utoipa::path(
     post,
     path = "/api/v1/telemetry/llm-usage",
@@ -211,11 +154,11 @@ pub(crate) async fn record_usage(
 ) -> Result<Answer<RecordAnswer>, ApiError> {
     let only = caller.only;
     let read = body.read(move |text| check_record(text, only));
-    let usage = read.await?;
+    let CheckedRecord { usage, ignored_fields } = read.await?;
     let call_id = usage.call_id.as_str().to_owned();
     let (mode, records) = (protection.mode(), vec![usage]);
-    let outcomes = match app.ledger.record_as(mode, caller.tenant_id, records).await {
-        Ok(outcomes) => outcomes,
+    let (outcomes, sources) = match app.ledger.record_as(mode, caller.tenant_id, records).await {
+        Ok(outcomes) => split(outcomes),
         Err(error) => {
             protection.note_overload(&app.protection, &error);
             return Err(error.into());
@@ -224,15 +167,15 @@ pub(crate) async fn record_usage(
     protection.conclude(&app.protection, &outcomes)?;
     complete_onboarding(&app, &caller, &outcomes).await;
     let outcome = outcomes.into_iter().next().ok_or_else(|| ApiError::of(ErrorCode::Internal))?;
+    let source = sources.into_iter().next().flatten();
+    let answer = |status, id: EntryId| {
+        let cost_source = source.ok_or_else(|| ApiError::of(ErrorCode::Internal))?.as_str();
+        let (id, ignored_fields) = (id.to_string(), ignored_fields.into_names());
+        Ok(RecordAnswer { status, id, call_id, cost_source, ignored_fields })
+    };
     match outcome {
-        RecordOutcome::Accepted(id) => {
-            let id = id.to_string();
-            Ok(Answer::created(RecordAnswer { status: ACCEPTED, id, call_id }))
-        }
-        RecordOutcome::Duplicate(id) => {
-            let id = id.to_string();
-            Ok(Answer::ok(RecordAnswer { status: DUPLICATE, id, call_id }))
-        }
+        RecordOutcome::Accepted(id) => answer(ACCEPTED, id).map(Answer::created),
+        RecordOutcome::Duplicate(id) => answer(DUPLICATE, id).map(Answer::ok),
         RecordOutcome::Conflict => Err(conflict()),
         RecordOutcome::Refused(refusal) => Err(refused(refusal)),
     }
@@ -263,7 +206,7 @@ pub(crate) async fn record_usage_batch(
     let outcomes = match records.len() {
         0 => Vec::new(),
         _ => match app.ledger.record_as(mode, tenant_id, records).await {
-            Ok(outcomes) => outcomes,
+            Ok(outcomes) => split(outcomes).0,
             Err(error) => {
                 protection.note_overload(&app.protection, &error);
                 return Err(error.into());
@@ -277,13 +220,19 @@ pub(crate) async fn record_usage_batch(
     for (index, slot) in slots.into_iter().enumerate() {
         results.push(match slot {
             Slot::Refused { call_id, error } => BatchResult::refused(index, call_id, error),
-            Slot::Sent { call_id } => {
+            Slot::Sent { call_id, ignored_fields } => {
                 let outcome = outcomes.next().ok_or_else(|| ApiError::of(ErrorCode::Internal))?;
-                BatchResult::recorded(index, call_id, outcome, throttled.as_ref())
+                let result = BatchResult::recorded(index, call_id, outcome, throttled.as_ref());
+                BatchResult { ignored_fields: ignored_fields.into_names(), ..result }
             }
         });
     }
     Ok(Answer::ok(BatchAnswer::of(results)))
+}
+
+/// What became of records, and what counts as their costs.
+fn split(outcomes: Vec<CostedOutcome>) -> (Vec<RecordOutcome>, Vec<Option<CostSource>>) {
+    outcomes.into_iter().map(|costed| (costed.outcome, costed.cost_source)).unzip()
 }
 
 /// The first accepted record completes the onboarding of its tenant.
@@ -309,7 +258,7 @@ enum Slot {
     /// Refused before it reached the ledger.
     Refused { call_id: Option<String>, error: ApiError },
     /// Sent to the ledger, which answers for it.
-    Sent { call_id: String },
+    Sent { call_id: String, ignored_fields: IgnoredFields },
 }
 
 /// Reads and checks the records of a batch, if the queue has room for them.
@@ -330,10 +279,10 @@ fn check_batch(
     let mut records = Vec::with_capacity(kept.len());
     for record in kept {
         slots.push(match check_record(record.get(), only) {
-            Ok(usage) => {
+            Ok(CheckedRecord { usage, ignored_fields }) => {
                 let call_id = usage.call_id.as_str().to_owned();
                 records.push(usage);
-                Slot::Sent { call_id }
+                Slot::Sent { call_id, ignored_fields }
             }
             Err(error) => Slot::Refused { call_id: sent_call_id(record.get()), error },
         });
@@ -341,18 +290,11 @@ fn check_batch(
     Ok(CheckedBatch { slots, records })
 }
 
-/// Reads and checks one record.
-///
-/// # Errors
-/// [`ApiError`] that names the field.
-pub fn check_record(text: &str, only: Option<IntegrationId>) -> Result<Usage, ApiError> {
-    parse::<UsageRecord<'_>>(text)?.check(only)
-}
-
 impl BatchResult {
     /// A record that was refused before it reached the ledger.
     fn refused(index: usize, call_id: Option<String>, error: ApiError) -> Self {
-        Self { index, call_id, status: ERROR, id: None, error: Some(error) }
+        let ignored_fields = Vec::new();
+        Self { index, call_id, status: ERROR, id: None, error: Some(error), ignored_fields }
     }
 
     /// A record that the ledger answered for; `throttled` is protection's answer to an unknown call.
@@ -371,7 +313,7 @@ impl BatchResult {
                 (ERROR, None, Some(throttled.cloned().unwrap_or_else(|| refused(refusal))))
             }
         };
-        Self { index, call_id: Some(call_id), status, id, error }
+        Self { index, call_id: Some(call_id), status, id, error, ignored_fields: Vec::new() }
     }
 }
 
@@ -405,17 +347,6 @@ fn example_record() -> serde_json::Value {
     })
 }
 
-/// The call id of a refused record, if it can be read, so that a client can find the record.
-fn sent_call_id(record: &str) -> Option<String> {
-    #[derive(Deserialize)]
-    struct OnlyCallId {
-        call_id: String,
-    }
-    let read: OnlyCallId = serde_json::from_str(record).ok()?;
-    Some(read.call_id)
-        .filter(|call_id| call_id.chars().count() <= 100 && !raw_key::contains_key(call_id))
-}
-
 fn conflict() -> ApiError {
     ApiError::of(ErrorCode::CallIdConflict).on("call_id", "is taken by a record with other content")
 }
@@ -434,94 +365,6 @@ fn refused(refusal: RecordRefusal) -> ApiError {
             ApiError::of(ErrorCode::Internal)
         }
     }
-}
-
-impl UsageRecord<'_> {
-    /// Checks everything that does not need storage.
-    fn check(self, only: Option<IntegrationId>) -> Result<Usage, ApiError> {
-        self.refuse_keys()?;
-        let integration_id = check_integration(self.integration_id.as_deref(), only)?;
-        let cost = self.cost_cents.map(|text| check_cents("cost_cents", text)).transpose()?;
-        let occurred_at = self
-            .occurred_at
-            .map(|text| {
-                timestamps::parse(&text).map_err(|problem| ApiError::field("occurred_at", problem))
-            })
-            .transpose()?;
-        let tokens = TokenBuckets::new(
-            self.tokens_in,
-            self.tokens_out,
-            self.tokens_cache_read.unwrap_or(0),
-            self.tokens_cache_write.unwrap_or(0),
-            self.tokens_reasoning.unwrap_or(0),
-        )?;
-        // Providers quote keys in their error messages. Bursar keeps the message and removes the
-        // key.
-        let error_message =
-            self.error_message.map(|message| raw_key::redact(&message).map_or(message, Box::from));
-        let usage = Usage {
-            integration_id,
-            call_id: CallId::new(self.call_id)?,
-            session_id: self.session_id,
-            agent_id: self.agent_id,
-            provider: self.provider,
-            model: self.model,
-            tokens,
-            cost,
-            latency_ms: self.latency_ms,
-            policy_result: check_policy(self.policy_result.as_deref())?,
-            error_code: self.error_code,
-            error_message,
-            metadata: check_metadata(self.metadata)?,
-            occurred_at,
-        };
-        Ok(usage.checked()?)
-    }
-}
-
-impl UsageRecord<'_> {
-    /// Refuses keys in names, which appear in lists, metrics and exports.
-    fn refuse_keys(&self) -> Result<(), ApiError> {
-        refuse_key("call_id", &self.call_id)?;
-        refuse_key("provider", &self.provider)?;
-        refuse_key("model", &self.model)?;
-        let optional = [
-            ("session_id", &self.session_id),
-            ("agent_id", &self.agent_id),
-            ("error_code", &self.error_code),
-        ];
-        for (field, text) in optional {
-            refuse_key(field, text.as_deref().unwrap_or_default())?;
-        }
-        Ok(())
-    }
-}
-
-/// The integration of a record: named, implied by an integration key, or both and equal.
-fn check_integration(
-    named: Option<&str>,
-    only: Option<IntegrationId>,
-) -> Result<IntegrationId, ApiError> {
-    let named = named.map(IntegrationId::parse).transpose();
-    match (named, only) {
-        (Err(ParseIdError::NotUuid), _) => Err(ApiError::field("integration_id", "must be a UUID")),
-        (Err(ParseIdError::Unknown), None) => Err(refused(RecordRefusal::IntegrationNotFound)),
-        (Ok(None), None) => Err(ApiError::field("integration_id", "is required")),
-        (Ok(Some(named)), None) => Ok(named),
-        (Ok(None), Some(only)) => Ok(only),
-        (Ok(Some(named)), Some(only)) if named == only => Ok(only),
-        (Ok(Some(_)) | Err(ParseIdError::Unknown), Some(_)) => {
-            Err(ApiError::field("integration_id", "must be that of the integration key"))
-        }
-    }
-}
-
-fn check_policy(text: Option<&str>) -> Result<PolicyResult, ApiError> {
-    let Some(text) = text else { return Ok(PolicyResult::Allowed) };
-    [PolicyResult::Allowed, PolicyResult::Warned, PolicyResult::Blocked]
-        .into_iter()
-        .find(|policy| policy.as_str() == text)
-        .ok_or_else(|| ApiError::field("policy_result", "must be allowed, warned or blocked"))
 }
 
 pub(crate) fn routes() -> Routes {

@@ -2,10 +2,11 @@
 
 pub(crate) mod export_format;
 pub(crate) mod history;
-pub mod ingest;
+pub(crate) mod ingest;
 pub(crate) mod record_view;
 pub(crate) mod series;
 pub(crate) mod summaries;
+pub mod usage_record;
 
 use crate::api::route::Routes;
 

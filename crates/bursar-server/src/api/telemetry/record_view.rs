@@ -29,6 +29,10 @@ pub(crate) struct UsageView {
     pub(crate) agent_id: Option<String>,
     pub(crate) provider: String,
     pub(crate) model: String,
+    #[schema(required)]
+    pub(crate) response_model: Option<String>,
+    #[schema(required)]
+    pub(crate) region: Option<String>,
     pub(crate) tokens_in: i64,
     pub(crate) tokens_out: i64,
     pub(crate) total_tokens: i64,
@@ -79,6 +83,8 @@ impl From<UsageRow> for UsageView {
             agent_id: row.agent_id,
             provider: row.provider,
             model: row.model,
+            response_model: row.response_model,
+            region: row.region,
             tokens_in: row.tokens.tokens_in(),
             tokens_out: row.tokens.tokens_out(),
             total_tokens: row.tokens.total(),

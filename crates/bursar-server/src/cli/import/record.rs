@@ -1,8 +1,12 @@
 //! Converts a row into a usage record: maps columns to fields and derives the call id.
 
 use std::collections::BTreeMap;
+use std::fmt::Display;
 
-use bursar_core::{NANOS_PER_CENT, Nanos};
+use bursar_core::{
+    LATENCY_MS_MAX, NANOS_PER_CENT, Nanos, NumberError, TOKENS_MAX, rounded_number, usd_string,
+    whole_number,
+};
 use jiff::civil::{DateTime, Time};
 use jiff::tz::TimeZone;
 use serde_json::value::RawValue;
@@ -18,8 +22,10 @@ use crate::wire::timestamps::Written;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum FieldKind {
     Text,
-    Number,
+    Tokens,
+    Millis,
     Cents,
+    Usd,
     Instant,
     Object,
 }
@@ -32,13 +38,16 @@ pub(super) const FIELDS: &[(&str, FieldKind)] = &[
     ("agent_id", FieldKind::Text),
     ("provider", FieldKind::Text),
     ("model", FieldKind::Text),
-    ("tokens_in", FieldKind::Number),
-    ("tokens_out", FieldKind::Number),
-    ("tokens_cache_read", FieldKind::Number),
-    ("tokens_cache_write", FieldKind::Number),
-    ("tokens_reasoning", FieldKind::Number),
+    ("response_model", FieldKind::Text),
+    ("region", FieldKind::Text),
+    ("tokens_in", FieldKind::Tokens),
+    ("tokens_out", FieldKind::Tokens),
+    ("tokens_cache_read", FieldKind::Tokens),
+    ("tokens_cache_write", FieldKind::Tokens),
+    ("tokens_reasoning", FieldKind::Tokens),
     ("cost_cents", FieldKind::Cents),
-    ("latency_ms", FieldKind::Number),
+    ("cost_usd", FieldKind::Usd),
+    ("latency_ms", FieldKind::Millis),
     ("policy_result", FieldKind::Text),
     ("error_code", FieldKind::Text),
     ("error_message", FieldKind::Text),
@@ -123,7 +132,7 @@ impl Mapping {
             |problem: String| RowError { number: row.number, reason: format!("{field} {problem}") };
         match row.values.get(column) {
             None => Ok(None),
-            Some(Value::Cell(text)) if text.is_empty() => Ok(None),
+            Some(Value::Cell(text)) if text.trim().is_empty() => Ok(None),
             Some(Value::Cell(text)) => self.cell(kind, text).map(Some).map_err(refuse),
             Some(Value::Json(json)) if json.get() == "null" => Ok(None),
             Some(Value::Json(json)) => self.json(kind, json).map(Some).map_err(refuse),
@@ -134,14 +143,13 @@ impl Mapping {
     fn cell(&self, kind: FieldKind, text: &str) -> Result<String, String> {
         match kind {
             FieldKind::Text => Ok(quoted(text)),
-            FieldKind::Number => match text.parse::<i64>() {
-                Ok(number) => Ok(number.to_string()),
-                Err(_) => Err("must be an integer".to_owned()),
-            },
-            FieldKind::Cents => match Nanos::from_cents_text(text) {
-                Ok(cost) => Ok(cents_text(cost)),
-                Err(error) => Err(error.to_string()),
-            },
+            FieldKind::Tokens => number(whole_number(text.trim(), TOKENS_MAX)),
+            FieldKind::Millis => number(rounded_number(text.trim(), LATENCY_MS_MAX)),
+            FieldKind::Cents => number(Nanos::from_cents_text(text.trim()).map(cents_text)),
+            FieldKind::Usd => {
+                let cost = Nanos::from_usd_text(text.trim());
+                number(cost.map(|cost| usd_string(cost.get().into())))
+            }
             FieldKind::Instant => self.instant(text).map(|text| quoted(&text)),
             FieldKind::Object => match serde_json::from_str::<&RawValue>(text) {
                 Ok(json) => Ok(json.get().to_owned()),
@@ -188,6 +196,11 @@ impl Mapping {
 fn cents_text(cost: Nanos) -> String {
     let (whole, rest) = (cost.get() / NANOS_PER_CENT, cost.get() % NANOS_PER_CENT);
     format!("{whole}.{rest:07}")
+}
+
+/// The JSON of a number that was read, or why it was not.
+fn number(read: Result<impl Display, NumberError>) -> Result<String, String> {
+    read.map(|number| number.to_string()).map_err(|error| error.to_string())
 }
 
 fn quoted(text: &str) -> String {

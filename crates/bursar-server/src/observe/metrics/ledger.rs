@@ -1,7 +1,11 @@
 //! Metrics of the writer: usage once it is durable, and the duration of writes.
 
+use std::collections::BTreeMap;
+
+use bursar_core::{IntegrationId, TenantId};
 use bursar_store::{
-    Cache, Dequeued, Facts, HoldFacts, Observer, StoreError, TransactionTiming, Waiting,
+    Cache, Dequeued, ExpiredHolds, Facts, HoldFacts, Observer, StoreError, TransactionTiming,
+    Waiting,
 };
 use prometheus::{Histogram, IntCounterVec, IntGauge, IntGaugeVec, Registry, Result};
 
@@ -9,6 +13,7 @@ use super::labels::Forgotten;
 use super::stored_bytes::StoredBytes;
 use super::table;
 use super::usage::{UsageMetrics, UsageText};
+use crate::wire::format::usd;
 
 /// From half a millisecond, the sync of a fast disk, to the point where callers have given up.
 const WRITE_BOUNDS_SECONDS: &[f64] =
@@ -35,6 +40,8 @@ pub(super) struct LedgerMetrics {
     cost_by_source: IntCounterVec,
     stored_bytes: StoredBytes,
     reservation_changes: IntCounterVec,
+    expired_without_record: IntCounterVec,
+    expired_without_record_cost: IntCounterVec,
     group_commands: Histogram,
     queue_wait: Histogram,
     transaction: Histogram,
@@ -56,11 +63,18 @@ impl LedgerMetrics {
             // Shown from the start, so that the first failure is an increase.
             write_failures.with_label_values(&[kind]);
         }
+        let expired_without_record = table::EXPIRED_WITHOUT_RECORD.counters(registry)?;
+        let expired_without_record_cost = table::EXPIRED_WITHOUT_RECORD_COST.counters(registry)?;
+        for counter in [&expired_without_record, &expired_without_record_cost] {
+            counter.with_label_values::<&str>(&[]);
+        }
         Ok(Self {
             usage: UsageMetrics::default(),
             cost_by_source: table::COST_BY_SOURCE.counters(registry)?,
             stored_bytes: StoredBytes::new(registry)?,
             reservation_changes: table::RESERVATION_CHANGES.counters(registry)?,
+            expired_without_record,
+            expired_without_record_cost,
             group_commands: table::GROUP_COMMANDS.histogram(registry, GROUP_BOUNDS)?,
             queue_wait: table::QUEUE_WAIT.histogram(registry, WRITE_BOUNDS_SECONDS)?,
             transaction: table::TRANSACTION.histogram(registry, WRITE_BOUNDS_SECONDS)?,
@@ -98,6 +112,24 @@ impl LedgerMetrics {
             self.series_left_out.with_label_values(&[metric]).set(gauge_value(series));
         }
         text
+    }
+
+    /// Counts holds that expired without a record, and logs them.
+    fn expired(&self, expired: &BTreeMap<(TenantId, IntegrationId), ExpiredHolds>) {
+        for ((tenant_id, integration_id), holds) in expired {
+            let ExpiredHolds { holds, cost_nanos, tokens } = *holds;
+            self.expired_without_record.with_label_values::<&str>(&[]).inc_by(holds);
+            let cost = u64::try_from(cost_nanos).unwrap_or(0);
+            self.expired_without_record_cost.with_label_values::<&str>(&[]).inc_by(cost);
+            tracing::warn!(
+                %tenant_id,
+                %integration_id,
+                holds,
+                held_usd = usd(cost_nanos.into()),
+                held_tokens = tokens,
+                "expired without a record: the budget that was held is free again"
+            );
+        }
     }
 
     /// The label sets of usage and of stored bytes.
@@ -138,6 +170,7 @@ impl Observer for LedgerMetrics {
         ] {
             self.reservation_changes.with_label_values(&[change]).inc_by(more);
         }
+        self.expired(&facts.expired);
     }
 
     fn failed(&self, error: &StoreError) {

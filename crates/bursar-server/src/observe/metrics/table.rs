@@ -74,6 +74,11 @@ metrics! {
          1,000 tenants that stored something last; those of the others are added to `other`.";
     RESERVATION_CHANGES = Counter "bursar_reservation_changes_total" ["change"]
         "Reservations that were made, extended, settled, released or expired.";
+    EXPIRED_WITHOUT_RECORD = Counter "bursar_expired_without_record_total" []
+        "Reservations that expired without a record. Their budget is free again, although the calls \
+         may have cost money: the record was refused, was never sent, or comes late.";
+    EXPIRED_WITHOUT_RECORD_COST = Counter "bursar_expired_without_record_nanodollars_total" []
+        "What those reservations held, in nano-dollars (1e-9 USD).";
     DECISIONS = Counter "bursar_decisions_total" ["kind", "result", "reason"]
         "Decisions of checks and new reservations, by the first of their reasons.";
     PROTECTION = Counter "bursar_protection_decisions_total" ["dimension", "action"]

@@ -3,8 +3,8 @@
 
 use std::collections::BTreeMap;
 
-use bursar_core::{IntegrationId, Nanos, Usage};
-use bursar_server::api::telemetry::ingest::check_record;
+use bursar_core::{IntegrationId, Nanos, Usage, is_control};
+use bursar_server::api::telemetry::usage_record::{CheckedRecord, check_record};
 use bursar_server::credentials::raw_key::contains_key;
 use bursar_testing::fuzzing::{Choices, Effort, Fate, fuzz};
 use serde_json::Value;
@@ -17,15 +17,18 @@ const FIELDS: &[(&str, &[&str])] = &[
     ("call_id", &["\"call-1\"", "\"\u{e4}\"", "\"a/b?c\"", "\"\""]),
     ("provider", &["\"openai\"", "\"anthropic\"", "\"\\u0000\""]),
     ("model", &["\"gpt-4o\"", "\"claude-sonnet-4\"", "\"\\ud83d\\ude00\"", "\"\\ud83d\""]),
-    ("tokens_in", &["800", "1000000000", "0", "1000000001", "-1", "1.5", "8e2"]),
-    ("tokens_out", &["200", "0", "\"200\"", "null"]),
+    ("tokens_in", &["800", "1000000000", "801.0", "1000000001", "-1", "1.5", "8e2"]),
+    ("tokens_out", &["200", "0", "\"200\"", "null", "2.0e2"]),
     ("tokens_cache_read", &["400", "0", "null", "801"]),
     ("tokens_cache_write", &["400", "null", "9223372036854775807"]),
     ("tokens_reasoning", &["200", "0", "201"]),
     ("cost_cents", &["1.25", "0", "1e-05", "100000000", "null", "\"1\"", "1.23456789", "[1]"]),
+    ("cost_usd", &["\"0.0125\"", "59.699999999999996", "3.5e-9", "null", "1000001", "\"-1\""]),
+    ("response_model", &["\"gpt-4o-2024-08-06\"", "\"a\\nb\"", "null", "1"]),
+    ("region", &["\"eu-central-1\"", "\" \"", "null"]),
     ("session_id", &["\"session-1\"", "null", "7"]),
     ("agent_id", &["\"agent-1\"", "null"]),
-    ("latency_ms", &["412", "null", "1000000001"]),
+    ("latency_ms", &["412", "null", "1000000001", "812.4", "\"812.5\""]),
     ("policy_result", &["\"allowed\"", "\"blocked\"", "null", "\"maybe\""]),
     ("error_code", &["\"429\"", "null"]),
     (
@@ -49,7 +52,9 @@ fn any_value(choices: &mut Choices<'_>, values: &[&str]) -> String {
         1 => choices.integer().to_string(),
         2 => format!("\"{}\"", choices.one_of(KEYS)),
         3 => format!("{{\"{}\":1}}", choices.one_of(KEYS)),
-        4 => format!("\"{}\"", "\u{e4}".repeat(choices.one_of(&[50, 51, 100, 101, 4_001]))),
+        4 => {
+            format!("\"{}\"", "\u{e4}".repeat(choices.one_of(&[64, 65, 100, 101, 256, 257, 4_001])))
+        }
         5 => {
             let depth = choices.one_of(&[2, 62, 63, 64, 65, 130]);
             format!("{}{}", "[".repeat(depth), "]".repeat(depth))
@@ -79,19 +84,24 @@ fn any_record(choices: &mut Choices<'_>) -> String {
 /// Claims the bounds that docs/api.md gives.
 fn check_bounds(usage: &Usage) {
     let of = |text: &str, most: usize| {
-        assert!((1..=most).contains(&text.chars().count()) && !text.contains('\0'), "{text}");
+        assert!((1..=most).contains(&text.chars().count()), "{text}");
+        assert!(!text.contains(is_control) && text.trim() == text, "{text:?}");
     };
-    of(usage.call_id.as_str(), 100);
-    of(&usage.provider, 50);
-    of(&usage.model, 100);
+    of(usage.call_id.as_str(), 256);
+    of(&usage.provider, 100);
+    of(&usage.model, 256);
     let optional = [
-        (&usage.session_id, 100),
-        (&usage.agent_id, 100),
-        (&usage.error_code, 50),
-        (&usage.error_message, 4_000),
+        (&usage.session_id, 256),
+        (&usage.agent_id, 256),
+        (&usage.response_model, 256),
+        (&usage.region, 64),
+        (&usage.error_code, 100),
     ];
     for (text, most) in optional {
         text.iter().for_each(|text| of(text, most));
+    }
+    if let Some(message) = &usage.error_message {
+        assert!((1..=4_000).contains(&message.chars().count()) && !message.contains('\0'));
     }
     let tokens = usage.tokens;
     assert!((0..=1_000_000_000).contains(&tokens.tokens_in()));
@@ -114,14 +124,27 @@ fn check_meaning(text: &str, usage: &Usage) {
         let raw = fields.get(field).map_or("null", |raw| raw.get());
         serde_json::from_str::<Value>(raw).expect("JSON")
     };
-    assert_eq!(value("call_id"), usage.call_id.as_str());
-    assert_eq!(value("provider"), *usage.provider);
-    assert_eq!(value("model"), *usage.model);
-    assert_eq!(value("tokens_in"), usage.tokens.tokens_in());
-    assert_eq!(value("tokens_out"), usage.tokens.tokens_out());
-    assert_eq!(value("latency_ms").as_i64(), usage.latency_ms);
-    assert_eq!(value("session_id").as_str(), usage.session_id.as_deref());
-    assert_eq!(value("cost_cents").is_null(), usage.cost.is_none());
+    // Cleaned labels are shown elsewhere; here those that need no cleaning lead back.
+    let clean = |field: &str| {
+        let label = value(field).as_str().unwrap_or_default().trim().to_owned();
+        label.replace(is_control, "\u{fffd}")
+    };
+    let number = |field: &str| match value(field) {
+        Value::Null => 0.0,
+        Value::String(text) => text.trim().parse().expect("a number for others too"),
+        Value::Number(number) => number.as_f64().expect("a number"),
+        other @ (Value::Bool(_) | Value::Array(_) | Value::Object(_)) => panic!("{other}"),
+    };
+    assert_eq!(clean("call_id"), usage.call_id.as_str());
+    assert_eq!(clean("provider").to_lowercase(), *usage.provider);
+    assert_eq!(clean("model"), *usage.model);
+    let differs = |field: &str, figure: i64| (number(field) - figure as f64).abs();
+    assert!(differs("tokens_in", usage.tokens.tokens_in()) < 1e-3);
+    assert!(differs("tokens_out", usage.tokens.tokens_out()) < 1e-3);
+    assert!(differs("latency_ms", usage.latency_ms.unwrap_or(0)) <= 0.500_001);
+    assert_eq!(clean("session_id"), usage.session_id.as_deref().unwrap_or_default());
+    let has_cost = !(value("cost_cents").is_null() && value("cost_usd").is_null());
+    assert_eq!(has_cost, usage.cost.is_some());
     assert_eq!(value("occurred_at").is_null(), usage.occurred_at.is_none());
 }
 
@@ -133,11 +156,15 @@ fn a_record_means_what_it_says_and_a_refusal_repeats_no_key() {
         let only = choices.one_in(4).then(integration_id);
         let read = check_record(&text, only);
         match &read {
-            Ok(usage) => {
+            Ok(CheckedRecord { usage, ignored_fields }) => {
                 assert_eq!(usage.integration_id, integration_id());
                 check_bounds(usage);
                 check_meaning(&text, usage);
-                assert_eq!(check_record(&text, only).as_ref().ok(), Some(usage));
+                let again = check_record(&text, only).ok().map(|again| again.usage);
+                assert_eq!(again.as_ref(), Some(usage));
+                let names = ignored_fields.clone().into_names();
+                assert!(names.len() <= 20, "{names:?}");
+                assert!(names.iter().all(|name| !contains_key(name) && name.chars().count() <= 64));
             }
             Err(error) => {
                 let shown = serde_json::to_string(error).expect("JSON");

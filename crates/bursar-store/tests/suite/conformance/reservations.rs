@@ -393,6 +393,7 @@ pub(crate) async fn reserving_and_recording_a_known_call_in_one_group_settles(su
         let records = vec![usage(integration_id, "call"), usage(integration_id, "unknown")];
         Box::pin(async move {
             let outcomes = ledger.record_as(mode, tenant_id, records).await.unwrap();
+            let outcomes: Vec<_> = outcomes.into_iter().map(|costed| costed.outcome).collect();
             is_accepted(&outcomes[0]) && !is_accepted(&outcomes[1])
         })
     };

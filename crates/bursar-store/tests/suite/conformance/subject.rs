@@ -59,7 +59,7 @@ impl Subject {
     pub(crate) async fn record_known(&self, tenant_id: TenantId, usage: Usage) -> RecordOutcome {
         let records = vec![usage];
         let recorded = self.world.ledger.record_as(RecordMode::KnownOnly, tenant_id, records);
-        recorded.await.unwrap().remove(0)
+        recorded.await.unwrap().remove(0).outcome
     }
 
     pub(crate) async fn reserve(
