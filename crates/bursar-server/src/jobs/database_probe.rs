@@ -49,7 +49,7 @@ impl DatabaseProbe {
         match answer {
             Err(error) if !was_unavailable => {
                 let error = error as &dyn std::error::Error;
-                tracing::error!(error, "the database is away: requests are answered 503");
+                tracing::error!(error, "the database is unavailable: requests are answered 503");
             }
             Ok(()) if was_unavailable => tracing::info!("the database is back"),
             Err(_) | Ok(()) => {}

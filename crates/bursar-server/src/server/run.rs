@@ -86,7 +86,9 @@ pub(crate) async fn run(
     if is_database_unavailable(&app) {
         // All waiting requests were answered 503. Waiting for the database would outlast the
         // supervisor.
-        tracing::warn!("the database is away: what waited for it was answered 503");
+        tracing::warn!(
+            "the database is unavailable: requests that waited for it were answered 503"
+        );
     } else {
         save_decisions(&app).await;
         save_key_uses(&app).await;

@@ -69,7 +69,7 @@ async fn a_call_over_the_budget_is_blocked() {
             "limit_type": "budget",
             "limit_value": 2,
             "limit_value_usd": "0.02",
-            "message": "Of this month's budget of $0.02 $0.0125 are used and held; this call does not fit.",
+            "message": "This call does not fit: $0.0125 of the $0.02 monthly budget is used or held.",
             "retry_after_seconds": null,
             "threshold_percent": 100
           }
@@ -107,7 +107,7 @@ async fn all_warnings_are_listed() {
         "limit_type": "budget",
         "limit_value": 100,
         "limit_value_usd": "1",
-        "message": "With this call at least 80 % of this month's budget are taken.",
+        "message": "With this call, at least 80 % of the monthly budget is used or held.",
         "retry_after_seconds": null,
         "threshold_percent": 80
       },
@@ -116,7 +116,7 @@ async fn all_warnings_are_listed() {
         "current_value": 0,
         "limit_type": "tokens",
         "limit_value": 10000,
-        "message": "With this call at least 80 % of this month's tokens are taken.",
+        "message": "With this call, at least 80 % of the tokens of the month are used or held.",
         "retry_after_seconds": null,
         "threshold_percent": 80
       }
@@ -164,7 +164,7 @@ async fn a_call_too_soon_is_throttled_and_told_when_to_come_again() {
             "current_value": 2,
             "limit_type": "rate",
             "limit_value": 2,
-            "message": "2 of 2 calls were made in the last 60 seconds.",
+            "message": "2 of 2 calls a minute were made in the last 60 seconds.",
             "retry_after_seconds": 20,
             "threshold_percent": 100
           }
@@ -272,7 +272,7 @@ async fn a_batch_of_questions_is_answered_in_order() {
               "limit_type": "budget",
               "limit_value": 100,
               "limit_value_usd": "1",
-              "message": "Of this month's budget of $1 $0 are used and held; this call does not fit.",
+              "message": "This call does not fit: $0 of the $1 monthly budget is used or held.",
               "retry_after_seconds": null,
               "threshold_percent": 100
             }
@@ -291,7 +291,7 @@ async fn a_batch_of_questions_is_answered_in_order() {
               "current_value": null,
               "limit_type": null,
               "limit_value": null,
-              "message": "No such integration.",
+              "message": "The tenant has no integration with this id.",
               "retry_after_seconds": null,
               "threshold_percent": null
             }

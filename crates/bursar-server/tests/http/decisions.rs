@@ -48,7 +48,7 @@ async fn a_refused_call_can_be_asked_about() {
               "limit_type": "budget",
               "limit_value": 100,
               "limit_value_usd": "1",
-              "message": "Of this month's budget of $1 $0.9 are used and held; this call does not fit.",
+              "message": "This call does not fit: $0.9 of the $1 monthly budget is used or held.",
               "retry_after_seconds": null,
               "threshold_percent": 100
             }

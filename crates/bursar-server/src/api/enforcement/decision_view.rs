@@ -109,29 +109,31 @@ fn message(reason: &Reason) -> String {
     let (current, limit) = (reason.current_value, reason.limit_value);
     let percent = reason.threshold_percent.unwrap_or(warn_percent());
     match reason.code {
-        ReasonCode::IntegrationNotFound => "No such integration.".to_owned(),
+        ReasonCode::IntegrationNotFound => "The tenant has no integration with this id.".to_owned(),
         ReasonCode::IntegrationDisabled => "The integration is disabled.".to_owned(),
-        ReasonCode::IntegrationNotEnabled => "The integration is not enabled yet.".to_owned(),
-        ReasonCode::IntegrationError => "The integration is in error; test it.".to_owned(),
+        ReasonCode::IntegrationNotEnabled => "The integration has not been enabled yet.".to_owned(),
+        ReasonCode::IntegrationError => {
+            "The integration is in error. Test it to learn the cause.".to_owned()
+        }
         ReasonCode::CredentialsInvalid => "The provider refused the credential.".to_owned(),
         ReasonCode::TenantSuspended => "The tenant is not active.".to_owned(),
         ReasonCode::BudgetExceeded => format!(
-            "Of this month's budget of ${} ${} are used and held; this call does not fit.",
-            usd(limit),
-            usd(current)
+            "This call does not fit: ${} of the ${} monthly budget is used or held.",
+            usd(current),
+            usd(limit)
         ),
         ReasonCode::TokenLimitExceeded => format!(
-            "Of this month's {limit} tokens {current} are used and held; this call does not fit."
+            "This call does not fit: {current} of the {limit} tokens a month are used or held."
         ),
         ReasonCode::RateLimitExceeded => {
-            format!("{current} of {limit} calls were made in the last 60 seconds.")
+            format!("{current} of {limit} calls a minute were made in the last 60 seconds.")
         }
         ReasonCode::BudgetWarning => {
-            format!("With this call at least {percent} % of this month's budget are taken.")
+            format!("With this call, at least {percent} % of the monthly budget is used or held.")
         }
-        ReasonCode::TokenWarning => {
-            format!("With this call at least {percent} % of this month's tokens are taken.")
-        }
+        ReasonCode::TokenWarning => format!(
+            "With this call, at least {percent} % of the tokens of the month are used or held."
+        ),
         ReasonCode::ProviderUnreachable => {
             "The provider could not be reached at the last check.".to_owned()
         }

@@ -108,7 +108,8 @@ fn a_crash_of_the_database_is_told_at_once_and_got_over() {
     cluster.stop(Mode::Immediate);
     check_away(&server, &tenant);
     // Once for the log, however long it lasts.
-    let told = within(Duration::from_secs(3), || node.log().contains("is away").then_some(()));
+    let told =
+        within(Duration::from_secs(3), || node.log().contains("is unavailable").then_some(()));
     assert!(told.is_some(), "{}", node.log());
     check_away(&server, &tenant);
     cluster.start();
@@ -120,7 +121,7 @@ fn a_crash_of_the_database_is_told_at_once_and_got_over() {
     check_jobs(&site, (&node, &server), &tenant, &mut http);
     server.stop();
     let log = node.log();
-    assert_eq!(log.matches("the database is away").count(), 1, "{log}");
+    assert_eq!(log.matches("the database is unavailable").count(), 1, "{log}");
     assert_eq!(log.matches("the database is back").count(), 1, "{log}");
 }
 
