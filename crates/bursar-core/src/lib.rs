@@ -40,9 +40,7 @@ pub use command::{
 pub use decide::{Decision, Estimate, Reason, ReasonCode, Verdict, decide, warn_percent};
 pub use entry::{CostSource, Entry, EntryKind, RecordedCall, UsageStatus};
 pub use health::{FailureCause, Health};
-pub use id::{
-    AuditId, DecisionId, EntryId, IntegrationId, KeyId, ParseIdError, SignalId, TenantId,
-};
+pub use id::*;
 pub use integration::{CostBasis, Integration, IntegrationStatus, LifecycleRefusal, LimitSettings};
 pub use limit::{Action, Limit, Measure, Scope, Window};
 pub use limit_state::{AccountSums, LimitState};

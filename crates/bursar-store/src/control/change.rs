@@ -18,10 +18,10 @@ use crate::write::writer_connection::ControlTx;
 
 /// A change inside its transaction: who does it, to whom.
 pub struct Control<'a> {
-    pub(super) tx: &'a mut dyn ControlTx,
-    pub(super) actor: &'a Actor,
-    pub(super) tenant_id: TenantId,
-    pub(super) caps: TenantCaps,
+    pub(crate) tx: &'a mut dyn ControlTx,
+    pub(crate) actor: &'a Actor,
+    pub(crate) tenant_id: TenantId,
+    pub(crate) caps: TenantCaps,
 }
 
 /// What an integration is made of.
@@ -82,7 +82,7 @@ macro_rules! accept {
     };
 }
 
-pub(super) use accept;
+pub(crate) use accept;
 
 impl<'a> Control<'a> {
     /// A change to a tenant by an actor.
@@ -342,7 +342,7 @@ impl<'a> Control<'a> {
     }
 
     /// Writes a tenant with what it has come to.
-    pub(super) fn reach(
+    pub(crate) fn reach(
         &mut self,
         mut row: TenantRow,
         step: OnboardingState,
@@ -383,7 +383,7 @@ impl<'a> Control<'a> {
         })
     }
 
-    pub(super) fn active_tenant(&mut self) -> Changed<TenantRow> {
+    pub(crate) fn active_tenant(&mut self) -> Changed<TenantRow> {
         let tenant = accept!(self.living_tenant()?);
         Ok(match tenant.lifecycle {
             TenantLifecycle::Active => Ok(tenant),
@@ -394,7 +394,7 @@ impl<'a> Control<'a> {
     }
 
     /// The integration, if it is not deleted and its tenant is active.
-    pub(super) fn live_integration(
+    pub(crate) fn live_integration(
         &mut self,
         integration_id: IntegrationId,
     ) -> Changed<IntegrationRow> {
@@ -405,7 +405,7 @@ impl<'a> Control<'a> {
             .ok_or(ControlRefusal::IntegrationNotFound))
     }
 
-    pub(super) fn audit(
+    pub(crate) fn audit(
         &mut self,
         action: &'static str,
         target_type: &'static str,

@@ -1,9 +1,9 @@
 //! Changes of the control plane: tenants, integrations, keys.
 
 mod caps;
-mod change;
+pub(crate) mod change;
 mod keys;
-mod refusal;
+pub(crate) mod refusal;
 
 pub use caps::TenantCaps;
 pub use change::{Control, IntegrationDraft, IntegrationEdit};
