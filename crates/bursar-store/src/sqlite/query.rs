@@ -30,14 +30,21 @@ impl ToSql for Value {
     }
 }
 
-/// Gives a statement its values; it need not use them all.
+/// Gives a statement its values. It need not use them all, but none that it uses may be missing,
+/// because SQLite would take it for null.
 fn bind(statement: &mut Statement<'_>, values: &[Value]) -> Result<(), StoreError> {
+    let mut bound = 0;
     for (name, value) in NAMES.iter().zip(values) {
         if let Some(index) = statement.parameter_index(name).map_err(store_error)? {
             statement.raw_bind_parameter(index, value).map_err(store_error)?;
+            bound += 1;
         }
     }
-    Ok(())
+    let wanted = statement.parameter_count();
+    if bound == wanted {
+        return Ok(());
+    }
+    Err(store_error(rusqlite::Error::InvalidParameterCount(bound, wanted)))
 }
 
 /// The rows of a statement, one call of `take` each.
@@ -139,5 +146,25 @@ impl Query for SqliteStore {
             Some(tenant_id) => self.read(tenant_id, question).await,
             None => self.readers.read_all(question).await,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[track_caller]
+    fn check(sql: &str, values: &[Value], expected: Option<i64>) {
+        let db = Connection::open_in_memory().expect("a database");
+        assert_eq!(row::<i64>(&db, sql, values).ok().flatten(), expected, "{sql}");
+    }
+
+    #[test]
+    fn a_value_that_a_statement_uses_is_never_missing() {
+        check("select $2", &values![1_i64, 2_i64], Some(2));
+        check("select $1", &values![1_i64, 2_i64], Some(1));
+        check("select coalesce($2, 7)", &values![1_i64], None);
+        let many: Vec<Value> = (0..30_i64).flat_map(|number| values![number]).collect();
+        check("select coalesce($25, 7)", &many, None);
     }
 }
