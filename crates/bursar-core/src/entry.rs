@@ -100,7 +100,7 @@ pub struct RecordedCall {
     pub policy_result: PolicyResult,
     pub error_code: Option<Box<str>>,
     pub occurred_at: Timestamp,
-    /// What counts as its cost. A repetition is told, and need not agree.
+    /// The source of the cost that counts. A duplicate answers with it, and does not compare it.
     pub cost_source: CostSource,
 }
 

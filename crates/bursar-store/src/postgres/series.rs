@@ -28,8 +28,8 @@ use crate::rows::decode;
 use crate::rows::protection::cost_nanos;
 use crate::rows::rollup::{OTHER, Rollup};
 
-// The integrations are an array, so that the key of the rollups leads to the days of each, whatever
-// the statistics say: read from end to end, a tenant's rollups are many more.
+// The integrations are an array, so that PostgreSQL finds the days of each by the primary key. With
+// some statistics it would otherwise scan all rollups of the tenant.
 const LIST_ROLLUPS: &str = "select i.integration_id, i.name, i.provider_type, r.start, r.provider, \
      r.label, r.calls, r.succeeded, r.errors, r.blocked, r.unpriced, r.tokens_in, r.tokens_out, \
      r.tokens_cache_read, r.tokens_cache_write, r.tokens_reasoning, r.cost_nanos, \

@@ -85,8 +85,8 @@ pub(crate) async fn create_key(
 
 /// Makes a key of one integration
 ///
-/// Its secret, the whole value of the header, is in this answer and in no other. Whoever makes it
-/// needs all that it can do. It ends when the API key ends that makes it.
+/// The response shows the secret once; it is the whole value of the header. The caller needs every
+/// permission that the new key has. If the caller uses an API key, the new key ends with that key.
 #[utoipa::path(
     post,
     path = "/api/v1/integrations/{id}/keys",
