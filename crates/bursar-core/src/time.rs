@@ -17,7 +17,7 @@ impl Timestamp {
     /// The latest instant that Bursar accepts: the last microsecond of the year 9999.
     pub const MAX: Self = Self(253_402_300_799_999_999);
 
-    /// An instant between [`Self::MIN`] and [`Self::MAX`], else nothing.
+    /// An instant; `None` if it is not between [`Self::MIN`] and [`Self::MAX`].
     pub const fn from_micros(micros: i64) -> Option<Self> {
         if micros >= Self::MIN.0 && micros <= Self::MAX.0 { Some(Self(micros)) } else { None }
     }
@@ -105,7 +105,7 @@ impl Day {
         Self(number)
     }
 
-    /// The day of a calendar date (`month` and `day` from 1), or nothing if there is none such.
+    /// The day of a calendar date, with `month` and `day` from 1; `None` if it does not exist.
     pub fn from_civil(year: i32, month: u8, day: u8) -> Option<Self> {
         let of_month = Month::from_civil(year, month)?;
         let first = of_month.first_day();
@@ -161,7 +161,7 @@ impl Month {
         Self(number)
     }
 
-    /// The month of a year (1970 to 9999) and a month number from 1 to 12.
+    /// The month of a year from 1970 to 9999 and a month number from 1 to 12, else `None`.
     pub fn from_civil(year: i32, month: u8) -> Option<Self> {
         ((1970..=9999).contains(&year) && (1..=12).contains(&month))
             .then(|| Self((year - 1970) * 12 + i32::from(month) - 1))
@@ -174,8 +174,8 @@ impl Month {
 
     /// Its first day.
     ///
-    /// The days before a month of a year that begins in March follow from integer arithmetic
-    /// alone; see Howard Hinnant, "chrono-compatible low-level date algorithms".
+    /// In a year that begins in March, the days before a month follow from integer arithmetic; see
+    /// Howard Hinnant, "chrono-compatible low-level date algorithms".
     pub const fn first_day(self) -> Day {
         let (civil_year, civil_month) = self.civil();
         let year = if civil_month <= 2 { civil_year - 1 } else { civil_year };
@@ -216,7 +216,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn the_calendar_agrees_with_a_known_one(micros in 0..=Timestamp::MAX.micros()) {
+        fn the_calendar_agrees_with_jiff(micros in 0..=Timestamp::MAX.micros()) {
             let at = Timestamp(micros);
             let known = jiff::Timestamp::from_microsecond(micros)
                 .expect("in range").to_zoned(jiff::tz::TimeZone::UTC);

@@ -1,7 +1,7 @@
-//! What a book demands, and what it tells: nothing missing counts as zero, no change is left out.
+//! What a book requires and reports: missing figures are errors, and all changes are reported.
 
 #![expect(clippy::unwrap_used, reason = "a test names what it loads and reserves")]
-#![expect(clippy::indexing_slicing, reason = "a group of a test has what was put into it")]
+#![expect(clippy::indexing_slicing, reason = "a test knows the commands of its group")]
 
 use std::collections::HashMap;
 
@@ -11,9 +11,9 @@ use bursar_core::{
 };
 
 use crate::support::script::{
-    Answer, Shown, check, extend, record, release, reserve, step, storage,
+    OutcomeKind, Shown, check, extend, record, release, reserve, step, storage,
 };
-use crate::support::storage::{Asked, Storage, key_of};
+use crate::support::storage::{Storage, Submission, key_of};
 use crate::support::{call_id, cents, day, entry, integration, seconds, shifted, tenant};
 
 const NONE: LimitSettings =
@@ -53,7 +53,7 @@ fn a_hold_that_does_not_fit_its_total_is_refused_and_changes_nothing() {
         let group = [reserve("a", as_is)];
         let mut book = storage.load(now(), &group).unwrap();
         let outcome = book.apply(tenant(1), group[0].key(), group[0].command(entry(1))).unwrap();
-        assert_eq!(Answer::of(&outcome), Answer::Rejected(refusal));
+        assert_eq!(OutcomeKind::of(&outcome), OutcomeKind::Rejected(refusal));
         assert_unchanged(&book);
         let account = &book.accounts()[&integration(1)];
         assert_eq!(account.counter(october()).unwrap().held, totals);
@@ -70,31 +70,36 @@ fn a_hold_that_does_not_fit_its_total_is_refused_and_changes_nothing() {
     let storage = preset(none, fits);
     let mut book = storage.load(now(), &group).unwrap();
     let outcome = book.apply(tenant(1), group[0].key(), group[0].command(entry(1))).unwrap();
-    assert_eq!(Answer::of(&outcome), Answer::Held);
+    assert_eq!(OutcomeKind::of(&outcome), OutcomeKind::Held);
 }
 
-/// The answer to a reservation of integration 1 where this is open, at a later second.
+/// Checks the outcome of one more reservation of integration 1 at a later second, after `open`.
 #[track_caller]
-fn assert_bounded(caps: Caps, open: &[Asked], second: i64, expected: Answer) {
+fn assert_capped(caps: Caps, open: &[Submission], second: i64, expected: OutcomeKind) {
     let mut storage = storage(NONE);
     let mut group = open.to_vec();
     let mut book = storage.load(now(), &group).unwrap();
-    for (index, asked) in group.iter().enumerate() {
-        book.apply(asked.tenant_id, asked.key(), asked.command(entry(index as i64 + 1))).unwrap();
+    for (index, submission) in group.iter().enumerate() {
+        book.apply(
+            submission.tenant_id,
+            submission.key(),
+            submission.command(entry(index as i64 + 1)),
+        )
+        .unwrap();
     }
     storage.save(book);
     storage.caps = caps;
     group = vec![reserve("one more", as_is)];
     let mut book = storage.load(at(second), &group).unwrap();
     let outcome = book.apply(tenant(1), group[0].key(), group[0].command(entry(9))).unwrap();
-    assert_eq!(Answer::of(&outcome), expected);
-    if expected != Answer::Held {
+    assert_eq!(OutcomeKind::of(&outcome), expected);
+    if expected != OutcomeKind::Held {
         assert_unchanged(&book);
     }
 }
 
 #[test]
-fn reservations_are_bounded_by_integration_and_by_tenant_and_due_ones_count_in_neither() {
+fn reservations_are_capped_by_integration_and_tenant_without_due_ones() {
     let caps = |reservations_per_integration, reservations_per_tenant| Caps {
         reservations_per_integration,
         reservations_per_tenant,
@@ -102,37 +107,37 @@ fn reservations_are_bounded_by_integration_and_by_tenant_and_due_ones_count_in_n
     };
     let here = |call: &str| reserve(call, as_is);
     let beside = |call: &str| reserve(call, |request| request.integration_id = integration(2));
-    let too_many = |bound| Answer::Rejected(ReserveRefusal::TooManyOpen(bound));
+    let too_many = |bound| OutcomeKind::Rejected(ReserveRefusal::TooManyOpen(bound));
     let open = [here("a"), here("b"), beside("c")];
-    assert_bounded(caps(3, 4), &open, 1, Answer::Held);
-    assert_bounded(caps(2, 9), &open, 1, too_many(ReservationCap::Integration(2)));
-    assert_bounded(caps(3, 3), &open, 1, too_many(ReservationCap::Tenant(3)));
-    assert_bounded(caps(2, 3), &open, 1, too_many(ReservationCap::Integration(2)));
-    // Nobody swept what is due after 600 seconds.
-    assert_bounded(caps(2, 3), &open, 599, too_many(ReservationCap::Integration(2)));
-    assert_bounded(caps(1, 1), &open, 600, Answer::Held);
+    assert_capped(caps(3, 4), &open, 1, OutcomeKind::Held);
+    assert_capped(caps(2, 9), &open, 1, too_many(ReservationCap::Integration(2)));
+    assert_capped(caps(3, 3), &open, 1, too_many(ReservationCap::Tenant(3)));
+    assert_capped(caps(2, 3), &open, 1, too_many(ReservationCap::Integration(2)));
+    // The holds are due after 600 seconds, without a sweep.
+    assert_capped(caps(2, 3), &open, 599, too_many(ReservationCap::Integration(2)));
+    assert_capped(caps(1, 1), &open, 600, OutcomeKind::Held);
     let ended = [here("a"), here("b"), release("a", None), record("b", |_| {})];
-    assert_bounded(caps(1, 1), &ended, 1, Answer::Held);
-    // An answer that was given is given again, and a refused call is told why it is refused.
-    assert_bounded(caps(1, 1), &[here("one more")], 1, Answer::Replayed);
+    assert_capped(caps(1, 1), &ended, 1, OutcomeKind::Held);
+    // A repeated request is replayed at the cap.
+    assert_capped(caps(1, 1), &[here("one more")], 1, OutcomeKind::Replayed);
 }
 
 #[test]
-fn a_record_beyond_the_bytes_of_a_day_is_refused_unless_it_settles() {
+fn a_record_beyond_the_daily_bytes_is_refused_unless_it_settles() {
     let mut storage = storage(NONE);
     let bytes = 400 + "a".len() + "openai".len() + "gpt".len();
     storage.caps.stored_bytes_per_day = 2 * bytes as i64;
-    let refused = Answer::NotCounted(RecordRefusal::StoredBytesExceeded);
+    let refused = OutcomeKind::NotCounted(RecordRefusal::StoredBytesExceeded);
     let tomorrow = at(86_400);
     let steps = [
-        step(now(), reserve("held", as_is), Answer::Held),
-        step(now(), record("a", |_| {}), Answer::Accepted),
+        step(now(), reserve("held", as_is), OutcomeKind::Held),
+        step(now(), record("a", |_| {}), OutcomeKind::Accepted),
         step(now(), record("long", |_| {}), refused),
-        step(now(), record("b", |_| {}), Answer::Accepted),
+        step(now(), record("b", |_| {}), OutcomeKind::Accepted),
         step(now(), record("c", |_| {}), refused),
-        step(now(), record("b", |_| {}), Answer::Duplicate),
-        step(now(), record("held", |_| {}), Answer::Accepted),
-        step(tomorrow, record("c", |_| {}), Answer::Accepted),
+        step(now(), record("b", |_| {}), OutcomeKind::Duplicate),
+        step(now(), record("held", |_| {}), OutcomeKind::Accepted),
+        step(tomorrow, record("c", |_| {}), OutcomeKind::Accepted),
     ];
     check(&storage, &steps, 1, &[Shown { month: october(), used: (10, 120, 4), held: (0, 0, 0) }]);
 }
@@ -148,11 +153,16 @@ fn assert_unchanged(book: &Book<'_>) {
 }
 
 #[test]
-fn a_month_that_changes_is_stamped_with_the_latest_instant() {
-    /// When each month of integration 1 changed last, after one more command.
+fn a_changed_month_has_the_instant_of_its_last_change() {
+    /// Checks the months that one more command changes, and their instants.
     #[track_caller]
-    fn stamps(before: &Storage, now: Timestamp, asked: Asked, expected: &[(Month, Timestamp)]) {
-        let group = [asked];
+    fn check_changed(
+        before: &Storage,
+        now: Timestamp,
+        submission: Submission,
+        expected: &[(Month, Timestamp)],
+    ) {
+        let group = [submission];
         let mut book = before.load(now, &group).unwrap();
         let command = group[0].command(before.entry_id(0));
         book.apply(group[0].tenant_id, group[0].key(), command).unwrap();
@@ -164,28 +174,28 @@ fn a_month_that_changes_is_stamped_with_the_latest_instant() {
         assert_eq!(changed, expected);
     }
     let fresh = storage(NONE);
-    stamps(&fresh, now(), reserve("a", as_is), &[(october(), now())]);
-    stamps(&fresh, now(), record("a", |_| {}), &[(october(), now())]);
+    check_changed(&fresh, now(), reserve("a", as_is), &[(october(), now())]);
+    check_changed(&fresh, now(), record("a", |_| {}), &[(october(), now())]);
     let september = day(2026, 9, 30);
     let late = record("a", |usage| usage.occurred_at = Some(september));
-    stamps(&fresh, now(), late.clone(), &[(september.month(), now())]);
+    check_changed(&fresh, now(), late.clone(), &[(september.month(), now())]);
 
-    let made = [step(now(), reserve("a", as_is), Answer::Held)];
+    let made = [step(now(), reserve("a", as_is), OutcomeKind::Held)];
     let reserved = check(&fresh, &made, 1, &held());
-    stamps(&reserved, at(5), release("a", None), &[(october(), at(5))]);
-    stamps(&reserved, at(5), extend("a", None, Some(900)), &[]);
-    stamps(&reserved, at(5), reserve("a", as_is), &[]);
-    stamps(&reserved, at(5), late, &[(september.month(), at(5)), (october(), at(5))]);
-    stamps(&reserved, at(600), extend("a", None, None), &[(october(), at(600))]);
+    check_changed(&reserved, at(5), release("a", None), &[(october(), at(5))]);
+    check_changed(&reserved, at(5), extend("a", None, Some(900)), &[]);
+    check_changed(&reserved, at(5), reserve("a", as_is), &[]);
+    check_changed(&reserved, at(5), late, &[(september.month(), at(5)), (october(), at(5))]);
+    check_changed(&reserved, at(600), extend("a", None, None), &[(october(), at(600))]);
 
     let ahead = Counter { last_at: at(9), ..Counter::default() };
     let mut later = storage(NONE);
     later.set_counter(integration(1), october(), ahead);
-    stamps(&later, now(), reserve("a", as_is), &[(october(), at(9))]);
+    check_changed(&later, now(), reserve("a", as_is), &[(october(), at(9))]);
 }
 
 #[test]
-fn the_changes_of_holds_are_told_in_order() {
+fn the_changes_of_holds_are_reported_in_order() {
     let group = [
         reserve("a", as_is),
         extend("a", None, Some(900)),
@@ -195,9 +205,9 @@ fn the_changes_of_holds_are_told_in_order() {
     ];
     let storage = storage(NONE);
     let mut book = storage.load(now(), &group).unwrap();
-    for (index, asked) in group.iter().enumerate() {
-        let command = asked.command(storage.entry_id(index));
-        book.apply(asked.tenant_id, asked.key(), command).unwrap();
+    for (index, submission) in group.iter().enumerate() {
+        let command = submission.command(storage.entry_id(index));
+        book.apply(submission.tenant_id, submission.key(), command).unwrap();
     }
     let a = Hold {
         tenant_id: tenant(1),
@@ -221,8 +231,8 @@ fn the_changes_of_holds_are_told_in_order() {
 }
 
 #[test]
-fn a_figure_that_the_book_lacks_is_an_error_and_not_zero() {
-    let made = [step(now(), reserve("a", as_is), Answer::Held)];
+fn a_missing_figure_is_an_error_and_not_zero() {
+    let made = [step(now(), reserve("a", as_is), OutcomeKind::Held)];
     let stored = check(&storage(NONE), &made, 1, &held());
     let reservation = stored.reservation(tenant(1), &call_id("a")).unwrap().clone();
     let hold = stored.holds()[0];
@@ -249,28 +259,32 @@ fn a_figure_that_the_book_lacks_is_an_error_and_not_zero() {
     let mut calls_with_fresh = calls.clone();
     calls_with_fresh.insert(fresh, Call::fresh(call_id("new")));
     let tenants = HashMap::from([(tenant(1), TenantSums::default())]);
-    let error = |accounts: &HashMap<_, _>, calls: &HashMap<_, _>, asked: &Asked| {
+    let error = |accounts: &HashMap<_, _>, calls: &HashMap<_, _>, submission: &Submission| {
         let (accounts, calls) = (accounts.clone(), calls.clone());
         let loaded = Loaded { accounts, calls, tenants: tenants.clone(), ..Loaded::default() };
         let mut book = open(at(1), loaded).unwrap();
-        book.apply(tenant(1), asked.key(), asked.command(entry(1)))
+        book.apply(tenant(1), submission.key(), submission.command(entry(1)))
     };
     let none = HashMap::new();
-    for asked in [
+    for submission in [
         reserve("new", as_is),
         record("new", |_| {}),
         release("new", None),
         extend("new", None, None),
     ] {
-        assert_eq!(error(&accounts, &calls, &asked), Err(Overflow), "the call of {asked:?}");
+        assert_eq!(
+            error(&accounts, &calls, &submission),
+            Err(Overflow),
+            "the call of {submission:?}"
+        );
     }
-    for asked in [reserve("new", as_is), record("new", |_| {}), record("a", |_| {})] {
-        let outcome = error(&accounts, &calls_with_fresh, &asked);
-        assert_eq!(outcome, Err(Overflow), "the month of {asked:?}");
+    for submission in [reserve("new", as_is), record("new", |_| {}), record("a", |_| {})] {
+        let outcome = error(&accounts, &calls_with_fresh, &submission);
+        assert_eq!(outcome, Err(Overflow), "the month of {submission:?}");
     }
-    let asked = release("a", None);
-    assert_eq!(error(&none, &calls, &asked), Err(Overflow), "the account of a release");
-    assert_eq!(error(&accounts, &calls, &asked), Err(Overflow), "the month of a release");
+    let submission = release("a", None);
+    assert_eq!(error(&none, &calls, &submission), Err(Overflow), "the account of a release");
+    assert_eq!(error(&accounts, &calls, &submission), Err(Overflow), "the month of a release");
     let accounts = HashMap::from([(
         integration(1),
         stored.account(integration(1), [october()], at(1)).unwrap(),
@@ -282,17 +296,17 @@ fn a_figure_that_the_book_lacks_is_an_error_and_not_zero() {
 #[test]
 fn a_settlement_without_the_month_of_its_hold_is_an_error() {
     let made = shifted(october().end(), -1);
-    let steps = [step(made, reserve("a", as_is), Answer::Held)];
+    let steps = [step(made, reserve("a", as_is), OutcomeKind::Held)];
     let stored = check(&storage(NONE), &steps, 1, &held());
     let november = october().next();
     let account = stored.account(integration(1), [november], november.start()).unwrap();
     let reservation = stored.reservation(tenant(1), &call_id("a")).cloned();
-    let asked = record("a", |usage| usage.occurred_at = Some(november.start()));
+    let submission = record("a", |usage| usage.occurred_at = Some(november.start()));
     let call = Call::stored(call_id("a"), reservation, None);
     let accounts = HashMap::from([(integration(1), account)]);
-    let calls = HashMap::from([((tenant(1), asked.key()), call)]);
+    let calls = HashMap::from([((tenant(1), submission.key()), call)]);
     let loaded = Loaded { accounts, calls, ..Loaded::default() };
     let mut book = Book::open(november.start(), Caps::DEFAULT, loaded).unwrap();
-    let outcome = book.apply(tenant(1), asked.key(), asked.command(entry(1)));
+    let outcome = book.apply(tenant(1), submission.key(), submission.command(entry(1)));
     assert_eq!(outcome, Err(Overflow));
 }

@@ -1,4 +1,4 @@
-//! Bursar's time under wall clocks that jump: scripted, and for any script a property.
+//! Bursar's time under wall clocks that jump: scripts, and properties over random scripts.
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot be arranged has failed")]
 
@@ -20,7 +20,7 @@ fn at(micros: i64) -> Timestamp {
 /// A timekeeper with clocks that the test moves.
 struct Clocks {
     keeper: Timekeeper,
-    /// Real microseconds since the start, as the boot clock has them.
+    /// Microseconds of the boot clock since the start.
     boot: i64,
     /// How far the wall clock is off, in microseconds.
     off: i64,
@@ -36,7 +36,7 @@ impl Clocks {
         start() + self.boot + self.off
     }
 
-    /// Lets real seconds pass, looking at the clocks four times in each.
+    /// Lets seconds pass, with four readings in each.
     fn pass(&mut self, seconds: i64) -> Vec<ClockEvent> {
         (0..seconds * 4).filter_map(|_| self.pass_micros(SECOND / 4)).collect()
     }
@@ -66,7 +66,7 @@ fn reading(boot: i64, off: i64) -> ClockReading {
 }
 
 #[test]
-fn a_jump_forward_for_half_a_second_moves_nothing() {
+fn a_jump_forward_for_half_a_second_changes_nothing() {
     for seconds in [61, HOUR, FOUR_DAYS] {
         let mut clocks = Clocks::new();
         assert_eq!(clocks.pass(10), []);
@@ -81,7 +81,7 @@ fn a_jump_forward_for_half_a_second_moves_nothing() {
 }
 
 #[test]
-fn a_jump_forward_for_good_is_adopted_after_a_minute() {
+fn a_lasting_jump_forward_is_adopted_after_a_minute() {
     for seconds in [61, HOUR, FOUR_DAYS] {
         let mut clocks = Clocks::new();
         clocks.jump(seconds);
@@ -96,7 +96,7 @@ fn a_jump_forward_for_good_is_adopted_after_a_minute() {
 }
 
 #[test]
-fn a_clock_that_jumps_on_is_waited_for_again() {
+fn a_second_jump_starts_the_wait_again() {
     let mut clocks = Clocks::new();
     clocks.jump(HOUR);
     clocks.pass(50);
@@ -127,14 +127,14 @@ fn a_jump_back_slows_the_time_until_the_clock_has_caught_up() {
 fn a_clock_that_comes_back_from_behind_has_not_jumped() {
     let mut clocks = Clocks::new();
     clocks.jump(-HOUR);
-    // Long enough that the slowed time is further behind than a small step.
+    // After this, the slowed time is behind by more than a small step.
     clocks.pass(1_200);
     assert_eq!(clocks.jump(HOUR), Some(ClockEvent::CaughtUp));
     assert_eq!((clocks.now(), clocks.is_refusing()), (1_200 * SECOND, false));
 }
 
 #[test]
-fn a_confirmation_takes_the_wall_clocks_time_in_both_directions() {
+fn a_confirmation_adopts_the_wall_clocks_time_in_both_directions() {
     for seconds in [FOUR_DAYS, HOUR, -HOUR, -FOUR_DAYS] {
         let mut clocks = Clocks::new();
         clocks.jump(seconds);
@@ -158,10 +158,10 @@ fn a_start_never_falls_behind_the_last_decision() {
 }
 
 #[test]
-fn a_process_goes_on_where_the_one_before_left_off() {
+fn a_start_continues_from_the_time_of_the_last_process() {
     let mark = |ahead: i64| ClockMark { now: at(start() + ahead * SECOND), wall: at(start()) };
     let passed = reading(100 * SECOND, 0);
-    // In step, ahead of the wall clock, and in front of a jump that was adopted meanwhile.
+    // The stored time equals the wall clock, is ahead of it, or is behind an adopted jump.
     let resumed = |ahead: i64| Timekeeper::resume(passed, mark(ahead)).now().micros() - start();
     assert_eq!(resumed(0), 100 * SECOND);
     assert_eq!(resumed(HOUR), (HOUR + 90) * SECOND);
@@ -170,17 +170,17 @@ fn a_process_goes_on_where_the_one_before_left_off() {
     let soon = Timekeeper::resume(reading(5 * SECOND, 0), mark(-HOUR));
     assert_eq!(soon.now().micros() - start(), (5 - HOUR) * SECOND);
     assert_eq!(soon.state().adopted_in_seconds, Some(60));
-    // The wall clock came back while nobody ran.
+    // The wall clock came back while no process ran.
     let back = Timekeeper::resume(reading(5 * SECOND, -HOUR * SECOND), mark(-HOUR));
     assert_eq!(back.now().micros() - start(), (5 - HOUR) * SECOND);
     assert_eq!(back.state().adopted_in_seconds, None);
 }
 
 #[test]
-fn readings_that_come_out_of_order_count_no_time_twice() {
+fn readings_out_of_order_count_no_time_twice() {
     let mut clocks = Clocks::new();
     clocks.pass(10);
-    // One thread read both clocks before another did, and comes after it.
+    // A thread observes its reading after another thread has observed a later one.
     for late in [10 * SECOND - 1, 9 * SECOND + SECOND / 2] {
         clocks.keeper.flow(7 * SECOND + late);
         clocks.keeper.observe(reading(late, 0));
@@ -189,7 +189,7 @@ fn readings_that_come_out_of_order_count_no_time_twice() {
     clocks.keeper.flow(7 * SECOND + 11 * SECOND);
     assert_eq!(clocks.now(), 11 * SECOND);
 
-    // The wait for a clock that jumped ends no earlier for it either.
+    // Such a reading does not end the wait after a jump earlier either.
     let mut clocks = Clocks::new();
     clocks.jump(HOUR);
     clocks.pass(59);
@@ -198,7 +198,7 @@ fn readings_that_come_out_of_order_count_no_time_twice() {
     assert_eq!((clocks.now(), clocks.is_refusing()), (59 * SECOND + SECOND / 2, true));
 }
 
-/// A thing that happens to a clock.
+/// One step of a random script.
 #[derive(Clone, Debug)]
 enum Move {
     Pass(i64),
@@ -217,7 +217,7 @@ fn moves() -> impl Strategy<Value = Vec<Move>> {
 
 proptest! {
     #[test]
-    fn the_time_never_goes_back_and_leaves_the_pace_of_the_boot_clock_only_for_the_wall_clock(
+    fn the_time_never_goes_back_and_only_jumps_to_the_wall_clock(
         moves in moves()
     ) {
         let mut clocks = Clocks::new();
@@ -242,8 +242,8 @@ proptest! {
             let (now, wall) = (clocks.now(), clocks.wall() - start());
             prop_assert!(now >= before, "it went back");
             prop_assert!(now - before >= passed * 9 / 10 - 1, "it stood still");
-            // By more than a small step it goes forward only to the wall clock: one that stayed
-            // ahead, or one that came back from behind to where the boot clock leads.
+            // More than a small step leads only to a wall clock that stayed ahead, or to one that
+            // came back from behind.
             prop_assert!(now - before <= passed + 60 * SECOND || now == wall);
             prop_assert!(now - before <= passed + 60 * SECOND || was_refusing || was_behind);
             if clocks.is_refusing() {

@@ -1,9 +1,9 @@
-//! The core stays pure: what it depends on, and which words its source may not contain.
+//! The core stays pure: its dependencies, and words that its source must not contain.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// Words that stand for a float, a clock, a thread, chance, or a wire format.
+/// Words of floats, clocks, threads, randomness and wire formats.
 const FORBIDDEN: [&str; 10] = [
     "f32",
     "f64",
@@ -21,7 +21,7 @@ fn crate_dir() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR"))
 }
 
-/// The crates of every dependency table that a user of the core would build.
+/// The dependencies in a manifest, without those for development.
 fn dependencies(manifest: &str) -> Vec<String> {
     let mut found = Vec::new();
     let mut in_table = false;
@@ -43,7 +43,7 @@ fn dependencies(manifest: &str) -> Vec<String> {
     found
 }
 
-/// The source without comments and without the content of its texts.
+/// The source without comments and the contents of its string literals.
 fn code(source: &str) -> String {
     let source = source.replace("'\"'", "").replace("'\\\"'", "");
     let mut code = String::new();
@@ -101,7 +101,7 @@ fn the_core_depends_on_nothing_but_its_error_macro() {
 }
 
 #[test]
-fn no_source_of_the_core_speaks_of_floats_clocks_threads_chance_or_formats() {
+fn no_source_of_the_core_uses_floats_clocks_threads_randomness_or_formats() {
     let sources = sources(&crate_dir().join("src"));
     assert!(sources.iter().any(|path| path.ends_with("src/book.rs")), "{sources:?}");
     for path in sources {
@@ -111,7 +111,7 @@ fn no_source_of_the_core_speaks_of_floats_clocks_threads_chance_or_formats() {
 }
 
 #[test]
-fn every_way_to_name_a_dependency_is_seen() {
+fn every_form_of_a_dependency_is_found() {
     let manifest = "[package]\nname = \"x\"\n[dependencies]\n# why\na.workspace = true\nb = \"1\"\n\
         [dependencies.c]\nversion = \"1\"\n[dev-dependencies]\nd = \"1\"\n[dev-dependencies.e]\n\
         version = \"1\"\n[target.'cfg(unix)'.dependencies]\nf = { version = \"1\" }\n\
@@ -120,7 +120,7 @@ fn every_way_to_name_a_dependency_is_seen() {
 }
 
 #[test]
-fn words_are_seen_in_code_and_not_in_comments_or_texts() {
+fn words_are_found_in_code_and_not_in_comments_or_strings() {
     #[track_caller]
     fn check(source: &str, expected: &[&str]) {
         assert_eq!(forbidden(source), expected, "{source}");

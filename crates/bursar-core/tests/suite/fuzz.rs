@@ -1,6 +1,6 @@
-//! Texts from outside that the core reads itself: amounts, ids, call ids.
+//! Fuzz targets for the texts that the core parses: amounts, ids and call ids.
 
-#![expect(clippy::expect_used, reason = "a proof stops at the first thing that does not hold")]
+#![expect(clippy::expect_used, reason = "a fuzz target stops at the first failure")]
 
 use bursar_core::{
     CallId, EntryId, IntegrationId, KeyId, NANOS_PER_CENT, Nanos, NumberError, TenantId,
@@ -27,7 +27,7 @@ const AMOUNTS: &[&str] = &[
 ];
 
 #[test]
-fn an_amount_is_read_exactly_or_not_at_all() {
+fn an_amount_is_parsed_exactly_or_refused() {
     fuzz(bolero::check!(), Effort::PLAIN, |choices| {
         let amount = choices.one_of(AMOUNTS);
         let text = choices.broken(amount, &["e", "E", "+", "-", ".", "00000000", "e-7", "9"]);
@@ -40,13 +40,13 @@ fn an_amount_is_read_exactly_or_not_at_all() {
     });
 }
 
-/// Claims that other ways to write an amount mean the same, and that a known reader agrees as far
-/// as its precision goes.
+/// Checks that other spellings of an amount have the same value, and that the parser of `f64` agrees
+/// within its precision.
 #[track_caller]
 fn check_value(text: &str, cost: Nanos) {
     let plain = format!("{}.{:07}", cost.get() / NANOS_PER_CENT, cost.get() % NANOS_PER_CENT);
     assert_eq!(Nanos::from_cents_text(&plain), Ok(cost), "{text}");
-    let known: f64 = text.parse().expect("a number for others too");
+    let known: f64 = text.parse().expect("a number");
     let difference = (known * NANOS_PER_CENT as f64 - cost.get() as f64).abs();
     assert!(difference <= 0.5 + known.abs() * 1e-5, "{text} is {known}, not {}", cost.get());
     if !text.contains(['e', 'E']) {
@@ -63,7 +63,7 @@ fn check_value(text: &str, cost: Nanos) {
 }
 
 #[test]
-fn a_count_is_its_text_in_every_spelling() {
+fn a_count_has_the_same_value_in_every_spelling() {
     const COUNTS: &[&str] =
         &["14417", "14417.0", "1.4417e4", "812.4", "0.5", "-0", "1e9", "1000000001", "+7", ".5"];
     const AT_MOST: i64 = 1_000_000_000;
@@ -79,7 +79,7 @@ fn a_count_is_its_text_in_every_spelling() {
             }
         }
         if let Ok(count) = rounded {
-            let known: f64 = text.parse().expect("a number for others too");
+            let known: f64 = text.parse().expect("a number");
             assert!((known - count as f64).abs() <= 0.500_001, "{text} is {known}, not {count}");
             let refused = whole == Err(NumberError::NotWhole) || whole == Ok(count);
             assert!(refused, "{text}: {whole:?}");
@@ -88,7 +88,7 @@ fn a_count_is_its_text_in_every_spelling() {
     });
 }
 
-/// Claims that what is read as an id is its text in some letter case, and no id of another kind.
+/// Checks that the text of a parsed id is its own in some letter case, and no id of another kind.
 macro_rules! check_id {
     ($choices:expr, $type:ty, $other:ty) => {{
         let number = $choices.integer().unsigned_abs() % (1 << 60);
@@ -100,14 +100,14 @@ macro_rules! check_id {
         if let Ok(id) = read {
             assert_eq!(id.to_string(), text.to_lowercase());
             assert_eq!(<$type>::from_number(id.number()), Some(id));
-            assert!(<$other>::parse(&text).is_err(), "{text} is two things");
+            assert!(<$other>::parse(&text).is_err(), "{text} is an id of two kinds");
         }
         Fate::of(&read)
     }};
 }
 
 #[test]
-fn an_id_is_read_back_and_is_of_one_kind() {
+fn an_id_is_parsed_back_as_one_kind_only() {
     fuzz(bolero::check!(), Effort::PLAIN, |choices: &mut Choices<'_>| match choices.below(4) {
         0 => check_id!(choices, TenantId, IntegrationId),
         1 => check_id!(choices, IntegrationId, EntryId),
@@ -117,7 +117,7 @@ fn an_id_is_read_back_and_is_of_one_kind() {
 }
 
 #[test]
-fn a_call_id_keeps_its_bounds() {
+fn a_call_id_is_limited_in_length_and_characters() {
     fuzz(bolero::check!(), Effort::PLAIN, |choices| {
         let text = choices.one_of(&["call-2026-11-20-0001", "\u{e4}\u{1f600}", "x"]);
         let text = choices.broken(text, &["\0", "\u{e4}", " ", "\n", "\u{2028}"]);

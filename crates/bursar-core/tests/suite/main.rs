@@ -1,4 +1,4 @@
-//! The rules of Bursar, without storage.
+//! Tests of the rules, without storage.
 
 mod book;
 mod clock;

@@ -1,6 +1,6 @@
-//! A long random run of the core beside a naive model that adds everything up anew at each step.
+//! Long random runs that compare the core with a naive model at each step.
 
-#![expect(clippy::unwrap_used, reason = "the run names what it made")]
+#![expect(clippy::unwrap_used, reason = "a run names only what it created")]
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -12,22 +12,22 @@ use bursar_core::{
 use bursar_testing::chance::Chance;
 
 use crate::support::naive::{Naive, Sums};
-use crate::support::script::Answer;
-use crate::support::storage::{Act, Asked, Profile, Storage};
+use crate::support::script::OutcomeKind;
+use crate::support::storage::{Action, Profile, Storage, Submission};
 use crate::support::{call_id, day, integration, request, seconds, shifted, tenant, usage};
 
 /// Groups that are run from one seed; about three commands each.
 const GROUPS: usize = 800;
 const SEEDS: u64 = 50;
 
-/// Integrations 1 to 4 are tenant 1's, 5 and 6 are tenant 2's; nobody has the 7th.
+/// Integrations 1 to 4 belong to tenant 1, 5 and 6 to tenant 2; the 7th does not exist.
 const INTEGRATIONS: [(i64, i64); 6] = [(1, 1), (2, 1), (3, 1), (4, 1), (5, 2), (6, 2)];
 
-/// How many steps gave each answer, and how often a hold took the last of a budget.
+/// The number of steps by outcome, and how often a hold took the last of a budget.
 #[derive(Debug, Default)]
 struct Tally {
     steps: usize,
-    answers: BTreeMap<String, usize>,
+    outcomes: BTreeMap<String, usize>,
     admitted_to_the_last: usize,
 }
 
@@ -36,7 +36,7 @@ struct Run {
     now: Timestamp,
     naive: Naive,
     storage: Storage,
-    /// The call ids in use move on slowly, so that most of them come again.
+    /// The first call id in use, which grows slowly, so that most call ids repeat.
     calls_from: i64,
 }
 
@@ -57,7 +57,7 @@ impl Run {
         run
     }
 
-    /// Caps that are met often, sometimes, or never.
+    /// Sets caps that are reached often, sometimes or never.
     fn set_caps(&mut self) {
         let caps = Caps {
             reservations_per_integration: self.chance.one_of(&[1, 2, 3, 50_000]),
@@ -68,7 +68,7 @@ impl Run {
         self.naive.caps = caps;
     }
 
-    /// What the operator does reaches both sides.
+    /// Changes an integration in the storage and in the model.
     fn set(&mut self, id: IntegrationId, profile: Profile) {
         self.storage.profiles.insert(id, profile);
         self.naive.profiles.retain(|(known, _)| *known != id);
@@ -123,7 +123,7 @@ impl Run {
         self.set(id, profile);
     }
 
-    /// Time stands still, creeps, walks, leaps to a month's end, or stops where a hold expires.
+    /// Advances the time by nothing, a little, much, to a month's end or to the expiry of a hold.
     fn move_on(&mut self) {
         let month_end = self.now.month().end();
         let dues: Vec<Timestamp> =
@@ -146,7 +146,7 @@ impl Run {
         };
     }
 
-    fn asked(&mut self) -> Asked {
+    fn submission(&mut self) -> Submission {
         let tenant_number = self.chance.one_of(&[1, 1, 2]);
         let tenant_id = tenant(tenant_number);
         let call = format!("c{}", self.calls_from + self.chance.between(0, 9));
@@ -154,11 +154,11 @@ impl Run {
         let own = self.chance.between(home.0, home.1);
         // A call mostly keeps to the integration of its reservation, or else to the one that its
         // id suggests, so that repetitions agree.
-        let promise = self.naive.promise(tenant_id, &call_id(&call));
-        let promise = promise.and_then(|place| self.naive.promises.get(place));
+        let reserved = self.naive.reserved(tenant_id, &call_id(&call));
+        let reserved = reserved.and_then(|index| self.naive.reservations.get(index));
         let suggested = integration(home.0 + i64::from(call.ends_with(['1', '3', '5', '8'])));
-        let usual = promise.map_or(suggested, |promise| promise.request.integration_id);
-        let is_promised = promise.is_some();
+        let usual = reserved.map_or(suggested, |reserved| reserved.request.integration_id);
+        let is_reserved = reserved.is_some();
         let id = match self.chance.between(0, 99) {
             0..=84 => usual,
             85..=95 => integration(own),
@@ -169,23 +169,23 @@ impl Run {
             1..=3 => Some(id),
             _ => None,
         };
-        let act = match self.chance.between(0, 99) {
+        let action = match self.chance.between(0, 99) {
             0..=44 => self.reserve(id, &call),
-            45..=69 if is_promised => self.record(tenant_id, id, &call),
+            45..=69 if is_reserved => self.record(tenant_id, id, &call),
             45..=54 => self.record(tenant_id, id, &call),
             55..=69 => self.reserve(id, &call),
-            70..=74 => Act::Release { call_id: call_id(&call), only },
-            75..=82 if is_promised => Act::Release { call_id: call_id(&call), only },
-            75..=94 if !is_promised => self.reserve(id, &call),
+            70..=74 => Action::Release { call_id: call_id(&call), only },
+            75..=82 if is_reserved => Action::Release { call_id: call_id(&call), only },
+            75..=94 if !is_reserved => self.reserve(id, &call),
             _ => {
                 let ttl_seconds = self.chance.one_of(&[None, Some(1), Some(90), Some(40_000)]);
-                Act::Extend { call_id: call_id(&call), only, ttl_seconds }
+                Action::Extend { call_id: call_id(&call), only, ttl_seconds }
             }
         };
-        Asked { tenant_id, act }
+        Submission { tenant_id, action }
     }
 
-    fn reserve(&mut self, id: IntegrationId, call: &str) -> Act {
+    fn reserve(&mut self, id: IntegrationId, call: &str) -> Action {
         let mut request = request(id, call);
         request.ttl_seconds = if self.chance.percent(15) { 5 } else { 600 };
         request.model = self.chance.percent(3).then(|| "gpt".into());
@@ -195,10 +195,10 @@ impl Run {
             70..=79 => estimate(self.chance.between(1, 8) * NANOS_PER_CENT, 150),
             _ => self.remaining(id),
         };
-        Act::Reserve(request)
+        Action::Reserve(request)
     }
 
-    /// What just fits below a limit, what reaches it, and what is one too much.
+    /// An estimate that just stays below a limit, reaches it, or exceeds it by one.
     fn remaining(&mut self, id: IntegrationId) -> Estimate {
         let Some(profile) = self.naive.profile(id) else { return Estimate::default() };
         let limits = profile.integration.limits;
@@ -211,13 +211,13 @@ impl Run {
         estimate((cost + off).max(0), (tokens + off).max(0))
     }
 
-    fn record(&mut self, tenant_id: TenantId, id: IntegrationId, call: &str) -> Act {
+    fn record(&mut self, tenant_id: TenantId, id: IntegrationId, call: &str) -> Action {
         let mut usage = usage(id, call);
-        let promise = self.naive.promise(tenant_id, &usage.call_id);
-        let made_at = promise.and_then(|place| self.naive.promises.get(place));
-        let made_at = made_at.map_or(self.now, |promise| promise.made_at);
+        let reserved = self.naive.reserved(tenant_id, &usage.call_id);
+        let made_at = reserved.and_then(|index| self.naive.reservations.get(index));
+        let made_at = made_at.map_or(self.now, |reserved| reserved.made_at);
         usage.tokens = TokenBuckets::new(call.len() as i64, 4, 0, 0, 0).unwrap();
-        // Whether a cost is known goes by the call, so that repetitions agree.
+        // The call id decides whether the cost is known, so that repetitions agree.
         usage.cost = call.ends_with(['2', '4', '5', '6', '7', '9']).then(|| Nanos::new(3_333_333));
         usage.latency_ms = self.chance.percent(50).then_some(20);
         usage.occurred_at = match self.chance.between(0, 99) {
@@ -244,35 +244,36 @@ impl Run {
             9 => usage.cost = Some(Nanos::new(self.chance.between(0, 2 * NANOS_PER_CENT))),
             _ => {}
         }
-        if known_only { Act::RecordKnown(usage) } else { Act::Record(usage) }
+        if known_only { Action::RecordKnown(usage) } else { Action::Record(usage) }
     }
 
-    /// One group: loaded, applied beside the model, compared after every step, and saved.
+    /// Runs one group on the core and on the model, and compares them after every step.
     fn group(&mut self, tally: &mut Tally) {
         let size = self.chance.between(1, 5);
-        let group: Vec<Asked> = (0..size).map(|_| self.asked()).collect();
+        let group: Vec<Submission> = (0..size).map(|_| self.submission()).collect();
         let mut book = self.storage.load(self.now, &group).unwrap();
         self.compare_accounts(&book);
-        for (index, asked) in group.iter().enumerate() {
+        for (index, submission) in group.iter().enumerate() {
             let entry_id = self.storage.entry_id(index);
-            let command = asked.command(entry_id);
-            let outcome = book.apply(asked.tenant_id, asked.key(), command).unwrap();
-            let expected = self.naive.apply(asked.tenant_id, &asked.act, entry_id, self.now);
-            assert_eq!(outcome, expected, "{asked:?} at {:?}", self.now);
+            let command = submission.command(entry_id);
+            let outcome = book.apply(submission.tenant_id, submission.key(), command).unwrap();
+            let expected =
+                self.naive.apply(submission.tenant_id, &submission.action, entry_id, self.now);
+            assert_eq!(outcome, expected, "{submission:?} at {:?}", self.now);
             self.compare_accounts(&book);
-            self.keep_the_promise(&book, &outcome, tally);
+            self.check_limits(&book, &outcome, tally);
             tally.steps += 1;
-            *tally.answers.entry(format!("{:?}", Answer::of(&outcome))).or_default() += 1;
+            *tally.outcomes.entry(format!("{:?}", OutcomeKind::of(&outcome))).or_default() += 1;
         }
-        self.keep_the_caps();
+        self.check_caps();
         self.compare_decisions(&book);
         self.compare_entries(&book);
-        assert_ends_are_told_once(&book);
+        assert_holds_end_once(&book);
         self.storage.save(book);
         self.compare_storage();
     }
 
-    /// Every account and month that is loaded shows what the lists add up to.
+    /// Compares every loaded account and month with the model.
     fn compare_accounts(&self, book: &Book<'_>) {
         for (id, account) in book.accounts() {
             for month in self.loaded(account) {
@@ -286,7 +287,7 @@ impl Run {
         }
     }
 
-    /// A check beside the model's, with every account that the group touches.
+    /// Compares the decisions about every loaded account with the model's.
     fn compare_decisions(&self, book: &Book<'_>) {
         for (id, account) in book.accounts() {
             for estimate in [Estimate::default(), estimate(NANOS_PER_CENT, 10)] {
@@ -296,7 +297,7 @@ impl Run {
         }
     }
 
-    /// The months of an account, out of those that a run can reach.
+    /// The loaded months of an account, among those that a run can reach.
     fn loaded(&self, account: &bursar_core::Account) -> impl Iterator<Item = Month> {
         let first = day(2025, 12, 1).month().number();
         let last = self.now.month().next().number();
@@ -304,15 +305,15 @@ impl Run {
         (first..=last).map(Month::from_number).filter(loaded).collect::<Vec<_>>().into_iter()
     }
 
-    /// used + held + estimate <= limit at every admission, and never a call above the rate.
-    fn keep_the_promise(&self, book: &Book<'_>, outcome: &Outcome, tally: &mut Tally) {
+    /// Checks that used + held + estimate <= limit at every admission, and the rate limit.
+    fn check_limits(&self, book: &Book<'_>, outcome: &Outcome, tally: &mut Tally) {
         let Outcome::Reserve(ReserveOutcome::Held(reservation)) = outcome else { return };
         let id = reservation.request.integration_id;
         let account = book.accounts().get(&id).unwrap();
         let counter = account.counter(self.now.month()).unwrap();
         let LimitSettings { budget_limit_cents, token_limit_month, rate_limit_rpm } =
             account.integration.limits;
-        // The new hold is in what is held, so the estimate is counted already.
+        // The held amount includes the new hold.
         let cost = i128::from(counter.used.cost.get()) + i128::from(counter.held.cost.get());
         let budget = i128::from(budget_limit_cents) * i128::from(NANOS_PER_CENT);
         assert!(budget == 0 || cost <= budget, "{cost} of {budget}: {reservation:?}");
@@ -323,14 +324,14 @@ impl Run {
         tally.admitted_to_the_last += usize::from(budget != 0 && cost == budget);
     }
 
-    /// Never more open reservations than the caps admit.
-    fn keep_the_caps(&self) {
+    /// Checks that no cap on open reservations is exceeded.
+    fn check_caps(&self) {
         for tenant_number in [1, 2] {
             let open = |id: Option<IntegrationId>| {
-                let of_it = self.naive.promises.iter().filter(|promise| {
-                    promise.tenant_id == tenant(tenant_number)
-                        && id.is_none_or(|id| promise.request.integration_id == id)
-                        && promise.state(self.now) == ReservationState::Open
+                let of_it = self.naive.reservations.iter().filter(|reserved| {
+                    reserved.tenant_id == tenant(tenant_number)
+                        && id.is_none_or(|id| reserved.request.integration_id == id)
+                        && reserved.state(self.now) == ReservationState::Open
                 });
                 of_it.count() as i64
             };
@@ -344,8 +345,8 @@ impl Run {
     }
 
     fn compare_entries(&self, book: &Book<'_>) {
-        let place = self.naive.records.len() - book.entries().len();
-        for (entry, record) in book.entries().iter().zip(self.naive.records.iter().skip(place)) {
+        let index = self.naive.records.len() - book.entries().len();
+        for (entry, record) in book.entries().iter().zip(self.naive.records.iter().skip(index)) {
             assert_eq!(entry.entry_id, record.entry_id);
             assert_eq!(entry.tenant_id, record.tenant_id);
             assert_eq!(*entry.usage, record.usage);
@@ -355,7 +356,7 @@ impl Run {
         }
     }
 
-    /// What is stored is the sum of the entries that are stored, whatever was touched.
+    /// Compares the stored counters with the sums of the stored entries.
     fn compare_storage(&self) {
         let mut sums_of_entries: BTreeMap<(IntegrationId, Month), Sums> = BTreeMap::new();
         for kept in &self.storage.entries {
@@ -375,7 +376,7 @@ impl Run {
         assert!(sums_of_entries.is_empty(), "entries of no counter: {sums_of_entries:?}");
     }
 
-    /// At the end everything is swept: what is open is held, and a day later nothing is.
+    /// Sweeps at the end: open reservations are held, and a day later none is.
     fn finish(&mut self) {
         self.storage.sweep(self.now);
         self.compare_holds();
@@ -393,11 +394,11 @@ impl Run {
                 assert_eq!(sums(self.storage.counter(id, month).held), held, "{id:?} {month}");
             }
         }
-        for promise in &self.naive.promises {
-            let call = &promise.request.call_id;
-            let stored = self.storage.reservation(promise.tenant_id, call).unwrap();
-            assert_eq!(stored.state, promise.state(self.now), "{promise:?}");
-            assert_eq!(stored.expires_at, promise.until, "{promise:?}");
+        for reserved in &self.naive.reservations {
+            let call = &reserved.request.call_id;
+            let stored = self.storage.reservation(reserved.tenant_id, call).unwrap();
+            assert_eq!(stored.state, reserved.state(self.now), "{reserved:?}");
+            assert_eq!(stored.expires_at, reserved.until, "{reserved:?}");
             assert_eq!(stored.ended_at.is_none(), stored.state == ReservationState::Open);
         }
     }
@@ -411,8 +412,8 @@ fn sums(totals: Totals) -> Sums {
     (totals.cost.get(), totals.tokens, totals.calls)
 }
 
-/// A reservation ends once; that it does not end again in a later group is storage's assertion.
-fn assert_ends_are_told_once(book: &Book<'_>) {
+/// Checks that a reservation ends once in a group; the storage checks later groups.
+fn assert_holds_end_once(book: &Book<'_>) {
     let mut ended = BTreeSet::new();
     for change in book.holds() {
         if let HoldChange::Ended(hold) = change {
@@ -421,8 +422,8 @@ fn assert_ends_are_told_once(book: &Book<'_>) {
     }
 }
 
-/// Every answer there is must have been given often, or the run has proved less than it seems.
-fn assert_everything_happened(tally: &Tally) {
+/// Checks that every kind of outcome occurred often enough.
+fn assert_all_outcomes_occurred(tally: &Tally) {
     let words = "Accepted Duplicate Conflict NotCounted(IntegrationNotFound) \
         NotCounted(InTheFuture) NotCounted(UnknownCall) NotCounted(StoredBytesExceeded) Held Replayed Refused(IntegrationNotFound) \
         Refused(IntegrationDisabled) Refused(IntegrationNotEnabled) Refused(IntegrationError) \
@@ -435,7 +436,7 @@ fn assert_everything_happened(tally: &Tally) {
         NoReservation IsSettled Extended HadEnded(Settled) HadEnded(Released) HadEnded(Expired) \
         NotActive";
     for word in words.split_whitespace() {
-        let times = tally.answers.get(word).copied().unwrap_or_default();
+        let times = tally.outcomes.get(word).copied().unwrap_or_default();
         assert!(times >= 100, "{word} came {times} times only: {tally:#?}");
     }
     assert!(tally.admitted_to_the_last >= 100, "{tally:#?}");
@@ -443,7 +444,7 @@ fn assert_everything_happened(tally: &Tally) {
 }
 
 #[test]
-fn the_core_answers_like_the_model_for_a_hundred_thousand_steps() {
+fn the_core_decides_like_the_model_for_a_hundred_thousand_steps() {
     let mut tally = Tally::default();
     for seed in 1..=SEEDS {
         let mut run = Run::new(seed);
@@ -455,7 +456,7 @@ fn the_core_answers_like_the_model_for_a_hundred_thousand_steps() {
                 run.change_a_profile();
             }
             run.move_on();
-            // Whether and how far anybody swept must not show.
+            // Sweeps must make no difference.
             if run.chance.percent(30) {
                 let limit = run.chance.one_of(&[1, 2, 100]);
                 run.storage.sweep_some(run.now, limit);
@@ -464,5 +465,5 @@ fn the_core_answers_like_the_model_for_a_hundred_thousand_steps() {
         }
         run.finish();
     }
-    assert_everything_happened(&tally);
+    assert_all_outcomes_occurred(&tally);
 }

@@ -1,4 +1,4 @@
-//! The order of a decision: which reason wins, and the exact edges of every limit.
+//! The order of the checks of a decision, and the exact bounds of every limit.
 
 #![expect(clippy::unwrap_used, reason = "the accounts and estimates of a test are valid")]
 
@@ -30,7 +30,7 @@ fn now() -> Timestamp {
     day(2026, 10, 15)
 }
 
-/// Nothing speaks against this call, and every limit is on.
+/// A call that is allowed under all limits.
 fn good() -> Case {
     let limits =
         LimitSettings { budget_limit_cents: 100, token_limit_month: TOKENS, rate_limit_rpm: RATE };
@@ -119,7 +119,7 @@ fn tokens(tokens: i64) -> Totals {
     Totals { tokens, ..Totals::default() }
 }
 
-/// A fault, and the decision when it is the first that applies.
+/// A fault, and the decision if no earlier check fails.
 struct Fault {
     put: fn(&mut Case),
     verdict: Verdict,
@@ -130,9 +130,9 @@ fn hard(put: fn(&mut Case), code: ReasonCode) -> Fault {
     Fault { put, verdict: Verdict::HardBlocked, reason: plain(code) }
 }
 
-/// Every fault that decides alone, in the order of section 7.
+/// Every fault that decides on its own, in the order of the checks in docs/concepts.md.
 ///
-/// Faults of one field (the status, the health) exclude each other: the one that is put last stays.
+/// Faults of one field (status, health) exclude each other: the last one applies.
 fn faults() -> Vec<Fault> {
     vec![
         hard(|c| c.profile.lifecycle = TenantLifecycle::Suspended, ReasonCode::TenantSuspended),
@@ -192,10 +192,10 @@ fn each_fault_alone_decides() {
 }
 
 #[test]
-fn of_two_faults_the_earlier_one_decides() {
+fn the_earlier_of_two_faults_decides() {
     let faults = faults();
-    for (place, earlier) in faults.iter().enumerate() {
-        for later in faults.iter().skip(place + 1) {
+    for (index, earlier) in faults.iter().enumerate() {
+        for later in faults.iter().skip(index + 1) {
             let both = |case: &mut Case| {
                 (later.put)(case);
                 (earlier.put)(case);
@@ -225,7 +225,7 @@ fn a_tenant_that_is_not_active_is_hard_blocked() {
 }
 
 #[test]
-fn of_the_states_of_health_only_failing_speaks() {
+fn only_failing_health_affects_a_decision() {
     for health in [Health::Unknown, Health::Healthy, Health::Degraded] {
         check(|c| c.profile.integration.health = health, Verdict::Allowed, &[passed()]);
     }
@@ -242,7 +242,7 @@ fn of_the_states_of_health_only_failing_speaks() {
 }
 
 #[test]
-fn the_budget_is_exceeded_from_its_limit_on_and_by_an_estimate_above_it() {
+fn the_budget_is_exceeded_at_its_limit_or_by_an_estimate_above_it() {
     let half = BUDGET / 2;
     check(|c| c.used = cost(BUDGET), Verdict::Blocked, &[budget_exceeded(BUDGET)]);
     check(|c| c.held = cost(BUDGET), Verdict::Blocked, &[budget_exceeded(BUDGET)]);
@@ -264,7 +264,7 @@ fn the_budget_is_exceeded_from_its_limit_on_and_by_an_estimate_above_it() {
 }
 
 #[test]
-fn the_tokens_are_exceeded_from_their_limit_on_and_by_an_estimate_above_it() {
+fn the_token_limit_is_exceeded_at_its_limit_or_by_an_estimate_above_it() {
     check(|c| c.used = tokens(TOKENS), Verdict::Blocked, &[tokens_exceeded(TOKENS)]);
     check(|c| c.held = tokens(TOKENS), Verdict::Blocked, &[tokens_exceeded(TOKENS)]);
     check(
@@ -303,7 +303,7 @@ fn a_warning_begins_when_used_held_and_estimated_reach_80_percent() {
 }
 
 #[test]
-fn a_share_that_is_no_whole_number_is_not_rounded() {
+fn a_fractional_threshold_is_not_rounded() {
     // 80 % of 1001 are 800.8, and of 2 are 1.6.
     for (limit, below, above) in [(1_001, 800, 801), (2, 1, 2)] {
         let with = |estimate: i64| {
@@ -330,7 +330,7 @@ fn all_warnings_are_listed_in_their_order() {
 }
 
 #[test]
-fn no_warning_stands_beside_a_refusal() {
+fn a_refusal_lists_no_warnings() {
     let both = |c: &mut Case| {
         c.profile.integration.health = Health::Failing(FailureCause::Provider);
         c.used = Totals { cost: Nanos::new(BUDGET - 1), tokens: TOKENS, calls: 7 };
@@ -339,7 +339,7 @@ fn no_warning_stands_beside_a_refusal() {
 }
 
 #[test]
-fn the_rate_throttles_from_its_limit_on_and_never_warns() {
+fn the_rate_throttles_at_its_limit_and_never_warns() {
     check(|c| c.calls_ago = vec![0, 0], Verdict::Allowed, &[passed()]);
     check(|c| c.calls_ago = vec![0, 0, 0], Verdict::Throttled, &[rate_exceeded(RATE, 3, 60)]);
     check(|c| c.calls_ago = vec![0, 0, 59], Verdict::Throttled, &[rate_exceeded(RATE, 3, 1)]);
@@ -348,7 +348,7 @@ fn the_rate_throttles_from_its_limit_on_and_never_warns() {
 
 #[test]
 fn the_wait_ends_when_fewer_calls_than_the_limit_count() {
-    // A lowered limit has to wait for more than one call to leave.
+    // A lowered limit waits until several calls have left the window.
     let wait = |limit: i64, calls_ago: &[i64], seconds: u32| {
         let calls_ago = calls_ago.to_vec();
         let reason = rate_exceeded(limit, calls_ago.len() as i64, seconds);
@@ -379,7 +379,7 @@ fn a_limit_of_zero_is_no_limit() {
 }
 
 #[test]
-fn a_limit_of_zero_lifts_the_other_limits_of_nothing() {
+fn a_limit_of_zero_does_not_lift_the_other_limits() {
     let full = |limits: LimitSettings| {
         move |c: &mut Case| {
             c.profile.integration.limits = limits;
@@ -430,7 +430,7 @@ fn the_largest_figures_are_computed_and_not_wrapped() {
 }
 
 #[test]
-fn a_month_counts_for_itself_only() {
+fn each_month_has_its_own_budget() {
     let full = Counter { used: cost(BUDGET), held: tokens(TOKENS), ..Counter::default() };
     let october = now().month();
     let months = [(october, full), (october.next(), Counter::default())];
@@ -463,7 +463,7 @@ fn the_rate_goes_by_whole_seconds() {
 }
 
 #[test]
-fn verdicts_have_the_words_of_the_wire() {
+fn verdicts_have_their_wire_names() {
     let words = [
         (Verdict::Allowed, "allowed", true),
         (Verdict::Warned, "warned", true),
@@ -478,7 +478,7 @@ fn verdicts_have_the_words_of_the_wire() {
 }
 
 #[test]
-fn reasons_have_the_words_of_the_wire() {
+fn reasons_have_their_wire_names() {
     let words = "integration_not_found integration_disabled integration_not_enabled \
         integration_error credentials_invalid tenant_suspended budget_exceeded \
         token_limit_exceeded rate_limit_exceeded budget_warning token_warning \
@@ -488,7 +488,7 @@ fn reasons_have_the_words_of_the_wire() {
 }
 
 #[test]
-fn reservations_that_are_due_take_no_place_up_to_a_bound() {
+fn due_reservations_do_not_count_up_to_a_bound() {
     let counted = |stored: i64, due: i64| {
         let mut account = account(&good(), &[]);
         account.restore_open(stored);

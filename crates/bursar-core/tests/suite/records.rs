@@ -1,4 +1,4 @@
-//! Records: counted once per call id, in the month in which they occurred, and never lost.
+//! Records: each call id counts once, in the month in which the call occurred.
 
 #![expect(clippy::unwrap_used, reason = "a test names what it recorded")]
 
@@ -9,9 +9,9 @@ use bursar_core::{
 use bursar_core::{EntryKind, FailureCause, Health, IntegrationStatus, TenantLifecycle};
 
 use crate::support::script::{
-    Answer, Shown, Step, check, record, record_known, release, reserve, step, storage,
+    OutcomeKind, Shown, Step, check, record, record_known, release, reserve, step, storage,
 };
-use crate::support::storage::{Asked, Storage};
+use crate::support::storage::{Storage, Submission};
 use crate::support::{cents, day, entry, integration, seconds, shifted, tenant};
 
 const NONE: LimitSettings =
@@ -29,14 +29,14 @@ fn used(month: Month, used: (i64, i64, i64)) -> Shown {
     Shown { month, used, held: (0, 0, 0) }
 }
 
-/// What October shows after one record of [`full`].
+/// The totals of October after one record of [`full`].
 fn one_counted() -> [Shown; 1] {
     [used(now().month(), (4, 30, 1))]
 }
 
 fn plain(_: &mut Usage) {}
 
-/// Every field that a repetition is compared with is there.
+/// Fills every field that a repetition is compared with.
 fn full(usage: &mut Usage) {
     usage.session_id = Some("session".into());
     usage.agent_id = Some("agent".into());
@@ -45,14 +45,14 @@ fn full(usage: &mut Usage) {
     usage.occurred_at = Some(now());
 }
 
-fn changed(change: impl Fn(&mut Usage)) -> Asked {
+fn changed(change: impl Fn(&mut Usage)) -> Submission {
     record("a", |usage| {
         full(usage);
         change(usage);
     })
 }
 
-fn dated(call: &str, occurred_at: Option<Timestamp>) -> Asked {
+fn dated(call: &str, occurred_at: Option<Timestamp>) -> Submission {
     record(call, |usage| {
         usage.cost = Some(cents(4));
         usage.occurred_at = occurred_at;
@@ -61,18 +61,18 @@ fn dated(call: &str, occurred_at: Option<Timestamp>) -> Asked {
 
 /// A repetition in the same group and in a later one.
 #[track_caller]
-fn repeated(first: &Asked, again: &Asked, answer: Answer) {
+fn repeated(first: &Submission, again: &Submission, outcome: OutcomeKind) {
     let steps = [
-        step(now(), first.clone(), Answer::Accepted),
-        step(now(), again.clone(), answer),
-        step(at(1), again.clone(), answer),
+        step(now(), first.clone(), OutcomeKind::Accepted),
+        step(now(), again.clone(), outcome),
+        step(at(1), again.clone(), outcome),
     ];
     check(&storage(NONE), &steps, 1, &one_counted());
 }
 
 #[test]
 fn the_same_record_is_counted_once() {
-    repeated(&changed(|_| {}), &changed(|_| {}), Answer::Duplicate);
+    repeated(&changed(|_| {}), &changed(|_| {}), OutcomeKind::Duplicate);
 }
 
 #[test]
@@ -96,20 +96,20 @@ fn each_compared_field_makes_a_conflict() {
         |usage| usage.occurred_at = Some(shifted(now(), -1)),
     ];
     for change in changes {
-        repeated(&changed(|_| {}), &changed(change), Answer::Conflict);
+        repeated(&changed(|_| {}), &changed(change), OutcomeKind::Conflict);
     }
 }
 
 #[test]
-fn the_other_fields_never_conflict() {
+fn fields_outside_the_comparison_never_conflict() {
     let changes: [fn(&mut Usage); 4] = [
         |usage| usage.latency_ms = Some(120),
-        |usage| usage.error_message = Some("the provider did not answer".into()),
+        |usage| usage.error_message = Some("the provider did not outcome".into()),
         |usage| usage.metadata = Some("{\"retry\":1}".into()),
         |usage| usage.tokens = TokenBuckets::new(10, 20, 5, 5, 20).unwrap(),
     ];
     for change in changes {
-        repeated(&changed(|_| {}), &changed(change), Answer::Duplicate);
+        repeated(&changed(|_| {}), &changed(change), OutcomeKind::Duplicate);
     }
 }
 
@@ -117,9 +117,9 @@ fn the_other_fields_never_conflict() {
 fn an_unknown_cost_and_a_cost_of_zero_are_different_content() {
     let free = record("a", |usage| usage.cost = Some(Nanos::ZERO));
     let steps = [
-        step(now(), free.clone(), Answer::Accepted),
-        step(now(), record("a", plain), Answer::Conflict),
-        step(at(1), free, Answer::Duplicate),
+        step(now(), free.clone(), OutcomeKind::Accepted),
+        step(now(), record("a", plain), OutcomeKind::Conflict),
+        step(at(1), free, OutcomeKind::Duplicate),
     ];
     check(&storage(NONE), &steps, 1, &[used(now().month(), (0, 30, 1))]);
 }
@@ -127,32 +127,32 @@ fn an_unknown_cost_and_a_cost_of_zero_are_different_content() {
 #[test]
 fn the_instant_is_compared_only_when_it_is_sent() {
     let of = |occurred_at| dated("a", occurred_at);
-    repeated(&of(None), &of(None), Answer::Duplicate);
-    repeated(&of(None), &of(Some(now())), Answer::Duplicate);
-    repeated(&of(None), &of(Some(shifted(now(), 1))), Answer::Conflict);
-    repeated(&of(Some(at(-1))), &of(None), Answer::Duplicate);
-    repeated(&of(Some(at(-1))), &of(Some(at(-1))), Answer::Duplicate);
-    repeated(&of(Some(at(-1))), &of(Some(shifted(at(-1), 1))), Answer::Conflict);
+    repeated(&of(None), &of(None), OutcomeKind::Duplicate);
+    repeated(&of(None), &of(Some(now())), OutcomeKind::Duplicate);
+    repeated(&of(None), &of(Some(shifted(now(), 1))), OutcomeKind::Conflict);
+    repeated(&of(Some(at(-1))), &of(None), OutcomeKind::Duplicate);
+    repeated(&of(Some(at(-1))), &of(Some(at(-1))), OutcomeKind::Duplicate);
+    repeated(&of(Some(at(-1))), &of(Some(shifted(at(-1), 1))), OutcomeKind::Conflict);
 }
 
 #[test]
 fn a_repetition_months_later_is_still_the_same_call() {
     let next_year = day(2027, 10, 15);
     let steps = [
-        step(now(), changed(|_| {}), Answer::Accepted),
-        step(next_year, changed(|_| {}), Answer::Duplicate),
-        step(next_year, changed(|usage| usage.cost = None), Answer::Conflict),
+        step(now(), changed(|_| {}), OutcomeKind::Accepted),
+        step(next_year, changed(|_| {}), OutcomeKind::Duplicate),
+        step(next_year, changed(|usage| usage.cost = None), OutcomeKind::Conflict),
     ];
     check(&storage(NONE), &steps, 0, &one_counted());
 }
 
 #[test]
-fn two_call_ids_with_one_short_key_are_not_confused() {
+fn two_call_ids_with_the_same_short_key_are_not_confused() {
     let steps = [
-        step(now(), dated("a#1", None), Answer::Accepted),
-        step(at(1), dated("a#2", None), Answer::Conflict),
-        step(at(1), dated("a#1", None), Answer::Duplicate),
-        step(at(1), release("a#2", None), Answer::NoReservation),
+        step(now(), dated("a#1", None), OutcomeKind::Accepted),
+        step(at(1), dated("a#2", None), OutcomeKind::Conflict),
+        step(at(1), dated("a#1", None), OutcomeKind::Duplicate),
+        step(at(1), release("a#2", None), OutcomeKind::NoReservation),
     ];
     check(&storage(NONE), &steps, 1, &one_counted());
 }
@@ -160,20 +160,20 @@ fn two_call_ids_with_one_short_key_are_not_confused() {
 #[test]
 fn a_record_may_run_five_minutes_ahead_and_no_more() {
     let last = at(300);
-    let steps = [step(now(), dated("a", Some(last)), Answer::Accepted)];
+    let steps = [step(now(), dated("a", Some(last)), OutcomeKind::Accepted)];
     check(&storage(NONE), &steps, 1, &one_counted());
-    let refused = Answer::NotCounted(RecordRefusal::InTheFuture);
+    let refused = OutcomeKind::NotCounted(RecordRefusal::InTheFuture);
     let steps = [step(now(), dated("a", Some(shifted(last, 1))), refused)];
     let end = check(&storage(NONE), &steps, 0, &[]);
     assert!(end.entries.is_empty());
 }
 
 #[test]
-fn a_refused_record_may_come_again() {
+fn a_refused_record_can_be_repeated() {
     let ahead = dated("a", Some(at(301)));
     let steps = [
-        step(now(), ahead.clone(), Answer::NotCounted(RecordRefusal::InTheFuture)),
-        step(at(1), ahead, Answer::Accepted),
+        step(now(), ahead.clone(), OutcomeKind::NotCounted(RecordRefusal::InTheFuture)),
+        step(at(1), ahead, OutcomeKind::Accepted),
     ];
     check(&storage(NONE), &steps, 1, &one_counted());
 }
@@ -182,7 +182,7 @@ fn a_refused_record_may_come_again() {
 fn a_record_counts_in_the_month_of_its_instant() {
     #[track_caller]
     fn counts(arrival: Timestamp, occurred_at: Option<Timestamp>, month: Month, rate: i64) {
-        let steps = [step(arrival, dated("a", occurred_at), Answer::Accepted)];
+        let steps = [step(arrival, dated("a", occurred_at), OutcomeKind::Accepted)];
         check(&storage(NONE), &steps, rate, &[used(month, (4, 30, 1))]);
     }
     let november = now().month().end();
@@ -195,16 +195,16 @@ fn a_record_counts_in_the_month_of_its_instant() {
 }
 
 #[test]
-fn the_rate_counts_calls_that_were_made_in_the_last_sixty_seconds() {
+fn the_rate_counts_the_calls_of_the_last_sixty_seconds() {
     #[track_caller]
     fn counts(change: impl FnOnce(&mut Usage), rate: i64) {
         let mut totals = (0, 0, 0);
-        let asked = record("a", |usage| {
+        let submission = record("a", |usage| {
             change(usage);
             usage.cost = Some(cents(4));
             totals = (4, 30, 1);
         });
-        let steps = [step(now(), asked, Answer::Accepted)];
+        let steps = [step(now(), submission, OutcomeKind::Accepted)];
         check(&storage(NONE), &steps, rate, &[used(now().month(), totals)]);
     }
     let ago =
@@ -226,31 +226,31 @@ fn a_record_leaves_the_rate_sixty_seconds_after_it_occurred() {
     #[track_caller]
     fn counts(occurred: i64, looked_at: i64, rate: i64) {
         let steps = [
-            step(now(), dated("a", Some(at(occurred))), Answer::Accepted),
-            step(at(looked_at), dated("a", None), Answer::Duplicate),
+            step(now(), dated("a", Some(at(occurred))), OutcomeKind::Accepted),
+            step(at(looked_at), dated("a", None), OutcomeKind::Duplicate),
         ];
         check(&storage(NONE), &steps, rate, &one_counted());
     }
     counts(-20, 39, 1);
     counts(-20, 40, 0);
-    // A clock that runs ahead counts its call from the arrival on.
+    // A call from the future counts from its arrival on.
     counts(200, 59, 1);
     counts(200, 60, 0);
 }
 
 #[test]
-fn the_record_of_a_reserved_call_counts_no_second_call() {
+fn a_reserved_and_recorded_call_counts_once_towards_the_rate() {
     for policy_result in [PolicyResult::Allowed, PolicyResult::Blocked] {
-        let asked = record("a", |usage| {
+        let submission = record("a", |usage| {
             usage.cost = Some(cents(4));
             usage.policy_result = policy_result;
         });
         let steps = [
-            step(now(), reserve("a", |_| {}), Answer::Held),
-            step(at(59), asked, Answer::Accepted),
+            step(now(), reserve("a", |_| {}), OutcomeKind::Held),
+            step(at(59), submission, OutcomeKind::Accepted),
         ];
         check(&storage(NONE), &steps, 1, &one_counted());
-        let late = [steps.to_vec(), vec![step(at(60), release("a", None), Answer::IsSettled)]];
+        let late = [steps.to_vec(), vec![step(at(60), release("a", None), OutcomeKind::IsSettled)]];
         check(&storage(NONE), &late.concat(), 0, &one_counted());
     }
 }
@@ -258,8 +258,8 @@ fn the_record_of_a_reserved_call_counts_no_second_call() {
 #[test]
 fn a_reserved_call_counts_when_it_was_reserved_even_if_it_is_recorded_later() {
     let steps = [
-        step(now(), reserve("a", |_| {}), Answer::Held),
-        step(at(100), dated("a", Some(at(100))), Answer::Accepted),
+        step(now(), reserve("a", |_| {}), OutcomeKind::Held),
+        step(at(100), dated("a", Some(at(100))), OutcomeKind::Accepted),
     ];
     check(&storage(NONE), &steps, 0, &one_counted());
 }
@@ -267,9 +267,9 @@ fn a_reserved_call_counts_when_it_was_reserved_even_if_it_is_recorded_later() {
 #[test]
 fn an_unknown_and_a_foreign_integration_are_not_counted() {
     for number in [9, 77] {
-        let asked = record("a", |usage| usage.integration_id = integration(number));
-        let refused = Answer::NotCounted(RecordRefusal::IntegrationNotFound);
-        let end = check(&storage(NONE), &[step(now(), asked, refused)], 0, &[]);
+        let submission = record("a", |usage| usage.integration_id = integration(number));
+        let refused = OutcomeKind::NotCounted(RecordRefusal::IntegrationNotFound);
+        let end = check(&storage(NONE), &[step(now(), submission, refused)], 0, &[]);
         assert_eq!((end.entries.len(), end.months(integration(9)).len()), (0, 0));
     }
 }
@@ -280,50 +280,50 @@ fn costs(usage: &mut Usage) {
 
 #[test]
 fn known_only_accepts_reserved_and_recorded_calls_only() {
-    let unknown = Answer::NotCounted(RecordRefusal::UnknownCall);
+    let unknown = OutcomeKind::NotCounted(RecordRefusal::UnknownCall);
     let steps = [
         step(now(), record_known("a", costs), unknown),
-        step(now(), reserve("a", |_| {}), Answer::Held),
-        step(now(), record("b", costs), Answer::Accepted),
-        step(at(1), record_known("a", costs), Answer::Accepted),
-        step(at(1), record_known("a", costs), Answer::Duplicate),
-        step(at(1), record_known("a", |usage| usage.cost = None), Answer::Conflict),
-        step(at(1), record_known("b", costs), Answer::Duplicate),
-        step(at(1), record_known("b", plain), Answer::Conflict),
+        step(now(), reserve("a", |_| {}), OutcomeKind::Held),
+        step(now(), record("b", costs), OutcomeKind::Accepted),
+        step(at(1), record_known("a", costs), OutcomeKind::Accepted),
+        step(at(1), record_known("a", costs), OutcomeKind::Duplicate),
+        step(at(1), record_known("a", |usage| usage.cost = None), OutcomeKind::Conflict),
+        step(at(1), record_known("b", costs), OutcomeKind::Duplicate),
+        step(at(1), record_known("b", plain), OutcomeKind::Conflict),
         step(at(1), record_known("c", costs), unknown),
     ];
     check(&storage(NONE), &steps, 2, &[used(now().month(), (8, 60, 2))]);
 }
 
 #[test]
-fn of_known_calls_one_whose_reservation_ended_is_taken_too() {
-    for ended in [step(at(1), release("a", None), Answer::Released), {
-        step(at(601), release("a", None), Answer::HadExpired)
+fn known_only_accepts_a_call_whose_reservation_ended() {
+    for ended in [step(at(1), release("a", None), OutcomeKind::Released), {
+        step(at(601), release("a", None), OutcomeKind::HadExpired)
     }] {
         let steps = [
-            step(now(), reserve("a", |_| {}), Answer::Held),
+            step(now(), reserve("a", |_| {}), OutcomeKind::Held),
             ended,
-            step(at(700), record_known("a", costs), Answer::Accepted),
-            step(at(701), record_known("a", costs), Answer::Duplicate),
+            step(at(700), record_known("a", costs), OutcomeKind::Accepted),
+            step(at(701), record_known("a", costs), OutcomeKind::Duplicate),
         ];
         check(&storage(NONE), &steps, 0, &[used(now().month(), (4, 30, 1))]);
     }
 }
 
 #[test]
-fn of_known_calls_one_that_another_integration_holds_is_a_conflict() {
+fn known_only_refuses_a_call_that_another_integration_holds() {
     let elsewhere = |usage: &mut Usage| usage.integration_id = integration(2);
     let held = Shown { month: now().month(), used: (0, 0, 0), held: (10, 100, 1) };
     let steps = [
-        step(now(), reserve("a", |_| {}), Answer::Held),
-        step(at(1), record_known("a", elsewhere), Answer::Conflict),
+        step(now(), reserve("a", |_| {}), OutcomeKind::Held),
+        step(at(1), record_known("a", elsewhere), OutcomeKind::Conflict),
     ];
     check(&storage(NONE), &steps, 1, &[held]);
-    // Once that reservation has ended, a caller may have gone to another provider.
+    // After that reservation has ended, the caller may have switched to another provider.
     let steps = [
-        step(now(), reserve("a", |_| {}), Answer::Held),
-        step(at(1), release("a", None), Answer::Released),
-        step(at(2), record_known("a", elsewhere), Answer::Accepted),
+        step(now(), reserve("a", |_| {}), OutcomeKind::Held),
+        step(at(1), release("a", None), OutcomeKind::Released),
+        step(at(2), record_known("a", elsewhere), OutcomeKind::Accepted),
     ];
     let end = check(&storage(NONE), &steps, 1, &[]);
     assert_eq!(end.counter(integration(2), now().month()).used.calls, 1);
@@ -334,16 +334,16 @@ fn one_call_id_of_two_tenants_is_two_calls() {
     let mut other = record("a", |usage| usage.integration_id = integration(9));
     other.tenant_id = tenant(2);
     let steps = [
-        step(now(), dated("a", None), Answer::Accepted),
-        step(now(), other.clone(), Answer::Accepted),
-        step(at(1), other, Answer::Duplicate),
+        step(now(), dated("a", None), OutcomeKind::Accepted),
+        step(now(), other.clone(), OutcomeKind::Accepted),
+        step(at(1), other, OutcomeKind::Duplicate),
     ];
     let end = check(&storage(NONE), &steps, 1, &one_counted());
     assert_eq!(end.counter(integration(9), now().month()).used.calls, 1);
 }
 
 #[test]
-fn facts_are_counted_whatever_the_state_and_above_every_limit() {
+fn records_count_in_every_state_and_above_every_limit() {
     #[track_caller]
     fn counted(change: impl FnOnce(&mut Storage)) {
         let limits =
@@ -351,8 +351,8 @@ fn facts_are_counted_whatever_the_state_and_above_every_limit() {
         let mut storage = storage(limits);
         change(&mut storage);
         let steps = [
-            step(now(), dated("a", None), Answer::Accepted),
-            step(now(), dated("b", None), Answer::Accepted),
+            step(now(), dated("a", None), OutcomeKind::Accepted),
+            step(now(), dated("b", None), OutcomeKind::Accepted),
         ];
         check(&storage, &steps, 2, &[used(now().month(), (8, 60, 2))]);
     }
@@ -378,12 +378,12 @@ fn facts_are_counted_whatever_the_state_and_above_every_limit() {
 }
 
 #[test]
-fn the_cost_is_reported_or_held_or_visibly_unknown() {
+fn the_cost_is_reported_held_or_marked_as_unknown() {
     #[track_caller]
     fn source(before: &[Step], cost: Option<i64>, counts: (i64, CostSource)) {
         let mut steps = before.to_vec();
-        let asked = record("a", |usage| usage.cost = cost.map(cents));
-        steps.push(step(at(30), asked, Answer::Accepted));
+        let submission = record("a", |usage| usage.cost = cost.map(cents));
+        steps.push(step(at(30), submission, OutcomeKind::Accepted));
         let end = check(&storage(NONE), &steps, 1, &[used(now().month(), (counts.0, 30, 1))]);
         let kept = &end.entries[0];
         assert_eq!((kept.cost, kept.cost_source), (cents(counts.0), counts.1));
@@ -394,9 +394,9 @@ fn the_cost_is_reported_or_held_or_visibly_unknown() {
             request.estimate = Estimate::new(cents(of_cents), 100).unwrap();
             request.ttl_seconds = ttl_seconds;
         };
-        step(now(), reserve("a", change), Answer::Held)
+        step(now(), reserve("a", change), OutcomeKind::Held)
     };
-    let released = step(at(1), release("a", None), Answer::Released);
+    let released = step(at(1), release("a", None), OutcomeKind::Released);
     source(&[], Some(4), (4, CostSource::Reported));
     source(&[], Some(0), (0, CostSource::Reported));
     source(&[], None, (0, CostSource::Unknown));
@@ -425,8 +425,8 @@ fn an_entry_keeps_the_call_as_reported() {
 #[test]
 fn a_record_that_does_not_fit_its_total_is_refused_and_changes_nothing() {
     #[track_caller]
-    fn answer(room: (i64, i64, i64), answer: Answer) {
-        // Left is exactly `room` in each measure, so that the largest integer itself is reached.
+    fn check_room(room: (i64, i64, i64), expected: OutcomeKind) {
+        // Exactly `room` is left in each measure, so that the largest integer can be reached.
         let used = Totals {
             cost: Nanos::new(i64::MAX - room.0),
             tokens: i64::MAX - room.1,
@@ -438,25 +438,25 @@ fn a_record_that_does_not_fit_its_total_is_refused_and_changes_nothing() {
         let group = [reserve("a", |_| {}), dated("a", None), dated("a", None)];
         let mut book = storage.load(now(), &group).unwrap();
         let held = book.apply(tenant(1), group[0].key(), group[0].command(entry(1))).unwrap();
-        assert_eq!(Answer::of(&held), Answer::Held);
+        assert_eq!(OutcomeKind::of(&held), OutcomeKind::Held);
         let before = (shape(&book), book.holds().len());
         let outcome = book.apply(tenant(1), group[1].key(), group[1].command(entry(2))).unwrap();
-        assert_eq!(Answer::of(&outcome), answer);
-        if answer != Answer::Accepted {
+        assert_eq!(OutcomeKind::of(&outcome), expected);
+        if expected != OutcomeKind::Accepted {
             assert_eq!((shape(&book), book.holds().len()), before);
             let again = book.apply(tenant(1), group[2].key(), group[2].command(entry(3))).unwrap();
-            assert_eq!(Answer::of(&again), answer, "nor does it remember the call");
+            assert_eq!(OutcomeKind::of(&again), expected, "the call is not remembered");
         }
     }
-    let refused = Answer::NotCounted(RecordRefusal::TotalsOverflow);
+    let refused = OutcomeKind::NotCounted(RecordRefusal::TotalsOverflow);
     let cost = cents(4).get();
-    answer((cost, 30, 1), Answer::Accepted);
-    answer((cost - 1, 30, 1), refused);
-    answer((cost, 29, 1), refused);
-    answer((cost, 30, 0), refused);
+    check_room((cost, 30, 1), OutcomeKind::Accepted);
+    check_room((cost - 1, 30, 1), refused);
+    check_room((cost, 29, 1), refused);
+    check_room((cost, 30, 0), refused);
 }
 
-/// What a book counts for integration 1 in October.
+/// The counter of October, the rate and the number of entries of integration 1.
 fn shape(book: &Book<'_>) -> (Counter, i64, usize) {
     let account = book.accounts().get(&integration(1)).unwrap();
     let counter = account.counter(now().month()).unwrap();
@@ -464,12 +464,12 @@ fn shape(book: &Book<'_>) -> (Counter, i64, usize) {
 }
 
 #[test]
-fn a_client_that_is_not_trusted_does_not_set_its_cost() {
+fn a_computed_cost_basis_ignores_the_clients_cost() {
     let mut storage = storage(NONE);
     let profile = storage.profiles.get_mut(&integration(1)).unwrap();
     profile.integration.cost_basis = CostBasis::Computed;
     let free = record("a", |usage| usage.cost = Some(cents(0)));
-    let steps = [step(now(), free, Answer::Accepted)];
+    let steps = [step(now(), free, OutcomeKind::Accepted)];
     let end = check(&storage, &steps, 1, &[used(now().month(), (0, 30, 1))]);
     assert_eq!(end.entries[0].cost_source, CostSource::Unknown);
 }

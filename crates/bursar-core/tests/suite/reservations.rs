@@ -1,4 +1,4 @@
-//! The life of a reservation: reserved once, and then settled, released or expired, once.
+//! The lifecycle of a reservation: it is held once, and settles, is released or expires once.
 
 #![expect(clippy::unwrap_used, reason = "a test names what it reserved")]
 
@@ -9,9 +9,9 @@ use bursar_core::{
 };
 
 use crate::support::script::{
-    Answer, Shown, Step, check, extend, record, release, reserve, step, storage,
+    OutcomeKind, Shown, Step, check, extend, record, release, reserve, step, storage,
 };
-use crate::support::storage::{Asked, Profile, Storage};
+use crate::support::storage::{Profile, Storage, Submission};
 use crate::support::{call_id, cents, day, entry, integration, seconds, shifted, tenant};
 
 const NONE: LimitSettings =
@@ -43,18 +43,18 @@ fn of(of_cents: i64, tokens: i64) -> impl Fn(&mut ReserveRequest) {
     move |request| request.estimate = Estimate::new(cents(of_cents), tokens).unwrap()
 }
 
-/// A record of the call that costs so many cents.
-fn costs(call: &str, of_cents: i64) -> Asked {
+/// A record of the call with this cost.
+fn costs(call: &str, of_cents: i64) -> Submission {
     record(call, |usage| usage.cost = Some(cents(of_cents)))
 }
 
-fn rejected(refusal: ReserveRefusal) -> Answer {
-    Answer::Rejected(refusal)
+fn rejected(refusal: ReserveRefusal) -> OutcomeKind {
+    OutcomeKind::Rejected(refusal)
 }
 
 #[test]
 fn a_reservation_holds_its_estimate_and_counts_as_a_call() {
-    let steps = [step(now(), reserve("a", as_is), Answer::Held)];
+    let steps = [step(now(), reserve("a", as_is), OutcomeKind::Held)];
     check(&storage(NONE), &steps, 1, &[held((10, 100, 1))]);
 }
 
@@ -62,9 +62,9 @@ fn a_reservation_holds_its_estimate_and_counts_as_a_call() {
 fn a_repeated_request_returns_the_first_reservation_and_holds_nothing_more() {
     let limits = LimitSettings { budget_limit_cents: 10, rate_limit_rpm: 1, ..NONE };
     let steps = [
-        step(now(), reserve("a", as_is), Answer::Held),
-        step(now(), reserve("a", as_is), Answer::Replayed),
-        step(at(5), reserve("a", as_is), Answer::Replayed),
+        step(now(), reserve("a", as_is), OutcomeKind::Held),
+        step(now(), reserve("a", as_is), OutcomeKind::Replayed),
+        step(at(5), reserve("a", as_is), OutcomeKind::Replayed),
     ];
     let end = check(&storage(limits), &steps, 1, &[held((10, 100, 1))]);
     let reservation = end.reservation(tenant(1), &call_id("a")).unwrap();
@@ -79,9 +79,9 @@ fn a_repeated_request_returns_the_first_reservation_and_holds_nothing_more() {
     assert!(book.holds().is_empty() && book.calls().values().all(|call| !call.is_changed()));
 }
 
-/// What a reservation that was admitted finds when it is asked for again.
-fn switched_off(change: impl FnOnce(&mut Profile)) -> Storage {
-    let made = [step(now(), reserve("a", as_is), Answer::Held)];
+/// A storage with an open reservation, after a change of its tenant or integration.
+fn reserved_then(change: impl FnOnce(&mut Profile)) -> Storage {
+    let made = [step(now(), reserve("a", as_is), OutcomeKind::Held)];
     let mut after = check(&storage(NONE), &made, 1, &[held((10, 100, 1))]);
     change(after.profiles.get_mut(&integration(1)).unwrap());
     after
@@ -92,18 +92,18 @@ fn a_repeated_request_is_refused_after_the_integration_is_disabled_and_the_hold_
     use IntegrationStatus::{Created, Deleted, Disabled, Error};
     #[track_caller]
     fn refused(code: ReasonCode, change: impl FnOnce(&mut Profile)) {
-        let off = switched_off(change);
+        let off = reserved_then(change);
         let steps = [
-            step(at(1), reserve("a", as_is), Answer::Refused(code)),
-            step(at(2), reserve("a", as_is), Answer::Refused(code)),
+            step(at(1), reserve("a", as_is), OutcomeKind::Refused(code)),
+            step(at(2), reserve("a", as_is), OutcomeKind::Refused(code)),
         ];
         let mut end = check(&off, &steps, 1, &[held((10, 100, 1))]);
         let reservation = end.reservation(tenant(1), &call_id("a")).unwrap();
         assert_eq!(reservation.state, ReservationState::Open);
-        // Whoever is let in again goes on with the same hold.
+        // Once it is enabled again, the same hold is replayed.
         let enabled = Profile::enabled(tenant(1), NONE);
         end.profiles.insert(integration(1), enabled);
-        let steps = [step(at(3), reserve("a", as_is), Answer::Replayed)];
+        let steps = [step(at(3), reserve("a", as_is), OutcomeKind::Replayed)];
         check(&end, &steps, 1, &[held((10, 100, 1))]);
     }
     use TenantLifecycle::{Archived, Suspended, Terminated};
@@ -123,36 +123,37 @@ fn a_repeated_request_is_refused_after_the_integration_is_disabled_and_the_hold_
 }
 
 #[test]
-fn a_call_id_that_is_used_up_is_told_so_whatever_was_switched_off() {
-    let off = switched_off(|profile| profile.lifecycle = TenantLifecycle::Suspended);
+fn a_used_call_id_is_refused_as_used_even_if_the_integration_is_disabled() {
+    let off = reserved_then(|profile| profile.lifecycle = TenantLifecycle::Suspended);
     let other = |request: &mut ReserveRequest| request.ttl_seconds = 7;
     let steps = [
         step(at(1), reserve("a", other), rejected(ReserveRefusal::OtherContent)),
-        step(at(2), costs("a", 4), Answer::Accepted),
+        step(at(2), costs("a", 4), OutcomeKind::Accepted),
         step(at(3), reserve("a", as_is), rejected(ReserveRefusal::CallRecorded)),
     ];
     check(&off, &steps, 1, &[used((4, 30, 1))]);
 }
 
 #[test]
-fn a_suspended_tenant_settles_and_releases_but_renews_nothing() {
+fn a_suspended_tenant_settles_and_releases_but_extends_nothing() {
     use TenantLifecycle::{Archived, Suspended, Terminated};
     for lifecycle in [Suspended, Terminated, Archived] {
-        let off = switched_off(|profile| profile.lifecycle = lifecycle);
-        let renewed = step(at(1), extend("a", None, Some(900)), Answer::NotActive);
-        let unseen = step(at(1), extend("a", Some(integration(2)), None), Answer::NoReservation);
+        let off = reserved_then(|profile| profile.lifecycle = lifecycle);
+        let renewed = step(at(1), extend("a", None, Some(900)), OutcomeKind::NotActive);
+        let unseen =
+            step(at(1), extend("a", Some(integration(2)), None), OutcomeKind::NoReservation);
         let end = check(&off, &[renewed.clone(), unseen], 1, &[held((10, 100, 1))]);
         let reservation = end.reservation(tenant(1), &call_id("a")).unwrap();
-        assert_eq!(reservation.expires_at, at(600), "it ends when it would have ended");
-        let settled = [renewed.clone(), step(at(2), costs("a", 4), Answer::Accepted)];
+        assert_eq!(reservation.expires_at, at(600), "the expiry is unchanged");
+        let settled = [renewed.clone(), step(at(2), costs("a", 4), OutcomeKind::Accepted)];
         check(&off, &settled, 1, &[used((4, 30, 1))]);
-        let released = [renewed, step(at(2), release("a", None), Answer::Released)];
+        let released = [renewed, step(at(2), release("a", None), OutcomeKind::Released)];
         check(&off, &released, 1, &[]);
     }
 }
 
 #[test]
-fn other_content_under_an_open_call_id_admits_nothing() {
+fn an_open_call_id_with_other_content_is_refused() {
     let changes: [fn(&mut ReserveRequest); 6] = [
         |request| request.integration_id = integration(2),
         |request| request.integration_id = integration(77),
@@ -163,7 +164,7 @@ fn other_content_under_an_open_call_id_admits_nothing() {
     ];
     for change in changes {
         let steps = [
-            step(now(), reserve("a", as_is), Answer::Held),
+            step(now(), reserve("a", as_is), OutcomeKind::Held),
             step(now(), reserve("a", change), rejected(ReserveRefusal::OtherContent)),
             step(at(1), reserve("a", change), rejected(ReserveRefusal::OtherContent)),
         ];
@@ -172,7 +173,7 @@ fn other_content_under_an_open_call_id_admits_nothing() {
 }
 
 #[test]
-fn a_call_id_that_is_recorded_or_ended_admits_nothing() {
+fn a_recorded_or_ended_call_id_cannot_be_reserved() {
     #[track_caller]
     fn ended(before: &[Step], rate: i64, shown: &[Shown], refusal: ReserveRefusal) {
         for change in [as_is, |request: &mut ReserveRequest| request.ttl_seconds = 7] {
@@ -181,9 +182,9 @@ fn a_call_id_that_is_recorded_or_ended_admits_nothing() {
             check(&storage(NONE), &steps, rate, shown);
         }
     }
-    let made = step(now(), reserve("a", |request| request.ttl_seconds = 30), Answer::Held);
-    let recorded = step(at(1), costs("a", 4), Answer::Accepted);
-    let released = step(at(1), release("a", None), Answer::Released);
+    let made = step(now(), reserve("a", |request| request.ttl_seconds = 30), OutcomeKind::Held);
+    let recorded = step(at(1), costs("a", 4), OutcomeKind::Accepted);
+    let released = step(at(1), release("a", None), OutcomeKind::Released);
     let counted = [used((4, 30, 1))];
     ended(std::slice::from_ref(&recorded), 1, &counted, ReserveRefusal::CallRecorded);
     ended(&[made.clone(), recorded.clone()], 1, &counted, ReserveRefusal::CallRecorded);
@@ -196,24 +197,25 @@ fn a_call_id_that_is_recorded_or_ended_admits_nothing() {
 #[test]
 fn a_refusal_is_not_remembered() {
     let limits = LimitSettings { budget_limit_cents: 100, ..NONE };
-    let refused = Answer::Refused(ReasonCode::BudgetExceeded);
+    let refused = OutcomeKind::Refused(ReasonCode::BudgetExceeded);
     let steps = [
         step(now(), reserve("a", of(101, 0)), refused),
         step(now(), reserve("a", of(0, 0)), rejected(ReserveRefusal::CostEstimateRequired)),
-        step(now(), release("a", None), Answer::NoReservation),
-        step(now(), reserve("a", of(100, 0)), Answer::Held),
+        step(now(), release("a", None), OutcomeKind::NoReservation),
+        step(now(), reserve("a", of(100, 0)), OutcomeKind::Held),
         step(now(), reserve("b", of(1, 0)), refused),
     ];
     check(&storage(limits), &steps, 1, &[held((100, 0, 1))]);
 }
 
 #[test]
-fn an_estimate_is_needed_under_its_own_limit_only() {
+fn an_estimate_is_required_only_by_its_own_limit() {
     #[track_caller]
-    fn needs(limits: LimitSettings, estimate: (i64, i64), answer: Answer) {
-        let steps = [step(now(), reserve("a", of(estimate.0, estimate.1)), answer)];
+    fn needs(limits: LimitSettings, estimate: (i64, i64), outcome: OutcomeKind) {
+        let steps = [step(now(), reserve("a", of(estimate.0, estimate.1)), outcome)];
         let shown = held((estimate.0, estimate.1, 1));
-        let (rate, shown) = if answer == Answer::Held { (1, vec![shown]) } else { (0, vec![]) };
+        let (rate, shown) =
+            if outcome == OutcomeKind::Held { (1, vec![shown]) } else { (0, vec![]) };
         check(&storage(limits), &steps, rate, &shown);
     }
     let cost = LimitSettings { budget_limit_cents: 100, ..NONE };
@@ -221,21 +223,21 @@ fn an_estimate_is_needed_under_its_own_limit_only() {
     let both = LimitSettings { budget_limit_cents: 100, ..tokens };
     let no_cost = rejected(ReserveRefusal::CostEstimateRequired);
     let no_tokens = rejected(ReserveRefusal::TokenEstimateRequired);
-    needs(NONE, (0, 0), Answer::Held);
-    needs(LimitSettings { rate_limit_rpm: 1, ..NONE }, (0, 0), Answer::Held);
+    needs(NONE, (0, 0), OutcomeKind::Held);
+    needs(LimitSettings { rate_limit_rpm: 1, ..NONE }, (0, 0), OutcomeKind::Held);
     needs(cost, (0, 50), no_cost);
-    needs(cost, (1, 0), Answer::Held);
+    needs(cost, (1, 0), OutcomeKind::Held);
     needs(tokens, (50, 0), no_tokens);
-    needs(tokens, (0, 1), Answer::Held);
+    needs(tokens, (0, 1), OutcomeKind::Held);
     needs(both, (0, 0), no_cost);
     needs(both, (1, 0), no_tokens);
-    needs(both, (1, 1), Answer::Held);
+    needs(both, (1, 1), OutcomeKind::Held);
 }
 
 #[test]
-fn an_estimate_is_asked_for_after_the_hard_blocks_and_before_the_limits() {
+fn an_estimate_is_required_after_the_hard_blocks_and_before_the_limits() {
     #[track_caller]
-    fn without_estimate(change: impl FnOnce(&mut Profile), answer: Answer) {
+    fn without_estimate(change: impl FnOnce(&mut Profile), outcome: OutcomeKind) {
         let limits =
             LimitSettings { budget_limit_cents: 100, token_limit_month: 100, rate_limit_rpm: 1 };
         let mut storage = storage(limits);
@@ -243,10 +245,10 @@ fn an_estimate_is_asked_for_after_the_hard_blocks_and_before_the_limits() {
         let full = Totals { cost: cents(100), tokens: 100, calls: 1 };
         let counter = Counter { used: full, ..Counter::default() };
         storage.set_counter(integration(1), october(), counter);
-        let steps = [step(now(), reserve("a", of(0, 0)), answer)];
+        let steps = [step(now(), reserve("a", of(0, 0)), outcome)];
         check(&storage, &steps, 0, &[used((100, 100, 1))]);
     }
-    let blocked = Answer::Refused;
+    let blocked = OutcomeKind::Refused;
     without_estimate(
         |profile| profile.lifecycle = TenantLifecycle::Suspended,
         blocked(ReasonCode::TenantSuspended),
@@ -270,7 +272,7 @@ fn an_estimate_is_asked_for_after_the_hard_blocks_and_before_the_limits() {
 fn an_unknown_and_a_foreign_integration_are_refused_alike() {
     for number in [9, 77] {
         let other = |request: &mut ReserveRequest| request.integration_id = integration(number);
-        let refused = Answer::Refused(ReasonCode::IntegrationNotFound);
+        let refused = OutcomeKind::Refused(ReasonCode::IntegrationNotFound);
         let steps = [step(now(), reserve("a", other), refused)];
         let end = check(&storage(NONE), &steps, 0, &[]);
         assert!(end.holds().is_empty());
@@ -279,15 +281,15 @@ fn an_unknown_and_a_foreign_integration_are_refused_alike() {
 }
 
 #[test]
-fn no_number_of_callers_holds_more_than_the_limit() {
+fn many_callers_never_hold_more_than_the_limit() {
     #[track_caller]
     fn admits(limits: LimitSettings, admitted: usize, refused: ReasonCode) {
-        let answer = |caller: usize| match caller < admitted {
-            true => Answer::Held,
-            false => Answer::Refused(refused),
+        let outcome = |caller: usize| match caller < admitted {
+            true => OutcomeKind::Held,
+            false => OutcomeKind::Refused(refused),
         };
         let steps: Vec<Step> = (0..10)
-            .map(|caller| step(now(), reserve(&format!("c{caller}"), as_is), answer(caller)))
+            .map(|caller| step(now(), reserve(&format!("c{caller}"), as_is), outcome(caller)))
             .collect();
         let calls = admitted as i64;
         check(&storage(limits), &steps, calls, &[held((10 * calls, 100 * calls, calls))]);
@@ -302,16 +304,16 @@ fn no_number_of_callers_holds_more_than_the_limit() {
 }
 
 #[test]
-fn a_record_settles_its_reservation_and_counts_the_actual() {
+fn a_record_settles_its_reservation_and_counts_the_actual_cost() {
     for actual in [0, 4, 10, 25] {
         let steps = [
-            step(now(), reserve("a", as_is), Answer::Held),
-            step(at(7), costs("a", actual), Answer::Accepted),
-            step(at(7), costs("a", actual), Answer::Duplicate),
-            step(at(8), costs("a", actual), Answer::Duplicate),
-            step(at(8), costs("a", actual + 1), Answer::Conflict),
-            step(at(8), release("a", None), Answer::IsSettled),
-            step(at(8), extend("a", None, None), Answer::HadEnded(ReservationState::Settled)),
+            step(now(), reserve("a", as_is), OutcomeKind::Held),
+            step(at(7), costs("a", actual), OutcomeKind::Accepted),
+            step(at(7), costs("a", actual), OutcomeKind::Duplicate),
+            step(at(8), costs("a", actual), OutcomeKind::Duplicate),
+            step(at(8), costs("a", actual + 1), OutcomeKind::Conflict),
+            step(at(8), release("a", None), OutcomeKind::IsSettled),
+            step(at(8), extend("a", None, None), OutcomeKind::HadEnded(ReservationState::Settled)),
         ];
         let end = check(&storage(NONE), &steps, 1, &[used((actual, 30, 1))]);
         let reservation = end.reservation(tenant(1), &call_id("a")).unwrap();
@@ -325,15 +327,15 @@ fn a_record_settles_its_reservation_and_counts_the_actual() {
 fn a_call_that_settles_above_its_estimate_blocks_the_next_call() {
     let limits = LimitSettings { budget_limit_cents: 20, ..NONE };
     let steps = [
-        step(now(), reserve("a", as_is), Answer::Held),
-        step(now(), costs("a", 25), Answer::Accepted),
-        step(now(), reserve("b", of(1, 0)), Answer::Refused(ReasonCode::BudgetExceeded)),
+        step(now(), reserve("a", as_is), OutcomeKind::Held),
+        step(now(), costs("a", 25), OutcomeKind::Accepted),
+        step(now(), reserve("b", of(1, 0)), OutcomeKind::Refused(ReasonCode::BudgetExceeded)),
     ];
     check(&storage(limits), &steps, 1, &[used((25, 30, 1))]);
 }
 
 #[test]
-fn across_a_months_end_the_hold_leaves_its_month_and_the_actual_counts_where_it_occurred() {
+fn a_settlement_after_the_months_end_frees_the_old_month_and_counts_where_it_occurred() {
     #[track_caller]
     fn settles(occurred_at: Option<Timestamp>, counted_in: Month) {
         let made = shifted(october().end(), -1);
@@ -342,8 +344,8 @@ fn across_a_months_end_the_hold_leaves_its_month_and_the_actual_counts_where_it_
             usage.occurred_at = occurred_at;
         });
         let steps = [
-            step(made, reserve("a", as_is), Answer::Held),
-            step(seconds(made, 30), dated, Answer::Accepted),
+            step(made, reserve("a", as_is), OutcomeKind::Held),
+            step(seconds(made, 30), dated, OutcomeKind::Accepted),
         ];
         let shown = Shown { month: counted_in, used: (4, 30, 1), held: (0, 0, 0) };
         check(&storage(NONE), &steps, 1, &[shown]);
@@ -359,11 +361,11 @@ fn across_a_months_end_the_hold_leaves_its_month_and_the_actual_counts_where_it_
 fn a_hold_blocks_the_month_in_which_it_was_made_and_no_other() {
     let limits = LimitSettings { budget_limit_cents: 10, ..NONE };
     let made = shifted(october().end(), -1);
-    let refused = Answer::Refused(ReasonCode::BudgetExceeded);
+    let refused = OutcomeKind::Refused(ReasonCode::BudgetExceeded);
     let steps = [
-        step(made, reserve("a", as_is), Answer::Held),
+        step(made, reserve("a", as_is), OutcomeKind::Held),
         step(made, reserve("b", as_is), refused),
-        step(october().end(), reserve("b", as_is), Answer::Held),
+        step(october().end(), reserve("b", as_is), OutcomeKind::Held),
         step(october().end(), reserve("c", as_is), refused),
     ];
     let in_november = Shown { month: october().next(), ..held((10, 100, 1)) };
@@ -374,14 +376,14 @@ fn a_hold_blocks_the_month_in_which_it_was_made_and_no_other() {
 fn a_hold_counts_until_a_microsecond_before_it_expires() {
     let limits = LimitSettings { budget_limit_cents: 10, ..NONE };
     let other = || reserve("b", |request| request.ttl_seconds = 1);
-    let made = step(now(), reserve("a", as_is), Answer::Held);
+    let made = step(now(), reserve("a", as_is), OutcomeKind::Held);
     let before = shifted(at(600), -1);
-    let refused = Answer::Refused(ReasonCode::BudgetExceeded);
+    let refused = OutcomeKind::Refused(ReasonCode::BudgetExceeded);
     let steps = [made.clone(), step(before, other(), refused)];
     check(&storage(limits), &steps, 0, &[held((10, 100, 1))]);
     let end = check(
         &storage(limits),
-        &[made, step(at(600), other(), Answer::Held)],
+        &[made, step(at(600), other(), OutcomeKind::Held)],
         1,
         &[held((10, 100, 1))],
     );
@@ -392,57 +394,65 @@ fn a_hold_counts_until_a_microsecond_before_it_expires() {
 #[test]
 fn a_reservation_is_open_until_a_microsecond_before_it_expires() {
     #[track_caller]
-    fn last(asked: Asked, open: (Answer, &[Shown]), expired: (Answer, &[Shown])) {
-        let made = step(now(), reserve("a", as_is), Answer::Held);
-        let before = step(shifted(at(600), -1), asked.clone(), open.0);
+    fn last(
+        submission: Submission,
+        open: (OutcomeKind, &[Shown]),
+        expired: (OutcomeKind, &[Shown]),
+    ) {
+        let made = step(now(), reserve("a", as_is), OutcomeKind::Held);
+        let before = step(shifted(at(600), -1), submission.clone(), open.0);
         check(&storage(NONE), &[made.clone(), before], 0, open.1);
-        check(&storage(NONE), &[made, step(at(600), asked, expired.0)], 0, expired.1);
+        check(&storage(NONE), &[made, step(at(600), submission, expired.0)], 0, expired.1);
     }
     let holds = [held((10, 100, 1))];
     let gone = ReservationState::Expired;
-    last(release("a", None), (Answer::Released, &[]), (Answer::HadExpired, &[]));
+    last(release("a", None), (OutcomeKind::Released, &[]), (OutcomeKind::HadExpired, &[]));
     last(
         reserve("a", as_is),
-        (Answer::Replayed, &holds),
+        (OutcomeKind::Replayed, &holds),
         (rejected(ReserveRefusal::CallEnded(gone)), &[]),
     );
-    last(extend("a", None, Some(1)), (Answer::Extended, &holds), (Answer::HadEnded(gone), &[]));
-    // Without a reported cost the two ends differ in money: only a settlement counts the hold.
+    last(
+        extend("a", None, Some(1)),
+        (OutcomeKind::Extended, &holds),
+        (OutcomeKind::HadEnded(gone), &[]),
+    );
+    // Without a reported cost, only a settlement counts the held amount.
     last(
         record("a", |_| {}),
-        (Answer::Accepted, &[used((10, 30, 1))]),
-        (Answer::Accepted, &[used((0, 30, 1))]),
+        (OutcomeKind::Accepted, &[used((10, 30, 1))]),
+        (OutcomeKind::Accepted, &[used((0, 30, 1))]),
     );
 }
 
 #[test]
-fn a_record_after_release_or_expiry_counts_in_full_and_its_call_once() {
+fn a_record_after_release_or_expiry_counts_in_full_and_as_one_call() {
     #[track_caller]
-    fn late(ending: &[Step], state: ReservationState, again: Answer) {
-        let mut steps = vec![step(now(), reserve("a", |r| r.ttl_seconds = 20), Answer::Held)];
+    fn late(ending: &[Step], state: ReservationState, again: OutcomeKind) {
+        let mut steps = vec![step(now(), reserve("a", |r| r.ttl_seconds = 20), OutcomeKind::Held)];
         steps.extend(ending.iter().cloned());
-        steps.push(step(at(30), costs("a", 25), Answer::Accepted));
-        steps.push(step(at(30), costs("a", 25), Answer::Duplicate));
+        steps.push(step(at(30), costs("a", 25), OutcomeKind::Accepted));
+        steps.push(step(at(30), costs("a", 25), OutcomeKind::Duplicate));
         steps.push(step(at(31), release("a", None), again));
-        steps.push(step(at(31), extend("a", None, None), Answer::HadEnded(state)));
+        steps.push(step(at(31), extend("a", None, None), OutcomeKind::HadEnded(state)));
         let end = check(&storage(NONE), &steps, 1, &[used((25, 30, 1))]);
         assert_eq!(end.entries[0].call.occurred_at, now(), "by default when it was reserved");
         assert_eq!(end.reservation(tenant(1), &call_id("a")).unwrap().state, state);
     }
-    let released = step(at(10), release("a", None), Answer::Released);
-    late(&[released], ReservationState::Released, Answer::Released);
-    late(&[], ReservationState::Expired, Answer::HadExpired);
+    let released = step(at(10), release("a", None), OutcomeKind::Released);
+    late(&[released], ReservationState::Released, OutcomeKind::Released);
+    late(&[], ReservationState::Expired, OutcomeKind::HadExpired);
 }
 
 #[test]
-fn a_release_gives_the_hold_back_once_and_leaves_the_call_counted() {
+fn a_release_frees_the_amount_once_and_keeps_the_call_in_the_rate() {
     let steps = [
-        step(now(), reserve("a", as_is), Answer::Held),
-        step(now(), reserve("b", as_is), Answer::Held),
-        step(at(1), release("a", None), Answer::Released),
-        step(at(1), release("a", None), Answer::Released),
-        step(at(2), release("a", None), Answer::Released),
-        step(at(2), extend("a", None, None), Answer::HadEnded(ReservationState::Released)),
+        step(now(), reserve("a", as_is), OutcomeKind::Held),
+        step(now(), reserve("b", as_is), OutcomeKind::Held),
+        step(at(1), release("a", None), OutcomeKind::Released),
+        step(at(1), release("a", None), OutcomeKind::Released),
+        step(at(2), release("a", None), OutcomeKind::Released),
+        step(at(2), extend("a", None, None), OutcomeKind::HadEnded(ReservationState::Released)),
     ];
     let end = check(&storage(NONE), &steps, 2, &[held((10, 100, 1))]);
     assert_eq!(end.reservation(tenant(1), &call_id("a")).unwrap().ended_at, Some(at(1)));
@@ -451,30 +461,34 @@ fn a_release_gives_the_hold_back_once_and_leaves_the_call_counted() {
 #[test]
 fn a_call_without_a_reservation_cannot_be_released_or_extended() {
     let steps = [
-        step(now(), release("a", None), Answer::NoReservation),
-        step(now(), extend("a", None, None), Answer::NoReservation),
-        step(now(), costs("a", 4), Answer::Accepted),
-        step(at(1), release("a", None), Answer::NoReservation),
-        step(at(1), extend("a", None, None), Answer::NoReservation),
+        step(now(), release("a", None), OutcomeKind::NoReservation),
+        step(now(), extend("a", None, None), OutcomeKind::NoReservation),
+        step(now(), costs("a", 4), OutcomeKind::Accepted),
+        step(at(1), release("a", None), OutcomeKind::NoReservation),
+        step(at(1), extend("a", None, None), OutcomeKind::NoReservation),
     ];
     check(&storage(NONE), &steps, 1, &[used((4, 30, 1))]);
 }
 
 #[test]
-fn an_extension_counts_from_now_and_never_takes_time_away() {
+fn an_extension_counts_from_now_and_never_shortens() {
     #[track_caller]
     fn lasts(at_second: i64, ttl_seconds: Option<u32>, expires_second: i64) {
         let steps = [
-            step(now(), reserve("a", as_is), Answer::Held),
-            step(at(at_second), extend("a", None, ttl_seconds), Answer::Extended),
-            step(shifted(at(expires_second), -1), extend("a", None, Some(1)), Answer::Extended),
+            step(now(), reserve("a", as_is), OutcomeKind::Held),
+            step(at(at_second), extend("a", None, ttl_seconds), OutcomeKind::Extended),
+            step(
+                shifted(at(expires_second), -1),
+                extend("a", None, Some(1)),
+                OutcomeKind::Extended,
+            ),
         ];
         let end = check(&storage(NONE), &steps[..2], 0, &[held((10, 100, 1))]);
         let reservation = end.reservation(tenant(1), &call_id("a")).unwrap();
         assert_eq!(reservation.expires_at, at(expires_second));
         assert_eq!(reservation.created_at, now());
         check(&storage(NONE), &steps, 0, &[held((10, 100, 1))]);
-        let expired = Answer::HadEnded(ReservationState::Expired);
+        let expired = OutcomeKind::HadEnded(ReservationState::Expired);
         let late = step(at(expires_second), extend("a", None, Some(1)), expired);
         check(&storage(NONE), &[steps[0].clone(), steps[1].clone(), late], 0, &[]);
     }
@@ -489,13 +503,13 @@ fn an_extension_counts_from_now_and_never_takes_time_away() {
 fn an_extended_hold_stays_in_the_month_in_which_it_was_made() {
     let made = shifted(october().end(), -1);
     let steps = [
-        step(made, reserve("a", as_is), Answer::Held),
-        step(seconds(made, 300), extend("a", None, Some(86_400)), Answer::Extended),
-        step(seconds(made, 80_000), extend("a", None, Some(86_400)), Answer::Extended),
+        step(made, reserve("a", as_is), OutcomeKind::Held),
+        step(seconds(made, 300), extend("a", None, Some(86_400)), OutcomeKind::Extended),
+        step(seconds(made, 80_000), extend("a", None, Some(86_400)), OutcomeKind::Extended),
     ];
     check(&storage(NONE), &steps, 0, &[held((10, 100, 1))]);
     let mut settled = steps.to_vec();
-    settled.push(step(seconds(made, 90_000), costs("a", 4), Answer::Accepted));
+    settled.push(step(seconds(made, 90_000), costs("a", 4), OutcomeKind::Accepted));
     check(&storage(NONE), &settled, 0, &[used((4, 30, 1))]);
 }
 
@@ -503,13 +517,13 @@ fn an_extended_hold_stays_in_the_month_in_which_it_was_made() {
 fn a_key_of_another_integration_sees_no_reservation() {
     let (own, other) = (Some(integration(1)), Some(integration(2)));
     let steps = [
-        step(now(), reserve("a", as_is), Answer::Held),
-        step(now(), release("a", other), Answer::NoReservation),
-        step(now(), extend("a", other, Some(9_000)), Answer::NoReservation),
-        step(at(1), extend("a", own, None), Answer::Extended),
-        step(at(1), release("a", own), Answer::Released),
-        step(at(2), release("a", other), Answer::NoReservation),
-        step(at(2), release("a", own), Answer::Released),
+        step(now(), reserve("a", as_is), OutcomeKind::Held),
+        step(now(), release("a", other), OutcomeKind::NoReservation),
+        step(now(), extend("a", other, Some(9_000)), OutcomeKind::NoReservation),
+        step(at(1), extend("a", own, None), OutcomeKind::Extended),
+        step(at(1), release("a", own), OutcomeKind::Released),
+        step(at(2), release("a", other), OutcomeKind::NoReservation),
+        step(at(2), release("a", own), OutcomeKind::Released),
     ];
     check(&storage(NONE), &steps, 1, &[]);
 }
@@ -517,22 +531,22 @@ fn a_key_of_another_integration_sees_no_reservation() {
 #[test]
 fn another_call_id_with_the_same_short_key_touches_nothing() {
     let other = rejected(ReserveRefusal::OtherContent);
-    let made = step(now(), reserve("a#1", as_is), Answer::Held);
+    let made = step(now(), reserve("a#1", as_is), OutcomeKind::Held);
     let others = [
-        step(at(1), costs("a#2", 4), Answer::Conflict),
-        step(at(1), release("a#2", None), Answer::NoReservation),
-        step(at(1), extend("a#2", None, None), Answer::NoReservation),
+        step(at(1), costs("a#2", 4), OutcomeKind::Conflict),
+        step(at(1), release("a#2", None), OutcomeKind::NoReservation),
+        step(at(1), extend("a#2", None, None), OutcomeKind::NoReservation),
         step(at(1), reserve("a#2", as_is), other),
     ];
     let steps = [std::slice::from_ref(&made), others.as_slice()].concat();
     check(&storage(NONE), &steps, 1, &[held((10, 100, 1))]);
-    let released = step(now(), release("a#1", None), Answer::Released);
+    let released = step(now(), release("a#1", None), OutcomeKind::Released);
     check(&storage(NONE), &[&[made, released], others.as_slice()].concat(), 1, &[]);
 }
 
 #[test]
-fn a_reservation_past_its_time_is_expired_swept_or_not() {
-    let made = [step(now(), reserve("a", as_is), Answer::Held)];
+fn a_due_reservation_is_expired_with_or_without_a_sweep() {
+    let made = [step(now(), reserve("a", as_is), OutcomeKind::Held)];
     let end = check(&storage(NONE), &made, 1, &[held((10, 100, 1))]);
     let mut reservation = end.reservation(tenant(1), &call_id("a")).unwrap().clone();
     assert_eq!(reservation.state_at(shifted(at(600), -1)), ReservationState::Open);
@@ -546,17 +560,17 @@ fn a_reservation_past_its_time_is_expired_swept_or_not() {
 
 #[test]
 fn a_call_id_belongs_to_its_tenant() {
-    let by_other = |mut asked: Asked| {
-        asked.tenant_id = tenant(2);
-        asked
+    let by_other = |mut submission: Submission| {
+        submission.tenant_id = tenant(2);
+        submission
     };
     let on_nine = |request: &mut ReserveRequest| request.integration_id = integration(9);
     let steps = [
-        step(now(), reserve("a", as_is), Answer::Held),
-        step(now(), by_other(release("a", None)), Answer::NoReservation),
-        step(now(), by_other(extend("a", None, None)), Answer::NoReservation),
-        step(now(), by_other(reserve("a", on_nine)), Answer::Held),
-        step(now(), by_other(release("a", None)), Answer::Released),
+        step(now(), reserve("a", as_is), OutcomeKind::Held),
+        step(now(), by_other(release("a", None)), OutcomeKind::NoReservation),
+        step(now(), by_other(extend("a", None, None)), OutcomeKind::NoReservation),
+        step(now(), by_other(reserve("a", on_nine)), OutcomeKind::Held),
+        step(now(), by_other(release("a", None)), OutcomeKind::Released),
     ];
     check(&storage(NONE), &steps, 1, &[held((10, 100, 1))]);
 }
@@ -570,15 +584,15 @@ fn a_deleted_or_disabled_integration_still_settles_releases_and_extends() {
         IntegrationStatus::Created,
     ] {
         let made = [
-            step(now(), reserve("a", as_is), Answer::Held),
-            step(now(), reserve("b", as_is), Answer::Held),
+            step(now(), reserve("a", as_is), OutcomeKind::Held),
+            step(now(), reserve("b", as_is), OutcomeKind::Held),
         ];
         let mut after = check(&storage(NONE), &made, 2, &[held((20, 200, 2))]);
         after.profiles.get_mut(&integration(1)).unwrap().integration.status = status;
         let steps = [
-            step(at(1), extend("a", None, None), Answer::Extended),
-            step(at(1), costs("a", 4), Answer::Accepted),
-            step(at(1), release("b", None), Answer::Released),
+            step(at(1), extend("a", None, None), OutcomeKind::Extended),
+            step(at(1), costs("a", 4), OutcomeKind::Accepted),
+            step(at(1), release("b", None), OutcomeKind::Released),
         ];
         check(&after, &steps, 2, &[used((4, 30, 1))]);
     }
@@ -588,16 +602,16 @@ fn a_deleted_or_disabled_integration_still_settles_releases_and_extends() {
 fn a_refused_record_leaves_its_reservation_open() {
     let ahead = record("a", |usage| usage.occurred_at = Some(shifted(at(301), 1)));
     let steps = [
-        step(now(), reserve("a", as_is), Answer::Held),
-        step(at(1), ahead, Answer::NotCounted(RecordRefusal::InTheFuture)),
-        step(at(2), reserve("a", as_is), Answer::Replayed),
+        step(now(), reserve("a", as_is), OutcomeKind::Held),
+        step(at(1), ahead, OutcomeKind::NotCounted(RecordRefusal::InTheFuture)),
+        step(at(2), reserve("a", as_is), OutcomeKind::Replayed),
     ];
     check(&storage(NONE), &steps, 1, &[held((10, 100, 1))]);
     let elsewhere = record("a", |usage| usage.integration_id = integration(2));
     let steps = [
-        step(now(), reserve("a", as_is), Answer::Held),
-        step(at(1), elsewhere, Answer::Conflict),
-        step(at(2), reserve("a", as_is), Answer::Replayed),
+        step(now(), reserve("a", as_is), OutcomeKind::Held),
+        step(at(1), elsewhere, OutcomeKind::Conflict),
+        step(at(2), reserve("a", as_is), OutcomeKind::Replayed),
     ];
     check(&storage(NONE), &steps, 1, &[held((10, 100, 1))]);
 }

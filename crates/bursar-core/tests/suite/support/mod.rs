@@ -1,6 +1,6 @@
-//! Ids, instants, requests and records for the tests of the core, plain and ready to be changed.
+//! Sample ids, instants, requests and records for the tests of the core.
 
-#![expect(clippy::unwrap_used, reason = "every value here is a constant that is valid")]
+#![expect(clippy::unwrap_used, reason = "all values are valid constants")]
 
 pub(crate) mod naive;
 pub(crate) mod script;
@@ -35,12 +35,12 @@ pub(crate) fn day(year: i32, month: u8, day: u8) -> Timestamp {
     Day::from_civil(year, month, day).unwrap().start()
 }
 
-/// So many microseconds after (or before) an instant.
+/// The instant `micros` after another, or before it.
 pub(crate) fn shifted(at: Timestamp, micros: i64) -> Timestamp {
     Timestamp::from_micros(at.micros() + micros).unwrap()
 }
 
-/// So many seconds after (or before) an instant.
+/// The instant `seconds` after another, or before it.
 pub(crate) fn seconds(at: Timestamp, seconds: i64) -> Timestamp {
     shifted(at, seconds * 1_000_000)
 }

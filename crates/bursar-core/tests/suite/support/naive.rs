@@ -1,9 +1,8 @@
-//! The rules once more, as plainly as they can be said: two lists, and every figure added up anew.
+//! A naive model of the rules: two lists, from which every figure is computed anew.
 //!
-//! Nothing here is kept up to date: no counter, no window, no index, no sweeping. What is used,
-//! held and called follows from the whole list at each question. Slow, and hard to get wrong.
+//! There are no counters, indexes or sweeps. The model is slow, and hard to get wrong.
 
-#![expect(clippy::unwrap_used, reason = "a question names what the model was told of")]
+#![expect(clippy::unwrap_used, reason = "tests name only known integrations")]
 
 use bursar_core::{
     CallId, Caps, CostSource, Decision, EntryId, Estimate, ExtendOutcome, FailureCause, Health,
@@ -13,11 +12,11 @@ use bursar_core::{
     Verdict,
 };
 
-use crate::support::storage::{Act, Profile};
+use crate::support::storage::{Action, Profile};
 
 const MINUTE: i64 = 60;
 
-/// A call that was recorded.
+/// A recorded call.
 #[derive(Debug)]
 pub(crate) struct Recorded {
     pub(crate) tenant_id: TenantId,
@@ -29,9 +28,9 @@ pub(crate) struct Recorded {
     pub(crate) cost_source: CostSource,
 }
 
-/// A call that was reserved. That it expired is nowhere noted: it follows from the time.
+/// A reserved call. Its expiry is not stored, but follows from the time.
 #[derive(Debug)]
-pub(crate) struct Promised {
+pub(crate) struct Reserved {
     pub(crate) tenant_id: TenantId,
     pub(crate) request: ReserveRequest,
     decision: Decision,
@@ -40,7 +39,7 @@ pub(crate) struct Promised {
     ended: Option<(ReservationState, Timestamp)>,
 }
 
-impl Promised {
+impl Reserved {
     pub(crate) fn state(&self, now: Timestamp) -> ReservationState {
         match self.ended {
             Some((state, _)) => state,
@@ -62,20 +61,20 @@ impl Promised {
     }
 }
 
-/// Money, tokens and calls.
+/// Nano-dollars, tokens and calls.
 pub(crate) type Sums = (i64, i64, i64);
 
 fn sum(amounts: impl Iterator<Item = Sums>) -> Sums {
     amounts.fold((0, 0, 0), |sum, amount| (sum.0 + amount.0, sum.1 + amount.1, sum.2 + amount.2))
 }
 
-/// All that ever happened.
+/// The model: everything that happened.
 #[derive(Debug, Default)]
 pub(crate) struct Naive {
     pub(crate) caps: Caps,
     pub(crate) profiles: Vec<(IntegrationId, Profile)>,
     pub(crate) records: Vec<Recorded>,
-    pub(crate) promises: Vec<Promised>,
+    pub(crate) reservations: Vec<Reserved>,
 }
 
 impl Naive {
@@ -92,25 +91,25 @@ impl Naive {
 
     pub(crate) fn held(&self, id: IntegrationId, month: Month, now: Timestamp) -> Sums {
         let of_month = self
-            .promises
+            .reservations
             .iter()
-            .filter(|promise| promise.request.integration_id == id)
-            .filter(|promise| promise.made_at.month() == month)
-            .filter(|promise| promise.state(now) == ReservationState::Open);
-        sum(of_month.map(|promise| {
-            let estimate = promise.request.estimate;
+            .filter(|reserved| reserved.request.integration_id == id)
+            .filter(|reserved| reserved.made_at.month() == month)
+            .filter(|reserved| reserved.state(now) == ReservationState::Open);
+        sum(of_month.map(|reserved| {
+            let estimate = reserved.request.estimate;
             (estimate.cost.get(), estimate.tokens, 1)
         }))
     }
 
-    /// The calls that count in the 60 seconds that end with this one.
+    /// The calls that count in the 60 seconds up to this one.
     pub(crate) fn calls(&self, id: IntegrationId, now_second: i64) -> i64 {
         let counts = |at: Timestamp| at.second() > now_second - MINUTE;
         let reserved = self
-            .promises
+            .reservations
             .iter()
-            .filter(|promise| promise.request.integration_id == id)
-            .filter(|promise| counts(promise.made_at));
+            .filter(|reserved| reserved.request.integration_id == id)
+            .filter(|reserved| counts(reserved.made_at));
         let recorded = self
             .records
             .iter()
@@ -118,18 +117,18 @@ impl Naive {
             .filter(|record| counts(record.occurred_at.min(record.arrived_at)))
             .filter(|record| record.usage.policy_result != PolicyResult::Blocked)
             .filter(|record| {
-                let place = self.promise(record.tenant_id, &record.usage.call_id);
-                let promise = place.and_then(|place| self.promises.get(place));
-                promise.is_none_or(|promise| promise.request.integration_id != id)
+                let index = self.reserved(record.tenant_id, &record.usage.call_id);
+                let reserved = index.and_then(|index| self.reservations.get(index));
+                reserved.is_none_or(|reserved| reserved.request.integration_id != id)
             });
         reserved.count() as i64 + recorded.count() as i64
     }
 
-    pub(crate) fn promise(&self, tenant_id: TenantId, call_id: &CallId) -> Option<usize> {
-        let is = |promise: &Promised| {
-            promise.tenant_id == tenant_id && promise.request.call_id == *call_id
+    pub(crate) fn reserved(&self, tenant_id: TenantId, call_id: &CallId) -> Option<usize> {
+        let is = |reserved: &Reserved| {
+            reserved.tenant_id == tenant_id && reserved.request.call_id == *call_id
         };
-        self.promises.iter().position(is)
+        self.reservations.iter().position(is)
     }
 
     fn record_of(&self, tenant_id: TenantId, call_id: &CallId) -> Option<&Recorded> {
@@ -149,20 +148,20 @@ impl Naive {
     pub(crate) fn apply(
         &mut self,
         tenant_id: TenantId,
-        act: &Act,
+        action: &Action,
         entry_id: EntryId,
         now: Timestamp,
     ) -> Outcome {
-        match act {
-            Act::Record(usage) => Outcome::Record(self.record(tenant_id, usage, entry_id, now)),
-            Act::RecordKnown(usage) => {
+        match action {
+            Action::Record(usage) => Outcome::Record(self.record(tenant_id, usage, entry_id, now)),
+            Action::RecordKnown(usage) => {
                 Outcome::Record(self.record_known(tenant_id, usage, entry_id, now))
             }
-            Act::Reserve(request) => Outcome::Reserve(self.reserve(tenant_id, request, now)),
-            Act::Release { call_id, only } => {
+            Action::Reserve(request) => Outcome::Reserve(self.reserve(tenant_id, request, now)),
+            Action::Release { call_id, only } => {
                 Outcome::Release(self.release(self.seen(tenant_id, call_id, *only), now))
             }
-            Act::Extend { call_id, only, ttl_seconds } => {
+            Action::Extend { call_id, only, ttl_seconds } => {
                 let seen = self.seen(tenant_id, call_id, *only);
                 Outcome::Extend(self.extend(seen, *ttl_seconds, now))
             }
@@ -186,30 +185,30 @@ impl Naive {
         if self.own(tenant_id, usage.integration_id).is_none() {
             return RecordOutcome::Refused(RecordRefusal::IntegrationNotFound);
         }
-        let place = self.promise(tenant_id, &usage.call_id);
-        let mut promise = place.and_then(|place| self.promises.get_mut(place));
-        let elsewhere = promise
+        let index = self.reserved(tenant_id, &usage.call_id);
+        let mut reserved = index.and_then(|index| self.reservations.get_mut(index));
+        let elsewhere = reserved
             .as_ref()
-            .filter(|promise| promise.request.integration_id != usage.integration_id);
+            .filter(|reserved| reserved.request.integration_id != usage.integration_id);
         if let Some(elsewhere) = elsewhere {
             if elsewhere.state(now) == ReservationState::Open {
                 return RecordOutcome::Conflict;
             }
-            promise = None;
+            reserved = None;
         }
         let mut occurred_at = now;
         let mut settled = None;
-        if let Some(promise) = &promise {
-            occurred_at = promise.made_at;
-            if promise.state(now) == ReservationState::Open {
-                settled = Some(promise.request.estimate.cost.get());
+        if let Some(reserved) = &reserved {
+            occurred_at = reserved.made_at;
+            if reserved.state(now) == ReservationState::Open {
+                settled = Some(reserved.request.estimate.cost.get());
             }
         }
         occurred_at = usage.occurred_at.unwrap_or(occurred_at);
         if occurred_at.micros() - now.micros() > 300_000_000 {
             return RecordOutcome::Refused(RecordRefusal::InTheFuture);
         }
-        let is_reserved = promise.is_some();
+        let is_reserved = reserved.is_some();
         let cap = self.caps.stored_bytes_per_day;
         let bytes: i64 = self
             .records
@@ -221,8 +220,8 @@ impl Naive {
         if !is_reserved && cap != 0 && bytes + bytes_of(usage) > cap {
             return RecordOutcome::Refused(RecordRefusal::StoredBytesExceeded);
         }
-        if let (Some(promise), Some(_)) = (promise, settled) {
-            promise.ended = Some((ReservationState::Settled, now));
+        if let (Some(reserved), Some(_)) = (reserved, settled) {
+            reserved.ended = Some((ReservationState::Settled, now));
         }
         let (cost, cost_source) = match (usage.cost, settled) {
             (Some(reported), _) => (reported.get(), CostSource::Reported),
@@ -241,7 +240,7 @@ impl Naive {
         RecordOutcome::Accepted(entry_id)
     }
 
-    /// Of a call that nobody ever asked about, nothing is taken.
+    /// Refuses the record of an unknown call.
     fn record_known(
         &mut self,
         tenant_id: TenantId,
@@ -251,7 +250,7 @@ impl Naive {
     ) -> RecordOutcome {
         let call_id = &usage.call_id;
         if self.record_of(tenant_id, call_id).is_none()
-            && self.promise(tenant_id, call_id).is_none()
+            && self.reserved(tenant_id, call_id).is_none()
         {
             return RecordOutcome::Refused(RecordRefusal::UnknownCall);
         }
@@ -267,19 +266,19 @@ impl Naive {
         if self.record_of(tenant_id, &request.call_id).is_some() {
             return ReserveOutcome::Rejected(ReserveRefusal::CallRecorded);
         }
-        if let Some(place) = self.promise(tenant_id, &request.call_id) {
-            let promise = self.promises.get(place).unwrap();
-            let state = promise.state(now);
+        if let Some(index) = self.reserved(tenant_id, &request.call_id) {
+            let reserved = self.reservations.get(index).unwrap();
+            let state = reserved.state(now);
             if state != ReservationState::Open {
                 return ReserveOutcome::Rejected(ReserveRefusal::CallEnded(state));
             }
-            if promise.request != *request {
+            if reserved.request != *request {
                 return ReserveOutcome::Rejected(ReserveRefusal::OtherContent);
             }
-            // The same question again: its answer stands as long as nobody was switched off.
+            // A repeated request is replayed, unless its tenant or integration is disabled.
             return match self.own(tenant_id, request.integration_id).and_then(hard_block) {
                 Some(code) => ReserveOutcome::Refused(refusal(code)),
-                None => ReserveOutcome::Replayed(promise.shown(now)),
+                None => ReserveOutcome::Replayed(reserved.shown(now)),
             };
         }
         let Some(profile) = self.own(tenant_id, request.integration_id) else {
@@ -299,15 +298,15 @@ impl Naive {
         if decision.verdict > Verdict::Warned {
             return ReserveOutcome::Refused(decision);
         }
-        let open: Vec<&Promised> = self
-            .promises
+        let open: Vec<&Reserved> = self
+            .reservations
             .iter()
-            .filter(|promise| promise.tenant_id == tenant_id)
-            .filter(|promise| promise.state(now) == ReservationState::Open)
+            .filter(|reserved| reserved.tenant_id == tenant_id)
+            .filter(|reserved| reserved.state(now) == ReservationState::Open)
             .collect();
         let of_tenant = open.len() as i64;
         let id = request.integration_id;
-        let here = |promise: &&&Promised| promise.request.integration_id == id;
+        let here = |reserved: &&&Reserved| reserved.request.integration_id == id;
         let of_integration = open.iter().filter(here).count() as i64;
         let (allowed_here, allowed) =
             (self.caps.reservations_per_integration, self.caps.reservations_per_tenant);
@@ -318,7 +317,7 @@ impl Naive {
         if let Some((_, bound)) = bounds.into_iter().find(|(is_met, _)| *is_met) {
             return ReserveOutcome::Rejected(ReserveRefusal::TooManyOpen(bound));
         }
-        let promise = Promised {
+        let reserved = Reserved {
             tenant_id,
             request: request.clone(),
             decision,
@@ -329,67 +328,67 @@ impl Naive {
             .unwrap(),
             ended: None,
         };
-        let shown = promise.shown(now);
-        self.promises.push(promise);
+        let shown = reserved.shown(now);
+        self.reservations.push(reserved);
         ReserveOutcome::Held(shown)
     }
 
-    /// The promise of a call, for a caller who may see it.
+    /// The reservation of a call, if the caller may see it.
     fn seen(
         &self,
         tenant_id: TenantId,
         call_id: &CallId,
         only: Option<IntegrationId>,
     ) -> Option<usize> {
-        let place = self.promise(tenant_id, call_id)?;
-        let of = self.promises.get(place)?.request.integration_id;
-        (only.is_none() || only == Some(of)).then_some(place)
+        let index = self.reserved(tenant_id, call_id)?;
+        let of = self.reservations.get(index)?.request.integration_id;
+        (only.is_none() || only == Some(of)).then_some(index)
     }
 
-    fn release(&mut self, place: Option<usize>, now: Timestamp) -> ReleaseOutcome {
-        let Some(promise) = place.and_then(|place| self.promises.get_mut(place)) else {
+    fn release(&mut self, index: Option<usize>, now: Timestamp) -> ReleaseOutcome {
+        let Some(reserved) = index.and_then(|index| self.reservations.get_mut(index)) else {
             return ReleaseOutcome::NotFound;
         };
-        match promise.state(now) {
+        match reserved.state(now) {
             ReservationState::Settled => ReleaseOutcome::Settled,
-            ReservationState::Expired => ReleaseOutcome::Expired(promise.shown(now)),
-            ReservationState::Released => ReleaseOutcome::Released(promise.shown(now)),
+            ReservationState::Expired => ReleaseOutcome::Expired(reserved.shown(now)),
+            ReservationState::Released => ReleaseOutcome::Released(reserved.shown(now)),
             ReservationState::Open => {
-                promise.ended = Some((ReservationState::Released, now));
-                ReleaseOutcome::Released(promise.shown(now))
+                reserved.ended = Some((ReservationState::Released, now));
+                ReleaseOutcome::Released(reserved.shown(now))
             }
         }
     }
 
     fn extend(
         &mut self,
-        place: Option<usize>,
+        index: Option<usize>,
         ttl_seconds: Option<u32>,
         now: Timestamp,
     ) -> ExtendOutcome {
-        let is_active = |promise: &Promised| {
-            let profile = self.profile(promise.request.integration_id).unwrap();
+        let is_active = |reserved: &Reserved| {
+            let profile = self.profile(reserved.request.integration_id).unwrap();
             profile.lifecycle == TenantLifecycle::Active
         };
-        let is_active = place.and_then(|place| self.promises.get(place)).is_some_and(is_active);
-        let Some(promise) = place.and_then(|place| self.promises.get_mut(place)) else {
+        let is_active = index.and_then(|index| self.reservations.get(index)).is_some_and(is_active);
+        let Some(reserved) = index.and_then(|index| self.reservations.get_mut(index)) else {
             return ExtendOutcome::NotFound;
         };
         if !is_active {
             return ExtendOutcome::TenantNotActive;
         }
-        if promise.state(now) != ReservationState::Open {
-            return ExtendOutcome::Ended(promise.state(now));
+        if reserved.state(now) != ReservationState::Open {
+            return ExtendOutcome::Ended(reserved.state(now));
         }
-        let ttl_seconds = i64::from(ttl_seconds.unwrap_or(promise.request.ttl_seconds));
+        let ttl_seconds = i64::from(ttl_seconds.unwrap_or(reserved.request.ttl_seconds));
         let until = Timestamp::from_micros(now.micros() + ttl_seconds * 1_000_000).unwrap();
-        if until > promise.until {
-            promise.until = until;
+        if until > reserved.until {
+            reserved.until = until;
         }
-        ExtendOutcome::Extended(promise.shown(now))
+        ExtendOutcome::Extended(reserved.shown(now))
     }
 
-    /// The order of the checks in docs/concepts.md, line by line.
+    /// The order of the checks in docs/concepts.md.
     pub(crate) fn decide(&self, id: IntegrationId, estimate: Estimate, now: Timestamp) -> Decision {
         let profile = self.profile(id).unwrap();
         if let Some(code) = hard_block(profile) {
@@ -447,7 +446,7 @@ impl Naive {
     }
 }
 
-/// A monthly limit and what stands against it.
+/// A monthly limit, and what is taken of it.
 #[derive(Clone, Copy)]
 struct Line {
     measure: Measure,
@@ -463,7 +462,7 @@ impl Line {
         self.limit != 0 && (self.current >= self.limit || self.current + self.estimate > self.limit)
     }
 
-    /// Four fifths are 80 %.
+    /// From 80 % on.
     fn is_near(&self) -> bool {
         self.limit != 0 && 5 * (self.current + self.estimate) >= 4 * self.limit
     }
@@ -512,7 +511,7 @@ fn hard_block(profile: &Profile) -> Option<ReasonCode> {
     }
 }
 
-/// 400 bytes and every text.
+/// 400 plus the bytes of all texts.
 fn bytes_of(usage: &Usage) -> i64 {
     let texts = [
         Some(usage.call_id.as_str()),
@@ -527,7 +526,7 @@ fn bytes_of(usage: &Usage) -> i64 {
     400 + texts.map(|text| text.unwrap_or_default().len() as i64).iter().sum::<i64>()
 }
 
-/// Law 2 of the ledger, field by field.
+/// Whether a repeated record agrees with the stored one.
 fn same_content(earlier: &Recorded, usage: &Usage) -> bool {
     let first = &earlier.usage;
     first.integration_id == usage.integration_id

@@ -1,4 +1,4 @@
-//! Scripts: commands at given instants, the answer to each, and what the account shows at the end.
+//! Scripts: commands at given instants, their outcomes, and the account at the end.
 
 #![expect(clippy::unwrap_used, reason = "a script names what it loads")]
 
@@ -8,12 +8,12 @@ use bursar_core::{
     ReserveRequest, Timestamp, Totals, Usage,
 };
 
-use super::storage::{Act, Asked, Profile, Storage};
+use super::storage::{Action, Profile, Storage, Submission};
 use super::{call_id, cents, integration, request, tenant, usage};
 
-/// An outcome in one word.
+/// The kind of an outcome, without its details.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Answer {
+pub(crate) enum OutcomeKind {
     Accepted,
     Duplicate,
     Conflict,
@@ -31,7 +31,7 @@ pub(crate) enum Answer {
     NotActive,
 }
 
-impl Answer {
+impl OutcomeKind {
     pub(crate) fn of(outcome: &Outcome) -> Self {
         match outcome {
             Outcome::Record(record) => match record {
@@ -64,49 +64,49 @@ impl Answer {
     }
 }
 
-/// A command at an instant, and its answer.
+/// A command at an instant, and its expected outcome.
 #[derive(Clone, Debug)]
 pub(crate) struct Step {
     now: Timestamp,
-    asked: Asked,
-    answer: Answer,
+    submission: Submission,
+    outcome: OutcomeKind,
 }
 
-pub(crate) fn step(now: Timestamp, asked: Asked, answer: Answer) -> Step {
-    Step { now, asked, answer }
+pub(crate) fn step(now: Timestamp, submission: Submission, outcome: OutcomeKind) -> Step {
+    Step { now, submission, outcome }
 }
 
 /// A request of tenant 1 on integration 1, changed as the test needs.
-pub(crate) fn reserve(call: &str, change: impl FnOnce(&mut ReserveRequest)) -> Asked {
+pub(crate) fn reserve(call: &str, change: impl FnOnce(&mut ReserveRequest)) -> Submission {
     let mut request = request(integration(1), call);
     change(&mut request);
-    Asked { tenant_id: tenant(1), act: Act::Reserve(request) }
+    Submission { tenant_id: tenant(1), action: Action::Reserve(request) }
 }
 
 /// A record of tenant 1 on integration 1, changed as the test needs.
-pub(crate) fn record(call: &str, change: impl FnOnce(&mut Usage)) -> Asked {
+pub(crate) fn record(call: &str, change: impl FnOnce(&mut Usage)) -> Submission {
     let mut usage = usage(integration(1), call);
     change(&mut usage);
-    Asked { tenant_id: tenant(1), act: Act::Record(usage) }
+    Submission { tenant_id: tenant(1), action: Action::Record(usage) }
 }
 
-/// The same, taken only if its call is known.
-pub(crate) fn record_known(call: &str, change: impl FnOnce(&mut Usage)) -> Asked {
+/// Like [`record`], accepted only if the call is known.
+pub(crate) fn record_known(call: &str, change: impl FnOnce(&mut Usage)) -> Submission {
     let mut usage = usage(integration(1), call);
     change(&mut usage);
-    Asked { tenant_id: tenant(1), act: Act::RecordKnown(usage) }
+    Submission { tenant_id: tenant(1), action: Action::RecordKnown(usage) }
 }
 
-pub(crate) fn release(call: &str, only: Option<IntegrationId>) -> Asked {
-    Asked { tenant_id: tenant(1), act: Act::Release { call_id: call_id(call), only } }
+pub(crate) fn release(call: &str, only: Option<IntegrationId>) -> Submission {
+    Submission { tenant_id: tenant(1), action: Action::Release { call_id: call_id(call), only } }
 }
 
-pub(crate) fn extend(call: &str, only: Option<IntegrationId>, ttl: Option<u32>) -> Asked {
-    let act = Act::Extend { call_id: call_id(call), only, ttl_seconds: ttl };
-    Asked { tenant_id: tenant(1), act }
+pub(crate) fn extend(call: &str, only: Option<IntegrationId>, ttl: Option<u32>) -> Submission {
+    let action = Action::Extend { call_id: call_id(call), only, ttl_seconds: ttl };
+    Submission { tenant_id: tenant(1), action }
 }
 
-/// What a month of integration 1 shows: cents, tokens and calls.
+/// The totals of a month of integration 1: cents, tokens and calls.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Shown {
     pub(crate) month: Month,
@@ -129,19 +129,19 @@ pub(crate) fn storage(limits: LimitSettings) -> Storage {
     storage
 }
 
-/// Plays a script on a storage and compares every answer and, at the end, integration 1.
+/// Runs a script on a storage, and checks every outcome and, at the end, integration 1.
 ///
-/// Every script is played twice: each step as its own group, and all steps of one instant as one
-/// group. How commands are grouped must not show.
+/// The script runs twice: with each step as its own group, and with all steps of one instant as one
+/// group. The grouping must make no difference.
 #[track_caller]
 pub(crate) fn check(storage: &Storage, steps: &[Step], rate: i64, shown: &[Shown]) -> Storage {
-    let alone = played(storage.clone(), steps.chunks(1), rate, shown);
-    played(storage.clone(), steps.chunk_by(|one, next| one.now == next.now), rate, shown);
+    let alone = run(storage.clone(), steps.chunks(1), rate, shown);
+    run(storage.clone(), steps.chunk_by(|one, next| one.now == next.now), rate, shown);
     alone
 }
 
 #[track_caller]
-fn played<'s>(
+fn run<'s>(
     mut storage: Storage,
     groups: impl Iterator<Item = &'s [Step]>,
     rate: i64,
@@ -150,12 +150,12 @@ fn played<'s>(
     let mut end = Timestamp::MIN;
     for steps in groups {
         end = steps.first().unwrap().now;
-        let group: Vec<Asked> = steps.iter().map(|step| step.asked.clone()).collect();
+        let group: Vec<Submission> = steps.iter().map(|step| step.submission.clone()).collect();
         let mut book = storage.load(end, &group).unwrap();
-        for (index, (asked, step)) in group.iter().zip(steps).enumerate() {
-            let command = asked.command(storage.entry_id(index));
-            let outcome = book.apply(asked.tenant_id, asked.key(), command).unwrap();
-            assert_eq!(Answer::of(&outcome), step.answer, "{:?}", step.asked);
+        for (index, (submission, step)) in group.iter().zip(steps).enumerate() {
+            let command = submission.command(storage.entry_id(index));
+            let outcome = book.apply(submission.tenant_id, submission.key(), command).unwrap();
+            assert_eq!(OutcomeKind::of(&outcome), step.outcome, "{:?}", step.submission);
         }
         storage.save(book);
     }

@@ -1,9 +1,9 @@
-//! A storage in memory: it fills a book as `Book::open` asks, and takes over what changed.
+//! A storage in memory: it loads what `Book::open` requires, and saves what changed.
 //!
-//! It uses nothing but the public API, loads no month and no hold that the core did not ask for,
-//! and stores only what the core says has changed, so that a forgotten mark shows.
+//! It uses only the public API, loads no more than the core requires, and saves only what the core
+//! reports as changed, so that a missing report fails the test.
 
-#![expect(clippy::expect_used, reason = "what is missing here is a fault of the core or the test")]
+#![expect(clippy::expect_used, reason = "a missing value is a fault of the core or the test")]
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
@@ -17,11 +17,11 @@ use bursar_core::{
 
 use super::entry;
 
-/// A command that owns what it speaks of.
+/// A command with owned content.
 #[derive(Clone, Debug)]
-pub(crate) enum Act {
+pub(crate) enum Action {
     Record(Usage),
-    /// A record that is taken only of a call that is known.
+    /// A record that is accepted only for a known call.
     RecordKnown(Usage),
     Reserve(ReserveRequest),
     Release {
@@ -37,21 +37,21 @@ pub(crate) enum Act {
 
 /// A command of a tenant.
 #[derive(Clone, Debug)]
-pub(crate) struct Asked {
+pub(crate) struct Submission {
     pub(crate) tenant_id: TenantId,
-    pub(crate) act: Act,
+    pub(crate) action: Action,
 }
 
-impl Asked {
+impl Submission {
     pub(crate) fn command(&self, entry_id: EntryId) -> Command<'_> {
-        match &self.act {
-            Act::Record(usage) => Command::Record { entry_id, usage, mode: RecordMode::Any },
-            Act::RecordKnown(usage) => {
+        match &self.action {
+            Action::Record(usage) => Command::Record { entry_id, usage, mode: RecordMode::Any },
+            Action::RecordKnown(usage) => {
                 Command::Record { entry_id, usage, mode: RecordMode::KnownOnly }
             }
-            Act::Reserve(request) => Command::Reserve(request),
-            Act::Release { call_id, only } => Command::Release { call_id, only: *only },
-            Act::Extend { call_id, only, ttl_seconds } => {
+            Action::Reserve(request) => Command::Reserve(request),
+            Action::Release { call_id, only } => Command::Release { call_id, only: *only },
+            Action::Extend { call_id, only, ttl_seconds } => {
                 Command::Extend { call_id, only: *only, ttl_seconds: *ttl_seconds }
             }
         }
@@ -61,23 +61,25 @@ impl Asked {
         key_of(self.command(entry(1)).call_id())
     }
 
-    /// The month that a record names; its reservation's month is known to storage.
+    /// The month that a record names; storage knows the month of a reservation.
     fn month(&self) -> Option<Month> {
-        match &self.act {
-            Act::Record(usage) | Act::RecordKnown(usage) => usage.occurred_at.map(Timestamp::month),
-            Act::Reserve(_) | Act::Release { .. } | Act::Extend { .. } => None,
+        match &self.action {
+            Action::Record(usage) | Action::RecordKnown(usage) => {
+                usage.occurred_at.map(Timestamp::month)
+            }
+            Action::Reserve(_) | Action::Release { .. } | Action::Extend { .. } => None,
         }
     }
 }
 
-/// The short key of a call id: what stands before a `#`, so that a test can make two ids collide.
+/// The short key of a call id: the part before a `#`, so that a test can make two ids collide.
 pub(crate) fn key_of(call_id: &CallId) -> CallKey {
     let text = call_id.as_str();
     let short = text.split('#').next().unwrap_or(text);
     CallKey(short.bytes().fold(7, |key, byte| (key << 8) | u128::from(byte)))
 }
 
-/// What the rules know of an integration and of its tenant.
+/// An integration and its tenant, as far as the rules know them.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Profile {
     pub(crate) tenant_id: TenantId,
@@ -112,7 +114,7 @@ struct StoredCall {
     record: Option<RecordedCall>,
 }
 
-/// Everything that is committed.
+/// All committed data.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Storage {
     pub(crate) profiles: BTreeMap<IntegrationId, Profile>,
@@ -129,7 +131,7 @@ pub(crate) struct Storage {
 }
 
 impl Storage {
-    /// The id of the next entry but so many.
+    /// The id of the entry `ahead` places after the next one.
     pub(crate) fn entry_id(&self, ahead: usize) -> EntryId {
         entry(self.last_entry + ahead as i64 + 1)
     }
@@ -187,13 +189,13 @@ impl Storage {
     pub(crate) fn load<'a>(
         &self,
         now: Timestamp,
-        group: &'a [Asked],
+        group: &'a [Submission],
     ) -> Result<Book<'a>, Overflow> {
         let mut calls = HashMap::new();
         let mut months: BTreeMap<IntegrationId, BTreeSet<Month>> = BTreeMap::new();
-        for asked in group {
-            let command = asked.command(entry(1));
-            let key = (asked.tenant_id, asked.key());
+        for submission in group {
+            let command = submission.command(entry(1));
+            let key = (submission.tenant_id, submission.key());
             let stored = self.calls.get(&key);
             let named = command.integration_id().into_iter();
             let reservation = stored.and_then(|call| call.reservation.as_ref());
@@ -201,7 +203,7 @@ impl Storage {
             for id in named.chain(of_reservation) {
                 let of_account = months.entry(id).or_default();
                 of_account.insert(now.month());
-                of_account.extend(asked.month());
+                of_account.extend(submission.month());
                 of_account.extend(reservation.map(Reservation::month));
             }
             calls.entry(key).or_insert_with(|| match stored.cloned() {
@@ -212,12 +214,12 @@ impl Storage {
         self.open(now, calls, months, Vec::new())
     }
 
-    /// Removes every hold that is due.
+    /// Removes all due holds.
     pub(crate) fn sweep(&mut self, now: Timestamp) {
         self.sweep_some(now, usize::MAX);
     }
 
-    /// Removes so many holds that are due, wherever they are.
+    /// Removes at most `limit` due holds.
     pub(crate) fn sweep_some(&mut self, now: Timestamp, limit: usize) {
         let due = self.holds.iter().filter(|hold| hold.expires_at <= now);
         let due: Vec<Hold> = due.take(limit).copied().collect();
@@ -255,7 +257,7 @@ impl Storage {
         }
     }
 
-    /// Takes over what a group changed.
+    /// Saves the changes of a group.
     pub(crate) fn save(&mut self, book: Book<'_>) {
         for (id, account) in book.accounts() {
             for (month, counter) in account.changed_months() {
@@ -299,7 +301,7 @@ impl Storage {
         self.entries.push(kept);
     }
 
-    /// Changes the open holds; a hold that ends twice, or was never made, stops the test.
+    /// Changes the open holds. A hold that ends twice, or was never made, fails the test.
     fn change(&mut self, change: HoldChange) {
         match change {
             HoldChange::Made(hold) => {
@@ -308,8 +310,8 @@ impl Storage {
             }
             HoldChange::Ended(hold) => {
                 assert!(self.ended.insert((hold.tenant_id, hold.call)), "ends twice: {hold:?}");
-                let place = self.holds.iter().position(|open| *open == hold);
-                self.holds.swap_remove(place.expect("what ends is open"));
+                let index = self.holds.iter().position(|open| *open == hold);
+                self.holds.swap_remove(index.expect("what ends is open"));
             }
             HoldChange::Extended { before, expires_at } => {
                 let open = self.holds.iter_mut().find(|open| **open == before);
