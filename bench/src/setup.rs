@@ -139,7 +139,7 @@ pub(crate) fn prepare(
         let api_key = app.ledger.change(tenant_id, create).await??;
         // Protection applies to tenants whose onboarding is complete.
         let complete = move |tx: &mut dyn ControlTx| {
-            Control::new(tx, &actor(), tenant_id).reach_onboarding(OnboardingState::Complete)
+            Control::new(tx, &actor(), tenant_id).advance_onboarding(OnboardingState::Complete)
         };
         app.ledger.change(tenant_id, complete).await??;
         app.ledger.close().await;

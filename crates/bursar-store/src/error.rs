@@ -2,9 +2,7 @@
 
 use bursar_core::{Overflow, TenantId};
 
-/// Why storage did not do what it was asked to.
-///
-/// Nothing was stored, unless the variant says otherwise.
+/// An error of storage. Nothing was stored, unless the variant says otherwise.
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum StoreError {
     /// The disk, the file or the database does not answer, or the result of a commit is unknown.
@@ -22,7 +20,7 @@ pub enum StoreError {
     #[error("the server is overloaded")]
     Overloaded,
     /// The read exceeds the limit on its time or memory. The caller must ask for less.
-    #[error("the read takes too long or finds too much")]
+    #[error("the read takes too long or returns too much")]
     ReadTooLarge,
     /// The server accepts no more work.
     #[error("the server is shutting down")]
@@ -41,7 +39,7 @@ pub enum StoreError {
     #[error("a row with this key already exists")]
     Exists(#[source] Cause),
     /// A sum, which the text names, does not fit its integer.
-    #[error("{0} leaves the range of its integer")]
+    #[error("{0} does not fit its integer")]
     TotalsOverflow(String),
     /// The work panicked. The log has the panic.
     #[error("the work panicked")]
@@ -49,14 +47,14 @@ pub enum StoreError {
     /// The database does not accept writes, and the next write would fail too.
     ///
     /// A write may have been stored. Repeat it with the same call id.
-    #[error("the database takes no writes ({})", reason.as_str())]
+    #[error("the database accepts no writes ({})", reason.as_str())]
     NotWritable {
         reason: NotWritable,
         #[source]
         cause: Cause,
     },
     /// A stored value cannot be decoded.
-    #[error("stored data is not understood: {0}")]
+    #[error("stored data cannot be decoded: {0}")]
     Corrupt(String),
 }
 
@@ -112,11 +110,11 @@ impl StoreError {
     ///
     /// If the row's sequence number is already taken, the chain is corrupt; the change is not at
     /// fault.
-    pub(crate) fn of_chain(self, tenant_id: TenantId) -> Self {
+    pub(crate) fn into_chain_error(self, tenant_id: TenantId) -> Self {
         match self {
-            Self::Exists(_) => {
-                Self::Corrupt(format!("the audit log of tenant {tenant_id} goes on after its head"))
-            }
+            Self::Exists(_) => Self::Corrupt(format!(
+                "the audit log of tenant {tenant_id} has rows after its head"
+            )),
             other @ (Self::Unavailable(_)
             | Self::Retry(_)
             | Self::Overloaded
@@ -136,7 +134,7 @@ impl StoreError {
     /// The error of work that concerns a whole group, such as a commit.
     ///
     /// Its result is unknown, or the database does not accept writes. No command is at fault.
-    pub(crate) fn of_no_command(self) -> Self {
+    pub(crate) fn into_group_error(self) -> Self {
         if matches!(self, Self::NotWritable { .. }) {
             return self;
         }
@@ -146,7 +144,7 @@ impl StoreError {
 
 impl StoreError {
     /// The error of a read, which says nothing about whether the database accepts writes.
-    pub(crate) fn of_read(self) -> Self {
+    pub(crate) fn into_read_error(self) -> Self {
         match self {
             Self::NotWritable { cause, .. } => Self::Unavailable(cause),
             other @ (Self::Unavailable(_)
@@ -166,7 +164,7 @@ impl StoreError {
 
 impl StoreError {
     /// The error of a single-row read: the caller cannot ask for less, so a timeout is an outage.
-    pub(crate) fn of_look_up(self) -> Self {
+    pub(crate) fn into_lookup_error(self) -> Self {
         match self {
             Self::ReadTooLarge => {
                 let late = std::io::Error::from(std::io::ErrorKind::TimedOut);

@@ -26,7 +26,7 @@ mod write;
 pub use audit::chain::{
     AuditEntry, AuditFilter, AuditHash, AuditKey, AuditLink, AuditPage, AuditPosition,
 };
-pub use audit::check::{AuditCheck, AuditVerified};
+pub use audit::check::{AuditCheck, AuditReport};
 pub use audit::reads::AuditReads;
 pub use cache::{Cache, CacheUse};
 pub use clock::{BootClock, Clock, ClockConfirmed, Clocks, system_boot};
@@ -65,8 +65,8 @@ pub use schema::SchemaStatus;
 pub use sqlite::{BackedUp, CopyError, CopyProgress, Existing, OpenError, Restore, SqliteStore};
 pub use tables::*;
 pub use verify::differences::Differences;
-pub use verify::recount::Verified;
-pub use write::job::{CostedOutcome, Swept};
+pub use verify::recount::VerifyReport;
+pub use write::job::{CostedOutcome, SweepOutcome};
 pub use write::ledger::Ledger;
 pub use write::observe::{
     CostFacts, Dequeued, ExpiredHolds, Facts, HoldFacts, ModelKey, NoopObserver, Observer,

@@ -98,7 +98,7 @@ impl Onboarding {
         }
         let actor = actor.clone();
         let change = move |tx: &mut dyn ControlTx| {
-            Control::new(tx, &actor, tenant_id).reach_onboarding(step)
+            Control::new(tx, &actor, tenant_id).advance_onboarding(step)
         };
         match timeout(WRITE_MAX, self.ledger.change(tenant_id, change)).await {
             Ok(Ok(Ok(row))) => {

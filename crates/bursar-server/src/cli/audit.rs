@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use bursar_core::TenantId;
-use bursar_store::{AuditCheck, AuditVerified, Differences, PostgresStore, SqliteStore};
+use bursar_store::{AuditCheck, AuditReport, Differences, PostgresStore, SqliteStore};
 use clap::{Args, Subcommand};
 
 use super::atomic_file;
@@ -102,12 +102,14 @@ fn verify_file(path: &Path) -> Result<ExitCode, CommandError> {
         let entry = view.map_err(|error| error.to_string());
         let entry = entry.and_then(|view| view.entry().map_err(str::to_owned));
         match (entry, &mut check) {
-            (Ok(entry), Some(check)) => check.take(&entry),
+            (Ok(entry), Some(check)) => check.check(&entry),
             (Ok(entry), None) => {
                 let new = AuditCheck::new(entry.tenant_id);
-                check.insert(new).take(&entry);
+                check.insert(new).check(&entry);
             }
-            (Err(error), Some(check)) => check.unreadable(&format!("line {}: {error}", number + 1)),
+            (Err(error), Some(check)) => {
+                check.report_unreadable(&format!("line {}: {error}", number + 1))
+            }
             (Err(error), None) => {
                 let path = path.display();
                 return Err(format!("{path} is no export of an audit log: {error}").into());
@@ -115,7 +117,7 @@ fn verify_file(path: &Path) -> Result<ExitCode, CommandError> {
         }
     }
     let check = check.ok_or_else(|| format!("{} is empty", path.display()))?;
-    let end = check.end();
+    let end = check.last_row();
     let code = print_verified(&check.finish())?;
     if let Some((sequence, hash)) = end {
         let hash = hash_text(&hash);
@@ -128,11 +130,11 @@ fn verify_file(path: &Path) -> Result<ExitCode, CommandError> {
     Ok(code)
 }
 
-fn print_verified(verified: &AuditVerified) -> Result<ExitCode, CommandError> {
-    let AuditVerified { tenants, rows, differences } = verified;
-    let Differences { count, told } = differences;
+fn print_verified(verified: &AuditReport) -> Result<ExitCode, CommandError> {
+    let AuditReport { tenants, rows, differences } = verified;
+    let Differences { count, listed } = differences;
     let mut text = String::new();
-    for sentence in told {
+    for sentence in listed {
         text.push_str(&terminal::line(sentence));
         text.push('\n');
     }

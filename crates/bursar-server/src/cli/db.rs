@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
-use bursar_store::{BackedUp, Existing, OpenError, PostgresStore, SqliteStore, Verified};
+use bursar_store::{BackedUp, Existing, OpenError, PostgresStore, SqliteStore, VerifyReport};
 use clap::{Args, Subcommand};
 use indicatif::{HumanBytes, ProgressBar};
 
@@ -122,9 +122,9 @@ fn verify(file: &Path) -> Result<ExitCode, CommandError> {
     print_verified(&SqliteStore::verify(file)??)
 }
 
-fn print_verified(verified: &Verified) -> Result<ExitCode, CommandError> {
+fn print_verified(verified: &VerifyReport) -> Result<ExitCode, CommandError> {
     let mut text = String::new();
-    for sentence in &verified.differences.told {
+    for sentence in &verified.differences.listed {
         text.push_str(&terminal::line(sentence));
         text.push('\n');
     }

@@ -89,7 +89,7 @@ fn set_last_used(
     for of_tenant in uses.chunk_by(|((one, _), _), ((other, _), _)| one == other) {
         let Some(((tenant_id, _), _)) = of_tenant.first() else { continue };
         let keys: Vec<_> = of_tenant.iter().map(|((_, key), at)| (*key, *at)).collect();
-        tx.stamp_keys(*tenant_id, &keys)?;
+        tx.set_last_used(*tenant_id, &keys)?;
     }
     Ok(())
 }

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use bursar_store::{SqliteStore, Swept};
+use bursar_store::{SqliteStore, SweepOutcome};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::JoinHandle;
 
@@ -193,14 +193,14 @@ async fn probe_writes(app: App) {
 async fn sweep(app: App) {
     let mut ticks = tokio::time::interval(SWEEP_EVERY);
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-    let mut swept = Swept::All;
+    let mut swept = SweepOutcome::Complete;
     loop {
-        if swept == Swept::All {
+        if swept == SweepOutcome::Complete {
             ticks.tick().await;
         }
         app.failed_logins.log_due(app.monotonic_clock.elapsed());
         if is_paused(&app) {
-            swept = Swept::All;
+            swept = SweepOutcome::Complete;
             continue;
         }
         swept = end_due_reservations(&app).await;
@@ -213,19 +213,19 @@ async fn sweep(app: App) {
 }
 
 /// Sweeps expired reservations for up to a second. Other writes pass in between.
-async fn end_due_reservations(app: &App) -> Swept {
+async fn end_due_reservations(app: &App) -> SweepOutcome {
     let began = Instant::now();
     while !is_paused(app) && began.elapsed() < SWEEP_EVERY {
         match app.ledger.sweep().await {
-            Ok(Swept::More) => {}
-            Ok(Swept::All) => return Swept::All,
+            Ok(SweepOutcome::Partial) => {}
+            Ok(SweepOutcome::Complete) => return SweepOutcome::Complete,
             Err(error) => {
                 tracing::warn!(%error, "reservations were not swept; they count no more anyway");
-                return Swept::All;
+                return SweepOutcome::Complete;
             }
         }
     }
-    Swept::More
+    SweepOutcome::Partial
 }
 
 /// Whether the database is unavailable. The probe logs it; other jobs stay silent.

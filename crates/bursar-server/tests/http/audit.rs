@@ -147,15 +147,15 @@ async fn the_file_of_the_log_is_a_chain_that_can_be_checked_alone() {
         let read = |line: &&str| serde_json::from_str::<AuditView>(line).unwrap().entry().unwrap();
         let entries: Vec<_> = lines.iter().map(read).collect();
         let mut check = AuditCheck::new(entries[0].tenant_id);
-        entries.iter().for_each(|entry| check.take(entry));
+        entries.iter().for_each(|entry| check.check(entry));
         check.finish()
     };
     let whole = check(&lines);
-    assert_eq!((whole.rows, whole.differences.count), (6, 0), "{:?}", whole.differences.told);
+    assert_eq!((whole.rows, whole.differences.count), (6, 0), "{:?}", whole.differences.listed);
     let edited = lines[2].replace("\"founder\"", "\"machine\"");
     let tampered = [lines[0], lines[1], &edited, lines[3], lines[5]];
     let found = check(&tampered);
-    assert_eq!(found.differences.count, 2, "{:?}", found.differences.told);
+    assert_eq!(found.differences.count, 2, "{:?}", found.differences.listed);
 }
 
 #[tokio::test]

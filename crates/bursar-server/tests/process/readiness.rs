@@ -90,7 +90,7 @@ fn a_server_whose_disk_is_full_is_not_ready_until_there_is_room() {
     assert_eq!(answer.expect("an answer").status, 201);
     server.stop();
     let log = folder.log();
-    assert_eq!(log.matches("takes no writes").count(), 1, "{log}");
+    assert_eq!(log.matches("accepts no writes").count(), 1, "{log}");
 }
 
 #[test]

@@ -1,11 +1,12 @@
-//! The audit log of a tenant as a chain: what is asked of it, what a row's hash covers, and the
-//! head that seals it.
+//! The audit log of a tenant as a hash chain: rows, the sealed head, filters and pages.
 //!
-//! A row names the hash of the row before it and carries its own, so that no row can be changed,
-//! taken out, put in or moved without changing the hashes of all that follow. The hash of the last
-//! one stands in the head, one row a tenant, sealed under a key that is not in the database:
-//! whoever can write to the database but has not the key can neither write the chain anew nor cut
-//! its end. Absent: SQL, and checking what is stored, which is [`crate::AuditCheck`].
+//! Each row stores the hash of the row before it and its own hash, so that no row can be changed,
+//! removed, inserted or moved without changing the hashes of all later rows. The head, one row per
+//! tenant, stores the hash of the last row and a seal: a keyed hash whose key is not in the
+//! database. An attacker who can write to the database but lacks the key can neither rewrite the
+//! chain nor truncate it.
+//!
+//! Deliberately absent: SQL, and the check of stored rows, which is [`crate::AuditCheck`].
 
 use bursar_core::{AuditId, TenantId, Timestamp};
 use zeroize::ZeroizeOnDrop;
@@ -14,26 +15,26 @@ use crate::error::StoreError;
 use crate::rows::columns::Columns;
 use crate::rows::row::AuditRow;
 
-/// What the hash of a row begins with: another encoding gets another name.
+/// The first field of a row's hash; a new encoding gets a new name.
 const ROW_DOMAIN: &str = "bursar audit row 1";
-/// What the seal of a head begins with.
+/// The first field of a head's seal.
 const HEAD_DOMAIN: &str = "bursar audit head 1";
-/// The length that stands for a field that is not there; no text is so long.
+/// The length that marks an absent field; no text is that long.
 const ABSENT: u32 = u32::MAX;
 /// The hash before the first row.
 const BEFORE_FIRST: AuditHash = [0; 32];
-/// Rows that one page looks at, however few of them match.
-pub(crate) const LOOKED_MAX: usize = 10_000;
+/// The limit on the rows that one page scans, however few of them match.
+pub(crate) const SCANNED_MAX: usize = 10_000;
 
 /// A hash or a seal of the audit log.
 pub type AuditHash = [u8; 32];
 
-/// The key that seals the heads. It is derived from the server's secret key and is in no database.
+/// The key that seals the heads: derived from the server's secret key, and stored nowhere.
 #[derive(Clone, ZeroizeOnDrop)]
 pub struct AuditKey([u8; 32]);
 
 impl AuditKey {
-    /// Takes 32 bytes that nobody can guess.
+    /// A key of 32 secret bytes.
     pub const fn new(bytes: [u8; 32]) -> Self {
         Self(bytes)
     }
@@ -47,37 +48,36 @@ pub struct AuditEntry {
     pub at: Timestamp,
     pub actor_type: String,
     pub actor_id: String,
-    /// Where the request came from; nothing when it came from no client.
+    /// The client's address; `None` if the request came from no client.
     pub address: Option<String>,
     pub action: String,
     pub target_type: String,
     pub target_id: String,
     pub request_id: String,
-    /// A JSON object of what changed, byte by byte as it was hashed.
+    /// What changed, as a JSON object, byte for byte as it was hashed.
     pub detail: String,
-    /// Its place in the chain.
     pub link: AuditLink,
 }
 
-/// The place of a row in the chain of its tenant.
+/// The position of a row in its tenant's chain.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct AuditLink {
-    /// 1, 2, 3 and so on.
+    /// Counts from 1.
     pub sequence: i64,
-    /// The hash of the row before; zeros at the first.
+    /// The hash of the row before; zeros in the first row.
     pub prev_hash: AuditHash,
     /// The hash of this row, [`AuditEntry::hash_at`].
     pub hash: AuditHash,
 }
 
 impl AuditEntry {
-    /// The hash that the row has at this place: BLAKE3 over its fields, one after the other.
+    /// The hash of the row at this position: BLAKE3 over its fields in order.
     ///
-    /// Each field is its length in bytes (32 bits, big endian) and then its bytes; one that is not
-    /// there has the length 2^32 - 1 and no bytes. Integers have 8 bytes, big endian. The fields
+    /// Each field is its length in bytes (32 bits, big endian) followed by its bytes. An absent
+    /// field has the length 2^32 - 1 and no bytes. Integers have 8 bytes, big endian. The fields
     /// are the domain, tenant, sequence, id, instant (microseconds since 1970), actor type, actor
-    /// id, address, action, target type, target id, request id, detail and `prev_hash`; ids as
-    /// they are on the wire.
+    /// id, address, action, target type, target id, request id, detail and `prev_hash`. Ids are
+    /// encoded as on the wire.
     pub fn hash_at(&self, sequence: i64, prev_hash: &AuditHash) -> AuditHash {
         let Self {
             tenant_id,
@@ -111,7 +111,7 @@ impl AuditEntry {
         encoder.hash()
     }
 
-    pub(crate) const fn place(&self) -> AuditPosition {
+    pub(crate) const fn position(&self) -> AuditPosition {
         AuditPosition { at: self.at, audit_id: self.audit_id }
     }
 }
@@ -139,7 +139,7 @@ impl Encoder {
     }
 }
 
-/// The end of a tenant's chain, sealed.
+/// The sealed end of a tenant's chain.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct AuditHead {
     pub(crate) tenant_id: TenantId,
@@ -150,21 +150,20 @@ pub(crate) struct AuditHead {
 }
 
 impl AuditHead {
-    /// The head of a chain that has no row yet.
-    pub(crate) fn of_none(tenant_id: TenantId, key: &AuditKey) -> Self {
+    /// The head of an empty chain.
+    pub(crate) fn empty(tenant_id: TenantId, key: &AuditKey) -> Self {
         let mut head = Self { tenant_id, sequence: 0, hash: BEFORE_FIRST, seal: BEFORE_FIRST };
-        head.seal = head.sealed(key);
+        head.seal = head.compute_seal(key);
         head
     }
 
-    /// Chains a row to it: the row as it is to be stored, and the head after it.
+    /// Appends a row: returns the row to store, and the new head.
     ///
-    /// A head that was not sealed here stays without a seal: what was forged once must not become
-    /// genuine by the next change.
+    /// A head with a wrong seal keeps it, because a new seal would make a forged head genuine.
     ///
     /// # Errors
-    /// [`StoreError::Corrupt`] when there is no next number.
-    pub(crate) fn follow(
+    /// [`StoreError::Corrupt`] if the sequence number overflows.
+    pub(crate) fn append(
         &self,
         row: &AuditRow,
         key: &AuditKey,
@@ -190,7 +189,7 @@ impl AuditHead {
         entry.link.hash = hash;
         let mut next = Self { sequence, hash, ..self.clone() };
         if self.is_sealed(key) {
-            next.seal = next.sealed(key);
+            next.seal = next.compute_seal(key);
         } else {
             tracing::error!(
                 tenant_id = %self.tenant_id,
@@ -200,13 +199,13 @@ impl AuditHead {
         Ok((entry, next))
     }
 
-    /// Whether it was written by someone who has the key.
+    /// Whether the seal was made with this key.
     pub(crate) fn is_sealed(&self, key: &AuditKey) -> bool {
-        // Hashes of this kind are compared in a time that tells nothing about them.
-        blake3::Hash::from(self.sealed(key)) == blake3::Hash::from(self.seal)
+        // `blake3::Hash` compares in constant time.
+        blake3::Hash::from(self.compute_seal(key)) == blake3::Hash::from(self.seal)
     }
 
-    fn sealed(&self, key: &AuditKey) -> AuditHash {
+    fn compute_seal(&self, key: &AuditKey) -> AuditHash {
         let mut encoder = Encoder(blake3::Hasher::new_keyed(&key.0));
         encoder.text(HEAD_DOMAIN);
         encoder.text(&self.tenant_id.to_string());
@@ -216,27 +215,26 @@ impl AuditHead {
     }
 }
 
-/// A place in the audit log, which runs from the newest to the oldest row.
+/// A position in the audit log, which runs from the newest to the oldest row.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct AuditPosition {
-    /// The instant of the row.
     pub at: Timestamp,
-    /// The row, which orders rows of one instant.
+    /// Orders the rows of one instant.
     pub audit_id: AuditId,
 }
 
-/// Which rows of the audit log are asked for.
+/// A filter of audit rows.
 #[derive(Clone, Debug, Default)]
 pub struct AuditFilter {
     pub actor_id: Option<String>,
     pub action: Option<String>,
     pub target_type: Option<String>,
     pub target_id: Option<String>,
-    /// From this instant on.
+    /// The first instant, inclusive.
     pub start: Option<Timestamp>,
-    /// Up to, not including, this instant.
+    /// The last instant, exclusive.
     pub end: Option<Timestamp>,
-    /// Only what comes after this place, that is, older rows.
+    /// Only rows after this position, which are older.
     pub after: Option<AuditPosition>,
 }
 
@@ -245,22 +243,24 @@ pub struct AuditFilter {
 pub struct AuditPage {
     /// The rows, newest first.
     pub rows: Vec<AuditEntry>,
-    /// Where the next page begins, if there may be more. A page can have fewer rows than asked for
-    /// and still name a next one, when filters that seldom meet made it look at very many rows.
+    /// The position of the next page, if there may be one.
+    ///
+    /// A page that ends early also has a next one: it stops after a limited number of scanned rows,
+    /// even if few of them match.
     pub next: Option<AuditPosition>,
 }
 
-/// The index that leads from the newest row to the oldest.
+/// The index that is scanned from the newest row to the oldest.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum AuditWay {
+pub(crate) enum AuditIndex {
     Target,
     Actor,
     Action,
     Time,
 }
 
-impl AuditWay {
-    /// The most selective one that a filter has.
+impl AuditIndex {
+    /// The most selective index for a filter.
     pub(crate) const fn of(filter: &AuditFilter) -> Self {
         if filter.target_id.is_some() {
             Self::Target
@@ -274,20 +274,20 @@ impl AuditWay {
     }
 }
 
-/// Between which instants, and after which row, a page looks; all as they are stored.
-pub(crate) struct AuditStretch {
+/// The range of rows that a page scans, in stored values.
+pub(crate) struct AuditRange {
     pub(crate) first_at: i64,
-    /// The index begins where the last page ended; the pair below only tells rows of one instant
-    /// apart.
+    /// Lets the index scan start where the last page ended. `after_at` and `after_id` only skip
+    /// rows of that instant.
     pub(crate) last_at: i64,
     pub(crate) after_at: i64,
     pub(crate) after_id: i64,
 }
 
-impl AuditStretch {
+impl AuditRange {
     pub(crate) fn of(filter: &AuditFilter) -> Self {
         let end = filter.end.map_or(i64::MAX, |end| end.micros().saturating_sub(1));
-        let after = filter.after.map(|place| (place.at.micros(), place.audit_id.number()));
+        let after = filter.after.map(|after| (after.at.micros(), after.audit_id.number()));
         let (after_at, after_id) = after.unwrap_or((i64::MAX, i64::MAX));
         Self {
             first_at: filter.start.map_or(i64::MIN, Timestamp::micros),
@@ -298,7 +298,7 @@ impl AuditStretch {
     }
 }
 
-/// `tenant_id, audit_id, at, actor_type, actor_id, address, action, target_type, target_id,
+/// Reads `tenant_id, audit_id, at, actor_type, actor_id, address, action, target_type, target_id,
 /// request_id, detail, sequence, prev_hash, hash`.
 pub(crate) fn audit_entry(row: &impl Columns) -> Result<AuditEntry, StoreError> {
     Ok(AuditEntry {
@@ -317,59 +317,57 @@ pub(crate) fn audit_entry(row: &impl Columns) -> Result<AuditEntry, StoreError> 
     })
 }
 
-/// The same columns, of which only the place is read.
+/// Reads the position from the columns of [`audit_entry`].
 pub(crate) fn audit_position(row: &impl Columns) -> Result<AuditPosition, StoreError> {
     Ok(AuditPosition { at: row.instant(2)?, audit_id: row.id(1, AuditId::from_number)? })
 }
 
-/// `sequence, hash, seal` of a tenant's head.
+/// Reads `sequence, hash, seal`.
 pub(crate) fn audit_head(tenant_id: TenantId, row: &impl Columns) -> Result<AuditHead, StoreError> {
     Ok(AuditHead { tenant_id, sequence: row.int(0)?, hash: row.bytes(1)?, seal: row.bytes(2)? })
 }
 
-/// A page of the audit log in the making.
-pub(crate) struct AuditPageMaker {
+/// Builds a page of the audit log.
+pub(crate) struct AuditPageBuilder {
     rows: Vec<AuditEntry>,
     limit: usize,
-    looked: usize,
-    end: Option<AuditPosition>,
+    scanned: usize,
+    next: Option<AuditPosition>,
 }
 
-impl AuditPageMaker {
+impl AuditPageBuilder {
     pub(crate) fn new(limit: u32) -> Self {
-        Self { rows: Vec::new(), limit: limit as usize, looked: 0, end: None }
+        Self { rows: Vec::new(), limit: limit as usize, scanned: 0, next: None }
     }
 
-    /// Whether another row may be looked at.
-    pub(crate) const fn goes_on(&self) -> bool {
-        self.end.is_none()
+    pub(crate) const fn is_complete(&self) -> bool {
+        self.next.is_some()
     }
 
-    /// Looks at the next row, of [`audit_entry`]; `matches` says whether the filter lets it
-    /// through.
-    pub(crate) fn look(&mut self, row: &impl Columns, matches: bool) -> Result<(), StoreError> {
-        self.looked += 1;
+    /// Adds the next scanned row, if it matches the filter.
+    pub(crate) fn add(&mut self, row: &impl Columns, matches: bool) -> Result<(), StoreError> {
+        self.scanned += 1;
         if matches && self.rows.len() == self.limit {
-            // One more than asked for: the next page begins after the last one on this.
-            self.end = self.rows.last().map(AuditEntry::place);
+            // The page is full, and there is at least one more row.
+            self.next = self.rows.last().map(AuditEntry::position);
             return Ok(());
         }
         if matches {
             self.rows.push(audit_entry(row)?);
         }
-        if self.looked == LOOKED_MAX {
-            self.end = Some(audit_position(row)?);
+        if self.scanned == SCANNED_MAX {
+            self.next = Some(audit_position(row)?);
         }
         Ok(())
     }
 
-    /// Takes note that no row after this one was looked at.
-    pub(crate) fn gave_up(&mut self, place: AuditPosition) {
-        self.end.get_or_insert(place);
+    /// Notes that the database stopped its scan at this row.
+    pub(crate) fn stopped_at(&mut self, position: AuditPosition) {
+        self.next.get_or_insert(position);
     }
 
     pub(crate) fn page(self) -> AuditPage {
-        AuditPage { rows: self.rows, next: self.end }
+        AuditPage { rows: self.rows, next: self.next }
     }
 }
 
@@ -399,11 +397,11 @@ mod tests {
     fn first(number: i64) -> (AuditEntry, AuditHead) {
         let key = AuditKey::new([1; 32]);
         let row = row(number);
-        AuditHead::of_none(row.tenant_id, &key).follow(&row, &key).expect("a number")
+        AuditHead::empty(row.tenant_id, &key).append(&row, &key).expect("a number")
     }
 
     #[test]
-    fn the_encoding_is_the_one_that_is_documented() {
+    fn the_hash_follows_the_documented_encoding() {
         let (entry, _) = first(9);
         let mut bytes = Vec::new();
         let mut field = |field: &[u8]| {
@@ -423,13 +421,13 @@ mod tests {
         field(&[0; 32]);
         let link = entry.link;
         assert_eq!(link.hash, *blake3::hash(&bytes).as_bytes());
-        // Written down, so that a change of the encoding is seen: stored hashes would not hold.
+        // A new encoding would invalidate the stored hashes.
         let text: String = link.hash.iter().map(|byte| format!("{byte:02x}")).collect();
         assert_eq!(text, "4222bcd49e4c4afd4ca0c2f667d4628e2a5cebca2ab1dafcecf9bf3a909bf49b");
     }
 
     #[test]
-    fn a_missing_field_hashes_differently_from_an_empty_one() {
+    fn an_absent_field_hashes_differently_from_an_empty_one() {
         let (entry, _) = first(9);
         let with = |address: Option<&str>| {
             let address = address.map(str::to_owned);
@@ -439,7 +437,7 @@ mod tests {
     }
 
     #[test]
-    fn a_field_does_not_flow_into_the_next() {
+    fn a_character_moved_to_the_next_field_changes_the_hash() {
         let (entry, _) = first(9);
         let with = |actor_type: &str, actor_id: &str| {
             let (actor_type, actor_id) = (actor_type.to_owned(), actor_id.to_owned());
@@ -462,8 +460,8 @@ mod tests {
         let key = AuditKey::new([1; 32]);
         let (_, head) = first(9);
         let forged = AuditHead { hash: [9; 32], ..head };
-        let (_, after) = forged.follow(&row(10), &key).expect("a number");
-        let (_, after) = after.follow(&row(11), &key).expect("a number");
+        let (_, after) = forged.append(&row(10), &key).expect("a number");
+        let (_, after) = after.append(&row(11), &key).expect("a number");
         assert_eq!(after.sequence, 3);
         assert!(!after.is_sealed(&key));
     }

@@ -1,4 +1,4 @@
-//! The audit log: its chain, and what a check of it finds.
+//! The audit log: its hash chain, the check of a chain, and reads.
 
 pub(crate) mod chain;
 pub(crate) mod check;

@@ -9,7 +9,7 @@ use crate::error::StoreError;
 /// The audit log of a tenant.
 #[async_trait]
 pub trait AuditReads: Send + Sync {
-    /// Rows of the audit log, newest first by `at` and then by id.
+    /// Rows, newest first by `at` and then by id.
     async fn audit(
         &self,
         tenant_id: TenantId,
@@ -17,8 +17,7 @@ pub trait AuditReads: Send + Sync {
         limit: u32,
     ) -> Result<AuditPage, StoreError>;
 
-    /// Rows of the audit log in the order of the chain, after a sequence number or from the
-    /// beginning.
+    /// Rows in the order of the chain, after a sequence number or from the first row.
     ///
     /// A page with fewer than `limit` rows is the last.
     async fn audit_chain(

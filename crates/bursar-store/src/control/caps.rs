@@ -1,22 +1,24 @@
-//! How many rows of a kind a tenant may have: counted in the transaction that adds one, which holds
-//! the tenant's row, so that no two of them pass together.
+//! Limits on the rows of a tenant.
+//!
+//! Rows are counted in the transaction that adds one. It locks the tenant's row, so that two
+//! transactions cannot both use the last place.
 
 use bursar_core::{IntegrationId, TenantId};
 
 use super::refusal::{Changed, ControlRefusal};
 use crate::write::writer_connection::{ControlTx, RowCounts};
 
-/// How many deleted integrations are kept for each one that may live: their usage refers to them.
-const DELETED_FOR_EACH: u32 = 5;
+/// Deleted integrations that a tenant may have for each live one: their usage refers to them.
+const DELETED_PER_LIVE: u32 = 5;
 
-/// How many rows of a kind a tenant may have.
+/// The limits on the rows of a tenant.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TenantCaps {
     /// Integrations that are not deleted.
     pub integrations: u32,
     /// API keys that are neither revoked nor expired.
     pub api_keys: u32,
-    /// The same of the keys of one integration.
+    /// Keys of one integration that are neither revoked nor expired.
     pub integration_keys: u32,
 }
 
@@ -26,35 +28,37 @@ impl Default for TenantCaps {
     }
 }
 
-/// Whether a new key is one more, or takes the place of another.
+/// Whether a new key is an additional one, or replaces another.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum NewKey {
-    Another,
-    /// The old one ends at once.
-    InPlace,
-    /// The old one goes on for a while.
-    Beside,
+    Additional,
+    /// The old key ends at once.
+    Replacement,
+    /// The old key stays valid during an overlap.
+    Overlapping,
 }
 
 impl NewKey {
     pub(super) const fn rotated(overlap_seconds: u32) -> Self {
-        if overlap_seconds == 0 { Self::InPlace } else { Self::Beside }
+        if overlap_seconds == 0 { Self::Replacement } else { Self::Overlapping }
     }
 
-    /// How many live keys there may be before it is made. A rotation is a matter of safety: it takes
-    /// room of its own, and without an overlap it is always possible.
+    /// The limit on the live keys before the new one is created.
+    ///
+    /// A full set of keys must not prevent the rotation of a leaked one, so overlapping keys have
+    /// room of their own, and a replacement is always possible.
     const fn live_max(self, cap: u32) -> u32 {
         match self {
-            Self::Another => cap,
-            Self::InPlace => u32::MAX,
-            Self::Beside => cap.saturating_mul(2),
+            Self::Additional => cap,
+            Self::Replacement => u32::MAX,
+            Self::Overlapping => cap.saturating_mul(2),
         }
     }
 }
 
 impl TenantCaps {
-    /// Refuses an integration that there is no room for.
-    pub(super) fn room_for_integration(
+    /// Checks that the tenant may have another integration.
+    pub(super) fn check_integrations(
         self,
         tx: &mut dyn ControlTx,
         tenant_id: TenantId,
@@ -64,16 +68,16 @@ impl TenantCaps {
         if live >= max {
             return Ok(Err(ControlRefusal::TooManyIntegrations { max }));
         }
-        let deleted_max = max.saturating_mul(DELETED_FOR_EACH);
+        let deleted_max = max.saturating_mul(DELETED_PER_LIVE);
         if ended >= deleted_max {
             return Ok(Err(ControlRefusal::TooManyDeleted { max: deleted_max }));
         }
         Ok(Ok(()))
     }
 
-    /// Refuses a key of a tenant itself or of an integration that there is no room for, and drops the
-    /// oldest of those that ended.
-    pub(super) fn room_for_key(
+    /// Checks that the tenant or the integration may have another key, and deletes the oldest ended
+    /// keys if there are too many.
+    pub(super) fn check_keys(
         self,
         tx: &mut dyn ControlTx,
         owner: (TenantId, Option<IntegrationId>),

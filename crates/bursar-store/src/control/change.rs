@@ -1,7 +1,7 @@
-//! Changes of tenants, integrations and thresholds; each with its audit row.
+//! Changes of tenants, integrations and thresholds, each with its audit row.
 //!
-//! These run inside a transaction of the writer, the same on every database. A refusal is a value:
-//! it changes nothing.
+//! They run inside a transaction of the writer, the same on every database. A refused change writes
+//! nothing.
 
 use bursar_core::{
     AuditId, CostBasis, Dimension, Integration, IntegrationId, IntegrationStatus, LimitSettings,
@@ -16,7 +16,7 @@ use crate::rows::protection::OverrideRow;
 use crate::rows::row::{Actor, AuditRow, IntegrationRow, TenantRow};
 use crate::write::writer_connection::ControlTx;
 
-/// A change inside its transaction: who does it, to whom.
+/// The changes that an actor makes to a tenant in a transaction.
 pub struct Control<'a> {
     pub(crate) tx: &'a mut dyn ControlTx,
     pub(crate) actor: &'a Actor,
@@ -24,7 +24,7 @@ pub struct Control<'a> {
     pub(crate) caps: TenantCaps,
 }
 
-/// What an integration is made of.
+/// The fields of a new integration.
 #[derive(Clone, Debug)]
 pub struct IntegrationDraft {
     pub name: String,
@@ -37,7 +37,7 @@ pub struct IntegrationDraft {
     pub cost_basis: CostBasis,
 }
 
-/// What is to change of an integration; nothing stays as it is.
+/// The fields of an integration to change; `None` keeps a field as it is.
 #[derive(Clone, Debug, Default)]
 pub struct IntegrationEdit {
     pub name: Option<String>,
@@ -85,19 +85,19 @@ macro_rules! accept {
 pub(crate) use accept;
 
 impl<'a> Control<'a> {
-    /// A change to a tenant by an actor.
+    /// Changes to a tenant by an actor.
     pub fn new(tx: &'a mut dyn ControlTx, actor: &'a Actor, tenant_id: TenantId) -> Self {
         Self { tx, actor, tenant_id, caps: TenantCaps::default() }
     }
 
-    /// The same with other caps than the usual ones.
+    /// Replaces the default caps.
     #[must_use]
     pub fn with_caps(mut self, caps: TenantCaps) -> Self {
         self.caps = caps;
         self
     }
 
-    /// Makes a tenant of this name: active, just created.
+    /// Creates an active tenant.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -127,12 +127,12 @@ impl<'a> Control<'a> {
         Ok(row)
     }
 
-    /// Gives a tenant another name, unless it is at the end of its life.
+    /// Renames a tenant that is not terminated.
     ///
     /// # Errors
     /// [`StoreError`].
     pub fn rename_tenant(&mut self, name: &str) -> Changed<TenantRow> {
-        let mut row = accept!(self.living_tenant()?);
+        let mut row = accept!(self.unterminated_tenant()?);
         if row.name == name {
             return Ok(Ok(row));
         }
@@ -145,8 +145,8 @@ impl<'a> Control<'a> {
     ///
     /// # Errors
     /// [`StoreError`].
-    pub fn lead_tenant(&mut self, to: TenantLifecycle) -> Changed<TenantRow> {
-        let mut row = accept!(self.known_tenant()?);
+    pub fn set_tenant_lifecycle(&mut self, to: TenantLifecycle) -> Changed<TenantRow> {
+        let mut row = accept!(self.existing_tenant()?);
         let from = row.lifecycle;
         row.lifecycle = accept!(from.becoming(to).map_err(ControlRefusal::from));
         let action = match row.lifecycle {
@@ -159,13 +159,13 @@ impl<'a> Control<'a> {
         self.put_tenant(row, action, detail).map(Ok)
     }
 
-    /// Notes that a tenant that lives has reached a step of its onboarding.
+    /// Advances the onboarding of a tenant to a step, unless it is already there or further.
     ///
     /// # Errors
     /// [`StoreError`].
-    pub fn reach_onboarding(&mut self, step: OnboardingState) -> Changed<TenantRow> {
-        let row = accept!(self.living_tenant()?);
-        self.reach(row, step).map(Ok)
+    pub fn advance_onboarding(&mut self, step: OnboardingState) -> Changed<TenantRow> {
+        let row = accept!(self.unterminated_tenant()?);
+        self.advance(row, step).map(Ok)
     }
 
     /// Ends the onboarding of an active tenant.
@@ -175,10 +175,10 @@ impl<'a> Control<'a> {
     pub fn finalize_onboarding(&mut self) -> Changed<TenantRow> {
         let row = accept!(self.active_tenant()?);
         let step = accept!(row.onboarding.finalized().map_err(ControlRefusal::from));
-        self.reach(row, step).map(Ok)
+        self.advance(row, step).map(Ok)
     }
 
-    /// Registers an integration: created, never checked.
+    /// Creates an integration.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -187,7 +187,7 @@ impl<'a> Control<'a> {
         if self.tx.integration_named(self.tenant_id, &draft.name)?.is_some() {
             return Ok(Err(ControlRefusal::NameTaken));
         }
-        accept!(self.caps.room_for_integration(self.tx, self.tenant_id)?);
+        accept!(self.caps.check_integrations(self.tx, self.tenant_id)?);
         let integration_id = id(IntegrationId::from_number, self.tx.allocate_ids(1)?)?;
         let now = self.tx.now();
         let row = IntegrationRow {
@@ -219,7 +219,10 @@ impl<'a> Control<'a> {
         Ok(Ok(row))
     }
 
-    /// Changes an integration. A new origin without a new credential reference drops the old one.
+    /// Changes an integration.
+    ///
+    /// A new origin without a new credential reference removes the old reference, so that the
+    /// credential is not sent to another host.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -279,7 +282,7 @@ impl<'a> Control<'a> {
         self.set_status(row, status, "integration.disable")
     }
 
-    /// Deletes an integration: its usage stays, its name is free, its keys stop working.
+    /// Deletes an integration. Its usage stays, its name is free again, and its keys stop working.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -290,8 +293,7 @@ impl<'a> Control<'a> {
         self.set_status(row, IntegrationStatus::Deleted, "integration.delete")
     }
 
-    /// Gives a tenant, whatever became of it, another threshold of a dimension until an instant; 0 is
-    /// unlimited.
+    /// Overrides a threshold of a tenant in any lifecycle state, until an instant; 0 is unlimited.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -302,7 +304,7 @@ impl<'a> Control<'a> {
         expires_at: Timestamp,
         reason: &str,
     ) -> Changed<OverrideRow> {
-        accept!(self.known_tenant()?);
+        accept!(self.existing_tenant()?);
         let row = OverrideRow {
             tenant_id: self.tenant_id,
             dimension,
@@ -341,8 +343,7 @@ impl<'a> Control<'a> {
         Ok(Ok(row))
     }
 
-    /// Writes a tenant with what it has come to.
-    pub(crate) fn reach(
+    pub(crate) fn advance(
         &mut self,
         mut row: TenantRow,
         step: OnboardingState,
@@ -368,13 +369,13 @@ impl<'a> Control<'a> {
         Ok(row)
     }
 
-    fn known_tenant(&mut self) -> Changed<TenantRow> {
+    fn existing_tenant(&mut self) -> Changed<TenantRow> {
         Ok(self.tx.tenant(self.tenant_id)?.ok_or(ControlRefusal::TenantNotFound))
     }
 
-    /// The tenant, if it is not at the end of its life.
-    fn living_tenant(&mut self) -> Changed<TenantRow> {
-        let tenant = accept!(self.known_tenant()?);
+    /// The tenant, if it is active or suspended.
+    fn unterminated_tenant(&mut self) -> Changed<TenantRow> {
+        let tenant = accept!(self.existing_tenant()?);
         Ok(match tenant.lifecycle {
             TenantLifecycle::Active | TenantLifecycle::Suspended => Ok(tenant),
             TenantLifecycle::Terminated | TenantLifecycle::Archived => {
@@ -384,7 +385,7 @@ impl<'a> Control<'a> {
     }
 
     pub(crate) fn active_tenant(&mut self) -> Changed<TenantRow> {
-        let tenant = accept!(self.living_tenant()?);
+        let tenant = accept!(self.unterminated_tenant()?);
         Ok(match tenant.lifecycle {
             TenantLifecycle::Active => Ok(tenant),
             TenantLifecycle::Suspended
@@ -426,8 +427,9 @@ impl<'a> Control<'a> {
     }
 }
 
-/// JSON on one line, also for readers that end a line at a line separator of Unicode. These stand
-/// only in texts, where an escape says the same.
+/// JSON on one line, also for readers that treat Unicode line separators as line ends.
+///
+/// The separators can occur only in strings, where they can be escaped.
 fn on_one_line(detail: &serde_json::Value) -> String {
     const ESCAPES: [(char, &str); 3] =
         [('\u{85}', "\\u0085"), ('\u{2028}', "\\u2028"), ('\u{2029}', "\\u2029")];

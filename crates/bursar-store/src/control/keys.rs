@@ -1,8 +1,8 @@
-//! Keys: made, revoked and rotated. A rotation makes a key in the place of an old one, which may go
-//! on for a while, so that nobody has to change a key everywhere at one moment.
+//! Creates, revokes and rotates keys.
 //!
-//! API keys and keys of integrations differ in what they open, in their caps and in what the audit
-//! log calls them.
+//! A rotation creates the successor of a key. The old key can stay valid for an overlap, so that
+//! clients can be updated one by one. API keys and keys of integrations differ in their scopes,
+//! caps and audit actions.
 
 use bursar_core::{IntegrationId, KeyId, OnboardingState, Timestamp};
 use serde_json::Value;
@@ -14,7 +14,7 @@ use crate::error::StoreError;
 use crate::rows::codec::id;
 use crate::rows::row::{KeyRow, SecretHash};
 
-/// What a key is made of.
+/// The fields of a new key.
 #[derive(Clone, Debug)]
 pub struct KeyDraft {
     integration_id: Option<IntegrationId>,
@@ -65,7 +65,7 @@ impl KeyDraft {
     }
 }
 
-/// What is done to a key, for the audit log.
+/// The actions on keys that the audit log distinguishes.
 #[derive(Clone, Copy)]
 enum KeyAction {
     Create,
@@ -74,8 +74,8 @@ enum KeyAction {
 }
 
 impl KeyAction {
-    /// The action and the type of its target.
-    const fn words(self, row: &KeyRow) -> (&'static str, &'static str) {
+    /// The action and the target type of the audit row.
+    const fn audit_names(self, row: &KeyRow) -> (&'static str, &'static str) {
         match (row.integration_id, self) {
             (None, Self::Create) => ("api_key.create", "api_key"),
             (None, Self::Rotate) => ("api_key.rotate", "api_key"),
@@ -87,8 +87,7 @@ impl KeyAction {
     }
 }
 
-/// Refuses a key that opens nothing any more, and one that has a successor already: a second one
-/// would end with it.
+/// Refuses a key that has ended or already has a successor, which could not outlive the key.
 fn check_rotatable(key: &KeyRow, now: Timestamp) -> Result<(), ControlRefusal> {
     if !key.is_live(now) {
         return Err(ControlRefusal::KeyEnded);
@@ -96,8 +95,8 @@ fn check_rotatable(key: &KeyRow, now: Timestamp) -> Result<(), ControlRefusal> {
     if key.replaced_by.is_some() { Err(ControlRefusal::KeyReplaced) } else { Ok(()) }
 }
 
-/// Gives a key a successor. It ends after an overlap, and never later than it would have ended
-/// anyway; without an overlap it is revoked.
+/// Gives a key a successor, and ends the key after the overlap or at its own expiry, whichever is
+/// first. Without an overlap the key is revoked.
 fn replace(key: &mut KeyRow, successor: KeyId, overlap_seconds: u32, now: Timestamp) {
     key.replaced_by = Some(successor);
     if overlap_seconds == 0 {
@@ -109,7 +108,7 @@ fn replace(key: &mut KeyRow, successor: KeyId, overlap_seconds: u32, now: Timest
 }
 
 impl Control<'_> {
-    /// Makes a key.
+    /// Creates a key.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -123,8 +122,8 @@ impl Control<'_> {
             accept!(self.live_integration(integration_id)?);
         }
         let owner = (self.tenant_id, draft.integration_id);
-        accept!(self.caps.room_for_key(self.tx, owner, NewKey::Another)?);
-        self.reach(tenant, OnboardingState::ApiKeyCreated)?;
+        accept!(self.caps.check_keys(self.tx, owner, NewKey::Additional)?);
+        self.advance(tenant, OnboardingState::ApiKeyCreated)?;
         let key_id = id(KeyId::from_number, self.tx.allocate_ids(1)?)?;
         let detail = draft.audit_detail();
         let KeyDraft { integration_id, name, scopes, expires_at } = draft;
@@ -147,7 +146,7 @@ impl Control<'_> {
         Ok(Ok(row))
     }
 
-    /// Revokes a key, of a suspended tenant too; revoking it again changes nothing.
+    /// Revokes a key, in any lifecycle state of the tenant. Revoking it again changes nothing.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -156,7 +155,7 @@ impl Control<'_> {
         integration_id: Option<IntegrationId>,
         key_id: KeyId,
     ) -> Changed<KeyRow> {
-        let mut row = accept!(self.known_key(integration_id, key_id)?);
+        let mut row = accept!(self.existing_key(integration_id, key_id)?);
         if row.revoked_at.is_none() {
             row.revoked_at = Some(self.tx.now());
             self.tx.put_key(&row)?;
@@ -171,7 +170,7 @@ impl Control<'_> {
         Ok(Ok(row))
     }
 
-    /// Makes a key in the place of another: of the same kind, name, scopes and end.
+    /// Replaces a key by a new one with the same owner, name, scopes and expiry.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -186,11 +185,11 @@ impl Control<'_> {
         if let Some(integration_id) = integration_id {
             accept!(self.live_integration(integration_id)?);
         }
-        let mut old = accept!(self.known_key(integration_id, key_id)?);
+        let mut old = accept!(self.existing_key(integration_id, key_id)?);
         let now = self.tx.now();
         accept!(check_rotatable(&old, now));
         let owner = (self.tenant_id, integration_id);
-        accept!(self.caps.room_for_key(self.tx, owner, NewKey::rotated(overlap_seconds))?);
+        accept!(self.caps.check_keys(self.tx, owner, NewKey::rotated(overlap_seconds))?);
         let successor = id(KeyId::from_number, self.tx.allocate_ids(1)?)?;
         let new = KeyRow {
             key_id: successor,
@@ -219,8 +218,8 @@ impl Control<'_> {
         Ok(Ok(new))
     }
 
-    /// The key, if it is one of the tenant itself or of this integration.
-    fn known_key(
+    /// The key, if it belongs to this integration, or to the tenant itself for `None`.
+    fn existing_key(
         &mut self,
         integration_id: Option<IntegrationId>,
         key_id: KeyId,
@@ -236,7 +235,7 @@ impl Control<'_> {
         row: &KeyRow,
         detail: Value,
     ) -> Result<(), StoreError> {
-        let (action, target_type) = action.words(row);
+        let (action, target_type) = action.audit_names(row);
         self.audit(action, target_type, row.key_id.to_string(), detail)
     }
 }

@@ -1,6 +1,6 @@
-//! The audit log: written as a chain at the end of a transaction, listed, and checked.
+//! The audit log: appends to the chain at the end of a transaction, lists rows, and checks them.
 
-use super::open::{PostgresStore, check_schema, in_short};
+use super::open::{PostgresStore, check_schema, run_blocking};
 use crate::audit::reads::AuditReads;
 use async_trait::async_trait;
 use bursar_core::TenantId;
@@ -17,22 +17,23 @@ use super::store_stats::next_tenants;
 use super::tx::{self, Messages, params, store_error};
 use super::writer_state::PostgresWriter;
 use crate::audit::chain::{
-    AuditEntry, AuditFilter, AuditHead, AuditKey, AuditPage, AuditPageMaker, AuditStretch,
-    AuditWay, LOOKED_MAX, audit_entry, audit_head, audit_position,
+    AuditEntry, AuditFilter, AuditHead, AuditIndex, AuditKey, AuditPage, AuditPageBuilder,
+    AuditRange, SCANNED_MAX, audit_entry, audit_head, audit_position,
 };
-use crate::audit::check::{AuditCheck, AuditVerified};
+use crate::audit::check::{AuditCheck, AuditReport};
 use crate::error::StoreError;
 use crate::rows::columns::{Columns, RawColumns};
 use crate::rows::row::AuditRow;
 
-/// Rows that a check has in memory at once, and tenants that it looks up at once.
+/// How many rows a check reads into memory at once.
 const ROWS_AT_ONCE: i64 = 5_000;
+/// How many tenants a check looks up at once.
 const TENANTS_AT_ONCE: usize = 1_000;
 
-/// Whatever the statistics say, an index leads and nothing is sorted.
+/// Makes the planner scan an index in order, whatever the statistics say.
 const PLANS: &str =
     "set local enable_sort = off; set local enable_bitmapscan = off; set local jit = off";
-/// Checking takes as long as it takes.
+/// A check has no time limit.
 const BEGIN: &str = "begin isolation level repeatable read read only; \
      set local statement_timeout = 0; set local idle_in_transaction_session_timeout = 0; \
      set local enable_sort = off; set local jit = off";
@@ -54,7 +55,7 @@ const BY_TIME: &str = "select tenant_id, audit_id, at, actor_type, actor_id, add
      and ($8 is null or target_type = $8) and ($9 is null or target_id = $9) as matches, \
      row_number() over (order by at desc, audit_id desc) as place from audit \
      where tenant_id = $1 and at between $2 and $3 and (at, audit_id) < ($4, $5) \
-     order by at desc, audit_id desc limit $10::bigint) looked \
+     order by at desc, audit_id desc limit $10::bigint) scanned \
      where matches or place = $10 limit $11";
 const BY_ACTOR: &str = "select tenant_id, audit_id, at, actor_type, actor_id, address, action, \
      target_type, target_id, request_id, detail, sequence, prev_hash, hash, matches, \
@@ -65,7 +66,7 @@ const BY_ACTOR: &str = "select tenant_id, audit_id, at, actor_type, actor_id, ad
      row_number() over (order by at desc, audit_id desc) as place from audit \
      where tenant_id = $1 and actor_id = $6 \
      and at between $2 and $3 and (at, audit_id) < ($4, $5) \
-     order by at desc, audit_id desc limit $10::bigint) looked \
+     order by at desc, audit_id desc limit $10::bigint) scanned \
      where matches or place = $10 limit $11";
 const BY_ACTION: &str = "select tenant_id, audit_id, at, actor_type, actor_id, address, action, \
      target_type, target_id, request_id, detail, sequence, prev_hash, hash, matches, \
@@ -76,7 +77,7 @@ const BY_ACTION: &str = "select tenant_id, audit_id, at, actor_type, actor_id, a
      row_number() over (order by at desc, audit_id desc) as place from audit \
      where tenant_id = $1 and action = $7 \
      and at between $2 and $3 and (at, audit_id) < ($4, $5) \
-     order by at desc, audit_id desc limit $10::bigint) looked \
+     order by at desc, audit_id desc limit $10::bigint) scanned \
      where matches or place = $10 limit $11";
 const BY_TARGET: &str = "select tenant_id, audit_id, at, actor_type, actor_id, address, action, \
      target_type, target_id, request_id, detail, sequence, prev_hash, hash, matches, \
@@ -87,9 +88,9 @@ const BY_TARGET: &str = "select tenant_id, audit_id, at, actor_type, actor_id, a
      row_number() over (order by at desc, audit_id desc) as place from audit \
      where tenant_id = $1 and target_id = $9 \
      and at between $2 and $3 and (at, audit_id) < ($4, $5) \
-     order by at desc, audit_id desc limit $10::bigint) looked \
+     order by at desc, audit_id desc limit $10::bigint) scanned \
      where matches or place = $10 limit $11";
-/// The schema lets no row be without its place; whoever can change it can take that away.
+/// The schema forbids such rows, but an attacker can change the schema.
 const COUNT_UNCHAINED: &str =
     "select count(*) from audit where tenant_id = $1 and sequence is null";
 const CHAIN: &str = "select tenant_id, audit_id, at, actor_type, actor_id, address, action, \
@@ -97,20 +98,21 @@ const CHAIN: &str = "select tenant_id, audit_id, at, actor_type, actor_id, addre
      where tenant_id = $1 and sequence > $2 order by sequence limit $3";
 
 impl PostgresStore {
-    /// Checks the audit log of every tenant, or of one, beside servers that may be running on the
-    /// database; as a role that may read its tables. Blocks until that is done.
+    /// Checks the audit log of every tenant, or of one, and blocks until that is done.
+    ///
+    /// The role must be allowed to read the tables. Servers may be running on the database.
     ///
     /// # Errors
-    /// [`OpenPostgresError`] when it cannot be opened or belongs to another secret key;
-    /// [`StoreError`] when it cannot be read.
+    /// [`OpenPostgresError`] if the database cannot be opened or belongs to another secret key;
+    /// [`StoreError`] if it cannot be read.
     pub fn verify_audit(
         url: &str,
         secret_fingerprint: &str,
         audit_key: &AuditKey,
         only: Option<TenantId>,
-    ) -> Result<Result<AuditVerified, StoreError>, OpenPostgresError> {
+    ) -> Result<Result<AuditReport, StoreError>, OpenPostgresError> {
         let address = Address::parse(url)?;
-        in_short(async move {
+        run_blocking(async move {
             let client = address.connect().await?;
             check_schema(&client).await?;
             schema::check_for_reading(&client, secret_fingerprint).await?;
@@ -148,20 +150,21 @@ impl AuditReads for PostgresStore {
     }
 }
 
-/// Writes what the transaction of a writer adds, tenant by tenant.
+/// Writes the audit rows of the writer's transaction, tenant by tenant.
 pub(super) fn write(writer: &mut PostgresWriter) -> Result<(), StoreError> {
     let mut added = std::mem::take(&mut writer.audits);
     added.sort_by_key(|row| row.tenant_id);
     for of_tenant in added.chunk_by(|a, b| a.tenant_id == b.tenant_id) {
         if let Some(first) = of_tenant.first() {
             let tenant_id = first.tenant_id;
-            write_of(writer, tenant_id, of_tenant).map_err(|error| error.of_chain(tenant_id))?;
+            append(writer, tenant_id, of_tenant)
+                .map_err(|error| error.into_chain_error(tenant_id))?;
         }
     }
     Ok(())
 }
 
-fn write_of(
+fn append(
     writer: &mut PostgresWriter,
     tenant_id: TenantId,
     added: &[AuditRow],
@@ -170,7 +173,7 @@ fn write_of(
     let mut head = lock_head(writer, tenant_id, &key)?;
     let mut entries = Vec::with_capacity(added.len());
     for row in added {
-        let (entry, next) = head.follow(row, &key)?;
+        let (entry, next) = head.append(row, &key)?;
         entries.push(entry);
         head = next;
     }
@@ -184,24 +187,24 @@ fn write_of(
     })
 }
 
-/// The head of a tenant's chain, which nobody else follows until this transaction has ended.
+/// Locks the head of a tenant's chain until the end of the transaction, and creates it if needed.
 fn lock_head(
     writer: &mut PostgresWriter,
     tenant_id: TenantId,
     key: &AuditKey,
 ) -> Result<AuditHead, StoreError> {
-    if let Some(head) = locked_head(writer, tenant_id)? {
+    if let Some(head) = lock_existing_head(writer, tenant_id)? {
         return Ok(head);
     }
-    // Whoever else makes it at the same time is waited for, and then it is there.
-    let first = AuditHead::of_none(tenant_id, key);
+    // If another transaction creates the head meanwhile, the insert waits for it and does nothing.
+    let first = AuditHead::empty(tenant_id, key);
     writer
         .query_in_tx(Some(tenant_id), async |client| put_head(client, INSERT_HEAD, &first).await)?;
     let none = || StoreError::Corrupt(format!("the audit log of tenant {tenant_id} has no head"));
-    locked_head(writer, tenant_id)?.ok_or_else(none)
+    lock_existing_head(writer, tenant_id)?.ok_or_else(none)
 }
 
-fn locked_head(
+fn lock_existing_head(
     writer: &mut PostgresWriter,
     tenant_id: TenantId,
 ) -> Result<Option<AuditHead>, StoreError> {
@@ -247,13 +250,13 @@ async fn insert(client: &Client, entry: &AuditEntry) -> Result<(), StoreError> {
     done.map(|_| ()).map_err(store_error)
 }
 
-/// The statement that walks an index.
-const fn walk_sql(way: AuditWay) -> &'static str {
-    match way {
-        AuditWay::Target => BY_TARGET,
-        AuditWay::Actor => BY_ACTOR,
-        AuditWay::Action => BY_ACTION,
-        AuditWay::Time => BY_TIME,
+/// The statement for an index.
+const fn list_sql(index: AuditIndex) -> &'static str {
+    match index {
+        AuditIndex::Target => BY_TARGET,
+        AuditIndex::Actor => BY_ACTOR,
+        AuditIndex::Action => BY_ACTION,
+        AuditIndex::Time => BY_TIME,
     }
 }
 
@@ -265,12 +268,12 @@ pub(super) async fn list(
     limit: u32,
 ) -> Result<AuditPage, StoreError> {
     let db = reader.client()?;
-    let AuditStretch { first_at, last_at, after_at, after_id } = AuditStretch::of(filter);
-    let looked_max = i64::try_from(LOOKED_MAX).unwrap_or(i64::MAX);
-    let walk = async {
+    let AuditRange { first_at, last_at, after_at, after_id } = AuditRange::of(filter);
+    let scanned_max = i64::try_from(SCANNED_MAX).unwrap_or(i64::MAX);
+    let scan = async {
         let found = db
             .query_typed(
-                walk_sql(AuditWay::of(filter)),
+                list_sql(AuditIndex::of(filter)),
                 params![
                     tenant_id.number(),
                     first_at,
@@ -281,29 +284,29 @@ pub(super) async fn list(
                     filter.action.as_deref(),
                     filter.target_type.as_deref(),
                     filter.target_id.as_deref(),
-                    looked_max,
+                    scanned_max,
                     i64::from(limit) + 1,
                 ],
             )
             .await;
         found.map_err(read_error)
     };
-    let ((), found) = try_join!(biased; reader.set(PLANS), walk)?;
-    let mut page = AuditPageMaker::new(limit);
+    let ((), found) = try_join!(biased; reader.set(PLANS), scan)?;
+    let mut page = AuditPageBuilder::new(limit);
     for row in &found {
-        if !page.goes_on() {
+        if page.is_complete() {
             break;
         }
         reader.take_row(row)?;
-        page.look(row, row.flag(14)?)?;
+        page.add(row, row.flag(14)?)?;
         if row.flag(15)? {
-            page.gave_up(audit_position(row)?);
+            page.stopped_at(audit_position(row)?);
         }
     }
     Ok(page.page())
 }
 
-/// Rows after a place in the chain, or from the beginning of the log.
+/// Rows in the order of the chain.
 pub(super) async fn chain(
     db: &Reader,
     tenant_id: TenantId,
@@ -315,16 +318,16 @@ pub(super) async fn chain(
     listed(db, CHAIN, params![tenant, after, limit], audit_entry).await
 }
 
-/// Checks the log of every tenant, or of one, all of one moment.
+/// Checks the log of all tenants or of one, on one snapshot.
 pub(super) async fn verify(
     db: &Client,
     key: &AuditKey,
     only: Option<TenantId>,
-) -> Result<AuditVerified, StoreError> {
+) -> Result<AuditReport, StoreError> {
     tx::set(db, BEGIN, Messages::Separate).await.map_err(read_error)?;
-    let mut verified = AuditVerified::default();
+    let mut report = AuditReport::default();
     if let Some(tenant_id) = only {
-        verified.merge(verify_tenant(db, key, tenant_id).await?);
+        report.merge(verify_tenant(db, key, tenant_id).await?);
     }
     let mut after = 0;
     while only.is_none() {
@@ -332,22 +335,22 @@ pub(super) async fn verify(
         let Some(last) = tenants.last() else { break };
         after = last.number();
         for tenant_id in tenants {
-            verified.merge(verify_tenant(db, key, tenant_id).await?);
+            report.merge(verify_tenant(db, key, tenant_id).await?);
         }
     }
     db.batch_execute("commit").await.map_err(read_error)?;
-    Ok(verified)
+    Ok(report)
 }
 
 async fn verify_tenant(
     db: &Client,
     key: &AuditKey,
     tenant_id: TenantId,
-) -> Result<AuditVerified, StoreError> {
-    db.batch_execute(&tx::name_tenant(tenant_id)).await.map_err(read_error)?;
+) -> Result<AuditReport, StoreError> {
+    db.batch_execute(&tx::set_tenant(tenant_id)).await.map_err(read_error)?;
     let mut check = AuditCheck::new(tenant_id);
     let tenant = tenant_id.number();
-    // What was written behind the server's back may be of any kind, and is told all the same.
+    // Rows that were written around the server can have any content, and are reported too.
     let mut after = i64::MIN;
     loop {
         let read = |row: &Row| Ok((row.int::<i64>(11)?, audit_entry(row)));
@@ -356,18 +359,18 @@ async fn verify_tenant(
         after = *last;
         for (_, entry) in some {
             match entry {
-                Ok(entry) => check.take(&entry),
-                Err(error) => check.unreadable(&error),
+                Ok(entry) => check.check(&entry),
+                Err(error) => check.report_unreadable(&error),
             }
         }
     }
     let unchained = number(db, COUNT_UNCHAINED, params![tenant]).await?;
-    check.take_unchained(u64::try_from(unchained).unwrap_or_default());
+    check.report_unchained(u64::try_from(unchained).unwrap_or_default());
     let read = |row: &Row| Ok(audit_head(tenant_id, row));
     let head = one(db, SELECT_HEAD, params![tenant], read).await?;
     let head = head.transpose().unwrap_or_else(|error| {
-        check.unreadable(&error);
+        check.report_unreadable(&error);
         None
     });
-    Ok(check.finish_at(head.as_ref(), key))
+    Ok(check.finish_with_head(head.as_ref(), key))
 }

@@ -1,10 +1,10 @@
-//! Many rows of a tenant in one statement, whose values come column by column.
+//! Statements over many rows of a tenant, with one array for each column.
 //!
-//! Such a statement inserts by `values ($1, unnest($2), unnest($3), ...)`: each array yields a row a
-//! place. Citus sends that to the one node of the tenant as it is. It would have to plan
-//! `select ... from unnest(...)`, and refuses that where row level security is on; PostgreSQL takes
-//! more time over it. Numbers travel as `bigint[]`. A column that is narrower casts the array
-//! (`unnest($4::smallint[])`), because a cast of each value would stand around what yields the rows.
+//! Such a statement inserts by `values ($1, unnest($2), unnest($3), ...)`: each array element is one
+//! row. Citus sends that to the node of the tenant as it is, while it refuses
+//! `select ... from unnest(...)` under row level security, and PostgreSQL takes less time over it.
+//! Integers are sent as `bigint[]`. A narrower column casts the array (`unnest($4::smallint[])`),
+//! because a cast of each value would enclose the set-returning `unnest`.
 
 use tokio_postgres::{Client, Row};
 
@@ -12,14 +12,15 @@ use super::pipeline::Sent;
 use super::tx::{Key, Param, param, store_error};
 use crate::error::StoreError;
 
-/// A statement and its rows. It takes single numbers first, the tenant before all, then the columns.
+/// A statement and its rows. Its parameters are single integers, of which the tenant is the first,
+/// and then the columns.
 pub(super) struct Bulk<'b> {
     pub(super) sql: &'static str,
     pub(super) rows: usize,
     pub(super) columns: Vec<Column<'b>>,
 }
 
-/// The values of a column, one a row.
+/// The values of a column, one for each row.
 pub(super) enum Column<'b> {
     Numbers(Vec<i64>),
     OptNumbers(Vec<Option<i64>>),
@@ -30,14 +31,14 @@ pub(super) enum Column<'b> {
 }
 
 impl Bulk<'_> {
-    /// Sends it; how many rows it wrote.
+    /// Runs the statement, and returns the number of rows that it wrote.
     pub(super) fn execute<'s>(&'s self, client: &'s Client, first: &'s [i64]) -> Sent<'s, u64> {
         Box::pin(async move {
             client.execute_typed(self.sql, &self.values(first)?).await.map_err(store_error)
         })
     }
 
-    /// Sends it; the rows that it returns.
+    /// Runs the statement, and returns its rows.
     pub(super) async fn query(
         &self,
         client: &Client,
@@ -46,10 +47,9 @@ impl Bulk<'_> {
         client.query_typed(self.sql, &self.values(first)?).await.map_err(store_error)
     }
 
-    /// All values, in the order of their numbers.
+    /// All parameters in order.
     ///
-    /// An array that is shorter than the others would go on as nulls; it is refused here, where it
-    /// can be told from a value that is missing.
+    /// The lengths are checked here, because the database would pad a shorter array with nulls.
     fn values<'s>(&'s self, first: &'s [i64]) -> Result<Vec<Param<'s>>, StoreError> {
         let rows = self.rows;
         if let Some(len) = self.columns.iter().map(Column::len).find(|len| *len != rows) {
@@ -95,7 +95,7 @@ mod tests {
     }
 
     #[test]
-    fn a_column_that_is_shorter_or_longer_than_the_others_is_not_sent() {
+    fn a_column_with_another_length_than_the_others_is_refused() {
         check(Column::OptTexts(vec![None, Some("text")]), true);
         check(Column::OptTexts(vec![Some("text")]), false);
         check(Column::Texts(Vec::new()), false);

@@ -1,4 +1,4 @@
-//! Connections: where to, by which TLS, and how long to wait.
+//! Opens connections: hosts, TLS and time limits.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -21,52 +21,52 @@ use tokio_postgres_rustls::MakeRustlsConnect;
 
 use super::error::OpenPostgresError;
 
-/// How long to wait for a connection: whoever asks meanwhile is told to come again.
+/// The time limit for a connection to one host. Meanwhile requests are answered 503.
 const CONNECT_MAX: Duration = Duration::from_secs(2);
 /// How long bytes may stay unacknowledged before a connection counts as lost.
-const SILENCE_MAX: Duration = Duration::from_secs(10);
-/// How often a quiet connection is asked whether it still stands.
+const UNACKNOWLEDGED_MAX: Duration = Duration::from_secs(10);
+/// The idle time before the first TCP keepalive.
 const KEEPALIVE: Duration = Duration::from_secs(30);
 
-/// Where a database is and how to get there. Its password is never shown.
+/// The address of a database. [`fmt::Debug`] does not show the password.
 #[derive(Clone)]
 pub(super) struct Address {
-    /// One way for each host of the URL.
-    ways: Vec<Config>,
+    /// One configuration for each host of the URL.
+    hosts: Vec<Config>,
     tls: MakeRustlsConnect,
-    /// The way that led to the database last. It is tried first, so that a host that says nothing
-    /// stands before the others once and not before every connection.
-    good: Arc<AtomicUsize>,
+    /// The host of the last connection, which is tried first, so that a host that does not respond
+    /// delays only one connection.
+    preferred: Arc<AtomicUsize>,
 }
 
 impl fmt::Debug for Address {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let hosts: Vec<_> = self.ways.iter().flat_map(Config::get_hosts).collect();
+        let hosts: Vec<_> = self.hosts.iter().flat_map(Config::get_hosts).collect();
         f.debug_struct("Address").field("hosts", &hosts).finish_non_exhaustive()
     }
 }
 
 impl Address {
-    /// Reads a URL such as `postgres://role:password@host:5432/bursar?sslmode=require`.
+    /// Parses a URL such as `postgres://role:password@host:5432/bursar?sslmode=require`.
     ///
-    /// `sslrootcert=<file>` names the authority that the server's certificate is checked with;
-    /// otherwise those that the system trusts are. Every TLS connection checks the certificate and
+    /// `sslrootcert=<file>` names the certificate authority for the server's certificate; without
+    /// it, those that the system trusts are used. Every TLS connection checks the certificate and
     /// the host name, so libpq's `sslmode=verify-full` means the same as `require`.
     pub(super) fn parse(url: &str) -> Result<Self, OpenPostgresError> {
         let (url, root) = take_parameter(url, "sslrootcert");
         let url = with_known_mode(url)?;
-        let way = |url: String| {
+        let host = |url: String| {
             let mut config =
                 Config::from_str(&url).map_err(|_| OpenPostgresError::Url(ADDRESS_FORM))?;
             config
                 .application_name("bursar")
                 .connect_timeout(CONNECT_MAX)
-                .tcp_user_timeout(SILENCE_MAX)
+                .tcp_user_timeout(UNACKNOWLEDGED_MAX)
                 .keepalives_idle(KEEPALIVE);
             Ok::<_, OpenPostgresError>(config)
         };
-        let ways = one_for_each_host(&url).into_iter().map(way).collect::<Result<Vec<_>, _>>()?;
-        let mode = ways.first().map_or(SslMode::Prefer, Config::get_ssl_mode);
+        let hosts = url_per_host(&url).into_iter().map(host).collect::<Result<Vec<_>, _>>()?;
+        let mode = hosts.first().map_or(SslMode::Prefer, Config::get_ssl_mode);
         let roots = roots(root.map(PathBuf::from), mode)?;
         let provider = Arc::new(rustls::crypto::ring::default_provider());
         let client = ClientConfig::builder_with_provider(provider)
@@ -74,49 +74,49 @@ impl Address {
             .map_err(|_| OpenPostgresError::Url("TLS cannot be set up"))?
             .with_root_certificates(roots)
             .with_no_client_auth();
-        Ok(Self { ways, tls: MakeRustlsConnect::new(client), good: Arc::default() })
+        Ok(Self { hosts, tls: MakeRustlsConnect::new(client), preferred: Arc::default() })
     }
 
-    /// A connection whose traffic runs as a task of this runtime, until the client is dropped.
+    /// Opens a connection, which a task of this runtime drives until the client is dropped.
     pub(super) async fn connect(&self) -> Result<Client, tokio_postgres::Error> {
         self.open().await.map(|(client, _)| client)
     }
 
-    /// How TLS is spoken, where it is.
     pub(super) fn tls(&self) -> MakeRustlsConnect {
         self.tls.clone()
     }
 
-    /// What makes the connections of a pool.
+    /// The manager of a connection pool.
     pub(super) fn manager(&self, config: ManagerConfig) -> Manager {
-        let any = self.ways.first().cloned().unwrap_or_default();
+        let any = self.hosts.first().cloned().unwrap_or_default();
         Manager::from_connect(any, self.clone(), config)
     }
 
-    /// How long it takes at most until every host was asked.
+    /// The time limit for a connection over all hosts.
     pub(super) fn connect_max(&self) -> Duration {
-        CONNECT_MAX * u32::try_from(self.ways.len()).unwrap_or(u32::MAX)
+        CONNECT_MAX * u32::try_from(self.hosts.len()).unwrap_or(u32::MAX)
     }
 
-    /// A connection to the first host that gives one, and the task of its traffic.
+    /// Connects to the first host that accepts, and returns the task that drives the connection.
     async fn open(&self) -> Result<(Client, JoinHandle<()>), tokio_postgres::Error> {
-        let good = self.good.load(Ordering::Relaxed);
-        let ways = self.ways.iter().enumerate();
-        let mut order: Vec<_> = ways.clone().skip(good).chain(ways.take(good)).collect();
-        // What the last one says is told; whoever waits for it has a bound of its own.
+        let preferred = self.preferred.load(Ordering::Relaxed);
+        let hosts = self.hosts.iter().enumerate();
+        let mut order: Vec<_> =
+            hosts.clone().skip(preferred).chain(hosts.take(preferred)).collect();
+        // The error of the last host is returned. The callers limit the wait for it.
         let last = order.pop();
-        for (at, way) in order {
+        for (index, host) in order {
             if let Ok(Ok((client, connection))) =
-                timeout(CONNECT_MAX, way.connect(self.tls.clone())).await
+                timeout(CONNECT_MAX, host.connect(self.tls.clone())).await
             {
-                self.good.store(at, Ordering::Relaxed);
-                return Ok((client, run(connection)));
+                self.preferred.store(index, Ordering::Relaxed);
+                return Ok((client, spawn(connection)));
             }
         }
-        let (at, way) = last.map_or((0, Config::new()), |(at, way)| (at, way.clone()));
-        let (client, connection) = way.connect(self.tls.clone()).await?;
-        self.good.store(at, Ordering::Relaxed);
-        Ok((client, run(connection)))
+        let (index, host) = last.map_or((0, Config::new()), |(index, host)| (index, host.clone()));
+        let (client, connection) = host.connect(self.tls.clone()).await?;
+        self.preferred.store(index, Ordering::Relaxed);
+        Ok((client, spawn(connection)))
     }
 }
 
@@ -129,8 +129,8 @@ impl Connect for Address {
     }
 }
 
-/// Runs the traffic of a connection. Whoever uses its client is told what happened to it.
-fn run<T>(connection: Connection<Socket, T>) -> JoinHandle<()>
+/// Drives a connection in a task. Its client gets the errors too, so they are ignored here.
+fn spawn<T>(connection: Connection<Socket, T>) -> JoinHandle<()>
 where
     T: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
@@ -142,8 +142,8 @@ where
 const ADDRESS_FORM: &str =
     "expected postgres://<role>[:<password>]@<host>[:<port>]/<database>[?sslmode=require]";
 
-/// The same URL once for each of its hosts.
-fn one_for_each_host(url: &str) -> Vec<String> {
+/// The URL once for each of its hosts.
+fn url_per_host(url: &str) -> Vec<String> {
     let (scheme, rest) = url.split_once("://").unwrap_or(("", url));
     let (login, rest) = match rest.split_once('@') {
         Some((login, rest)) => (format!("{login}@"), rest),
@@ -154,7 +154,7 @@ fn one_for_each_host(url: &str) -> Vec<String> {
     hosts.split(',').map(|host| format!("{scheme}://{login}{host}{after}")).collect()
 }
 
-/// The same URL with a `sslmode` that the driver knows.
+/// The URL with an `sslmode` that the driver knows.
 fn with_known_mode(url: String) -> Result<String, OpenPostgresError> {
     let (rest, mode) = take_parameter(&url, "sslmode");
     match mode.as_deref() {
@@ -163,14 +163,14 @@ fn with_known_mode(url: String) -> Result<String, OpenPostgresError> {
             let sign = if rest.contains('?') { '&' } else { '?' };
             Ok(format!("{rest}{sign}sslmode=require"))
         }
-        // `allow` and `verify-ca` would check less than they seem to, or more.
+        // TLS here always checks more than `allow` and `verify-ca` promise.
         Some(_) => {
-            Err(OpenPostgresError::Url("sslmode is disable, prefer, require or verify-full"))
+            Err(OpenPostgresError::Url("sslmode must be disable, prefer, require or verify-full"))
         }
     }
 }
 
-/// Takes a parameter out of the query of a URL.
+/// Removes a parameter from the query of a URL, and returns its value.
 fn take_parameter(url: &str, name: &str) -> (String, Option<String>) {
     let Some((base, query)) = url.split_once('?') else { return (url.to_owned(), None) };
     let mut found = None;
@@ -188,7 +188,7 @@ fn take_parameter(url: &str, name: &str) -> (String, Option<String>) {
     (url, found)
 }
 
-/// The authorities that may speak for the server.
+/// The certificate authorities for the server's certificate.
 fn roots(file: Option<PathBuf>, mode: SslMode) -> Result<RootCertStore, OpenPostgresError> {
     let mut roots = RootCertStore::empty();
     let Some(file) = file else {
@@ -209,10 +209,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn tls_that_is_verified_in_full_has_two_names() {
+    fn verify_full_means_the_same_as_require() {
         #[track_caller]
         fn check(url: &str, want: Option<SslMode>) {
-            let mode = Address::parse(url).ok().map(|address| address.ways[0].get_ssl_mode());
+            let mode = Address::parse(url).ok().map(|address| address.hosts[0].get_ssl_mode());
             assert_eq!(mode, want, "{url}");
         }
         check("postgres://a@b/c?sslmode=require", Some(SslMode::Require));
@@ -225,7 +225,7 @@ mod tests {
     }
 
     #[test]
-    fn a_parameter_is_taken_out_of_a_url() {
+    fn a_parameter_is_removed_from_a_url() {
         let (url, root) =
             take_parameter("postgres://a@b/c?sslmode=require&sslrootcert=/x", "sslrootcert");
         assert_eq!(
@@ -237,16 +237,16 @@ mod tests {
     }
 
     #[test]
-    fn every_host_is_a_way_of_its_own() {
-        let ways = one_for_each_host("postgres://r:p/,w@a:1,[::1]:2,c/bursar?x=1,2");
+    fn a_url_is_split_into_one_per_host() {
+        let urls = url_per_host("postgres://r:p/,w@a:1,[::1]:2,c/bursar?x=1,2");
         let expected =
             ["a:1", "[::1]:2", "c"].map(|host| format!("postgres://r:p/,w@{host}/bursar?x=1,2"));
-        assert_eq!(ways, expected);
-        assert_eq!(one_for_each_host("postgres:///b?host=/run"), ["postgres:///b?host=/run"]);
+        assert_eq!(urls, expected);
+        assert_eq!(url_per_host("postgres:///b?host=/run"), ["postgres:///b?host=/run"]);
     }
 
     #[test]
-    fn an_address_is_never_shown_with_its_password() {
+    fn debug_output_and_errors_do_not_show_the_password() {
         let address =
             Address::parse("postgres://role:hidden@127.0.0.1:5432/bursar?sslmode=disable");
         let shown = format!("{:?}", address.expect("an address"));

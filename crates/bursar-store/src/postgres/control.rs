@@ -64,7 +64,7 @@ impl ControlTx for PostgresWriter {
         let _ = (integration_id, rules);
     }
 
-    fn stamp_keys(
+    fn set_last_used(
         &mut self,
         tenant_id: TenantId,
         uses: &[(KeyId, Timestamp)],

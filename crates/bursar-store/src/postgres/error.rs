@@ -48,6 +48,6 @@ pub enum OpenPostgresError {
 
 impl From<tokio_postgres::Error> for OpenPostgresError {
     fn from(error: tokio_postgres::Error) -> Self {
-        Self::Database(tx::told(&error))
+        Self::Database(tx::redacted_text(&error))
     }
 }

@@ -11,7 +11,7 @@ use bursar_core::{KeyId, TenantId, Timestamp};
 use super::tx::{params, store_error};
 use super::writer_state::PostgresWriter;
 use crate::error::StoreError;
-use crate::write::writer_connection::stamped_before;
+use crate::write::writer_connection::last_used_replaced_until;
 
 const STAMP_KEYS: &str = "update keys set last_used_at = used.at \
      from (select own.key_id, fresh.at from unnest($2::bigint[], $3::bigint[], $4::bigint[]) \
@@ -30,7 +30,7 @@ pub(super) fn stamp(
     let tenant = tenant_id.number();
     let ids: Vec<i64> = uses.iter().map(|(key_id, _)| key_id.number()).collect();
     let at: Vec<i64> = uses.iter().map(|(_, at)| at.micros()).collect();
-    let before: Vec<i64> = uses.iter().map(|(_, at)| stamped_before(*at)).collect();
+    let before: Vec<i64> = uses.iter().map(|(_, at)| last_used_replaced_until(*at)).collect();
     writer.query_in_tx(Some(tenant_id), async |client| {
         let keys = params![tenant, ids, at, before];
         client.execute_typed(STAMP_KEYS, keys).await.map(|_| ()).map_err(store_error)

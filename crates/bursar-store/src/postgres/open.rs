@@ -1,4 +1,4 @@
-//! Opening a database, and what can be asked of one beside its servers.
+//! Opens a database for a server, and inspects one without a server.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,7 +8,7 @@ use tokio_postgres::Client;
 use super::connect::Address;
 use super::error::OpenPostgresError;
 use super::readers::Readers;
-use super::store_stats::Walks;
+use super::store_stats::TenantScans;
 use super::sweep::Sweep;
 use super::writer_state::PostgresWriter;
 use super::{clock, schema, settings, verify};
@@ -17,7 +17,7 @@ use crate::clock::{Clocks, StoreClock};
 use crate::error::StoreError;
 use crate::read::read_context::ReadContext;
 use crate::schema::SchemaStatus;
-use crate::verify::recount::Verified;
+use crate::verify::recount::VerifyReport;
 use crate::write::writer_connection::WriterConnection;
 
 /// How a node uses its database.
@@ -27,37 +27,36 @@ pub struct PostgresOptions {
     pub writers: usize,
     /// Connections for reading.
     pub readers: usize,
-    /// Tells which secret key this node hashes keys with.
+    /// The fingerprint of the secret key with which this node hashes keys.
     pub secret_fingerprint: String,
     /// Seals the heads of the audit log; the same on every node.
     pub audit_key: AuditKey,
-    /// What stands in the place of the database's clock in tests.
+    /// Replaces the database's clock in tests.
     pub clock: Option<Clocks>,
 }
 
-/// An open store, and the writers that write to it.
+/// An open store and its writers.
 pub type OpenedPostgres = (Arc<PostgresStore>, Vec<Box<dyn WriterConnection>>);
 
-/// The store of several nodes.
+/// The store in a PostgreSQL database, which several nodes share.
 #[derive(Clone)]
 pub struct PostgresStore {
     pub(super) readers: Arc<Readers>,
     pub(super) clock: StoreClock,
-    /// Where the questions about all tenants are.
-    pub(super) walks: Arc<Walks>,
+    pub(super) scans: Arc<TenantScans>,
     pub(super) context: ReadContext,
 }
 
 impl PostgresStore {
-    /// Checks a database, and opens it with its writers. Blocks until that is done.
+    /// Checks a database and opens it, and blocks until that is done.
     ///
     /// # Errors
-    /// [`OpenPostgresError`], in words for the operator.
+    /// [`OpenPostgresError`], whose texts are for the operator.
     pub fn open(url: &str, options: &PostgresOptions) -> Result<OpenedPostgres, OpenPostgresError> {
         let address = Address::parse(url)?;
         let (checked, injected) = (address.clone(), options.clock.clone());
         let fingerprint = options.secret_fingerprint.clone();
-        let (clock, messages) = in_short(async move {
+        let (clock, messages) = run_blocking(async move {
             let client = checked.connect().await?;
             settings::check(&client).await?;
             check_schema(&client).await?;
@@ -79,47 +78,49 @@ impl PostgresStore {
             .collect::<std::io::Result<Vec<_>>>()
             .map_err(|error| OpenPostgresError::Database(error.to_string()))?;
         let readers = Arc::new(Readers::new(address, messages, options.readers)?);
-        let (walks, context) = (Arc::default(), ReadContext::default());
-        Ok((Arc::new(Self { readers, clock, walks, context }), writers))
+        let (scans, context) = (Arc::default(), ReadContext::default());
+        Ok((Arc::new(Self { readers, clock, scans, context }), writers))
     }
 
-    /// Sets how long a read of a tenant may run, and wait for its turn; 10 seconds if not set.
+    /// Sets the limit on the run time of a tenant's read, and on its wait for a slot; by default 10
+    /// seconds.
     pub fn limit_reads(&self, time_max: Duration) {
         self.readers.limit(time_max);
     }
 
-    /// What the schema of a database is.
+    /// The schema version of a database.
     ///
     /// # Errors
-    /// [`OpenPostgresError`] when it cannot be read.
+    /// [`OpenPostgresError`] if it cannot be read.
     pub fn schema_status(url: &str) -> Result<SchemaStatus, OpenPostgresError> {
         let address = Address::parse(url)?;
-        in_short(async move { Ok(schema::status(&address.connect().await?).await?) })
+        run_blocking(async move { Ok(schema::status(&address.connect().await?).await?) })
     }
 
-    /// Brings the schema of a database up to date, as the role that owns it, and lets the role of
-    /// the servers use it.
+    /// Migrates the schema of a database, as the role that owns it, and grants the servers' role
+    /// its rights.
     ///
     /// # Errors
-    /// [`OpenPostgresError`]; then nothing was changed.
+    /// [`OpenPostgresError`]; nothing changed then.
     pub fn migrate(url: &str, app_role: &str) -> Result<SchemaStatus, OpenPostgresError> {
         let address = Address::parse(url)?;
         let app_role = app_role.to_owned();
-        in_short(async move { schema::migrate(&address.connect().await?, &app_role).await })
+        run_blocking(async move { schema::migrate(&address.connect().await?, &app_role).await })
     }
 
-    /// Counts a database a second time, beside servers that may be running on it; as a role that
-    /// may read its tables. Blocks until that is done.
+    /// Recomputes the sums of a database and compares them, and blocks until that is done.
+    ///
+    /// The role must be allowed to read the tables. Servers may be running on the database.
     ///
     /// # Errors
-    /// [`OpenPostgresError`] when it cannot be opened, [`StoreError`] when it cannot be read.
-    pub fn verify(url: &str) -> Result<Result<Verified, StoreError>, OpenPostgresError> {
+    /// [`OpenPostgresError`] if the database cannot be opened, [`StoreError`] if it cannot be read.
+    pub fn verify(url: &str) -> Result<Result<VerifyReport, StoreError>, OpenPostgresError> {
         let address = Address::parse(url)?;
-        in_short(async move { Ok(verify::verify(&address.connect().await?).await) })
+        run_blocking(async move { Ok(verify::verify(&address.connect().await?).await) })
     }
 }
 
-/// Refuses a schema that this binary cannot use as it is.
+/// Refuses a schema that this binary does not support.
 pub(super) async fn check_schema(client: &Client) -> Result<(), OpenPostgresError> {
     let status = schema::status(client).await?;
     let SchemaStatus { found, known, oldest_known: _ } = status;
@@ -132,8 +133,8 @@ pub(super) async fn check_schema(client: &Client) -> Result<(), OpenPostgresErro
     }
 }
 
-/// Runs something to its end on a runtime of its own, wherever this is called.
-pub(super) fn in_short<T, F>(work: F) -> Result<T, OpenPostgresError>
+/// Blocks on a future, on a thread and runtime of its own, so that async code can call it too.
+pub(super) fn run_blocking<T, F>(work: F) -> Result<T, OpenPostgresError>
 where
     T: Send,
     F: Future<Output = Result<T, OpenPostgresError>> + Send,
@@ -145,6 +146,6 @@ where
             runtime.map_err(failed)?.block_on(work)
         };
         let ran = scope.spawn(run).join();
-        ran.unwrap_or_else(|_| Err(OpenPostgresError::Database("a check failed".to_owned())))
+        ran.unwrap_or_else(|_| Err(OpenPostgresError::Database("the check panicked".to_owned())))
     })
 }

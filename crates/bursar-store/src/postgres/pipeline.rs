@@ -6,24 +6,24 @@ use std::task::Poll;
 
 use crate::error::StoreError;
 
-/// A statement on its way, or not yet sent.
+/// A statement that is sent by the first poll.
 pub(super) type Sent<'a, T, E = StoreError> =
     Pin<Box<dyn Future<Output = Result<T, E>> + Send + 'a>>;
 
-/// Sends statements one after the other without waiting, then waits for all; the first error is
-/// that of the statement at fault, because those after it only say that it failed.
+/// Sends statements in order without waiting, then waits for all replies.
 ///
-/// A statement is sent when its future is polled first, so polling in order is sending in order.
+/// Returns the error of the first statement that failed; the errors of later ones only follow from
+/// it.
 pub(super) async fn in_order<T, E>(statements: Vec<Sent<'_, T, E>>) -> Result<Vec<T>, E> {
     let mut waiting: Vec<Option<Sent<'_, T, E>>> = statements.into_iter().map(Some).collect();
-    let mut answers: Vec<Option<Result<T, E>>> = waiting.iter().map(|_| None).collect();
+    let mut results: Vec<Option<Result<T, E>>> = waiting.iter().map(|_| None).collect();
     poll_fn(|cx| {
         let mut is_ready = true;
-        for (statement, answer) in waiting.iter_mut().zip(&mut answers) {
+        for (statement, result) in waiting.iter_mut().zip(&mut results) {
             let Some(sent) = statement else { continue };
             match sent.as_mut().poll(cx) {
-                Poll::Ready(answered) => {
-                    *answer = Some(answered);
+                Poll::Ready(ready) => {
+                    *result = Some(ready);
                     *statement = None;
                 }
                 Poll::Pending => is_ready = false,
@@ -32,6 +32,5 @@ pub(super) async fn in_order<T, E>(statements: Vec<Sent<'_, T, E>>) -> Result<Ve
         if is_ready { Poll::Ready(()) } else { Poll::Pending }
     })
     .await;
-    // Each has an answer by now.
-    answers.into_iter().flatten().collect()
+    results.into_iter().flatten().collect()
 }

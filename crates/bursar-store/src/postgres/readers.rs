@@ -1,4 +1,4 @@
-//! Reading connections, and how they are shared.
+//! The pools of read connections.
 //!
 //! A read is one transaction with one snapshot and one tenant. It runs in its own task, so that a
 //! connection never returns to the pool inside a transaction. If a list or a sum takes too long, or
@@ -28,16 +28,16 @@ use crate::read::slots::{ReadSlot, ReadSlots};
 
 /// How long a read waits for a connection.
 const WAIT_MAX: Duration = Duration::from_secs(2);
-/// How long a database that is there may take to say so.
+/// The time limit of the database probe.
 const PING_MAX: Duration = Duration::from_secs(1);
 /// The default time limit of a tenant's read.
 const TIME_MAX: Duration = Duration::from_secs(10);
 /// The time limit of a read over all tenants.
 pub(super) const OPERATOR_TIME_MAX: Duration = Duration::from_secs(60);
-/// How long a question that nobody waits for may go on: most end by themselves meanwhile, and keep
-/// their connection.
+/// How long a read continues after its client stopped waiting: most reads end within this time, so
+/// that their connection can be reused.
 const GRACE: Duration = Duration::from_millis(100);
-/// How long a question may take to end once it was cancelled.
+/// How long a cancelled read may take to end.
 const CANCEL_MAX: Duration = Duration::from_secs(2);
 /// Connections for the operator and the metrics, which no tenant can use up.
 const OPERATOR: usize = 2;
@@ -46,27 +46,27 @@ const PING: &str = "select pg_is_in_recovery(), current_setting('transaction_rea
      (extract(epoch from clock_timestamp()) * 1000000)::bigint, confirmations \
      from clock where name = 'clock'";
 
-/// The connections that read.
+/// The read connections of a database.
 pub(super) struct Readers {
     address: Address,
     messages: Messages,
     pool: Pool,
-    /// Those that may give lists, so that whoever asks for these keeps nobody waiting who is asked
-    /// for their key. One tenant has at most half of them.
+    /// The part of the pool for lists and sums, which must not delay single-row reads such as the
+    /// check of an API key. One tenant has at most half of it.
     lists: ReadSlots,
-    /// Those that may read very many rows.
-    wide: ReadSlots,
+    /// The part of `lists` for reads of very many rows.
+    large: ReadSlots,
     operator: Pool,
-    /// One that only tells whether the database answers, however many questions wait for it.
-    pulse: Pool,
+    /// The connection of the database probe, which never waits for other reads.
+    probe: Pool,
     time_max_ms: AtomicU64,
 }
 
-/// What a database says of itself.
-pub(super) struct Pong {
-    /// Its clock, in microseconds, and how often an operator confirmed that.
+/// The reply to a database probe.
+pub(super) struct PingReply {
+    /// The database's clock, in microseconds, and the number of an operator's confirmations.
     pub(super) clock: (i64, i64),
-    /// Whether its sessions may write.
+    /// Whether sessions may write.
     pub(super) writable: Result<(), StoreError>,
 }
 
@@ -74,26 +74,26 @@ fn clock(row: &Row) -> Result<(i64, i64), StoreError> {
     Ok((row.try_get(2).map_err(read_error)?, row.try_get(3).map_err(read_error)?))
 }
 
-/// How a question ends when it does not end by itself.
+/// When a read is cancelled.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Ending {
-    /// It is short, and goes on.
-    OnlyByTime,
-    /// Also when nobody waits for the answer any more.
-    WhenGone,
+enum Cancellation {
+    /// At its time limit.
+    OnTimeout,
+    /// Also after its client stopped waiting.
+    OnTimeoutOrDrop,
 }
 
-/// How a question is asked.
-struct Terms {
+/// How a read runs.
+struct ReadOptions {
     tenant_id: Option<TenantId>,
     time_max: Duration,
-    ending: Ending,
+    cancellation: Cancellation,
     memory: Arc<dyn ReadMemory>,
     slots: Vec<ReadSlot>,
 }
 
 impl Readers {
-    /// Room for so many connections; they are made when they are needed.
+    /// Pools for `count` connections, which are opened when they are needed.
     pub(super) fn new(
         address: Address,
         messages: Messages,
@@ -102,16 +102,16 @@ impl Readers {
         Ok(Self {
             pool: pool(&address, count.max(1))?,
             lists: ReadSlots::new(count * 3 / 4),
-            wide: ReadSlots::new(count / 4),
+            large: ReadSlots::new(count / 4),
             operator: pool(&address, OPERATOR)?,
-            pulse: pool(&address, 1)?,
+            probe: pool(&address, 1)?,
             time_max_ms: AtomicU64::new(millis(TIME_MAX)),
             address,
             messages,
         })
     }
 
-    /// Sets how long a read may run, and how long it may wait for its turn.
+    /// Sets the limit on the run time of a read, and on its wait for a slot.
     pub(super) fn limit(&self, time_max: Duration) {
         self.time_max_ms.store(millis(time_max), Ordering::Relaxed);
     }
@@ -120,157 +120,161 @@ impl Readers {
         Duration::from_millis(self.time_max_ms.load(Ordering::Relaxed))
     }
 
-    /// Asks whether the database answers and takes writes. A connection that says nothing is given
-    /// up, and the next question makes another one.
-    pub(super) async fn ping(&self) -> Result<Pong, StoreError> {
-        let connection = connection(&self.pulse).await?;
+    /// Checks that the database responds and accepts writes. A connection that does not respond is
+    /// closed, and the next probe opens a new one.
+    pub(super) async fn ping(&self) -> Result<PingReply, StoreError> {
+        let connection = connection(&self.probe).await?;
         let (messages, memory) = (self.messages, Arc::new(read_context::UnlimitedReadMemory));
         let reader = Reader { connection: Some(connection), messages, memory };
-        let asked = reader.client()?.query_typed_one(PING, &[]);
-        let answered = timeout(PING_MAX, asked).await;
-        let row = answered.map_err(|late| StoreError::Unavailable(Arc::new(late)))?;
+        let reply = timeout(PING_MAX, reader.client()?.query_typed_one(PING, &[])).await;
+        let row = reply.map_err(|late| StoreError::Unavailable(Arc::new(late)))?;
         let row = row.map_err(read_error)?;
         let is = |at| row.try_get::<_, bool>(at).map_err(read_error);
-        let (reason, said) = match (is(0)?, is(1)?) {
+        let (reason, text) = match (is(0)?, is(1)?) {
             (false, false) => {
-                reader.give_back();
-                return Ok(Pong { clock: clock(&row)?, writable: Ok(()) });
+                reader.release();
+                return Ok(PingReply { clock: clock(&row)?, writable: Ok(()) });
             }
             (true, _) => (NotWritable::Standby, "this is a standby"),
             (false, true) => (NotWritable::ReadOnly, "default_transaction_read_only is on"),
         };
-        // By the same name there may be another server the next time, and what a session is allowed
-        // is said when it begins: so the next question is asked by another connection.
-        let cause = Arc::new(io::Error::other(said));
-        Ok(Pong { clock: clock(&row)?, writable: Err(StoreError::NotWritable { reason, cause }) })
+        // The connection is closed: a session keeps its settings, and the host name can lead to
+        // another server the next time.
+        let cause = Arc::new(io::Error::other(text));
+        let writable = Err(StoreError::NotWritable { reason, cause });
+        Ok(PingReply { clock: clock(&row)?, writable })
     }
 
-    /// Asks for a row or two by their keys, of one tenant or of no tenant's.
-    pub(super) async fn look_up<T, Asked>(
+    /// Runs a read of few rows by their keys, of one tenant or outside all tenants.
+    pub(super) async fn look_up<T, Fut>(
         &self,
         tenant_id: Option<TenantId>,
-        question: impl FnOnce(Arc<Reader>) -> Asked + Send + 'static,
+        read: impl FnOnce(Arc<Reader>) -> Fut + Send + 'static,
     ) -> Result<T, StoreError>
     where
         T: Send + 'static,
-        Asked: Future<Output = Result<T, StoreError>> + Send + 'static,
+        Fut: Future<Output = Result<T, StoreError>> + Send + 'static,
     {
         let (time_max, memory) = (self.time_max(), Arc::new(read_context::UnlimitedReadMemory));
-        let (ending, slots) = (Ending::OnlyByTime, Vec::new());
-        let terms = Terms { tenant_id, time_max, ending, memory, slots };
-        self.ask(&self.pool, terms, question).await.map_err(StoreError::of_look_up)
+        let (cancellation, slots) = (Cancellation::OnTimeout, Vec::new());
+        let options = ReadOptions { tenant_id, time_max, cancellation, memory, slots };
+        self.run(&self.pool, options, read).await.map_err(StoreError::into_lookup_error)
     }
 
     /// Runs a list or a sum of a tenant.
-    pub(super) async fn read<T, Asked>(
+    pub(super) async fn read<T, Fut>(
         &self,
         context: &ReadContext,
         tenant_id: TenantId,
-        question: impl FnOnce(Arc<Reader>) -> Asked + Send + 'static,
+        read: impl FnOnce(Arc<Reader>) -> Fut + Send + 'static,
     ) -> Result<T, StoreError>
     where
         T: Send + 'static,
-        Asked: Future<Output = Result<T, StoreError>> + Send + 'static,
+        Fut: Future<Output = Result<T, StoreError>> + Send + 'static,
     {
-        self.read_by(&[&self.lists], context, tenant_id, question).await
+        self.read_with_slots(&[&self.lists], context, tenant_id, read).await
     }
 
     /// Runs a read of a tenant over very many rows.
-    pub(super) async fn read_much<T, Asked>(
+    pub(super) async fn read_large<T, Fut>(
         &self,
         context: &ReadContext,
         tenant_id: TenantId,
-        question: impl FnOnce(Arc<Reader>) -> Asked + Send + 'static,
+        read: impl FnOnce(Arc<Reader>) -> Fut + Send + 'static,
     ) -> Result<T, StoreError>
     where
         T: Send + 'static,
-        Asked: Future<Output = Result<T, StoreError>> + Send + 'static,
+        Fut: Future<Output = Result<T, StoreError>> + Send + 'static,
     {
-        // In this order: those who have a list's slot already never wait for a wide one.
-        self.read_by(&[&self.wide, &self.lists], context, tenant_id, question).await
+        // In this order, a read that holds a slot for lists never waits for another slot.
+        self.read_with_slots(&[&self.large, &self.lists], context, tenant_id, read).await
     }
 
-    async fn read_by<T, Asked>(
+    async fn read_with_slots<T, Fut>(
         &self,
-        of_tenants: &[&ReadSlots],
+        tenant_slots: &[&ReadSlots],
         context: &ReadContext,
         tenant_id: TenantId,
-        question: impl FnOnce(Arc<Reader>) -> Asked + Send + 'static,
+        read: impl FnOnce(Arc<Reader>) -> Fut + Send + 'static,
     ) -> Result<T, StoreError>
     where
         T: Send + 'static,
-        Asked: Future<Output = Result<T, StoreError>> + Send + 'static,
+        Fut: Future<Output = Result<T, StoreError>> + Send + 'static,
     {
         let (time_max, memory) = (self.time_max(), Arc::clone(&context.memory));
-        let (pool, of_tenants) = match context.requester {
-            Requester::Tenant => (&self.pool, of_tenants),
+        let (pool, tenant_slots) = match context.requester {
+            Requester::Tenant => (&self.pool, tenant_slots),
             Requester::Operator => (&self.operator, &[] as &[&ReadSlots]),
         };
-        let mut slots = Vec::with_capacity(of_tenants.len());
-        for wanted in of_tenants {
+        let mut slots = Vec::with_capacity(tenant_slots.len());
+        for wanted in tenant_slots {
             slots.push(wanted.take(tenant_id, time_max).await?);
         }
-        let (tenant_id, ending) = (Some(tenant_id), Ending::WhenGone);
-        self.ask(pool, Terms { tenant_id, time_max, ending, memory, slots }, question).await
+        let (tenant_id, cancellation) = (Some(tenant_id), Cancellation::OnTimeoutOrDrop);
+        let options = ReadOptions { tenant_id, time_max, cancellation, memory, slots };
+        self.run(pool, options, read).await
     }
 
     /// Runs a read over all tenants.
-    pub(super) async fn read_all<T, Asked>(
+    pub(super) async fn read_all<T, Fut>(
         &self,
-        question: impl FnOnce(Arc<Reader>) -> Asked + Send + 'static,
+        read: impl FnOnce(Arc<Reader>) -> Fut + Send + 'static,
     ) -> Result<T, StoreError>
     where
         T: Send + 'static,
-        Asked: Future<Output = Result<T, StoreError>> + Send + 'static,
+        Fut: Future<Output = Result<T, StoreError>> + Send + 'static,
     {
         let memory = Arc::new(read_context::UnlimitedReadMemory);
         let (tenant_id, time_max, slots) = (None, OPERATOR_TIME_MAX, Vec::new());
-        let terms = Terms { tenant_id, time_max, ending: Ending::WhenGone, memory, slots };
-        self.ask(&self.operator, terms, question).await
+        let cancellation = Cancellation::OnTimeoutOrDrop;
+        let options = ReadOptions { tenant_id, time_max, cancellation, memory, slots };
+        self.run(&self.operator, options, read).await
     }
 
-    async fn ask<T, Asked>(
+    async fn run<T, Fut>(
         &self,
         pool: &Pool,
-        terms: Terms,
-        question: impl FnOnce(Arc<Reader>) -> Asked + Send + 'static,
+        options: ReadOptions,
+        read: impl FnOnce(Arc<Reader>) -> Fut + Send + 'static,
     ) -> Result<T, StoreError>
     where
         T: Send + 'static,
-        Asked: Future<Output = Result<T, StoreError>> + Send + 'static,
+        Fut: Future<Output = Result<T, StoreError>> + Send + 'static,
     {
         let connection = connection(pool).await?;
         let (address, messages) = (self.address.clone(), self.messages);
-        let (mut answers, answer) = oneshot::channel();
+        let (mut sender, receiver) = oneshot::channel();
         tokio::spawn(async move {
-            let Terms { tenant_id, time_max, ending, memory, slots } = terms;
+            let ReadOptions { tenant_id, time_max, cancellation, memory, slots } = options;
             let reader = Arc::new(Reader { connection: Some(connection), messages, memory });
-            let answered = {
-                let opening = tx::begin_read(tenant_id, time_max);
-                let mut asked = pin!(begin_and_ask(&reader, opening, question));
+            let result = {
+                let begin = tx::begin_read(tenant_id, time_max);
+                let mut running = pin!(begin_and_read(&reader, begin, read));
                 select! {
                     biased;
-                    answered = &mut asked => answered,
-                    () = sleep(time_max) => cancel(&address, &reader, asked).await,
-                    () = gone(&mut answers, ending) => match timeout(GRACE, &mut asked).await {
-                        Ok(answered) => answered,
-                        Err(_late) => cancel(&address, &reader, asked).await,
-                    },
+                    result = &mut running => result,
+                    () = sleep(time_max) => cancel(&address, &reader, running).await,
+                    () = dropped(&mut sender, cancellation) => {
+                        match timeout(GRACE, &mut running).await {
+                            Ok(result) => result,
+                            Err(_late) => cancel(&address, &reader, running).await,
+                        }
+                    }
                 }
             };
-            let is_answered = answered.is_ok();
-            // Nobody need wait for the end of a transaction that changed nothing.
-            let _ = answers.send(answered);
-            if is_answered
+            let is_ok = result.is_ok();
+            // The transaction changed nothing, so the caller need not wait for its end.
+            let _ = sender.send(result);
+            if is_ok
                 && reader.end().await
                 && let Some(reader) = Arc::into_inner(reader)
             {
-                reader.give_back();
+                reader.release();
             }
             drop(slots);
         });
-        // Its connection was closed with it, and the next question makes another one.
-        answer.await.unwrap_or(Err(StoreError::Panicked))
+        // If the task panicked, its connection was closed.
+        receiver.await.unwrap_or(Err(StoreError::Panicked))
     }
 }
 
@@ -278,30 +282,30 @@ fn millis(time: Duration) -> u64 {
     u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }
 
-/// Waits until nobody waits for the answer, if that matters.
-async fn gone<T>(answers: &mut oneshot::Sender<T>, ending: Ending) {
-    match ending {
-        Ending::WhenGone => answers.closed().await,
-        Ending::OnlyByTime => std::future::pending().await,
+/// Waits until the client stops waiting, if that cancels the read.
+async fn dropped<T>(sender: &mut oneshot::Sender<T>, cancellation: Cancellation) {
+    match cancellation {
+        Cancellation::OnTimeoutOrDrop => sender.closed().await,
+        Cancellation::OnTimeout => std::future::pending().await,
     }
 }
 
-/// Ends a question in the database, so that it takes nothing there any more.
+/// Cancels a read in the database, so that it no longer uses resources there.
 async fn cancel<T>(
     address: &Address,
     reader: &Reader,
-    asked: Pin<&mut impl Future<Output = Result<T, StoreError>>>,
+    running: Pin<&mut impl Future<Output = Result<T, StoreError>>>,
 ) -> Result<T, StoreError> {
     let token = reader.client()?.cancel_token();
     let cancelled = timeout(CANCEL_MAX, token.cancel_query(address.tls())).await;
     let cancelled = cancelled.map_err(|late| StoreError::Unavailable(Arc::new(late)))?;
-    // A database that cannot be told is away; there its own bound of a statement ends the question.
+    // If the database cannot be reached, its statement timeout ends the read there.
     cancelled.map_err(|error| StoreError::Unavailable(Arc::new(error)))?;
-    let _ = timeout(CANCEL_MAX, asked).await;
+    let _ = timeout(CANCEL_MAX, running).await;
     Err(StoreError::ReadTooLarge)
 }
 
-/// Connections that are made when they are needed.
+/// A pool whose connections are opened when they are needed.
 fn pool(address: &Address, count: usize) -> Result<Pool, OpenPostgresError> {
     let config = ManagerConfig { recycling_method: RecyclingMethod::Fast };
     let create = Some(address.connect_max());
@@ -318,22 +322,24 @@ async fn connection(pool: &Pool) -> Result<Object, StoreError> {
     pool.get().await.map_err(|error| StoreError::Unavailable(Arc::new(error)))
 }
 
-/// Opens a transaction and asks in it; what is asked first is sent together with the opening.
-async fn begin_and_ask<T, Asked>(
+/// Begins a transaction and reads in it. The first statement is sent together with the begin.
+async fn begin_and_read<T, Fut>(
     reader: &Arc<Reader>,
     begin: String,
-    question: impl FnOnce(Arc<Reader>) -> Asked,
+    read: impl FnOnce(Arc<Reader>) -> Fut,
 ) -> Result<T, StoreError>
 where
-    Asked: Future<Output = Result<T, StoreError>>,
+    Fut: Future<Output = Result<T, StoreError>>,
 {
-    let (opened, answer) = join!(biased; reader.set(&begin), question(Arc::clone(reader)));
-    opened?;
-    answer
+    let (begun, result) = join!(biased; reader.set(&begin), read(Arc::clone(reader)));
+    begun?;
+    result
 }
 
-/// A connection in a transaction that reads. It is closed when it is dropped, unless it is given
-/// back: then its transaction has ended.
+/// A connection in a read-only transaction.
+///
+/// Dropping it closes the connection. After the end of the transaction, [`Reader::release`] returns
+/// the connection to its pool.
 pub(super) struct Reader {
     connection: Option<Object>,
     messages: Messages,
@@ -346,12 +352,12 @@ impl Reader {
         client.ok_or(StoreError::Closed)
     }
 
-    /// Opens its transaction, or changes settings of it; what is asked next need not wait.
+    /// Begins the transaction, or changes its settings; the next statement need not wait for it.
     pub(super) async fn set(&self, statements: &str) -> Result<(), StoreError> {
         tx::set(self.client()?, statements, self.messages).await.map_err(read_error)
     }
 
-    /// The memory for what is found.
+    /// The memory for the result.
     pub(super) fn memory(&self) -> &dyn ReadMemory {
         self.memory.as_ref()
     }
@@ -361,7 +367,7 @@ impl Reader {
         read_context::take_row(self.memory(), row.raw_size_bytes())
     }
 
-    /// Whether its transaction came to its end.
+    /// Ends the transaction, and returns whether that succeeded.
     async fn end(&self) -> bool {
         match self.client() {
             Ok(client) => client.batch_execute("commit").await.is_ok(),
@@ -369,7 +375,8 @@ impl Reader {
         }
     }
 
-    fn give_back(mut self) {
+    /// Returns the connection to its pool.
+    fn release(mut self) {
         drop(self.connection.take());
     }
 }
@@ -382,11 +389,11 @@ impl Drop for Reader {
     }
 }
 
-/// What an error means to whoever asked: a question is never asked again by itself.
+/// The error of a read, which is never retried.
 pub(super) fn read_error(error: tokio_postgres::Error) -> StoreError {
-    // A statement ran longer than a question may, or was cancelled for it.
+    // The statement exceeded its time limit, or was cancelled because the read did.
     let is_cancelled = error.code() == Some(&SqlState::QUERY_CANCELED);
-    match tx::store_error(error).of_read() {
+    match tx::store_error(error).into_read_error() {
         StoreError::Retry(cause) => StoreError::Unavailable(cause),
         StoreError::Unavailable(_) if is_cancelled => StoreError::ReadTooLarge,
         other @ (StoreError::Unavailable(_)

@@ -85,7 +85,7 @@ impl SeriesReads for PostgresStore {
     ) -> Result<Option<Breakdown>, StoreError> {
         let question = async move |db: Arc<Reader>| usage_breakdown(&db, tenant_id, &filter).await;
         if filter.by == GroupBy::Session {
-            self.readers.read_much(&self.context, tenant_id, question).await
+            self.readers.read_large(&self.context, tenant_id, question).await
         } else {
             self.readers.read(&self.context, tenant_id, question).await
         }

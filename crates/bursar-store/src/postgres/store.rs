@@ -1,4 +1,4 @@
-//! What can be asked of the store: each question one transaction that only reads.
+//! The implementation of [`Store`] for PostgreSQL: each read is a read-only transaction.
 
 use std::sync::Arc;
 
@@ -6,7 +6,7 @@ use async_trait::async_trait;
 use bursar_core::ClockState;
 
 use super::open::PostgresStore;
-use super::readers::Pong;
+use super::readers::PingReply;
 use super::store_stats;
 use crate::error::StoreError;
 use crate::read::near_limit::NearLimit;
@@ -20,7 +20,7 @@ impl Store for PostgresStore {
     }
 
     async fn ping(&self) -> Result<(), StoreError> {
-        let Pong { clock: (wall, confirmations), writable } = self.readers.ping().await?;
+        let PingReply { clock: (wall, confirmations), writable } = self.readers.ping().await?;
         self.clock.heard(wall, confirmations);
         writable
     }
@@ -30,18 +30,18 @@ impl Store for PostgresStore {
     }
 
     async fn near_limits(&self, limit: usize) -> Result<Vec<NearLimit>, StoreError> {
-        let (walks, now) = (Arc::clone(&self.walks), self.now());
+        let (scans, now) = (Arc::clone(&self.scans), self.now());
         self.readers
             .read_all(async move |db| {
-                store_stats::near_limits(db.client()?, &walks, now, limit).await
+                store_stats::near_limits(db.client()?, &scans, now, limit).await
             })
             .await
     }
 
     async fn stats(&self) -> Result<StoreStats, StoreError> {
-        let (walks, now) = (Arc::clone(&self.walks), self.now());
+        let (scans, now) = (Arc::clone(&self.scans), self.now());
         self.readers
-            .read_all(async move |db| store_stats::stats(db.client()?, &walks, now).await)
+            .read_all(async move |db| store_stats::stats(db.client()?, &scans, now).await)
             .await
     }
 }

@@ -1,8 +1,8 @@
 //! Statistics over all tenants: integrations near their limits, and sizes.
 //!
-//! No statement crosses tenants. A read about all of them walks through the tenants, many in one
-//! round trip, and sets the tenant of the transaction before each statement. With very many
-//! tenants, a read walks through some of them, and the next read continues.
+//! No statement crosses tenants. A read about all of them scans the tenants, many in one round
+//! trip, and sets the tenant of the transaction before each statement. With very many tenants, a
+//! read scans some of them, and the next read continues.
 
 use bursar_core::{TenantId, Timestamp};
 use futures_util::future::try_join_all;
@@ -45,66 +45,67 @@ const COUNT_OPEN: &str = "select count(*) from calls where tenant_id = $1 \
      and reservation_state = 1 and expires_at > $2";
 const DATA_BYTES: &str = "select pg_database_size(current_database())";
 
-/// The states of the walks through all tenants.
+/// The states of the scans of all tenants.
 #[derive(Default)]
-pub(super) struct Walks {
-    near_limits: Mutex<Walk<NearLimits>>,
-    open: Mutex<Walk<i64>>,
+pub(super) struct TenantScans {
+    near_limits: Mutex<TenantScan<NearLimits>>,
+    open: Mutex<TenantScan<i64>>,
 }
 
-/// A walk through all tenants, which may take several reads.
-struct Walk<T> {
+/// A scan of all tenants, which may take several reads.
+struct TenantScan<T> {
     /// The tenant at which the last read stopped; 0 at the start.
     after: i64,
-    /// The result of this walk so far.
-    found: Option<T>,
-    /// The result of the last complete walk.
-    last: Option<T>,
+    /// The result of this scan so far.
+    partial: Option<T>,
+    /// The result of the last complete scan.
+    complete: Option<T>,
 }
 
-impl<T> Default for Walk<T> {
+impl<T> Default for TenantScan<T> {
     fn default() -> Self {
-        Self { after: 0, found: None, last: None }
+        Self { after: 0, partial: None, complete: None }
     }
 }
 
-impl<T: Clone> Walk<T> {
-    /// Goes on, and tells what the last whole walk came to, or this one as long as there is none.
+impl<T: Clone> TenantScan<T> {
+    /// Continues the scan, and returns the result of the last complete scan, or the partial one
+    /// if there is none.
     ///
-    /// `fresh` is what a walk begins with, `ask` sends what is asked about a tenant, and `add`
-    /// takes the answer.
-    async fn go_on<Answer, Asked>(
+    /// A new scan starts with `initial`. `query` reads about one tenant, and `add` adds its rows.
+    async fn advance<Rows, Fut>(
         &mut self,
         db: &Client,
-        fresh: T,
-        ask: impl Fn(TenantId) -> Asked,
-        mut add: impl FnMut(&mut T, Answer),
+        initial: T,
+        query: impl Fn(TenantId) -> Fut,
+        mut add: impl FnMut(&mut T, Rows),
     ) -> Result<T, StoreError>
     where
-        Asked: Future<Output = Result<Answer, StoreError>>,
+        Fut: Future<Output = Result<Rows, StoreError>>,
     {
-        // After any error, the next walk begins at the start, so that no tenant is left out.
+        // After any error, the next scan begins at the start, so that no tenant is left out.
         let mut after = std::mem::take(&mut self.after);
-        let mut found = self.found.take().unwrap_or(fresh);
+        let mut result = self.partial.take().unwrap_or(initial);
         for _ in 0..TENANTS_MAX / TENANTS_AT_ONCE {
             let tenants = next_tenants(db, after, TENANTS_AT_ONCE).await?;
-            let asked = tenants.iter().map(|tenant_id| seeing(db, *tenant_id, ask(*tenant_id)));
-            for answer in try_join_all(asked).await? {
-                add(&mut found, answer);
+            let queries =
+                tenants.iter().map(|tenant_id| with_tenant(db, *tenant_id, query(*tenant_id)));
+            for rows in try_join_all(queries).await? {
+                add(&mut result, rows);
             }
             if tenants.len() < TENANTS_AT_ONCE {
-                self.last = Some(found.clone());
-                return Ok(found);
+                self.complete = Some(result.clone());
+                return Ok(result);
             }
             after = tenants.last().map_or(0, |tenant_id| tenant_id.number());
         }
         self.after = after;
-        self.found = Some(found.clone());
-        Ok(self.last.clone().unwrap_or(found))
+        self.partial = Some(result.clone());
+        Ok(self.complete.clone().unwrap_or(result))
     }
 }
 
-/// The tenants after this one.
+/// The tenants after a number.
 pub(super) async fn next_tenants(
     db: &Client,
     after: i64,
@@ -114,29 +115,30 @@ pub(super) async fn next_tenants(
     rows(db, NEXT_TENANTS, params![after, limit], |row| row.id(0, TenantId::from_number)).await
 }
 
-/// Asks something while the transaction sees the rows of this tenant; what sends several statements
-/// must send them all at once.
-async fn seeing<T>(
+/// Runs a query while the transaction sees the rows of this tenant.
+///
+/// The first poll of `query` must send all of its statements, because other tenants follow at once.
+async fn with_tenant<T>(
     db: &Client,
     tenant_id: TenantId,
-    ask: impl Future<Output = Result<T, StoreError>>,
+    query: impl Future<Output = Result<T, StoreError>>,
 ) -> Result<T, StoreError> {
-    let name = tx::name_tenant(tenant_id);
-    let (named, answer) = join!(biased; db.batch_execute(&name), ask);
-    named.map_err(read_error)?;
-    answer
+    let set_tenant = tx::set_tenant(tenant_id);
+    let (set, result) = join!(biased; db.batch_execute(&set_tenant), query);
+    set.map_err(read_error)?;
+    result
 }
 
 pub(super) async fn near_limits(
     db: &Client,
-    walks: &Walks,
+    scans: &TenantScans,
     now: Timestamp,
     limit: usize,
 ) -> Result<Vec<NearLimit>, StoreError> {
-    let mut walk = std::mem::take(&mut *walks.near_limits.lock());
+    let mut scan = std::mem::take(&mut *scans.near_limits.lock());
     let month = now.month();
     let (at, start, end) = (now.micros(), month.start().micros(), month.end().micros());
-    let ask = |tenant_id: TenantId| async move {
+    let query = |tenant_id: TenantId| async move {
         let (tenant, number) = (tenant_id.number(), i64::from(month.number()));
         let key = params![tenant, number, at, start, end];
         rows(db, LIST_LIMITED, key, |row| decode::near_limit(row, month)).await
@@ -144,23 +146,23 @@ pub(super) async fn near_limits(
     let add = |near_limits: &mut NearLimits, found: Vec<NearLimit>| {
         found.into_iter().for_each(|account| near_limits.offer(account));
     };
-    let found = walk.go_on(db, NearLimits::new(limit), ask, add).await;
-    *walks.near_limits.lock() = walk;
-    Ok(found?.into_rows())
+    let near_limits = scan.advance(db, NearLimits::new(limit), query, add).await;
+    *scans.near_limits.lock() = scan;
+    Ok(near_limits?.into_rows())
 }
 
 pub(super) async fn stats(
     db: &Client,
-    walks: &Walks,
+    scans: &TenantScans,
     now: Timestamp,
 ) -> Result<StoreStats, StoreError> {
-    let mut walk = std::mem::take(&mut *walks.open.lock());
-    let ask = |tenant_id: TenantId| async move {
+    let mut scan = std::mem::take(&mut *scans.open.lock());
+    let query = |tenant_id: TenantId| async move {
         let (tenant, now) = (tenant_id.number(), now.micros());
         number(db, COUNT_OPEN, params![tenant, now]).await
     };
-    let open_reservations = walk.go_on(db, 0, ask, |sum, open: i64| *sum += open).await;
-    *walks.open.lock() = walk;
+    let open_reservations = scan.advance(db, 0, query, |sum, open: i64| *sum += open).await;
+    *scans.open.lock() = scan;
     let open_reservations = open_reservations?;
     let tenants = number(db, COUNT_TENANTS, params![]).await?;
     let data_bytes = number(db, DATA_BYTES, params![]).await?;
@@ -168,7 +170,7 @@ pub(super) async fn stats(
         tenants,
         open_reservations,
         data_bytes: u64::try_from(data_bytes).unwrap_or_default(),
-        // The log is that of all databases of the server, and not shown to everybody.
+        // All databases of the server share one log, whose size most roles cannot read.
         log_bytes: 0,
         is_log_kept: false,
     })

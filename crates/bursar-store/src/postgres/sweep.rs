@@ -1,4 +1,4 @@
-//! Finds due holds for the sweep. One node at a time does it, and walks through the tenants.
+//! Finds due holds for the sweep. One node at a time does so, tenant after tenant.
 
 use std::hash::{BuildHasher, RandomState};
 
@@ -19,8 +19,8 @@ use crate::write::writer_connection::SweepWork;
 /// The limit on the tenants of one sweep.
 const TENANTS_MAX: i64 = 512;
 /// How many tenants are checked for due holds in one round trip.
-const ASKED_AT_ONCE: usize = 64;
-/// Of how many tenants the due holds are read in one round trip.
+const CHECKED_AT_ONCE: usize = 64;
+/// For how many tenants due holds are read in one round trip.
 const READ_AT_ONCE: usize = 4;
 /// How long a node owns the sweep, in microseconds.
 ///
@@ -31,7 +31,7 @@ const LEASE_MICROS: i64 = 10_000_000;
 /// How far a lease may exceed its length because clocks differ, in microseconds.
 ///
 /// A longer lease is from before an operator set the clock back, and is void.
-const APART_MICROS: i64 = 60_000_000;
+const CLOCK_SKEW_MAX_MICROS: i64 = 60_000_000;
 
 const LEASE: &str = "insert into leases (name, holder, until_at) values ('sweep', $1, $2::bigint + $3::bigint) \
      on conflict (name) do update set holder = excluded.holder, until_at = excluded.until_at \
@@ -49,22 +49,22 @@ const DUE: &str = "select call_key, estimated_cost_nanos, estimated_tokens, rese
 pub(super) struct Sweep {
     /// Identifies the node as the holder of the lease.
     holder: String,
-    at: Mutex<SweepCursor>,
+    cursor: Mutex<SweepCursor>,
 }
 
-/// The position of the walk through the tenants.
+/// The position of the scan of the tenants.
 #[derive(Clone, Copy, Default)]
 struct SweepCursor {
     /// The tenant at which the last sweep stopped.
     after: i64,
-    /// Whether a tenant of this walk had more due holds than were read.
+    /// Whether a tenant of this scan had more due holds than were read.
     is_cut: bool,
 }
 
 impl Sweep {
     pub(super) fn new() -> Self {
         let random = || RandomState::new().hash_one(std::process::id());
-        Self { holder: format!("{:016x}{:016x}", random(), random()), at: Mutex::default() }
+        Self { holder: format!("{:016x}{:016x}", random(), random()), cursor: Mutex::default() }
     }
 
     /// The due holds of the next tenants; none while another node owns the sweep.
@@ -79,7 +79,7 @@ impl Sweep {
         limit: usize,
     ) -> Result<SweepWork, StoreError> {
         let now = state.now.micros();
-        let lease = params![self.holder, now, LEASE_MICROS, APART_MICROS];
+        let lease = params![self.holder, now, LEASE_MICROS, CLOCK_SKEW_MAX_MICROS];
         let leased = client.query_typed_opt(LEASE, lease).await.map_err(store_error)?;
         if leased.is_none() {
             return Ok(SweepWork::default());
@@ -88,30 +88,31 @@ impl Sweep {
         if decidable(&state).is_err() {
             return Ok(SweepWork::default());
         }
-        let at = *self.at.lock();
-        let Walked { at, holds, more } = walk(client, messages, at, now, limit).await?;
-        *self.at.lock() = at;
+        let cursor = *self.cursor.lock();
+        let DueHolds { cursor, holds, more } =
+            due_holds(client, messages, cursor, now, limit).await?;
+        *self.cursor.lock() = cursor;
         Ok(SweepWork { holds, missed: Vec::new(), more })
     }
 }
 
-/// The result of one part of the walk.
-struct Walked {
+/// The due holds of some tenants.
+struct DueHolds {
     /// The next position; the beginning after the last tenant.
-    at: SweepCursor,
+    cursor: SweepCursor,
     holds: Vec<Hold>,
     /// Whether there may be more due holds.
     more: bool,
 }
 
 /// Reads the due holds of the tenants after a position.
-async fn walk(
+async fn due_holds(
     client: &Client,
     messages: Messages,
     SweepCursor { mut after, mut is_cut }: SweepCursor,
     now: i64,
     limit: usize,
-) -> Result<Walked, StoreError> {
+) -> Result<DueHolds, StoreError> {
     let rows = client.query_typed(NEXT_TENANTS, params![after, TENANTS_MAX]).await;
     let rows = rows.map_err(store_error)?;
     let tenants: Vec<TenantId> =
@@ -120,19 +121,19 @@ async fn walk(
     let begin = tx::begin_read(None, OPERATOR_TIME_MAX);
     tx::set(client, &begin, messages).await.map_err(store_error)?;
     let mut holds = Vec::new();
-    'tenants: for part in tenants.chunks(ASKED_AT_ONCE) {
-        let asked = part.iter().map(|tenant_id| -> Sent<'_, Option<TenantId>> {
-            Box::pin(is_due(client, *tenant_id, now))
+    'tenants: for part in tenants.chunks(CHECKED_AT_ONCE) {
+        let checks = part.iter().map(|tenant_id| -> Sent<'_, Option<TenantId>> {
+            Box::pin(tenant_if_due(client, *tenant_id, now))
         });
-        let due: Vec<TenantId> = in_order(asked.collect()).await?.into_iter().flatten().collect();
-        for few in due.chunks(READ_AT_ONCE) {
-            let read = few.iter().map(|tenant_id| -> Sent<'_, Vec<Hold>> {
-                Box::pin(due_of(client, *tenant_id, now, limit))
+        let due: Vec<TenantId> = in_order(checks.collect()).await?.into_iter().flatten().collect();
+        for some in due.chunks(READ_AT_ONCE) {
+            let reads = some.iter().map(|tenant_id| -> Sent<'_, Vec<Hold>> {
+                Box::pin(due_holds_of(client, *tenant_id, now, limit))
             });
-            let read = in_order(read.collect()).await?;
+            let read = in_order(reads.collect()).await?;
             is_cut |= read.iter().any(|of_tenant| of_tenant.len() >= limit);
             holds.extend(read.into_iter().flatten());
-            after = few.last().map_or(after, |tenant_id| tenant_id.number());
+            after = some.last().map_or(after, |tenant_id| tenant_id.number());
             if holds.len() >= limit {
                 break 'tenants;
             }
@@ -142,38 +143,40 @@ async fn walk(
     client.batch_execute("commit").await.map_err(store_error)?;
     let is_through = is_last && tenants.last().is_none_or(|last| last.number() == after);
     let more = holds.len() >= limit || is_cut;
-    let at = if is_through { SweepCursor::default() } else { SweepCursor { after, is_cut } };
-    Ok(Walked { at, holds, more })
+    let cursor = if is_through { SweepCursor::default() } else { SweepCursor { after, is_cut } };
+    Ok(DueHolds { cursor, holds, more })
 }
 
 /// The tenant, if it has a due hold.
-async fn is_due(
+async fn tenant_if_due(
     client: &Client,
     tenant_id: TenantId,
     now: i64,
 ) -> Result<Option<TenantId>, StoreError> {
-    let (tenant, naming) = (tenant_id.number(), tx::name_tenant(tenant_id));
-    let key = params![tenant, now];
-    let (named, rows) =
-        futures_util::future::join(client.batch_execute(&naming), client.query_typed(IS_DUE, key))
-            .await;
-    named.map_err(store_error)?;
+    let (tenant, set_tenant) = (tenant_id.number(), tx::set_tenant(tenant_id));
+    let (set, rows) = futures_util::future::join(
+        client.batch_execute(&set_tenant),
+        client.query_typed(IS_DUE, params![tenant, now]),
+    )
+    .await;
+    set.map_err(store_error)?;
     Ok(rows.map_err(store_error)?.first().map(|_| tenant_id))
 }
 
-async fn due_of(
+async fn due_holds_of(
     client: &Client,
     tenant_id: TenantId,
     now: i64,
     limit: usize,
 ) -> Result<Vec<Hold>, StoreError> {
     let limit = i64::try_from(limit).unwrap_or(i64::MAX);
-    let (tenant, naming) = (tenant_id.number(), tx::name_tenant(tenant_id));
-    let key = params![tenant, now, limit];
-    let (named, rows) =
-        futures_util::future::join(client.batch_execute(&naming), client.query_typed(DUE, key))
-            .await;
-    named.map_err(store_error)?;
+    let (tenant, set_tenant) = (tenant_id.number(), tx::set_tenant(tenant_id));
+    let (set, rows) = futures_util::future::join(
+        client.batch_execute(&set_tenant),
+        client.query_typed(DUE, params![tenant, now, limit]),
+    )
+    .await;
+    set.map_err(store_error)?;
     let hold = |row: &tokio_postgres::Row| {
         decode::hold(row, tenant_id, row.id(5, IntegrationId::from_number)?)
     };

@@ -1,5 +1,7 @@
-//! Statements as the store sends them: unnamed, with the types of their values, so that each takes
-//! one round trip and leaves nothing behind in the session.
+//! Transactions, parameters and errors of PostgreSQL.
+//!
+//! Statements are unnamed and name the types of their parameters, so that each takes one round trip
+//! and leaves nothing in the session, which a pooler may share.
 
 use std::error::Error;
 use std::fmt;
@@ -15,10 +17,10 @@ use tokio_postgres::types::{FromSql, IsNull, ToSql, Type, to_sql_checked};
 use super::pipeline::{Sent, in_order};
 use crate::error::{NotWritable, StoreError};
 
-/// A value, and the type as which the database reads it.
+/// A value and its type in the database.
 pub(super) type Param<'a> = (&'a (dyn ToSql + Sync), Type);
 
-/// A value whose type in the database is known.
+/// A Rust type with a fixed type in the database.
 pub(super) trait Typed: ToSql + Sync {
     const TYPE: Type;
 }
@@ -54,13 +56,13 @@ pub(super) fn param<T: Typed>(value: &T) -> Param<'_> {
     (value, T::TYPE)
 }
 
-/// The values of a statement, in the order of their numbers.
+/// The parameters of a statement, in the order of their numbers.
 macro_rules! params {
     ($($value:expr),* $(,)?) => { &[$(crate::postgres::tx::param(&$value)),*] };
 }
 pub(super) use params;
 
-/// The key of a call id, as a UUID: 16 bytes that the database compares as they are.
+/// The key of a call id, stored as a UUID, which the database compares as 16 bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Key(pub(super) CallKey);
 
@@ -87,40 +89,38 @@ impl<'a> FromSql<'a> for Key {
     }
 }
 
-/// In how many messages the statements travel that open a transaction and change its settings.
+/// The number of messages for the statements that begin a transaction and change its settings.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Messages {
-    /// In one, which takes the database the least time.
+    /// One message, which takes the database the least time.
     Joined,
-    /// In one each, none waiting for the reply to the one before. Citus repeats a `set local` on the
-    /// nodes of the cluster together with all of the message in which it came.
+    /// One message for each statement, sent without waiting for replies. Citus repeats a `set local`
+    /// on the nodes of the cluster together with its whole message.
     Separate,
 }
 
-/// What every transaction that writes sets, besides its tenant:
-/// - `lock_timeout`, `statement_timeout`, `idle_in_transaction_session_timeout`: how long a statement
-///   waits for a lock, runs, or leaves its transaction idle, because a node that hangs must not hold
-///   what others wait for. The database ends an idle transaction before others give up on its locks,
-///   so that they are served late instead of refused. Between two statements a node that runs
-///   computes for milliseconds; one that was paused begins anew. A statement that runs for long ends
-///   even if its node is gone.
-/// - `synchronous_commit`: what is acknowledged is on stable storage, even after someone turned this
-///   off for the role or the database.
+/// The settings of every transaction that writes, besides its tenant:
+/// - `lock_timeout`, `statement_timeout` and `idle_in_transaction_session_timeout` ensure that a node
+///   that hangs does not hold locks for long. The database ends an idle transaction before others
+///   give up on its locks, so that they are served late instead of refused. A node that works is
+///   idle between two statements for milliseconds; one that was paused retries.
+/// - `synchronous_commit`: an acknowledged commit is on stable storage, even if the setting is off
+///   for the role or the database.
 ///
-/// None of them could be set once for a session, which a pooler may share. The planner needs no
-/// settings: statements look rows up key by key (`cross join lateral ... limit 1`).
+/// A pooler may share the session, so they cannot be set once for it. The planner needs no settings:
+/// statements look rows up key by key (`cross join lateral ... limit 1`).
 const WRITE_SETTINGS: &str = "set local lock_timeout = '5s'; set local statement_timeout = '15s'; \
      set local idle_in_transaction_session_timeout = '3500ms'; set local synchronous_commit = on";
 
-/// Opens a transaction that writes.
+/// The statements that begin a transaction that writes.
 pub(super) fn begin_write(tenant_id: Option<TenantId>) -> String {
-    let tenant = also_name(tenant_id);
+    let tenant = then_set_tenant(tenant_id);
     format!("begin isolation level read committed{tenant}; {WRITE_SETTINGS}")
 }
 
-/// Opens a transaction that only reads, all of one moment, and whose statements run so long at most.
+/// The statements that begin a read-only transaction on one snapshot, with a statement timeout.
 pub(super) fn begin_read(tenant_id: Option<TenantId>, time_max: Duration) -> String {
-    let tenant = also_name(tenant_id);
+    let tenant = then_set_tenant(tenant_id);
     let time_max_ms = time_max.as_millis();
     format!(
         "begin isolation level repeatable read read only{tenant}; \
@@ -129,17 +129,17 @@ pub(super) fn begin_read(tenant_id: Option<TenantId>, time_max: Duration) -> Str
     )
 }
 
-fn also_name(tenant_id: Option<TenantId>) -> String {
-    tenant_id.map(|tenant_id| format!("; {}", name_tenant(tenant_id))).unwrap_or_default()
+fn then_set_tenant(tenant_id: Option<TenantId>) -> String {
+    tenant_id.map(|tenant_id| format!("; {}", set_tenant(tenant_id))).unwrap_or_default()
 }
 
-/// Names the tenant whose rows the rest of a transaction sees.
-pub(super) fn name_tenant(tenant_id: TenantId) -> String {
+/// The statement that sets the tenant whose rows the rest of the transaction sees.
+pub(super) fn set_tenant(tenant_id: TenantId) -> String {
     format!("set local bursar.tenant_id = '{}'", tenant_id.number())
 }
 
-/// Sends such statements, with `; ` between them, and waits for the replies to all. When this is
-/// polled first, all of them are on their way.
+/// Sends statements that are separated by `; `, and waits for all replies. The first poll sends all
+/// of them.
 pub(super) async fn set(
     client: &Client,
     statements: &str,
@@ -156,25 +156,25 @@ pub(super) async fn set(
     }
 }
 
-/// What the database said, without the rows that it may quote.
+/// An error of the database, without the row values that its detail may quote.
 #[derive(Debug)]
-struct Said {
+struct RedactedError {
     code: String,
     message: String,
 }
 
-impl fmt::Display for Said {
+impl fmt::Display for RedactedError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} ({})", self.message, self.code)
     }
 }
 
-impl Error for Said {}
+impl Error for RedactedError {}
 
-/// What an error says, without the rows that the database may quote.
-pub(super) fn told(error: &tokio_postgres::Error) -> String {
+/// The text of an error, without the row values that its detail may quote.
+pub(super) fn redacted_text(error: &tokio_postgres::Error) -> String {
     match error.as_db_error() {
-        Some(said) => format!("{} ({})", said.message(), said.code().code()),
+        Some(db) => format!("{} ({})", db.message(), db.code().code()),
         None => match error.source() {
             Some(source) => format!("{error}: {source}"),
             None => error.to_string(),
@@ -182,28 +182,28 @@ pub(super) fn told(error: &tokio_postgres::Error) -> String {
     }
 }
 
-/// What an error means before the commit was sent: nothing of the transaction is stored.
+/// Converts an error before the commit was sent, when nothing of the transaction is stored.
 pub(super) fn store_error(error: tokio_postgres::Error) -> StoreError {
-    let Some(said) = error.as_db_error() else {
+    let Some(db) = error.as_db_error() else {
         return if error.is_closed() || is_of_connection(&error) {
             StoreError::Retry(Arc::new(error))
         } else {
             StoreError::Unavailable(Arc::new(error))
         };
     };
-    let state = said.code().clone();
-    let (code, message) = (state.code().to_owned(), said.message().to_owned());
+    let state = db.code().clone();
+    let (code, message) = (state.code().to_owned(), db.message().to_owned());
     let class = code.get(..2).unwrap_or_default().to_owned();
-    let said = Arc::new(Said { code, message });
+    let cause = Arc::new(RedactedError { code, message });
     if state == SqlState::UNIQUE_VIOLATION {
-        return StoreError::Exists(said);
+        return StoreError::Exists(cause);
     }
     if state == SqlState::QUERY_CANCELED || state == SqlState::T_R_STATEMENT_COMPLETION_UNKNOWN {
-        return StoreError::Unavailable(said);
+        return StoreError::Unavailable(cause);
     }
-    let not_writable = |reason| StoreError::NotWritable { reason, cause: said.clone() };
+    let not_writable = |reason| StoreError::NotWritable { reason, cause: cause.clone() };
     if state == SqlState::NUMERIC_VALUE_OUT_OF_RANGE {
-        // What the database says of it is no business of clients.
+        // The database does not name the sum.
         return StoreError::TotalsOverflow("a stored sum".to_owned());
     }
     if state == SqlState::READ_ONLY_SQL_TRANSACTION {
@@ -216,11 +216,12 @@ pub(super) fn store_error(error: tokio_postgres::Error) -> StoreError {
         return not_writable(NotWritable::DiskFailing);
     }
     match class.as_str() {
-        // What a value said, a constraint, and what is larger than the database takes.
-        "22" | "23" | "54" => StoreError::Statement(said),
-        // Serialization and deadlocks; a connection, or a server that goes or comes.
-        "40" | "08" | "57" => StoreError::Retry(said),
-        _ => StoreError::Unavailable(said),
+        // A value, a constraint, or a limit of the database.
+        "22" | "23" | "54" => StoreError::Statement(cause),
+        // A serialization failure or a deadlock; a lost connection; a server that shuts down or
+        // starts.
+        "40" | "08" | "57" => StoreError::Retry(cause),
+        _ => StoreError::Unavailable(cause),
     }
 }
 
@@ -228,13 +229,14 @@ fn is_of_connection(error: &tokio_postgres::Error) -> bool {
     error.source().is_some_and(|source| source.is::<std::io::Error>())
 }
 
-/// What an error means once the commit was sent: only that it was refused is certain.
+/// Converts an error after the commit was sent: unless the database refused the commit, its result
+/// is unknown.
 pub(super) fn commit_error(error: tokio_postgres::Error) -> StoreError {
     let refused = [SqlState::T_R_SERIALIZATION_FAILURE, SqlState::T_R_DEADLOCK_DETECTED];
-    let code = error.as_db_error().map(|said| said.code().clone());
+    let code = error.as_db_error().map(|db| db.code().clone());
     match code {
         Some(code) if refused.contains(&code) => store_error(error),
-        // A constraint that was checked at the end.
+        // A deferred constraint.
         Some(code) if code.code().starts_with("23") => store_error(error),
         Some(_) | None => StoreError::Unavailable(Arc::new(error)),
     }

@@ -12,7 +12,7 @@ use super::store_stats::next_tenants;
 use super::tx::{self, Key, Messages, params};
 use crate::error::StoreError;
 use crate::rows::columns::Columns;
-use crate::verify::recount::{CountedEntry, Recount, Verified};
+use crate::verify::recount::{CountedEntry, Recount, VerifyReport};
 
 /// Tenants that are looked up at once.
 const TENANTS_AT_ONCE: usize = 1_000;
@@ -59,9 +59,9 @@ const ROLLUPS: &str = "select tenant_id, integration_id, grain, start, provider,
      latency_15 from rollups where tenant_id = $1";
 
 /// Counts everything again and compares it with what is stored.
-pub(super) async fn verify(db: &Client) -> Result<Verified, StoreError> {
+pub(super) async fn verify(db: &Client) -> Result<VerifyReport, StoreError> {
     tx::set(db, BEGIN, Messages::Separate).await.map_err(read_error)?;
-    let (mut verified, mut after) = (Verified::default(), 0);
+    let (mut verified, mut after) = (VerifyReport::default(), 0);
     loop {
         let tenants = next_tenants(db, after, TENANTS_AT_ONCE).await?;
         let Some(last) = tenants.last() else { break };
@@ -74,8 +74,8 @@ pub(super) async fn verify(db: &Client) -> Result<Verified, StoreError> {
     Ok(verified)
 }
 
-async fn tenant(db: &Client, tenant_id: TenantId) -> Result<Verified, StoreError> {
-    db.batch_execute(&tx::name_tenant(tenant_id)).await.map_err(read_error)?;
+async fn tenant(db: &Client, tenant_id: TenantId) -> Result<VerifyReport, StoreError> {
+    db.batch_execute(&tx::set_tenant(tenant_id)).await.map_err(read_error)?;
     let mut recount = Recount::default();
     let tenant = tenant_id.number();
     labels(db, tenant, &mut recount).await?;
@@ -86,7 +86,7 @@ async fn tenant(db: &Client, tenant_id: TenantId) -> Result<Verified, StoreError
     each(db, RESERVATIONS, params![tenant], |row| recount.compare_open(row)).await?;
     each(db, BYTES, params![tenant], |row| recount.compare_bytes(row)).await?;
     each(db, ROLLUPS, params![tenant], |row| recount.compare_rollup(row)).await?;
-    Ok(recount.into_verified())
+    Ok(recount.into_report())
 }
 
 /// Takes the labels, and compares how many of each kind there are.

@@ -1,4 +1,4 @@
-//! A writer of the database: one thread, one connection, one transaction at a time.
+//! The implementation of [`WriterConnection`] for PostgreSQL.
 
 use std::sync::Arc;
 
@@ -12,11 +12,11 @@ use crate::error::StoreError;
 use crate::write::writable::WRITE_PROBE_BYTES;
 use crate::write::writer_connection::{Grouping, LoadRequest, SweepWork, WriterConnection};
 
-/// A table that is truncated begins a new file, so that what is then written takes room of the disk,
-/// and no room that the database has already. The old file goes with the commit.
+/// A truncated table begins a new file, so that the probe needs free disk space instead of space
+/// that the database has already allocated. The commit deletes the old file.
 const EMPTY_PROBE: &str = "truncate write_probe";
 const WRITE_PROBE: &str = "insert into write_probe (filler) select $1 from generate_series(1, $2)";
-/// The bytes of a row of it, of which a page takes four and which are not compressed.
+/// The size of a probe row: four fit into a page, and rows of this size are not compressed.
 const PROBE_ROW_BYTES: u32 = 2_000;
 
 impl WriterConnection for PostgresWriter {
@@ -27,12 +27,13 @@ impl WriterConnection for PostgresWriter {
     fn sweep_work(&mut self, limit: usize) -> Result<SweepWork, StoreError> {
         let (sweep, messages) = (Arc::clone(&self.sweep), self.messages);
         let clock = (self.clock.state(), self.clock.stored());
-        let due = self.ask(async |client| sweep.sweep_work(client, messages, clock, limit).await);
-        if due.is_err() {
-            // It may be in the middle of a transaction.
+        let work =
+            self.query(async |client| sweep.sweep_work(client, messages, clock, limit).await);
+        if work.is_err() {
+            // The connection may be inside a transaction.
             self.disconnect();
         }
-        due
+        work
     }
 
     fn begin(&mut self) -> Result<(), StoreError> {
@@ -83,12 +84,12 @@ impl WriterConnection for PostgresWriter {
         self.begin_deferred();
         let confirmed = self
             .query_in_tx(None, async |client| clock::confirm(client, injected).await)
-            .and_then(|heard| self.commit().map(|()| heard));
+            .and_then(|confirmed| self.commit().map(|()| confirmed));
         if confirmed.is_err() {
             self.rollback();
         }
         let (wall, confirmations) = confirmed?;
-        // Another connection of this server may have heard of it first.
+        // Another connection of this server may have read the new clock first.
         let now = self.clock.heard(wall, confirmations).now;
         Ok(ClockConfirmed { now, changed_micros: now.micros() - before.micros() })
     }

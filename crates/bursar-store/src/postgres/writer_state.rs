@@ -19,7 +19,7 @@ use crate::error::{NotWritable, StoreError};
 use crate::rows::row::AuditRow;
 
 /// The limit on one round trip, in addition to the database's own timeouts.
-const ANSWER_MAX: Duration = Duration::from_secs(20);
+const REPLY_MAX: Duration = Duration::from_secs(20);
 /// How many id numbers a writer takes from the database at once.
 const NUMBERS: i64 = 8_192;
 /// How long a writer uses them: an id tells approximately when it was made.
@@ -42,7 +42,7 @@ pub(super) struct PostgresWriter {
     pub(super) labels: KnownLabels,
     /// Call ids that this transaction claimed, with the entries they were claimed for.
     pub(super) claims: HashMap<CallKey, Option<EntryId>>,
-    /// Integrations that a group needs although its commands do not name them.
+    /// Integrations that the group needs although its commands do not name them.
     pub(super) also: BTreeSet<IntegrationId>,
     /// The limit on the tenant's open reservations when this transaction is saved, if other
     /// transactions may add reservations meanwhile.
@@ -109,25 +109,25 @@ impl PostgresWriter {
     /// Runs queries, over a new connection if there is none.
     ///
     /// Inside a transaction use [`PostgresWriter::query_in_tx`], which refuses a new connection.
-    pub(super) fn ask<T>(
+    pub(super) fn query<T>(
         &mut self,
-        question: impl AsyncFnOnce(&Client) -> Result<T, StoreError>,
+        query: impl AsyncFnOnce(&Client) -> Result<T, StoreError>,
     ) -> Result<T, StoreError> {
         let known = self.client.clone();
         let address = &self.address;
-        let asked = self.runtime.block_on(async {
-            let asking = async {
+        let done = self.runtime.block_on(async {
+            let running = async {
                 let client = match known {
                     Some(client) => client,
                     None => Arc::new(address.connect().await.map_err(no_connection)?),
                 };
-                let answer = question(&client).await;
-                Ok::<_, StoreError>((client, answer))
+                let result = query(&client).await;
+                Ok::<_, StoreError>((client, result))
             };
-            tokio::time::timeout(ANSWER_MAX, asking).await
+            tokio::time::timeout(REPLY_MAX, running).await
         });
-        let (client, answer) = match asked {
-            Ok(Ok(answered)) => answered,
+        let (client, result) = match done {
+            Ok(Ok(done)) => done,
             Ok(Err(error)) => return Err(error),
             Err(late) => {
                 self.client = None;
@@ -137,9 +137,9 @@ impl PostgresWriter {
         // A lost connection is dropped, and the next query opens a new one. A read-only session is
         // dropped too: it may be on a standby, or be older than a promotion.
         let is_read_only =
-            matches!(answer, Err(StoreError::NotWritable { reason: NotWritable::ReadOnly, .. }));
+            matches!(result, Err(StoreError::NotWritable { reason: NotWritable::ReadOnly, .. }));
         self.client = Some(client).filter(|client| !client.is_closed() && !is_read_only);
-        answer
+        result
     }
 
     /// Fails if the connection of an open transaction is lost.
@@ -164,12 +164,12 @@ impl PostgresWriter {
     pub(super) fn opening(&mut self, tenant_id: Option<TenantId>) -> Option<String> {
         let text = match (self.tx_state, tenant_id) {
             (TxState::None | TxState::Deferred, _) => tx::begin_write(tenant_id),
-            (TxState::Begun(Some(seen)), Some(asked)) if seen == asked => return None,
-            (TxState::Begun(_), Some(asked)) => tx::name_tenant(asked),
+            (TxState::Begun(Some(current)), Some(wanted)) if current == wanted => return None,
+            (TxState::Begun(_), Some(wanted)) => tx::set_tenant(wanted),
             (TxState::Begun(_), None) => return None,
         };
-        let seen = if let TxState::Begun(seen) = self.tx_state { seen } else { None };
-        self.tx_state = TxState::Begun(tenant_id.or(seen));
+        let current = if let TxState::Begun(current) = self.tx_state { current } else { None };
+        self.tx_state = TxState::Begun(tenant_id.or(current));
         Some(text)
     }
 
@@ -177,18 +177,18 @@ impl PostgresWriter {
     pub(super) fn query_in_tx<T>(
         &mut self,
         tenant_id: Option<TenantId>,
-        question: impl AsyncFnOnce(&Client) -> Result<T, StoreError>,
+        query: impl AsyncFnOnce(&Client) -> Result<T, StoreError>,
     ) -> Result<T, StoreError> {
         self.check_connection()?;
         let (opening, messages) = (self.opening(tenant_id), self.messages);
-        self.ask(async move |client| {
-            let Some(text) = opening else { return question(client).await };
+        self.query(async move |client| {
+            let Some(text) = opening else { return query(client).await };
             // Both are sent together, which saves a round trip. If the opening fails, no tenant is
             // set, so that the query neither reads nor writes rows of a tenant.
             let opening = tx::set(client, &text, messages);
-            let (opened, answer) = join!(biased; opening, question(client));
+            let (opened, result) = join!(biased; opening, query(client));
             opened.map_err(store_error)?;
-            answer
+            result
         })
     }
 
@@ -225,8 +225,8 @@ impl PostgresWriter {
         self.check_connection()?;
         let open = std::mem::replace(&mut self.tx_state, TxState::None);
         if let TxState::Begun(_) = open {
-            let committed =
-                self.ask(async |client| client.batch_execute("commit").await.map_err(commit_error));
+            let committed = self
+                .query(async |client| client.batch_execute("commit").await.map_err(commit_error));
             if let Err(error) = committed {
                 // The result of the commit may be unknown, so the connection is not used again.
                 self.disconnect();
@@ -241,7 +241,7 @@ impl PostgresWriter {
         let open = std::mem::replace(&mut self.tx_state, TxState::None);
         if matches!(open, TxState::Begun(_)) && self.client.is_some() {
             let rolled_back = self
-                .ask(async |client| client.batch_execute("rollback").await.map_err(store_error));
+                .query(async |client| client.batch_execute("rollback").await.map_err(store_error));
             if rolled_back.is_err() {
                 self.disconnect();
             }
@@ -265,7 +265,7 @@ impl PostgresWriter {
         }
         let run = count.max(NUMBERS);
         let now = self.clock.now().micros();
-        let first = self.ask(async |client| {
+        let first = self.query(async |client| {
             let row = client.query_typed_one(TAKE_NUMBERS, params![run, now]).await;
             row.and_then(|row| row.try_get::<_, i64>(0)).map_err(store_error)
         })?;

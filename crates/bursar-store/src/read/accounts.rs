@@ -23,7 +23,7 @@ pub struct OpenReservation {
     pub reservation: Reservation,
 }
 
-/// Accounts and their open reservations, as readers ask for them.
+/// Accounts and their open reservations.
 #[async_trait]
 pub trait AccountReads: Send + Sync {
     /// The account of an integration, deleted or not, with the current month.

@@ -1,7 +1,6 @@
-//! Rollups added up into what was asked: which ones to read for a question, and what to make of
-//! each.
+//! Aggregates rollups: which of them a filter needs, and how they are added up.
 //!
-//! The same on every database, which brings the rows.
+//! Deliberately absent: the statements that read them, which each database has.
 
 #![warn(clippy::arithmetic_side_effects)]
 
@@ -24,7 +23,7 @@ use crate::rows::columns::Columns;
 use crate::rows::decode;
 use crate::rows::rollup::{Grain, LabelKind, OTHER, Rollup};
 
-/// Rollups to read: of these, from one step to another, inclusive.
+/// The rollups of a grain from one step to another, inclusive.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Span {
     pub(crate) grain: Grain,
@@ -32,7 +31,7 @@ pub(crate) struct Span {
     pub(crate) last: i32,
 }
 
-/// What rollups of a span are added up for.
+/// The sums that the rollups of a span are added to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Part {
     Total,
@@ -56,7 +55,7 @@ impl Part {
     }
 }
 
-/// A rollup as it is read, and whose it is.
+/// A stored rollup, with its key and its integration.
 pub(crate) struct FoundRollup {
     start: i32,
     integration_id: IntegrationId,
@@ -68,8 +67,8 @@ pub(crate) struct FoundRollup {
 }
 
 impl FoundRollup {
-    /// `integration_id, name, provider_type` of an integration, and `start, provider, label` and
-    /// all figures of one of its rollups.
+    /// Reads `integration_id, name, provider_type` of an integration, and `start, provider, label`
+    /// and all figures of one of its rollups.
     pub(crate) fn read(row: &impl Columns) -> Result<Self, StoreError> {
         Ok(Self {
             integration_id: row.id(0, IntegrationId::from_number)?,
@@ -94,7 +93,7 @@ impl FoundRollup {
     }
 }
 
-/// Adds groups up and keeps the largest. The memory of the others is only lent.
+/// Adds up groups and keeps the largest. Their memory is given back at the end.
 struct Ranking<'a> {
     groups: HashMap<Group, Sums>,
     scratch: ScratchMemory<'a>,
@@ -105,6 +104,7 @@ impl<'a> Ranking<'a> {
         Self { groups: HashMap::new(), scratch: ScratchMemory::new(memory) }
     }
 
+    /// The sums of a group, which start at zero.
     fn of(&mut self, group: Group) -> Result<&mut Sums, StoreError> {
         match self.groups.entry(group) {
             Entry::Occupied(found) => Ok(found.into_mut()),
@@ -115,7 +115,7 @@ impl<'a> Ranking<'a> {
         }
     }
 
-    /// The groups of the largest cost, then of the most calls, then by name.
+    /// The largest groups by cost, then by calls, then by name.
     fn largest(self, groups_max: usize) -> Vec<(Group, Sums)> {
         let mut groups: Vec<(Group, Sums)> = self.groups.into_iter().collect();
         groups.sort_unstable_by(|(group_a, a), (group_b, b)| {
@@ -128,20 +128,20 @@ impl<'a> Ranking<'a> {
 }
 
 impl BreakdownFilter {
-    /// What to read for it; sessions, which have no rollups, come from the entries.
+    /// The rollups to read. Sessions have no rollups, and are read from the entries.
     pub(crate) fn reads(&self) -> Vec<(Part, Span)> {
         let (first, last) = (self.first.number(), self.last.number());
         let total = (Part::Total, Span { grain: Grain::Day, first, last });
         match self.by.day_grain() {
             Some(Grain::Day) => vec![(Part::TotalAndGroups, total.1)],
-            // Calls without an agent are in the total all the same.
+            // The total also has calls without an agent.
             Some(grain) => vec![(Part::Groups, Span { grain, ..total.1 }), total],
             None => vec![total],
         }
     }
 }
 
-/// A breakdown in the making.
+/// Adds up a breakdown.
 pub(crate) struct BreakdownAggregate<'a> {
     by: GroupBy,
     groups_max: usize,
@@ -155,7 +155,7 @@ impl<'a> BreakdownAggregate<'a> {
         Self { by, groups_max, total: Sums::default(), ranking: Ranking::new(memory) }
     }
 
-    /// Adds a rollup of one of the spans to read.
+    /// Adds a rollup of [`BreakdownFilter::reads`].
     pub(crate) fn add(&mut self, part: Part, found: FoundRollup) -> Result<(), StoreError> {
         let rollup = found.rollup;
         if part.is_of_total() {
@@ -167,7 +167,7 @@ impl<'a> BreakdownAggregate<'a> {
         Ok(())
     }
 
-    /// Adds a session that was read from its entries.
+    /// Adds a session, whose sums come from the entries.
     pub(crate) fn add_session(
         &mut self,
         session_id: String,
@@ -182,13 +182,13 @@ impl<'a> BreakdownAggregate<'a> {
 }
 
 impl SeriesFilter {
-    /// The question for the groups that it tells apart.
+    /// The filter that finds the largest groups; `None` if the series has only totals.
     pub(crate) fn breakdown(&self) -> Option<BreakdownFilter> {
         let Self { by, step: _, integration_id, first, last, groups_max } = *self;
         by.map(|by| BreakdownFilter { by, integration_id, first, last, groups_max })
     }
 
-    /// What to read for its steps.
+    /// The rollups to read.
     pub(crate) fn reads(&self) -> Vec<(Part, Span)> {
         let (first, last) = self.step.range(self.first, self.last);
         let total = Span { grain: self.step.grain(), first, last };
@@ -202,16 +202,17 @@ impl SeriesFilter {
     }
 }
 
-/// A series in the making.
+/// Adds up a series.
 pub(crate) struct SeriesAggregate<'a> {
     by: Option<GroupBy>,
     series: Series,
-    places: HashMap<Group, usize>,
+    /// The indexes of the listed groups in `series.groups`.
+    indexes: HashMap<Group, usize>,
     memory: &'a dyn ReadMemory,
 }
 
 impl<'a> SeriesAggregate<'a> {
-    /// With the groups that are told apart.
+    /// A series that lists the groups of `breakdown`.
     pub(crate) fn new(
         filter: &SeriesFilter,
         breakdown: Option<Breakdown>,
@@ -219,11 +220,11 @@ impl<'a> SeriesAggregate<'a> {
     ) -> Self {
         let groups = breakdown.unwrap_or_default().groups.into_iter().map(|(group, _)| group);
         let series = Series { groups: groups.collect(), ..Series::default() };
-        let places = series.groups.iter().cloned().zip(0..).collect();
-        Self { by: filter.by, series, places, memory }
+        let indexes = series.groups.iter().cloned().zip(0..).collect();
+        Self { by: filter.by, series, indexes, memory }
     }
 
-    /// Adds a rollup of one of the spans to read.
+    /// Adds a rollup of [`SeriesFilter::reads`].
     pub(crate) fn add(&mut self, part: Part, found: FoundRollup) -> Result<(), StoreError> {
         let (start, rollup) = (found.start, found.rollup);
         if part.is_of_total() {
@@ -231,10 +232,10 @@ impl<'a> SeriesAggregate<'a> {
         }
         if part.is_of_groups()
             && let Some(by) = self.by
-            && let Some(place) = self.places.get(&found.group(by)).copied()
+            && let Some(index) = self.indexes.get(&found.group(by)).copied()
         {
             let memory = self.memory;
-            match self.step(start)?.groups.entry(place) {
+            match self.step(start)?.groups.entry(index) {
                 btree_map::Entry::Occupied(found) => found.into_mut(),
                 btree_map::Entry::Vacant(new) => {
                     memory.take(SUMS_BYTES)?;
@@ -250,7 +251,7 @@ impl<'a> SeriesAggregate<'a> {
         match self.series.steps.entry(start) {
             btree_map::Entry::Occupied(found) => Ok(found.into_mut()),
             btree_map::Entry::Vacant(new) => {
-                // Where groups are told apart, a step also shows what is left of its total.
+                // With groups, the response also has the rest of each step's total.
                 let points = if self.by.is_some() { 2 } else { 1 };
                 self.memory.take(SUMS_BYTES.saturating_mul(points))?;
                 Ok(new.insert(SeriesStep::default()))
@@ -263,22 +264,22 @@ impl<'a> SeriesAggregate<'a> {
     }
 }
 
-/// Rollups that are looked at to count calls: about a tenth of a second.
+/// The limit on the rollups that are read to count calls: about a tenth of a second.
 pub(crate) const ROLLUPS_COUNTED_MAX: i64 = 100_000;
 
-/// Sessions that one question tells apart, at about 50 to 100 bytes each.
+/// The limit on the sessions of one read, at about 50 to 100 bytes each.
 pub(crate) const SESSIONS_MAX: usize = 500_000;
 
-/// What a session cost, and one of its entries, by which it is found again.
+/// The cost of a session, and the number of one of its entries, which identifies the session.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct SessionCost {
     pub(crate) entry_number: i64,
     pub(crate) calls: i64,
-    /// Wider than a record's: a session may have any number of them.
+    /// 128 bits, because a session can have any number of records.
     pub(crate) cost_nanos: i128,
 }
 
-/// Keeps the largest of many sessions, in memory for twice as many as are asked for.
+/// Keeps the largest of many sessions, with memory for twice the requested number.
 pub(crate) struct LargestSessions {
     kept: Vec<SessionCost>,
     limit: usize,
@@ -296,7 +297,7 @@ impl LargestSessions {
         }
     }
 
-    /// The largest, by cost and then by calls.
+    /// The largest sessions by cost, then by calls.
     pub(crate) fn into_sessions(mut self) -> Vec<SessionCost> {
         self.cut();
         self.kept
@@ -309,7 +310,7 @@ impl LargestSessions {
     }
 }
 
-/// The sums of integrations over some days.
+/// Adds up integrations over some days.
 pub(crate) struct IntegrationSums<'a> {
     found: BTreeMap<IntegrationId, IntegrationUsage>,
     memory: &'a dyn ReadMemory,
@@ -342,7 +343,7 @@ impl<'a> IntegrationSums<'a> {
     }
 }
 
-/// The sums of days and integrations, from rows in this order.
+/// Adds up days and integrations, from rows in this order.
 pub(crate) struct DaySums<'a> {
     found: Vec<DayUsage>,
     memory: &'a dyn ReadMemory,
@@ -378,7 +379,7 @@ impl<'a> DaySums<'a> {
 }
 
 impl CallFilter {
-    /// The rollups that tell its label apart.
+    /// The rollups that distinguish the filter's label.
     pub(crate) fn span(&self) -> Span {
         let grain = match self.label {
             None | Some(CallLabel::Model(_)) => Grain::Day,
@@ -387,7 +388,7 @@ impl CallFilter {
         Span { grain, first: self.first.number(), last: self.last.number() }
     }
 
-    /// Its label, which has rollups of its own or not.
+    /// The filter's label, which may have rollups of its own.
     pub(crate) fn labelled(&self) -> Option<(LabelKind, &str)> {
         match &self.label {
             None => None,
@@ -396,28 +397,32 @@ impl CallFilter {
         }
     }
 
-    /// Whether rollups can tell, by what they know of its label ([`Self::labelled`]) and whether
-    /// any calls of the span are counted as other.
-    fn is_told_apart(&self, has_label: bool, has_other: bool) -> bool {
-        // What is called like the rest cannot be told from it.
+    /// Whether the rollups distinguish the filter's label.
+    ///
+    /// `has_label` says whether the label has rollups of its own, `has_other` whether any calls of
+    /// the span are counted as [`OTHER`].
+    fn is_distinguished(&self, has_label: bool, has_other: bool) -> bool {
+        // A label with the text of `OTHER` shares its rollups with the rest.
         let own = |label: &str| has_label && label != OTHER;
         match &self.label {
             None => true,
-            // Of some provider, the model may be counted as other.
+            // The model may be counted as other for one of its providers.
             Some(CallLabel::Model(model)) => own(model) && !has_other,
             Some(CallLabel::Agent(agent)) => own(agent),
         }
     }
 
-    /// The sum that it asks for, of `calls, errors, blocked`, how many rollups were looked at and
-    /// whether any of them counts as other; nothing where these cannot tell or were too many.
+    /// The number of matching calls, from `calls, errors, blocked`, the number of rollups and
+    /// whether any of them counts as other.
+    ///
+    /// `None` if the rollups do not distinguish the label, or are too many.
     pub(crate) fn counted(
         &self,
         row: &impl Columns,
         has_label: bool,
     ) -> Result<Option<i64>, StoreError> {
-        let is_whole = row.int::<i64>(3)? <= ROLLUPS_COUNTED_MAX;
-        if !is_whole || !self.is_told_apart(has_label, row.flag(4)?) {
+        let is_complete = row.int::<i64>(3)? <= ROLLUPS_COUNTED_MAX;
+        if !is_complete || !self.is_distinguished(has_label, row.flag(4)?) {
             return Ok(None);
         }
         let at = match self.outcome {

@@ -59,7 +59,7 @@ pub struct BreakdownFilter {
     pub integration_id: Option<IntegrationId>,
     pub first: Day,
     pub last: Day,
-    /// How many groups to tell apart.
+    /// How many groups to list.
     pub groups_max: usize,
 }
 
@@ -88,7 +88,7 @@ pub struct SeriesFilter {
     pub integration_id: Option<IntegrationId>,
     pub first: Day,
     pub last: Day,
-    /// How many groups to tell apart.
+    /// How many groups to list.
     pub groups_max: usize,
 }
 

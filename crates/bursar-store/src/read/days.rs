@@ -12,7 +12,6 @@ use crate::read::sums::Sums;
 pub struct DayUsage {
     pub day: Day,
     pub integration_id: IntegrationId,
-    /// What it used.
     pub sums: Sums,
 }
 
@@ -60,7 +59,7 @@ impl DayPage {
 impl DayFilter {
     /// The stored day and integration after which the rows begin.
     pub(crate) fn start(&self) -> (i32, i64) {
-        let after = self.after.map(|place| (place.day.number(), place.integration_id.number()));
+        let after = self.after.map(|after| (after.day.number(), after.integration_id.number()));
         after.unwrap_or((i32::MIN, i64::MIN))
     }
 }

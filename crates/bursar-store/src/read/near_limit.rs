@@ -15,20 +15,20 @@ pub struct NearLimit {
     pub limits: LimitSettings,
     /// The current month.
     pub month: Month,
-    /// Its current month, in which only holds that are open now count.
+    /// The counter of that month, without holds that are due.
     pub counter: Counter,
 }
 
 impl NearLimit {
-    /// The state of a monthly limit; nothing when there is no such limit.
+    /// The state of a monthly limit; `None` if there is no such limit.
     pub fn state(&self, measure: Measure) -> Option<LimitState> {
-        let is_asked = |limit: &Limit| limit.measure == measure && limit.window == Window::Month;
-        let limit = self.limits.limits().find(is_asked)?;
+        let matches = |limit: &Limit| limit.measure == measure && limit.window == Window::Month;
+        let limit = self.limits.limits().find(matches)?;
         let sums = AccountSums { month: self.month, counter: self.counter, calls_last_minute: 0 };
         Some(sums.state(&limit))
     }
 
-    /// The used share of the fullest limit, in millionths.
+    /// The highest used share of a limit, in millionths.
     fn limit_share_millionths(&self) -> i128 {
         let share =
             |measure| self.state(measure).map(|state| state.taken() * 1_000_000 / state.amount);
@@ -36,9 +36,9 @@ impl NearLimit {
     }
 }
 
-/// Collects the accounts nearest to their limits, in memory for twice as many as are asked for.
+/// Keeps the accounts nearest to their limits, with memory for twice the requested number.
 ///
-/// A tenant gets more than a quarter of the rows only when no other tenant needs them.
+/// A tenant gets more than a quarter of the rows only if no other tenant needs them.
 #[derive(Clone)]
 pub(crate) struct NearLimits {
     kept: Vec<NearLimit>,
@@ -76,9 +76,9 @@ impl NearLimits {
             let share = (self.limit / 4).max(1);
             let mut of_tenants: HashMap<TenantId, usize> = HashMap::new();
             let (mut fair, rest): (Vec<_>, Vec<_>) = self.kept.drain(..).partition(|account| {
-                let place = of_tenants.entry(account.tenant_id).or_default();
-                *place += 1;
-                *place <= share
+                let rank = of_tenants.entry(account.tenant_id).or_default();
+                *rank += 1;
+                *rank <= share
             });
             fair.truncate(self.limit);
             let left = self.limit - fair.len();

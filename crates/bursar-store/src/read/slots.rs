@@ -16,7 +16,7 @@ use tokio::sync::oneshot;
 
 use crate::error::StoreError;
 
-/// The limit on waiting reads of one tenant. A dashboard requests up to this many panels at once.
+/// The limit on waiting reads of one tenant: a dashboard requests that many panels at once.
 const TENANT_WAITING_MAX: usize = 64;
 
 /// A fixed number of slots.
@@ -92,15 +92,15 @@ impl Drop for ReadSlot {
 
 impl State {
     fn push(&mut self, tenant_id: TenantId, waiter: Waiter) -> Result<(), StoreError> {
-        let line = self.waiting.entry(tenant_id).or_insert_with(|| {
+        let waiting = self.waiting.entry(tenant_id).or_insert_with(|| {
             self.order.push_back(tenant_id);
             VecDeque::new()
         });
-        line.retain(|waiter| !waiter.is_closed());
-        if line.len() >= TENANT_WAITING_MAX {
+        waiting.retain(|waiter| !waiter.is_closed());
+        if waiting.len() >= TENANT_WAITING_MAX {
             return Err(StoreError::Overloaded);
         }
-        line.push_back(waiter);
+        waiting.push_back(waiter);
         Ok(())
     }
 
@@ -116,9 +116,9 @@ impl State {
                 continue;
             }
             self.order.remove(at);
-            let Some(line) = self.waiting.get_mut(&tenant_id) else { continue };
-            let waiter = std::iter::from_fn(|| line.pop_front()).find(|next| !next.is_closed());
-            if line.is_empty() {
+            let Some(waiting) = self.waiting.get_mut(&tenant_id) else { continue };
+            let waiter = std::iter::from_fn(|| waiting.pop_front()).find(|next| !next.is_closed());
+            if waiting.is_empty() {
                 self.waiting.remove(&tenant_id);
             } else {
                 self.order.push_back(tenant_id);
@@ -158,11 +158,11 @@ mod tests {
         TenantId::from_number(number).expect("a number of an id")
     }
 
-    /// A read of a tenant that has asked for its slot.
-    fn asked(slots: &ReadSlots, number: i64) -> Taking {
+    /// A read of a tenant that waits for a slot.
+    fn waiting(slots: &ReadSlots, number: i64) -> Taking {
         let slots = slots.clone();
         let mut taking: Taking = Box::pin(async move { slots.take(tenant(number), LONG).await });
-        assert!(polled(&mut taking).is_none(), "a slot comes by way of the line");
+        assert!(polled(&mut taking).is_none(), "the read waits");
         taking
     }
 
@@ -186,7 +186,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_tenant_holds_at_most_half_and_others_find_the_rest() {
+    async fn one_tenant_holds_at_most_half_of_the_slots() {
         let slots = ReadSlots::new(4);
         let mut first: Vec<ReadSlot> = Vec::new();
         for _ in 0..2 {
@@ -206,7 +206,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_single_slot_is_a_whole_share() {
+    async fn one_tenant_may_hold_the_only_slot() {
         let slots = ReadSlots::new(1);
         assert!(slots.take(tenant(1), LONG).await.is_ok());
         assert!(is_clean(&slots, 1));
@@ -217,19 +217,19 @@ mod tests {
         let slots = ReadSlots::new(2);
         let busy = slots.take(tenant(8), LONG).await.expect("a slot");
         let other = slots.take(tenant(9), LONG).await.expect("a slot");
-        let mut flood: Vec<Taking> = (0..3).map(|_| asked(&slots, 1)).collect();
-        let (mut second, mut third) = (asked(&slots, 2), asked(&slots, 3));
+        let mut flood: Vec<Taking> = (0..3).map(|_| waiting(&slots, 1)).collect();
+        let (mut second, mut third) = (waiting(&slots, 2), waiting(&slots, 3));
         drop(busy);
-        let of_flood = slot(&mut flood[0]).expect("who came first goes first");
+        let of_flood = slot(&mut flood[0]).expect("tenant 1 came first");
         drop(other);
-        let of_second = slot(&mut second).expect("then everyone else");
+        let of_second = slot(&mut second).expect("tenant 2 is next");
         assert!(slot(&mut third).is_none() && slot(&mut flood[1]).is_none());
         drop(of_flood);
-        let of_third = slot(&mut third).expect("and nobody twice before");
+        let of_third = slot(&mut third).expect("tenant 3 comes before a second turn of tenant 1");
         assert!(slot(&mut flood[1]).is_none());
         drop((of_second, of_third));
-        let again = slot(&mut flood[1]).expect("its turn again");
-        assert!(slot(&mut flood[2]).is_none(), "its share is held");
+        let again = slot(&mut flood[1]).expect("the second turn of tenant 1");
+        assert!(slot(&mut flood[2]).is_none(), "tenant 1 holds its share");
         drop(again);
         assert!(slot(&mut flood[2]).is_some());
         assert!(is_clean(&slots, 2));
@@ -239,14 +239,14 @@ mod tests {
     async fn the_number_of_waiting_reads_is_limited_for_each_tenant() {
         let slots = ReadSlots::new(1);
         let busy = slots.take(tenant(9), LONG).await.expect("a slot");
-        let mut waiting: Vec<Taking> = (0..TENANT_WAITING_MAX).map(|_| asked(&slots, 1)).collect();
+        let mut reads: Vec<Taking> = (0..TENANT_WAITING_MAX).map(|_| waiting(&slots, 1)).collect();
         let refused = slots.take(tenant(1), LONG).await;
         assert!(matches!(refused, Err(StoreError::Overloaded)));
-        let other = asked(&slots, 2);
+        let other = waiting(&slots, 2);
         // A read that stops waiting makes room for another.
-        waiting.pop();
-        let last = asked(&slots, 1);
-        drop((waiting, last, other, busy));
+        reads.pop();
+        let last = waiting(&slots, 1);
+        drop((reads, last, other, busy));
         assert!(slots.take(tenant(1), LONG).await.is_ok());
     }
 
@@ -254,7 +254,7 @@ mod tests {
     async fn a_slot_for_a_read_that_gave_up_goes_to_the_next() {
         let slots = ReadSlots::new(1);
         let busy = slots.take(tenant(9), LONG).await.expect("a slot");
-        let (gone, mut next) = (asked(&slots, 1), asked(&slots, 2));
+        let (gone, mut next) = (waiting(&slots, 1), waiting(&slots, 2));
         drop(busy);
         assert!(slot(&mut next).is_none());
         drop(gone);

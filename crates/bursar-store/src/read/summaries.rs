@@ -10,17 +10,16 @@ use crate::read::sums::Sums;
 #[derive(Clone, Debug)]
 pub struct IntegrationUsage {
     pub integration_id: IntegrationId,
-    /// Its name, deleted or not.
     pub name: String,
     pub provider_type: String,
-    /// What it used.
     pub sums: Sums,
 }
 
 /// Sums over days, months and integrations.
 #[async_trait]
 pub trait SummaryReads: Send + Sync {
-    /// Usage by integration from `first` to `last`, inclusive, without integrations that have none.
+    /// Usage by integration from `first` to `last`, inclusive: deleted integrations too, but none
+    /// without usage.
     async fn usage_by_integration(
         &self,
         tenant_id: TenantId,

@@ -64,7 +64,7 @@ impl Sums {
     /// Adds a rollup.
     ///
     /// # Errors
-    /// [`StoreError::TotalsOverflow`]; then nothing may be told of the sums.
+    /// [`StoreError::TotalsOverflow`]; the sums must not be used then.
     pub(crate) fn add(&mut self, rollup: &Rollup) -> Result<(), StoreError> {
         self.merge(&Self::from(rollup))
     }
@@ -72,7 +72,7 @@ impl Sums {
     /// Adds other sums.
     ///
     /// # Errors
-    /// [`StoreError::TotalsOverflow`]; then nothing may be told of the sums.
+    /// [`StoreError::TotalsOverflow`]; the sums must not be used then.
     pub fn merge(&mut self, other: &Self) -> Result<(), StoreError> {
         let Self {
             calls,

@@ -1,4 +1,4 @@
-//! The audit log: writes the chain, lists rows, and checks them.
+//! The audit log: appends to the chain, lists rows, and checks them.
 
 use std::path::Path;
 
@@ -16,10 +16,10 @@ use super::readers::Snapshot;
 use super::schema;
 use super::writer_state::SqliteWriter;
 use crate::audit::chain::{
-    AuditEntry, AuditFilter, AuditHead, AuditKey, AuditPage, AuditPageMaker, AuditStretch,
-    AuditWay, audit_entry, audit_head,
+    AuditEntry, AuditFilter, AuditHead, AuditIndex, AuditKey, AuditPage, AuditPageBuilder,
+    AuditRange, audit_entry, audit_head,
 };
-use crate::audit::check::{AuditCheck, AuditVerified};
+use crate::audit::check::{AuditCheck, AuditReport};
 use crate::error::StoreError;
 use crate::rows::columns::{Columns, RawColumns};
 use crate::rows::row::AuditRow;
@@ -59,7 +59,7 @@ const BY_TARGET: &str = "select tenant_id, audit_id, at, actor_type, actor_id, a
      from audit indexed by audit_by_target where tenant_id = :tenant and target_id = :target \
      and at between :first_at and :last_at and (at, audit_id) < (:after_at, :after_id) \
      order by at desc, audit_id desc";
-/// The schema lets no row be without its place; whoever can change it can take that away.
+/// The schema forbids such rows, but an attacker can change the schema.
 const COUNT_UNCHAINED: &str = "select count(*) from audit indexed by audit_chain \
      where tenant_id = ?1 and sequence is null";
 const CHAIN: &str = "select tenant_id, audit_id, at, actor_type, actor_id, address, action, \
@@ -71,18 +71,17 @@ const AUDITED_TENANTS: &str = "select tenant_id from tenants union select tenant
      union select tenant_id from audit_heads order by tenant_id";
 
 impl SqliteStore {
-    /// Checks the audit log of every tenant, or of one, beside a server that may be running on the
-    /// file.
+    /// Checks the audit log of every tenant, or of one. A server may be running on the file.
     ///
     /// # Errors
-    /// [`OpenError`] when it cannot be opened, has no schema yet or belongs to another secret key;
-    /// [`StoreError`] when it cannot be read.
+    /// [`OpenError`] if the file cannot be opened, has no schema yet or belongs to another secret
+    /// key; [`StoreError`] if it cannot be read.
     pub fn verify_audit(
         path: &Path,
         secret_fingerprint: &str,
         audit_key: &AuditKey,
         only: Option<TenantId>,
-    ) -> Result<Result<AuditVerified, StoreError>, OpenError> {
+    ) -> Result<Result<AuditReport, StoreError>, OpenError> {
         let database = |cause| OpenError::Database { path: path.to_owned(), cause };
         let reader = open_reader(path).map_err(database)?;
         schema::check_audited(&reader, path, secret_fingerprint)?;
@@ -111,13 +110,13 @@ impl AuditReads for SqliteStore {
     }
 }
 
-/// Adds a row to its tenant's chain.
+/// Appends a row to its tenant's chain.
 pub(super) fn put(writer: &SqliteWriter, row: &AuditRow) -> Result<(), StoreError> {
     let (db, key) = (&writer.connection, &writer.audit_key);
     let tenant_id = row.tenant_id;
-    let head = head(db, tenant_id)?.unwrap_or_else(|| AuditHead::of_none(tenant_id, key));
-    let (entry, AuditHead { sequence, hash, seal, .. }) = head.follow(row, key)?;
-    insert(db, &entry).map_err(|error| error.of_chain(tenant_id))?;
+    let head = head(db, tenant_id)?.unwrap_or_else(|| AuditHead::empty(tenant_id, key));
+    let (entry, AuditHead { sequence, hash, seal, .. }) = head.append(row, key)?;
+    insert(db, &entry).map_err(|error| error.into_chain_error(tenant_id))?;
     let mut upsert = db.prepare_cached(UPSERT_HEAD).map_err(store_error)?;
     upsert.execute(params![tenant_id.number(), sequence, hash, seal]).map_err(store_error)?;
     Ok(())
@@ -154,12 +153,12 @@ fn head(db: &Connection, tenant_id: TenantId) -> Result<Option<AuditHead>, Store
 }
 
 /// The statement for an index.
-const fn walk_sql(way: AuditWay) -> &'static str {
-    match way {
-        AuditWay::Target => BY_TARGET,
-        AuditWay::Actor => BY_ACTOR,
-        AuditWay::Action => BY_ACTION,
-        AuditWay::Time => BY_TIME,
+const fn list_sql(index: AuditIndex) -> &'static str {
+    match index {
+        AuditIndex::Target => BY_TARGET,
+        AuditIndex::Actor => BY_ACTOR,
+        AuditIndex::Action => BY_ACTION,
+        AuditIndex::Time => BY_TIME,
     }
 }
 
@@ -170,7 +169,7 @@ pub(super) fn list(
     filter: &AuditFilter,
     limit: u32,
 ) -> Result<AuditPage, StoreError> {
-    let AuditStretch { first_at, last_at, after_at, after_id } = AuditStretch::of(filter);
+    let AuditRange { first_at, last_at, after_at, after_id } = AuditRange::of(filter);
     let key = named_params! {
         ":tenant": tenant_id.number(),
         ":first_at": first_at,
@@ -182,17 +181,17 @@ pub(super) fn list(
         ":type": filter.target_type,
         ":target": filter.target_id,
     };
-    let mut page = AuditPageMaker::new(limit);
-    let mut statement = db.prepare_cached(walk_sql(AuditWay::of(filter))).map_err(store_error)?;
+    let mut page = AuditPageBuilder::new(limit);
+    let mut statement = db.prepare_cached(list_sql(AuditIndex::of(filter))).map_err(store_error)?;
     let mut rows = statement.query(key).map_err(store_error)?;
-    while page.goes_on()
+    while !page.is_complete()
         && let Some(row) = rows.next().map_err(store_error)?
     {
         let matches = row.flag(14)?;
         if matches {
             db.take_row(row)?;
         }
-        page.look(row, matches)?;
+        page.add(row, matches)?;
     }
     Ok(page.page())
 }
@@ -219,7 +218,7 @@ pub(super) fn verify(
     db: &Connection,
     key: &AuditKey,
     only: Option<TenantId>,
-) -> Result<AuditVerified, StoreError> {
+) -> Result<AuditReport, StoreError> {
     let snapshot = db.unchecked_transaction().map_err(store_error)?;
     let mut tenants = Vec::from_iter(only);
     if only.is_none() {
@@ -228,34 +227,34 @@ pub(super) fn verify(
             Ok(())
         })?;
     }
-    let mut verified = AuditVerified::default();
+    let mut report = AuditReport::default();
     for tenant_id in tenants {
-        verified.merge(verify_tenant(&snapshot, key, tenant_id)?);
+        report.merge(verify_tenant(&snapshot, key, tenant_id)?);
     }
-    Ok(verified)
+    Ok(report)
 }
 
 fn verify_tenant(
     db: &Connection,
     key: &AuditKey,
     tenant_id: TenantId,
-) -> Result<AuditVerified, StoreError> {
+) -> Result<AuditReport, StoreError> {
     let mut check = AuditCheck::new(tenant_id);
     // Rows that were written around the server can have any content, and are reported too.
     each(db, CHAIN, params![tenant_id.number(), i64::MIN, -1], |row| {
         match audit_entry(row) {
-            Ok(entry) => check.take(&entry),
-            Err(error) => check.unreadable(&error),
+            Ok(entry) => check.check(&entry),
+            Err(error) => check.report_unreadable(&error),
         }
         Ok(())
     })?;
     let unchained = one(db, COUNT_UNCHAINED, params![tenant_id.number()], |row| row.int(0))?;
-    check.take_unchained(unchained.unwrap_or_default());
+    check.report_unchained(unchained.unwrap_or_default());
     let head = head(db, tenant_id).unwrap_or_else(|error| {
-        check.unreadable(&error);
+        check.report_unreadable(&error);
         None
     });
-    Ok(check.finish_at(head.as_ref(), key))
+    Ok(check.finish_with_head(head.as_ref(), key))
 }
 
 fn each(

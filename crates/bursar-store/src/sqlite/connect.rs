@@ -16,7 +16,7 @@ pub(super) fn open_writable(path: &Path) -> rusqlite::Result<Connection> {
     let mode: String =
         connection.pragma_update_and_check(None, "journal_mode", "wal", |row| row.get(0))?;
     if mode != "wal" {
-        let message = format!("the file system does not allow a write-ahead log ({mode})");
+        let message = format!("the file system does not support a write-ahead log ({mode})");
         return Err(rusqlite::Error::SqliteFailure(
             ffi::Error::new(ffi::SQLITE_CANTOPEN),
             Some(message),
@@ -31,6 +31,7 @@ pub(super) fn open_writable(path: &Path) -> rusqlite::Result<Connection> {
     Ok(connection)
 }
 
+/// Opens a read-only connection.
 pub(super) fn open_reader(path: &Path) -> rusqlite::Result<Connection> {
     let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let connection = Connection::open_with_flags(path, flags)?;

@@ -46,7 +46,7 @@ impl ControlTx for SqliteWriter {
         self.staged.changed_integrations.push((integration_id, rules));
     }
 
-    fn stamp_keys(
+    fn set_last_used(
         &mut self,
         tenant_id: TenantId,
         uses: &[(KeyId, Timestamp)],

@@ -174,7 +174,7 @@ mod tests {
     #[test]
     fn an_error_of_a_read_does_not_doubt_writes() {
         let full = rusqlite::Error::SqliteFailure(ffi::Error::new(ffi::SQLITE_FULL), None);
-        let read = store_error(full).of_read();
+        let read = store_error(full).into_read_error();
         assert!(matches!(read, StoreError::Unavailable(_)), "{read:?}");
     }
 }

@@ -7,7 +7,7 @@ use rusqlite::{Connection, params};
 
 use super::ask::change;
 use crate::error::StoreError;
-use crate::write::writer_connection::stamped_before;
+use crate::write::writer_connection::last_used_replaced_until;
 
 const STAMP_KEY: &str = "update keys set last_used_at = ?3 \
      where tenant_id = ?1 and key_id = ?2 and (last_used_at is null or last_used_at <= ?4)";
@@ -19,7 +19,7 @@ pub(super) fn stamp(
     uses: &[(KeyId, Timestamp)],
 ) -> Result<(), StoreError> {
     for (key_id, at) in uses {
-        let (at, before) = (at.micros(), stamped_before(*at));
+        let (at, before) = (at.micros(), last_used_replaced_until(*at));
         change(db, STAMP_KEY, params![tenant_id.number(), key_id.number(), at, before])?;
     }
     Ok(())

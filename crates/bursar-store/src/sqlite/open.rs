@@ -1,4 +1,4 @@
-//! Opening a data file, and what can be asked of one beside a server.
+//! Opens a data file for a server, and inspects one without the server.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -21,10 +21,10 @@ use crate::clock::{Clocks, StoreClock};
 use crate::error::StoreError;
 use crate::read::read_context::ReadContext;
 use crate::schema::SchemaStatus;
-use crate::verify::recount::Verified;
+use crate::verify::recount::VerifyReport;
 use crate::write::writer_connection::WriterConnection;
 
-/// The embedded store.
+/// The store in an SQLite file.
 #[derive(Clone)]
 pub struct SqliteStore {
     pub(super) path: PathBuf,
@@ -36,13 +36,13 @@ pub struct SqliteStore {
 }
 
 impl SqliteStore {
-    /// Opens a data file, makes it when it is not there, and brings its schema up to date.
+    /// Opens a data file, creates it if it is missing, and migrates its schema.
     ///
-    /// What an earlier process left in the log is moved into the file and synced first, so that
-    /// nothing is answered from pages that only the system's cache remembers.
+    /// The log of an earlier process is moved into the file and synced first, so that no read
+    /// returns pages that exist only in the page cache after a failed sync.
     ///
     /// # Errors
-    /// [`OpenError`], in words for the operator.
+    /// [`OpenError`], whose texts are for the operator.
     pub fn open(
         path: &Path,
         clocks: impl Into<Clocks>,
@@ -88,20 +88,21 @@ impl SqliteStore {
         Ok((Arc::new(store), Box::new(writer)))
     }
 
-    /// Sets how long a read of a tenant may run, and wait for its turn; 10 seconds if not set.
+    /// Sets the limit on the run time of a tenant's read, and on its wait for a slot; by default 10
+    /// seconds.
     pub fn limit_reads(&self, time_max: Duration) {
         self.readers.limit(time_max);
     }
 
-    /// A data file, and the files that stand beside it while a server has it open.
+    /// The data file, and the files beside it while a server has it open.
     pub fn files(path: &Path) -> Vec<PathBuf> {
         ["", "-wal", "-shm", ".lock"].into_iter().map(|ending| beside(path, ending)).collect()
     }
 
-    /// Whether a server, or another process that writes, has a data file open.
+    /// Whether a server or another writing process has the data file open.
     ///
     /// # Errors
-    /// [`OpenError`] when that cannot be told.
+    /// [`OpenError`] if the lock file cannot be used.
     pub fn is_in_use(path: &Path) -> Result<bool, OpenError> {
         match lock_beside(path) {
             Ok(_free) => Ok(false),
@@ -110,11 +111,10 @@ impl SqliteStore {
         }
     }
 
-    /// What the schema of a data file is, beside a server that may be running on it; of one that is
-    /// not there nothing is found.
+    /// The schema version of a data file; a missing file has none. A server may be running on it.
     ///
     /// # Errors
-    /// [`OpenError`] when it is there and cannot be read.
+    /// [`OpenError`] if the file exists and cannot be read.
     pub fn schema_status(path: &Path) -> Result<SchemaStatus, OpenError> {
         let database = |cause| OpenError::Database { path: path.to_owned(), cause };
         let connection = match path.try_exists() {
@@ -125,11 +125,11 @@ impl SqliteStore {
         schema::status(&connection, path)
     }
 
-    /// Counts a data file a second time, beside a server that may be running on it.
+    /// Recomputes the sums of a data file and compares them. A server may be running on it.
     ///
     /// # Errors
-    /// [`OpenError`] when it cannot be opened, [`StoreError`] when it cannot be read.
-    pub fn verify(path: &Path) -> Result<Result<Verified, StoreError>, OpenError> {
+    /// [`OpenError`] if the file cannot be opened, [`StoreError`] if it cannot be read.
+    pub fn verify(path: &Path) -> Result<Result<VerifyReport, StoreError>, OpenError> {
         let database = |cause| OpenError::Database { path: path.to_owned(), cause };
         let reader = open_reader(path).map_err(database)?;
         Ok(verify::verify(&reader))

@@ -1,4 +1,4 @@
-//! Reading connections, and how they are shared.
+//! The pools of read connections.
 //!
 //! A read runs on its own thread, on a snapshot, and never waits for the writer. It ends when its
 //! time limit passes or its client stops waiting, which SQLite checks between the steps of a
@@ -26,11 +26,11 @@ use crate::read::slots::{ReadSlot, ReadSlots};
 
 /// Connections for lists and sums of tenants, of which one tenant has at most half.
 const LISTS: usize = 4;
-/// Connections for the one row that a request cannot go on without, so that whoever asks for long
-/// lists keeps nobody waiting who is asked for their key.
+/// Connections for single-row reads, such as the check of an API key: long lists must not delay
+/// them.
 const POINTS: usize = 2;
 /// Connections for reads of very many rows, so that other reads do not wait for them.
-const WIDE: usize = 1;
+const LARGE: usize = 1;
 /// Connections for the operator and the metrics, which no tenant can use up.
 const OPERATOR: usize = 2;
 
@@ -38,16 +38,16 @@ const OPERATOR: usize = 2;
 const TIME_MAX: Duration = Duration::from_secs(10);
 /// The time limit of a read over all tenants.
 const OPERATOR_TIME_MAX: Duration = Duration::from_secs(60);
-/// Steps of SQLite's machine between two looks at the clock: about a tenth of a millisecond.
+/// Steps of SQLite's virtual machine between two checks of the time limit: about 0.1 ms.
 const STEPS: i32 = 4_000;
 
-/// The reading connections of a file.
+/// The read connections of a file.
 pub(super) struct Readers {
     lists: Pool,
     list_slots: ReadSlots,
     points: Pool,
-    wide: Pool,
-    wide_slots: ReadSlots,
+    large: Pool,
+    large_slots: ReadSlots,
     operator: Pool,
     /// The connection of the database probe.
     probe: Pool,
@@ -56,12 +56,10 @@ pub(super) struct Readers {
     _data_file: Arc<File>,
 }
 
-/// What a question may take until it is over.
-enum Leave {
-    /// Of the tenants' readers.
-    Slots(#[expect(dead_code, reason = "held until it is dropped")] ReadSlot),
-    /// Of the others.
-    Permit(#[expect(dead_code, reason = "held until it is dropped")] OwnedSemaphorePermit),
+/// The right to use a connection of a pool, held until the read ends.
+enum ReadPermit {
+    Slot(#[expect(dead_code, reason = "held until it is dropped")] ReadSlot),
+    Semaphore(#[expect(dead_code, reason = "held until it is dropped")] OwnedSemaphorePermit),
 }
 
 impl Readers {
@@ -70,21 +68,21 @@ impl Readers {
         (data_file, snapshots): (Arc<File>, &Arc<Snapshots>),
     ) -> rusqlite::Result<Self> {
         let time_max_ms = AtomicU64::new(millis(TIME_MAX));
-        let long = || Some(Arc::clone(snapshots));
+        let counted = || Some(Arc::clone(snapshots));
         Ok(Self {
-            lists: Pool::open(path, LISTS, long())?,
+            lists: Pool::open(path, LISTS, counted())?,
             list_slots: ReadSlots::new(LISTS),
             points: Pool::open(path, POINTS, None)?,
-            wide: Pool::open(path, WIDE, long())?,
-            wide_slots: ReadSlots::new(WIDE),
-            operator: Pool::open(path, OPERATOR, long())?,
+            large: Pool::open(path, LARGE, counted())?,
+            large_slots: ReadSlots::new(LARGE),
+            operator: Pool::open(path, OPERATOR, counted())?,
             probe: Pool::open(path, 1, None)?,
             time_max_ms,
             _data_file: data_file,
         })
     }
 
-    /// Sets how long a read may run, and how long it may wait for its turn.
+    /// Sets the limit on the run time of a read, and on its wait for a slot.
     pub(super) fn limit(&self, time_max: Duration) {
         self.time_max_ms.store(millis(time_max), Ordering::Relaxed);
     }
@@ -98,39 +96,38 @@ impl Readers {
         &self,
         context: &ReadContext,
         tenant_id: TenantId,
-        question: impl FnOnce(&Snapshot<'_>) -> Result<T, StoreError> + Send + 'static,
+        read: impl FnOnce(&Snapshot<'_>) -> Result<T, StoreError> + Send + 'static,
     ) -> Result<T, StoreError> {
-        let of_tenants = (&self.lists, &self.list_slots);
-        self.read_by(of_tenants, context, tenant_id, question).await
+        self.read_with_slot((&self.lists, &self.list_slots), context, tenant_id, read).await
     }
 
     /// Runs a read of a tenant over very many rows.
-    pub(super) async fn read_much<T: Send + 'static>(
+    pub(super) async fn read_large<T: Send + 'static>(
         &self,
         context: &ReadContext,
         tenant_id: TenantId,
-        question: impl FnOnce(&Snapshot<'_>) -> Result<T, StoreError> + Send + 'static,
+        read: impl FnOnce(&Snapshot<'_>) -> Result<T, StoreError> + Send + 'static,
     ) -> Result<T, StoreError> {
-        self.read_by((&self.wide, &self.wide_slots), context, tenant_id, question).await
+        self.read_with_slot((&self.large, &self.large_slots), context, tenant_id, read).await
     }
 
-    async fn read_by<T: Send + 'static>(
+    async fn read_with_slot<T: Send + 'static>(
         &self,
         (pool, slots): (&Pool, &ReadSlots),
         context: &ReadContext,
         tenant_id: TenantId,
-        question: impl FnOnce(&Snapshot<'_>) -> Result<T, StoreError> + Send + 'static,
+        read: impl FnOnce(&Snapshot<'_>) -> Result<T, StoreError> + Send + 'static,
     ) -> Result<T, StoreError> {
         let time_max = self.time_max();
         let memory = Arc::clone(&context.memory);
         match context.requester {
             Requester::Tenant => {
                 let slot = slots.take(tenant_id, time_max).await?;
-                pool.ask(Leave::Slots(slot), time_max, memory, question).await
+                pool.run(ReadPermit::Slot(slot), time_max, memory, read).await
             }
             Requester::Operator => {
-                let permit = Leave::Permit(self.operator.permit().await?);
-                self.operator.ask(permit, time_max, memory, question).await
+                let permit = ReadPermit::Semaphore(self.operator.permit().await?);
+                self.operator.run(permit, time_max, memory, read).await
             }
         }
     }
@@ -138,27 +135,27 @@ impl Readers {
     /// Runs a single-row read.
     pub(super) async fn look_up<T: Send + 'static>(
         &self,
-        question: impl FnOnce(&Snapshot<'_>) -> Result<T, StoreError> + Send + 'static,
+        read: impl FnOnce(&Snapshot<'_>) -> Result<T, StoreError> + Send + 'static,
     ) -> Result<T, StoreError> {
-        let found = self.points.ask_plainly(self.time_max(), question).await;
-        found.map_err(StoreError::of_look_up)
+        let found = self.points.run_small(self.time_max(), read).await;
+        found.map_err(StoreError::into_lookup_error)
     }
 
     /// Runs a read over all tenants.
     pub(super) async fn read_all<T: Send + 'static>(
         &self,
-        question: impl FnOnce(&Snapshot<'_>) -> Result<T, StoreError> + Send + 'static,
+        read: impl FnOnce(&Snapshot<'_>) -> Result<T, StoreError> + Send + 'static,
     ) -> Result<T, StoreError> {
-        self.operator.ask_plainly(OPERATOR_TIME_MAX, question).await
+        self.operator.run_small(OPERATOR_TIME_MAX, read).await
     }
 
     /// Checks that the file can be read.
     pub(super) async fn probe<T: Send + 'static>(
         &self,
-        question: impl FnOnce(&Snapshot<'_>) -> Result<T, StoreError> + Send + 'static,
+        read: impl FnOnce(&Snapshot<'_>) -> Result<T, StoreError> + Send + 'static,
     ) -> Result<T, StoreError> {
-        let found = self.probe.ask_plainly(self.time_max(), question).await;
-        found.map_err(StoreError::of_look_up)
+        let found = self.probe.run_small(self.time_max(), read).await;
+        found.map_err(StoreError::into_lookup_error)
     }
 }
 
@@ -170,7 +167,7 @@ struct Pool {
     path: PathBuf,
     free: Arc<Mutex<Vec<Connection>>>,
     permits: Arc<Semaphore>,
-    /// Where its reads are counted, if they may take long.
+    /// Counts the running reads, if they may take long.
     snapshots: Option<Arc<Snapshots>>,
 }
 
@@ -186,74 +183,75 @@ impl Pool {
         Ok(Self { path, free: Arc::new(Mutex::new(free)), permits, snapshots })
     }
 
-    /// Waits for one of the connections.
+    /// Waits for a connection.
     async fn permit(&self) -> Result<OwnedSemaphorePermit, StoreError> {
         let permit = Arc::clone(&self.permits).acquire_owned().await;
         permit.map_err(|_| StoreError::Closed)
     }
 
-    /// Asks for what takes little memory, once a connection is free.
-    async fn ask_plainly<T: Send + 'static>(
+    /// Runs a read with a small result, once a connection is free.
+    async fn run_small<T: Send + 'static>(
         &self,
         time_max: Duration,
-        question: impl FnOnce(&Snapshot<'_>) -> Result<T, StoreError> + Send + 'static,
+        read: impl FnOnce(&Snapshot<'_>) -> Result<T, StoreError> + Send + 'static,
     ) -> Result<T, StoreError> {
-        let leave = Leave::Permit(self.permit().await?);
-        self.ask(leave, time_max, Arc::new(read_context::UnlimitedReadMemory), question).await
+        let permit = ReadPermit::Semaphore(self.permit().await?);
+        self.run(permit, time_max, Arc::new(read_context::UnlimitedReadMemory), read).await
     }
 
-    /// Asks on a free connection, which whoever has leave finds.
-    async fn ask<T: Send + 'static>(
+    /// Runs a read on a connection of the pool; the permit ensures that one is free.
+    async fn run<T: Send + 'static>(
         &self,
-        leave: Leave,
+        permit: ReadPermit,
         time_max: Duration,
         memory: Arc<dyn ReadMemory>,
-        question: impl FnOnce(&Snapshot<'_>) -> Result<T, StoreError> + Send + 'static,
+        read: impl FnOnce(&Snapshot<'_>) -> Result<T, StoreError> + Send + 'static,
     ) -> Result<T, StoreError> {
         let (path, free) = (self.path.clone(), Arc::clone(&self.free));
         let snapshots = self.snapshots.clone();
-        let gone = Gone::default();
-        let is_gone = Arc::clone(&gone.0);
+        let cancel_on_drop = CancelOnDrop::default();
+        let is_cancelled = Arc::clone(&cancel_on_drop.0);
         let task = tokio::task::spawn_blocking(move || {
-            let _leave = leave;
-            let mut borrowed = Borrowed::from(free, &path)?;
-            let connection = borrowed.connection.as_mut().ok_or(StoreError::Closed)?;
-            let is_unasked = || is_gone.load(Ordering::Relaxed);
+            let _permit = permit;
+            let mut pooled = PooledConnection::get(free, &path)?;
+            let connection = pooled.connection.as_mut().ok_or(StoreError::Closed)?;
+            let is_gone = || is_cancelled.load(Ordering::Relaxed);
             let _open = match &snapshots {
-                Some(long) => Some(long.open(is_unasked).ok_or(StoreError::ReadTooLarge)?),
+                Some(snapshots) => Some(snapshots.open(is_gone).ok_or(StoreError::ReadTooLarge)?),
                 None => None,
             };
-            // Its time begins when it may begin.
+            // The wait for a slot, or for the end of a pause, does not count.
             let deadline = Instant::now() + time_max;
-            let is_over = move || is_gone.load(Ordering::Relaxed) || Instant::now() >= deadline;
+            let is_over =
+                move || is_cancelled.load(Ordering::Relaxed) || Instant::now() >= deadline;
             connection.progress_handler(STEPS, Some(is_over)).map_err(store_error)?;
-            // Whatever a question reads, it reads of one moment.
+            // All statements of a read see the same snapshot.
             let snapshot = connection.unchecked_transaction().map_err(store_error)?;
-            let answer = question(&Snapshot { snapshot, memory: memory.as_ref() });
+            let result = read(&Snapshot { snapshot, memory: memory.as_ref() });
             connection.progress_handler(0, None::<fn() -> bool>).map_err(store_error)?;
-            answer
+            result
         });
-        let answer = task.await;
-        drop(gone);
-        // The runtime cancels what never began, and only at its end.
-        let answer = answer.unwrap_or_else(|error| {
+        let joined = task.await;
+        drop(cancel_on_drop);
+        // The runtime cancels a blocking task only at shutdown, before the task starts.
+        let result = joined.unwrap_or_else(|error| {
             Err(if error.is_panic() { StoreError::Panicked } else { StoreError::Closed })
         });
-        answer.map_err(StoreError::of_read)
+        result.map_err(StoreError::into_read_error)
     }
 }
 
-/// Tells a question when nobody waits for its answer any more.
+/// Cancels a read when its future is dropped, because the client stopped waiting.
 #[derive(Default)]
-struct Gone(Arc<AtomicBool>);
+struct CancelOnDrop(Arc<AtomicBool>);
 
-impl Drop for Gone {
+impl Drop for CancelOnDrop {
     fn drop(&mut self) {
         self.0.store(true, Ordering::Relaxed);
     }
 }
 
-/// What a question reads: the file at one moment, and the memory for what it finds.
+/// The file at one moment, and the memory for the result of a read.
 pub(super) struct Snapshot<'a> {
     snapshot: Transaction<'a>,
     memory: &'a dyn ReadMemory,
@@ -282,26 +280,25 @@ impl Deref for Snapshot<'_> {
     }
 }
 
-/// A reading connection on loan, which goes back when the question ends. After a panic nobody knows
-/// in which state it is: it is closed, and the next question opens another one.
-struct Borrowed {
+/// A connection that returns to its pool on drop.
+///
+/// After a panic its state is unknown, so it is closed, and a later read opens a new one.
+struct PooledConnection {
     connection: Option<Connection>,
     free: Arc<Mutex<Vec<Connection>>>,
 }
 
-impl Borrowed {
-    /// There are as many connections as questions that may be asked at once, but for those that
-    /// were closed.
-    fn from(free: Arc<Mutex<Vec<Connection>>>, path: &Path) -> Result<Self, StoreError> {
+impl PooledConnection {
+    fn get(free: Arc<Mutex<Vec<Connection>>>, path: &Path) -> Result<Self, StoreError> {
         let known = free.lock().pop();
         let connection = known.map_or_else(|| open_reader(path), Ok).map_err(store_error)?;
         Ok(Self { connection: Some(connection), free })
     }
 }
 
-impl Drop for Borrowed {
+impl Drop for PooledConnection {
     fn drop(&mut self) {
-        let sound = self.connection.take().filter(|_| !std::thread::panicking());
-        self.free.lock().extend(sound);
+        let reusable = self.connection.take().filter(|_| !std::thread::panicking());
+        self.free.lock().extend(reusable);
     }
 }

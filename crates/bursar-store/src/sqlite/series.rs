@@ -69,7 +69,7 @@ impl SeriesReads for SqliteStore {
     ) -> Result<Option<Breakdown>, StoreError> {
         let question = move |db: &Snapshot<'_>| usage_breakdown(db, tenant_id, filter);
         if filter.by == GroupBy::Session {
-            self.readers.read_much(&self.context, tenant_id, question).await
+            self.readers.read_large(&self.context, tenant_id, question).await
         } else {
             self.read(tenant_id, question).await
         }

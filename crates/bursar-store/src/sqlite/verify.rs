@@ -5,7 +5,7 @@ use rusqlite::{Connection, OptionalExtension, Row, params};
 
 use super::error::store_error;
 use crate::error::StoreError;
-use crate::verify::recount::{CountedEntry, Recount, Verified};
+use crate::verify::recount::{CountedEntry, Recount, VerifyReport};
 
 const LABELS: &str = "select tenant_id, kind, provider, label from rollup_labels";
 const ENTRIES: &str = "select entry_id, tenant_id, integration_id, call_id, agent_id, provider, \
@@ -33,7 +33,7 @@ const ENTRY_OF_CALL: &str = "select entry_id from calls where tenant_id = ?1 and
 const CALLS_WITH_ENTRY: &str = "select count(*) from calls where entry_id is not null";
 
 /// Recomputes all sums, and compares them with the stored ones.
-pub(super) fn verify(db: &Connection) -> Result<Verified, StoreError> {
+pub(super) fn verify(db: &Connection) -> Result<VerifyReport, StoreError> {
     let snapshot = db.unchecked_transaction().map_err(store_error)?;
     let mut recount = Recount::default();
     each(&snapshot, LABELS, |row| recount.add_label(row))?;
@@ -52,7 +52,7 @@ pub(super) fn verify(db: &Connection) -> Result<Verified, StoreError> {
     each(&snapshot, RESERVATIONS, |row| recount.compare_open(row))?;
     each(&snapshot, BYTES, |row| recount.compare_bytes(row))?;
     each(&snapshot, ROLLUPS, |row| recount.compare_rollup(row))?;
-    Ok(recount.into_verified())
+    Ok(recount.into_report())
 }
 
 fn each(

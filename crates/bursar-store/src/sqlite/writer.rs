@@ -1,4 +1,4 @@
-//! The writer of the embedded store: transaction after transaction on its connection.
+//! The implementation of [`WriterConnection`] for SQLite.
 
 use bursar_core::Book;
 use rusqlite::params;
@@ -16,7 +16,7 @@ const SELECT_DUE: &str = "select call_key, estimated_cost_nanos, estimated_token
      expires_at, tenant_id, integration_id from calls indexed by calls_due \
      where reservation_state = 1 and expires_at <= ?1 order by expires_at limit ?2";
 
-/// Replaces the filler, so that the file keeps the room for one.
+/// Replaces the filler of the last probe, so that the file does not grow.
 const WRITE_PROBE: &str = "insert into write_probe (id, filler) values (1, zeroblob(?1)) \
      on conflict (id) do update set filler = excluded.filler";
 
@@ -64,12 +64,12 @@ impl WriterConnection for SqliteWriter {
         if let Err(error) = self.connection.execute_batch("commit") {
             self.broken = true;
             self.accounts.clear();
-            return Err(store_error(error).of_no_command());
+            return Err(store_error(error).into_group_error());
         }
         let staged = std::mem::take(&mut self.staged);
         let Staged { accounts, loaded_holds, changes, .. } = staged;
         if self.accounts.publish(self.now, accounts, loaded_holds, changes).is_err() {
-            // What is stored is right; it is read again.
+            // The stored accounts are correct, and are loaded again.
             self.accounts.clear();
         }
         for (integration_id, rules) in staged.changed_integrations {
@@ -82,7 +82,7 @@ impl WriterConnection for SqliteWriter {
     }
 
     fn abandon(&mut self) {
-        // First, in case the rollback panics as well.
+        // Set first, in case the rollback panics as well.
         self.broken = true;
         self.accounts.clear();
         self.rollback();
@@ -100,8 +100,8 @@ impl WriterConnection for SqliteWriter {
     }
 
     fn idle(&mut self) {
-        // On a disk with hardly any room, a probe must not keep what is left. One that failed left
-        // nothing in the log.
+        // On a nearly full disk, a probe must not keep the free space. A failed one left nothing in
+        // the log.
         if std::mem::take(&mut self.probed) {
             self.checkpointer.empty(&self.connection);
         } else {

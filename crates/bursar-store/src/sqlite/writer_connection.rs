@@ -1,4 +1,4 @@
-//! The connection of the writer, which a start opens on an empty log.
+//! Opens the writer's connection, at a start with an empty log.
 
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -10,10 +10,10 @@ use super::connect::{BUSY_MAX, open_writable};
 use super::error::OpenError;
 use crate::memory::Caches;
 
-/// How long after another process was in the way a start tries again.
+/// How often a start retries while another process reads the log.
 const RETRY_EVERY: Duration = Duration::from_millis(100);
 
-/// Opens the writing connection.
+/// Opens the writer's connection.
 pub(super) fn open_writer(path: &Path) -> rusqlite::Result<Connection> {
     let connection = open_writable(path)?;
     connection.pragma_update(None, "foreign_keys", "on")?;
@@ -24,10 +24,11 @@ pub(super) fn open_writer(path: &Path) -> rusqlite::Result<Connection> {
     Ok(connection)
 }
 
-/// Opens the writing connection after all of the log was moved into the file.
+/// Opens the writer's connection and moves the whole log into the file.
 ///
-/// What an earlier server copied may not be on the disk, so all is copied again. SQLite does that by
-/// itself unless another process has the file open: then it goes on after what counts as copied.
+/// Pages that an earlier server copied may be missing on the disk, so all are copied again. SQLite
+/// does that by itself, unless another process has the file open: then it skips the pages that
+/// count as copied.
 pub(super) fn open_emptied(path: &Path) -> Result<Connection, OpenError> {
     let database = |cause| OpenError::Database { path: path.to_owned(), cause };
     let end = Instant::now() + BUSY_MAX;

@@ -1,4 +1,4 @@
-//! The connection of the writer, and what its transaction has met so far.
+//! The state of the writer: its connection, and the transaction so far.
 
 use std::collections::HashMap;
 use std::fs::File;
@@ -27,7 +27,7 @@ pub(super) struct SqliteWriter {
     pub(super) checkpointer: Checkpointer,
     /// Closed after the connection; see [`super::checkpoint`].
     _data_file: Arc<File>,
-    /// Held as long as the writer lives.
+    /// Refuses a second server on the file.
     _lock: File,
     pub(super) accounts: Arc<AccountCache>,
     pub(super) clock: StoreClock,
@@ -38,13 +38,13 @@ pub(super) struct SqliteWriter {
     /// Call ids that this transaction claimed, with the entries they were claimed for.
     pub(super) claims: HashMap<(TenantId, CallKey), Option<EntryId>>,
     pub(super) staged: Staged,
-    /// Whether the connection failed in a way after which it must be opened anew.
+    /// Whether the connection must be reopened before the next transaction.
     pub(super) broken: bool,
-    /// Whether the log has something that was written only to learn whether it can be.
+    /// Whether the log holds the pages of a write probe.
     pub(super) probed: bool,
 }
 
-/// What memory takes over when the transaction is durable.
+/// Changes of the account cache, applied once the transaction is durable.
 #[derive(Default)]
 pub(super) struct Staged {
     pub(super) accounts: HashMap<IntegrationId, Account>,
@@ -84,7 +84,7 @@ impl SqliteWriter {
         }
     }
 
-    /// Opens the connection anew after it failed in a way that asks for it.
+    /// Reopens a broken connection.
     pub(super) fn reopen_if_broken(&mut self) -> Result<(), StoreError> {
         if self.broken {
             let connection = open_writer(&self.path).map_err(store_error)?;
@@ -95,7 +95,7 @@ impl SqliteWriter {
         Ok(())
     }
 
-    /// Whether a hold of an account that is loaded is due and still open.
+    /// Whether a hold of a loaded account is due and still open.
     pub(super) fn is_due(&self, hold: &Hold) -> bool {
         let is_open = || match self.staged.loaded_holds.get(&hold.integration_id) {
             Some(holds) => holds.contains(hold),
@@ -104,7 +104,7 @@ impl SqliteWriter {
         hold.expires_at <= self.now && is_open()
     }
 
-    /// The first of `count` numbers: instants in microseconds, so that ids sort by time.
+    /// The first of `count` id numbers: instants in microseconds, so that ids sort by time.
     pub(super) fn allocate_numbers(&mut self, count: usize) -> i64 {
         let first = self.next_number.max(self.clock.now().micros());
         self.next_number = first.saturating_add(i64::try_from(count).unwrap_or(i64::MAX));
@@ -113,7 +113,7 @@ impl SqliteWriter {
 }
 
 impl Drop for SqliteWriter {
-    /// Leaves the whole of the data in the file, for whoever copies it.
+    /// Moves the log into the file, so that the file alone can be copied.
     fn drop(&mut self) {
         if self.checkpointer.stop() {
             self.checkpointer.empty(&self.connection);
@@ -125,7 +125,7 @@ impl Drop for SqliteWriter {
              before anything copies the file"
         );
         if let Err(error) = keep_log(&self.connection) {
-            tracing::error!(%error, "the log may be deleted");
+            tracing::error!(%error, "the log of the data file may be deleted: copy it now");
         }
     }
 }

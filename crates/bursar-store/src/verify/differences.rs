@@ -1,29 +1,29 @@
 //! The differences that a check found.
 
 /// How many differences are listed; further ones are only counted.
-const TOLD_MAX: usize = 1_000;
+const LISTED_MAX: usize = 1_000;
 
-/// The number of differences, and the first of them as texts.
+/// The number of differences, and the first of them as sentences.
 #[derive(Debug, Default)]
 pub struct Differences {
     /// The number of all differences.
     pub count: u64,
-    /// The first differences, as sentences.
-    pub told: Vec<String>,
+    /// The first differences.
+    pub listed: Vec<String>,
 }
 
 impl Differences {
     pub(crate) fn add(&mut self, sentence: impl FnOnce() -> String) {
         self.count += 1;
-        if self.told.len() < TOLD_MAX {
-            self.told.push(sentence());
+        if self.listed.len() < LISTED_MAX {
+            self.listed.push(sentence());
         }
     }
 
     /// Adds the differences of another part.
     pub(crate) fn merge(&mut self, other: Self) {
         self.count += other.count;
-        let room = TOLD_MAX.saturating_sub(self.told.len());
-        self.told.extend(other.told.into_iter().take(room));
+        let room = LISTED_MAX.saturating_sub(self.listed.len());
+        self.listed.extend(other.listed.into_iter().take(room));
     }
 }

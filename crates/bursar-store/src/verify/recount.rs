@@ -1,5 +1,4 @@
-//! The ledger counted a second time: counters and rollups are compared with the entries they stand
-//! for. Reads one snapshot and changes nothing.
+//! Recomputes counters and rollups from the entries, and compares them with the stored ones.
 
 #![warn(clippy::arithmetic_side_effects)]
 
@@ -18,23 +17,22 @@ use crate::rows::decode;
 use crate::rows::rollup::{Label, Rollup, RollupEntry, RollupFacts, RollupKey};
 use crate::verify::differences::Differences;
 
-/// What a verification came to.
+/// The result of a verification.
 #[derive(Debug, Default)]
-pub struct Verified {
+pub struct VerifyReport {
     /// Entries that were counted.
     pub entries: u64,
     /// Open reservations that were counted.
     pub open_reservations: u64,
-    /// Stored rows of counters that were compared.
+    /// Stored counters that were compared.
     pub counters: u64,
-    /// Stored rows of rollups that were compared.
+    /// Stored rollups that were compared.
     pub rollups: u64,
-    /// Where they are not as they should be.
     pub differences: Differences,
 }
 
-impl Verified {
-    /// Adds what another part of the data came to.
+impl VerifyReport {
+    /// Adds the result of another part of the data.
     pub(crate) fn merge(&mut self, other: Self) {
         let Self { entries, open_reservations, counters, rollups, differences } = other;
         self.entries = self.entries.saturating_add(entries);
@@ -45,12 +43,12 @@ impl Verified {
     }
 }
 
-/// Counts one row more; there are never as many as its integer holds.
+/// Adds one; there are never enough rows to saturate.
 const fn count(rows: &mut u64) {
     *rows = rows.saturating_add(1);
 }
 
-/// An entry as far as it is counted again.
+/// The fields of an entry that the recount uses.
 pub(crate) struct CountedEntry {
     pub(crate) entry_id: EntryId,
     tenant_id: TenantId,
@@ -66,8 +64,9 @@ pub(crate) struct CountedEntry {
 }
 
 impl CountedEntry {
-    /// `entry_id, tenant_id, integration_id, call_id, agent_id, provider, model, occurred_at`, the
-    /// columns of [`decode::rollup_facts`], `created_at` and the bytes of all texts.
+    /// Reads `entry_id, tenant_id, integration_id, call_id, agent_id, provider, model,
+    /// occurred_at`, the columns of [`decode::rollup_facts`], `created_at` and the bytes of all
+    /// texts.
     pub(crate) fn read(row: &impl Columns) -> Result<Self, StoreError> {
         let (tenant_id, integration_id) = decode::integration_ref(row, 1)?;
         Ok(Self {
@@ -85,7 +84,7 @@ impl CountedEntry {
         })
     }
 
-    /// The call id that must lead to it; nothing for a correction.
+    /// The key of the entry's call id; `None` for a correction.
     pub(crate) fn call_key(&self) -> Result<Option<(TenantId, CallKey)>, StoreError> {
         match self.facts.kind {
             EntryKind::Correction => Ok(None),
@@ -129,38 +128,41 @@ impl From<RollupKey<'_>> for CountedRollup {
     }
 }
 
-/// What the entries and open reservations add up to, and how it compares with what is stored.
+/// The recomputed sums that were not yet compared, and the report so far.
+///
+/// All labels are added first, then all entries and open reservations, and then the stored sums are
+/// compared. A compared sum is removed; the rest is missing in the database.
 #[derive(Default)]
 pub(crate) struct Recount {
-    verified: Verified,
+    report: VerifyReport,
+    /// Used and held totals.
     counters: HashMap<CounterKey, (Totals, Totals)>,
     rollups: HashMap<CountedRollup, Rollup>,
-    /// Which models and agents have rollups of their own.
+    /// The models and agents that have rollups of their own.
     labels: HashSet<(TenantId, i64, String, String)>,
-    /// Entries that call ids must lead to.
+    /// The number of entries that call ids must name.
     calls: i64,
-    /// Open reservations of each tenant.
+    /// Open reservations by tenant.
     open: HashMap<TenantId, i64>,
     /// Bytes of the entries by the day on which they were stored.
     bytes: HashMap<(TenantId, IntegrationId, i32), i64>,
 }
 
 impl Recount {
-    /// Takes a label that has rollups of its own: `tenant_id, kind, provider, label`. All of these
-    /// come first.
+    /// Adds a label that has rollups of its own: `tenant_id, kind, provider, label`.
     pub(crate) fn add_label(&mut self, row: &impl Columns) -> Result<(), StoreError> {
         let tenant_id = row.id(0, TenantId::from_number)?;
         self.labels.insert((tenant_id, row.int(1)?, row.text(2)?, row.text(3)?));
         Ok(())
     }
 
-    /// Counts an entry, with the entry that its call id leads to.
+    /// Adds an entry; `of_call` is the entry that its call id names.
     pub(crate) fn add_entry(
         &mut self,
         entry: &CountedEntry,
         of_call: Option<i64>,
     ) -> Result<(), StoreError> {
-        count(&mut self.verified.entries);
+        count(&mut self.report.entries);
         let calls = match entry.facts.kind {
             EntryKind::Usage => 1,
             EntryKind::Correction => 0,
@@ -168,9 +170,7 @@ impl Recount {
         checked_sum::add(&mut self.calls, calls, "calls")?;
         if calls == 1 && of_call != Some(entry.entry_id.number()) {
             let entry_id = entry.entry_id;
-            self.verified
-                .differences
-                .add(|| format!("the call id of entry {entry_id} leads elsewhere"));
+            self.differ(|| format!("the call id of entry {entry_id} names another entry or none"));
         }
         let key = CounterKey {
             tenant_id: entry.tenant_id,
@@ -198,20 +198,18 @@ impl Recount {
         Ok(())
     }
 
-    /// Compares how many call ids lead to an entry, after all entries.
+    /// Compares the number of stored call ids that name an entry.
     pub(crate) fn compare_calls(&mut self, stored: i64) {
         let counted = self.calls;
         if stored != counted {
-            self.verified
-                .differences
-                .add(|| format!("{stored} call ids name an entry, {counted} calls are there"));
+            self.differ(|| format!("{stored} call ids name an entry, counted {counted} calls"));
         }
     }
 
-    /// Counts an open reservation: `tenant_id, integration_id, estimated_cost_nanos,
+    /// Adds an open reservation: `tenant_id, integration_id, estimated_cost_nanos,
     /// estimated_tokens, reserved_at`.
     pub(crate) fn add_open(&mut self, row: &impl Columns) -> Result<(), StoreError> {
-        count(&mut self.verified.open_reservations);
+        count(&mut self.report.open_reservations);
         let (tenant_id, integration_id) = decode::integration_ref(row, 0)?;
         checked_sum::add(self.open.entry(tenant_id).or_default(), 1, "open_reservations")?;
         let amount = Totals { cost: Nanos::new(row.int(2)?), tokens: row.int(3)?, calls: 1 };
@@ -221,30 +219,26 @@ impl Recount {
         Ok(())
     }
 
-    /// Compares a stored counter, and takes it off the list: `tenant_id, scope_id, month` and the
-    /// columns of [`decode::counter`].
+    /// Compares a stored counter: `tenant_id, scope_id, month` and the columns of
+    /// [`decode::counter`].
     pub(crate) fn compare_counter(&mut self, row: &impl Columns) -> Result<(), StoreError> {
         let (tenant_id, integration_id) = decode::integration_ref(row, 0)?;
         let key = CounterKey { tenant_id, integration_id, month: Month::from_number(row.int(2)?) };
         let stored = decode::counter(row, 3)?;
-        count(&mut self.verified.counters);
+        count(&mut self.report.counters);
         let (used, held) = self.counters.remove(&key).unwrap_or_default();
         let of = || format!("{} of integration {}", key.month, key.integration_id);
         if stored.used != used {
-            self.verified
-                .differences
-                .add(|| format!("{}: used is {:?}, counted {used:?}", of(), stored.used));
+            self.differ(|| format!("{}: used is {:?}, counted {used:?}", of(), stored.used));
         }
         if stored.held != held {
-            self.verified
-                .differences
-                .add(|| format!("{}: held is {:?}, counted {held:?}", of(), stored.held));
+            self.differ(|| format!("{}: held is {:?}, counted {held:?}", of(), stored.held));
         }
         Ok(())
     }
 
-    /// Compares a stored rollup, and takes it off the list: `tenant_id, integration_id, grain,
-    /// start, provider, label` and the columns of [`decode::rollup`].
+    /// Compares a stored rollup: `tenant_id, integration_id, grain, start, provider, label` and the
+    /// columns of [`decode::rollup`].
     pub(crate) fn compare_rollup(&mut self, row: &impl Columns) -> Result<(), StoreError> {
         let (tenant_id, integration_id) = decode::integration_ref(row, 0)?;
         let key = CountedRollup {
@@ -256,18 +250,15 @@ impl Recount {
             label: row.text(5)?,
         };
         let stored = decode::rollup(row, 6)?;
-        count(&mut self.verified.rollups);
+        count(&mut self.report.rollups);
         let counted = self.rollups.remove(&key).unwrap_or_default();
         if stored != counted {
-            self.verified
-                .differences
-                .add(|| format!("rollup {key:?} is {stored:?}, counted {counted:?}"));
+            self.differ(|| format!("rollup {key:?} is {stored:?}, counted {counted:?}"));
         }
         Ok(())
     }
 
-    /// Compares how many reservations of a tenant are counted as open, after all of them, and takes
-    /// it off the list: `tenant_id, reservations`.
+    /// Compares a tenant's stored number of open reservations: `tenant_id, reservations`.
     pub(crate) fn compare_open(&mut self, row: &impl Columns) -> Result<(), StoreError> {
         let tenant_id = row.id(0, TenantId::from_number)?;
         let stored: i64 = row.int(1)?;
@@ -278,8 +269,7 @@ impl Recount {
         Ok(())
     }
 
-    /// Compares the bytes of a day, and takes them off the list: `tenant_id, integration_id, day,
-    /// bytes`.
+    /// Compares the stored bytes of a day: `tenant_id, integration_id, day, bytes`.
     pub(crate) fn compare_bytes(&mut self, row: &impl Columns) -> Result<(), StoreError> {
         let (tenant_id, integration_id) = decode::integration_ref(row, 0)?;
         let (day, stored): (i32, i64) = (row.int(2)?, row.int(3)?);
@@ -298,36 +288,36 @@ impl Recount {
         }
     }
 
-    /// Tells of a difference that only one database can have.
+    /// Reports a difference.
     pub(crate) fn differ(&mut self, sentence: impl FnOnce() -> String) {
-        self.verified.differences.add(sentence);
+        self.report.differences.add(sentence);
     }
 
-    /// What it came to, with what was counted and is not stored at all.
-    pub(crate) fn into_verified(self) -> Verified {
-        let Self { mut verified, counters, rollups, open, bytes, .. } = self;
+    /// The report, with the recomputed sums that are not stored.
+    pub(crate) fn into_report(self) -> VerifyReport {
+        let Self { mut report, counters, rollups, open, bytes, .. } = self;
         for (tenant_id, counted) in open {
-            verified.differences.add(|| {
+            report.differences.add(|| {
                 format!("open reservations of tenant {tenant_id}: none stored, counted {counted}")
             });
         }
         for ((_, integration_id, day), counted) in bytes {
-            verified.differences.add(|| {
+            report.differences.add(|| {
                 let of = format!("bytes that integration {integration_id} stored on day {day}");
                 format!("{of}: none stored, counted {counted}")
             });
         }
         for (key, (used, held)) in counters {
             if (used, held) != (Totals::default(), Totals::default()) {
-                verified.differences.add(|| {
+                report.differences.add(|| {
                     let of = format!("{} of integration {}", key.month, key.integration_id);
                     format!("{of}: no counter, counted {used:?} and held {held:?}")
                 });
             }
         }
         for (key, counted) in rollups {
-            verified.differences.add(|| format!("no rollup {key:?}, counted {counted:?}"));
+            report.differences.add(|| format!("no rollup {key:?}, counted {counted:?}"));
         }
-        verified
+        report
     }
 }

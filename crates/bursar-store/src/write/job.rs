@@ -1,4 +1,4 @@
-//! Jobs of the write queue: the work for a writer, and the channel for its answer.
+//! Jobs of the write queue: the work for a writer, and the channel for its result.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -15,15 +15,16 @@ use crate::read::accounts::AccountSnapshot;
 use crate::write::queue::{QueueItem, Rank};
 use crate::write::writer_connection::ControlTx;
 
-/// Whether a sweep ended all due reservations.
+/// The outcome of a sweep.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Swept {
-    All,
+pub enum SweepOutcome {
+    /// The sweep ended all due reservations.
+    Complete,
     /// There may be more due reservations: sweep again.
-    More,
+    Partial,
 }
 
-/// What became of a record, and what counts as its cost.
+/// The outcome of a record, and the source of its cost.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CostedOutcome {
     pub outcome: RecordOutcome,
@@ -31,7 +32,7 @@ pub struct CostedOutcome {
     pub cost_source: Option<CostSource>,
 }
 
-pub(crate) type Answer<T> = oneshot::Sender<Result<T, StoreError>>;
+pub(crate) type Reply<T> = oneshot::Sender<Result<T, StoreError>>;
 
 pub(crate) struct Job {
     pub(crate) tenant_id: Option<TenantId>,
@@ -44,35 +45,35 @@ pub(crate) enum Work {
     Record {
         mode: RecordMode,
         records: Vec<Usage>,
-        answer: Answer<Vec<CostedOutcome>>,
+        reply: Reply<Vec<CostedOutcome>>,
     },
     Reserve {
         request: ReserveRequest,
-        answer: Answer<(ReserveOutcome, Option<AccountSnapshot>)>,
+        reply: Reply<(ReserveOutcome, Option<AccountSnapshot>)>,
     },
     Release {
         call_id: CallId,
         only: Option<IntegrationId>,
-        answer: Answer<ReleaseOutcome>,
+        reply: Reply<ReleaseOutcome>,
     },
     Extend {
         call_id: CallId,
         only: Option<IntegrationId>,
         ttl_seconds: Option<u32>,
-        answer: Answer<ExtendOutcome>,
+        reply: Reply<ExtendOutcome>,
     },
     LoadAccount {
         integration_id: IntegrationId,
-        answer: Answer<()>,
+        reply: Reply<()>,
     },
     Sweep {
-        answer: Answer<Swept>,
+        reply: Reply<SweepOutcome>,
     },
     ConfirmClock {
-        answer: Answer<ClockConfirmed>,
+        reply: Reply<ClockConfirmed>,
     },
     Probe {
-        answer: Answer<()>,
+        reply: Reply<()>,
     },
     Control(Box<dyn ControlJob>),
 }
@@ -140,22 +141,22 @@ fn record_bytes(usage: &Usage) -> usize {
     SMALL + long(&usage.metadata) + long(&usage.error_message)
 }
 
-/// A change of the control plane, with the type of its answer erased.
+/// A change of the control plane, with the type of its result erased.
 pub(crate) trait ControlJob: Send {
     fn run(&mut self, tx: &mut dyn ControlTx) -> Result<(), StoreError>;
-    fn answer(self: Box<Self>, result: Result<(), StoreError>);
+    fn reply(self: Box<Self>, result: Result<(), StoreError>);
 }
 
-/// A change of the control plane, and the channel for its answer.
+/// A change of the control plane, and the channel for its result.
 pub(crate) struct Change<T, F> {
     change: F,
     outcome: Option<T>,
-    answer: Answer<T>,
+    reply: Reply<T>,
 }
 
 impl<T, F> Change<T, F> {
-    pub(crate) fn new(change: F, answer: Answer<T>) -> Self {
-        Self { change, outcome: None, answer }
+    pub(crate) fn new(change: F, reply: Reply<T>) -> Self {
+        Self { change, outcome: None, reply }
     }
 }
 
@@ -169,13 +170,13 @@ where
         Ok(())
     }
 
-    fn answer(self: Box<Self>, result: Result<(), StoreError>) {
-        let Self { outcome, answer, .. } = *self;
-        let _ = answer.send(result.and_then(|()| outcome.ok_or(StoreError::Closed)));
+    fn reply(self: Box<Self>, result: Result<(), StoreError>) {
+        let Self { outcome, reply, .. } = *self;
+        let _ = reply.send(result.and_then(|()| outcome.ok_or(StoreError::Closed)));
     }
 }
 
 /// The error after a writer panicked or ended during a group, which may or may not be stored.
 pub(crate) fn unknown_outcome() -> StoreError {
-    StoreError::Unavailable(Arc::new(std::io::Error::other("the writer gave no answer")))
+    StoreError::Unavailable(Arc::new(std::io::Error::other("the writer did not reply")))
 }

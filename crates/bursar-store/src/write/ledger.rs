@@ -1,8 +1,8 @@
-//! The ledger: the entrance to the write path.
+//! The ledger: the interface of the write path.
 //!
 //! A handler submits a command and waits. A writer thread takes all waiting commands as a group,
-//! loads a book, applies the commands, saves, commits, and then answers the handlers. There is no
-//! timer: while one group commits, the next one collects. A database that can run several
+//! loads a book, applies the commands, saves, commits, and then replies to the handlers. There is
+//! no timer: while one group commits, the next one collects. A database that can run several
 //! transactions at once has several writers, each of which writes for one tenant at a time.
 
 use std::sync::Arc;
@@ -20,7 +20,9 @@ use tokio::sync::{oneshot, watch};
 use crate::clock::ClockConfirmed;
 use crate::error::StoreError;
 use crate::read::accounts::AccountSnapshot;
-use crate::write::job::{Answer, Change, CostedOutcome, Job, SMALL, Swept, Work, unknown_outcome};
+use crate::write::job::{
+    Change, CostedOutcome, Job, Reply, SMALL, SweepOutcome, Work, unknown_outcome,
+};
 use crate::write::observe::Observer;
 use crate::write::queue::{Queue, Rank, Waiting};
 use crate::write::writable::Writable;
@@ -29,7 +31,7 @@ use crate::write::writer_connection::{ControlTx, WriterConnection};
 
 /// The only way to write.
 ///
-/// An answer means that the command's group is on stable storage. Dropping a waiting future does
+/// An outcome means that the command's group is on stable storage. Dropping a waiting future does
 /// not cancel its command.
 #[derive(Clone)]
 pub struct Ledger {
@@ -100,10 +102,10 @@ impl Ledger {
         tenant_id: TenantId,
         records: Vec<Usage>,
     ) -> Result<Vec<CostedOutcome>, StoreError> {
-        self.ask(tenant_id, |answer| Work::Record { mode, records, answer }).await
+        self.submit(Some(tenant_id), |reply| Work::Record { mode, records, reply }).await
     }
 
-    /// Whether the queue has room now for a batch of which only the text is known.
+    /// Whether the queue has room for a batch of which only the text is known.
     ///
     /// The server checks this before it parses the batch, so that a refusal is cheap.
     pub fn has_room(&self, tenant_id: TenantId, text_bytes: usize, records_max: usize) -> bool {
@@ -150,7 +152,7 @@ impl Ledger {
         tenant_id: TenantId,
         request: ReserveRequest,
     ) -> Result<(ReserveOutcome, Option<AccountSnapshot>), StoreError> {
-        self.ask(tenant_id, |answer| Work::Reserve { request, answer }).await
+        self.submit(Some(tenant_id), |reply| Work::Reserve { request, reply }).await
     }
 
     /// Releases a reservation; `only` restricts the caller to one integration's reservations.
@@ -163,7 +165,7 @@ impl Ledger {
         call_id: CallId,
         only: Option<IntegrationId>,
     ) -> Result<ReleaseOutcome, StoreError> {
-        self.ask(tenant_id, |answer| Work::Release { call_id, only, answer }).await
+        self.submit(Some(tenant_id), |reply| Work::Release { call_id, only, reply }).await
     }
 
     /// Extends a reservation; `only` restricts the caller to one integration's reservations.
@@ -177,7 +179,8 @@ impl Ledger {
         only: Option<IntegrationId>,
         ttl_seconds: Option<u32>,
     ) -> Result<ExtendOutcome, StoreError> {
-        self.ask(tenant_id, |answer| Work::Extend { call_id, only, ttl_seconds, answer }).await
+        self.submit(Some(tenant_id), |reply| Work::Extend { call_id, only, ttl_seconds, reply })
+            .await
     }
 
     /// Loads an integration's account into the cache of the readers, if it exists.
@@ -189,7 +192,7 @@ impl Ledger {
         tenant_id: TenantId,
         integration_id: IntegrationId,
     ) -> Result<(), StoreError> {
-        self.ask(tenant_id, |answer| Work::LoadAccount { integration_id, answer }).await
+        self.submit(Some(tenant_id), |reply| Work::LoadAccount { integration_id, reply }).await
     }
 
     /// Ends due reservations, a limited number at once, so that other commands are not delayed.
@@ -198,8 +201,8 @@ impl Ledger {
     ///
     /// # Errors
     /// [`StoreError`].
-    pub async fn sweep(&self) -> Result<Swept, StoreError> {
-        self.wait(None, |answer| Work::Sweep { answer }).await
+    pub async fn sweep(&self) -> Result<SweepOutcome, StoreError> {
+        self.submit(None, |reply| Work::Sweep { reply }).await
     }
 
     /// Adopts the wall clock's time, forward or back, because an operator confirmed it.
@@ -209,7 +212,7 @@ impl Ledger {
     /// # Errors
     /// [`StoreError`]; nothing changed then.
     pub async fn confirm_clock(&self) -> Result<ClockConfirmed, StoreError> {
-        self.wait(None, |answer| Work::ConfirmClock { answer }).await
+        self.submit(None, |reply| Work::ConfirmClock { reply }).await
     }
 
     /// Checks whether the last writes succeeded, without a new write.
@@ -227,7 +230,7 @@ impl Ledger {
     /// # Errors
     /// The [`StoreError`] of the write.
     pub async fn probe_writes(&self) -> Result<(), StoreError> {
-        self.wait(None, |answer| Work::Probe { answer }).await
+        self.submit(None, |reply| Work::Probe { reply }).await
     }
 
     /// Runs a change of the control plane in its own transaction.
@@ -247,13 +250,13 @@ impl Ledger {
         T: Send + 'static,
         F: FnMut(&mut dyn ControlTx) -> Result<T, StoreError> + Send + 'static,
     {
-        let (answer, answered) = oneshot::channel();
-        let change = Box::new(Change::new(change, answer));
+        let (reply, result) = oneshot::channel();
+        let change = Box::new(Change::new(change, reply));
         self.push(tenant_id.into(), Work::Control(change))?;
-        answered.await.unwrap_or_else(|_| Err(unknown_outcome()))
+        result.await.unwrap_or_else(|_| Err(unknown_outcome()))
     }
 
-    /// What waits in the queue; cheap, and never waits for the writer.
+    /// The contents of the queue. The call is cheap, and never waits for the writer.
     pub fn waiting(&self) -> Waiting {
         self.queue.waiting()
     }
@@ -270,32 +273,24 @@ impl Ledger {
         let _ = ended.wait_for(|ended| *ended).await;
     }
 
-    /// Refuses new commands, and waits until all accepted ones are answered.
+    /// Refuses new commands, and waits until all accepted ones are done.
     pub async fn close(&self) {
         self.queue.close();
         let writers = std::mem::take(&mut *self.writers.lock());
         for writer in writers {
-            // The jobs of a writer that panicked were answered, so its result is of no use.
+            // The jobs of a writer that panicked got their errors, so its result is not needed.
             let _ = tokio::task::spawn_blocking(move || writer.join()).await;
         }
     }
 
-    async fn ask<T>(
-        &self,
-        tenant_id: TenantId,
-        work: impl FnOnce(Answer<T>) -> Work,
-    ) -> Result<T, StoreError> {
-        self.wait(Some(tenant_id), work).await
-    }
-
-    async fn wait<T>(
+    async fn submit<T>(
         &self,
         tenant_id: Option<TenantId>,
-        work: impl FnOnce(Answer<T>) -> Work,
+        work: impl FnOnce(Reply<T>) -> Work,
     ) -> Result<T, StoreError> {
-        let (answer, answered) = oneshot::channel();
-        self.push(tenant_id, work(answer))?;
-        answered.await.unwrap_or_else(|_| Err(unknown_outcome()))
+        let (reply, result) = oneshot::channel();
+        self.push(tenant_id, work(reply))?;
+        result.await.unwrap_or_else(|_| Err(unknown_outcome()))
     }
 
     fn push(&self, tenant_id: Option<TenantId>, work: Work) -> Result<(), StoreError> {

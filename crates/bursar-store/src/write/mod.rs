@@ -1,4 +1,4 @@
-//! The one way to write: commands in, one transaction for a group, outcomes out.
+//! The write path: a queue of commands, one transaction for each group, and the outcomes.
 
 pub(crate) mod job;
 pub(crate) mod ledger;

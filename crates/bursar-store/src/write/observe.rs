@@ -74,7 +74,7 @@ pub struct Facts<'a> {
     pub bytes: HashMap<TenantId, i64>,
 }
 
-/// Holds of an integration that expired: nobody recorded or released their calls.
+/// Holds of an integration that expired, because their calls were neither recorded nor released.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct ExpiredHolds {
     pub holds: u64,

@@ -189,7 +189,7 @@ impl<J: QueueItem> Queue<J> {
                 Grouping::OneTenant => state.take_of_one(writing),
             };
             if !group.is_empty() || state.closed && state.is_empty() {
-                writing.bytes = state.let_go(&group);
+                writing.bytes = state.mark_taken(&group);
                 // A writer that waits because all tenants were busy may continue now.
                 if state.closed {
                     self.filled.notify_all();
@@ -207,7 +207,7 @@ impl<J: QueueItem> Queue<J> {
         let mut state = self.state.lock();
         while !state.is_empty() {
             let group = state.take();
-            state.let_go(&group);
+            state.mark_taken(&group);
         }
     }
 
@@ -333,7 +333,7 @@ impl<J: QueueItem> State<J> {
     /// Removes the jobs of a group from the sums, and returns their bytes.
     ///
     /// The bytes count as taken until the group is written.
-    fn let_go(&mut self, group: &[J]) -> usize {
+    fn mark_taken(&mut self, group: &[J]) -> usize {
         let mut taken = 0;
         for job in group {
             let bytes = job.bytes();
@@ -362,10 +362,10 @@ fn take_from(held: &mut HashMap<TenantId, usize>, tenant_id: TenantId, bytes: us
     }
 }
 
-/// Jobs of one rank: those of a tenant in their order, tenants in turn.
+/// The jobs of one rank. Tenants take turns; the jobs of a tenant keep their order.
 struct Turns<J> {
     lines: HashMap<Option<TenantId>, Line<J>>,
-    /// Whose turn it is next; everyone who has a line, once.
+    /// The waiting tenants in the order of their turns, each once.
     order: VecDeque<Option<TenantId>>,
     jobs: usize,
     commands: usize,
@@ -374,7 +374,7 @@ struct Turns<J> {
 /// The jobs of one tenant.
 struct Line<J> {
     jobs: VecDeque<J>,
-    /// Commands that it may still bring; below 0 after a batch that was larger.
+    /// Commands that it may still take; negative after a batch that exceeded its turn.
     credit: isize,
 }
 
@@ -395,8 +395,8 @@ impl<J: QueueItem> Turns<J> {
         line.jobs.push_back(job);
     }
 
-    /// Moves jobs until they have brought at least `room` commands or so many bytes, and says how
-    /// many commands they brought.
+    /// Moves jobs to `to` until they have at least `room` commands or `bytes_room` bytes, and
+    /// returns their commands.
     fn take(&mut self, room: usize, bytes_room: usize, to: &mut Vec<J>) -> usize {
         let (mut taken, mut bytes) = (0, 0);
         while taken < room
@@ -427,13 +427,13 @@ impl<J: QueueItem> Turns<J> {
         taken
     }
 
-    /// Commands of a tenant that wait.
+    /// The waiting commands of a tenant.
     fn waiting_of(&self, tenant_id: Option<TenantId>) -> usize {
         let line = self.lines.get(&tenant_id);
         line.map_or(0, |line| line.jobs.iter().map(QueueItem::commands).sum())
     }
 
-    /// Moves jobs of one tenant, whose next turn then comes after everyone else's.
+    /// Moves jobs of one tenant, whose next turn comes after those of all other tenants.
     fn take_of(
         &mut self,
         tenant_id: Option<TenantId>,
@@ -493,7 +493,7 @@ mod tests {
     }
 
     #[test]
-    fn one_tenant_fills_at_most_a_quarter_and_no_more_than_it_leaves() {
+    fn one_tenant_fills_at_most_a_quarter_and_no_more_than_is_left() {
         let queue = Queue::new();
         let eighth = BYTES_MAX / 8;
         let mut pushed = Vec::new();
@@ -501,7 +501,7 @@ mod tests {
             pushed.push(queue.push(Job(tenant, Rank::Fact, eighth, 1)).is_ok());
         }
         assert_eq!(pushed, [true, true, false, true, true, true, true, true, false, false]);
-        assert!(queue.push(Job(5, Rank::Fact, eighth / 2, 1)).is_ok(), "whoever is quiet gets in");
+        assert!(queue.push(Job(5, Rank::Fact, eighth / 2, 1)).is_ok(), "a quiet tenant has room");
         while !queue.is_empty() {
             take(&queue);
         }
@@ -523,7 +523,7 @@ mod tests {
     }
 
     #[test]
-    fn small_facts_are_the_last_to_be_refused_and_batches_the_first() {
+    fn a_filling_queue_refuses_batches_first_and_facts_last() {
         let queue = Queue::new();
         for tenant in 1..=3 {
             assert!(queue.push(Job(tenant, Rank::Fact, BYTES_MAX / 4, 1)).is_ok());
@@ -538,7 +538,7 @@ mod tests {
     }
 
     #[test]
-    fn tenants_take_turns_whatever_their_batches_bring() {
+    fn tenants_take_turns_by_commands_whatever_the_size_of_their_batches() {
         let queue = Queue::new();
         for _ in 0..20 {
             let _ = queue.push(Job(1, Rank::Bulk, 1, 1_000));
@@ -549,13 +549,13 @@ mod tests {
         let _ = queue.push(Job(3, Rank::Bulk, 1, 20));
         let mut group = take(&queue);
         group.extend(take(&queue));
-        let brought = |tenant| {
+        let taken = |tenant| {
             let of_tenant = group.iter().filter(|job| job.0 == tenant);
             of_tenant.map(QueueItem::commands).sum::<usize>()
         };
-        assert_eq!(brought(3), 20);
-        // They differ by a batch and a turn.
-        assert!(brought(1).abs_diff(brought(2)) <= 1_064, "{} {}", brought(1), brought(2));
+        assert_eq!(taken(3), 20);
+        // The difference is at most a batch and a turn.
+        assert!(taken(1).abs_diff(taken(2)) <= 1_064, "{} {}", taken(1), taken(2));
     }
 
     #[test]
@@ -596,7 +596,7 @@ mod tests {
     }
 
     #[test]
-    fn a_group_is_bounded_in_bytes_and_has_something_of_every_rank() {
+    fn a_group_is_limited_in_bytes_and_has_jobs_of_every_rank() {
         let queue = Queue::new();
         for tenant in 1..=3 {
             for rank in [Rank::Fact, Rank::Bulk] {
@@ -619,7 +619,7 @@ mod tests {
             queue.push(job).is_ok()
         });
         assert_eq!(pushed.count(), 4_096);
-        // The same tenant still gives back what it holds, and others notice nothing.
+        // The same tenant can still release reservations, and others are not affected.
         assert!(queue.push(Job(1, Rank::Fact, record, 1)).is_ok());
         for rank in [Rank::Fact, Rank::Bulk, Rank::Admission, Rank::Throttled] {
             assert!(queue.push(Job(2, rank, record, 1)).is_ok(), "{rank:?}");
@@ -649,7 +649,7 @@ mod tests {
     }
 
     #[test]
-    fn a_tenant_that_only_repeats_gets_its_turn_beside_one_that_records() {
+    fn throttled_records_of_one_tenant_get_a_turn_beside_facts_of_another() {
         let queue = Queue::new();
         let mut writing = Writing::new(Grouping::OneTenant);
         let _ = queue.push(Job(2, Rank::Throttled, 1, 1));
@@ -680,7 +680,7 @@ mod tests {
     }
 
     #[test]
-    fn each_of_several_writers_has_a_tenant_to_itself() {
+    fn two_writers_never_write_for_the_same_tenant_at_once() {
         let queue = Queue::new();
         let (mut one, mut other) =
             (Writing::new(Grouping::OneTenant), Writing::new(Grouping::OneTenant));
@@ -696,7 +696,7 @@ mod tests {
     }
 
     #[test]
-    fn a_tenant_that_only_asks_gets_its_turn_beside_one_that_records() {
+    fn admissions_of_one_tenant_get_a_turn_beside_facts_of_another() {
         let queue = Queue::new();
         let mut writing = Writing::new(Grouping::OneTenant);
         let _ = queue.push(Job(2, Rank::Admission, 1, 1));
@@ -712,7 +712,7 @@ mod tests {
     }
 
     #[test]
-    fn a_closed_queue_drains_to_the_last_of_several_writers() {
+    fn several_writers_drain_a_closed_queue() {
         let queue = std::sync::Arc::new(Queue::new());
         for tenant in 1..=50 {
             let _ = queue.push(Job(tenant % 5 + 1, Rank::Fact, 1, 1));
@@ -741,17 +741,18 @@ mod tests {
     #[test]
     fn the_contents_of_the_queue_are_reported() {
         let queue = Queue::new();
-        let told = |jobs, commands, bytes| Waiting { jobs, commands, bytes, bytes_max: BYTES_MAX };
-        assert_eq!(queue.waiting(), told(0, 0, 0));
+        let waiting =
+            |jobs, commands, bytes| Waiting { jobs, commands, bytes, bytes_max: BYTES_MAX };
+        assert_eq!(queue.waiting(), waiting(0, 0, 0));
         let _ = queue.push(Job(1, Rank::Fact, 700, 1_000));
         let _ = queue.push(Job(2, Rank::Admission, 5, 1));
-        assert_eq!(queue.waiting(), told(2, 1_001, 705));
+        assert_eq!(queue.waiting(), waiting(2, 1_001, 705));
         take(&queue);
-        assert_eq!(queue.waiting(), told(0, 0, 0));
+        assert_eq!(queue.waiting(), waiting(0, 0, 0));
     }
 
     #[test]
-    fn a_closed_queue_drains_and_refuses() {
+    fn a_closed_queue_refuses_new_jobs_and_drains() {
         let queue = Queue::new();
         assert!(queue.push(Job(1, Rank::Fact, 1, 1)).is_ok());
         queue.close();

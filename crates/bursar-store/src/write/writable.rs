@@ -32,14 +32,15 @@ impl Writable {
         let StoreError::NotWritable { reason, cause } = error else { return };
         if self.0.lock().replace(*reason) != Some(*reason) {
             let (reason, error) = (reason.as_str(), cause.as_ref() as &dyn std::error::Error);
-            tracing::error!(reason, error, "the database takes no writes: they are answered 503");
+            let message = "the database accepts no writes: write requests get 503 until it does";
+            tracing::error!(reason, error, message);
         }
     }
 
     /// Notes a successful write probe.
     pub(crate) fn succeeded(&self) {
         if self.0.lock().take().is_some() {
-            tracing::info!("the database takes writes again");
+            tracing::info!("the database accepts writes again");
         }
     }
 

@@ -1,4 +1,4 @@
-//! The writer's thread: groups of jobs into transactions, transactions into answers.
+//! The writer's thread: turns groups of jobs into transactions, and their results into replies.
 
 use std::collections::{BTreeSet, HashMap};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -15,7 +15,9 @@ use tokio::sync::watch;
 use crate::error::StoreError;
 use crate::read::accounts::AccountSnapshot;
 use crate::rows::codec::call_key;
-use crate::write::job::{Answer, ControlJob, CostedOutcome, Job, Swept, Work, unknown_outcome};
+use crate::write::job::{
+    ControlJob, CostedOutcome, Job, Reply, SweepOutcome, Work, unknown_outcome,
+};
 use crate::write::observe::{Dequeued, Facts, Observer, TransactionTiming};
 use crate::write::queue::{Queue, QueueItem, Writing};
 use crate::write::writable::Writable;
@@ -23,17 +25,17 @@ use crate::write::writer_connection::{
     CallToLoad, Claim, ControlTx, Grouping, LoadRequest, SweepWork, WriterConnection,
 };
 
-/// How often a transaction is run before its callers are told to come again.
+/// The limit on the attempts of a transaction, after which its callers get 503.
 const ATTEMPTS_MAX: u32 = 5;
-/// Panics of one tenant's steps in a group after which no more of them are tried. To find one step
-/// among 4,096 takes thirteen.
+/// The limit on the panics of one tenant's steps in a group. It takes 13 panics to find one step
+/// among 4,096.
 const TENANT_PANICS_MAX: u32 = 32;
-/// Panics of one group after which no part of it is tried again.
+/// The limit on the panics of a group.
 const GROUP_PANICS_MAX: u32 = 256;
-/// Reservations that one sweep ends: ten to thirty milliseconds of a writer.
+/// The limit on the reservations that one sweep ends, which takes a writer 10 to 30 ms.
 const SWEEP_MAX: usize = 500;
 
-/// What the writers of a ledger share.
+/// The state that the writers of a ledger share.
 pub(crate) struct Shared {
     pub(crate) queue: Arc<Queue<Job>>,
     pub(crate) observer: Arc<dyn Observer>,
@@ -44,7 +46,7 @@ pub(crate) struct Shared {
     pub(crate) ended_sender: watch::Sender<bool>,
 }
 
-/// Closes the queue when a writer ends, however it ends, and lets everyone who waits know.
+/// Closes the queue when a writer ends, also by a panic. The last one fails the remaining jobs.
 struct CloseOnExit<'a>(&'a Shared);
 
 impl Drop for CloseOnExit<'_> {
@@ -58,7 +60,7 @@ impl Drop for CloseOnExit<'_> {
     }
 }
 
-/// A writer's life: group after group until the queue is closed and drained.
+/// Writes groups until the queue is closed and drained.
 pub(crate) fn write_groups(shared: &Shared, mut connection: Box<dyn WriterConnection>) {
     let _guard = CloseOnExit(shared);
     let queue = shared.queue.as_ref();
@@ -68,8 +70,7 @@ pub(crate) fn write_groups(shared: &Shared, mut connection: Box<dyn WriterConnec
         if jobs.is_empty() {
             return;
         }
-        // A panic drops the answers of these jobs. Their callers are told that it is unknown whether
-        // the jobs were stored.
+        // A panic drops the reply channels of these jobs, so their callers get an unknown outcome.
         if catch_panic(|| write_dequeued(shared, connection.as_mut(), jobs)).is_none() {
             abandon(connection.as_mut());
         }
@@ -84,19 +85,19 @@ fn write_dequeued(shared: &Shared, connection: &mut dyn WriterConnection, jobs: 
     for Job { tenant_id, work, queued_at } in jobs {
         match (tenant_id, work) {
             (_, Work::Control(control)) => change_alone(shared, connection, control),
-            (_, Work::ConfirmClock { answer }) => {
+            (_, Work::ConfirmClock { reply }) => {
                 let confirmed = with_retries(connection, |connection| connection.confirm_clock());
-                let _ = answer.send(confirmed.inspect_err(|error| shared.writable.failed(error)));
+                let _ = reply.send(confirmed.inspect_err(|error| shared.writable.failed(error)));
             }
-            (_, Work::Probe { answer }) => {
+            (_, Work::Probe { reply }) => {
                 let probed =
                     in_transaction(shared, connection, |connection| connection.write_probe());
                 if probed.is_ok() {
                     shared.writable.succeeded();
-                    // What it wrote is tidied up at once, however many wait.
+                    // The filler is cleaned up at once, even if jobs wait.
                     connection.idle();
                 }
-                let _ = answer.send(probed);
+                let _ = reply.send(probed);
             }
             (tenant_id, work) => group.push(Job { tenant_id, work, queued_at }),
         }
@@ -117,25 +118,24 @@ fn change_alone(
     let result = in_transaction(shared, connection, |connection| {
         control.run(connection as &mut dyn ControlTx)
     });
-    control.answer(result);
+    control.reply(result);
 }
 
-/// What work comes to; nothing when it panicked. The hook of the process has logged that.
+/// The result of work; `None` if it panicked, which the panic hook has logged.
 ///
-/// Whatever the work changed is given up by the caller, so that nobody sees a half of it.
+/// The caller must discard all state that the work may have changed.
 fn catch_panic<T>(work: impl FnOnce() -> T) -> Option<T> {
     catch_unwind(AssertUnwindSafe(work)).ok()
 }
 
-/// Gives up a connection, and what it has in memory.
 fn abandon(connection: &mut dyn WriterConnection) {
-    // A panic here leaves no more behind than the one before it.
+    // A second panic leaves no more inconsistent state than the first.
     let _ = catch_panic(|| connection.abandon());
 }
 
-/// Runs a body between begin and commit, and rolls back whatever fails.
+/// Runs a body between begin and commit, and rolls back after an error.
 ///
-/// A panic before the commit rolls back too. In the commit, nobody knows whether it was stored.
+/// A panic before the commit also rolls back. After a panic in the commit, the result is unknown.
 fn in_transaction<T>(
     shared: &Shared,
     connection: &mut dyn WriterConnection,
@@ -175,7 +175,7 @@ fn in_transaction<T>(
     })
 }
 
-/// Tries again, a few times, what storage asks to try again.
+/// Retries [`StoreError::Retry`] a limited number of times.
 fn with_retries<T>(
     connection: &mut dyn WriterConnection,
     mut attempt: impl FnMut(&mut dyn WriterConnection) -> Result<T, StoreError>,
@@ -191,7 +191,7 @@ fn with_retries<T>(
     })
 }
 
-/// One thing to do in a group; a job of a thousand records is a thousand steps.
+/// The smallest unit of a group; a job with a thousand records has a thousand steps.
 #[derive(Clone, Copy)]
 enum Step<'a> {
     Apply(TenantId, CallKey, Command<'a>),
@@ -210,14 +210,14 @@ impl Step<'_> {
     }
 }
 
-/// What a step came to.
+/// The result of a step.
 #[derive(Default)]
 struct StepResult {
-    /// Nothing for a step that only loads.
+    /// `None` for a step that only loads.
     outcome: Option<Outcome>,
-    /// The account of a reservation that was asked for, as it stood after that.
+    /// The account after the decision about a reservation.
     snapshot: Option<AccountSnapshot>,
-    /// What counts as the cost of a record that is an entry.
+    /// The source of the cost, if the record is an entry.
     cost_source: Option<CostSource>,
 }
 
@@ -233,7 +233,7 @@ fn write_jobs(shared: &Shared, connection: &mut dyn WriterConnection, jobs: Vec<
             Err(error) => {
                 shared.writable.failed(&error);
                 shared.observer.failed(&error);
-                return fail_all(jobs, &error.of_no_command());
+                return fail_all(jobs, &error.into_group_error());
             }
         };
     let mut steps = Vec::with_capacity(jobs.len().max(records));
@@ -253,20 +253,24 @@ fn write_jobs(shared: &Shared, connection: &mut dyn WriterConnection, jobs: Vec<
     for part in parts {
         outcomes.extend(write_steps(shared, connection, part, &mut panics));
     }
-    let swept = if due.more { Swept::More } else { Swept::All };
+    let swept = if due.more { SweepOutcome::Partial } else { SweepOutcome::Complete };
     let mut outcomes = outcomes.into_iter();
     drop(steps);
     for (job, count) in jobs.into_iter().zip(counts) {
-        answer_job(job.work, outcomes.by_ref().take(count), swept);
+        reply_to(job.work, outcomes.by_ref().take(count), swept);
     }
 }
 
-/// What to sweep. That it cannot be found now is no reason to write nothing else.
+/// The work of a sweep; none after an error, which must not prevent the other jobs of the group.
 fn sweep_work(shared: &Shared, connection: &mut dyn WriterConnection) -> SweepWork {
     with_retries(connection, |connection| connection.sweep_work(SWEEP_MAX)).unwrap_or_else(
         |error| {
             shared.writable.failed(&error);
-            tracing::warn!(error = &error as &dyn std::error::Error, "reservations were not swept");
+            let cause = &error as &dyn std::error::Error;
+            tracing::warn!(
+                error = cause,
+                "due reservations were not ended; the next sweep retries"
+            );
             SweepWork::default()
         },
     )
@@ -275,11 +279,11 @@ fn sweep_work(shared: &Shared, connection: &mut dyn WriterConnection) -> SweepWo
 fn fail_all(jobs: Vec<Job>, error: &StoreError) {
     for job in jobs {
         let outcomes = std::iter::repeat_with(|| Err(error.clone())).take(job.commands());
-        answer_job(job.work, outcomes, Swept::All);
+        reply_to(job.work, outcomes, SweepOutcome::Complete);
     }
 }
 
-/// The panics of a group so far, so that a fault that panics everywhere does not hold up the writer.
+/// The panics of a group so far, which are limited so that they cannot hold up the writer.
 #[derive(Default)]
 struct Panics {
     of_group: u32,
@@ -287,7 +291,7 @@ struct Panics {
 }
 
 impl Panics {
-    /// Counts a panic. Steps of several tenants count for none of them: the fault is one tenant's.
+    /// Counts a panic. If the steps are of several tenants, it counts for none of them.
     fn count(&mut self, steps: &[Step<'_>]) {
         self.of_group += 1;
         if let Some(tenant_id) = only_tenant(steps) {
@@ -295,7 +299,7 @@ impl Panics {
         }
     }
 
-    /// Whether these steps are not to be tried any more.
+    /// Whether these steps must not be tried again.
     fn are_too_many(&self, steps: &[Step<'_>]) -> bool {
         let of_tenant = only_tenant(steps).and_then(|tenant_id| self.of_tenants.get(&tenant_id));
         self.of_group >= GROUP_PANICS_MAX
@@ -303,15 +307,16 @@ impl Panics {
     }
 }
 
-/// The tenant of steps that all have the same one.
+/// The tenant of the steps, if they all have the same one.
 fn only_tenant(steps: &[Step<'_>]) -> Option<TenantId> {
     let tenant_id = steps.first()?.tenant_id();
     steps.iter().all(|step| step.tenant_id() == tenant_id).then_some(tenant_id)
 }
 
-/// Writes steps in one transaction. After a panic the tenants of the group are halved until the
-/// tenant at fault is alone. Then, or after a definite error of a statement, the steps are halved
-/// until the step at fault is alone. After anything else nothing is tried again.
+/// Writes steps in one transaction.
+///
+/// After a panic the group is split by tenants until the tenant at fault is alone. Then, or after a
+/// definite error, the steps are split until the step at fault is alone. Other errors are final.
 fn write_steps(
     shared: &Shared,
     connection: &mut dyn WriterConnection,
@@ -321,7 +326,7 @@ fn write_steps(
     if steps.is_empty() {
         return Vec::new();
     }
-    // Steps that were not tried are not refused: their callers repeat them.
+    // These steps were not tried, so they get an error after which callers repeat them.
     if panics.are_too_many(steps) {
         return steps.iter().map(|_| Err(unknown_outcome())).collect();
     }
@@ -346,15 +351,15 @@ fn write_steps(
             outcomes
         }
         Err(error) => {
-            // The others were told once: when the clock jumped, by the panic, or when the writes
-            // began to fail.
-            let is_told = matches!(
+            // These were logged when the clock jumped, by the panic hook, or when writes began to
+            // fail.
+            let is_logged = matches!(
                 error,
                 StoreError::ClockJumped { .. }
                     | StoreError::Panicked
                     | StoreError::NotWritable { .. }
             );
-            if !is_told {
+            if !is_logged {
                 let cause = &error as &dyn std::error::Error;
                 tracing::error!(error = cause, commands = steps.len(), "a group was not written");
             }
@@ -363,8 +368,9 @@ fn write_steps(
     }
 }
 
-/// Writes steps of several tenants in two transactions, each with those of half of the tenants.
-/// Tenants share nothing that is decided by, so that only the order within a tenant matters.
+/// Writes the steps of several tenants in two transactions, each for half of the tenants.
+///
+/// Decisions do not depend on other tenants, so only the order within a tenant matters.
 fn write_by_tenants(
     shared: &Shared,
     connection: &mut dyn WriterConnection,
@@ -410,7 +416,7 @@ fn apply_steps<'a>(
     Ok((outcomes, facts))
 }
 
-/// Whoever asks for a reservation is told what is left.
+/// The account after a reservation, from which the response shows what is left.
 fn account_snapshot(
     book: &Book<'_>,
     tenant_id: TenantId,
@@ -418,7 +424,7 @@ fn account_snapshot(
 ) -> Option<AccountSnapshot> {
     let Command::Reserve(request) = command else { return None };
     let account = book.accounts().get(&request.integration_id);
-    // The group may hold accounts of other tenants, whose ids nobody need know to name them.
+    // A client can name an integration of another tenant, which may be in the same group.
     let account = account.filter(|account| account.tenant_id == tenant_id)?.clone();
     Some(AccountSnapshot { account, now: book.now() })
 }
@@ -439,10 +445,10 @@ fn records_of(job: &Job) -> usize {
 
 fn push_steps<'a>(steps: &mut Vec<Step<'a>>, job: &'a Job, next_number: &mut i64, due: &SweepWork) {
     if matches!(job.work, Work::Sweep { .. }) {
-        let touch = |(tenant, integration): &(TenantId, IntegrationId)| {
+        let load = |(tenant, integration): &(TenantId, IntegrationId)| {
             Step::LoadAccount(*tenant, *integration)
         };
-        steps.extend(due.missed.iter().map(touch));
+        steps.extend(due.missed.iter().map(load));
         steps.extend(due.holds.iter().copied().map(Step::Expire));
     }
     let Some(tenant_id) = job.tenant_id else { return };
@@ -493,7 +499,7 @@ fn add_to_request<'a>(request: &mut LoadRequest<'a>, step: &Step<'a>) {
             }
             match mode {
                 RecordMode::Any => Claim::Record(*entry_id),
-                // What is not there is refused: a claim would only have to be given back.
+                // An unknown call is refused, so it needs no claim.
                 RecordMode::KnownOnly => Claim::Read,
             }
         }
@@ -514,46 +520,46 @@ fn add_to_request<'a>(request: &mut LoadRequest<'a>, step: &Step<'a>) {
     }
 }
 
-/// Gives a job its outcomes; who stopped waiting does not hear them.
-fn answer_job(work: Work, mut outcomes: impl Iterator<Item = StepOutcome>, swept: Swept) {
+/// Sends the outcomes of a job to its caller, who may have stopped waiting.
+fn reply_to(work: Work, mut outcomes: impl Iterator<Item = StepOutcome>, swept: SweepOutcome) {
     match work {
-        Work::Record { mode: _, records, answer } => {
+        Work::Record { mode: _, records, reply } => {
             let alone = records.len() == 1;
             let outcome = |outcome| record_outcome(outcome, alone);
-            let _ = answer.send(outcomes.map(outcome).collect());
+            let _ = reply.send(outcomes.map(outcome).collect());
         }
-        Work::Reserve { answer, .. } => {
+        Work::Reserve { reply, .. } => {
             let done = outcomes.next().unwrap_or_else(|| Err(mismatched_outcome()));
-            let _ = answer.send(done.and_then(|StepResult { outcome, snapshot, .. }| {
+            let _ = reply.send(done.and_then(|StepResult { outcome, snapshot, .. }| {
                 let outcome = outcome.and_then(as_reserve).ok_or_else(mismatched_outcome)?;
                 Ok((outcome, snapshot))
             }));
         }
-        Work::Release { answer, .. } => send_one(answer, outcomes, as_release),
-        Work::Extend { answer, .. } => send_one(answer, outcomes, as_extend),
-        Work::LoadAccount { answer, .. } => {
-            let _ = answer.send(outcomes.try_for_each(|outcome| outcome.map(|_| ())));
+        Work::Release { reply, .. } => send_one(reply, outcomes, as_release),
+        Work::Extend { reply, .. } => send_one(reply, outcomes, as_extend),
+        Work::LoadAccount { reply, .. } => {
+            let _ = reply.send(outcomes.try_for_each(|outcome| outcome.map(|_| ())));
         }
-        Work::Sweep { answer } => {
+        Work::Sweep { reply } => {
             let all = outcomes.try_for_each(|outcome| outcome.map(|_| ()));
-            let _ = answer.send(all.map(|()| swept));
+            let _ = reply.send(all.map(|()| swept));
         }
-        Work::ConfirmClock { answer } => {
-            let _ = answer.send(Err(mismatched_outcome()));
+        Work::ConfirmClock { reply } => {
+            let _ = reply.send(Err(mismatched_outcome()));
         }
-        Work::Probe { answer } => {
-            let _ = answer.send(Err(mismatched_outcome()));
+        Work::Probe { reply } => {
+            let _ = reply.send(Err(mismatched_outcome()));
         }
-        Work::Control(control) => control.answer(Err(mismatched_outcome())),
+        Work::Control(control) => control.reply(Err(mismatched_outcome())),
     }
 }
 
-/// A record that storage refuses for what it says is refused for itself: its batch stands.
+/// Turns a definite error into the refusal of one record, so that its batch is not affected.
 fn record_outcome(outcome: StepOutcome, alone: bool) -> Result<CostedOutcome, StoreError> {
     let cost_source = outcome.as_ref().ok().and_then(|result| result.cost_source);
     let outcome = match pick(outcome, as_record) {
         Err(StoreError::TotalsOverflow(figure)) => {
-            tracing::warn!(figure, "a record was refused: a sum would leave its integer");
+            tracing::warn!(figure, "a record was refused, because a sum would not fit its integer");
             Ok(RecordOutcome::Refused(RecordRefusal::TotalsOverflow))
         }
         Err(error) if error.is_definite() && !alone => {
@@ -565,12 +571,12 @@ fn record_outcome(outcome: StepOutcome, alone: bool) -> Result<CostedOutcome, St
 }
 
 fn send_one<T>(
-    answer: Answer<T>,
+    reply: Reply<T>,
     mut outcomes: impl Iterator<Item = StepOutcome>,
     as_kind: fn(Outcome) -> Option<T>,
 ) {
     let outcome = outcomes.next().unwrap_or_else(|| Err(mismatched_outcome()));
-    let _ = answer.send(pick(outcome, as_kind));
+    let _ = reply.send(pick(outcome, as_kind));
 }
 
 fn pick<T>(outcome: StepOutcome, as_kind: fn(Outcome) -> Option<T>) -> Result<T, StoreError> {
@@ -604,7 +610,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn whoever_reserves_is_told_of_an_account_of_its_own_only() {
+    fn a_reservation_returns_only_an_account_of_its_own_tenant() {
         let tenant = |number| TenantId::from_number(number).expect("a number of an id");
         let integration_id = IntegrationId::from_number(7).expect("a number of an id");
         let rules = Integration {

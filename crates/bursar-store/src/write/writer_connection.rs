@@ -1,8 +1,9 @@
-//! What a database must be able to do for the write path: load, save, commit.
+//! The trait [`WriterConnection`], which a database implements for the write path.
 //!
-//! A [`WriterConnection`] is one writer: one connection, one transaction at a time, used by one thread. It
-//! decides nothing about money. It reads what commands touch into a [`Book`], and writes what the
-//! book says changed.
+//! A connection is used by one thread, for one transaction at a time. It loads what a group of
+//! commands needs into a [`Book`], and saves the changes of the book.
+//!
+//! Deliberately absent: decisions about money, which the book makes.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -17,70 +18,69 @@ use crate::rows::columns::RawColumns;
 use crate::rows::row::AuditRow;
 use crate::tables::value::{Sql, Value};
 
-/// How exact it is when a key was used last: finer steps are not written.
-pub(crate) const STAMP_EVERY_SECONDS: i64 = 60;
+/// The resolution of a key's `last_used_at`: a later use within this time is not written.
+pub(crate) const LAST_USED_RESOLUTION_SECONDS: i64 = 60;
 
-/// A stored use that is no younger than this gives way to one of an instant, in microseconds.
-pub(crate) fn stamped_before(at: Timestamp) -> i64 {
-    at.micros().saturating_sub(STAMP_EVERY_SECONDS * 1_000_000)
+/// The latest stored `last_used_at`, in microseconds, that a use at an instant replaces.
+pub(crate) fn last_used_replaced_until(at: Timestamp) -> i64 {
+    at.micros().saturating_sub(LAST_USED_RESOLUTION_SECONDS * 1_000_000)
 }
 
-/// How a command means to use a call id.
+/// How a command uses a call id.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Claim {
-    /// Only to look at it: nothing is claimed.
+    /// It only reads the call, and claims nothing.
     Read,
-    /// To reserve it.
+    /// It reserves the call.
     Reserve,
-    /// To record it as this entry.
+    /// It records the call as this entry.
     Record(EntryId),
 }
 
-/// A call id that a group touches.
+/// A call id that a group uses.
 #[derive(Clone, Copy, Debug)]
 pub struct CallToLoad<'a> {
-    /// The whole call id.
     pub call_id: &'a CallId,
-    /// How it will be used; the strongest use in the group.
+    /// The strongest claim in the group.
     pub claim: Claim,
 }
 
-/// Everything that a group of commands touches, in key order, so that locks are taken in key order.
+/// What a group of commands needs, in key order, so that locks are taken in key order.
 #[derive(Debug, Default)]
 pub struct LoadRequest<'a> {
     /// The call ids. Those to be recorded or reserved are claimed while they are loaded.
     pub calls: BTreeMap<(TenantId, CallKey), CallToLoad<'a>>,
     /// The integrations that commands name.
     pub integrations: BTreeSet<(TenantId, IntegrationId)>,
-    /// The months that records name, beside the current one.
+    /// The months that records name, in addition to the current one.
     pub months: BTreeSet<(IntegrationId, Month)>,
     /// Holds to remove, if they are still open and due once they are locked.
     pub due: BTreeMap<(TenantId, CallKey), Hold>,
-    /// How many reservations each tenant asks for.
+    /// The number of requested reservations by tenant.
     pub reserving: BTreeMap<TenantId, usize>,
     /// The tenants of records.
     pub recording: BTreeSet<TenantId>,
-    /// The bounds by which the group is decided.
+    /// The caps by which the group is decided.
     pub caps: Caps,
 }
 
-/// What a sweep has to do.
+/// The work of a sweep.
 #[derive(Debug, Default)]
 pub struct SweepWork {
     /// Holds that are due.
     pub holds: Vec<Hold>,
-    /// Accounts that a reader missed in memory.
+    /// Accounts that a reader did not find in the cache.
     pub missed: Vec<(TenantId, IntegrationId)>,
-    /// Whether there may be more that is due.
+    /// Whether there may be more due holds.
     pub more: bool,
 }
 
-/// Rows of a kind that a tenant has.
+/// The number of rows of a kind.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct RowCounts {
-    /// Those in use.
+    /// Rows in use.
     pub live: u32,
-    /// Those that were deleted or revoked, or have expired.
+    /// Rows that are deleted, revoked or expired.
     pub ended: u32,
 }
 
@@ -88,15 +88,17 @@ pub struct RowCounts {
 ///
 /// An implementation stores what it is given and checks only uniqueness.
 pub trait ControlTx {
-    /// The instant of the transaction. It may be provisional until a group is loaded; what then
-    /// counts is [`Book::now`].
+    /// The instant of the transaction. It is provisional until a group is loaded; after that,
+    /// [`Book::now`] counts.
     fn now(&self) -> Timestamp;
 
-    /// The first of `count` numbers in a row that no id of this store has, larger than those that
-    /// this connection allocated before; also outside a transaction.
+    /// Allocates `count` consecutive id numbers, and returns the first.
+    ///
+    /// They are unique in the store, and larger than those that this connection allocated before.
+    /// The call also works outside a transaction.
     ///
     /// # Errors
-    /// [`StoreError`] as for every method here.
+    /// [`StoreError`].
     fn allocate_ids(&mut self, count: usize) -> Result<i64, StoreError>;
 
     /// Runs a statement of a table that both databases keep in the same way.
@@ -137,74 +139,81 @@ pub trait ControlTx {
     /// Called before an integration is written. The commit updates the memory of this node.
     fn integration_changes(&mut self, integration_id: IntegrationId, rules: Integration);
 
-    /// Writes when keys of a tenant were used last, where nothing is stored or something that is older
-    /// by more than a minute; in order of the keys. Keys that another transaction
-    /// changes meanwhile are passed over: nobody waits for this, and it waits for nobody.
+    /// Sets `last_used_at` of a tenant's keys, in their order.
+    ///
+    /// A key keeps a stored value that is less than a minute older. Keys that another transaction
+    /// is changing are skipped, so that neither waits for the other.
     ///
     /// # Errors
     /// [`StoreError`].
-    fn stamp_keys(
+    fn set_last_used(
         &mut self,
         tenant_id: TenantId,
         uses: &[(KeyId, Timestamp)],
     ) -> Result<(), StoreError>;
 
-    /// Adds a row to the audit log, as the next one of its tenant's chain; at the latest with the
-    /// commit, so that a database whose writers wait for each other has that lock as its last.
+    /// Appends a row to the audit log of its tenant.
+    ///
+    /// A database whose writers lock rows writes it just before the commit, so that the lock on the
+    /// head of the chain is the last one.
     ///
     /// # Errors
     /// [`StoreError`], of this call or of the commit.
     fn put_audit(&mut self, row: &AuditRow) -> Result<(), StoreError>;
 }
 
-/// Which commands a connection takes into one transaction.
+/// The commands that a connection writes in one transaction.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Grouping {
     /// Those of all tenants.
     Mixed,
-    /// Those of one tenant, which no other connection of this process writes meanwhile.
+    /// Those of one tenant, for which no other connection of this process writes meanwhile.
     OneTenant,
 }
 
 /// One writer of a database.
 ///
-/// The calls of a transaction are `begin`, then `load` and `save` (or the methods of
-/// [`ControlTx`]), then `commit`; `rollback` ends a transaction in which anything failed. State
-/// that a connection keeps in memory may change only after a commit that is known to have succeeded.
+/// A transaction calls `begin`, then `load` and `save` (or methods of [`ControlTx`]), then `commit`;
+/// after an error it calls `rollback`. State that a connection keeps in memory may change only after
+/// a commit that is known to have succeeded.
 pub trait WriterConnection: ControlTx + Send {
-    /// Which commands it takes into one transaction.
+    /// The commands that it writes in one transaction.
     fn grouping(&self) -> Grouping {
         Grouping::Mixed
     }
 
-    /// About so many of the holds that are due, and what a reader missed in memory; outside a
-    /// transaction. None while the clock is in doubt. Keeps what a later start has to know of the
-    /// clock.
+    /// Finds about `limit` due holds, and accounts that a reader missed, outside a transaction.
+    ///
+    /// While the clock is in doubt, no hold is due. The call also saves the state of the clock for
+    /// later starts.
     ///
     /// # Errors
     /// [`StoreError`].
     fn sweep_work(&mut self, limit: usize) -> Result<SweepWork, StoreError>;
 
-    /// Opens a transaction. Its instant never falls behind one that an account of it was decided
-    /// at before, unless an operator took that time back.
+    /// Begins a transaction.
+    ///
+    /// Its instant is not before an earlier decision on one of its accounts, unless an operator set
+    /// the time back.
     ///
     /// # Errors
-    /// [`StoreError::ClockJumped`] while the clock is in doubt,
-    /// [`StoreError::Unavailable`] when the database does not answer.
+    /// [`StoreError::ClockJumped`] while the clock is in doubt, [`StoreError::Unavailable`] if the
+    /// database does not respond.
     fn begin(&mut self) -> Result<(), StoreError>;
 
-    /// Claims and loads what a group touches. Of the holds that are due, it removes those that the
-    /// group names; the others count in nothing and stay, so that a group takes as long as what it
-    /// was asked for, however many came due.
+    /// Claims and loads what a group needs.
     ///
-    /// Calls are claimed in key order, then accounts are locked in key order, then the clock and
-    /// everything else is read: what was read before a lock says nothing after it.
+    /// Only those due holds are removed that the group names. The others count nowhere and stay, so
+    /// that the time for a group does not depend on how many holds came due.
+    ///
+    /// Calls are claimed in key order, then accounts are locked in key order, and then the clock and
+    /// everything else is read, because rows can change until they are locked.
     ///
     /// # Errors
     /// [`StoreError`]; the transaction must be rolled back.
     fn load<'a>(&mut self, request: &LoadRequest<'a>) -> Result<Book<'a>, StoreError>;
 
-    /// Writes what changed, and gives back claims that were not used.
+    /// Saves the changes of a book, and gives back unused claims.
     ///
     /// # Errors
     /// [`StoreError`]; the transaction must be rolled back.
@@ -213,30 +222,28 @@ pub trait WriterConnection: ControlTx + Send {
     /// Makes the transaction durable, then visible to readers.
     ///
     /// # Errors
-    /// [`StoreError::Unavailable`]: whether it is durable is unknown. Any other: it is not.
+    /// After [`StoreError::Unavailable`] it may be durable; after any other error it is not.
     fn commit(&mut self) -> Result<(), StoreError>;
 
-    /// Drops the transaction, and after an unknown commit everything kept in memory.
+    /// Drops the transaction, and after a commit with an unknown result all state in memory.
     fn rollback(&mut self);
 
-    /// Drops the transaction and everything kept in memory, after a panic somewhere in it. Nothing of
-    /// the connection is used again: the next transaction opens another one.
+    /// Drops the transaction, the connection and all state in memory, after a panic.
     fn abandon(&mut self);
 
-    /// Writes something that means nothing, in a transaction, to learn whether the database takes
-    /// writes.
+    /// Writes filler in a transaction, to learn whether the database accepts writes.
     ///
     /// # Errors
     /// [`StoreError`]; the transaction must be rolled back.
     fn write_probe(&mut self) -> Result<(), StoreError>;
 
-    /// Takes the wall clock for right, and writes that down; outside a transaction, also while
-    /// others are refused because of the clock.
+    /// Adopts the wall clock's time and saves that, outside a transaction. This also works while
+    /// the clock is in doubt.
     ///
     /// # Errors
-    /// [`StoreError`]; then nothing changed.
+    /// [`StoreError`]; nothing changed then.
     fn confirm_clock(&mut self) -> Result<ClockConfirmed, StoreError>;
 
-    /// Work for a moment in which nothing waits, such as moving a log into its file.
+    /// Does maintenance while no job waits, such as moving the log into the data file.
     fn idle(&mut self) {}
 }

@@ -1,4 +1,4 @@
-//! Copies of the embedded store's file, and copies put in its place.
+//! Backups of an SQLite file, and restores.
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot be arranged has failed")]
 
@@ -43,12 +43,12 @@ impl World {
         self.file("bursar.db")
     }
 
-    /// Opens and closes it as a server does, which folds its log into it.
+    /// Opens and closes the file as a server does, which empties the log.
     fn open(&self) {
         drop(SqliteStore::open(&self.database(), clock(), "fingerprint", audit_key()).unwrap());
     }
 
-    /// Adds rows, each in the log until it is folded.
+    /// Adds rows, which stay in the log until the file is opened by a server.
     fn add(&self, tenants: i64) -> Connection {
         let db = Connection::open(self.database()).unwrap();
         let tx = db.unchecked_transaction().unwrap();
@@ -101,7 +101,7 @@ fn a_backup_is_one_snapshot_whatever_is_committed_meanwhile() {
     let mut steps = Vec::new();
     let mut watch = |done: u64, total: u64| {
         steps.push((done, total));
-        // Another connection commits between any two steps, and is not kept from it.
+        // Another connection can commit between any two steps.
         drop(world.add(100));
         ControlFlow::Continue(())
     };
@@ -110,7 +110,7 @@ fn a_backup_is_one_snapshot_whatever_is_committed_meanwhile() {
     let made = SqliteStore::backup(&world.database(), &to, Existing::Keep, &mut watch).unwrap();
 
     assert!(steps.len() >= 3, "{steps:?}");
-    assert!(steps.is_sorted(), "the copy began again: {steps:?}");
+    assert!(steps.is_sorted(), "the copy restarted: {steps:?}");
     assert!(steps.iter().all(|step| step.1 == made.bytes), "{steps:?}");
     check_count(&to, MANY);
     assert_eq!(to.metadata().unwrap().len(), made.bytes);
@@ -118,10 +118,10 @@ fn a_backup_is_one_snapshot_whatever_is_committed_meanwhile() {
 }
 
 #[test]
-fn a_backup_is_one_file_of_its_owner() {
+fn a_backup_is_a_single_private_file() {
     use std::os::unix::fs::PermissionsExt;
     let world = World::new(1);
-    // What is only in the log is a part of it.
+    // The second row is only in the log.
     let _open = world.add(1);
     let made = world.backup("copy", Existing::Keep).unwrap();
     assert_eq!(made.secret_fingerprint.as_deref(), Some("fingerprint"));
@@ -131,22 +131,24 @@ fn a_backup_is_one_file_of_its_owner() {
     assert_eq!(copies, ["copy"]);
     let mode = world.file("copy").metadata().unwrap().permissions().mode();
     assert_eq!(mode & 0o777, 0o600);
-    // Nor does it become more than one file by being looked into.
-    let looked = Connection::open(world.file("copy")).unwrap();
-    assert_eq!(count(&looked), 2);
+    // Reading it creates no further files.
+    let reader = Connection::open(world.file("copy")).unwrap();
+    assert_eq!(count(&reader), 2);
     assert!(!world.file("copy-wal").exists());
-    assert!(SqliteStore::verify(&world.file("copy")).unwrap().unwrap().differences.told.is_empty());
+    assert!(
+        SqliteStore::verify(&world.file("copy")).unwrap().unwrap().differences.listed.is_empty()
+    );
 }
 
 #[test]
-fn a_backup_that_is_stopped_leaves_nothing() {
+fn a_stopped_backup_leaves_no_file() {
     let world = World::new(MANY);
     let before = world.names();
     for stop_at in 0..3 {
-        let mut looks = 0;
+        let mut steps = 0;
         let mut watch = |_: u64, _: u64| {
-            looks += 1;
-            if looks > stop_at { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+            steps += 1;
+            if steps > stop_at { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
         };
         let to = world.file("copy");
         let stopped = SqliteStore::backup(&world.database(), &to, Existing::Keep, &mut watch);
@@ -159,7 +161,7 @@ fn a_backup_that_is_stopped_leaves_nothing() {
 }
 
 #[test]
-fn a_backup_replaces_a_file_only_when_told_to() {
+fn a_backup_replaces_a_file_only_on_request() {
     let world = World::new(1);
     world.backup("copy", Existing::Keep).unwrap();
     let taken = world.backup("copy", Existing::Keep);
@@ -178,7 +180,7 @@ fn a_backup_replaces_a_file_only_when_told_to() {
     std::os::unix::fs::symlink(world.database(), world.file("link")).unwrap();
     let refused = world.backup("link", Existing::Replace);
     assert!(matches!(refused, Err(CopyError::Own(_))), "{refused:?}");
-    // A log of another file would be played into the copy by whoever opens it.
+    // SQLite would replay the log of another file into the copy.
     std::fs::write(world.file("copy-wal"), "the log of another").unwrap();
     let refused = world.backup("copy", Existing::Replace);
     assert!(matches!(refused, Err(CopyError::LeftOver(_))), "{refused:?}");
@@ -186,7 +188,7 @@ fn a_backup_replaces_a_file_only_when_told_to() {
 }
 
 #[test]
-fn a_damaged_file_makes_no_backup() {
+fn a_damaged_file_is_not_backed_up() {
     let world = World::new(MANY);
     world.open();
     let mut bytes = std::fs::read(world.database()).unwrap();
@@ -202,7 +204,7 @@ fn a_damaged_file_makes_no_backup() {
 fn a_restore_returns_to_the_backup_and_keeps_the_replaced_file_whole() {
     let world = World::new(3);
     world.backup("copy", Existing::Keep).unwrap();
-    // What a crash leaves: commits that are only in the log.
+    // As after a crash, the commits are only in the log.
     let writer = world.add(4);
     let files = ["bursar.db", "bursar.db-wal"].map(|name| std::fs::read(world.file(name)).unwrap());
     drop(writer);
@@ -217,7 +219,7 @@ fn a_restore_returns_to_the_backup_and_keeps_the_replaced_file_whole() {
 }
 
 #[test]
-fn a_restore_that_stops_anywhere_leaves_the_old_file_whole() {
+fn an_abandoned_restore_keeps_the_old_file() {
     let world = World::new(3);
     world.backup("copy", Existing::Keep).unwrap();
     drop(world.add(4));
@@ -246,7 +248,7 @@ fn a_restore_is_refused_while_the_file_is_in_use() {
     let refused = world.restore("copy");
     assert!(matches!(refused, Err(CopyError::Open(OpenError::InUse(_)))), "{refused:?}");
     drop(running);
-    // Whoever only reads holds no lock, but its log must not be taken from under it.
+    // A reader holds no lock, but the log that it reads must not be removed.
     let reader = world.add(1);
     let snapshot = reader.unchecked_transaction().unwrap();
     assert_eq!(count(&snapshot), 4);
@@ -259,7 +261,7 @@ fn a_restore_is_refused_while_the_file_is_in_use() {
 }
 
 #[test]
-fn only_a_whole_database_of_bursar_is_restored() {
+fn only_a_complete_bursar_database_is_restored() {
     let world = World::new(1);
     std::fs::write(world.file("text"), "no database".repeat(1_000)).unwrap();
     drop(Connection::open(world.file("empty")).unwrap());

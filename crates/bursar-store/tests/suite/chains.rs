@@ -1,4 +1,4 @@
-//! The audit log of a database that several processes share: one chain, whoever writes.
+//! The audit log of a database that several nodes share is one chain.
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot be arranged has failed")]
 
@@ -7,17 +7,17 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use bursar_core::{Caps, KeyId, TenantId};
 use bursar_store::{
-    AuditVerified, Control, KeyDraft, Ledger, Observer, PostgresOptions, PostgresStore, StoreError,
+    AuditReport, Control, KeyDraft, Ledger, Observer, PostgresOptions, PostgresStore, StoreError,
 };
 use bursar_testing::postgres::cluster::Cluster;
 use bursar_testing::postgres::database::Database;
 
 use crate::support::actor;
-use crate::support::home::audit_key;
+use crate::support::test_database::audit_key;
 
 const KEYS: usize = 30;
 
-/// Attempts at a transaction that failed.
+/// Counts failed attempts of transactions.
 #[derive(Default)]
 struct Failures(AtomicUsize);
 
@@ -58,7 +58,7 @@ impl World {
         Self { database, nodes, failures, tenant_id }
     }
 
-    /// Keys, which are made one after the other.
+    /// Creates keys one after the other.
     async fn keys(&self) -> Vec<KeyId> {
         let mut keys = Vec::new();
         let tenant_id = self.tenant_id;
@@ -72,7 +72,7 @@ impl World {
         keys
     }
 
-    /// Revokes keys, two at the same moment on two nodes.
+    /// Revokes keys, two at a time on two nodes.
     async fn revoke(&self, keys: &[KeyId]) {
         for pair in keys.chunks(2) {
             let [first, second] = pair else { unreachable!("an even number of keys") };
@@ -88,7 +88,7 @@ impl World {
         revoked.await.unwrap().unwrap();
     }
 
-    fn verify(&self) -> AuditVerified {
+    fn verify(&self) -> AuditReport {
         let (url, key) = (self.database.app_url(), audit_key());
         PostgresStore::verify_audit(url, "fingerprint", &key, None).unwrap().unwrap()
     }
@@ -100,9 +100,9 @@ async fn changes_on_two_nodes_make_one_chain() {
     let keys = world.keys().await;
     world.revoke(&keys).await;
     let verified = world.verify();
-    // The tenant, its onboarding, and every key twice.
+    // The tenant, its onboarding step, and two rows for each key.
     assert_eq!(verified.rows as usize, 2 + 2 * KEYS);
-    assert_eq!(verified.differences.count, 0, "{:?}", verified.differences.told);
+    assert_eq!(verified.differences.count, 0, "{:?}", verified.differences.listed);
     assert_eq!(world.failures.0.load(Ordering::SeqCst), 0, "attempts that failed");
 }
 
@@ -116,13 +116,13 @@ async fn the_first_rows_of_a_chain_on_two_nodes_make_one_chain() {
         world.revoke(pair).await;
         let verified = world.verify();
         assert_eq!(verified.rows, 2);
-        // Nothing but that the log does not begin with the tenant.
-        assert_eq!(verified.differences.count, 1, "{:?}", verified.differences.told);
+        // The only difference is that the log does not begin with the tenant's creation.
+        assert_eq!(verified.differences.count, 1, "{:?}", verified.differences.listed);
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn rows_that_were_put_beside_the_chain_are_found() {
+async fn rows_outside_the_chain_are_found() {
     let world = World::new().await;
     world.keys().await;
     world.database.run("alter table audit alter column sequence drop not null");
@@ -132,8 +132,8 @@ async fn rows_that_were_put_beside_the_chain_are_found() {
          where sequence in (2, 3)",
     );
     let verified = world.verify();
-    let told = verified.differences.told.iter().any(|told| told.contains("in no chain: 2"));
-    assert!(told, "{:?}", verified.differences.told);
+    let listed = &verified.differences.listed;
+    assert!(listed.iter().any(|sentence| sentence.contains("in no chain: 2")), "{listed:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -144,7 +144,7 @@ async fn a_change_that_continues_after_its_audit_row_blocks_no_other_change() {
     for pair in keys.chunks(2) {
         let [first, second] = pair else { unreachable!("an even number of keys") };
         let (first, second) = (*first, *second);
-        // One locks the tenant after it has added its row, the other one before.
+        // One change locks the tenant after it has added its audit row, the other before that.
         let after = world.nodes[0].change(tenant_id, move |tx| {
             let changed = Control::new(tx, &actor(), tenant_id).revoke_key(None, first)?;
             tx.tenant(tenant_id)?;

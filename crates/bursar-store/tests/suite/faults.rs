@@ -1,4 +1,5 @@
-//! The n-th call of storage fails, for n = 1, 2, 3, ...: nothing is lost, doubled or half written.
+//! If the n-th call of storage fails, for n = 1, 2, 3, ..., nothing is lost, doubled or half
+//! written.
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot be arranged has failed")]
 
@@ -16,24 +17,23 @@ use bursar_store::{
 use rusqlite::Connection;
 
 use crate::support::faulty::{Fault, Faults, FaultyWriter};
-use crate::support::group::{Asked, in_one_group};
+use crate::support::group::{CommandFuture, in_one_group};
 use crate::support::{SQLITE, World, budget, call_id, cents, day, draft, request, usage};
 
 const ALL: Page = Page { offset: 0, limit: 10_000 };
 
-/// A client that asks again, with the same call ids, until it is answered; and what it was told.
+/// A client that repeats each command with the same call id until it gets an outcome.
 struct Client {
     world: World,
     tenant_id: TenantId,
-    /// The entries that were acknowledged, by call id.
+    /// The acknowledged entries, by call id.
     entries: BTreeMap<String, EntryId>,
 }
 
 impl Client {
     async fn record(&mut self, records: Vec<Usage>) {
         let ledger = &self.world.ledger;
-        let outcomes =
-            until_answered(async || ledger.record(self.tenant_id, records.clone()).await);
+        let outcomes = with_repeats(async || ledger.record(self.tenant_id, records.clone()).await);
         for (usage, outcome) in records.iter().zip(outcomes.await) {
             let (RecordOutcome::Accepted(id) | RecordOutcome::Duplicate(id)) = outcome else {
                 unreachable!("{usage:?}: {outcome:?}")
@@ -43,40 +43,40 @@ impl Client {
         }
     }
 
-    async fn hold(&self, asked: ReserveRequest) {
+    async fn hold(&self, request: ReserveRequest) {
         let ledger = &self.world.ledger;
-        let outcome = until_answered(async || ledger.reserve(self.tenant_id, asked.clone()).await);
+        let outcome = with_repeats(async || ledger.reserve(self.tenant_id, request.clone()).await);
         let outcome = outcome.await;
         let held = matches!(outcome, ReserveOutcome::Held(_) | ReserveOutcome::Replayed(_));
         assert!(held, "{outcome:?}");
     }
 
-    /// Asks for more than is left.
-    async fn ask_too_much(&self, integration_id: IntegrationId) {
+    /// Requests more than is left.
+    async fn exceed_budget(&self, integration_id: IntegrationId) {
         let estimate = Estimate { cost: cents(60), tokens: 1 };
-        let asked = ReserveRequest { estimate, ..request(integration_id, "too much") };
+        let request = ReserveRequest { estimate, ..request(integration_id, "too much") };
         let ledger = &self.world.ledger;
-        let outcome = until_answered(async || ledger.reserve(self.tenant_id, asked.clone()).await);
+        let outcome = with_repeats(async || ledger.reserve(self.tenant_id, request.clone()).await);
         let outcome = outcome.await;
         assert!(matches!(outcome, ReserveOutcome::Refused(_)), "{outcome:?}");
     }
 
     async fn release(&self, call: &str) {
         let ledger = &self.world.ledger;
-        let ask = async || ledger.release(self.tenant_id, call_id(call), None).await;
-        let outcome = until_answered(ask).await;
+        let release = async || ledger.release(self.tenant_id, call_id(call), None).await;
+        let outcome = with_repeats(release).await;
         assert!(matches!(outcome, ReleaseOutcome::Released(_)), "{outcome:?}");
     }
 
     async fn extend(&self, call: &str, ttl_seconds: u32) {
         let ledger = &self.world.ledger;
         let ttl = Some(ttl_seconds);
-        let ask = async || ledger.extend(self.tenant_id, call_id(call), None, ttl).await;
-        let outcome = until_answered(ask).await;
+        let extend = async || ledger.extend(self.tenant_id, call_id(call), None, ttl).await;
+        let outcome = with_repeats(extend).await;
         assert!(matches!(outcome, ExtendOutcome::Extended(_)), "{outcome:?}");
     }
 
-    /// Makes an integration; one whose answer was lost is found by its name.
+    /// Creates an integration. If the reply was lost, it is found by its name.
     async fn create(&self, name: &'static str) -> IntegrationId {
         let create = async || {
             self.world
@@ -85,7 +85,7 @@ impl Client {
                 })
                 .await
         };
-        match until_answered(create).await {
+        match with_repeats(create).await {
             Ok(row) => row.integration_id,
             Err(refusal) => {
                 assert_eq!(refusal, ControlRefusal::NameTaken);
@@ -107,28 +107,27 @@ impl Client {
                 })
                 .await
         };
-        until_answered(update).await.unwrap();
+        with_repeats(update).await.unwrap();
     }
 
-    /// Many commands in one group, each asked again on its own when it was not answered.
-    async fn crowd(&mut self, integration_id: IntegrationId) {
+    /// Submits many commands in one group, and then repeats each on its own.
+    async fn many_at_once(&mut self, integration_id: IntegrationId) {
         let (ledger, tenant_id) = (self.world.ledger.clone(), self.tenant_id);
         let records: Vec<Usage> =
-            (0..6).map(|number| usage(integration_id, &format!("crowd {number}"))).collect();
-        let mut asked: Vec<Asked<'_, Result<(), StoreError>>> = Vec::new();
+            (0..6).map(|number| usage(integration_id, &format!("group {number}"))).collect();
+        let mut commands: Vec<CommandFuture<'_, Result<(), StoreError>>> = Vec::new();
         for record in &records {
             let ledger = &ledger;
-            asked.push(Box::pin(async move {
+            commands.push(Box::pin(async move {
                 ledger.record(tenant_id, vec![record.clone()]).await.map(|_| ())
             }));
         }
-        let hold = request(integration_id, "crowd hold");
+        let hold = request(integration_id, "group hold");
         let again = hold.clone();
-        asked.push(Box::pin(async { ledger.reserve(tenant_id, again).await.map(|_| ()) }));
-        let touch = ledger.load_account(tenant_id, integration_id);
-        asked.push(Box::pin(touch));
-        // Who was answered was acknowledged; asking once more must find the very same.
-        drop(in_one_group(&ledger, tenant_id, asked).await);
+        commands.push(Box::pin(async { ledger.reserve(tenant_id, again).await.map(|_| ()) }));
+        commands.push(Box::pin(ledger.load_account(tenant_id, integration_id)));
+        // Acknowledged or not, each repetition must find the same entry.
+        drop(in_one_group(&ledger, tenant_id, commands).await);
         for record in records {
             self.record(vec![record]).await;
         }
@@ -136,11 +135,11 @@ impl Client {
     }
 }
 
-/// Asks until there is an answer: the fault of the test comes once.
-async fn until_answered<T>(mut ask: impl AsyncFnMut() -> Result<T, StoreError>) -> T {
+/// Repeats a command until it gets an outcome; each run has one fault.
+async fn with_repeats<T>(mut command: impl AsyncFnMut() -> Result<T, StoreError>) -> T {
     for _ in 0..3 {
-        match ask().await {
-            Ok(answer) => return answer,
+        match command().await {
+            Ok(outcome) => return outcome,
             Err(
                 StoreError::Unavailable(_)
                 | StoreError::Statement(_)
@@ -150,7 +149,7 @@ async fn until_answered<T>(mut ask: impl AsyncFnMut() -> Result<T, StoreError>) 
             Err(error) => unreachable!("{error}"),
         }
     }
-    unreachable!("one fault was met three times")
+    unreachable!("one fault caused three failures")
 }
 
 /// A record of a month long ago, with an agent and an error.
@@ -166,8 +165,8 @@ fn late(integration_id: IntegrationId, call: &str) -> Usage {
     }
 }
 
-/// Everything that a client does, on an integration that exists.
-async fn play(client: &mut Client, limited: IntegrationId) {
+/// Runs every kind of command, on an existing integration.
+async fn run_commands(client: &mut Client, limited: IntegrationId) {
     let free = client.create("free").await;
     client.record(vec![usage(limited, "single")]).await;
     let batch = vec![
@@ -182,11 +181,11 @@ async fn play(client: &mut Client, limited: IntegrationId) {
         client.hold(request(limited, call)).await;
     }
     client.hold(ReserveRequest { ttl_seconds: 60, ..request(limited, "expired") }).await;
-    client.ask_too_much(limited).await;
+    client.exceed_budget(limited).await;
     client.record(vec![Usage { cost: None, ..usage(limited, "settled") }]).await;
     client.release("released").await;
     client.extend("extended", 900).await;
-    client.crowd(limited).await;
+    client.many_at_once(limited).await;
     let edit = IntegrationEdit {
         name: Some("renamed".to_owned()),
         token_limit_month: Some(100_000),
@@ -196,14 +195,14 @@ async fn play(client: &mut Client, limited: IntegrationId) {
     client.world.clock.advance(120);
     client.world.ledger.load_account(client.tenant_id, limited).await.ok();
     let ledger = client.world.ledger.clone();
-    until_answered(async || ledger.sweep().await).await;
+    with_repeats(async || ledger.sweep().await).await;
     client.record(vec![usage(limited, "expired")]).await;
     client.hold(request(limited, "last")).await;
-    client.ask_too_much(limited).await;
+    client.exceed_budget(limited).await;
 }
 
-/// Plays everything with a fault; whether the fault was met, and what is stored in the end.
-async fn play_with(fault: Option<(usize, Fault)>) -> (bool, Vec<String>) {
+/// Runs all commands with a fault, and returns whether it occurred, and the stored rows.
+async fn run_with(fault: Option<(usize, Fault)>) -> (bool, Vec<String>) {
     let faults = Faults::default();
     let of_writer = faults.clone();
     let wrap = move |writer| Box::new(FaultyWriter::new(writer, of_writer.clone())) as Box<_>;
@@ -214,15 +213,15 @@ async fn play_with(fault: Option<(usize, Fault)>) -> (bool, Vec<String>) {
     if let Some((nth, fault)) = fault {
         faults.arm(nth, fault);
     }
-    play(&mut client, limited).await;
-    let met = !faults.disarm();
+    run_commands(&mut client, limited).await;
+    let occurred = !faults.disarm();
 
     let Client { world, entries, .. } = client;
     world.verify().await;
-    let state = stored(&world.home.path());
+    let state = stored(&world.database.path());
     let world = world.reopened().await;
     world.verify().await;
-    assert_eq!(stored(&world.home.path()), state, "after a restart");
+    assert_eq!(stored(&world.database.path()), state, "after a restart");
     let counter = world.store.counter(tenant_id, limited, world.clock.now().month()).await.unwrap();
     let counted = counter.used.cost.checked_add(counter.held.cost).unwrap();
     assert!(counted <= cents(100), "{counted:?} of a dollar");
@@ -233,11 +232,11 @@ async fn play_with(fault: Option<(usize, Fault)>) -> (bool, Vec<String>) {
         .unwrap()
         .rows;
     let found = rows.into_iter().map(|row| (row.call_id, row.entry_id)).collect();
-    assert_eq!(entries, found, "what was acknowledged (left), what is there (right)");
-    (met, state)
+    assert_eq!(entries, found, "acknowledged (left) and stored (right)");
+    (occurred, state)
 }
 
-/// What is stored, but for ids and the audit log, which tell one run from another.
+/// The stored rows, without ids and the audit log, which differ between runs.
 fn stored(path: &Path) -> Vec<String> {
     let db = Connection::open(path).unwrap();
     let mut lines = Vec::new();
@@ -276,14 +275,14 @@ fn stored(path: &Path) -> Vec<String> {
     lines
 }
 
-/// A run with the n-th call failing ends like the run without a fault, for every n.
+/// Checks that a run in which the n-th call fails ends like a run without a fault, for every n.
 async fn leaves_no_trace(fault: Fault) {
-    let (_, undisturbed) = play_with(None).await;
+    let (_, undisturbed) = run_with(None).await;
     for nth in 1.. {
-        let (met, state) = play_with(Some((nth, fault))).await;
+        let (occurred, state) = run_with(Some((nth, fault))).await;
         assert_eq!(state, undisturbed, "after {fault:?} of call {nth}");
-        if !met {
-            // A scenario makes more calls than this; fewer would mean that nothing was tested.
+        if !occurred {
+            // A run makes more calls than this; fewer would mean that nothing was tested.
             assert!(nth > 80, "only {nth} calls");
             return;
         }
@@ -301,8 +300,8 @@ async fn a_refused_statement_leaves_no_trace() {
 }
 
 #[tokio::test]
-async fn a_lost_answer_leaves_no_trace() {
-    leaves_no_trace(Fault::AnswerLost).await;
+async fn a_lost_reply_leaves_no_trace() {
+    leaves_no_trace(Fault::ReplyLost).await;
 }
 
 #[tokio::test]
@@ -316,17 +315,17 @@ async fn a_panic_leaves_no_trace() {
 }
 
 #[tokio::test]
-async fn a_panic_after_the_fact_leaves_no_trace() {
+async fn a_panic_after_a_call_leaves_no_trace() {
     leaves_no_trace(Fault::PanicsLate).await;
 }
 
 #[tokio::test]
-async fn a_transaction_that_is_to_be_tried_again_leaves_no_trace() {
-    leaves_no_trace(Fault::Again).await;
+async fn a_retried_transaction_leaves_no_trace() {
+    leaves_no_trace(Fault::Retry).await;
 }
 
 #[tokio::test]
-async fn a_transaction_that_is_tried_again_is_not_seen_by_the_caller() {
+async fn a_retry_is_invisible_to_the_caller() {
     let faults = Faults::default();
     let of_writer = faults.clone();
     let wrap = move |writer| Box::new(FaultyWriter::new(writer, of_writer.clone())) as Box<_>;
@@ -334,9 +333,9 @@ async fn a_transaction_that_is_tried_again_is_not_seen_by_the_caller() {
     let tenant_id = world.tenant("tenant").await;
     let limits = LimitSettings::default();
     let integration_id = world.integration(tenant_id, "integration", limits).await;
-    // The first call allots ids; then come begin, load, save and commit.
+    // The first call allocates ids; then come begin, load, save and commit.
     for nth in 2..=5 {
-        faults.arm(nth, Fault::Again);
+        faults.arm(nth, Fault::Retry);
         let sent = usage(integration_id, &format!("call {nth}"));
         let outcome = world.ledger.record(tenant_id, vec![sent]).await;
         assert!(!faults.disarm(), "call {nth} was not made");
@@ -346,31 +345,31 @@ async fn a_transaction_that_is_tried_again_is_not_seen_by_the_caller() {
     world.verify().await;
 }
 
-/// A statement that SQLite itself refuses, for one call id only.
+/// Makes SQLite refuse the entries of some call ids.
 const POISON: &str = "create trigger poison before insert on usage_entries \
      when new.call_id like 'poison%' begin select raise(abort, 'poison'); end";
-/// A statement that passes, and lets the commit of its transaction fail.
-const DOUBT: &str = "create table doubts (doubt integer references integrations_of_nobody \
+/// Makes the commit of some entries fail, by a deferred constraint.
+const DOUBT: &str = "create table doubts (doubt integer references empty_table \
      deferrable initially deferred); \
-     create table integrations_of_nobody (n integer primary key); \
+     create table empty_table (n integer primary key); \
      create trigger doubt after insert on usage_entries \
      when new.call_id like 'doubt%' begin insert into doubts values (1); end";
 
 fn execute(world: &World, sql: &str) {
-    Connection::open(world.home.path()).unwrap().execute_batch(sql).unwrap();
+    Connection::open(world.database.path()).unwrap().execute_batch(sql).unwrap();
 }
 
 #[tokio::test]
-async fn one_bad_command_costs_no_other_command_of_its_group() {
+async fn one_bad_command_does_not_affect_the_rest_of_its_group() {
     let world = World::new(SQLITE);
     let tenant_id = world.tenant("tenant").await;
     let integration_id = world.integration(tenant_id, "integration", budget(1_000)).await;
     execute(&world, POISON);
     let ledger = &world.ledger;
-    let mut asked: Vec<Asked<'_, bool>> = Vec::new();
+    let mut commands: Vec<CommandFuture<'_, bool>> = Vec::new();
     for number in 0..60 {
         let call = if number % 13 == 5 { format!("poison {number}") } else { format!("{number}") };
-        asked.push(Box::pin(async move {
+        commands.push(Box::pin(async move {
             let outcome = ledger.record(tenant_id, vec![usage(integration_id, &call)]).await;
             match outcome.as_deref() {
                 Ok([RecordOutcome::Accepted(_)]) => !call.starts_with("poison"),
@@ -379,13 +378,13 @@ async fn one_bad_command_costs_no_other_command_of_its_group() {
             }
         }));
         let hold = request(integration_id, &format!("hold {number}"));
-        asked.push(Box::pin(async move {
+        commands.push(Box::pin(async move {
             matches!(ledger.reserve(tenant_id, hold).await, Ok(ReserveOutcome::Held(_)))
         }));
     }
-    let answers = in_one_group(ledger, tenant_id, asked).await;
-    assert_eq!(answers.len(), 120);
-    assert!(answers.iter().all(|as_it_should| *as_it_should), "{answers:?}");
+    let expected = in_one_group(ledger, tenant_id, commands).await;
+    assert_eq!(expected.len(), 120);
+    assert!(expected.iter().all(|is_expected| *is_expected), "{expected:?}");
     world.verify().await;
 
     execute(&world, "drop trigger poison");
@@ -417,7 +416,7 @@ async fn a_batch_with_a_bad_record_stores_the_good_ones() {
 }
 
 #[tokio::test]
-async fn a_commit_that_failed_drops_its_group_and_nothing_else() {
+async fn a_failed_commit_drops_its_group_only() {
     let world = World::new(SQLITE);
     let tenant_id = world.tenant("tenant").await;
     let integration_id = world.integration(tenant_id, "integration", budget(100)).await;
@@ -426,24 +425,24 @@ async fn a_commit_that_failed_drops_its_group_and_nothing_else() {
     for call in ["kept", "settled"] {
         world.ledger.reserve(tenant_id, request(integration_id, call)).await.unwrap();
     }
-    let before = stored(&world.home.path());
+    let before = stored(&world.database.path());
     execute(&world, DOUBT);
 
     let ledger = &world.ledger;
     let calls = ["a", "settled", "doubt", "b"];
-    let ask = |call: &'static str| -> Asked<'_, Result<Vec<RecordOutcome>, StoreError>> {
+    let record = |call: &'static str| -> CommandFuture<'_, Result<Vec<RecordOutcome>, StoreError>> {
         Box::pin(ledger.record(tenant_id, vec![usage(integration_id, call)]))
     };
-    let answers = in_one_group(ledger, tenant_id, calls.map(ask).into()).await;
-    assert_eq!(answers.len(), calls.len());
-    for answer in answers {
-        assert!(matches!(answer, Err(StoreError::Unavailable(_))), "{answer:?}");
+    let outcomes = in_one_group(ledger, tenant_id, calls.map(record).into()).await;
+    assert_eq!(outcomes.len(), calls.len());
+    for outcome in outcomes {
+        assert!(matches!(outcome, Err(StoreError::Unavailable(_))), "{outcome:?}");
     }
-    assert_eq!(stored(&world.home.path()), before);
+    assert_eq!(stored(&world.database.path()), before);
     world.verify().await;
 
     // What was in memory is read again: the limit counts what was held and used before.
-    execute(&world, "drop trigger doubt; drop table doubts; drop table integrations_of_nobody");
+    execute(&world, "drop trigger doubt; drop table doubts; drop table empty_table");
     let fits = |call: &str, cost| ReserveRequest {
         estimate: Estimate { cost: cents(cost), tokens: 1 },
         ..request(integration_id, call)
@@ -461,7 +460,7 @@ async fn a_commit_that_failed_drops_its_group_and_nothing_else() {
 }
 
 #[tokio::test]
-async fn a_disk_without_room_is_in_doubt_until_a_write_that_is_made_for_it_succeeds() {
+async fn a_full_disk_is_reported_until_a_write_probe_succeeds() {
     let faults = Faults::default();
     let of_writer = faults.clone();
     let wrap = move |writer| Box::new(FaultyWriter::new(writer, of_writer.clone())) as Box<_>;
@@ -469,21 +468,21 @@ async fn a_disk_without_room_is_in_doubt_until_a_write_that_is_made_for_it_succe
     let tenant_id = world.tenant("tenant").await;
     let integration_id = world.integration(tenant_id, "integration", budget(100)).await;
     let ledger = &world.ledger;
-    let is_full = |answer: &Result<(), StoreError>| {
-        matches!(answer, Err(StoreError::NotWritable { reason: NotWritable::DiskFull, .. }))
+    let is_full = |result: &Result<(), StoreError>| {
+        matches!(result, Err(StoreError::NotWritable { reason: NotWritable::DiskFull, .. }))
     };
     assert!(ledger.check_writable().is_ok());
     // The calls of a group: ids, begin, load, save and commit.
     faults.arm(5, Fault::DiskFull);
     let refused = ledger.record(tenant_id, vec![usage(integration_id, "call")]).await;
     assert!(is_full(&refused.map(|_| ())));
-    // A group that writes nothing proves nothing.
+    // A group that writes nothing does not end the doubt.
     ledger.load_account(tenant_id, integration_id).await.unwrap();
     assert!(is_full(&ledger.check_writable()));
-    // Neither does one that stores something, in room that the file had.
+    // Neither does one that fits into space that the file already has.
     ledger.record(tenant_id, vec![usage(integration_id, "in old room")]).await.unwrap();
     assert!(is_full(&ledger.check_writable()));
-    // Begin, the write itself and commit of a probe.
+    // A probe calls begin, write and commit.
     for nth in 1..=3 {
         faults.arm(nth, Fault::DiskFull);
         assert!(is_full(&ledger.probe_writes().await), "call {nth}");
@@ -497,7 +496,7 @@ async fn a_disk_without_room_is_in_doubt_until_a_write_that_is_made_for_it_succe
 }
 
 #[tokio::test]
-async fn a_write_outside_of_a_group_that_fails_for_want_of_room_is_a_doubt_too() {
+async fn a_failed_write_outside_a_group_also_reports_a_full_disk() {
     let faults = Faults::default();
     let of_writer = faults.clone();
     let wrap = move |writer| Box::new(FaultyWriter::new(writer, of_writer.clone())) as Box<_>;
@@ -508,17 +507,17 @@ async fn a_write_outside_of_a_group_that_fails_for_want_of_room_is_a_doubt_too()
     assert!(ledger.check_writable().is_err());
     ledger.probe_writes().await.unwrap();
     assert!(ledger.check_writable().is_ok());
-    // The first call of a sweep notes the clock and finds what is due.
+    // The first call of a sweep saves the clock and finds due holds.
     faults.arm(1, Fault::DiskFull);
     ledger.sweep().await.unwrap();
     assert!(ledger.check_writable().is_err());
 }
 
 #[tokio::test]
-async fn probes_do_not_let_the_data_grow() {
+async fn write_probes_do_not_grow_the_data() {
     let world = World::new(SQLITE);
     let pages = || {
-        let db = Connection::open(world.home.path()).unwrap();
+        let db = Connection::open(world.database.path()).unwrap();
         db.query_row("pragma page_count", [], |row| row.get::<_, i64>(0)).unwrap()
     };
     world.ledger.probe_writes().await.unwrap();
@@ -527,6 +526,6 @@ async fn probes_do_not_let_the_data_grow() {
         world.ledger.probe_writes().await.unwrap();
     }
     assert_eq!(pages(), once);
-    let log = world.home.path().with_extension("db-wal").metadata().unwrap().len();
+    let log = world.database.path().with_extension("db-wal").metadata().unwrap().len();
     assert!(log < 256 * 1024, "a log of {log} bytes");
 }

@@ -1,6 +1,6 @@
-//! The store: what every database answers, and what only one of them has.
+//! Tests of the store: behaviour of both databases, and features of only one.
 //!
-//! Deliberately absent: whole servers over a database, which `bursar-server` proves.
+//! Deliberately absent: whole servers over a database, which `bursar-server` tests.
 
 mod backup;
 mod chains;
@@ -8,7 +8,7 @@ mod conformance;
 mod faults;
 mod observed;
 mod postgres;
-mod questions;
+mod postgres_reads;
 mod races;
 mod random;
 mod readers;

@@ -1,4 +1,4 @@
-//! Races for the last cent: however many ask at once, a budget is spent once.
+//! Races for the last cent: concurrent requests never exceed a budget.
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot be arranged has failed")]
 
@@ -19,18 +19,18 @@ use tokio::task::JoinSet;
 use crate::support::{SQLITE, TestClock, World, budget, call_id, cents, day, request, usage};
 
 const TASKS: usize = 64;
-const ASKS: usize = 1_000;
+const REQUESTS: usize = 1_000;
 /// Requests for 10 cents that a budget of 100 cents admits.
 const FITTING: usize = 10;
 
-/// A store that may be closed and opened again while others use it.
+/// A store that can be closed and reopened while tasks use it.
 type Shared = Arc<RwLock<Option<World>>>;
 
-/// Reserves, and asks again with the same call id when the store was closed meanwhile.
-async fn reserve(shared: &Shared, tenant_id: TenantId, asked: ReserveRequest) -> ReserveOutcome {
+/// Reserves, and repeats the request with the same call id if the store was closed meanwhile.
+async fn reserve(shared: &Shared, tenant_id: TenantId, request: ReserveRequest) -> ReserveOutcome {
     loop {
         let ledger = shared.read().await.as_ref().unwrap().ledger.clone();
-        match ledger.reserve(tenant_id, asked.clone()).await {
+        match ledger.reserve(tenant_id, request.clone()).await {
             Ok(outcome) => return outcome,
             Err(StoreError::Closed) => tokio::task::yield_now().await,
             Err(error) => unreachable!("{error}"),
@@ -38,28 +38,28 @@ async fn reserve(shared: &Shared, tenant_id: TenantId, asked: ReserveRequest) ->
     }
 }
 
-/// Lets all tasks ask until 1,000 asks are made; the reservations that were admitted.
-async fn ask_all(
+/// Makes 1,000 requests from all tasks, and returns the admitted reservations.
+async fn reserve_all(
     shared: &Shared,
     tenant_id: TenantId,
     integration_id: IntegrationId,
-    before_ask: impl Fn(usize) + Clone + Send + Sync + 'static,
+    before_request: impl Fn(usize) + Clone + Send + Sync + 'static,
 ) -> Vec<Reservation> {
     let next = Arc::new(AtomicUsize::new(0));
     let mut tasks = JoinSet::new();
     for _ in 0..TASKS {
-        let (shared, next, before_ask) =
-            (Arc::clone(shared), Arc::clone(&next), before_ask.clone());
+        let (shared, next, before_request) =
+            (Arc::clone(shared), Arc::clone(&next), before_request.clone());
         tasks.spawn(async move {
             let mut held = Vec::new();
             loop {
-                let ask = next.fetch_add(1, Ordering::SeqCst);
-                if ask >= ASKS {
+                let number = next.fetch_add(1, Ordering::SeqCst);
+                if number >= REQUESTS {
                     return held;
                 }
-                before_ask(ask);
-                let asked = request(integration_id, &format!("{integration_id} {ask}"));
-                match reserve(&shared, tenant_id, asked).await {
+                before_request(number);
+                let request = request(integration_id, &format!("{integration_id} {number}"));
+                match reserve(&shared, tenant_id, request).await {
                     ReserveOutcome::Held(reservation) | ReserveOutcome::Replayed(reservation) => {
                         held.push(reservation);
                     }
@@ -84,26 +84,26 @@ async fn a_budget_for_ten_admits_ten() {
             world.as_ref().unwrap().integration(tenant_id, &name, budget(100)).await
         };
         let (started, mut starts) = tokio::sync::mpsc::unbounded_channel();
-        let before_ask = move |ask: usize| {
-            if ask == 5 {
+        let before_request = move |number: usize| {
+            if number == 5 {
                 let _ = started.send(());
             }
         };
-        let asking = {
+        let requests = {
             let shared = Arc::clone(&shared);
-            tokio::spawn(
-                async move { ask_all(&shared, tenant_id, integration_id, before_ask).await },
-            )
+            tokio::spawn(async move {
+                reserve_all(&shared, tenant_id, integration_id, before_request).await
+            })
         };
-        // In these rounds the store is closed and opened again while everyone asks.
+        // In these rounds the store is closed and reopened during the race.
         if round % 7 == 6 {
             starts.recv().await.unwrap();
             shared.read().await.as_ref().unwrap().ledger.close().await;
-            let mut place = shared.write().await;
-            let reopened = place.take().unwrap().reopened().await;
-            *place = Some(reopened);
+            let mut world = shared.write().await;
+            let reopened = world.take().unwrap().reopened().await;
+            *world = Some(reopened);
         }
-        let held = asking.await.unwrap();
+        let held = requests.await.unwrap();
         assert_eq!(held.len(), FITTING, "round {round}");
         let calls: BTreeSet<&str> = held.iter().map(|held| held.request.call_id.as_str()).collect();
         assert_eq!(calls.len(), FITTING, "round {round}");
@@ -119,7 +119,7 @@ async fn a_budget_for_ten_admits_ten() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn a_month_that_ends_between_the_asks_has_a_budget_of_its_own() {
+async fn a_month_that_begins_during_a_race_has_a_budget_of_its_own() {
     let world = World::new(SQLITE);
     let tenant_id = world.tenant("tenant").await;
     let integration_id = world.integration(tenant_id, "integration", budget(100)).await;
@@ -127,13 +127,12 @@ async fn a_month_that_ends_between_the_asks_has_a_budget_of_its_own() {
     let clock: TestClock = world.clock.clone();
     clock.set(bursar_core::Timestamp::from_micros(april.micros() - 1).unwrap());
     let shared: Shared = Arc::new(RwLock::new(Some(world)));
-    let turn = clock.clone();
-    let before_ask = move |ask: usize| {
-        if ask == ASKS / 2 {
-            turn.set(april);
+    let before_request = move |number: usize| {
+        if number == REQUESTS / 2 {
+            clock.set(april);
         }
     };
-    let held = ask_all(&shared, tenant_id, integration_id, before_ask).await;
+    let held = reserve_all(&shared, tenant_id, integration_id, before_request).await;
     let of = |month: Month| held.iter().filter(|held| held.created_at.month() == month).count();
     assert_eq!((of(april.month()), held.len()), (FITTING, 2 * FITTING));
     let world = shared.write().await.take().unwrap();
@@ -145,7 +144,7 @@ async fn a_month_that_ends_between_the_asks_has_a_budget_of_its_own() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn a_place_that_was_given_back_is_given_once() {
+async fn a_released_amount_is_admitted_once() {
     let world = Arc::new(World::new(SQLITE));
     let tenant_id = world.tenant("tenant").await;
     let integration_id = world.integration(tenant_id, "integration", budget(100)).await;
@@ -155,17 +154,17 @@ async fn a_place_that_was_given_back_is_given_once() {
         let (world, inside, admitted) =
             (Arc::clone(&world), Arc::clone(&inside), Arc::clone(&admitted));
         tasks.spawn(async move {
-            for ask in 0..15 {
-                let call = format!("{task} {ask}");
+            for number in 0..15 {
+                let call = format!("{task} {number}");
                 let outcome = world.ledger.reserve(tenant_id, request(integration_id, &call)).await;
                 if !matches!(outcome.unwrap(), ReserveOutcome::Held(_)) {
                     continue;
                 }
-                // From the answer until the release is asked for, the place is taken for sure.
+                // Between the outcome and the release, the amount is certainly held.
                 let taken = inside.fetch_add(1, Ordering::SeqCst) + 1;
                 assert!(taken <= FITTING as i64, "{taken} at once");
                 admitted.fetch_add(1, Ordering::SeqCst);
-                let seen = standing_cost(world.store.as_ref(), tenant_id, integration_id).await;
+                let seen = taken_cost(world.store.as_ref(), tenant_id, integration_id).await;
                 assert!(seen <= cents(100), "readers saw {seen:?} held and used");
                 inside.fetch_sub(1, Ordering::SeqCst);
                 let released = world.ledger.release(tenant_id, call_id(&call), None).await.unwrap();
@@ -175,12 +174,12 @@ async fn a_place_that_was_given_back_is_given_once() {
     }
     tasks.join_all().await;
     assert!(admitted.load(Ordering::SeqCst) > FITTING);
-    assert_eq!(standing_cost(world.store.as_ref(), tenant_id, integration_id).await, Nanos::ZERO);
+    assert_eq!(taken_cost(world.store.as_ref(), tenant_id, integration_id).await, Nanos::ZERO);
     world.verify().await;
 }
 
-/// Held and used, as a reader sees them.
-async fn standing_cost(store: &dyn Store, tenant: TenantId, integration: IntegrationId) -> Nanos {
+/// Held plus used cost, as a reader sees them.
+async fn taken_cost(store: &dyn Store, tenant: TenantId, integration: IntegrationId) -> Nanos {
     let snapshot = store.account_snapshot(tenant, integration).await.unwrap().unwrap();
     let counter = snapshot.account.counter(snapshot.now.month()).unwrap();
     counter.held.cost.checked_add(counter.used.cost).unwrap()
@@ -265,23 +264,23 @@ async fn a_reservation_sent_twenty_times_at_once_holds_once() {
         async move { ledger.reserve(tenant_id, request(integration_id, "call")).await.unwrap() }
     })
     .await;
-    let mut answers = Vec::new();
+    let mut reservations = Vec::new();
     let mut held = 0;
     for outcome in outcomes {
         match outcome {
             ReserveOutcome::Held(reservation) => {
                 held += 1;
-                answers.push(reservation);
+                reservations.push(reservation);
             }
-            ReserveOutcome::Replayed(reservation) => answers.push(reservation),
+            ReserveOutcome::Replayed(reservation) => reservations.push(reservation),
             other @ (ReserveOutcome::Refused(_) | ReserveOutcome::Rejected(_)) => {
                 unreachable!("{other:?}")
             }
         }
     }
-    assert_eq!((held, answers.len()), (1, 20));
-    assert!(answers.windows(2).all(|pair| pair.first() == pair.last()), "one answer for all");
-    let cost = standing_cost(world.store.as_ref(), tenant_id, integration_id).await;
+    assert_eq!((held, reservations.len()), (1, 20));
+    assert!(reservations.windows(2).all(|pair| pair.first() == pair.last()), "they differ");
+    let cost = taken_cost(world.store.as_ref(), tenant_id, integration_id).await;
     assert_eq!(cost, cents(10));
     world.verify().await;
 }
@@ -293,8 +292,8 @@ async fn a_reservation_ends_once_whatever_ends_it_first() {
     let integration_id = world.integration(tenant_id, "integration", budget(100)).await;
     for round in 0..20 {
         let call = format!("call {round}");
-        let asked = ReserveRequest { ttl_seconds: 60, ..request(integration_id, &call) };
-        let held = world.ledger.reserve(tenant_id, asked).await.unwrap();
+        let request = ReserveRequest { ttl_seconds: 60, ..request(integration_id, &call) };
+        let held = world.ledger.reserve(tenant_id, request).await.unwrap();
         assert!(matches!(held, ReserveOutcome::Held(_)), "round {round}: {held:?}");
         let (ledger, clock) = (world.ledger.clone(), world.clock.clone());
         let free = Usage { cost: Some(Nanos::ZERO), ..usage(integration_id, &call) };
@@ -313,19 +312,19 @@ async fn a_reservation_ends_once_whatever_ends_it_first() {
             }
         })
         .await;
-        let cost = standing_cost(world.store.as_ref(), tenant_id, integration_id).await;
+        let cost = taken_cost(world.store.as_ref(), tenant_id, integration_id).await;
         assert_eq!(cost, Nanos::ZERO, "round {round}");
         world.verify().await;
     }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn a_ledger_that_closes_answers_everyone_and_keeps_its_word() {
+async fn a_closing_ledger_stores_exactly_what_it_acknowledged() {
     let mut world = World::new(SQLITE);
     let tenant_id = world.tenant("tenant").await;
     let integration_id =
         world.integration(tenant_id, "integration", LimitSettings::default()).await;
-    let mut promised = BTreeSet::new();
+    let mut acknowledged = BTreeSet::new();
     for round in 0..10 {
         let mut tasks = JoinSet::new();
         for task in 0..100 {
@@ -336,12 +335,12 @@ async fn a_ledger_that_closes_answers_everyone_and_keeps_its_word() {
                 (sent.call_id.as_str().to_owned(), outcome)
             });
         }
-        // Some are answered by now, some wait, and some have not asked yet.
+        // Some have their outcome, some wait, and some have not been submitted.
         let first = tasks.join_next().await.unwrap().unwrap();
         world.ledger.close().await;
         for (call, outcome) in tasks.join_all().await.into_iter().chain([first]) {
             match outcome.as_deref() {
-                Ok([RecordOutcome::Accepted(_)]) => assert!(promised.insert(call)),
+                Ok([RecordOutcome::Accepted(_)]) => assert!(acknowledged.insert(call)),
                 Err(StoreError::Closed) => {}
                 other => unreachable!("{call}: {other:?}"),
             }
@@ -351,7 +350,7 @@ async fn a_ledger_that_closes_answers_everyone_and_keeps_its_word() {
         let rows = world.store.usage_history(tenant_id, HistoryFilter::default(), page).await;
         let stored: BTreeSet<String> =
             rows.unwrap().rows.into_iter().map(|row| row.call_id).collect();
-        assert_eq!(promised, stored, "promised (left) and stored (right) in round {round}");
+        assert_eq!(acknowledged, stored, "acknowledged (left) and stored (right), round {round}");
     }
     world.verify().await;
 }
@@ -364,7 +363,7 @@ async fn a_record_is_stored_even_if_its_caller_stops_waiting() {
         world.integration(tenant_id, "integration", LimitSettings::default()).await;
     let sent = usage(integration_id, "call");
     let mut waiting = Box::pin(world.ledger.record(tenant_id, vec![sent.clone()]));
-    // Asked by being polled once, then left alone.
+    // The first poll submits the record.
     poll_fn(|context| Poll::Ready(waiting.as_mut().poll(context).is_ready())).await;
     drop(waiting);
     let again = world.ledger.record(tenant_id, vec![sent]).await.unwrap();

@@ -1,4 +1,4 @@
-//! Thousands of commands that chance chose: after all of them the sums equal the rows.
+//! Thousands of random commands, after which the sums equal the rows.
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot be arranged has failed")]
 
@@ -12,12 +12,12 @@ use bursar_core::{
 use bursar_store::{ControlTx, IntegrationEdit, Ledger};
 use bursar_testing::chance::Chance;
 
-use crate::support::group::{Asked, in_one_group};
+use crate::support::group::{CommandFuture, in_one_group};
 use crate::support::{SQLITE, World, budget, call_id, request, usage};
 
-/// A command, to be asked.
+/// A command.
 #[derive(Clone, Debug)]
-enum Ask {
+enum Action {
     Record(RecordMode, Vec<Usage>),
     Reserve(ReserveRequest),
     Release(CallId, Option<IntegrationId>),
@@ -26,9 +26,9 @@ enum Ask {
     Sweep,
 }
 
-/// Its answer.
+/// The outcome of a command.
 #[derive(Clone, Debug, PartialEq)]
-enum Answer {
+enum ActionOutcome {
     Record(Vec<RecordOutcome>),
     Reserve(ReserveOutcome),
     Release(ReleaseOutcome),
@@ -36,43 +36,45 @@ enum Answer {
     Done,
 }
 
-async fn answer(ledger: &Ledger, tenant_id: TenantId, ask: Ask) -> Answer {
-    match ask {
-        Ask::Record(mode, records) => {
+async fn perform(ledger: &Ledger, tenant_id: TenantId, action: Action) -> ActionOutcome {
+    match action {
+        Action::Record(mode, records) => {
             let outcomes = ledger.record_as(mode, tenant_id, records).await.unwrap();
-            Answer::Record(outcomes.into_iter().map(|costed| costed.outcome).collect())
+            ActionOutcome::Record(outcomes.into_iter().map(|costed| costed.outcome).collect())
         }
-        Ask::Reserve(asked) => Answer::Reserve(ledger.reserve(tenant_id, asked).await.unwrap()),
-        Ask::Release(call, only) => {
-            Answer::Release(ledger.release(tenant_id, call, only).await.unwrap())
+        Action::Reserve(requested) => {
+            ActionOutcome::Reserve(ledger.reserve(tenant_id, requested).await.unwrap())
         }
-        Ask::Extend(call, ttl) => {
-            Answer::Extend(ledger.extend(tenant_id, call, None, ttl).await.unwrap())
+        Action::Release(call, only) => {
+            ActionOutcome::Release(ledger.release(tenant_id, call, only).await.unwrap())
         }
-        Ask::LoadAccount(integration_id) => {
+        Action::Extend(call, ttl) => {
+            ActionOutcome::Extend(ledger.extend(tenant_id, call, None, ttl).await.unwrap())
+        }
+        Action::LoadAccount(integration_id) => {
             ledger.load_account(tenant_id, integration_id).await.unwrap();
-            Answer::Done
+            ActionOutcome::Done
         }
-        Ask::Sweep => {
+        Action::Sweep => {
             ledger.sweep().await.unwrap();
-            Answer::Done
+            ActionOutcome::Done
         }
     }
 }
 
-/// A tenant: two integrations on which anything is done, and a strict one.
+/// A tenant with two free integrations and a strict one.
 ///
-/// On the strict one every call is reserved, and costs at most what was held for it. So by the
-/// promise of reservations its month never shows more than its limit.
+/// On the strict one every call is reserved and costs at most its held amount, so its month must
+/// never exceed the limit.
 struct Tenant {
     tenant_id: TenantId,
     free: Vec<IntegrationId>,
     strict: IntegrationId,
-    /// Holds of the strict integration that nothing was done with.
+    /// Holds of the strict integration that were not used yet.
     open: Vec<Reservation>,
-    /// What was sent, to be sent again.
+    /// Records to send again.
     sent: Vec<Usage>,
-    /// Holds of the free integrations, whatever became of them.
+    /// Holds of the free integrations, in any state.
     held: Vec<ReserveRequest>,
     /// The entry of each recorded call.
     entries: BTreeMap<String, EntryId>,
@@ -101,31 +103,31 @@ async fn tenant(world: &World, name: &'static str) -> Tenant {
 }
 
 impl Tenant {
-    fn ask(&mut self, chance: &mut Chance, now: Timestamp) -> Ask {
+    fn next_action(&mut self, chance: &mut Chance, now: Timestamp) -> Action {
         match chance.between(1, 100) {
             1..=40 => {
                 let records = if chance.percent(80) { 1 } else { chance.between(2, 12) };
                 let known_only = chance.percent(20);
                 let mode = if known_only { RecordMode::KnownOnly } else { RecordMode::Any };
-                Ask::Record(mode, (0..records).map(|_| self.usage(chance, now)).collect())
+                Action::Record(mode, (0..records).map(|_| self.usage(chance, now)).collect())
             }
-            41..=60 => Ask::Reserve(self.request(chance)),
+            41..=60 => Action::Reserve(self.request(chance)),
             61..=70 => self.settle_or_release(chance, now),
-            71..=75 => Ask::Reserve(self.strict_request(chance)),
+            71..=75 => Action::Reserve(self.strict_request(chance)),
             76..=84 => {
                 let only = chance.percent(30).then(|| chance.one_of(&self.free));
-                Ask::Release(self.held_call(chance), only)
+                Action::Release(self.held_call(chance), only)
             }
             85..=92 => {
                 let ttl = chance.percent(50).then(|| chance.between(1, 7_200) as u32);
-                Ask::Extend(self.held_call(chance), ttl)
+                Action::Extend(self.held_call(chance), ttl)
             }
-            93..=97 => Ask::LoadAccount(chance.one_of(&self.free)),
-            _ => Ask::Sweep,
+            93..=97 => Action::LoadAccount(chance.one_of(&self.free)),
+            _ => Action::Sweep,
         }
     }
 
-    /// Mostly one of the last calls that were held.
+    /// Mostly one of the last held calls.
     fn held_call(&self, chance: &mut Chance) -> CallId {
         let last = self.held.get(self.held.len().saturating_sub(12)..).unwrap_or_default();
         if last.is_empty() || chance.percent(10) {
@@ -138,7 +140,7 @@ impl Tenant {
         if chance.percent(15) { self.held_call(chance) } else { any_call(chance) }
     }
 
-    /// A record on a free integration: new, sent before, or of a call id that was used before.
+    /// A record on a free integration: new, repeated, or with a used call id.
     fn usage(&mut self, chance: &mut Chance, now: Timestamp) -> Usage {
         if !self.sent.is_empty() && chance.percent(20) {
             return chance.one_of(&self.sent);
@@ -201,27 +203,27 @@ impl Tenant {
         }
     }
 
-    /// Ends a hold of the strict integration; one that is due is left to expire.
-    fn settle_or_release(&mut self, chance: &mut Chance, now: Timestamp) -> Ask {
+    /// Ends a hold of the strict integration; due holds are left to expire.
+    fn settle_or_release(&mut self, chance: &mut Chance, now: Timestamp) -> Action {
         self.open.retain(|held| held.expires_at > now);
         if self.open.is_empty() {
-            return Ask::Reserve(self.strict_request(chance));
+            return Action::Reserve(self.strict_request(chance));
         }
         let place = chance.between(0, self.open.len() as i64 - 1) as usize;
         let held = self.open.swap_remove(place);
         let call = held.request.call_id;
         if chance.percent(30) {
-            return Ask::Release(call, None);
+            return Action::Release(call, None);
         }
         let held = held.request.estimate.cost.get();
         let cost = chance.percent(80).then(|| Nanos::new(chance.between(0, held)));
         let record = Usage { call_id: call, cost, ..usage(self.strict, "any") };
-        Ask::Record(RecordMode::KnownOnly, vec![record])
+        Action::Record(RecordMode::KnownOnly, vec![record])
     }
 
-    /// Checks an answer against what was answered before, and remembers it.
-    fn learn(&mut self, ask: &Ask, answer: &Answer) {
-        if let (Ask::Record(_, records), Answer::Record(outcomes)) = (ask, answer) {
+    /// Checks an outcome against earlier ones, and remembers it.
+    fn check_outcome(&mut self, action: &Action, outcome: &ActionOutcome) {
+        if let (Action::Record(_, records), ActionOutcome::Record(outcomes)) = (action, outcome) {
             assert_eq!(records.len(), outcomes.len());
             for (usage, outcome) in records.iter().zip(outcomes) {
                 let call = usage.call_id.as_str();
@@ -237,7 +239,7 @@ impl Tenant {
                 }
             }
         }
-        if let Answer::Reserve(ReserveOutcome::Held(held)) = answer {
+        if let ActionOutcome::Reserve(ReserveOutcome::Held(held)) = outcome {
             let call = held.request.call_id.as_str();
             assert!(!self.entries.contains_key(call), "{call} was recorded before");
             if held.request.integration_id == self.strict {
@@ -249,12 +251,12 @@ impl Tenant {
     }
 }
 
-/// One of few call ids, so that they meet again and again.
+/// One of few call ids, so that they repeat often.
 fn any_call(chance: &mut Chance) -> CallId {
     call_id(&format!("call {}", chance.between(1, 1_500)))
 }
 
-/// A change of limits, names and states of what is not strict.
+/// Changes a limit or status of a free integration, or the tenant.
 async fn change(world: &World, tenant: &Tenant, chance: &mut Chance) {
     let integration_id = chance.one_of(&tenant.free);
     let tenant_id = tenant.tenant_id;
@@ -268,7 +270,7 @@ async fn change(world: &World, tenant: &Tenant, chance: &mut Chance) {
             let update = world.control(tenant_id, move |control| {
                 control.update_integration(integration_id, edit.clone())
             });
-            // A suspended tenant changes nothing; that is an answer as good as any.
+            // The change is refused if the tenant is suspended.
             let _ = update.await.unwrap();
         }
         5 => {
@@ -305,15 +307,15 @@ async fn assert_strict(world: &World, tenants: &[Tenant]) {
     }
 }
 
-/// Plays so many groups; everything that was answered.
-async fn play(seed: u64, groups: usize) -> Vec<Answer> {
+/// Runs a number of groups, and returns all outcomes.
+async fn run(seed: u64, groups: usize) -> Vec<ActionOutcome> {
     let mut chance = Chance::new(seed);
     let mut world = World::new(SQLITE);
     let mut tenants = Vec::new();
     for name in ["one", "two", "three"] {
         tenants.push(tenant(&world, name).await);
     }
-    let mut answers = Vec::new();
+    let mut outcomes = Vec::new();
     for group in 0..groups {
         world.clock.advance(match chance.between(1, 100) {
             1..=60 => chance.between(0, 2),
@@ -323,35 +325,36 @@ async fn play(seed: u64, groups: usize) -> Vec<Answer> {
         } as u32);
         let now = world.store.now();
         let size = if chance.percent(90) { chance.between(1, 30) } else { chance.between(30, 120) };
-        let mut asks = Vec::new();
+        let mut actions = Vec::new();
         for _ in 0..size {
             let index = chance.between(0, tenants.len() as i64 - 1) as usize;
             if let Some(tenant) = tenants.get_mut(index) {
-                asks.push((index, tenant.tenant_id, tenant.ask(&mut chance, now)));
+                actions.push((index, tenant.tenant_id, tenant.next_action(&mut chance, now)));
             }
         }
-        let asked = asks.iter().map(|(_, tenant_id, ask)| {
-            Box::pin(answer(&world.ledger, *tenant_id, ask.clone())) as Asked<'_, Answer>
+        let requested = actions.iter().map(|(_, tenant_id, action)| {
+            Box::pin(perform(&world.ledger, *tenant_id, action.clone()))
+                as CommandFuture<'_, ActionOutcome>
         });
-        let first = asks.iter().map(|(_, tenant_id, _)| *tenant_id).next().unwrap();
-        let answered = in_one_group(&world.ledger, first, asked.collect()).await;
+        let first = actions.iter().map(|(_, tenant_id, _)| *tenant_id).next().unwrap();
+        let performed = in_one_group(&world.ledger, first, requested.collect()).await;
         // The writer takes records before admissions, and those of known calls last.
-        let mut written: Vec<_> = asks.iter().zip(&answered).collect();
-        written.sort_by_key(|((_, _, ask), _)| match ask {
-            Ask::Reserve(_) => 1,
-            Ask::Record(RecordMode::KnownOnly, _) => 2,
-            Ask::Record(RecordMode::Any, _)
-            | Ask::Release(..)
-            | Ask::Extend(..)
-            | Ask::LoadAccount(_)
-            | Ask::Sweep => 0,
+        let mut written: Vec<_> = actions.iter().zip(&performed).collect();
+        written.sort_by_key(|((_, _, action), _)| match action {
+            Action::Reserve(_) => 1,
+            Action::Record(RecordMode::KnownOnly, _) => 2,
+            Action::Record(RecordMode::Any, _)
+            | Action::Release(..)
+            | Action::Extend(..)
+            | Action::LoadAccount(_)
+            | Action::Sweep => 0,
         });
-        for ((index, _, ask), answer) in written {
+        for ((index, _, action), outcome) in written {
             if let Some(tenant) = tenants.get_mut(*index) {
-                tenant.learn(ask, answer);
+                tenant.check_outcome(action, outcome);
             }
         }
-        answers.extend(answered);
+        outcomes.extend(performed);
         assert_strict(&world, &tenants).await;
         if chance.percent(15) {
             let index = chance.between(0, tenants.len() as i64 - 1) as usize;
@@ -368,28 +371,53 @@ async fn play(seed: u64, groups: usize) -> Vec<Answer> {
     }
     world.verify().await;
     world.reopened().await.verify().await;
-    answers
+    outcomes
 }
 
 #[tokio::test]
 async fn after_thousands_of_commands_the_sums_equal_the_rows() {
-    let answers = play(0x00b5_51e1, 300).await;
-    // Chance must have reached everything, or nothing is shown.
-    let count = |of: fn(&Answer) -> bool| answers.iter().filter(|answer| of(answer)).count();
+    let outcomes = run(0x00b5_51e1, 300).await;
+    // The random commands must have reached every kind of outcome.
+    let count =
+        |of: fn(&ActionOutcome) -> bool| outcomes.iter().filter(|outcome| of(outcome)).count();
     let is_strict = |held: &Reservation| held.request.call_id.as_str().starts_with("strict");
-    let strict = answers.iter().filter(
-        |one| matches!(one, Answer::Reserve(ReserveOutcome::Held(held)) if is_strict(held)),
+    let strict = outcomes.iter().filter(
+        |one| matches!(one, ActionOutcome::Reserve(ReserveOutcome::Held(held)) if is_strict(held)),
     );
     let seen = [
-        ("commands", 4_000, answers.len()),
+        ("commands", 4_000, outcomes.len()),
         ("strict holds", 100, strict.count()),
-        ("holds", 300, count(|one| matches!(one, Answer::Reserve(ReserveOutcome::Held(_))))),
-        ("replays", 10, count(|one| matches!(one, Answer::Reserve(ReserveOutcome::Replayed(_))))),
-        ("refusals", 100, count(|one| matches!(one, Answer::Reserve(ReserveOutcome::Refused(_))))),
-        ("releases", 50, count(|one| matches!(one, Answer::Release(ReleaseOutcome::Released(_))))),
-        ("expiries", 10, count(|one| matches!(one, Answer::Release(ReleaseOutcome::Expired(_))))),
-        ("settled", 10, count(|one| matches!(one, Answer::Release(ReleaseOutcome::Settled)))),
-        ("renewals", 50, count(|one| matches!(one, Answer::Extend(ExtendOutcome::Extended(_))))),
+        ("holds", 300, count(|one| matches!(one, ActionOutcome::Reserve(ReserveOutcome::Held(_))))),
+        (
+            "replays",
+            10,
+            count(|one| matches!(one, ActionOutcome::Reserve(ReserveOutcome::Replayed(_)))),
+        ),
+        (
+            "refusals",
+            100,
+            count(|one| matches!(one, ActionOutcome::Reserve(ReserveOutcome::Refused(_)))),
+        ),
+        (
+            "releases",
+            50,
+            count(|one| matches!(one, ActionOutcome::Release(ReleaseOutcome::Released(_)))),
+        ),
+        (
+            "expiries",
+            10,
+            count(|one| matches!(one, ActionOutcome::Release(ReleaseOutcome::Expired(_)))),
+        ),
+        (
+            "settled",
+            10,
+            count(|one| matches!(one, ActionOutcome::Release(ReleaseOutcome::Settled))),
+        ),
+        (
+            "renewals",
+            50,
+            count(|one| matches!(one, ActionOutcome::Extend(ExtendOutcome::Extended(_)))),
+        ),
         ("entries", 1_000, count(has_accepted)),
     ];
     for (what, least, times) in seen {
@@ -397,23 +425,26 @@ async fn after_thousands_of_commands_the_sums_equal_the_rows() {
     }
 }
 
-fn has_accepted(answer: &Answer) -> bool {
-    match answer {
-        Answer::Record(outcomes) => {
+fn has_accepted(outcome: &ActionOutcome) -> bool {
+    match outcome {
+        ActionOutcome::Record(outcomes) => {
             outcomes.iter().any(|outcome| matches!(outcome, RecordOutcome::Accepted(_)))
         }
-        Answer::Reserve(_) | Answer::Release(_) | Answer::Extend(_) | Answer::Done => false,
+        ActionOutcome::Reserve(_)
+        | ActionOutcome::Release(_)
+        | ActionOutcome::Extend(_)
+        | ActionOutcome::Done => false,
     }
 }
 
 #[tokio::test]
-async fn other_commands_leave_equal_sums_as_well() {
+async fn sums_equal_the_rows_for_other_seeds() {
     for seed in [2, 3] {
-        play(seed, 120).await;
+        run(seed, 120).await;
     }
 }
 
 #[tokio::test]
-async fn the_same_commands_are_answered_the_same_way() {
-    assert_eq!(play(4, 40).await, play(4, 40).await);
+async fn the_same_commands_have_the_same_outcomes() {
+    assert_eq!(run(4, 40).await, run(4, 40).await);
 }

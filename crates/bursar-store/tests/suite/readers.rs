@@ -1,5 +1,4 @@
-//! One tenant reads as much as it can: what that costs in memory, what it does to another tenant,
-//! and how its reads end.
+//! A flood of reads by one tenant: its memory, its effect on another tenant, and its cancellation.
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot be arranged has failed")]
 
@@ -19,16 +18,16 @@ use tokio::task::JoinSet;
 /// The last day that has rollups, and how many days do.
 const TODAY: i32 = 20_526;
 const DAYS: i32 = 366;
-/// Reads of one tenant at once.
-const CROWD: usize = 30;
-/// How long another tenant's read may take beside them.
+/// Concurrent reads of one tenant.
+const FLOOD: usize = 30;
+/// The limit on another tenant's read meanwhile.
 const QUIET_MAX: Duration = Duration::from_millis(500);
-/// What eight pages of one row may take, whatever lies behind them.
+/// The limit on the memory of eight pages of one row each.
 const MEMORY_MAX: u64 = 32 * 1024 * 1024;
-/// How long a read that was ended may keep its reader.
+/// How long a cancelled read may keep its connection.
 const END_MAX: Duration = Duration::from_secs(5);
 
-/// The tenant that reads much, and the one that reads little.
+/// The loud and the quiet tenant.
 fn tenants() -> (TenantId, TenantId) {
     (TenantId::from_number(1).unwrap(), TenantId::from_number(2).unwrap())
 }
@@ -37,8 +36,8 @@ fn year() -> (Day, Day) {
     (Day::from_number(TODAY + 1 - DAYS), Day::from_number(TODAY))
 }
 
-/// A year of rollups of the first tenant, and a few entries of the second; `numbers` gives a table
-/// of the numbers from 1 on, with one column of that name.
+/// A year of rollups of the first tenant, and a few entries of the second. `numbers` is a table
+/// expression for the numbers from 1 on, with one column of that name.
 fn rows(integrations: i64, numbers: impl Fn(&str, i64) -> String) -> [String; 2] {
     let (of_integrations, of_days) = (numbers("i", integrations), numbers("d", DAYS.into()));
     let of_entries = numbers("n", 1_000);
@@ -69,7 +68,7 @@ fn rows(integrations: i64, numbers: impl Fn(&str, i64) -> String) -> [String; 2]
     [first, second]
 }
 
-/// The most memory that this process had since it was asked to forget.
+/// The peak memory of this process since the last reset.
 fn peak_bytes() -> u64 {
     let status = std::fs::read_to_string("/proc/self/status").unwrap();
     let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
@@ -87,7 +86,7 @@ async fn page_of_days(
     Ok(store.usage_by_day(tenant_id, filter, page).await?.rows.len())
 }
 
-/// A read that looks at every rollup of the year.
+/// A read over every rollup of the year.
 async fn read_all(store: &dyn Store, tenant_id: TenantId) -> Result<usize, StoreError> {
     let (first, last) = year();
     Ok(store.usage_by_integration(tenant_id, None, first, last).await?.len())
@@ -96,35 +95,34 @@ async fn read_all(store: &dyn Store, tenant_id: TenantId) -> Result<usize, Store
 async fn memory_is_flat(store: &Arc<dyn Store>) {
     let (loud, _) = tenants();
     assert_eq!(page_of_days(store.as_ref(), loud, 1).await.unwrap(), 1);
-    // Forgets the peak; where that is not possible, the peak before counts.
+    // Resets the peak, if that is permitted.
     let _ = std::fs::write("/proc/self/clear_refs", "5");
     let before = peak_bytes();
-    let mut crowd = JoinSet::new();
+    let mut reads = JoinSet::new();
     for _ in 0..8 {
         let store = Arc::clone(store);
-        crowd.spawn(async move { page_of_days(store.as_ref(), loud, 1).await });
+        reads.spawn(async move { page_of_days(store.as_ref(), loud, 1).await });
     }
-    while let Some(found) = crowd.join_next().await {
+    while let Some(found) = reads.join_next().await {
         assert_eq!(found.unwrap().unwrap(), 1);
     }
     let taken = peak_bytes().saturating_sub(before);
     assert!(taken < MEMORY_MAX, "{taken} bytes for eight rows");
 }
 
-/// Reads the other tenant's history beside a crowd that reads all it can; a crowd that goes leaves
-/// its readers at once.
-async fn others_read_on(store: &Arc<dyn Store>) {
+/// Reads the quiet tenant's history during a flood, and then cancels the flood, which must free its
+/// connections at once.
+async fn others_are_not_delayed(store: &Arc<dyn Store>) {
     let (loud, quiet) = tenants();
-    let mut crowd = JoinSet::new();
-    for _ in 0..CROWD {
+    let mut flood = JoinSet::new();
+    for _ in 0..FLOOD {
         let store = Arc::clone(store);
-        crowd.spawn(async move {
+        flood.spawn(async move {
             loop {
-                // Whoever asks for too much may be refused; nobody else is.
-                let answered = read_all(store.as_ref(), loud).await;
+                let read = read_all(store.as_ref(), loud).await;
                 let is_refused =
-                    matches!(answered, Err(StoreError::Overloaded | StoreError::ReadTooLarge));
-                assert!(is_refused || answered.is_ok(), "{answered:?}");
+                    matches!(read, Err(StoreError::Overloaded | StoreError::ReadTooLarge));
+                assert!(is_refused || read.is_ok(), "{read:?}");
             }
         });
     }
@@ -139,20 +137,20 @@ async fn others_read_on(store: &Arc<dyn Store>) {
     took.sort_unstable();
     let p99 = *took.iter().rev().nth(1).unwrap();
     assert!(p99 < QUIET_MAX, "{p99:?}");
-    crowd.shutdown().await;
+    flood.shutdown().await;
     let begun = Instant::now();
     assert_eq!(page_of_days(store.as_ref(), loud, 1).await.unwrap(), 1);
     assert!(begun.elapsed() < END_MAX, "{:?}", begun.elapsed());
 }
 
-/// A read is ended when its time is up.
+/// Checks that a read ends at its time limit.
 async fn a_read_ends_in_time(store: &Arc<dyn Store>) {
     let (loud, _) = tenants();
     let begun = Instant::now();
     let ended = read_all(store.as_ref(), loud).await;
     assert!(matches!(ended, Err(StoreError::ReadTooLarge)), "{ended:?}");
     assert!(begun.elapsed() < END_MAX, "{:?}", begun.elapsed());
-    // Its reader is as good as new; on a busy machine a small read may come too late as well.
+    // Its connection can be used again. On a busy machine a small read may be late too.
     let begun = Instant::now();
     loop {
         match page_of_days(store.as_ref(), loud, 1).await {
@@ -164,11 +162,11 @@ async fn a_read_ends_in_time(store: &Arc<dyn Store>) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_tenant_that_reads_all_it_can_keeps_no_other_waiting_on_sqlite() {
+async fn a_flood_of_reads_does_not_delay_another_tenant_on_sqlite() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("bursar.db");
     let now: Clock = Arc::new(|| Timestamp::from_micros(1).unwrap());
-    let (store, _lane) =
+    let (store, _writer) =
         SqliteStore::open(&path, now, "fingerprint", AuditKey::new([7; 32])).unwrap();
     let numbers = |name: &str, count: i64| {
         format!(
@@ -183,13 +181,13 @@ async fn a_tenant_that_reads_all_it_can_keeps_no_other_waiting_on_sqlite() {
     let limited = Arc::clone(&store);
     let store: Arc<dyn Store> = store;
     memory_is_flat(&store).await;
-    others_read_on(&store).await;
+    others_are_not_delayed(&store).await;
     limited.limit_reads(Duration::from_millis(20));
     a_read_ends_in_time(&store).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_tenant_that_reads_all_it_can_keeps_no_other_waiting_on_postgresql() {
+async fn a_flood_of_reads_does_not_delay_another_tenant_on_postgresql() {
     let database = Database::migrated(Cluster::shared(), |owner_url, app_role| {
         PostgresStore::migrate(owner_url, app_role).unwrap();
     });
@@ -208,12 +206,12 @@ async fn a_tenant_that_reads_all_it_can_keeps_no_other_waiting_on_postgresql() {
         clock: None,
     };
     let (store, writers) = PostgresStore::open(database.app_url(), &options).unwrap();
-    // A writer is at home on a thread of its own.
+    // Dropping a writer blocks, which is not allowed on a thread of the runtime.
     std::thread::spawn(move || drop(writers)).join().unwrap();
     let limited = Arc::clone(&store);
     let store: Arc<dyn Store> = store;
     memory_is_flat(&store).await;
-    others_read_on(&store).await;
+    others_are_not_delayed(&store).await;
     limited.limit_reads(Duration::from_millis(20));
     a_read_ends_in_time(&store).await;
 }

@@ -1,4 +1,4 @@
-//! What only the embedded store has: its statements, its file and its lock.
+//! Features of the SQLite store only: its statements, its file and its lock.
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot be arranged has failed")]
 
@@ -20,7 +20,7 @@ fn clock() -> Clock {
     Arc::new(|| Timestamp::from_micros(1_780_000_000_000_000).unwrap())
 }
 
-/// A file with the newest schema, closed again.
+/// A closed file with the newest schema.
 fn migrated() -> (TempDir, PathBuf) {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("bursar.db");
@@ -28,7 +28,7 @@ fn migrated() -> (TempDir, PathBuf) {
     (folder, path)
 }
 
-/// Every statement of the embedded store: its own, and those that both databases have.
+/// The statements of SQLite, and those of both databases.
 fn constants() -> Vec<Constant> {
     let hint = " indexed by keys_by_owner";
     let of = |folder| constants::constants(folder, hint);
@@ -47,13 +47,13 @@ fn every_statement_prepares_on_the_newest_schema() {
     }
 }
 
-/// Statements that may read a table from end to end: without a tenant, once at the start, for the
-/// metrics, or to verify or copy the whole file.
+/// Statements that may scan a table: without a tenant, once at the start, for the metrics, or to
+/// verify or copy the whole file.
 const MAY_SCAN: [&str; 16] = [
     "AUDITED_TENANTS",
     "BEGIN_SNAPSHOT",
     "BYTES",
-    // Of what a search found, and no further than it matters.
+    // They scan a limited search result.
     "COUNT_DUE",
     "RESERVATIONS",
     "COUNT_ENTRIES",
@@ -81,7 +81,7 @@ fn no_statement_about_a_tenant_reads_a_whole_table() {
     let db = Connection::open(path).unwrap();
     for Constant { name, file, text } in constants() {
         let plan = plan(&db, &text);
-        // What a part of the statement has found may be read from end to end.
+        // The result of a subquery may be scanned.
         let found = |table: &str| {
             let parts = ["CO-ROUTINE ", "MATERIALIZE "];
             plan.iter().any(|step| parts.iter().any(|part| *step == format!("{part}{table}")))
@@ -102,10 +102,10 @@ fn plan_of(db: &Connection, file: &str, name: &str) -> Vec<String> {
 }
 
 #[test]
-fn the_history_begins_where_the_last_page_ended_and_sorts_nothing() {
+fn the_history_starts_at_the_cursor_and_sorts_nothing() {
     let (_folder, path) = migrated();
     let db = Connection::open(path).unwrap();
-    let walks = [
+    let scans = [
         ("BY_TIME", "usage_entries_by_time (tenant_id=? AND integration_id=?"),
         ("BY_MODEL", "usage_entries_by_model (tenant_id=? AND integration_id=? AND model=?"),
         ("BY_AGENT", "usage_entries_by_agent (tenant_id=? AND agent_id=?"),
@@ -113,35 +113,35 @@ fn the_history_begins_where_the_last_page_ended_and_sorts_nothing() {
         ("FAILED", "usage_entries_failed (tenant_id=?"),
         ("NOT_ALLOWED", "usage_entries_not_allowed (tenant_id=? AND policy_result=?"),
     ];
-    for (name, index) in walks {
-        // One step: whatever else stood here would sort (USE TEMP B-TREE) or look up.
-        let walk = format!(
+    for (name, index) in scans {
+        // A second step would sort (USE TEMP B-TREE) or look up.
+        let scan = format!(
             "SEARCH usage_entries USING INDEX {index} AND occurred_at>? AND occurred_at<?)"
         );
-        assert_eq!(plan_of(&db, "history.rs", name), [walk], "{name}");
+        assert_eq!(plan_of(&db, "history.rs", name), [scan], "{name}");
     }
 }
 
 #[test]
-fn the_audit_log_begins_where_the_last_page_ended_and_sorts_nothing() {
+fn the_audit_log_starts_at_the_cursor_and_sorts_nothing() {
     let (_folder, path) = migrated();
     let db = Connection::open(path).unwrap();
     let range = "AND at>? AND at<?)";
-    let walks = [
+    let scans = [
         ("BY_TIME", format!("audit_by_time (tenant_id=? {range}")),
         ("BY_ACTOR", format!("audit_by_actor (tenant_id=? AND actor_id=? {range}")),
         ("BY_ACTION", format!("audit_by_action (tenant_id=? AND action=? {range}")),
         ("BY_TARGET", format!("audit_by_target (tenant_id=? AND target_id=? {range}")),
         ("CHAIN", "audit_chain (tenant_id=? AND sequence>?)".to_owned()),
     ];
-    for (name, index) in walks {
-        let walk = format!("SEARCH audit USING INDEX {index}");
-        assert_eq!(plan_of(&db, "audit.rs", name), [walk], "{name}");
+    for (name, index) in scans {
+        let scan = format!("SEARCH audit USING INDEX {index}");
+        assert_eq!(plan_of(&db, "audit.rs", name), [scan], "{name}");
     }
 }
 
 #[test]
-fn the_keys_of_an_owner_are_listed_and_counted_without_those_of_others() {
+fn keys_are_listed_and_counted_through_the_owner_index() {
     let (_folder, path) = migrated();
     let db = Connection::open(path).unwrap();
     let by_owner = "keys_by_owner (tenant_id=? AND integration_id=?)";
@@ -201,12 +201,12 @@ fn another_secret_key_is_refused() {
     let (_folder, path) = migrated();
     let other = SqliteStore::open(&path, clock(), "other", audit_key()).err().unwrap();
     assert!(matches!(other, OpenError::OtherSecretKey(_)), "{other}");
-    // Whoever was refused must not have taken the file over.
+    // The refused process has not changed the fingerprint.
     assert!(SqliteStore::open(&path, clock(), "fingerprint", audit_key()).is_ok());
 }
 
 #[test]
-fn a_newer_schema_is_refused_unless_it_still_knows_this_one() {
+fn a_newer_schema_is_refused_unless_it_supports_this_version() {
     let (_folder, path) = migrated();
     let newer = |oldest_known: u32| {
         let db = Connection::open(&path).unwrap();
@@ -237,7 +237,7 @@ fn a_file_that_is_no_database_is_refused_and_kept() {
 }
 
 #[test]
-fn another_way_to_the_same_file_is_refused() {
+fn a_link_to_a_file_in_use_is_refused() {
     let (folder, path) = migrated();
     let elsewhere = folder.path().join("elsewhere");
     std::fs::create_dir(&elsewhere).unwrap();
@@ -253,7 +253,7 @@ fn another_way_to_the_same_file_is_refused() {
 }
 
 #[test]
-fn a_closed_file_is_all_there_is_and_its_owners_only() {
+fn a_closed_store_leaves_an_empty_log_and_a_private_file() {
     use std::os::unix::fs::PermissionsExt;
     let (folder, path) = migrated();
     let log = folder.path().join("bursar.db-wal");
@@ -262,7 +262,7 @@ fn a_closed_file_is_all_there_is_and_its_owners_only() {
 }
 
 #[test]
-fn the_audit_log_is_checked_with_its_own_secret_key_only() {
+fn the_audit_log_is_not_checked_with_another_secret_key() {
     let (_folder, path) = migrated();
     let verify = |fingerprint| SqliteStore::verify_audit(&path, fingerprint, &audit_key(), None);
     assert_eq!(verify("fingerprint").unwrap().unwrap().differences.count, 0);

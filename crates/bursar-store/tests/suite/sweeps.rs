@@ -1,5 +1,5 @@
-//! Many reservations that expire at once: they count in nothing from that instant on, and nobody
-//! else waits for their removal.
+//! Many reservations expire at once: they stop counting at that instant, and their removal delays
+//! no other tenant.
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot be arranged has failed")]
 
@@ -8,21 +8,21 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use bursar_core::{IntegrationId, LimitSettings, ReserveOutcome, ReserveRequest, TenantId, Totals};
-use bursar_store::{Facts, Observer, Swept, TransactionTiming};
+use bursar_store::{Facts, Observer, SweepOutcome, TransactionTiming};
 use tokio::task::JoinSet;
 
-use crate::support::{Database, SQLITE, World, request, usage};
+use crate::support::{NewDatabase, SQLITE, World, request, usage};
 
-/// Reservations that one step removes at most.
+/// The limit on the reservations that one sweep removes.
 const STEP_MAX: u64 = 500;
 const INTEGRATIONS: usize = 4;
 const TASKS: usize = 64;
-/// How long 99 of 100 records of another tenant may take on a machine that proves, with one writer.
+/// The limit on the 99th percentile of another tenant's records, in a long run with one writer.
 const RECORD_P99_MAX: Duration = Duration::from_millis(50);
-/// How long the longest group may take there.
+/// The limit on the longest group in a long run.
 const GROUP_MAX: Duration = Duration::from_millis(50);
 
-/// The most that one transaction removed, and the longest that one took.
+/// The most holds that one transaction removed, and the longest transaction.
 #[derive(Default)]
 struct Longest {
     expired: AtomicU64,
@@ -40,11 +40,11 @@ impl Observer for Longest {
     }
 }
 
-fn proves() -> bool {
+fn is_long() -> bool {
     std::env::var_os("BURSAR_PROVE").is_some()
 }
 
-/// Reserves so many calls of a minute, spread over integrations.
+/// Reserves `count` calls for a minute, spread over integrations.
 async fn reserve_all(
     world: &Arc<World>,
     tenant_id: TenantId,
@@ -57,9 +57,9 @@ async fn reserve_all(
         tasks.spawn(async move {
             for call in (task..count).step_by(TASKS) {
                 let integration_id = *integrations.get(call % INTEGRATIONS).unwrap();
-                let asked = request(integration_id, &format!("call {call}"));
-                let asked = ReserveRequest { ttl_seconds: 60, ..asked };
-                let outcome = world.ledger.reserve(tenant_id, asked).await.unwrap();
+                let request = request(integration_id, &format!("call {call}"));
+                let request = ReserveRequest { ttl_seconds: 60, ..request };
+                let outcome = world.ledger.reserve(tenant_id, request).await.unwrap();
                 assert!(matches!(outcome, ReserveOutcome::Held(_)), "{outcome:?}");
             }
         });
@@ -67,20 +67,20 @@ async fn reserve_all(
     tasks.join_all().await;
 }
 
-/// Sweeps until nothing is due; how many steps it took.
+/// Sweeps until nothing is due, and returns the number of sweeps.
 async fn sweep_all(world: &World) -> u64 {
     let mut steps = 1;
-    while world.ledger.sweep().await.unwrap() == Swept::More {
+    while world.ledger.sweep().await.unwrap() == SweepOutcome::Partial {
         steps += 1;
     }
     steps
 }
 
-async fn holds_that_expire_together_are_removed_in_steps(database: Database) {
+async fn holds_that_expire_together_are_removed_in_steps(database: NewDatabase) {
     let longest = Arc::new(Longest::default());
     let observer = Arc::clone(&longest) as Arc<dyn Observer>;
     let world = Arc::new(World::observed(database, Arc::new(|writer| writer), observer));
-    let count = if proves() { 150_000 } else { 6_000 };
+    let count = if is_long() { 150_000 } else { 6_000 };
     let none = LimitSettings::default();
     let tenant_id = world.tenant("many").await;
     let mut integrations = Vec::new();
@@ -94,7 +94,7 @@ async fn holds_that_expire_together_are_removed_in_steps(database: Database) {
 
     world.clock.advance(61);
     longest.micros.store(0, Ordering::SeqCst);
-    // Whoever meets the account is served at once and leaves what is due where it is.
+    // A command on the account does not wait for the due holds, and leaves them.
     let first = *integrations.first().unwrap();
     let outcome = world.ledger.reserve(tenant_id, request(first, "fresh")).await.unwrap();
     assert!(matches!(outcome, ReserveOutcome::Held(_)), "{outcome:?}");
@@ -123,12 +123,12 @@ async fn holds_that_expire_together_are_removed_in_steps(database: Database) {
     assert!(longest.expired.load(Ordering::SeqCst) <= STEP_MAX);
     assert!(steps >= count as u64 / STEP_MAX, "{steps} steps");
     assert!(records as u64 >= steps / 2, "{records} records in {steps} steps");
-    if proves() {
+    if is_long() {
         assert!(group <= GROUP_MAX && p99 <= RECORD_P99_MAX, "group {group:?}, p99 {p99:?}");
     }
-    // Nothing that expired is left, and not only out of the sums.
+    // The rows of the expired holds have ended too.
     let stored = "select integration_id, expires_at from calls where reservation_state = 1";
-    assert_eq!(world.home.rows(&[stored]).remove(0).len(), 1);
+    assert_eq!(world.database.rows(&[stored]).remove(0).len(), 1);
     for integration_id in integrations {
         let shown = world.store.counter(tenant_id, integration_id, month).await.unwrap();
         let open = Totals { calls: i64::from(integration_id == first), ..shown.held };
@@ -138,11 +138,12 @@ async fn holds_that_expire_together_are_removed_in_steps(database: Database) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_embedded_store_removes_holds_that_expire_together_in_steps() {
+async fn sqlite_removes_holds_that_expire_together_in_steps() {
     holds_that_expire_together_are_removed_in_steps(SQLITE).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn postgresql_removes_holds_that_expire_together_in_steps() {
-    holds_that_expire_together_are_removed_in_steps(crate::support::server::POSTGRES).await;
+    holds_that_expire_together_are_removed_in_steps(crate::support::postgres_database::POSTGRES)
+        .await;
 }

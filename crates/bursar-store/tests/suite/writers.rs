@@ -1,4 +1,4 @@
-//! Writers of a database that several processes share: exact whoever writes.
+//! Writers of several nodes on one PostgreSQL database.
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot be arranged has failed")]
 
@@ -27,7 +27,7 @@ fn node(database: &Database) -> Ledger {
     capped_node(database, Caps::DEFAULT)
 }
 
-/// A node on a database with other bounds of what tenants leave behind.
+/// A node on a database, with other caps.
 fn capped_node(database: &Database, caps: Caps) -> Ledger {
     let options = PostgresOptions {
         writers: 2,
@@ -40,7 +40,7 @@ fn capped_node(database: &Database, caps: Caps) -> Ledger {
     Ledger::start(writers, Arc::new(NoopObserver), caps).unwrap()
 }
 
-/// The one text that a statement answers.
+/// The single value that a statement returns.
 fn text_of(database: &Database, sql: &str) -> String {
     database.run(sql).into_iter().flatten().flatten().next().unwrap()
 }
@@ -106,13 +106,13 @@ async fn a_budget_for_ten_admits_ten_on_any_writer() {
     let database = Database::migrated(Cluster::shared(), migrate);
     let nodes = [node(&database), node(&database), node(&database)];
     let (tenant_id, integration_id) = account(&nodes[0], budget(100)).await;
-    let mut asks = JoinSet::new();
+    let mut tasks = JoinSet::new();
     for task in 0..64_usize {
         let node = nodes.get(task % 3).unwrap().clone();
-        asks.spawn(async move {
+        tasks.spawn(async move {
             let mut admitted = BTreeSet::new();
-            for ask in 0..16 {
-                let call = format!("{task} {ask}");
+            for number in 0..16 {
+                let call = format!("{task} {number}");
                 let outcome = node.reserve(tenant_id, request(integration_id, &call)).await;
                 if let ReserveOutcome::Held(_) = outcome.unwrap() {
                     admitted.insert(call);
@@ -121,7 +121,7 @@ async fn a_budget_for_ten_admits_ten_on_any_writer() {
             admitted
         });
     }
-    let admitted: BTreeSet<String> = asks.join_all().await.into_iter().flatten().collect();
+    let admitted: BTreeSet<String> = tasks.join_all().await.into_iter().flatten().collect();
     assert_eq!(admitted.len(), 10);
 }
 
@@ -136,15 +136,15 @@ async fn a_tenant_never_exceeds_its_open_reservations_on_any_writer() {
     for name in ["b", "c", "d", "e", "f"] {
         integrations.push(integration(&nodes[0], tenant_id, name, budget(0)).await);
     }
-    let mut asks = JoinSet::new();
-    // Each integration has nodes of its own, so that nothing but the bound keeps them apart.
+    let mut tasks = JoinSet::new();
+    // Each integration has its own node, so that their writers share only the cap's row.
     for task in 0..48_usize {
         let node = nodes.get(task % 3).unwrap().clone();
         let integration_id = *integrations.get(task % 6).unwrap();
-        asks.spawn(async move {
+        tasks.spawn(async move {
             let mut open = 0_usize;
-            for ask in 0..12 {
-                let call = format!("{task} {ask}");
+            for number in 0..12 {
+                let call = format!("{task} {number}");
                 let outcome = node.reserve(tenant_id, request(integration_id, &call)).await;
                 match outcome.unwrap() {
                     ReserveOutcome::Held(_) => open += 1,
@@ -156,7 +156,7 @@ async fn a_tenant_never_exceeds_its_open_reservations_on_any_writer() {
                     | ReserveOutcome::Refused(_)
                     | ReserveOutcome::Rejected(_)) => unreachable!("{outcome:?}"),
                 }
-                if ask % 3 == 0 {
+                if number % 3 == 0 {
                     node.release(tenant_id, call_id(&call), None).await.unwrap();
                     open -= 1;
                 }
@@ -171,10 +171,10 @@ async fn a_tenant_never_exceeds_its_open_reservations_on_any_writer() {
             let open = text_of(&database, open).parse::<i64>().unwrap();
             most = most.max(open);
             tokio::task::yield_now().await;
-            if asks.is_empty() {
+            if tasks.is_empty() {
                 return most;
             }
-            while let Some(ended) = asks.try_join_next() {
+            while let Some(ended) = tasks.try_join_next() {
                 ended.unwrap();
             }
         }
@@ -183,11 +183,11 @@ async fn a_tenant_never_exceeds_its_open_reservations_on_any_writer() {
     assert!(most <= MAX as i64, "{most} were open");
     let count = "select count(*)::text from calls where reservation_state = 1";
     let open: usize = text_of(&database, count).parse().unwrap();
-    assert_eq!(open, MAX, "in the end all places are taken");
+    assert_eq!(open, MAX, "the cap is used up in the end");
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_call_that_is_sent_at_once_everywhere_is_recorded_once() {
+async fn a_call_sent_to_all_nodes_at_once_is_recorded_once() {
     let database = Database::migrated(Cluster::shared(), migrate);
     let nodes = [node(&database), node(&database)];
     let (tenant_id, integration_id) = account(&nodes[0], budget(0)).await;
@@ -215,7 +215,7 @@ async fn a_call_that_is_sent_at_once_everywhere_is_recorded_once() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn changes_of_a_tenant_on_two_nodes_lose_none_of_each_other() {
+async fn concurrent_changes_on_two_nodes_are_all_kept() {
     let database = Database::migrated(Cluster::shared(), migrate);
     let (one, other) = (node(&database), node(&database));
     let (tenant_id, _) = account(&one, budget(100)).await;
@@ -229,11 +229,12 @@ async fn changes_of_a_tenant_on_two_nodes_lose_none_of_each_other() {
             0 => TenantLifecycle::Suspended,
             _ => TenantLifecycle::Active,
         };
-        let led = other
-            .change(tenant_id, move |tx| Control::new(tx, &actor(), tenant_id).lead_tenant(to));
-        let (renamed, led) = tokio::join!(renamed, led);
+        let moved = other.change(tenant_id, move |tx| {
+            Control::new(tx, &actor(), tenant_id).set_tenant_lifecycle(to)
+        });
+        let (renamed, moved) = tokio::join!(renamed, moved);
         renamed.unwrap().unwrap();
-        led.unwrap().unwrap();
+        moved.unwrap().unwrap();
         let stored =
             one.change(tenant_id, move |tx| Ok(tx.tenant(tenant_id)?.unwrap())).await.unwrap();
         assert_eq!((stored.name, stored.lifecycle), (expected, to));
@@ -246,21 +247,21 @@ async fn a_use_of_a_locked_key_is_skipped_without_waiting() {
     let (one, other) = (node(&database), node(&database));
     let (tenant_id, _) = account(&one, budget(100)).await;
     let mut keys = Vec::new();
-    for name in ["changes", "rests"] {
+    for name in ["locked", "other"] {
         let made = one.change(tenant_id, move |tx| {
             Control::new(tx, &actor(), tenant_id)
                 .create_key(KeyDraft::api(name, "*", None), |_| [1; 32])
         });
         keys.push(made.await.unwrap().unwrap().key_id);
     }
-    let (changes, rests) = (keys[0], keys[1]);
-    let (says_locked, locked) = std::sync::mpsc::channel();
-    let (says_stamped, stamped) = std::sync::mpsc::channel();
+    let (locked_key, other_key) = (keys[0], keys[1]);
+    let (locked_sender, locked) = std::sync::mpsc::channel();
+    let (saved_sender, saved) = std::sync::mpsc::channel();
     let changing = tokio::spawn(async move {
         let change = one.change(tenant_id, move |tx| {
-            let key = tx.key(tenant_id, changes)?;
-            says_locked.send(()).unwrap();
-            stamped.recv().unwrap();
+            let key = tx.key(tenant_id, locked_key)?;
+            locked_sender.send(()).unwrap();
+            saved.recv().unwrap();
             Ok(key)
         });
         change.await.unwrap();
@@ -268,12 +269,12 @@ async fn a_use_of_a_locked_key_is_skipped_without_waiting() {
     });
     tokio::task::spawn_blocking(move || locked.recv().unwrap()).await.unwrap();
     let at = bursar_core::Timestamp::MIN.plus_seconds(1_000);
-    let uses = [(changes, at), (rests, at)];
-    // In a transaction of its own, while the other one is open.
-    other.change(tenant_id, move |tx| tx.stamp_keys(tenant_id, &uses)).await.unwrap();
+    let uses = [(locked_key, at), (other_key, at)];
+    // This runs while the transaction that locks the key is open.
+    other.change(tenant_id, move |tx| tx.set_last_used(tenant_id, &uses)).await.unwrap();
     let last_used = database.run("select last_used_at from keys order by name");
     let at = at.micros().to_string();
     assert_eq!(last_used, [[None], [Some(at)]]);
-    says_stamped.send(()).unwrap();
+    saved_sender.send(()).unwrap();
     changing.await.unwrap();
 }

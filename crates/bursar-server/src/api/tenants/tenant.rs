@@ -239,8 +239,9 @@ async fn change_lifecycle(
     to: TenantLifecycle,
 ) -> Result<Answer<TenantView>, ApiError> {
     let tenant_id = params::tenant_id(id)?;
-    let change =
-        move |tx: &mut dyn ControlTx| Control::new(tx, &operator.actor, tenant_id).lead_tenant(to);
+    let change = move |tx: &mut dyn ControlTx| {
+        Control::new(tx, &operator.actor, tenant_id).set_tenant_lifecycle(to)
+    };
     let row = app.ledger.change(tenant_id, change).await??;
     app.key_cache.forget(tenant_id);
     Ok(Answer::ok(row.into()))

@@ -140,7 +140,7 @@ impl Server {
         let Self { app, database, folder, .. } = self;
         app.ledger.close().await;
         let verified = SqliteStore::verify(&database).expect("a database").expect("a count");
-        assert_eq!(verified.differences.count, 0, "{:?}", verified.differences.told);
+        assert_eq!(verified.differences.count, 0, "{:?}", verified.differences.listed);
         drop(folder);
     }
 }

@@ -71,7 +71,7 @@ fn a_schema_of_a_newer_version_is_served_as_long_as_it_says_so() {
 #[test]
 fn a_role_that_row_level_security_does_not_bind_is_refused() {
     let site = Site::new();
-    let unbound = "row level security does not hold for the role";
+    let unbound = "row level security does not apply to the role";
     for url in [site.database.admin_url(), site.database.role("bypassrls")] {
         check_refused(&site.node_by(&url), &site, &[unbound, "--app-role"]);
     }

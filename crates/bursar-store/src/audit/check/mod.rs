@@ -1,7 +1,6 @@
-//! The audit log checked: every row against its hash, its neighbours and the sealed head.
+//! Checks an audit log: each row against its hash, its neighbours and the sealed head.
 //!
-//! Knows nothing of where the rows come from: a database in one snapshot, or a file that was
-//! exported. Changes nothing.
+//! The rows come from one snapshot of a database, or from an exported file.
 
 use std::fmt;
 
@@ -10,22 +9,21 @@ use bursar_core::TenantId;
 use crate::audit::chain::{AuditEntry, AuditHash, AuditHead, AuditKey, AuditLink};
 use crate::verify::differences::Differences;
 
-/// With what every tenant's log begins.
+/// The action of the first row of every tenant's log.
 const FIRST_ACTION: &str = "tenant.create";
 
-/// What checking the audit log came to.
+/// The result of a check of the audit log.
 #[derive(Debug, Default)]
-pub struct AuditVerified {
+pub struct AuditReport {
     /// Tenants whose log was checked.
     pub tenants: u64,
     /// Rows that were checked.
     pub rows: u64,
-    /// Where they are not as they should be.
     pub differences: Differences,
 }
 
-impl AuditVerified {
-    /// Adds what the log of another tenant came to.
+impl AuditReport {
+    /// Adds the result of another tenant.
     pub(crate) fn merge(&mut self, other: Self) {
         let Self { tenants, rows, differences } = other;
         self.tenants += tenants;
@@ -36,36 +34,36 @@ impl AuditVerified {
 
 /// Checks the log of one tenant, in the order of its chain.
 ///
-/// After a difference it goes on from what is stored, so that one edit is told once or twice and
-/// not once for every row that follows.
+/// After a difference the check continues from the stored row, so that one edit is reported once or
+/// twice, and not again for each later row.
 #[derive(Debug)]
 pub struct AuditCheck {
     tenant_id: TenantId,
-    /// The last row of the chain that was seen.
+    /// The sequence and the hash of the last row of the chain so far.
     sequence: i64,
     hash: AuditHash,
-    has_beginning: bool,
-    verified: AuditVerified,
+    has_first_row: bool,
+    report: AuditReport,
 }
 
 impl AuditCheck {
-    /// Before the first row of a tenant.
+    /// Starts the check of a tenant's log.
     pub fn new(tenant_id: TenantId) -> Self {
-        let verified = AuditVerified { tenants: 1, ..AuditVerified::default() };
-        let (sequence, hash, has_beginning) = (0, [0; 32], false);
-        Self { tenant_id, sequence, hash, has_beginning, verified }
+        let report = AuditReport { tenants: 1, ..AuditReport::default() };
+        let (sequence, hash, has_first_row) = (0, [0; 32], false);
+        Self { tenant_id, sequence, hash, has_first_row, report }
     }
 
-    /// Takes the next row.
-    pub fn take(&mut self, entry: &AuditEntry) {
+    /// Checks the next row.
+    pub fn check(&mut self, entry: &AuditEntry) {
         if entry.tenant_id != self.tenant_id {
             let other = entry.tenant_id;
-            self.differ(|| format!("row {} is one of tenant {other}", entry.audit_id));
+            self.differ(|| format!("row {} belongs to tenant {other}", entry.audit_id));
         }
-        self.verified.rows += 1;
+        self.report.rows += 1;
         let AuditLink { sequence, prev_hash, hash } = entry.link;
-        self.has_beginning |= sequence == 1 && entry.action == FIRST_ACTION;
-        let expected = expected(self.sequence);
+        self.has_first_row |= sequence == 1 && entry.action == FIRST_ACTION;
+        let expected = next(self.sequence);
         if sequence > expected {
             self.differ(|| format!("{} missing", rows(expected, sequence - 1)));
         } else if sequence < expected {
@@ -82,39 +80,43 @@ impl AuditCheck {
         }
     }
 
-    /// Takes note of rows that have no place in the chain, which the schema forbids.
-    pub(crate) fn take_unchained(&mut self, count: u64) {
+    /// Reports rows without a sequence number, which the schema forbids.
+    pub(crate) fn report_unchained(&mut self, count: u64) {
         if count > 0 {
             self.differ(|| format!("rows that are in no chain: {count}"));
         }
     }
 
-    /// Takes note of a row that cannot be read at all.
-    pub fn unreadable(&mut self, error: &dyn fmt::Display) {
+    /// Reports a row that cannot be decoded.
+    pub fn report_unreadable(&mut self, error: &dyn fmt::Display) {
         self.differ(|| format!("a row cannot be read: {error}"));
     }
 
-    /// The end of the chain: the sequence and the hash of the last row; nothing without one.
-    pub fn end(&self) -> Option<(i64, AuditHash)> {
+    /// The sequence and the hash of the last row of the chain; `None` if there is no row.
+    pub fn last_row(&self) -> Option<(i64, AuditHash)> {
         (self.sequence > 0).then_some((self.sequence, self.hash))
     }
 
-    /// What it came to, without the head: rows that were cut off the end are not missed.
-    pub fn finish(mut self) -> AuditVerified {
-        if !self.has_beginning {
+    /// Ends the check without a head: rows missing at the end are not noticed.
+    pub fn finish(mut self) -> AuditReport {
+        if !self.has_first_row {
             self.differ(|| "the log does not begin with the tenant's creation".to_owned());
         }
-        self.verified
+        self.report
     }
 
-    /// What it came to, compared with the head.
-    pub(crate) fn finish_at(mut self, head: Option<&AuditHead>, key: &AuditKey) -> AuditVerified {
+    /// Ends the check, and compares the last row with the head.
+    pub(crate) fn finish_with_head(
+        mut self,
+        head: Option<&AuditHead>,
+        key: &AuditKey,
+    ) -> AuditReport {
         let (last, hash) = (self.sequence, self.hash);
         match head {
             None => self.differ(|| "the chain has no head".to_owned()),
             Some(head) => {
                 if head.sequence > last {
-                    let (first, last) = (expected(last), head.sequence);
+                    let (first, last) = (next(last), head.sequence);
                     self.differ(|| format!("{} missing at the end", rows(first, last)));
                 } else if head.sequence < last {
                     let sequence = head.sequence;
@@ -132,16 +134,16 @@ impl AuditCheck {
 
     fn differ(&mut self, sentence: impl FnOnce() -> String) {
         let tenant_id = self.tenant_id;
-        self.verified.differences.add(|| format!("tenant {tenant_id}: {}", sentence()));
+        self.report.differences.add(|| format!("tenant {tenant_id}: {}", sentence()));
     }
 }
 
-/// What comes after a row.
-const fn expected(sequence: i64) -> i64 {
+/// The sequence number after this one.
+const fn next(sequence: i64) -> i64 {
     sequence.saturating_add(1)
 }
 
-/// Some rows and their verb.
+/// A range of rows, with its verb.
 fn rows(first: i64, last: i64) -> String {
     if first == last { format!("row {first} is") } else { format!("rows {first} to {last} are") }
 }

@@ -1,4 +1,4 @@
-//! Random chains and whatever can be done to them: it is found.
+//! The check finds every fault of random chains.
 
 use bursar_core::{AuditId, Timestamp};
 use bursar_testing::fuzzing::{Choices, Effort, Fate, fuzz};
@@ -33,12 +33,12 @@ fn row(choices: &mut Choices<'_>, number: i64) -> AuditRow {
     }
 }
 
-/// Two rows or more, and their head.
+/// A chain of two or more rows, and its head.
 fn chain(choices: &mut Choices<'_>) -> (Vec<AuditEntry>, AuditHead) {
-    let mut head = AuditHead::of_none(tenant(1), &key());
+    let mut head = AuditHead::empty(tenant(1), &key());
     let mut entries = Vec::new();
     for number in 1..=choices.below(11) as i64 + 2 {
-        let (entry, next) = head.follow(&row(choices, number), &key()).unwrap();
+        let (entry, next) = head.append(&row(choices, number), &key()).unwrap();
         entries.push(entry);
         head = next;
     }
@@ -47,25 +47,24 @@ fn chain(choices: &mut Choices<'_>) -> (Vec<AuditEntry>, AuditHead) {
 
 fn checked(entries: &[AuditEntry]) -> AuditCheck {
     let mut check = AuditCheck::new(tenant(1));
-    entries.iter().for_each(|entry| check.take(entry));
+    entries.iter().for_each(|entry| check.check(entry));
     check
 }
 
-/// What is done to a chain.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Fault {
     None,
     Edited,
-    TakenOut,
-    PutIn,
+    Removed,
+    Inserted,
     Moved,
-    Cut,
+    Truncated,
 }
 
 const FAULTS: [Fault; 6] =
-    [Fault::None, Fault::Edited, Fault::TakenOut, Fault::PutIn, Fault::Moved, Fault::Cut];
+    [Fault::None, Fault::Edited, Fault::Removed, Fault::Inserted, Fault::Moved, Fault::Truncated];
 
-/// Changes one thing of a row.
+/// Changes one field of a row.
 fn edit(choices: &mut Choices<'_>, entry: &mut AuditEntry) {
     let longer = |text: &mut String| text.push('x');
     match choices.below(13) {
@@ -97,20 +96,20 @@ fn tamper(choices: &mut Choices<'_>, entries: &mut Vec<AuditEntry>) -> Fault {
     match fault {
         Fault::None => {}
         Fault::Edited => edit(choices, &mut entries[at]),
-        Fault::TakenOut => drop(entries.remove(choices.below(count - 1))),
-        Fault::PutIn => {
+        Fault::Removed => drop(entries.remove(choices.below(count - 1))),
+        Fault::Inserted => {
             let mut copy = entries[at].clone();
             copy.audit_id = AuditId::from_number(1_000).unwrap();
             entries.insert(at, copy);
         }
         Fault::Moved => entries.swap(at, (at + 1) % count),
-        Fault::Cut => entries.truncate(count - 1),
+        Fault::Truncated => entries.truncate(count - 1),
     }
     fault
 }
 
-/// Numbers and hashes the rows anew, as whoever knows the encoding can.
-fn hash_anew(entries: &mut [AuditEntry]) {
+/// Renumbers and rehashes the rows, as an attacker can who knows the encoding.
+fn rehash(entries: &mut [AuditEntry]) {
     let mut prev_hash = [0; 32];
     for (sequence, entry) in (1..).zip(entries) {
         let hash = entry.hash_at(sequence, &prev_hash);
@@ -120,60 +119,59 @@ fn hash_anew(entries: &mut [AuditEntry]) {
 }
 
 #[track_caller]
-fn fate(verified: &AuditVerified, is_touched: bool) -> Fate {
-    assert_eq!(verified.differences.count > 0, is_touched, "{:?}", verified.differences.told);
-    if is_touched { Fate::Refused } else { Fate::Accepted }
+fn fate(report: &AuditReport, is_faulty: bool) -> Fate {
+    assert_eq!(report.differences.count > 0, is_faulty, "{:?}", report.differences.listed);
+    if is_faulty { Fate::Refused } else { Fate::Accepted }
 }
 
 #[test]
-fn any_fault_of_a_chain_is_found() {
+fn every_fault_of_a_chain_is_found() {
     fuzz(bolero::check!(), Effort::PLAIN, |choices| {
         let (mut entries, head) = chain(choices);
         let fault = tamper(choices, &mut entries);
-        fate(&checked(&entries).finish_at(Some(&head), &key()), fault != Fault::None)
+        fate(&checked(&entries).finish_with_head(Some(&head), &key()), fault != Fault::None)
     });
 }
 
 #[test]
-fn any_fault_of_a_file_is_found_but_that_its_end_is_missing() {
+fn every_fault_of_a_file_is_found_except_a_missing_end() {
     fuzz(bolero::check!(), Effort::PLAIN, |choices| {
         let (mut entries, _) = chain(choices);
         let fault = tamper(choices, &mut entries);
-        // Nobody knows how long it was.
-        let is_found = fault != Fault::None && fault != Fault::Cut;
+        let is_found = fault != Fault::None && fault != Fault::Truncated;
         fate(&checked(&entries).finish(), is_found)
     });
 }
 
 #[test]
-fn a_chain_without_a_head_is_found() {
+fn a_missing_head_is_found() {
     fuzz(bolero::check!(), Effort::PLAIN, |choices| {
         let (entries, head) = chain(choices);
         let head = choices.one_in(2).then_some(&head);
-        fate(&checked(&entries).finish_at(head, &key()), head.is_none())
+        fate(&checked(&entries).finish_with_head(head, &key()), head.is_none())
     });
 }
 
 #[test]
-fn any_fault_is_found_though_everything_is_hashed_anew() {
+fn every_fault_is_found_even_if_all_rows_are_rehashed() {
     fuzz(bolero::check!(), Effort::PLAIN, |choices| {
         let (mut entries, head) = chain(choices);
         let before = entries.clone();
         tamper(choices, &mut entries);
-        hash_anew(&mut entries);
-        // The head too, with the seal that was there.
-        let (sequence, hash) = checked(&entries).end().unwrap();
+        rehash(&mut entries);
+        // The attacker can also change the head, but not its seal.
+        let (sequence, hash) = checked(&entries).last_row().unwrap();
         let forged = AuditHead { sequence, hash, ..head.clone() };
-        let is_touched = entries != before;
-        fate(&checked(&entries).finish_at(Some(&forged), &key()), is_touched);
-        fate(&checked(&entries).finish_at(Some(&head), &key()), is_touched)
+        let is_faulty = entries != before;
+        fate(&checked(&entries).finish_with_head(Some(&forged), &key()), is_faulty);
+        fate(&checked(&entries).finish_with_head(Some(&head), &key()), is_faulty)
     });
 }
 
 #[test]
-fn the_chain_of_one_tenant_is_none_of_another() {
+fn a_row_of_another_tenant_is_found() {
     let mut check = AuditCheck::new(tenant(2));
-    let mut head = AuditHead::of_none(tenant(2), &key());
+    let mut head = AuditHead::empty(tenant(2), &key());
     let row = AuditRow {
         tenant_id: tenant(1),
         audit_id: AuditId::from_number(1).unwrap(),
@@ -189,9 +187,9 @@ fn the_chain_of_one_tenant_is_none_of_another() {
         target_id: String::new(),
         detail: "{}".to_owned(),
     };
-    let (entry, next) = head.follow(&row, &key()).unwrap();
+    let (entry, next) = head.append(&row, &key()).unwrap();
     head = next;
-    check.take(&entry);
-    let verified = check.finish_at(Some(&head), &key());
-    assert_eq!(verified.differences.count, 1, "{:?}", verified.differences.told);
+    check.check(&entry);
+    let report = check.finish_with_head(Some(&head), &key());
+    assert_eq!(report.differences.count, 1, "{:?}", report.differences.listed);
 }

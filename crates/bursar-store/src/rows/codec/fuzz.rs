@@ -56,7 +56,7 @@ fn a_stored_decision_leads_back_and_a_broken_one_is_an_error() {
                 assert_eq!(again, without_loose_amounts(read.clone()), "{broken}");
             }
             Err(error) => {
-                assert_eq!(error.to_string(), "stored data is not understood: a decision");
+                assert_eq!(error.to_string(), "stored data cannot be decoded: a decision");
             }
         }
         Fate::of(&read)

@@ -11,8 +11,8 @@ use bursar_store::{
 use crate::conformance::subject::{ALL, Subject, unlimited};
 use crate::support::{actor, draft};
 
-/// Rows that one page looks at.
-const LOOKED_MAX: i64 = 10_000;
+/// The limit on the rows that one page scans.
+const SCANNED_MAX: i64 = 10_000;
 
 pub(crate) async fn every_change_is_audited_once(subject: Subject) {
     let (tenant_id, integration_id) = subject.account(unlimited()).await;
@@ -39,7 +39,7 @@ pub(crate) async fn every_change_is_audited_once(subject: Subject) {
     subject
         .change(tenant_id, move |control| control.update_integration(integration_id, edit.clone()))
         .await;
-    // What changes nothing the second time is written once.
+    // The second run changes nothing, and is not audited.
     for _ in 0..2 {
         subject.change(tenant_id, move |control| control.revoke_key(None, api_key_id)).await;
         subject
@@ -69,7 +69,7 @@ pub(crate) async fn every_change_is_audited_once(subject: Subject) {
     assert_eq!(subject.audit(), expected);
 }
 
-pub(crate) async fn a_change_that_fails_leaves_neither_row_nor_audit(subject: Subject) {
+pub(crate) async fn a_failed_change_stores_neither_its_row_nor_its_audit_row(subject: Subject) {
     let tenant_id = subject.tenant().await;
     let before = subject.audit();
     let change = move |tx: &mut dyn ControlTx| {
@@ -97,7 +97,7 @@ pub(crate) async fn a_refused_change_is_not_audited(subject: Subject) {
     assert_eq!(subject.audit(), before);
 }
 
-/// A tenant with an integration that was made and disabled, each second one change.
+/// A tenant with an integration that was created and disabled, one change per second.
 async fn three_rows(subject: &Subject) -> TenantId {
     let tenant_id = subject.tenant().await;
     subject.world.clock.advance(1);
@@ -111,7 +111,7 @@ async fn three_rows(subject: &Subject) -> TenantId {
     tenant_id
 }
 
-/// The rows of the log that a filter lets through, in pages of this size, and how many pages.
+/// The rows that match a filter, read in pages of `limit` rows, and the number of pages.
 async fn listed(
     subject: &Subject,
     tenant_id: TenantId,
@@ -128,7 +128,7 @@ async fn listed(
         if page.next.is_none() {
             return (rows, pages);
         }
-        assert!(after != page.next, "the log goes on where it was");
+        assert!(after != page.next, "the next page is the same page");
         after = page.next;
     }
 }
@@ -137,7 +137,7 @@ fn actions(rows: &[AuditEntry]) -> Vec<&str> {
     rows.iter().map(|row| row.action.as_str()).collect()
 }
 
-pub(crate) async fn an_audit_row_leads_back_field_by_field(subject: Subject) {
+pub(crate) async fn an_audit_row_is_read_back_field_by_field(subject: Subject) {
     let start = subject.world.clock.now();
     let tenant_id = three_rows(&subject).await;
     let page = subject.world.store.audit(tenant_id, AuditFilter::default(), 1).await.unwrap();
@@ -163,7 +163,7 @@ pub(crate) async fn an_audit_row_leads_back_field_by_field(subject: Subject) {
     assert_eq!(before.rows[0].link.hash, link.prev_hash);
 }
 
-pub(crate) async fn the_audit_log_comes_newest_first_page_by_page(subject: Subject) {
+pub(crate) async fn the_audit_log_is_listed_newest_first_page_by_page(subject: Subject) {
     let tenant_id = three_rows(&subject).await;
     for limit in [1, 2, 3, 50] {
         let (rows, _) = listed(&subject, tenant_id, &AuditFilter::default(), limit).await;
@@ -175,7 +175,7 @@ pub(crate) async fn the_audit_log_comes_newest_first_page_by_page(subject: Subje
     }
 }
 
-pub(crate) async fn the_audit_log_is_read_from_its_beginning_page_by_page(subject: Subject) {
+pub(crate) async fn the_chain_is_read_in_order_page_by_page(subject: Subject) {
     let tenant_id = three_rows(&subject).await;
     let store = &subject.world.store;
     let whole = store.audit_chain(tenant_id, None, 50).await.unwrap();
@@ -207,7 +207,7 @@ pub(crate) async fn each_filter_of_the_audit_log_returns_matching_rows(subject: 
     let at = |seconds: u32| Some(start.plus_seconds(seconds));
     for (filter, expected) in [
         (AuditFilter { actor_id: text("operator"), ..any() }, vec![disable, create, tenant]),
-        (AuditFilter { actor_id: text("nobody"), ..any() }, vec![]),
+        (AuditFilter { actor_id: text("unknown"), ..any() }, vec![]),
         (AuditFilter { action: text(create), ..any() }, vec![create]),
         (AuditFilter { target_type: text("integration"), ..any() }, vec![disable, create]),
         (AuditFilter { target_id: integration.clone(), ..any() }, vec![disable, create]),
@@ -228,15 +228,15 @@ pub(crate) async fn each_filter_of_the_audit_log_returns_matching_rows(subject: 
     }
 }
 
-pub(crate) async fn audit_filters_that_seldom_meet_lead_on_to_every_match(subject: Subject) {
+pub(crate) async fn audit_filters_that_rarely_match_find_every_match(subject: Subject) {
     let tenant_id = three_rows(&subject).await;
-    // Older than everything else; two of them have another action.
-    let zeros = subject.world.home.literal(&[0; 32]);
-    subject.world.home.tamper(&format!(
+    // Older rows, of which two have a rare action.
+    let zeros = subject.world.database.literal(&[0; 32]);
+    subject.world.database.tamper(&format!(
         "insert into audit (audit_id, tenant_id, at, actor_type, actor_id, action, target_type, \
          target_id, request_id, detail, sequence, prev_hash, hash) \
          with recursive numbers (n) as (select 1 union all select n + 1 from numbers \
-         where n < {LOOKED_MAX} * 2 + 5) select n, tenant_id, n, 'founder', 'operator', \
+         where n < {SCANNED_MAX} * 2 + 5) select n, tenant_id, n, 'founder', 'operator', \
          case when n in (1, 9000) then 'rare' else 'common' end, 'a', 'b', 'request', '{{}}', \
          n + 1000, {zeros}, {zeros} from numbers cross join tenants"
     ));
@@ -254,20 +254,20 @@ pub(crate) async fn audit_filters_that_seldom_meet_lead_on_to_every_match(subjec
     }
     let (rows, _) = listed(&subject, tenant_id, &AuditFilter::default(), 1_000).await;
     let ids: BTreeSet<_> = rows.iter().map(|row| row.audit_id).collect();
-    assert_eq!(ids.len() as i64, LOOKED_MAX * 2 + 5 + 3);
+    assert_eq!(ids.len() as i64, SCANNED_MAX * 2 + 5 + 3);
     assert!(rows.is_sorted_by_key(|row| std::cmp::Reverse(row.at)));
 }
 
-pub(crate) async fn a_chain_goes_on_after_a_restart(subject: Subject) {
+pub(crate) async fn a_chain_continues_after_a_restart(subject: Subject) {
     let tenant_id = three_rows(&subject).await;
     let subject = subject.reopened().await;
     subject.change(tenant_id, |control| control.rename_tenant("other")).await;
-    let verified = subject.world.home.verify_audit();
+    let verified = subject.world.database.verify_audit();
     assert_eq!(
         (verified.rows, verified.differences.count),
         (4, 0),
         "{:?}",
-        verified.differences.told
+        verified.differences.listed
     );
 }
 
@@ -279,7 +279,7 @@ pub(crate) async fn the_audit_log_of_another_tenant_is_not_read(subject: Subject
     let rows = subject.world.store.audit_chain(other, None, 50).await.unwrap();
     assert_eq!(actions(&rows), ["tenant.create"]);
     assert_eq!(rows[0].link.sequence, 1);
-    let nobody = TenantId::from_number(1).unwrap();
-    let (rows, _) = listed(&subject, nobody, &AuditFilter::default(), 50).await;
+    let unknown = TenantId::from_number(1).unwrap();
+    let (rows, _) = listed(&subject, unknown, &AuditFilter::default(), 50).await;
     assert_eq!(rows, []);
 }

@@ -1,4 +1,4 @@
-//! Usage by what took most of it: groups and total equal the entries.
+//! Breakdowns of usage: groups and total equal the sums of the entries.
 
 use std::collections::BTreeMap;
 
@@ -47,19 +47,19 @@ pub(crate) fn grouped(
     }
     let mut groups: Vec<(Group, Sums)> =
         groups.into_iter().map(|(group, rows)| (group, sums(rows))).collect();
-    // The sort is stable, and the groups are in order by now.
+    // The sort is stable, and the groups are already ordered by name.
     groups.sort_by_key(|(_, sums)| (-sums.cost_nanos, -sums.calls));
     groups
 }
 
-/// The names of the integrations that [`mixed`] makes.
+/// The names of the integrations of [`mixed`].
 pub(crate) fn named(
     [first, second, third]: [IntegrationId; 3],
 ) -> [(IntegrationId, &'static str); 3] {
     [(first, "integration"), (second, "second"), (third, "third")]
 }
 
-/// All days that there are.
+/// The first and the last day that Bursar accepts.
 pub(crate) fn always() -> (Day, Day) {
     (Day::from_number(0), day(9999, 12, 31).day())
 }
@@ -108,11 +108,11 @@ pub(crate) async fn the_largest_groups_come_first(subject: Subject) {
     }
 }
 
-pub(crate) async fn groups_of_equal_cost_come_by_calls_then_by_name(subject: Subject) {
+pub(crate) async fn groups_of_equal_cost_are_ordered_by_calls_then_by_name(subject: Subject) {
     let (tenant_id, first) = subject.account(unlimited()).await;
     let second = subject.world.integration(tenant_id, "second", unlimited()).await;
     let third = subject.world.integration(tenant_id, "third", unlimited()).await;
-    // Each costs four cents: of one call, of two, and again of two.
+    // Each group costs four cents, with one call or with two.
     let shares =
         [(first, "a", 4), (second, "c", 2), (second, "c", 2), (third, "b", 3), (third, "b", 1)];
     let calls =
@@ -132,7 +132,7 @@ pub(crate) async fn groups_of_equal_cost_come_by_calls_then_by_name(subject: Sub
         let calls: Vec<i64> = found.groups.iter().map(|(_, sums)| sums.calls).collect();
         assert_eq!(calls, [2, 2, 1], "{by:?}");
         assert_eq!(found.groups, grouped(by, &rows, &names), "{by:?}");
-        // Which of two equal ones goes is not said; that it is always the same one, is.
+        // Either of two equal groups may be left out, but always the same one.
         let largest = BreakdownFilter { groups_max: 1, ..all(by) };
         let one = breakdown(&subject, tenant_id, largest).await.groups;
         assert!(found.groups[..2].contains(&one[0]), "{by:?}");
@@ -151,11 +151,11 @@ pub(crate) async fn the_rest_of_the_total_is_the_sum_of_the_unlisted_groups(subj
         for groups_max in 0..4 {
             let filter = BreakdownFilter { groups_max, ..all(by) };
             let found = breakdown(&subject, tenant_id, filter).await;
-            let told_apart = |row: &UsageRow| {
+            let is_listed = |row: &UsageRow| {
                 let own = group_of(by, row, &names);
                 found.groups.iter().any(|(group, _)| own.as_ref() == Some(group))
             };
-            let expected = sums(rows.iter().filter(|row| !told_apart(row)));
+            let expected = sums(rows.iter().filter(|row| !is_listed(row)));
             let mut left = found.total;
             for (_, group) in &found.groups {
                 left = left.without(group).unwrap();
@@ -213,7 +213,7 @@ pub(crate) async fn a_deleted_integration_keeps_its_name_in_its_group(subject: S
     assert_eq!(groups, [(group(again), 2), (group(integration_id), 1)]);
 }
 
-pub(crate) async fn groups_and_total_are_of_one_moment(subject: Subject) {
+pub(crate) async fn groups_and_total_are_of_one_snapshot(subject: Subject) {
     let (tenant_id, integration_id) = subject.account(unlimited()).await;
     let is_over = std::cell::Cell::new(false);
     let records = async {
@@ -230,7 +230,7 @@ pub(crate) async fn groups_and_total_are_of_one_moment(subject: Subject) {
     let reads = async {
         while !is_over.get() {
             for by in EVERY {
-                // Every call is of the only group.
+                // There is only one group.
                 let found = breakdown(&subject, tenant_id, all(by)).await;
                 let of_groups = found.groups.iter().map(|(_, sums)| sums.calls);
                 assert_eq!(found.total.calls, of_groups.sum::<i64>(), "{by:?}");

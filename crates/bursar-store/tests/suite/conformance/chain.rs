@@ -1,11 +1,11 @@
-//! The audit log as a chain: whatever is done to it behind the server's back is found.
+//! The audit log as a chain: changes around the server are found.
 
 use bursar_core::TenantId;
-use bursar_store::{AuditVerified, StoreError};
+use bursar_store::{AuditReport, StoreError};
 
 use crate::conformance::subject::Subject;
 
-/// Rows of the chain of the tenant that is tampered with.
+/// The number of rows of the chain that is tampered with.
 const ROWS: u64 = 6;
 
 /// Two tenants, the first of which has a chain of six rows.
@@ -19,37 +19,36 @@ async fn chains(subject: &Subject) -> TenantId {
     tenant_id
 }
 
-/// What is found after statements that were run behind the back of the server; `{t}` in them stands
-/// for the tenant.
-fn after(subject: &Subject, tenant_id: TenantId, tampered: &str) -> AuditVerified {
+/// The report after statements were run around the server; `{t}` in them stands for the tenant.
+fn after(subject: &Subject, tenant_id: TenantId, tampered: &str) -> AuditReport {
     let sql = tampered.replace("{t}", &tenant_id.number().to_string());
-    subject.world.home.tamper(&sql);
-    subject.world.home.verify_audit()
+    subject.world.database.tamper(&sql);
+    subject.world.database.verify_audit()
 }
 
 #[track_caller]
-fn check_found(verified: &AuditVerified, tampered: &str, expected: &str) {
+fn check_found(verified: &AuditReport, tampered: &str, expected: &str) {
     assert!(verified.differences.count > 0, "{tampered}: not found");
-    let told = verified.differences.told.iter().any(|sentence| sentence.contains(expected));
-    assert!(told, "{tampered}: {:?}", verified.differences.told);
+    let listed = &verified.differences.listed;
+    assert!(listed.iter().any(|sentence| sentence.contains(expected)), "{tampered}: {listed:?}");
 }
 
-/// The claim that this is found in a chain of six rows, and told in these words.
+/// Checks that a change of a chain of six rows is found, and reported in these words.
 async fn finds(subject: &Subject, tampered: &str, expected: &str) {
     let tenant_id = chains(subject).await;
-    let before = subject.world.home.verify_audit();
-    assert_eq!(before.differences.count, 0, "{:?}", before.differences.told);
+    let before = subject.world.database.verify_audit();
+    assert_eq!(before.differences.count, 0, "{:?}", before.differences.listed);
     check_found(&after(subject, tenant_id, tampered), tampered, expected);
 }
 
-pub(crate) async fn an_untouched_chain_is_whole(subject: Subject) {
+pub(crate) async fn an_unchanged_chain_has_no_differences(subject: Subject) {
     chains(&subject).await;
-    let verified = subject.world.home.verify_audit();
+    let verified = subject.world.database.verify_audit();
     assert_eq!((verified.tenants, verified.rows), (2, ROWS + 1));
-    assert_eq!(verified.differences.count, 0, "{:?}", verified.differences.told);
+    assert_eq!(verified.differences.count, 0, "{:?}", verified.differences.listed);
 }
 
-pub(crate) async fn a_column_that_was_edited_is_found(subject: Subject) {
+pub(crate) async fn an_edited_column_is_found(subject: Subject) {
     let tenant_id = subject.tenant().await;
     for number in 0..40 {
         let name = format!("name {number}");
@@ -78,7 +77,7 @@ pub(crate) async fn a_column_that_was_edited_is_found(subject: Subject) {
     .into_iter()
     .enumerate()
     {
-        // Each leaves a difference of its own, so that the last ones are found among those before.
+        // The edits accumulate, so each must add a difference.
         let sequence = 2 * number + 2;
         let edit = format!(
             "update audit set {column} = {other} where tenant_id = {{t}} and sequence = {sequence}"
@@ -87,13 +86,13 @@ pub(crate) async fn a_column_that_was_edited_is_found(subject: Subject) {
         assert!(
             verified.differences.count > differences,
             "{edit}: {:?}",
-            verified.differences.told
+            verified.differences.listed
         );
         differences = verified.differences.count;
     }
 }
 
-pub(crate) async fn a_row_that_was_taken_out_is_found(subject: Subject) {
+pub(crate) async fn a_removed_row_is_found(subject: Subject) {
     finds(
         &subject,
         "delete from audit where tenant_id = {t} and sequence in (2, 3)",
@@ -102,7 +101,7 @@ pub(crate) async fn a_row_that_was_taken_out_is_found(subject: Subject) {
     .await;
 }
 
-pub(crate) async fn an_end_that_was_cut_off_is_found(subject: Subject) {
+pub(crate) async fn a_truncated_chain_is_found(subject: Subject) {
     let tenant_id = chains(&subject).await;
     let cut = "delete from audit where tenant_id = {t} and sequence = 6";
     check_found(&after(&subject, tenant_id, cut), cut, "row 6 is missing at the end");
@@ -110,10 +109,10 @@ pub(crate) async fn an_end_that_was_cut_off_is_found(subject: Subject) {
          where tenant_id = {t} and sequence = 5) where tenant_id = {t}";
     let verified = after(&subject, tenant_id, head);
     check_found(&verified, head, "the head was not sealed");
-    assert_eq!(verified.differences.count, 1, "{:?}", verified.differences.told);
+    assert_eq!(verified.differences.count, 1, "{:?}", verified.differences.listed);
 }
 
-pub(crate) async fn rows_that_changed_places_are_found(subject: Subject) {
+pub(crate) async fn swapped_rows_are_found(subject: Subject) {
     finds(
         &subject,
         "update audit set sequence = -3 where tenant_id = {t} and sequence = 3; \
@@ -124,7 +123,7 @@ pub(crate) async fn rows_that_changed_places_are_found(subject: Subject) {
     .await;
 }
 
-pub(crate) async fn a_row_that_was_put_in_is_found(subject: Subject) {
+pub(crate) async fn an_inserted_row_is_found(subject: Subject) {
     finds(
         &subject,
         "insert into audit (audit_id, tenant_id, at, actor_type, actor_id, action, target_type, \
@@ -154,33 +153,33 @@ pub(crate) async fn a_forged_head_is_found(subject: Subject) {
     }
 }
 
-pub(crate) async fn a_chain_written_anew_without_the_key_is_found(subject: Subject) {
+pub(crate) async fn a_chain_rewritten_without_the_key_is_found(subject: Subject) {
     let tenant_id = chains(&subject).await;
-    let home = &subject.world.home;
+    let database = &subject.world.database;
     let mut prev_hash = [0; 32];
     for mut entry in subject.world.store.audit_chain(tenant_id, None, 50).await.unwrap() {
         let sequence = entry.link.sequence;
         entry.actor_id = "somebody".to_owned();
         let hash = entry.hash_at(sequence, &prev_hash);
-        home.tamper(&format!(
+        database.tamper(&format!(
             "update audit set actor_id = 'somebody', prev_hash = {}, hash = {} \
              where tenant_id = {} and sequence = {sequence}",
-            home.literal(&prev_hash),
-            home.literal(&hash),
+            database.literal(&prev_hash),
+            database.literal(&hash),
             tenant_id.number(),
         ));
         prev_hash = hash;
     }
     let head = format!(
         "update audit_heads set hash = {} where tenant_id = {{t}}",
-        home.literal(&prev_hash)
+        database.literal(&prev_hash)
     );
     let verified = after(&subject, tenant_id, &head);
     check_found(&verified, &head, "the head was not sealed with this secret key");
-    assert_eq!(verified.differences.count, 1, "{:?}", verified.differences.told);
+    assert_eq!(verified.differences.count, 1, "{:?}", verified.differences.listed);
 }
 
-pub(crate) async fn a_log_that_was_emptied_is_found(subject: Subject) {
+pub(crate) async fn a_deleted_log_is_found(subject: Subject) {
     finds(
         &subject,
         "delete from audit where tenant_id = {t}; delete from audit_heads where tenant_id = {t}",
@@ -198,17 +197,17 @@ pub(crate) async fn a_forged_head_is_not_made_genuine_by_the_next_change(subject
     for name in ["f", "g"] {
         subject.change(tenant_id, move |control| control.rename_tenant(name)).await;
     }
-    let verified = subject.world.home.verify_audit();
+    let verified = subject.world.database.verify_audit();
     check_found(&verified, cut, "the head was not sealed with this secret key");
     assert_eq!(
         (verified.rows, verified.differences.count),
         (ROWS + 2, 1),
         "{:?}",
-        verified.differences.told
+        verified.differences.listed
     );
 }
 
-pub(crate) async fn a_row_is_not_written_where_one_stands_already(subject: Subject) {
+pub(crate) async fn a_taken_sequence_number_is_not_written_again(subject: Subject) {
     let tenant_id = chains(&subject).await;
     after(&subject, tenant_id, "delete from audit_heads where tenant_id = {t}");
     let refused = subject.world.control(tenant_id, |control| control.rename_tenant("f")).await;

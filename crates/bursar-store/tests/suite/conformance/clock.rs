@@ -1,4 +1,4 @@
-//! A wall clock that jumps: what is promised holds through it, on every database.
+//! Jumps of the wall clock, through which all guarantees hold.
 
 use bursar_core::{
     IntegrationId, LimitSettings, RecordOutcome, ReserveOutcome, ReserveRequest, TenantId,
@@ -15,7 +15,7 @@ const FOUR_DAYS: i64 = 4 * 86_400;
 
 type Place = (TenantId, IntegrationId);
 
-/// It is the evening of 28 November; an integration has used up its budget.
+/// An integration that has used up its budget, on the evening of 28 November.
 async fn exhausted(subject: &Subject) -> Place {
     subject.world.clock.set(day(2026, 11, 28).plus_seconds(20 * 3_600));
     let place = subject.account(budget(1)).await;
@@ -32,8 +32,8 @@ async fn record(subject: &Subject, place: Place, call: &str) -> Result<(), Failu
 
 /// Whether a call is admitted.
 async fn is_admitted(subject: &Subject, place: Place, call: &str) -> Result<bool, Failure> {
-    let asked = ReserveRequest { ttl_seconds: 60, ..request(place.1, call) };
-    let outcome = subject.world.ledger.reserve(place.0, asked).await;
+    let request = ReserveRequest { ttl_seconds: 60, ..request(place.1, call) };
+    let outcome = subject.world.ledger.reserve(place.0, request).await;
     let outcome = outcome.map_err(Failure::of)?;
     Ok(matches!(outcome, ReserveOutcome::Held(_)))
 }
@@ -53,7 +53,7 @@ impl Failure {
     }
 }
 
-/// Lets real seconds pass, with what a server does in each of them.
+/// Lets seconds pass, with the sweep that a server runs in each.
 async fn pass(subject: &Subject, seconds: u32) {
     for _ in 0..seconds {
         subject.world.clock.advance(1);
@@ -66,7 +66,7 @@ fn now(subject: &Subject) -> Timestamp {
     subject.world.store.now()
 }
 
-/// The months in which the calls of a tenant stand, by call.
+/// The months in which the calls of a tenant count, by call.
 async fn months(subject: &Subject, place: Place) -> Vec<(String, String)> {
     let rows = subject.entries(place.0).await.into_iter();
     let mut months: Vec<_> = rows
@@ -78,10 +78,10 @@ async fn months(subject: &Subject, place: Place) -> Vec<(String, String)> {
 
 /// Compares the store with its own rows.
 fn verify(subject: &Subject) {
-    let differences = subject.world.home.verify().differences;
-    assert_eq!(differences.count, 0, "{:?}", differences.told);
-    let audited = subject.world.home.verify_audit().differences;
-    assert_eq!(audited.count, 0, "{:?}", audited.told);
+    let differences = subject.world.database.verify().differences;
+    assert_eq!(differences.count, 0, "{:?}", differences.listed);
+    let audited = subject.world.database.verify_audit().differences;
+    assert_eq!(audited.count, 0, "{:?}", audited.listed);
 }
 
 fn shown(months: &[(&str, &str)]) -> Vec<(String, String)> {
@@ -102,7 +102,7 @@ pub(crate) async fn a_clock_that_is_ahead_for_half_a_second_changes_nothing(subj
             .world
             .control(place.0, |control: &mut Control<'_>| control.rename_tenant("other"));
         assert_eq!(rename.await.is_err(), refused);
-        // Reads go on, by the time as it would be.
+        // Reads continue, at the time without the jump.
         let snapshot =
             subject.world.store.account_snapshot(place.0, place.1).await.unwrap().unwrap();
         assert_eq!(snapshot.now, before);
@@ -123,7 +123,7 @@ pub(crate) async fn a_clock_that_is_ahead_for_half_a_second_changes_nothing(subj
     subject.world.verify().await;
 }
 
-pub(crate) async fn a_clock_that_stays_ahead_is_believed_after_a_minute(subject: Subject) {
+pub(crate) async fn a_clock_that_stays_ahead_is_adopted_after_a_minute(subject: Subject) {
     let place = exhausted(&subject).await;
     subject.world.clock.jump(FOUR_DAYS);
     pass(&subject, 59).await;
@@ -139,7 +139,7 @@ pub(crate) async fn a_clock_that_stays_ahead_is_believed_after_a_minute(subject:
     subject.world.verify().await;
 }
 
-pub(crate) async fn a_restart_does_not_believe_a_clock_that_jumped(subject: Subject) {
+pub(crate) async fn a_restart_does_not_adopt_a_clock_that_jumped(subject: Subject) {
     let place = exhausted(&subject).await;
     subject.world.clock.jump(FOUR_DAYS);
     pass(&subject, 5).await;
@@ -151,7 +151,7 @@ pub(crate) async fn a_restart_does_not_believe_a_clock_that_jumped(subject: Subj
     subject.world.verify().await;
 }
 
-pub(crate) async fn a_confirmation_ends_the_wait(subject: Subject) {
+pub(crate) async fn a_confirmation_adopts_the_clock_at_once(subject: Subject) {
     let place = exhausted(&subject).await;
     subject.world.clock.jump(FOUR_DAYS);
     assert_eq!(record(&subject, place, "early").await, Err(Failure::ClockJumped));
@@ -164,13 +164,13 @@ pub(crate) async fn a_confirmation_ends_the_wait(subject: Subject) {
     subject.world.verify().await;
 }
 
-pub(crate) async fn a_time_that_ran_ahead_is_taken_back_for_good(subject: Subject) {
+pub(crate) async fn a_confirmed_step_back_survives_restarts(subject: Subject) {
     let place = exhausted(&subject).await;
     let rated = LimitSettings { rate_limit_rpm: 2, ..unlimited() };
     let rated = (place.0, subject.world.integration(place.0, "rated", rated).await);
     subject.world.clock.jump(FOUR_DAYS);
     pass(&subject, 61).await;
-    // A wrong December was believed, and used.
+    // The wrong December was adopted and used.
     assert_eq!(record(&subject, place, "december").await, Ok(()));
     for call in ["a", "b"] {
         assert_eq!(is_admitted(&subject, rated, call).await, Ok(true));
@@ -190,24 +190,24 @@ pub(crate) async fn a_time_that_ran_ahead_is_taken_back_for_good(subject: Subjec
     assert_eq!(months(&subject, place).await, expected);
     verify(&subject);
 
-    // A restart does not believe what is stored of that time.
+    // A restart ignores stored instants of that time.
     let subject = subject.reopened().await;
     assert_eq!(now(&subject), subject.world.clock.now());
     assert_eq!(record(&subject, place, "november 3").await, Ok(()));
     let subject = subject.reopened().await;
     assert_eq!(now(&subject), subject.world.clock.now());
-    // Later the time that was taken back is over, and the file forgets it.
+    // Once the time has passed that point, stored instants count again.
     subject.world.clock.advance(FOUR_DAYS as u32 + 3_600);
     pass(&subject, 1).await;
     let last = now(&subject);
     assert_eq!(record(&subject, place, "december 2").await, Ok(()));
     subject.world.clock.jump(-HOUR);
     let subject = subject.reopened().await;
-    assert!(now(&subject) >= last, "stored instants are believed again");
+    assert!(now(&subject) >= last, "stored instants count again");
     verify(&subject);
 }
 
-pub(crate) async fn behind_a_jump_back_holds_end_and_rates_go_on(subject: Subject) {
+pub(crate) async fn after_a_jump_back_holds_expire_and_rates_continue(subject: Subject) {
     let place = exhausted(&subject).await;
     let rated = LimitSettings { rate_limit_rpm: 2, ..unlimited() };
     let rated = (place.0, subject.world.integration(place.0, "rated", rated).await);
@@ -217,7 +217,7 @@ pub(crate) async fn behind_a_jump_back_holds_end_and_rates_go_on(subject: Subjec
     assert_eq!(is_admitted(&subject, rated, "b").await, Ok(true));
     assert_eq!(is_admitted(&subject, rated, "c").await, Ok(false));
     pass(&subject, 60).await;
-    // Sixty real seconds are fifty-four here: late rather than early.
+    // Behind a jump back, Bursar's time runs at nine tenths of the pace.
     assert_eq!(now(&subject), start.plus_seconds(54));
     assert_eq!(is_admitted(&subject, rated, "c").await, Ok(false));
     let held = subject.counter(rated, start.month()).await.held;
@@ -240,7 +240,7 @@ pub(crate) async fn an_account_far_ahead_does_not_delay_decisions(subject: Subje
     let place = exhausted(&subject).await;
     let before = now(&subject);
     let ahead = before.micros() + FOUR_DAYS * 1_000_000;
-    subject.world.home.tamper(&format!("update counters set last_at = {ahead}"));
+    subject.world.database.tamper(&format!("update counters set last_at = {ahead}"));
     let other = subject.world.tenant("quiet").await;
     let others = (other, subject.world.integration(other, "other", unlimited()).await);
     for place in [place, others] {

@@ -1,4 +1,4 @@
-//! Calls that rollups count: they equal the entries, or nothing is said.
+//! Counts of calls from rollups: they equal the entries, or there is no count.
 
 use bursar_core::{Day, IntegrationId, PolicyResult, TenantId, Usage};
 use bursar_store::{CallFilter, CallLabel, CallOutcome, OTHER, UsageRow};
@@ -25,7 +25,7 @@ fn agent(name: &str) -> Option<CallLabel> {
     Some(CallLabel::Agent(name.to_owned()))
 }
 
-/// Whether a filter counts an entry, in plain words; its days aside.
+/// Whether a filter counts an entry, days aside.
 fn counts(filter: &CallFilter, row: &UsageRow) -> bool {
     let is_labelled = match &filter.label {
         None => true,
@@ -61,7 +61,7 @@ pub(crate) async fn calls_are_counted_by_label_and_outcome(subject: Subject) {
     }
 }
 
-pub(crate) async fn the_days_that_are_counted_are_inclusive(subject: Subject) {
+pub(crate) async fn the_counted_days_are_inclusive(subject: Subject) {
     let (tenant_id, integration_id) = subject.account(unlimited()).await;
     let (first, last) = (day(2026, 2, 27), day(2026, 3, 2));
     let instants = [earlier(first, 1), first, last.plus_seconds(86_399), last.plus_seconds(86_400)];
@@ -91,38 +91,38 @@ pub(crate) async fn a_label_without_rollups_of_its_own_is_not_counted(subject: S
         ..usage(integration_id, "call")
     };
     subject.record(tenant_id, called_other).await;
-    for label in [model(OTHER), agent(OTHER), model("nobody's"), agent("nobody's")] {
+    for label in [model(OTHER), agent(OTHER), model("unused"), agent("unused")] {
         for outcome in OUTCOMES {
             let filter = CallFilter { label: label.clone(), outcome, ..all() };
             assert_eq!(count(&subject, tenant_id, filter).await, None, "{label:?}");
         }
     }
     assert_eq!(count(&subject, tenant_id, all()).await, Some(1));
-    // A model is no agent.
+    // A model with that name is not an agent.
     let mixed_up = CallFilter { label: agent("gpt"), ..all() };
     subject.record(tenant_id, usage(integration_id, "call 2")).await;
     assert_eq!(count(&subject, tenant_id, mixed_up).await, None);
 }
 
-/// A call of a model that nobody else calls.
-fn of_its_own(integration_id: IntegrationId, number: usize) -> Usage {
+/// A call of a model that no other call uses.
+fn with_own_model(integration_id: IntegrationId, number: usize) -> Usage {
     let model = format!("model {number:04}").into();
     Usage { model, ..usage(integration_id, &format!("call {number}")) }
 }
 
 pub(crate) async fn a_model_that_is_partly_other_is_not_counted(subject: Subject) {
     let (tenant_id, integration_id) = subject.account(unlimited()).await;
-    let batch = (0..1_000).map(|number| of_its_own(integration_id, number));
+    let batch = (0..1_000).map(|number| with_own_model(integration_id, number));
     subject.world.ledger.record(tenant_id, batch.collect()).await.unwrap();
     let own = CallFilter { label: model("model 0007"), ..all() };
     assert_eq!(count(&subject, tenant_id, own.clone()).await, Some(1));
-    // The same name of another provider is another model, for which there is no room.
+    // The same name of another provider is another model, which counts as other.
     let call_id = call_id("again");
-    let again = Usage { provider: "azure".into(), call_id, ..of_its_own(integration_id, 7) };
+    let again = Usage { provider: "azure".into(), call_id, ..with_own_model(integration_id, 7) };
     subject.record(tenant_id, again).await;
     assert_eq!(count(&subject, tenant_id, own).await, None, "two calls, of which one is other");
     let past = CallFilter { label: model("model 1000"), ..all() };
-    subject.record(tenant_id, of_its_own(integration_id, 1_000)).await;
+    subject.record(tenant_id, with_own_model(integration_id, 1_000)).await;
     assert_eq!(count(&subject, tenant_id, past).await, None);
     assert_eq!(count(&subject, tenant_id, all()).await, Some(1_002));
 }

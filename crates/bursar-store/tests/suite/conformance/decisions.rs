@@ -1,4 +1,4 @@
-//! Kept decisions: what was answered leads back, the newest first, and the oldest go.
+//! Stored decisions: fields, order, filters, and the deletion of the oldest.
 
 use bursar_core::{
     Decision, DecisionId, Estimate, IntegrationId, Measure, Reason, ReasonCode, TenantId,
@@ -75,7 +75,7 @@ fn numbers(rows: &[DecisionRow]) -> Vec<i64> {
     rows.iter().map(|row| row.decision_id.number()).collect()
 }
 
-pub(crate) async fn a_decision_leads_back_field_by_field(subject: Subject) {
+pub(crate) async fn a_decision_is_read_back_field_by_field(subject: Subject) {
     let account = subject.account(unlimited()).await;
     let now = subject.world.clock.now();
     let full = DecisionRow {
@@ -97,7 +97,7 @@ pub(crate) async fn a_decision_leads_back_field_by_field(subject: Subject) {
     assert_eq!(all(&subject, account.0).await, [full, bare]);
 }
 
-pub(crate) async fn a_decision_that_is_met_again_is_replaced(subject: Subject) {
+pub(crate) async fn a_repeated_decision_is_replaced(subject: Subject) {
     let account = subject.account(unlimited()).await;
     let now = subject.world.clock.now();
     let first = refused(account, 1, now);
@@ -112,7 +112,7 @@ pub(crate) async fn a_decision_that_is_met_again_is_replaced(subject: Subject) {
     };
     put(&subject, vec![again.clone()]).await;
     assert_eq!(all(&subject, account.0).await, [other, again.clone()]);
-    // Found as what it is now, and not as what it was.
+    // Filters find the new decision, and not the old one.
     let code = |code| DecisionFilter { code: Some(code), ..DecisionFilter::default() };
     let found = list(&subject, account.0, code(ReasonCode::RateLimitExceeded), 10).await;
     assert_eq!(found, [again]);
@@ -120,11 +120,11 @@ pub(crate) async fn a_decision_that_is_met_again_is_replaced(subject: Subject) {
     assert_eq!(numbers(&found), [2]);
 }
 
-pub(crate) async fn decisions_come_newest_first_page_by_page(subject: Subject) {
+pub(crate) async fn decisions_are_listed_newest_first_page_by_page(subject: Subject) {
     let account = subject.account(unlimited()).await;
     let now = subject.world.clock.now();
     let rows: Vec<DecisionRow> = (1..=20).map(|number| refused(account, number, now)).collect();
-    // Whatever the order in which they were put.
+    // The order of writing does not matter.
     put(&subject, rows.iter().skip(1).step_by(2).cloned().collect()).await;
     put(&subject, rows.iter().step_by(2).cloned().collect()).await;
     let newest: Vec<DecisionRow> = rows.into_iter().rev().collect();
@@ -175,7 +175,7 @@ pub(crate) async fn each_filter_of_decisions_returns_matching_decisions(subject:
         (DecisionFilter { integration_id: Some(first), ..none() }, &[1]),
         (DecisionFilter { integration_id: Some(second), ..none() }, &[2]),
         (DecisionFilter { call_id: call_id.clone(), ..none() }, &[2]),
-        (DecisionFilter { call_id: Some("nobody's".to_owned()), ..none() }, &[]),
+        (DecisionFilter { call_id: Some("unknown".to_owned()), ..none() }, &[]),
         (DecisionFilter { verdict: Some(Verdict::Throttled), ..none() }, &[2]),
         (DecisionFilter { verdict: Some(Verdict::HardBlocked), ..none() }, &[3, 1]),
         (DecisionFilter { verdict: Some(Verdict::Allowed), ..none() }, &[]),

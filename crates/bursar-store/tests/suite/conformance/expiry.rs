@@ -1,22 +1,22 @@
-//! Holds whose time is over: they count in nothing, and a sweep takes them away.
+//! Due holds: they count nowhere, and a sweep removes them.
 
 use bursar_core::{
     IntegrationId, Measure, RecordOutcome, ReleaseOutcome, ReservationState, ReserveOutcome,
     ReserveRequest, TenantId, Timestamp, Totals,
 };
-use bursar_store::{Control, IntegrationEdit, Swept};
+use bursar_store::{Control, IntegrationEdit, SweepOutcome};
 
 use crate::conformance::subject::{ALL, Subject, earlier, totals, unlimited};
 use crate::support::{budget, cents, day, request, usage};
 
 /// A hold of 10 cents for 60 seconds.
 async fn hold(subject: &Subject, (tenant_id, integration_id): (TenantId, IntegrationId)) {
-    let asked = ReserveRequest { ttl_seconds: 60, ..request(integration_id, "call") };
-    let held = subject.reserve(tenant_id, asked).await;
+    let requested = ReserveRequest { ttl_seconds: 60, ..request(integration_id, "call") };
+    let held = subject.reserve(tenant_id, requested).await;
     assert!(matches!(held, ReserveOutcome::Held(_)), "{held:?}");
 }
 
-/// Ends at the very instant at which it was to end, seen in the stored reservation.
+/// Checks that the stored reservation expired at this instant.
 async fn assert_expired_at(subject: &Subject, tenant_id: TenantId, at: Timestamp) {
     let released = subject.release(tenant_id, "call").await;
     let ReleaseOutcome::Expired(reservation) = released else { unreachable!("{released:?}") };
@@ -24,7 +24,7 @@ async fn assert_expired_at(subject: &Subject, tenant_id: TenantId, at: Timestamp
     assert_eq!(reservation.ended_at, Some(at));
 }
 
-pub(crate) async fn a_due_hold_counts_in_no_read_swept_or_not(subject: Subject) {
+pub(crate) async fn a_due_hold_counts_in_no_read_before_and_after_the_sweep(subject: Subject) {
     let account = subject.account(budget(10)).await;
     let (tenant_id, integration_id) = account;
     hold(&subject, account).await;
@@ -41,24 +41,24 @@ pub(crate) async fn a_due_hold_counts_in_no_read_swept_or_not(subject: Subject) 
         let open = store.open_reservations(tenant_id, Some(integration_id), ALL).await.unwrap();
         assert_eq!(open.total, expected.calls);
     }
-    // Nobody swept: the place is free all the same.
+    // The amount is free again without a sweep.
     let second = subject.reserve(tenant_id, request(integration_id, "second")).await;
     assert!(matches!(second, ReserveOutcome::Held(_)), "{second:?}");
     subject.world.verify().await;
 }
 
-pub(crate) async fn a_due_hold_counts_in_no_month_and_no_gauge_swept_or_not(subject: Subject) {
+pub(crate) async fn a_due_hold_counts_in_no_month_and_no_gauge(subject: Subject) {
     let account = subject.account(budget(100)).await;
     let (tenant_id, integration_id) = account;
     let (march, april) = (day(2026, 3, 1).month(), day(2026, 4, 1));
-    // Of each month a hold that ends 60 seconds after March, and one that lasts.
+    // Each month has a hold that ends 60 seconds after March, and one that lasts longer.
     for (at, calls) in [(earlier(april, 10), ["march", "march lasts"]), (april, ["a", "a lasts"])] {
         subject.world.clock.set(at);
         for call in calls {
             let until = april.plus_seconds(if call.ends_with("lasts") { 600 } else { 60 });
             let ttl_seconds = ((until.micros() - at.micros()) / 1_000_000) as u32;
-            let asked = ReserveRequest { ttl_seconds, ..request(integration_id, call) };
-            let held = subject.reserve(tenant_id, asked).await;
+            let requested = ReserveRequest { ttl_seconds, ..request(integration_id, call) };
+            let held = subject.reserve(tenant_id, requested).await;
             assert!(matches!(held, ReserveOutcome::Held(_)), "{held:?}");
         }
     }
@@ -77,7 +77,7 @@ pub(crate) async fn a_due_hold_counts_in_no_month_and_no_gauge_swept_or_not(subj
     shown(2).await;
     subject.world.clock.set(due);
     shown(1).await;
-    assert_eq!(subject.stored_holds(account), 4, "nobody swept");
+    assert_eq!(subject.stored_holds(account), 4, "no sweep has run");
     subject.world.ledger.sweep().await.unwrap();
     assert_eq!(subject.stored_holds(account), 2);
     shown(1).await;
@@ -88,12 +88,12 @@ pub(crate) async fn a_due_hold_is_removed_by_a_sweep_or_for_its_own_call_only(su
     let account = subject.account(budget(20)).await;
     let (tenant_id, integration_id) = account;
     for call in ["call", "other"] {
-        let asked = ReserveRequest { ttl_seconds: 60, ..request(integration_id, call) };
-        subject.reserve(tenant_id, asked).await;
+        let requested = ReserveRequest { ttl_seconds: 60, ..request(integration_id, call) };
+        subject.reserve(tenant_id, requested).await;
     }
     let due = subject.world.clock.now().plus_seconds(60);
     subject.world.clock.advance(100);
-    // It counts in nothing, but whoever meets the account leaves it where it is.
+    // It counts nowhere, but commands about other calls do not remove it.
     for call in ["first", "second"] {
         let held = subject.reserve(tenant_id, request(integration_id, call)).await;
         assert!(matches!(held, ReserveOutcome::Held(_)), "{held:?}");
@@ -110,26 +110,26 @@ pub(crate) async fn a_due_hold_is_removed_by_a_sweep_or_for_its_own_call_only(su
     subject.world.verify().await;
 }
 
-pub(crate) async fn a_sweep_goes_in_steps(subject: Subject) {
+pub(crate) async fn one_sweep_ends_a_limited_number_of_holds(subject: Subject) {
     let account = subject.account(unlimited()).await;
     let (tenant_id, integration_id) = account;
     let subject = std::sync::Arc::new(subject);
-    let mut asked = tokio::task::JoinSet::new();
+    let mut tasks = tokio::task::JoinSet::new();
     for call in 0..600 {
         let subject = std::sync::Arc::clone(&subject);
         let call = format!("call-{call}");
-        let asked_for = ReserveRequest { ttl_seconds: 60, ..request(integration_id, &call) };
-        asked.spawn(async move { subject.reserve(tenant_id, asked_for).await });
+        let requested = ReserveRequest { ttl_seconds: 60, ..request(integration_id, &call) };
+        tasks.spawn(async move { subject.reserve(tenant_id, requested).await });
     }
-    asked.join_all().await;
+    tasks.join_all().await;
     subject.world.clock.advance(60);
-    assert_eq!(subject.world.ledger.sweep().await.unwrap(), Swept::More);
+    assert_eq!(subject.world.ledger.sweep().await.unwrap(), SweepOutcome::Partial);
     assert_eq!(subject.stored_holds(account), 100, "stored and not counted");
     assert_eq!(subject.this_month(account).await.held, Totals::default());
     let held = subject.account_snapshot(tenant_id, integration_id).await;
     let held = held.account.counter(held.now.month()).unwrap().held;
     assert_eq!(held, Totals::default());
-    assert_eq!(subject.world.ledger.sweep().await.unwrap(), Swept::All);
+    assert_eq!(subject.world.ledger.sweep().await.unwrap(), SweepOutcome::Complete);
     assert_eq!(subject.stored_holds(account), 0);
     subject.world.verify().await;
 }
@@ -202,7 +202,7 @@ pub(crate) async fn a_record_after_the_expiry_counts_in_full(subject: Subject) {
     assert!(matches!(recorded, RecordOutcome::Accepted(_)), "{recorded:?}");
     let counter = subject.this_month(account).await;
     assert_eq!((counter.used, counter.held), (totals(cents(1), 30, 1), Totals::default()));
-    // By law 5 it counts when its reservation was made.
+    // Without an instant of its own it counts when its reservation was made.
     assert_eq!(subject.entries(account.0).await[0].occurred_at, start);
     assert_expired_at(&subject, account.0, start.plus_seconds(60)).await;
     subject.world.verify().await;

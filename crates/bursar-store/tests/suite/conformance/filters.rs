@@ -1,4 +1,4 @@
-//! Filters of the history: each with every other, page by page, and where they seldom meet.
+//! Filters of the history: all combinations, page by page, and filters that rarely match together.
 
 use bursar_core::{IntegrationId, PolicyResult, TenantId, Timestamp, Usage};
 use bursar_store::{HistoryFilter, HistoryPart, HistoryPosition, Page, StoreError, UsageRow};
@@ -7,7 +7,7 @@ use crate::conformance::mixture::{AGENTS, MODELS, POLICIES, SESSIONS, mixed};
 use crate::conformance::subject::{Subject, earlier, unlimited};
 use crate::support::usage;
 
-/// Whether a filter lets an entry through, in plain words.
+/// Whether an entry matches a filter.
 fn keeps(filter: &HistoryFilter, row: &UsageRow) -> bool {
     let HistoryFilter {
         integration_id,
@@ -20,7 +20,7 @@ fn keeps(filter: &HistoryFilter, row: &UsageRow) -> bool {
         end,
         after,
     } = filter;
-    let place = HistoryPosition { occurred_at: row.occurred_at, entry_id: row.entry_id };
+    let position = HistoryPosition { occurred_at: row.occurred_at, entry_id: row.entry_id };
     integration_id.is_none_or(|id| row.integration_id == id)
         && model.as_ref().is_none_or(|model| row.model == *model)
         && agent_id.as_ref().is_none_or(|agent| row.agent_id.as_ref() == Some(agent))
@@ -29,10 +29,10 @@ fn keeps(filter: &HistoryFilter, row: &UsageRow) -> bool {
         && (!errors_only || row.error_code.is_some())
         && start.is_none_or(|start| row.occurred_at >= start)
         && end.is_none_or(|end| row.occurred_at < end)
-        && after.is_none_or(|after| place < after)
+        && after.is_none_or(|after| position < after)
 }
 
-/// Every filter together with every other, and each left out.
+/// All combinations of filters.
 fn every_filter(
     integration_id: IntegrationId,
     start: Timestamp,
@@ -58,9 +58,8 @@ fn every_filter(
     filters.collect()
 }
 
-/// Follows a filter from page to page to its end; every page names a next one exactly when there
-/// is more to come.
-async fn walked(
+/// Reads all pages of a filter, and checks that a page has a next one exactly if entries are left.
+async fn read_pages(
     subject: &Subject,
     tenant_id: TenantId,
     filter: &HistoryFilter,
@@ -99,23 +98,23 @@ pub(crate) async fn filters_combine_in_every_way(subject: Subject) {
         let kept: Vec<UsageRow> = kept.cloned().collect();
         matches += usize::from(!kept.is_empty());
         for limit in [1_000, 7, 1] {
-            let met = walked(&subject, tenant_id, &filter, (limit, &kept)).await;
+            let met = read_pages(&subject, tenant_id, &filter, (limit, &kept)).await;
             assert_eq!(met, kept, "{limit} a page of {filter:?}");
         }
     }
-    assert!(matches > 400, "only {matches} filters let anything through");
+    assert!(matches > 400, "only {matches} filters match any entry");
 }
 
-pub(crate) async fn the_last_page_names_no_next_one(subject: Subject) {
+pub(crate) async fn the_last_page_has_no_next_position(subject: Subject) {
     let (tenant_id, _) = mixed(&subject, 42).await;
     let all = subject.entries(tenant_id).await;
     let rare = HistoryFilter { model: Some(MODELS[0].to_owned()), ..HistoryFilter::default() };
-    let none = HistoryFilter { model: Some("nobody's".to_owned()), ..HistoryFilter::default() };
+    let none = HistoryFilter { model: Some("unused".to_owned()), ..HistoryFilter::default() };
     for filter in [HistoryFilter::default(), rare, none] {
         let kept = all.iter().filter(|row| keeps(&filter, row));
         let kept: Vec<UsageRow> = kept.cloned().collect();
         let count = kept.len() as u32;
-        // Exact multiples of the size of a page among them.
+        // Some counts are exact multiples of the page size.
         for (offset, limit) in (0..=count + 1).flat_map(|at| [(at, 1), (at, 7), (at, 42)]) {
             let page = Page { offset, limit };
             let part = HistoryPart::Whole(page);
@@ -126,12 +125,13 @@ pub(crate) async fn the_last_page_names_no_next_one(subject: Subject) {
     }
 }
 
-/// How many calls [`many`] makes.
+/// The number of calls that [`many`] records.
 const MANY: usize = 25_200;
-/// Those that are not like the others; the next call after each is different in another way.
-/// Two of them are of the first integration, of which a page sees the end, and older than what it
-/// sees of the second.
-const SELDOM: [usize; 7] = [0, 9_000, 14_000, 15_001, 19_998, 20_005, MANY - 2];
+/// The rare calls; the call after each has a rare model.
+///
+/// Two of them are of the first integration, which a page scans to its end, and are older than the
+/// entries of the second that the page scans.
+const RARE: [usize; 7] = [0, 9_000, 14_000, 15_001, 19_998, 20_005, MANY - 2];
 
 /// Calls a second apart, the newest first, of two integrations: five of six are of the second one.
 async fn many(subject: &Subject) -> (TenantId, [IntegrationId; 2]) {
@@ -151,22 +151,21 @@ fn of_first(number: usize) -> bool {
 }
 
 fn many_call([first, second]: [IntegrationId; 2], now: Timestamp, number: usize) -> Usage {
-    let is_seldom = SELDOM.contains(&number);
-    let follows = number > 0 && SELDOM.contains(&(number - 1));
+    let is_rare = RARE.contains(&number);
+    let follows = number > 0 && RARE.contains(&(number - 1));
     Usage {
         session_id: Some("session".into()),
         agent_id: Some("agent".into()),
         model: if follows { "rare" } else { "common" }.into(),
-        policy_result: if is_seldom { PolicyResult::Allowed } else { PolicyResult::Warned },
+        policy_result: if is_rare { PolicyResult::Allowed } else { PolicyResult::Warned },
         error_code: Some("failed".into()),
         occurred_at: Some(earlier(now, number as i64)),
         ..usage(if of_first(number) { first } else { second }, &number.to_string())
     }
 }
 
-/// Filters that nearly all of [`many`] pass but for one, by what leads the way, and the calls that
-/// pass.
-fn seldom_meeting() -> Vec<(HistoryFilter, Vec<usize>)> {
+/// Combined filters, of which one alone matches nearly all of [`many`], and their matches.
+fn rarely_matching() -> Vec<(HistoryFilter, Vec<usize>)> {
     let text = |text: &str| Some(text.to_owned());
     let allowed =
         HistoryFilter { policy_result: Some(PolicyResult::Allowed), ..Default::default() };
@@ -175,19 +174,19 @@ fn seldom_meeting() -> Vec<(HistoryFilter, Vec<usize>)> {
         model: text("rare"),
         ..Default::default()
     };
-    let seldom = SELDOM.to_vec();
+    let calls = RARE.to_vec();
     vec![
-        (allowed.clone(), seldom.clone()),
-        (HistoryFilter { model: text("common"), ..allowed.clone() }, seldom.clone()),
-        (HistoryFilter { agent_id: text("agent"), ..allowed.clone() }, seldom.clone()),
-        (HistoryFilter { session_id: text("session"), ..allowed.clone() }, seldom.clone()),
-        (HistoryFilter { errors_only: true, ..allowed }, seldom.clone()),
-        (rare, seldom.iter().map(|number| number + 1).collect()),
+        (allowed.clone(), calls.clone()),
+        (HistoryFilter { model: text("common"), ..allowed.clone() }, calls.clone()),
+        (HistoryFilter { agent_id: text("agent"), ..allowed.clone() }, calls.clone()),
+        (HistoryFilter { session_id: text("session"), ..allowed.clone() }, calls.clone()),
+        (HistoryFilter { errors_only: true, ..allowed }, calls.clone()),
+        (rare, calls.iter().map(|number| number + 1).collect()),
     ]
 }
 
-/// The calls that lead from the first page to the last one, and how many pages these are.
-async fn followed(
+/// The calls of all pages, read by cursor, and the number of pages.
+async fn read_by_cursor(
     subject: &Subject,
     tenant_id: TenantId,
     filter: &HistoryFilter,
@@ -201,15 +200,15 @@ async fn followed(
         let found = found.unwrap();
         pages += 1;
         assert!(found.rows.len() <= limit as usize);
-        assert!(found.next.is_none() || found.next != filter.after, "no way on: {filter:?}");
+        assert!(found.next.is_none() || found.next != filter.after, "no progress: {filter:?}");
         met.extend(found.rows.iter().map(number));
         let Some(next) = found.next else { return (met, pages) };
         filter.after = Some(next);
     }
 }
 
-/// The calls of pages whose offsets add up, to the end of the history.
-async fn added_up(
+/// The calls of all pages, read by offset.
+async fn read_by_offset(
     subject: &Subject,
     tenant_id: TenantId,
     filter: &HistoryFilter,
@@ -233,28 +232,28 @@ fn number(row: &UsageRow) -> usize {
     row.call_id.parse().unwrap()
 }
 
-/// Whether a call is of the integration asked for.
+/// Whether a call is of the filter's integration.
 type IsOwn = fn(usize) -> bool;
 
-pub(crate) async fn filters_that_seldom_meet_lead_on_to_every_match(subject: Subject) {
+pub(crate) async fn filters_that_rarely_match_together_find_every_match(subject: Subject) {
     let (tenant_id, [first, second]) = many(&subject).await;
-    for (filter, calls) in seldom_meeting() {
+    for (filter, calls) in rarely_matching() {
         let cases: [(Option<IntegrationId>, IsOwn); 3] =
             [(None, |_| true), (Some(first), of_first), (Some(second), |number| !of_first(number))];
         for (integration_id, is_own) in cases {
             let filter = HistoryFilter { integration_id, ..filter.clone() };
             let own: Vec<usize> = calls.iter().copied().filter(|call| is_own(*call)).collect();
             for limit in [1, 2, 50] {
-                let (met, pages) = followed(&subject, tenant_id, &filter, limit).await;
+                let (met, pages) = read_by_cursor(&subject, tenant_id, &filter, limit).await;
                 assert_eq!(met, own, "{limit} a page of {filter:?}");
                 assert!(pages <= own.len() + 4, "{pages} pages of {filter:?}");
             }
             for limit in [2, 50] {
-                let met = added_up(&subject, tenant_id, &filter, limit).await;
+                let met = read_by_offset(&subject, tenant_id, &filter, limit).await;
                 assert_eq!(met, own, "offsets of {limit} of {filter:?}");
             }
         }
-        // What a page may cost is bounded, whatever it finds, for a reader who follows pages.
+        // A page by cursor ends early, because its cost is limited.
         let part = HistoryPart::UpTo(50);
         let found = subject.world.store.usage_history(tenant_id, filter.clone(), part).await;
         let found = found.unwrap();
@@ -264,7 +263,7 @@ pub(crate) async fn filters_that_seldom_meet_lead_on_to_every_match(subject: Sub
 
 pub(crate) async fn pages_without_a_second_filter_are_full(subject: Subject) {
     let (tenant_id, busy) = subject.account(unlimited()).await;
-    // So many that the share of each is small.
+    // With many integrations, the share of each scan is small.
     for number in 0..49 {
         subject.world.integration(tenant_id, &format!("idle {number}"), unlimited()).await;
     }
@@ -290,7 +289,7 @@ pub(crate) async fn pages_without_a_second_filter_are_full(subject: Subject) {
     }
 }
 
-pub(crate) async fn a_page_of_heavy_entries_ends_early_and_leads_on(subject: Subject) {
+pub(crate) async fn a_page_of_large_entries_ends_early_and_names_the_next(subject: Subject) {
     let (tenant_id, integration_id) = subject.account(unlimited()).await;
     let metadata = format!(r#"{{"text":"{}"}}"#, "x".repeat(1_000_000));
     let now = subject.world.clock.now();
@@ -305,13 +304,14 @@ pub(crate) async fn a_page_of_heavy_entries_ends_early_and_leads_on(subject: Sub
     let filter = HistoryFilter::default();
     let all: Vec<usize> = (0..10).collect();
     for limit in [50, 10, 7, 1] {
-        let (met, pages) = followed(&subject, tenant_id, &filter, limit).await;
+        let (met, pages) = read_by_cursor(&subject, tenant_id, &filter, limit).await;
         assert_eq!(met, all, "{limit} a page");
-        assert!(pages > 1, "{limit} a page take all at once");
+        assert!(pages > 1, "one page of {limit} has all entries");
     }
-    // Whoever adds up offsets is given whole pages, or is told that they are too large.
+    // A page by offset is complete, or the read fails.
     for limit in [1, 2, 4] {
-        assert_eq!(added_up(&subject, tenant_id, &filter, limit).await, all, "{limit} a page");
+        let met = read_by_offset(&subject, tenant_id, &filter, limit).await;
+        assert_eq!(met, all, "{limit} a page");
     }
     for (offset, limit, is_whole) in [(0, 6, false), (4, 50, false), (5, 50, true), (7, 3, true)] {
         let part = HistoryPart::Whole(Page { offset, limit });

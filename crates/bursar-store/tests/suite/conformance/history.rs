@@ -33,7 +33,7 @@ async fn recorded(subject: &Subject) -> (TenantId, [IntegrationId; 3]) {
     (tenant_id, integrations)
 }
 
-fn place(row: &UsageRow) -> HistoryPosition {
+fn position(row: &UsageRow) -> HistoryPosition {
     HistoryPosition { occurred_at: row.occurred_at, entry_id: row.entry_id }
 }
 
@@ -41,7 +41,7 @@ pub(crate) async fn the_history_runs_from_the_newest_to_the_oldest(subject: Subj
     let (tenant_id, integrations) = recorded(&subject).await;
     let rows = subject.entries(tenant_id).await;
     assert_eq!(rows.len(), 60);
-    assert!(rows.windows(2).all(|pair| place(&pair[0]) > place(&pair[1])));
+    assert!(rows.windows(2).all(|pair| position(&pair[0]) > position(&pair[1])));
     for integration_id in integrations {
         let filter = HistoryFilter { integration_id: Some(integration_id), ..Default::default() };
         let own = rows.iter().filter(|row| row.integration_id == integration_id);
@@ -51,7 +51,7 @@ pub(crate) async fn the_history_runs_from_the_newest_to_the_oldest(subject: Subj
     assert_eq!(subject.reopened().await.entries(tenant_id).await, rows);
 }
 
-pub(crate) async fn a_cursor_meets_every_entry_once_ties_included(subject: Subject) {
+pub(crate) async fn a_cursor_returns_every_entry_once_including_ties(subject: Subject) {
     let (tenant_id, [first, ..]) = recorded(&subject).await;
     for integration_id in [None, Some(first)] {
         let filter = HistoryFilter { integration_id, ..Default::default() };
@@ -59,7 +59,7 @@ pub(crate) async fn a_cursor_meets_every_entry_once_ties_included(subject: Subje
         for limit in [1, 2, 7, 59, 60, 61] {
             let mut met: Vec<UsageRow> = Vec::new();
             loop {
-                let after = met.last().map(place);
+                let after = met.last().map(position);
                 let filter = HistoryFilter { after, ..filter.clone() };
                 let page = subject.history(tenant_id, filter, Page { offset: 0, limit }).await;
                 if page.is_empty() {
@@ -73,7 +73,7 @@ pub(crate) async fn a_cursor_meets_every_entry_once_ties_included(subject: Subje
     }
 }
 
-pub(crate) async fn an_offset_passes_over_rows(subject: Subject) {
+pub(crate) async fn an_offset_skips_rows(subject: Subject) {
     let (tenant_id, _) = recorded(&subject).await;
     let all = subject.entries(tenant_id).await;
     for (offset, limit) in [(0, 60), (1, 1), (13, 20), (55, 20), (60, 1), (10_000, 50), (0, 0)] {
@@ -83,8 +83,8 @@ pub(crate) async fn an_offset_passes_over_rows(subject: Subject) {
             all.iter().skip(offset as usize).take(limit as usize).cloned().collect();
         assert_eq!(found, expected, "{page:?}");
     }
-    // From a place on, and then some further.
-    let after = Some(place(&all[9]));
+    // An offset counts from the cursor.
+    let after = Some(position(&all[9]));
     let filter = HistoryFilter { after, ..Default::default() };
     let found = subject.history(tenant_id, filter, Page { offset: 5, limit: 3 }).await;
     assert_eq!(found, all[15..18]);
@@ -115,7 +115,7 @@ pub(crate) async fn each_filter_returns_matching_entries(subject: Subject) {
             HistoryFilter { model: text("gpt"), errors_only: true, end: Some(cut), ..none() },
             |row, cut| row.model == "gpt" && row.error_code.is_some() && row.occurred_at < cut,
         ),
-        (HistoryFilter { model: text("nobody's"), ..none() }, |_, _| false),
+        (HistoryFilter { model: text("unused"), ..none() }, |_, _| false),
     ];
     for (filter, keeps) in cases {
         for integration_id in [None, Some(first)] {

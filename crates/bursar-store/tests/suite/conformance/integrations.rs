@@ -1,4 +1,4 @@
-//! Integrations: rows lead back, live names are unique, lists are filtered and paged.
+//! Integrations: fields, unique live names, lists and status changes.
 
 use bursar_core::{
     CostBasis, FailureCause, Health, Integration, IntegrationId, IntegrationStatus,
@@ -40,7 +40,7 @@ async fn put(subject: &Subject, row: &IntegrationRow) {
     subject.world.ledger.change(row.tenant_id, write).await.unwrap();
 }
 
-pub(crate) async fn an_integration_leads_back_field_by_field(subject: Subject) {
+pub(crate) async fn an_integration_is_read_back_field_by_field(subject: Subject) {
     let tenant_id = subject.tenant().await;
     let limits = LimitSettings {
         budget_limit_cents: i64::MAX,
@@ -121,7 +121,7 @@ pub(crate) async fn null_clears_a_nullable_field(subject: Subject) {
     assert!(IntegrationEdit::default().is_empty());
 }
 
-pub(crate) async fn another_origin_drops_the_credential(subject: Subject) {
+pub(crate) async fn a_new_origin_removes_the_credential_reference(subject: Subject) {
     let tenant_id = subject.tenant().await;
     let row = create(&subject, tenant_id, draft("integration", unlimited())).await;
     let config = |origin: Option<&str>| IntegrationEdit {
@@ -135,7 +135,7 @@ pub(crate) async fn another_origin_drops_the_credential(subject: Subject) {
     assert_eq!(stored(&subject, &row).await.credential_ref, None);
 }
 
-pub(crate) async fn a_live_name_is_taken_once(subject: Subject) {
+pub(crate) async fn two_live_integrations_cannot_share_a_name(subject: Subject) {
     let tenant_id = subject.tenant().await;
     let first = create(&subject, tenant_id, draft("taken", unlimited())).await;
     let again = subject
@@ -150,7 +150,7 @@ pub(crate) async fn a_live_name_is_taken_once(subject: Subject) {
     assert_eq!(taken, Err(ControlRefusal::NameTaken));
     assert!(update(&subject, &first, named("taken")).await.is_ok(), "its own name");
 
-    // Whoever does not ask first meets the constraint.
+    // The constraint of the database refuses the name too.
     let copy = IntegrationRow { name: "taken".to_owned(), ..second.clone() };
     let write = move |tx: &mut dyn bursar_store::ControlTx| tx.put_integration(&copy);
     let refused = subject.world.ledger.change(tenant_id, write).await;
@@ -241,7 +241,7 @@ pub(crate) async fn an_integration_in_error_is_disabled_but_not_enabled(subject:
     assert_eq!(stored(&subject, &row).await.rules.status, IntegrationStatus::Disabled);
 }
 
-pub(crate) async fn a_tenant_that_is_not_active_changes_no_integration(subject: Subject) {
+pub(crate) async fn integrations_of_an_inactive_tenant_cannot_be_changed(subject: Subject) {
     let tenant_id = subject.tenant().await;
     let row = create(&subject, tenant_id, draft("integration", unlimited())).await;
     let unknown = TenantId::from_number(tenant_id.number() + 1_000).unwrap();

@@ -30,7 +30,7 @@ async fn create_integration_key(
     subject.change(tenant_id, create).await
 }
 
-pub(crate) async fn an_api_key_leads_back(subject: Subject) {
+pub(crate) async fn an_api_key_is_read_back(subject: Subject) {
     let now = subject.world.clock.now();
     let tenant_id = subject.tenant().await;
     let made = create_api_key(&subject, tenant_id, "key").await;
@@ -80,7 +80,7 @@ pub(crate) async fn a_second_revocation_changes_nothing(subject: Subject) {
     assert_eq!((api_key.revoked_at, key.revoked_at), (revoked_at, revoked_at));
 }
 
-pub(crate) async fn api_keys_come_oldest_first_page_by_page(subject: Subject) {
+pub(crate) async fn api_keys_are_listed_oldest_first_page_by_page(subject: Subject) {
     let tenant_id = subject.tenant().await;
     let mut made: Vec<KeyId> = Vec::new();
     for name in ["a", "b", "c"] {
@@ -96,7 +96,7 @@ pub(crate) async fn api_keys_come_oldest_first_page_by_page(subject: Subject) {
     assert_eq!(found, made);
 }
 
-pub(crate) async fn an_integration_key_leads_back(subject: Subject) {
+pub(crate) async fn an_integration_key_is_read_back(subject: Subject) {
     let now = subject.world.clock.now();
     let account = subject.account(unlimited()).await;
     let (tenant_id, integration_id) = account;
@@ -131,7 +131,7 @@ pub(crate) async fn an_integration_key_leads_back(subject: Subject) {
     assert_eq!(stored.unwrap(), Some(used));
 }
 
-pub(crate) async fn integration_keys_come_oldest_first_page_by_page(subject: Subject) {
+pub(crate) async fn integration_keys_are_listed_oldest_first_page_by_page(subject: Subject) {
     let account = subject.account(unlimited()).await;
     let neighbour = subject.world.integration(account.0, "neighbour", unlimited()).await;
     create_integration_key(&subject, (account.0, neighbour), None).await;
@@ -150,7 +150,7 @@ pub(crate) async fn integration_keys_come_oldest_first_page_by_page(subject: Sub
     assert_eq!(found, made);
 }
 
-pub(crate) async fn a_key_of_a_deleted_integration_is_gone(subject: Subject) {
+pub(crate) async fn a_key_of_a_deleted_integration_is_not_found(subject: Subject) {
     let account = subject.account(unlimited()).await;
     let (tenant_id, integration_id) = account;
     let key_id = create_integration_key(&subject, account, None).await.key_id;
@@ -163,7 +163,7 @@ pub(crate) async fn a_key_of_a_deleted_integration_is_gone(subject: Subject) {
     assert_eq!(created.await.unwrap(), Err(ControlRefusal::IntegrationNotFound));
 }
 
-/// Claims that nobody finds, revokes or rotates this key as one of this owner.
+/// Checks that the key is not found, revoked or rotated as one of this owner.
 async fn assert_unknown(
     subject: &Subject,
     tenant_id: TenantId,
@@ -188,7 +188,7 @@ pub(crate) async fn an_unknown_key_is_not_revoked(subject: Subject) {
     assert_unknown(&subject, tenant_id, Some(integration_id), unknown).await;
 }
 
-pub(crate) async fn a_key_is_known_to_its_owner_only(subject: Subject) {
+pub(crate) async fn a_key_is_found_by_its_owner_only(subject: Subject) {
     let account = subject.account(unlimited()).await;
     let (tenant_id, integration_id) = account;
     let neighbour = subject.world.integration(tenant_id, "neighbour", unlimited()).await;
@@ -246,7 +246,9 @@ pub(crate) async fn a_rotated_key_has_a_successor_and_ends_after_the_overlap(sub
     assert_eq!(stored, Some(new_key));
 }
 
-pub(crate) async fn an_overlap_ends_with_the_key_and_none_revokes_it(subject: Subject) {
+pub(crate) async fn an_overlap_never_outlasts_the_key_and_a_zero_overlap_revokes_it(
+    subject: Subject,
+) {
     let account = subject.account(unlimited()).await;
     let (tenant_id, integration_id) = account;
     let now = subject.world.clock.now();
@@ -272,7 +274,7 @@ pub(crate) async fn an_overlap_ends_with_the_key_and_none_revokes_it(subject: Su
     assert_eq!((key.expires_at, key.revoked_at), (None, Some(now)));
 }
 
-pub(crate) async fn a_key_that_ended_or_was_rotated_is_not_rotated(subject: Subject) {
+pub(crate) async fn an_ended_or_rotated_key_cannot_be_rotated(subject: Subject) {
     let account = subject.account(unlimited()).await;
     let (tenant_id, integration_id) = account;
     let rotate_api = async |id: KeyId| {
@@ -301,21 +303,21 @@ pub(crate) async fn a_key_that_ended_or_was_rotated_is_not_rotated(subject: Subj
         .change(tenant_id, move |control| control.revoke_key(Some(integration_id), new_key))
         .await;
     assert_eq!(rotate(new_key).await, Err(ControlRefusal::KeyEnded));
-    // The end of the first key, at its instant.
+    // The first key has just expired.
     subject.world.clock.advance(60);
     assert_eq!(rotate_api(new_api).await, Err(ControlRefusal::KeyEnded));
 }
 
-/// Stamps keys, and answers what is stored of both afterwards.
-async fn stamped(
+/// Saves a use of two keys, and returns their stored `last_used_at` in seconds.
+async fn last_used(
     subject: &Subject,
     (tenant_id, keys): (TenantId, [(Option<IntegrationId>, KeyId); 2]),
     after_seconds: u32,
 ) -> [Option<i64>; 2] {
     let at = Timestamp::MIN.plus_seconds(after_seconds);
     let uses = keys.map(|(_, key_id)| (key_id, at));
-    let stamp = move |tx: &mut dyn ControlTx| tx.stamp_keys(tenant_id, &uses);
-    subject.world.ledger.change(tenant_id, stamp).await.unwrap();
+    let save = move |tx: &mut dyn ControlTx| tx.set_last_used(tenant_id, &uses);
+    subject.world.ledger.change(tenant_id, save).await.unwrap();
     let mut found = [None; 2];
     for (key, found) in keys.iter().zip(&mut found) {
         let (owner, key_id) = *key;
@@ -327,23 +329,23 @@ async fn stamped(
     found
 }
 
-pub(crate) async fn uses_of_keys_are_written_once_a_minute_and_never_back(subject: Subject) {
+pub(crate) async fn last_used_is_written_once_a_minute_and_never_goes_back(subject: Subject) {
     let account = subject.account(unlimited()).await;
     let api = create_api_key(&subject, account.0, "key").await.key_id;
     let key = create_integration_key(&subject, account, None).await.key_id;
     let keys = [(None, api), (Some(account.1), key)];
     let before = subject.audit();
     for (after, stored) in [(1_000, 1_000), (1_059, 1_000), (1_060, 1_060), (900, 1_060)] {
-        let found = stamped(&subject, (account.0, keys), after).await;
+        let found = last_used(&subject, (account.0, keys), after).await;
         assert_eq!(found, [Some(stored); 2], "after {after} seconds");
     }
-    assert_eq!(subject.audit(), before, "a use is no change");
-    // A key of someone else is no key, and what is not there is passed over.
+    assert_eq!(subject.audit(), before, "a use is not audited");
+    // Keys of another tenant are ignored.
     let stranger = subject.world.tenant("stranger").await;
     let at = Timestamp::MIN.plus_seconds(2_000);
     let uses = keys.map(|(_, key_id)| (key_id, at));
-    let stamp = move |tx: &mut dyn ControlTx| tx.stamp_keys(stranger, &uses);
-    subject.world.ledger.change(stranger, stamp).await.unwrap();
+    let save = move |tx: &mut dyn ControlTx| tx.set_last_used(stranger, &uses);
+    subject.world.ledger.change(stranger, save).await.unwrap();
     let revoked =
         subject.change(account.0, move |control| control.revoke_key(None, api)).await.last_used_at;
     assert_eq!(revoked, Some(Timestamp::MIN.plus_seconds(1_060)));

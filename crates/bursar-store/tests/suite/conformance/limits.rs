@@ -1,4 +1,4 @@
-//! Limits and states: whatever was changed is what the very next command is decided by.
+//! Limits and states: a change applies to the next command.
 
 use bursar_core::{
     Estimate, FailureCause, Health, IntegrationId, IntegrationStatus, LimitSettings, ReasonCode,
@@ -31,7 +31,7 @@ async fn edit_row(
     subject.world.ledger.change(tenant_id, write).await.unwrap();
 }
 
-/// Asks for 10 cents: nothing when they are held, else why not.
+/// Reserves 10 cents, and returns the reason of a refusal.
 async fn refusal(subject: &Subject, account: Account, call: &str) -> Option<ReasonCode> {
     let outcome = subject.reserve(account.0, request(account.1, call)).await;
     let snapshot = subject.account_snapshot(account.0, account.1).await;
@@ -57,7 +57,7 @@ pub(crate) async fn a_changed_limit_is_used_by_the_next_command(subject: Subject
     assert_eq!(refusal(&subject, account, "b").await, Some(ReasonCode::BudgetExceeded));
     limit_budget(&subject, account, 20).await;
     assert_eq!(refusal(&subject, account, "b").await, None);
-    // Lowered below what is held already: nothing is taken back, and nothing more is admitted.
+    // A limit below the held amount takes nothing back, and admits nothing more.
     limit_budget(&subject, account, 5).await;
     assert_eq!(refusal(&subject, account, "c").await, Some(ReasonCode::BudgetExceeded));
     let subject = subject.reopened().await;
@@ -157,7 +157,7 @@ pub(crate) async fn a_changed_tenant_is_used_by_the_next_command(subject: Subjec
     subject.world.verify().await;
 }
 
-pub(crate) async fn a_token_limit_is_kept(subject: Subject) {
+pub(crate) async fn a_token_limit_is_enforced(subject: Subject) {
     let limits = LimitSettings { token_limit_month: 230, ..unlimited() };
     let account = subject.account(limits).await;
     assert_eq!(refusal(&subject, account, "a").await, None);
@@ -168,18 +168,18 @@ pub(crate) async fn a_token_limit_is_kept(subject: Subject) {
     subject.world.verify().await;
 }
 
-pub(crate) async fn an_estimate_is_needed_under_a_limit(subject: Subject) {
+pub(crate) async fn a_limit_requires_an_estimate(subject: Subject) {
     let limits = LimitSettings { token_limit_month: 100, ..budget(100) };
     let account = subject.account(limits).await;
-    let asked = |cost, tokens| ReserveRequest {
+    let requested = |cost, tokens| ReserveRequest {
         estimate: Estimate { cost, tokens },
         ..request(account.1, "call")
     };
-    let no_cost = subject.reserve(account.0, asked(cents(0), 10)).await;
+    let no_cost = subject.reserve(account.0, requested(cents(0), 10)).await;
     assert_eq!(no_cost, ReserveOutcome::Rejected(ReserveRefusal::CostEstimateRequired));
-    let no_tokens = subject.reserve(account.0, asked(cents(10), 0)).await;
+    let no_tokens = subject.reserve(account.0, requested(cents(10), 0)).await;
     assert_eq!(no_tokens, ReserveOutcome::Rejected(ReserveRefusal::TokenEstimateRequired));
-    let both = subject.reserve(account.0, asked(cents(10), 10)).await;
+    let both = subject.reserve(account.0, requested(cents(10), 10)).await;
     assert!(matches!(both, ReserveOutcome::Held(_)), "{both:?}");
     subject.world.verify().await;
 }

@@ -1,4 +1,4 @@
-//! Records whose fields have nothing to do with each other, and what they add up to.
+//! Records with independent random fields, and their sums.
 
 use bursar_core::{
     CostSource, IntegrationId, PolicyResult, TenantId, Timestamp, TokenBuckets, Usage,
@@ -27,7 +27,7 @@ pub(crate) async fn mixed(subject: &Subject, calls: usize) -> (TenantId, [Integr
     let mut chance = Chance::new(2);
     let batch: Vec<Usage> =
         (0..calls).map(|number| mixed_call(&mut chance, now, integrations, number)).collect();
-    // In several groups, so that rollups are added to and not only made.
+    // Several groups add to rollups that exist.
     for group in batch.chunks(41) {
         subject.world.ledger.record(tenant_id, group.to_vec()).await.unwrap();
     }
@@ -54,13 +54,13 @@ fn mixed_call(
         latency_ms: chance.percent(70).then_some(latency_ms),
         policy_result: chance.one_of(&POLICIES),
         error_code: chance.percent(40).then(|| "failed".into()),
-        // A few steps of an hour have no call at all.
+        // Some hours have no call.
         occurred_at: Some(earlier(now, hours * 3_600)),
         ..usage(chance.one_of(&integrations), &format!("call {number}"))
     }
 }
 
-/// Adds entries up once more, from what the history says of them.
+/// The sums of entries from the history.
 pub(crate) fn sums<'a>(rows: impl IntoIterator<Item = &'a UsageRow>) -> Sums {
     let mut sums = Sums::default();
     for row in rows {

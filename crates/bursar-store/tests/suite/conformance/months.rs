@@ -1,4 +1,4 @@
-//! Months: what counts where when a month ends, or ended long ago.
+//! Months: in which month records and holds count, around its end and long after.
 
 use bursar_core::{
     IntegrationId, Month, RecordOutcome, ReserveOutcome, ReserveRequest, TenantId, Totals, Usage,
@@ -19,8 +19,8 @@ async fn record(subject: &Subject, account: Account, usage: Usage) {
 }
 
 async fn hold(subject: &Subject, account: Account, call: &str) {
-    let asked = ReserveRequest { ttl_seconds: 86_400, ..request(account.1, call) };
-    let held = subject.reserve(account.0, asked).await;
+    let requested = ReserveRequest { ttl_seconds: 86_400, ..request(account.1, call) };
+    let held = subject.reserve(account.0, requested).await;
     assert!(matches!(held, ReserveOutcome::Held(_)), "{held:?}");
 }
 
@@ -41,7 +41,7 @@ pub(crate) async fn a_late_record_counts_in_its_own_month(subject: Subject) {
         };
         record(&subject, account, late).await;
     }
-    // The second record of a month that is not in memory adds to the first.
+    // A second record of a month that is not cached adds to the first.
     let again = Usage { occurred_at: Some(day(2025, 12, 7)), ..usage(account.1, "again") };
     record(&subject, account, again).await;
     let subject = subject.reopened().await;
@@ -90,7 +90,7 @@ pub(crate) async fn a_hold_stays_in_the_month_in_which_it_was_made(subject: Subj
     subject.world.clock.set(earlier(april, 10));
     hold(&subject, account, "march").await;
     subject.world.clock.set(april);
-    // March's hold takes nothing from April's budget, even renewed and across a restart.
+    // March's hold takes nothing from April's budget, even extended and after a restart.
     hold(&subject, account, "april").await;
     subject.extend(account.0, "march", Some(86_400)).await;
     let subject = subject.reopened().await;
@@ -128,7 +128,7 @@ pub(crate) async fn a_hold_of_last_month_expires_from_last_month(subject: Subjec
     hold(&subject, account, "swept").await;
     subject.world.clock.set(april);
     hold(&subject, account, "april").await;
-    // Months later, when March is no longer in memory.
+    // Months later March is not cached.
     subject.world.clock.set(day(2026, 9, 1));
     let snapshot = subject.world.store.account_snapshot(account.0, account.1).await.unwrap();
     assert!(snapshot.is_none_or(|at| at.account.counter(at.now.month()).is_ok()));

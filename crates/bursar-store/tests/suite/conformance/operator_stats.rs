@@ -1,4 +1,4 @@
-//! What the operator's metrics ask of the whole store.
+//! Statistics over all tenants, for the operator's metrics.
 
 use bursar_core::{LimitSettings, Measure, NANOS_PER_CENT, Usage};
 
@@ -51,7 +51,7 @@ pub(crate) async fn one_tenant_does_not_crowd_out_others_near_their_limits(subje
     assert_eq!(rows[7].integration_id, cool);
 }
 
-pub(crate) async fn only_live_integrations_with_a_monthly_limit_are_hot(subject: Subject) {
+pub(crate) async fn only_live_integrations_with_a_monthly_limit_are_listed(subject: Subject) {
     let world = &subject.world;
     let tenant_id = world.tenant("tenant").await;
     let rate_only = LimitSettings { rate_limit_rpm: 1, ..LimitSettings::default() };
@@ -89,7 +89,7 @@ pub(crate) async fn the_stats_count_what_is_stored(subject: Subject) {
     let stats = world.store.stats().await.unwrap();
     assert_eq!((stats.tenants, stats.open_reservations), (2, 2));
     assert!(stats.data_bytes + stats.log_bytes > 0, "{stats:?}");
-    // Those that are due hold nothing, swept or not.
+    // Due reservations do not count, although no sweep has run.
     world.clock.advance(600);
     assert_eq!(world.store.stats().await.unwrap().open_reservations, 0);
 }

@@ -1,4 +1,4 @@
-//! A panic in the middle of a read or a change: it fails alone, and what it used is replaced.
+//! A panic in a read or a change fails only that call, and its connection is replaced.
 
 use std::sync::Arc;
 
@@ -10,13 +10,13 @@ use bursar_store::{
 
 use crate::conformance::subject::{ALL, Subject, unlimited};
 use crate::support::faulty::{Fault, Faults, FaultyWriter, POISON};
-use crate::support::group::{Asked, in_one_group};
-use crate::support::{Database, World, usage};
+use crate::support::group::{CommandFuture, in_one_group};
+use crate::support::{NewDatabase, World, usage};
 
-/// More than there are connections of any kind.
+/// More than the connections of any pool.
 const MANY: usize = 24;
 
-/// Panics when an answer takes memory for its first row, which is in the middle of its read.
+/// Panics in the middle of a read, when the result takes memory for its first row.
 struct Panics;
 
 impl ReadMemory for Panics {
@@ -71,17 +71,17 @@ pub(crate) async fn a_change_that_panics_fails_alone_and_leaves_nothing(subject:
     subject.world.verify().await;
 }
 
-/// A world whose writer panics when and how the test says.
-fn panicking(database: Database) -> (World, Faults) {
+/// A store whose writer panics as the test says.
+fn panicking(database: NewDatabase) -> (World, Faults) {
     let faults = Faults::default();
     let of_writer = faults.clone();
     let wrap = move |writer| Box::new(FaultyWriter::new(writer, of_writer.clone())) as Box<_>;
     (World::wrapped(database, Arc::new(wrap)), faults)
 }
 
-/// A record of one call meets these calls of a writer: ids, begin, load, save and commit.
+/// A record makes these calls to the writer: ids, begin, load, save and commit.
 async fn check_panic(
-    database: Database,
+    database: NewDatabase,
     nth: usize,
     fault: Fault,
     expected: fn(&StoreError) -> bool,
@@ -100,12 +100,12 @@ async fn check_panic(
     world.verify().await;
 }
 
-async fn check_panics(database: Database) {
+async fn check_panics(database: NewDatabase) {
     for fault in [Fault::Panics, Fault::PanicsLate] {
         for nth in 2..=4 {
             check_panic(database, nth, fault, |error| matches!(error, StoreError::Panicked)).await;
         }
-        // Outside a transaction, and in its commit, nobody can tell.
+        // Outside a transaction and in its commit, the outcome is unknown.
         for nth in [1, 5] {
             let unknown = |error: &StoreError| matches!(error, StoreError::Unavailable(_));
             check_panic(database, nth, fault, unknown).await;
@@ -114,17 +114,17 @@ async fn check_panics(database: Database) {
 }
 
 #[tokio::test]
-async fn a_writer_that_panics_on_sqlite_answers_its_group_and_continues() {
+async fn a_writer_on_sqlite_continues_after_a_panic() {
     check_panics(crate::support::SQLITE).await;
 }
 
 #[tokio::test]
-async fn a_writer_that_panics_on_postgresql_answers_its_group_and_continues() {
-    check_panics(crate::support::server::POSTGRES).await;
+async fn a_writer_on_postgresql_continues_after_a_panic() {
+    check_panics(crate::support::postgres_database::POSTGRES).await;
 }
 
-/// Two tenants record in one group: one of them more records that panic than a group tries.
-async fn check_neighbours(database: Database) {
+/// Two tenants record in one group, one of them more panicking records than a group retries.
+async fn check_neighbours(database: NewDatabase) {
     let (world, _) = panicking(database);
     let (loud, quiet) = (world.tenant("loud").await, world.tenant("quiet").await);
     let of_loud = world.integration(loud, "loud", unlimited()).await;
@@ -137,16 +137,16 @@ async fn check_neighbours(database: Database) {
     let all = |of| calls.iter().map(move |call| usage(of, call)).collect::<Vec<_>>();
     let good: Vec<_> = (0..50).map(|number| usage(of_quiet, &format!("quiet {number}"))).collect();
     let ledger = &world.ledger;
-    let asked: Vec<Asked<'_, Result<Vec<RecordOutcome>, StoreError>>> = vec![
+    let commands: Vec<CommandFuture<'_, Result<Vec<RecordOutcome>, StoreError>>> = vec![
         Box::pin(ledger.record(quiet, good[..25].to_vec())),
         Box::pin(ledger.record(loud, all(of_loud))),
         Box::pin(ledger.record(quiet, good[25..].to_vec())),
     ];
-    let mut answers = in_one_group(ledger, quiet, asked).await;
-    // Some were not tried: the whole batch may be sent again.
-    let of_loud_batch = answers.remove(1);
+    let mut results = in_one_group(ledger, quiet, commands).await;
+    // Some records were not tried, so the whole batch can be repeated.
+    let of_loud_batch = results.remove(1);
     assert!(matches!(of_loud_batch, Err(StoreError::Unavailable(_))), "{of_loud_batch:?}");
-    for outcome in answers.into_iter().flat_map(Result::unwrap) {
+    for outcome in results.into_iter().flat_map(Result::unwrap) {
         assert!(matches!(outcome, RecordOutcome::Accepted(_)), "{outcome:?}");
     }
     let sent_again =
@@ -159,11 +159,11 @@ async fn check_neighbours(database: Database) {
 }
 
 #[tokio::test]
-async fn many_panics_of_one_tenant_cost_no_record_of_another_on_sqlite() {
+async fn panics_of_one_tenant_lose_no_record_of_another_on_sqlite() {
     check_neighbours(crate::support::SQLITE).await;
 }
 
 #[tokio::test]
-async fn many_panics_of_one_tenant_cost_no_record_of_another_on_postgresql() {
-    check_neighbours(crate::support::server::POSTGRES).await;
+async fn panics_of_one_tenant_lose_no_record_of_another_on_postgresql() {
+    check_neighbours(crate::support::postgres_database::POSTGRES).await;
 }

@@ -1,4 +1,4 @@
-//! What protection did and was told leads back, and what it asks is answered.
+//! The stored signals and overrides of abuse protection, and the cost of a day.
 
 use bursar_core::{
     Breach, Dimension, NANOS_PER_CENT, Nanos, ProtectionDecision, SignalId, TenantId, Timestamp,
@@ -61,7 +61,7 @@ async fn overrides(subject: &Subject, tenant_id: TenantId) -> Vec<OverrideRow> {
     subject.world.store.protection_overrides(tenant_id, subject.world.store.now()).await.unwrap()
 }
 
-pub(crate) async fn a_signal_leads_back_field_by_field(subject: Subject) {
+pub(crate) async fn a_signal_is_read_back_field_by_field(subject: Subject) {
     let tenant_id = subject.tenant().await;
     let now = subject.world.clock.now();
     let decisions = [
@@ -85,7 +85,7 @@ pub(crate) async fn a_signal_leads_back_field_by_field(subject: Subject) {
     assert_eq!(signals(&subject, tenant_id).await, newest_first);
 }
 
-pub(crate) async fn a_signal_that_is_met_again_is_replaced(subject: Subject) {
+pub(crate) async fn a_repeated_signal_is_replaced(subject: Subject) {
     let tenant_id = subject.tenant().await;
     let now = subject.world.clock.now();
     let first = signal(tenant_id, 1, now);
@@ -97,7 +97,7 @@ pub(crate) async fn a_signal_that_is_met_again_is_replaced(subject: Subject) {
     assert_eq!(signals(&subject, tenant_id).await, [again]);
 }
 
-pub(crate) async fn signals_come_newest_first_page_by_page(subject: Subject) {
+pub(crate) async fn signals_are_listed_newest_first_page_by_page(subject: Subject) {
     let tenant_id = subject.tenant().await;
     let now = subject.world.clock.now();
     let rows: Vec<SignalRow> = (1..=7).map(|number| signal(tenant_id, number, now)).collect();
@@ -132,7 +132,7 @@ pub(crate) async fn only_the_newest_signals_of_a_tenant_are_kept(subject: Subjec
     assert_eq!(signals(&subject, other).await.len(), 5);
 }
 
-pub(crate) async fn an_override_leads_back_until_it_expires(subject: Subject) {
+pub(crate) async fn an_override_is_read_back_until_it_expires(subject: Subject) {
     let tenant_id = subject.tenant().await;
     let now = subject.world.clock.now();
     let row = override_rate(&subject, tenant_id, u32::MAX, now.plus_seconds(60)).await;
@@ -194,15 +194,15 @@ pub(crate) async fn the_cost_of_a_day_is_that_of_all_integrations(subject: Subje
     assert_eq!(store.cost_of_day(tenant_id, day(2020, 1, 1).day()).await.unwrap(), 0);
 }
 
-pub(crate) async fn a_cost_that_no_integer_holds_is_summed_all_the_same(subject: Subject) {
+pub(crate) async fn a_daily_cost_beyond_64_bits_is_exact(subject: Subject) {
     let (tenant_id, integration_id) = subject.account(unlimited()).await;
     let now = subject.world.clock.now();
     subject.record(tenant_id, usage(integration_id, "a")).await;
     let other = subject.world.integration(tenant_id, "other", unlimited()).await;
     subject.record(tenant_id, usage(other, "b")).await;
-    // No test records billions of dollars call by call.
+    // Recording billions of dollars call by call would take too long.
     let sql = format!("update rollups set cost_nanos = {} where grain = 2", i64::MAX);
-    subject.world.home.tamper(&sql);
+    subject.world.database.tamper(&sql);
     let cost = subject.world.store.cost_of_day(tenant_id, now.day()).await.unwrap();
     assert_eq!(cost, 2 * i128::from(i64::MAX));
 }

@@ -16,8 +16,8 @@ async fn current(subject: &Subject, (tenant_id, integration_id): (TenantId, Inte
     snapshot.account.rate.current(snapshot.now.second())
 }
 
-/// The seconds after which to come again, or nothing when the call was admitted.
-async fn wait(
+/// The seconds after which to retry; `None` if the call was admitted.
+async fn retry_after(
     subject: &Subject,
     (tenant_id, integration_id): (TenantId, IntegrationId),
     call: &str,
@@ -36,35 +36,35 @@ async fn wait(
 
 pub(crate) async fn calls_of_the_last_minute_are_throttled(subject: Subject) {
     let account = subject.account(rpm(2)).await;
-    assert_eq!(wait(&subject, account, "a").await, None);
+    assert_eq!(retry_after(&subject, account, "a").await, None);
     subject.world.clock.advance(20);
-    assert_eq!(wait(&subject, account, "b").await, None);
+    assert_eq!(retry_after(&subject, account, "b").await, None);
     subject.world.clock.advance(10);
-    assert_eq!(wait(&subject, account, "c").await, Some(30));
+    assert_eq!(retry_after(&subject, account, "c").await, Some(30));
     subject.world.clock.advance(29);
-    assert_eq!(wait(&subject, account, "c").await, Some(1));
+    assert_eq!(retry_after(&subject, account, "c").await, Some(1));
     subject.world.clock.advance(1);
-    assert_eq!(wait(&subject, account, "c").await, None);
+    assert_eq!(retry_after(&subject, account, "c").await, None);
     subject.world.verify().await;
 }
 
 pub(crate) async fn rate_slots_survive_a_restart(subject: Subject) {
     let account = subject.account(rpm(3)).await;
     for call in ["a", "b", "c"] {
-        assert_eq!(wait(&subject, account, call).await, None);
+        assert_eq!(retry_after(&subject, account, call).await, None);
         subject.world.clock.advance(7);
     }
     let subject = subject.reopened().await;
     assert_eq!(current(&subject, account).await, 3);
-    assert_eq!(wait(&subject, account, "d").await, Some(39));
+    assert_eq!(retry_after(&subject, account, "d").await, Some(39));
     subject.world.clock.advance(39);
     let subject = subject.reopened().await;
     assert_eq!(current(&subject, account).await, 2);
-    assert_eq!(wait(&subject, account, "d").await, None);
+    assert_eq!(retry_after(&subject, account, "d").await, None);
     subject.world.verify().await;
 }
 
-pub(crate) async fn only_fresh_calls_that_went_on_count(subject: Subject) {
+pub(crate) async fn only_recent_calls_that_were_not_blocked_count(subject: Subject) {
     let account = subject.account(unlimited()).await;
     let now = subject.world.clock.now();
     let at = |call: &str, occurred_at| Usage {
@@ -87,7 +87,7 @@ pub(crate) async fn only_fresh_calls_that_went_on_count(subject: Subject) {
     let subject = subject.reopened().await;
     assert_eq!(current(&subject, account).await, 2, "the one of 60 seconds ago is gone");
     subject.world.clock.advance(59);
-    // What ran ahead counted when it arrived.
+    // The record from the future counted at its arrival.
     assert_eq!(current(&subject, account).await, 0);
     subject.world.verify().await;
 }
@@ -95,7 +95,7 @@ pub(crate) async fn only_fresh_calls_that_went_on_count(subject: Subject) {
 pub(crate) async fn a_reserved_call_counts_once(subject: Subject) {
     let account = subject.account(unlimited()).await;
     for call in ["settled", "released", "late"] {
-        assert_eq!(wait(&subject, account, call).await, None);
+        assert_eq!(retry_after(&subject, account, call).await, None);
     }
     subject.record(account.0, usage(account.1, "settled")).await;
     subject.release(account.0, "released").await;

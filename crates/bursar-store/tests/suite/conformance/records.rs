@@ -1,4 +1,4 @@
-//! Records: one entry a call id, whatever is repeated, refused or recorded late.
+//! Records: one entry for each call id, through repetitions, refusals and late records.
 
 use bursar_core::{
     CostSource, EntryId, EntryKind, IntegrationId, Nanos, PolicyResult, RecordOutcome,
@@ -15,7 +15,7 @@ fn accepted(outcome: &RecordOutcome) -> EntryId {
     *entry_id
 }
 
-/// A record that says something in every field.
+/// A record with a value in every field.
 fn full(integration_id: IntegrationId, call: &str, occurred_at: Timestamp) -> Usage {
     Usage {
         session_id: Some("session".into()),
@@ -36,7 +36,7 @@ fn full(integration_id: IntegrationId, call: &str, occurred_at: Timestamp) -> Us
     }
 }
 
-pub(crate) async fn a_record_leads_back_field_by_field(subject: Subject) {
+pub(crate) async fn a_record_is_read_back_field_by_field(subject: Subject) {
     let (tenant_id, integration_id) = subject.account(unlimited()).await;
     let now = subject.world.clock.now();
     let happened = Timestamp::from_micros(now.micros() - 12_345_678).unwrap();
@@ -132,7 +132,7 @@ pub(crate) async fn other_content_is_a_conflict_and_changes_nothing(subject: Sub
     subject.world.verify().await;
 }
 
-pub(crate) async fn the_other_fields_never_conflict(subject: Subject) {
+pub(crate) async fn fields_outside_the_comparison_never_conflict(subject: Subject) {
     let (tenant_id, integration_id) = subject.account(unlimited()).await;
     let sent = full(integration_id, "call", subject.world.clock.now());
     let entry_id = accepted(&subject.record(tenant_id, sent.clone()).await);
@@ -148,7 +148,7 @@ pub(crate) async fn the_other_fields_never_conflict(subject: Subject) {
     assert_eq!(subject.entries(tenant_id).await, before);
 }
 
-pub(crate) async fn each_record_of_a_batch_stands_alone(subject: Subject) {
+pub(crate) async fn each_record_of_a_batch_is_decided_on_its_own(subject: Subject) {
     let (tenant_id, integration_id) = subject.account(unlimited()).await;
     let unknown = IntegrationId::from_number(7).unwrap();
     let future = subject.world.clock.now().plus_seconds(301);
@@ -174,13 +174,13 @@ pub(crate) async fn each_record_of_a_batch_stands_alone(subject: Subject) {
 
     let again = subject.world.ledger.record(tenant_id, batch).await.unwrap();
     assert_eq!(again[0], RecordOutcome::Duplicate(a));
-    // Its integration is unknown, but its call id stands for something by now.
+    // Its integration is unknown, but its call id is recorded by now.
     assert_eq!(again[1], RecordOutcome::Conflict);
     assert_eq!(again[5..], [RecordOutcome::Duplicate(b), RecordOutcome::Duplicate(c)]);
     subject.world.verify().await;
 }
 
-pub(crate) async fn a_refused_record_gives_its_call_id_back(subject: Subject) {
+pub(crate) async fn a_refused_record_frees_its_call_id(subject: Subject) {
     let (tenant_id, integration_id) = subject.account(unlimited()).await;
     let unknown = IntegrationId::from_number(7).unwrap();
     let future = subject.world.clock.now().plus_seconds(301);
@@ -200,7 +200,7 @@ pub(crate) async fn a_refused_record_gives_its_call_id_back(subject: Subject) {
     subject.world.verify().await;
 }
 
-pub(crate) async fn records_are_accepted_whatever_became_of_the_integration(subject: Subject) {
+pub(crate) async fn records_are_accepted_for_disabled_and_deleted_integrations(subject: Subject) {
     let (tenant_id, integration_id) = subject.account(unlimited()).await;
     let held = subject.reserve(tenant_id, request(integration_id, "open")).await;
     assert!(matches!(held, ReserveOutcome::Held(_)), "{held:?}");
@@ -232,7 +232,7 @@ pub(crate) async fn a_total_that_does_not_fit_is_refused(subject: Subject) {
         cost: Some(Nanos::RECORD_MAX),
         ..usage(integration_id, &format!("call {number}"))
     };
-    // So many records of a million dollars just fit into 64 bits of nano-dollars.
+    // This number of records of a million dollars just fits into 64 bits of nano-dollars.
     let fitting = i64::MAX / Nanos::RECORD_MAX.get();
     for first in (0..fitting).step_by(1_000) {
         let batch = (first..fitting.min(first + 1_000)).map(dear).collect();

@@ -1,4 +1,4 @@
-//! Reservations: held once, ended once, counted as stored.
+//! Reservations: each is held once and ended once.
 
 use bursar_core::{
     CostSource, Decision, Estimate, ExtendOutcome, LimitSettings, Nanos, ReasonCode, RecordMode,
@@ -8,7 +8,7 @@ use bursar_core::{
 use bursar_store::{Control, ControlTx, IntegrationEdit, Page};
 
 use crate::conformance::subject::{ALL, Subject, totals, unlimited};
-use crate::support::group::{Asked, in_one_group};
+use crate::support::group::{CommandFuture, in_one_group};
 use crate::support::{budget, call_id, cents, request, usage};
 
 fn held(outcome: ReserveOutcome) -> Reservation {
@@ -25,9 +25,9 @@ pub(crate) async fn a_hold_counts_until_its_call_is_recorded(subject: Subject) {
     let account = subject.account(budget(100)).await;
     let (tenant_id, integration_id) = account;
     let now = subject.world.clock.now();
-    let asked = ReserveRequest { model: Some("gpt".into()), ..request(integration_id, "call") };
-    let reservation = held(subject.reserve(tenant_id, asked.clone()).await);
-    assert_eq!(reservation.request, asked);
+    let requested = ReserveRequest { model: Some("gpt".into()), ..request(integration_id, "call") };
+    let reservation = held(subject.reserve(tenant_id, requested.clone()).await);
+    assert_eq!(reservation.request, requested);
     assert_eq!(reservation.decision.verdict, Verdict::Allowed);
     assert_eq!((reservation.created_at, reservation.ended_at), (now, None));
     assert_eq!(reservation.expires_at, now.plus_seconds(600));
@@ -52,7 +52,7 @@ pub(crate) async fn a_hold_counts_until_its_call_is_recorded(subject: Subject) {
     subject.reopened().await.world.verify().await;
 }
 
-pub(crate) async fn a_release_gives_the_hold_back_once(subject: Subject) {
+pub(crate) async fn a_release_ends_the_hold_once(subject: Subject) {
     let account = subject.account(budget(10)).await;
     let (tenant_id, integration_id) = account;
     held(subject.reserve(tenant_id, request(integration_id, "call")).await);
@@ -74,7 +74,7 @@ pub(crate) async fn a_release_gives_the_hold_back_once(subject: Subject) {
     subject.world.verify().await;
 }
 
-pub(crate) async fn an_extension_renews_an_open_hold_only(subject: Subject) {
+pub(crate) async fn only_an_open_hold_is_extended(subject: Subject) {
     let (tenant_id, integration_id) = subject.account(unlimited()).await;
     let now = subject.world.clock.now();
     for call in ["call", "released", "settled"] {
@@ -106,7 +106,7 @@ pub(crate) async fn an_extension_renews_an_open_hold_only(subject: Subject) {
     subject.world.verify().await;
 }
 
-pub(crate) async fn the_first_answer_is_replayed_even_after_a_restart(subject: Subject) {
+pub(crate) async fn the_first_outcome_is_replayed_even_after_a_restart(subject: Subject) {
     let limits = LimitSettings { token_limit_month: 110, ..budget(10) };
     let (tenant_id, integration_id) = subject.account(limits).await;
     let first = held(subject.reserve(tenant_id, request(integration_id, "call")).await);
@@ -115,7 +115,7 @@ pub(crate) async fn the_first_answer_is_replayed_even_after_a_restart(subject: S
     let replayed = ReserveOutcome::Replayed(first);
     assert_eq!(subject.reserve(tenant_id, request(integration_id, "call")).await, replayed);
 
-    // The answer stays the first one, whatever has become of the limits.
+    // A change of the limits does not change the replayed decision.
     let edit = IntegrationEdit { budget_limit_cents: Some(1), ..IntegrationEdit::default() };
     let edit =
         move |control: &mut Control<'_>| control.update_integration(integration_id, edit.clone());
@@ -128,7 +128,7 @@ pub(crate) async fn the_first_answer_is_replayed_even_after_a_restart(subject: S
     subject.world.verify().await;
 }
 
-pub(crate) async fn a_call_id_that_was_used_admits_nothing(subject: Subject) {
+pub(crate) async fn a_used_call_id_cannot_be_reserved(subject: Subject) {
     let account = subject.account(unlimited()).await;
     let (tenant_id, integration_id) = account;
     let neighbour = subject.world.integration(tenant_id, "neighbour", unlimited()).await;
@@ -162,16 +162,16 @@ pub(crate) async fn a_call_id_that_was_used_admits_nothing(subject: Subject) {
         (ReserveRequest { ttl_seconds: 601, ..open.clone() }, ReserveRefusal::OtherContent),
         (ReserveRequest { integration_id: neighbour, ..open }, ReserveRefusal::OtherContent),
     ];
-    for (asked, refusal) in cases {
-        let outcome = subject.reserve(tenant_id, asked.clone()).await;
-        assert_eq!(outcome, ReserveOutcome::Rejected(refusal), "{asked:?}");
+    for (requested, refusal) in cases {
+        let outcome = subject.reserve(tenant_id, requested.clone()).await;
+        assert_eq!(outcome, ReserveOutcome::Rejected(refusal), "{requested:?}");
     }
     let after = subject.this_month(account).await;
     assert_eq!((after.used, after.held), (before.used, before.held));
     subject.world.verify().await;
 }
 
-pub(crate) async fn a_refused_reservation_gives_its_call_id_back(subject: Subject) {
+pub(crate) async fn a_refused_reservation_frees_its_call_id(subject: Subject) {
     let account = subject.account(budget(5)).await;
     let (tenant_id, integration_id) = account;
     let refused = subject.reserve(tenant_id, request(integration_id, "call")).await;
@@ -185,8 +185,8 @@ pub(crate) async fn a_refused_reservation_gives_its_call_id_back(subject: Subjec
 
     let subject = subject.reopened().await;
     let cheaper = Estimate { cost: cents(5), tokens: 0 };
-    let asked = ReserveRequest { estimate: cheaper, ..request(integration_id, "call") };
-    held(subject.reserve(tenant_id, asked).await);
+    let requested = ReserveRequest { estimate: cheaper, ..request(integration_id, "call") };
+    held(subject.reserve(tenant_id, requested).await);
     assert!(is_accepted(&subject.record(tenant_id, usage(integration_id, "recorded")).await));
     assert_eq!(subject.this_month(account).await.held, totals(cents(5), 0, 1));
     subject.world.verify().await;
@@ -237,7 +237,7 @@ pub(crate) async fn the_reservation_of_another_integration_is_unknown(subject: S
     assert!(matches!(released, ReleaseOutcome::Released(_)), "{released:?}");
     subject.world.verify().await;
 
-    // What was given back here may have gone on there.
+    // After the release, the call may be recorded on another integration.
     assert!(is_accepted(&subject.record(tenant_id, usage(neighbour, "call")).await));
     let counter = subject.this_month((tenant_id, neighbour)).await;
     assert_eq!(counter.used, totals(cents(1), 30, 1));
@@ -254,8 +254,8 @@ pub(crate) async fn open_reservations_are_listed_by_expiry(subject: Subject) {
         (integration_id, "first", 100),
         (integration_id, "released", 150),
     ] {
-        let asked = ReserveRequest { ttl_seconds, ..request(owner, call) };
-        held(subject.reserve(tenant_id, asked).await);
+        let requested = ReserveRequest { ttl_seconds, ..request(owner, call) };
+        held(subject.reserve(tenant_id, requested).await);
     }
     subject.release(tenant_id, "released").await;
     subject.world.clock.advance(50);
@@ -276,7 +276,7 @@ pub(crate) async fn open_reservations_are_listed_by_expiry(subject: Subject) {
 pub(crate) async fn reserving_and_recording_in_one_group_settles(subject: Subject) {
     let account = subject.account(budget(10)).await;
     let (tenant_id, integration_id) = account;
-    // Whichever comes first in the group, the call counts once and holds nothing afterwards.
+    // In either order, the call counts once and holds nothing afterwards.
     let (reserved, recorded) = tokio::join!(
         subject.reserve(tenant_id, request(integration_id, "call")),
         subject.record(tenant_id, usage(integration_id, "call")),
@@ -291,15 +291,15 @@ pub(crate) async fn reserving_and_recording_in_one_group_settles(subject: Subjec
     assert_eq!((counter.used, counter.held), (totals(cents(1), 30, 1), Totals::default()));
     let unknown = subject.reserve(tenant_id, request(integration_id, "call")).await;
     assert_eq!(unknown, ReserveOutcome::Rejected(ReserveRefusal::CallRecorded));
-    let nobody = bursar_core::IntegrationId::from_number(7).unwrap();
-    let refused = subject.reserve(tenant_id, request(nobody, "other")).await;
+    let unknown = bursar_core::IntegrationId::from_number(7).unwrap();
+    let refused = subject.reserve(tenant_id, request(unknown, "other")).await;
     let code = ReasonCode::IntegrationNotFound;
     assert_eq!(refused, ReserveOutcome::Refused(Decision::hard_blocked(code)));
     subject.world.verify().await;
 }
 
-/// Leads the tenant there behind the back of its lifecycle's rules.
-async fn lead(subject: &Subject, tenant_id: TenantId, lifecycle: TenantLifecycle) {
+/// Sets the lifecycle of a tenant, without its rules.
+async fn set_lifecycle(subject: &Subject, tenant_id: TenantId, lifecycle: TenantLifecycle) {
     let write = move |tx: &mut dyn ControlTx| {
         let mut tenant = tx.tenant(tenant_id)?.unwrap();
         tenant.lifecycle = lifecycle;
@@ -308,36 +308,36 @@ async fn lead(subject: &Subject, tenant_id: TenantId, lifecycle: TenantLifecycle
     subject.world.ledger.change(tenant_id, write).await.unwrap();
 }
 
-pub(crate) async fn a_replay_is_refused_while_its_tenant_or_integration_is_switched_off(
+pub(crate) async fn a_replay_is_refused_while_its_tenant_or_integration_is_inactive(
     subject: Subject,
 ) {
     let account = subject.account(budget(30)).await;
     let (tenant_id, integration_id) = account;
-    let asked = request(integration_id, "call");
-    let reservation = held(subject.reserve(tenant_id, asked.clone()).await);
+    let requested = request(integration_id, "call");
+    let reservation = held(subject.reserve(tenant_id, requested.clone()).await);
     held(subject.reserve(tenant_id, request(integration_id, "other")).await);
     let refused = async |code| {
-        let again = subject.reserve(tenant_id, asked.clone()).await;
+        let again = subject.reserve(tenant_id, requested.clone()).await;
         assert_eq!(again, ReserveOutcome::Refused(Decision::hard_blocked(code)));
         assert_eq!(subject.this_month(account).await.held, totals(cents(20), 200, 2));
     };
-    lead(&subject, tenant_id, TenantLifecycle::Suspended).await;
+    set_lifecycle(&subject, tenant_id, TenantLifecycle::Suspended).await;
     refused(ReasonCode::TenantSuspended).await;
     let renewed = subject.extend(tenant_id, "call", Some(900)).await;
     assert_eq!(renewed, ExtendOutcome::TenantNotActive);
-    lead(&subject, tenant_id, TenantLifecycle::Active).await;
-    let replayed = subject.reserve(tenant_id, asked.clone()).await;
+    set_lifecycle(&subject, tenant_id, TenantLifecycle::Active).await;
+    let replayed = subject.reserve(tenant_id, requested.clone()).await;
     assert_eq!(replayed, ReserveOutcome::Replayed(reservation));
 
     subject.change(tenant_id, move |control| control.disable_integration(integration_id)).await;
     refused(ReasonCode::IntegrationDisabled).await;
-    // Its call may be under way: the money stays held for as long as the caller says.
+    // The call may be running, so its amount stays held.
     let renewed = subject.extend(tenant_id, "call", Some(900)).await;
     assert!(matches!(renewed, ExtendOutcome::Extended(_)), "{renewed:?}");
     subject.change(tenant_id, move |control| control.delete_integration(integration_id)).await;
     refused(ReasonCode::IntegrationNotFound).await;
     let subject = subject.reopened().await;
-    let again = subject.reserve(tenant_id, asked).await;
+    let again = subject.reserve(tenant_id, requested).await;
     let not_found = Decision::hard_blocked(ReasonCode::IntegrationNotFound);
     assert_eq!(again, ReserveOutcome::Refused(not_found));
     assert!(is_accepted(&subject.record(tenant_id, usage(integration_id, "call")).await));
@@ -352,8 +352,8 @@ pub(crate) async fn known_only_accepts_reserved_and_recorded_calls_only(subject:
     let other = subject.world.integration(tenant_id, "other", unlimited()).await;
     for call in ["open", "released", "expired", "held elsewhere"] {
         let ttl_seconds = if call == "expired" { 60 } else { 600 };
-        let asked = ReserveRequest { ttl_seconds, ..request(integration_id, call) };
-        held(subject.reserve(tenant_id, asked).await);
+        let requested = ReserveRequest { ttl_seconds, ..request(integration_id, call) };
+        held(subject.reserve(tenant_id, requested).await);
     }
     subject.release(tenant_id, "released").await;
     let recorded = subject.record(tenant_id, usage(integration_id, "recorded")).await;
@@ -374,11 +374,11 @@ pub(crate) async fn known_only_accepts_reserved_and_recorded_calls_only(subject:
     let changed = Usage { model: "other".into(), ..usage(integration_id, "recorded") };
     assert_eq!(known(changed).await, RecordOutcome::Conflict);
     assert_eq!(known(usage(other, "held elsewhere")).await, RecordOutcome::Conflict);
-    // Another tenant's calls are nobody's.
+    // Calls of another tenant are unknown.
     let stranger = subject.world.tenant("stranger").await;
     let own = subject.world.integration(stranger, "own", unlimited()).await;
     assert_eq!(subject.record_known(stranger, usage(own, "open")).await, unknown);
-    // What was refused left nothing behind that takes its call id.
+    // The refused records left their call ids free.
     assert!(is_accepted(&subject.record(tenant_id, usage(integration_id, "never reserved")).await));
     let counter = subject.this_month(account).await;
     assert_eq!((counter.used.calls, counter.held.calls), (5, 1));
@@ -389,7 +389,7 @@ pub(crate) async fn reserving_and_recording_a_known_call_in_one_group_settles(su
     let account = subject.account(budget(100)).await;
     let (tenant_id, integration_id) = account;
     let ledger = &subject.world.ledger;
-    let record = |mode| -> Asked<'_, bool> {
+    let record = |mode| -> CommandFuture<'_, bool> {
         let records = vec![usage(integration_id, "call"), usage(integration_id, "unknown")];
         Box::pin(async move {
             let outcomes = ledger.record_as(mode, tenant_id, records).await.unwrap();
@@ -397,12 +397,12 @@ pub(crate) async fn reserving_and_recording_a_known_call_in_one_group_settles(su
             is_accepted(&outcomes[0]) && !is_accepted(&outcomes[1])
         })
     };
-    let reserve: Asked<'_, bool> = Box::pin(async {
-        let asked = request(integration_id, "call");
-        matches!(ledger.reserve(tenant_id, asked).await.unwrap(), ReserveOutcome::Held(_))
+    let reserve: CommandFuture<'_, bool> = Box::pin(async {
+        let requested = request(integration_id, "call");
+        matches!(ledger.reserve(tenant_id, requested).await.unwrap(), ReserveOutcome::Held(_))
     });
-    let asked = vec![record(RecordMode::KnownOnly), reserve];
-    assert_eq!(in_one_group(ledger, tenant_id, asked).await, [true, true]);
+    let commands = vec![record(RecordMode::KnownOnly), reserve];
+    assert_eq!(in_one_group(ledger, tenant_id, commands).await, [true, true]);
     let counter = subject.this_month(account).await;
     assert_eq!((counter.used, counter.held), (totals(cents(1), 30, 1), Totals::default()));
     let again = subject.record(tenant_id, usage(integration_id, "call")).await;

@@ -37,7 +37,7 @@ async fn recorded(subject: &Subject) -> (TenantId, [IntegrationId; 2]) {
             ..usage(integration_id, &format!("call {number}"))
         });
     }
-    // In several groups, so that rollups are added to and not only made.
+    // Several groups add to rollups that exist.
     for group in batch.chunks(25) {
         subject.world.ledger.record(tenant_id, group.to_vec()).await.unwrap();
     }
@@ -91,7 +91,7 @@ pub(crate) async fn usage_by_integration_is_the_sum_of_the_entries(subject: Subj
     assert_eq!(list(Some(idle)).await, []);
 }
 
-pub(crate) async fn the_days_asked_for_are_inclusive(subject: Subject) {
+pub(crate) async fn the_first_and_last_day_are_inclusive(subject: Subject) {
     let (tenant_id, integration_id) = subject.account(unlimited()).await;
     let (first, last) = (day(2026, 2, 27), day(2026, 3, 2));
     for (number, at) in [
@@ -147,7 +147,7 @@ pub(crate) async fn models_past_a_thousand_are_counted_as_other(subject: Subject
         let batch = (first..first + 600).map(|model| of_model(model, "first")).collect();
         subject.world.ledger.record(tenant_id, batch).await.unwrap();
     }
-    // Those that were there before the thousand were full keep rollups of their own.
+    // The first thousand models keep rollups of their own.
     let subject = subject.reopened().await;
     let again = vec![of_model(7, "again"), of_model(1_100, "again"), of_model(1_300, "again")];
     subject.world.ledger.record(tenant_id, again).await.unwrap();
@@ -169,7 +169,7 @@ pub(crate) async fn models_past_a_thousand_are_counted_as_other(subject: Subject
     subject.world.verify().await;
 }
 
-pub(crate) async fn models_of_one_tenant_take_no_room_from_another(subject: Subject) {
+pub(crate) async fn models_of_one_tenant_do_not_count_for_another(subject: Subject) {
     let (tenant_id, integration_id) = subject.account(unlimited()).await;
     let other = subject.world.tenant("other").await;
     let others = subject.world.integration(other, "integration", unlimited()).await;
@@ -201,7 +201,7 @@ pub(crate) async fn agents_past_ten_thousand_are_counted_as_other(subject: Subje
     subject.world.verify().await;
 }
 
-pub(crate) async fn days_come_page_by_page_with_their_total(subject: Subject) {
+pub(crate) async fn days_are_listed_page_by_page_with_their_total(subject: Subject) {
     let (tenant_id, [first, _]) = recorded(&subject).await;
     let (from, to) = (Day::from_number(0), day(9999, 12, 31).day());
     for only in [None, Some(first)] {
@@ -209,12 +209,12 @@ pub(crate) async fn days_come_page_by_page_with_their_total(subject: Subject) {
         let all: Vec<_> = all.iter().map(|row| (row.day, row.integration_id, row.sums)).collect();
         let filter = DayFilter { integration_id: only, first: from, last: to, after: None };
         for limit in [1, 3] {
-            let (mut by_place, mut by_offset, mut next) = (Vec::new(), Vec::new(), None);
+            let (mut by_cursor, mut by_offset, mut next) = (Vec::new(), Vec::new(), None);
             loop {
                 let page = |offset| Page { offset, limit };
-                let placed = DayFilter { after: next, ..filter };
+                let after = DayFilter { after: next, ..filter };
                 let store = &subject.world.store;
-                let found = store.usage_by_day(tenant_id, placed, page(0)).await.unwrap();
+                let found = store.usage_by_day(tenant_id, after, page(0)).await.unwrap();
                 let at = by_offset.len() as u32;
                 let same = store.usage_by_day(tenant_id, filter, page(at)).await.unwrap();
                 for page in [&found, &same] {
@@ -223,14 +223,14 @@ pub(crate) async fn days_come_page_by_page_with_their_total(subject: Subject) {
                 }
                 assert_eq!(found.next, same.next);
                 let row = |row: &DayUsage| (row.day, row.integration_id, row.sums);
-                by_place.extend(found.rows.iter().map(row));
+                by_cursor.extend(found.rows.iter().map(row));
                 by_offset.extend(same.rows.iter().map(row));
                 next = found.next;
                 if next.is_none() {
                     break;
                 }
             }
-            assert_eq!(by_place, all);
+            assert_eq!(by_cursor, all);
             assert_eq!(by_offset, all);
         }
         let beyond = Page { offset: 1_000, limit: 1 };
@@ -240,7 +240,7 @@ pub(crate) async fn days_come_page_by_page_with_their_total(subject: Subject) {
     }
 }
 
-/// Memory for an answer, and how much of it was taken.
+/// Memory for a result, which counts what is taken.
 #[derive(Default)]
 struct Counted {
     bytes_max: usize,
@@ -261,8 +261,8 @@ impl ReadMemory for Counted {
     }
 }
 
-/// Asks every question whose answer grows with what is stored; which of them found memory.
-async fn ask_all(subject: &Subject, tenant_id: TenantId, memory: &Arc<Counted>) -> Vec<bool> {
+/// Runs every read whose result grows with the data, and returns which of them had enough memory.
+async fn read_all(subject: &Subject, tenant_id: TenantId, memory: &Arc<Counted>) -> Vec<bool> {
     let memory = Arc::clone(memory);
     let store =
         subject.world.store.with_context(ReadContext { requester: Requester::Tenant, memory });
@@ -273,7 +273,7 @@ async fn ask_all(subject: &Subject, tenant_id: TenantId, memory: &Arc<Counted>) 
     let (by, step) = (Some(by), Step::Day);
     let series = SeriesFilter { by, step, integration_id: None, first, last, groups_max };
     let of_audit = bursar_store::AuditFilter::default();
-    let fits = |answer: Result<(), StoreError>| match answer {
+    let fits = |result: Result<(), StoreError>| match result {
         Ok(()) => true,
         Err(error) => {
             assert!(matches!(error, StoreError::ReadTooLarge), "{error:?}");
@@ -300,16 +300,16 @@ async fn ask_all(subject: &Subject, tenant_id: TenantId, memory: &Arc<Counted>) 
 pub(crate) async fn a_read_takes_memory_for_its_result(subject: Subject) {
     let (tenant_id, _) = recorded(&subject).await;
     let none = Arc::new(Counted::default());
-    assert_eq!(ask_all(&subject, tenant_id, &none).await, [false; 9]);
+    assert_eq!(read_all(&subject, tenant_id, &none).await, [false; 9]);
     assert_eq!(none.taken.load(Ordering::SeqCst), 0);
     let much = Arc::new(Counted { bytes_max: usize::MAX / 2, ..Counted::default() });
-    assert_eq!(ask_all(&subject, tenant_id, &much).await, [true; 9]);
+    assert_eq!(read_all(&subject, tenant_id, &much).await, [true; 9]);
     let taken = much.taken.load(Ordering::SeqCst);
     // Two pages of 121 entries, a row for each day and integration, and some more.
     assert!((200_000..2_000_000).contains(&taken), "{taken} bytes");
 }
 
-pub(crate) async fn a_page_of_an_export_is_small_and_leads_to_the_end(subject: Subject) {
+pub(crate) async fn export_pages_are_small_and_cover_the_whole_history(subject: Subject) {
     let (tenant_id, integration_id) = subject.account(unlimited()).await;
     let metadata: Arc<str> = format!("{{\"a\":\"{}\"}}", "x".repeat(10_000)).into();
     let of_call = |number: usize| Usage {

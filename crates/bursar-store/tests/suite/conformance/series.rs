@@ -1,4 +1,4 @@
-//! Usage step by step: every step equals the entries of its hour or day.
+//! Series of usage: each step equals the sums of the entries of its hour or day.
 
 use std::collections::BTreeMap;
 
@@ -10,7 +10,7 @@ use crate::conformance::mixture::{mixed, sums};
 use crate::conformance::subject::{Subject, earlier, unlimited};
 use crate::support::{day, usage};
 
-/// Whatever was used, hour by hour or day by day.
+/// A filter for all usage, by hour or day.
 fn all(by: Option<GroupBy>, step: Step) -> SeriesFilter {
     let (first, last) = always();
     SeriesFilter { by, step, integration_id: None, first, last, groups_max: usize::MAX }
@@ -37,7 +37,7 @@ fn totals(series: &Series) -> BTreeMap<i32, Sums> {
     series.steps.iter().map(|(number, step)| (*number, step.total)).collect()
 }
 
-/// What the groups of each step came to; groups without calls are absent.
+/// The sums of the groups of each step, without groups that have no calls.
 fn groups(series: &Series) -> BTreeMap<i32, BTreeMap<Group, Sums>> {
     let of_step = |groups: &BTreeMap<usize, Sums>| {
         groups.iter().map(|(place, sums)| (series.groups[*place].clone(), *sums)).collect()
@@ -45,7 +45,7 @@ fn groups(series: &Series) -> BTreeMap<i32, BTreeMap<Group, Sums>> {
     series.steps.iter().map(|(number, step)| (*number, of_step(&step.groups))).collect()
 }
 
-/// What a series of these entries must say: its groups, the totals and the groups of its steps.
+/// Checks the groups of a series, and the totals and groups of its steps.
 fn check(found: &Series, filter: SeriesFilter, rows: &[UsageRow], names: &[(IntegrationId, &str)]) {
     let steps = by_step(filter.step, rows);
     let expected: BTreeMap<i32, Sums> =
@@ -116,7 +116,7 @@ pub(crate) async fn sessions_have_no_steps_of_their_own(subject: Subject) {
     }
 }
 
-pub(crate) async fn groups_that_are_not_told_apart_count_in_the_total(subject: Subject) {
+pub(crate) async fn unlisted_groups_count_in_the_total(subject: Subject) {
     let (tenant_id, integrations) = mixed(&subject, 200).await;
     let names = named(integrations);
     let rows = subject.entries(tenant_id).await;

@@ -1,4 +1,4 @@
-//! The database under test, with what a test may read behind the back of `Store`.
+//! The store under test, with shortcuts for commands and access to its rows.
 
 use bursar_core::{
     Counter, Day, ExtendOutcome, IntegrationId, LimitSettings, Month, Nanos, RecordMode,
@@ -10,8 +10,8 @@ use bursar_store::{
     UsageRow,
 };
 
-use crate::support::home::Cells;
-use crate::support::{Database, World, call_id};
+use crate::support::test_database::Cells;
+use crate::support::{NewDatabase, World, call_id};
 
 pub(crate) const ALL: Page = Page { offset: 0, limit: 100_000 };
 
@@ -24,11 +24,11 @@ pub(crate) struct Subject {
 }
 
 impl Subject {
-    pub(crate) fn new(database: Database) -> Self {
+    pub(crate) fn new(database: NewDatabase) -> Self {
         Self { world: World::new(database) }
     }
 
-    /// The same after the process ended and started again.
+    /// The same store after a restart.
     pub(crate) async fn reopened(self) -> Self {
         Self { world: self.world.reopened().await }
     }
@@ -108,7 +108,7 @@ impl Subject {
         (tenant_id, integration_id): (TenantId, IntegrationId),
     ) -> i64 {
         let sql = "select tenant_id, scope_id, held_calls from counters where scope_kind = 1";
-        let rows = self.world.home.rows(&[sql]).remove(0);
+        let rows = self.world.database.rows(&[sql]).remove(0);
         let key =
             [tenant_id.number(), integration_id.number()].map(|number| Some(number.to_string()));
         let own = rows.iter().filter(|row| row[..2] == key);
@@ -151,7 +151,7 @@ impl Subject {
     /// Action, target and actor of every row of the audit log, in order.
     pub(crate) fn audit(&self) -> Vec<[String; 3]> {
         let sql = "select audit_id, action, target_id, actor_id from audit";
-        let mut rows = self.world.home.rows(&[sql]).remove(0);
+        let mut rows = self.world.database.rows(&[sql]).remove(0);
         rows.sort_by_key(|row| row[0].as_ref().unwrap().parse::<i64>().unwrap());
         rows.iter().map(|row| std::array::from_fn(|at| row[at + 1].clone().unwrap())).collect()
     }
@@ -168,7 +168,7 @@ impl Subject {
 
     fn rollups(&self, tenant_id: TenantId, grain: i64) -> Vec<Labelled> {
         let sql = "select tenant_id, grain, provider, label, calls from rollups";
-        let rows = self.world.home.rows(&[sql]).remove(0);
+        let rows = self.world.database.rows(&[sql]).remove(0);
         let key = [tenant_id.number(), grain].map(|number| Some(number.to_string()));
         let own = rows.iter().filter(|row| row[..2] == key);
         let text = |row: &Cells, at: usize| row[at].clone().unwrap();
@@ -189,7 +189,7 @@ pub(crate) fn tokens(tokens_in: i64, tokens_out: i64) -> TokenBuckets {
     TokenBuckets::new(tokens_in, tokens_out, 0, 0, 0).unwrap()
 }
 
-/// So many seconds before an instant.
+/// The instant `seconds` before another.
 pub(crate) fn earlier(at: Timestamp, seconds: i64) -> Timestamp {
     Timestamp::from_micros(at.micros() - seconds * 1_000_000).unwrap()
 }

@@ -1,4 +1,4 @@
-//! Sums beyond 64 bits: told exactly where a figure is wide enough, and refused by name elsewhere.
+//! Sums beyond 64 bits: exact for costs and tokens, refused for counts.
 
 use bursar_core::{Day, IntegrationId, Nanos, RecordOutcome, RecordRefusal, TenantId, Usage};
 use bursar_store::{
@@ -8,7 +8,7 @@ use bursar_store::{
 use crate::conformance::subject::{ALL, Subject, unlimited};
 use crate::support::{day, usage};
 
-/// Records of a million dollars that one month of one integration can have is 9,223.
+/// Records of a million dollars for each integration; a month can have 9,223 of them.
 const RECORDS: i64 = 5_000;
 
 fn day_of(subject: &Subject) -> Day {
@@ -44,7 +44,7 @@ async fn ten_billions(subject: &Subject) -> TenantId {
     tenant_id
 }
 
-pub(crate) async fn a_session_of_more_than_64_bits_is_told_exactly(subject: Subject) {
+pub(crate) async fn a_cost_beyond_64_bits_is_exact(subject: Subject) {
     let tenant_id = ten_billions(&subject).await;
     let expected = 2 * i128::from(RECORDS) * i128::from(Nanos::RECORD_MAX.get());
     assert!(expected > i64::MAX.into());
@@ -70,7 +70,7 @@ pub(crate) async fn the_largest_session_comes_first_beyond_64_bits(subject: Subj
         let record = Usage { session_id, ..usage(integration_id, call) };
         subject.record(tenant_id, record).await;
     }
-    subject.world.home.tamper(&format!(
+    subject.world.database.tamper(&format!(
         "update usage_entries set cost_nanos = {max}; \
          update usage_entries set cost_nanos = {max} - 1 where call_id = '2'",
         max = i64::MAX
@@ -86,11 +86,11 @@ pub(crate) async fn the_largest_session_comes_first_beyond_64_bits(subject: Subj
 }
 
 #[track_caller]
-fn is_refused<T: std::fmt::Debug>(answer: Result<T, StoreError>, of: &str) {
-    assert!(matches!(answer, Err(StoreError::TotalsOverflow(_))), "{of}: {answer:?}");
+fn is_refused<T: std::fmt::Debug>(result: Result<T, StoreError>, of: &str) {
+    assert!(matches!(result, Err(StoreError::TotalsOverflow(_))), "{of}: {result:?}");
 }
 
-pub(crate) async fn a_count_of_more_than_64_bits_is_refused_in_every_read(subject: Subject) {
+pub(crate) async fn a_count_beyond_64_bits_is_refused_in_every_read(subject: Subject) {
     let (tenant_id, integration_id) = subject.account(unlimited()).await;
     let second = subject.world.integration(tenant_id, "second", unlimited()).await;
     for (call, model, integration_id) in
@@ -99,8 +99,8 @@ pub(crate) async fn a_count_of_more_than_64_bits_is_refused_in_every_read(subjec
         let model = model.into();
         subject.record(tenant_id, Usage { model, ..usage(integration_id, call) }).await;
     }
-    subject.world.home.tamper(&format!("update rollups set calls = {}", i64::MAX));
-    subject.world.home.tamper(&format!("update counters set used_calls = {}", i64::MAX));
+    subject.world.database.tamper(&format!("update rollups set calls = {}", i64::MAX));
+    subject.world.database.tamper(&format!("update counters set used_calls = {}", i64::MAX));
     let (first, last) = (day_of(&subject), day_of(&subject));
     let store = &subject.world.store;
     is_refused(store.usage_by_integration(tenant_id, None, first, last).await, "integrations");
@@ -133,7 +133,7 @@ pub(crate) async fn a_record_whose_sum_does_not_fit_is_refused_alone(subject: Su
     };
     subject.record(tenant_id, slow(full, "before")).await;
     let most = i64::MAX - 1_000;
-    subject.world.home.tamper(&format!("update rollups set latency_sum_ms = {most}"));
+    subject.world.database.tamper(&format!("update rollups set latency_sum_ms = {most}"));
 
     let batch = vec![slow(full, "fits"), slow(second, "other"), slow(full, "does not")];
     let outcomes = subject.world.ledger.record(tenant_id, batch).await.unwrap();
@@ -145,8 +145,10 @@ pub(crate) async fn a_record_whose_sum_does_not_fit_is_refused_alone(subject: Su
     assert_eq!(subject.record(tenant_id, slow(full, "alone")).await, refused);
     let quick = Usage { latency_ms: None, ..slow(full, "does not") };
     assert!(matches!(subject.record(tenant_id, quick).await, RecordOutcome::Accepted(_)));
-    let sums =
-        subject.world.home.rows(&["select latency_sum_ms from rollups where grain = 2 order by 1"]);
+    let sums = subject
+        .world
+        .database
+        .rows(&["select latency_sum_ms from rollups where grain = 2 order by 1"]);
     let sums: Vec<_> = sums[0].iter().map(|row| row[0].clone().unwrap()).collect();
     assert_eq!(sums, ["700".to_owned(), (most + 700).to_string()]);
 }

@@ -1,4 +1,4 @@
-//! Tenants apart: whatever one has, another neither sees nor changes.
+//! Isolation of tenants: a tenant can neither read nor change the data of another.
 
 use bursar_core::{
     Counter, Day, Decision, ExtendOutcome, IntegrationId, PolicyResult, ReasonCode, RecordOutcome,
@@ -14,7 +14,7 @@ use crate::conformance::decisions::{put, refused};
 use crate::conformance::subject::{ALL, Subject, unlimited};
 use crate::support::{call_id, cents, request, usage};
 
-/// What a tenant has, and another tenant that knows all its ids.
+/// The data of a tenant, and another tenant that knows all its ids.
 struct Owned {
     owner: TenantId,
     stranger: TenantId,

@@ -1,4 +1,4 @@
-//! How many rows of a kind a tenant may have.
+//! Caps on the integrations and keys of a tenant.
 
 use bursar_core::{IntegrationId, TenantId};
 use bursar_store::{
@@ -10,7 +10,7 @@ use crate::support::{actor, draft};
 
 const CAPS: TenantCaps = TenantCaps { integrations: 3, api_keys: 3, integration_keys: 3 };
 
-/// What becomes of a change under these caps.
+/// Runs a change under the caps of these tests.
 async fn control<T: Send + 'static>(
     subject: &Subject,
     tenant_id: TenantId,
@@ -47,16 +47,16 @@ async fn create_integration_key(
     control(subject, tenant_id, create).await
 }
 
-pub(crate) async fn a_tenant_has_as_many_integrations_as_its_cap(subject: Subject) {
+pub(crate) async fn integrations_are_limited_by_the_cap(subject: Subject) {
     let (tenant_id, other) = (subject.tenant().await, subject.world.tenant("another").await);
     for name in ["a", "b", "c"] {
         create_integration(&subject, tenant_id, name).await.unwrap();
     }
     let refused = create_integration(&subject, tenant_id, "d").await.unwrap_err();
     assert_eq!(refused, ControlRefusal::TooManyIntegrations { max: 3 });
-    // A tenant's own: another has room.
+    // Another tenant has its own cap.
     create_integration(&subject, other, "i").await.unwrap();
-    // Whoever makes room and fills it again comes to the end of what is kept of the deleted ones.
+    // Deleted integrations have a cap too.
     let page = Page { offset: 0, limit: 1 };
     for number in 1.. {
         let live = subject.world.store.integrations(tenant_id, Default::default(), page).await;
@@ -71,7 +71,7 @@ pub(crate) async fn a_tenant_has_as_many_integrations_as_its_cap(subject: Subjec
     }
 }
 
-pub(crate) async fn a_tenant_has_as_many_live_keys_as_its_cap(subject: Subject) {
+pub(crate) async fn live_keys_are_limited_by_the_cap(subject: Subject) {
     let account = subject.account(unlimited()).await;
     let other = subject.world.tenant("another").await;
     let mut made = Vec::new();
@@ -89,7 +89,7 @@ pub(crate) async fn a_tenant_has_as_many_live_keys_as_its_cap(subject: Subject) 
     assert_eq!(create_api_key(&subject, account.0).await.unwrap_err(), full);
 }
 
-pub(crate) async fn a_rotation_has_room_of_its_own(subject: Subject) {
+pub(crate) async fn a_rotation_is_possible_at_the_cap(subject: Subject) {
     let tenant_id = subject.tenant().await;
     let mut newest = Vec::new();
     for _ in 0..3 {
@@ -103,7 +103,7 @@ pub(crate) async fn a_rotation_has_room_of_its_own(subject: Subject) {
     for id in &mut newest {
         *id = rotate(*id, 60).await.unwrap();
     }
-    // Six are good now, twice the cap.
+    // Six keys are live, twice the cap.
     let full = ControlRefusal::TooManyKeys { max: 3 };
     assert_eq!(rotate(newest[0], 60).await.unwrap_err(), full);
     newest[0] = rotate(newest[0], 0).await.unwrap();
@@ -112,7 +112,7 @@ pub(crate) async fn a_rotation_has_room_of_its_own(subject: Subject) {
     rotate(newest[0], 60).await.unwrap();
 }
 
-pub(crate) async fn the_oldest_keys_that_ended_go(subject: Subject) {
+pub(crate) async fn the_oldest_ended_keys_are_deleted(subject: Subject) {
     let account = subject.account(unlimited()).await;
     let (tenant_id, integration_id) = account;
     let (mut api_keys, mut keys) = (Vec::new(), Vec::new());
@@ -126,7 +126,7 @@ pub(crate) async fn the_oldest_keys_that_ended_go(subject: Subject) {
         api_keys.push(api_key);
         keys.push(key);
     }
-    // With the next one the oldest of those that ended goes, down to one less than the cap.
+    // The next key deletes the oldest ended keys, down to one less than the cap.
     api_keys.push(create_api_key(&subject, tenant_id).await.unwrap().key_id);
     keys.push(create_integration_key(&subject, account).await.unwrap().key_id);
     let (store, page) = (&subject.world.store, Page { offset: 0, limit: 10 });
@@ -138,7 +138,7 @@ pub(crate) async fn the_oldest_keys_that_ended_go(subject: Subject) {
     assert_eq!(found, keys[4..]);
 }
 
-pub(crate) async fn creates_at_once_do_not_pass_the_cap(subject: Subject) {
+pub(crate) async fn concurrent_creates_do_not_exceed_the_cap(subject: Subject) {
     let account = subject.account(unlimited()).await;
     let tenant_id = account.0;
     let names: Vec<String> = (0..12).map(|number| format!("at once {number}")).collect();
@@ -150,7 +150,7 @@ pub(crate) async fn creates_at_once_do_not_pass_the_cap(subject: Subject) {
     let keys =
         futures_util::future::join_all((0..12).map(|_| create_integration_key(&subject, account)));
     let (integrations, api_keys, keys) = tokio::join!(integrations, api_keys, keys);
-    // One integration was there before.
+    // One integration existed before.
     assert_eq!(integrations.iter().filter(|made| made.is_ok()).count(), 2);
     assert_eq!(api_keys.iter().filter(|made| made.is_ok()).count(), 3);
     assert_eq!(keys.iter().filter(|made| made.is_ok()).count(), 3);

@@ -1,4 +1,4 @@
-//! Tenants, and the clock that everything is measured by.
+//! Tenants, and the time of the store.
 
 use bursar_core::{OnboardingState, TenantId, TenantLifecycle, TenantRefusal};
 use bursar_store::{ControlRefusal, Page, TenantRow};
@@ -6,7 +6,7 @@ use bursar_store::{ControlRefusal, Page, TenantRow};
 use crate::conformance::subject::{Subject, unlimited};
 use crate::support::usage;
 
-pub(crate) async fn a_tenant_leads_back(subject: Subject) {
+pub(crate) async fn a_tenant_is_read_back(subject: Subject) {
     let now = subject.world.clock.now();
     let tenant_id = subject.tenant().await;
     let subject = subject.reopened().await;
@@ -24,7 +24,7 @@ pub(crate) async fn a_tenant_leads_back(subject: Subject) {
     assert_eq!(subject.world.store.tenant(unknown).await.unwrap(), None);
 }
 
-pub(crate) async fn tenants_come_oldest_first_page_by_page(subject: Subject) {
+pub(crate) async fn tenants_are_listed_oldest_first_page_by_page(subject: Subject) {
     let mut made = Vec::new();
     for name in ["a", "b", "c", "d", "e"] {
         made.push(subject.world.tenant(name).await);
@@ -47,7 +47,7 @@ pub(crate) async fn the_clock_of_the_store_never_runs_backwards(subject: Subject
 
     subject.record(tenant_id, usage(integration_id, "second")).await;
     assert!(subject.entries(tenant_id).await.iter().all(|row| row.created_at >= now));
-    // Whatever a database remembers of its clock, an account remembers when it was decided at.
+    // An account stores the instant of its last decision.
     let subject = subject.reopened().await;
     let snapshot = subject.world.store.account_snapshot(tenant_id, integration_id).await.unwrap();
     assert!(snapshot.unwrap().now >= now, "after a restart");
@@ -57,17 +57,17 @@ pub(crate) async fn changes_of_a_tenant_are_stored_and_audited(subject: Subject)
     let tenant_id = subject.tenant().await;
     let before = subject.audit().len();
     subject.change(tenant_id, |control| control.rename_tenant("other")).await;
-    // What changes nothing leaves no trace.
+    // The same name again changes nothing, and is not audited.
     subject.change(tenant_id, |control| control.rename_tenant("other")).await;
     for _ in 0..2 {
         let step = OnboardingState::SdkConnected;
-        subject.change(tenant_id, move |control| control.reach_onboarding(step)).await;
+        subject.change(tenant_id, move |control| control.advance_onboarding(step)).await;
     }
     let step = OnboardingState::IdentityVerified;
-    subject.change(tenant_id, move |control| control.reach_onboarding(step)).await;
+    subject.change(tenant_id, move |control| control.advance_onboarding(step)).await;
     subject.change(tenant_id, |control| control.finalize_onboarding()).await;
     for to in [TenantLifecycle::Suspended, TenantLifecycle::Terminated] {
-        subject.change(tenant_id, move |control| control.lead_tenant(to)).await;
+        subject.change(tenant_id, move |control| control.set_tenant_lifecycle(to)).await;
     }
     for refused in [
         subject.world.control(tenant_id, |control| control.rename_tenant("late")).await,
@@ -77,7 +77,7 @@ pub(crate) async fn changes_of_a_tenant_are_stored_and_audited(subject: Subject)
     }
     let back = subject
         .world
-        .control(tenant_id, |control| control.lead_tenant(TenantLifecycle::Active))
+        .control(tenant_id, |control| control.set_tenant_lifecycle(TenantLifecycle::Active))
         .await;
     let (from, to) = (TenantLifecycle::Terminated, TenantLifecycle::Active);
     assert_eq!(back.unwrap(), Err(ControlRefusal::Tenant(TenantRefusal::Lifecycle { from, to })));

@@ -1,9 +1,9 @@
-//! Counting everything a second time.
+//! Verification of the stored sums.
 
 use crate::conformance::subject::Subject;
 use crate::support::{budget, request, usage};
 
-/// One call that was recorded, and one that is reserved.
+/// One recorded and one reserved call.
 async fn two_calls(subject: &Subject) {
     let (tenant_id, integration_id) = subject.account(budget(100)).await;
     subject.record(tenant_id, usage(integration_id, "recorded")).await;
@@ -12,17 +12,17 @@ async fn two_calls(subject: &Subject) {
 
 pub(crate) async fn verification_reports_what_it_counted(subject: Subject) {
     two_calls(&subject).await;
-    let verified = subject.world.home.verify();
+    let verified = subject.world.database.verify();
     assert_eq!((verified.entries, verified.open_reservations), (1, 1));
-    // One month, and its hour and day by model; the call has no agent.
+    // The call has one month, one hour and one day by model, and no agent.
     assert_eq!((verified.counters, verified.rollups), (1, 2));
-    assert_eq!(verified.differences.count, 0, "{:?}", verified.differences.told);
+    assert_eq!(verified.differences.count, 0, "{:?}", verified.differences.listed);
 }
 
-pub(crate) async fn a_figure_that_was_changed_is_found(subject: Subject) {
+pub(crate) async fn a_changed_figure_is_found(subject: Subject) {
     two_calls(&subject).await;
     subject.world.verify().await;
-    // Each leaves a difference of its own, so that the last ones are found among those before.
+    // The changes accumulate, so each must add a difference.
     let mut differences = 0;
     for tampered in [
         "update counters set used_tokens = used_tokens + 1",
@@ -31,18 +31,18 @@ pub(crate) async fn a_figure_that_was_changed_is_found(subject: Subject) {
         "update rollups set calls = calls + 1 where grain = 1",
         "update calls set entry_id = null where entry_id is not null",
     ] {
-        subject.world.home.tamper(tampered);
-        let verified = subject.world.home.verify();
+        subject.world.database.tamper(tampered);
+        let verified = subject.world.database.verify();
         assert!(
             verified.differences.count > differences,
             "{tampered}: {:?}",
-            verified.differences.told
+            verified.differences.listed
         );
         differences = verified.differences.count;
     }
 }
 
-pub(crate) async fn a_row_that_is_missing_is_found(subject: Subject) {
+pub(crate) async fn a_missing_row_is_found(subject: Subject) {
     two_calls(&subject).await;
     subject.world.verify().await;
     let mut differences = 0;
@@ -51,19 +51,19 @@ pub(crate) async fn a_row_that_is_missing_is_found(subject: Subject) {
         "delete from rollups where grain = 2",
         "delete from counters",
     ] {
-        subject.world.home.tamper(tampered);
-        let verified = subject.world.home.verify();
+        subject.world.database.tamper(tampered);
+        let verified = subject.world.database.verify();
         assert!(
             verified.differences.count >= differences.max(1),
             "{tampered}: {:?}",
-            verified.differences.told
+            verified.differences.listed
         );
         differences = verified.differences.count;
     }
 }
 
-pub(crate) async fn an_entry_that_was_changed_is_found(subject: Subject) {
+pub(crate) async fn a_changed_entry_is_found(subject: Subject) {
     two_calls(&subject).await;
-    subject.world.home.tamper("update usage_entries set tokens_in = tokens_in + 1");
-    assert!(subject.world.home.verify().differences.count > 0);
+    subject.world.database.tamper("update usage_entries set tokens_in = tokens_in + 1");
+    assert!(subject.world.database.verify().differences.count > 0);
 }

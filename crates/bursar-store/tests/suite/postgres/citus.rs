@@ -1,5 +1,7 @@
-//! `deploy/citus.sql`, held to the migrations. Citus itself is not asked: what it would be told is
-//! written down, and what it is known to refuse is looked for.
+//! Compares `deploy/citus.sql` with the migrations.
+//!
+//! Citus itself does not run. Substitutes of its functions log their calls, and the tests look for
+//! what Citus is known to refuse.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -10,8 +12,8 @@ use bursar_testing::postgres::session::ask;
 use crate::postgres::database::{check_apart, column, migrated, tables_of_tenants};
 use crate::postgres::schema::{OF_NO_TENANT, ON_THE_COORDINATOR};
 
-/// What stands in the place of Citus and writes down what it is asked, in order.
-const STAND_IN: &str = "
+/// Substitutes of the functions of Citus, which log their calls in order.
+const SUBSTITUTES: &str = "
     create table placed (place serial, name text primary key, by text, beside text);
     create function create_reference_table(regclass) returns void language sql
         as 'insert into placed (name) values ($1::text)';
@@ -25,8 +27,8 @@ const STAND_IN: &str = "
 fn placed() -> Database {
     let database = migrated();
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../deploy/citus.sql");
-    // As a superuser: without Citus nobody else may set parameters of it for a database.
-    database.run(STAND_IN);
+    // Without Citus, only a superuser may set its parameters for a database.
+    database.run(SUBSTITUTES);
     database.run(&std::fs::read_to_string(path).unwrap());
     database
 }

@@ -1,4 +1,4 @@
-//! What a migrated database says of itself: the same rule, in its catalog and in what it shows.
+//! The rule of tenants in the catalog of a migrated database, and in what its roles can see.
 
 use std::collections::BTreeSet;
 
@@ -12,20 +12,20 @@ use tokio_postgres::{Client, Error};
 use crate::postgres::schema::Schema;
 use crate::postgres::{all_statements, schema, statements};
 
-/// One of the test's own, with the newest schema.
+/// A database for one test, with the newest schema.
 pub(crate) fn migrated() -> Database {
     Database::migrated(Cluster::shared(), |owner_url, application| {
         PostgresStore::migrate(owner_url, application).unwrap();
     })
 }
 
-/// The tables of tenants, as the parser found them.
+/// The tables of tenants that the parser found.
 pub(crate) fn tables_of_tenants() -> Vec<String> {
     let schema = schema();
     schema.tables.keys().filter(|table| schema.is_of_tenants(table)).cloned().collect()
 }
 
-/// The first column of what a statement answers to a superuser.
+/// The first column of a statement's rows, as a superuser.
 #[track_caller]
 pub(crate) fn column(database: &Database, sql: &str) -> Vec<String> {
     let first = |row: Vec<Option<String>>| row.into_iter().next().flatten().unwrap();
@@ -40,8 +40,8 @@ fn the_parser_finds_every_table_there_is() {
     assert_eq!(found, tables.into_iter().collect());
 }
 
-/// What the catalog knows of tables of tenants that breaks the rule: unique indexes, those of keys
-/// among them, foreign keys, and tables without all of row level security.
+/// The objects in the catalog that break the rule: unique indexes including those of keys, foreign
+/// keys, and tables without complete row level security.
 fn faults(database: &Database) -> Vec<String> {
     let of_tenants = format!("any('{{{}}}')", tables_of_tenants().join(","));
     column(
@@ -67,7 +67,7 @@ fn faults(database: &Database) -> Vec<String> {
 fn the_catalog_agrees_that_every_table_keeps_the_rule() {
     let database = migrated();
     assert_eq!(faults(&database), Vec::<String>::new());
-    // And it would not, if one did not.
+    // Each broken object is found.
     let broken = "create unique index a_index on calls (call_key); \
          create unique index b_index on calls ((tenant_id + 1)); \
          alter table calls add constraint c_key foreign key (entry_id) references tenants; \
@@ -84,7 +84,7 @@ fn every_statement_prepares_on_the_newest_schema() {
         let client = connect(database.app_url()).await.unwrap();
         for statement in all_statements() {
             if statement.text.starts_with("set local") {
-                // Several in one text, which only a transaction takes.
+                // `set local` works only in a transaction.
                 let sql = format!("begin; {}; rollback", statement.text);
                 client.batch_execute(&sql).await.unwrap();
                 continue;
@@ -102,8 +102,8 @@ fn every_statement_prepares_on_the_newest_schema() {
     });
 }
 
-/// The types of the parameters that a statement unnests, which the database cannot find: an array
-/// has the type of its column, but that numbers travel as `bigint[]`.
+/// The types of the parameters that a statement unnests, which the database cannot infer: an array
+/// has the type of its column, except that integers are sent as `bigint[]`.
 fn arrays(schema: &Schema, sql: &str) -> Vec<Type> {
     let mut types = Vec::new();
     for (number, of) in statements::arrays(schema, sql) {
@@ -118,8 +118,8 @@ fn arrays(schema: &Schema, sql: &str) -> Vec<Type> {
     types
 }
 
-/// Prepares a statement. A value that is only asked for (`$1 is null`) or selected has no type that
-/// the database could find: it is tried as a number, then as a text.
+/// Prepares a statement. A parameter whose type cannot be inferred (`$1 is null`) is tried as an
+/// integer, then as a text.
 async fn prepare(client: &Client, sql: &str, types: Vec<Type>) -> Result<(), Error> {
     let Err(error) = client.prepare_typed(sql, &types).await else { return Ok(()) };
     let message = error.as_db_error().map(|said| said.message()).unwrap_or_default();
@@ -139,7 +139,7 @@ async fn prepare(client: &Client, sql: &str, types: Vec<Type>) -> Result<(), Err
     Box::pin(prepare(client, sql, with(Type::TEXT))).await
 }
 
-/// What puts one row of a tenant into every table of tenants, whatever the columns.
+/// A statement for each table of tenants that inserts one row of a tenant, with filler values.
 fn inserts(database: &Database, tenant: u32) -> Vec<(String, String)> {
     let of_tenants = format!("any('{{{}}}')", tables_of_tenants().join(","));
     let sql = format!(
@@ -158,7 +158,7 @@ fn inserts(database: &Database, tenant: u32) -> Vec<(String, String)> {
     database.run(&sql).into_iter().map(two).collect()
 }
 
-/// Fails unless row level security keeps tenants apart in every table, for the roles of these URLs.
+/// Checks that row level security separates tenants in every table, for the roles of these URLs.
 #[track_caller]
 pub(crate) fn check_apart(database: &Database, urls: &[&str]) {
     let tables = tables_of_tenants();
@@ -166,7 +166,7 @@ pub(crate) fn check_apart(database: &Database, urls: &[&str]) {
         let inserts = inserts(database, tenant);
         assert_eq!(inserts.len(), tables.len());
         for (_, insert) in inserts {
-            // Triggers of foreign keys are not what is looked at.
+            // This disables foreign keys, which the filler violates.
             database.run(&format!("set session_replication_role = replica; {insert}"));
         }
     }
@@ -177,7 +177,7 @@ pub(crate) fn check_apart(database: &Database, urls: &[&str]) {
                 let count = format!("select count(*) from {table}");
                 let one = format!("begin; set local bursar.tenant_id = '1'; {count}; commit");
                 let unset = format!("begin; set local bursar.tenant_id = ''; {count}; commit");
-                // Before any tenant, with one, after it in the same session, and with none.
+                // Without a tenant, with one, after it in the same session, and with an empty one.
                 for (sql, expected) in [(&count, "0"), (&one, "1"), (&count, "0"), (&unset, "0")] {
                     let answer = rows(&client, sql).await.unwrap();
                     assert_eq!(answer, [[Some(expected.to_owned())]], "{sql}");

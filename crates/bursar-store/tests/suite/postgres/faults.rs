@@ -1,7 +1,6 @@
-//! A writer of PostgreSQL whose connection is lost in the middle of a transaction, or whose disk
-//! has no room.
+//! A writer of PostgreSQL whose connection is lost in a transaction, or whose disk is full.
 //!
-//! Deliberately absent: what becomes of requests meanwhile, which is proved with whole servers.
+//! Deliberately absent: requests meanwhile, which are tested with whole servers.
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot be arranged has failed")]
 
@@ -19,13 +18,13 @@ use bursar_testing::postgres::cluster::Cluster;
 use bursar_testing::postgres::database::Database;
 use bursar_testing::process::disk::SmallDisk;
 
-/// A database, and a writer that has written the row of a tenant and not yet committed it.
+/// A database, and a writer that lost its connection after an uncommitted row of a tenant.
 struct Interrupted {
     database: Database,
     writer: Box<dyn WriterConnection>,
 }
 
-/// A database of the test's own, and a writer of it.
+/// A database for one test, and a writer.
 fn opened() -> (Database, Box<dyn WriterConnection>) {
     let database = Database::migrated(Cluster::shared(), |owner_url, app_role| {
         PostgresStore::migrate(owner_url, app_role).unwrap();
@@ -42,8 +41,8 @@ fn opened() -> (Database, Box<dyn WriterConnection>) {
 }
 
 impl Interrupted {
-    /// Ends the connection, and lets the writer notice by questions that fail: the first is told
-    /// that the connection ends, the next finds none.
+    /// Ends the connection, and lets two queries fail: the first is told that the connection ends,
+    /// the second finds none.
     fn new() -> Self {
         let (database, mut writer) = opened();
         writer.begin().unwrap();
@@ -105,7 +104,7 @@ fn the_next_transaction_is_written_by_a_new_connection() {
     interrupted.check_stored(&["3"]);
 }
 
-/// Writes what a server writes while it is in doubt whether its database takes writes.
+/// Runs a write probe, as a server does while its database does not accept writes.
 fn probe(writer: &mut dyn WriterConnection) -> Result<(), StoreError> {
     writer.begin()?;
     let probed = writer.write_probe().and_then(|()| writer.commit());
@@ -116,7 +115,7 @@ fn probe(writer: &mut dyn WriterConnection) -> Result<(), StoreError> {
 }
 
 #[test]
-fn each_probe_takes_room_of_the_disk_and_gives_back_that_of_the_one_before() {
+fn each_write_probe_needs_new_disk_space_and_frees_the_last() {
     let (database, mut writer) = opened();
     let file = || database.run("select pg_relation_filenode('write_probe')").concat();
     let bytes = || database.run("select pg_total_relation_size('write_probe')").concat();
@@ -133,9 +132,9 @@ fn each_probe_takes_room_of_the_disk_and_gives_back_that_of_the_one_before() {
     assert_eq!(bytes(), first_bytes);
 }
 
-/// Mounting takes root; where it is forbidden, the test above stands for this.
+/// Without the right to mount, the test above covers this.
 #[test]
-fn a_full_disk_is_in_doubt_until_it_has_room_again() {
+fn a_full_disk_fails_write_probes_until_it_has_room() {
     let (database, mut writer) = opened();
     let folder = tempfile::tempdir().unwrap();
     std::fs::set_permissions(folder.path(), Permissions::from_mode(0o755)).unwrap();
@@ -149,7 +148,7 @@ fn a_full_disk_is_in_doubt_until_it_has_room_again() {
     assert!(chown.status().unwrap().success());
     let space = format!("small_disk_{}", std::process::id());
     database.run(&format!("create tablespace {space} location '{}'", at.display()));
-    // What a server may write without any room, and what the probe needs room for.
+    // The update fits into existing space; the probe needs new space.
     for table in ["id_numbers", "write_probe"] {
         database.run(&format!("alter table {table} set tablespace {space}"));
     }

@@ -1,10 +1,11 @@
-//! What only the PostgreSQL store has: the rule that everything of a tenant starts with it.
+//! Features of the PostgreSQL store only: above all the rule that everything of a tenant starts
+//! with `tenant_id`.
 //!
-//! The schema and the statements are read from the source with a parser, so that a table or a
-//! statement that breaks the rule is found before it runs, on whatever database.
+//! The schema and the statements are parsed from the source, so that a table or a statement that
+//! breaks the rule is found before it runs.
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot be arranged has failed")]
-#![expect(clippy::wildcard_enum_match_arm, reason = "the parser reads other databases' words too")]
+#![expect(clippy::wildcard_enum_match_arm, reason = "the parser also knows other databases")]
 
 mod citus;
 mod database;
@@ -21,13 +22,13 @@ use schema::Schema;
 
 use crate::support::constants::{Constant, constants, sources};
 
-/// Where statements stand: those of this database, and those that both databases have.
+/// The folders with statements: those of PostgreSQL, and those of both databases.
 const SOURCES: [&str; 2] = ["src/postgres", "src/tables"];
 const MIGRATIONS: &str = "migrations/postgres";
-/// Texts for people.
+/// String constants that are not statements.
 const NO_STATEMENTS: [&str; 1] = ["ADDRESS_FORM"];
 
-/// What the migrations make.
+/// The schema that the migrations create.
 pub(crate) fn schema() -> Schema {
     let migrations = sources(MIGRATIONS);
     Schema::read(migrations.iter().map(|(_, sql)| sql.as_str())).unwrap()
@@ -64,7 +65,7 @@ fn every_statement_of_the_store_names_one_tenant() {
 }
 
 #[test]
-fn no_statement_stands_where_it_is_not_judged() {
+fn every_statement_of_the_source_is_checked() {
     let begins = ["select ", "insert into ", "update ", "delete from ", "with ", "truncate "];
     for folder in SOURCES {
         let statements = statements_in(folder);
@@ -73,7 +74,7 @@ fn no_statement_stands_where_it_is_not_judged() {
                 let written = source.matches(&format!("\"{word}")).count();
                 let of_file = statements.iter().filter(|known| known.file == file);
                 let judged = of_file.filter(|known| known.text.starts_with(word));
-                // A statement with two forms is written once.
+                // A statement with two forms stands in the source once.
                 let judged: BTreeSet<&str> = judged.map(|known| known.name.as_str()).collect();
                 assert_eq!(written, judged.len(), "texts that begin with {word}in {file}");
             }

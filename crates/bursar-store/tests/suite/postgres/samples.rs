@@ -1,4 +1,4 @@
-//! A schema and statements that keep the rule of tenants, and such as break it.
+//! Schemas and statements that keep the rule of tenants, and others that break it.
 
 /// A schema that keeps the rule.
 pub(crate) const SCHEMA: &str = "
@@ -74,7 +74,7 @@ pub(crate) const ONE_TENANT: &[&str] = &[
 const UNBOUND: &str = "is not bound to one tenant";
 const SEVERAL: &str = "names several tenants";
 
-/// Statements that break the rule, each with a part of what is said of it.
+/// Statements that break the rule, each with a part of its fault.
 pub(crate) const BROKEN_STATEMENTS: &[(&str, &str)] = &[
     ("select 1 from calls", UNBOUND),
     ("select 1 from calls where call_key = $1", UNBOUND),
@@ -255,7 +255,7 @@ pub(crate) const BROKEN_STATEMENTS: &[(&str, &str)] = &[
     ("select 1 from calls where tenant_id = = $1", "cannot be read"),
 ];
 
-/// Additions to the schema that break the rule, each with a part of what is said of it.
+/// Additions to the schema that break the rule, each with a part of its fault.
 pub(crate) const BROKEN_SCHEMAS: &[(&str, &str)] = &[
     ("create table t (a int primary key)", "has no column tenant_id"),
     ("create table t (tenant_id bigint, a int)", "no primary key"),

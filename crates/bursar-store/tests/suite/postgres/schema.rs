@@ -1,7 +1,7 @@
-//! What the migrations make, as far as the rule of tenants looks at it.
+//! The schema that the migrations create, as far as the rule of tenants needs it.
 //!
-//! The rule: whatever keeps rows of a tenant apart, or leads from one to another, starts with
-//! `tenant_id`, so that the tables can be distributed by it; and row level security is on.
+//! The rule: keys, unique indexes and foreign keys of a tenant's table start with `tenant_id`, so
+//! that the tables can be distributed by it, and row level security is on.
 
 use std::collections::BTreeMap;
 
@@ -13,29 +13,30 @@ use sqlparser::ast::{
 use sqlparser::dialect::PostgreSqlDialect;
 use sqlparser::parser::{Parser, ParserError};
 
-/// The tables that are of no tenant.
+/// The tables that belong to no tenant.
 pub(crate) const OF_NO_TENANT: [&str; 6] =
     ["server", "tenants", "leases", "clock", "id_numbers", "write_probe"];
 
-/// Those of them that stay on the coordinator where tables are distributed. Some of their statements
-/// ask for the clock while they change a row, which Citus refuses on tables that it has copies of;
-/// and the schema changes beside them in one transaction.
+/// The tables that stay on the coordinator of Citus.
+///
+/// Some of their statements read the clock while they change a row, which Citus refuses on reference
+/// tables, and the schema changes together with them in one transaction.
 pub(crate) const ON_THE_COORDINATOR: [&str; 5] =
     ["server", "leases", "clock", "id_numbers", "write_probe"];
 
-/// The column that everything of a tenant starts with.
+/// The column with which everything of a tenant starts.
 pub(crate) const TENANT: &str = "tenant_id";
-/// What a transaction sets to the tenant that it is about.
+/// The setting that names the tenant of a transaction.
 const SETTING: &str = "'bursar.tenant_id'";
 
-/// A table, as far as the rule looks at it.
+/// The parts of a table that the rule is about.
 #[derive(Debug, Default)]
 pub(crate) struct Table {
     pub(crate) columns: Vec<String>,
     /// The types of its columns.
     pub(crate) types: BTreeMap<String, String>,
     has_primary_key: bool,
-    /// Columns of keys, unique constraints and foreign keys, with what they are.
+    /// The kinds and the columns of keys, unique constraints and foreign keys.
     keys: Vec<(String, Vec<String>)>,
     is_secured: bool,
     is_forced: bool,
@@ -46,26 +47,26 @@ pub(crate) struct Table {
 struct Policy {
     name: String,
     is_for_all: bool,
-    /// What rows must be, to be seen and to be written.
+    /// The conditions on rows that are read or written.
     expressions: Vec<String>,
 }
 
-/// All tables by name, and what is wrong with the statements that make them.
+/// All tables by name, and the faults of the statements that create them.
 #[derive(Debug, Default)]
 pub(crate) struct Schema {
     pub(crate) tables: BTreeMap<String, Table>,
     faults: Vec<String>,
 }
 
-/// Parses statements as PostgreSQL's.
+/// Parses statements of PostgreSQL.
 ///
 /// # Errors
-/// What the parser says of a text that it cannot read.
+/// The error of the parser.
 pub(crate) fn parse(sql: &str) -> Result<Vec<Statement>, ParserError> {
-    // The parser does not know the weaker locks, which the rule does not tell apart.
+    // The parser does not know the weaker locks, which make no difference here.
     let known =
         sql.replace("for no key update", "for update").replace("for key share", "for share");
-    // Nor what the planner is told of columns.
+    // The parser does not know this either.
     let is_known = |line: &&str| !line.contains(" set statistics ");
     let known: Vec<&str> = known.lines().filter(is_known).collect();
     Parser::parse_sql(&PostgreSqlDialect {}, &known.join("\n"))
@@ -81,7 +82,7 @@ impl Schema {
     /// Reads migrations in their order.
     ///
     /// # Errors
-    /// What the parser says of a text that it cannot read.
+    /// The error of the parser.
     pub(crate) fn read<'a>(
         migrations: impl IntoIterator<Item = &'a str>,
     ) -> Result<Self, ParserError> {
@@ -94,12 +95,12 @@ impl Schema {
         Ok(schema)
     }
 
-    /// Whether a table's rows are of tenants.
+    /// Whether a table's rows belong to tenants.
     pub(crate) fn is_of_tenants(&self, table: &str) -> bool {
         self.tables.contains_key(table) && !OF_NO_TENANT.contains(&table)
     }
 
-    /// Everything that breaks the rule, as sentences that name the table.
+    /// All breaks of the rule, as sentences that name the table.
     pub(crate) fn faults(&self) -> Vec<String> {
         let mut faults = self.faults.clone();
         for (name, table) in &self.tables {
@@ -122,10 +123,10 @@ impl Schema {
                     self.faults.push(format!("cannot be judged: {insert}"));
                 }
             }
-            // They make nothing that could break the rule.
+            // These cannot break the rule.
             Statement::Comment { .. } | Statement::Grant(_) | Statement::Revoke(_) => {}
             Statement::CreateSequence { .. } | Statement::Set(_) => {}
-            // Whatever else there is must be read by someone before it is let through.
+            // Other statements must be reviewed before they are allowed here.
             other => self.faults.push(format!("cannot be judged: {other}")),
         }
     }
@@ -194,7 +195,7 @@ impl Schema {
         self.known(&made.table_name).policies.push(policy);
     }
 
-    /// A table that was made before; one that was not shows as a table without columns.
+    /// A table by its name; an unknown one becomes a table without columns, which is a fault.
     fn known(&mut self, name: &ObjectName) -> &mut Table {
         self.tables.entry(last_part(name)).or_default()
     }
@@ -210,7 +211,7 @@ impl Table {
             }
             ColumnOption::Unique(_) => self.keys.push(("unique constraint".to_owned(), columns)),
             ColumnOption::ForeignKey(key) => self.add_foreign_key(key, columns),
-            // None of the others relates rows.
+            // The others do not relate rows.
             _ => {}
         }
     }
@@ -273,7 +274,7 @@ impl Table {
     }
 }
 
-/// Empty when an expression says that `tenant_id` is what the transaction has set; else its text.
+/// Empty if an expression compares `tenant_id` with the transaction's setting; else its text.
 fn tenant_compared(expression: &Expr) -> String {
     let text = expression.to_string();
     let compared = text.strip_prefix(&format!("{TENANT} = ")).unwrap_or_default();
@@ -281,7 +282,7 @@ fn tenant_compared(expression: &Expr) -> String {
     if is_one_comparison && compared.contains(SETTING) { String::new() } else { text }
 }
 
-/// The columns of an index; what is no column has the text of its expression.
+/// The columns of an index, or the texts of its expressions.
 fn index_columns(columns: &[IndexColumn]) -> Vec<String> {
     columns.iter().map(|column| column.column.expr.to_string().to_lowercase()).collect()
 }

@@ -1,4 +1,4 @@
-//! Which tables of one query are bound to a parameter of its statement.
+//! Finds the tables of a query whose tenant is bound to a parameter.
 
 use std::collections::BTreeMap;
 
@@ -6,25 +6,26 @@ use sqlparser::ast::{BinaryOperator, Expr, Value};
 
 use crate::postgres::schema::TENANT;
 
-/// A table, or what stands for one, of one `from`.
+/// A table, subquery or function in a `from`.
 #[derive(Clone, Debug)]
 pub(crate) struct Relation {
     pub(crate) alias: String,
-    /// The name of a table of tenants.
+    /// The table's name, if it is a table of tenants.
     pub(crate) table: Option<String>,
-    /// The parameter that its tenant equals, as `$1`.
+    /// The parameter that its tenant equals, such as `$1`.
     pub(crate) tenant: Option<String>,
 }
 
-/// The relations of one query, and what its conditions say is equal.
+/// The relations of one query, and the equalities in its conditions.
 #[derive(Debug, Default)]
 pub(crate) struct Scope {
     pub(crate) relations: Vec<Relation>,
     equalities: Vec<Equality>,
 }
 
-/// Two expressions that are equal in every row; a join that keeps rows without a partner says
-/// something of the relations on one of its sides only.
+/// Two expressions that are equal in every row.
+///
+/// The condition of an outer join binds only the relations on one of its sides.
 #[derive(Clone, Debug)]
 struct Equality {
     left: Expr,
@@ -33,7 +34,7 @@ struct Equality {
 }
 
 impl Scope {
-    /// Takes what a condition says in all of its parts; `binds` names the relations it speaks of.
+    /// Adds the equalities of a condition; `binds` names the relations that it applies to.
     pub(crate) fn add_condition(&mut self, condition: &Expr, binds: Option<&[String]>) {
         match condition {
             Expr::Nested(inner) => self.add_condition(inner, binds),
@@ -44,7 +45,7 @@ impl Scope {
             Expr::BinaryOp { left, op: BinaryOperator::Eq, right } => {
                 self.add_equality(left, right, binds);
             }
-            // Whatever else it says binds nothing to one value.
+            // Other conditions bind nothing to one value.
             _ => {}
         }
     }
@@ -60,7 +61,7 @@ impl Scope {
         self.equalities.push(Equality { left, right, binds: binds.map(<[String]>::to_vec) });
     }
 
-    /// Binds all tables whose tenant equals a parameter, by however many other tables of tenants.
+    /// Binds all tables whose tenant equals a parameter, directly or through other tables.
     pub(crate) fn bind(&mut self) {
         let mut changed = true;
         while changed {
@@ -75,8 +76,10 @@ impl Scope {
         }
     }
 
-    /// The parameter that an expression is, or that the tenant equals whose column it is. Only a
-    /// table of tenants hands it on: Citus follows no subquery, function or reference table.
+    /// The parameter of an expression: itself, or the one that its `tenant_id` column is bound to.
+    ///
+    /// Only tables of tenants count, because Citus does not look through subqueries, functions and
+    /// reference tables.
     fn tenant(&self, expression: &Expr) -> Option<String> {
         parameter(expression).or_else(|| {
             let alias = tenant_of(expression)?;
@@ -87,7 +90,7 @@ impl Scope {
         })
     }
 
-    /// Binds tables that are not bound yet, and answers whether there was one.
+    /// Binds the tables of an expression that are not bound yet, and returns whether there were any.
     fn set(&mut self, expression: &Expr, parameter: &str, binds: Option<&[String]>) -> bool {
         let Some(alias) = tenant_of(expression) else { return false };
         let mut changed = false;
@@ -102,7 +105,7 @@ impl Scope {
         changed
     }
 
-    /// Every table of tenants here, and the parameter that its tenant equals.
+    /// All tables of tenants, each with the parameter that its tenant equals.
     pub(crate) fn tenants(&self) -> BTreeMap<String, Option<String>> {
         let of_tenants = |relation: &Relation| {
             let table = relation.table.as_ref()?;
@@ -112,7 +115,7 @@ impl Scope {
     }
 }
 
-/// The parameter that an expression is, with or without a cast.
+/// The parameter in an expression that is one, with or without a cast.
 pub(crate) fn parameter(expression: &Expr) -> Option<String> {
     match expression {
         Expr::Nested(inner) | Expr::Cast { expr: inner, .. } => parameter(inner),
@@ -124,7 +127,7 @@ pub(crate) fn parameter(expression: &Expr) -> Option<String> {
     }
 }
 
-/// The relation, if it is named, of an expression that is a column of tenants.
+/// The alias, if there is one, of an expression that is a `tenant_id` column.
 fn tenant_of(expression: &Expr) -> Option<Option<String>> {
     let (alias, name) = match expression {
         Expr::Nested(inner) => return tenant_of(inner),

@@ -1,5 +1,5 @@
-//! What the store of several nodes asks of a database, what it sets in each transaction, and in
-//! which messages that travels.
+//! The settings that the PostgreSQL store requires of a database and sets in each transaction, and
+//! the messages in which it sends them.
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot be arranged has failed")]
 
@@ -19,7 +19,7 @@ use bursar_testing::postgres::session::{ask, block_on};
 
 use crate::support::{actor, draft, request, usage};
 
-/// How long to look for what must come.
+/// The time limit of a wait.
 const LIMIT: Duration = Duration::from_secs(30);
 
 fn migrated() -> Database {
@@ -43,14 +43,14 @@ fn tenant() -> TenantId {
     TenantId::from_number(1).unwrap()
 }
 
-/// Sets a parameter for all sessions of the servers' role in this database that begin from now on.
+/// Sets a parameter for all new sessions of the servers' role in this database.
 fn set(database: &Database, parameter: &str) {
     let (role, url) = (database.app_role(), database.app_url());
     let name = url.rsplit('/').next().unwrap();
     database.run(&format!("alter role {role} in database {name} set {parameter}"));
 }
 
-/// Waits until no connection is left: then the database has counted what they read.
+/// Waits until no connection is left, because the database counts their reads when they end.
 fn wait_for_no_connection(database: &Database) {
     let deadline = Instant::now() + LIMIT;
     while !database.backends().is_empty() {
@@ -74,10 +74,10 @@ async fn account(ledger: &Ledger) -> (TenantId, IntegrationId) {
 }
 
 #[track_caller]
-fn check_refused<T>(asked: Result<T, OpenPostgresError>, encoding: &str) {
-    let Err(OpenPostgresError::Setting(said)) = asked else { unreachable!("{:?}", asked.err()) };
+fn check_refused<T>(result: Result<T, OpenPostgresError>, encoding: &str) {
+    let Err(OpenPostgresError::Setting(text)) = result else { unreachable!("{:?}", result.err()) };
     for word in [encoding, "encoding 'UTF8' template template0"] {
-        assert!(said.contains(word), "{said}");
+        assert!(text.contains(word), "{text}");
     }
 }
 
@@ -108,7 +108,7 @@ fn the_encoding_of_a_role_changes_no_text() {
     assert_eq!(stored, [[Some(name.to_owned())]]);
 }
 
-/// Notes what `synchronous_commit` is for whoever writes to one of these tables.
+/// Notes the value of `synchronous_commit` for each write to one of these tables.
 const NOTE_COMMITS: &str = "
     create table noted (at text not null, value text not null);
     create function note_commit() returns trigger language plpgsql security definer as
@@ -132,7 +132,7 @@ fn acknowledged_writes_are_durable_after_synchronous_commit_is_turned_off() {
         let (tenant_id, integration_id) = account(&ledger).await;
         set(&database, "synchronous_commit = off");
         database.run("truncate noted");
-        // The connections that the node makes from now on.
+        // New connections have the setting.
         assert!(database.terminate_backends() > 0);
         let off = ask(database.app_url(), "show synchronous_commit").unwrap();
         assert_eq!(off, [[Some("off".to_owned())]]);
@@ -159,7 +159,7 @@ fn text(row: &[Option<String>], at: usize) -> &str {
     row.get(at).unwrap().as_deref().unwrap()
 }
 
-/// What opens a transaction that writes rows of the tenant.
+/// The statements that begin a transaction that writes rows of the tenant.
 const OPENING: [&str; 6] = [
     "begin isolation level read committed",
     "set local bursar.tenant_id = '1'",
@@ -169,7 +169,7 @@ const OPENING: [&str; 6] = [
     "set local synchronous_commit = on",
 ];
 
-/// A database as with Citus: its sessions have the parameter that the library brings.
+/// A database whose sessions have the parameter of the Citus library.
 fn with_citus() -> Database {
     let database = migrated();
     set(&database, "citus.propagate_set_commands = 'local'");
@@ -199,13 +199,13 @@ fn a_transaction_is_opened_in_one_message_and_with_citus_in_one_for_each_stateme
 }
 
 #[test]
-fn nothing_waits_for_the_replies_to_the_messages_that_open_a_transaction() {
+fn a_transaction_is_opened_without_waiting_for_replies() {
     let database = with_citus();
     let proxy = Proxy::start(database.app_url());
     let (_store, mut writers) = open(&proxy.through(database.app_url())).unwrap();
     let writer = writers.first_mut().unwrap();
     writer.begin().unwrap();
-    // So that the connection is there.
+    // This opens the connection.
     tx(writer).tenant(tenant()).unwrap();
     writer.rollback();
     writer.begin().unwrap();
@@ -215,7 +215,7 @@ fn nothing_waits_for_the_replies_to_the_messages_that_open_a_transaction() {
         scope.spawn(|| {
             let deadline = Instant::now() + LIMIT;
             let mut asked = Vec::new();
-            // The opening and what is asked first.
+            // The opening and the first query.
             while asked.len() <= OPENING.len() && Instant::now() < deadline {
                 asked.extend(proxy.take_asked());
                 std::thread::yield_now();
@@ -228,7 +228,7 @@ fn nothing_waits_for_the_replies_to_the_messages_that_open_a_transaction() {
 }
 
 #[test]
-fn with_citus_no_setting_shares_its_message_whatever_is_asked() {
+fn with_citus_no_setting_shares_its_message() {
     let database = with_citus();
     let proxy = Proxy::start(database.app_url());
     let url = proxy.through(database.app_url());
@@ -270,7 +270,7 @@ fn days() -> bursar_store::DayFilter {
     bursar_store::DayFilter { integration_id: None, first, last, after: None }
 }
 
-/// The rows that were read of a table so far, whichever way.
+/// The rows of a table that were read so far, by index or sequentially.
 fn rows_read(database: &Database, table: &str) -> i64 {
     let sql = format!(
         "select (coalesce(sum(idx_tup_read), 0) + (select coalesce(sum(seq_tup_read), 0)
@@ -280,7 +280,7 @@ fn rows_read(database: &Database, table: &str) -> i64 {
     text(database.run(&sql).first().unwrap(), 0).parse().unwrap()
 }
 
-/// A tenant with an integration, due holds and labels, of which the planner has never heard.
+/// A tenant with an integration, due holds and labels, of which the planner has no statistics.
 fn grown() -> Database {
     let database = migrated();
     let sql = "alter table calls set (autovacuum_enabled = false);
@@ -326,7 +326,7 @@ fn a_sweep_reads_the_holds_that_it_removes_and_no_others() {
     writer.rollback();
     drop(writer);
     wait_for_no_connection(&database);
-    // Those that were found too, by which the connection did not tell before.
+    // This includes the holds that `sweep_work` found on the same connection.
     let read = rows_read(&database, "calls") - before;
     assert!((500..=1_100).contains(&read), "{read} calls are read");
 }
@@ -342,7 +342,7 @@ fn a_group_reads_the_labels_that_it_names_and_no_others() {
         let agent_id = Some(format!("agent {number}").into());
         Usage { agent_id, ..usage(integration_id, &format!("record {number}")) }
     };
-    // Half of them are new.
+    // Half of the labels are new.
     let records: Vec<Usage> = (4_951..5_051).map(record).collect();
     let labels = "select labels::text from rollup_label_counts where kind = 2";
     block_on(async {

@@ -1,16 +1,16 @@
-//! Whether a statement is about one tenant only, says so at every table, and is one that Citus sends
-//! to the node of that tenant as it is.
+//! Checks that a statement is about one tenant, and that Citus can send it to the node of that
+//! tenant unchanged.
 //!
-//! - Each table of tenants is named with its tenant in the query in which it stands: a condition that
-//!   every row meets makes its `tenant_id` equal to a parameter, directly or through other tables of
-//!   tenants of the same query. A statement has one such parameter.
-//! - Rows are inserted by `values`; an array is `unnest`ed there as it is, and cast before that where
-//!   the column is narrow.
-//! - What writes to a table that lies on several nodes calls immutable functions only.
-//! - Tables of tenants do not meet those that stay on the coordinator.
-//! - Settings travel apart from queries.
+//! - Each table of tenants is bound in its own query: a condition that every row meets makes its
+//!   `tenant_id` equal to a parameter, directly or through other tables of tenants of the same query.
+//!   A statement has one such parameter.
+//! - Rows are inserted by `values`; an array is `unnest`ed there unchanged, and cast before that for a
+//!   narrow column.
+//! - A statement that writes to a distributed table calls immutable functions only.
+//! - No query joins tables of tenants with tables of the coordinator.
+//! - Settings and queries are sent in separate texts.
 //!
-//! What cannot be judged is a fault: nothing passes because it was not understood.
+//! A statement that the checks do not understand is a fault.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::ControlFlow;
@@ -26,14 +26,14 @@ use sqlparser::ast::{
 use crate::postgres::schema::{ON_THE_COORDINATOR, Schema, TENANT, last_part, parse};
 use crate::postgres::scope::{Relation, Scope, parameter};
 
-/// What yields a row for each value of an array.
+/// The function that returns a row for each value of an array.
 const ROWS: &str = "unnest";
-/// Functions that answer the same to the same, whenever and wherever they are called.
+/// Functions whose result depends only on their arguments.
 const IMMUTABLE: [&str; 5] = [ROWS, "coalesce", "greatest", "least", "nullif"];
-/// Types to which a value is cast without a look at any setting.
+/// Types to which a cast does not depend on settings.
 const PLAIN_TYPES: [&str; 5] = ["bigint", "bytea", "integer", "smallint", "uuid"];
 
-/// Everything that breaks the rules in one text of a statement or more.
+/// All faults in a text of one or more statements.
 pub(crate) fn faults(schema: &Schema, sql: &str) -> Vec<String> {
     let statements = match parse(sql) {
         Ok(statements) => statements,
@@ -62,7 +62,7 @@ pub(crate) fn faults(schema: &Schema, sql: &str) -> Vec<String> {
     faults
 }
 
-/// The parameters that a statement unnests into columns, and the types of these.
+/// The parameters that a statement unnests into columns, and the types of the columns.
 pub(crate) fn arrays(schema: &Schema, sql: &str) -> BTreeMap<usize, String> {
     let mut arrays = BTreeMap::new();
     for statement in parse(sql).unwrap() {
@@ -83,18 +83,18 @@ pub(crate) fn arrays(schema: &Schema, sql: &str) -> BTreeMap<usize, String> {
     arrays
 }
 
-/// What has been found of one statement.
+/// The findings about one statement.
 struct Judge<'a> {
     schema: &'a Schema,
-    /// The queries of `with`, the nearest last.
+    /// The queries of `with`, the innermost last.
     ctes: Vec<String>,
-    /// How often a table of tenants was met.
+    /// The number of uses of tables of tenants.
     judged: usize,
     /// The parameters that name its tenants.
     parameters: BTreeSet<String>,
-    /// The functions that stand in the place of a table.
+    /// The functions that are used as a table.
     functions: BTreeSet<String>,
-    /// Whether it writes to a table that lies on several nodes.
+    /// Whether it writes to a distributed table.
     is_written_on_nodes: bool,
     faults: Vec<String>,
 }
@@ -126,7 +126,7 @@ impl Judge<'_> {
         }
     }
 
-    /// Judges the values of a statement that writes: each node makes them for itself.
+    /// Checks the values of a statement that writes, because each node computes them itself.
     fn judge_written(&mut self, statement: &Statement) {
         let mut functions = std::mem::take(&mut self.functions);
         let _ = visit_expressions(statement, |expression| {
@@ -155,7 +155,7 @@ impl Judge<'_> {
             Statement::Insert(insert) => self.insert(insert),
             Statement::Update(update) => self.update(update),
             Statement::Delete(delete) => self.delete(delete),
-            // They are about a transaction, not about rows.
+            // These are about a transaction, not about rows.
             Statement::StartTransaction { .. } | Statement::Commit { .. } => {}
             Statement::Rollback { .. } | Statement::Set(_) | Statement::ShowVariable { .. } => {}
             Statement::Truncate(truncate) if truncate.table_names.iter().all(is_of_coordinator) => {
@@ -231,7 +231,7 @@ impl Judge<'_> {
         self.subqueries(&insert.returning);
     }
 
-    /// Judges the rows that a table of tenants gets; the parameter that names the tenant of all.
+    /// Checks the inserted rows of a table of tenants, and returns the parameter of their tenant.
     fn inserted(
         &mut self,
         table: &str,
@@ -256,7 +256,7 @@ impl Judge<'_> {
         if tenants.len() == 1 { tenants.pop_first().flatten() } else { None }
     }
 
-    /// What is wrong with the array that a value comes from, if it comes from one.
+    /// The fault of an unnested array, if the value comes from one.
     fn unnested(&self, table: &str, column: &str, value: &Expr) -> Option<String> {
         let Expr::Function(function) = value else {
             let mut is_inside = false;
@@ -334,7 +334,7 @@ impl Judge<'_> {
         self.is_written_on_nodes |= !ON_THE_COORDINATOR.contains(&last_part(name).as_str());
     }
 
-    /// A row stays with its tenant.
+    /// Checks that no assignment moves a row to another tenant.
     fn assignments(&mut self, assignments: &[Assignment], is_of_tenants: bool) {
         let moves = |name: &ObjectName| last_part(name) == TENANT;
         let any = assignments.iter().any(|assignment| match &assignment.target {
@@ -346,7 +346,7 @@ impl Judge<'_> {
         }
     }
 
-    /// The tables of one `from`, bound by its conditions, and judged.
+    /// The tables of one `from`, bound by its conditions and checked.
     fn scope(&mut self, from: &[TableWithJoins], selection: Option<&Expr>) -> Scope {
         let mut scope = Scope::default();
         for tables in from {
@@ -407,8 +407,8 @@ impl Judge<'_> {
                 self.subqueries(condition);
             }
             JoinConstraint::None => {}
-            // The columns of the one depend on what a later migration adds; the other takes
-            // more to judge than it saves.
+            // A natural join depends on columns of later migrations. `using` is not supported,
+            // because `on` says the same.
             JoinConstraint::Natural | JoinConstraint::Using(_) => {
                 self.faults.push(format!("join with on: {join}"));
             }
@@ -442,7 +442,7 @@ impl Judge<'_> {
         }
     }
 
-    /// A table by its name: what a `with` answers, or one of the schema's.
+    /// A table by its name: a query of `with`, or a table of the schema.
     fn table(&mut self, name: &ObjectName, alias: Option<&TableAlias>) -> Relation {
         let name = last_part(name);
         let shown = alias.map_or(name.clone(), |alias| alias.name.value.to_lowercase());
@@ -457,13 +457,13 @@ impl Judge<'_> {
         Relation { alias: shown, table, tenant: None }
     }
 
-    /// Judges the queries inside of something that is no query itself.
+    /// Checks the queries inside a node that is not a query itself.
     fn subqueries(&mut self, node: &impl Visit) {
         let _ = node.visit(&mut Subqueries { judge: self, depth: 0 });
     }
 }
 
-/// Meets the queries of an expression.
+/// Visits the queries of an expression.
 struct Subqueries<'a, 'b> {
     judge: &'a mut Judge<'b>,
     depth: usize,
@@ -474,7 +474,7 @@ impl Visitor for Subqueries<'_, '_> {
 
     fn pre_visit_query(&mut self, query: &Query) -> ControlFlow<()> {
         if self.depth == 0 {
-            // It meets the queries inside of it by itself.
+            // The check of a query includes its subqueries.
             self.judge.query(query);
         }
         self.depth += 1;
@@ -487,12 +487,12 @@ impl Visitor for Subqueries<'_, '_> {
     }
 }
 
-/// Whether a table that is emptied stays on the coordinator.
+/// Whether the table of a `truncate` stays on the coordinator.
 fn is_of_coordinator(target: &TruncateTableTarget) -> bool {
     ON_THE_COORDINATOR.contains(&last_part(&target.name).as_str())
 }
 
-/// A query, or a function that answers rows, in a `from`: it hands no tenant on.
+/// A subquery or a set-returning function in a `from`, through which no tenant is bound.
 fn derived(alias: Option<&TableAlias>) -> Relation {
     let alias = alias.map(|alias| alias.name.value.to_lowercase()).unwrap_or_default();
     Relation { alias, table: None, tenant: None }

@@ -1,8 +1,8 @@
-//! The statements of a store, read from its source.
+//! Finds the SQL statements in the source of the store.
 
 use std::path::{Path, PathBuf};
 
-/// A text constant of the source.
+/// A string constant of the source.
 pub(crate) struct Constant {
     pub(crate) name: String,
     pub(crate) file: String,
@@ -42,7 +42,7 @@ pub(crate) fn constants(folder: &str, hint: &str) -> Vec<Constant> {
     found
 }
 
-/// The name and the text of each file in a folder of this crate, in their order.
+/// The name and the text of each file in a folder of this crate, sorted by path.
 pub(crate) fn sources(folder: &str) -> Vec<(String, String)> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join(folder);
     let mut files: Vec<PathBuf> =
@@ -52,8 +52,8 @@ pub(crate) fn sources(folder: &str) -> Vec<(String, String)> {
     files.iter().map(|path| (name(path), std::fs::read_to_string(path).unwrap())).collect()
 }
 
-/// The literal that begins here, up to its closing quote, and what follows. A line that ends in a
-/// backslash continues in the next one.
+/// The string literal at the start of `source`, and the rest. A line that ends in a backslash
+/// continues in the next one.
 fn literal(source: &str) -> (String, &str) {
     let source = source.trim_start().strip_prefix('"').unwrap();
     let mut text = String::new();
@@ -64,7 +64,7 @@ fn literal(source: &str) -> (String, &str) {
         match character {
             '"' => return (text, source.split_at(read).1),
             '\\' => {
-                assert_eq!(characters.next(), Some('\n'), "no other escape is known here");
+                assert_eq!(characters.next(), Some('\n'), "an escape other than a line end");
                 read += 1;
                 while let Some(space) = characters.next_if(|next| next.is_whitespace()) {
                     read += space.len_utf8();

@@ -1,4 +1,4 @@
-//! A writer in which one call fails, when and how the test says.
+//! A writer that injects a fault into one call.
 
 use std::sync::{Arc, Mutex};
 
@@ -8,27 +8,27 @@ use bursar_store::{
     StoreError, SweepWork, Value, WriterConnection,
 };
 
-/// How the call ids begin whose load panics.
+/// The prefix of call ids whose load panics.
 pub(crate) const POISON: &str = "poison";
 
 /// How a call fails.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Fault {
-    /// It is not made: the database does not answer.
+    /// It is not made: the database does not respond.
     Unavailable,
-    /// It is not made: the database refuses it for what it says.
+    /// It is not made: the database refuses its content.
     Refused,
-    /// It is made, and its answer is lost.
-    AnswerLost,
-    /// It is made, and refused for what it says all the same.
+    /// It is made, and its reply is lost.
+    ReplyLost,
+    /// It is made, and reports a refusal.
     RefusedLate,
-    /// It is not made, and may be tried again at once.
-    Again,
-    /// It is not made: the disk has no room.
+    /// It is not made, and may be retried at once.
+    Retry,
+    /// It is not made: the disk is full.
     DiskFull,
-    /// It is not made: whoever makes it panics.
+    /// It panics before it is made.
     Panics,
-    /// It is made, and panics after that.
+    /// It panics after it is made.
     PanicsLate,
 }
 
@@ -36,9 +36,9 @@ impl Fault {
     fn error(self) -> StoreError {
         let cause: Cause = Arc::new(std::io::Error::other("a fault of the test"));
         match self {
-            Self::Unavailable | Self::AnswerLost => StoreError::Unavailable(cause),
+            Self::Unavailable | Self::ReplyLost => StoreError::Unavailable(cause),
             Self::Refused | Self::RefusedLate => StoreError::Statement(cause),
-            Self::Again => StoreError::Retry(cause),
+            Self::Retry => StoreError::Retry(cause),
             Self::DiskFull => StoreError::NotWritable { reason: NotWritable::DiskFull, cause },
             Self::Panics | Self::PanicsLate => unreachable!("a fault of the test"),
         }
@@ -46,25 +46,25 @@ impl Fault {
 
     const fn is_made(self) -> bool {
         match self {
-            Self::Unavailable | Self::Refused | Self::Again | Self::DiskFull | Self::Panics => {
+            Self::Unavailable | Self::Refused | Self::Retry | Self::DiskFull | Self::Panics => {
                 false
             }
-            Self::AnswerLost | Self::RefusedLate | Self::PanicsLate => true,
+            Self::ReplyLost | Self::RefusedLate | Self::PanicsLate => true,
         }
     }
 }
 
-/// Which call fails next, shared between the test and its writer.
+/// The next call to fail, shared between the test and its writer.
 #[derive(Clone, Default)]
 pub(crate) struct Faults(Arc<Mutex<Option<(usize, Fault)>>>);
 
 impl Faults {
-    /// Lets the `nth` call from now on fail, counted from 1.
+    /// Injects a fault into the `nth` call from now on, counted from 1.
     pub(crate) fn arm(&self, nth: usize, fault: Fault) {
         self.set(Some((nth, fault)));
     }
 
-    /// Lets every further call through; whether the fault had not been met yet.
+    /// Injects no fault any more, and returns whether one was still armed.
     pub(crate) fn disarm(&self) -> bool {
         self.set(None).is_some()
     }
@@ -82,7 +82,7 @@ impl Faults {
     }
 }
 
-/// Passes every call on, but for the one that is to fail.
+/// Passes every call on, except the one that fails.
 pub(crate) struct FaultyWriter {
     inner: Box<dyn WriterConnection>,
     faults: Faults,
@@ -125,13 +125,13 @@ impl WriterConnection for FaultyWriter {
         self.pass(|writer| writer.save(book))
     }
 
-    /// A commit that was made is never refused afterwards: its only other answer is none at all.
+    /// A commit that was made is never refused afterwards, so a late refusal becomes a lost reply.
     fn commit(&mut self) -> Result<(), StoreError> {
         match self.faults.next() {
             None => self.inner.commit(),
             Some(fault) if fault.is_made() => {
                 self.inner.commit()?;
-                Err(if fault == Fault::RefusedLate { Fault::AnswerLost } else { fault }.error())
+                Err(if fault == Fault::RefusedLate { Fault::ReplyLost } else { fault }.error())
             }
             Some(fault) => Err(fault.error()),
         }
@@ -198,12 +198,12 @@ impl ControlTx for FaultyWriter {
         self.inner.integration_changes(integration_id, rules);
     }
 
-    fn stamp_keys(
+    fn set_last_used(
         &mut self,
         tenant_id: TenantId,
         uses: &[(KeyId, Timestamp)],
     ) -> Result<(), StoreError> {
-        self.pass(|writer| writer.stamp_keys(tenant_id, uses))
+        self.pass(|writer| writer.set_last_used(tenant_id, uses))
     }
 
     fn put_audit(&mut self, row: &AuditRow) -> Result<(), StoreError> {

@@ -1,4 +1,4 @@
-//! Many commands in one group, whatever the timing.
+//! Writes many commands in one group, independent of timing.
 
 use std::future::{Future, poll_fn};
 use std::pin::Pin;
@@ -9,41 +9,42 @@ use bursar_core::TenantId;
 use bursar_store::{ControlTx, Ledger, StoreError};
 use tokio::task::JoinHandle;
 
-/// A command that somebody waits for.
-pub(crate) type Asked<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
+/// A command and the wait for its outcome.
+pub(crate) type CommandFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 
-/// Asks all at once, in this order, so that the writer takes them in one group.
+/// Submits all commands in this order, so that the writer takes them as one group.
 ///
-/// The writer is kept busy by a change that ends only when everything is in the queue.
+/// Meanwhile a change keeps the writer busy, until all commands are in the queue.
 pub(crate) async fn in_one_group<T>(
     ledger: &Ledger,
     tenant_id: TenantId,
-    asked: Vec<Asked<'_, T>>,
+    commands: Vec<CommandFuture<'_, T>>,
 ) -> Vec<T> {
     let busy = Busy::start(ledger, tenant_id).await;
-    let mut waiting: Vec<(Asked<'_, T>, Option<T>)> =
-        asked.into_iter().map(|asked| (asked, None)).collect();
-    // A command is in the queue as soon as its future was polled once.
+    let mut waiting: Vec<(CommandFuture<'_, T>, Option<T>)> =
+        commands.into_iter().map(|command| (command, None)).collect();
+    // The first poll puts a command into the queue.
     poll_fn(|context| {
-        for (asked, answer) in &mut waiting {
-            if let Poll::Ready(early) = asked.as_mut().poll(context) {
-                *answer = Some(early);
+        for (command, outcome) in &mut waiting {
+            if let Poll::Ready(early) = command.as_mut().poll(context) {
+                *outcome = Some(early);
             }
         }
         Poll::Ready(())
     })
     .await;
     busy.end().await;
-    let mut answers = Vec::with_capacity(waiting.len());
-    for (asked, answer) in waiting {
-        answers.push(match answer {
+    let mut outcomes = Vec::with_capacity(waiting.len());
+    for (command, outcome) in waiting {
+        outcomes.push(match outcome {
             Some(early) => early,
-            None => asked.await,
+            None => command.await,
         });
     }
-    answers
+    outcomes
 }
 
+/// A change that occupies the writer until it is ended.
 struct Busy {
     end: mpsc::Sender<()>,
     change: JoinHandle<Result<(), StoreError>>,
@@ -56,7 +57,7 @@ impl Busy {
             let (started, mut starts) = tokio::sync::mpsc::unbounded_channel();
             let change = move |_: &mut dyn ControlTx| {
                 let _ = started.send(());
-                // Ends as well when the other side is gone.
+                // An error means that the test has ended.
                 let _ = ended.recv();
                 Ok(())
             };
@@ -65,13 +66,13 @@ impl Busy {
             if starts.recv().await.is_some() {
                 return Self { end, change };
             }
-            // Its transaction could not begin; the next one can.
+            // An injected fault prevented the transaction; the next one begins.
         }
     }
 
     async fn end(self) {
         drop(self.end);
-        // What becomes of the change itself matters to nobody.
+        // The change may fail by an injected fault.
         let _ = self.change.await;
     }
 }

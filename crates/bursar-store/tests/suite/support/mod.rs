@@ -1,13 +1,13 @@
-//! A store in a folder of its own, a clock that the test owns, and values ready to be changed.
+//! A store with a database of its own, a clock that the test sets, and sample values.
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot be arranged has failed")]
 
 pub(crate) mod constants;
 pub(crate) mod faulty;
 pub(crate) mod group;
-pub(crate) mod home;
+pub(crate) mod postgres_database;
 mod recount;
-pub(crate) mod server;
+pub(crate) mod test_database;
 
 use std::future::Future;
 use std::pin::pin;
@@ -24,19 +24,19 @@ use bursar_store::{
     WriterConnection,
 };
 
-use home::Home;
 use recount::Recount;
+use test_database::TestDatabase;
 
-/// Makes a database of a test's own.
-pub(crate) type Database = fn() -> Box<dyn Home>;
+/// Creates a database for one test.
+pub(crate) type NewDatabase = fn() -> Box<dyn TestDatabase>;
 
-pub(crate) const SQLITE: Database = || Box::new(home::File::new());
+pub(crate) const SQLITE: NewDatabase = || Box::new(test_database::SqliteFile::new());
 
-/// The time, as the test says it is.
+/// A clock that the test sets.
 #[derive(Clone, Default)]
 pub(crate) struct TestClock {
     wall: Arc<AtomicI64>,
-    /// By how much the wall clock was set while no time passed.
+    /// The sum of all jumps, in microseconds.
     jumped: Arc<AtomicI64>,
 }
 
@@ -53,7 +53,7 @@ impl TestClock {
         Timestamp::from_micros(self.wall.load(Ordering::SeqCst)).unwrap()
     }
 
-    /// Sets the wall clock forward or back while no time passes.
+    /// Sets the wall clock forward or back, without time passing.
     pub(crate) fn jump(&self, seconds: i64) {
         self.wall.fetch_add(seconds * 1_000_000, Ordering::SeqCst);
         self.jumped.fetch_add(seconds * 1_000_000, Ordering::SeqCst);
@@ -66,7 +66,7 @@ impl TestClock {
     }
 }
 
-/// What stands between a database's writer and the ledger.
+/// Wraps the writers of a database, for example to inject faults.
 type Wrap = Arc<dyn Fn(Box<dyn WriterConnection>) -> Box<dyn WriterConnection> + Send + Sync>;
 
 /// An open store with its ledger.
@@ -74,22 +74,22 @@ pub(crate) struct World {
     pub(crate) clock: TestClock,
     pub(crate) store: Arc<dyn Store>,
     pub(crate) ledger: Ledger,
-    pub(crate) home: Box<dyn Home>,
+    pub(crate) database: Box<dyn TestDatabase>,
     wrap: Wrap,
     observer: Arc<dyn Observer>,
     caps: Caps,
     closer: Closer,
 }
 
-/// Lets the writers of a ledger end with the test that made them. They would wait for commands as
-/// long as the process lives, each with a thread and the files of its database.
+/// Ends the writers of a ledger with their test. Otherwise each would keep its thread and its files
+/// until the process ends.
 struct Closer(Ledger);
 
 impl Drop for Closer {
     fn drop(&mut self) {
         // Only a runtime can wait for them, and each test of a ledger has one.
         if tokio::runtime::Handle::try_current().is_ok() {
-            // The first step refuses new commands, which is what ends a writer.
+            // The first poll refuses new commands, which ends the writers.
             let mut closing = pin!(self.0.close());
             let _ = closing.as_mut().poll(&mut Context::from_waker(Waker::noop()));
         }
@@ -97,52 +97,52 @@ impl Drop for Closer {
 }
 
 impl World {
-    /// A new, empty store; it is the morning of 14 March 2026.
-    pub(crate) fn new(database: Database) -> Self {
+    /// A new, empty store, on the morning of 14 March 2026.
+    pub(crate) fn new(database: NewDatabase) -> Self {
         Self::wrapped(database, Arc::new(|writer| writer))
     }
 
-    /// A new store whose writer goes through `wrap`, each time it is opened.
-    pub(crate) fn wrapped(database: Database, wrap: Wrap) -> Self {
+    /// A new store whose writers are wrapped each time it is opened.
+    pub(crate) fn wrapped(database: NewDatabase, wrap: Wrap) -> Self {
         Self::observed(database, wrap, Arc::new(NoopObserver))
     }
 
-    /// The same with an observer of the writer.
-    pub(crate) fn observed(database: Database, wrap: Wrap, observer: Arc<dyn Observer>) -> Self {
+    /// Like [`World::wrapped`], with an observer of the writers.
+    pub(crate) fn observed(database: NewDatabase, wrap: Wrap, observer: Arc<dyn Observer>) -> Self {
         let start = day(2026, 3, 14).plus_seconds(9 * 3_600 + 26 * 60 + 53);
         let clock = TestClock::default();
         clock.set(start);
         Self::open(database(), clock, wrap, observer, Caps::DEFAULT)
     }
 
-    /// The same store with other caps, after the process ended and started again.
+    /// The same store with other caps, after a restart.
     pub(crate) async fn capped(self, caps: Caps) -> Self {
         Self { caps, ..self }.reopened().await
     }
 
     fn open(
-        home: Box<dyn Home>,
+        database: Box<dyn TestDatabase>,
         clock: TestClock,
         wrap: Wrap,
         observer: Arc<dyn Observer>,
         caps: Caps,
     ) -> Self {
-        let (store, writers) = home.open(clock.clocks());
+        let (store, writers) = database.open(clock.clocks());
         let writers = writers.into_iter().map(|writer| wrap(writer)).collect();
         let ledger = Ledger::start(writers, Arc::clone(&observer), caps).unwrap();
         let closer = Closer(ledger.clone());
-        Self { clock, store, ledger, home, wrap, observer, caps, closer }
+        Self { clock, store, ledger, database, wrap, observer, caps, closer }
     }
 
-    /// The same store after the process ended and started again.
+    /// The same store after a restart.
     pub(crate) async fn reopened(self) -> Self {
-        let Self { clock, store, ledger, home, wrap, observer, caps, closer } = self;
+        let Self { clock, store, ledger, database, wrap, observer, caps, closer } = self;
         ledger.close().await;
         drop((store, ledger, closer));
-        Self::open(home, clock, wrap, observer, caps)
+        Self::open(database, clock, wrap, observer, caps)
     }
 
-    /// Makes a tenant.
+    /// Creates a tenant.
     pub(crate) async fn tenant(&self, name: &'static str) -> TenantId {
         let any = TenantId::from_number(1).unwrap();
         let made =
@@ -150,7 +150,7 @@ impl World {
         made.unwrap().tenant_id
     }
 
-    /// Makes an integration and enables it.
+    /// Creates an integration and enables it.
     pub(crate) async fn integration(
         &self,
         tenant_id: TenantId,
@@ -178,9 +178,9 @@ impl World {
         self.ledger.change(tenant_id, run).await
     }
 
-    /// Compares every stored sum, and every account as readers see it, with the rows.
+    /// Recomputes all sums from the rows, and compares them with the stored ones and with reads.
     pub(crate) async fn verify(&self) {
-        let recount = Recount::of(self.home.as_ref());
+        let recount = Recount::of(self.database.as_ref());
         for &(tenant_id, integration_id) in &recount.integrations {
             self.ledger.load_account(tenant_id, integration_id).await.unwrap();
             let snapshot =
@@ -197,14 +197,14 @@ impl World {
                 assert_eq!(stored.used, recount.used(key, month), "used by {key:?} in {month}");
             }
         }
-        let verified = self.home.verify();
-        assert_eq!(verified.differences.count, 0, "{:?}", verified.differences.told);
-        let audited = self.home.verify_audit();
-        assert_eq!(audited.differences.count, 0, "{:?}", audited.differences.told);
+        let verified = self.database.verify();
+        assert_eq!(verified.differences.count, 0, "{:?}", verified.differences.listed);
+        let audited = self.database.verify_audit();
+        assert_eq!(audited.differences.count, 0, "{:?}", audited.differences.listed);
     }
 }
 
-/// Who does everything here.
+/// The actor of all changes.
 pub(crate) fn actor() -> Actor {
     Actor {
         actor_type: "founder",
@@ -228,7 +228,7 @@ pub(crate) fn draft(name: &str, limits: LimitSettings) -> IntegrationDraft {
     }
 }
 
-/// A monthly budget and nothing else.
+/// A monthly budget as the only limit.
 pub(crate) fn budget(cents: i64) -> LimitSettings {
     LimitSettings { budget_limit_cents: cents, ..LimitSettings::default() }
 }

@@ -1,23 +1,23 @@
-//! The store of several nodes as the home of a test's store.
+//! PostgreSQL as the database of a test's store.
 
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use bursar_store::{
-    AuditVerified, Clocks, PostgresOptions, PostgresStore, Store, Verified, WriterConnection,
+    AuditReport, Clocks, PostgresOptions, PostgresStore, Store, VerifyReport, WriterConnection,
 };
 use bursar_testing::postgres::cluster::Cluster;
 use bursar_testing::postgres::database::Database;
 use bursar_testing::postgres::session::{ask, block_on, connect, rows};
 
-use super::home::{Cells, Home, audit_key, digits};
+use super::test_database::{Cells, TestDatabase, audit_key, digits};
 
-pub(crate) const POSTGRES: super::Database = || Box::new(Server::new());
+pub(crate) const POSTGRES: super::NewDatabase = || Box::new(PostgresDatabase::new());
 
 /// A PostgreSQL database of its own.
-struct Server(Database);
+struct PostgresDatabase(Database);
 
-impl Server {
+impl PostgresDatabase {
     fn new() -> Self {
         Self(Database::migrated(Cluster::shared(), |owner_url, app_role| {
             PostgresStore::migrate(owner_url, app_role).unwrap();
@@ -25,10 +25,10 @@ impl Server {
     }
 }
 
-impl Home for Server {
+impl TestDatabase for PostgresDatabase {
     fn open(&self, clocks: Clocks) -> (Arc<dyn Store>, Vec<Box<dyn WriterConnection>>) {
         let options = PostgresOptions {
-            // Ids of one writer are in the order in which they were made.
+            // The ids of one writer are in the order of their creation.
             writers: 1,
             readers: 4,
             secret_fingerprint: "fingerprint".to_owned(),
@@ -39,7 +39,7 @@ impl Home for Server {
         (store, writers)
     }
 
-    /// As the application's role, which sees the rows of one tenant at a time.
+    /// Reads as the application's role, which sees the rows of one tenant at a time.
     fn rows(&self, statements: &[&str]) -> Vec<Vec<Cells>> {
         block_on(async {
             let db = connect(self.0.app_url()).await.unwrap();
@@ -57,16 +57,16 @@ impl Home for Server {
         })
     }
 
-    fn verify(&self) -> Verified {
+    fn verify(&self) -> VerifyReport {
         PostgresStore::verify(self.0.app_url()).unwrap().unwrap()
     }
 
-    fn verify_audit(&self) -> AuditVerified {
+    fn verify_audit(&self) -> AuditReport {
         let (url, key) = (self.0.app_url(), audit_key());
         PostgresStore::verify_audit(url, "fingerprint", &key, None).unwrap().unwrap()
     }
 
-    /// As the owner, which may do what the application's role may not.
+    /// Runs as the owner, which has rights that the application's role lacks.
     fn tamper(&self, sql: &str) {
         for tenant in ask(self.0.owner_url(), "select tenant_id from tenants").unwrap() {
             let tenant = tenant.into_iter().next().unwrap().unwrap();
@@ -80,6 +80,6 @@ impl Home for Server {
     }
 
     fn path(&self) -> PathBuf {
-        unreachable!("a server is no file")
+        unreachable!("PostgreSQL has no single file")
     }
 }

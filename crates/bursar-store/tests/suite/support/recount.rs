@@ -1,6 +1,6 @@
-//! What the stored rows add up to, computed a second time and without the code under test.
+//! Recomputes all sums from the stored rows, without the code under test.
 
-#![expect(clippy::unwrap_used, reason = "what cannot be read has failed the test")]
+#![expect(clippy::unwrap_used, reason = "an unreadable row fails the test")]
 #![expect(clippy::indexing_slicing, reason = "the columns and figures are counted here")]
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -9,26 +9,26 @@ use bursar_core::{IntegrationId, Month, Nanos, TenantId, Timestamp, Totals};
 use bursar_store::{LATENCY_BOUNDS_MS, LATENCY_BUCKETS, OTHER, call_key};
 
 use super::call_id;
-use super::home::{Cells, Home};
+use super::test_database::{Cells, TestDatabase};
 
 /// An integration of a tenant.
 pub(crate) type Owned = (TenantId, IntegrationId);
 
-/// The sums of the rows, by integration.
+/// The recomputed sums, by integration.
 pub(crate) struct Recount {
     pub(crate) integrations: Vec<Owned>,
     used: BTreeMap<(Owned, Month), Totals>,
-    /// The reservations stored as open: the month they count in, what they hold, and until when.
+    /// The reservations that are stored as open: month, held amount and expiry.
     open: Vec<(Owned, Month, Totals, Timestamp)>,
-    /// The calls that count in the rate, by second.
+    /// The calls that count towards the rate, by second.
     seconds: BTreeMap<Owned, BTreeMap<i64, i64>>,
 }
 
 impl Recount {
-    /// Adds the rows of a database up and compares them with every sum that is stored there.
-    pub(crate) fn of(home: &dyn Home) -> Self {
-        // All of the same instant.
-        let tables = home.rows(&[
+    /// Adds up the rows of a database, and compares them with all stored sums.
+    pub(crate) fn of(database: &dyn TestDatabase) -> Self {
+        // One call, so that all rows are of one snapshot.
+        let tables = database.rows(&[
             INTEGRATIONS,
             ENTRIES,
             CALLS,
@@ -58,7 +58,7 @@ impl Recount {
         self.used.get(&(key, month)).copied().unwrap_or_default()
     }
 
-    /// What counts as held at `now` in its month: a hold that is due does not, swept or not.
+    /// The amount that counts as held at `now` in its month, without due holds.
     pub(crate) fn held(&self, key: Owned, now: Timestamp) -> Totals {
         let open = self.open.iter().filter(|(owner, month, _, expires_at)| {
             *owner == key && *month == now.month() && *expires_at > now
@@ -84,7 +84,7 @@ struct Entry {
     agent_id: Option<String>,
     provider: String,
     model: String,
-    /// In, out, cache read, cache write, reasoning.
+    /// Input, output, cache read, cache write and reasoning tokens.
     tokens: [i64; 5],
     cost_nanos: i64,
     unpriced: bool,
@@ -93,13 +93,13 @@ struct Entry {
     failed: bool,
     occurred_at: Timestamp,
     created_at: Timestamp,
-    /// 400 and what its texts take.
+    /// 400 plus the bytes of its texts.
     bytes: i64,
 }
 
 struct Call {
     entry_id: Option<i64>,
-    /// State, integration, amount, reserved, expires, ended.
+    /// State, integration, amount, and the instants of its start, expiry and end.
     reservation: Option<(i64, Owned, Totals, Timestamp, Timestamp, Option<Timestamp>)>,
 }
 
@@ -198,7 +198,7 @@ fn calls(rows: &[Cells]) -> BTreeMap<(TenantId, u128), Call> {
     rows.iter().map(call).collect()
 }
 
-/// One entry a call id, and every reservation in a state that its row bears out.
+/// Checks that each call id has one entry, and that the state of each reservation matches its row.
 fn check_calls(entries: &[Entry], calls: &BTreeMap<(TenantId, u128), Call>) {
     let mut recorded = BTreeMap::new();
     for entry in entries.iter().filter(|entry| entry.is_call == 1) {
@@ -210,12 +210,12 @@ fn check_calls(entries: &[Entry], calls: &BTreeMap<(TenantId, u128), Call>) {
     }
     for (key, call) in calls {
         let entry = recorded.get(key);
-        assert_eq!(call.entry_id, entry.map(|entry| entry.entry_id), "an entry that is not there");
+        assert_eq!(call.entry_id, entry.map(|entry| entry.entry_id), "a missing entry");
         let Some((state, owner, _, reserved_at, expires_at, ended_at)) = call.reservation else {
-            assert!(entry.is_some(), "a call id that nothing uses was not given back");
+            assert!(entry.is_some(), "an unused call id is still claimed");
             continue;
         };
-        let bears_out = match state {
+        let is_consistent = match state {
             OPEN => entry.is_none() && ended_at.is_none(),
             SETTLED => {
                 ended_at.is_some_and(|at| at < expires_at)
@@ -225,7 +225,7 @@ fn check_calls(entries: &[Entry], calls: &BTreeMap<(TenantId, u128), Call>) {
             EXPIRED => ended_at == Some(expires_at),
             _ => false,
         };
-        assert!(bears_out, "a reservation in state {state}, ended {ended_at:?}");
+        assert!(is_consistent, "a reservation in state {state}, ended {ended_at:?}");
     }
 }
 
@@ -269,14 +269,14 @@ fn check_counters(
         let month = i32::try_from(int(row, 2)).unwrap();
         ((owner(row, 0, 1), month), (totals(row, 3), totals(row, 6)))
     });
-    // A month in which everything was given back has a row of zeros; none is as good.
+    // A month in which all holds ended may have a row of zeros or none.
     let stored = rows.filter(|(_, sums)| *sums != Default::default()).collect();
     expected.retain(|_, sums| *sums != Default::default());
     assert_eq!(expected, stored, "counters (left) as the rows add up, (right) as stored");
 }
 
-/// A call counts once in its integration: when it was reserved there, else when it was recorded
-/// there, fresh and not blocked.
+/// A call counts once in its integration: when it was reserved there, or else when it was recorded
+/// there, if it was recent and not blocked.
 fn seconds(
     entries: &[Entry],
     calls: &BTreeMap<(TenantId, u128), Call>,
@@ -373,7 +373,7 @@ fn check_rollups(labels: &[Cells], rollups: &[Cells], entries: &[Entry]) {
     assert_eq!(expected, stored, "rollups (left) as the entries add up, (right) as stored");
 }
 
-/// What an entry adds to each figure of a rollup, in the order of the columns.
+/// The figures that an entry adds to a rollup, in the order of the columns.
 fn figures(entry: &Entry) -> [i64; FIGURES] {
     let is_call = entry.is_call;
     let when = |holds: bool| if holds { is_call } else { 0 };

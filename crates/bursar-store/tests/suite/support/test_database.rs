@@ -1,10 +1,10 @@
-//! Where the store of a test lies, and its rows as they are stored.
+//! The database of a test's store, and access to its stored rows.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use bursar_store::{
-    AuditKey, AuditVerified, Clocks, SqliteStore, Store, Verified, WriterConnection,
+    AuditKey, AuditReport, Clocks, SqliteStore, Store, VerifyReport, WriterConnection,
 };
 use rusqlite::types::ValueRef;
 use rusqlite::{Connection, OpenFlags};
@@ -13,45 +13,45 @@ use tempfile::TempDir;
 /// One row, each column as a text; bytes as hexadecimal digits.
 pub(crate) type Cells = Vec<Option<String>>;
 
-/// Seals the audit log of every store here.
+/// The key that seals the audit log of every store in these tests.
 pub(crate) fn audit_key() -> AuditKey {
     AuditKey::new([7; 32])
 }
 
-/// A database of a test's own, which goes when it is dropped.
-pub(crate) trait Home: Send + Sync {
-    /// Opens the store that lies here, with its writers.
+/// A database of one test, which is deleted on drop.
+pub(crate) trait TestDatabase: Send + Sync {
+    /// Opens the store, with its writers.
     fn open(&self, clocks: Clocks) -> (Arc<dyn Store>, Vec<Box<dyn WriterConnection>>);
 
-    /// The rows of each of these statements, all of one instant and of every tenant.
+    /// The rows of each statement, of all tenants, read on one snapshot.
     fn rows(&self, statements: &[&str]) -> Vec<Vec<Cells>>;
 
-    /// What the store itself finds when it counts everything a second time.
-    fn verify(&self) -> Verified;
+    /// Runs the store's own verification of its sums.
+    fn verify(&self) -> VerifyReport;
 
-    /// What the store itself finds when it checks the audit log.
-    fn verify_audit(&self) -> AuditVerified;
+    /// Runs the store's own check of the audit log.
+    fn verify_audit(&self) -> AuditReport;
 
-    /// Runs a statement behind the back of the store, on the rows of every tenant.
+    /// Runs a statement on the rows of every tenant, without the store.
     fn tamper(&self, sql: &str);
 
-    /// Bytes as a statement of this database writes them.
+    /// Bytes as a literal in SQL.
     fn literal(&self, bytes: &[u8]) -> String;
 
-    /// The file, of a database that is one.
+    /// The path of the file, for SQLite.
     fn path(&self) -> PathBuf;
 }
 
-/// The embedded store in a folder of its own.
-pub(super) struct File(TempDir);
+/// An SQLite file in a folder of its own.
+pub(super) struct SqliteFile(TempDir);
 
-impl File {
+impl SqliteFile {
     pub(super) fn new() -> Self {
         Self(tempfile::tempdir().unwrap())
     }
 }
 
-impl Home for File {
+impl TestDatabase for SqliteFile {
     fn open(&self, clocks: Clocks) -> (Arc<dyn Store>, Vec<Box<dyn WriterConnection>>) {
         let opened = SqliteStore::open(&self.path(), clocks, "fingerprint", audit_key());
         let (store, writer) = opened.unwrap();
@@ -67,11 +67,11 @@ impl Home for File {
         statements.iter().map(|sql| cells(&db, sql)).collect()
     }
 
-    fn verify(&self) -> Verified {
+    fn verify(&self) -> VerifyReport {
         SqliteStore::verify(&self.path()).unwrap().unwrap()
     }
 
-    fn verify_audit(&self) -> AuditVerified {
+    fn verify_audit(&self) -> AuditReport {
         let (path, key) = (self.path(), audit_key());
         SqliteStore::verify_audit(&path, "fingerprint", &key, None).unwrap().unwrap()
     }
