@@ -53,10 +53,12 @@ pub use read::store::{Store, StoreStats};
 pub use read::summaries::IntegrationUsage;
 pub use read::summaries::SummaryReads;
 pub use read::sums::Sums;
+pub use rows::COLUMN_LISTS;
 pub use rows::codec::call_key;
 pub use rows::columns::RawColumns;
 pub use rows::protection::{OverrideRow, SignalRow};
-pub use rows::rollup::{Grain, LATENCY_BOUNDS_MS, LATENCY_BUCKETS, OTHER, Rollup};
+pub use rows::rollup::{Grain, OTHER};
+pub use rows::rollup_columns::{LATENCY_BOUNDS_MS, LATENCY_BUCKETS, Rollup};
 pub use rows::row::{
     Actor, AuditRow, DecisionKind, DecisionRow, IntegrationRow, KeyRow, SecretHash, TenantRow,
     UsageRow,

@@ -24,6 +24,7 @@ use crate::audit::check::{AuditCheck, AuditReport};
 use crate::error::StoreError;
 use crate::rows::columns::{Columns, RawColumns};
 use crate::rows::row::AuditRow;
+use crate::tables::audit::{INSERT_AUDIT, SELECT_HEAD};
 
 /// How many rows a check reads into memory at once.
 const ROWS_AT_ONCE: i64 = 5_000;
@@ -37,16 +38,10 @@ const PLANS: &str =
 const BEGIN: &str = "begin isolation level repeatable read read only; \
      set local statement_timeout = 0; set local idle_in_transaction_session_timeout = 0; \
      set local enable_sort = off; set local jit = off";
-const LOCK_HEAD: &str = "select sequence, hash, seal from audit_heads where tenant_id = $1 \
-     for no key update";
-const SELECT_HEAD: &str = "select sequence, hash, seal from audit_heads where tenant_id = $1";
 const INSERT_HEAD: &str = "insert into audit_heads (tenant_id, sequence, hash, seal) \
      values ($1, $2, $3, $4) on conflict (tenant_id) do nothing";
 const UPDATE_HEAD: &str =
     "update audit_heads set sequence = $2, hash = $3, seal = $4 where tenant_id = $1";
-const INSERT_AUDIT: &str = "insert into audit (audit_id, tenant_id, at, actor_type, actor_id, \
-     address, action, target_type, target_id, request_id, detail, sequence, prev_hash, hash) \
-     values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14)";
 const BY_TIME: &str = "select tenant_id, audit_id, at, actor_type, actor_id, address, action, \
      target_type, target_id, request_id, detail, sequence, prev_hash, hash, matches, \
      place = $10 as is_last from (select tenant_id, audit_id, at, actor_type, actor_id, address, \
@@ -210,7 +205,7 @@ fn lock_existing_head(
 ) -> Result<Option<AuditHead>, StoreError> {
     let tenant = tenant_id.number();
     let row = writer.query_in_tx(Some(tenant_id), async |client| {
-        client.query_typed_opt(LOCK_HEAD, params![tenant]).await.map_err(store_error)
+        client.query_typed_opt(SELECT_HEAD.locked, params![tenant]).await.map_err(store_error)
     })?;
     row.map(|row| audit_head(tenant_id, &row)).transpose()
 }
@@ -367,7 +362,7 @@ async fn verify_tenant(
     let unchained = number(db, COUNT_UNCHAINED, params![tenant]).await?;
     check.report_unchained(u64::try_from(unchained).unwrap_or_default());
     let read = |row: &Row| Ok(audit_head(tenant_id, row));
-    let head = one(db, SELECT_HEAD, params![tenant], read).await?;
+    let head = one(db, SELECT_HEAD.plain, params![tenant], read).await?;
     let head = head.transpose().unwrap_or_else(|error| {
         check.report_unreadable(&error);
         None

@@ -18,6 +18,7 @@ use crate::read::aggregate::DaySums;
 use crate::read::days::{DAYS_COUNTED_MAX, DayFilter, DayPage, DayPosition, DayUsage};
 use crate::read::page::Page;
 use crate::rows::decode;
+use crate::rows::rollup_columns::rollup_figures;
 
 /// Whatever the statistics say, an index leads and nothing is sorted or hashed.
 const PLANS: &str = "set local enable_seqscan = off; set local enable_sort = off; \
@@ -37,20 +38,18 @@ const COUNT_PLACES: &str = "select count(*) from (select start from rollups \
 const COUNT_PLACES_OF: &str = "select count(*) from (select start from rollups \
      where tenant_id = $1 and integration_id = $5 and grain = 2 and start between $2 and $3 \
      group by start order by start limit $4) counted";
-const LIST_SUMS: &str = "select integration_id, start, calls, succeeded, errors, blocked, \
-     unpriced, tokens_in, tokens_out, tokens_cache_read, tokens_cache_write, tokens_reasoning, \
-     cost_nanos, latency_calls, latency_sum_ms, latency_00, latency_01, latency_02, latency_03, \
-     latency_04, latency_05, latency_06, latency_07, latency_08, latency_09, latency_10, \
-     latency_11, latency_12, latency_13, latency_14, latency_15 from rollups \
-     where tenant_id = $1 and grain = 2 and (start, integration_id) >= ($2, $3) \
-     and (start, integration_id) <= ($4, $5) order by start, integration_id";
-const LIST_SUMS_OF: &str = "select integration_id, start, calls, succeeded, errors, blocked, \
-     unpriced, tokens_in, tokens_out, tokens_cache_read, tokens_cache_write, tokens_reasoning, \
-     cost_nanos, latency_calls, latency_sum_ms, latency_00, latency_01, latency_02, latency_03, \
-     latency_04, latency_05, latency_06, latency_07, latency_08, latency_09, latency_10, \
-     latency_11, latency_12, latency_13, latency_14, latency_15 from rollups \
-     where tenant_id = $1 and integration_id = $4 and grain = 2 and start between $2 and $3 \
-     order by start";
+const LIST_SUMS: &str = concat!(
+    "select integration_id, start, ",
+    rollup_figures!(figure_names),
+    " from rollups where tenant_id = $1 and grain = 2 and (start, integration_id) >= ($2, $3) \
+     and (start, integration_id) <= ($4, $5) order by start, integration_id"
+);
+const LIST_SUMS_OF: &str = concat!(
+    "select integration_id, start, ",
+    rollup_figures!(figure_names),
+    " from rollups where tenant_id = $1 and integration_id = $4 and grain = 2 \
+     and start between $2 and $3 order by start"
+);
 
 #[async_trait]
 impl DayReads for PostgresStore {

@@ -23,6 +23,7 @@ use crate::read::history::{Cut, Merge, Picked, Way};
 use crate::rows::codec;
 use crate::rows::columns::{Columns, RawColumns};
 use crate::rows::decode;
+use crate::rows::entry_columns::entry_columns;
 
 /// Integrations that are walked first.
 const WALKS_FIRST: usize = 4;
@@ -110,23 +111,19 @@ const NOT_ALLOWED: &str = "select occurred_at, entry_id, matches \
      where matches or passed = $13 limit $12";
 /// The entries of a page, as far as the texts of those before leave room. Each is looked up by its
 /// key (`limit 1` keeps it so).
-const SELECT_ENTRIES: &str = "with fitting as materialized (select entry_id from \
+const SELECT_ENTRIES: &str = concat!(
+    "with fitting as materialized (select entry_id from \
      (select asked.entry_id, sum(sized.bytes) \
      over (order by asked.place rows between unbounded preceding and 1 preceding) as bytes_before \
-     from unnest($2::bigint[]) with ordinality as asked (entry_id, place) cross join lateral (select \
-     coalesce(octet_length(metadata), 0) + coalesce(octet_length(error_message), 0) as bytes \
+     from unnest($2::bigint[]) with ordinality as asked (entry_id, place) cross join lateral \
+     (select coalesce(octet_length(metadata), 0) + coalesce(octet_length(error_message), 0) as bytes \
      from usage_entries where tenant_id = $1 and entry_id = asked.entry_id limit 1) sized) page \
-     where coalesce(bytes_before, 0) <= $3) \
-     select e.entry_id, e.integration_id, e.kind, e.call_id, e.session_id, e.agent_id, \
-     e.provider, e.model, e.tokens_in, e.tokens_out, e.tokens_cache_read, e.tokens_cache_write, \
-     e.tokens_reasoning, e.cost_nanos, e.cost_source, e.reported_cost_nanos, \
-     e.computed_cost_nanos, e.latency_ms, e.policy_result, e.error_code, e.error_message, \
-     e.metadata, e.occurred_at, e.created_at, e.usage_status, e.response_model, e.region from fitting cross join lateral \
-     (select entry_id, integration_id, kind, call_id, session_id, agent_id, provider, model, \
-     tokens_in, tokens_out, tokens_cache_read, tokens_cache_write, tokens_reasoning, cost_nanos, \
-     cost_source, reported_cost_nanos, computed_cost_nanos, latency_ms, policy_result, \
-     error_code, error_message, metadata, occurred_at, created_at, usage_status, \
-     response_model, region from usage_entries where tenant_id = $1 and entry_id = fitting.entry_id limit 1) e";
+     where coalesce(bytes_before, 0) <= $3) select ",
+    entry_columns!(entry_names, "e."),
+    " from fitting cross join lateral (select ",
+    entry_columns!(entry_names),
+    " from usage_entries where tenant_id = $1 and entry_id = fitting.entry_id limit 1) e"
+);
 
 #[async_trait]
 impl HistoryReads for PostgresStore {

@@ -21,6 +21,7 @@ use crate::rows::columns::{Columns, RawColumns};
 use crate::rows::decode;
 use crate::rows::row::IntegrationRow;
 use crate::rows::row::TenantRow;
+use crate::tables::tenants::SELECT_TENANT;
 use crate::tables::value::FromRow;
 use crate::write::writer_connection::{Claim, LoadRequest};
 
@@ -45,8 +46,6 @@ const LAST_AT: &str = "select coalesce(max(c.last_at), 0) \
      cross join lateral (select max(last_at) as last_at from counters \
      where tenant_id = $1 and scope_kind = 1 and scope_id = asked.scope_id \
      and last_at <= $3) c";
-const SELECT_TENANT: &str = "select tenant_id, name, lifecycle, onboarding, created_at, updated_at \
-     from tenants where tenant_id = $1";
 const SELECT_COUNTERS: &str = "select c.scope_id, c.month, c.used_cost_nanos, c.used_tokens, \
      c.used_calls, c.held_cost_nanos, c.held_tokens, c.held_calls, c.last_at \
      from unnest($2::bigint[]) as asked (scope_id) \
@@ -235,7 +234,7 @@ impl<'w, 'a> Group<'w, 'a> {
         let (tenant_key, bytes) = (params![tenant], params![tenant, day]);
         // Each is asked only where it is needed; the others have no rows.
         let asked: Vec<Sent<'_, Vec<Row>>> = vec![
-            query(client, SELECT_TENANT, tenant_key),
+            query(client, SELECT_TENANT.plain, tenant_key),
             query(client, SELECT_COUNTERS, counters),
             query(client, SELECT_RATES, rates),
             query_if(client, self.decides(), SUM_DUE, due),

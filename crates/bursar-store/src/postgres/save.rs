@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use bursar_core::{Book, Entry, EntryId, Hold, Nanos, Reservation, TenantId, Timestamp};
+use bursar_core::{Book, Entry, EntryId, Hold, Reservation, TenantId, Timestamp};
 use tokio_postgres::Client;
 
 use super::bulk::{Bulk, Column};
@@ -13,19 +13,17 @@ use super::writer_state::PostgresWriter;
 use crate::error::StoreError;
 use crate::read::tenant_sums::{bytes_of_integrations, open_changes};
 use crate::rows::codec;
-use crate::rows::rollup::{LATENCY_BUCKETS, Rollup, RollupKey, aggregate};
+use crate::rows::entry_columns::{ENTRY_VALUES, EntryValue, entry_columns};
+use crate::rows::rollup::{RollupKey, aggregate};
+use crate::rows::rollup_columns::{FIGURES, Rollup, rollup_figures};
 
-const INSERT_ENTRIES: &str = "insert into usage_entries (tenant_id, entry_id, integration_id, \
-     kind, call_id, session_id, agent_id, provider, model, tokens_in, tokens_out, \
-     tokens_cache_read, tokens_cache_write, tokens_reasoning, cost_nanos, cost_source, \
-     reported_cost_nanos, computed_cost_nanos, price_version, usage_status, latency_ms, \
-     policy_result, error_code, error_message, metadata, occurred_at, created_at, \
-     response_model, region) \
-     values ($1, unnest($2), unnest($3), unnest($4::smallint[]), unnest($5), unnest($6), \
-     unnest($7), unnest($8), unnest($9), unnest($10), unnest($11), unnest($12), unnest($13), \
-     unnest($14), unnest($15), unnest($16::smallint[]), unnest($17), unnest($18), unnest($19), \
-     unnest($20::smallint[]), unnest($21), unnest($22::smallint[]), unnest($23), unnest($24), \
-     unnest($25), unnest($26), unnest($27), unnest($28), unnest($29))";
+const INSERT_ENTRIES: &str = concat!(
+    "insert into usage_entries (tenant_id, ",
+    entry_columns!(entry_names),
+    ") values ($1, ",
+    entry_columns!(entry_arrays),
+    ")"
+);
 // Calls are there when they are written: the conflict only finds them. An update would join them,
 // and the planner, that may never have heard of the tenant, would read all that the tenant has.
 const UPDATE_CALLS: &str = "insert into calls (tenant_id, call_key, entry_id, call_id, \
@@ -70,46 +68,15 @@ const UPSERT_RATES: &str = "insert into rate_slots (tenant_id, scope_kind, scope
      values ($1, 1, unnest($2), unnest($3::smallint[]), unnest($4), unnest($5)) \
      on conflict (tenant_id, scope_kind, scope_id, slot) do update set second = excluded.second, \
      calls = excluded.calls";
-const UPSERT_ROLLUPS: &str = "insert into rollups (tenant_id, integration_id, grain, start, \
-     provider, label, calls, succeeded, errors, blocked, unpriced, tokens_in, tokens_out, \
-     tokens_cache_read, tokens_cache_write, tokens_reasoning, cost_nanos, latency_calls, \
-     latency_sum_ms, latency_00, latency_01, latency_02, latency_03, latency_04, latency_05, \
-     latency_06, latency_07, latency_08, latency_09, latency_10, latency_11, latency_12, \
-     latency_13, latency_14, latency_15) \
-     values ($1, unnest($2), unnest($3::smallint[]), unnest($4::integer[]), unnest($5), \
-     unnest($6), unnest($7), unnest($8), unnest($9), unnest($10), unnest($11), unnest($12), \
-     unnest($13), unnest($14), unnest($15), unnest($16), unnest($17), unnest($18), unnest($19), \
-     unnest($20), unnest($21), unnest($22), unnest($23), unnest($24), unnest($25), unnest($26), \
-     unnest($27), unnest($28), unnest($29), unnest($30), unnest($31), unnest($32), unnest($33), \
-     unnest($34), unnest($35)) \
-     on conflict (tenant_id, integration_id, grain, start, provider, label) do update set \
-     calls = rollups.calls + excluded.calls, succeeded = rollups.succeeded + excluded.succeeded, \
-     errors = rollups.errors + excluded.errors, blocked = rollups.blocked + excluded.blocked, \
-     unpriced = rollups.unpriced + excluded.unpriced, \
-     tokens_in = rollups.tokens_in + excluded.tokens_in, \
-     tokens_out = rollups.tokens_out + excluded.tokens_out, \
-     tokens_cache_read = rollups.tokens_cache_read + excluded.tokens_cache_read, \
-     tokens_cache_write = rollups.tokens_cache_write + excluded.tokens_cache_write, \
-     tokens_reasoning = rollups.tokens_reasoning + excluded.tokens_reasoning, \
-     cost_nanos = rollups.cost_nanos + excluded.cost_nanos, \
-     latency_calls = rollups.latency_calls + excluded.latency_calls, \
-     latency_sum_ms = rollups.latency_sum_ms + excluded.latency_sum_ms, \
-     latency_00 = rollups.latency_00 + excluded.latency_00, \
-     latency_01 = rollups.latency_01 + excluded.latency_01, \
-     latency_02 = rollups.latency_02 + excluded.latency_02, \
-     latency_03 = rollups.latency_03 + excluded.latency_03, \
-     latency_04 = rollups.latency_04 + excluded.latency_04, \
-     latency_05 = rollups.latency_05 + excluded.latency_05, \
-     latency_06 = rollups.latency_06 + excluded.latency_06, \
-     latency_07 = rollups.latency_07 + excluded.latency_07, \
-     latency_08 = rollups.latency_08 + excluded.latency_08, \
-     latency_09 = rollups.latency_09 + excluded.latency_09, \
-     latency_10 = rollups.latency_10 + excluded.latency_10, \
-     latency_11 = rollups.latency_11 + excluded.latency_11, \
-     latency_12 = rollups.latency_12 + excluded.latency_12, \
-     latency_13 = rollups.latency_13 + excluded.latency_13, \
-     latency_14 = rollups.latency_14 + excluded.latency_14, \
-     latency_15 = rollups.latency_15 + excluded.latency_15";
+const UPSERT_ROLLUPS: &str = concat!(
+    "insert into rollups (tenant_id, integration_id, grain, start, provider, label, ",
+    rollup_figures!(figure_names),
+    ") values ($1, unnest($2), unnest($3::smallint[]), unnest($4::integer[]), unnest($5), \
+     unnest($6), ",
+    rollup_figures!(figure_arrays),
+    ") on conflict (tenant_id, integration_id, grain, start, provider, label) do update set ",
+    rollup_figures!(figure_additions)
+);
 
 /// Writes everything that a book says changed.
 pub(super) fn book(writer: &mut PostgresWriter, book: &Book<'_>) -> Result<(), StoreError> {
@@ -171,43 +138,13 @@ fn tenant_of(book: &Book<'_>) -> Option<TenantId> {
 }
 
 fn entries<'b>(entries: &'b [Entry<'_>]) -> Bulk<'b> {
-    let number = |of: fn(&Entry<'_>) -> i64| Column::Numbers(entries.iter().map(of).collect());
-    let opt =
-        |of: fn(&Entry<'_>) -> Option<i64>| Column::OptNumbers(entries.iter().map(of).collect());
-    let text = |of: fn(&'b Entry<'_>) -> &'b str| Column::Texts(entries.iter().map(of).collect());
-    let opt_text = |of: fn(&'b Entry<'_>) -> Option<&'b str>| {
-        Column::OptTexts(entries.iter().map(of).collect())
+    let column = |value: &EntryValue| match value {
+        EntryValue::Number(of) => Column::Numbers(entries.iter().map(of).collect()),
+        EntryValue::OptNumber(of) => Column::OptNumbers(entries.iter().map(of).collect()),
+        EntryValue::Text(of) => Column::Texts(entries.iter().map(of).collect()),
+        EntryValue::OptText(of) => Column::OptTexts(entries.iter().map(of).collect()),
     };
-    let columns = vec![
-        number(|entry| entry.entry_id.number()),
-        number(|entry| entry.usage.integration_id.number()),
-        number(|entry| codec::kind_code(entry.kind)),
-        text(|entry| entry.usage.call_id.as_str()),
-        opt_text(|entry| entry.usage.session_id.as_deref()),
-        opt_text(|entry| entry.usage.agent_id.as_deref()),
-        text(|entry| &entry.usage.provider),
-        text(|entry| &entry.usage.model),
-        number(|entry| entry.usage.tokens.tokens_in()),
-        number(|entry| entry.usage.tokens.tokens_out()),
-        number(|entry| entry.usage.tokens.cache_read()),
-        number(|entry| entry.usage.tokens.cache_write()),
-        number(|entry| entry.usage.tokens.reasoning()),
-        number(|entry| entry.cost.get()),
-        number(|entry| codec::cost_source_code(entry.cost_source)),
-        opt(|entry| entry.usage.cost.map(Nanos::get)),
-        opt(|entry| entry.computed_cost.map(Nanos::get)),
-        opt(|entry| entry.price_version),
-        number(|entry| codec::usage_status_code(entry.usage_status)),
-        opt(|entry| entry.usage.latency_ms),
-        number(|entry| codec::policy_code(entry.usage.policy_result)),
-        opt_text(|entry| entry.usage.error_code.as_deref()),
-        opt_text(|entry| entry.usage.error_message.as_deref()),
-        opt_text(|entry| entry.usage.metadata.as_deref()),
-        number(|entry| entry.occurred_at.micros()),
-        number(|entry| entry.created_at.micros()),
-        opt_text(|entry| entry.usage.response_model.as_deref()),
-        opt_text(|entry| entry.usage.region.as_deref()),
-    ];
+    let columns = ENTRY_VALUES.iter().map(column).collect();
     Bulk { sql: INSERT_ENTRIES, rows: entries.len(), columns }
 }
 
@@ -320,26 +257,11 @@ fn rollups<'b>(rollups: &BTreeMap<RollupKey<'b>, Rollup>) -> Bulk<'b> {
         text(|key| key.provider),
         text(|key| key.label),
     ];
-    let sums: [fn(&Rollup) -> i64; 13] = [
-        |rollup| rollup.calls,
-        |rollup| rollup.succeeded,
-        |rollup| rollup.errors,
-        |rollup| rollup.blocked,
-        |rollup| rollup.unpriced,
-        |rollup| rollup.tokens_in,
-        |rollup| rollup.tokens_out,
-        |rollup| rollup.tokens_cache_read,
-        |rollup| rollup.tokens_cache_write,
-        |rollup| rollup.tokens_reasoning,
-        |rollup| rollup.cost_nanos,
-        |rollup| rollup.latency_calls,
-        |rollup| rollup.latency_sum_ms,
-    ];
-    columns.extend(sums.map(|sum| Column::Numbers(rollups.values().map(sum).collect())));
-    columns.extend((0..LATENCY_BUCKETS).map(|bucket| {
-        let count = |rollup: &Rollup| rollup.latency_buckets.get(bucket).copied().unwrap_or(0);
-        Column::Numbers(rollups.values().map(count).collect())
-    }));
+    let mut figures = [const { Vec::new() }; FIGURES];
+    for rollup in rollups.values() {
+        figures.iter_mut().zip(rollup.figures()).for_each(|(column, figure)| column.push(figure));
+    }
+    columns.extend(figures.map(Column::Numbers));
     Bulk { sql: UPSERT_ROLLUPS, rows: rollups.len(), columns }
 }
 

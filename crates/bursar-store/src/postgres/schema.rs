@@ -7,6 +7,7 @@ use super::error::OpenPostgresError;
 use super::settings;
 use super::tx::{self, Messages, params};
 use crate::schema::{Migration, SchemaStatus};
+use crate::tables::server::{SELECT_SERVER, UPSERT_SERVER};
 
 const MIGRATIONS: &[Migration] = &[Migration {
     version: 1,
@@ -18,9 +19,6 @@ const MIGRATIONS: &[Migration] = &[Migration {
 const BEGIN: &str = "begin; set local synchronous_commit = on";
 /// Two that change the schema at once take turns.
 const LOCK_SCHEMA: &str = "select pg_advisory_xact_lock(4811563087)";
-const SELECT_SERVER: &str = "select value from server where name = $1";
-const UPSERT_SERVER: &str = "insert into server (name, value) values ($1, $2) \
-     on conflict (name) do update set value = excluded.value";
 const INSERT_SERVER: &str =
     "insert into server (name, value) values ($1, $2) on conflict (name) do nothing";
 const HAS_SCHEMA: &str = "select to_regclass('server') is not null";
@@ -41,7 +39,14 @@ const GRANTS: &[(&str, &str)] = &[
 
 /// Reads what a database's schema is.
 pub(super) async fn status(client: &Client) -> Result<SchemaStatus, tokio_postgres::Error> {
-    let known = MIGRATIONS.last().map_or(0, |last| last.version);
+    status_of(client, MIGRATIONS).await
+}
+
+async fn status_of(
+    client: &Client,
+    migrations: &[Migration],
+) -> Result<SchemaStatus, tokio_postgres::Error> {
+    let known = migrations.last().map_or(0, |last| last.version);
     let has_schema: bool = client.query_typed_one(HAS_SCHEMA, params![]).await?.get(0);
     let (found, oldest_known) = if has_schema {
         let found = number(client, "schema_version").await?.unwrap_or(0);
@@ -58,15 +63,24 @@ pub(super) async fn migrate(
     client: &Client,
     app_role: &str,
 ) -> Result<SchemaStatus, OpenPostgresError> {
+    migrate_to(client, app_role, MIGRATIONS).await
+}
+
+/// Applies those of these migrations that the database does not have, all in one transaction.
+async fn migrate_to(
+    client: &Client,
+    app_role: &str,
+    migrations: &[Migration],
+) -> Result<SchemaStatus, OpenPostgresError> {
     settings::check_encoding(client).await?;
     tx::set(client, BEGIN, Messages::Separate).await?;
     client.batch_execute(LOCK_SCHEMA).await?;
-    let status = status(client).await?;
+    let status = status_of(client, migrations).await?;
     let newer = status.found > status.known && !status.is_usable();
     if newer {
         return Err(OpenPostgresError::NewerSchema { found: status.found, known: status.known });
     }
-    for migration in MIGRATIONS.iter().filter(|step| step.version > status.found) {
+    for migration in migrations.iter().filter(|step| step.version > status.found) {
         client.batch_execute(migration.sql).await?;
         set(client, "schema_version", &migration.version.to_string()).await?;
         set(client, "oldest_known", &migration.oldest_known.to_string()).await?;
@@ -75,7 +89,7 @@ pub(super) async fn migrate(
     for (rights, tables) in GRANTS {
         client.batch_execute(&format!("grant {rights} on {tables} to {role}")).await?;
     }
-    let after = self::status(client).await?;
+    let after = status_of(client, migrations).await?;
     client.batch_execute("commit").await?;
     Ok(after)
 }
@@ -115,4 +129,82 @@ async fn value(client: &Client, name: &str) -> Result<Option<String>, tokio_post
 
 async fn number(client: &Client, name: &str) -> Result<Option<u32>, tokio_postgres::Error> {
     Ok(value(client, name).await?.and_then(|text| text.parse().ok()))
+}
+
+#[cfg(test)]
+mod tests {
+    use bursar_testing::postgres::cluster::Cluster;
+    use bursar_testing::postgres::database::Database;
+    use bursar_testing::postgres::session::{block_on, connect};
+
+    use super::*;
+
+    const EXPANDED: Migration =
+        Migration { version: 2, sql: "alter table server add column note text", oldest_known: 1 };
+    const CONTRACTED: Migration =
+        Migration { version: 3, sql: "alter table server drop column note", oldest_known: 3 };
+    const BROKEN: Migration = Migration {
+        version: 2,
+        sql: "alter table server add column note text; drop table others",
+        oldest_known: 2,
+    };
+
+    /// Applies the first migrations of the binary, and these after them.
+    fn migrated(
+        database: &Database,
+        more: Vec<Migration>,
+    ) -> Result<SchemaStatus, OpenPostgresError> {
+        let first = MIGRATIONS.iter().take(1).map(|first| Migration { ..*first });
+        let migrations: Vec<Migration> = first.chain(more).collect();
+        block_on(async {
+            let client = connect(database.owner_url()).await.unwrap();
+            migrate_to(&client, database.app_role(), &migrations).await
+        })
+    }
+
+    /// What the database says of itself.
+    fn server(database: &Database) -> Vec<Vec<Option<String>>> {
+        database.run("table server")
+    }
+
+    #[test]
+    fn a_later_migration_keeps_what_is_there() {
+        let database = Database::new(Cluster::shared());
+        migrated(&database, vec![]).unwrap();
+        block_on(async {
+            let client = connect(database.owner_url()).await.unwrap();
+            check_secret(&client, "fingerprint").await
+        })
+        .unwrap();
+        for _ in 0..2 {
+            let status = migrated(&database, vec![EXPANDED]).unwrap();
+            assert_eq!(status, SchemaStatus { found: 2, known: 2, oldest_known: 1 });
+        }
+        let kept = ["secret_fingerprint", "fingerprint"].map(|text| Some(text.to_owned()));
+        assert!(server(&database).contains(&[&kept[..], &[None]].concat()));
+    }
+
+    #[test]
+    fn an_older_binary_goes_on_until_a_migration_takes_away_what_it_needs() {
+        let database = Database::new(Cluster::shared());
+        migrated(&database, vec![EXPANDED]).unwrap();
+        let status = migrated(&database, vec![]).unwrap();
+        assert_eq!((status.found, status.is_usable()), (2, true));
+        migrated(&database, vec![EXPANDED, CONTRACTED]).unwrap();
+        for older in [vec![], vec![EXPANDED]] {
+            let refused = migrated(&database, older).unwrap_err();
+            let is_newer = matches!(refused, OpenPostgresError::NewerSchema { found: 3, .. });
+            assert!(is_newer, "{refused}");
+        }
+    }
+
+    #[test]
+    fn a_migration_that_fails_changes_nothing() {
+        let database = Database::new(Cluster::shared());
+        migrated(&database, vec![]).unwrap();
+        migrated(&database, vec![BROKEN]).unwrap_err();
+        let status = migrated(&database, vec![]).unwrap();
+        assert_eq!(status, SchemaStatus { found: 1, known: 1, oldest_known: 1 });
+        assert!(server(&database).iter().all(|row| row.len() == 2));
+    }
 }

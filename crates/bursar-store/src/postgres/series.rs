@@ -26,21 +26,20 @@ use crate::read::sums::Sums;
 use crate::rows::columns::Columns;
 use crate::rows::decode;
 use crate::rows::protection::cost_nanos;
-use crate::rows::rollup::{OTHER, Rollup};
+use crate::rows::rollup::OTHER;
+use crate::rows::rollup_columns::{Rollup, rollup_figures};
 
 // The integrations are an array, so that PostgreSQL finds the days of each by the primary key. With
 // some statistics it would otherwise scan all rollups of the tenant.
-const LIST_ROLLUPS: &str = "select i.integration_id, i.name, i.provider_type, r.start, r.provider, \
-     r.label, r.calls, r.succeeded, r.errors, r.blocked, r.unpriced, r.tokens_in, r.tokens_out, \
-     r.tokens_cache_read, r.tokens_cache_write, r.tokens_reasoning, r.cost_nanos, \
-     r.latency_calls, r.latency_sum_ms, r.latency_00, r.latency_01, r.latency_02, r.latency_03, \
-     r.latency_04, r.latency_05, r.latency_06, r.latency_07, r.latency_08, r.latency_09, \
-     r.latency_10, r.latency_11, r.latency_12, r.latency_13, r.latency_14, r.latency_15 \
-     from rollups r join integrations i \
-     on i.tenant_id = r.tenant_id and i.integration_id = r.integration_id \
-     where r.tenant_id = $1 and r.integration_id = any (array (select integration_id \
-     from integrations where tenant_id = $1 and ($2 is null or integration_id = $2))) \
-     and r.grain = $3 and r.start between $4 and $5";
+const LIST_ROLLUPS: &str = concat!(
+    "select i.integration_id, i.name, i.provider_type, r.start, r.provider, r.label, ",
+    rollup_figures!(figure_names, "r."),
+    " from rollups r join integrations i on i.tenant_id = r.tenant_id \
+     and i.integration_id = r.integration_id where r.tenant_id = $1 \
+     and r.integration_id = any (array (select integration_id from integrations \
+     where tenant_id = $1 and ($2 is null or integration_id = $2))) and r.grain = $3 \
+     and r.start between $4 and $5"
+);
 /// Also how many rollups were looked at, and whether any of them is of what is counted as other.
 const COUNT_CALLS: &str = "select \
      coalesce(sum(calls) filter (where $6 is null or label = $6), 0)::bigint, \

@@ -12,6 +12,8 @@ use super::store_stats::next_tenants;
 use super::tx::{self, Key, Messages, params};
 use crate::error::StoreError;
 use crate::rows::columns::Columns;
+use crate::rows::entry_columns::entry_columns;
+use crate::rows::rollup_columns::rollup_figures;
 use crate::verify::recount::{CountedEntry, Recount, VerifyReport};
 
 /// Tenants that are looked up at once.
@@ -27,15 +29,14 @@ const BEGIN: &str = "begin isolation level repeatable read read only; \
 const LABELS: &str =
     "select tenant_id, kind, provider, label from rollup_labels where tenant_id = $1";
 const LABEL_COUNTS: &str = "select kind, labels from rollup_label_counts where tenant_id = $1";
-const ENTRIES: &str = "select entry_id, tenant_id, integration_id, call_id, agent_id, provider, \
-     model, occurred_at, kind, tokens_in, tokens_out, tokens_cache_read, tokens_cache_write, \
-     tokens_reasoning, cost_nanos, cost_source, latency_ms, policy_result, error_code is not null, created_at, \
-     octet_length(call_id) + octet_length(provider) + octet_length(model) \
-     + coalesce(octet_length(session_id), 0) + coalesce(octet_length(agent_id), 0) \
-     + coalesce(octet_length(error_code), 0) + coalesce(octet_length(error_message), 0) \
-     + coalesce(octet_length(metadata), 0) + coalesce(octet_length(response_model), 0) \
-     + coalesce(octet_length(region), 0) \
-     from usage_entries where tenant_id = $1 and entry_id > $2 order by entry_id limit $3";
+const ENTRIES: &str = concat!(
+    "select entry_id, tenant_id, integration_id, call_id, agent_id, provider, model, \
+     occurred_at, kind, tokens_in, tokens_out, tokens_cache_read, tokens_cache_write, \
+     tokens_reasoning, cost_nanos, cost_source, latency_ms, policy_result, error_code is not \
+     null, created_at, ",
+    entry_columns!(entry_text_bytes),
+    " from usage_entries where tenant_id = $1 and entry_id > $2 order by entry_id limit $3"
+);
 /// Call by call, whatever the planner believes of the tenant.
 const ENTRIES_OF_CALLS: &str = "select c.call_key, c.entry_id from unnest($2::uuid[]) as asked (call_key) \
      cross join lateral (select call_key, entry_id from calls \
@@ -51,12 +52,11 @@ const RESERVATIONS: &str =
     "select tenant_id, reservations from open_reservations where tenant_id = $1";
 const BYTES: &str =
     "select tenant_id, integration_id, day, bytes from stored_bytes where tenant_id = $1";
-const ROLLUPS: &str = "select tenant_id, integration_id, grain, start, provider, label, calls, \
-     succeeded, errors, blocked, unpriced, tokens_in, tokens_out, tokens_cache_read, \
-     tokens_cache_write, tokens_reasoning, cost_nanos, latency_calls, latency_sum_ms, latency_00, \
-     latency_01, latency_02, latency_03, latency_04, latency_05, latency_06, latency_07, \
-     latency_08, latency_09, latency_10, latency_11, latency_12, latency_13, latency_14, \
-     latency_15 from rollups where tenant_id = $1";
+const ROLLUPS: &str = concat!(
+    "select tenant_id, integration_id, grain, start, provider, label, ",
+    rollup_figures!(figure_names),
+    " from rollups where tenant_id = $1"
+);
 
 /// Counts everything again and compares it with what is stored.
 pub(super) async fn verify(db: &Client) -> Result<VerifyReport, StoreError> {

@@ -20,8 +20,8 @@ use crate::read::read_context::{ReadMemory, SUMS_BYTES, ScratchMemory};
 use crate::read::summaries::IntegrationUsage;
 use crate::read::sums::Sums;
 use crate::rows::columns::Columns;
-use crate::rows::decode;
-use crate::rows::rollup::{Grain, LabelKind, OTHER, Rollup};
+use crate::rows::rollup::{Grain, LabelKind, OTHER};
+use crate::rows::rollup_columns::Rollup;
 
 /// The rollups of a grain from one step to another, inclusive.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -77,7 +77,7 @@ impl FoundRollup {
             start: row.int(3)?,
             provider: row.text(4)?,
             label: row.text(5)?,
-            rollup: decode::rollup(row, 6)?,
+            rollup: Rollup::read(row, 6)?,
         })
     }
 
@@ -335,7 +335,7 @@ impl<'a> IntegrationSums<'a> {
                 new.insert(IntegrationUsage { integration_id, name, provider_type, sums })
             }
         };
-        found.sums.add(&decode::rollup(row, 4)?)
+        found.sums.add(&Rollup::read(row, 4)?)
     }
 
     pub(crate) fn into_usage(self) -> Vec<IntegrationUsage> {
@@ -358,7 +358,7 @@ impl<'a> DaySums<'a> {
     pub(crate) fn add(&mut self, row: &impl Columns) -> Result<(), StoreError> {
         let integration_id = row.id(0, IntegrationId::from_number)?;
         let day = Day::from_number(row.int(1)?);
-        let rollup = decode::rollup(row, 2)?;
+        let rollup = Rollup::read(row, 2)?;
         match self.found.last_mut() {
             Some(found) if found.day == day && found.integration_id == integration_id => {
                 found.sums.add(&rollup)?;

@@ -7,7 +7,7 @@
 
 use crate::checked_sum::{add, add_wide, too_large};
 use crate::error::StoreError;
-use crate::rows::rollup::{LATENCY_BUCKETS, Rollup};
+use crate::rows::rollup_columns::{LATENCY_BUCKETS, Rollup};
 
 /// Sums of rollups.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -15,7 +15,8 @@ use crate::read::entries::HistoryPosition;
 use crate::read::near_limit::NearLimit;
 use crate::rows::codec;
 use crate::rows::columns::Columns;
-use crate::rows::rollup::{LATENCY_BUCKETS, Rollup, RollupFacts};
+use crate::rows::entry_columns::EntryColumn;
+use crate::rows::rollup::RollupFacts;
 use crate::rows::row::UsageRow;
 
 pub(crate) fn limits(
@@ -149,30 +150,6 @@ pub(crate) fn totals(row: &impl Columns, at: usize) -> Result<Totals, StoreError
     Ok(Totals { cost: Nanos::new(row.int(at)?), tokens: row.int(at + 1)?, calls: row.int(at + 2)? })
 }
 
-/// `calls` to `latency_15` of a rollup, from a column on.
-pub(crate) fn rollup(row: &impl Columns, at: usize) -> Result<Rollup, StoreError> {
-    let mut latency_buckets = [0; LATENCY_BUCKETS];
-    for (bucket, at) in latency_buckets.iter_mut().zip(at + 13..) {
-        *bucket = row.int(at)?;
-    }
-    Ok(Rollup {
-        calls: row.int(at)?,
-        succeeded: row.int(at + 1)?,
-        errors: row.int(at + 2)?,
-        blocked: row.int(at + 3)?,
-        unpriced: row.int(at + 4)?,
-        tokens_in: row.int(at + 5)?,
-        tokens_out: row.int(at + 6)?,
-        tokens_cache_read: row.int(at + 7)?,
-        tokens_cache_write: row.int(at + 8)?,
-        tokens_reasoning: row.int(at + 9)?,
-        cost_nanos: row.int(at + 10)?,
-        latency_calls: row.int(at + 11)?,
-        latency_sum_ms: row.int(at + 12)?,
-        latency_buckets,
-    })
-}
-
 pub(crate) fn day_position(row: &impl Columns) -> Result<DayPosition, StoreError> {
     let day = Day::from_number(row.int(0)?);
     Ok(DayPosition { day, integration_id: row.id(1, IntegrationId::from_number)? })
@@ -190,35 +167,33 @@ fn tokens(row: &impl Columns, at: usize) -> Result<TokenBuckets, StoreError> {
         .map_err(|error| StoreError::Corrupt(error.to_string()))
 }
 
-/// `entry_id, integration_id, kind, call_id, session_id, agent_id, provider, model, tokens_in,
-/// tokens_out, tokens_cache_read, tokens_cache_write, tokens_reasoning, cost_nanos, cost_source,
-/// reported_cost_nanos, computed_cost_nanos, latency_ms, policy_result, error_code, error_message,
-/// metadata, occurred_at, created_at, usage_status, response_model, region`.
+/// The columns of [`entry_names`](crate::rows::entry_columns::entry_names).
 pub(crate) fn usage_row(row: &impl Columns) -> Result<UsageRow, StoreError> {
+    use EntryColumn as Of;
     Ok(UsageRow {
-        entry_id: row.id(0, EntryId::from_number)?,
-        integration_id: row.id(1, IntegrationId::from_number)?,
-        kind: codec::kind(row.int(2)?)?,
-        call_id: row.text(3)?,
-        session_id: row.opt_text(4)?,
-        agent_id: row.opt_text(5)?,
-        provider: row.text(6)?,
-        model: row.text(7)?,
-        tokens: tokens(row, 8)?,
-        cost: Nanos::new(row.int(13)?),
-        cost_source: codec::cost_source(row.int(14)?)?,
-        reported_cost: row.opt_number(15)?.map(Nanos::new),
-        computed_cost: row.opt_number(16)?.map(Nanos::new),
-        usage_status: codec::usage_status(row.int(24)?)?,
-        latency_ms: row.opt_number(17)?,
-        policy_result: codec::policy(row.int(18)?)?,
-        error_code: row.opt_text(19)?,
-        error_message: row.opt_text(20)?,
-        metadata: row.opt_text(21)?,
-        occurred_at: row.instant(22)?,
-        created_at: row.instant(23)?,
-        response_model: row.opt_text(25)?,
-        region: row.opt_text(26)?,
+        entry_id: row.id(Of::entry_id as usize, EntryId::from_number)?,
+        integration_id: row.id(Of::integration_id as usize, IntegrationId::from_number)?,
+        kind: codec::kind(row.int(Of::kind as usize)?)?,
+        call_id: row.text(Of::call_id as usize)?,
+        session_id: row.opt_text(Of::session_id as usize)?,
+        agent_id: row.opt_text(Of::agent_id as usize)?,
+        provider: row.text(Of::provider as usize)?,
+        model: row.text(Of::model as usize)?,
+        tokens: tokens(row, Of::tokens_in as usize)?,
+        cost: Nanos::new(row.int(Of::cost_nanos as usize)?),
+        cost_source: codec::cost_source(row.int(Of::cost_source as usize)?)?,
+        reported_cost: row.opt_number(Of::reported_cost_nanos as usize)?.map(Nanos::new),
+        computed_cost: row.opt_number(Of::computed_cost_nanos as usize)?.map(Nanos::new),
+        usage_status: codec::usage_status(row.int(Of::usage_status as usize)?)?,
+        latency_ms: row.opt_number(Of::latency_ms as usize)?,
+        policy_result: codec::policy(row.int(Of::policy_result as usize)?)?,
+        error_code: row.opt_text(Of::error_code as usize)?,
+        error_message: row.opt_text(Of::error_message as usize)?,
+        metadata: row.opt_text(Of::metadata as usize)?,
+        occurred_at: row.instant(Of::occurred_at as usize)?,
+        created_at: row.instant(Of::created_at as usize)?,
+        response_model: row.opt_text(Of::response_model as usize)?,
+        region: row.opt_text(Of::region as usize)?,
     })
 }
 

@@ -3,6 +3,30 @@
 pub(crate) mod codec;
 pub(crate) mod columns;
 pub(crate) mod decode;
+pub(crate) mod entry_columns;
 pub(crate) mod protection;
 pub(crate) mod rollup;
+pub(crate) mod rollup_columns;
 pub(crate) mod row;
+
+use entry_columns::entry_columns;
+use rollup_columns::rollup_figures;
+
+macro_rules! column_lists {
+    ($($list:expr),* $(,)?) => { &[$((stringify!($list), $list)),*] };
+}
+
+/// What the statements have in common, by the macro that stands in its place in the source. Tests
+/// that read statements there replace the one by the other.
+pub const COLUMN_LISTS: &[(&str, &str)] = column_lists![
+    entry_columns!(entry_names),
+    entry_columns!(entry_names, "e."),
+    entry_columns!(entry_marks),
+    entry_columns!(entry_arrays),
+    entry_columns!(entry_text_bytes),
+    rollup_figures!(figure_names),
+    rollup_figures!(figure_names, "r."),
+    rollup_figures!(figure_marks),
+    rollup_figures!(figure_arrays),
+    rollup_figures!(figure_additions),
+];

@@ -9,15 +9,8 @@ use bursar_core::{
     TokenBuckets,
 };
 
-use crate::checked_sum;
 use crate::error::StoreError;
-
-/// Buckets of the latency histogram.
-pub const LATENCY_BUCKETS: usize = 16;
-
-/// The upper bounds of the buckets in milliseconds, inclusive; the last bucket has none.
-pub const LATENCY_BOUNDS_MS: [i64; LATENCY_BUCKETS - 1] =
-    [50, 100, 200, 300, 500, 750, 1_000, 1_500, 2_000, 3_000, 5_000, 8_000, 12_000, 20_000, 40_000];
+use crate::rows::rollup_columns::{LATENCY_BOUNDS_MS, LATENCY_BUCKETS, Rollup};
 
 /// Models of a tenant that have rollups of their own.
 pub(crate) const MODELS_MAX: i64 = 1_000;
@@ -83,28 +76,6 @@ pub(crate) struct RollupKey<'a> {
     pub(crate) label: &'a str,
 }
 
-/// The sums of a rollup. Every figure is exact; averages are taken when it is shown.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Rollup {
-    pub calls: i64,
-    /// Calls that neither failed nor were blocked.
-    pub succeeded: i64,
-    pub errors: i64,
-    pub blocked: i64,
-    /// Calls whose cost nobody knows.
-    pub unpriced: i64,
-    pub tokens_in: i64,
-    pub tokens_out: i64,
-    pub tokens_cache_read: i64,
-    pub tokens_cache_write: i64,
-    pub tokens_reasoning: i64,
-    pub cost_nanos: i64,
-    /// Calls that came with a latency.
-    pub latency_calls: i64,
-    pub latency_sum_ms: i64,
-    pub latency_buckets: [i64; LATENCY_BUCKETS],
-}
-
 /// What one entry adds to a rollup.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct RollupFacts {
@@ -164,50 +135,6 @@ impl Rollup {
             latency_sum_ms: facts.latency_ms.unwrap_or(0),
             latency_buckets,
         }
-    }
-
-    /// Adds another one.
-    ///
-    /// # Errors
-    /// [`StoreError::TotalsOverflow`]; then the rollup must not be stored.
-    pub(crate) fn add(&mut self, more: &Self) -> Result<(), StoreError> {
-        let Self {
-            calls,
-            succeeded,
-            errors,
-            blocked,
-            unpriced,
-            tokens_in,
-            tokens_out,
-            tokens_cache_read,
-            tokens_cache_write,
-            tokens_reasoning,
-            cost_nanos,
-            latency_calls,
-            latency_sum_ms,
-            latency_buckets,
-        } = *more;
-        for (sum, more, figure) in [
-            (&mut self.calls, calls, "calls"),
-            (&mut self.succeeded, succeeded, "succeeded"),
-            (&mut self.errors, errors, "errors"),
-            (&mut self.blocked, blocked, "blocked"),
-            (&mut self.unpriced, unpriced, "unpriced"),
-            (&mut self.tokens_in, tokens_in, "tokens_in"),
-            (&mut self.tokens_out, tokens_out, "tokens_out"),
-            (&mut self.tokens_cache_read, tokens_cache_read, "tokens_cache_read"),
-            (&mut self.tokens_cache_write, tokens_cache_write, "tokens_cache_write"),
-            (&mut self.tokens_reasoning, tokens_reasoning, "tokens_reasoning"),
-            (&mut self.cost_nanos, cost_nanos, "cost_nanos"),
-            (&mut self.latency_calls, latency_calls, "latency_calls"),
-            (&mut self.latency_sum_ms, latency_sum_ms, "latency_sum_ms"),
-        ] {
-            checked_sum::add(sum, more, figure)?;
-        }
-        for (bucket, more) in self.latency_buckets.iter_mut().zip(latency_buckets) {
-            checked_sum::add(bucket, more, "latency_buckets")?;
-        }
-        Ok(())
     }
 }
 

@@ -23,14 +23,11 @@ use crate::audit::check::{AuditCheck, AuditReport};
 use crate::error::StoreError;
 use crate::rows::columns::{Columns, RawColumns};
 use crate::rows::row::AuditRow;
+use crate::tables::audit::{INSERT_AUDIT, SELECT_HEAD};
 
-const SELECT_HEAD: &str = "select sequence, hash, seal from audit_heads where tenant_id = ?1";
 const UPSERT_HEAD: &str = "insert into audit_heads (tenant_id, sequence, hash, seal) \
      values (?1, ?2, ?3, ?4) on conflict (tenant_id) do update set sequence = excluded.sequence, \
      hash = excluded.hash, seal = excluded.seal";
-const INSERT_AUDIT: &str = "insert into audit (audit_id, tenant_id, at, actor_type, actor_id, \
-     address, action, target_type, target_id, request_id, detail, sequence, prev_hash, hash) \
-     values (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14)";
 const BY_TIME: &str = "select tenant_id, audit_id, at, actor_type, actor_id, address, action, \
      target_type, target_id, request_id, detail, sequence, prev_hash, hash, \
      (:actor is null or actor_id = :actor) and (:action is null or action = :action) \
@@ -146,7 +143,7 @@ fn insert(db: &Connection, entry: &AuditEntry) -> Result<(), StoreError> {
 }
 
 fn head(db: &Connection, tenant_id: TenantId) -> Result<Option<AuditHead>, StoreError> {
-    let mut statement = db.prepare_cached(SELECT_HEAD).map_err(store_error)?;
+    let mut statement = db.prepare_cached(SELECT_HEAD.plain).map_err(store_error)?;
     let mut rows = statement.query(params![tenant_id.number()]).map_err(store_error)?;
     let row = rows.next().map_err(store_error)?;
     row.map(|row| audit_head(tenant_id, row)).transpose()

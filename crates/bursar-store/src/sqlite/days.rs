@@ -17,6 +17,7 @@ use crate::read::days::{DAYS_COUNTED_MAX, DayFilter, DayPage, DayPosition, DayUs
 use crate::read::page::Page;
 use crate::rows::columns::Columns;
 use crate::rows::decode;
+use crate::rows::rollup_columns::rollup_figures;
 
 const LIST_PLACES: &str = "select start, integration_id from rollups indexed by rollups_by_day \
      where tenant_id = :tenant and grain = 2 and start between :first and :last \
@@ -33,22 +34,20 @@ const COUNT_PLACES: &str = "select count(*) from (select 1 from rollups indexed 
 const COUNT_PLACES_OF: &str = "select count(*) from (select 1 from rollups \
      where tenant_id = :tenant and integration_id = :integration and grain = 2 \
      and start between :first and :last group by start limit :limit)";
-const LIST_SUMS: &str = "select integration_id, start, calls, succeeded, errors, blocked, \
-     unpriced, tokens_in, tokens_out, tokens_cache_read, tokens_cache_write, tokens_reasoning, \
-     cost_nanos, latency_calls, latency_sum_ms, latency_00, latency_01, latency_02, latency_03, \
-     latency_04, latency_05, latency_06, latency_07, latency_08, latency_09, latency_10, \
-     latency_11, latency_12, latency_13, latency_14, latency_15 \
-     from rollups indexed by rollups_by_day \
-     where tenant_id = :tenant and grain = 2 and start between :first and :last \
+const LIST_SUMS: &str = concat!(
+    "select integration_id, start, ",
+    rollup_figures!(figure_names),
+    " from rollups indexed by rollups_by_day where tenant_id = :tenant and grain = 2 \
+     and start between :first and :last \
      and (start, integration_id) >= (:first, :first_integration) \
-     and (start, integration_id) <= (:last, :last_integration) order by start, integration_id";
-const LIST_SUMS_OF: &str = "select integration_id, start, calls, succeeded, errors, blocked, \
-     unpriced, tokens_in, tokens_out, tokens_cache_read, tokens_cache_write, tokens_reasoning, \
-     cost_nanos, latency_calls, latency_sum_ms, latency_00, latency_01, latency_02, latency_03, \
-     latency_04, latency_05, latency_06, latency_07, latency_08, latency_09, latency_10, \
-     latency_11, latency_12, latency_13, latency_14, latency_15 from rollups \
-     where tenant_id = :tenant and integration_id = :integration and grain = 2 \
-     and start between :first and :last order by start";
+     and (start, integration_id) <= (:last, :last_integration) order by start, integration_id"
+);
+const LIST_SUMS_OF: &str = concat!(
+    "select integration_id, start, ",
+    rollup_figures!(figure_names),
+    " from rollups where tenant_id = :tenant and integration_id = :integration and grain = 2 \
+     and start between :first and :last order by start"
+);
 
 #[async_trait]
 impl DayReads for SqliteStore {

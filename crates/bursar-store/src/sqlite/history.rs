@@ -14,6 +14,7 @@ use crate::read::history::{Cut, Merge, Way};
 use crate::rows::codec;
 use crate::rows::columns::{Columns, RawColumns};
 use crate::rows::decode;
+use crate::rows::entry_columns::entry_columns;
 use crate::rows::row::UsageRow;
 
 const INTEGRATIONS: &str = "select integration_id from integrations \
@@ -76,12 +77,11 @@ const NOT_ALLOWED: &str = "select occurred_at, entry_id, \
      and occurred_at between :first_at and :last_at \
      and (occurred_at, entry_id) < (:after_at, :after_id) \
      order by occurred_at desc, entry_id desc";
-const SELECT_ENTRY: &str = "select entry_id, integration_id, kind, call_id, session_id, agent_id, \
-     provider, model, tokens_in, tokens_out, tokens_cache_read, tokens_cache_write, \
-     tokens_reasoning, cost_nanos, cost_source, reported_cost_nanos, computed_cost_nanos, \
-     latency_ms, policy_result, error_code, error_message, metadata, occurred_at, created_at, \
-     usage_status, response_model, region from usage_entries \
-     where entry_id = ?1 and tenant_id = ?2";
+const SELECT_ENTRY: &str = concat!(
+    "select ",
+    entry_columns!(entry_names),
+    " from usage_entries where entry_id = ?1 and tenant_id = ?2"
+);
 
 #[async_trait]
 impl HistoryReads for SqliteStore {

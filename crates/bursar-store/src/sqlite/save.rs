@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use bursar_core::{
     Account, Book, Call, CallKey, EntryId, IntegrationId, Reservation, ReservationState, TenantId,
 };
-use rusqlite::{Connection, params};
+use rusqlite::{Connection, ToSql, params, params_from_iter};
 
 use super::error::{store_error, sum_error};
 use super::writer_state::SqliteWriter;
@@ -14,15 +14,17 @@ use crate::error::StoreError;
 use crate::read::tenant_sums::{bytes_of_integrations, open_changes};
 use crate::rows::codec;
 use crate::rows::codec::SCOPE_INTEGRATION;
-use crate::rows::rollup::{Label, LabelKind, Labels, Rollup, RollupKey, aggregate};
+use crate::rows::entry_columns::{ENTRY_VALUES, EntryValue, entry_columns};
+use crate::rows::rollup::{Label, LabelKind, Labels, RollupKey, aggregate};
+use crate::rows::rollup_columns::{Rollup, rollup_figures};
 
-const INSERT_ENTRY: &str = "insert into usage_entries (entry_id, tenant_id, integration_id, kind, \
-     call_id, session_id, agent_id, provider, model, tokens_in, tokens_out, tokens_cache_read, \
-     tokens_cache_write, tokens_reasoning, cost_nanos, cost_source, reported_cost_nanos, \
-     computed_cost_nanos, price_version, usage_status, latency_ms, policy_result, error_code, \
-     error_message, metadata, occurred_at, created_at, response_model, region) \
-     values (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, \
-     ?19, ?20, ?21, ?22, ?23, ?24, ?25, ?26, ?27, ?28, ?29)";
+const INSERT_ENTRY: &str = concat!(
+    "insert into usage_entries (tenant_id, ",
+    entry_columns!(entry_names),
+    ") values (?, ",
+    entry_columns!(entry_marks),
+    ")"
+);
 const UPDATE_CALL: &str = "update calls set entry_id = ?3, call_id = ?4, integration_id = ?5, \
      estimated_cost_nanos = ?6, estimated_tokens = ?7, model = ?8, ttl_seconds = ?9, \
      decision = ?10, reserved_at = ?11, expires_at = ?12, reservation_state = ?13, ended_at = ?14 \
@@ -49,33 +51,14 @@ const UPSERT_RATE: &str = "insert into rate_slots (tenant_id, scope_kind, scope_
      calls) values (?1, ?2, ?3, ?4, ?5, ?6) \
      on conflict (tenant_id, scope_kind, scope_id, slot) do update set \
      second = excluded.second, calls = excluded.calls";
-const UPSERT_ROLLUP: &str = "insert into rollups (tenant_id, integration_id, grain, start, \
-     provider, label, calls, succeeded, errors, blocked, unpriced, tokens_in, tokens_out, \
-     tokens_cache_read, tokens_cache_write, tokens_reasoning, cost_nanos, latency_calls, \
-     latency_sum_ms, latency_00, latency_01, latency_02, latency_03, latency_04, latency_05, \
-     latency_06, latency_07, latency_08, latency_09, latency_10, latency_11, latency_12, \
-     latency_13, latency_14, latency_15) \
-     values (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, \
-     ?19, ?20, ?21, ?22, ?23, ?24, ?25, ?26, ?27, ?28, ?29, ?30, ?31, ?32, ?33, ?34, ?35) \
-     on conflict (tenant_id, integration_id, grain, start, provider, label) do update set \
-     calls = calls + excluded.calls, succeeded = succeeded + excluded.succeeded, \
-     errors = errors + excluded.errors, blocked = blocked + excluded.blocked, \
-     unpriced = unpriced + excluded.unpriced, tokens_in = tokens_in + excluded.tokens_in, \
-     tokens_out = tokens_out + excluded.tokens_out, \
-     tokens_cache_read = tokens_cache_read + excluded.tokens_cache_read, \
-     tokens_cache_write = tokens_cache_write + excluded.tokens_cache_write, \
-     tokens_reasoning = tokens_reasoning + excluded.tokens_reasoning, \
-     cost_nanos = cost_nanos + excluded.cost_nanos, \
-     latency_calls = latency_calls + excluded.latency_calls, \
-     latency_sum_ms = latency_sum_ms + excluded.latency_sum_ms, \
-     latency_00 = latency_00 + excluded.latency_00, latency_01 = latency_01 + excluded.latency_01, \
-     latency_02 = latency_02 + excluded.latency_02, latency_03 = latency_03 + excluded.latency_03, \
-     latency_04 = latency_04 + excluded.latency_04, latency_05 = latency_05 + excluded.latency_05, \
-     latency_06 = latency_06 + excluded.latency_06, latency_07 = latency_07 + excluded.latency_07, \
-     latency_08 = latency_08 + excluded.latency_08, latency_09 = latency_09 + excluded.latency_09, \
-     latency_10 = latency_10 + excluded.latency_10, latency_11 = latency_11 + excluded.latency_11, \
-     latency_12 = latency_12 + excluded.latency_12, latency_13 = latency_13 + excluded.latency_13, \
-     latency_14 = latency_14 + excluded.latency_14, latency_15 = latency_15 + excluded.latency_15";
+const UPSERT_ROLLUP: &str = concat!(
+    "insert into rollups (tenant_id, integration_id, grain, start, provider, label, ",
+    rollup_figures!(figure_names),
+    ") values (?1, ?2, ?3, ?4, ?5, ?6, ",
+    rollup_figures!(figure_marks),
+    ") on conflict (tenant_id, integration_id, grain, start, provider, label) do update set ",
+    rollup_figures!(figure_additions)
+);
 const SELECT_LABEL: &str = "select 1 from rollup_labels \
      where tenant_id = ?1 and kind = ?2 and provider = ?3 and label = ?4";
 const COUNT_LABELS: &str = "select count(*) from rollup_labels where tenant_id = ?1 and kind = ?2";
@@ -122,40 +105,17 @@ fn tenants(db: &Connection, book: &Book<'_>) -> Result<(), StoreError> {
 fn entries(db: &Connection, entries: &[bursar_core::Entry<'_>]) -> Result<(), StoreError> {
     let mut insert = db.prepare_cached(INSERT_ENTRY).map_err(store_error)?;
     for entry in entries {
-        let usage = entry.usage;
-        insert
-            .execute(params![
-                entry.entry_id.number(),
-                entry.tenant_id.number(),
-                usage.integration_id.number(),
-                codec::kind_code(entry.kind),
-                usage.call_id.as_str(),
-                usage.session_id,
-                usage.agent_id,
-                usage.provider,
-                usage.model,
-                usage.tokens.tokens_in(),
-                usage.tokens.tokens_out(),
-                usage.tokens.cache_read(),
-                usage.tokens.cache_write(),
-                usage.tokens.reasoning(),
-                entry.cost.get(),
-                codec::cost_source_code(entry.cost_source),
-                usage.cost.map(bursar_core::Nanos::get),
-                entry.computed_cost.map(bursar_core::Nanos::get),
-                entry.price_version,
-                codec::usage_status_code(entry.usage_status),
-                usage.latency_ms,
-                codec::policy_code(usage.policy_result),
-                usage.error_code,
-                usage.error_message,
-                usage.metadata,
-                entry.occurred_at.micros(),
-                entry.created_at.micros(),
-                usage.response_model,
-                usage.region,
-            ])
-            .map_err(store_error)?;
+        insert.raw_bind_parameter(1, entry.tenant_id.number()).map_err(store_error)?;
+        for (value, at) in ENTRY_VALUES.iter().zip(2..) {
+            let bound = match value {
+                EntryValue::Number(of) => insert.raw_bind_parameter(at, of(entry)),
+                EntryValue::OptNumber(of) => insert.raw_bind_parameter(at, of(entry)),
+                EntryValue::Text(of) => insert.raw_bind_parameter(at, of(entry)),
+                EntryValue::OptText(of) => insert.raw_bind_parameter(at, of(entry)),
+            };
+            bound.map_err(store_error)?;
+        }
+        insert.raw_execute().map_err(store_error)?;
     }
     Ok(())
 }
@@ -263,61 +223,14 @@ fn counters(
 }
 
 fn upsert_rollup(db: &Connection, key: &RollupKey<'_>, rollup: &Rollup) -> Result<(), StoreError> {
-    let Rollup {
-        calls,
-        succeeded,
-        errors,
-        blocked,
-        unpriced,
-        tokens_in,
-        tokens_out,
-        tokens_cache_read,
-        tokens_cache_write,
-        tokens_reasoning,
-        cost_nanos,
-        latency_calls,
-        latency_sum_ms,
-        latency_buckets: [l0, l1, l2, l3, l4, l5, l6, l7, l8, l9, l10, l11, l12, l13, l14, l15],
-    } = rollup;
+    let RollupKey { tenant_id, integration_id, grain, start, provider, label } = key;
+    let (tenant, integration) = (tenant_id.number(), integration_id.number());
+    let (grain, figures) = (grain.code(), rollup.figures());
+    let key: [&dyn ToSql; 6] = [&tenant, &integration, &grain, start, provider, label];
+    let figures = figures.iter().map(|figure| figure as &dyn ToSql);
     let mut upsert = db.prepare_cached(UPSERT_ROLLUP).map_err(store_error)?;
     upsert
-        .execute(params![
-            key.tenant_id.number(),
-            key.integration_id.number(),
-            key.grain.code(),
-            key.start,
-            key.provider,
-            key.label,
-            calls,
-            succeeded,
-            errors,
-            blocked,
-            unpriced,
-            tokens_in,
-            tokens_out,
-            tokens_cache_read,
-            tokens_cache_write,
-            tokens_reasoning,
-            cost_nanos,
-            latency_calls,
-            latency_sum_ms,
-            l0,
-            l1,
-            l2,
-            l3,
-            l4,
-            l5,
-            l6,
-            l7,
-            l8,
-            l9,
-            l10,
-            l11,
-            l12,
-            l13,
-            l14,
-            l15,
-        ])
+        .execute(params_from_iter(key.into_iter().chain(figures)))
         .map_err(|error| sum_error(error, "the figures of a day"))?;
     Ok(())
 }

@@ -6,16 +6,13 @@ use rusqlite::{Connection, OptionalExtension, params};
 
 use super::error::OpenError;
 use crate::schema::{Migration, SchemaStatus};
+use crate::tables::server::{SELECT_SERVER, UPSERT_SERVER};
 
 const MIGRATIONS: &[Migration] = &[Migration {
     version: 1,
     sql: include_str!("../../migrations/sqlite/0001_schema.sql"),
     oldest_known: 1,
 }];
-
-const SELECT_SERVER: &str = "select value from server where name = ?1";
-const UPSERT_SERVER: &str = "insert into server (name, value) values (?1, ?2) \
-     on conflict (name) do update set value = excluded.value";
 
 /// Migrates the file to the newest schema that this binary knows.
 pub(super) fn migrate(connection: &mut Connection, path: &Path) -> Result<(), OpenError> {

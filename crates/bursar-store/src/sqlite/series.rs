@@ -22,18 +22,17 @@ use crate::read::breakdown::{Breakdown, BreakdownFilter, Series, SeriesFilter};
 use crate::read::sums::Sums;
 use crate::rows::columns::Columns;
 use crate::rows::decode;
-use crate::rows::rollup::{OTHER, Rollup};
+use crate::rows::rollup::OTHER;
+use crate::rows::rollup_columns::{Rollup, rollup_figures};
 
-const LIST_ROLLUPS: &str = "select i.integration_id, i.name, i.provider_type, r.start, r.provider, \
-     r.label, r.calls, r.succeeded, r.errors, r.blocked, r.unpriced, r.tokens_in, r.tokens_out, \
-     r.tokens_cache_read, r.tokens_cache_write, r.tokens_reasoning, r.cost_nanos, \
-     r.latency_calls, r.latency_sum_ms, r.latency_00, r.latency_01, r.latency_02, r.latency_03, \
-     r.latency_04, r.latency_05, r.latency_06, r.latency_07, r.latency_08, r.latency_09, \
-     r.latency_10, r.latency_11, r.latency_12, r.latency_13, r.latency_14, r.latency_15 \
-     from integrations i cross join rollups r \
-     on r.tenant_id = i.tenant_id and r.integration_id = i.integration_id \
-     where i.tenant_id = :tenant and (:integration is null or i.integration_id = :integration) \
-     and r.grain = :grain and r.start between :first and :last";
+const LIST_ROLLUPS: &str = concat!(
+    "select i.integration_id, i.name, i.provider_type, r.start, r.provider, r.label, ",
+    rollup_figures!(figure_names, "r."),
+    " from integrations i cross join rollups r on r.tenant_id = i.tenant_id \
+     and r.integration_id = i.integration_id where i.tenant_id = :tenant \
+     and (:integration is null or i.integration_id = :integration) and r.grain = :grain \
+     and r.start between :first and :last"
+);
 /// Also how many rollups were looked at, and whether any of them is of what is counted as other.
 const COUNT_CALLS: &str = "select \
      coalesce(sum(calls) filter (where :label is null or label = :label), 0), \

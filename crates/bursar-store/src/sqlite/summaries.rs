@@ -13,22 +13,21 @@ use crate::error::StoreError;
 use crate::read::aggregate::IntegrationSums;
 use crate::read::page::{Page, Paged};
 use crate::read::summaries::IntegrationUsage;
+use crate::rows::rollup_columns::rollup_figures;
 
 const SUM_CALLS: &str = "select coalesce(sum(used_calls), 0) from counters \
      where tenant_id = :tenant and scope_kind = 1";
 const SUM_CALLS_OF: &str = "select coalesce(sum(used_calls), 0) from counters \
      where tenant_id = :tenant and scope_kind = 1 and scope_id = :integration";
 /// The days of each integration, one integration after the other.
-const LIST_DAYS: &str = "select i.integration_id, i.name, i.provider_type, r.start, r.calls, \
-     r.succeeded, r.errors, r.blocked, r.unpriced, r.tokens_in, r.tokens_out, \
-     r.tokens_cache_read, r.tokens_cache_write, r.tokens_reasoning, r.cost_nanos, \
-     r.latency_calls, r.latency_sum_ms, r.latency_00, r.latency_01, r.latency_02, r.latency_03, \
-     r.latency_04, r.latency_05, r.latency_06, r.latency_07, r.latency_08, r.latency_09, \
-     r.latency_10, r.latency_11, r.latency_12, r.latency_13, r.latency_14, r.latency_15 \
-     from integrations i cross join rollups r \
-     on r.tenant_id = i.tenant_id and r.integration_id = i.integration_id \
-     where i.tenant_id = :tenant and (:integration is null or i.integration_id = :integration) \
-     and r.grain = 2 and r.start between :first and :last";
+const LIST_DAYS: &str = concat!(
+    "select i.integration_id, i.name, i.provider_type, r.start, ",
+    rollup_figures!(figure_names, "r."),
+    " from integrations i cross join rollups r on r.tenant_id = i.tenant_id \
+     and r.integration_id = i.integration_id where i.tenant_id = :tenant \
+     and (:integration is null or i.integration_id = :integration) and r.grain = 2 \
+     and r.start between :first and :last"
+);
 
 const SUM_COST: &str = "select coalesce(sum(cost_nanos / 1000000000), 0), \
      coalesce(sum(cost_nanos % 1000000000), 0) from rollups indexed by rollups_by_day \

@@ -5,30 +5,30 @@ use rusqlite::{Connection, OptionalExtension, Row, params};
 
 use super::error::store_error;
 use crate::error::StoreError;
+use crate::rows::entry_columns::entry_columns;
+use crate::rows::rollup_columns::rollup_figures;
 use crate::verify::recount::{CountedEntry, Recount, VerifyReport};
 
 const LABELS: &str = "select tenant_id, kind, provider, label from rollup_labels";
-const ENTRIES: &str = "select entry_id, tenant_id, integration_id, call_id, agent_id, provider, \
-     model, occurred_at, kind, tokens_in, tokens_out, tokens_cache_read, tokens_cache_write, \
-     tokens_reasoning, cost_nanos, cost_source, latency_ms, policy_result, error_code is not null, created_at, \
-     octet_length(call_id) + octet_length(provider) + octet_length(model) \
-     + coalesce(octet_length(session_id), 0) + coalesce(octet_length(agent_id), 0) \
-     + coalesce(octet_length(error_code), 0) + coalesce(octet_length(error_message), 0) \
-     + coalesce(octet_length(metadata), 0) + coalesce(octet_length(response_model), 0) \
-     + coalesce(octet_length(region), 0) \
-     from usage_entries order by entry_id";
+const ENTRIES: &str = concat!(
+    "select entry_id, tenant_id, integration_id, call_id, agent_id, provider, model, \
+     occurred_at, kind, tokens_in, tokens_out, tokens_cache_read, tokens_cache_write, \
+     tokens_reasoning, cost_nanos, cost_source, latency_ms, policy_result, error_code is not \
+     null, created_at, ",
+    entry_columns!(entry_text_bytes),
+    " from usage_entries order by entry_id"
+);
 const OPEN: &str = "select tenant_id, integration_id, estimated_cost_nanos, estimated_tokens, \
      reserved_at from calls where reservation_state = 1";
 const COUNTERS: &str = "select tenant_id, scope_id, month, used_cost_nanos, used_tokens, \
      used_calls, held_cost_nanos, held_tokens, held_calls, last_at from counters";
 const RESERVATIONS: &str = "select tenant_id, reservations from open_reservations";
 const BYTES: &str = "select tenant_id, integration_id, day, bytes from stored_bytes";
-const ROLLUPS: &str = "select tenant_id, integration_id, grain, start, provider, label, calls, \
-     succeeded, errors, blocked, unpriced, tokens_in, tokens_out, tokens_cache_read, \
-     tokens_cache_write, tokens_reasoning, cost_nanos, latency_calls, latency_sum_ms, latency_00, \
-     latency_01, latency_02, latency_03, latency_04, latency_05, latency_06, latency_07, \
-     latency_08, latency_09, latency_10, latency_11, latency_12, latency_13, latency_14, \
-     latency_15 from rollups";
+const ROLLUPS: &str = concat!(
+    "select tenant_id, integration_id, grain, start, provider, label, ",
+    rollup_figures!(figure_names),
+    " from rollups"
+);
 const ENTRY_OF_CALL: &str = "select entry_id from calls where tenant_id = ?1 and call_key = ?2";
 const CALLS_WITH_ENTRY: &str = "select count(*) from calls where entry_id is not null";
 

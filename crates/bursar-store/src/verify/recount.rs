@@ -14,7 +14,8 @@ use crate::error::StoreError;
 use crate::rows::codec::call_key;
 use crate::rows::columns::Columns;
 use crate::rows::decode;
-use crate::rows::rollup::{Label, Rollup, RollupEntry, RollupFacts, RollupKey};
+use crate::rows::rollup::{Label, RollupEntry, RollupFacts, RollupKey};
+use crate::rows::rollup_columns::Rollup;
 use crate::verify::differences::Differences;
 
 /// The result of a verification.
@@ -249,7 +250,7 @@ impl Recount {
             provider: row.text(4)?,
             label: row.text(5)?,
         };
-        let stored = decode::rollup(row, 6)?;
+        let stored = Rollup::read(row, 6)?;
         count(&mut self.report.rollups);
         let counted = self.rollups.remove(&key).unwrap_or_default();
         if stored != counted {

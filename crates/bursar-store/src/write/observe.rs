@@ -13,7 +13,8 @@ use bursar_core::{
 
 use crate::error::StoreError;
 use crate::read::tenant_sums::bytes_of_integrations;
-use crate::rows::rollup::{Rollup, RollupFacts};
+use crate::rows::rollup::RollupFacts;
+use crate::rows::rollup_columns::Rollup;
 
 /// An observer of the writers, such as metrics.
 ///

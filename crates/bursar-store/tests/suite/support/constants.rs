@@ -2,6 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
+use bursar_store::COLUMN_LISTS;
+
 /// A string constant of the source.
 pub(crate) struct Constant {
     pub(crate) name: String,
@@ -9,11 +11,14 @@ pub(crate) struct Constant {
     pub(crate) text: String,
 }
 
-/// Every statement of the files in a folder of this crate: `const NAME: &str = "..."`, a `locked!`
-/// without its lock, and both forms of an `of_owner!` with a database's hint at an index.
+/// Every statement of the files in a folder of this crate: `const NAME: &str = "..."` or
+/// `concat!(...)`, a `locked!` without its lock, and both forms of an `of_owner!` with a database's
+/// hint at an index.
 pub(crate) fn constants(folder: &str, hint: &str) -> Vec<Constant> {
     let mut found = Vec::new();
     for (file, source) in sources(folder) {
+        // Where the macro begins is a question of the width of a line.
+        let source = source.replace("=\n    locked!(", "= locked!(");
         for piece in source.split("const ").skip(1) {
             let Some((name, rest)) = piece.split_once(": ") else { continue };
             let is_name =
@@ -21,7 +26,9 @@ pub(crate) fn constants(folder: &str, hint: &str) -> Vec<Constant> {
             if !is_name {
                 continue;
             }
-            let texts = if let Some(rest) = rest.strip_prefix("&str =") {
+            let texts = if let Some(rest) = rest.strip_prefix("&str = concat!(") {
+                vec![concatenated(rest)]
+            } else if let Some(rest) = rest.strip_prefix("&str =") {
                 vec![literal(rest).0]
             } else if let Some(rest) = rest.strip_prefix("LockedSql = locked!(") {
                 vec![literal(rest).0]
@@ -50,6 +57,26 @@ pub(crate) fn sources(folder: &str) -> Vec<(String, String)> {
     files.sort();
     let name = |path: &Path| path.file_name().unwrap().to_string_lossy().into_owned();
     files.iter().map(|path| (name(path), std::fs::read_to_string(path).unwrap())).collect()
+}
+
+/// The text of the arguments of a `concat!`: literals, and macros that list columns.
+fn concatenated(source: &str) -> String {
+    let (mut text, mut rest) = (String::new(), source.trim_start());
+    while !rest.starts_with(')') {
+        if rest.starts_with('"') {
+            let (piece, after) = literal(rest);
+            text.push_str(&piece);
+            rest = after;
+        } else {
+            let (list, after) = rest.split_once(')').unwrap();
+            let list = format!("{list})");
+            let known = COLUMN_LISTS.iter().find(|(name, _)| *name == list);
+            text.push_str(known.unwrap().1);
+            rest = after;
+        }
+        rest = rest.trim_start().trim_start_matches(',').trim_start();
+    }
+    text
 }
 
 /// The string literal at the start of `source`, and the rest. A line that ends in a backslash

@@ -1,0 +1,5 @@
+//! What a database says of itself: the version of its schema, and the secret key that it belongs to.
+
+pub(crate) const SELECT_SERVER: &str = "select value from server where name = $1";
+pub(crate) const UPSERT_SERVER: &str = "insert into server (name, value) values ($1, $2) \
+     on conflict (name) do update set value = excluded.value";
