@@ -23,5 +23,6 @@ mod requests;
 mod routes;
 mod server;
 mod sockets;
+mod spellings;
 mod tls;
 mod tokens;

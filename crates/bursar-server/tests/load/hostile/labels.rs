@@ -9,8 +9,8 @@ use crate::hostile::request;
 use crate::hostile::scene::Scene;
 
 /// The greatest lengths of the names of a model and a provider.
-const MODEL: usize = 100;
-const PROVIDER: usize = 50;
+const MODEL: usize = 256;
+const PROVIDER: usize = 100;
 /// Models in a batch: those of the first one are more than have labels of their own.
 pub(crate) const MODELS: usize = 400;
 const MORE_MODELS: usize = 50;
