@@ -31,7 +31,11 @@ struct Site {
 impl Site {
     /// A site whose clock shows an instant.
     fn at(second: u64) -> Self {
-        let folder = Folder::new();
+        Self::on(Folder::new(), second)
+    }
+
+    /// A site on a folder with settings of its own.
+    fn on(folder: Folder, second: u64) -> Self {
         folder.clock.show(second);
         let server = Server::start(&folder);
         let mut tenant = Tenant::new(&folder, &server);
@@ -162,6 +166,50 @@ fn an_expired_hold_is_swept_without_being_asked_for() {
     let site = site.killed_and_started();
     assert_eq!(site.figures("2031-06"), (0, 0, 0));
     site.server.stop();
+}
+
+#[test]
+fn a_hold_that_expires_without_a_record_is_logged_with_tenant_integration_and_amounts() {
+    const MESSAGE: &str = "expired without a record: the budget that was held is free again";
+    let mut folder = Folder::new();
+    folder.set("BURSAR_LOG_FORMAT", "json");
+    let site = Site::on(folder, MID_JUNE_2031);
+    let keys = format!("/api/v1/integrations/{}/keys", site.integration);
+    let key = site.http().post(&keys, &json!({})).expect("an answer");
+    let integration_key = key.data("secret").as_str().expect("a secret").to_owned();
+    let mut by_key =
+        Http::new(site.server.address(), &[("X-CUS-Integration-Key", &integration_key)]);
+    let reserve = json!({
+        "call_id": "lost", "estimated_cost_cents": 60, "estimated_tokens": 1_000, "ttl_seconds": 5,
+    });
+    let held = by_key.post("/api/v1/enforcement/reservations", &reserve).expect("an answer");
+    assert_eq!(held.status, 201, "{held:?}");
+    assert_eq!(site.reserve("recorded", 30, 5).status, 201);
+    assert_eq!(site.record("recorded", 30, None).status, 201);
+    site.folder.clock.show(MID_JUNE_2031 + 10);
+    let logged = within(SWEPT_WITHIN, || site.folder.log().contains(MESSAGE).then_some(()));
+    assert_eq!(logged, Some(()), "{}", site.folder.log());
+    let Site { folder, server, tenant, integration } = site;
+    server.stop();
+
+    let lines = folder.json_log();
+    let is_expiry = |line: &&Value| line.get("message") == Some(&json!(MESSAGE));
+    let expiries: Vec<&Value> = lines.iter().filter(is_expiry).collect();
+    let [line] = expiries.as_slice() else { panic!("{expiries:?}") };
+    for (field, value) in [
+        ("level", json!("WARN")),
+        ("tenant_id", json!(tenant.id)),
+        ("integration_id", json!(integration)),
+        ("holds", json!(1)),
+        ("held_usd", json!("0.6")),
+        ("held_tokens", json!(1_000)),
+    ] {
+        assert_eq!(line.get(field), Some(&value), "{line}");
+    }
+    let (api_key, operator_token) = (tenant.api_key(), folder.operator_token());
+    for secret in [api_key, &integration_key, &operator_token] {
+        assert!(!folder.log().contains(secret), "{secret} is in the log");
+    }
 }
 
 /// After a commit of unknown fate the server forgets what it had in memory, the holds that are to

@@ -69,8 +69,7 @@ fn the_log_is_json_and_tells_routes_and_ids_and_no_secret() {
     server.stop();
 
     let log = folder.log();
-    let lines: Vec<Value> =
-        log.lines().map(|line| serde_json::from_str(line).expect(line)).collect();
+    let lines = folder.json_log();
     let of_request: Vec<&Value> =
         lines.iter().filter(|line| line.get("request_id") == Some(&json!("the-request"))).collect();
     let [refused, line] = of_request.as_slice() else { panic!("{of_request:?}") };
@@ -95,7 +94,7 @@ fn the_log_is_json_and_tells_routes_and_ids_and_no_secret() {
         assert_eq!(line.get(field), Some(&value), "{line}");
     }
     assert!(line.get("latency_ms").is_some_and(Value::is_f64), "{line}");
-    let api_key = tenant.bearer.trim_start_matches("Bearer ");
+    let api_key = tenant.api_key();
     for secret in [token.as_str(), "not-a-key", "not-an-id", "not-a-name", api_key] {
         assert!(!log.contains(secret), "{secret} is in the log");
     }
@@ -125,8 +124,7 @@ fn a_refusal_of_protection_is_one_event_in_the_log() {
     server.stop();
 
     let log = folder.log();
-    let lines: Vec<Value> =
-        log.lines().map(|line| serde_json::from_str(line).expect(line)).collect();
+    let lines = folder.json_log();
     let is_told = |line: &&Value| line.get("event").is_some();
     let told: Vec<&Value> = lines.iter().filter(is_told).collect();
     let [line] = told.as_slice() else { panic!("{told:?}") };

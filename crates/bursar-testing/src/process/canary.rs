@@ -115,8 +115,6 @@ impl Walk {
         let integration_key = made(post(&keys, json!({})), "secret");
         let keys = format!("/api/v1/integrations/{victim}/keys");
         let victim_integration_key = made(post(&keys, json!({})), "id");
-        let listed = tenant.client(server).get("/api/v1/session/context").expect("an answer");
-        let tenant_id = listed.data("tenant_id").as_str().expect("a tenant").to_owned();
         let document = founder_document(server);
         Self {
             address: server.address().to_owned(),
@@ -128,9 +126,9 @@ impl Walk {
                 ("{key_id}", victim_integration_key),
                 ("{id}", victim),
                 ("{call_id}", "call-of-nobody".to_owned()),
-                ("{tenant_id}", tenant_id.clone()),
+                ("{tenant_id}", tenant.id.clone()),
             ],
-            tenant_id,
+            tenant_id: tenant.id,
             integration_id,
             canaries: Canaries::new(&operator_token, &api_key, &integration_key),
             asked: 0,

@@ -4,6 +4,7 @@ use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
+use serde_json::Value;
 use tempfile::TempDir;
 
 use super::clock::ClockFile;
@@ -78,6 +79,15 @@ impl Folder {
     /// What the servers on this folder wrote to their logs.
     pub fn log(&self) -> String {
         std::fs::read_to_string(self.beside("log")).unwrap_or_default()
+    }
+
+    /// The lines of a log in JSON.
+    ///
+    /// # Panics
+    /// When a line is not JSON.
+    pub fn json_log(&self) -> Vec<Value> {
+        let line = |line: &str| serde_json::from_str(line).unwrap_or_else(|_| panic!("{line}"));
+        self.log().lines().map(line).collect()
     }
 
     /// `bursar serve` on this folder, on a port that the system chooses.

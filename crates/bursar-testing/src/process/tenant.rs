@@ -9,6 +9,7 @@ use super::server::Server;
 /// A tenant and its key, good for every server on the same folder.
 #[derive(Clone, Debug)]
 pub struct Tenant {
+    pub id: String,
     /// The header's value that proves this tenant.
     pub bearer: String,
     pub integrations: Vec<String>,
@@ -19,14 +20,14 @@ impl Tenant {
     pub fn new(folder: &Folder, server: &Server) -> Self {
         let operator = format!("Bearer {}", folder.operator_token());
         let mut http = Http::new(server.address(), &[("Authorization", &operator)]);
-        let made = made(http.post("/api/v1/tenants", &json!({"name": "a tenant"})));
-        let named = [("Authorization", operator.as_str()), ("X-Tenant-ID", made.as_str())];
+        let id = made(http.post("/api/v1/tenants", &json!({"name": "a tenant"})));
+        let named = [("Authorization", operator.as_str()), ("X-Tenant-ID", id.as_str())];
         let mut http = Http::new(server.address(), &named);
         let key = http.post("/api/v1/keys", &json!({"name": "all", "scopes": ["*"]}));
         let key = key.expect("an answer");
         assert_eq!(key.status, 201, "{key:?}");
         let secret = key.data("secret").as_str().expect("a secret");
-        Self { bearer: format!("Bearer {secret}"), integrations: Vec::new() }
+        Self { id, bearer: format!("Bearer {secret}"), integrations: Vec::new() }
     }
 
     /// Adds an enabled integration with a budget; 0 is none.
@@ -41,6 +42,10 @@ impl Tenant {
         assert_eq!(enabled.expect("an answer").status, 200);
         self.integrations.push(id.clone());
         id
+    }
+
+    pub fn api_key(&self) -> &str {
+        self.bearer.trim_start_matches("Bearer ")
     }
 
     /// A client of a server with this tenant's key.

@@ -74,7 +74,8 @@ impl Watch {
         let create = json!({ "name": "ending", "scopes": ["*"], "expires_at": KEY_ENDS });
         let made = http.post("/api/v1/keys", &create).expect("an answer");
         let secret = made.data("secret").as_str().unwrap_or_else(|| panic!("no key: {made:?}"));
-        let ending = Tenant { bearer: format!("Bearer {secret}"), integrations: Vec::new() };
+        let bearer = format!("Bearer {secret}");
+        let ending = Tenant { id: tenant.id.clone(), bearer, integrations: Vec::new() };
         let (taken, calls) = (Default::default(), Cell::new(0));
         Self { tenant, ending, used_up, unlimited, taken, calls }
     }

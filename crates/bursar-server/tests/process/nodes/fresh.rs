@@ -129,7 +129,7 @@ fn set_budget(fleet: &Fleet, tenant: &Tenant, node: usize, integration: &str, ce
         integration,
         &format!("--budget-cents={cents}"),
         &format!("--url=http://{}", node.server.address()),
-        &format!("--api-key={}", tenant.bearer.trim_start_matches("Bearer ")),
+        &format!("--api-key={}", tenant.api_key()),
     ]);
 }
 

@@ -89,7 +89,7 @@ fn a_limit_that_one_node_lowers_counts_in_the_next_decision_of_another() {
         &integration_id,
         "--budget-cents=15",
         &format!("--url=http://{}", first.address()),
-        &format!("--api-key={}", tenant.bearer.trim_start_matches("Bearer ")),
+        &format!("--api-key={}", tenant.api_key()),
     ]);
     assert!(lowered.contains("15"), "{lowered}");
     let check = json!({ "integration_id": integration_id, "estimated_cost_cents": 10 });
